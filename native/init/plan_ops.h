@@ -1,0 +1,229 @@
+/* generated from plan.def by gen_plan.py: do not edit */
+#ifndef PYRUNC_PLAN_OPS_H
+#define PYRUNC_PLAN_OPS_H
+
+#define PLAN_ABI 0x2bd12fdcu
+
+enum plan_section { SEC_ENTER = 1, SEC_SETUP, SEC_FINISH, SEC_RUN };
+
+enum plan_op {
+    OP_OOM_SCORE = 1,
+    OP_DUMPABLE = 2,
+    OP_JOIN_NS = 3,
+    OP_UNSHARE_USER = 4,
+    OP_UNSHARE = 5,
+    OP_CLONE_INIT = 6,
+    OP_SETSID = 7,
+    OP_KEYRING = 8,
+    OP_UNSHARE_CGROUP = 9,
+    OP_LO_UP = 10,
+    OP_PROPAGATION = 11,
+    OP_ROOT = 12,
+    OP_MOUNT = 13,
+    OP_DEV_NODE = 14,
+    OP_DEV_LINK = 15,
+    OP_SYNC_MOUNTED = 16,
+    OP_HOOK = 17,
+    OP_PIVOT = 18,
+    OP_CONSOLE = 19,
+    OP_REOPEN_NULL = 20,
+    OP_REMOUNT_RO = 21,
+    OP_ROOT_RO = 22,
+    OP_ROOT_PROPAGATION = 23,
+    OP_HOSTNAME = 24,
+    OP_DOMAINNAME = 25,
+    OP_SYSCTL = 26,
+    OP_READONLY_PATH = 27,
+    OP_MASK_PATH = 28,
+    OP_APPARMOR = 29,
+    OP_SELINUX = 30,
+    OP_PERSONALITY = 31,
+    OP_UMASK = 32,
+    OP_MAKE_CWD = 33,
+    OP_STDIO_OWNER = 34,
+    OP_FIND_HOME = 35,
+    OP_NO_NEW_PRIVS = 36,
+    OP_SYNC_READY = 37,
+    OP_SECCOMP = 38,
+    OP_CAP_BOUND = 39,
+    OP_GROUPS = 40,
+    OP_SET_IDS = 41,
+    OP_CAPS = 42,
+    OP_CHDIR = 43,
+    OP_FIND_EXE = 44,
+    OP_WAIT_START = 45,
+    OP_EXECVE = 46,
+    OP_LAST = 46
+};
+
+/* N_OP_arg: index into step.n[]; a u64 takes two slots, low half first.  S_OP_arg: index into step.s[].
+   L_OP_arg: the number slot with the item count of a list or the length of a blob. */
+enum plan_slot {
+    N_OOM_SCORE_value = 0,
+    N_DUMPABLE_value = 0,
+    N_JOIN_NS_fd = 0,
+    N_JOIN_NS_nstype = 1,
+    S_JOIN_NS_path = 0,
+    N_UNSHARE_flags = 0,
+    N_CLONE_INIT_cgroup_fd = 0,
+    S_KEYRING_name = 0,
+    N_PROPAGATION_propagation = 0,
+    S_ROOT_path = 0,
+    N_MOUNT_attr_set = 0,
+    N_MOUNT_attr_clr = 1,
+    N_MOUNT_rec_set = 2,
+    N_MOUNT_rec_clr = 3,
+    N_MOUNT_propagation = 4,
+    S_MOUNT_fstype = 0,
+    S_MOUNT_source = 1,
+    S_MOUNT_dest = 2,
+    S_MOUNT_data = 3,
+    L_MOUNT_data = 5,
+    N_DEV_NODE_kind = 0,
+    N_DEV_NODE_mode = 1,
+    N_DEV_NODE_major = 2,
+    N_DEV_NODE_minor = 3,
+    N_DEV_NODE_uid = 4,
+    N_DEV_NODE_gid = 5,
+    S_DEV_NODE_path = 0,
+    S_DEV_LINK_target = 0,
+    S_DEV_LINK_path = 1,
+    N_HOOK_timeout_ms = 0,
+    S_HOOK_path = 0,
+    S_HOOK_args = 1,
+    L_HOOK_args = 1,
+    S_HOOK_env = 2,
+    L_HOOK_env = 2,
+    S_HOOK_state = 3,
+    L_HOOK_state = 3,
+    N_CONSOLE_fd = 0,
+    N_CONSOLE_rows = 1,
+    N_CONSOLE_cols = 2,
+    N_CONSOLE_uid = 3,
+    N_CONSOLE_gid = 4,
+    N_REMOUNT_RO_attr_set = 0,
+    S_REMOUNT_RO_dest = 0,
+    N_ROOT_PROPAGATION_propagation = 0,
+    S_HOSTNAME_name = 0,
+    S_DOMAINNAME_name = 0,
+    S_SYSCTL_key = 0,
+    S_SYSCTL_value = 1,
+    S_READONLY_PATH_path = 0,
+    S_MASK_PATH_path = 0,
+    S_APPARMOR_profile = 0,
+    S_SELINUX_label = 0,
+    N_PERSONALITY_persona = 0,
+    N_UMASK_mask = 0,
+    S_MAKE_CWD_cwd = 0,
+    N_STDIO_OWNER_uid = 0,
+    N_STDIO_OWNER_gid = 1,
+    N_FIND_HOME_uid = 0,
+    N_SECCOMP_flags = 0,
+    S_SECCOMP_filter = 0,
+    L_SECCOMP_filter = 1,
+    N_CAP_BOUND_mask = 0,
+    S_GROUPS_gids = 0,
+    L_GROUPS_gids = 0,
+    N_SET_IDS_uid = 0,
+    N_SET_IDS_gid = 1,
+    N_CAPS_effective = 0,
+    N_CAPS_permitted = 2,
+    N_CAPS_inheritable = 4,
+    N_CAPS_ambient = 6,
+    S_CHDIR_cwd = 0,
+    S_FIND_EXE_file = 0,
+    S_FIND_EXE_path = 1,
+    N_WAIT_START_start_fd = 0,
+    N_WAIT_START_error_fd = 1,
+    S_EXECVE_args = 0,
+    L_EXECVE_args = 0,
+    S_EXECVE_env = 1,
+    L_EXECVE_env = 1,
+};
+
+#define P_CLONE_INIT_IN_CGROUP 0x1u
+#define P_PROPAGATION_RECURSIVE 0x1u
+#define P_ROOT_NO_BIND 0x1u
+#define P_MOUNT_BIND 0x1u
+#define P_MOUNT_RECURSIVE 0x2u
+#define P_MOUNT_REMOUNT 0x4u
+#define P_MOUNT_COPY_UP 0x8u
+#define P_MOUNT_INHERIT_MODE 0x10u
+#define P_MOUNT_PLAIN_DIR 0x20u
+#define P_MOUNT_IN_PROC 0x40u
+#define P_MOUNT_CGROUP 0x80u
+#define P_MOUNT_SYSFS_BIND 0x100u
+#define P_MOUNT_SOURCE_FD 0x200u
+#define P_MOUNT_NO_FOLLOW_SOURCE 0x400u
+#define P_DEV_NODE_DEFAULT 0x1u
+#define P_DEV_NODE_BIND_HOST 0x2u
+#define P_DEV_LINK_IF_TARGET 0x1u
+#define P_HOOK_IN_CONTAINER 0x1u
+#define P_PIVOT_MOVE 0x1u
+#define P_PIVOT_CHROOT 0x2u
+#define P_CONSOLE_MOUNT_CONSOLE 0x1u
+#define P_ROOT_PROPAGATION_RECURSIVE 0x1u
+#define P_SECCOMP_LISTENER 0x1u
+#define P_WAIT_START_SOCKET 0x1u
+#define P_EXECVE_SET_HOME 0x1u
+
+enum plan_kind { KIND_NONE, KIND_STR, KIND_LIST, KIND_BLOB };
+
+struct plan_op_info {
+    const char *name;
+    unsigned char section;
+    unsigned char kind[4];  /* of each string slot */
+    unsigned char count[4]; /* the number slot that goes with it */
+    unsigned short policy;  /* the bits this op knows */
+};
+
+static const struct plan_op_info plan_ops[OP_LAST + 1] = {
+    [OP_OOM_SCORE] = {"OOM_SCORE", SEC_ENTER, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_DUMPABLE] = {"DUMPABLE", SEC_ENTER, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_JOIN_NS] = {"JOIN_NS", SEC_ENTER, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_UNSHARE_USER] = {"UNSHARE_USER", SEC_ENTER, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_UNSHARE] = {"UNSHARE", SEC_ENTER, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_CLONE_INIT] = {"CLONE_INIT", SEC_ENTER, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
+    [OP_SETSID] = {"SETSID", SEC_SETUP, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_KEYRING] = {"KEYRING", SEC_SETUP, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_UNSHARE_CGROUP] = {"UNSHARE_CGROUP", SEC_SETUP, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_LO_UP] = {"LO_UP", SEC_SETUP, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_PROPAGATION] = {"PROPAGATION", SEC_SETUP, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
+    [OP_ROOT] = {"ROOT", SEC_SETUP, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
+    [OP_MOUNT] = {"MOUNT", SEC_SETUP, {KIND_STR, KIND_STR, KIND_STR, KIND_LIST}, {0, 0, 0, 5}, 0x7ff},
+    [OP_DEV_NODE] = {"DEV_NODE", SEC_SETUP, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x3},
+    [OP_DEV_LINK] = {"DEV_LINK", SEC_SETUP, {KIND_STR, KIND_STR, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
+    [OP_SYNC_MOUNTED] = {"SYNC_MOUNTED", SEC_SETUP, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_HOOK] = {"HOOK", SEC_SETUP, {KIND_STR, KIND_LIST, KIND_LIST, KIND_LIST}, {0, 1, 2, 3}, 0x1},
+    [OP_PIVOT] = {"PIVOT", SEC_SETUP, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x3},
+    [OP_CONSOLE] = {"CONSOLE", SEC_FINISH, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
+    [OP_REOPEN_NULL] = {"REOPEN_NULL", SEC_FINISH, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_REMOUNT_RO] = {"REMOUNT_RO", SEC_FINISH, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_ROOT_RO] = {"ROOT_RO", SEC_FINISH, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_ROOT_PROPAGATION] = {"ROOT_PROPAGATION", SEC_FINISH, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
+    [OP_HOSTNAME] = {"HOSTNAME", SEC_FINISH, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_DOMAINNAME] = {"DOMAINNAME", SEC_FINISH, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_SYSCTL] = {"SYSCTL", SEC_FINISH, {KIND_STR, KIND_STR, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_READONLY_PATH] = {"READONLY_PATH", SEC_FINISH, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_MASK_PATH] = {"MASK_PATH", SEC_FINISH, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_APPARMOR] = {"APPARMOR", SEC_FINISH, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_SELINUX] = {"SELINUX", SEC_FINISH, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_PERSONALITY] = {"PERSONALITY", SEC_FINISH, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_UMASK] = {"UMASK", SEC_FINISH, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_MAKE_CWD] = {"MAKE_CWD", SEC_FINISH, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_STDIO_OWNER] = {"STDIO_OWNER", SEC_FINISH, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_FIND_HOME] = {"FIND_HOME", SEC_FINISH, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_NO_NEW_PRIVS] = {"NO_NEW_PRIVS", SEC_FINISH, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_SYNC_READY] = {"SYNC_READY", SEC_FINISH, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_SECCOMP] = {"SECCOMP", SEC_FINISH, {KIND_BLOB, KIND_NONE, KIND_NONE, KIND_NONE}, {1, 0, 0, 0}, 0x1},
+    [OP_CAP_BOUND] = {"CAP_BOUND", SEC_FINISH, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_GROUPS] = {"GROUPS", SEC_FINISH, {KIND_BLOB, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_SET_IDS] = {"SET_IDS", SEC_FINISH, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_CAPS] = {"CAPS", SEC_FINISH, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_CHDIR] = {"CHDIR", SEC_FINISH, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_FIND_EXE] = {"FIND_EXE", SEC_FINISH, {KIND_STR, KIND_STR, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_WAIT_START] = {"WAIT_START", SEC_RUN, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
+    [OP_EXECVE] = {"EXECVE", SEC_RUN, {KIND_LIST, KIND_LIST, KIND_NONE, KIND_NONE}, {0, 1, 0, 0}, 0x1},
+};
+
+#endif

@@ -1,0 +1,163 @@
+"""What can go wrong, said once: which field, which value, which call, why, and what to do about it.
+
+Every error a user can meet is a `PyruncError`; its `str()` is the one line that goes to stderr and to ``--log``.
+"""
+
+from __future__ import annotations
+
+from errno import errorcode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# strerror(3) is not used as it is: engines grep our stderr.  podman turns any "no such file or directory" into exit
+# status 127 (command not found), so only the look-up of the program may say those words (callers.md, row 8).
+_TEXT = {
+    "ENOENT": "path not found",
+    "EPERM": "operation not permitted",
+    "EACCES": "permission denied",
+    "EEXIST": "exists already",
+    "ENOTDIR": "not a directory",
+    "EISDIR": "is a directory",
+    "EINVAL": "invalid argument",
+    "EBUSY": "busy",
+    "ENOSPC": "no space left on device",
+    "EROFS": "read-only file system",
+    "ELOOP": "too many symbolic links, or one where none is allowed",
+    "EXDEV": "crosses a mount point or leaves the root filesystem",
+    "ENODEV": "no such device or filesystem type",
+    "ENOSYS": "not implemented by this kernel",
+    "EMFILE": "too many open files in this process",
+    "ENFILE": "too many open files in the system",
+    "ENOMEM": "out of memory",
+    "ETXTBSY": "text file busy",
+    "ENOEXEC": "exec format error",
+    "E2BIG": "argument list too long",
+    "ENAMETOOLONG": "file name too long",
+    "ESRCH": "no such process",
+    "EAGAIN": "resource temporarily unavailable",
+    "ETIMEDOUT": "timed out",
+    "EOPNOTSUPP": "not supported",
+    "EIO": "input/output error",
+    "EFBIG": "file too large",
+    "ECONNREFUSED": "connection refused",
+    "EPIPE": "broken pipe",
+}
+
+
+def errno_name(number: int) -> str:
+    """The symbolic name of an errno, e.g. ``ENOENT``; ``errno 999`` for one this libc does not know."""
+    return errorcode.get(number, f"errno {number}")
+
+
+def errno_text(number: int) -> str:
+    """Name and words of an errno: ``ENOENT: path not found``."""
+    name = errno_name(number)
+    text = _TEXT.get(name)
+    return f"{name}: {text}" if text else name
+
+
+def printable(text: str) -> str:
+    """``text`` as one line without control characters: values come from config.json and end up on terminals."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
+
+def show(value: object) -> str:
+    """A config value as a reader would write it in JSON, cut to a line; the json module is not needed for that."""
+    if value is None or value is True or value is False:
+        return {None: "null", True: "true", False: "false"}[value]
+    if type(value) is str:
+        text = '"' + printable(value.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+    elif type(value) is list:
+        text = "[" + ", ".join(show(item) for item in value[:8]) + (", ...]" if len(value) > 8 else "]")
+    elif type(value) is dict:
+        text = "{" + ", ".join(f"{show(key)}: {show(value[key])}" for key in list(value)[:8])
+        text += ", ...}" if len(value) > 8 else "}"
+    else:
+        text = str(value)
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+class PyruncError(Exception):
+    """Any failure that is told to the user; ``exit_code`` is the process's."""
+
+    exit_code = 1
+
+
+class Problem:
+    """One thing wrong with a document: where (JSON pointer), what was found, what was expected."""
+
+    __slots__ = ("expected", "found", "hint", "pointer")
+
+    def __init__(self, pointer: str, expected: str, found: str = "", hint: str = "") -> None:
+        self.pointer = pointer
+        self.expected = expected
+        self.found = found
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.pointer or '/'}: expected {self.expected}"
+        if self.found:
+            text += f", found {self.found}"
+        return f"{text} ({self.hint})" if self.hint else text
+
+
+class ConfigError(PyruncError):
+    """config.json (or process.json, resources) cannot be used; carries every `Problem` found in one pass."""
+
+    SHOWN = 20  # a one-line message stays readable; `pyrunc plan` prints all of them
+
+    def __init__(self, problems: Sequence[Problem], source: str = "config.json") -> None:
+        self.problems = list(problems)
+        self.source = source
+        shown = "; ".join(printable(str(p)) for p in self.problems[: self.SHOWN])
+        if len(self.problems) > self.SHOWN:
+            shown += f"; and {len(self.problems) - self.SHOWN} more"
+        super().__init__(f"{source}: {shown}")
+
+
+class SysError(PyruncError):
+    """A system call failed on behalf of a config field or of an operation.
+
+    Rendered as ``WHERE "VALUE" (CONTEXT): CALL: ERRNO: text; hint``; each part may be missing.  ``detail`` replaces
+    our words for the errno when the kernel gave its own (fsconfig's log).
+    """
+
+    def __init__(
+        self,
+        where: str,
+        call: str,
+        number: int,
+        *,
+        value: str | None = None,
+        context: str = "",
+        detail: str = "",
+        hint: str = "",
+    ) -> None:
+        self.where, self.call, self.errno = where, call, number
+        self.value, self.context, self.detail, self.hint = value, context, detail, hint
+        text = where
+        if value is not None:
+            text += " " + show(value)
+        if context:
+            text += f" ({printable(context)})"
+        if call:
+            text += f": {call}"
+        if number:
+            text += f": {errno_name(number) if detail else errno_text(number)}"
+        if detail:
+            text += f": {printable(detail)}"
+        if hint:
+            text += f"; {hint}"
+        super().__init__(text)
+
+
+class StateError(PyruncError):
+    """The container is not in a state that allows the operation, or there is no such container."""
+
+
+class UsageError(PyruncError):
+    """The command line is wrong."""

@@ -1,0 +1,138 @@
+"""Small file helpers on `posix` alone.
+
+``import os`` costs 1.2 ms in the embedded interpreter and nothing on the hot path needs what it adds, so the hot
+modules use `posix` and these few functions (docs/adr/0006-core-phase.md).
+"""
+
+from __future__ import annotations
+
+import posix
+from posix import O_CLOEXEC, O_CREAT, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def read_file(path: str, limit: int = 16 << 20, dir_fd: int | None = None) -> bytes:
+    """The content of a file, at most ``limit`` bytes.  Raises OSError; EFBIG when the file is larger."""
+    fd = posix.open(path, O_RDONLY | O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        return read_fd(fd, limit)
+    finally:
+        posix.close(fd)
+
+
+def read_fd(fd: int, limit: int = 16 << 20) -> bytes:
+    """Read ``fd`` to its end, at most ``limit`` bytes.  Raises OSError; EFBIG when there is more."""
+    chunks: list[bytes] = []
+    left = limit
+    while True:
+        chunk = posix.read(fd, 65536 if left > 65536 else left + 1)
+        if not chunk:
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        left -= len(chunk)
+        if left < 0:
+            from errno import EFBIG
+
+            raise OSError(EFBIG, f"larger than {limit} bytes")
+        chunks.append(chunk)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write everything, however short the kernel's writes are.  Raises OSError."""
+    done = posix.write(fd, data)
+    while done < len(data):
+        done += posix.write(fd, data[done:])
+
+
+def write_file(path: str, data: bytes, dir_fd: int | None = None) -> None:
+    """Write to an existing file in one write(2) (cgroup and /proc files want it whole).  Raises OSError."""
+    fd = posix.open(path, O_WRONLY | O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        write_all(fd, data)
+    finally:
+        posix.close(fd)
+
+
+def replace_file(name: str, data: bytes, mode: int = 0o600, dir_fd: int | None = None) -> None:
+    """Create or replace ``name`` atomically: temporary name beside it, then rename.  Raises OSError.
+
+    A temporary file that a killed process left is overwritten; nothing else may use the ``.NAME.tmp`` names.
+    """
+    head, _, tail = name.rpartition("/")
+    temporary = f"{head}/.{tail}.tmp" if head or name.startswith("/") else f".{tail}.tmp"
+    flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC
+    try:
+        fd = posix.open(temporary, flags, mode, dir_fd=dir_fd)
+    except FileExistsError:
+        posix.unlink(temporary, dir_fd=dir_fd)
+        fd = posix.open(temporary, flags, mode, dir_fd=dir_fd)
+    try:
+        try:
+            write_all(fd, data)
+        finally:
+            posix.close(fd)
+        posix.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    except OSError:
+        try:
+            posix.unlink(temporary, dir_fd=dir_fd)
+        except OSError:
+            pass  # the first error is the one to report
+        raise
+
+
+def ignore(call: Callable[..., object], *args: object) -> None:
+    """Call and forget an OSError: for clean-up paths, where the first error is the one to report."""
+    try:
+        call(*args)
+    except OSError:
+        pass
+
+
+def exists(path: str) -> bool:
+    """Whether ``path`` can be stat'ed (symbolic links followed)."""
+    try:
+        posix.stat(path)
+    except OSError:
+        return False
+    return True
+
+
+def normpath(path: str) -> str:
+    """Lexical clean-up: no ``//``, ``.`` or resolvable ``..``; an absolute path never climbs above ``/``."""
+    absolute = path.startswith("/")
+    out: list[str] = []
+    for part in path.split("/"):
+        if part in ("", "."):
+            continue
+        if part != "..":
+            out.append(part)
+        elif out and out[-1] != "..":
+            out.pop()
+        elif not absolute:
+            out.append("..")
+    text = "/".join(out)
+    return "/" + text if absolute else text or "."
+
+
+def join(base: str, path: str) -> str:
+    """``path`` when it is absolute, else ``base``/``path``."""
+    if path.startswith("/"):
+        return path
+    return f"{base}{path}" if base.endswith("/") else f"{base}/{path}"
+
+
+def abspath(path: str) -> str:
+    """``path`` made absolute against the working directory, lexically clean.  Raises OSError (cwd deleted)."""
+    return normpath(path if path.startswith("/") else join(posix.getcwd(), path))
+
+
+def encode(path: str) -> bytes:
+    """A path as the kernel gets it; undoes the surrogateescape decoding of argv."""
+    return path.encode("utf-8", "surrogateescape")
+
+
+def getenv(name: str) -> str:
+    """An environment variable, ``""`` when unset: engines pass variables that are set but empty (callers.md, 17)."""
+    return posix.environ.get(name.encode(), b"").decode("utf-8", "surrogateescape")

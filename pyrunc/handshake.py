@@ -1,0 +1,120 @@
+"""The handshake with init, as data: which message may come in which state, and what the parent does about it.
+
+The picture is in docs/handshake.md, the wire structs in native/init/plan.h.  This module does no I/O: `Protocol`
+is told each record and answers with the name of the action, so that a test can walk every state with every message.
+"""
+
+from __future__ import annotations
+
+from _struct import Struct
+
+# enum msg_type of plan.h
+HELLO = 1
+PLAN = 2
+MAP = 3
+PID = 4
+MOUNTED = 5
+READY = 6
+SECCOMP = 7
+CREATED = 8
+GO = 9
+WARN = 10
+FAIL = 11
+
+NAMES = {
+    HELLO: "HELLO",
+    PLAN: "PLAN",
+    MAP: "MAP",
+    PID: "PID",
+    MOUNTED: "MOUNTED",
+    READY: "READY",
+    SECCOMP: "SECCOMP",
+    CREATED: "CREATED",
+    GO: "GO",
+    WARN: "WARN",
+    FAIL: "FAIL",
+}
+
+# States of the parent.  What it waits for is what the state is called after.
+SPAWNED, ENTERING, SETUP, FINISH, LATE, DONE, FAILED = "spawned", "entering", "setup", "finish", "late", "done", "failed"
+STATES = (SPAWNED, ENTERING, SETUP, FINISH, LATE, DONE, FAILED)
+
+# (state, message) -> (action, next state).  A pair that is not here is a protocol error: init would be of another
+# build, or not ours at all.  DEFER: enter and the init it cloned write to the same socket, and nothing orders the two,
+# so init's first records can overtake enter's PID; they wait until the pid is known.
+DEFER = "defer"
+TRANSITIONS: dict[tuple[str, int], tuple[str, str]] = {
+    (SPAWNED, HELLO): ("send_plan", ENTERING),
+    (ENTERING, MAP): ("map_ids", ENTERING),
+    (ENTERING, PID): ("pid", SETUP),
+    (ENTERING, MOUNTED): (DEFER, ENTERING),
+    (ENTERING, READY): (DEFER, ENTERING),
+    (SETUP, MOUNTED): ("mounted", FINISH),
+    (SETUP, READY): ("ready", LATE),  # a plan that joins a container mounts nothing
+    (FINISH, READY): ("ready", LATE),
+    (LATE, SECCOMP): ("seccomp", LATE),
+    (LATE, CREATED): ("created", DONE),
+}
+for _state in (SPAWNED, ENTERING, SETUP, FINISH, LATE):
+    TRANSITIONS[_state, WARN] = ("warn", _state)
+    TRANSITIONS[_state, FAIL] = ("fail", FAILED)
+
+_RECORD = Struct("=IIiIHHI24s208s")
+RECORD_SIZE = _RECORD.size
+NO_STEP = 0xFFFFFFFF
+
+
+class Record:
+    """One message: ``step`` is NO_STEP when none is meant, ``arg`` the string slot at fault plus 1 (0: none)."""
+
+    __slots__ = ("arg", "call", "detail", "err", "item", "step", "type", "value")
+
+    def __init__(self, data: bytes) -> None:
+        """Decode 256 bytes.  Raises ValueError when the size is wrong."""
+        if len(data) != RECORD_SIZE:
+            raise ValueError(f"a handshake record has {RECORD_SIZE} bytes, not {len(data)}")
+        kind, step, err, value, arg, item, _, call, detail = _RECORD.unpack(data)
+        self.type: int = kind
+        self.step: int = step
+        self.err: int = err
+        self.value: int = value
+        self.arg: int = arg
+        self.item: int = item
+        self.call: str = call.partition(b"\0")[0].decode("utf-8", "replace")
+        self.detail: str = detail.partition(b"\0")[0].decode("utf-8", "replace")
+
+
+def encode(kind: int, value: int = 0) -> bytes:
+    """A record from the parent: PLAN or GO."""
+    return _RECORD.pack(kind, NO_STEP, 0, value, 0, 0, 0, b"", b"")
+
+
+class ProtocolError(Exception):
+    """A message came that the state does not allow."""
+
+
+class Protocol:
+    """The parent's side of one handshake."""
+
+    __slots__ = ("deferred", "state")
+
+    def __init__(self) -> None:
+        self.state = SPAWNED
+        self.deferred: list[Record] = []
+
+    def feed(self, record: Record) -> list[tuple[str, Record]]:
+        """Take one record; returns the actions to carry out, in order.  Raises ProtocolError."""
+        found = TRANSITIONS.get((self.state, record.type))
+        if found is None:
+            name = NAMES.get(record.type, str(record.type))
+            raise ProtocolError(f"unexpected message {name} from init in state {self.state}")
+        action, self.state = found
+        if action == DEFER:
+            self.deferred.append(record)
+            return []
+        actions = [(action, record)]
+        if action == "pid" and self.deferred:
+            waiting, self.deferred = self.deferred, []
+            for late in waiting:
+                actions += self.feed(late)
+        return actions

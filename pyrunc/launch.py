@@ -1,0 +1,670 @@
+"""Create, run and start a container: the one flow, from a bundle to a process.
+
+    load, validate -> host facts -> compile -> reserve the id -> cgroup -> spawn init, handshake -> commit
+
+The order is what makes a killed pyrunc recoverable: the intent (id, cgroup path, who we are) is in the state
+directory before the first side effect, so that `delete --force ID` knows what to remove (runc #4534).
+"""
+
+from __future__ import annotations
+
+import posix
+import sys
+from errno import EINTR, ESRCH, ETIMEDOUT
+from posix import O_CLOEXEC, O_NOFOLLOW, O_RDWR
+
+from pyrunc import errors, fs, handshake, hooks, host, runtime, state
+from pyrunc.errors import PyruncError, StateError, SysError
+from pyrunc.plan import compile as compiler
+from pyrunc.spec import load, validate
+from pyrunc.undo import Undo
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.cgroup import Driver
+    from pyrunc.log import Log
+    from pyrunc.plan import Plan
+
+# A step of init that takes longer than this is hung (a dead network filesystem, say).  Hooks inside the container have
+# their own limits or none, so a plan with hooks waits without one.
+STEP_TIMEOUT_MS = 120_000
+WAIT_FOREVER = -1
+
+
+class CreateOptions:
+    """What `create` and `run` were asked for; paths as given on the command line."""
+
+    __slots__ = (
+        "bundle",
+        "cgroup_manager",
+        "config",
+        "console_socket",
+        "detach",
+        "id",
+        "keep",
+        "log",
+        "no_new_keyring",
+        "no_pivot",
+        "no_subreaper",
+        "pid_file",
+        "pidfd_socket",
+        "preserve_fds",
+        "root",
+    )
+
+    def __init__(self, id: str, log: Log) -> None:
+        self.id = id
+        self.log = log
+        self.bundle = "."
+        self.config = "config.json"
+        self.root = ""
+        self.pid_file = self.console_socket = self.pidfd_socket = ""
+        self.no_pivot = self.no_new_keyring = self.no_subreaper = False
+        self.detach = self.keep = False
+        self.preserve_fds = 0
+        self.cgroup_manager = "cgroupfs"
+
+
+def compile_only(opts: CreateOptions) -> tuple[dict[str, Any], host.HostFacts, Plan]:
+    """Load, validate and compile, touching nothing: what `pyrunc plan` prints.  Raises ConfigError."""
+    job = Job(opts, "fifo")
+    job.prepare()
+    return job.config, job.facts, job.plan
+
+
+def create(opts: CreateOptions) -> None:
+    """Create a container that waits for `start`.  Raises PyruncError; then nothing is left behind."""
+    job = Job(opts, "fifo")
+    job.execute()
+    job.finish()
+
+
+def run(opts: CreateOptions) -> int:
+    """Create and start; in the foreground wait, delete, and return the program's exit code (128 + n for signal n)."""
+    job = Job(opts, "socket")
+    job.execute()
+    try:
+        job.release()
+    except BaseException:
+        destroy(job.container, job.driver, opts.log)
+        raise
+    job.finish()
+    if opts.detach:
+        return 0
+    from pyrunc import foreground
+
+    return foreground.wait(job)
+
+
+class Job:
+    """One create or run at work."""
+
+    __slots__ = (
+        "cgroup_fd",
+        "config",
+        "console",
+        "container",
+        "driver",
+        "enter_pid",
+        "facts",
+        "init_pid",
+        "listen_fds",
+        "log",
+        "notify",
+        "opts",
+        "pidfd",
+        "plan",
+        "protocol",
+        "raw",
+        "sock",
+        "started",
+        "undo",
+        "wait",
+    )
+
+    def __init__(self, opts: CreateOptions, wait: str) -> None:
+        self.opts, self.wait, self.log = opts, wait, opts.log
+        self.undo = Undo()
+        self.protocol = handshake.Protocol()
+        self.sock = self.pidfd = self.cgroup_fd = -1
+        self.enter_pid = self.init_pid = 0
+        self.console = -1  # our end of the console socket of a foreground terminal
+        self.listen_fds = 0
+        self.notify = ""
+        self.started = False
+        self.config: dict[str, Any]
+        self.raw: bytes
+        self.facts: host.HostFacts
+        self.plan: Plan
+        self.container: state.Container
+        self.driver: Driver
+
+    # -- pure and read-only ------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Everything that can fail without having touched anything."""
+        from pyrunc import cgroup
+
+        opts = self.opts
+        bundle = fs.abspath(opts.bundle)
+        self.config, self.raw = load.load_config(fs.join(bundle, opts.config))
+        self.facts = host.snapshot()
+        warnings = validate.check(self.config, facts=self.facts)
+        for problem in warnings:
+            self.log.warning(f"config.json: {problem}")
+        self.listen_fds = listen_fds()
+        self.check_terminal()
+        linux = self.config.get("linux", {})
+        options = compiler.Options(opts.id, bundle)
+        options.cgroup_path = cgroup.path_for(linux.get("cgroupsPath", ""), opts.id, self.facts, opts.cgroup_manager)
+        options.console = bool(self.config.get("process", {}).get("terminal"))
+        options.no_pivot, options.no_new_keyring = opts.no_pivot, opts.no_new_keyring
+        options.preserve_fds, options.listen_fds = opts.preserve_fds, self.listen_fds
+        options.wait = self.wait
+        if fs.getenv("NOTIFY_SOCKET"):
+            self.notify = options.notify = f"{state.root_dir(opts.root)}/{opts.id}/notify"
+        annotations = self.config.get("annotations") or {}
+        if any((self.config.get("hooks") or {}).values()):
+            options.create_state = state.split_state(opts.id, "creating", bundle, annotations)
+            options.start_state = state.split_state(opts.id, "created", bundle, annotations)
+        self.plan = compiler.compile_create(self.config, self.facts, options)
+        for text in self.plan.warnings:
+            self.log.warning(text)
+
+    def check_terminal(self) -> None:
+        """The terminal matrix of features.md 1.2, with runc's words.  Raises UsageError."""
+        terminal = bool(self.config.get("process", {}).get("terminal"))
+        detached = self.wait == "fifo" or self.opts.detach
+        if detached and terminal and not self.opts.console_socket:
+            raise errors.UsageError("cannot allocate tty if pyrunc will detach without setting console socket")
+        if self.opts.console_socket and not (detached and terminal):
+            raise errors.UsageError("cannot use console socket if pyrunc will not detach or allocate tty")
+
+    def check_preserved(self) -> None:
+        """Every descriptor that is to be passed on must be open.  Raises UsageError."""
+        for fd in range(3, 3 + self.plan.npreserve):
+            try:
+                posix.fstat(fd)
+            except OSError:
+                raise errors.UsageError(f"--preserve-fds: descriptor {fd} is not open") from None
+
+    # -- side effects ------------------------------------------------------------------------------------
+
+    def execute(self) -> None:
+        """From the bundle to an init that waits for start.  Raises PyruncError with everything undone."""
+        self.prepare()
+        self.check_preserved()
+        interrupts = Interrupts()
+        try:
+            try:
+                self.reserve()
+                self.make_cgroup()
+                self.spawn()
+                self.converse(interrupts)
+            except OSError as error:
+                raise as_sys_error(error) from error
+        except BaseException as error:
+            self.abandon()
+            raise_interrupted(interrupts, error)
+            raise
+        finally:
+            interrupts.restore()
+
+    def abandon(self) -> None:
+        """Run the undo stack; poststop hooks run as the runtime-spec asks when a create fails half-way."""
+        reached_hooks = self.init_pid > 0
+        for problem in self.undo.run():
+            self.log.debug(f"undo: {problem}")
+        if reached_hooks:
+            self.host_hooks("poststop", "stopped", fatal=False)
+
+    def reserve(self) -> None:
+        """Take the id and write the intent."""
+        store = state.Store(state.root_dir(self.opts.root))
+        self.container = container = store.reserve(self.opts.id)
+        self.undo.push(container.destroy)
+        container.describe_intent(
+            config=self.config,
+            bundle=fs.abspath(self.opts.bundle),
+            cgroup=self.plan.cgroup_path,
+            cgroup_dir=self.facts.cgroup2_mount + self.plan.cgroup_path if self.plan.cgroup_path else "",
+            cgroup_manager=self.opts.cgroup_manager,
+            late=self.plan.late_origins(),
+        )
+        container.save()
+        fs.replace_file(f"{container.dir}/config.json", self.raw)
+
+    def make_cgroup(self) -> None:
+        """Create the cgroup; limits come at MOUNTED, when init's own set-up no longer counts against them."""
+        from pyrunc import cgroup
+
+        self.driver = cgroup.open_driver(self.opts.cgroup_manager, self.facts)
+        path = self.plan.cgroup_path
+        if path:
+            resources = (self.config.get("linux") or {}).get("resources") or {}
+            self.cgroup_fd = self.driver.create(path, resources)
+            self.undo.push(self.driver.remove, path)
+
+    def spawn(self) -> None:
+        """Start init from its sealed memfd, with the handshake socket and nothing else of ours."""
+        ffi, lib = runtime.shim()
+        image = runtime.init_image()
+        npreserve = self.plan.npreserve
+        memfd = checked("memfd_create", lib.pr_memfd_sealed(b"pyrunc-init", ffi.from_buffer(image), len(image), 1))
+        pair = ffi.new("int[2]")
+        checked("socketpair", lib.pr_socketpair(pair, 4 + npreserve))
+        self.sock = pair[0]
+        try:
+            self.enter_pid = checked("posix_spawn", lib.pr_spawn_init(memfd, pair[1], npreserve))
+        finally:
+            posix.close(pair[1])
+            posix.close(memfd)
+        self.undo.push(self.kill_children)
+        self.undo.push(self.close_socket)
+
+    def close_socket(self) -> None:
+        """EOF on the socket is what makes an init that is still setting up go away."""
+        if self.sock >= 0:
+            posix.close(self.sock)
+            self.sock = -1
+
+    def kill_children(self) -> None:
+        """End enter and init, and reap them."""
+        for pid in (self.init_pid, self.enter_pid):
+            if pid:
+                try:
+                    posix.kill(pid, 9)
+                    posix.waitpid(pid, 0)
+                except OSError:
+                    pass  # gone already, or reaped
+        self.init_pid = self.enter_pid = 0
+
+    # -- the handshake -----------------------------------------------------------------------------------
+
+    def converse(self, interrupts: Interrupts) -> None:
+        """Drive the handshake until init waits for start."""
+        timeout = WAIT_FOREVER if self.plan.has_hooks() else STEP_TIMEOUT_MS
+        while self.protocol.state != handshake.DONE:
+            record = self.receive(timeout, interrupts)
+            if record is None:
+                raise self.premature_end()
+            try:
+                actions = self.protocol.feed(record)
+            except handshake.ProtocolError as error:
+                raise PyruncError(str(error)) from error
+            for action, what in actions:
+                getattr(self, "on_" + action)(what)
+
+    def receive(self, timeout: int, interrupts: Interrupts | None) -> handshake.Record | None:
+        """The next record; None at EOF.  Raises PyruncError when init says nothing for ``timeout`` ms."""
+        ffi, lib = runtime.shim()
+        buffer = ffi.new("char[256]")
+        while True:
+            got = lib.pr_recv(self.sock, buffer, handshake.RECORD_SIZE, timeout)
+            if got == -EINTR:
+                if interrupts is not None and interrupts.caught:
+                    raise PyruncError(f"interrupted by signal {interrupts.caught}")
+                continue
+            if got == -ETIMEDOUT:
+                raise PyruncError(f"container init did not answer within {timeout // 1000} s")
+            if got == 0:
+                return None
+            checked("recv", got)
+            return handshake.Record(ffi.buffer(buffer, got)[:])
+
+    def send(self, kind: int, value: int = 0, fds: list[int] | None = None) -> None:
+        """Send a record, with descriptors attached."""
+        ffi, lib = runtime.shim()
+        numbers = ffi.new("int[]", fds or [0])
+        checked("send", lib.pr_send(self.sock, handshake.encode(kind, value), 256, numbers, len(fds or ())))
+
+    def on_send_plan(self, record: handshake.Record) -> None:
+        """HELLO: compare builds, hand over the plan and its descriptors."""
+        from pyrunc.plan import ops
+
+        if record.value != ops.ABI:
+            raise PyruncError(f"init is of another build: ABI {record.value:#x}, expected {ops.ABI:#x}")
+        ffi, lib = runtime.shim()
+        self.fill_filter()
+        blob = self.plan.encode()
+        opened: list[int] = []
+        try:
+            opened.append(checked("memfd_create", lib.pr_memfd_sealed(b"pyrunc-plan", blob, len(blob), 0)))
+            for kind, value, origin in self.plan.fds:
+                opened.append(self.open_slot(kind, value, origin))
+            self.send(handshake.PLAN, len(blob), opened)
+        finally:
+            for fd in opened:
+                posix.close(fd)
+
+    def fill_filter(self) -> None:
+        """Compile the seccomp profile; here, because init is starting up on the other core meanwhile."""
+        if self.plan.seccomp is not None:
+            from pyrunc import seccomp
+
+            self.plan.set_filter(*seccomp.compile_filter(self.plan.seccomp, cache_dir=seccomp.cache_dir()))
+
+    def open_slot(self, kind: str, value: str, origin: str) -> int:
+        """Open one descriptor that the plan needs.  Raises SysError with the field it came from."""
+        if kind == "cgroup":
+            return posix.dup(self.cgroup_fd)
+        if kind in ("start", "error"):
+            path = self.container.fifo(kind)
+            posix.mkfifo(path, 0o600)
+            return posix.open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW)
+        if kind == "console":
+            return self.open_console()
+        try:
+            return posix.open(value, posix.O_RDONLY | O_CLOEXEC)
+        except OSError as error:
+            raise SysError(origin + "/path", "open", error.errno or 0, value=value) from error
+
+    def open_console(self) -> int:
+        """The socket that the pty's master goes to: the caller's, or one end of a pair that `run` keeps."""
+        ffi, lib = runtime.shim()
+        if self.opts.console_socket:
+            fd = lib.pr_connect_unix(fs.encode(self.opts.console_socket))
+            if fd < 0:
+                raise SysError("--console-socket", "connect", -fd, value=self.opts.console_socket)
+            return int(fd)
+        pair = ffi.new("int[2]")
+        checked("socketpair", lib.pr_socketpair(pair, 0))
+        self.console = pair[0]
+        self.undo.push(posix.close, self.console)
+        return int(pair[1])
+
+    def on_map_ids(self, record: handshake.Record) -> None:
+        """MAP comes only from UNSHARE_USER, which no plan of this version holds."""
+        raise PyruncError("init asked for id mappings that the plan does not have")
+
+    def on_pid(self, record: handshake.Record) -> None:
+        """PID: from now on there is a process to kill; say so in the state before anything else."""
+        self.init_pid = record.value
+        self.pidfd = posix.pidfd_open(self.init_pid)
+        posix.waitpid(self.enter_pid, 0)
+        self.enter_pid = 0
+        self.container.set_init(self.init_pid)
+        self.container.save()
+        resources = (self.config.get("linux") or {}).get("resources") or {}
+        if self.plan.cgroup_path:
+            # Overlaps init's mounts.  The default device rules allow what init does meanwhile (mknod, /dev/null, ptys).
+            self.driver.devices(self.cgroup_fd, resources.get("devices"), "/linux/resources/devices")
+
+    def on_mounted(self, record: handshake.Record) -> None:
+        """MOUNTED: limits, then the hooks that run in the runtime's namespaces."""
+        resources = (self.config.get("linux") or {}).get("resources") or {}
+        if self.plan.cgroup_path and resources:
+            self.driver.apply(self.plan.cgroup_path, resources)
+        self.host_hooks("prestart", "creating", fatal=True)
+        self.host_hooks("createRuntime", "creating", fatal=True)
+        self.send(handshake.GO)
+
+    def on_ready(self, record: handshake.Record) -> None:
+        """READY: rlimits from here, because init may have lost CAP_SYS_RESOURCE and needs descriptors until now."""
+        _, lib = runtime.shim()
+        for resource, soft, hard, origin in self.plan.rlimits:
+            failed = lib.pr_prlimit(self.init_pid, resource, soft, hard)
+            if failed < 0:
+                raise with_hint(SysError(origin, "prlimit", -failed, value=None), "RLIMIT")
+        self.send(handshake.GO)
+
+    def on_seccomp(self, record: handshake.Record) -> None:
+        """SECCOMP: fetch the notify descriptor out of init and hand it to the agent at listenerPath."""
+        from pyrunc import seccomp
+
+        status = state.oci_state(
+            self.opts.id, "creating", self.init_pid, self.container.data["bundle"], self.config.get("annotations") or {}
+        )
+        seccomp.send_listener(self.pidfd, record.value, self.plan.seccomp or {}, self.init_pid, status)
+        self.send(handshake.GO)
+
+    def on_created(self, record: handshake.Record) -> None:
+        """CREATED: init waits.  The state is committed before the caller hears of it."""
+        self.send_pidfd()
+        if self.opts.pid_file:
+            write_pid_file(self.opts.pid_file, self.init_pid)
+            self.undo.push(fs.ignore, posix.unlink, self.opts.pid_file)
+        self.container.data["status"] = "created"
+        self.container.save()
+
+    def send_pidfd(self) -> None:
+        """--pidfd-socket: one SCM_RIGHTS message with init's pidfd, as runc sends it."""
+        path = self.opts.pidfd_socket
+        if not path:
+            return
+        _, lib = runtime.shim()
+        fd = lib.pr_connect_unix(fs.encode(path))
+        if fd < 0:
+            raise SysError("--pidfd-socket", "connect", -fd, value=path)
+        try:
+            checked("sendmsg", lib.pr_send_fd(fd, b"pidfd", 5, self.pidfd))
+        finally:
+            posix.close(fd)
+
+    def on_warn(self, record: handshake.Record) -> None:
+        """WARN: init goes on."""
+        self.log.warning(str(self.step_error(record)))
+
+    def on_fail(self, record: handshake.Record) -> None:
+        """FAIL: init has ended."""
+        error = self.step_error(record)
+        if self.plan.cgroup_path and self.driver.oom_kills(self.plan.cgroup_path):
+            raise PyruncError(f"{error}; container init was OOM-killed (memory limit too low?)")
+        raise error
+
+    def step_error(self, record: handshake.Record) -> PyruncError:
+        """A FAIL or WARN record in the words of config.json."""
+        from pyrunc.plan import faults
+
+        return faults.error(self.plan, record)
+
+    def premature_end(self) -> PyruncError:
+        """EOF without FAIL: init was killed.  Says by what, where it can be known."""
+        if self.plan.cgroup_path and self.driver.oom_kills(self.plan.cgroup_path):
+            return PyruncError(
+                "/linux/resources/memory/limit: container init was OOM-killed (memory limit too low?)"
+            )
+        text = f"container init ended unexpectedly in state {self.protocol.state}"
+        pid = self.init_pid or self.enter_pid
+        try:
+            _, status = posix.waitpid(pid, 0)
+            if posix.WIFSIGNALED(status):
+                text += f": killed by signal {posix.WTERMSIG(status)}"
+        except OSError:
+            pass
+        self.init_pid = 0 if pid == self.init_pid else self.init_pid
+        return PyruncError(text)
+
+    # -- after CREATED -----------------------------------------------------------------------------------
+
+    def host_hooks(self, kind: str, status: str, *, fatal: bool) -> None:
+        """Run the hooks of one kind in the runtime's namespaces."""
+        listed = self.plan.hooks.get(kind)
+        if listed:
+            pid = 0 if status == "stopped" else self.init_pid
+            text = state.oci_state(
+                self.opts.id, status, pid, self.container.data["bundle"], self.config.get("annotations") or {}
+            )
+            annotations = self.config.get("annotations") or {}
+            hooks.run_hooks(
+                kind, listed, text, bundle=self.container.data["bundle"], log=self.log, fatal=fatal,
+                annotations=annotations,
+            )  # fmt: skip
+
+    def release(self) -> None:
+        """`run`: let init go on to the program; EOF on the socket is a successful execve.  Raises PyruncError."""
+        if "process" not in self.config:
+            raise StateError("cannot start: /process is missing in config.json")
+        self.send(handshake.GO)
+        record = self.receive(WAIT_FOREVER, None)
+        if record is not None:
+            raise self.step_error(record)
+        self.started = True
+        self.close_socket()
+        self.container.data["status"] = "running"
+        self.container.save()
+        self.host_hooks("poststart", "running", fatal=True)
+
+    def finish(self) -> None:
+        """Success: what was made stays; only our own descriptors go."""
+        self.undo.forget()
+        self.close_socket()
+        if self.cgroup_fd >= 0:
+            posix.close(self.cgroup_fd)
+            self.cgroup_fd = -1
+        self.container.unlock()
+
+
+# -- start ----------------------------------------------------------------------------------------------------
+
+
+def start(container: state.Container, log: Log) -> None:
+    """Start a created container; returns when its program was executed.
+
+    Raises StateError in any other status, and the failing step's error when a startContainer hook, the execve or a
+    poststart hook fails; the container is stopped then (runtime-spec, lifecycle).
+    """
+    status = container.status()
+    if status != "created":
+        raise StateError(
+            "cannot start a container that has stopped"
+            if status == "stopped"
+            else f"cannot start an already {status} container"
+        )
+    if not container.data.get("process", True):
+        raise StateError("cannot start: /process is missing in config.json")
+    errors_fd = posix.open(container.fifo("error"), posix.O_RDONLY | posix.O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW)
+    try:
+        release = posix.open(container.fifo("start"), posix.O_WRONLY | posix.O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW)
+        try:
+            posix.write(release, b"0")
+        finally:
+            posix.close(release)
+        posix.set_blocking(errors_fd, True)
+        data = read_record(errors_fd)
+    finally:
+        posix.close(errors_fd)
+    if data:
+        from pyrunc.plan import faults
+
+        stop(container)
+        raise faults.saved_error(container.data.get("late") or [], handshake.Record(data))
+    for kind in ("start", "error"):
+        fs.ignore(posix.unlink, container.fifo(kind))
+    container.data["status"] = "running"
+    container.save()
+    listed = container.data.get("hooks", {}).get("poststart")
+    if listed:
+        try:
+            hooks.run_hooks(
+                "poststart", listed, container.oci_state("running"), bundle=container.data["bundle"], log=log,
+                fatal=True, annotations=container.data.get("annotations") or {},
+            )  # fmt: skip
+        except PyruncError:
+            stop(container)
+            raise
+
+
+def read_record(fd: int) -> bytes:
+    """One record from the error fifo, b"" at EOF (execve closed it)."""
+    data = b""
+    while len(data) < handshake.RECORD_SIZE:
+        chunk = posix.read(fd, handshake.RECORD_SIZE - len(data))
+        if not chunk:
+            return b""
+        data += chunk
+    return data
+
+
+def stop(container: state.Container) -> None:
+    """Kill the container's processes, keeping its state for `delete`."""
+    container.kill_init(9)
+
+
+def destroy(container: state.Container, driver: Driver, log: Log) -> None:
+    """Remove a container completely: processes, cgroup, state; then its poststop hooks (warnings only)."""
+    from pyrunc.verbs import delete
+
+    delete.remove(container, driver, log)
+
+
+# -- helpers --------------------------------------------------------------------------------------------------
+
+
+class Interrupts:
+    """SIGINT, SIGTERM, SIGHUP, SIGQUIT during set-up: noted, acted on between two steps, never in mid-rollback."""
+
+    __slots__ = ("caught", "previous")
+    SIGNALS = (1, 2, 3, 15)
+
+    def __init__(self) -> None:
+        import _signal
+
+        self.caught = 0
+        self.previous = [(number, _signal.signal(number, self.note)) for number in self.SIGNALS]
+
+    def note(self, number: int, frame: object) -> None:
+        """The handler."""
+        self.caught = number
+
+    def restore(self) -> None:
+        """Put the former dispositions back."""
+        import _signal
+
+        for number, handler in self.previous:
+            _signal.signal(number, _signal.SIG_DFL if handler is None else handler)
+
+
+def raise_interrupted(interrupts: Interrupts, error: BaseException) -> None:
+    """An error that a signal caused is reported as the interruption."""
+    if interrupts.caught and not isinstance(error, PyruncError):
+        raise PyruncError(f"interrupted by signal {interrupts.caught}") from error
+
+
+def checked(call: str, result: int) -> int:
+    """A shim result: the value, or SysError for -errno."""
+    if result < 0:
+        raise SysError("pyrunc", call, -result)
+    return int(result)
+
+
+def as_sys_error(error: OSError) -> SysError:
+    """An OSError of our own file work, with the path it was about."""
+    name = error.filename
+    if isinstance(name, bytes):
+        name = name.decode("utf-8", "replace")
+    return SysError(str(name or "pyrunc"), "", error.errno or ESRCH)
+
+
+def with_hint(error: SysError, op: str) -> SysError:
+    """The same error with a hint, when there is one for (op, errno)."""
+    from pyrunc import hints
+
+    hint = hints.find(op, error.errno)
+    if not hint:
+        return error
+    return SysError(
+        error.where, error.call, error.errno, value=error.value, context=error.context, detail=error.detail, hint=hint
+    )
+
+
+def listen_fds() -> int:
+    """LISTEN_FDS of socket activation, when LISTEN_PID says it is meant for us (sd_listen_fds(3))."""
+    count, pid = fs.getenv("LISTEN_FDS"), fs.getenv("LISTEN_PID")
+    if count.isdigit() and pid == str(posix.getpid()):
+        return int(count)
+    return 0
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Decimal digits without a newline: go-runc uses Atoi on the raw bytes.  Atomic.  Raises SysError."""
+    try:
+        fs.replace_file(path, str(pid).encode(), 0o644)
+    except OSError as error:
+        raise SysError("--pid-file", "open", error.errno or 0, value=path) from error
+
+
+if sys.platform != "linux":  # pragma: no cover
+    raise ImportError("pyrunc runs on Linux only")

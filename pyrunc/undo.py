@@ -1,0 +1,35 @@
+"""The undo stack: whatever is acquired registers its release; a failure runs them in reverse, a success forgets them."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Undo:
+    """Releases in the order of acquisition; `run` goes backwards and never raises."""
+
+    __slots__ = ("entries", "problems")
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[Callable[..., object], tuple[object, ...]]] = []
+        self.problems: list[str] = []  # what a release itself said; the first error is the one to report
+
+    def push(self, release: Callable[..., object], *args: object) -> None:
+        """Register a release."""
+        self.entries.append((release, args))
+
+    def run(self) -> list[str]:
+        """Release everything, newest first; returns what went wrong on the way (for the debug log)."""
+        while self.entries:
+            release, args = self.entries.pop()
+            try:
+                release(*args)
+            except Exception as error:  # a failing release must not keep the others from running
+                self.problems.append(f"{release.__name__}: {error}")
+        return self.problems
+
+    def forget(self) -> None:
+        """Keep everything that was acquired."""
+        self.entries.clear()

@@ -1,0 +1,93 @@
+"""Every state of the handshake with every message, and the record codec."""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+
+import pytest
+
+from pyrunc import handshake as h
+
+ROOT = Path(__file__).resolve().parent.parent
+PLAN_H = (ROOT / "native" / "init" / "plan.h").read_text(encoding="utf-8")
+
+
+def record(kind: int, *, step: int = 0, err: int = 0, value: int = 0, call: bytes = b"", detail: bytes = b"") -> h.Record:
+    return h.Record(struct.pack("=IIiIHHI24s208s", kind, step, err, value, 0, 0, 0, call, detail))
+
+
+def test_message_numbers_are_those_of_the_header() -> None:
+    body = re.search(r"enum msg_type \{(.*?)\};", PLAN_H, re.S)
+    assert body
+    names = re.findall(r"^\s*MSG_(\w+)", body[1], re.M)
+    assert {name: number for number, name in enumerate(names, 1)} == {name: n for n, name in h.NAMES.items()}
+
+
+def test_record_layout_is_that_of_the_header() -> None:
+    assert "sizeof(struct msg) == 256" in PLAN_H and h.RECORD_SIZE == 256
+    r = record(h.FAIL, step=7, err=22, value=5, call=b"fsconfig", detail=b"tmpfs: Unknown parameter")
+    assert (r.type, r.step, r.err, r.value, r.call, r.detail) == (
+        h.FAIL, 7, 22, 5, "fsconfig", "tmpfs: Unknown parameter",
+    )  # fmt: skip
+    assert h.Record(h.encode(h.GO)).type == h.GO
+    with pytest.raises(ValueError, match="256"):
+        h.Record(b"x" * 255)
+
+
+# The whole protocol once more, by hand: what each state answers to each message; what is absent is refused.
+EXPECTED = {
+    "spawned": {"HELLO": ("send_plan", "entering")},
+    "entering": {
+        "MAP": ("map_ids", "entering"),
+        "PID": ("pid", "setup"),
+        "MOUNTED": ("defer", "entering"),
+        "READY": ("defer", "entering"),
+    },
+    "setup": {"MOUNTED": ("mounted", "finish"), "READY": ("ready", "late")},
+    "finish": {"READY": ("ready", "late")},
+    "late": {"SECCOMP": ("seccomp", "late"), "CREATED": ("created", "done")},
+    "done": {},
+    "failed": {},
+}
+
+
+@pytest.mark.parametrize("state", h.STATES)
+@pytest.mark.parametrize("kind", sorted(h.NAMES))
+def test_every_state_with_every_message(state: str, kind: int) -> None:
+    name = h.NAMES[kind]
+    expected = EXPECTED[state].get(name)
+    if name == "WARN" and state not in ("done", "failed"):
+        expected = ("warn", state)
+    if name == "FAIL" and state not in ("done", "failed"):
+        expected = ("fail", "failed")
+    protocol = h.Protocol()
+    protocol.state = state
+    if expected is None:
+        with pytest.raises(h.ProtocolError, match=name):
+            protocol.feed(record(kind))
+        assert protocol.state == state
+        return
+    actions = protocol.feed(record(kind))
+    assert protocol.state == expected[1]
+    assert [action for action, _ in actions] == ([] if expected[0] == "defer" else [expected[0]])
+
+
+@pytest.mark.parametrize("early", [[h.MOUNTED], [h.READY]])
+def test_init_may_overtake_enter(early: list[int]) -> None:
+    protocol = h.Protocol()
+    protocol.feed(record(h.HELLO))
+    for kind in early:
+        assert protocol.feed(record(kind)) == []
+    actions = [action for action, _ in protocol.feed(record(h.PID, value=42))]
+    assert actions == ["pid", "mounted" if early == [h.MOUNTED] else "ready"]
+
+
+def test_a_whole_create() -> None:
+    protocol = h.Protocol()
+    seen = []
+    for kind in (h.HELLO, h.MAP, h.PID, h.MOUNTED, h.WARN, h.READY, h.SECCOMP, h.CREATED):
+        seen += [action for action, _ in protocol.feed(record(kind))]
+    assert seen == ["send_plan", "map_ids", "pid", "mounted", "warn", "ready", "seccomp", "created"]
+    assert protocol.state == h.DONE
