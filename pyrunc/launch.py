@@ -13,7 +13,7 @@ import sys
 from errno import EINTR, ESRCH, ETIMEDOUT
 from posix import O_CLOEXEC, O_NOFOLLOW, O_RDWR
 
-from pyrunc import errors, fs, handshake, hooks, host, runtime, state
+from pyrunc import errors, fs, handshake, hooks, host, lifecycle, runtime, state
 from pyrunc.errors import PyruncError, StateError, SysError
 from pyrunc.plan import compile as compiler
 from pyrunc.spec import load, validate
@@ -88,7 +88,8 @@ def run(opts: CreateOptions) -> int:
     try:
         job.release()
     except BaseException:
-        destroy(job.container, job.driver, opts.log)
+        job.undo.forget()
+        lifecycle.remove(job.container, opts.log)
         raise
     job.finish()
     if opts.detach:
@@ -581,13 +582,6 @@ def read_record(fd: int) -> bytes:
 def stop(container: state.Container) -> None:
     """Kill the container's processes, keeping its state for `delete`."""
     container.kill_init(9)
-
-
-def destroy(container: state.Container, driver: Driver, log: Log) -> None:
-    """Remove a container completely: processes, cgroup, state; then its poststop hooks (warnings only)."""
-    from pyrunc.verbs import delete
-
-    delete.remove(container, driver, log)
 
 
 # -- helpers --------------------------------------------------------------------------------------------------

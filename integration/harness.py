@@ -1,0 +1,638 @@
+"""Drive an OCI runtime from a test: bundles, containers, the probe's answers, and what was left behind.
+
+The runtime is ``PYRUNC_UNDER_TEST`` (a path, or a name looked up in ``PATH``), by default ``.venv/bin/pyrunc`` of this
+checkout.  A peer (runc, crun) knows cgroup v2 only at ``/sys/fs/cgroup``; on a hybrid host it therefore runs in an own
+mount namespace that has the unified hierarchy there.  pyrunc runs as it is.
+
+Times are in seconds and are multiplied by ``PYRUNC_TEST_SLOW`` (emulated machines); paths are absolute.
+"""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+REPO = Path(__file__).resolve().parent.parent
+SLOW = float(os.environ.get("PYRUNC_TEST_SLOW", "1"))
+TIMEOUT = 10 * SLOW  # for one call of the runtime
+DELETE = object()  # as a value of `edits`: remove the member
+
+APPLETS = (
+    "cat chmod cp date dd echo env expr false grep head hostname id kill ln ls mkdir mknod mount mv nc printf ps pwd "
+    "readlink rm rmdir sed seq sh sleep sort stat stty tail tee test top touch tr true tty umount uname wc yes [ dmesg "
+    "ifconfig ip ping chown find awk"
+).split()
+
+CAPS = (
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
+    "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN "
+    "SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE "
+    "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
+).split()
+CAP_BIT = {"CAP_" + name: 1 << bit for bit, name in enumerate(CAPS)}
+
+PATH_ENV = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_CAPS = ["CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_KILL", "CAP_MKNOD", "CAP_NET_BIND_SERVICE", "CAP_SETGID", "CAP_SETUID"]
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def libc(name: str, *args: Any) -> int:
+    """Call a libc function that returns -1 and sets errno on failure; OSError then."""
+    rc = int(getattr(_libc, name)(*args))
+    if rc < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+    return rc
+
+
+def own_mount_namespace() -> None:
+    """Move this process into its own mount namespace whose mounts are shared, as on a host that runs systemd.
+
+    Other programs' mounts then cannot upset the comparison of mountinfo, and a mount that a runtime lets propagate to its
+    host shows up, which it would not on a machine whose mounts happen to be private.
+    """
+    libc("unshare", 0x00020000)  # CLONE_NEWNS
+    libc("mount", None, b"/", None, 0x4000 | (1 << 18), None)  # MS_REC|MS_PRIVATE
+    libc("mount", None, b"/", None, 0x4000 | (1 << 20), None)  # MS_REC|MS_SHARED
+
+
+def become_subreaper() -> None:
+    """Orphans (a container's init after `create`) become our children, as they become a shim's or conmon's."""
+    libc("prctl", 36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+
+def wait_until(condition: Callable[[], Any], what: str, timeout: float = 5.0) -> Any:
+    """Poll `condition` until it is true and return its value; AssertionError naming `what` after `timeout`."""
+    limit = time.monotonic() + timeout * SLOW
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > limit:
+            raise AssertionError(f"timed out waiting: {what}")
+        time.sleep(0.005)
+
+
+# --- facts about this machine ---------------------------------------------------------------------------------------
+
+
+class Mount(NamedTuple):
+    """One line of mountinfo; `shared` is the optional fields joined, '' for a private mount."""
+
+    id: int
+    parent: int
+    device: str
+    root: str
+    dest: str
+    options: list[str]
+    shared: str
+    fstype: str
+    source: str
+    super: list[str]
+
+
+def _unescape(field: str) -> str:
+    return field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+
+
+def parse_mountinfo(text: str) -> list[Mount]:
+    """All mounts of a mountinfo file (proc_pid_mountinfo(5)), in mount order."""
+    mounts = []
+    for line in text.splitlines():
+        left, _, right = line.partition(" - ")
+        one = left.split(" ")
+        two = right.split(" ")
+        mounts.append(
+            Mount(
+                int(one[0]),
+                int(one[1]),
+                one[2],
+                _unescape(one[3]),
+                _unescape(one[4]),
+                one[5].split(","),
+                " ".join(one[6:]),
+                two[0],
+                _unescape(two[1]),
+                two[2].split(","),
+            )
+        )
+    return mounts
+
+
+def cgroup2_mount() -> Path | None:
+    """Where the unified hierarchy is mounted here, or None."""
+    for mount in parse_mountinfo(Path("/proc/self/mountinfo").read_text()):
+        if mount.fstype == "cgroup2":
+            return Path(mount.dest)
+    return None
+
+
+def controllers() -> list[str]:
+    """Controllers of the unified hierarchy's root."""
+    root = cgroup2_mount()
+    return (root / "cgroup.controllers").read_text().split() if root else []
+
+
+def has_cap(name: str) -> bool:
+    """Whether a capability (without ``CAP_``) is in our bounding set."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapBnd:"):
+            return bool(int(line.split()[1], 16) & CAP_BIT["CAP_" + name])
+    return False
+
+
+def own_bounding_caps() -> list[str]:
+    """Full names of the capabilities in our bounding set."""
+    return [name for name in CAP_BIT if has_cap(name[4:])]
+
+
+# --- the runtime ----------------------------------------------------------------------------------------------------
+
+
+class Result:
+    """What one call of the runtime gave: exit code (negative: killed by that signal), both outputs, and its duration."""
+
+    def __init__(self, argv: Sequence[str], rc: int, out: str, err: str, seconds: float) -> None:
+        self.argv, self.rc, self.out, self.err, self.seconds = list(argv), rc, out, err, seconds
+
+    def __repr__(self) -> str:
+        return f"rc={self.rc} out={self.out[-2000:]!r} err={self.err[-2000:]!r} argv={' '.join(self.argv[-8:])}"
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        """The probe's JSON lines."""
+        return parse_objects(self.out)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The probe's first report."""
+        return find_report(self.out, self)
+
+
+def parse_objects(text: str) -> list[dict[str, Any]]:
+    """Every line of `text` that is a JSON object of the probe."""
+    found = []
+    for line in text.splitlines():
+        if line.startswith("{") and line.rstrip().endswith("}"):
+            found.append(json.loads(line))
+    return found
+
+
+def find_report(text: str, context: object) -> dict[str, Any]:
+    """The first ``report`` among the probe's answers; AssertionError that shows `context` when there is none."""
+    for item in parse_objects(text):
+        if item.get("action") == "report":
+            return item
+    raise AssertionError(f"the probe gave no report: {context!r}")
+
+
+def errno_of(item: dict[str, Any]) -> str:
+    """The errno of one answer of the probe by name, '' for success."""
+    return errno.errorcode[item["errno"]] if item["errno"] else ""
+
+
+class Runtime:
+    """The runtime under test: how to call it, and what kind it is."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.prefix: list[str] = []
+        first = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=TIMEOUT, check=True)
+        self.version = first.stdout.splitlines()[0]
+        self.name = self.version.split()[0]
+        self.is_pyrunc = self.name == "pyrunc"
+        root = cgroup2_mount()
+        if not self.is_pyrunc and root is not None and str(root) != "/sys/fs/cgroup":
+            script = 'mount -t cgroup2 none /sys/fs/cgroup && exec "$@"'
+            self.prefix = ["/usr/bin/unshare", "-m", "--propagation", "slave", "/bin/sh", "-c", script, "sh"]
+
+    @staticmethod
+    def find() -> str | None:
+        """The path of the runtime under test, or None when it is not there."""
+        wanted = os.environ.get("PYRUNC_UNDER_TEST", str(REPO / ".venv/bin/pyrunc"))
+        if "/" not in wanted:
+            return shutil.which(wanted)
+        path = str(Path(wanted).absolute())
+        return path if os.access(path, os.X_OK) else None
+
+    def argv(self, *args: str) -> list[str]:
+        """The whole command line for `args`."""
+        return [*self.prefix, self.path, *args]
+
+    def call(
+        self,
+        *args: str,
+        env: dict[str, str] | None = None,
+        cwd: str | Path | None = None,
+        pass_fds: Sequence[int] = (),
+        stdin: int | str | None = None,
+        out: Path | None = None,
+        err: Path | None = None,
+        timeout: float | None = None,
+        wrap: Sequence[str] = (),
+        preexec: Callable[[], Any] | None = None,
+    ) -> Result:
+        """Run it and wait.  `stdin` is a descriptor or the text to send; `out`/`err` are files that the container keeps
+        as its stdio after `create` (temporary ones otherwise); `wrap` goes before the whole command line.
+        """
+        argv = [*wrap, *self.argv(*args)]
+        with tempfile.TemporaryFile() as out_file, tempfile.TemporaryFile() as err_file:
+            stdout = open(out, "ab") if out else out_file  # noqa: SIM115
+            stderr = open(err, "ab") if err else err_file  # noqa: SIM115
+            at_out, at_err = stdout.tell(), stderr.tell()
+            start = time.monotonic()
+            child = subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE if isinstance(stdin, str) else subprocess.DEVNULL if stdin is None else stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env=env if env is not None else {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")},
+                cwd=cwd,
+                pass_fds=tuple(pass_fds),
+                preexec_fn=preexec,
+            )
+            try:
+                if isinstance(stdin, str):
+                    child.communicate(stdin.encode(), timeout=timeout or TIMEOUT)
+                rc = child.wait(timeout or TIMEOUT)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+                raise AssertionError(f"{' '.join(argv[-6:])} did not end within {timeout or TIMEOUT} s") from None
+            seconds = time.monotonic() - start
+            texts = []
+            for path, file, start_at in ((out, stdout, at_out), (err, stderr, at_err)):
+                if path:
+                    file.close()
+                    texts.append(path.read_bytes()[start_at:].decode(errors="replace"))
+                else:
+                    file.seek(0)
+                    texts.append(file.read().decode(errors="replace"))
+            return Result(argv, rc, texts[0], texts[1], seconds)
+
+
+# --- bundles --------------------------------------------------------------------------------------------------------
+
+
+def build_template(base: Path, probe: Path) -> Path:
+    """A root filesystem with a static busybox, its applets in /bin and the probe as /probe."""
+    root = base / "template"
+    for name in "bin usr/bin etc proc sys dev run tmp var/tmp root home mnt sbin".split():
+        (root / name).mkdir(parents=True, exist_ok=True)
+    (root / "tmp").chmod(0o1777)
+    busybox = shutil.which("busybox")
+    assert busybox, "busybox-static is not installed"
+    shutil.copy(busybox, root / "bin/busybox")
+    shutil.copy(probe, root / "probe")
+    for name in APPLETS:
+        (root / "bin" / name).symlink_to("busybox")
+        (root / "usr/bin" / name).symlink_to("/bin/busybox")
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\ntty:x:5:\nuser:x:1000:\n")
+    return root
+
+
+def copy_tree(source: Path, target: Path) -> Path:
+    """A copy whose regular files are hard links: cheap, and a test may add, remove and replace names freely."""
+    shutil.copytree(source, target, symlinks=True, copy_function=os.link)
+    return target
+
+
+def default_config(cgroups_path: str) -> dict[str, Any]:
+    """What a plain `spec` writes, in short, for the probe and with an own cgroup."""
+    return {
+        "ociVersion": "1.0.2",
+        "process": {
+            "terminal": False,
+            "user": {"uid": 0, "gid": 0},
+            "args": ["/probe", "report"],
+            "env": [PATH_ENV, "TERM=xterm"],
+            "cwd": "/",
+            "capabilities": {kind: list(DEFAULT_CAPS) for kind in ("bounding", "effective", "permitted")},
+            "noNewPrivileges": True,
+        },
+        "root": {"path": "rootfs", "readonly": False},
+        "hostname": "box",
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+            {
+                "destination": "/dev",
+                "type": "tmpfs",
+                "source": "tmpfs",
+                "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+            },
+            {
+                "destination": "/dev/pts",
+                "type": "devpts",
+                "source": "devpts",
+                "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+            },
+            {
+                "destination": "/dev/shm",
+                "type": "tmpfs",
+                "source": "shm",
+                "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
+            },
+            {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+        ],
+        "linux": {
+            "cgroupsPath": cgroups_path,
+            "resources": {"devices": [{"allow": False, "access": "rwm"}]},
+            "namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")],
+            "maskedPaths": ["/proc/kcore", "/proc/keys", "/sys/firmware"],
+            "readonlyPaths": ["/proc/bus", "/proc/sys", "/proc/sysrq-trigger"],
+        },
+    }
+
+
+def edit(config: Any, edits: dict[str, Any]) -> Any:
+    """Set members by JSON pointer, in order; missing objects on the way are made, ``-`` appends to a list, `DELETE` removes."""
+    for pointer, value in edits.items():
+        at = config
+        *way, last = pointer.strip("/").split("/")
+        for part in way:
+            if isinstance(at, list):
+                at = at[int(part)]
+            else:
+                at = at.setdefault(part, {})
+        if isinstance(at, list):
+            if last == "-":
+                at.append(value)
+            elif value is DELETE:
+                del at[int(last)]
+            else:
+                at[int(last)] = value
+        elif value is DELETE:
+            at.pop(last, None)
+        else:
+            at[last] = copy.deepcopy(value)
+    return config
+
+
+class Bundle:
+    """A bundle directory: `config` is written by `save`, `rootfs` is its root filesystem."""
+
+    def __init__(self, path: Path, template: Path, config: dict[str, Any]) -> None:
+        self.path, self.config = path, config
+        path.mkdir(parents=True)
+        self.rootfs = copy_tree(template, path / "rootfs")
+
+    def save(self, raw: str | bytes | None = None) -> None:
+        """Write config.json: `config`, or `raw` as it is."""
+        if raw is None:
+            raw = json.dumps(self.config)
+        (self.path / "config.json").write_bytes(raw.encode() if isinstance(raw, str) else raw)
+
+
+# --- containers -----------------------------------------------------------------------------------------------------
+
+
+class Container:
+    """One container id of one bundle, with the calls a test makes on it."""
+
+    def __init__(self, box: Box, ident: str, bundle: Bundle) -> None:
+        self.box, self.id, self.bundle = box, ident, bundle
+        self.out_file = box.path / f"{ident}.out"
+        self.err_file = box.path / f"{ident}.err"
+        self.pid = 0
+
+    def call(self, verb: str, *args: str, check: bool = True, globals_: Sequence[str] = (), **kwargs: Any) -> Result:
+        """``RUNTIME --root ROOT [globals_] VERB args...``; AssertionError when `check` and it failed."""
+        result = self.box.runtime.call("--root", str(self.box.root), *globals_, verb, *args, **kwargs)
+        if check:
+            assert result.rc == 0, f"{verb} failed: {result!r}"
+        return result
+
+    def create(self, *flags: str, check: bool = True, save: bool = True, **kwargs: Any) -> Result:
+        """`create`; the container's stdout and stderr go to files that `out` and `err` read."""
+        if save:
+            self.bundle.save()
+        kwargs.setdefault("out", self.out_file)
+        kwargs.setdefault("err", self.err_file)
+        pid_file = self.box.path / f"{self.id}.pid"
+        pid_file.unlink(missing_ok=True)
+        flags = (*flags, "--bundle", str(self.bundle.path), "--pid-file", str(pid_file), self.id)
+        result = self.call("create", *flags, check=check, **kwargs)
+        if result.rc == 0:
+            self.pid = int(pid_file.read_text())
+        return result
+
+    def run(self, *flags: str, check: bool = True, save: bool = True, **kwargs: Any) -> Result:
+        """`run` in the foreground; `check` wants exit code 0."""
+        if save:
+            self.bundle.save()
+        return self.call("run", *flags, "--bundle", str(self.bundle.path), self.id, check=check, **kwargs)
+
+    def start(self, check: bool = True, **kwargs: Any) -> Result:
+        return self.call("start", self.id, check=check, **kwargs)
+
+    def kill(self, *args: str, check: bool = True, **kwargs: Any) -> Result:
+        return self.call("kill", self.id, *args, check=check, **kwargs)
+
+    def delete(self, *flags: str, check: bool = True, **kwargs: Any) -> Result:
+        return self.call("delete", *flags, self.id, check=check, **kwargs)
+
+    def state(self) -> dict[str, Any]:
+        """The parsed output of `state`."""
+        loaded = json.loads(self.call("state", self.id).out)
+        assert isinstance(loaded, dict)
+        return loaded
+
+    @property
+    def status(self) -> str:
+        return str(self.state()["status"])
+
+    @property
+    def out(self) -> str:
+        return self.out_file.read_text(errors="replace") if self.out_file.exists() else ""
+
+    @property
+    def err(self) -> str:
+        return self.err_file.read_text(errors="replace") if self.err_file.exists() else ""
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        return parse_objects(self.out)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        return find_report(self.out, self.err)
+
+    @property
+    def cgroup(self) -> Path:
+        """The cgroup directory that the config asks for."""
+        root = cgroup2_mount()
+        assert root
+        return root / str(self.bundle.config["linux"]["cgroupsPath"]).lstrip("/")
+
+    def wait(self, timeout: float = 5.0) -> int:
+        """Wait for init, which is our child after `create` (subreaper), and return its exit code; 128+N for signal N."""
+
+        def ended() -> list[int]:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError as gone:
+                raise AssertionError(f"{self.pid} is not our child: it was not orphaned or was reaped") from gone
+            return [status] if pid else []
+
+        code = os.waitstatus_to_exitcode(wait_until(ended, f"end of {self.id}", timeout)[0])
+        return 128 - code if code < 0 else code
+
+    def wait_status(self, status: str) -> None:
+        wait_until(lambda: self.status == status, f"{self.id} is {status}")
+
+    def wait_output(self, text: str) -> None:
+        wait_until(lambda: text in self.out, f"{text!r} on stdout (stderr: {self.err!r})")
+
+
+class Box:
+    """What one test owns: a directory, a state root, an id prefix; knows how to clean up and what was left."""
+
+    def __init__(self, runtime: Runtime, template: Path, base: Path, prefix: str) -> None:
+        self.runtime, self.template, self.prefix = runtime, template, prefix
+        self.path = base / prefix
+        self.path.mkdir()
+        self.root = self.path / "root"
+        self.containers: list[Container] = []
+        self.helpers: set[int] = set()  # pids of this test's own background processes
+        self.own_cgroups: set[Path] = set()  # cgroups that the test made itself and removes itself
+        self.mounts = self._mounts()
+        self.count = 0
+
+    @staticmethod
+    def _mounts() -> set[tuple[str, str, str, str]]:
+        mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_text())
+        return {(m.device, m.root, m.dest, m.fstype) for m in mounts}
+
+    def bundle(self, *actions: str, edits: dict[str, Any] | None = None) -> Bundle:
+        """A new bundle; `actions` are the probe's arguments (default: report), `edits` see `edit`."""
+        self.count += 1
+        config = default_config(f"/{self.prefix}b{self.count}")
+        if actions:
+            config["process"]["args"] = ["/probe", *actions]
+        return Bundle(self.path / f"b{self.count}", self.template, edit(config, edits or {}))
+
+    def container(self, *actions: str, edits: dict[str, Any] | None = None, bundle: Bundle | None = None) -> Container:
+        """A container (not yet created) of `bundle` or of a new one; deleted by force after the test."""
+        made = Container(self, f"{self.prefix}c{len(self.containers)}", bundle or self.bundle(*actions, edits=edits))
+        self.containers.append(made)
+        return made
+
+    def cgroups(self) -> list[Path]:
+        """Directories of the unified hierarchy that carry this test's prefix, deepest first."""
+        root = cgroup2_mount()
+        if root is None:
+            return []
+        found = [Path(at) for at, _, _ in os.walk(root) if self.prefix in at]
+        return sorted(found, key=lambda p: -len(p.parts))
+
+    def children(self) -> dict[int, str]:
+        """Live children of this process: what a runtime left running, by pid (zombies are reaped first)."""
+        reap()
+        found = {}
+        for entry in os.listdir("/proc"):
+            if not entry.isdigit():
+                continue
+            try:
+                stat = Path(f"/proc/{entry}/stat").read_text()
+                name, _, rest = stat.rpartition(")")
+                fields = rest.split()
+                if int(fields[1]) == os.getpid() and fields[0] != "Z" and int(entry) not in self.helpers:
+                    found[int(entry)] = name.partition("(")[2] + " " + Path(f"/proc/{entry}/cmdline").read_text()
+            except (OSError, ValueError, IndexError):
+                continue
+        return found
+
+    def leftovers(self, *, settle: float = 2.0) -> list[str]:
+        """What is left of this test's containers on the host, one text each; waits up to `settle` for dying processes."""
+        limit = time.monotonic() + settle * SLOW
+        while (children := self.children()) and time.monotonic() < limit:
+            time.sleep(0.01)
+        left = [f"process {pid} {name!r}" for pid, name in children.items()]
+        left += [f"cgroup {path}" for path in self.cgroups() if path not in self.own_cgroups]
+        if self.root.exists():
+            left += [f"state {entry}" for entry in sorted(os.listdir(self.root))]
+        left += [f"mount {mount}" for mount in sorted(self._mounts() - self.mounts)]
+        left += [f"lost mount {mount}" for mount in sorted(self.mounts - self._mounts())]
+        return left
+
+    def close(self) -> list[str]:
+        """Delete every container by force, report what stays, and remove it by hand so that other tests can go on."""
+        left = []
+        for made in self.containers:
+            result = made.delete("--force", check=False)
+            if result.rc != 0:
+                left.append(f"delete --force {made.id}: {result!r}")
+        left += self.leftovers()
+        for pid in self.children():
+            os.kill(pid, signal.SIGKILL)
+        for mount in self._mounts() - self.mounts:
+            subprocess.run(["umount", "-l", mount[2]], capture_output=True, check=False)
+        for group in self.cgroups():
+            kill_file = group / "cgroup.kill"
+            if kill_file.exists():
+                kill_file.write_text("1")
+            try:
+                wait_until(lambda group=group: not (group / "cgroup.procs").read_text(), "cgroup to empty", 2)
+                group.rmdir()
+            except (OSError, AssertionError):
+                pass
+        reap()
+        shutil.rmtree(self.path, ignore_errors=True)
+        return left
+
+
+def reap() -> None:
+    """Collect every zombie child; only to be called when no Popen object is still waited for."""
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+
+
+class Holder:
+    """A process in new namespaces (`kinds` as in config.json), for containers to join by path."""
+
+    FLAG = {"network": "-n", "uts": "-u", "ipc": "-i", "pid": "-p", "cgroup": "-C", "mount": "-m", "time": "-T", "user": "-U"}
+    FILE = {"network": "net", "mount": "mnt"}
+
+    def __init__(self, box: Box, kinds: Iterable[str]) -> None:
+        self.box, self.kinds = box, list(kinds)
+        flags = [self.FLAG[kind] for kind in self.kinds]
+        self.parent = subprocess.Popen(
+            ["/usr/bin/unshare", *flags, "--fork", "--kill-child", "/bin/sleep", "600"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        box.helpers.add(self.parent.pid)
+        children = Path(f"/proc/{self.parent.pid}/task/{self.parent.pid}/children")
+        self.pid = int(wait_until(lambda: children.read_text().split(), "namespace holder")[0])
+        wait_until(lambda: "sleep" in Path(f"/proc/{self.pid}/comm").read_text(), "namespace holder's exec")
+
+    def path(self, kind: str) -> str:
+        """The namespace's path, good for `linux.namespaces[].path`."""
+        return f"/proc/{self.pid}/ns/{self.FILE.get(kind, kind)}"
+
+    def ident(self, kind: str) -> str:
+        """What readlink of the namespace gives, e.g. ``net:[4026532]``."""
+        return os.readlink(self.path(kind))
+
+    def close(self) -> None:
+        self.parent.kill()
+        self.parent.wait()

@@ -1,0 +1,737 @@
+/* The program that the integration tests run inside containers.
+ *
+ *     probe ACTION [ARG...] [-- ACTION [ARG...]]...
+ *
+ * Actions run in order; each prints one JSON object on one line, so that a test reads what the container saw
+ * instead of guessing from exit codes.  An errno is printed as a number (0: success); Python knows the names.
+ * Static, no libc feature that opens files behind our back: it must work without /proc, /etc or /dev.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <net/if.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+extern char **environ;
+
+/* <linux/capability.h>, which musl-gcc does not see */
+struct cap_header {
+    uint32_t version;
+    int pid;
+};
+struct cap_data {
+    uint32_t effective, permitted, inheritable;
+};
+#define CAP_VERSION_3 0x20080522
+
+static FILE *out;
+static int first; /* no comma before the next member */
+
+static void comma(void)
+{
+    if (!first)
+        fputc(',', out);
+    first = 0;
+}
+
+static void quoted(const char *text)
+{
+    fputc('"', out);
+    for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
+        if (*p == '"' || *p == '\\')
+            fprintf(out, "\\%c", *p);
+        else if (*p < 0x20 || *p >= 0x7f) /* bytes as latin-1: the reader maps them back */
+            fprintf(out, "\\u%04x", *p);
+        else
+            fputc(*p, out);
+    }
+    fputc('"', out);
+}
+
+static void key(const char *name)
+{
+    comma();
+    quoted(name);
+    fputc(':', out);
+}
+
+static void str(const char *name, const char *value)
+{
+    key(name);
+    quoted(value);
+}
+
+static void num(const char *name, long long value)
+{
+    key(name);
+    fprintf(out, "%lld", value);
+}
+
+static void open_with(const char *name, char bracket)
+{
+    key(name);
+    fputc(bracket, out);
+    first = 1;
+}
+
+static void close_with(char bracket)
+{
+    fputc(bracket, out);
+    first = 0;
+}
+
+static void begin(const char *action)
+{
+    fputc('{', out);
+    first = 1;
+    str("action", action);
+}
+
+static void end(void)
+{
+    fputs("}\n", out);
+    fflush(out);
+}
+
+/* The result of one call: `ok` is the return value of something that sets errno. */
+static void result(long ok)
+{
+    num("errno", ok < 0 ? errno : 0);
+}
+
+static char *slurp(const char *path)
+{
+    static char buffer[1 << 20];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    size_t used = 0;
+    if (fd < 0)
+        return NULL;
+    for (;;) {
+        ssize_t n = read(fd, buffer + used, sizeof(buffer) - 1 - used);
+        if (n < 0) {
+            int saved = errno;
+            close(fd);
+            errno = saved;
+            return NULL;
+        }
+        if (n == 0)
+            break;
+        used += (size_t)n;
+    }
+    close(fd);
+    buffer[used] = 0;
+    return buffer;
+}
+
+static void file_member(const char *name, const char *path)
+{
+    char *text = slurp(path);
+    key(name);
+    if (text)
+        quoted(text);
+    else
+        fputs("null", out);
+}
+
+/* ---- report ---------------------------------------------------------------------------------------- */
+
+static void report_ids(void)
+{
+    uid_t u[3] = {0};
+    gid_t g[3] = {0};
+    static gid_t groups[65536];
+    getresuid(&u[0], &u[1], &u[2]);
+    getresgid(&g[0], &g[1], &g[2]);
+    open_with("uid", '[');
+    for (int i = 0; i < 3; i++)
+        comma(), fprintf(out, "%u", u[i]);
+    close_with(']');
+    open_with("gid", '[');
+    for (int i = 0; i < 3; i++)
+        comma(), fprintf(out, "%u", g[i]);
+    close_with(']');
+    open_with("groups", '[');
+    int n = getgroups(65536, groups);
+    for (int i = 0; i < n; i++)
+        comma(), fprintf(out, "%u", groups[i]);
+    close_with(']');
+    mode_t mask = umask(0);
+    umask(mask);
+    num("umask", mask);
+    num("pid", getpid());
+    num("ppid", getppid());
+    num("sid", getsid(0));
+    num("pgid", getpgrp());
+}
+
+static void report_caps(void)
+{
+    struct cap_header head = {CAP_VERSION_3, 0};
+    struct cap_data data[2] = {{0}};
+    uint64_t bounding = 0, ambient = 0;
+    syscall(SYS_capget, &head, data);
+    for (unsigned long i = 0; i < 64; i++) {
+        if (prctl(PR_CAPBSET_READ, i, 0, 0, 0) == 1)
+            bounding |= 1ull << i;
+        if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, i, 0, 0) == 1)
+            ambient |= 1ull << i;
+    }
+    open_with("caps", '{');
+    num("effective", (long long)(data[0].effective | (uint64_t)data[1].effective << 32));
+    num("permitted", (long long)(data[0].permitted | (uint64_t)data[1].permitted << 32));
+    num("inheritable", (long long)(data[0].inheritable | (uint64_t)data[1].inheritable << 32));
+    num("bounding", (long long)bounding);
+    num("ambient", (long long)ambient);
+    close_with('}');
+    num("no_new_privs", prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0));
+    num("keepcaps", prctl(PR_GET_KEEPCAPS, 0, 0, 0, 0));
+    num("securebits", prctl(PR_GET_SECUREBITS, 0, 0, 0, 0));
+}
+
+static void report_limits(void)
+{
+    static const char *const names[] = {"CPU",    "FSIZE", "DATA",  "STACK",      "CORE",     "RSS",  "NPROC",  "NOFILE",
+                                        "MEMLOCK", "AS",    "LOCKS", "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME"};
+    open_with("rlimits", '{');
+    for (int i = 0; i < 16; i++) {
+        struct rlimit limit;
+        if (getrlimit(i, &limit) < 0)
+            continue;
+        char name[32];
+        snprintf(name, sizeof(name), "RLIMIT_%s", names[i]);
+        open_with(name, '[');
+        comma(), fprintf(out, "%llu", (unsigned long long)limit.rlim_cur);
+        comma(), fprintf(out, "%llu", (unsigned long long)limit.rlim_max);
+        close_with(']');
+    }
+    close_with('}');
+}
+
+static void report_signals(void)
+{
+    sigset_t blocked;
+    uint64_t mask = 0, ignored = 0;
+    sigprocmask(SIG_SETMASK, NULL, &blocked);
+    for (int s = 1; s <= 64; s++) {
+        /* raw syscall: libc hides its own two signals, and inherited dispositions of those matter too */
+        struct {
+            void (*handler)(int);
+            unsigned long flags;
+            void (*restorer)(void);
+            uint64_t mask;
+        } old;
+        memset(&old, 0, sizeof(old));
+        if (sigismember(&blocked, s) == 1)
+            mask |= 1ull << (s - 1);
+        if (syscall(SYS_rt_sigaction, s, NULL, &old, 8) == 0 && old.handler == SIG_IGN)
+            ignored |= 1ull << (s - 1);
+    }
+    num("sigblk", (long long)mask);
+    num("sigign", (long long)ignored);
+}
+
+static void stat_members(const char *path, const struct stat *st)
+{
+    const char *type = S_ISCHR(st->st_mode)    ? "c"
+                       : S_ISBLK(st->st_mode)  ? "b"
+                       : S_ISFIFO(st->st_mode) ? "p"
+                       : S_ISDIR(st->st_mode)  ? "d"
+                       : S_ISLNK(st->st_mode)  ? "l"
+                       : S_ISSOCK(st->st_mode) ? "s"
+                                               : "f";
+    str("type", type);
+    num("mode", st->st_mode & 07777);
+    num("uid", st->st_uid);
+    num("gid", st->st_gid);
+    num("major", major(st->st_rdev));
+    num("minor", minor(st->st_rdev));
+    num("ino", (long long)st->st_ino);
+    num("dev", (long long)st->st_dev);
+    num("size", (long long)st->st_size);
+    if (S_ISLNK(st->st_mode)) {
+        char target[4096];
+        ssize_t n = readlink(path, target, sizeof(target) - 1);
+        target[n < 0 ? 0 : n] = 0;
+        str("target", target);
+    }
+}
+
+static void walk(const char *dir, int depth)
+{
+    DIR *d = opendir(dir);
+    if (!d)
+        return;
+    for (struct dirent *e; (e = readdir(d));) {
+        char path[4096];
+        struct stat st;
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+            continue;
+        snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
+        if (lstat(path, &st) < 0)
+            continue;
+        open_with(path, '{');
+        stat_members(path, &st);
+        close_with('}');
+        if (S_ISDIR(st.st_mode) && depth > 0)
+            walk(path, depth - 1);
+    }
+    closedir(d);
+}
+
+static void report_links(const char *name, const char *dir)
+{
+    DIR *d = opendir(dir);
+    open_with(name, '{');
+    if (d) {
+        for (struct dirent *e; (e = readdir(d));) {
+            char path[512], target[4096];
+            ssize_t n;
+            if (e->d_name[0] == '.')
+                continue;
+            snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
+            if (!strcmp(name, "fds") && atoi(e->d_name) == dirfd(d))
+                continue;
+            n = readlink(path, target, sizeof(target) - 1);
+            if (n < 0)
+                continue;
+            target[n] = 0;
+            str(e->d_name, target);
+        }
+        closedir(d);
+    }
+    close_with('}');
+}
+
+static void report_tty(void)
+{
+    open_with("tty", '{');
+    for (int fd = 0; fd < 3; fd++) {
+        char name[8], path[64], target[4096];
+        struct stat st;
+        snprintf(name, sizeof(name), "%d", fd);
+        open_with(name, '{');
+        num("isatty", isatty(fd));
+        if (fstat(fd, &st) == 0)
+            stat_members("", &st);
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        ssize_t n = readlink(path, target, sizeof(target) - 1);
+        if (n >= 0) {
+            target[n] = 0;
+            str("link", target);
+        }
+        close_with('}');
+    }
+    struct winsize size = {0};
+    struct termios tio;
+    if (ioctl(0, TIOCGWINSZ, &size) == 0) {
+        num("rows", size.ws_row);
+        num("cols", size.ws_col);
+    }
+    if (tcgetattr(0, &tio) == 0) {
+        num("onlcr", !!(tio.c_oflag & ONLCR));
+        num("echo", !!(tio.c_lflag & ECHO));
+        num("icanon", !!(tio.c_lflag & ICANON));
+    }
+    num("foreground_pgrp", tcgetpgrp(0));
+    close_with('}');
+}
+
+static void report_misc(void)
+{
+    struct utsname uts;
+    uname(&uts);
+    str("hostname", uts.nodename);
+    str("domainname", uts.domainname);
+    str("machine", uts.machine);
+    num("personality", personality(0xffffffff));
+    char cwd[4096];
+    long n = syscall(SYS_getcwd, cwd, sizeof(cwd));
+    key("cwd");
+    if (n > 0)
+        quoted(cwd);
+    else
+        fputs("null", out);
+    num("oom_score_adj_readable", access("/proc/self/oom_score_adj", R_OK) == 0);
+    file_member("oom_score_adj", "/proc/self/oom_score_adj");
+    file_member("mountinfo", "/proc/self/mountinfo");
+    file_member("cgroup", "/proc/self/cgroup");
+    file_member("status", "/proc/self/status");
+    file_member("timens_offsets", "/proc/self/timens_offsets");
+    file_member("attr", "/proc/self/attr/current");
+    file_member("stat", "/proc/self/stat");
+    cpu_set_t cpus;
+    CPU_ZERO(&cpus);
+    num("cpus", sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : -1);
+
+    char description[4096];
+    long size = syscall(SYS_keyctl, 6 /* KEYCTL_DESCRIBE */, -3 /* KEY_SPEC_SESSION_KEYRING */, description,
+                        sizeof(description) - 1, 0);
+    key("keyring");
+    if (size > 0)
+        quoted(description);
+    else
+        fputs("null", out);
+
+    open_with("links", '{'); /* network interfaces: name -> flags */
+    int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct if_nameindex *all = if_nameindex();
+    for (struct if_nameindex *i = all; sock >= 0 && i && i->if_name; i++) {
+        struct ifreq request;
+        memset(&request, 0, sizeof(request));
+        strncpy(request.ifr_name, i->if_name, IFNAMSIZ - 1);
+        if (ioctl(sock, SIOCGIFFLAGS, &request) == 0)
+            num(i->if_name, (unsigned short)request.ifr_flags);
+    }
+    if (all)
+        if_freenameindex(all);
+    if (sock >= 0)
+        close(sock);
+    close_with('}');
+}
+
+static void report(int argc, char **argv, int whole_argc, char **whole_argv)
+{
+    begin("report");
+    open_with("argv", '[');
+    for (int i = 0; i < whole_argc; i++)
+        comma(), quoted(whole_argv[i]);
+    close_with(']');
+    open_with("env", '[');
+    for (char **e = environ; *e; e++)
+        comma(), quoted(*e);
+    close_with(']');
+    report_links("fds", "/proc/self/fd"); /* before anything of ours could be open */
+    report_ids();
+    report_caps();
+    report_limits();
+    report_signals();
+    open_with("devices", '{');
+    walk("/dev", 3);
+    close_with('}');
+    report_links("ns", "/proc/self/ns");
+    report_tty();
+    report_misc();
+    open_with("sysctl", '{'); /* arguments: names with dots */
+    for (int i = 0; i < argc; i++) {
+        char path[4096];
+        snprintf(path, sizeof(path), "/proc/sys/%s", argv[i]);
+        for (char *p = path + 10; *p; p++)
+            if (*p == '.')
+                *p = '/';
+        file_member(argv[i], path);
+    }
+    close_with('}');
+    end();
+}
+
+/* ---- actions --------------------------------------------------------------------------------------- */
+
+static volatile sig_atomic_t got_signal;
+
+static void on_signal(int number)
+{
+    got_signal = number;
+}
+
+static long number_of(const char *text)
+{
+    return (long)strtoull(text, NULL, 0);
+}
+
+static void say_errno(const char *action, const char *about, long ok)
+{
+    int saved = errno;
+    begin(action);
+    str("about", about);
+    errno = saved;
+    result(ok);
+    end();
+}
+
+static void act_open(const char *path, const char *how)
+{
+    int flags = strchr(how, 'w') ? (strchr(how, 'r') ? O_RDWR : O_WRONLY) : O_RDONLY;
+    if (strchr(how, 'c'))
+        flags |= O_CREAT | O_EXCL;
+    int fd = open(path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644);
+    say_errno("open", path, fd);
+    if (fd >= 0)
+        close(fd);
+}
+
+static void act_write(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    ssize_t n = fd < 0 ? -1 : write(fd, text, strlen(text));
+    say_errno("write", path, n);
+    if (fd >= 0)
+        close(fd);
+}
+
+static void act_read(const char *path)
+{
+    char *text = slurp(path);
+    int saved = errno;
+    begin("read");
+    str("about", path);
+    num("errno", text ? 0 : saved);
+    str("text", text ? text : "");
+    end();
+}
+
+static void act_stat(const char *path, int follow)
+{
+    struct stat st;
+    int rc = follow ? stat(path, &st) : lstat(path, &st);
+    int saved = errno;
+    begin("stat");
+    str("about", path);
+    num("errno", rc ? saved : 0);
+    if (rc == 0)
+        stat_members(path, &st);
+    end();
+}
+
+static void act_ls(const char *path)
+{
+    DIR *d = opendir(path);
+    int saved = errno;
+    begin("ls");
+    str("about", path);
+    num("errno", d ? 0 : saved);
+    open_with("names", '[');
+    for (struct dirent *e; d && (e = readdir(d));)
+        if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+            comma(), quoted(e->d_name);
+    close_with(']');
+    if (d)
+        closedir(d);
+    end();
+}
+
+static void act_mknod(char **argv)
+{
+    mode_t type = argv[1][0] == 'b' ? S_IFBLK : argv[1][0] == 'p' ? S_IFIFO : S_IFCHR;
+    long rc = mknod(argv[0], type | 0600, makedev((unsigned)number_of(argv[2]), (unsigned)number_of(argv[3])));
+    say_errno("mknod", argv[0], rc);
+}
+
+/* syscall NR [ARG...]: each argument is a number, or text when it starts with a colon. */
+static void act_syscall(int argc, char **argv)
+{
+    long a[6] = {0};
+    for (int i = 1; i < argc && i < 7; i++)
+        a[i - 1] = argv[i][0] == ':' ? (long)(argv[i] + 1) : number_of(argv[i]);
+    errno = 0;
+    long rc = syscall(number_of(argv[0]), a[0], a[1], a[2], a[3], a[4], a[5]);
+    int saved = errno;
+    begin("syscall");
+    str("about", argv[0]);
+    num("ret", rc);
+    num("errno", rc < 0 ? saved : 0);
+    end();
+}
+
+static void act_stdin(void)
+{
+    static char buffer[1 << 16];
+    size_t used = 0;
+    for (ssize_t n; used < sizeof(buffer) - 1 && (n = read(0, buffer + used, sizeof(buffer) - 1 - used)) > 0;)
+        used += (size_t)n;
+    buffer[used] = 0;
+    begin("stdin");
+    str("text", buffer);
+    end();
+}
+
+static void act_line(void)
+{
+    static char buffer[4096];
+    ssize_t n = read(0, buffer, sizeof(buffer) - 1);
+    int saved = errno;
+    buffer[n < 0 ? 0 : n] = 0;
+    begin("line");
+    num("errno", n < 0 ? saved : 0);
+    str("text", buffer);
+    end();
+}
+
+static void act_sendto(const char *path, const char *text)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    strncpy(address.sun_path, path ? path : "", sizeof(address.sun_path) - 1);
+    int sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    ssize_t n = sendto(sock, text, strlen(text), 0, (struct sockaddr *)&address, sizeof(address));
+    say_errno("notify", address.sun_path, n);
+    close(sock);
+}
+
+static void act_fork(int count)
+{
+    open_with("children", '[');
+    for (int i = 0; i < count; i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            signal(SIGTERM, SIG_IGN); /* only SIGKILL to the whole cgroup or pid namespace ends it */
+            setsid();
+            for (;;)
+                pause();
+        }
+        comma(), fprintf(out, "%d", child);
+    }
+    close_with(']');
+}
+
+/* Print the signals that arrive until SIGTERM, or until `seconds` have passed (0: no limit). */
+static void act_signals(unsigned seconds)
+{
+    static const int numbers[] = {SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGTERM, SIGCONT, SIGWINCH, SIGALRM};
+    sigset_t all, old;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &old);
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
+        struct sigaction action;
+        memset(&action, 0, sizeof(action));
+        action.sa_handler = on_signal;
+        sigaction(numbers[i], &action, NULL);
+    }
+    begin("ready");
+    end();
+    alarm(seconds);
+    for (;;) {
+        got_signal = 0;
+        while (!got_signal)
+            sigsuspend(&old);
+        begin("signal");
+        num("number", got_signal);
+        struct winsize size = {0};
+        if (ioctl(0, TIOCGWINSZ, &size) == 0) {
+            num("rows", size.ws_row);
+            num("cols", size.ws_col);
+        }
+        end();
+        if (got_signal == SIGTERM || got_signal == SIGALRM)
+            exit(128 + got_signal);
+    }
+}
+
+static int need(int argc, int count, const char *action)
+{
+    if (argc >= count)
+        return 1;
+    fprintf(stderr, "probe: %s needs %d arguments\n", action, count);
+    exit(125);
+}
+
+#define IS(name, count) (!strcmp(action, name) && need(argc, count, action))
+
+static int simple_action(const char *action, int argc, char **argv)
+{
+    if (IS("open", 2))
+        act_open(argv[0], argv[1]);
+    else if (IS("write", 2))
+        act_write(argv[0], argv[1]);
+    else if (IS("read", 1))
+        act_read(argv[0]);
+    else if (IS("stat", 1))
+        act_stat(argv[0], 1);
+    else if (IS("lstat", 1))
+        act_stat(argv[0], 0);
+    else if (IS("ls", 1))
+        act_ls(argv[0]);
+    else if (IS("mkdir", 1))
+        say_errno("mkdir", argv[0], mkdir(argv[0], 0777));
+    else if (IS("unlink", 1))
+        say_errno("unlink", argv[0], unlink(argv[0]));
+    else if (IS("mknod", 4))
+        act_mknod(argv);
+    else if (IS("chmod", 2))
+        say_errno("chmod", argv[0], chmod(argv[0], (mode_t)number_of(argv[1])));
+    else if (IS("chown", 3))
+        say_errno("chown", argv[0], chown(argv[0], (uid_t)number_of(argv[1]), (gid_t)number_of(argv[2])));
+    else if (IS("setuid", 1))
+        say_errno("setuid", argv[0], setuid((uid_t)number_of(argv[0])));
+    else if (IS("setgid", 1))
+        say_errno("setgid", argv[0], setgid((gid_t)number_of(argv[0])));
+    else if (IS("chroot", 1))
+        say_errno("chroot", argv[0], chroot(argv[0]));
+    else if (IS("sethostname", 1))
+        say_errno("sethostname", argv[0], sethostname(argv[0], strlen(argv[0])));
+    else if (IS("exec", 1))
+        say_errno("exec", argv[0], execve(argv[0], argv, environ));
+    else
+        return 0;
+    return 1;
+}
+
+static void run_action(const char *action, int argc, char **argv, int whole_argc, char **whole_argv)
+{
+    if (simple_action(action, argc, argv))
+        return;
+    if (IS("report", 0)) {
+        report(argc, argv, whole_argc, whole_argv);
+    } else if (IS("syscall", 1)) {
+        act_syscall(argc, argv);
+    } else if (IS("stdin", 0)) {
+        act_stdin();
+    } else if (IS("line", 0)) {
+        act_line();
+    } else if (IS("say", 1)) {
+        fputs(argv[0], out);
+        fputc('\n', out);
+        fflush(out);
+    } else if (IS("fork", 1)) {
+        begin("fork");
+        act_fork((int)number_of(argv[0]));
+        end();
+    } else if (IS("notify", 1)) {
+        act_sendto(getenv("NOTIFY_SOCKET"), argv[0]);
+    } else if (IS("signals", 1)) {
+        act_signals((unsigned)number_of(argv[0]));
+    } else if (IS("sleep", 1)) {
+        usleep((useconds_t)(strtod(argv[0], NULL) * 1e6));
+    } else if (IS("kill", 1)) {
+        raise((int)number_of(argv[0]));
+    } else if (IS("exit", 1)) {
+        fflush(out);
+        _exit((int)number_of(argv[0]));
+    } else {
+        fprintf(stderr, "probe: unknown action %s\n", action);
+        exit(125);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    out = stdout;
+    for (int i = 1; i < argc;) {
+        int stop = i + 1;
+        while (stop < argc && strcmp(argv[stop], "--"))
+            stop++;
+        run_action(argv[i], stop - i - 1, argv + i + 1, argc, argv);
+        i = stop + 1;
+    }
+    return 0;
+}

@@ -1,0 +1,178 @@
+"""root: read-only, propagation, --no-pivot; masked and read-only paths; nothing of the host's tree stays reachable."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from integration.harness import Box, Container, errno_of, parse_mountinfo
+
+Make = Callable[..., Container]
+Refused = Callable[..., None]
+
+
+def test_root_is_the_bundles(container: Make) -> None:
+    one = container("ls", "/", "--", "stat", "/", "--", "stat", "/..")
+    names, root, above = one.run().objects
+    assert {"probe", "bin", "etc", "proc"} <= set(names["names"])
+    assert root["ino"] == above["ino"] == one.bundle.rootfs.stat().st_ino
+
+
+def test_readonly_root(container: Make) -> None:
+    one = container("write", "/x", "y", "--", "write", "/dev/shm/x", "y", "--", "report", edits={"/root/readonly": True})
+    result = one.run()
+    assert [errno_of(item) for item in result.objects[:2]] == ["EROFS", ""]
+    root = next(m for m in parse_mountinfo(result.report["mountinfo"]) if m.dest == "/")
+    assert "ro" in root.options
+
+
+def test_readonly_root_gets_its_mount_points_first(container: Make) -> None:
+    entry = {"destination": "/made/here", "type": "tmpfs", "source": "tmpfs", "options": []}
+    one = container("stat", "/made/here", edits={"/root/readonly": True, "/mounts/-": entry, "/process/cwd": "/work/dir"})
+    assert one.run().objects[0]["type"] == "d"
+    assert (one.bundle.rootfs / "work/dir").is_dir()
+
+
+def test_old_root_is_gone(container: Make, box: Box) -> None:
+    result = container("report", "--", "stat", str(box.path)).run()
+    assert errno_of(result.objects[1]) == "ENOENT"
+    sources = {m.root for m in parse_mountinfo(result.report["mountinfo"]) if m.dest == "/"}
+    assert len(sources) == 1
+
+
+def test_no_pivot(container: Make, box: Box) -> None:
+    one = container("report", "--", "ls", "/", "--", "stat", str(box.path))
+    result = one.run("--no-pivot")
+    assert "probe" in result.objects[1]["names"]
+    assert errno_of(result.objects[2]) == "ENOENT"
+
+
+def test_no_pivot_hides_full_proc(container: Make, box: Box) -> None:
+    """With MS_MOVE the old mounts are only covered; a container that may mount must not find an unmasked procfs."""
+    result = container("report").run("--no-pivot")
+    procs = [m.dest for m in parse_mountinfo(result.report["mountinfo"]) if m.fstype == "proc" and m.root == "/"]
+    assert procs == ["/proc"]
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [("", ""), ("private", ""), ("rprivate", ""), ("slave", "master:"), ("rslave", "master:"), ("shared", "shared:"), ("rshared", "shared:")],
+)
+def test_propagation(container: Make, box: Box, value: str, word: str) -> None:
+    edits = {"/linux/rootfsPropagation": value} if value else {}
+    result = container("report", edits=edits).run()
+    root = next(m for m in parse_mountinfo(result.report["mountinfo"]) if m.dest == "/")
+    assert word in root.shared if word else "shared" not in root.shared, root
+
+
+@pytest.mark.pyrunc_only("runc 1.1.5 fails with EINVAL")
+@pytest.mark.parametrize("value", ["unbindable", "runbindable"])
+def test_unbindable(container: Make, value: str) -> None:
+    result = container("report", edits={"/linux/rootfsPropagation": value}).run()
+    root = next(m for m in parse_mountinfo(result.report["mountinfo"]) if m.dest == "/")
+    assert "unbindable" in root.shared
+
+
+def test_bad_propagation(container: Make, refused: Refused) -> None:
+    refused(container(edits={"/linux/rootfsPropagation": "foo"}).create(check=False), "/linux/rootfsPropagation", "foo")
+
+
+@pytest.mark.pyrunc_only("runc 1.1.5 accepts a symbolic link as root")
+def test_root_that_is_a_link(container: Make, refused: Refused) -> None:
+    one = container()
+    (one.bundle.path / "link").symlink_to("rootfs")
+    one.bundle.config["root"]["path"] = "link"
+    result = one.create(check=False)
+    if result.rc == 0:  # resolving it once is fine too, as long as the container starts in the right place
+        assert one.state()["rootfs"] in (str(one.bundle.rootfs), str(one.bundle.path / "link"))
+    else:
+        refused(result, "/root/path")
+
+
+def test_root_that_is_the_hosts(container: Make, refused: Refused) -> None:
+    one = container(edits={"/root/path": "/"})
+    refused(one.create(check=False), "/root/path" if one.box.runtime.is_pyrunc else "")
+
+
+# --- masked and read-only paths -------------------------------------------------------------------------------------
+
+
+def _tree(one: Container) -> None:
+    (one.bundle.rootfs / "m").mkdir()
+    (one.bundle.rootfs / "m/dir").mkdir()
+    (one.bundle.rootfs / "m/dir/inner").write_text("secret")
+    (one.bundle.rootfs / "m/file").write_text("secret")
+
+
+def test_masked(container: Make) -> None:
+    one = container(
+        *("read", "/m/file", "--", "stat", "/m/file", "--", "ls", "/m/dir", "--", "write", "/m/dir/x", "y"),
+        edits={"/linux/maskedPaths": ["/m/file", "/m/dir", "/m/not-there", "/m/file", "/m/not/there"]},
+    )
+    _tree(one)
+    read, stat, names, write = one.run().objects
+    assert read["text"] == ""
+    assert (stat["type"], stat["major"], stat["minor"]) == ("c", 1, 3)
+    assert names["names"] == []
+    assert errno_of(write) == "EROFS"
+    assert (one.bundle.rootfs / "m/file").read_text() == "secret"
+
+
+def test_masked_default_paths(container: Make) -> None:
+    one = container("stat", "/proc/kcore", "--", "read", "/proc/keys")
+    kcore, keys = one.run().objects
+    assert (kcore["major"], kcore["minor"]) == (1, 3)
+    assert keys["text"] == ""
+
+
+def test_masked_through_a_link(container: Make, box: Box) -> None:
+    """A mask of a path with a link in it hides the target inside the root filesystem, and nothing outside."""
+    canary = box.path / "canary"
+    canary.write_text("untouched")
+    one = container("read", "/m/file", edits={"/linux/maskedPaths": ["/alias/file", f"/out/{canary.name}"]})
+    _tree(one)
+    (one.bundle.rootfs / "alias").symlink_to("/m")
+    (one.bundle.rootfs / "out").symlink_to(box.path)
+    one.run(check=False)
+    assert canary.read_text() == "untouched"
+
+
+def test_readonly_paths(container: Make) -> None:
+    one = container(
+        *("write", "/m/file", "y", "--", "write", "/m/dir/x", "y", "--", "write", "/m/y", "y", "--", "read", "/m/file"),
+        edits={"/linux/readonlyPaths": ["/m/file", "/m/dir", "/m/not-there"]},
+    )
+    _tree(one)
+    file, inner, beside, read = one.run().objects
+    assert [errno_of(file), errno_of(inner), errno_of(beside)] == ["EROFS", "EROFS", ""]
+    assert read["text"] == "secret"
+
+
+def test_readonly_paths_keep_other_flags(container: Make) -> None:
+    seen = parse_mountinfo(container().run().report["mountinfo"])
+    sysctl = next(m for m in seen if m.dest == "/proc/sys")
+    assert {"ro", "nosuid", "nodev", "noexec"} <= set(sysctl.options)
+
+
+@pytest.mark.pyrunc_only("runc 1.1.5 accepts relative paths")
+@pytest.mark.parametrize("field", ["maskedPaths", "readonlyPaths"])
+def test_relative_paths(container: Make, refused: Refused, field: str) -> None:
+    refused(container(edits={f"/linux/{field}": ["/fine", "not/fine"]}).create(check=False), f"/linux/{field}/1")
+
+
+def test_annotations_are_free(container: Make) -> None:
+    edits: dict[str, Any] = {"/annotations": {"a": "", "with space": "x\ny", "org.example": "z" * 5000}}
+    one = container("exit", "0", edits=edits)
+    one.create()
+    assert one.state()["annotations"] == edits["/annotations"]
+
+
+def test_bundle_directory_is_left_alone(container: Make) -> None:
+    one = container("exit", "0")
+    one.bundle.save()
+    before = sorted(os.listdir(one.bundle.path))
+    one.run()
+    assert sorted(os.listdir(one.bundle.path)) == before

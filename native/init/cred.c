@@ -1,0 +1,244 @@
+/* Who the container's program runs as, with which rights, and where. */
+#include "sys.h"
+
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+
+#include "init.h"
+#include "text.h"
+
+/* capset(2), <linux/capability.h>; prctl(2), <linux/prctl.h> */
+#define CAPABILITY_VERSION_3 0x20080522u
+#define MAX_CAP 63
+#ifndef PR_CAP_AMBIENT
+#define PR_CAP_AMBIENT 47
+#define PR_CAP_AMBIENT_RAISE 2
+#define PR_CAP_AMBIENT_CLEAR_ALL 4
+#endif
+
+struct cap_header {
+    uint32_t version;
+    int32_t pid;
+};
+
+struct cap_data { /* two of them: the low and the high halves */
+    uint32_t effective;
+    uint32_t permitted;
+    uint32_t inheritable;
+};
+
+int op_personality(struct init *in, const struct plan_step *st)
+{
+    if (sys_ret(syscall(SYS_personality, (unsigned long)st->n[N_PERSONALITY_persona])) < 0)
+        return fault(in, errno, "personality", -1, 0, "");
+    return 0;
+}
+
+int op_umask(struct init *in, const struct plan_step *st)
+{
+    (void)in;
+    umask((mode_t)st->n[N_UMASK_mask]);
+    return 0;
+}
+
+int op_make_cwd(struct init *in, const struct plan_step *st)
+{
+    int AUTO_CLOSE root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    if (root < 0)
+        return fault(in, errno, "open", -1, 0, "/");
+    int AUTO_CLOSE fd = create_in_root(root, step_str(in, st, S_MAKE_CWD_cwd), 0);
+    if (fd < 0)
+        return fault(in, fd, "mkdir", S_MAKE_CWD_cwd, 0, "");
+    return 0;
+}
+
+int op_no_new_privs(struct init *in, const struct plan_step *st)
+{
+    (void)st;
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1L, 0L, 0L, 0L) < 0)
+        return fault(in, errno, "prctl", -1, 0, "PR_SET_NO_NEW_PRIVS");
+    return 0;
+}
+
+/* "capability 24": the compiler knows the names, and `pyrunc plan` shows them. */
+static const char *cap_text(struct init *in, const char *before, int cap)
+{
+    struct text t = text_in(in->fault.detail, sizeof(in->fault.detail));
+
+    text_str(&t, before);
+    text_str(&t, "capability ");
+    text_num(&t, (uint64_t)cap);
+    return in->fault.detail;
+}
+
+/* Before SET_IDS: dropping takes CAP_SETPCAP. */
+int op_cap_bound(struct init *in, const struct plan_step *st)
+{
+    uint64_t keep = step_u64(st, N_CAP_BOUND_mask);
+
+    for (int cap = 0; cap <= MAX_CAP; cap++) {
+        if (keep >> cap & 1 || prctl(PR_CAPBSET_DROP, (long)cap, 0L, 0L, 0L) == 0)
+            continue;
+        if (errno == EINVAL && cap > 0)
+            break; /* beyond the last one that this kernel has */
+        int err = errno;
+        if (prctl(PR_CAPBSET_READ, (long)cap, 0L, 0L, 0L) == 0)
+            continue; /* not there in the first place */
+        return fault(in, err, "prctl", -1, 0, cap_text(in, "PR_CAPBSET_DROP: ", cap));
+    }
+    return 0;
+}
+
+int groups_denied(struct init *in)
+{
+    char text[8] = "";
+    int AUTO_CLOSE fd = open_proc(in, "thread-self/setgroups", O_RDONLY);
+
+    if (fd < 0)
+        return 0;
+    return read(fd, text, sizeof(text) - 1) >= 4 && memcmp(text, "deny", 4) == 0;
+}
+
+/* Exactly these and none of the caller's (CVE-2022-36109), before the uid goes. */
+int op_groups(struct init *in, const struct plan_step *st)
+{
+    uint32_t bytes = st->n[L_GROUPS_gids];
+    int ret = bytes % 4 ? -EINVAL
+                        : sys_setgroups(bytes / 4, (const uint32_t *)(const void *)step_str(in, st, S_GROUPS_gids));
+
+    /* Asked only afterwards: after READY a descriptor may not be had any more. */
+    if (ret == -EPERM && groups_denied(in)) {
+        if (bytes) {
+            fault(in, EPERM, "setgroups", -1, 0, "denied in this user namespace: additional groups are not set");
+            warn_fault(in, EPERM);
+        }
+        return 0;
+    }
+    if (ret == -EINVAL)
+        return fault(in, EINVAL, "setgroups", -1, 0,
+                     "invalid argument: a group is not mapped in the user namespace, or there are too many");
+    return ret < 0 ? fault(in, ret, "setgroups", -1, 0, "") : 0;
+}
+
+/* The step that will enter the working directory; NULL in a plan without. */
+static const struct plan_step *chdir_step(const struct init *in)
+{
+    for (uint32_t i = in->step + 1; i < in->plan->nsteps; i++)
+        if (in->steps[i].op == OP_CHDIR)
+            return &in->steps[i];
+    return NULL;
+}
+
+int op_set_ids(struct init *in, const struct plan_step *st)
+{
+    const struct plan_step *cwd = chdir_step(in);
+
+    if (cwd) {
+        /* Engines give users a working directory that only root may enter (`-u 1000 -w /root`), and other runtimes allow
+         * it: they try with either identity.  CHDIR decides and checks; but first nothing of the host may be left for
+         * a working directory like /proc/self/fd/8 to find (CVE-2024-21626). */
+        close_host_fds(in);
+        in->early_cwd = chdir(step_str(in, cwd, S_CHDIR_cwd)) == 0;
+    }
+    /* Kept across the change of uid for CAPS to choose from; what is not chosen goes there. */
+    if (prctl(PR_SET_KEEPCAPS, 1L, 0L, 0L, 0L) < 0)
+        return fault(in, errno, "prctl", -1, 0, "PR_SET_KEEPCAPS");
+    /* The group first: without uid 0 it could not be changed any more. */
+    int ret = sys_setresgid(st->n[N_SET_IDS_gid]);
+    if (ret < 0)
+        return fault(in, ret, "setresgid", -1, 0,
+                     ret == -EINVAL ? "invalid argument: the group is not mapped in the user namespace" : "");
+    ret = sys_setresuid(st->n[N_SET_IDS_uid]);
+    if (ret < 0)
+        return fault(in, ret, "setresuid", -1, 0,
+                     ret == -EINVAL ? "invalid argument: the user is not mapped in the user namespace" : "");
+    return 0;
+}
+
+/* Name one capability that the caller itself does not have: "operation not permitted" alone does not help. */
+static int capset_fault(struct init *in, int err, uint64_t wanted)
+{
+    struct cap_header header = {CAPABILITY_VERSION_3, 0};
+    struct cap_data have[2];
+
+    memset(have, 0, sizeof(have));
+    if (err == EPERM && syscall(SYS_capget, &header, have) == 0) {
+        uint64_t missing = wanted & ~(have[0].permitted | (uint64_t)have[1].permitted << 32);
+
+        for (int cap = 0; cap <= MAX_CAP; cap++)
+            if (missing >> cap & 1)
+                return fault(in, err, "capset", -1, 0,
+                             cap_text(in, "operation not permitted: the caller itself lacks ", cap));
+    }
+    return fault(in, err, "capset", -1, 0, "");
+}
+
+int op_caps(struct init *in, const struct plan_step *st)
+{
+    uint64_t effective = step_u64(st, N_CAPS_effective), permitted = step_u64(st, N_CAPS_permitted);
+    uint64_t inheritable = step_u64(st, N_CAPS_inheritable), ambient = step_u64(st, N_CAPS_ambient);
+    struct cap_header header = {CAPABILITY_VERSION_3, 0};
+    const struct cap_data data[2] = {
+        {(uint32_t)effective, (uint32_t)permitted, (uint32_t)inheritable},
+        {(uint32_t)(effective >> 32), (uint32_t)(permitted >> 32), (uint32_t)(inheritable >> 32)},
+    };
+
+    if (syscall(SYS_capset, &header, data) < 0)
+        return capset_fault(in, errno, permitted | inheritable);
+    if (prctl(PR_SET_KEEPCAPS, 0L, 0L, 0L, 0L) < 0)
+        return fault(in, errno, "prctl", -1, 0, "PR_SET_KEEPCAPS");
+    /* EINVAL: a kernel without ambient capabilities, which then have nothing to clear. */
+    if (prctl(PR_CAP_AMBIENT, (long)PR_CAP_AMBIENT_CLEAR_ALL, 0L, 0L, 0L) < 0 && errno != EINVAL)
+        return fault(in, errno, "prctl", -1, 0, "PR_CAP_AMBIENT_CLEAR_ALL");
+    for (int cap = 0; cap <= MAX_CAP; cap++) {
+        if (!(ambient >> cap & 1) || prctl(PR_CAP_AMBIENT, (long)PR_CAP_AMBIENT_RAISE, (long)cap, 0L, 0L) == 0)
+            continue;
+        /* Only what is permitted and inheritable can be ambient.  Engines ask for more, and the container has less than
+         * it asked for, not more: a warning, as the others do (features.md 2.1). */
+        int err = errno;
+        fault(in, err, "prctl", -1, 0, cap_text(in, "PR_CAP_AMBIENT_RAISE: ", cap));
+        warn_fault(in, err);
+    }
+    return 0;
+}
+
+/* The kernel says "(unreachable)/..." for a directory that is not below our root: one of the host's, entered through
+ * somebody's descriptor or /proc/PID/root (CVE-2024-21626).  The raw call: libc may turn that into ENOENT, or walk. */
+static int check_cwd(struct init *in, const char *cwd)
+{
+    char path[PATH_BUF];
+    long ret = sys_ret(syscall(SYS_getcwd, path, sizeof(path)));
+
+    if (ret > 0 && path[0] == '/')
+        return 0;
+    if (ret > 0)
+        return fault(in, EACCES, "chdir", S_CHDIR_cwd, 0,
+                     "permission denied: the working directory is outside of the container's root filesystem");
+    if (ret == -ERANGE || ret == -ENAMETOOLONG) /* so deep that it has no name: then it is not even looked at */
+        return fault(in, ENAMETOOLONG, "getcwd", S_CHDIR_cwd, 0, "");
+    if (ret == -ENOENT)
+        return fault(in, ENOENT, "getcwd", S_CHDIR_cwd, 0, "the working directory was removed");
+    /* A filter without getcwd, loaded early because noNewPrivileges is false.  Without the answer we cannot tell inside
+     * from outside, and no other call could that such a filter is more likely to allow: so no.  "/" needs no check. */
+    if ((ret == -EPERM || ret == -ENOSYS) && cwd[0] == '/' && !cwd[1])
+        return 0;
+    return fault(in, (int)ret, "getcwd", S_CHDIR_cwd, 0,
+                 in->filtered ? "the seccomp profile must allow getcwd: the working directory cannot be verified" : "");
+}
+
+int op_chdir(struct init *in, const struct plan_step *st)
+{
+    const char *cwd = step_str(in, st, S_CHDIR_cwd);
+
+    close_host_fds(in);
+    if (chdir(cwd) < 0) {
+        int err = errno;
+
+        /* As the user it may not be entered, and before SET_IDS it was: stay there. */
+        if (!(err == EACCES && in->early_cwd))
+            return fault(in, err, "chdir", S_CHDIR_cwd, 0, err == EACCES ? "permission denied" : "");
+    }
+    return check_cwd(in, cwd);
+}

@@ -1,0 +1,157 @@
+/* DEV_NODE and DEV_LINK: what stands in /dev.
+ *
+ * /dev of an image may be a symbolic link to anywhere; nodes made through it by name landed on the host
+ * (CVE-2026-41579, CVE-2026-47766).  The parent directory is opened inside the root once, and everything is
+ * made relative to that descriptor.
+ */
+#include "fsapi.h"
+
+#include <string.h>
+
+#define HAS(bit) ((st->policy & P_DEV_NODE_##bit) != 0)
+
+static int open_node(int dir, const char *name)
+{
+    return (int)sys_ret(openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+}
+
+/* 1: the descriptor is the node of this step; 0: something else; -errno. */
+static int is_node(const struct plan_step *st, int fd)
+{
+    struct stat sb;
+    mode_t kind = st->n[N_DEV_NODE_kind] & S_IFMT;
+
+    if (fstat(fd, &sb) < 0)
+        return -errno;
+    if ((sb.st_mode & S_IFMT) != kind)
+        return 0;
+    return kind == S_IFIFO || sb.st_rdev == makedev(st->n[N_DEV_NODE_major], st->n[N_DEV_NODE_minor]);
+}
+
+static int set_owner(struct init *in, const struct plan_step *st, int fd)
+{
+    if (fchownat(fd, "", st->n[N_DEV_NODE_uid], st->n[N_DEV_NODE_gid], AT_EMPTY_PATH) < 0)
+        return fault(in, errno, "fchownat", S_DEV_NODE_path, 0, NULL);
+    return 0;
+}
+
+/* chmod through the name of the descriptor: fchmod refuses O_PATH, and fchmodat2 is Linux 6.6. */
+static int set_mode(struct init *in, const struct plan_step *st, int fd)
+{
+    char name[FD_NAME];
+    int AUTO_CLOSE fds = own_fds(in, fd, name);
+
+    if (fds < 0)
+        return fault(in, -fds, "openat2", -1, 0, NULL);
+    if (fchmodat(fds, name, st->n[N_DEV_NODE_mode] & 07777, 0) < 0)
+        return fault(in, errno, "fchmodat", S_DEV_NODE_path, 0, NULL);
+    return 0;
+}
+
+static int mismatch(struct init *in)
+{
+    return fault(in, EEXIST, "mknodat", S_DEV_NODE_path, 0, "exists already and is not the same device");
+}
+
+/* A node that was there before us.  A default device is taken as it is when it is the right one; for a
+ * configured one its mode and owner are part of what was asked for. */
+static int keep_node(struct init *in, const struct plan_step *st, int dir, const char *name)
+{
+    int AUTO_CLOSE fd = open_node(dir, name);
+
+    if (fd < 0)
+        return fault(in, -fd, "openat", S_DEV_NODE_path, 0, NULL);
+    int same = is_node(st, fd);
+    if (same < 0)
+        return fault(in, -same, "fstat", S_DEV_NODE_path, 0, NULL);
+    if (!same)
+        return mismatch(in);
+    if (HAS(DEFAULT))
+        return 0;
+    int ret = set_owner(in, st, fd);
+    return ret == 0 ? set_mode(in, st, fd) : ret; /* last: chown clears set-id bits */
+}
+
+/* Where mknod is not allowed (user namespace): the host's node, bound over an empty file. */
+static int bind_node(struct init *in, const struct plan_step *st, int dir, const char *name)
+{
+    struct stat sb;
+    int AUTO_CLOSE tree =
+        sys_open_tree(AT_FDCWD, step_str(in, st, S_DEV_NODE_path), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+    if (tree < 0)
+        return fault(in, -tree, "open_tree", S_DEV_NODE_path, 0, "no node of the host to bind");
+    int same = is_node(st, tree);
+    if (same <= 0)
+        return fault(in, same < 0 ? -same : ENXIO, "open_tree", S_DEV_NODE_path, 0,
+                     "the host's node at this path is another device");
+    int file = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+    if (file >= 0)
+        close(file);
+    else if (errno != EEXIST)
+        return fault(in, errno, "openat", S_DEV_NODE_path, 0, NULL);
+    int AUTO_CLOSE fd = open_node(dir, name);
+    if (fd < 0 || fstat(fd, &sb) < 0)
+        return fault(in, fd < 0 ? -fd : errno, "openat", S_DEV_NODE_path, 0, NULL);
+    if (is_node(st, fd) == 1)
+        return 0;
+    if (!S_ISREG(sb.st_mode) || sb.st_size != 0)
+        return mismatch(in);
+    int ret = attach(tree, fd);
+    return ret < 0 ? fault(in, -ret, "move_mount", S_DEV_NODE_path, 0, NULL) : 0;
+}
+
+static int make_node(const struct plan_step *st, int dir, const char *name)
+{
+    mode_t mode = (st->n[N_DEV_NODE_kind] & S_IFMT) | (st->n[N_DEV_NODE_mode] & 07777);
+    mode_t mask = umask(0); /* the mode is the configuration's, whatever the caller's umask */
+    int ret =
+        (int)sys_ret(mknodat(dir, name, mode, makedev(st->n[N_DEV_NODE_major], st->n[N_DEV_NODE_minor])));
+
+    umask(mask);
+    return ret;
+}
+
+int op_dev_node(struct init *in, const struct plan_step *st)
+{
+    char buf[PATH_BUF];
+    const char *name;
+    int AUTO_CLOSE dir = parent_in_root(in->rootfd, step_str(in, st, S_DEV_NODE_path), &name, buf);
+
+    if (dir < 0)
+        return fault(in, -dir, "openat2", S_DEV_NODE_path, 0, NULL);
+    if (HAS(BIND_HOST))
+        return bind_node(in, st, dir, name);
+    int ret = make_node(st, dir, name);
+    if (ret == -EEXIST)
+        return keep_node(in, st, dir, name);
+    if (ret == -EPERM && (st->n[N_DEV_NODE_kind] & S_IFMT) != S_IFIFO)
+        return bind_node(in, st, dir, name);
+    if (ret < 0)
+        return fault(in, -ret, "mknodat", S_DEV_NODE_path, 0, NULL);
+    int AUTO_CLOSE fd = open_node(dir, name);
+    if (fd < 0)
+        return fault(in, -fd, "openat", S_DEV_NODE_path, 0, NULL);
+    if (is_node(st, fd) != 1)
+        return mismatch(in); /* replaced behind our back: nothing of ours is given away */
+    if (st->n[N_DEV_NODE_uid] == 0 && st->n[N_DEV_NODE_gid] == 0)
+        return 0;
+    return set_owner(in, st, fd);
+}
+
+/* A name that exists keeps what it is, as in runc: an image may bring its own /dev/fd, and a wrong one hurts
+ * only the container itself. */
+int op_dev_link(struct init *in, const struct plan_step *st)
+{
+    char buf[PATH_BUF];
+    const char *name, *target = step_str(in, st, S_DEV_LINK_target);
+
+    if ((st->policy & P_DEV_LINK_IF_TARGET) && faccessat(AT_FDCWD, target, F_OK, 0) < 0)
+        return 0;
+    int AUTO_CLOSE dir = parent_in_root(in->rootfd, step_str(in, st, S_DEV_LINK_path), &name, buf);
+    if (dir < 0)
+        return fault(in, -dir, "openat2", S_DEV_LINK_path, 0, NULL);
+    if (symlinkat(target, dir, name) < 0 && errno != EEXIST)
+        return fault(in, errno, "symlinkat", S_DEV_LINK_path, 0, NULL);
+    return 0;
+}

@@ -1,0 +1,289 @@
+/* From the caller's namespaces to the first process of the container, and the first things that process does. */
+#include "sys.h"
+
+#include <net/if.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+
+#include "init.h"
+#include "text.h"
+
+/* keyctl(2), <linux/keyctl.h> */
+enum { KEYCTL_JOIN_SESSION_KEYRING = 1, KEYCTL_SETPERM = 5, KEYCTL_DESCRIBE = 6 };
+#define KEY_USR_SEARCH 0x80000u
+
+static const struct {
+    uint32_t flag;
+    const char *name;
+} namespaces[] = {
+    {CLONE_NEWUSER, "user"}, {CLONE_NEWNS, "mount"},   {CLONE_NEWPID, "pid"},       {CLONE_NEWNET, "network"},
+    {CLONE_NEWIPC, "ipc"},   {CLONE_NEWUTS, "uts"},    {CLONE_NEWCGROUP, "cgroup"}, {CLONE_NEWTIME, "time"},
+};
+#define NSPACES (sizeof(namespaces) / sizeof(namespaces[0]))
+
+static const char *namespace_name(uint32_t flag)
+{
+    for (size_t i = 0; i < NSPACES; i++)
+        if (namespaces[i].flag == flag)
+            return namespaces[i].name;
+    return "unknown";
+}
+
+/* Before DUMPABLE 0 (the file becomes root's) and before a user namespace is entered (lowering needs
+ * CAP_SYS_RESOURCE in the initial one). */
+int op_oom_score(struct init *in, const struct plan_step *st)
+{
+    int32_t value = (int32_t)st->n[N_OOM_SCORE_value];
+    char buf[16];
+    struct text t = text_in(buf, sizeof(buf));
+
+    if (value < 0)
+        text_str(&t, "-");
+    text_num(&t, value < 0 ? (uint32_t)-value : (uint32_t)value);
+    int ret = write_proc(in, "thread-self/oom_score_adj", buf, (size_t)(t.at - buf));
+    if (ret == -EACCES)
+        return fault(in, ret, "write", -1, 0,
+                     "permission denied: lowering oom_score_adj below what the caller has takes CAP_SYS_RESOURCE");
+    return ret < 0 ? fault(in, ret, "write", -1, 0, "") : 0;
+}
+
+/* 0 before anything is joined: a process of the container could otherwise ptrace us, and steal our descriptors through
+ * /proc/PID/fd, from the moment we are in its pid namespace (CVE-2016-9962).  execve sets it back. */
+int op_dumpable(struct init *in, const struct plan_step *st)
+{
+    if (prctl(PR_SET_DUMPABLE, (long)st->n[N_DUMPABLE_value], 0L, 0L, 0L) < 0)
+        return fault(in, errno, "prctl", -1, 0, "PR_SET_DUMPABLE");
+    return 0;
+}
+
+/* Root of the user namespace we are in now; without that, everything made later belongs to the overflow id. */
+static int become_root(struct init *in)
+{
+    /* Groups of the caller must not come along.  Where setgroups is denied the kernel keeps them on purpose: dropping
+     * one could gain access (CVE-2014-8989). */
+    int ret = sys_setgroups(0, NULL);
+    if (ret < 0 && !(ret == -EPERM && groups_denied(in)))
+        return fault(in, ret, "setgroups", -1, 0, "");
+    ret = sys_setresgid(0);
+    if (ret < 0)
+        return fault(in, ret, "setresgid", -1, 0, "group 0 is not mapped in the user namespace");
+    ret = sys_setresuid(0);
+    if (ret < 0)
+        return fault(in, ret, "setresuid", -1, 0, "user 0 is not mapped in the user namespace");
+    return 0;
+}
+
+/* Namespaces that our present user namespace owns can be joined now and not after the user namespace; those that
+ * the container's owns, only after it (runc issue 4466).  So all are tried, and what fails is tried again, and
+ * reported, at its own step. */
+static void join_what_can_be(struct init *in)
+{
+    for (uint32_t i = in->step + 1; i < in->plan->nsteps && in->steps[i].op == OP_JOIN_NS; i++) {
+        uint32_t type = in->steps[i].n[N_JOIN_NS_nstype];
+
+        if (type != CLONE_NEWUSER && setns(slot_fd(in, in->steps[i].n[N_JOIN_NS_fd]), (int)type) == 0)
+            in->joined |= type;
+    }
+}
+
+/* The descriptors were all opened by the parent, before any of this: once the mount namespace is joined a path would
+ * mean the container's files.  pid and time apply to the next child, i.e. from CLONE_INIT on. */
+int op_join_ns(struct init *in, const struct plan_step *st)
+{
+    uint32_t type = st->n[N_JOIN_NS_nstype];
+
+    if (in->joined & type)
+        return 0;
+    if (type == CLONE_NEWUSER)
+        join_what_can_be(in);
+    if (setns(slot_fd(in, st->n[N_JOIN_NS_fd]), (int)type) < 0) {
+        int err = errno;
+        struct text t = text_in(in->fault.detail, sizeof(in->fault.detail));
+
+        if (err == EINVAL) {
+            text_str(&t, "invalid argument: not a namespace of type ");
+            text_str(&t, namespace_name(type));
+        }
+        return fault(in, err, "setns", S_JOIN_NS_path, 0, in->fault.detail);
+    }
+    in->joined |= type;
+    return type == CLONE_NEWUSER ? become_root(in) : 0;
+}
+
+int op_unshare_user(struct init *in, const struct plan_step *st)
+{
+    int ret;
+
+    (void)st;
+    if (unshare(CLONE_NEWUSER) < 0)
+        return fault(in, errno, "unshare", -1, 0, "CLONE_NEWUSER");
+    /* The map files of a process that is not dumpable are root's: an unprivileged parent could not write them.  Only
+     * for this handshake; nothing was joined yet that could look at us. */
+    if (prctl(PR_SET_DUMPABLE, 1L, 0L, 0L, 0L) < 0)
+        return fault(in, errno, "prctl", -1, 0, "PR_SET_DUMPABLE");
+    send_msg(in, MSG_MAP, 0);
+    wait_go(in);
+    ret = become_root(in);
+    /* After the ids changed: a change sets dumpable to fs.suid_dumpable, whatever that is. */
+    if (ret == 0 && prctl(PR_SET_DUMPABLE, 0L, 0L, 0L, 0L) < 0)
+        return fault(in, errno, "prctl", -1, 0, "PR_SET_DUMPABLE");
+    return ret;
+}
+
+/* Name the namespace that cannot be made: the combined call does not tell.  We are about to fail anyway, so trying the
+ * flags one after the other does no harm. */
+static int unshare_fault(struct init *in, uint32_t flags, int err)
+{
+    struct text t = text_in(in->fault.detail, sizeof(in->fault.detail));
+
+    if (err == ENOSPC)
+        text_str(&t, "the limit of namespaces is reached (/proc/sys/user/max_*_namespaces)");
+    else if (err == EINVAL)
+        text_str(&t, "invalid argument: this kernel may lack the namespace type");
+    else if (err == EPERM)
+        text_str(&t, "operation not permitted");
+    for (size_t i = 0; i < NSPACES; i++) {
+        if (!(flags & namespaces[i].flag) || unshare((int)namespaces[i].flag) == 0)
+            continue;
+        text_str(&t, t.at > in->fault.detail ? ": " : "");
+        text_str(&t, namespaces[i].name);
+        text_str(&t, " namespace");
+        break;
+    }
+    return fault(in, err, "unshare", -1, 0, in->fault.detail);
+}
+
+/* After UNSHARE_USER and its maps: made before, the kernel's own mounts of the new namespaces (mqueue) get the wrong
+ * owner and SELinux label. */
+int op_unshare(struct init *in, const struct plan_step *st)
+{
+    uint32_t flags = st->n[N_UNSHARE_flags];
+
+    if (unshare((int)flags) < 0)
+        return unshare_fault(in, flags, errno);
+    return 0;
+}
+
+/* CLONE_PARENT makes init a child of the parent and not of ours, so that the parent can wait for it and nobody in between
+ * has to live on.  The kernel wants exit_signal 0 with it; init then inherits ours. */
+int op_clone_init(struct init *in, const struct plan_step *st)
+{
+    struct sys_clone_args args;
+
+    memset(&args, 0, sizeof(args));
+    args.flags = CLONE_PARENT;
+    if (st->policy & P_CLONE_INIT_IN_CGROUP) {
+        int fd = slot_fd(in, st->n[N_CLONE_INIT_cgroup_fd]);
+
+        if (fd < 0)
+            return fault(in, EBADF, "clone3", -1, 0, "the plan names no cgroup descriptor");
+        /* Born in its cgroup: no moment outside of it in which to fork, and no migration to pay for. */
+        args.flags |= CLONE3_INTO_CGROUP;
+        args.cgroup = (uint64_t)fd;
+    }
+    int pid = sys_clone3(&args, sizeof(args));
+    if (pid < 0)
+        return fault(in, pid, "clone3", -1, 0, "");
+    if (pid > 0) {
+        send_msg(in, MSG_PID, (uint32_t)pid);
+        _exit(0);
+    }
+    return 0;
+}
+
+/* A session of its own: with the caller's, TIOCSTI on an inherited terminal would type into the caller's shell
+ * (CVE-2017-5226). */
+int op_setsid(struct init *in, const struct plan_step *st)
+{
+    (void)st;
+    if (setsid() < 0 && getsid(0) != getpid())
+        return fault(in, errno, "setsid", -1, 0, "");
+    return 0;
+}
+
+/* The permissions in what KEYCTL_DESCRIBE says: "type;uid;gid;perm;description", perm in hexadecimal. */
+static int key_permissions(const char *text, uint32_t *perm)
+{
+    for (int i = 0; i < 3; i++) {
+        text = strchr(text, ';');
+        if (!text)
+            return -EPROTO;
+        text++;
+    }
+    *perm = 0;
+    for (; *text && *text != ';'; text++) {
+        uint32_t c = (unsigned char)*text;
+
+        if (c - '0' < 10u)
+            *perm = *perm << 4 | (c - '0');
+        else if ((c | 32) - 'a' < 6u)
+            *perm = *perm << 4 | ((c | 32) - 'a' + 10);
+        else
+            return -EPROTO;
+    }
+    return 0;
+}
+
+/* Kernels without keyrings and filters around us that forbid keyctl: the container simply has none of its own. */
+static int keys_unavailable(long ret)
+{
+    return ret == -ENOSYS || ret == -EPERM;
+}
+
+/* Otherwise the container could read the keys in the caller's session keyring.  UID-search, so that the container's
+ * processes find keys in it after a change of user (features.md 4.6). */
+int op_keyring(struct init *in, const struct plan_step *st)
+{
+    char text[256];
+    uint32_t perm = 0;
+    long id = sys_keyctl(KEYCTL_JOIN_SESSION_KEYRING, (long)step_str(in, st, S_KEYRING_name), 0, 0);
+
+    if (keys_unavailable(id))
+        return 0;
+    if (id == -EDQUOT)
+        return fault(in, EDQUOT, "keyctl", S_KEYRING_name, 0,
+                     "the key quota of this user is used up (/proc/sys/kernel/keys/maxkeys)");
+    if (id < 0)
+        return fault(in, (int)id, "keyctl", S_KEYRING_name, 0, "join session keyring");
+    long ret = sys_keyctl(KEYCTL_DESCRIBE, id, (long)text, (long)sizeof(text));
+    if (ret >= 0) {
+        text[sizeof(text) - 1] = 0;
+        ret = key_permissions(text, &perm);
+    }
+    if (ret >= 0)
+        ret = sys_keyctl(KEYCTL_SETPERM, id, (long)(perm | KEY_USR_SEARCH), 0);
+    if (ret < 0 && !keys_unavailable(ret))
+        return fault(in, (int)ret, "keyctl", S_KEYRING_name, 0, "permissions of the session keyring");
+    return 0;
+}
+
+/* Once, and only inside the final cgroup: what we are in now becomes the root that the container sees. */
+int op_unshare_cgroup(struct init *in, const struct plan_step *st)
+{
+    (void)st;
+    if (unshare(CLONE_NEWCGROUP) < 0)
+        return unshare_fault(in, CLONE_NEWCGROUP, errno);
+    return 0;
+}
+
+int op_lo_up(struct init *in, const struct plan_step *st)
+{
+    struct ifreq req;
+
+    (void)st;
+    /* Interface ioctls work on a socket of any family; AF_UNIX is the one that is there for sure, AF_INET may be compiled
+     * out or filtered. */
+    int AUTO_CLOSE fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return fault(in, errno, "socket", -1, 0, "");
+    memset(&req, 0, sizeof(req));
+    memcpy(req.ifr_name, "lo", 3);
+    if (ioctl(fd, SIOCGIFFLAGS, &req) < 0)
+        return fault(in, errno, "ioctl", -1, 0, "SIOCGIFFLAGS lo");
+    req.ifr_flags = (short)(req.ifr_flags | IFF_UP);
+    if (ioctl(fd, SIOCSIFFLAGS, &req) < 0)
+        return fault(in, errno, "ioctl", -1, 0, "SIOCSIFFLAGS lo");
+    return 0;
+}

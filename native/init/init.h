@@ -1,0 +1,170 @@
+/* What the files of init share: the loaded plan, the one state record, the fault record, and the op handlers.
+ *
+ * init is the only program of ours that ever runs inside a container's namespaces.  It is static, allocates
+ * nothing, parses no text but /etc/passwd, and does what the plan says in the plan's order.
+ */
+#ifndef PYRUNC_INIT_H
+#define PYRUNC_INIT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "plan.h"
+
+#define MAX_FDS 64
+#define PATH_BUF 4096
+
+/* Where a failure happened, for the FAIL record; filled by fault(). */
+struct fault {
+    const char *call;        /* "fsconfig" */
+    int arg;                 /* string slot (S_OP_name) at fault, or -1 */
+    uint32_t item;           /* index into a list argument */
+    char detail[MSG_DETAIL]; /* the kernel's words or ours; empty: errno says it all */
+};
+
+struct init {
+    const struct plan_header *plan; /* mapped read-only, checked by plan_load() */
+    const struct plan_step *steps;
+    const char *strings;
+    uint32_t step;      /* index of the step at work */
+    int sock;           /* handshake socket; -1 once closed */
+    int error_fd;       /* the error fifo, from WAIT_START on */
+    int fds[MAX_FDS];   /* slots; fds[0] is the plan */
+    int procfd;         /* O_PATH of the host's /proc, opened before anything was joined: every write below
+                           /proc goes through it (CVE-2025-52881); -1 before it is opened and after the last use */
+    int rootfd;         /* O_PATH of the root filesystem (bind mount), -1 without ROOT */
+    int nullfd;         /* O_PATH of the host's /dev/null, checked to be 1:3, opened with procfd */
+    char home[PATH_BUF]; /* what FIND_HOME found */
+    char exe[PATH_BUF];  /* what FIND_EXE found */
+    struct fault fault;
+    char **pointers;    /* room for the largest argv + envp of the plan: no mmap may be needed after SECCOMP */
+    int filtered;       /* a seccomp filter is loaded: from now on no system call that is not essential */
+    uint32_t joined;    /* CLONE_NEW* of the namespaces that were joined ahead of their step */
+    int early_cwd;      /* the working directory could be entered with the rights of before SET_IDS */
+};
+
+/* A string argument; a list argument's first item (the others follow, each after a NUL); a blob's first byte. */
+static inline const char *step_str(const struct init *in, const struct plan_step *st, int slot)
+{
+    return in->strings + st->s[slot];
+}
+
+/* The item after `item` of a list argument. */
+static inline const char *list_next(const char *item)
+{
+    while (*item)
+        item++;
+    return item + 1;
+}
+
+/* The descriptor in a slot of the plan; -1 when there is none (or it was closed after its last use). */
+static inline int slot_fd(const struct init *in, uint32_t slot)
+{
+    return slot > 0 && slot < MAX_FDS ? in->fds[slot] : -1;
+}
+
+/* A u64 argument: two number slots, low half first. */
+static inline uint64_t step_u64(const struct plan_step *st, int slot)
+{
+    return st->n[slot] | (uint64_t)st->n[slot + 1] << 32;
+}
+
+/* report.c ------------------------------------------------------------------------------------------- */
+
+/* Note where it failed and return -err, so that a handler can say `return fault(in, errno, "open", S_X_path, 0, "")`.
+ * `detail` may be NULL or empty. */
+int fault(struct init *in, int err, const char *call, int arg, uint32_t item, const char *detail);
+/* Send the fault as a WARN record and forget it: the step goes on. */
+void warn_fault(struct init *in, int err);
+/* Send FAIL for the step at work (over the socket, or into the error fifo after WAIT_START) and exit 1. */
+_Noreturn void die(struct init *in, int err);
+/* Send a record; exits silently when the parent is gone before CREATED was sent. */
+void send_msg(struct init *in, uint32_t type, uint32_t value);
+/* Wait for GO; exits silently at EOF (the runtime was killed: what it began must not live on). */
+void wait_go(struct init *in);
+
+/* run.c ------------------------------------------------------------------------------------------------- */
+
+/* Fill in->pointers with a list argument and a NULL; returns the position after it. */
+char **pointer_list(char **at, const char *item, uint32_t count);
+/* Close everything that refers to the host: the private procfs, /dev/null, the root, all slots but the fifos. */
+void close_host_fds(struct init *in);
+/* Give back the memory that only the steps so far needed. */
+void trim_memory(struct init *in);
+
+/* cred.c: 1 when setgroups(2) is denied in this user namespace. */
+int groups_denied(struct init *in);
+
+/* path.c: paths inside the root filesystem, never by name through a component the container controls -------- */
+
+/* openat2(rootfd, path, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS); flags like O_PATH | O_DIRECTORY. -errno on error. */
+int open_in_root(int rootfd, const char *path, int flags);
+/* The same, but no symbolic link anywhere on the way (proc and sysfs destinations, CVE-2019-19921). */
+int open_in_root_plain(int rootfd, const char *path, int flags);
+/* Open `path` O_PATH, creating what is missing: directories 0755, and the last component as a directory or (as_file)
+ * an empty file 0644; component by component on descriptors (CVE-2024-45310).  Dangling symbolic links are followed
+ * inside the root.  Returns the descriptor or -errno. */
+int create_in_root(int rootfd, const char *path, int as_file);
+/* Open the parent directory of `path` (created when missing) and point *name at the last component. */
+int parent_in_root(int rootfd, const char *path, const char **name, char buf[PATH_BUF]);
+/* Open below the private procfs: openat2(procfd, rel, BENEATH | NO_XDEV | NO_MAGICLINKS), after checking the magic. */
+int open_proc(struct init *in, const char *rel, int flags);
+/* open_proc + one write(2) + close.  Returns 0 or -errno. */
+int write_proc(struct init *in, const char *rel, const char *data, size_t len);
+
+/* Op handlers: 0, or -errno after fault().  One per row of plan.def. ---------------------------------------- */
+#define HANDLER(name) int op_##name(struct init *in, const struct plan_step *st)
+/* enter.c */
+HANDLER(oom_score);
+HANDLER(dumpable);
+HANDLER(join_ns);
+HANDLER(unshare_user);
+HANDLER(unshare);
+HANDLER(clone_init);
+HANDLER(setsid);
+HANDLER(keyring);
+HANDLER(unshare_cgroup);
+HANDLER(lo_up);
+/* sync points and hooks: hook.c, run.c */
+HANDLER(sync_mounted);
+HANDLER(sync_ready);
+HANDLER(hook);
+HANDLER(wait_start);
+HANDLER(execve);
+/* mount.c, device.c, pivot.c, mask.c */
+HANDLER(propagation);
+HANDLER(root);
+HANDLER(mount);
+HANDLER(dev_node);
+HANDLER(dev_link);
+HANDLER(pivot);
+HANDLER(remount_ro);
+HANDLER(root_ro);
+HANDLER(root_propagation);
+HANDLER(readonly_path);
+HANDLER(mask_path);
+/* console.c */
+HANDLER(console);
+HANDLER(reopen_null);
+HANDLER(stdio_owner);
+/* uts.c: hostname, domainname, sysctl */
+HANDLER(hostname);
+HANDLER(domainname);
+HANDLER(sysctl);
+/* cred.c, lsm.c, seccomp.c */
+HANDLER(apparmor);
+HANDLER(selinux);
+HANDLER(personality);
+HANDLER(umask);
+HANDLER(make_cwd);
+HANDLER(find_home);
+HANDLER(no_new_privs);
+HANDLER(seccomp);
+HANDLER(cap_bound);
+HANDLER(groups);
+HANDLER(set_ids);
+HANDLER(caps);
+HANDLER(chdir);
+HANDLER(find_exe);
+
+#endif

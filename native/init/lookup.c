@@ -1,0 +1,222 @@
+/* What only the container's own files can tell: the home directory, and where its program is. */
+#include "sys.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+#include "init.h"
+#include "lookup.h"
+
+#define PASSWD_LIMIT (1u << 20) /* bytes read at most: the file is the image's */
+enum { FIELD_UID = 2, FIELD_HOME = 5 };
+
+static void line_begin(struct passwd_scan *scan)
+{
+    scan->field = 0;
+    scan->line_ok = 1;
+    scan->value = 0;
+    scan->digits = 0;
+    scan->length = 0;
+}
+
+void passwd_begin(struct passwd_scan *scan, uint32_t uid, char *out, size_t size)
+{
+    memset(scan, 0, sizeof(*scan));
+    scan->uid = uid;
+    scan->out = out;
+    scan->size = size;
+    line_begin(scan);
+}
+
+/* A field is complete.  Numbers are numbers: no sign, no blank, no wrap-around (CVE-2024-40635). */
+static void field_end(struct passwd_scan *scan)
+{
+    if (scan->field == FIELD_UID && (scan->digits == 0 || scan->value != scan->uid))
+        scan->line_ok = 0;
+    scan->field++;
+}
+
+static void line_end(struct passwd_scan *scan)
+{
+    field_end(scan);
+    /* The first line with the uid decides, as in getpwuid(3); one that is cut off before its home decides nothing. */
+    if (scan->line_ok && scan->field > FIELD_HOME) {
+        scan->out[scan->length] = 0;
+        scan->found = 1;
+    }
+    line_begin(scan);
+}
+
+static void take(struct passwd_scan *scan, char c)
+{
+    if (scan->field == FIELD_UID) {
+        if (c < '0' || c > '9' || scan->value > UINT32_MAX)
+            scan->line_ok = 0;
+        else
+            scan->value = scan->value * 10 + (uint64_t)(c - '0');
+        scan->digits = 1;
+    } else if (scan->field == FIELD_HOME && scan->line_ok) {
+        if (c == 0 || scan->length + 1 >= scan->size)
+            scan->line_ok = 0; /* a home that no path can be is none */
+        else
+            scan->out[scan->length++] = c;
+    }
+}
+
+int passwd_feed(struct passwd_scan *scan, const char *data, size_t len)
+{
+    for (size_t i = 0; i < len && !scan->found; i++) {
+        if (data[i] == '\n')
+            line_end(scan);
+        else if (data[i] == ':')
+            field_end(scan);
+        else
+            take(scan, data[i]);
+    }
+    return scan->found;
+}
+
+int passwd_end(struct passwd_scan *scan)
+{
+    if (!scan->found)
+        line_end(scan);
+    return scan->found;
+}
+
+static int read_passwd(int fd, uint32_t uid, char *home)
+{
+    char buf[1024];
+    struct passwd_scan scan;
+    size_t total = 0;
+    ssize_t n = 0;
+
+    passwd_begin(&scan, uid, home, PATH_BUF);
+    while (total < PASSWD_LIMIT) {
+        n = read(fd, buf, sizeof(buf));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        total += (size_t)n;
+        if (passwd_feed(&scan, buf, (size_t)n))
+            return 1;
+    }
+    return n == 0 && passwd_end(&scan);
+}
+
+/* Only a number is ever looked up, never a name: a line "1000:x:0:0" must not make uid 1000 root (CVE-2016-3697), and it
+ * cannot, because all that comes from here is the value of HOME. */
+int op_find_home(struct init *in, const struct plan_step *st)
+{
+    struct stat info;
+
+    in->home[0] = 0;
+    int AUTO_CLOSE root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0)
+        return fault(in, errno, "open", -1, 0, "/");
+    /* O_NONBLOCK: the image may have a fifo there, and nobody would ever write to it. */
+    int AUTO_CLOSE fd = open_in_root(root, "/etc/passwd", O_RDONLY | O_NONBLOCK | O_NOCTTY);
+    if (fd >= 0 && fstat(fd, &info) == 0 && S_ISREG(info.st_mode) &&
+        read_passwd(fd, st->n[N_FIND_HOME_uid], in->home) && in->home[0])
+        return 0;
+    memcpy(in->home, "/", 2);
+    return 0;
+}
+
+static int filtered_out(int ret)
+{
+    return ret == -ENOSYS || ret == -EPERM;
+}
+
+/* May we execute it?  With the effective ids and capabilities, as execve will ask.  An early filter may know only the
+ * older call (our real ids are the effective ones by now), or none: then execve has the last word. */
+static int may_execute(const char *path)
+{
+    int ret = sys_faccessat2(AT_FDCWD, path, X_OK, AT_EACCESS);
+
+    if (filtered_out(ret))
+        ret = sys_faccessat(AT_FDCWD, path, X_OK);
+    return filtered_out(ret) ? 0 : ret;
+}
+
+/* 0, -EISDIR, -EACCES, -ENOENT ... */
+static int check_program(const char *path)
+{
+    struct stat st;
+
+    if (stat(path, &st) < 0)
+        return -errno;
+    if (S_ISDIR(st.st_mode))
+        return -EISDIR;
+    if (!S_ISREG(st.st_mode))
+        return -EACCES;
+    return may_execute(path);
+}
+
+/* Join one element of $PATH and the name; an empty element is the working directory (POSIX, Environment Variables). */
+static int join_path(char *out, const char *dir, size_t len, const char *file)
+{
+    size_t more = strlen(file);
+
+    if (len == 0) {
+        dir = ".";
+        len = 1;
+    }
+    if (len + 1 + more + 1 > PATH_BUF)
+        return -ENAMETOOLONG;
+    memcpy(out, dir, len);
+    out[len] = '/';
+    memcpy(out + len + 1, file, more + 1);
+    return 0;
+}
+
+/* As execvp(3): the first file that may be executed; what may not is remembered, because "permission denied" says more than
+ * "not found". */
+static int search_path(struct init *in, const char *file, const char *path)
+{
+    int err = -ENOENT;
+
+    while (*path) {
+        size_t len = strcspn(path, ":");
+        int ret = join_path(in->exe, path, len, file);
+
+        if (ret == 0)
+            ret = check_program(in->exe);
+        if (ret == 0)
+            return 0;
+        if (ret == -EACCES)
+            err = -EACCES;
+        path += len;
+        if (*path == ':' && !path[1] && join_path(in->exe, "", 0, file) == 0 && check_program(in->exe) == 0)
+            return 0; /* a colon at the end: one more empty element */
+        path += *path == ':';
+    }
+    in->exe[0] = 0;
+    return err;
+}
+
+/* The words are those that engines look for (callers.md, row 8): "executable file not found in $PATH" and "no such file or
+ * directory" become exit status 127, "permission denied" 126. */
+int op_find_exe(struct init *in, const struct plan_step *st)
+{
+    const char *file = step_str(in, st, S_FIND_EXE_file);
+    int ret;
+
+    if (!strchr(file, '/')) {
+        ret = *file ? search_path(in, file, step_str(in, st, S_FIND_EXE_path)) : -ENOENT;
+        if (ret == -ENOENT)
+            return fault(in, ENOENT, "execvp", S_FIND_EXE_file, 0, "executable file not found in $PATH");
+        return ret < 0 ? fault(in, ret, "execvp", S_FIND_EXE_file, 0, "permission denied") : 0;
+    }
+    if (strlen(file) >= PATH_BUF)
+        return fault(in, ENAMETOOLONG, "stat", S_FIND_EXE_file, 0, "");
+    ret = check_program(file);
+    if (ret == -ENOENT)
+        return fault(in, ret, "stat", S_FIND_EXE_file, 0, "no such file or directory");
+    if (ret == -EISDIR)
+        return fault(in, EACCES, "stat", S_FIND_EXE_file, 0, "permission denied: is a directory");
+    if (ret < 0)
+        return fault(in, ret, "stat", S_FIND_EXE_file, 0, ret == -EACCES ? "permission denied" : "");
+    memcpy(in->exe, file, strlen(file) + 1);
+    return 0;
+}

@@ -1,0 +1,282 @@
+/* pyrunc-init: takes a plan from its parent, does it step by step, and becomes the container's program.
+ *
+ * Started from a sealed memfd with the argument "<number of preserved descriptors>", an empty environment, and the
+ * handshake socket as the first descriptor after the preserved ones.
+ */
+#include "sys.h"
+
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/sysmacros.h>
+
+#include "init.h"
+#include "plan_load.h"
+#include "text.h"
+
+#define FIRST_FD 3
+#define KERNEL_SIGNALS 64
+
+typedef int handler(struct init *in, const struct plan_step *st);
+
+static handler *const handlers[] = {
+    [OP_OOM_SCORE] = op_oom_score,
+    [OP_DUMPABLE] = op_dumpable,
+    [OP_JOIN_NS] = op_join_ns,
+    [OP_UNSHARE_USER] = op_unshare_user,
+    [OP_UNSHARE] = op_unshare,
+    [OP_CLONE_INIT] = op_clone_init,
+    [OP_SETSID] = op_setsid,
+    [OP_KEYRING] = op_keyring,
+    [OP_UNSHARE_CGROUP] = op_unshare_cgroup,
+    [OP_LO_UP] = op_lo_up,
+    [OP_PROPAGATION] = op_propagation,
+    [OP_ROOT] = op_root,
+    [OP_MOUNT] = op_mount,
+    [OP_DEV_NODE] = op_dev_node,
+    [OP_DEV_LINK] = op_dev_link,
+    [OP_SYNC_MOUNTED] = op_sync_mounted,
+    [OP_HOOK] = op_hook,
+    [OP_PIVOT] = op_pivot,
+    [OP_CONSOLE] = op_console,
+    [OP_REOPEN_NULL] = op_reopen_null,
+    [OP_REMOUNT_RO] = op_remount_ro,
+    [OP_ROOT_RO] = op_root_ro,
+    [OP_ROOT_PROPAGATION] = op_root_propagation,
+    [OP_HOSTNAME] = op_hostname,
+    [OP_DOMAINNAME] = op_domainname,
+    [OP_SYSCTL] = op_sysctl,
+    [OP_READONLY_PATH] = op_readonly_path,
+    [OP_MASK_PATH] = op_mask_path,
+    [OP_APPARMOR] = op_apparmor,
+    [OP_SELINUX] = op_selinux,
+    [OP_PERSONALITY] = op_personality,
+    [OP_UMASK] = op_umask,
+    [OP_MAKE_CWD] = op_make_cwd,
+    [OP_STDIO_OWNER] = op_stdio_owner,
+    [OP_FIND_HOME] = op_find_home,
+    [OP_NO_NEW_PRIVS] = op_no_new_privs,
+    [OP_SYNC_READY] = op_sync_ready,
+    [OP_SECCOMP] = op_seccomp,
+    [OP_CAP_BOUND] = op_cap_bound,
+    [OP_GROUPS] = op_groups,
+    [OP_SET_IDS] = op_set_ids,
+    [OP_CAPS] = op_caps,
+    [OP_CHDIR] = op_chdir,
+    [OP_FIND_EXE] = op_find_exe,
+    [OP_WAIT_START] = op_wait_start,
+    [OP_EXECVE] = op_execve,
+};
+_Static_assert(sizeof(handlers) / sizeof(handlers[0]) == OP_LAST + 1, "one handler per row of plan.def");
+
+/* Static storage: a page of it that is never written never exists. */
+static struct init state;
+
+/* The number of preserved descriptors; -1 when it is not a plain decimal number. */
+static int parse_count(const char *text)
+{
+    int value = 0;
+
+    if (!*text)
+        return -1;
+    for (; *text; text++) {
+        if (*text < '0' || *text > '9' || value > 1000000)
+            return -1;
+        value = value * 10 + (*text - '0');
+    }
+    return value;
+}
+
+/* An ignored signal stays ignored across execve, and CPython, like many callers, ignores SIGPIPE and SIGXFSZ (SigIgn
+ * 0x1001000 was seen in containers).  Raw calls: libc keeps two or three real-time signals out of reach. */
+static void reset_signals(void)
+{
+    const uint64_t nothing[4] = {0}; /* struct sigaction of the kernel: SIG_DFL, no flags, empty mask */
+
+    for (int sig = 1; sig <= KERNEL_SIGNALS; sig++)
+        syscall(SYS_rt_sigaction, (long)sig, nothing, NULL, 8L); /* refused for KILL and STOP only */
+    syscall(SYS_rt_sigprocmask, (long)SIG_SETMASK, nothing, NULL, 8L);
+}
+
+/* A closed 0, 1 or 2 would be taken by the next open, and the container would find our descriptor as its stdin. */
+static void fill_stdio(struct init *in)
+{
+    for (int fd = 0; fd < FIRST_FD; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+            die(in, fault(in, EBADF, "open", -1, 0, "stdio was closed and /dev/null cannot take its place"));
+}
+
+static void first_acts(struct init *in)
+{
+    /* First of all: what whoever runs pyrunc left open without close-on-exec came here, too (fds of a caller's shell were
+     * seen), and a descriptor of a host directory is a way out of the container (CVE-2024-21626). */
+    int ret = sys_close_range((unsigned)in->sock + 1, ~0u, 0);
+    if (ret < 0)
+        die(in, fault(in, ret, "close_range", -1, 0, ""));
+    if (fcntl(in->sock, F_SETFD, FD_CLOEXEC) < 0)
+        _exit(1); /* no socket: not started by pyrunc */
+    reset_signals();
+    fill_stdio(in);
+    /* The name would be the number of the memfd that we were executed from. */
+    prctl(PR_SET_NAME, "pyrunc-init", 0L, 0L, 0L);
+    /* Files get the modes that the plan says; UMASK sets the container's. */
+    umask(0);
+}
+
+static void take_fds(struct init *in, struct msghdr *mh)
+{
+    struct cmsghdr *c = CMSG_FIRSTHDR(mh);
+
+    if (mh->msg_flags & (MSG_CTRUNC | MSG_TRUNC))
+        die(in, fault(in, EMSGSIZE, "recvmsg", -1, 0, "more descriptors than a plan may have"));
+    if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+        die(in, fault(in, EPROTO, "recvmsg", -1, 0, "the plan came without descriptors"));
+    memcpy(in->fds, CMSG_DATA(c), c->cmsg_len - CMSG_LEN(0));
+}
+
+/* Receive PLAN: the size, and the descriptors.  Returns the size. */
+static size_t receive_plan(struct init *in)
+{
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int) * MAX_FDS)];
+    struct msg m;
+    struct iovec iov = {.iov_base = &m, .iov_len = sizeof(m)};
+    struct msghdr mh;
+    ssize_t n;
+
+    memset(&mh, 0, sizeof(mh));
+    mh.msg_iov = &iov;
+    mh.msg_iovlen = 1;
+    mh.msg_control = control;
+    mh.msg_controllen = sizeof(control);
+    do
+        n = recvmsg(in->sock, &mh, MSG_CMSG_CLOEXEC);
+    while (n < 0 && errno == EINTR);
+    if (n <= 0)
+        _exit(1); /* the parent is gone, or this is no socket of ours */
+    if (n != (ssize_t)sizeof(m) || m.type != MSG_PLAN)
+        die(in, fault(in, EPROTO, "recvmsg", -1, 0, "a message other than PLAN came from the parent"));
+    take_fds(in, &mh);
+    return m.value;
+}
+
+static uint32_t count_fds(const struct init *in)
+{
+    uint32_t n = 0;
+
+    while (n < MAX_FDS && in->fds[n] >= 0)
+        n++;
+    return n;
+}
+
+/* Map and check the plan.  MAP_PRIVATE and the memfd's seals: what was checked is what is used. */
+static void load_plan(struct init *in, int npreserve)
+{
+    const char *why = "";
+    size_t size = receive_plan(in);
+    struct stat st;
+
+    if (fstat(in->fds[0], &st) < 0 || size == 0 || size > PLAN_MAX_SIZE || st.st_size < (off_t)size)
+        die(in, fault(in, EINVAL, "plan_check", -1, 0, "the plan has not the size that was announced"));
+    void *map = mmap(NULL, size, PROT_READ, MAP_PRIVATE, in->fds[0], 0);
+    if (map == MAP_FAILED)
+        die(in, fault(in, errno, "mmap", -1, 0, "plan"));
+    int ret = plan_check(map, size, &why, &in->step);
+    if (ret < 0)
+        die(in, fault(in, ret, "plan_check", -1, 0, why));
+    in->plan = map;
+    in->steps = (const struct plan_step *)(in->plan + 1);
+    in->strings = (const char *)map + in->plan->strings;
+    if (in->plan->nfds != count_fds(in) || in->plan->npreserve != (uint32_t)npreserve)
+        die(in, fault(in, EINVAL, "plan_check", -1, 0, "the plan is for another number of descriptors"));
+    close(in->fds[0]); /* the mapping is what is needed; one descriptor less that could be found */
+    in->fds[0] = -1;
+}
+
+/* Room for argv and envp of the largest step, taken now: mmap may be forbidden once SECCOMP is done.  Not touched, not
+ * paid for. */
+static void reserve_pointers(struct init *in)
+{
+    size_t most = 0;
+    int has_umask = 0;
+
+    for (uint32_t i = 0; i < in->plan->nsteps; i++) {
+        const struct plan_step *st = &in->steps[i];
+        size_t need = 4; /* two NULLs, HOME, and one to spare */
+
+        if (st->op == OP_HOOK)
+            need += (size_t)st->n[L_HOOK_args] + st->n[L_HOOK_env];
+        else if (st->op == OP_EXECVE)
+            need += (size_t)st->n[L_EXECVE_args] + st->n[L_EXECVE_env];
+        if (need > most)
+            most = need;
+        has_umask |= st->op == OP_UMASK;
+    }
+    if (!has_umask)
+        umask(022); /* never the 0 of our own set-up */
+    in->pointers = mmap(NULL, most * sizeof(char *), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (in->pointers == MAP_FAILED)
+        die(in, fault(in, errno, "mmap", -1, 0, "argument pointers"));
+}
+
+/* What stays trustworthy when the mount namespace is the container's, opened while it is still the host's: procfs for
+ * writes (CVE-2025-52881), /dev/null for masks (CVE-2025-31133). */
+static void open_host_files(struct init *in)
+{
+    struct statfs fs;
+    struct stat st;
+
+    in->procfd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (in->procfd < 0 || fstatfs(in->procfd, &fs) < 0)
+        die(in, fault(in, errno, "open", -1, 0, "/proc of the host"));
+    if (fs.f_type != MAGIC_PROC)
+        die(in, fault(in, EXDEV, "fstatfs", -1, 0, "/proc of the host is not a procfs"));
+    in->nullfd = open("/dev/null", O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (in->nullfd < 0 || fstat(in->nullfd, &st) < 0)
+        die(in, fault(in, errno, "open", -1, 0, "/dev/null of the host"));
+    if (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))
+        die(in, fault(in, ENODEV, "fstat", -1, 0, "/dev/null of the host is not the device 1:3"));
+}
+
+static void clear_fault(struct init *in)
+{
+    in->fault.call = NULL;
+    in->fault.arg = -1;
+    in->fault.item = 0;
+    in->fault.detail[0] = 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct init *in = &state;
+    int npreserve = argc == 2 ? parse_count(argv[1]) : -1;
+
+    if (npreserve < 0)
+        return 1; /* nobody to tell: the socket's number is not known */
+    in->sock = FIRST_FD + npreserve;
+    in->error_fd = in->procfd = in->rootfd = in->nullfd = -1;
+    for (int i = 0; i < MAX_FDS; i++)
+        in->fds[i] = -1;
+    in->step = NO_SLOT;
+    clear_fault(in);
+    first_acts(in);
+    send_msg(in, MSG_HELLO, PLAN_ABI);
+    load_plan(in, npreserve);
+    reserve_pointers(in);
+    open_host_files(in);
+    for (in->step = 0; in->step < in->plan->nsteps; in->step++) {
+        const struct plan_step *st = &in->steps[in->step];
+        int ret;
+
+        clear_fault(in);
+        ret = handlers[st->op](in, st);
+        if (ret < 0)
+            die(in, ret);
+    }
+    clear_fault(in);
+    die(in, fault(in, ENOEXEC, "plan", -1, 0, "the plan ends without EXECVE: there is no program to run"));
+}

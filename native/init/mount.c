@@ -1,0 +1,501 @@
+/* MOUNT: every mount of the configuration, and REMOUNT_RO.
+ *
+ * A mount is built detached (fsopen .. fsmount, or open_tree with OPEN_TREE_CLONE), gets its flags, and only
+ * then is attached to the descriptor of its destination.  So no path string inside the root filesystem
+ * reaches mount(2) (CVE-2021-30465), nobody sees a mount without its flags, and a failing mount leaves
+ * nothing to undo.
+ */
+#include "fsapi.h"
+
+#include <string.h>
+
+#include "text.h"
+
+#define FS_STRING_MAX 255  /* fsconfig(2) refuses longer values, fs/fsopen.c: strndup_user(_value, 256) */
+#define LEGACY_MAX    4096 /* mount(2) takes one page of options */
+#define FS_MESSAGES   8    /* the kernel keeps that many per context */
+#define HAS(bit)      ((st->policy & P_MOUNT_##bit) != 0)
+
+int set_attr(int fd, unsigned recursive, uint64_t set, uint64_t clr)
+{
+    struct sys_mount_attr attr = {.attr_set = set, .attr_clr = clr};
+
+    /* Only the named flags change, so a flag that an outer user namespace locked stays as it is: mount(2)
+     * with MS_REMOUNT replaces all of them, hence runc's statfs and second try. */
+    if (!set && !clr)
+        return 0;
+    return sys_mount_setattr(fd, "", AT_EMPTY_PATH | recursive, &attr, MOUNT_ATTR_SIZE_VER0);
+}
+
+int set_propagation(int fd, uint32_t nibbles)
+{
+    static const uint32_t flags[5] = {0, MS_SHARED, MS_SLAVE, MS_PRIVATE, MS_UNBINDABLE};
+
+    for (; nibbles; nibbles >>= 4) {
+        uint32_t kind = nibbles & 7, recursive = nibbles & 8;
+        if (kind == 0 || kind > 4)
+            return -EINVAL;
+        struct sys_mount_attr attr = {.propagation = flags[kind]};
+        int ret = sys_mount_setattr(fd, "", AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0u), &attr,
+                                    MOUNT_ATTR_SIZE_VER0);
+        if (ret < 0)
+            return ret;
+    }
+    return 0;
+}
+
+int clone_tree(int fd, unsigned recursive)
+{
+    return sys_open_tree(fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | recursive);
+}
+
+int attach(int tree, int dest)
+{
+    return sys_move_mount(tree, "", dest, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+}
+
+void fs_message(int fsfd, char text[MSG_DETAIL])
+{
+    char line[1024];
+
+    text[0] = 0;
+    for (int i = 0; i < FS_MESSAGES; i++) {
+        ssize_t len = read(fsfd, line, sizeof(line) - 1);
+        if (len < 0 && errno == EMSGSIZE)
+            continue; /* longer than that: the kernel has dropped it */
+        if (len <= 2)
+            return;
+        while (len > 2 && line[len - 1] == '\n')
+            len--;
+        line[len] = 0;
+        if (line[0] != 'e' && line[0] != 'w')
+            continue;
+        struct text t = text_in(text, MSG_DETAIL);
+        text_str(&t, line + 2);
+        if (line[0] == 'e')
+            return;
+    }
+}
+
+static int fs_fault(struct init *in, int err, const char *call, int arg, uint32_t item, int fsfd)
+{
+    char text[MSG_DETAIL];
+
+    fs_message(fsfd, text);
+    return fault(in, err, call, arg, item, text);
+}
+
+/* Propagation of a mount that is attached: there it takes part in its parent's peer group, if any. */
+static int apply_propagation(struct init *in, const struct plan_step *st, int fd)
+{
+    int ret = set_propagation(fd, st->n[N_MOUNT_propagation]);
+
+    return ret < 0 ? fault(in, -ret, "mount_setattr", S_MOUNT_data, 0, "setting the propagation") : 0;
+}
+
+static int apply_attr(struct init *in, const struct plan_step *st, int fd)
+{
+    int ret = set_attr(fd, 0, st->n[N_MOUNT_attr_set], st->n[N_MOUNT_attr_clr]);
+
+    if (ret == 0)
+        ret = set_attr(fd, AT_RECURSIVE, st->n[N_MOUNT_rec_set], st->n[N_MOUNT_rec_clr]);
+    if (ret == 0)
+        return 0;
+    const char *why = "";
+    if (ret == -EPERM)
+        why = "a flag that an outer user namespace locked cannot be cleared";
+    else if (ret == -EINVAL)
+        why = HAS(REMOUNT) ? "not a mount point, or a flag this kernel does not know"
+                           : "a flag this kernel or this filesystem does not know";
+    return fault(in, -ret, "mount_setattr", -1, 0, why);
+}
+
+/* --- the destination --------------------------------------------------------------------------------- */
+
+/* Open the destination, made when it is missing; `*existed` is for INHERIT_MODE. */
+static int open_dest(struct init *in, const struct plan_step *st, int as_file, int *existed)
+{
+    const char *dest = step_str(in, st, S_MOUNT_dest);
+    int fd;
+
+    *existed = 0;
+    if (HAS(INHERIT_MODE)) {
+        fd = open_in_root(in->rootfd, dest, O_PATH | O_DIRECTORY);
+        *existed = fd >= 0;
+        if (fd >= 0)
+            return fd;
+    }
+    /* A procfs or sysfs behind a symbolic link is not where masked paths, sysctls and labels are looked for
+     * afterwards (CVE-2019-19921, and CVE-2023-27561 when that check was lost again). */
+    fd = HAS(PLAIN_DIR) ? create_in_root_plain(in->rootfd, dest, 0)
+                        : create_in_root(in->rootfd, dest, as_file);
+    if (fd >= 0)
+        return fd;
+    if (HAS(PLAIN_DIR) && (fd == -ELOOP || fd == -ENOTDIR))
+        return fault(in, ENOTDIR, "openat2", S_MOUNT_dest, 0, "must be mounted on ordinary directory");
+    const char *why = "";
+    if (fd == -EISDIR)
+        why = "the source is not a directory, but the destination is one";
+    else if (fd == -ENOTDIR)
+        why = "the mount is a directory, but the destination is not one";
+    return fault(in, -fd, "openat2", S_MOUNT_dest, 0, why);
+}
+
+/* 1: the root of a procfs, which a whole procfs may be mounted on or be a bind of. */
+static int is_proc_root(int fd)
+{
+    struct sys_statx sx;
+
+    return fs_magic(fd) == MAGIC_PROC && sys_statx(fd, SYS_STATX_INO, &sx) == 0 && sx.ino == 1;
+}
+
+static int check_dest(struct init *in, const struct plan_step *st, int dest, int tree)
+{
+    int same = same_place(dest, in->rootfd);
+
+    if (same < 0)
+        return fault(in, -same, "statx", S_MOUNT_dest, 0, NULL);
+    if (same)
+        return fault(in, EINVAL, "move_mount", S_MOUNT_dest, 0, "mounting over / is not possible");
+    /* What an image's volume puts over part of /proc would take the writes of labels and sysctls
+     * (CVE-2019-16884).  The descriptor tells, whatever the path looks like. */
+    if (HAS(IN_PROC) || fs_magic(dest) != MAGIC_PROC || (is_proc_root(dest) && is_proc_root(tree)))
+        return 0;
+    return fault(in, EPERM, "move_mount", S_MOUNT_dest, 0, "would cover part of /proc");
+}
+
+static int attach_at(struct init *in, int tree, int dest)
+{
+    int ret = attach(tree, dest);
+
+    if (ret == 0)
+        return 0;
+    const char *why = "";
+    if (ret == -ENOTDIR)
+        why = "a directory can be mounted on a directory only, a file on a file only";
+    else if (ret == -EINVAL)
+        why = "not possible there: an unbindable mount below a shared one, or a destination in another mount "
+              "namespace";
+    else if (ret == -ELOOP)
+        why = "the destination is inside the source";
+    return fault(in, -ret, "move_mount", S_MOUNT_dest, 0, why);
+}
+
+/* --- a new filesystem -------------------------------------------------------------------------------- */
+
+/* One option: "key=value", or "flag". */
+static int config_item(int fsfd, const char *text)
+{
+    char key[FS_STRING_MAX + 1];
+    size_t len = strcspn(text, "=");
+
+    if (len >= sizeof(key))
+        return -EINVAL;
+    memcpy(key, text, len);
+    key[len] = 0;
+    if (text[len] == 0)
+        return sys_fsconfig(fsfd, FSCONFIG_SET_FLAG, key, NULL, 0);
+    return sys_fsconfig(fsfd, FSCONFIG_SET_STRING, key, text + len + 1, 0);
+}
+
+static int config_all(struct init *in, const struct plan_step *st, int fsfd)
+{
+    const char *item = step_str(in, st, S_MOUNT_data);
+
+    for (uint32_t i = 0; i < st->n[L_MOUNT_data]; i++, item = list_next(item)) {
+        int ret = config_item(fsfd, item);
+        if (ret < 0)
+            return fs_fault(in, -ret, "fsconfig", S_MOUNT_data, i, fsfd);
+    }
+    return 0;
+}
+
+/* tmpfs over an existing directory takes its mode, as runc does: /tmp stays 1777. */
+static int config_mode(struct init *in, int fsfd, int dest)
+{
+    struct stat st;
+    char mode[5];
+
+    if (fstat(dest, &st) < 0)
+        return fault(in, errno, "fstat", S_MOUNT_dest, 0, NULL);
+    for (int i = 0; i < 4; i++)
+        mode[i] = (char)('0' + ((st.st_mode >> (9 - 3 * i)) & 7));
+    mode[4] = 0;
+    int ret = sys_fsconfig(fsfd, FSCONFIG_SET_STRING, "mode", mode, 0);
+    return ret < 0 ? fs_fault(in, -ret, "fsconfig", S_MOUNT_fstype, 0, fsfd) : 0;
+}
+
+/* fsopen .. fsmount: a detached mount, or -errno after fault().  `mode_of`: directory to take the mode from,
+ * or -1. */
+static int new_mount(struct init *in, const struct plan_step *st, int mode_of)
+{
+    const char *fstype = step_str(in, st, S_MOUNT_fstype), *source = step_str(in, st, S_MOUNT_source);
+    int AUTO_CLOSE fsfd = sys_fsopen(HAS(CGROUP) ? "cgroup2" : fstype, FSOPEN_CLOEXEC);
+    int ret = 0;
+
+    if (fsfd < 0)
+        return fault(in, -fsfd, "fsopen", S_MOUNT_fstype, 0,
+                     fsfd == -ENODEV ? "filesystem type unknown to this kernel" : "");
+    /* With CGROUP the source is the directory of the fallback, not a name for the mount table. */
+    if (source[0])
+        ret = sys_fsconfig(fsfd, FSCONFIG_SET_STRING, "source", HAS(CGROUP) ? "cgroup" : source, 0);
+    if (ret < 0)
+        return fs_fault(in, -ret, "fsconfig", S_MOUNT_source, 0, fsfd);
+    if (mode_of >= 0)
+        ret = config_mode(in, fsfd, mode_of);
+    if (ret == 0)
+        ret = config_all(in, st, fsfd);
+    if (ret < 0)
+        return ret;
+    ret = sys_fsconfig(fsfd, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
+    if (ret < 0) {
+        int blame_source = ret == -ENOENT || ret == -ENOTBLK || ret == -ENXIO || ret == -ENODEV;
+        return fs_fault(in, -ret, "fsconfig", blame_source ? S_MOUNT_source : -1, 0, fsfd);
+    }
+    /* What is copied up needs a writable mount, and it is detached: read-only comes after the copy. */
+    uint32_t attr = st->n[N_MOUNT_attr_set] & (HAS(COPY_UP) ? ~(uint32_t)MOUNT_ATTR_RDONLY : ~0u);
+    ret = sys_fsmount(fsfd, FSMOUNT_CLOEXEC, attr);
+    if (ret < 0)
+        return fs_fault(in, -ret, "fsmount", -1, 0, fsfd);
+    return ret;
+}
+
+/* The closed list of what may stand in for a filesystem that cannot be mounted here. */
+static int mount_fallback(struct init *in, const struct plan_step *st, int err)
+{
+    const char *source = step_str(in, st, S_MOUNT_source);
+    int tree = err;
+
+    if (in->fault.arg == S_MOUNT_data)
+        return err; /* a wrong option is the user's mistake, not a reason to mount something else */
+    /* cgroup2: EPERM in a user namespace that does not own the cgroup namespace, EBUSY while v1 holds
+     * controllers. */
+    if (HAS(CGROUP) && source[0] == '/')
+        tree = sys_open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    /* sysfs: EPERM in a user namespace that does not own the network namespace. */
+    else if (HAS(SYSFS_BIND) && err == -EPERM)
+        tree = sys_open_tree(AT_FDCWD, "/sys", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+    if (tree < 0)
+        return err; /* the first failure is the one to report; its fault record still stands */
+    int ret = set_attr(tree, AT_RECURSIVE, st->n[N_MOUNT_attr_set], st->n[N_MOUNT_attr_clr]);
+    if (ret < 0) {
+        close(tree);
+        return fault(in, -ret, "mount_setattr", -1, 0, "on the bind mount that stands in for it");
+    }
+    memset(&in->fault, 0, sizeof(in->fault));
+    in->fault.arg = -1;
+    return tree;
+}
+
+static int do_copy_up(struct init *in, const struct plan_step *st, int dest, int tree)
+{
+    int ret = copy_up(in, dest, tree);
+
+    if (ret < 0)
+        return ret;
+    ret = set_attr(tree, 0, st->n[N_MOUNT_attr_set] & MOUNT_ATTR_RDONLY, 0);
+    return ret < 0 ? fault(in, -ret, "mount_setattr", -1, 0, "after copying up") : 0;
+}
+
+static int mount_new(struct init *in, const struct plan_step *st)
+{
+    int existed;
+    int AUTO_CLOSE dest = open_dest(in, st, 0, &existed);
+
+    if (dest < 0)
+        return dest;
+    int AUTO_CLOSE tree = new_mount(in, st, existed ? dest : -1);
+    if (tree < 0)
+        tree = mount_fallback(in, st, tree);
+    if (tree < 0)
+        return tree;
+    int ret = check_dest(in, st, dest, tree);
+    if (ret == 0 && HAS(COPY_UP))
+        ret = do_copy_up(in, st, dest, tree);
+    if (ret == 0)
+        ret = set_attr(tree, AT_RECURSIVE, st->n[N_MOUNT_rec_set], st->n[N_MOUNT_rec_clr]);
+    if (ret == 0)
+        ret = attach_at(in, tree, dest);
+    if (ret == 0)
+        ret = apply_propagation(in, st, tree);
+    return ret;
+}
+
+/* --- options that are too long for fsconfig ---------------------------------------------------------- */
+
+static int too_long_for_fsconfig(struct init *in, const struct plan_step *st)
+{
+    const char *item = step_str(in, st, S_MOUNT_data);
+
+    for (uint32_t i = 0; i < st->n[L_MOUNT_data]; i++, item = list_next(item)) {
+        const char *value = strchr(item, '=');
+        if (value && strlen(value + 1) > FS_STRING_MAX)
+            return 1;
+    }
+    return strlen(step_str(in, st, S_MOUNT_source)) > FS_STRING_MAX;
+}
+
+/* The items with commas between them, as mount(2) wants them. */
+static int join_data(struct init *in, const struct plan_step *st, char data[LEGACY_MAX])
+{
+    const char *item = step_str(in, st, S_MOUNT_data);
+    size_t at = 0;
+
+    for (uint32_t i = 0; i < st->n[L_MOUNT_data]; i++, item = list_next(item)) {
+        size_t len = strlen(item);
+        if (at + len + 2 > LEGACY_MAX)
+            return fault(in, E2BIG, "mount", S_MOUNT_data, i, "more than a page of options");
+        if (at)
+            data[at++] = ',';
+        memcpy(data + at, item, len);
+        at += len;
+    }
+    data[at] = 0;
+    return 0;
+}
+
+static int mount_on_fd(struct init *in, const struct plan_step *st, int dest, const char *data)
+{
+    char name[FD_NAME];
+    int AUTO_CLOSE fds = own_fds(in, dest, name);
+    int AUTO_CLOSE back = (int)sys_ret(open(".", O_PATH | O_DIRECTORY | O_CLOEXEC));
+
+    if (fds < 0 || back < 0)
+        return fds < 0 ? fds : back;
+    if (fchdir(fds) < 0)
+        return -errno;
+    int ret = (int)sys_ret(
+        mount(step_str(in, st, S_MOUNT_source), name, step_str(in, st, S_MOUNT_fstype), 0, data));
+    if (fchdir(back) < 0 && ret == 0)
+        ret = -errno;
+    return ret;
+}
+
+/* overlay with a long lowerdir: mount(2) is the only way in before Linux 6.7 (lowerdir+), and the new mount
+ * has to be looked up afterwards. */
+static int mount_legacy(struct init *in, const struct plan_step *st)
+{
+    char data[LEGACY_MAX];
+    int existed;
+    int AUTO_CLOSE dest = open_dest(in, st, 0, &existed);
+
+    if (dest < 0)
+        return dest;
+    int ret = check_dest(in, st, dest, -1);
+    if (ret == 0)
+        ret = join_data(in, st, data);
+    if (ret < 0)
+        return ret;
+    ret = mount_on_fd(in, st, dest, data);
+    if (ret < 0)
+        return fault(in, -ret, "mount", ret == -ENODEV ? S_MOUNT_fstype : -1, 0, NULL);
+    int AUTO_CLOSE top = open_in_root(in->rootfd, step_str(in, st, S_MOUNT_dest), O_PATH | O_DIRECTORY);
+    if (top < 0)
+        return fault(in, -top, "openat2", S_MOUNT_dest, 0, NULL);
+    if (same_place(top, dest) != 0)
+        return fault(in, EAGAIN, "openat2", S_MOUNT_dest, 0,
+                     "the destination changed while it was mounted on");
+    ret = apply_attr(in, st, top);
+    return ret == 0 ? apply_propagation(in, st, top) : ret;
+}
+
+/* --- binds and remounts ------------------------------------------------------------------------------ */
+
+/* The tree of a bind: a clone of the source, or one that came with the plan. */
+static int open_source(struct init *in, const struct plan_step *st)
+{
+    const char *source = step_str(in, st, S_MOUNT_source);
+    unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;
+
+    if (HAS(SOURCE_FD)) {
+        uint32_t slot = 0;
+        for (const char *c = source; *c >= '0' && *c <= '9' && slot < MAX_FDS; c++)
+            slot = slot * 10 + (uint32_t)(*c - '0');
+        int fd = slot_fd(in, slot);
+        if (fd < 0)
+            return fault(in, EBADF, "move_mount", S_MOUNT_source, 0, "no such descriptor came with the plan");
+        in->fds[slot] = -1;
+        return fd;
+    }
+    flags |= HAS(RECURSIVE) ? AT_RECURSIVE : 0u;
+    flags |= HAS(NO_FOLLOW_SOURCE) ? AT_SYMLINK_NOFOLLOW : 0u;
+    int tree = sys_open_tree(AT_FDCWD, source, flags);
+    if (tree >= 0)
+        return tree;
+    return fault(in, -tree, "open_tree", S_MOUNT_source, 0,
+                 tree == -EINVAL ? "unbindable, or mounts below it are locked and only rbind is possible"
+                                 : "");
+}
+
+static int mount_bind(struct init *in, const struct plan_step *st)
+{
+    struct stat sb;
+    int existed;
+    int AUTO_CLOSE tree = open_source(in, st);
+
+    if (tree < 0)
+        return tree;
+    if (fstat(tree, &sb) < 0)
+        return fault(in, errno, "fstat", S_MOUNT_source, 0, NULL);
+    int AUTO_CLOSE dest = open_dest(in, st, !S_ISDIR(sb.st_mode), &existed);
+    if (dest < 0)
+        return dest;
+    int ret = check_dest(in, st, dest, tree);
+    if (ret == 0)
+        ret = apply_attr(in, st, tree);
+    if (ret == 0)
+        ret = attach_at(in, tree, dest);
+    if (ret == 0)
+        ret = apply_propagation(in, st, tree);
+    return ret;
+}
+
+/* Change what is mounted at the destination: with BIND the flags of the mount, without it the filesystem's
+ * too. */
+static int remount(struct init *in, const struct plan_step *st)
+{
+    int ret = 0;
+    int AUTO_CLOSE fd = open_in_root(in->rootfd, step_str(in, st, S_MOUNT_dest), O_PATH);
+
+    if (fd < 0)
+        return fault(in, -fd, "openat2", S_MOUNT_dest, 0, NULL);
+    if (!HAS(BIND)) {
+        int AUTO_CLOSE fsfd = sys_fspick(fd, "", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH);
+        if (fsfd < 0)
+            return fault(in, -fsfd, "fspick", S_MOUNT_dest, 0, fsfd == -EINVAL ? "not a mount point" : "");
+        ret = config_all(in, st, fsfd);
+        if (ret < 0)
+            return ret;
+        ret = sys_fsconfig(fsfd, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0);
+        if (ret < 0)
+            return fs_fault(in, -ret, "fsconfig", -1, 0, fsfd);
+    }
+    ret = apply_attr(in, st, fd);
+    return ret == 0 ? apply_propagation(in, st, fd) : ret;
+}
+
+int op_mount(struct init *in, const struct plan_step *st)
+{
+    if (HAS(REMOUNT))
+        return remount(in, st);
+    if (HAS(BIND) || HAS(SOURCE_FD))
+        return mount_bind(in, st);
+    if (!HAS(CGROUP) && !HAS(COPY_UP) && too_long_for_fsconfig(in, st))
+        return mount_legacy(in, st);
+    return mount_new(in, st);
+}
+
+/* What had to be filled before it may become read-only: /dev, and every tmpfs with "ro". */
+int op_remount_ro(struct init *in, const struct plan_step *st)
+{
+    int AUTO_CLOSE fd = open_in_root(in->rootfd, step_str(in, st, S_REMOUNT_RO_dest), O_PATH);
+
+    if (fd < 0)
+        return fault(in, -fd, "openat2", S_REMOUNT_RO_dest, 0, NULL);
+    int ret = set_attr(fd, 0, st->n[N_REMOUNT_RO_attr_set] | MOUNT_ATTR_RDONLY, 0);
+    return ret < 0 ? fault(in, -ret, "mount_setattr", S_REMOUNT_RO_dest, 0,
+                           ret == -EINVAL  ? "not a mount point"
+                           : ret == -EBUSY ? "a file there is open for writing"
+                                           : "")
+                   : 0;
+}

@@ -1,0 +1,325 @@
+/* PROPAGATION, ROOT, PIVOT, ROOT_RO, ROOT_PROPAGATION: how / becomes the container's root filesystem. */
+#include "fsapi.h"
+
+#include <string.h>
+
+#define MAX_UP      2048 /* directories above a root filesystem: PATH_MAX / 2 */
+#define PRIVATE     3u   /* propagation nibbles, see set_propagation */
+#define SLAVE_ALL   10u
+#define PRIVATE_ALL 11u
+
+static int open_slash(void)
+{
+    return (int)sys_ret(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+}
+
+/* Before any other mount: from here on nothing of ours reaches the host's peer groups, whatever the host
+ * mounts meanwhile (runc 1.2 leaked mounts in that window).  Slave by default: what the host unmounts goes
+ * away here too. */
+int op_propagation(struct init *in, const struct plan_step *st)
+{
+    int AUTO_CLOSE fd = open_slash();
+
+    if (fd < 0)
+        return fault(in, -fd, "open", -1, 0, NULL);
+    int ret = set_propagation(fd, st->n[N_PROPAGATION_propagation]);
+    return ret < 0
+               ? fault(in, -ret, "mount_setattr", -1, 0, ret == -EINVAL ? "/ is not a mount point here" : "")
+               : 0;
+}
+
+/* The mount that holds the root filesystem becomes private, always: pivot_root refuses a parent that is
+ * shared (linux.rootfsPropagation "shared" makes it that), and the bind below must not show up in peers of
+ * it. */
+static int make_parent_private(int start)
+{
+    struct sys_statx sx;
+    int fd = fcntl(start, F_DUPFD_CLOEXEC, 3), ret = fd < 0 ? -errno : 0;
+
+    for (int i = 0; ret == 0 && i < MAX_UP; i++) {
+        ret = sys_statx(fd, SYS_STATX_INO | SYS_STATX_MNT_ID, &sx);
+        if (ret == 0 && (sx.attributes & SYS_STATX_ATTR_MOUNT_ROOT)) {
+            ret = set_propagation(fd, PRIVATE);
+            break;
+        }
+        int up = openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (up < 0)
+            ret = -errno;
+        else if (same_place(up, fd) == 1)
+            ret = -EINVAL; /* chrooted into something that is not a mount */
+        close(fd);
+        fd = up;
+    }
+    if (fd >= 0)
+        close(fd);
+    return ret;
+}
+
+/* A clone of the host's /dev/null, for MASK_PATH after the host's mounts are gone.  The descriptor that was
+ * opened before unshare(CLONE_NEWNS) is of no use: it belongs to a mount of the old namespace, and open_tree
+ * clones only what is mounted in ours.  A detached clone survives PIVOT.  Not having one is an error only
+ * when it is needed. */
+static void take_null(struct init *in)
+{
+    int AUTO_CLOSE fd = open("/dev/null", O_PATH | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0 || is_chr(fd, 1, 3) != 1)
+        return;
+    int tree = clone_tree(fd, 0);
+    if (tree < 0)
+        return;
+    if (in->nullfd >= 0)
+        close(in->nullfd);
+    in->nullfd = tree;
+}
+
+int op_root(struct init *in, const struct plan_step *st)
+{
+    int AUTO_CLOSE fd = open(step_str(in, st, S_ROOT_path), O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0)
+        return fault(in, errno, "open", S_ROOT_path, 0, NULL);
+    if (st->policy & P_ROOT_NO_BIND) {
+        in->rootfd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        return in->rootfd < 0 ? fault(in, errno, "fcntl", -1, 0, NULL) : 0;
+    }
+    int ret = make_parent_private(fd);
+    if (ret < 0)
+        return fault(in, -ret, "mount_setattr", S_ROOT_path, 0, "making the mount above it private");
+    int tree = clone_tree(fd, AT_RECURSIVE);
+    if (tree < 0)
+        return fault(in, -tree, "open_tree", S_ROOT_path, 0,
+                     tree == -EINVAL ? "it is on an unbindable mount" : "");
+    ret = attach(tree, fd);
+    if (ret < 0) {
+        close(tree);
+        return fault(in, -ret, "move_mount", S_ROOT_path, 0, NULL);
+    }
+    in->rootfd = tree; /* the descriptor stays with the mount, wherever it goes from here */
+    take_null(in);
+    return 0;
+}
+
+/* --- PIVOT ------------------------------------------------------------------------------------------- */
+
+static int pivot(struct init *in)
+{
+    int AUTO_CLOSE old = open_slash();
+
+    if (old < 0)
+        return fault(in, -old, "open", -1, 0, NULL);
+    if (fchdir(in->rootfd) < 0)
+        return fault(in, errno, "fchdir", -1, 0, NULL);
+    int ret = sys_pivot_root(".", ".");
+    if (ret < 0)
+        return fault(
+            in, -ret, "pivot_root", -1, 0,
+            ret == -EINVAL ? "/ is the initial ramfs, or a mount on the way is shared: see --no-pivot" : "");
+    /* The old root is on top of the new one now.  As a slave its unmounting stays here; private would do too,
+     * but would keep busy what the host unmounts in this very moment. */
+    ret = set_propagation(old, SLAVE_ALL);
+    if (ret < 0)
+        return fault(in, -ret, "mount_setattr", -1, 0, "the old root");
+    /* pivot_root(2) does not promise where "." is afterwards, so say it. */
+    if (fchdir(old) < 0)
+        return fault(in, errno, "fchdir", -1, 0, NULL);
+    if (umount2(".", MNT_DETACH) < 0)
+        return fault(in, errno, "umount2", -1, 0, "the old root");
+    if (chdir("/") < 0)
+        return fault(in, errno, "chdir", -1, 0, NULL);
+    return 0;
+}
+
+/* One record of mountinfo, cut out of the buffer: its id, root, mount point and type. */
+struct mount_line {
+    uint64_t id;
+    char *root, *point, *type;
+};
+
+static char *next_field(char **at)
+{
+    char *start = *at, *end = start + strcspn(start, " ");
+
+    *at = *end ? end + 1 : end;
+    *end = 0;
+    return start;
+}
+
+/* "36 35 98:0 /root /point opts [tags] - type source options"; 0 when it is not one. */
+static int parse_line(char *text, struct mount_line *line)
+{
+    line->id = 0;
+    for (const char *c = next_field(&text); *c >= '0' && *c <= '9'; c++)
+        line->id = line->id * 10 + (uint64_t)(*c - '0');
+    next_field(&text);
+    next_field(&text);
+    line->root = next_field(&text);
+    line->point = next_field(&text);
+    next_field(&text);
+    while (*text)
+        if (strcmp(next_field(&text), "-") == 0) {
+            line->type = next_field(&text);
+            return 1;
+        }
+    return 0;
+}
+
+/* "\040" and the like, in place. */
+static void unescape(char *text)
+{
+    char *to = text;
+
+    for (; *text; text++, to++) {
+        if (text[0] == '\\' && text[1] && text[2] && text[3]) {
+            *to = (char)((text[1] - '0') << 6 | (text[2] - '0') << 3 | (text[3] - '0'));
+            text += 3;
+        } else {
+            *to = *text;
+        }
+    }
+    *to = 0;
+}
+
+struct reader {
+    int fd;
+    size_t have, at;
+    char buf[4 * PATH_BUF];
+};
+
+/* The next line without its newline; NULL at the end, or for a line that is longer than the kernel makes
+ * them. */
+static char *next_line(struct reader *r)
+{
+    for (;;) {
+        char *start = r->buf + r->at, *end = memchr(start, '\n', r->have - r->at);
+        if (end) {
+            *end = 0;
+            r->at = (size_t)(end + 1 - r->buf);
+            return start;
+        }
+        memmove(r->buf, start, r->have - r->at);
+        r->have -= r->at;
+        r->at = 0;
+        ssize_t n = read(r->fd, r->buf + r->have, sizeof(r->buf) - r->have);
+        if (n <= 0)
+            return NULL;
+        r->have += (size_t)n;
+    }
+}
+
+static int inside(const char *path, const char *dir)
+{
+    size_t len = strlen(dir);
+
+    return strncmp(path, dir, len) == 0 && (path[len] == 0 || path[len] == '/');
+}
+
+/* Take one procfs or sysfs of the host out of sight; one that is locked to its parent is covered instead. */
+static int hide(struct init *in, char *point)
+{
+    unescape(point);
+    int fd = open(point, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return 0; /* below one that is gone already */
+    /* So that no peer sees the unmounting.  EINVAL: it went away with a mount above it. */
+    int ret = set_propagation(fd, PRIVATE_ALL);
+    close(fd);
+    if (ret < 0 && ret != -EINVAL)
+        return fault(in, -ret, "mount_setattr", -1, 0, point);
+    if (umount2(point, MNT_DETACH) == 0)
+        return 0;
+    if (errno != EINVAL && errno != EPERM)
+        return fault(in, errno, "umount2", -1, 0, point);
+    if (mount("tmpfs", point, "tmpfs", MS_RDONLY, "nr_inodes=1,nr_blocks=1") < 0)
+        return fault(in, errno, "mount", -1, 0, point);
+    return 0;
+}
+
+/* After MS_MOVE and chroot the host's mounts are still there, above the root; a container with CAP_SYS_ADMIN
+ * gets a mount of procfs only where a fully visible one exists, so no full procfs or sysfs may stay reachable
+ * by a way around the chroot (runc does the same before its MS_MOVE). */
+static int hide_host_proc(struct init *in)
+{
+    struct reader r = {.fd = -1};
+    struct mount_line line;
+    struct sys_statx sx;
+    char rootfs[PATH_BUF] = "";
+
+    int ret = sys_statx(in->rootfd, SYS_STATX_MNT_ID, &sx);
+    if (ret < 0)
+        return fault(in, -ret, "statx", -1, 0, NULL);
+    for (int pass = 0; pass < 2 && ret == 0; pass++) {
+        int AUTO_CLOSE fd = open_proc(in, "thread-self/mountinfo", O_RDONLY);
+        if (fd < 0)
+            return fault(in, -fd, "openat2", -1, 0, "/proc/thread-self/mountinfo");
+        r.fd = fd;
+        r.have = r.at = 0;
+        for (char *text; ret == 0 && (text = next_line(&r));) {
+            if (!parse_line(text, &line))
+                continue;
+            if (pass == 0 && line.id == sx.mnt_id && strlen(line.point) < sizeof(rootfs))
+                memcpy(rootfs, line.point, strlen(line.point) + 1);
+            int special = strcmp(line.type, "proc") == 0 || strcmp(line.type, "sysfs") == 0;
+            if (pass == 1 && special && strcmp(line.root, "/") == 0 && !inside(line.point, rootfs))
+                ret = hide(in, line.point);
+        }
+        if (pass == 0 && !rootfs[0])
+            ret = fault(in, ENOENT, "read", -1, 0, "the root filesystem is not in mountinfo");
+    }
+    return ret;
+}
+
+static int move_root(struct init *in)
+{
+    int AUTO_CLOSE old = open_slash();
+
+    if (old < 0)
+        return fault(in, -old, "open", -1, 0, NULL);
+    int ret = hide_host_proc(in);
+    if (ret < 0)
+        return ret;
+    ret = attach(in->rootfd, old);
+    return ret < 0 ? fault(in, -ret, "move_mount", -1, 0, "moving the root filesystem to /") : 0;
+}
+
+static int chroot_here(struct init *in)
+{
+    if (fchdir(in->rootfd) < 0)
+        return fault(in, errno, "fchdir", -1, 0, NULL);
+    if (chroot(".") < 0)
+        return fault(in, errno, "chroot", -1, 0, NULL);
+    if (chdir("/") < 0)
+        return fault(in, errno, "chdir", -1, 0, NULL);
+    return 0;
+}
+
+int op_pivot(struct init *in, const struct plan_step *st)
+{
+    int ret = 0;
+
+    if (in->rootfd < 0)
+        return fault(in, EBADF, "pivot_root", -1, 0, "no root filesystem was opened");
+    if (!(st->policy & (P_PIVOT_MOVE | P_PIVOT_CHROOT)))
+        return pivot(in);
+    if (st->policy & P_PIVOT_MOVE)
+        ret = move_root(in);
+    return ret == 0 ? chroot_here(in) : ret;
+}
+
+/* --- FINISH ------------------------------------------------------------------------------------------ */
+
+int op_root_ro(struct init *in, const struct plan_step *st)
+{
+    (void)st;
+    int ret = set_attr(in->rootfd, 0, MOUNT_ATTR_RDONLY, 0);
+    return ret < 0 ? fault(in, -ret, "mount_setattr", -1, 0,
+                           ret == -EBUSY ? "a file in it is open for writing" : "")
+                   : 0;
+}
+
+int op_root_propagation(struct init *in, const struct plan_step *st)
+{
+    int ret = set_propagation(in->rootfd, st->n[N_ROOT_PROPAGATION_propagation]);
+
+    return ret < 0 ? fault(in, -ret, "mount_setattr", -1, 0, NULL) : 0;
+}

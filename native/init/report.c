@@ -1,0 +1,114 @@
+/* What init says to its parent, and how it ends when something is wrong. */
+#include "sys.h"
+
+#include <string.h>
+
+#include "init.h"
+#include "text.h"
+
+static void copy_text(char *to, size_t size, const char *from)
+{
+    struct text t = text_in(to, size);
+
+    text_str(&t, from);
+}
+
+int fault(struct init *in, int err, const char *call, int arg, uint32_t item, const char *detail)
+{
+    struct fault *f = &in->fault;
+
+    f->call = call;
+    f->arg = arg;
+    f->item = item;
+    if (!detail)
+        f->detail[0] = 0;
+    else if (detail != f->detail) /* a handler may have written its words there itself */
+        copy_text(f->detail, sizeof(f->detail), detail);
+    return err < 0 ? err : -err;
+}
+
+static struct msg record(const struct init *in, uint32_t type, int err)
+{
+    struct msg m;
+
+    memset(&m, 0, sizeof(m));
+    m.type = type;
+    m.step = in->step;
+    m.err = err < 0 ? -err : err;
+    return m;
+}
+
+static void add_fault(struct init *in, struct msg *m)
+{
+    const struct fault *f = &in->fault;
+
+    if (f->call)
+        copy_text(m->call, sizeof(m->call), f->call);
+    else if (in->steps && in->step < in->plan->nsteps)
+        copy_text(m->call, sizeof(m->call), plan_ops[in->steps[in->step].op].name);
+    if (f->arg >= 0)
+        m->arg = (uint16_t)(f->arg + 1);
+    m->item = f->item > UINT16_MAX ? UINT16_MAX : (uint16_t)f->item;
+    copy_text(m->detail, sizeof(m->detail), f->detail);
+}
+
+/* One record is one write(2): atomic on a SOCK_SEQPACKET socket, and on a fifo because it is below PIPE_BUF.  write and
+ * not send: after SECCOMP it is among the few calls that every usable filter allows.  SIGPIPE is at its default, so a
+ * gone parent ends us here (as pid 1 of a namespace we get EPIPE instead). */
+static int put(int fd, const struct msg *m)
+{
+    ssize_t n;
+
+    do
+        n = write(fd, m, sizeof(*m));
+    while (n < 0 && errno == EINTR);
+    return n == (ssize_t)sizeof(*m) ? 0 : -1;
+}
+
+void send_msg(struct init *in, uint32_t type, uint32_t value)
+{
+    struct msg m = record(in, type, 0);
+
+    m.value = value;
+    if (put(in->sock, &m) < 0)
+        _exit(1);
+}
+
+void warn_fault(struct init *in, int err)
+{
+    struct msg m = record(in, MSG_WARN, err);
+
+    add_fault(in, &m);
+    /* After CREATED nobody listens for warnings, and what goes into the error fifo fails `start`. */
+    if (in->sock >= 0 && put(in->sock, &m) < 0)
+        _exit(1);
+    memset(&in->fault, 0, sizeof(in->fault));
+    in->fault.arg = -1;
+}
+
+_Noreturn void die(struct init *in, int err)
+{
+    struct msg m = record(in, MSG_FAIL, err);
+    int fd = in->error_fd >= 0 ? in->error_fd : in->sock;
+
+    add_fault(in, &m);
+    if (fd >= 0)
+        put(fd, &m); /* nobody is left to tell when this fails too */
+    _exit(1);
+}
+
+void wait_go(struct init *in)
+{
+    struct msg m;
+    ssize_t n;
+
+    do
+        n = read(in->sock, &m, sizeof(m));
+    while (n < 0 && errno == EINTR);
+    if (n <= 0)
+        _exit(1);
+    if (n != (ssize_t)sizeof(m) || m.type != MSG_GO) {
+        fault(in, EPROTO, "read", -1, 0, "a message other than GO came from the parent");
+        die(in, EPROTO);
+    }
+}

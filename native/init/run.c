@@ -1,0 +1,132 @@
+/* The end: wait for `start`, then become the container's program. */
+#include "sys.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#include "init.h"
+#include "text.h"
+
+char **pointer_list(char **at, const char *item, uint32_t count)
+{
+    for (; count; count--, item = list_next(item))
+        *at++ = (char *)(uintptr_t)item; /* execve(2) takes char *const and does not write */
+    *at++ = NULL;
+    return at;
+}
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+void close_host_fds(struct init *in)
+{
+    uint32_t start = NO_SLOT, error = NO_SLOT;
+
+    for (uint32_t i = in->step; i < in->plan->nsteps; i++) {
+        if (in->steps[i].op == OP_WAIT_START) {
+            start = in->steps[i].n[N_WAIT_START_start_fd];
+            error = in->steps[i].n[N_WAIT_START_error_fd];
+        }
+    }
+    close_fd(&in->procfd);
+    close_fd(&in->rootfd);
+    close_fd(&in->nullfd);
+    for (uint32_t i = 0; i < in->plan->nfds; i++)
+        if (i != start && i != error)
+            close_fd(&in->fds[i]);
+}
+
+void trim_memory(struct init *in)
+{
+    /* Everything here can be read again from the plan's memfd.  A container that waits for start should cost next to
+     * nothing; advice that is not taken costs nothing either. */
+    (void)madvise((void *)(uintptr_t)in->plan, in->plan->size, MADV_DONTNEED);
+}
+
+/* After SECCOMP only read, write and close may be used from here on: the filter is the container's, not ours. */
+int op_wait_start(struct init *in, const struct plan_step *st)
+{
+    int start = slot_fd(in, st->n[N_WAIT_START_start_fd]), error = slot_fd(in, st->n[N_WAIT_START_error_fd]);
+    char byte;
+    ssize_t n;
+
+    close_host_fds(in);
+    if (st->policy & P_WAIT_START_SOCKET) {
+        send_msg(in, MSG_CREATED, 0);
+        wait_go(in);
+        return 0; /* the socket stays: FAIL goes there, and execve closes it, which is how the parent sees success */
+    }
+    if (start < 0 || error < 0)
+        return fault(in, EBADF, "read", -1, 0, "the plan names no start or error fifo");
+    if (!in->filtered)
+        trim_memory(in);
+    send_msg(in, MSG_CREATED, 0);
+    close_fd(&in->sock);
+    in->error_fd = error;
+    do
+        n = read(start, &byte, 1);
+    while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return fault(in, errno, "read", -1, 0, "start fifo");
+    /* We hold the fifo for reading and writing, so there is no EOF: only a byte releases us. */
+    return n == 1 ? 0 : fault(in, EPROTO, "read", -1, 0, "start fifo");
+}
+
+static int execve_fault(struct init *in, int err, const char *exe)
+{
+    struct text t = text_in(in->fault.detail, sizeof(in->fault.detail));
+
+    /* The file was there when FIND_EXE looked.  "no such file or directory" are the words engines map to exit status 127. */
+    if (err == ENOENT) {
+        text_str(&t, exe);
+        text_str(&t, ": no such file or directory (the program, its #! interpreter or its ELF loader)");
+    }
+    return fault(in, err, "execve", S_EXECVE_args, 0, in->fault.detail);
+}
+
+int op_execve(struct init *in, const struct plan_step *st)
+{
+    char home[sizeof("HOME=") + PATH_BUF];
+    const char *exe = in->exe[0] ? in->exe : step_str(in, st, S_EXECVE_args);
+    char **argv = in->pointers;
+    char **envp = pointer_list(argv, step_str(in, st, S_EXECVE_args), st->n[L_EXECVE_args]);
+    char **end = pointer_list(envp, step_str(in, st, S_EXECVE_env), st->n[L_EXECVE_env]);
+
+    if (st->policy & P_EXECVE_SET_HOME) {
+        struct text t = text_in(home, sizeof(home));
+
+        text_str(&t, "HOME=");
+        text_str(&t, in->home[0] ? in->home : "/");
+        end[-1] = home;
+        end[0] = NULL;
+    }
+    if (!in->filtered) {
+        int ret = sys_close_range(3 + in->plan->npreserve, ~0u, CLOSE_RANGE_CLOEXEC);
+        if (ret < 0)
+            return fault(in, ret, "close_range", -1, 0, "");
+    }
+    execve(exe, argv, envp);
+    return execve_fault(in, errno, exe);
+}
+
+/* The parent sets limits and runs prestart and createRuntime hooks: the mounts are there, the old root still is. */
+int op_sync_mounted(struct init *in, const struct plan_step *st)
+{
+    (void)st;
+    send_msg(in, MSG_MOUNTED, 0);
+    wait_go(in);
+    return 0;
+}
+
+/* The parent sets our rlimits: from here on nothing is opened, mapped or written that they could forbid. */
+int op_sync_ready(struct init *in, const struct plan_step *st)
+{
+    (void)st;
+    send_msg(in, MSG_READY, 0);
+    wait_go(in);
+    return 0;
+}

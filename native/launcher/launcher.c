@@ -1,0 +1,133 @@
+/* pyrunc: the installed executable.
+ *
+ * It is the interpreter it was built with, linked in and started isolated: nothing is read from the environment, no site
+ * module runs, the search path is fixed at build time, and pyrunc's own modules are frozen into it.  Where CPython offers it, start-up
+ * ends after the core phase (docs/adr/0006-core-phase.md), which halves its cost.
+ */
+#include "launcher.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "guard.h"
+
+/* Before any Python: what a hostile or careless caller can have prepared. */
+static void fail(const char *text)
+{
+    size_t len = strlen(text);
+    if (write(STDERR_FILENO, "pyrunc: ", 8) == 8 && write(STDERR_FILENO, text, len) == (ssize_t)len)
+        (void)!write(STDERR_FILENO, "\n", 1);
+    _exit(1);
+}
+
+static PyStatus set_paths(PyConfig *config)
+{
+    struct {
+        wchar_t **field;
+        const wchar_t *value;
+    } fixed[] = {
+        {&config->program_name, L"pyrunc"},
+        /* Every path that is set is one that getpath does not compute, and does not read a file for. */
+        {&config->executable, L"" PYTHON_EXECUTABLE},
+        {&config->base_executable, L"" PYTHON_EXECUTABLE},
+        {&config->prefix, L"" PYTHON_PREFIX},
+        {&config->base_prefix, L"" PYTHON_PREFIX},
+        {&config->exec_prefix, L"" PYTHON_EXEC_PREFIX},
+        {&config->base_exec_prefix, L"" PYTHON_EXEC_PREFIX},
+        {&config->stdlib_dir, L"" PYTHON_STDLIB},
+    };
+    for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) {
+        PyStatus status = PyConfig_SetString(config, fixed[i].field, fixed[i].value);
+        if (PyStatus_Exception(status))
+            return status;
+    }
+    config->module_search_paths_set = 1;
+    PyStatus status = PyWideStringList_Append(&config->module_search_paths, L"" PYTHON_STDLIB);
+    if (!PyStatus_Exception(status))
+        status = PyWideStringList_Append(&config->module_search_paths, L"" PYTHON_DYNLOAD);
+    return status;
+}
+
+static void start_interpreter(void)
+{
+    PyPreConfig pre;
+    PyPreConfig_InitIsolatedConfig(&pre);
+    pre.utf8_mode = 1; /* paths are bytes to the kernel; surrogateescape round-trips them whatever the locale */
+    PyStatus status = Py_PreInitialize(&pre);
+    if (PyStatus_Exception(status))
+        fail(status.err_msg ? status.err_msg : "cannot start the interpreter");
+
+    PyImport_FrozenModules = pyrunc_frozen;
+    if (PyImport_AppendInittab("_pyrunc_launcher", PyInit__pyrunc_launcher) < 0)
+        fail("out of memory");
+
+    PyConfig config;
+    PyConfig_InitIsolatedConfig(&config);
+    config.site_import = 0;
+    config.write_bytecode = 0;
+    config.pathconfig_warnings = 0;
+    config.install_signal_handlers = 0; /* no KeyboardInterrupt in the middle of a roll-back */
+    config.configure_c_stdio = 0;
+#ifdef HAVE_CORE_PHASE
+    config._init_main = 0;
+    in_core_phase = 1;
+#endif
+    status = set_paths(&config);
+    if (!PyStatus_Exception(status))
+        status = Py_InitializeFromConfig(&config);
+    if (PyStatus_Exception(status))
+        fail(status.err_msg ? status.err_msg : "cannot start the interpreter");
+    /* A verb lives for milliseconds; complete_interpreter() turns it on again. */
+    (void)PyGC_Disable();
+}
+
+static PyObject *argument_list(int argc, char **argv)
+{
+    PyObject *list = PyList_New(argc - 1);
+    for (int i = 1; list && i < argc; i++) {
+        PyObject *text = PyUnicode_DecodeUTF8(argv[i], (Py_ssize_t)strlen(argv[i]), "surrogateescape");
+        if (!text) {
+            Py_DECREF(list);
+            return NULL;
+        }
+        PyList_SET_ITEM(list, i - 1, text);
+    }
+    return list;
+}
+
+/* pyrunc.__main__.run(argv) handles every exception itself; -1 means that even that could not be done. */
+static int run(int argc, char **argv)
+{
+    if (install_loader() < 0)
+        return -1;
+    PyObject *main_module = PyImport_ImportModule("pyrunc.__main__");
+    PyObject *args = main_module ? argument_list(argc, argv) : NULL;
+    PyObject *result = args ? PyObject_CallMethod(main_module, "run", "O", args) : NULL;
+    long status = result ? PyLong_AsLong(result) : -1;
+    return status < 0 || status > 255 ? -1 : (int)status;
+}
+
+static void report_exception(void)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *text = value ? PyObject_Str(value) : NULL;
+    const char *words = text ? PyUnicode_AsUTF8(text) : NULL;
+    char line[512];
+    PyOS_snprintf(line, sizeof line, "internal error: %s: %s",
+                  type && PyType_Check(type) ? ((PyTypeObject *)type)->tp_name : "?", words ? words : "");
+    fail(line);
+}
+
+int main(int argc, char **argv)
+{
+    const char *refusal = guard_process();
+    if (refusal)
+        fail(refusal);
+    start_interpreter();
+    int status = run(argc < 1 ? 1 : argc, argv);
+    if (status < 0)
+        report_exception();
+    /* No finalization: all output is written, the kernel frees the rest faster. */
+    _exit(status);
+}

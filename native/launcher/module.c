@@ -1,0 +1,76 @@
+/* _pyrunc_launcher: what pyrunc/runtime.py needs from the launcher. */
+#include "launcher.h"
+
+int in_core_phase;
+
+int complete_interpreter(void)
+{
+#ifdef HAVE_CORE_PHASE
+    if (!in_core_phase)
+        return 0;
+    PyStatus status = _Py_InitializeMain();
+    if (PyStatus_Exception(status)) {
+        PyErr_Format(PyExc_ImportError, "cannot complete the interpreter: %s",
+                     status.err_msg ? status.err_msg : "exit");
+        return -1;
+    }
+    in_core_phase = 0;
+    (void)PyGC_Enable();
+#endif
+    return 0;
+}
+
+static PyObject *m_complete(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    if (complete_interpreter() < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *m_in_core(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return PyBool_FromLong(in_core_phase);
+}
+
+static PyObject *m_init_image(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return PyMemoryView_FromMemory((char *)(uintptr_t)pyrunc_init_image, (Py_ssize_t)pyrunc_init_size, PyBUF_READ);
+}
+
+static PyObject *m_extension(PyObject *self, PyObject *name)
+{
+    (void)self;
+    const char *text = PyUnicode_AsUTF8(name);
+    return text ? load_extension(text, PYTHON_DYNLOAD) : NULL;
+}
+
+static PyObject *m_package_parent(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    const char *dir = package_parent();
+    return dir ? PyUnicode_DecodeUTF8(dir, (Py_ssize_t)strlen(dir), "surrogateescape") : NULL;
+}
+
+static PyMethodDef methods[] = {
+    {"complete", m_complete, METH_NOARGS, "Complete the interpreter after its core phase."},
+    {"in_core", m_in_core, METH_NOARGS, "Whether the interpreter is in its core phase."},
+    {"init_image", m_init_image, METH_NOARGS, "The container-side program, read-only."},
+    {"extension", m_extension, METH_O, "Load an extension module of the standard library."},
+    {"package_parent", m_package_parent, METH_NOARGS, "The checked directory that holds the installed package."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "_pyrunc_launcher", .m_size = -1, .m_methods = methods};
+
+PyObject *PyInit__pyrunc_launcher(void)
+{
+    return PyModule_Create(&definition);
+}

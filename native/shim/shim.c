@@ -1,0 +1,318 @@
+/* Descriptors, messages and terminals: see shim.h. */
+#include "shim.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#define MFD_EXEC 0x0010U
+#endif
+#ifndef F_SEAL_EXEC
+#define F_SEAL_EXEC 0x0020
+#endif
+
+#define MAX_SENT_FDS 64
+
+/* Descriptors ------------------------------------------------------------------------------------------- */
+
+static int close_error(int fd, int err)
+{
+    close(fd);
+    return -err;
+}
+
+static int write_all(int fd, const char *data, size_t len)
+{
+    while (len > 0) {
+        ssize_t n = write(fd, data, len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        data += n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+int pr_memfd_sealed(const char *name, const void *buf, size_t len, int executable)
+{
+    /* vm.memfd_noexec (6.3) wants the choice made here; older kernels refuse the flags with EINVAL. */
+    unsigned int flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    int seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+    int fd = memfd_create(name, flags | (executable ? MFD_EXEC : MFD_NOEXEC_SEAL));
+    if (fd < 0 && errno == EINVAL)
+        fd = memfd_create(name, flags);
+    if (fd < 0)
+        return -errno;
+    int err = write_all(fd, buf, len);
+    if (err < 0)
+        return close_error(fd, -err);
+    /* Unsealed, a container could rewrite the image of the next one (CVE-2019-5736). */
+    if (executable && fcntl(fd, F_ADD_SEALS, seals | F_SEAL_EXEC) == 0)
+        return fd;
+    if (fcntl(fd, F_ADD_SEALS, seals) < 0)
+        return close_error(fd, errno);
+    return fd;
+}
+
+/* Move a descriptor out of the numbers that a spawned process needs for itself. */
+static int raise_fd(int fd, int min_fd)
+{
+    if (fd >= min_fd)
+        return fd;
+    int moved = fcntl(fd, F_DUPFD_CLOEXEC, min_fd);
+    int err = errno;
+    close(fd);
+    return moved < 0 ? -err : moved;
+}
+
+int pr_socketpair(int out[2], int min_fd)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return -errno;
+    out[0] = raise_fd(pair[0], min_fd);
+    if (out[0] < 0)
+        return close_error(pair[1], -out[0]);
+    out[1] = raise_fd(pair[1], min_fd);
+    if (out[1] < 0)
+        return close_error(out[0], -out[1]);
+    return 0;
+}
+
+int pr_close_range(unsigned int first, unsigned int last, unsigned int flags)
+{
+    return syscall(SYS_close_range, first, last, flags) < 0 ? -errno : 0;
+}
+
+int64_t pr_fs_type(const char *path)
+{
+    struct statfs st;
+    return statfs(path, &st) < 0 ? -errno : (int64_t)st.f_type;
+}
+
+int64_t pr_fs_type_fd(int fd)
+{
+    struct statfs st;
+    return fstatfs(fd, &st) < 0 ? -errno : (int64_t)st.f_type;
+}
+
+/* Messages ---------------------------------------------------------------------------------------------- */
+
+int pr_send(int sock, const void *msg, size_t len, const int *fds, int nfds)
+{
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(sizeof(int) * MAX_SENT_FDS)];
+    } control;
+    if (nfds < 0 || nfds > MAX_SENT_FDS)
+        return -EINVAL;
+    size_t bytes = sizeof(int) * (size_t)nfds;
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)msg, .iov_len = len};
+    struct msghdr header = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (nfds > 0) {
+        memset(&control, 0, sizeof control);
+        header.msg_control = &control;
+        header.msg_controllen = CMSG_SPACE(bytes);
+        struct cmsghdr *c = CMSG_FIRSTHDR(&header);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(bytes);
+        memcpy(CMSG_DATA(c), fds, bytes);
+    }
+    ssize_t n;
+    do
+        n = sendmsg(sock, &header, MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : (int)n;
+}
+
+int pr_send_fd(int sock, const void *payload, size_t len, int fd)
+{
+    return pr_send(sock, payload, len, &fd, 1);
+}
+
+static int wait_readable(int fd, int timeout_ms)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    int ready = poll(&p, 1, timeout_ms);
+    if (ready < 0)
+        return -errno;
+    return ready == 0 ? -ETIMEDOUT : 0;
+}
+
+/* Keep the first descriptor of a message in *fd (when asked for); close all others: a peer must not fill our table. */
+static void take_fds(struct msghdr *header, int *fd)
+{
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c; c = CMSG_NXTHDR(header, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t i = 0; i < count; i++) {
+            int got;
+            memcpy(&got, CMSG_DATA(c) + i * sizeof(int), sizeof got);
+            if (fd && *fd < 0)
+                *fd = got;
+            else
+                close(got);
+        }
+    }
+}
+
+int pr_recv_fd(int sock, void *msg, size_t len, int timeout_ms, int *fd)
+{
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(sizeof(int) * MAX_SENT_FDS)];
+    } control;
+    struct iovec iov = {.iov_base = msg, .iov_len = len};
+    struct msghdr header = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    if (fd)
+        *fd = -1;
+    int err = wait_readable(sock, timeout_ms);
+    if (err < 0)
+        return err;
+    ssize_t n = recvmsg(sock, &header, MSG_CMSG_CLOEXEC);
+    if (n < 0)
+        return -errno;
+    take_fds(&header, fd);
+    if (header.msg_flags & MSG_TRUNC) {
+        if (fd && *fd >= 0) {
+            close(*fd);
+            *fd = -1;
+        }
+        return -EMSGSIZE;
+    }
+    return (int)n;
+}
+
+int pr_recv(int sock, void *msg, size_t len, int timeout_ms)
+{
+    return pr_recv_fd(sock, msg, len, timeout_ms, NULL);
+}
+
+/* Unix socket addresses ----------------------------------------------------------------------------------- */
+
+/* Fill `addr`.  sun_path has 108 bytes and state directories are deeper than that: then the parent directory is opened
+ * and named through /proc/self/fd.  *dir_fd is to be closed after use (-1: none).  Returns the address length. */
+static int unix_address(const char *path, struct sockaddr_un *addr, int *dir_fd)
+{
+    size_t len = strlen(path);
+    *dir_fd = -1;
+    memset(addr, 0, sizeof *addr);
+    addr->sun_family = AF_UNIX;
+    if (len == 0)
+        return -ENOENT;
+    if (len < sizeof addr->sun_path) {
+        memcpy(addr->sun_path, path, len);
+        if (path[0] == '@') {
+            addr->sun_path[0] = '\0';
+            return (int)(offsetof(struct sockaddr_un, sun_path) + len);
+        }
+        return (int)sizeof *addr;
+    }
+    const char *slash = strrchr(path, '/');
+    char dir[4096];
+    if (path[0] == '@' || !slash || (size_t)(slash - path) >= sizeof dir)
+        return -ENAMETOOLONG;
+    memcpy(dir, path, (size_t)(slash - path));
+    dir[slash - path] = '\0';
+    *dir_fd = open(slash == path ? "/" : dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (*dir_fd < 0)
+        return -errno;
+    int n = snprintf(addr->sun_path, sizeof addr->sun_path, "/proc/self/fd/%d/%s", *dir_fd, slash + 1);
+    if (n < 0 || (size_t)n >= sizeof addr->sun_path) {
+        close(*dir_fd);
+        return -ENAMETOOLONG;
+    }
+    return (int)sizeof *addr;
+}
+
+int pr_connect_unix_type(const char *path, int type)
+{
+    struct sockaddr_un addr;
+    int dir_fd;
+    int len = unix_address(path, &addr, &dir_fd);
+    if (len < 0)
+        return len;
+    int err = 0;
+    int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        err = errno;
+    else if (connect(fd, (struct sockaddr *)&addr, (socklen_t)len) < 0)
+        err = errno;
+    if (dir_fd >= 0)
+        close(dir_fd);
+    if (err && fd >= 0)
+        close(fd);
+    return err ? -err : fd;
+}
+
+int pr_connect_unix(const char *path)
+{
+    return pr_connect_unix_type(path, SOCK_STREAM);
+}
+
+int pr_listen_unix(const char *path, int type, unsigned int mode)
+{
+    struct sockaddr_un addr;
+    int dir_fd;
+    int len = unix_address(path, &addr, &dir_fd);
+    if (len < 0)
+        return len;
+    int err = 0;
+    int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+    /* The file gets its mode from the socket inode, so there is no moment at which it is wider than asked for. */
+    if (fd < 0 || fchmod(fd, (mode_t)mode) < 0 || bind(fd, (struct sockaddr *)&addr, (socklen_t)len) < 0)
+        err = errno;
+    else if (type != SOCK_DGRAM && listen(fd, 16) < 0)
+        err = errno;
+    else if (addr.sun_path[0] && chmod(addr.sun_path, (mode_t)mode) < 0) /* the umask may have taken bits away */
+        err = errno;
+    if (dir_fd >= 0)
+        close(dir_fd);
+    if (err && fd >= 0)
+        close(fd);
+    return err ? -err : fd;
+}
+
+/* Terminals --------------------------------------------------------------------------------------------- */
+
+int pr_get_winsize(int fd, unsigned short out[4])
+{
+    struct winsize size;
+    if (ioctl(fd, TIOCGWINSZ, &size) < 0)
+        return -errno;
+    out[0] = size.ws_row;
+    out[1] = size.ws_col;
+    out[2] = size.ws_xpixel;
+    out[3] = size.ws_ypixel;
+    return 0;
+}
+
+int pr_set_winsize(int fd, unsigned short rows, unsigned short cols)
+{
+    struct winsize size = {.ws_row = rows, .ws_col = cols};
+    return ioctl(fd, TIOCSWINSZ, &size) < 0 ? -errno : 0;
+}
+
+int pr_set_child_subreaper(int on)
+{
+    return prctl(PR_SET_CHILD_SUBREAPER, (unsigned long)on, 0ul, 0ul, 0ul) < 0 ? -errno : 0;
+}

@@ -1,0 +1,78 @@
+/* Host-side system calls for Python: what `posix` does not have, or cannot do without forking Python.
+ *
+ * Every function returns a value >= 0, or -errno.  cffi releases the GIL around each call.  build_shim.py takes the
+ * Python declarations from this very header (and from seccomp.h): keep it to plain prototypes, integer defines and comments.
+ */
+#ifndef PYRUNC_SHIM_H
+#define PYRUNC_SHIM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Descriptors ------------------------------------------------------------------------------------------- */
+
+/* A sealed memfd with `len` bytes of `buf`; nobody can change it any more.  executable: it may be executed. */
+int pr_memfd_sealed(const char *name, const void *buf, size_t len, int executable);
+/* A SOCK_SEQPACKET pair, both ends close-on-exec and numbered >= min_fd. */
+int pr_socketpair(int out[2], int min_fd);
+/* close_range(2); flags: 4 = set close-on-exec instead of closing. */
+int pr_close_range(unsigned int first, unsigned int last, unsigned int flags);
+/* f_type of statfs(2), e.g. 0x63677270 for cgroup2. */
+int64_t pr_fs_type(const char *path);
+int64_t pr_fs_type_fd(int fd);
+
+/* Messages ---------------------------------------------------------------------------------------------- */
+
+/* One message with up to 64 descriptors; SIGPIPE is never raised.  Returns the bytes sent. */
+int pr_send(int sock, const void *msg, size_t len, const int *fds, int nfds);
+/* One message; descriptors that come with it are closed.  Returns the bytes, 0 at EOF, -ETIMEDOUT, -EMSGSIZE when it
+ * was longer than `len`, -EINTR when a signal handler ran.  timeout_ms < 0 waits for ever. */
+int pr_recv(int sock, void *msg, size_t len, int timeout_ms);
+/* The same, and the first descriptor that came with it in *fd (close-on-exec; -1: none); any others are closed. */
+int pr_recv_fd(int sock, void *msg, size_t len, int timeout_ms, int *fd);
+/* `len` > 0 bytes of payload with one descriptor (console sockets, seccomp listeners). */
+int pr_send_fd(int sock, const void *payload, size_t len, int fd);
+/* Connect to a unix stream socket; a path longer than sun_path works.  Returns the close-on-exec socket. */
+int pr_connect_unix(const char *path);
+/* The same for type 1 (SOCK_STREAM), 2 (SOCK_DGRAM) or 5 (SOCK_SEQPACKET); a leading '@' names an abstract socket. */
+int pr_connect_unix_type(const char *path, int type);
+/* Bind (and, except for SOCK_DGRAM, listen on) a new socket file with this mode.  Returns the close-on-exec socket. */
+int pr_listen_unix(const char *path, int type, unsigned int mode);
+
+/* Processes --------------------------------------------------------------------------------------------- */
+
+/* Execute `exe_fd` as "pyrunc-init <npreserve>" with an empty environment, default signals and an empty mask; stdio and
+ * the descriptors 3 .. 3+npreserve-1 are inherited, `sock` becomes 3+npreserve, close-on-exec takes the rest.
+ * Returns the pid (SIGCHLD child).  -EBADF: one of the descriptors to preserve is not open. */
+int pr_spawn_init(int exe_fd, int sock, int npreserve);
+/* Execute a host-side hook: exactly argv and envp (NULL-terminated), stdin_fd and out_fd (stdout and stderr) as stdio
+ * (-1: /dev/null), no other descriptor, default signals.  cwd NULL: unchanged.  On failure *stage says which call it
+ * was: 1 set-up, 2 chdir, 3 execve.  Returns the pid. */
+int pr_spawn_hook(const char *path, char *const argv[], char *const envp[], const char *cwd, int stdin_fd, int out_fd,
+                  int *stage);
+int pr_pidfd_open(int pid);
+int pr_pidfd_getfd(int pidfd, int target_fd);
+int pr_pidfd_send_signal(int pidfd, int sig);
+/* Wait for a child and reap it.  Returns a wait status as waitpid(2) gives it; -ETIMEDOUT, -ECHILD, -EINTR. */
+int pr_wait_pid_timeout(int pidfd, int timeout_ms);
+int pr_prlimit(int pid, int resource, uint64_t soft, uint64_t hard);
+int pr_set_child_subreaper(int on);
+
+/* Terminals --------------------------------------------------------------------------------------------- */
+
+/* out: rows, columns, x pixels, y pixels. */
+int pr_get_winsize(int fd, unsigned short out[4]);
+int pr_set_winsize(int fd, unsigned short rows, unsigned short cols);
+
+/* Device programs of cgroup v2 ---------------------------------------------------------------------------- */
+
+/* Load `ninsns` instructions of 8 bytes as BPF_PROG_TYPE_CGROUP_DEVICE; the verifier's words go to `log` on failure. */
+int pr_bpf_prog_load_device(const void *insns, int ninsns, char *log, int loglen);
+/* flags: 2 = BPF_F_ALLOW_MULTI, 4 = BPF_F_REPLACE (then replace_fd is the program to replace, else -1). */
+int pr_bpf_prog_attach(int cgroup_fd, int prog_fd, unsigned int flags, int replace_fd);
+int pr_bpf_prog_detach(int cgroup_fd, int prog_fd);
+/* Ids of the device programs attached to this very cgroup; returns how many, -ENOSPC when there are more than max. */
+int pr_bpf_prog_query(int cgroup_fd, uint32_t *ids, int max);
+int pr_bpf_prog_get_fd_by_id(uint32_t id);
+
+#endif

@@ -1,0 +1,204 @@
+/* Starting init and hooks without forking Python, and looking after processes: see shim.h.
+ *
+ * The child shares our memory until it executes (CLONE_VM | CLONE_VFORK), so nothing of a large heap is copied and
+ * nothing of Python ever runs in it.  It runs on a stack of its own and makes system calls only.
+ */
+#include "shim.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#ifndef CLOSE_RANGE_CLOEXEC
+#define CLOSE_RANGE_CLOEXEC (1U << 2)
+#endif
+#ifndef P_PIDFD
+#define P_PIDFD 3
+#endif
+
+#define CHILD_STACK 32768
+
+struct child {
+    int (*work)(struct child *c); /* ends in exec; returns errno */
+    int err;
+    int stage;
+    /* pr_spawn_init */
+    int exe_fd;
+    int sock;
+    int npreserve;
+    /* pr_spawn_hook */
+    const char *path;
+    char *const *argv;
+    char *const *envp;
+    const char *cwd;
+    int stdin_fd;
+    int out_fd;
+};
+
+/* Everything to its default: CPython and Go callers leave SIGPIPE and others ignored, and an ignored signal stays
+ * ignored across execve (SigIgn=0x1001000 was seen in containers).  The mask goes last, when no handler of ours can run in
+ * the shared memory any more. */
+static void reset_signals(void)
+{
+    struct sigaction sa = {.sa_handler = SIG_DFL};
+    for (int sig = 1; sig < NSIG; sig++)
+        (void)sigaction(sig, &sa, NULL); /* refused for KILL, STOP and the C library's own two */
+    sigset_t none;
+    sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static int child_main(void *arg)
+{
+    struct child *c = arg;
+    c->err = c->work(c);
+    _exit(127);
+}
+
+static int spawn(struct child *c)
+{
+    char stack[CHILD_STACK] __attribute__((aligned(16)));
+    sigset_t all, old;
+    sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
+    int pid = clone(child_main, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, c);
+    int err = errno;
+    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (pid < 0)
+        return -err;
+    if (c->err) {
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+            ;
+        return -c->err;
+    }
+    return pid;
+}
+
+/* init ---------------------------------------------------------------------------------------------------- */
+
+static int init_work(struct child *c)
+{
+    int target = 3 + c->npreserve;
+    char count[16];
+    char name[] = "pyrunc-init";
+    char *argv[] = {name, count, NULL};
+    char *envp[] = {NULL};
+    (void)snprintf(count, sizeof count, "%d", c->npreserve);
+    /* The image may itself have the number that the socket is to get: dup2 would close it. */
+    if (c->exe_fd <= target) {
+        c->exe_fd = fcntl(c->exe_fd, F_DUPFD_CLOEXEC, target + 1);
+        if (c->exe_fd < 0)
+            return errno;
+    }
+    if (c->sock == target ? fcntl(c->sock, F_SETFD, 0) < 0 : dup2(c->sock, target) < 0)
+        return errno;
+    for (int fd = 3; fd < target; fd++)
+        if (fcntl(fd, F_SETFD, 0) < 0)
+            return errno;
+    reset_signals();
+    syscall(SYS_execveat, c->exe_fd, "", argv, envp, AT_EMPTY_PATH);
+    return errno;
+}
+
+int pr_spawn_init(int exe_fd, int sock, int npreserve)
+{
+    struct child c = {.work = init_work, .exe_fd = exe_fd, .sock = sock, .npreserve = npreserve};
+    if (npreserve < 0 || npreserve > 1 << 20)
+        return -EINVAL;
+    return spawn(&c);
+}
+
+/* hooks --------------------------------------------------------------------------------------------------- */
+
+/* A descriptor for stdio that dup2 to 0-2 cannot run over. */
+static int stdio_source(int fd)
+{
+    if (fd < 0)
+        fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (fd >= 0 && fd <= 2)
+        fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    return fd;
+}
+
+static int hook_work(struct child *c)
+{
+    c->stage = 1;
+    int in = stdio_source(c->stdin_fd), out = stdio_source(c->out_fd);
+    if (in < 0 || out < 0 || dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(out, 2) < 0)
+        return errno;
+    if (syscall(SYS_close_range, 3U, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
+        return errno;
+    reset_signals();
+    c->stage = 2;
+    if (c->cwd && chdir(c->cwd) < 0)
+        return errno;
+    c->stage = 3;
+    execve(c->path, c->argv, c->envp);
+    return errno;
+}
+
+int pr_spawn_hook(const char *path, char *const argv[], char *const envp[], const char *cwd, int stdin_fd, int out_fd,
+                  int *stage)
+{
+    struct child c = {.work = hook_work,
+                      .path = path,
+                      .argv = argv,
+                      .envp = envp,
+                      .cwd = cwd,
+                      .stdin_fd = stdin_fd,
+                      .out_fd = out_fd};
+    int pid = spawn(&c);
+    *stage = pid < 0 ? c.stage : 0;
+    return pid;
+}
+
+/* pidfds -------------------------------------------------------------------------------------------------- */
+
+int pr_pidfd_open(int pid)
+{
+    long fd = syscall(SYS_pidfd_open, pid, 0);
+    return fd < 0 ? -errno : (int)fd;
+}
+
+int pr_pidfd_getfd(int pidfd, int target_fd)
+{
+    long fd = syscall(SYS_pidfd_getfd, pidfd, target_fd, 0);
+    return fd < 0 ? -errno : (int)fd;
+}
+
+int pr_pidfd_send_signal(int pidfd, int sig)
+{
+    return syscall(SYS_pidfd_send_signal, pidfd, sig, NULL, 0) < 0 ? -errno : 0;
+}
+
+int pr_wait_pid_timeout(int pidfd, int timeout_ms)
+{
+    struct pollfd p = {.fd = pidfd, .events = POLLIN};
+    int ready = poll(&p, 1, timeout_ms);
+    if (ready < 0)
+        return -errno;
+    if (ready == 0)
+        return -ETIMEDOUT;
+    siginfo_t info;
+    memset(&info, 0, sizeof info);
+    /* __WALL: a child that was cloned with another exit signal than SIGCHLD is ours, too. */
+    if (waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED | __WALL) < 0)
+        return -errno;
+    if (info.si_code == CLD_EXITED)
+        return (info.si_status & 0xff) << 8;
+    return (info.si_status & 0x7f) | (info.si_code == CLD_DUMPED ? 0x80 : 0);
+}
+
+int pr_prlimit(int pid, int resource, uint64_t soft, uint64_t hard)
+{
+    struct rlimit64 limit = {.rlim_cur = soft, .rlim_max = hard};
+    return prlimit64(pid, (__rlimit_resource_t)resource, &limit, NULL) < 0 ? -errno : 0;
+}

@@ -1,0 +1,330 @@
+/* Unit test of init/path.c: paths inside a hostile root filesystem.  Needs no rights; prints TAP.
+ *
+ * Usage: test_path DIR, an empty directory.  DIR/root plays the root filesystem, DIR/outside must stay empty.
+ */
+#include "../init/fsapi.h"
+
+#include <dirent.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#define SWAP_SECONDS 0.4
+
+static int tests, failed, root;
+static struct init in; /* only procfd is used */
+
+static void check(int good, const char *what, long got)
+{
+    tests++;
+    failed += !good;
+    printf("%sok %d - %s", good ? "" : "not ", tests, what);
+    printf(good ? "\n" : " (got %ld)\n", got);
+}
+
+#define EXPECT(call, want)                                                                                   \
+    do {                                                                                                     \
+        long got_ = (call);                                                                                  \
+        check(got_ == (want), #call " == " #want, got_);                                                     \
+    } while (0)
+
+/* What a descriptor is, and close it: the type bits, or the error. */
+static long kind(int fd)
+{
+    struct stat st;
+
+    if (fd < 0)
+        return fd;
+    long type = fstat(fd, &st) < 0 ? -errno : (long)(st.st_mode & S_IFMT);
+    close(fd);
+    return type;
+}
+
+/* Mode of a path below DIR (we are in it); 0 when it does not exist. */
+static long mode(const char *path)
+{
+    struct stat st;
+
+    return lstat(path, &st) < 0 ? 0 : (long)st.st_mode;
+}
+
+static int entries(const char *path)
+{
+    DIR *dir = opendir(path);
+    int n = 0;
+
+    if (!dir)
+        return -1;
+    while (readdir(dir))
+        n++;
+    closedir(dir);
+    return n;
+}
+
+static long dir_at(const char *path)
+{
+    return kind(create_in_root(root, path, 0));
+}
+
+static long file_at(const char *path)
+{
+    return kind(create_in_root(root, path, 1));
+}
+
+static void test_create(void)
+{
+    umask(077); /* of the caller: must not reach what we make */
+    EXPECT(dir_at("/a/b/c"), S_IFDIR);
+    EXPECT(mode("root/a/b"), S_IFDIR | 0755);
+    EXPECT(mode("root/a/b/c"), S_IFDIR | 0755);
+    EXPECT(file_at("a//./b/file"), S_IFREG);
+    EXPECT(mode("root/a/b/file"), S_IFREG | 0644);
+    EXPECT((long)umask(022), 077);
+    EXPECT(dir_at("/a/b/c"), S_IFDIR);
+    EXPECT(file_at("/a/b/file"), S_IFREG);
+    EXPECT(file_at("/a/b"), -EISDIR);
+    EXPECT(file_at("/"), -EISDIR);
+    EXPECT(dir_at("/a/b/file"), -ENOTDIR);
+    EXPECT(dir_at("/a/b/file/x"), -ENOTDIR);
+    EXPECT(dir_at("/"), S_IFDIR);
+    EXPECT(dir_at(""), -ENOENT);
+    EXPECT(dir_at("/new/sub/../../other/./"), S_IFDIR);
+    EXPECT(mode("root/other"), S_IFDIR | 0755);
+    EXPECT(dir_at("../../outside/x"), S_IFDIR);
+    EXPECT(mode("root/outside/x"), S_IFDIR | 0755);
+}
+
+static void test_long(void)
+{
+    char path[PATH_BUF + 10];
+
+    memset(path, 'n', sizeof(path));
+    path[NAME_MAX + 1] = 0;
+    EXPECT(dir_at(path), -ENAMETOOLONG);
+    for (size_t i = 0; i < sizeof(path) - 1; i++)
+        path[i] = i % 2 ? 'd' : '/';
+    path[sizeof(path) - 1] = 0;
+    EXPECT(dir_at(path), -ENAMETOOLONG);
+}
+
+/* Absolute and "../" links, dangling or not, in every place: always resolved inside (CVE-2019-18837). */
+static void test_links(void)
+{
+    EXPECT(symlink("/outside", "root/abs"), 0);
+    EXPECT(symlink("../../../../outside", "root/a/up"), 0);
+    EXPECT(symlink("/nowhere/deep/target", "root/dangling"), 0);
+    EXPECT(symlink("dangling", "root/second"), 0);
+    EXPECT(symlink("loop2", "root/loop1"), 0);
+    EXPECT(symlink("loop1", "root/loop2"), 0);
+    EXPECT(symlink("b/file", "root/a/tofile"), 0);
+    EXPECT(dir_at("/abs/one"), S_IFDIR);
+    EXPECT(mode("root/outside/one"), S_IFDIR | 0755);
+    EXPECT(file_at("/a/up/two"), S_IFREG);
+    EXPECT(mode("root/outside/two"), S_IFREG | 0644);
+    EXPECT(file_at("/second"), S_IFREG);
+    EXPECT(mode("root/nowhere/deep/target"), S_IFREG | 0644);
+    EXPECT(file_at("/a/tofile"), S_IFREG);
+    EXPECT(dir_at("/loop1/x"), -ELOOP);
+    EXPECT(dir_at("/missing/../loop1/x"), -ELOOP);
+    EXPECT(dir_at("/missing2/../abs/three"), S_IFDIR);
+    EXPECT(mode("root/outside/three"), S_IFDIR | 0755);
+    EXPECT(entries("outside"), 2);
+}
+
+static void make_chain(int length)
+{
+    char from[64], to[64];
+
+    for (int i = 0; i < length; i++) {
+        snprintf(from, sizeof(from), "root/chain%d", i);
+        snprintf(to, sizeof(to), "chain%d", i + 1);
+        unlink(from);
+        if (symlink(to, from) < 0)
+            perror(from);
+    }
+}
+
+static void test_chain(void)
+{
+    make_chain(40);
+    EXPECT(dir_at("chain0"), S_IFDIR);
+    EXPECT(rmdir("root/chain40"), 0);
+    make_chain(41);
+    EXPECT(dir_at("chain0"), -ELOOP);
+}
+
+static void test_plain(void)
+{
+    EXPECT(kind(open_in_root_plain(root, "/a/b/file", O_PATH)), S_IFREG);
+    EXPECT(kind(open_in_root_plain(root, "/abs", O_PATH)), -ELOOP);
+    EXPECT(kind(open_in_root_plain(root, "/a/up/x", O_PATH)), -ELOOP);
+    EXPECT(kind(create_in_root_plain(root, "/plain/dir", 0)), S_IFDIR);
+    EXPECT(kind(create_in_root_plain(root, "/abs/dir", 0)), -ELOOP);
+    EXPECT(kind(create_in_root_plain(root, "/dangling2/../abs/dir", 0)), -ELOOP);
+    EXPECT(mode("root/outside/dir"), 0);
+}
+
+/* Magic links lead out of any root; as text they are harmless. */
+static void test_magic(void)
+{
+    int AUTO_CLOSE slash = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    EXPECT(kind(open_in_root(slash, "/proc/self/root/proc", O_PATH)), -ELOOP);
+    EXPECT(kind(open_in_root(slash, "/proc/self/status", O_PATH)), S_IFREG);
+}
+
+static long parent_of(const char *path, const char *want)
+{
+    char buf[PATH_BUF];
+    const char *name = "?";
+    int fd = parent_in_root(root, path, &name, buf);
+
+    if (fd >= 0 && strcmp(name, want) != 0) {
+        printf("# name \"%s\"\n", name);
+        close(fd);
+        return -1000;
+    }
+    return kind(fd);
+}
+
+static void test_parent(void)
+{
+    EXPECT(parent_of("/dev/null", "null"), S_IFDIR);
+    EXPECT(mode("root/dev"), S_IFDIR | 0755);
+    EXPECT(parent_of("top", "top"), S_IFDIR);
+    EXPECT(parent_of("/top//", "top"), S_IFDIR);
+    EXPECT(parent_of("/abs/p/q", "q"), S_IFDIR);
+    EXPECT(mode("root/outside/p"), S_IFDIR | 0755);
+    EXPECT(parent_of("/", ""), -EINVAL);
+    EXPECT(parent_of("", ""), -EINVAL);
+    EXPECT(parent_of("/a/.", ""), -EINVAL);
+    EXPECT(parent_of("/a/..", ""), -EINVAL);
+    EXPECT(parent_of("/a/b/file/x", "x"), -ENOTDIR);
+    EXPECT(entries("outside"), 2);
+}
+
+static long proc_kind(int procfd, const char *rel)
+{
+    in.procfd = procfd;
+    return kind(open_proc(&in, rel, O_RDONLY));
+}
+
+/* T11: a write below /proc must not end anywhere else. */
+static void test_proc(void)
+{
+    char comm[16] = "";
+    int AUTO_CLOSE proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int AUTO_CLOSE sub = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    EXPECT(proc_kind(proc, "self/status"), S_IFREG);
+    EXPECT(proc_kind(proc, "self/root/etc"), -ELOOP);
+    EXPECT(proc_kind(proc, "self/exe"), -ELOOP);
+    EXPECT(proc_kind(proc, "../etc/passwd"), -EXDEV);
+    EXPECT(proc_kind(proc, "/etc/passwd"), -EXDEV);
+    EXPECT(proc_kind(proc, "self/nope"), -ENOENT);
+    EXPECT(proc_kind(sub, "status"), -EXDEV);
+    EXPECT(proc_kind(root, "a"), -EXDEV);
+    EXPECT(proc_kind(-1, "self/status"), -EBADF);
+    in.procfd = proc;
+    EXPECT(write_proc(&in, "self/comm", "renamed", 7), 0);
+    int fd = open_proc(&in, "self/comm", O_RDONLY);
+    EXPECT(read(fd, comm, sizeof(comm) - 1), 8);
+    EXPECT(strcmp(comm, "renamed\n"), 0);
+    close(fd);
+    EXPECT(write_proc(&in, "self/nope", "x", 1), -ENOENT);
+}
+
+static void test_descriptors(void)
+{
+    int AUTO_CLOSE proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int AUTO_CLOSE null = open("/dev/null", O_PATH | O_CLOEXEC);
+    int AUTO_CLOSE zero = open("/dev/zero", O_PATH | O_CLOEXEC);
+    int AUTO_CLOSE file = create_in_root(root, "/reopened", 1);
+    int AUTO_CLOSE other = create_in_root(root, "/another", 1);
+
+    in.procfd = proc;
+    EXPECT(is_chr(null, 1, 3), 1);
+    EXPECT(is_chr(zero, 1, 3), 0);
+    EXPECT(is_chr(file, 1, 3), 0);
+    EXPECT(is_chr(-1, 1, 3), -EBADF);
+    EXPECT(same_place(file, file), 1);
+    EXPECT(same_place(file, other), 0);
+    EXPECT(fs_magic(proc), MAGIC_PROC);
+    /* The name leads elsewhere now, the descriptor does not. */
+    EXPECT(rename("root/another", "root/reopened"), 0);
+    int fd = reopen_fd(&in, file, O_WRONLY);
+    EXPECT(write(fd, "x", 1), 1);
+    EXPECT(same_place(fd, file), 1);
+    close(fd);
+    EXPECT(kind(reopen_fd(&in, null, O_RDWR)), S_IFCHR);
+}
+
+/* Exchange root/race/dir and root/race/link (to ../../../outside) until killed. */
+static pid_t start_swapper(void)
+{
+    pid_t pid = fork();
+
+    if (pid != 0)
+        return pid;
+    for (;;)
+        syscall(SYS_renameat2, (long)AT_FDCWD, "root/race/dir", (long)AT_FDCWD, "root/race/link", 2L);
+}
+
+static double now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* CVE-2021-30465, CVE-2024-45310: a directory becomes a link and back while we make things below it. */
+static void test_race(void)
+{
+    char path[64], outside[PATH_MAX];
+    int made = 0, errors = 0;
+
+    EXPECT(dir_at("/race/dir"), S_IFDIR);
+    if (!realpath("outside", outside))
+        perror("realpath");
+    /* As text this path means DIR/root/DIR/outside inside the root, and the real one outside of it. */
+    EXPECT(symlink(outside, "root/race/link"), 0);
+    EXPECT(dir_at(outside), S_IFDIR);
+    pid_t pid = start_swapper();
+    for (double end = now() + SWAP_SECONDS; now() < end; made++) {
+        snprintf(path, sizeof(path), "/race/dir/%c%d/sub", made & 1 ? 'd' : 'f', made % 500);
+        long got = made & 1 ? dir_at(path) : file_at(path);
+        errors += got < 0 && got != -EAGAIN && got != -ENOTDIR && got != -ENOENT;
+    }
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    printf("# %d paths made while swapping\n", made);
+    EXPECT(made > 100, 1);
+    EXPECT(errors, 0);
+    EXPECT(entries("outside"), 2);
+    EXPECT(entries(outside), 2);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 2 || chdir(argv[1]) < 0 || mkdir("root", 0755) < 0 || mkdir("outside", 0755) < 0)
+        return 2;
+    root = open("root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int before = entries("/proc/self/fd");
+    test_create();
+    test_long();
+    test_links();
+    test_chain();
+    test_plain();
+    test_magic();
+    test_parent();
+    test_proc();
+    test_descriptors();
+    test_race();
+    EXPECT(entries("/proc/self/fd"), before);
+    printf("1..%d\n", tests);
+    return failed ? 1 : 0;
+}

@@ -1,0 +1,88 @@
+"""cgroup v2: which path a container gets, and the driver that makes, limits, watches and removes it.
+
+A driver takes paths inside the hierarchy (``/a/b``), never directories of the file system; where the hierarchy is mounted
+is its own business.  There is the cgroupfs driver (`fs2`) and ``disabled`` for hosts where cgroups cannot be used.
+"""
+
+from __future__ import annotations
+
+from pyrunc import fs
+from pyrunc.errors import ConfigError, Problem, PyruncError, show
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+
+    from pyrunc.host import HostFacts
+
+    class Driver(Protocol):
+        """What every driver can do; paths are inside the hierarchy, pointers say which field a limit came from."""
+
+        def missing(self, path: str) -> list[str]:
+            """Ancestors (and the path itself) that do not exist yet, outermost first."""
+
+        def create(self, path: str, resources: dict[str, Any], ptr: str = ...) -> int:
+            """Make the cgroup; returns a descriptor of its directory."""
+
+        def apply(self, path: str, resources: dict[str, Any], ptr: str = ...) -> None:
+            """Write the limits."""
+
+        def devices(self, cgroup_fd: int, rules: list[dict[str, Any]] | None, ptr: str = ...) -> None:
+            """Attach the device program."""
+
+        def pids(self, path: str) -> list[int]:
+            """All processes below, in our pid namespace."""
+
+        def kill(self, path: str, signal: int) -> None:
+            """Signal all of them."""
+
+        def frozen(self, path: str) -> bool:
+            """Whether the cgroup is frozen."""
+
+        def oom_kills(self, path: str) -> int:
+            """How many processes the OOM killer took."""
+
+        def remove(self, path: str, timeout: float = ..., made: list[str] | None = ...) -> None:
+            """Remove the cgroup, all below it, and of its ancestors those in ``made``."""
+
+
+MANAGERS = ("cgroupfs", "disabled")
+
+
+def path_for(config_path: str, id: str, facts: HostFacts, manager: str) -> str:
+    """The container's cgroup, absolute inside the hierarchy; "" when it gets none.
+
+    An absolute ``linux.cgroupsPath`` counts from the top of the hierarchy; a relative one, and without one the container's
+    id, from the parent of our own cgroup, as runc has it on v2.  Raises ConfigError for a path that climbs out.
+    """
+    if manager == "disabled" or not facts.cgroup2_mount:
+        return ""
+    parts = config_path.split("/")
+    if ".." in parts or "\0" in config_path:
+        raise ConfigError([Problem("/linux/cgroupsPath", 'a path without ".."', show(config_path))])
+    if config_path.count(":") == 2 and "/" not in config_path:
+        hint = "slice:prefix:name is the systemd driver's form"
+        raise ConfigError([Problem("/linux/cgroupsPath", "a path", show(config_path), hint)])
+    if config_path.startswith("/"):
+        path = fs.normpath(config_path)
+    else:
+        parent = facts.own_cgroup.rpartition("/")[0]
+        path = fs.normpath(f"{parent}/{config_path or id}")
+    if path == "/":
+        raise ConfigError([Problem("/linux/cgroupsPath", "a cgroup below the top of the hierarchy", show(config_path))])
+    return path
+
+
+def open_driver(manager: str, facts: HostFacts) -> Driver:
+    """The driver of a name.  Raises PyruncError for one that is unknown or not supported."""
+    if manager == "cgroupfs":
+        from pyrunc.cgroup.fs2 import Fs2
+
+        return Fs2(facts)
+    if manager == "disabled":
+        from pyrunc.cgroup.disabled import Disabled
+
+        return Disabled()
+    if manager == "systemd":
+        raise PyruncError("--cgroup-manager systemd: not supported yet; use cgroupfs")
+    raise PyruncError(f"--cgroup-manager {show(manager)}: expected one of {', '.join(MANAGERS)}")

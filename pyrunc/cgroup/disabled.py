@@ -1,0 +1,44 @@
+"""The driver for ``--cgroup-manager disabled``: the container stays in the caller's cgroup, and no limit can be set."""
+
+from __future__ import annotations
+
+from pyrunc.errors import ConfigError, Problem
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Disabled:
+    """Does nothing; refuses limits, because a limit that is not there is worse than an error."""
+
+    def missing(self, path: str) -> list[str]:
+        return []
+
+    def create(self, path: str, resources: dict[str, Any], ptr: str = "/linux/resources") -> int:
+        self.apply(path, resources, ptr)
+        return -1
+
+    def apply(self, path: str, resources: dict[str, Any], ptr: str = "/linux/resources") -> None:
+        asked = [key for key in resources if key != "devices" and resources[key]]
+        if asked:
+            hint = "cgroups are disabled (--cgroup-manager disabled, or no cgroup2 mount)"
+            raise ConfigError([Problem(f"{ptr}/{key}", "nothing", "a limit", hint) for key in asked])
+
+    def devices(self, cgroup_fd: int, rules: list[dict[str, Any]] | None, ptr: str = "") -> None:
+        return None
+
+    def pids(self, path: str) -> list[int]:
+        return []
+
+    def kill(self, path: str, signal: int) -> None:
+        return None
+
+    def frozen(self, path: str) -> bool:
+        return False
+
+    def oom_kills(self, path: str) -> int:
+        return 0
+
+    def remove(self, path: str, timeout: float = 0.0, made: list[str] | None = None) -> None:
+        return None

@@ -1,0 +1,235 @@
+"""Hooks that run in the runtime's namespaces: prestart, createRuntime, poststart, poststop.
+
+A hook gets exactly the arguments and the environment of config.json (nothing of ours: an empty environment must stay
+empty), the state on stdin and the bundle as working directory.  What it prints is kept to explain a failure.
+"""
+
+from __future__ import annotations
+
+import posix
+import time
+from errno import ECHILD, EINTR, ETIMEDOUT
+from posix import O_APPEND, O_CLOEXEC, O_CREAT, O_WRONLY
+from select import POLLIN, poll
+
+from pyrunc import fs, runtime
+from pyrunc.errors import PyruncError, SysError, show
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from pyrunc.log import Log
+
+TAIL = 4096  # bytes of a hook's output that an error keeps
+_TICK_MS = 500  # how often `check` is asked while a hook runs
+_KILL_WAIT_MS = 5000  # a killed hook that is stuck in the kernel is left behind
+_STAGES = {1: "dup2", 2: "chdir", 3: "execve"}
+
+
+class HookError(PyruncError):
+    """A hook failed; the text names its pointer, path, end and output."""
+
+
+def run_hooks(
+    kind: str,
+    hooks: Sequence[dict[str, Any]],
+    state: str,
+    *,
+    bundle: str,
+    log: Log,
+    fatal: bool,
+    annotations: dict[str, str] | None = None,
+    check: Callable[[], None] | None = None,
+) -> None:
+    """Run hooks of one kind in order, ``state`` (JSON) on stdin.
+
+    ``fatal``: the first failure raises PyruncError; otherwise it is a warning and the rest still runs (poststop,
+    runtime-spec lifecycle 13).  ``check`` is called while a hook runs and may raise to stop it.
+    """
+    for index, hook in enumerate(hooks):
+        pointer = f"/hooks/{kind}/{index}"
+        log.debug(f"{pointer}: running {hook['path']}")
+        try:
+            _run_one(pointer, hook, state, bundle, annotations or {}, check)
+        except PyruncError as error:
+            if fatal:
+                raise
+            log.warning(str(error))
+
+
+def _run_one(
+    pointer: str,
+    hook: dict[str, Any],
+    state: str,
+    bundle: str,
+    annotations: dict[str, str],
+    check: Callable[[], None] | None,
+) -> None:
+    where = f"{pointer} {show(hook['path'])}"
+    sinks = _open_sinks(annotations)
+    read_end, write_end = posix.pipe2(O_CLOEXEC | posix.O_NONBLOCK)
+    try:
+        posix.set_blocking(write_end, True)
+        stdin = _state_file(state)
+        try:
+            pid = _spawn(pointer, hook, bundle, stdin, write_end)
+        finally:
+            posix.close(stdin)
+            posix.close(write_end)
+        pidfd = posix.pidfd_open(pid)
+        try:
+            output = _Output(read_end, sinks)
+            status = _wait(where, hook.get("timeout"), pidfd, output, check)
+        finally:
+            posix.close(pidfd)
+    except OSError as error:
+        raise SysError(pointer, "", error.errno or 0, value=hook["path"]) from error
+    finally:
+        posix.close(read_end)
+        for sink in sinks:
+            posix.close(sink)
+    if status:
+        raise HookError(f"{where}: {_end(status)}{output.text()}")
+
+
+def _open_sinks(annotations: dict[str, str]) -> list[int]:
+    """Files that get a copy of what hooks print (crun's annotations).  Raises SysError."""
+    paths = {annotations[key] for key in ("run.oci.hooks.stdout", "run.oci.hooks.stderr") if annotations.get(key)}
+    sinks: list[int] = []
+    for path in sorted(paths):
+        try:
+            sinks.append(posix.open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | posix.O_NONBLOCK, 0o600))
+        except OSError as error:
+            for sink in sinks:
+                posix.close(sink)
+            raise SysError("/annotations/run.oci.hooks.stdout", "open", error.errno or 0, value=path) from error
+    return sinks
+
+
+def _state_file(state: str) -> int:
+    """The state as a memfd: a hook that does not read it cannot block us, and there is no EPIPE."""
+    fd = posix.memfd_create("pyrunc-state", posix.MFD_CLOEXEC)
+    try:
+        fs.write_all(fd, state.encode("ascii"))
+        posix.lseek(fd, 0, posix.SEEK_SET)
+    except OSError:
+        posix.close(fd)
+        raise
+    return fd
+
+
+def _spawn(pointer: str, hook: dict[str, Any], bundle: str, stdin: int, out: int) -> int:
+    """Start the hook; returns its pid.  Raises SysError."""
+    ffi, lib = runtime.shim()
+    keep: list[Any] = []  # cffi strings live only as long as somebody holds them
+
+    def strings(items: Sequence[str]) -> Any:
+        keep.extend(ffi.new("char[]", fs.encode(item)) for item in items)
+        return ffi.new("char *[]", [*keep[len(keep) - len(items) :], ffi.NULL])
+
+    argv, envp = strings(hook.get("args") or [hook["path"]]), strings(hook.get("env") or [])
+    stage = ffi.new("int *")
+    pid = lib.pr_spawn_hook(fs.encode(hook["path"]), argv, envp, fs.encode(bundle), stdin, out, stage)
+    if pid < 0:
+        value = bundle if stage[0] == 2 else hook["path"]
+        raise SysError(pointer, _STAGES.get(stage[0], "clone"), -pid, value=value)
+    return int(pid)
+
+
+class _Output:
+    """The last `TAIL` bytes of what a hook printed."""
+
+    __slots__ = ("fd", "open", "sinks", "tail")
+
+    def __init__(self, fd: int, sinks: list[int]) -> None:
+        self.fd, self.sinks, self.open = fd, sinks, True
+        self.tail = b""
+
+    def drain(self) -> None:
+        """Take what is there now.  Bounded: an endless writer must not keep us from watching the clock."""
+        for _ in range(64):
+            try:
+                data = posix.read(self.fd, 65536)
+            except BlockingIOError:
+                return
+            if not data:
+                self.open = False
+                return
+            self.tail = (self.tail + data)[-TAIL:]
+            for sink in self.sinks:
+                fs.ignore(fs.write_all, sink, data)
+
+    def text(self) -> str:
+        """``: `` and the output as one line; ``""`` when there was none."""
+        lines = [line.strip() for line in self.tail.decode("utf-8", "replace").splitlines()]
+        joined = " / ".join(line for line in lines if line)
+        return f": {joined}" if joined else ""
+
+
+def _wait(
+    where: str, timeout: float | None, pidfd: int, output: _Output, check: Callable[[], None] | None
+) -> int:
+    """Wait for the hook, collecting its output; returns the wait status.  Raises HookError on time-out, OSError.
+
+    The hook's end is what counts, not the end of its output: a daemon that it leaves behind may keep that open.
+    """
+    poller = poll()
+    poller.register(pidfd, POLLIN)
+    poller.register(output.fd, POLLIN)
+    deadline = time.monotonic() + timeout if timeout else None
+    try:
+        while True:
+            wait_ms = -1 if check is None else _TICK_MS
+            if deadline is not None:
+                left = int((deadline - time.monotonic()) * 1000) + 1
+                wait_ms = left if wait_ms < 0 or left < wait_ms else wait_ms
+            events = poller.poll(wait_ms if wait_ms >= 0 or deadline is None else 0)
+            ready = [fd for fd, _ in events]
+            if output.fd in ready:
+                output.drain()
+                if not output.open:
+                    poller.unregister(output.fd)
+            if pidfd in ready:
+                break
+            if deadline is not None and time.monotonic() >= deadline:
+                _kill(pidfd)
+                output.drain()
+                raise HookError(f"{where}: timed out after {timeout} s, killed{output.text()}")
+            if check is not None:
+                check()
+    except BaseException:
+        _kill(pidfd)
+        raise
+    output.drain()
+    return _reap(pidfd, -1)
+
+
+def _kill(pidfd: int) -> None:
+    """End and reap the hook, if it is still there."""
+    from _signal import SIGKILL, pidfd_send_signal
+
+    fs.ignore(pidfd_send_signal, pidfd, SIGKILL)
+    fs.ignore(_reap, pidfd, _KILL_WAIT_MS)
+
+
+def _reap(pidfd: int, timeout_ms: int) -> int:
+    """The wait status.  Raises OSError; ECHILD when the caller had SIGCHLD ignored and the kernel reaped it."""
+    _, lib = runtime.shim()
+    while True:
+        status = int(lib.pr_wait_pid_timeout(pidfd, timeout_ms))
+        if status >= 0:
+            return status
+        if status != -EINTR:
+            text = {ECHILD: "its exit status is lost", ETIMEDOUT: "it does not end"}.get(-status, "waitid")
+            raise OSError(-status, text)
+
+
+def _end(status: int) -> str:
+    """``exit status 3`` or ``killed by SIGTERM``."""
+    if posix.WIFEXITED(status):
+        return f"exit status {posix.WEXITSTATUS(status)}"
+    from pyrunc.signals import name
+
+    return f"killed by {name(posix.WTERMSIG(status))}"

@@ -1,0 +1,83 @@
+"""``--log``: one line per event, in the two shapes engines parse (features.md 1.4).
+
+containerd decodes every line of the file as JSON and reports the last one of level error, so a failing command writes
+exactly one such line, whole, in one write(2).  Engines merge stderr into what they parse, so warnings never go there.
+"""
+
+from __future__ import annotations
+
+import posix
+import time
+from posix import O_APPEND, O_CLOEXEC, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_WRONLY
+
+from pyrunc import fs
+from pyrunc.errors import SysError, printable
+from pyrunc.state import quote
+
+_STDERR = 2
+
+
+class Log:
+    """Where messages go: the file of ``--log``; without one, only ``--debug`` shows them, on stderr."""
+
+    __slots__ = ("debugging", "fd", "json", "to_file")
+
+    def __init__(self, path: str = "", format: str = "text", debug: bool = False) -> None:
+        """Open the log (0600, appending).  ``format`` is text or json.  Raises SysError."""
+        self.json = format == "json"
+        self.debugging = debug
+        self.to_file = False
+        self.fd = _STDERR
+        path = path.removeprefix("file:")  # crun's spelling
+        if path:
+            self.fd = _open(path)
+            self.to_file = True
+
+    def debug(self, text: str) -> None:
+        """For ``--debug`` only."""
+        if self.debugging:
+            self._write("debug", text)
+
+    def info(self, text: str) -> None:
+        """Worth knowing, nothing to do about it."""
+        if self.debugging or self.to_file:
+            self._write("info", text)
+
+    def warning(self, text: str) -> None:
+        """Something has no effect, or not all of it."""
+        if self.debugging or self.to_file:
+            self._write("warning", text)
+
+    def error(self, text: str) -> None:
+        """Why the command fails; into the file only: the caller says it on stderr in its own shape."""
+        if self.to_file:
+            self._write("error", text)
+
+    def _write(self, level: str, text: str) -> None:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        text = printable(text)
+        if self.json:
+            line = f'{{"level":"{level}","msg":{quote(text)},"time":"{stamp}"}}\n'
+        else:
+            escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+            line = f'time="{stamp}" level={level} msg="{escaped}"\n'
+        # A full disk must not turn a working command into a failing one, nor hide the error that is being told.
+        fs.ignore(fs.write_all, self.fd, line.encode("utf-8"))
+
+
+def _open(path: str) -> int:
+    """The descriptor to append to.  Raises SysError."""
+    # runc's own default is spelled /dev/stderr; these names are links that O_NOFOLLOW would refuse.
+    number = {"/dev/stdout": "1", "/dev/stderr": "2"}.get(path, "")
+    for prefix in ("/dev/fd/", "/proc/self/fd/"):
+        if path.startswith(prefix):
+            number = path[len(prefix) :]
+    try:
+        if number.isascii() and number.isdigit():
+            posix.fstat(int(number))
+            return int(number)
+        # O_NONBLOCK: a fifo without a reader is an error, not a hang.  It has no effect on files.
+        return posix.open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0o600)
+    except (OSError, OverflowError) as error:
+        number_of = getattr(error, "errno", None) or 9  # EBADF
+        raise SysError("--log", "open", number_of, value=path) from error

@@ -1,0 +1,103 @@
+"""Plan -> bytes: the structs of native/init/plan.h, native endian.
+
+A plan is a header, an array of fixed-size steps and a string area.  Strings and lists are pooled: 2 000 mounts have a
+handful of file system types and option lists between them.
+"""
+
+from __future__ import annotations
+
+from _struct import Struct
+
+from pyrunc.errors import PyruncError
+from pyrunc.plan.ops import ABI
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.plan import Plan
+
+MAGIC = 0x4E505250
+MAX_STEPS = 65536
+MAX_SIZE = 64 << 20
+_HEADER = Struct("=8I")
+_STEP = Struct("=HH8I4I")
+_NUMBERS = tuple((0,) * (8 - used) for used in range(9))  # what fills up the slots that an op does not use
+_STRINGS = tuple((0,) * (4 - used) for used in range(5))
+_NUL = "a string in config.json contains a NUL byte"
+
+
+class Pool:
+    """The string area under construction; ``base`` is its offset in the plan, which blobs are aligned against."""
+
+    __slots__ = ("base", "blobs", "chunks", "known", "lists", "size")
+
+    def __init__(self, base: int) -> None:
+        self.base = base
+        self.chunks = [b"\0"]  # offset 0 is the empty string, and the area begins with a NUL
+        self.size = 1
+        self.known: dict[str, int] = {"": 0}
+        self.lists: dict[str, int] = {}
+        self.blobs: dict[bytes, int] = {b"": 0}
+
+    def add(self, value: object) -> int:
+        """Offset of a string, a list of strings or a blob, stored once."""
+        if isinstance(value, bytes):
+            return self.add_blob(value)
+        if isinstance(value, list):
+            return self.add_list(value)
+        text = str(value)
+        offset = self.known.get(text)
+        if offset is None:
+            if "\0" in text:
+                raise PyruncError(_NUL)
+            offset = self.known[text] = self.append(text + "\0")
+        return offset
+
+    def add_list(self, value: list[str]) -> int:
+        """Offset of a list: its strings, each with a NUL behind it."""
+        if not value:
+            return 0
+        text = "\0".join(value) + "\0"
+        if text.count("\0") != len(value):
+            raise PyruncError(_NUL)  # it would be an item more for init
+        offset = self.lists.get(text)
+        if offset is None:
+            offset = self.lists[text] = self.append(text)
+        return offset
+
+    def append(self, text: str) -> int:
+        """Put text at the end; returns where that was."""
+        offset = self.size
+        # surrogateescape: paths of the bundle come from argv, which need not be UTF-8
+        data = text.encode("utf-8", "surrogateescape")
+        self.chunks.append(data)
+        self.size += len(data)
+        return offset
+
+    def add_blob(self, value: bytes) -> int:
+        """Offset of a blob, 8-aligned from the start of the plan: init hands it to the kernel where it lies."""
+        offset = self.blobs.get(value)
+        if offset is None:
+            padding = -(self.base + self.size) % 8
+            offset = self.blobs[value] = self.size + padding
+            self.chunks += (b"\0" * padding, value, b"\0")
+            self.size = offset + len(value) + 1
+        return offset
+
+
+def encode(plan: Plan) -> bytes:
+    """The whole plan.  Raises PyruncError for a NUL inside a string, or a plan beyond the limits of plan.h."""
+    steps = plan.steps
+    if len(steps) > MAX_STEPS:
+        raise PyruncError(f"config.json makes a plan of {len(steps)} steps, more than {MAX_STEPS}")
+    base = _HEADER.size + _STEP.size * len(steps)
+    pool = Pool(base)
+    add, known, pack = pool.add, pool.known, _STEP.pack
+    packed = []
+    for op, policy, numbers, strings in steps:
+        offsets = [known[item] if type(item) is str and item in known else add(item) for item in strings]
+        packed.append(pack(op, policy, *numbers, *_NUMBERS[len(numbers)], *offsets, *_STRINGS[len(offsets)]))
+    size = base + pool.size
+    if size > MAX_SIZE:
+        raise PyruncError(f"config.json makes a plan of {size} bytes, more than {MAX_SIZE}")
+    header = _HEADER.pack(MAGIC, ABI, size, len(steps), 1 + len(plan.fds), plan.npreserve, base, 0)
+    return b"".join((header, *packed, *pool.chunks))

@@ -1,0 +1,111 @@
+"""A failed step in the words of config.json.  Loaded on failure only.
+
+init reports the index of a step, the argument at fault and the item of a list; the plan knows where each came from.
+After `create` has ended only `Plan.late_origins` is left of the plan, as state.json has kept it.
+"""
+
+from __future__ import annotations
+
+from errno import EACCES, ENOENT
+
+from pyrunc.errors import SysError
+from pyrunc.plan.ops import OPS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from pyrunc.handshake import Record
+    from pyrunc.plan import Plan
+
+_ARGS = {name: args for name, _, args, _ in OPS.values()}
+# Whose other string argument makes the message clearer: the mount's destination.
+_CONTEXT = {"MOUNT": 2}
+
+
+class Fault:
+    """Where a step failed: JSON pointer (or what else it came from), the value there, and what it was about."""
+
+    __slots__ = ("context", "op", "value", "where")
+
+    def __init__(self, where: str, value: str | None, context: str, op: str) -> None:
+        self.where, self.value, self.context, self.op = where, value, context, op
+
+
+def describe(source: Plan | Sequence[Sequence[Any]], record: Record) -> Fault:
+    """Say where ``record.step`` comes from; ``source`` is the plan, or what `Plan.late_origins` returned.
+
+    ``record.arg`` is a string slot plus 1 (0: none in particular), ``record.item`` the index into a list argument.  A
+    step that is not known gives ``where`` "init" and no value.
+    """
+    origin, op, strings = _find(source, record.step)
+    if not op:
+        return Fault(origin, None, "", "")
+    named = [arg for arg in _ARGS[op] if arg[4] >= 0]
+    # Nothing in particular: a step with one string is about that string, when its origin says so itself.
+    wanted = record.arg - 1
+    if wanted < 0 and len(named) == 1 and not named[0][2]:
+        wanted = named[0][4]
+    where, value, context = origin, None, ""
+    for _, _, suffix, _, slot in named:
+        if slot == wanted:
+            value = _item(strings[slot], record.item)
+            if suffix and origin.startswith("/"):  # "(default device)" has no fields
+                where = f"{origin}/{suffix}"
+    around = _CONTEXT.get(op, -1)
+    if around >= 0 and around != wanted:
+        context = str(strings[around])
+    return Fault(where, value, context, op)
+
+
+def _find(source: Plan | Sequence[Sequence[Any]], step: int) -> tuple[str, str, Sequence[object]]:
+    """Origin, op name and string arguments of a step; ("init", "", ()) when there is no such step."""
+    if hasattr(source, "steps"):
+        plan: Any = source
+        if step < len(plan.steps):
+            op, _, _, strings = plan.steps[step]
+            return plan.origins[step], OPS[op][0], strings
+        return "init", "", ()
+    for index, origin, name, strings in source:
+        if index == step:
+            return str(origin), str(name), strings
+    return "init", "", ()
+
+
+def _item(value: object, index: int) -> str | None:
+    """The string at fault: of a list the item, of a blob nothing."""
+    if isinstance(value, list):
+        return str(value[index]) if index < len(value) else None
+    return None if isinstance(value, bytes) else str(value)
+
+
+def error(source: Plan | Sequence[Sequence[Any]], record: Record) -> SysError:
+    """The exception for a FAIL or WARN record, with a hint where there is one."""
+    from pyrunc import hints
+
+    fault = describe(source, record)
+    return SysError(
+        fault.where,
+        record.call,
+        record.err,
+        value=fault.value,
+        context=fault.context,
+        detail=record.detail or _program_words(fault, record.err),
+        hint=hints.find(fault.op, record.err),
+    )
+
+
+def saved_error(late: Sequence[Sequence[Any]], record: Record) -> SysError:
+    """`error` for a container whose creator has ended: ``late`` is what `Plan.late_origins` returned then."""
+    return error(late, record)
+
+
+def _program_words(fault: Fault, number: int) -> str:
+    """The program could not be found or executed: words that podman and containerd match to exit with 127 or 126."""
+    if fault.op not in ("FIND_EXE", "EXECVE"):
+        return ""
+    if number == ENOENT:
+        by_name = fault.op == "FIND_EXE" and fault.value is not None and "/" not in fault.value
+        return "executable file not found in $PATH" if by_name else "no such file or directory"
+    return "permission denied" if number == EACCES else ""

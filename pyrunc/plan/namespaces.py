@@ -1,0 +1,104 @@
+"""linux.namespaces, and the settings that live in one: hostname, domain name, sysctls.
+
+The ENTER section is here: what the spawned process does in the caller's namespaces until it has become pid 1.
+"""
+
+from __future__ import annotations
+
+from pyrunc.plan import NO_SLOT
+from pyrunc.plan.ops import P_CLONE_INIT_IN_CGROUP
+from pyrunc.spec.names import escape, sysctl_path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.plan import Plan
+    from pyrunc.plan.compile import Options
+
+# clone(2) flags by the runtime-spec's names (config-linux.md, Namespaces)
+CLONE_FLAGS = {
+    "time": 0x00000080,
+    "mount": 0x00020000,
+    "cgroup": 0x02000000,
+    "uts": 0x04000000,
+    "ipc": 0x08000000,
+    "user": 0x10000000,
+    "pid": 0x20000000,
+    "network": 0x40000000,
+}
+# setns order: the user namespace first, because it grants the right to join the others; the mount namespace last,
+# because what is looked up by path is looked up in the mount namespace of the moment.
+_JOIN_RANK = {"user": 0, "mount": 2}
+
+
+class Namespaces:
+    """linux.namespaces sorted into new and joined ones."""
+
+    __slots__ = ("joined", "new", "pointers")
+
+    def __init__(self, linux: dict[str, Any]) -> None:
+        self.new = 0  # CLONE_NEW* of the namespaces to make
+        self.joined: list[tuple[str, str]] = []  # (type, path) in config order
+        self.pointers: dict[str, str] = {}  # type -> JSON pointer of its entry
+        for index, entry in enumerate(linux.get("namespaces") or ()):
+            kind, path = entry["type"], entry.get("path")
+            self.pointers[kind] = f"/linux/namespaces/{index}"
+            if path:
+                self.joined.append((kind, path))
+            else:
+                self.new |= CLONE_FLAGS[kind]
+
+    def has(self, kind: str) -> bool:
+        """Whether the container has a namespace of this type that is not simply the caller's."""
+        return kind in self.pointers
+
+    def is_new(self, kind: str) -> bool:
+        """Whether the container gets a new namespace of this type."""
+        return bool(self.new & CLONE_FLAGS[kind])
+
+
+def enter(plan: Plan, process: dict[str, Any], spaces: Namespaces) -> None:
+    """ENTER: from the spawned process to the container's first."""
+    score = process.get("oomScoreAdj")
+    if score is not None:
+        # Before DUMPABLE, which makes the file root-only; not touched when the field is absent (config.md).
+        plan.oom_score("/process/oomScoreAdj", value=score)
+    plan.dumpable("(default)", value=0)
+    for kind, path in sorted(spaces.joined, key=_join_rank):
+        pointer = spaces.pointers[kind]
+        plan.join_ns(pointer, fd=plan.fd("ns", path, pointer), nstype=CLONE_FLAGS[kind], path=path)
+    # The cgroup namespace is made by pid 1 inside the final cgroup: its root is its maker's (cgroup_namespaces(7)).
+    flags = spaces.new & ~(CLONE_FLAGS["cgroup"] | CLONE_FLAGS["user"])
+    if flags:
+        plan.unshare("/linux/namespaces", flags=flags)
+    if plan.cgroup_path:
+        slot = plan.fd("cgroup", plan.cgroup_path, "/linux/cgroupsPath")
+        plan.clone_init("/linux/cgroupsPath", policy=P_CLONE_INIT_IN_CGROUP, cgroup_fd=slot)
+    else:
+        plan.clone_init("(default)", cgroup_fd=NO_SLOT)
+
+
+def _join_rank(entry: tuple[str, str]) -> int:
+    return _JOIN_RANK.get(entry[0], 1)
+
+
+def set_up(plan: Plan, spaces: Namespaces, options: Options) -> None:
+    """The first steps of pid 1."""
+    plan.setsid("(default)")
+    if not options.no_new_keyring:
+        plan.keyring("(default)", name=f"_ses.{options.id}")
+    if spaces.is_new("cgroup"):
+        plan.unshare_cgroup(spaces.pointers["cgroup"])
+    if spaces.is_new("network"):
+        plan.lo_up(spaces.pointers["network"])
+
+
+def names_and_sysctls(plan: Plan, config: dict[str, Any], linux: dict[str, Any]) -> None:
+    """Host name, domain name and kernel parameters; before read-only paths, which usually cover /proc/sys."""
+    if config.get("hostname"):
+        plan.hostname("/hostname", name=config["hostname"])
+    if config.get("domainname"):
+        plan.domainname("/domainname", name=config["domainname"])
+    for key, value in (linux.get("sysctl") or {}).items():
+        plan.sysctl(f"/linux/sysctl/{escape(key)}", key=sysctl_path(key), value=value)

@@ -1,0 +1,302 @@
+"""A plan for people (`pyrunc plan`) and for programs (`pyrunc plan --json`).  Not on any hot path."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pyrunc.plan import NO_SLOT, Plan, mounts, namespaces, ops, process, security
+from pyrunc.spec.names import CAPABILITIES, RLIMITS
+
+WIDTH = 76  # of the arguments column: a longer one pushes its own origin to the right, not everybody's
+_ATTRIBUTES = (
+    (mounts.RDONLY, "ro", "rw"),
+    (mounts.NOSUID, "nosuid", "suid"),
+    (mounts.NODEV, "nodev", "dev"),
+    (mounts.NOEXEC, "noexec", "exec"),
+    (mounts.NODIRATIME, "nodiratime", "diratime"),
+    (mounts.NOSYMFOLLOW, "nosymfollow", "symfollow"),
+)
+_ATIMES = {mounts.RELATIME: "relatime", mounts.NOATIME: "noatime", mounts.STRICTATIME: "strictatime"}
+_PROPAGATIONS = {value: name for name, value in mounts.PROPAGATIONS.items()}
+# Shown as sb:ro and so on: options of the filesystem that look like options of the mount.
+_SUPER_FLAGS = ("ro", "rw", "sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand")
+_DEVICE_LETTERS = {0o020000: "c", 0o060000: "b", 0o010000: "p"}
+_INFINITY = 0xFFFFFFFFFFFFFFFF
+# After which step launch runs the hooks of a kind, in this order.
+_SYNC_HOOKS = {ops.OP_SYNC_MOUNTED: ("prestart", "createRuntime"), ops.OP_EXECVE: ("poststart",)}
+
+Args = Mapping[str, Any]
+
+
+def text(plan: Plan, config: Mapping[str, Any] | None = None) -> str:
+    """The numbered listing, one step a line: number, section, op, arguments, and the field it came from.
+
+    With ``config`` the limits of the cgroup are listed too.  Ends with a newline.
+    """
+    rows = [row for index in range(len(plan.steps)) for row in _step_rows(plan, index)]
+    section = max(len(row[1]) for row in rows)
+    op = max(len(row[2]) for row in rows)
+    args = min(WIDTH, max(len(row[3]) for row in rows))
+    lines = [f"{n:>4} {sec:<{section}} {name:<{op}} {arg:<{args}}  {origin}" for n, sec, name, arg, origin in rows]
+    return "\n".join(lines + _outside(plan, config)) + "\n"
+
+
+def as_json(plan: Plan, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The same as JSON-ready objects, every argument by its name; blobs in hexadecimal, unused slots null."""
+    steps = []
+    for index, (op, policy, _, _) in enumerate(plan.steps):
+        name, _, _, bits = ops.OPS[op]
+        steps.append(
+            {
+                "step": index + 1,
+                "section": _section(plan, index),
+                "op": name,
+                "args": {key: _json_value(value) for key, value in arguments(plan, index).items()},
+                "policy": [bit for shift, bit in enumerate(bits) if policy >> shift & 1],
+                "origin": plan.origins[index],
+            }
+        )
+    return {
+        "abi": ops.ABI,
+        "steps": steps,
+        "descriptors": [
+            {"slot": slot, "kind": kind, "value": value, "origin": origin}
+            for slot, (kind, value, origin) in enumerate(plan.fds, 1)
+        ],
+        "preservedDescriptors": plan.npreserve,
+        "rlimits": [
+            {"type": RLIMITS[number], "soft": soft, "hard": hard, "origin": origin}
+            for number, soft, hard, origin in plan.rlimits
+        ],
+        "cgroup": {"path": plan.cgroup_path, "resources": _resources(config)},
+        "hooks": plan.hooks,
+        "warnings": plan.warnings,
+    }
+
+
+def _section(plan: Plan, index: int) -> str:
+    """The section of a step; plan.def has HOOK in SETUP, where most are, but startContainer hooks come after start."""
+    op = plan.steps[index][0]
+    late = op == ops.OP_HOOK and any(step[0] == ops.OP_WAIT_START for step in plan.steps[:index])
+    return "RUN" if late else ops.OPS[op][1]
+
+
+def arguments(plan: Plan, index: int) -> dict[str, Any]:
+    """Arguments of one step by name: ints, strings, lists of strings, bytes."""
+    op, _, numbers, strings = plan.steps[index]
+    found: dict[str, Any] = {}
+    for name, kind, _, number, string in ops.OPS[op][2]:
+        if string >= 0:
+            found[name] = strings[string]
+        elif kind == "u64":
+            found[name] = numbers[number] | numbers[number + 1] << 32
+        elif kind == "i32":
+            found[name] = numbers[number] - (1 << 32 if numbers[number] >> 31 else 0)
+        else:
+            found[name] = numbers[number]
+    return found
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    return None if value == NO_SLOT else value
+
+
+# -- the listing ----------------------------------------------------------------------------------------------
+
+
+def _step_rows(plan: Plan, index: int) -> Iterable[tuple[str, str, str, str, str]]:
+    op, policy, _, _ = plan.steps[index]
+    name, _, _, bits = ops.OPS[op]
+    section = _section(plan, index)
+    words = _FORMATS.get(name, _generic)(arguments(plan, index))
+    flags = " ".join(f"[{bit.lower().replace('_', '-')}]" for shift, bit in enumerate(bits) if policy >> shift & 1)
+    yield str(index + 1), section, name, " ".join(part for part in (words, flags) if part), plan.origins[index]
+    for kind in _SYNC_HOOKS.get(op, ()):
+        for number, hook in enumerate(plan.hooks.get(kind, ())):
+            yield "", "host", kind, _host_hook(hook), f"/hooks/{kind}/{number}"
+
+
+def _host_hook(hook: Mapping[str, Any]) -> str:
+    words = [_command([hook["path"], *(hook.get("args") or [])[1:]])]
+    if hook.get("timeout"):
+        words.append(f"timeout={hook['timeout']}s")
+    if hook.get("env"):
+        words.append("env: " + _command(hook["env"]))
+    return "  ".join(words)
+
+
+def _outside(plan: Plan, config: Mapping[str, Any] | None) -> list[str]:
+    """What the host side does: descriptors, cgroup, limits, hooks that come after the program."""
+    lines = [""]
+    for slot, (kind, value, origin) in enumerate(plan.fds, 1):
+        lines.append(" ".join(("descriptor", str(slot), kind, value)).rstrip() + f"  {origin}")
+    if plan.npreserve:
+        lines.append(f"descriptors 3 to {2 + plan.npreserve} are passed on")
+    lines.append(f"cgroup {plan.cgroup_path or 'none of its own'}")
+    for name, limits in _resources(config).items():
+        lines.append(f"  limit {name} {json.dumps(limits, sort_keys=True)}  /linux/resources/{name}")
+    for number, soft, hard, origin in plan.rlimits:
+        lines.append(f"rlimit {RLIMITS[number]} soft={_limit(soft)} hard={_limit(hard)}  {origin}")
+    for index, hook in enumerate(plan.hooks.get("poststop", ())):
+        lines.append(f"hook poststop {_host_hook(hook)}  /hooks/poststop/{index}")
+    return lines + [f"warning {warning}" for warning in plan.warnings]
+
+
+def _resources(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    return dict(((config or {}).get("linux") or {}).get("resources") or {})
+
+
+def _limit(value: int) -> str:
+    return "unlimited" if value == _INFINITY else str(value)
+
+
+def _quoted(word: str) -> str:
+    plain = word and word.isprintable() and not any(c in word for c in " \"'\\$`")
+    return word if plain else json.dumps(word)
+
+
+def _command(words: Iterable[str]) -> str:
+    return " ".join(_quoted(word) for word in words)
+
+
+def _generic(args: Args) -> str:
+    """Strings as they are, numbers with their names."""
+    parts = []
+    for name, value in args.items():
+        if isinstance(value, list):
+            parts.append(_command(value))
+        else:
+            parts.append(_quoted(value) if isinstance(value, str) else f"{name}={value}")
+    return " ".join(parts)
+
+
+def _flag_names(flags: int) -> str:
+    return " ".join(name for name, bit in namespaces.CLONE_FLAGS.items() if flags & bit)
+
+
+def _slot(number: int) -> str:
+    return "none" if number == NO_SLOT else f"descriptor {number}"
+
+
+def _attributes(on: int, off: int, prefix: str) -> list[str]:
+    words = [prefix + yes for bit, yes, _ in _ATTRIBUTES if on & bit]
+    words += [prefix + no for bit, _, no in _ATTRIBUTES if off & bit & ~on]
+    field = on & mounts.ATIME_FIELD
+    if field or off & mounts.ATIME_FIELD:
+        words.append(prefix + _ATIMES[field])
+    return words
+
+
+def _propagations(packed: int) -> list[str]:
+    words = []
+    while packed:
+        words.append(_PROPAGATIONS[packed & 0xF])
+        packed >>= 4
+    return words
+
+
+def _mount(args: Args) -> str:
+    source = args["source"]
+    if args["fstype"] and args["fstype"] != source:
+        source = f"{args['fstype']} {_quoted(source)}" if source else args["fstype"]
+    else:
+        source = _quoted(source)
+    words = _attributes(args["attr_set"], args["attr_clr"], "") + _attributes(args["rec_set"], args["rec_clr"], "r")
+    words += _propagations(args["propagation"])
+    words += [f"sb:{item}" if item in _SUPER_FLAGS else _quoted(item) for item in args["data"]]
+    return "  ".join(part for part in (f"{source} -> {_quoted(args['dest'])}", " ".join(words)) if part)
+
+
+def _dev_node(args: Args) -> str:
+    letter = _DEVICE_LETTERS[args["kind"]]
+    numbers = "" if letter == "p" else f" {args['major']}:{args['minor']}"
+    owner = f" {args['uid']}:{args['gid']}" if args["uid"] or args["gid"] else ""
+    return f"{_quoted(args['path'])} {letter}{numbers} {args['mode']:04o}{owner}"
+
+
+def _hook(args: Args) -> str:
+    words = [_command([args["path"], *args["args"][1:]])]
+    if args["args"][0] != args["path"]:
+        words.append("as " + _quoted(args["args"][0]))
+    if args["timeout_ms"]:
+        words.append(f"timeout={args['timeout_ms'] // 1000}s")
+    if args["env"]:
+        words.append("env: " + _command(args["env"]))
+    return "  ".join(words)
+
+
+def _console(args: Args) -> str:
+    size = f"  {args['rows']} rows {args['cols']} columns" if args["rows"] or args["cols"] else ""
+    return f"socket in {_slot(args['fd'])}  owner {args['uid']}:{args['gid']}{size}"
+
+
+def _seccomp(args: Args) -> str:
+    names = [name[20:].lower() for name, bit in security.SECCOMP_FLAGS.items() if args["flags"] & bit]
+    size = f"{len(args['filter']) // 8} instructions" if args["filter"] else "filter"
+    return " ".join([size, *names])
+
+
+def _caps(mask: int) -> str:
+    if not mask:
+        return "none"
+    if mask == (1 << len(CAPABILITIES)) - 1:
+        return "all"
+    return security.cap_names(mask).replace("CAP_", "").replace(",", "").lower()
+
+
+def _cap_sets(args: Args) -> str:
+    """Sets with equal content share a line part."""
+    groups: dict[int, list[str]] = {}
+    for name in ("effective", "permitted", "inheritable", "ambient"):
+        groups.setdefault(args[name], []).append(name)
+    return "  ".join(f"{'+'.join(names)}: {_caps(mask)}" for mask, names in groups.items())
+
+
+def _gids(args: Args) -> str:
+    gids = struct.unpack(f"={len(args['gids']) // 4}I", args["gids"])
+    return " ".join(map(str, gids)) or "none"
+
+
+def _personality(args: Args) -> str:
+    return next(name for name, value in process.PERSONALITIES.items() if value == args["persona"])
+
+
+def _wait_start(args: Args) -> str:
+    if args["start_fd"] == NO_SLOT:
+        return ""
+    return f"start in {_slot(args['start_fd'])}, errors in {_slot(args['error_fd'])}"
+
+
+_FORMATS: dict[str, Callable[[Args], str]] = {
+    "OOM_SCORE": lambda a: str(a["value"]),
+    "DUMPABLE": lambda a: str(a["value"]),
+    "JOIN_NS": lambda a: f"{_flag_names(a['nstype'])} {_quoted(a['path'])} in {_slot(a['fd'])}",
+    "UNSHARE": lambda a: _flag_names(a["flags"]),
+    "CLONE_INIT": lambda a: "" if a["cgroup_fd"] == NO_SLOT else f"cgroup in {_slot(a['cgroup_fd'])}",
+    "PROPAGATION": lambda a: " ".join(_propagations(a["propagation"])),
+    "ROOT_PROPAGATION": lambda a: " ".join(_propagations(a["propagation"])),
+    "MOUNT": _mount,
+    "REMOUNT_RO": lambda a: _quoted(a["dest"]),
+    "DEV_NODE": _dev_node,
+    "DEV_LINK": lambda a: f"{a['path']} -> {a['target']}",
+    "HOOK": _hook,
+    "CONSOLE": _console,
+    "SYSCTL": lambda a: f"{a['key']} = {_quoted(a['value'])}",
+    "PERSONALITY": _personality,
+    "UMASK": lambda a: f"{a['mask']:04o}",
+    "STDIO_OWNER": lambda a: f"{a['uid']}:{a['gid']}",
+    "FIND_HOME": lambda a: f"of uid {a['uid']}",
+    "SECCOMP": _seccomp,
+    "CAP_BOUND": lambda a: _caps(a["mask"]),
+    "GROUPS": _gids,
+    "SET_IDS": lambda a: f"{a['uid']}:{a['gid']}",
+    "CAPS": _cap_sets,
+    "FIND_EXE": lambda a: f"{_quoted(a['file'])} in {_quoted(a['path'])}",
+    "WAIT_START": _wait_start,
+    "EXECVE": lambda a: "  env: ".join(part for part in (_command(a["args"]), _command(a["env"])) if part),
+}

@@ -1,0 +1,75 @@
+"""What differs between our launcher and a plain interpreter, in one place.
+
+Inside the launcher (native/launcher) the interpreter stands in its *core* phase: builtin and frozen modules import, nothing
+else does (docs/adr/0006-core-phase.md).  Under ``python -m pyrunc`` and pytest each function here is a plain import.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+    from typing import Any
+
+FROZEN = "_pyrunc_launcher" in sys.builtin_module_names  # inside the launcher
+_launcher: ModuleType | None = None
+if FROZEN:
+    import _pyrunc_launcher as _launcher
+
+
+def core_phase() -> bool:
+    """Whether the interpreter is still in its core phase: no ``os``, no codecs, no ``sys.stdout``."""
+    return _launcher is not None and _launcher.in_core()
+
+
+def full() -> None:
+    """Complete the interpreter, so that the standard library can be imported.  2 ms the first time, then nothing.
+
+    The directory that pyrunc is installed in (pyroute2, prctl) comes after the standard library, and stays out when others than
+    its owner could write to it.  Raises ImportError when the standard library itself is gone.
+    """
+    if _launcher is None or not _launcher.in_core():
+        return
+    _launcher.complete()
+    try:
+        sys.path.append(_launcher.package_parent())
+    except ImportError:
+        pass  # what needs it fails with its own ImportError; most callers want the standard library
+
+
+def shim() -> tuple[Any, Any]:
+    """``(ffi, lib)`` of the cffi extension (pyrunc/_shim.pyi).  Raises ImportError."""
+    from pyrunc._shim import ffi, lib
+
+    return ffi, lib
+
+
+def json_scanner() -> Callable[[Any], Callable[[str, int], tuple[Any, int]]]:
+    """``_json.make_scanner``, the C scanner under the json module, without importing json (0.2 ms instead of 6).
+
+    It takes a context with the attributes strict, object_hook, object_pairs_hook, parse_float, parse_int, parse_constant
+    and returns ``scan(text, index) -> (value, end)``.  Malformed input makes it raise StopIteration, SystemError or ImportError
+    (in the core phase it cannot import json.decoder for its own error): parse again with json after `full`.
+    Raises ImportError where the interpreter has no C scanner; the caller falls back to json.
+    """
+    if core_phase() and "_json" not in sys.modules:
+        assert _launcher is not None
+        _launcher.extension("_json")
+    from _json import make_scanner
+
+    return make_scanner  # type: ignore[no-any-return]
+
+
+def init_image() -> Any:
+    """The container-side program as a bytes-like object: no file is read inside the launcher.
+
+    Raises OSError when the package was not built (``make build``).
+    """
+    if _launcher is not None:
+        return _launcher.init_image()
+    from pyrunc import fs
+
+    return fs.read_file(__file__.rpartition("/")[0] + "/_init")

@@ -1,0 +1,81 @@
+"""What the rules write to, and how a value is shown in a message."""
+
+from __future__ import annotations
+
+from pyrunc.errors import Problem, show
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, Protocol
+
+    class Facts(Protocol):
+        """The facts of a host that validation looks at (pyrunc/host.py has them)."""
+
+        apparmor: bool
+        selinux: bool
+        cap_last: int
+
+
+class Nothing:
+    """The value of a field that is not there."""
+
+    __slots__ = ()
+
+
+NOTHING = Nothing()
+
+
+class Report:
+    """Problems and warnings found so far, and what several rules need to know about the config."""
+
+    __slots__ = ("facts", "namespaces", "problems", "warnings")
+
+    def __init__(self, facts: Facts | None = None) -> None:
+        self.facts = facts
+        self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
+        self.namespaces: dict[str, str] = {}  # type -> path, "" for a new one
+
+    def bad(self, pointer: str, expected: str, value: Any = NOTHING, hint: str = "") -> None:
+        """Record an error."""
+        self.problems.append(Problem(pointer, expected, describe(value), hint))
+
+    def warn(self, pointer: str, expected: str, value: Any = NOTHING, hint: str = "") -> None:
+        """Record something that is carried out differently from what the config says, or not at all."""
+        self.warnings.append(Problem(pointer, expected, describe(value), hint))
+
+    def later(self, pointer: str, value: Any) -> None:
+        """Record a field that this version does not carry out; ignoring it would be a weaker container."""
+        self.problems.append(Problem(pointer, "nothing here", describe(value), "not supported yet"))
+
+
+def describe(value: Any) -> str:
+    """A value with its JSON type: ``number 7``, ``string "x"``."""
+    kind = type(value)
+    if value is NOTHING:
+        return "nothing"
+    if value is None:
+        return "null"
+    if kind is bool:
+        return "boolean true" if value else "boolean false"
+    if kind is str:
+        return "string " + show(value)
+    if kind is int or kind is float:
+        return "number " + show(value)
+    if kind is list:
+        return f"an array of {len(value)}" if value else "an empty array"
+    return "an object"
+
+
+def numbered(items: Any, pointer: str) -> Iterator[tuple[str, Any]]:
+    """(pointer, item) of each item of an array that may be absent; items of a wrong type are left out (see prune)."""
+    if items:
+        for index, item in enumerate(items):
+            if item is not None:
+                yield f"{pointer}/{index}", item
+
+
+def section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """An object inside an object; empty when it is not there."""
+    return config.get(name) or {}

@@ -1,0 +1,204 @@
+"""Rules for `linux` (except `resources`), and for the hostname, which needs one of its namespaces."""
+
+from __future__ import annotations
+
+from pyrunc.spec.names import escape, sysctl_path
+from pyrunc.spec.report import NOTHING, numbered, section
+from pyrunc.spec.rules_process import absolute
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.spec.report import Report
+
+HOST_NAME_MAX = 64  # __NEW_UTS_LEN
+
+# What is namespaced below /proc/sys, and by which namespace; everything else would change the host (CVE-2022-0811).
+# user/* belongs to the user namespace.
+IPC_SYSCTLS = (
+    "kernel/msgmax",
+    "kernel/msgmnb",
+    "kernel/msgmni",
+    "kernel/sem",
+    "kernel/shmall",
+    "kernel/shmmax",
+    "kernel/shmmni",
+    "kernel/shm_rmid_forced",
+)
+
+ERRNO_MAX = 4095  # MAX_ERRNO: the kernel cuts larger ones down to it
+TRACE_MAX = 0xFFFF  # SECCOMP_RET_DATA
+
+
+def namespaces(config: dict[str, Any], report: Report) -> None:
+    """Each type once; fills ``report.namespaces`` for the other rules."""
+    for pointer, entry in numbered(section(config, "linux").get("namespaces"), "/linux/namespaces"):
+        kind = entry.get("type")
+        if kind is None:
+            continue
+        if kind in report.namespaces:
+            report.bad(f"{pointer}/type", "each namespace type once", kind)
+            continue
+        path = entry.get("path", "")
+        report.namespaces[kind] = path
+        if path:
+            absolute(path, f"{pointer}/path", report)
+        if kind == "user":
+            report.later(pointer, kind)
+
+
+def check(config: dict[str, Any], report: Report) -> None:
+    """All rules of `linux` but those of namespaces and resources."""
+    names(config, report)
+    linux = config.get("linux")
+    if linux is None:
+        return
+    unsupported(linux, report)
+    sysctls(linux, report)
+    devices(linux, report)
+    hidden_paths(config, linux, report)
+    cgroup_path(linux, report)
+    if section(linux, "personality").get("flags"):
+        report.bad("/linux/personality/flags", "no flags (the specification has none)", linux["personality"]["flags"])
+    if linux.get("mountLabel") and report.facts is not None and not report.facts.selinux:
+        report.warn("/linux/mountLabel", "no label on a host without SELinux", linux["mountLabel"], "ignored")
+    if "seccomp" in linux:
+        seccomp(linux["seccomp"], "/linux/seccomp", report)
+
+
+def names(config: dict[str, Any], report: Report) -> None:
+    """hostname and domainname, which without a uts namespace would be the host's."""
+    for field in ("hostname", "domainname"):
+        value = config.get(field)
+        if not value:
+            continue
+        if "uts" not in report.namespaces:
+            report.bad(f"/{field}", "no name without a uts namespace of the container", value)
+        if len(value.encode("utf-8")) > HOST_NAME_MAX:
+            report.bad(f"/{field}", f"at most {HOST_NAME_MAX} bytes", value)
+
+
+def unsupported(linux: dict[str, Any], report: Report) -> None:
+    """Fields that are refused rather than ignored: the container would be another one than asked for."""
+    for field in ("uidMappings", "gidMappings", "timeOffsets", "netDevices"):
+        if linux.get(field):
+            report.later(f"/linux/{field}", linux[field])
+    for field in ("memoryPolicy", "intelRdt"):
+        if field in linux:
+            report.later(f"/linux/{field}", linux[field])
+
+
+def sysctls(linux: dict[str, Any], report: Report) -> None:
+    """Only what belongs to a namespace of the container, in either spelling, and each of them once."""
+    seen: set[str] = set()
+    for key in section(linux, "sysctl"):
+        pointer = f"/linux/sysctl/{escape(key)}"
+        path = sysctl_path(key)
+        if not path:
+            report.bad(pointer, "a sysctl such as net.ipv4.ip_forward or net/ipv4/ip_forward", key)
+            continue
+        if path in seen:
+            report.bad(pointer, "each sysctl once", key)
+        seen.add(path)
+        wrong = _sysctl_owner(path, report.namespaces)
+        if wrong:
+            report.bad(pointer, wrong, key)
+
+
+def _sysctl_owner(path: str, present: dict[str, str]) -> str:
+    """What would have to be different for ``path`` to be written; "" when it may be."""
+    if path == "kernel/hostname":
+        return "the field hostname instead of a sysctl"
+    if path.startswith("net/"):
+        kind = "network"
+        # Whether another path is the host's namespace shows only when it is opened.
+        if present.get(kind, "").startswith(("/proc/self/ns/", "/proc/thread-self/ns/", "/proc/1/ns/")):
+            return "no net sysctl in the network namespace of the host"
+    elif path in IPC_SYSCTLS or path.startswith("fs/mqueue/"):
+        kind = "ipc"
+    elif path == "kernel/domainname":
+        kind = "uts"
+    elif path.startswith("user/"):
+        kind = "user"
+    else:
+        return "a sysctl that belongs to a namespace (net.*, fs.mqueue.*, the ipc ones, kernel.domainname)"
+    return "" if kind in present else f"a {kind} namespace of the container for this sysctl"
+
+
+def devices(linux: dict[str, Any], report: Report) -> None:
+    """Absolute paths, and numbers except for a fifo."""
+    for pointer, device in numbered(linux.get("devices"), "/linux/devices"):
+        path = device.get("path")
+        absolute(path, f"{pointer}/path", report)
+        if path is not None and path.startswith("/") and not path.strip("/"):
+            report.bad(f"{pointer}/path", "a path below /", path)
+        kind = device.get("type")
+        if kind is not None and kind != "p":
+            for field in ("major", "minor"):
+                if field not in device:
+                    report.bad(f"{pointer}/{field}", f"a number for a device of type {kind}")
+
+
+def hidden_paths(config: dict[str, Any], linux: dict[str, Any], report: Report) -> None:
+    """maskedPaths and readonlyPaths are absolute; they and the root's own settings need a mount namespace."""
+    mount = "mount" in report.namespaces
+    for field in ("maskedPaths", "readonlyPaths"):
+        paths = linux.get(field)
+        if paths and not mount:
+            report.bad(f"/linux/{field}", "no paths without a mount namespace of the container", paths)
+        for pointer, path in numbered(paths, f"/linux/{field}"):
+            absolute(path, pointer, report)
+    if "rootfsPropagation" in linux and not mount:
+        value = linux["rootfsPropagation"]
+        report.bad("/linux/rootfsPropagation", "no propagation without a mount namespace of the container", value)
+    if section(config, "root").get("readonly") and not mount:
+        report.bad("/root/readonly", "no read-only root without a mount namespace of the container", True)
+
+
+def cgroup_path(linux: dict[str, Any], report: Report) -> None:
+    """A path that climbs could leave the hierarchy or meet another container's cgroup; peers normalize it silently."""
+    path = linux.get("cgroupsPath")
+    if path and ".." in path.split("/"):
+        report.bad("/linux/cgroupsPath", 'a path without ".."', path)
+
+
+def seccomp(profile: dict[str, Any], pointer: str, report: Report) -> None:
+    """What libseccomp would not notice, or would notice without saying where."""
+    default = profile.get("defaultAction")
+    if default == "SCMP_ACT_NOTIFY":
+        # init itself would wait for an agent that does not have the descriptor yet.
+        report.bad(f"{pointer}/defaultAction", "an action other than SCMP_ACT_NOTIFY", default)
+    _errno(profile, "defaultErrnoRet", default, pointer, report)
+    if "listenerMetadata" in profile and not profile.get("listenerPath"):
+        report.bad(f"{pointer}/listenerMetadata", "nothing here without listenerPath", profile["listenerMetadata"])
+    notifies = False
+    for here, rule in numbered(profile.get("syscalls"), f"{pointer}/syscalls"):
+        action = rule.get("action")
+        calls = rule.get("names")
+        if calls is not None and not calls:
+            report.bad(f"{here}/names", "at least one string", calls)
+        for place, name in numbered(calls, f"{here}/names"):
+            if not name:
+                report.bad(place, "the name of a system call", name)
+            elif name == "write" and action == "SCMP_ACT_NOTIFY":
+                # init has to write the number of the notify descriptor to us with the filter in force.
+                report.bad(place, "a system call other than write for SCMP_ACT_NOTIFY", name)
+        _errno(rule, "errnoRet", action, here, report)
+        notifies = notifies or action == "SCMP_ACT_NOTIFY"
+    if notifies and not profile.get("listenerPath"):
+        value = profile.get("listenerPath", NOTHING)
+        report.bad(f"{pointer}/listenerPath", "the path of a socket for SCMP_ACT_NOTIFY", value)
+
+
+def _errno(holder: dict[str, Any], field: str, action: str | None, pointer: str, report: Report) -> None:
+    """An errno only for the actions that return one, and one that fits."""
+    value = holder.get(field)
+    if value is None or action is None:
+        return
+    if action not in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"):
+        report.bad(f"{pointer}/{field}", f"nothing here for {action}", value)
+    else:
+        limit = ERRNO_MAX if action == "SCMP_ACT_ERRNO" else TRACE_MAX
+        if value > limit:
+            report.bad(f"{pointer}/{field}", f"integer from 0 to {limit}", value)

@@ -1,0 +1,82 @@
+"""Rules for `mounts`."""
+
+from __future__ import annotations
+
+from pyrunc.fs import normpath
+from pyrunc.spec.report import NOTHING, numbered
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.spec.report import Report
+
+# The files of /proc that lxcfs and its like cover.  Anything else there could fake what is read and written under
+# /proc: security labels, sysctls, masks (CVE-2019-16884, CVE-2025-52881).
+PROC_FILES = (
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+)
+
+
+def check(config: dict[str, Any], report: Report) -> None:
+    """All rules of `mounts`."""
+    mounts = config.get("mounts")
+    if mounts and "mount" not in report.namespaces:
+        report.bad("/mounts", "no mounts without a mount namespace of the container", mounts)
+    for pointer, mount in numbered(mounts, "/mounts"):
+        options = mount.get("options") or ()
+        bind = "bind" in options or "rbind" in options
+        destination(mount, pointer, bind, report)
+        source(mount, pointer, bind, report)
+        for name in ("uidMappings", "gidMappings"):
+            if mount.get(name):
+                report.later(f"{pointer}/{name}", mount[name])
+        for here, option in numbered(options, f"{pointer}/options"):
+            if option.partition("=")[0] in ("idmap", "ridmap"):
+                report.later(here, option)
+
+
+def destination(mount: dict[str, Any], pointer: str, bind: bool, report: Report) -> None:
+    """Not the root itself, and nothing over /proc but a procfs and the files listed above."""
+    path = mount.get("destination")
+    if path is None:
+        return
+    pointer += "/destination"
+    if not path:
+        report.bad(pointer, "a path", path)
+        return
+    if not path.startswith("/"):
+        report.warn(pointer, "an absolute path", path, "deprecated; taken from /")
+    clean = normpath("/" + path)
+    if clean == "/":
+        report.bad(pointer, "a path below /", path)
+    elif clean == "/proc":
+        options = mount.get("options") or ()
+        # Whether the source really is a procfs is checked again on the descriptor when it is mounted.
+        procfs = normpath(mount.get("source") or "") == "/proc" if bind else mount.get("type") == "proc"
+        if not procfs and "remount" not in options:
+            found = mount.get("source" if bind else "type", NOTHING)
+            report.bad(pointer, "only a procfs on /proc (type proc, or a bind of /proc)", found)
+    elif clean.startswith("/proc/") and clean not in PROC_FILES:
+        report.bad(pointer, "nothing mounted under /proc", path, "except " + ", ".join(PROC_FILES))
+
+
+def source(mount: dict[str, Any], pointer: str, bind: bool, report: Report) -> None:
+    """A bind needs something to bind, anything else the name of a filesystem."""
+    if bind:
+        if not mount.get("source"):
+            report.bad(f"{pointer}/source", "the path to bind", mount.get("source", NOTHING))
+    elif "remount" not in (mount.get("options") or ()):
+        kind = mount.get("type", NOTHING)
+        if kind is NOTHING or kind in ("", "none", "bind"):
+            # config.md: the option makes a bind mount, the type is a dummy then.
+            report.bad(f"{pointer}/type", "a filesystem type", kind, "a bind mount needs the option bind or rbind")

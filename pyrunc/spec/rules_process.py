@@ -1,0 +1,129 @@
+"""Rules for `process`: command line, environment, limits, user, capabilities, labels."""
+
+from __future__ import annotations
+
+from pyrunc.spec.names import CAPABILITIES
+from pyrunc.spec.report import numbered, section
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.spec.report import Report
+
+# execve(2), fs/exec.c: one string with its NUL (MAX_ARG_STRLEN), and all of them with their pointers: a quarter of the
+# stack limit, but never more than three quarters of 8 MiB nor less than 128 KiB.
+STRING_MAX = 131072
+TOTAL_MAX = 6 << 20
+TOTAL_MIN = 131072
+
+GROUPS_MAX = 65536  # NGROUPS_MAX
+WINDOW_MAX = 0xFFFF  # struct winsize
+
+
+def check(config: dict[str, Any], report: Report) -> None:
+    """All rules of `process`; a config without one is valid, only `start` needs it."""
+    process = config.get("process")
+    if process is None:
+        return
+    absolute(process.get("cwd"), "/process/cwd", report)
+    command(process, report)
+    environment(process.get("env"), "/process/env", report)
+    size(process, report)
+    terminal(process, report)
+    rlimits(process.get("rlimits"), report)
+    capabilities(process, report)
+    labels(process, report)
+    groups = section(process, "user").get("additionalGids")
+    if groups and len(groups) > GROUPS_MAX:
+        report.bad("/process/user/additionalGids", f"at most {GROUPS_MAX} groups", groups)
+    for name in ("scheduler", "ioPriority", "execCPUAffinity"):
+        if name in process:
+            report.later(f"/process/{name}", process[name])
+
+
+def absolute(path: str | None, pointer: str, report: Report) -> None:
+    """A path that has to begin with "/"; None (absent or of the wrong type) has been reported already."""
+    if path is not None and not path.startswith("/"):
+        report.bad(pointer, "an absolute path", path)
+
+
+def command(process: dict[str, Any], report: Report) -> None:
+    """At least one argument, and the first one names a program."""
+    args = process.get("args")
+    if args is None:
+        report.bad("/process/args", "an array with at least one string")
+    elif not args:
+        report.bad("/process/args", "at least one string", args)
+    elif args[0] == "":
+        report.bad("/process/args/0", "the name of a program", args[0])
+
+
+def environment(env: Any, pointer: str, report: Report) -> None:
+    """NAME=VALUE with a name, as environ(7) has it."""
+    for here, entry in numbered(env, pointer):
+        if entry.find("=") < 1:
+            report.bad(here, "NAME=VALUE", entry)
+
+
+def size(process: dict[str, Any], report: Report) -> None:
+    """What execve(2) would refuse with E2BIG after the container has been made."""
+    total = 0
+    for field in ("args", "env"):
+        for pointer, text in numbered(process.get(field), f"/process/{field}"):
+            length = (len(text) if text.isascii() else len(text.encode("utf-8"))) + 1
+            total += length + 8
+            if length > STRING_MAX:
+                report.bad(pointer, f"less than {STRING_MAX} bytes", f"{text[:20]}...", f"{length - 1} bytes")
+    limit = TOTAL_MAX
+    for rlimit in process.get("rlimits") or ():
+        if rlimit and rlimit.get("type") == "RLIMIT_STACK" and "soft" in rlimit:
+            limit = max(TOTAL_MIN, min(TOTAL_MAX, rlimit["soft"] // 4))
+    if total > limit:
+        report.bad("/process/args", f"arguments and environment of at most {limit} bytes together", total)
+
+
+def terminal(process: dict[str, Any], report: Report) -> None:
+    """consoleSize has to be ignored without a terminal (config.md)."""
+    if process.get("terminal"):
+        for name, value in section(process, "consoleSize").items():
+            if name in ("height", "width") and value > WINDOW_MAX:
+                report.bad(f"/process/consoleSize/{name}", f"integer from 0 to {WINDOW_MAX}", value)
+
+
+def rlimits(items: Any, report: Report) -> None:
+    """Each type once, soft <= hard."""
+    seen: set[str] = set()
+    for pointer, rlimit in numbered(items, "/process/rlimits"):
+        kind = rlimit.get("type")
+        if kind in seen:
+            report.bad(f"{pointer}/type", "each type once", kind)
+        elif kind is not None:
+            seen.add(kind)
+        soft, hard = rlimit.get("soft"), rlimit.get("hard")
+        if soft is not None and hard is not None and soft > hard:
+            report.bad(f"{pointer}/soft", f"at most the hard limit {hard}", soft)
+
+
+def capabilities(process: dict[str, Any], report: Report) -> None:
+    """A capability that we or the kernel do not know is a warning: the spec wants the container to start without it."""
+    last = report.facts.cap_last if report.facts is not None else len(CAPABILITIES)
+    sets = section(process, "capabilities")
+    for kind in ("bounding", "effective", "inheritable", "permitted", "ambient"):
+        for pointer, name in numbered(sets.get(kind), f"/process/capabilities/{kind}"):
+            if name not in CAPABILITIES:
+                report.warn(pointer, "a capability", name, "unknown, ignored")
+            elif CAPABILITIES.index(name) > last:
+                report.warn(pointer, "a capability of this kernel", name, "ignored")
+
+
+def labels(process: dict[str, Any], report: Report) -> None:
+    """A label that cannot be applied must not be dropped: the program would run unconfined."""
+    facts = report.facts
+    if facts is None:
+        return
+    profile = process.get("apparmorProfile")
+    if profile and profile != "unconfined" and not facts.apparmor:
+        report.bad("/process/apparmorProfile", "no profile on a host without AppArmor", profile)
+    if process.get("selinuxLabel") and not facts.selinux:
+        report.bad("/process/selinuxLabel", "no label on a host without SELinux", process["selinuxLabel"])

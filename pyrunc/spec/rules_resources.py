@@ -1,0 +1,128 @@
+"""Rules for `linux.resources`: ranges that the kernel would refuse half-way, and what cgroup v2 does not have."""
+
+from __future__ import annotations
+
+from pyrunc.spec.names import cpu_list, escape
+from pyrunc.spec.report import numbered, section
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.spec.report import Report
+
+WEIGHT_MIN, WEIGHT_MAX = 10, 1000  # of blkio, from which io.weight is converted
+PERIOD_MIN, PERIOD_MAX = 1000, 1_000_000  # microseconds; kernel/sched/core.c, min and max_cfs_quota_period
+QUOTA_MIN = 1000
+
+
+def check(config: dict[str, Any], report: Report, pointer: str = "/linux/resources") -> None:
+    """All rules of `linux.resources`."""
+    resources = section(section(config, "linux"), "resources")
+    if not resources:
+        return
+    device_rules(resources.get("devices"), f"{pointer}/devices", report)
+    memory(section(resources, "memory"), f"{pointer}/memory", report)
+    cpu(section(resources, "cpu"), f"{pointer}/cpu", report)
+    block_io(section(resources, "blockIO"), f"{pointer}/blockIO", report)
+    huge_pages(resources.get("hugepageLimits"), f"{pointer}/hugepageLimits", report)
+    others(resources, pointer, report)
+
+
+def device_rules(rules: Any, pointer: str, report: Report) -> None:
+    """Each rule says what it is about: an empty access would be a rule without effect, or a rule for everything."""
+    for here, rule in numbered(rules, pointer):
+        access = rule.get("access")
+        if access is None:
+            report.bad(f"{here}/access", "a combination of r, w and m")
+        elif not access or access.strip("rwm"):
+            report.bad(f"{here}/access", "a combination of r, w and m", access)
+
+
+def memory(limits: dict[str, Any], pointer: str, report: Report) -> None:
+    """`swap` is memory plus swap; v2 wants the difference, so it needs a limit that is not larger."""
+    limit, swap = limits.get("limit", 0), limits.get("swap", 0)
+    if swap > 0:
+        if limit <= 0:
+            report.bad(f"{pointer}/swap", "no swap limit without a memory limit", swap)
+        elif swap < limit:
+            report.bad(f"{pointer}/swap", f"at least the memory limit {limit} (it is memory plus swap)", swap)
+    for field in ("kernel", "kernelTCP"):
+        if limits.get(field, -1) > 0:
+            report.warn(f"{pointer}/{field}", "no limit of its own", limits[field], "cgroup v2 has none, ignored")
+    if "swappiness" in limits:
+        report.warn(f"{pointer}/swappiness", "nothing", limits["swappiness"], "cgroup v2 has none, ignored")
+    if limits.get("disableOOMKiller"):
+        report.warn(f"{pointer}/disableOOMKiller", "nothing", True, "cgroup v2 cannot, ignored")
+    if limits.get("useHierarchy") is False:
+        report.warn(f"{pointer}/useHierarchy", "true", False, "cgroup v2 always is, ignored")
+
+
+def cpu(limits: dict[str, Any], pointer: str, report: Report) -> None:
+    """cpu.max takes 1 ms to 1 s and at least 1 ms of it; 0 stands for unset."""
+    period, quota, burst = limits.get("period", 0), limits.get("quota", 0), limits.get("burst", 0)
+    if period and not PERIOD_MIN <= period <= PERIOD_MAX:
+        report.bad(f"{pointer}/period", f"0 or {PERIOD_MIN} to {PERIOD_MAX} microseconds", period)
+    if 0 < quota < QUOTA_MIN:
+        report.bad(f"{pointer}/quota", f"at least {QUOTA_MIN} microseconds", quota)
+    if quota > 0 and burst > quota:
+        report.bad(f"{pointer}/burst", f"at most the quota {quota}", burst)
+    if limits.get("idle", 0) not in (0, 1):
+        report.bad(f"{pointer}/idle", "0 or 1", limits["idle"])
+    for field in ("realtimeRuntime", "realtimePeriod"):
+        if limits.get(field):
+            report.bad(f"{pointer}/{field}", "nothing here, cgroup v2 has no realtime limits", limits[field])
+    for field in ("cpus", "mems"):
+        text = limits.get(field)
+        if text and not cpu_list(text):
+            report.bad(f"{pointer}/{field}", "a list such as 0-3,7", text)
+
+
+def block_io(limits: dict[str, Any], pointer: str, report: Report) -> None:
+    """Weights from 10 to 1000, 0 for unset; there are no leaf weights in v2."""
+    _weight(limits, pointer, report)
+    for here, entry in numbered(limits.get("weightDevice"), f"{pointer}/weightDevice"):
+        _weight(entry, here, report)
+        if "weight" not in entry and "leafWeight" not in entry:
+            report.bad(f"{here}/weight", f"integer from {WEIGHT_MIN} to {WEIGHT_MAX}")
+
+
+def _weight(holder: dict[str, Any], pointer: str, report: Report) -> None:
+    weight = holder.get("weight", 0)
+    if weight and not WEIGHT_MIN <= weight <= WEIGHT_MAX:
+        report.bad(f"{pointer}/weight", f"0 or {WEIGHT_MIN} to {WEIGHT_MAX}", weight)
+    if holder.get("leafWeight"):
+        report.bad(f"{pointer}/leafWeight", "nothing here, cgroup v2 has no leaf weights", holder["leafWeight"])
+
+
+def huge_pages(limits: Any, pointer: str, report: Report) -> None:
+    """Page sizes in the form that the control files are named with: 2MB, 64KB, 1GB."""
+    seen: set[str] = set()
+    for here, entry in numbered(limits, pointer):
+        size = entry.get("pageSize")
+        if size is None:
+            continue
+        digits = size[:-2]
+        if not (digits.isascii() and digits.isdigit() and digits[0] != "0" and size[-2:] in ("KB", "MB", "GB")):
+            report.bad(f"{here}/pageSize", "a size such as 64KB, 2MB or 1GB", size)
+        elif size in seen:
+            report.bad(f"{here}/pageSize", "each page size once", size)
+        seen.add(size)
+
+
+def others(resources: dict[str, Any], pointer: str, report: Report) -> None:
+    """network, rdma, unified."""
+    network = section(resources, "network")
+    for field in ("classID", "priorities"):
+        if network.get(field):
+            expected = "nothing here, cgroup v2 has neither net_cls nor net_prio"
+            report.bad(f"{pointer}/network/{field}", expected, network[field])
+    for name, limits in section(resources, "rdma").items():
+        here = f"{pointer}/rdma/{escape(name)}"
+        if "hcaHandles" not in limits and "hcaObjects" not in limits:
+            report.bad(here, "hcaHandles, hcaObjects or both", limits)
+        if len(name.split()) != 1:  # the name is the first word of a line in rdma.max
+            report.bad(here, "a device name without blanks", name)
+    for name in section(resources, "unified"):
+        if "/" in name or name in (".", ".."):
+            report.bad(f"{pointer}/unified/{escape(name)}", "the name of a file in the container's cgroup", name)

@@ -1,0 +1,612 @@
+"""The state directory: who owns an id, what was made for it, and what the container is doing now.
+
+``ROOT/ID/`` holds ``state.json`` (ours), ``config.json`` (the bytes that were used), the fifos ``start`` and ``error``,
+``notify/`` and ``intent.json`` (an older copy of state.json: what `delete --force` goes by when state.json is damaged).
+The exclusive mkdir of ``ROOT/ID`` is the ownership of the id, a flock on it orders the verbs.  A status is worked out
+from the process each time; the file alone is never believed (a reboot, a SIGKILL and pid reuse all make it lie).
+"""
+
+from __future__ import annotations
+
+import posix
+import time
+from errno import EWOULDBLOCK
+from fcntl import LOCK_EX, LOCK_NB, flock
+from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY
+
+from pyrunc import SPEC_VERSION, fs, runtime
+from pyrunc.errors import PyruncError, StateError, SysError, show
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+VERSION = 1  # of state.json
+LOCK_TIMEOUT = 10.0  # seconds that a verb waits for another one to finish with the container
+_ID_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-"
+_DIR_FLAGS = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
+_MAX_STATE = 64 << 20
+
+PID_MARK = "\0"  # cannot come out of `dumps`, and in the state the pid stands before all free text
+
+
+# -- JSON -----------------------------------------------------------------------------------------------------
+
+
+def quote(text: str) -> str:
+    """``text`` as a JSON string, in ASCII; a byte that was not UTF-8 (surrogateescape) stays a lone surrogate."""
+    if '"' in text or "\\" in text:
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+    if text.isascii() and text.isprintable():
+        return f'"{text}"'
+    out = []
+    for char in text:
+        code = ord(char)
+        if 32 <= code < 127:
+            out.append(char)
+        elif code < 0x10000:
+            out.append(f"\\u{code:04x}")
+        else:
+            code -= 0x10000
+            out.append(f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}")
+    return '"' + "".join(out) + '"'
+
+
+def dumps(value: object, indent: str = "", lead: str = "\n") -> str:
+    """A JSON document of dicts, lists, strings, numbers, booleans and None; compact without ``indent``.
+
+    ``indent`` is the text of one level; ``lead`` is for the recursion.  Raises TypeError for anything else.  The json
+    module would cost each verb 6 ms.
+    """
+    kind = type(value)
+    if kind is str:
+        return quote(value)  # type: ignore[arg-type]
+    if value is None or value is True or value is False:
+        return "null" if value is None else "true" if value else "false"
+    if kind is int:
+        return str(value)
+    if kind is float and value - value == 0.0:  # type: ignore[operator]  # neither infinite nor NaN
+        return repr(value)
+    inner = lead + indent if indent else ""
+    outer = lead if indent else ""
+    if kind is dict:
+        colon = ": " if indent else ":"
+        items = [quote(key) + colon + dumps(item, indent, inner) for key, item in value.items()]  # type: ignore[attr-defined]
+        return "{" + inner + ("," + inner).join(items) + outer + "}" if items else "{}"
+    if kind is list or kind is tuple:
+        items = [dumps(item, indent, inner) for item in value]  # type: ignore[attr-defined]
+        return "[" + inner + ("," + inner).join(items) + outer + "]" if items else "[]"
+    raise TypeError(f"no JSON for {kind.__name__}")
+
+
+class _Context:
+    """What the C scanner asks for; plain types, so it stays in C."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+    parse_constant = float
+
+
+def loads(data: bytes) -> Any:
+    """Parse what `dumps` wrote.  Raises ValueError, without details: a damaged file is a damaged file."""
+    try:
+        text = data.decode("utf-8")
+        try:
+            scanner = runtime.json_scanner()
+        except ImportError:
+            runtime.full()
+            import json
+
+            return json.loads(text)
+        value, end = scanner(_Context)(text, 0)
+        if text[end:].strip():
+            raise ValueError("trailing data")
+    except Exception as error:  # StopIteration, SystemError ...: see runtime.json_scanner
+        raise ValueError(str(error) or "not JSON") from error
+    return value
+
+
+def now() -> str:
+    """RFC 3339 in UTC with nanoseconds, as callers parse ``created``."""
+    ns = time.time_ns()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ns // 1_000_000_000)) + f".{ns % 1_000_000_000:09d}Z"
+
+
+def oci_state(id: str, status: str, pid: int | str, bundle: str, annotations: dict[str, str]) -> str:
+    """The state of runtime.md as one line of JSON, as hooks and seccomp agents get it; ``pid`` may be PID_MARK."""
+    text = f'{{"ociVersion":"{SPEC_VERSION}","id":{quote(id)},"status":"{status}","pid":{pid},"bundle":{quote(bundle)}'
+    return text + (f',"annotations":{dumps(annotations)}}}' if annotations else "}")
+
+
+def split_state(id: str, status: str, bundle: str, annotations: dict[str, str]) -> tuple[str, str]:
+    """The state around the pid, for hooks that init runs: only the container knows the pid it has inside."""
+    head, _, tail = oci_state(id, status, PID_MARK, bundle, annotations).partition(PID_MARK)
+    return head, tail
+
+
+# -- processes ------------------------------------------------------------------------------------------------
+
+
+def process_stat(pid: int | str) -> tuple[str, int]:
+    """State letter and start time (clock ticks since boot) of a process; ``("", 0)`` when there is none.
+
+    Fields 3 and 22 of /proc/PID/stat (proc(5)); the command name before them may itself hold blanks and brackets.
+    """
+    try:
+        fields = fs.read_file(f"/proc/{pid}/stat", 65536).rpartition(b")")[2].split()
+        return fields[0].decode("ascii"), int(fields[19])
+    except (OSError, IndexError, ValueError):  # ESRCH while reading is the process going away, too
+        return "", 0
+
+
+def alive(pid: object, starttime: object) -> bool:
+    """Whether the very process (not another with its pid) is there and not a zombie."""
+    if type(pid) is not int or pid <= 0:
+        return False
+    letter, started = process_stat(pid)
+    return letter not in ("", "Z", "X", "x") and started == starttime
+
+
+def boot_id() -> str:
+    """Identifies this boot of the machine: start times of different boots cannot be compared."""
+    try:
+        return fs.read_file("/proc/sys/kernel/random/boot_id", 64).decode("ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def open_process(pid: object, starttime: object) -> int:
+    """A pidfd of the very process, or -1 when it has ended.  Raises OSError (EMFILE).
+
+    First the pidfd, then the check: after it, the pid can no longer be somebody else's.
+    """
+    if type(pid) is not int or pid <= 0:
+        return -1
+    try:
+        fd = posix.pidfd_open(pid)
+    except ProcessLookupError:
+        return -1
+    if alive(pid, starttime):
+        return fd
+    posix.close(fd)
+    return -1
+
+
+# -- the directory --------------------------------------------------------------------------------------------
+
+
+def root_dir(option: str) -> str:
+    """The state root: ``--root``, else /run/pyrunc for root, else $XDG_RUNTIME_DIR/pyrunc.  Raises PyruncError."""
+    if option:
+        root = fs.abspath(option)
+        if root == "/":
+            raise PyruncError('--root "/": the root directory itself cannot hold state')
+        return root
+    if posix.geteuid() == 0:
+        return "/run/pyrunc"
+    # conmon sets it to an empty string as root: empty is unset (callers.md, row 17).
+    runtime_dir = fs.getenv("XDG_RUNTIME_DIR")
+    if not runtime_dir:
+        raise PyruncError("XDG_RUNTIME_DIR is not set: say where to keep state with --root DIR")
+    return fs.abspath(runtime_dir) + "/pyrunc"
+
+
+def check_id(id: str) -> None:
+    """Raises StateError unless ``id`` can be a container id."""
+    if not id:
+        raise StateError("container id cannot be empty")
+    if id.strip(_ID_CHARS) or id in (".", "..") or len(id) > 255:
+        raise StateError(f"invalid container ID format: {show(id)} (letters, digits, _ + . - and at most 255 of them)")
+
+
+class Store:
+    """All containers under one state root; the directory is opened when it is first needed."""
+
+    __slots__ = ("fd", "root")
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.fd = -1
+
+    def _open(self, make: bool = False) -> bool:
+        """Open the root; False when it does not exist.  Raises PyruncError when others could tamper with it."""
+        if self.fd >= 0:
+            return True
+        try:
+            fd = posix.open(self.root, _DIR_FLAGS)
+        except FileNotFoundError:
+            if not make:
+                return False
+            fd = self._make()
+        except OSError as error:
+            hint = "the state root must be a directory and no symbolic link"
+            raise SysError("--root", "open", error.errno or 0, value=self.root, hint=hint) from error
+        found = posix.fstat(fd)
+        # Whoever can write here decides which pid `kill` hits and what `delete` removes (CVE-2015-1331).
+        if found.st_uid != posix.geteuid() or found.st_mode & 0o022:
+            posix.close(fd)
+            raise PyruncError(
+                f"--root {show(self.root)}: must belong to uid {posix.geteuid()} and be writable by nobody else"
+                f" (owner {found.st_uid}, mode {found.st_mode & 0o7777:04o})"
+            )
+        self.fd = fd
+        return True
+
+    def _make(self) -> int:
+        """Create the root, 0700; parents as usual.  Sticky below XDG_RUNTIME_DIR, where old files are pruned."""
+        try:
+            at = self.root.find("/", 1)
+            while at > 0:
+                if not fs.exists(self.root[:at]):
+                    _mkdir(self.root[:at], 0o755)
+                at = self.root.find("/", at + 1)
+            _mkdir(self.root, 0o700)
+            fd = posix.open(self.root, _DIR_FLAGS)
+            if posix.geteuid() != 0:
+                posix.fchmod(fd, 0o1700)
+            return fd
+        except OSError as error:
+            raise SysError("--root", "mkdir", error.errno or 0, value=self.root) from error
+
+    def reserve(self, id: str) -> Container:
+        """Take an id: returns its locked container, to be described and saved before anything else is touched.
+
+        Of any number of concurrent callers one wins; the others get StateError.  Raises SysError (ENOSPC ...).
+        """
+        check_id(id)
+        self._open(make=True)
+        container = Container(self, id)
+        try:
+            posix.mkdir(id, 0o700, dir_fd=self.fd)
+        except FileExistsError:
+            raise StateError("container with given ID already exists") from None
+        except OSError as error:
+            raise SysError(container.dir, "mkdir", error.errno or 0) from error
+        try:
+            container.acquire(0.0)
+        except StateError:  # a concurrent `delete --force` took it away, and perhaps a third one made it again
+            raise StateError("container with given ID already exists") from None
+        if container.has("state.json"):
+            container.unlock()
+            raise StateError("container with given ID already exists")
+        container.data = {
+            "version": VERSION,
+            "id": id,
+            "ociVersion": SPEC_VERSION,
+            "created": now(),
+            "status": "creating",
+            "pid": 0,
+            "starttime": 0,
+            "bootid": boot_id(),
+            "runtime": {"pid": posix.getpid(), "starttime": process_stat("self")[1]},
+        }
+        return container
+
+    def open(self, id: str) -> Container:
+        """An existing container.  Raises StateError when there is none, or when its state is damaged."""
+        container = self.find(id)
+        container.load()
+        return container
+
+    def find(self, id: str) -> Container:
+        """An existing container whose state is not read yet (`delete --force`).  Raises StateError."""
+        check_id(id)
+        container = Container(self, id)
+        if not self._open() or not fs.exists(container.dir):
+            raise StateError("container does not exist")
+        return container
+
+    def list(self) -> Iterator[Container]:
+        """The containers with readable state, by id; stray files and half-made directories are not there."""
+        if not self._open():
+            return
+        for id in sorted(posix.listdir(self.fd)):
+            try:
+                yield self.open(id)
+            except StateError:
+                continue
+
+
+class Container:
+    """One container's directory and the content of its state.json (``data``)."""
+
+    __slots__ = ("backed_up", "data", "dir", "fd", "id", "store")
+
+    def __init__(self, store: Store, id: str) -> None:
+        self.store = store
+        self.id = id
+        self.dir = f"{store.root}/{id}"
+        self.data: dict[str, Any] = {}
+        self.fd = -1  # of the locked directory
+        self.backed_up = 0  # 1: intent.json has the intent, 2: and the pid
+
+    # -- lock ------------------------------------------------------------------------------------------------
+
+    def acquire(self, timeout: float) -> None:
+        """Lock the directory, waiting at most ``timeout`` seconds.  Raises StateError: gone, or still locked."""
+        if self.fd >= 0:
+            return
+        try:
+            fd = posix.open(self.id, _DIR_FLAGS, dir_fd=self.store.fd)
+        except (FileNotFoundError, NotADirectoryError):
+            raise StateError("container does not exist") from None
+        deadline, pause = time.monotonic() + timeout, 0.001
+        while True:
+            try:
+                flock(fd, LOCK_EX | LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno != EWOULDBLOCK:
+                    posix.close(fd)
+                    raise
+                if time.monotonic() >= deadline:
+                    posix.close(fd)
+                    raise StateError(f"container {self.id} is in use by another pyrunc") from None
+                time.sleep(pause)
+                pause = min(pause * 2, 0.03)
+        # The holder before us may have been `delete`: the lock must be on what the name means now.
+        try:
+            same = posix.stat(self.id, dir_fd=self.store.fd, follow_symlinks=False).st_ino == posix.fstat(fd).st_ino
+        except FileNotFoundError:
+            same = False
+        if not same:
+            posix.close(fd)
+            raise StateError("container does not exist")
+        self.fd = fd
+
+    def lock(self, timeout: float = LOCK_TIMEOUT) -> None:
+        """Lock, then read the state again: it may have changed while we waited.  Raises StateError."""
+        self.acquire(timeout)
+        self.load()
+
+    def unlock(self) -> None:
+        """Release the lock; closing the descriptor does it."""
+        if self.fd >= 0:
+            posix.close(self.fd)
+            self.fd = -1
+
+    # -- content ---------------------------------------------------------------------------------------------
+
+    def has(self, name: str) -> bool:
+        """Whether a file is in the container's directory."""
+        try:
+            posix.stat(f"{self.id}/{name}", dir_fd=self.store.fd, follow_symlinks=False)
+        except OSError:
+            return False
+        return True
+
+    def load(self) -> None:
+        """Read state.json.  Raises StateError when the container does not exist or the file is damaged."""
+        try:
+            self.data = self._read("state.json")
+        except (FileNotFoundError, NotADirectoryError):
+            if fs.exists(self.dir):
+                raise StateError(f"container {self.id} has no state.json; remove it with delete --force") from None
+            raise StateError("container does not exist") from None
+        except (OSError, ValueError) as error:
+            text = f"state.json of container {self.id} is damaged ({error}); remove it with delete --force"
+            raise StateError(text) from error
+
+    def _read(self, name: str) -> dict[str, Any]:
+        """One of our JSON files.  Raises OSError, ValueError."""
+        data = loads(fs.read_file(f"{self.id}/{name}", _MAX_STATE, dir_fd=self.store.fd))
+        if type(data) is not dict or data.get("id") != self.id or type(data.get("pid")) is not int:
+            raise ValueError("not the state of this container")
+        if data.get("status") not in ("creating", "created", "running"):
+            raise ValueError("unknown status")
+        return data
+
+    def salvage(self) -> None:
+        """Fill ``data`` with what can still be known; never fails.  For `delete --force`."""
+        self.data = {"id": self.id, "status": "damaged", "pid": 0}
+        for name in ("state.json", "intent.json"):
+            try:
+                self.data = self._read(name)
+                return
+            except (OSError, ValueError):
+                continue
+
+    def describe_intent(
+        self, *, config: dict[str, Any], bundle: str, cgroup: str, cgroup_dir: str, cgroup_manager: str, late: list[Any]
+    ) -> None:
+        """What is about to be made.  ``cgroup`` is the path inside the hierarchy, ``cgroup_dir`` in the file system."""
+        hooks = config.get("hooks") or {}
+        self.data |= {
+            "bundle": bundle,
+            "rootfs": fs.normpath(fs.join(bundle, config["root"]["path"])) if config.get("root") else "",
+            "annotations": config.get("annotations") or {},
+            "owner": posix.geteuid(),
+            "cgroup": cgroup,
+            "cgroup_dir": cgroup_dir,
+            "cgroup_manager": cgroup_manager,
+            "process": config.get("process") is not None,
+            "hooks": {kind: hooks[kind] for kind in ("poststart", "poststop") if hooks.get(kind)},
+            "late": late,
+        }
+
+    def set_init(self, pid: int) -> None:
+        """Record the container's first process."""
+        self.data["pid"] = pid
+        self.data["starttime"] = process_stat(pid)[1]
+
+    def save(self) -> None:
+        """Write state.json atomically.  Raises SysError (ENOSPC)."""
+        try:
+            fs.replace_file("state.json", dumps(self.data).encode("ascii"), 0o600, dir_fd=self.fd)
+            level = 2 if self.data["pid"] else 1
+            if level > self.backed_up:
+                # Every save gives state.json a new inode: the second name keeps this content for one linkat(2).
+                try:
+                    posix.unlink("intent.json", dir_fd=self.fd)
+                except FileNotFoundError:
+                    pass
+                posix.link("state.json", "intent.json", src_dir_fd=self.fd, dst_dir_fd=self.fd, follow_symlinks=False)
+                self.backed_up = level
+        except OSError as error:
+            raise SysError(f"{self.dir}/state.json", "write", error.errno or 0) from error
+
+    def fifo(self, kind: str) -> str:
+        """Path of the ``start`` or the ``error`` fifo."""
+        return f"{self.dir}/{kind}"
+
+    def destroy(self) -> None:
+        """Remove the directory and unlock.  state.json goes last: until then a killed `delete` can be repeated.
+
+        Idempotent.  Raises SysError.
+        """
+        if self.fd < 0:
+            return
+        try:
+            _empty(self.fd, 3)
+            for name in ("intent.json", "state.json"):
+                try:
+                    posix.unlink(name, dir_fd=self.fd)
+                except FileNotFoundError:
+                    continue
+            posix.rmdir(self.id, dir_fd=self.store.fd)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise SysError(self.dir, "rmdir", error.errno or 0) from error
+        self.unlock()
+
+    # -- what it is doing --------------------------------------------------------------------------------------
+
+    def creating(self) -> bool:
+        """Whether the runtime that makes this container is still at work."""
+        maker = self.data.get("runtime") or {}
+        return self.data["status"] == "creating" and alive(maker.get("pid"), maker.get("starttime"))
+
+    def init_alive(self) -> bool:
+        """Whether the container's first process is there."""
+        if not alive(self.data["pid"], self.data.get("starttime")):
+            return False
+        recorded = self.data.get("bootid")
+        return not recorded or recorded == boot_id()
+
+    def status(self) -> str:
+        """``creating``, ``created``, ``running``, ``paused`` or ``stopped``.
+
+        A create that was killed half-way is stopped.  The start fifo decides between created and running: init
+        holds its reading end until it executes the program.
+        """
+        if self.data["status"] == "creating":
+            return "creating" if self.creating() else "stopped"
+        if not self.init_alive():
+            return "stopped"
+        if self.data["status"] != "running":
+            try:
+                posix.close(posix.open(self.fifo("start"), O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW))
+                return "created"
+            except OSError:
+                pass  # ENXIO: nobody reads; ENOENT: started, or made by `run`
+        return "paused" if self.frozen() else "running"
+
+    def frozen(self) -> bool:
+        """Whether the container's cgroup is frozen."""
+        directory = self.data.get("cgroup_dir")
+        if not directory:
+            return False
+        try:
+            return fs.read_file(directory + "/cgroup.freeze", 16)[:1] == b"1"
+        except OSError:
+            return False
+
+    def report(self, owner: str = "") -> dict[str, Any]:
+        """What `state` and `list` show, in runc's key order."""
+        data, status = self.data, self.status()
+        out: dict[str, Any] = {
+            "ociVersion": data.get("ociVersion", SPEC_VERSION),
+            "id": self.id,
+            "pid": 0 if status == "stopped" else data["pid"],
+            "status": status,
+            "bundle": data.get("bundle", ""),
+            "rootfs": data.get("rootfs", ""),
+            "created": data.get("created", ""),
+        }
+        if data.get("annotations"):
+            out["annotations"] = data["annotations"]
+        out["owner"] = owner
+        return out
+
+    def oci_state(self, status: str) -> str:
+        """The state for host-side hooks; the pid is 0 once it is stopped."""
+        pid = 0 if status == "stopped" else self.data["pid"]
+        return oci_state(self.id, status, pid, self.data.get("bundle", ""), self.data.get("annotations") or {})
+
+    # -- signals -----------------------------------------------------------------------------------------------
+
+    def kill_init(self, number: int) -> bool:
+        """Signal the first process; False when it has ended.  Raises OSError.
+
+        SIGKILL reaches every process of the container: where init is not pid 1 of a pid namespace of its own, its
+        end ends nobody else, so the whole cgroup is killed (runtime-spec leaves it open; runc and crun do).
+        """
+        from _signal import SIGKILL, pidfd_send_signal
+
+        fd = -1 if self.data.get("bootid", "") not in ("", boot_id()) else self.open_init()
+        if fd < 0:
+            return False
+        try:
+            if number == SIGKILL and not first_in_namespace(self.data["pid"]):
+                self.kill_cgroup(number)
+            pidfd_send_signal(fd, number)
+        except ProcessLookupError:
+            return False
+        finally:
+            posix.close(fd)
+        return True
+
+    def open_init(self) -> int:
+        """A pidfd of the first process, -1 when it has ended."""
+        return open_process(self.data["pid"], self.data.get("starttime"))
+
+    def kill_cgroup(self, number: int) -> None:
+        """Signal every process of the container's cgroup.  Raises OSError, PyruncError."""
+        path = self.data.get("cgroup")
+        if path:
+            from pyrunc import cgroup, host
+
+            cgroup.open_driver(self.data.get("cgroup_manager") or "cgroupfs", host.snapshot()).kill(path, number)
+
+
+def first_in_namespace(pid: int) -> bool:
+    """Whether a process is pid 1 of its own pid namespace (the last number of NSpid in /proc/PID/status)."""
+    try:
+        for line in fs.read_file(f"/proc/{pid}/status", 65536).split(b"\n"):
+            if line.startswith(b"NSpid:"):
+                return line.split()[-1] == b"1"
+    except OSError:
+        pass
+    return True
+
+
+def _mkdir(path: str, mode: int) -> None:
+    try:
+        posix.mkdir(path, mode)
+    except FileExistsError:
+        pass
+
+
+def _empty(fd: int, depth: int) -> None:
+    """Remove what is in a directory, except state.json and intent.json at the top.  Never follows a link."""
+    for name in posix.listdir(fd):
+        if depth == 3 and name in ("state.json", "intent.json"):
+            continue
+        try:
+            posix.unlink(name, dir_fd=fd)
+        except FileNotFoundError:
+            continue
+        except IsADirectoryError:
+            if depth == 0:
+                raise
+            inner = posix.open(name, _DIR_FLAGS, dir_fd=fd)
+            try:
+                _empty(inner, depth - 1)
+            finally:
+                posix.close(inner)
+            posix.rmdir(name, dir_fd=fd)

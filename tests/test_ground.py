@@ -1,0 +1,103 @@
+"""The ground floor: errors, fs, undo."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyrunc import errors, fs
+from pyrunc.undo import Undo
+
+
+def test_sys_error_line() -> None:
+    error = errors.SysError(
+        "/mounts/1/options",
+        "fsconfig",
+        errno.EINVAL,
+        value="bogus=1",
+        context="/dev",
+        detail="tmpfs: Unknown parameter 'bogus'",
+    )
+    assert str(error) == "/mounts/1/options \"bogus=1\" (/dev): fsconfig: EINVAL: tmpfs: Unknown parameter 'bogus'"
+
+
+def test_enoent_does_not_say_what_podman_takes_for_a_missing_command() -> None:
+    assert "no such file" not in str(errors.SysError("/root/path", "open", errno.ENOENT, value="/x")).lower()
+
+
+@given(st.text())
+def test_errors_are_one_printable_line(text: str) -> None:
+    line = str(errors.SysError("/hostname", "sethostname", errno.EPERM, value=text, context=text, detail=text))
+    assert line.isprintable()
+    assert str(errors.ConfigError([errors.Problem("/hostname", "a name", errors.show(text))])).isprintable()
+
+
+def test_config_error_counts_what_it_does_not_show() -> None:
+    problems = [errors.Problem(f"/mounts/{i}", "object", "null") for i in range(25)]
+    text = str(errors.ConfigError(problems))
+    assert "/mounts/19:" in text and "/mounts/20:" not in text and text.endswith("and 5 more")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "null"), (True, "true"), (7, "7"), ("a\"b\\", '"a\\"b\\\\"'), ([1, "x"], '[1, "x"]'), ({"a": []}, '{"a": []}')],
+)
+def test_show(value: object, shown: str) -> None:
+    assert errors.show(value) == shown
+
+
+@given(st.lists(st.sampled_from(["..", ".", "", "a", "b"])).map("/".join), st.booleans())
+def test_normpath_agrees_with_os(path: str, absolute: bool) -> None:
+    path = "/" + path.lstrip("/") if absolute else path.lstrip("/")
+    assert fs.normpath(path) == os.path.normpath(path)
+
+
+def test_replace_file_survives_a_leftover(tmp_path: Path) -> None:
+    target = tmp_path / "state.json"
+    (tmp_path / ".state.json.tmp").write_text("half")
+    fs.replace_file(str(target), b"one")
+    fs.replace_file(str(target), b"two", 0o644)
+    assert target.read_bytes() == b"two" and os.listdir(tmp_path) == ["state.json"]
+    fd = os.open(tmp_path, os.O_RDONLY)
+    fs.replace_file("state.json", b"three", dir_fd=fd)
+    os.close(fd)
+    assert target.read_bytes() == b"three"
+
+
+def test_replace_file_leaves_nothing_when_it_fails(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(IsADirectoryError):
+        fs.replace_file(str(tmp_path / "taken"), b"x")
+    assert os.listdir(tmp_path) == ["taken"]
+
+
+def test_read_file_limit(tmp_path: Path) -> None:
+    big = tmp_path / "big"
+    big.write_bytes(b"x" * 100_000)
+    assert len(fs.read_file(str(big), 100_000)) == 100_000
+    with pytest.raises(OSError, match="larger") as caught:
+        fs.read_file(str(big), 99_999)
+    assert caught.value.errno == errno.EFBIG
+
+
+def test_undo_runs_backwards_and_goes_on_after_a_failure() -> None:
+    seen: list[str] = []
+
+    def bad() -> None:
+        raise OSError("no")
+
+    undo = Undo()
+    undo.push(seen.append, "first")
+    undo.push(bad)
+    undo.push(seen.append, "last")
+    assert undo.run() == ["bad: no"]
+    assert seen == ["last", "first"]
+    undo.push(seen.append, "kept")
+    undo.forget()
+    undo.run()
+    assert "kept" not in seen

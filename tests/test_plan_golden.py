@@ -1,0 +1,97 @@
+"""Golden plans: what each configuration of tests/golden/ compiles to, as `pyrunc plan` prints it.
+
+``PYRUNC_UPDATE_GOLDEN=1 pytest tests/test_plan_golden.py`` rewrites the .plan files; read the diff.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+
+import pytest
+
+from plan_support import GOLDEN, Facts, case_names, load_case, options
+from pyrunc.errors import ConfigError
+from pyrunc.plan import ops, show
+from pyrunc.plan.compile import compile_create
+
+# Ops that the compiler cannot emit yet: user namespaces are refused by validation.
+LATER = {"UNSHARE_USER"}
+BUNDLES = pathlib.Path(__file__).parent.parent / "integration" / "bundles"
+RECORDED = sorted(path.stem for path in BUNDLES.glob("*.json"))
+
+
+def listing(config, facts, opts) -> str:
+    try:
+        return show.text(compile_create(config, facts, opts), config)
+    except ConfigError as error:
+        return "".join(f"refused {problem}\n" for problem in error.problems)
+
+
+def compare(path: pathlib.Path, text: str) -> None:
+    if os.environ.get("PYRUNC_UPDATE_GOLDEN"):
+        path.write_text(text, encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize("name", case_names())
+def test_golden(name: str) -> None:
+    compare(GOLDEN / f"{name}.plan", listing(*load_case(name)))
+
+
+@pytest.mark.parametrize("name", case_names())
+def test_refusals_are_named_so(name: str) -> None:
+    refused = (GOLDEN / f"{name}.plan").read_text(encoding="utf-8").startswith("refused ")
+    assert refused == name.endswith("-refused")
+
+
+@pytest.mark.parametrize("name", [name for name in case_names() if not name.endswith("-refused")])
+def test_cases_are_valid_configurations(name: str) -> None:
+    """A golden plan of something that validation refuses would prove nothing."""
+    validate = pytest.importorskip("pyrunc.spec.validate")
+    config, facts, _ = load_case(name)
+    validate.check(config, facts=facts)
+
+
+# The engines' privileged containers list some two hundred devices; one of them is enough.
+@pytest.mark.parametrize("name", [n for n in RECORDED if "privileged" not in n or n.startswith("containerd2")])
+def test_recorded_bundles(name: str) -> None:
+    """What containerd, podman and docker really send."""
+    config = json.loads((BUNDLES / f"{name}.json").read_text(encoding="utf-8"))
+    if any(entry["type"] == "user" for entry in config["linux"]["namespaces"]):
+        pytest.skip("user namespaces come later")
+    opts = options(cgroup_path="/" + config["linux"]["cgroupsPath"].lstrip("/"))
+    compare(GOLDEN / f"bundle-{name}.plan", listing(config, Facts(), opts))
+
+
+def test_no_plan_without_a_case() -> None:
+    known = set(case_names()) | {f"bundle-{name}" for name in RECORDED}
+    if not RECORDED:
+        known |= {path.stem for path in GOLDEN.glob("bundle-*.plan")}
+    assert {path.stem for path in GOLDEN.glob("*.plan")} <= known
+
+
+def test_every_op_and_policy_is_covered() -> None:
+    """Each row of plan.def is in some golden plan, and so is each of its policy bits that the compiler knows."""
+    # Fallbacks for user namespaces, and what init decides by itself.
+    later_bits = {
+        ("DEV_NODE", "BIND_HOST"),
+        ("MOUNT", "SYSFS_BIND"),
+        ("MOUNT", "SOURCE_FD"),
+        ("MOUNT", "NO_FOLLOW_SOURCE"),
+        ("PROPAGATION", "RECURSIVE"),
+        ("ROOT_PROPAGATION", "RECURSIVE"),
+    }
+    seen, bits = set(), set()
+    for name in case_names():
+        try:
+            plan = compile_create(*load_case(name))
+        except ConfigError:
+            continue
+        for code, policy, _, _ in plan.steps:
+            op, _, _, known = ops.OPS[code]
+            seen.add(op)
+            bits |= {(op, bit) for shift, bit in enumerate(known) if policy >> shift & 1}
+    assert {row[0] for row in ops.OPS.values()} - seen == LATER
+    assert {(row[0], bit) for row in ops.OPS.values() for bit in row[3]} - bits <= later_bits

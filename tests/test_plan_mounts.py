@@ -1,0 +1,338 @@
+"""Mount options: every one of the table, against mount_setattr(2) and the lists of runtime-spec config.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plan_support import Facts, compiled, names, step, steps
+from pyrunc.plan import mounts
+from pyrunc.plan.mounts import Flags, cgroup_source, clean
+from pyrunc.plan.namespaces import Namespaces
+
+# config.md, Mounts: MUST, SHOULD (without idmap and ridmap, which validation refuses) and MAY
+MUST = [
+    "async",
+    "atime",
+    "bind",
+    "defaults",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "iversion",
+    "lazytime",
+    "loud",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "noiversion",
+    "nolazytime",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "private",
+    "rbind",
+    "relatime",
+    "remount",
+    "ro",
+    "rprivate",
+    "rshared",
+    "rslave",
+    "runbindable",
+    "rw",
+    "shared",
+    "silent",
+    "slave",
+    "strictatime",
+    "suid",
+    "sync",
+    "unbindable",
+]
+SHOULD = [
+    "nosymfollow",
+    "symfollow",
+    "rro",
+    "rrw",
+    "rsuid",
+    "rnosuid",
+    "rdev",
+    "rnodev",
+    "rexec",
+    "rnoexec",
+    "rdiratime",
+    "rnodiratime",
+    "rrelatime",
+    "rnorelatime",
+    "ratime",
+    "rnoatime",
+    "rstrictatime",
+    "rnostrictatime",
+    "rsymfollow",
+    "rnosymfollow",
+]
+MAY = ["mand", "nomand", "tmpcopyup"]
+
+# option -> (attr_set, attr_clr) on a bind, from <linux/mount.h>
+FLAGS = {
+    "ro": (0x1, 0),
+    "rw": (0, 0x1),
+    "nosuid": (0x2, 0),
+    "suid": (0, 0x2),
+    "nodev": (0x4, 0),
+    "dev": (0, 0x4),
+    "noexec": (0x8, 0),
+    "exec": (0, 0x8),
+    "noatime": (0x10, 0x70),
+    "atime": (0, 0x70),
+    "strictatime": (0x20, 0x70),
+    "nostrictatime": (0, 0x70),
+    "relatime": (0, 0x70),
+    "norelatime": (0, 0),
+    "nodiratime": (0x80, 0),
+    "diratime": (0, 0x80),
+    "nosymfollow": (0x200000, 0),
+    "symfollow": (0, 0x200000),
+}
+PROPAGATION = {"shared": 1, "slave": 2, "private": 3, "unbindable": 4}
+SUPER = {"sync": ["sync"], "dirsync": ["dirsync"], "lazytime": ["lazytime"], "mand": ["mand"]}
+NOTHING = ["defaults", "async", "nolazytime", "nomand", "silent", "loud", "iversion", "noiversion"]
+
+
+def mount(*options: str, **fields: Any) -> dict[str, Any]:
+    return {"destination": "/d", "source": "/s", "options": list(options), **fields}
+
+
+def bind(*options: str) -> dict[str, Any]:
+    return step(compiled({"mounts": [mount("bind", *options)]}), "MOUNT")
+
+
+def fresh(*options: str, kind: str = "ext4") -> dict[str, Any]:
+    return step(compiled({"mounts": [mount(*options, type=kind)]}), "MOUNT")
+
+
+def numbers(args: dict[str, Any]) -> tuple[int, int, int, int]:
+    return args["attr_set"], args["attr_clr"], args["rec_set"], args["rec_clr"]
+
+
+def test_table_is_the_specs() -> None:
+    assert set(mounts.OPTIONS) == set(MUST) | set(SHOULD) | set(MAY)
+
+
+@pytest.mark.parametrize("option", FLAGS)
+def test_attribute_of_a_bind(option: str) -> None:
+    assert numbers(bind(option)) == (*FLAGS[option], 0, 0)
+
+
+@pytest.mark.parametrize("option", FLAGS)
+def test_recursive_attribute_of_a_bind(option: str) -> None:
+    assert numbers(bind("r" + option)) == (0, 0, *FLAGS[option])
+
+
+@pytest.mark.parametrize("option", FLAGS)
+@pytest.mark.parametrize("prefix", ["", "r"])
+def test_attribute_of_a_new_filesystem(option: str, prefix: str) -> None:
+    """fsmount(2) starts from nothing: there is nothing to clear, and nothing below."""
+    args = fresh(prefix + option)
+    assert numbers(args) == (FLAGS[option][0], 0, 0, 0)
+    assert args["data"] == (["ro"] if option == "ro" else [])
+
+
+@pytest.mark.parametrize("option", PROPAGATION)
+def test_propagation(option: str) -> None:
+    assert bind(option)["propagation"] == PROPAGATION[option]
+    assert fresh("r" + option)["propagation"] == PROPAGATION[option] | 8
+
+
+def test_propagation_keeps_its_order() -> None:
+    assert bind("slave", "rshared", "rshared", "private")["propagation"] == 0x392
+    assert bind(*["shared", "slave"] * 4)["propagation"] == 0x21212121
+
+
+@pytest.mark.parametrize("option", SUPER)
+def test_superblock_flag(option: str) -> None:
+    assert fresh(option)["data"] == SUPER[option]
+    assert bind(option)["data"] == []
+    assert numbers(fresh(option)) == numbers(bind(option)) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("option", NOTHING)
+def test_without_effect(option: str) -> None:
+    for args in (fresh(option), bind(option)):
+        assert numbers(args) == (0, 0, 0, 0)
+        assert (args["data"], args["propagation"]) == ([], 0)
+
+
+def test_every_option_was_tested() -> None:
+    tested = {
+        *FLAGS,
+        *("r" + name for name in FLAGS),
+        *PROPAGATION,
+        *("r" + name for name in PROPAGATION),
+        *SUPER,
+        *NOTHING,
+    }
+    assert tested | {"bind", "rbind", "remount", "tmpcopyup"} == set(mounts.OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["ro", "rw"], (0, 1, 0, 0)),
+        (["rw", "ro"], (1, 0, 0, 0)),
+        (["noatime", "strictatime"], (0x20, 0x70, 0, 0)),
+        (["strictatime", "noatime"], (0x10, 0x70, 0, 0)),
+        (["strictatime", "relatime"], (0, 0x70, 0, 0)),
+        # a negation takes back its own option only
+        (["strictatime", "atime"], (0x20, 0x70, 0, 0)),
+        (["noatime", "nostrictatime"], (0x10, 0x70, 0, 0)),
+        (["noatime", "norelatime"], (0x10, 0x70, 0, 0)),
+        (["noatime", "atime"], (0, 0x70, 0, 0)),
+        (["relatime", "norelatime"], (0, 0, 0, 0)),
+        # the recursive one speaks of the mount itself too
+        (["ro", "rrw"], (0, 0, 0, 1)),
+        (["rw", "rro"], (0, 0, 1, 0)),
+        (["noatime", "rstrictatime"], (0, 0, 0x20, 0x70)),
+        (["rro", "rw"], (0, 1, 1, 0)),
+        (["rnosuid", "nodev"], (4, 0, 2, 0)),
+    ],
+)
+def test_order_decides(options: list[str], expected: tuple[int, ...]) -> None:
+    assert numbers(bind(*options)) == expected
+
+
+PLAIN = sorted(
+    set(mounts.OPTIONS) - {"bind", "rbind", "remount", "tmpcopyup"} - set(PROPAGATION) - {"r" + p for p in PROPAGATION}
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(PLAIN), max_size=12))
+def test_kernel_would_take_it(options: list[str]) -> None:
+    """The rules of mount_setattr(2), for any list: the access time's field is cleared as a whole or not at all."""
+    flags = Flags(options)
+    for on, off in ((flags.set, flags.clr), (flags.rec_set, flags.rec_clr)):
+        assert off & 0x70 in (0, 0x70)
+        assert on & 0x70 in (0, 0x10, 0x20)
+        assert not on & 0x70 or off & 0x70
+        assert not on & off & ~0x70
+    # Doing it twice changes nothing.
+    again = Flags(options + options)
+    flags.fold()
+    again.fold()
+    assert flags.set == again.set
+    assert (flags.clr, flags.rec_set, flags.rec_clr) == (0, 0, 0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from([name for name in FLAGS if "atime" not in name]), max_size=8))
+def test_last_one_wins(options: list[str]) -> None:
+    """Against a model: one after the other, as mount(8) would."""
+    state = 0
+    for option in options:
+        on, off = FLAGS[option]
+        state = (state & ~off) | on
+    args = bind(*options)
+    assert args["attr_set"] == state
+
+
+def test_type_bind_is_a_bind() -> None:
+    args = step(compiled({"mounts": [{"destination": "/d", "type": "bind", "source": "s"}]}), "MOUNT")
+    assert (args["policy"], args["source"], args["fstype"]) == ({"BIND"}, "/b/s", "")
+
+
+def test_rbind_wins_over_bind() -> None:
+    for options in (["bind", "rbind"], ["rbind", "bind"], ["rbind"]):
+        assert step(compiled({"mounts": [mount(*options)]}), "MOUNT")["policy"] == {"BIND", "RECURSIVE"}
+
+
+def test_unknown_options_reach_the_filesystem_in_order() -> None:
+    assert fresh("b=1", "nosuid", "a", "b=2")["data"] == ["b=1", "a", "b=2"]
+
+
+@pytest.mark.parametrize("options", [["mode=0755"], ["mode=755", "size=1m"]])
+def test_tmpfs_mode_given(options: list[str]) -> None:
+    assert fresh(*options, kind="tmpfs")["policy"] == set()
+
+
+def test_read_only_comes_last_in_finish() -> None:
+    plan = compiled({"mounts": [mount("ro", type="tmpfs"), mount("ro", type="ext4")], "root": {"readonly": True}})
+    assert [args["attr_set"] for args in steps(plan, "MOUNT")] == [0, 1]
+    late = step(plan, "REMOUNT_RO")
+    assert (late["attr_set"], late["dest"], late["origin"]) == (1, "/d", "/mounts/0")
+    order = names(plan)
+    assert order.index("PIVOT") < order.index("REMOUNT_RO") < order.index("ROOT_RO")
+
+
+def test_a_read_only_bind_of_type_tmpfs_is_a_bind() -> None:
+    plan = compiled({"mounts": [mount("bind", "ro", type="tmpfs")]})
+    assert step(plan, "MOUNT")["attr_set"] == 1
+    assert steps(plan, "REMOUNT_RO") == []
+
+
+@pytest.mark.parametrize("dest", ["/dev", "/dev/", "//dev", "dev", "/x/../dev", "/./dev"])
+def test_dev_is_recognised(dest: str) -> None:
+    plan = compiled({"mounts": [{"destination": dest, "source": "/dev", "options": ["rbind"]}]})
+    assert "DEV_NODE" not in names(plan) and "DEV_LINK" not in names(plan) and "REOPEN_NULL" not in names(plan)
+
+
+@pytest.mark.parametrize("dest", ["/dev2", "/dev/pts", "/x/dev"])
+def test_other_binds_leave_dev_to_us(dest: str) -> None:
+    plan = compiled({"mounts": [{"destination": dest, "source": "/dev", "options": ["rbind"]}]})
+    assert names(plan).count("DEV_NODE") == 6
+
+
+def test_nodes_of_a_bound_dev_keep_their_modes() -> None:
+    """Otherwise `-v /dev:/dev --device X` would change the host's own node."""
+    device = {"path": "/dev//fuse", "type": "c", "major": 10, "minor": 229}
+    patch = {
+        "mounts": [{"destination": "/dev", "source": "/dev", "options": ["rbind"]}],
+        "linux": {"devices": [device]},
+    }
+    assert step(compiled(patch), "DEV_NODE")["policy"] == {"DEFAULT"}
+    configured = [args for args in steps(compiled({"linux": {"devices": [device]}}), "DEV_NODE") if args["major"] == 10]
+    assert configured[0]["policy"] == set()
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/a", "/a"),
+        ("/", "/"),
+        ("a", "/a"),
+        ("/a/", "/a"),
+        ("//a//b", "/a/b"),
+        ("/a/../b", "/b"),
+        ("/..", "/"),
+        ("/a/.b", "/a/.b"),
+    ],
+)
+def test_clean(path: str, expected: str) -> None:
+    assert clean(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "facts", "expected"),
+    [
+        ("/a", {}, "/sys/fs/cgroup/a"),
+        ("", {"own_cgroup": "/me"}, "/sys/fs/cgroup/me"),
+        ("", {}, "/sys/fs/cgroup"),
+        ("/r/a", {"cgroup2_root": "/r"}, "/sys/fs/cgroup/a"),
+        ("/r", {"cgroup2_root": "/r"}, "/sys/fs/cgroup"),
+        ("/rx/a", {"cgroup2_root": "/r"}, ""),
+        ("/a", {"cgroup2_mount": ""}, ""),
+    ],
+)
+def test_cgroup_source(cgroup: str, facts: dict[str, str], expected: str) -> None:
+    spaces = Namespaces({"namespaces": [{"type": "cgroup"}]})
+    assert cgroup_source(cgroup, Facts(**facts), spaces) == expected  # type: ignore[arg-type]
+
+
+def test_unbindable_root_can_still_be_bound() -> None:
+    plan = compiled({"linux": {"rootfsPropagation": "unbindable"}})
+    assert step(plan, "PROPAGATION")["propagation"] == 10
+    assert step(plan, "ROOT_PROPAGATION")["propagation"] == 4

@@ -1,0 +1,242 @@
+"""spec/load.py: strict JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyrunc import runtime
+from pyrunc.errors import ConfigError
+from pyrunc.spec import load
+
+REFUSED = [
+    (b"", "a JSON document, found nothing"),
+    (b" \n\t", "a JSON document, found nothing"),
+    (b"{", "line 1 column 2: expected property name"),
+    (b'{"a": 1', "line 1 column 8: expected ',' delimiter, found end of file"),
+    (b'{\n\n  "a": }', 'line 3 column 8: expected value, found "}"'),
+    (b'{"a": 1} x', "line 1 column 10: expected end of the document"),
+    (b'{"a": 1}{"a": 2}', "line 1 column 9: expected end of the document"),
+    (b"{}\0", "line 1 column 3: expected end of the document"),
+    (b"\0{}", "line 1 column 1: expected value"),
+    (b'{"a": 1,}', "line 1 column "),
+    (b"{'a': 1}", "line 1 column 2: expected property name"),
+    (b"{a: 1}", "line 1 column 2: expected property name"),
+    (b"[1,,2]", "line 1 column 4: expected value"),
+    (b"// x\n{}", "line 1 column 1: expected value"),
+    (b'{"a": tru}', "line 1 column 7: expected value"),
+    (b'{"a": 01}', "line 1 column 8: expected ',' delimiter"),
+    (b'{"a": .5}', "line 1 column 7: expected value"),
+    (b'{"a": "b\n"}', "line 1 column 9: expected no control character"),
+    (b'{"a": "b\\x"}', "line 1 column 9: expected an escape that JSON has"),
+    (b'{"a": "\\u12"}', "line 1 column 9: expected four hexadecimal digits"),
+    (b'{"a": "b', "line 1 column 7: expected a closing quote"),
+    (b'{"a": NaN}', "found NaN"),
+    (b'{"a": -Infinity}', "found -Infinity"),
+    (b'{"a": 1e999}', "found 1e999"),
+    (b'{"a": ' + b"9" * 5000 + b"}", "at most 4300 digits"),
+    (b'\xef\xbb\xbf{"a": 1}', "a byte order mark"),
+    ('{"a": 1}'.encode("utf-16"), "a byte order mark"),
+    ('{"a": 1}'.encode("utf-16-le"), "line 1 column "),
+    (b'{"a":\n "\xff"}', "line 2 column 3: expected UTF-8 text, found byte 0xff"),
+    (b'{"a": "\xc0\x80"}', "found byte 0xc0"),  # an overlong NUL
+    (b'{"a": "\xed\xa0\x80"}', "found byte 0xed"),  # an encoded surrogate
+    (b'{"a": "x\\u0000y"}', "/a: expected text without NUL"),
+    (b'{"a": [{"b~/c": "\\ud800"}]}', "/a/0/b~0~1c: expected text without NUL and lone surrogates, found U+D800"),
+    (b'{"a": "\\uDCFF"}', "/a: expected text without NUL and lone surrogates, found U+DCFF"),
+    (b'{"a": "\\ude00\\ud83d"}', "/a: expected text without NUL and lone surrogates, found U+DE00"),
+    (b'{"\\u0000": 1}', "a key without NUL"),
+    (b'{"\\udfff": 1}', "a key without NUL and lone surrogates, found U+DFFF"),
+]
+
+
+@pytest.mark.parametrize(("data", "words"), REFUSED, ids=[repr(d[:24]) for d, _ in REFUSED])
+def test_refused(data: bytes, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load.parse_json(data, "config.json")
+    text = str(caught.value)
+    assert text.startswith("config.json: ")
+    assert words in text
+    assert text.isprintable()
+
+
+def test_duplicate_keys_are_all_reported_with_their_pointers() -> None:
+    data = b'{"a": 1, "b": [{"x/y": 1, "x/y": {"d": 1, "d": 2}}], "a": 2}'
+    with pytest.raises(ConfigError) as caught:
+        load.parse_json(data, "config.json")
+    assert {p.pointer for p in caught.value.problems} == {"/a", "/b/0/x~1y", "/b/0/x~1y/d"}
+
+
+def test_duplicate_inside_a_value_that_a_duplicate_hides() -> None:
+    with pytest.raises(ConfigError, match="once"):
+        load.parse_json(b'{"a": {"b": 1, "b": 2}, "a": 3}', "config.json")
+
+
+@pytest.mark.parametrize("pair", [(b"[", b"]"), (b'{"a":', b"}"), (b'[{"a":', b"}]"), (b'["]",', b"]")])
+def test_nesting(pair: tuple[bytes, bytes]) -> None:
+    levels = pair[0].count(b"[") + pair[0].count(b"{")
+    deepest = 128 // levels
+    load.parse_json(pair[0] * deepest + b"1" + pair[1] * deepest, "config.json")
+    for depth in (deepest + 1, 1000, 100_000):
+        with pytest.raises(ConfigError, match="nesting of at most 128"):
+            load.parse_json(pair[0] * depth + b"1" + pair[1] * depth, "config.json")
+
+
+def test_nesting_bombs_that_never_close() -> None:
+    for data in (b"[" * 1_000_000, b'{"a":' * 1_000_000, b"[[]," * 1_000_000, b'[{"":' * 500_000):
+        started = time.monotonic()
+        with pytest.raises(ConfigError, match="nesting of at most 128"):
+            load.parse_json(data, "config.json")
+        assert time.monotonic() - started < 1
+
+
+def test_brackets_in_strings_are_not_nesting() -> None:
+    text = "[" * 300 + '\\"' + "{" * 300 + "\\\\"
+    assert load.parse_json(b'{"a": "' + text.encode() + b'", "b": ["]]", "[["]}', "x")["b"] == ["]]", "[["]
+    assert load.parse_json(b'{"a\\\\": "\\\\", "b": "' + b"[" * 300 + b'"}', "x")["b"] == "[" * 300
+
+
+def test_wide_is_not_deep() -> None:
+    assert len(load.parse_json(b"[" + b"[],{}," * 1000 + b"[]]", "x")) == 2001
+
+
+@pytest.mark.parametrize("text", ['{"a": "\\ud83d\\ude00"}', '{"a": "\\u00e9\\udbff\\udfff"}', '{"a": "😀"}'])
+def test_surrogate_pairs_are_text(text: str) -> None:
+    assert load.parse_json(text.encode(), "x") == json.loads(text)
+
+
+def test_blanks_around_the_document() -> None:
+    assert load.parse_json(b"\r\n\t {} \n\r\t", "x") == {}
+
+
+class Twice(dict[str, Any]):
+    """What json alone would not notice."""
+
+
+def lenient(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else Twice(found)
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(VALUES, st.booleans())
+def test_agrees_with_json_on_documents(value: Any, ascii_only: bool) -> None:
+    data = json.dumps(value, ensure_ascii=ascii_only).encode("utf-8")
+    result = load.parse_json(data, "x")
+    assert result == value
+    assert repr(result) == repr(json.loads(data))
+
+
+@given(
+    st.lists(
+        st.sampled_from(["{", "}", "[", "]", '"', ":", ",", "1", "-", ".5", "e9", '"a"', "null", " ", "\\", "\\u0000"])
+    )
+)
+def test_agrees_with_json_on_noise(parts: list[str]) -> None:
+    text = "".join(parts)
+    try:
+        expected = json.loads(text, object_pairs_hook=lenient)
+    except ValueError:
+        with pytest.raises(ConfigError):
+            load.parse_json(text.encode(), "x")
+        return
+    try:
+        assert load.parse_json(text.encode(), "x") == expected
+    except ConfigError as error:
+        assert "once" in str(error) or "NUL" in str(error)  # what we refuse and json does not
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_parse_or_fail_cleanly(data: bytes) -> None:
+    try:
+        load.parse_json(data, "x")
+    except ConfigError as error:
+        assert str(error).isprintable()
+
+
+def test_fallback_without_the_c_scanner(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> Any:
+        raise ImportError("no _json")
+
+    monkeypatch.setattr(runtime, "json_scanner", missing)
+    assert load.parse_json(b' {"a": [1, "x"]} ', "x") == {"a": [1, "x"]}
+    for data, words in REFUSED:
+        with pytest.raises(ConfigError) as caught:
+            load.parse_json(data, "config.json")
+        assert words in str(caught.value)
+
+
+def test_load_config(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(b'{"ociVersion": "1.3.0"}\n')
+    assert load.load_config(str(path)) == ({"ociVersion": "1.3.0"}, b'{"ociVersion": "1.3.0"}\n')
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "1", '"x"', "true"])
+def test_top_level_has_to_be_an_object(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="expected object, found"):
+        load.load_config(str(path))
+
+
+def test_missing_file_says_what_a_bundle_is(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load.load_config(str(tmp_path / "config.json"))
+    text = str(caught.value)
+    assert text.startswith("config.json: cannot be read: open ")
+    assert "ENOENT" in text
+    assert "a bundle is a directory with a config.json" in text
+    assert "no such file" not in text.lower()  # podman would make exit status 127 of it
+    assert "\n" not in text
+
+
+def test_unreadable(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="EISDIR: is a directory"):
+        load.load_config(str(tmp_path))
+    (tmp_path / "f").write_text("{}")
+    with pytest.raises(ConfigError, match="ENOTDIR"):
+        load.load_config(str(tmp_path / "f" / "config.json"))
+    with pytest.raises(ConfigError, match="is no path"):
+        load.load_config("a\0b")
+    (tmp_path / "secret").symlink_to("/proc/self/mem")
+    with pytest.raises(ConfigError, match="EIO"):
+        load.load_config(str(tmp_path / "secret"))
+
+
+def test_too_large(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    with path.open("wb") as file:
+        os.truncate(file.fileno(), load.MAX_BYTES + 1)
+    with pytest.raises(ConfigError, match="larger than 16 MiB"):
+        load.load_config(str(path))
+    with pytest.raises(ConfigError, match="larger than 16 MiB"):
+        load.parse_json(b" " * (load.MAX_BYTES + 1), "config.json")
+
+
+def test_ten_megabytes_take_less_than_a_second() -> None:
+    document = {"annotations": {f"key{i:06}": "v" * 80 for i in range(100_000)}}
+    data = json.dumps(document).encode()
+    started = time.process_time()
+    assert load.parse_json(data, "x") == document
+    assert time.process_time() - started < 1
