@@ -13,7 +13,7 @@ import sys
 from errno import EINTR, ESRCH, ETIMEDOUT
 from posix import O_CLOEXEC, O_NOFOLLOW, O_RDWR
 
-from pyrunc import errors, fs, handshake, hooks, host, lifecycle, runtime, state
+from pyrunc import cgroup, errors, fs, handshake, hooks, host, lifecycle, runtime, state
 from pyrunc.errors import PyruncError, StateError, SysError
 from pyrunc.plan import compile as compiler
 from pyrunc.spec import load, validate
@@ -70,7 +70,7 @@ class CreateOptions:
 def compile_only(opts: CreateOptions) -> tuple[dict[str, Any], host.HostFacts, Plan]:
     """Load, validate and compile, touching nothing: what `pyrunc plan` prints.  Raises ConfigError."""
     job = Job(opts, "fifo")
-    job.prepare()
+    job.prepare(for_show=True)
     return job.config, job.facts, job.plan
 
 
@@ -144,10 +144,8 @@ class Job:
 
     # -- pure and read-only ------------------------------------------------------------------------------
 
-    def prepare(self) -> None:
-        """Everything that can fail without having touched anything."""
-        from pyrunc import cgroup
-
+    def prepare(self, *, for_show: bool = False) -> None:
+        """Everything that can fail without having touched anything; ``for_show``: nothing will follow."""
         opts = self.opts
         bundle = fs.abspath(opts.bundle)
         self.config, self.raw = load.load_config(fs.join(bundle, opts.config))
@@ -156,7 +154,8 @@ class Job:
         for problem in warnings:
             self.log.warning(f"config.json: {problem}")
         self.listen_fds = listen_fds()
-        self.check_terminal()
+        if not for_show:
+            self.check_terminal()
         linux = self.config.get("linux", {})
         options = compiler.Options(opts.id, bundle)
         options.cgroup_path = cgroup.path_for(linux.get("cgroupsPath", ""), opts.id, self.facts, opts.cgroup_manager)
@@ -223,6 +222,7 @@ class Job:
 
     def reserve(self) -> None:
         """Take the id and write the intent."""
+        self.driver = cgroup.open_driver(self.opts.cgroup_manager if self.facts.cgroup2_mount else "disabled", self.facts)
         store = state.Store(state.root_dir(self.opts.root))
         self.container = container = store.reserve(self.opts.id)
         self.undo.push(container.destroy)
@@ -230,23 +230,35 @@ class Job:
             config=self.config,
             bundle=fs.abspath(self.opts.bundle),
             cgroup=self.plan.cgroup_path,
-            cgroup_dir=self.facts.cgroup2_mount + self.plan.cgroup_path if self.plan.cgroup_path else "",
-            cgroup_manager=self.opts.cgroup_manager,
+            cgroup_dir=self.facts.cgroup_dir(self.plan.cgroup_path) if self.plan.cgroup_path else "",
+            cgroup_manager=self.opts.cgroup_manager if self.plan.cgroup_path else "disabled",
             late=self.plan.late_origins(),
         )
+        if self.plan.cgroup_path:
+            container.data["cgroup_made"] = self.driver.missing(self.plan.cgroup_path)
         container.save()
         fs.replace_file(f"{container.dir}/config.json", self.raw)
 
     def make_cgroup(self) -> None:
         """Create the cgroup; limits come at MOUNTED, when init's own set-up no longer counts against them."""
-        from pyrunc import cgroup
-
-        self.driver = cgroup.open_driver(self.opts.cgroup_manager, self.facts)
         path = self.plan.cgroup_path
+        resources = self.resources()
         if path:
-            resources = (self.config.get("linux") or {}).get("resources") or {}
+            self.undo.push(self.remove_cgroup)
             self.cgroup_fd = self.driver.create(path, resources)
-            self.undo.push(self.driver.remove, path)
+        else:
+            self.driver.create(path, resources)  # refuses limits
+
+    def remove_cgroup(self) -> None:
+        """Undo of `make_cgroup`; only what did not exist before, so that a cgroup in use stays."""
+        made = self.container.data["cgroup_made"]
+        if made:
+            self.driver.kill(self.plan.cgroup_path, 9)
+            self.driver.remove(self.plan.cgroup_path, lifecycle.KILL_TIMEOUT, made)
+
+    def resources(self) -> dict[str, Any]:
+        """linux.resources, {} without any."""
+        return (self.config.get("linux") or {}).get("resources") or {}
 
     def spawn(self) -> None:
         """Start init from its sealed memfd, with the handshake socket and nothing else of ours."""
@@ -388,14 +400,14 @@ class Job:
         self.enter_pid = 0
         self.container.set_init(self.init_pid)
         self.container.save()
-        resources = (self.config.get("linux") or {}).get("resources") or {}
+        resources = self.resources()
         if self.plan.cgroup_path:
             # Overlaps init's mounts.  The default device rules allow what init does meanwhile (mknod, /dev/null, ptys).
             self.driver.devices(self.cgroup_fd, resources.get("devices"), "/linux/resources/devices")
 
     def on_mounted(self, record: handshake.Record) -> None:
         """MOUNTED: limits, then the hooks that run in the runtime's namespaces."""
-        resources = (self.config.get("linux") or {}).get("resources") or {}
+        resources = self.resources()
         if self.plan.cgroup_path and resources:
             self.driver.apply(self.plan.cgroup_path, resources)
         self.host_hooks("prestart", "creating", fatal=True)

@@ -71,7 +71,7 @@ def remove(container: Container, log: Log, *, poststop: bool = True) -> None:
     if path:
         driver = driver_of(container)
         driver.kill(path, SIGKILL)
-        driver.remove(path, KILL_TIMEOUT)
+        driver.remove(path, KILL_TIMEOUT, container.data.get("cgroup_made"))
     listed = (container.data.get("hooks") or {}).get("poststop") if poststop else None
     text = container.oci_state("stopped") if listed else ""
     container.destroy()

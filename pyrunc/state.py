@@ -252,6 +252,10 @@ class Store:
         except OSError as error:
             raise SysError("--root", "mkdir", error.errno or 0, value=self.root) from error
 
+    def exists(self) -> bool:
+        """Whether the root is there.  Raises PyruncError when others could tamper with it."""
+        return self._open()
+
     def reserve(self, id: str) -> Container:
         """Take an id: returns its locked container, to be described and saved before anything else is touched.
 

@@ -695,7 +695,8 @@ def test_hook_after_start(spawn: Spawn, fifos: tuple[int, int], tmp_path: pathli
     record = handshake.Record(os.read(fifos[1], 256))
     assert (record.type, record.step, record.detail) == (handshake.FAIL, 2, "exit status 5")
     assert not (tmp_path / "ran").exists()
-    assert "start" not in (tmp_path / "fds").read_text()
+    assert str(tmp_path / "start\n") not in (tmp_path / "fds").read_text()
+    assert str(tmp_path / "error\n") not in (tmp_path / "fds").read_text()
 
 
 # --- seccomp ---------------------------------------------------------------------------------------------------
@@ -722,7 +723,7 @@ def test_nothing_but_read_write_close_after_the_filter(spawn: Spawn, fifos: tupl
     plan.clone_init("(default)")
     plan.no_new_privs("/process/noNewPrivileges")
     plan.find_exe("/process/args/0", file="cat", path="/usr/bin:/bin")
-    plan.seccomp("/linux/seccomp", flags=0, filter=program(allowed, KILL))
+    ops.Builder.seccomp(plan, "/linux/seccomp", flags=0, filter=program(allowed, KILL))
     start = plan.fd("start", "", "")
     plan.wait_start("(default)", start_fd=start, error_fd=plan.fd("error", "", ""))
     plan.execve("/process/args", args=["cat"], env=["A=1"])
@@ -741,7 +742,7 @@ def test_filter_without_getcwd_is_an_error(spawn: Spawn, tmp_path: pathlib.Path)
     for cwd, ok in ((str(tmp_path), False), ("/", True)):
         plan = Plan()
         plan.no_new_privs("/process/noNewPrivileges")
-        plan.seccomp("/linux/seccomp", flags=0, filter=program({numbers["getcwd"]: ERRNO | errno.EPERM}, ALLOW))
+        ops.Builder.seccomp(plan, "/linux/seccomp", flags=0, filter=program({numbers["getcwd"]: ERRNO | errno.EPERM}, ALLOW))
         plan.chdir("/process/cwd", cwd=cwd)
         finish(plan, ["echo", "ok"])
         if ok:
@@ -754,7 +755,7 @@ def test_filter_without_getcwd_is_an_error(spawn: Spawn, tmp_path: pathlib.Path)
 def test_bad_filter(spawn: Spawn, blob: bytes) -> None:
     plan = Plan()
     plan.no_new_privs("/process/noNewPrivileges")
-    plan.seccomp("/linux/seccomp", flags=0, filter=blob)
+    ops.Builder.seccomp(plan, "/linux/seccomp", flags=0, filter=blob)
     record = fail(spawn(), plan)
     assert (record.err, record.call) == (errno.EINVAL, "seccomp")
 
@@ -762,14 +763,14 @@ def test_bad_filter(spawn: Spawn, blob: bytes) -> None:
 def test_unknown_filter_flag_is_an_error(spawn: Spawn) -> None:
     plan = Plan()
     plan.no_new_privs("/process/noNewPrivileges")
-    plan.seccomp("/linux/seccomp", flags=1 << 30, filter=program({}, ALLOW))
+    ops.Builder.seccomp(plan, "/linux/seccomp", flags=1 << 30, filter=program({}, ALLOW))
     assert "filter flags" in fail(spawn(), plan).detail
 
 
 def test_listener(spawn: Spawn) -> None:
     plan = Plan()
     plan.no_new_privs("/process/noNewPrivileges")
-    plan.seccomp("/linux/seccomp", policy=ops.P_SECCOMP_LISTENER, flags=1, filter=program({}, ALLOW))
+    ops.Builder.seccomp(plan, "/linux/seccomp", policy=ops.P_SECCOMP_LISTENER, flags=1, filter=program({}, ALLOW))
     parent = spawn()
     parent.plan(finish(plan, ["ls", "/proc/self/fd"]))
     number = parent.expect(handshake.SECCOMP).value
@@ -938,7 +939,8 @@ def test_user_namespace(spawn: Spawn) -> None:
     parent.go()
     pid = parent.adopt()
     parent.expect(handshake.CREATED)
-    assert (proc.parent / str(pid)).stat().st_uid == 0  # not dumpable: the files are root's, not the user's
+    environ = proc.parent / str(pid) / "environ"
+    assert environ.stat().st_uid == 0  # not dumpable: the files are root's, not the user's
     parent.go()
     assert parent.output().split() == ["0", "0", "0", "0", "100000", "10"]
 
@@ -962,7 +964,7 @@ def test_cwd_outside_of_the_root(spawn: Spawn, tmp_path: pathlib.Path) -> None:
     plan.npreserve = 1
     plan.unshare("/linux/namespaces", flags=CLONE_NEWNS | CLONE_NEWPID)
     plan.clone_init("(default)")
-    plan.propagation("(default)", policy=ops.P_PROPAGATION_RECURSIVE, propagation=1 << 18)  # MS_PRIVATE
+    plan.propagation("(default)", propagation=8 | 3)  # recursive, private
     plan.root("/root", path=str(tmp_path))
     plan.mount("/mounts/0", fstype="proc", source="proc", dest="/proc")
     plan.pivot("(default)")

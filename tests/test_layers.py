@@ -11,13 +11,14 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pyrunc"
 
 # Lower number = lower layer.  A module may import its own layer (cycles are checked apart) and everything below.
 LAYERS = [
-    {"", "errors", "fs", "undo", "handshake", "hints", "runtime", "_shim", "log"},
+    {"", "errors", "fs", "undo", "handshake", "hints", "runtime", "_shim", "signals", "build"},
     {"spec"},
     {"host"},
     {"plan"},
-    {"cgroup", "seccomp", "hooks", "state", "console", "notify"},
+    {"cgroup", "seccomp", "hooks", "state", "console", "notify", "log"},
     {"lifecycle"},
     {"launch", "foreground"},
+    {"command"},
     {"verbs"},
     {"cli"},
     {"__main__"},

@@ -61,7 +61,7 @@ def test_recorded_bundles(name: str) -> None:
     config = json.loads((BUNDLES / f"{name}.json").read_text(encoding="utf-8"))
     if any(entry["type"] == "user" for entry in config["linux"]["namespaces"]):
         pytest.skip("user namespaces come later")
-    opts = options(cgroup_path="/" + config["linux"]["cgroupsPath"].lstrip("/"))
+    opts = options(cgroup_path="/" + config["linux"].get("cgroupsPath", "x").lstrip("/"))
     compare(GOLDEN / f"bundle-{name}.plan", listing(config, Facts(), opts))
 
 

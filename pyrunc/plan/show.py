@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import struct
+from _struct import unpack
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from pyrunc.errors import printable
+from pyrunc.errors import show as value_text
 from pyrunc.plan import NO_SLOT, Plan, mounts, namespaces, ops, process, security
 from pyrunc.spec.names import CAPABILITIES, RLIMITS
 
@@ -139,7 +140,7 @@ def _outside(plan: Plan, config: Mapping[str, Any] | None) -> list[str]:
         lines.append(f"descriptors 3 to {2 + plan.npreserve} are passed on")
     lines.append(f"cgroup {plan.cgroup_path or 'none of its own'}")
     for name, limits in _resources(config).items():
-        lines.append(f"  limit {name} {json.dumps(limits, sort_keys=True)}  /linux/resources/{name}")
+        lines.append(f"  limit {name} {value_text(limits)}  /linux/resources/{name}")
     for number, soft, hard, origin in plan.rlimits:
         lines.append(f"rlimit {RLIMITS[number]} soft={_limit(soft)} hard={_limit(hard)}  {origin}")
     for index, hook in enumerate(plan.hooks.get("poststop", ())):
@@ -157,7 +158,7 @@ def _limit(value: int) -> str:
 
 def _quoted(word: str) -> str:
     plain = word and word.isprintable() and not any(c in word for c in " \"'\\$`")
-    return word if plain else json.dumps(word)
+    return word if plain else '"' + printable(word.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
 def _command(words: Iterable[str]) -> str:
@@ -258,7 +259,7 @@ def _cap_sets(args: Args) -> str:
 
 
 def _gids(args: Args) -> str:
-    gids = struct.unpack(f"={len(args['gids']) // 4}I", args["gids"])
+    gids = unpack(f"={len(args['gids']) // 4}I", args["gids"])
     return " ".join(map(str, gids)) or "none"
 
 

@@ -1,0 +1,130 @@
+"""What every verb is given and uses: options, the global context, stdout.
+
+Engines call runtimes with the leniency of Go's flag packages, which argparse does not have: `-opt val`, `--opt=val`,
+`--flag=false`, options before or after positionals.  One table per verb (``FLAGS``) serves parser, help and completions.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from pyrunc import errors, fs
+from pyrunc.errors import UsageError, show
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from pyrunc.launch import CreateOptions
+    from pyrunc.log import Log
+
+# (name, short, metavar, kind, help); kinds: str, bool, int, multi
+Flag = tuple[str, str, str, str, str]
+
+
+class Context:
+    """What the global options said, for the verbs."""
+
+    __slots__ = ("cgroup_manager", "debug", "log", "root")
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        from pyrunc.log import Log
+
+        format = values.get("log-format", "text")
+        if format not in ("text", "json"):
+            raise UsageError(f"--log-format {show(format)}: expected text or json")
+        if values.get("rootless", "auto") not in ("true", "false", "auto"):
+            raise UsageError(f"--rootless {show(values['rootless'])}: expected true, false or auto")
+        manager = values.get("cgroup-manager", "cgroupfs")
+        if manager not in ("cgroupfs", "systemd", "disabled"):
+            raise UsageError(f"--cgroup-manager {show(manager)}: expected cgroupfs, systemd or disabled")
+        self.root: str = values.get("root", "")
+        self.debug: bool = values.get("debug", False)
+        self.cgroup_manager: str = "systemd" if values.get("systemd-cgroup") else manager
+        self.log: Log = Log(values.get("log", ""), format, self.debug)
+
+
+def parse(argv: Sequence[str], flags: Sequence[Flag], stop_at_first: bool) -> tuple[dict[str, Any], list[str]]:
+    """Split arguments into option values and positionals.  Raises UsageError.
+
+    ``stop_at_first``: options end at the first positional, as they must where a command line follows.
+    """
+    values: dict[str, Any] = {}
+    positionals: list[str] = []
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            return values, positionals + rest
+        if not word.startswith("-") or word == "-":
+            positionals.append(word)
+            if stop_at_first:
+                return values, positionals + rest
+            continue
+        name, equals, text = word.lstrip("-").partition("=")
+        flag = find(flags, name, word)
+        if flag[3] == "bool":
+            values[flag[0]] = boolean(word, text) if equals else True
+            continue
+        if not equals:
+            if not rest:
+                raise UsageError(f"option {word} needs a value")
+            text = rest.pop(0)
+        store(values, flag, text)
+    return values, positionals
+
+
+def find(flags: Sequence[Flag], name: str, word: str) -> Flag:
+    """The flag of a name, long or short."""
+    for flag in flags:
+        if name == flag[0] or (flag[1] and name == flag[1]):
+            return flag
+    raise UsageError(f"unknown option {show(word)}")
+
+
+def boolean(word: str, text: str) -> bool:
+    """``--flag=TEXT``, with the spellings that Go's strconv.ParseBool takes."""
+    if text in ("1", "t", "T", "true", "TRUE", "True"):
+        return True
+    if text in ("0", "f", "F", "false", "FALSE", "False"):
+        return False
+    raise UsageError(f"option {show(word)}: expected true or false")
+
+
+def store(values: dict[str, Any], flag: Flag, text: str) -> None:
+    """Keep an option's value by its kind; of repeated ones the last counts, except for lists."""
+    if flag[3] == "int":
+        if not (text.isascii() and text.isdigit() and len(text) < 10):
+            raise UsageError(f"option --{flag[0]} {show(text)}: expected a number")
+        values[flag[0]] = int(text)
+    elif flag[3] == "multi":
+        values.setdefault(flag[0], []).append(text)
+    else:
+        values[flag[0]] = text
+
+
+def out(text: str) -> int:
+    """Write to stdout, all of it.  Raises SysError: a full disk is a failure, not a shorter answer."""
+    try:
+        fs.write_all(1, text.encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        raise errors.SysError("stdout", "write", error.errno or 0) from error
+    return 0
+
+
+def created_by(context: Context, id: str, values: dict[str, Any]) -> CreateOptions:
+    """The options that `create` and `run` share, as launch wants them."""
+    from pyrunc import launch
+
+    if context.cgroup_manager == "systemd":
+        raise UsageError("the systemd cgroup driver is not supported yet; leave --systemd-cgroup away to use cgroupfs")
+    opts = launch.CreateOptions(id, context.log)
+    opts.root, opts.cgroup_manager = context.root, context.cgroup_manager
+    opts.bundle, opts.config = values.get("bundle", "") or posix.getcwd(), values.get("config", "config.json")
+    opts.pid_file, opts.console_socket = values.get("pid-file", ""), values.get("console-socket", "")
+    opts.pidfd_socket, opts.preserve_fds = values.get("pidfd-socket", ""), values.get("preserve-fds", 0)
+    opts.no_pivot, opts.no_new_keyring = values.get("no-pivot", False), values.get("no-new-keyring", False)
+    opts.detach, opts.keep = values.get("detach", False), values.get("keep", False)
+    opts.no_subreaper = values.get("no-subreaper", False)
+    return opts

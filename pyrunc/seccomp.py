@@ -1,0 +1,331 @@
+"""linux.seccomp on the host side: compile a profile to a BPF program, keep it, hand the listener to its agent.
+
+Programs are cached because engines send the same profile with every container and libseccomp takes milliseconds
+for it.  A cached program decides what a container may do, so it is only taken from a directory that nobody but
+us can write to, under a name that is a hash of everything that goes into it.
+"""
+
+from __future__ import annotations
+
+import posix
+from _struct import Struct, pack
+from errno import E2BIG, EDOM, EEXIST
+from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY
+
+from pyrunc import SPEC_VERSION, fs, runtime
+from pyrunc.errors import ConfigError, Problem, PyruncError, SysError, errno_text, show
+from pyrunc.state import dumps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+POINTER = "/linux/seccomp"
+
+# SECCOMP_RET_* of <linux/seccomp.h>, which libseccomp's SCMP_ACT_* are
+ACTIONS = {
+    "SCMP_ACT_KILL": 0x00000000,
+    "SCMP_ACT_KILL_THREAD": 0x00000000,
+    "SCMP_ACT_KILL_PROCESS": 0x80000000,
+    "SCMP_ACT_TRAP": 0x00030000,
+    "SCMP_ACT_ERRNO": 0x00050000,
+    "SCMP_ACT_NOTIFY": 0x7FC00000,
+    "SCMP_ACT_TRACE": 0x7FF00000,
+    "SCMP_ACT_LOG": 0x7FFC0000,
+    "SCMP_ACT_ALLOW": 0x7FFF0000,
+}
+WITH_ERRNO = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
+EPERM, ENOSYS = 1, 38  # the default of errnoRet (config-linux.md); on x86 and arm
+
+OPERATORS = {  # enum scmp_compare
+    "SCMP_CMP_NE": 1,
+    "SCMP_CMP_LT": 2,
+    "SCMP_CMP_LE": 3,
+    "SCMP_CMP_EQ": 4,
+    "SCMP_CMP_GE": 5,
+    "SCMP_CMP_GT": 6,
+    "SCMP_CMP_MASKED_EQ": 7,
+}
+
+# SECCOMP_FILTER_FLAG_* of seccomp(2).  TSYNC is for processes with threads: init has one.
+FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 0,
+    "SECCOMP_FILTER_FLAG_LOG": 1 << 1,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 1 << 2,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 1 << 5,
+}
+SPEC_ALLOW = 1 << 2
+WAIT_KILLABLE_RECV = 1 << 5
+
+PROGRAM_MAX = 4096 * 8  # BPF_MAXINSNS instructions
+
+_RULE = Struct("IIII")  # struct pr_seccomp_rule
+_ARG = Struct("IIQQ")  # struct pr_seccomp_arg
+
+# The cache.  FORMAT goes into the hash: raise it whenever other programs come out of the same input.
+FORMAT = 1
+MAGIC = b"pyruncBPF\x00\x00\x01"
+CACHE_MAX = 64  # programs; all are dropped when there are more, which takes 64 different profiles
+_DIGEST = 32
+
+
+class Flat:
+    """A profile as native/shim/seccomp.h takes it; `key` is all of it in one piece."""
+
+    __slots__ = ("archs", "args", "default", "enosys", "names", "rules")
+
+    def __init__(self, profile: dict[str, Any], archs: list[int]) -> None:
+        self.default = _action(profile["defaultAction"], profile.get("defaultErrnoRet"))
+        # What lets calls through lets new ones through too; a tracer knows how to answer them itself.
+        permissive = profile["defaultAction"] in ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
+        self.enosys = not permissive and self.default != ACTIONS["SCMP_ACT_ERRNO"] | ENOSYS
+        self.archs = pack(f"{len(archs)}I", *archs)
+        rules, names, args = [], [], []
+        for rule in profile.get("syscalls") or ():
+            conditions = rule.get("args") or ()
+            used = [condition["index"] for condition in conditions]
+            # Two conditions on one argument cannot be one libseccomp rule; runc's profiles mean "or" by it.
+            either = len(set(used)) != len(used)
+            action = _action(rule["action"], rule.get("errnoRet"))
+            rules.append(_RULE.pack(action, len(rule["names"]), len(conditions), either))
+            names += rule["names"]
+            for condition in conditions:
+                value, second = condition["value"], condition.get("valueTwo", 0)
+                args.append(_ARG.pack(condition["index"], OPERATORS[condition["op"]], value, second))
+        self.rules = b"".join(rules)
+        self.names = "\0".join(names).encode("utf-8") + b"\0" if names else b"\0"
+        self.args = b"".join(args)
+
+    def key(self, version: int) -> bytes:
+        """Everything that the program depends on, lengths first so that no two profiles can look alike."""
+        lengths = (len(self.archs), len(self.rules), len(self.names), len(self.args))
+        head = pack("8I", FORMAT, version, self.default, self.enosys, *lengths)
+        return b"".join((head, self.archs, self.rules, self.names, self.args))
+
+
+def _action(name: str, number: int | None) -> int:
+    if name in WITH_ERRNO:
+        return ACTIONS[name] | (EPERM if number is None else number & 0xFFFF)
+    return ACTIONS[name]
+
+
+def notifies(profile: dict[str, Any]) -> bool:
+    """Whether a rule asks an agent (SCMP_ACT_NOTIFY)."""
+    return any(rule["action"] == "SCMP_ACT_NOTIFY" for rule in profile.get("syscalls") or ())
+
+
+def filter_flags(profile: dict[str, Any]) -> int:
+    """SECCOMP_FILTER_FLAG_* for seccomp(2), without NEW_LISTENER."""
+    names = profile.get("flags")
+    if names is None:
+        return SPEC_ALLOW  # as runc: no speculative-store mitigation that nobody asked for
+    flags = 0
+    for name in names:
+        flags |= FLAGS[name]
+    # EINVAL without a listener, where it means nothing.
+    return flags if notifies(profile) else flags & ~WAIT_KILLABLE_RECV
+
+
+def compile_filter(profile: dict[str, Any], *, cache_dir: str = "") -> tuple[bytes, int, bool]:
+    """Compile ``linux.seccomp``, which spec.validate has checked.
+
+    Returns the program (``struct sock_filter[]``), the SECCOMP_FILTER_FLAG_* to load it with (without NEW_LISTENER), and
+    whether it notifies.  ``cache_dir``: where programs are kept, made when it is missing; "" for no cache.
+    Raises ConfigError: an architecture or a rule that this libseccomp cannot do, or a program longer than 4096
+    instructions.
+    """
+    ffi, lib = runtime.shim()
+    archs = _architectures(profile, lib)
+    flat = Flat(profile, archs)
+    flags, listener = filter_flags(profile), notifies(profile)
+    if not cache_dir:
+        return _compile(flat, profile, ffi, lib), flags, listener
+    native = lib.pr_seccomp_arch(b"")
+    digest = _digest(pack("q", native) + flat.key(lib.pr_seccomp_version()))
+    directory = _open_cache(cache_dir)
+    if directory < 0:
+        return _compile(flat, profile, ffi, lib), flags, listener
+    try:
+        program = _recall(directory, digest)
+        if not program:
+            program = _compile(flat, profile, ffi, lib)
+            _remember(directory, digest, program)
+    finally:
+        posix.close(directory)
+    return program, flags, listener
+
+
+def _architectures(profile: dict[str, Any], lib: Any) -> list[int]:
+    """libseccomp's tokens of the architectures besides the native one, which is always there; each once."""
+    native = lib.pr_seccomp_arch(b"")
+    tokens: list[int] = []
+    for index, name in enumerate(profile.get("architectures") or ()):
+        token = lib.pr_seccomp_arch(name.removeprefix("SCMP_ARCH_").lower().encode("utf-8"))
+        if token < 0:
+            expected = f"an architecture of libseccomp {_version(lib)}"
+            raise ConfigError([Problem(f"{POINTER}/architectures/{index}", expected, show(name))])
+        if token != native and token not in tokens:
+            tokens.append(token)
+    return tokens
+
+
+def _version(lib: Any) -> str:
+    number = lib.pr_seccomp_version()
+    return f"{number >> 16}.{number >> 8 & 0xFF}.{number & 0xFF}"
+
+
+def _compile(flat: Flat, profile: dict[str, Any], ffi: Any, lib: Any) -> bytes:
+    out = ffi.new("char[]", PROGRAM_MAX)
+    fault = ffi.new("struct pr_seccomp_fault *")
+    size = lib.pr_seccomp_compile(
+        flat.default,
+        flat.enosys,
+        ffi.from_buffer("uint32_t[]", flat.archs),
+        len(flat.archs) // 4,
+        ffi.from_buffer("struct pr_seccomp_rule[]", flat.rules),
+        len(flat.rules) // _RULE.size,
+        flat.names,
+        ffi.from_buffer("struct pr_seccomp_arg[]", flat.args),
+        out,
+        PROGRAM_MAX,
+        fault,
+    )
+    if size < 0:
+        raise ConfigError([_problem(-size, fault.stage, fault.index, fault.name, profile, flat)])
+    return bytes(ffi.buffer(out, size))
+
+
+def _problem(number: int, stage: int, index: int, name: int, profile: dict[str, Any], flat: Flat) -> Problem:
+    """What libseccomp did not take, in terms of the profile."""
+    if stage == 2:
+        found = f"{errno_text(number)} for token {flat.archs[index * 4 : index * 4 + 4].hex()}"
+        expected = "architectures of this machine's byte order" if number == EDOM else "architectures that libseccomp takes"
+        return Problem(f"{POINTER}/architectures", expected, found)
+    if stage == 3:
+        rule = profile["syscalls"][index]
+        pointer = f"{POINTER}/syscalls/{index}"
+        found = f"{errno_text(number)} for {show(rule['names'][name])} with {rule['action']}"
+        return Problem(pointer, "a rule that libseccomp and this kernel take", found)
+    if number == E2BIG:
+        return Problem(POINTER, f"a program of at most {PROGRAM_MAX // 8} instructions", "a longer one")
+    return Problem(POINTER, "a profile that libseccomp takes", errno_text(number))
+
+
+# -- cache ------------------------------------------------------------------------------------------------------
+
+
+def cache_dir() -> str:
+    """Where programs are kept: /run/pyrunc.seccomp for root, below XDG_RUNTIME_DIR for others, "" for nowhere.
+
+    Not below the state root, where every name is a container's id; gone after a reboot like it.
+    """
+    if posix.geteuid() == 0:
+        return "/run/pyrunc.seccomp"
+    runtime_dir = fs.getenv("XDG_RUNTIME_DIR")
+    return f"{runtime_dir}/pyrunc.seccomp" if runtime_dir.startswith("/") else ""
+
+
+def _digest(data: bytes) -> bytes:
+    try:
+        from _blake2 import blake2b  # hashlib's own, without hashlib's 3 ms (it looks for OpenSSL)
+    except ImportError:
+        runtime.full()
+        from hashlib import blake2b
+    return blake2b(data, digest_size=_DIGEST).digest()
+
+
+def _open_cache(path: str) -> int:
+    """A descriptor of the cache directory, made when it is missing; -1 when there is none to trust."""
+    flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
+    try:
+        try:
+            directory = posix.open(path, flags)
+        except FileNotFoundError:
+            fs.ignore(posix.mkdir, path, 0o700)
+            directory = posix.open(path, flags)
+    except OSError:
+        return -1
+    found = posix.fstat(directory)
+    if found.st_uid == posix.geteuid() and found.st_mode & 0o7777 == 0o700:
+        return directory
+    posix.close(directory)
+    return -1
+
+
+def _recall(directory: int, digest: bytes) -> bytes:
+    """The program kept under ``digest``; empty when there is none, or one that is not exactly as we write them."""
+    try:
+        fd = posix.open(digest.hex(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, dir_fd=directory)
+    except OSError:
+        return b""
+    try:
+        found = posix.fstat(fd)
+        if found.st_mode != 0o100600 or found.st_uid != posix.geteuid() or found.st_nlink != 1:
+            return b""
+        data = fs.read_fd(fd, len(MAGIC) + 4 + _DIGEST + PROGRAM_MAX)
+    except OSError:
+        return b""
+    finally:
+        posix.close(fd)
+    program = data[len(MAGIC) + 4 + _DIGEST :]
+    if not program or len(program) % 8 or data[: -len(program)] != _header(digest, program):
+        return b""
+    return program
+
+
+def _header(digest: bytes, program: bytes) -> bytes:
+    """Magic, length, hash over input and program: a file that was cut short or renamed is not taken."""
+    return MAGIC + pack("I", len(program)) + _digest(digest + program)
+
+
+def _remember(directory: int, digest: bytes, program: bytes) -> None:
+    """Keep a program; no cache is no error."""
+    try:
+        names = posix.listdir(directory)
+        if len(names) >= CACHE_MAX:
+            for name in names:
+                fs.ignore(lambda name=name: posix.unlink(name, dir_fd=directory))
+        fs.replace_file(digest.hex(), _header(digest, program) + program, 0o600, directory)
+    except OSError:
+        pass
+
+
+# -- listener ---------------------------------------------------------------------------------------------------
+
+
+def send_listener(pidfd: int, number: int, profile: dict[str, Any], pid: int, status: str) -> None:
+    """Take the notify descriptor ``number`` out of init and send it to the agent at ``listenerPath``.
+
+    ``status``: the container's state as JSON, status "creating".  One connection, the container process state
+    (config-linux.md) with the descriptor in the first message, then closed.  Raises SysError.
+    """
+    ffi, lib = runtime.shim()
+    path = profile.get("listenerPath", "")
+    message = _process_state(profile, pid, status)
+    listener = lib.pr_pidfd_getfd(pidfd, number)
+    if listener < 0:
+        raise SysError(f"{POINTER}/listenerPath", "pidfd_getfd", -listener, value=path)
+    try:
+        sock = lib.pr_connect_unix(fs.encode(path))
+        if sock < 0:
+            raise SysError(f"{POINTER}/listenerPath", "connect", -sock, value=path)
+        try:
+            sent = lib.pr_send_fd(sock, message, len(message), listener)
+            while 0 <= sent < len(message):  # a stream: large annotations may need several, the descriptor only one
+                rest = message[sent:]
+                more = lib.pr_send(sock, rest, len(rest), ffi.NULL, 0)
+                sent = sent + more if more > 0 else more or -E2BIG
+            if sent < 0:
+                raise SysError(f"{POINTER}/listenerPath", "sendmsg", -sent, value=path)
+        finally:
+            posix.close(sock)
+    finally:
+        posix.close(listener)
+
+
+def _process_state(profile: dict[str, Any], pid: int, status: str) -> bytes:
+    """The container process state; ``status`` is JSON already and stays as it is."""
+    head = dumps({"ociVersion": SPEC_VERSION, "fds": ["seccompFd"], "pid": pid})
+    metadata = profile.get("listenerMetadata")
+    middle = f',"metadata":{dumps(metadata)}' if metadata else ""
+    return f'{head[:-1]}{middle},"state":{status}}}'.encode()

@@ -1,0 +1,30 @@
+"""`kill`: a signal for a container."""
+
+from __future__ import annotations
+
+from pyrunc import command, signals, state
+from pyrunc.errors import StateError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+USAGE = "kill [OPTIONS] ID [SIGNAL]"
+SUMMARY = "send a signal (default SIGTERM) to the container's first process"
+ARGS = (1, 2)
+FLAGS: tuple[command.Flag, ...] = (
+    ("all", "a", "", "bool", "signal every process of the container, also when its first one has ended"),
+)
+
+
+def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+    """Send the signal."""
+    number = signals.number(args[1] if len(args) > 1 else "TERM")
+    container = state.Store(state.root_dir(context.root)).open(args[0])
+    if values.get("all"):
+        # containerd sends this after init's end, too: what is left in the cgroup must go.
+        container.kill_cgroup(number)
+        return 0
+    if container.status() in ("creating", "stopped") or not container.kill_init(number):
+        raise StateError("container not running")
+    return 0

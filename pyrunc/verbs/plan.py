@@ -1,0 +1,39 @@
+"""`plan`: print all that create would do, and do nothing.  Needs no privileges."""
+
+from __future__ import annotations
+
+from pyrunc import command, runtime
+from pyrunc.errors import ConfigError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+USAGE = "plan [OPTIONS]"
+SUMMARY = "print the steps that would create a container, with the field each comes from"
+ARGS = (0, 1)
+FLAGS: tuple[command.Flag, ...] = (
+    ("bundle", "b", "DIR", "str", "directory of config.json (default: the working directory)"),
+    ("config", "f", "FILE", "str", "name of the configuration in the bundle, or an absolute path (default config.json)"),
+    ("json", "", "", "bool", "as JSON"),
+    ("no-pivot", "", "", "bool", "as `create --no-pivot` would do it"),
+)
+
+
+def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+    """Print the plan, or every problem of the configuration, one a line."""
+    runtime.full()
+    import json
+
+    from pyrunc import launch
+    from pyrunc.plan import show
+
+    try:
+        config, _, plan = launch.compile_only(command.created_by(context, args[0] if args else "ID", values))
+    except ConfigError as error:
+        if len(error.problems) > 1:
+            command.out("".join(f"{problem}\n" for problem in error.problems))
+        raise
+    if values.get("json"):
+        return command.out(json.dumps(show.as_json(plan), indent=2) + "\n")
+    return command.out(show.text(plan, config) + "\n")

@@ -1,0 +1,25 @@
+"""`run`: create and start in one go, in the foreground unless --detach."""
+
+from __future__ import annotations
+
+from pyrunc import command, launch
+from pyrunc.verbs import create
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+USAGE = "run [OPTIONS] ID"
+SUMMARY = "create and start a container; exit with its program's status"
+ARGS = (1, 1)
+FLAGS: tuple[command.Flag, ...] = (
+    *create.FLAGS,
+    ("detach", "d", "", "bool", "return when the program runs"),
+    ("keep", "", "", "bool", "do not delete the container when its program ends"),
+    ("no-subreaper", "", "", "bool", "do not adopt orphans of the container"),
+)
+
+
+def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+    """Run the container."""
+    return launch.run(command.created_by(context, args[0], values))

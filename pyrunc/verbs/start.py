@@ -1,0 +1,22 @@
+"""`start`: let a created container execute its program."""
+
+from __future__ import annotations
+
+from pyrunc import command, launch, state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+USAGE = "start ID"
+SUMMARY = "execute the program of a created container"
+ARGS = (1, 1)
+FLAGS: tuple[command.Flag, ...] = ()
+
+
+def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+    """Start the container; returns when its program was executed."""
+    container = state.Store(state.root_dir(context.root)).open(args[0])
+    container.lock()
+    launch.start(container, context.log)
+    return 0

@@ -1,0 +1,20 @@
+"""`state`: what a container is doing, as JSON."""
+
+from __future__ import annotations
+
+from pyrunc import command, state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+USAGE = "state ID"
+SUMMARY = "show the state of a container as JSON"
+ARGS = (1, 1)
+FLAGS: tuple[command.Flag, ...] = ()
+
+
+def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+    """Print the state."""
+    container = state.Store(state.root_dir(context.root)).open(args[0])
+    return command.out(state.dumps(container.report(), "  ") + "\n")
