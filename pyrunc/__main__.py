@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from posix import write
 
-from pyrunc import errors, fs, runtime
+from pyrunc import errors, fs
 
 
 def run(argv: list[str]) -> int:
@@ -35,11 +35,7 @@ def last_resort(error: BaseException, argv: list[str]) -> int:
     line = f"pyrunc: internal error: {type(error).__name__}: {errors.printable(str(error))}\n"
     fs.ignore(write, 2, line.encode("utf-8", "backslashreplace"))
     if "--debug" in argv or "-debug" in argv:
-        runtime.full()
-        import traceback
-
-        text = "".join(traceback.format_exception(error))
-        fs.ignore(write, 2, text.encode("utf-8", "backslashreplace"))
+        fs.ignore(write, 2, errors.frames(error).encode("utf-8", "replace"))
     return 1
 
 

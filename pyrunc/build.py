@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pyrunc import runtime
+
 COMMIT = "unknown"  # the build writes the commit here when it knows it
 
 
@@ -12,6 +14,5 @@ def commit() -> str:
 
 def libseccomp() -> str:
     """Version of the libseccomp that is linked in, ``a.b.c``."""
-    from pyrunc import seccomp
-
-    return seccomp.library_version()
+    number = runtime.shim()[1].pr_seccomp_version()
+    return f"{number >> 16}.{number >> 8 & 0xFF}.{number & 0xFF}"

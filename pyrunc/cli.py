@@ -94,20 +94,10 @@ def fail(error: BaseException, log: Log | None, verb: str, debug: bool) -> int:
     text = printable(text)
     if log is not None:
         log.error(text)
-    fs.ignore(fs.write_all, 2, f"pyrunc: {text}\n".encode("utf-8", "backslashreplace"))
+    fs.ignore(fs.write_all, 2, f"pyrunc: {text}\n".encode("utf-8", "replace"))
     if debug:
-        traceback_to_stderr(error)
+        fs.ignore(fs.write_all, 2, errors.frames(error).encode("utf-8", "replace"))
     return code
-
-
-def traceback_to_stderr(error: BaseException) -> None:
-    """For --debug."""
-    from pyrunc import runtime
-
-    runtime.full()
-    import traceback
-
-    fs.ignore(fs.write_all, 2, "".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace"))
 
 
 # -- help -----------------------------------------------------------------------------------------------------

@@ -1,27 +1,37 @@
-"""The caller's terminal joined to the container's: `run` with process.terminal and no console socket."""
+"""The terminal of a foreground `run`: bytes between the caller's terminal and the container's pty, sizes, raw mode.
+
+`Relay` owns no loop: the foreground loop polls what `masks` asks for, so that the terminal, the signals and the end of
+the container are waited for in one place.
+"""
 
 from __future__ import annotations
 
 import posix
-from errno import EAGAIN, EIO
-from select import POLLHUP, POLLIN, POLLOUT
+import time
+from errno import EAGAIN, EINTR, EIO
+from select import POLLIN, POLLNVAL, POLLOUT, poll
 
-from pyrunc import runtime
+from pyrunc import fs, runtime
 from pyrunc.errors import PyruncError, SysError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-CHUNK = 65536
-RECEIVE_TIMEOUT_MS = 10_000
+_CHUNK = 4096  # PIPE_BUF: so much can be written without blocking to a pipe that is reported writable
+_DRAIN_QUIET_MS = 100  # no output for so long after the end means that there is none
+_DRAIN_SECONDS = 2.0
+_RECEIVE_TIMEOUT_MS = 10_000
 
 
 def receive_master(sock: int) -> int:
-    """The pty master that init sent over our end of the console socket.  Raises PyruncError."""
+    """Take the pty's master that init sent over ``sock``.  Raises PyruncError."""
     ffi, lib = runtime.shim()
-    data, fd = ffi.new("char[4096]"), ffi.new("int*", -1)
-    got = lib.pr_recv_fd(sock, data, 4096, RECEIVE_TIMEOUT_MS, fd)
+    name, fd = ffi.new("char[4096]"), ffi.new("int *", -1)
+    while True:
+        got = lib.pr_recv_fd(sock, name, 4096, _RECEIVE_TIMEOUT_MS, fd)
+        if got != -EINTR:
+            break
     if got < 0:
         raise SysError("/process/terminal", "recvmsg", -got)
     if fd[0] < 0:
@@ -30,132 +40,170 @@ def receive_master(sock: int) -> int:
 
 
 class Relay:
-    """Bytes both ways between our stdin/stdout and the master, never blocking, nothing lost at the end.
+    """Copies stdin to the master and the master to stdout; the caller's terminal is raw until `close`."""
 
-    The caller's terminal is put into raw mode and restored by `close`; output processing of the container's terminal
-    is off (ONLCR), because the caller's terminal does it again.
-    """
+    __slots__ = ("input", "master", "master_open", "output", "saved", "stdin", "stdin_open", "stdout", "stdout_open")
 
-    __slots__ = ("blocking", "eof", "hung_up", "master", "saved", "to_master", "to_stdout")
-
-    def __init__(self, master: int) -> None:
+    def __init__(self, master: int, stdin: int = 0, stdout: int = 1) -> None:
+        """Takes over ``master``.  Raises OSError."""
         runtime.full()
-        self.master = master
-        self.to_master = b""
-        self.to_stdout = b""
-        self.eof = False  # our stdin ended
-        self.hung_up = False  # the last process of the container closed its side
+        self.master, self.stdin, self.stdout = master, stdin, stdout
+        self.input = self.output = b""  # read, not written yet
+        self.master_open = self.stdin_open = self.stdout_open = True
         self.saved: list[Any] | None = None
-        posix.set_blocking(master, False)
-        clear_onlcr(master)
-        self.blocking = [(fd, posix.get_blocking(fd)) for fd in (0, 1)]
-        self.raw()
+        posix.set_blocking(master, False)  # ours alone; stdio is shared with the caller's shell and stays as it is
+        _clear_onlcr(master)
         self.resize()
+        self._raw()
 
-    def raw(self) -> None:
-        """Raw mode on our own terminal, when stdin is one."""
-        if posix.isatty(0):
-            import termios
-            import tty
+    def _raw(self) -> None:
+        """cfmakeraw(3) on the caller's terminal, but its output processing stays (the container's has no ONLCR)."""
+        import termios
 
-            self.saved = termios.tcgetattr(0)
-            tty.setraw(0)
+        try:
+            self.saved = termios.tcgetattr(self.stdin)
+        except termios.error:
+            return  # not a terminal
+        mode = termios.tcgetattr(self.stdin)
+        mode[0] &= ~(
+            termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR | termios.IGNCR
+            | termios.ICRNL | termios.IXON
+        )  # fmt: skip
+        mode[2] = mode[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+        mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
+        mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
+        termios.tcsetattr(self.stdin, termios.TCSADRAIN, mode)
 
     def resize(self) -> None:
-        """Give the container's terminal the size of ours."""
-        ffi, lib = runtime.shim()
-        size = ffi.new("unsigned short[4]")
-        for fd in (0, 1, 2):
-            if lib.pr_get_winsize(fd, size) >= 0 and (size[0] or size[1]):
-                lib.pr_set_winsize(self.master, size[0], size[1])
+        """Give the container's terminal the size of the caller's; without one it keeps /process/consoleSize."""
+        import fcntl
+        import termios
+
+        for fd in (self.stdin, self.stdout):
+            try:
+                size = fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(8))
+                if size[:4] != bytes(4):  # a terminal that does not know its size says 0 x 0
+                    fcntl.ioctl(self.master, termios.TIOCSWINSZ, size)
                 return
+            except OSError:
+                continue
 
     def masks(self) -> dict[int, int]:
-        """What to poll for, by descriptor; a side that is full is not read from, so nothing spins."""
-        out: dict[int, int] = {}
-        if not self.hung_up:
-            mask = (POLLIN if len(self.to_stdout) < CHUNK else 0) | (POLLOUT if self.to_master else 0)
-            out[self.master] = mask
-        if not self.eof and len(self.to_master) < CHUNK:
-            out[0] = POLLIN
-        if self.to_stdout:
-            out[1] = POLLOUT
-        return out
+        """What to poll for now.  A direction that has bytes to write does not read more."""
+        wanted: dict[int, int] = {}
+        if self.stdin_open and self.master_open and not self.input:
+            wanted[self.stdin] = POLLIN
+        if self.master_open:
+            mask = (0 if self.output else POLLIN) | (POLLOUT if self.input else 0)
+            if mask:  # polled for nothing it would still report POLLHUP, for ever
+                wanted[self.master] = mask
+        if self.output:
+            wanted[self.stdout] = POLLOUT
+        return wanted
 
     def handle(self, ready: dict[int, int]) -> None:
-        """Move what can be moved."""
-        if ready.get(0, 0):
-            self.read_stdin()
-        if ready.get(self.master, 0) & (POLLIN | POLLHUP):
-            self.read_master()
-        if self.to_master and ready.get(self.master, 0) & POLLOUT:
-            self.to_master = self.to_master[written(self.master, self.to_master) :]
-        if self.to_stdout and ready.get(1, 0):
-            self.to_stdout = self.to_stdout[written(1, self.to_stdout) :]
+        """Move bytes for the descriptors that poll(2) reported.  Never blocks, never raises OSError."""
+        if self.stdin in ready:
+            self.input = self._read(self.stdin) if not ready[self.stdin] & POLLNVAL else b""
+            self.stdin_open = bool(self.input)
+        if self.stdout in ready:
+            self._write_out()
+        events = ready.get(self.master, 0)
+        if events & POLLOUT and self.input:
+            self._write_in()
+        if events & ~POLLOUT and not self.output:
+            self._read_master()
+            self._write_out_if_ready()
 
-    def read_stdin(self) -> None:
-        """Input for the container; at its end the terminal is told so with its EOF character (^D)."""
+    def _read(self, fd: int) -> bytes:
         try:
-            data = posix.read(0, CHUNK)
+            return posix.read(fd, _CHUNK)
+        except OSError:
+            return b""
+
+    def _read_master(self) -> bool:
+        """Fill ``output``; False when there was nothing.  EIO is the end: nobody has the other side open."""
+        try:
+            self.output = posix.read(self.master, _CHUNK)
+        except OSError as error:
+            if error.errno != EAGAIN:
+                self.master_open = False
+            return False
+        if not self.output:
+            self.master_open = False
+        return bool(self.output)
+
+    def _write_in(self) -> None:
+        try:
+            self.input = self.input[posix.write(self.master, self.input) :]
+        except OSError as error:
+            if error.errno != EAGAIN:
+                self.input = b""
+                self.master_open = error.errno != EIO
+
+    def _write_out_if_ready(self) -> None:
+        """Spare a turn of the loop: terminals are writable nearly always."""
+        if self.output:
+            now = poll()
+            now.register(self.stdout, POLLOUT)
+            if now.poll(0):
+                self._write_out()
+
+    def _write_out(self) -> None:
+        try:
+            if self.stdout_open:
+                self.output = self.output[posix.write(self.stdout, self.output) :]
         except OSError as error:
             if error.errno == EAGAIN:
                 return
-            data = b""
-        if not data:
-            self.eof = True
-            data = b"\x04"
-        self.to_master += data
-
-    def read_master(self) -> None:
-        """Output of the container; EIO is how a pty master says that nobody has the other side open."""
-        try:
-            data = posix.read(self.master, CHUNK)
-        except OSError as error:
-            if error.errno == EAGAIN:
-                return
-            if error.errno != EIO:
-                raise
-            data = b""
-        if not data:
-            self.hung_up = True
-        self.to_stdout += data
+            self.stdout_open = False  # the reader is gone; the container goes on, its output goes nowhere
+        if not self.stdout_open:
+            self.output = b""
 
     def drain(self) -> None:
-        """The program has ended: what it wrote last is still in the pty."""
-        while not self.hung_up:
-            before = len(self.to_stdout)
-            self.read_master()
-            if len(self.to_stdout) == before:
-                break
-        while self.to_stdout:
-            done = written(1, self.to_stdout)
-            if not done:
-                break
-            self.to_stdout = self.to_stdout[done:]
+        """After the end of the container: pass on all it has written.
+
+        The end is EIO.  A process that outlives init may keep the terminal open: then silence or the clock ends it.
+        """
+        waiter = poll()
+        waiter.register(self.master, POLLIN)
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while True:
+            if self.output:
+                if self.stdout_open:
+                    try:
+                        fs.write_all(self.stdout, self.output)
+                    except OSError:
+                        self.stdout_open = False
+                self.output = b""
+            if not self.master_open or time.monotonic() > deadline:
+                return
+            if not self._read_master() and self.master_open and not waiter.poll(_DRAIN_QUIET_MS):
+                return
 
     def close(self) -> None:
-        """Put the caller's terminal back."""
+        """Give the caller the terminal back as it was."""
         if self.saved is not None:
             import termios
 
-            termios.tcsetattr(0, termios.TCSADRAIN, self.saved)
-        posix.close(self.master)
+            try:
+                termios.tcsetattr(self.stdin, termios.TCSADRAIN, self.saved)
+            except termios.error:
+                pass  # hung up
+            self.saved = None
+        if self.master >= 0:
+            posix.close(self.master)
+            self.master = -1
+            self.master_open = False
 
 
-def clear_onlcr(fd: int) -> None:
-    """Line feeds leave the container's terminal as they are: ours adds the carriage return (runc does the same)."""
+def _clear_onlcr(master: int) -> None:
+    """The container's newlines stay newlines: whoever reads our stdout through a pipe wants no carriage returns."""
     import termios
 
-    attributes = termios.tcgetattr(fd)
-    attributes[1] &= ~termios.ONLCR
-    termios.tcsetattr(fd, termios.TCSANOW, attributes)
-
-
-def written(fd: int, data: bytes) -> int:
-    """Bytes that the descriptor took; everything when nobody reads it any more, so that the container is not stopped."""
     try:
-        return posix.write(fd, data)
-    except BlockingIOError:
-        return 0
-    except OSError:
-        return len(data)
+        mode = termios.tcgetattr(master)
+        mode[1] &= ~termios.ONLCR
+        termios.tcsetattr(master, termios.TCSANOW, mode)
+    except termios.error:
+        pass  # no terminal, nothing to translate

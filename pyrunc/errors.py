@@ -81,6 +81,17 @@ def show(value: object) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 
+def frames(error: BaseException) -> str:
+    """Where an exception came from, one line per frame; the traceback module needs a complete interpreter."""
+    lines = []
+    entry = error.__traceback__
+    while entry is not None:
+        code = entry.tb_frame.f_code
+        lines.append(f"  {code.co_filename}:{entry.tb_lineno} in {code.co_name}\n")
+        entry = entry.tb_next
+    return "".join(lines) + f"{type(error).__name__}: {printable(str(error))}\n"
+
+
 class PyruncError(Exception):
     """Any failure that is told to the user; ``exit_code`` is the process's."""
 

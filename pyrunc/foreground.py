@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import _signal
 import posix
-from posix import O_CLOEXEC, O_NONBLOCK
 from select import POLLIN, poll
 
 from pyrunc import fs, lifecycle, runtime
+from pyrunc.errors import SysError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,12 +14,14 @@ if TYPE_CHECKING:
     from pyrunc.launch import Job
 
 SIGCHLD, SIGURG, SIGWINCH = 17, 23, 28
-# What cannot be caught, what means ourselves (faults of this process), and what is handled here.
-_NOT_FORWARDED = {4, 5, 7, 8, 9, 11, 19, SIGCHLD, SIGURG, SIGWINCH, 32, 33}
+_NOT_FORWARDED = (SIGCHLD, SIGURG, SIGWINCH)
 
 
 def wait(job: Job) -> int:
-    """Wait for the program of a `run`, remove its container (unless --keep), return its exit code (128 + n for signal n)."""
+    """Wait for the program of a `run` and remove its container (unless --keep).
+
+    Returns the program's exit code, 128 + n for signal n.
+    """
     if not job.opts.no_subreaper:
         runtime.shim()[1].pr_set_child_subreaper(1)
     signals = Signals()
@@ -49,36 +50,27 @@ def open_relay(job: Job) -> Relay | None:
 
 
 class Signals:
-    """Every signal of ours arrives as a byte in a pipe, so that one poll waits for everything."""
+    """Every signal of ours arrives at a descriptor, so that one poll waits for everything."""
 
-    __slots__ = ("reader", "writer")
+    __slots__ = ("fd", "lib")
 
     def __init__(self) -> None:
-        self.reader, self.writer = posix.pipe2(O_CLOEXEC | O_NONBLOCK)
-        _signal.set_wakeup_fd(self.writer, warn_on_full_buffer=False)
-        for number in _signal.valid_signals():
-            if int(number) not in _NOT_FORWARDED - {SIGCHLD, SIGWINCH}:
-                try:
-                    _signal.signal(number, _note)
-                except (OSError, ValueError):
-                    pass  # reserved by libc
+        self.lib = runtime.shim()[1]
+        fd = self.lib.pr_signalfd()
+        if fd < 0:
+            raise SysError("pyrunc", "signalfd", -fd)
+        self.fd = fd
 
-    def read(self) -> bytes:
-        """The signals that came since the last call, one byte each."""
-        try:
-            return posix.read(self.reader, 4096)
-        except BlockingIOError:
-            return b""
+    def read(self) -> list[int]:
+        """The signals that came since the last call."""
+        out: list[int] = []
+        while (number := self.lib.pr_signalfd_read(self.fd)) > 0:
+            out.append(number)
+        return out
 
     def close(self) -> None:
-        """Stop noting signals; their dispositions stay caught, so that none ends us while we clean up."""
-        _signal.set_wakeup_fd(-1)
-        posix.close(self.reader)
-        posix.close(self.writer)
-
-
-def _note(number: int, frame: object) -> None:
-    """A handler must exist for the wake-up byte to be written."""
+        """Stop reporting; the signals stay blocked, so that none ends us while we clean up."""
+        posix.close(self.fd)
 
 
 class Loop:
@@ -90,7 +82,7 @@ class Loop:
         self.job, self.signals, self.relay = job, signals, relay
         self.poller = poll()
         self.poller.register(job.pidfd, POLLIN)
-        self.poller.register(signals.reader, POLLIN)
+        self.poller.register(signals.fd, POLLIN)
 
     def run(self) -> int:
         """Until init has ended; returns its wait status."""
@@ -101,7 +93,7 @@ class Loop:
             ready = dict(self.poller.poll())
             for fd in masks:
                 self.poller.unregister(fd)
-            if self.signals.reader in ready:
+            if self.signals.fd in ready:
                 self.on_signals(self.signals.read())
             if self.relay is not None:
                 self.relay.handle({fd: event for fd, event in ready.items() if fd in masks})
@@ -110,7 +102,7 @@ class Loop:
                     self.relay.drain()
                 return posix.waitpid(self.job.init_pid, 0)[1]
 
-    def on_signals(self, numbers: bytes) -> None:
+    def on_signals(self, numbers: list[int]) -> None:
         """Forward, resize or reap."""
         for number in numbers:
             if number == SIGWINCH:
@@ -119,10 +111,10 @@ class Loop:
             elif number == SIGCHLD:
                 self.reap_orphans()
             elif number not in _NOT_FORWARDED:
-                fs.ignore(_signal.pidfd_send_signal, self.job.pidfd, number)
+                self.signals.lib.pr_pidfd_send_signal(self.job.pidfd, number)
 
     def reap_orphans(self) -> None:
-        """As subreaper we inherit what a container without a pid namespace leaves; init itself is waited for in `run`."""
+        """As subreaper we inherit what a container without a pid namespace leaves; `run` waits for init itself."""
         while True:
             try:
                 found = posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)

@@ -113,7 +113,7 @@ def _state_file(state: str) -> int:
     fd = posix.memfd_create("pyrunc-state", posix.MFD_CLOEXEC)
     try:
         fs.write_all(fd, state.encode("ascii"))
-        posix.lseek(fd, 0, posix.SEEK_SET)
+        posix.lseek(fd, 0, 0)
     except OSError:
         posix.close(fd)
         raise

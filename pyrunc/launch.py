@@ -602,25 +602,20 @@ def stop(container: state.Container) -> None:
 class Interrupts:
     """SIGINT, SIGTERM, SIGHUP, SIGQUIT during set-up: noted, acted on between two steps, never in mid-rollback."""
 
-    __slots__ = ("caught", "previous")
-    SIGNALS = (1, 2, 3, 15)
+    __slots__ = ("lib",)
 
     def __init__(self) -> None:
-        import _signal
+        self.lib = runtime.shim()[1]
+        self.lib.pr_signals_catch()
 
-        self.caught = 0
-        self.previous = [(number, _signal.signal(number, self.note)) for number in self.SIGNALS]
-
-    def note(self, number: int, frame: object) -> None:
-        """The handler."""
-        self.caught = number
+    @property
+    def caught(self) -> int:
+        """The signal that came, 0 without one."""
+        return int(self.lib.pr_signals_caught())
 
     def restore(self) -> None:
         """Put the former dispositions back."""
-        import _signal
-
-        for number, handler in self.previous:
-            _signal.signal(number, _signal.SIG_DFL if handler is None else handler)
+        self.lib.pr_signals_restore()
 
 
 def raise_interrupted(interrupts: Interrupts, error: BaseException) -> None:

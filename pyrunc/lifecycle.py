@@ -63,8 +63,8 @@ def waits_in(pid: int) -> str:
 def remove(container: Container, log: Log, *, poststop: bool = True) -> None:
     """Kill what is left of a container and remove all that create made, then run its poststop hooks (warnings only).
 
-    The container must be locked.  Raises PyruncError when something survives; its state is still there then, so that the
-    call can be repeated.
+    The container must be locked.  Raises PyruncError when something survives; its state is still there then, so that
+    the call can be repeated.
     """
     kill_and_wait(container)
     path = container.data.get("cgroup")

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import posix
 from _struct import Struct, pack
-from errno import E2BIG, EDOM, EEXIST
+from errno import E2BIG, EDOM, EPIPE
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY
 
 from pyrunc import SPEC_VERSION, fs, runtime
-from pyrunc.errors import ConfigError, Problem, PyruncError, SysError, errno_text, show
+from pyrunc.errors import ConfigError, Problem, SysError, errno_text, show
 from pyrunc.state import dumps
 
 TYPE_CHECKING = False
@@ -129,8 +129,8 @@ def filter_flags(profile: dict[str, Any]) -> int:
 def compile_filter(profile: dict[str, Any], *, cache_dir: str = "") -> tuple[bytes, int, bool]:
     """Compile ``linux.seccomp``, which spec.validate has checked.
 
-    Returns the program (``struct sock_filter[]``), the SECCOMP_FILTER_FLAG_* to load it with (without NEW_LISTENER), and
-    whether it notifies.  ``cache_dir``: where programs are kept, made when it is missing; "" for no cache.
+    Returns the program (``struct sock_filter[]``), the SECCOMP_FILTER_FLAG_* to load it with (without NEW_LISTENER),
+    and whether it notifies.  ``cache_dir``: where programs are kept, made when it is missing; "" for no cache.
     Raises ConfigError: an architecture or a rule that this libseccomp cannot do, or a program longer than 4096
     instructions.
     """
@@ -199,7 +199,9 @@ def _problem(number: int, stage: int, index: int, name: int, profile: dict[str, 
     """What libseccomp did not take, in terms of the profile."""
     if stage == 2:
         found = f"{errno_text(number)} for token {flat.archs[index * 4 : index * 4 + 4].hex()}"
-        expected = "architectures of this machine's byte order" if number == EDOM else "architectures that libseccomp takes"
+        expected = (
+            "architectures of this machine's byte order" if number == EDOM else "architectures that libseccomp takes"
+        )
         return Problem(f"{POINTER}/architectures", expected, found)
     if stage == 3:
         rule = profile["syscalls"][index]
@@ -314,7 +316,7 @@ def send_listener(pidfd: int, number: int, profile: dict[str, Any], pid: int, st
             while 0 <= sent < len(message):  # a stream: large annotations may need several, the descriptor only one
                 rest = message[sent:]
                 more = lib.pr_send(sock, rest, len(rest), ffi.NULL, 0)
-                sent = sent + more if more > 0 else more or -E2BIG
+                sent = sent + more if more > 0 else more or -EPIPE
             if sent < 0:
                 raise SysError(f"{POINTER}/listenerPath", "sendmsg", -sent, value=path)
         finally:

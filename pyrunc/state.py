@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import posix
 import time
-from errno import EWOULDBLOCK
+from errno import ESRCH, EWOULDBLOCK
 from fcntl import LOCK_EX, LOCK_NB, flock
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY
 
@@ -23,12 +23,24 @@ if TYPE_CHECKING:
     from typing import Any
 
 VERSION = 1  # of state.json
+SIGKILL = 9
 LOCK_TIMEOUT = 10.0  # seconds that a verb waits for another one to finish with the container
 _ID_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-"
 _DIR_FLAGS = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 _MAX_STATE = 64 << 20
 
 PID_MARK = "\0"  # cannot come out of `dumps`, and in the state the pid stands before all free text
+
+
+class NotFound(StateError):
+    """There is no such container."""
+
+    def __init__(self) -> None:
+        super().__init__("container does not exist")  # containerd and CRI-O look for these words
+
+
+class Busy(StateError):
+    """Another pyrunc works on the container."""
 
 
 # -- JSON -----------------------------------------------------------------------------------------------------
@@ -301,7 +313,7 @@ class Store:
         check_id(id)
         container = Container(self, id)
         if not self._open() or not fs.exists(container.dir):
-            raise StateError("container does not exist")
+            raise NotFound
         return container
 
     def list(self) -> Iterator[Container]:
@@ -337,7 +349,7 @@ class Container:
         try:
             fd = posix.open(self.id, _DIR_FLAGS, dir_fd=self.store.fd)
         except (FileNotFoundError, NotADirectoryError):
-            raise StateError("container does not exist") from None
+            raise NotFound from None
         deadline, pause = time.monotonic() + timeout, 0.001
         while True:
             try:
@@ -349,7 +361,7 @@ class Container:
                     raise
                 if time.monotonic() >= deadline:
                     posix.close(fd)
-                    raise StateError(f"container {self.id} is in use by another pyrunc") from None
+                    raise Busy(f"container {self.id} is in use by another pyrunc") from None
                 time.sleep(pause)
                 pause = min(pause * 2, 0.03)
         # The holder before us may have been `delete`: the lock must be on what the name means now.
@@ -359,7 +371,7 @@ class Container:
             same = False
         if not same:
             posix.close(fd)
-            raise StateError("container does not exist")
+            raise NotFound
         self.fd = fd
 
     def lock(self, timeout: float = LOCK_TIMEOUT) -> None:
@@ -390,7 +402,7 @@ class Container:
         except (FileNotFoundError, NotADirectoryError):
             if fs.exists(self.dir):
                 raise StateError(f"container {self.id} has no state.json; remove it with delete --force") from None
-            raise StateError("container does not exist") from None
+            raise NotFound from None
         except (OSError, ValueError) as error:
             text = f"state.json of container {self.id} is damaged ({error}); remove it with delete --force"
             raise StateError(text) from error
@@ -550,20 +562,18 @@ class Container:
         SIGKILL reaches every process of the container: where init is not pid 1 of a pid namespace of its own, its
         end ends nobody else, so the whole cgroup is killed (runtime-spec leaves it open; runc and crun do).
         """
-        from _signal import SIGKILL, pidfd_send_signal
-
         fd = -1 if self.data.get("bootid", "") not in ("", boot_id()) else self.open_init()
         if fd < 0:
             return False
         try:
             if number == SIGKILL and not first_in_namespace(self.data["pid"]):
                 self.kill_cgroup(number)
-            pidfd_send_signal(fd, number)
-        except ProcessLookupError:
-            return False
+            sent = runtime.shim()[1].pr_pidfd_send_signal(fd, number)
         finally:
             posix.close(fd)
-        return True
+        if sent < 0 and sent != -ESRCH:
+            raise SysError(self.id, "pidfd_send_signal", -sent)
+        return sent == 0
 
     def open_init(self) -> int:
         """A pidfd of the first process, -1 when it has ended."""

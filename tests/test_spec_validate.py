@@ -188,7 +188,7 @@ def test_without_process_and_linux() -> None:
 
 
 def test_warnings() -> None:
-    assert "at most 1.3.x" in warnings(("/ociVersion", "1.4.0"))[0]
+    assert "at most 1.3.0" in warnings(("/ociVersion", "1.4.0"))[0]
     assert warnings(("/ociVersion", "1.3.9")) == []
     assert "deprecated" in warnings(("/mounts/1/destination", "dev"))[0]
     text = warnings(("/process/capabilities/ambient", ["CAP_BOGUS"]))

@@ -136,9 +136,9 @@ int op_set_ids(struct init *in, const struct plan_step *st)
     const struct plan_step *cwd = chdir_step(in);
 
     if (cwd) {
-        /* Engines give users a working directory that only root may enter (`-u 1000 -w /root`), and other runtimes allow
-         * it: they try with either identity.  CHDIR decides and checks; but first nothing of the host may be left for
-         * a working directory like /proc/self/fd/8 to find (CVE-2024-21626). */
+        /* Engines give users a working directory that only root may enter (`-u 1000 -w /root`), and other
+         * runtimes allow it: they try with either identity.  CHDIR decides and checks; but first nothing
+         * of the host may be left for a working directory like /proc/self/fd/8 to find (CVE-2024-21626). */
         close_host_fds(in);
         in->early_cwd = chdir(step_str(in, cwd, S_CHDIR_cwd)) == 0;
     }
@@ -195,8 +195,8 @@ int op_caps(struct init *in, const struct plan_step *st)
     for (int cap = 0; cap <= MAX_CAP; cap++) {
         if (!(ambient >> cap & 1) || prctl(PR_CAP_AMBIENT, (long)PR_CAP_AMBIENT_RAISE, (long)cap, 0L, 0L) == 0)
             continue;
-        /* Only what is permitted and inheritable can be ambient.  Engines ask for more, and the container has less than
-         * it asked for, not more: a warning, as the others do (features.md 2.1). */
+        /* Only what is permitted and inheritable can be ambient.  Engines ask for more, and the container
+         * has less than it asked for, not more: a warning, as the others do (features.md 2.1). */
         int err = errno;
         fault(in, err, "prctl", -1, 0, cap_text(in, "PR_CAP_AMBIENT_RAISE: ", cap));
         warn_fault(in, err);
@@ -204,8 +204,9 @@ int op_caps(struct init *in, const struct plan_step *st)
     return 0;
 }
 
-/* The kernel says "(unreachable)/..." for a directory that is not below our root: one of the host's, entered through
- * somebody's descriptor or /proc/PID/root (CVE-2024-21626).  The raw call: libc may turn that into ENOENT, or walk. */
+/* The kernel says "(unreachable)/..." for a directory that is not below our root: one of the host's,
+ * entered through somebody's descriptor or /proc/PID/root (CVE-2024-21626).  The raw call: libc may turn
+ * that into ENOENT, or walk. */
 static int check_cwd(struct init *in, const char *cwd)
 {
     char path[PATH_BUF];
@@ -220,8 +221,9 @@ static int check_cwd(struct init *in, const char *cwd)
         return fault(in, ENAMETOOLONG, "getcwd", S_CHDIR_cwd, 0, "");
     if (ret == -ENOENT)
         return fault(in, ENOENT, "getcwd", S_CHDIR_cwd, 0, "the working directory was removed");
-    /* A filter without getcwd, loaded early because noNewPrivileges is false.  Without the answer we cannot tell inside
-     * from outside, and no other call could that such a filter is more likely to allow: so no.  "/" needs no check. */
+    /* A filter without getcwd, loaded early because noNewPrivileges is false.  Without the answer we
+     * cannot tell inside from outside, and no other call could that such a filter is more likely to allow:
+     * so no.  "/" needs no check. */
     if ((ret == -EPERM || ret == -ENOSYS) && cwd[0] == '/' && !cwd[1])
         return 0;
     return fault(in, (int)ret, "getcwd", S_CHDIR_cwd, 0,

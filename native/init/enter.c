@@ -1,4 +1,5 @@
-/* From the caller's namespaces to the first process of the container, and the first things that process does. */
+/* From the caller's namespaces to the first process of the container, and the first things that process
+ * does. */
 #include "sys.h"
 
 #include <net/if.h>
@@ -49,8 +50,9 @@ int op_oom_score(struct init *in, const struct plan_step *st)
     return ret < 0 ? fault(in, ret, "write", -1, 0, "") : 0;
 }
 
-/* 0 before anything is joined: a process of the container could otherwise ptrace us, and steal our descriptors through
- * /proc/PID/fd, from the moment we are in its pid namespace (CVE-2016-9962).  execve sets it back. */
+/* 0 before anything is joined: a process of the container could otherwise ptrace us, and steal our
+ * descriptors through /proc/PID/fd, from the moment we are in its pid namespace (CVE-2016-9962).  execve
+ * sets it back. */
 int op_dumpable(struct init *in, const struct plan_step *st)
 {
     if (prctl(PR_SET_DUMPABLE, (long)st->n[N_DUMPABLE_value], 0L, 0L, 0L) < 0)
@@ -58,11 +60,12 @@ int op_dumpable(struct init *in, const struct plan_step *st)
     return 0;
 }
 
-/* Root of the user namespace we are in now; without that, everything made later belongs to the overflow id. */
+/* Root of the user namespace we are in now; without that, everything made later belongs to the overflow
+ * id. */
 static int become_root(struct init *in)
 {
-    /* Groups of the caller must not come along.  Where setgroups is denied the kernel keeps them on purpose: dropping
-     * one could gain access (CVE-2014-8989). */
+    /* Groups of the caller must not come along.  Where setgroups is denied the kernel keeps them on
+     * purpose: dropping one could gain access (CVE-2014-8989). */
     int ret = sys_setgroups(0, NULL);
     if (ret < 0 && !(ret == -EPERM && groups_denied(in)))
         return fault(in, ret, "setgroups", -1, 0, "");
@@ -75,9 +78,9 @@ static int become_root(struct init *in)
     return 0;
 }
 
-/* Namespaces that our present user namespace owns can be joined now and not after the user namespace; those that
- * the container's owns, only after it (runc issue 4466).  So all are tried, and what fails is tried again, and
- * reported, at its own step. */
+/* Namespaces that our present user namespace owns can be joined now and not after the user namespace;
+ * those that the container's owns, only after it (runc issue 4466).  So all are tried, and what fails is
+ * tried again, and reported, at its own step. */
 static void join_what_can_be(struct init *in)
 {
     for (uint32_t i = in->step + 1; i < in->plan->nsteps && in->steps[i].op == OP_JOIN_NS; i++) {
@@ -88,8 +91,8 @@ static void join_what_can_be(struct init *in)
     }
 }
 
-/* The descriptors were all opened by the parent, before any of this: once the mount namespace is joined a path would
- * mean the container's files.  pid and time apply to the next child, i.e. from CLONE_INIT on. */
+/* The descriptors were all opened by the parent, before any of this: once the mount namespace is joined a
+ * path would mean the container's files.  pid and time apply to the next child, i.e. from CLONE_INIT on. */
 int op_join_ns(struct init *in, const struct plan_step *st)
 {
     uint32_t type = st->n[N_JOIN_NS_nstype];
@@ -119,8 +122,8 @@ int op_unshare_user(struct init *in, const struct plan_step *st)
     (void)st;
     if (unshare(CLONE_NEWUSER) < 0)
         return fault(in, errno, "unshare", -1, 0, "CLONE_NEWUSER");
-    /* The map files of a process that is not dumpable are root's: an unprivileged parent could not write them.  Only
-     * for this handshake; nothing was joined yet that could look at us. */
+    /* The map files of a process that is not dumpable are root's: an unprivileged parent could not write
+     * them.  Only for this handshake; nothing was joined yet that could look at us. */
     if (prctl(PR_SET_DUMPABLE, 1L, 0L, 0L, 0L) < 0)
         return fault(in, errno, "prctl", -1, 0, "PR_SET_DUMPABLE");
     send_msg(in, MSG_MAP, 0);
@@ -132,8 +135,8 @@ int op_unshare_user(struct init *in, const struct plan_step *st)
     return ret;
 }
 
-/* Name the namespace that cannot be made: the combined call does not tell.  We are about to fail anyway, so trying the
- * flags one after the other does no harm. */
+/* Name the namespace that cannot be made: the combined call does not tell.  We are about to fail anyway,
+ * so trying the flags one after the other does no harm. */
 static int unshare_fault(struct init *in, uint32_t flags, int err)
 {
     struct text t = text_in(in->fault.detail, sizeof(in->fault.detail));
@@ -155,8 +158,8 @@ static int unshare_fault(struct init *in, uint32_t flags, int err)
     return fault(in, err, "unshare", -1, 0, in->fault.detail);
 }
 
-/* After UNSHARE_USER and its maps: made before, the kernel's own mounts of the new namespaces (mqueue) get the wrong
- * owner and SELinux label. */
+/* After UNSHARE_USER and its maps: made before, the kernel's own mounts of the new namespaces (mqueue) get
+ * the wrong owner and SELinux label. */
 int op_unshare(struct init *in, const struct plan_step *st)
 {
     uint32_t flags = st->n[N_UNSHARE_flags];
@@ -166,8 +169,8 @@ int op_unshare(struct init *in, const struct plan_step *st)
     return 0;
 }
 
-/* CLONE_PARENT makes init a child of the parent and not of ours, so that the parent can wait for it and nobody in between
- * has to live on.  The kernel wants exit_signal 0 with it; init then inherits ours. */
+/* CLONE_PARENT makes init a child of the parent and not of ours, so that the parent can wait for it and
+ * nobody in between has to live on.  The kernel wants exit_signal 0 with it; init then inherits ours. */
 int op_clone_init(struct init *in, const struct plan_step *st)
 {
     struct sys_clone_args args;
@@ -193,8 +196,8 @@ int op_clone_init(struct init *in, const struct plan_step *st)
     return 0;
 }
 
-/* A session of its own: with the caller's, TIOCSTI on an inherited terminal would type into the caller's shell
- * (CVE-2017-5226). */
+/* A session of its own: with the caller's, TIOCSTI on an inherited terminal would type into the caller's
+ * shell (CVE-2017-5226). */
 int op_setsid(struct init *in, const struct plan_step *st)
 {
     (void)st;
@@ -226,14 +229,15 @@ static int key_permissions(const char *text, uint32_t *perm)
     return 0;
 }
 
-/* Kernels without keyrings and filters around us that forbid keyctl: the container simply has none of its own. */
+/* Kernels without keyrings and filters around us that forbid keyctl: the container simply has none of its
+ * own. */
 static int keys_unavailable(long ret)
 {
     return ret == -ENOSYS || ret == -EPERM;
 }
 
-/* Otherwise the container could read the keys in the caller's session keyring.  UID-search, so that the container's
- * processes find keys in it after a change of user (features.md 4.6). */
+/* Otherwise the container could read the keys in the caller's session keyring.  UID-search, so that the
+ * container's processes find keys in it after a change of user (features.md 4.6). */
 int op_keyring(struct init *in, const struct plan_step *st)
 {
     char text[256];
@@ -273,8 +277,8 @@ int op_lo_up(struct init *in, const struct plan_step *st)
     struct ifreq req;
 
     (void)st;
-    /* Interface ioctls work on a socket of any family; AF_UNIX is the one that is there for sure, AF_INET may be compiled
-     * out or filtered. */
+    /* Interface ioctls work on a socket of any family; AF_UNIX is the one that is there for sure, AF_INET
+     * may be compiled out or filtered. */
     int AUTO_CLOSE fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return fault(in, errno, "socket", -1, 0, "");

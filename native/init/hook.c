@@ -25,7 +25,8 @@ struct hook {
     int npreserve;
     int filtered;
     int group;   /* lead a process group, to be killed with all it started */
-    /* What the child failed at.  volatile: it never returns, so the compiler takes its writes for invisible. */
+    /* What the child failed at.  volatile: it never returns, so the compiler takes its writes for
+     * invisible. */
     volatile int err;
     const char *volatile call;
 };
@@ -45,8 +46,8 @@ static int write_all(int fd, const char *data, size_t len)
     return 0;
 }
 
-/* The state as the hook reads it.  A memfd and not a pipe: a state of any size can be written before the hook exists, and
- * a hook that does not read it is no error (no EPIPE). */
+/* The state as the hook reads it.  A memfd and not a pipe: a state of any size can be written before the
+ * hook exists, and a hook that does not read it is no error (no EPIPE). */
 static int make_input(struct init *in, const struct plan_step *st)
 {
     const char *part = step_str(in, st, S_HOOK_state);
@@ -86,7 +87,8 @@ static _Noreturn void child(struct hook *h)
         child_fail(h, "fchdir");
     if (dup2(h->input, 0) < 0 || dup2(h->output, 1) < 0 || dup2(h->output, 2) < 0)
         child_fail(h, "dup2");
-    /* Preserved descriptors are for the container's program; all others are close-on-exec, and this makes sure. */
+    /* Preserved descriptors are for the container's program; all others are close-on-exec, and this makes
+     * sure. */
     for (int fd = 3; fd < 3 + h->npreserve; fd++)
         close(fd);
     if (!h->filtered) {
@@ -160,8 +162,8 @@ static int wait_signal(uint64_t ms)
     return 0;
 }
 
-/* Wait for the hook: 0 with its status, -ETIMEDOUT after having killed it, -errno.  Exits when the parent is gone:
- * what it began must not live on. */
+/* Wait for the hook: 0 with its status, -ETIMEDOUT after having killed it, -errno.  Exits when the parent
+ * is gone: what it began must not live on. */
 static int wait_hook(struct init *in, const struct hook *h, pid_t pid, uint32_t timeout_ms, int *status)
 {
     uint64_t end = now_ms() + timeout_ms;
@@ -223,8 +225,8 @@ static void add_output(struct text *t, int fd)
     text_str(t, from);
 }
 
-/* errno 0 in the record: nothing but the hook itself says what was wrong.  A handler cannot return that, so it ends
- * here. */
+/* errno 0 in the record: nothing but the hook itself says what was wrong.  A handler cannot return that,
+ * so it ends here. */
 static _Noreturn void hook_failed(struct init *in, const struct hook *h, const char *call, const char *what,
                                   uint64_t number, const char *after)
 {
@@ -282,8 +284,8 @@ int op_hook(struct init *in, const struct plan_step *st)
                      .npreserve = (int)in->plan->npreserve,
                      .filtered = in->filtered,
                      .group = st->n[N_HOOK_timeout_ms] != NO_LIMIT};
-    /* The environment is the hook's own, never the process's: LD_PRELOAD of an image must not reach a program of the
-     * host (CVE-2025-23266). */
+    /* The environment is the hook's own, never the process's: LD_PRELOAD of an image must not reach a
+     * program of the host (CVE-2025-23266). */
     h.envp = pointer_list(h.argv, step_str(in, st, S_HOOK_args), st->n[L_HOOK_args]);
     pointer_list(h.envp, step_str(in, st, S_HOOK_env), st->n[L_HOOK_env]);
     return run_hook(in, st, &h);

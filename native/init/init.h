@@ -43,7 +43,8 @@ struct init {
     int early_cwd;      /* the working directory could be entered with the rights of before SET_IDS */
 };
 
-/* A string argument; a list argument's first item (the others follow, each after a NUL); a blob's first byte. */
+/* A string argument; a list argument's first item (the others follow, each after a NUL); a blob's first
+ * byte. */
 static inline const char *step_str(const struct init *in, const struct plan_step *st, int slot)
 {
     return in->strings + st->s[slot];
@@ -71,8 +72,8 @@ static inline uint64_t step_u64(const struct plan_step *st, int slot)
 
 /* report.c ------------------------------------------------------------------------------------------- */
 
-/* Note where it failed and return -err, so that a handler can say `return fault(in, errno, "open", S_X_path, 0, "")`.
- * `detail` may be NULL or empty. */
+/* Note where it failed and return -err, so that a handler can say `return fault(in, errno, "open",
+ * S_X_path, 0, "")`. `detail` may be NULL or empty. */
 int fault(struct init *in, int err, const char *call, int arg, uint32_t item, const char *detail);
 /* Send the fault as a WARN record and forget it: the step goes on. */
 void warn_fault(struct init *in, int err);
@@ -87,7 +88,8 @@ void wait_go(struct init *in);
 
 /* Fill in->pointers with a list argument and a NULL; returns the position after it. */
 char **pointer_list(char **at, const char *item, uint32_t count);
-/* Close everything that refers to the host: the private procfs, /dev/null, the root, all slots but the fifos. */
+/* Close everything that refers to the host: the private procfs, /dev/null, the root, all slots but the
+ * fifos. */
 void close_host_fds(struct init *in);
 /* Give back the memory that only the steps so far needed. */
 void trim_memory(struct init *in);
@@ -97,17 +99,19 @@ int groups_denied(struct init *in);
 
 /* path.c: paths inside the root filesystem, never by name through a component the container controls -------- */
 
-/* openat2(rootfd, path, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS); flags like O_PATH | O_DIRECTORY. -errno on error. */
+/* openat2(rootfd, path, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS); flags like O_PATH | O_DIRECTORY. -errno
+ * on error. */
 int open_in_root(int rootfd, const char *path, int flags);
 /* The same, but no symbolic link anywhere on the way (proc and sysfs destinations, CVE-2019-19921). */
 int open_in_root_plain(int rootfd, const char *path, int flags);
-/* Open `path` O_PATH, creating what is missing: directories 0755, and the last component as a directory or (as_file)
- * an empty file 0644; component by component on descriptors (CVE-2024-45310).  Dangling symbolic links are followed
- * inside the root.  Returns the descriptor or -errno. */
+/* Open `path` O_PATH, creating what is missing: directories 0755, and the last component as a directory or
+ * (as_file) an empty file 0644; component by component on descriptors (CVE-2024-45310).  Dangling symbolic
+ * links are followed inside the root.  Returns the descriptor or -errno. */
 int create_in_root(int rootfd, const char *path, int as_file);
 /* Open the parent directory of `path` (created when missing) and point *name at the last component. */
 int parent_in_root(int rootfd, const char *path, const char **name, char buf[PATH_BUF]);
-/* Open below the private procfs: openat2(procfd, rel, BENEATH | NO_XDEV | NO_MAGICLINKS), after checking the magic. */
+/* Open below the private procfs: openat2(procfd, rel, BENEATH | NO_XDEV | NO_MAGICLINKS), after checking
+ * the magic. */
 int open_proc(struct init *in, const char *rel, int flags);
 /* open_proc + one write(2) + close.  Returns 0 or -errno. */
 int write_proc(struct init *in, const char *rel, const char *data, size_t len);

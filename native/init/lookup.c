@@ -39,7 +39,8 @@ static void field_end(struct passwd_scan *scan)
 static void line_end(struct passwd_scan *scan)
 {
     field_end(scan);
-    /* The first line with the uid decides, as in getpwuid(3); one that is cut off before its home decides nothing. */
+    /* The first line with the uid decides, as in getpwuid(3); one that is cut off before its home decides
+     * nothing. */
     if (scan->line_ok && scan->field > FIELD_HOME) {
         scan->out[scan->length] = 0;
         scan->found = 1;
@@ -104,8 +105,8 @@ static int read_passwd(int fd, uint32_t uid, char *home)
     return n == 0 && passwd_end(&scan);
 }
 
-/* Only a number is ever looked up, never a name: a line "1000:x:0:0" must not make uid 1000 root (CVE-2016-3697), and it
- * cannot, because all that comes from here is the value of HOME. */
+/* Only a number is ever looked up, never a name: a line "1000:x:0:0" must not make uid 1000 root
+ * (CVE-2016-3697), and it cannot, because all that comes from here is the value of HOME. */
 int op_find_home(struct init *in, const struct plan_step *st)
 {
     struct stat info;
@@ -128,8 +129,9 @@ static int filtered_out(int ret)
     return ret == -ENOSYS || ret == -EPERM;
 }
 
-/* May we execute it?  With the effective ids and capabilities, as execve will ask.  An early filter may know only the
- * older call (our real ids are the effective ones by now), or none: then execve has the last word. */
+/* May we execute it?  With the effective ids and capabilities, as execve will ask.  An early filter may
+ * know only the older call (our real ids are the effective ones by now), or none: then execve has the last
+ * word. */
 static int may_execute(const char *path)
 {
     int ret = sys_faccessat2(AT_FDCWD, path, X_OK, AT_EACCESS);
@@ -153,7 +155,8 @@ static int check_program(const char *path)
     return may_execute(path);
 }
 
-/* Join one element of $PATH and the name; an empty element is the working directory (POSIX, Environment Variables). */
+/* Join one element of $PATH and the name; an empty element is the working directory (POSIX, Environment
+ * Variables). */
 static int join_path(char *out, const char *dir, size_t len, const char *file)
 {
     size_t more = strlen(file);
@@ -170,8 +173,8 @@ static int join_path(char *out, const char *dir, size_t len, const char *file)
     return 0;
 }
 
-/* As execvp(3): the first file that may be executed; what may not is remembered, because "permission denied" says more than
- * "not found". */
+/* As execvp(3): the first file that may be executed; what may not is remembered, because "permission
+ * denied" says more than "not found". */
 static int search_path(struct init *in, const char *file, const char *path)
 {
     int err = -ENOENT;
@@ -195,8 +198,8 @@ static int search_path(struct init *in, const char *file, const char *path)
     return err;
 }
 
-/* The words are those that engines look for (callers.md, row 8): "executable file not found in $PATH" and "no such file or
- * directory" become exit status 127, "permission denied" 126. */
+/* The words are those that engines look for (callers.md, row 8): "executable file not found in $PATH" and
+ * "no such file or directory" become exit status 127, "permission denied" 126. */
 int op_find_exe(struct init *in, const struct plan_step *st)
 {
     const char *file = step_str(in, st, S_FIND_EXE_file);

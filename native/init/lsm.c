@@ -1,7 +1,7 @@
 /* The label that the next execve takes on.
  *
- * Written through the private procfs descriptor: the container's /proc may be a fake that swallows the write, and
- * then the container runs unconfined (CVE-2019-16884, CVE-2015-1334, CVE-2025-52881).
+ * Written through the private procfs descriptor: the container's /proc may be a fake that swallows the write,
+ * and then the container runs unconfined (CVE-2019-16884, CVE-2015-1334, CVE-2025-52881).
  */
 #include "sys.h"
 
@@ -10,7 +10,8 @@
 #include "init.h"
 #include "text.h"
 
-/* The words around the path are what podman looks for: `/proc/.../attr/...` in backticks (callers.md, row 8). */
+/* The words around the path are what podman looks for: `/proc/.../attr/...` in backticks (callers.md, row
+ * 8). */
 static int write_label(struct init *in, const char *file, const char *text, size_t len)
 {
     struct text t = text_in(in->fault.detail, sizeof(in->fault.detail));
@@ -44,7 +45,8 @@ int op_apparmor(struct init *in, const struct plan_step *st)
     if (t.at == t.end)
         return fault(in, ENAMETOOLONG, "write", S_APPARMOR_profile, 0, "");
     size_t len = (size_t)(t.at - text);
-    /* attr/exec belongs to the first of several stacked security modules; attr/apparmor/ is AppArmor's since 5.1. */
+    /* attr/exec belongs to the first of several stacked security modules; attr/apparmor/ is AppArmor's
+     * since 5.1. */
     int ret = write_label(in, "thread-self/attr/apparmor/exec", text, len);
     if (ret == -ENOENT && strcmp(in->fault.call, "openat2") == 0)
         ret = write_label(in, "thread-self/attr/exec", text, len);

@@ -1,7 +1,7 @@
 /* pyrunc-init: takes a plan from its parent, does it step by step, and becomes the container's program.
  *
- * Started from a sealed memfd with the argument "<number of preserved descriptors>", an empty environment, and the
- * handshake socket as the first descriptor after the preserved ones.
+ * Started from a sealed memfd with the argument "<number of preserved descriptors>", an empty environment,
+ * and the handshake socket as the first descriptor after the preserved ones.
  */
 #include "sys.h"
 
@@ -91,8 +91,9 @@ static int parse_count(const char *text)
     return value;
 }
 
-/* An ignored signal stays ignored across execve, and CPython, like many callers, ignores SIGPIPE and SIGXFSZ (SigIgn
- * 0x1001000 was seen in containers).  Raw calls: libc keeps two or three real-time signals out of reach. */
+/* An ignored signal stays ignored across execve, and CPython, like many callers, ignores SIGPIPE and
+ * SIGXFSZ (SigIgn 0x1001000 was seen in containers).  Raw calls: libc keeps two or three real-time signals
+ * out of reach. */
 static void reset_signals(void)
 {
     const uint64_t nothing[4] = {0}; /* struct sigaction of the kernel: SIG_DFL, no flags, empty mask */
@@ -102,7 +103,8 @@ static void reset_signals(void)
     syscall(SYS_rt_sigprocmask, (long)SIG_SETMASK, nothing, NULL, 8L);
 }
 
-/* A closed 0, 1 or 2 would be taken by the next open, and the container would find our descriptor as its stdin. */
+/* A closed 0, 1 or 2 would be taken by the next open, and the container would find our descriptor as its
+ * stdin. */
 static void fill_stdio(struct init *in)
 {
     for (int fd = 0; fd < FIRST_FD; fd++)
@@ -112,8 +114,9 @@ static void fill_stdio(struct init *in)
 
 static void first_acts(struct init *in)
 {
-    /* First of all: what whoever runs pyrunc left open without close-on-exec came here, too (fds of a caller's shell were
-     * seen), and a descriptor of a host directory is a way out of the container (CVE-2024-21626). */
+    /* First of all: what whoever runs pyrunc left open without close-on-exec came here, too (fds of a
+     * caller's shell were seen), and a descriptor of a host directory is a way out of the container
+     * (CVE-2024-21626). */
     int ret = sys_close_range((unsigned)in->sock + 1, ~0u, 0);
     if (ret < 0)
         die(in, fault(in, ret, "close_range", -1, 0, ""));
@@ -196,8 +199,8 @@ static void load_plan(struct init *in, int npreserve)
     in->fds[0] = -1;
 }
 
-/* Room for argv and envp of the largest step, taken now: mmap may be forbidden once SECCOMP is done.  Not touched, not
- * paid for. */
+/* Room for argv and envp of the largest step, taken now: mmap may be forbidden once SECCOMP is done.  Not
+ * touched, not paid for. */
 static void reserve_pointers(struct init *in)
 {
     size_t most = 0;
@@ -223,8 +226,8 @@ static void reserve_pointers(struct init *in)
         die(in, fault(in, errno, "mmap", -1, 0, "argument pointers"));
 }
 
-/* What stays trustworthy when the mount namespace is the container's, opened while it is still the host's: procfs for
- * writes (CVE-2025-52881), /dev/null for masks (CVE-2025-31133). */
+/* What stays trustworthy when the mount namespace is the container's, opened while it is still the host's:
+ * procfs for writes (CVE-2025-52881), /dev/null for masks (CVE-2025-31133). */
 static void open_host_files(struct init *in)
 {
     struct statfs fs;

@@ -52,9 +52,9 @@ static void add_fault(struct init *in, struct msg *m)
     copy_text(m->detail, sizeof(m->detail), f->detail);
 }
 
-/* One record is one write(2): atomic on a SOCK_SEQPACKET socket, and on a fifo because it is below PIPE_BUF.  write and
- * not send: after SECCOMP it is among the few calls that every usable filter allows.  SIGPIPE is at its default, so a
- * gone parent ends us here (as pid 1 of a namespace we get EPIPE instead). */
+/* One record is one write(2): atomic on a SOCK_SEQPACKET socket, and on a fifo because it is below
+ * PIPE_BUF.  write and not send: after SECCOMP it is among the few calls that every usable filter allows.
+ * SIGPIPE is at its default, so a gone parent ends us here (as pid 1 of a namespace we get EPIPE instead). */
 static int put(int fd, const struct msg *m)
 {
     ssize_t n;

@@ -42,12 +42,13 @@ void close_host_fds(struct init *in)
 
 void trim_memory(struct init *in)
 {
-    /* Everything here can be read again from the plan's memfd.  A container that waits for start should cost next to
-     * nothing; advice that is not taken costs nothing either. */
+    /* Everything here can be read again from the plan's memfd.  A container that waits for start should
+     * cost next to nothing; advice that is not taken costs nothing either. */
     (void)madvise((void *)(uintptr_t)in->plan, in->plan->size, MADV_DONTNEED);
 }
 
-/* After SECCOMP only read, write and close may be used from here on: the filter is the container's, not ours. */
+/* After SECCOMP only read, write and close may be used from here on: the filter is the container's, not
+ * ours. */
 int op_wait_start(struct init *in, const struct plan_step *st)
 {
     int start = slot_fd(in, st->n[N_WAIT_START_start_fd]), error = slot_fd(in, st->n[N_WAIT_START_error_fd]);
@@ -80,7 +81,8 @@ static int execve_fault(struct init *in, int err, const char *exe)
 {
     struct text t = text_in(in->fault.detail, sizeof(in->fault.detail));
 
-    /* The file was there when FIND_EXE looked.  "no such file or directory" are the words engines map to exit status 127. */
+    /* The file was there when FIND_EXE looked.  "no such file or directory" are the words engines map to
+     * exit status 127. */
     if (err == ENOENT) {
         text_str(&t, exe);
         text_str(&t, ": no such file or directory (the program, its #! interpreter or its ELF loader)");
@@ -113,7 +115,8 @@ int op_execve(struct init *in, const struct plan_step *st)
     return execve_fault(in, errno, exe);
 }
 
-/* The parent sets limits and runs prestart and createRuntime hooks: the mounts are there, the old root still is. */
+/* The parent sets limits and runs prestart and createRuntime hooks: the mounts are there, the old root
+ * still is. */
 int op_sync_mounted(struct init *in, const struct plan_step *st)
 {
     (void)st;

@@ -21,7 +21,8 @@ static int load_fault(struct init *in, int err, uint32_t flags)
 {
     struct text t = text_in(in->fault.detail, sizeof(in->fault.detail));
 
-    /* No retry without the flags: each came from the profile, and a profile that is half applied is a surprise. */
+    /* No retry without the flags: each came from the profile, and a profile that is half applied is a
+     * surprise. */
     if (err == EINVAL && flags) {
         text_str(&t, "invalid argument: this kernel may not know one of the filter flags ");
         text_num(&t, flags);
@@ -48,8 +49,8 @@ int op_seccomp(struct init *in, const struct plan_step *st)
             flags |= FLAG_TSYNC_ESRCH;
     }
     if (!in->filtered) {
-        /* The last moment at which every system call may still be made.  Nothing we opened may survive execve, not even a
-         * descriptor that some handler forgot to mark (CVE-2024-21626). */
+        /* The last moment at which every system call may still be made.  Nothing we opened may survive
+         * execve, not even a descriptor that some handler forgot to mark (CVE-2024-21626). */
         int ret = sys_close_range(3 + in->plan->npreserve, ~0u, CLOSE_RANGE_CLOEXEC);
         if (ret < 0)
             return fault(in, ret, "close_range", -1, 0, "");
@@ -60,8 +61,8 @@ int op_seccomp(struct init *in, const struct plan_step *st)
         return load_fault(in, -fd, flags);
     in->filtered = 1;
     if (st->policy & P_SECCOMP_LISTENER) {
-        /* Not sent as a descriptor: sendmsg may be forbidden already, or wait for a decision of the very listener
-         * that is being handed over.  The parent takes it with pidfd_getfd(2). */
+        /* Not sent as a descriptor: sendmsg may be forbidden already, or wait for a decision of the very
+         * listener that is being handed over.  The parent takes it with pidfd_getfd(2). */
         send_msg(in, MSG_SECCOMP, (uint32_t)fd);
         wait_go(in);
         close(fd);

@@ -1,8 +1,8 @@
 /* System calls and constants that libc may not have: thin wrappers that return the value or -errno.
  *
  * Include this file first: it asks for _GNU_SOURCE.  musl-gcc has no kernel headers on its include path, and
- * <linux/mount.h> contradicts glibc's <sys/mount.h>, so nothing of <linux/...> is included anywhere in init: what the
- * kernel's ABI fixes is written down here.  Numbers above 423 are the same on every architecture.
+ * <linux/mount.h> contradicts glibc's <sys/mount.h>, so nothing of <linux/...> is included anywhere in init:
+ * what the kernel's ABI fixes is written down here.  Numbers above 423 are the same on every architecture.
  */
 #ifndef PYRUNC_SYS_H
 #define PYRUNC_SYS_H
@@ -325,7 +325,8 @@ static inline long sys_keyctl(int op, long a, long b, long c)
     return sys_ret(syscall(NR_keyctl, (long)op, a, b, c, 0L));
 }
 
-/* Not libc's: those may signal "all threads" first (musl), which costs system calls that a filter may forbid. */
+/* Not libc's: those may signal "all threads" first (musl), which costs system calls that a filter may
+ * forbid. */
 static inline int sys_setresuid(uint32_t id)
 {
     return (int)sys_ret(syscall(SYS_setresuid, (long)id, (long)id, (long)id));

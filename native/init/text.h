@@ -1,4 +1,5 @@
-/* Build a short text in a fixed buffer: always NUL-terminated, cut at the end.  stdio would be a third of init. */
+/* Build a short text in a fixed buffer: always NUL-terminated, cut at the end.  stdio would be a third of
+ * init. */
 #ifndef PYRUNC_TEXT_H
 #define PYRUNC_TEXT_H
 

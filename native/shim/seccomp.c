@@ -11,18 +11,19 @@
 #include <unistd.h>
 
 #define X32_BIT 0x40000000u
-/* Calls of 32-bit ARM that are no system calls: breakpoint, cacheflush, set_tls ... (arch/arm/include/uapi/asm/unistd.h). */
+/* Calls of 32-bit ARM that are no system calls: breakpoint, cacheflush, set_tls ...
+ * (arch/arm/include/uapi/asm/unistd.h). */
 #define ARM_PRIVATE 0x0f0000u
 #define MAX_ARCHS 32
 #define CHECK_MAX 7
-/* libseccomp searches a filter linearly, which shows on every system call of a long profile; its binary tree is for those
- * only (with few rules there is nothing to win, and 2.5 fails on an empty one). */
+/* libseccomp searches a filter linearly, which shows on every system call of a long profile; its binary tree
+ * is for those only (with few rules there is nothing to win, and 2.5 fails on an empty one). */
 #define LONG_PROFILE 32u
 
 /* Where the system calls that a profile knows end, per AUDIT_ARCH; x86_64 and x32 share one. */
 struct known {
     uint32_t audit_arch;
-    uint32_t end;     /* the first number that is too new; 0: the profile names nothing of this architecture */
+    uint32_t end; /* the first number that is too new; 0: the profile names nothing of this architecture */
     uint32_t x32_end; /* with X32_BIT */
     int arm;
 };
@@ -49,7 +50,7 @@ int64_t pr_seccomp_arch(const char *name)
     return token ? (int64_t)token : -EINVAL;
 }
 
-/* -- rules ---------------------------------------------------------------------------------------------------- */
+/* -- rules ---------------------------------------------------------------------------------------------- */
 
 static int add_architectures(scmp_filter_ctx ctx, const struct profile *p, struct pr_seccomp_fault *fault)
 {
@@ -62,7 +63,8 @@ static int add_architectures(scmp_filter_ctx ctx, const struct profile *p, struc
     return 0;
 }
 
-static int add_rule(scmp_filter_ctx ctx, uint32_t action, int nr, const struct scmp_arg_cmp *cmp, unsigned int count)
+static int add_rule(scmp_filter_ctx ctx, uint32_t action, int nr, const struct scmp_arg_cmp *cmp,
+                    unsigned int count)
 {
     int ret = seccomp_rule_add_array(ctx, action, nr, count, cmp);
     /* Engines put their profiles together from pieces, in which a rule may come twice. */
@@ -70,7 +72,8 @@ static int add_rule(scmp_filter_ctx ctx, uint32_t action, int nr, const struct s
 }
 
 /* One name of one entry. */
-static int add_call(scmp_filter_ctx ctx, const struct pr_seccomp_rule *rule, int nr, const struct pr_seccomp_arg *args)
+static int add_call(scmp_filter_ctx ctx, const struct pr_seccomp_rule *rule, int nr,
+                    const struct pr_seccomp_arg *args)
 {
     struct scmp_arg_cmp cmp[6];
     int ret = 0;
@@ -103,7 +106,8 @@ static int add_rules(scmp_filter_ctx ctx, const struct profile *p, struct pr_sec
         for (fault->name = 0; (uint32_t)fault->name < rule->names; fault->name++) {
             int nr = seccomp_syscall_resolve_name(name);
             name += strlen(name) + 1;
-            /* libseccomp refuses rules that change nothing.  A name that it does not know is of another kernel. */
+            /* libseccomp refuses rules that change nothing.  A name that it does not know is of another
+             * kernel. */
             if (rule->action == p->default_action || nr == __NR_SCMP_ERROR)
                 continue;
             int ret = add_call(ctx, rule, nr, args);
@@ -115,13 +119,12 @@ static int add_rules(scmp_filter_ctx ctx, const struct profile *p, struct pr_sec
     return 0;
 }
 
-/* -- ENOSYS for what the profile cannot know -------------------------------------------------------------------
- *
- * A profile lists what was there when it was written.  glibc tries a newer system call and falls back when it gets ENOSYS;
- * with the profile's EPERM it gives up instead (clone3, faccessat2, openat2 were such cases).  So a call with a higher
- * number than any that the profile names, whatever it says about them, is answered as an old kernel would.  Numbers
- * grow over time on every architecture. */
+/* -- ENOSYS for what the profile cannot know ------------------------------------------------------------ */
 
+/* A profile lists what was there when it was written.  glibc tries a newer system call and falls back when it
+ * gets ENOSYS; with the profile's EPERM it gives up instead (clone3, faccessat2, openat2 were such cases).  So
+ * a call with a higher number than any that the profile names, whatever it says about them, is answered as an
+ * old kernel would.  Numbers grow over time on every architecture. */
 static void remember(struct known *k, uint32_t token, const struct profile *p)
 {
     const char *name = p->names;
@@ -130,7 +133,8 @@ static void remember(struct known *k, uint32_t token, const struct profile *p)
             int nr = seccomp_syscall_resolve_name_arch(token, name);
             uint32_t *end = token == SCMP_ARCH_X32 ? &k->x32_end : &k->end;
             name += strlen(name) + 1;
-            if (nr < 0 || (k->arm && (uint32_t)nr >= ARM_PRIVATE)) /* negative: unknown, or not of this architecture */
+            if (nr < 0 ||
+                (k->arm && (uint32_t)nr >= ARM_PRIVATE)) /* negative: unknown, or not of this architecture */
                 continue;
             if ((uint32_t)nr >= *end)
                 *end = (uint32_t)nr + 1;
@@ -198,7 +202,8 @@ static int check_arch(struct sock_filter *out, const struct known *k)
     return at;
 }
 
-/* The checks for all architectures: at most CHECK_MAX * MAX_ARCHS instructions, none when the profile names nothing. */
+/* The checks for all architectures: at most CHECK_MAX * MAX_ARCHS instructions, none when the profile names
+ * nothing. */
 static int checks(struct sock_filter *out, const struct profile *p)
 {
     struct known found[MAX_ARCHS];
@@ -209,7 +214,7 @@ static int checks(struct sock_filter *out, const struct profile *p)
     return at;
 }
 
-/* -- the program ------------------------------------------------------------------------------------------------ */
+/* -- the program ---------------------------------------------------------------------------------------- */
 
 /* What libseccomp exports, behind `have` bytes of `out`.  It writes to a descriptor only (before 2.6). */
 static int append_export(scmp_filter_ctx ctx, char *out, size_t have, size_t size)
@@ -259,7 +264,8 @@ static int build(scmp_filter_ctx ctx, const struct profile *p, int enosys, char 
 
 int pr_seccomp_compile(uint32_t default_action, int enosys, const uint32_t *archs, int narchs,
                        const struct pr_seccomp_rule *rules, int nrules, const char *names,
-                       const struct pr_seccomp_arg *args, void *out, size_t size, struct pr_seccomp_fault *fault)
+                       const struct pr_seccomp_arg *args, void *out, size_t size,
+                       struct pr_seccomp_fault *fault)
 {
     struct profile p = {default_action, archs, narchs, rules, nrules, names, args};
     *fault = (struct pr_seccomp_fault){.stage = 1};

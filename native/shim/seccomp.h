@@ -1,6 +1,8 @@
-/* Seccomp: from a flat description of a profile to a BPF program, with libseccomp.  pyrunc/seccomp.py is the only caller.
+/* Seccomp: from a flat description of a profile to a BPF program, with libseccomp.  pyrunc/seccomp.py is the
+ * only caller.
  *
- * The program is only made here; init loads it with seccomp(2), after nothing of the host's libraries is left.
+ * The program is only made here; init loads it with seccomp(2), after nothing of the host's libraries is
+ * left.
  */
 #ifndef PYRUNC_SECCOMP_H
 #define PYRUNC_SECCOMP_H
@@ -32,14 +34,16 @@ struct pr_seccomp_fault {
 
 /* libseccomp's version, major * 65536 + minor * 256 + micro. */
 int pr_seccomp_version(void);
-/* libseccomp's token of an architecture ("x86_64", "aarch64" ...), "" for the native one; -EINVAL when unknown. */
+/* libseccomp's token of an architecture ("x86_64", "aarch64" ...), "" for the native one; -EINVAL when
+ * unknown. */
 int64_t pr_seccomp_arch(const char *name);
-/* Compile.  `archs`: tokens besides the native one; `names`: all names, each with its NUL; `enosys`: answer ENOSYS to
- * system calls that are newer than any the profile names, instead of the default action.
- * Returns the size of the program in bytes; -E2BIG when it is longer than the kernel takes, -EINVAL, -EDOM (an
+/* Compile.  `archs`: tokens besides the native one; `names`: all names, each with its NUL; `enosys`: answer
+ * ENOSYS to system calls that are newer than any the profile names, instead of the default action. Returns
+ * the size of the program in bytes; -E2BIG when it is longer than the kernel takes, -EINVAL, -EDOM (an
  * architecture of the other byte order), -ENOMEM ... with *fault filled in. */
 int pr_seccomp_compile(uint32_t default_action, int enosys, const uint32_t *archs, int narchs,
                        const struct pr_seccomp_rule *rules, int nrules, const char *names,
-                       const struct pr_seccomp_arg *args, void *out, size_t size, struct pr_seccomp_fault *fault);
+                       const struct pr_seccomp_arg *args, void *out, size_t size,
+                       struct pr_seccomp_fault *fault);
 
 #endif

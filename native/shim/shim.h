@@ -64,6 +64,16 @@ int pr_set_child_subreaper(int on);
 int pr_get_winsize(int fd, unsigned short out[4]);
 int pr_set_winsize(int fd, unsigned short rows, unsigned short cols);
 
+/* Signals of the runtime itself ---------------------------------------------------------------------------- */
+
+/* Note SIGHUP, SIGINT, SIGQUIT and SIGTERM in a flag instead of ending; waits return -EINTR.  _restore undoes it. */
+int pr_signals_catch(void);
+int pr_signals_caught(void); /* the last one noted, 0 without any */
+int pr_signals_restore(void);
+/* Block every signal but those of a fault, and return a signalfd(2) (non-blocking) that reports them. */
+int pr_signalfd(void);
+int pr_signalfd_read(int fd); /* the next signal number; -EAGAIN without any */
+
 /* Device programs of cgroup v2 ---------------------------------------------------------------------------- */
 
 /* Load `ninsns` instructions of 8 bytes as BPF_PROG_TYPE_CGROUP_DEVICE; the verifier's words go to `log` on failure. */

@@ -296,7 +296,7 @@ static void test_race(void)
     EXPECT(dir_at(outside), S_IFDIR);
     pid_t pid = start_swapper();
     for (double end = now() + SWAP_SECONDS; now() < end; made++) {
-        snprintf(path, sizeof(path), "/race/dir/%c%d/sub", made & 1 ? 'd' : 'f', made % 500);
+        snprintf(path, sizeof(path), "/race/dir/%c%d/sub", made & 1 ? 'd' : 'f', made % 5000);
         long got = made & 1 ? dir_at(path) : file_at(path);
         errors += got < 0 && got != -EAGAIN && got != -ENOTDIR && got != -ENOENT;
     }

@@ -274,6 +274,6 @@ def _wrong_character(text: str) -> str:
     if text.isascii() and "\0" not in text:
         return ""
     for char in text:
-        if char == "\0" or "\ud800" <= char <= "\udfff":
+        if char == "\0" or 0xD800 <= ord(char) <= 0xDFFF:
             return f"U+{ord(char):04X}"
     return ""

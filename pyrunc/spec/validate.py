@@ -6,6 +6,7 @@ rather than by a kernel that is half-way through making a container.
 
 from __future__ import annotations
 
+from pyrunc import SPEC_VERSION
 from pyrunc.errors import ConfigError, Problem
 from pyrunc.fs import normpath
 from pyrunc.spec import rules_linux, rules_mounts, rules_process, rules_resources, schema
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
     from pyrunc.spec.report import Facts
     from pyrunc.spec.schema import Node
-
-SPEC_VERSION = (1, 3, 0)
 
 
 def check(config: dict[str, Any], *, facts: Facts | None = None) -> list[Problem]:
@@ -146,11 +145,12 @@ def general(config: dict[str, Any], report: Report) -> None:
 
 
 def _version(text: str, report: Report) -> None:
-    numbers = version(text)
+    numbers, ours = version(text), version(SPEC_VERSION)
+    assert ours is not None
     if numbers is None:
         report.bad("/ociVersion", "a SemVer 2.0.0 version such as 1.3.0", text)
-    elif numbers[0] != SPEC_VERSION[0]:
+    elif numbers[0] != ours[0]:
         report.bad("/ociVersion", "version 1.x of the runtime specification", text)
-    elif numbers[1] > SPEC_VERSION[1]:
+    elif numbers[1] > ours[1]:
         # Legal: whatever 1.x adds are keys, and unknown keys are to be ignored.
-        report.warn("/ociVersion", "at most 1.3.x", text, "fields that it does not know are ignored")
+        report.warn("/ociVersion", f"at most {SPEC_VERSION}", text, "fields that it does not know are ignored")

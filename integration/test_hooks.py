@@ -1,0 +1,306 @@
+"""The six kinds of hooks: order, place, state on stdin, environment, working directory, timeouts, and what a failure undoes."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.harness import Box, Container, wait_until
+
+Make = Callable[..., Container]
+Refused = Callable[..., None]
+HOST = ["prestart", "createRuntime", "poststart", "poststop"]
+ALL = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
+
+
+def shell(script: str, **more: Any) -> dict[str, Any]:
+    return {"path": "/bin/sh", "args": ["sh", "-c", script], **more}
+
+
+def recorder(path: Path, kind: str, inside: bool = False) -> dict[str, Any]:
+    """A hook that stores what it sees in a directory: of the host, or /rec of the container."""
+    at = "/rec" if inside else str(path)
+    return shell(
+        f"cat >{at}/{kind}.state; (cd /proc/self; readlink cwd) >{at}/{kind}.cwd; /bin/cat /proc/self/environ >{at}/{kind}.env; "
+        f"readlink /proc/self/ns/mnt /proc/self/ns/pid >{at}/{kind}.ns; echo {kind} >>{at}/order; ls -l /proc/self/fd >{at}/{kind}.fds"
+    )
+
+
+@pytest.fixture
+def lived(container: Make, box: Box) -> tuple[Container, Path]:
+    """A container that went through its whole life with one recording hook of every kind."""
+    record = box.path / "record"
+    record.mkdir()
+    one = container("say", "program", "--", "ls", "/rec")
+    bind = {"destination": "/rec", "type": "bind", "source": str(record), "options": ["bind", "rw"]}
+    one.bundle.config["mounts"].append(bind)
+    one.bundle.config["annotations"] = {"a": "b"}
+    one.bundle.config["process"]["env"].append("LD_PRELOAD=/evil.so")
+    one.bundle.config["hooks"] = {kind: [recorder(record, kind, kind == "startContainer")] for kind in ALL}
+    one.create(env={"PATH": "/usr/bin:/bin", "SECRET": "x"}, cwd="/")
+    assert (record / "order").read_text().split() == ["prestart", "createRuntime", "createContainer"]
+    one.start(env={"PATH": "/usr/bin:/bin", "SECRET": "x"}, cwd="/")
+    one.wait()
+    one.delete(cwd="/")
+    return one, record
+
+
+def test_order(lived: tuple[Container, Path]) -> None:
+    one, record = lived
+    order = (record / "order").read_text().split()
+    if one.box.runtime.is_pyrunc:
+        assert order == ALL
+    else:  # runc before 1.5 runs poststart before the program is started
+        assert sorted(order) == sorted(ALL)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("prestart", "creating"),
+        ("createRuntime", "creating"),
+        ("createContainer", "creating"),
+        ("startContainer", "created"),
+        ("poststart", "running"),
+        ("poststop", "stopped"),
+    ],
+)
+def test_state_on_stdin(lived: tuple[Container, Path], kind: str, status: str) -> None:
+    one, record = lived
+    state = json.loads((record / f"{kind}.state").read_text())
+    assert state["id"] == one.id
+    assert state["bundle"] == str(one.bundle.path)
+    assert state["annotations"] == {"a": "b"}
+    assert state["ociVersion"].count(".") == 2
+    if kind == "poststop":
+        assert not state.get("pid")
+    elif kind in ("createContainer", "startContainer"):
+        assert state["pid"] == 1
+    else:
+        assert state["pid"] == one.pid
+    if kind in ("poststart", "createContainer") and not one.box.runtime.is_pyrunc:
+        return  # runc 1.1.5 says `created`
+    assert state["status"] == status
+
+
+@pytest.mark.parametrize("kind", HOST)
+def test_host_hooks_run_in_the_runtimes_namespaces(lived: tuple[Container, Path], kind: str) -> None:
+    one, record = lived
+    mnt, pid = (record / f"{kind}.ns").read_text().split()
+    assert pid == os.readlink("/proc/self/ns/pid")
+    if not one.box.runtime.prefix:
+        assert mnt == os.readlink("/proc/self/ns/mnt")
+
+
+@pytest.mark.parametrize("kind", ["createContainer", "startContainer"])
+def test_container_hooks_run_in_the_containers_namespaces(lived: tuple[Container, Path], kind: str) -> None:
+    _, record = lived
+    text = (record / f"{kind}.ns").read_text().split()
+    assert os.readlink("/proc/self/ns/mnt") not in text
+    assert os.readlink("/proc/self/ns/pid") not in text
+
+
+@pytest.mark.pyrunc_only("runc hands its own environment to hooks without env; the spec's default is an empty one")
+@pytest.mark.parametrize("kind", HOST + ["createContainer"])
+def test_environment_is_empty_by_default(lived: tuple[Container, Path], kind: str) -> None:
+    """CVE-2025-23266: neither the caller's variables nor the image's LD_PRELOAD."""
+    _, record = lived
+    names = {item.partition("=")[0] for item in (record / f"{kind}.env").read_text().split("\0") if item}
+    assert names <= {"PWD", "SHLVL", "_", "OLDPWD"}, "the shell's own only"
+
+
+def test_no_secret_of_the_caller_in_any_hook(lived: tuple[Container, Path]) -> None:
+    one, record = lived
+    for kind in ALL:
+        text = (record / f"{kind}.env").read_text()
+        if one.box.runtime.is_pyrunc:
+            assert "SECRET" not in text
+        if kind != "startContainer":
+            assert "LD_PRELOAD" not in text
+
+
+@pytest.mark.parametrize("kind", HOST)
+def test_no_descriptor_of_the_runtime_in_hooks(lived: tuple[Container, Path], kind: str) -> None:
+    one, record = lived
+    lines = [line for line in (record / f"{kind}.fds").read_text().splitlines() if "->" in line]
+    numbers = {int(line.split(" -> ")[0].split()[-1]) for line in lines}
+    if one.box.runtime.is_pyrunc:
+        assert numbers <= {0, 1, 2, 3}  # 3: ls reading the directory
+
+
+@pytest.mark.pyrunc_only("runc leaves the working directory of its own caller")
+@pytest.mark.parametrize("kind", HOST)
+def test_working_directory_is_the_bundle(lived: tuple[Container, Path], kind: str) -> None:
+    one, record = lived
+    assert (record / f"{kind}.cwd").read_text().strip() == str(one.bundle.path)
+
+
+def test_args_are_the_whole_argv_and_env_the_whole_environment(container: Make, box: Box) -> None:
+    out = box.path / "out"
+    script = box.path / "hook.sh"
+    script.write_text(f'#!/bin/sh\necho "$1|$2|$A" >{out}; tr "\\0" "\\n" </proc/$$/environ | grep -v -e ^PWD= >>{out}\n')
+    script.chmod(0o755)
+    hook = {"path": str(script), "args": ["name", "one", "two words"], "env": ["A=1", "B=2"]}
+    container("exit", "0", edits={"/hooks/createRuntime": [hook]}).run()
+    lines = out.read_text().splitlines()
+    assert lines[0] == "one|two words|1"
+    assert sorted(lines[1:]) == ["A=1", "B=2"]
+
+
+def test_a_hook_without_args_gets_its_path(container: Make, box: Box) -> None:
+    out = box.path / "out"
+    script = box.path / "hook.sh"
+    script.write_text(f"#!/bin/sh\necho $# >{out}\n")
+    script.chmod(0o755)
+    container("exit", "0", edits={"/hooks/createRuntime": [{"path": str(script)}]}).run()
+    assert out.read_text() == "0\n"
+
+
+def test_listed_order(container: Make, box: Box) -> None:
+    out = box.path / "out"
+    hooks = [shell(f"sleep 0.0{5 - n}; echo {n} >>{out}") for n in range(4)]
+    container("exit", "0", edits={"/hooks/createRuntime": hooks}).run()
+    assert out.read_text().split() == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer"])
+def test_failure_undoes_create(container: Make, box: Box, refused: Refused, kind: str) -> None:
+    out = box.path / "out"
+    hooks = {kind: [shell("echo said so >&2; exit 3"), shell(f"echo second >>{out}")], "poststop": [shell(f"echo stop >>{out}")]}
+    result = container("exit", "0", edits={"/hooks": hooks}).create(check=False)
+    assert "3" in result.err
+    assert "said so" in result.err
+    refused(result, f"/hooks/{kind}/0")
+    if box.runtime.is_pyrunc:
+        assert out.read_text().split() == ["stop"], "poststop runs, the second hook does not"
+
+
+@pytest.mark.pyrunc_only("runc 1.1.5 reports it on the container's stderr only")
+def test_failing_start_container(container: Make, box: Box) -> None:
+    out = box.path / "out"
+    hooks = {"startContainer": [{"path": "/bin/false"}], "poststop": [shell(f"echo stop >>{out}")]}
+    one = container("say", "program ran", edits={"/hooks": hooks})
+    one.create()
+    result = one.start(check=False)
+    assert result.rc == 1
+    assert "/hooks/startContainer/0" in result.err
+    assert one.out == ""
+    one.delete("--force")
+    assert out.read_text().split() == ["stop"]
+
+
+@pytest.mark.pyrunc_only("runc 1.1.5 runs poststart before the program and only logs its failure")
+def test_failing_poststart_stops_the_container(container: Make, box: Box) -> None:
+    out = box.path / "out"
+    hooks = {"poststart": [shell("exit 4")], "poststop": [shell(f"echo stop >>{out}")]}
+    one = container("signals", "60", edits={"/hooks": hooks})
+    one.create()
+    result = one.start(check=False)
+    assert result.rc == 1
+    assert "/hooks/poststart/0" in result.err
+    wait_until(lambda: one.pid not in box.children(), "the container to be killed")
+    one.delete("--force")
+    assert out.read_text().split() == ["stop"]
+
+
+@pytest.mark.pyrunc_only("runc 1.1.5 runs poststart before the program is executed")
+def test_poststart_sees_the_program(container: Make, box: Box) -> None:
+    out = box.path / "out"
+    script = f"read -r line; pid=$(echo \"$line\" | sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/'); cat /proc/$pid/cmdline >{out}"
+    one = container("signals", "60", edits={"/hooks/poststart": [shell(script, env=["PATH=/usr/bin:/bin"])]})
+    one.create()
+    one.start()
+    assert out.read_text().startswith("/probe\0signals")
+
+
+@pytest.mark.pyrunc_only("runc stops at the first failing poststop hook and fails; the spec wants a warning")
+def test_failing_poststop_is_a_warning(container: Make, box: Box) -> None:
+    out, log = box.path / "out", box.path / "log"
+    hooks = {"poststop": [shell("exit 5"), shell(f"echo second >>{out}")]}
+    one = container("exit", "0", edits={"/hooks": hooks})
+    one.create()
+    result = one.call("delete", one.id, globals_=["--log", str(log)])
+    assert result.err == ""
+    assert out.read_text().split() == ["second"]
+    assert "level=warning" in log.read_text()
+    assert "poststop" in log.read_text()
+    assert not box.leftovers()
+
+
+@pytest.mark.parametrize("kind", ["createRuntime", "createContainer"])
+def test_timeout(container: Make, refused: Refused, kind: str) -> None:
+    start = time.monotonic()
+    result = container("exit", "0", edits={f"/hooks/{kind}": [shell("exec sleep 30", timeout=1)]}).create(check=False)
+    assert 0.9 < time.monotonic() - start < 5
+    refused(result, f"/hooks/{kind}/0", "timed out")
+
+
+def test_a_hook_within_its_timeout(container: Make) -> None:
+    assert container("exit", "0", edits={"/hooks/createRuntime": [shell("sleep 0.1", timeout=20)]}).run().rc == 0
+
+
+def test_a_hook_that_reads_nothing(container: Make) -> None:
+    """Writing the state to a hook that has gone is not an error, whatever its size."""
+    edits = {"/annotations": {"big": "x" * 300_000}, "/hooks/createRuntime": [{"path": "/bin/true"}]}
+    edits["/hooks/createContainer"] = [{"path": "/bin/true"}]
+    edits["/hooks/poststop"] = [{"path": "/bin/true"}]
+    one = container("exit", "0", edits=edits)
+    one.create()
+    one.delete()
+
+
+def test_big_state_reaches_the_hook(container: Make, box: Box) -> None:
+    out = box.path / "out"
+    edits = {"/annotations": {"big": "x" * 300_000}, "/hooks/createRuntime": [shell(f"cat >{out}")]}
+    container("exit", "0", edits=edits).run()
+    assert len(json.loads(out.read_text())["annotations"]["big"]) == 300_000
+
+
+def test_create_container_sees_the_host_and_its_root(container: Make, box: Box) -> None:
+    """It runs before pivot_root: paths are the host's, mounts are the container's."""
+    out = box.path / "out"
+    one = container("ls", "/mnt")
+    one.bundle.config["hooks"] = {"createContainer": [shell(f"mount -t tmpfs x {one.bundle.rootfs}/mnt && touch {one.bundle.rootfs}/mnt/in; pwd >{out}")]}
+    assert one.run().objects[0]["names"] == ["in"]
+    assert not list((one.bundle.rootfs / "mnt").iterdir())
+    assert out.read_text().strip() == str(one.bundle.rootfs)
+
+
+def test_prestart_can_use_the_network_namespace(container: Make, box: Box) -> None:
+    """What CNI and docker's libnetwork do: enter /proc/PID/ns/net."""
+    out = box.path / "out"
+    script = f"pid=$(tr -d ' \\n' | sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); readlink /proc/$pid/ns/net >{out}"
+    one = container("report", edits={"/hooks/prestart": [shell(script, env=["PATH=/usr/bin:/bin"])]})
+    assert one.run().report["ns"]["net"] == out.read_text().strip()
+
+
+@pytest.mark.pyrunc_only("runc and crun notice these only when the hook runs")
+@pytest.mark.parametrize(
+    ("hook", "pointer"),
+    [
+        ({"path": "bin/true"}, "/path"),
+        ({}, "/path"),
+        ({"path": "/bin/true", "timeout": 0}, "/timeout"),
+        ({"path": "/bin/true", "timeout": -1}, "/timeout"),
+        ({"path": "/bin/true", "args": "x"}, "/args"),
+        ({"path": "/bin/true", "env": ["NOEQUALS"]}, "/env/0"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["prestart", "poststop"])
+def test_bad_hooks_are_refused_before_anything_is_made(
+    container: Make, refused: Refused, kind: str, hook: dict[str, Any], pointer: str
+) -> None:
+    refused(container(edits={f"/hooks/{kind}": [hook]}).create(check=False), f"/hooks/{kind}/0{pointer}")
+
+
+def test_a_hook_that_does_not_exist(container: Make, refused: Refused) -> None:
+    result = container(edits={"/hooks/createRuntime": [{"path": "/no/such/hook"}]}).create(check=False)
+    refused(result, "/hooks/createRuntime/0", "/no/such/hook")
+    if container.__self__.runtime.is_pyrunc:  # type: ignore[attr-defined]
+        assert "no such file or directory" not in result.err, "podman would exit with 127"

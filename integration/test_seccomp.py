@@ -1,0 +1,324 @@
+"""linux.seccomp: actions, errno values, argument operators, syscalls newer than the profile, flags, and the notify agent."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import platform
+import select
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.harness import Box, Container, errno_of
+
+Make = Callable[..., Container]
+Refused = Callable[..., None]
+ALLOW, ERRNO = "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO"
+X86 = platform.machine() == "x86_64"
+NATIVE = "SCMP_ARCH_X86_64" if X86 else "SCMP_ARCH_AARCH64"
+# numbers of harmless calls on this machine
+NR = (
+    {"getpriority": 140, "alarm": 37, "chdir": 80, "sethostname": 170, "dup": 32, "getsid": 124, "mkdir": 83}
+    if X86
+    else {"getpriority": 141, "chdir": 49, "sethostname": 161, "dup": 23, "getsid": 156, "mkdir": 34}
+)
+
+
+def profile(*rules: dict[str, Any], default: str = ALLOW, **more: Any) -> dict[str, Any]:
+    return {"/linux/seccomp": {"defaultAction": default, "architectures": [NATIVE], "syscalls": list(rules), **more}}
+
+
+def rule(name: str, action: str = ERRNO, **more: Any) -> dict[str, Any]:
+    return {"names": [name], "action": action, **more}
+
+
+def call(name: str, *args: int | str) -> list[str]:
+    return ["syscall", str(NR[name]), *[str(arg) for arg in args]]
+
+
+def test_filter_mode_is_visible(container: Make) -> None:
+    status = container(edits=profile(rule("getpriority"))).run().report["status"]
+    assert "Seccomp:\t2" in status
+
+
+def test_no_profile_no_filter(container: Make) -> None:
+    assert "Seccomp:\t0" in container().run().report["status"]
+
+
+@pytest.mark.parametrize(
+    ("item", "want"),
+    [
+        (rule("getpriority"), "EPERM"),
+        (rule("getpriority", errnoRet=38), "ENOSYS"),
+        (rule("getpriority", errnoRet=13), "EACCES"),
+        (rule("getpriority", errnoRet=0), ""),
+        (rule("getpriority", ALLOW), ""),
+        (rule("getpriority", "SCMP_ACT_LOG"), ""),
+        ({"names": ["no_such_syscall", "getpriority"], "action": ERRNO}, "EPERM"),
+        (rule("no_such_syscall"), ""),
+    ],
+    ids=range(8),
+)
+def test_actions(container: Make, item: dict[str, Any], want: str) -> None:
+    one = container(*call("getpriority", 0, 0), edits=profile(item))
+    assert errno_of(one.run().objects[0]) == want
+
+
+@pytest.mark.parametrize(
+    ("action", "number"),
+    [("SCMP_ACT_KILL", 31), ("SCMP_ACT_KILL_THREAD", 31), ("SCMP_ACT_KILL_PROCESS", 31), ("SCMP_ACT_TRAP", 31)],
+)
+def test_killing_actions(container: Make, action: str, number: int) -> None:
+    one = container("say", "alive", "--", *call("getpriority", 0, 0), edits=profile(rule("getpriority", action)))
+    result = one.run(check=False)
+    assert (result.rc, result.out) == (128 + number, "alive\n")
+
+
+def test_trace_without_a_tracer_is_enosys(container: Make) -> None:
+    one = container(*call("getpriority", 0, 0), edits=profile(rule("getpriority", "SCMP_ACT_TRACE", errnoRet=1)))
+    assert errno_of(one.run().objects[0]) == "ENOSYS"
+
+
+def test_default_errno(container: Make, box: Box) -> None:
+    allowed = _whitelist(ALLOW)
+    one = container(*call("getpriority", 0, 0), edits=profile(allowed, default=ERRNO, defaultErrnoRet=95))
+    assert errno_of(one.run().objects[0]) == "ENOTSUP"
+
+
+def _whitelist(action: str, *without: str) -> dict[str, Any]:
+    """What the probe and a runtime between loading the filter and execve need."""
+    names = (
+        "read write open openat close stat fstat lstat newfstatat fstatat64 statx poll lseek mmap mprotect munmap brk ioctl "
+        "rt_sigaction rt_sigprocmask rt_sigreturn access faccessat faccessat2 pipe pipe2 select sched_yield madvise dup dup2 dup3 "
+        "nanosleep clock_nanosleep getpid gettid sendmsg recvmsg sendto recvfrom socket connect clone clone3 fork vfork "
+        "execve execveat exit exit_group wait4 waitid kill tgkill uname fcntl getdents getdents64 getcwd chdir fchdir "
+        "umask gettimeofday getrlimit prlimit64 setrlimit getuid getgid setuid setgid geteuid getegid setpgid getppid getpgrp setsid getpgid "
+        "getsid capget capset arch_prctl prctl set_tid_address futex epoll_create1 epoll_ctl epoll_wait epoll_pwait set_robust_list "
+        "getrandom rseq sigaltstack setgroups getgroups setresuid setresgid getresuid getresgid readlink readlinkat writev readv pread64 "
+        "clock_gettime sched_getaffinity sched_setaffinity fchown fchownat chown personality keyctl close_range openat2 "
+        "restart_syscall tkill timer_create timer_settime timer_delete eventfd2 fstatfs statfs landlock_create_ruleset signalfd4 "
+        "ppoll pselect6 getpeername getsockname mremap msync membarrier getxattr lgetxattr shutdown"
+    ).split()
+    return {"names": [name for name in names if name not in without], "action": action}
+
+
+def test_syscalls_newer_than_the_profile_are_enosys(container: Make) -> None:
+    """libcs fall back on ENOSYS only: an EPERM for a call the profile's author could not know breaks programs."""
+    edits = profile(_whitelist(ALLOW, "landlock_create_ruleset"), default=ERRNO, defaultErrnoRet=1)
+    # 9000 is newer than anything; getpriority is old, left out on purpose
+    one = container("syscall", "9000", "--", *call("getpriority", 0, 0), edits=edits)
+    new, old = one.run().objects
+    assert (errno_of(new), errno_of(old)) == ("ENOSYS", "EPERM")
+
+
+@pytest.mark.parametrize(
+    ("op", "value", "two", "denied", "allowed"),
+    [
+        ("SCMP_CMP_EQ", 5, 0, [5], [4, 6]),
+        ("SCMP_CMP_NE", 5, 0, [4, 6], [5]),
+        ("SCMP_CMP_LT", 5, 0, [4], [5, 6]),
+        ("SCMP_CMP_LE", 5, 0, [4, 5], [6]),
+        ("SCMP_CMP_GT", 5, 0, [6], [4, 5]),
+        ("SCMP_CMP_GE", 5, 0, [5, 6], [4]),
+        ("SCMP_CMP_MASKED_EQ", 6, 4, [4, 5, 12], [2, 6, 8]),
+        ("SCMP_CMP_EQ", 1 << 40, 0, [1 << 40], [0, 1]),
+    ],
+    ids=lambda value: str(value).removeprefix("SCMP_CMP_"),
+)
+def test_argument_operators(container: Make, op: str, value: int, two: int, denied: list[int], allowed: list[int]) -> None:
+    argument = {"index": 1, "value": value, "valueTwo": two, "op": op}
+    actions: list[str] = []
+    for number in [*denied, *allowed]:
+        actions += [*call("getpriority", 77, number), "--"]  # 77 is no PRIO_ value: EINVAL when the call gets through
+    one = container(*actions[:-1], edits=profile(rule("getpriority", errnoRet=99, args=[argument])))
+    got = [item["errno"] for item in one.run().objects]
+    assert got == [99] * len(denied) + [22] * len(allowed)
+
+
+def test_arguments_are_all_needed(container: Make) -> None:
+    args = [{"index": 0, "value": 7, "op": "SCMP_CMP_EQ"}, {"index": 1, "value": 8, "op": "SCMP_CMP_EQ"}]
+    actions = [*call("getpriority", 7, 8), "--", *call("getpriority", 7, 9), "--", *call("getpriority", 6, 8)]
+    one = container(*actions, edits=profile(rule("getpriority", errnoRet=99, args=args)))
+    assert [item["errno"] for item in one.run().objects] == [99, 22, 22]
+
+
+def test_arguments_with_one_index_twice_are_alternatives(container: Make) -> None:
+    args = [{"index": 0, "value": 7, "op": "SCMP_CMP_EQ"}, {"index": 0, "value": 8, "op": "SCMP_CMP_EQ"}]
+    actions = [*call("getpriority", 7, 0), "--", *call("getpriority", 8, 0), "--", *call("getpriority", 9, 0)]
+    one = container(*actions, edits=profile(rule("getpriority", errnoRet=99, args=args)))
+    assert [item["errno"] for item in one.run().objects] == [99, 99, 22]
+
+
+def test_rules_of_one_call_add_up(container: Make) -> None:
+    first = rule("getpriority", errnoRet=98, args=[{"index": 0, "value": 7, "op": "SCMP_CMP_EQ"}])
+    second = rule("getpriority", errnoRet=99, args=[{"index": 0, "value": 8, "op": "SCMP_CMP_EQ"}])
+    actions = [*call("getpriority", 7, 0), "--", *call("getpriority", 8, 0), "--", *call("getpriority", 9, 0)]
+    assert [i["errno"] for i in container(*actions, edits=profile(first, second)).run().objects] == [98, 99, 22]
+
+
+@pytest.mark.parametrize("flags", [[], ["SECCOMP_FILTER_FLAG_LOG"], ["SECCOMP_FILTER_FLAG_SPEC_ALLOW"], ["SECCOMP_FILTER_FLAG_TSYNC"]])
+def test_flags(container: Make, box: Box, flags: list[str]) -> None:
+    if flags and not box.runtime.is_pyrunc:
+        pytest.skip("runc 1.1.5 does not support flags")
+    one = container(*call("getpriority", 0, 0), edits=profile(rule("getpriority"), flags=flags))
+    assert errno_of(one.run().objects[0]) == "EPERM"
+
+
+@pytest.mark.parametrize("nnp", [True, False])
+def test_calls_that_set_up_needs_may_be_denied(container: Make, nnp: bool) -> None:
+    """With noNewPrivileges the filter is loaded last; without it before the capabilities go, and both must start."""
+    names = ["sethostname", "setdomainname", "mount", "pivot_root", "umount2", "unshare", "setns", "mknod", "mknodat", "chroot"]
+    if nnp:
+        names += ["capset", "setgroups", "setresuid", "setresgid", "prctl", "close_range", "getcwd", "chdir"]
+    edits = {**profile({"names": names, "action": ERRNO}), "/process/noNewPrivileges": nnp}
+    one = container("say", "fine", edits=edits)
+    if nnp and not one.box.runtime.is_pyrunc:
+        names[:] = names[:10]
+        one.bundle.config["linux"]["seccomp"]["syscalls"][0]["names"] = names
+    assert one.run().out == "fine\n"
+
+
+def test_filter_holds_for_an_unprivileged_user(container: Make) -> None:
+    edits = {**profile(rule("getpriority")), "/process/user/uid": 1000, "/process/noNewPrivileges": False}
+    result = container(*call("getpriority", 0, 0), "--", "report", edits=edits).run()
+    assert errno_of(result.objects[0]) == "EPERM"
+    assert result.report["no_new_privs"] == 0
+
+
+@pytest.mark.skipif(not X86, reason="x86 only")
+def test_other_architectures_are_filtered_too(container: Make) -> None:
+    architectures = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]
+    edits = profile(rule("getpriority"))
+    edits["/linux/seccomp"]["architectures"] = architectures
+    assert errno_of(container(*call("getpriority", 0, 0), edits=edits).run().objects[0]) == "EPERM"
+
+
+@pytest.mark.parametrize(
+    ("edits", "pointer"),
+    [
+        (profile(rule("mkdir", "SCMP_ACT_BOGUS")), "/linux/seccomp/syscalls/0/action"),
+        (profile(default="bogus"), "/linux/seccomp/defaultAction"),
+        (profile(rule("mkdir"), architectures=["SCMP_ARCH_VAX"]), "/linux/seccomp/architectures/0"),
+        (profile(rule("mkdir"), flags=["BOGUS"]), "/linux/seccomp/flags/0"),
+        (profile(rule("mkdir", args=[{"index": 0, "value": 1, "op": "BOGUS"}])), "/linux/seccomp/syscalls/0/args/0/op"),
+        (profile(default="SCMP_ACT_NOTIFY"), "/linux/seccomp"),
+    ],
+    ids=range(6),
+)
+def test_bad_profiles(container: Make, refused: Refused, edits: dict[str, Any], pointer: str) -> None:
+    refused(container(edits=edits).create(check=False), pointer)
+
+
+@pytest.mark.pyrunc_only("runc 1.1.5 checks less than the spec wants")
+@pytest.mark.parametrize(
+    ("edits", "pointer"),
+    [
+        (profile({"names": [], "action": ERRNO}), "/linux/seccomp/syscalls/0/names"),
+        (profile({"action": ERRNO}), "/linux/seccomp/syscalls/0/names"),
+        (profile(rule("mkdir", "SCMP_ACT_KILL", errnoRet=1)), "/linux/seccomp/syscalls/0/errnoRet"),
+        (profile(rule("mkdir", errnoRet=100000)), "/linux/seccomp/syscalls/0/errnoRet"),
+        (profile(rule("mkdir", args=[{"index": 6, "value": 1, "op": "SCMP_CMP_EQ"}])), "/linux/seccomp/syscalls/0/args/0/index"),
+        (profile(rule("mkdir"), listenerMetadata="x"), "/linux/seccomp/listenerMetadata"),
+        (profile(rule("mkdir", "SCMP_ACT_NOTIFY")), "/linux/seccomp"),
+        (profile(rule("write", "SCMP_ACT_NOTIFY"), listenerPath="/run/x"), "/linux/seccomp/syscalls/0"),
+    ],
+    ids=range(8),
+)
+def test_profiles_the_spec_forbids(container: Make, refused: Refused, edits: dict[str, Any], pointer: str) -> None:
+    refused(container(edits=edits).create(check=False), pointer)
+
+
+# --- the notify agent -------------------------------------------------------------------------------------------------
+
+
+class Agent:
+    """Receives the notify descriptor as seccomp agents do, and answers every call with `errno` (spec, "seccomp")."""
+
+    def __init__(self, path: Path, answer: int) -> None:
+        self.path, self.answer = path, answer
+        self.document: dict[str, Any] = {}
+        self.descriptors = 0
+        self.calls: list[int] = []
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(str(path))
+        self.server.listen()
+        self.server.settimeout(10)
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        try:
+            connection, _ = self.server.accept()
+        except OSError:
+            return
+        data, control, _, _ = connection.recvmsg(65536, socket.CMSG_SPACE(16))
+        fds = array.array("i")
+        for _, _, payload in control:
+            fds.frombytes(payload[: len(payload) - len(payload) % 4])
+        self.descriptors = len(fds)
+        while piece := connection.recv(65536):
+            data += piece
+        self.document = json.loads(data)
+        import fcntl
+
+        notify = 0xC0502100  # SECCOMP_IOCTL_NOTIF_RECV: _IOWR('!', 0, struct seccomp_notif of 80 bytes)
+        send = 0xC0182101  # SECCOMP_IOCTL_NOTIF_SEND: _IOWR('!', 1, struct seccomp_notif_resp of 24 bytes)
+        while not self.stop.is_set():
+            ready = select.select([fds[0]], [], [], 0.1)[0]
+            if not ready:
+                continue
+            request = bytearray(80)
+            try:
+                fcntl.ioctl(fds[0], notify, request)
+                ident, _, _, number = struct.unpack_from("<QIIi", request)
+                self.calls.append(number)
+                fcntl.ioctl(fds[0], send, struct.pack("<QqiI", ident, 0, -self.answer, 0))
+            except OSError:
+                break
+        os.close(fds[0])
+
+    def close(self) -> None:
+        self.stop.set()
+        self.thread.join(5)
+        self.server.close()
+
+
+@pytest.fixture
+def agent(box: Box) -> Iterator[Agent]:
+    made = Agent(box.path / "agent.sock", 95)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("nnp", [True, False])
+def test_notify(container: Make, agent: Agent, nnp: bool) -> None:
+    edits = profile(rule("sethostname", "SCMP_ACT_NOTIFY"), listenerPath=str(agent.path), listenerMetadata="meta")
+    one = container("sethostname", "x", "--", "report", edits={**edits, "/process/noNewPrivileges": nnp})
+    one.create()
+    one.start()
+    one.wait()
+    asked = one.objects[0]
+    assert asked["errno"] == 95
+    assert agent.calls == [NR["sethostname"]]
+    document = agent.document
+    assert document["fds"] == ["seccompFd"]
+    assert agent.descriptors == 1
+    assert document["metadata"] == "meta"
+    assert document["state"]["id"] == one.id
+    assert document["state"]["status"] == "creating"
+    assert document["state"]["bundle"] == str(one.bundle.path)
+    assert document["pid"] == document["state"]["pid"] == one.pid
+    assert not [link for link in one.report["fds"].values() if "seccomp" in link], "the notify descriptor stays with the agent"
+
+
+def test_notify_without_an_agent(container: Make, box: Box, refused: Refused) -> None:
+    edits = profile(rule("sethostname", "SCMP_ACT_NOTIFY"), listenerPath=str(box.path / "nobody.sock"))
+    refused(container(edits=edits).create(check=False), "/linux/seccomp/listenerPath")

@@ -1,0 +1,77 @@
+/* Signals of the runtime itself: see shim.h.  Python's own signal module cannot be imported in the interpreter's core
+ * phase, and a handler that runs Python code is more than a flag needs. */
+#include "shim.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+static const int interrupting[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+#define COUNT (sizeof interrupting / sizeof *interrupting)
+
+static volatile sig_atomic_t caught;
+static struct sigaction before[COUNT];
+static int active;
+
+static void note(int number)
+{
+    caught = number;
+}
+
+int pr_signals_catch(void)
+{
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = note; /* no SA_RESTART: a wait must return to notice the flag */
+    caught = 0;
+    for (size_t i = 0; i < COUNT; i++)
+        if (sigaction(interrupting[i], &action, &before[i]) < 0)
+            return -errno;
+    active = 1;
+    return 0;
+}
+
+int pr_signals_caught(void)
+{
+    return caught;
+}
+
+int pr_signals_restore(void)
+{
+    if (!active)
+        return 0;
+    active = 0;
+    for (size_t i = 0; i < COUNT; i++)
+        if (sigaction(interrupting[i], &before[i], NULL) < 0)
+            return -errno;
+    return 0;
+}
+
+int pr_signalfd(void)
+{
+    sigset_t set;
+    sigfillset(&set);
+    /* A fault of this process must end it, not be passed on; libc keeps 32 and 33 to itself. */
+    static const int faults[] = {SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS};
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
+        sigdelset(&set, faults[i]);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+        return -errno;
+    int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return fd < 0 ? -errno : fd;
+}
+
+int pr_signalfd_read(int fd)
+{
+    struct signalfd_siginfo info;
+    ssize_t got;
+    do
+        got = read(fd, &info, sizeof info);
+    while (got < 0 && errno == EINTR);
+    if (got < 0)
+        return -errno;
+    return got == (ssize_t)sizeof info ? (int)info.ssi_signo : -EIO;
+}

@@ -1,0 +1,174 @@
+/* The passwd scanner, and FIND_EXE on a directory of programs (argv[1], an empty one of our own). */
+#include "sys.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "init.h"
+#include "lookup.h"
+#include "tap.h"
+
+/* What lookup.c needs of the other files and these tests do not reach. */
+int open_in_root(int rootfd, const char *path, int flags)
+{
+    return openat(rootfd, path + strspn(path, "/"), flags | O_CLOEXEC);
+}
+
+/* In pieces of every size, each in a block of its own for the sanitizer; all must agree. */
+static const char *home_of(const char *text, uint32_t uid, size_t size)
+{
+    static char home[64];
+    char first[64] = "";
+    size_t len = strlen(text);
+
+    for (size_t piece = 1; piece <= len + 1; piece++) {
+        struct passwd_scan scan;
+        int found = 0;
+
+        passwd_begin(&scan, uid, home, size);
+        for (size_t at = 0; at < len && !found; at += piece) {
+            size_t n = len - at < piece ? len - at : piece;
+            char *copy = malloc(n);
+
+            memcpy(copy, text + at, n);
+            found = passwd_feed(&scan, copy, n);
+            free(copy);
+        }
+        if (!found && !passwd_end(&scan))
+            strcpy(home, "(none)");
+        if (piece == 1)
+            strcpy(first, home);
+        else if (strcmp(first, home) != 0)
+            return "(the size of the pieces matters)";
+    }
+    return home;
+}
+
+#define HOME(text, uid, want) OK(strcmp(home_of(text, uid, 64), want) == 0, "uid %u: %s", (unsigned)(uid), want)
+
+static void test_passwd(void)
+{
+    static const char file[] = "root:x:0:0:root:/root:/bin/sh\n"
+                               "# a comment\n"
+                               "\n"
+                               "short:x:5\n"
+                               "1000:x:0:0::/trap:\n"
+                               "user:x:1000:1000:A: user :/home/user:/bin/sh\n"
+                               "user:x:1000:1000:A user:/home/user:/bin/sh\n"
+                               "again:x:1000:1000::/home/again:/bin/sh\n"
+                               "zero:x:007:7::/home/seven:\n"
+                               "empty:x:8:8:::/bin/sh\n"
+                               "wrap:x:4294967305:9::/home/wrap:\n"
+                               "minus:x:-10:10::/home/minus:\n"
+                               "blank:x: 11:11::/home/blank:\n"
+                               "none:x::12::/home/none:\n"
+                               "max:x:4294967295:1::/home/max:\n"
+                               "last:x:99:99::/home/last";
+
+    HOME(file, 0u, "/root");
+    HOME(file, 7u, "/home/seven");
+    HOME(file, 8u, "");
+    HOME(file, 5u, "(none)");
+    HOME(file, 9u, "(none)");
+    HOME(file, 10u, "(none)");
+    HOME(file, 11u, "(none)");
+    HOME(file, 12u, "(none)");
+    HOME(file, 99u, "/home/last");
+    HOME(file, 4294967295u, "/home/max");
+    HOME(file, 4242u, "(none)");
+    HOME("", 0u, "(none)");
+    HOME(":::::::::", 0u, "(none)");
+    HOME("a:b:3:d:e:/h", 3u, "/h");
+    HOME("a:b:3:d:e", 3u, "(none)");
+    HOME("x:x:3:3::/first:\nx:x:3:3::/second:\n", 3u, "/first");
+    HOME("x:x:18446744073709551619:3::/wrap64:\n", 3u, "(none)");
+    OK(strcmp(home_of("x:x:3:3::/12345678:\n", 3, 8), "(none)") == 0, "a home that does not fit is none");
+    OK(strcmp(home_of("x:x:3:3::/123456:\n", 3, 8), "/123456") == 0, "a home that just fits is one");
+}
+
+static void make_file(const char *path, mode_t mode)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+
+    if (fd < 0 || fchmod(fd, mode) < 0)
+        abort();
+    close(fd);
+}
+
+static int find(struct init *in, const char *file, const char *path)
+{
+    static char strings[2 * PATH_BUF];
+    struct plan_step st = {.op = OP_FIND_EXE, .s = {1, 0}};
+
+    strcpy(strings + 1, file);
+    st.s[S_FIND_EXE_path] = (uint32_t)strlen(file) + 2;
+    strcpy(strings + st.s[S_FIND_EXE_path], path);
+    in->strings = strings;
+    in->exe[0] = 0;
+    in->fault.detail[0] = 0;
+    return op_find_exe(in, &st);
+}
+
+#define FOUND(file, path, want)                                                                                       \
+    OK(find(&in, file, path) == 0 && strcmp(in.exe, want) == 0, "%s in %s is %s", file, path, want)
+#define REFUSED(file, path, err, text)                                                                                \
+    OK(find(&in, file, path) == -(err) && strcmp(in.fault.detail, text) == 0 && in.fault.arg == S_FIND_EXE_file,     \
+       "%s in %s is refused: %s", file, path, text)
+
+static void test_find_exe(const char *dir)
+{
+    static struct init in;
+    static const char missing[] = "executable file not found in $PATH";
+    char long_name[PATH_BUF + 1];
+
+    if (chdir(dir) < 0 || mkdir("a", 0755) < 0 || mkdir("b", 0755) < 0 || mkdir("b/dir", 0755) < 0)
+        abort();
+    make_file("a/plain", 0644);
+    make_file("a/both", 0644);
+    make_file("b/both", 0755);
+    make_file("b/prog", 0755);
+    make_file("here", 0755);
+    if (symlink("loop", "b/loop") < 0 || symlink("prog", "b/link") < 0 || mkfifo("b/fifo", 0755) < 0)
+        abort();
+
+    FOUND("prog", "a:b", "b/prog");
+    FOUND("both", "a:b", "b/both");
+    FOUND("link", "a:b", "b/link");
+    FOUND("prog", "missing:a::b", "b/prog");
+    FOUND("here", "a:", "./here");
+    FOUND("here", ":a", "./here");
+    FOUND("here", "a::b", "./here");
+    FOUND("here", ":", "./here");
+    FOUND("./here", "", "./here");
+    FOUND("b/prog", "", "b/prog");
+    REFUSED("plain", "a:b", EACCES, "permission denied");
+    REFUSED("plain", "b", ENOENT, missing);
+    REFUSED("here", "a:b", ENOENT, missing);
+    REFUSED("prog", "", ENOENT, missing);
+    REFUSED("", "b", ENOENT, missing);
+    REFUSED("dir", "b", ENOENT, missing);
+    REFUSED("loop", "b", ENOENT, missing);
+    REFUSED("fifo", "b", EACCES, "permission denied");
+    REFUSED("b/dir", "", EACCES, "permission denied: is a directory");
+    REFUSED("b/", "", EACCES, "permission denied: is a directory");
+    REFUSED("a/plain", "", EACCES, "permission denied");
+    REFUSED("a/missing", "", ENOENT, "no such file or directory");
+    REFUSED("a/plain/x", "", ENOTDIR, "");
+    REFUSED("b/loop", "", ELOOP, "");
+
+    memset(long_name, 'x', sizeof(long_name) - 1);
+    long_name[sizeof(long_name) - 1] = 0;
+    REFUSED(long_name, "a", ENOENT, missing);
+    long_name[0] = '/';
+    REFUSED(long_name, "a", ENAMETOOLONG, "");
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 2)
+        return 2;
+    test_passwd();
+    test_find_exe(argv[1]);
+    return tap_end();
+}

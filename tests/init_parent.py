@@ -1,0 +1,223 @@
+"""The other end of init's handshake, in a few lines of Python: fixtures and plans for the tests of init.
+
+The plans need no namespace of their own, so most tests run without root.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import functools
+import os
+import pathlib
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pyrunc import handshake
+from pyrunc.plan import Plan, ops
+
+SOURCES = sorted((pathlib.Path(__file__).parent.parent / "native" / "init").glob("*.c"))
+MUSL_GCC = shutil.which("musl-gcc")
+SHELL = "/bin/sh"
+TIMEOUT = 10.0
+FLAGS = ["-std=gnu11", "-Os", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-static", "-s", "-Wl,--gc-sections"]
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+@functools.cache
+def build(directory: pathlib.Path) -> str:
+    """init, as the package builds it but for the hardening flags; once for all test modules."""
+    if MUSL_GCC is None:
+        pytest.skip("musl-gcc is not installed")
+    out = directory / "pyrunc-init"
+    subprocess.run([MUSL_GCC, *FLAGS, "-o", out, *SOURCES], check=True)
+    return str(out)
+
+
+@pytest.fixture(scope="session")
+def init_exe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return build(tmp_path_factory.getbasetemp())
+
+
+class Parent:
+    """The other end of the handshake."""
+
+    def __init__(self, exe: str, npreserve: int = 0, preserved: tuple[int, ...] = ()) -> None:
+        self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.sock.settimeout(TIMEOUT)
+        self.out, out = os.pipe()
+        # Above everything that the file actions target, so that no dup2 runs over the source of a later one.
+        moved = [move_up(os.dup(fd)) for fd in (theirs.fileno(), out, *preserved)]
+        actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, moved[1], 1),
+            (os.POSIX_SPAWN_DUP2, moved[1], 2),
+        ]
+        actions += [(os.POSIX_SPAWN_DUP2, fd, 3 + i) for i, fd in enumerate(moved[2:])]
+        actions.append((os.POSIX_SPAWN_DUP2, moved[0], 3 + npreserve))
+        self.pid = os.posix_spawn(exe, ["pyrunc-init", str(npreserve)], {}, file_actions=actions)
+        self.children = [self.pid]
+        theirs.close()
+        for fd in (out, *moved):
+            os.close(fd)
+
+    def recv(self) -> handshake.Record | None:
+        """The next record; None at EOF."""
+        try:
+            data = self.sock.recv(handshake.RECORD_SIZE)
+        except ConnectionResetError:
+            return None
+        return handshake.Record(data) if data else None
+
+    def expect(self, kind: int) -> handshake.Record:
+        record = self.recv()
+        assert record is not None, f"EOF instead of {handshake.NAMES[kind]}"
+        assert record.type == kind, f"{handshake.NAMES[record.type]}: {record.call}: {record.err}: {record.detail}"
+        return record
+
+    def go(self) -> None:
+        self.sock.send(handshake.encode(handshake.GO))
+
+    def send_plan(self, blob: bytes, fds: tuple[int, ...] = ()) -> None:
+        memfd = os.memfd_create("plan")
+        os.write(memfd, blob)
+        rights = array.array("i", [memfd, *fds])
+        self.sock.sendmsg(
+            [handshake.encode(handshake.PLAN, len(blob))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+        )
+        os.close(memfd)
+
+    def plan(self, plan: Plan, fds: tuple[int, ...] = ()) -> None:
+        assert self.expect(handshake.HELLO).value == ops.ABI
+        self.send_plan(plan.encode(), fds)
+
+    def adopt(self) -> int:
+        """After PID: enter is gone with 0, and init is our child."""
+        pid = self.expect(handshake.PID).value
+        assert self.wait(self.pid) == 0
+        self.children = [pid]
+        return pid
+
+    def wait(self, pid: int) -> int:
+        """Exit code of a child (negative: signal), within a bounded time."""
+        end = time.monotonic() + TIMEOUT
+        while time.monotonic() < end:
+            got, status = os.waitpid(pid, os.WNOHANG)
+            if got:
+                self.children.remove(pid)
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.002)
+        raise AssertionError(f"process {pid} did not end")
+
+    def output(self) -> str:
+        """What the program wrote, until it closed its stdout."""
+        chunks = []
+        while True:
+            assert select.select([self.out], [], [], TIMEOUT)[0], "no output"
+            chunk = os.read(self.out, 65536)
+            if not chunk:
+                return b"".join(chunks).decode()
+            chunks.append(chunk)
+
+    def close(self) -> None:
+        self.sock.close()
+        os.close(self.out)
+        for pid in list(self.children):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+def move_up(fd: int) -> int:
+    """The same descriptor at a number from 100 on."""
+    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100)
+    os.close(fd)
+    return high
+
+
+Spawn = Callable[..., Parent]
+
+
+@pytest.fixture
+def spawn(init_exe: str) -> Iterator[Spawn]:
+    parents: list[Parent] = []
+
+    def start(**kwargs: object) -> Parent:
+        parents.append(Parent(init_exe, **kwargs))  # type: ignore[arg-type]
+        return parents[-1]
+
+    yield start
+    for parent in parents:
+        parent.close()
+
+
+@pytest.fixture
+def fifos(tmp_path: pathlib.Path) -> Iterator[tuple[int, int]]:
+    fds = []
+    for name in ("start", "error"):
+        os.mkfifo(tmp_path / name)
+        fds.append(os.open(tmp_path / name, os.O_RDWR | os.O_CLOEXEC))
+    yield fds[0], fds[1]
+    for fd in fds:
+        os.close(fd)
+
+
+def finish(plan: Plan, args: list[str], env: list[str] | None = None, *, home: bool = False) -> Plan:
+    """The last steps of `run`."""
+    plan.find_exe("/process/args/0", file=args[0], path="/usr/bin:/bin")
+    plan.wait_start("(default)", policy=ops.P_WAIT_START_SOCKET, start_fd=0xFFFFFFFF, error_fd=0xFFFFFFFF)
+    plan.execve("/process/args", policy=ops.P_EXECVE_SET_HOME if home else 0, args=args, env=env or [])
+    return plan
+
+
+def fifo_plan(args: list[str]) -> Plan:
+    plan = Plan()
+    plan.clone_init("(default)")
+    start = plan.fd("start", "", "")
+    plan.wait_start("(default)", start_fd=start, error_fd=plan.fd("error", "", ""))
+    plan.execve("/process/args", args=args, env=[])
+    return plan
+
+
+def shell(script: str) -> list[str]:
+    return [SHELL, "-c", script]
+
+
+def run(parent: Parent, plan: Plan, fds: tuple[int, ...] = ()) -> str:
+    """A plan from HELLO to the end of its program; returns what that wrote."""
+    parent.plan(plan, fds)
+    parent.expect(handshake.CREATED)
+    parent.go()
+    assert parent.recv() is None
+    text = parent.output()
+    assert parent.wait(parent.children[0]) == 0
+    return text
+
+
+def fail(parent: Parent, plan: Plan, fds: tuple[int, ...] = ()) -> handshake.Record:
+    """A plan that fails before CREATED; returns the record."""
+    parent.plan(plan, fds)
+    record = parent.expect(handshake.FAIL)
+    assert parent.recv() is None
+    assert parent.wait(parent.children[0]) == 1
+    return record
+
+
+def status_of(pid: int) -> dict[str, str]:
+    lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def wait_closed(parent: Parent) -> None:
+    """CREATED is sent, then the socket closed: EOF says that init is in its final state."""
+    parent.expect(handshake.CREATED)
+    assert parent.recv() is None
