@@ -1,7 +1,8 @@
 """The command line: global options, then a verb with its own.
 
 Engines call runtimes with the leniency of Go's flag packages, which argparse does not have: `-opt val`, `--opt=val`,
-`--flag=false`, options before or after positionals.  One table per verb (``FLAGS``) serves parser, help and completions.
+`--flag=false`, options before or after positionals.  One table per verb (``FLAGS``) serves parser, help and shell
+completions.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 VERBS = ("create", "delete", "features", "kill", "list", "plan", "run", "spec", "start", "state")
 
 GLOBAL_FLAGS: tuple[Flag, ...] = (
-    ("root", "", "DIR", "str", "directory for the state of containers (default /run/pyrunc, or $XDG_RUNTIME_DIR/pyrunc)"),
+    ("root", "", "DIR", "str", "directory for the state of containers (default /run/pyrunc or $XDG_RUNTIME_DIR/pyrunc)"),
     ("log", "", "FILE", "str", "append messages to FILE"),
     ("log-format", "", "FORMAT", "str", "text (default) or json"),
     ("debug", "", "", "bool", "log everything"),
@@ -55,12 +56,13 @@ def main(argv: list[str]) -> int:
             return out(version_text())
         if values.get("help") or not rest or rest[0] in ("help", "h"):
             return help_for(rest[1:] if rest else [])
-        verb = rest[0]
-        module = load_verb(verb)
+        # The log first: engines look there for why a command failed, whatever the reason (callers.md, row 5).
         context = Context(values)
         log = context.log
+        module = load_verb(rest[0])
+        verb = rest[0]
         return run_verb(module, context, rest[1:])
-    except (PyruncError, OSError, MemoryError, RecursionError, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as error:
         return fail(error, log, verb, debug)
 
 
@@ -84,11 +86,13 @@ def fail(error: BaseException, log: Log | None, verb: str, debug: bool) -> int:
         text = str(error)
         code = error.exit_code
     elif isinstance(error, OSError):
-        name = f"{error.filename}: " if error.filename else ""
+        name = error.filename
+        name = f"{name.decode('utf-8', 'replace') if isinstance(name, bytes) else name}: " if name else ""
         text, code = f"{name}{errors.errno_text(error.errno or 0)}", 1
     else:
         words = {MemoryError: "out of memory", RecursionError: "nested too deeply", KeyboardInterrupt: "interrupted"}
-        text, code = next((t for kind, t in words.items() if isinstance(error, kind)), type(error).__name__), 1
+        internal = f"internal error: {type(error).__name__}: {error}"
+        text, code = next((t for kind, t in words.items() if isinstance(error, kind)), internal), 1
     if isinstance(error, UsageError) and verb:
         text = f"{verb}: {text}"
     text = printable(text)
@@ -132,6 +136,9 @@ def verb_help(module: ModuleType) -> str:
 
 def flag_lines(flags: Sequence[Flag]) -> list[str]:
     """One line per flag."""
-    heads = [f"  {'-' + short + ', ' if short else ''}--{name}{' ' + metavar if metavar else ''}" for name, short, metavar, _, _ in flags]  # fmt: skip
+    heads = [
+        f"  {'-' + short + ', ' if short else ''}--{name}{' ' + metavar if metavar else ''}"
+        for name, short, metavar, _, _ in flags
+    ]
     width = max(len(head) for head in heads)
     return [f"{head:{width}}  {flag[4]}" for head, flag in zip(heads, flags, strict=True)]

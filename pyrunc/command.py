@@ -1,7 +1,8 @@
 """What every verb is given and uses: options, the global context, stdout.
 
 Engines call runtimes with the leniency of Go's flag packages, which argparse does not have: `-opt val`, `--opt=val`,
-`--flag=false`, options before or after positionals.  One table per verb (``FLAGS``) serves parser, help and completions.
+`--flag=false`, options before or after positionals.  One table per verb (``FLAGS``) serves parser, help and shell
+completions.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_EOF = b"\x04"  # VEOF of a new terminal
 _CHUNK = 4096  # PIPE_BUF: so much can be written without blocking to a pipe that is reported writable
 _DRAIN_QUIET_MS = 100  # no output for so long after the end means that there is none
 _DRAIN_SECONDS = 2.0
@@ -79,7 +80,7 @@ class Relay:
         import fcntl
         import termios
 
-        for fd in (self.stdin, self.stdout):
+        for fd in (self.stdin, self.stdout, 2):
             try:
                 size = fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(8))
                 if size[:4] != bytes(4):  # a terminal that does not know its size says 0 x 0
@@ -105,7 +106,9 @@ class Relay:
         """Move bytes for the descriptors that poll(2) reported.  Never blocks, never raises OSError."""
         if self.stdin in ready:
             self.input = self._read(self.stdin) if not ready[self.stdin] & POLLNVAL else b""
-            self.stdin_open = bool(self.input)
+            if not self.input:
+                self.stdin_open = False
+                self.input = _EOF  # else what reads from a pipe through a terminal would never see its end
         if self.stdout in ready:
             self._write_out()
         events = ready.get(self.master, 0)

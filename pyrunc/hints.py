@@ -1,59 +1,65 @@
-"""What to do about it: a hint for an operation and an errno.  Loaded only when something has failed."""
+"""What a user can do about a failure, by op and errno.  Loaded on failure only."""
 
 from __future__ import annotations
 
-# (op of native/plan.def or name of a host-side operation, errno name) -> hint
+from errno import errorcode
+
+_CAPABILITY = "pyrunc itself needs more privileges here: run it as root, outside of a user namespace"
+
+# (op of native/plan.def, or RLIMIT, CGROUP for the host side; errno) -> hint
 _HINTS = {
-    ("RLIMIT", "EPERM"): "raising a limit above pyrunc's own hard limit needs CAP_SYS_RESOURCE",
-    ("RLIMIT", "EINVAL"): "the soft limit must not exceed the hard one, nor RLIMIT_NOFILE fs.nr_open",
-    ("JOIN_NS", "EINVAL"): "the path is not a namespace of this type, or it is a user or time namespace we are in",
-    ("JOIN_NS", "EPERM"): "joining needs CAP_SYS_ADMIN in the user namespace that owns the target",
-    ("JOIN_NS", "EUSERS"): "too many nested namespaces",
-    ("UNSHARE", "EPERM"): "creating namespaces needs root, or a new user namespace first",
-    ("UNSHARE", "EINVAL"): "this kernel does not have one of the namespace types",
+    ("RLIMIT", "EPERM"): "raising a hard limit needs CAP_SYS_RESOURCE, which pyrunc does not have here",
+    ("RLIMIT", "EINVAL"): "a soft limit must not exceed the hard one, nor RLIMIT_NOFILE fs.nr_open",
+    ("OOM_SCORE", "EACCES"): "lowering the score needs CAP_SYS_RESOURCE, which pyrunc does not have here",
+    ("JOIN_NS", "EINVAL"): "the path is not a namespace of this type, or a user or time namespace that we cannot join",
+    ("JOIN_NS", "EPERM"): _CAPABILITY,
+    ("UNSHARE", "EPERM"): _CAPABILITY,
+    ("UNSHARE", "EINVAL"): "this kernel lacks one of the namespaces",
     ("UNSHARE", "ENOSPC"): "a limit in /proc/sys/user/max_*_namespaces is reached",
     ("UNSHARE_USER", "ENOSPC"): "/proc/sys/user/max_user_namespaces is reached",
     ("UNSHARE_USER", "EPERM"): "this host does not allow unprivileged user namespaces",
-    ("CLONE_INIT", "EBUSY"): "the cgroup has controllers enabled for its children, so it cannot hold a process",
+    ("CLONE_INIT", "ENOSYS"): "pyrunc needs Linux 5.12 or later",
+    ("CLONE_INIT", "EBUSY"): "the cgroup has controllers enabled for its children, so it cannot hold processes itself",
     ("CLONE_INIT", "EAGAIN"): "a limit on processes is reached: pids.max of a cgroup, RLIMIT_NPROC or kernel.pid_max",
     ("CLONE_INIT", "EOPNOTSUPP"): "the cgroup is threaded or invalid (cgroup.type)",
     ("KEYRING", "EDQUOT"): "the key quota is used up (kernel.keys.root_maxkeys); --no-new-keyring does without",
-    ("MOUNT", "ENODEV"): "the kernel does not know this filesystem type (/proc/filesystems)",
-    ("MOUNT", "EPERM"): "not allowed in this user namespace, or a locked flag would be cleared",
-    ("MOUNT", "EBUSY"): "the source is in use, or mounted elsewhere with other options",
+    ("ROOT", "ENOENT"): "relative paths are relative to the bundle",
+    ("ROOT", "ENOTDIR"): "the root filesystem must be a directory",
+    ("MOUNT", "ENODEV"): "`cat /proc/filesystems` lists what this kernel can mount",
+    ("MOUNT", "ENOENT"): "does the source exist on the host?",
+    ("MOUNT", "EPERM"): "a mount that came from another user namespace keeps its flags",
+    ("MOUNT", "EBUSY"): "something is mounted from this source with other options",
+    ("MOUNT", "EROFS"): "the mount point cannot be created in a read-only filesystem",
+    ("MOUNT", "ELOOP"): "proc and sysfs are mounted on ordinary directories only (CVE-2019-19921)",
+    ("MOUNT", "EXDEV"): "the path leads out of the root filesystem",
     ("MOUNT", "ENOTBLK"): "this filesystem type needs a block device as source",
-    ("MOUNT", "ENOTDIR"): "one of source and destination is a directory, the other is not",
-    ("MOUNT", "ELOOP"): "the destination leads through a symbolic link that is not allowed there",
-    ("MOUNT", "EXDEV"): "the destination leaves the root filesystem",
-    ("DEV_NODE", "EPERM"): "making device nodes needs CAP_MKNOD in the initial user namespace",
-    ("DEV_NODE", "EEXIST"): "something else is at this path already",
+    ("DEV_NODE", "EPERM"): "making device nodes needs CAP_MKNOD on the host",
+    ("DEV_NODE", "EEXIST"): "remove the file from the root filesystem, or give the device another path",
     ("PIVOT", "EINVAL"): "the root filesystem may be on the initial ramfs: try --no-pivot",
-    ("SYSCTL", "ENOENT"): "this kernel has no such sysctl, or the module that brings it is not loaded",
-    ("SYSCTL", "EACCES"): "the sysctl is read-only or not namespaced",
-    ("SYSCTL", "EINVAL"): "the kernel refuses the value",
-    ("APPARMOR", "ENOENT"): "the profile is not loaded (apparmor_parser -r)",
-    ("SECCOMP", "EINVAL"): "a filter flag is newer than this kernel",
-    ("SECCOMP", "EACCES"): "loading a filter needs CAP_SYS_ADMIN or noNewPrivileges",
+    ("CONSOLE", "ENOENT"): "a terminal needs a devpts mounted at /dev/pts",
+    ("SYSCTL", "ENOENT"): "this kernel has no such setting in the container's namespaces",
+    ("SYSCTL", "EACCES"): "the setting cannot be changed from this namespace",
+    ("SYSCTL", "EINVAL"): "the kernel does not take this value",
+    ("APPARMOR", "ENOENT"): "load the profile with apparmor_parser first",
+    ("SECCOMP", "EINVAL"): "this kernel does not know one of the profile's flags",
+    ("SECCOMP", "EACCES"): "without noNewPrivileges loading a filter needs CAP_SYS_ADMIN",
     ("SECCOMP", "EBUSY"): "another filter of this process has a listener already",
-    ("CAP_BOUND", "EPERM"): "dropping from the bounding set needs CAP_SETPCAP",
-    ("CAPS", "EPERM"): "a capability is not in pyrunc's own permitted or bounding set",
+    ("CAP_BOUND", "EPERM"): "changing the bounding set needs CAP_SETPCAP",
+    ("CAPS", "EPERM"): "pyrunc can only give capabilities that it has itself",
     ("SET_IDS", "EINVAL"): "the uid or gid is not mapped in the user namespace",
     ("SET_IDS", "EAGAIN"): "RLIMIT_NPROC of that user is reached",
     ("GROUPS", "EINVAL"): "a gid is not mapped in the user namespace",
-    ("OOM_SCORE", "EACCES"): "lowering oom_score_adj needs CAP_SYS_RESOURCE",
     ("HOSTNAME", "EPERM"): "setting it needs CAP_SYS_ADMIN over the uts namespace",
+    ("CHDIR", "ENOENT"): "the working directory is not accessible in the container's root filesystem",
     ("EXECVE", "ENOEXEC"): "not a program for this machine, or a script without #!",
     ("EXECVE", "E2BIG"): "/process/args and /process/env together are too long",
     ("FIND_EXE", "EACCES"): "the file is not executable, or a directory above it cannot be searched",
     ("CGROUP", "EROFS"): "the cgroup file system is mounted read-only here",
     ("CGROUP", "EACCES"): "the cgroup is not delegated to this user",
-    ("CGROUP", "ENOENT"): "the controller is not available in this cgroup (cgroup.controllers)",
     ("CGROUP", "EBUSY"): "processes in a parent cgroup keep its controllers from being enabled",
 }
 
 
 def find(op: str, number: int) -> str:
-    """The hint for an operation and an errno, ``""`` when we know none."""
-    from errno import errorcode
-
+    """A hint for a failing operation and its errno, ``""`` when there is none."""
     return _HINTS.get((op, errorcode.get(number, "")), "")

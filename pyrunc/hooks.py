@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 TAIL = 4096  # bytes of a hook's output that an error keeps
 _TICK_MS = 500  # how often `check` is asked while a hook runs
+_SIGKILL = 9
 _KILL_WAIT_MS = 5000  # a killed hook that is stuck in the kernel is left behind
 _STAGES = {1: "dup2", 2: "chdir", 3: "execve"}
 
@@ -208,9 +209,7 @@ def _wait(
 
 def _kill(pidfd: int) -> None:
     """End and reap the hook, if it is still there."""
-    from _signal import SIGKILL, pidfd_send_signal
-
-    fs.ignore(pidfd_send_signal, pidfd, SIGKILL)
+    runtime.shim()[1].pr_pidfd_send_signal(pidfd, _SIGKILL)
     fs.ignore(_reap, pidfd, _KILL_WAIT_MS)
 
 

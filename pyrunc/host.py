@@ -6,17 +6,35 @@ The compiler takes these facts as input, so that a plan is a pure function; noth
 from __future__ import annotations
 
 import posix
+from posix import O_CLOEXEC, O_RDONLY
 
 from pyrunc import fs
 
 CAP_LAST = 40  # CAP_CHECKPOINT_RESTORE, Linux 5.9: what is assumed where /proc does not say
+DEFAULT_MOUNT = "/sys/fs/cgroup"
 _CGROUP2 = b" - cgroup2 "
 
 
 class HostFacts:
-    """The snapshot.  Paths are "" where there is nothing; ``apparmor`` and ``selinux`` are looked up when first asked for."""
+    """The snapshot.  Paths are "" where there is nothing; the security modules are looked up when first asked for.
 
-    __slots__ = ("_apparmor", "_cap_last", "_selinux", "arch", "cgroup2_mount", "cgroup2_root", "euid", "hybrid", "kernel", "own_cgroup", "prefix")  # fmt: skip
+    cgroup paths (``own_cgroup``, ``cgroup2_root`` and what `cgroup_dir` takes) are those of /proc/self/cgroup; a mount
+    may show only the part of the hierarchy below ``cgroup2_root`` (a bind mount inside a container).
+    """
+
+    __slots__ = (
+        "_apparmor",
+        "_cap_last",
+        "_selinux",
+        "arch",
+        "cgroup2_mount",
+        "cgroup2_root",
+        "euid",
+        "hybrid",
+        "kernel",
+        "own_cgroup",
+        "prefix",
+    )
 
     def __init__(self) -> None:
         self.euid = 0
@@ -41,25 +59,35 @@ class HostFacts:
                 self._cap_last = CAP_LAST
         return self._cap_last
 
+    @cap_last.setter
+    def cap_last(self, value: int) -> None:
+        self._cap_last = value
+
     @property
     def apparmor(self) -> bool:
         """Whether AppArmor is enabled."""
         if self._apparmor is None:
-            try:
-                self._apparmor = fs.read_file(self.prefix + "/sys/module/apparmor/parameters/enabled", 16)[:1] == b"Y"
-            except OSError:
-                self._apparmor = False
+            self._apparmor = read(self.prefix + "/sys/module/apparmor/parameters/enabled")[:1] == b"Y"
         return self._apparmor
+
+    @apparmor.setter
+    def apparmor(self, value: bool) -> None:
+        self._apparmor = value
 
     @property
     def selinux(self) -> bool:
-        """Whether SELinux is enabled: its filesystem is there (selinux(8))."""
+        """Whether SELinux is enabled: the kernel registers its filesystem only then, mounted or not."""
         if self._selinux is None:
-            self._selinux = fs.exists(self.prefix + "/sys/fs/selinux/enforce")
+            mounted = fs.exists(self.prefix + "/sys/fs/selinux/enforce")
+            self._selinux = mounted or b"\tselinuxfs\n" in read(self.prefix + "/proc/filesystems")
         return self._selinux
 
+    @selinux.setter
+    def selinux(self, value: bool) -> None:
+        self._selinux = value
+
     def cgroup_dir(self, path: str) -> str:
-        """The directory of a cgroup given by its path in the hierarchy; the mount may show only a part of it."""
+        """The directory of a cgroup given by its path in the hierarchy."""
         root = self.cgroup2_root.rstrip("/")
         if root and (path == root or path.startswith(root + "/")):
             path = path[len(root) :]
@@ -74,8 +102,18 @@ def snapshot(prefix: str = "") -> HostFacts:
     facts.euid = posix.geteuid()
     facts.arch = name.machine
     facts.kernel = kernel_version(name.release)
-    find_cgroup2(facts, read(prefix + "/proc/self/mountinfo"))
+    try:
+        mountinfo = posix.open(prefix + "/proc/self/mountinfo", O_RDONLY | O_CLOEXEC)
+    except OSError:
+        return facts
+    try:
+        find_cgroup2(facts, mountinfo)
+    finally:
+        posix.close(mountinfo)
     facts.own_cgroup = own_cgroup(read(prefix + "/proc/self/cgroup"))
+    if facts.cgroup2_root.startswith("/.."):
+        # The mount shows more than our cgroup namespace; where we are in it cannot be known.
+        facts.cgroup2_root = facts.own_cgroup = "/"
     return facts
 
 
@@ -93,27 +131,34 @@ def kernel_version(release: str) -> tuple[int, int]:
     for part in release.split(".")[:2]:
         digits = ""
         for char in part:
-            if not char.isdigit():
+            if char not in "0123456789":
                 break
             digits += char
         numbers.append(int(digits or 0))
     return numbers[0], numbers[1] if len(numbers) > 1 else 0
 
 
-def find_cgroup2(facts: HostFacts, mountinfo: bytes) -> None:
+def find_cgroup2(facts: HostFacts, mountinfo: int) -> None:
     """The unified hierarchy, wherever it is mounted; /sys/fs/cgroup is preferred when there are several.
 
-    On a hybrid host it is at /sys/fs/cgroup/unified, beside the v1 controllers.
+    On a hybrid host it is at /sys/fs/cgroup/unified, beside the v1 controllers.  A mount that another one covers is
+    still listed: only one whose files can be seen counts.  The descriptor is read a page at a time and no further than
+    needed, because a node with thousands of mounts needs milliseconds to print them, and this one comes early.
     """
-    at = mountinfo.find(_CGROUP2)
-    while at >= 0:
-        start = mountinfo.rfind(b"\n", 0, at) + 1
-        fields = mountinfo[start:at].split(b" ")
-        mount = unescape(fields[4])
-        if not facts.cgroup2_mount or mount == "/sys/fs/cgroup":
-            facts.cgroup2_mount, facts.cgroup2_root = mount, unescape(fields[3])
-        at = mountinfo.find(_CGROUP2, at + 1)
-    facts.hybrid = bool(facts.cgroup2_mount) and facts.cgroup2_mount != "/sys/fs/cgroup"
+    rest = b""
+    while chunk := posix.read(mountinfo, 65536):
+        lines, _, rest = (rest + chunk).rpartition(b"\n")
+        at = lines.find(_CGROUP2)
+        while at >= 0:
+            fields = lines[lines.rfind(b"\n", 0, at) + 1 : at].split(b" ")
+            mount = unescape(fields[4])
+            default = mount == DEFAULT_MOUNT
+            if (default or not facts.cgroup2_mount) and fs.exists(f"{facts.prefix}{mount}/cgroup.controllers"):
+                facts.cgroup2_mount, facts.cgroup2_root = mount, unescape(fields[3])
+                facts.hybrid = not default
+                if default:
+                    return
+            at = lines.find(_CGROUP2, at + 1)
 
 
 def unescape(field: bytes) -> str:
@@ -125,8 +170,12 @@ def unescape(field: bytes) -> str:
 
 
 def own_cgroup(text: bytes) -> str:
-    """Our path in the unified hierarchy: the ``0::`` line of /proc/self/cgroup (cgroups(7))."""
+    """Our path in the unified hierarchy: the ``0::`` line of /proc/self/cgroup (cgroups(7)).
+
+    Above the root of our cgroup namespace it starts with ``/..``; then it is taken for the top.
+    """
     for line in text.split(b"\n"):
         if line.startswith(b"0::"):
-            return line[3:].decode("utf-8", "surrogateescape")
+            path = line[3:].decode("utf-8", "surrogateescape")
+            return "/" if path.startswith("/..") else path
     return "/"

@@ -1,4 +1,4 @@
-"""The end of a container: what `delete`, a foreground `run` and a failing poststart hook share.
+"""The start and the end of a container that exists: what `start`, `delete` and a foreground `run` share.
 
 Bounded everywhere: a process in uninterruptible sleep or a cgroup that does not empty ends in an error that names the
 survivor, never in an endless loop (crun #868).
@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import posix
 from errno import ETIMEDOUT
+from posix import O_CLOEXEC, O_NOFOLLOW
 
-from pyrunc import cgroup, fs, hooks, host, runtime
-from pyrunc.errors import PyruncError
+from pyrunc import fs, handshake, runtime
+from pyrunc.errors import PyruncError, StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from pyrunc.cgroup import Driver
     from pyrunc.log import Log
     from pyrunc.state import Container
@@ -22,8 +25,61 @@ SIGKILL = 9
 KILL_TIMEOUT = 10.0  # seconds until a killed process must be gone, as runc has it
 
 
+def start(container: state.Container, log: Log) -> None:
+    """Start a created container; returns when its program was executed.
+
+    Raises StateError in any other status, and the failing step's error when a startContainer hook, the execve or a
+    poststart hook fails; the container is stopped then (runtime-spec, lifecycle).
+    """
+    status = container.status()
+    if status != "created":
+        raise StateError(
+            "cannot start a container that has stopped"
+            if status == "stopped"
+            else f"cannot start an already {status} container"
+        )
+    if not container.data.get("process", True):
+        raise StateError("cannot start: /process is missing in config.json")
+    errors_fd = posix.open(container.fifo("error"), posix.O_RDONLY | posix.O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW)
+    try:
+        release = posix.open(container.fifo("start"), posix.O_WRONLY | posix.O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW)
+        try:
+            posix.write(release, b"0")
+        finally:
+            posix.close(release)
+        posix.set_blocking(errors_fd, True)
+        data = read_record(errors_fd)
+    finally:
+        posix.close(errors_fd)
+    if data:
+        from pyrunc.plan import faults
+
+        container.kill_init(SIGKILL)
+        raise faults.saved_error(container.data.get("late") or [], handshake.Record(data))
+    listed = container.data.get("hooks", {}).get("poststart")
+    if listed:
+        try:
+            run_hooks(container, "poststart", listed, container.oci_state("running"), log, fatal=True)
+        except PyruncError:
+            container.kill_init(SIGKILL)
+            raise
+
+
+def read_record(fd: int) -> bytes:
+    """One record from the error fifo, b"" at EOF (execve closed it)."""
+    data = b""
+    while len(data) < handshake.RECORD_SIZE:
+        chunk = posix.read(fd, handshake.RECORD_SIZE - len(data))
+        if not chunk:
+            return b""
+        data += chunk
+    return data
+
+
 def driver_of(container: Container) -> Driver:
     """The cgroup driver that the container was made with."""
+    from pyrunc import cgroup, host
+
     return cgroup.open_driver(container.data.get("cgroup_manager") or "cgroupfs", host.snapshot())
 
 
@@ -76,6 +132,13 @@ def remove(container: Container, log: Log, *, poststop: bool = True) -> None:
     text = container.oci_state("stopped") if listed else ""
     container.destroy()
     if listed:
-        bundle = container.data.get("bundle") or "/"
-        annotations = container.data.get("annotations") or {}
-        hooks.run_hooks("poststop", listed, text, bundle=bundle, log=log, fatal=False, annotations=annotations)
+        run_hooks(container, "poststop", listed, text, log, fatal=False)
+
+
+def run_hooks(container: Container, kind: str, listed: list[Any], text: str, log: Log, *, fatal: bool) -> None:
+    """Hooks of one kind in the runtime's namespaces; ``text`` is the state they read."""
+    from pyrunc import hooks
+
+    bundle = container.data.get("bundle") or "/"
+    annotations = container.data.get("annotations") or {}
+    hooks.run_hooks(kind, listed, text, bundle=bundle, log=log, fatal=fatal, annotations=annotations)

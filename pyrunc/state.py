@@ -208,11 +208,15 @@ def root_dir(option: str) -> str:
 
 
 def check_id(id: str) -> None:
-    """Raises StateError unless ``id`` can be a container id."""
+    """Raises StateError unless ``id`` can be a container id; the rule is that of `pyrunc.spec.names.valid_id`."""
+    if not id.strip(_ID_CHARS) and len(id) <= 242 and id[:1] not in ("", ".", "-"):
+        return
     if not id:
         raise StateError("container id cannot be empty")
-    if id.strip(_ID_CHARS) or id in (".", "..") or len(id) > 255:
-        raise StateError(f"invalid container ID format: {show(id)} (letters, digits, _ + . - and at most 255 of them)")
+    from pyrunc.spec import names
+
+    reason = (names.valid_id(id) or "").removeprefix("invalid container id").lstrip(": ")
+    raise StateError(f"invalid container ID format: {reason}")
 
 
 class Store:
@@ -573,7 +577,7 @@ class Container:
             posix.close(fd)
         if sent < 0 and sent != -ESRCH:
             raise SysError(self.id, "pidfd_send_signal", -sent)
-        return sent == 0
+        return bool(sent == 0)
 
     def open_init(self) -> int:
         """A pidfd of the first process, -1 when it has ended."""

@@ -45,12 +45,13 @@ NUMBERS: dict[int, dict[str, int]] = {
 NR = NUMBERS[NATIVE]
 
 
-def run(program: bytes, nr: int, *args: int, arch: int = NATIVE) -> int:
+def run(program: bytes, nr: int, *args: int, arch: int = NATIVE, steps: list[int] | None = None) -> int:
     """What the kernel's classic BPF would return for a system call: struct seccomp_data is nr, arch, ip, args."""
     data = struct.pack("<IIQ6Q", nr & 0xFFFFFFFF, arch, 0, *(*args, 0, 0, 0, 0, 0, 0)[:6])
     code = [struct.unpack_from("<HBBI", program, at) for at in range(0, len(program), 8)]
-    at = accumulator = 0
+    at = accumulator = executed = 0
     while True:
+        executed += 1
         op, jump_true, jump_false, k = code[at]  # an IndexError is a program that the kernel would refuse
         at += 1
         if op == 0x20:  # ld [k]
@@ -69,6 +70,8 @@ def run(program: bytes, nr: int, *args: int, arch: int = NATIVE) -> int:
             }[op]
             at += jump_true if taken else jump_false
         elif op == 0x06:  # ret #k
+            if steps is not None:
+                steps.append(executed)
             return k
         else:
             raise AssertionError(f"an instruction {op:#x} that nobody expected")
@@ -406,6 +409,25 @@ def test_too_long_a_program() -> None:
     rules = [rule("personality", "SCMP_ACT_ALLOW", (0, "SCMP_CMP_EQ", v), (1, "SCMP_CMP_EQ", v)) for v in range(2000)]
     with pytest.raises(ConfigError, match="/linux/seccomp: expected a program of at most 4096 instructions"):
         compiled(*rules)
+
+
+def test_long_profiles_are_searched_as_a_tree() -> None:
+    """The program runs on every system call of the container."""
+    names = "getpid personality " + BASIC
+    steps: list[int] = []
+    program = compiled(rule(names), architectures=[])
+    for nr in range(450):
+        run(program, nr, steps=steps)
+    assert len(BASIC.split()) > 40
+    assert max(steps) < 35
+
+
+BASIC = """
+    accept bind brk capget capset chdir chroot clock_getres clock_gettime close connect dup exit execve faccessat
+    fchdir fchmod fchown fcntl fsync futex getcwd getgid getitimer getpgid getppid getsid gettid getuid ioctl kill
+    listen lseek madvise mincore mlock mmap mount mprotect mremap msync munlock munmap nanosleep openat pipe2 prctl
+    pread64 ptrace pwrite64 read readv write writev
+"""
 
 
 def test_a_rule_that_libseccomp_does_not_take(monkeypatch: pytest.MonkeyPatch) -> None:

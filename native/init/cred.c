@@ -105,13 +105,13 @@ int groups_denied(struct init *in)
 int op_groups(struct init *in, const struct plan_step *st)
 {
     uint32_t bytes = st->n[L_GROUPS_gids];
-    int ret = bytes % 4 ? -EINVAL
-                        : sys_setgroups(bytes / 4, (const uint32_t *)(const void *)step_str(in, st, S_GROUPS_gids));
+    const uint32_t *gids = (const void *)step_str(in, st, S_GROUPS_gids); /* aligned: plan_check */
+    int ret = bytes % 4 ? -EINVAL : sys_setgroups(bytes / 4, gids);
 
     /* Asked only afterwards: after READY a descriptor may not be had any more. */
     if (ret == -EPERM && groups_denied(in)) {
         if (bytes) {
-            fault(in, EPERM, "setgroups", -1, 0, "denied in this user namespace: additional groups are not set");
+            fault(in, EPERM, "setgroups", -1, 0, "denied in this user namespace: no additional groups");
             warn_fault(in, EPERM);
         }
         return 0;
@@ -193,7 +193,9 @@ int op_caps(struct init *in, const struct plan_step *st)
     if (prctl(PR_CAP_AMBIENT, (long)PR_CAP_AMBIENT_CLEAR_ALL, 0L, 0L, 0L) < 0 && errno != EINVAL)
         return fault(in, errno, "prctl", -1, 0, "PR_CAP_AMBIENT_CLEAR_ALL");
     for (int cap = 0; cap <= MAX_CAP; cap++) {
-        if (!(ambient >> cap & 1) || prctl(PR_CAP_AMBIENT, (long)PR_CAP_AMBIENT_RAISE, (long)cap, 0L, 0L) == 0)
+        if (!(ambient >> cap & 1))
+            continue;
+        if (prctl(PR_CAP_AMBIENT, (long)PR_CAP_AMBIENT_RAISE, (long)cap, 0L, 0L) == 0)
             continue;
         /* Only what is permitted and inheritable can be ambient.  Engines ask for more, and the container
          * has less than it asked for, not more: a warning, as the others do (features.md 2.1). */
@@ -216,8 +218,8 @@ static int check_cwd(struct init *in, const char *cwd)
         return 0;
     if (ret > 0)
         return fault(in, EACCES, "chdir", S_CHDIR_cwd, 0,
-                     "permission denied: the working directory is outside of the container's root filesystem");
-    if (ret == -ERANGE || ret == -ENAMETOOLONG) /* so deep that it has no name: then it is not even looked at */
+                     "permission denied: the working directory is outside of the container's root");
+    if (ret == -ERANGE || ret == -ENAMETOOLONG) /* too deep to have a name */
         return fault(in, ENAMETOOLONG, "getcwd", S_CHDIR_cwd, 0, "");
     if (ret == -ENOENT)
         return fault(in, ENOENT, "getcwd", S_CHDIR_cwd, 0, "the working directory was removed");
@@ -227,7 +229,7 @@ static int check_cwd(struct init *in, const char *cwd)
     if ((ret == -EPERM || ret == -ENOSYS) && cwd[0] == '/' && !cwd[1])
         return 0;
     return fault(in, (int)ret, "getcwd", S_CHDIR_cwd, 0,
-                 in->filtered ? "the seccomp profile must allow getcwd: the working directory cannot be verified" : "");
+                 in->filtered ? "the seccomp profile must allow getcwd, to verify cwd" : "");
 }
 
 int op_chdir(struct init *in, const struct plan_step *st)

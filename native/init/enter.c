@@ -46,7 +46,7 @@ int op_oom_score(struct init *in, const struct plan_step *st)
     int ret = write_proc(in, "thread-self/oom_score_adj", buf, (size_t)(t.at - buf));
     if (ret == -EACCES)
         return fault(in, ret, "write", -1, 0,
-                     "permission denied: lowering oom_score_adj below what the caller has takes CAP_SYS_RESOURCE");
+                     "permission denied: lowering oom_score_adj takes CAP_SYS_RESOURCE");
     return ret < 0 ? fault(in, ret, "write", -1, 0, "") : 0;
 }
 

@@ -31,13 +31,13 @@ struct init {
     int error_fd;       /* the error fifo, from WAIT_START on */
     int fds[MAX_FDS];   /* slots; fds[0] is the plan */
     int procfd;         /* O_PATH of the host's /proc, opened before anything was joined: every write below
-                           /proc goes through it (CVE-2025-52881); -1 before it is opened and after the last use */
+                           /proc goes through it (CVE-2025-52881); -1 before and after its use */
     int rootfd;         /* O_PATH of the root filesystem (bind mount), -1 without ROOT */
     int nullfd;         /* O_PATH of the host's /dev/null, checked to be 1:3, opened with procfd */
     char home[PATH_BUF]; /* what FIND_HOME found */
     char exe[PATH_BUF];  /* what FIND_EXE found */
     struct fault fault;
-    char **pointers;    /* room for the largest argv + envp of the plan: no mmap may be needed after SECCOMP */
+    char **pointers;    /* room for the largest argv + envp: no mmap may be needed after SECCOMP */
     int filtered;       /* a seccomp filter is loaded: from now on no system call that is not essential */
     uint32_t joined;    /* CLONE_NEW* of the namespaces that were joined ahead of their step */
     int early_cwd;      /* the working directory could be entered with the rights of before SET_IDS */
@@ -97,7 +97,7 @@ void trim_memory(struct init *in);
 /* cred.c: 1 when setgroups(2) is denied in this user namespace. */
 int groups_denied(struct init *in);
 
-/* path.c: paths inside the root filesystem, never by name through a component the container controls -------- */
+/* path.c: paths inside the root filesystem, never by name through a component the container controls --- */
 
 /* openat2(rootfd, path, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS); flags like O_PATH | O_DIRECTORY. -errno
  * on error. */
@@ -116,7 +116,7 @@ int open_proc(struct init *in, const char *rel, int flags);
 /* open_proc + one write(2) + close.  Returns 0 or -errno. */
 int write_proc(struct init *in, const char *rel, const char *data, size_t len);
 
-/* Op handlers: 0, or -errno after fault().  One per row of plan.def. ---------------------------------------- */
+/* Op handlers: 0, or -errno after fault().  One per row of plan.def. --- */
 #define HANDLER(name) int op_##name(struct init *in, const struct plan_step *st)
 /* enter.c */
 HANDLER(oom_score);

@@ -59,7 +59,7 @@ int op_wait_start(struct init *in, const struct plan_step *st)
     if (st->policy & P_WAIT_START_SOCKET) {
         send_msg(in, MSG_CREATED, 0);
         wait_go(in);
-        return 0; /* the socket stays: FAIL goes there, and execve closes it, which is how the parent sees success */
+        return 0; /* the socket stays: FAIL goes there, and the EOF of its close-on-exec is success */
     }
     if (start < 0 || error < 0)
         return fault(in, EBADF, "read", -1, 0, "the plan names no start or error fifo");

@@ -66,8 +66,8 @@ struct sys_open_how {
 #define RESOLVE_IN_ROOT 0x10
 #endif
 
-/* --- the mount API.  glibc 2.36 and later define some of these as enum members with a macro of the same name, which
- *     is why <sys/mount.h> is included above and each constant is asked for by itself. --- */
+/* --- the mount API.  glibc 2.36 and later define some of these as enum members with a macro of the same
+ *     name, which is why <sys/mount.h> is included above and each constant is asked for by itself. --- */
 struct sys_mount_attr {
     uint64_t attr_set;
     uint64_t attr_clr;
@@ -268,8 +268,8 @@ static inline int sys_fspick(int dirfd, const char *path, unsigned flags)
     return (int)sys_ret(syscall(NR_fspick, (long)dirfd, path, (long)flags));
 }
 
-static inline int sys_mount_setattr(int dirfd, const char *path, unsigned flags, const struct sys_mount_attr *attr,
-                                    size_t size)
+static inline int sys_mount_setattr(int dirfd, const char *path, unsigned flags,
+                                    const struct sys_mount_attr *attr, size_t size)
 {
     return (int)sys_ret(syscall(NR_mount_setattr, (long)dirfd, path, (long)flags, attr, size));
 }

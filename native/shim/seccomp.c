@@ -14,8 +14,8 @@
 /* Calls of 32-bit ARM that are no system calls: breakpoint, cacheflush, set_tls ...
  * (arch/arm/include/uapi/asm/unistd.h). */
 #define ARM_PRIVATE 0x0f0000u
-#define MAX_ARCHS 32
-#define CHECK_MAX 7
+#define MAX_ARCHS   32
+#define CHECK_MAX   7
 /* libseccomp searches a filter linearly, which shows on every system call of a long profile; its binary tree
  * is for those only (with few rules there is nothing to win, and 2.5 fails on an empty one). */
 #define LONG_PROFILE 32u
@@ -219,7 +219,6 @@ static int checks(struct sock_filter *out, const struct profile *p)
 /* What libseccomp exports, behind `have` bytes of `out`.  It writes to a descriptor only (before 2.6). */
 static int append_export(scmp_filter_ctx ctx, char *out, size_t have, size_t size)
 {
-    size_t most = BPF_MAXINSNS * sizeof(struct sock_filter);
     int fd = memfd_create("pyrunc-seccomp", MFD_CLOEXEC);
     if (fd < 0)
         return -errno;
@@ -227,7 +226,7 @@ static int append_export(scmp_filter_ctx ctx, char *out, size_t have, size_t siz
     off_t length = ret == 0 ? lseek(fd, 0, SEEK_END) : -1;
     if (ret == 0 && length < 0)
         ret = -errno;
-    if (ret == 0 && (have + (size_t)length > size || have + (size_t)length > most))
+    if (ret == 0 && have + (size_t)length > size)
         ret = -E2BIG;
     if (ret == 0) {
         ssize_t got = pread(fd, out + have, (size_t)length, 0);

@@ -1,8 +1,5 @@
-/* Seccomp: from a flat description of a profile to a BPF program, with libseccomp.  pyrunc/seccomp.py is the
- * only caller.
- *
- * The program is only made here; init loads it with seccomp(2), after nothing of the host's libraries is
- * left.
+/* Seccomp: from a flat description of a profile to a BPF program, with libseccomp; for pyrunc/seccomp.py alone.
+ * init loads the program with seccomp(2) and knows nothing of libseccomp.
  */
 #ifndef PYRUNC_SECCOMP_H
 #define PYRUNC_SECCOMP_H
@@ -38,9 +35,9 @@ int pr_seccomp_version(void);
  * unknown. */
 int64_t pr_seccomp_arch(const char *name);
 /* Compile.  `archs`: tokens besides the native one; `names`: all names, each with its NUL; `enosys`: answer
- * ENOSYS to system calls that are newer than any the profile names, instead of the default action. Returns
- * the size of the program in bytes; -E2BIG when it is longer than the kernel takes, -EINVAL, -EDOM (an
- * architecture of the other byte order), -ENOMEM ... with *fault filled in. */
+ * ENOSYS to system calls that are newer than any the profile names, instead of the default action.  Returns
+ * the size of the program in bytes; with *fault filled in -E2BIG (longer than `size`), -EDOM (an architecture
+ * of the other byte order), -EINVAL, -ENOMEM ... */
 int pr_seccomp_compile(uint32_t default_action, int enosys, const uint32_t *archs, int narchs,
                        const struct pr_seccomp_rule *rules, int nrules, const char *names,
                        const struct pr_seccomp_arg *args, void *out, size_t size,

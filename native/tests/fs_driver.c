@@ -27,7 +27,7 @@ static struct init in;
 static struct plan_header header;
 static struct plan_step steps[2];
 static char strings[65536];
-static int console_end, parent;
+static int console_end, parent, next_op;
 static FILE *out;
 
 static const struct {
@@ -60,6 +60,7 @@ static void run_op(char **f, int n, int may_fail)
     size_t at = 1;
 
     memset(steps, 0, sizeof(steps));
+    steps[1].op = (uint16_t)next_op;
     memset(&in.fault, 0, sizeof(in.fault));
     in.fault.arg = -1;
     st->policy = (uint16_t)atoi(f[2]);
@@ -124,7 +125,7 @@ static void cmd_fd(char **f)
 
 static void put_file(int fd)
 {
-    char buf[65536];
+    static char buf[1 << 20];
     size_t have = 0;
     ssize_t n;
 
@@ -390,8 +391,9 @@ static void set_up(int user, int net)
         _exit(77);
     }
     if (user) {
-        write_file("/proc/self/uid_map", "0 0 65536");
-        write_file("/proc/self/gid_map", "0 0 65536");
+        write_file("/proc/self/setgroups", "deny");
+        write_file("/proc/self/uid_map", "0 0 1");
+        write_file("/proc/self/gid_map", "0 0 1");
     }
     if (unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | (net ? CLONE_NEWNET : 0)) < 0 ||
         mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL) < 0) {
@@ -427,6 +429,8 @@ int main(int argc, char **argv)
     setsid();
     char *rest = script;
     for (char *line; (line = strsep(&rest, "\n"));) {
+        /* MASK_PATH looks whether its row goes on */
+        next_op = rest && strncmp(rest, "op\tMASK_PATH\t", 13) == 0 ? OP_MASK_PATH : 0;
         if (*line)
             run_line(line);
         fflush(out);

@@ -45,7 +45,8 @@ static const char *home_of(const char *text, uint32_t uid, size_t size)
     return home;
 }
 
-#define HOME(text, uid, want) OK(strcmp(home_of(text, uid, 64), want) == 0, "uid %u: %s", (unsigned)(uid), want)
+#define HOME(text, uid, want) \
+    OK(strcmp(home_of(text, uid, 64), want) == 0, "uid %u: %s", (unsigned)(uid), want)
 
 static void test_passwd(void)
 {
@@ -110,10 +111,11 @@ static int find(struct init *in, const char *file, const char *path)
     return op_find_exe(in, &st);
 }
 
-#define FOUND(file, path, want)                                                                                       \
+#define FOUND(file, path, want) \
     OK(find(&in, file, path) == 0 && strcmp(in.exe, want) == 0, "%s in %s is %s", file, path, want)
-#define REFUSED(file, path, err, text)                                                                                \
-    OK(find(&in, file, path) == -(err) && strcmp(in.fault.detail, text) == 0 && in.fault.arg == S_FIND_EXE_file,     \
+#define REFUSED(file, path, err, text) \
+    OK(find(&in, file, path) == -(err) && strcmp(in.fault.detail, text) == 0 && \
+           in.fault.arg == S_FIND_EXE_file, \
        "%s in %s is refused: %s", file, path, text)
 
 static void test_find_exe(const char *dir)

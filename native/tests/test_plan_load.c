@@ -232,7 +232,8 @@ struct rule {
     int err;
 };
 
-#define STEP(i, member) (sizeof(struct plan_header) + (i) * sizeof(struct plan_step) + offsetof(struct plan_step, member))
+#define STEP(i, member) \
+    (sizeof(struct plan_header) + (i) * sizeof(struct plan_step) + offsetof(struct plan_step, member))
 
 static void test_rules(void)
 {
@@ -305,7 +306,7 @@ static void test_lists(void)
 
     char *room[5];
     char **end = pointer_list(room, items, 3);
-    OK(end == room + 4 && room[0] == items && room[2] == third && !room[3], "a list becomes pointers and a NULL");
+    OK(end == room + 4 && room[0] == items && room[2] == third && !room[3], "a list becomes pointers, NULL");
     OK(pointer_list(room, items, 0) == room + 1 && !room[0], "an empty list is a NULL");
 }
 

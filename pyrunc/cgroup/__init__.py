@@ -1,7 +1,7 @@
 """cgroup v2: which path a container gets, and the driver that makes, limits, watches and removes it.
 
-A driver takes paths inside the hierarchy (``/a/b``), never directories of the file system; where the hierarchy is mounted
-is its own business.  There is the cgroupfs driver (`fs2`) and ``disabled`` for hosts where cgroups cannot be used.
+A driver takes paths inside the hierarchy (``/a/b``), never directories of the file system; where it is mounted is the
+driver's own business.  There is the cgroupfs driver (`fs2`) and ``disabled`` for hosts where cgroups cannot be used.
 """
 
 from __future__ import annotations
@@ -36,6 +36,12 @@ if TYPE_CHECKING:
         def kill(self, path: str, signal: int) -> None:
             """Signal all of them."""
 
+        def freeze(self, path: str) -> None:
+            """Stop all of them, and wait until they are."""
+
+        def thaw(self, path: str) -> None:
+            """Let them go on."""
+
         def frozen(self, path: str) -> bool:
             """Whether the cgroup is frozen."""
 
@@ -52,24 +58,25 @@ MANAGERS = ("cgroupfs", "disabled")
 def path_for(config_path: str, id: str, facts: HostFacts, manager: str) -> str:
     """The container's cgroup, absolute inside the hierarchy; "" when it gets none.
 
-    An absolute ``linux.cgroupsPath`` counts from the top of the hierarchy; a relative one, and without one the container's
-    id, from the parent of our own cgroup, as runc has it on v2.  Raises ConfigError for a path that climbs out.
+    An absolute ``linux.cgroupsPath`` counts from the top of what the mount shows; a relative one, and without one the
+    container's id, from the parent of our own cgroup: ours has processes, so it could not offer controllers (cgroups(7),
+    "no internal processes"), and runc has it so on v2.  Raises ConfigError for a path that climbs out.
     """
     if manager == "disabled" or not facts.cgroup2_mount:
         return ""
-    parts = config_path.split("/")
-    if ".." in parts or "\0" in config_path:
+    if ".." in config_path.split("/") or "\0" in config_path or "\n" in config_path:
         raise ConfigError([Problem("/linux/cgroupsPath", 'a path without ".."', show(config_path))])
     if config_path.count(":") == 2 and "/" not in config_path:
         hint = "slice:prefix:name is the systemd driver's form"
         raise ConfigError([Problem("/linux/cgroupsPath", "a path", show(config_path), hint)])
-    if config_path.startswith("/"):
-        path = fs.normpath(config_path)
-    else:
+    base = top = facts.cgroup2_root.rstrip("/")
+    if not config_path.startswith("/"):
         parent = facts.own_cgroup.rpartition("/")[0]
-        path = fs.normpath(f"{parent}/{config_path or id}")
-    if path == "/":
-        raise ConfigError([Problem("/linux/cgroupsPath", "a cgroup below the top of the hierarchy", show(config_path))])
+        if parent.startswith(top + "/"):
+            base = parent
+    path = base + fs.normpath(f"/{config_path or id}")
+    if path == base + "/":
+        raise ConfigError([Problem("/linux/cgroupsPath", "a cgroup of its own for the container", show(config_path))])
     return path
 
 

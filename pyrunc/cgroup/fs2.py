@@ -12,13 +12,13 @@ from errno import EBUSY, EINVAL, ENOENT, ENOTEMPTY, EOPNOTSUPP, EPERM
 from posix import O_CLOEXEC, O_DIRECTORY, O_PATH
 
 from pyrunc import fs
-from pyrunc.cgroup import resources as convert
 from pyrunc.errors import ConfigError, Problem, PyruncError, SysError, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyrunc.cgroup.resources import Write
     from pyrunc.host import HostFacts
 
 REMOVE_TIMEOUT = 10.0  # seconds
@@ -55,7 +55,9 @@ class Fs2:
         Nothing is made when a limit's controller is not available.  Raises ConfigError, SysError, PyruncError (the cgroup
         is in use).
         """
-        self.check_available(path, resources, ptr)
+        limits = any(resources.get(key) for key in resources if key != "devices")
+        if limits:
+            self.check_available(path, resources, ptr)
         ancestors = path.strip("/").split("/")
         above = "/"
         for name in ancestors:
@@ -70,12 +72,14 @@ class Fs2:
             except OSError as error:
                 raise SysError("/linux/cgroupsPath", "mkdir", error.errno or 0, value=below) from error
             above = below
-        if len(ancestors) > 1:
+        if limits and len(ancestors) > 1:
             self.make_threaded(path, resources, ptr)
         return posix.open(self.dir(path), O_PATH | O_DIRECTORY | O_CLOEXEC)
 
     def check_available(self, path: str, resources: dict[str, Any], ptr: str) -> None:
         """Raises ConfigError when a controller that the limits need is not offered where the cgroup will be."""
+        from pyrunc.cgroup import resources as convert
+
         writes = [w for w in convert.convert(resources, ptr) if w.controller and not w.flags & convert.OPTIONAL]
         if not writes:
             return
@@ -128,6 +132,8 @@ class Fs2:
         """Below a threaded cgroup a new one is "domain invalid" and takes no process until it is threaded, too."""
         if self.words(path, "cgroup.type") != ["domain", "invalid"]:
             return
+        from pyrunc.cgroup import resources as convert
+
         needed = {w.controller for w in convert.convert(resources, ptr) if w.controller}
         if needed - THREADED:
             found = f"limits of {', '.join(sorted(needed - THREADED))}"
@@ -138,6 +144,8 @@ class Fs2:
 
     def apply(self, path: str, resources: dict[str, Any], ptr: str = "/linux/resources") -> None:
         """Write every limit.  Raises SysError naming field, value and file, ConfigError."""
+        from pyrunc.cgroup import resources as convert
+
         directory = self.dir(path)
         for write in convert.convert(resources, ptr):
             file, _, other = write.file.partition("|")
@@ -151,7 +159,7 @@ class Fs2:
                     continue
                 raise self.explain(path, write, file, text, error.errno or 0) from error
 
-    def explain(self, path: str, write: convert.Write, file: str, text: str, number: int) -> SysError:
+    def explain(self, path: str, write: Write, file: str, text: str, number: int) -> SysError:
         """The error of a failed write, with what can be known about its cause."""
         detail = ""
         if number == ENOENT:

@@ -13,7 +13,7 @@ SUMMARY = "create a container, which then waits for start"
 ARGS = (1, 1)
 FLAGS: tuple[command.Flag, ...] = (
     ("bundle", "b", "DIR", "str", "directory of config.json (default: the working directory)"),
-    ("config", "f", "FILE", "str", "name of the configuration in the bundle, or an absolute path (default config.json)"),
+    ("config", "f", "FILE", "str", "the configuration, relative to the bundle or absolute (default config.json)"),
     ("console-socket", "", "PATH", "str", "unix socket that receives the terminal"),
     ("pidfd-socket", "", "PATH", "str", "unix socket that receives a pidfd of the container's first process"),
     ("pid-file", "", "FILE", "str", "write the pid of the container's first process to FILE"),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from pyrunc import command, lifecycle, state
+import posix
+
+from pyrunc import command, lifecycle, runtime, state
 from pyrunc.errors import StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from pyrunc.state import Container
 
 USAGE = "delete [OPTIONS] ID"
 SUMMARY = "delete a container that has stopped, or was never started"
@@ -15,6 +19,10 @@ ARGS = (1, 1)
 FLAGS: tuple[command.Flag, ...] = (
     ("force", "f", "", "bool", "kill the container first when it runs; an unknown id is no error"),
 )
+SIGKILL, SIGTERM = 9, 15
+# Seconds of patience with another pyrunc that holds the container: first it may finish, then it is told to stop (a
+# create undoes what it has done), then it is killed.  Together they are state.LOCK_TIMEOUT.
+PATIENCE = (1.0, 5.0, 4.0)
 
 
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
@@ -35,11 +43,32 @@ def forced(context: command.Context, store: state.Store, id: str) -> int:
     """Whatever is there, in whatever state: the remains of a killed create, a damaged state file."""
     try:
         container = store.find(id)
-        container.acquire(state.LOCK_TIMEOUT)
-    except StateError as error:
-        if str(error) == "container does not exist":
-            return 0
-        raise
-    container.salvage()
+        take(container)
+    except state.NotFound:
+        return 0  # engines send this after every failed create (callers.md, row 9)
     lifecycle.remove(container, context.log)
     return 0
+
+
+def take(container: Container) -> None:
+    """Lock a container in whatever state, and read what is readable of it.  Raises Busy, NotFound."""
+    for step, seconds in enumerate(PATIENCE):
+        try:
+            container.acquire(seconds)
+            break
+        except state.Busy:
+            if step == len(PATIENCE) - 1:
+                raise
+            stop_maker(container, SIGTERM if step == 0 else SIGKILL)
+    container.salvage()
+
+
+def stop_maker(container: Container, number: int) -> None:
+    """Signal the pyrunc that is creating the container: the very process, not one that got its pid."""
+    container.salvage()
+    maker = container.data.get("runtime") or {}
+    if container.creating():
+        fd = state.open_process(maker.get("pid"), maker.get("starttime"))
+        if fd >= 0:
+            runtime.shim()[1].pr_pidfd_send_signal(fd, number)
+            posix.close(fd)

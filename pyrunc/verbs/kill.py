@@ -21,10 +21,11 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
     """Send the signal."""
     number = signals.number(args[1] if len(args) > 1 else "TERM")
     container = state.Store(state.root_dir(context.root)).open(args[0])
-    if values.get("all"):
+    if values.get("all") and container.data.get("cgroup"):
         # containerd sends this after init's end, too: what is left in the cgroup must go.
         container.kill_cgroup(number)
         return 0
-    if container.status() in ("creating", "stopped") or not container.kill_init(number):
+    stopped = container.status() in ("creating", "stopped") or not container.kill_init(number)
+    if stopped and not values.get("all"):
         raise StateError("container not running")
     return 0

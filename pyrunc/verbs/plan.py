@@ -14,7 +14,7 @@ SUMMARY = "print the steps that would create a container, with the field each co
 ARGS = (0, 1)
 FLAGS: tuple[command.Flag, ...] = (
     ("bundle", "b", "DIR", "str", "directory of config.json (default: the working directory)"),
-    ("config", "f", "FILE", "str", "name of the configuration in the bundle, or an absolute path (default config.json)"),
+    ("config", "f", "FILE", "str", "the configuration, relative to the bundle or absolute (default config.json)"),
     ("json", "", "", "bool", "as JSON"),
     ("no-pivot", "", "", "bool", "as `create --no-pivot` would do it"),
 )
@@ -35,5 +35,5 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
             command.out("".join(f"{problem}\n" for problem in error.problems))
         raise
     if values.get("json"):
-        return command.out(json.dumps(show.as_json(plan), indent=2) + "\n")
-    return command.out(show.text(plan, config) + "\n")
+        return command.out(json.dumps(show.as_json(plan, config), indent=2) + "\n")
+    return command.out(show.text(plan, config))

@@ -47,6 +47,7 @@ def mount(destination: str, type: str, source: str, *options: str) -> dict[str, 
 def default() -> dict[str, Any]:
     """The configuration: a shell on a read-only root filesystem with namespaces, masks and few capabilities."""
     hidden = ("nosuid", "noexec", "nodev")
+    pty = ("newinstance", "ptmxmode=0666", "mode=0620", "gid=5")
     return {
         "ociVersion": SPEC_VERSION,
         "process": {
@@ -64,7 +65,7 @@ def default() -> dict[str, Any]:
         "mounts": [
             mount("/proc", "proc", "proc", *hidden),
             mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
-            mount("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+            mount("/dev/pts", "devpts", "devpts", "nosuid", "noexec", *pty),
             mount("/dev/shm", "tmpfs", "shm", *hidden, "mode=1777", "size=65536k"),
             mount("/dev/mqueue", "mqueue", "mqueue", *hidden),
             mount("/sys", "sysfs", "sysfs", *hidden, "ro"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyrunc import command, launch, state
+from pyrunc import command, lifecycle, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,5 +18,5 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
     """Start the container; returns when its program was executed."""
     container = state.Store(state.root_dir(context.root)).open(args[0])
     container.lock()
-    launch.start(container, context.log)
+    lifecycle.start(container, context.log)
     return 0

@@ -1,0 +1,117 @@
+# pyrunc: `make help` lists what there is.  Everything is built by meson through pip (meson.build, pyproject.toml); this
+# file wraps it, keeps a virtual environment and installs what a fresh machine lacks.
+SHELL := /bin/bash
+.SHELLFLAGS := -e -u -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# Debian's own interpreter has a static library to link; another one is used when it is too old or not there.
+new_enough = $(shell $(1) -I -c 'import sys; print(sys.version_info >= (3, 11))' 2>/dev/null)
+PYTHON ?= $(if $(filter True,$(call new_enough,/usr/bin/python3)),/usr/bin/python3,python3)
+PREFIX ?= /usr/local
+DESTDIR ?=
+PYTEST_ARGS ?=
+LAUNCHER ?= auto
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+LIBDIR := $(DESTDIR)$(PREFIX)/lib/pyrunc
+CODE := pyrunc native tests integration bench
+export PYTHON
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# What root executes must not be writable by a group: the launcher refuses it.
+UMASK := umask 022
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --use-pep517
+
+# A new or a removed file must cause a build, too: the list of sources is itself a source.
+SOURCES := $(shell find pyrunc native -name __pycache__ -prune -o -type f \
+    \( -name '*.py' -o -name '*.pyi' -o -name '*.[ch]' -o -name '*.list' -o -name '*.def' -o -name py.typed \) -print | LC_ALL=C sort)
+LIST := build/sources.txt
+ifneq ($(file <$(LIST)),$(SOURCES))
+$(shell mkdir -p build && echo '$(SOURCES)' > $(LIST))
+endif
+
+.PHONY: help build demo test lint bench clean install uninstall test-tools lint-tools
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  variables: PYTHON, PREFIX, DESTDIR, PYTEST_ARGS, LAUNCHER (auto, static, shared, exec)"
+
+build: $(STAMPS)/build ## build and install into .venv: the executable is .venv/bin/pyrunc
+
+$(STAMPS)/venv: pyproject.toml .ci/require
+	@.ci/require build
+	@$(UMASK); $(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV); mkdir -p $(@D)
+	@echo "installing the build requirements and runtime dependencies into $(VENV)"
+	@$(UMASK); $(BIN)/python -c $(read_list) build-system.requires project.dependencies | \
+	    xargs -d "\n" $(PIP) -q
+	@touch $@
+
+# Lists of pyproject.toml, one requirement a line.
+read_list := 'import functools, sys, tomllib; d = tomllib.load(open("pyproject.toml", "rb")); \
+    [print(r) for k in sys.argv[1:] for r in functools.reduce(lambda a, b: a[b], k.split("."), d)]'
+
+$(STAMPS)/build: $(STAMPS)/venv $(SOURCES) $(LIST) meson.build meson.options
+	@echo "building (build/pip.log)"
+	@$(UMASK); $(PIP) -v --no-build-isolation --no-deps --force-reinstall \
+	    --config-settings=build-dir=build/meson --config-settings=setup-args=-Dlauncher=$(LAUNCHER) . >build/pip.log 2>&1 \
+	    || { tail -n 40 build/pip.log; exit 1; }
+	@# The tests run the sources as they are, so the native parts have to be beside them.
+	@site=$$($(BIN)/python -Ic 'import sysconfig; print(sysconfig.get_path("platlib"))'); \
+	    cp -f $$site/pyrunc/_init $$site/pyrunc/_shim*.so pyrunc/
+	@touch $@
+
+demo: build ## run a container from a busybox bundle and look around inside it
+	@.ci/require demo
+	@integration/demo.sh $(BIN)/pyrunc
+
+test-tools: $(STAMPS)/venv
+	@.ci/require build test demo
+	@test $(STAMPS)/test -nt pyproject.toml || { \
+	    $(BIN)/python -c $(read_list) project.optional-dependencies.test | \
+	    xargs -d "\n" $(PIP) -q && touch $(STAMPS)/test; }
+
+test: test-tools build ## all tests, unit and integration (root); PYTEST_ARGS='-k NAME -x'
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint-tools: $(STAMPS)/venv
+	@.ci/require build lint
+	@test $(STAMPS)/lint -nt pyproject.toml || { \
+	    $(BIN)/python -c $(read_list) project.optional-dependencies.dev project.optional-dependencies.test | \
+	    xargs -d "\n" $(PIP) -q && touch $(STAMPS)/lint; }
+
+CFLAGS_LINT := -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -Wformat=2 -Wconversion -Werror -c -o /dev/null
+C_OWN := $(filter-out %/plan_ops.h,$(filter %.c %.h,$(SOURCES)))
+lint: lint-tools build ## ruff, mypy, clang-format, C warnings as errors, generated files up to date
+	@$(BIN)/ruff check $(wildcard $(CODE))
+	@$(BIN)/ruff format --check $(wildcard $(CODE))
+	@$(BIN)/mypy
+	@clang-format --dry-run -Werror $(C_OWN)
+	@for file in $(filter native/init/%.c,$(SOURCES)); do musl-gcc $(CFLAGS_LINT) -fPIE $$file; done
+	@for file in $(filter native/shim/%.c,$(SOURCES)); do gcc $(CFLAGS_LINT) -fPIC $$file; done
+	@$(BIN)/python native/gen_plan.py --check
+	@echo "lint: clean"
+
+bench: build ## compare with runc and crun on the same bundle (root)
+	@.ci/require test demo
+	@$(BIN)/python -m bench
+
+clean: ## remove everything that was built
+	rm -rf build dist $(VENV) pyrunc/_init pyrunc/_shim*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find $(wildcard $(CODE)) -name __pycache__ -prune -exec rm -rf {} +
+
+# The copy needs neither this directory nor the virtual environment: the package, its three dependencies, the executable.
+install: build ## put a copy under PREFIX (/usr/local) for this machine's engines; DESTDIR is honoured
+	@$(UMASK); site=$$($(BIN)/python -Ic 'import sysconfig; print(sysconfig.get_path("platlib"))'); \
+	    rm -rf $(LIBDIR); install -d $(LIBDIR) $(DESTDIR)$(PREFIX)/bin; \
+	    for part in pyrunc pyroute2 prctl.py; do cp -r --no-preserve=ownership $$site/$$part $(LIBDIR)/; done; \
+	    cp --no-preserve=ownership $$site/_cffi_backend*.so $$site/_prctl*.so $(LIBDIR)/; \
+	    find $(LIBDIR) -name __pycache__ -prune -exec rm -rf {} +; \
+	    chmod -R u+w,go-w,a+rX $(LIBDIR); \
+	    install -m 0755 $(BIN)/pyrunc $(DESTDIR)$(PREFIX)/bin/pyrunc
+	@echo "installed $(DESTDIR)$(PREFIX)/bin/pyrunc"
+
+uninstall: ## remove what install put there
+	rm -rf $(LIBDIR)
+	rm -f $(DESTDIR)$(PREFIX)/bin/pyrunc

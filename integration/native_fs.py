@@ -1,0 +1,172 @@
+"""What the tests of init's filesystem handlers share: native/tests/fs_driver.c, its language, and what it answers.
+
+The driver runs single ops in namespaces of its own, so that the kernel's view (mountinfo, stat, errno) of one op can be
+asserted without a container around it.  A plugin: test modules name it in ``pytest_plugins``, and import from it before that
+(PYTEST_DONT_REWRITE: so pytest comes too late to rewrite its assertions).
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pyrunc.plan import ops
+
+skip_marks = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed"),
+]
+
+NATIVE = pathlib.Path(__file__).resolve().parent.parent / "native"
+OBJECTS = ["path", "mount", "copyup", "device", "pivot", "mask", "console", "uts", "report"]
+RDONLY, NOSUID, NODEV, NOEXEC, ATIME, NOATIME = 1, 2, 4, 8, 0x70, 0x10
+SHARED, SLAVE, PRIVATE, UNBINDABLE, REC = 1, 2, 3, 4, 8
+MS_BIND, MS_SHARED, MS_REC = 4096, 1 << 20, 16384
+CHR, BLK, FIFO = stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    out = tmp_path_factory.mktemp("driver") / "fs_driver"
+    sources = [NATIVE / "tests" / "fs_driver.c", *(NATIVE / "init" / f"{name}.c" for name in OBJECTS)]
+    flags = ["-std=gnu11", "-Wall", "-Wextra", "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    done = subprocess.run(["gcc", *flags, "-o", out, *sources], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+class Mount:
+    """One line of mountinfo."""
+
+    def __init__(self, line: str) -> None:
+        left, _, right = line.partition(" - ")
+        fields = left.split()
+        self.dev, self.root, self.point = fields[2:5]
+        self.options = fields[5].split(",")
+        self.tags = fields[6:]
+        self.type, self.source, self.super = right.split(" ", 2)
+
+    def kinds(self) -> list[str]:
+        return [tag.partition(":")[0] for tag in self.tags]
+
+
+class Script:
+    """Lines for fs_driver; every method returns the index of its answer in what `run` gives."""
+
+    def __init__(self, driver: pathlib.Path, root: pathlib.Path) -> None:
+        self.driver, self.root, self.lines = driver, root, []  # type: pathlib.Path, pathlib.Path, list[str]
+
+    def ask(self, *fields: object) -> int:
+        self.lines.append("\t".join(str(field) for field in fields))
+        return len(self.lines) - 1
+
+    def _op(self, verb: str, name: str, args: dict[str, Any]) -> int:
+        builder = ops.Builder()
+        getattr(builder, name)("/test", **args)
+        _, policy, numbers, strings = builder.steps[0]
+        texts = ["\x1f".join(s) if isinstance(s, list) else str(s) for s in strings]
+        return self.ask(verb, name.upper(), policy, " ".join(map(str, numbers)), *texts)
+
+    def op(self, name: str, /, **args: Any) -> int:
+        return self._op("op", name, args)
+
+    def refused(self, name: str, /, **args: Any) -> int:
+        """An op that is expected to fail: the script goes on."""
+        return self._op("try", name, args)
+
+    def start(self) -> Script:
+        self.op("propagation", propagation=SLAVE | REC)
+        self.op("root", path=str(self.root))
+        return self
+
+    def proc(self) -> int:
+        return self.op("mount", policy=ops.P_MOUNT_PLAIN_DIR, fstype="proc", source="proc", dest="/proc")
+
+    def dev(self) -> int:
+        self.op("mount", fstype="tmpfs", source="tmpfs", dest="/dev", data=["mode=755"])
+        return self.op("mount", fstype="devpts", source="devpts", dest="/dev/pts",
+                       data=["newinstance", "ptmxmode=0666", "mode=0620"])  # fmt: skip
+
+    def run(self, *flags: str, before: str = "") -> list[str]:
+        """The answers; ``before`` is a shell command for a mount namespace around the driver's."""
+        env = {"ASAN_OPTIONS": "detect_leaks=0", "PATH": os.environ["PATH"]}
+        text = "\n".join(self.lines) + "\n"
+        argv = [str(self.driver), *flags]
+        if before:
+            argv = ["unshare", "-m", "--propagation", "private", "sh", "-c", f'{before} && exec "$@"', "sh", *argv]
+        done = subprocess.run(argv, input=text.encode(), capture_output=True, env=env, timeout=60, check=False)
+        if done.returncode == 77:
+            pytest.skip(f"namespaces are not available: {done.stderr.decode()}")
+        answers = done.stdout.decode().splitlines()
+        assert done.returncode == 0, (self.lines[len(answers) - 1], answers[-1:], done.stderr.decode())
+        assert len(answers) == len(self.lines), done.stderr.decode()
+        return answers
+
+
+def lines(answer: str) -> list[str]:
+    return answer.rstrip("\x1f").split("\x1f")
+
+
+def mounts(answer: str) -> list[Mount]:
+    return [Mount(line) for line in lines(answer)]
+
+
+def below(answer: str, root: pathlib.Path) -> dict[str, Mount]:
+    """The mounts inside the root filesystem by their path there; of several at one place the last."""
+    return {m.point[len(str(root)) :]: m for m in mounts(answer) if m.point.startswith(f"{root}/")}
+
+
+def failure(answer: str) -> tuple[str, str, int, int, str]:
+    word, err, call, arg, item, detail = answer.split("\t")
+    assert word == "fail"
+    return err, call, int(arg), int(item), detail
+
+
+@pytest.fixture
+def root(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A root filesystem; nothing that is mounted in it may be seen by the host."""
+    path = tmp_path / "rootfs"
+    path.mkdir()
+    yield path
+    assert str(tmp_path) not in pathlib.Path("/proc/self/mountinfo").read_text()
+
+
+@pytest.fixture
+def outside(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """What no container may ever change."""
+    path = tmp_path / "outside"
+    path.mkdir()
+    yield path
+    assert list(path.iterdir()) == []
+
+
+@pytest.fixture
+def script(driver: pathlib.Path, root: pathlib.Path) -> Script:
+    return Script(driver, root)
+
+
+@pytest.fixture
+def begun(script: Script) -> Script:
+    return script.start()
+
+
+@pytest.fixture
+def source(tmp_path: pathlib.Path) -> pathlib.Path:
+    path = tmp_path / "source"
+    (path / "sub").mkdir(parents=True)
+    (path / "file").write_text("content")
+    return path
+
+
+@pytest.fixture
+def terminal(begun: Script) -> Script:
+    begun.dev()
+    begun.op("dev_link", target="pts/ptmx", path="/dev/ptmx")
+    return begun

@@ -1,0 +1,355 @@
+"""Devices, masked and read-only paths, and the ways to change the root, on a real mount table."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import pytest
+
+from integration.native_fs import (
+    BLK,
+    CHR,
+    FIFO,
+    MS_BIND,
+    MS_SHARED,
+    NODEV,
+    NOEXEC,
+    NOSUID,
+    REC,
+    SHARED,
+    SLAVE,
+    Script,
+    below,
+    failure,
+    lines,
+    mounts,
+    skip_marks,
+)
+from pyrunc.plan import ops
+
+pytest_plugins = ["integration.native_fs"]
+pytestmark = skip_marks
+
+
+# --- devices ----------------------------------------------------------------------------------------------------------
+
+
+def test_device_nodes(begun: Script, root: pathlib.Path) -> None:
+    begun.ask("umask", "077")
+    begun.op("dev_node", kind=CHR, mode=0o666, major=1, minor=3, path="/dev/null")
+    begun.op("dev_node", kind=BLK, mode=0o660, major=7, minor=0, uid=3, gid=4, path="/dev/sub/loop")
+    begun.op("dev_node", kind=FIFO, mode=0o622, major=9, minor=9, path="/pipe")
+    umask = begun.ask("umask", "022")
+    begun.op("dev_node", kind=FIFO, mode=0o600, path="/pipe")  # a second time, with another mode
+    begun.op(
+        "dev_node",
+        kind=CHR,
+        mode=0o600,
+        major=1,
+        minor=3,
+        uid=1,
+        gid=1,
+        policy=ops.P_DEV_NODE_DEFAULT,
+        path="/dev/null",
+    )
+    answers = begun.run()
+    assert answers[umask] == "077"
+    null, loop, pipe = ((root / name).lstat() for name in ("dev/null", "dev/sub/loop", "pipe"))
+    assert (null.st_mode, null.st_rdev, null.st_uid) == (CHR | 0o666, os.makedev(1, 3), 0)
+    assert (loop.st_mode, loop.st_rdev, loop.st_uid, loop.st_gid) == (BLK | 0o660, os.makedev(7, 0), 3, 4)
+    assert pipe.st_mode == FIFO | 0o600
+
+
+def test_existing_node_gets_the_configured_mode_and_owner(begun: Script, root: pathlib.Path) -> None:
+    (root / "dev").mkdir()
+    os.mknod(root / "dev/null", CHR | 0o600, os.makedev(1, 3))
+    begun.op("dev_node", kind=CHR, mode=0o4666, major=1, minor=3, uid=11, gid=12, path="/dev/null")
+    begun.run()
+    st = (root / "dev/null").lstat()
+    assert (st.st_mode, st.st_uid, st.st_gid) == (CHR | 0o4666, 11, 12)
+
+
+@pytest.mark.parametrize("policy", [0, ops.P_DEV_NODE_DEFAULT])
+@pytest.mark.parametrize("what", ["file", "other", "block", "link", "dir"])
+def test_existing_other_thing_is_an_error(begun: Script, root: pathlib.Path, what: str, policy: int) -> None:
+    (root / "dev").mkdir()
+    path = root / "dev/null"
+    if what == "file":
+        path.write_text("x")
+    elif what == "link":
+        path.symlink_to("/dev/zero")
+    elif what == "dir":
+        path.mkdir()
+    else:
+        os.mknod(path, (BLK if what == "block" else CHR) | 0o666, os.makedev(1, 3 if what == "block" else 5))
+    bad = begun.refused("dev_node", policy=policy, kind=CHR, mode=0o666, major=1, minor=3, path="/dev/null")
+    before = path.lstat()
+    answer = failure(begun.run()[bad])
+    assert (answer[0], answer[2], answer[4]) == ("EEXIST", 0, "exists already and is not the same device")
+    assert path.lstat().st_mode == before.st_mode and path.lstat().st_rdev == before.st_rdev
+
+
+@pytest.mark.parametrize("link", ["{outside}", "../outside", "chain"])
+@pytest.mark.parametrize("tmpfs", [False, True])
+def test_dev_is_a_link_to_the_host(
+    begun: Script, root: pathlib.Path, outside: pathlib.Path, link: str, tmpfs: bool
+) -> None:
+    """T12 (CVE-2026-41579, CVE-2026-47766): ``outside`` is checked to be empty afterwards."""
+    (root / "dev").symlink_to(link.format(outside=outside))
+    (root / "chain").symlink_to(outside)
+    if tmpfs:
+        begun.op("mount", fstype="tmpfs", source="t", dest="/dev")
+        begun.op("mount", fstype="devpts", source="d", dest="/dev/pts", data=["newinstance"])
+        begun.op("mount", fstype="tmpfs", source="t", dest="/dev/shm")
+    begun.op("dev_node", kind=CHR, mode=0o666, major=1, minor=3, path="/dev/null")
+    begun.op("dev_link", target="/proc/self/fd", path="/dev/fd")
+    begun.op("dev_link", target="pts/ptmx", path="/dev/ptmx")
+    inside = root / "outside" if link == "../outside" else root / str(outside)[1:]
+    node, fd = begun.ask("stat", inside / "null"), begun.ask("link", inside / "fd")
+    answers = begun.run()
+    assert answers[node].split()[2] == "1:3"
+    assert answers[fd] == "/proc/self/fd"
+
+
+def test_dev_links(begun: Script, root: pathlib.Path) -> None:
+    (root / "dev").mkdir()
+    (root / "dev/stdin").write_text("own")
+    begun.op("dev_link", target="/proc/self/fd/0", path="/dev/stdin")
+    begun.op("dev_link", target="/proc/self/fd/1", path="/dev/stdout")
+    begun.op("dev_link", target="/proc/self/fd/1", path="/dev/stdout")
+    begun.op("dev_link", policy=ops.P_DEV_LINK_IF_TARGET, target="/no/such/target", path="/dev/core")
+    begun.op("dev_link", policy=ops.P_DEV_LINK_IF_TARGET, target="/proc/self/status", path="/dev/status")
+    bad = begun.refused("dev_link", target="x", path="/dev/stdin/x")
+    answers = begun.run()
+    assert (root / "dev/stdin").read_text() == "own"
+    assert os.readlink(root / "dev/stdout") == "/proc/self/fd/1"
+    assert not (root / "dev/core").is_symlink() and (root / "dev/status").is_symlink()
+    assert failure(answers[bad])[:3] == ("ENOTDIR", "openat2", 1)
+
+
+def test_devices_in_a_user_namespace_are_the_hosts(begun: Script, root: pathlib.Path) -> None:
+    begun.op("mount", fstype="tmpfs", source="t", dest="/dev", data=["mode=755"])
+    begun.op("dev_node", kind=CHR, mode=0o666, major=1, minor=3, path="/dev/null")  # EPERM: falls back
+    begun.op("dev_node", policy=ops.P_DEV_NODE_BIND_HOST, kind=CHR, mode=0o666, major=1, minor=5, path="/dev/zero")
+    begun.op("dev_node", policy=ops.P_DEV_NODE_BIND_HOST, kind=CHR, mode=0o666, major=1, minor=5, path="/dev/zero")
+    wrong = begun.refused("dev_node", kind=CHR, mode=0o666, major=1, minor=9, path="/dev/full")
+    missing = begun.refused("dev_node", kind=CHR, mode=0o666, major=1, minor=9, path="/dev/no-such-node")
+    begun.op("dev_node", kind=FIFO, mode=0o622, path="/dev/pipe")
+    begun.ask("write", root / "dev/full2", "text")
+    info, null, zero = (
+        begun.ask("mountinfo"),
+        begun.ask("stat", root / "dev/null"),
+        begun.ask("stat", root / "dev/zero"),
+    )
+    write = begun.ask("write", root / "dev/null", "x")
+    answers = begun.run("-u")
+    found = below(answers[info], root)
+    assert found["/dev/null"].root.endswith("/null") and found["/dev/zero"].root.endswith("/zero")
+    assert sum(m.point.endswith("/dev/zero") for m in mounts(answers[info]) if m.point.startswith(str(root))) == 1
+    assert (answers[null].split()[2], answers[zero].split()[2], answers[write]) == ("1:3", "1:5", "ok")
+    assert failure(answers[wrong])[0] == "ENXIO"
+    assert failure(answers[missing])[:2] == ("ENOENT", "open_tree")
+
+
+# --- masked and read-only paths ---------------------------------------------------------------------------------------
+
+
+def test_masked_paths(begun: Script, root: pathlib.Path) -> None:
+    for name in ("one", "two"):
+        (root / name).write_text("secret")
+        (root / f"{name}.d").mkdir()
+        (root / f"{name}.d" / "inner").write_text("secret")
+    (root / "link").symlink_to("/three")
+    (root / "three").write_text("secret")
+    begun.op("pivot")
+    for path in ("/one", "/two", "/one.d", "/two.d", "/link", "/missing", "/one/below-a-file"):
+        begun.op("mask_path", path=path)
+    cats = [begun.ask("cat", path) for path in ("/one", "/two", "/three")]
+    kinds = [begun.ask("stat", path) for path in ("/one", "/two", "/three")]
+    names = [begun.ask("ls", path) for path in ("/one.d", "/two.d")]
+    writes = [begun.ask("write", "/one.d/x", "x"), begun.ask("write", "/two.d/x", "x")]
+    dirs = [begun.ask("stat", path) for path in ("/one.d", "/two.d")]
+    info = begun.ask("mountinfo")
+    bad = begun.refused("mask_path", path="/")
+    answers = begun.run()
+    assert [answers[i] for i in cats] == ["", "", ""]
+    assert [answers[i].split()[2] for i in kinds] == ["1:3"] * 3
+    assert [answers[i].strip() for i in names] == ["", ""]
+    assert [answers[i] for i in writes] == ["EROFS", "EROFS"]
+    assert all(answers[i].startswith("040555 ") for i in dirs)
+    found = [m for m in mounts(answers[info]) if m.point in ("/one.d", "/two.d")]
+    assert all("ro" in m.options and m.super.split(",")[0] == "ro" for m in found)
+    assert failure(answers[bad])[0] == "EINVAL"
+
+
+def test_masks_share_what_they_can(begun: Script, root: pathlib.Path) -> None:
+    """One tmpfs for a row of masked directories, and nothing of it stays open."""
+    for name in ("one", "two", "three"):
+        (root / name).mkdir()
+        (root / f"{name}.txt").touch()
+    begun.op("pivot")
+    before = begun.ask("fds")
+    for name in ("/one", "/one.txt", "/two", "/two.txt", "/three", "/three.txt"):
+        begun.op("mask_path", path=name)
+    after, info = begun.ask("fds"), begun.ask("mountinfo")
+    answers = begun.run()
+    assert answers[before] == answers[after]
+    devs = {m.dev for m in mounts(answers[info]) if m.type == "tmpfs"}
+    assert len(devs) == 1 and len(mounts(answers[info])) == 7
+
+
+@pytest.mark.parametrize("trap", ["link", "file", "zero", "missing"])
+def test_dev_null_of_the_image_is_never_used_for_masking(begun: Script, root: pathlib.Path, trap: str) -> None:
+    """T09 (CVE-2025-31133, CVE-2025-62161): the image has no /dev mount, and its null is a trap."""
+    (root / "dev").mkdir()
+    (root / "secret").write_text("secret")
+    (root / "trap").write_text("trap")
+    if trap == "link":
+        (root / "dev/null").symlink_to("/trap")
+    elif trap == "file":
+        (root / "dev/null").write_text("trap")
+    elif trap == "zero":
+        os.mknod(root / "dev/null", CHR | 0o666, os.makedev(1, 5))
+    begun.op("pivot")
+    begun.op("mask_path", path="/secret")
+    kind, write = begun.ask("stat", "/secret"), begun.ask("write", "/secret", "x")
+    answers = begun.run()
+    assert answers[kind].split()[2] == "1:3" and answers[write] == "ok"
+    assert (root / "secret").read_text() == "secret" and (root / "trap").read_text() == "trap"
+
+
+def test_host_without_dev_null_cannot_mask_a_file(script: Script, root: pathlib.Path) -> None:
+    (root / "secret").write_text("secret")
+    (root / "dir").mkdir()
+    script.ask("mount", "/dev/zero", "/dev/null", "none", MS_BIND, "")
+    script.start().op("pivot")
+    bad = script.refused("mask_path", path="/secret")
+    script.op("mask_path", path="/dir")
+    answer = failure(script.run()[bad])
+    assert answer[0] in ("ENODEV", "EINVAL")
+
+
+def test_readonly_paths(begun: Script, root: pathlib.Path) -> None:
+    (root / "ro" / "mnt").mkdir(parents=True)
+    (root / "file").write_text("x")
+    (root / "rw").mkdir()
+    begun.op("mount", fstype="tmpfs", source="t", dest="/ro/mnt")
+    begun.op("mount", fstype="tmpfs", source="t", dest="/flags", attr_set=NOSUID | NODEV | NOEXEC)
+    begun.op("pivot")
+    for path in ("/ro", "/file", "/flags", "/missing", "/file/x"):
+        begun.op("readonly_path", path=path)
+    writes = [begun.ask("write", path, "x") for path in ("/ro/x", "/file", "/flags/x", "/ro/mnt/x", "/rw/x")]
+    info = begun.ask("mountinfo")
+    answers = begun.run()
+    assert [answers[i] for i in writes] == ["EROFS", "EROFS", "EROFS", "ok", "ok"]
+    last = {m.point: m for m in mounts(answers[info])}["/flags"]
+    assert {"ro", "nosuid", "nodev", "noexec"} <= set(last.options)
+
+
+# --- changing the root ------------------------------------------------------------------------------------------------
+
+
+def check_new_root(script: Script, pivot: int, *flags: str) -> list[str]:
+    root = script.root
+    (root / "marker").write_text("here")
+    script.op("mount", fstype="tmpfs", source="t", dest="/t")
+    script.op("pivot", policy=pivot)
+    cwd, text, host = script.ask("cwd"), script.ask("cat", "/marker"), script.ask("stat", root)
+    up, info = script.ask("cat", "/../../marker"), script.ask("mountinfo")
+    fds = script.ask("fds")
+    script.op("mount", fstype="tmpfs", source="t", dest="/later")  # rootfd still leads to the root
+    later = script.ask("mountinfo")
+    script.op("root_ro")
+    write, write_t = script.ask("write", "/x", "x"), script.ask("write", "/t/x", "x")
+    answers = script.run(*flags)
+    assert (answers[cwd], answers[text], answers[up], answers[host]) == ("/", "here", "here", "ENOENT")
+    assert [m.point for m in mounts(answers[info])] == ["/", "/t"]
+    assert [m.point for m in mounts(answers[later])] == ["/", "/t", "/later"]
+    assert (answers[write], answers[write_t]) == ("EROFS", "ok")
+    assert int(answers[fds]) <= 7
+    return answers
+
+
+def test_pivot(begun: Script) -> None:
+    all_mounts = len(begun.lines)
+    begun.ask("parentinfo")
+    answers = check_new_root(begun, 0)
+    assert len(lines(answers[all_mounts])) > 3
+
+
+def test_after_pivot_nothing_of_the_host_is_mounted(begun: Script, root: pathlib.Path) -> None:
+    begun.op("pivot")
+    info = begun.ask("parentinfo")
+    # the parent had the old root as its root: pivot_root takes it along
+    assert [m.point for m in mounts(begun.run()[info])] == ["/"]
+
+
+def test_move_instead_of_pivot(begun: Script, root: pathlib.Path) -> None:
+    before, after = begun.ask("parentinfo"), 0
+    check = Script(begun.driver, root)
+    check.lines = list(begun.lines)
+    check_new_root(check, ops.P_PIVOT_MOVE)
+    begun.op("pivot", policy=ops.P_PIVOT_MOVE)
+    after = begun.ask("parentinfo")
+    answers = begun.run()
+    full = ["proc", "sysfs"]
+    assert [m for m in mounts(answers[before]) if m.type in full]
+    assert [m.point for m in mounts(answers[after]) if m.type in full and m.root == "/"] == []
+
+
+def test_move_keeps_the_proc_of_the_container(begun: Script) -> None:
+    begun.proc()
+    begun.op("pivot", policy=ops.P_PIVOT_MOVE)
+    info, status = begun.ask("mountinfo"), begun.ask("cat", "/proc/self/status")
+    answers = begun.run()
+    assert [(m.point, m.type) for m in mounts(answers[info])][1:] == [("/proc", "proc")]
+    assert "Name:" in answers[status]
+
+
+def test_only_chroot(script: Script, root: pathlib.Path) -> None:
+    (root / "marker").write_text("here")
+    before = script.ask("mountinfo")
+    script.op("root", policy=ops.P_ROOT_NO_BIND, path=str(root))
+    after = script.ask("mountinfo")
+    script.op("pivot", policy=ops.P_PIVOT_CHROOT)
+    cwd, text = script.ask("cwd"), script.ask("cat", "/marker")
+    answers = script.run()
+    assert answers[before] == answers[after]
+    assert (answers[cwd], answers[text]) == ("/", "here")
+
+
+def test_root_that_is_not_there(script: Script, root: pathlib.Path) -> None:
+    bad = script.refused("root", path=str(root / "missing"))
+    (root / "file").touch()
+    file = script.refused("root", path=str(root / "file"))
+    pivot = script.refused("pivot")
+    answers = script.run()
+    assert failure(answers[bad])[:3] == ("ENOENT", "open", 0)
+    assert failure(answers[file])[:3] == ("ENOTDIR", "open", 0)
+    assert failure(answers[pivot])[0] == "EBADF"
+
+
+@pytest.mark.parametrize("on_mount", [False, True])
+def test_shared_root_propagation(script: Script, root: pathlib.Path, on_mount: bool) -> None:
+    """With / shared too, pivot_root wants the parent of the root private, and so do the peers of the host's mounts."""
+    if on_mount:
+        script.ask("mount", "t", root, "tmpfs", 0, "")
+        script.ask("mount", "", root, "", MS_SHARED, "")
+    script.op("propagation", propagation=SHARED | REC)
+    script.op("root", path=str(root))
+    script.op("mount", fstype="tmpfs", source="t", dest="/t")
+    before = script.ask("mountinfo")
+    script.op("pivot")
+    script.op("root_propagation", propagation=SHARED | REC)
+    after = script.ask("mountinfo")
+    answers = script.run()
+    at_root = [m for m in mounts(answers[before]) if m.point == str(root)]
+    assert at_root and all("shared" not in m.kinds() for m in at_root)
+    assert {m.point: m.kinds() for m in mounts(answers[after])} == {"/": ["shared"], "/t": ["shared"]}
+
+
+def test_unknown_propagation_is_an_error(script: Script) -> None:
+    answers = [script.refused("propagation", propagation=value) for value in (5, 7, SLAVE | 6 << 4)]
+    got = script.run()
+    assert [failure(got[i])[:2] for i in answers] == [("EINVAL", "mount_setattr")] * 3

@@ -1,0 +1,107 @@
+"""The process that waits between create and start: small, single-threaded, and with nothing of the host's in it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from integration.harness import Box, Container
+
+Make = Callable[..., Container]
+
+
+def proc(one: Container, name: str) -> str:
+    return Path(f"/proc/{one.pid}/{name}").read_text(errors="replace")
+
+
+@pytest.fixture
+def waiting(container: Make) -> Container:
+    one = container("report")
+    one.create(env={"SECRETENV": "leak", "PATH": "/usr/bin:/bin"})
+    return one
+
+
+def interpreter() -> Path:
+    return Path(os.path.realpath(sys.executable))
+
+
+def test_one_thread(waiting: Container) -> None:
+    if waiting.box.runtime.is_pyrunc:
+        assert "Threads:\t1\n" in proc(waiting, "status")
+
+
+@pytest.mark.pyrunc_only("runc's waiting process is the Go program")
+def test_resident_memory(waiting: Container) -> None:
+    """The figure of the musl build: 128 KiB; glibc-static needs more for its start-up code."""
+    kib = int(re.search(r"VmRSS:\s+(\d+) kB", proc(waiting, "status")).group(1))  # type: ignore[union-attr]
+    assert kib <= 128, f"{kib} KiB resident"
+
+
+def test_executable_is_not_a_file_of_the_host(waiting: Container) -> None:
+    """CVE-2019-5736: what /proc/PID/exe of a container process leads to can be opened by the container."""
+    link = os.readlink(f"/proc/{waiting.pid}/exe")
+    if waiting.box.runtime.is_pyrunc:  # runc 1.1.5's is a file of a detached mount
+        assert link.startswith("/memfd:"), link
+    with pytest.raises(OSError):
+        os.close(os.open(f"/proc/{waiting.pid}/exe", os.O_WRONLY))
+
+
+@pytest.mark.pyrunc_only("runc's is a copy of runc")
+def test_maps_name_no_file(waiting: Container) -> None:
+    files = {line.split(None, 5)[5] for line in proc(waiting, "maps").splitlines() if len(line.split(None, 5)) > 5}
+    strange = [name for name in files if not name.startswith(("/memfd:", "["))]
+    assert not strange, strange
+
+
+def test_environment_and_arguments(waiting: Container) -> None:
+    assert "SECRETENV" not in proc(waiting, "environ")
+    if waiting.box.runtime.is_pyrunc:
+        assert proc(waiting, "environ") == ""
+        assert proc(waiting, "cmdline").split("\0")[0] == "pyrunc-init"
+    for word in (str(waiting.box.root), str(waiting.bundle.path), "--bundle"):
+        assert word not in proc(waiting, "cmdline")
+
+
+def test_descriptors(waiting: Container) -> None:
+    links = {name: os.readlink(f"/proc/{waiting.pid}/fd/{name}") for name in os.listdir(f"/proc/{waiting.pid}/fd")}
+    if waiting.box.runtime.is_pyrunc:
+        assert len(links) <= 5, f"stdio, start and error only: {links}"
+    assert not [target for target in links.values() if "python" in target or target in ("/", str(waiting.bundle.rootfs))], links
+
+
+def test_root_and_cwd_are_inside(waiting: Container) -> None:
+    inode = waiting.bundle.rootfs.stat().st_ino
+    assert os.stat(f"/proc/{waiting.pid}/root/.").st_ino == inode
+    assert os.stat(f"/proc/{waiting.pid}/cwd/.").st_ino == inode
+
+
+def test_capabilities_and_privileges_are_final(waiting: Container) -> None:
+    status = proc(waiting, "status")
+    assert "NoNewPrivs:\t1" in status
+    assert "CapInh:\t0000000000000000" in status
+    assert "CapAmb:\t0000000000000000" in status
+
+
+def test_container_cannot_run_our_program(container: Make) -> None:
+    """args /proc/self/exe: must not start anything of the runtime's inside the container."""
+    result = container(edits={"/process/args": ["/proc/self/exe"]}).run(check=False)
+    assert result.rc != 0 or result.out == ""
+
+
+@pytest.mark.pyrunc_only("about pyrunc's own interpreter")
+def test_host_programs_are_unchanged(container: Make, box: Box) -> None:
+    files = [interpreter(), Path(os.path.realpath(box.runtime.path))]
+    before = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    script = "for f in /proc/[0-9]*/exe; do (echo x >$f) 2>/dev/null; done; exit 0"
+    container(edits={"/process/args": ["/bin/sh", "-c", script]}).run()
+    assert [hashlib.sha256(path.read_bytes()).hexdigest() for path in files] == before
+
+
+def test_waiting_survives_its_creator_and_needs_no_helper(waiting: Container) -> None:
+    assert list(waiting.box.children()) == [waiting.pid]

@@ -1,0 +1,92 @@
+"""The built products: hardened, static where they must be, small, complete."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import pyrunc
+
+ROOT = Path(__file__).resolve().parent.parent
+INIT_LIMIT = 100 * 1024  # bytes; every waiting container maps it
+
+
+def product(pattern: str) -> Path:
+    found = sorted(ROOT.glob(pattern))
+    if not found:
+        pytest.skip("not built: make build")
+    return found[-1]
+
+
+def readelf(path: Path, *options: str) -> str:
+    if shutil.which("readelf") is None:
+        pytest.skip("readelf is not installed")
+    command = ["readelf", "-W", *options, str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+PRODUCTS = [".venv/bin/pyrunc", ".venv/lib/python3*/site-packages/pyrunc/_shim*.so", ".venv/lib/python3*/site-packages/pyrunc/_init"]
+
+
+@pytest.mark.parametrize("pattern", PRODUCTS)
+def test_hardening(pattern: str) -> None:
+    path = product(pattern)
+    assert re.search(r"Type:\s+DYN", readelf(path, "-h")), "not position independent"
+    segments = readelf(path, "-l")
+    assert "GNU_RELRO" in segments
+    stack = re.search(r"GNU_STACK.*", segments)
+    assert stack and "RWE" not in stack[0]
+    dynamic = readelf(path, "-d")
+    assert re.search(r"FLAGS_1.*NOW|BIND_NOW", dynamic), "lazy binding leaves the GOT writable"
+    assert "TEXTREL" not in dynamic
+    for segment in re.findall(r"LOAD .*", segments):
+        assert not ("W" in segment[-16:] and "E" in segment[-16:]), segment
+
+
+def test_no_search_path_for_libraries() -> None:
+    dynamic = readelf(product(".venv/bin/pyrunc"), "-d")
+    if "libpython" in dynamic:
+        pytest.skip("linked with a shared libpython that may be anywhere")
+    assert "RPATH" not in dynamic and "RUNPATH" not in dynamic
+
+
+def test_init_is_static_and_small() -> None:
+    path = product(".venv/lib/python3*/site-packages/pyrunc/_init")
+    assert "INTERP" not in readelf(path, "-l")
+    assert "NEEDED" not in readelf(path, "-d")
+    assert path.stat().st_size < INIT_LIMIT
+    assert path.stat().st_mode & 0o777 == 0o755
+
+
+def test_init_refuses_to_run_alone() -> None:
+    result = subprocess.run(
+        [product(".venv/lib/python3*/site-packages/pyrunc/_init")], stdin=subprocess.DEVNULL, capture_output=True,
+        check=False, timeout=10,
+    )  # fmt: skip
+    assert result.returncode != 0
+
+
+def test_every_module_is_installed() -> None:
+    site = product(".venv/lib/python3*/site-packages/pyrunc/__init__.py").parent
+    sources = {path.relative_to(ROOT / "pyrunc") for path in (ROOT / "pyrunc").rglob("*.py")}
+    installed = {path.relative_to(site) for path in site.rglob("*.py")}
+    assert sources == installed
+    assert (site / "py.typed").exists()
+
+
+def test_versions_agree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    meson = (ROOT / "meson.build").read_text(encoding="utf-8")
+    assert project["version"] == pyrunc.VERSION
+    assert f"version: '{pyrunc.VERSION}'" in meson
+
+
+def test_make_help_documents_every_target() -> None:
+    text = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in ("help", "build", "demo", "test", "lint", "bench", "clean", "install", "uninstall"):
+        assert re.search(rf"^  make {target} +\S", text, re.MULTILINE), target

@@ -1,0 +1,109 @@
+"""What a hot verb may import: start-up is most of its time (docs/adr/0006-core-phase.md).
+
+`json` costs 6 ms, `enum` 3, `subprocess` 10; the whole of `pyrunc state` is to take 4.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_layers import MODULES, imports
+
+ROOT = Path(__file__).resolve().parent.parent
+HOT_VERBS = ["create", "start", "state", "kill", "delete", "run"]
+# Builtin in every interpreter, so that the core phase can import them.
+ALLOWED = {"sys", "posix", "errno", "_struct", "time", "_signal", "select", "fcntl", "marshal"}
+TYPING_ONLY = {"__future__", "typing", "collections.abc"}
+# Cold modules: no hot verb may need one at module level.
+COLD = {"pyrunc.plan.show", "pyrunc.hints", "pyrunc.verbs.spec", "pyrunc.verbs.features", "pyrunc.verbs.list"}
+# (module, what it imports in a function): after runtime.full(), or under a plain interpreter only.
+COLD_IMPORTS = {
+    ("pyrunc.spec.load", "json"),  # to say where a malformed document is malformed
+    ("pyrunc.state", "json"),  # a damaged state.json
+    ("pyrunc.runtime", "_json"),  # loaded by the launcher
+    ("pyrunc.runtime", "_pyrunc_launcher"),
+    ("pyrunc.seccomp", "_hashlib"),
+    ("pyrunc.seccomp", "hashlib"),
+}
+
+
+def hot_modules() -> set[str]:
+    """Everything that the hot verbs import at module level, or in a function from among pyrunc's own."""
+    todo = ["pyrunc.__main__", "pyrunc.cli", "pyrunc.launch", *(f"pyrunc.verbs.{verb}" for verb in HOT_VERBS)]
+    seen: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name in MODULES and name not in seen:
+            seen.add(name)
+            todo += [module for module, top in imports(MODULES[name]) if top and module.startswith("pyrunc")]
+    return seen
+
+
+HOT = sorted(hot_modules())
+
+
+def test_the_hot_set_is_the_runtime() -> None:
+    assert {"pyrunc.launch", "pyrunc.state", "pyrunc.plan.compile", "pyrunc.spec.validate"} <= set(HOT)
+    assert not COLD & set(HOT)
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_hot_module_imports_only_builtins(name: str) -> None:
+    outside = {
+        module for module, top in imports(MODULES[name])
+        if not module.startswith("pyrunc") and module not in TYPING_ONLY and (top or (name, module) not in COLD_IMPORTS)
+    }  # fmt: skip
+    assert outside <= ALLOWED
+
+
+RUN = """
+import sys
+sys.path.append({root!r})
+before = set(sys.modules)
+from pyrunc.__main__ import run
+status = run({argv!r})
+after = sorted(set(sys.modules) - before)
+sys.stderr.write("\\n" + repr([status, after]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("argv", "status"),
+    [
+        (["--version"], 0),
+        (["state", "no-such-container"], 1),
+        (["kill", "no-such-container", "KILL"], 1),
+        (["delete", "no-such-container"], 1),
+        (["start", "no-such-container"], 1),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else str(value),
+)
+def test_hot_verb_loads_only_builtins(argv: list[str], status: int, tmp_path: Path) -> None:
+    """The same at run time, against whatever an import inside a function would pull in."""
+    if argv[0] != "--version":
+        argv = ["--root", str(tmp_path / "state"), *argv]
+    code = RUN.format(root=str(ROOT), argv=argv)
+    result = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    got, loaded = eval(result.stderr.rpartition("\n")[2])
+    assert got == status, result.stderr
+    foreign = {module for module in loaded if not module.startswith("pyrunc")}
+    assert foreign <= ALLOWED | {"_cffi_backend"}, foreign
+
+
+def test_launcher_stays_in_its_core_phase(launcher: Path, tmp_path: Path) -> None:
+    """The built executable opens nothing of the standard library for a hot verb."""
+    trace = tmp_path / "trace"
+    command = ["strace", "-f", "-e", "trace=open,openat", "-o", str(trace), str(launcher)]
+    try:
+        subprocess.run([*command, "--root", str(tmp_path), "state", "no"], capture_output=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("strace is not installed")
+    if not trace.exists() or "openat(" not in trace.read_text():
+        pytest.skip("strace cannot trace here")
+    assert "/encodings/" not in trace.read_text()
+    info = subprocess.run([str(launcher), "features"], capture_output=True, text=True, check=True)
+    assert json.loads(info.stdout)["ociVersionMax"]

@@ -1,0 +1,184 @@
+"""pyrunc/runtime.py under a plain interpreter, and the launcher's guards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from pyrunc import __main__ as entry
+from pyrunc import runtime
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Context:
+    """What a scanner asks for (json.JSONDecoder has the same attributes)."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+    parse_constant = float
+    memo: dict[str, str] = {}  # noqa: RUF012
+
+
+def test_plain_interpreter() -> None:
+    assert not runtime.FROZEN and not runtime.core_phase()
+    runtime.full()
+    scan = runtime.json_scanner()(Context())
+    assert scan('{"a": [1, 2.5, null, "\\u00e9"]} ', 0) == ({"a": [1, 2.5, None, "é"]}, 31)
+
+
+def test_init_image_is_the_built_program() -> None:
+    try:
+        image = runtime.init_image()
+    except FileNotFoundError:
+        pytest.skip("not built: make build")
+    assert bytes(image[:4]) == b"\x7fELF"
+
+
+def test_unexpected_exception_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    assert entry.last_resort(ValueError("first\nsecond"), []) == 1
+    out, err = capfd.readouterr()
+    assert out == "" and err == "pyrunc: internal error: ValueError: first\\u000asecond\n"
+
+
+def test_unexpected_exception_with_debug_shows_where(capfd: pytest.CaptureFixture[str]) -> None:
+    try:
+        raise RuntimeError("why")
+    except RuntimeError as error:
+        assert entry.last_resort(error, ["--debug", "state"]) == 1
+    assert "test_runtime.py" in capfd.readouterr().err
+
+
+def test_exit_status_of_system_exit() -> None:
+    assert entry.last_resort(SystemExit(3), []) == 3
+
+
+# -- the built executable ---------------------------------------------------------------------------------------------
+
+
+def call(launcher: Path | str, *argv: str, **options: object) -> subprocess.CompletedProcess[str]:
+    options.setdefault("env", {})
+    return subprocess.run(  # type: ignore[call-overload, no-any-return]
+        [str(launcher), *argv], capture_output=True, text=True, check=False, timeout=30, **options
+    )
+
+
+def test_empty_environment(launcher: Path) -> None:
+    result = call(launcher, "--version")
+    assert (result.returncode, result.stderr) == (0, "") and result.stdout.startswith("pyrunc version ")
+
+
+def test_environment_and_directory_are_not_looked_at(launcher: Path, tmp_path: Path) -> None:
+    """Hostile modules in the working directory and in PYTHONPATH do not run, neither hot nor cold (security.md 2.1)."""
+    for name in ("json", "os", "sitecustomize", "usercustomize", "traceback", "pyrunc", "posixpath"):
+        (tmp_path / f"{name}.py").write_text("import posix\nposix.write(2, b'HIJACKED')\n", encoding="ascii")
+    hostile = {
+        "PYTHONPATH": str(tmp_path), "PYTHONHOME": str(tmp_path), "PYTHONSTARTUP": str(tmp_path / "os.py"),
+        "PYTHONINSPECT": "1", "PYTHONVERBOSE": "1", "PYTHONPLATLIBDIR": str(tmp_path), "HOME": str(tmp_path),
+    }  # fmt: skip
+    for argv in (["--version"], ["features"], ["state", "no-such-container"]):
+        result = call(launcher, "--root", str(tmp_path / "root"), *argv, cwd=tmp_path, env=hostile)
+        assert "HIJACKED" not in result.stderr + result.stdout
+        assert len(result.stderr.splitlines()) <= 1
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_closed_stdio(launcher: Path, closed: tuple[int, ...], tmp_path: Path) -> None:
+    """A closed 0-2 becomes /dev/null, so that no file of ours gets the number and takes what is printed."""
+    redirections = " ".join(f"{fd}>&-" if fd else "0<&-" for fd in closed)
+    probe = tmp_path / "out"
+    command = f"{launcher} --root {tmp_path} state no-such-container {redirections}; echo $? > {probe}"
+    subprocess.run(["/bin/sh", "-c", command], check=False, capture_output=True, timeout=30)
+    assert probe.read_text(encoding="ascii").strip() == "1"
+
+
+def test_dev_full_is_an_error(launcher: Path) -> None:
+    """`state > /dev/full` of the peers exits 0 with nothing written (security.md 2.1)."""
+    for verb in ("--version", "features"):
+        with open("/dev/full", "w") as full:
+            result = subprocess.run(
+                [str(launcher), verb], stdout=full, stderr=subprocess.PIPE, env={}, text=True, check=False, timeout=30
+            )
+        assert result.returncode == 1
+        assert "Traceback" not in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_broken_pipe_is_an_error_not_a_signal(launcher: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run([str(launcher), "features"], stdout=write, stderr=subprocess.PIPE, env={}, check=False)
+    os.close(write)
+    assert result.returncode == 1
+
+
+def test_ignored_sigchld_and_odd_arguments(launcher: Path, tmp_path: Path) -> None:
+    def ignore() -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+    result = call(launcher, "--root", str(tmp_path), "state", os.fsdecode(b"\xff\xfe"), preexec_fn=ignore)
+    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
+
+
+def copy_installation(launcher: Path, target: Path) -> Path:
+    """What `make install` makes, in `target`."""
+    site = Path(sysconfig.get_path("platlib", vars={"base": str(ROOT / ".venv"), "platbase": str(ROOT / ".venv")}))
+    if not (site / "pyrunc").exists():
+        pytest.skip("the package is not in .venv: make build")
+    (target / "bin").mkdir(parents=True)
+    (target / "lib" / "pyrunc").mkdir(parents=True)
+    shutil.copy(launcher, target / "bin" / "pyrunc")
+    shutil.copytree(site / "pyrunc", target / "lib" / "pyrunc" / "pyrunc")
+    for backend in site.glob("_cffi_backend*.so"):
+        shutil.copy(backend, target / "lib" / "pyrunc")
+    return target / "bin" / "pyrunc"
+
+
+def test_copied_installation_needs_nothing_else(launcher: Path, tmp_path: Path) -> None:
+    copy = copy_installation(launcher, tmp_path / "usr")
+    result = call(copy, "--version")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "libseccomp" in result.stdout  # asked through the shim, so cffi's backend was found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the check is for root")
+@pytest.mark.parametrize("what", ["lib/pyrunc", "lib/pyrunc/_cffi_backend", "owner"])
+def test_code_that_others_may_change_is_refused(launcher: Path, tmp_path: Path, what: str) -> None:
+    copy = copy_installation(launcher, tmp_path / "usr")
+    target = next((tmp_path / "usr").glob(f"{'lib/pyrunc' if what == 'owner' else what}*"))
+    if what == "owner":
+        os.chown(target, 12345, 12345)
+    else:
+        target.chmod(target.stat().st_mode | 0o020)
+    result = call(copy, "--version")
+    assert result.returncode == 1
+    assert "refusing to load code" in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="making a set-user-ID copy that matters needs root")
+def test_set_user_id_is_refused(launcher: Path, tmp_path: Path) -> None:
+    copy = copy_installation(launcher, tmp_path / "usr")
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.stat().st_mode & 0o001 == 0:
+            directory.chmod(directory.stat().st_mode | 0o011)
+    os.chown(copy, 12345, 12345)
+    copy.chmod(0o6755)
+    result = call(copy, "--version")
+    if os.statvfs(tmp_path).f_flag & os.ST_NOSUID:
+        pytest.skip("the temporary directory is mounted nosuid")
+    assert result.returncode == 1 and "set-user-ID" in result.stderr
+
+
+def test_python_m(tmp_path: Path) -> None:
+    result = call(sys.executable, "-m", "pyrunc", "--root", str(tmp_path), "state", "no-such-container", cwd=ROOT)
+    assert result.returncode == 1 and result.stderr.startswith("pyrunc: ")
+    assert len(result.stderr.splitlines()) == 1

@@ -1,0 +1,508 @@
+"""The state directory: round trips, ownership of ids, locks, damage, and what a status is worked out from."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyrunc import fs, state
+from pyrunc.errors import PyruncError, StateError, SysError
+from pyrunc.spec import names
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> state.Store:
+    return state.Store(str(tmp_path / "root"))
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    child = subprocess.Popen(["sleep", "60"])
+    yield child
+    child.kill()
+    child.wait()
+
+
+def made(store: state.Store, id: str = "c1", **changes: Any) -> state.Container:
+    """A container as create leaves it, without a process."""
+    container = store.reserve(id)
+    container.describe_intent(
+        config={"root": {"path": "rootfs"}, "annotations": {"a": "1"}, "process": {}},
+        bundle="/b",
+        cgroup="",
+        cgroup_dir="",
+        cgroup_manager="disabled",
+        late=[],
+    )
+    container.data |= {"status": "created"} | changes
+    container.save()
+    container.unlock()
+    return container
+
+
+def child_of(container: state.Container, pid: int) -> None:
+    container.lock()
+    container.set_init(pid)
+    container.save()
+    container.unlock()
+
+
+# -- JSON -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, True, False, 0, -5, 1 << 70, 1.5, "", "plain", 'quo"te', "back\\slash", "\x00\x1f\x7f\n\t", "é", "\u2028",
+        "\U0001f600", [], {}, [[]], {"a": {}}, [1, [2, {"k": ["v", None]}]], {'k"\n': "v"}, {"x" * 5000: ["y" * 5000]},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("indent", ["", "  ", "\t", "    "])
+def test_what_is_dumped_is_what_json_reads(value: Any, indent: str) -> None:
+    text = state.dumps(value, indent)
+    assert json.loads(text) == value
+    assert text.isascii()
+    assert state.loads(text.encode()) == value
+    if indent:
+        assert text == json.dumps(value, indent=indent)
+    else:
+        assert text == json.dumps(value, separators=(",", ":"))
+
+
+def test_a_path_that_is_not_utf8_survives() -> None:
+    path = os.fsdecode(b"/b\xff\xfe")
+    assert state.loads(state.dumps({"bundle": path}).encode()) == {"bundle": path}
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, float("nan"), float("inf"), b"x", [b"x"]])
+def test_what_has_no_json(value: Any) -> None:
+    with pytest.raises(TypeError):
+        state.dumps(value)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"nul", b"{}x", b"\xff", b'{"a":', b"[" * 100000, b'"\\x"'])
+def test_damaged_json_is_a_value_error(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        state.loads(data)
+
+
+def test_oci_state_is_one_line_of_json_with_the_required_keys() -> None:
+    text = state.oci_state("c", "created", 7, "/b", {"k": "v\n"})
+    assert "\n" not in text
+    assert list(json.loads(text).items()) == [
+        ("ociVersion", "1.3.0"), ("id", "c"), ("status", "created"), ("pid", 7), ("bundle", "/b"),
+        ("annotations", {"k": "v\n"}),
+    ]  # fmt: skip
+    assert "annotations" not in state.oci_state("c", "created", 7, "/b", {})
+
+
+def test_the_state_is_split_around_the_pid_whatever_the_annotations_say() -> None:
+    head, tail = state.split_state("c", "creating", "/b\0", {"\0": '"pid":\0'})
+    assert json.loads(head + "42" + tail) == {
+        "ociVersion": "1.3.0", "id": "c", "status": "creating", "pid": 42, "bundle": "/b\0",
+        "annotations": {"\0": '"pid":\0'},
+    }  # fmt: skip
+
+
+def test_now_is_rfc3339_with_nanoseconds() -> None:
+    text = state.now()
+    assert len(text) == len("2026-11-23T15:23:58.327213653Z") and text[19] == "." and text[-1] == "Z"
+    seen = datetime.fromisoformat(text[:26] + "+00:00").timestamp()
+    assert abs(seen - time.time()) < 5
+
+
+# -- the root ---------------------------------------------------------------------------------------------------
+
+
+def test_root_dir(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("posix.geteuid", lambda: 0)
+    assert state.root_dir("") == "/run/pyrunc"
+    monkeypatch.setattr("posix.environ", {b"XDG_RUNTIME_DIR": b"/run/user/5"})
+    assert state.root_dir("") == "/run/pyrunc"
+    monkeypatch.setattr("posix.geteuid", lambda: 5)
+    assert state.root_dir("") == "/run/user/5/pyrunc"
+    for unset in ({}, {b"XDG_RUNTIME_DIR": b""}):
+        monkeypatch.setattr("posix.environ", unset)
+        with pytest.raises(PyruncError, match="--root"):
+            state.root_dir("")
+    assert state.root_dir("/a/../b//c") == "/b/c"
+    assert state.root_dir("rel") == os.getcwd() + "/rel"
+    for slash in ("/", "//", "/a/..", "/../.."):
+        with pytest.raises(PyruncError, match="root directory"):
+            state.root_dir(slash)
+
+
+def test_root_is_made_private_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        state.Store(str(tmp_path / "a" / "b")).reserve("c").unlock()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) & 0o777 == 0o700
+    assert stat.S_IMODE((tmp_path / "a" / "b" / "c").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o722, 0o1777, 0o720])
+def test_a_root_that_others_can_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    root.chmod(mode)
+    for call in (lambda s: s.reserve("c"), lambda s: s.open("c"), lambda s: list(s.list())):
+        with pytest.raises(PyruncError, match="writable by nobody else"):
+            call(state.Store(str(root)))
+    assert not list(root.iterdir())
+    root.chmod(0o755)
+    state.Store(str(root)).reserve("c").unlock()
+
+
+def test_a_root_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("posix.geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(PyruncError, match="must belong to uid"):
+        state.Store(str(tmp_path)).open("c")
+
+
+def test_a_root_that_is_a_link_or_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "file").write_text("")
+    for name in ("link", "file"):
+        with pytest.raises(SysError, match="no symbolic link"):
+            state.Store(str(tmp_path / name)).reserve("c")
+    assert not list((tmp_path / "real").iterdir())
+
+
+# -- ids ----------------------------------------------------------------------------------------------------------
+
+IDS = ["a", "A9_+.-", "a" * 242, "0", "_", "+x", "a..b", "a-"]
+BAD_IDS = ["", ".", "..", ".a", "-a", "a/b", "a b", "a;b", "a:b", "é", "a\n", "a\0", "a" * 243, "../x", "\udcff", "ａ"]
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_good_ids(id: str) -> None:
+    state.check_id(id)
+    assert names.valid_id(id) is None
+
+
+@pytest.mark.parametrize("id", BAD_IDS)
+def test_bad_ids_touch_nothing(store: state.Store, id: str) -> None:
+    assert names.valid_id(id) is not None
+    for call in (store.reserve, store.open, store.find):
+        with pytest.raises(StateError, match="invalid container ID format|container id cannot be empty"):
+            call(id)
+    assert not os.path.exists(store.root)
+
+
+def test_an_id_is_given_once(store: state.Store) -> None:
+    first = store.reserve("c")
+    with pytest.raises(StateError, match="^container with given ID already exists$"):
+        state.Store(store.root).reserve("c")
+    first.save()
+    first.unlock()
+    with pytest.raises(StateError, match="^container with given ID already exists$"):
+        state.Store(store.root).reserve("c")
+    assert store.open("c").data["id"] == "c"
+
+
+def test_of_many_concurrent_callers_one_wins(store: state.Store) -> None:
+    (Path(store.root)).mkdir(mode=0o700)
+    for round in range(20):
+        winners, losers, gate = [], [], threading.Barrier(8)
+
+        def contend(id: str = f"c{round}", gate: threading.Barrier = gate) -> None:
+            gate.wait()
+            try:
+                winners.append(state.Store(store.root).reserve(id))
+            except StateError as error:
+                losers.append(str(error))
+
+        threads = [threading.Thread(target=contend) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(winners) == 1
+        assert losers == ["container with given ID already exists"] * 7
+        winners[0].unlock()
+
+
+def test_missing_containers(store: state.Store) -> None:
+    with pytest.raises(state.NotFound, match="^container does not exist$"):
+        store.open("c")
+    store.reserve("other").unlock()
+    with pytest.raises(state.NotFound):
+        store.open("c")
+    assert list(state.Store(store.root + "/nowhere").list()) == []
+
+
+# -- content ------------------------------------------------------------------------------------------------------
+
+
+def test_round_trip_and_modes(store: state.Store) -> None:
+    container = made(store, annotations={"k": 'v"\u20ac'})
+    again = store.open("c1")
+    assert again.data == container.data
+    assert again.data["rootfs"] == "/b/rootfs" and again.data["process"] is True
+    assert stat.S_IMODE(os.stat(container.dir + "/state.json").st_mode) == 0o600
+
+
+def test_report_has_the_keys_of_runc_in_their_order(store: state.Store) -> None:
+    report = made(store).report()
+    assert list(report) == ["ociVersion", "id", "pid", "status", "bundle", "rootfs", "created", "annotations", "owner"]
+    assert (report["pid"], report["status"], report["owner"]) == (0, "stopped", "")
+    assert "annotations" not in made(store, "c2", annotations={}).report()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"{", b"null", b"[]", b'"c1"', b"\0" * 512, b"\xff", b"{}", b'{"id":"c1"}', b'{"id":"c1","pid":"1"}',
+        b'{"id":"other","pid":1,"status":"running"}', b'{"id":"c1","pid":1}', b'{"id":"c1","pid":true,"status":"created"}',
+        b'{"id":"c1","pid":1,"status":"odd"}',
+    ],
+)  # fmt: skip
+def test_damaged_state(store: state.Store, content: bytes) -> None:
+    made(store, "good")
+    container = made(store, cgroup="/x")
+    path = Path(container.dir, "state.json")
+    before = path.stat().st_ino
+    path.unlink()  # what a file system that lost data shows: another inode than intent.json's
+    path.write_bytes(content)
+    assert path.stat().st_ino != before or content != b""
+    with pytest.raises(StateError, match="damaged.*delete --force"):
+        store.open("c1")
+    assert [c.id for c in store.list()] == ["good"]
+    found = store.find("c1")
+    found.acquire(1)
+    found.salvage()
+    assert found.data["cgroup"] == "/x"  # from intent.json
+    found.destroy()
+    assert os.listdir(store.root) == ["good"]
+
+
+def test_state_and_intent_both_damaged(store: state.Store) -> None:
+    container = made(store)
+    for name in ("state.json", "intent.json"):
+        Path(container.dir, name).write_bytes(b"\0")
+    found = store.find("c1")
+    found.acquire(1)
+    found.salvage()
+    assert found.status() == "stopped" and found.data["pid"] == 0
+    found.destroy()
+    assert os.listdir(store.root) == []
+
+
+def test_the_intent_gets_the_pid_once_it_is_known(store: state.Store, sleeper: subprocess.Popen[bytes]) -> None:
+    container = made(store)
+    intent = Path(container.dir, "intent.json")
+    assert json.loads(intent.read_bytes())["pid"] == 0
+    child_of(container, sleeper.pid)
+    assert json.loads(intent.read_bytes())["pid"] == sleeper.pid
+    container.lock()
+    container.data["status"] = "running"
+    container.save()
+    assert json.loads(intent.read_bytes())["status"] == "created"
+    container.unlock()
+
+
+def test_stray_things_in_the_root_are_ignored(store: state.Store) -> None:
+    made(store)
+    root = Path(store.root)
+    (root / "file").write_text("x")
+    (root / "empty").mkdir()
+    (root / "a b").mkdir()
+    (root / "link").symlink_to("nowhere")
+    assert [c.id for c in store.list()] == ["c1"]
+    for name in ("file", "empty", "link"):
+        with pytest.raises(StateError):
+            store.open(name)
+
+
+def test_no_space_is_an_error_with_the_path(store: state.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    container = store.reserve("c")
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(28, "no space")
+
+    monkeypatch.setattr(fs, "replace_file", full)
+    with pytest.raises(SysError, match=r"/c/state.json: write: ENOSPC"):
+        container.save()
+    monkeypatch.undo()
+    container.destroy()
+    assert os.listdir(store.root) == []
+
+
+def test_destroy_removes_everything_and_follows_no_link(store: state.Store, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").write_text("x")
+    container = made(store)
+    os.mkfifo(container.fifo("start"))
+    os.mkdir(container.dir + "/notify")
+    Path(container.dir, "notify", "notify.sock").write_text("")
+    Path(container.dir, "config.json").write_text("{}")
+    Path(container.dir, ".state.json.tmp").write_text("{}")
+    Path(container.dir, "link").symlink_to(tmp_path / "precious")
+    container.lock()
+    container.destroy()
+    container.destroy()
+    assert os.listdir(store.root) == []
+    assert (tmp_path / "precious" / "file").exists()
+
+
+# -- locks --------------------------------------------------------------------------------------------------------
+
+
+def test_a_lock_is_waited_for_and_given_up(store: state.Store) -> None:
+    container = made(store)
+    container.lock()
+    other = state.Store(store.root).open("c1")
+    start = time.monotonic()
+    with pytest.raises(state.Busy, match="in use by another pyrunc"):
+        other.lock(0.2)
+    assert 0.15 < time.monotonic() - start < 2
+    timer = threading.Timer(0.1, container.unlock)
+    timer.start()
+    other.lock(5)
+    timer.join()
+    other.unlock()
+
+
+def test_who_waited_for_a_deleted_container_learns_it(store: state.Store) -> None:
+    container = made(store)
+    container.lock()
+    other = state.Store(store.root).open("c1")
+    failed: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            other.lock(5)
+        except StateError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.05)
+    container.destroy()
+    made(store)  # another container of the same name must not be mistaken for it
+    thread.join()
+    assert type(failed[0]) is state.NotFound
+
+
+def test_lock_reads_again(store: state.Store) -> None:
+    made(store)
+    stale = store.open("c1")
+    fresh = store.open("c1")
+    fresh.lock()
+    fresh.data["status"] = "running"
+    fresh.save()
+    fresh.unlock()
+    assert stale.data["status"] == "created"
+    stale.lock()
+    assert stale.data["status"] == "running"
+    stale.unlock()
+
+
+# -- statuses -----------------------------------------------------------------------------------------------------
+
+
+def test_running_then_zombie_then_gone(store: state.Store) -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    container = made(store)
+    child_of(container, child.pid)
+    assert store.open("c1").status() == "running"
+    assert store.open("c1").report()["pid"] == child.pid
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert state.process_stat(child.pid)[0] == "Z"
+    assert store.open("c1").status() == "stopped"
+    child.wait()
+    assert store.open("c1").status() == "stopped"
+    assert store.open("c1").report()["pid"] == 0
+    assert store.open("c1").kill_init(0) is False
+
+
+def test_created_as_long_as_somebody_reads_the_start_fifo(store: state.Store, sleeper: subprocess.Popen[bytes]) -> None:
+    container = made(store)
+    child_of(container, sleeper.pid)
+    os.mkfifo(container.fifo("start"))
+    assert container.status() == "running"
+    fd = os.open(container.fifo("start"), os.O_RDWR)
+    assert container.status() == "created"
+    os.set_blocking(fd, False)
+    with pytest.raises(BlockingIOError):
+        os.read(fd, 1)  # asking for the status must not release init
+    os.close(fd)
+    assert container.status() == "running"
+
+
+def test_paused_is_a_frozen_cgroup(store: state.Store, sleeper: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    (tmp_path / "cgroup.freeze").write_text("1\n")
+    container = made(store, cgroup_dir=str(tmp_path), status="running")
+    assert container.status() == "stopped"
+    child_of(container, sleeper.pid)
+    assert container.status() == "paused"
+    (tmp_path / "cgroup.freeze").write_text("0\n")
+    assert container.status() == "running"
+    (tmp_path / "cgroup.freeze").unlink()
+    assert container.status() == "running"
+
+
+@pytest.mark.parametrize("change", [{"starttime": 1}, {"bootid": "other"}, {"pid": 1}, {"pid": 0}, {"pid": -1}])
+def test_a_reused_pid_is_a_stopped_container(
+    store: state.Store, sleeper: subprocess.Popen[bytes], change: dict[str, Any]
+) -> None:
+    container = made(store)
+    child_of(container, sleeper.pid)
+    assert container.status() == "running"
+    container.data |= change
+    assert container.status() == "stopped"
+    assert container.kill_init(signal.SIGKILL) is False
+    assert sleeper.poll() is None
+
+
+def test_creating_as_long_as_its_maker_lives(store: state.Store, sleeper: subprocess.Popen[bytes]) -> None:
+    container = made(store, status="creating")
+    assert container.status() == "creating"  # this very process
+    container.data["runtime"] = {"pid": sleeper.pid, "starttime": state.process_stat(sleeper.pid)[1]}
+    assert container.status() == "creating"
+    container.data["runtime"]["starttime"] += 1
+    assert container.status() == "stopped"
+
+
+def test_names_with_brackets_do_not_confuse_the_start_time(tmp_path: Path) -> None:
+    program = tmp_path / "a) R 1 (b"
+    program.symlink_to("/bin/sleep")
+    with subprocess.Popen([program, "60"]) as child:
+        try:
+            deadline = time.monotonic() + 5
+            while b"a) R" not in Path(f"/proc/{child.pid}/stat").read_bytes() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            letter, started = state.process_stat(child.pid)
+            assert letter in "SRD" and abs(started - state.process_stat("self")[1]) < 100_000
+            assert state.alive(child.pid, started) and not state.alive(child.pid, started + 1)
+        finally:
+            child.kill()
+
+
+def test_kill_init_signals(store: state.Store, sleeper: subprocess.Popen[bytes]) -> None:
+    container = made(store)
+    child_of(container, sleeper.pid)
+    assert container.kill_init(0)
+    assert sleeper.poll() is None
+    assert container.kill_init(signal.SIGTERM)
+    assert sleeper.wait(5) == -signal.SIGTERM
+
+
+def test_first_in_namespace(sleeper: subprocess.Popen[bytes]) -> None:
+    assert not state.first_in_namespace(sleeper.pid)  # we are not pid 1 ourselves
+    assert state.first_in_namespace(4_000_000)  # gone: nothing more to kill
