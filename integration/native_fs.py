@@ -1,8 +1,8 @@
 """What the tests of init's filesystem handlers share: native/tests/fs_driver.c, its language, and what it answers.
 
 The driver runs single ops in namespaces of its own, so that the kernel's view (mountinfo, stat, errno) of one op can be
-asserted without a container around it.  A plugin: test modules name it in ``pytest_plugins``, and import from it before that
-(PYTEST_DONT_REWRITE: so pytest comes too late to rewrite its assertions).
+asserted without a container around it.  A plugin: test modules name it in ``pytest_plugins``.
+(PYTEST_DONT_REWRITE: they import from it before, and pytest comes too late to rewrite its assertions.)
 """
 
 from __future__ import annotations

@@ -192,7 +192,8 @@ def fill(base: pathlib.Path) -> None:
     os.utime(base / "suid", (1000, 2000))
     (base / "link").symlink_to("/etc/passwd")
     os.lchown(base / "link", 9, 10)
-    os.mkfifo(base / "fifo", 0o622)
+    os.mkfifo(base / "fifo")
+    (base / "fifo").chmod(0o666)
     os.mknod(base / "null", CHR | 0o602, os.makedev(1, 3))
     (base / ".hidden").write_text("h")
     with socket.socket(socket.AF_UNIX) as sock:

@@ -275,6 +275,29 @@ def test_nothing_covers_part_of_proc(begun: Script, root: pathlib.Path) -> None:
         assert failure(answers[index]) == ("EPERM", "move_mount", 2, 0, "would cover part of /proc")
 
 
+def test_only_a_procfs_is_bound_to_proc(begun: Script, root: pathlib.Path) -> None:
+    """T04: also where no procfs is mounted yet that could be covered."""
+    policy = ops.P_MOUNT_BIND | ops.P_MOUNT_PLAIN_DIR
+    bad = [
+        begun.refused("mount", policy=policy, fstype="proc", source=source, dest="/proc")
+        for source in ("/etc", "/proc/sys", "/proc/uptime")
+    ]
+    begun.op("mount", policy=policy, fstype="proc", source="/proc", dest="/proc")
+    info = begun.ask("mountinfo")
+    answers = begun.run()
+    for index in bad:
+        assert failure(answers[index])[:3] == ("EPERM", "open_tree", 1)
+    assert below(answers[info], root)["/proc"].type == "proc"
+
+
+@pytest.mark.parametrize("fstype", ["proc", "sysfs", "mqueue", "tmpfs", "devpts"])
+def test_read_only_from_the_start(begun: Script, root: pathlib.Path, fstype: str) -> None:
+    """As mount(2) does it: the superblock too, where it is not one that others use read-write already."""
+    begun.op("mount", fstype=fstype, source=fstype, dest="/m", attr_set=RDONLY, data=["ro"])
+    info = begun.ask("mountinfo")
+    assert "ro" in below(begun.run("-N")[info], root)["/m"].options
+
+
 def test_mounts_leave_no_descriptor_open(begun: Script, root: pathlib.Path) -> None:
     before = begun.ask("fds")
     begun.proc()

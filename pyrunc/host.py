@@ -95,7 +95,7 @@ class HostFacts:
 
 
 def snapshot(prefix: str = "") -> HostFacts:
-    """The facts of this host; ``prefix`` stands before /proc and /sys in tests.  Never raises: what is missing is absent."""
+    """The facts of this host; ``prefix`` stands before /proc and /sys in tests.  What is missing is no error."""
     facts = HostFacts()
     name = posix.uname()
     facts.prefix = prefix

@@ -55,9 +55,6 @@ def json_scanner() -> Callable[[Any], Callable[[str, int], tuple[Any, int]]]:
     (in the core phase it cannot import json.decoder for its own error): parse again with json after `full`.
     Raises ImportError where the interpreter has no C scanner; the caller falls back to json.
     """
-    if core_phase() and "_json" not in sys.modules:
-        assert _launcher is not None
-        _launcher.extension("_json")
     from _json import make_scanner
 
     return make_scanner  # type: ignore[no-any-return]

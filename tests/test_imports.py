@@ -74,7 +74,7 @@ sys.stderr.write("\\n" + repr([status, after]))
 @pytest.mark.parametrize(
     ("argv", "status"),
     [
-        (["--version"], 0),
+        (["--help"], 0),
         (["state", "no-such-container"], 1),
         (["kill", "no-such-container", "KILL"], 1),
         (["delete", "no-such-container"], 1),
@@ -84,18 +84,21 @@ sys.stderr.write("\\n" + repr([status, after]))
 )
 def test_hot_verb_loads_only_builtins(argv: list[str], status: int, tmp_path: Path) -> None:
     """The same at run time, against whatever an import inside a function would pull in."""
-    if argv[0] != "--version":
+    if status:
         argv = ["--root", str(tmp_path / "state"), *argv]
     code = RUN.format(root=str(ROOT), argv=argv)
     result = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
     got, loaded = eval(result.stderr.rpartition("\n")[2])
     assert got == status, result.stderr
     foreign = {module for module in loaded if not module.startswith("pyrunc")}
-    assert foreign <= ALLOWED | {"_cffi_backend"}, foreign
+    # The freezer drops `from __future__`; -S hides cffi here.
+    assert foreign <= ALLOWED | {"__future__"}, foreign
 
 
 def test_launcher_stays_in_its_core_phase(launcher: Path, tmp_path: Path) -> None:
     """The built executable opens nothing of the standard library for a hot verb."""
+    if b"_pyrunc_launcher" not in launcher.read_bytes():
+        pytest.skip("this launcher executes an interpreter instead of embedding one")
     trace = tmp_path / "trace"
     command = ["strace", "-f", "-e", "trace=open,openat", "-o", str(trace), str(launcher)]
     try:

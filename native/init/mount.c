@@ -437,6 +437,10 @@ static int mount_bind(struct init *in, const struct plan_step *st)
         return tree;
     if (fstat(tree, &sb) < 0)
         return fault(in, errno, "fstat", S_MOUNT_source, 0, NULL);
+    /* A bind to /proc comes with the type "proc": labels and sysctls of the container are looked for there,
+     * so nothing but a whole procfs may be (CVE-2019-16884). */
+    if (strcmp(step_str(in, st, S_MOUNT_fstype), "proc") == 0 && !is_proc_root(tree))
+        return fault(in, EPERM, "open_tree", S_MOUNT_source, 0, "only a procfs may be mounted on /proc");
     int AUTO_CLOSE dest = open_dest(in, st, !S_ISDIR(sb.st_mode), &existed);
     if (dest < 0)
         return dest;

@@ -5,6 +5,7 @@
 
 #define MAX_UP      2048 /* directories above a root filesystem: PATH_MAX / 2 */
 #define PRIVATE     3u   /* propagation nibbles, see set_propagation */
+#define SLAVE       2u
 #define SLAVE_ALL   10u
 #define PRIVATE_ALL 11u
 
@@ -13,25 +14,31 @@ static int open_slash(void)
     return (int)sys_ret(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
 }
 
+/* What linux.rootfsPropagation makes of the mount that holds the root filesystem, and so of the root. */
+static uint32_t parent_kind = PRIVATE;
+
 /* Before any other mount: from here on nothing of ours reaches the host's peer groups, whatever the host
  * mounts meanwhile (runc 1.2 leaked mounts in that window).  Slave by default: what the host unmounts goes
  * away here too. */
 int op_propagation(struct init *in, const struct plan_step *st)
 {
+    uint32_t nibbles = st->n[N_PROPAGATION_propagation];
     int AUTO_CLOSE fd = open_slash();
 
     if (fd < 0)
         return fault(in, -fd, "open", -1, 0, NULL);
-    int ret = set_propagation(fd, st->n[N_PROPAGATION_propagation]);
-    return ret < 0
-               ? fault(in, -ret, "mount_setattr", -1, 0, ret == -EINVAL ? "/ is not a mount point here" : "")
-               : 0;
+    int ret = set_propagation(fd, nibbles);
+    if (ret < 0)
+        return fault(in, -ret, "mount_setattr", -1, 0, ret == -EINVAL ? "/ is not a mount point here" : "");
+    parent_kind = (nibbles & 7) == SLAVE ? SLAVE : PRIVATE;
+    return 0;
 }
 
-/* The mount that holds the root filesystem becomes private, always: pivot_root refuses a parent that is
- * shared (linux.rootfsPropagation "shared" makes it that), and the bind below must not show up in peers of
- * it. */
-static int make_parent_private(int start)
+/* The mount that holds the root filesystem must not be shared: pivot_root refuses that, and the bind below
+ * would show up in its peers.  It still is with "shared", or with the non-recursive kinds where it is not the
+ * mount of /.  With "slave" it becomes one, which leaves a private mount private: the root is a clone of it,
+ * and is meant to see what the host mounts there. */
+static int unshare_parent(int start)
 {
     struct sys_statx sx;
     int fd = fcntl(start, F_DUPFD_CLOEXEC, 3), ret = fd < 0 ? -errno : 0;
@@ -39,7 +46,7 @@ static int make_parent_private(int start)
     for (int i = 0; ret == 0 && i < MAX_UP; i++) {
         ret = sys_statx(fd, SYS_STATX_INO | SYS_STATX_MNT_ID, &sx);
         if (ret == 0 && (sx.attributes & SYS_STATX_ATTR_MOUNT_ROOT)) {
-            ret = set_propagation(fd, PRIVATE);
+            ret = set_propagation(fd, parent_kind);
             break;
         }
         int up = openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -62,15 +69,11 @@ static int make_parent_private(int start)
 static void take_null(struct init *in)
 {
     int AUTO_CLOSE fd = open("/dev/null", O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    int tree = fd >= 0 && is_chr(fd, 1, 3) == 1 ? clone_tree(fd, 0) : -1;
 
-    if (fd < 0 || is_chr(fd, 1, 3) != 1)
-        return;
-    int tree = clone_tree(fd, 0);
-    if (tree < 0)
-        return;
     if (in->nullfd >= 0)
         close(in->nullfd);
-    in->nullfd = tree;
+    in->nullfd = tree < 0 ? -1 : tree;
 }
 
 int op_root(struct init *in, const struct plan_step *st)
@@ -83,9 +86,9 @@ int op_root(struct init *in, const struct plan_step *st)
         in->rootfd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
         return in->rootfd < 0 ? fault(in, errno, "fcntl", -1, 0, NULL) : 0;
     }
-    int ret = make_parent_private(fd);
+    int ret = unshare_parent(fd);
     if (ret < 0)
-        return fault(in, -ret, "mount_setattr", S_ROOT_path, 0, "making the mount above it private");
+        return fault(in, -ret, "mount_setattr", S_ROOT_path, 0, "the propagation of the mount that holds it");
     int tree = clone_tree(fd, AT_RECURSIVE);
     if (tree < 0)
         return fault(in, -tree, "open_tree", S_ROOT_path, 0,

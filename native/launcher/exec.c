@@ -6,62 +6,58 @@
 #include <unistd.h>
 
 #include "guard.h"
+#include "place.h"
 
-/* -I -S: neither the environment nor the working directory nor a site module is looked at.  The package directory is
- * found from our own place, which comes in as the first argument. */
-static const char program[] =
-    "import sys, posix\n"
-    "sys.path.append(sys.argv[1])\n"
-    "from pyrunc.__main__ import run\n"
-    "posix._exit(run(sys.argv[2:]))\n";
+/* -I -S: neither the environment nor the working directory nor a site module is looked at.  The package directory
+ * comes in as the first argument. */
+static const char program[] = "import sys, posix\n"
+                              "sys.path.append(sys.argv[1])\n"
+                              "from pyrunc.__main__ import run\n"
+                              "posix._exit(run(sys.argv[2:]))\n";
 
-static void fail(const char *text)
+/* Directory and cffi's backend, checked as the embedded launcher checks them; an error ends the process. */
+static void find_package(char *dir, size_t size)
 {
-    (void)!write(STDERR_FILENO, text, strlen(text));
-    _exit(1);
-}
-
-static void package_dir(char *buf, size_t size)
-{
-    static const char *const layouts[] = {"lib/pyrunc", "lib/python" PYTHON_VERSION "/site-packages",
-                                          "lib/python" PYTHON_VERSION "/dist-packages", "lib/python3/dist-packages"};
-    char self[PATH_MAX];
-    ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (len <= 0)
-        fail("pyrunc: cannot read /proc/self/exe\n");
-    self[len] = '\0';
-    for (int level = 0; level < 2; level++) {
-        char *slash = strrchr(self, '/');
-        if (slash)
-            *slash = '\0';
+    static const char file[] = "/_cffi_backend" PYTHON_EXT_SUFFIX;
+    char path[PATH_MAX];
+    size_t prefix = place_find(dir, size);
+    if (prefix == 0) {
+        fprintf(stderr, "pyrunc: no installed pyrunc package found below '%s'\n", dir);
+        exit(1);
     }
-    for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++) {
-        int n = snprintf(buf, size, "%s/%s/pyrunc/_init", self, layouts[i]);
-        if (n > 0 && (size_t)n < size && access(buf, F_OK) == 0) {
-            buf[(size_t)n - strlen("/pyrunc/_init")] = '\0';
-            return;
-        }
+    size_t len = strlen(dir);
+    memcpy(path, dir, len + 1);
+    if (len + sizeof file <= sizeof path) {
+        memcpy(path + len, file, sizeof file);
+        if (access(path, F_OK) < 0)
+            path[len] = '\0';
     }
-    fail("pyrunc: no installed pyrunc package found beside the executable\n");
+    if (place_check(path, prefix) < 0) {
+        fprintf(stderr, "pyrunc: refusing to load code from %s: %s may be changed by others than its owner\n", dir,
+                path);
+        exit(1);
+    }
 }
 
 int main(int argc, char **argv)
 {
-    const char *refusal = guard_process();
     char dir[PATH_MAX];
+    const char *refusal = guard_process();
     if (refusal) {
         fprintf(stderr, "pyrunc: %s\n", refusal);
         return 1;
     }
-    package_dir(dir, sizeof dir);
+    find_package(dir, sizeof dir);
     const char *fixed[] = {"pyrunc", "-I", "-S", "-B", "-X", "utf8", "-c", program, dir};
-    size_t nfixed = sizeof fixed / sizeof *fixed;
-    char **args = calloc(nfixed + (size_t)argc + 1, sizeof *args);
-    if (!args)
-        fail("pyrunc: out of memory\n");
+    size_t count = sizeof fixed / sizeof *fixed;
+    char **args = calloc(count + (size_t)argc + 1, sizeof *args);
+    if (!args) {
+        fprintf(stderr, "pyrunc: out of memory\n");
+        return 1;
+    }
     memcpy(args, fixed, sizeof fixed);
     for (int i = 1; i < argc; i++)
-        args[nfixed + (size_t)i - 1] = argv[i];
+        args[count + (size_t)i - 1] = argv[i];
     execv(PYTHON_EXECUTABLE, args);
     perror("pyrunc: " PYTHON_EXECUTABLE);
     return 1;

@@ -21,7 +21,8 @@ extern int in_core_phase;
 int install_loader(void);
 
 /* extension.c */
-PyObject *load_extension(const char *name, const char *dir);
+/* An extension module of the standard library; NULL without an exception when it is not one. */
+PyObject *load_extension(const char *name);
 PyObject *load_shim(void);
 /* The directory that holds the installed package (…/site-packages), checked; NULL with an exception set. */
 const char *package_parent(void);

@@ -116,6 +116,12 @@ static PyObject *find_and_load(PyObject *self, PyObject *const *args, Py_ssize_t
             return NULL;
         if (strncmp(name, "pyrunc", 6) == 0 && (name[6] == '.' || name[6] == '\0'))
             return load_named(args[0]);
+        /* Debian links fcntl, select and _struct in, most other builds have them as files like _json. */
+        if (in_core_phase && !strchr(name, '.')) {
+            PyObject *module = load_extension(name);
+            if (module || PyErr_Occurred())
+                return module;
+        }
     }
     return PyObject_Vectorcall(importlib_find_and_load, args, (size_t)nargs, NULL);
 }

@@ -43,13 +43,6 @@ static PyObject *m_init_image(PyObject *self, PyObject *unused)
     return PyMemoryView_FromMemory((char *)(uintptr_t)pyrunc_init_image, (Py_ssize_t)pyrunc_init_size, PyBUF_READ);
 }
 
-static PyObject *m_extension(PyObject *self, PyObject *name)
-{
-    (void)self;
-    const char *text = PyUnicode_AsUTF8(name);
-    return text ? load_extension(text, PYTHON_DYNLOAD) : NULL;
-}
-
 static PyObject *m_package_parent(PyObject *self, PyObject *unused)
 {
     (void)self;
@@ -62,7 +55,6 @@ static PyMethodDef methods[] = {
     {"complete", m_complete, METH_NOARGS, "Complete the interpreter after its core phase."},
     {"in_core", m_in_core, METH_NOARGS, "Whether the interpreter is in its core phase."},
     {"init_image", m_init_image, METH_NOARGS, "The container-side program, read-only."},
-    {"extension", m_extension, METH_O, "Load an extension module of the standard library."},
     {"package_parent", m_package_parent, METH_NOARGS, "The checked directory that holds the installed package."},
     {NULL, NULL, 0, NULL},
 };

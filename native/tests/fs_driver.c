@@ -1,11 +1,17 @@
-/* Runs ops of init on a real mount table, for integration/test_native_mounts.py.
+/* Runs ops of init on a real mount table, for integration/test_native_*.py.
  *
- * Usage: fs_driver [-u] [-N] < script.  Everything happens in a child with mount, pid, uts and ipc namespaces
- * of its own (-u: and a user namespace, -N: but the caller's network namespace); nothing reaches the host.
- * Lines of the script, fields separated by tabs: op NAME policy "n0 n1 .." s0 s1 ..     run a handler; list
- * items are separated by the byte 0x1f try NAME ..                            the same, and go on when it
- * fails COMMAND argument ..                    look at something, or prepare something (see commands[]) Each
- * line is answered by one line, "ok", "fail errno call arg item detail", or what was asked for.
+ * Usage: fs_driver [-u] [-N] [-S] < script.  Everything happens in a child with mount, pid, uts, ipc and
+ * network namespaces of its own; nothing reaches the host.
+ *   -u  a user namespace, too
+ *   -N  the caller's network namespace
+ *   -S  mounts keep their propagation: for a caller that has a mount namespace of its own
+ *
+ * Lines of the script, fields separated by tabs:
+ *   op   NAME  policy  "n0 n1 .."  s0  s1 ..   run a handler; 0x1f separates the items of a list
+ *   try  NAME  ..                              the same, and go on when it fails
+ *   COMMAND  argument ..                       look at something, or prepare something: see commands[]
+ *
+ * Each is answered by one line: "ok", "fail errno call arg item detail", or what was asked for.
  */
 #include "../init/fsapi.h"
 
@@ -27,7 +33,7 @@ static struct init in;
 static struct plan_header header;
 static struct plan_step steps[2];
 static char strings[65536];
-static int console_end, parent, next_op;
+static int console_end, parent, next_op, keep_shared;
 static FILE *out;
 
 static const struct {
@@ -396,7 +402,7 @@ static void set_up(int user, int net)
         write_file("/proc/self/gid_map", "0 0 1");
     }
     if (unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | (net ? CLONE_NEWNET : 0)) < 0 ||
-        mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL) < 0) {
+        (keep_shared ? 0 : mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL)) < 0) {
         perror("unshare");
         _exit(77);
     }
@@ -410,6 +416,7 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         user |= strcmp(argv[i], "-u") == 0;
         net &= strcmp(argv[i], "-N") != 0;
+        keep_shared |= strcmp(argv[i], "-S") == 0;
     }
     size_t len = fread(script, 1, sizeof(script) - 1, stdin);
     if (len == 0)

@@ -58,9 +58,9 @@ MANAGERS = ("cgroupfs", "disabled")
 def path_for(config_path: str, id: str, facts: HostFacts, manager: str) -> str:
     """The container's cgroup, absolute inside the hierarchy; "" when it gets none.
 
-    An absolute ``linux.cgroupsPath`` counts from the top of what the mount shows; a relative one, and without one the
-    container's id, from the parent of our own cgroup: ours has processes, so it could not offer controllers (cgroups(7),
-    "no internal processes"), and runc has it so on v2.  Raises ConfigError for a path that climbs out.
+    An absolute ``linux.cgroupsPath`` counts from the top of what the mount shows.  A relative one, and without one the
+    container's id, counts from the parent of our own cgroup, as runc has it on v2: ours has processes, so it cannot
+    offer controllers (cgroups(7), "no internal processes").  Raises ConfigError for a path that climbs out.
     """
     if manager == "disabled" or not facts.cgroup2_mount:
         return ""

@@ -8,9 +8,12 @@ meets one ends it.  What remains at the end is decided by the default: deny, unl
 
 from __future__ import annotations
 
+import posix
 from _struct import Struct
+from errno import E2BIG, EACCES, EFAULT, ENOENT, EPERM
 
-from pyrunc.errors import ConfigError, Problem, show
+from pyrunc import runtime
+from pyrunc.errors import ConfigError, Problem, SysError, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +47,9 @@ DEFAULTS: tuple[Rule, ...] = (
 _LDX_W, _MOV_K, _MOV_X, _AND_K, _RSH_K = 0x61, 0xB7, 0xBF, 0x57, 0x77
 _JA, _JNE32_K, _JSET_K, _EXIT = 0x05, 0x56, 0x45, 0x95
 _R0, _CTX, _TYPE, _ACCESS = 0, 1, 2, 3
+
+_ALLOW_MULTI, _REPLACE = 2, 4  # linux/bpf.h: BPF_F_*
+_MAX_PROGRAMS = 64  # BPF_CGROUP_MAX_PROGS
 
 
 def _insn(op: int, dst: int = 0, src: int = 0, off: int = 0, imm: int = 0) -> int:
@@ -113,3 +119,68 @@ def program(rules: list[dict[str, Any]] | None, ptr: str = "/linux/resources/dev
         out += body
     out += [verdict[default], leave]
     return Struct(f"<{len(out)}Q").pack(*out)
+
+
+def attach(
+    cgroup_fd: int,
+    rules: list[dict[str, Any]] | None,
+    ptr: str = "/linux/resources/devices",
+    *,
+    replace: bool = False,
+    lenient: bool = False,
+) -> None:
+    """Put the program of these rules in force for a cgroup, given by a descriptor of its directory.
+
+    ``replace`` takes the place of the programs that are attached already (an update of the rules); else they stay in
+    force beside it, and those of the cgroups above in any case.  ``lenient``: being refused is no error; a user without
+    CAP_BPF cannot attach a program, and cannot make device nodes either.  Raises SysError, ConfigError.
+    """
+    ffi, lib = runtime.shim()
+    if allows_everything(rules, ptr):
+        if replace:
+            _detach(lib, cgroup_fd, _attached(ffi, lib, cgroup_fd, ptr), ptr)
+        return
+    code = program(rules, ptr)
+    log = ffi.new("char[]", 4096)
+    new = lib.pr_bpf_prog_load_device(code, len(code) // 8, log, 4096)
+    if new < 0:
+        if lenient and new in (-EPERM, -EACCES):
+            return
+        hint = f"too many rules ({len(rules or ())})" if new in (-E2BIG, -EFAULT) else ""
+        words = " ".join(ffi.string(log).decode("ascii", "replace").split())[-200:]
+        raise SysError(ptr, "bpf(PROG_LOAD)", -new, detail=words, hint=hint)
+    try:
+        old = _attached(ffi, lib, cgroup_fd, ptr) if replace else []
+        flags, replaced = (_ALLOW_MULTI | _REPLACE, old[0]) if len(old) == 1 else (_ALLOW_MULTI, -1)
+        result = lib.pr_bpf_prog_attach(cgroup_fd, new, flags, replaced)
+        if result >= 0 and replaced < 0:
+            _detach(lib, cgroup_fd, old, ptr)  # after the new one, so that there is never less than one in force
+        else:
+            for fd in old:
+                posix.close(fd)
+        if result < 0 and not (lenient and result in (-EPERM, -EACCES)):
+            raise SysError(ptr, "bpf(PROG_ATTACH)", -result)
+    finally:
+        posix.close(new)
+
+
+def _attached(ffi: Any, lib: Any, cgroup_fd: int, ptr: str) -> list[int]:
+    """Descriptors of the device programs of this very cgroup.  Raises SysError."""
+    ids = ffi.new("uint32_t[]", _MAX_PROGRAMS)
+    count = lib.pr_bpf_prog_query(cgroup_fd, ids, _MAX_PROGRAMS)
+    if count < 0:
+        raise SysError(ptr, "bpf(PROG_QUERY)", -count)
+    fds = [lib.pr_bpf_prog_get_fd_by_id(ids[index]) for index in range(count)]
+    return [fd for fd in fds if fd >= 0]
+
+
+def _detach(lib: Any, cgroup_fd: int, programs: list[int], ptr: str) -> None:
+    """Detach programs and close their descriptors.  Raises SysError."""
+    failed = 0
+    for fd in programs:
+        result = lib.pr_bpf_prog_detach(cgroup_fd, fd)
+        posix.close(fd)
+        if result < 0 and result != -ENOENT:
+            failed = -result
+    if failed:
+        raise SysError(ptr, "bpf(PROG_DETACH)", failed)

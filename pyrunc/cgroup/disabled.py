@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyrunc.errors import ConfigError, Problem
+from pyrunc.errors import ConfigError, Problem, PyruncError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +33,12 @@ class Disabled:
 
     def kill(self, path: str, signal: int) -> None:
         return None
+
+    def freeze(self, path: str) -> None:
+        raise PyruncError("the container has no cgroup that could be frozen (--cgroup-manager disabled)")
+
+    def thaw(self, path: str) -> None:
+        raise PyruncError("the container has no cgroup that could be thawed (--cgroup-manager disabled)")
 
     def frozen(self, path: str) -> bool:
         return False

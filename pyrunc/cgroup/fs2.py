@@ -1,18 +1,19 @@
 """The cgroupfs driver: mkdir, write, rmdir in the unified hierarchy.
 
-Limits whose controller is not there are errors that name the controller: on a hybrid host most controllers are bound to v1
-hierarchies, and a limit that is silently absent is worse than a container that does not start.
+Limits whose controller is not there are errors that name the controller: on a hybrid host most controllers are bound to
+v1 hierarchies, and a limit that is silently absent is worse than a container that does not start.
 """
 
 from __future__ import annotations
 
 import posix
 import time
-from errno import EBUSY, EINVAL, ENOENT, ENOTEMPTY, EOPNOTSUPP, EPERM
+from errno import EBUSY, EINVAL, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP, ESRCH
 from posix import O_CLOEXEC, O_DIRECTORY, O_PATH
 
 from pyrunc import fs
-from pyrunc.errors import ConfigError, Problem, PyruncError, SysError, show
+from pyrunc.cgroup import tree
+from pyrunc.errors import PyruncError, SysError, errno_text, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,101 +24,150 @@ if TYPE_CHECKING:
 
 REMOVE_TIMEOUT = 10.0  # seconds
 FREEZE_TIMEOUT = 5.0
-THREADED = frozenset(("cpu", "cpuset", "perf_event", "pids"))  # what a threaded cgroup can have (cgroups(7))
+KILL_TIMEOUT = 5.0
+WALK_TIMEOUT = 10.0
+PAUSE_FIRST, PAUSE_MOST = 0.0002, 0.05
+ATTEMPTS = 8
 SIGKILL = 9
+THREADED = frozenset(("cpu", "cpuset", "perf_event", "pids"))  # what a threaded cgroup can have (cgroups(7))
+# The controllers that files are named after.  A unified key of another prefix may belong to a kernel newer than this
+# list: it is written, and the kernel answers (runtime-spec: unknown keys too).
+_KNOWN = frozenset(("cpu", "cpuset", "io", "memory", "pids", "hugetlb", "rdma", "misc", "dmem"))
 
 
 class Fs2:
-    """cgroup v2 through its file system.  Paths are inside the hierarchy."""
+    """cgroup v2 through its file system.  Paths are inside the hierarchy.
 
-    __slots__ = ("facts",)
+    ``made`` lists the cgroups that this object's `create` made, outermost first.
+    """
+
+    __slots__ = ("facts", "made")
 
     def __init__(self, facts: HostFacts) -> None:
         self.facts = facts
+        self.made: list[str] = []
 
     def dir(self, path: str) -> str:
         """The directory of a cgroup."""
         return self.facts.cgroup_dir(path)
+
+    def above(self, path: str) -> str:
+        """The parent; the top of the hierarchy (as the mount shows it) for what is directly below it."""
+        return path.rpartition("/")[0] or "/"
+
+    def top(self) -> str:
+        """The outermost cgroup that the mount shows."""
+        return self.facts.cgroup2_root or "/"
 
     # -- make --------------------------------------------------------------------------------------------------
 
     def missing(self, path: str) -> list[str]:
         """The cgroups on the way to ``path``, and itself, that do not exist; outermost first."""
         out: list[str] = []
-        while path and path != "/" and not fs.exists(self.dir(path)):
+        while path != "/" and not fs.exists(self.dir(path)):
             out.append(path)
-            path = path.rpartition("/")[0]
+            path = self.above(path)
         return out[::-1]
 
     def create(self, path: str, resources: dict[str, Any], ptr: str = "/linux/resources") -> int:
         """Make the cgroup and its ancestors and enable controllers; returns an O_PATH descriptor of its directory.
 
-        Nothing is made when a limit's controller is not available.  Raises ConfigError, SysError, PyruncError (the cgroup
-        is in use).
+        Nothing is made when a limit's controller is not available, and nothing of ours is left when this fails.
+        Raises ConfigError, SysError, PyruncError (a controller is missing, the cgroup is in use or frozen).
         """
-        limits = any(resources.get(key) for key in resources if key != "devices")
-        if limits:
-            self.check_available(path, resources, ptr)
-        ancestors = path.strip("/").split("/")
-        above = "/"
-        for name in ancestors:
-            self.enable_all(above)
-            below = f"{above.rstrip('/')}/{name}"
-            last = below == path
-            try:
-                posix.mkdir(self.dir(below), 0o755)
-            except FileExistsError:
-                if last:
-                    self.check_unused(path)
-            except OSError as error:
-                raise SysError("/linux/cgroupsPath", "mkdir", error.errno or 0, value=below) from error
-            above = below
-        if limits and len(ancestors) > 1:
-            self.make_threaded(path, resources, ptr)
-        return posix.open(self.dir(path), O_PATH | O_DIRECTORY | O_CLOEXEC)
-
-    def check_available(self, path: str, resources: dict[str, Any], ptr: str) -> None:
-        """Raises ConfigError when a controller that the limits need is not offered where the cgroup will be."""
-        from pyrunc.cgroup import resources as convert
-
-        writes = [w for w in convert.convert(resources, ptr) if w.controller and not w.flags & convert.OPTIONAL]
-        if not writes:
-            return
-        parent = path
-        while parent not in ("", "/"):
-            parent = parent.rpartition("/")[0]
-            if fs.exists(self.dir(parent or "/")):
-                break
-        offered = self.words(parent or "/", "cgroup.controllers")
-        problems = []
-        for write in writes:
-            if write.controller not in offered and write.controller in _KNOWN:
-                found = f"{show(write.value_of)}, but cgroup {parent or '/'} offers only: {' '.join(offered) or 'none'}"
-                problems.append(
-                    Problem(write.pointer, f"the {write.controller} controller to be available for it", found)
-                )
-        if problems:
-            raise ConfigError(problems)
-
-    def enable_all(self, path: str) -> None:
-        """Offer every controller of a cgroup to its children, so that limits and statistics work in them.
-
-        Best effort: a cgroup with processes of its own cannot (EBUSY), and a controller that a limit needs has been
-        checked for.  What does not work together is tried one by one.
-        """
-        offered, enabled = self.words(path, "cgroup.controllers"), self.words(path, "cgroup.subtree_control")
-        wanted = [name for name in offered if name not in enabled]
-        if not wanted:
-            return
-        control = self.dir(path) + "/cgroup.subtree_control"
+        needed = self.needed(resources, ptr)
+        if needed:
+            self.check_available(path, needed)
+        made: list[str] = []
         try:
-            fs.write_file(control, " ".join("+" + name for name in wanted).encode())
-        except OSError:
-            for name in wanted:
-                fs.ignore(fs.write_file, control, b"+" + name.encode())
+            fresh = self.make(path, made)
+            nested = self.above(path) != self.top()
+            if not fresh or nested:  # directly below the top, a new one is empty, and nothing above it can be frozen
+                self.check_usable(path)
+            if nested:
+                self.make_threaded(path, needed)
+            self.enable(path, needed)
+            fd = posix.open(self.dir(path), O_PATH | O_DIRECTORY | O_CLOEXEC)
+        except OSError as error:
+            self.unmake(made)
+            raise SysError("/linux/cgroupsPath", "", error.errno or 0, value=path) from error
+        except BaseException:
+            self.unmake(made)
+            raise
+        self.made = made
+        return fd
 
-    def check_unused(self, path: str) -> None:
-        """An existing cgroup may be used when nobody else uses it.  Raises PyruncError."""
+    def needed(self, resources: dict[str, Any], ptr: str) -> dict[str, Write]:
+        """The controllers that limits need, each with the first limit that does.  Raises ConfigError."""
+        if not any(resources[key] for key in resources if key != "devices"):
+            return {}
+        from pyrunc.cgroup import resources as conversion
+
+        out: dict[str, Write] = {}
+        for write in conversion.convert(resources, ptr):
+            if not write.flags & conversion.OPTIONAL and write.controller in _KNOWN:
+                out.setdefault(write.controller, write)
+        return out
+
+    def check_available(self, path: str, needed: dict[str, Write]) -> None:
+        """Raises PyruncError when the nearest cgroup above that exists does not offer a controller."""
+        parent = self.above(path)
+        while parent != "/" and not fs.exists(self.dir(parent)):
+            parent = self.above(parent)
+        offered = self.words(parent, "cgroup.controllers")
+        lacking = [write for name, write in needed.items() if name not in offered]
+        if lacking:
+            raise self.unavailable(lacking, parent, offered, "")
+
+    def unavailable(self, lacking: list[Write], where: str, offered: list[str], why: str) -> PyruncError:
+        """The error for limits without a controller."""
+        texts = [
+            f"{write.pointer} {show(str(write.value))}: the {write.controller} controller is not available"
+            f" in cgroup {where} (available: {' '.join(offered) or 'none'})"
+            for write in lacking
+        ]
+        if not why and self.facts.hybrid:
+            why = "this host has controllers bound to cgroup v1; boot it with cgroup_no_v1=all"
+        return PyruncError("; ".join([*texts, why] if why else texts))
+
+    def make(self, path: str, made: list[str]) -> bool:
+        """mkdir with ancestors; what was made is appended to ``made``.  False when the cgroup was there.
+
+        Another container's delete may take an ancestor away between two calls, hence the attempts.  Raises SysError.
+        """
+        for _ in range(ATTEMPTS):
+            try:
+                if self.mkdir(path):
+                    made.append(path)
+                    return True
+                return False
+            except FileNotFoundError:
+                pass
+            try:
+                made += [above for above in self.missing(self.above(path)) if self.mkdir(above)]
+            except FileNotFoundError:
+                pass
+        raise PyruncError(f"/linux/cgroupsPath {show(path)}: the cgroups above are removed again and again")
+
+    def mkdir(self, path: str) -> bool:
+        """One cgroup; False when it is there.  Raises FileNotFoundError without a parent, SysError."""
+        try:
+            posix.mkdir(self.dir(path), 0o755)
+            return True
+        except FileExistsError:
+            return False
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise SysError("/linux/cgroupsPath", "mkdir", error.errno or 0, value=path) from error
+
+    def unmake(self, made: list[str]) -> None:
+        """Remove what a failing create made."""
+        for path in reversed(made):
+            fs.ignore(posix.rmdir, self.dir(path))
+
+    def check_usable(self, path: str) -> None:
+        """The cgroup must be empty, it and all above it not frozen.  Raises PyruncError."""
         events = self.pairs(path, "cgroup.events")
         if events.get("populated"):
             pids = self.pids(path)
@@ -125,83 +175,127 @@ class Fs2:
                 f'/linux/cgroupsPath "{path}": the cgroup is in use by process {pids[0] if pids else "?"};'
                 " two containers cannot share one"
             )
-        if self.frozen(path):
+        if events.get("frozen"):
             raise PyruncError(f'/linux/cgroupsPath "{path}": the cgroup is frozen, nothing started in it would run')
 
-    def make_threaded(self, path: str, resources: dict[str, Any], ptr: str) -> None:
+    def make_threaded(self, path: str, needed: dict[str, Write]) -> None:
         """Below a threaded cgroup a new one is "domain invalid" and takes no process until it is threaded, too."""
-        if self.words(path, "cgroup.type") != ["domain", "invalid"]:
+        kind = " ".join(self.words(path, "cgroup.type"))
+        if kind in ("domain", ""):
             return
-        from pyrunc.cgroup import resources as convert
+        domain = [write for name, write in needed.items() if name not in THREADED]
+        if domain:
+            raise self.unavailable(domain, path, sorted(THREADED), f'the cgroup is "{kind}" (cgroup.type)')
+        if kind == "domain invalid":
+            fs.write_file(self.dir(path) + "/cgroup.type", b"threaded")
 
-        needed = {w.controller for w in convert.convert(resources, ptr) if w.controller}
-        if needed - THREADED:
-            found = f"limits of {', '.join(sorted(needed - THREADED))}"
-            raise ConfigError([Problem("/linux/cgroupsPath", "no limit that a threaded cgroup cannot have", found)])
-        fs.write_file(self.dir(path) + "/cgroup.type", b"threaded")
+    def enable(self, path: str, needed: dict[str, Write]) -> None:
+        """Offer every controller to each cgroup on the way, so that limits and statistics work in the container's.
+
+        Best effort (a cgroup with processes of its own cannot: EBUSY); an error only for what a limit needs.
+        """
+        wanted = self.words(self.top(), "cgroup.controllers")
+        if wanted == self.words(path, "cgroup.controllers"):
+            return
+        chain: list[str] = []
+        parent = path
+        while parent not in (self.top(), "/"):
+            parent = self.above(parent)
+            chain.append(parent)
+        why = ""
+        for parent in reversed(chain):
+            why = self.enable_all(parent) or why
+        offered = self.words(path, "cgroup.controllers")
+        lacking = [write for name, write in needed.items() if name not in offered]
+        if lacking:
+            raise self.unavailable(lacking, path, offered, why)
+
+    def enable_all(self, path: str) -> str:
+        """Offer all of a cgroup's controllers to its children; returns why one could not be, "" for success."""
+        enabled = self.words(path, "cgroup.subtree_control")
+        wanted = [name for name in self.words(path, "cgroup.controllers") if name not in enabled]
+        if not wanted:
+            return ""
+        control = self.dir(path) + "/cgroup.subtree_control"
+        try:
+            fs.write_file(control, " ".join("+" + name for name in wanted).encode())
+            return ""
+        except OSError:
+            pass  # one that cannot be enabled keeps all of one write from being: one by one
+        why = ""
+        for name in wanted:
+            try:
+                fs.write_file(control, b"+" + name.encode())
+            except OSError as error:
+                why = f"enabling {name} in cgroup.subtree_control of {path}: {errno_text(error.errno or 0)}"
+                if error.errno == EBUSY:
+                    why += "; a cgroup with processes of its own cannot offer controllers"
+        return why
 
     # -- limits ------------------------------------------------------------------------------------------------
 
     def apply(self, path: str, resources: dict[str, Any], ptr: str = "/linux/resources") -> None:
         """Write every limit.  Raises SysError naming field, value and file, ConfigError."""
-        from pyrunc.cgroup import resources as convert
+        if not any(resources[key] for key in resources if key != "devices"):
+            return
+        from pyrunc.cgroup import resources as conversion
 
         directory = self.dir(path)
-        for write in convert.convert(resources, ptr):
-            file, _, other = write.file.partition("|")
-            text, _, other_text = write.text.partition("|")
-            if other and not fs.exists(f"{directory}/{file}"):
-                file, text = other, other_text
+        later: list[Write] = []
+        for write in conversion.convert(resources, ptr):
             try:
-                fs.write_file(f"{directory}/{file}", text.encode("utf-8", "surrogateescape"))
+                self.write(directory, write)
             except OSError as error:
-                if error.errno == ENOENT and write.flags & convert.OPTIONAL:
+                if error.errno == ENOENT and write.flags & conversion.OPTIONAL:
                     continue
-                raise self.explain(path, write, file, text, error.errno or 0) from error
+                if error.errno == EINVAL and write.flags & conversion.LATER:
+                    later.append(write)
+                    continue
+                raise self.explain(path, write, error.errno or 0) from error
+        for write in later:
+            try:
+                self.write(directory, write)
+            except OSError as error:
+                raise self.explain(path, write, error.errno or 0) from error
 
-    def explain(self, path: str, write: Write, file: str, text: str, number: int) -> SysError:
+    def write(self, directory: str, write: Write) -> None:
+        """One limit.  Raises OSError."""
+        try:
+            data = write.text.encode("utf-8", "surrogateescape") or b"\n"  # a write(2) of nothing would not arrive
+            fs.write_file(f"{directory}/{write.file}", data)
+        except FileNotFoundError:
+            if write.other is None:
+                raise
+            file, text = write.other
+            fs.write_file(f"{directory}/{file}", text.encode())
+
+    def explain(self, path: str, write: Write, number: int) -> PyruncError:
         """The error of a failed write, with what can be known about its cause."""
         detail = ""
         if number == ENOENT:
-            controllers = " ".join(self.words(path, "cgroup.controllers")) or "none"
-            detail = f"the {write.controller} controller of cgroup {path} has no such file (controllers: {controllers})"
-        elif number in (EPERM, EOPNOTSUPP, EINVAL):
-            detail = f"the kernel does not take {show(text)}"
-        return SysError(write.pointer, "write", number, value=str(write.value_of), context=file, detail=detail)
+            offered = self.words(path, "cgroup.controllers")
+            if write.controller in _KNOWN and write.controller not in offered:
+                return self.unavailable([write], path, offered, "")
+            detail = f"cgroup {path} has no file of this name"
+        elif number == EINVAL:
+            detail = f"the kernel does not take {show(write.text)}"
+        return SysError(write.pointer, "write", number, value=str(write.value), context=write.file, detail=detail)
 
     def devices(
-        self, cgroup_fd: int, rules: list[dict[str, Any]] | None, ptr: str = "/linux/resources/devices"
+        self,
+        cgroup_fd: int,
+        rules: list[dict[str, Any]] | None,
+        ptr: str = "/linux/resources/devices",
+        *,
+        replace: bool = False,
     ) -> None:
         """Attach the device program; without one every device would be open to the container's root.
 
-        As a user without CAP_BPF there is no way to attach one, and none is needed: such a user cannot make device nodes.
-        Raises SysError.
+        With ``replace`` it takes the place of those that are there (`devices.attach`).  Raises SysError, ConfigError.
         """
-        from pyrunc import runtime
         from pyrunc.cgroup import devices
 
-        if devices.allows_everything(rules):
-            return
-        ffi, lib = runtime.shim()
-        code = devices.program(rules)
-        log = ffi.new("char[4096]")
-        program = lib.pr_bpf_prog_load_device(code, len(code) // 8, log, 4096)
-        if program < 0:
-            if -program == EPERM and self.facts.euid != 0:
-                return
-            raise SysError(ptr, "bpf(PROG_LOAD)", -program, detail=ffi.string(log).decode("ascii", "replace")[-200:])
-        try:
-            flags = 2  # BPF_F_ALLOW_MULTI: the programs of the cgroups above stay in force
-            # The descriptor that create() returns is O_PATH, which bpf(2) does not take.
-            target = posix.open(f"/proc/self/fd/{cgroup_fd}", posix.O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-            try:
-                attached = lib.pr_bpf_prog_attach(target, program, flags, -1)
-            finally:
-                posix.close(target)
-            if attached < 0 and not (-attached == EPERM and self.facts.euid != 0):
-                raise SysError(ptr, "bpf(PROG_ATTACH)", -attached)
-        finally:
-            posix.close(program)
+        devices.attach(cgroup_fd, rules, ptr, replace=replace, lenient=self.facts.euid != 0)
 
     # -- watch -------------------------------------------------------------------------------------------------
 
@@ -217,118 +311,176 @@ class Fs2:
         words = self.words(path, file)
         return {key: int(value) for key, value in zip(words[::2], words[1::2], strict=False) if value.isdigit()}
 
-    def children(self, path: str) -> list[str]:
-        """The cgroups directly below."""
-        try:
-            with posix.scandir(self.dir(path)) as found:
-                return [f"{path}/{entry.name}" for entry in found if entry.is_dir(follow_symlinks=False)]
-        except OSError:
-            return []
-
     def pids(self, path: str) -> list[int]:
-        """The processes of a cgroup and of all below."""
-        out = [int(word) for word in self.words(path, "cgroup.procs") if word.isdigit()]
-        for child in self.children(path):
-            out += self.pids(child)
-        return out
+        """The processes of a cgroup and of all below; [] when there is no such cgroup.  Raises SysError."""
+        out: list[int] = []
+        try:
+            tree.walk(self.dir(path), lambda fd: out.extend(tree.processes(fd)), None, time.monotonic() + WALK_TIMEOUT)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise SysError(path, "read", error.errno or 0, context="cgroup.procs") from error
+        return list(dict.fromkeys(out))  # a process that moves during the walk is seen twice
 
     def oom_kills(self, path: str) -> int:
-        """How often the OOM killer struck in the cgroup; 0 where memory is not controlled."""
+        """How often the OOM killer struck in the cgroup or below; 0 where memory is not controlled."""
         return self.pairs(path, "memory.events").get("oom_kill", 0)
 
     def frozen(self, path: str) -> bool:
-        """Whether the cgroup or one above it is frozen."""
+        """Whether the cgroup or one above it is frozen, and all its processes stand."""
         return self.pairs(path, "cgroup.events").get("frozen", 0) == 1
 
-    def freeze(self, path: str, on: bool = True) -> None:
-        """Freeze or thaw, and wait until it is so.  Raises SysError, PyruncError after FREEZE_TIMEOUT seconds."""
+    def freeze(self, path: str) -> None:
+        """Freeze, and wait until every process stands.  Raises SysError, PyruncError after FREEZE_TIMEOUT seconds.
+
+        A process that the kernel cannot stop (state D) must not leave the others half-frozen: then all is thawed.
+        """
+        self.set_freeze(path, b"1", "freeze")
+        if not self.wait_event(path, "frozen", 1, FREEZE_TIMEOUT):
+            fs.ignore(self.write_freeze, path, b"0")
+            raise PyruncError(f"cgroup {path} did not freeze within {FREEZE_TIMEOUT:g} s{self.survivors(path)}")
+
+    def thaw(self, path: str) -> None:
+        """Thaw, and wait until it is so.  Raises SysError, PyruncError after FREEZE_TIMEOUT seconds."""
+        self.set_freeze(path, b"0", "thaw")
+        if not self.wait_event(path, "frozen", 0, FREEZE_TIMEOUT):
+            raise PyruncError(f"cgroup {path} did not thaw within {FREEZE_TIMEOUT:g} s: a cgroup above it is frozen")
+
+    def set_freeze(self, path: str, value: bytes, verb: str) -> None:
+        """Write cgroup.freeze.  Raises SysError."""
         try:
-            fs.write_file(self.dir(path) + "/cgroup.freeze", b"1" if on else b"0")
+            self.write_freeze(path, value)
         except OSError as error:
-            raise SysError(path, "write", error.errno or 0, context="cgroup.freeze") from error
-        deadline, pause = time.monotonic() + FREEZE_TIMEOUT, 0.001
-        while self.frozen(path) != on:
+            raise SysError(
+                f"cannot {verb} cgroup {path}", "write", error.errno or 0, context="cgroup.freeze"
+            ) from error
+
+    def write_freeze(self, path: str, value: bytes) -> None:
+        """Write cgroup.freeze.  Raises OSError."""
+        fs.write_file(self.dir(path) + "/cgroup.freeze", value)
+
+    def wait_event(self, path: str, key: str, value: int, timeout: float) -> bool:
+        """Wait until cgroup.events says so; False after ``timeout`` seconds.  A cgroup that is gone says 0 to all."""
+        deadline, pause = time.monotonic() + timeout, PAUSE_FIRST
+        while self.pairs(path, "cgroup.events").get(key, 0) != value:
             if time.monotonic() > deadline:
-                raise PyruncError(f"cgroup {path} did not {'freeze' if on else 'thaw'} within {FREEZE_TIMEOUT:g} s")
+                return False
             time.sleep(pause)
-            pause = min(pause * 2, 0.05)
+            pause = min(pause * 2, PAUSE_MOST)
+        return True
 
     # -- end ---------------------------------------------------------------------------------------------------
 
     def kill(self, path: str, signal: int) -> None:
         """Signal every process of the cgroup and below; nothing when there is none, or no cgroup.
 
-        SIGKILL through cgroup.kill (Linux 5.14), which no fork can escape; else process by process, a bounded number
-        of rounds, because a fork may come between reading and killing.
+        SIGKILL through cgroup.kill (Linux 5.14), which no fork can escape; anything else process by process while
+        the cgroup is frozen, so that none forks or ends (and leaves its pid to another) meanwhile.
+        Raises SysError when a process cannot be signalled.
         """
-        directory = self.dir(path)
         if signal == SIGKILL:
             try:
-                fs.write_file(directory + "/cgroup.kill", b"1")
+                fs.write_file(self.dir(path) + "/cgroup.kill", b"1")
                 return
             except OSError as error:
-                if not fs.exists(directory):
-                    return
-                if error.errno != ENOENT:
+                # ENOENT: no cgroup, or an older kernel; EOPNOTSUPP: a threaded cgroup; ENODEV: removed this moment
+                if error.errno not in (ENOENT, ENODEV, EOPNOTSUPP):
                     raise SysError(path, "write", error.errno or 0, context="cgroup.kill") from error
-        for _ in range(10 if signal == SIGKILL else 1):
-            pids = self.pids(path)
-            for pid in pids:
-                fs.ignore(posix.kill, pid, signal)
-            if not pids:
-                break
+        self.kill_each(path, signal)
+
+    def kill_each(self, path: str, signal: int) -> None:
+        """Freeze, signal, thaw; once more as long as unseen processes turn up, because freezing may not be possible."""
+        if not self.pids(path):
+            return
+        was_frozen = self.frozen(path)
+        if not was_frozen:
+            fs.ignore(self.write_freeze, path, b"1")
+            self.wait_event(path, "frozen", 1, 0.5)
+        seen: set[int] = set()
+        failed = 0
+        deadline = time.monotonic() + KILL_TIMEOUT
+        try:
+            while time.monotonic() < deadline:
+                new = [pid for pid in self.pids(path) if pid not in seen]
+                if not new:
+                    break
+                for pid in new:
+                    try:
+                        posix.kill(pid, signal)
+                    except OSError as error:
+                        failed = failed if error.errno == ESRCH else error.errno or 0
+                seen.update(new)
+        finally:
+            if not was_frozen:
+                fs.ignore(self.write_freeze, path, b"0")
+        if failed:
+            raise SysError(path, "kill", failed, context="cgroup")
 
     def remove(self, path: str, timeout: float = REMOVE_TIMEOUT, made: list[str] | None = None) -> None:
         """Remove the cgroup and all below, then those of its ancestors that create made and nobody uses.
 
-        rmdir answers EBUSY until the last process is reaped, so it is repeated with growing pauses for ``timeout`` seconds
-        (containerd's 150 ms are too short under load).  Idempotent.  Raises PyruncError naming a surviving process.
+        ``made`` is what create made (None: only the cgroup itself): a cgroup that was there before stays, empty.
+        rmdir answers EBUSY until the last process has ended, so it is repeated with growing pauses for ``timeout``
+        seconds (containerd's 150 ms are too short under load, crun's loop has no end).  Idempotent.
+        Raises SysError, and PyruncError naming a surviving process.
         """
-        deadline, pause = time.monotonic() + timeout, 0.0005
-        while not self.remove_tree(path):
+        own = made is None or path in made
+        deadline, pause = time.monotonic() + timeout, PAUSE_FIRST
+        while not (self.rmdir(path) if own else self.remove_below(path, deadline)):
+            if own and self.remove_below(path, deadline) and self.rmdir(path):
+                break
             if time.monotonic() > deadline:
-                raise self.survivor(path, timeout)
+                raise PyruncError(f"cgroup {path} is still in use after {timeout:g} s{self.survivors(path)}")
             time.sleep(pause)
-            pause = min(pause * 2, 0.1)
+            pause = min(pause * 2, PAUSE_MOST)
         for ancestor in reversed(made or ()):
-            if ancestor != path and path.startswith(ancestor + "/"):
+            if path.startswith(ancestor + "/"):
                 fs.ignore(posix.rmdir, self.dir(ancestor))
 
-    def remove_tree(self, path: str) -> bool:
-        """One attempt, children first; False when something is still in use.  Raises SysError."""
-        try:
-            posix.rmdir(self.dir(path))
-            return True
-        except FileNotFoundError:
-            return True
-        except OSError as error:
-            if error.errno not in (EBUSY, ENOTEMPTY):
-                raise SysError(path, "rmdir", error.errno or 0, context="cgroup") from error
-        children = self.children(path)
-        return bool(children) and all([self.remove_tree(child) for child in children]) and self.remove_tree_again(path)
-
-    def remove_tree_again(self, path: str) -> bool:
-        """The cgroup itself, once its children are gone."""
+    def rmdir(self, path: str) -> bool:
+        """One attempt; False when it is in use or has others below.  Raises SysError."""
         try:
             posix.rmdir(self.dir(path))
         except FileNotFoundError:
             pass
-        except OSError:
-            return False
+        except OSError as error:
+            if error.errno in (EBUSY, ENOTEMPTY):
+                return False
+            raise SysError(path, "rmdir", error.errno or 0, context="cgroup") from error
         return True
 
-    def survivor(self, path: str, timeout: float) -> PyruncError:
-        """Why a cgroup cannot be removed."""
+    def remove_below(self, path: str, deadline: float) -> bool:
+        """One attempt at all cgroups below; False when one is in use.  Raises SysError."""
+        busy: list[str] = []
+
+        def leave(parent: int, name: str) -> None:
+            try:
+                posix.rmdir(name, dir_fd=parent)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                if error.errno not in (EBUSY, ENOTEMPTY):
+                    raise
+                busy.append(name)
+
+        try:
+            tree.walk(self.dir(path), None, leave, deadline)
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            raise SysError(path, "rmdir", error.errno or 0, context="below the cgroup") from error
+        return not busy
+
+    def survivors(self, path: str) -> str:
+        """Who is still in a cgroup and what the first of them waits for, as the end of a sentence."""
         pids = self.pids(path)
         if not pids:
-            return PyruncError(f"cgroup {path} stays busy after {timeout:g} s, without a process that could be seen")
+            return ", without a process that can be seen"
+        where = "?"
         try:
-            where = fs.read_file(f"/proc/{pids[0]}/wchan", 256).decode("ascii", "replace") or "?"
+            where = fs.read_file(f"/proc/{pids[0]}/wchan", 256).decode("ascii", "replace").strip("0\n") or "?"
+            name = fs.read_file(f"/proc/{pids[0]}/comm", 64).decode("utf-8", "replace").strip()
         except OSError:
-            where = "?"
-        return PyruncError(f"cgroup {path} still holds process {pids[0]} after {timeout:g} s; it waits in {where}")
-
-
-# Prefixes of the controllers' files.  A unified key of another prefix may be a file of a kernel that is newer than this list:
-# it is written, and the kernel answers.
-_KNOWN = frozenset(("cpu", "cpuset", "io", "memory", "pids", "hugetlb", "rdma", "misc", "dmem"))
+            name = "?"
+        more = f" and {len(pids) - 1} more" if len(pids) > 1 else ""
+        return f": process {pids[0]} ({name}), which waits in {where}{more}"

@@ -1,7 +1,7 @@
 """linux.resources -> what to write into which cgroup v2 file: pure, and in the order in which it must happen.
 
 runtime-spec values have cgroup v1's ranges; the formulas are those that runc, crun and systemd agreed on, so that a
-container gets the same share from every runtime.  What v2 does not have was told by the validation (spec/rules_resources).
+container gets the same share from every runtime.  Of what v2 does not have the validation tells (spec/rules_resources).
 """
 
 from __future__ import annotations

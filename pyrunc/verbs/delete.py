@@ -31,12 +31,21 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
     if values.get("force"):
         return forced(context, store, args[0])
     container = store.open(args[0])
+    refuse(container)  # at once, where waiting for the lock cannot change the answer
     container.lock()
+    try:
+        refuse(container)
+        lifecycle.remove(container, context.log)
+    finally:
+        container.unlock()
+    return 0
+
+
+def refuse(container: Container) -> None:
+    """Raise StateError unless it may be deleted without force."""
     status = container.status()
     if status not in ("stopped", "created"):
-        raise StateError(f"cannot delete container {args[0]} that is not stopped: {status}")
-    lifecycle.remove(container, context.log)
-    return 0
+        raise StateError(f"cannot delete container {container.id} that is not stopped: {status}")
 
 
 def forced(context: command.Context, store: state.Store, id: str) -> int:
@@ -46,7 +55,10 @@ def forced(context: command.Context, store: state.Store, id: str) -> int:
         take(container)
     except state.NotFound:
         return 0  # engines send this after every failed create (callers.md, row 9)
-    lifecycle.remove(container, context.log)
+    try:
+        lifecycle.remove(container, context.log)
+    finally:
+        container.unlock()
     return 0
 
 

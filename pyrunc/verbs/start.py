@@ -18,5 +18,8 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
     """Start the container; returns when its program was executed."""
     container = state.Store(state.root_dir(context.root)).open(args[0])
     container.lock()
-    lifecycle.start(container, context.log)
+    try:
+        lifecycle.start(container, context.log)
+    finally:
+        container.unlock()
     return 0

@@ -1,0 +1,78 @@
+/* Where the installed package is: see place.h. */
+#include "place.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MARKER "/pyrunc/_init"
+
+/* Where an installation keeps the package, seen from the directory above bin/. */
+static const char *const layouts[] = {
+    "lib/pyrunc",                                 /* make install */
+    "lib/python" PYTHON_VERSION "/site-packages", /* a virtual environment, pip --user */
+    "lib64/python" PYTHON_VERSION "/site-packages",
+    "lib/python" PYTHON_VERSION "/dist-packages", /* Debian's pip outside one */
+    "lib/python3/dist-packages",                  /* a Debian package */
+};
+
+/* The directory above the executable's, with its slash: the length, or 0. */
+static size_t prefix_of_self(char *buf, size_t size)
+{
+    ssize_t len = readlink("/proc/self/exe", buf, size - 1);
+    buf[len > 0 ? len : 0] = '\0';
+    for (int level = 0; level < 2; level++) {
+        char *slash = strrchr(buf, '/');
+        if (!slash)
+            return 0;
+        *slash = '\0';
+    }
+    size_t end = strlen(buf);
+    buf[end] = '/';
+    buf[end + 1] = '\0';
+    return end + 1;
+}
+
+size_t place_find(char *dir, size_t size)
+{
+    struct stat st;
+    size_t prefix = prefix_of_self(dir, size - 1);
+    for (size_t i = 0; prefix && i < sizeof layouts / sizeof *layouts; i++) {
+        int n = snprintf(dir + prefix, size - prefix, "%s" MARKER, layouts[i]);
+        if (n < 0 || (size_t)n >= size - prefix || stat(dir, &st) < 0)
+            continue;
+        dir[prefix + (size_t)n - strlen(MARKER)] = '\0';
+        return prefix;
+    }
+    dir[prefix] = '\0';
+    return 0;
+}
+
+static int safe(const struct stat *st, uid_t owner)
+{
+    if (st->st_uid != 0 && st->st_uid != owner)
+        return 0;
+    return (st->st_mode & (S_IWGRP | S_IWOTH)) == 0 || (S_ISDIR(st->st_mode) && (st->st_mode & S_ISVTX));
+}
+
+int place_check(char *path, size_t from)
+{
+    struct stat st, self;
+    if (geteuid() != 0)
+        return 0;
+    /* Who owns the executable, or a directory above it, can change what root runs anyway. */
+    uid_t owner = stat("/proc/self/exe", &self) == 0 ? self.st_uid : 0;
+    size_t len = strlen(path);
+    for (size_t end = from + 1; end <= len; end++) {
+        char cut = path[end];
+        if (cut != '/' && cut != '\0')
+            continue;
+        path[end] = '\0';
+        if (stat(path, &st) < 0 || !safe(&st, owner))
+            return -1;
+        path[end] = cut;
+    }
+    return 0;
+}

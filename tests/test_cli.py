@@ -1,0 +1,367 @@
+"""The command line: the leniency that engines need, the argv they were recorded with, errors and exit statuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyrunc import cli, command, errors, launch, state
+from pyrunc.errors import PyruncError, UsageError
+
+FLAGS: tuple[command.Flag, ...] = (
+    ("root", "r", "DIR", "str", ""),
+    ("number", "n", "N", "int", ""),
+    ("force", "f", "", "bool", ""),
+    ("no-subreaper", "", "", "bool", ""),
+    ("env", "e", "VAR", "multi", ""),
+)
+
+
+# -- the parser ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "values", "rest"),
+    [
+        ("", {}, ""),
+        ("id", {}, "id"),
+        ("--root /x id", {"root": "/x"}, "id"),
+        ("--root=/x id", {"root": "/x"}, "id"),
+        ("-root /x id", {"root": "/x"}, "id"),
+        ("-root=/x id", {"root": "/x"}, "id"),
+        ("-r /x id", {"root": "/x"}, "id"),
+        ("-r=/x id", {"root": "/x"}, "id"),
+        ("--root= id", {"root": ""}, "id"),
+        ("--root=a=b", {"root": "a=b"}, ""),
+        ("--root - id", {"root": "-"}, "id"),
+        ("--root --force id", {"root": "--force"}, "id"),
+        ("--root a --root b", {"root": "b"}, ""),
+        ("id --force", {"force": True}, "id"),
+        ("-f id", {"force": True}, "id"),
+        ("--force=true", {"force": True}, ""),
+        ("--force=false", {"force": False}, ""),
+        ("--force --force=0", {"force": False}, ""),
+        ("-force=T", {"force": True}, ""),
+        ("--force true", {"force": True}, "true"),
+        ("-no-subreaper id", {"no-subreaper": True}, "id"),
+        ("-- --force", {}, "--force"),
+        ("a -- -f b", {}, "a -f b"),
+        ("- -f", {"force": True}, "-"),
+        ("-n 12", {"number": 12}, ""),
+        ("-e A=1 --env=B=2", {"env": ["A=1", "B=2"]}, ""),
+    ],
+)
+def test_parse(argv: str, values: dict[str, Any], rest: str) -> None:
+    assert command.parse(argv.split(), FLAGS, False) == (values, rest.split())
+
+
+def test_parse_stops_at_the_first_positional() -> None:
+    assert command.parse(["-f", "id", "-f", "--x"], FLAGS, True) == ({"force": True}, ["id", "-f", "--x"])
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "--bogus", "-x", "-fn", "--root", "-r", "--number", "-n x", "--number=", "-n -1", "-n 1.5", "-n 99999999999",
+        "--force=yes", "--force=", "--=x",
+    ],
+)  # fmt: skip
+def test_parse_refuses(argv: str) -> None:
+    with pytest.raises(UsageError):
+        command.parse(argv.split(), FLAGS, False)
+
+
+def test_every_table_is_sound() -> None:
+    for name in cli.VERBS:
+        module = cli.load_verb(name)
+        flags = [*module.FLAGS, ("help", "h", "", "bool", "x")]
+        names = [flag[0] for flag in flags] + [flag[1] for flag in flags if flag[1]]
+        assert len(names) == len(set(names)), name
+        for long, short, metavar, kind, text in flags:
+            assert re.fullmatch(r"[a-z][a-z-]+", long) and len(short) <= 1 and text
+            assert kind in ("str", "int", "bool", "multi") and bool(metavar) == (kind != "bool")
+        assert module.USAGE.startswith(name) and module.SUMMARY
+        assert 0 <= module.ARGS[0] <= module.ARGS[1]
+
+
+# -- what engines send (callers.md, section 2) ----------------------------------------------------------------------
+
+ID = "0123456789abcdef" * 4
+G = "--root /run/containerd/runc/k8s.io --log LOG --log-format json"
+
+
+class Calls:
+    """Launch, in place of the one that makes containers."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, launch.CreateOptions]] = []
+
+    def create(self, opts: launch.CreateOptions) -> None:
+        self.seen.append(("create", opts))
+
+    def run(self, opts: launch.CreateOptions) -> int:
+        self.seen.append(("run", opts))
+        return 7
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    made = Calls()
+    monkeypatch.setattr(launch, "create", made.create)
+    monkeypatch.setattr(launch, "run", made.run)
+    return made
+
+
+RECORDED = [
+    (f"{G} create --bundle /B --pid-file /B/init.pid {ID}", {"bundle": "/B", "pid_file": "/B/init.pid"}),
+    (
+        f"{G} create --bundle /B --pid-file /B/init.pid --console-socket /T/pty.sock --no-pivot --no-new-keyring {ID}",
+        {"console_socket": "/T/pty.sock", "no_pivot": True, "no_new_keyring": True},
+    ),
+    (
+        f"--log-format=json --log LOG create --bundle /B --pid-file /P --preserve-fds 2 --console-socket /S {ID}",
+        {"preserve_fds": 2, "console_socket": "/S", "root": ""},
+    ),
+    (f"create --bundle /B --pid-file /P {ID}", {"pid_file": "/P"}),
+    (f"--root=/R create --bundle /B --pid-file /P {ID}", {"root": "/R"}),
+    (f"--cgroup-manager disabled create --bundle /B {ID}", {"cgroup_manager": "disabled"}),
+    (f"--rootless=true --debug create -b /B {ID}", {"bundle": "/B"}),
+    (f"--criu /usr/sbin/criu create -bundle /B -pid-file=/P {ID}", {"bundle": "/B", "pid_file": "/P"}),
+    (f"create {ID} --bundle /B --pidfd-socket /S", {"bundle": "/B", "pidfd_socket": "/S"}),
+    (f"create -b /B -f /etc/c.json {ID}", {"config": "/etc/c.json"}),
+    (f"create --config /etc/c.json -b /B {ID}", {"config": "/etc/c.json"}),
+]
+
+
+@pytest.mark.parametrize(("line", "expected"), RECORDED)
+def test_recorded_creates(
+    calls: Calls, tmp_path: Path, capfd: pytest.CaptureFixture[str], line: str, expected: dict[str, Any]
+) -> None:
+    assert cli.main(line.replace("LOG", str(tmp_path / "log")).split()) == 0
+    ((verb, opts),) = calls.seen
+    assert (verb, opts.id) == ("create", ID)
+    for name, value in expected.items():
+        assert getattr(opts, name) == value, name
+    untouched = {"detach": False, "keep": False, "no_subreaper": False, "no_pivot": False, "preserve_fds": 0}
+    for name, value in untouched.items():
+        assert name in expected or getattr(opts, name) == value, name
+    assert capfd.readouterr() == ("", "")
+
+
+def test_run_returns_the_programs_status(calls: Calls) -> None:
+    assert cli.main(["run", "-d", "--keep", "-no-subreaper", "-b", "/B", "c"]) == 7
+    opts = calls.seen[0][1]
+    assert (opts.detach, opts.keep, opts.no_subreaper, opts.bundle) == (True, True, True, "/B")
+
+
+def test_the_bundle_is_the_working_directory(calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["create", "c"]) == 0
+    assert os.path.samefile(calls.seen[0][1].bundle, tmp_path)
+
+
+@pytest.mark.parametrize("option", ["--systemd-cgroup", "--cgroup-manager=systemd", "-systemd-cgroup=true"])
+def test_systemd_is_refused_where_it_matters(
+    calls: Calls, tmp_path: Path, capfd: pytest.CaptureFixture[str], option: str
+) -> None:
+    for verb in ("create", "run"):
+        assert cli.main([option, verb, "c"]) == 1
+        assert "not supported yet" in capfd.readouterr().err
+    assert not calls.seen
+    (tmp_path / "root").mkdir(mode=0o700)
+    for verb in (["delete", "--force", "c"], ["list"]):
+        assert cli.main(["--root", str(tmp_path / "root"), option, *verb]) == 0
+    assert cli.main(["--systemd-cgroup=false", "create", "c"]) == 0
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+WRONG = [
+    (["--bogus", "state", "c"], 'unknown option "--bogus"'),
+    (["nonsense"], 'unknown command "nonsense"'),
+    (["state", "--bogus", "c"], 'state: unknown option "--bogus"'),
+    (["state"], "state: expected 1 argument, got 0"),
+    (["state", "a", "b"], "state: expected 1 argument, got 2"),
+    (["kill"], "kill: expected 1 to 2 arguments, got 0"),
+    (["kill", "c", "9", "x"], "kill: expected 1 to 2 arguments, got 3"),
+    (["list", "x"], "list: expected 0 arguments, got 1"),
+    (["create", "--bundle"], "create: option --bundle needs a value"),
+    (["create", "--preserve-fds", "x", "c"], "create: option"),
+    (["--root"], "option --root needs a value"),
+    (["--log-format", "xml", "state", "c"], '--log-format "xml": expected text or json'),
+    (["--cgroup-manager", "x", "state", "c"], '--cgroup-manager "x": expected'),
+    (["--rootless", "x", "state", "c"], '--rootless "x": expected'),
+    (["list", "-f", "xml"], "--format"),
+    (["kill", "c", "BOGUS"], 'unknown signal "BOGUS"'),
+    (["state", "../x"], "invalid container ID format"),
+    (["--root", "/", "state", "c"], "root directory"),
+    (["help", "nonsense"], "unknown command"),
+    (["spec", "--rootless"], "not supported yet"),
+]
+
+
+@pytest.mark.parametrize(("argv", "words"), WRONG)
+def test_wrong_command_lines(capfd: pytest.CaptureFixture[str], argv: list[str], words: str) -> None:
+    assert cli.main(argv) == 1
+    out, err = capfd.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert err.startswith("pyrunc: ") and words in err
+
+
+@pytest.mark.parametrize(
+    "argv", [["nonsense"], ["state"], ["state", "--bogus"], ["state", "no-such"], ["kill", "no-such", "KILL"]]
+)
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_each_failure_is_one_line_in_the_log_and_the_same_on_stderr(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], argv: list[str], format: str
+) -> None:
+    log = tmp_path / "log"
+    for round in (1, 2):
+        assert cli.main(["--root", str(tmp_path / "r"), "--log", str(log), "--log-format", format, *argv]) == 1
+        err = capfd.readouterr().err
+        lines = log.read_text().splitlines()
+        assert len(lines) == round  # also the second time: engines read the last one
+        if format == "json":
+            entry = json.loads(lines[-1])
+            assert entry["level"] == "error"
+            assert err == f"pyrunc: {entry['msg']}\n"
+        else:
+            match = re.fullmatch(r'time="[^"]+" level=error msg="((?:[^"\\]|\\.)*)"', lines[-1])
+            assert match and err == "pyrunc: " + re.sub(r"\\(.)", r"\1", match[1]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (PyruncError("plain"), 1, "plain"),
+        (UsageError("wrong"), 1, "state: wrong"),
+        (OSError(28, "x", "/a\nb"), 1, "/a\\u000ab: ENOSPC: no space left on device"),
+        (OSError(28, "x", b"/a\xff"), 1, "ENOSPC"),
+        (OSError(28, "x"), 1, "ENOSPC: no space left on device"),
+        (BrokenPipeError(32, "x"), 1, "EPIPE"),
+        (MemoryError(), 1, "out of memory"),
+        (RecursionError(), 1, "nested too deeply"),
+        (KeyboardInterrupt(), 1, "interrupted"),
+        (TypeError("bug\udcff"), 1, "internal error: TypeError: bug\\udcff"),
+        (PyruncError("two\nlines\x1b[1m"), 1, "two\\u000alines\\u001b[1m"),
+    ],
+)
+@pytest.mark.parametrize("debug", [False, True])
+def test_no_exception_gets_out(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    error: BaseException,
+    status: int,
+    words: str,
+    debug: bool,
+) -> None:
+    def broken(*args: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(state.Store, "open", broken)
+    log = tmp_path / "log"
+    assert cli.main([f"--debug={str(debug).lower()}", "--log", str(log), "state", "c"]) == status
+    out, err = capfd.readouterr()
+    first, *frames = err.splitlines()
+    assert out == "" and first.startswith("pyrunc: ") and words in first
+    assert bool(frames) == debug
+    assert log.read_text().count("level=error") == 1
+
+
+def test_exit_code_of_an_error(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    class Other(PyruncError):
+        exit_code = 255
+
+    def broken(*args: Any) -> None:
+        raise Other("x")
+
+    monkeypatch.setattr(state.Store, "open", broken)
+    assert cli.main(["state", "c"]) == 255
+
+
+def test_a_log_that_cannot_be_opened(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--log", "/nowhere/log", "state", "c"]) == 1
+    err = capfd.readouterr().err
+    assert err.startswith('pyrunc: --log "/nowhere/log": open: ENOENT') and err.count("\n") == 1
+
+
+# -- help and version ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("argv", [[], ["help"], ["h"], ["--help"], ["-h"], ["-help"], ["--debug", "-h"]])
+def test_help(capfd: pytest.CaptureFixture[str], argv: list[str]) -> None:
+    assert cli.main(argv) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    for name in (*cli.VERBS, *("--" + flag[0] for flag in cli.GLOBAL_FLAGS)):
+        assert name in out
+
+
+@pytest.mark.parametrize("name", cli.VERBS)
+def test_help_of_a_verb(capfd: pytest.CaptureFixture[str], name: str) -> None:
+    texts = []
+    for argv in ([name, "--help"], [name, "-h"], [name, "x", "--help"], ["help", name]):
+        assert cli.main(argv) == 0
+        out, err = capfd.readouterr()
+        assert err == ""
+        texts.append(out)
+    assert len(set(texts)) == 1
+    for flag in cli.load_verb(name).FLAGS:
+        assert f"--{flag[0]}" in texts[0] and flag[4] in texts[0]
+
+
+@pytest.mark.parametrize("argv", [["--version"], ["-v"], ["-version"], ["--version", "state"]])
+def test_version(capfd: pytest.CaptureFixture[str], argv: list[str]) -> None:
+    pytest.importorskip("pyrunc._shim", reason="the extension is not built")
+    assert cli.main(argv) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert re.fullmatch(r"pyrunc version \d+\.\d+\.\d+\S*", lines[0])
+    assert re.fullmatch(r"commit: \S+", lines[1])
+    assert lines[2] == "spec: 1.3.0"
+    assert re.fullmatch(r"libseccomp: \d+\.\d+\.\d+", lines[3])
+    assert lines[4] == "python: " + sys.version.split()[0]
+
+
+# -- whole processes ------------------------------------------------------------------------------------------------------
+
+
+def process(*argv: str, **rest: Any) -> subprocess.CompletedProcess[bytes]:
+    root = Path(__file__).resolve().parent.parent
+    return subprocess.run([sys.executable, "-m", "pyrunc", *argv], cwd=root, capture_output=True, timeout=60, **rest)
+
+
+def test_a_full_stdout_is_an_error() -> None:
+    root = Path(__file__).resolve().parent.parent
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pyrunc", "--help"], cwd=root, stdout=full, stderr=subprocess.PIPE, timeout=60
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"pyrunc: stdout: write: ENOSPC: no space left on device\n"
+
+
+def test_an_empty_environment_is_enough(tmp_path: Path) -> None:
+    done = process("--root", str(tmp_path), "state", "c", env={})
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"pyrunc: container does not exist\n")
+
+
+def test_arguments_that_are_no_text() -> None:
+    done = process("state", b"\xff\xfe")  # type: ignore[arg-type]
+    assert done.returncode == 1 and done.stdout == b""
+    assert done.stderr.startswith(b"pyrunc: invalid container ID format") and done.stderr.count(b"\n") == 1
+
+
+def test_a_traceback_only_with_debug(tmp_path: Path) -> None:
+    for debug in ([], ["--debug"]):
+        done = process(*debug, "--root", str(tmp_path), "state", "c")
+        assert done.returncode == 1
+        assert (len(done.stderr.splitlines()) > 1) == bool(debug)
+    assert errors.frames(ValueError("x")) == "ValueError: x\n"

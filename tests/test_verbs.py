@@ -1,0 +1,428 @@
+"""The verbs through the command line, on containers that are just a state directory and perhaps a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("pyrunc._shim", reason="the extension is not built")
+
+from pyrunc import cli, lifecycle, state
+from pyrunc.spec import load, validate
+from pyrunc.verbs import delete, spec
+
+class Runtime:
+    """The command line with a state root of its own."""
+
+    def __init__(self, root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        self.root, self.capfd = root, capfd
+        self.store = state.Store(str(root))
+
+    def __call__(self, *argv: str, rc: int = 0) -> tuple[str, str]:
+        """stdout and stderr of one command."""
+        status = cli.main(["--root", str(self.root), "--log", str(self.root) + ".log", *argv])
+        out, err = self.capfd.readouterr()
+        assert status == rc, err
+        if rc == 0:
+            assert err == ""
+        else:
+            assert err.startswith("pyrunc: ") and err.count("\n") == 1
+        return out, err.removeprefix("pyrunc: ").removesuffix("\n")
+
+    def make(self, id: str = "c1", pid: int = 0, **changes: Any) -> state.Container:
+        """What create leaves; ``pid`` is the first process."""
+        container = self.store.reserve(id)
+        config = {"root": {"path": "rootfs"}, "annotations": {"k": "v"}, "process": {}, "hooks": changes.pop("hooks", {})}
+        container.describe_intent(
+            config=config, bundle="/b", cgroup="", cgroup_dir="", cgroup_manager="disabled", late=[]
+        )
+        if pid:
+            container.set_init(pid)
+        container.data |= {"status": "running", "created": "2026-11-23T15:23:58.327213653Z"} | changes
+        container.save()
+        container.unlock()
+        return container
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Runtime:
+    return Runtime(tmp_path / "root", capfd)
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    child = subprocess.Popen(["sleep", "60"])
+    yield child
+    child.kill()
+    child.wait()
+
+
+def gone(root: Path) -> bool:
+    return os.listdir(root) == []
+
+
+# -- state ------------------------------------------------------------------------------------------------------------
+
+
+def test_state(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
+    runtime.make(pid=sleeper.pid)
+    out, _ = runtime("state", "c1")
+    assert out == (
+        '{\n  "ociVersion": "1.3.0",\n  "id": "c1",\n'
+        f'  "pid": {sleeper.pid},\n  "status": "running",\n  "bundle": "/b",\n  "rootfs": "/b/rootfs",\n'
+        '  "created": "2026-11-23T15:23:58.327213653Z",\n  "annotations": {\n    "k": "v"\n  },\n  "owner": ""\n}\n'
+    )
+    sleeper.kill()
+    sleeper.wait()
+    stopped = json.loads(runtime("state", "c1")[0])
+    assert (stopped["status"], stopped["pid"]) == ("stopped", 0)
+
+
+def test_unknown_containers(runtime: Runtime) -> None:
+    for verb in (["state"], ["start"], ["kill"], ["delete"]):
+        assert runtime(*verb, "c", rc=1)[1] == "container does not exist"
+    assert runtime("delete", "--force", "c") == ("", "")
+    assert runtime("delete", "-f", "c") == ("", "")
+    assert runtime("delete", "c", "--force=true") == ("", "")
+    assert not runtime.root.exists()
+
+
+# -- list -------------------------------------------------------------------------------------------------------------
+
+
+def test_list_without_containers(runtime: Runtime) -> None:
+    assert "there is no such directory" in runtime("list", rc=1)[1]  # a typing error in --root
+    runtime.root.mkdir(mode=0o700)
+    header = "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n"
+    assert runtime("list")[0] == header
+    assert runtime("list", "-q")[0] == ""
+    assert runtime("list", "--format", "json")[0] == "[]\n"
+
+
+def test_list(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
+    runtime.make("bb", pid=sleeper.pid)
+    runtime.make("a-very-long-name-of-one", owner=4_000_000)
+    (runtime.root / "stray").write_text("x")
+    (runtime.root / "half-made").mkdir()
+    out, _ = runtime("list")
+    pid, owner = f"{sleeper.pid:<12}", pwd.getpwuid(os.geteuid()).pw_name
+    assert out == (
+        "ID                        PID         STATUS      BUNDLE      CREATED                          OWNER\n"
+        "a-very-long-name-of-one   0           stopped     /b          2026-11-23T15:23:58.327213653Z   #4000000\n"
+        f"bb                        {pid}running     /b          2026-11-23T15:23:58.327213653Z   {owner}\n"
+    )
+    assert runtime("list", "--quiet")[0] == "a-very-long-name-of-one\nbb\n"
+    text, _ = runtime("list", "-f", "json")
+    assert text.count("\n") == 1
+    listed = json.loads(text)
+    assert [entry["id"] for entry in listed] == ["a-very-long-name-of-one", "bb"]
+    shown = json.loads(runtime("state", "bb")[0])
+    assert {**listed[1], "owner": ""} == shown and list(listed[1]) == list(shown)
+
+
+# -- kill -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "number"),
+    [
+        (["c1"], 15), (["c1", "9"], 9), (["c1", "KILL"], 9), (["c1", "SIGUSR1"], 10), (["c1", "usr2"], 12),
+        (["c1", "RTMIN+1"], 35), (["--all", "c1", "9"], 9), (["-a", "c1", "15"], 15),
+    ],
+)  # fmt: skip
+def test_kill(runtime: Runtime, sleeper: subprocess.Popen[bytes], argv: list[str], number: int) -> None:
+    runtime.make(pid=sleeper.pid)
+    assert runtime("kill", *argv) == ("", "")
+    assert sleeper.wait(5) == -number
+
+
+def test_kill_signal_0_asks(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
+    runtime.make(pid=sleeper.pid)
+    runtime("kill", "c1", "0")
+    assert sleeper.poll() is None
+    sleeper.kill()
+    sleeper.wait()
+    assert runtime("kill", "c1", "0", rc=1)[1] == "container not running"
+
+
+def test_kill_of_what_is_not_running(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
+    runtime.make("stopped")
+    runtime.make("reused", pid=sleeper.pid, starttime=1)
+    runtime.make("creating", pid=sleeper.pid, status="creating")
+    for id in ("stopped", "reused", "creating"):
+        assert runtime("kill", id, "KILL", rc=1)[1] == "container not running"
+    assert runtime("kill", "--all", "stopped", "9") == ("", "")  # containerd does so after init's end
+    assert sleeper.poll() is None
+
+
+def test_kill_checks_the_signal_first(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
+    runtime.make(pid=sleeper.pid)
+    for text in ("FOO", "65", "SIG_IGN"):
+        assert runtime("kill", "c1", text, rc=1)[1] == f'unknown signal "{text}"'
+    assert sleeper.poll() is None
+
+
+# -- start ------------------------------------------------------------------------------------------------------------
+
+
+def test_start_in_a_wrong_state(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
+    runtime.make("running", pid=sleeper.pid)
+    runtime.make("stopped")
+    assert runtime("start", "running", rc=1)[1] == "cannot start an already running container"
+    assert runtime("start", "stopped", rc=1)[1] == "cannot start a container that has stopped"
+    assert sleeper.poll() is None
+
+
+def test_start_is_called_with_the_lock(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(container: state.Container, log: object) -> None:
+        with pytest.raises(state.Busy):
+            state.Store(str(runtime.root)).open("c1").lock(0)
+
+    runtime.make()
+    monkeypatch.setattr(lifecycle, "start", start)
+    runtime("start", "c1")
+
+
+# -- delete -----------------------------------------------------------------------------------------------------------
+
+
+def test_delete_of_a_stopped_container(runtime: Runtime) -> None:
+    runtime.make()
+    assert runtime("delete", "c1") == ("", "")
+    assert gone(runtime.root)
+    runtime.make()  # the id is free again
+
+
+def test_delete_of_a_running_container(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
+    container = runtime.make(pid=sleeper.pid)
+    before = container.store.open("c1").data
+    assert runtime("delete", "c1", rc=1)[1] == "cannot delete container c1 that is not stopped: running"
+    assert sleeper.poll() is None and container.store.open("c1").data == before
+    runtime("delete", "--force", "c1")
+    assert gone(runtime.root)
+    assert not os.path.exists(f"/proc/{sleeper.pid}") or sleeper.wait(5) == -9
+
+
+def test_delete_of_a_created_container_kills_it(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
+    container = runtime.make(pid=sleeper.pid, status="created")
+    os.mkfifo(container.fifo("start"))
+    fd = os.open(container.fifo("start"), os.O_RDWR)  # what init does
+    assert json.loads(runtime("state", "c1")[0])["status"] == "created"
+    runtime("delete", "c1")
+    os.close(fd)
+    assert gone(runtime.root) and not state.alive(sleeper.pid, container.data["starttime"])
+
+
+def test_delete_does_not_touch_another_process_with_the_pid(
+    runtime: Runtime, sleeper: subprocess.Popen[bytes]
+) -> None:
+    runtime.make(pid=sleeper.pid, starttime=1)
+    runtime.make("c2", pid=sleeper.pid, bootid="another boot")
+    runtime("delete", "c1")
+    runtime("delete", "-f", "c2")
+    assert sleeper.poll() is None and gone(runtime.root)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"null", b"\0" * 100, b'{"id":"c1"}', None])
+def test_forced_delete_of_a_damaged_container(
+    runtime: Runtime, sleeper: subprocess.Popen[bytes], content: bytes | None
+) -> None:
+    container = runtime.make(pid=sleeper.pid)
+    path = Path(container.dir, "state.json")
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    assert runtime("list", "-q")[0] == ""
+    for verb in ("state", "start", "kill", "delete"):
+        assert "delete --force" in runtime(verb, "c1", rc=1)[1]
+    assert sleeper.poll() is None
+    runtime("delete", "--force", "c1")
+    assert gone(runtime.root)
+    assert not state.alive(sleeper.pid, container.data["starttime"])  # intent.json knew it
+
+
+def test_forced_delete_of_an_empty_directory(runtime: Runtime) -> None:
+    runtime.root.mkdir(mode=0o700)
+    (runtime.root / "c1").mkdir()
+    assert "no state.json" in runtime("delete", "c1", rc=1)[1]
+    runtime("delete", "--force", "c1")
+    assert gone(runtime.root)
+
+
+def test_ten_concurrent_forced_deletes(runtime: Runtime, tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parent.parent
+    for _ in range(3):
+        child = subprocess.Popen(["sleep", "60"])
+        runtime.make(pid=child.pid)
+        command = [sys.executable, "-m", "pyrunc", "--root", str(runtime.root), "delete", "--force", "c1"]
+        deleters = [subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE) for _ in range(10)]
+        outcomes = [(deleter.communicate(timeout=60)[1], deleter.returncode) for deleter in deleters]
+        assert outcomes == [(b"", 0)] * 10
+        assert gone(runtime.root)
+        assert child.wait(5) == -9
+
+
+# A pyrunc that is in the middle of a create: it holds the lock; on SIGTERM it undoes, or not.
+MAKER = """
+import os, signal, sys, time
+from pyrunc import state
+container = state.Store(sys.argv[1]).reserve("c1")
+container.data |= {"bundle": "/b", "cgroup": "", "cgroup_manager": "disabled"}
+container.save()
+def undo(*_):
+    container.destroy()
+    os._exit(1)
+signal.signal(signal.SIGTERM, undo if sys.argv[2] == "polite" else signal.SIG_IGN)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("manner", ["polite", "stubborn"])
+def test_forced_delete_stops_a_create(runtime: Runtime, monkeypatch: pytest.MonkeyPatch, manner: str) -> None:
+    monkeypatch.setattr(delete, "PATIENCE", (0.1, 0.5, 5.0))
+    root = Path(__file__).resolve().parent.parent
+    command = [sys.executable, "-c", MAKER, str(runtime.root), manner]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE) as maker:
+        assert maker.stdout and maker.stdout.readline() == b"ready\n"
+        assert json.loads(runtime("state", "c1")[0])["status"] == "creating"
+        assert runtime("delete", "c1", rc=1)[1] == "cannot delete container c1 that is not stopped: creating"
+        runtime("delete", "--force", "c1")
+        assert maker.wait(5) == (1 if manner == "polite" else -signal.SIGKILL)
+    assert gone(runtime.root)
+
+
+def test_a_create_that_was_killed_is_stopped_and_can_be_deleted(runtime: Runtime) -> None:
+    root = Path(__file__).resolve().parent.parent
+    command = [sys.executable, "-c", MAKER, str(runtime.root), "stubborn"]
+    for force in ([], ["--force"]):
+        with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE) as maker:
+            assert maker.stdout and maker.stdout.readline() == b"ready\n"
+            maker.kill()
+        assert json.loads(runtime("state", "c1")[0])["status"] == "stopped"
+        assert "stopped" in runtime("start", "c1", rc=1)[1]
+        runtime("delete", *force, "c1")
+        assert gone(runtime.root)
+
+
+def test_a_forced_delete_gives_up_on_a_lock_that_nobody_lets_go(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delete, "PATIENCE", (0.1, 0.1, 0.1))
+    container = runtime.make()
+    container.lock()
+    assert "in use by another pyrunc" in runtime("delete", "--force", "c1", rc=1)[1]
+    container.unlock()
+    runtime("delete", "--force", "c1")
+
+
+def test_delete_waits_for_a_verb_that_is_about_to_finish(runtime: Runtime) -> None:
+    container = runtime.make()
+    container.lock()
+    timer = threading.Timer(0.2, container.unlock)
+    timer.start()
+    start = time.monotonic()
+    runtime("delete", "c1")
+    timer.join()
+    assert 0.1 < time.monotonic() - start < 5 and gone(runtime.root)
+
+
+def test_poststop_hooks_run_after_all_else_and_only_warn(runtime: Runtime, tmp_path: Path) -> None:
+    def hook(body: str) -> dict[str, Any]:
+        return {"path": "/bin/sh", "args": ["sh", "-c", body]}
+
+    seen = tmp_path / "seen"
+    listed = [hook("echo sorry >&2; exit 3"), hook(f"cat >{seen}; ls {runtime.root} >>{seen}")]
+    runtime.make(bundle=str(tmp_path), hooks={"poststop": listed})
+    runtime("delete", "c1")
+    first, *rest = seen.read_text().splitlines()
+    shown = json.loads(first.partition("}}")[0] + "}}")
+    assert (shown["status"], shown["pid"], shown["id"]) == ("stopped", 0, "c1")
+    assert "c1" not in rest
+    log = Path(str(runtime.root) + ".log").read_text()
+    assert "level=warning" in log and "/hooks/poststop/0" in log and "sorry" in log and "level=error" not in log
+
+
+# -- spec, features, plan -------------------------------------------------------------------------------------------------
+
+
+def test_spec_is_this_very_file(runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime("spec", "--bundle", str(tmp_path))
+    path = tmp_path / "config.json"
+    golden = Path(__file__).resolve().parent / "golden" / "_spec.json"
+    assert path.read_text() == golden.read_text()
+    monkeypatch.chdir(tmp_path)
+    assert "exists" in runtime("spec", rc=1)[1]
+    path.unlink()
+    path.symlink_to(tmp_path / "elsewhere")
+    assert "exists" in runtime("spec", rc=1)[1]
+    assert not (tmp_path / "elsewhere").exists()
+    path.unlink()
+    runtime("spec")
+    assert path.read_text() == golden.read_text()
+    assert "not supported yet" in runtime("spec", "--rootless", rc=1)[1]
+    assert "ENOENT" in runtime("spec", "-b", "/nowhere", rc=1)[1]
+
+
+def test_spec_is_valid_and_hides_what_it_should(tmp_path: Path, runtime: Runtime) -> None:
+    runtime("spec", "-b", str(tmp_path))
+    config, _ = load.load_config(str(tmp_path / "config.json"))
+    assert validate.check(config) == []
+    assert config == spec.default()
+    # CVE-2015-3630 and its successors: security.md T35
+    assert set(config["linux"]["maskedPaths"]) >= {
+        "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+        "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/firmware",
+        "/sys/devices/virtual/powercap",
+    }  # fmt: skip
+    assert set(config["process"]["capabilities"]) == {"bounding", "effective", "permitted"}
+    assert config["process"]["noNewPrivileges"] is True and config["root"]["readonly"] is True
+
+
+def test_features(runtime: Runtime) -> None:
+    out, _ = runtime("features")
+    shown = json.loads(out)
+    assert out == json.dumps(shown, indent=4) + "\n"
+    assert (shown["ociVersionMin"], shown["ociVersionMax"]) == ("1.0.0", "1.3.0")
+    assert set(shown["hooks"]) == {
+        "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop",
+    }  # fmt: skip
+    assert {"rro", "ro", "rbind", "tmpcopyup", "rprivate", "nosymfollow"} <= set(shown["mountOptions"])
+    assert not {"idmap", "ridmap"} & set(shown["mountOptions"])
+    linux = shown["linux"]
+    assert "user" not in linux["namespaces"] and "time" in linux["namespaces"]
+    assert linux["mountExtensions"]["idmap"]["enabled"] is False
+    assert linux["cgroup"] == {"v1": False, "v2": True, "systemd": False, "systemdUser": False, "rdma": True}
+    assert linux["seccomp"]["enabled"] and set(linux["seccomp"]["supportedFlags"]) <= set(linux["seccomp"]["knownFlags"])
+    assert "org.opencontainers.runc.commit" not in shown["annotations"]
+    assert all(isinstance(value, str) for value in shown["annotations"].values())
+
+
+def test_plan_touches_nothing(runtime: Runtime, tmp_path: Path) -> None:
+    runtime("spec", "-b", str(tmp_path))
+    before = sorted(os.listdir(tmp_path))
+    text, _ = runtime("plan", "-b", str(tmp_path))
+    assert text.endswith("\n") and not text.endswith("\n\n")
+    steps = json.loads(runtime("plan", "--bundle", str(tmp_path), "--json")[0])["steps"]
+    assert [step["step"] for step in steps] == list(range(1, len(steps) + 1))
+    assert f"{steps[-1]['op']} " in text and "/process/args" in text
+    assert sorted({*os.listdir(tmp_path)} - {"root.log"}) == sorted({*before} - {"root.log"})
+    assert not runtime.root.exists()
+
+
+def test_plan_shows_every_problem(runtime: Runtime, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"ociVersion":"9.0.0","root":{"path":7},"process":{"cwd":"x"}}')
+    out, err = runtime("plan", "-b", str(tmp_path), rc=1)
+    for pointer in ("/ociVersion", "/root/path", "/process/cwd"):
+        assert pointer in out and pointer in err
