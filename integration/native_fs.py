@@ -95,12 +95,12 @@ class Script:
                        data=["newinstance", "ptmxmode=0666", "mode=0620"])  # fmt: skip
 
     def run(self, *flags: str, before: str = "") -> list[str]:
-        """The answers; ``before`` is a shell command for a mount namespace around the driver's."""
+        """The answers; ``before`` is a shell command for a mount namespace around the driver's (its host)."""
         env = {"ASAN_OPTIONS": "detect_leaks=0", "PATH": os.environ["PATH"]}
         text = "\n".join(self.lines) + "\n"
         argv = [str(self.driver), *flags]
         if before:
-            argv = ["unshare", "-m", "--propagation", "private", "sh", "-c", f'{before} && exec "$@"', "sh", *argv]
+            argv = ["unshare", "-m", "--propagation", "private", "sh", "-c", f'{before} && "$@"; exit $?', "sh", *argv]
         done = subprocess.run(argv, input=text.encode(), capture_output=True, env=env, timeout=60, check=False)
         if done.returncode == 77:
             pytest.skip(f"namespaces are not available: {done.stderr.decode()}")

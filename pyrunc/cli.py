@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 VERBS = ("create", "delete", "features", "kill", "list", "plan", "run", "spec", "start", "state")
 
 GLOBAL_FLAGS: tuple[Flag, ...] = (
-    ("root", "", "DIR", "str", "directory for the state of containers (default /run/pyrunc or $XDG_RUNTIME_DIR/pyrunc)"),
+    ("root", "", "DIR", "str", "directory for the state of containers (default /run/pyrunc; $XDG_RUNTIME_DIR/pyrunc)"),
     ("log", "", "FILE", "str", "append messages to FILE"),
     ("log-format", "", "FORMAT", "str", "text (default) or json"),
     ("debug", "", "", "bool", "log everything"),

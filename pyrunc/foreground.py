@@ -12,32 +12,46 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.console import Relay
     from pyrunc.launch import Job
+    from pyrunc.notify import Proxy
 
 SIGCHLD, SIGURG, SIGWINCH = 17, 23, 28
 _NOT_FORWARDED = (SIGCHLD, SIGURG, SIGWINCH)
 
 
-def wait(job: Job) -> int:
-    """Wait for the program of a `run` and remove its container (unless --keep).
+class Watch:
+    """A `run` in the foreground, from before its program starts until its container is gone."""
 
-    Returns the program's exit code, 128 + n for signal n.
-    """
-    if not job.opts.no_subreaper:
-        runtime.shim()[1].pr_set_child_subreaper(1)
-    signals = Signals()
-    relay = open_relay(job)
-    try:
-        status = Loop(job, signals, relay).run()
-    finally:
-        if relay is not None:
-            relay.close()
-        signals.close()
-    if not job.opts.keep:
-        job.container.lock()
-        lifecycle.remove(job.container, job.log)
-    if posix.WIFSIGNALED(status):
-        return 128 + posix.WTERMSIG(status)
-    return posix.WEXITSTATUS(status)
+    __slots__ = ("job", "relay", "signals")
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        if not job.opts.no_subreaper:
+            runtime.shim()[1].pr_set_child_subreaper(1)
+        self.signals = Signals()
+        self.relay = open_relay(job)
+
+    def wait(self, proxy: Proxy | None) -> int:
+        """Wait for the program and remove the container (unless --keep).
+
+        Returns the program's exit code, 128 + n for signal n.
+        """
+        try:
+            status = Loop(self.job, self.signals, self.relay, proxy).run()
+        finally:
+            self.close()
+        if not self.job.opts.keep:
+            self.job.container.lock()
+            lifecycle.remove(self.job.container, self.job.log)
+        if posix.WIFSIGNALED(status):
+            return 128 + posix.WTERMSIG(status)
+        return posix.WEXITSTATUS(status)
+
+    def close(self) -> None:
+        """Put the terminal back; idempotent."""
+        if self.relay is not None:
+            self.relay.close()
+            self.relay = None
+        self.signals.close()
 
 
 def open_relay(job: Job) -> Relay | None:
@@ -70,19 +84,23 @@ class Signals:
 
     def close(self) -> None:
         """Stop reporting; the signals stay blocked, so that none ends us while we clean up."""
-        posix.close(self.fd)
+        if self.fd >= 0:
+            posix.close(self.fd)
+            self.fd = -1
 
 
 class Loop:
     """One poll over init's pidfd, the signal pipe and the relay's descriptors."""
 
-    __slots__ = ("job", "poller", "relay", "signals")
+    __slots__ = ("job", "poller", "proxy", "relay", "signals")
 
-    def __init__(self, job: Job, signals: Signals, relay: Relay | None) -> None:
-        self.job, self.signals, self.relay = job, signals, relay
+    def __init__(self, job: Job, signals: Signals, relay: Relay | None, proxy: Proxy | None) -> None:
+        self.job, self.signals, self.relay, self.proxy = job, signals, relay, proxy
         self.poller = poll()
         self.poller.register(job.pidfd, POLLIN)
         self.poller.register(signals.fd, POLLIN)
+        if proxy is not None:
+            self.poller.register(proxy.fileno(), POLLIN)
 
     def run(self) -> int:
         """Until init has ended; returns its wait status."""
@@ -95,12 +113,21 @@ class Loop:
                 self.poller.unregister(fd)
             if self.signals.fd in ready:
                 self.on_signals(self.signals.read())
+            if self.proxy is not None and self.proxy.fileno() in ready:
+                self.on_notify(self.proxy)
             if self.relay is not None:
                 self.relay.handle({fd: event for fd, event in ready.items() if fd in masks})
             if self.job.pidfd in ready:
                 if self.relay is not None:
                     self.relay.drain()
                 return posix.waitpid(self.job.init_pid, 0)[1]
+
+    def on_notify(self, proxy: Proxy) -> None:
+        """sd_notify: READY is told once, then the container may say what it likes."""
+        if proxy.take(self.job.init_pid):
+            self.poller.unregister(proxy.fileno())
+            proxy.close()
+            self.proxy = None
 
     def on_signals(self, numbers: list[int]) -> None:
         """Forward, resize or reap."""

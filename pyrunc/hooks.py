@@ -169,9 +169,7 @@ class _Output:
         return f": {joined}" if joined else ""
 
 
-def _wait(
-    where: str, timeout: float | None, pidfd: int, output: _Output, check: Callable[[], None] | None
-) -> int:
+def _wait(where: str, timeout: float | None, pidfd: int, output: _Output, check: Callable[[], None] | None) -> int:
     """Wait for the hook, collecting its output; returns the wait status.  Raises HookError on time-out, OSError.
 
     The hook's end is what counts, not the end of its output: a daemon that it leaves behind may keep that open.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from pyrunc.cgroup import Driver
     from pyrunc.log import Log
+    from pyrunc.notify import Proxy
     from pyrunc.plan import Plan
 
 # A step of init that takes longer than this is hung (a dead network filesystem, say).  Hooks inside the container have
@@ -85,18 +86,25 @@ def run(opts: CreateOptions) -> int:
     """Create and start; in the foreground wait, delete, and return the program's exit code (128 + n for signal n)."""
     job = Job(opts, "socket")
     job.execute()
+    watch = None
     try:
+        if not opts.detach:
+            from pyrunc import foreground
+
+            # Before the program runs: its first line must already meet a terminal in the right mode.
+            watch = foreground.Watch(job)
+        proxy = job.notify_proxy()
         job.release()
+        if proxy is not None and watch is None:
+            proxy.wait(job.pidfd, job.init_pid)
     except BaseException:
+        if watch is not None:
+            watch.close()
         job.undo.forget()
         lifecycle.remove(job.container, opts.log)
         raise
     job.finish()
-    if opts.detach:
-        return 0
-    from pyrunc import foreground
-
-    return foreground.wait(job)
+    return watch.wait(proxy) if watch is not None else 0
 
 
 class Job:
@@ -234,6 +242,11 @@ class Job:
             cgroup_manager=self.opts.cgroup_manager if self.plan.cgroup_path else "disabled",
             late=self.plan.late_origins(),
         )
+        if self.notify:
+            from pyrunc import notify
+
+            container.data["notify"] = self.notify
+            notify.prepare(self.notify)
         if self.plan.cgroup_path:
             container.data["cgroup_made"] = self.driver.missing(self.plan.cgroup_path)
         container.save()
@@ -308,7 +321,9 @@ class Job:
             except handshake.ProtocolError as error:
                 raise PyruncError(str(error)) from error
             for action, what in actions:
+                self.log.debug(f"init: {handshake.NAMES[what.type]} at step {what.step}")
                 getattr(self, "on_" + action)(what)
+            interrupts.check()
 
     def receive(self, timeout: int, interrupts: Interrupts | None) -> handshake.Record | None:
         """The next record; None at EOF.  Raises PyruncError when init says nothing for ``timeout`` ms."""
@@ -317,8 +332,8 @@ class Job:
         while True:
             got = lib.pr_recv(self.sock, buffer, handshake.RECORD_SIZE, timeout)
             if got == -EINTR:
-                if interrupts is not None and interrupts.caught:
-                    raise PyruncError(f"interrupted by signal {interrupts.caught}")
+                if interrupts is not None:
+                    interrupts.check()
                 continue
             if got == -ETIMEDOUT:
                 raise PyruncError(f"container init did not answer within {timeout // 1000} s")
@@ -506,6 +521,14 @@ class Job:
                 annotations=annotations,
             )  # fmt: skip
 
+    def notify_proxy(self) -> Proxy | None:
+        """The sd_notify proxy, when the caller of `run` is a service manager."""
+        if not self.notify:
+            return None
+        from pyrunc import notify
+
+        return notify.Proxy(self.notify, fs.getenv("NOTIFY_SOCKET"))
+
     def release(self) -> None:
         """`run`: let init go on to the program; EOF on the socket is a successful execve.  Raises PyruncError."""
         if "process" not in self.config:
@@ -546,6 +569,11 @@ class Interrupts:
     def caught(self) -> int:
         """The signal that came, 0 without one."""
         return int(self.lib.pr_signals_caught())
+
+    def check(self) -> None:
+        """Raises PyruncError when a signal came."""
+        if self.caught:
+            raise PyruncError(f"interrupted by signal {self.caught}")
 
     def restore(self) -> None:
         """Put the former dispositions back."""

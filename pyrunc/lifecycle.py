@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
     from pyrunc.cgroup import Driver
     from pyrunc.log import Log
+    from pyrunc.notify import Proxy
     from pyrunc.state import Container
 
 SIGKILL = 9
 KILL_TIMEOUT = 10.0  # seconds until a killed process must be gone, as runc has it
 
 
-def start(container: state.Container, log: Log) -> None:
+def start(container: Container, log: Log) -> None:
     """Start a created container; returns when its program was executed.
 
     Raises StateError in any other status, and the failing step's error when a startContainer hook, the execve or a
@@ -40,6 +41,7 @@ def start(container: state.Container, log: Log) -> None:
         )
     if not container.data.get("process", True):
         raise StateError("cannot start: /process is missing in config.json")
+    proxy = notify_proxy(container)
     errors_fd = posix.open(container.fifo("error"), posix.O_RDONLY | posix.O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW)
     try:
         release = posix.open(container.fifo("start"), posix.O_WRONLY | posix.O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW)
@@ -63,6 +65,31 @@ def start(container: state.Container, log: Log) -> None:
         except PyruncError:
             container.kill_init(SIGKILL)
             raise
+    if proxy is not None:
+        wait_ready(container, proxy)
+
+
+def notify_proxy(container: Container) -> Proxy | None:
+    """The sd_notify proxy, when `create` and `start` were both called by a service manager."""
+    host = fs.getenv("NOTIFY_SOCKET")
+    if not host or not container.data.get("notify"):
+        return None
+    from pyrunc import notify
+
+    return notify.Proxy(container.data["notify"], host)
+
+
+def wait_ready(container: Container, proxy: Proxy) -> None:
+    """Hold `start` until the service says READY or ends, as its manager expects of a notify service."""
+    fd = container.open_init()
+    if fd < 0:
+        return
+    container.unlock()  # it may take long; kill and delete must work meanwhile
+    try:
+        proxy.wait(fd, container.data["pid"])
+    finally:
+        posix.close(fd)
+        proxy.close()
 
 
 def read_record(fd: int) -> bytes:

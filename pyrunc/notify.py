@@ -71,13 +71,23 @@ class Proxy:
         while True:
             ready = [fd for fd, _ in poller.poll()]
             if self.sock.fileno() in ready:
-                # recv, not recvmsg: descriptors that the container attaches are dropped by the kernel.
-                for line in self.sock.recv(_LIMIT).split(b"\n"):
-                    if line.startswith(b"READY="):
-                        self._tell(line, pid)
-                        return True
+                if self.take(pid):
+                    return True
             elif pidfd in ready:
                 return False
+
+    def fileno(self) -> int:
+        """The descriptor to poll for input."""
+        return int(self.sock.fileno())
+
+    def take(self, pid: int) -> bool:
+        """Read one datagram; True when it said READY and the host was told.  Raises SysError."""
+        # recv, not recvmsg: descriptors that the container attaches are dropped by the kernel.
+        for line in self.sock.recv(_LIMIT).split(b"\n"):
+            if line.startswith(b"READY="):
+                self._tell(line, pid)
+                return True
+        return False
 
     def _tell(self, line: bytes, pid: int) -> None:
         import socket

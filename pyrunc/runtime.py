@@ -33,6 +33,9 @@ def full() -> None:
     """
     if _launcher is None or not _launcher.in_core():
         return
+    # Those that a codec needed in the core phase are frozen and have no path; from here on the real ones are found.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "encodings"]:
+        del sys.modules[name]
     _launcher.complete()
     try:
         sys.path.append(_launcher.package_parent())

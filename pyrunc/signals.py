@@ -1,4 +1,4 @@
-"""Signal names and numbers, as people and engines write them: ``9``, ``KILL``, ``SIGKILL``, ``sigkill``, ``RTMIN+3``."""
+"""Signal names and numbers, as people and engines write them: ``9``, ``KILL``, ``sigkill``, ``RTMIN+3``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from pyrunc.errors import PyruncError, show
 
 # signal(7), x86 and arm: position is the number, from 1 on.  Python's own table is not there in the core phase.
 NAMES = (
-    "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT "
-    "CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"
-).split()
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
+    "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
+    "PWR", "SYS",
+)  # fmt: skip
 ALIASES = {"IOT": 6, "CLD": 17, "POLL": 29}
 RTMIN, RTMAX = 34, 64  # as libc numbers them: it keeps the kernel's first two to itself
 

@@ -7,7 +7,7 @@ import os
 import posix
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -19,11 +19,11 @@ from pyrunc.host import HostFacts
 class Kernel:
     """Stands in for `posix` and `pyrunc.fs` in the driver; everything not listed here is the real thing.
 
-    ``files`` are the control files a new cgroup gets per controller; ``refuse`` maps (cgroup path, file) to an errno that
-    a write gives, once for each time it is listed.  ``writes`` records (path/file, text) in order.
+    ``files`` are the control files a new cgroup gets per controller; ``refuse`` maps (cgroup path, file) to the errnos
+    that writes give, one after the other.  ``writes`` records (path/file, text) in order.
     """
 
-    FILES = {
+    FILES: ClassVar = {
         "memory": ["memory.max", "memory.low", "memory.events"],
         "pids": ["pids.max"],
         "cpu": ["cpu.weight", "cpu.max", "cpu.max.burst", "cpu.idle"],

@@ -104,12 +104,16 @@ def test_program_does_what_the_list_says(
 
 @settings(max_examples=200, deadline=None)
 @given(RULES, st.sampled_from(["b", "c"]), NUMBERS, NUMBERS)
-def test_no_program_only_where_nothing_is_denied(rules: list[dict[str, Any]], kind: str, major: int, minor: int) -> None:
+def test_no_program_only_where_nothing_is_denied(
+    rules: list[dict[str, Any]], kind: str, major: int, minor: int
+) -> None:
     if devices.allows_everything(rules):
         assert naive(rules, kind, major, minor, "rwm")
 
 
-@pytest.mark.parametrize("rules", [None, [], [DENY_ALL], [{"allow": True, "type": "c", "major": 1, "minor": 3, "access": "r"}]])
+@pytest.mark.parametrize(
+    "rules", [None, [], [DENY_ALL], [{"allow": True, "type": "c", "major": 1, "minor": 3, "access": "r"}]]
+)
 def test_default_is_deny(rules: list[dict[str, Any]] | None) -> None:
     """GHSA-g54h-m393-cpwq: no rules, or only allows, must not become a list of what is denied."""
     assert not devices.allows_everything(rules)
@@ -142,7 +146,9 @@ def test_privileged_needs_no_program(rules: list[dict[str, Any]], everything: bo
 
 def test_the_defaults_come_last() -> None:
     """As runc and crun have it: no rule can take /dev/null away."""
-    assert emulated([ALLOW_ALL, {"allow": False, "type": "c", "major": 1, "minor": 3, "access": "rwm"}], "c", 1, 3, "rw")
+    assert emulated(
+        [ALLOW_ALL, {"allow": False, "type": "c", "major": 1, "minor": 3, "access": "rwm"}], "c", 1, 3, "rw"
+    )
 
 
 def test_read_and_write_may_come_from_two_rules() -> None:

@@ -45,7 +45,20 @@ def test_path_for(path: str, own: str, root: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/../../x", "a/../../x", "..", "../x", "/a/../b", "/", "//", ".", "./", "/a\0b", "/a\nb", "system.slice:pyrunc:c1"],
+    [
+        "/../../x",
+        "a/../../x",
+        "..",
+        "../x",
+        "/a/../b",
+        "/",
+        "//",
+        ".",
+        "./",
+        "/a\0b",
+        "/a\nb",
+        "system.slice:pyrunc:c1",
+    ],
 )
 def test_refused(path: str) -> None:
     with pytest.raises(ConfigError, match="/linux/cgroupsPath"):

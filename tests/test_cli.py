@@ -24,7 +24,7 @@ FLAGS: tuple[command.Flag, ...] = (
 )
 
 
-# -- the parser ---------------------------------------------------------------------------------------------------
+# -- the parser ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_every_table_is_sound() -> None:
         assert 0 <= module.ARGS[0] <= module.ARGS[1]
 
 
-# -- what engines send (callers.md, section 2) ----------------------------------------------------------------------
+# -- what engines send (callers.md, section 2) ---------------------------------------------------------------
 
 ID = "0123456789abcdef" * 4
 G = "--root /run/containerd/runc/k8s.io --log LOG --log-format json"
@@ -181,7 +181,7 @@ def test_systemd_is_refused_where_it_matters(
     assert cli.main(["--systemd-cgroup=false", "create", "c"]) == 0
 
 
-# -- errors -----------------------------------------------------------------------------------------------------------
+# -- errors --------------------------------------------------------------------------------------------------
 
 WRONG = [
     (["--bogus", "state", "c"], 'unknown option "--bogus"'),
@@ -293,7 +293,7 @@ def test_a_log_that_cannot_be_opened(capfd: pytest.CaptureFixture[str]) -> None:
     assert err.startswith('pyrunc: --log "/nowhere/log": open: ENOENT') and err.count("\n") == 1
 
 
-# -- help and version ---------------------------------------------------------------------------------------------------
+# -- help and version ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("argv", [[], ["help"], ["h"], ["--help"], ["-h"], ["-help"], ["--debug", "-h"]])
@@ -330,7 +330,7 @@ def test_version(capfd: pytest.CaptureFixture[str], argv: list[str]) -> None:
     assert lines[4] == "python: " + sys.version.split()[0]
 
 
-# -- whole processes ------------------------------------------------------------------------------------------------------
+# -- whole processes -----------------------------------------------------------------------------------------
 
 
 def process(*argv: str, **rest: Any) -> subprocess.CompletedProcess[bytes]:

@@ -183,7 +183,7 @@ def test_output_goes_to_the_annotated_files(tmp_path: Path) -> None:
     annotations = {"run.oci.hooks.stdout": str(sink), "run.oci.hooks.stderr": str(sink)}
     run(tmp_path, hook, hook, annotations=annotations)
     assert sink.read_text() == "before\nout\nerr\nout\nerr\n"
-    with pytest.raises(SysError, match="run.oci.hooks.stdout"):
+    with pytest.raises(SysError, match=r"run.oci.hooks.stdout"):
         run(tmp_path, hook, annotations={"run.oci.hooks.stdout": "/nowhere/file"})
 
 
@@ -195,7 +195,7 @@ def test_check_stops_a_hook(tmp_path: Path) -> None:
         raise PyruncError("interrupted")
 
     body = f"echo $$ >{tmp_path}/pid; exec sleep 60"
-    with pytest.raises(PyruncError, match="^interrupted$"):
+    with pytest.raises(PyruncError, match=r"^interrupted$"):
         run(tmp_path, {"path": script(tmp_path, body)}, check=check)
     assert calls == [1]
     assert not os.path.exists(f"/proc/{(tmp_path / 'pid').read_text().strip()}")

@@ -33,10 +33,12 @@ def test_aliases_and_real_time() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "SIG", "BOGUS", "65", "-1", "-9", "1.5", "999999999999", " 9", "9 ", "SIG9", "KILL ", "SIG_IGN", "_DFL", "BLOCK",
-        "RTMIN+31", "RTMAX-31", "RTMIN-1", "RTMAX+1", "RTMIN+", "RTMIN+x", "RTMIN3", "SIGSIGKILL", "٩", "KİLL",
+        "", "SIG", "BOGUS", "65", "-1", "-9", "1.5", "999999999999", " 9", "9 ", "SIG9", "KILL ",
+        "SIG_IGN", "_DFL", "BLOCK",
+        "RTMIN+31",
+        "RTMAX-31", "RTMIN-1", "RTMAX+1", "RTMIN+", "RTMIN+x", "RTMIN3", "SIGSIGKILL", "٩", "KİLL",
     ],
 )  # fmt: skip
 def test_what_is_no_signal(text: str) -> None:
-    with pytest.raises(PyruncError, match="^unknown signal "):
+    with pytest.raises(PyruncError, match=r"^unknown signal "):
         signals.number(text)

@@ -196,46 +196,54 @@ def test_good_ids(id: str) -> None:
 def test_bad_ids_touch_nothing(store: state.Store, id: str) -> None:
     assert names.valid_id(id) is not None
     for call in (store.reserve, store.open, store.find):
-        with pytest.raises(StateError, match="invalid container ID format|container id cannot be empty"):
+        with pytest.raises(StateError, match=r"invalid container ID format|container id cannot be empty"):
             call(id)
     assert not os.path.exists(store.root)
 
 
 def test_an_id_is_given_once(store: state.Store) -> None:
     first = store.reserve("c")
-    with pytest.raises(StateError, match="^container with given ID already exists$"):
+    with pytest.raises(StateError, match=r"^container with given ID already exists$"):
         state.Store(store.root).reserve("c")
     first.save()
     first.unlock()
-    with pytest.raises(StateError, match="^container with given ID already exists$"):
+    with pytest.raises(StateError, match=r"^container with given ID already exists$"):
         state.Store(store.root).reserve("c")
     assert store.open("c").data["id"] == "c"
+
+
+def contest(root: str, id: str) -> tuple[list[state.Container], list[str]]:
+    """Eight threads want the same id at once."""
+    winners: list[state.Container] = []
+    losers: list[str] = []
+    gate = threading.Barrier(8)
+
+    def contend() -> None:
+        gate.wait()
+        try:
+            winners.append(state.Store(root).reserve(id))
+        except StateError as error:
+            losers.append(str(error))
+
+    threads = [threading.Thread(target=contend) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return winners, losers
 
 
 def test_of_many_concurrent_callers_one_wins(store: state.Store) -> None:
     (Path(store.root)).mkdir(mode=0o700)
     for round in range(20):
-        winners, losers, gate = [], [], threading.Barrier(8)
-
-        def contend(id: str = f"c{round}", gate: threading.Barrier = gate) -> None:
-            gate.wait()
-            try:
-                winners.append(state.Store(store.root).reserve(id))
-            except StateError as error:
-                losers.append(str(error))
-
-        threads = [threading.Thread(target=contend) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        winners, losers = contest(store.root, f"c{round}")
         assert len(winners) == 1
         assert losers == ["container with given ID already exists"] * 7
         winners[0].unlock()
 
 
 def test_missing_containers(store: state.Store) -> None:
-    with pytest.raises(state.NotFound, match="^container does not exist$"):
+    with pytest.raises(state.NotFound, match=r"^container does not exist$"):
         store.open("c")
     store.reserve("other").unlock()
     with pytest.raises(state.NotFound):
@@ -265,8 +273,8 @@ def test_report_has_the_keys_of_runc_in_their_order(store: state.Store) -> None:
     "content",
     [
         b"", b"{", b"null", b"[]", b'"c1"', b"\0" * 512, b"\xff", b"{}", b'{"id":"c1"}', b'{"id":"c1","pid":"1"}',
-        b'{"id":"other","pid":1,"status":"running"}', b'{"id":"c1","pid":1}', b'{"id":"c1","pid":true,"status":"created"}',
-        b'{"id":"c1","pid":1,"status":"odd"}',
+        b'{"id":"other","pid":1,"status":"running"}', b'{"id":"c1","pid":1}',
+        b'{"id":"c1","pid":true,"status":"created"}', b'{"id":"c1","pid":1,"status":"odd"}',
     ],
 )  # fmt: skip
 def test_damaged_state(store: state.Store, content: bytes) -> None:
@@ -275,7 +283,7 @@ def test_damaged_state(store: state.Store, content: bytes) -> None:
     path = Path(container.dir, "state.json")
     path.unlink()  # what a file system that lost data shows: another inode than intent.json's
     path.write_bytes(content)
-    with pytest.raises(StateError, match="damaged.*delete --force"):
+    with pytest.raises(StateError, match=r"damaged.*delete --force"):
         store.open("c1")
     assert [c.id for c in store.list()] == ["good"]
     found = store.find("c1")

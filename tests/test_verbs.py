@@ -22,6 +22,7 @@ from pyrunc import cli, lifecycle, state
 from pyrunc.spec import load, validate
 from pyrunc.verbs import delete, spec
 
+
 class Runtime:
     """The command line with a state root of its own."""
 
@@ -43,7 +44,8 @@ class Runtime:
     def make(self, id: str = "c1", pid: int = 0, **changes: Any) -> state.Container:
         """What create leaves; ``pid`` is the first process."""
         container = self.store.reserve(id)
-        config = {"root": {"path": "rootfs"}, "annotations": {"k": "v"}, "process": {}, "hooks": changes.pop("hooks", {})}
+        hooks = changes.pop("hooks", {})
+        config = {"root": {"path": "rootfs"}, "annotations": {"k": "v"}, "process": {}, "hooks": hooks}
         container.describe_intent(
             config=config, bundle="/b", cgroup="", cgroup_dir="", cgroup_manager="disabled", late=[]
         )
@@ -72,7 +74,7 @@ def gone(root: Path) -> bool:
     return os.listdir(root) == []
 
 
-# -- state ------------------------------------------------------------------------------------------------------------
+# -- state ---------------------------------------------------------------------------------------------------
 
 
 def test_state(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
@@ -98,7 +100,7 @@ def test_unknown_containers(runtime: Runtime) -> None:
     assert not runtime.root.exists()
 
 
-# -- list -------------------------------------------------------------------------------------------------------------
+# -- list ----------------------------------------------------------------------------------------------------
 
 
 def test_list_without_containers(runtime: Runtime) -> None:
@@ -131,7 +133,7 @@ def test_list(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
     assert {**listed[1], "owner": ""} == shown and list(listed[1]) == list(shown)
 
 
-# -- kill -------------------------------------------------------------------------------------------------------------
+# -- kill ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -173,7 +175,7 @@ def test_kill_checks_the_signal_first(runtime: Runtime, sleeper: subprocess.Pope
     assert sleeper.poll() is None
 
 
-# -- start ------------------------------------------------------------------------------------------------------------
+# -- start ---------------------------------------------------------------------------------------------------
 
 
 def test_start_in_a_wrong_state(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
@@ -194,7 +196,7 @@ def test_start_is_called_with_the_lock(runtime: Runtime, monkeypatch: pytest.Mon
     runtime("start", "c1")
 
 
-# -- delete -----------------------------------------------------------------------------------------------------------
+# -- delete --------------------------------------------------------------------------------------------------
 
 
 def test_delete_of_a_stopped_container(runtime: Runtime) -> None:
@@ -224,9 +226,7 @@ def test_delete_of_a_created_container_kills_it(runtime: Runtime, sleeper: subpr
     assert gone(runtime.root) and not state.alive(sleeper.pid, container.data["starttime"])
 
 
-def test_delete_does_not_touch_another_process_with_the_pid(
-    runtime: Runtime, sleeper: subprocess.Popen[bytes]
-) -> None:
+def test_delete_does_not_touch_another_process_with_the_pid(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
     runtime.make(pid=sleeper.pid, starttime=1)
     runtime.make("c2", pid=sleeper.pid, bootid="another boot")
     runtime("delete", "c1")
@@ -354,7 +354,7 @@ def test_poststop_hooks_run_after_all_else_and_only_warn(runtime: Runtime, tmp_p
     assert "level=warning" in log and "/hooks/poststop/0" in log and "sorry" in log and "level=error" not in log
 
 
-# -- spec, features, plan -------------------------------------------------------------------------------------------------
+# -- spec, features, plan ------------------------------------------------------------------------------------
 
 
 def test_spec_is_this_very_file(runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -404,7 +404,8 @@ def test_features(runtime: Runtime) -> None:
     assert "user" not in linux["namespaces"] and "time" in linux["namespaces"]
     assert linux["mountExtensions"]["idmap"]["enabled"] is False
     assert linux["cgroup"] == {"v1": False, "v2": True, "systemd": False, "systemdUser": False, "rdma": True}
-    assert linux["seccomp"]["enabled"] and set(linux["seccomp"]["supportedFlags"]) <= set(linux["seccomp"]["knownFlags"])
+    seccomp = linux["seccomp"]
+    assert seccomp["enabled"] and set(seccomp["supportedFlags"]) <= set(seccomp["knownFlags"])
     assert "org.opencontainers.runc.commit" not in shown["annotations"]
     assert all(isinstance(value, str) for value in shown["annotations"].values())
 

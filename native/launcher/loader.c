@@ -116,6 +116,9 @@ static PyObject *find_and_load(PyObject *self, PyObject *const *args, Py_ssize_t
             return NULL;
         if (strncmp(name, "pyrunc", 6) == 0 && (name[6] == '.' || name[6] == '\0'))
             return load_named(args[0]);
+        /* A codec's error handler wants the package `encodings`, which has no path to come from yet. */
+        if (in_core_phase && find(name))
+            return load_named(args[0]);
         /* Debian links fcntl, select and _struct in, most other builds have them as files like _json. */
         if (in_core_phase && !strchr(name, '.')) {
             PyObject *module = load_extension(name);

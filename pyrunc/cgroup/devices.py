@@ -147,7 +147,7 @@ def attach(
         if lenient and new in (-EPERM, -EACCES):
             return
         hint = f"too many rules ({len(rules or ())})" if new in (-E2BIG, -EFAULT) else ""
-        words = " ".join(ffi.string(log).decode("ascii", "replace").split())[-200:]
+        words = "" if hint else " ".join(ffi.string(log).decode("ascii", "replace").split())[-200:]
         raise SysError(ptr, "bpf(PROG_LOAD)", -new, detail=words, hint=hint)
     try:
         old = _attached(ffi, lib, cgroup_fd, ptr) if replace else []

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import posix
 import time
-from errno import EBUSY, EINVAL, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP, ESRCH
+from errno import EBUSY, EINVAL, ENODEV, ENOENT, ENOTDIR, ENOTEMPTY, EOPNOTSUPP, ESRCH, ETIMEDOUT
 from posix import O_CLOEXEC, O_DIRECTORY, O_PATH
 
 from pyrunc import fs
-from pyrunc.cgroup import tree
 from pyrunc.errors import PyruncError, SysError, errno_text, show
 
 TYPE_CHECKING = False
@@ -300,19 +299,26 @@ class Fs2:
     # -- watch -------------------------------------------------------------------------------------------------
 
     def words(self, path: str, file: str) -> list[str]:
-        """A file of blank-separated words; [] when it is not there."""
+        """A file of blank-separated words; [] when it is not there.
+
+        Raises SysError for any other reason: "empty" and "not frozen" must not come from a lack of memory.
+        """
         try:
             return fs.read_file(f"{self.dir(path)}/{file}", 65536).decode("ascii", "replace").split()
-        except OSError:
-            return []
+        except OSError as error:
+            if error.errno in (ENOENT, ENODEV, ENOTDIR):
+                return []
+            raise SysError(f"cgroup {path}", "read", error.errno or 0, context=file) from error
 
     def pairs(self, path: str, file: str) -> dict[str, int]:
-        """A flat-keyed file (cgroup.events, memory.events) as numbers; {} when it is not there."""
+        """A flat-keyed file (cgroup.events, memory.events) as numbers; {} when it is not there.  Raises SysError."""
         words = self.words(path, file)
         return {key: int(value) for key, value in zip(words[::2], words[1::2], strict=False) if value.isdigit()}
 
     def pids(self, path: str) -> list[int]:
         """The processes of a cgroup and of all below; [] when there is no such cgroup.  Raises SysError."""
+        from pyrunc.cgroup import tree
+
         out: list[int] = []
         try:
             tree.walk(self.dir(path), lambda fd: out.extend(tree.processes(fd)), None, time.monotonic() + WALK_TIMEOUT)
@@ -323,8 +329,14 @@ class Fs2:
         return list(dict.fromkeys(out))  # a process that moves during the walk is seen twice
 
     def oom_kills(self, path: str) -> int:
-        """How often the OOM killer struck in the cgroup or below; 0 where memory is not controlled."""
-        return self.pairs(path, "memory.events").get("oom_kill", 0)
+        """How often the OOM killer struck in the cgroup or below; 0 where memory is not controlled.
+
+        Never raises: it is asked for the sake of another error's words.
+        """
+        try:
+            return self.pairs(path, "memory.events").get("oom_kill", 0)
+        except SysError:
+            return 0
 
     def frozen(self, path: str) -> bool:
         """Whether the cgroup or one above it is frozen, and all its processes stand."""
@@ -450,7 +462,9 @@ class Fs2:
         return True
 
     def remove_below(self, path: str, deadline: float) -> bool:
-        """One attempt at all cgroups below; False when one is in use.  Raises SysError."""
+        """One attempt at all cgroups below; False when one is in use, or the deadline passed.  Raises SysError."""
+        from pyrunc.cgroup import tree
+
         busy: list[str] = []
 
         def leave(parent: int, name: str) -> None:
@@ -468,6 +482,8 @@ class Fs2:
         except FileNotFoundError:
             return True
         except OSError as error:
+            if error.errno == ETIMEDOUT:
+                return False
             raise SysError(path, "rmdir", error.errno or 0, context="below the cgroup") from error
         return not busy
 

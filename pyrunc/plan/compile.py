@@ -107,9 +107,10 @@ def _finish(
     # What still writes comes before what makes read-only: the console's mount point, the working directory.
     process.make_cwd(plan, program)
     mounts.remount_read_only(plan, mounted)
-    mounts.root_propagation(plan, linux)
     namespaces.names_and_sysctls(plan, config, linux)
     security.hide_paths(plan, linux)
+    # Not before: what is unbindable cannot be cloned, and hiding a path clones it.
+    mounts.root_propagation(plan, linux)
     if (config.get("root") or {}).get("readonly"):
         plan.root_ro("/root/readonly")
     process.surroundings(plan, linux, program, env)

@@ -123,4 +123,4 @@ def locate(plan: Plan, process: dict[str, Any], env: Environment) -> None:
 def execute(plan: Plan, process: dict[str, Any], env: Environment) -> None:
     """The last step."""
     policy = P_EXECVE_SET_HOME if env.find_home else 0
-    plan.execve("/process/args", policy=policy, args=process["args"], env=env.entries)
+    plan.execve("/process/args/0", policy=policy, args=process["args"], env=env.entries)
