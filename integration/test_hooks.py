@@ -27,7 +27,7 @@ def recorder(path: Path, kind: str, inside: bool = False) -> dict[str, Any]:
     """A hook that stores what it sees in a directory: of the host, or /rec of the container."""
     at = "/rec" if inside else str(path)
     return shell(
-        f"cat >{at}/{kind}.state; (cd /proc/self; readlink cwd) >{at}/{kind}.cwd; /bin/cat /proc/self/environ >{at}/{kind}.env; "
+        f"cat >{at}/{kind}.state; pwd >{at}/{kind}.cwd; /bin/cat /proc/self/environ >{at}/{kind}.env; "
         f"readlink /proc/self/ns/mnt /proc/self/ns/pid >{at}/{kind}.ns; echo {kind} >>{at}/order; ls -l /proc/self/fd >{at}/{kind}.fds"
     )
 

@@ -1,8 +1,8 @@
-"""Compile and link the container-side program: ``build_init.py musl|glibc OUTPUT COMPILER... -- FLAGS... -- SOURCES...``.
+"""Build the container-side program: ``build_init.py musl|glibc OUTPUT COMPILER... -- FLAGS... -- SOURCES...``.
 
-It must be a static position-independent executable without an interpreter: the loader of whatever root filesystem would
-be the container's code.  musl-gcc's specs know ``-static`` and know ``-pie`` but not both, so for musl the start file and the
-linker flags are named here.
+It must be a static position-independent executable without an interpreter: the loader of whatever root filesystem
+would be the container's code.  musl-gcc's specs know ``-static`` and know ``-pie`` but not both, so for musl the start
+file and the linker flags are named here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ PT_INTERP, ET_DYN = 3, 3
 
 def musl_start_file(compiler: list[str]) -> str:
     """Where musl's rcrt1.o is: beside the crt1.o that the compiler driver would link."""
-    shown = subprocess.run([*compiler, "-###", "-x", "c", "/dev/null"], capture_output=True, text=True, check=True).stderr
+    command = [*compiler, "-###", "-x", "c", "/dev/null"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     found = re.search(r'([^\s"]*/)S?crt1\.o', shown)
     if not found:
         raise SystemExit("build_init: cannot tell where musl's start files are")

@@ -1,7 +1,8 @@
 """What differs between our launcher and a plain interpreter, in one place.
 
-Inside the launcher (native/launcher) the interpreter stands in its *core* phase: builtin and frozen modules import, nothing
-else does (docs/adr/0006-core-phase.md).  Under ``python -m pyrunc`` and pytest each function here is a plain import.
+Inside the launcher (native/launcher) the interpreter stands in its *core* phase: builtin and frozen modules import,
+nothing else does (docs/adr/0006-core-phase.md).  Under ``python -m pyrunc`` and pytest each function here is a plain
+import.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
     from typing import Any
 
 FROZEN = "_pyrunc_launcher" in sys.builtin_module_names  # inside the launcher
-_launcher: ModuleType | None = None
+_launcher: Any = None
 if FROZEN:
-    import _pyrunc_launcher as _launcher
+    import _pyrunc_launcher
+
+    _launcher = _pyrunc_launcher
 
 
 def core_phase() -> bool:
@@ -28,8 +30,8 @@ def core_phase() -> bool:
 def full() -> None:
     """Complete the interpreter, so that the standard library can be imported.  2 ms the first time, then nothing.
 
-    The directory that pyrunc is installed in (pyroute2, prctl) comes after the standard library, and stays out when others than
-    its owner could write to it.  Raises ImportError when the standard library itself is gone.
+    The directory that pyrunc is installed in (pyroute2, prctl) comes after the standard library, and stays out when
+    others than its owner could write to it.  Raises ImportError when the standard library itself is gone.
     """
     if _launcher is None or not _launcher.in_core():
         return
@@ -53,14 +55,15 @@ def shim() -> tuple[Any, Any]:
 def json_scanner() -> Callable[[Any], Callable[[str, int], tuple[Any, int]]]:
     """``_json.make_scanner``, the C scanner under the json module, without importing json (0.2 ms instead of 6).
 
-    It takes a context with the attributes strict, object_hook, object_pairs_hook, parse_float, parse_int, parse_constant
-    and returns ``scan(text, index) -> (value, end)``.  Malformed input makes it raise StopIteration, SystemError or ImportError
-    (in the core phase it cannot import json.decoder for its own error): parse again with json after `full`.
+    It takes a context with the attributes strict, object_hook, object_pairs_hook, parse_float, parse_int,
+    parse_constant and returns ``scan(text, index) -> (value, end)``.  Malformed input makes it raise StopIteration,
+    SystemError or ImportError (in the core phase it cannot import json.decoder for its own error): parse again with
+    json after `full`.
     Raises ImportError where the interpreter has no C scanner; the caller falls back to json.
     """
     from _json import make_scanner
 
-    return make_scanner  # type: ignore[no-any-return]
+    return make_scanner  # type: ignore[no-any-return, unused-ignore]
 
 
 def init_image() -> Any:

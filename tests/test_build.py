@@ -30,7 +30,11 @@ def readelf(path: Path, *options: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-PRODUCTS = [".venv/bin/pyrunc", ".venv/lib/python3*/site-packages/pyrunc/_shim*.so", ".venv/lib/python3*/site-packages/pyrunc/_init"]
+PRODUCTS = [
+    ".venv/bin/pyrunc",
+    ".venv/lib/python3*/site-packages/pyrunc/_shim*.so",
+    ".venv/lib/python3*/site-packages/pyrunc/_init",
+]
 
 
 @pytest.mark.parametrize("pattern", PRODUCTS)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from test_layers import MODULES, imports
 
 ROOT = Path(__file__).resolve().parent.parent

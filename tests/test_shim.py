@@ -86,7 +86,7 @@ def pair(min_fd: int = 3) -> tuple[int, int]:
     return out[0], out[1]
 
 
-# -- descriptors --------------------------------------------------------------------------------------------------------
+# -- descriptors ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("executable", [0, 1])
@@ -120,7 +120,7 @@ def test_fs_type() -> None:
     assert lib.pr_fs_type(b"/no/such/path") == -errno.ENOENT
 
 
-# -- messages -----------------------------------------------------------------------------------------------------------
+# -- messages ------------------------------------------------------------------------------------------------------
 
 
 def test_message_with_descriptors_and_end() -> None:
@@ -193,7 +193,7 @@ def test_unix_socket_errors(tmp_path: Path) -> None:
     assert lib.pr_connect_unix_type(b"@pyrunc-test-no-such", 2) == -errno.ECONNREFUSED
 
 
-# -- processes ----------------------------------------------------------------------------------------------------------
+# -- processes -----------------------------------------------------------------------------------------------------
 
 
 def spawn(image: bytes, exe_fd: int, sock_fd: int, npreserve: int) -> tuple[str, int]:
@@ -358,12 +358,12 @@ def test_winsize() -> None:
     os.close(null)
 
 
-# -- device programs ----------------------------------------------------------------------------------------------------
+# -- device programs -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="bpf(2) needs root")
 def test_device_program_load_and_verifier_words() -> None:
-    good = bytes.fromhex("b700000001000000" "9500000000000000")  # r0 = 1; exit
+    good = bytes.fromhex("b7000000010000009500000000000000")  # r0 = 1; exit
     log = ffi.new("char[4096]")
     fd = lib.pr_bpf_prog_load_device(good, 2, log, 4096)
     if fd in (-errno.EPERM, -errno.ENOSYS):

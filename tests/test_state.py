@@ -212,6 +212,22 @@ def test_an_id_is_given_once(store: state.Store) -> None:
     assert store.open("c").data["id"] == "c"
 
 
+def test_who_comes_second_after_a_forced_delete_in_between(store: state.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """mkdir, then `delete --force` by another, then mkdir and a whole create by a third: the directory is not ours."""
+    acquire = state.Container.acquire
+
+    def interfere(self: state.Container, timeout: float) -> None:
+        monkeypatch.undo()
+        os.rmdir(self.dir)
+        made(state.Store(store.root), "c")
+        acquire(self, timeout)
+
+    monkeypatch.setattr(state.Container, "acquire", interfere)
+    with pytest.raises(StateError, match=r"^container with given ID already exists$"):
+        store.reserve("c")
+    store.open("c").lock(0)  # and it is not locked either
+
+
 def contest(root: str, id: str) -> tuple[list[state.Container], list[str]]:
     """Eight threads want the same id at once."""
     winners: list[state.Container] = []

@@ -298,8 +298,11 @@ def test_forced_delete_stops_a_create(runtime: Runtime, monkeypatch: pytest.Monk
         assert maker.stdout and maker.stdout.readline() == b"ready\n"
         assert json.loads(runtime("state", "c1")[0])["status"] == "creating"
         assert runtime("delete", "c1", rc=1)[1] == "cannot delete container c1 that is not stopped: creating"
-        runtime("delete", "--force", "c1")
-        assert maker.wait(5) == (1 if manner == "polite" else -signal.SIGKILL)
+        try:
+            runtime("delete", "--force", "c1")
+            assert maker.wait(5) == (1 if manner == "polite" else -signal.SIGKILL)
+        finally:
+            maker.kill()
     assert gone(runtime.root)
 
 

@@ -76,8 +76,8 @@ static int keep_node(struct init *in, const struct plan_step *st, int dir, const
 static int bind_node(struct init *in, const struct plan_step *st, int dir, const char *name)
 {
     struct stat sb;
-    int AUTO_CLOSE tree =
-        sys_open_tree(AT_FDCWD, step_str(in, st, S_DEV_NODE_path), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    int AUTO_CLOSE tree = sys_open_tree(AT_FDCWD, step_str(in, st, S_DEV_NODE_path),
+                                        OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 
     if (tree < 0)
         return fault(in, -tree, "open_tree", S_DEV_NODE_path, 0, "no node of the host to bind");
@@ -105,8 +105,8 @@ static int make_node(const struct plan_step *st, int dir, const char *name)
 {
     mode_t mode = (st->n[N_DEV_NODE_kind] & S_IFMT) | (st->n[N_DEV_NODE_mode] & 07777);
     mode_t mask = umask(0); /* the mode is the configuration's, whatever the caller's umask */
-    int ret =
-        (int)sys_ret(mknodat(dir, name, mode, makedev(st->n[N_DEV_NODE_major], st->n[N_DEV_NODE_minor])));
+    int ret = (int)sys_ret(
+        mknodat(dir, name, mode, makedev(st->n[N_DEV_NODE_major], st->n[N_DEV_NODE_minor])));
 
     umask(mask);
     return ret;

@@ -33,8 +33,8 @@ static void find_package(char *dir, size_t size)
             path[len] = '\0';
     }
     if (place_check(path, prefix) < 0) {
-        fprintf(stderr, "pyrunc: refusing to load code from %s: %s may be changed by others than its owner\n", dir,
-                path);
+        fprintf(stderr, "pyrunc: refusing to load code from %s: %s may be changed by others than its owner\n",
+                dir, path);
         exit(1);
     }
 }

@@ -15,8 +15,8 @@ static int check(const char *path, size_t from)
     memcpy(culprit, path, strlen(path) + 1);
     if (place_check(culprit, from) == 0)
         return 0;
-    PyErr_Format(PyExc_ImportError, "refusing to load code from %s: %s may be changed by others than its owner", path,
-                 culprit);
+    PyErr_Format(PyExc_ImportError,
+                 "refusing to load code from %s: %s may be changed by others than its owner", path, culprit);
     return -1;
 }
 
@@ -41,8 +41,8 @@ static PyObject *make_spec(const char *name, const char *path)
 {
     PyObject *origin = PyUnicode_DecodeUTF8(path, (Py_ssize_t)strlen(path), "surrogateescape");
     PyObject *spec = origin ? PyModule_New(name) : NULL;
-    if (spec &&
-        (PyObject_SetAttrString(spec, "origin", origin) < 0 || PyModule_AddStringConstant(spec, "name", name) < 0))
+    if (spec && (PyObject_SetAttrString(spec, "origin", origin) < 0 ||
+                 PyModule_AddStringConstant(spec, "name", name) < 0))
         Py_CLEAR(spec);
     Py_XDECREF(origin);
     return spec;

@@ -1,12 +1,12 @@
 """Freeze Python into C, for the launcher.
 
-``freeze.py package PACKAGE_DIR INIT OUTPUT.c``: pyrunc's modules and the container-side program.  Annotations, docstrings,
-asserts and ``if TYPE_CHECKING`` blocks are dropped: they cost unmarshalling time on every start and nothing looks at them inside
-the launcher.
+``freeze.py package PACKAGE_DIR INIT OUTPUT.c``: pyrunc's modules and the container-side program.  Annotations,
+docstrings, asserts and ``if TYPE_CHECKING`` blocks are dropped: they cost unmarshalling time on every start and nothing
+looks at them inside the launcher.
 
-``freeze.py stdlib OUTPUT.c``: the interpreter's own frozen modules, marshalled.  CPython 3.11 and 3.12 keep them as 1 MB of static
-objects instead, all of which start-up relocates and walks (`_Py_Deepfreeze_Init`) although the core phase needs a tenth of
-them: 0.35 ms of 3.  3.13 went back to marshalled ones.  The link takes our tables instead of the archive's.
+``freeze.py stdlib OUTPUT.c``: the interpreter's own frozen modules, marshalled.  CPython 3.11 and 3.12 keep them as 1 MB
+of static objects instead, all of which start-up relocates and walks (`_Py_Deepfreeze_Init`) although the core phase
+needs a tenth of them: 0.5 ms of 3.  3.13 went back to marshalled ones.  The link takes our tables instead of the archive's.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def freeze_package(package: pathlib.Path, init: pathlib.Path, output: pathlib.Pa
 
 
 def standard_modules() -> list[tuple[str, pathlib.Path]]:
-    """What CPython itself imports when a codec's error handler is needed in the core phase (a file that is not UTF-8)."""
+    """What CPython imports for a codec's error handler, also in the core phase (a file that is not UTF-8)."""
     names = ("encodings", "encodings.aliases", "encodings.ascii", "encodings.latin_1", "encodings.utf_8")
     found = [(name, importlib.util.find_spec(name)) for name in names]
     return [(name, pathlib.Path(spec.origin)) for name, spec in found if spec is not None and spec.origin]

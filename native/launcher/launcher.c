@@ -52,7 +52,8 @@ static void start_interpreter(void)
 {
     PyPreConfig pre;
     PyPreConfig_InitIsolatedConfig(&pre);
-    pre.utf8_mode = 1; /* paths are bytes to the kernel; surrogateescape round-trips them whatever the locale */
+    pre.utf8_mode =
+        1; /* paths are bytes to the kernel; surrogateescape round-trips them whatever the locale */
     PyStatus status = Py_PreInitialize(&pre);
     if (PyStatus_Exception(status))
         fail(status.err_msg ? status.err_msg : "cannot start the interpreter");

@@ -129,7 +129,8 @@ static PyObject *find_and_load(PyObject *self, PyObject *const *args, Py_ssize_t
     return PyObject_Vectorcall(importlib_find_and_load, args, (size_t)nargs, NULL);
 }
 
-static PyMethodDef find_and_load_def = {"_find_and_load", (PyCFunction)(void (*)(void))find_and_load, METH_FASTCALL,
+static PyMethodDef find_and_load_def = {"_find_and_load", (PyCFunction)(void (*)(void))find_and_load,
+                                        METH_FASTCALL,
                                         "importlib's, with a short way for pyrunc's frozen modules."};
 
 int install_loader(void)

@@ -40,7 +40,8 @@ static PyObject *m_init_image(PyObject *self, PyObject *unused)
 {
     (void)self;
     (void)unused;
-    return PyMemoryView_FromMemory((char *)(uintptr_t)pyrunc_init_image, (Py_ssize_t)pyrunc_init_size, PyBUF_READ);
+    return PyMemoryView_FromMemory((char *)(uintptr_t)pyrunc_init_image, (Py_ssize_t)pyrunc_init_size,
+                                   PyBUF_READ);
 }
 
 static PyObject *m_package_parent(PyObject *self, PyObject *unused)
@@ -55,12 +56,13 @@ static PyMethodDef methods[] = {
     {"complete", m_complete, METH_NOARGS, "Complete the interpreter after its core phase."},
     {"in_core", m_in_core, METH_NOARGS, "Whether the interpreter is in its core phase."},
     {"init_image", m_init_image, METH_NOARGS, "The container-side program, read-only."},
-    {"package_parent", m_package_parent, METH_NOARGS, "The checked directory that holds the installed package."},
+    {"package_parent", m_package_parent, METH_NOARGS,
+     "The checked directory that holds the installed package."},
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "_pyrunc_launcher", .m_size = -1, .m_methods = methods};
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "_pyrunc_launcher", .m_size = -1,
+                                        .m_methods = methods};
 
 PyObject *PyInit__pyrunc_launcher(void)
 {

@@ -19,7 +19,7 @@
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
-#define MFD_EXEC 0x0010U
+#define MFD_EXEC        0x0010U
 #endif
 #ifndef F_SEAL_EXEC
 #define F_SEAL_EXEC 0x0020
@@ -283,7 +283,8 @@ int pr_listen_unix(const char *path, int type, unsigned int mode)
         err = errno;
     else if (type != SOCK_DGRAM && listen(fd, 16) < 0)
         err = errno;
-    else if (addr.sun_path[0] && chmod(addr.sun_path, (mode_t)mode) < 0) /* the umask may have taken bits away */
+    else if (addr.sun_path[0] &&
+             chmod(addr.sun_path, (mode_t)mode) < 0) /* the umask may have taken bits away */
         err = errno;
     if (dir_fd >= 0)
         close(dir_fd);

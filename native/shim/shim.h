@@ -48,8 +48,8 @@ int pr_spawn_init(int exe_fd, int sock, int npreserve);
 /* Execute a host-side hook: exactly argv and envp (NULL-terminated), stdin_fd and out_fd (stdout and stderr) as stdio
  * (-1: /dev/null), no other descriptor, default signals.  cwd NULL: unchanged.  On failure *stage says which call it
  * was: 1 set-up, 2 chdir, 3 execve.  Returns the pid. */
-int pr_spawn_hook(const char *path, char *const argv[], char *const envp[], const char *cwd, int stdin_fd, int out_fd,
-                  int *stage);
+int pr_spawn_hook(const char *path, char *const argv[], char *const envp[], const char *cwd, int stdin_fd,
+                  int out_fd, int *stage);
 int pr_pidfd_open(int pid);
 int pr_pidfd_getfd(int pidfd, int target_fd);
 int pr_pidfd_send_signal(int pidfd, int sig);

@@ -145,8 +145,8 @@ static int hook_work(struct child *c)
     return errno;
 }
 
-int pr_spawn_hook(const char *path, char *const argv[], char *const envp[], const char *cwd, int stdin_fd, int out_fd,
-                  int *stage)
+int pr_spawn_hook(const char *path, char *const argv[], char *const envp[], const char *cwd, int stdin_fd,
+                  int out_fd, int *stage)
 {
     struct child c = {.work = hook_work,
                       .path = path,

@@ -26,10 +26,10 @@ static void check(int good, const char *what, long got)
     printf(good ? "\n" : " (got %ld)\n", got);
 }
 
-#define EXPECT(call, want)                                                                                   \
-    do {                                                                                                     \
-        long got_ = (call);                                                                                  \
-        check(got_ == (want), #call " == " #want, got_);                                                     \
+#define EXPECT(call, want)                               \
+    do {                                                 \
+        long got_ = (call);                              \
+        check(got_ == (want), #call " == " #want, got_); \
     } while (0)
 
 /* What a descriptor is, and close it: the type bits, or the error. */

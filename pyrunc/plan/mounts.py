@@ -418,10 +418,14 @@ def _propagation(plan: Plan, linux: dict[str, Any], options: Options) -> None:
 
 
 def root_propagation(plan: Plan, linux: dict[str, Any]) -> None:
-    """linux.rootfsPropagation for the container's own root; private it is already."""
+    """linux.rootfsPropagation for the container's own root; private it is already.
+
+    Slave goes no deeper than the root: what is mounted below has the propagation that its own options asked for.
+    """
     name = linux.get("rootfsPropagation")
     if name and name not in ("private", "rprivate"):
-        plan.root_propagation("/linux/rootfsPropagation", propagation=PROPAGATIONS[name])
+        value = SLAVE if name in ("slave", "rslave") else PROPAGATIONS[name]
+        plan.root_propagation("/linux/rootfsPropagation", propagation=value)
 
 
 def pivot(plan: Plan, options: Options, spaces: Namespaces) -> None:

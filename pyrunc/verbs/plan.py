@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pyrunc import command, runtime
-from pyrunc.errors import ConfigError
+from pyrunc import command, fs, runtime
+from pyrunc.errors import ConfigError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
         config, _, plan = launch.compile_only(command.created_by(context, args[0] if args else "ID", values))
     except ConfigError as error:
         if len(error.problems) > 1:
-            command.out("".join(f"{problem}\n" for problem in error.problems))
+            text = "".join(f"{printable(str(problem))}\n" for problem in error.problems)
+            fs.ignore(fs.write_all, 2, text.encode("utf-8", "replace"))
         raise
     if values.get("json"):
         return command.out(json.dumps(show.as_json(plan, config), indent=2) + "\n")
