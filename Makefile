@@ -81,15 +81,19 @@ lint-tools: $(STAMPS)/venv
 	    $(BIN)/python -c $(read_list) project.optional-dependencies.dev project.optional-dependencies.test | \
 	    xargs -d "\n" $(PIP) -q && touch $(STAMPS)/lint; }
 
-CFLAGS_LINT := -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -Wformat=2 -Wconversion -Werror -c -o /dev/null
+CFLAGS_LINT := -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -Wformat=2 -Wconversion -Werror -S -o -
+PYTHON_DEFINES := $(foreach name,EXECUTABLE PREFIX EXEC_PREFIX STDLIB DYNLOAD SITE EXT_SUFFIX VERSION,-DPYTHON_$(name)='"/x"')
 C_OWN := $(filter-out %/plan_ops.h,$(filter %.c %.h,$(SOURCES)))
 lint: lint-tools build ## ruff, mypy, clang-format, C warnings as errors, generated files up to date
 	@$(BIN)/ruff check $(wildcard $(CODE))
 	@$(BIN)/ruff format --check $(wildcard $(CODE))
 	@$(BIN)/mypy
 	@clang-format --dry-run -Werror $(C_OWN)
-	@for file in $(filter native/init/%.c,$(SOURCES)); do musl-gcc $(CFLAGS_LINT) -fPIE $$file; done
-	@for file in $(filter native/shim/%.c,$(SOURCES)); do gcc $(CFLAGS_LINT) -fPIC $$file; done
+	@for file in $(filter native/init/%.c,$(SOURCES)); do musl-gcc $(CFLAGS_LINT) -fPIE $$file >/dev/null; done
+	@for file in $(filter native/shim/%.c,$(SOURCES)); do gcc $(CFLAGS_LINT) -fPIC $$file >/dev/null; done
+	@include=$$($(BIN)/python -Ic 'import sysconfig; print(sysconfig.get_path("include"))'); \
+	    for file in $(filter native/launcher/%.c,$(SOURCES)); do \
+	        gcc $(CFLAGS_LINT) -fPIE -DHAVE_CORE_PHASE $(PYTHON_DEFINES) -isystem $$include $$file >/dev/null; done
 	@$(BIN)/python native/gen_plan.py --check
 	@echo "lint: clean"
 

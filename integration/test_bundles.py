@@ -41,7 +41,7 @@ def obstacles(config: dict[str, Any]) -> list[tuple[str, str, str]]:
     wanted = {name for names in (process.get("capabilities") or {}).values() for name in names}
     missing = sorted(name for name in wanted if name in CAP_BIT and name not in own_bounding_caps())
     if missing:
-        found.append(("/process/capabilities", missing[0], f"{missing} not in the bounding set"))
+        found.append(("/process/capabilities", "EPERM", f"{missing} not in the bounding set"))
     for entry in process.get("rlimits") or []:
         number = getattr(resource, entry["type"])
         if entry["hard"] > resource.getrlimit(number)[1] != resource.RLIM_INFINITY and not has_cap("SYS_RESOURCE"):

@@ -30,11 +30,8 @@ def readelf(path: Path, *options: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-PRODUCTS = [
-    ".venv/bin/pyrunc",
-    ".venv/lib/python3*/site-packages/pyrunc/_shim*.so",
-    ".venv/lib/python3*/site-packages/pyrunc/_init",
-]
+SITE = ".venv/lib/python3*/site-packages/pyrunc"
+PRODUCTS = [".venv/bin/pyrunc", f"{SITE}/_shim*.so", f"{SITE}/_init"]
 
 
 @pytest.mark.parametrize("pattern", PRODUCTS)
@@ -60,7 +57,7 @@ def test_no_search_path_for_libraries() -> None:
 
 
 def test_init_is_static_and_small() -> None:
-    path = product(".venv/lib/python3*/site-packages/pyrunc/_init")
+    path = product(f"{SITE}/_init")
     assert "INTERP" not in readelf(path, "-l")
     assert "NEEDED" not in readelf(path, "-d")
     assert path.stat().st_size < INIT_LIMIT
@@ -69,14 +66,14 @@ def test_init_is_static_and_small() -> None:
 
 def test_init_refuses_to_run_alone() -> None:
     result = subprocess.run(
-        [product(".venv/lib/python3*/site-packages/pyrunc/_init")], stdin=subprocess.DEVNULL, capture_output=True,
+        [product(f"{SITE}/_init")], stdin=subprocess.DEVNULL, capture_output=True,
         check=False, timeout=10,
     )  # fmt: skip
     assert result.returncode != 0
 
 
 def test_every_module_is_installed() -> None:
-    site = product(".venv/lib/python3*/site-packages/pyrunc/__init__.py").parent
+    site = product(f"{SITE}/__init__.py").parent
     sources = {path.relative_to(ROOT / "pyrunc") for path in (ROOT / "pyrunc").rglob("*.py")}
     installed = {path.relative_to(site) for path in site.rglob("*.py")}
     assert sources == installed

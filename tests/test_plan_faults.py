@@ -83,7 +83,7 @@ def test_the_issues_own_example(plan: Plan) -> None:
         ("CAPS", 0, "", "(default)", None, ""),
         ("GROUPS", 0, "", "/process/user/additionalGids", None, ""),
         ("FIND_EXE", 0, "file", "/process/args/0", "prog", ""),
-        ("EXECVE", 0, "args", "/process/args", "prog", ""),
+        ("EXECVE", 0, "args", "/process/args/0", "prog", ""),
     ],
 )
 def test_where(plan: Plan, op: str, nth: int, arg: str, where: str, value: str | None, context: str) -> None:

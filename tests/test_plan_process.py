@@ -259,7 +259,7 @@ def test_late_origins() -> None:
     assert late == [
         [count - 3, "(default)", "WAIT_START", []],
         [count - 2, "/hooks/startContainer/0", "HOOK", ["/h", "n", "X=1", "head"]],
-        [count - 1, "/process/args", "EXECVE", ["a", "X=1"]],
+        [count - 1, "/process/args/0", "EXECVE", ["a", "X=1"]],
     ]
 
 

@@ -425,8 +425,12 @@ def test_plan_touches_nothing(runtime: Runtime, tmp_path: Path) -> None:
     assert not runtime.root.exists()
 
 
-def test_plan_shows_every_problem(runtime: Runtime, tmp_path: Path) -> None:
+def test_plan_shows_every_problem(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.json").write_text('{"ociVersion":"9.0.0","root":{"path":7},"process":{"cwd":"x"}}')
-    out, err = runtime("plan", "-b", str(tmp_path), rc=1)
+    assert cli.main(["--log", str(tmp_path / "log"), "plan", "-b", str(tmp_path)]) == 1
+    out, err = capfd.readouterr()
+    *problems, last = err.splitlines()
+    assert out == "" and last.startswith("pyrunc: ")
     for pointer in ("/ociVersion", "/root/path", "/process/cwd"):
-        assert pointer in out and pointer in err
+        assert sum(line.startswith(pointer + ": ") for line in problems) == 1 and pointer in last
+    assert (tmp_path / "log").read_text().count("\n") == 1

@@ -112,10 +112,27 @@ static int make_node(const struct plan_step *st, int dir, const char *name)
     return ret;
 }
 
+/* The default nodes go into a directory that is really there: an image whose /dev is a symbolic link wants them
+ * somewhere else, and nothing good comes of guessing where (CVE-2026-41579).  A missing /dev is created. */
+static int check_dev(struct init *in)
+{
+    int AUTO_CLOSE fd = open_in_root_plain(in->rootfd, "/dev", O_PATH | O_DIRECTORY);
+
+    if (fd >= 0 || fd == -ENOENT)
+        return 0;
+    return fault(in, -fd, "openat2", S_DEV_NODE_path, 0, "/dev must be a directory, not a symbolic link");
+}
+
 int op_dev_node(struct init *in, const struct plan_step *st)
 {
     char buf[PATH_BUF];
     const char *name;
+
+    if (HAS(DEFAULT)) {
+        int ret = check_dev(in);
+        if (ret < 0)
+            return ret;
+    }
     int AUTO_CLOSE dir = parent_in_root(in->rootfd, step_str(in, st, S_DEV_NODE_path), &name, buf);
 
     if (dir < 0)

@@ -4,9 +4,10 @@
 docstrings, asserts and ``if TYPE_CHECKING`` blocks are dropped: they cost unmarshalling time on every start and nothing
 looks at them inside the launcher.
 
-``freeze.py stdlib OUTPUT.c``: the interpreter's own frozen modules, marshalled.  CPython 3.11 and 3.12 keep them as 1 MB
-of static objects instead, all of which start-up relocates and walks (`_Py_Deepfreeze_Init`) although the core phase
-needs a tenth of them: 0.5 ms of 3.  3.13 went back to marshalled ones.  The link takes our tables instead of the archive's.
+``freeze.py stdlib OUTPUT.c``: the interpreter's own frozen modules, marshalled.  CPython 3.11 and 3.12 keep them as
+1 MB of static objects instead, all of which start-up relocates and walks (`_Py_Deepfreeze_Init`) although the core
+phase needs a tenth of them: 0.5 ms of 3.  3.13 went back to marshalled ones.  The link takes our tables instead of
+the archive's.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from errno import EACCES, ENOENT
 
 from pyrunc.errors import SysError
 from pyrunc.plan.ops import OPS
+from pyrunc.spec.names import CAPABILITIES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def error(source: Plan | Sequence[Sequence[Any]], record: Record) -> SysError:
         record.err,
         value=fault.value,
         context=fault.context,
-        detail=record.detail or _program_words(fault, record.err),
+        detail=_with_names(record.detail) or _program_words(fault, record.err),
         hint=hints.find(fault.op, record.err),
     )
 
@@ -99,6 +100,14 @@ def error(source: Plan | Sequence[Sequence[Any]], record: Record) -> SysError:
 def saved_error(late: Sequence[Sequence[Any]], record: Record) -> SysError:
     """`error` for a container whose creator has ended: ``late`` is what `Plan.late_origins` returned then."""
     return error(late, record)
+
+
+def _with_names(detail: str) -> str:
+    """init knows capabilities by number; people know them by name."""
+    head, found, number = detail.rpartition("capability ")
+    if found and number.isdigit() and int(number) < len(CAPABILITIES):
+        return head + CAPABILITIES[int(number)]
+    return detail
 
 
 def _program_words(fault: Fault, number: int) -> str:
