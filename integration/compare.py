@@ -1,7 +1,7 @@
 """Compare what the probe saw inside a container with what its config.json says: every difference is one line of text.
 
-Pure: works on the parsed config and the probe's report only.  It knows the rules that are not in the config itself - default
-devices, mount flags that the kernel derives, what execve makes of capabilities - and nothing of any runtime.
+Pure: works on the parsed config and the probe's report only.  It knows the rules that are not in the config itself -
+default devices, mount flags that the kernel derives, what execve makes of capabilities - and nothing of any runtime.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from integration.harness import CAP_BIT, Mount, parse_mountinfo
+from integration.harness import CAP_BIT, NS_FILE, Mount, parse_mountinfo
 
 FLAG_OPTIONS = {
     "ro": "ro",
@@ -20,15 +20,30 @@ FLAG_OPTIONS = {
     "nodiratime": "nodiratime",
     "relatime": "relatime",
 }
-CLEARING = {"rw": "ro", "suid": "nosuid", "dev": "nodev", "exec": "noexec", "atime": "noatime", "diratime": "nodiratime"}
-PROPAGATION = {"private": "", "rprivate": "", "slave": "master:", "rslave": "master:", "shared": "shared:", "rshared": "shared:"}
+CLEARING = {
+    "rw": "ro",
+    "suid": "nosuid",
+    "dev": "nodev",
+    "exec": "noexec",
+    "atime": "noatime",
+    "diratime": "nodiratime",
+}
+PROPAGATION = {
+    "private": "",
+    "rprivate": "",
+    "slave": "master:",
+    "rslave": "master:",
+    "shared": "shared:",
+    "rshared": "shared:",
+}
 UNLIMITED = 2**64 - 1
 DEFAULT_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
-NS_FILE = {"network": "net", "mount": "mnt"}
 
 
-def differences(config: dict[str, Any], report: dict[str, Any], host_ns: dict[str, str], joined: dict[str, str]) -> list[str]:
-    """All of them.  `host_ns`: readlink of the runtime's own /proc/self/ns entries; `joined`: of the paths in the config, by type."""
+def differences(
+    config: dict[str, Any], report: dict[str, Any], host_ns: dict[str, str], joined: dict[str, str]
+) -> list[str]:
+    """All of them.  `host_ns`: readlink of the runtime's own /proc/self/ns/NAME; `joined`: of the config's paths, by type."""
     found: list[str] = []
     for part in (mounts, user, capabilities, limits, devices, environment, masked, seccomp, identity):
         found += part(config, report)
@@ -90,9 +105,10 @@ def data(dest: str, options: list[str], seen: Mount) -> Iterator[str]:
             size = int(value[:-1]) if value.endswith("k") else int(value) >> 10
             if shown.get("size") != f"{size}k":
                 yield f"mount {dest}: {option} in the config, size={shown.get('size')} seen"
-        elif name in ("mode", "ptmxmode") and int(shown.get(name) or ("1777" if seen.fstype == "tmpfs" else "0"), 8) != int(value, 8):
-            yield f"mount {dest}: {option} in the config, {name}={shown.get(name)} seen"
-        elif name in ("gid", "uid") and shown.get(name, "0") != value:
+        elif (
+            name in ("mode", "ptmxmode")
+            and int(shown.get(name) or ("1777" if seen.fstype == "tmpfs" else "0"), 8) != int(value, 8)
+        ) or (name in ("gid", "uid") and shown.get(name, "0") != value):
             yield f"mount {dest}: {option} in the config, {name}={shown.get(name)} seen"
 
 
@@ -128,7 +144,7 @@ def capabilities(config: dict[str, Any], report: dict[str, Any]) -> Iterator[str
         if report["caps"][kind] != mask:
             yield f"capabilities {kind}: {mask:x} in the config, {report['caps'][kind]:x} seen"
     if report["no_new_privs"] != int(bool(config["process"].get("noNewPrivileges"))):
-        yield f"noNewPrivileges: {config['process'].get('noNewPrivileges')} in the config, {report['no_new_privs']} seen"
+        yield f"noNewPrivileges: {config['process'].get('noNewPrivileges')}, {report['no_new_privs']} seen"
 
 
 def limits(config: dict[str, Any], report: dict[str, Any]) -> Iterator[str]:
@@ -144,7 +160,11 @@ def limits(config: dict[str, Any], report: dict[str, Any]) -> Iterator[str]:
 
 def devices(config: dict[str, Any], report: dict[str, Any]) -> Iterator[str]:
     """Default nodes, configured ones (which win), the console, and nothing else."""
-    seen = {path: node for path, node in report["devices"].items() if node["type"] in "cbp" and not path.startswith("/dev/pts/")}
+    seen = {
+        path: node
+        for path, node in report["devices"].items()
+        if node["type"] in "cbp" and not path.startswith("/dev/pts/")
+    }
     want = {f"/dev/{name}": ("c", *numbers, 0o666, 0, 0) for name, numbers in DEFAULT_DEVICES.items()}
     for entry in config["linux"].get("devices") or []:
         if entry["path"].startswith("/dev/"):
@@ -155,7 +175,9 @@ def devices(config: dict[str, Any], report: dict[str, Any]) -> Iterator[str]:
     if config["process"].get("terminal"):
         want["/dev/console"] = ("c", 136, 0, *(seen.get("/dev/console", {}).get(key) for key in ("mode", "uid", "gid")))
     if report["devices"].get("/dev/ptmx", {}).get("target") == "pts/ptmx":
-        want.pop("/dev/ptmx", None)  # privileged engines list the host's 5:2 node; the link to the own instance is as good
+        want.pop(
+            "/dev/ptmx", None
+        )  # privileged engines list the host's 5:2 node; the link to the own instance is as good
     for path, expected in want.items():
         node = seen.pop(path, None)
         if node is None:

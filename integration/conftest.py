@@ -37,7 +37,8 @@ def _why_not(item: pytest.Item) -> str:
     for mark in item.iter_markers("needs_controller"):
         missing = [name for name in mark.args if name not in harness.controllers()]
         if missing:
-            return f"no {', '.join(missing)} controller on this machine's cgroup v2 (it has: {' '.join(harness.controllers())})"
+            there = " ".join(harness.controllers())
+            return f"no {', '.join(missing)} controller on this machine's cgroup v2 (it has: {there})"
     for mark in item.iter_markers("needs_cap"):
         missing = [name for name in mark.args if not harness.has_cap(name)]
         if missing:
@@ -87,7 +88,18 @@ def probe(base: Path) -> Path:
     for compiler in ("musl-gcc", "gcc"):
         if shutil.which(compiler) is None:
             continue
-        argv = [compiler, "-std=gnu11", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-O1", "-static", "-o", str(target)]
+        argv = [
+            compiler,
+            "-std=gnu11",
+            "-Wall",
+            "-Wextra",
+            "-Wconversion",
+            "-Werror",
+            "-O1",
+            "-static",
+            "-o",
+            str(target),
+        ]
         done = subprocess.run([*argv, str(source)], capture_output=True, text=True, timeout=120, check=False)
         if done.returncode == 0:
             return target

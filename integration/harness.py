@@ -20,6 +20,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,22 +29,118 @@ SLOW = float(os.environ.get("PYRUNC_TEST_SLOW", "1"))
 TIMEOUT = 10 * SLOW  # for one call of the runtime
 DELETE = object()  # as a value of `edits`: remove the member
 
-APPLETS = (
-    "cat chmod cp date dd echo env expr false grep head hostname id kill ln ls mkdir mknod mount mv nc printf ps pwd "
-    "readlink rm rmdir sed seq sh sleep sort stat stty tail tee test top touch tr true tty umount uname wc yes [ dmesg "
-    "ifconfig ip ping chown find awk"
-).split()
+APPLETS = [
+    "cat",
+    "chmod",
+    "cp",
+    "date",
+    "dd",
+    "echo",
+    "env",
+    "expr",
+    "false",
+    "grep",
+    "head",
+    "hostname",
+    "id",
+    "kill",
+    "ln",
+    "ls",
+    "mkdir",
+    "mknod",
+    "mount",
+    "mv",
+    "nc",
+    "printf",
+    "ps",
+    "pwd",
+    "readlink",
+    "rm",
+    "rmdir",
+    "sed",
+    "seq",
+    "sh",
+    "sleep",
+    "sort",
+    "stat",
+    "stty",
+    "tail",
+    "tee",
+    "test",
+    "top",
+    "touch",
+    "tr",
+    "true",
+    "tty",
+    "umount",
+    "uname",
+    "wc",
+    "yes",
+    "[",
+    "dmesg",
+    "ifconfig",
+    "ip",
+    "ping",
+    "chown",
+    "find",
+    "awk",
+]
 
-CAPS = (
-    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
-    "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN "
-    "SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE "
-    "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
-).split()
+CAPS = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+]
 CAP_BIT = {"CAP_" + name: 1 << bit for bit, name in enumerate(CAPS)}
 
 PATH_ENV = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-DEFAULT_CAPS = ["CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_KILL", "CAP_MKNOD", "CAP_NET_BIND_SERVICE", "CAP_SETGID", "CAP_SETUID"]
+DEFAULT_CAPS = [
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_KILL",
+    "CAP_MKNOD",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETGID",
+    "CAP_SETUID",
+]
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -60,8 +157,8 @@ def libc(name: str, *args: Any) -> int:
 def own_mount_namespace() -> None:
     """Move this process into its own mount namespace whose mounts are shared, as on a host that runs systemd.
 
-    Other programs' mounts then cannot upset the comparison of mountinfo, and a mount that a runtime lets propagate to its
-    host shows up, which it would not on a machine whose mounts happen to be private.
+    Other programs' mounts then cannot upset the comparison of mountinfo, and a mount that a runtime lets propagate to
+    its host shows up, which it would not on a machine whose mounts happen to be private.
     """
     libc("unshare", 0x00020000)  # CLONE_NEWNS
     libc("mount", None, b"/", None, 0x4000 | (1 << 18), None)  # MS_REC|MS_PRIVATE
@@ -162,7 +259,7 @@ def own_bounding_caps() -> list[str]:
 
 
 class Result:
-    """What one call of the runtime gave: exit code (negative: killed by that signal), both outputs, and its duration."""
+    """What one call of the runtime gave: exit code (negative: killed by that signal), both outputs, duration."""
 
     def __init__(self, argv: Sequence[str], rc: int, out: str, err: str, seconds: float) -> None:
         self.argv, self.rc, self.out, self.err, self.seconds = list(argv), rc, out, err, seconds
@@ -289,7 +386,7 @@ class Runtime:
 def build_template(base: Path, probe: Path) -> Path:
     """A root filesystem with a static busybox, its applets in /bin and the probe as /probe."""
     root = base / "template"
-    for name in "bin usr/bin etc proc sys dev run tmp var/tmp root home mnt sbin".split():
+    for name in ["bin", "usr/bin", "etc", "proc", "sys", "dev", "run", "tmp", "var/tmp", "root", "home", "mnt", "sbin"]:
         (root / name).mkdir(parents=True, exist_ok=True)
     (root / "tmp").chmod(0o1777)
     busybox = shutil.which("busybox")
@@ -345,7 +442,12 @@ def default_config(cgroups_path: str) -> dict[str, Any]:
                 "source": "shm",
                 "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
             },
-            {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
+            {
+                "destination": "/dev/mqueue",
+                "type": "mqueue",
+                "source": "mqueue",
+                "options": ["nosuid", "noexec", "nodev"],
+            },
             {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
         ],
         "linux": {
@@ -359,7 +461,7 @@ def default_config(cgroups_path: str) -> dict[str, Any]:
 
 
 def edit(config: Any, edits: dict[str, Any]) -> Any:
-    """Set members by JSON pointer, in order; missing objects on the way are made, ``-`` appends to a list, `DELETE` removes."""
+    """Set members by JSON pointer, in order: missing objects are made, ``-`` appends to a list, `DELETE` removes."""
     for pointer, value in edits.items():
         at = config
         *way, last = pointer.strip("/").split("/")
@@ -479,7 +581,7 @@ class Container:
         return root / str(self.bundle.config["linux"]["cgroupsPath"]).lstrip("/")
 
     def wait(self, timeout: float = 5.0) -> int:
-        """Wait for init, which is our child after `create` (subreaper), and return its exit code; 128+N for signal N."""
+        """Wait for init, our child after `create` (subreaper), and return its exit code; 128+N for signal N."""
 
         def ended() -> list[int]:
             try:
@@ -557,7 +659,7 @@ class Box:
         return found
 
     def leftovers(self, *, settle: float = 2.0) -> list[str]:
-        """What is left of this test's containers on the host, one text each; waits up to `settle` for dying processes."""
+        """What is left of this test's containers on the host, one text each; gives dying processes `settle` seconds."""
         limit = time.monotonic() + settle * SLOW
         while (children := self.children()) and time.monotonic() < limit:
             time.sleep(0.01)
@@ -586,13 +688,17 @@ class Box:
             if kill_file.exists():
                 kill_file.write_text("1")
             try:
-                wait_until(lambda group=group: not (group / "cgroup.procs").read_text(), "cgroup to empty", 2)
+                wait_until(partial(_empty, group), "cgroup to empty", 2)
                 group.rmdir()
             except (OSError, AssertionError):
                 pass
         reap()
         shutil.rmtree(self.path, ignore_errors=True)
         return left
+
+
+def _empty(group: Path) -> bool:
+    return not (group / "cgroup.procs").read_text()
 
 
 def reap() -> None:
@@ -606,15 +712,16 @@ def reap() -> None:
             return
 
 
+_UNSHARE = {"network": "-n", "uts": "-u", "ipc": "-i", "pid": "-p", "cgroup": "-C", "mount": "-m", "time": "-T"}
+NS_FILE = {"network": "net", "mount": "mnt"}  # names in /proc/PID/ns that differ from the config's
+
+
 class Holder:
     """A process in new namespaces (`kinds` as in config.json), for containers to join by path."""
 
-    FLAG = {"network": "-n", "uts": "-u", "ipc": "-i", "pid": "-p", "cgroup": "-C", "mount": "-m", "time": "-T", "user": "-U"}
-    FILE = {"network": "net", "mount": "mnt"}
-
     def __init__(self, box: Box, kinds: Iterable[str]) -> None:
         self.box, self.kinds = box, list(kinds)
-        flags = [self.FLAG[kind] for kind in self.kinds]
+        flags = [_UNSHARE[kind] for kind in self.kinds]
         self.parent = subprocess.Popen(
             ["/usr/bin/unshare", *flags, "--fork", "--kill-child", "/bin/sleep", "600"],
             stdin=subprocess.DEVNULL,
@@ -627,7 +734,7 @@ class Holder:
 
     def path(self, kind: str) -> str:
         """The namespace's path, good for `linux.namespaces[].path`."""
-        return f"/proc/{self.pid}/ns/{self.FILE.get(kind, kind)}"
+        return f"/proc/{self.pid}/ns/{NS_FILE.get(kind, kind)}"
 
     def ident(self, kind: str) -> str:
         """What readlink of the namespace gives, e.g. ``net:[4026532]``."""

@@ -1,4 +1,4 @@
-"""The configs that engines really wrote: run each with the probe as its program, and compare what it sees with what it says."""
+"""The configs that engines really wrote: run each with the probe as its program, and compare what it sees with them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ from integration.test_terminal import Console, read_all
 
 Make = Callable[..., Container]
 CONFIGS = sorted((Path(__file__).parent / "bundles").glob("*.json"))
-NS_FILE = compare.NS_FILE
 
 
 def obstacles(config: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -84,7 +83,9 @@ def prepare(one: Container, config: dict[str, Any], holder: Callable[..., Holder
     config["process"]["args"] = ["/probe", "report", *(config["linux"].get("sysctl") or {})]
     path = config["linux"].get("cgroupsPath")
     if path:  # keep its form, but make it this test's
-        config["linux"]["cgroupsPath"] = ("/" if path.startswith("/") else "") + f"{box.prefix}{path.strip('/').replace('/', '-')}"
+        config["linux"]["cgroupsPath"] = (
+            "/" if path.startswith("/") else ""
+        ) + f"{box.prefix}{path.strip('/').replace('/', '-')}"
     bundle.config = config
     return joined
 
@@ -144,7 +145,7 @@ def test_bundle(container: Make, box: Box, holder: Callable[..., Holder], path: 
 
 
 def refuse(one: Container, problems: list[tuple[str, str, str]]) -> None:
-    """One of the obstacles is named, with its field; a run of the rest of the config follows in `test_without_obstacles`."""
+    """One of the obstacles is named, with its field; the rest of the config: `test_bundle_without_obstacles`."""
     result = one.create(check=False)
     assert result.rc != 0, problems
     if one.box.runtime.is_pyrunc:
@@ -163,7 +164,9 @@ def without_obstacles(config: dict[str, Any]) -> list[str]:
             del linux["resources"][pointer.rpartition("/")[2]]
         elif pointer == "/process/capabilities":
             own = set(own_bounding_caps())
-            process["capabilities"] = {kind: [n for n in names if n in own] for kind, names in process["capabilities"].items()}
+            process["capabilities"] = {
+                kind: [n for n in names if n in own] for kind, names in process["capabilities"].items()
+            }
         elif pointer == "/process/rlimits":
             for entry in process["rlimits"]:
                 hard = resource.getrlimit(getattr(resource, entry["type"]))[1]

@@ -125,11 +125,11 @@ def test_cgroup_with_processes_is_refused(container: Make, box: Box, refused: Re
 
 @pytest.mark.skipif(not MISSING, reason="every controller is here")
 def test_a_limit_without_its_controller(container: Make, refused: Refused) -> None:
-    field, value, file = {
-        "memory": ("memory", {"limit": 1 << 25}, "memory.max"),
-        "pids": ("pids", {"limit": 5}, "pids.max"),
-        "cpu": ("cpu", {"shares": 512}, "cpu.weight"),
-        "io": ("blockIO", {"weight": 100}, "io.weight"),
+    field, value = {
+        "memory": ("memory", {"limit": 1 << 25}),
+        "pids": ("pids", {"limit": 5}),
+        "cpu": ("cpu", {"shares": 512}),
+        "io": ("blockIO", {"weight": 100}),
     }[MISSING]
     result = container(edits={f"/linux/resources/{field}": value}).create(check=False)
     refused(result, f"/linux/resources/{field}", MISSING, "controller")
@@ -207,7 +207,11 @@ def test_unified_that_fails(container: Make, refused: Refused, key: str, value: 
 
 LIMITS = [
     ("memory", {"memory": {"limit": 64 << 20}}, {"memory.max": str(64 << 20)}),
-    ("memory", {"memory": {"limit": 64 << 20, "swap": 96 << 20}}, {"memory.max": str(64 << 20), "memory.swap.max": str(32 << 20)}),
+    (
+        "memory",
+        {"memory": {"limit": 64 << 20, "swap": 96 << 20}},
+        {"memory.max": str(64 << 20), "memory.swap.max": str(32 << 20)},
+    ),
     ("memory", {"memory": {"limit": -1}}, {"memory.max": "max"}),
     ("memory", {"memory": {"reservation": 16 << 20}}, {"memory.low": str(16 << 20)}),
     ("cpu", {"cpu": {"shares": 1024}}, {"cpu.weight": "100"}),
@@ -220,7 +224,11 @@ LIMITS = [
     ("pids", {"pids": {"limit": -1}}, {"pids.max": "max"}),
     ("pids", {"pids": {"limit": 0}}, {"pids.max": "1"}),
     ("pids", {"unified": {"pids.max": "9"}}, {"pids.max": "9"}),
-    ("memory", {"unified": {"memory.high": "1048576", "memory.oom.group": "1"}}, {"memory.high": "1048576", "memory.oom.group": "1"}),
+    (
+        "memory",
+        {"unified": {"memory.high": "1048576", "memory.oom.group": "1"}},
+        {"memory.high": "1048576", "memory.oom.group": "1"},
+    ),
 ]
 
 
@@ -272,7 +280,9 @@ def test_pids_limit_holds(container: Make) -> None:
     ],
     ids=range(5),
 )
-def test_resources_that_make_no_sense(container: Make, refused: Refused, resources: dict[str, Any], pointer: str) -> None:
+def test_resources_that_make_no_sense(
+    container: Make, refused: Refused, resources: dict[str, Any], pointer: str
+) -> None:
     refused(container(edits={"/linux/resources": resources}).create(check=False), pointer)
 
 

@@ -120,7 +120,9 @@ def test_false_null_in_the_image(container: Make, existing: str) -> None:
 
 
 def test_same_node_in_the_way_is_fine(container: Make) -> None:
-    one = _without_dev_mount(container("lstat", "/dev/mine", edits={"/linux/devices": [device("/dev/mine", "c", 1, 5)]}))
+    one = _without_dev_mount(
+        container("lstat", "/dev/mine", edits={"/linux/devices": [device("/dev/mine", "c", 1, 5)]})
+    )
     os.mknod(one.bundle.rootfs / "dev/mine", 0o20600, os.makedev(1, 5))
     assert one.run().objects[0]["minor"] == 5
 
@@ -141,7 +143,7 @@ def test_bad_entries(container: Make, refused: Refused, given: dict[str, Any], p
     refused(container(edits={"/linux/devices": [given]}).create(check=False), pointer)
 
 
-# --- the device cgroup ------------------------------------------------------------------------------------------------
+# --- the device cgroup ----------------------------------------------------------------------------------------------
 
 DENY = {"allow": False, "access": "rwm"}
 
@@ -193,7 +195,11 @@ def test_no_rules_deny_too(container: Make) -> None:
         ([DENY, allow("rwm", "c")], "ENXIO", "ENXIO"),
         ([allow("rwm")], "ENXIO", "ENXIO"),
         ([allow("rwm", "a")], "ENXIO", "ENXIO"),
-        ([DENY, allow("rw", "c", 60, 11), {"allow": False, "access": "w", "type": "c", "major": 60, "minor": 11}], "ENXIO", "EPERM"),
+        (
+            [DENY, allow("rw", "c", 60, 11), {"allow": False, "access": "w", "type": "c", "major": 60, "minor": 11}],
+            "ENXIO",
+            "EPERM",
+        ),
     ],
 )
 def test_rules(container: Make, rules: list[dict[str, Any]], reading: str, writing: str) -> None:
@@ -211,7 +217,11 @@ def test_rules_hold_before_start(container: Make, box: Box) -> None:
     assert "Operation not permitted" in out.read_text()
 
 
-@pytest.mark.parametrize("rule", [{"allow": True, "access": ""}, {"allow": True, "access": "x"}, {"allow": True, "type": "z", "access": "r"}])
+@pytest.mark.parametrize(
+    "rule", [{"allow": True, "access": ""}, {"allow": True, "access": "x"}, {"allow": True, "type": "z", "access": "r"}]
+)
 @pytest.mark.pyrunc_only("runc 1.1.5 checks less")
 def test_bad_rules(container: Make, refused: Refused, rule: dict[str, Any]) -> None:
-    refused(container(edits={"/linux/resources/devices": [DENY, rule]}).create(check=False), "/linux/resources/devices/1")
+    refused(
+        container(edits={"/linux/resources/devices": [DENY, rule]}).create(check=False), "/linux/resources/devices/1"
+    )

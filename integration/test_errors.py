@@ -44,7 +44,12 @@ TABLE: list[tuple[str, dict[str, Any], str, bool]] = [
     ("gid beyond 32 bits", {"/process/user/gid": 2**32}, "/process/user/gid", False),
     ("bad additional gid", {"/process/user/additionalGids": [1, -5]}, "/process/user/additionalGids/1", False),
     ("umask beyond 0777", {"/process/user/umask": 0o10000}, "/process/user/umask", True),
-    ("rlimit not a number", {"/process/rlimits": [{"type": "RLIMIT_CORE", "soft": "x", "hard": 1}]}, "/process/rlimits/0/soft", False),
+    (
+        "rlimit not a number",
+        {"/process/rlimits": [{"type": "RLIMIT_CORE", "soft": "x", "hard": 1}]},
+        "/process/rlimits/0/soft",
+        False,
+    ),
     ("oom score out of range", {"/process/oomScoreAdj": 1001}, "/process/oomScoreAdj", False),
     ("capabilities is a list", {"/process/capabilities": []}, "/process/capabilities", False),
     ("mount without destination", {"/mounts/0/destination": DELETE}, "/mounts/0/destination", True),
@@ -58,7 +63,12 @@ TABLE: list[tuple[str, dict[str, Any], str, bool]] = [
     ("annotation is a number", {"/annotations": {"a": 1}}, "/annotations/a", False),
     ("hooks is a list", {"/hooks": []}, "/hooks", False),
     ("hook list is an object", {"/hooks": {"prestart": {}}}, "/hooks/prestart", False),
-    ("sysctl value is a number", {"/linux/sysctl": {"net.ipv4.ip_forward": 1}}, "/linux/sysctl/net.ipv4.ip_forward", False),
+    (
+        "sysctl value is a number",
+        {"/linux/sysctl": {"net.ipv4.ip_forward": 1}},
+        "/linux/sysctl/net.ipv4.ip_forward",
+        False,
+    ),
     ("masked paths is text", {"/linux/maskedPaths": "/x"}, "/linux/maskedPaths", False),
     ("memory limit is a fraction", {"/linux/resources/memory": {"limit": 1.5}}, "/linux/resources/memory/limit", False),
     ("seccomp without default", {"/linux/seccomp": {"syscalls": []}}, "/linux/seccomp/defaultAction", True),
@@ -66,8 +76,12 @@ TABLE: list[tuple[str, dict[str, Any], str, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("edits", "pointer", "runc_accepts"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
-def test_refused(container: Make, box: Box, refused: Refused, edits: dict[str, Any], pointer: str, runc_accepts: bool) -> None:
+@pytest.mark.parametrize(
+    ("edits", "pointer", "runc_accepts"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
+)
+def test_refused(
+    container: Make, box: Box, refused: Refused, edits: dict[str, Any], pointer: str, runc_accepts: bool
+) -> None:
     one = container("exit", "0", edits=edits)
     if runc_accepts and not box.runtime.is_pyrunc:
         pytest.skip("runc 1.1.5 accepts this")
@@ -127,19 +141,36 @@ def test_config_that_is_a_directory(container: Make, refused: Refused) -> None:
 
 @pytest.mark.pyrunc_only("peers tell the first mistake only")
 def test_all_mistakes_at_once(container: Make, refused: Refused) -> None:
-    edits = {"/process/cwd": "x", "/process/user/uid": -1, "/mounts/0/destination": 5, "/linux/maskedPaths": ["rel"], "/hostname": []}
+    edits = {
+        "/process/cwd": "x",
+        "/process/user/uid": -1,
+        "/mounts/0/destination": 5,
+        "/linux/maskedPaths": ["rel"],
+        "/hostname": [],
+    }
     result = container(edits=edits).create(check=False)
     for pointer in ("/process/cwd", "/process/user/uid", "/mounts/0/destination", "/linux/maskedPaths/0", "/hostname"):
         refused(result, pointer)
 
 
 def test_unknown_members_are_ignored(container: Make) -> None:
-    edits = {"/zzz": 1, "/process/new": {"x": []}, "/linux/later": "y", "/linux/resources/other": 1, "/mounts/0/extra": True}
+    edits = {
+        "/zzz": 1,
+        "/process/new": {"x": []},
+        "/linux/later": "y",
+        "/linux/resources/other": 1,
+        "/mounts/0/extra": True,
+    }
     assert container("say", "fine", edits=edits).run().out == "fine\n"
 
 
 def test_other_platforms_members_are_ignored(container: Make) -> None:
-    edits = {"/windows": {"layerFolders": ["C:"]}, "/solaris": {"milestone": "x"}, "/vm": {"kernel": {"path": "/k"}}, "/zos": {}}
+    edits = {
+        "/windows": {"layerFolders": ["C:"]},
+        "/solaris": {"milestone": "x"},
+        "/vm": {"kernel": {"path": "/k"}},
+        "/zos": {},
+    }
     assert container("say", "fine", edits=edits).run().out == "fine\n"
 
 
@@ -176,4 +207,8 @@ def test_refusal_leaves_the_id_free(container: Make, verb: str) -> None:
 
 
 def test_failed_run_gives_one_error_line(container: Make, refused: Refused) -> None:
-    refused(container(edits={"/process/args": ["nonesuch"]}).run(check=False), "/process/args/0", "executable file not found in $PATH")
+    refused(
+        container(edits={"/process/args": ["nonesuch"]}).run(check=False),
+        "/process/args/0",
+        "executable file not found in $PATH",
+    )

@@ -1,4 +1,4 @@
-"""Descriptors and sockets around a container: inherited, preserved and leaked ones, LISTEN_FDS, sd_notify, the pidfd socket."""
+"""Descriptors and sockets around a container: inherited, preserved, leaked; LISTEN_FDS, sd_notify, the pidfd socket."""
 
 from __future__ import annotations
 
@@ -125,11 +125,11 @@ def test_deleted_working_directory(container: Make, box: Box) -> None:
     assert one.run(wrap=["/bin/sh", "-c", script, "sh"]).out == "fine\n"
 
 
-# --- sd_notify ----------------------------------------------------------------------------------------------------------
+# --- sd_notify ------------------------------------------------------------------------------------------------------
 
 
 class Supervisor:
-    """The end of NOTIFY_SOCKET that systemd has: collects datagrams, and answers the barrier by closing its descriptor."""
+    """systemd's end of NOTIFY_SOCKET: collects datagrams, and answers the barrier by closing its descriptor."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -206,7 +206,7 @@ def test_notify_through_run(container: Make, supervisor: Supervisor) -> None:
     assert "READY=1" in supervisor.lines
 
 
-# --- --pidfd-socket -----------------------------------------------------------------------------------------------------
+# --- --pidfd-socket -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.pyrunc_only("newer than runc 1.1.5")

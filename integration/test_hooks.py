@@ -137,7 +137,9 @@ def test_working_directory_is_the_bundle(lived: tuple[Container, Path], kind: st
 def test_args_are_the_whole_argv_and_env_the_whole_environment(container: Make, box: Box) -> None:
     out = box.path / "out"
     script = box.path / "hook.sh"
-    script.write_text(f'#!/bin/sh\necho "$1|$2|$A" >{out}; tr "\\0" "\\n" </proc/$$/environ | grep -v -e ^PWD= >>{out}\n')
+    script.write_text(
+        f'#!/bin/sh\necho "$1|$2|$A" >{out}; tr "\\0" "\\n" </proc/$$/environ | grep -v -e ^PWD= >>{out}\n'
+    )
     script.chmod(0o755)
     hook = {"path": str(script), "args": ["name", "one", "two words"], "env": ["A=1", "B=2"]}
     container("exit", "0", edits={"/hooks/createRuntime": [hook]}).run()
@@ -165,7 +167,10 @@ def test_listed_order(container: Make, box: Box) -> None:
 @pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer"])
 def test_failure_undoes_create(container: Make, box: Box, refused: Refused, kind: str) -> None:
     out = box.path / "out"
-    hooks = {kind: [shell("echo said so >&2; exit 3"), shell(f"echo second >>{out}")], "poststop": [shell(f"echo stop >>{out}")]}
+    hooks = {
+        kind: [shell("echo said so >&2; exit 3"), shell(f"echo second >>{out}")],
+        "poststop": [shell(f"echo stop >>{out}")],
+    }
     result = container("exit", "0", edits={"/hooks": hooks}).create(check=False)
     assert "3" in result.err
     assert "said so" in result.err
@@ -205,7 +210,9 @@ def test_failing_poststart_stops_the_container(container: Make, box: Box) -> Non
 @pytest.mark.pyrunc_only("runc 1.1.5 runs poststart before the program is executed")
 def test_poststart_sees_the_program(container: Make, box: Box) -> None:
     out = box.path / "out"
-    script = f"read -r line; pid=$(echo \"$line\" | sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/'); cat /proc/$pid/cmdline >{out}"
+    script = (
+        f'read -r line; pid=$(echo "$line" | sed \'s/.*"pid": *\\([0-9]*\\).*/\\1/\'); cat /proc/$pid/cmdline >{out}'
+    )
     one = container("signals", "60", edits={"/hooks/poststart": [shell(script, env=["PATH=/usr/bin:/bin"])]})
     one.create()
     one.start()
@@ -259,7 +266,11 @@ def test_create_container_sees_the_host_and_its_root(container: Make, box: Box) 
     """It runs before pivot_root: paths are the host's, mounts are the container's."""
     out = box.path / "out"
     one = container("ls", "/mnt")
-    one.bundle.config["hooks"] = {"createContainer": [shell(f"mount -t tmpfs x {one.bundle.rootfs}/mnt && touch {one.bundle.rootfs}/mnt/in; pwd >{out}")]}
+    one.bundle.config["hooks"] = {
+        "createContainer": [
+            shell(f"mount -t tmpfs x {one.bundle.rootfs}/mnt && touch {one.bundle.rootfs}/mnt/in; pwd >{out}")
+        ]
+    }
     assert one.run().objects[0]["names"] == ["in"]
     assert not list((one.bundle.rootfs / "mnt").iterdir())
     assert out.read_text().strip() == str(one.bundle.rootfs)

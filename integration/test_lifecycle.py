@@ -106,7 +106,9 @@ def test_pid_file_replaces_an_old_one(container: Make, box: Box) -> None:
 def test_pid_file_that_cannot_be_written_fails_and_leaves_nothing(container: Make, box: Box, refused: Refused) -> None:
     one = container("signals", "60")
     one.bundle.save()
-    refused(one.call("create", "-b", str(one.bundle.path), "--pid-file", "/nowhere/x.pid", one.id, check=False), "/nowhere")
+    refused(
+        one.call("create", "-b", str(one.bundle.path), "--pid-file", "/nowhere/x.pid", one.id, check=False), "/nowhere"
+    )
 
 
 @pytest.mark.parametrize("ident", ["a", "A.b_c+d-9", "x" * 200, "0", "_x", "+x"])
@@ -118,7 +120,9 @@ def test_good_ids(box: Box, container: Make, ident: str) -> None:
     one.delete()
 
 
-@pytest.mark.parametrize("ident", ["", ".", "..", "a/b", "/", "../x", "a b", "a;b", "a:b", "é", "a\nb", "x" * 300, "a\\b", "%s\0"[:2]])
+@pytest.mark.parametrize(
+    "ident", ["", ".", "..", "a/b", "/", "../x", "a b", "a;b", "a:b", "é", "a\nb", "x" * 300, "a\\b", "%s\0"[:2]]
+)
 def test_bad_ids(bundle: Callable[..., Bundle], box: Box, refused: Refused, ident: str) -> None:
     made = bundle("exit", "0")
     made.save()
@@ -126,9 +130,13 @@ def test_bad_ids(bundle: Callable[..., Bundle], box: Box, refused: Refused, iden
         refused(box.runtime.call("--root", str(box.root), verb, "-b", str(made.path), ident), "", "container")
 
 
-@pytest.mark.pyrunc_only("runc and crun accept a leading dash after --, runc a leading dot; such names hide or look like flags")
+@pytest.mark.pyrunc_only(
+    "runc and crun accept a leading dash after --, runc a leading dot; such names hide or look like flags"
+)
 @pytest.mark.parametrize("ident", ["-x", ".hidden"])
-def test_ids_that_look_like_something_else(bundle: Callable[..., Bundle], box: Box, refused: Refused, ident: str) -> None:
+def test_ids_that_look_like_something_else(
+    bundle: Callable[..., Bundle], box: Box, refused: Refused, ident: str
+) -> None:
     made = bundle("exit", "0")
     made.save()
     refused(box.runtime.call("--root", str(box.root), "create", "-b", str(made.path), "--", ident), "", "container ID")
@@ -276,7 +284,9 @@ def test_forced_delete_kills_the_whole_container(container: Make, box: Box) -> N
     assert not box.leftovers()
 
 
-@pytest.mark.pyrunc_only("runc 1.1.5 kills only init when the pid namespace is the host's; the spec's `delete` removes all")
+@pytest.mark.pyrunc_only(
+    "runc 1.1.5 kills only init when the pid namespace is the host's; the spec's `delete` removes all"
+)
 def test_delete_without_pid_namespace_leaves_no_process(container: Make, box: Box) -> None:
     one = container("fork", "3", "--", "exit", "0")
     spaces = one.bundle.config["linux"]["namespaces"]
@@ -289,7 +299,9 @@ def test_delete_without_pid_namespace_leaves_no_process(container: Make, box: Bo
     assert not box.leftovers()
 
 
-@pytest.mark.pyrunc_only("runc 1.1.5 signals only init; KILL of a container without its own pid namespace must reach all of it")
+@pytest.mark.pyrunc_only(
+    "runc 1.1.5 signals only init; KILL of a container without its own pid namespace must reach all of it"
+)
 def test_kill_without_pid_namespace_reaches_all(container: Make) -> None:
     one = container("fork", "3", "--", "signals", "60")
     spaces = one.bundle.config["linux"]["namespaces"]
@@ -347,7 +359,10 @@ def test_config_option_names_another_file(container: Make) -> None:
     one.bundle.save()
     config = json.dumps(one.bundle.config).replace('"default"', '"other"')
     (one.bundle.path / "other.json").write_text(config)
-    assert one.call("run", "-b", str(one.bundle.path), "--config", "other.json", one.id).out == "other\n"
+    assert (
+        one.call("run", "-b", str(one.bundle.path), "--config", str(one.bundle.path / "other.json"), one.id).out
+        == "other\n"
+    )
 
 
 def test_detached_run(container: Make, box: Box) -> None:
@@ -551,7 +566,8 @@ def test_absolute_rootfs(container: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    "flags", [["--rootless=true"], ["--rootless", "auto"], ["--rootless=false"], ["--criu", "/x"], ["--debug"], ["-debug"]]
+    "flags",
+    [["--rootless=true"], ["--rootless", "auto"], ["--rootless=false"], ["--criu", "/x"], ["--debug"], ["-debug"]],
 )
 def test_global_options_of_callers(container: Make, box: Box, flags: list[str]) -> None:
     result = box.runtime.call(*flags, "--log", str(box.path / "log"), "--root", str(box.root), "state", "none")
@@ -562,7 +578,9 @@ def test_global_options_of_callers(container: Make, box: Box, flags: list[str]) 
 def test_single_dash_long_options(container: Make) -> None:
     one = container("say", "fine")
     one.bundle.save()
-    result = one.box.runtime.call("-root", str(one.box.root), "run", "-no-subreaper", "-bundle", str(one.bundle.path), one.id)
+    result = one.box.runtime.call(
+        "-root", str(one.box.root), "run", "-no-subreaper", "-bundle", str(one.bundle.path), one.id
+    )
     assert (result.rc, result.out) == (0, "fine\n")
 
 
@@ -601,7 +619,14 @@ def test_features(box: Box) -> None:
     found = json.loads(box.runtime.call("features").out)
     assert found["ociVersionMin"] and found["ociVersionMax"]
     assert {"bind", "ro", "rro"} <= set(found["mountOptions"])
-    assert set(found["hooks"]) >= {"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"}
+    assert set(found["hooks"]) >= {
+        "prestart",
+        "createRuntime",
+        "createContainer",
+        "startContainer",
+        "poststart",
+        "poststop",
+    }
     assert {"pid", "network", "ipc", "uts", "mount", "cgroup"} <= set(found["linux"]["namespaces"])
     assert "SCMP_ACT_ERRNO" in found["linux"]["seccomp"]["actions"]
 

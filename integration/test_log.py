@@ -102,7 +102,9 @@ def test_debug_goes_to_the_log(container: Make, box: Box) -> None:
     log = box.path / "log.json"
     one = container("exit", "0")
     one.bundle.save()
-    result = one.call("create", "-b", str(one.bundle.path), one.id, globals_=["--debug", "--log", str(log), "--log-format=json"])
+    result = one.call(
+        "create", "-b", str(one.bundle.path), one.id, globals_=["--debug", "--log", str(log), "--log-format=json"]
+    )
     assert result.err == ""
     levels = {line["level"] for line in lines_of(log)}
     assert "debug" in levels

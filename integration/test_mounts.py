@@ -79,7 +79,9 @@ def test_flags(container: Make, box: Box, kind: str, options: list[str], there: 
     assert not set(absent) & set(seen.options), seen
 
 
-@pytest.mark.parametrize("option", ["sync", "dirsync", "lazytime", "iversion", "async", "loud", "silent", "noiversion", "nolazytime"])
+@pytest.mark.parametrize(
+    "option", ["sync", "dirsync", "lazytime", "iversion", "async", "loud", "silent", "noiversion", "nolazytime"]
+)
 def test_superblock_flags_are_accepted(container: Make, option: str) -> None:
     seen = last_of(container(edits={"/mounts/-": tmpfs("/mnt", option)}).run().report, "/mnt")
     if option in ("sync", "dirsync", "lazytime"):
@@ -87,7 +89,9 @@ def test_superblock_flags_are_accepted(container: Make, option: str) -> None:
 
 
 @pytest.mark.pyrunc_only("runc 1.1.5 does not know these options, or hands them to the file system")
-@pytest.mark.parametrize("option", ["nosymfollow", "symfollow", "mand", "nomand", "norelatime", "nostrictatime", "defaults"])
+@pytest.mark.parametrize(
+    "option", ["nosymfollow", "symfollow", "mand", "nomand", "norelatime", "nostrictatime", "defaults"]
+)
 def test_newer_options(container: Make, option: str) -> None:
     seen = last_of(container(edits={"/mounts/-": tmpfs("/mnt", option)}).run().report, "/mnt")
     assert ("nosymfollow" in seen.options) == (option == "nosymfollow")
@@ -107,7 +111,9 @@ def test_nosymfollow_has_effect(container: Make, box: Box) -> None:
 
 
 def test_data_options(container: Make) -> None:
-    one = container("report", "--", "stat", "/new", edits={"/mounts/-": tmpfs("/new", "mode=0711", "size=123k", "uid=12", "gid=34")})
+    one = container(
+        "report", "--", "stat", "/new", edits={"/mounts/-": tmpfs("/new", "mode=0711", "size=123k", "uid=12", "gid=34")}
+    )
     result = one.run()
     seen = last_of(result.report, "/new")
     assert "size=124k" in seen.super  # rounded up to pages
@@ -199,7 +205,8 @@ def test_recursive_attributes(container: Make, box: Box, option: str, inside: st
 
 
 @pytest.mark.parametrize(
-    ("option", "flag"), [("rrw", "ro"), ("rsuid", "nosuid"), ("rdev", "nodev"), ("rexec", "noexec"), ("rrelatime", "noatime")]
+    ("option", "flag"),
+    [("rrw", "ro"), ("rsuid", "nosuid"), ("rdev", "nodev"), ("rexec", "noexec"), ("rrelatime", "noatime")],
 )
 def test_recursive_clearing_attributes(container: Make, box: Box, option: str, flag: str) -> None:
     source = box.path / "source"
@@ -226,7 +233,14 @@ def test_a_bind_keeps_the_flags_of_its_source(container: Make, box: Box) -> None
 
 @pytest.mark.parametrize(
     ("option", "word"),
-    [("rprivate", ""), ("private", ""), ("rslave", "master:"), ("slave", "master:"), ("rshared", "shared:"), ("shared", "shared:")],
+    [
+        ("rprivate", ""),
+        ("private", ""),
+        ("rslave", "master:"),
+        ("slave", "master:"),
+        ("rshared", "shared:"),
+        ("shared", "shared:"),
+    ],
 )
 def test_propagation(container: Make, box: Box, option: str, word: str) -> None:
     source = box.path / "source"
@@ -273,7 +287,9 @@ def test_mounts_of_the_container_stay_inside(container: Make, box: Box) -> None:
 
 
 def test_tmpcopyup(container: Make) -> None:
-    one = container("read", "/full/file", "--", "lstat", "/full/link", "--", "stat", "/full/dir/deep", "--", "stat", "/full")
+    one = container(
+        "read", "/full/file", "--", "lstat", "/full/link", "--", "stat", "/full/dir/deep", "--", "stat", "/full"
+    )
     one.bundle.config["mounts"].append(tmpfs("/full", "tmpcopyup"))
     full = one.bundle.rootfs / "full"
     (full / "dir").mkdir(parents=True)
@@ -348,7 +364,9 @@ def test_proc_and_sysfs_want_real_directories(container: Make, refused: Refused,
     (one.bundle.rootfs / name).rmdir()
     (one.bundle.rootfs / name).symlink_to(target)
     (one.bundle.rootfs / "bar").mkdir()
-    refused(one.create(check=False), f"/mounts/{'0' if name == 'proc' else '5'}", "must be mounted on ordinary directory")
+    refused(
+        one.create(check=False), f"/mounts/{'0' if name == 'proc' else '5'}", "must be mounted on ordinary directory"
+    )
 
 
 @pytest.mark.parametrize("dest", ["/proc", "/proc/self", "/proc/1", "/proc/self/attr", "/proc/sys", "/proc/nothing"])
@@ -391,7 +409,11 @@ def test_destination_that_is_a_file(container: Make, refused: Refused) -> None:
 
 
 def test_destination_below_a_file(container: Make, refused: Refused) -> None:
-    refused(container(edits={"/mounts/-": tmpfs("/etc/passwd/x")}).create(check=False), "/mounts/6/destination", "/etc/passwd/x")
+    refused(
+        container(edits={"/mounts/-": tmpfs("/etc/passwd/x")}).create(check=False),
+        "/mounts/6/destination",
+        "/etc/passwd/x",
+    )
 
 
 def test_root_as_destination(container: Make, refused: Refused) -> None:

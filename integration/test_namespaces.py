@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from integration.harness import DELETE, Box, Container, Holder
+from integration.harness import DELETE, NS_FILE, Box, Container, Holder
 
 Make = Callable[..., Container]
 Refused = Callable[..., None]
-FILE = {"network": "net", "mount": "mnt"}
 KINDS = ["pid", "network", "ipc", "uts", "mount", "cgroup"]
 
 
@@ -22,13 +21,13 @@ def _spaces(*kinds: str, **paths: str) -> dict[str, object]:
 
 
 def _own(kind: str) -> str:
-    return os.readlink(f"/proc/self/ns/{FILE.get(kind, kind)}")
+    return os.readlink(f"/proc/self/ns/{NS_FILE.get(kind, kind)}")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_new(container: Make, kind: str) -> None:
     seen = container().run().report["ns"]
-    assert seen[FILE.get(kind, kind)] != _own(kind)
+    assert seen[NS_FILE.get(kind, kind)] != _own(kind)
     assert seen["user"] == _own("user")
 
 
@@ -42,10 +41,10 @@ def test_without_an_entry_the_callers_is_kept(container: Make, kind: str) -> Non
     if kind == "ipc":
         edits["/mounts/4"] = DELETE
     seen = container(edits=edits).run().report["ns"]
-    assert seen[FILE.get(kind, kind)] == _own(kind)
+    assert seen[NS_FILE.get(kind, kind)] == _own(kind)
     for other in KINDS:
         if other != kind:
-            assert seen[FILE.get(other, other)] != _own(other)
+            assert seen[NS_FILE.get(other, other)] != _own(other)
 
 
 @pytest.mark.parametrize("kind", ["pid", "network", "ipc", "uts"])
@@ -55,7 +54,7 @@ def test_joined_by_path(container: Make, holder: Callable[..., Holder], kind: st
     if kind == "uts":
         edits["/hostname"] = DELETE
     seen = container(edits=edits).run().report
-    assert seen["ns"][FILE.get(kind, kind)] == held.ident(kind)
+    assert seen["ns"][NS_FILE.get(kind, kind)] == held.ident(kind)
     if kind == "pid":
         assert seen["pid"] > 1
 
@@ -66,7 +65,7 @@ def test_all_joined_at_once(container: Make, holder: Callable[..., Holder]) -> N
     edits = _spaces("mount", "cgroup", **{kind: held.path(kind) for kind in kinds})
     seen = container(edits={**edits, "/hostname": DELETE}).run().report["ns"]
     for kind in kinds:
-        assert seen[FILE.get(kind, kind)] == held.ident(kind)
+        assert seen[NS_FILE.get(kind, kind)] == held.ident(kind)
 
 
 def test_a_bind_mounted_namespace_is_joined(container: Make, box: Box, holder: Callable[..., Holder]) -> None:
@@ -208,7 +207,9 @@ def test_without_cgroup_namespace_the_path_shows(container: Make) -> None:
         ({"/process/execCPUAffinity": {"initial": "0"}}, "/process/execCPUAffinity"),
     ],
 )
-def test_what_comes_later_is_refused_not_ignored(container: Make, refused: Refused, edits: dict[str, object], pointer: str) -> None:
+def test_what_comes_later_is_refused_not_ignored(
+    container: Make, refused: Refused, edits: dict[str, object], pointer: str
+) -> None:
     refused(container(edits=edits).create(check=False), pointer, "not supported yet")
 
 
@@ -259,7 +260,9 @@ def test_sysctl_outside_the_namespaces(container: Make, refused: Refused, key: s
 
 def test_sysctl_of_the_hosts_network_by_path(container: Make, refused: Refused) -> None:
     edits = _spaces("pid", "ipc", "uts", "mount", "cgroup", network="/proc/1/ns/net")
-    refused(container(edits={**edits, "/linux/sysctl": {"net.ipv4.ip_forward": "1"}}).create(check=False), "/linux/sysctl")
+    refused(
+        container(edits={**edits, "/linux/sysctl": {"net.ipv4.ip_forward": "1"}}).create(check=False), "/linux/sysctl"
+    )
 
 
 def test_sysctl_the_kernel_refuses(container: Make, refused: Refused) -> None:

@@ -43,7 +43,10 @@ def test_text(container: Make) -> None:
     lines = result.out.splitlines()
     for word in ("UNSHARE", "CLONE_INIT", "MOUNT", "PIVOT", "CAPS", "EXECVE", "/mounts/0", "/process/args"):
         assert any(word in line for line in lines), word
-    order = [next(number for number, line in enumerate(lines) if word in line) for word in ("CLONE_INIT", "MOUNT", "PIVOT", "EXECVE")]
+    order = [
+        next(number for number, line in enumerate(lines) if word in line)
+        for word in ("CLONE_INIT", "MOUNT", "PIVOT", "EXECVE")
+    ]
     assert order == sorted(order)
 
 

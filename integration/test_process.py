@@ -101,7 +101,10 @@ def test_cwd_that_is_a_file(container: Make, refused: Refused) -> None:
 def test_environment_is_exactly_the_configs(container: Make) -> None:
     env = [PATH_ENV, "A=1", "EMPTY=", "B=x=y", "UTF=ä"]
     seen = container(edits={"/process/env": env}).run(env={"SECRET": "host", "PATH": os.environ["PATH"]}).report["env"]
-    assert [entry for entry in seen if not entry.startswith("HOME=")] == [*env[:4], "UTF=" + "ä".encode().decode("latin-1")]
+    assert [entry for entry in seen if not entry.startswith("HOME=")] == [
+        *env[:4],
+        "UTF=" + "ä".encode().decode("latin-1"),
+    ]
     assert "HOME=/root" in seen
 
 
@@ -131,7 +134,9 @@ def test_home(container: Make, uid: int, passwd: str | None, env: list[str], hom
 
 
 @pytest.mark.pyrunc_only("runc 1.1.5 takes a line without fields for uid 0, and leaves an empty HOME")
-@pytest.mark.parametrize(("passwd", "env"), [("broken\nroot:x:0:0:root:/found:\n", []), ("root:x:0:0:root:/found:\n", ["HOME="])])
+@pytest.mark.parametrize(
+    ("passwd", "env"), [("broken\nroot:x:0:0:root:/found:\n", []), ("root:x:0:0:root:/found:\n", ["HOME="])]
+)
 def test_home_in_odd_cases(container: Make, passwd: str, env: list[str]) -> None:
     one = container(edits={"/process/env": [PATH_ENV, *env]})
     (one.bundle.rootfs / "etc/passwd").unlink()
@@ -241,7 +246,7 @@ def test_personality(container: Make, domain: str, machine: str | None) -> None:
         assert seen["machine"] == (machine or "x86_64")
 
 
-# --- capabilities -----------------------------------------------------------------------------------------------------
+# --- capabilities ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -278,7 +283,7 @@ def test_no_capabilities_member_drops_all(container: Make) -> None:
 
 def test_all_capabilities_of_this_machine(container: Make) -> None:
     names = own_bounding_caps()
-    caps = {kind: names for kind in ("bounding", "effective", "permitted")}
+    caps = dict.fromkeys(("bounding", "effective", "permitted"), names)
     seen = container(edits={"/process/capabilities": caps}).run().report["caps"]
     assert seen["effective"] == seen["bounding"] == bits(names)
 
@@ -331,7 +336,7 @@ def test_signals_are_default_and_unblocked(container: Make) -> None:
         assert one.report["sigblk"] == 0
 
 
-# --- the program ------------------------------------------------------------------------------------------------------
+# --- the program ----------------------------------------------------------------------------------------------------
 
 
 def _fails(one: Container, refused: Refused, *texts: str) -> None:
@@ -425,7 +430,9 @@ def test_null_stdin_is_the_containers(container: Make) -> None:
     assert (inside["dev"], inside["ino"]) == (stdin["dev"], stdin["ino"])
 
 
-@pytest.mark.parametrize("program", [["setuid", "12"], ["setgid", "12"], ["chown", "/tmp/x", "1", "1"], ["sethostname", "x"]])
+@pytest.mark.parametrize(
+    "program", [["setuid", "12"], ["setgid", "12"], ["chown", "/tmp/x", "1", "1"], ["sethostname", "x"]]
+)
 def test_what_is_allowed_follows_the_capabilities(container: Make, program: list[str]) -> None:
     one = container("write", "/tmp/x", "", "--", *program)
     allowed = program[0] != "sethostname"  # CAP_SYS_ADMIN is not among the defaults
@@ -438,7 +445,9 @@ def test_labels_fail_closed_without_the_lsm(container: Make, refused: Refused, f
     try:
         active = lsm in open("/sys/kernel/security/lsm").read()
     except OSError:
-        active = os.path.exists("/sys/fs/selinux/enforce") if lsm == "selinux" else os.path.exists("/sys/module/apparmor")
+        active = (
+            os.path.exists("/sys/fs/selinux/enforce") if lsm == "selinux" else os.path.exists("/sys/module/apparmor")
+        )
     if active:
         pytest.skip(f"{lsm} is active here")
     refused(container(edits={f"/process/{field}": "some_profile:r:t:s0"}).create(check=False), f"/process/{field}")

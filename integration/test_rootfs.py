@@ -22,7 +22,9 @@ def test_root_is_the_bundles(container: Make) -> None:
 
 
 def test_readonly_root(container: Make) -> None:
-    one = container("write", "/x", "y", "--", "write", "/dev/shm/x", "y", "--", "report", edits={"/root/readonly": True})
+    one = container(
+        "write", "/x", "y", "--", "write", "/dev/shm/x", "y", "--", "report", edits={"/root/readonly": True}
+    )
     result = one.run()
     assert [errno_of(item) for item in result.objects[:2]] == ["EROFS", ""]
     root = next(m for m in parse_mountinfo(result.report["mountinfo"]) if m.dest == "/")
@@ -31,7 +33,9 @@ def test_readonly_root(container: Make) -> None:
 
 def test_readonly_root_gets_its_mount_points_first(container: Make) -> None:
     entry = {"destination": "/made/here", "type": "tmpfs", "source": "tmpfs", "options": []}
-    one = container("stat", "/made/here", edits={"/root/readonly": True, "/mounts/-": entry, "/process/cwd": "/work/dir"})
+    one = container(
+        "stat", "/made/here", edits={"/root/readonly": True, "/mounts/-": entry, "/process/cwd": "/work/dir"}
+    )
     assert one.run().objects[0]["type"] == "d"
     assert (one.bundle.rootfs / "work/dir").is_dir()
 

@@ -94,18 +94,141 @@ def test_default_errno(container: Make, box: Box) -> None:
 
 def _whitelist(action: str, *without: str) -> dict[str, Any]:
     """What the probe and a runtime between loading the filter and execve need."""
-    names = (
-        "read write open openat close stat fstat lstat newfstatat fstatat64 statx poll lseek mmap mprotect munmap brk ioctl "
-        "rt_sigaction rt_sigprocmask rt_sigreturn access faccessat faccessat2 pipe pipe2 select sched_yield madvise dup dup2 dup3 "
-        "nanosleep clock_nanosleep getpid gettid sendmsg recvmsg sendto recvfrom socket connect clone clone3 fork vfork "
-        "execve execveat exit exit_group wait4 waitid kill tgkill uname fcntl getdents getdents64 getcwd chdir fchdir "
-        "umask gettimeofday getrlimit prlimit64 setrlimit getuid getgid setuid setgid geteuid getegid setpgid getppid getpgrp setsid getpgid "
-        "getsid capget capset arch_prctl prctl set_tid_address futex epoll_create1 epoll_ctl epoll_wait epoll_pwait set_robust_list "
-        "getrandom rseq sigaltstack setgroups getgroups setresuid setresgid getresuid getresgid readlink readlinkat writev readv pread64 "
-        "clock_gettime sched_getaffinity sched_setaffinity fchown fchownat chown personality keyctl close_range openat2 "
-        "restart_syscall tkill timer_create timer_settime timer_delete eventfd2 fstatfs statfs landlock_create_ruleset signalfd4 "
-        "ppoll pselect6 getpeername getsockname mremap msync membarrier getxattr lgetxattr shutdown"
-    ).split()
+    names = [
+        "read",
+        "write",
+        "open",
+        "openat",
+        "close",
+        "stat",
+        "fstat",
+        "lstat",
+        "newfstatat",
+        "fstatat64",
+        "statx",
+        "poll",
+        "lseek",
+        "mmap",
+        "mprotect",
+        "munmap",
+        "brk",
+        "ioctl",
+        "rt_sigaction",
+        "rt_sigprocmask",
+        "rt_sigreturn",
+        "access",
+        "faccessat",
+        "faccessat2",
+        "pipe",
+        "pipe2",
+        "select",
+        "sched_yield",
+        "madvise",
+        "dup",
+        "dup2",
+        "dup3",
+        "nanosleep",
+        "clock_nanosleep",
+        "getpid",
+        "gettid",
+        "sendmsg",
+        "recvmsg",
+        "sendto",
+        "recvfrom",
+        "socket",
+        "connect",
+        "clone",
+        "clone3",
+        "fork",
+        "vfork",
+        "execve",
+        "execveat",
+        "exit",
+        "exit_group",
+        "wait4",
+        "waitid",
+        "kill",
+        "tgkill",
+        "uname",
+        "fcntl",
+        "getdents",
+        "getdents64",
+        "getcwd",
+        "chdir",
+        "fchdir",
+        "umask",
+        "gettimeofday",
+        "getrlimit",
+        "prlimit64",
+        "setrlimit",
+        "getuid",
+        "getgid",
+        "setuid",
+        "setgid",
+        "geteuid",
+        "getegid",
+        "setpgid",
+        "getppid",
+        "getpgrp",
+        "setsid",
+        "getpgid",
+        "getsid",
+        "capget",
+        "capset",
+        "arch_prctl",
+        "prctl",
+        "set_tid_address",
+        "futex",
+        "epoll_create1",
+        "epoll_ctl",
+        "epoll_wait",
+        "epoll_pwait",
+        "set_robust_list",
+        "getrandom",
+        "rseq",
+        "sigaltstack",
+        "setgroups",
+        "getgroups",
+        "setresuid",
+        "setresgid",
+        "getresuid",
+        "getresgid",
+        "readlink",
+        "readlinkat",
+        "writev",
+        "readv",
+        "pread64",
+        "clock_gettime",
+        "sched_getaffinity",
+        "sched_setaffinity",
+        "fchown",
+        "fchownat",
+        "chown",
+        "personality",
+        "keyctl",
+        "close_range",
+        "openat2",
+        "restart_syscall",
+        "tkill",
+        "timer_create",
+        "timer_settime",
+        "timer_delete",
+        "eventfd2",
+        "fstatfs",
+        "statfs",
+        "landlock_create_ruleset",
+        "signalfd4",
+        "ppoll",
+        "pselect6",
+        "getpeername",
+        "getsockname",
+        "mremap",
+        "msync",
+        "membarrier",
+        "getxattr",
+        "lgetxattr",
+        "shutdown",
+    ]
     return {"names": [name for name in names if name not in without], "action": action}
 
 
@@ -132,7 +255,9 @@ def test_syscalls_newer_than_the_profile_are_enosys(container: Make) -> None:
     ],
     ids=lambda value: str(value).removeprefix("SCMP_CMP_"),
 )
-def test_argument_operators(container: Make, op: str, value: int, two: int, denied: list[int], allowed: list[int]) -> None:
+def test_argument_operators(
+    container: Make, op: str, value: int, two: int, denied: list[int], allowed: list[int]
+) -> None:
     argument = {"index": 1, "value": value, "valueTwo": two, "op": op}
     actions: list[str] = []
     for number in [*denied, *allowed]:
@@ -163,7 +288,9 @@ def test_rules_of_one_call_add_up(container: Make) -> None:
     assert [i["errno"] for i in container(*actions, edits=profile(first, second)).run().objects] == [98, 99, 22]
 
 
-@pytest.mark.parametrize("flags", [[], ["SECCOMP_FILTER_FLAG_LOG"], ["SECCOMP_FILTER_FLAG_SPEC_ALLOW"], ["SECCOMP_FILTER_FLAG_TSYNC"]])
+@pytest.mark.parametrize(
+    "flags", [[], ["SECCOMP_FILTER_FLAG_LOG"], ["SECCOMP_FILTER_FLAG_SPEC_ALLOW"], ["SECCOMP_FILTER_FLAG_TSYNC"]]
+)
 def test_flags(container: Make, box: Box, flags: list[str]) -> None:
     if flags and not box.runtime.is_pyrunc:
         pytest.skip("runc 1.1.5 does not support flags")
@@ -174,7 +301,18 @@ def test_flags(container: Make, box: Box, flags: list[str]) -> None:
 @pytest.mark.parametrize("nnp", [True, False])
 def test_calls_that_set_up_needs_may_be_denied(container: Make, nnp: bool) -> None:
     """With noNewPrivileges the filter is loaded last; without it before the capabilities go, and both must start."""
-    names = ["sethostname", "setdomainname", "mount", "pivot_root", "umount2", "unshare", "setns", "mknod", "mknodat", "chroot"]
+    names = [
+        "sethostname",
+        "setdomainname",
+        "mount",
+        "pivot_root",
+        "umount2",
+        "unshare",
+        "setns",
+        "mknod",
+        "mknodat",
+        "chroot",
+    ]
     if nnp:
         names += ["capset", "setgroups", "setresuid", "setresgid", "prctl", "close_range", "getcwd", "chdir"]
     edits = {**profile({"names": names, "action": ERRNO}), "/process/noNewPrivileges": nnp}
@@ -224,7 +362,10 @@ def test_bad_profiles(container: Make, refused: Refused, edits: dict[str, Any], 
         (profile({"action": ERRNO}), "/linux/seccomp/syscalls/0/names"),
         (profile(rule("mkdir", "SCMP_ACT_KILL", errnoRet=1)), "/linux/seccomp/syscalls/0/errnoRet"),
         (profile(rule("mkdir", errnoRet=100000)), "/linux/seccomp/syscalls/0/errnoRet"),
-        (profile(rule("mkdir", args=[{"index": 6, "value": 1, "op": "SCMP_CMP_EQ"}])), "/linux/seccomp/syscalls/0/args/0/index"),
+        (
+            profile(rule("mkdir", args=[{"index": 6, "value": 1, "op": "SCMP_CMP_EQ"}])),
+            "/linux/seccomp/syscalls/0/args/0/index",
+        ),
         (profile(rule("mkdir"), listenerMetadata="x"), "/linux/seccomp/listenerMetadata"),
         (profile(rule("mkdir", "SCMP_ACT_NOTIFY")), "/linux/seccomp"),
         (profile(rule("write", "SCMP_ACT_NOTIFY"), listenerPath="/run/x"), "/linux/seccomp/syscalls/0"),
@@ -235,7 +376,7 @@ def test_profiles_the_spec_forbids(container: Make, refused: Refused, edits: dic
     refused(container(edits=edits).create(check=False), pointer)
 
 
-# --- the notify agent -------------------------------------------------------------------------------------------------
+# --- the notify agent -----------------------------------------------------------------------------------------------
 
 
 class Agent:
@@ -316,7 +457,9 @@ def test_notify(container: Make, agent: Agent, nnp: bool) -> None:
     assert document["state"]["status"] == "creating"
     assert document["state"]["bundle"] == str(one.bundle.path)
     assert document["pid"] == document["state"]["pid"] == one.pid
-    assert not [link for link in one.report["fds"].values() if "seccomp" in link], "the notify descriptor stays with the agent"
+    assert not [link for link in one.report["fds"].values() if "seccomp" in link], (
+        "the notify descriptor stays with the agent"
+    )
 
 
 def test_notify_without_an_agent(container: Make, box: Box, refused: Refused) -> None:

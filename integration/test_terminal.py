@@ -191,7 +191,7 @@ def test_console_socket_that_is_no_socket(container: Make, box: Box, refused: Re
     refused(container(edits=TTY).create("--console-socket", str(path), check=False), "", str(path))
 
 
-# --- foreground ---------------------------------------------------------------------------------------------------------
+# --- foreground -----------------------------------------------------------------------------------------------------
 
 
 class Foreground:
@@ -244,7 +244,11 @@ def foreground() -> Iterator[Callable[..., Foreground]]:
 
 
 def test_foreground_output_exit_code_and_restored_mode(container: Make, foreground: Callable[..., Foreground]) -> None:
-    run = foreground(container("say", "line", "--", "sleep", "0.3", "--", "report", "--", "say", "marker", "--", "exit", "5", edits=TTY))
+    run = foreground(
+        container(
+            "say", "line", "--", "sleep", "0.3", "--", "report", "--", "say", "marker", "--", "exit", "5", edits=TTY
+        )
+    )
     text = read_all(run.master, lambda so_far: so_far.endswith("marker\r\n"))
     assert run.finish() == 5
     # ONLCR is cleared on the container's pty, and ours, although raw, keeps OPOST and ONLCR: exactly one carriage return

@@ -72,7 +72,9 @@ def test_descriptors(waiting: Container) -> None:
     links = {name: os.readlink(f"/proc/{waiting.pid}/fd/{name}") for name in os.listdir(f"/proc/{waiting.pid}/fd")}
     if waiting.box.runtime.is_pyrunc:
         assert len(links) <= 5, f"stdio, start and error only: {links}"
-    assert not [target for target in links.values() if "python" in target or target in ("/", str(waiting.bundle.rootfs))], links
+    assert not [
+        target for target in links.values() if "python" in target or target in ("/", str(waiting.bundle.rootfs))
+    ], links
 
 
 def test_root_and_cwd_are_inside(waiting: Container) -> None:

@@ -131,6 +131,7 @@ def emit_c(ops: list[Op], number: int) -> str:
 def emit_py(ops: list[Op], number: int) -> str:
     """The Python side: constants, the table for show and errors, and one builder method per op."""
     out = [
+        "# ruff: noqa: E501",
         '"""The op table.  Generated from native/plan.def by native/gen_plan.py: do not edit."""',
         "",
         "from __future__ import annotations",

@@ -122,7 +122,9 @@ def created_by(context: Context, id: str, values: dict[str, Any]) -> CreateOptio
         raise UsageError("the systemd cgroup driver is not supported yet; leave --systemd-cgroup away to use cgroupfs")
     opts = launch.CreateOptions(id, context.log)
     opts.root, opts.cgroup_manager = context.root, context.cgroup_manager
-    opts.bundle, opts.config = values.get("bundle", "") or posix.getcwd(), values.get("config", "config.json")
+    opts.bundle = values.get("bundle", "") or posix.getcwd()
+    if values.get("config"):
+        opts.config = fs.abspath(values["config"])  # against the working directory, as crun has it
     opts.pid_file, opts.console_socket = values.get("pid-file", ""), values.get("console-socket", "")
     opts.pidfd_socket, opts.preserve_fds = values.get("pidfd-socket", ""), values.get("preserve-fds", 0)
     opts.no_pivot, opts.no_new_keyring = values.get("no-pivot", False), values.get("no-new-keyring", False)

@@ -36,7 +36,15 @@ NAMES = {
 }
 
 # States of the parent.  What it waits for is what the state is called after.
-SPAWNED, ENTERING, SETUP, FINISH, LATE, DONE, FAILED = "spawned", "entering", "setup", "finish", "late", "done", "failed"
+SPAWNED, ENTERING, SETUP, FINISH, LATE, DONE, FAILED = (
+    "spawned",
+    "entering",
+    "setup",
+    "finish",
+    "late",
+    "done",
+    "failed",
+)
 STATES = (SPAWNED, ENTERING, SETUP, FINISH, LATE, DONE, FAILED)
 
 # (state, message) -> (action, next state).  A pair that is not here is a protocol error: init would be of another

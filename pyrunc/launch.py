@@ -119,6 +119,7 @@ class Job:
         "enter_pid",
         "facts",
         "init_pid",
+        "interrupts",
         "listen_fds",
         "log",
         "notify",
@@ -139,6 +140,7 @@ class Job:
         self.protocol = handshake.Protocol()
         self.sock = self.pidfd = self.cgroup_fd = -1
         self.enter_pid = self.init_pid = 0
+        self.interrupts: Interrupts | None = None
         self.console = -1  # our end of the console socket of a foreground terminal
         self.listen_fds = 0
         self.notify = ""
@@ -204,7 +206,7 @@ class Job:
         """From the bundle to an init that waits for start.  Raises PyruncError with everything undone."""
         self.prepare()
         self.check_preserved()
-        interrupts = Interrupts()
+        interrupts = self.interrupts = Interrupts()
         try:
             try:
                 self.reserve()
@@ -218,6 +220,7 @@ class Job:
             raise_interrupted(interrupts, error)
             raise
         finally:
+            self.interrupts = None
             interrupts.restore()
 
     def abandon(self) -> None:
@@ -230,7 +233,9 @@ class Job:
 
     def reserve(self) -> None:
         """Take the id and write the intent."""
-        self.driver = cgroup.open_driver(self.opts.cgroup_manager if self.facts.cgroup2_mount else "disabled", self.facts)
+        self.driver = cgroup.open_driver(
+            self.opts.cgroup_manager if self.facts.cgroup2_mount else "disabled", self.facts
+        )
         store = state.Store(state.root_dir(self.opts.root))
         self.container = container = store.reserve(self.opts.id)
         self.undo.push(container.destroy)
@@ -354,7 +359,7 @@ class Job:
 
         if record.value != ops.ABI:
             raise PyruncError(f"init is of another build: ABI {record.value:#x}, expected {ops.ABI:#x}")
-        ffi, lib = runtime.shim()
+        _, lib = runtime.shim()
         self.fill_filter()
         blob = self.plan.encode()
         opened: list[int] = []
@@ -491,9 +496,7 @@ class Job:
     def premature_end(self) -> PyruncError:
         """EOF without FAIL: init was killed.  Says by what, where it can be known."""
         if self.plan.cgroup_path and self.driver.oom_kills(self.plan.cgroup_path):
-            return PyruncError(
-                "/linux/resources/memory/limit: container init was OOM-killed (memory limit too low?)"
-            )
+            return PyruncError("/linux/resources/memory/limit: container init was OOM-killed (memory limit too low?)")
         text = f"container init ended unexpectedly in state {self.protocol.state}"
         pid = self.init_pid or self.enter_pid
         try:
@@ -517,9 +520,15 @@ class Job:
             )
             annotations = self.config.get("annotations") or {}
             hooks.run_hooks(
-                kind, listed, text, bundle=self.container.data["bundle"], log=self.log, fatal=fatal,
+                kind,
+                listed,
+                text,
+                bundle=self.container.data["bundle"],
+                log=self.log,
+                fatal=fatal,
                 annotations=annotations,
-            )  # fmt: skip
+                check=self.interrupts.check if self.interrupts is not None else None,
+            )
 
     def notify_proxy(self) -> Proxy | None:
         """The sd_notify proxy, when the caller of `run` is a service manager."""

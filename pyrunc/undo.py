@@ -1,4 +1,4 @@
-"""The undo stack: whatever is acquired registers its release; a failure runs them in reverse, a success forgets them."""
+"""The undo stack: what is acquired registers its release; a failure runs them in reverse, a success forgets them."""
 
 from __future__ import annotations
 

@@ -45,7 +45,14 @@ def test_config_error_counts_what_it_does_not_show() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(None, "null"), (True, "true"), (7, "7"), ("a\"b\\", '"a\\"b\\\\"'), ([1, "x"], '[1, "x"]'), ({"a": []}, '{"a": []}')],
+    [
+        (None, "null"),
+        (True, "true"),
+        (7, "7"),
+        ('a"b\\', '"a\\"b\\\\"'),
+        ([1, "x"], '[1, "x"]'),
+        ({"a": []}, '{"a": []}'),
+    ],
 )
 def test_show(value: object, shown: str) -> None:
     assert errors.show(value) == shown

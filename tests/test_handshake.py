@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PLAN_H = (ROOT / "native" / "init" / "plan.h").read_text(encoding="utf-8")
 
 
-def record(kind: int, *, step: int = 0, err: int = 0, value: int = 0, call: bytes = b"", detail: bytes = b"") -> h.Record:
+def record(
+    kind: int, *, step: int = 0, err: int = 0, value: int = 0, call: bytes = b"", detail: bytes = b""
+) -> h.Record:
     return h.Record(struct.pack("=IIiIHHI24s208s", kind, step, err, value, 0, 0, 0, call, detail))
 
 

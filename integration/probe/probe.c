@@ -212,8 +212,9 @@ static void report_caps(void)
 
 static void report_limits(void)
 {
-    static const char *const names[] = {"CPU",    "FSIZE", "DATA",  "STACK",      "CORE",     "RSS",  "NPROC",  "NOFILE",
-                                        "MEMLOCK", "AS",    "LOCKS", "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME"};
+    static const char *const names[] = {"CPU",      "FSIZE",  "DATA",    "STACK", "CORE",  "RSS",
+                                        "NPROC",    "NOFILE", "MEMLOCK", "AS",    "LOCKS", "SIGPENDING",
+                                        "MSGQUEUE", "NICE",   "RTPRIO",  "RTTIME"};
     open_with("rlimits", '{');
     for (int i = 0; i < 16; i++) {
         struct rlimit limit;
@@ -534,7 +535,8 @@ static void act_ls(const char *path)
 static void act_mknod(char **argv)
 {
     mode_t type = argv[1][0] == 'b' ? S_IFBLK : argv[1][0] == 'p' ? S_IFIFO : S_IFCHR;
-    long rc = mknod(argv[0], type | 0600, makedev((unsigned)number_of(argv[2]), (unsigned)number_of(argv[3])));
+    long rc = mknod(argv[0], type | 0600,
+                    makedev((unsigned)number_of(argv[2]), (unsigned)number_of(argv[3])));
     say_errno("mknod", argv[0], rc);
 }
 
@@ -607,7 +609,8 @@ static void act_fork(int count)
 /* Print the signals that arrive until SIGTERM, or until `seconds` have passed (0: no limit). */
 static void act_signals(unsigned seconds)
 {
-    static const int numbers[] = {SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGTERM, SIGCONT, SIGWINCH, SIGALRM};
+    static const int numbers[] = {SIGHUP,  SIGINT,  SIGQUIT,  SIGUSR1, SIGUSR2,
+                                  SIGTERM, SIGCONT, SIGWINCH, SIGALRM};
     sigset_t all, old;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &old);

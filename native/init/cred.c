@@ -10,10 +10,10 @@
 
 /* capset(2), <linux/capability.h>; prctl(2), <linux/prctl.h> */
 #define CAPABILITY_VERSION_3 0x20080522u
-#define MAX_CAP 63
+#define MAX_CAP              63
 #ifndef PR_CAP_AMBIENT
-#define PR_CAP_AMBIENT 47
-#define PR_CAP_AMBIENT_RAISE 2
+#define PR_CAP_AMBIENT           47
+#define PR_CAP_AMBIENT_RAISE     2
 #define PR_CAP_AMBIENT_CLEAR_ALL 4
 #endif
 

@@ -11,7 +11,7 @@
 #include "init.h"
 #include "text.h"
 
-#define TICK_MS 200     /* how often a gone parent is looked for while a hook runs */
+#define TICK_MS  200 /* how often a gone parent is looked for while a hook runs */
 #define NO_LIMIT 0
 
 /* One hook at work.  Shared with the child until it executes (vfork). */
@@ -19,12 +19,12 @@ struct hook {
     const char *path;
     char **argv;
     char **envp;
-    int input;   /* memfd with the state */
-    int output;  /* memfd for its stdout and stderr */
-    int rootfd;  /* its working directory; -1: ours */
+    int input;  /* memfd with the state */
+    int output; /* memfd for its stdout and stderr */
+    int rootfd; /* its working directory; -1: ours */
     int npreserve;
     int filtered;
-    int group;   /* lead a process group, to be killed with all it started */
+    int group; /* lead a process group, to be killed with all it started */
     /* What the child failed at.  volatile: it never returns, so the compiler takes its writes for
      * invisible. */
     volatile int err;

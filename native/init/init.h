@@ -11,7 +11,7 @@
 
 #include "plan.h"
 
-#define MAX_FDS 64
+#define MAX_FDS  64
 #define PATH_BUF 4096
 
 /* Where a failure happened, for the FAIL record; filled by fault(). */
@@ -26,21 +26,21 @@ struct init {
     const struct plan_header *plan; /* mapped read-only, checked by plan_load() */
     const struct plan_step *steps;
     const char *strings;
-    uint32_t step;      /* index of the step at work */
-    int sock;           /* handshake socket; -1 once closed */
-    int error_fd;       /* the error fifo, from WAIT_START on */
-    int fds[MAX_FDS];   /* slots; fds[0] is the plan */
-    int procfd;         /* O_PATH of the host's /proc, opened before anything was joined: every write below
+    uint32_t step;       /* index of the step at work */
+    int sock;            /* handshake socket; -1 once closed */
+    int error_fd;        /* the error fifo, from WAIT_START on */
+    int fds[MAX_FDS];    /* slots; fds[0] is the plan */
+    int procfd;          /* O_PATH of the host's /proc, opened before anything was joined: every write below
                            /proc goes through it (CVE-2025-52881); -1 before and after its use */
-    int rootfd;         /* O_PATH of the root filesystem (bind mount), -1 without ROOT */
-    int nullfd;         /* O_PATH of the host's /dev/null, checked to be 1:3, opened with procfd */
+    int rootfd;          /* O_PATH of the root filesystem (bind mount), -1 without ROOT */
+    int nullfd;          /* O_PATH of the host's /dev/null, checked to be 1:3, opened with procfd */
     char home[PATH_BUF]; /* what FIND_HOME found */
     char exe[PATH_BUF];  /* what FIND_EXE found */
     struct fault fault;
-    char **pointers;    /* room for the largest argv + envp: no mmap may be needed after SECCOMP */
-    int filtered;       /* a seccomp filter is loaded: from now on no system call that is not essential */
-    uint32_t joined;    /* CLONE_NEW* of the namespaces that were joined ahead of their step */
-    int early_cwd;      /* the working directory could be entered with the rights of before SET_IDS */
+    char **pointers; /* room for the largest argv + envp: no mmap may be needed after SECCOMP */
+    int filtered;    /* a seccomp filter is loaded: from now on no system call that is not essential */
+    uint32_t joined; /* CLONE_NEW* of the namespaces that were joined ahead of their step */
+    int early_cwd;   /* the working directory could be entered with the rights of before SET_IDS */
 };
 
 /* A string argument; a list argument's first item (the others follow, each after a NUL); a blob's first

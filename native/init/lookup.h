@@ -7,13 +7,13 @@
 
 /* passwd(5): name:password:uid:gid:comment:home:shell */
 struct passwd_scan {
-    uint32_t uid;    /* whose home is looked for */
-    int field;       /* of the line at work, from 0 */
-    int line_ok;     /* the line's uid field, as far as it was seen, can be right */
-    uint64_t value;  /* of the uid field */
-    int digits;      /* in the uid field */
-    size_t length;   /* of the home found so far */
-    int found;       /* out[] is complete */
+    uint32_t uid;   /* whose home is looked for */
+    int field;      /* of the line at work, from 0 */
+    int line_ok;    /* the line's uid field, as far as it was seen, can be right */
+    uint64_t value; /* of the uid field */
+    int digits;     /* in the uid field */
+    size_t length;  /* of the home found so far */
+    int found;      /* out[] is complete */
     char *out;
     size_t size;
 };

@@ -18,7 +18,7 @@
 #include "plan_load.h"
 #include "text.h"
 
-#define FIRST_FD 3
+#define FIRST_FD       3
 #define KERNEL_SIGNALS 64
 
 typedef int handler(struct init *in, const struct plan_step *st);

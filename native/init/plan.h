@@ -12,21 +12,21 @@
 
 #include "plan_ops.h"
 
-#define PLAN_MAGIC 0x4e505250u /* "PRPN" */
+#define PLAN_MAGIC     0x4e505250u /* "PRPN" */
 #define PLAN_MAX_STEPS 65536u
-#define PLAN_MAX_SIZE (64u << 20)
-#define PLAN_NUMBERS 8
-#define PLAN_STRINGS 4
-#define NO_SLOT 0xffffffffu /* a descriptor slot that is not used */
+#define PLAN_MAX_SIZE  (64u << 20)
+#define PLAN_NUMBERS   8
+#define PLAN_STRINGS   4
+#define NO_SLOT        0xffffffffu /* a descriptor slot that is not used */
 
 struct plan_header {
     uint32_t magic;
-    uint32_t abi;         /* PLAN_ABI of plan_ops.h */
-    uint32_t size;        /* of the whole plan, bytes */
+    uint32_t abi;  /* PLAN_ABI of plan_ops.h */
+    uint32_t size; /* of the whole plan, bytes */
     uint32_t nsteps;
-    uint32_t nfds;        /* descriptors that come with the PLAN message; slot 0 is the plan itself */
-    uint32_t npreserve;   /* inherited descriptors 3 .. 3+npreserve-1 go on to the container */
-    uint32_t strings;     /* offset of the string area; its first and its last byte are NUL */
+    uint32_t nfds;      /* descriptors that come with the PLAN message; slot 0 is the plan itself */
+    uint32_t npreserve; /* inherited descriptors 3 .. 3+npreserve-1 go on to the container */
+    uint32_t strings;   /* offset of the string area; its first and its last byte are NUL */
     uint32_t reserved;
 };
 
@@ -53,16 +53,16 @@ enum msg_type {
     MSG_FAIL       /* init -> parent, or into the error fifo after CREATED: init exits */
 };
 
-#define MSG_CALL 24
+#define MSG_CALL   24
 #define MSG_DETAIL 208
 
 struct msg {
     uint32_t type;
-    uint32_t step;           /* index of the step at work; 0xffffffff: none */
-    int32_t err;             /* errno, or 0 */
+    uint32_t step; /* index of the step at work; 0xffffffff: none */
+    int32_t err;   /* errno, or 0 */
     uint32_t value;
-    uint16_t arg;            /* string slot of the step that was at fault, plus 1; 0: none in particular */
-    uint16_t item;           /* index into a list argument */
+    uint16_t arg;  /* string slot of the step that was at fault, plus 1; 0: none in particular */
+    uint16_t item; /* index into a list argument */
     uint32_t reserved;
     char call[MSG_CALL];     /* name of the failing call: "fsconfig" */
     char detail[MSG_DETAIL]; /* the kernel's own words, or ours; NUL-terminated */

@@ -5,12 +5,12 @@
 #include "text.h"
 
 /* seccomp(2), <linux/seccomp.h> and <linux/filter.h> */
-#define SET_MODE_FILTER 1u
-#define FLAG_TSYNC 0x01u
+#define SET_MODE_FILTER   1u
+#define FLAG_TSYNC        0x01u
 #define FLAG_NEW_LISTENER 0x08u
-#define FLAG_TSYNC_ESRCH 0x10u
-#define INSTRUCTION 8u       /* sizeof(struct sock_filter) */
-#define MAX_INSTRUCTIONS 4096u /* BPF_MAXINSNS */
+#define FLAG_TSYNC_ESRCH  0x10u
+#define INSTRUCTION       8u    /* sizeof(struct sock_filter) */
+#define MAX_INSTRUCTIONS  4096u /* BPF_MAXINSNS */
 
 struct filter_program {
     unsigned short len;

@@ -59,11 +59,11 @@ struct sys_open_how {
 };
 
 #ifndef RESOLVE_NO_XDEV
-#define RESOLVE_NO_XDEV 0x01
+#define RESOLVE_NO_XDEV       0x01
 #define RESOLVE_NO_MAGICLINKS 0x02
-#define RESOLVE_NO_SYMLINKS 0x04
-#define RESOLVE_BENEATH 0x08
-#define RESOLVE_IN_ROOT 0x10
+#define RESOLVE_NO_SYMLINKS   0x04
+#define RESOLVE_BENEATH       0x08
+#define RESOLVE_IN_ROOT       0x10
 #endif
 
 /* --- the mount API.  glibc 2.36 and later define some of these as enum members with a macro of the same
@@ -188,13 +188,13 @@ struct sys_mount_attr {
 #endif
 
 /* --- magic numbers of filesystems, <linux/magic.h> --- */
-#define MAGIC_PROC 0x9fa0
-#define MAGIC_SYSFS 0x62656572
-#define MAGIC_TMPFS 0x01021994
-#define MAGIC_CGROUP 0x27e0eb
+#define MAGIC_PROC    0x9fa0
+#define MAGIC_SYSFS   0x62656572
+#define MAGIC_TMPFS   0x01021994
+#define MAGIC_CGROUP  0x27e0eb
 #define MAGIC_CGROUP2 0x63677270
-#define MAGIC_DEVPTS 0x1cd1
-#define MAGIC_MQUEUE 0x19800202
+#define MAGIC_DEVPTS  0x1cd1
+#define MAGIC_MQUEUE  0x19800202
 
 /* --- clone3(2) --- */
 struct sys_clone_args {

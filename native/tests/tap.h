@@ -6,14 +6,14 @@
 
 static int tap_count, tap_failed;
 
-#define OK(condition, ...) \
-    do { \
-        int tap_good = (condition) ? 1 : 0; \
-        tap_failed += !tap_good; \
-        printf("%sok %d - ", tap_good ? "" : "not ", ++tap_count); \
-        printf(__VA_ARGS__); \
-        printf("\n"); \
-        if (!tap_good) \
+#define OK(condition, ...)                                           \
+    do {                                                             \
+        int tap_good = (condition) ? 1 : 0;                          \
+        tap_failed += !tap_good;                                     \
+        printf("%sok %d - ", tap_good ? "" : "not ", ++tap_count);   \
+        printf(__VA_ARGS__);                                         \
+        printf("\n");                                                \
+        if (!tap_good)                                               \
             printf("# %s:%d: %s\n", __FILE__, __LINE__, #condition); \
     } while (0)
 

@@ -113,9 +113,9 @@ static int find(struct init *in, const char *file, const char *path)
 
 #define FOUND(file, path, want) \
     OK(find(&in, file, path) == 0 && strcmp(in.exe, want) == 0, "%s in %s is %s", file, path, want)
-#define REFUSED(file, path, err, text) \
+#define REFUSED(file, path, err, text)                                          \
     OK(find(&in, file, path) == -(err) && strcmp(in.fault.detail, text) == 0 && \
-           in.fault.arg == S_FIND_EXE_file, \
+           in.fault.arg == S_FIND_EXE_file,                                     \
        "%s in %s is refused: %s", file, path, text)
 
 static void test_find_exe(const char *dir)

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """The op table.  Generated from native/plan.def by native/gen_plan.py: do not edit."""
 
 from __future__ import annotations
