@@ -43,7 +43,7 @@ DEFAULT_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1,
 def differences(
     config: dict[str, Any], report: dict[str, Any], host_ns: dict[str, str], joined: dict[str, str]
 ) -> list[str]:
-    """All of them.  `host_ns`: readlink of the runtime's own /proc/self/ns/NAME; `joined`: of the config's paths, by type."""
+    """All.  `host_ns`: readlink of the runtime's /proc/self/ns/NAME; `joined`: of the config's paths, by type."""
     found: list[str] = []
     for part in (mounts, user, capabilities, limits, devices, environment, masked, seccomp, identity):
         found += part(config, report)

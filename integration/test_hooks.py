@@ -1,4 +1,4 @@
-"""The six kinds of hooks: order, place, state on stdin, environment, working directory, timeouts, and what a failure undoes."""
+"""The six kinds of hooks: order, place, state on stdin, environment, directory, timeouts, and what a failure undoes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def recorder(path: Path, kind: str, inside: bool = False) -> dict[str, Any]:
     at = "/rec" if inside else str(path)
     return shell(
         f"cat >{at}/{kind}.state; pwd >{at}/{kind}.cwd; /bin/cat /proc/self/environ >{at}/{kind}.env; "
-        f"readlink /proc/self/ns/mnt /proc/self/ns/pid >{at}/{kind}.ns; echo {kind} >>{at}/order; ls -l /proc/self/fd >{at}/{kind}.fds"
+        f"readlink /proc/self/ns/mnt /proc/self/ns/pid >{at}/{kind}.ns; echo {kind} >>{at}/order; "
+        f"ls -l /proc/self/fd >{at}/{kind}.fds"
     )
 
 
@@ -110,7 +111,7 @@ def test_container_hooks_run_in_the_containers_namespaces(lived: tuple[Container
 
 
 @pytest.mark.pyrunc_only("runc hands its own environment to hooks without env; the spec's default is an empty one")
-@pytest.mark.parametrize("kind", HOST + ["createContainer"])
+@pytest.mark.parametrize("kind", [*HOST, "createContainer"])
 def test_environment_is_empty_by_default(lived: tuple[Container, Path], kind: str) -> None:
     """CVE-2025-23266: neither the caller's variables nor the image's LD_PRELOAD."""
     _, record = lived

@@ -1,4 +1,4 @@
-"""create, start, state, kill, delete: the rules of a container's life, wrong-state errors, ids, exit codes and messages."""
+"""create, start, state, kill, delete: the rules of a container's life, wrong states, ids, exit codes and messages."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_kill_of_a_stopped_container(container: Make) -> None:
 
 
 def test_kill_all_of_a_stopped_container(container: Make) -> None:
-    """containerd's CRI sends ``kill --all ID 9`` after init has ended: what is left in the cgroup dies, and no error."""
+    """containerd's CRI sends ``kill --all ID 9`` after init has ended: what is left in the cgroup dies, no error."""
     one = container("exit", "0")
     one.create()
     one.start()

@@ -1,4 +1,4 @@
-"""mounts[]: every option, binds, recursion, tmpcopyup, propagation, and destinations that try to leave the root filesystem."""
+"""mounts[]: every option, binds, recursion, tmpcopyup, propagation, and destinations that try to leave the rootfs."""
 
 from __future__ import annotations
 
@@ -276,7 +276,7 @@ def test_slave_mounts_follow_the_host(container: Make, box: Box) -> None:
 
 
 def test_mounts_of_the_container_stay_inside(container: Make, box: Box) -> None:
-    """Everything is mounted in the container's namespace only; the host's are shared in this test, so a slip would show."""
+    """Everything is mounted in the container's namespace only; the host's are shared here, so a slip would show."""
     before = Path("/proc/self/mountinfo").read_text()
     one = container("signals", "60", edits={"/mounts/-": tmpfs("/mnt")})
     one.create()

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,7 @@ def test_nothing_is_touched(container: Make, box: Box) -> None:
 
 
 def test_all_mistakes_are_told(container: Make) -> None:
-    edits = {f"/mounts/{number}/options": 5 for number in range(6)}
+    edits: dict[str, Any] = {f"/mounts/{number}/options": 5 for number in range(6)}
     edits["/linux/maskedPaths"] = [f"relative{number}" for number in range(30)]
     result = _plan(container("report", edits=edits))
     assert result.rc == 1

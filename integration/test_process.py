@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -152,7 +153,7 @@ def test_last_duplicate_of_a_variable_wins(container: Make) -> None:
 def test_host_environment_reaches_nothing(container: Make) -> None:
     one = container("exit", "0")
     one.create(env={"SECRETENV": "leak", "PATH": os.environ["PATH"]})
-    assert b"SECRETENV" not in (open(f"/proc/{one.pid}/environ", "rb").read())
+    assert b"SECRETENV" not in Path(f"/proc/{one.pid}/environ").read_bytes()
 
 
 # --- limits and scores ----------------------------------------------------------------------------------------------
@@ -263,7 +264,7 @@ def test_personality(container: Make, domain: str, machine: str | None) -> None:
 )
 @pytest.mark.parametrize("uid", [0, 1000])
 def test_capabilities(container: Make, caps: dict[str, list[str]], uid: int) -> None:
-    """What the kernel makes of the five sets at execve (capabilities(7)); noNewPrivileges keeps root from gaining any."""
+    """What the kernel makes of the sets at execve (capabilities(7)); noNewPrivileges keeps root from gaining any."""
     seen = container(edits={"/process/capabilities": caps, "/process/user/uid": uid}).run().report["caps"]
     want = {kind: bits(caps.get(kind, [])) for kind in SETS}
     assert seen["bounding"] == want["bounding"]
@@ -443,7 +444,7 @@ def test_what_is_allowed_follows_the_capabilities(container: Make, program: list
 def test_labels_fail_closed_without_the_lsm(container: Make, refused: Refused, field: str) -> None:
     lsm = "apparmor" if field == "apparmorProfile" else "selinux"
     try:
-        active = lsm in open("/sys/kernel/security/lsm").read()
+        active = lsm in Path("/sys/kernel/security/lsm").read_text()
     except OSError:
         active = (
             os.path.exists("/sys/fs/selinux/enforce") if lsm == "selinux" else os.path.exists("/sys/module/apparmor")

@@ -79,10 +79,19 @@ def test_what_is_outside_of_our_cgroup_namespace_is_taken_for_the_top(tmp_path: 
     assert (facts.cgroup2_root, facts.own_cgroup) == ("/", "/")
 
 
-def test_long_mountinfo_is_read_in_pieces(tmp_path: Path) -> None:
+def test_the_usual_place_wins_over_an_earlier_one(tmp_path: Path) -> None:
+    elsewhere = "25 23 0:28 / /mnt/cg rw - cgroup2 none rw"
+    facts = host.snapshot(tree(tmp_path, f"{elsewhere}\n{V2}", ["/mnt/cg", "/sys/fs/cgroup"]))
+    assert (facts.cgroup2_mount, facts.hybrid) == ("/sys/fs/cgroup", False)
+
+
+@pytest.mark.parametrize("cut", [1, 20, 40, len(V2) - 1, len(V2)])
+def test_long_mountinfo_is_read_in_pieces(tmp_path: Path, cut: int) -> None:
     """A line cut by the end of a read is put together again."""
-    many = "\n".join(f"{n} 23 8:1 /{'x' * 90} /mnt/{n} rw - ext4 /dev/sda1 rw" for n in range(2000))
-    facts = host.snapshot(tree(tmp_path, f"{many}\n{V2}", ["/sys/fs/cgroup"]))
+    head = "24 23 8:1 / /mnt/"
+    tail = " rw - ext4 /dev/sda1 rw"
+    before = head + "x" * (65536 - cut - len(head) - len(tail) - len(ROOT) - 2) + tail
+    facts = host.snapshot(tree(tmp_path, f"{before}\n{V2}", ["/sys/fs/cgroup"]))
     assert facts.cgroup2_mount == "/sys/fs/cgroup"
 
 

@@ -344,6 +344,12 @@ def _filesystem(
     elif fstype in _CGROUP_TYPES:
         policy, fstype = P_MOUNT_CGROUP, "cgroup2"
         source = cgroup_source(plan.cgroup_path, facts, spaces)
+        if source and not spaces.has("cgroup") and not data:
+            # A new mount from the initial cgroup namespace sets the options of the whole hierarchy to its own: it takes
+            # nsdelegate and favordynmods from the host, and switching the latter waits for an RCU grace period of 10 ms
+            # (kernel: apply_cgroup_root_flags).  The bind shows the same tree and changes nothing.
+            _emit(plan, pointer, flags, P_MOUNT_BIND, "", source, mount["destination"], [])
+            return
     elif fstype == "tmpfs":
         policy = P_MOUNT_COPY_UP if flags.copy_up else 0
         if not any(item.startswith("mode=") for item in data):

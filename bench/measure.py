@@ -1,0 +1,193 @@
+"""Start processes and take their wall time; find the runtimes and build the bundle they are measured on.
+
+Times are in milliseconds.  Nothing here knows what is good or bad: see compare.py.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+REPO = Path(__file__).resolve().parent.parent
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+LIMIT = 60.0  # one process, seconds
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(name: str, *args: Any) -> None:
+    if getattr(_libc, name)(*args) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+
+
+def become_subreaper() -> None:
+    """A container's init becomes our child when the runtime has gone, so that we can wait for its end."""
+    _call("prctl", 36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+
+def enter_private_namespace() -> bool:
+    """On a host whose cgroup2 is not at /sys/fs/cgroup (peers look only there), move to a mount namespace where it is.
+
+    Returns False when nothing had to be done.
+    """
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        if right.startswith("cgroup2 ") and left.split()[4] == "/sys/fs/cgroup":
+            return False
+    _call("unshare", 0x00020000)  # CLONE_NEWNS
+    _call("mount", None, b"/", None, 0x4000 | (1 << 18), None)  # MS_REC|MS_PRIVATE
+    _call("mount", b"none", b"/sys/fs/cgroup", b"cgroup2", 0, None)
+    return True
+
+
+class Worker:
+    """A process of our own that starts others on request, in the host's mount namespace or in the private one.
+
+    Two of them take turns, so that the series of both places are interleaved like everything else.
+    """
+
+    def __init__(self, private: bool) -> None:
+        ours, theirs = os.pipe(), os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(ours[0])
+            os.close(theirs[1])
+            self._serve(theirs[0], ours[1], private)
+        os.close(ours[1])
+        os.close(theirs[0])
+        self.answers = os.fdopen(ours[0])
+        self.requests = os.fdopen(theirs[1], "w")
+        self.moved = bool(self.ask({"ready": 1})["moved"])
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Send a request; the answer to it.  RuntimeError when the worker has gone."""
+        self.requests.write(json.dumps(request) + "\n")
+        self.requests.flush()
+        line = self.answers.readline()
+        if not line:
+            raise RuntimeError("the measuring process ended")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def run(self, argv: Sequence[str], expect: int | None = 0, out: str = "/dev/null") -> float:
+        """Milliseconds from the start of `argv` to its end; RuntimeError when its exit code is not `expect`."""
+        answer = self.ask({"argv": list(argv), "out": out})
+        if expect is not None and answer["rc"] != expect:
+            raise RuntimeError(f"{' '.join(argv)}: exit code {answer['rc']}: {answer['err'].strip()}")
+        return float(answer["ms"])
+
+    def reap(self) -> None:
+        """Wait for the end of every orphan, i.e. of a container that was killed."""
+        self.ask({"reap": 1})
+
+    def close(self) -> None:
+        self.requests.close()
+        os.waitpid(self.pid, 0)
+
+    @staticmethod
+    def _serve(requests: int, answers: int, private: bool) -> None:
+        """The worker's whole life; never returns."""
+        status = 1
+        try:
+            become_subreaper()
+            moved = enter_private_namespace() if private else False
+            with os.fdopen(requests) as source, os.fdopen(answers, "w") as sink:
+                for line in source:
+                    request = json.loads(line)
+                    answer = {"moved": moved}
+                    if "reap" in request:
+                        _reap()
+                    elif "argv" in request:
+                        answer |= _timed(request["argv"], request["out"])
+                    sink.write(json.dumps(answer) + "\n")
+                    sink.flush()
+            status = 0
+        finally:
+            os._exit(status)
+
+
+def _reap() -> None:
+    limit = time.monotonic() + LIMIT
+    while time.monotonic() < limit:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.0002)
+        except ChildProcessError:
+            return
+
+
+def _timed(argv: list[str], out: str) -> dict[str, Any]:
+    """posix_spawn to wait4, with the error text of a failure."""
+    errors = os.memfd_create("stderr", os.MFD_CLOEXEC)
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, out, os.O_WRONLY | os.O_CREAT, 0o600),
+        (os.POSIX_SPAWN_DUP2, errors, 2),
+    ]
+    signal.alarm(int(LIMIT))
+    start = time.perf_counter_ns()
+    pid = os.posix_spawn(argv[0], argv, ENVIRONMENT, file_actions=actions)
+    _, status, _ = os.wait4(pid, 0)
+    elapsed = time.perf_counter_ns() - start
+    signal.alarm(0)
+    text = os.pread(errors, 4096, 0).decode(errors="replace")
+    os.close(errors)
+    return {"ms": elapsed / 1e6, "rc": os.waitstatus_to_exitcode(status), "err": text}
+
+
+class Peer:
+    """A runtime: where it is and what it calls itself."""
+
+    def __init__(self, name: str, path: str) -> None:
+        self.name, self.path = name, path
+        text = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=LIMIT, check=True).stdout
+        self.version = text.splitlines()[0].split()[2]
+
+
+def find(name: str) -> str | None:
+    """The path of a runtime: $PYRUNC, $RUNC or $CRUN, then build/peers (bench/peers.sh), the virtual environment, PATH."""
+    given = os.environ.get(name.upper())
+    if given:
+        return given
+    for place in (REPO / "build/peers/bin" / name, REPO / ".venv/bin" / name):
+        if os.access(place, os.X_OK):
+            return str(place)
+    return shutil.which(name, path=ENVIRONMENT["PATH"])
+
+
+def interpreter() -> str:
+    """The interpreter that pyrunc was built with: the one of the virtual environment, without the environment."""
+    python = REPO / ".venv/bin/python"
+    return os.path.realpath(python if python.exists() else sys.executable)
+
+
+def make_bundle(place: Path, pyrunc: str, name: str, args: list[str], **changes: Any) -> Path:
+    """The default `spec` bundle with a static busybox, no terminal, and `args` as its program."""
+    bundle = place / name
+    rootfs = bundle / "rootfs"
+    (rootfs / "bin").mkdir(parents=True)
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        raise RuntimeError("busybox-static is not installed")
+    shutil.copy(busybox, rootfs / "bin/busybox")
+    for applet in ("true", "sleep", "sh"):
+        (rootfs / "bin" / applet).symlink_to("busybox")
+    for directory in ("proc", "sys", "dev", "tmp"):
+        (rootfs / directory).mkdir()
+    subprocess.run([pyrunc, "spec", "--bundle", str(bundle)], check=True, timeout=LIMIT)
+    path = bundle / "config.json"
+    config = json.loads(path.read_text())
+    config["process"] |= {"terminal": False, "args": args}
+    config |= changes
+    path.write_text(json.dumps(config, indent=2))
+    return bundle

@@ -1,0 +1,67 @@
+#!/bin/sh
+# Get a crun that can be compared with (1.27 or later) into a private prefix; the system is not changed.
+#
+#   bench/peers.sh [PREFIX]        default: build/peers, where bench finds it
+#
+# The mirror is the one that this machine's own apt sources name.  Suites are tried from the nearest to the newest; each is
+# read with apt's own client into a private list directory, so no source is added to the system.  The packages are unpacked,
+# not installed: crun gets the interpreter and the libraries of its own release through its ELF header.
+set -eu
+wanted=1.27
+cd "$(dirname "$0")/.."
+prefix=${1:-build/peers}
+mkdir -p "$prefix"
+prefix=$(cd "$prefix" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+found=$(apt-get indextargets --format '$(ORIGIN) $(COMPONENT) $(CODENAME) $(REPO_URI)' 'Created-By: Packages' |
+    awk '$1 == "Debian" && $2 == "main" && $3 !~ /-/ { print $3, $4; exit }')
+codename=${found%% *} mirror=${found#* }
+if [ -z "$found" ]; then
+    echo "peers: no Debian main archive among this machine's apt sources" >&2
+    exit 1
+fi
+
+# apt SUITE COMMAND...: apt with lists and cache of its own
+apt() {
+    suite=$1
+    shift
+    mkdir -p "$work/$suite/lists/partial" "$work/$suite/cache/archives/partial"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$work/$suite.list"
+    "$@" -o Dir::Etc::sourcelist="$work/$suite.list" -o Dir::Etc::sourceparts=- -o APT::Sandbox::User=root \
+        -o Dir::State::lists="$work/$suite/lists" -o Dir::Cache="$work/$suite/cache"
+}
+
+chosen=
+for suite in "$codename-backports" testing unstable; do
+    apt "$suite" apt-get -qq update 2>/dev/null || continue
+    version=$(apt "$suite" apt-cache policy crun | awk '/Candidate:/ { print $2 }')
+    echo "$suite: crun ${version:-none}"
+    if [ -n "$version" ] && [ "$version" != "(none)" ] && dpkg --compare-versions "$version" ge "$wanted"; then
+        chosen=$suite
+        break
+    fi
+done
+if [ -z "$chosen" ]; then
+    echo "peers: no crun >= $wanted in any suite of the mirror: compare with runc alone" >&2
+    exit 1
+fi
+
+packages=$(apt "$chosen" apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
+    --no-replaces --no-enhances crun | grep -E '^(crun|lib)[a-z0-9.+-]*$' | sort -u)
+mkdir "$work/debs"
+cd "$work/debs"
+# shellcheck disable=SC2086 # one word per package
+apt "$chosen" apt-get -qq download $packages
+apt-get -qq -o APT::Sandbox::User=root download patchelf
+rm -rf "$prefix/crun" "$prefix/bin"
+mkdir -p "$prefix/crun" "$prefix/bin"
+for deb in *.deb; do dpkg -x "$deb" "$prefix/crun"; done
+
+libraries=$(dirname "$(find "$prefix/crun" -name 'libc.so.6' | head -n 1)")
+loader=$(find "$libraries" -name 'ld-linux*' | head -n 1)
+# DT_RPATH, not DT_RUNPATH: it also holds for the libraries' own libraries
+"$prefix/crun/usr/bin/patchelf" --set-interpreter "$loader" --set-rpath "$libraries" --force-rpath "$prefix/crun/usr/bin/crun"
+ln -s ../crun/usr/bin/crun "$prefix/bin/crun"
+"$prefix/bin/crun" --version | head -n 1
