@@ -1,4 +1,6 @@
-"""The benchmark: interleaved rounds of every runtime, medians, ratios, goals.  Prints a table; ``--json FILE`` for machines.
+"""The benchmark: interleaved rounds of every runtime, medians, ratios, goals.
+
+It prints tables; ``--json FILE`` is for machines.
 
 A round runs, for each runtime in turn: `run` of /bin/true, and create, state, start, kill, delete of a container that
 sleeps.  The order of the runtimes rotates, so that a slow second of the machine does not hit one of them only.
@@ -210,10 +212,11 @@ def imports(place: Path, pyrunc: str, long: Path) -> dict[str, str]:
 def table(rows: list[list[str]]) -> str:
     """Columns aligned: the first to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) if not column else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    )  # fmt: skip
+    lines = []
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:]]))
+    return "\n".join(lines)
 
 
 def medians_table(samples: Samples, names: list[str]) -> str:
@@ -235,7 +238,7 @@ def medians_table(samples: Samples, names: list[str]) -> str:
 
 def judge(samples: Samples) -> list[dict[str, Any]]:
     """Each goal with the ratio that was measured; `met` is None when there was nothing to compare with."""
-    results = []
+    results: list[dict[str, Any]] = []
     for what, series, verb, other, factor in GOALS:
         if other not in samples or series not in samples:
             results.append({"goal": f"{what} <= {factor} x {other}", "ratio": None, "met": None})

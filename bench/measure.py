@@ -91,6 +91,7 @@ class Worker:
         self.ask({"reap": 1})
 
     def close(self) -> None:
+        self.ask({"quit": 1})  # the end of the pipe says nothing: a later worker has a copy of our end of it
         self.requests.close()
         os.waitpid(self.pid, 0)
 
@@ -100,6 +101,7 @@ class Worker:
         status = 1
         try:
             become_subreaper()
+            _call("prctl", 1, int(signal.SIGKILL), 0, 0, 0)  # PR_SET_PDEATHSIG: no worker outlives the benchmark
             moved = enter_private_namespace() if private else False
             with os.fdopen(requests) as source, os.fdopen(answers, "w") as sink:
                 for line in source:
@@ -111,6 +113,8 @@ class Worker:
                         answer |= _timed(request["argv"], request["out"])
                     sink.write(json.dumps(answer) + "\n")
                     sink.flush()
+                    if "quit" in request:
+                        break
             status = 0
         finally:
             os._exit(status)
@@ -155,7 +159,7 @@ class Peer:
 
 
 def find(name: str) -> str | None:
-    """The path of a runtime: $PYRUNC, $RUNC or $CRUN, then build/peers (bench/peers.sh), the virtual environment, PATH."""
+    """The path of a runtime: $PYRUNC, $RUNC or $CRUN, build/peers (bench/peers.sh), the virtual environment, PATH."""
     given = os.environ.get(name.upper())
     if given:
         return given

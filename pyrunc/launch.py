@@ -13,7 +13,7 @@ import sys
 from errno import EINTR, ESRCH, ETIMEDOUT
 from posix import O_CLOEXEC, O_NOFOLLOW, O_RDWR
 
-from pyrunc import cgroup, errors, fs, handshake, hooks, host, lifecycle, runtime, state
+from pyrunc import cgroup, errors, fs, handshake, host, lifecycle, runtime, state
 from pyrunc.errors import PyruncError, StateError, SysError
 from pyrunc.plan import compile as compiler
 from pyrunc.spec import load, validate
@@ -163,7 +163,6 @@ class Job:
         warnings = validate.check(self.config, facts=self.facts)
         for problem in warnings:
             self.log.warning(f"config.json: {problem}")
-        self.listen_fds = listen_fds()
         if not for_show:
             self.check_terminal()
         linux = self.config.get("linux", {})
@@ -192,26 +191,19 @@ class Job:
         if self.opts.console_socket and not (detached and terminal):
             raise errors.UsageError("cannot use console socket if pyrunc will not detach or allocate tty")
 
-    def check_preserved(self) -> None:
-        """Every descriptor that is to be passed on must be open.  Raises UsageError."""
-        for fd in range(3, 3 + self.plan.npreserve):
-            try:
-                posix.fstat(fd)
-            except OSError:
-                raise errors.UsageError(f"--preserve-fds: descriptor {fd} is not open") from None
-
     # -- side effects ------------------------------------------------------------------------------------
 
     def execute(self) -> None:
         """From the bundle to an init that waits for start.  Raises PyruncError with everything undone."""
-        self.prepare()
-        self.check_preserved()
         interrupts = self.interrupts = Interrupts()
         try:
             try:
+                # First of all, because it can start up on another core while the configuration is read here.  Until it
+                # has a plan it is an idle process that ends with its socket: nothing is touched yet.
+                self.spawn()
+                self.prepare()
                 self.reserve()
                 self.make_cgroup()
-                self.spawn()
                 self.converse(interrupts)
             except OSError as error:
                 raise as_sys_error(error) from error
@@ -226,6 +218,9 @@ class Job:
     def abandon(self) -> None:
         """Run the undo stack; poststop hooks run as the runtime-spec asks when a create fails half-way."""
         reached_hooks = self.init_pid > 0
+        # Before everything else: a cgroup with processes cannot be removed.
+        self.close_socket()
+        self.kill_children()
         for problem in self.undo.run():
             self.log.debug(f"undo: {problem}")
         if reached_hooks:
@@ -255,24 +250,23 @@ class Job:
         if self.plan.cgroup_path:
             container.data["cgroup_made"] = self.driver.missing(self.plan.cgroup_path)
         container.save()
-        fs.replace_file(f"{container.dir}/config.json", self.raw)
+        write_new(f"{container.dir}/config.json", self.raw)
 
     def make_cgroup(self) -> None:
         """Create the cgroup; limits come at MOUNTED, when init's own set-up no longer counts against them."""
         path = self.plan.cgroup_path
         resources = self.resources()
         if path:
-            self.undo.push(self.remove_cgroup)
             self.cgroup_fd = self.driver.create(path, resources)
+            self.undo.push(self.remove_cgroup)
         else:
             self.driver.create(path, resources)  # refuses limits
 
     def remove_cgroup(self) -> None:
         """Undo of `make_cgroup`; only what did not exist before, so that a cgroup in use stays."""
-        made = self.container.data["cgroup_made"]
-        if made:
+        if self.driver.made:
             self.driver.kill(self.plan.cgroup_path, 9)
-            self.driver.remove(self.plan.cgroup_path, lifecycle.KILL_TIMEOUT, made)
+            self.driver.remove(self.plan.cgroup_path, lifecycle.KILL_TIMEOUT, self.driver.made)
 
     def resources(self) -> dict[str, Any]:
         """linux.resources, {} without any."""
@@ -280,9 +274,11 @@ class Job:
 
     def spawn(self) -> None:
         """Start init from its sealed memfd, with the handshake socket and nothing else of ours."""
+        self.listen_fds = listen_fds()
+        npreserve = self.listen_fds + self.opts.preserve_fds
+        check_preserved(npreserve)
         ffi, lib = runtime.shim()
         image = runtime.init_image()
-        npreserve = self.plan.npreserve
         memfd = checked("memfd_create", lib.pr_memfd_sealed(b"pyrunc-init", ffi.from_buffer(image), len(image), 1))
         pair = ffi.new("int[2]")
         checked("socketpair", lib.pr_socketpair(pair, 4 + npreserve))
@@ -292,8 +288,6 @@ class Job:
         finally:
             posix.close(pair[1])
             posix.close(memfd)
-        self.undo.push(self.kill_children)
-        self.undo.push(self.close_socket)
 
     def close_socket(self) -> None:
         """EOF on the socket is what makes an init that is still setting up go away."""
@@ -519,6 +513,8 @@ class Job:
                 self.opts.id, status, pid, self.container.data["bundle"], self.config.get("annotations") or {}
             )
             annotations = self.config.get("annotations") or {}
+            from pyrunc import hooks
+
             hooks.run_hooks(
                 kind,
                 listed,
@@ -628,6 +624,24 @@ def listen_fds() -> int:
     if count.isdigit() and pid == str(posix.getpid()):
         return int(count)
     return 0
+
+
+def check_preserved(count: int) -> None:
+    """Every descriptor that is to be passed on must be open; asked before any of ours is.  Raises UsageError."""
+    for fd in range(3, 3 + count):
+        try:
+            posix.fstat(fd)
+        except OSError:
+            raise errors.UsageError(f"--preserve-fds: descriptor {fd} is not open") from None
+
+
+def write_new(path: str, data: bytes) -> None:
+    """A file in a directory that is only ours: no need to be atomic.  Raises OSError."""
+    fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
+    try:
+        fs.write_all(fd, data)
+    finally:
+        posix.close(fd)
 
 
 def write_pid_file(path: str, pid: int) -> None:

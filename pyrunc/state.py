@@ -342,7 +342,7 @@ class Container:
         self.dir = f"{store.root}/{id}"
         self.data: dict[str, Any] = {}
         self.fd = -1  # of the locked directory
-        self.backed_up = 0  # 1: intent.json has the intent, 2: and the pid
+        self.backed_up = False  # intent.json was linked
 
     # -- lock ------------------------------------------------------------------------------------------------
 
@@ -457,15 +457,12 @@ class Container:
         """Write state.json atomically.  Raises SysError (ENOSPC)."""
         try:
             fs.replace_file("state.json", dumps(self.data).encode("ascii"), 0o600, dir_fd=self.fd)
-            level = 2 if self.data["pid"] else 1
-            if level > self.backed_up:
+            if self.data["pid"] and not self.backed_up:
+                self.backed_up = True
                 # Every save gives state.json a new inode: the second name keeps this content for one linkat(2).
-                try:
-                    posix.unlink("intent.json", dir_fd=self.fd)
-                except FileNotFoundError:
-                    pass
                 posix.link("state.json", "intent.json", src_dir_fd=self.fd, dst_dir_fd=self.fd, follow_symlinks=False)
-                self.backed_up = level
+        except FileExistsError:
+            pass  # an earlier verb has linked it
         except OSError as error:
             raise SysError(f"{self.dir}/state.json", "write", error.errno or 0) from error
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     class Driver(Protocol):
         """What every driver can do; paths are inside the hierarchy, pointers say which field a limit came from."""
 
+        made: list[str]  # the cgroups that `create` made, outermost first
+
         def missing(self, path: str) -> list[str]:
             """Ancestors (and the path itself) that do not exist yet, outermost first."""
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 class Disabled:
     """Does nothing; refuses limits, because a limit that is not there is worse than an error."""
 
+    def __init__(self) -> None:
+        self.made: list[str] = []
+
     def missing(self, path: str) -> list[str]:
         return []
 
