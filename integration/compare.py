@@ -209,7 +209,7 @@ def masked(config: dict[str, Any], report: dict[str, Any]) -> Iterator[str]:
         elif path not in seen and path in ("/proc/sys", "/proc/bus", "/proc/fs"):  # part of every procfs
             yield f"readonlyPaths {path}: no mount seen"
     for path in config["linux"].get("maskedPaths") or []:
-        if path not in seen and path in ("/proc/keys", "/proc/timer_list"):
+        if path not in seen and path in ("/proc/keys", "/proc/timer_list", "/proc/version"):
             yield f"maskedPaths {path}: no mount seen"
         elif path in seen and seen[path].fstype not in ("tmpfs", "devtmpfs"):
             yield f"maskedPaths {path}: a {seen[path].fstype} is mounted there"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import resource
@@ -15,11 +16,13 @@ from integration import compare
 from integration.harness import (
     APPLETS,
     CAP_BIT,
+    DELETE,
     Box,
     Container,
     Holder,
     cgroup2_mount,
     controllers,
+    edit,
     has_cap,
     own_bounding_caps,
 )
@@ -194,3 +197,49 @@ def test_bundle_without_obstacles(container: Make, box: Box, holder: Callable[..
     report = run(one, config, box)
     different = compare.differences(config, report, host_ns, joined)
     assert not different, "\n".join(different)
+
+
+def _mutations(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The config as it would be for another container, one difference each."""
+    return {
+        "uid": {"/process/user/uid": 7},
+        "group": {"/process/user/additionalGids": [7]},
+        "umask": {"/process/user/umask": 0},
+        "cwd": {"/process/cwd": "/tmp"},
+        "args": {"/process/args/-": "more"},
+        "env": {"/process/env/-": "MORE=1"},
+        "fewer capabilities": {"/process/capabilities/bounding/0": "CAP_SYS_ADMIN"},
+        "noNewPrivileges": {"/process/noNewPrivileges": True},
+        "limit": {"/process/rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1, "hard": 1}]},
+        "oomScoreAdj": {"/process/oomScoreAdj": 999},
+        "mount flag": {"/mounts/0/options/-": "ro"},
+        "mount type": {"/mounts/0/type": "tmpfs"},
+        "mount size": {"/mounts/1/options/-": "size=1k"},
+        "mount propagation": {"/mounts/0/options/-": "rshared"},
+        "another mount": {"/mounts/-": {"destination": "/more", "type": "tmpfs", "source": "x"}},
+        "read-only root": {"/root/readonly": True},
+        "hostname": {"/hostname": "other"},
+        "sysctl": {"/linux/sysctl": {"net.ipv4.ip_forward": "1"}},
+        "device": {"/linux/devices": [{"path": "/dev/more", "type": "c", "major": 1, "minor": 3}]},
+        "no seccomp": {"/linux/seccomp": DELETE},
+        "terminal": {"/process/terminal": True},
+        "one namespace less": {"/linux/namespaces/0": DELETE},
+        "a joined namespace": {"/linux/namespaces/1/path": "/x"},
+        "masked path": {"/linux/maskedPaths/-": "/proc/version"},
+        "readonly path": {"/linux/readonlyPaths": ["/proc"]},
+    }
+
+
+def test_the_comparison_notices_differences(container: Make, box: Box, holder: Callable[..., Holder]) -> None:
+    """The comparer itself: the same report against configs that say something else."""
+    config = json.loads((Path(__file__).parent / "bundles/podman4.3-default.json").read_text())
+    without_obstacles(config)
+    one = container()
+    host_ns = {name: os.readlink(f"/proc/self/ns/{name}") for name in os.listdir("/proc/self/ns")}
+    joined = prepare(one, config, holder)
+    report = run(one, config, box)
+    assert compare.differences(config, report, host_ns, joined) == []
+    other = {"network": "net:[1]", "pid": "pid:[1]"}
+    for what, edits in _mutations(config).items():
+        changed = edit(copy.deepcopy(config), edits)
+        assert compare.differences(changed, report, host_ns, other), f"not noticed: {what}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from integration import harness
 from integration.harness import Box, Container, Mount, parse_mountinfo
 
 Make = Callable[..., Container]
@@ -483,3 +485,43 @@ def test_two_thousand_binds_with_few_descriptors(container: Make, box: Box) -> N
 
     result = one.run(preexec=few, timeout=60)
     assert sum(m.dest.startswith("/mnt/") for m in parse_mountinfo(result.report["mountinfo"])) == 2000
+
+
+class Swapper:
+    """Exchanges two names over and over (renameat2): what a process of the image does to a mount's destination."""
+
+    def __init__(self, one: Path, two: Path) -> None:
+        self.names = (os.fsencode(one), os.fsencode(two))
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._swap, daemon=True)
+        self.thread.start()
+
+    def _swap(self) -> None:
+        while not self.stop.is_set():
+            harness.libc("renameat2", -100, self.names[0], -100, self.names[1], 2)  # AT_FDCWD, RENAME_EXCHANGE
+
+    def close(self) -> None:
+        self.stop.set()
+        self.thread.join(5)
+
+
+@pytest.mark.pyrunc_only("runc 1.1.5 makes missing directories by path (CVE-2024-45310)")
+@pytest.mark.parametrize("missing", [False, True])
+def test_destination_that_is_swapped_for_a_link(container: Make, box: Box, missing: bool) -> None:
+    """CVE-2021-30465: a directory on the way turns into a link to the host between the look-up and the mount."""
+    canary = box.path / "canary"
+    (canary / "sub").mkdir(parents=True)
+    one = container("exit", "0", edits={"/mounts/-": tmpfs("/a/b/new/dir" if missing else "/a/b/sub")})
+    (one.bundle.rootfs / "a/b/sub").mkdir(parents=True)
+    (one.bundle.rootfs / "a/link").symlink_to(canary)
+    before = Path("/proc/self/mountinfo").read_text()
+    swapper = Swapper(one.bundle.rootfs / "a/b", one.bundle.rootfs / "a/link")
+    try:
+        for _ in range(30):
+            if one.run(check=False).rc != 0:  # losing the race is an error, never a mount elsewhere
+                one.delete("--force")
+            assert os.listdir(canary) == ["sub"]
+            assert os.listdir(canary / "sub") == []
+    finally:
+        swapper.close()
+    assert Path("/proc/self/mountinfo").read_text() == before

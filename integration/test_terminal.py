@@ -276,7 +276,7 @@ def test_foreground_resize(container: Make, foreground: Callable[..., Foreground
     run = foreground(container("signals", "60", edits=TTY))
     read_all(run.master, lambda so_far: '"ready"' in so_far)
     run.resize(50, 132)
-    text = read_all(run.master, lambda so_far: '"rows":50' in so_far)  # there may be an earlier signal for the first size
+    text = read_all(run.master, lambda so_far: '"rows":50' in so_far)
     last = [item for item in parse_objects(text) if item.get("number") == signal.SIGWINCH][-1]
     assert (last["rows"], last["cols"]) == (50, 132)
     run.child.send_signal(signal.SIGTERM)

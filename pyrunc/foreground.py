@@ -28,7 +28,7 @@ class Watch:
         if not job.opts.no_subreaper:
             runtime.shim()[1].pr_set_child_subreaper(1)
         self.signals = Signals()
-        self.relay = open_relay(job)
+        self.relay = job.relay
 
     def wait(self, proxy: Proxy | None) -> int:
         """Wait for the program and remove the container (unless --keep).
@@ -52,15 +52,6 @@ class Watch:
             self.relay.close()
             self.relay = None
         self.signals.close()
-
-
-def open_relay(job: Job) -> Relay | None:
-    """The relay between the caller's terminal and the container's, when the container has one."""
-    if job.console < 0:
-        return None
-    from pyrunc import console
-
-    return console.Relay(console.receive_master(job.console))
 
 
 class Signals:

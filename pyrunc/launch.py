@@ -13,7 +13,7 @@ import sys
 from errno import EINTR, ESRCH, ETIMEDOUT
 from posix import O_CLOEXEC, O_NOFOLLOW, O_RDWR
 
-from pyrunc import cgroup, errors, fs, handshake, host, lifecycle, runtime, state
+from pyrunc import cgroup, errors, fs, handshake, host, runtime, state
 from pyrunc.errors import PyruncError, StateError, SysError
 from pyrunc.plan import compile as compiler
 from pyrunc.spec import load, validate
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.cgroup import Driver
+    from pyrunc.console import Relay
     from pyrunc.log import Log
     from pyrunc.notify import Proxy
     from pyrunc.plan import Plan
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 # their own limits or none, so a plan with hooks waits without one.
 STEP_TIMEOUT_MS = 120_000
 WAIT_FOREVER = -1
+REMOVE_TIMEOUT = 10.0  # seconds until the cgroup of a failed create must be gone
 
 
 class CreateOptions:
@@ -88,19 +90,23 @@ def run(opts: CreateOptions) -> int:
     job.execute()
     watch = None
     try:
+        proxy = job.notify_proxy()
+        job.go()
         if not opts.detach:
             from pyrunc import foreground
 
-            # Before the program runs: its first line must already meet a terminal in the right mode.
+            # While init is at its execve.  Its terminal was set up before: see Job.go.
             watch = foreground.Watch(job)
-        proxy = job.notify_proxy()
-        job.release()
+        job.await_program()
         if proxy is not None and watch is None:
             proxy.wait(job.pidfd, job.init_pid)
     except BaseException:
-        if watch is not None:
-            watch.close()
+        restore = watch or job.relay
+        if restore is not None:
+            restore.close()
         job.undo.forget()
+        from pyrunc import lifecycle
+
         lifecycle.remove(job.container, opts.log)
         raise
     job.finish()
@@ -128,6 +134,7 @@ class Job:
         "plan",
         "protocol",
         "raw",
+        "relay",
         "sock",
         "started",
         "undo",
@@ -144,6 +151,7 @@ class Job:
         self.console = -1  # our end of the console socket of a foreground terminal
         self.listen_fds = 0
         self.notify = ""
+        self.relay: Relay | None = None  # of a foreground terminal
         self.started = False
         self.config: dict[str, Any]
         self.raw: bytes
@@ -266,7 +274,7 @@ class Job:
         """Undo of `make_cgroup`; only what did not exist before, so that a cgroup in use stays."""
         if self.driver.made:
             self.driver.kill(self.plan.cgroup_path, 9)
-            self.driver.remove(self.plan.cgroup_path, lifecycle.KILL_TIMEOUT, self.driver.made)
+            self.driver.remove(self.plan.cgroup_path, REMOVE_TIMEOUT, self.driver.made)
 
     def resources(self) -> dict[str, Any]:
         """linux.resources, {} without any."""
@@ -534,11 +542,19 @@ class Job:
 
         return notify.Proxy(self.notify, fs.getenv("NOTIFY_SOCKET"))
 
-    def release(self) -> None:
-        """`run`: let init go on to the program; EOF on the socket is a successful execve.  Raises PyruncError."""
+    def go(self) -> None:
+        """`run`: let init go on to the program.  Raises StateError when there is none."""
         if "process" not in self.config:
             raise StateError("cannot start: /process is missing in config.json")
+        if self.console >= 0:
+            from pyrunc import console
+
+            # The program's first line must already meet a terminal in the right mode.
+            self.relay = console.Relay(console.receive_master(self.console))
         self.send(handshake.GO)
+
+    def await_program(self) -> None:
+        """`run`: EOF on the socket is a successful execve.  Raises the failing step's error."""
         record = self.receive(WAIT_FOREVER, None)
         if record is not None:
             raise self.step_error(record)
