@@ -10,7 +10,6 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -108,13 +107,13 @@ def probe(base: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def template(base: Path, probe: Path) -> Path:
+def rootfs(base: Path, probe: Path) -> Path:
     """The root filesystem that bundles are copied from."""
     return harness.build_template(base, probe)
 
 
 @pytest.fixture
-def box(request: pytest.FixtureRequest, runtime: Runtime, template: Path, base: Path) -> Iterator[Box]:
+def box(request: pytest.FixtureRequest, runtime: Runtime, rootfs: Path, base: Path) -> Iterator[Box]:
     """One test's own corner; after the test nothing of it may be left on the host."""
     mark = request.node.get_closest_marker("pyrunc_only")
     if mark and not runtime.is_pyrunc and not os.environ.get("PYRUNC_TEST_ALL"):  # set: check the reasons given
@@ -125,7 +124,7 @@ def box(request: pytest.FixtureRequest, runtime: Runtime, template: Path, base: 
 
     signal.signal(signal.SIGALRM, too_long)
     signal.setitimer(signal.ITIMER_REAL, TEST_LIMIT)
-    made = Box(runtime, template, base, f"t{os.getpid():x}n{next(_counter)}")
+    made = Box(runtime, rootfs, base, f"t{os.getpid():x}n{next(_counter)}")
     yield made
     left = made.close()
     if not runtime.is_pyrunc:  # its own leaks would hide what these tests are calibrated for
@@ -144,12 +143,6 @@ def bundle(box: Box) -> Callable[..., Bundle]:
 def container(box: Box) -> Callable[..., Container]:
     """``container(*probe_actions, edits={pointer: value})`` makes a bundle and a container for it (not created yet)."""
     return box.container
-
-
-@pytest.fixture
-def rootfs(box: Box) -> Path:
-    """A root filesystem of its own for tests that need no bundle."""
-    return harness.copy_tree(box.template, box.path / "tree")
 
 
 @pytest.fixture
@@ -189,9 +182,3 @@ def refused(box: Box) -> Callable[..., None]:
         assert not left, f"a refused call left: {left}"
 
     return check
-
-
-@pytest.fixture
-def env() -> dict[str, Any]:
-    """The environment that engines give: PATH only."""
-    return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}

@@ -65,12 +65,15 @@ class Parent:
         actions.append((os.POSIX_SPAWN_DUP2, moved[0], 3 + npreserve))
         self.pid = os.posix_spawn(exe, ["pyrunc-init", str(npreserve)], {}, file_actions=actions)
         self.children = [self.pid]
+        self.early: list[handshake.Record] = []  # what init wrote before enter told its pid
         theirs.close()
         for fd in (out, *moved):
             os.close(fd)
 
     def recv(self) -> handshake.Record | None:
         """The next record; None at EOF."""
+        if self.early:
+            return self.early.pop(0)
         try:
             data = self.sock.recv(handshake.RECORD_SIZE)
         except ConnectionResetError:
@@ -101,7 +104,16 @@ class Parent:
 
     def adopt(self) -> int:
         """After PID: enter is gone with 0, and init is our child."""
-        pid = self.expect(handshake.PID).value
+        # Nothing orders enter's PID and what init writes to the same socket (docs/handshake.md).
+        early = []
+        record = self.recv()
+        while record is not None and record.type != handshake.PID:
+            assert record.type != handshake.FAIL, f"{record.call}: {record.err}: {record.detail}"
+            early.append(record)
+            record = self.recv()
+        assert record is not None, "EOF instead of PID"
+        self.early = early
+        pid = record.value
         assert self.wait(self.pid) == 0
         self.children = [pid]
         return pid

@@ -241,7 +241,7 @@ def test_hook_missing(spawn: Spawn) -> None:
 def test_hook_times_out(spawn: Spawn, tmp_path: pathlib.Path) -> None:
     before = time.monotonic()
     record = fail(spawn(), hook_plan(f"echo here; sleep 60 & echo $! >{tmp_path}/pid; wait", timeout_ms=300))
-    assert 0.3 <= time.monotonic() - before < 5
+    assert 0.29 <= time.monotonic() - before < 5  # poll(2) may return a clock tick early
     assert (record.err, record.detail) == (0, "hook timed out after 300 ms: here")
     # and what it started is gone with it
     stray = pathlib.Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
