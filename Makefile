@@ -59,7 +59,7 @@ $(STAMPS)/build: $(STAMPS)/venv $(SOURCES) $(LIST) meson.build meson.options
 	    || { tail -n 40 build/pip.log; exit 1; }
 	@# The tests run the sources as they are, so the native parts have to be beside them.
 	@site=$$($(BIN)/python -Ic 'import sysconfig; print(sysconfig.get_path("platlib"))'); \
-	    cp -f $$site/pyrunc/_init $$site/pyrunc/_shim*.so pyrunc/
+	    cp --remove-destination $$site/pyrunc/_init $$site/pyrunc/_shim*.so pyrunc/ # never into a file that is mapped
 	@touch $@
 
 demo: build ## run a container from a busybox bundle and look around inside it

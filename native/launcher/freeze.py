@@ -43,6 +43,12 @@ class Strip(ast.NodeTransformer):
             return ast.copy_location(ast.Pass(), node)
         return ast.copy_location(ast.Assign(targets=[node.target], value=node.value), node)
 
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
+        """Without ``__slots__``: each slot costs a descriptor when the class is made, and most have one instance."""
+        node.body = [item for item in node.body if not is_slots(item)] or [ast.copy_location(ast.Pass(), node)]
+        self.generic_visit(node)
+        return node
+
     def visit_If(self, node: ast.If) -> Any:
         """``if TYPE_CHECKING:`` is never true at run time."""
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
@@ -55,6 +61,11 @@ class Strip(ast.NodeTransformer):
         if node.module == "__future__":
             return ast.copy_location(ast.Pass(), node)
         return node
+
+
+def is_slots(node: ast.stmt) -> bool:
+    """Whether a statement of a class body is ``__slots__ = ...``."""
+    return isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__slots__" for t in node.targets)
 
 
 def module_name(package: pathlib.Path, path: pathlib.Path) -> str:
