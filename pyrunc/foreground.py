@@ -6,7 +6,6 @@ import posix
 from select import POLLIN, poll
 
 from pyrunc import fs, lifecycle, runtime
-from pyrunc.errors import SysError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ class Watch:
         self.job = job
         if not job.opts.no_subreaper:
             runtime.shim()[1].pr_set_child_subreaper(1)
-        self.signals = Signals()
+        self.signals = Signals(job.signal_fd)
         self.relay = job.relay
 
     def wait(self, proxy: Proxy | None) -> int:
@@ -59,11 +58,8 @@ class Signals:
 
     __slots__ = ("fd", "lib")
 
-    def __init__(self) -> None:
+    def __init__(self, fd: int) -> None:
         self.lib = runtime.shim()[1]
-        fd = self.lib.pr_signalfd()
-        if fd < 0:
-            raise SysError("pyrunc", "signalfd", -fd)
         self.fd = fd
 
     def read(self) -> list[int]:

@@ -91,6 +91,9 @@ def run(opts: CreateOptions) -> int:
     watch = None
     try:
         proxy = job.notify_proxy()
+        if not opts.detach:
+            # Blocked from here on and kept: one that comes while the program starts must reach it.
+            job.signal_fd = checked("signalfd", runtime.shim()[1].pr_signalfd())
         job.go()
         if not opts.detach:
             from pyrunc import foreground
@@ -135,6 +138,7 @@ class Job:
         "protocol",
         "raw",
         "relay",
+        "signal_fd",
         "sock",
         "started",
         "undo",
@@ -152,6 +156,7 @@ class Job:
         self.listen_fds = 0
         self.notify = ""
         self.relay: Relay | None = None  # of a foreground terminal
+        self.signal_fd = -1
         self.started = False
         self.config: dict[str, Any]
         self.raw: bytes
