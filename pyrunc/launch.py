@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import posix
 import sys
-from errno import EINTR, ESRCH, ETIMEDOUT
+from errno import ECONNRESET, EINTR, EPIPE, ESRCH, ETIMEDOUT
 from posix import O_CLOEXEC, O_NOFOLLOW, O_RDWR
 
 from pyrunc import cgroup, errors, fs, handshake, host, runtime, state
@@ -349,7 +349,7 @@ class Job:
                 continue
             if got == -ETIMEDOUT:
                 raise PyruncError(f"container init did not answer within {timeout // 1000} s")
-            if got == 0:
+            if got in (0, -ECONNRESET):  # reset: init died with a record of ours unread
                 return None
             checked("recv", got)
             return handshake.Record(ffi.buffer(buffer, got)[:])
@@ -358,7 +358,10 @@ class Job:
         """Send a record, with descriptors attached."""
         ffi, lib = runtime.shim()
         numbers = ffi.new("int[]", fds or [0])
-        checked("send", lib.pr_send(self.sock, handshake.encode(kind, value), 256, numbers, len(fds or ())))
+        sent = lib.pr_send(self.sock, handshake.encode(kind, value), 256, numbers, len(fds or ()))
+        if sent in (-EPIPE, -ECONNRESET):
+            raise self.premature_end()
+        checked("send", sent)
 
     def on_send_plan(self, record: handshake.Record) -> None:
         """HELLO: compare builds, hand over the plan and its descriptors."""
