@@ -9,7 +9,6 @@ directory before the first side effect, so that `delete --force ID` knows what t
 from __future__ import annotations
 
 import posix
-import sys
 from errno import ECONNRESET, EINTR, EPIPE, ESRCH, ETIMEDOUT
 from posix import O_CLOEXEC, O_NOFOLLOW, O_RDWR
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 # their own limits or none, so a plan with hooks waits without one.
 STEP_TIMEOUT_MS = 120_000
 WAIT_FOREVER = -1
-REMOVE_TIMEOUT = 10.0  # seconds until the cgroup of a failed create must be gone
 
 
 class CreateOptions:
@@ -140,7 +138,6 @@ class Job:
         "relay",
         "signal_fd",
         "sock",
-        "started",
         "undo",
         "wait",
     )
@@ -157,7 +154,6 @@ class Job:
         self.notify = ""
         self.relay: Relay | None = None  # of a foreground terminal
         self.signal_fd = -1
-        self.started = False
         self.config: dict[str, Any]
         self.raw: bytes
         self.facts: host.HostFacts
@@ -279,7 +275,7 @@ class Job:
         """Undo of `make_cgroup`; only what did not exist before, so that a cgroup in use stays."""
         if self.driver.made:
             self.driver.kill(self.plan.cgroup_path, 9)
-            self.driver.remove(self.plan.cgroup_path, REMOVE_TIMEOUT, self.driver.made)
+            self.driver.remove(self.plan.cgroup_path, made=self.driver.made)
 
     def resources(self) -> dict[str, Any]:
         """linux.resources, {} without any."""
@@ -450,7 +446,9 @@ class Job:
         for resource, soft, hard, origin in self.plan.rlimits:
             failed = lib.pr_prlimit(self.init_pid, resource, soft, hard)
             if failed < 0:
-                raise with_hint(SysError(origin, "prlimit", -failed, value=None), "RLIMIT")
+                from pyrunc import hints
+
+                raise SysError(origin, "prlimit", -failed, hint=hints.find("RLIMIT", -failed))
         self.send(handshake.GO)
 
     def on_seccomp(self, record: handshake.Record) -> None:
@@ -566,7 +564,6 @@ class Job:
         record = self.receive(WAIT_FOREVER, None)
         if record is not None:
             raise self.step_error(record)
-        self.started = True
         self.close_socket()
         self.container.data["status"] = "running"
         self.container.save()
@@ -630,18 +627,6 @@ def as_sys_error(error: OSError) -> SysError:
     return SysError(str(name or "pyrunc"), "", error.errno or ESRCH)
 
 
-def with_hint(error: SysError, op: str) -> SysError:
-    """The same error with a hint, when there is one for (op, errno)."""
-    from pyrunc import hints
-
-    hint = hints.find(op, error.errno)
-    if not hint:
-        return error
-    return SysError(
-        error.where, error.call, error.errno, value=error.value, context=error.context, detail=error.detail, hint=hint
-    )
-
-
 def listen_fds() -> int:
     """LISTEN_FDS of socket activation, when LISTEN_PID says it is meant for us (sd_listen_fds(3))."""
     count, pid = fs.getenv("LISTEN_FDS"), fs.getenv("LISTEN_PID")
@@ -674,7 +659,3 @@ def write_pid_file(path: str, pid: int) -> None:
         fs.replace_file(path, str(pid).encode(), 0o644)
     except OSError as error:
         raise SysError("--pid-file", "open", error.errno or 0, value=path) from error
-
-
-if sys.platform != "linux":  # pragma: no cover
-    raise ImportError("pyrunc runs on Linux only")

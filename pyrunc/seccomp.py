@@ -12,8 +12,9 @@ from _struct import Struct, pack
 from errno import E2BIG, EDOM, EPIPE
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY
 
-from pyrunc import SPEC_VERSION, fs, runtime
+from pyrunc import SPEC_VERSION, build, fs, runtime
 from pyrunc.errors import ConfigError, Problem, SysError, errno_text, show
+from pyrunc.plan.security import SECCOMP_FLAGS, SPEC_ALLOW
 from pyrunc.state import dumps
 
 TYPE_CHECKING = False
@@ -47,14 +48,6 @@ OPERATORS = {  # enum scmp_compare
     "SCMP_CMP_MASKED_EQ": 7,
 }
 
-# SECCOMP_FILTER_FLAG_* of seccomp(2).  TSYNC is for processes with threads: init has one.
-FLAGS = {
-    "SECCOMP_FILTER_FLAG_TSYNC": 0,
-    "SECCOMP_FILTER_FLAG_LOG": 1 << 1,
-    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 1 << 2,
-    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 1 << 5,
-}
-SPEC_ALLOW = 1 << 2
 WAIT_KILLABLE_RECV = 1 << 5
 
 PROGRAM_MAX = 4096 * 8  # BPF_MAXINSNS instructions
@@ -121,7 +114,7 @@ def filter_flags(profile: dict[str, Any]) -> int:
         return SPEC_ALLOW  # as runc: no speculative-store mitigation that nobody asked for
     flags = 0
     for name in names:
-        flags |= FLAGS[name]
+        flags |= SECCOMP_FLAGS[name]
     # EINVAL without a listener, where it means nothing.
     return flags if notifies(profile) else flags & ~WAIT_KILLABLE_RECV
 
@@ -162,16 +155,11 @@ def _architectures(profile: dict[str, Any], lib: Any) -> list[int]:
     for index, name in enumerate(profile.get("architectures") or ()):
         token = lib.pr_seccomp_arch(name.removeprefix("SCMP_ARCH_").lower().encode("utf-8"))
         if token < 0:
-            expected = f"an architecture of libseccomp {_version(lib)}"
+            expected = f"an architecture of libseccomp {build.libseccomp()}"
             raise ConfigError([Problem(f"{POINTER}/architectures/{index}", expected, show(name))])
         if token != native and token not in tokens:
             tokens.append(token)
     return tokens
-
-
-def _version(lib: Any) -> str:
-    number = lib.pr_seccomp_version()
-    return f"{number >> 16}.{number >> 8 & 0xFF}.{number & 0xFF}"
 
 
 def _compile(flat: Flat, profile: dict[str, Any], ffi: Any, lib: Any) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyrunc import SPEC_VERSION, build, command, seccomp, state
-from pyrunc.plan import mounts
+from pyrunc.plan import mounts, security
 from pyrunc.spec import names, schema
 
 TYPE_CHECKING = False
@@ -36,8 +36,8 @@ def describe() -> dict[str, Any]:
                 "actions": list(seccomp.ACTIONS),
                 "operators": list(seccomp.OPERATORS),
                 "archs": list(schema.SECCOMP_ARCHES),
-                "knownFlags": list(seccomp.FLAGS),
-                "supportedFlags": list(seccomp.FLAGS),
+                "knownFlags": list(security.SECCOMP_FLAGS),
+                "supportedFlags": list(security.SECCOMP_FLAGS),
             },
             "apparmor": {"enabled": True},
             "selinux": {"enabled": True},
