@@ -17,6 +17,7 @@ LAYERS = [
     {"plan"},
     {"cgroup", "seccomp", "hooks", "state", "console", "notify", "log"},
     {"lifecycle"},
+    {"session"},
     {"launch", "foreground"},
     {"command"},
     {"verbs"},
