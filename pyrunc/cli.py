@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pyrunc.log import Log
 
-VERBS = ("create", "delete", "features", "kill", "list", "plan", "run", "spec", "start", "state")
+VERBS = ("create", "delete", "exec", "features", "kill", "list", "plan", "run", "spec", "start", "state")
 
 GLOBAL_FLAGS: tuple[Flag, ...] = (
     ("root", "", "DIR", "str", "directory for the state of containers (default /run/pyrunc; $XDG_RUNTIME_DIR/pyrunc)"),
@@ -93,6 +93,8 @@ def fail(error: BaseException, log: Log | None, verb: str, debug: bool) -> int:
         words = {MemoryError: "out of memory", RecursionError: "nested too deeply", KeyboardInterrupt: "interrupted"}
         internal = f"internal error: {type(error).__name__}: {error}"
         text, code = next((t for kind, t in words.items() if isinstance(error, kind)), internal), 1
+    if verb:
+        code = getattr(load_verb(verb), "FAILURE", code)
     if isinstance(error, UsageError) and verb:
         text = f"{verb}: {text}"
     text = printable(text)

@@ -1,46 +1,50 @@
-"""Waiting for a container in the foreground: signals go to it, its terminal is relayed, its exit code is ours."""
+"""Waiting for a program in the foreground: signals go to it, its terminal is relayed, its exit code is ours."""
 
 from __future__ import annotations
 
 import posix
 from select import POLLIN, poll
 
-from pyrunc import fs, lifecycle, runtime
+from pyrunc import fs, runtime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from pyrunc.console import Relay
-    from pyrunc.launch import Job
     from pyrunc.notify import Proxy
+
+    class Job(Protocol):
+        """A session whose program is about to start."""
+
+        init_pid: int
+        pidfd: int
+        relay: Relay | None
+        signal_fd: int
+
 
 SIGCHLD, SIGURG, SIGWINCH = 17, 23, 28
 _NOT_FORWARDED = (SIGCHLD, SIGURG, SIGWINCH)
 
 
 class Watch:
-    """A `run` in the foreground, from before its program starts until its container is gone."""
+    """A `run` or `exec` in the foreground, from before its program starts until its end."""
 
     __slots__ = ("job", "relay", "signals")
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, subreaper: bool = False) -> None:
         self.job = job
-        if not job.opts.no_subreaper:
+        if subreaper:
             runtime.shim()[1].pr_set_child_subreaper(1)
         self.signals = Signals(job.signal_fd)
         self.relay = job.relay
 
     def wait(self, proxy: Proxy | None) -> int:
-        """Wait for the program and remove the container (unless --keep).
-
-        Returns the program's exit code, 128 + n for signal n.
-        """
+        """Wait for the program.  Returns its exit code, 128 + n for signal n."""
         try:
             status = Loop(self.job, self.signals, self.relay, proxy).run()
         finally:
             self.close()
-        if not self.job.opts.keep:
-            self.job.container.lock()
-            lifecycle.remove(self.job.container, self.job.log)
         if posix.WIFSIGNALED(status):
             return 128 + posix.WTERMSIG(status)
         return posix.WEXITSTATUS(status)

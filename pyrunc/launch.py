@@ -70,7 +70,7 @@ def run(opts: CreateOptions) -> int:
             from pyrunc import foreground
 
             # While init is at its execve.  Its terminal was set up before: see Job.go.
-            watch = foreground.Watch(job)
+            watch = foreground.Watch(job, subreaper=not opts.no_subreaper)
         job.await_program()
         if proxy is not None and watch is None:
             proxy.wait(job.pidfd, job.init_pid)
@@ -84,7 +84,15 @@ def run(opts: CreateOptions) -> int:
         lifecycle.remove(job.container, opts.log)
         raise
     job.finish()
-    return watch.wait(proxy) if watch is not None else 0
+    if watch is None:
+        return 0
+    code = watch.wait(proxy)
+    if not opts.keep:
+        from pyrunc import lifecycle
+
+        job.container.lock()
+        lifecycle.remove(job.container, opts.log)
+    return code
 
 
 class Job(Session):
@@ -195,6 +203,8 @@ class Job(Session):
             cgroup_manager=self.opts.cgroup_manager if self.plan.cgroup_path else "disabled",
             late=self.plan.late_origins(),
         )
+        if self.opts.no_new_keyring:
+            container.data["no_new_keyring"] = True  # for `exec`, which would join it
         if self.notify:
             from pyrunc import notify
 

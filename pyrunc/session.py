@@ -61,6 +61,7 @@ class Session:
     opts: Options
     driver: Driver
     plan: Plan
+    ends_with_execve = False  # a plan without WAIT_START: EOF after READY is the program's start
 
     def __init__(self, log: Log) -> None:
         self.log = log
@@ -111,11 +112,13 @@ class Session:
     # -- the handshake -----------------------------------------------------------------------------------
 
     def converse(self, interrupts: Interrupts) -> None:
-        """Drive the handshake until init waits for start."""
-        timeout = WAIT_FOREVER if self.plan.has_hooks() else STEP_TIMEOUT_MS
+        """Drive the handshake until init waits for start, or was replaced by the program."""
+        timeout = self.step_limit()
         while self.protocol.state != handshake.DONE:
             record = self.receive(timeout, interrupts)
             if record is None:
+                if self.ends_with_execve and self.protocol.state == handshake.LATE:
+                    return
                 raise self.premature_end()
             try:
                 actions = self.protocol.feed(record)
@@ -125,6 +128,10 @@ class Session:
                 self.log.debug(f"init: {handshake.NAMES[what.type]} at step {what.step}")
                 getattr(self, "on_" + action)(what)
             interrupts.check()
+
+    def step_limit(self) -> int:
+        """How long init may take between two records, in ms."""
+        return WAIT_FOREVER if self.plan.has_hooks() else STEP_TIMEOUT_MS
 
     def receive(self, timeout: int, interrupts: Interrupts | None) -> handshake.Record | None:
         """The next record; None at EOF.  Raises PyruncError when init says nothing for ``timeout`` ms."""

@@ -15,7 +15,7 @@ import pytest
 from test_layers import MODULES, imports
 
 ROOT = Path(__file__).resolve().parent.parent
-HOT_VERBS = ["create", "start", "state", "kill", "delete", "run"]
+HOT_VERBS = ["create", "start", "state", "kill", "delete", "run", "exec"]
 # Builtin in every interpreter, so that the core phase can import them.
 ALLOWED = {"sys", "posix", "errno", "_struct", "time", "_signal", "select", "fcntl", "marshal"}
 TYPING_ONLY = {"__future__", "typing", "collections.abc"}
@@ -80,6 +80,7 @@ sys.stderr.write("\\n" + repr([status, after]))
         (["kill", "no-such-container", "KILL"], 1),
         (["delete", "no-such-container"], 1),
         (["start", "no-such-container"], 1),
+        (["exec", "no-such-container", "true"], 255),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else str(value),
 )

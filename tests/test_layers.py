@@ -18,7 +18,7 @@ LAYERS = [
     {"cgroup", "seccomp", "hooks", "state", "console", "notify", "log"},
     {"lifecycle"},
     {"session"},
-    {"launch", "foreground"},
+    {"launch", "exec", "foreground"},
     {"command"},
     {"verbs"},
     {"cli"},

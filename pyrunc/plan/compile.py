@@ -7,7 +7,7 @@ for some sixty configurations, and docs/handshake.md draws the synchronisation p
 from __future__ import annotations
 
 from pyrunc.errors import ConfigError
-from pyrunc.plan import NO_SLOT, Plan, devices, hooks, mounts, namespaces, process, security
+from pyrunc.plan import NO_SLOT, Plan, confine, devices, hooks, mounts, namespaces, process, security
 from pyrunc.plan.ops import P_WAIT_START_SOCKET
 
 TYPE_CHECKING = False
@@ -113,26 +113,7 @@ def _finish(
     mounts.root_propagation(plan, linux)
     if (config.get("root") or {}).get("readonly"):
         plan.root_ro("/root/readonly")
-    process.surroundings(plan, linux, program, env)
-    security.labels(plan, program, facts)
-    if program.get("noNewPrivileges"):
-        plan.no_new_privs("/process/noNewPrivileges")
-    process.rlimits(plan, program)
-    # The parent sets the limits now: earlier they would hit our own set-up (RLIMIT_NOFILE, RLIMIT_AS), later a filter
-    # or the lost CAP_SYS_RESOURCE would be in the way.  From here on init opens nothing that could need a descriptor.
-    plan.sync_ready("(default)")
-    late_filter = bool(program.get("noNewPrivileges"))
-    if not late_filter:
-        # Without no_new_privs loading a filter takes CAP_SYS_ADMIN, which the next steps drop (seccomp(2)).
-        security.seccomp(plan, linux)
-    security.bounding_set(plan, program, facts)
-    process.identity(plan, config, program)
-    security.capabilities(plan, program, facts)
-    process.locate(plan, program, env)
-    if late_filter:
-        # As late as possible: the profile need not allow what set-up does.  Not after WAIT_START, because only now the
-        # parent is there to fetch a notify descriptor.
-        security.seccomp(plan, linux)
+    confine.confine(plan, config, program, facts, env)
 
 
 def _run(

@@ -11,8 +11,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pyrunc.plan import Plan
-    from pyrunc.plan.compile import Options
+    from pyrunc.plan import Plan, compile, join
+
+    Options = compile.Options | join.Options
 
 # PER_* of personality(2)
 PERSONALITIES = {"LINUX": 0x0, "LINUX32": 0x8}

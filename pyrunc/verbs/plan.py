@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 USAGE = "plan [OPTIONS]"
-SUMMARY = "print the steps that would create a container, with the field each comes from"
+SUMMARY = "print the steps that would create a container (or run a process in it), with the field each comes from"
 ARGS = (0, 1)
 FLAGS: tuple[command.Flag, ...] = (
     ("bundle", "b", "DIR", "str", "directory of config.json (default: the working directory)"),
     ("config", "f", "FILE", "str", "the configuration, relative to the bundle or absolute (default config.json)"),
+    ("exec", "", "FILE", "str", "what `exec --process FILE` would do in such a container"),
     ("json", "", "", "bool", "as JSON"),
     ("no-pivot", "", "", "bool", "as `create --no-pivot` would do it"),
 )
@@ -25,11 +26,15 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
     runtime.full()
     import json
 
-    from pyrunc import launch
+    from pyrunc import exec, launch
     from pyrunc.plan import show
 
+    opts = command.created_by(context, args[0] if args else "ID", values)
     try:
-        config, _, plan = launch.compile_only(command.created_by(context, args[0] if args else "ID", values))
+        config, facts, plan = launch.compile_only(opts)
+        if values.get("exec"):
+            plan = exec.compile_only(config, facts, opts.id, fs.abspath(values["exec"]), plan.cgroup_path)
+            config = {}  # its limits are the container's
     except ConfigError as error:
         if len(error.problems) > 1:
             text = "".join(f"{printable(str(problem))}\n" for problem in error.problems)

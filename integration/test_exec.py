@@ -1,0 +1,511 @@
+"""`exec`: what a second process of a container gets, how it can be asked for, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.harness import (
+    CAP_BIT,
+    DELETE,
+    PATH_ENV,
+    Box,
+    Container,
+    Result,
+    cgroup2_mount,
+    parse_objects,
+    wait_until,
+)
+from integration.test_fds import passing
+from integration.test_seccomp import profile, rule
+from integration.test_terminal import Console, read_all
+
+Make = Callable[..., Container]
+NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "uts")
+
+
+def started(container: Make, *, edits: dict[str, Any] | None = None) -> Container:
+    """A container whose first process sleeps."""
+    one = container("sleep", "600", edits=edits)
+    one.create()
+    one.start()
+    return one
+
+
+def run(one: Container, *args: str, flags: tuple[str, ...] = (), check: bool = True, **more: Any) -> Result:
+    return one.call("exec", *flags, one.id, *args, check=check, **more)
+
+
+def process_file(one: Container, **changes: Any) -> str:
+    """A process.json as engines write it: everything of config.json's process, changed."""
+    process = {**one.bundle.config["process"], "args": ["/probe", "report"], **changes}
+    path = one.box.path / "process.json"
+    path.write_text(json.dumps({key: value for key, value in process.items() if value is not DELETE}))
+    return str(path)
+
+
+def status_field(report: dict[str, Any], name: str) -> str:
+    for line in report["status"].splitlines() if isinstance(report["status"], str) else report["status"]:
+        if line.startswith(name + ":"):
+            return str(line.split(":", 1)[1].strip())
+    raise AssertionError(f"no {name} in {report['status']}")
+
+
+# --- what it gets ---------------------------------------------------------------------------------------------------
+
+
+def test_it_is_in_the_container(container: Make) -> None:
+    one = started(container)
+    seen = run(one, "/probe", "report").report
+    init = {kind: os.readlink(f"/proc/{one.pid}/ns/{kind}") for kind in NAMESPACES}
+    assert {kind: seen["ns"][kind] for kind in NAMESPACES} == init
+    assert seen["pid"] > 1
+    assert seen["sid"] == seen["pid"], "a session of its own"
+    assert seen["cwd"] == "/"
+    assert set(seen["fds"]) == {"0", "1", "2"}
+    assert seen["umask"] == 0o022
+    assert seen["groups"] == []
+
+
+def test_it_is_in_the_containers_cgroup(container: Make) -> None:
+    one = started(container)
+    pid = detached(one, "/probe", "sleep", "600")
+    mine = [line for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines() if line.startswith("0::")]
+    init = [line for line in Path(f"/proc/{one.pid}/cgroup").read_text().splitlines() if line.startswith("0::")]
+    assert mine == init
+    assert str(pid) in (one.cgroup / "cgroup.procs").read_text().split()
+    end(pid)
+
+
+def detached(one: Container, *args: str, flags: tuple[str, ...] = ()) -> int:
+    """The host pid of a detached process."""
+    path = one.box.path / "exec.pid"
+    path.unlink(missing_ok=True)
+    run(one, *args, flags=("--detach", "--pid-file", str(path), *flags), out=one.out_file, err=one.err_file)
+    text = path.read_text()
+    assert text.isdigit(), f"digits only, no newline: {text!r}"
+    return int(text)
+
+
+def end(pid: int) -> None:
+    """Kill and reap a detached process, as a shim does: until then its container's pid namespace cannot end."""
+    os.kill(pid, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("nnp", [True, False])
+def test_the_containers_confinement(container: Make, nnp: bool) -> None:
+    edits = {
+        **profile(rule("getpriority", errnoRet=38)),
+        "/process/noNewPrivileges": nnp,
+        "/process/user": {"uid": 1000, "gid": 1001, "umask": 0o27, "additionalGids": [5, 6]},
+        "/process/rlimits": [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}],
+        "/process/oomScoreAdj": 321,
+        "/process/env": [PATH_ENV, "A=1"],
+        "/process/cwd": "/tmp",
+    }
+    one = started(container, edits=edits)
+    seen = run(one, "/probe", "report").report
+    assert status_field(seen, "Seccomp") == "2"
+    assert status_field(seen, "NoNewPrivs") == str(int(nnp))
+    assert (seen["uid"], seen["gid"], sorted(seen["groups"])) == ([1000] * 3, [1001] * 3, [5, 6])
+    assert seen["umask"] == 0o27
+    assert seen["rlimits"]["RLIMIT_NOFILE"] == [100, 200]
+    assert int(seen["oom_score_adj"]) == 321
+    assert {"A=1", PATH_ENV, "HOME=/home/user"} <= set(seen["env"])
+    assert seen["cwd"] == "/tmp"
+    first = parse_objects(run(one, "/probe", "syscall", "140").out)
+    assert first[0]["errno"] == 38
+
+
+def test_capabilities_are_the_containers(container: Make) -> None:
+    one = started(container)
+    seen = run(one, "/probe", "report").report
+    want = sum(CAP_BIT[name] for name in one.bundle.config["process"]["capabilities"]["effective"])
+    assert int(status_field(seen, "CapEff"), 16) == want
+    assert int(status_field(seen, "CapBnd"), 16) == want
+    assert int(status_field(seen, "CapInh"), 16) == 0
+
+
+def test_cap_is_not_inheritable(container: Make) -> None:
+    """CVE-2022-29162."""
+    one = started(container)
+    seen = run(one, "/probe", "report", flags=("--cap", "CAP_NET_RAW")).report
+    for kind, want in (("CapEff", 1), ("CapPrm", 1), ("CapBnd", 1), ("CapInh", 0), ("CapAmb", 0)):
+        assert bool(int(status_field(seen, kind), 16) & CAP_BIT["CAP_NET_RAW"]) == bool(want), kind
+
+
+def test_host_namespaces(container: Make) -> None:
+    """Without pid, network ... namespaces of its own the container is in the caller's, and so is the process."""
+    one = started(container, edits={"/linux/namespaces": [{"type": "mount"}], "/hostname": DELETE})
+    seen = run(one, "/probe", "report").report
+    for kind in ("pid", "net", "ipc", "uts", "cgroup"):
+        assert seen["ns"][kind] == os.readlink(f"/proc/self/ns/{kind}")
+    assert seen["ns"]["mnt"] == os.readlink(f"/proc/{one.pid}/ns/mnt")
+
+
+@pytest.mark.pyrunc_only("runc leaves the process in the caller's root then")
+def test_no_mount_namespace(container: Make) -> None:
+    edits = {"/linux/namespaces": [{"type": "pid"}], "/hostname": DELETE, "/mounts": []}
+    edits |= {"/linux/maskedPaths": DELETE, "/linux/readonlyPaths": DELETE}
+    one = started(container, edits=edits)
+    result = run(one, "/probe", "stat", "/probe")
+    assert result.objects[0]["ino"] == os.stat(one.bundle.rootfs / "probe").st_ino
+
+
+def test_created_container(container: Make) -> None:
+    """Before `start`, too: engines set things up this way."""
+    one = container("sleep", "600")
+    one.create()
+    assert run(one, "/probe", "say", "early").out == "early\n"
+    assert one.status == "created"
+
+
+# --- the command line -----------------------------------------------------------------------------------------------
+
+
+def test_environment(container: Make) -> None:
+    one = started(container, edits={"/process/env": [PATH_ENV, "A=config", "B=config"]})
+    seen = run(one, "/probe", "report", flags=("-e", "A=1", "--env=A=2", "--env", "C=")).report["env"]
+    assert {"A=2", "B=config", "C="} <= set(seen)
+    assert "A=1" not in seen
+    assert "A=config" not in seen
+
+
+def test_working_directory_and_user(container: Make) -> None:
+    one = started(container, edits={"/process/user": {"uid": 5, "gid": 6, "additionalGids": [7]}})
+    seen = run(one, "/probe", "report", flags=("--cwd", "/tmp", "-u", "1000", "-g", "8")).report
+    assert (seen["cwd"], seen["uid"], seen["gid"]) == ("/tmp", [1000] * 3, [6] * 3)
+    assert sorted(seen["groups"]) == [7, 8]
+    assert run(one, "/probe", "report", flags=("--user", "1:2")).report["gid"] == [2] * 3
+
+
+def test_a_name_in_passwd_does_not_win(container: Make) -> None:
+    """CVE-2016-3697."""
+    one = container("sleep", "600")
+    (one.bundle.rootfs / "etc/passwd").unlink()
+    (one.bundle.rootfs / "etc/passwd").write_text("1000:x:0:0::/root:/bin/sh\n")
+    one.create()
+    one.start()
+    assert run(one, "/probe", "report", flags=("--user", "1000")).report["uid"] == [1000] * 3
+
+
+@pytest.mark.parametrize(
+    "user", ["1:", ":1", "+1", " 1", "4294967295", "4294967296", "root", "-1", "1:-1", "1:2:3", "1:x"]
+)
+def test_users_that_are_no_numbers(container: Make, user: str) -> None:
+    """CVE-2026-30892: a lenient parser made root of such."""
+    one = started(container)
+    result = run(one, "/probe", "report", flags=("--user=" + user,), check=False)
+    assert result.rc != 0 or 0 not in result.report["uid"]
+    if one.box.runtime.is_pyrunc:
+        assert result.rc == 255
+        assert "--user" in result.err
+
+
+def test_options_end_at_the_id(container: Make) -> None:
+    one = started(container)
+    assert run(one, "/bin/echo", "-t", "--cwd", "x").out == "-t --cwd x\n"
+
+
+def test_process_file(container: Make) -> None:
+    one = started(container, edits={"/process/rlimits": [{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 64}]})
+    user = {"uid": 1000, "gid": 1000, "additionalGids": [9]}
+    path = process_file(one, user=user, cwd="/tmp", env=[PATH_ENV, "X=y"], rlimits=DELETE, capabilities=DELETE)
+    seen = one.call("exec", "--process", path, one.id).report
+    assert (seen["uid"], seen["cwd"], seen["groups"]) == ([1000] * 3, "/tmp", [9])
+    assert "X=y" in seen["env"]
+    assert seen["rlimits"]["RLIMIT_NOFILE"] == [64, 64], "what it leaves out is the container's"
+
+
+def test_process_file_is_relative_to_the_working_directory(container: Make) -> None:
+    one = started(container)
+    path = Path(process_file(one))
+    assert one.call("exec", "-p", path.name, one.id, cwd=path.parent).report["uid"] == [0] * 3
+
+
+def test_no_new_privileges_is_the_process_files(container: Make) -> None:
+    """Engines leave the field out when it is false."""
+    one = started(container, edits={"/process/noNewPrivileges": True})
+    path = process_file(one, noNewPrivileges=DELETE)
+    assert status_field(one.call("exec", "-p", path, one.id).report, "NoNewPrivs") == "0"
+
+
+@pytest.mark.pyrunc_only("runc's words differ")
+@pytest.mark.parametrize(
+    ("changes", "pointer"),
+    [
+        ({"args": []}, "/process/args"),
+        ({"args": DELETE}, "/process/args"),
+        ({"cwd": "tmp"}, "/process/cwd"),
+        ({"cwd": DELETE}, "/process/cwd"),
+        ({"env": ["=x"]}, "/process/env/0"),
+        ({"user": {"uid": -1}}, "/process/user/uid"),
+        ({"user": {"uid": 4294967296}}, "/process/user/uid"),
+        ({"user": {"uid": 1.0}}, "/process/user/uid"),
+        ({"user": {"uid": True}}, "/process/user/uid"),
+        ({"rlimits": [{"type": "RLIMIT_NOFILE", "soft": 2, "hard": 1}]}, "/process/rlimits/0/soft"),
+        ({"apparmorProfile": "no-such-profile"}, "/process/apparmorProfile"),
+    ],
+)
+def test_process_files_that_are_wrong(container: Make, changes: dict[str, Any], pointer: str) -> None:
+    one = started(container)
+    result = one.call("exec", "-p", process_file(one, **changes), one.id, check=False)
+    assert result.rc == 255
+    assert pointer in result.err
+    assert "process.json" in result.err
+    assert len(result.err.splitlines()) == 1
+
+
+# --- how it ends ----------------------------------------------------------------------------------------------------
+
+
+def test_exit_codes(container: Make) -> None:
+    one = started(container)
+    assert run(one, "/probe", "exit", "7", check=False).rc == 7
+    assert run(one, "/bin/sh", "-c", "kill -9 $$", check=False).rc == 137
+    assert run(one, "/bin/sh", "-c", "kill -TERM $$", check=False).rc == 143
+
+
+@pytest.mark.parametrize("detach", [(), ("--detach",)], ids=["foreground", "detached"])
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["nonexist"], ["nonexist", "executable file not found in $PATH"]),
+        (["/nonexist"], ["/nonexist", "no such file or directory"]),
+        (["/etc/passwd"], ["/etc/passwd", "permission denied"]),
+    ],
+)
+def test_programs_that_are_not_there(
+    container: Make, box: Box, args: list[str], words: list[str], detach: tuple[str, ...]
+) -> None:
+    """The words that podman and containerd make 127 and 126 of, on stderr and in the log."""
+    one = started(container)
+    log = box.path / "log.json"
+    pid_file = box.path / "never.pid"
+    flags = (*detach, "--pid-file", str(pid_file))
+    more = ("--log", str(log), "--log-format", "json")
+    result = one.call("exec", *flags, one.id, *args, check=False, globals_=more)
+    assert result.rc == 255
+    last = json.loads(log.read_text().splitlines()[-1])
+    assert last["level"] == "error"
+    for word in words:
+        assert word in last["msg"]
+        assert word in result.err or not box.runtime.is_pyrunc
+    assert not pid_file.exists()
+
+
+def test_states_that_take_no_process(container: Make, box: Box) -> None:
+    one = container("exit", "0")
+    one.create()
+    one.start()
+    one.wait()
+    result = run(one, "/probe", "report", check=False)
+    assert result.rc == 255
+    assert "cannot exec in a stopped container" in result.err
+    result = box.runtime.call("--root", str(box.root), "exec", "nobody", "true")
+    assert result.rc == 255
+    assert "does not exist" in result.err
+
+
+def test_paused(container: Make) -> None:
+    one = started(container)
+    (one.cgroup / "cgroup.freeze").write_text("1")
+    wait_until(lambda: "frozen 1" in (one.cgroup / "cgroup.events").read_text(), "frozen")
+    result = run(one, "/probe", "report", check=False)
+    assert result.rc == 255
+    assert "cannot exec in a paused container (use --ignore-paused to override)" in result.err
+    argv = one.box.runtime.argv(
+        "--root", str(one.box.root), "exec", "--ignore-paused", one.id, "/probe", "say", "thawed"
+    )
+    child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    one.box.helpers.add(child.pid)
+    try:
+        time.sleep(0.3)
+        assert child.poll() is None, "it waits"
+        (one.cgroup / "cgroup.freeze").write_text("0")
+        assert child.communicate(timeout=10)[0] == b"thawed\n"
+        assert child.returncode == 0
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_detached_leaves_nobody(container: Make, box: Box) -> None:
+    one = started(container)
+    before = set(box.children())
+    pid = detached(one, "/probe", "sleep", "600")
+    assert set(box.children()) - before == {pid}, "the process is its caller's subreaper's child, and no helper stays"
+    end(pid)
+
+
+def test_end_of_the_container_ends_it(container: Make) -> None:
+    one = started(container)
+    argv = one.box.runtime.argv("--root", str(one.box.root), "exec", one.id, "/probe", "sleep", "600")
+    child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    one.box.helpers.add(child.pid)
+    try:
+        wait_until(lambda: len((one.cgroup / "cgroup.procs").read_text().split()) == 2, "the process")
+        one.kill("KILL")
+        assert child.wait(10) == 137
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_signals_are_passed_on(container: Make) -> None:
+    one = started(container)
+    argv = one.box.runtime.argv("--root", str(one.box.root), "exec", one.id, "/probe", "signals", "60")
+    child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    one.box.helpers.add(child.pid)
+    assert child.stdout
+    try:
+        assert '"ready"' in child.stdout.readline()
+        child.send_signal(signal.SIGUSR1)
+        assert '"number":10' in child.stdout.readline()
+        child.send_signal(signal.SIGTERM)
+        child.stdout.read()
+        assert child.wait(10) == 143
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+# --- cgroups --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.pyrunc_only("runc 1.1.5 has it, but with its own view of the hierarchy")
+def test_sub_cgroup(container: Make) -> None:
+    one = started(container)
+    (one.cgroup / "sub/inner").mkdir(parents=True)
+    pid = detached(one, "/probe", "sleep", "600", flags=("--cgroup", "sub/inner"))
+    assert str(pid) in (one.cgroup / "sub/inner/cgroup.procs").read_text().split()
+    end(pid)
+    pid = detached(one, "/probe", "sleep", "600", flags=("--cgroup", "cpu,memory:/sub"))
+    assert str(pid) in (one.cgroup / "sub/cgroup.procs").read_text().split()
+    end(pid)
+
+
+@pytest.mark.parametrize("path", ["..", "../..", "sub/../..", "/..", "nosuch", "memory:../x"])
+def test_sub_cgroups_that_are_none(container: Make, path: str) -> None:
+    one = started(container)
+    result = run(one, "/probe", "report", flags=("--cgroup", path), check=False)
+    assert result.rc == 255
+    if one.box.runtime.is_pyrunc:
+        assert "--cgroup" in result.err
+
+
+def test_controllers_enabled_below(container: Make) -> None:
+    """As systemd in a container does: its own cgroup takes no process any more, so exec goes where init is."""
+    mount = cgroup2_mount()
+    assert mount
+    domain = [
+        name for name in (mount / "cgroup.controllers").read_text().split() if name in ("hugetlb", "memory", "io")
+    ]
+    if not domain:
+        pytest.skip("no domain controller on this machine's cgroup v2")
+    one = started(container)
+    inner = one.cgroup / "init.scope"
+    inner.mkdir()
+    (inner / "cgroup.procs").write_text(str(one.pid))
+    try:
+        (one.cgroup / "cgroup.subtree_control").write_text("+" + domain[0])
+    except OSError as error:
+        pytest.skip(f"cannot enable {domain[0]} below: {error}")
+    pid = detached(one, "/probe", "sleep", "600")
+    assert str(pid) in (inner / "cgroup.procs").read_text().split()
+    end(pid)
+
+
+# --- descriptors and terminals --------------------------------------------------------------------------------------
+
+
+def test_preserve_fds(container: Make, box: Box) -> None:
+    one = started(container)
+    with passing(box, 4) as inherit:
+        seen = run(one, "/probe", "report", flags=("--preserve-fds", "2"), **inherit).report["fds"]
+    assert set(seen) == {"0", "1", "2", "3", "4"}
+    assert seen["4"].endswith("inherited1")
+
+
+def test_leaked_descriptors(container: Make, box: Box) -> None:
+    one = started(container)
+    with passing(box, 5) as inherit:
+        assert set(run(one, "/probe", "report", **inherit).report["fds"]) == {"0", "1", "2"}
+
+
+@pytest.mark.parametrize("number", [3, 5, 7, 8, 9, 10])
+def test_cwd_through_a_descriptor_never_leads_out(container: Make, number: int) -> None:
+    """CVE-2024-21626."""
+    one = started(container)
+    opened = os.open("/etc", os.O_RDONLY)
+    try:
+        flags = ("--cwd", f"/proc/self/fd/{number}")
+        result = run(one, "/probe", "stat", ".", flags=flags, check=False, pass_fds=[opened])
+    finally:
+        os.close(opened)
+    assert result.rc != 0 or result.objects[0]["dev"] != os.stat("/etc").st_dev
+
+
+def test_console_socket_as_conmon_calls(container: Make, box: Box) -> None:
+    one = started(container)
+    console = Console(box.path / "exec.sock")
+    try:
+        path = process_file(one, terminal=True, consoleSize={"height": 30, "width": 90})
+        pid_file = box.path / "exec.pid"
+        flags = ("--pid-file", str(pid_file), "--process", path, "--detach", "--tty")
+        one.call("exec", *flags, "--console-socket", str(console.path), one.id)
+        master = console.receive()
+        assert console.descriptors == 1
+        seen = next(item for item in parse_objects(read_all(master)) if item["action"] == "report")
+        assert [seen["tty"][str(fd)]["isatty"] for fd in range(3)] == [1, 1, 1]
+        assert (seen["tty"]["rows"], seen["tty"]["cols"]) == (30, 90)
+        assert seen["tty"]["foreground_pgrp"] == seen["pid"]
+        assert os.waitstatus_to_exitcode(os.waitpid(int(pid_file.read_text()), 0)[1]) == 0
+    finally:
+        console.close()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("-d", "-t"), "cannot allocate tty if"),
+        (("-d", "--console-socket", "/x"), "cannot use console socket if"),
+        (("-t", "--console-socket", "/x"), "cannot use console socket if"),
+        (("--console-socket", "/x"), "cannot use console socket if"),
+        (("-d", "-t=false", "--console-socket", "/x"), "cannot use console socket if"),
+    ],
+)
+def test_terminal_matrix(container: Make, flags: tuple[str, ...], words: str) -> None:
+    one = started(container)
+    result = run(one, "/probe", "report", flags=flags, check=False)
+    assert result.rc == 255
+    assert words in result.err
+
+
+@pytest.mark.pyrunc_only("runc 1.1.5 has no --pidfd-socket")
+def test_pidfd_socket(container: Make, box: Box) -> None:
+    one = started(container)
+    path = box.path / "pidfd.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        server.settimeout(10)
+        pid = detached(one, "/probe", "sleep", "600", flags=("--pidfd-socket", str(path)))
+        connection, _ = server.accept()
+        with connection:
+            _, fds, _, _ = socket.recv_fds(connection, 64, 1)
+    info = Path(f"/proc/self/fdinfo/{fds[0]}").read_text()
+    os.close(fds[0])
+    end(pid)
+    assert f"Pid:\t{pid}\n" in info

@@ -1,0 +1,341 @@
+"""One more process in a container that exists: the flow of `create` with a plan that joins.
+
+    check the state -> open the namespaces -> compile -> handshake -> pid file; in the foreground wait for its end
+
+Nothing is written to the container's state, and its lock is not taken: any number of execs may be at work, and `kill`
+and `delete` need not wait for them.
+"""
+
+from __future__ import annotations
+
+import posix
+from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY
+
+from pyrunc import errors, fs, handshake, host, runtime, session, state
+from pyrunc.errors import PyruncError, StateError, SysError, UsageError, show
+from pyrunc.plan import join
+from pyrunc.session import Interrupts, Session, as_sys_error, checked, raise_interrupted, write_pid_file
+from pyrunc.spec import exec_process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.console import Relay
+    from pyrunc.log import Log
+    from pyrunc.plan import Plan
+
+_CGROUP2_MAGIC = 0x63677270
+_MAX_PROCESS = 16 << 20  # bytes of a process.json
+_ALL_CPUS = range(1024)  # the kernel takes those that exist and that the cpuset has
+
+
+class ExecOptions(session.Options):
+    """What `exec` was asked for; ``flags`` are those that change the process, as the command line has them."""
+
+    __slots__ = ("args", "cgroup", "detach", "flags", "ignore_paused", "process")
+
+    def __init__(self, id: str, log: Log) -> None:
+        super().__init__(id, log)
+        self.args: list[str] = []
+        self.process = ""  # path of a process.json; then ``args`` and ``flags`` are not used
+        self.flags: dict[str, Any] = {}
+        self.cgroup: list[str] = []
+        self.detach = self.ignore_paused = False
+
+
+def execute(opts: ExecOptions) -> int:
+    """Run a process in a container; its exit code (128 + n for signal n), or 0 at once with ``detach``.
+
+    Raises PyruncError when the program was not executed; then nothing is left behind.
+    """
+    job = Exec(opts)
+    job.execute()
+    if job.signal_fd < 0:
+        job.close()
+        return 0
+    from pyrunc import foreground
+
+    code = foreground.Watch(job).wait(None)
+    job.close()
+    return code
+
+
+def compile_only(config: dict[str, Any], facts: host.HostFacts, id: str, path: str, cgroup: str) -> Plan:
+    """What `exec --process` would do in a container of ``config``: for `pyrunc plan`.  Raises ConfigError."""
+    source, process = read_process(path, config.get("process") or {})
+    exec_process.check(process, facts, source)
+    options = join.Options(id)
+    kinds = {entry["type"] for entry in (config.get("linux") or {}).get("namespaces") or ()}
+    options.joined = [(kind, f"/proc/PID/ns/{name}") for kind, name in join.NAMESPACES.items() if kind in kinds]
+    options.cgroup = facts.cgroup_dir(cgroup) if cgroup else ""
+    options.rootfs = "" if "mount" in kinds else config["root"]["path"]
+    return join.compile_exec(config, process, facts, options)
+
+
+def read_process(path: str, container: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A process.json completed by the container's own process; and its name, for messages.  Raises ConfigError."""
+    source = path.rpartition("/")[2]
+    try:
+        data = fs.read_file(path, _MAX_PROCESS)
+    except OSError as error:
+        raise SysError("--process", "open", error.errno or 0, value=path) from error
+    return source, exec_process.inherit(exec_process.parse(data, source), container)
+
+
+class Exec(Session):
+    """One exec at work."""
+
+    __slots__ = ("config", "container", "ns_fds", "opts", "relay", "signal_fd")
+
+    opts: ExecOptions
+    ends_with_execve = True  # there is no start to wait for
+
+    def __init__(self, opts: ExecOptions) -> None:
+        super().__init__(opts.log)
+        self.opts = opts
+        self.relay: Relay | None = None  # of a foreground terminal
+        self.signal_fd = -1
+        self.ns_fds: dict[str, int] = {}  # path -> descriptor
+        self.config: dict[str, Any] = {}
+        self.container: state.Container
+
+    # -- the flow ----------------------------------------------------------------------------------------
+
+    def execute(self) -> None:
+        """From the command line to a program that runs.  Raises PyruncError with everything undone."""
+        interrupts = self.interrupts = Interrupts()
+        try:
+            try:
+                self.spawn()  # it starts up on another core while the state is read here
+                self.prepare()
+                self.converse(interrupts)
+                self.close_socket()
+                if self.opts.pid_file:
+                    write_pid_file(self.opts.pid_file, self.init_pid)
+            except OSError as error:
+                raise as_sys_error(error) from error
+        except BaseException as error:
+            self.abandon()
+            raise_interrupted(interrupts, error)
+            raise
+        finally:
+            self.interrupts = None
+            interrupts.restore()
+
+    def abandon(self) -> None:
+        """End the process, if there is one yet, and give the terminal back."""
+        self.close_socket()
+        self.kill_children()
+        if self.relay is not None:
+            self.relay.close()
+        self.undo.run()
+        self.close()
+
+    def close(self) -> None:
+        """Release descriptors."""
+        for fd in (*self.ns_fds.values(), self.cgroup_fd, self.pidfd):
+            if fd >= 0:
+                fs.ignore(posix.close, fd)
+        self.ns_fds = {}
+        self.cgroup_fd = self.pidfd = -1
+
+    # -- read-only ---------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """The container as it is now, the process that is wanted, and the plan."""
+        opts = self.opts
+        self.container = container = state.Store(state.root_dir(opts.root)).open(opts.id)
+        self.check_status()
+        # Validated when the container was made, and in a directory of ours since.
+        self.config = state.loads(fs.read_file(container.dir + "/config.json"))
+        facts = host.HostFacts()
+        facts.euid = posix.geteuid()
+        process = self.process(facts)
+        options = join.Options(opts.id)
+        options.joined = self.open_namespaces()
+        options.cgroup = self.open_cgroup()
+        kinds = [entry["type"] for entry in (self.config.get("linux") or {}).get("namespaces") or ()]
+        options.rootfs = "" if "mount" in kinds else container.data.get("rootfs", "")
+        options.no_new_keyring = bool(container.data.get("no_new_keyring"))
+        options.preserve_fds, options.listen_fds = opts.preserve_fds, self.listen_fds
+        self.plan = join.compile_exec(self.config, process, facts, options)
+        for text in self.plan.warnings:
+            self.log.warning(text)
+
+    def check_status(self) -> None:
+        """Raises StateError unless a process can be added now."""
+        status = self.container.status()
+        if status == "paused" and not self.opts.ignore_paused:
+            raise StateError("cannot exec in a paused container (use --ignore-paused to override)")
+        if status in ("stopped", "creating"):
+            # "stopped" is what callers look for
+            raise StateError(f"cannot exec in a {status} container")
+
+    def process(self, facts: host.HostFacts) -> dict[str, Any]:
+        """The process to run, checked.  Raises ConfigError, UsageError."""
+        opts = self.opts
+        own = self.config.get("process") or {}
+        if opts.process:
+            source, process = read_process(opts.process, own)
+        else:
+            source = "exec"
+            process = exec_process.build(own, opts.args, opts.flags)
+        for problem in exec_process.check(process, facts, source):
+            self.log.warning(f"{source}: {problem}")
+        self.check_terminal(bool(process.get("terminal")))
+        return process
+
+    def check_terminal(self, terminal: bool) -> None:
+        """The terminal matrix of features.md 1.2, with runc's words.  Raises UsageError."""
+        if self.opts.detach and terminal and not self.opts.console_socket:
+            raise errors.UsageError("cannot allocate tty if pyrunc will detach without setting console socket")
+        if self.opts.console_socket and not (self.opts.detach and terminal):
+            raise errors.UsageError("cannot use console socket if pyrunc will not detach or allocate tty")
+
+    def open_namespaces(self) -> list[tuple[str, str]]:
+        """Open what init is in and we are not.  Raises StateError when it has ended meanwhile.
+
+        The pid is checked before and after: a pid that was given to another process in between would lead into
+        whatever that one is in.
+        """
+        data = self.container.data
+        pid = data["pid"]
+        found: list[tuple[str, str]] = []
+        try:
+            for kind, name in join.NAMESPACES.items():
+                path = f"/proc/{pid}/ns/{name}"
+                try:
+                    ours, theirs = posix.stat(f"/proc/self/ns/{name}"), posix.stat(path)
+                except FileNotFoundError:
+                    if fs.exists(f"/proc/{pid}/ns"):
+                        continue  # a kernel without this type
+                    raise
+                if ours.st_ino != theirs.st_ino or ours.st_dev != theirs.st_dev:
+                    self.ns_fds[path] = posix.open(path, O_RDONLY | O_CLOEXEC)
+                    found.append((kind, path))
+        except (FileNotFoundError, ProcessLookupError):
+            raise StateError("cannot exec in a stopped container") from None
+        if not state.alive(pid, data.get("starttime")):
+            raise StateError("cannot exec in a stopped container")
+        return found
+
+    # -- the cgroup --------------------------------------------------------------------------------------
+
+    def open_cgroup(self) -> str:
+        """Open the cgroup that the process is born in; its directory, "" when the container has none of its own."""
+        base = self.container.data.get("cgroup_dir", "")
+        sub = sub_cgroup(self.opts.cgroup)
+        if not base:
+            if sub:
+                raise UsageError("--cgroup: the container has no cgroup of its own")
+            return ""
+        directory = f"{base}/{sub}" if sub else base
+        flags = O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
+        try:
+            self.cgroup_fd = posix.open(directory, flags)
+            if not sub and fs.read_file(base + "/cgroup.subtree_control", 4096).strip():
+                # Controllers are enabled below, so it takes no process itself; a process beside init's belongs there.
+                inner = self.init_cgroup(base)
+                if inner != base:
+                    posix.close(self.cgroup_fd)
+                    self.cgroup_fd = -1
+                    directory = inner
+                    self.cgroup_fd = posix.open(inner, flags)
+        except OSError as error:
+            where = "--cgroup" if sub else f"cgroup {self.container.data.get('cgroup')}"
+            what = "no such cgroup in the container's" if sub else "the container's cgroup is gone"
+            raise SysError(where, "open", error.errno or 0, value=sub or None, detail=what) from error
+        if runtime.shim()[1].pr_fs_type_fd(self.cgroup_fd) != _CGROUP2_MAGIC:
+            raise PyruncError(f"{show(directory)} is not in a cgroup v2 hierarchy")
+        return directory
+
+    def init_cgroup(self, base: str) -> str:
+        """The directory of init's own cgroup, which a service manager in the container may have moved it to.
+
+        Raises PyruncError when that is not below the container's.
+        """
+        path = host.own_cgroup(fs.read_file(f"/proc/{self.container.data['pid']}/cgroup"))
+        top = self.container.data["cgroup"]
+        if path != top and not path.startswith(top.rstrip("/") + "/"):
+            raise PyruncError(f"cgroup {top} takes no processes, and the container's first process is in {path}")
+        return base + path[len(top) :]
+
+    # -- the handshake -----------------------------------------------------------------------------------
+
+    def step_limit(self) -> int:
+        """A process that is born frozen answers when it is thawed."""
+        return session.WAIT_FOREVER if self.opts.ignore_paused else super().step_limit()
+
+    def open_slot(self, kind: str, value: str, origin: str) -> int:
+        """The namespaces are open already."""
+        if kind == "ns":
+            return self.ns_fds.pop(value)
+        return super().open_slot(kind, value, origin)
+
+    def on_pid(self, record: handshake.Record) -> None:
+        """PID: there is a process to kill now."""
+        self.init_pid = record.value
+        self.pidfd = posix.pidfd_open(self.init_pid)
+        posix.waitpid(self.enter_pid, 0)
+        self.enter_pid = 0
+        # The caller's affinity, say a service manager's, must not outlive the move to the container's cpuset
+        # (features.md 4.9).  Where that is not allowed it stays as narrow as the caller's.
+        fs.ignore(posix.sched_setaffinity, self.init_pid, _ALL_CPUS)
+
+    def on_ready(self, record: handshake.Record) -> None:
+        """READY: the terminal is made, the program is next."""
+        self.send_pidfd()
+        if not self.opts.detach:
+            # Blocked from here on and kept: one that comes while the program starts must reach it.
+            self.signal_fd = checked("signalfd", runtime.shim()[1].pr_signalfd())
+        if self.console >= 0:
+            from pyrunc import console
+
+            # The program's first line must already meet a terminal in the right mode.
+            self.relay = console.Relay(console.receive_master(self.console))
+        super().on_ready(record)
+
+    def on_seccomp(self, record: handshake.Record) -> None:
+        """SECCOMP: the notify descriptor of this process goes to the same agent as init's."""
+        from pyrunc import seccomp
+
+        status = self.container.oci_state(self.container.status())
+        seccomp.send_listener(self.pidfd, record.value, self.plan.seccomp or {}, self.init_pid, status)
+        self.send(handshake.GO)
+
+    def on_fail(self, record: handshake.Record) -> None:
+        """FAIL: the step's own error, unless the container has ended under it."""
+        self.check_alive()
+        raise self.step_error(record)
+
+    def premature_end(self) -> PyruncError:
+        """EOF without FAIL: killed, or the container has ended and took it along."""
+        self.check_alive()
+        return super().premature_end()
+
+    def check_alive(self) -> None:
+        """Raises StateError when the container has ended."""
+        if not self.container.init_alive():
+            raise StateError("cannot exec in a stopped container: its first process has just ended")
+
+
+def sub_cgroup(given: list[str]) -> str:
+    """The path of --cgroup below the container's cgroup.  Raises UsageError.
+
+    There is one hierarchy, so that controllers before a colon, which runc wants on v1, choose nothing; but all must
+    mean the same path.
+    """
+    found = ""
+    for text in given:
+        controllers, colon, path = text.rpartition(":")
+        if colon and not all(controllers.split(",")):
+            raise UsageError(f"--cgroup {show(text)}: an empty controller name before the colon")
+        # No ".." at all: cgroupfs has no links, so that this alone keeps it below (crun 1.28 had an escape here).
+        if ".." in path.split("/") or "\0" in path or "\n" in path:
+            raise UsageError(f'--cgroup {show(text)}: expected a path without ".."')
+        path = fs.normpath("/" + path)[1:]
+        if found and path != found:
+            raise UsageError("--cgroup: cgroup v2 has one hierarchy, so only one path can be given")
+        found = path
+    return found

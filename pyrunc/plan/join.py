@@ -1,0 +1,98 @@
+"""A process in a container that exists: a plan that joins instead of making (`exec`).
+
+The same steps in the same order as `compile`, without the ones that make namespaces, mounts and devices.  The
+descriptors of the namespaces are opened on the host before anything is joined (CVE-2016-9962, CVE-2016-8649).
+"""
+
+from __future__ import annotations
+
+from pyrunc.errors import ConfigError
+from pyrunc.plan import NO_SLOT, Plan, confine, namespaces, process
+from pyrunc.plan.ops import P_CLONE_INIT_IN_CGROUP, P_PIVOT_CHROOT, P_ROOT_NO_BIND
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.host import HostFacts
+
+# The name in /proc/PID/ns of each type of namespace, in the order of setns: see namespaces.JOIN_RANK.
+NAMESPACES = {
+    "user": "user",
+    "cgroup": "cgroup",
+    "ipc": "ipc",
+    "network": "net",
+    "pid": "pid",
+    "time": "time",
+    "uts": "uts",
+    "mount": "mnt",
+}
+
+
+class Options:
+    """What the command line and the state directory add to the process."""
+
+    __slots__ = (
+        "cgroup",
+        "console",
+        "id",
+        "joined",
+        "listen_fds",
+        "no_new_keyring",
+        "notify",
+        "preserve_fds",
+        "rootfs",
+    )
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.joined: list[tuple[str, str]] = []  # (type, path) of the namespaces that are not ours, in setns order
+        self.cgroup = ""  # directory of the cgroup to be born in; "": the caller's
+        self.rootfs = ""  # host path, for a container without a mount namespace of its own; else ""
+        self.console = True  # whether there is a socket for slot "console"
+        self.no_new_keyring = False
+        self.preserve_fds = self.listen_fds = 0  # numbers of descriptors; the listen ones come first, from 3 on
+        self.notify = ""  # never set: a process beside the service does not speak for it
+
+
+def compile_exec(config: dict[str, Any], program: dict[str, Any], facts: HostFacts, options: Options) -> Plan:
+    """The plan that joins the container and becomes ``program``, a valid ``process`` object.
+
+    ``config`` is the container's.  Raises ConfigError, with all problems, for what only shows here.
+    """
+    plan = Plan()
+    plan.npreserve = options.listen_fds + options.preserve_fds
+    env = process.environment(program, options)
+
+    _enter(plan, config, program, options)
+    plan.setsid("(default)")
+    if not options.no_new_keyring:
+        plan.keyring("(default)", name=f"_ses.{options.id}")
+    # Where the container's /dev is looked up.  "/" is the container's since the mount namespace was joined.
+    plan.root("/root/path", policy=P_ROOT_NO_BIND, path=options.rootfs or "/")
+    if options.rootfs:
+        plan.pivot("/root/path", policy=P_PIVOT_CHROOT)
+    process.terminal(plan, program, options, set_up_dev=True, can_mount=False)
+    confine.confine(plan, config, program, facts, env)
+    process.execute(plan, program, env)
+    if plan.problems:
+        raise ConfigError(plan.problems)
+    return plan
+
+
+def _enter(plan: Plan, config: dict[str, Any], program: dict[str, Any], options: Options) -> None:
+    """ENTER: from the spawned process to a process of the container."""
+    score = program.get("oomScoreAdj")
+    if score is not None:
+        plan.oom_score("/process/oomScoreAdj", value=score)
+    plan.dumpable("(default)", value=0)
+    listed = (config.get("linux") or {}).get("namespaces") or ()
+    pointers = {entry["type"]: f"/linux/namespaces/{index}" for index, entry in enumerate(listed)}
+    for kind, path in options.joined:
+        origin = pointers.get(kind, "(default)")
+        plan.join_ns(origin, fd=plan.fd("ns", path, origin), nstype=namespaces.CLONE_FLAGS[kind], path=path)
+    if options.cgroup:
+        slot = plan.fd("cgroup", options.cgroup, "/linux/cgroupsPath")
+        plan.clone_init("/linux/cgroupsPath", policy=P_CLONE_INIT_IN_CGROUP, cgroup_fd=slot)
+    else:
+        plan.clone_init("(default)", cgroup_fd=NO_SLOT)

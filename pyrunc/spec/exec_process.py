@@ -1,0 +1,112 @@
+"""The process of an `exec`: a process.json, or the container's own process changed by the command line.
+
+Both end in an object like config.json's ``process`` that has passed the same rules.
+"""
+
+from __future__ import annotations
+
+from pyrunc.errors import ConfigError, Problem, UsageError, show
+from pyrunc.spec import rules_process
+from pyrunc.spec.report import Report, describe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.spec.report import Facts
+
+ID_MAX = (1 << 32) - 2  # (uid_t)-1 means "unchanged" to the kernel
+# What a process.json that says nothing about it takes from the container, as runc has it.  Not noNewPrivileges: the
+# field is left out when it is false.
+_INHERITED = ("capabilities", "rlimits", "apparmorProfile", "selinuxLabel", "oomScoreAdj")
+
+
+def parse(data: bytes, source: str) -> dict[str, Any]:
+    """A process.json.  Raises ConfigError with every problem of its types; the rules come with `check`."""
+    from pyrunc.spec import load, schema, structure
+
+    process = load.parse_json(data, source)
+    problems: list[Problem] = []
+    structure.structure(schema.PROCESS, process, "/process", problems)
+    if type(process) is not dict:
+        raise ConfigError([Problem("", "object", describe(process))], source)
+    if problems:
+        report = Report()
+        rules_process.check({"process": structure.prune(schema.PROCESS, process)}, report)
+        known = {problem.pointer for problem in problems}
+        raise ConfigError([*problems, *(late for late in report.problems if late.pointer not in known)], source)
+    return process
+
+
+def inherit(process: dict[str, Any], container: dict[str, Any]) -> dict[str, Any]:
+    """A process.json's object with what it leaves to the container's own process."""
+    out = dict(process)
+    for name in _INHERITED:
+        if not out.get(name) and container.get(name) is not None and out.get(name) != 0:
+            out[name] = container[name]
+    user, own = dict(out.get("user") or {}), container.get("user") or {}
+    if "umask" not in user and "umask" in own:
+        user["umask"] = own["umask"]
+    out["user"] = user
+    return out
+
+
+def build(container: dict[str, Any], args: list[str], flags: dict[str, Any]) -> dict[str, Any]:
+    """The container's own process with the arguments and flags of the command line.  Raises UsageError."""
+    out = dict(container)
+    out["args"] = args
+    out["cwd"] = flags.get("cwd") or out.get("cwd") or "/"
+    out["env"] = [*(out.get("env") or ()), *flags.get("env", ())]
+    out["terminal"] = bool(flags.get("tty"))  # never the container's own: its terminal is taken
+    if "no-new-privs" in flags:
+        out["noNewPrivileges"] = flags["no-new-privs"]
+    if flags.get("apparmor"):
+        out["apparmorProfile"] = flags["apparmor"]
+    if flags.get("process-label"):
+        out["selinuxLabel"] = flags["process-label"]
+    if flags.get("cap"):
+        out["capabilities"] = _with_caps(out.get("capabilities") or {}, flags["cap"])
+    out["user"] = _user(dict(out.get("user") or {}), flags)
+    return out
+
+
+def _with_caps(sets: dict[str, list[str]], names: list[str]) -> dict[str, list[str]]:
+    """Add capabilities.  Never to the inheritable set: files could then give them to any user (CVE-2022-29162)."""
+    out = dict(sets)
+    for kind in ("bounding", "effective", "permitted"):
+        out[kind] = [*(out.get(kind) or ()), *names]
+    if out.get("inheritable"):
+        out["ambient"] = [*(out.get("ambient") or ()), *names]
+    return out
+
+
+def _user(user: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    """--user and --additional-gids."""
+    text = flags.get("user", "")
+    if "user" in flags:
+        # Numbers only, and exactly: a name would be looked up in a file that the container wrote (CVE-2016-3697), and
+        # a lenient parser has turned "1" into 0 before (CVE-2026-30892).
+        uid, colon, gid = text.partition(":")
+        user["uid"] = _number("--user", text, uid)
+        if colon:
+            user["gid"] = _number("--user", text, gid)
+    more = [_number("--additional-gids", gid, gid) for gid in flags.get("additional-gids", ())]
+    if more:
+        user["additionalGids"] = [*(user.get("additionalGids") or ()), *more]
+    return user
+
+
+def _number(option: str, text: str, digits: str) -> int:
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 10) or int(digits) > ID_MAX:
+        form = "UID or UID:GID" if option == "--user" else "GID"
+        raise UsageError(f"{option} {show(text)}: expected {form}, numbers from 0 to {ID_MAX}")
+    return int(digits)
+
+
+def check(process: dict[str, Any], facts: Facts, source: str) -> list[Problem]:
+    """The rules of `process` (runtime-spec) and this host.  Returns the warnings.  Raises ConfigError."""
+    report = Report(facts)
+    rules_process.check({"process": process}, report)
+    if report.problems:
+        raise ConfigError(report.problems, source)
+    return report.warnings
