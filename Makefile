@@ -32,7 +32,7 @@ ifneq ($(file <$(LIST)),$(SOURCES))
 $(shell mkdir -p build && echo '$(SOURCES)' > $(LIST))
 endif
 
-.PHONY: help build demo test lint bench clean install uninstall test-tools lint-tools
+.PHONY: help build demo test engines lint bench clean install uninstall test-tools lint-tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,12 +68,18 @@ demo: build ## run a container from a busybox bundle and look around inside it
 
 test-tools: $(STAMPS)/venv
 	@.ci/require build test demo
+	@.ci/require engines || echo "tests of engines that are not there will be skipped"
 	@test $(STAMPS)/test -nt pyproject.toml || { \
 	    $(BIN)/python -c $(read_list) project.optional-dependencies.test | \
 	    xargs -d "\n" $(PIP) -q && touch $(STAMPS)/test; }
 
 test: test-tools build ## all tests, unit and integration (root); PYTEST_ARGS='-k NAME -x'
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+engines: test-tools build ## containerd, podman, docker, conmon with runc and with pyrunc; writes integration/ENGINES.md
+	@PYRUNC_ENGINES_RECORD=build/engines.json $(BIN)/python -m pytest integration/engines $(PYTEST_ARGS)
+	@$(BIN)/python -m integration.engines.record build/engines.json >integration/ENGINES.md
+	@cat integration/ENGINES.md
 
 lint-tools: $(STAMPS)/venv
 	@.ci/require build lint

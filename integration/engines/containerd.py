@@ -1,0 +1,82 @@
+"""containerd and its client ctr in a corner of this machine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from integration.engines.host import Done, Host
+from integration.engines.image import REFERENCE
+
+CONFIG = """\
+version = {version}
+root = "{path}/root"
+state = "{path}/state"
+disabled_plugins = [{disabled}]
+[grpc]
+address = "{path}/c.sock"
+[debug]
+level = "debug"
+"""
+OFF = [f"io.containerd.snapshotter.v1.{name}" for name in ("btrfs", "zfs", "devmapper", "aufs", "blockfile", "erofs")]
+SPIN = 'trap "exit 9" TERM; trap "echo usr1" USR1; echo started; while :; do sleep 0.1; done'
+
+
+class Containerd:
+    """A containerd; `runtime` is the path of the OCI runtime that its client asks for."""
+
+    label = "containerd 1.x with ctr"
+
+    def __init__(
+        self, host: Host, runtime: str, extra: str = "", off: list[str] | None = None, folder: str = ""
+    ) -> None:
+        self.host, self.runtime, self.folder = host, runtime, folder
+        disabled = ", ".join(f'"{name}"' for name in [*OFF, *(off or [])])
+        config = host.path / "containerd.toml"
+        version = 3 if folder else 2
+        config.write_text(CONFIG.format(path=host.path, disabled=disabled, version=version) + extra)
+        host.start(f"{folder}containerd", "-c", str(config), log="containerd.log")
+        host.wait_ready("containerd", lambda: self.ctr("version").rc == 0, "containerd.log")
+        text = host.call(f"{folder}containerd", "--version").out
+        found = re.search(r"\b(\d+\.\d+\.\d+)", text)
+        self.version = found[1] if found else text
+        self.versions = {"containerd": self.version}
+
+    def ctr(self, *args: str, stdin: str | None = None) -> Done:
+        """One call of ctr."""
+        return self.host.call(f"{self.folder}ctr", "-a", f"{self.host.path}/c.sock", *args, stdin=stdin)
+
+    def load(self, archive: Path) -> None:
+        """Import an OCI archive."""
+        done = self.ctr("images", "import", "--snapshotter", "native", str(archive))
+        assert done.rc == 0, done
+
+    def run_args(self, *flags: str, id: str, args: tuple[str, ...]) -> list[str]:
+        """Arguments of ``ctr run``, without the client's default of 1024 cpu shares: there may be no cpu controller."""
+        fixed = ["--snapshotter", "native", "--cpu-shares", "0", "--runc-binary", self.runtime]
+        return ["run", *fixed, "--cgroup", f"{self.host.cgroup}/{id}", *flags, REFERENCE, id, *args]
+
+    def run(self, *args: str, flags: tuple[str, ...] = (), id: str = "c1") -> Done:
+        """Run a container in the foreground and remove it."""
+        return self.ctr(*self.run_args("--rm", *flags, id=id, args=args))
+
+    def detached(self, id: str, *args: str, flags: tuple[str, ...] = ()) -> Done:
+        """Run a container in the background."""
+        return self.ctr(*self.run_args("-d", *flags, id=id, args=args or ("/bin/sh", "-c", SPIN)))
+
+    def exec(self, id: str, *args: str, flags: tuple[str, ...] = ()) -> Done:
+        """Run a process in a container."""
+        return self.ctr("task", "exec", "--exec-id", "e", *flags, id, *args)
+
+    def status(self, id: str) -> str:
+        """RUNNING, PAUSED, STOPPED, or '' without a task."""
+        for line in self.ctr("task", "ls").out.splitlines():
+            words = line.split()
+            if words[:1] == [id]:
+                return words[2]
+        return ""
+
+    def remove(self, id: str) -> Done:
+        """End and remove a container."""
+        self.ctr("task", "delete", "-f", id)
+        return self.ctr("container", "delete", id)

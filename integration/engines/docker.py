@@ -1,0 +1,75 @@
+"""docker engine (dockerd with its client) in a corner of this machine, on a containerd of the corner."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from integration import harness
+from integration.engines.containerd import Containerd
+from integration.engines.contrib import drop_in
+from integration.engines.host import Done, Host
+
+
+class Docker:
+    """A dockerd whose default runtime is called `name`."""
+
+    label = "docker"
+    exec_missing = 126  # what docker makes of it; the runtime says "no such file or directory" to both
+    init = "docker-init"
+    health_interval = "100ms"
+
+    def __init__(self, host: Host, name: str, path: str) -> None:
+        self.host = host
+        self.containerd = Containerd(host, path, off=["io.containerd.grpc.v1.cri"])
+        config = json.loads(drop_in("docker/daemon.json", path))
+        config["runtimes"] = {"pyrunc": config["runtimes"]["pyrunc"]}
+        config |= {
+            "default-runtime": name,
+            "data-root": f"{host.path}/data",
+            "exec-root": f"{host.path}/exec",
+            "pidfile": f"{host.path}/docker.pid",
+            "hosts": [f"unix://{host.path}/d.sock"],
+            "containerd": f"{host.path}/c.sock",
+            "containerd-namespace": "moby",
+            "cgroup-parent": host.cgroup,
+            "exec-opts": ["native.cgroupdriver=cgroupfs"],
+            "storage-driver": "vfs",
+            "bridge": "none",
+            "iptables": False,
+            "ip6tables": False,
+        }
+        file = host.path / "daemon.json"
+        file.write_text(json.dumps(config))
+        host.start("dockerd", "--config-file", str(file), log="dockerd.log")
+        host.wait_ready("dockerd", lambda: self.call("version").rc == 0, "dockerd.log")
+        self.version = self.call("version", "--format", "{{.Server.Version}}").out.strip()
+        self.versions = {"docker": self.version.partition("+")[0]}
+
+    def argv(self, *args: str) -> list[str]:
+        """The command line of one call."""
+        return ["docker", "-H", f"unix://{self.host.path}/d.sock", *args]
+
+    def call(self, *args: str, stdin: str | None = None) -> Done:
+        """One call of the client."""
+        return self.host.call(*self.argv(*args), stdin=stdin)
+
+    def load(self, archive: Path) -> None:
+        """Load a docker archive."""
+        done = self.call("load", "-i", str(archive))
+        assert done.rc == 0, done
+
+    def run_flags(self) -> list[str]:
+        """What every run gets."""
+        return ["--network", "none"]
+
+    def settled_health(self, name: str) -> str:
+        """The health that the daemon's own checks have found: healthy or unhealthy."""
+        limit = time.monotonic() + 20 * harness.SLOW
+        while time.monotonic() < limit:
+            found = self.call("inspect", name, "--format", "{{.State.Health.Status}}").out.strip()
+            if found != "starting":
+                return found
+            time.sleep(0.1)
+        return "starting"

@@ -1,0 +1,184 @@
+"""A corner of this machine for one engine: its own mount, pid and network namespaces, a directory and a cgroup prefix.
+
+The machine's own daemons are never talked to.  The namespaces have a fresh /run and /dev/shm, where engines and
+runtimes keep what they would otherwise share with others, cgroup v2 at /sys/fs/cgroup, which is the only place where
+engines look for it, and loopback.  When the namespaces' first process ends, the kernel ends everything in them: nothing
+can stay behind, whatever a test did.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from integration import harness
+
+TIMEOUT = 40 * harness.SLOW  # seconds, for one call of an engine
+SETUP = """
+mount -t tmpfs -o mode=755 none /run && mount -t tmpfs -o mode=1777 none /dev/shm &&
+mount -t cgroup2 none /sys/fs/cgroup && ip link set lo up && echo ready && cat >/dev/null
+:
+"""  # the last line keeps the shell, which reaps orphans, instead of executing cat in its place
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Done(NamedTuple):
+    """What a call gave: exit code, standard output, standard error (joined into `out` for calls on a terminal)."""
+
+    rc: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        """Both outputs."""
+        return self.out + self.err
+
+
+class Host:
+    """The corner.  `name` is a prefix for cgroups and files; `folder` is an existing directory with a short path."""
+
+    def __init__(self, folder: Path, name: str, env: dict[str, str] | None = None) -> None:
+        self.path, self.name = folder, name
+        self.cgroup = f"/pyt-{os.getpid():x}-{name}"
+        self.env = {"PATH": PATH, "HOME": str(folder)} | (env or {})
+        self.daemons: list[subprocess.Popen[bytes]] = []
+        flags = ["-m", "-n", "-p", "--fork", "--kill-child", "--propagation", "private", "--mount-proc"]
+        with (folder / "holder.log").open("wb") as log:
+            self.holder = subprocess.Popen(
+                ["unshare", *flags, "/bin/sh", "-c", SETUP], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+            )
+        assert self.holder.stdout
+        if self.holder.stdout.readline() != b"ready\n":
+            raise AssertionError(f"cannot set up namespaces for {name}: {(folder / 'holder.log').read_text()}")
+        children = Path(f"/proc/{self.holder.pid}/task/{self.holder.pid}/children")
+        self.pid = int(children.read_text().split()[0])  # first process of the pid namespace, seen from outside
+        self.enter = ["nsenter", "-t", str(self.pid), "-m", "-n", "-p", "--"]
+
+    def call(
+        self,
+        *argv: str,
+        stdin: str | None = None,
+        env: dict[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+        timeout: float = TIMEOUT,
+    ) -> Done:
+        """Run a command in the namespaces and wait for it, `timeout` seconds at most."""
+        with subprocess.Popen(
+            [*self.enter, *argv],
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.env | (env or {}),
+            pass_fds=tuple(pass_fds),
+        ) as child:
+            try:
+                out, err = child.communicate(None if stdin is None else stdin.encode(), timeout=timeout)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                raise AssertionError(f"no end within {timeout} s: {' '.join(argv)}") from None
+        return Done(child.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+
+    def call_on_terminal(self, *argv: str, send: bytes = b"", timeout: float = TIMEOUT) -> Done:
+        """Run a command whose stdio is a terminal of its own; `send` is typed as soon as it has written something."""
+        ours, theirs = pty.openpty()
+        child = subprocess.Popen(
+            ["setsid", "-c", "-w", *self.enter, *argv], stdin=theirs, stdout=theirs, stderr=theirs, env=self.env
+        )
+        os.close(theirs)
+        out, limit = b"", time.monotonic() + timeout
+        try:
+            while time.monotonic() < limit:
+                if select.select([ours], [], [], 0.2)[0]:
+                    try:
+                        piece = os.read(ours, 4096)
+                    except OSError:  # EIO: the last one that had the terminal open has closed it
+                        break
+                    out += piece
+                    if send:
+                        os.write(ours, send)
+                        send = b""
+                elif child.poll() is not None:
+                    break
+            else:
+                raise AssertionError(f"no end within {timeout} s: {' '.join(argv)}: {out!r}")
+            return Done(child.wait(10 * harness.SLOW), out.decode(errors="replace").replace("\r\n", "\n"), "")
+        finally:
+            child.kill()
+            child.wait()
+            os.close(ours)
+
+    def start(self, *argv: str, log: str = "daemon.log") -> subprocess.Popen[bytes]:
+        """Start a daemon in the namespaces; its output goes to `log` in the directory."""
+        with (self.path / log).open("ab") as file:
+            daemon = subprocess.Popen(
+                [*self.enter, *argv], stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=self.env
+            )
+        self.daemons.append(daemon)
+        return daemon
+
+    def wait_ready(self, what: str, ready: Callable[[], bool], log: str = "daemon.log") -> None:
+        """Wait until a daemon answers; when it does not, the end of its log is in the error."""
+        limit = time.monotonic() + TIMEOUT
+        while not ready():
+            dead = [daemon.returncode for daemon in self.daemons if daemon.poll() is not None]
+            if dead or time.monotonic() > limit:
+                text = (self.path / log).read_text(errors="replace")[-2000:]
+                raise AssertionError(f"{what} did not start ({dead}): {text}")
+            time.sleep(0.05)
+
+    def list(self, path: str) -> list[str]:
+        """Names in a directory of the namespaces; none when it is not there."""
+        try:
+            return sorted(os.listdir(f"/proc/{self.pid}/root{path}"))
+        except FileNotFoundError:
+            return []
+
+    def processes(self) -> list[str]:
+        """Command lines of the processes in the pid namespace, but its first."""
+        found = []
+        for line in self.call("ps", "-e", "-o", "pid=,args=").out.splitlines():
+            pid, _, args = line.strip().partition(" ")
+            if pid != "1" and not args.startswith(("ps -e", "cat", "[")):
+                found.append(args)
+        return found
+
+    def cgroups(self) -> list[Path]:
+        """This corner's cgroups, deepest first."""
+        root = harness.cgroup2_mount()
+        top = Path(f"{root}{self.cgroup}")
+        found = [Path(at) for at, _, _ in os.walk(top)]
+        return sorted(found, key=lambda path: -len(path.parts))
+
+    def close(self) -> None:
+        """End everything in the namespaces and remove the cgroups."""
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        for child in [*self.daemons, self.holder]:
+            try:
+                child.wait(10 * harness.SLOW)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        for group in self.cgroups():
+            harness.wait_until(lambda group=group: remove(group), f"{group} to be empty")
+
+
+def remove(group: Path) -> bool:
+    """Whether a cgroup could be removed."""
+    try:
+        group.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True

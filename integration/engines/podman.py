@@ -1,0 +1,79 @@
+"""podman (with conmon) in a corner of this machine."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from integration.engines.contrib import drop_in
+from integration.engines.host import Done, Host
+
+# What podman sets by default and needs a capability or a controller that there may not be is switched off.
+CONTAINERS = """\
+[containers]
+apparmor_profile = ""
+default_sysctls = []
+pids_limit = 0
+default_ulimits = ["nofile=1024:4096", "nproc=1024:4096"]
+log_driver = "k8s-file"
+netns = "none"
+
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+"""
+STORAGE = """\
+[storage]
+driver = "vfs"
+graphroot = "{path}/graph"
+runroot = "{path}/run"
+"""
+
+
+class Podman:
+    """podman as root; `runtime` is what goes behind --runtime: a name known to containers.conf, or a path."""
+
+    label = "podman with conmon"
+    exec_missing = 127
+    init = "podman-init"
+    health_interval = "disable"  # no timer: there is no systemd to run one
+
+    def __init__(self, host: Host, runtime: str, path: str) -> None:
+        self.host, self.runtime = host, runtime
+        etc = host.path / "etc"
+        (etc / "containers.conf.d").mkdir(parents=True)
+        (etc / "containers.conf").write_text(CONTAINERS)
+        (etc / "containers.conf.d/pyrunc.conf").write_text(drop_in("podman/pyrunc.conf", path))
+        (etc / "storage.conf").write_text(STORAGE.format(path=host.path))
+        shutil.copy("/etc/containers/policy.json", etc)
+        (etc / "registries.conf").write_text("unqualified-search-registries = ['docker.io']\n")
+        for name in ("containers", "cni"):
+            (host.path / "var" / name).mkdir(parents=True)
+            host.call("mkdir", "-p", f"/var/lib/{name}")
+            assert host.call("mount", "--bind", f"{host.path}/var/{name}", f"/var/lib/{name}").rc == 0
+        assert host.call("mount", "--bind", str(etc), "/etc/containers").rc == 0
+        self.version = host.call("podman", "--version").out.split()[-1]
+        conmon = host.call("conmon", "--version").out.split()[2]
+        self.versions = {"podman": self.version, "conmon": conmon}
+
+    def argv(self, *args: str) -> list[str]:
+        """The command line of one call."""
+        return ["podman", "--runtime", self.runtime, "--cgroup-manager", "cgroupfs", *args]
+
+    def call(self, *args: str, stdin: str | None = None, pass_fds: tuple[int, ...] = ()) -> Done:
+        """One call of podman."""
+        return self.host.call(*self.argv(*args), stdin=stdin, pass_fds=pass_fds)
+
+    def load(self, archive: Path) -> None:
+        """Load a docker archive."""
+        done = self.call("load", "-i", str(archive))
+        assert done.rc == 0, done
+
+    def run_flags(self) -> list[str]:
+        """What every run gets."""
+        return ["--network", "none", "--cgroup-parent", self.host.cgroup]
+
+    def settled_health(self, name: str) -> str:
+        """Run a health check and return what is then known: healthy or unhealthy."""
+        self.call("healthcheck", "run", name)
+        return self.call("inspect", name, "--format", "{{.State.Health.Status}}").out.strip()

@@ -1,0 +1,81 @@
+"""What was seen of each case with each engine and runtime, and the table made of it (ENGINES.md)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+HEAD = """# Engines, case by case
+
+Written by `make engines`, not by hand. Every case is one test, which does the same with runc and with pyrunc; "seen"
+is what both were seen to do, "ok" that this is what the case expects. The same cases are part of `make test`.
+"""
+
+Seen = dict[str, Any]
+
+
+class Record:
+    """Results by engine, case and runtime."""
+
+    def __init__(self) -> None:
+        self.versions: dict[str, str] = {}
+        self.rows: dict[str, dict[str, dict[str, Seen]]] = {}
+
+    def add(self, engine: str, case: str, runtime: str, outcome: str, seen: list[str], reason: str = "") -> None:
+        """Keep one result; `outcome` is passed, failed or skipped."""
+        cell = {"outcome": outcome, "seen": seen, "reason": reason}
+        self.rows.setdefault(engine, {}).setdefault(case, {})[runtime] = cell
+
+    def other(self, engine: str, case: str, runtime: str) -> tuple[str, list[str]] | None:
+        """What another runtime that passed was seen to do in this case: its name and the observations."""
+        for name, cell in self.rows.get(engine, {}).get(case, {}).items():
+            if name != runtime and cell["outcome"] == "passed":
+                return name, cell["seen"]
+        return None
+
+    def save(self, path: Path) -> None:
+        """Write, or merge into, a JSON file."""
+        data: dict[str, Any] = {"versions": {}, "rows": {}}
+        if path.exists():
+            data = json.loads(path.read_text())
+        data["versions"].update(self.versions)
+        data["rows"].update(self.rows)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(data, indent=1))
+
+
+def cell_text(cells: dict[str, Seen], runtime: str) -> str:
+    """One cell of the table."""
+    cell = cells.get(runtime)
+    if cell is None:
+        return "not run"
+    if cell["outcome"] == "skipped":
+        return "skipped: " + cell["reason"]
+    return "ok" if cell["outcome"] == "passed" else "**failed**"
+
+
+def table(data: dict[str, Any]) -> str:
+    """The whole file: versions, then a table for each engine."""
+    lines = [HEAD, "| program | version |", "|---|---|"]
+    lines += [f"| {name} | {version} |" for name, version in sorted(data["versions"].items())]
+    for engine, cases in sorted(data["rows"].items()):
+        runtimes = sorted({name for cells in cases.values() for name in cells}, reverse=True)
+        lines += [
+            "",
+            f"## {engine}",
+            "",
+            "| case | " + " | ".join(runtimes) + " | seen |",
+            "|---" * (len(runtimes) + 2) + "|",
+        ]
+        for case, cells in cases.items():
+            texts = [cell_text(cells, name) for name in runtimes]
+            seen = next((cell["seen"] for cell in cells.values() if cell["seen"]), [])
+            what = "; ".join(seen).replace("|", "\\|").replace("\n", " ")
+            lines.append(f"| {case} | " + " | ".join(texts) + f" | {what} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table(json.loads(Path(sys.argv[1]).read_text())))

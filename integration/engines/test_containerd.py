@@ -1,0 +1,226 @@
+"""containerd (Debian's, 1.x) with ctr: the shim's calls of the runtime, without limits that need controllers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from integration import harness
+from integration.engines import image
+from integration.engines.conftest import Seen
+from integration.engines.containerd import Containerd
+from integration.engines.host import Done, Host
+
+pytestmark = pytest.mark.needs_program("containerd", "ctr")
+LABEL = Containerd.label
+
+
+@pytest.fixture(scope="module")
+def engine(host: Host, oci_path: str, images: tuple[Path, Path]) -> Iterator[Containerd]:
+    made = Containerd(host, oci_path, off=["io.containerd.grpc.v1.cri"])
+    made.load(images[0])
+    yield made
+
+
+def exit_code(done: Done) -> int:
+    """The exit code that ``task delete`` tells in a warning."""
+    found = re.search(r"non-zero exit code (\d+)", done.err)
+    return int(found[1]) if found and done.rc == 0 else -done.rc
+
+
+@pytest.fixture
+def box(engine: Containerd) -> Iterator[str]:
+    """A running container."""
+    done = engine.detached("d1")
+    assert done.rc == 0, done
+    yield "d1"
+    engine.remove("d1")
+
+
+def test_run(engine: Containerd, seen: Seen) -> None:
+    done = engine.run("/bin/sh", "-c", "echo out; echo err >&2; exit 7")
+    seen(exit_code=done.rc, out=done.out.strip(), err=done.err.strip())
+    assert (done.rc, done.out, done.err) == (7, "out\n", "err\n")
+
+
+def test_run_on_a_terminal(engine: Containerd, seen: Seen) -> None:
+    args = engine.run_args("--rm", "-t", id="t1", args=("/bin/sh", "-c", "tty; read x; echo got $x; exit 6"))
+    done = engine.host.call_on_terminal("ctr", "-a", f"{engine.host.path}/c.sock", *args, send=b"hello\n")
+    seen(exit_code=done.rc, terminal="/dev/pts/0" in done.out)
+    assert done.rc == 6 and "/dev/pts/0" in done.out and "got hello" in done.out, done
+
+
+def test_command_not_found(engine: Containerd, seen: Seen) -> None:
+    done = engine.run("/nonexistent")
+    seen(exit_code=done.rc, says_why="no such file or directory" in done.err)
+    assert done.rc == 1 and "/nonexistent" in done.err and "no such file or directory" in done.err, done
+    bare = engine.run("nonexistent")
+    assert bare.rc == 1 and "executable file not found in $PATH" in bare.err, bare
+
+
+def test_command_not_executable(engine: Containerd, seen: Seen) -> None:
+    done = engine.run("/etc/not-executable")
+    seen(exit_code=done.rc, says_why="permission denied" in done.err)
+    assert done.rc == 1 and "permission denied" in done.err, done
+
+
+def test_detached(engine: Containerd, box: str, seen: Seen) -> None:
+    seen(status=engine.status(box))
+    assert engine.status(box) == "RUNNING"
+    assert engine.host.list("/run/containerd/runc/default") == [box]
+
+
+@pytest.mark.needs_verb("exec")
+def test_exec(engine: Containerd, box: str, seen: Seen) -> None:
+    done = engine.exec(box, "/bin/sh", "-c", "echo out; echo err >&2; exit 5")
+    seen(exit_code=done.rc, out=done.out.strip())
+    assert (done.rc, done.out, done.err) == (5, "out\n", "err\n")
+    done = engine.exec(box, "/bin/sh", "-c", "id -u; id -g; pwd", flags=("--cwd", "/tmp", "--user", "1000:1000"))
+    seen(as_user=done.out.split())
+    assert done.out.split() == ["1000", "1000", "/tmp"]
+    assert engine.ctr("task", "exec", "--exec-id", "i", box, "/bin/cat", stdin="through\n").out == "through\n"
+
+
+@pytest.mark.needs_verb("exec")
+def test_exec_failing(engine: Containerd, box: str, seen: Seen) -> None:
+    done = engine.exec(box, "/nonexistent")
+    seen(not_found=done.rc)
+    assert done.rc == 1 and "no such file or directory" in done.err, done
+    done = engine.exec(box, "/etc")
+    seen(not_executable=done.rc)
+    assert done.rc == 1 and "permission denied" in done.err, done
+    assert engine.exec(box, "/bin/true").rc == 0, "an exec after a failed one"
+
+
+@pytest.mark.needs_verb("exec")
+def test_exec_on_a_terminal(engine: Containerd, box: str, seen: Seen) -> None:
+    command = ["task", "exec", "-t", "--exec-id", "x", box, "/bin/sh", "-c", "tty; read x; echo got $x; exit 6"]
+    done = engine.host.call_on_terminal("ctr", "-a", f"{engine.host.path}/c.sock", *command, send=b"hello\n")
+    seen(exit_code=done.rc)
+    assert done.rc == 6 and "/dev/pts/0" in done.out and "got hello" in done.out, done
+
+
+@pytest.mark.needs_verb("exec")
+def test_exec_detached_and_killed(engine: Containerd, box: str, seen: Seen) -> None:
+    assert engine.ctr("task", "exec", "-d", "--exec-id", "e2", box, "/bin/sleep", "77").rc == 0
+    before = len(engine.ctr("task", "ps", box).out.splitlines())
+    assert engine.ctr("task", "kill", "--exec-id", "e2", "-s", "KILL", box).rc == 0
+    harness.wait_until(lambda: len(engine.ctr("task", "ps", box).out.splitlines()) < before, "the exec to end")
+    seen(status=engine.status(box))
+    assert engine.status(box) == "RUNNING"
+
+
+@pytest.mark.needs_verb("ps")
+def test_processes_and_metrics(engine: Containerd, box: str, seen: Seen) -> None:
+    ps = engine.ctr("task", "ps", box)
+    metrics = engine.ctr("task", "metrics", box)
+    seen(ps=ps.rc, metrics=metrics.rc)
+    assert ps.rc == 0 and len(ps.out.splitlines()) >= 2 and ps.out.splitlines()[1].split()[0].isdigit(), ps
+    assert metrics.rc == 0 and box in metrics.out, metrics
+
+
+@pytest.mark.needs_verb("exec", "pause", "resume")
+def test_pause_and_resume(engine: Containerd, box: str, seen: Seen) -> None:
+    assert engine.ctr("task", "pause", box).rc == 0
+    paused = engine.status(box)
+    refused = engine.exec(box, "/bin/true")
+    assert engine.ctr("task", "resume", box).rc == 0
+    seen(paused=paused, exec_while_paused=refused.rc, then=engine.status(box))
+    assert (paused, refused.rc, engine.status(box)) == ("PAUSED", 1, "RUNNING"), refused
+    assert engine.exec(box, "/bin/true").rc == 0
+
+
+def test_kill_all(engine: Containerd, box: str, seen: Seen) -> None:
+    done = engine.ctr("task", "kill", "--all", "-s", "USR1", box)
+    seen(exit_code=done.rc, status=engine.status(box))
+    assert done.rc == 0 and engine.status(box) == "RUNNING", done
+
+
+def test_stop(engine: Containerd, box: str, seen: Seen) -> None:
+    assert engine.ctr("task", "kill", "-s", "TERM", box).rc == 0
+    harness.wait_until(lambda: engine.status(box) == "STOPPED", "the container to stop")
+    again = engine.ctr("task", "kill", "-s", "TERM", box)
+    done = engine.ctr("task", "delete", box)
+    seen(kill_after_the_end=again.rc, says_why="not found" in again.err, exit_code=exit_code(done))
+    assert again.rc == 1 and "not found" in again.err, again
+    assert exit_code(done) == 9, done
+
+
+def test_remove_by_force(engine: Containerd, seen: Seen) -> None:
+    assert engine.detached("d1", "/bin/sleep", "77").rc == 0
+    done = engine.ctr("task", "delete", "-f", "d1")
+    seen(exit_code=exit_code(done), then=engine.ctr("container", "delete", "d1").rc)
+    assert exit_code(done) == 137 and engine.status("d1") == "", done
+
+
+def test_restart(engine: Containerd, box: str, seen: Seen) -> None:
+    engine.ctr("task", "kill", "-s", "KILL", box)
+    harness.wait_until(lambda: engine.status(box) == "STOPPED", "the container to stop")
+    assert exit_code(engine.ctr("task", "delete", box)) == 137
+    assert engine.ctr("task", "start", "-d", box).rc == 0
+    seen(status=engine.status(box))
+    assert engine.status(box) == "RUNNING"
+
+
+def test_logs(engine: Containerd, seen: Seen) -> None:
+    log = engine.host.path / "ctr.log"
+    done = engine.detached("l1", "/bin/sh", "-c", "echo out; echo err >&2", flags=("--log-uri", f"file://{log}"))
+    assert done.rc == 0, done
+    harness.wait_until(lambda: log.exists() and len(log.read_text().splitlines()) == 2, "two lines in the log")
+    engine.remove("l1")
+    seen(lines=sorted(log.read_text().split()))
+
+
+def test_read_only_root(engine: Containerd, seen: Seen) -> None:
+    flags = ("--read-only", "--env", "A=b", "--cwd", "/tmp")
+    done = engine.run("/bin/sh", "-c", "touch /x; pwd; echo $A", flags=flags)
+    seen(out=done.out.split())
+    assert done.out.split() == ["/tmp", "b"] and "Read-only file system" in done.err, done
+
+
+def test_volume(engine: Containerd, seen: Seen) -> None:
+    folder = engine.host.path / "volume"
+    folder.mkdir(exist_ok=True)
+    (folder / "file").write_text("content\n")
+    mounts = [f"type=bind,src={folder},dst=/{kind},options=rbind:{kind}" for kind in ("ro", "rw")]
+    flags = ("--mount", mounts[0], "--mount", mounts[1])
+    done = engine.run("/bin/sh", "-c", "cat /ro/file; touch /ro/new; touch /rw/made", flags=flags)
+    seen(out=done.out.strip(), written=(folder / "made").exists())
+    assert done.out == "content\n" and "Read-only file system" in done.err, done
+    assert (folder / "made").exists() and not (folder / "new").exists()
+
+
+def test_seccomp_profile(engine: Containerd, seen: Seen) -> None:
+    profile = image.make_profile(engine.host.path / "seccomp.json")
+    probe = "chmod 700 /tmp; echo $?; grep Seccomp: /proc/self/status"
+    done = engine.run("/bin/sh", "-c", probe, flags=("--seccomp", "--seccomp-profile", str(profile)))
+    seen(out=done.out.split())
+    assert done.out.split() == ["1", "Seccomp:", "2"] and "Permission denied" in done.err, done
+    done = engine.run("/bin/sh", "-c", "grep Seccomp: /proc/self/status", flags=("--seccomp",))
+    assert done.out.split() == ["Seccomp:", "2"], done
+
+
+def test_host_network(engine: Containerd, seen: Seen) -> None:
+    done = engine.run("/bin/sh", "-c", "readlink /proc/self/ns/net", flags=("--net-host",))
+    outside = engine.host.call("readlink", "/proc/self/ns/net").out
+    seen(same_network=done.out == outside)
+    assert done.out == outside
+
+
+@pytest.mark.needs_controller("memory")
+def test_memory_limit(engine: Containerd, seen: Seen) -> None:
+    limit = str(64 << 20)
+    done = engine.run("/bin/cat", "/sys/fs/cgroup/memory.max", flags=("--memory-limit", limit))
+    seen(limit=done.out.strip())
+    assert done.out.strip() == limit
+
+
+def test_nothing_left(engine: Containerd, seen: Seen) -> None:
+    state = engine.host.list("/run/containerd/runc/default")
+    shims = [args for args in engine.host.processes() if "shim" in args]
+    groups = [path for path in engine.host.cgroups() if str(path).count(engine.host.cgroup + "/")]
+    seen(containers=len(state), shims=len(shims), cgroups=len(groups))
+    assert not state and not shims and not groups, (state, shims, groups)

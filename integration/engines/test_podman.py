@@ -1,0 +1,58 @@
+"""podman (Debian's) with conmon, as root, the runtime given by its name in containers.conf and by its path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from integration.engines.cases import IMAGE, Cases, Commands, box, run
+from integration.engines.conftest import Seen
+from integration.engines.host import Host
+from integration.engines.podman import Podman
+
+pytestmark = pytest.mark.needs_program("podman", "conmon", "catatonit")
+LABEL = Podman.label
+__all__ = ["box"]  # a fixture
+
+
+@pytest.fixture(scope="module")
+def by_name(host: Host, oci: str, oci_path: str, images: tuple[Path, Path]) -> Iterator[Podman]:
+    made = Podman(host, oci, oci_path)
+    made.load(images[1])
+    yield made
+
+
+class TestByName(Cases):
+    """``--runtime NAME``: errors come through the JSON log."""
+
+    @pytest.fixture
+    def engine(self, by_name: Podman) -> Podman:
+        return by_name
+
+    def test_preserved_descriptors(self, engine: Podman, seen: Seen) -> None:
+        target = engine.host.path / "through"
+        command = engine.argv(
+            "run", "--rm", "--preserve-fds", "1", *engine.run_flags(), IMAGE, "/bin/sh", "-c", "echo in >&3"
+        )
+        done = engine.host.call("/bin/sh", "-c", f'exec 3>{target}; exec "$@"', "sh", *command)
+        seen(exit_code=done.rc, written=target.read_text().strip())
+        assert done.rc == 0 and target.read_text() == "in\n", done
+
+    def test_privileged(self, engine: Podman, seen: Seen) -> None:
+        script = "mkdir /m && mount -t tmpfs none /m && echo mounted"
+        done = run(engine, "/bin/sh", "-c", script, flags=("--privileged",))
+        seen(mounts="mounted" in done.out)
+        assert "mounted" in done.out, done
+
+
+class TestByPath(Commands):
+    """``--runtime /PATH``: podman does not know what this runtime can do, and searches its stderr."""
+
+    @pytest.fixture
+    def engine(self, by_name: Podman, oci_path: str) -> Iterator[Podman]:
+        by_name.runtime, kept = oci_path, by_name.runtime
+        by_name.label = "podman, runtime given by its path"
+        yield by_name
+        by_name.runtime, by_name.label = kept, Podman.label
