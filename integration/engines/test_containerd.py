@@ -103,7 +103,7 @@ def test_exec_on_a_terminal(engine: Containerd, box: str, seen: Seen) -> None:
     assert done.rc == 6 and "/dev/pts/0" in done.out and "got hello" in done.out, done
 
 
-@pytest.mark.needs_verb("exec")
+@pytest.mark.needs_verb("exec", "ps")
 def test_exec_detached_and_killed(engine: Containerd, box: str, seen: Seen) -> None:
     assert engine.ctr("task", "exec", "-d", "--exec-id", "e2", box, "/bin/sleep", "77").rc == 0
     before = len(engine.ctr("task", "ps", box).out.splitlines())
