@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     from pyrunc.log import Log
 
-VERBS = ("create", "delete", "exec", "features", "kill", "list", "plan", "run", "spec", "start", "state")
+VERBS = (
+    "create", "delete", "exec", "features", "kill", "list", "pause", "plan", "ps", "resume", "run", "spec", "start",
+    "state", "update",
+)  # fmt: skip
 
 GLOBAL_FLAGS: tuple[Flag, ...] = (
     ("root", "", "DIR", "str", "directory for the state of containers (default /run/pyrunc; $XDG_RUNTIME_DIR/pyrunc)"),

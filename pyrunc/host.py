@@ -117,6 +117,11 @@ def snapshot(prefix: str = "") -> HostFacts:
     return facts
 
 
+def waits_in(pid: int) -> str:
+    """The kernel function that a process sleeps in (/proc/PID/wchan); "?" when it runs, is gone, or may not be seen."""
+    return read(f"/proc/{pid}/wchan").decode("ascii", "replace").strip("0\n") or "?"
+
+
 def read(path: str) -> bytes:
     """A whole file, b"" when it cannot be read."""
     try:

@@ -120,8 +120,10 @@ def kill_and_wait(container: Container, timeout: float = KILL_TIMEOUT) -> None:
         _, lib = runtime.shim()
         ended = lib.pr_wait_pid_timeout(fd, int(timeout * 1000))
         if ended == -ETIMEDOUT:
+            from pyrunc import host
+
             pid = container.data["pid"]
-            raise PyruncError(f"container init still running: pid {pid} waits in {waits_in(pid)}")
+            raise PyruncError(f"container init still running: pid {pid} waits in {host.waits_in(pid)}")
     finally:
         posix.close(fd)
     reap(container.data["pid"])
@@ -135,14 +137,6 @@ def reap(pid: int) -> None:
         pass  # somebody else's child
 
 
-def waits_in(pid: int) -> str:
-    """The kernel function a process sleeps in (/proc/PID/wchan), or "?"."""
-    try:
-        return fs.read_file(f"/proc/{pid}/wchan", 256).decode("ascii", "replace") or "?"
-    except OSError:
-        return "?"
-
-
 def remove(container: Container, log: Log, *, poststop: bool = True) -> None:
     """Kill what is left of a container and remove all that create made, then run its poststop hooks (warnings only).
 
@@ -151,7 +145,7 @@ def remove(container: Container, log: Log, *, poststop: bool = True) -> None:
     """
     kill_and_wait(container)
     path = container.data.get("cgroup")
-    if path:
+    if path and container.this_boot():  # a reboot removed ours; what has its name now is somebody else's
         driver = driver_of(container)
         driver.kill(path, SIGKILL)
         driver.remove(path, KILL_TIMEOUT, container.data.get("cgroup_made"))

@@ -19,7 +19,7 @@ from pyrunc.errors import PyruncError, StateError, SysError, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
 VERSION = 1  # of state.json
@@ -320,15 +320,23 @@ class Store:
             raise NotFound
         return container
 
-    def list(self) -> Iterator[Container]:
-        """The containers with readable state, by id; stray files and half-made directories are not there."""
+    def list(self, broken: Callable[[str], object] | None = None) -> Iterator[Container]:
+        """The containers with readable state, by id; ``broken`` is told why another one cannot be read.
+
+        Stray files, and what another pyrunc is making or removing at this moment, are not containers.
+        """
         if not self._open():
             return
         for id in sorted(posix.listdir(self.fd)):
+            container = Container(self, id)
             try:
-                yield self.open(id)
-            except StateError:
-                continue
+                check_id(id)
+                container.load()
+            except StateError as error:
+                if broken is not None and container.abandoned():
+                    broken(str(error))
+            else:
+                yield container
 
 
 class Container:
@@ -388,6 +396,16 @@ class Container:
         if self.fd >= 0:
             posix.close(self.fd)
             self.fd = -1
+
+    def abandoned(self) -> bool:
+        """Whether this is a directory that no pyrunc works on: what a killed one left, or damaged."""
+        try:
+            check_id(self.id)
+            self.acquire(0.0)
+        except (StateError, OSError):
+            return False
+        self.unlock()
+        return True
 
     # -- content ---------------------------------------------------------------------------------------------
 
@@ -502,6 +520,10 @@ class Container:
         """Whether the container's first process is there."""
         if not alive(self.data["pid"], self.data.get("starttime")):
             return False
+        return self.this_boot()
+
+    def this_boot(self) -> bool:
+        """Whether the machine was not restarted since the container was made: its pid and cgroup mean something."""
         recorded = self.data.get("bootid")
         return not recorded or recorded == boot_id()
 
@@ -563,7 +585,7 @@ class Container:
         SIGKILL reaches every process of the container: where init is not pid 1 of a pid namespace of its own, its
         end ends nobody else, so the whole cgroup is killed (runtime-spec leaves it open; runc and crun do).
         """
-        fd = -1 if self.data.get("bootid", "") not in ("", boot_id()) else self.open_init()
+        fd = self.open_init() if self.this_boot() else -1
         if fd < 0:
             return False
         try:
@@ -583,7 +605,7 @@ class Container:
     def kill_cgroup(self, number: int) -> None:
         """Signal every process of the container's cgroup.  Raises OSError, PyruncError."""
         path = self.data.get("cgroup")
-        if path:
+        if path and self.this_boot():
             from pyrunc import cgroup, host
 
             cgroup.open_driver(self.data.get("cgroup_manager") or "cgroupfs", host.snapshot()).kill(path, number)

@@ -85,7 +85,7 @@ def test_every_table_is_sound() -> None:
         names = [flag[0] for flag in flags] + [flag[1] for flag in flags if flag[1]]
         assert len(names) == len(set(names)), name
         for long, short, metavar, kind, text in flags:
-            assert re.fullmatch(r"[a-z][a-z-]+", long) and len(short) <= 1 and text
+            assert re.fullmatch(r"[a-z][a-z0-9-]+", long) and len(short) <= 1 and text
             assert kind in ("str", "int", "bool", "multi") and bool(metavar) == (kind != "bool")
         assert module.USAGE.startswith(name) and module.SUMMARY
         assert 0 <= module.ARGS[0] <= module.ARGS[1]

@@ -116,7 +116,7 @@ def test_list(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
     runtime.make("bb", pid=sleeper.pid)
     runtime.make("a-very-long-name-of-one", owner=4_000_000)
     (runtime.root / "stray").write_text("x")
-    (runtime.root / "half-made").mkdir()
+    (runtime.root / ".hidden").mkdir()
     out, _ = runtime("list")
     pid, owner = f"{sleeper.pid:<12}", pwd.getpwuid(os.geteuid()).pw_name
     assert out == (
@@ -131,6 +131,79 @@ def test_list(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
     assert [entry["id"] for entry in listed] == ["a-very-long-name-of-one", "bb"]
     shown = json.loads(runtime("state", "bb")[0])
     assert {**listed[1], "owner": ""} == shown and list(listed[1]) == list(shown)
+
+
+def test_list_tells_of_what_it_cannot_read(runtime: Runtime) -> None:
+    runtime.make("good")
+    (runtime.root / "half-made").mkdir()
+    Path(runtime.make("damaged").dir, "state.json").write_text("{")
+    busy = runtime.store.reserve("busy")  # a create at work
+    assert cli.main(["--root", str(runtime.root), "--log", str(runtime.root) + ".log", "list", "-q"]) == 0
+    out, err = runtime.capfd.readouterr()
+    busy.unlock()
+    assert out == "good\n"
+    first, second = err.splitlines()
+    assert first.startswith("pyrunc: state.json of container damaged is damaged")
+    assert second == "pyrunc: container half-made has no state.json; remove it with delete --force"
+    assert Path(str(runtime.root) + ".log").read_text().count("level=warning") == 2
+
+
+def test_list_looks_names_up_once(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        runtime.make(f"c{number}")
+    asked: list[int] = []
+    real = pwd.getpwuid
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: asked.append(uid) or real(uid))
+    runtime("list")
+    assert asked == [os.geteuid()]
+
+
+# -- ps, pause, resume ---------------------------------------------------------------------------------------
+
+
+def test_ps_without_a_cgroup(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
+    runtime.make(pid=sleeper.pid)
+    assert runtime("ps", "--format", "json", "c1")[0] == f"[{sleeper.pid}]\n"
+    out, _ = runtime("ps", "c1", "-e", "-o", "pid,comm")
+    assert out.splitlines()[1:] == [line for line in out.splitlines() if f"{sleeper.pid} sleep" in line]
+    assert "has no cgroup" in Path(str(runtime.root) + ".log").read_text()
+    runtime.make("stopped")
+    assert runtime("ps", "-f=json", "stopped")[0] == "[]\n"
+    assert "there is" not in runtime("ps", "stopped")[0] and runtime("ps", "stopped")[0].count("\n") == 1
+    runtime.make("old", pid=sleeper.pid, bootid="another boot")
+    assert runtime("ps", "-f", "json", "old")[0] == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "pid"),
+    [
+        ("root         1234       1", 1234), ("a name with 5 blanks 77  1", 77), ("root", -1), ("", -1), ("x y z", -1),
+    ],
+)  # fmt: skip
+def test_ps_finds_the_pid_in_a_line(line: str, pid: int) -> None:
+    from pyrunc.verbs import ps
+
+    header = "USER                 PID PPID" if "blanks" in line else "USER          PID    PPID"
+    assert ps.pid_of(line, 1, header.find("PID") + 3) == pid
+
+
+def test_pause_and_resume_in_wrong_states(runtime: Runtime, sleeper: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    runtime.make("stopped")
+    for verb in ("pause", "resume"):
+        assert runtime(verb, "no", rc=1)[1] == "container does not exist"
+    assert runtime("pause", "stopped", rc=1)[1] == "container not running"
+    assert runtime("resume", "stopped", rc=1)[1] == "container not paused"
+    (tmp_path / "cgroup.freeze").write_text("1\n")
+    runtime.make("paused", pid=sleeper.pid, cgroup_dir=str(tmp_path))
+    assert runtime("pause", "paused", rc=1)[1] == "container is already paused"
+    runtime.make("running", pid=sleeper.pid)
+    assert runtime("resume", "running", rc=1)[1] == "container not paused"
+    assert "no cgroup" in runtime("pause", "running", rc=1)[1]
+    created = runtime.make("created", pid=sleeper.pid, status="created")
+    os.mkfifo(created.fifo("start"))
+    fd = os.open(created.fifo("start"), os.O_RDWR)
+    assert runtime("pause", "created", rc=1)[1] == "cannot pause a container that was not started"
+    os.close(fd)
 
 
 # -- kill ----------------------------------------------------------------------------------------------------
@@ -243,7 +316,7 @@ def test_forced_delete_of_a_damaged_container(
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    assert runtime("list", "-q")[0] == ""
+    assert list(runtime.store.list()) == []
     for verb in ("state", "start", "kill", "delete"):
         assert "delete --force" in runtime(verb, "c1", rc=1)[1]
     assert sleeper.poll() is None

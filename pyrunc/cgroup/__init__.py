@@ -27,10 +27,18 @@ if TYPE_CHECKING:
             """Make the cgroup; returns a descriptor of its directory."""
 
         def apply(self, path: str, resources: dict[str, Any], ptr: str = ...) -> None:
-            """Write the limits."""
+            """Write the limits; in a running container only those given change (memory and cpu are given whole)."""
 
-        def devices(self, cgroup_fd: int, rules: list[dict[str, Any]] | None, ptr: str = ...) -> None:
-            """Attach the device program."""
+        def values(self, path: str, resources: dict[str, Any], ptr: str = ...) -> list[tuple[str, str]]:
+            """What is in force of what these limits would change; raises as `apply` when one is not there."""
+
+        def put_back(self, path: str, values: list[tuple[str, str]]) -> list[str]:
+            """Put what `values` told in force again, as far as possible; returns what was not."""
+
+        def devices(
+            self, cgroup_fd: int, rules: list[dict[str, Any]] | None, ptr: str = ..., *, replace: bool = ...
+        ) -> None:
+            """Attach the device program; ``replace``: in place of those that are attached."""
 
         def pids(self, path: str) -> list[int]:
             """All processes below, in our pid namespace."""

@@ -28,8 +28,18 @@ class Disabled:
             hint = "cgroups are disabled (--cgroup-manager disabled, or no cgroup2 mount)"
             raise ConfigError([Problem(f"{ptr}/{key}", "nothing", "a limit", hint) for key in asked])
 
-    def devices(self, cgroup_fd: int, rules: list[dict[str, Any]] | None, ptr: str = "") -> None:
-        return None
+    def values(self, path: str, resources: dict[str, Any], ptr: str = "/linux/resources") -> list[tuple[str, str]]:
+        self.apply(path, resources, ptr)
+        return []
+
+    def put_back(self, path: str, values: list[tuple[str, str]]) -> list[str]:
+        return []
+
+    def devices(
+        self, cgroup_fd: int, rules: list[dict[str, Any]] | None, ptr: str = "", *, replace: bool = False
+    ) -> None:
+        if replace:
+            raise PyruncError(f"{ptr}: the container has no cgroup that device rules could be attached to")
 
     def pids(self, path: str) -> list[int]:
         return []

@@ -11,7 +11,7 @@ import time
 from errno import EBUSY, EINVAL, ENODEV, ENOENT, ENOTDIR, ENOTEMPTY, EOPNOTSUPP, ESRCH, ETIMEDOUT
 from posix import O_CLOEXEC, O_DIRECTORY, O_PATH
 
-from pyrunc import fs
+from pyrunc import fs, host
 from pyrunc.errors import PyruncError, SysError, errno_text, show
 
 TYPE_CHECKING = False
@@ -257,6 +257,41 @@ class Fs2:
             except OSError as error:
                 raise self.explain(path, write, error.errno or 0) from error
 
+    def values(self, path: str, resources: dict[str, Any], ptr: str = "/linux/resources") -> list[tuple[str, str]]:
+        """What the files that these limits go to hold now, for `put_back`.
+
+        Raises as `apply` would when a file is not there; nothing has been touched then.
+        """
+        from pyrunc.cgroup import resources as conversion
+
+        out: dict[tuple[str, str], None] = {}
+        for write in conversion.convert(resources, ptr):
+            for file, text in (write.file, write.text), write.other or ("", ""):
+                try:
+                    held = fs.read_file(f"{self.dir(path)}/{file}", 65536).decode("utf-8", "surrogateescape")
+                except OSError as error:
+                    if error.errno == ENOENT and write.other and file == write.file:
+                        continue
+                    if error.errno == ENOENT and not write.flags & conversion.OPTIONAL:
+                        raise self.explain(path, write, ENOENT) from error
+                else:
+                    out[file, conversion.before(file, text, held)] = None
+                break
+        return list(out)
+
+    def put_back(self, path: str, values: list[tuple[str, str]]) -> list[str]:
+        """Write what `values` read; returns the files that do not take it."""
+        left = values[::-1]
+        for _ in range(2):  # one value may contradict another that is still to come (a burst and its quota)
+            again = []
+            for file, text in left:
+                try:
+                    fs.write_file(f"{self.dir(path)}/{file}", text.encode("utf-8", "surrogateescape") or b"\n")
+                except OSError:
+                    again.append((file, text))
+            left = again
+        return [file for file, _ in left]
+
     def write(self, directory: str, write: Write) -> None:
         """One limit.  Raises OSError."""
         try:
@@ -294,7 +329,8 @@ class Fs2:
         """
         from pyrunc.cgroup import devices
 
-        devices.attach(cgroup_fd, rules, ptr, replace=replace, lenient=self.facts.euid != 0)
+        # A new container without privileges cannot have a program; rules that are to change must really change.
+        devices.attach(cgroup_fd, rules, ptr, replace=replace, lenient=self.facts.euid != 0 and not replace)
 
     # -- watch -------------------------------------------------------------------------------------------------
 
@@ -319,14 +355,10 @@ class Fs2:
         """The processes of a cgroup and of all below; [] when there is no such cgroup.  Raises SysError."""
         from pyrunc.cgroup import tree
 
-        out: list[int] = []
         try:
-            tree.walk(self.dir(path), lambda fd: out.extend(tree.processes(fd)), None, time.monotonic() + WALK_TIMEOUT)
-        except FileNotFoundError:
-            pass
+            return tree.members(self.dir(path), WALK_TIMEOUT)
         except OSError as error:
             raise SysError(path, "read", error.errno or 0, context="cgroup.procs") from error
-        return list(dict.fromkeys(out))  # a process that moves during the walk is seen twice
 
     def oom_kills(self, path: str) -> int:
         """How often the OOM killer struck in the cgroup or below; 0 where memory is not controlled.
@@ -492,11 +524,6 @@ class Fs2:
         pids = self.pids(path)
         if not pids:
             return ", without a process that can be seen"
-        where = "?"
-        try:
-            where = fs.read_file(f"/proc/{pids[0]}/wchan", 256).decode("ascii", "replace").strip("0\n") or "?"
-            name = fs.read_file(f"/proc/{pids[0]}/comm", 64).decode("utf-8", "replace").strip()
-        except OSError:
-            name = "?"
+        name = host.read(f"/proc/{pids[0]}/comm").decode("utf-8", "replace").strip() or "?"
         more = f" and {len(pids) - 1} more" if len(pids) > 1 else ""
-        return f": process {pids[0]} ({name}), which waits in {where}{more}"
+        return f": process {pids[0]} ({name}), which waits in {host.waits_in(pids[0])}{more}"

@@ -76,6 +76,22 @@ def convert(resources: dict[str, Any], ptr: str = "/linux/resources") -> list[Wr
     return out
 
 
+def before(file: str, text: str, held: str) -> str:
+    """What to write into a file that holds ``held`` to undo the writing of ``text``.
+
+    In a keyed file (io.max, io.weight, rdma.max, misc.max) that is the line of the same key; a device that has none
+    goes back to its default.
+    """
+    lines, words = held.splitlines(), text.split()
+    if len(words) > 1:
+        for line in lines:
+            if line.partition(" ")[0] == words[0]:
+                return line
+        if ":" in words[0]:
+            return f"{words[0]} " + ("rbps=max wbps=max riops=max wiops=max" if file == "io.max" else "default")
+    return lines[0] if lines else ""
+
+
 def escape(key: str) -> str:
     """A key as a JSON pointer token (RFC 6901)."""
     return key.replace("~", "~0").replace("/", "~1")

@@ -74,6 +74,16 @@ def children(directory: int) -> list[str]:
         return []
 
 
+def members(directory: str, timeout: float) -> list[int]:
+    """The processes of a cgroup and of all below, in our pid namespace; [] when it is gone.  Raises OSError."""
+    out: list[int] = []
+    try:
+        walk(directory, lambda fd: out.extend(processes(fd)), None, time.monotonic() + timeout)
+    except FileNotFoundError:
+        pass
+    return list(dict.fromkeys(out))  # a process that moves during the walk is seen twice
+
+
 def processes(directory: str | int) -> list[int]:
     """The processes of one cgroup, in our pid namespace; those outside of it (the kernel shows 0) are left out.
 

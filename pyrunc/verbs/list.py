@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pyrunc import command, state
-from pyrunc.errors import PyruncError, UsageError, show
+from pyrunc import command, fs, state
+from pyrunc.errors import PyruncError, UsageError, printable, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,30 +20,38 @@ HEADER = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
 
 
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
-    """Print the containers; those that cannot be read are left out."""
+    """Print the containers; of those that cannot be read stderr and the log tell."""
     format = values.get("format", "table")
     if format not in ("table", "json"):
         raise UsageError(f"--format {show(format)}: expected table or json")
     store = state.Store(state.root_dir(context.root))
     if context.root and not store.exists():
         raise PyruncError(f"--root {show(context.root)}: there is no such directory")
-    containers = list(store.list())
+
+    def broken(text: str) -> None:
+        context.log.warning(text)
+        fs.ignore(fs.write_all, 2, f"pyrunc: {printable(text)}\n".encode("utf-8", "replace"))
+
+    containers = list(store.list(broken))
     if values.get("quiet"):
         return command.out("".join(f"{container.id}\n" for container in containers))
-    reports = [container.report(owner(container.data.get("owner", 0))) for container in containers]
+    names: dict[int, str] = {}
+    reports = [container.report(owner(container.data.get("owner", 0), names)) for container in containers]
     if format == "json":
         return command.out(state.dumps(reports) + "\n")
     return command.out(table(reports))
 
 
-def owner(uid: int) -> str:
-    """The name of a uid, ``#UID`` without one."""
-    from pwd import getpwuid
+def owner(uid: int, names: dict[int, str]) -> str:
+    """The name of a uid, ``#UID`` without one; ``names`` are those already looked up."""
+    if uid not in names:
+        from pwd import getpwuid
 
-    try:
-        return getpwuid(uid).pw_name
-    except KeyError:
-        return f"#{uid}"
+        try:
+            names[uid] = getpwuid(uid).pw_name
+        except KeyError:
+            names[uid] = f"#{uid}"
+    return names[uid]
 
 
 def table(reports: list[dict[str, Any]]) -> str:

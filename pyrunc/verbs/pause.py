@@ -1,0 +1,34 @@
+"""`pause`: stop every process of a container where it stands."""
+
+from __future__ import annotations
+
+from pyrunc import command, lifecycle, state
+from pyrunc.errors import StateError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+USAGE = "pause ID"
+SUMMARY = "suspend all processes of a running container"
+ARGS = (1, 1)
+FLAGS: tuple[command.Flag, ...] = ()
+
+
+def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+    """Freeze the container; returns when all its processes stand."""
+    container = state.Store(state.root_dir(context.root)).open(args[0])
+    container.lock()
+    try:
+        status = container.status()
+        if status == "paused":
+            raise StateError("container is already paused")
+        if status == "created":
+            # A frozen init would not hear `start`, and the container would look paused to `delete`.
+            raise StateError("cannot pause a container that was not started")
+        if status != "running":
+            raise StateError("container not running")
+        lifecycle.driver_of(container).freeze(container.data.get("cgroup") or "")
+    finally:
+        container.unlock()
+    return 0

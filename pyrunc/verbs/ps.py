@@ -1,0 +1,80 @@
+"""`ps`: the processes of a container, as the host numbers them."""
+
+from __future__ import annotations
+
+import posix
+
+from pyrunc import command, fs, members, state
+from pyrunc.errors import PyruncError, UsageError, errno_text, printable, show
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+USAGE = "ps [OPTIONS] ID [PS OPTIONS]"
+SUMMARY = "list the processes of a container; options after ID are those of ps(1), by default -ef"
+ARGS = (1, 1000)
+STOP_AT_FIRST = True  # `ps ID -aux`
+FLAGS: tuple[command.Flag, ...] = (
+    ("format", "f", "FORMAT", "str", "table (default: lines of ps(1)) or json (an array of pids)"),
+)
+SIGPIPE = 13  # ignored by Python, and that would be inherited
+
+
+def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+    """Print the processes; none is no error."""
+    format = values.get("format", "table")
+    if format not in ("table", "json"):
+        raise UsageError(f"--format {show(format)}: expected table or json")
+    container = state.Store(state.root_dir(context.root)).open(args[0])
+    pids, where = members.pids(container)
+    if where:
+        context.log.warning(f"container {container.id} has no cgroup: these are the processes of {where}")
+    if format == "json":
+        return command.out(state.dumps(pids) + "\n")
+    return command.out(table(run_ps(args[1:] or ["-ef"]), set(pids)))
+
+
+def run_ps(options: list[str]) -> str:
+    """What ps(1) of the host prints.  Raises PyruncError."""
+    reader, writer = posix.pipe()
+    try:
+        actions = [(posix.POSIX_SPAWN_DUP2, writer, 1), (posix.POSIX_SPAWN_DUP2, writer, 2)]
+        pid = posix.posix_spawnp("ps", ["ps", *options], posix.environ, file_actions=actions, setsigdef=[SIGPIPE])
+    except OSError as error:
+        posix.close(reader)
+        number = error.errno or 0
+        raise PyruncError(
+            f"the program ps cannot be executed: {errno_text(number)}; install procps, or use --format json"
+        ) from error
+    finally:
+        posix.close(writer)
+    try:
+        text = fs.read_fd(reader).decode("utf-8", "surrogateescape")
+    finally:
+        posix.close(reader)
+        status = posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
+    if status != 0:
+        first = next((line for line in text.splitlines() if line.strip()), "")
+        raise PyruncError(f"ps {' '.join(options)} failed with status {status}: {printable(first.strip())}")
+    return text
+
+
+def table(text: str, pids: set[int]) -> str:
+    """The header and the lines whose PID column holds one of ours.  Raises PyruncError without such a column."""
+    header, *lines = text.splitlines() or [""]
+    titles = header.split()
+    if "PID" not in titles:
+        raise PyruncError(f"the output of ps has no PID column: {printable(header)}")
+    column, end = titles.index("PID"), header.find("PID") + 3
+    return "".join(f"{line}\n" for line in [header, *(line for line in lines if pid_of(line, column, end) in pids)])
+
+
+def pid_of(line: str, column: int, end: int) -> int:
+    """The pid in a line: the field of that number, or, where another field has blanks, what ends below the title."""
+    fields = line.split()
+    below = line[:end].split()
+    for word in (fields[column] if column < len(fields) else "", below[-1] if below else ""):
+        if word.isascii() and word.isdigit():
+            return int(word)
+    return -1

@@ -1,0 +1,29 @@
+"""`resume`: let a paused container go on."""
+
+from __future__ import annotations
+
+from pyrunc import command, lifecycle, state
+from pyrunc.errors import StateError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+USAGE = "resume ID"
+SUMMARY = "let all processes of a paused container go on"
+ARGS = (1, 1)
+FLAGS: tuple[command.Flag, ...] = ()
+
+
+def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+    """Thaw the container; returns when its processes run."""
+    container = state.Store(state.root_dir(context.root)).open(args[0])
+    container.lock()
+    try:
+        # Not by the status alone: a created container that was frozen by hand must not stay so for ever.
+        if not (container.init_alive() and container.frozen()):
+            raise StateError("container not paused")
+        lifecycle.driver_of(container).thaw(container.data["cgroup"])
+    finally:
+        container.unlock()
+    return 0
