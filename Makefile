@@ -32,10 +32,11 @@ ifneq ($(file <$(LIST)),$(SOURCES))
 $(shell mkdir -p build && echo '$(SOURCES)' > $(LIST))
 endif
 
-.PHONY: help build demo test engines lint bench clean install uninstall test-tools lint-tools
+TIERS := test-vm test-systemd test-arm64 test-kernel61
+.PHONY: help build demo test $(TIERS) engines lint bench clean install uninstall test-tools lint-tools
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  variables: PYTHON, PREFIX, DESTDIR, PYTEST_ARGS, LAUNCHER (auto, static, shared, exec)"
 
 build: $(STAMPS)/build ## build and install into .venv: the executable is .venv/bin/pyrunc
@@ -80,6 +81,18 @@ engines: test-tools build ## containerd, podman, docker, conmon with runc and wi
 	@PYRUNC_ENGINES_RECORD=build/engines.json $(BIN)/python -m pytest integration/engines $(PYTEST_ARGS)
 	@$(BIN)/python -m integration.engines.record build/engines.json >integration/ENGINES.md
 	@cat integration/ENGINES.md
+
+# The same tests where this machine's controllers, init, processor or kernel are not enough: integration/README.md.
+test-vm: TIER := vm
+test-systemd: TIER := systemd
+test-arm64: TIER := arm64
+test-kernel61: TIER := kernel61
+test-vm: ## limits that bite, with every cgroup v2 controller: here when it has them, else in a QEMU guest
+test-systemd: ## the systemd cgroup driver, under systemd as init: here or in a guest
+test-arm64: ## build from source on arm64, unit tests and core integration tests: here or in a guest
+test-kernel61: ## the core tests on Linux 6.1, in a guest
+$(TIERS): test-tools build
+	@$(BIN)/python -m integration.vm $(TIER) $(PYTEST_ARGS)
 
 lint-tools: $(STAMPS)/venv
 	@.ci/require build lint

@@ -6,7 +6,6 @@ import itertools
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,17 +18,10 @@ from integration.harness import Box, Bundle, Container, Holder, Runtime
 _counter = itertools.count()
 TEST_LIMIT = 120 * harness.SLOW  # one test, seconds
 
-MARKS = {
-    "needs_controller(name...)": "skip unless the unified cgroup hierarchy offers these controllers",
-    "needs_cap(name...)": "skip unless these capabilities (without CAP_) are in the bounding set",
-    "needs_program(name...)": "skip unless these programs are installed",
-    "pyrunc_only(reason)": "skip for peers, which deviate here for the reason given",
-}
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    for name, text in MARKS.items():
-        config.addinivalue_line("markers", f"{name}: {text}")
+# Marks whose tests this run is there for: when one of them is skipped, or none runs, the run fails.
+COVER = os.environ.get("PYRUNC_TEST_COVER", "").split()
+_covered: dict[str, int] = dict.fromkeys(COVER, 0)
+_skipped: list[str] = []
 
 
 def _why_not(item: pytest.Item) -> str:
@@ -46,6 +38,16 @@ def _why_not(item: pytest.Item) -> str:
         missing = [name for name in mark.args if shutil.which(name) is None]
         if missing:
             return f"not installed: {', '.join(missing)}"
+    for mark in item.iter_markers("needs_kernel"):
+        if harness.kernel() < mark.args:
+            return f"Linux {'.'.join(map(str, mark.args))} is needed, this is {os.uname().release}"
+    for mark in item.iter_markers("needs_arch"):
+        if os.uname().machine not in mark.args:
+            return f"for {', '.join(mark.args)}, this is {os.uname().machine}"
+    if item.get_closest_marker("needs_systemd") and not harness.systemd_runs():
+        return "systemd is not this machine's init"
+    if item.get_closest_marker("needs_systemd_user") and not harness.systemd_user():
+        return "no user has a running systemd --user (loginctl enable-linger)"
     return ""
 
 
@@ -53,6 +55,33 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     reason = _why_not(item)
     if reason:
         pytest.skip(reason)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    for mark in COVER:
+        if mark in report.keywords:
+            if report.skipped:
+                _skipped.append(f"{report.nodeid} ({mark})")
+            elif report.when == "call":
+                _covered[mark] += 1
+
+
+def _uncovered() -> list[str]:
+    return [f"no test ran that is marked {mark}" for mark, count in _covered.items() if not count] + [
+        f"must not be skipped here: {name}" for name in _skipped
+    ]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.option.collectonly:
+        return
+    if _uncovered() and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for text in _uncovered():
+        terminalreporter.write_line("NOT COVERED: " + text, red=True)
 
 
 @pytest.fixture(scope="session")
@@ -80,30 +109,14 @@ def base() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def probe(base: Path) -> Path:
-    """The static probe program, built from probe/probe.c."""
-    source = Path(__file__).parent / "probe" / "probe.c"
+    """The static probe program, built from probe/probe.c unless PYRUNC_TEST_PROBE names a built one."""
     target = base / "probe"
-    errors = []
-    for compiler in ("musl-gcc", "gcc"):
-        if shutil.which(compiler) is None:
-            continue
-        argv = [
-            compiler,
-            "-std=gnu11",
-            "-Wall",
-            "-Wextra",
-            "-Wconversion",
-            "-Werror",
-            "-O1",
-            "-static",
-            "-o",
-            str(target),
-        ]
-        done = subprocess.run([*argv, str(source)], capture_output=True, text=True, timeout=120, check=False)
-        if done.returncode == 0:
-            return target
-        errors.append(done.stderr)
-    pytest.fail(f"cannot build the probe: {errors or 'no C compiler'}")
+    built = os.environ.get("PYRUNC_TEST_PROBE", "")
+    if built:
+        shutil.copy(built, target)
+    else:
+        harness.build_probe(target)
+    return target
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -168,6 +169,26 @@ def own_bounding_caps() -> list[str]:
     return [name for name in CAP_BIT if has_cap(name[4:])]
 
 
+def kernel() -> tuple[int, int]:
+    """The running kernel's version."""
+    major, minor = os.uname().release.split(".")[:2]
+    return int(major), int("".join(itertools.takewhile(str.isdigit, minor)) or 0)
+
+
+def systemd_runs() -> bool:
+    """Whether systemd is this machine's init (sd_booted(3))."""
+    return os.path.isdir("/run/systemd/system")
+
+
+def systemd_user() -> int:
+    """The uid of a user, not root, whose systemd instance has a bus; 0 when there is none."""
+    for path in sorted(Path("/run/user").glob("*/bus")) if os.path.isdir("/run/user") else ():
+        uid = int(path.parent.name)
+        if uid:
+            return uid
+    return 0
+
+
 # --- the runtime ----------------------------------------------------------------------------------------------------
 
 
@@ -294,6 +315,21 @@ class Runtime:
 
 
 # --- bundles --------------------------------------------------------------------------------------------------------
+
+
+def build_probe(target: Path) -> None:
+    """Compile probe/probe.c, statically.  AssertionError with what the compilers said."""
+    options = ["-std=gnu11", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-O1", "-static", "-o", str(target)]
+    errors = []
+    for compiler in ("musl-gcc", "gcc"):
+        if shutil.which(compiler) is None:
+            continue
+        argv = [compiler, *options, str(REPO / "integration/probe/probe.c")]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=120 * SLOW, check=False)
+        if done.returncode == 0:
+            return
+        errors.append(done.stderr)
+    raise AssertionError(f"cannot build the probe: {errors or 'no C compiler'}")
 
 
 def build_template(base: Path, probe: Path) -> Path:

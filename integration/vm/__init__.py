@@ -1,0 +1,1 @@
+"""Machines to test in: a QEMU guest with pure cgroup v2, systemd, another kernel or another architecture."""

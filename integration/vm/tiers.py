@@ -1,0 +1,194 @@
+"""Where a set of tests runs: on this machine when it has what they need, else in a guest.
+
+    python -m integration.vm TIER [PYTEST ARGUMENT...]
+
+A tier names the marks it is there for: a test that has one of them must not be skipped in it (PYRUNC_TEST_COVER,
+integration/conftest.py).  PYRUNC_TEST_WHERE is ``auto``, ``native`` or ``guest``.  The exit status is pytest's, or
+UNAVAILABLE with the reason on stderr when no machine can be had.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import NamedTuple
+
+from integration import harness
+from integration.vm import images
+from integration.vm.images import REPO, Unavailable
+from integration.vm.machine import NATIVE, Job, Machine
+
+UNAVAILABLE = 3
+EMULATED_SLOW = 6  # factor for time limits in a guest without KVM
+CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
+CORE = ("test_cgroups.py", "test_cgroup_fs2.py", "test_limits.py")
+LIFE = ("test_lifecycle.py", "test_process.py", "test_errors.py")
+
+
+class Tier(NamedTuple):
+    """What to run and where."""
+
+    arch: str
+    kernel: str  # the Debian suite whose kernel the guest has
+    systemd: bool
+    files: tuple[str, ...]  # below integration/
+    cover: tuple[str, ...]  # marks
+    timeout: float  # seconds, for all of it
+    options: tuple[str, ...] = ()  # for pytest
+    built_there: bool = False  # from source, with the guest's own compiler; with the unit tests
+
+
+TIERS = {
+    "short": Tier("amd64", "trixie", False, ("test_cgroups.py", "test_limits.py"), ("needs_controller",), 480),
+    "vm": Tier(
+        "amd64",
+        "trixie",
+        False,
+        (*CORE, *LIFE, "test_devices.py", "test_namespaces.py", "test_crash.py", "test_hooks.py", "test_seccomp.py"),
+        ("needs_controller", "needs_cap", "needs_kernel"),
+        900,
+    ),
+    "systemd": Tier("amd64", "trixie", True, ("test_systemd.py",), ("needs_systemd", "needs_systemd_user"), 600),
+    "arm64": Tier(
+        "arm64", "trixie", False, ("test_lifecycle.py", "test_seccomp.py"), ("needs_arch",), 3000, built_there=True
+    ),
+    "kernel61": Tier("amd64", "bookworm", False, (*CORE, "test_lifecycle.py"), ("needs_controller",), 600),
+}
+
+
+def why_not_native(name: str, tier: Tier) -> str:
+    """What this machine lacks for a tier; "" when it will do."""
+    if os.geteuid() != 0:
+        return "not root"
+    if tier.arch != NATIVE:
+        return f"not {tier.arch}"
+    if name == "kernel61":
+        return "" if os.uname().release.startswith("6.1.") else f"kernel {os.uname().release}"
+    if str(harness.cgroup2_mount()) != "/sys/fs/cgroup":
+        return "no pure cgroup v2"
+    missing = [controller for controller in CONTROLLERS if controller not in harness.controllers()]
+    if missing:
+        return "no controller " + " ".join(missing)
+    if tier.systemd and not harness.systemd_runs():
+        return "systemd is not running"
+    return ""
+
+
+def environment(tier: Tier, slow: float) -> dict[str, str]:
+    """What the tests are told."""
+    peer = os.environ.get("PYRUNC_UNDER_TEST", "")
+    out = {"PYRUNC_TEST_SLOW": f"{slow:g}"}
+    if peer:  # for which some tests are skipped
+        out["PYRUNC_UNDER_TEST"] = peer
+    else:
+        out["PYRUNC_TEST_COVER"] = " ".join(tier.cover)
+    return out
+
+
+def arguments(tier: Tier, extra: list[str]) -> list[str]:
+    """pytest's arguments."""
+    files = [f"integration/{name}" for name in tier.files]
+    return [*(["tests"] if tier.built_there else []), *files, *tier.options, *extra]
+
+
+def native(tier: Tier, extra: list[str]) -> int:
+    """Run it here."""
+    argv = [sys.executable, "-m", "pytest", *arguments(tier, extra)]
+    return subprocess.run(argv, cwd=REPO, env={**os.environ, **environment(tier, harness.SLOW)}, check=False).returncode
+
+
+def guest(tier: Tier, extra: list[str]) -> int:
+    """Run it in a guest.  Raises Unavailable."""
+    packages = required("build", "test", "demo") if tier.built_there else []
+    machine = Machine(images.image(tier.arch, tier.kernel, packages), tier.arch, systemd=tier.systemd)
+    accelerated = machine.accelerators()[0] == "kvm"
+    env = environment(tier, harness.SLOW if accelerated else EMULATED_SLOW)
+    env["PYTHONDONTWRITEBYTECODE"] = "1"
+    script = "integration/vm/" + ("build-and-test.sh" if tier.built_there else "test.sh")
+    job = Job(["sh", "src/" + script, "-p", "no:cacheprovider", *arguments(tier, extra)], env)
+    if tier.built_there:
+        put_sources(job, [])
+        job.put(wheels(tier.arch), "wheels")
+    else:
+        put_sources(job, [str(path.relative_to(REPO)) for path in (REPO / "pyrunc").glob("_*") if path.is_file()])
+        put_build(job)
+    sys.stdout.flush()
+    return machine.run(job, tier.timeout)
+
+
+def required(*groups: str) -> list[str]:
+    """The packages of groups of .ci/require."""
+    argv = ["env", "PYTHON=/usr/bin/python3", str(REPO / ".ci/require"), "--packages", *groups]
+    return images.run(argv, "listing packages").split()
+
+
+def put_sources(job: Job, more: list[str]) -> None:
+    """What git knows of this tree, and what a build put beside it."""
+    listed = images.run(["git", "-C", str(REPO), "ls-files", "-co", "--exclude-standard"], "listing the sources")
+    for name in [*listed.splitlines(), *more]:
+        if (REPO / name).is_file():
+            job.put(REPO / name, "src/" + name)
+
+
+def put_build(job: Job) -> None:
+    """What runs without a compiler: an installation, the probe, and the Python packages that the tests import."""
+    if f"{sys.base_prefix}/bin/python3" != "/usr/bin/python3":
+        raise Unavailable(
+            f"built for {sys.base_prefix}, and the guest has Debian's Python: make PYTHON=/usr/bin/python3"
+        )
+    root = images.directory() / "root"
+    images.run(["make", "-C", str(REPO), "install", f"DESTDIR={root}", "PREFIX=/usr/local"], "installing pyrunc")
+    job.put(root, "root")
+    probe = images.directory() / "probe"
+    harness.build_probe(probe)
+    job.put(probe, "probe")
+    unneeded = ("pyrunc", "pip", "pip-", "meson", "ninja", "mypy", "ruff", "setuptools", "pkg_resources")
+    job.put(Path(sysconfig.get_path("platlib")), "python", lambda name: name.startswith(unneeded))
+
+
+def wheels(arch: str) -> Path:
+    """What `make test-tools build` asks pip for, for another architecture: the guest has no network."""
+    import tomllib
+
+    path = images.directory() / f"wheels-{arch}"
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())
+    wanted = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
+    wanted += [*project["project"]["optional-dependencies"]["test"], "setuptools", "wheel"]
+    stamp = path / "requirements"
+    if stamp.exists() and stamp.read_text().split("\n") == wanted:
+        return path
+    path.mkdir(parents=True, exist_ok=True)
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    fetch = [sys.executable, "-m", "pip", "-q", "download", "--disable-pip-version-check", "--dest", str(path)]
+    machine = {"arm64": "aarch64", "amd64": "x86_64"}[arch]
+    foreign = ["--only-binary=:all:", "--python-version", version]
+    for tag in ("manylinux_2_17", "manylinux2014", "manylinux_2_28", "manylinux_2_34"):
+        foreign += ["--platform", f"{tag}_{machine}"]
+    binary = [name for name in wanted if not name.startswith("python-prctl")]
+    images.run([*fetch, *foreign, *binary], "fetching wheels")
+    source = [name for name in wanted if name.startswith("python-prctl")]  # there is no wheel of it
+    images.run([*fetch, "--no-deps", "--no-binary=:all:", *source], "fetching wheels")
+    stamp.write_text("\n".join(wanted))
+    return path
+
+
+def main(argv: list[str]) -> int:
+    """``TIER [PYTEST ARGUMENT...]``."""
+    if not argv or argv[0] not in TIERS:
+        print(f"usage: python -m integration.vm {'|'.join(TIERS)} [PYTEST ARGUMENT...]", file=sys.stderr)
+        return 2
+    tier, where = TIERS[argv[0]], os.environ.get("PYRUNC_TEST_WHERE", "auto")
+    lacking = why_not_native(argv[0], tier)
+    if where == "native" or (where == "auto" and not lacking):
+        if lacking:
+            print(f"{argv[0]}: this machine lacks something: {lacking}", file=sys.stderr)
+        return native(tier, argv[1:])
+    print(f"{argv[0]}: in a guest ({lacking or 'as asked'})", file=sys.stderr, flush=True)
+    try:
+        return guest(tier, argv[1:])
+    except Unavailable as error:
+        print(f"{argv[0]}: no guest can be had: {error}", file=sys.stderr)
+        return UNAVAILABLE
