@@ -86,6 +86,18 @@ class HostFacts:
     def selinux(self, value: bool) -> None:
         self._selinux = value
 
+    def own_namespace(self, kind: str, path: str) -> bool:
+        """Whether ``path`` leads to our own namespace of that type (config.json's name): the same inode of nsfs.
+
+        A path that cannot be looked up is not; joining it will say why.
+        """
+        name = {"network": "net", "mount": "mnt"}.get(kind, kind)
+        try:
+            ours, other = posix.stat(f"{self.prefix}/proc/self/ns/{name}"), posix.stat(path)
+        except (OSError, ValueError):
+            return False
+        return ours.st_ino == other.st_ino and ours.st_dev == other.st_dev
+
     def cgroup_dir(self, path: str) -> str:
         """The directory of a cgroup given by its path in the hierarchy."""
         root = self.cgroup2_root.rstrip("/")

@@ -262,8 +262,7 @@ class Store:
                 at = self.root.find("/", at + 1)
             _mkdir(self.root, 0o700)
             fd = posix.open(self.root, _DIR_FLAGS)
-            if posix.geteuid() != 0:
-                posix.fchmod(fd, 0o1700)
+            posix.fchmod(fd, 0o1700 if posix.geteuid() else 0o700)  # whatever the umask
             return fd
         except OSError as error:
             raise SysError("--root", "mkdir", error.errno or 0, value=self.root) from error

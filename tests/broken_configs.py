@@ -258,6 +258,9 @@ BROKEN: list[tuple[list[tuple[str, Any]], str, tuple[str, ...]]] = [
     ([WITHOUT_MOUNT_NS, (f"{L}/rootfsPropagation", "slave")], f"{L}/rootfsPropagation", ("mount namespace",)),
     one(f"{L}/cgroupsPath", "/../../x", '".."'),
     one(f"{L}/cgroupsPath", "a/../../x", '".."'),
+    one(f"{L}/cgroupsPath", "/a/..", '".."'),
+    one(f"{L}/cgroupsPath", "/x" * 129, "128 levels"),
+    one(f"{L}/cgroupsPath", "/ok/" + "é" * 128, "255 bytes"),
     one(f"{L}/personality/domain", "BSD", "LINUX, LINUX32"),
     ([(f"{L}/personality", {})], f"{L}/personality/domain", ("LINUX, LINUX32", "nothing")),
     (

@@ -151,3 +151,14 @@ def test_this_host_quickly() -> None:
         best = min(best, time.perf_counter() - start)
     assert best < 0.001, f"a snapshot takes {best * 1e6:.0f} us"
     assert facts.kernel > (3, 0) and facts.cap_last >= 37 and facts.arch
+
+
+def test_own_namespaces_by_any_name(tmp_path: Path) -> None:
+    facts = host.snapshot()
+    link = tmp_path / "link"
+    link.symlink_to("/proc/self/ns/net")
+    for path in ("/proc/self/ns/net", "/proc/thread-self/ns/net", str(link)):
+        assert facts.own_namespace("network", path)
+    assert not facts.own_namespace("ipc", "/proc/self/ns/net")
+    assert not facts.own_namespace("network", str(tmp_path / "none"))
+    assert not facts.own_namespace("network", "nul\0")

@@ -24,6 +24,10 @@ class Facts:
 
     def __init__(self, *, apparmor: bool = False, selinux: bool = False, cap_last: int = 40) -> None:
         self.apparmor, self.selinux, self.cap_last = apparmor, selinux, cap_last
+        self.own: set[tuple[str, str]] = set()  # (kind, path) that lead to the runtime's own namespaces
+
+    def own_namespace(self, kind: str, path: str) -> bool:
+        return (kind, path) in self.own
 
 
 def problems(config: Any, facts: Facts | None = None) -> list[str]:
@@ -239,3 +243,17 @@ def test_a_hundred_thousand_mounts_take_less_than_a_second() -> None:
     started = time.process_time()
     assert validate.check(config) == []
     assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("index", "kind", "key"),
+    [(1, "network", "net.ipv4.ip_forward"), (3, "ipc", "kernel.sem"), (4, "uts", "kernel.domainname")],
+)
+def test_sysctls_of_our_own_namespace(index: int, kind: str, key: str) -> None:
+    """CVE-2022-0811: a path to the host's own namespace, which only its inode gives away."""
+    config = changed((f"/linux/namespaces/{index}/path", "/run/some/name"), ("/linux/sysctl", {key: "1"}))
+    facts = Facts()
+    assert problems(config, facts) == []
+    facts.own.add((kind, "/run/some/name"))
+    (problem,) = problems(config, facts)
+    assert problem.startswith(f"/linux/sysctl/{key}") and "of the host" in problem

@@ -8,6 +8,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 #include "plan.h"
 
@@ -34,6 +35,7 @@ struct init {
                            /proc goes through it (CVE-2025-52881); -1 before and after its use */
     int rootfd;          /* O_PATH of the root filesystem (bind mount), -1 without ROOT */
     int nullfd;          /* O_PATH of the host's /dev/null, checked to be 1:3, opened with procfd */
+    struct stat self;    /* of the memfd that we were executed from: never the container's program */
     char home[PATH_BUF]; /* what FIND_HOME found */
     char exe[PATH_BUF];  /* what FIND_EXE found */
     struct fault fault;

@@ -142,7 +142,7 @@ static int may_execute(const char *path)
 }
 
 /* 0, -EISDIR, -EACCES, -ENOENT ... */
-static int check_program(const char *path)
+static int check_program(const struct init *in, const char *path)
 {
     struct stat st;
 
@@ -151,6 +151,10 @@ static int check_program(const char *path)
     if (S_ISDIR(st.st_mode))
         return -EISDIR;
     if (!S_ISREG(st.st_mode))
+        return -EACCES;
+    /* /proc/self/exe, or an image's link to it: what runs now is us, and we are not the container's to run
+     * (CVE-2019-5736 began with that name). */
+    if (st.st_dev == in->self.st_dev && st.st_ino == in->self.st_ino)
         return -EACCES;
     return may_execute(path);
 }
@@ -184,13 +188,14 @@ static int search_path(struct init *in, const char *file, const char *path)
         int ret = join_path(in->exe, path, len, file);
 
         if (ret == 0)
-            ret = check_program(in->exe);
+            ret = check_program(in, in->exe);
         if (ret == 0)
             return 0;
         if (ret == -EACCES)
             err = -EACCES;
         path += len;
-        if (*path == ':' && !path[1] && join_path(in->exe, "", 0, file) == 0 && check_program(in->exe) == 0)
+        if (*path == ':' && !path[1] && join_path(in->exe, "", 0, file) == 0 &&
+            check_program(in, in->exe) == 0)
             return 0; /* a colon at the end: one more empty element */
         path += *path == ':';
     }
@@ -213,7 +218,7 @@ int op_find_exe(struct init *in, const struct plan_step *st)
     }
     if (strlen(file) >= PATH_BUF)
         return fault(in, ENAMETOOLONG, "stat", S_FIND_EXE_file, 0, "");
-    ret = check_program(file);
+    ret = check_program(in, file);
     if (ret == -ENOENT)
         return fault(in, ret, "stat", S_FIND_EXE_file, 0, "no such file or directory");
     if (ret == -EISDIR)

@@ -238,6 +238,8 @@ static void open_host_files(struct init *in)
         die(in, fault(in, errno, "open", -1, 0, "/proc of the host"));
     if (fs.f_type != MAGIC_PROC)
         die(in, fault(in, EXDEV, "fstatfs", -1, 0, "/proc of the host is not a procfs"));
+    if (fstatat(in->procfd, "thread-self/exe", &in->self, 0) < 0)
+        die(in, fault(in, errno, "fstatat", -1, 0, "/proc/thread-self/exe"));
     in->nullfd = open("/dev/null", O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (in->nullfd < 0 || fstat(in->nullfd, &st) < 0)
         die(in, fault(in, errno, "open", -1, 0, "/dev/null of the host"));

@@ -144,6 +144,12 @@ static void test_find_exe(const char *dir)
     FOUND("here", ":", "./here");
     FOUND("./here", "", "./here");
     FOUND("b/prog", "", "b/prog");
+    if (stat("b/prog", &in.self) < 0) /* as if it were what we were executed from */
+        abort();
+    REFUSED("b/prog", "", EACCES, "permission denied");
+    REFUSED("link", "a:b", EACCES, "permission denied");
+    FOUND("both", "a:b", "b/both");
+    memset(&in.self, 0, sizeof(in.self));
     REFUSED("plain", "a:b", EACCES, "permission denied");
     REFUSED("plain", "b", ENOENT, missing);
     REFUSED("here", "a:b", ENOENT, missing);

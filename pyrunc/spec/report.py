@@ -16,6 +16,9 @@ if TYPE_CHECKING:
         selinux: bool
         cap_last: int
 
+        def own_namespace(self, kind: str, path: str) -> bool:
+            """Whether a path leads to the runtime's own namespace of that type."""
+
 
 class Nothing:
     """The value of a field that is not there."""

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pyrunc.spec.report import Report
 
 HOST_NAME_MAX = 64  # __NEW_UTS_LEN
+NAME_MAX = 255
+CGROUP_DEPTH = 128  # each level is made by one mkdir that takes the kernel a while; engines use ten at most
 
 # What is namespaced below /proc/sys, and by which namespace; everything else would change the host (CVE-2022-0811).
 # user/* belongs to the user namespace.
@@ -101,20 +103,17 @@ def sysctls(linux: dict[str, Any], report: Report) -> None:
         if path in seen:
             report.bad(pointer, "each sysctl once", key)
         seen.add(path)
-        wrong = _sysctl_owner(path, report.namespaces)
+        wrong = _sysctl_owner(path, report)
         if wrong:
             report.bad(pointer, wrong, key)
 
 
-def _sysctl_owner(path: str, present: dict[str, str]) -> str:
+def _sysctl_owner(path: str, report: Report) -> str:
     """What would have to be different for ``path`` to be written; "" when it may be."""
     if path == "kernel/hostname":
         return "the field hostname instead of a sysctl"
     if path.startswith("net/"):
         kind = "network"
-        # Whether another path is the host's namespace shows only when it is opened.
-        if present.get(kind, "").startswith(("/proc/self/ns/", "/proc/thread-self/ns/", "/proc/1/ns/")):
-            return "no net sysctl in the network namespace of the host"
     elif path in IPC_SYSCTLS or path.startswith("fs/mqueue/"):
         kind = "ipc"
     elif path == "kernel/domainname":
@@ -123,7 +122,20 @@ def _sysctl_owner(path: str, present: dict[str, str]) -> str:
         kind = "user"
     else:
         return "a sysctl that belongs to a namespace (net.*, fs.mqueue.*, the ipc ones, kernel.domainname)"
-    return "" if kind in present else f"a {kind} namespace of the container for this sysctl"
+    if kind not in report.namespaces:
+        return f"a {kind} namespace of the container for this sysctl"
+    if of_the_host(kind, report.namespaces[kind], report):
+        return f"no such sysctl in the {kind} namespace of the host"
+    return ""
+
+
+def of_the_host(kind: str, path: str, report: Report) -> bool:
+    """Whether a namespace that is joined by path is the one we are in, under whatever name."""
+    if not path:
+        return False
+    if path.startswith(("/proc/self/ns/", "/proc/thread-self/ns/", "/proc/1/ns/")):
+        return True
+    return report.facts is not None and report.facts.own_namespace(kind, path)
 
 
 def devices(linux: dict[str, Any], report: Report) -> None:
@@ -159,8 +171,14 @@ def hidden_paths(config: dict[str, Any], linux: dict[str, Any], report: Report) 
 def cgroup_path(linux: dict[str, Any], report: Report) -> None:
     """A path that climbs could leave the hierarchy or meet another container's cgroup; peers normalize it silently."""
     path = linux.get("cgroupsPath")
-    if path and ".." in path.split("/"):
+    if not path:
+        return
+    names = [name.encode("utf-8") for name in path.split("/") if name]
+    if b".." in names:
         report.bad("/linux/cgroupsPath", 'a path without ".."', path)
+    if len(names) > CGROUP_DEPTH or any(len(name) > NAME_MAX for name in names):
+        expected = f"at most {CGROUP_DEPTH} levels with names of at most {NAME_MAX} bytes"
+        report.bad("/linux/cgroupsPath", expected, f"{path[:20]}...", f"{len(names)} levels")
 
 
 def seccomp(profile: dict[str, Any], pointer: str, report: Report) -> None:

@@ -1,0 +1,127 @@
+"""What several of the security tests need: a traced call, names that change all the time, a look at a whole tree."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from integration import harness
+from integration.harness import SLOW, Box, Container, wait_until
+
+Make = Callable[..., Container]
+Refused = Callable[..., None]
+
+LONG = bool(os.environ.get("PYRUNC_SECURITY_LONG"))  # ten times as many rounds
+ROUNDS = 10 if LONG else 1
+
+
+def tmpfs(destination: str, *options: str) -> dict[str, Any]:
+    return {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": list(options)}
+
+
+def bind(destination: str, source: Path | str, *options: str) -> dict[str, Any]:
+    return {"destination": destination, "type": "bind", "source": str(source), "options": ["rbind", *options]}
+
+
+def without_mounts(one: Container, *below: str) -> None:
+    """Take the mounts at and below some destinations out of the configuration: the image's own files stay visible."""
+    mounts = one.bundle.config["mounts"]
+    one.bundle.config["mounts"] = [m for m in mounts if not m["destination"].startswith(below)]
+
+
+def tree(root: Path) -> dict[str, tuple[int, int, int, str]]:
+    """Every name below a directory, with mode, size, owner and the target of a link; nothing is followed."""
+    found = {}
+    for at, directories, files in os.walk(root):
+        for name in directories + files:
+            path = Path(at, name)
+            info = path.lstat()
+            link = os.readlink(path) if path.is_symlink() else ""
+            size = 0 if path.is_dir() and not path.is_symlink() else info.st_size
+            found[str(path.relative_to(root))] = (info.st_mode, size, info.st_uid, link)
+    return found
+
+
+def mountinfo() -> str:
+    return Path("/proc/self/mountinfo").read_text()
+
+
+# --- tracing --------------------------------------------------------------------------------------------------------
+
+
+class Trace:
+    """The system calls of a whole call of the runtime, container processes included."""
+
+    def __init__(self, box: Box, calls: str) -> None:
+        box.count += 1
+        self.path = box.path / f"trace{box.count}"
+        # -D: strace as a grandchild; else it would wait for the container's init and the call would not end.
+        self.wrap = ["strace", "-D", "-f", "-q", "-s", "256", "-o", str(self.path), "-e", f"trace={calls}"]
+
+    @property
+    def lines(self) -> list[str]:
+        """``PID call(arguments) = result`` in order, calls that were interrupted by another's put together."""
+        text = wait_until(self._whole, "the end of the runtime in the trace")
+        pending: dict[str, str] = {}
+        done = []
+        for line in text.splitlines():
+            pid, _, rest = line.partition(" ")
+            rest = rest.strip()
+            if rest.startswith(("+++ ", "--- ")):
+                continue
+            if rest.endswith("<unfinished ...>"):
+                pending[pid] = rest.removesuffix("<unfinished ...>")
+                continue
+            resumed = re.match(r"<\.\.\. \w+ resumed>(.*)", rest)
+            if resumed:
+                rest = pending.pop(pid, "") + resumed[1]
+            done.append(f"{pid} {rest}")
+        return done
+
+    def _whole(self) -> str:
+        """The trace once the runtime, its first process, has ended in it: strace may be behind."""
+        text = self.path.read_text(errors="replace") if self.path.exists() else ""
+        first = text.partition(" ")[0]
+        return text if first and re.search(rf"^{first} +\+\+\+ ", text, re.M) else ""
+
+    def calls(self, name: str) -> list[str]:
+        """The lines of one system call (a regular expression of its name)."""
+        return [line for line in self.lines if re.match(rf"\d+ (?:{name})\(", line)]
+
+
+# --- races ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def repeating(act: Callable[[], None]) -> Iterator[None]:
+    """Do something over and over in another thread while the body runs; its first error is raised at the end."""
+    stop, errors = threading.Event(), []
+
+    def loop() -> None:
+        while not stop.is_set():
+            try:
+                act()
+            except OSError as error:
+                errors.append(error)
+                return
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(10 * SLOW)
+    if errors:
+        raise errors[0]
+
+
+def swapping(one: Path, two: Path) -> Any:
+    """Exchange two names all the time (renameat2), as a process that shares the image with the runtime can."""
+    names = os.fsencode(one), os.fsencode(two)
+    return repeating(lambda: harness.libc("renameat2", -100, names[0], -100, names[1], 2) and None)  # RENAME_EXCHANGE
