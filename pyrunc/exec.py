@@ -56,7 +56,9 @@ def execute(opts: ExecOptions) -> int:
         return 0
     from pyrunc import foreground
 
-    code = foreground.Watch(job).wait(None)
+    watch = foreground.Watch(job)
+    code = watch.wait(None)
+    watch.drain()
     job.close()
     return code
 
@@ -140,6 +142,10 @@ class Exec(Session):
         self.ns_fds = {}
         self.cgroup_fd = self.pidfd = -1
 
+    def foreground(self) -> bool:
+        """Without --detach."""
+        return not self.opts.detach
+
     # -- read-only ---------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
@@ -183,7 +189,10 @@ class Exec(Session):
             process = exec_process.build(own, opts.args, opts.flags)
         for problem in exec_process.check(process, facts, source):
             self.log.warning(f"{source}: {problem}")
-        self.check_terminal(bool(process.get("terminal")))
+        terminal = bool(process.get("terminal"))
+        self.check_terminal(terminal)
+        if terminal:
+            self.close_streams()
         return process
 
     def check_terminal(self, terminal: bool) -> None:

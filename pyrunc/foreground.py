@@ -9,10 +9,11 @@ from pyrunc import fs, runtime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
+    from typing import Any, Protocol
 
     from pyrunc.console import Relay
     from pyrunc.notify import Proxy
+    from pyrunc.streams import Streams
 
     class Job(Protocol):
         """A session whose program is about to start."""
@@ -21,39 +22,64 @@ if TYPE_CHECKING:
         pidfd: int
         relay: Relay | None
         signal_fd: int
+        streams: Streams | None
 
 
 SIGCHLD, SIGURG, SIGWINCH = 17, 23, 28
 _NOT_FORWARDED = (SIGCHLD, SIGURG, SIGWINCH)
+_ENDING = frozenset((1, 2, 3, 15))  # SIGHUP, SIGINT, SIGQUIT, SIGTERM, once there is nobody to pass them on to
 
 
 class Watch:
     """A `run` or `exec` in the foreground, from before its program starts until its end."""
 
-    __slots__ = ("job", "relay", "signals")
+    __slots__ = ("job", "loop", "relay", "signals", "streams")
 
     def __init__(self, job: Job, subreaper: bool = False) -> None:
         self.job = job
         if subreaper:
             runtime.shim()[1].pr_set_child_subreaper(1)
         self.signals = Signals(job.signal_fd)
-        self.relay = job.relay
+        self.relay, self.streams = job.relay, job.streams
+        self.loop: Loop | None = None
 
     def wait(self, proxy: Proxy | None) -> int:
-        """Wait for the program.  Returns its exit code, 128 + n for signal n."""
+        """Wait for the program's end.  Returns its exit code, 128 + n for signal n.  Its terminal is closed then."""
+        self.loop = Loop(self.job, self.signals, self.relay or self.streams, proxy)
         try:
-            status = Loop(self.job, self.signals, self.relay, proxy).run()
-        finally:
+            status = self.loop.run()
+        except BaseException:
             self.close()
+            raise
+        if self.relay is not None:
+            self.relay.drain()
+            self.relay.close()
+            self.relay = None
         if posix.WIFSIGNALED(status):
             return 128 + posix.WTERMSIG(status)
         return posix.WEXITSTATUS(status)
 
+    def drain(self) -> None:
+        """After `wait`, and after what is left of the container was killed: pass on output until its end.
+
+        As with runc the end comes when nobody has the pipes open any more, so a process that the program has left
+        behind in the background holds us; but a signal that would end us does so.
+        """
+        try:
+            if self.streams is not None and self.loop is not None:
+                self.streams.close_input()
+                self.loop.drain(self.streams)
+        finally:
+            self.close()
+
     def close(self) -> None:
-        """Put the terminal back; idempotent."""
+        """Put the terminal back, close the pipes; idempotent."""
         if self.relay is not None:
             self.relay.close()
             self.relay = None
+        if self.streams is not None:
+            self.streams.close()
+            self.streams = None
         self.signals.close()
 
 
@@ -81,11 +107,11 @@ class Signals:
 
 
 class Loop:
-    """One poll over init's pidfd, the signal pipe and the relay's descriptors."""
+    """One poll over init's pidfd, the signals and the descriptors of the terminal or the pipes."""
 
     __slots__ = ("job", "poller", "proxy", "relay", "signals")
 
-    def __init__(self, job: Job, signals: Signals, relay: Relay | None, proxy: Proxy | None) -> None:
+    def __init__(self, job: Job, signals: Signals, relay: Relay | Streams | None, proxy: Proxy | None) -> None:
         self.job, self.signals, self.relay, self.proxy = job, signals, relay, proxy
         self.poller = poll()
         self.poller.register(job.pidfd, POLLIN)
@@ -96,22 +122,35 @@ class Loop:
     def run(self) -> int:
         """Until init has ended; returns its wait status."""
         while True:
-            masks = self.relay.masks() if self.relay is not None else {}
-            for fd, mask in masks.items():
-                self.poller.register(fd, mask)
-            ready = dict(self.poller.poll())
-            for fd in masks:
-                self.poller.unregister(fd)
-            if self.signals.fd in ready:
-                self.on_signals(self.signals.read())
+            ready = self.wait()
             if self.proxy is not None and self.proxy.fileno() in ready:
                 self.on_notify(self.proxy)
-            if self.relay is not None:
-                self.relay.handle({fd: event for fd, event in ready.items() if fd in masks})
             if self.job.pidfd in ready:
-                if self.relay is not None:
-                    self.relay.drain()
+                self.poller.unregister(self.job.pidfd)
                 return posix.waitpid(self.job.init_pid, 0)[1]
+
+    def drain(self, streams: Streams) -> None:
+        """Until all pipes are at their end, or a signal comes that is to end us."""
+        if self.proxy is not None:
+            self.poller.unregister(self.proxy.fileno())
+        while streams.masks():
+            if _ENDING.intersection(self.wait()[self.signals.fd]):
+                return
+
+    def wait(self) -> dict[int, Any]:
+        """One poll: passes on signals and bytes.  What poll(2) reported, and the signals that came."""
+        masks = self.relay.masks() if self.relay is not None else {}
+        for fd, mask in masks.items():
+            self.poller.register(fd, mask)
+        ready: dict[int, Any] = dict(self.poller.poll())
+        for fd in masks:
+            self.poller.unregister(fd)
+        signals = self.signals.read() if self.signals.fd in ready else []
+        self.on_signals(signals)
+        if self.relay is not None:
+            self.relay.handle({fd: event for fd, event in ready.items() if fd in masks})
+        ready[self.signals.fd] = signals
+        return ready
 
     def on_notify(self, proxy: Proxy) -> None:
         """sd_notify: READY is told once, then the container may say what it likes."""
@@ -124,8 +163,8 @@ class Loop:
         """Forward, resize or reap."""
         for number in numbers:
             if number == SIGWINCH:
-                if self.relay is not None:
-                    self.relay.resize()
+                if self.job.relay is not None:
+                    self.job.relay.resize()
             elif number == SIGCHLD:
                 self.reap_orphans()
             elif number not in _NOT_FORWARDED:

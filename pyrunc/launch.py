@@ -78,6 +78,7 @@ def run(opts: CreateOptions) -> int:
         restore = watch or job.relay
         if restore is not None:
             restore.close()
+        job.close_streams()
         job.undo.forget()
         from pyrunc import lifecycle
 
@@ -87,11 +88,17 @@ def run(opts: CreateOptions) -> int:
     if watch is None:
         return 0
     code = watch.wait(proxy)
-    if not opts.keep:
-        from pyrunc import lifecycle
+    try:
+        if not opts.keep:
+            from pyrunc import lifecycle
 
-        job.container.lock()
-        lifecycle.remove(job.container, opts.log)
+            job.container.lock()
+            # Before the rest of the output: what is left of the container may hold the pipes.
+            lifecycle.remove(job.container, opts.log)
+    except BaseException:
+        watch.close()
+        raise
+    watch.drain()
     return code
 
 
@@ -112,6 +119,10 @@ class Job(Session):
         self.raw: bytes
         self.facts: host.HostFacts
         self.container: state.Container
+
+    def foreground(self) -> bool:
+        """A `run` without --detach."""
+        return self.wait == "socket" and not self.opts.detach
 
     # -- pure and read-only ------------------------------------------------------------------------------
 
@@ -139,6 +150,8 @@ class Job(Session):
         if any((self.config.get("hooks") or {}).values()):
             options.create_state = state.split_state(opts.id, "creating", bundle, annotations)
             options.start_state = state.split_state(opts.id, "created", bundle, annotations)
+        if options.console:
+            self.close_streams()
         self.plan = compiler.compile_create(self.config, self.facts, options)
         for text in self.plan.warnings:
             self.log.warning(text)

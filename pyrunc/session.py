@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pyrunc.cgroup import Driver
     from pyrunc.log import Log
     from pyrunc.plan import Plan
+    from pyrunc.streams import Streams
 
 # A step of init that takes longer than this is hung (a dead network filesystem, say).  Hooks inside the container have
 # their own limits or none, so a plan with hooks waits without one.
@@ -55,6 +56,7 @@ class Session:
         "plan",
         "protocol",
         "sock",
+        "streams",
         "undo",
     )
 
@@ -72,25 +74,50 @@ class Session:
         self.interrupts: Interrupts | None = None
         self.console = -1  # our end of the console socket of a foreground terminal
         self.listen_fds = 0
+        self.streams: Streams | None = None  # pipes in place of our stdio, for a program in the foreground
 
     # -- the process -------------------------------------------------------------------------------------
 
     def spawn(self) -> None:
-        """Start init from its sealed memfd, with the handshake socket and nothing else of ours."""
+        """Start init from its sealed memfd, with the handshake socket and nothing else of ours.
+
+        In the foreground its stdio are pipes: the caller's terminal, or a file of the host, stays the caller's.
+        """
         self.listen_fds = listen_fds()
         npreserve = self.listen_fds + self.opts.preserve_fds
         check_preserved(npreserve)
         ffi, lib = runtime.shim()
+        stdio = ffi.NULL
+        if self.foreground():
+            piped = [fd for fd in (0, 1, 2) if not is_null(fd)]
+            if piped:
+                from pyrunc import streams
+
+                self.streams = streams.Streams(piped)
+                self.undo.push(self.close_streams)
+                stdio = ffi.new("int[3]", self.streams.theirs)
         image = runtime.init_image()
         memfd = checked("memfd_create", lib.pr_memfd_sealed(b"pyrunc-init", ffi.from_buffer(image), len(image), 1))
         pair = ffi.new("int[2]")
         checked("socketpair", lib.pr_socketpair(pair, 4 + npreserve))
         self.sock = pair[0]
         try:
-            self.enter_pid = checked("posix_spawn", lib.pr_spawn_init(memfd, pair[1], npreserve))
+            self.enter_pid = checked("posix_spawn", lib.pr_spawn_init(memfd, pair[1], npreserve, stdio))
         finally:
             posix.close(pair[1])
             posix.close(memfd)
+            if self.streams is not None:
+                self.streams.close_theirs()
+
+    def foreground(self) -> bool:
+        """Whether we stay until the program has ended."""
+        return False
+
+    def close_streams(self) -> None:
+        """Without pipes from here on: a program with a terminal does not use them."""
+        if self.streams is not None:
+            self.streams.close()
+            self.streams = None
 
     def close_socket(self) -> None:
         """EOF on the socket is what makes an init that is still setting up go away."""
@@ -314,6 +341,12 @@ def as_sys_error(error: OSError) -> SysError:
     if isinstance(name, bytes):
         name = name.decode("utf-8", "replace")
     return SysError(str(name or "pyrunc"), "", error.errno or ESRCH)
+
+
+def is_null(fd: int) -> bool:
+    """Whether a descriptor is /dev/null, through which nothing can be reached."""
+    found = posix.fstat(fd)
+    return found.st_rdev == 0x103 and found.st_mode & 0o170000 == 0o020000
 
 
 def listen_fds() -> int:

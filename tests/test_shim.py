@@ -207,7 +207,7 @@ def spawn(image: bytes, exe_fd: int, sock_fd: int, npreserve: int) -> tuple[str,
     os.close(spare)
     os.close(b)
     try:
-        pid = lib.pr_spawn_init(moved, sock, npreserve)
+        pid = lib.pr_spawn_init(moved, sock, npreserve, ffi.NULL)
     finally:
         os.close(moved)
         os.close(sock)
@@ -253,10 +253,10 @@ def test_spawn_init_keeps_nothing_else(reporter: bytes) -> None:
 def test_spawn_init_reports_errors(reporter: bytes) -> None:
     a, b = pair()
     bad = lib.pr_memfd_sealed(b"t", b"not a program", 13, 1)
-    assert lib.pr_spawn_init(bad, b, 0) == -errno.ENOEXEC
+    assert lib.pr_spawn_init(bad, b, 0, ffi.NULL) == -errno.ENOEXEC
     good = lib.pr_memfd_sealed(b"t", reporter, len(reporter), 1)
-    assert lib.pr_spawn_init(good, b, 500) == -errno.EBADF  # nobody has 500 descriptors open
-    assert lib.pr_spawn_init(good, b, -1) == -errno.EINVAL
+    assert lib.pr_spawn_init(good, b, 500, ffi.NULL) == -errno.EBADF  # nobody has 500 descriptors open
+    assert lib.pr_spawn_init(good, b, -1, ffi.NULL) == -errno.EINVAL
     for fd in (a, b, bad, good):
         os.close(fd)
     with pytest.raises(ChildProcessError):

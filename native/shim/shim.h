@@ -43,8 +43,9 @@ int pr_listen_unix(const char *path, int type, unsigned int mode);
 
 /* Execute `exe_fd` as "pyrunc-init <npreserve>" with an empty environment, default signals and an empty mask; stdio and
  * the descriptors 3 .. 3+npreserve-1 are inherited, `sock` becomes 3+npreserve, close-on-exec takes the rest.
+ * stdio: NULL, or three descriptors above 2 to take the place of 0, 1 and 2 (-1: inherited).
  * Returns the pid (SIGCHLD child).  -EBADF: one of the descriptors to preserve is not open. */
-int pr_spawn_init(int exe_fd, int sock, int npreserve);
+int pr_spawn_init(int exe_fd, int sock, int npreserve, const int *stdio);
 /* Execute a host-side hook: exactly argv and envp (NULL-terminated), stdin_fd and out_fd (stdout and stderr) as stdio
  * (-1: /dev/null), no other descriptor, default signals.  cwd NULL: unchanged.  On failure *stage says which call it
  * was: 1 set-up, 2 chdir, 3 execve.  Returns the pid. */
@@ -72,7 +73,8 @@ int pr_signals_caught(void); /* the last one noted, 0 without any */
 int pr_signals_restore(void);
 /* Block every signal but those of a fault, and return a signalfd(2) (non-blocking) that reports them. */
 int pr_signalfd(void);
-int pr_signalfd_read(int fd); /* the next signal number; -EAGAIN without any */
+int pr_signalfd_read(
+    int fd); /* the next signal number, but no SIGPIPE of our own writes; -EAGAIN without any */
 
 /* Device programs of cgroup v2 ---------------------------------------------------------------------------- */
 

@@ -68,9 +68,11 @@ int pr_signalfd_read(int fd)
 {
     struct signalfd_siginfo info;
     ssize_t got;
+    /* What writing to a closed pipe raises is blocked, not ignored, and would be passed on as if it had been sent. */
     do
         got = read(fd, &info, sizeof info);
-    while (got < 0 && errno == EINTR);
+    while ((got < 0 && errno == EINTR) ||
+           (got == (ssize_t)sizeof info && info.ssi_signo == SIGPIPE && info.ssi_pid == (uint32_t)getpid()));
     if (got < 0)
         return -errno;
     return got == (ssize_t)sizeof info ? (int)info.ssi_signo : -EIO;

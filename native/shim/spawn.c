@@ -34,6 +34,7 @@ struct child {
     int exe_fd;
     int sock;
     int npreserve;
+    const int *stdio;
     /* pr_spawn_hook */
     const char *path;
     char *const *argv;
@@ -92,6 +93,10 @@ static int init_work(struct child *c)
     char *argv[] = {name, count, NULL};
     char *envp[] = {NULL};
     (void)snprintf(count, sizeof count, "%d", c->npreserve);
+    /* First of all: none of them is 0, 1 or 2, but one may have the number that the socket is to get. */
+    for (int fd = 0; c->stdio && fd < 3; fd++)
+        if (c->stdio[fd] >= 0 && dup2(c->stdio[fd], fd) < 0)
+            return errno;
     /* The image may itself have the number that the socket is to get: dup2 would close it. */
     if (c->exe_fd <= target) {
         c->exe_fd = fcntl(c->exe_fd, F_DUPFD_CLOEXEC, target + 1);
@@ -108,9 +113,10 @@ static int init_work(struct child *c)
     return errno;
 }
 
-int pr_spawn_init(int exe_fd, int sock, int npreserve)
+int pr_spawn_init(int exe_fd, int sock, int npreserve, const int *stdio)
 {
-    struct child c = {.work = init_work, .exe_fd = exe_fd, .sock = sock, .npreserve = npreserve};
+    struct child c = {
+        .work = init_work, .exe_fd = exe_fd, .sock = sock, .npreserve = npreserve, .stdio = stdio};
     if (npreserve < 0 || npreserve > 1 << 20)
         return -EINVAL;
     return spawn(&c);

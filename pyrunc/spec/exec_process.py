@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from pyrunc.spec.report import Facts
 
 ID_MAX = (1 << 32) - 2  # (uid_t)-1 means "unchanged" to the kernel
-# What a process.json that says nothing about it takes from the container, as runc has it.  Not noNewPrivileges: the
-# field is left out when it is false.
-_INHERITED = ("capabilities", "rlimits", "apparmorProfile", "selinuxLabel", "oomScoreAdj")
+# What a process.json that says nothing about it takes from the container, as runc has it: not the limits, and not
+# noNewPrivileges, a field that is left out when it is false.
+_INHERITED = ("capabilities", "apparmorProfile", "selinuxLabel", "oomScoreAdj")
 
 
 def parse(data: bytes, source: str) -> dict[str, Any]:
