@@ -63,13 +63,13 @@ def mounts(config: dict[str, Any], report: dict[str, Any]) -> Iterator[str]:
         if len(seen.get(dest, [])) < len(entries):
             yield f"mount {dest}: {len(entries)} in the config, {len(seen.get(dest, []))} seen"
             continue
-        yield from mount(entries[-1], seen[dest][len(entries) - 1])
+        yield from mount(entries[-1], seen[dest][len(entries) - 1], config["linux"])
     root = seen["/"][-1]
     if ("ro" in root.options) != bool(config["root"].get("readonly")):
         yield f"root: readonly is {config['root'].get('readonly')}, seen {root.options}"
 
 
-def mount(entry: dict[str, Any], seen: Mount) -> Iterator[str]:
+def mount(entry: dict[str, Any], seen: Mount, linux: dict[str, Any]) -> Iterator[str]:
     """One mount: the last option about a flag decides."""
     dest, options = entry["destination"], entry.get("options") or []
     bind = "bind" in options or "rbind" in options
@@ -93,11 +93,19 @@ def mount(entry: dict[str, Any], seen: Mount) -> Iterator[str]:
     words = [PROPAGATION[option] for option in options if option in PROPAGATION]
     if words and (words[-1] not in seen.shared or (words[-1] == "" and seen.shared)):
         yield f"mount {dest}: propagation {words[-1] or 'private'} in the config, seen {seen.shared!r}"
-    yield from data(dest, [option for option in options if "=" in option], seen)
+    yield from data(dest, [option for option in options if "=" in option], seen, linux)
 
 
-def data(dest: str, options: list[str], seen: Mount) -> Iterator[str]:
-    """File system options as the superblock shows them (sizes in KiB, modes without leading zeros)."""
+def outside(linux: dict[str, Any], kind: str, inside: int) -> int:
+    """An id of the container as the initial user namespace has it."""
+    for entry in linux.get(f"{kind}Mappings") or []:
+        if 0 <= inside - entry["containerID"] < entry["size"]:
+            return int(inside - entry["containerID"] + entry["hostID"])
+    return inside
+
+
+def data(dest: str, options: list[str], seen: Mount, linux: dict[str, Any]) -> Iterator[str]:
+    """File system options as the superblock shows them (sizes in KiB, modes without leading zeros, ids of the host)."""
     shown = dict(item.partition("=")[::2] for item in seen.super)
     for option in options:
         name, _, value = option.partition("=")
@@ -108,7 +116,7 @@ def data(dest: str, options: list[str], seen: Mount) -> Iterator[str]:
         elif (
             name in ("mode", "ptmxmode")
             and int(shown.get(name) or ("1777" if seen.fstype == "tmpfs" else "0"), 8) != int(value, 8)
-        ) or (name in ("gid", "uid") and shown.get(name, "0") != value):
+        ) or (name in ("gid", "uid") and shown.get(name, "0") != str(outside(linux, name, int(value)))):
             yield f"mount {dest}: {option} in the config, {name}={shown.get(name)} seen"
 
 
@@ -178,13 +186,14 @@ def devices(config: dict[str, Any], report: dict[str, Any]) -> Iterator[str]:
         want.pop(
             "/dev/ptmx", None
         )  # privileged engines list the host's 5:2 node; the link to the own instance is as good
+    bound = bool(config["linux"].get("uidMappings"))  # the host's nodes, whose owner is nobody in a user namespace
     for path, expected in want.items():
         node = seen.pop(path, None)
         if node is None:
             yield f"device {path}: missing"
             continue
         got = tuple(node[key] for key in ("type", "major", "minor", "mode", "uid", "gid"))
-        if got != expected:
+        if got != (expected if not bound or path == "/dev/console" else (*expected[:4], 65534, 65534)):
             yield f"device {path}: {expected} expected, {got} seen"
     for path in seen:
         yield f"device {path}: not in the config"

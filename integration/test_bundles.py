@@ -52,8 +52,6 @@ def obstacles(config: dict[str, Any]) -> list[tuple[str, str, str]]:
     score = process.get("oomScoreAdj")
     if score is not None and score < int(Path("/proc/self/oom_score_adj").read_text()) and not has_cap("SYS_RESOURCE"):
         found.append(("/process/oomScoreAdj", "", "lowering oom_score_adj needs CAP_SYS_RESOURCE"))
-    if linux.get("uidMappings"):
-        found.append(("/linux/uidMappings", "not supported yet", "user namespaces come with a later issue"))
     return found
 
 
@@ -69,6 +67,11 @@ def prepare(one: Container, config: dict[str, Any], holder: Callable[..., Holder
                 (bundle.path / source).mkdir()
             else:
                 (bundle.path / source).write_text(source)
+    maps = config["linux"].get("uidMappings")
+    if maps:  # as engines do: the image is the mapped root's
+        for at, _, names in os.walk(bundle.path):
+            for entry in (at, *(os.path.join(at, name) for name in names if at == str(files))):
+                os.chown(entry, maps[0]["hostID"], maps[0]["hostID"])
     for name in APPLETS:  # images have them in /bin and /usr/bin
         assert (bundle.rootfs / "bin" / name).exists()
     paths = {entry["type"]: entry["path"] for entry in config["linux"]["namespaces"] if entry.get("path")}
@@ -178,10 +181,6 @@ def without_obstacles(config: dict[str, Any]) -> list[str]:
                     entry["soft"] = min(entry["soft"], entry["hard"])
         elif pointer == "/process/oomScoreAdj":
             process["oomScoreAdj"] = int(Path("/proc/self/oom_score_adj").read_text())
-        elif pointer == "/linux/uidMappings":
-            linux.pop("uidMappings")
-            linux.pop("gidMappings", None)
-            linux["namespaces"] = [entry for entry in linux["namespaces"] if entry["type"] != "user"]
     return removed
 
 

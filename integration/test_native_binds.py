@@ -103,10 +103,8 @@ def test_source_link_not_followed(begun: Script, root: pathlib.Path, source: pat
 def test_tree_that_came_with_the_plan(begun: Script, root: pathlib.Path, source: pathlib.Path) -> None:
     begun.ask("slot", 7, source)
     policy = ops.P_MOUNT_BIND | ops.P_MOUNT_SOURCE_FD
-    begun.op("mount", policy=policy, source="7", dest="/d", attr_set=RDONLY)
-    bad = [
-        begun.refused("mount", policy=policy, source=slot, dest="/x") for slot in ("7", "0", "64", "99999999999", "")
-    ]
+    begun.op("mount", policy=policy, tree=7, source="(seven)", dest="/d", attr_set=RDONLY)
+    bad = [begun.refused("mount", policy=policy, tree=slot, dest="/x") for slot in (7, 0, 250, 0xFFFFFFFF)]
     info = begun.ask("mountinfo")
     answers = begun.run()
     assert "ro" in below(answers[info], root)["/d"].options

@@ -145,7 +145,7 @@ def test_fallbacks_in_a_user_namespace(begun: Script, root: pathlib.Path, tmp_pa
     (own / "cgroup.marker").touch()
     bare = begun.refused("mount", fstype="sysfs", source="sysfs", dest="/bare")
     nowhere = begun.refused("mount", policy=ops.P_MOUNT_CGROUP, fstype="cgroup", source="/no/such", dest="/nowhere")
-    begun.op("mount", policy=ops.P_MOUNT_SYSFS_BIND, fstype="sysfs", source="sysfs", dest="/sys", attr_set=RDONLY)
+    begun.op("mount", policy=ops.P_MOUNT_HOST_BIND, fstype="sysfs", source="/sys", dest="/sys", attr_set=RDONLY)
     begun.op("mount", policy=ops.P_MOUNT_CGROUP, fstype="cgroup", source=str(own), dest="/cg", attr_set=RDONLY | NOEXEC)
     info, names = begun.ask("mountinfo"), begun.ask("ls", root / "cg")
     answers = begun.run("-u", "-N")

@@ -20,6 +20,7 @@ CREATED = 8
 GO = 9
 WARN = 10
 FAIL = 11
+PLACED = 12
 
 NAMES = {
     HELLO: "HELLO",
@@ -33,6 +34,7 @@ NAMES = {
     GO: "GO",
     WARN: "WARN",
     FAIL: "FAIL",
+    PLACED: "PLACED",
 }
 
 # States of the parent.  What it waits for is what the state is called after.
@@ -53,6 +55,7 @@ STATES = (SPAWNED, ENTERING, SETUP, FINISH, LATE, DONE, FAILED)
 DEFER = "defer"
 TRANSITIONS: dict[tuple[str, int], tuple[str, str]] = {
     (SPAWNED, HELLO): ("send_plan", ENTERING),
+    (ENTERING, PLACED): ("placed", ENTERING),
     (ENTERING, MAP): ("map_ids", ENTERING),
     (ENTERING, PID): ("pid", SETUP),
     (ENTERING, MOUNTED): (DEFER, ENTERING),

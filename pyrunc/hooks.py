@@ -60,6 +60,14 @@ def run_hooks(
             log.warning(str(error))
 
 
+def run_program(pointer: str, program: dict[str, Any]) -> None:
+    """Run a helper program as if it were a hook without a state: bounded, nothing inherited, its output in the error.
+
+    Raises HookError, SysError.
+    """
+    _run_one(pointer, program, "", "/", {}, None)
+
+
 def _run_one(
     pointer: str,
     hook: dict[str, Any],

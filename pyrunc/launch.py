@@ -12,7 +12,7 @@ import posix
 from posix import O_CLOEXEC, O_NOFOLLOW, O_RDWR
 
 from pyrunc import cgroup, errors, fs, handshake, host, runtime, session, state
-from pyrunc.errors import PyruncError, StateError
+from pyrunc.errors import StateError
 from pyrunc.plan import compile as compiler
 from pyrunc.session import WAIT_FOREVER, Interrupts, Session, as_sys_error, checked, raise_interrupted, write_pid_file
 from pyrunc.spec import load, validate
@@ -256,11 +256,18 @@ class Job(Session):
             path = self.container.fifo(kind)
             posix.mkfifo(path, 0o600)
             return posix.open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW)
+        if kind == "idmap":
+            from pyrunc import idmap
+
+            return idmap.open_mount(self.config, value, origin)
         return super().open_slot(kind, value, origin)
 
     def on_map_ids(self, record: handshake.Record) -> None:
-        """MAP comes only from UNSHARE_USER, which no plan of this version holds."""
-        raise PyruncError("init asked for id mappings that the plan does not have")
+        """MAP: the process that enter is by now has a new user namespace, and is nobody in it."""
+        from pyrunc import idmap
+
+        idmap.write_maps(self.enter_pid, self.config["linux"], self.facts)
+        self.send(handshake.GO)
 
     def on_pid(self, record: handshake.Record) -> None:
         """PID: from now on there is a process to kill; say so in the state before anything else."""
@@ -271,6 +278,11 @@ class Job(Session):
         self.container.set_init(self.init_pid)
         self.container.save()
         resources = self.resources()
+        linux = self.config.get("linux") or {}
+        if linux.get("uidMappings") and not self.plan.new_userns:
+            from pyrunc import idmap
+
+            idmap.check_joined(self.init_pid, linux)
         if self.plan.cgroup_path:
             # Overlaps init's mounts.  The default device rules allow what init does meanwhile (mknod, /dev/null, ptys).
             self.driver.devices(self.cgroup_fd, resources.get("devices"), "/linux/resources/devices")

@@ -205,6 +205,11 @@ class Session:
             for fd in opened:
                 posix.close(fd)
 
+    def on_placed(self, record: handshake.Record) -> None:
+        """PLACED: the spawned process went on as another one, in the cgroup; that one is enter from now on."""
+        posix.waitpid(self.enter_pid, 0)
+        self.enter_pid = record.value
+
     def fill_filter(self) -> None:
         """Compile the seccomp profile; here, because init is starting up on the other core meanwhile."""
         if self.plan.seccomp is not None:

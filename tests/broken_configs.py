@@ -10,6 +10,14 @@ from typing import Any
 
 GONE = object()
 
+MAP = [{"containerID": 0, "hostID": 1000, "size": 70}]
+USERNS: list[tuple[str, Any]] = [
+    ("/linux/namespaces/-", {"type": "user"}),
+    ("/linux/uidMappings", MAP),
+    ("/linux/gidMappings", MAP),
+]
+JOINED = ("/linux/namespaces/-", {"type": "user", "path": "/x"})
+
 BASE: dict[str, Any] = {
     "ociVersion": "1.3.0",
     "root": {"path": "rootfs"},
@@ -218,11 +226,21 @@ BROKEN: list[tuple[list[tuple[str, Any]], str, tuple[str, ...]]] = [
     one("/mounts/1/type", "bind", "filesystem type", "bind or rbind"),
     one("/mounts/1/options", "ro", "expected array"),
     one("/mounts/1/options/0", 1, "expected string"),
-    one("/mounts/2/options/1", "idmap", "not supported yet"),
-    one("/mounts/2/options/1", "ridmap", "not supported yet"),
-    one("/mounts/2/options/1", "idmap=uids=0-1-1", "not supported yet"),
-    one("/mounts/2/uidMappings", [{"containerID": 0, "hostID": 1, "size": 1}], "not supported yet"),
-    one("/mounts/2/gidMappings", [{"containerID": 0, "hostID": 1, "size": 1}], "not supported yet"),
+    # idmapped mounts
+    ([("/mounts/2/options/1", "idmap")], "/mounts/2/options", ("mappings for it", '"idmap"')),
+    ([("/mounts/2/options/1", "ridmap")], "/mounts/2/options", ("mappings for it", '"ridmap"')),
+    one("/mounts/2/options/1", "idmap=uids=0-1-1", "uidMappings and gidMappings"),
+    ([("/mounts/2/uidMappings", MAP)], "/mounts/2/gidMappings", ("because there are uidMappings",)),
+    ([("/mounts/2/gidMappings", MAP)], "/mounts/2/uidMappings", ("because there are gidMappings",)),
+    ([("/mounts/1/uidMappings", MAP), ("/mounts/1/gidMappings", MAP)], "/mounts/1/uidMappings", ("bind mount",)),
+    ([("/mounts/1/options/0", "idmap"), *USERNS], "/mounts/1/options", ("bind mount",)),
+    ([("/mounts/2/options/-", "remount"), ("/mounts/2/options/-", "idmap"), *USERNS], "/mounts/2/options", ("bind",)),
+    (
+        [("/mounts/2/uidMappings", [{**MAP[0], "size": 0}]), ("/mounts/2/gidMappings", MAP)],
+        "/mounts/2/uidMappings/0/size",
+        ("at least 1",),
+    ),
+    ([("/mounts/2/options/-", "idmap"), JOINED], "/mounts/2/options", ("neither the mount nor the container",)),
     ([("/mounts/2/gidMappings", [{"containerID": 0, "hostID": 1}])], "/mounts/2/gidMappings/0/size", ("integer",)),
     ([WITHOUT_MOUNT_NS], "/mounts", ("mount namespace",)),
     # linux
@@ -231,10 +249,40 @@ BROKEN: list[tuple[list[tuple[str, Any]], str, tuple[str, ...]]] = [
     one(f"{L}/namespaces/1/type", "pid", "once", '"pid"'),
     one(f"{L}/namespaces/1/type", GONE, "one of pid", "nothing"),
     one(f"{L}/namespaces/1/path", "run/netns/a", "absolute path"),
-    ([(f"{L}/namespaces/-", {"type": "user"})], f"{L}/namespaces/6", ("not supported yet",)),
-    ([(f"{L}/namespaces/-", {"type": "user", "path": "/x"})], f"{L}/namespaces/6", ("not supported yet",)),
-    one(f"{L}/uidMappings", [{"containerID": 0, "hostID": 1, "size": 1}], "not supported yet"),
-    one(f"{L}/gidMappings", [{"containerID": 0, "hostID": 1, "size": 1}], "not supported yet"),
+    # user namespaces
+    ([(f"{L}/namespaces/-", {"type": "user"})], f"{L}/uidMappings", ("at least one mapping", "nothing")),
+    ([(f"{L}/namespaces/-", {"type": "user"}), (f"{L}/uidMappings", MAP)], f"{L}/gidMappings", ("at least one",)),
+    ([*USERNS, (f"{L}/uidMappings", [])], f"{L}/uidMappings", ("at least one mapping",)),
+    one(f"{L}/uidMappings", MAP, "without a user namespace"),
+    one(f"{L}/gidMappings", MAP, "without a user namespace"),
+    ([*USERNS, (f"{L}/uidMappings/0/size", 0)], f"{L}/uidMappings/0/size", ("at least 1",)),
+    ([*USERNS, (f"{L}/gidMappings/0/size", 2**32)], f"{L}/gidMappings/0/size", ("4294967295",)),
+    ([*USERNS, (f"{L}/uidMappings/0/hostID", 2**32 - 2)], f"{L}/uidMappings/0/hostID", ("below 4294967295", "size 70")),
+    ([*USERNS, (f"{L}/uidMappings/0/hostID", -1)], f"{L}/uidMappings/0/hostID", ("integer",)),
+    ([*USERNS, (f"{L}/uidMappings/0/hostID", GONE)], f"{L}/uidMappings/0/hostID", ("integer",)),
+    ([*USERNS, (f"{L}/uidMappings/0/containerID", 1)], f"{L}/uidMappings", ("mapping for id 0",)),
+    (
+        [*USERNS, (f"{L}/uidMappings/-", {**MAP[0], "hostID": 5000})],
+        f"{L}/uidMappings/1/containerID",
+        ("overlap", "0 to 69"),
+    ),
+    ([*USERNS, (f"{L}/gidMappings/-", {**MAP[0], "containerID": 90})], f"{L}/gidMappings/1/hostID", ("overlap",)),
+    (
+        [*USERNS, (f"{L}/uidMappings", [{"containerID": n, "hostID": n, "size": 1} for n in range(341)])],
+        f"{L}/uidMappings",
+        ("at most 340",),
+    ),
+    (
+        [*USERNS, (f"{L}/gidMappings", [{"containerID": n, "hostID": 10**6 + n, "size": 1} for n in range(330)])],
+        f"{L}/gidMappings",
+        ("4095 characters",),
+    ),
+    ([*USERNS, ("/process/user/uid", 70)], "/process/user/uid", ("uidMappings", "70")),
+    ([*USERNS, ("/process/user/gid", 71)], "/process/user/gid", ("gidMappings", "71")),
+    ([*USERNS, ("/process/user/additionalGids", [1, 99])], "/process/user/additionalGids/1", ("gidMappings",)),
+    ([*USERNS, ("/mounts/1/options/-", "uid=70")], "/mounts/1/options/2", ("uidMappings", "uid=70")),
+    ([*USERNS, ("/mounts/1/options/-", "gid=70")], "/mounts/1/options/2", ("gidMappings", "gid=70")),
+    ([JOINED, (f"{L}/uidMappings", MAP)], f"{L}/gidMappings", ("at least one",)),
     one(f"{L}/timeOffsets", {"monotonic": {"secs": 1}}, "not supported yet"),
     ([(f"{L}/timeOffsets", {"boottime": {"nanosecs": -1}})], f"{L}/timeOffsets/boottime/nanosecs", ("integer",)),
     one(f"{L}/netDevices", {"eth0": {}}, "not supported yet"),

@@ -42,6 +42,7 @@ def test_record_layout_is_that_of_the_header() -> None:
 EXPECTED = {
     "spawned": {"HELLO": ("send_plan", "entering")},
     "entering": {
+        "PLACED": ("placed", "entering"),
         "MAP": ("map_ids", "entering"),
         "PID": ("pid", "setup"),
         "MOUNTED": ("defer", "entering"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pathlib
@@ -545,6 +546,99 @@ def test_user_namespace(spawn: Spawn) -> None:
     assert environ.stat().st_uid == 0  # not dumpable: the files are root's, not the user's
     parent.go()
     assert parent.output().split() == ["0", "0", "0", "0", "100000", "10"]
+
+
+@needs_root
+@pytest.mark.parametrize("policy", [0, ops.P_UNSHARE_USER_DUMPABLE])
+def test_dumpable_only_for_a_parent_that_is_not_root(spawn: Spawn, policy: int) -> None:
+    """CVE-2016-9962: while the maps are written, nobody but such a parent needs to look."""
+    plan = as_user(Plan(), 1234, 1234, [], 0)
+    plan.dumpable("(default)", value=0)
+    plan.unshare_user("/linux/namespaces/0", policy=policy)
+    finish(plan, shell("true"))
+    parent = spawn()
+    parent.plan(plan)
+    parent.expect(handshake.MAP)
+    # The files of a process that cannot be dumped are root's.
+    assert pathlib.Path(f"/proc/{parent.pid}/uid_map").stat().st_uid == (1234 if policy else 0)
+    parent.sock.close()
+    assert parent.wait(parent.pid) == 1
+
+
+@needs_root
+def test_place(spawn: Spawn, tmp_path: pathlib.Path) -> None:
+    """From inside the user namespace the cgroup could not be entered; the process that was placed can go on there."""
+    mounts = [line.split() for line in pathlib.Path("/proc/self/mounts").read_text().splitlines()]
+    root = next((pathlib.Path(fields[1]) for fields in mounts if fields[2] == "cgroup2"), None)
+    if root is None:
+        pytest.skip("no cgroup2 hierarchy here")
+    group = root / f"pyrunc-place-{os.getpid()}"
+    group.mkdir()
+    fd = os.open(group, os.O_PATH | os.O_DIRECTORY)
+    parent = spawn()
+    try:
+        plan = Plan()
+        plan.place("/linux/cgroupsPath", cgroup_fd=plan.fd("cgroup", "", ""))
+        plan.unshare_user("/linux/namespaces/0")
+        plan.clone_init("(default)")
+        finish(plan, shell("grep ^0: /proc/self/cgroup"))
+        parent.plan(plan, (fd,))
+        placed = parent.expect(handshake.PLACED).value
+        assert parent.wait(parent.pid) == 0
+        parent.pid = placed
+        parent.children.append(placed)
+        parent.expect(handshake.MAP)
+        for kind in ("gid", "uid"):
+            pathlib.Path(f"/proc/{placed}/{kind}_map").write_text("0 100000 10")
+        parent.go()
+        parent.adopt()
+        parent.expect(handshake.CREATED)
+        parent.go()
+        assert parent.output().strip().endswith(group.name)
+    finally:
+        os.close(fd)
+        for pid in parent.children:
+            os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + 10
+        while group.exists() and time.monotonic() < end:
+            with contextlib.suppress(OSError):
+                group.rmdir()
+            time.sleep(0.01)
+
+
+@needs_root
+def test_what_only_the_caller_may_enter(spawn: Spawn, tmp_path: pathlib.Path) -> None:
+    """A bind's source and the root filesystem below a directory of mode 0700, seen by the root of a user namespace."""
+    secret = tmp_path / "secret"
+    (secret / "root" / "old").mkdir(parents=True)
+    (secret / "root" / "at").mkdir()
+    (secret / "volume").mkdir()
+    (secret / "volume" / "file").write_text("reached\n")
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("busybox is not installed")
+    shutil.copy(busybox, secret / "root" / "busybox")
+    secret.chmod(0o700)
+    plan = Plan()
+    plan.enter_root("/root", path=str(secret / "root"))
+    plan.open_tree("/mounts/0", slot=200, propagation=8 | 2, path=str(secret / "volume"))
+    plan.open_tree("/mounts/1", slot=201, propagation=8 | 2, path=str(secret / "missing"))
+    plan.unshare_user("/linux/namespaces/0")
+    plan.unshare("/linux/namespaces", flags=CLONE_NEWNS)
+    plan.propagation("(default)", propagation=8 | 2)
+    plan.root("/root", policy=ops.P_ROOT_CWD, path=str(secret / "root"))
+    plan.mount("/mounts/0", policy=ops.P_MOUNT_BIND, tree=200, source=str(secret / "volume"), dest="/at")
+    plan.pivot("(default)")
+    finish(plan, ["/busybox", "cat", "/at/file"])
+    parent = spawn()
+    parent.plan(plan)
+    parent.expect(handshake.MAP)
+    for kind in ("gid", "uid"):
+        pathlib.Path(f"/proc/{parent.pid}/{kind}_map").write_text("0 100000 10")
+    parent.go()
+    parent.expect(handshake.CREATED)
+    parent.go()
+    assert parent.output() == "reached\n"
 
 
 @needs_root

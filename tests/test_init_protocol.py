@@ -180,7 +180,7 @@ def test_plan_without_descriptors(spawn: Spawn) -> None:
 def test_too_many_descriptors(spawn: Spawn) -> None:
     parent = spawn()
     parent.expect(handshake.HELLO)
-    parent.send_plan(good_blob(), (0,) * 100)
+    parent.send_plan(good_blob(), (0,) * 252)
     assert parent.expect(handshake.FAIL).err == errno.EMSGSIZE
 
 

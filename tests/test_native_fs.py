@@ -12,7 +12,7 @@ import pytest
 NATIVE = pathlib.Path(__file__).resolve().parent.parent / "native"
 WARNINGS = ["-std=gnu11", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
 SANITIZE = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-OWN = ["path", "mount", "copyup", "device", "pivot", "mask", "console", "uts"]
+OWN = ["path", "mount", "source", "copyup", "device", "pivot", "mask", "console", "uts"]
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 

@@ -13,7 +13,7 @@ from pyrunc.plan import mounts
 from pyrunc.plan.mounts import Flags, cgroup_source, clean
 from pyrunc.plan.namespaces import Namespaces
 
-# config.md, Mounts: MUST, SHOULD (without idmap and ridmap, which validation refuses) and MAY
+# config.md, Mounts: MUST, SHOULD and MAY
 MUST = [
     "async",
     "atime",
@@ -54,6 +54,8 @@ MUST = [
     "unbindable",
 ]
 SHOULD = [
+    "idmap",
+    "ridmap",
     "nosymfollow",
     "symfollow",
     "rro",
@@ -176,7 +178,7 @@ def test_every_option_was_tested() -> None:
         *SUPER,
         *NOTHING,
     }
-    assert tested | {"bind", "rbind", "remount", "tmpcopyup"} == set(mounts.OPTIONS)
+    assert tested | {"bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap"} == set(mounts.OPTIONS)
 
 
 @pytest.mark.parametrize(

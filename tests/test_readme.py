@@ -23,13 +23,9 @@ FIELDS = {pointer for pointer, *_ in schema.fields()}
 # A configuration that uses each field the README calls unsupported.
 MAPPING = [{"containerID": 0, "hostID": 100000, "size": 10}]
 REFUSED: dict[str, dict[str, Any]] = {
-    "/mounts/*/uidMappings": {"mounts": [{"destination": "/x", "uidMappings": MAPPING, "gidMappings": MAPPING}]},
-    "/mounts/*/gidMappings": {"mounts": [{"destination": "/x", "uidMappings": MAPPING, "gidMappings": MAPPING}]},
     "/process/scheduler": {"process": {"scheduler": {"policy": "SCHED_BATCH"}}},
     "/process/ioPriority": {"process": {"ioPriority": {"class": "IOPRIO_CLASS_IDLE"}}},
     "/process/execCPUAffinity": {"process": {"execCPUAffinity": {"initial": "0"}}},
-    "/linux/uidMappings": {"linux": {"uidMappings": MAPPING}},
-    "/linux/gidMappings": {"linux": {"gidMappings": MAPPING}},
     "/linux/timeOffsets": {"linux": {"timeOffsets": {"monotonic": {"secs": 1}}}},
     "/linux/netDevices": {"linux": {"netDevices": {"eth0": {"name": "eth1"}}}},
     "/linux/intelRdt": {"linux": {"intelRdt": {"closID": "x"}}},

@@ -22,8 +22,8 @@ BUNDLES = sorted((ROOT / "integration" / "bundles").glob("**/*.json")) or sorted
 class Facts:
     """A host with nothing special."""
 
-    def __init__(self, *, apparmor: bool = False, selinux: bool = False, cap_last: int = 40) -> None:
-        self.apparmor, self.selinux, self.cap_last = apparmor, selinux, cap_last
+    def __init__(self, *, apparmor: bool = False, selinux: bool = False, cap_last: int = 40, euid: int = 0) -> None:
+        self.apparmor, self.selinux, self.cap_last, self.euid = apparmor, selinux, cap_last, euid
         self.own: set[tuple[str, str]] = set()  # (kind, path) that lead to the runtime's own namespaces
 
     def own_namespace(self, kind: str, path: str) -> bool:

@@ -475,10 +475,10 @@ def test_features(runtime: Runtime) -> None:
         "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop",
     }  # fmt: skip
     assert {"rro", "ro", "rbind", "tmpcopyup", "rprivate", "nosymfollow"} <= set(shown["mountOptions"])
-    assert not {"idmap", "ridmap"} & set(shown["mountOptions"])
+    assert {"idmap", "ridmap"} <= set(shown["mountOptions"])
     linux = shown["linux"]
-    assert "user" not in linux["namespaces"] and "time" in linux["namespaces"]
-    assert linux["mountExtensions"]["idmap"]["enabled"] is False
+    assert {"user", "time"} <= set(linux["namespaces"])
+    assert linux["mountExtensions"]["idmap"]["enabled"] is True
     assert linux["cgroup"] == {"v1": False, "v2": True, "systemd": False, "systemdUser": False, "rdma": True}
     seccomp = linux["seccomp"]
     assert seccomp["enabled"] and set(seccomp["supportedFlags"]) <= set(seccomp["knownFlags"])

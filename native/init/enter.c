@@ -14,6 +14,7 @@
 /* keyctl(2), <linux/keyctl.h> */
 enum { KEYCTL_JOIN_SESSION_KEYRING = 1, KEYCTL_SETPERM = 5, KEYCTL_DESCRIBE = 6 };
 #define KEY_USR_SEARCH 0x80000u
+#define KEY_OTH_SEARCH 0x8u
 
 static const struct {
     uint32_t flag;
@@ -30,6 +31,42 @@ static const char *namespace_name(uint32_t flag)
         if (namespaces[i].flag == flag)
             return namespaces[i].name;
     return "unknown";
+}
+
+/* clone3(CLONE_PARENT), into the cgroup of a slot if wanted: the pid, 0 in the child, -errno after fault(). */
+static int clone_into(struct init *in, uint32_t slot, int in_cgroup)
+{
+    struct sys_clone_args args;
+
+    memset(&args, 0, sizeof(args));
+    args.flags = CLONE_PARENT;
+    if (in_cgroup) {
+        int fd = slot_fd(in, slot);
+
+        if (fd < 0)
+            return fault(in, EBADF, "clone3", -1, 0, "the plan names no cgroup descriptor");
+        /* Born in its cgroup: no moment outside of it in which to fork, and no migration to pay for. */
+        args.flags |= CLONE3_INTO_CGROUP;
+        args.cgroup = (uint64_t)fd;
+    }
+    int pid = sys_clone3(&args, sizeof(args));
+    return pid < 0 ? fault(in, pid, "clone3", -1, 0, "") : pid;
+}
+
+/* Whether a process may go into a cgroup is a question of who it is, and the root of a user namespace is nobody
+ * there.  So we go first, before anything is joined.  Moving in from outside would do as well, but waits for
+ * an RCU grace period, several milliseconds (kernel: cgroup_attach_lock). */
+int op_place(struct init *in, const struct plan_step *st)
+{
+    int pid = clone_into(in, st->n[N_PLACE_cgroup_fd], 1);
+
+    if (pid > 0)
+        _exit(0);
+    if (pid < 0)
+        return pid;
+    /* Said by the new process, not by the one that knows the number first: nothing orders two writers. */
+    send_msg(in, MSG_PLACED, (uint32_t)getpid());
+    return 0;
 }
 
 /* Before DUMPABLE 0 (the file becomes root's) and before a user namespace is entered (lowering needs
@@ -119,12 +156,12 @@ int op_unshare_user(struct init *in, const struct plan_step *st)
 {
     int ret;
 
-    (void)st;
     if (unshare(CLONE_NEWUSER) < 0)
         return fault(in, errno, "unshare", -1, 0, "CLONE_NEWUSER");
     /* The map files of a process that is not dumpable are root's: an unprivileged parent could not write
-     * them.  Only for this handshake; nothing was joined yet that could look at us. */
-    if (prctl(PR_SET_DUMPABLE, 1L, 0L, 0L, 0L) < 0)
+     * them.  Only for this handshake, and only for such a parent, who cannot have joined anything before that
+     * could look at us. */
+    if ((st->policy & P_UNSHARE_USER_DUMPABLE) && prctl(PR_SET_DUMPABLE, 1L, 0L, 0L, 0L) < 0)
         return fault(in, errno, "prctl", -1, 0, "PR_SET_DUMPABLE");
     send_msg(in, MSG_MAP, 0);
     wait_go(in);
@@ -173,27 +210,13 @@ int op_unshare(struct init *in, const struct plan_step *st)
  * nobody in between has to live on.  The kernel wants exit_signal 0 with it; init then inherits ours. */
 int op_clone_init(struct init *in, const struct plan_step *st)
 {
-    struct sys_clone_args args;
+    int pid = clone_into(in, st->n[N_CLONE_INIT_cgroup_fd], (st->policy & P_CLONE_INIT_IN_CGROUP) != 0);
 
-    memset(&args, 0, sizeof(args));
-    args.flags = CLONE_PARENT;
-    if (st->policy & P_CLONE_INIT_IN_CGROUP) {
-        int fd = slot_fd(in, st->n[N_CLONE_INIT_cgroup_fd]);
-
-        if (fd < 0)
-            return fault(in, EBADF, "clone3", -1, 0, "the plan names no cgroup descriptor");
-        /* Born in its cgroup: no moment outside of it in which to fork, and no migration to pay for. */
-        args.flags |= CLONE3_INTO_CGROUP;
-        args.cgroup = (uint64_t)fd;
-    }
-    int pid = sys_clone3(&args, sizeof(args));
-    if (pid < 0)
-        return fault(in, pid, "clone3", -1, 0, "");
     if (pid > 0) {
         send_msg(in, MSG_PID, (uint32_t)pid);
         _exit(0);
     }
-    return 0;
+    return pid;
 }
 
 /* A session of its own: with the caller's, TIOCSTI on an inherited terminal would type into the caller's
@@ -257,7 +280,8 @@ int op_keyring(struct init *in, const struct plan_step *st)
         ret = key_permissions(text, &perm);
     }
     if (ret >= 0)
-        ret = sys_keyctl(KEYCTL_SETPERM, id, (long)(perm | KEY_USR_SEARCH), 0);
+        ret = sys_keyctl(KEYCTL_SETPERM, id,
+                         (long)(perm | (st->policy & P_KEYRING_OTHER_SEARCH ? KEY_OTH_SEARCH : KEY_USR_SEARCH)), 0);
     if (ret < 0 && !keys_unavailable(ret))
         return fault(in, (int)ret, "keyctl", S_KEYRING_name, 0, "permissions of the session keyring");
     return 0;

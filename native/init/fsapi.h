@@ -73,6 +73,12 @@ int attach(int tree, int dest);
  * none. */
 void fs_message(int fsfd, char text[MSG_DETAIL]);
 
+/* source.c ------------------------------------------------------------------------------------------- */
+
+/* The tree of a bind mount: a clone of its source, or one that was made before the user namespace was entered.
+ * -errno after fault(). */
+int open_source(struct init *in, const struct plan_step *st);
+
 /* copyup.c ------------------------------------------------------------------------------------------- */
 
 /* Copy everything below directory `from` (O_PATH) into the empty directory `to` (O_PATH, a detached tmpfs).

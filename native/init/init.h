@@ -12,7 +12,7 @@
 
 #include "plan.h"
 
-#define MAX_FDS  64
+#define MAX_FDS  250 /* SCM_MAX_FD of the kernel is 253; those after the plan's own are for OPEN_TREE */
 #define PATH_BUF 4096
 
 /* Where a failure happened, for the FAIL record; filled by fault(). */
@@ -122,6 +122,7 @@ int write_proc(struct init *in, const char *rel, const char *data, size_t len);
 #define HANDLER(name) int op_##name(struct init *in, const struct plan_step *st)
 /* enter.c */
 HANDLER(oom_score);
+HANDLER(place);
 HANDLER(dumpable);
 HANDLER(join_ns);
 HANDLER(unshare_user);
@@ -137,7 +138,9 @@ HANDLER(sync_ready);
 HANDLER(hook);
 HANDLER(wait_start);
 HANDLER(execve);
-/* mount.c, device.c, pivot.c, mask.c */
+/* mount.c, source.c, device.c, pivot.c, mask.c */
+HANDLER(open_tree);
+HANDLER(enter_root);
 HANDLER(propagation);
 HANDLER(root);
 HANDLER(mount);

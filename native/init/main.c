@@ -24,8 +24,11 @@
 typedef int handler(struct init *in, const struct plan_step *st);
 
 static handler *const handlers[] = {
+    [OP_PLACE] = op_place,
     [OP_OOM_SCORE] = op_oom_score,
     [OP_DUMPABLE] = op_dumpable,
+    [OP_OPEN_TREE] = op_open_tree,
+    [OP_ENTER_ROOT] = op_enter_root,
     [OP_JOIN_NS] = op_join_ns,
     [OP_UNSHARE_USER] = op_unshare_user,
     [OP_UNSHARE] = op_unshare,

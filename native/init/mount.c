@@ -236,9 +236,11 @@ static int new_mount(struct init *in, const struct plan_step *st, int mode_of)
     if (fsfd < 0)
         return fault(in, -fsfd, "fsopen", S_MOUNT_fstype, 0,
                      fsfd == -ENODEV ? "filesystem type unknown to this kernel" : "");
-    /* With CGROUP the source is the directory of the fallback, not a name for the mount table. */
+    /* With CGROUP and HOST_BIND the source is the directory of the fallback, not a name for the mount table. */
     if (source[0])
-        ret = sys_fsconfig(fsfd, FSCONFIG_SET_STRING, "source", HAS(CGROUP) ? "cgroup" : source, 0);
+        ret = sys_fsconfig(fsfd, FSCONFIG_SET_STRING, "source", HAS(CGROUP)      ? "cgroup"
+                                                                : HAS(HOST_BIND) ? fstype
+                                                                                 : source, 0);
     if (ret < 0)
         return fs_fault(in, -ret, "fsconfig", S_MOUNT_source, 0, fsfd);
     if (mode_of >= 0)
@@ -272,9 +274,10 @@ static int mount_fallback(struct init *in, const struct plan_step *st, int err)
      * controllers. */
     if (HAS(CGROUP) && source[0] == '/')
         tree = sys_open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-    /* sysfs: EPERM in a user namespace that does not own the network namespace. */
-    else if (HAS(SYSFS_BIND) && err == -EPERM)
-        tree = sys_open_tree(AT_FDCWD, "/sys", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+    /* sysfs, procfs: EPERM in a user namespace that does not own the network or pid namespace.  What it shows
+     * is then the caller's, as these namespaces are. */
+    else if (HAS(HOST_BIND) && err == -EPERM)
+        tree = sys_open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
     if (tree < 0)
         return err; /* the first failure is the one to report; its fault record still stands */
     int ret = set_attr(tree, AT_RECURSIVE, st->n[N_MOUNT_attr_set], st->n[N_MOUNT_attr_clr]);
@@ -400,32 +403,6 @@ static int mount_legacy(struct init *in, const struct plan_step *st)
 }
 
 /* --- binds and remounts ------------------------------------------------------------------------------ */
-
-/* The tree of a bind: a clone of the source, or one that came with the plan. */
-static int open_source(struct init *in, const struct plan_step *st)
-{
-    const char *source = step_str(in, st, S_MOUNT_source);
-    unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;
-
-    if (HAS(SOURCE_FD)) {
-        uint32_t slot = 0;
-        for (const char *c = source; *c >= '0' && *c <= '9' && slot < MAX_FDS; c++)
-            slot = slot * 10 + (uint32_t)(*c - '0');
-        int fd = slot_fd(in, slot);
-        if (fd < 0)
-            return fault(in, EBADF, "move_mount", S_MOUNT_source, 0, "no such descriptor came with the plan");
-        in->fds[slot] = -1;
-        return fd;
-    }
-    flags |= HAS(RECURSIVE) ? AT_RECURSIVE : 0u;
-    flags |= HAS(NO_FOLLOW_SOURCE) ? AT_SYMLINK_NOFOLLOW : 0u;
-    int tree = sys_open_tree(AT_FDCWD, source, flags);
-    if (tree >= 0)
-        return tree;
-    return fault(in, -tree, "open_tree", S_MOUNT_source, 0,
-                 tree == -EINVAL ? "unbindable, or mounts below it are locked and only rbind is possible"
-                                 : "");
-}
 
 static int mount_bind(struct init *in, const struct plan_step *st)
 {

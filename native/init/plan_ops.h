@@ -2,65 +2,73 @@
 #ifndef PYRUNC_PLAN_OPS_H
 #define PYRUNC_PLAN_OPS_H
 
-#define PLAN_ABI 0x2bd12fdcu
+#define PLAN_ABI 0x54182f44u
 
 enum plan_section { SEC_ENTER = 1, SEC_SETUP, SEC_FINISH, SEC_RUN };
 
 enum plan_op {
-    OP_OOM_SCORE = 1,
-    OP_DUMPABLE = 2,
-    OP_JOIN_NS = 3,
-    OP_UNSHARE_USER = 4,
-    OP_UNSHARE = 5,
-    OP_CLONE_INIT = 6,
-    OP_SETSID = 7,
-    OP_KEYRING = 8,
-    OP_UNSHARE_CGROUP = 9,
-    OP_LO_UP = 10,
-    OP_PROPAGATION = 11,
-    OP_ROOT = 12,
-    OP_MOUNT = 13,
-    OP_DEV_NODE = 14,
-    OP_DEV_LINK = 15,
-    OP_SYNC_MOUNTED = 16,
-    OP_HOOK = 17,
-    OP_PIVOT = 18,
-    OP_CONSOLE = 19,
-    OP_REOPEN_NULL = 20,
-    OP_REMOUNT_RO = 21,
-    OP_ROOT_RO = 22,
-    OP_ROOT_PROPAGATION = 23,
-    OP_HOSTNAME = 24,
-    OP_DOMAINNAME = 25,
-    OP_SYSCTL = 26,
-    OP_READONLY_PATH = 27,
-    OP_MASK_PATH = 28,
-    OP_APPARMOR = 29,
-    OP_SELINUX = 30,
-    OP_PERSONALITY = 31,
-    OP_UMASK = 32,
-    OP_MAKE_CWD = 33,
-    OP_STDIO_OWNER = 34,
-    OP_FIND_HOME = 35,
-    OP_NO_NEW_PRIVS = 36,
-    OP_SYNC_READY = 37,
-    OP_SECCOMP = 38,
-    OP_CAP_BOUND = 39,
-    OP_GROUPS = 40,
-    OP_SET_IDS = 41,
-    OP_CAPS = 42,
-    OP_CHDIR = 43,
-    OP_FIND_EXE = 44,
-    OP_WAIT_START = 45,
-    OP_EXECVE = 46,
-    OP_LAST = 46
+    OP_PLACE = 1,
+    OP_OOM_SCORE = 2,
+    OP_DUMPABLE = 3,
+    OP_OPEN_TREE = 4,
+    OP_ENTER_ROOT = 5,
+    OP_JOIN_NS = 6,
+    OP_UNSHARE_USER = 7,
+    OP_UNSHARE = 8,
+    OP_CLONE_INIT = 9,
+    OP_SETSID = 10,
+    OP_KEYRING = 11,
+    OP_UNSHARE_CGROUP = 12,
+    OP_LO_UP = 13,
+    OP_PROPAGATION = 14,
+    OP_ROOT = 15,
+    OP_MOUNT = 16,
+    OP_DEV_NODE = 17,
+    OP_DEV_LINK = 18,
+    OP_SYNC_MOUNTED = 19,
+    OP_HOOK = 20,
+    OP_PIVOT = 21,
+    OP_CONSOLE = 22,
+    OP_REOPEN_NULL = 23,
+    OP_REMOUNT_RO = 24,
+    OP_ROOT_RO = 25,
+    OP_ROOT_PROPAGATION = 26,
+    OP_HOSTNAME = 27,
+    OP_DOMAINNAME = 28,
+    OP_SYSCTL = 29,
+    OP_READONLY_PATH = 30,
+    OP_MASK_PATH = 31,
+    OP_APPARMOR = 32,
+    OP_SELINUX = 33,
+    OP_PERSONALITY = 34,
+    OP_UMASK = 35,
+    OP_MAKE_CWD = 36,
+    OP_STDIO_OWNER = 37,
+    OP_FIND_HOME = 38,
+    OP_NO_NEW_PRIVS = 39,
+    OP_SYNC_READY = 40,
+    OP_SECCOMP = 41,
+    OP_CAP_BOUND = 42,
+    OP_GROUPS = 43,
+    OP_SET_IDS = 44,
+    OP_CAPS = 45,
+    OP_CHDIR = 46,
+    OP_FIND_EXE = 47,
+    OP_WAIT_START = 48,
+    OP_EXECVE = 49,
+    OP_LAST = 49
 };
 
 /* N_OP_arg: index into step.n[]; a u64 takes two slots, low half first.  S_OP_arg: index into step.s[].
    L_OP_arg: the number slot with the item count of a list or the length of a blob. */
 enum plan_slot {
+    N_PLACE_cgroup_fd = 0,
     N_OOM_SCORE_value = 0,
     N_DUMPABLE_value = 0,
+    N_OPEN_TREE_slot = 0,
+    N_OPEN_TREE_propagation = 1,
+    S_OPEN_TREE_path = 0,
+    S_ENTER_ROOT_path = 0,
     N_JOIN_NS_fd = 0,
     N_JOIN_NS_nstype = 1,
     S_JOIN_NS_path = 0,
@@ -74,11 +82,12 @@ enum plan_slot {
     N_MOUNT_rec_set = 2,
     N_MOUNT_rec_clr = 3,
     N_MOUNT_propagation = 4,
+    N_MOUNT_tree = 5,
     S_MOUNT_fstype = 0,
     S_MOUNT_source = 1,
     S_MOUNT_dest = 2,
     S_MOUNT_data = 3,
-    L_MOUNT_data = 5,
+    L_MOUNT_data = 6,
     N_DEV_NODE_kind = 0,
     N_DEV_NODE_mode = 1,
     N_DEV_NODE_major = 2,
@@ -141,9 +150,13 @@ enum plan_slot {
     L_EXECVE_env = 1,
 };
 
+#define P_OPEN_TREE_RECURSIVE 0x1u
+#define P_UNSHARE_USER_DUMPABLE 0x1u
 #define P_CLONE_INIT_IN_CGROUP 0x1u
+#define P_KEYRING_OTHER_SEARCH 0x1u
 #define P_PROPAGATION_RECURSIVE 0x1u
 #define P_ROOT_NO_BIND 0x1u
+#define P_ROOT_CWD 0x2u
 #define P_MOUNT_BIND 0x1u
 #define P_MOUNT_RECURSIVE 0x2u
 #define P_MOUNT_REMOUNT 0x4u
@@ -152,7 +165,7 @@ enum plan_slot {
 #define P_MOUNT_PLAIN_DIR 0x20u
 #define P_MOUNT_IN_PROC 0x40u
 #define P_MOUNT_CGROUP 0x80u
-#define P_MOUNT_SYSFS_BIND 0x100u
+#define P_MOUNT_HOST_BIND 0x100u
 #define P_MOUNT_SOURCE_FD 0x200u
 #define P_MOUNT_NO_FOLLOW_SOURCE 0x400u
 #define P_DEV_NODE_DEFAULT 0x1u
@@ -178,19 +191,22 @@ struct plan_op_info {
 };
 
 static const struct plan_op_info plan_ops[OP_LAST + 1] = {
+    [OP_PLACE] = {"PLACE", SEC_ENTER, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_OOM_SCORE] = {"OOM_SCORE", SEC_ENTER, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_DUMPABLE] = {"DUMPABLE", SEC_ENTER, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_OPEN_TREE] = {"OPEN_TREE", SEC_ENTER, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
+    [OP_ENTER_ROOT] = {"ENTER_ROOT", SEC_ENTER, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_JOIN_NS] = {"JOIN_NS", SEC_ENTER, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
-    [OP_UNSHARE_USER] = {"UNSHARE_USER", SEC_ENTER, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_UNSHARE_USER] = {"UNSHARE_USER", SEC_ENTER, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
     [OP_UNSHARE] = {"UNSHARE", SEC_ENTER, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_CLONE_INIT] = {"CLONE_INIT", SEC_ENTER, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
     [OP_SETSID] = {"SETSID", SEC_SETUP, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
-    [OP_KEYRING] = {"KEYRING", SEC_SETUP, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_KEYRING] = {"KEYRING", SEC_SETUP, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
     [OP_UNSHARE_CGROUP] = {"UNSHARE_CGROUP", SEC_SETUP, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_LO_UP] = {"LO_UP", SEC_SETUP, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_PROPAGATION] = {"PROPAGATION", SEC_SETUP, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
-    [OP_ROOT] = {"ROOT", SEC_SETUP, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
-    [OP_MOUNT] = {"MOUNT", SEC_SETUP, {KIND_STR, KIND_STR, KIND_STR, KIND_LIST}, {0, 0, 0, 5}, 0x7ff},
+    [OP_ROOT] = {"ROOT", SEC_SETUP, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x3},
+    [OP_MOUNT] = {"MOUNT", SEC_SETUP, {KIND_STR, KIND_STR, KIND_STR, KIND_LIST}, {0, 0, 0, 6}, 0x7ff},
     [OP_DEV_NODE] = {"DEV_NODE", SEC_SETUP, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x3},
     [OP_DEV_LINK] = {"DEV_LINK", SEC_SETUP, {KIND_STR, KIND_STR, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
     [OP_SYNC_MOUNTED] = {"SYNC_MOUNTED", SEC_SETUP, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},

@@ -35,7 +35,7 @@ void close_host_fds(struct init *in)
     close_fd(&in->procfd);
     close_fd(&in->rootfd);
     close_fd(&in->nullfd);
-    for (uint32_t i = 0; i < in->plan->nfds; i++)
+    for (uint32_t i = 0; i < MAX_FDS; i++)
         if (i != start && i != error)
             close_fd(&in->fds[i]);
 }

@@ -25,7 +25,7 @@
 #define F_SEAL_EXEC 0x0020
 #endif
 
-#define MAX_SENT_FDS 64
+#define MAX_SENT_FDS 250 /* MAX_FDS of native/init/init.h */
 
 /* Descriptors ------------------------------------------------------------------------------------------- */
 

@@ -23,7 +23,7 @@ int64_t pr_fs_type_fd(int fd);
 
 /* Messages ---------------------------------------------------------------------------------------------- */
 
-/* One message with up to 64 descriptors; SIGPIPE is never raised.  Returns the bytes sent. */
+/* One message with up to 250 descriptors; SIGPIPE is never raised.  Returns the bytes sent. */
 int pr_send(int sock, const void *msg, size_t len, const int *fds, int nfds);
 /* One message; descriptors that come with it are closed.  Returns the bytes, 0 at EOF, -ETIMEDOUT, -EMSGSIZE when it
  * was longer than `len`, -EINTR when a signal handler ran.  timeout_ms < 0 waits for ever. */
@@ -58,6 +58,18 @@ int pr_pidfd_send_signal(int pidfd, int sig);
 int pr_wait_pid_timeout(int pidfd, int timeout_ms);
 int pr_prlimit(int pid, int resource, uint64_t soft, uint64_t hard);
 int pr_set_child_subreaper(int on);
+
+/* User namespaces and mounts for them ---------------------------------------------------------------------- */
+
+/* A new user namespace with these maps ("INSIDE OUTSIDE SIZE\n" each), made by a child that lives until this returns.
+ * Returns a descriptor of it.  On failure *stage says which call it was: 1 clone, 2 uid_map, 3 gid_map, 4 open. */
+int pr_userns(const char *uid_map, const char *gid_map, int *stage);
+/* A detached clone of the mounts at a path; recursive: with those below it.  Returns its descriptor. */
+int pr_open_tree(const char *path, int recursive);
+/* Make a detached clone an idmapped mount, with the mapping of a user namespace; recursive: those below it, too. */
+int pr_mount_idmap(int tree, int recursive, int userns_fd);
+/* MS_SHARED, MS_SLAVE, MS_PRIVATE or MS_UNBINDABLE for a clone and all below it. */
+int pr_mount_propagation(int tree, uint64_t flag);
 
 /* Terminals --------------------------------------------------------------------------------------------- */
 

@@ -20,19 +20,20 @@ NO_SLOT = 0xFFFFFFFF  # plan.h: a descriptor slot that is not used
 class Plan(Builder):
     """The steps of `Builder`, plus everything about the container that init does not do itself."""
 
-    __slots__ = ("cgroup_path", "fds", "hooks", "npreserve", "problems", "rlimits", "seccomp", "warnings")
+    __slots__ = ("cgroup_path", "fds", "hooks", "new_userns", "npreserve", "problems", "rlimits", "seccomp", "warnings")
 
     def __init__(self) -> None:
         super().__init__()
         # (kind, value, origin) of the descriptors that go with the plan, in the order of their slots from 1 on (slot 0
         # is the plan itself).  Kinds: "ns" (value: path), "cgroup" (path inside the hierarchy), "console", "start",
-        # "error".
+        # "error", "idmap" (a path to be bound with an id mapping, origin: the mount).
         self.fds: list[tuple[str, str, str]] = []
         self.npreserve = 0  # inherited descriptors 3 .. 3+npreserve-1 go on to the container
         self.seccomp: dict[str, Any] | None = None  # type: ignore[assignment]  # the profile that `set_filter` gets the program of
         self.rlimits: list[tuple[int, int, int, str]] = []  # (RLIMIT_* number, soft, hard, origin), for prlimit(2)
         self.hooks: dict[str, list[dict[str, Any]]] = {}  # the kinds that run in the runtime's namespaces
         self.cgroup_path = ""  # absolute inside the v2 hierarchy, "" for none
+        self.new_userns = False  # the host side has to write its maps
         self.warnings: list[str] = []
         self.problems: list[Problem] = []  # collected while compiling; a plan that has any is never returned
 

@@ -63,7 +63,7 @@ def compile_create(config: dict[str, Any], facts: HostFacts, options: Options) -
     hooks.host_side(plan, config.get("hooks") or {})
     env = process.environment(program, options)
 
-    namespaces.enter(plan, program, spaces)
+    namespaces.enter(plan, config, program, facts, options, spaces)
     mounted = _set_up(plan, config, linux, facts, options, spaces)
     _finish(plan, config, linux, program, facts, options, spaces, env, mounted)
     _run(plan, config, program, options, env)
@@ -83,7 +83,7 @@ def _set_up(
     """SETUP: pid 1 with the old root in sight."""
     namespaces.set_up(plan, spaces, options)
     mounted = mounts.compile_mounts(plan, config, linux, facts, options, spaces)
-    devices.compile_devices(plan, linux, mounted.set_up_dev)
+    devices.compile_devices(plan, linux, mounted.set_up_dev, spaces.has("user"))
     # Everything a createRuntime hook may look for is mounted, and the old root is still there (runtime.md, Lifecycle).
     plan.sync_mounted("(default)")
     hooks.create_container(plan, config.get("hooks") or {}, options.create_state)

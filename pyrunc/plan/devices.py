@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyrunc.plan.mounts import clean
-from pyrunc.plan.ops import P_DEV_LINK_IF_TARGET, P_DEV_NODE_DEFAULT
+from pyrunc.plan.ops import P_DEV_LINK_IF_TARGET, P_DEV_NODE_BIND_HOST, P_DEV_NODE_DEFAULT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,12 +33,14 @@ LINKS = (
 )
 
 
-def compile_devices(plan: Plan, linux: dict[str, Any], set_up_dev: bool) -> None:
+def compile_devices(plan: Plan, linux: dict[str, Any], set_up_dev: bool, in_userns: bool = False) -> None:
     """DEV_NODE and DEV_LINK.
 
     Without ``set_up_dev`` /dev is bound from outside, usually the host's own: no defaults and no links go there, and
-    what linux.devices lists there is compared, but keeps the mode and owner it has (policy DEFAULT).
+    what linux.devices lists there is compared, but keeps the mode and owner it has (policy DEFAULT).  In a user
+    namespace no device can be made: the nodes are the host's, bound.
     """
+    host = P_DEV_NODE_BIND_HOST if in_userns else 0
     configured = linux.get("devices") or ()
     taken = {clean(entry["path"]) for entry in configured}
     if set_up_dev:
@@ -46,7 +48,7 @@ def compile_devices(plan: Plan, linux: dict[str, Any], set_up_dev: bool) -> None
             if path not in taken:
                 plan.dev_node(
                     "(default device)",
-                    policy=P_DEV_NODE_DEFAULT,
+                    policy=P_DEV_NODE_DEFAULT | host,
                     kind=S_IFCHR,
                     mode=MODE,
                     major=major,
@@ -59,7 +61,8 @@ def compile_devices(plan: Plan, linux: dict[str, Any], set_up_dev: bool) -> None
         at = clean(path)
         if at != "/dev/ptmx":
             foreign = not set_up_dev and at.startswith("/dev/")
-            _node(plan, f"/linux/devices/{index}", entry, path, P_DEV_NODE_DEFAULT if foreign else 0)
+            policy = (P_DEV_NODE_DEFAULT if foreign else 0) | (host if entry["type"] != "p" else 0)
+            _node(plan, f"/linux/devices/{index}", entry, path, policy)
     if set_up_dev:
         for target, link in LINKS:
             if link == "/dev/ptmx" or link not in taken:

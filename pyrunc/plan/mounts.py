@@ -10,13 +10,16 @@ from pyrunc.plan.ops import (
     P_MOUNT_BIND,
     P_MOUNT_CGROUP,
     P_MOUNT_COPY_UP,
+    P_MOUNT_HOST_BIND,
     P_MOUNT_IN_PROC,
     P_MOUNT_INHERIT_MODE,
     P_MOUNT_PLAIN_DIR,
     P_MOUNT_RECURSIVE,
     P_MOUNT_REMOUNT,
+    P_MOUNT_SOURCE_FD,
     P_PIVOT_CHROOT,
     P_PIVOT_MOVE,
+    P_ROOT_CWD,
     P_ROOT_NO_BIND,
 )
 from pyrunc.spec.rules_mounts import PROC_FILES
@@ -52,7 +55,7 @@ MAX_PROPAGATIONS = 8  # in a u32
 # What an option does: (what, value).  Value of SET and CLEAR: attribute bits; of ATIME: the field's value, of UNATIME:
 # the value it takes back; of PROPAGATE: the nibble of the MOUNT step; of SUPER: what it switches, and on or off.
 SET, CLEAR, ATIME, UNATIME, REC_SET, REC_CLEAR, REC_ATIME, REC_UNATIME = range(8)
-PROPAGATE, SUPER, BIND, REMOUNT, COPY_UP, NOTHING = range(8, 14)
+PROPAGATE, SUPER, BIND, REMOUNT, COPY_UP, NOTHING, IDMAP = range(8, 15)
 _REC = REC_SET - SET  # from a plain one to its recursive sibling
 OPTIONS: dict[str, tuple[int, Any]] = {
     "ro": (SET, RDONLY),
@@ -101,6 +104,8 @@ OPTIONS: dict[str, tuple[int, Any]] = {
     "nomand": (SUPER, ("mand", False)),
     "bind": (BIND, False),
     "rbind": (BIND, True),
+    "idmap": (IDMAP, False),
+    "ridmap": (IDMAP, True),
     "remount": (REMOUNT, None),
     "tmpcopyup": (COPY_UP, None),
     # MS_SILENT and MS_I_VERSION have no counterpart in fsconfig(2); "defaults" is what mount(8) calls no option.
@@ -133,6 +138,7 @@ class Flags:
         "clr",
         "copy_up",
         "data",
+        "idmap",
         "propagation",
         "rec_clr",
         "rec_set",
@@ -144,7 +150,7 @@ class Flags:
 
     def __init__(self, options: list[str]) -> None:
         self.set = self.clr = self.rec_set = self.rec_clr = 0
-        self.bind = self.recursive = self.remount = self.copy_up = False
+        self.bind = self.recursive = self.remount = self.copy_up = self.idmap = False
         self.propagation: list[int] = []
         self.supers: dict[str, bool] = {}
         self.data: list[str] = []  # not ours: the filesystem's
@@ -175,6 +181,8 @@ class Flags:
                 self.remount = True
             elif what == COPY_UP:
                 self.copy_up = True
+            elif what == IDMAP:
+                self.idmap = True
 
     def fold(self) -> None:
         """A new mount has nothing below it: the recursive attributes are its own, and it starts with none set."""
@@ -233,7 +241,7 @@ def compile_mounts(
         _refuse_without_namespace(plan, config, options)
     path = config["root"]["path"]
     rootfs = _absolute(options.bundle, path)
-    plan.root("/root", policy=0 if own else P_ROOT_NO_BIND, path=rootfs)
+    plan.root("/root", policy=(P_ROOT_CWD if spaces.root_in_cwd else 0) if own else P_ROOT_NO_BIND, path=rootfs)
     mounted = Mounted()
     for index, mount in enumerate(config.get("mounts") or ()):
         pointer = f"/mounts/{index}"
@@ -251,7 +259,7 @@ def compile_mounts(
         if flags.remount:
             _remount(plan, pointer, mount, flags)
         elif flags.bind:
-            _bind(plan, pointer, mount, flags, at, options.bundle)
+            _bind(plan, pointer, mount, flags, at, options.bundle, spaces)
         else:
             _filesystem(plan, pointer, mount, flags, linux, facts, spaces)
     if options.notify:
@@ -260,6 +268,7 @@ def compile_mounts(
             "(NOTIFY_SOCKET)",
             policy=P_MOUNT_BIND,
             attr_set=RDONLY | NOSUID | NODEV | NOEXEC,
+            tree=spaces.trees.get("(NOTIFY_SOCKET)", 0),
             source=options.notify,
             dest="/run/notify",
         )
@@ -271,7 +280,15 @@ def _absolute(bundle: str, path: str) -> str:
 
 
 def _emit(
-    plan: Plan, pointer: str, flags: Flags, policy: int, fstype: str, source: str, dest: str, data: list[str]
+    plan: Plan,
+    pointer: str,
+    flags: Flags,
+    policy: int,
+    fstype: str,
+    source: str,
+    dest: str,
+    data: list[str],
+    tree: int = 0,
 ) -> None:
     if len(flags.propagation) > MAX_PROPAGATIONS:
         plan.refuse(
@@ -286,6 +303,7 @@ def _emit(
         rec_set=flags.rec_set,
         rec_clr=flags.rec_clr,
         propagation=flags.nibbles(),
+        tree=tree,
         fstype=fstype,
         source=source,
         dest=dest,
@@ -306,9 +324,11 @@ def _remount(plan: Plan, pointer: str, mount: dict[str, Any], flags: Flags) -> N
     _emit(plan, pointer, flags, policy, mount.get("type") or "", mount.get("source") or "", mount["destination"], data)
 
 
-def _bind(plan: Plan, pointer: str, mount: dict[str, Any], flags: Flags, at: str, bundle: str) -> None:
+def _bind(
+    plan: Plan, pointer: str, mount: dict[str, Any], flags: Flags, at: str, bundle: str, spaces: Namespaces
+) -> None:
     """A bind mount; the file system type is without meaning, except that "proc" tells init to demand a procfs."""
-    source: str = mount["source"]
+    source = _absolute(bundle, mount["source"])
     if flags.copy_up:
         plan.refuse(f"{pointer}/options", '"tmpcopyup" on a tmpfs only')
     policy, fstype = P_MOUNT_BIND | (P_MOUNT_RECURSIVE if flags.recursive else 0), ""
@@ -317,7 +337,11 @@ def _bind(plan: Plan, pointer: str, mount: dict[str, Any], flags: Flags, at: str
     elif at in PROC_FILES:
         policy |= P_MOUNT_IN_PROC
     _warn_of_data(plan, pointer, flags)
-    _emit(plan, pointer, flags, policy, fstype, _absolute(bundle, source), mount["destination"], [])
+    tree = spaces.trees.get(pointer, 0)
+    if flags.idmap or mount.get("uidMappings"):
+        # mount_setattr(2) wants it from somebody with CAP_SYS_ADMIN over the filesystem: the host side makes the mount.
+        policy, tree = policy | P_MOUNT_SOURCE_FD, plan.fd("idmap", source, pointer)
+    _emit(plan, pointer, flags, policy, fstype, source, mount["destination"], [], tree)
 
 
 def _warn_of_data(plan: Plan, pointer: str, flags: Flags) -> None:
@@ -341,9 +365,16 @@ def _filesystem(
     data = flags.super_flags() + flags.data
     if fstype in ("proc", "sysfs"):
         policy = P_MOUNT_PLAIN_DIR
+        if spaces.has("user") and not spaces.is_new("pid" if fstype == "proc" else "network"):
+            policy |= P_MOUNT_HOST_BIND
+            source = "/proc" if fstype == "proc" else "/sys"  # what to bind where a new one is refused (EPERM)
     elif fstype in _CGROUP_TYPES:
         policy, fstype = P_MOUNT_CGROUP, "cgroup2"
         source = cgroup_source(plan.cgroup_path, facts, spaces)
+        if spaces.has("user") and not spaces.has("cgroup"):
+            # It shows more than the container's own cgroup, and a user to whom part of that is delegated is the
+            # container's root (CVE-2023-25809).
+            flags.set |= RDONLY
         if source and not spaces.has("cgroup") and not data:
             # A new mount from the initial cgroup namespace sets the options of the whole hierarchy to its own: it takes
             # nsdelegate and favordynmods from the host, and switching the latter waits for an RCU grace period of 10 ms

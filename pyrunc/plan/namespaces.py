@@ -6,13 +6,14 @@ The ENTER section is here: what the spawned process does in the caller's namespa
 from __future__ import annotations
 
 from pyrunc.plan import NO_SLOT
-from pyrunc.plan.ops import P_CLONE_INIT_IN_CGROUP
+from pyrunc.plan.ops import P_CLONE_INIT_IN_CGROUP, P_KEYRING_OTHER_SEARCH
 from pyrunc.spec.names import escape, sysctl_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyrunc.host import HostFacts
     from pyrunc.plan import Plan
     from pyrunc.plan.compile import Options
 
@@ -35,12 +36,14 @@ _JOIN_RANK = {"user": 0, "mount": 2}
 class Namespaces:
     """linux.namespaces sorted into new and joined ones."""
 
-    __slots__ = ("joined", "new", "pointers")
+    __slots__ = ("joined", "new", "placed", "pointers", "root_in_cwd", "trees")
 
     def __init__(self, linux: dict[str, Any]) -> None:
         self.new = 0  # CLONE_NEW* of the namespaces to make
         self.joined: list[tuple[str, str]] = []  # (type, path) in config order
         self.pointers: dict[str, str] = {}  # type -> JSON pointer of its entry
+        self.placed = self.root_in_cwd = False  # ENTER has PLACE, ENTER_ROOT
+        self.trees: dict[str, int] = {}  # origin of a bind mount -> slot of the clone that OPEN_TREE makes
         for index, entry in enumerate(linux.get("namespaces") or ()):
             kind, path = entry["type"], entry.get("path")
             self.pointers[kind] = f"/linux/namespaces/{index}"
@@ -58,21 +61,31 @@ class Namespaces:
         return bool(self.new & CLONE_FLAGS[kind])
 
 
-def enter(plan: Plan, process: dict[str, Any], spaces: Namespaces) -> None:
+def enter(
+    plan: Plan, config: dict[str, Any], process: dict[str, Any], facts: HostFacts, options: Options, spaces: Namespaces
+) -> None:
     """ENTER: from the spawned process to the container's first."""
+    if spaces.has("user"):
+        from pyrunc.plan import userns
+
+        userns.place(plan, spaces)
     score = process.get("oomScoreAdj")
     if score is not None:
         # Before DUMPABLE, which makes the file root-only; not touched when the field is absent (config.md).
         plan.oom_score("/process/oomScoreAdj", value=score)
     plan.dumpable("(default)", value=0)
+    if spaces.has("user"):
+        userns.open_outside(plan, config, facts, options, spaces)
     for kind, path in sorted(spaces.joined, key=_join_rank):
         pointer = spaces.pointers[kind]
         plan.join_ns(pointer, fd=plan.fd("ns", path, pointer), nstype=CLONE_FLAGS[kind], path=path)
+    if spaces.is_new("user"):
+        userns.enter(plan, facts, spaces)
     # The cgroup namespace is made by pid 1 inside the final cgroup: its root is its maker's (cgroup_namespaces(7)).
     flags = spaces.new & ~(CLONE_FLAGS["cgroup"] | CLONE_FLAGS["user"])
     if flags:
         plan.unshare("/linux/namespaces", flags=flags)
-    if plan.cgroup_path:
+    if plan.cgroup_path and not spaces.placed:
         slot = plan.fd("cgroup", plan.cgroup_path, "/linux/cgroupsPath")
         plan.clone_init("/linux/cgroupsPath", policy=P_CLONE_INIT_IN_CGROUP, cgroup_fd=slot)
     else:
@@ -87,7 +100,9 @@ def set_up(plan: Plan, spaces: Namespaces, options: Options) -> None:
     """The first steps of pid 1."""
     plan.setsid("(default)")
     if not options.no_new_keyring:
-        plan.keyring("(default)", name=f"_ses.{options.id}")
+        # Looked up by users of the namespace, to whom the key's owner may be nobody they know (features.md 4.6).
+        policy = P_KEYRING_OTHER_SEARCH if spaces.has("user") else 0
+        plan.keyring("(default)", policy=policy, name=f"_ses.{options.id}")
     if spaces.is_new("cgroup"):
         plan.unshare_cgroup(spaces.pointers["cgroup"])
     if spaces.is_new("network"):

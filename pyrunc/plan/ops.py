@@ -3,58 +3,65 @@
 
 from __future__ import annotations
 
-ABI = 0x2bd12fdc
+ABI = 0x54182f44
 _NONE: list[str] = []
 
-OP_OOM_SCORE = 1
-OP_DUMPABLE = 2
-OP_JOIN_NS = 3
-OP_UNSHARE_USER = 4
-OP_UNSHARE = 5
-OP_CLONE_INIT = 6
-OP_SETSID = 7
-OP_KEYRING = 8
-OP_UNSHARE_CGROUP = 9
-OP_LO_UP = 10
-OP_PROPAGATION = 11
-OP_ROOT = 12
-OP_MOUNT = 13
-OP_DEV_NODE = 14
-OP_DEV_LINK = 15
-OP_SYNC_MOUNTED = 16
-OP_HOOK = 17
-OP_PIVOT = 18
-OP_CONSOLE = 19
-OP_REOPEN_NULL = 20
-OP_REMOUNT_RO = 21
-OP_ROOT_RO = 22
-OP_ROOT_PROPAGATION = 23
-OP_HOSTNAME = 24
-OP_DOMAINNAME = 25
-OP_SYSCTL = 26
-OP_READONLY_PATH = 27
-OP_MASK_PATH = 28
-OP_APPARMOR = 29
-OP_SELINUX = 30
-OP_PERSONALITY = 31
-OP_UMASK = 32
-OP_MAKE_CWD = 33
-OP_STDIO_OWNER = 34
-OP_FIND_HOME = 35
-OP_NO_NEW_PRIVS = 36
-OP_SYNC_READY = 37
-OP_SECCOMP = 38
-OP_CAP_BOUND = 39
-OP_GROUPS = 40
-OP_SET_IDS = 41
-OP_CAPS = 42
-OP_CHDIR = 43
-OP_FIND_EXE = 44
-OP_WAIT_START = 45
-OP_EXECVE = 46
+OP_PLACE = 1
+OP_OOM_SCORE = 2
+OP_DUMPABLE = 3
+OP_OPEN_TREE = 4
+OP_ENTER_ROOT = 5
+OP_JOIN_NS = 6
+OP_UNSHARE_USER = 7
+OP_UNSHARE = 8
+OP_CLONE_INIT = 9
+OP_SETSID = 10
+OP_KEYRING = 11
+OP_UNSHARE_CGROUP = 12
+OP_LO_UP = 13
+OP_PROPAGATION = 14
+OP_ROOT = 15
+OP_MOUNT = 16
+OP_DEV_NODE = 17
+OP_DEV_LINK = 18
+OP_SYNC_MOUNTED = 19
+OP_HOOK = 20
+OP_PIVOT = 21
+OP_CONSOLE = 22
+OP_REOPEN_NULL = 23
+OP_REMOUNT_RO = 24
+OP_ROOT_RO = 25
+OP_ROOT_PROPAGATION = 26
+OP_HOSTNAME = 27
+OP_DOMAINNAME = 28
+OP_SYSCTL = 29
+OP_READONLY_PATH = 30
+OP_MASK_PATH = 31
+OP_APPARMOR = 32
+OP_SELINUX = 33
+OP_PERSONALITY = 34
+OP_UMASK = 35
+OP_MAKE_CWD = 36
+OP_STDIO_OWNER = 37
+OP_FIND_HOME = 38
+OP_NO_NEW_PRIVS = 39
+OP_SYNC_READY = 40
+OP_SECCOMP = 41
+OP_CAP_BOUND = 42
+OP_GROUPS = 43
+OP_SET_IDS = 44
+OP_CAPS = 45
+OP_CHDIR = 46
+OP_FIND_EXE = 47
+OP_WAIT_START = 48
+OP_EXECVE = 49
+P_OPEN_TREE_RECURSIVE = 0x1
+P_UNSHARE_USER_DUMPABLE = 0x1
 P_CLONE_INIT_IN_CGROUP = 0x1
+P_KEYRING_OTHER_SEARCH = 0x1
 P_PROPAGATION_RECURSIVE = 0x1
 P_ROOT_NO_BIND = 0x1
+P_ROOT_CWD = 0x2
 P_MOUNT_BIND = 0x1
 P_MOUNT_RECURSIVE = 0x2
 P_MOUNT_REMOUNT = 0x4
@@ -63,7 +70,7 @@ P_MOUNT_INHERIT_MODE = 0x10
 P_MOUNT_PLAIN_DIR = 0x20
 P_MOUNT_IN_PROC = 0x40
 P_MOUNT_CGROUP = 0x80
-P_MOUNT_SYSFS_BIND = 0x100
+P_MOUNT_HOST_BIND = 0x100
 P_MOUNT_SOURCE_FD = 0x200
 P_MOUNT_NO_FOLLOW_SOURCE = 0x400
 P_DEV_NODE_DEFAULT = 0x1
@@ -80,52 +87,55 @@ P_EXECVE_SET_HOME = 0x1
 
 # code -> (name, section, ((arg, kind, pointer suffix, number slot, string slot), ...), policy bit names)
 OPS: dict[int, tuple[str, str, tuple[tuple[str, str, str, int, int], ...], tuple[str, ...]]] = {
-    1: ("OOM_SCORE", "ENTER", (("value", "i32", "", 0, -1),), ()),
-    2: ("DUMPABLE", "ENTER", (("value", "u32", "", 0, -1),), ()),
-    3: ("JOIN_NS", "ENTER", (("fd", "u32", "", 0, -1), ("nstype", "u32", "", 1, -1), ("path", "str", "path", -1, 0),), ()),
-    4: ("UNSHARE_USER", "ENTER", (), ()),
-    5: ("UNSHARE", "ENTER", (("flags", "u32", "", 0, -1),), ()),
-    6: ("CLONE_INIT", "ENTER", (("cgroup_fd", "u32", "", 0, -1),), ("IN_CGROUP",)),
-    7: ("SETSID", "SETUP", (), ()),
-    8: ("KEYRING", "SETUP", (("name", "str", "", -1, 0),), ()),
-    9: ("UNSHARE_CGROUP", "SETUP", (), ()),
-    10: ("LO_UP", "SETUP", (), ()),
-    11: ("PROPAGATION", "SETUP", (("propagation", "u32", "", 0, -1),), ("RECURSIVE",)),
-    12: ("ROOT", "SETUP", (("path", "str", "path", -1, 0),), ("NO_BIND",)),
-    13: ("MOUNT", "SETUP", (("attr_set", "u32", "", 0, -1), ("attr_clr", "u32", "", 1, -1), ("rec_set", "u32", "", 2, -1), ("rec_clr", "u32", "", 3, -1), ("propagation", "u32", "", 4, -1), ("fstype", "str", "type", -1, 0), ("source", "str", "source", -1, 1), ("dest", "str", "destination", -1, 2), ("data", "list", "options", 5, 3),), ("BIND", "RECURSIVE", "REMOUNT", "COPY_UP", "INHERIT_MODE", "PLAIN_DIR", "IN_PROC", "CGROUP", "SYSFS_BIND", "SOURCE_FD", "NO_FOLLOW_SOURCE",)),
-    14: ("DEV_NODE", "SETUP", (("kind", "u32", "", 0, -1), ("mode", "u32", "", 1, -1), ("major", "u32", "", 2, -1), ("minor", "u32", "", 3, -1), ("uid", "u32", "", 4, -1), ("gid", "u32", "", 5, -1), ("path", "str", "path", -1, 0),), ("DEFAULT", "BIND_HOST",)),
-    15: ("DEV_LINK", "SETUP", (("target", "str", "", -1, 0), ("path", "str", "", -1, 1),), ("IF_TARGET",)),
-    16: ("SYNC_MOUNTED", "SETUP", (), ()),
-    17: ("HOOK", "SETUP", (("timeout_ms", "u32", "", 0, -1), ("path", "str", "path", -1, 0), ("args", "list", "", 1, 1), ("env", "list", "", 2, 2), ("state", "list", "", 3, 3),), ("IN_CONTAINER",)),
-    18: ("PIVOT", "SETUP", (), ("MOVE", "CHROOT",)),
-    19: ("CONSOLE", "FINISH", (("fd", "u32", "", 0, -1), ("rows", "u32", "", 1, -1), ("cols", "u32", "", 2, -1), ("uid", "u32", "", 3, -1), ("gid", "u32", "", 4, -1),), ("MOUNT_CONSOLE",)),
-    20: ("REOPEN_NULL", "FINISH", (), ()),
-    21: ("REMOUNT_RO", "FINISH", (("attr_set", "u32", "", 0, -1), ("dest", "str", "destination", -1, 0),), ()),
-    22: ("ROOT_RO", "FINISH", (), ()),
-    23: ("ROOT_PROPAGATION", "FINISH", (("propagation", "u32", "", 0, -1),), ("RECURSIVE",)),
-    24: ("HOSTNAME", "FINISH", (("name", "str", "", -1, 0),), ()),
-    25: ("DOMAINNAME", "FINISH", (("name", "str", "", -1, 0),), ()),
-    26: ("SYSCTL", "FINISH", (("key", "str", "", -1, 0), ("value", "str", "", -1, 1),), ()),
-    27: ("READONLY_PATH", "FINISH", (("path", "str", "", -1, 0),), ()),
-    28: ("MASK_PATH", "FINISH", (("path", "str", "", -1, 0),), ()),
-    29: ("APPARMOR", "FINISH", (("profile", "str", "", -1, 0),), ()),
-    30: ("SELINUX", "FINISH", (("label", "str", "", -1, 0),), ()),
-    31: ("PERSONALITY", "FINISH", (("persona", "u32", "", 0, -1),), ()),
-    32: ("UMASK", "FINISH", (("mask", "u32", "", 0, -1),), ()),
-    33: ("MAKE_CWD", "FINISH", (("cwd", "str", "", -1, 0),), ()),
-    34: ("STDIO_OWNER", "FINISH", (("uid", "u32", "", 0, -1), ("gid", "u32", "", 1, -1),), ()),
-    35: ("FIND_HOME", "FINISH", (("uid", "u32", "", 0, -1),), ()),
-    36: ("NO_NEW_PRIVS", "FINISH", (), ()),
-    37: ("SYNC_READY", "FINISH", (), ()),
-    38: ("SECCOMP", "FINISH", (("flags", "u32", "", 0, -1), ("filter", "blob", "", 1, 0),), ("LISTENER",)),
-    39: ("CAP_BOUND", "FINISH", (("mask", "u64", "", 0, -1),), ()),
-    40: ("GROUPS", "FINISH", (("gids", "blob", "", 0, 0),), ()),
-    41: ("SET_IDS", "FINISH", (("uid", "u32", "", 0, -1), ("gid", "u32", "", 1, -1),), ()),
-    42: ("CAPS", "FINISH", (("effective", "u64", "", 0, -1), ("permitted", "u64", "", 2, -1), ("inheritable", "u64", "", 4, -1), ("ambient", "u64", "", 6, -1),), ()),
-    43: ("CHDIR", "FINISH", (("cwd", "str", "", -1, 0),), ()),
-    44: ("FIND_EXE", "FINISH", (("file", "str", "", -1, 0), ("path", "str", "", -1, 1),), ()),
-    45: ("WAIT_START", "RUN", (("start_fd", "u32", "", 0, -1), ("error_fd", "u32", "", 1, -1),), ("SOCKET",)),
-    46: ("EXECVE", "RUN", (("args", "list", "", 0, 0), ("env", "list", "", 1, 1),), ("SET_HOME",)),
+    1: ("PLACE", "ENTER", (("cgroup_fd", "u32", "", 0, -1),), ()),
+    2: ("OOM_SCORE", "ENTER", (("value", "i32", "", 0, -1),), ()),
+    3: ("DUMPABLE", "ENTER", (("value", "u32", "", 0, -1),), ()),
+    4: ("OPEN_TREE", "ENTER", (("slot", "u32", "", 0, -1), ("propagation", "u32", "", 1, -1), ("path", "str", "source", -1, 0),), ("RECURSIVE",)),
+    5: ("ENTER_ROOT", "ENTER", (("path", "str", "path", -1, 0),), ()),
+    6: ("JOIN_NS", "ENTER", (("fd", "u32", "", 0, -1), ("nstype", "u32", "", 1, -1), ("path", "str", "path", -1, 0),), ()),
+    7: ("UNSHARE_USER", "ENTER", (), ("DUMPABLE",)),
+    8: ("UNSHARE", "ENTER", (("flags", "u32", "", 0, -1),), ()),
+    9: ("CLONE_INIT", "ENTER", (("cgroup_fd", "u32", "", 0, -1),), ("IN_CGROUP",)),
+    10: ("SETSID", "SETUP", (), ()),
+    11: ("KEYRING", "SETUP", (("name", "str", "", -1, 0),), ("OTHER_SEARCH",)),
+    12: ("UNSHARE_CGROUP", "SETUP", (), ()),
+    13: ("LO_UP", "SETUP", (), ()),
+    14: ("PROPAGATION", "SETUP", (("propagation", "u32", "", 0, -1),), ("RECURSIVE",)),
+    15: ("ROOT", "SETUP", (("path", "str", "path", -1, 0),), ("NO_BIND", "CWD",)),
+    16: ("MOUNT", "SETUP", (("attr_set", "u32", "", 0, -1), ("attr_clr", "u32", "", 1, -1), ("rec_set", "u32", "", 2, -1), ("rec_clr", "u32", "", 3, -1), ("propagation", "u32", "", 4, -1), ("tree", "u32", "", 5, -1), ("fstype", "str", "type", -1, 0), ("source", "str", "source", -1, 1), ("dest", "str", "destination", -1, 2), ("data", "list", "options", 6, 3),), ("BIND", "RECURSIVE", "REMOUNT", "COPY_UP", "INHERIT_MODE", "PLAIN_DIR", "IN_PROC", "CGROUP", "HOST_BIND", "SOURCE_FD", "NO_FOLLOW_SOURCE",)),
+    17: ("DEV_NODE", "SETUP", (("kind", "u32", "", 0, -1), ("mode", "u32", "", 1, -1), ("major", "u32", "", 2, -1), ("minor", "u32", "", 3, -1), ("uid", "u32", "", 4, -1), ("gid", "u32", "", 5, -1), ("path", "str", "path", -1, 0),), ("DEFAULT", "BIND_HOST",)),
+    18: ("DEV_LINK", "SETUP", (("target", "str", "", -1, 0), ("path", "str", "", -1, 1),), ("IF_TARGET",)),
+    19: ("SYNC_MOUNTED", "SETUP", (), ()),
+    20: ("HOOK", "SETUP", (("timeout_ms", "u32", "", 0, -1), ("path", "str", "path", -1, 0), ("args", "list", "", 1, 1), ("env", "list", "", 2, 2), ("state", "list", "", 3, 3),), ("IN_CONTAINER",)),
+    21: ("PIVOT", "SETUP", (), ("MOVE", "CHROOT",)),
+    22: ("CONSOLE", "FINISH", (("fd", "u32", "", 0, -1), ("rows", "u32", "", 1, -1), ("cols", "u32", "", 2, -1), ("uid", "u32", "", 3, -1), ("gid", "u32", "", 4, -1),), ("MOUNT_CONSOLE",)),
+    23: ("REOPEN_NULL", "FINISH", (), ()),
+    24: ("REMOUNT_RO", "FINISH", (("attr_set", "u32", "", 0, -1), ("dest", "str", "destination", -1, 0),), ()),
+    25: ("ROOT_RO", "FINISH", (), ()),
+    26: ("ROOT_PROPAGATION", "FINISH", (("propagation", "u32", "", 0, -1),), ("RECURSIVE",)),
+    27: ("HOSTNAME", "FINISH", (("name", "str", "", -1, 0),), ()),
+    28: ("DOMAINNAME", "FINISH", (("name", "str", "", -1, 0),), ()),
+    29: ("SYSCTL", "FINISH", (("key", "str", "", -1, 0), ("value", "str", "", -1, 1),), ()),
+    30: ("READONLY_PATH", "FINISH", (("path", "str", "", -1, 0),), ()),
+    31: ("MASK_PATH", "FINISH", (("path", "str", "", -1, 0),), ()),
+    32: ("APPARMOR", "FINISH", (("profile", "str", "", -1, 0),), ()),
+    33: ("SELINUX", "FINISH", (("label", "str", "", -1, 0),), ()),
+    34: ("PERSONALITY", "FINISH", (("persona", "u32", "", 0, -1),), ()),
+    35: ("UMASK", "FINISH", (("mask", "u32", "", 0, -1),), ()),
+    36: ("MAKE_CWD", "FINISH", (("cwd", "str", "", -1, 0),), ()),
+    37: ("STDIO_OWNER", "FINISH", (("uid", "u32", "", 0, -1), ("gid", "u32", "", 1, -1),), ()),
+    38: ("FIND_HOME", "FINISH", (("uid", "u32", "", 0, -1),), ()),
+    39: ("NO_NEW_PRIVS", "FINISH", (), ()),
+    40: ("SYNC_READY", "FINISH", (), ()),
+    41: ("SECCOMP", "FINISH", (("flags", "u32", "", 0, -1), ("filter", "blob", "", 1, 0),), ("LISTENER",)),
+    42: ("CAP_BOUND", "FINISH", (("mask", "u64", "", 0, -1),), ()),
+    43: ("GROUPS", "FINISH", (("gids", "blob", "", 0, 0),), ()),
+    44: ("SET_IDS", "FINISH", (("uid", "u32", "", 0, -1), ("gid", "u32", "", 1, -1),), ()),
+    45: ("CAPS", "FINISH", (("effective", "u64", "", 0, -1), ("permitted", "u64", "", 2, -1), ("inheritable", "u64", "", 4, -1), ("ambient", "u64", "", 6, -1),), ()),
+    46: ("CHDIR", "FINISH", (("cwd", "str", "", -1, 0),), ()),
+    47: ("FIND_EXE", "FINISH", (("file", "str", "", -1, 0), ("path", "str", "", -1, 1),), ()),
+    48: ("WAIT_START", "RUN", (("start_fd", "u32", "", 0, -1), ("error_fd", "u32", "", 1, -1),), ("SOCKET",)),
+    49: ("EXECVE", "RUN", (("args", "list", "", 0, 0), ("env", "list", "", 1, 1),), ("SET_HOME",)),
 }
 
 
@@ -138,232 +148,247 @@ class Builder:
         self.steps: list[tuple[int, int, tuple[int, ...], tuple[object, ...]]] = []
         self.origins: list[str] = []
 
+    def place(self, origin: str, *, cgroup_fd: int = 0) -> None:
+        """Go on as a clone that is born in the cgroup: from inside a user namespace this process could not go there."""
+        self.origins.append(origin)
+        self.steps.append((1, 0, (cgroup_fd,), ()))
+
     def oom_score(self, origin: str, *, value: int = 0) -> None:
         """Write /proc/self/oom_score_adj; before DUMPABLE 0, which makes the file root-only."""
         self.origins.append(origin)
-        self.steps.append((1, 0, (value & 0xFFFFFFFF,), ()))
+        self.steps.append((2, 0, (value & 0xFFFFFFFF,), ()))
 
     def dumpable(self, origin: str, *, value: int = 0) -> None:
         """Prctl(PR_SET_DUMPABLE); 0 before anything is joined (CVE-2016-9962)."""
         self.origins.append(origin)
-        self.steps.append((2, 0, (value,), ()))
+        self.steps.append((3, 0, (value,), ()))
+
+    def open_tree(self, origin: str, *, policy: int = 0, slot: int = 0, propagation: int = 0, path: str = "") -> None:
+        """Clone the source of a bind mount while the caller's rights are there, for a MOUNT inside a user namespace that cannot reach it; failing is left to that MOUNT."""
+        self.origins.append(origin)
+        self.steps.append((4, policy, (slot, propagation), (path,)))
+
+    def enter_root(self, origin: str, *, path: str = "") -> None:
+        """Make the root filesystem the working directory while the caller's rights are there: unshare(2) takes it along."""
+        self.origins.append(origin)
+        self.steps.append((5, 0, (), (path,)))
 
     def join_ns(self, origin: str, *, fd: int = 0, nstype: int = 0, path: str = "") -> None:
         """Setns(fd slot, CLONE_NEW* type)."""
         self.origins.append(origin)
-        self.steps.append((3, 0, (fd, nstype), (path,)))
+        self.steps.append((6, 0, (fd, nstype), (path,)))
 
-    def unshare_user(self, origin: str) -> None:
-        """Unshare(CLONE_NEWUSER), ask the parent to write the maps, become root inside."""
+    def unshare_user(self, origin: str, *, policy: int = 0) -> None:
+        """Unshare(CLONE_NEWUSER), ask the parent to write the maps, become root inside; DUMPABLE: the parent is not root, and may write the maps of a dumpable process only."""
         self.origins.append(origin)
-        self.steps.append((4, 0, (), ()))
+        self.steps.append((7, policy, (), ()))
 
     def unshare(self, origin: str, *, flags: int = 0) -> None:
         """Unshare(CLONE_NEW* flags); pid and time apply to the next child."""
         self.origins.append(origin)
-        self.steps.append((5, 0, (flags,), ()))
+        self.steps.append((8, 0, (flags,), ()))
 
     def clone_init(self, origin: str, *, policy: int = 0, cgroup_fd: int = 0) -> None:
         """Clone3(CLONE_PARENT, CLONE_INTO_CGROUP when IN_CGROUP), tell the pid, exit; the child goes on."""
         self.origins.append(origin)
-        self.steps.append((6, policy, (cgroup_fd,), ()))
+        self.steps.append((9, policy, (cgroup_fd,), ()))
 
     def setsid(self, origin: str) -> None:
         """New session, so that no terminal of the caller can be reached (CVE-2017-5226)."""
         self.origins.append(origin)
-        self.steps.append((7, 0, (), ()))
+        self.steps.append((10, 0, (), ()))
 
-    def keyring(self, origin: str, *, name: str = "") -> None:
-        """Join a new session keyring; ENOSYS and EPERM are tolerated."""
+    def keyring(self, origin: str, *, policy: int = 0, name: str = "") -> None:
+        """Join a new session keyring; ENOSYS and EPERM are tolerated; OTHER_SEARCH: for users of a user namespace."""
         self.origins.append(origin)
-        self.steps.append((8, 0, (), (name,)))
+        self.steps.append((11, policy, (), (name,)))
 
     def unshare_cgroup(self, origin: str) -> None:
         """Unshare(CLONE_NEWCGROUP), inside the final cgroup only."""
         self.origins.append(origin)
-        self.steps.append((9, 0, (), ()))
+        self.steps.append((12, 0, (), ()))
 
     def lo_up(self, origin: str) -> None:
         """Bring the loopback interface of a new network namespace up."""
         self.origins.append(origin)
-        self.steps.append((10, 0, (), ()))
+        self.steps.append((13, 0, (), ()))
 
     def propagation(self, origin: str, *, policy: int = 0, propagation: int = 0) -> None:
         """Propagation of / in the new mount namespace (MS_SLAVE, MS_PRIVATE ...)."""
         self.origins.append(origin)
-        self.steps.append((11, policy, (propagation,), ()))
+        self.steps.append((14, policy, (propagation,), ()))
 
     def root(self, origin: str, *, policy: int = 0, path: str = "") -> None:
-        """Bind the root filesystem onto itself (pivot_root needs a mount) and open it; NO_BIND: only open it (no mount namespace of our own)."""
+        """Bind the root filesystem onto itself (pivot_root needs a mount) and open it; NO_BIND: only open it (no mount namespace of our own); CWD: it is the working directory."""
         self.origins.append(origin)
-        self.steps.append((12, policy, (), (path,)))
+        self.steps.append((15, policy, (), (path,)))
 
-    def mount(self, origin: str, *, policy: int = 0, attr_set: int = 0, attr_clr: int = 0, rec_set: int = 0, rec_clr: int = 0, propagation: int = 0, fstype: str = "", source: str = "", dest: str = "", data: list[str] = _NONE) -> None:
-        """Mount a filesystem or a bind at dest inside the root filesystem."""
+    def mount(self, origin: str, *, policy: int = 0, attr_set: int = 0, attr_clr: int = 0, rec_set: int = 0, rec_clr: int = 0, propagation: int = 0, tree: int = 0, fstype: str = "", source: str = "", dest: str = "", data: list[str] = _NONE) -> None:
+        """Mount a filesystem or a bind at dest inside the root filesystem; tree: slot of a detached tree that stands in for a source out of reach (SOURCE_FD: that is the source)."""
         self.origins.append(origin)
-        self.steps.append((13, policy, (attr_set, attr_clr, rec_set, rec_clr, propagation, len(data)), (fstype, source, dest, data)))
+        self.steps.append((16, policy, (attr_set, attr_clr, rec_set, rec_clr, propagation, tree, len(data)), (fstype, source, dest, data)))
 
     def dev_node(self, origin: str, *, policy: int = 0, kind: int = 0, mode: int = 0, major: int = 0, minor: int = 0, uid: int = 0, gid: int = 0, path: str = "") -> None:
         """Create a device node (kind: S_IFCHR, S_IFBLK, S_IFIFO); an existing other node is an error."""
         self.origins.append(origin)
-        self.steps.append((14, policy, (kind, mode, major, minor, uid, gid), (path,)))
+        self.steps.append((17, policy, (kind, mode, major, minor, uid, gid), (path,)))
 
     def dev_link(self, origin: str, *, policy: int = 0, target: str = "", path: str = "") -> None:
         """Create a symbolic link in /dev; IF_TARGET: only when the target exists on the host."""
         self.origins.append(origin)
-        self.steps.append((15, policy, (), (target, path)))
+        self.steps.append((18, policy, (), (target, path)))
 
     def sync_mounted(self, origin: str) -> None:
         """Tell the parent that the mounts are there; it sets limits and runs prestart and createRuntime hooks."""
         self.origins.append(origin)
-        self.steps.append((16, 0, (), ()))
+        self.steps.append((19, 0, (), ()))
 
     def hook(self, origin: str, *, policy: int = 0, timeout_ms: int = 0, path: str = "", args: list[str] = _NONE, env: list[str] = _NONE, state: list[str] = _NONE) -> None:
         """Run a hook, its stdin the state JSON: state[0] + own pid + state[1]."""
         self.origins.append(origin)
-        self.steps.append((17, policy, (timeout_ms, len(args), len(env), len(state)), (path, args, env, state)))
+        self.steps.append((20, policy, (timeout_ms, len(args), len(env), len(state)), (path, args, env, state)))
 
     def pivot(self, origin: str, *, policy: int = 0) -> None:
         """Pivot_root into the root filesystem; MOVE: MS_MOVE + chroot (--no-pivot); CHROOT: only chroot (no mount namespace of our own)."""
         self.origins.append(origin)
-        self.steps.append((18, policy, (), ()))
+        self.steps.append((21, policy, (), ()))
 
     def console(self, origin: str, *, policy: int = 0, fd: int = 0, rows: int = 0, cols: int = 0, uid: int = 0, gid: int = 0) -> None:
         """Open a pty, send its master over the socket in slot fd, make it stdio and the controlling terminal; MOUNT_CONSOLE: bind it to /dev/console."""
         self.origins.append(origin)
-        self.steps.append((19, policy, (fd, rows, cols, uid, gid), ()))
+        self.steps.append((22, policy, (fd, rows, cols, uid, gid), ()))
 
     def reopen_null(self, origin: str) -> None:
         """Stdio that is the host's /dev/null becomes the container's."""
         self.origins.append(origin)
-        self.steps.append((20, 0, (), ()))
+        self.steps.append((23, 0, (), ()))
 
     def remount_ro(self, origin: str, *, attr_set: int = 0, dest: str = "") -> None:
         """Make a mount that had to be filled first read-only."""
         self.origins.append(origin)
-        self.steps.append((21, 0, (attr_set,), (dest,)))
+        self.steps.append((24, 0, (attr_set,), (dest,)))
 
     def root_ro(self, origin: str) -> None:
         """Make the root mount read-only."""
         self.origins.append(origin)
-        self.steps.append((22, 0, (), ()))
+        self.steps.append((25, 0, (), ()))
 
     def root_propagation(self, origin: str, *, policy: int = 0, propagation: int = 0) -> None:
         """Propagation of the container's / (linux.rootfsPropagation)."""
         self.origins.append(origin)
-        self.steps.append((23, policy, (propagation,), ()))
+        self.steps.append((26, policy, (propagation,), ()))
 
     def hostname(self, origin: str, *, name: str = "") -> None:
         """Sethostname(2)."""
         self.origins.append(origin)
-        self.steps.append((24, 0, (), (name,)))
+        self.steps.append((27, 0, (), (name,)))
 
     def domainname(self, origin: str, *, name: str = "") -> None:
         """Setdomainname(2)."""
         self.origins.append(origin)
-        self.steps.append((25, 0, (), (name,)))
+        self.steps.append((28, 0, (), (name,)))
 
     def sysctl(self, origin: str, *, key: str = "", value: str = "") -> None:
         """Write /proc/sys/KEY through the private procfs descriptor (CVE-2025-52881)."""
         self.origins.append(origin)
-        self.steps.append((26, 0, (), (key, value)))
+        self.steps.append((29, 0, (), (key, value)))
 
     def readonly_path(self, origin: str, *, path: str = "") -> None:
         """Bind a path onto itself and make it read-only; a missing path is skipped."""
         self.origins.append(origin)
-        self.steps.append((27, 0, (), (path,)))
+        self.steps.append((30, 0, (), (path,)))
 
     def mask_path(self, origin: str, *, path: str = "") -> None:
         """Hide a file behind /dev/null (checked to be 1:3, CVE-2025-31133), a directory behind an empty read-only tmpfs; a missing path is skipped."""
         self.origins.append(origin)
-        self.steps.append((28, 0, (), (path,)))
+        self.steps.append((31, 0, (), (path,)))
 
     def apparmor(self, origin: str, *, profile: str = "") -> None:
         """Label for the next execve, through the private procfs descriptor (CVE-2019-16884)."""
         self.origins.append(origin)
-        self.steps.append((29, 0, (), (profile,)))
+        self.steps.append((32, 0, (), (profile,)))
 
     def selinux(self, origin: str, *, label: str = "") -> None:
         """Label for the next execve, through the private procfs descriptor."""
         self.origins.append(origin)
-        self.steps.append((30, 0, (), (label,)))
+        self.steps.append((33, 0, (), (label,)))
 
     def personality(self, origin: str, *, persona: int = 0) -> None:
         """Personality(2)."""
         self.origins.append(origin)
-        self.steps.append((31, 0, (persona,), ()))
+        self.steps.append((34, 0, (persona,), ()))
 
     def umask(self, origin: str, *, mask: int = 0) -> None:
         """Umask(2)."""
         self.origins.append(origin)
-        self.steps.append((32, 0, (mask,), ()))
+        self.steps.append((35, 0, (mask,), ()))
 
     def make_cwd(self, origin: str, *, cwd: str = "") -> None:
         """Create the working directory when it is missing (0755), as runc does."""
         self.origins.append(origin)
-        self.steps.append((33, 0, (), (cwd,)))
+        self.steps.append((36, 0, (), (cwd,)))
 
     def stdio_owner(self, origin: str, *, uid: int = 0, gid: int = 0) -> None:
         """Fchown stdio to the user; EPERM and EROFS are tolerated, /dev/null is skipped."""
         self.origins.append(origin)
-        self.steps.append((34, 0, (uid, gid), ()))
+        self.steps.append((37, 0, (uid, gid), ()))
 
     def find_home(self, origin: str, *, uid: int = 0) -> None:
         """Look HOME up in the container's /etc/passwd for EXECVE; default /."""
         self.origins.append(origin)
-        self.steps.append((35, 0, (uid,), ()))
+        self.steps.append((38, 0, (uid,), ()))
 
     def no_new_privs(self, origin: str) -> None:
         """Prctl(PR_SET_NO_NEW_PRIVS)."""
         self.origins.append(origin)
-        self.steps.append((36, 0, (), ()))
+        self.steps.append((39, 0, (), ()))
 
     def sync_ready(self, origin: str) -> None:
         """Tell the parent that set-up is done; it sets rlimits and writes the state."""
         self.origins.append(origin)
-        self.steps.append((37, 0, (), ()))
+        self.steps.append((40, 0, (), ()))
 
     def seccomp(self, origin: str, *, policy: int = 0, flags: int = 0, filter: bytes = b"") -> None:
         """Load the filter; LISTENER: tell the parent the number of the notify descriptor."""
         self.origins.append(origin)
-        self.steps.append((38, policy, (flags, len(filter)), (filter,)))
+        self.steps.append((41, policy, (flags, len(filter)), (filter,)))
 
     def cap_bound(self, origin: str, *, mask: int = 0) -> None:
         """Drop every capability outside the mask from the bounding set."""
         self.origins.append(origin)
-        self.steps.append((39, 0, (mask & 0xFFFFFFFF, mask >> 32), ()))
+        self.steps.append((42, 0, (mask & 0xFFFFFFFF, mask >> 32), ()))
 
     def groups(self, origin: str, *, gids: bytes = b"") -> None:
         """Setgroups(2) with exactly these (native-endian u32 each); skipped where setgroups is denied."""
         self.origins.append(origin)
-        self.steps.append((40, 0, (len(gids),), (gids,)))
+        self.steps.append((43, 0, (len(gids),), (gids,)))
 
     def set_ids(self, origin: str, *, uid: int = 0, gid: int = 0) -> None:
         """PR_SET_KEEPCAPS, setresgid, setresuid."""
         self.origins.append(origin)
-        self.steps.append((41, 0, (uid, gid), ()))
+        self.steps.append((44, 0, (uid, gid), ()))
 
     def caps(self, origin: str, *, effective: int = 0, permitted: int = 0, inheritable: int = 0, ambient: int = 0) -> None:
         """Capset(2) and the ambient set."""
         self.origins.append(origin)
-        self.steps.append((42, 0, (effective & 0xFFFFFFFF, effective >> 32, permitted & 0xFFFFFFFF, permitted >> 32, inheritable & 0xFFFFFFFF, inheritable >> 32, ambient & 0xFFFFFFFF, ambient >> 32), ()))
+        self.steps.append((45, 0, (effective & 0xFFFFFFFF, effective >> 32, permitted & 0xFFFFFFFF, permitted >> 32, inheritable & 0xFFFFFFFF, inheritable >> 32, ambient & 0xFFFFFFFF, ambient >> 32), ()))
 
     def chdir(self, origin: str, *, cwd: str = "") -> None:
         """Chdir and check that the result is inside the root (CVE-2024-21626)."""
         self.origins.append(origin)
-        self.steps.append((43, 0, (), (cwd,)))
+        self.steps.append((46, 0, (), (cwd,)))
 
     def find_exe(self, origin: str, *, file: str = "", path: str = "") -> None:
         """Resolve the program as execvp would, so that a missing one fails `create`."""
         self.origins.append(origin)
-        self.steps.append((44, 0, (), (file, path)))
+        self.steps.append((47, 0, (), (file, path)))
 
     def wait_start(self, origin: str, *, policy: int = 0, start_fd: int = 0, error_fd: int = 0) -> None:
         """Block until started; SOCKET: `run`, the parent still holds the other end."""
         self.origins.append(origin)
-        self.steps.append((45, policy, (start_fd, error_fd), ()))
+        self.steps.append((48, policy, (start_fd, error_fd), ()))
 
     def execve(self, origin: str, *, policy: int = 0, args: list[str] = _NONE, env: list[str] = _NONE) -> None:
         """Close_range, execve(2); SET_HOME: add what FIND_HOME found."""
         self.origins.append(origin)
-        self.steps.append((46, policy, (len(args), len(env)), (args, env)))
+        self.steps.append((49, policy, (len(args), len(env)), (args, env)))

@@ -210,6 +210,8 @@ def _mount(args: Args) -> str:
     words = _attributes(args["attr_set"], args["attr_clr"], "") + _attributes(args["rec_set"], args["rec_clr"], "r")
     words += _propagations(args["propagation"])
     words += [f"sb:{item}" if item in _SUPER_FLAGS else _quoted(item) for item in args["data"]]
+    if args["tree"]:
+        words.append(f"tree in slot {args['tree']}")
     return "  ".join(part for part in (f"{source} -> {_quoted(args['dest'])}", " ".join(words)) if part)
 
 
@@ -277,6 +279,8 @@ _FORMATS: dict[str, Callable[[Args], str]] = {
     "OOM_SCORE": lambda a: str(a["value"]),
     "DUMPABLE": lambda a: str(a["value"]),
     "JOIN_NS": lambda a: f"{_flag_names(a['nstype'])} {_quoted(a['path'])} in {_slot(a['fd'])}",
+    "PLACE": lambda a: f"cgroup in {_slot(a['cgroup_fd'])}",
+    "OPEN_TREE": lambda a: f"{_quoted(a['path'])}  {' '.join(_propagations(a['propagation']))} to slot {a['slot']}",
     "UNSHARE": lambda a: _flag_names(a["flags"]),
     "CLONE_INIT": lambda a: "" if a["cgroup_fd"] == NO_SLOT else f"cgroup in {_slot(a['cgroup_fd'])}",
     "PROPAGATION": lambda a: " ".join(_propagations(a["propagation"])),

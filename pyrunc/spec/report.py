@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         apparmor: bool
         selinux: bool
         cap_last: int
+        euid: int
 
         def own_namespace(self, kind: str, path: str) -> bool:
             """Whether a path leads to the runtime's own namespace of that type."""
@@ -32,12 +33,13 @@ NOTHING = Nothing()
 class Report:
     """Problems and warnings found so far, and what several rules need to know about the config."""
 
-    __slots__ = ("facts", "namespaces", "problems", "warnings")
+    __slots__ = ("facts", "mapped", "namespaces", "problems", "warnings")
 
     def __init__(self, facts: Facts | None = None) -> None:
         self.facts = facts
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
+        self.mapped = False  # a mount has an id mapping
         self.namespaces: dict[str, str] = {}  # type -> path, "" for a new one
 
     def bad(self, pointer: str, expected: str, value: Any = NOTHING, hint: str = "") -> None:

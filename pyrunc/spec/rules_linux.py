@@ -46,8 +46,6 @@ def namespaces(config: dict[str, Any], report: Report) -> None:
         report.namespaces[kind] = path
         if path:
             absolute(path, f"{pointer}/path", report)
-        if kind == "user":
-            report.later(pointer, kind)
 
 
 def check(config: dict[str, Any], report: Report) -> None:
@@ -83,7 +81,7 @@ def names(config: dict[str, Any], report: Report) -> None:
 
 def unsupported(linux: dict[str, Any], report: Report) -> None:
     """Fields that are refused rather than ignored: the container would be another one than asked for."""
-    for field in ("uidMappings", "gidMappings", "timeOffsets", "netDevices"):
+    for field in ("timeOffsets", "netDevices"):
         if linux.get(field):
             report.later(f"/linux/{field}", linux[field])
     for field in ("memoryPolicy", "intelRdt"):

@@ -37,12 +37,12 @@ def check(config: dict[str, Any], report: Report) -> None:
         bind = "bind" in options or "rbind" in options
         destination(mount, pointer, bind, report)
         source(mount, pointer, bind, report)
-        for name in ("uidMappings", "gidMappings"):
-            if mount.get(name):
-                report.later(f"{pointer}/{name}", mount[name])
+        if mount.get("uidMappings") or mount.get("gidMappings") or "idmap" in options or "ridmap" in options:
+            report.mapped = True
         for here, option in numbered(options, f"{pointer}/options"):
-            if option.partition("=")[0] in ("idmap", "ridmap"):
-                report.later(here, option)
+            if option.partition("=")[0] in ("idmap", "ridmap") and "=" in option:
+                # The form of one runtime; the specification has fields for it.
+                report.bad(here, "uidMappings and gidMappings of the mount for its mapping", option)
 
 
 def destination(mount: dict[str, Any], pointer: str, bind: bool, report: Report) -> None:

@@ -40,9 +40,21 @@ def check(config: dict[str, Any], *, facts: Facts | None = None) -> list[Problem
     rules_mounts.check(config, report)
     rules_linux.check(config, report)
     rules_resources.check(config, report)
+    if needs_userns_rules(config, report):
+        from pyrunc.spec import rules_userns
+
+        rules_userns.check(config, report)
     if report.problems:
         raise ConfigError(report.problems)
     return report.warnings
+
+
+def needs_userns_rules(config: dict[str, Any], report: Report) -> bool:
+    """Whether anything in a config has to do with user namespaces, or should have: users other than root need one."""
+    linux = section(config, "linux")
+    if "user" in report.namespaces or report.mapped or (report.facts is not None and report.facts.euid != 0):
+        return True
+    return bool(linux.get("uidMappings") or linux.get("gidMappings"))
 
 
 def general(config: dict[str, Any], report: Report) -> None:

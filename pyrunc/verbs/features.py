@@ -16,7 +16,7 @@ ARGS = (0, 0)
 FLAGS: tuple[command.Flag, ...] = ()
 
 HOOKS = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
-NAMESPACES = ["cgroup", "ipc", "mount", "network", "pid", "time", "uts"]
+NAMESPACES = ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"]
 
 
 def describe() -> dict[str, Any]:
@@ -43,7 +43,7 @@ def describe() -> dict[str, Any]:
             "selinux": {"enabled": True},
             "intelRdt": off,
             "memoryPolicy": {"modes": [], "flags": []},
-            "mountExtensions": {"idmap": off},
+            "mountExtensions": {"idmap": {"enabled": True}},
             "netDevices": off,
         },
         "annotations": {

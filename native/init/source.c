@@ -1,0 +1,83 @@
+/* OPEN_TREE, ENTER_ROOT, and the sources of bind mounts: what lies behind directories that the root of a user
+ * namespace may not search.
+ *
+ * The bundle, the state directory and the volumes of engines are below directories of mode 0700.  What is in
+ * there is opened while we are still the caller, and used from inside the user namespace.
+ */
+#include "fsapi.h"
+
+#define HAS(bit) ((st->policy & P_MOUNT_##bit) != 0)
+
+/* Before UNSHARE_USER.  A failure is not reported here: the source may be made by an earlier mount of the
+ * configuration, or be within reach, and MOUNT tells when it is neither. */
+int op_open_tree(struct init *in, const struct plan_step *st)
+{
+    uint32_t slot = st->n[N_OPEN_TREE_slot];
+    unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;
+
+    if (slot < in->plan->nfds || slot >= MAX_FDS || in->fds[slot] >= 0)
+        return fault(in, EINVAL, "open_tree", -1, 0, "the plan has another use for the slot");
+    flags |= st->policy & P_OPEN_TREE_RECURSIVE ? AT_RECURSIVE : 0u;
+    int tree = sys_open_tree(AT_FDCWD, step_str(in, st, S_OPEN_TREE_path), flags);
+    if (tree < 0)
+        return 0;
+    /* The clone is a peer of the host's mount, where one made inside would be what the new mount namespace has
+     * made of it: what the container mounts below it must not show up on the host. */
+    if (set_propagation(tree, st->n[N_OPEN_TREE_propagation]) < 0) {
+        close(tree);
+        return 0;
+    }
+    in->fds[slot] = tree;
+    return 0;
+}
+
+/* Before UNSHARE: the working directory is, with the root, the one thing that unshare(2) translates into the new
+ * mount namespace; a descriptor would go on meaning the old one. */
+int op_enter_root(struct init *in, const struct plan_step *st)
+{
+    if (chdir(step_str(in, st, S_ENTER_ROOT_path)) < 0)
+        return fault(in, errno, "chdir", S_ENTER_ROOT_path, 0, NULL);
+    return 0;
+}
+
+/* The descriptor in the slot that the step names, taken out of it; -EBADF when there is none. */
+static int take_tree(struct init *in, const struct plan_step *st)
+{
+    uint32_t slot = st->n[N_MOUNT_tree];
+    int fd = slot_fd(in, slot);
+
+    if (fd < 0)
+        return -EBADF;
+    in->fds[slot] = -1;
+    return fd;
+}
+
+int open_source(struct init *in, const struct plan_step *st)
+{
+    unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;
+    int tree;
+
+    if (HAS(SOURCE_FD)) {
+        tree = take_tree(in, st);
+        return tree >= 0 ? tree
+                         : fault(in, EBADF, "move_mount", S_MOUNT_source, 0,
+                                 "no such descriptor came with the plan");
+    }
+    flags |= HAS(RECURSIVE) ? AT_RECURSIVE : 0u;
+    flags |= HAS(NO_FOLLOW_SOURCE) ? AT_SYMLINK_NOFOLLOW : 0u;
+    /* First from inside, if that goes: only such a clone keeps what the host has read-only, nosuid and so on
+     * locked.  EACCES: behind a directory that we may not search.  EINVAL: mounts below it are locked to it in
+     * the new mount namespace, and a bind that is not recursive would show what they cover. */
+    tree = sys_open_tree(AT_FDCWD, step_str(in, st, S_MOUNT_source), flags);
+    if ((tree == -EACCES || tree == -EINVAL) && st->n[N_MOUNT_tree]) {
+        int stand_in = take_tree(in, st);
+
+        if (stand_in >= 0)
+            return stand_in;
+    }
+    if (tree >= 0)
+        return tree;
+    return fault(in, -tree, "open_tree", S_MOUNT_source, 0,
+                 tree == -EINVAL ? "unbindable, or mounts below it are locked and only rbind is possible"
+                                 : "");
+}

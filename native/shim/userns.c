@@ -1,0 +1,113 @@
+/* User namespaces and mounts for them, made on the host's side: see shim.h. */
+#include "shim.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef AT_RECURSIVE
+#define AT_RECURSIVE 0x8000
+#endif
+/* <linux/mount.h> contradicts glibc's <sys/mount.h>: what the ABI fixes is written down here. */
+#define OPEN_TREE_CLONE_FLAG 1u
+#define MOUNT_ATTR_IDMAP_BIT 0x00100000u
+#define NR_open_tree         428
+#define NR_mount_setattr     442
+#define HOLDER_STACK         16384
+#define HOLDER_SECONDS       20
+
+struct attr {
+    uint64_t attr_set;
+    uint64_t attr_clr;
+    uint64_t propagation;
+    uint64_t userns_fd;
+};
+
+int pr_open_tree(const char *path, int recursive)
+{
+    unsigned flags = OPEN_TREE_CLONE_FLAG | O_CLOEXEC | (recursive ? AT_RECURSIVE : 0u);
+    long fd = syscall(NR_open_tree, AT_FDCWD, path, flags);
+    return fd < 0 ? -errno : (int)fd;
+}
+
+static int setattr(int tree, int recursive, const struct attr *attr)
+{
+    unsigned flags = AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0u);
+    return syscall(NR_mount_setattr, tree, "", flags, attr, sizeof *attr) < 0 ? -errno : 0;
+}
+
+int pr_mount_idmap(int tree, int recursive, int userns_fd)
+{
+    struct attr attr = {.attr_set = MOUNT_ATTR_IDMAP_BIT, .userns_fd = (uint64_t)userns_fd};
+    return setattr(tree, recursive, &attr);
+}
+
+int pr_mount_propagation(int tree, uint64_t flag)
+{
+    struct attr attr = {.propagation = flag};
+    return setattr(tree, 1, &attr);
+}
+
+/* The process that holds the new user namespace until we have a descriptor of it.  It shares our memory and makes
+ * system calls only, and none that fails (errno is ours, too).  It ends with us, or after HOLDER_SECONDS at the latest. */
+static int holder(void *arg)
+{
+    struct timespec limit = {.tv_sec = HOLDER_SECONDS};
+    (void)arg;
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0L, 0L, 0L);
+    (void)syscall(SYS_ppoll, NULL, 0L, &limit, NULL, 0L);
+    _exit(0);
+}
+
+static int write_map(int pid, const char *file, const char *text)
+{
+    char path[64];
+    (void)snprintf(path, sizeof path, "/proc/%d/%s", pid, file);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    ssize_t n = write(fd, text, strlen(text)); /* one write: the kernel takes no second one */
+    int err = n < 0 ? -errno : 0;
+    close(fd);
+    return err;
+}
+
+int pr_userns(const char *uid_map, const char *gid_map, int *stage)
+{
+    char stack[HOLDER_STACK] __attribute__((aligned(16)));
+    char path[64];
+    sigset_t all, old;
+    *stage = 1;
+    sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &old); /* the holder inherits the mask: no handler of ours runs in it */
+    int pid = clone(holder, stack + sizeof stack, CLONE_VM | CLONE_NEWUSER | SIGCHLD, NULL);
+    int ret = pid < 0 ? -errno : 0;
+    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (ret < 0)
+        return ret;
+    *stage = 2;
+    ret = write_map(pid, "uid_map", uid_map);
+    if (ret == 0) {
+        *stage = 3;
+        ret = write_map(pid, "gid_map", gid_map);
+    }
+    if (ret == 0) {
+        *stage = 4;
+        (void)snprintf(path, sizeof path, "/proc/%d/ns/user", pid);
+        ret = open(path, O_RDONLY | O_CLOEXEC);
+        if (ret < 0)
+            ret = -errno;
+    }
+    (void)kill(pid, SIGKILL);
+    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+    return ret;
+}

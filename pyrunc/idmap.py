@@ -1,0 +1,197 @@
+"""Id mappings, the host's side of them: the maps of a container's user namespace, and idmapped mounts.
+
+Imported only for a container that has one of these.
+"""
+
+from __future__ import annotations
+
+import posix
+from errno import EINVAL, ENOSPC, ENOSYS, EPERM
+from posix import O_CLOEXEC, O_WRONLY
+
+from pyrunc import fs, runtime
+from pyrunc.errors import ConfigError, Problem, PyruncError, SysError
+from pyrunc.spec import mappings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.host import HostFacts
+
+# Where the setuid helpers may be.  Never searched for in PATH, which is the caller's (CVE-2018-6556's family).
+HELPER_DIRS = ("/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin")
+HELPER_ENV = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+HELPER_TIMEOUT = 10.0  # seconds; they ask NSS
+
+_STAGES = {1: "clone", 2: "write", 3: "write", 4: "open"}
+_MS_FLAGS = {1: 1 << 20, 2: 1 << 19, 3: 1 << 18, 4: 1 << 17}  # MS_* of a propagation nibble (plan.mounts)
+
+
+# -- the container's user namespace ---------------------------------------------------------------------------
+
+
+def write_maps(pid: int, linux: dict[str, Any], facts: HostFacts) -> None:
+    """Write setgroups, gid_map and uid_map of a process that has just made its user namespace.
+
+    Root writes them itself; a user who maps more than the own id calls newuidmap and newgidmap, which check
+    /etc/subuid and /etc/subgid.  Raises SysError, PyruncError (the helper is missing or refuses) naming the field.
+    """
+    for kind in ("gid", "uid"):
+        wanted = linux[f"{kind}Mappings"]
+        pointer = f"/linux/{kind}Mappings"
+        if facts.euid == 0 or is_self(wanted, posix.geteuid() if kind == "uid" else posix.getegid()):
+            if kind == "gid" and facts.euid != 0:
+                # Who could drop a group that way might gain access to what is denied to it; the kernel insists on this
+                # before an unprivileged gid_map (CVE-2014-8989).
+                _write(pid, "setgroups", "deny", pointer)
+            _write(pid, f"{kind}_map", mappings.text(wanted), pointer)
+        else:
+            _call_helper(f"new{kind}map", pid, wanted, pointer)
+
+
+def is_self(wanted: list[dict[str, int]], own: int) -> bool:
+    """Whether it is the one mapping that a user may write without help: of the own id alone."""
+    return len(wanted) == 1 and wanted[0]["size"] == 1 and wanted[0]["hostID"] == own
+
+
+def _write(pid: int, file: str, text: str, pointer: str) -> None:
+    path = f"/proc/{pid}/{file}"
+    try:
+        fd = posix.open(path, O_WRONLY | O_CLOEXEC)
+        try:
+            posix.write(fd, text.encode("ascii"))
+        finally:
+            posix.close(fd)
+    except OSError as error:
+        hint = ""
+        if error.errno == EPERM:
+            hint = "the ids must be mapped in the user namespace that pyrunc itself runs in (/proc/self/uid_map)"
+        value = text.strip().replace("\n", ", ")
+        raise SysError(pointer, "write", error.errno or 0, value=value, context=file, hint=hint) from error
+
+
+def _call_helper(name: str, pid: int, wanted: list[dict[str, int]], pointer: str) -> None:
+    path = next((f"{place}/{name}" for place in HELPER_DIRS if fs.exists(f"{place}/{name}")), "")
+    if not path:
+        raise PyruncError(
+            f"{pointer}: mapping more than your own id needs {name}, which is not in {', '.join(HELPER_DIRS)};"
+            " install the package uidmap (or shadow-utils)"
+        )
+    words = [path, str(pid)]
+    for entry in wanted:
+        words += [str(entry["containerID"]), str(entry["hostID"]), str(entry["size"])]
+    from pyrunc import hooks
+
+    try:
+        hooks.run_program(pointer, {"path": path, "args": words, "env": HELPER_ENV, "timeout": HELPER_TIMEOUT})
+    except hooks.HookError as error:
+        file = "/etc/subuid" if name == "newuidmap" else "/etc/subgid"
+        raise PyruncError(f"{error}; {file} must have a line that gives uid {posix.geteuid()} these ids") from error
+
+
+def check_joined(pid: int, linux: dict[str, Any]) -> None:
+    """Mappings beside a user namespace that is joined by path, as CRI engines send them, must be the namespace's own.
+
+    ``pid`` is a process inside.  Raises ConfigError.
+    """
+    problems = []
+    for kind in ("uid", "gid"):
+        wanted = linux.get(f"{kind}Mappings")
+        if not wanted:
+            continue
+        found = fs.read_file(f"/proc/{pid}/{kind}_map", 65536).decode("ascii")
+        if mappings.merged(mappings.parse(found)) != mappings.merged(wanted):
+            text = ", ".join(" ".join(line.split()) for line in found.splitlines())
+            given = mappings.text(wanted).strip().replace("\n", ", ")
+            expected = f"the mappings of the user namespace that is joined ({text or 'none'})"
+            problems.append(Problem(f"/linux/{kind}Mappings", expected, given))
+    if problems:
+        raise ConfigError(problems)
+
+
+# -- idmapped mounts ------------------------------------------------------------------------------------------
+
+
+def open_mount(config: dict[str, Any], source: str, origin: str) -> int:
+    """A detached, idmapped clone of what is to be bound; ``origin`` is the mount's JSON pointer.
+
+    With the mount's own mappings or else the container's.  Raises SysError naming the field.
+    """
+    mount = config["mounts"][int(origin.rpartition("/")[2])]
+    linux = config.get("linux") or {}
+    holder = mount if mount.get("uidMappings") else linux
+    options = mount.get("options") or ()
+    _, lib = runtime.shim()
+    tree = lib.pr_open_tree(fs.encode(source), "rbind" in options)
+    if tree < 0:
+        raise SysError(f"{origin}/source", "open_tree", -tree, value=source)
+    try:
+        _propagate(tree, linux, origin)
+        userns = _namespace(holder, origin if holder is mount else "/linux")
+        try:
+            failed = lib.pr_mount_idmap(tree, "ridmap" in options, userns)
+        finally:
+            posix.close(userns)
+        if failed < 0:
+            raise SysError(origin, "mount_setattr", -failed, value=source, **_explain(source, -failed, mount))
+    except BaseException:
+        posix.close(tree)
+        raise
+    return int(tree)
+
+
+def _propagate(tree: int, linux: dict[str, Any], origin: str) -> None:
+    """The clone comes from our mount namespace: what is mounted below it inside must not show up here."""
+    from pyrunc.plan import userns
+
+    _, lib = runtime.shim()
+    nibbles = userns.clone_propagation(linux.get("rootfsPropagation") or "")
+    while nibbles:
+        failed = lib.pr_mount_propagation(tree, _MS_FLAGS[nibbles & 7])
+        if failed < 0:
+            raise SysError(origin, "mount_setattr", -failed, context="propagation")
+        nibbles >>= 4
+
+
+def _namespace(holder: dict[str, Any], pointer: str) -> int:
+    """A user namespace with the mappings of a mount or of the container: what mount_setattr(2) takes them from."""
+    ffi, lib = runtime.shim()
+    stage = ffi.new("int *")
+    texts = [mappings.text(holder[field]).encode("ascii") for field in ("uidMappings", "gidMappings")]
+    fd = lib.pr_userns(texts[0], texts[1], stage)
+    if fd < 0:
+        field = {2: "/uidMappings", 3: "/gidMappings"}.get(stage[0], "")
+        hint = "/proc/sys/user/max_user_namespaces is reached" if fd == -ENOSPC else ""
+        raise SysError(pointer + field, _STAGES[stage[0]], -fd, context="user namespace for the mapping", hint=hint)
+    return int(fd)
+
+
+def _explain(source: str, number: int, mount: dict[str, Any]) -> dict[str, str]:
+    """Which mount and filesystem did not want to be idmapped, and why."""
+    context = f"{mount['destination']}, filesystem {_filesystem(source)}"
+    if number == EINVAL:
+        return {"context": context, "detail": "this filesystem does not support idmapped mounts on this kernel"}
+    if number == EPERM:
+        detail = "an idmapped mount needs CAP_SYS_ADMIN in the user namespace that mounted the filesystem,"
+        return {"context": context, "detail": detail + " and a mount that is not idmapped already"}
+    if number == ENOSYS:
+        return {"context": context, "hint": "idmapped mounts need Linux 5.12"}
+    return {"context": context}
+
+
+def _filesystem(path: str) -> str:
+    """The type of the filesystem that a path is on, "?" when that cannot be found out."""
+    try:
+        fd = posix.open(path, posix.O_PATH | O_CLOEXEC)
+        try:
+            info = fs.read_file(f"/proc/self/fdinfo/{fd}", 4096).decode("ascii", "replace")
+        finally:
+            posix.close(fd)
+        wanted = next(line.split()[1] for line in info.splitlines() if line.startswith("mnt_id:"))
+        for line in fs.read_file("/proc/self/mountinfo", 16 << 20).decode("utf-8", "replace").splitlines():
+            if line.split(" ", 1)[0] == wanted:
+                return line.partition(" - ")[2].split(" ", 1)[0]
+    except (OSError, StopIteration, IndexError):
+        pass
+    return "?"

@@ -1,0 +1,130 @@
+"""Rules for user namespaces, id mappings and idmapped mounts.  Imported only for a config that has any of these."""
+
+from __future__ import annotations
+
+from pyrunc.spec.mappings import map_id, text
+from pyrunc.spec.report import NOTHING, numbered, section
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.spec.report import Report
+
+# kernel/user_namespace.c: extents of a map, and bytes of one write (a page)
+MAX_EXTENTS = 340
+MAX_TEXT = 4095
+LAST = 0xFFFFFFFF  # (uid_t)-1 is no id, so no range may reach it
+
+_FIELDS = (("uid", "uidMappings"), ("gid", "gidMappings"))
+
+
+def check(config: dict[str, Any], report: Report) -> None:
+    """All of them."""
+    linux = section(config, "linux")
+    unmapped = {kind: linux.get(field) or [] for kind, field in _FIELDS}
+    for _, field in _FIELDS:
+        if linux.get(field):
+            extents(linux[field], f"/linux/{field}", report)
+    if "user" not in report.namespaces:
+        for _, field in _FIELDS:
+            if linux.get(field):
+                report.bad(f"/linux/{field}", "no mappings without a user namespace of the container", linux[field])
+        if report.facts is not None and report.facts.euid != 0:
+            hint = "only root can do without; `pyrunc spec --rootless` writes a config that has one"
+            report.bad("/linux/namespaces", "a user namespace", section(config, "linux").get("namespaces"), hint)
+    elif report.namespaces["user"] == "" or any(unmapped.values()):
+        for kind, field in _FIELDS:
+            if not unmapped[kind]:
+                report.bad(f"/linux/{field}", "at least one mapping for the new user namespace", NOTHING)
+            elif not broken(unmapped[kind]) and map_id(unmapped[kind], 0) < 0:
+                report.bad(f"/linux/{field}", "a mapping for id 0, which sets the container up", unmapped[kind])
+    maps = {kind: found for kind, found in unmapped.items() if found and not broken(found)}
+    if "user" in report.namespaces and maps:
+        user(config, maps, report)
+        mount_data(config, maps, report)
+    idmapped_mounts(config, linux, report)
+
+
+def broken(mappings: list[Any]) -> bool:
+    """Whether an entry lacks a field: reported already (see validate.prune)."""
+    return any(entry is None or len(entry.keys() & {"containerID", "hostID", "size"}) < 3 for entry in mappings)
+
+
+def extents(mappings: list[Any], pointer: str, report: Report) -> None:
+    """What the kernel would answer with EINVAL, and nothing else."""
+    if broken(mappings):
+        return
+    if len(mappings) > MAX_EXTENTS:
+        report.bad(pointer, f"at most {MAX_EXTENTS} mappings", mappings)
+    elif len(text(mappings)) > MAX_TEXT:
+        report.bad(pointer, f"mappings of at most {MAX_TEXT} characters as /proc/PID/uid_map has them", mappings)
+    for here, entry in numbered(mappings, pointer):
+        if entry["size"] == 0:
+            report.bad(f"{here}/size", "a size of at least 1", 0)
+        for field in ("containerID", "hostID"):
+            if entry[field] + entry["size"] > LAST:
+                report.bad(f"{here}/{field}", f"a range of ids below {LAST}", entry[field], f"size {entry['size']}")
+    for field in ("containerID", "hostID"):
+        spans = sorted((entry[field], entry["size"], index) for index, entry in enumerate(mappings))
+        for number, after in enumerate(spans[1:]):
+            before = spans[number]
+            if after[0] < before[0] + before[1]:
+                hint = f"mapping {before[2]} has {before[0]} to {before[0] + before[1] - 1}"
+                report.bad(f"{pointer}/{after[2]}/{field}", "ranges that do not overlap", after[0], hint)
+
+
+def user(config: dict[str, Any], maps: dict[str, Any], report: Report) -> None:
+    """Who the program is to be has to exist in the namespace."""
+    who = section(section(config, "process"), "user")
+    for field in ("uid", "gid"):
+        if field in maps and map_id(maps[field], who.get(field, 0)) < 0:
+            report.bad(f"/process/user/{field}", f"an id that /linux/{field}Mappings has", who.get(field, 0))
+    if "gid" in maps:
+        for pointer, gid in numbered(who.get("additionalGids"), "/process/user/additionalGids"):
+            if map_id(maps["gid"], gid) < 0:
+                report.bad(pointer, "an id that /linux/gidMappings has", gid)
+    if report.facts is not None and report.facts.euid != 0 and who.get("additionalGids"):
+        mappings = maps.get("gid") or []
+        # Such a map is written without newgidmap, and then setgroups has to be denied (CVE-2014-8989).
+        if len(mappings) == 1 and mappings[0]["size"] == 1:
+            hint = "map more groups than your own, which newgidmap does"
+            report.bad("/process/user/additionalGids", "no additional groups", who["additionalGids"], hint)
+
+
+def mount_data(config: dict[str, Any], maps: dict[str, Any], report: Report) -> None:
+    """uid= and gid= of a new filesystem: the kernel's own answer is a bare EINVAL."""
+    for pointer, mount in numbered(config.get("mounts"), "/mounts"):
+        names = mount.get("options") or ()
+        if "bind" in names or "rbind" in names:
+            continue
+        for here, option in numbered(names, f"{pointer}/options"):
+            kind, _, value = option.partition("=")
+            if kind in maps and value.isascii() and value.isdigit() and map_id(maps[kind], int(value)) < 0:
+                report.bad(here, f"an id that /linux/{kind}Mappings has", option)
+
+
+def idmapped_mounts(config: dict[str, Any], linux: dict[str, Any], report: Report) -> None:
+    """Options idmap and ridmap, and mappings of mounts."""
+    container = linux.get("uidMappings") and linux.get("gidMappings")
+    for pointer, mount in numbered(config.get("mounts"), "/mounts"):
+        names = mount.get("options") or ()
+        asked = next((name for name in names if name in ("idmap", "ridmap")), "")
+        own = [field for _, field in _FIELDS if mount.get(field)]
+        if not asked and not own:
+            continue
+        where = f"{pointer}/options" if asked else f"{pointer}/{own[0]}"
+        value = asked or mount[own[0]]
+        if not ("bind" in names or "rbind" in names) or "remount" in names:
+            # A filesystem that is mounted inside the user namespace has the container's ids anyway.
+            report.bad(where, "a bind mount for an id mapping", value)
+        if len(own) == 1:
+            other = "gidMappings" if own == ["uidMappings"] else "uidMappings"
+            report.bad(f"{pointer}/{other}", f"mappings, because there are {own[0]}", NOTHING)
+        for field in own:
+            extents(mount[field], f"{pointer}/{field}", report)
+        if not own and not container:
+            hint = "neither the mount nor the container has uidMappings and gidMappings"
+            report.bad(where, "mappings for it", value, hint)
+        if report.facts is not None and report.facts.euid != 0:
+            report.bad(where, "no idmapped mount", value, "making one needs root on the host")
