@@ -375,6 +375,24 @@ def test_kill_and_delete(mapped: Make) -> None:
     one.delete()
 
 
+def test_exec_joins_the_user_namespace(mapped: Make, box: Box) -> None:
+    one = mapped("signals", "30", more={"/process/user": {"uid": 1000, "gid": 1000}})
+    one.create()
+    one.start()
+    one.wait_output('"ready"')
+    result = one.call("exec", one.id, "/probe", "report", "--", "read", "/proc/self/uid_map")
+    seen = result.report
+    assert seen["uid"] == [1000] * 3
+    assert seen["ns"]["user"] == os.readlink(f"/proc/{one.pid}/ns/user")
+    assert result.objects[1]["text"].split() == ["0", str(HOST), str(SIZE)]
+    assert seen["cgroup"].splitlines()[-1] == "0::/"
+    assert "_ses." in seen["keyring"]
+    result = one.call("exec", "--user", "0", one.id, "/probe", "report")
+    assert result.report["uid"] == [0] * 3
+    one.kill("KILL")
+    one.wait()
+
+
 def test_no_mount_namespace_but_a_user_namespace(mapped: Make, box: Box) -> None:
     if not box.runtime.is_pyrunc:
         pytest.skip("runc masks paths by default and refuses")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from plan_support import GOLDEN, Facts, base, merge, names, steps
+from plan_support import GOLDEN, Facts, base, merge, names, step, steps
 from pyrunc.errors import ConfigError
 from pyrunc.plan import Plan, ops, show
 from pyrunc.plan.join import NAMESPACES, Options, compile_exec
@@ -65,6 +65,19 @@ def test_the_filter_goes_where_create_has_it() -> None:
     early, late = names(joined(PROGRAM, config)), names(joined({**PROGRAM, "noNewPrivileges": True}, config))
     assert early.index("SYNC_READY") < early.index("SECCOMP") < early.index("CAP_BOUND")
     assert late.index("FIND_EXE") < late.index("SECCOMP") < late.index("EXECVE")
+
+
+def test_a_user_namespace_is_entered_from_inside_the_cgroup() -> None:
+    """Its root may not go there any more; and the keyring is found by its users."""
+    config = {"linux": {"namespaces": [{"type": "user"}, {"type": "pid"}]}}
+    plan = joined(
+        PROGRAM, config, cgroup="/sys/fs/cgroup/x", joined=[("user", "/proc/9/ns/user"), ("pid", "/proc/9/ns/pid")]
+    )
+    found = names(plan)
+    assert found.index("PLACE") < found.index("DUMPABLE") < found.index("JOIN_NS") < found.index("CLONE_INIT")
+    assert step(plan, "PLACE")["cgroup_fd"] == 1 and plan.fds[0][:2] == ("cgroup", "/sys/fs/cgroup/x")
+    assert step(plan, "CLONE_INIT")["policy"] == set()
+    assert step(plan, "KEYRING")["policy"] == {"OTHER_SEARCH"}
 
 
 def test_sections_come_in_order() -> None:

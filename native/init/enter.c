@@ -280,8 +280,9 @@ int op_keyring(struct init *in, const struct plan_step *st)
         ret = key_permissions(text, &perm);
     }
     if (ret >= 0)
-        ret = sys_keyctl(KEYCTL_SETPERM, id,
-                         (long)(perm | (st->policy & P_KEYRING_OTHER_SEARCH ? KEY_OTH_SEARCH : KEY_USR_SEARCH)), 0);
+        ret = sys_keyctl(
+            KEYCTL_SETPERM, id,
+            (long)(perm | (st->policy & P_KEYRING_OTHER_SEARCH ? KEY_OTH_SEARCH : KEY_USR_SEARCH)), 0);
     if (ret < 0 && !keys_unavailable(ret))
         return fault(in, (int)ret, "keyctl", S_KEYRING_name, 0, "permissions of the session keyring");
     return 0;

@@ -238,9 +238,11 @@ static int new_mount(struct init *in, const struct plan_step *st, int mode_of)
                      fsfd == -ENODEV ? "filesystem type unknown to this kernel" : "");
     /* With CGROUP and HOST_BIND the source is the directory of the fallback, not a name for the mount table. */
     if (source[0])
-        ret = sys_fsconfig(fsfd, FSCONFIG_SET_STRING, "source", HAS(CGROUP)      ? "cgroup"
-                                                                : HAS(HOST_BIND) ? fstype
-                                                                                 : source, 0);
+        ret = sys_fsconfig(fsfd, FSCONFIG_SET_STRING, "source",
+                           HAS(CGROUP)      ? "cgroup"
+                           : HAS(HOST_BIND) ? fstype
+                                            : source,
+                           0);
     if (ret < 0)
         return fs_fault(in, -ret, "fsconfig", S_MOUNT_source, 0, fsfd);
     if (mode_of >= 0)

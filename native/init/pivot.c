@@ -79,13 +79,13 @@ static void take_null(struct init *in)
 int op_root(struct init *in, const struct plan_step *st)
 {
     int in_cwd = (st->policy & P_ROOT_CWD) != 0;
-    int AUTO_CLOSE fd =
-        open(in_cwd ? "." : step_str(in, st, S_ROOT_path), O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int AUTO_CLOSE fd = open(in_cwd ? "." : step_str(in, st, S_ROOT_path), O_PATH | O_DIRECTORY | O_CLOEXEC);
 
     if (fd < 0)
         return fault(in, errno, "open", S_ROOT_path, 0,
-                     in_cwd && errno == EACCES ? "permission denied: the root of the user namespace may not enter it"
-                                               : NULL);
+                     in_cwd && errno == EACCES
+                         ? "permission denied: the root of the user namespace may not enter it"
+                         : NULL);
     if (st->policy & P_ROOT_NO_BIND) {
         in->rootfd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
         return in->rootfd < 0 ? fault(in, errno, "fcntl", -1, 0, NULL) : 0;

@@ -87,7 +87,8 @@ int pr_userns(const char *uid_map, const char *gid_map, int *stage)
     sigset_t all, old;
     *stage = 1;
     sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &old); /* the holder inherits the mask: no handler of ours runs in it */
+    /* The holder inherits the mask: no handler of ours runs in it. */
+    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
     int pid = clone(holder, stack + sizeof stack, CLONE_VM | CLONE_NEWUSER | SIGCHLD, NULL);
     int ret = pid < 0 ? -errno : 0;
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);

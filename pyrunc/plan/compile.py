@@ -81,7 +81,7 @@ def _set_up(
     spaces: namespaces.Namespaces,
 ) -> mounts.Mounted:
     """SETUP: pid 1 with the old root in sight."""
-    namespaces.set_up(plan, spaces, options)
+    namespaces.set_up(plan, config, spaces, options)
     mounted = mounts.compile_mounts(plan, config, linux, facts, options, spaces)
     devices.compile_devices(plan, linux, mounted.set_up_dev, spaces.has("user"))
     # Everything a createRuntime hook may look for is mounted, and the old root is still there (runtime.md, Lifecycle).

@@ -67,7 +67,7 @@ def compile_exec(config: dict[str, Any], program: dict[str, Any], facts: HostFac
     _enter(plan, config, program, options)
     plan.setsid("(default)")
     if not options.no_new_keyring:
-        plan.keyring("(default)", name=f"_ses.{options.id}")
+        plan.keyring("(default)", policy=namespaces.keyring_policy(config), name=f"_ses.{options.id}")
     # Where the container's /dev is looked up.  "/" is the container's since the mount namespace was joined.
     plan.root("/root/path", policy=P_ROOT_NO_BIND, path=options.rootfs or "/")
     if options.rootfs:
@@ -82,6 +82,11 @@ def compile_exec(config: dict[str, Any], program: dict[str, Any], facts: HostFac
 
 def _enter(plan: Plan, config: dict[str, Any], program: dict[str, Any], options: Options) -> None:
     """ENTER: from the spawned process to a process of the container."""
+    in_userns = any(kind == "user" for kind, _ in options.joined)
+    if options.cgroup and in_userns:
+        # From inside the user namespace the cgroup is out of reach (see userns.place).
+        slot = plan.fd("cgroup", options.cgroup, "/linux/cgroupsPath")
+        plan.place("/linux/cgroupsPath", cgroup_fd=slot)
     score = program.get("oomScoreAdj")
     if score is not None:
         plan.oom_score("/process/oomScoreAdj", value=score)
@@ -91,7 +96,7 @@ def _enter(plan: Plan, config: dict[str, Any], program: dict[str, Any], options:
     for kind, path in options.joined:
         origin = pointers.get(kind, "(default)")
         plan.join_ns(origin, fd=plan.fd("ns", path, origin), nstype=namespaces.CLONE_FLAGS[kind], path=path)
-    if options.cgroup:
+    if options.cgroup and not in_userns:
         slot = plan.fd("cgroup", options.cgroup, "/linux/cgroupsPath")
         plan.clone_init("/linux/cgroupsPath", policy=P_CLONE_INIT_IN_CGROUP, cgroup_fd=slot)
     else:

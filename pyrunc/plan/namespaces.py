@@ -96,13 +96,17 @@ def _join_rank(entry: tuple[str, str]) -> int:
     return _JOIN_RANK.get(entry[0], 1)
 
 
-def set_up(plan: Plan, spaces: Namespaces, options: Options) -> None:
+def keyring_policy(config: dict[str, Any]) -> int:
+    """In a user namespace the keyring is looked up by users to whom its owner may be nobody they know."""
+    listed = (config.get("linux") or {}).get("namespaces") or ()
+    return P_KEYRING_OTHER_SEARCH if any(entry["type"] == "user" for entry in listed) else 0
+
+
+def set_up(plan: Plan, config: dict[str, Any], spaces: Namespaces, options: Options) -> None:
     """The first steps of pid 1."""
     plan.setsid("(default)")
     if not options.no_new_keyring:
-        # Looked up by users of the namespace, to whom the key's owner may be nobody they know (features.md 4.6).
-        policy = P_KEYRING_OTHER_SEARCH if spaces.has("user") else 0
-        plan.keyring("(default)", policy=policy, name=f"_ses.{options.id}")
+        plan.keyring("(default)", policy=keyring_policy(config), name=f"_ses.{options.id}")
     if spaces.is_new("cgroup"):
         plan.unshare_cgroup(spaces.pointers["cgroup"])
     if spaces.is_new("network"):
