@@ -139,10 +139,43 @@ def freeze_package(package: pathlib.Path, init: pathlib.Path, output: pathlib.Pa
             f".is_package = {is_package}}},"
         )
     out += ["", "const struct _frozen pyrunc_frozen[] = {", *rows, "    {.name = NULL},", "};", ""]
+    out += [
+        "const char *const pyrunc_preload[] = {",
+        *(f'    "{name}",' for name in preloadable(modules)),
+        "    NULL,",
+        "};",
+        "",
+    ]
     image = init.read_bytes()
     out += ["const unsigned char pyrunc_init_image[] __attribute__((aligned(4096))) = {", c_array(image), "};"]
     out += [f"const size_t pyrunc_init_size = {len(image)};", ""]
     output.write_text("\n".join(out), encoding="ascii")
+
+
+def preloadable(modules: list[tuple[str, pathlib.Path]]) -> list[str]:
+    """Those that import nothing but builtin modules and each other: what a snapshot can hold (snapshot.h)."""
+    names = {name for name, _ in modules}
+    needs = {name: imported(ast.parse(path.read_bytes()), names) for name, path in modules}
+    fit, builtin = set(names), {*sys.builtin_module_names, "_pyrunc_launcher"}
+    while bad := {name for name in fit if not needs[name] <= fit | builtin}:
+        fit -= bad
+    return sorted(fit)
+
+
+def imported(tree: ast.Module, modules: set[str]) -> set[str]:
+    """Modules that a module imports when it is imported, not in a function; ``if TYPE_CHECKING`` does not count."""
+    found: set[str] = set()
+    todo: list[ast.stmt] = list(Strip().visit(tree).body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {name for alias in node.names if (name := f"{node.module}.{alias.name}") in modules}
+            found.add(str(node.module))
+        elif isinstance(node, ast.If | ast.Try):
+            todo += [child for child in ast.walk(node) if isinstance(child, ast.Import | ast.ImportFrom)]
+    return found
 
 
 def standard_modules() -> list[tuple[str, pathlib.Path]]:

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "guard.h"
+#include "snapshot.h"
 
 /* Before any Python: what a hostile or careless caller can have prepared. */
 static void fail(const char *text)
@@ -48,12 +49,26 @@ static PyStatus set_paths(PyConfig *config)
     return status;
 }
 
+static void report_exception(void)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *text = value ? PyObject_Str(value) : NULL;
+    const char *words = text ? PyUnicode_AsUTF8(text) : NULL;
+    char line[512];
+    PyOS_snprintf(line, sizeof line, "internal error: %s: %s",
+                  type && PyType_Check(type) ? ((PyTypeObject *)type)->tp_name : "?", words ? words : "");
+    fail(line);
+}
+
 static void start_interpreter(void)
 {
     PyPreConfig pre;
     PyPreConfig_InitIsolatedConfig(&pre);
     pre.utf8_mode =
         1; /* paths are bytes to the kernel; surrogateescape round-trips them whatever the locale */
+    if (snapshot_state() == SNAPSHOT_MAKE)
+        snapshot_use_heap(&pre);
     PyStatus status = Py_PreInitialize(&pre);
     if (PyStatus_Exception(status))
         fail(status.err_msg ? status.err_msg : "cannot start the interpreter");
@@ -69,6 +84,10 @@ static void start_interpreter(void)
     config.pathconfig_warnings = 0;
     config.install_signal_handlers = 0; /* no KeyboardInterrupt in the middle of a roll-back */
     config.configure_c_stdio = 0;
+    if (snapshot_state() == SNAPSHOT_MAKE) {
+        config.use_hash_seed = 1; /* the hashes of strings are part of the snapshot */
+        config.hash_seed = SNAPSHOT_HASH_SEED;
+    }
 #ifdef HAVE_CORE_PHASE
     config._init_main = 0;
     in_core_phase = 1;
@@ -80,6 +99,8 @@ static void start_interpreter(void)
         fail(status.err_msg ? status.err_msg : "cannot start the interpreter");
     /* A verb lives for milliseconds; complete_interpreter() turns it on again. */
     (void)PyGC_Disable();
+    if (install_loader() < 0)
+        report_exception();
 }
 
 static PyObject *argument_list(int argc, char **argv)
@@ -99,8 +120,6 @@ static PyObject *argument_list(int argc, char **argv)
 /* pyrunc.__main__.run(argv) handles every exception itself; -1 means that even that could not be done. */
 static int run(int argc, char **argv)
 {
-    if (install_loader() < 0)
-        return -1;
     PyObject *main_module = PyImport_ImportModule("pyrunc.__main__");
     PyObject *args = main_module ? argument_list(argc, argv) : NULL;
     PyObject *result = args ? PyObject_CallMethod(main_module, "run", "O", args) : NULL;
@@ -108,25 +127,18 @@ static int run(int argc, char **argv)
     return status < 0 || status > 255 ? -1 : (int)status;
 }
 
-static void report_exception(void)
-{
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyObject *text = value ? PyObject_Str(value) : NULL;
-    const char *words = text ? PyUnicode_AsUTF8(text) : NULL;
-    char line[512];
-    PyOS_snprintf(line, sizeof line, "internal error: %s: %s",
-                  type && PyType_Check(type) ? ((PyTypeObject *)type)->tp_name : "?", words ? words : "");
-    fail(line);
-}
-
 int main(int argc, char **argv)
 {
+    if (snapshot_state() == SNAPSHOT_MAKE)
+        snapshot_before();
     const char *refusal = guard_process();
     if (refusal)
         fail(refusal);
-    start_interpreter();
-    int status = run(argc < 1 ? 1 : argc, argv);
+    if (snapshot_state() != SNAPSHOT_READY)
+        start_interpreter();
+    else if ((refusal = snapshot_restore()))
+        fail(refusal);
+    int status = snapshot_state() == SNAPSHOT_MAKE ? snapshot_print() : run(argc < 1 ? 1 : argc, argv);
     if (status < 0)
         report_exception();
     /* No finalization: all output is written, the kernel frees the rest faster. */

@@ -1,0 +1,210 @@
+/* An allocator whose blocks can be part of a snapshot: see snapshot.h.
+ *
+ * The linker's --wrap sends every malloc, calloc, realloc and free of what is linked into the executable here; shared
+ * libraries keep libc's.  Blocks come from one mapping, by size class, a page (or four) of one class at a time.  While the
+ * snapshot is made everything is from there.  In a process that started from one, small blocks still are, large ones are
+ * libc's, and so is everything as soon as there is a second thread: what is in the mapping is then never given back.
+ */
+#include "snapshot.h"
+
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/single_threaded.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *block, size_t size);
+void __real_free(void *block);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_realloc(void *block, size_t size);
+void __wrap_free(void *block);
+
+enum {
+    PAGE = 4096,
+    HUGE = 512 * PAGE,
+    PAGES = 8 * 512,
+    STEP = 16,   /* classes of small blocks: 16, 32 ... 512 bytes */
+    SMALL = 512, /* then 640 ... 1024, 1280 ... 2048, 2560 ... 4096 */
+    LARGEST = 4096,
+    CLASSES = SMALL / STEP + 12,
+    RUN = 255, /* class of a page of a block of whole pages */
+};
+
+struct free_block {
+    struct free_block *next;
+};
+
+static unsigned char *heap;
+static unsigned char page_class[PAGES];
+static unsigned short run_pages[PAGES]; /* at the first page of a run */
+static size_t used_pages;
+static struct free_block *freed[CLASSES];
+static struct {
+    unsigned char *next, *end;
+} fresh[CLASSES];
+
+static size_t class_of(size_t size)
+{
+    if (size <= SMALL)
+        return size ? (size - 1) / STEP : 0;
+    size_t group = size > 2048 ? 2 : size > 1024 ? 1 : 0, step = (size_t)128 << group;
+    return SMALL / STEP + group * 4 + (size - ((size_t)SMALL << group) - 1) / step;
+}
+
+static size_t class_size(size_t class)
+{
+    if (class < SMALL / STEP)
+        return (class + 1) * STEP;
+    size_t group = (class - SMALL / STEP) / 4, place = (class - SMALL / STEP) % 4;
+    return ((size_t)SMALL << group) + (place + 1) * ((size_t)128 << group);
+}
+
+unsigned char *heap_map(size_t used)
+{
+    unsigned char *start, *space = mmap(NULL, PAGES * PAGE + HUGE, PROT_READ | PROT_WRITE,
+                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (space == MAP_FAILED)
+        return NULL;
+    start = space + (-(uintptr_t)space & (HUGE - 1));
+    /* A page fault for each of 600 pages is half of the time of a short verb: huge pages, or one call for all. */
+    if (used > 0) {
+        (void)madvise(start, (used + HUGE / 4 + HUGE - 1) & ~(size_t)(HUGE - 1), MADV_HUGEPAGE);
+        (void)madvise(start, used, MADV_POPULATE_WRITE);
+    }
+    return start;
+}
+
+void heap_use(unsigned char *start)
+{
+    heap = start;
+}
+
+static int is_ours(const void *block)
+{
+    return heap && (uintptr_t)block - (uintptr_t)heap < PAGES * PAGE;
+}
+
+static size_t page_of(const void *block)
+{
+    return (size_t)((const unsigned char *)block - heap) / PAGE;
+}
+
+static unsigned char *take_pages(size_t count, unsigned char class)
+{
+    if (count > PAGES - used_pages)
+        return NULL;
+    unsigned char *start = heap + used_pages * PAGE;
+    memset(page_class + used_pages, class, count);
+    used_pages += count;
+    return start;
+}
+
+/* A block of whole pages; only while the snapshot is made, so that a linear search will do. */
+static void *take_run(size_t size)
+{
+    size_t count = (size + PAGE - 1) / PAGE;
+    if (count > 0xFFFF)
+        return NULL;
+    unsigned char *start = take_pages(count, RUN);
+    if (start)
+        run_pages[page_of(start)] = (unsigned short)count;
+    return start;
+}
+
+static void *take(size_t size)
+{
+    if (size > LARGEST)
+        return snapshot_state() == SNAPSHOT_MAKE ? take_run(size) : NULL;
+    size_t class = class_of(size);
+    struct free_block *block = freed[class];
+    if (block) {
+        freed[class] = block->next;
+        return block;
+    }
+    size = class_size(class);
+    if ((size_t)(fresh[class].end - fresh[class].next) < size) {
+        size_t pages = size > SMALL ? 4 : 1;
+        unsigned char *start = take_pages(pages, (unsigned char)class);
+        if (!start)
+            return NULL;
+        fresh[class].next = start;
+        fresh[class].end = start + pages * PAGE;
+    }
+    void *result = fresh[class].next;
+    fresh[class].next += size;
+    return result;
+}
+
+static size_t block_size(const void *block)
+{
+    size_t page = page_of(block);
+    return page_class[page] == RUN ? (size_t)run_pages[page] * PAGE : class_size(page_class[page]);
+}
+
+static void give_back(void *block)
+{
+    size_t class = page_class[page_of(block)];
+    struct free_block *freed_block = block, **place = &freed[class == RUN ? 0 : class];
+    if (snapshot_state() == SNAPSHOT_MAKE) {
+        /* Two runs must give the same snapshot.  The order in which blocks are freed depends on addresses now and
+         * then (a set of types that is thrown away): the lists are kept sorted. */
+        memset(block, 0, block_size(block));
+        while (class != RUN && *place && *place < freed_block)
+            place = &(*place)->next;
+    }
+    if (class == RUN)
+        return;
+    freed_block->next = *place;
+    *place = freed_block;
+}
+
+static int usable(void)
+{
+    return heap && __libc_single_threaded;
+}
+
+void *__wrap_malloc(size_t size)
+{
+    void *block = usable() ? take(size) : NULL;
+    return block ? block : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    size_t bytes;
+    void *block = usable() && !__builtin_mul_overflow(count, size, &bytes) ? take(bytes) : NULL;
+    return block ? memset(block, 0, bytes) : __real_calloc(count, size);
+}
+
+void *__wrap_realloc(void *block, size_t size)
+{
+    if (!is_ours(block))
+        return block ? __real_realloc(block, size) : __wrap_malloc(size);
+    size_t old = block_size(block);
+    if (size <= old && size > old / 2)
+        return block;
+    void *moved = __wrap_malloc(size);
+    if (!moved)
+        return NULL;
+    memcpy(moved, block, size < old ? size : old);
+    __wrap_free(block);
+    return moved;
+}
+
+void __wrap_free(void *block)
+{
+    if (!is_ours(block))
+        __real_free(block);
+    else if (__libc_single_threaded)
+        give_back(block);
+}
+
+size_t heap_used(void)
+{
+    return used_pages * PAGE;
+}

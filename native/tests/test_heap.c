@@ -1,0 +1,142 @@
+/* heap.c alone: random calls against a model, with and without a second thread.  TAP on stdout. */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "snapshot.h"
+
+volatile struct pyrunc_snapshot pyrunc_snapshot;
+
+enum { SLOTS = 2000, ROUNDS = 200000 };
+
+static struct {
+    unsigned char *block;
+    size_t size;
+    unsigned char fill;
+} slots[SLOTS];
+static int tests, failures;
+static unsigned int seed = 12345;
+
+static void ok(int good, const char *what)
+{
+    printf("%sok %d - %s\n", good ? "" : "not ", ++tests, what);
+    failures += !good;
+}
+
+static unsigned int number(unsigned int below)
+{
+    seed = seed * 1103515245u + 12345u;
+    return (seed >> 8) % below;
+}
+
+static size_t any_size(void)
+{
+    static const unsigned int limits[] = {64, 600, 5000, 40000};
+    return number(limits[number(8) < 5 ? 0 : number(4)]);
+}
+
+static int intact(size_t slot)
+{
+    for (size_t i = 0; i < slots[slot].size; i++)
+        if (slots[slot].block[i] != slots[slot].fill)
+            return 0;
+    return 1;
+}
+
+static void fill(size_t slot, size_t size)
+{
+    slots[slot].size = size;
+    slots[slot].fill = (unsigned char)number(256);
+    memset(slots[slot].block, slots[slot].fill, size);
+}
+
+/* Each block must keep what was written into it until it is freed. */
+static int churn(unsigned int rounds)
+{
+    int good = 1;
+    for (unsigned int round = 0; round < rounds && good; round++) {
+        size_t slot = number(SLOTS), size = any_size();
+        if (!slots[slot].block) {
+            int zero = number(2) == 0;
+            slots[slot].block = zero ? calloc(1, size) : malloc(size);
+            good = slots[slot].block != NULL && ((uintptr_t)slots[slot].block & 15) == 0;
+            for (size_t i = 0; zero && i < size; i++)
+                good &= slots[slot].block[i] == 0;
+            fill(slot, size);
+        } else if (number(3) == 0) {
+            size_t kept = size < slots[slot].size ? size : slots[slot].size;
+            slots[slot].block = realloc(slots[slot].block, size ? size : 1);
+            slots[slot].size = kept;
+            good = intact(slot);
+            fill(slot, size);
+        } else {
+            good = intact(slot);
+            free(slots[slot].block);
+            slots[slot].block = NULL;
+        }
+    }
+    for (size_t slot = 0; slot < SLOTS; slot++) {
+        good &= !slots[slot].block || intact(slot);
+        free(slots[slot].block);
+        slots[slot].block = NULL;
+    }
+    return good;
+}
+
+static void *in_thread(void *result)
+{
+    *(int *)result = churn(ROUNDS / 10);
+    return NULL;
+}
+
+static void in_two_threads(void)
+{
+    pthread_t thread;
+    int good = 0;
+    char *ours = malloc(100);
+    memset(ours, 7, 100);
+    if (pthread_create(&thread, NULL, in_thread, &good) == 0)
+        pthread_join(thread, NULL);
+    ok(good, "a second thread");
+    ours = realloc(ours, 5000);
+    ok(ours && ours[99] == 7, "a block from before grows");
+    free(ours);
+}
+
+int main(void)
+{
+    ok(churn(ROUNDS / 10) && heap_used() == 0, "without a snapshot everything is libc's");
+    free(NULL);
+    void *first = realloc(NULL, 10);
+    ok(first != NULL, "realloc of nothing");
+    free(first);
+    pyrunc_snapshot.state = SNAPSHOT_MAKE;
+    unsigned char *start = heap_map(1);
+    ok(start && ((uintptr_t)start & 0x1FFFFF) == 0, "the heap begins at a huge page");
+    heap_use(start);
+    ok(churn(ROUNDS / 20) && heap_used() > 0, "while the snapshot is made");
+    int clean = 1;
+    for (size_t i = 0; i < heap_used() / 8; i++) { /* all is free: zero but for the lists, which are sorted */
+        uint64_t word = ((uint64_t *)(void *)start)[i];
+        clean &= word == 0 || (word > (uintptr_t)start + 8 * i && word < (uintptr_t)start + heap_used());
+    }
+    ok(clean, "nothing of what was freed is left");
+    size_t before = heap_used();
+    pyrunc_snapshot.state = SNAPSHOT_READY;
+    ok(churn(ROUNDS), "after it was taken");
+    void *large = malloc(1 << 20);
+    ok(large && (size_t)((unsigned char *)large - start) >= heap_used(), "large blocks are libc's");
+    free(large);
+    void *blocks[20000];
+    for (size_t i = 0; i < 20000; i++)
+        blocks[i] = memset(malloc(3000), 1, 3000);
+    ok(heap_used() > before, "a full heap goes on with libc's");
+    for (size_t i = 0; i < 20000; i++)
+        free(blocks[i]);
+    volatile size_t much = (size_t)-1 / 2;
+    ok(malloc(much) == NULL && calloc(much, 3) == NULL, "too much is refused");
+    in_two_threads();
+    printf("1..%d\n", tests);
+    return failures != 0;
+}
