@@ -112,7 +112,7 @@ lint: lint-tools build ## ruff, mypy, clang-format, C warnings as errors, genera
 	@for file in $(filter native/shim/%.c,$(SOURCES)); do gcc $(CFLAGS_LINT) -fPIC $$file >/dev/null; done
 	@include=$$($(BIN)/python -Ic 'import sysconfig; print(sysconfig.get_path("include"))'); \
 	    for file in $(filter native/launcher/%.c,$(SOURCES)); do \
-	        gcc $(CFLAGS_LINT) -fPIE -DHAVE_CORE_PHASE $(PYTHON_DEFINES) -isystem $$include $$file >/dev/null; done
+	        gcc $(CFLAGS_LINT) -fPIE -DHAVE_CORE_PHASE -DHAVE_SNAPSHOT $(PYTHON_DEFINES) -isystem $$include $$file >/dev/null; done
 	@$(BIN)/python native/gen_plan.py --check
 	@echo "lint: clean"
 

@@ -141,6 +141,7 @@ def freeze_package(package: pathlib.Path, init: pathlib.Path, output: pathlib.Pa
     out += ["", "const struct _frozen pyrunc_frozen[] = {", *rows, "    {.name = NULL},", "};", ""]
     out += [
         "const char *const pyrunc_preload[] = {",
+        '    "_io",',  # for cffi's backend
         *(f'    "{name}",' for name in preloadable(modules)),
         "    NULL,",
         "};",
