@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyrunc import runtime
 
-COMMIT = "unknown"  # the build writes the commit here when it knows it
+COMMIT = "unknown"  # native/launcher/freeze.py has the commit instead when it knows it
 
 
 def commit() -> str:

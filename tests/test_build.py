@@ -80,6 +80,21 @@ def test_every_module_is_installed() -> None:
     assert (site / "py.typed").exists()
 
 
+def test_the_commit_is_known(launcher: Path) -> None:
+    """In a checkout; whatever is built from an archive says that it does not know."""
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("not a git checkout")
+    if b"_pyrunc_launcher" not in launcher.read_bytes():
+        pytest.skip("this launcher executes an interpreter instead of embedding one")
+    text = subprocess.run([launcher, "--version"], capture_output=True, text=True, check=True).stdout
+    commit = re.search(r"^commit: ([0-9a-f]{40})(-dirty)?$", text, re.MULTILINE)
+    assert commit, text
+    known = subprocess.run(
+        ["git", "-C", ROOT, "cat-file", "-t", commit[1]], capture_output=True, text=True, check=False
+    )
+    assert known.stdout == "commit\n"
+
+
 def test_versions_agree() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     meson = (ROOT / "meson.build").read_text(encoding="utf-8")

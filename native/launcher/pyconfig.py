@@ -1,8 +1,10 @@
-"""What meson must know of the building interpreter, one ``key=value`` a line."""
+"""What meson must know of the building interpreter and of the source, one ``key=value`` a line."""
 
 from __future__ import annotations
 
 import os
+import pathlib
+import subprocess
 import sys
 import sysconfig
 
@@ -26,6 +28,20 @@ def libraries() -> list[str]:
     return list(dict.fromkeys(word[2:] for word in words if word.startswith("-l")))
 
 
+def commit() -> str:
+    """The commit that is checked out, with ``-dirty`` when files differ from it; "unknown" outside a checkout."""
+    root = pathlib.Path(__file__).resolve().parent.parent.parent
+    git = ["git", "-C", str(root)]
+    try:
+        top = subprocess.run([*git, "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=True)
+        if pathlib.Path(top.stdout.strip()).resolve() != root:  # sources that lie in the repository of something else
+            return "unknown"
+        describe = [*git, "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty"]
+        return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
 def main() -> None:
     """Print everything."""
     stdlib = sysconfig.get_path("stdlib")
@@ -42,6 +58,7 @@ def main() -> None:
         "static_dir": sysconfig.get_config_var("LIBPL") or "",
         "shared_dir": sysconfig.get_config_var("LIBDIR") or "",
         "libraries": " ".join(libraries()),
+        "commit": commit(),
     }
     for key, value in values.items():
         print(f"{key}={value}")
