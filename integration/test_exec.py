@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import signal
 import socket
+import struct
 import subprocess
+import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,7 @@ from integration.harness import (
     parse_objects,
     wait_until,
 )
-from integration.test_fds import passing
+from integration.test_fds import LISTEN, passing
 from integration.test_seccomp import profile, rule
 from integration.test_terminal import Console, read_all
 
@@ -450,6 +454,15 @@ def test_preserve_fds(container: Make, box: Box) -> None:
     assert seen["4"].endswith("inherited1")
 
 
+@pytest.mark.pyrunc_only("runc passes them to init only")
+def test_listen_fds(container: Make) -> None:
+    """Socket activation of a process beside init: its pid is not 1."""
+    one = started(container)
+    seen = run(one, "/probe", "report", wrap=["/bin/sh", "-c", LISTEN, "sh"]).report
+    assert {"LISTEN_FDS=2", f"LISTEN_PID={seen['pid']}"} <= set(seen["env"])
+    assert set(seen["fds"]) == {"0", "1", "2", "3", "4"}
+
+
 def test_leaked_descriptors(container: Make, box: Box) -> None:
     one = started(container)
     with passing(box, 5) as inherit:
@@ -521,3 +534,80 @@ def test_pidfd_socket(container: Make, box: Box) -> None:
     os.close(fds[0])
     end(pid)
     assert f"Pid:\t{pid}\n" in info
+
+
+# --- a terminal in the foreground -----------------------------------------------------------------------------------
+
+
+class Interactive:
+    """`exec -t` on a pty of ours, as in a user's terminal."""
+
+    def __init__(self, one: Container, *args: str) -> None:
+        self.master, self.slave = pty.openpty()
+        self.resize(24, 80)
+        self.before = termios.tcgetattr(self.slave)
+        argv = one.box.runtime.argv("--root", str(one.box.root), "exec", "-t", one.id, *args)
+
+        def own_terminal() -> None:
+            os.setsid()
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+        stdio = {"stdin": self.slave, "stdout": self.slave, "stderr": self.slave}
+        self.child = subprocess.Popen(argv, preexec_fn=own_terminal, **stdio)
+        one.box.helpers.add(self.child.pid)
+
+    def resize(self, rows: int, cols: int) -> None:
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+
+    def close(self) -> None:
+        self.child.kill()
+        self.child.wait()
+        os.close(self.master)
+        os.close(self.slave)
+
+
+@pytest.fixture
+def interactive() -> Iterator[Callable[..., Interactive]]:
+    made: list[Interactive] = []
+
+    def make(*args: Any) -> Interactive:
+        made.append(Interactive(*args))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_terminal(container: Make, interactive: Callable[..., Interactive]) -> None:
+    one = started(container)
+    shell = interactive(one, "/probe", "report", "--", "line", "--", "exit", "5")
+    text = read_all(shell.master, lambda so_far: '"report"' in so_far and so_far.endswith("\n"))
+    seen = next(item for item in parse_objects(text) if item["action"] == "report")
+    assert [seen["tty"][str(fd)]["isatty"] for fd in range(3)] == [1, 1, 1]
+    assert (seen["tty"]["rows"], seen["tty"]["cols"]) == (24, 80)
+    assert seen["tty"]["foreground_pgrp"] == seen["sid"] == seen["pid"]
+    os.write(shell.master, b"typed\r")
+    assert '"text":"typed' in read_all(shell.master, lambda so_far: '"action":"line"' in so_far)
+    assert shell.child.wait(10) == 5
+    assert termios.tcgetattr(shell.slave) == shell.before, "the caller's terminal gets its mode back"
+
+
+def test_terminal_size_and_signals(container: Make, interactive: Callable[..., Interactive]) -> None:
+    one = started(container)
+    shell = interactive(one, "/probe", "signals", "60")
+    read_all(shell.master, lambda so_far: '"ready"' in so_far)
+    shell.resize(50, 132)
+    assert '"rows":50' in read_all(shell.master, lambda so_far: '"rows":50' in so_far)
+    os.write(shell.master, b"\x03")
+    assert '"number":2' in read_all(shell.master, lambda so_far: '"number":2' in so_far), "Ctrl-C goes to the program"
+    shell.child.send_signal(signal.SIGTERM)
+    assert shell.child.wait(10) == 143
+
+
+def test_failing_program_gives_the_terminal_back(container: Make, interactive: Callable[..., Interactive]) -> None:
+    one = started(container)
+    shell = interactive(one, "/nonexist")
+    assert shell.child.wait(10) == 255
+    assert termios.tcgetattr(shell.slave) == shell.before
+    assert "no such file or directory" in read_all(shell.master, lambda so_far: "directory" in so_far)

@@ -92,6 +92,13 @@ def test_listen_fds(container: Make) -> None:
     assert [opened(seen).get(number) for number in (3, 4, 5)] == ["/etc/hostname", "/etc/hosts", None]
 
 
+@pytest.mark.pyrunc_only("runc says 1 whatever the pid is")
+def test_listen_pid_without_a_pid_namespace(container: Make) -> None:
+    namespaces = [{"type": kind} for kind in ("mount", "uts", "ipc", "network")]
+    seen = container(edits={"/linux/namespaces": namespaces}).run(wrap=["/bin/sh", "-c", LISTEN, "sh"]).report
+    assert {"LISTEN_FDS=2", f"LISTEN_PID={seen['pid']}"} <= set(seen["env"])
+
+
 def test_listen_fds_and_preserved_ones(container: Make) -> None:
     seen = container().run("--preserve-fds", "1", wrap=["/bin/sh", "-c", LISTEN, "sh"]).report
     assert [opened(seen).get(number) for number in (3, 4, 5)] == ["/etc/hostname", "/etc/hosts", "/etc/passwd"]

@@ -183,11 +183,12 @@ def fifos(tmp_path: pathlib.Path) -> Iterator[tuple[int, int]]:
         os.close(fd)
 
 
-def finish(plan: Plan, args: list[str], env: list[str] | None = None, *, home: bool = False) -> Plan:
+def finish(plan: Plan, args: list[str], env: list[str] | None = None, *, home: bool = False, policy: int = 0) -> Plan:
     """The last steps of `run`."""
     plan.find_exe("/process/args/0", file=args[0], path="/usr/bin:/bin")
     plan.wait_start("(default)", policy=ops.P_WAIT_START_SOCKET, start_fd=0xFFFFFFFF, error_fd=0xFFFFFFFF)
-    plan.execve("/process/args", policy=ops.P_EXECVE_SET_HOME if home else 0, args=args, env=env or [])
+    policy |= ops.P_EXECVE_SET_HOME if home else 0
+    plan.execve("/process/args", policy=policy, args=args, env=env or [])
     return plan
 
 

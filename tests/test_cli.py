@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pyrunc import cli, command, errors, launch, state
+from pyrunc import cli, command, errors, exec, launch, state
 from pyrunc.errors import PyruncError, UsageError
 
 FLAGS: tuple[command.Flag, ...] = (
@@ -153,6 +153,65 @@ def test_recorded_creates(
     for name, value in untouched.items():
         assert name in expected or getattr(opts, name) == value, name
     assert capfd.readouterr() == ("", "")
+
+
+EXECS = [
+    (
+        f"{G} exec --process /T/runc-process1 --console-socket /S --detach --pid-file /B/e1.pid {ID}",
+        {"process": "/T/runc-process1", "console_socket": "/S", "detach": True, "pid_file": "/B/e1.pid"},
+    ),
+    (
+        f"--log-format=json --log LOG exec --pid-file /P --process /F --detach --tty --console-socket /S {ID}",
+        {"process": "/F", "detach": True, "flags": {"tty": True}},
+    ),
+    (f"exec --pid-file /P --process /F --detach --preserve-fds 2 {ID}", {"preserve_fds": 2, "detach": True}),
+    (f"--root=/R exec --process /F {ID}", {"process": "/F", "root": "/R", "detach": False}),
+    (f"exec -process /F -detach -pid-file=/P {ID}", {"process": "/F", "detach": True, "pid_file": "/P"}),
+    (f"exec -t -e A=1 --env B=2 -u 1:2 {ID} sh -c -t", {"args": ["sh", "-c", "-t"], "process": ""}),
+    (f"exec --tty=false -c CAP_KILL -g 5 --cwd /x {ID} true", {"flags": {"tty": False, "cwd": "/x"}}),
+    (f"exec --ignore-paused --cgroup sub --pidfd-socket /S {ID} true", {"ignore_paused": True, "cgroup": ["sub"]}),
+    (f"exec {ID} -- -x", {"args": ["--", "-x"]}),
+]
+
+
+@pytest.mark.parametrize(("line", "expected"), EXECS)
+def test_recorded_execs(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    line: str,
+    expected: dict[str, Any],
+) -> None:
+    seen: list[exec.ExecOptions] = []
+    monkeypatch.setattr(exec, "execute", lambda opts: seen.append(opts) or 5)
+    assert cli.main(line.replace("LOG", str(tmp_path / "log")).split()) == 5
+    (opts,) = seen
+    assert opts.id == ID
+    for name, value in expected.items():
+        found = getattr(opts, name)
+        if name == "flags":
+            assert value.items() <= found.items()
+        else:
+            assert found == value, name
+    assert capfd.readouterr() == ("", "")
+
+
+def test_exec_in_an_empty_environment(tmp_path: Path) -> None:
+    """podman calls with hardly any variable, or none; its error is exec's own exit status and one line in the log."""
+    log = tmp_path / "log"
+    argv = ["--root", str(tmp_path / "no"), "--log", str(log), "--log-format=json", "exec", "--process", "/F", "x"]
+    code = f"import sys; sys.path.insert(0, {str(Path(cli.__file__).parent.parent)!r})\n"
+    code += f"from pyrunc import cli; sys.exit(cli.main({argv!r}))"
+    done = subprocess.run([sys.executable, "-I", "-c", code], env={}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (255, "")
+    assert done.stderr == "pyrunc: container does not exist\n"
+    (line,) = log.read_text().splitlines()
+    assert (json.loads(line)["level"], json.loads(line)["msg"]) == ("error", "container does not exist")
+
+
+def test_exec_without_a_command(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["exec", "c"]) == 255
+    assert capfd.readouterr().err == "pyrunc: exec: expected a command or --process FILE\n"
 
 
 def test_run_returns_the_programs_status(calls: Calls) -> None:

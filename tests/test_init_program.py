@@ -92,6 +92,15 @@ def test_home_of_nobody_is_root(spawn: Spawn) -> None:
     assert run(spawn(), finish(plan, ["env"], home=True)) == "HOME=/\n"
 
 
+def test_listen_pid_is_the_programs_own(spawn: Spawn) -> None:
+    """sd_listen_fds(3) compares it with getpid(2)."""
+    plan = Plan()
+    plan.setsid("(default)")
+    env = ["A=1", "LISTEN_PID=1", "LISTEN_PIDS=1"]
+    plan = finish(plan, shell('test $$ = "$LISTEN_PID" && echo "$A $LISTEN_PIDS"'), env, policy=ops.P_EXECVE_LISTEN_PID)
+    assert run(spawn(), plan) == "1 1\n"
+
+
 def test_umask(spawn: Spawn) -> None:
     plan = Plan()
     plan.umask("/process/user/umask", mask=0o27)

@@ -224,7 +224,8 @@ int op_clone_init(struct init *in, const struct plan_step *st)
 int op_setsid(struct init *in, const struct plan_step *st)
 {
     (void)st;
-    if (setsid() < 0 && getsid(0) != getpid())
+    in->pid = getpid();
+    if (setsid() < 0 && getsid(0) != in->pid)
         return fault(in, errno, "setsid", -1, 0, "");
     return 0;
 }

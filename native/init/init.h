@@ -42,6 +42,7 @@ struct init {
     char **pointers; /* room for the largest argv + envp: no mmap may be needed after SECCOMP */
     int filtered;    /* a seccomp filter is loaded: from now on no system call that is not essential */
     uint32_t joined; /* CLONE_NEW* of the namespaces that were joined ahead of their step */
+    int pid;         /* our own, as the container sees it; asked for before a filter could forbid it */
     int early_cwd;   /* the working directory could be entered with the rights of before SET_IDS */
 };
 

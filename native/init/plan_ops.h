@@ -2,7 +2,7 @@
 #ifndef PYRUNC_PLAN_OPS_H
 #define PYRUNC_PLAN_OPS_H
 
-#define PLAN_ABI 0x54182f44u
+#define PLAN_ABI 0x20f2d333u
 
 enum plan_section { SEC_ENTER = 1, SEC_SETUP, SEC_FINISH, SEC_RUN };
 
@@ -179,6 +179,7 @@ enum plan_slot {
 #define P_SECCOMP_LISTENER 0x1u
 #define P_WAIT_START_SOCKET 0x1u
 #define P_EXECVE_SET_HOME 0x1u
+#define P_EXECVE_LISTEN_PID 0x2u
 
 enum plan_kind { KIND_NONE, KIND_STR, KIND_LIST, KIND_BLOB };
 
@@ -239,7 +240,7 @@ static const struct plan_op_info plan_ops[OP_LAST + 1] = {
     [OP_CHDIR] = {"CHDIR", SEC_FINISH, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_FIND_EXE] = {"FIND_EXE", SEC_FINISH, {KIND_STR, KIND_STR, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_WAIT_START] = {"WAIT_START", SEC_RUN, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
-    [OP_EXECVE] = {"EXECVE", SEC_RUN, {KIND_LIST, KIND_LIST, KIND_NONE, KIND_NONE}, {0, 1, 0, 0}, 0x1},
+    [OP_EXECVE] = {"EXECVE", SEC_RUN, {KIND_LIST, KIND_LIST, KIND_NONE, KIND_NONE}, {0, 1, 0, 0}, 0x3},
 };
 
 #endif

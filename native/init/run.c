@@ -90,9 +90,23 @@ static int execve_fault(struct init *in, int err, const char *exe)
     return fault(in, err, "execve", S_EXECVE_args, 0, in->fault.detail);
 }
 
+/* sd_listen_fds(3) takes the descriptors only when LISTEN_PID is the pid of who asks, and that is not known
+ * before the process is there. */
+static void set_listen_pid(const struct init *in, char **envp, char *buf, size_t size)
+{
+    static const char name[] = "LISTEN_PID=";
+    struct text t = text_in(buf, size);
+
+    text_str(&t, name);
+    text_num(&t, (uint64_t)in->pid);
+    for (; *envp; envp++)
+        if (strncmp(*envp, name, sizeof(name) - 1) == 0)
+            *envp = buf;
+}
+
 int op_execve(struct init *in, const struct plan_step *st)
 {
-    char home[sizeof("HOME=") + PATH_BUF];
+    char home[sizeof("HOME=") + PATH_BUF], listen_pid[32];
     const char *exe = in->exe[0] ? in->exe : step_str(in, st, S_EXECVE_args);
     char **argv = in->pointers;
     char **envp = pointer_list(argv, step_str(in, st, S_EXECVE_args), st->n[L_EXECVE_args]);
@@ -106,6 +120,8 @@ int op_execve(struct init *in, const struct plan_step *st)
         end[-1] = home;
         end[0] = NULL;
     }
+    if (st->policy & P_EXECVE_LISTEN_PID)
+        set_listen_pid(in, envp, listen_pid, sizeof(listen_pid));
     if (!in->filtered) {
         int ret = sys_close_range(3 + in->plan->npreserve, ~0u, CLOSE_RANGE_CLOEXEC);
         if (ret < 0)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-ABI = 0x54182f44
+ABI = 0x20f2d333
 _NONE: list[str] = []
 
 OP_PLACE = 1
@@ -84,6 +84,7 @@ P_ROOT_PROPAGATION_RECURSIVE = 0x1
 P_SECCOMP_LISTENER = 0x1
 P_WAIT_START_SOCKET = 0x1
 P_EXECVE_SET_HOME = 0x1
+P_EXECVE_LISTEN_PID = 0x2
 
 # code -> (name, section, ((arg, kind, pointer suffix, number slot, string slot), ...), policy bit names)
 OPS: dict[int, tuple[str, str, tuple[tuple[str, str, str, int, int], ...], tuple[str, ...]]] = {
@@ -135,7 +136,7 @@ OPS: dict[int, tuple[str, str, tuple[tuple[str, str, str, int, int], ...], tuple
     46: ("CHDIR", "FINISH", (("cwd", "str", "", -1, 0),), ()),
     47: ("FIND_EXE", "FINISH", (("file", "str", "", -1, 0), ("path", "str", "", -1, 1),), ()),
     48: ("WAIT_START", "RUN", (("start_fd", "u32", "", 0, -1), ("error_fd", "u32", "", 1, -1),), ("SOCKET",)),
-    49: ("EXECVE", "RUN", (("args", "list", "", 0, 0), ("env", "list", "", 1, 1),), ("SET_HOME",)),
+    49: ("EXECVE", "RUN", (("args", "list", "", 0, 0), ("env", "list", "", 1, 1),), ("SET_HOME", "LISTEN_PID",)),
 }
 
 
@@ -389,6 +390,6 @@ class Builder:
         self.steps.append((48, policy, (start_fd, error_fd), ()))
 
     def execve(self, origin: str, *, policy: int = 0, args: list[str] = _NONE, env: list[str] = _NONE) -> None:
-        """Close_range, execve(2); SET_HOME: add what FIND_HOME found."""
+        """Close_range, execve(2); SET_HOME: add what FIND_HOME found; LISTEN_PID: put our own pid into the variable of that name."""
         self.origins.append(origin)
         self.steps.append((49, policy, (len(args), len(env)), (args, env)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from _struct import pack
 
-from pyrunc.plan.ops import P_CONSOLE_MOUNT_CONSOLE, P_EXECVE_SET_HOME
+from pyrunc.plan.ops import P_CONSOLE_MOUNT_CONSOLE, P_EXECVE_LISTEN_PID, P_EXECVE_SET_HOME
 from pyrunc.spec.names import RLIMITS
 
 TYPE_CHECKING = False
@@ -25,11 +25,12 @@ KEEP_GROUPS = "run.oci.keep_original_groups"  # podman run --group-add keep-grou
 class Environment:
     """The program's environment as far as the host side can know it."""
 
-    __slots__ = ("entries", "find_home", "path")
+    __slots__ = ("entries", "find_home", "listen", "path")
 
-    def __init__(self, entries: list[str], path: str, find_home: bool) -> None:
+    def __init__(self, entries: list[str], path: str, find_home: bool, listen: bool) -> None:
         self.entries = entries  # NAME=value
         self.path = path  # where the program is looked up
+        self.listen = listen  # LISTEN_PID has to be the pid that only init will know
         self.find_home = find_home  # HOME has to come from the container's /etc/passwd
 
 
@@ -47,7 +48,7 @@ def environment(process: dict[str, Any], options: Options) -> Environment:
     if find_home:
         values.pop("HOME", None)
     entries = [f"{name}={value}" for name, value in values.items()]
-    return Environment(entries, values.get("PATH", DEFAULT_PATH), find_home)
+    return Environment(entries, values.get("PATH", DEFAULT_PATH), find_home, bool(options.listen_fds))
 
 
 def _ids(process: dict[str, Any]) -> tuple[int, int]:
@@ -123,5 +124,5 @@ def locate(plan: Plan, process: dict[str, Any], env: Environment) -> None:
 
 def execute(plan: Plan, process: dict[str, Any], env: Environment) -> None:
     """The last step."""
-    policy = P_EXECVE_SET_HOME if env.find_home else 0
+    policy = (P_EXECVE_SET_HOME if env.find_home else 0) | (P_EXECVE_LISTEN_PID if env.listen else 0)
     plan.execve("/process/args/0", policy=policy, args=process["args"], env=env.entries)
