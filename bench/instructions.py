@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench.measure import ENVIRONMENT, LIMIT, become_subreaper, find, make_bundle
 
-VERBS = ["create", "run", "state", "start", "kill", "delete"]
+VERBS = ["create", "run", "exec", "state", "start", "kill", "delete"]
 SPAWNS = "unexpectedly in state spawned"  # what valgrind makes of executing init from a memfd, which it cannot do
 
 
@@ -65,8 +65,8 @@ def count(pyrunc: str, bundle: Path, place: Path) -> dict[str, str]:
         results[verb] = one(pyrunc, [*root, verb, "--bundle", str(bundle), ident], place / f"{verb}.callgrind")
         plain("delete", "--force", ident)
     plain("create", "--bundle", str(bundle), ident)
-    for verb in ("state", "start", "kill", "delete"):
-        args = [verb, ident, "KILL"] if verb == "kill" else [verb, ident]
+    for verb in ("exec", "state", "start", "kill", "delete"):
+        args = [verb, ident, *{"kill": ["KILL"], "exec": ["/bin/true"]}.get(verb, [])]
         results[verb] = one(pyrunc, [*root, *args], place / f"{verb}.callgrind")
         if verb == "kill":
             plain("delete", "--force", ident)  # whether or not valgrind let it through

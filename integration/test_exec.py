@@ -30,8 +30,10 @@ from integration.harness import (
     wait_until,
 )
 from integration.test_fds import LISTEN, passing
-from integration.test_seccomp import profile, rule
+from integration.test_seccomp import Agent, agent, profile, rule
 from integration.test_terminal import Console, read_all
+
+__all__ = ["agent"]  # a fixture
 
 Make = Callable[..., Container]
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "uts")
@@ -350,6 +352,92 @@ def test_paused(container: Make) -> None:
     finally:
         child.kill()
         child.wait()
+
+
+def frozen(one: Container, *args: str) -> tuple[subprocess.Popen[bytes], int]:
+    """An exec whose process was born frozen: the caller, and the process's host pid."""
+    (one.cgroup / "cgroup.freeze").write_text("1")
+    wait_until(lambda: "frozen 1" in (one.cgroup / "cgroup.events").read_text(), "frozen")
+    argv = one.box.runtime.argv("--root", str(one.box.root), "exec", "--ignore-paused", one.id, *args)
+    child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    one.box.helpers.add(child.pid)
+
+    def others() -> list[int]:
+        pids = [int(word) for word in (one.cgroup / "cgroup.procs").read_text().split()]
+        return [pid for pid in pids if pid != one.pid]
+
+    return child, wait_until(others, "the process in its cgroup")[0]
+
+
+@pytest.mark.pyrunc_only("runc's process is another program of its own")
+def test_nothing_of_the_host_can_be_written_through_it(container: Make) -> None:
+    """CVE-2019-5736: the process that enters is a sealed copy in memory, and not dumpable (CVE-2016-9962)."""
+    one = started(container)
+    child, pid = frozen(one, "/probe", "say", "x")
+    try:
+        assert os.readlink(f"/proc/{pid}/exe") == "/memfd:pyrunc-init (deleted)"
+        with pytest.raises(OSError):
+            os.close(os.open(f"/proc/{pid}/exe", os.O_WRONLY))
+        assert os.stat(f"/proc/{pid}/environ").st_uid == 0
+        (one.cgroup / "cgroup.freeze").write_text("0")
+        assert child.communicate(timeout=10)[0] == b"x\n"
+    finally:
+        child.kill()
+        child.communicate()
+
+
+@pytest.mark.pyrunc_only("an interrupted runc leaves its process")
+def test_interrupted_before_the_program_runs(container: Make) -> None:
+    one = started(container)
+    child, pid = frozen(one, "/probe", "say", "x")
+    try:
+        child.send_signal(signal.SIGTERM)
+        _, err = child.communicate(timeout=10)
+        assert child.returncode == 255
+        assert b"interrupted by signal 15" in err
+        assert not Path(f"/proc/{pid}").exists()
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def test_its_descriptors_cannot_be_seen_from_inside(container: Make) -> None:
+    """CVE-2016-9962: from the moment it is in the pid namespace."""
+    one = container("sleep", "600", edits={"/process/capabilities/bounding/-": "CAP_DAC_OVERRIDE"})
+    one.bundle.config["process"]["args"] = ["/bin/sh", "-c", WATCH]
+    one.create()
+    one.start()
+    for _ in range(30):
+        run(one, "/bin/true")
+    seen = (one.bundle.rootfs / "seen").read_text().split()
+    assert seen, "it has looked"
+    assert not [
+        link for link in seen if link.startswith(("mnt:", "net:", "pid:", "/sys/fs/cgroup", "/proc", str(one.cgroup)))
+    ]
+
+
+WATCH = "while :; do readlink /proc/[0-9]*/fd/* /proc/[0-9]*/root | grep -v '^/$' >> /seen; echo one >> /seen; done"
+
+
+def test_seccomp_agent(container: Make, agent: Agent) -> None:
+    """A listener of its own for every process."""
+    edits = profile(rule("sethostname", "SCMP_ACT_NOTIFY"), listenerPath=str(agent.path), listenerMetadata="meta")
+    one = container("sleep", "600", edits=edits)
+    one.create()
+    one.start()
+    first, second = agent.document, Agent(one.box.path / "agent2.sock", 96)
+    (one.box.path / "agent.sock").unlink()
+    os.rename(second.path, agent.path)
+    try:
+        result = run(one, "/probe", "sethostname", "x", "--", "report")
+        assert result.objects[0]["errno"] == 96
+        assert (second.descriptors, second.document["metadata"]) == (1, "meta")
+        assert second.document["state"]["pid"] == first["pid"] == one.pid
+        assert second.document["state"]["status"] == "running"
+        assert second.document["pid"] != one.pid
+    finally:
+        second.path = agent.path
+        second.close()
 
 
 def test_detached_leaves_nobody(container: Make, box: Box) -> None:
