@@ -351,6 +351,18 @@ def test_stdio_is_given_to_the_user(mapped: Make) -> None:
     assert one.wait() == 0
 
 
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_pipes_of_the_foreground_are_the_users(mapped: Make, uid: int) -> None:
+    more = {
+        "/process/args": ["/bin/sh", "-c", "echo again > /proc/self/fd/1"],
+        "/process/user": {"uid": uid, "gid": uid},
+    }
+    assert mapped(more=more).run().out == "again\n"
+    one = mapped("sleep", "600", more={"/process/user": {"uid": uid, "gid": uid}})
+    one.create()
+    assert one.call("exec", one.id, "/bin/sh", "-c", "echo again > /proc/self/fd/1").out == "again\n"
+
+
 def test_hooks_see_the_hosts_pid_outside(mapped: Make, box: Box) -> None:
     out = box.path / "state"
     script = box.path / "hook.sh"

@@ -193,6 +193,7 @@ class Exec(Session):
         self.check_terminal(terminal)
         if terminal:
             self.close_streams()
+        self.own_streams(self.config, process)
         return process
 
     def check_terminal(self, terminal: bool) -> None:

@@ -152,6 +152,7 @@ class Job(Session):
             options.start_state = state.split_state(opts.id, "created", bundle, annotations)
         if options.console:
             self.close_streams()
+        self.own_streams(self.config, self.config.get("process") or {})
         self.plan = compiler.compile_create(self.config, self.facts, options)
         for text in self.plan.warnings:
             self.log.warning(text)

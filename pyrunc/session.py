@@ -16,6 +16,8 @@ from pyrunc.undo import Undo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from pyrunc.cgroup import Driver
     from pyrunc.log import Log
     from pyrunc.plan import Plan
@@ -112,6 +114,19 @@ class Session:
     def foreground(self) -> bool:
         """Whether we stay until the program has ended."""
         return False
+
+    def own_streams(self, config: dict[str, Any], process: dict[str, Any]) -> None:
+        """The pipes belong to the program's user, who could not open /dev/stdout again otherwise.
+
+        Where that user is of the container's user namespace, init is in there too late to give them away.
+        """
+        linux = config.get("linux") or {}
+        if self.streams is not None and linux.get("uidMappings"):
+            from pyrunc.plan.userns import host_id
+
+            user = process.get("user") or {}
+            uid = host_id(linux["uidMappings"], user.get("uid") or 0)
+            self.streams.own(uid, host_id(linux.get("gidMappings") or [], user.get("gid") or 0))
 
     def close_streams(self) -> None:
         """Without pipes from here on: a program with a terminal does not use them."""

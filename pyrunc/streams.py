@@ -93,7 +93,7 @@ class Streams:
         self.theirs = [-1, -1, -1]
 
     def own(self, uid: int, gid: int) -> None:
-        """Give the pipes to the root of a user namespace, whom the program's process may not be able to name."""
+        """Give the pipes to a user, by the ids of the host; -1 leaves one as it is."""
         for pump in self.pumps:
             fs.ignore(posix.fchown, pump.target if pump.inward else pump.source, uid, gid)
 
