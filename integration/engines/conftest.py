@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,15 @@ def images() -> Iterator[tuple[Path, Path]]:
 @pytest.fixture(scope="module")
 def host(request: pytest.FixtureRequest, oci: str) -> Iterator[Host]:
     """The corner, removed with everything in it."""
+    with corner(request.module.__name__.rpartition("test_")[2] + "-" + oci) as made:
+        yield made
+
+
+@contextmanager
+def corner(name: str) -> Iterator[Host]:
+    """A corner of the machine for the time of a ``with``."""
     folder = Path(tempfile.mkdtemp(prefix="pye", dir=os.environ.get("PYRUNC_TEST_TMP")))
     folder.chmod(0o755)
-    name = request.module.__name__.rpartition("test_")[2] + "-" + oci
     made = Host(folder, name)
     try:
         yield made
