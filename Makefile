@@ -17,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 LIBDIR := $(DESTDIR)$(PREFIX)/lib/pyrunc
-CODE := pyrunc native tests integration bench
+CODE := pyrunc native tests integration bench contrib
 export PYTHON
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What root executes must not be writable by a group: the launcher refuses it.
@@ -33,7 +33,7 @@ $(shell mkdir -p build && echo '$(SOURCES)' > $(LIST))
 endif
 
 TIERS := test-vm test-systemd test-arm64 test-kernel61
-.PHONY: help build demo test $(TIERS) engines lint bench clean install uninstall test-tools lint-tools
+.PHONY: help build demo test $(TIERS) engines test-cri lint bench clean install uninstall test-tools lint-tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +94,13 @@ test-kernel61: ## the core tests on Linux 6.1, in a guest
 $(TIERS): test-tools build
 	@$(BIN)/python -m integration.vm $(TIER) $(PYTEST_ARGS)
 
+test-cri: test-tools build ## crictl and critest on containerd 1.x and a current 2.x, built with Go (slow)
+	@.ci/require cri
+	@integration/engines/build-cri.sh build/cri
+	@PYRUNC_CRI_BIN=$(CURDIR)/build/cri/bin PYRUNC_ENGINES_RECORD=build/engines.json $(BIN)/python -m pytest \
+	    integration/engines/test_cri.py integration/engines/test_critest.py $(PYTEST_ARGS)
+	@$(BIN)/python -m integration.engines.record build/engines.json >integration/ENGINES.md
+
 lint-tools: $(STAMPS)/venv
 	@.ci/require build lint
 	@test $(STAMPS)/lint -nt pyproject.toml || { \
@@ -114,6 +121,7 @@ lint: lint-tools build ## ruff, mypy, clang-format, C warnings as errors, genera
 	    for file in $(filter native/launcher/%.c,$(SOURCES)); do \
 	        gcc $(CFLAGS_LINT) -fPIE -DHAVE_CORE_PHASE -DHAVE_SNAPSHOT $(PYTHON_DEFINES) -isystem $$include $$file >/dev/null; done
 	@$(BIN)/python native/gen_plan.py --check
+	@$(BIN)/python contrib/generate.py --check
 	@echo "lint: clean"
 
 bench: build ## compare with runc and crun on the same bundle (root)
@@ -125,16 +133,31 @@ clean: ## remove everything that was built
 	find $(wildcard $(CODE)) -name __pycache__ -prune -exec rm -rf {} +
 
 # The copy needs neither this directory nor the virtual environment: the package, its three dependencies, the executable.
+# What is put there is listed in $(MANIFEST), so that only that is removed again.
+MANIFEST := $(LIBDIR)/installed-files
+define remove_installed
+	@if [ -f $(MANIFEST) ]; then \
+	    sed 's|^|$(DESTDIR)$(PREFIX)/|' $(MANIFEST) | xargs -d "\n" rm -f; rm -f $(MANIFEST); \
+	    find $(LIBDIR) -name __pycache__ -prune -exec rm -rf {} +; find $(LIBDIR) -depth -type d -empty -delete; fi
+endef
+SHARED := contrib/completions/pyrunc.bash=share/bash-completion/completions/pyrunc \
+    contrib/completions/_pyrunc=share/zsh/site-functions/_pyrunc \
+    contrib/completions/pyrunc.fish=share/fish/vendor_completions.d/pyrunc.fish contrib/man/pyrunc.8=share/man/man8/pyrunc.8
+
 install: build ## put a copy under PREFIX (/usr/local) for this machine's engines; DESTDIR is honoured
+	$(remove_installed)
 	@$(UMASK); site=$$($(BIN)/python -Ic 'import sysconfig; print(sysconfig.get_path("platlib"))'); \
-	    rm -rf $(LIBDIR); install -d $(LIBDIR) $(DESTDIR)$(PREFIX)/bin; \
-	    for part in pyrunc pyroute2 prctl.py; do cp -r --no-preserve=ownership $$site/$$part $(LIBDIR)/; done; \
-	    cp --no-preserve=ownership $$site/_cffi_backend*.so $$site/_prctl*.so $(LIBDIR)/; \
-	    find $(LIBDIR) -name __pycache__ -prune -exec rm -rf {} +; \
-	    chmod -R u+w,go-w,a+rX $(LIBDIR); \
-	    install -m 0755 $(BIN)/pyrunc $(DESTDIR)$(PREFIX)/bin/pyrunc
+	    rm -rf build/install; mkdir -p build/install/lib/pyrunc build/install/bin; lib=build/install/lib/pyrunc; \
+	    for part in pyrunc pyroute2 prctl.py; do cp -r --no-preserve=ownership $$site/$$part $$lib/; done; \
+	    cp --no-preserve=ownership $$site/_cffi_backend*.so $$site/_prctl*.so $$lib/; \
+	    find $$lib -name __pycache__ -prune -exec rm -rf {} +; \
+	    install -m 0755 $(BIN)/pyrunc build/install/bin/pyrunc; \
+	    for pair in $(SHARED); do install -D -m 0644 $${pair%%=*} build/install/$${pair#*=}; done; \
+	    chmod -R u+w,go-w,a+rX build/install; \
+	    (cd build/install && find . -type f -printf '%P\n' | LC_ALL=C sort) >build/installed-files; \
+	    install -m 0644 build/installed-files $$lib/installed-files; \
+	    install -d $(DESTDIR)$(PREFIX); cp -r --no-preserve=ownership build/install/. $(DESTDIR)$(PREFIX)/; rm -rf build/install
 	@echo "installed $(DESTDIR)$(PREFIX)/bin/pyrunc"
 
-uninstall: ## remove what install put there
-	rm -rf $(LIBDIR)
-	rm -f $(DESTDIR)$(PREFIX)/bin/pyrunc
+uninstall: ## remove what install put there, and nothing else
+	$(remove_installed)

@@ -1,4 +1,4 @@
-"""Kubernetes' interface: containerd's CRI plugin (1.x of the distribution, or a current one) in a corner of this machine.
+"""Kubernetes' interface: containerd's CRI plugin (Debian's 1.x, or a current one) in a corner of this machine.
 
 The images come from a registry on the corner's loopback, the network from the distribution's CNI plugins.
 """
@@ -122,7 +122,7 @@ class Cri:
         self.containerd = Containerd(host, runtime, text, folder=f"{bins}/" if current else "")
         host.wait_ready("CRI", lambda: self.crictl("version").rc == 0, "containerd.log")
         crictl = host.call(f"{bins}/crictl", "--version").out.split()[-1].removeprefix("v")
-        self.versions = {f"containerd {'2' if current else '1'}.x": self.containerd.version, "crictl": crictl}
+        self.versions = self.containerd.versions | {"crictl": crictl}
 
     def argv(self, *args: str) -> list[str]:
         """The command line of one call."""
@@ -165,7 +165,9 @@ class Cri:
             "log_path": f"{name}.log",
             "linux": {"security_context": {"namespace_options": {"pid": 1}}},
         } | more
-        return self.must("create", "--no-pull", pod, self.file("container.json", config), self.file("pod.json", self.sandbox))
+        return self.must(
+            "create", "--no-pull", pod, self.file("container.json", config), self.file("pod.json", self.sandbox)
+        )
 
     def status(self, id: str) -> dict[str, Any]:
         """What CRI tells of a container."""

@@ -45,7 +45,7 @@ class Docker:
         host.start("dockerd", "--config-file", str(file), log="dockerd.log")
         host.wait_ready("dockerd", lambda: self.call("version").rc == 0, "dockerd.log")
         self.version = self.call("version", "--format", "{{.Server.Version}}").out.strip()
-        self.versions = {"docker": self.version.partition("+")[0]}
+        self.versions = self.containerd.versions | {"docker": self.version.partition("+")[0]}
 
     def argv(self, *args: str) -> list[str]:
         """The command line of one call."""

@@ -1,4 +1,4 @@
-"""A read-only image registry on loopback, from OCI archives: ``registry.py PORT NAME:TAG=FILE ...`` (distribution-spec, pull)."""
+"""A read-only image registry on loopback, from OCI archives: ``registry.py PORT NAME:TAG=FILE ...``."""
 
 from __future__ import annotations
 

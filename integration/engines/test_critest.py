@@ -1,4 +1,4 @@
-"""Kubernetes' own conformance tests of CRI (critest of cri-tools) on a current containerd, with pyrunc (`make test-cri`).
+"""Kubernetes' own conformance tests of CRI (critest of cri-tools) on a current containerd (`make test-cri`).
 
 ``critest.txt`` lists the specs that pass with runc on a host without cgroup v2 controllers: pyrunc passes all of them.
 It is written by ``PYRUNC_CRITEST_WRITE=1 PYRUNC_ENGINE_RUNTIMES=runc``.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.engines.conftest import corner
+from integration.engines.conftest import RECORD, corner
 from integration.engines.cri import BUSYBOX, Cri
 from integration.engines.host import Host
 
@@ -47,19 +47,33 @@ def critest(host: Host, engine: Cri) -> Result:
     images.write_text(f"defaultTestContainerImage: {BUSYBOX}\nwebServerTestImage: {BUSYBOX}\n")
     report = host.path / "report.xml"
     words = [f"{engine.bins}/critest", "-runtime-endpoint", engine.endpoint, "-image-endpoint", engine.endpoint]
-    words += ["-test-images-file", str(images), "-ginkgo.skip", SKIP, "-ginkgo.junit-report", str(report), "-ginkgo.seed", "1"]
+    words += [
+        "-test-images-file",
+        str(images),
+        "-ginkgo.skip",
+        SKIP,
+        "-ginkgo.junit-report",
+        str(report),
+        "-ginkgo.seed",
+        "1",
+    ]
     done = host.call(*words, timeout=1200)
     assert report.exists(), done
     return Result(report)
 
 
-def test_conformance(oci: str, oci_path: str, images: tuple[Path, Path]) -> None:
+def test_conformance(request: pytest.FixtureRequest, oci: str, oci_path: str, images: tuple[Path, Path]) -> None:
     with corner("critest-" + oci) as host:
         engine = Cri(host, oci_path, True, Path(BINS), images[0].parent)
         result = critest(host, engine)
     print(f"{oci}: {len(result.passed)} passed, {len(result.failed)} failed")
     for name, message in result.failed.items():
         print(f"failed: {name}: {message[:300]}")
+    kept = request.config.stash[RECORD]
+    kept.versions["critest"] = engine.versions["crictl"]  # of the same module
+    for name in (*result.passed, *result.failed):
+        outcome = "passed" if name in result.passed else "failed"
+        kept.add(LABEL, name.removeprefix("[It] [k8s.io] "), oci, outcome, [])
     if os.environ.get("PYRUNC_CRITEST_WRITE"):
         WANTED.write_text("".join(name + "\n" for name in sorted(result.passed)))
     missing = set(WANTED.read_text().splitlines()) - set(result.passed)

@@ -1,0 +1,96 @@
+# bash completion for pyrunc.  Written by contrib/generate.py from the tables of options; do not edit.
+
+# What follows an option: dir, file, "words ..." or "any"; nothing for options without a value.
+_pyrunc_value() {
+    case "$1 $2" in
+        ' --root') echo 'dir' ;;
+        ' --log' | ' --criu') echo 'file' ;;
+        ' --log-format') echo 'words text json' ;;
+        ' --cgroup-manager') echo 'words cgroupfs systemd disabled' ;;
+        ' --rootless') echo 'words true false auto' ;;
+        'create --bundle' | 'create -b') echo 'dir' ;;
+        'create --config' | 'create -f' | 'create --console-socket' | 'create --pidfd-socket' | 'create --pid-file') echo 'file' ;;
+        'create --preserve-fds') echo 'any' ;;
+        'exec --process' | 'exec -p' | 'exec --console-socket' | 'exec --pid-file' | 'exec --pidfd-socket') echo 'file' ;;
+        'exec --preserve-fds' | 'exec --env' | 'exec -e' | 'exec --user' | 'exec -u' | 'exec --additional-gids' | 'exec -g' | 'exec --cap' | 'exec -c' | 'exec --apparmor' | 'exec --process-label' | 'exec --cgroup') echo 'any' ;;
+        'exec --cwd') echo 'dir' ;;
+        'list --format' | 'list -f') echo 'words table json' ;;
+        'plan --bundle' | 'plan -b') echo 'dir' ;;
+        'plan --config' | 'plan -f' | 'plan --exec') echo 'file' ;;
+        'ps --format' | 'ps -f') echo 'words table json' ;;
+        'run --bundle' | 'run -b') echo 'dir' ;;
+        'run --config' | 'run -f' | 'run --console-socket' | 'run --pidfd-socket' | 'run --pid-file') echo 'file' ;;
+        'run --preserve-fds') echo 'any' ;;
+        'spec --bundle' | 'spec -b') echo 'dir' ;;
+        'update --resources' | 'update -r') echo 'file' ;;
+        'update --blkio-weight' | 'update --cpu-period' | 'update --cpu-quota' | 'update --cpu-burst' | 'update --cpu-share' | 'update --cpu-rt-period' | 'update --cpu-rt-runtime' | 'update --cpu-idle' | 'update --cpuset-cpus' | 'update --cpuset-mems' | 'update --kernel-memory' | 'update --kernel-memory-tcp' | 'update --memory' | 'update --memory-reservation' | 'update --memory-swap' | 'update --pids-limit' | 'update --l3-cache-schema' | 'update --mem-bw-schema') echo 'any' ;;
+    esac
+}
+
+_pyrunc_options() {
+    case "$1" in
+        '') echo '--root --log --log-format --debug --systemd-cgroup --cgroup-manager --rootless --criu --help -h --version -v' ;;
+        'create') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --help -h' ;;
+        'delete') echo '--force -f --help -h' ;;
+        'exec') echo '--process -p --detach -d --tty -t --console-socket --pid-file --pidfd-socket --preserve-fds --cwd --env -e --user -u --additional-gids -g --cap -c --no-new-privs --apparmor --process-label --cgroup --ignore-paused --help -h' ;;
+        'features') echo '--help -h' ;;
+        'kill') echo '--all -a --help -h' ;;
+        'list') echo '--format -f --quiet -q --help -h' ;;
+        'pause') echo '--help -h' ;;
+        'plan') echo '--bundle -b --config -f --exec --json --no-pivot --help -h' ;;
+        'ps') echo '--format -f --help -h' ;;
+        'resume') echo '--help -h' ;;
+        'run') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --detach -d --keep --no-subreaper --help -h' ;;
+        'spec') echo '--bundle -b --rootless --help -h' ;;
+        'start') echo '--help -h' ;;
+        'state') echo '--help -h' ;;
+        'update') echo '--resources -r --blkio-weight --cpu-period --cpu-quota --cpu-burst --cpu-share --cpu-rt-period --cpu-rt-runtime --cpu-idle --cpuset-cpus --cpuset-mems --kernel-memory --kernel-memory-tcp --memory --memory-reservation --memory-swap --pids-limit --l3-cache-schema --mem-bw-schema --help -h' ;;
+    esac
+}
+
+_pyrunc_ids() {
+    pyrunc ${1:+--root "$1"} list --quiet 2>/dev/null
+}
+
+_pyrunc() {
+    local cur=${COMP_WORDS[COMP_CWORD]} verb='' root='' last='' word kind count=0 i
+    COMPREPLY=()
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        word=${COMP_WORDS[i]}
+        if [[ $word == '=' ]]; then
+            continue
+        elif [[ -n $last ]]; then
+            [[ $last == --root ]] && root=$word
+            last=''
+        elif [[ $word == -* ]]; then
+            [[ -n $(_pyrunc_value "$verb" "$word") ]] && last=$word
+        elif [[ -z $verb ]]; then
+            verb=$word
+        else
+            count=$((count + 1))
+        fi
+    done
+    [[ $cur == '=' ]] && cur=''
+    if [[ -n $last ]]; then
+        kind=$(_pyrunc_value "$verb" "$last")
+        case $kind in
+            dir) mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
+            file) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+            words*) mapfile -t COMPREPLY < <(compgen -W "${kind#words }" -- "$cur") ;;
+        esac
+    elif [[ $cur == -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$(_pyrunc_options "$verb")" -- "$cur")
+    elif [[ -z $verb ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "create delete exec features kill list pause plan ps resume run spec start state update help" -- "$cur")
+    elif [[ $verb == help ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "create delete exec features kill list pause plan ps resume run spec start state update" -- "$cur")
+    elif [[ $verb == kill && $count == 1 ]]; then
+        mapfile -t COMPREPLY < <(compgen -A signal -- "$cur" | grep ^SIG)
+    elif [[ $count == 0 ]]; then
+        case $verb in
+            delete | exec | kill | pause | ps | resume | start | state | update) mapfile -t COMPREPLY < <(compgen -W "$(_pyrunc_ids "$root")" -- "$cur") ;;
+        esac
+    fi
+}
+
+complete -o filenames -F _pyrunc pyrunc
