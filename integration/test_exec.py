@@ -20,12 +20,14 @@ import pytest
 
 from integration.harness import (
     CAP_BIT,
+    DEFAULT_CAPS,
     DELETE,
     PATH_ENV,
     Box,
     Container,
     Result,
     cgroup2_mount,
+    own_bounding_caps,
     parse_objects,
     wait_until,
 )
@@ -401,22 +403,23 @@ def test_interrupted_before_the_program_runs(container: Make) -> None:
         child.communicate()
 
 
-def test_its_descriptors_cannot_be_seen_from_inside(container: Make) -> None:
-    """CVE-2016-9962: from the moment it is in the pid namespace."""
-    one = container("sleep", "600", edits={"/process/capabilities/bounding/-": "CAP_DAC_OVERRIDE"})
-    one.bundle.config["process"]["args"] = ["/bin/sh", "-c", WATCH]
+@pytest.mark.parametrize("privileged", [False, True])
+def test_what_leads_out_cannot_be_seen_from_inside(container: Make, privileged: bool) -> None:
+    """CVE-2016-9962: from the moment it is in the pid namespace; even where the container may trace everybody."""
+    caps = own_bounding_caps() if privileged else DEFAULT_CAPS
+    edits = {f"/process/capabilities/{kind}": caps for kind in ("bounding", "effective", "permitted")}
+    one = container(edits={**edits, "/process/args": ["/bin/sh", "-c", WATCH]})
     one.create()
     one.start()
-    for _ in range(30):
+    for _ in range(40):
         run(one, "/bin/true")
-    seen = (one.bundle.rootfs / "seen").read_text().split()
+    seen = (one.bundle.rootfs / "seen").read_text().splitlines()
     assert seen, "it has looked"
-    assert not [
-        link for link in seen if link.startswith(("mnt:", "net:", "pid:", "/sys/fs/cgroup", "/proc", str(one.cgroup)))
-    ]
+    ways = ("mnt:", "net:", "pid:", "uts:", "cgroup:")
+    assert not [link for link in seen if link.startswith(ways)]
 
 
-WATCH = "while :; do readlink /proc/[0-9]*/fd/* /proc/[0-9]*/root | grep -v '^/$' >> /seen; echo one >> /seen; done"
+WATCH = "while :; do ls -l /proc/[0-9]*/fd/* 2>/dev/null | sed -n 's/.* -> //p' >> /seen; done"
 
 
 @pytest.mark.pyrunc_only("runc 1.1.5 does not end there")
@@ -530,6 +533,25 @@ def test_controllers_enabled_below(container: Make) -> None:
     pid = detached(one, "/probe", "sleep", "600")
     assert str(pid) in (inner / "cgroup.procs").read_text().split()
     end(pid)
+
+
+@pytest.mark.pyrunc_only("runc makes the cgroup again, without limits")
+def test_a_cgroup_that_is_gone(container: Make, box: Box) -> None:
+    """Without it the process would have no limits."""
+    one = started(container)
+    other = one.cgroup.with_name(one.cgroup.name + "x")
+    box.own_cgroups.add(other)
+    other.mkdir()
+    try:
+        (other / "cgroup.procs").write_text(str(one.pid))
+        one.cgroup.rmdir()
+        result = run(one, "/probe", "report", check=False)
+        assert result.rc == 255
+        assert "the container's cgroup is gone" in result.err
+        one.kill("KILL")
+        one.wait()
+    finally:
+        other.rmdir()
 
 
 # --- descriptors and terminals --------------------------------------------------------------------------------------

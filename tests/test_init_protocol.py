@@ -51,6 +51,31 @@ def test_run_through_clone(spawn: Spawn) -> None:
     assert parent.wait(pid) == 0
 
 
+@needs_root
+def test_what_led_into_the_container_is_closed(spawn: Spawn) -> None:
+    """A process of the container that can look at us must not find a way to namespaces and cgroups (CVE-2016-9962)."""
+    paths = ["/proc/self/ns/uts", "/proc/self/ns/mnt"]
+    fds = tuple(os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in paths)
+    parent = spawn()
+    plan = Plan()
+    for kind, path in ((0x04000000, paths[0]), (0x00020000, paths[1])):
+        plan.join_ns("", fd=plan.fd("ns", path, ""), nstype=kind, path=path)
+    plan.clone_init("(default)")
+    plan.sync_ready("(default)")
+    parent.plan(finish(plan, shell("exit 0")), fds)
+    for fd in fds:
+        os.close(fd)
+    pid = parent.adopt()
+    parent.expect(handshake.READY)
+    links = [os.readlink(entry) for entry in pathlib.Path(f"/proc/{pid}/fd").iterdir()]
+    assert links
+    assert not [link for link in links if link.startswith(("uts:", "mnt:"))], links
+    parent.go()
+    parent.expect(handshake.CREATED)
+    parent.go()
+    assert parent.wait(pid) == 0
+
+
 def test_sync_points(spawn: Spawn) -> None:
     parent = spawn()
     plan = Plan()

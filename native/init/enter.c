@@ -33,6 +33,14 @@ static const char *namespace_name(uint32_t flag)
     return "unknown";
 }
 
+static void close_slot(struct init *in, uint32_t slot)
+{
+    if (slot_fd(in, slot) < 0)
+        return;
+    close(in->fds[slot]);
+    in->fds[slot] = -1;
+}
+
 /* clone3(CLONE_PARENT), into the cgroup of a slot if wanted: the pid, 0 in the child, -errno after fault(). */
 static int clone_into(struct init *in, uint32_t slot, int in_cgroup)
 {
@@ -64,6 +72,7 @@ int op_place(struct init *in, const struct plan_step *st)
         _exit(0);
     if (pid < 0)
         return pid;
+    close_slot(in, st->n[N_PLACE_cgroup_fd]);
     /* Said by the new process, not by the one that knows the number first: nothing orders two writers. */
     send_msg(in, MSG_PLACED, (uint32_t)getpid());
     return 0;
@@ -134,8 +143,10 @@ int op_join_ns(struct init *in, const struct plan_step *st)
 {
     uint32_t type = st->n[N_JOIN_NS_nstype];
 
-    if (in->joined & type)
+    if (in->joined & type) {
+        close_slot(in, st->n[N_JOIN_NS_fd]);
         return 0;
+    }
     if (type == CLONE_NEWUSER)
         join_what_can_be(in);
     if (setns(slot_fd(in, st->n[N_JOIN_NS_fd]), (int)type) < 0) {
@@ -149,6 +160,9 @@ int op_join_ns(struct init *in, const struct plan_step *st)
         return fault(in, err, "setns", S_JOIN_NS_path, 0, in->fault.detail);
     }
     in->joined |= type;
+    /* A container that may trace everybody will see us soon.  What leads to namespaces is closed by then
+     * (CVE-2016-9962, CVE-2016-8649). */
+    close_slot(in, st->n[N_JOIN_NS_fd]);
     return type == CLONE_NEWUSER ? become_root(in) : 0;
 }
 
@@ -216,6 +230,9 @@ int op_clone_init(struct init *in, const struct plan_step *st)
         send_msg(in, MSG_PID, (uint32_t)pid);
         _exit(0);
     }
+    /* What leads to the host's cgroups was needed only to get here. */
+    if (pid == 0)
+        close_slot(in, st->n[N_CLONE_INIT_cgroup_fd]);
     return pid;
 }
 
