@@ -22,14 +22,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import instructions
+from bench import instructions, storm
 from bench.measure import REPO, Peer, Worker, find, interpreter, make_bundle
 
-VERBS = ["run", "create", "start", "state", "kill", "delete"]
+VERBS = ["run", "create", "start", "state", "exec", "ps", "events", "kill", "delete"]
+# Verbs that a runtime may lack (crun has no `events`), on a running container.
+OPTIONAL = {
+    "exec": ["exec", "ID", "/bin/true"],
+    "ps": ["ps", "ID"],
+    "events": ["events", "--stats", "ID"],
+}
 SUM = "create+start+kill+delete"
 Samples = dict[str, dict[str, list[float]]]
 
-# (what, series, verb, compared with, factor): the figures that issue 2 asks for
+# (what, series, verb, compared with, factor): the figures that the project has set itself
 GOALS = [
     ("run /bin/true", "pyrunc", "run", "runc", 0.55),
     ("run /bin/true", "pyrunc", "run", "crun", 1.3),
@@ -40,6 +46,7 @@ GOALS = [
     ("kill", "pyrunc", "kill", "runc", 1.4),
     ("delete", "pyrunc", "delete", "runc", 1.4),
     (SUM, "pyrunc", SUM, "runc", 0.8),
+    ("exec /bin/true", "pyrunc", "exec", "runc", 0.6),
     ("state", "pyrunc", "state", "python -ISc pass", 1.3),
 ]
 
@@ -49,6 +56,7 @@ class Series:
 
     def __init__(self, name: str, peer: Peer, worker: Worker, root: Path) -> None:
         self.name, self.peer, self.worker, self.root = name, peer, worker, root
+        self.missing: dict[str, str] = {}  # optional verbs that it does not have, and what it says
 
     def call(self, *args: str, expect: int | None = 0) -> float:
         return self.worker.run([self.peer.path, "--root", str(self.root), *args], expect)
@@ -60,6 +68,9 @@ class Series:
         times["create"] = self.call("create", "--bundle", str(long), ident)
         times["state"] = self.call("state", ident)
         times["start"] = self.call("start", ident)
+        for verb, args in OPTIONAL.items():
+            if verb not in self.missing:
+                times[verb] = self.call(*[ident if word == "ID" else word for word in args])
         times["kill"] = self.call("kill", ident, "KILL")
         self.worker.reap()
         times["delete"] = self.call("delete", ident)
@@ -67,13 +78,29 @@ class Series:
         return times
 
 
+def probe(series: Series, long: Path) -> None:
+    """Find out which of the optional verbs there are.  Raises RuntimeError when even `create` does not work."""
+    ident = f"bench{os.getpid()}-{series.root.name}-probe"
+    series.call("create", "--bundle", str(long), ident)
+    series.call("start", ident)
+    for verb, args in OPTIONAL.items():
+        try:
+            series.call(*[ident if word == "ID" else word for word in args])
+        except RuntimeError as error:
+            series.missing[verb] = str(error).rpartition("exit code ")[2]
+    series.call("delete", "--force", ident)
+    series.worker.reap()
+
+
 def usable(series: Series, quick: Path, long: Path) -> str:
     """Why a runtime cannot be measured here, '' when it can; also warms the caches."""
     try:
+        probe(series, long)
         for number in range(3):
             series.round(quick, long, -1 - number)
     except RuntimeError as error:
-        series.call("delete", "--force", f"bench{os.getpid()}-{series.root.name}--1", expect=None)
+        for last in ("-1", "probe"):
+            series.call("delete", "--force", f"bench{os.getpid()}-{series.root.name}-{last}", expect=None)
         text = str(error)
         if series.name == "crun" and ("rlimit" in text or "RESOURCE" in text):
             text += " (crun 1.8 raises limits first, which needs CAP_SYS_RESOURCE: see bench/peers.sh for a newer one)"
@@ -228,6 +255,10 @@ def medians_table(samples: Samples, names: list[str]) -> str:
     for verb in [*VERBS, SUM]:
         row = [verb]
         for name in names:
+            if not samples[name][verb] or ("runc" in names and not samples["runc"][verb]):
+                value = statistics.median(samples[name][verb] or [0.0])
+                row += [f"{value:.2f}" if value else "-", *([] if name == "runc" or "runc" not in names else ["-"])]
+                continue
             value = statistics.median(samples[name][verb])
             row.append(f"{value:.2f}")
             if name != "runc" and "runc" in names:
@@ -240,7 +271,7 @@ def judge(samples: Samples) -> list[dict[str, Any]]:
     """Each goal with the ratio that was measured; `met` is None when there was nothing to compare with."""
     results: list[dict[str, Any]] = []
     for what, series, verb, other, factor in GOALS:
-        if other not in samples or series not in samples:
+        if not samples.get(other, {}).get(verb) or not samples.get(series, {}).get(verb):
             results.append({"goal": f"{what} <= {factor} x {other}", "ratio": None, "met": None})
             continue
         ratio = statistics.median(samples[series][verb]) / statistics.median(samples[other][verb])
@@ -253,16 +284,18 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=60, help="rounds of the comparison (60)")
     parser.add_argument("--json", metavar="FILE", help="write all samples and results there")
     parser.add_argument(
-        "--only", default="", metavar="NAMES", help="runtimes to compare, with commas (runc,crun,pyrunc)"
+        "--only", default="", metavar="NAMES", help="runtimes to compare, with commas (runc,runc-new,crun,pyrunc)"
     )
     parser.add_argument("--quick", action="store_true", help="the comparison only")
+    parser.add_argument("--containers", type=int, default=200, help="containers of the parallel run (200)")
+    parser.add_argument("--at-once", type=int, default=8, help="how many of them at a time (8)")
     return parser.parse_args()
 
 
 def set_up(place: Path, only: str, quick: Path, long: Path) -> tuple[list[Series], Worker, Worker, list[str]]:
     """The columns that can be measured here, the two workers, and remarks about those that cannot."""
     inside, outside = Worker(private=True), Worker(private=False)
-    wanted = only.split(",") if only else ["runc", "crun", "pyrunc"]
+    wanted = only.split(",") if only else ["runc", "runc-new", "crun", "pyrunc"]
     series, remarks = [], []
     for name in wanted:
         path = find(name)
@@ -280,6 +313,7 @@ def set_up(place: Path, only: str, quick: Path, long: Path) -> tuple[list[Series
                 remarks.append(f"{label} {peer.version} cannot be measured here: {why}")
             else:
                 remarks.append(f"{label}: {peer.version}, {path}")
+                remarks += [f"{label} has no `{verb}` here: {text}" for verb, text in one.missing.items()]
                 series.append(one)
     return series, inside, outside, remarks
 
@@ -288,7 +322,9 @@ def section(title: str, body: str) -> None:
     print(f"\n{title}\n{body}", flush=True)
 
 
-def extras(series: list[Series], place: Path, pyrunc: str, long: Path) -> dict[str, Any]:
+def extras(
+    series: list[Series], place: Path, pyrunc: str, quick: Path, long: Path, given: argparse.Namespace
+) -> dict[str, Any]:
     """Everything but the comparison, printed as it comes."""
     found: dict[str, Any] = {}
 
@@ -296,6 +332,11 @@ def extras(series: list[Series], place: Path, pyrunc: str, long: Path) -> dict[s
         found[key] = measure()
         section(title, "\n".join(f"  {name:14} {value}" for name, value in found[key].items()))
 
+    show(
+        f"{given.containers} containers, {given.at_once} at a time: `run` of /bin/true",
+        "storm",
+        lambda: {one.name: storm.measure(one, quick, given.containers, given.at_once) for one in series},
+    )
     show(
         "waiting process between create and start", "created", lambda: {one.name: created(one, long) for one in series}
     )
@@ -339,7 +380,7 @@ def main() -> None:
         section("goals", "\n".join(f"  {words[goal['met']]:12} {goal['goal']}: {goal['ratio']}" for goal in goals))
         found: dict[str, Any] = {"samples": samples, "goals": goals, "remarks": remarks}
         if not given.quick:
-            found |= extras(series, place, pyrunc, long)
+            found |= extras(series, place, pyrunc, quick, long, given)
         if given.json:
             Path(given.json).write_text(json.dumps(found, indent=1))
         inside.close()

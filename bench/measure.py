@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -86,6 +87,10 @@ class Worker:
             raise RuntimeError(f"{' '.join(argv)}: exit code {answer['rc']}: {answer['err'].strip()}")
         return float(answer["ms"])
 
+    def storm(self, argv: Sequence[str], count: int, at_once: int) -> dict[str, Any]:
+        """Run `argv` `count` times, `at_once` at a time, {} in an argument being the number: see `_storm`."""
+        return self.ask({"storm": list(argv), "count": count, "at_once": at_once})
+
     def reap(self) -> None:
         """Wait for the end of every orphan, i.e. of a container that was killed."""
         self.ask({"reap": 1})
@@ -109,6 +114,8 @@ class Worker:
                     answer = {"moved": moved}
                     if "reap" in request:
                         _reap()
+                    elif "storm" in request:
+                        answer |= _storm(request["storm"], request["count"], request["at_once"])
                     elif "argv" in request:
                         answer |= _timed(request["argv"], request["out"])
                     sink.write(json.dumps(answer) + "\n")
@@ -132,21 +139,66 @@ def _reap() -> None:
 
 def _timed(argv: list[str], out: str) -> dict[str, Any]:
     """posix_spawn to wait4, with the error text of a failure."""
-    errors = os.memfd_create("stderr", os.MFD_CLOEXEC)
-    actions = [
-        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 1, out, os.O_WRONLY | os.O_CREAT, 0o600),
-        (os.POSIX_SPAWN_DUP2, errors, 2),
-    ]
     signal.alarm(int(LIMIT))
     start = time.perf_counter_ns()
-    pid = os.posix_spawn(argv[0], argv, ENVIRONMENT, file_actions=actions)
+    pid, errors = _spawn(argv, out)
     _, status, _ = os.wait4(pid, 0)
     elapsed = time.perf_counter_ns() - start
     signal.alarm(0)
     text = os.pread(errors, 4096, 0).decode(errors="replace")
     os.close(errors)
     return {"ms": elapsed / 1e6, "rc": os.waitstatus_to_exitcode(status), "err": text}
+
+
+def _storm(template: list[str], count: int, at_once: int) -> dict[str, Any]:
+    """Seconds for all, how many failed and what the first of them said, and the peak resident memory of one in KiB.
+
+    The peak is what /proc says every millisecond (VmHWM): wait4's ru_maxrss is at least the spawner's.
+    """
+    running: dict[int, int] = {}  # pid: descriptor of its stderr
+    started = failed = peak = 0
+    text = ""
+    begin = time.perf_counter()
+    while (started < count or running) and time.perf_counter() - begin < LIMIT * 5:
+        while started < count and len(running) < at_once:
+            pid, errors = _spawn([word.replace("{}", str(started)) for word in template])
+            running[pid] = errors
+            started += 1
+        for pid in list(running):
+            peak = max(peak, _peak(pid))
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                errors = running.pop(pid)
+                if status:
+                    failed += 1
+                    text = text or os.pread(errors, 4096, 0).decode(errors="replace").strip()
+                os.close(errors)
+        time.sleep(0.001)
+    seconds = time.perf_counter() - begin
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
+    return {"seconds": seconds, "failed": failed + len(running), "peak_kib": peak, "text": text}
+
+
+def _peak(pid: int) -> int:
+    """The most resident memory that a process of ours has had, KiB; 0 when it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"^VmHWM:\s+(\d+)", status, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def _spawn(argv: list[str], out: str = "/dev/null") -> tuple[int, int]:
+    """Start a process; its pid, and the descriptor of what it will say on stderr."""
+    errors = os.memfd_create("stderr", os.MFD_CLOEXEC)
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, out, os.O_WRONLY | os.O_CREAT, 0o600),
+        (os.POSIX_SPAWN_DUP2, errors, 2),
+    ]
+    return os.posix_spawn(argv[0], argv, ENVIRONMENT, file_actions=actions), errors
 
 
 class Peer:
@@ -160,7 +212,7 @@ class Peer:
 
 def find(name: str) -> str | None:
     """The path of a runtime: $PYRUNC, $RUNC or $CRUN, build/peers (bench/peers.sh), the virtual environment, PATH."""
-    given = os.environ.get(name.upper())
+    given = os.environ.get(name.upper().replace("-", "_"))
     if given:
         return given
     for place in (REPO / "build/peers/bin" / name, REPO / ".venv/bin" / name):

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Get a crun that can be compared with (1.27 or later) into a private prefix; the system is not changed.
+# Get a crun that can be compared with (1.27 or later) and the newest runc into a private prefix; the system is not changed.
 #
 #   bench/peers.sh [PREFIX]        default: build/peers, where bench finds it
 #
@@ -65,3 +65,13 @@ loader=$(find "$libraries" -name 'ld-linux*' | head -n 1)
 "$prefix/crun/usr/bin/patchelf" --set-interpreter "$loader" --set-rpath "$libraries" --force-rpath "$prefix/crun/usr/bin/crun"
 ln -s ../crun/usr/bin/crun "$prefix/bin/crun"
 "$prefix/bin/crun" --version | head -n 1
+
+# The newest runc, from the Go module proxy, beside the distribution's: bench knows it as runc-new.
+if ! command -v go >/dev/null || ! pkg-config --exists libseccomp; then
+    echo "peers: no go, or no libseccomp-dev: compare with the distribution's runc alone"
+    exit 0
+fi
+GOPATH="$work/go" GOBIN="$work/gobin" GOFLAGS=-modcacherw CGO_ENABLED=1 \
+    go install -tags seccomp -ldflags '-s -w' github.com/opencontainers/runc@latest
+mv "$work/gobin/runc" "$prefix/bin/runc-new"
+"$prefix/bin/runc-new" --version | head -n 1
