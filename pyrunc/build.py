@@ -14,5 +14,5 @@ def commit() -> str:
 
 def libseccomp() -> str:
     """Version of the libseccomp that is linked in, ``a.b.c``."""
-    number = runtime.shim()[1].pr_seccomp_version()
+    number = runtime.quick()[1].pr_seccomp_version()
     return f"{number >> 16}.{number >> 8 & 0xFF}.{number & 0xFF}"

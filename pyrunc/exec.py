@@ -259,7 +259,7 @@ class Exec(Session):
             where = "--cgroup" if sub else f"cgroup {self.container.data.get('cgroup')}"
             what = "no such cgroup in the container's" if sub else "the container's cgroup is gone"
             raise SysError(where, "open", error.errno or 0, value=sub or None, detail=what) from error
-        if runtime.shim()[1].pr_fs_type_fd(self.cgroup_fd) != _CGROUP2_MAGIC:
+        if runtime.quick()[1].pr_fs_type_fd(self.cgroup_fd) != _CGROUP2_MAGIC:
             raise PyruncError(f"{show(directory)} is not in a cgroup v2 hierarchy")
         return directory
 
@@ -301,7 +301,7 @@ class Exec(Session):
         self.send_pidfd()
         if not self.opts.detach:
             # Blocked from here on and kept: one that comes while the program starts must reach it.
-            self.signal_fd = checked("signalfd", runtime.shim()[1].pr_signalfd())
+            self.signal_fd = checked("signalfd", runtime.quick()[1].pr_signalfd())
         if self.console >= 0:
             from pyrunc import console
 

@@ -64,7 +64,7 @@ def run(opts: CreateOptions) -> int:
         proxy = job.notify_proxy()
         if not opts.detach:
             # Blocked from here on and kept: one that comes while the program starts must reach it.
-            job.signal_fd = checked("signalfd", runtime.shim()[1].pr_signalfd())
+            job.signal_fd = checked("signalfd", runtime.quick()[1].pr_signalfd())
         job.go()
         if not opts.detach:
             from pyrunc import foreground

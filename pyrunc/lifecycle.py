@@ -117,7 +117,7 @@ def kill_and_wait(container: Container, timeout: float = KILL_TIMEOUT) -> None:
         return
     try:
         container.kill_init(SIGKILL)
-        _, lib = runtime.shim()
+        _, lib = runtime.quick()
         ended = lib.pr_wait_pid_timeout(fd, int(timeout * 1000))
         if ended == -ETIMEDOUT:
             from pyrunc import host

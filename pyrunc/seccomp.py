@@ -127,21 +127,21 @@ def compile_filter(profile: dict[str, Any], *, cache_dir: str = "") -> tuple[byt
     Raises ConfigError: an architecture or a rule that this libseccomp cannot do, or a program longer than 4096
     instructions.
     """
-    ffi, lib = runtime.shim()
+    _, lib = runtime.quick()
     archs = _architectures(profile, lib)
     flat = Flat(profile, archs)
     flags, listener = filter_flags(profile), notifies(profile)
     if not cache_dir:
-        return _compile(flat, profile, ffi, lib), flags, listener
+        return _compile(flat, profile), flags, listener
     native = lib.pr_seccomp_arch(b"")
     digest = _digest(pack("q", native) + flat.key(lib.pr_seccomp_version()))
     directory = _open_cache(cache_dir)
     if directory < 0:
-        return _compile(flat, profile, ffi, lib), flags, listener
+        return _compile(flat, profile), flags, listener
     try:
         program = _recall(directory, digest)
         if not program:
-            program = _compile(flat, profile, ffi, lib)
+            program = _compile(flat, profile)
             _remember(directory, digest, program)
     finally:
         posix.close(directory)
@@ -162,7 +162,8 @@ def _architectures(profile: dict[str, Any], lib: Any) -> list[int]:
     return tokens
 
 
-def _compile(flat: Flat, profile: dict[str, Any], ffi: Any, lib: Any) -> bytes:
+def _compile(flat: Flat, profile: dict[str, Any]) -> bytes:
+    ffi, lib = runtime.shim()
     out = ffi.new("char[]", PROGRAM_MAX)
     fault = ffi.new("struct pr_seccomp_fault *")
     size = lib.pr_seccomp_compile(

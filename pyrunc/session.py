@@ -88,7 +88,7 @@ class Session:
         self.listen_fds = listen_fds()
         npreserve = self.listen_fds + self.opts.preserve_fds
         check_preserved(npreserve)
-        ffi, lib = runtime.shim()
+        ffi, lib = runtime.quick()
         stdio = ffi.NULL
         if self.foreground():
             piped = [fd for fd in (0, 1, 2) if not is_null(fd)]
@@ -177,7 +177,7 @@ class Session:
 
     def receive(self, timeout: int, interrupts: Interrupts | None) -> handshake.Record | None:
         """The next record; None at EOF.  Raises PyruncError when init says nothing for ``timeout`` ms."""
-        ffi, lib = runtime.shim()
+        ffi, lib = runtime.quick()
         buffer = ffi.new("char[256]")
         while True:
             got = lib.pr_recv(self.sock, buffer, handshake.RECORD_SIZE, timeout)
@@ -194,7 +194,7 @@ class Session:
 
     def send(self, kind: int, value: int = 0, fds: list[int] | None = None) -> None:
         """Send a record, with descriptors attached."""
-        ffi, lib = runtime.shim()
+        ffi, lib = runtime.quick()
         numbers = ffi.new("int[]", fds or [0])
         sent = lib.pr_send(self.sock, handshake.encode(kind, value), 256, numbers, len(fds or ()))
         if sent in (-EPIPE, -ECONNRESET):
@@ -207,7 +207,7 @@ class Session:
 
         if record.value != ops.ABI:
             raise PyruncError(f"init is of another build: ABI {record.value:#x}, expected {ops.ABI:#x}")
-        _, lib = runtime.shim()
+        _, lib = runtime.quick()
         self.fill_filter()
         blob = self.plan.encode()
         opened: list[int] = []
@@ -245,7 +245,7 @@ class Session:
 
     def open_console(self) -> int:
         """The socket that the pty's master goes to: the caller's, or one end of a pair that `run` keeps."""
-        ffi, lib = runtime.shim()
+        ffi, lib = runtime.quick()
         if self.opts.console_socket:
             fd = lib.pr_connect_unix(fs.encode(self.opts.console_socket))
             if fd < 0:
@@ -259,7 +259,7 @@ class Session:
 
     def on_ready(self, record: handshake.Record) -> None:
         """READY: rlimits from here, because init may have lost CAP_SYS_RESOURCE and needs descriptors until now."""
-        _, lib = runtime.shim()
+        _, lib = runtime.quick()
         for resource, soft, hard, origin in self.plan.rlimits:
             failed = lib.pr_prlimit(self.init_pid, resource, soft, hard)
             if failed < 0:
@@ -273,7 +273,7 @@ class Session:
         path = self.opts.pidfd_socket
         if not path:
             return
-        _, lib = runtime.shim()
+        _, lib = runtime.quick()
         fd = lib.pr_connect_unix(fs.encode(path))
         if fd < 0:
             raise SysError("--pidfd-socket", "connect", -fd, value=path)
@@ -324,7 +324,7 @@ class Interrupts:
     __slots__ = ("lib",)
 
     def __init__(self) -> None:
-        self.lib = runtime.shim()[1]
+        self.lib = runtime.quick()[1]
         self.lib.pr_signals_catch()
 
     @property

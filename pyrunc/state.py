@@ -590,7 +590,7 @@ class Container:
         try:
             if number == SIGKILL and not first_in_namespace(self.data["pid"]):
                 self.kill_cgroup(number)
-            sent = runtime.shim()[1].pr_pidfd_send_signal(fd, number)
+            sent = runtime.quick()[1].pr_pidfd_send_signal(fd, number)
         finally:
             posix.close(fd)
         if sent < 0 and sent != -ESRCH:

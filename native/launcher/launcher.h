@@ -19,6 +19,9 @@ PyObject *PyInit__pyrunc_launcher(void);
 int complete_interpreter(void);
 extern int in_core_phase;
 
+/* The shim's functions, generated from its header (gen_calls.py): for pyrunc.runtime.quick. */
+extern PyMethodDef pyrunc_calls[];
+
 /* loader.c: a short way for `import pyrunc.x`.  Returns -1 with an exception set. */
 int install_loader(void);
 

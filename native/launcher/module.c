@@ -66,5 +66,8 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "_pyrun
 
 PyObject *PyInit__pyrunc_launcher(void)
 {
-    return PyModule_Create(&definition);
+    PyObject *module = PyModule_Create(&definition);
+    if (module && PyModule_AddFunctions(module, pyrunc_calls) < 0)
+        Py_CLEAR(module);
+    return module;
 }

@@ -135,7 +135,7 @@ def attach(
     force beside it, and those of the cgroups above in any case.  ``lenient``: being refused is no error; a user without
     CAP_BPF cannot attach a program, and cannot make device nodes either.  Raises SysError, ConfigError.
     """
-    ffi, lib = runtime.shim()
+    ffi, lib = runtime.quick()
     if allows_everything(rules, ptr):
         if replace:
             _detach(lib, cgroup_fd, _attached(ffi, lib, cgroup_fd, ptr), ptr)

@@ -82,5 +82,5 @@ def stop_maker(container: Container, number: int) -> None:
     if container.creating():
         fd = state.open_process(maker.get("pid"), maker.get("starttime"))
         if fd >= 0:
-            runtime.shim()[1].pr_pidfd_send_signal(fd, number)
+            runtime.quick()[1].pr_pidfd_send_signal(fd, number)
             posix.close(fd)
