@@ -213,7 +213,8 @@ def test_pause_and_resume_in_wrong_states(runtime: Runtime, sleeper: subprocess.
     ("argv", "number"),
     [
         (["c1"], 15), (["c1", "9"], 9), (["c1", "KILL"], 9), (["c1", "SIGUSR1"], 10), (["c1", "usr2"], 12),
-        (["c1", "RTMIN+1"], 35), (["--all", "c1", "9"], 9), (["-a", "c1", "15"], 15),
+        (["c1", "RTMIN+1"], 35), (["c1", "SIGRTMIN+3"], 37), (["c1", "sigrtmax-1"], 63), (["c1", "64"], 64),
+        (["c1", "Kill"], 9), (["--all", "c1", "9"], 9), (["-a", "c1", "15"], 15),
     ],
 )  # fmt: skip
 def test_kill(runtime: Runtime, sleeper: subprocess.Popen[bytes], argv: list[str], number: int) -> None:
@@ -246,6 +247,17 @@ def test_kill_checks_the_signal_first(runtime: Runtime, sleeper: subprocess.Pope
     for text in ("FOO", "65", "SIG_IGN"):
         assert runtime("kill", "c1", text, rc=1)[1] == f'unknown signal "{text}"'
     assert sleeper.poll() is None
+
+
+def test_kill_all_after_a_reboot(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cgroup that has the recorded name now belongs to somebody else."""
+    from pyrunc import cgroup
+
+    monkeypatch.setattr(cgroup, "open_driver", lambda *_: pytest.fail("no cgroup is touched"))
+    runtime.make(cgroup="/x", cgroup_dir="/sys/fs/cgroup/x", bootid="another boot")
+    assert runtime("kill", "--all", "c1", "9") == ("", "")
+    assert runtime("delete", "c1") == ("", "")
+    assert gone(runtime.root)
 
 
 # -- start ---------------------------------------------------------------------------------------------------
