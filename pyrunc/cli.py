@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pyrunc.log import Log
 
 VERBS = (
-    "create", "delete", "exec", "features", "kill", "list", "pause", "plan", "ps", "resume", "run", "spec", "start",
-    "state", "update",
+    "create", "delete", "events", "exec", "features", "kill", "list", "pause", "plan", "ps", "resume", "run", "spec",
+    "start", "state", "update",
 )  # fmt: skip
 
 GLOBAL_FLAGS: tuple[Flag, ...] = (

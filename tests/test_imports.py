@@ -20,7 +20,10 @@ HOT_VERBS = ["create", "start", "state", "kill", "delete", "run", "exec"]
 ALLOWED = {"sys", "posix", "errno", "_struct", "time", "_signal", "select", "fcntl", "marshal"}
 TYPING_ONLY = {"__future__", "typing", "collections.abc"}
 # Cold modules: no hot verb may need one at module level.
-COLD = {"pyrunc.plan.show", "pyrunc.hints", "pyrunc.verbs.spec", "pyrunc.verbs.features", "pyrunc.verbs.list"}
+COLD = {
+    "pyrunc.plan.show", "pyrunc.hints", "pyrunc.verbs.spec", "pyrunc.verbs.features", "pyrunc.verbs.list",
+    "pyrunc.update", "pyrunc.members", "pyrunc.events", "pyrunc.cgroup.stats",
+}  # fmt: skip
 # (module, what it imports in a function): after runtime.full(), or under a plain interpreter only.
 COLD_IMPORTS = {
     ("pyrunc.spec.load", "json"),  # to say where a malformed document is malformed
@@ -80,6 +83,11 @@ sys.stderr.write("\\n" + repr([status, after]))
         (["kill", "no-such-container", "KILL"], 1),
         (["delete", "no-such-container"], 1),
         (["start", "no-such-container"], 1),
+        (["ps", "--format", "json", "no-such-container"], 1),  # not hot, but engines probe with them
+        (["pause", "no-such-container"], 1),
+        (["resume", "no-such-container"], 1),
+        (["events", "--stats", "no-such-container"], 1),
+        (["update", "--memory", "64m", "no-such-container"], 1),
         (["exec", "no-such-container", "true"], 255),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else str(value),

@@ -16,7 +16,7 @@ LAYERS = [
     {"host"},
     {"plan"},
     {"cgroup", "seccomp", "hooks", "state", "console", "idmap", "streams", "notify", "log"},
-    {"lifecycle", "members"},
+    {"lifecycle", "members", "events"},
     {"update"},
     {"session"},
     {"launch", "exec", "foreground"},

@@ -11,6 +11,7 @@ _pyrunc_value() {
         'create --bundle' | 'create -b') echo 'dir' ;;
         'create --config' | 'create -f' | 'create --console-socket' | 'create --pidfd-socket' | 'create --pid-file') echo 'file' ;;
         'create --preserve-fds') echo 'any' ;;
+        'events --interval' | 'events --format' | 'events -f') echo 'any' ;;
         'exec --process' | 'exec -p' | 'exec --console-socket' | 'exec --pid-file' | 'exec --pidfd-socket') echo 'file' ;;
         'exec --preserve-fds' | 'exec --env' | 'exec -e' | 'exec --user' | 'exec -u' | 'exec --additional-gids' | 'exec -g' | 'exec --cap' | 'exec -c' | 'exec --apparmor' | 'exec --process-label' | 'exec --cgroup') echo 'any' ;;
         'exec --cwd') echo 'dir' ;;
@@ -32,6 +33,7 @@ _pyrunc_options() {
         '') echo '--root --log --log-format --debug --systemd-cgroup --cgroup-manager --rootless --criu --help -h --version -v' ;;
         'create') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --help -h' ;;
         'delete') echo '--force -f --help -h' ;;
+        'events') echo '--stats --interval --format -f --help -h' ;;
         'exec') echo '--process -p --detach -d --tty -t --console-socket --pid-file --pidfd-socket --preserve-fds --cwd --env -e --user -u --additional-gids -g --cap -c --no-new-privs --apparmor --process-label --cgroup --ignore-paused --help -h' ;;
         'features') echo '--help -h' ;;
         'kill') echo '--all -a --help -h' ;;
@@ -81,14 +83,14 @@ _pyrunc() {
     elif [[ $cur == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(_pyrunc_options "$verb")" -- "$cur")
     elif [[ -z $verb ]]; then
-        mapfile -t COMPREPLY < <(compgen -W "create delete exec features kill list pause plan ps resume run spec start state update help" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "create delete events exec features kill list pause plan ps resume run spec start state update help" -- "$cur")
     elif [[ $verb == help ]]; then
-        mapfile -t COMPREPLY < <(compgen -W "create delete exec features kill list pause plan ps resume run spec start state update" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "create delete events exec features kill list pause plan ps resume run spec start state update" -- "$cur")
     elif [[ $verb == kill && $count == 1 ]]; then
         mapfile -t COMPREPLY < <(compgen -A signal -- "$cur" | grep ^SIG)
     elif [[ $count == 0 ]]; then
         case $verb in
-            delete | exec | kill | pause | ps | resume | start | state | update) mapfile -t COMPREPLY < <(compgen -W "$(_pyrunc_ids "$root")" -- "$cur") ;;
+            delete | events | exec | kill | pause | ps | resume | start | state | update) mapfile -t COMPREPLY < <(compgen -W "$(_pyrunc_ids "$root")" -- "$cur") ;;
         esac
     fi
 }

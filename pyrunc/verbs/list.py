@@ -55,8 +55,12 @@ def owner(uid: int, names: dict[int, str]) -> str:
 
 
 def table(reports: list[dict[str, Any]]) -> str:
+    """The columns of `list`."""
+    return columns([HEADER, *(tuple(str(report[key.lower()]) for key in HEADER) for report in reports)])
+
+
+def columns(rows: list[tuple[str, ...]]) -> str:
     """Columns as Go's tabwriter makes them: at least 12 wide, 3 blanks between."""
-    rows = [HEADER, *(tuple(str(report[key.lower()]) for key in HEADER) for report in reports)]
-    widths = [max(12, max(len(row[column]) for row in rows) + 3) for column in range(len(HEADER) - 1)]
+    widths = [max(12, max(len(row[column]) for row in rows) + 3) for column in range(len(rows[0]) - 1)]
     lines = ["".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)) + row[-1] for row in rows]
     return "\n".join(lines) + "\n"

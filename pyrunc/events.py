@@ -1,0 +1,153 @@
+"""What happens in containers: statistics at intervals, and the OOM killer, until they have stopped."""
+
+from __future__ import annotations
+
+import posix
+import select
+import time
+from posix import O_CLOEXEC, O_RDONLY
+
+from pyrunc import fs, state
+from pyrunc.cgroup import stats
+from pyrunc.errors import PyruncError, StateError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pyrunc.log import Log
+    from pyrunc.state import Container
+
+    Emit = Callable[[dict[str, Any]], object]
+
+_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+
+
+def duration(text: str) -> float | None:
+    """Seconds of a duration as Go writes them: ``5s``, ``1m30s``, ``1.5h``, ``250ms``; None when it is none."""
+    rest = text.removeprefix("+")
+    if rest == "0":
+        return 0.0
+    total = 0.0
+    while rest:
+        end = next((at for at, char in enumerate(rest) if char not in "0123456789."), len(rest))
+        digits, rest = rest[:end], rest[end:]
+        end = next((at for at, char in enumerate(rest) if char in "0123456789."), len(rest))
+        unit, rest = rest[:end], rest[end:]
+        if unit not in _UNITS or digits.count(".") > 1 or not digits.strip(".") or len(digits) > 18:
+            return None
+        total += float(digits) * _UNITS[unit] / 10**9
+    return total if text.removeprefix("+") else None
+
+
+def measure(container: Container) -> dict[str, Any]:
+    """The stats event of a container.  Raises StateError when it has stopped, PyruncError."""
+    if container.status() in ("stopped", "creating"):
+        raise StateError("container not running")
+    data = stats.read(container.data.get("cgroup_dir") or "")
+    return {"type": "stats", "id": container.id, "data": data}
+
+
+class Watch:
+    """One container that is watched; ``fd`` (-1: no memory controller) becomes ready when memory.events changes."""
+
+    __slots__ = ("container", "fd", "kills", "pidfd")
+
+    def __init__(self, container: Container) -> None:
+        """Raises StateError when it has stopped, OSError."""
+        self.container, self.fd = container, -1
+        self.pidfd = container.open_init() if container.status() not in ("stopped", "creating") else -1
+        if self.pidfd < 0:
+            raise StateError("container not running")
+        try:
+            self.fd = posix.open(container.data.get("cgroup_dir", "") + "/memory.events", O_RDONLY | O_CLOEXEC)
+        except OSError:
+            pass
+        self.kills = self.oom_kills()
+
+    def oom_kills(self) -> int:
+        """How many processes the OOM killer took so far; reading is what makes the descriptor wait for the next."""
+        if self.fd < 0:
+            return 0
+        try:
+            posix.lseek(self.fd, 0, 0)
+            return stats.pairs(fs.read_fd(self.fd, 65536).decode("ascii", "replace")).get("oom_kill", 0)
+        except OSError:  # the cgroup is gone
+            posix.close(self.fd)
+            self.fd = -1
+            return self.kills
+
+    def tell(self, emit: Emit) -> None:
+        """An event when the OOM killer struck since the last time; one for all it took meanwhile."""
+        before, self.kills = self.kills, self.oom_kills()
+        if self.kills > before:
+            emit({"type": "oom", "id": self.container.id})
+
+    def close(self) -> None:
+        """Release the descriptors."""
+        for fd in (self.pidfd, self.fd):
+            if fd >= 0:
+                posix.close(fd)
+        self.pidfd = self.fd = -1
+
+
+def follow(containers: list[Container], interval: float, emit: Emit, log: Log) -> None:
+    """Emit events until every container has stopped; statistics each ``interval`` seconds.  Raises StateError."""
+    watches: list[Watch] = []
+    try:
+        for container in containers:
+            watches.append(Watch(container))
+        due = time.monotonic() + interval
+        while watches:
+            wait(watches, max(0.0, due - time.monotonic()))
+            for watch in list(watches):
+                watch.tell(emit)
+                if ended(watch.pidfd):
+                    watches.remove(watch)
+                    watch.close()
+            if time.monotonic() >= due:
+                due = max(due + interval, time.monotonic())
+                sample([watch.container for watch in watches], emit, log)
+    finally:
+        for watch in watches:
+            watch.close()
+
+
+def wait(watches: list[Watch], seconds: float) -> None:
+    """Until a container ends, its memory.events changes (kernfs tells it as POLLPRI), or the time has come."""
+    poller = select.poll()
+    for watch in watches:
+        poller.register(watch.pidfd, select.POLLIN)
+        if watch.fd >= 0:
+            poller.register(watch.fd, select.POLLPRI)
+    poller.poll(min(int(seconds * 1000) + 1, 1 << 30))
+
+
+def ended(pidfd: int) -> bool:
+    """Whether the process of a pidfd has ended."""
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def sample(containers: list[Container], emit: Emit, log: Log) -> None:
+    """Statistics of each; one that cannot be measured this time is only noted: it may be stopping."""
+    for container in containers:
+        try:
+            event = measure(container)
+        except PyruncError as error:
+            log.warning(f"no statistics of container {container.id}: {error}")
+        else:
+            emit(event)
+
+
+def open_all(store: state.Store, ids: list[str]) -> tuple[list[Container], list[str]]:
+    """The containers of these ids, and for each that cannot be opened why."""
+    found, problems = [], []
+    for id in ids:
+        try:
+            found.append(store.open(id))
+        except StateError as error:
+            problems.append(f"{id}: {error}" if len(ids) > 1 else str(error))
+    return found, problems
