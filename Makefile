@@ -33,7 +33,7 @@ $(shell mkdir -p build && echo '$(SOURCES)' > $(LIST))
 endif
 
 TIERS := test-vm test-systemd test-arm64 test-kernel61
-.PHONY: help build demo test $(TIERS) engines test-cri lint bench clean install uninstall test-tools lint-tools
+.PHONY: help build demo test $(TIERS) engines test-cri conformance lint bench clean install uninstall test-tools lint-tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +100,16 @@ test-cri: test-tools build ## crictl and critest on containerd 1.x and a current
 	@PYRUNC_CRI_BIN=$(CURDIR)/build/cri/bin PYRUNC_ENGINES_RECORD=build/engines.json $(BIN)/python -m pytest \
 	    integration/engines/test_cri.py integration/engines/test_critest.py $(PYTEST_ARGS)
 	@$(BIN)/python -m integration.engines.record build/engines.json >integration/ENGINES.md
+
+CONFORMANCE := build/conformance
+CONFORMANCE_ARGS ?=
+conformance: build ## runtime-tools' validation programs, with runc beside (root, Go); CONFORMANCE_ARGS='start mounts'
+	@.ci/require build demo test conformance
+	@mkdir -p $(CONFORMANCE)/validation
+	@cd integration/conformance && go build -o ../../$(CONFORMANCE)/validation/ github.com/opencontainers/runtime-tools/validation/...
+	@cd integration/conformance && CGO_ENABLED=0 go build -o ../../$(CONFORMANCE)/runtimetest \
+	    github.com/opencontainers/runtime-tools/cmd/runtimetest
+	@$(BIN)/python integration/conformance/run.py $(CONFORMANCE) $(BIN)/pyrunc $(CONFORMANCE_ARGS)
 
 lint-tools: $(STAMPS)/venv
 	@.ci/require build lint

@@ -67,7 +67,7 @@ def test_order(lived: tuple[Container, Path]) -> None:
 @pytest.mark.parametrize(
     ("kind", "status"),
     [
-        ("prestart", "creating"),
+        ("prestart", "created"),
         ("createRuntime", "creating"),
         ("createContainer", "creating"),
         ("startContainer", "created"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import subprocess
@@ -525,3 +526,27 @@ def test_destination_that_is_swapped_for_a_link(container: Make, box: Box, missi
     finally:
         swapper.close()
     assert Path("/proc/self/mountinfo").read_text() == before
+
+
+def test_every_option_of_features_is_taken(container: Make, box: Box) -> None:
+    """One mount for each option that `features` lists, in one container; and an unlisted one is refused."""
+    listed = json.loads(box.runtime.call("features").out)["mountOptions"]
+    source = box.path / "source"
+    source.mkdir()
+    edits: dict[str, Any] = {}
+    for number, option in enumerate(listed):
+        if option in ("idmap", "ridmap"):
+            continue  # they take mappings: integration/test_userns.py, where there are
+        mount = {"destination": f"/m{number}", "type": "tmpfs", "source": "tmpfs", "options": [option]}
+        if option in ("bind", "rbind"):
+            mount |= {"type": "none", "source": str(source)}
+        elif option == "remount":
+            mount |= {"destination": "/dev/shm", "options": ["remount", "size=1m"]}
+        edits[f"/mounts/{6 + number}"] = mount
+    config_mounts = [mount for _, mount in sorted(edits.items(), key=lambda item: int(item[0].rpartition("/")[2]))]
+    made = container("report")
+    made.bundle.config["mounts"] += config_mounts
+    points = {line.split()[4] for line in made.run().report["mountinfo"].splitlines()}
+    assert points >= {mount["destination"] for mount in config_mounts}
+    made.bundle.config["mounts"] = [{**config_mounts[0], "options": ["notlisted"]}]
+    assert made.run(check=False).rc != 0

@@ -191,31 +191,28 @@ def test_without_cgroup_namespace_the_path_shows(container: Make) -> None:
     assert line.endswith(one.bundle.config["linux"]["cgroupsPath"])
 
 
-@pytest.mark.pyrunc_only("runc 1.1.5 ignores fields it does not know")
-@pytest.mark.parametrize(
-    ("edits", "pointer"),
-    [
-        ({"/linux/namespaces/-": {"type": "user"}}, "/linux/namespaces/6"),
-        ({"/linux/uidMappings": [{"containerID": 0, "hostID": 1000, "size": 1}]}, "/linux/uidMappings"),
-        ({"/linux/gidMappings": [{"containerID": 0, "hostID": 1000, "size": 1}]}, "/linux/gidMappings"),
-        ({"/linux/timeOffsets": {"boottime": {"secs": 1}}}, "/linux/timeOffsets"),
-        ({"/linux/netDevices": {"eth0": {}}}, "/linux/netDevices"),
-        ({"/linux/memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0"}}, "/linux/memoryPolicy"),
-        ({"/linux/intelRdt": {"closID": "x"}}, "/linux/intelRdt"),
-        ({"/process/scheduler": {"policy": "SCHED_BATCH"}}, "/process/scheduler"),
-        ({"/process/ioPriority": {"class": "IOPRIO_CLASS_IDLE", "priority": 0}}, "/process/ioPriority"),
-        ({"/process/execCPUAffinity": {"initial": "0"}}, "/process/execCPUAffinity"),
-    ],
-)
-def test_what_comes_later_is_refused_not_ignored(
-    container: Make, refused: Refused, edits: dict[str, object], pointer: str
-) -> None:
-    refused(container(edits=edits).create(check=False), pointer, "not supported yet")
-
-
-def test_without_mount_namespace_nothing_may_be_mounted(container: Make, refused: Refused) -> None:
+def test_without_mount_namespace_nothing_may_be_hidden(container: Make, refused: Refused) -> None:
     edits = _spaces(*[k for k in KINDS if k != "mount"])
     refused(container(edits=edits).create(check=False), "/linux/maskedPaths")
+
+
+def test_without_mount_namespace_nothing_is_mounted(container: Make, box: Box) -> None:
+    """The host's mounts must not change; runc leaves its own root as it is then, we enter the container's."""
+    edits: dict[str, object] = {**_spaces(*[k for k in KINDS if k != "mount"])}
+    edits |= {"/linux/maskedPaths": DELETE, "/linux/readonlyPaths": DELETE}
+    if not box.runtime.is_pyrunc:
+        edits["/process/args"] = ["/bin/true"]
+    made = container("ls", "/proc", edits=edits)
+    made.create(globals_=("--log", str(box.path / "log")))
+    inside = {line.split()[4] for line in Path(f"/proc/{made.pid}/mountinfo").read_text().splitlines()}
+    assert not {path for path in inside if str(made.bundle.rootfs) in path}
+    assert os.readlink(f"/proc/{made.pid}/ns/mnt") == _own("mnt") or not box.runtime.is_pyrunc
+    made.start()
+    assert made.wait() == 0
+    if box.runtime.is_pyrunc:
+        assert "/mounts: not made" in (box.path / "log").read_text()
+        assert made.objects[0]["names"] == []
+    assert not [text for text in box.leftovers() if "mount" in text]
 
 
 @pytest.mark.parametrize(

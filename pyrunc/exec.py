@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _CGROUP2_MAGIC = 0x63677270
 _MAX_PROCESS = 16 << 20  # bytes of a process.json
-_ALL_CPUS = range(1024)  # the kernel takes those that exist and that the cpuset has
 
 
 class ExecOptions(session.Options):
@@ -292,9 +291,10 @@ class Exec(Session):
         self.pidfd = posix.pidfd_open(self.init_pid)
         posix.waitpid(self.enter_pid, 0)
         self.enter_pid = 0
-        # The caller's affinity, say a service manager's, must not outlive the move to the container's cpuset
-        # (features.md 4.9).  Where that is not allowed it stays as narrow as the caller's.
-        fs.ignore(posix.sched_setaffinity, self.init_pid, _ALL_CPUS)
+        if self.container.data.get("rdt"):
+            from pyrunc import rdt
+
+            rdt.join(self.container.data["rdt"], self.init_pid)
 
     def on_ready(self, record: handshake.Record) -> None:
         """READY: the terminal is made, the program is next."""

@@ -98,6 +98,22 @@ class HostFacts:
             return False
         return ours.st_ino == other.st_ino and ours.st_dev == other.st_dev
 
+    @property
+    def memory_nodes(self) -> frozenset[int]:
+        """The NUMA nodes that have memory; looked up for linux.memoryPolicy only."""
+        from pyrunc.spec.names import listed
+
+        text = read(self.prefix + "/sys/devices/system/node/has_memory").decode("ascii", "replace")
+        return frozenset(listed(text, 1023))
+
+    @property
+    def resctrl(self) -> str:
+        """Where a resctrl file system is mounted, "" for nowhere; looked up for linux.intelRdt only."""
+        for line in read(self.prefix + "/proc/self/mountinfo").split(b"\n"):
+            if b" - resctrl " in line:
+                return self.prefix + unescape(line.split(b" ")[4])
+        return ""
+
     def cgroup_dir(self, path: str) -> str:
         """The directory of a cgroup given by its path in the hierarchy."""
         root = self.cgroup2_root.rstrip("/")

@@ -149,6 +149,10 @@ def remove(container: Container, log: Log, *, poststop: bool = True) -> None:
         driver = driver_of(container)
         driver.kill(path, SIGKILL)
         driver.remove(path, KILL_TIMEOUT, container.data.get("cgroup_made"))
+    if container.data.get("rdt"):
+        from pyrunc import rdt
+
+        rdt.remove(container.data["rdt"])
     listed = (container.data.get("hooks") or {}).get("poststop") if poststop else None
     text = container.oci_state("stopped") if listed else ""
     container.destroy()

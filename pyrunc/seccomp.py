@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import posix
 from _struct import Struct, pack
-from errno import E2BIG, EDOM, EPIPE
+from errno import E2BIG, EAGAIN, EDOM, EPIPE, ETIMEDOUT
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY
 
 from pyrunc import SPEC_VERSION, build, fs, runtime
 from pyrunc.errors import ConfigError, Problem, SysError, errno_text, show
 from pyrunc.plan.security import SECCOMP_FLAGS, SPEC_ALLOW
+from pyrunc.spec.schema import SECCOMP_ARCHES
 from pyrunc.state import dumps
 
 TYPE_CHECKING = False
@@ -49,6 +50,7 @@ OPERATORS = {  # enum scmp_compare
 }
 
 WAIT_KILLABLE_RECV = 1 << 5
+NEW_LISTENER = 1 << 3
 
 PROGRAM_MAX = 4096 * 8  # BPF_MAXINSNS instructions
 
@@ -202,6 +204,27 @@ def _problem(number: int, stage: int, index: int, name: int, profile: dict[str, 
     return Problem(POINTER, "a profile that libseccomp takes", errno_text(number))
 
 
+def usable_architectures() -> list[str]:
+    """The names of the schema that this libseccomp and this machine can filter, for `features`."""
+    usable = []
+    for name in SECCOMP_ARCHES:
+        try:
+            compile_filter({"defaultAction": "SCMP_ACT_ALLOW", "architectures": [name]})
+        except ConfigError:
+            continue  # unknown to libseccomp, or of the other byte order
+        usable.append(name)
+    return usable
+
+
+def usable_flags() -> list[str]:
+    """The flags of a profile that this kernel takes, for `features`."""
+    lib = runtime.shim()[1]
+    with_listener = {WAIT_KILLABLE_RECV: NEW_LISTENER}
+    return [
+        name for name, bit in SECCOMP_FLAGS.items() if not bit or lib.pr_seccomp_flag(bit | with_listener.get(bit, 0))
+    ]
+
+
 # -- cache ------------------------------------------------------------------------------------------------------
 
 
@@ -288,7 +311,8 @@ def send_listener(pidfd: int, number: int, profile: dict[str, Any], pid: int, st
     """Take the notify descriptor ``number`` out of init and send it to the agent at ``listenerPath``.
 
     ``status``: the container's state as JSON, status "creating".  One connection, the container process state
-    (config-linux.md) with the descriptor in the first message, then closed.  Raises SysError.
+    (config-linux.md) with the descriptor in the first message, then closed.  Raises SysError; an agent that does not
+    take it is one after ten seconds.
     """
     ffi, lib = runtime.shim()
     path = profile.get("listenerPath", "")
@@ -307,7 +331,8 @@ def send_listener(pidfd: int, number: int, profile: dict[str, Any], pid: int, st
                 more = lib.pr_send(sock, rest, len(rest), ffi.NULL, 0)
                 sent = sent + more if more > 0 else more or -EPIPE
             if sent < 0:
-                raise SysError(f"{POINTER}/listenerPath", "sendmsg", -sent, value=path)
+                number = ETIMEDOUT if sent == -EAGAIN else -sent
+                raise SysError(f"{POINTER}/listenerPath", "sendmsg", number, value=path)
         finally:
             posix.close(sock)
     finally:

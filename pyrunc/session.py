@@ -7,6 +7,7 @@ sync points: those methods are the subclass's.
 from __future__ import annotations
 
 import posix
+import time
 from errno import ECONNRESET, EINTR, EPIPE, ESRCH, ETIMEDOUT
 from posix import O_CLOEXEC
 
@@ -150,6 +151,19 @@ class Session:
                 except OSError:
                     pass  # gone already, or reaped
         self.init_pid = self.enter_pid = 0
+        self.reap_unknown()
+
+    def reap_unknown(self) -> None:
+        """Reap an init whose FAIL came before enter had told its pid: it is our child, and ends with the socket.
+
+        A zombie in the container's pid namespace keeps that from ending, until somebody else reaps it.
+        """
+        for _ in range(200):
+            try:
+                if posix.waitpid(-1, posix.WNOHANG)[0] == 0:
+                    time.sleep(0.005)
+            except OSError:
+                return  # no child left
 
     # -- the handshake -----------------------------------------------------------------------------------
 

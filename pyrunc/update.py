@@ -19,6 +19,7 @@ from pyrunc.spec.structure import structure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from pyrunc.cgroup import Driver
@@ -198,8 +199,10 @@ def stored(container: Container) -> Resources:
     return found or {}
 
 
-def update(container: Container, resources: Resources, log: Log) -> None:
+def update(container: Container, resources: Resources, log: Log, schemata: dict[str, str] | None = None) -> None:
     """Apply resources to a locked container that is created, running or paused, and save them.
+
+    ``schemata``: lines for its resctrl group, by the flag that they came with.
 
     Raises StateError when it has stopped, ConfigError, and PyruncError; all limits are as before then.
     """
@@ -216,6 +219,7 @@ def update(container: Container, resources: Resources, log: Log) -> None:
         check_usage(container.data.get("cgroup_dir") or "", new.get("memory") or {})
     values = driver.values(path, out, "")
     before, cgroup_fd = container.data, -1
+    put_schemata_back = change_schemata(container, schemata, log) if schemata else None
     try:
         if rules is not None and path:
             cgroup_fd = posix.open(container.data["cgroup_dir"], O_PATH | O_DIRECTORY | O_CLOEXEC)
@@ -224,6 +228,8 @@ def update(container: Container, resources: Resources, log: Log) -> None:
         container.save()
     except BaseException:
         container.data = before
+        if put_schemata_back is not None:
+            put_schemata_back()
         for file in driver.put_back(path, values):
             log.warning(f"{file} of cgroup {path} could not be put back to what it was")
         if cgroup_fd >= 0:
@@ -264,9 +270,31 @@ def check_usage(directory: str, limits: dict[str, Any]) -> None:
             raise PyruncError(f"/memory/{field} {value}: rejecting {name} {value} <= usage {used}")
 
 
-def check_rdt(container: Container, flags: list[str]) -> None:
-    """Whether the container has what ``--l3-cache-schema`` and ``--mem-bw-schema`` change.  Raises PyruncError."""
-    config, _ = load.load_config(f"{container.dir}/config.json")
-    if not (config.get("linux") or {}).get("intelRdt"):
+def rdt_class(container: Container, flags: list[str]) -> dict[str, Any]:
+    """The resctrl group that ``--l3-cache-schema`` and ``--mem-bw-schema`` change.  Raises PyruncError without one."""
+    found: dict[str, Any] | None = container.data.get("rdt")
+    if not found:
         raise PyruncError(f"--{flags[0]}: the container has no intelRdt (/linux/intelRdt in its config.json)")
-    raise PyruncError(f"--{flags[0]}: changing the schemata of a container is not supported yet")
+    return found
+
+
+def change_schemata(container: Container, wanted: dict[str, str], log: Log) -> Callable[[], None]:
+    """Write the schemata of flags; returns what puts the former ones back.  Raises PyruncError with nothing changed."""
+    from pyrunc import rdt
+
+    group = rdt_class(container, list(wanted))
+    before = [("intelRdt", line) for line in rdt.schemata(group).splitlines()]
+    lines = [(f"--{flag}", line) for flag, text in wanted.items() for line in text.split("\n") if line.strip()]
+
+    def put_back() -> None:
+        try:
+            rdt.write_schemata(group, before)
+        except PyruncError as error:
+            log.warning(f"the old schemata could not be put back: {error}")
+
+    try:
+        rdt.write_schemata(group, lines)
+    except PyruncError:
+        put_back()
+        raise
+    return put_back

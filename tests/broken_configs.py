@@ -99,6 +99,7 @@ L = "/linux"
 R = "/linux/resources"
 S = "/linux/seccomp"
 WITHOUT_MOUNT_NS = ("/linux/namespaces", [{"type": "pid"}, {"type": "uts"}, {"type": "network"}])
+WITHOUT_NETWORK = ("/linux/namespaces", [{"type": "mount"}, {"type": "uts"}, {"type": "ipc"}])
 
 
 def one(pointer: str, value: Any, *words: str) -> tuple[list[tuple[str, Any]], str, tuple[str, ...]]:
@@ -201,11 +202,35 @@ BROKEN: list[tuple[list[tuple[str, Any]], str, tuple[str, ...]]] = [
     one(f"{P}/oomScoreAdj", 1001, "-1000 to 1000"),
     one(f"{P}/oomScoreAdj", -1001, "-1000 to 1000"),
     one(f"{P}/noNewPrivileges", 0, "expected boolean"),
-    one(f"{P}/scheduler", {"policy": "SCHED_FIFO"}, "not supported yet"),
+    *(
+        ([(f"{P}/scheduler", {"policy": policy, **fields})], f"{P}/scheduler/{name}", (words,))
+        for policy, fields, name, words in (
+            ("SCHED_OTHER", {"nice": 20}, "nice", "-20 to 19"),
+            ("SCHED_BATCH", {"nice": -21}, "nice", "-20 to 19"),
+            ("SCHED_OTHER", {"priority": 1}, "priority", "only SCHED_FIFO"),
+            ("SCHED_FIFO", {}, "priority", "1 to 99"),
+            ("SCHED_RR", {"priority": 100}, "priority", "1 to 99"),
+            ("SCHED_FIFO", {"priority": 1, "runtime": 5}, "runtime", "SCHED_DEADLINE"),
+            ("SCHED_IDLE", {"period": 5}, "period", "SCHED_DEADLINE"),
+            ("SCHED_DEADLINE", {"runtime": 1023, "deadline": 9999}, "runtime", "1024"),
+            ("SCHED_DEADLINE", {"runtime": 9999, "deadline": 9998}, "deadline", "from the runtime 9999"),
+            ("SCHED_DEADLINE", {"runtime": 9999, "deadline": 10000, "period": 9999}, "period", "the deadline 10000"),
+            ("SCHED_DEADLINE", {"runtime": 9999, "deadline": 1 << 63}, "deadline", "to 9223372036854775807"),
+        )
+    ),
+    ([(f"{P}/scheduler", {})], f"{P}/scheduler/policy", ("one of SCHED_OTHER", "nothing")),
+    (
+        [(f"{P}/scheduler", {"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_X"]})],
+        f"{P}/scheduler/flags/0",
+        ("SCHED_FLAG_RECLAIM",),
+    ),
     ([(f"{P}/scheduler", {"policy": "SCHED_X"})], f"{P}/scheduler/policy", ("one of SCHED_OTHER",)),
-    one(f"{P}/ioPriority", {"class": "IOPRIO_CLASS_BE", "priority": 0}, "not supported yet"),
+    ([(f"{P}/ioPriority", {"class": "IOPRIO_CLASS_X"})], f"{P}/ioPriority/class", ("one of IOPRIO_CLASS_RT",)),
+    ([(f"{P}/ioPriority", {"priority": 1})], f"{P}/ioPriority/class", ("one of IOPRIO_CLASS_RT", "nothing")),
     ([(f"{P}/ioPriority", {"class": "IOPRIO_CLASS_BE", "priority": 8})], f"{P}/ioPriority/priority", ("0 to 7",)),
-    one(f"{P}/execCPUAffinity", {"initial": "0"}, "not supported yet"),
+    ([(f"{P}/execCPUAffinity", {"initial": "a"})], f"{P}/execCPUAffinity/initial", ("0-3,7",)),
+    ([(f"{P}/execCPUAffinity", {"final": "3-1"})], f"{P}/execCPUAffinity/final", ("0-3,7",)),
+    ([(f"{P}/execCPUAffinity", {"final": "0-8192"})], f"{P}/execCPUAffinity/final", ("8191",)),
     # mounts
     one("/mounts", {}, "expected array"),
     one("/mounts/1", "x", "expected object", 'string "x"'),
@@ -242,7 +267,7 @@ BROKEN: list[tuple[list[tuple[str, Any]], str, tuple[str, ...]]] = [
     ),
     ([("/mounts/2/options/-", "idmap"), JOINED], "/mounts/2/options", ("neither the mount nor the container",)),
     ([("/mounts/2/gidMappings", [{"containerID": 0, "hostID": 1}])], "/mounts/2/gidMappings/0/size", ("integer",)),
-    ([WITHOUT_MOUNT_NS], "/mounts", ("mount namespace",)),
+    ([WITHOUT_MOUNT_NS], "/linux/maskedPaths", ("mount namespace",)),
     # linux
     one("/linux", None, "expected object", "null"),
     one(f"{L}/namespaces/0/type", "bogus", "one of pid", '"bogus"'),
@@ -283,11 +308,76 @@ BROKEN: list[tuple[list[tuple[str, Any]], str, tuple[str, ...]]] = [
     ([*USERNS, ("/mounts/1/options/-", "uid=70")], "/mounts/1/options/2", ("uidMappings", "uid=70")),
     ([*USERNS, ("/mounts/1/options/-", "gid=70")], "/mounts/1/options/2", ("gidMappings", "gid=70")),
     ([JOINED, (f"{L}/uidMappings", MAP)], f"{L}/gidMappings", ("at least one",)),
-    one(f"{L}/timeOffsets", {"monotonic": {"secs": 1}}, "not supported yet"),
+    one(f"{L}/timeOffsets", {"monotonic": {"secs": 1}}, "a new time namespace"),
+    (
+        [(f"{L}/namespaces/-", {"type": "time", "path": "/x"}), (f"{L}/timeOffsets", {"boottime": {"secs": 1}})],
+        f"{L}/timeOffsets",
+        ("a new time namespace", "set already"),
+    ),
+    (
+        [(f"{L}/namespaces/-", {"type": "time"}), (f"{L}/timeOffsets", {"realtime": {"secs": 1}})],
+        f"{L}/timeOffsets/realtime",
+        ("monotonic or boottime",),
+    ),
+    (
+        [(f"{L}/namespaces/-", {"type": "time"}), (f"{L}/timeOffsets", {"boottime": {"nanosecs": 10**9}})],
+        f"{L}/timeOffsets/boottime/nanosecs",
+        ("999999999",),
+    ),
     ([(f"{L}/timeOffsets", {"boottime": {"nanosecs": -1}})], f"{L}/timeOffsets/boottime/nanosecs", ("integer",)),
-    one(f"{L}/netDevices", {"eth0": {}}, "not supported yet"),
-    one(f"{L}/memoryPolicy", {"mode": "MPOL_LOCAL"}, "not supported yet"),
-    one(f"{L}/intelRdt", {"closID": "x"}, "not supported yet"),
+    (
+        [WITHOUT_NETWORK, (f"{L}/sysctl", {}), (f"{L}/netDevices", {"eth0": {}})],
+        f"{L}/netDevices",
+        ("network namespace",),
+    ),
+    *(
+        ([(f"{L}/netDevices", devices)], f"{L}/netDevices/{at}", (words,))
+        for devices, at, words in (
+            ({"eth0123456789abc": {}}, "eth0123456789abc", "at most 15 bytes"),
+            ({"a/b": {}}, "a~1b", "without blanks"),
+            ({"..": {}}, "..", "name of a network device"),
+            ({"eth%d": {}}, "eth%d", "name of a network device"),
+            ({"eth0": {"name": "a b"}}, "eth0/name", "without blanks"),
+            ({"eth0": {"name": "a:b"}}, "eth0/name", "without blanks"),
+            ({"eth0": {"name": "."}}, "eth0/name", "without blanks"),
+            ({"eth0": {"name": "%d%d"}}, "eth0/name", "template such as eth%d"),
+            ({"eth0": {"name": "a%dx"}}, "eth0/name", "template such as eth%d"),
+            ({"eth0": {"name": "x"}, "eth1": {"name": "x"}}, "eth1/name", "one device only"),
+            ({"eth0": {"name": "eth1"}, "eth1": {}}, "eth1/name", "one device only"),
+        )
+    ),
+    ([(f"{L}/memoryPolicy", {})], f"{L}/memoryPolicy/mode", ("one of MPOL_DEFAULT", "nothing")),
+    *(
+        ([(f"{L}/memoryPolicy", {"mode": mode, **fields})], f"{L}/memoryPolicy/{name}", (words,))
+        for mode, fields, name, words in (
+            ("MPOL_DEFAULT", {"nodes": "0"}, "nodes", "no nodes"),
+            ("MPOL_LOCAL", {"nodes": "0"}, "nodes", "no nodes"),
+            ("MPOL_BIND", {}, "nodes", "at least one"),
+            ("MPOL_INTERLEAVE", {"nodes": ""}, "nodes", "at least one"),
+            ("MPOL_WEIGHTED_INTERLEAVE", {}, "nodes", "at least one"),
+            ("MPOL_PREFERRED_MANY", {}, "nodes", "at least one"),
+            ("MPOL_BIND", {"nodes": "1-0"}, "nodes", "0-3,7"),
+            ("MPOL_BIND", {"nodes": "1024"}, "nodes", "1023"),
+            ("MPOL_BIND", {"nodes": "0", "flags": ["MPOL_F_X"]}, "flags/0", "MPOL_F_STATIC_NODES"),
+            ("MPOL_BIND", {"nodes": "0", "flags": ["MPOL_F_STATIC_NODES", "MPOL_F_RELATIVE_NODES"]}, "flags", "one of"),
+            ("MPOL_PREFERRED", {"flags": ["MPOL_F_STATIC_NODES"]}, "flags", "nodes beside"),
+            ("MPOL_INTERLEAVE", {"nodes": "0", "flags": ["MPOL_F_NUMA_BALANCING"]}, "flags", "no MPOL_F_NUMA"),
+        )
+    ),
+    *(
+        ([(f"{L}/intelRdt", {name.split("/")[0]: value})], f"{L}/intelRdt/{name}", (words,))
+        for name, value, words in (
+            ("closID", "..", "name of a class"),
+            ("closID", "a/b", "name of a class"),
+            ("closID", "info", "name of a class"),
+            ("closID", 1, "expected string"),
+            ("memBwSchema", "L3:0=f", "begins with MB:"),
+            ("memBwSchema", "MB:0=10\nMB:1=10", "one line"),
+            ("schemata/0", ["L3:0=f\nMB:0=10"], "one line"),
+            ("schemata/0", ["x"], "one line"),
+            ("enableMonitoring", "yes", "expected boolean"),
+        )
+    ),
     one(f"{L}/devices/0/type", "x", "one of c, b, u, p"),
     one(f"{L}/devices/0/path", "dev/fuse", "absolute path"),
     one(f"{L}/devices/0/path", "/", "below /"),

@@ -15,7 +15,7 @@ LAYERS = [
     {"spec"},
     {"host"},
     {"plan"},
-    {"cgroup", "seccomp", "hooks", "state", "console", "idmap", "streams", "notify", "log"},
+    {"cgroup", "seccomp", "hooks", "state", "console", "idmap", "streams", "notify", "log", "netdev", "rdt"},
     {"lifecycle", "members", "events"},
     {"update"},
     {"session"},

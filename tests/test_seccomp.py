@@ -729,3 +729,22 @@ def test_send_listener_failures(tmp_path: Path) -> None:
             seccomp.send_listener(pidfd, 999_999, {"listenerPath": "/x"}, 1, "{}")
     finally:
         os.close(pidfd)
+
+
+@pytest.mark.parametrize("reads", [False, True], ids=["does-not-accept", "does-not-read"])
+def test_send_listener_to_an_agent_that_sleeps(tmp_path: Path, reads: bool) -> None:
+    """Ten seconds, then an error: nobody waits for an agent for ever."""
+    path = str(tmp_path / "agent.sock")
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as other:
+        server.bind(path)
+        server.listen(0)
+        if not reads:
+            other.connect(path)  # fills the backlog
+        pidfd, number = os.pidfd_open(os.getpid()), server.fileno()
+        status = json.dumps({"annotations": {"a": "b" * 4_000_000}})
+        try:
+            call = "sendmsg" if reads else "connect"
+            with pytest.raises(SysError, match=f'listenerPath ".*": {call}: ETIMEDOUT'):
+                seccomp.send_listener(pidfd, number, {"listenerPath": path}, 1, status)
+        finally:
+            os.close(pidfd)

@@ -75,7 +75,7 @@ int op_place(struct init *in, const struct plan_step *st)
     close_slot(in, st->n[N_PLACE_cgroup_fd]);
     /* Said by the new process, not by the one that knows the number first: nothing orders two writers. */
     send_msg(in, MSG_PLACED, (uint32_t)getpid());
-    return 0;
+    return in->timensfd < 0 ? 0 : open_time_offsets(in);
 }
 
 /* Before DUMPABLE 0 (the file becomes root's) and before a user namespace is entered (lowering needs
@@ -220,6 +220,26 @@ int op_unshare(struct init *in, const struct plan_step *st)
     return 0;
 }
 
+/* Through a descriptor of before (open_time_offsets).  The offsets are those of the namespace that our children enter,
+ * and can be set only until one does; each write has to begin at 0. */
+int op_time_offsets(struct init *in, const struct plan_step *st)
+{
+    const char *line = step_str(in, st, S_TIME_OFFSETS_offsets);
+
+    for (uint32_t i = 0; i < st->n[L_TIME_OFFSETS_offsets]; i++, line = list_next(line)) {
+        /* no pwrite(2) on files of this kind */
+        if (lseek(in->timensfd, 0, SEEK_SET) == 0 && write(in->timensfd, line, strlen(line)) >= 0)
+            continue;
+        int err = errno;
+        return fault(in, err, "write", S_TIME_OFFSETS_offsets, i,
+                     err == ERANGE ? "out of range: the clock would be negative, or beyond its end"
+                                   : "timens_offsets");
+    }
+    close(in->timensfd);
+    in->timensfd = -1;
+    return 0;
+}
+
 /* CLONE_PARENT makes init a child of the parent and not of ours, so that the parent can wait for it and
  * nobody in between has to live on.  The kernel wants exit_signal 0 with it; init then inherits ours. */
 int op_clone_init(struct init *in, const struct plan_step *st)
@@ -230,10 +250,13 @@ int op_clone_init(struct init *in, const struct plan_step *st)
         send_msg(in, MSG_PID, (uint32_t)pid);
         _exit(0);
     }
+    if (pid < 0)
+        return pid;
     /* What leads to the host's cgroups was needed only to get here. */
-    if (pid == 0)
-        close_slot(in, st->n[N_CLONE_INIT_cgroup_fd]);
-    return pid;
+    close_slot(in, st->n[N_CLONE_INIT_cgroup_fd]);
+    if (!(st->policy & P_CLONE_INIT_KEEP_CPUS))
+        all_cpus();
+    return 0;
 }
 
 /* A session of its own: with the caller's, TIOCSTI on an inherited terminal would type into the caller's

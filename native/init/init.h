@@ -36,6 +36,7 @@ struct init {
     int rootfd;          /* O_PATH of the root filesystem (bind mount), -1 without ROOT */
     int nullfd;          /* O_PATH of the host's /dev/null, checked to be 1:3, opened with procfd */
     struct stat self;    /* of the memfd that we were executed from: never the container's program */
+    int timensfd;        /* timens_offsets of this process, for TIME_OFFSETS; -1 without, or after its use */
     char home[PATH_BUF]; /* what FIND_HOME found */
     char exe[PATH_BUF];  /* what FIND_EXE found */
     struct fault fault;
@@ -97,6 +98,12 @@ void close_host_fds(struct init *in);
 /* Give back the memory that only the steps so far needed. */
 void trim_memory(struct init *in);
 
+/* main.c: fill in->timensfd, while there are the rights of before. */
+int open_time_offsets(struct init *in);
+
+/* sched.c: undo a caller's taskset, as far as the cgroup allows. */
+void all_cpus(void);
+
 /* cred.c: 1 when setgroups(2) is denied in this user namespace. */
 int groups_denied(struct init *in);
 
@@ -128,6 +135,7 @@ HANDLER(dumpable);
 HANDLER(join_ns);
 HANDLER(unshare_user);
 HANDLER(unshare);
+HANDLER(time_offsets);
 HANDLER(clone_init);
 HANDLER(setsid);
 HANDLER(keyring);
@@ -161,6 +169,12 @@ HANDLER(stdio_owner);
 HANDLER(hostname);
 HANDLER(domainname);
 HANDLER(sysctl);
+/* sched.c */
+HANDLER(cpu_initial);
+HANDLER(cpu_final);
+HANDLER(scheduler);
+HANDLER(io_priority);
+HANDLER(memory_policy);
 /* cred.c, lsm.c, seccomp.c */
 HANDLER(apparmor);
 HANDLER(selinux);

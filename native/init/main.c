@@ -32,7 +32,10 @@ static handler *const handlers[] = {
     [OP_JOIN_NS] = op_join_ns,
     [OP_UNSHARE_USER] = op_unshare_user,
     [OP_UNSHARE] = op_unshare,
+    [OP_TIME_OFFSETS] = op_time_offsets,
+    [OP_CPU_INITIAL] = op_cpu_initial,
     [OP_CLONE_INIT] = op_clone_init,
+    [OP_CPU_FINAL] = op_cpu_final,
     [OP_SETSID] = op_setsid,
     [OP_KEYRING] = op_keyring,
     [OP_UNSHARE_CGROUP] = op_unshare_cgroup,
@@ -58,6 +61,9 @@ static handler *const handlers[] = {
     [OP_APPARMOR] = op_apparmor,
     [OP_SELINUX] = op_selinux,
     [OP_PERSONALITY] = op_personality,
+    [OP_SCHEDULER] = op_scheduler,
+    [OP_IO_PRIORITY] = op_io_priority,
+    [OP_MEMORY_POLICY] = op_memory_policy,
     [OP_UMASK] = op_umask,
     [OP_MAKE_CWD] = op_make_cwd,
     [OP_STDIO_OWNER] = op_stdio_owner,
@@ -250,6 +256,33 @@ static void open_host_files(struct init *in)
         die(in, fault(in, ENODEV, "fstat", -1, 0, "/dev/null of the host is not the device 1:3"));
 }
 
+/* The file is this process's: opened again after PLACE. */
+int open_time_offsets(struct init *in)
+{
+    if (in->timensfd >= 0)
+        close(in->timensfd);
+    in->timensfd = open_proc(in, "self/timens_offsets", O_WRONLY);
+    if (in->timensfd == -ENOENT)
+        return fault(in, ENOENT, "open", -1, 0, "this kernel has no time namespaces");
+    return in->timensfd < 0 ? fault(in, in->timensfd, "open", -1, 0, "timens_offsets") : 0;
+}
+
+/* Before anything is joined, too: the kernel asks whether who opened the file may set the clock of the new namespace,
+ * and once we are not dumpable a user other than root could not open it at all (DUMPABLE). */
+static void prepare_time_offsets(struct init *in)
+{
+    for (uint32_t i = 0; i < in->plan->nsteps; i++) {
+        if (in->steps[i].op != OP_TIME_OFFSETS)
+            continue;
+        in->step = i;
+        int ret = open_time_offsets(in);
+        if (ret < 0)
+            die(in, ret);
+        in->step = NO_SLOT;
+        return;
+    }
+}
+
 static void clear_fault(struct init *in)
 {
     in->fault.call = NULL;
@@ -266,7 +299,7 @@ int main(int argc, char **argv)
     if (npreserve < 0)
         return 1; /* nobody to tell: the socket's number is not known */
     in->sock = FIRST_FD + npreserve;
-    in->error_fd = in->procfd = in->rootfd = in->nullfd = -1;
+    in->error_fd = in->procfd = in->rootfd = in->nullfd = in->timensfd = -1;
     for (int i = 0; i < MAX_FDS; i++)
         in->fds[i] = -1;
     in->step = NO_SLOT;
@@ -276,6 +309,7 @@ int main(int argc, char **argv)
     load_plan(in, npreserve);
     reserve_pointers(in);
     open_host_files(in);
+    prepare_time_offsets(in);
     for (in->step = 0; in->step < in->plan->nsteps; in->step++) {
         const struct plan_step *st = &in->steps[in->step];
         int ret;

@@ -2,7 +2,7 @@
 #ifndef PYRUNC_PLAN_OPS_H
 #define PYRUNC_PLAN_OPS_H
 
-#define PLAN_ABI 0x20f2d333u
+#define PLAN_ABI 0x1b66c9a6u
 
 enum plan_section { SEC_ENTER = 1, SEC_SETUP, SEC_FINISH, SEC_RUN };
 
@@ -15,48 +15,54 @@ enum plan_op {
     OP_JOIN_NS = 6,
     OP_UNSHARE_USER = 7,
     OP_UNSHARE = 8,
-    OP_CLONE_INIT = 9,
-    OP_SETSID = 10,
-    OP_KEYRING = 11,
-    OP_UNSHARE_CGROUP = 12,
-    OP_LO_UP = 13,
-    OP_PROPAGATION = 14,
-    OP_ROOT = 15,
-    OP_MOUNT = 16,
-    OP_DEV_NODE = 17,
-    OP_DEV_LINK = 18,
-    OP_SYNC_MOUNTED = 19,
-    OP_HOOK = 20,
-    OP_PIVOT = 21,
-    OP_CONSOLE = 22,
-    OP_REOPEN_NULL = 23,
-    OP_REMOUNT_RO = 24,
-    OP_ROOT_RO = 25,
-    OP_ROOT_PROPAGATION = 26,
-    OP_HOSTNAME = 27,
-    OP_DOMAINNAME = 28,
-    OP_SYSCTL = 29,
-    OP_READONLY_PATH = 30,
-    OP_MASK_PATH = 31,
-    OP_APPARMOR = 32,
-    OP_SELINUX = 33,
-    OP_PERSONALITY = 34,
-    OP_UMASK = 35,
-    OP_MAKE_CWD = 36,
-    OP_STDIO_OWNER = 37,
-    OP_FIND_HOME = 38,
-    OP_NO_NEW_PRIVS = 39,
-    OP_SYNC_READY = 40,
-    OP_SECCOMP = 41,
-    OP_CAP_BOUND = 42,
-    OP_GROUPS = 43,
-    OP_SET_IDS = 44,
-    OP_CAPS = 45,
-    OP_CHDIR = 46,
-    OP_FIND_EXE = 47,
-    OP_WAIT_START = 48,
-    OP_EXECVE = 49,
-    OP_LAST = 49
+    OP_TIME_OFFSETS = 9,
+    OP_CPU_INITIAL = 10,
+    OP_CLONE_INIT = 11,
+    OP_CPU_FINAL = 12,
+    OP_SETSID = 13,
+    OP_KEYRING = 14,
+    OP_UNSHARE_CGROUP = 15,
+    OP_LO_UP = 16,
+    OP_PROPAGATION = 17,
+    OP_ROOT = 18,
+    OP_MOUNT = 19,
+    OP_DEV_NODE = 20,
+    OP_DEV_LINK = 21,
+    OP_SYNC_MOUNTED = 22,
+    OP_HOOK = 23,
+    OP_PIVOT = 24,
+    OP_CONSOLE = 25,
+    OP_REOPEN_NULL = 26,
+    OP_REMOUNT_RO = 27,
+    OP_ROOT_RO = 28,
+    OP_ROOT_PROPAGATION = 29,
+    OP_HOSTNAME = 30,
+    OP_DOMAINNAME = 31,
+    OP_SYSCTL = 32,
+    OP_READONLY_PATH = 33,
+    OP_MASK_PATH = 34,
+    OP_APPARMOR = 35,
+    OP_SELINUX = 36,
+    OP_PERSONALITY = 37,
+    OP_SCHEDULER = 38,
+    OP_IO_PRIORITY = 39,
+    OP_MEMORY_POLICY = 40,
+    OP_UMASK = 41,
+    OP_MAKE_CWD = 42,
+    OP_STDIO_OWNER = 43,
+    OP_FIND_HOME = 44,
+    OP_NO_NEW_PRIVS = 45,
+    OP_SYNC_READY = 46,
+    OP_SECCOMP = 47,
+    OP_CAP_BOUND = 48,
+    OP_GROUPS = 49,
+    OP_SET_IDS = 50,
+    OP_CAPS = 51,
+    OP_CHDIR = 52,
+    OP_FIND_EXE = 53,
+    OP_WAIT_START = 54,
+    OP_EXECVE = 55,
+    OP_LAST = 55
 };
 
 /* N_OP_arg: index into step.n[]; a u64 takes two slots, low half first.  S_OP_arg: index into step.s[].
@@ -73,7 +79,13 @@ enum plan_slot {
     N_JOIN_NS_nstype = 1,
     S_JOIN_NS_path = 0,
     N_UNSHARE_flags = 0,
+    S_TIME_OFFSETS_offsets = 0,
+    L_TIME_OFFSETS_offsets = 0,
+    S_CPU_INITIAL_cpus = 0,
+    L_CPU_INITIAL_cpus = 0,
     N_CLONE_INIT_cgroup_fd = 0,
+    S_CPU_FINAL_cpus = 0,
+    L_CPU_FINAL_cpus = 0,
     S_KEYRING_name = 0,
     N_PROPAGATION_propagation = 0,
     S_ROOT_path = 0,
@@ -122,6 +134,16 @@ enum plan_slot {
     S_APPARMOR_profile = 0,
     S_SELINUX_label = 0,
     N_PERSONALITY_persona = 0,
+    N_SCHEDULER_kind = 0,
+    N_SCHEDULER_level = 1,
+    N_SCHEDULER_runtime = 2,
+    N_SCHEDULER_deadline = 4,
+    N_SCHEDULER_period = 6,
+    N_IO_PRIORITY_kind = 0,
+    N_IO_PRIORITY_level = 1,
+    N_MEMORY_POLICY_mode = 0,
+    S_MEMORY_POLICY_nodes = 0,
+    L_MEMORY_POLICY_nodes = 1,
     N_UMASK_mask = 0,
     S_MAKE_CWD_cwd = 0,
     N_STDIO_OWNER_uid = 0,
@@ -153,6 +175,7 @@ enum plan_slot {
 #define P_OPEN_TREE_RECURSIVE 0x1u
 #define P_UNSHARE_USER_DUMPABLE 0x1u
 #define P_CLONE_INIT_IN_CGROUP 0x1u
+#define P_CLONE_INIT_KEEP_CPUS 0x2u
 #define P_KEYRING_OTHER_SEARCH 0x1u
 #define P_PROPAGATION_RECURSIVE 0x1u
 #define P_ROOT_NO_BIND 0x1u
@@ -176,6 +199,16 @@ enum plan_slot {
 #define P_PIVOT_CHROOT 0x2u
 #define P_CONSOLE_MOUNT_CONSOLE 0x1u
 #define P_ROOT_PROPAGATION_RECURSIVE 0x1u
+#define P_SCHEDULER_RESET_ON_FORK 0x1u
+#define P_SCHEDULER_RECLAIM 0x2u
+#define P_SCHEDULER_DL_OVERRUN 0x4u
+#define P_SCHEDULER_KEEP_POLICY 0x8u
+#define P_SCHEDULER_KEEP_PARAMS 0x10u
+#define P_SCHEDULER_UTIL_CLAMP_MIN 0x20u
+#define P_SCHEDULER_UTIL_CLAMP_MAX 0x40u
+#define P_MEMORY_POLICY_NUMA_BALANCING 0x1u
+#define P_MEMORY_POLICY_RELATIVE_NODES 0x2u
+#define P_MEMORY_POLICY_STATIC_NODES 0x4u
 #define P_SECCOMP_LISTENER 0x1u
 #define P_WAIT_START_SOCKET 0x1u
 #define P_EXECVE_SET_HOME 0x1u
@@ -200,7 +233,10 @@ static const struct plan_op_info plan_ops[OP_LAST + 1] = {
     [OP_JOIN_NS] = {"JOIN_NS", SEC_ENTER, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_UNSHARE_USER] = {"UNSHARE_USER", SEC_ENTER, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
     [OP_UNSHARE] = {"UNSHARE", SEC_ENTER, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
-    [OP_CLONE_INIT] = {"CLONE_INIT", SEC_ENTER, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
+    [OP_TIME_OFFSETS] = {"TIME_OFFSETS", SEC_ENTER, {KIND_LIST, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_CPU_INITIAL] = {"CPU_INITIAL", SEC_ENTER, {KIND_BLOB, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_CLONE_INIT] = {"CLONE_INIT", SEC_ENTER, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x3},
+    [OP_CPU_FINAL] = {"CPU_FINAL", SEC_SETUP, {KIND_BLOB, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_SETSID] = {"SETSID", SEC_SETUP, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_KEYRING] = {"KEYRING", SEC_SETUP, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
     [OP_UNSHARE_CGROUP] = {"UNSHARE_CGROUP", SEC_SETUP, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
@@ -226,6 +262,9 @@ static const struct plan_op_info plan_ops[OP_LAST + 1] = {
     [OP_APPARMOR] = {"APPARMOR", SEC_FINISH, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_SELINUX] = {"SELINUX", SEC_FINISH, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_PERSONALITY] = {"PERSONALITY", SEC_FINISH, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_SCHEDULER] = {"SCHEDULER", SEC_FINISH, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x7f},
+    [OP_IO_PRIORITY] = {"IO_PRIORITY", SEC_FINISH, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_MEMORY_POLICY] = {"MEMORY_POLICY", SEC_FINISH, {KIND_BLOB, KIND_NONE, KIND_NONE, KIND_NONE}, {1, 0, 0, 0}, 0x7},
     [OP_UMASK] = {"UMASK", SEC_FINISH, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_MAKE_CWD] = {"MAKE_CWD", SEC_FINISH, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_STDIO_OWNER] = {"STDIO_OWNER", SEC_FINISH, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},

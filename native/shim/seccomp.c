@@ -8,6 +8,7 @@
 #include <seccomp.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define X32_BIT 0x40000000u
@@ -37,6 +38,12 @@ struct profile {
     const char *names;
     const struct pr_seccomp_arg *args;
 };
+
+int pr_seccomp_flag(unsigned int flag)
+{
+    /* Without a program: EFAULT when it gets as far as reading it. */
+    return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, (unsigned long)flag, NULL) < 0 && errno == EFAULT;
+}
 
 int pr_seccomp_version(void)
 {

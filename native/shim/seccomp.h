@@ -31,6 +31,8 @@ struct pr_seccomp_fault {
 
 /* libseccomp's version, major * 65536 + minor * 256 + micro. */
 int pr_seccomp_version(void);
+/* 1 when this kernel knows SECCOMP_FILTER_FLAG_* bits (which may have to be asked for together). */
+int pr_seccomp_flag(unsigned int flag);
 /* libseccomp's token of an architecture ("x86_64", "aarch64" ...), "" for the native one; -EINVAL when
  * unknown. */
 int64_t pr_seccomp_arch(const char *name);

@@ -3,8 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/netlink.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -253,10 +256,12 @@ int pr_connect_unix_type(const char *path, int type)
         return len;
     int err = 0;
     int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
-    if (fd < 0)
+    /* For connect(2) too, which waits while the other side's backlog is full. */
+    struct timeval limit = {.tv_sec = PR_PEER_SECONDS};
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) < 0)
         err = errno;
     else if (connect(fd, (struct sockaddr *)&addr, (socklen_t)len) < 0)
-        err = errno;
+        err = errno == EAGAIN ? ETIMEDOUT : errno;
     if (dir_fd >= 0)
         close(dir_fd);
     if (err && fd >= 0)
@@ -290,6 +295,22 @@ int pr_listen_unix(const char *path, int type, unsigned int mode)
         close(dir_fd);
     if (err && fd >= 0)
         close(fd);
+    return err ? -err : fd;
+}
+
+int pr_netlink_in(int netns_fd)
+{
+    int own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    if (own < 0)
+        return -errno;
+    if (setns(netns_fd, CLONE_NEWNET) < 0)
+        return close_error(own, errno);
+    /* A socket belongs to the namespace it was made in.  SOCK_DGRAM, which means the same here: pyroute2 insists. */
+    int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_ROUTE);
+    int err = fd < 0 ? errno : 0;
+    if (setns(own, CLONE_NEWNET) < 0)
+        abort(); /* everything after this would happen to the container's network */
+    close(own);
     return err ? -err : fd;
 }
 

@@ -32,12 +32,19 @@ int pr_recv(int sock, void *msg, size_t len, int timeout_ms);
 int pr_recv_fd(int sock, void *msg, size_t len, int timeout_ms, int *fd);
 /* `len` > 0 bytes of payload with one descriptor (console sockets, seccomp listeners). */
 int pr_send_fd(int sock, const void *payload, size_t len, int fd);
-/* Connect to a unix stream socket; a path longer than sun_path works.  Returns the close-on-exec socket. */
+/* How long a program that listens for us (a console, a seccomp agent, a service manager) may not answer. */
+#define PR_PEER_SECONDS 10
+/* Connect to a unix stream socket; a path longer than sun_path works.  Returns the close-on-exec socket, on which a send
+ * fails with -EAGAIN after PR_PEER_SECONDS; connecting itself gives -ETIMEDOUT. */
 int pr_connect_unix(const char *path);
 /* The same for type 1 (SOCK_STREAM), 2 (SOCK_DGRAM) or 5 (SOCK_SEQPACKET); a leading '@' names an abstract socket. */
 int pr_connect_unix_type(const char *path, int type);
 /* Bind (and, except for SOCK_DGRAM, listen on) a new socket file with this mode.  Returns the close-on-exec socket. */
 int pr_listen_unix(const char *path, int type, unsigned int mode);
+
+/* A NETLINK_ROUTE socket in the network namespace that `netns_fd` refers to; close-on-exec.  We ourselves stay where we
+ * are: should the way back fail, the process aborts. */
+int pr_netlink_in(int netns_fd);
 
 /* Processes --------------------------------------------------------------------------------------------- */
 

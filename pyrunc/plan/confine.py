@@ -25,6 +25,10 @@ def confine(
     """
     linux = config.get("linux") or {}
     process.surroundings(plan, linux, program, env)
+    if "scheduler" in program or "ioPriority" in program or "memoryPolicy" in linux:
+        from pyrunc.plan import scheduling
+
+        scheduling.set_up(plan, linux, program)
     security.labels(plan, program, facts)
     if program.get("noNewPrivileges"):
         plan.no_new_privs("/process/noNewPrivileges")

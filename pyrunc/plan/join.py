@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pyrunc.errors import ConfigError
 from pyrunc.plan import NO_SLOT, Plan, confine, namespaces, process
-from pyrunc.plan.ops import P_CLONE_INIT_IN_CGROUP, P_PIVOT_CHROOT, P_ROOT_NO_BIND
+from pyrunc.plan.ops import P_CLONE_INIT_IN_CGROUP, P_CLONE_INIT_KEEP_CPUS, P_PIVOT_CHROOT, P_ROOT_NO_BIND
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,6 +82,12 @@ def compile_exec(config: dict[str, Any], program: dict[str, Any], facts: HostFac
 
 def _enter(plan: Plan, config: dict[str, Any], program: dict[str, Any], options: Options) -> None:
     """ENTER: from the spawned process to a process of the container."""
+    affinity, keep = program.get("execCPUAffinity"), 0
+    if affinity:
+        from pyrunc.plan import scheduling
+
+        # Before the cgroup is entered, in whichever way.
+        keep = P_CLONE_INIT_KEEP_CPUS if scheduling.initial_cpus(plan, affinity) else 0
     in_userns = any(kind == "user" for kind, _ in options.joined)
     if options.cgroup and in_userns:
         # From inside the user namespace the cgroup is out of reach (see userns.place).
@@ -98,6 +104,8 @@ def _enter(plan: Plan, config: dict[str, Any], program: dict[str, Any], options:
         plan.join_ns(origin, fd=plan.fd("ns", path, origin), nstype=namespaces.CLONE_FLAGS[kind], path=path)
     if options.cgroup and not in_userns:
         slot = plan.fd("cgroup", options.cgroup, "/linux/cgroupsPath")
-        plan.clone_init("/linux/cgroupsPath", policy=P_CLONE_INIT_IN_CGROUP, cgroup_fd=slot)
+        plan.clone_init("/linux/cgroupsPath", policy=P_CLONE_INIT_IN_CGROUP | keep, cgroup_fd=slot)
     else:
-        plan.clone_init("(default)", cgroup_fd=NO_SLOT)
+        plan.clone_init("(default)", policy=keep, cgroup_fd=NO_SLOT)
+    if affinity:
+        scheduling.final_cpus(plan, affinity)

@@ -238,12 +238,12 @@ def compile_mounts(
     if own:
         _propagation(plan, linux, options)
     else:
-        _refuse_without_namespace(plan, config, options)
+        _without_namespace(plan, config, options)
     path = config["root"]["path"]
     rootfs = _absolute(options.bundle, path)
     plan.root("/root", policy=(P_ROOT_CWD if spaces.root_in_cwd else 0) if own else P_ROOT_NO_BIND, path=rootfs)
     mounted = Mounted()
-    for index, mount in enumerate(config.get("mounts") or ()):
+    for index, mount in enumerate((config.get("mounts") or ()) if own else ()):
         pointer = f"/mounts/{index}"
         flags = Flags(mount.get("options") or [])
         if mount.get("type") == "bind":
@@ -427,14 +427,16 @@ def _label(plan: Plan, pointer: str, linux: dict[str, Any], facts: HostFacts, fs
         plan.warn("/linux/mountLabel", f"not applied to {pointer}: mqueue takes no context")
 
 
-def _refuse_without_namespace(plan: Plan, config: dict[str, Any], options: Options) -> None:
-    """Without a mount namespace of its own a container's mounts would be the host's.
+def _without_namespace(plan: Plan, config: dict[str, Any], options: Options) -> None:
+    """Without a mount namespace of its own a container's mounts would be the host's, and stay when it has gone.
 
-    Validation says so for everything in config.json; this is the last line before it would happen.
+    So none are made, as with runc; what is there already can be seen.  Masks and read-only paths are protection, and
+    sd_notify could not work: those are refused (spec.rules_linux has the former).
     """
-    for pointer, wanted in (("/mounts", config.get("mounts")), ("NOTIFY_SOCKET", options.notify)):
-        if wanted:
-            plan.refuse(pointer, 'a namespace of type "mount" in /linux/namespaces')
+    if config.get("mounts"):
+        plan.warn("/mounts", 'not made: without a namespace of type "mount" they would be the host\'s own')
+    if options.notify:
+        plan.refuse("NOTIFY_SOCKET", 'a namespace of type "mount" in /linux/namespaces')
 
 
 def _propagation(plan: Plan, linux: dict[str, Any], options: Options) -> None:

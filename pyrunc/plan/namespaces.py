@@ -85,6 +85,11 @@ def enter(
     flags = spaces.new & ~(CLONE_FLAGS["cgroup"] | CLONE_FLAGS["user"])
     if flags:
         plan.unshare("/linux/namespaces", flags=flags)
+    offsets = (config.get("linux") or {}).get("timeOffsets")
+    if offsets:
+        from pyrunc.plan import scheduling
+
+        scheduling.time_offsets(plan, offsets)
     if plan.cgroup_path and not spaces.placed:
         slot = plan.fd("cgroup", plan.cgroup_path, "/linux/cgroupsPath")
         plan.clone_init("/linux/cgroupsPath", policy=P_CLONE_INIT_IN_CGROUP, cgroup_fd=slot)

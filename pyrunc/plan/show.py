@@ -8,8 +8,9 @@ from typing import Any
 
 from pyrunc.errors import printable
 from pyrunc.errors import show as value_text
-from pyrunc.plan import NO_SLOT, Plan, mounts, namespaces, ops, process, security
-from pyrunc.spec.names import CAPABILITIES, RLIMITS
+from pyrunc.plan import NO_SLOT, Plan, mounts, namespaces, ops, process, scheduling, security
+from pyrunc.spec.names import CAPABILITIES, RLIMITS, escape
+from pyrunc.spec.rules_scheduling import REALTIME
 
 WIDTH = 76  # of the arguments column: a longer one pushes its own origin to the right, not everybody's
 _ATTRIBUTES = (
@@ -73,6 +74,7 @@ def as_json(plan: Plan, config: Mapping[str, Any] | None = None) -> dict[str, An
             for number, soft, hard, origin in plan.rlimits
         ],
         "cgroup": {"path": plan.cgroup_path, "resources": _resources(config)},
+        "netDevices": _linux(config, "netDevices"),
         "hooks": plan.hooks,
         "warnings": plan.warnings,
     }
@@ -141,6 +143,8 @@ def _outside(plan: Plan, config: Mapping[str, Any] | None) -> list[str]:
     lines.append(f"cgroup {plan.cgroup_path or 'none of its own'}")
     for name, limits in _resources(config).items():
         lines.append(f"  limit {name} {value_text(limits)}  /linux/resources/{name}")
+    for name, entry in _linux(config, "netDevices").items():
+        lines.append(f"network device {name} -> {entry.get('name') or name}  /linux/netDevices/{escape(name)}")
     for number, soft, hard, origin in plan.rlimits:
         lines.append(f"rlimit {RLIMITS[number]} soft={_limit(soft)} hard={_limit(hard)}  {origin}")
     for index, hook in enumerate(plan.hooks.get("poststop", ())):
@@ -149,7 +153,11 @@ def _outside(plan: Plan, config: Mapping[str, Any] | None) -> list[str]:
 
 
 def _resources(config: Mapping[str, Any] | None) -> dict[str, Any]:
-    return dict(((config or {}).get("linux") or {}).get("resources") or {})
+    return _linux(config, "resources")
+
+
+def _linux(config: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
+    return dict(((config or {}).get("linux") or {}).get(name) or {})
 
 
 def _limit(value: int) -> str:
@@ -265,8 +273,25 @@ def _gids(args: Args) -> str:
     return " ".join(map(str, gids)) or "none"
 
 
+def _name(table: Mapping[str, int], wanted: int) -> str:
+    return next(name for name, value in table.items() if value == wanted)
+
+
 def _personality(args: Args) -> str:
-    return next(name for name, value in process.PERSONALITIES.items() if value == args["persona"])
+    return _name(process.PERSONALITIES, args["persona"])
+
+
+def _numbers(mask: bytes) -> str:
+    bits = int.from_bytes(mask, "little")
+    return ",".join(str(bit) for bit in range(bits.bit_length()) if bits >> bit & 1)
+
+
+def _scheduler(args: Args) -> str:
+    name = _name(scheduling.CLASSES, args["kind"])
+    words = [name]
+    if name != "SCHED_DEADLINE":
+        words.append(f"{'priority' if name in REALTIME else 'nice'}={args['level']}")
+    return " ".join(words + [f"{key}={args[key]}ns" for key in ("runtime", "deadline", "period") if args[key]])
 
 
 def _wait_start(args: Args) -> str:
@@ -282,6 +307,12 @@ _FORMATS: dict[str, Callable[[Args], str]] = {
     "PLACE": lambda a: f"cgroup in {_slot(a['cgroup_fd'])}",
     "OPEN_TREE": lambda a: f"{_quoted(a['path'])}  {' '.join(_propagations(a['propagation']))} to slot {a['slot']}",
     "UNSHARE": lambda a: _flag_names(a["flags"]),
+    "TIME_OFFSETS": lambda a: ", ".join(a["offsets"]),
+    "CPU_INITIAL": lambda a: _numbers(a["cpus"]),
+    "CPU_FINAL": lambda a: _numbers(a["cpus"]),
+    "SCHEDULER": _scheduler,
+    "IO_PRIORITY": lambda a: f"{_name(scheduling.IO_CLASSES, a['kind'])} {a['level']}",
+    "MEMORY_POLICY": lambda a: f"{_name(scheduling.MEMORY_MODES, a['mode'])} {_numbers(a['nodes'])}".rstrip(),
     "CLONE_INIT": lambda a: "" if a["cgroup_fd"] == NO_SLOT else f"cgroup in {_slot(a['cgroup_fd'])}",
     "PROPAGATION": lambda a: " ".join(_propagations(a["propagation"])),
     "ROOT_PROPAGATION": lambda a: " ".join(_propagations(a["propagation"])),

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 ID_MAX = (1 << 32) - 2  # (uid_t)-1 means "unchanged" to the kernel
 # What a process.json that says nothing about it takes from the container, as runc has it: not the limits, and not
 # noNewPrivileges, a field that is left out when it is false.
-_INHERITED = ("capabilities", "apparmorProfile", "selinuxLabel", "oomScoreAdj")
+_INHERITED = (
+    "capabilities",
+    "apparmorProfile",
+    "selinuxLabel",
+    "oomScoreAdj",
+    "scheduler",
+    "ioPriority",
+    "execCPUAffinity",
+)
 
 
 def parse(data: bytes, source: str) -> dict[str, Any]:

@@ -140,6 +140,20 @@ def cpu_list(text: str) -> bool:
     return True
 
 
+def listed(text: str, highest: int) -> list[int]:
+    """The numbers of a list such as ``0-3,7``; empty when it is none, or one has a number above ``highest``."""
+    numbers: list[int] = []
+    if not cpu_list(text):
+        return numbers
+    for part in text.strip().split(","):
+        first, dash, last = part.partition("-")
+        end = int(last if dash else first)
+        if end > highest:
+            return []
+        numbers += range(int(first), end + 1)
+    return numbers
+
+
 def version(text: str) -> tuple[int, int, int] | None:
     """Major, minor and patch of a SemVer 2.0.0 version, or None when it is not one."""
     core, plus, build = text.partition("+")

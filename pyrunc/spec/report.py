@@ -20,6 +20,14 @@ if TYPE_CHECKING:
         def own_namespace(self, kind: str, path: str) -> bool:
             """Whether a path leads to the runtime's own namespace of that type."""
 
+        @property
+        def memory_nodes(self) -> frozenset[int]:
+            """NUMA nodes with memory."""
+
+        @property
+        def resctrl(self) -> str:
+            """Where resctrl is mounted, "" for nowhere."""
+
 
 class Nothing:
     """The value of a field that is not there."""
@@ -49,10 +57,6 @@ class Report:
     def warn(self, pointer: str, expected: str, value: Any = NOTHING, hint: str = "") -> None:
         """Record something that is carried out differently from what the config says, or not at all."""
         self.warnings.append(Problem(pointer, expected, describe(value), hint))
-
-    def later(self, pointer: str, value: Any) -> None:
-        """Record a field that this version does not carry out; ignoring it would be a weaker container."""
-        self.problems.append(Problem(pointer, "nothing here", describe(value), "not supported yet"))
 
 
 def describe(value: Any) -> str:

@@ -54,7 +54,6 @@ def check(config: dict[str, Any], report: Report) -> None:
     linux = config.get("linux")
     if linux is None:
         return
-    unsupported(linux, report)
     sysctls(linux, report)
     devices(linux, report)
     hidden_paths(config, linux, report)
@@ -63,6 +62,19 @@ def check(config: dict[str, Any], report: Report) -> None:
         report.bad("/linux/personality/flags", "no flags (the specification has none)", linux["personality"]["flags"])
     if linux.get("mountLabel") and report.facts is not None and not report.facts.selinux:
         report.warn("/linux/mountLabel", "no label on a host without SELinux", linux["mountLabel"], "ignored")
+    if "intelRdt" in linux:
+        from pyrunc.spec import rules_rdt
+
+        rules_rdt.check(linux["intelRdt"], report)
+    if "netDevices" in linux:
+        from pyrunc.spec import rules_netdev
+
+        rules_netdev.check(linux["netDevices"], report)
+    if "memoryPolicy" in linux or "timeOffsets" in linux:
+        from pyrunc.spec import rules_scheduling
+
+        rules_scheduling.memory_policy(section(linux, "memoryPolicy"), report)
+        rules_scheduling.time_offsets(section(linux, "timeOffsets"), report)
     if "seccomp" in linux:
         seccomp(linux["seccomp"], "/linux/seccomp", report)
 
@@ -77,16 +89,6 @@ def names(config: dict[str, Any], report: Report) -> None:
             report.bad(f"/{field}", "no name without a uts namespace of the container", value)
         if len(value.encode("utf-8")) > HOST_NAME_MAX:
             report.bad(f"/{field}", f"at most {HOST_NAME_MAX} bytes", value)
-
-
-def unsupported(linux: dict[str, Any], report: Report) -> None:
-    """Fields that are refused rather than ignored: the container would be another one than asked for."""
-    for field in ("timeOffsets", "netDevices"):
-        if linux.get(field):
-            report.later(f"/linux/{field}", linux[field])
-    for field in ("memoryPolicy", "intelRdt"):
-        if field in linux:
-            report.later(f"/linux/{field}", linux[field])
 
 
 def sysctls(linux: dict[str, Any], report: Report) -> None:

@@ -30,8 +30,6 @@ PROC_FILES = (
 def check(config: dict[str, Any], report: Report) -> None:
     """All rules of `mounts`."""
     mounts = config.get("mounts")
-    if mounts and "mount" not in report.namespaces:
-        report.bad("/mounts", "no mounts without a mount namespace of the container", mounts)
     for pointer, mount in numbered(mounts, "/mounts"):
         options = mount.get("options") or ()
         bind = "bind" in options or "rbind" in options

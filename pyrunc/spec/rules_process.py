@@ -37,9 +37,10 @@ def check(config: dict[str, Any], report: Report) -> None:
     groups = section(process, "user").get("additionalGids")
     if groups and len(groups) > GROUPS_MAX:
         report.bad("/process/user/additionalGids", f"at most {GROUPS_MAX} groups", groups)
-    for name in ("scheduler", "ioPriority", "execCPUAffinity"):
-        if name in process:
-            report.later(f"/process/{name}", process[name])
+    if "scheduler" in process or "execCPUAffinity" in process:
+        from pyrunc.spec import rules_scheduling
+
+        rules_scheduling.process(process, report)
 
 
 def absolute(path: str | None, pointer: str, report: Report) -> None:

@@ -386,7 +386,7 @@ MEMORY_POLICY = (
             ("string", ("MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES")),
         ),
     },
-    (),
+    ("mode",),
 )
 
 TIME_OFFSET = ("object", {"secs": I64, "nanosecs": U32}, ())

@@ -38,19 +38,20 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
     """Update the container."""
     container = state.Store(state.root_dir(context.root)).open(args[0])
     source = values.get("resources")
+    schemata: dict[str, str] = {}
     if source:
         for name in values:
             if name != "resources":
                 context.log.warning(f"update: --{name} is ignored beside --resources")
         resources = update.from_file(source)
     else:
-        rdt = [name for name in ("l3-cache-schema", "mem-bw-schema") if values.get(name)]
-        if rdt:
-            update.check_rdt(container, rdt)
+        schemata = {name: values[name] for name in ("l3-cache-schema", "mem-bw-schema") if values.get(name)}
+        if schemata:
+            update.rdt_class(container, list(schemata))
         resources = update.from_flags(values)
     container.lock()
     try:
-        update.update(container, resources, context.log)
+        update.update(container, resources, context.log, schemata)
     finally:
         container.unlock()
     return 0

@@ -1,0 +1,181 @@
+"""linux.intelRdt: groups of the resctrl file system (cache and memory bandwidth), by the rules of config-linux.md.
+
+Cold: loaded for a container with the field only.  What there is about one container is a `record`, kept in its state
+under "rdt": ``{"root": mount point, "group": directory, "made": [directories to remove, innermost first]}``.
+"""
+
+from __future__ import annotations
+
+import posix
+from errno import EEXIST, ENOENT
+from posix import O_CLOEXEC, O_NOFOLLOW, O_WRONLY
+
+from pyrunc import fs
+from pyrunc.errors import PyruncError, SysError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Record = dict[str, Any]
+
+POINTER = "/linux/intelRdt"
+_HINTS = {
+    "mkdir": "the hardware has a fixed number of groups (info/L3/num_closids, info/L3_MON/num_rmids)",
+    "tasks": "",
+    "schemata": "`cat info/last_cmd_status` in the resctrl file system may say more",
+}
+
+
+def plan(config: dict[str, Any], id: str, root: str) -> Record:
+    """What `apply` would use and make for ``linux.intelRdt``; looks, and touches nothing.
+
+    ``root`` is where resctrl is mounted.  Raises SysError for a class of its own name that is not there.
+    """
+    clos = config.get("closID") or ""
+    group = root if clos == "/" else f"{root}/{clos or id}"
+    exists = fs.exists(group)
+    if clos and not exists and not lines(config):
+        detail = "there is no such class, and no schema to make it with"
+        raise SysError(f"{POINTER}/closID", "", ENOENT, value=clos, detail=detail)
+    made = []
+    if config.get("enableMonitoring"):
+        made.append(f"{group}/mon_groups/{id}")
+    if not clos and not exists:
+        made.append(group)
+    return {"root": root, "group": group, "made": made}
+
+
+def lines(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """(JSON pointer, line) of everything for the schemata file, in the order that is asked for: l3, bandwidth, rest."""
+    found = []
+    for name in ("l3CacheSchema", "memBwSchema"):
+        found += [(f"{POINTER}/{name}", line) for line in (config.get(name) or "").split("\n") if line.strip()]
+    for index, line in enumerate(config.get("schemata") or ()):
+        found.append((f"{POINTER}/schemata/{index}", line))
+    return found
+
+
+def apply(config: dict[str, Any], record: Record, pid: int) -> None:
+    """Make the groups, write the schemata, put the process in.  Raises SysError, PyruncError.
+
+    What was made before a failure is for `remove`: of a class with a name of its own, too, when this call made it.
+    """
+    group = record["group"]
+    fresh = _make(group, record)
+    if fresh and group not in record["made"]:
+        record["new_class"] = group
+    wanted = lines(config)
+    if not fresh and config.get("closID"):
+        # Others may be in it: what it gives has to be what was asked for, and only `schemata` may change it.
+        compare(group, [entry for entry in wanted if not entry[0].startswith(f"{POINTER}/schemata/")])
+        wanted = [entry for entry in wanted if entry[0].startswith(f"{POINTER}/schemata/")]
+    write_schemata(record, wanted)
+    join(record, pid)
+    if config.get("enableMonitoring"):
+        monitor = record["made"][0]
+        try:
+            posix.mkdir(monitor, 0o755)
+        except OSError as error:
+            if error.errno == EEXIST:
+                record["made"].remove(monitor)
+            hint = _HINTS["mkdir"]
+            raise SysError(
+                f"{POINTER}/enableMonitoring", "mkdir", error.errno or 0, value=monitor, hint=hint
+            ) from error
+        _write(f"{monitor}/tasks", str(pid), f"{POINTER}/enableMonitoring")
+
+
+def _make(group: str, record: Record) -> bool:
+    """Make a group; whether it is new."""
+    if fs.exists(group):
+        if group in record["made"]:  # somebody else has made it since `plan` looked
+            record["made"].remove(group)
+        return False
+    try:
+        posix.mkdir(group, 0o755)
+    except OSError as error:
+        hint = _HINTS["mkdir"]
+        raise SysError(f"{POINTER}/closID", "mkdir", error.errno or 0, value=group, hint=hint) from error
+    return True
+
+
+def join(record: Record, pid: int) -> None:
+    """Put one more process into the container's groups (`exec`).  Raises SysError."""
+    _write(f"{record['group']}/tasks", str(pid), POINTER)
+
+
+def write_schemata(record: Record, wanted: list[tuple[str, str]]) -> None:
+    """Write lines (with the pointers they came from) into the class of the container.  Raises SysError."""
+    for pointer, line in wanted:
+        _write(f"{record['group']}/schemata", line + "\n", pointer)
+
+
+def schemata(record: Record) -> str:
+    """What the class has now: the text of its schemata file, to be written back when an update fails."""
+    return fs.read_file(f"{record['group']}/schemata", 65536).decode("ascii", "replace")
+
+
+def compare(group: str, wanted: list[tuple[str, str]]) -> None:
+    """Raises PyruncError for a line that the class does not have already, as numbers, not as text."""
+    if not wanted:
+        return
+    text = schemata({"group": group})
+    have: dict[str, dict[str, int]] = {}
+    for line in text.splitlines():
+        name, values = parse(line)
+        have[name] = values
+    for pointer, line in wanted:
+        name, values = parse(line)
+        there = have.get(name, {})
+        if not values or any(there.get(domain) != value for domain, value in values.items()):
+            now = next((item.strip() for item in text.splitlines() if parse(item)[0] == name), "nothing")
+            raise PyruncError(f"{pointer}: the class {group} exists with {now}, not with {line.strip()}")
+
+
+def parse(line: str) -> tuple[str, dict[str, int]]:
+    """``L3:0=7f0;1=1f`` -> ("L3", {"0": 0x7f0, "1": 0x1f}); bandwidths are decimal.  No values when it is malformed."""
+    name, _, rest = line.strip().partition(":")
+    values = {}
+    for part in rest.split(";"):
+        domain, _, value = part.strip().partition("=")
+        try:
+            values[domain.strip()] = int(value.strip(), 10 if name == "MB" else 16)
+        except ValueError:
+            return name, {}
+    return name, values
+
+
+def remove(record: Record) -> None:
+    """Remove the groups that were made for this container; its processes are gone.  Raises SysError."""
+    for path in record["made"]:
+        try:
+            posix.rmdir(path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise SysError(POINTER, "rmdir", error.errno or 0, value=path) from error
+
+
+def undo(record: Record) -> None:
+    """`remove` after a create that failed: a named class that it made goes too, unless somebody else is in it now."""
+    remove(record)
+    group = record.get("new_class")
+    if group:
+        pids = fs.read_file(f"{group}/tasks", 65536).split()
+        if not [pid for pid in pids if fs.exists(f"/proc/{int(pid)}")]:
+            posix.rmdir(group)
+
+
+def _write(path: str, text: str, pointer: str) -> None:
+    """One write(2), which the kernel takes or refuses as a whole."""
+    try:
+        fd = posix.open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW)
+        try:
+            posix.write(fd, text.encode("ascii", "backslashreplace"))
+        finally:
+            posix.close(fd)
+    except OSError as error:
+        hint = _HINTS.get(path.rpartition("/")[2], "")
+        value = text.strip()
+        raise SysError(pointer, "write", error.errno or 0, value=value, context=path, hint=hint) from error
