@@ -118,8 +118,6 @@ def created_by(context: Context, id: str, values: dict[str, Any]) -> CreateOptio
     """The options that `create` and `run` share, as launch wants them."""
     from pyrunc import launch
 
-    if context.cgroup_manager == "systemd":
-        raise UsageError("the systemd cgroup driver is not supported yet; leave --systemd-cgroup away to use cgroupfs")
     opts = launch.CreateOptions(id, context.log)
     opts.root, opts.cgroup_manager = context.root, context.cgroup_manager
     opts.bundle = values.get("bundle", "") or posix.getcwd()

@@ -139,14 +139,16 @@ class Job(Session):
             self.check_terminal()
         linux = self.config.get("linux", {})
         options = compiler.Options(opts.id, bundle)
-        options.cgroup_path = cgroup.path_for(linux.get("cgroupsPath", ""), opts.id, self.facts, opts.cgroup_manager)
+        annotations = self.config.get("annotations") or {}
+        options.cgroup_path = cgroup.path_for(
+            linux.get("cgroupsPath", ""), opts.id, self.facts, opts.cgroup_manager, annotations
+        )
         options.console = bool(self.config.get("process", {}).get("terminal"))
         options.no_pivot, options.no_new_keyring = opts.no_pivot, opts.no_new_keyring
         options.preserve_fds, options.listen_fds = opts.preserve_fds, self.listen_fds
         options.wait = self.wait
         if fs.getenv("NOTIFY_SOCKET"):
             self.notify = options.notify = f"{state.root_dir(opts.root)}/{opts.id}/notify"
-        annotations = self.config.get("annotations") or {}
         if any((self.config.get("hooks") or {}).values()):
             options.create_state = state.split_state(opts.id, "creating", bundle, annotations)
             options.start_state = state.split_state(opts.id, "created", bundle, annotations)
@@ -238,7 +240,9 @@ class Job(Session):
         path = self.plan.cgroup_path
         resources = self.resources()
         if path:
-            self.cgroup_fd = self.driver.create(path, resources)
+            self.cgroup_fd = self.driver.create(
+                path, resources, owner=(self.opts.id, self.enter_pid, self.config.get("annotations") or {})
+            )
             self.undo.push(self.remove_cgroup)
         else:
             self.driver.create(path, resources)  # refuses limits

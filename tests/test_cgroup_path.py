@@ -7,6 +7,7 @@ import pytest
 from pyrunc import cgroup
 from pyrunc.cgroup.disabled import Disabled
 from pyrunc.cgroup.fs2 import Fs2
+from pyrunc.cgroup.systemd import Systemd
 from pyrunc.errors import ConfigError, PyruncError
 from pyrunc.host import HostFacts
 
@@ -78,9 +79,8 @@ def test_no_cgroup_at_all() -> None:
 def test_drivers() -> None:
     assert isinstance(cgroup.open_driver("cgroupfs", facts()), Fs2)
     assert isinstance(cgroup.open_driver("disabled", facts()), Disabled)
-    with pytest.raises(PyruncError, match="not supported yet"):
-        cgroup.open_driver("systemd", facts())
-    with pytest.raises(PyruncError, match='"v1": expected one of cgroupfs, disabled'):
+    assert isinstance(cgroup.open_driver("systemd", facts()), Systemd)
+    with pytest.raises(PyruncError, match='"v1": expected one of cgroupfs, systemd, disabled'):
         cgroup.open_driver("v1", facts())
 
 

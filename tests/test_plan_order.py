@@ -11,6 +11,7 @@ from plan_support import Facts, base, merge, names, options
 from pyrunc.plan import Plan, ops
 from pyrunc.plan.compile import compile_create
 
+CGROUP_NS = 0x02000000
 SECTIONS = ["ENTER", "SETUP", "FINISH", "RUN"]
 HOOK = {"path": "/bin/true"}
 
@@ -75,6 +76,8 @@ def before(order: list[str], first: str, then: str) -> bool:
 CHAINS = [
     # oom_score_adj becomes root-only, then nothing may ptrace us, then other namespaces (CVE-2016-9962)
     ["OOM_SCORE", "DUMPABLE", "JOIN_NS", "UNSHARE", "CLONE_INIT", "SETSID"],
+    # with nsdelegate a cgroup namespace is a border, so it is joined from inside the cgroup
+    ["CLONE_INIT", "JOIN_CGROUP_NS", "SETSID"],
     ["CLONE_INIT", "UNSHARE_CGROUP"],
     # propagation is cut before anything is mounted; devices go into the mounted /dev; hooks see all of it
     ["PROPAGATION", "ROOT", "MOUNT", "DEV_NODE", "DEV_LINK", "SYNC_MOUNTED", "PIVOT"],
@@ -127,6 +130,9 @@ def test_invariants(drawn: tuple[dict[str, Any], dict[str, Any]]) -> None:
     config, changes = drawn
     plan = compile_create(config, Facts(), options(**changes))
     order = names(plan)
+    if changes["cgroup_path"]:
+        late = [at for at, step in enumerate(plan.steps) if step[0] == ops.OP_JOIN_NS and step[2][1] == CGROUP_NS]
+        order = ["JOIN_CGROUP_NS" if at in late else name for at, name in enumerate(order)]
     for chain in CHAINS:
         for index, first in enumerate(chain):
             for then in chain[index + 1 :]:
@@ -155,7 +161,7 @@ def check_sections(plan: Plan) -> None:
 
 def check_joins(plan: Plan) -> None:
     """The mount namespace last: the other paths were looked up in the old one."""
-    joined = [step[2][1] for step in plan.steps if step[0] == ops.OP_JOIN_NS]
+    joined = [step[2][1] for step in plan.steps if step[0] == ops.OP_JOIN_NS and step[2][1] != CGROUP_NS]
     assert 0x20000 not in joined[:-1]
     new = [step[2][0] for step in plan.steps if step[0] == ops.OP_UNSHARE]
     assert not any(flags & 0x12000000 for flags in new)  # neither user nor cgroup

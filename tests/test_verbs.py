@@ -491,7 +491,7 @@ def test_features(runtime: Runtime) -> None:
     linux = shown["linux"]
     assert {"user", "time"} <= set(linux["namespaces"])
     assert linux["mountExtensions"]["idmap"]["enabled"] is True
-    assert linux["cgroup"] == {"v1": False, "v2": True, "systemd": False, "systemdUser": False, "rdma": True}
+    assert linux["cgroup"] == {"v1": False, "v2": True, "systemd": True, "systemdUser": True, "rdma": True}
     seccomp = linux["seccomp"]
     assert seccomp["enabled"] and set(seccomp["supportedFlags"]) <= set(seccomp["knownFlags"])
     assert "org.opencontainers.runc.commit" not in shown["annotations"]

@@ -42,20 +42,20 @@ class Tier(NamedTuple):
 
 
 TIERS = {
-    "short": Tier("amd64", "trixie", False, ("test_cgroups.py", "test_limits.py"), ("needs_controller",), 480),
+    "short": Tier("amd64", "trixie", False, ("test_cgroups.py", "test_limits.py"), ("needs_controller",), 900),
     "vm": Tier(
         "amd64",
         "trixie",
         False,
         (*CORE, *LIFE, "test_devices.py", "test_namespaces.py", "test_crash.py", "test_hooks.py", "test_seccomp.py"),
         ("needs_controller", "needs_cap", "needs_kernel"),
-        900,
+        1800,
     ),
-    "systemd": Tier("amd64", "trixie", True, ("test_systemd.py",), ("needs_systemd", "needs_systemd_user"), 600),
+    "systemd": Tier("amd64", "trixie", True, ("test_systemd.py",), ("needs_systemd", "needs_systemd_user"), 1500),
     "arm64": Tier(
         "arm64", "trixie", False, ("test_lifecycle.py", "test_seccomp.py"), ("needs_arch",), 3000, built_there=True
     ),
-    "kernel61": Tier("amd64", "bookworm", False, (*CORE, "test_lifecycle.py"), ("needs_controller",), 600),
+    "kernel61": Tier("amd64", "bookworm", False, (*CORE, "test_lifecycle.py"), ("needs_controller",), 1500),
 }
 
 

@@ -12,7 +12,7 @@ import sys
 from cffi import FFI
 
 HERE = pathlib.Path(__file__).resolve().parent
-HEADERS = [name for name in ("shim.h", "seccomp.h") if (HERE / name).exists()]
+HEADERS = [name for name in ("shim.h", "seccomp.h", "bus.h") if (HERE / name).exists()]
 
 
 def declarations(header: str) -> str:

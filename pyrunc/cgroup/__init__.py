@@ -1,7 +1,8 @@
 """cgroup v2: which path a container gets, and the driver that makes, limits, watches and removes it.
 
 A driver takes paths inside the hierarchy (``/a/b``), never directories of the file system; where it is mounted is the
-driver's own business.  There is the cgroupfs driver (`fs2`) and ``disabled`` for hosts where cgroups cannot be used.
+driver's own business.  There are the cgroupfs driver (`fs2`), that of `systemd`, which has systemd make the cgroup,
+and ``disabled`` for hosts where cgroups cannot be used.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from pyrunc.host import HostFacts
 
+    Owner = tuple[str, int, dict[str, str]]  # container id, a process to put into the cgroup, annotations
+
     class Driver(Protocol):
         """What every driver can do; paths are inside the hierarchy, pointers say which field a limit came from."""
 
@@ -23,8 +26,8 @@ if TYPE_CHECKING:
         def missing(self, path: str) -> list[str]:
             """Ancestors (and the path itself) that do not exist yet, outermost first."""
 
-        def create(self, path: str, resources: dict[str, Any], ptr: str = ...) -> int:
-            """Make the cgroup; returns a descriptor of its directory."""
+        def create(self, path: str, resources: dict[str, Any], ptr: str = ..., owner: Owner | None = ...) -> int:
+            """Make the cgroup; returns a descriptor of its directory.  systemd needs to know whose it will be."""
 
         def apply(self, path: str, resources: dict[str, Any], ptr: str = ...) -> None:
             """Write the limits; in a running container only those given change (memory and cpu are given whole)."""
@@ -62,10 +65,12 @@ if TYPE_CHECKING:
             """Remove the cgroup, all below it, and of its ancestors those in ``made``."""
 
 
-MANAGERS = ("cgroupfs", "disabled")
+MANAGERS = ("cgroupfs", "systemd", "disabled")
 
 
-def path_for(config_path: str, id: str, facts: HostFacts, manager: str) -> str:
+def path_for(
+    config_path: str, id: str, facts: HostFacts, manager: str, annotations: dict[str, str] | None = None
+) -> str:
     """The container's cgroup, absolute inside the hierarchy; "" when it gets none.
 
     An absolute ``linux.cgroupsPath`` counts from the top of what the mount shows.  A relative one, and without one the
@@ -74,6 +79,10 @@ def path_for(config_path: str, id: str, facts: HostFacts, manager: str) -> str:
     """
     if manager == "disabled" or not facts.cgroup2_mount:
         return ""
+    if manager == "systemd":
+        from pyrunc.cgroup import systemd
+
+        return systemd.path_for(config_path, id, facts, annotations or {})
     if ".." in config_path.split("/") or "\0" in config_path or "\n" in config_path:
         raise ConfigError([Problem("/linux/cgroupsPath", 'a path without ".."', show(config_path))])
     if config_path.count(":") == 2 and "/" not in config_path:
@@ -101,5 +110,7 @@ def open_driver(manager: str, facts: HostFacts) -> Driver:
 
         return Disabled()
     if manager == "systemd":
-        raise PyruncError("--cgroup-manager systemd: not supported yet; use cgroupfs")
+        from pyrunc.cgroup.systemd import Systemd
+
+        return Systemd(facts)
     raise PyruncError(f"--cgroup-manager {show(manager)}: expected one of {', '.join(MANAGERS)}")

@@ -8,6 +8,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyrunc.cgroup import Owner
+
 
 class Disabled:
     """Does nothing; refuses limits, because a limit that is not there is worse than an error."""
@@ -18,7 +20,9 @@ class Disabled:
     def missing(self, path: str) -> list[str]:
         return []
 
-    def create(self, path: str, resources: dict[str, Any], ptr: str = "/linux/resources") -> int:
+    def create(
+        self, path: str, resources: dict[str, Any], ptr: str = "/linux/resources", owner: Owner | None = None
+    ) -> int:
         self.apply(path, resources, ptr)
         return -1
 

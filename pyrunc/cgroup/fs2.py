@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyrunc.cgroup import Owner
     from pyrunc.cgroup.resources import Write
     from pyrunc.host import HostFacts
 
@@ -68,7 +69,9 @@ class Fs2:
             path = self.above(path)
         return out[::-1]
 
-    def create(self, path: str, resources: dict[str, Any], ptr: str = "/linux/resources") -> int:
+    def create(
+        self, path: str, resources: dict[str, Any], ptr: str = "/linux/resources", owner: Owner | None = None
+    ) -> int:
         """Make the cgroup and its ancestors and enable controllers; returns an O_PATH descriptor of its directory.
 
         Nothing is made when a limit's controller is not available, and nothing of ours is left when this fails.

@@ -7,8 +7,8 @@ descriptors of the namespaces are opened on the host before anything is joined (
 from __future__ import annotations
 
 from pyrunc.errors import ConfigError
-from pyrunc.plan import NO_SLOT, Plan, confine, namespaces, process
-from pyrunc.plan.ops import P_CLONE_INIT_IN_CGROUP, P_CLONE_INIT_KEEP_CPUS, P_PIVOT_CHROOT, P_ROOT_NO_BIND
+from pyrunc.plan import Plan, confine, namespaces, process
+from pyrunc.plan.ops import P_CLONE_INIT_KEEP_CPUS, P_PIVOT_CHROOT, P_ROOT_NO_BIND
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,13 +99,8 @@ def _enter(plan: Plan, config: dict[str, Any], program: dict[str, Any], options:
     plan.dumpable("(default)", value=0)
     listed = (config.get("linux") or {}).get("namespaces") or ()
     pointers = {entry["type"]: f"/linux/namespaces/{index}" for index, entry in enumerate(listed)}
-    for kind, path in options.joined:
-        origin = pointers.get(kind, "(default)")
-        plan.join_ns(origin, fd=plan.fd("ns", path, origin), nstype=namespaces.CLONE_FLAGS[kind], path=path)
-    if options.cgroup and not in_userns:
-        slot = plan.fd("cgroup", options.cgroup, "/linux/cgroupsPath")
-        plan.clone_init("/linux/cgroupsPath", policy=P_CLONE_INIT_IN_CGROUP | keep, cgroup_fd=slot)
-    else:
-        plan.clone_init("(default)", policy=keep, cgroup_fd=NO_SLOT)
+    cgroup = "" if in_userns else options.cgroup
+    namespaces.join(plan, [entry for entry in options.joined if not (cgroup and entry[0] == "cgroup")], pointers)
+    namespaces.clone_init(plan, cgroup, options.joined, pointers, keep)
     if affinity:
         scheduling.final_cpus(plan, affinity)

@@ -76,9 +76,9 @@ def enter(
     plan.dumpable("(default)", value=0)
     if spaces.has("user"):
         userns.open_outside(plan, config, facts, options, spaces)
-    for kind, path in sorted(spaces.joined, key=_join_rank):
-        pointer = spaces.pointers[kind]
-        plan.join_ns(pointer, fd=plan.fd("ns", path, pointer), nstype=CLONE_FLAGS[kind], path=path)
+    in_cgroup = bool(plan.cgroup_path) and not spaces.placed
+    joined = sorted(spaces.joined, key=_join_rank)
+    join(plan, [entry for entry in joined if not (in_cgroup and entry[0] == "cgroup")], spaces.pointers)
     if spaces.is_new("user"):
         userns.enter(plan, facts, spaces)
     # The cgroup namespace is made by pid 1 inside the final cgroup: its root is its maker's (cgroup_namespaces(7)).
@@ -90,11 +90,30 @@ def enter(
         from pyrunc.plan import scheduling
 
         scheduling.time_offsets(plan, offsets)
-    if plan.cgroup_path and not spaces.placed:
-        slot = plan.fd("cgroup", plan.cgroup_path, "/linux/cgroupsPath")
-        plan.clone_init("/linux/cgroupsPath", policy=P_CLONE_INIT_IN_CGROUP, cgroup_fd=slot)
+    clone_init(plan, plan.cgroup_path if in_cgroup else "", joined, spaces.pointers)
+
+
+def join(plan: Plan, joined: list[tuple[str, str]], pointers: dict[str, str]) -> None:
+    """JOIN_NS for these (type, path), in this order."""
+    for kind, path in joined:
+        origin = pointers.get(kind, "(default)")
+        plan.join_ns(origin, fd=plan.fd("ns", path, origin), nstype=CLONE_FLAGS[kind], path=path)
+
+
+def clone_init(
+    plan: Plan, cgroup: str, joined: list[tuple[str, str]], pointers: dict[str, str], policy: int = 0
+) -> None:
+    """CLONE_INIT into ``cgroup`` ("": where we are), and after it the cgroup namespace, if it is joined.
+
+    Where the hierarchy is mounted with nsdelegate, as systemd does it, a cgroup namespace is a border: from inside
+    nothing outside can be moved, and we are outside until the clone is born in its cgroup (clone3: ENOENT).
+    """
+    if cgroup:
+        slot = plan.fd("cgroup", cgroup, "/linux/cgroupsPath")
+        plan.clone_init("/linux/cgroupsPath", policy=P_CLONE_INIT_IN_CGROUP | policy, cgroup_fd=slot)
+        join(plan, [entry for entry in joined if entry[0] == "cgroup"], pointers)
     else:
-        plan.clone_init("(default)", cgroup_fd=NO_SLOT)
+        plan.clone_init("(default)", policy=policy, cgroup_fd=NO_SLOT)
 
 
 def _join_rank(entry: tuple[str, str]) -> int:

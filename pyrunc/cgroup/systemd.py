@@ -1,0 +1,389 @@
+"""The systemd driver: systemd makes the container's cgroup as a transient scope and knows its limits.
+
+A scope is made around a process: ours is `enter`, the host-side half of init, which waits for its plan at that time.
+systemd moves it into the new cgroup; it clones the container's first process there and ends.  From then on the scope
+lives as long as the container (docs/adr/0011-systemd-driver.md).
+
+Limits are told to systemd when the scope is started, in the same call, so that a daemon-reload writes what we would.
+They are written to the cgroup as well, as with cgroupfs: not every file has a property.  Devices are an eBPF program of
+our own: DeviceAllow= knows no order of rules.
+"""
+
+from __future__ import annotations
+
+import posix
+from posix import O_CLOEXEC, O_DIRECTORY, O_PATH
+
+from pyrunc import fs, host
+from pyrunc.cgroup import bus
+from pyrunc.cgroup.fs2 import REMOVE_TIMEOUT, Fs2
+from pyrunc.errors import ConfigError, Problem, PyruncError, SysError, show
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.cgroup import Owner
+    from pyrunc.cgroup.bus import Value
+    from pyrunc.cgroup.resources import Write
+    from pyrunc.host import HostFacts
+
+POINTER = "/linux/cgroupsPath"
+SUBGROUP = "run.oci.systemd.subgroup"
+PROPERTY = "org.systemd.property."
+INFINITY = (1 << 64) - 1
+MAX_CPUS = 8192
+_SUFFIXES = {"K": 10, "M": 20, "G": 30, "T": 40, "P": 50}
+# cgroup file -> property; all of them limits: a number or "max"
+_LIMITS = {
+    "memory.max": "MemoryMax",
+    "memory.high": "MemoryHigh",
+    "memory.low": "MemoryLow",
+    "memory.min": "MemoryMin",
+    "memory.swap.max": "MemorySwapMax",
+    "pids.max": "TasksMax",
+    "cpu.weight": "CPUWeight",
+}
+# What some supported version of systemd does not know for a scope: left away when it says so, because the files are
+# written in any case.  AllowedCPUs 244, CPUQuotaPeriodUSec 242, CPUWeight 0 252, OOMPolicy 253, CollectMode 236.
+_NEWER = ("AllowedCPUs", "AllowedMemoryNodes", "CPUQuotaPeriodUSec", "CPUWeight", "OOMPolicy", "CollectMode")
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+def path_for(config_path: str, id: str, facts: HostFacts, annotations: dict[str, str]) -> str:
+    """The cgroup of a container whose linux.cgroupsPath is ``slice:prefix:name``; absolute inside the hierarchy.
+
+    Without one it is ``:pyrunc:ID``.  Raises ConfigError, PyruncError (the user's systemd cannot be asked).
+    """
+    parts = (config_path or f":pyrunc:{id}").split(":")
+    if len(parts) != 3 or not parts[2] or "/" in config_path:
+        raise problem("slice:prefix:name (the systemd driver's form)", config_path)
+    user = is_user(facts)
+    slice_, prefix, name = parts[0] or ("user.slice" if user else "system.slice"), parts[1], parts[2]
+    unit = name if name.endswith(".slice") else f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
+    if len(unit) > 255:
+        raise problem("a unit name of at most 255 characters", unit)
+    path = manager_path(facts, user) + expand(slice_, config_path) + "/" + unit
+    sub = annotations.get(SUBGROUP, "")
+    if not sub:
+        return path
+    if "/" in sub or sub in (".", "..") or not sub.isprintable():
+        where = "/annotations/" + SUBGROUP
+        raise ConfigError([Problem(where, "the name of a cgroup below the scope's", show(sub))])
+    return f"{path}/{sub}"
+
+
+def problem(expected: str, found: str) -> ConfigError:
+    """The error for a cgroupsPath."""
+    return ConfigError([Problem(POINTER, expected, show(found))])
+
+
+def expand(slice_: str, config_path: str) -> str:
+    """A slice's cgroup below the manager's: ``a-b.slice`` -> ``/a.slice/a-b.slice``; "" for the root slice, ``-``.
+
+    Raises ConfigError for what is no slice's name (systemd.slice(5)).
+    """
+    if slice_ in ("-", "-.slice"):
+        return ""
+    stem = slice_.removesuffix(".slice")
+    if stem == slice_ or not stem or "" in stem.split("-"):
+        raise problem("a slice such as a-b.slice before the first colon", config_path)
+    out, at = "", stem.find("-")
+    while at >= 0:
+        out += f"/{stem[:at]}.slice"
+        at = stem.find("-", at + 1)
+    return f"{out}/{slice_}"
+
+
+def is_user(facts: HostFacts) -> bool:
+    """Whether the container belongs to a user's systemd: we are not root, or only root of a user namespace."""
+    if facts.euid != 0:
+        return True
+    words = host.read(facts.prefix + "/proc/self/uid_map").split()
+    return bool(words) and words[:3] != [b"0", b"0", b"4294967295"]
+
+
+def manager_path(facts: HostFacts, user: bool) -> str:
+    """The cgroup that systemd's units are below, "" for the top.  Raises PyruncError."""
+    if user:
+        manager = bus.Manager(user=True)
+        try:
+            return manager.control_group().rstrip("/")
+        finally:
+            manager.close()
+    return host.own_cgroup(host.read(facts.prefix + "/proc/1/cgroup")).removesuffix("/init.scope").rstrip("/")
+
+
+def names(path: str) -> tuple[str, str, str]:
+    """Of a path that `path_for` gave: the unit's own cgroup, the unit, and the slice that it is in."""
+    parts = path.split("/")
+    for at in (len(parts) - 1, len(parts) - 2):
+        if parts[at].endswith((".scope", ".slice")):
+            above = parts[at - 1]
+            return "/".join(parts[: at + 1]), parts[at], above if above.endswith(".slice") else "-.slice"
+    raise PyruncError(f"{path} is not the cgroup of a scope")
+
+
+# -- properties -------------------------------------------------------------------------------------------------------
+
+
+def properties(writes: list[Write]) -> dict[str, Value]:
+    """What systemd is to know of these limits, by property; a later write for the same one counts.
+
+    From the cgroup's files, so that linux.resources' fields and `unified` come the same way.  What cannot be said as a
+    property (or not be parsed) is left to the write of the file.
+    """
+    out: dict[str, Value] = {}
+    for write in writes:
+        file, text = write.file, write.text
+        if file in _LIMITS:
+            value = number(text)
+            if value is not None:
+                out[_LIMITS[file]] = ("t", value)
+        elif file == "cpu.idle" and text == "1":
+            out["CPUWeight"] = ("t", 0)  # "idle", systemd 252
+        elif file == "cpu.max":
+            cpu_max(out, text)
+        elif file in ("cpuset.cpus", "cpuset.mems"):
+            mask = bitmask(text)
+            if mask:
+                out["AllowedCPUs" if file == "cpuset.cpus" else "AllowedMemoryNodes"] = ("ay", mask)
+        elif file in ("io.weight", "io.bfq.weight"):
+            weight = number((write.other[1] if write.other else text).removeprefix("default "))
+            if weight:
+                out["IOWeight"] = ("t", weight)
+        elif file == "memory.oom.group":
+            out["OOMPolicy"] = ("s", "kill" if text == "1" else "continue")
+    return out
+
+
+def number(text: str) -> int | None:
+    """A limit as the kernel reads it: digits with K, M, G ..., or ``max``; None for anything else."""
+    if text == "max":
+        return INFINITY
+    shift = _SUFFIXES.get(text[-1:].upper(), 0)
+    digits = text[:-1] if shift else text
+    return int(digits) << shift if digits.isascii() and digits.isdigit() else None
+
+
+def cpu_max(out: dict[str, Value], text: str) -> None:
+    """cpu.max: the quota for a second, which systemd keeps in hundredths of a processor, and the period."""
+    quota, _, period = text.partition(" ")
+    length = number(period) if period else 100_000
+    amount = number(quota)
+    if not length or amount is None:
+        return
+    if amount != INFINITY:
+        amount = -(-amount * 1_000_000 // length)
+        amount = -(-amount // 10_000) * 10_000  # upwards: the exact value is in the file
+    out["CPUQuotaPerSecUSec"] = ("t", amount)
+    out["CPUQuotaPeriodUSec"] = ("t", length)
+
+
+def bitmask(text: str) -> bytes:
+    """A list such as ``0-3,8`` with a bit for each number, lowest first; b"" for what is none."""
+    bits = 0
+    for part in text.strip().split(","):
+        first, _, last = part.strip().partition("-")
+        last = last or first
+        if not (first.isdigit() and last.isdigit() and first.isascii() and last.isascii()):
+            return b""
+        low, high = int(first), int(last)
+        if not low <= high < MAX_CPUS:
+            return b""
+        bits |= ((1 << (high - low + 1)) - 1) << low
+    return bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+
+
+def annotated(annotations: dict[str, str]) -> dict[str, Value]:
+    """Properties from ``org.systemd.property.NAME`` annotations.  Raises ConfigError with every problem in them."""
+    out: dict[str, Value] = {}
+    problems: list[Problem] = []
+    for key, text in annotations.items():
+        if key.startswith(PROPERTY):
+            from pyrunc.cgroup import gvariant
+
+            name = key[len(PROPERTY) :]
+            try:
+                name, value = gvariant.as_property(name, text)
+                out[name] = value
+            except ValueError as error:
+                problems.append(Problem("/annotations/" + key.replace("/", "~1"), str(error), show(text)))
+    if problems:
+        raise ConfigError(problems)
+    return out
+
+
+# -- the driver -------------------------------------------------------------------------------------------------------
+
+
+class Systemd(Fs2):
+    """A scope for each container; watching, freezing and killing is `Fs2`'s.  Paths are those of `path_for`."""
+
+    __slots__ = ("fresh", "link")
+
+    def __init__(self, facts: HostFacts) -> None:
+        super().__init__(facts)
+        self.link: bus.Manager | None = None
+        self.fresh = ""  # the cgroup whose limits systemd was told when it made it
+
+    @property
+    def manager(self) -> bus.Manager:
+        """The connection, made when first used.  Raises PyruncError."""
+        if self.link is None:
+            if not fs.exists(self.facts.prefix + "/run/systemd/system"):
+                hint = "systemd is not this host's init (no /run/systemd/system)"
+                raise PyruncError(f"the systemd cgroup driver cannot be used: {hint}; leave --systemd-cgroup away")
+            self.link = bus.Manager(is_user(self.facts))
+        return self.link
+
+    def missing(self, path: str) -> list[str]:
+        """What `create` makes.  The slices are systemd's, which removes those that are empty."""
+        scope = names(path)[0]
+        return [scope] if scope == path else [scope, path]
+
+    def create(
+        self, path: str, resources: dict[str, Any], ptr: str = "/linux/resources", owner: Owner | None = None
+    ) -> int:
+        """Start the scope around the owner's process; returns a descriptor of the cgroup's directory.
+
+        The scope is stopped again when this fails.  Raises as `Fs2.create` does, BusError (systemd refused).
+        """
+        scope, unit, slice_ = names(path)
+        needed = self.needed(resources, ptr)
+        if needed:
+            self.check_available(path, needed)
+        id, member, annotations = owner or ("", 0, {})
+        asked = self.described(unit, slice_, member, id)
+        asked.update(self.limits(resources, ptr))
+        asked.update(annotated(annotations))
+        self.check_usable(path)
+        self.start(unit, asked)
+        try:
+            self.check_place(scope, member, unit)
+            if scope != path:
+                self.nest(path, member)
+            self.enable(path, needed)
+            fd = posix.open(self.dir(path), O_PATH | O_DIRECTORY | O_CLOEXEC)
+        except OSError as error:
+            self.stop(unit)
+            raise SysError(POINTER, "", error.errno or 0, value=path) from error
+        except BaseException:
+            self.stop(unit)
+            raise
+        self.made, self.fresh = self.missing(path), path
+        return fd
+
+    def described(self, unit: str, slice_: str, member: int, id: str) -> dict[str, Value]:
+        """The properties that do not come from the configuration."""
+        out: dict[str, Value] = {"Description": ("s", f"container {id}")}
+        if unit.endswith(".slice"):
+            # A slice takes no processes from systemd; the container's is cloned into its cgroup.
+            out["Wants"] = ("as", [slice_])
+        else:
+            out["Slice"] = ("s", slice_)
+            out["PIDs"] = ("au", [member])
+            out["Delegate"] = ("b", True)  # the container may have cgroups of its own; systemd keeps out
+            out["CollectMode"] = ("s", "inactive-or-failed")  # no failed unit keeps the name taken
+        for name in ("CPU", "IO", "Memory", "Tasks"):
+            out[name + "Accounting"] = ("b", True)
+        out["DefaultDependencies"] = ("b", False)  # not stopped before the engine at a shutdown
+        return out
+
+    def limits(self, resources: dict[str, Any], ptr: str) -> dict[str, Value]:
+        """Properties for linux.resources.  Raises ConfigError."""
+        if not any(resources[key] for key in resources if key != "devices"):
+            return {}
+        from pyrunc.cgroup import resources as conversion
+
+        return properties(conversion.convert(resources, ptr))
+
+    def start(self, unit: str, asked: dict[str, Value]) -> None:
+        """StartTransientUnit, without what this systemd does not know.  Raises PyruncError, BusError."""
+        # The manager's own failing is told before anything is asked of it.
+        manager, again = self.manager, True
+        while True:
+            try:
+                return manager.start_transient(unit, list(asked.items()))
+            except bus.BusError as error:
+                if error.name == bus.UNIT_EXISTS:
+                    if not again:
+                        text = f"{POINTER} {show(unit)}: systemd has a unit of this name already"
+                        raise PyruncError(text) from error
+                    again = False
+                    manager.reset_failed(unit)  # of an older container; one that runs is not touched by it
+                elif not without(asked, str(error)):
+                    raise
+            except PyruncError:
+                self.stop(unit)  # it may come up yet
+                raise
+
+    def check_place(self, scope: str, member: int, unit: str) -> None:
+        """The process must be where we will look for it.  Raises PyruncError."""
+        if unit.endswith(".slice"):
+            return
+        place = host.own_cgroup(host.read(f"{self.facts.prefix}/proc/{member}/cgroup"))
+        if place != scope:
+            raise PyruncError(f"systemd put {unit} into the cgroup {place}, not {scope}")
+
+    def nest(self, path: str, member: int) -> None:
+        """The cgroup below the scope's; the process goes there, so that the scope can offer controllers."""
+        fs.ignore(posix.mkdir, self.dir(path), 0o755)
+        fs.write_file(self.dir(path) + "/cgroup.procs", str(member).encode())
+
+    def apply(self, path: str, resources: dict[str, Any], ptr: str = "/linux/resources") -> None:
+        """Write every limit, then tell systemd, so that it is told only what the kernel took.
+
+        systemd writes its files some time after it has answered.  Raises as `Fs2.apply` does, BusError, PyruncError
+        (the unit is gone).
+        """
+        if self.fresh == path:
+            self.fresh = ""
+            super().apply(path, resources, ptr)
+            return
+        unit, asked = names(path)[1], self.limits(resources, ptr)
+        if not fs.exists(self.dir(path)):
+            raise PyruncError(f"{unit} has no cgroup any more: was it stopped?")
+        super().apply(path, resources, ptr)
+        while asked:
+            try:
+                self.manager.set_properties(unit, list(asked.items()))
+                return
+            except bus.BusError as error:
+                if not without(asked, str(error)):
+                    raise
+
+    def stop(self, unit: str) -> str:
+        """Stop a unit and forget that it failed; returns why that could not be."""
+        try:
+            self.manager.stop(unit)
+            self.manager.reset_failed(unit)
+        except PyruncError as error:
+            return str(error)
+        return ""
+
+    def remove(self, path: str, timeout: float = REMOVE_TIMEOUT, made: list[str] | None = None) -> None:
+        """Stop the scope, then remove what is left of its cgroup.  Raises as `Fs2.remove` does.
+
+        systemd ends a scope by itself when its last process has ended; then there is nothing to ask it for.  When it
+        cannot be asked, the cgroup is removed all the same, and it will notice.
+        """
+        scope, unit, _ = names(path)
+        why = self.stop(unit) if fs.exists(self.dir(scope)) else ""
+        try:
+            super().remove(path, timeout, made)
+        except PyruncError as error:
+            if why:
+                raise PyruncError(f"{error}; {why}") from error
+            raise
+
+
+def without(asked: dict[str, Value], words: str) -> bool:
+    """Take out the property that an error is about, if systemd may lack it; whether there was one."""
+    for name in _NEWER:
+        if name in asked and name in words:
+            del asked[name]
+            return True
+    return False

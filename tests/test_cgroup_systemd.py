@@ -1,0 +1,504 @@
+"""The systemd driver: names, properties, and what it says to systemd, through libsystemd to a make-believe peer."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bus_peer import JOB, Error, Peer
+from pyrunc import cgroup
+from pyrunc.cgroup import bus, gvariant, resources, systemd
+from pyrunc.errors import ConfigError, PyruncError, SysError
+from pyrunc.host import HostFacts
+
+INFINITY = (1 << 64) - 1
+
+
+def facts(prefix: str = "/nowhere") -> HostFacts:
+    made = HostFacts()
+    made.cgroup2_mount, made.prefix = "/sys/fs/cgroup", prefix
+    return made
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("", "/system.slice/pyrunc-c1.scope"),
+        (":runc:abc", "/system.slice/runc-abc.scope"),
+        ("system.slice:docker:abc", "/system.slice/docker-abc.scope"),
+        ("system.slice::abc", "/system.slice/abc.scope"),
+        ("-:crio:abc", "/crio-abc.scope"),
+        ("-.slice:crio:abc", "/crio-abc.scope"),
+        ("kubepods.slice:cri-containerd:abc", "/kubepods.slice/cri-containerd-abc.scope"),
+        (
+            "kubepods-burstable-pod1_2.slice:crio:abc",
+            "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice/crio-abc.scope",
+        ),
+        ("a.slice:x:b.slice", "/a.slice/b.slice"),
+    ],
+)
+def test_path_for(path: str, expected: str) -> None:
+    assert cgroup.path_for(path, "c1", facts(), "systemd") == expected
+    scope, unit, slice_ = systemd.names(expected)
+    assert (scope, unit) == (expected, expected.rpartition("/")[2])
+    assert slice_ == (path.partition(":")[0] or "system.slice").replace("-.slice", "-").replace("-:", "") or slice_
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/a/b", "a", "a.slice:b", "a.slice:b:c:d", "a:b:c", "a.slice:b:", "a--b.slice:x:y", "-a.slice:x:y"),
+        *("a-.slice:x:y", ".slice:x:y", "a/b.slice:x:y", "a.slice:x:b/c", "a.slice:x:" + "b" * 250),
+    ],
+)
+def test_paths_refused(path: str) -> None:
+    with pytest.raises(ConfigError, match="/linux/cgroupsPath"):
+        cgroup.path_for(path, "c1", facts(), "systemd")
+
+
+def test_below_the_manager(tmp_path: Path) -> None:
+    """systemd in a container is not at the top of the hierarchy; its first process says where."""
+    (tmp_path / "proc/1").mkdir(parents=True)
+    (tmp_path / "proc/1/cgroup").write_text("1:name=systemd:/x\n0::/docker/abc/init.scope\n")
+    assert systemd.path_for("", "c1", facts(str(tmp_path)), {}) == "/docker/abc/system.slice/pyrunc-c1.scope"
+
+
+def test_slice_of_a_path() -> None:
+    assert systemd.names("/a.slice/a-b.slice/x.scope") == ("/a.slice/a-b.slice/x.scope", "x.scope", "a-b.slice")
+    assert systemd.names("/x.scope") == ("/x.scope", "x.scope", "-.slice")
+    user = "/user.slice/user-1000.slice/user@1000.service/x.scope"
+    assert systemd.names(user) == (user, "x.scope", "-.slice")
+    assert systemd.names("/a.slice/x.scope/container") == ("/a.slice/x.scope", "x.scope", "a.slice")
+    with pytest.raises(PyruncError):
+        systemd.names("/a/b/c")
+
+
+def test_subgroup() -> None:
+    annotations = {systemd.SUBGROUP: "container"}
+    path = cgroup.path_for("", "c1", facts(), "systemd", annotations)
+    assert path == "/system.slice/pyrunc-c1.scope/container"
+    assert systemd.Systemd(facts()).missing(path) == ["/system.slice/pyrunc-c1.scope", path]
+    for bad in ("a/b", "..", "a\nb"):
+        with pytest.raises(ConfigError, match=r"/annotations/run.oci.systemd.subgroup"):
+            cgroup.path_for("", "c1", facts(), "systemd", {systemd.SUBGROUP: bad})
+
+
+# --- properties -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given_", "expected"),
+    [
+        ({"memory": {"limit": 1 << 26}}, {"MemoryMax": ("t", 1 << 26)}),
+        ({"memory": {"limit": -1}}, {"MemoryMax": ("t", INFINITY), "MemorySwapMax": ("t", INFINITY)}),
+        (
+            {"memory": {"limit": 1 << 26, "swap": 3 << 25, "reservation": 1 << 20}},
+            {"MemoryMax": ("t", 1 << 26), "MemorySwapMax": ("t", 1 << 25), "MemoryLow": ("t", 1 << 20)},
+        ),
+        ({"cpu": {"shares": 1024}}, {"CPUWeight": ("t", 100)}),
+        (
+            {"cpu": {"quota": 50_000, "period": 200_000}},
+            {"CPUQuotaPerSecUSec": ("t", 250_000), "CPUQuotaPeriodUSec": ("t", 200_000)},
+        ),
+        # hundredths of a processor, upwards
+        ({"cpu": {"quota": 1001}}, {"CPUQuotaPerSecUSec": ("t", 20_000), "CPUQuotaPeriodUSec": ("t", 100_000)}),
+        ({"cpu": {"quota": -1}}, {"CPUQuotaPerSecUSec": ("t", INFINITY), "CPUQuotaPeriodUSec": ("t", 100_000)}),
+        (
+            {"cpu": {"cpus": "0-2,9", "mems": "0"}},
+            {"AllowedCPUs": ("ay", b"\7\2"), "AllowedMemoryNodes": ("ay", b"\1")},
+        ),
+        ({"cpu": {"idle": 1}}, {"CPUWeight": ("t", 0)}),
+        ({"pids": {"limit": 17}}, {"TasksMax": ("t", 17)}),
+        ({"pids": {"limit": 0}}, {"TasksMax": ("t", 1)}),
+        ({"pids": {"limit": -1}}, {"TasksMax": ("t", INFINITY)}),
+        ({"blockIO": {"weight": 500}}, {"IOWeight": ("t", 4950)}),
+        (
+            {"unified": {"memory.max": "64M", "memory.high": "max", "memory.min": "4096", "io.weight": "default 70"}},
+            {
+                "MemoryMax": ("t", 64 << 20),
+                "MemoryHigh": ("t", INFINITY),
+                "MemoryMin": ("t", 4096),
+                "IOWeight": ("t", 70),
+            },
+        ),
+        ({"unified": {"memory.oom.group": "1"}}, {"OOMPolicy": ("s", "kill")}),
+        ({"unified": {"memory.oom.group": "0"}}, {"OOMPolicy": ("s", "continue")}),
+        # the later one counts, as it does in the file
+        ({"pids": {"limit": 17}, "unified": {"pids.max": "9"}}, {"TasksMax": ("t", 9)}),
+        # what has no property, and what cannot be parsed, is the file's business
+        ({"unified": {"memory.max": "nonsense", "cpuset.cpus": "x", "cpu.max": "a b", "io.max": "8:0 rbps=1"}}, {}),
+        ({"cpu": {"cpus": "9000"}, "rdma": {"mlx5": {"hcaHandles": 3}}}, {}),
+    ],
+    ids=range(19),
+)
+def test_properties(given_: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert systemd.properties(resources.convert(given_)) == expected
+
+
+@given(st.sets(st.integers(0, 500), min_size=1))
+def test_bitmask(numbers: set[int]) -> None:
+    mask = int.from_bytes(systemd.bitmask(",".join(map(str, sorted(numbers)))), "little")
+    assert {n for n in range(501) if mask >> n & 1} == numbers
+
+
+GVARIANT = [
+    ("5", ("i", 5)),
+    ("-0x1f", ("i", -31)),
+    ("uint64 123", ("t", 123)),
+    ("@t 5", ("t", 5)),
+    ("byte 7", ("y", 7)),
+    ("1.5", ("d", 1.5)),
+    ("double 3", ("d", 3.0)),
+    ("true", ("b", True)),
+    ("'it\\'s\\n\\u0041'", ("s", "it's\nA")),
+    ('"x"', ("s", "x")),
+    ("objectpath '/a'", ("o", "/a")),
+    ("b'ab'", ("ay", b"ab\0")),
+    ("['a', 'b']", ("as", ["a", "b"])),
+    ("[uint32 1, 2]", ("au", [1, 2])),
+    ("@as []", ("as", [])),
+    ("('a', uint64 5)", ("(st)", ("a", 5))),
+    ("[('/dev/null', 'rw')]", ("a(ss)", [("/dev/null", "rw")])),
+    ("{'a': <5>}", ("a{sv}", {"a": ("i", 5)})),
+    ("<'a'>", ("v", ("s", "a"))),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), GVARIANT, ids=[text for text, _ in GVARIANT])
+def test_gvariant(text: str, expected: object) -> None:
+    assert gvariant.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "",
+            "foo",
+            "[]",
+            "[1",
+            "'a",
+            "1 2",
+            "uint32 -1",
+            "byte 256",
+            "99999999999",
+            "['a', 5]",
+            "@as [5]",
+            "@",
+            "{1}",
+        ),
+        *("('a'", "<5", "'\\u00'", "string 5", "true false", "uint64 'x'", "{[1]: 2}", "[" * 100),
+    ],
+)
+def test_gvariant_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        gvariant.parse(text)
+
+
+@given(st.text())
+def test_gvariant_never_fails_otherwise(text: str) -> None:
+    try:
+        gvariant.parse(text)
+    except ValueError:
+        pass
+
+
+def test_annotations() -> None:
+    given_ = {
+        "org.systemd.property.TimeoutStopSec": "1.5",
+        "org.systemd.property.TimeoutStartUSec": "uint64 7",
+        "org.systemd.property.CollectMode": "'inactive'",
+        "other": "x",
+    }
+    assert systemd.annotated(given_) == {
+        "TimeoutStopUSec": ("t", 1_500_000),
+        "TimeoutStartUSec": ("t", 7),
+        "CollectMode": ("s", "inactive"),
+    }
+    bad = {"org.systemd.property.ab": "5", "org.systemd.property.FooSec": "'x'", "org.systemd.property.Foo": "bare"}
+    with pytest.raises(ConfigError) as raised:
+        systemd.annotated(bad)
+    assert len(raised.value.problems) == 3
+    assert "/annotations/org.systemd.property.FooSec" in str(raised.value)
+
+
+# --- the bus ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peer]:
+    try:
+        ctypes.CDLL("libsystemd.so.0")
+    except OSError:
+        pytest.skip("libsystemd is not installed")
+    pytest.importorskip("pyrunc._shim", reason="the extension is not built")
+    made = Peer(tmp_path / "private")
+    monkeypatch.setattr(bus, "PRIVATE", str(tmp_path / "private"))
+    yield made
+    made.close()
+
+
+def test_start_waits_for_its_job(peer: Peer) -> None:
+    manager = bus.Manager(user=False)
+    wanted: bus.Properties = [("Description", ("s", "a b")), ("PIDs", ("au", [41])), ("Delegate", ("b", True))]
+    wanted += [("MemoryMax", ("t", INFINITY)), ("AllowedCPUs", ("ay", b"\1\2")), ("X", ("a(ss)", [("a", "b")]))]
+    manager.start_transient("x.scope", wanted)
+    manager.close()
+    assert peer.calls == [("StartTransientUnit", ["x.scope", "fail", wanted, []])]
+
+
+def test_every_type_goes_over_the_wire(peer: Peer) -> None:
+    manager = bus.Manager(user=False)
+    sent = [gvariant.parse(text) for text, _ in GVARIANT]
+    manager.set_properties("x.scope", [(f"P{n}", value) for n, value in enumerate(sent)])
+    manager.close()
+    ((_, (unit, runtime, got)),) = peer.calls
+    assert (unit, runtime) == ("x.scope", True)
+    dictionary = ("a{sv}", [("a", ("i", 5))])
+    assert [value for _, value in got] == [dictionary if value[0] == "a{sv}" else value for value in sent]
+
+
+def test_job_that_fails(peer: Peer) -> None:
+    peer.result = "failed"
+    manager = bus.Manager(user=False)
+    with pytest.raises(PyruncError, match='StartTransientUnit: the job ended with "failed"'):
+        manager.start_transient("x.scope", [])
+    manager.close()
+
+
+def test_job_that_never_ends(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bus, "JOB_TIMEOUT", 50)
+    peer.result = ""
+    manager = bus.Manager(user=False)
+    with pytest.raises(PyruncError, match="the job was not done within"):
+        manager.start_transient("x.scope", [])
+    manager.close()
+
+
+def test_peer_that_says_nothing(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    monkeypatch.setattr(bus, "CALL_TIMEOUT", 50_000)
+    peer.replies["StopUnit"] = [lambda *_: time.sleep(0.5) or Error("a.b", "late")]
+    manager = bus.Manager(user=False)
+    with pytest.raises(SysError, match="StopUnit: ETIMEDOUT"):
+        manager.stop("x.scope")
+    manager.close()
+
+
+def test_peer_that_hangs_up(peer: Peer) -> None:
+    peer.replies["StopUnit"] = [None]
+    manager = bus.Manager(user=False)
+    with pytest.raises(SysError, match=r"StopUnit: (ECONNRESET|ENOTCONN|EPIPE)"):
+        manager.stop("x.scope")
+    manager.close()
+
+
+def test_refusals(peer: Peer) -> None:
+    peer.replies["StopUnit"] = [Error(bus.NO_SUCH_UNIT, "Unit x.scope not loaded.")]
+    peer.replies["ResetFailedUnit"] = [Error(bus.NO_SUCH_UNIT, "not loaded"), Error("a.b.Denied", "no, you")]
+    manager = bus.Manager(user=False)
+    manager.stop("x.scope")
+    manager.reset_failed("x.scope")
+    with pytest.raises(bus.BusError, match="systemd: ResetFailedUnit: no, you") as raised:
+        manager.reset_failed("x.scope")
+    assert raised.value.name == "a.b.Denied"
+    manager.close()
+
+
+def test_control_group(peer: Peer) -> None:
+    peer.replies["Get"] = [[("v", ("s", "/user.slice/user@7.service"))]]
+    manager = bus.Manager(user=False)
+    assert manager.control_group() == "/user.slice/user@7.service"
+    manager.close()
+    assert peer.calls == [("Get", ["org.freedesktop.systemd1.Manager", "ControlGroup"])]
+
+
+def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyrunc._shim", reason="the extension is not built")
+    monkeypatch.setattr(bus, "PRIVATE", str(tmp_path / "none"))
+    monkeypatch.setattr(bus, "SYSTEM", f"unix:path={tmp_path}/neither")
+    with pytest.raises(PyruncError, match=r"systemd cannot be reached at .*none, .*neither|libsystemd"):
+        bus.Manager(user=False)
+    for name in ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(PyruncError, match=r"neither XDG_RUNTIME_DIR nor DBUS_SESSION_BUS_ADDRESS"):
+        bus.Manager(user=True)
+
+
+def test_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7,8")
+    monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
+    private = ("unix:path=/run/user/7%2c8/systemd/private", False)
+    assert bus.addresses(True) == [private, ("unix:path=/run/user/7%2c8/bus", True)]
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", "unix:abstract=x")
+    assert bus.addresses(True) == [private, ("unix:abstract=x", True)]
+
+
+# --- the driver -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def driver(peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> systemd.Systemd:
+    """On a make-believe hierarchy in which the peer makes the scope's directory."""
+    made = facts(str(tmp_path))
+    made.cgroup2_mount = str(tmp_path / "cgroup")
+    (tmp_path / "cgroup").mkdir()
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    (tmp_path / "cgroup/cgroup.controllers").write_text("memory pids cpu\n")
+    (tmp_path / "proc/41").mkdir(parents=True)
+    (tmp_path / "proc/41/cgroup").write_text("0::/system.slice/pyrunc-c1.scope\n")
+
+    def start(unit: str, mode: str, properties: object, aux: object) -> list[Any]:
+        group = tmp_path / "cgroup/system.slice" / unit
+        group.mkdir(parents=True)
+        for name in ("memory.max", "pids.max", "cpu.weight"):
+            (group / name).write_text("max\n")
+        (group / "cgroup.controllers").write_text("memory pids cpu\n")
+        return [("o", JOB)]
+
+    def stop(unit: str, mode: str) -> list[Any]:
+        for path in sorted((tmp_path / "cgroup/system.slice" / unit).rglob("*"), reverse=True):
+            path.unlink() if path.is_file() else path.rmdir()
+        (tmp_path / "cgroup/system.slice" / unit).rmdir()
+        return [("o", JOB)]
+
+    peer.replies["StartTransientUnit"] = [start]
+    peer.replies["StopUnit"] = [stop]
+    return systemd.Systemd(made)
+
+
+PATH = "/system.slice/pyrunc-c1.scope"
+OWNER: tuple[str, int, dict[str, str]] = ("c1", 41, {})
+
+
+def properties_of(call: tuple[str, list[Any]]) -> dict[str, Any]:
+    return dict(call[1][2])
+
+
+def test_life_of_a_scope(driver: systemd.Systemd, peer: Peer, tmp_path: Path) -> None:
+    owner = ("c1", 41, {"org.systemd.property.TimeoutStopSec": "3"})
+    limits = {"memory": {"limit": 1 << 26}, "pids": {"limit": 5}}
+    fd = driver.create(PATH, limits, owner=owner)
+    assert os.readlink(f"/proc/self/fd/{fd}") == str(tmp_path / "cgroup" / PATH[1:])
+    os.close(fd)
+    assert driver.made == [PATH]
+    assert [name for name, _ in peer.calls] == ["StartTransientUnit"]
+    told = properties_of(peer.calls[0])
+    assert told == {
+        "Description": ("s", "container c1"),
+        "Slice": ("s", "system.slice"),
+        "PIDs": ("au", [41]),
+        "Delegate": ("b", True),
+        "CollectMode": ("s", "inactive-or-failed"),
+        "CPUAccounting": ("b", True),
+        "IOAccounting": ("b", True),
+        "MemoryAccounting": ("b", True),
+        "TasksAccounting": ("b", True),
+        "DefaultDependencies": ("b", False),
+        "MemoryMax": ("t", 1 << 26),
+        "TasksMax": ("t", 5),
+        "TimeoutStopUSec": ("t", 3_000_000),
+    }
+    driver.apply(PATH, limits)  # only the files: systemd knows
+    assert len(peer.calls) == 1
+    assert (tmp_path / "cgroup" / PATH[1:] / "memory.max").read_text().startswith(str(1 << 26))
+    driver.apply(PATH, {"pids": {"limit": 9}})  # an update
+    assert peer.calls[1:] == [("SetUnitProperties", ["pyrunc-c1.scope", True, [("TasksMax", ("t", 9))]])]
+    driver.remove(PATH, 1, [PATH])
+    assert [name for name, _ in peer.calls[2:]] == ["StopUnit", "ResetFailedUnit"]
+    driver.remove(PATH, 1, [PATH])  # once more: nothing to ask systemd for
+    assert len(peer.calls) == 4
+
+
+def test_properties_that_this_systemd_lacks(driver: systemd.Systemd, peer: Peer) -> None:
+    lacks = Error("org.freedesktop.DBus.Error.PropertyReadOnly", "Cannot set property OOMPolicy, or unknown property.")
+    (start,) = peer.replies["StartTransientUnit"]
+    peer.replies["StartTransientUnit"] = [lacks, start]
+    os.close(driver.create(PATH, {"unified": {"memory.oom.group": "1"}}, owner=OWNER))
+    first, second = map(properties_of, peer.calls)
+    assert set(first) - set(second) == {"OOMPolicy"}
+
+
+def test_property_that_nobody_knows(driver: systemd.Systemd, peer: Peer) -> None:
+    words = "Cannot set property Nonsense, or unknown property."
+    peer.replies["StartTransientUnit"] = [Error("org.freedesktop.DBus.Error.PropertyReadOnly", words)]
+    with pytest.raises(bus.BusError, match="StartTransientUnit: Cannot set property Nonsense"):
+        driver.create(PATH, {}, owner=("c1", 41, {"org.systemd.property.Nonsense": "5"}))
+    assert [name for name, _ in peer.calls] == ["StartTransientUnit"]
+
+
+def test_unit_that_is_there(driver: systemd.Systemd, peer: Peer) -> None:
+    """A failed one of an older container is forgotten; one that runs is an error, and stays."""
+    peer.replies["StartTransientUnit"].insert(0, Error(bus.UNIT_EXISTS, "exists"))
+    os.close(driver.create(PATH, {}, owner=OWNER))
+    driver.remove(PATH, 1, [PATH])
+    peer.calls.clear()
+    peer.replies["StartTransientUnit"] = [Error(bus.UNIT_EXISTS, "exists")]
+    with pytest.raises(PyruncError, match=r'/linux/cgroupsPath "pyrunc-c1.scope": systemd has a unit of this name'):
+        driver.create(PATH, {}, owner=OWNER)
+    assert [name for name, _ in peer.calls] == ["StartTransientUnit", "ResetFailedUnit", "StartTransientUnit"]
+
+
+@pytest.mark.parametrize("result", ["failed", "canceled", "timeout"])
+def test_scope_that_does_not_start_is_stopped(driver: systemd.Systemd, peer: Peer, tmp_path: Path, result: str) -> None:
+    peer.result = result
+    with pytest.raises(PyruncError, match=result):
+        driver.create(PATH, {}, owner=OWNER)
+    assert [name for name, _ in peer.calls] == ["StartTransientUnit", "StopUnit"]
+    assert not (tmp_path / "cgroup" / PATH[1:]).exists()
+
+
+def test_process_elsewhere(driver: systemd.Systemd, peer: Peer, tmp_path: Path) -> None:
+    (tmp_path / "proc/41/cgroup").write_text("0::/elsewhere\n")
+    with pytest.raises(PyruncError, match=r"systemd put pyrunc-c1.scope into the cgroup /elsewhere"):
+        driver.create(PATH, {}, owner=OWNER)
+    assert peer.calls[-2][0] == "StopUnit"
+
+
+def test_limit_without_its_controller(driver: systemd.Systemd, peer: Peer) -> None:
+    with pytest.raises(PyruncError, match=r"/linux/resources/cpu/cpus.*the cpuset controller is not available"):
+        driver.create(PATH, {"cpu": {"cpus": "0"}}, owner=OWNER)
+    assert not peer.calls
+
+
+def test_unit_that_vanished(driver: systemd.Systemd, peer: Peer) -> None:
+    with pytest.raises(PyruncError, match=r"pyrunc-c1.scope has no cgroup any more"):
+        driver.apply(PATH, {"pids": {"limit": 9}})
+    os.close(driver.create(PATH, {}, owner=OWNER))
+    driver.fresh = ""
+    peer.replies["SetUnitProperties"] = [Error(bus.NO_SUCH_UNIT, "Unit pyrunc-c1.scope not loaded.")]
+    with pytest.raises(bus.BusError, match=r"SetUnitProperties: Unit pyrunc-c1.scope not loaded"):
+        driver.apply(PATH, {"pids": {"limit": 9}})
+
+
+def test_subgroup_below_the_scope(driver: systemd.Systemd, peer: Peer, tmp_path: Path) -> None:
+    """The process moves down, so that the scope can offer its controllers."""
+    (start,) = peer.replies["StartTransientUnit"]
+
+    def start_with_more(*arguments: Any) -> list[Any]:
+        reply = start(*arguments)
+        (tmp_path / "cgroup" / PATH[1:] / "inner").mkdir()
+        (tmp_path / "cgroup" / PATH[1:] / "inner/cgroup.procs").touch()
+        return reply
+
+    peer.replies["StartTransientUnit"] = [start_with_more]
+    os.close(driver.create(PATH + "/inner", {}, owner=OWNER))
+    assert (tmp_path / "cgroup" / PATH[1:] / "inner/cgroup.procs").read_text() == "41"
+    assert driver.made == [PATH, PATH + "/inner"]
+
+
+def test_without_systemd(tmp_path: Path) -> None:
+    driver = systemd.Systemd(facts(str(tmp_path)))
+    with pytest.raises(PyruncError, match=r"the systemd cgroup driver cannot be used: systemd is not this host's init"):
+        driver.create(PATH, {}, owner=OWNER)
