@@ -77,9 +77,10 @@ test-tools: $(STAMPS)/venv
 test: test-tools build ## all tests, unit and integration (root); PYTEST_ARGS='-k NAME -x'
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+RESULTS := integration/engines/results.json
 engines: test-tools build ## containerd, podman, docker, conmon with runc and with pyrunc; writes integration/ENGINES.md
-	@PYRUNC_ENGINES_RECORD=build/engines.json $(BIN)/python -m pytest integration/engines $(PYTEST_ARGS)
-	@$(BIN)/python -m integration.engines.record build/engines.json >integration/ENGINES.md
+	@PYRUNC_ENGINES_RECORD=$(RESULTS) $(BIN)/python -m pytest integration/engines $(PYTEST_ARGS)
+	@$(BIN)/python -m integration.engines.record $(RESULTS) >integration/ENGINES.md
 	@cat integration/ENGINES.md
 
 # The same tests where this machine's controllers, init, processor or kernel are not enough: integration/README.md.
@@ -97,9 +98,9 @@ $(TIERS): test-tools build
 test-cri: test-tools build ## crictl and critest on containerd 1.x and a current 2.x, built with Go (slow)
 	@.ci/require cri
 	@integration/engines/build-cri.sh build/cri
-	@PYRUNC_CRI_BIN=$(CURDIR)/build/cri/bin PYRUNC_ENGINES_RECORD=build/engines.json $(BIN)/python -m pytest \
+	@PYRUNC_CRI_BIN=$(CURDIR)/build/cri/bin PYRUNC_ENGINES_RECORD=$(RESULTS) $(BIN)/python -m pytest \
 	    integration/engines/test_cri.py integration/engines/test_critest.py $(PYTEST_ARGS)
-	@$(BIN)/python -m integration.engines.record build/engines.json >integration/ENGINES.md
+	@$(BIN)/python -m integration.engines.record $(RESULTS) >integration/ENGINES.md
 
 CONFORMANCE := build/conformance
 CONFORMANCE_ARGS ?=

@@ -105,6 +105,25 @@ def test_recorded_command_lines_are_understood(call: Call) -> None:
     assert module.ARGS[0] <= len(args) <= module.ARGS[1]
 
 
+EVERY_FLAG = [(verb, flag) for verb in cli.VERBS for flag in cli.load_verb(verb).FLAGS]
+EVERY_FLAG += [("", flag) for flag in cli.GLOBAL_FLAGS]
+
+
+@pytest.mark.parametrize(("verb", "flag"), EVERY_FLAG, ids=lambda value: value if isinstance(value, str) else value[0])
+def test_every_spelling_of_every_option(verb: str, flag: command.Flag) -> None:
+    """One dash or two, the value behind a space or an equals sign, before the id or (but for exec and ps) behind it."""
+    module = cli.load_verb(verb) if verb else None
+    flags, first = (module.FLAGS, getattr(module, "STOP_AT_FIRST", False)) if module else (cli.GLOBAL_FLAGS, True)
+    text, value = {"int": ("3", 3), "multi": ("x", ["x"]), "bool": ("true", True)}.get(flag[3], ("x", "x"))
+    for name in ([flag[1]] if flag[1] else []) + [flag[0]]:
+        for dash in ("-", "--"):
+            spellings = [[f"{dash}{name}={text}"], [dash + name] if flag[3] == "bool" else [dash + name, text]]
+            for words in spellings:
+                assert command.parse([*words, ID], flags, first) == ({flag[0]: value}, [ID]), words
+                if not first:
+                    assert command.parse([ID, *words], flags, first) == ({flag[0]: value}, [ID]), words
+
+
 # -- what the executable answers ------------------------------------------------------------------------------
 
 # Environments as recorded; values that do not matter are shortened.

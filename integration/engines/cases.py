@@ -83,7 +83,6 @@ class Commands:
         seen(exit_code=done.rc)
         assert done.rc == 125, done
 
-    @pytest.mark.needs_verb("exec")
     def test_exec(self, engine: Any, box: str, seen: Seen) -> None:
         done = engine.call("exec", box, "/bin/sh", "-c", "echo out; echo err >&2; exit 5")
         seen(exit_code=done.rc, out=done.out.strip())
@@ -94,7 +93,6 @@ class Commands:
         assert done.out.split() == ["1000", "1000", "/tmp", "b"], done
         assert engine.call("exec", "-i", box, "/bin/cat", stdin="through\n").out == "through\n"
 
-    @pytest.mark.needs_verb("exec")
     def test_exec_failing(self, engine: Any, box: str, seen: Seen) -> None:
         missing = engine.call("exec", box, "/nonexistent")
         folder = engine.call("exec", box, "/etc")
@@ -119,14 +117,12 @@ class Cases(Commands):
         seen(exit_code=done.rc)
         assert done.rc == 4 and "/dev/pts/0" in done.out and "got hello" in done.out, done
 
-    @pytest.mark.needs_verb("exec")
     def test_exec_on_a_terminal(self, engine: Any, box: str, seen: Seen) -> None:
         script = "tty; read x; echo got $x; exit 6"
         done = engine.host.call_on_terminal(*engine.argv("exec", "-it", box, "/bin/sh", "-c", script), send=b"hello\n")
         seen(exit_code=done.rc)
         assert done.rc == 6 and "/dev/pts/" in done.out and "got hello" in done.out, done
 
-    @pytest.mark.needs_verb("exec")
     def test_exec_detached(self, engine: Any, box: str, seen: Seen) -> None:
         done = engine.call("exec", "-d", box, "/bin/sh", "-c", "echo made >/tmp/by-exec")
         harness.wait_until(lambda: engine.call("exec", box, "/bin/cat", "/tmp/by-exec").out == "made\n", "the file", 20)
@@ -154,7 +150,6 @@ class Cases(Commands):
         assert done.rc == 0 and wait_exited(engine, "p2") == 137, done
         assert engine.call("rm", "p2").rc == 0
 
-    @pytest.mark.needs_verb("exec", "pause", "resume")
     def test_pause_and_resume(self, engine: Any, box: str, seen: Seen) -> None:
         assert engine.call("pause", box).rc == 0
         paused = status(engine, box)
@@ -163,7 +158,6 @@ class Cases(Commands):
         seen(paused=paused, exec_then="fails" if refused else "works", after=status(engine, box))
         assert paused == "paused" and refused != 0 and status(engine, box) == "running"
 
-    @pytest.mark.needs_verb("ps")
     def test_stats_and_top(self, engine: Any, box: str, seen: Seen) -> None:
         stats = engine.call("stats", "--no-stream", "--format", "{{.Name}}", box)
         top = engine.call("top", box)
@@ -178,7 +172,6 @@ class Cases(Commands):
         assert refused.rc != 0 and done.rc == 0
         assert engine.call("ps", "-aq").out == ""
 
-    @pytest.mark.needs_verb("exec")
     def test_health_check(self, engine: Any, seen: Seen) -> None:
         flags = ("--health-interval", engine.health_interval, "--health-retries", "1")
         detached(engine, "h1", flags=("--health-cmd", "true", *flags))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,17 +80,6 @@ def corner(name: str) -> Iterator[Host]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(autouse=True)
-def needs_verb(request: pytest.FixtureRequest, oci: str, oci_path: str) -> None:
-    """Skip when the runtime lacks a command of the mark ``needs_verb``."""
-    for mark in request.node.iter_markers("needs_verb"):
-        missing = [
-            verb for verb in mark.args if subprocess.run([oci_path, verb, "--help"], capture_output=True).returncode
-        ]
-        if missing:
-            pytest.skip(f"{oci} has no {', '.join(missing)}")
-
-
 class Seen:
     """Collects what a test saw."""
 
@@ -115,7 +103,7 @@ def seen(request: pytest.FixtureRequest, engine: Any, oci: str) -> Iterator[Seen
     made = Seen()
     case = case_of(request.node)
     request.node.seen = (engine.label, case, oci, made)
-    request.config.stash[RECORD].versions.update(engine.versions)
+    request.config.stash[RECORD].versions[engine.label] = engine.versions
     yield made
     other = request.config.stash[RECORD].other(engine.label, case, oci)
     if other and getattr(request.node, "passed", False):
@@ -129,7 +117,6 @@ def case_of(item: pytest.Item) -> str:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[RECORD] = record.Record()
-    config.addinivalue_line("markers", "needs_verb(name...): skip unless the runtime has these commands")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -150,5 +137,5 @@ def pytest_runtest_makereport(item: pytest.Function, call: pytest.CallInfo[None]
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     target = os.environ.get("PYRUNC_ENGINES_RECORD")
-    if target:
+    if target and not session.config.option.keyword:  # a selection of cases is no result
         session.config.stash[RECORD].save(Path(target))

@@ -40,7 +40,7 @@ class Containerd:
         text = host.call(f"{folder}containerd", "--version").out
         found = re.search(r"\b(\d+\.\d+\.\d+)", text)
         self.version = found[1] if found else text
-        self.versions = {f"containerd {self.version[0]}.x": self.version}
+        self.versions = {"containerd": self.version}
 
     def ctr(self, *args: str, stdin: str | None = None) -> Done:
         """One call of ctr."""

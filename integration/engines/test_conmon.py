@@ -145,7 +145,6 @@ def test_kill_by_name(engine: Conmon, box: str, seen: Seen) -> None:
     assert done == Done(0, "", "") and engine.exit_code(box) == 137
 
 
-@pytest.mark.needs_verb("kill")
 def test_kill_all_after_the_end(engine: Conmon, seen: Seen) -> None:
     engine.create("k1", "/bin/sh", "-c", "exit 0")
     engine.oci("start", "k1")
@@ -156,7 +155,6 @@ def test_kill_all_after_the_end(engine: Conmon, seen: Seen) -> None:
     assert code == 0 and done.rc == 0, done
 
 
-@pytest.mark.needs_verb("exec")
 def test_exec_in_the_foreground(engine: Conmon, box: str, seen: Seen) -> None:
     process = {"args": ["/bin/sh", "-c", "cat; echo err >&2; id -u; exit 5"], "cwd": "/", "env": ["PATH=/bin"]}
     file = engine.host.path / "process.json"
@@ -166,7 +164,6 @@ def test_exec_in_the_foreground(engine: Conmon, box: str, seen: Seen) -> None:
     assert (done.rc, done.out, done.err) == (5, "in\n1000\n", "err\n")
 
 
-@pytest.mark.needs_verb("exec")
 def test_exec_sync_under_conmon(engine: Conmon, box: str, seen: Seen) -> None:
     process = {"args": ["/bin/sh", "-c", "echo x; exit 4"], "cwd": "/", "env": ["PATH=/bin"]}
     file = engine.host.path / "sync-process.json"
@@ -187,7 +184,6 @@ def test_exec_sync_under_conmon(engine: Conmon, box: str, seen: Seen) -> None:
     assert log.read_text().rstrip().endswith("stdout F x"), log.read_text()
 
 
-@pytest.mark.needs_verb("pause", "resume")
 def test_pause_and_resume(engine: Conmon, box: str, seen: Seen) -> None:
     first = engine.oci("pause", box), engine.status(box)
     then = engine.oci("resume", box), engine.status(box)
@@ -195,7 +191,6 @@ def test_pause_and_resume(engine: Conmon, box: str, seen: Seen) -> None:
     assert (first, then) == ((Done(0, "", ""), "paused"), (Done(0, "", ""), "running"))
 
 
-@pytest.mark.needs_verb("update")
 def test_update_from_standard_input(engine: Conmon, box: str, seen: Seen) -> None:
     for spelling in (["--resources", "-"], ["--resources=-"], ["-r", "-"]):
         done = engine.oci("update", *spelling, box, stdin="{}")

@@ -73,7 +73,6 @@ def test_detached(engine: Containerd, box: str, seen: Seen) -> None:
     assert engine.host.list("/run/containerd/runc/default") == [box]
 
 
-@pytest.mark.needs_verb("exec")
 def test_exec(engine: Containerd, box: str, seen: Seen) -> None:
     done = engine.exec(box, "/bin/sh", "-c", "echo out; echo err >&2; exit 5")
     seen(exit_code=done.rc, out=done.out.strip())
@@ -84,7 +83,6 @@ def test_exec(engine: Containerd, box: str, seen: Seen) -> None:
     assert engine.ctr("task", "exec", "--exec-id", "i", box, "/bin/cat", stdin="through\n").out == "through\n"
 
 
-@pytest.mark.needs_verb("exec")
 def test_exec_failing(engine: Containerd, box: str, seen: Seen) -> None:
     done = engine.exec(box, "/nonexistent")
     seen(not_found=done.rc)
@@ -95,7 +93,6 @@ def test_exec_failing(engine: Containerd, box: str, seen: Seen) -> None:
     assert engine.exec(box, "/bin/true").rc == 0, "an exec after a failed one"
 
 
-@pytest.mark.needs_verb("exec")
 def test_exec_on_a_terminal(engine: Containerd, box: str, seen: Seen) -> None:
     command = ["task", "exec", "-t", "--exec-id", "x", box, "/bin/sh", "-c", "tty; read x; echo got $x; exit 6"]
     done = engine.host.call_on_terminal("ctr", "-a", f"{engine.host.path}/c.sock", *command, send=b"hello\n")
@@ -103,7 +100,6 @@ def test_exec_on_a_terminal(engine: Containerd, box: str, seen: Seen) -> None:
     assert done.rc == 6 and "/dev/pts/0" in done.out and "got hello" in done.out, done
 
 
-@pytest.mark.needs_verb("exec", "ps")
 def test_exec_detached_and_killed(engine: Containerd, box: str, seen: Seen) -> None:
     assert engine.ctr("task", "exec", "-d", "--exec-id", "e2", box, "/bin/sleep", "77").rc == 0
     before = len(engine.ctr("task", "ps", box).out.splitlines())
@@ -113,7 +109,6 @@ def test_exec_detached_and_killed(engine: Containerd, box: str, seen: Seen) -> N
     assert engine.status(box) == "RUNNING"
 
 
-@pytest.mark.needs_verb("ps")
 def test_processes_and_metrics(engine: Containerd, box: str, seen: Seen) -> None:
     ps = engine.ctr("task", "ps", box)
     metrics = engine.ctr("task", "metrics", box)
@@ -122,7 +117,6 @@ def test_processes_and_metrics(engine: Containerd, box: str, seen: Seen) -> None
     assert metrics.rc == 0 and box in metrics.out, metrics
 
 
-@pytest.mark.needs_verb("exec", "pause", "resume")
 def test_pause_and_resume(engine: Containerd, box: str, seen: Seen) -> None:
     assert engine.ctr("task", "pause", box).rc == 0
     paused = engine.status(box)

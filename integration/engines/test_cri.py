@@ -135,7 +135,9 @@ def test_user_read_only_and_volume(engine: Cri, pod: str, seen: Seen) -> None:
         "linux": {"security_context": context | {"namespace_options": {"pid": 1}}},
         "mounts": [{"container_path": "/data", "host_path": str(folder), "readonly": True}],
     }
-    id = start(engine, pod, "/bin/sh", "-c", "id -u; id -G; cat /data/file; touch /data/x; touch /tmp/x", **more)
+    id = start(
+        engine, pod, "/bin/sh", "-c", "exec 2>&1; id -u; id -G; cat /data/file; touch /data/x; touch /tmp/x", **more
+    )
     engine.wait_exited(id)
     lines = engine.log("c")
     seen(user=lines[0], groups=lines[1], read=lines[2], failures=len([x for x in lines if "Read-only" in x]))

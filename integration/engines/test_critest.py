@@ -18,7 +18,7 @@ from integration.engines.host import Host
 
 BINS = os.environ.get("PYRUNC_CRI_BIN", "")
 WANTED = Path(__file__).with_name("critest.txt")
-LABEL = "critest on containerd 2.x"
+ENGINE = "critest on containerd 2.x"
 # What needs images of the internet, a security module, or a network beyond the sandbox.
 SKIP = "public image|Idempotence|image|web server|AppArmor|SELinux|portforward|HostPort|port mapping|hostnet|DNS"
 pytestmark = pytest.mark.skipif(not BINS, reason="make test-cri builds what this needs")
@@ -70,10 +70,10 @@ def test_conformance(request: pytest.FixtureRequest, oci: str, oci_path: str, im
     for name, message in result.failed.items():
         print(f"failed: {name}: {message[:300]}")
     kept = request.config.stash[RECORD]
-    kept.versions["critest"] = engine.versions["crictl"]  # of the same module
+    kept.versions[ENGINE] = engine.containerd.versions | {"critest": engine.versions["crictl"]}  # of the same module
     for name in (*result.passed, *result.failed):
         outcome = "passed" if name in result.passed else "failed"
-        kept.add(LABEL, name.removeprefix("[It] [k8s.io] "), oci, outcome, [])
+        kept.add(ENGINE, name.removeprefix("[It] [k8s.io] "), oci, outcome, [])
     if os.environ.get("PYRUNC_CRITEST_WRITE"):
         WANTED.write_text("".join(name + "\n" for name in sorted(result.passed)))
     missing = set(WANTED.read_text().splitlines()) - set(result.passed)

@@ -40,6 +40,14 @@ class TestByName(Cases):
         seen(exit_code=done.rc, written=target.read_text().strip())
         assert done.rc == 0 and target.read_text() == "in\n", done
 
+    def test_without_cgroups(self, engine: Podman, oci: str, seen: Seen) -> None:
+        if oci not in ("pyrunc", "crun"):
+            pytest.skip(f"{oci} is not among podman's runtimes that can do without a cgroup")
+        script = "cat /proc/self/cgroup; exit 4"
+        done = engine.call("run", "--rm", "--network", "none", "--cgroups=disabled", IMAGE, "/bin/sh", "-c", script)
+        seen(exit_code=done.rc)
+        assert done.rc == 4 and "libpod" not in done.out, done
+
     def test_privileged(self, engine: Podman, seen: Seen) -> None:
         script = "mkdir /m && mount -t tmpfs none /m && echo mounted"
         done = run(engine, "/bin/sh", "-c", script, flags=("--privileged",))
