@@ -33,7 +33,7 @@ $(shell mkdir -p build && echo '$(SOURCES)' > $(LIST))
 endif
 
 TIERS := test-vm test-systemd test-arm64 test-kernel61
-.PHONY: help build demo test $(TIERS) engines test-cri conformance lint bench clean install uninstall test-tools lint-tools
+.PHONY: help build demo test analyze analysis prove-security $(TIERS) engines test-cri conformance lint bench clean install uninstall test-tools lint-tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -112,6 +112,9 @@ conformance: build ## runtime-tools' validation programs, with runc beside (root
 	    github.com/opencontainers/runtime-tools/cmd/runtimetest
 	@$(BIN)/python integration/conformance/run.py $(CONFORMANCE) $(BIN)/pyrunc $(CONFORMANCE_ARGS)
 
+prove-security: test-tools build ## break pyrunc in each way the security tests guard against, and see them fail (root)
+	@$(BIN)/python -m integration.security.sabotage $(ROWS)
+
 lint-tools: $(STAMPS)/venv
 	@.ci/require build lint
 	@test $(STAMPS)/lint -nt pyproject.toml || { \
@@ -121,7 +124,7 @@ lint-tools: $(STAMPS)/venv
 CFLAGS_LINT := -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -Wformat=2 -Wconversion -Werror -S -o -
 PYTHON_DEFINES := $(foreach name,EXECUTABLE PREFIX EXEC_PREFIX STDLIB DYNLOAD SITE EXT_SUFFIX VERSION,-DPYTHON_$(name)='"/x"')
 C_OWN := $(filter-out %/plan_ops.h,$(filter %.c %.h,$(SOURCES)))
-lint: lint-tools build ## ruff, mypy, clang-format, C warnings as errors, generated files up to date
+lint: lint-tools build ## ruff, mypy, bandit, clang-format, C warnings as errors, static analysis, generated files
 	@$(BIN)/ruff check $(wildcard $(CODE))
 	@$(BIN)/ruff format --check $(wildcard $(CODE))
 	@$(BIN)/mypy
@@ -133,7 +136,20 @@ lint: lint-tools build ## ruff, mypy, clang-format, C warnings as errors, genera
 	        gcc $(CFLAGS_LINT) -fPIE -DHAVE_CORE_PHASE -DHAVE_SNAPSHOT $(PYTHON_DEFINES) -isystem $$include $$file >/dev/null; done
 	@$(BIN)/python native/gen_plan.py --check
 	@$(BIN)/python contrib/generate.py --check
+	@$(BIN)/bandit -q -c pyproject.toml -r pyrunc native
+	@$(MAKE) --no-print-directory -j2 analysis
 	@echo "lint: clean"
+
+# One stamp a file: a file is looked at again when it or a header has changed.
+STAMPED := $(patsubst %,build/analysis/%.ok,$(filter native/init/%.c native/shim/%.c native/launcher/%.c,$(SOURCES)))
+analyze: lint-tools build analysis ## static analysis of the C code: gcc -fanalyzer, clang-tidy, cppcheck (part of lint)
+analysis: $(STAMPED)
+$(filter build/analysis/native/init/%,$(STAMPED)): $(filter native/init/%.h,$(SOURCES))
+$(filter build/analysis/native/shim/%,$(STAMPED)): $(filter native/shim/%.h,$(SOURCES))
+$(filter build/analysis/native/launcher/%,$(STAMPED)): $(filter native/launcher/%.h,$(SOURCES))
+build/analysis/%.ok: % .clang-tidy native/cppcheck.txt native/analyze
+	@PYTHON=$(BIN)/python native/analyze $<
+	@mkdir -p $(@D) && touch $@
 
 bench: build ## compare with runc and crun on the same bundle (root)
 	@.ci/require test demo

@@ -19,7 +19,7 @@ PT_INTERP, ET_DYN = 3, 3
 def musl_start_file(compiler: list[str]) -> str:
     """Where musl's rcrt1.o is: beside the crt1.o that the compiler driver would link."""
     command = [*compiler, "-###", "-x", "c", "/dev/null"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stderr  # nosec B603
     found = re.search(r'([^\s"]*/)S?crt1\.o', shown)
     if not found:
         raise SystemExit("build_init: cannot tell where musl's start files are")
@@ -47,13 +47,13 @@ def check(path: pathlib.Path) -> None:
 
 
 def main() -> None:
-    """Run the compiler once on everything: the whole program is 3 000 lines."""
+    """Run the compiler that meson names once on everything: the whole program is 3 000 lines."""
     libc, output = sys.argv[1], pathlib.Path(sys.argv[2])
     rest = sys.argv[3:]
     first, second = (i for i, word in enumerate(rest) if word == "--")
     compiler, flags, sources = rest[:first], rest[first + 1 : second], rest[second + 1 :]
     command = [*compiler, *flags, "-o", str(output), *sources, *link_flags(libc, compiler)]
-    if subprocess.run(command, check=False).returncode:
+    if subprocess.run(command, check=False).returncode:  # nosec B603
         raise SystemExit(1)
     check(output)
 

@@ -27,7 +27,7 @@ def prepare(directory: str) -> None:
     """Make the directory that is bound into the container.  Raises SysError."""
     try:
         posix.mkdir(directory, 0o755)
-        posix.chmod(directory, 0o755)  # whatever the umask: the service need not be root
+        posix.chmod(directory, 0o755)  # whatever the umask: the service need not be root  # nosec B103
     except OSError as error:
         raise SysError(directory, "mkdir", error.errno or 0) from error
 
@@ -51,7 +51,7 @@ class Proxy:
             path = f"/proc/self/fd/{fd}/{SOCKET}"
             fs.ignore(posix.unlink, path)
             self.sock.bind(path)
-            posix.chmod(path, 0o777)
+            posix.chmod(path, 0o777)  # for whatever user the service is; ROOT is 0700  # nosec B103
         except OSError as error:
             self.sock.close()
             raise SysError(f"{directory}/{SOCKET}", "bind", error.errno or 0) from error

@@ -645,7 +645,8 @@ static void act_signals(unsigned seconds)
  * files of /proc/PID that could be read while the process was one of ours. */
 static void act_watch(double seconds)
 {
-    static const char *const files[] = {"exe", "root", "cwd", "fd/0", "fd/3", "fd/4", "fd/5", "fd/6", "fd/8", "fd/12"};
+    static const char *const files[] = {"exe",  "root", "cwd",  "fd/0", "fd/3",
+                                        "fd/4", "fd/5", "fd/6", "fd/8", "fd/12"};
     struct timespec start, now;
     unsigned long looks = 0, seen = 0;
     char found[600] = "";
@@ -667,7 +668,15 @@ static void act_watch(double seconds)
             looks++;
             for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) {
                 snprintf(path, sizeof(path), "/proc/%d/%s", pid, files[i]);
+                memset(text, 0, sizeof(text));
                 if (readlink(path, text, sizeof(text) - 1) < 0)
+                    continue;
+                /* it may have become the container's program since its name was read */
+                char exe[64], program[256] = "";
+                snprintf(exe, sizeof(exe), "/proc/%d/exe", pid);
+                errno = 0;
+                if (readlink(exe, program, sizeof(program) - 1) < 0 ? errno != EACCES
+                                                                    : strncmp(program, "/memfd:", 7) != 0)
                     continue;
                 seen++;
                 snprintf(found, sizeof(found), "%s: %s", path, text);

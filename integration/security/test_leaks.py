@@ -28,7 +28,7 @@ TIOCSTI = "0x5412"
 # --- T01 ------------------------------------------------------------------------------------------------------------
 
 
-def _check_exe(pid: int) -> None:
+def check_exe(pid: int) -> None:
     """CVE-2019-5736: what /proc/PID/exe leads to can be opened by the container, so it must not be the host's."""
     exe = f"/proc/{pid}/exe"
     target = os.readlink(exe)
@@ -49,7 +49,7 @@ def _check_exe(pid: int) -> None:
 def test_program_that_waits_is_a_sealed_copy(container: Make) -> None:
     one = container("exit", "0")
     one.create()
-    _check_exe(one.pid)
+    check_exe(one.pid)
 
 
 @pytest.mark.row("T01")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.harness import Box, errno_of
+from integration.harness import Box, errno_of, parse_mountinfo
 from integration.security.support import (
     ROUNDS,
     Make,
@@ -50,7 +50,7 @@ def test_destination_that_changes_is_never_followed_out(container: Make, box: Bo
     (canary / "sub").mkdir(parents=True)
     source = box.path / "source"
     source.mkdir()
-    one = container("exit", "0", edits={"/mounts/-": bind("/a/b/sub", source)})
+    one = container("report", edits={"/mounts/-": bind("/a/b/sub", source)})
     (one.bundle.rootfs / "a/b/sub").mkdir(parents=True)
     (one.bundle.rootfs / "a/link").symlink_to(canary)
     before = mountinfo()
@@ -58,8 +58,11 @@ def test_destination_that_changes_is_never_followed_out(container: Make, box: Bo
     with swapping(one.bundle.rootfs / "a/b", one.bundle.rootfs / "a/link"):
         for _ in range(60 * ROUNDS):
             result = one.run(check=False)
-            won += result.rc == 0
-            if result.rc != 0:  # losing the race is an error, never a mount elsewhere
+            if result.rc == 0:
+                won += 1
+                inside = [m for m in parse_mountinfo(result.report["mountinfo"]) if m.dest.endswith("/sub")]
+                assert len(inside) == 1, "what was mounted is not inside the root"
+            else:  # losing the race is an error, never a mount elsewhere
                 one.delete("--force")
             assert os.listdir(canary) == ["sub"]
             assert os.listdir(canary / "sub") == []
@@ -110,7 +113,10 @@ def _remove(top: Path) -> None:
 def test_links_in_a_destination_count_from_the_root(container: Make, box: Box, target: str, depth: int) -> None:
     """CVE-2019-18837: a link in each component of a destination, resolved as the container would."""
     outside = box.path / "outside"
-    outside.mkdir()
+    (outside / "two/three/here").mkdir(parents=True)  # what is asked for exists there, too
+    (outside / "three/here").mkdir(parents=True)
+    (outside / "here").mkdir()
+    before = tree(outside)
     one = container("lstat", "/one/two/three/here", edits={"/mounts/-": tmpfs("/one/two/three/here")})
     parts = ["one", "two", "three"]
     at = one.bundle.rootfs.joinpath(*parts[:depth])
@@ -123,8 +129,9 @@ def test_links_in_a_destination_count_from_the_root(container: Make, box: Box, t
     else:
         link.symlink_to(target.replace("ABSOLUTE", str(outside)).replace("OUTSIDE", str(outside)))
     (seen,) = one.run().objects
+    assert errno_of(seen) == "", "the mount is not where the container sees it"
     assert seen["type"] == "d"
-    assert not tree(outside)
+    assert tree(outside) == before
 
 
 @pytest.mark.row("T25")

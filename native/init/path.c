@@ -334,7 +334,7 @@ int same_place(int a, int b)
 
     if (ret == 0)
         ret = sys_statx(b, SYS_STATX_INO | SYS_STATX_MNT_ID, &y);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     return x.mnt_id == y.mnt_id && x.ino == y.ino;
 }

@@ -60,5 +60,6 @@ int main(int argc, char **argv)
         args[count + (size_t)i - 1] = argv[i];
     execv(PYTHON_EXECUTABLE, args);
     perror("pyrunc: " PYTHON_EXECUTABLE);
+    free(args);
     return 1;
 }

@@ -76,8 +76,7 @@ def general(config: dict[str, Any], report: Report) -> None:
 
 def _version(text: str, report: Report) -> None:
     numbers, ours = version(text), version(SPEC_VERSION)
-    assert ours is not None
-    if numbers is None:
+    if numbers is None or ours is None:
         report.bad("/ociVersion", "a SemVer 2.0.0 version such as 1.3.0", text)
     elif numbers[0] != ours[0]:
         report.bad("/ociVersion", "version 1.x of the runtime specification", text)

@@ -19,6 +19,7 @@ FLAGS: tuple[command.Flag, ...] = (
     ("rootless", "", "", "bool", "for a user namespace (not supported yet)"),
 )
 
+SHM = "/dev/shm"  # a mount point of the container  # noqa: S108  # nosec B108
 _CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
 # What the kernel shows of the host and a container has no business with: the list that the engines use (moby
 # oci/defaults.go), with the later additions /proc/interrupts and powercap (CVE-2020-8694).
@@ -66,7 +67,7 @@ def default() -> dict[str, Any]:
             mount("/proc", "proc", "proc", *hidden),
             mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
             mount("/dev/pts", "devpts", "devpts", "nosuid", "noexec", *pty),
-            mount("/dev/shm", "tmpfs", "shm", *hidden, "mode=1777", "size=65536k"),
+            mount(SHM, "tmpfs", "shm", *hidden, "mode=1777", "size=65536k"),
             mount("/dev/mqueue", "mqueue", "mqueue", *hidden),
             mount("/sys", "sysfs", "sysfs", *hidden, "ro"),
             mount("/sys/fs/cgroup", "cgroup", "cgroup", *hidden, "relatime", "ro"),

@@ -1,0 +1,434 @@
+"""For each row the smallest change of pyrunc that makes it vulnerable again, and the test that then fails.
+
+``make prove-security`` applies one after the other to a scratch copy, builds it, and runs the test: it must fail with
+the words given here.  A guard that is there twice needs two edits to be taken away.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Sabotage(NamedTuple):
+    """``edits``: (file, text that is there once, what takes its place); ``words``: of the failing assertion."""
+
+    row: str
+    what: str
+    edits: list[tuple[str, str, str]]
+    test: str
+    words: str
+
+
+# Paths are resolved from the root by their text alone, links lead wherever they lead.
+FOLLOW = (
+    "native/init/path.c",
+    "    int fd = openat2_retry(rootfd, path, as_file ? O_PATH : O_PATH | O_DIRECTORY, resolve);\n",
+    "    (void)resolve;\n    path += path[0] == '/';\n"
+    "    int fd = openat2_retry(rootfd, path, as_file ? O_PATH : O_PATH | O_DIRECTORY, 0);\n",
+)
+
+TABLE = [
+    Sabotage(
+        "T01",
+        "init's memfd is not sealed",
+        [
+            (
+                "native/shim/shim.c",
+                "    if (executable && fcntl(fd, F_ADD_SEALS, seals | F_SEAL_EXEC) == 0)\n",
+                "    if (executable)\n",
+            )
+        ],
+        "test_leaks.py::test_program_that_waits_is_a_sealed_copy",
+        "not sealed against",
+    ),
+    Sabotage(
+        "T01",
+        "the program may be our own",
+        [
+            (
+                "native/init/lookup.c",
+                "    if (st.st_dev == in->self.st_dev && st.st_ino == in->self.st_ino)\n",
+                "    if (st.st_dev == in->self.st_dev && st.st_ino == in->self.st_ino && !in->sock)\n",
+            )
+        ],
+        "test_leaks.py::test_container_cannot_run_our_program",
+        "was accepted",
+    ),
+    Sabotage(
+        "T02",
+        "init stays dumpable while it enters",
+        [("pyrunc/plan/join.py", 'plan.dumpable("(default)", value=0)', 'plan.dumpable("(default)", value=1)')],
+        "test_exec.py::test_order_of_entering",
+        "assert guards and guards[0] < joins[0]",
+    ),
+    Sabotage(
+        "T03",
+        "where chdir has led is not looked at",
+        [("native/init/cred.c", "    if (ret > 0 && path[0] == '/')\n", "    if (ret > 0)\n")],
+        "test_exec.py::test_working_directory_is_never_a_leaked_descriptor",
+        "assert not [item for item in result.objects",
+    ),
+    Sabotage(
+        "T04",
+        "the descriptor of the destination is not asked whether it is in a procfs",
+        [
+            (
+                "native/init/mount.c",
+                "    if (HAS(IN_PROC) || fs_magic(dest) != MAGIC_PROC || (is_proc_root(dest) && is_proc_root(tree)))\n",
+                "    if (is_proc_root(tree) || fs_magic(dest) >= 0)\n",
+            )
+        ],
+        "test_proc.py::test_nothing_is_mounted_over_proc",
+        "was accepted",
+    ),
+    Sabotage(
+        "T05",
+        "links are followed on the way to /proc and /sys",
+        [("native/init/path.c", "(plain ? RESOLVE_NO_SYMLINKS : 0u)", "(plain ? 0u : 0u)")],
+        "test_paths.py::test_proc_and_sys_are_ordinary_directories",
+        "was accepted",
+    ),
+    Sabotage(
+        "T06",
+        "links in a destination are followed out of the root",
+        [FOLLOW],
+        "test_paths.py::test_destination_that_changes_is_never_followed_out",
+        "what was mounted is not inside the root",
+    ),
+    Sabotage(
+        "T07",
+        "missing directories are made through links",
+        [
+            (
+                "native/init/path.c",
+                "        int fd = openat(w->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);\n",
+                "        int fd = openat(w->fd, name, O_PATH | O_CLOEXEC);\n",
+            )
+        ],
+        "test_paths.py::test_missing_destination_is_made_inside",
+        "a mount point was made outside",
+    ),
+    Sabotage(
+        "T08",
+        "links in a destination are followed out of the root",
+        [FOLLOW],
+        "test_paths.py::test_links_in_a_destination_count_from_the_root",
+        "the mount is not where the container sees it",
+    ),
+    Sabotage(
+        "T09",
+        "files are masked with the image's /dev/null",
+        [
+            (
+                "native/init/mask.c",
+                "    return in->nullfd;\n",
+                '    return clone_tree(open("/dev/null", O_PATH | O_CLOEXEC), 0);\n',
+            )
+        ],
+        "test_proc.py::test_masks_never_show_what_the_image_calls_null",
+        "assert",
+    ),
+    Sabotage(
+        "T10",
+        "the terminal is opened by its name",
+        [
+            (
+                "native/init/console.c",
+                "    int slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);\n",
+                '    int slave = open("/dev/pts/0", O_RDWR | O_NOCTTY | O_CLOEXEC);\n',
+            ),
+            (
+                "native/init/console.c",
+                "    if (fstat(slave, &st) == 0 && S_ISCHR(st.st_mode) && fs_magic(slave) == MAGIC_DEVPTS &&\n"
+                "        major(st.st_rdev) - PTS_MAJOR < PTS_MAJORS)\n",
+                "    if (fstat(slave, &st) == 0 && PTS_MAJOR + PTS_MAJORS)\n",
+            ),
+        ],
+        "test_proc.py::test_terminal_is_the_masters_own",
+        "the real terminal is there: it has to be found",
+    ),
+    Sabotage(
+        "T11",
+        "a sysctl is written by its path",
+        [
+            (
+                "native/init/uts.c",
+                "    int AUTO_CLOSE fd = open_proc(in, path, O_WRONLY);\n",
+                '    int AUTO_CLOSE fd = open("/proc/sys/net/ipv4/ip_forward", O_WRONLY | O_CLOEXEC);\n',
+            )
+        ],
+        "test_proc.py::test_no_write_below_proc_by_path",
+        "by absolute path",
+    ),
+    Sabotage(
+        "T12",
+        "/dev may be a link, and links are followed out of the root",
+        [FOLLOW, ("native/init/device.c", "    if (fd >= 0 || fd == -ENOENT)\n", "    if (fd >= 0 || fd < 0)\n")],
+        "test_paths.py::test_dev_that_is_a_link",
+        "assert not tree(outside)",
+    ),
+    Sabotage(
+        "T13",
+        "what is permitted is inheritable",
+        [("pyrunc/plan/security.py", "        inheritable=inheritable,\n", "        inheritable=permitted,\n")],
+        "test_exec.py::test_added_capability_is_not_inheritable",
+        'assert (caps["inheritable"], caps["ambient"]) == (0, 0)',
+    ),
+    Sabotage(
+        "T13",
+        "`spec` writes an inheritable set",
+        [("pyrunc/verbs/spec.py", '("bounding", "effective", "permitted")}', '("bounding", "inheritable")}')],
+        "test_identity.py::test_default_configuration_has_no_inheritable_capabilities",
+        '"inheritable" not in written',
+    ),
+    Sabotage(
+        "T14",
+        "the ids are those of a passwd entry",
+        [("pyrunc/plan/process.py", '    plan.set_ids("/process/user", uid=uid, gid=gid)\n',
+          '    plan.set_ids("/process/user", uid=0, gid=0)\n')],
+        "test_identity.py::test_a_number_is_never_looked_up_as_a_name",
+        "assert",
+    ),
+    Sabotage(
+        "T15",
+        "ids wrap around at 32 bits",
+        [
+            (
+                "pyrunc/spec/exec_process.py",
+                "    if not (digits.isascii() and digits.isdigit() and len(digits) <= 10) or int(digits) > ID_MAX:\n",
+                "    if not digits.isdigit():\n",
+            ),
+            ("pyrunc/spec/exec_process.py", "    return int(digits)\n", "    return int(digits) & 0xFFFFFFFF\n"),
+        ],
+        "test_exec.py::test_user_option",
+        "assert",
+    ),
+    Sabotage(
+        "T16",
+        "4294967295 is an id",
+        [("pyrunc/spec/schema.py", 'ID = ("integer", 0, 0xFFFFFFFE)', 'ID = ("integer", 0, 0xFFFFFFFF)')],
+        "test_identity.py::test_ids_that_are_none",
+        "was accepted",
+    ),
+    Sabotage(
+        "T17",
+        "without additionalGids the caller's groups stay",
+        [("pyrunc/plan/process.py", "    if KEEP_GROUPS not in", "    if gids and KEEP_GROUPS not in")],
+        "test_identity.py::test_groups_are_exactly_the_configured_ones",
+        'assert sorted(seen["groups"]) == groups',
+    ),
+    Sabotage(
+        "T20",
+        "the device program allows what no rule says anything about",
+        [("pyrunc/cgroup/devices.py", "    out += [verdict[default], leave]\n", "    out += [verdict[1], leave]\n")],
+        "test_host.py::test_devices_are_denied_by_default",
+        '== ("EPERM", "EPERM", "")',
+    ),
+    Sabotage(
+        "T21",
+        "the length of the environment is cut to 16 bits",
+        [("pyrunc/plan/process.py", "env=env.entries)", "env=env.entries[: len(env.entries) & 0xFFFF])")],
+        "test_host.py::test_lengths_beyond_sixteen_bits",
+        'assert len(seen["env"]) == 70',
+    ),
+    Sabotage(
+        "T22",
+        "the host's namespaces are told by their names",
+        [
+            (
+                "pyrunc/spec/rules_linux.py",
+                "    return report.facts is not None and report.facts.own_namespace(kind, path)\n",
+                "    return False\n",
+            )
+        ],
+        "test_proc.py::test_sysctl_of_a_namespace_that_is_the_hosts",
+        "was accepted",
+    ),
+    Sabotage(
+        "T23",
+        "an abstract socket is bound",
+        [
+            (
+                "native/shim/shim.c",
+                "    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)\n",
+                "    struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = {0, 'p', 'y'}};\n"
+                "    int extra = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);\n"
+                "    (void)bind(extra, (const struct sockaddr *)&address, 5);\n"
+                "    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)\n",
+            )
+        ],
+        "test_leaks.py::test_no_abstract_socket",
+        "sun_path=@",
+    ),
+    Sabotage(
+        "T24",
+        "/proc is opened again inside the namespaces",
+        [
+            (
+                "native/init/enter.c",
+                "    in->joined |= type;\n    return type",
+                '    in->procfd = open("/proc", O_PATH | O_CLOEXEC);\n    in->joined |= type;\n    return type',
+            )
+        ],
+        "test_exec.py::test_order_of_entering",
+        "assert procs and max(procs) < joins[0]",
+    ),
+    Sabotage(
+        "T25",
+        "links in a destination are followed out of the root",
+        [FOLLOW],
+        "test_paths.py::test_target_that_is_a_link",
+        '== "bound"',
+    ),
+    Sabotage(
+        "T26",
+        "the procfs of the host stays open",
+        [("native/init/run.c", "    close_fd(&in->procfd);\n", "")],
+        "test_leaks.py::test_nothing_opened_before_joining_stays_open",
+        "directories are open",
+    ),
+    Sabotage(
+        "T27",
+        "the mode of the state root does not matter",
+        [("pyrunc/state.py", "found.st_mode & 0o022", "found.st_mode & 0")],
+        "test_host.py::test_state_root_that_others_may_change",
+        "assert result.rc != 0",
+    ),
+    Sabotage(
+        "T28",
+        "the session is the caller's",
+        [("native/init/enter.c", "    if (setsid() < 0 && getsid(0) != getpid())\n", "    if (getsid(0) < -1)\n")],
+        "test_leaks.py::test_the_callers_terminal_is_not_the_containers",
+        "the session is the caller's",
+    ),
+    Sabotage(
+        "T29",
+        "AT_SECURE does not matter",
+        [("native/launcher/guard.c", "    if (getauxval(AT_SECURE))\n", "    if (getauxval(AT_SECURE) > 1)\n")],
+        "test_host.py::test_a_set_user_id_copy_refuses_to_run",
+        'assert "set-user-ID" in done.stderr',
+    ),
+    Sabotage(
+        "T30",
+        "a file of ours is written into the root",
+        [
+            (
+                "native/init/pivot.c",
+                "    if (in->rootfd < 0)\n",
+                '    close(openat(in->rootfd, ".pyrunc", O_CREAT | O_CLOEXEC, 0600));\n    if (in->rootfd < 0)\n',
+            )
+        ],
+        "test_host.py::test_nothing_is_written_into_the_image",
+        "assert made == ",
+    ),
+    Sabotage(
+        "T31",
+        'a cgroup path may have ".."',
+        [
+            ("pyrunc/spec/rules_linux.py", '    if b".." in names:\n', '    if b"..." in names:\n'),
+            ("pyrunc/cgroup/__init__.py", '    if ".." in config_path.split', '    if "..." in config_path.split'),
+        ],
+        "test_host.py::test_cgroup_path_never_climbs",
+        "was accepted",
+    ),
+    Sabotage(
+        "T31",
+        '--cgroup may have ".."',
+        [("pyrunc/exec.py", '        if ".." in path.split("/") or', '        if "..." in path.split("/") or')],
+        "test_exec.py::test_cgroup_option_never_climbs",
+        "assert",
+    ),
+    Sabotage(
+        "T32",
+        "any text is an id",
+        [("pyrunc/state.py", "    if not id.strip(_ID_CHARS) and len(id) <= 242 and", "    if id or")],
+        "test_identity.py::test_ids_that_are_no_names",
+        "assert",
+    ),
+    Sabotage(
+        "T33",
+        "a profile is unconfined when its name begins so",
+        [
+            (
+                "pyrunc/spec/rules_process.py",
+                '    if profile and profile != "unconfined" and',
+                '    if profile and not profile.startswith("unconfined") and',
+            ),
+            (
+                "pyrunc/plan/security.py",
+                '    if profile and (profile != "unconfined" or',
+                '    if profile and (not profile.startswith("unconfined") or',
+            ),
+        ],
+        "test_proc.py::test_only_unconfined_is_unconfined",
+        "was accepted",
+    ),
+    Sabotage(
+        "T34",
+        "a hook without an environment gets ours",
+        [
+            (
+                "pyrunc/hooks.py",
+                'strings(hook.get("env") or [])',
+                'strings(hook.get("env") or [f"{k.decode()}={v.decode()}" for k, v in posix.environ.items()])',
+            )
+        ],
+        "test_host.py::test_hooks_of_the_host_get_nothing_of_the_image",
+        "assert not [word for word",
+    ),
+    Sabotage(
+        "T35",
+        "/proc/keys is not masked by default",
+        [("pyrunc/verbs/spec.py", '    "/proc/keys",\n', "")],
+        "test_host.py::test_default_masks",
+        "assert set(MASKED)",
+    ),
+    Sabotage(
+        "T36",
+        "a helper is looked up in PATH",
+        [
+            (
+                "pyrunc/session.py",
+                "        image = runtime.init_image()\n",
+                "        image = runtime.init_image()\n"
+                '        posix.waitpid(posix.posix_spawnp("modprobe", ["modprobe"], posix.environ), 0)\n',
+            )
+        ],
+        "test_environment.py::test_no_program_is_looked_up_in_path",
+        "modprobe",
+    ),
+    Sabotage(
+        "T37",
+        "a lock file in a shared directory",
+        [
+            (
+                "pyrunc/session.py",
+                "        image = runtime.init_image()\n",
+                "        image = runtime.init_image()\n"
+                '        posix.close(posix.open("/dev/shm/pyrunc.lock", posix.O_RDWR | posix.O_CREAT, 0o600))\n',
+            )
+        ],
+        "test_leaks.py::test_nothing_is_made_in_shared_directories",
+        "assert not made",
+    ),
+    Sabotage(
+        "T38",
+        "the mounts of the host keep their propagation",
+        [("native/init/pivot.c", "    int ret = set_propagation(fd, nibbles);\n", "    int ret = 0;\n")],
+        "test_host.py::test_no_mount_reaches_the_host",
+        "a mount of the container",
+    ),
+    Sabotage(
+        "T39",
+        "the filter is always loaded early",
+        [
+            (
+                "pyrunc/plan/confine.py",
+                '    late_filter = bool(program.get("noNewPrivileges"))\n',
+                "    late_filter = False\n",
+            )
+        ],
+        "test_host.py::test_filter_that_forbids_what_set_up_does",
+        "failed",
+    ),
+]  # fmt: skip
