@@ -86,7 +86,7 @@ void heap_use(unsigned char *start)
 
 static int is_ours(const void *block)
 {
-    return heap && (uintptr_t)block - (uintptr_t)heap < PAGES * PAGE;
+    return heap && (uintptr_t)block - (uintptr_t)heap < (uintptr_t)PAGES * PAGE;
 }
 
 static size_t page_of(const void *block)
