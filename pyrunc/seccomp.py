@@ -15,7 +15,6 @@ from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY
 from pyrunc import SPEC_VERSION, build, fs, runtime
 from pyrunc.errors import ConfigError, Problem, SysError, errno_text, show
 from pyrunc.plan.security import SECCOMP_FLAGS, SPEC_ALLOW
-from pyrunc.spec.schema import SECCOMP_ARCHES
 from pyrunc.state import dumps
 
 TYPE_CHECKING = False
@@ -206,6 +205,8 @@ def _problem(number: int, stage: int, index: int, name: int, profile: dict[str, 
 
 def usable_architectures() -> list[str]:
     """The names of the schema that this libseccomp and this machine can filter, for `features`."""
+    from pyrunc.spec.schema import SECCOMP_ARCHES
+
     usable = []
     for name in SECCOMP_ARCHES:
         try:

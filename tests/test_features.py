@@ -87,6 +87,22 @@ def test_hooks() -> None:
         assert problems((f"/hooks/{kind}", [{"path": "/x"}])) == []
 
 
+# config.md, Linux mount options: MUST, SHOULD, MAY.
+SPEC_OPTIONS = """
+async atime bind defaults dev diratime dirsync exec iversion lazytime loud noatime nodev nodiratime noexec noiversion
+nolazytime norelatime nostrictatime nosuid private rbind relatime remount ro rprivate rshared rslave runbindable rw
+shared silent slave strictatime suid sync unbindable
+nosymfollow symfollow ratime rdev rdiratime rexec rnoatime rnodev rnodiratime rnoexec rnorelatime rnostrictatime
+rnosuid rnosymfollow rrelatime rro rrw rstrictatime rsuid rsymfollow idmap ridmap
+mand nomand tmpcopyup
+"""
+
+
+def test_mount_options_are_the_specifications() -> None:
+    """integration/test_mounts.py mounts with each of them."""
+    assert set(DOCUMENT["mountOptions"]) == set(SPEC_OPTIONS.split())
+
+
 def test_namespaces() -> None:
     kinds = schema.LINUX[1]["namespaces"][1][1]["type"][1]
     for kind in kinds:

@@ -49,7 +49,7 @@ CANNOT = {
     "delete": "wants `delete` of a created container to fail; engines rely on it to work",
     "hooks": "reads its output after the bundle was removed, and expects words that its hooks never write",
     "misc_props": "runs a program that it did not copy into the bundle, and wants `create` to succeed",
-    "pidfile": "kills a process that has already ended, and wants that to succeed",
+    "pidfile": "races: kills its program, `true`, which has mostly ended by then, and wants that to succeed",
     "poststart_fail": "wants a failing poststart hook to be a warning; runtime.md (1.3) says error",
     "prestart": "wants prestart hooks after `start`; since runtime-spec 1.0.2 they run in `create`",
     "process_capabilities_fail": "wants an unknown capability to be an error; config.md says warning",
