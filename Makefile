@@ -78,6 +78,11 @@ test: test-tools build ## all tests, unit and integration (root); PYTEST_ARGS='-
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 RESULTS := integration/engines/results.json
+.PHONY: faults
+FAULTS_SECONDS ?= 3000
+faults: test-tools build ## every system call fails once, every process dies once: integration/faults, FAULTS_SECONDS=3000
+	@$(BIN)/python -m integration.faults.sweep --seconds $(FAULTS_SECONDS)
+
 engines: test-tools build ## containerd, podman, docker, conmon with runc and with pyrunc; writes integration/ENGINES.md
 	@PYRUNC_ENGINES_RECORD=$(RESULTS) $(BIN)/python -m pytest integration/engines $(PYTEST_ARGS)
 	@$(BIN)/python -m integration.engines.record $(RESULTS) >integration/ENGINES.md

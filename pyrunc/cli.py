@@ -95,6 +95,8 @@ def fail(error: BaseException, log: Log | None, verb: str, debug: bool) -> int:
     else:
         words = {MemoryError: "out of memory", RecursionError: "nested too deeply", KeyboardInterrupt: "interrupted"}
         internal = f"internal error: {type(error).__name__}: {error}"
+        if isinstance(error, ImportError):  # also the loader's: no memory or descriptor for a shared library
+            internal = f"cannot load a part of pyrunc: {error}"
         text, code = next((t for kind, t in words.items() if isinstance(error, kind)), internal), 1
     if verb:
         code = getattr(load_verb(verb), "FAILURE", code)

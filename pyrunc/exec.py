@@ -233,10 +233,7 @@ class Exec(Session):
 
     def open_cgroup(self) -> str:
         """Open the cgroup that the process is born in; its directory, "" when the container has none of its own."""
-        base = self.container.data.get("cgroup_dir", "")
-        if base and not fs.exists(base):
-            # The hierarchy may be mounted somewhere else in our mount namespace than it was in that of `create`.
-            base = host.snapshot().cgroup_dir(self.container.data["cgroup"])
+        base = self.container.cgroup_directory()
         sub = sub_cgroup(self.opts.cgroup)
         if not base:
             if sub:

@@ -7,6 +7,7 @@ modules use `posix` and these few functions (docs/adr/0006-core-phase.md).
 from __future__ import annotations
 
 import posix
+from errno import EINTR, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC
 from posix import O_CLOEXEC, O_CREAT, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY
 
 TYPE_CHECKING = False
@@ -90,13 +91,28 @@ def ignore(call: Callable[..., object], *args: object) -> None:
         pass
 
 
+def close(fd: int) -> None:
+    """Close what was not written to: there is nothing that a failure could mean, and nothing to be done about it."""
+    ignore(posix.close, fd)
+
+
 def exists(path: str) -> bool:
-    """Whether ``path`` can be stat'ed (symbolic links followed)."""
+    """Whether ``path`` can be stat'ed (symbolic links followed).  Raises OSError when that cannot be known (ENOMEM)."""
     try:
         posix.stat(path)
-    except OSError:
+    except OSError as error:
+        if unknown(error):
+            raise
         return False
     return True
+
+
+def unknown(error: OSError) -> bool:
+    """Whether an error says nothing about what was asked for: memory, descriptors or a disk failed instead.
+
+    "Not there" and "has ended" must never come from one of these: a `delete` would leave what it did not see.
+    """
+    return error.errno in (ENOMEM, EIO, EINTR, EMFILE, ENFILE, ENOSPC)
 
 
 def normpath(path: str) -> str:

@@ -123,7 +123,11 @@ class HostFacts:
 
 
 def snapshot(prefix: str = "") -> HostFacts:
-    """The facts of this host; ``prefix`` stands before /proc and /sys in tests.  What is missing is no error."""
+    """The facts of this host; ``prefix`` stands before /proc and /sys in tests.
+
+    What is missing is no error; raises OSError when it cannot be known (ENOMEM): without its hierarchy a container's
+    cgroup would not be seen, and stay.
+    """
     facts = HostFacts()
     name = posix.uname()
     facts.prefix = prefix
@@ -132,13 +136,15 @@ def snapshot(prefix: str = "") -> HostFacts:
     facts.kernel = kernel_version(name.release)
     try:
         mountinfo = posix.open(prefix + "/proc/self/mountinfo", O_RDONLY | O_CLOEXEC)
-    except OSError:
+    except OSError as error:
+        if fs.unknown(error):
+            raise
         return facts
     try:
         find_cgroup2(facts, mountinfo)
     finally:
         posix.close(mountinfo)
-    facts.own_cgroup = own_cgroup(read(prefix + "/proc/self/cgroup"))
+    facts.own_cgroup = own_cgroup(read(prefix + "/proc/self/cgroup", strict=True))
     if facts.cgroup2_root.startswith("/.."):
         # The mount shows more than our cgroup namespace; where we are in it cannot be known.
         facts.cgroup2_root = facts.own_cgroup = "/"
@@ -150,11 +156,13 @@ def waits_in(pid: int) -> str:
     return read(f"/proc/{pid}/wchan").decode("ascii", "replace").strip("0\n") or "?"
 
 
-def read(path: str) -> bytes:
-    """A whole file, b"" when it cannot be read."""
+def read(path: str, *, strict: bool = False) -> bytes:
+    """A whole file, b"" when it cannot be read; ``strict``: raises OSError unless that is because it is not there."""
     try:
         return fs.read_file(path)
-    except OSError:
+    except OSError as error:
+        if strict and fs.unknown(error):
+            raise
         return b""
 
 

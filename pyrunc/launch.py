@@ -389,6 +389,7 @@ class Job(Session):
         record = self.receive(WAIT_FOREVER, None)
         if record is not None:
             raise self.step_error(record)
+        self.check_executed()
         self.close_socket()
         self.container.data["status"] = "running"
         self.container.save()
@@ -399,7 +400,7 @@ class Job(Session):
         self.undo.forget()
         self.close_socket()
         if self.cgroup_fd >= 0:
-            posix.close(self.cgroup_fd)
+            fs.close(self.cgroup_fd)
             self.cgroup_fd = -1
         self.container.unlock()
 

@@ -12,6 +12,7 @@ from posix import O_CLOEXEC, O_NOFOLLOW
 
 from pyrunc import fs, handshake, runtime
 from pyrunc.errors import PyruncError, StateError
+from pyrunc.state import never_executed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,14 +46,10 @@ def start(container: Container, log: Log) -> None:
     errors_fd = posix.open(container.fifo("error"), posix.O_RDONLY | posix.O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW)
     try:
         release = posix.open(container.fifo("start"), posix.O_WRONLY | posix.O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW)
-        try:
-            posix.write(release, b"0")
-        finally:
-            posix.close(release)
         posix.set_blocking(errors_fd, True)
-        data = read_record(errors_fd)
+        data = let_go(container, release, errors_fd)
     finally:
-        posix.close(errors_fd)
+        fs.close(errors_fd)
     if data:
         from pyrunc.plan import faults
 
@@ -67,6 +64,25 @@ def start(container: Container, log: Log) -> None:
             raise
     if proxy is not None:
         wait_ready(container, proxy)
+
+
+def let_go(container: Container, release: int, errors_fd: int) -> bytes:
+    """Release init and wait for the end of its waiting: its error record, or b"" when the program is executed.
+
+    Raises PyruncError, OSError; the container is stopped then, because a `start` that failed must not have started.
+    """
+    try:
+        try:
+            posix.write(release, b"0")
+        finally:
+            fs.close(release)
+        data = read_record(errors_fd)
+        if not data and never_executed(container.data["pid"]):
+            raise PyruncError("cannot start: container init was killed before it executed the program")
+        return data
+    except BaseException:
+        container.kill_init(SIGKILL)
+        raise
 
 
 def notify_proxy(container: Container) -> Proxy | None:

@@ -18,7 +18,7 @@ def pids(container: Container) -> tuple[list[int], str]:
     """The processes in our pid namespace, and where they were looked for ("" for the cgroup).  Raises SysError."""
     if not container.this_boot():
         return [], ""
-    directory = container.data.get("cgroup_dir")
+    directory = container.cgroup_directory()
     if directory:
         from pyrunc.cgroup import tree
 

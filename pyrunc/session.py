@@ -138,7 +138,7 @@ class Session:
     def close_socket(self) -> None:
         """EOF on the socket is what makes an init that is still setting up go away."""
         if self.sock >= 0:
-            posix.close(self.sock)
+            fs.close(self.sock)
             self.sock = -1
 
     def kill_children(self) -> None:
@@ -171,9 +171,12 @@ class Session:
         """Drive the handshake until init waits for start, or was replaced by the program."""
         timeout = self.step_limit()
         while self.protocol.state != handshake.DONE:
-            record = self.receive(timeout, interrupts)
+            if self.protocol.deferred:
+                self.await_enter()
+            record = self.receive(0 if self.protocol.deferred else timeout, interrupts)
             if record is None:
                 if self.ends_with_execve and self.protocol.state == handshake.LATE:
+                    self.check_executed()
                     return
                 raise self.premature_end()
             try:
@@ -184,6 +187,20 @@ class Session:
                 self.log.debug(f"init: {handshake.NAMES[what.type]} at step {what.step}")
                 getattr(self, "on_" + action)(what)
             interrupts.check()
+
+    def await_enter(self) -> None:
+        """init has spoken, so enter only writes its pid and ends; it may also end without that, killed.
+
+        Then init waits for a GO to a record that waits for the pid: nobody would ever speak again.
+        """
+        posix.waitid(posix.P_PID, self.enter_pid, posix.WEXITED | posix.WNOWAIT)
+
+    def check_executed(self) -> None:
+        """EOF in place of the program's start: raises the error when it was init's death, not its execve."""
+        from pyrunc import state
+
+        if state.never_executed(self.init_pid):
+            raise self.premature_end()
 
     def step_limit(self) -> int:
         """How long init may take between two records, in ms."""
@@ -200,6 +217,8 @@ class Session:
                     interrupts.check()
                 continue
             if got == -ETIMEDOUT:
+                if timeout == 0:
+                    raise self.premature_end()
                 raise PyruncError(f"container init did not answer within {timeout // 1000} s")
             if got in (0, -ECONNRESET):  # reset: init died with a record of ours unread
                 return None

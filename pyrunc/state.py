@@ -28,6 +28,7 @@ LOCK_TIMEOUT = 10.0  # seconds that a verb waits for another one to finish with 
 _ID_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-"
 _DIR_FLAGS = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 _MAX_STATE = 64 << 20
+_PF_FORKNOEXEC = 0x40
 
 PID_MARK = "\0"  # cannot come out of `dumps`, and in the state the pid stands before all free text
 
@@ -146,13 +147,30 @@ def split_state(id: str, status: str, bundle: str, annotations: dict[str, str]) 
 def process_stat(pid: int | str) -> tuple[str, int]:
     """State letter and start time (clock ticks since boot) of a process; ``("", 0)`` when there is none.
 
-    Fields 3 and 22 of /proc/PID/stat (proc(5)); the command name before them may itself hold blanks and brackets.
+    Fields 3 and 22 of /proc/PID/stat (proc(5)).  Raises OSError when it cannot be known (ENOMEM).
     """
+    fields = stat_fields(pid)
+    return (fields[0].decode("ascii"), int(fields[19])) if fields else ("", 0)
+
+
+def stat_fields(pid: int | str) -> list[bytes]:
+    """/proc/PID/stat from field 3 on, [] without such a process; the name in field 2 may hold blanks and brackets."""
     try:
-        fields = fs.read_file(f"/proc/{pid}/stat", 65536).rpartition(b")")[2].split()
-        return fields[0].decode("ascii"), int(fields[19])
-    except (OSError, IndexError, ValueError):  # ESRCH while reading is the process going away, too
-        return "", 0
+        return fs.read_file(f"/proc/{pid}/stat", 65536).rpartition(b")")[2].split()
+    except OSError as error:  # ESRCH while reading is the process going away, too
+        if fs.unknown(error):
+            raise
+        return []
+
+
+def never_executed(pid: int) -> bool:
+    """Whether a process, perhaps a zombie, is known to have executed nothing since it was cloned.
+
+    PF_FORKNOEXEC (linux/sched.h) in field 9 of /proc/PID/stat, which execve takes away before it closes descriptors:
+    an EOF from its end of a socket alone is also what its death looks like.  False when it was reaped.
+    """
+    fields = stat_fields(pid)
+    return bool(fields) and int(fields[6]) & _PF_FORKNOEXEC != 0
 
 
 def alive(pid: object, starttime: object) -> bool:
@@ -164,10 +182,17 @@ def alive(pid: object, starttime: object) -> bool:
 
 
 def boot_id() -> str:
-    """Identifies this boot of the machine: start times of different boots cannot be compared."""
+    """Identifies this boot of the machine: start times of different boots cannot be compared.
+
+    "" where the kernel does not tell.  Raises OSError when it cannot be known (ENOMEM).
+    """
     try:
         return fs.read_file("/proc/sys/kernel/random/boot_id", 64).decode("ascii").strip()
-    except (OSError, ValueError):
+    except OSError as error:
+        if fs.unknown(error):
+            raise
+        return ""
+    except ValueError:
         return ""
 
 
@@ -287,9 +312,15 @@ class Store:
             raise SysError(container.dir, "mkdir", error.errno or 0) from error
         try:
             container.acquire(0.0)
+            taken = container.has("state.json")
+            boot, started = boot_id(), process_stat("self")[1]
         except StateError:  # a concurrent `delete --force` took it away, and perhaps a third one made it again
             raise StateError("container with given ID already exists") from None
-        if container.has("state.json"):
+        except BaseException:
+            fs.ignore(_rmdir_at, self.fd, id)
+            container.unlock()
+            raise
+        if taken:
             container.unlock()
             raise StateError("container with given ID already exists")
         container.data = {
@@ -300,8 +331,8 @@ class Store:
             "status": "creating",
             "pid": 0,
             "starttime": 0,
-            "bootid": boot_id(),
-            "runtime": {"pid": posix.getpid(), "starttime": process_stat("self")[1]},
+            "bootid": boot,
+            "runtime": {"pid": posix.getpid(), "starttime": started},
         }
         return container
 
@@ -393,7 +424,7 @@ class Container:
     def unlock(self) -> None:
         """Release the lock; closing the descriptor does it."""
         if self.fd >= 0:
-            posix.close(self.fd)
+            fs.close(self.fd)
             self.fd = -1
 
     def abandoned(self) -> bool:
@@ -409,10 +440,12 @@ class Container:
     # -- content ---------------------------------------------------------------------------------------------
 
     def has(self, name: str) -> bool:
-        """Whether a file is in the container's directory."""
+        """Whether a file is in the container's directory.  Raises OSError when it cannot be known."""
         try:
             posix.stat(f"{self.id}/{name}", dir_fd=self.store.fd, follow_symlinks=False)
-        except OSError:
+        except OSError as error:
+            if fs.unknown(error):
+                raise
             return False
         return True
 
@@ -540,19 +573,36 @@ class Container:
             try:
                 posix.close(posix.open(self.fifo("start"), O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW))
                 return "created"
-            except OSError:
-                pass  # ENXIO: nobody reads; ENOENT: started, or made by `run`
+            except OSError as error:
+                if fs.unknown(error):
+                    raise
+                # ENXIO: nobody reads; ENOENT: started, or made by `run`
         return "paused" if self.frozen() else "running"
 
     def frozen(self) -> bool:
         """Whether the container's cgroup is frozen."""
-        directory = self.data.get("cgroup_dir")
+        directory = self.cgroup_directory()
         if not directory:
             return False
         try:
             return fs.read_file(directory + "/cgroup.freeze", 16)[:1] == b"1"
-        except OSError:
+        except OSError as error:
+            if fs.unknown(error):
+                raise
             return False
+
+    def cgroup_directory(self) -> str:
+        """Where the container's cgroup is now, "" when it has none; whether it exists is another question.
+
+        The hierarchy may be mounted somewhere else in our mount namespace than it was in that of `create`.
+        """
+        directory: str = self.data.get("cgroup_dir") or ""
+        if directory and not fs.exists(directory):
+            from pyrunc import host
+
+            facts = host.snapshot()
+            directory = facts.cgroup_dir(self.data["cgroup"]) if facts.cgroup2_mount else ""
+        return directory
 
     def report(self, owner: str = "") -> dict[str, Any]:
         """What `state` and `list` show, in runc's key order."""
@@ -616,9 +666,14 @@ def first_in_namespace(pid: int) -> bool:
         for line in fs.read_file(f"/proc/{pid}/status", 65536).split(b"\n"):
             if line.startswith(b"NSpid:"):
                 return line.split()[-1] == b"1"
-    except OSError:
-        pass
+    except OSError as error:
+        if fs.unknown(error):
+            raise
     return True
+
+
+def _rmdir_at(dir_fd: int, name: str) -> None:
+    posix.rmdir(name, dir_fd=dir_fd)
 
 
 def _mkdir(path: str, mode: int) -> None:

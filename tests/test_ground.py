@@ -108,3 +108,18 @@ def test_undo_runs_backwards_and_goes_on_after_a_failure() -> None:
     undo.forget()
     undo.run()
     assert "kept" not in seen
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EMFILE, errno.EIO])
+def test_exists_does_not_guess(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def stat(path: str) -> None:
+        raise OSError(number, path)
+
+    monkeypatch.setattr(fs.posix, "stat", stat)
+    with pytest.raises(OSError, match="/x"):
+        fs.exists("/x")
+
+
+def test_exists_says_no() -> None:
+    assert not fs.exists("/nonexistent/a")
+    assert not fs.exists("/dev/null/a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -527,3 +528,28 @@ def test_kill_init_signals(store: state.Store, sleeper: subprocess.Popen[bytes])
 def test_first_in_namespace(sleeper: subprocess.Popen[bytes]) -> None:
     assert not state.first_in_namespace(sleeper.pid)  # we are not pid 1 ourselves
     assert state.first_in_namespace(4_000_000)  # gone: nothing more to kill
+
+
+def test_a_process_that_cannot_be_looked_up_is_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_file(*_: object) -> bytes:
+        raise OSError(errno.ENOMEM, "stat")
+
+    monkeypatch.setattr(state.fs, "read_file", read_file)
+    for ask in (lambda: state.alive(1, 0), state.boot_id, lambda: state.never_executed(1)):
+        with pytest.raises(OSError, match="stat"):
+            ask()
+
+
+def test_never_executed() -> None:
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    try:
+        assert state.never_executed(child)
+        os.kill(child, signal.SIGKILL)
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        assert state.never_executed(child), "a zombie tells, too"
+    finally:
+        os.waitpid(child, 0)
+    assert not state.never_executed(child)
+    assert not state.never_executed(os.getpid())

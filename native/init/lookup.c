@@ -84,6 +84,13 @@ int passwd_end(struct passwd_scan *scan)
     return scan->found;
 }
 
+/* Not an answer about the file: another HOME than the image's own must not come from a lack of memory. */
+static int no_answer(int ret)
+{
+    return ret == -ENOMEM || ret == -EMFILE || ret == -ENFILE || ret == -EIO;
+}
+
+/* 1: found, 0: not in there, negative: errno */
 static int read_passwd(int fd, uint32_t uid, char *home)
 {
     char buf[1024];
@@ -96,7 +103,9 @@ static int read_passwd(int fd, uint32_t uid, char *home)
         n = read(fd, buf, sizeof(buf));
         if (n < 0 && errno == EINTR)
             continue;
-        if (n <= 0)
+        if (n < 0)
+            return -errno;
+        if (n == 0)
             break;
         total += (size_t)n;
         if (passwd_feed(&scan, buf, (size_t)n))
@@ -117,10 +126,13 @@ int op_find_home(struct init *in, const struct plan_step *st)
         return fault(in, errno, "open", -1, 0, "/");
     /* O_NONBLOCK: the image may have a fifo there, and nobody would ever write to it. */
     int AUTO_CLOSE fd = open_in_root(root, "/etc/passwd", O_RDONLY | O_NONBLOCK | O_NOCTTY);
-    if (fd >= 0 && fstat(fd, &info) == 0 && S_ISREG(info.st_mode) &&
-        read_passwd(fd, st->n[N_FIND_HOME_uid], in->home) && in->home[0])
-        return 0;
-    memcpy(in->home, "/", 2);
+    int ret = fd >= 0 ? (int)sys_ret(fstat(fd, &info)) : fd;
+    if (ret == 0)
+        ret = S_ISREG(info.st_mode) ? read_passwd(fd, st->n[N_FIND_HOME_uid], in->home) : 0;
+    if (no_answer(ret))
+        return fault(in, ret, "read", -1, 0, "/etc/passwd");
+    if (ret <= 0 || !in->home[0])
+        memcpy(in->home, "/", 2);
     return 0;
 }
 

@@ -105,7 +105,9 @@ void wait_go(struct init *in)
     do
         n = read(in->sock, &m, sizeof(m));
     while (n < 0 && errno == EINTR);
-    if (n <= 0)
+    if (n < 0)
+        die(in, fault(in, errno, "read", -1, 0, "the answer of the parent"));
+    if (n == 0)
         _exit(1);
     if (n != (ssize_t)sizeof(m) || m.type != MSG_GO) {
         fault(in, EPROTO, "read", -1, 0, "a message other than GO came from the parent");

@@ -102,6 +102,8 @@ def path_for(
 def open_driver(manager: str, facts: HostFacts) -> Driver:
     """The driver of a name.  Raises PyruncError for one that is unknown or not supported."""
     if manager == "cgroupfs":
+        if not facts.cgroup2_mount:
+            raise PyruncError("no cgroup v2 hierarchy is mounted here (in this mount namespace)")
         from pyrunc.cgroup.fs2 import Fs2
 
         return Fs2(facts)

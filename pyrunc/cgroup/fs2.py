@@ -481,8 +481,8 @@ class Fs2:
             time.sleep(pause)
             pause = min(pause * 2, PAUSE_MOST)
         for ancestor in reversed(made or ()):
-            if path.startswith(ancestor + "/"):
-                fs.ignore(posix.rmdir, self.dir(ancestor))
+            if path.startswith(ancestor + "/") and not self.rmdir(ancestor):
+                break  # somebody else's cgroup is in there by now, and so in all above
 
     def rmdir(self, path: str) -> bool:
         """One attempt; False when it is in use or has others below.  Raises SysError."""

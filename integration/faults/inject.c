@@ -1,0 +1,188 @@
+/* Make one system call of one process fail, or kill that process after it.
+ *
+ *     inject OUT trace  0      0     0     COMMAND [ARG...]    list all calls
+ *     inject OUT error  THREAD INDEX ERRNO COMMAND [ARG...]    the call is not made and returns -ERRNO
+ *     inject OUT kill   THREAD INDEX 0     COMMAND [ARG...]    SIGKILL after the call
+ *
+ * strace's inject=CALL:when=N counts in each traced thread by itself, so that one N hits the runtime and the container's
+ * first process alike, and the first hides the second.  Here a point is one call of one thread: threads are numbered in the
+ * order in which they come to be, calls (of any name) from the thread's first one.  After the point everything runs
+ * free.  OUT gets a line for each call (trace) or for the one that was hit: THREAD INDEX NUMBER.
+ *
+ * The status is the command's, 128 + n when signal n ended it.
+ */
+#define _GNU_SOURCE
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* <linux/ptrace.h> and <sys/ptrace.h> cannot be included together everywhere. */
+struct call_info {
+    unsigned char op;
+    unsigned char pad[3];
+    unsigned arch;
+    unsigned long long ip, sp;
+    unsigned long long nr, args[6];
+};
+enum { CALL_ENTRY = 1, GET_INFO = 0x420e, EVENT_STOP = 128 };
+
+#define OPTIONS                                                                                                \
+    (PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC)
+
+struct thread {
+    pid_t id;
+    long calls;
+    int number, chosen;
+};
+
+static struct thread threads[4096];
+static int count, run_free;
+static FILE *out;
+static enum { TRACE, FAIL, KILL } action;
+static long want_thread, want_index, error;
+
+static struct thread *find(pid_t id)
+{
+    for (int i = count - 1; i >= 0; i--)
+        if (threads[i].id == id)
+            return &threads[i];
+    if (count == (int)(sizeof threads / sizeof *threads))
+        exit(99);
+    threads[count] = (struct thread){.id = id, .number = count};
+    return &threads[count++];
+}
+
+#ifdef __x86_64__
+static void skip_call(pid_t id)
+{
+    ptrace(PTRACE_POKEUSER, id, offsetof(struct user_regs_struct, orig_rax), -1L);
+}
+
+static void set_result(pid_t id, long value)
+{
+    ptrace(PTRACE_POKEUSER, id, offsetof(struct user_regs_struct, rax), value);
+}
+#else
+static void skip_call(pid_t id)
+{
+    int none = -1;
+    struct iovec v = {&none, sizeof none};
+    ptrace(PTRACE_SETREGSET, id, 0x404 /* NT_ARM_SYSTEM_CALL */, &v);
+}
+
+static void set_result(pid_t id, long value)
+{
+    struct user_regs_struct r;
+    struct iovec v = {&r, sizeof r};
+    ptrace(PTRACE_GETREGSET, id, NT_PRSTATUS, &v);
+    r.regs[0] = (unsigned long long)value;
+    ptrace(PTRACE_SETREGSET, id, NT_PRSTATUS, &v);
+}
+#endif
+
+static void tell(const struct thread *t, long index, long number)
+{
+    fprintf(out, "%d %ld %ld\n", t->number, index, number);
+    if (action != TRACE)
+        fflush(out);
+}
+
+static void at_call(struct thread *t)
+{
+    struct call_info info;
+    if (ptrace((enum __ptrace_request)GET_INFO, t->id, sizeof info, &info) <= 0)
+        return;
+    if (info.op == CALL_ENTRY) {
+        long index = t->calls++;
+        if (action == TRACE) {
+            tell(t, index, (long)info.nr);
+        } else if (t->number == want_thread && index == want_index) {
+            t->chosen = 1;
+            tell(t, index, (long)info.nr);
+            if (action == FAIL)
+                skip_call(t->id);
+        }
+    } else if (t->chosen) {
+        t->chosen = 0;
+        run_free = 1;
+        if (action == FAIL)
+            set_result(t->id, -error);
+        else
+            kill(t->id, SIGKILL);
+    }
+}
+
+/* One stop of a traced thread; returns the signal to deliver. */
+static int at_stop(struct thread *t, int status)
+{
+    int sig = WSTOPSIG(status), event = status >> 16;
+    if (sig == (SIGTRAP | 0x80)) {
+        if (!run_free)
+            at_call(t);
+        return 0;
+    }
+    if (event == PTRACE_EVENT_EXEC && t->number == 0)
+        t->calls = 1; /* what came before was ours; execve itself is call 0 */
+    return event ? 0 : sig;
+}
+
+static int follow(pid_t child)
+{
+    for (;;) {
+        int status;
+        pid_t id = waitpid(-1, &status, __WALL);
+        if (id < 0 && errno == EINTR)
+            continue;
+        if (id < 0)
+            return 99;
+        if (WIFEXITED(status) || WIFSIGNALED(status)) {
+            if (id == child)
+                return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+            find(id)->id = 0;
+            continue;
+        }
+        int sig = at_stop(find(id), status);
+        enum __ptrace_request request = run_free ? PTRACE_CONT : PTRACE_SYSCALL;
+        if (status >> 16 == EVENT_STOP && WSTOPSIG(status) != SIGTRAP)
+            request = PTRACE_LISTEN; /* it was stopped by a signal and stays so */
+        ptrace(request, id, 0L, (long)sig);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 7)
+        return 99;
+    action = strcmp(argv[2], "trace") == 0 ? TRACE : strcmp(argv[2], "error") == 0 ? FAIL : KILL;
+    want_thread = atol(argv[3]), want_index = atol(argv[4]), error = atol(argv[5]);
+    out = fopen(argv[1], "we");
+    if (!out)
+        return 99;
+    pid_t child = fork();
+    if (child == 0) {
+        raise(SIGSTOP);
+        execv(argv[6], argv + 6);
+        _exit(99);
+    }
+    int status;
+    if (child < 0 || waitpid(child, &status, WUNTRACED) != child || !WIFSTOPPED(status))
+        return 99;
+    find(child);
+    threads[0].calls = -1000; /* until its execve */
+    if (ptrace(PTRACE_SEIZE, child, 0L, OPTIONS) < 0)
+        return 99;
+    kill(child, SIGCONT);
+    status = follow(child);
+    fclose(out);
+    return status;
+}

@@ -1,0 +1,158 @@
+"""Where a command can fail: its system calls, and the errors that make sense for each.
+
+A point is one call of one thread of one command, with what happens there: an errno instead of the call, or SIGKILL
+after it.  The list comes from a dry run under `inject.c`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import random
+import re
+import subprocess
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).resolve().parent
+
+
+def _set(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+# What the loader and the C library do before main: not ours to handle.  The first call outside of it ends it.
+_START = _set(
+    """
+    execve brk mmap mprotect munmap openat read pread64 close newfstatat fstat arch_prctl set_tid_address
+    set_robust_list rseq access getrandom prlimit64 readlink readlinkat faccessat
+    """
+)
+# Calls that have no way to fail, or whose failure cannot be told to anybody.
+_CANNOT = _set(
+    """
+    exit exit_group rt_sigreturn getpid gettid getppid getuid geteuid getgid getegid umask alarm brk sched_yield
+    set_tid_address execve
+    """
+)
+_INTERRUPTED = _set(
+    """
+    read write readv writev pread64 pwrite64 open openat wait4 waitid poll ppoll flock futex connect accept4
+    recvmsg sendmsg recvfrom sendto epoll_wait epoll_pwait clock_nanosleep nanosleep select pselect6 fcntl_lock
+    """
+)
+_DISK = _set(
+    """
+    open openat write pwrite64 mkdir mkdirat rename renameat renameat2 link linkat symlink symlinkat mknod
+    mknodat unlink unlinkat rmdir ftruncate
+    """
+)
+_SPACE = _DISK - {"unlink", "unlinkat", "rmdir"}
+_READS = _set("read pread64 getdents64")
+_DESCRIPTORS = _set(
+    """
+    open openat openat2 dup dup3 fcntl socket socketpair pipe2 memfd_create pidfd_open pidfd_getfd signalfd4
+    eventfd2 epoll_create1 fsopen fsmount fspick open_tree accept4 bpf timerfd_create
+    """
+)
+
+
+class Call(NamedTuple):
+    """One system call of a dry run."""
+
+    thread: int
+    index: int
+    name: str
+
+
+class Point(NamedTuple):
+    """One thing to do to one command; ``error`` is an errno's name, "" for SIGKILL."""
+
+    scene: str
+    call: Call
+    error: str
+
+    @property
+    def key(self) -> str:
+        """What identifies it in a file of results."""
+        return f"{self.scene}/{self.error or 'KILL'}/{self.call.thread}/{self.call.index}"
+
+
+@cache
+def build(directory: str) -> str:
+    """Compile the injector.  AssertionError with what the compiler said."""
+    target = f"{directory}/inject"
+    argv = ["gcc", "-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-o", target, str(HERE / "inject.c")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+@cache
+def names() -> dict[int, str]:
+    """The system calls of this machine by number."""
+    argv = ["gcc", "-E", "-dM", "-include", "sys/syscall.h", "-x", "c", "/dev/null"]
+    text = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    return {int(number): name for name, number in re.findall(r"#define __NR_(\w+) (\d+)", text)}
+
+
+def read_calls(path: Path) -> list[Call]:
+    """What the injector wrote, in order."""
+    calls = []
+    for line in path.read_text().splitlines():
+        thread, index, number = map(int, line.split())
+        calls.append(Call(thread, index, names().get(number, str(number))))
+    return calls
+
+
+def after_start(calls: Iterable[Call], *, programs: bool = True) -> list[Call]:
+    """The calls without those of the first thread's loader and C library.
+
+    ``programs``: what another thread executes by name (init itself has none) is the container's, and not ours.
+    """
+    out = []
+    begun = False
+    theirs = set()
+    for call in calls:
+        begun = begun or (call.thread == 0 and call.name not in _START)
+        if call.index > 0 and (call.thread > 0 or begun) and call.thread not in theirs:
+            out.append(call)
+        if programs and call.thread > 0 and call.name == "execve":
+            theirs.add(call.thread)
+    return out
+
+
+def errors_of(name: str) -> list[str]:
+    """The errors to inject into a call: ENOMEM into every one that can fail."""
+    if name in _CANNOT:
+        return []
+    out = ["ENOMEM"]
+    out += ["EINTR"] if name in _INTERRUPTED else []
+    out += ["EIO"] if name in _DISK or name in _READS else []
+    out += ["ENOSPC"] if name in _SPACE else []
+    out += ["EMFILE"] if name in _DESCRIPTORS else []
+    return out
+
+
+def of_errors(scene: str, calls: Sequence[Call]) -> list[Point]:
+    """R1: every error that makes sense in every call of every thread."""
+    return [Point(scene, call, error) for call in calls for error in errors_of(call.name)]
+
+
+def of_kills(scene: str, calls: Sequence[Call], *, inside: bool) -> list[Point]:
+    """R2: SIGKILL of the runtime after each of its calls; with ``inside`` R3: of the processes that it starts."""
+    return [Point(scene, call, "") for call in calls if (call.thread > 0) == inside]
+
+
+def shuffled(points: Sequence[Point], share: int = 0, shares: int = 1) -> list[Point]:
+    """One share of the points in an order that is always the same and mixes everything: a prefix is a sample."""
+    chosen = [p for p in points if int(hashlib.sha256(p.key.encode()).hexdigest(), 16) % shares == share]
+    random.Random(5).shuffle(chosen)
+    return chosen
+
+
+def number(error: str) -> int:
+    """An errno's number."""
+    return int(getattr(errno, error)) if error else 0

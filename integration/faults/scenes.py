@@ -1,0 +1,522 @@
+"""The commands that faults are put into, and how to tell whether what they said is true.
+
+Every scene is a command with something to do before it and a judgement after it.  The rule is the same for all: exit 0
+only when the thing was done, an error of one line otherwise, nothing left by a failed `create`, and nothing left by
+anything after `delete --force`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from integration.faults import points
+from integration.faults.points import Point
+from integration.harness import SLOW, Box, Bundle, Container, cgroup2_mount, parse_objects, reap
+
+LIMIT = 20 * SLOW  # seconds: whatever takes longer hangs
+NOISE = ("Traceback", "internal error", "panic:", "goroutine ", "fatal error", "SIGSEGV", "Segmentation")
+
+
+class Outcome(NamedTuple):
+    """One command with a fault in it; ``hit``: whether it came to that call, ``rc`` None: it did not end."""
+
+    rc: int | None
+    err: str
+    seconds: float
+    hit: str
+
+
+class Corner(Box):
+    """A `Box` that looks around cheaply, thousands of times."""
+
+    def cgroups(self) -> list[Path]:
+        root = cgroup2_mount()
+        assert root
+        tops = [root / name for name in os.listdir(root) if name.startswith(self.prefix)]
+        found = [Path(at) for top in tops for at, _, _ in os.walk(top)]
+        return sorted(found, key=lambda p: -len(p.parts))
+
+    def children(self) -> dict[int, str]:
+        reap()
+        found = {}
+        for task in os.listdir("/proc/self/task"):
+            for pid in map(int, Path(f"/proc/self/task/{task}/children").read_text().split()):
+                with suppress(OSError):
+                    name = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+                    if pid not in self.helpers and "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text():
+                        found[pid] = name
+        return found
+
+    def sweep_up(self) -> None:
+        """Remove by hand what a fault left, so that the next point starts clean."""
+        for pid in self.children():
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        for group in self.cgroups():
+            with suppress(OSError):
+                (group / "cgroup.kill").write_text("1")
+        limit = time.monotonic() + 2 * SLOW
+        while self.cgroups() and time.monotonic() < limit:
+            for group in self.cgroups():
+                with suppress(OSError):
+                    group.rmdir()
+            time.sleep(0.01)
+        subprocess.run(["rm", "-rf", str(self.root)], check=False)
+        for mount in self._mounts() - self.mounts:
+            subprocess.run(["umount", "-l", mount[2]], capture_output=True, check=False)
+        reap()
+
+    def inject(self, argv: Sequence[str], action: str, point: Point | None, out: Path | None = None) -> Outcome:
+        """Run a command line under the injector; the container's stdout goes to ``out``."""
+        log, err = self.path / "inject", self.path / "inject.err"
+        call = point.call if point else points.Call(0, 0, "")
+        how = [action, str(call.thread), str(call.index), str(points.number(point.error) if point else 0)]
+        start = time.monotonic()
+        with err.open("wb") as errors, (out or Path(os.devnull)).open("ab") as output:
+            child = subprocess.Popen(
+                [points.build(str(self.path.parent)), str(log), *how, *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                env={"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")},
+            )
+            try:
+                rc: int | None = child.wait(LIMIT)
+            except subprocess.TimeoutExpired:
+                child.kill()  # the command goes on untraced, as our child
+                child.wait()
+                rc = None
+        lines = points.read_calls(log) if point else []
+        seconds = time.monotonic() - start
+        return Outcome(rc, err.read_text(errors="replace"), seconds, lines[0].name if lines else "")
+
+
+class Scene:
+    """One command; subclasses say which, and what is true after it."""
+
+    name = ""
+    kills_init = False  # its processes inside the container are the container's own: R3
+
+    def __init__(self, corner: Corner) -> None:
+        self.corner = corner
+        self.pyrunc = corner.runtime.is_pyrunc
+
+    def argv(self, *args: str) -> list[str]:
+        """A whole command line."""
+        return self.corner.runtime.argv("--root", str(self.corner.root), *args)
+
+    def before(self) -> None:
+        """Make what the command needs."""
+
+    def command(self) -> list[str]:
+        """The command line."""
+        raise NotImplementedError
+
+    def output(self) -> Path | None:
+        """Where the command's stdout goes."""
+        return None
+
+    def judge(self, point: Point, done: Outcome) -> list[str]:
+        """What is wrong after a command that ended."""
+        raise NotImplementedError
+
+    def clean(self) -> list[str]:
+        """Remove what `before` and the command made; what is wrong about that."""
+        return []
+
+    def trace(self) -> list[points.Call]:
+        """All calls of the command, from a dry run."""
+        self.before()
+        done = self.corner.inject(self.command(), "trace", None, self.output())
+        assert done.rc is not None and done.rc < 126, f"{self.name} fails by itself: {done}"
+        calls = points.read_calls(self.corner.path / "inject")
+        problems = self.clean()
+        assert not problems, problems
+        return calls
+
+    def attempt(self, point: Point) -> tuple[Outcome, list[str]]:
+        """One point: what came of it and what is wrong."""
+        self.before()
+        done = self.corner.inject(self.command(), "error" if point.error else "kill", point, self.output())
+        problems = [f"said {word!r}" for word in NOISE if word in done.err]
+        if done.rc is None:
+            problems.append("hang: " + "; ".join(map(waiting, self.corner.children())))
+            for pid in self.corner.children():
+                if "/probe" not in Path(f"/proc/{pid}/cmdline").read_text():
+                    os.kill(pid, signal.SIGKILL)
+        elif 128 < done.rc < 160 and not (point.error == "" and point.call.thread == 0):
+            problems.append(f"killed by signal {done.rc - 128}")
+        elif done.hit:
+            problems += self.judge(point, done)
+        problems += self.clean()
+        if problems:
+            self.corner.sweep_up()
+            self.reset()
+        return done, problems
+
+    def reset(self) -> None:
+        """After a fault everything was thrown away."""
+
+    def spoke(self, done: Outcome) -> list[str]:
+        """Whether an error was told in one line; only pyrunc promises that."""
+        lines = done.err.splitlines()
+        if self.pyrunc and (not lines or not lines[-1].startswith("pyrunc: ")):
+            return [f"failed without a message: {done.err!r}"]
+        return ["failed without a message"] if not lines else []
+
+    def again(self, point: Point, done: Outcome) -> list[str]:
+        """A call that a signal interrupts must be made again.
+
+        Not so dlopen's own, and init's open: init has no signal handlers, and opens nothing that one waits for.
+        """
+        excused = done.hit != point.call.name or "cannot load a part" in done.err
+        excused = excused or (point.call.thread > 0 and done.hit in ("open", "openat"))
+        return ["not tried again after EINTR"] if point.error == "EINTR" and self.pyrunc and not excused else []
+
+    def delete(self, one: Container) -> list[str]:
+        """`delete --force` must succeed and leave nothing."""
+        try:
+            result = one.delete("--force", check=False, timeout=2 * LIMIT)
+        except AssertionError as error:
+            return [f"hang: {error}"]
+        problems = [f"delete --force: {result!r}"] if result.rc != 0 else []
+        return problems + [f"after delete --force: {text}" for text in self.corner.leftovers()]
+
+    def container(self, *actions: str, edits: dict[str, Any] | None = None) -> Container:
+        """The scene's one container, in a nested cgroup."""
+        bundle = self.corner.bundle(*actions, edits=edits)
+        bundle.config["linux"]["cgroupsPath"] += "/inner"
+        bundle.save()
+        return Container(self.corner, f"{self.corner.prefix}{self.name}", bundle)
+
+
+def waiting(pid: int) -> str:
+    """What a hanging process is and waits in."""
+    try:
+        name = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")[:80]
+        return f"{pid} {name!r} in {Path(f'/proc/{pid}/wchan').read_text()}"
+    except OSError:
+        return str(pid)
+
+
+class Create(Scene):
+    """`create`, then `start` when it says that all is well: the program must find what it finds without a fault."""
+
+    name = "create"
+    kills_init = True
+    edits: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init__(self, corner: Corner) -> None:
+        super().__init__(corner)
+        self.one = self.container("report", "--", "signals", "60", edits=self.edits)
+        first, second = self.seen(), self.seen()
+        self.expected = {key: value for key, value in first.items() if second.get(key) == value}
+        assert len(self.expected) > 10, "the reports of two runs have too little in common"
+
+    def seen(self) -> dict[str, Any]:
+        """What the program sees in a container that was made without a fault."""
+        self.before()
+        self.one.create(save=False, err=self.corner.path / "inject.err")  # the same stdio as with a fault
+        self.one.start()
+        seen = self.report()
+        assert not self.delete(self.one)
+        return seen
+
+    def before(self) -> None:
+        self.one.out_file.unlink(missing_ok=True)
+
+    def output(self) -> Path:
+        return self.one.out_file
+
+    def command(self) -> list[str]:
+        return self.argv("create", "--bundle", str(self.one.bundle.path), self.one.id)
+
+    def report(self) -> dict[str, Any]:
+        """The program's report, {} when none comes."""
+        limit = time.monotonic() + 5 * SLOW
+        while time.monotonic() < limit:
+            text = self.one.out
+            if '"ready"' in text:
+                seen = dict(parse_objects(text)[0])
+                return {key: value for key, value in seen.items() if key not in ("ns", "tty")}  # inodes of the moment
+            time.sleep(0.002)
+        return {}
+
+    def judge(self, point: Point, done: Outcome) -> list[str]:
+        if done.rc == 0:
+            return self.truly_created(point)
+        if point.call.thread == 0 and not point.error:
+            return []
+        problems = [f"left by the failed command: {text}" for text in self.corner.leftovers()]
+        problems += self.again(point, done)
+        if not point.error and self.pyrunc and not ("init" in done.err or "/hooks/" in done.err):
+            problems.append(f"the message does not name the step: {done.err}")
+        return problems + self.spoke(done)
+
+    def truly_created(self, point: Point) -> list[str]:
+        """It said yes: the container must be there and be what was asked for."""
+        state = self.one.call("state", self.one.id, check=False)
+        inside = point.call.thread > 0  # init's own end after its last record is nobody's lie
+        if inside and '"stopped"' in state.out:
+            return []
+        if state.rc != 0 or '"created"' not in state.out:
+            return [f"exit 0, but not created: {state!r}"]
+        started = self.one.start(check=False)
+        if started.rc != 0:
+            return [] if inside else [f"exit 0, but cannot be started: {started!r}"]
+        seen = self.report()
+        wrong = [key for key, value in self.expected.items() if seen.get(key) != value]
+        return [f"exit 0, but the program finds another {key}: {seen.get(key)!r}"[:400] for key in wrong]
+
+    def clean(self) -> list[str]:
+        return self.delete(self.one)
+
+
+class CreateRich(Create):
+    """`create` with hooks, a seccomp profile, rlimits, a sysctl, a user and more mounts."""
+
+    name = "create-rich"
+    _HOOK = {"path": "/bin/true", "args": ["true"]}  # noqa: RUF012
+    edits = {  # noqa: RUF012
+        "/hooks": {"createRuntime": [_HOOK], "createContainer": [{"path": "/bin/true", "args": ["true"]}]},
+        "/process/rlimits": [{"type": "RLIMIT_NOFILE", "soft": 512, "hard": 512}],
+        "/process/user": {"uid": 1000, "gid": 1000, "additionalGids": [5]},
+        "/root/readonly": True,
+        "/linux/sysctl": {"net.ipv4.ip_forward": "1"},
+        "/linux/rootfsPropagation": "private",
+        "/linux/seccomp": {
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["mknodat", "mknod"], "action": "SCMP_ACT_ERRNO"}],
+        },
+        "/mounts/-": {"destination": "/mnt", "type": "bind", "source": "/etc", "options": ["rbind", "ro"]},
+    }
+
+    def command(self) -> list[str]:
+        pid_file = str(self.corner.path / "rich.pid")
+        return self.argv("create", "--pid-file", pid_file, "--bundle", str(self.one.bundle.path), self.one.id)
+
+
+class Start(Scene):
+    """`start` of a created container."""
+
+    name = "start"
+
+    def __init__(self, corner: Corner) -> None:
+        super().__init__(corner)
+        self.one = self.container("signals", "60")
+
+    def before(self) -> None:
+        self.one.out_file.unlink(missing_ok=True)
+        self.one.create(save=False)
+
+    def command(self) -> list[str]:
+        return self.argv("start", self.one.id)
+
+    def judge(self, point: Point, done: Outcome) -> list[str]:
+        if done.rc == 0:
+            limit = time.monotonic() + 5 * SLOW
+            while '"ready"' not in self.one.out:
+                if time.monotonic() > limit:
+                    return ["exit 0, but the program does not run"]
+                time.sleep(0.002)
+            return []
+        if point.call.thread == 0 and not point.error:
+            return []
+        problems = self.spoke(done)
+        if self.pyrunc and self.one.status == "running":
+            problems.append("failed, but the program runs")
+        return problems + self.again(point, done)
+
+    def clean(self) -> list[str]:
+        return self.delete(self.one)
+
+
+class Delete(Scene):
+    """`delete --force` of a running container with two processes."""
+
+    name = "delete"
+
+    def __init__(self, corner: Corner) -> None:
+        super().__init__(corner)
+        self.one = self.container("fork", "1", "--", "signals", "60")
+
+    def before(self) -> None:
+        self.one.create(save=False)
+        self.one.start()
+
+    def command(self) -> list[str]:
+        return self.argv("delete", "--force", self.one.id)
+
+    def judge(self, point: Point, done: Outcome) -> list[str]:
+        if done.rc == 0:
+            return [f"exit 0, but left: {text}" for text in self.corner.leftovers()]
+        if point.call.thread == 0 and not point.error:
+            return []
+        return self.spoke(done) + self.again(point, done)
+
+    def clean(self) -> list[str]:
+        return self.delete(self.one)
+
+
+class Run(Scene):
+    """`run` in the foreground; the program's exit code is its proof."""
+
+    name = "run"
+
+    def __init__(self, corner: Corner) -> None:
+        super().__init__(corner)
+        self.one = self.container("exit", "77")
+
+    def command(self) -> list[str]:
+        return self.argv("run", "--bundle", str(self.one.bundle.path), self.one.id)
+
+    def judge(self, point: Point, done: Outcome) -> list[str]:
+        if done.rc == 0:
+            return ["exit 0, but the program ends with 77"]
+        if point.call.thread == 0 and not point.error:
+            return []
+        problems = [f"left by the command: {text}" for text in self.corner.leftovers()] if done.rc == 77 else []
+        return problems + (self.spoke(done) if done.rc != 77 else [])
+
+    def clean(self) -> list[str]:
+        return self.delete(self.one)
+
+
+class Inside(Scene):
+    """Commands on one container that runs all the time, and is looked at after each of them."""
+
+    def __init__(self, corner: Corner) -> None:
+        super().__init__(corner)
+        self.one = self.container("signals", "0")
+        self.running = False
+
+    def before(self) -> None:
+        if not self.running:
+            self.one.out_file.unlink(missing_ok=True)
+            self.one.create(save=False)
+            self.one.start()
+            self.one.wait_output('"ready"')
+            self.running = True
+
+    def reset(self) -> None:
+        self.running = False
+
+    def close(self) -> list[str]:
+        """Remove the container."""
+        return self.delete(self.one)
+
+    def clean(self) -> list[str]:
+        limit = time.monotonic() + 2 * SLOW
+        procs = self.one.cgroup / "cgroup.procs"
+        while procs.exists() and procs.read_text().split() != [str(self.one.pid)]:
+            if time.monotonic() > limit:
+                return [f"processes in the container: {procs.read_text().split()}, not only {self.one.pid}"]
+            for pid in self.corner.children():
+                if pid != self.one.pid and "signals 61" in Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "):
+                    os.kill(pid, signal.SIGKILL)  # the detached exec's
+            time.sleep(0.005)
+        return []
+
+
+class Exec(Inside):
+    """`exec` in the foreground; the program's exit code is its proof."""
+
+    name = "exec"
+
+    def command(self) -> list[str]:
+        return self.argv("exec", self.one.id, "/probe", "exit", "77")
+
+    def judge(self, point: Point, done: Outcome) -> list[str]:
+        if done.rc == 0:
+            return ["exit 0, but the program ends with 77"]
+        if point.call.thread == 0 and not point.error:
+            return []
+        problems = self.spoke(done) if done.rc != 77 else []
+        return problems + (self.again(point, done) if done.rc != 77 else [])
+
+
+class ExecDetached(Inside):
+    """`exec --detach`: the pid in the file must be that of the program, in the container."""
+
+    name = "exec-detach"
+    kills_init = True
+
+    def before(self) -> None:
+        super().before()
+        (self.corner.path / "exec.pid").unlink(missing_ok=True)
+
+    def command(self) -> list[str]:
+        pid_file = str(self.corner.path / "exec.pid")
+        return self.argv("exec", "--detach", "--pid-file", pid_file, self.one.id, "/probe", "signals", "61")
+
+    def judge(self, point: Point, done: Outcome) -> list[str]:
+        if done.rc != 0:
+            if point.call.thread == 0 and not point.error:
+                return []
+            return self.spoke(done)
+        file = self.corner.path / "exec.pid"
+        pid = file.read_text() if file.exists() else "0"
+        try:
+            text = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            text = b""
+        killed = done.hit == "execve" and not point.error  # the program ran, and was killed then
+        return [] if text.startswith(b"/probe") or killed else [f"exit 0, but process {pid} is {text!r}"]
+
+
+class Kill(Inside):
+    """`kill ID USR1`: exit 0 only when the signal came."""
+
+    name = "kill"
+
+    def before(self) -> None:
+        super().before()
+        self.seen = self.one.out.count('"signal"')
+
+    def command(self) -> list[str]:
+        return self.argv("kill", self.one.id, "USR1")
+
+    def judge(self, point: Point, done: Outcome) -> list[str]:
+        if done.rc != 0:
+            return [] if not point.error else self.spoke(done)
+        limit = time.monotonic() + 5 * SLOW
+        while self.one.out.count('"signal"') == self.seen:
+            if time.monotonic() > limit:
+                return ["exit 0, but no signal came"]
+            time.sleep(0.002)
+        return []
+
+
+class State(Inside):
+    """`state`: exit 0 only with the whole truth."""
+
+    name = "state"
+
+    def output(self) -> Path:
+        return self.corner.path / "state.out"
+
+    def command(self) -> list[str]:
+        self.output().write_text("")
+        return self.argv("state", self.one.id)
+
+    def judge(self, point: Point, done: Outcome) -> list[str]:
+        if done.rc != 0:
+            return [] if not point.error else self.spoke(done)
+        found = self.output().read_text()
+        return [] if '"running"' in found and f'"pid": {self.one.pid}' in found else [f"exit 0, but said {found!r}"]
+
+
+ALL: tuple[type[Scene], ...] = (Create, CreateRich, Start, Run, Exec, ExecDetached, Kill, State, Delete)
+
+
+def bundle_of(scene: Scene) -> Bundle | None:
+    """The bundle of a scene's container."""
+    one = getattr(scene, "one", None)
+    return one.bundle if isinstance(one, Container) else None

@@ -1,0 +1,84 @@
+"""A sample of the sweep (`make faults` is the whole of it), with the points first at which something was wrong once."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from integration import harness
+from integration.faults import points, scenes, sweep
+from integration.faults.points import Point
+from integration.faults.scenes import Corner, Scene
+
+# For all scenes together; those with more points have more of it.
+SECONDS = float(os.environ.get("PYRUNC_FAULT_SECONDS", "180"))
+WEIGHT = {"create": 3, "create-rich": 3, "run": 2, "exec-detach": 2}
+
+# What went wrong once: scene, error ("" for SIGKILL), thread, call.  At most three points of each are done every time.
+KNOWN = [
+    ("create", "EIO", 0, "openat"),  # the directory that took the id stayed
+    ("create", "ENOMEM", 0, "read"),  # no start time of init in the state: stopped for ever
+    ("create", "EMFILE", 2, "openat2"),  # HOME=/ for want of a descriptor
+    ("create-rich", "ENOMEM", 0, "close"),  # failed after all was committed: the container stayed
+    ("start", "EIO", 0, "read"),  # failed, and the program ran
+    ("start", "ENOMEM", 0, "close"),
+    ("run", "ENOSPC", 0, "openat"),  # no mountinfo, so no hierarchy, so nothing to remove
+    ("exec", "EIO", 1, "write"),  # enter could not tell the pid: everybody waited
+    ("exec", "ENOMEM", 2, "read"),  # init ended without a word: taken for the program's start
+    ("exec-detach", "", 1, "clone3"),  # enter killed after it had made init: everybody waited
+    ("exec-detach", "", 2, "capset"),  # killed between the last record and execve: taken for the program's start
+    ("exec-detach", "", 2, "chdir"),
+    ("kill", "ENOMEM", 0, "openat"),
+    ("state", "ENOMEM", 0, "openat"),  # a process whose stat cannot be read is not stopped
+    ("state", "EIO", 0, "read"),
+    ("delete", "EMFILE", 0, "openat"),
+    ("delete", "ENOMEM", 0, "newfstatat"),
+    ("delete", "EIO", 0, "rmdir"),  # the cgroups above the container's own stayed
+]
+
+
+@pytest.fixture(params=scenes.ALL, ids=lambda kind: kind.name)
+def scene(request: pytest.FixtureRequest, runtime: harness.Runtime, rootfs: Path, base: Path) -> Iterator[Scene]:
+    if not runtime.is_pyrunc:
+        pytest.skip("peers leak at many points: `make reliability` counts them")
+    corner = Corner(runtime, rootfs, base, f"f{os.getpid():x}{request.param.name.replace('-', '')}")
+    made = request.param(corner)
+    yield made
+    if isinstance(made, scenes.Inside):
+        made.close()
+    corner.sweep_up()
+
+
+def known(scene: Scene, found: list[Point]) -> list[Point]:
+    """The points of this scene at which something was wrong once; of many alike the last ones."""
+    out: list[Point] = []
+    for name, error, thread, call in KNOWN:
+        alike = [p for p in found if p.error == error and p.call.thread == thread and p.call.name == call]
+        if name == scene.name:
+            assert alike, f"no such point any more: {(name, error, thread, call)}"
+            out += alike[-3:]
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.needs_arch("x86_64", "aarch64")
+def test_faults(scene: Scene) -> None:
+    """No hang, no traceback, nothing left, and no lie at any point that there is time for."""
+    found = sweep.points_of(scene, sweep.KINDS)
+    first = known(scene, found)
+    total = sum(WEIGHT.get(kind.name, 1) for kind in scenes.ALL)
+    end = time.monotonic() + SECONDS * WEIGHT.get(scene.name, 1) / total
+    wrong, hit = [], 0
+    for number, point in enumerate(first + points.shuffled(found)):
+        if number >= len(first) and time.monotonic() > end:
+            break
+        done, problems = scene.attempt(point)
+        hit += bool(done.hit)
+        if problems:
+            wrong.append(f"{point.key} {done.hit}: {'; '.join(problems)} (said: {done.err!r})")
+    assert not wrong, "\n".join(wrong)
+    assert hit >= len(first) / 2, "most points were not reached: the calls of a dry run are not those of a run"
