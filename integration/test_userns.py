@@ -292,6 +292,48 @@ def test_without_a_cgroup_namespace_the_hierarchy_is_read_only(mapped: Make, box
     assert not errno_of(read)
 
 
+DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
+
+
+@pytest.mark.pyrunc_only("runc 1.1.5 changes owners with the systemd driver only")
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_a_writable_cgroup_is_the_users(mapped: Make, uid: int) -> None:
+    """config-linux.md, "Cgroup ownership": the directory and the files of /sys/kernel/cgroup/delegate."""
+    more = {"/mounts/-": CGROUP, "/process/user": {"uid": uid, "gid": 0}}
+    one = mapped("mkdir", "/sys/fs/cgroup/below", "--", "stat", "/sys/fs/cgroup/cgroup.procs", more=more)
+    one.create()
+    assert one.cgroup.stat().st_uid == HOST + uid
+    owners = {path.name: path.stat().st_uid for path in one.cgroup.iterdir() if path.is_file()}
+    assert {owners[name] for name in DELEGATED} == {HOST + uid}
+    listed = set(Path("/sys/kernel/cgroup/delegate").read_text().split())
+    assert {name for name, owner in owners.items() if owner} == listed & set(owners)
+    one.start()
+    assert one.wait() == 0, one.err
+    made, file = one.objects
+    assert (made["errno"], file["uid"]) == (0, uid)
+    one.delete()
+    assert not one.cgroup.exists()
+
+
+@pytest.mark.pyrunc_only("runc 1.1.5 changes owners with the systemd driver only")
+@pytest.mark.parametrize("case", ["read-only", "host's namespace", "not mounted"])
+def test_other_cgroups_stay_roots(mapped: Make, case: str) -> None:
+    kinds = [kind for kind in KINDS if kind != "cgroup"] if case == "host's namespace" else KINDS
+    entry = {**CGROUP, "options": [*CGROUP["options"], "ro"]} if case == "read-only" else CGROUP
+    one = mapped(more={} if case == "not mounted" else {"/mounts/-": entry}, kinds=kinds)
+    one.create()
+    assert one.cgroup.stat().st_uid == 0
+    one.delete("--force")
+
+
+@pytest.mark.pyrunc_only("runc 1.1.5 changes owners with the systemd driver only")
+def test_the_cgroup_of_a_user_without_a_user_namespace(container: Make) -> None:
+    one = container(edits={"/mounts/-": CGROUP, "/process/user": {"uid": 1234, "gid": 0}})
+    one.create()
+    assert (one.cgroup / "cgroup.procs").stat().st_uid == 1234
+    one.delete("--force")
+
+
 def test_mount_data_with_ids(mapped: Make, refused: Refused, box: Box) -> None:
     entry = {"destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": ["uid=1000", "gid=5", "mode=700"]}
     seen = mapped("stat", "/t", more={"/mounts/-": entry}).run().objects[0]

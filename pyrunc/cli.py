@@ -32,7 +32,7 @@ GLOBAL_FLAGS: tuple[Flag, ...] = (
     ("debug", "", "", "bool", "log everything"),
     ("systemd-cgroup", "", "", "bool", "use the systemd cgroup driver"),
     ("cgroup-manager", "", "MANAGER", "str", "cgroupfs (default), systemd or disabled"),
-    ("rootless", "", "MODE", "str", "true, false or auto (default); pyrunc finds out by itself"),
+    ("rootless", "", "MODE", "str", "do without what only root may do in cgroups: true, false or auto (default)"),
     ("criu", "", "PATH", "str", "accepted for callers of older runtimes, and ignored"),
     ("help", "h", "", "bool", "show help"),
     ("version", "v", "", "bool", "show the version"),

@@ -27,7 +27,7 @@ Flag = tuple[str, str, str, str, str]
 class Context:
     """What the global options said, for the verbs."""
 
-    __slots__ = ("cgroup_manager", "debug", "log", "root")
+    __slots__ = ("cgroup_manager", "debug", "log", "root", "rootless")
 
     def __init__(self, values: dict[str, Any]) -> None:
         from pyrunc.log import Log
@@ -41,6 +41,7 @@ class Context:
         if manager not in ("cgroupfs", "systemd", "disabled"):
             raise UsageError(f"--cgroup-manager {show(manager)}: expected cgroupfs, systemd or disabled")
         self.root: str = values.get("root", "")
+        self.rootless: str = values.get("rootless", "auto")
         self.debug: bool = values.get("debug", False)
         self.cgroup_manager: str = "systemd" if values.get("systemd-cgroup") else manager
         self.log: Log = Log(values.get("log", ""), format, self.debug)
@@ -119,7 +120,7 @@ def created_by(context: Context, id: str, values: dict[str, Any]) -> CreateOptio
     from pyrunc import launch
 
     opts = launch.CreateOptions(id, context.log)
-    opts.root, opts.cgroup_manager = context.root, context.cgroup_manager
+    opts.root, opts.cgroup_manager, opts.rootless = context.root, context.cgroup_manager, context.rootless
     opts.bundle = values.get("bundle", "") or posix.getcwd()
     if values.get("config"):
         opts.config = fs.abspath(values["config"])  # against the working directory, as crun has it

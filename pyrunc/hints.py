@@ -6,18 +6,27 @@ from errno import errorcode
 
 _CAPABILITY = "pyrunc itself needs more privileges here: run it as root, outside of a user namespace"
 
+_PLACE = "to move a process into a cgroup takes write access to both and to what is above them: start pyrunc from the"
+_PLACE += " part of the hierarchy that is delegated (systemd-run --user --scope -p Delegate=yes pyrunc ...)"
+
 # (op of native/plan.def, or RLIMIT, CGROUP for the host side; errno) -> hint
 _HINTS = {
     ("RLIMIT", "EPERM"): "raising a hard limit needs CAP_SYS_RESOURCE, which pyrunc does not have here",
     ("RLIMIT", "EINVAL"): "a soft limit must not exceed the hard one, nor RLIMIT_NOFILE fs.nr_open",
     ("OOM_SCORE", "EACCES"): "lowering the score needs CAP_SYS_RESOURCE, which pyrunc does not have here",
+    ("PLACE", "EACCES"): _PLACE,
+    ("PLACE", "EPERM"): _PLACE,
+    ("PLACE", "EBUSY"): "the cgroup has controllers enabled for its children, so it cannot hold processes itself",
+    ("PLACE", "EOPNOTSUPP"): "the cgroup is threaded or invalid (cgroup.type)",
+    ("ENTER_ROOT", "ENOENT"): "relative paths are relative to the bundle",
     ("JOIN_NS", "EINVAL"): "the path is not a namespace of this type, or a user or time namespace that we cannot join",
     ("JOIN_NS", "EPERM"): _CAPABILITY,
     ("UNSHARE", "EPERM"): _CAPABILITY,
     ("UNSHARE", "EINVAL"): "this kernel lacks one of the namespaces",
     ("UNSHARE", "ENOSPC"): "a limit in /proc/sys/user/max_*_namespaces is reached",
     ("UNSHARE_USER", "ENOSPC"): "/proc/sys/user/max_user_namespaces is reached",
-    ("UNSHARE_USER", "EPERM"): "this host does not allow unprivileged user namespaces",
+    ("UNSHARE_USER", "EPERM"): "users may not make user namespaces here: see /proc/sys/kernel/unprivileged_userns_clone"
+    " and apparmor_restrict_unprivileged_userns",
     ("TIME_OFFSETS", "ERANGE"): "an offset is added to the host's clock: no more seconds back than that has counted",
     ("TIME_OFFSETS", "EPERM"): "setting the clocks of a time namespace needs CAP_SYS_TIME",
     ("CPU_INITIAL", "EINVAL"): "`cat /sys/devices/system/cpu/online` lists the cpus of this host",

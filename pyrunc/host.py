@@ -25,6 +25,7 @@ class HostFacts:
     __slots__ = (
         "_apparmor",
         "_cap_last",
+        "_rootless",
         "_selinux",
         "arch",
         "cgroup2_mount",
@@ -48,6 +49,7 @@ class HostFacts:
         self._cap_last: int | None = None
         self._apparmor: bool | None = None
         self._selinux: bool | None = None
+        self._rootless: bool | None = None
 
     @property
     def cap_last(self) -> int:
@@ -85,6 +87,19 @@ class HostFacts:
     @selinux.setter
     def selinux(self, value: bool) -> None:
         self._selinux = value
+
+    @property
+    def rootless(self) -> bool:
+        """Whether what only the host's root may do can be missing: another user, or root of a user namespace."""
+        if self._rootless is None:
+            # Read where it matters only: in the initial user namespace all ids are mapped to themselves.
+            whole = [b"0", b"0", b"4294967295"]
+            self._rootless = self.euid != 0 or read(self.prefix + "/proc/self/uid_map").split() != whole
+        return self._rootless
+
+    @rootless.setter
+    def rootless(self, value: bool) -> None:
+        self._rootless = value
 
     def own_namespace(self, kind: str, path: str) -> bool:
         """Whether ``path`` leads to our own namespace of that type (config.json's name): the same inode of nsfs.

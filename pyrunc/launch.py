@@ -9,10 +9,11 @@ directory before the first side effect, so that `delete --force ID` knows what t
 from __future__ import annotations
 
 import posix
+from errno import EACCES, EPERM, EROFS
 from posix import O_CLOEXEC, O_NOFOLLOW, O_RDWR
 
 from pyrunc import cgroup, errors, fs, handshake, host, runtime, session, state
-from pyrunc.errors import StateError
+from pyrunc.errors import StateError, SysError
 from pyrunc.plan import compile as compiler
 from pyrunc.session import WAIT_FOREVER, Interrupts, Session, as_sys_error, checked, raise_interrupted, write_pid_file
 from pyrunc.spec import load, validate
@@ -30,7 +31,17 @@ if TYPE_CHECKING:
 class CreateOptions(session.Options):
     """What `create` and `run` were asked for; paths as given on the command line."""
 
-    __slots__ = ("bundle", "cgroup_manager", "config", "detach", "keep", "no_new_keyring", "no_pivot", "no_subreaper")
+    __slots__ = (
+        "bundle",
+        "cgroup_manager",
+        "config",
+        "detach",
+        "keep",
+        "no_new_keyring",
+        "no_pivot",
+        "no_subreaper",
+        "rootless",
+    )
 
     def __init__(self, id: str, log: Log) -> None:
         super().__init__(id, log)
@@ -39,6 +50,7 @@ class CreateOptions(session.Options):
         self.no_pivot = self.no_new_keyring = self.no_subreaper = False
         self.detach = self.keep = False
         self.cgroup_manager = "cgroupfs"
+        self.rootless = "auto"  # or "true", "false"
 
 
 def compile_only(opts: CreateOptions) -> tuple[dict[str, Any], host.HostFacts, Plan]:
@@ -105,7 +117,7 @@ def run(opts: CreateOptions) -> int:
 class Job(Session):
     """One create or run at work."""
 
-    __slots__ = ("config", "container", "facts", "notify", "opts", "raw", "relay", "signal_fd", "wait")
+    __slots__ = ("config", "container", "facts", "notify", "options", "opts", "raw", "relay", "signal_fd", "wait")
 
     opts: CreateOptions
 
@@ -118,6 +130,7 @@ class Job(Session):
         self.config: dict[str, Any]
         self.raw: bytes
         self.facts: host.HostFacts
+        self.options: compiler.Options
         self.container: state.Container
 
     def foreground(self) -> bool:
@@ -132,13 +145,17 @@ class Job(Session):
         bundle = fs.abspath(opts.bundle)
         self.config, self.raw = load.load_config(fs.join(bundle, opts.config))
         self.facts = host.snapshot()
+        if opts.rootless != "auto":
+            self.facts.rootless = opts.rootless == "true"
+        if for_show and not has_userns(self.config):
+            self.facts.euid = 0  # the plan of the one user who could carry it out
         warnings = validate.check(self.config, facts=self.facts)
         for problem in warnings:
             self.log.warning(f"config.json: {problem}")
         if not for_show:
             self.check_terminal()
         linux = self.config.get("linux", {})
-        options = compiler.Options(opts.id, bundle)
+        options = self.options = compiler.Options(opts.id, bundle)
         annotations = self.config.get("annotations") or {}
         options.cgroup_path = cgroup.path_for(
             linux.get("cgroupsPath", ""), opts.id, self.facts, opts.cgroup_manager, annotations
@@ -239,13 +256,33 @@ class Job(Session):
         """Create the cgroup; limits come at MOUNTED, when init's own set-up no longer counts against them."""
         path = self.plan.cgroup_path
         resources = self.resources()
-        if path:
-            self.cgroup_fd = self.driver.create(
-                path, resources, owner=(self.opts.id, self.enter_pid, self.config.get("annotations") or {})
-            )
-            self.undo.push(self.remove_cgroup)
-        else:
+        if not path:
             self.driver.create(path, resources)  # refuses limits
+            return
+        try:
+            owner = (self.opts.id, self.enter_pid, self.config.get("annotations") or {})
+            self.cgroup_fd = self.driver.create(path, resources, owner=owner)
+        except SysError as error:
+            if error.errno not in (EACCES, EPERM, EROFS) or not self.facts.rootless:
+                raise
+            self.do_without_cgroup(error)
+        else:
+            self.undo.push(self.remove_cgroup)
+
+    def do_without_cgroup(self, error: SysError) -> None:
+        """Leave the container in our own cgroup, which is all a user has to whom none is delegated.
+
+        Raises PyruncError when the configuration asks for more.
+        """
+        from pyrunc import rootless
+
+        rootless.check_no_cgroup(self.config, error, self.log)
+        self.options.cgroup_path = ""
+        self.plan = compiler.compile_create(self.config, self.facts, self.options)
+        self.driver = cgroup.open_driver("disabled", self.facts)
+        self.container.data |= {"cgroup": "", "cgroup_dir": "", "cgroup_manager": "disabled", "cgroup_made": []}
+        self.container.data["late"] = self.plan.late_origins()
+        self.container.save()
 
     def remove_cgroup(self) -> None:
         """Undo of `make_cgroup`; only what did not exist before, so that a cgroup in use stays."""
@@ -305,6 +342,10 @@ class Job(Session):
         resources = self.resources()
         if self.plan.cgroup_path and resources:
             self.driver.apply(self.plan.cgroup_path, resources)
+        if self.plan.cgroup_owner >= 0:
+            from pyrunc.cgroup import delegate
+
+            delegate.give(self.facts.cgroup_dir(self.plan.cgroup_path), self.plan.cgroup_owner)
         if self.linux("intelRdt") is not None:
             from pyrunc import rdt
 
@@ -415,3 +456,10 @@ def write_new(path: str, data: bytes) -> None:
         fs.write_all(fd, data)
     finally:
         posix.close(fd)
+
+
+def has_userns(config: dict[str, Any]) -> bool:
+    """Whether a config, not yet validated, asks for a user namespace."""
+    linux = config.get("linux") if type(config) is dict else None
+    spaces = linux.get("namespaces") if type(linux) is dict else None
+    return any(type(entry) is dict and entry.get("type") == "user" for entry in spaces or ())

@@ -217,19 +217,30 @@ def open_process(pid: object, starttime: object) -> int:
 
 
 def root_dir(option: str) -> str:
-    """The state root: ``--root``, else /run/pyrunc for root, else $XDG_RUNTIME_DIR/pyrunc.  Raises PyruncError."""
+    """The state root: ``--root``, else /run/pyrunc for root, else $XDG_RUNTIME_DIR/pyrunc.  Raises PyruncError.
+
+    Root of a user namespace is a user in this, too, unless it says that it is root ($USER): runc's rule.
+    """
     if option:
         root = fs.abspath(option)
         if root == "/":
             raise PyruncError('--root "/": the root directory itself cannot hold state')
         return root
-    if posix.geteuid() == 0:
-        return "/run/pyrunc"
     # conmon sets it to an empty string as root: empty is unset (callers.md, row 17).
     runtime_dir = fs.getenv("XDG_RUNTIME_DIR")
+    if posix.geteuid() == 0 and not (runtime_dir and fs.getenv("USER") != "root" and in_userns()):
+        return "/run/pyrunc"
     if not runtime_dir:
         raise PyruncError("XDG_RUNTIME_DIR is not set: say where to keep state with --root DIR")
     return fs.abspath(runtime_dir) + "/pyrunc"
+
+
+def in_userns() -> bool:
+    """Whether we are in a user namespace other than the first: root there is podman's user, not the host's."""
+    try:
+        return fs.read_file("/proc/self/uid_map", 65536).split() != [b"0", b"0", b"4294967295"]
+    except OSError:
+        return False
 
 
 def check_id(id: str) -> None:

@@ -17,7 +17,7 @@ class Facts:
     """A host as `host.HostFacts` describes it, with nothing special about it."""
 
     def __init__(self, **changes: Any) -> None:
-        self.euid, self.arch, self.kernel = 0, "x86_64", (6, 1)
+        self.euid, self.rootless, self.arch, self.kernel = 0, False, "x86_64", (6, 1)
         self.cgroup2_mount, self.cgroup2_root, self.own_cgroup = "/sys/fs/cgroup", "/", "/"
         self.cap_last, self.apparmor, self.selinux, self.hybrid = 40, False, False, False
         self.memory_nodes, self.resctrl = frozenset({0, 1, 3}), "/sys/fs/resctrl"

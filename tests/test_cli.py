@@ -261,7 +261,6 @@ WRONG = [
     (["state", "../x"], "invalid container ID format"),
     (["--root", "/", "state", "c"], "root directory"),
     (["help", "nonsense"], "unknown command"),
-    (["spec", "--rootless"], "not supported yet"),
 ]
 
 

@@ -58,6 +58,7 @@ def test_limits_come_from_the_config() -> None:
     assert "/linux/resources" not in show.text(plan)
     assert show.as_json(plan, config)["cgroup"] == {
         "path": "/user.slice/box",
+        "owner": None,
         "resources": config["linux"]["resources"],
     }
 

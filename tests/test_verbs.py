@@ -459,7 +459,16 @@ def test_spec_is_this_very_file(runtime: Runtime, tmp_path: Path, monkeypatch: p
     path.unlink()
     runtime("spec")
     assert path.read_text() == golden.read_text()
-    assert "not supported yet" in runtime("spec", "--rootless", rc=1)[1]
+    path.unlink()
+    runtime("spec", "--rootless")
+    written = json.loads(path.read_text())
+    linux = written["linux"]
+    assert linux["uidMappings"] == [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]
+    assert linux["gidMappings"] == [{"containerID": 0, "hostID": os.getegid(), "size": 1}]
+    assert {"type": "user"} in linux["namespaces"] and {"type": "network"} not in linux["namespaces"]
+    assert "resources" not in linux
+    assert not [name for mount in written["mounts"] for name in mount["options"] if name.startswith("gid=")]
+    assert validate.check(written) == []
     assert "ENOENT" in runtime("spec", "-b", "/nowhere", rc=1)[1]
 
 

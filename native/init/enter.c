@@ -90,6 +90,11 @@ int op_oom_score(struct init *in, const struct plan_step *st)
         text_str(&t, "-");
     text_num(&t, value < 0 ? (uint32_t)-value : (uint32_t)value);
     int ret = write_proc(in, "thread-self/oom_score_adj", buf, (size_t)(t.at - buf));
+    if (ret == -EACCES && (st->policy & P_OOM_SCORE_BEST_EFFORT)) {
+        fault(in, ret, "write", -1, 0, "permission denied: the score stays the caller's");
+        warn_fault(in, ret);
+        return 0;
+    }
     if (ret == -EACCES)
         return fault(in, ret, "write", -1, 0,
                      "permission denied: lowering oom_score_adj takes CAP_SYS_RESOURCE");

@@ -2,7 +2,7 @@
 #ifndef PYRUNC_PLAN_OPS_H
 #define PYRUNC_PLAN_OPS_H
 
-#define PLAN_ABI 0x1b66c9a6u
+#define PLAN_ABI 0x177a220fu
 
 enum plan_section { SEC_ENTER = 1, SEC_SETUP, SEC_FINISH, SEC_RUN };
 
@@ -172,6 +172,7 @@ enum plan_slot {
     L_EXECVE_env = 1,
 };
 
+#define P_OOM_SCORE_BEST_EFFORT 0x1u
 #define P_OPEN_TREE_RECURSIVE 0x1u
 #define P_UNSHARE_USER_DUMPABLE 0x1u
 #define P_CLONE_INIT_IN_CGROUP 0x1u
@@ -226,7 +227,7 @@ struct plan_op_info {
 
 static const struct plan_op_info plan_ops[OP_LAST + 1] = {
     [OP_PLACE] = {"PLACE", SEC_ENTER, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
-    [OP_OOM_SCORE] = {"OOM_SCORE", SEC_ENTER, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_OOM_SCORE] = {"OOM_SCORE", SEC_ENTER, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
     [OP_DUMPABLE] = {"DUMPABLE", SEC_ENTER, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_OPEN_TREE] = {"OPEN_TREE", SEC_ENTER, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
     [OP_ENTER_ROOT] = {"ENTER_ROOT", SEC_ENTER, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import posix
 from _struct import Struct
-from errno import E2BIG, EACCES, EFAULT, ENOENT, EPERM
+from errno import E2BIG, EFAULT, ENOENT
 
 from pyrunc import runtime
 from pyrunc.errors import ConfigError, Problem, SysError, show
@@ -127,13 +127,11 @@ def attach(
     ptr: str = "/linux/resources/devices",
     *,
     replace: bool = False,
-    lenient: bool = False,
 ) -> None:
     """Put the program of these rules in force for a cgroup, given by a descriptor of its directory.
 
     ``replace`` takes the place of the programs that are attached already (an update of the rules); else they stay in
-    force beside it, and those of the cgroups above in any case.  ``lenient``: being refused is no error; a user without
-    CAP_BPF cannot attach a program, and cannot make device nodes either.  Raises SysError, ConfigError.
+    force beside it, and those of the cgroups above in any case.  Raises SysError, ConfigError.
     """
     ffi, lib = runtime.quick()
     if allows_everything(rules, ptr):
@@ -144,8 +142,6 @@ def attach(
     log = ffi.new("char[]", 4096)
     new = lib.pr_bpf_prog_load_device(code, len(code) // 8, log, 4096)
     if new < 0:
-        if lenient and new in (-EPERM, -EACCES):
-            return
         hint = f"too many rules ({len(rules or ())})" if new in (-E2BIG, -EFAULT) else ""
         words = "" if hint else " ".join(ffi.string(log).decode("ascii", "replace").split())[-200:]
         raise SysError(ptr, "bpf(PROG_LOAD)", -new, detail=words, hint=hint)
@@ -158,7 +154,7 @@ def attach(
         else:
             for fd in old:
                 posix.close(fd)
-        if result < 0 and not (lenient and result in (-EPERM, -EACCES)):
+        if result < 0:
             raise SysError(ptr, "bpf(PROG_ATTACH)", -result)
     finally:
         posix.close(new)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posix
 import time
-from errno import EBUSY, EINVAL, ENODEV, ENOENT, ENOTDIR, ENOTEMPTY, EOPNOTSUPP, ESRCH, ETIMEDOUT
+from errno import EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENOTDIR, ENOTEMPTY, EOPNOTSUPP, EPERM, ESRCH, ETIMEDOUT
 from posix import O_CLOEXEC, O_DIRECTORY, O_PATH
 
 from pyrunc import fs, host
@@ -332,8 +332,13 @@ class Fs2:
         """
         from pyrunc.cgroup import devices
 
-        # A new container without privileges cannot have a program; rules that are to change must really change.
-        devices.attach(cgroup_fd, rules, ptr, replace=replace, lenient=self.facts.euid != 0 and not replace)
+        try:
+            devices.attach(cgroup_fd, rules, ptr, replace=replace)
+        except SysError as error:
+            # A user without CAP_BPF cannot have a program for a new container, and cannot make device nodes either;
+            # rules that are to change must really change.
+            if replace or error.errno not in (EPERM, EACCES) or not self.facts.rootless:
+                raise
 
     # -- watch -------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,18 @@ NO_SLOT = 0xFFFFFFFF  # plan.h: a descriptor slot that is not used
 class Plan(Builder):
     """The steps of `Builder`, plus everything about the container that init does not do itself."""
 
-    __slots__ = ("cgroup_path", "fds", "hooks", "new_userns", "npreserve", "problems", "rlimits", "seccomp", "warnings")
+    __slots__ = (
+        "cgroup_owner",
+        "cgroup_path",
+        "fds",
+        "hooks",
+        "new_userns",
+        "npreserve",
+        "problems",
+        "rlimits",
+        "seccomp",
+        "warnings",
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,6 +45,7 @@ class Plan(Builder):
         self.hooks: dict[str, list[dict[str, Any]]] = {}  # the kinds that run in the runtime's namespaces
         self.cgroup_path = ""  # absolute inside the v2 hierarchy, "" for none
         self.new_userns = False  # the host side has to write its maps
+        self.cgroup_owner = -1  # uid on the host that the cgroup is given to, -1: it stays ours
         self.warnings: list[str] = []
         self.problems: list[Problem] = []  # collected while compiling; a plan that has any is never returned
 

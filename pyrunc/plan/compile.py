@@ -65,11 +65,22 @@ def compile_create(config: dict[str, Any], facts: HostFacts, options: Options) -
 
     namespaces.enter(plan, config, program, facts, options, spaces)
     mounted = _set_up(plan, config, linux, facts, options, spaces)
+    if spaces.cgroup_writable and plan.cgroup_path:
+        _own_cgroup(plan, linux, program, facts)
     _finish(plan, config, linux, program, facts, options, spaces, env, mounted)
     _run(plan, config, program, options, env)
     if plan.problems:
         raise ConfigError(plan.problems)
     return plan
+
+
+def _own_cgroup(plan: Plan, linux: dict[str, Any], program: dict[str, Any], facts: HostFacts) -> None:
+    """config-linux.md, "Cgroup ownership": what is mounted writable, in an own namespace, belongs to the user."""
+    from pyrunc.plan import userns
+
+    uid = userns.host_id(linux.get("uidMappings") or [], (program.get("user") or {}).get("uid") or 0)
+    if uid not in (-1, facts.euid):
+        plan.cgroup_owner = uid
 
 
 def _set_up(

@@ -64,7 +64,7 @@ def compile_exec(config: dict[str, Any], program: dict[str, Any], facts: HostFac
     plan.npreserve = options.listen_fds + options.preserve_fds
     env = process.environment(program, options)
 
-    _enter(plan, config, program, options)
+    _enter(plan, config, program, facts, options)
     plan.setsid("(default)")
     if not options.no_new_keyring:
         plan.keyring("(default)", policy=namespaces.keyring_policy(config), name=f"_ses.{options.id}")
@@ -80,7 +80,7 @@ def compile_exec(config: dict[str, Any], program: dict[str, Any], facts: HostFac
     return plan
 
 
-def _enter(plan: Plan, config: dict[str, Any], program: dict[str, Any], options: Options) -> None:
+def _enter(plan: Plan, config: dict[str, Any], program: dict[str, Any], facts: HostFacts, options: Options) -> None:
     """ENTER: from the spawned process to a process of the container."""
     affinity, keep = program.get("execCPUAffinity"), 0
     if affinity:
@@ -95,7 +95,7 @@ def _enter(plan: Plan, config: dict[str, Any], program: dict[str, Any], options:
         plan.place("/linux/cgroupsPath", cgroup_fd=slot)
     score = program.get("oomScoreAdj")
     if score is not None:
-        plan.oom_score("/process/oomScoreAdj", value=score)
+        plan.oom_score("/process/oomScoreAdj", policy=namespaces.oom_policy(score, facts), value=score)
     plan.dumpable("(default)", value=0)
     listed = (config.get("linux") or {}).get("namespaces") or ()
     pointers = {entry["type"]: f"/linux/namespaces/{index}" for index, entry in enumerate(listed)}

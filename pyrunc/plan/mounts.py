@@ -365,7 +365,7 @@ def _filesystem(
     data = flags.super_flags() + flags.data
     if fstype in ("proc", "sysfs"):
         policy = P_MOUNT_PLAIN_DIR
-        if spaces.has("user") and not spaces.is_new("pid" if fstype == "proc" else "network"):
+        if not spaces.is_new("pid" if fstype == "proc" else "network") and (spaces.has("user") or facts.rootless):
             policy |= P_MOUNT_HOST_BIND
             source = "/proc" if fstype == "proc" else "/sys"  # what to bind where a new one is refused (EPERM)
     elif fstype in _CGROUP_TYPES:
@@ -375,6 +375,8 @@ def _filesystem(
             # It shows more than the container's own cgroup, and a user to whom part of that is delegated is the
             # container's root (CVE-2023-25809).
             flags.set |= RDONLY
+        if spaces.is_new("cgroup") and not flags.set & RDONLY and clean(mount["destination"]) == "/sys/fs/cgroup":
+            spaces.cgroup_writable = True
         if source and not spaces.has("cgroup") and not data:
             # A new mount from the initial cgroup namespace sets the options of the whole hierarchy to its own: it takes
             # nsdelegate and favordynmods from the host, and switching the latter waits for an RCU grace period of 10 ms

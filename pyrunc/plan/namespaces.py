@@ -6,7 +6,7 @@ The ENTER section is here: what the spawned process does in the caller's namespa
 from __future__ import annotations
 
 from pyrunc.plan import NO_SLOT
-from pyrunc.plan.ops import P_CLONE_INIT_IN_CGROUP, P_KEYRING_OTHER_SEARCH
+from pyrunc.plan.ops import P_CLONE_INIT_IN_CGROUP, P_KEYRING_OTHER_SEARCH, P_OOM_SCORE_BEST_EFFORT
 from pyrunc.spec.names import escape, sysctl_path
 
 TYPE_CHECKING = False
@@ -36,13 +36,14 @@ _JOIN_RANK = {"user": 0, "mount": 2}
 class Namespaces:
     """linux.namespaces sorted into new and joined ones."""
 
-    __slots__ = ("joined", "new", "placed", "pointers", "root_in_cwd", "trees")
+    __slots__ = ("cgroup_writable", "joined", "new", "placed", "pointers", "root_in_cwd", "trees")
 
     def __init__(self, linux: dict[str, Any]) -> None:
         self.new = 0  # CLONE_NEW* of the namespaces to make
         self.joined: list[tuple[str, str]] = []  # (type, path) in config order
         self.pointers: dict[str, str] = {}  # type -> JSON pointer of its entry
         self.placed = self.root_in_cwd = False  # ENTER has PLACE, ENTER_ROOT
+        self.cgroup_writable = False  # the container may make cgroups below its own
         self.trees: dict[str, int] = {}  # origin of a bind mount -> slot of the clone that OPEN_TREE makes
         for index, entry in enumerate(linux.get("namespaces") or ()):
             kind, path = entry["type"], entry.get("path")
@@ -72,7 +73,7 @@ def enter(
     score = process.get("oomScoreAdj")
     if score is not None:
         # Before DUMPABLE, which makes the file root-only; not touched when the field is absent (config.md).
-        plan.oom_score("/process/oomScoreAdj", value=score)
+        plan.oom_score("/process/oomScoreAdj", policy=oom_policy(score, facts), value=score)
     plan.dumpable("(default)", value=0)
     if spaces.has("user"):
         userns.open_outside(plan, config, facts, options, spaces)
@@ -118,6 +119,11 @@ def clone_init(
 
 def _join_rank(entry: tuple[str, str]) -> int:
     return _JOIN_RANK.get(entry[0], 1)
+
+
+def oom_policy(score: int, facts: HostFacts) -> int:
+    """A user cannot lower the score, and engines ask for it all the same (features.md 4.5)."""
+    return P_OOM_SCORE_BEST_EFFORT if facts.euid != 0 or (score < 0 and facts.rootless) else 0
 
 
 def keyring_policy(config: dict[str, Any]) -> int:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-ABI = 0x1b66c9a6
+ABI = 0x177a220f
 _NONE: list[str] = []
 
 OP_PLACE = 1
@@ -61,6 +61,7 @@ OP_CHDIR = 52
 OP_FIND_EXE = 53
 OP_WAIT_START = 54
 OP_EXECVE = 55
+P_OOM_SCORE_BEST_EFFORT = 0x1
 P_OPEN_TREE_RECURSIVE = 0x1
 P_UNSHARE_USER_DUMPABLE = 0x1
 P_CLONE_INIT_IN_CGROUP = 0x1
@@ -106,7 +107,7 @@ P_EXECVE_LISTEN_PID = 0x2
 # code -> (name, section, ((arg, kind, pointer suffix, number slot, string slot), ...), policy bit names)
 OPS: dict[int, tuple[str, str, tuple[tuple[str, str, str, int, int], ...], tuple[str, ...]]] = {
     1: ("PLACE", "ENTER", (("cgroup_fd", "u32", "", 0, -1),), ()),
-    2: ("OOM_SCORE", "ENTER", (("value", "i32", "", 0, -1),), ()),
+    2: ("OOM_SCORE", "ENTER", (("value", "i32", "", 0, -1),), ("BEST_EFFORT",)),
     3: ("DUMPABLE", "ENTER", (("value", "u32", "", 0, -1),), ()),
     4: ("OPEN_TREE", "ENTER", (("slot", "u32", "", 0, -1), ("propagation", "u32", "", 1, -1), ("path", "str", "source", -1, 0),), ("RECURSIVE",)),
     5: ("ENTER_ROOT", "ENTER", (("path", "str", "path", -1, 0),), ()),
@@ -177,10 +178,10 @@ class Builder:
         self.origins.append(origin)
         self.steps.append((1, 0, (cgroup_fd,), ()))
 
-    def oom_score(self, origin: str, *, value: int = 0) -> None:
+    def oom_score(self, origin: str, *, policy: int = 0, value: int = 0) -> None:
         """Write /proc/self/oom_score_adj; before DUMPABLE 0, which makes the file root-only."""
         self.origins.append(origin)
-        self.steps.append((2, 0, (value & 0xFFFFFFFF,), ()))
+        self.steps.append((2, policy, (value & 0xFFFFFFFF,), ()))
 
     def dumpable(self, origin: str, *, value: int = 0) -> None:
         """Prctl(PR_SET_DUMPABLE); 0 before anything is joined (CVE-2016-9962)."""

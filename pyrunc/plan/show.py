@@ -73,7 +73,11 @@ def as_json(plan: Plan, config: Mapping[str, Any] | None = None) -> dict[str, An
             {"type": RLIMITS[number], "soft": soft, "hard": hard, "origin": origin}
             for number, soft, hard, origin in plan.rlimits
         ],
-        "cgroup": {"path": plan.cgroup_path, "resources": _resources(config)},
+        "cgroup": {
+            "path": plan.cgroup_path,
+            "owner": plan.cgroup_owner if plan.cgroup_owner >= 0 else None,
+            "resources": _resources(config),
+        },
         "netDevices": _linux(config, "netDevices"),
         "hooks": plan.hooks,
         "warnings": plan.warnings,
@@ -140,7 +144,8 @@ def _outside(plan: Plan, config: Mapping[str, Any] | None) -> list[str]:
         lines.append(" ".join(("descriptor", str(slot), kind, value)).rstrip() + f"  {origin}")
     if plan.npreserve:
         lines.append(f"descriptors 3 to {2 + plan.npreserve} are passed on")
-    lines.append(f"cgroup {plan.cgroup_path or 'none of its own'}")
+    owner = f"  given to uid {plan.cgroup_owner}" if plan.cgroup_owner >= 0 else ""
+    lines.append(f"cgroup {plan.cgroup_path or 'none of its own'}{owner}")
     for name, limits in _resources(config).items():
         lines.append(f"  limit {name} {value_text(limits)}  /linux/resources/{name}")
     for name, entry in _linux(config, "netDevices").items():

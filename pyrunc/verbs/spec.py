@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix
 
 from pyrunc import SPEC_VERSION, command, fs, state
-from pyrunc.errors import PyruncError, SysError, UsageError, show
+from pyrunc.errors import PyruncError, SysError, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ SUMMARY = "write a config.json with sensible defaults; an existing one is left a
 ARGS = (0, 0)
 FLAGS: tuple[command.Flag, ...] = (
     ("bundle", "b", "DIR", "str", "directory to write config.json to (default: the working directory)"),
-    ("rootless", "", "", "bool", "for a user namespace (not supported yet)"),
+    ("rootless", "", "", "bool", "for use without root: a user namespace in which root is you"),
 )
 
 SHM = "/dev/shm"  # a mount point of the container  # noqa: S108  # nosec B108
@@ -81,10 +81,27 @@ def default() -> dict[str, Any]:
     }
 
 
+def rootless(config: dict[str, Any]) -> dict[str, Any]:
+    """Changed for a user other than root, as runc does it.
+
+    The network is the host's, because nobody else would set one up, and with it the sysfs; devpts gets no group that is
+    not mapped; limits need a delegated cgroup, so there are none.
+    """
+    linux = config["linux"]
+    linux["namespaces"] = [entry for entry in linux["namespaces"] if entry["type"] != "network"] + [{"type": "user"}]
+    for kind, own in (("uid", posix.geteuid()), ("gid", posix.getegid())):
+        linux[f"{kind}Mappings"] = [{"containerID": 0, "hostID": own, "size": 1}]
+    del linux["resources"]
+    for entry in config["mounts"]:
+        if entry["destination"] == "/sys":
+            entry |= {"type": "none", "source": "/sys", "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]}
+        entry["options"] = [name for name in entry["options"] if not name.startswith(("uid=", "gid="))]
+    return config
+
+
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
     """Write config.json."""
-    if values.get("rootless"):
-        raise UsageError("--rootless: user namespaces are not supported yet")
+    config = rootless(default()) if values.get("rootless") else default()
     path = fs.join(values.get("bundle") or ".", "config.json")
     try:
         fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o644)
@@ -93,7 +110,7 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
     except OSError as error:
         raise SysError("--bundle", "open", error.errno or 0, value=path) from error
     try:
-        fs.write_all(fd, (state.dumps(default(), "\t") + "\n").encode("ascii"))
+        fs.write_all(fd, (state.dumps(config, "\t") + "\n").encode("ascii"))
     finally:
         posix.close(fd)
     return 0
