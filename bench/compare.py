@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import instructions, storm
+from bench import instructions, storm, userns
 from bench.measure import REPO, Peer, Worker, find, interpreter, make_bundle
 
 VERBS = ["run", "create", "start", "state", "exec", "ps", "events", "kill", "delete"]
@@ -346,6 +346,11 @@ def extras(
         lambda: {k: f"{v:.0f}" for k, v in big_config(series, place, pyrunc).items()},
     )
     show("run with 2000 bind mounts, RLIMIT_NOFILE 1024", "many_binds", lambda: many_binds(series, place, pyrunc))
+    show(
+        "run /bin/true with a user namespace",
+        "userns",
+        lambda: userns.measure(series, place, pyrunc, quick, given.rounds),
+    )
     show("smallest memory.max for /bin/true", "smallest_memory", lambda: smallest_memory(series, place, pyrunc))
     show("modules imported by pyrunc", "imports", lambda: imports(place, pyrunc, long))
     show(

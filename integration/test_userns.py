@@ -210,6 +210,32 @@ def test_proc_without_a_pid_namespace(mapped: Make) -> None:
     assert str(os.getpid()) in result.objects[0]["names"]
 
 
+@pytest.mark.pyrunc_only("runc has no such fallback")
+def test_mqueue_without_an_ipc_namespace(mapped: Make) -> None:
+    if not os.path.ismount("/dev/mqueue"):
+        pytest.skip("no mqueue on this host to bind")
+    one = mapped("read", "/proc/self/mountinfo", kinds=[kind for kind in KINDS if kind != "ipc"])
+    seen = {mount.dest: mount.fstype for mount in parse_mountinfo(one.run().objects[0]["text"])}
+    assert seen["/dev/mqueue"] == "mqueue"
+
+
+def test_proc_of_a_joined_pid_namespace_is_not_the_hosts(
+    mapped: Make, holder: Callable[..., Any], refused: Refused
+) -> None:
+    """A new user namespace does not own it, so it cannot be mounted; the host's would show other processes."""
+    one = mapped("ls", "/proc", pid=holder("pid").path("pid"))
+    refused(one.create(check=False), "/mounts/0", "EPERM")
+
+
+def test_time_offsets(mapped: Make, box: Box) -> None:
+    if not os.path.exists("/proc/self/timens_offsets") or not box.runtime.is_pyrunc:
+        pytest.skip("no time namespaces in this kernel or runtime")
+    more = {"/linux/timeOffsets": {"boottime": {"secs": 86400 * 1000}}}
+    one = mapped("read", "/proc/uptime", more=more, kinds=[*KINDS, "time"])
+    seen = float(one.run().objects[0]["text"].split()[0])
+    assert seen - float(Path("/proc/uptime").read_text().split()[0]) > 86400 * 999
+
+
 def test_tmpfs_and_mqueue_belong_to_root_inside(mapped: Make) -> None:
     one = mapped("stat", "/dev/shm", "--", "stat", "/dev/mqueue", "--", "stat", "/dev/pts/ptmx")
     assert [item["uid"] for item in one.run().objects] == [0, 0, 0]

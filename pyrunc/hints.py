@@ -48,7 +48,8 @@ _HINTS = {
     ("ROOT", "ENOTDIR"): "the root filesystem must be a directory",
     ("MOUNT", "ENODEV"): "`cat /proc/filesystems` lists what this kernel can mount",
     ("MOUNT", "ENOENT"): "does the source exist on the host?",
-    ("MOUNT", "EPERM"): "a mount that came from another user namespace keeps its flags",
+    ("MOUNT", "EPERM"): "a mount that came from another user namespace keeps its flags, and proc, sysfs and mqueue"
+    " show namespaces that the user namespace must own",
     ("MOUNT", "EBUSY"): "something is mounted from this source with other options",
     ("MOUNT", "EROFS"): "the mount point cannot be created in a read-only filesystem",
     ("MOUNT", "ELOOP"): "proc and sysfs are mounted on ordinary directories only (CVE-2019-19921)",

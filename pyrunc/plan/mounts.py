@@ -365,9 +365,6 @@ def _filesystem(
     data = flags.super_flags() + flags.data
     if fstype in ("proc", "sysfs"):
         policy = P_MOUNT_PLAIN_DIR
-        if not spaces.is_new("pid" if fstype == "proc" else "network") and (spaces.has("user") or facts.rootless):
-            policy |= P_MOUNT_HOST_BIND
-            source = "/proc" if fstype == "proc" else "/sys"  # what to bind where a new one is refused (EPERM)
     elif fstype in _CGROUP_TYPES:
         policy, fstype = P_MOUNT_CGROUP, "cgroup2"
         source = cgroup_source(plan.cgroup_path, facts, spaces)
@@ -389,12 +386,29 @@ def _filesystem(
             policy |= P_MOUNT_INHERIT_MODE
     if flags.copy_up and fstype != "tmpfs":
         plan.refuse(f"{pointer}/options", '"tmpcopyup" on a tmpfs only', f'type "{fstype}"')
+    host = host_source(fstype, facts, spaces)
+    if host:
+        policy, source = policy | P_MOUNT_HOST_BIND, host
     if flags.set & RDONLY and policy != P_MOUNT_CGROUP:
         # As mount(2) does it: a read-only device cannot be opened by a superblock that is not read-only itself.  Not
         # for cgroup2, whose superblock the whole host shares.
         data.insert(0, "ro")
     _label(plan, pointer, linux, facts, fstype, data)
     _emit(plan, pointer, flags, policy, fstype, source, mount["destination"], data)
+
+
+def host_source(fstype: str, facts: HostFacts, spaces: Namespaces) -> str:
+    """What to bind where a new proc, sysfs or mqueue is refused (EPERM) for being of the caller's namespaces; or "".
+
+    Not for a pid or ipc namespace that is joined, where the host's shows other processes.  In a sysfs only the network
+    devices differ.
+    """
+    kind = {"proc": "pid", "mqueue": "ipc", "sysfs": "network"}.get(fstype)
+    if kind is None or spaces.is_new(kind) or (fstype != "sysfs" and spaces.has(kind)):
+        return ""
+    if not spaces.has("user") and not facts.rootless:
+        return ""
+    return {"proc": "/proc", "mqueue": "/dev/mqueue", "sysfs": "/sys"}[fstype]
 
 
 def is_filled_first(mount: dict[str, Any], flags: Flags, at: str) -> bool:
