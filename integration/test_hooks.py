@@ -77,6 +77,8 @@ def test_order(lived: tuple[Container, Path]) -> None:
 )
 def test_state_on_stdin(lived: tuple[Container, Path], kind: str, status: str) -> None:
     one, record = lived
+    if kind == "prestart" and not one.box.runtime.is_pyrunc:
+        status = "creating"  # runc; crun and the conformance suite have it as we do
     state = json.loads((record / f"{kind}.state").read_text())
     assert state["id"] == one.id
     assert state["bundle"] == str(one.bundle.path)

@@ -528,6 +528,7 @@ def test_destination_that_is_swapped_for_a_link(container: Make, box: Box, missi
     assert Path("/proc/self/mountinfo").read_text() == before
 
 
+@pytest.mark.pyrunc_only("runc 1.1.5 lists options that it passes on to the file system")
 def test_every_option_of_features_is_taken(container: Make, box: Box) -> None:
     """One mount for each option that `features` lists, in one container; and an unlisted one is refused."""
     listed = json.loads(box.runtime.call("features").out)["mountOptions"]

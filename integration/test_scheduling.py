@@ -150,6 +150,7 @@ def test_time_offset_out_of_range(container: Make, refused: Refused, secs: int) 
     )
 
 
+@pytest.mark.pyrunc_only("runc before 1.2 keeps the caller's cpus")
 def test_the_callers_cpus_are_not_inherited(container: Make, box: Box) -> None:
     """A caller that was bound to one cpu must not bind each of its containers."""
     count = len(os.sched_getaffinity(0))
