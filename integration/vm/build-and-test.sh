@@ -3,5 +3,5 @@
 set -eu
 export PIP_NO_INDEX=1 PIP_FIND_LINKS=/job/files/wheels
 cd src
-time make --no-print-directory test-tools build
+make --no-print-directory test-tools build
 exec .venv/bin/python -m pytest -q "$@"

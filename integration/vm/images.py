@@ -13,11 +13,11 @@ import sys
 import time
 from pathlib import Path
 
-from integration.vm.machine import NATIVE, find_emulator
+from integration.vm.machine import find_emulator
 
 HERE = Path(__file__).resolve().parent
 REPO = HERE.parent.parent
-PARTS = ("mkimage.sh", "agent.sh", "agent.service", "initramfs.sh")
+PARTS = ("mkimage.sh", "systemd.sh", "agent.sh", "agent.service", "initramfs.sh")
 GOOD_QEMU = 8  # older ones are twice as slow, and have a fault of their own (machine.py)
 QEMU_PACKAGE = {"amd64": "qemu-system-x86", "arm64": "qemu-system-arm"}
 TOOLS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "depmod": "kmod", "xz": "xz-utils", "zstd": "zstd"}
@@ -80,8 +80,6 @@ def apt(*arguments: str) -> None:
 def provide(arch: str) -> None:
     """Install what making and running a machine needs.  Raises Unavailable."""
     lacking = [package for program, package in TOOLS.items() if shutil.which(program) is None]
-    if arch != NATIVE and shutil.which("qemu-aarch64-static") is None:
-        lacking.append("qemu-user-static")
     _, version = find_emulator(arch)
     if os.geteuid() != 0:
         if version == 0:

@@ -2,7 +2,10 @@
 # mkimage.sh -o DIR -a ARCH -s SUITE -k KERNEL_SUITE -m MIRROR [-p PACKAGE,PACKAGE...]
 #
 # Make a bootable machine of Debian's packages: DIR/vmlinuz, DIR/initrd, DIR/root.img (sparse ext4).  Needs root, mmdebstrap, kmod
-# and mke2fs, and for a foreign architecture qemu-user-static.  machine.py opens the image with snapshot=on only: it stays as made here.
+# and mke2fs.  machine.py opens the image with snapshot=on only: it stays as made here.
+#
+# Of a foreign architecture the packages are unpacked and not configured, since their scripts cannot run here (in an emulator they
+# would take ten minutes and more).  That is enough for all but systemd.
 set -eu -o pipefail
 while getopts o:a:s:k:m:p: option; do
     case $option in
@@ -17,38 +20,30 @@ while getopts o:a:s:k:m:p: option; do
 done
 here=$(cd "$(dirname "$0")" && pwd)
 
-# Foreign package scripts run in an emulator that the kernel starts for them.  It is registered in a mount of our own, which since Linux
-# 6.7 takes the registration with it when it goes.
-emulator=/proc/sys/fs/binfmt_misc/qemu-aarch64
-if [ "$arch" = arm64 ] && [ "$(uname -m)" != aarch64 ] && [ ! -e $emulator ]; then
-    if [ -z "${MKIMAGE_OWN_MOUNTS:-}" ]; then
-        exec unshare -m env MKIMAGE_OWN_MOUNTS=1 "$0" "$@"
-    fi
-    mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
-    # ELF, 64 bit, little endian, EM_AARCH64; F: opened now, so that it is also found below a chroot
-    [ -e $emulator ] || printf '%s' ':qemu-aarch64:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:/usr/bin/qemu-aarch64-static:OCF' \
-        >/proc/sys/fs/binfmt_misc/register
-fi
-
 mkdir -p "$out"
 tmp=$(mktemp -d "$out/build.XXXXXX")
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' INT TERM
 
 # -- the root file system ---------------------------------------------------------------------------------------------------
-packages=systemd,systemd-sysv,libpam-systemd,dbus,dbus-user-session,udev,kmod,util-linux,uidmap,procps,iproute2
-packages=$packages,busybox-static,strace,tar,python3,libcap2,runc${extra:+,$extra}
 root=$tmp/root
-# Modules need not be compiled ahead where few are used: with emulation that is most of the time.
-mmdebstrap --mode=root --arch="$arch" --variant=minbase \
-    --aptopt='Acquire::Languages "none"' --aptopt='Apt::Install-Recommends "false"' --aptopt='Acquire::Retries "3"' \
-    --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/bin/py3compile' --dpkgopt='path-exclude=/usr/share/doc/*' \
-    --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-    --include="$packages" "$suite" "$root" "$mirror"
+fetch=(mmdebstrap --mode=root --arch="$arch" --skip=check/qemu --aptopt='Acquire::Languages "none"'
+    --aptopt='Apt::Install-Recommends "false"' --aptopt='Acquire::Retries "3"')
+packages=kmod,util-linux,procps,iproute2,busybox-static,strace,tar,python3,libcap2,runc${extra:+,$extra}
+foreign=
+if [ "$arch" != "$(dpkg --print-architecture)" ]; then
+    foreign=1
+    "${fetch[@]}" --variant=extract --include='?essential' --include="$packages" "$suite" "$root" "$mirror"
+else
+    packages=$packages,systemd,systemd-sysv,libpam-systemd,dbus,dbus-user-session,udev,uidmap
+    # Modules need not be compiled ahead where few are used: with emulation that is most of the time.
+    "${fetch[@]}" --variant=minbase --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/bin/py3compile' \
+        --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+        --dpkgopt='path-exclude=/usr/share/locale/*' --include="$packages" "$suite" "$root" "$mirror"
+fi
 
 # -- the kernel: unpacked, never configured, so that no initramfs is made -------------------------------------------------------
-mmdebstrap --mode=root --arch="$arch" --variant=extract --aptopt='Acquire::Retries "3"' \
-    --include="linux-image-cloud-$arch" "$kernel_suite" "$tmp/kernel" "$mirror"
+"${fetch[@]}" --variant=extract --include="linux-image-cloud-$arch" "$kernel_suite" "$tmp/kernel" "$mirror"
 modules=$(find "$tmp/kernel/lib" "$tmp/kernel/usr/lib" -maxdepth 2 -path '*/modules/*' 2>/dev/null | head -n 1) || true
 version=$(basename "$modules")
 mkdir -p "$root/lib/modules"
@@ -56,34 +51,23 @@ cp -a "$modules" "$root/lib/modules/"
 depmod -b "$root" "$version"
 
 # -- what runs in it ---------------------------------------------------------------------------------------------------------------
-install -m 0755 "$here/agent.sh" "$root/usr/local/sbin/vm-agent"
-units=$root/etc/systemd/system
-mkdir -p "$units/multi-user.target.wants"
-install -m 0644 "$here/agent.service" "$units/vm-agent.service"
-ln -sf ../vm-agent.service "$units/multi-user.target.wants/"
-# Nothing of a login, a network, a journal on disk, or a timer is needed, and each costs seconds.
-for unit in getty.target getty@tty1.service serial-getty@ttyS0.service serial-getty@ttyAMA0.service \
-    systemd-timesyncd.service systemd-networkd.service systemd-resolved.service systemd-update-utmp.service \
-    systemd-random-seed.service systemd-binfmt.service systemd-hwdb-update.service systemd-udev-settle.service \
-    systemd-journal-flush.service systemd-firstboot.service systemd-pstore.service systemd-machine-id-commit.service \
-    ldconfig.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
-    fstrim.timer systemd-tmpfiles-clean.timer dev-hugepages.mount sys-kernel-debug.mount sys-kernel-tracing.mount; do
-    ln -sf /dev/null "$units/$unit"
-done
-ln -sf /lib/systemd/system/multi-user.target "$units/default.target"
+install -D -m 0755 "$here/agent.sh" "$root/usr/local/sbin/vm-agent"
+mkdir -p "$root"/{proc,sys,dev,run,tmp,etc,root}
 echo 0123456789abcdef0123456789abcdef >"$root/etc/machine-id"
 echo vm >"$root/etc/hostname"
 echo "127.0.0.1 localhost vm" >"$root/etc/hosts"
 : >"$root/etc/fstab"
-mkdir -p "$root/etc/systemd/journald.conf.d"
-printf '[Journal]\nStorage=volatile\nAudit=no\n' >"$root/etc/systemd/journald.conf.d/vm.conf"
-# A user with subordinate ids whose service manager runs without a login.
-chroot "$root" useradd -m -s /bin/sh -u 1000 tester
-for file in subuid subgid; do
-    grep -q '^tester:' "$root/etc/$file" || echo tester:100000:65536 >>"$root/etc/$file"
-done
-mkdir -p "$root/var/lib/systemd/linger"
-: >"$root/var/lib/systemd/linger/tester"
+if [ -n "$foreign" ]; then
+    # What package scripts would have made of it.
+    for file in passwd group; do
+        [ -e "$root/etc/$file" ] || cp "$root/usr/share/base-passwd/$file.master" "$root/etc/$file"
+    done
+    [ -e "$root/bin/sh" ] || ln -s dash "$root/bin/sh"
+    [ -e "$root/usr/bin/awk" ] || ln -s mawk "$root/usr/bin/awk"
+    [ -e "$root/usr/bin/cc" ] || ln -s gcc "$root/usr/bin/cc"
+else
+    . "$here/systemd.sh"
+fi
 
 # -- initramfs: a static busybox and the modules that the disk and the ports need ---------------------------------------------------
 early=$tmp/initramfs
