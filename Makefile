@@ -33,7 +33,7 @@ $(shell mkdir -p build && echo '$(SOURCES)' > $(LIST))
 endif
 
 TIERS := test-vm test-systemd test-arm64 test-kernel61
-.PHONY: help build demo test analyze analysis prove-security $(TIERS) engines test-cri conformance lint bench clean install uninstall test-tools lint-tools
+.PHONY: help build demo test analyze analysis prove-security sanitize $(TIERS) engines test-cri conformance lint bench clean install uninstall test-tools lint-tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -116,6 +116,9 @@ conformance: build ## runtime-tools' validation programs, with runc beside (root
 	@cd integration/conformance && CGO_ENABLED=0 go build -o ../../$(CONFORMANCE)/runtimetest \
 	    github.com/opencontainers/runtime-tools/cmd/runtimetest
 	@$(BIN)/python integration/conformance/run.py $(CONFORMANCE) $(BIN)/pyrunc $(CONFORMANCE_ARGS)
+
+sanitize: test-tools build ## the native code under ASan and UBSan: unit tests, and integration tests (root)
+	@native/sanitize $(PYTEST_ARGS)
 
 prove-security: test-tools build ## break pyrunc in each way the security tests guard against, and see them fail (root)
 	@$(BIN)/python -m integration.security.sabotage $(ROWS)

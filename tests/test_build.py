@@ -49,6 +49,39 @@ def test_hardening(pattern: str) -> None:
         assert not ("W" in segment[-16:] and "E" in segment[-16:]), segment
 
 
+# Our own objects: the launcher and the extension also hold libraries of the distribution, built with other flags.
+OBJECTS = ["libshim.a.p/*.o", "pyrunc.p/*.o"]
+
+
+@pytest.mark.parametrize("pattern", OBJECTS)
+def test_objects_are_hardened(pattern: str) -> None:
+    """security.md 2.3: branch protection, stack protector, FORTIFY, asked of what the compiler made."""
+    product(f"build/meson/{pattern}")
+    objects = sorted(ROOT.glob(f"build/meson/{pattern}"))
+    symbols = ""
+    for path in objects:
+        notes = readelf(path, "-n")
+        if "X86" in readelf(path, "-h").upper():
+            assert re.search(r"x86 feature:.*IBT.*SHSTK", notes), f"{path.name}: no CET"
+        else:
+            assert "BTI" in notes, f"{path.name}: no BTI"
+        symbols += readelf(path, "-s")
+    assert "__stack_chk_fail" in symbols
+    assert re.search(r"__\w+_chk\b", symbols.replace("__stack_chk_fail", "")), "FORTIFY replaced no call"
+
+
+def test_init_has_branch_and_stack_protection() -> None:
+    """musl has no FORTIFY, and its start files carry no CET note: asked of the code itself."""
+    path = product(f"{SITE}/_init")
+    if shutil.which("objdump") is None:
+        pytest.skip("objdump is not installed")
+    code = subprocess.run(["objdump", "-d", str(path)], capture_output=True, text=True, check=True).stdout
+    landing = len(re.findall(r"\t(?:endbr64|bti\s+c|paciasp)", code))
+    assert landing > 40, "indirect branches have no landing pads: at least one for each op's handler"
+    flags = (ROOT / "meson.build").read_text()
+    assert "init_args" in flags and re.search(r"init_args = .*?\+ hardening \+ strict", flags, re.S)
+
+
 def test_no_search_path_for_libraries() -> None:
     dynamic = readelf(product(".venv/bin/pyrunc"), "-d")
     if "libpython" in dynamic:
