@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from integration.harness import DELETE, Box, Container, errno_of
+from integration.harness import DELETE, Box, Container, errno_of, parse_mountinfo
 from integration.security.support import Make
 from integration.test_userns import CGROUP, KINDS, edits, own
 
@@ -63,6 +63,8 @@ def test_the_hosts_cgroups_are_read_only(container: Make, kind: str) -> None:
         made, written = result.objects[:2]
         assert errno_of(made) in ("EROFS", "EACCES", "EPERM"), made
         assert errno_of(written) in ("EROFS", "EACCES", "EPERM"), written
+        (mount,) = [m for m in parse_mountinfo(result.report["mountinfo"]) if m.dest == "/sys/fs/cgroup"]
+        assert "ro" in mount.options, "writable where a part is delegated to the user"
     else:
         assert "/.." not in result.report["cgroup"].split("0::")[1].splitlines()[0]
 
