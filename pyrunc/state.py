@@ -29,6 +29,10 @@ _ID_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-"
 _DIR_FLAGS = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 _MAX_STATE = 64 << 20
 _PF_FORKNOEXEC = 0x40
+_TYPES = (  # of members of state.json that may be missing in one of an older version
+    ("starttime", int), ("cgroup", str), ("cgroup_dir", str), ("cgroup_manager", str), ("cgroup_made", list),
+    ("bundle", str), ("rootfs", str), ("annotations", dict), ("hooks", dict), ("late", list), ("runtime", dict),
+)  # fmt: skip
 
 PID_MARK = "\0"  # cannot come out of `dumps`, and in the state the pid stands before all free text
 
@@ -342,6 +346,7 @@ class Store:
             "status": "creating",
             "pid": 0,
             "starttime": 0,
+            "cgroup": "",
             "bootid": boot,
             "runtime": {"pid": posix.getpid(), "starttime": started},
         }
@@ -474,12 +479,26 @@ class Container:
 
     def _read(self, name: str) -> dict[str, Any]:
         """One of our JSON files.  Raises OSError, ValueError."""
-        data = loads(fs.read_file(f"{self.id}/{name}", _MAX_STATE, dir_fd=self.store.fd))
+        data = self._read_json(name)
         if type(data) is not dict or data.get("id") != self.id or type(data.get("pid")) is not int:
             raise ValueError("not the state of this container")
         if data.get("status") not in ("creating", "created", "running"):
             raise ValueError("unknown status")
+        if "cgroup" not in data:  # without it `delete` would leave the cgroup
+            raise ValueError("incomplete")
+        for key, kind in _TYPES:
+            if type(data.get(key, kind())) is not kind:
+                raise ValueError(f"{key} is no {kind.__name__}")
         return data
+
+    def _read_json(self, name: str) -> Any:
+        """A file's content; no link is followed, and a fifo is not waited for.  Raises OSError, ValueError."""
+        flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC
+        fd = posix.open(f"{self.id}/{name}", flags, dir_fd=self.store.fd)
+        try:
+            return loads(fs.read_fd(fd, _MAX_STATE))
+        finally:
+            posix.close(fd)
 
     def salvage(self) -> None:
         """Fill ``data`` with what can still be known; never fails.  For `delete --force`."""
@@ -490,6 +509,18 @@ class Container:
                 return
             except (OSError, ValueError):
                 continue
+        self.data["cgroup"] = path = self._cgroup_of_config()
+        self.data["cgroup_made"] = [path]
+
+    def _cgroup_of_config(self) -> str:
+        """The cgroup that config.json asks for, where it says so by an absolute path; else ""."""
+        from pyrunc import cgroup, host
+
+        try:
+            path = self._read_json("config.json")["linux"]["cgroupsPath"]
+            return cgroup.path_for(path, self.id, host.snapshot(), "cgroupfs") if path[:1] == "/" else ""
+        except (OSError, ValueError, TypeError, LookupError, PyruncError):
+            return ""
 
     def describe_intent(
         self, *, config: dict[str, Any], bundle: str, cgroup: str, cgroup_dir: str, cgroup_manager: str, late: list[Any]
@@ -541,10 +572,7 @@ class Container:
         try:
             _empty(self.fd, 3)
             for name in ("intent.json", "state.json"):
-                try:
-                    posix.unlink(name, dir_fd=self.fd)
-                except FileNotFoundError:
-                    continue
+                _remove(self.fd, name, 2)
             posix.rmdir(self.id, dir_fd=self.store.fd)
         except FileNotFoundError:
             pass
@@ -697,18 +725,22 @@ def _mkdir(path: str, mode: int) -> None:
 def _empty(fd: int, depth: int) -> None:
     """Remove what is in a directory, except state.json and intent.json at the top.  Never follows a link."""
     for name in posix.listdir(fd):
-        if depth == 3 and name in ("state.json", "intent.json"):
-            continue
+        if depth < 3 or name not in ("state.json", "intent.json"):
+            _remove(fd, name, depth)
+
+
+def _remove(fd: int, name: str, depth: int) -> None:
+    """Remove a file, or a directory with what is in it, at most ``depth`` deep.  Raises OSError."""
+    try:
+        posix.unlink(name, dir_fd=fd)
+    except FileNotFoundError:
+        pass
+    except IsADirectoryError:
+        if depth == 0:
+            raise
+        inner = posix.open(name, _DIR_FLAGS, dir_fd=fd)
         try:
-            posix.unlink(name, dir_fd=fd)
-        except FileNotFoundError:
-            continue
-        except IsADirectoryError:
-            if depth == 0:
-                raise
-            inner = posix.open(name, _DIR_FLAGS, dir_fd=fd)
-            try:
-                _empty(inner, depth - 1)
-            finally:
-                posix.close(inner)
-            posix.rmdir(name, dir_fd=fd)
+            _empty(inner, depth - 1)
+        finally:
+            posix.close(inner)
+        posix.rmdir(name, dir_fd=fd)

@@ -1,0 +1,104 @@
+"""What floods are made of: containers that cost little, commands that run together, and a tally."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from integration.faults.scenes import LIMIT, NOISE, Corner
+from integration.harness import Bundle, Container, default_config, edit
+
+
+class Light(Bundle):
+    """A bundle that is one file: the root filesystem is the corner's template."""
+
+    def __init__(self, corner: Corner, name: str, *actions: str, edits: dict[str, Any] | None = None) -> None:
+        self.corner, self.name = corner, name
+        self.path = corner.path / f"bundle-{name}"
+        self.path.mkdir()
+        self.rootfs = corner.template
+        self.config = default_config(f"/{corner.prefix}{name}")
+        self.config["root"]["path"] = str(self.rootfs)
+        self.config["process"]["args"] = ["/probe", *(actions or ("signals", "600"))]
+        edit(self.config, edits or {})
+        self.save()
+
+    def container(self) -> Container:
+        """The container of this bundle."""
+        return Container(self.corner, f"{self.corner.prefix}{self.name}", self)
+
+
+class Tally:
+    """How many rounds were done, what was wrong in them, and figures of interest."""
+
+    def __init__(self) -> None:
+        self.done = self.bad = 0
+        self.wrong: list[str] = []
+        self.figures: dict[str, Any] = {}
+
+    def rounds(self, count: int, seconds: float) -> Iterator[int]:
+        """0 ... as long as there is time."""
+        end = time.monotonic() + seconds
+        for number in range(count):
+            if time.monotonic() > end:
+                return
+            yield number
+
+    def note(self, problems: list[str], about: str = "") -> None:
+        """One round is done."""
+        self.done += 1
+        self.bad += bool(problems)
+        self.wrong += [f"{about}: {text}" if about else text for text in problems]
+
+
+class End(NamedTuple):
+    """How one of many commands ended; rc None: it did not."""
+
+    rc: int | None
+    err: str
+
+    @property
+    def problems(self) -> list[str]:
+        """Hangs, deaths and noise."""
+        out = ["hang"] if self.rc is None else [f"killed by signal {-self.rc}"] if self.rc < 0 else []
+        return out + [f"said {word!r}: {self.err}" for word in NOISE if word in self.err]
+
+
+def together(argvs: Sequence[list[str]], corner: Corner) -> list[End]:
+    """Start all command lines at once and wait for their ends."""
+    env = {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")}
+    running = []
+    for argv in argvs:
+        err = tempfile.TemporaryFile()  # noqa: SIM115
+        null = subprocess.DEVNULL
+        running.append((subprocess.Popen(argv, stdin=null, stdout=null, stderr=err, env=env), err))
+    ends = []
+    limit = time.monotonic() + LIMIT
+    for child, err in running:
+        try:
+            rc: int | None = child.wait(max(0.1, limit - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+            rc = None
+        err.seek(0)
+        ends.append(End(rc, err.read().decode(errors="replace")))
+        err.close()
+    return ends
+
+
+def judge_end(corner: Corner, one: Container) -> list[str]:
+    """`delete --force`, and nothing may be left."""
+    try:
+        result = one.delete("--force", check=False, timeout=2 * LIMIT)
+    except AssertionError as error:
+        return [f"hang: {error}"]
+    problems = [f"delete --force: {result!r}"] if result.rc else []
+    problems += [f"after delete --force: {text}" for text in corner.leftovers()]
+    if problems:
+        corner.sweep_up()
+    return problems

@@ -1,0 +1,242 @@
+"""R9: `create` with too little of everything; and containers whose cgroup others have been at."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import resource
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from integration.faults.crowd import Light, Tally, judge_end
+from integration.faults.scenes import LIMIT, NOISE, Corner
+from integration.harness import SLOW, Container, cgroup2_mount
+
+MIB = 1 << 20
+ENOUGH_AS = 256 * MIB  # with that much address space a create has to work
+
+
+def _limit(which: int, value: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(which, (value, value))
+
+
+def _close(*fds: int) -> Callable[[], None]:
+    return lambda: [os.close(fd) for fd in fds] and None
+
+
+def limits() -> Iterator[tuple[str, Callable[[], None], bool]]:
+    """Name, what the child does before it executes the runtime, and whether `create` must work with that."""
+    for files in (3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 32, 48, 64):
+        yield f"NOFILE={files}", _limit(resource.RLIMIT_NOFILE, files), files >= 64
+    for size in (0, 1, 100, 4096):
+        yield f"FSIZE={size}", _limit(resource.RLIMIT_FSIZE, size), False
+    # With less the kernel, or the loader, cannot map the executable: SIGSEGV before there is anything of ours.
+    for space in (24, 32, 48, 64, 96, 128, 256, 512):
+        yield f"AS={space}M", _limit(resource.RLIMIT_AS, space * MIB), space * MIB >= ENOUGH_AS
+    for data in (16, 64):
+        yield f"DATA={data}M", _limit(resource.RLIMIT_DATA, data * MIB), False
+    for stack in (64, 256):
+        yield f"STACK={stack}K", _limit(resource.RLIMIT_STACK, stack * 1024), False
+    yield "MEMLOCK=0", _limit(resource.RLIMIT_MEMLOCK, 0), False
+    yield "SIGPENDING=0", _limit(resource.RLIMIT_SIGPENDING, 0), False
+    yield "MSGQUEUE=0", _limit(resource.RLIMIT_MSGQUEUE, 0), False
+    for count in (1, 2, 3):
+        for fds in itertools.combinations((0, 1, 2), count):
+            yield f"closed {fds}", _close(*fds), True
+
+
+def said(one: Container, result: Any, must: bool) -> list[str]:
+    """What is wrong with an answer, apart from what is left."""
+    problems = [f"said {word!r}" for word in NOISE if word in result.err]
+    if result.rc < 0:
+        problems.append(f"killed by signal {-result.rc}")
+    elif result.rc and not result.err and not must:
+        problems.append("failed without a message")
+    elif result.rc and must:
+        problems.append(f"should work: {result!r}")
+    return problems
+
+
+def exhaustion(corner: Corner, rounds: int, seconds: float) -> Tally:
+    """Limits, closed descriptors, a directory that is gone, disks without room."""
+    tally = Tally()
+    one = Light(corner, "scarce").container()
+    corner.root.mkdir(mode=0o700)
+    for name, before, must in limits():
+        problems = attempt(corner, one, must, preexec=before)
+        if name.startswith("FSIZE"):  # stderr is a file here, and takes no message either
+            problems = [text for text in problems if text != "failed without a message"]
+        tally.note(problems, name)
+    tally.note(attempt(corner, one, True, preexec=_lost(corner)), "deleted working directory")
+    for options in [*(f"nr_inodes={n},size=1m" for n in range(3, 13)), *(f"size={n}k" for n in (4, 8, 12, 16, 20, 24))]:
+        tally.note(on_disk(corner, one, options), options)
+    tally.note(on_disk(corner, one, "size=4k", full=True), "full disk")
+    tally.note(on_disk(corner, one, "ro"), "read-only root")
+    return tally
+
+
+def _lost(corner: Corner) -> Callable[[], None]:
+    def go() -> None:
+        path = corner.path / "lost"
+        path.mkdir()
+        os.chdir(path)
+        path.rmdir()
+
+    return go
+
+
+def attempt(corner: Corner, one: Container, must: bool, **how: Any) -> list[str]:
+    """One `create`, and what was left before and after `delete --force`."""
+    try:
+        result = one.create(check=False, save=False, timeout=LIMIT, **how)
+    except AssertionError as error:
+        return [f"hang: {error}", *judge_end(corner, one)]
+    problems = said(one, result, must)
+    if result.rc:
+        problems += [f"left by the failed command: {text}" for text in corner.leftovers()]
+    return problems + judge_end(corner, one)
+
+
+def on_disk(corner: Corner, one: Container, options: str, full: bool = False) -> list[str]:
+    """A `create` whose state root is on a small filesystem."""
+    disk, root, before = corner.path / "disk", corner.root, corner.mounts
+    disk.mkdir(exist_ok=True)
+    read_only = options == "ro"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "rw" if read_only else options, "none", str(disk)], check=True)
+    try:
+        corner.root, corner.mounts = disk / "root", corner._mounts()
+        corner.root.mkdir(mode=0o700)
+        if full:
+            subprocess.run(["dd", "if=/dev/zero", f"of={disk}/filler"], capture_output=True, check=False)
+        if read_only:
+            subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        return attempt(corner, one, False)
+    finally:
+        corner.root, corner.mounts = root, before
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+# -- what others do ------------------------------------------------------------------------------------------
+
+
+def others(corner: Corner, rounds: int, seconds: float) -> Tally:
+    """Frozen, occupied and shared cgroups, paused containers."""
+    tally = Tally()
+    for name, case in {
+        "create in a frozen cgroup": in_frozen,
+        "create in a cgroup with a process": in_occupied,
+        "delete of a paused container": paused,
+        "kill of a paused container": paused_kill,
+        "delete with a foreign process in the cgroup": foreign,
+        "delete with a cgroup below": nested,
+        "delete after the cgroup was removed": removed,
+    }.items():
+        tally.note(case(corner), name)
+        corner.own_cgroups.clear()
+        corner.sweep_up()
+    return tally
+
+
+def _group(corner: Corner, name: str) -> Path:
+    root = cgroup2_mount()
+    assert root
+    path = root / f"{corner.prefix}{name}"
+    path.mkdir()
+    corner.own_cgroups.add(path)
+    return path
+
+
+def _refused(corner: Corner, one: Container) -> list[str]:
+    try:
+        result = one.create(check=False, save=False, timeout=LIMIT)
+    except AssertionError as error:
+        return [f"hang: {error}"]
+    if result.rc == 0:
+        return ["was accepted", *judge_end(corner, one)]
+    return said(one, result, False) + [f"left: {text}" for text in corner.leftovers()]
+
+
+def in_frozen(corner: Corner) -> list[str]:
+    """Nothing that is started there would run."""
+    group = _group(corner, "frozen")
+    (group / "cgroup.freeze").write_text("1")
+    problems = _refused(corner, Light(corner, "frozen").container())
+    (group / "cgroup.freeze").write_text("0")
+    return problems
+
+
+def in_occupied(corner: Corner) -> list[str]:
+    """Two owners of one cgroup: the first one's end would be the second one's."""
+    group = _group(corner, "occupied")
+    sleeper = subprocess.Popen(["/bin/sleep", "60"], stdin=subprocess.DEVNULL)
+    corner.helpers.add(sleeper.pid)
+    (group / "cgroup.procs").write_text(str(sleeper.pid))
+    problems = _refused(corner, Light(corner, "occupied").container())
+    alive = sleeper.poll() is None
+    sleeper.kill()
+    sleeper.wait()
+    return problems if alive else [*problems, "the process that was there was killed"]
+
+
+def _running(corner: Corner, name: str) -> Container:
+    one = Light(corner, name, "fork", "1", "--", "signals", "600").container()
+    one.create(save=False)
+    one.start()
+    return one
+
+
+def paused(corner: Corner) -> list[str]:
+    """Frozen processes can be killed."""
+    one = _running(corner, "paused")
+    one.call("pause", one.id)
+    return judge_end(corner, one)
+
+
+def paused_kill(corner: Corner) -> list[str]:
+    """SIGKILL ends a paused container."""
+    one = _running(corner, "pausedkill")
+    one.call("pause", one.id)
+    result = one.kill("KILL", check=False)
+    problems = [f"kill: {result!r}"] if result.rc else []
+    limit = time.monotonic() + 5 * SLOW
+    while one.status != "stopped" and time.monotonic() < limit:
+        time.sleep(0.01)
+    return problems + ([] if one.status == "stopped" else ["goes on"]) + judge_end(corner, one)
+
+
+def foreign(corner: Corner) -> list[str]:
+    """Either the call fails and names the process, or cgroup and process are gone."""
+    one = _running(corner, "foreign")
+    sleeper = subprocess.Popen(["/bin/sleep", "60"], stdin=subprocess.DEVNULL)
+    corner.helpers.add(sleeper.pid)
+    (one.cgroup / "cgroup.procs").write_text(str(sleeper.pid))
+    result = one.delete("--force", check=False, timeout=2 * LIMIT)
+    problems = ["exit 0, but the cgroup is left"] if result.rc == 0 and one.cgroup.exists() else []
+    sleeper.kill()
+    sleeper.wait()
+    return problems + judge_end(corner, one)
+
+
+def nested(corner: Corner) -> list[str]:
+    """What a container made below its cgroup goes with it."""
+    one = _running(corner, "nested")
+    (one.cgroup / "a").mkdir()
+    (one.cgroup / "a/b").mkdir()
+    (one.cgroup / "a/b/cgroup.procs").write_text(str(one.pid))
+    return judge_end(corner, one)
+
+
+def removed(corner: Corner) -> list[str]:
+    """Somebody has killed it all and removed the cgroup."""
+    one = _running(corner, "removed")
+    (one.cgroup / "cgroup.kill").write_text("1")
+    limit = time.monotonic() + 5 * SLOW
+    while one.cgroup.exists() and time.monotonic() < limit:
+        try:
+            one.cgroup.rmdir()
+        except OSError:
+            time.sleep(0.01)
+    return judge_end(corner, one)

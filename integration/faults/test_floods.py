@@ -1,0 +1,21 @@
+"""Small floods; `make floods` has them with the counts of the goals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from integration import harness
+from integration.faults import floods
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", floods.FLOODS)
+def test_flood(name: str, runtime: harness.Runtime, rootfs: Path, base: Path) -> None:
+    """Nothing may go wrong; how long `list` takes is a figure, not a promise."""
+    if not runtime.is_pyrunc:
+        pytest.skip("peers fail at many of these: `make reliability` counts them")
+    tally = floods.run(name, runtime, rootfs, base, full=False, seconds=60 * harness.SLOW)
+    assert not tally.wrong, "\n".join(tally.wrong)
+    assert tally.done >= 4
