@@ -83,6 +83,10 @@ FAULTS_SECONDS ?= 3000
 faults: test-tools build ## every system call fails once, every process dies once: integration/faults, FAULTS_SECONDS=3000
 	@$(BIN)/python -m integration.faults.sweep --seconds $(FAULTS_SECONDS)
 
+.PHONY: floods
+floods: test-tools build ## 500 x 16 creates of one id, 1000 containers at once, damaged state, full disks; FLOODS_SECONDS=300 for each
+	@$(BIN)/python -m integration.faults.floods --full --seconds $(or $(FLOODS_SECONDS),300)
+
 engines: test-tools build ## containerd, podman, docker, conmon with runc and with pyrunc; writes integration/ENGINES.md
 	@PYRUNC_ENGINES_RECORD=$(RESULTS) $(BIN)/python -m pytest integration/engines $(PYTEST_ARGS)
 	@$(BIN)/python -m integration.engines.record $(RESULTS) >integration/ENGINES.md

@@ -21,7 +21,7 @@ def read_file(path: str, limit: int = 16 << 20, dir_fd: int | None = None) -> by
     try:
         return read_fd(fd, limit)
     finally:
-        posix.close(fd)
+        close(fd)
 
 
 def read_fd(fd: int, limit: int = 16 << 20) -> bytes:

@@ -53,14 +53,14 @@ def start(container: Container, log: Log) -> None:
     if data:
         from pyrunc.plan import faults
 
-        container.kill_init(SIGKILL)
+        stop(container)
         raise faults.saved_error(container.data.get("late") or [], handshake.Record(data))
     listed = container.data.get("hooks", {}).get("poststart")
     if listed:
         try:
             run_hooks(container, "poststart", listed, container.oci_state("running"), log, fatal=True)
         except PyruncError:
-            container.kill_init(SIGKILL)
+            stop(container)
             raise
     if proxy is not None:
         wait_ready(container, proxy)
@@ -81,8 +81,16 @@ def let_go(container: Container, release: int, errors_fd: int) -> bytes:
             raise PyruncError("cannot start: container init was killed before it executed the program")
         return data
     except BaseException:
-        container.kill_init(SIGKILL)
+        stop(container)
         raise
+
+
+def stop(container: Container) -> None:
+    """End a container whose start failed.  Raises nothing: why it failed is what the caller wants to know."""
+    try:
+        kill_and_wait(container)
+    except (OSError, PyruncError):
+        pass
 
 
 def notify_proxy(container: Container) -> Proxy | None:

@@ -498,7 +498,7 @@ class Container:
         try:
             return loads(fs.read_fd(fd, _MAX_STATE))
         finally:
-            posix.close(fd)
+            fs.close(fd)
 
     def salvage(self) -> None:
         """Fill ``data`` with what can still be known; never fails.  For `delete --force`."""

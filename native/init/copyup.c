@@ -78,13 +78,11 @@ static int copy_meta(struct init *in, int from, int to, const char *name)
 static int copy_bytes(struct init *in, int from, int to, const char *name)
 {
     for (;;) {
-        ssize_t have = read(from, chunk, sizeof(chunk));
-        if (have < 0 && errno == EINTR)
-            continue;
+        ssize_t have = sys_read(from, chunk, sizeof(chunk));
         if (have <= 0)
             return have < 0 ? copy_fault(in, errno, "read", name) : 0;
         for (ssize_t at = 0, n; at < have; at += n) {
-            n = write(to, chunk + at, (size_t)(have - at));
+            n = sys_write(to, chunk + at, (size_t)(have - at));
             if (n < 0)
                 return copy_fault(in, errno, "write", name);
         }

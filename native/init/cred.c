@@ -98,7 +98,7 @@ int groups_denied(struct init *in)
 
     if (fd < 0)
         return 0;
-    return read(fd, text, sizeof(text) - 1) >= 4 && memcmp(text, "deny", 4) == 0;
+    return sys_read(fd, text, sizeof(text) - 1) >= 4 && memcmp(text, "deny", 4) == 0;
 }
 
 /* Exactly these and none of the caller's (CVE-2022-36109), before the uid goes. */

@@ -233,7 +233,7 @@ int op_time_offsets(struct init *in, const struct plan_step *st)
 
     for (uint32_t i = 0; i < st->n[L_TIME_OFFSETS_offsets]; i++, line = list_next(line)) {
         /* no pwrite(2) on files of this kind */
-        if (lseek(in->timensfd, 0, SEEK_SET) == 0 && write(in->timensfd, line, strlen(line)) >= 0)
+        if (lseek(in->timensfd, 0, SEEK_SET) == 0 && sys_write(in->timensfd, line, strlen(line)) >= 0)
             continue;
         int err = errno;
         return fault(in, err, "write", S_TIME_OFFSETS_offsets, i,

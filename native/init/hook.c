@@ -34,10 +34,8 @@ struct hook {
 static int write_all(int fd, const char *data, size_t len)
 {
     while (len) {
-        ssize_t n = write(fd, data, len);
+        ssize_t n = sys_write(fd, data, len);
 
-        if (n < 0 && errno == EINTR)
-            continue;
         if (n <= 0)
             return n < 0 ? -errno : -EIO;
         data += n;

@@ -100,9 +100,7 @@ static int read_passwd(int fd, uint32_t uid, char *home)
 
     passwd_begin(&scan, uid, home, PATH_BUF);
     while (total < PASSWD_LIMIT) {
-        n = read(fd, buf, sizeof(buf));
-        if (n < 0 && errno == EINTR)
-            continue;
+        n = sys_read(fd, buf, sizeof(buf));
         if (n < 0)
             return -errno;
         if (n == 0)

@@ -19,7 +19,7 @@ static int write_label(struct init *in, const char *file, const char *text, size
 
     if (fd < 0)
         return fault(in, fd, "openat2", 0, 0, "");
-    ssize_t n = write(fd, text, len);
+    ssize_t n = sys_write(fd, text, len);
     if (n == (ssize_t)len)
         return 0;
     int err = n < 0 ? errno : EIO;

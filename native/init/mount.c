@@ -60,7 +60,7 @@ void fs_message(int fsfd, char text[MSG_DETAIL])
 
     text[0] = 0;
     for (int i = 0; i < FS_MESSAGES; i++) {
-        ssize_t len = read(fsfd, line, sizeof(line) - 1);
+        ssize_t len = sys_read(fsfd, line, sizeof(line) - 1);
         if (len < 0 && errno == EMSGSIZE)
             continue; /* longer than that: the kernel has dropped it */
         if (len <= 2)

@@ -294,7 +294,7 @@ int write_proc(struct init *in, const char *rel, const char *data, size_t len)
     if (fd < 0)
         return fd;
     /* One write: files of procfs take a value whole or not at all. */
-    ssize_t done = write(fd, data, len);
+    ssize_t done = sys_write(fd, data, len);
     if (done < 0)
         return -errno;
     return (size_t)done == len ? 0 : -EIO;

@@ -192,13 +192,13 @@ static void unescape(char *text)
 }
 
 struct reader {
-    int fd;
+    int fd, err;
     size_t have, at;
     char buf[4 * PATH_BUF];
 };
 
-/* The next line without its newline; NULL at the end, or for a line that is longer than the kernel makes
- * them. */
+/* The next line without its newline; NULL at the end, at an error (r->err), or for a line that is longer than
+ * the kernel makes them. */
 static char *next_line(struct reader *r)
 {
     for (;;) {
@@ -211,7 +211,8 @@ static char *next_line(struct reader *r)
         memmove(r->buf, start, r->have - r->at);
         r->have -= r->at;
         r->at = 0;
-        ssize_t n = read(r->fd, r->buf + r->have, sizeof(r->buf) - r->have);
+        ssize_t n = sys_read(r->fd, r->buf + r->have, sizeof(r->buf) - r->have);
+        r->err = n < 0 ? errno : 0;
         if (n <= 0)
             return NULL;
         r->have += (size_t)n;
@@ -230,8 +231,10 @@ static int hide(struct init *in, char *point)
 {
     unescape(point);
     int fd = open(point, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0)
+    if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
         return 0; /* below one that is gone already */
+    if (fd < 0)
+        return fault(in, errno, "open", -1, 0, point);
     /* So that no peer sees the unmounting.  EINVAL: it went away with a mount above it. */
     int ret = set_propagation(fd, PRIVATE_ALL);
     close(fd);
@@ -274,6 +277,8 @@ static int hide_host_proc(struct init *in)
             if (pass == 1 && special && strcmp(line.root, "/") == 0 && !inside(line.point, rootfs))
                 ret = hide(in, line.point);
         }
+        if (ret == 0 && r.err)
+            return fault(in, r.err, "read", -1, 0, "/proc/thread-self/mountinfo");
         if (pass == 0 && !rootfs[0])
             ret = fault(in, ENOENT, "read", -1, 0, "the root filesystem is not in mountinfo");
     }

@@ -57,12 +57,7 @@ static void add_fault(struct init *in, struct msg *m)
  * SIGPIPE is at its default, so a gone parent ends us here (as pid 1 of a namespace we get EPIPE instead). */
 static int put(int fd, const struct msg *m)
 {
-    ssize_t n;
-
-    do
-        n = write(fd, m, sizeof(*m));
-    while (n < 0 && errno == EINTR);
-    return n == (ssize_t)sizeof(*m) ? 0 : -1;
+    return sys_write(fd, m, sizeof(*m)) == (ssize_t)sizeof(*m) ? 0 : -1;
 }
 
 void send_msg(struct init *in, uint32_t type, uint32_t value)
@@ -100,11 +95,8 @@ _Noreturn void die(struct init *in, int err)
 void wait_go(struct init *in)
 {
     struct msg m;
-    ssize_t n;
+    ssize_t n = sys_read(in->sock, &m, sizeof(m));
 
-    do
-        n = read(in->sock, &m, sizeof(m));
-    while (n < 0 && errno == EINTR);
     if (n < 0)
         die(in, fault(in, errno, "read", -1, 0, "the answer of the parent"));
     if (n == 0)

@@ -68,9 +68,7 @@ int op_wait_start(struct init *in, const struct plan_step *st)
     send_msg(in, MSG_CREATED, 0);
     close_fd(&in->sock);
     in->error_fd = error;
-    do
-        n = read(start, &byte, 1);
-    while (n < 0 && errno == EINTR);
+    n = sys_read(start, &byte, 1);
     if (n < 0)
         return fault(in, errno, "read", -1, 0, "start fifo");
     /* We hold the fifo for reading and writing, so there is no EOF: only a byte releases us. */

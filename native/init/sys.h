@@ -233,6 +233,27 @@ static inline long sys_ret(long value)
     return value < 0 ? -(long)errno : value;
 }
 
+/* One read or write, made again when a signal came before anything was transferred. */
+static inline ssize_t sys_read(int fd, void *data, size_t len)
+{
+    ssize_t n;
+
+    do
+        n = read(fd, data, len);
+    while (n < 0 && errno == EINTR);
+    return n;
+}
+
+static inline ssize_t sys_write(int fd, const void *data, size_t len)
+{
+    ssize_t n;
+
+    do
+        n = write(fd, data, len);
+    while (n < 0 && errno == EINTR);
+    return n;
+}
+
 static inline int sys_openat2(int dirfd, const char *path, const struct sys_open_how *how, size_t size)
 {
     return (int)sys_ret(syscall(NR_openat2, (long)dirfd, path, how, size));

@@ -53,7 +53,7 @@ int op_sysctl(struct init *in, const struct plan_step *st)
     /* An empty value is a write of nothing, which the kernel takes without looking; a newline is an empty
      * value. */
     size_t len = strlen(value);
-    ssize_t done = len ? write(fd, value, len) : write(fd, "\n", 1);
+    ssize_t done = len ? sys_write(fd, value, len) : sys_write(fd, "\n", 1);
     if (done < 0)
         return fault(in, errno, "write", S_SYSCTL_value, 0, NULL);
     if ((size_t)done != (len ? len : 1))
