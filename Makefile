@@ -87,6 +87,20 @@ faults: test-tools build ## every system call fails once, every process dies onc
 floods: test-tools build ## 500 x 16 creates of one id, 1000 containers at once, damaged state, full disks; FLOODS_SECONDS=300 for each
 	@$(BIN)/python -m integration.faults.floods --full --seconds $(or $(FLOODS_SECONDS),300)
 
+# Peers are sampled: a whole sweep of them takes as long as ours, for figures that do not change.
+.PHONY: reliability
+PEERS_SECONDS ?= 240
+reliability: faults floods ## `make faults floods`, the same with runc and crun for PEERS_SECONDS=240, then integration/RELIABILITY.md
+	@test -x build/peers/bin/crun || bench/peers.sh || echo "without crun"
+	@for peer in runc build/peers/bin/crun; do command -v $$peer >/dev/null || continue; \
+	    kinds=error,kill; [ $$peer = runc ] || kinds=error,kill,init; \
+	    PYRUNC_UNDER_TEST=$$peer $(BIN)/python -m integration.faults.sweep --seconds $(PEERS_SECONDS) --kind $$kinds \
+	        --scenes create,start,kill,state,delete >build/faults/$${peer##*/}.log || true; \
+	    PYRUNC_UNDER_TEST=$$peer $(BIN)/python -m integration.faults.floods --full --seconds 60 >>build/faults/$${peer##*/}.log || true; \
+	done
+	@$(BIN)/python -m integration.faults.report >integration/RELIABILITY.md
+	@cat integration/RELIABILITY.md
+
 engines: test-tools build ## containerd, podman, docker, conmon with runc and with pyrunc; writes integration/ENGINES.md
 	@PYRUNC_ENGINES_RECORD=$(RESULTS) $(BIN)/python -m pytest integration/engines $(PYTEST_ARGS)
 	@$(BIN)/python -m integration.engines.record $(RESULTS) >integration/ENGINES.md

@@ -553,3 +553,74 @@ def test_never_executed() -> None:
         os.waitpid(child, 0)
     assert not state.never_executed(child)
     assert not state.never_executed(os.getpid())
+
+
+@pytest.mark.parametrize(
+    "changes", [{"cgroup": 7}, {"hooks": "x"}, {"runtime": []}, {"late": {}}, {"cgroup_made": "/a"}, {"starttime": "1"}]
+)
+def test_a_member_of_the_wrong_type_is_damage(store: state.Store, changes: dict[str, Any]) -> None:
+    container = made(store)
+    path = Path(container.dir) / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(StateError, match=r"damaged.*delete --force"):
+        store.open("c1")
+
+
+def test_state_without_its_cgroup_is_damage(store: state.Store) -> None:
+    path = Path(made(store).dir) / "state.json"
+    data = json.loads(path.read_text())
+    del data["cgroup"]
+    path.write_text(json.dumps(data))
+    with pytest.raises(StateError, match=r"damaged \(incomplete\)"):
+        store.open("c1")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "link"])
+def test_something_else_in_the_place_of_state(store: state.Store, kind: str) -> None:
+    container = made(store)
+    path = Path(container.dir) / "state.json"
+    path.unlink()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        (path / "a").mkdir(parents=True)
+    else:
+        path.symlink_to("/etc/passwd")
+    with pytest.raises(StateError):
+        store.open("c1")
+    assert list(store.list()) == []
+    found = store.find("c1")
+    found.acquire(0)
+    found.salvage()
+    found.destroy()
+    assert not Path(container.dir).exists()
+
+
+def test_the_cgroup_is_known_from_config_json_alone(store: state.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyrunc import host
+
+    facts = host.HostFacts()
+    facts.cgroup2_mount = "/sys/fs/cgroup"
+    monkeypatch.setattr(host, "snapshot", lambda: facts)
+    container = made(store)
+    directory = Path(container.dir)
+    (directory / "state.json").unlink()
+    for path, expected in ("/a/b", "/a/b"), ("a/b", ""), ("/../x", ""), (7, ""):
+        (directory / "config.json").write_text(json.dumps({"linux": {"cgroupsPath": path}}))
+        found = store.find("c1")
+        found.salvage()
+        assert found.data["cgroup"] == expected
+
+
+def test_a_cgroup_that_is_mounted_somewhere_else_now(
+    store: state.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyrunc import host
+
+    facts = host.HostFacts()
+    facts.cgroup2_mount = str(tmp_path / "new")
+    monkeypatch.setattr(host, "snapshot", lambda: facts)
+    (tmp_path / "new/c").mkdir(parents=True)
+    (tmp_path / "new/c/cgroup.freeze").write_text("1\n")
+    container = made(store, cgroup="/c", cgroup_dir=str(tmp_path / "old/c"))
+    assert container.frozen()

@@ -58,6 +58,20 @@ _DESCRIPTORS = _set(
     """
 )
 
+# How the problems of a point begin, and what they are.
+KINDS_OF_FAULT = {
+    "does not end": "hang",
+    "crash, traceback, internal error": ("said ", "killed by signal"),
+    "something left by a failed command": "left by the",
+    "something left after `delete --force`": "after delete --force",
+    "`delete --force` fails": "delete --force:",
+    "exit 0, and not done": "exit 0, but",
+    "no message": ("failed without", "the message does not"),
+    "not tried again after EINTR": "not tried again",
+    "failed, and done": "failed, but",
+    "processes left in the container": "processes in the container",
+}
+
 
 class Call(NamedTuple):
     """One system call of a dry run."""

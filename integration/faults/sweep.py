@@ -110,6 +110,7 @@ def settle(runtime: harness.Runtime) -> None:
     harness.become_subreaper()
     if runtime.prefix:
         runtime.prefix = []
+        harness.libc("umount2", b"/sys/fs/cgroup", 2)  # MNT_DETACH; in our namespace alone
         harness.libc("mount", b"none", b"/sys/fs/cgroup", b"cgroup2", 0, None)
 
 
