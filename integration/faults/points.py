@@ -140,7 +140,7 @@ def after_start(calls: Iterable[Call], *, programs: bool = True) -> list[Call]:
 
 def errors_of(name: str) -> list[str]:
     """The errors to inject into a call: ENOMEM into every one that can fail."""
-    if name in _CANNOT:
+    if name in _CANNOT or not name:
         return []
     out = ["ENOMEM"]
     out += ["EINTR"] if name in _INTERRUPTED else []
