@@ -112,6 +112,37 @@ def test_tree_that_came_with_the_plan(begun: Script, root: pathlib.Path, source:
         assert failure(answers[index])[:3] == ("EBADF", "move_mount", 1)
 
 
+def test_tree_cloned_before(begun: Script, root: pathlib.Path, source: pathlib.Path) -> None:
+    """OPEN_TREE takes a source while it can be reached; what cannot be cloned is told by the MOUNT that wants it."""
+    begun.ask("mount", "t", source / "sub", "tmpfs", 0, "")
+    begun.op("open_tree", slot=7, propagation=PRIVATE | REC, path=str(source))
+    begun.op("open_tree", policy=ops.P_OPEN_TREE_RECURSIVE, slot=8, propagation=PRIVATE | REC, path=str(source))
+    begun.op("open_tree", slot=9, propagation=PRIVATE, path=str(source / "absent"))
+    taken = begun.refused("open_tree", slot=7, propagation=PRIVATE, path=str(source))
+    beyond = begun.refused("open_tree", slot=250, propagation=PRIVATE, path=str(source))
+    policy = ops.P_MOUNT_BIND | ops.P_MOUNT_SOURCE_FD
+    begun.op("mount", policy=policy, tree=7, source="(seven)", dest="/flat")
+    begun.op("mount", policy=policy, tree=8, source="(eight)", dest="/deep")
+    absent = begun.refused("mount", policy=policy, tree=9, source="(nine)", dest="/x")
+    info = begun.ask("mountinfo")
+    answers = begun.run()
+    found = below(answers[info], root)
+    assert {"/flat", "/deep", "/deep/sub"} <= set(found) and "/flat/sub" not in found
+    assert not found["/flat"].tags and not found["/deep"].tags
+    assert failure(answers[taken])[:2] == failure(answers[beyond])[:2] == ("EINVAL", "open_tree")
+    assert failure(answers[absent])[:2] == ("EBADF", "move_mount")
+
+
+def test_root_as_working_directory(begun: Script, root: pathlib.Path) -> None:
+    """ENTER_ROOT; what unshare(2) makes of it is integration/test_userns.py's."""
+    begun.op("enter_root", path=str(root))
+    where = begun.ask("cwd")
+    gone = begun.refused("enter_root", path=str(root / "absent"))
+    answers = begun.run()
+    assert answers[where] == str(root)
+    assert failure(answers[gone])[:3] == ("ENOENT", "chdir", 0)
+
+
 def test_locked_flags(begun: Script, root: pathlib.Path, source: pathlib.Path) -> None:
     """In a user namespace the flags that the owner of a mount set are kept when not named, and cannot be cleared."""
     both = ops.P_MOUNT_BIND | ops.P_MOUNT_RECURSIVE

@@ -640,7 +640,8 @@ class Container:
             from pyrunc import host
 
             facts = host.snapshot()
-            directory = facts.cgroup_dir(self.data["cgroup"]) if facts.cgroup2_mount else ""
+            path = self.data.get("cgroup")  # damaged by hand, perhaps
+            directory = facts.cgroup_dir(path) if path and facts.cgroup2_mount else ""
         return directory
 
     def report(self, owner: str = "") -> dict[str, Any]:

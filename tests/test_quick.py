@@ -60,7 +60,9 @@ def test_every_function_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """But for those that take lists of strings or structures."""
     monkeypatch.setattr(sys, "argv", [])
     text = generated(tmp_path)
-    headers = re.sub(r"/\*.*?\*/", "", "".join(path.read_text() for path in SHIM.glob("*.h")), flags=re.DOTALL)
+    # bus.h is not for hot verbs: the systemd driver goes through cffi.
+    paths = [path for path in SHIM.glob("*.h") if path.name != "bus.h"]
+    headers = re.sub(r"/\*.*?\*/", "", "".join(path.read_text() for path in paths), flags=re.DOTALL)
     declared = set(re.findall(r"\b(pr_\w+)\(", headers))
     assert len(declared) > 25
     assert declared - set(re.findall(r'\{"(pr_\w+)", ', text)) == {"pr_spawn_hook", "pr_seccomp_compile"}

@@ -41,6 +41,8 @@ static const struct {
     int code;
     int (*run)(struct init *, const struct plan_step *);
 } ops[] = {
+    {"OPEN_TREE", OP_OPEN_TREE, op_open_tree},
+    {"ENTER_ROOT", OP_ENTER_ROOT, op_enter_root},
     {"PROPAGATION", OP_PROPAGATION, op_propagation},
     {"ROOT", OP_ROOT, op_root},
     {"MOUNT", OP_MOUNT, op_mount},
