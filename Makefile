@@ -33,7 +33,7 @@ $(shell mkdir -p build && echo '$(SOURCES)' > $(LIST))
 endif
 
 TIERS := test-vm test-systemd test-arm64 test-kernel61
-.PHONY: help build demo test analyze analysis prove-security sanitize $(TIERS) engines test-cri conformance lint bench clean install uninstall test-tools lint-tools
+.PHONY: help build demo test analyze analysis prove-security sanitize $(TIERS) engines test-cri conformance lint fuzz bench clean install uninstall test-tools lint-tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -176,6 +176,14 @@ $(filter build/analysis/native/launcher/%,$(STAMPED)): $(filter native/launcher/
 build/analysis/%.ok: % .clang-tidy native/cppcheck.txt native/analyze
 	@PYTHON=$(BIN)/python native/analyze $<
 	@mkdir -p $(@D) && touch $@
+
+FUZZ_SECONDS ?= 60
+FUZZ_ARGS ?=
+fuzz: test-tools build ## every fuzz target for FUZZ_SECONDS (60): executions and crashes; FUZZ_ARGS='config plan'
+	@.ci/require fuzz || echo "the C targets will be left out"
+	@test -e $(STAMPS)/fuzz || { $(BIN)/python -c $(read_list) project.optional-dependencies.fuzz | \
+	    xargs -d "\n" $(PIP) -q >build/fuzz-pip.log 2>&1 && touch $(STAMPS)/fuzz || echo "atheris cannot be installed (build/fuzz-pip.log)"; }
+	@PYTHONPATH=.:tests $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
 
 bench: build ## compare with runc and crun on the same bundle (root)
 	@.ci/require test demo

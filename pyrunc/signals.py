@@ -18,7 +18,7 @@ def number(text: str) -> int:
     """The number of a signal; 0 only asks whether the process is there.  Raises PyruncError."""
     if text.isascii() and text.isdigit() and len(text) < 4 and int(text) <= RTMAX:
         return int(text)
-    short = text.upper().removeprefix("SIG")
+    short = text.upper().removeprefix("SIG") if text.isascii() else ""  # U+0131 becomes "I" in upper case
     if short in NAMES:
         return NAMES.index(short) + 1
     if short in ALIASES:

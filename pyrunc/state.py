@@ -29,9 +29,12 @@ _ID_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-"
 _DIR_FLAGS = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 _MAX_STATE = 64 << 20
 _PF_FORKNOEXEC = 0x40
-_TYPES = (  # of members of state.json that may be missing in one of an older version
-    ("starttime", int), ("cgroup", str), ("cgroup_dir", str), ("cgroup_manager", str), ("cgroup_made", list),
-    ("bundle", str), ("rootfs", str), ("annotations", dict), ("hooks", dict), ("late", list), ("runtime", dict),
+
+# What the verbs rely on when it is there (an older version may have left it out): a damaged file is told once, not by whoever meets it first.
+_TYPES = (
+    ("starttime", int), ("bootid", str), ("bundle", str), ("rootfs", str), ("annotations", dict), ("cgroup", str),
+    ("cgroup_dir", str), ("cgroup_manager", str), ("runtime", dict), ("hooks", dict), ("late", list),
+    ("created", str), ("ociVersion", str), ("resources", dict), ("owner", int), ("notify", str), ("cgroup_made", list),
 )  # fmt: skip
 
 PID_MARK = "\0"  # cannot come out of `dumps`, and in the state the pid stands before all free text
@@ -487,8 +490,8 @@ class Container:
         if "cgroup" not in data:  # without it `delete` would leave the cgroup
             raise ValueError("incomplete")
         for key, kind in _TYPES:
-            if type(data.get(key, kind())) is not kind:
-                raise ValueError(f"{key} is no {kind.__name__}")
+            if key in data and type(data[key]) is not kind:
+                raise ValueError(f"{key} is not what it should be")
         return data
 
     def _read_json(self, name: str) -> Any:

@@ -90,6 +90,8 @@ def size(text: str) -> int | None:
     """Bytes as docker and runc write them: ``64m``, ``1.5GiB``, ``100 kb`` (powers of 1024), or -1; None otherwise."""
     if text.strip() == "-1":
         return -1
+    if not text.isascii():
+        return None  # U+212A becomes "k" in lower case
     short = text.strip().lower()
     short = short.removesuffix("b").rstrip() if short != "b" else short
     if short.endswith("i") and short[-2:-1] in _SUFFIXES:
@@ -97,7 +99,7 @@ def size(text: str) -> int | None:
     power = _SUFFIXES.find(short[-1:]) + 1 if short else 0
     digits = short[:-1].rstrip() if power else short
     whole, point, fraction = digits.partition(".")
-    if not (whole + fraction).isascii() or not whole.isdigit() or (point and not fraction.isdigit()) or len(whole) > 18:
+    if not whole.isdigit() or (point and not fraction.isdigit()) or len(whole) > 18:
         return None
     scale = 1 << 10 * power
     return int(whole) * scale + (int(fraction[:18]) * scale // 10 ** len(fraction[:18]) if fraction else 0)

@@ -36,7 +36,7 @@ def test_aliases_and_real_time() -> None:
         "", "SIG", "BOGUS", "65", "-1", "-9", "1.5", "999999999999", " 9", "9 ", "SIG9", "KILL ",
         "SIG_IGN", "_DFL", "BLOCK",
         "RTMIN+31",
-        "RTMAX-31", "RTMIN-1", "RTMAX+1", "RTMIN+", "RTMIN+x", "RTMIN3", "SIGSIGKILL", "٩", "KİLL",
+        "RTMAX-31", "RTMIN-1", "RTMAX+1", "RTMIN+", "RTMIN+x", "RTMIN3", "SIGSIGKILL", "٩", "KİLL", "ıNT", "ſIGKILL",
     ],
 )  # fmt: skip
 def test_what_is_no_signal(text: str) -> None:

@@ -292,6 +292,11 @@ def test_report_has_the_keys_of_runc_in_their_order(store: state.Store) -> None:
         b"", b"{", b"null", b"[]", b'"c1"', b"\0" * 512, b"\xff", b"{}", b'{"id":"c1"}', b'{"id":"c1","pid":"1"}',
         b'{"id":"other","pid":1,"status":"running"}', b'{"id":"c1","pid":1}',
         b'{"id":"c1","pid":true,"status":"created"}', b'{"id":"c1","pid":1,"status":"odd"}',
+        *(b'{"id":"c1","pid":1,"status":"running","cgroup":"",%s}' % field for field in (
+            b'"bundle":1', b'"bundle":null', b'"cgroup_dir":{}', b'"cgroup_dir":[]', b'"annotations":"x"',
+            b'"runtime":7', b'"hooks":[]', b'"late":{}', b'"starttime":"1"', b'"owner":true', b'"resources":[]',
+            b'"cgroup_manager":3',
+        )),
     ],
 )  # fmt: skip
 def test_damaged_state(store: state.Store, content: bytes, sleeper: subprocess.Popen[bytes]) -> None:

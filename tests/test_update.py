@@ -28,7 +28,7 @@ from pyrunc.log import Log
         ("12b", 12), ("0.25k", 256), (" 5 ", 5),
         ("", None), ("b", None), ("k", None), ("-2", None), ("-1k", None), ("1q", None), ("1kk", None), ("i", None),
         ("1i", None), ("0x10", None), ("1e3", None), (".5k", None), ("1.k", None), ("1.2.3k", None), ("١", None),
-        ("9" * 30, None), ("1,5k", None), ("m5", None),
+        ("9" * 30, None), ("1,5k", None), ("m5", None), ("4\u212a", None), ("\u00a05", None),
     ],
 )  # fmt: skip
 def test_size(text: str, value: int | None) -> None:

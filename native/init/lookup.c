@@ -188,12 +188,12 @@ static int join_path(char *out, const char *dir, size_t len, const char *file)
 }
 
 /* As execvp(3): the first file that may be executed; what may not is remembered, because "permission
- * denied" says more than "not found". */
+ * denied" says more than "not found".  A colon at the end has one more, empty element behind it. */
 static int search_path(struct init *in, const char *file, const char *path)
 {
-    int err = -ENOENT;
+    int err = -ENOENT, more = *path != 0;
 
-    while (*path) {
+    while (more) {
         size_t len = strcspn(path, ":");
         int ret = join_path(in->exe, path, len, file);
 
@@ -203,11 +203,8 @@ static int search_path(struct init *in, const char *file, const char *path)
             return 0;
         if (ret == -EACCES)
             err = -EACCES;
-        path += len;
-        if (*path == ':' && !path[1] && join_path(in->exe, "", 0, file) == 0 &&
-            check_program(in, in->exe) == 0)
-            return 0; /* a colon at the end: one more empty element */
-        path += *path == ':';
+        more = path[len] == ':';
+        path += len + 1; /* behind the NUL when there is no more */
     }
     in->exe[0] = 0;
     return err;

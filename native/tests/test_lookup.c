@@ -152,6 +152,10 @@ static void test_find_exe(const char *dir)
     memset(&in.self, 0, sizeof(in.self));
     REFUSED("plain", "a:b", EACCES, "permission denied");
     REFUSED("plain", "b", ENOENT, missing);
+    make_file("plain", 0644);
+    REFUSED("plain", "b:", EACCES,
+            "permission denied"); /* an empty element at the end counts like any other */
+    REFUSED("plain", ":b", EACCES, "permission denied");
     REFUSED("here", "a:b", ENOENT, missing);
     REFUSED("prog", "", ENOENT, missing);
     REFUSED("", "b", ENOENT, missing);

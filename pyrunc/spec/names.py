@@ -131,7 +131,7 @@ def sysctl_path(key: str) -> str:
 
 def cpu_list(text: str) -> bool:
     """Whether ``text`` is a list of numbers and ranges as cpuset.cpus and cpuset.mems take it: ``0-3,7``."""
-    for part in text.strip().split(","):
+    for part in text.strip(" \t\n").split(","):  # the blanks that the kernel strips, too
         first, dash, last = part.partition("-")
         if not (first.isascii() and first.isdigit() and len(first) < 7):
             return False
