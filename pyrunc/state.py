@@ -30,7 +30,8 @@ _DIR_FLAGS = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 _MAX_STATE = 64 << 20
 _PF_FORKNOEXEC = 0x40
 
-# What the verbs rely on when it is there (an older version may have left it out): a damaged file is told once, not by whoever meets it first.
+# What the verbs rely on when it is there (an older version may have left it out): a damaged file is told once, and not
+# by whoever meets it first.
 _TYPES = (
     ("starttime", int), ("bootid", str), ("bundle", str), ("rootfs", str), ("annotations", dict), ("cgroup", str),
     ("cgroup_dir", str), ("cgroup_manager", str), ("runtime", dict), ("hooks", dict), ("late", list),
@@ -490,8 +491,11 @@ class Container:
         if "cgroup" not in data:  # without it `delete` would leave the cgroup
             raise ValueError("incomplete")
         for key, kind in _TYPES:
-            if key in data and type(data[key]) is not kind:
+            value = data.get(key)
+            if key in data and (type(value) is not kind or (kind is str and "\0" in value)):
                 raise ValueError(f"{key} is not what it should be")
+            if kind is str and value:
+                fs.encode(value)  # ValueError for what cannot be a path
         return data
 
     def _read_json(self, name: str) -> Any:

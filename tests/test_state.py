@@ -295,7 +295,7 @@ def test_report_has_the_keys_of_runc_in_their_order(store: state.Store) -> None:
         *(b'{"id":"c1","pid":1,"status":"running","cgroup":"",%s}' % field for field in (
             b'"bundle":1', b'"bundle":null', b'"cgroup_dir":{}', b'"cgroup_dir":[]', b'"annotations":"x"',
             b'"runtime":7', b'"hooks":[]', b'"late":{}', b'"starttime":"1"', b'"owner":true', b'"resources":[]',
-            b'"cgroup_manager":3',
+            b'"cgroup_manager":3', b'"cgroup_dir":"\\u0000"', b'"bundle":"/\\ud800"',
         )),
     ],
 )  # fmt: skip
