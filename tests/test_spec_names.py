@@ -147,6 +147,9 @@ def test_cpu_lists(text: str) -> None:
     assert names.cpu_list(text)
 
 
-@pytest.mark.parametrize("text", ["", ",", "0,", "0-", "-3", "3-1", "a", "0 1", "0--1", "0-1-2", "9999999", "²", "0-3\u2003", "\x1c0", "\xa00"])
+@pytest.mark.parametrize(
+    "text",
+    ["", ",", "0,", "0-", "-3", "3-1", "a", "0 1", "0--1", "0-1-2", "9999999", "²", "0-3\u2003", "\x1c0", "\xa00"],
+)
 def test_no_cpu_lists(text: str) -> None:
     assert not names.cpu_list(text)
