@@ -491,11 +491,11 @@ class Container:
         if "cgroup" not in data:  # without it `delete` would leave the cgroup
             raise ValueError("incomplete")
         for key, kind in _TYPES:
-            value = data.get(key)
-            if key in data and (type(value) is not kind or (kind is str and "\0" in value)):
-                raise ValueError(f"{key} is not what it should be")
-            if kind is str and value:
-                fs.encode(value)  # ValueError for what cannot be a path
+            if key in data and type(data[key]) is not kind:
+                raise ValueError(f"{key} is no {kind.__name__}")
+            # Neither can be in a path; a ValueError, too, for a lone surrogate.
+            if kind is str and b"\0" in fs.encode(data.get(key, "")):
+                raise ValueError(f"{key} has a NUL in it")
         return data
 
     def _read_json(self, name: str) -> Any:
