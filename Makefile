@@ -33,7 +33,7 @@ $(shell mkdir -p build && echo '$(SOURCES)' > $(LIST))
 endif
 
 TIERS := test-vm test-systemd test-arm64 test-kernel61
-.PHONY: help build demo test analyze analysis prove-security sanitize $(TIERS) engines test-cri conformance lint fuzz bench clean install uninstall test-tools lint-tools
+.PHONY: help build demo test analyze analysis prove-security sanitize $(TIERS) engines test-cri conformance lint fuzz coverage bench clean install uninstall test-tools lint-tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -184,6 +184,11 @@ fuzz: test-tools build ## every fuzz target for FUZZ_SECONDS (60): executions an
 	@test -e $(STAMPS)/fuzz || { $(BIN)/python -c $(read_list) project.optional-dependencies.fuzz | \
 	    xargs -d "\n" $(PIP) -q >build/fuzz-pip.log 2>&1 && touch $(STAMPS)/fuzz || echo "atheris cannot be installed (build/fuzz-pip.log)"; }
 	@PYTHONPATH=.:tests $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
+
+coverage: test-tools build ## lines and branches that the tests reach (root, slow); PYTEST_ARGS='-k NAME'
+	@test -e $(STAMPS)/coverage || { $(BIN)/python -c $(read_list) project.optional-dependencies.coverage | \
+	    xargs -d "\n" $(PIP) -q && touch $(STAMPS)/coverage; }
+	@tests/coverage.sh $(BIN)/python build/coverage $(PYTEST_ARGS)
 
 bench: build ## compare with runc and crun on the same bundle (root)
 	@.ci/require test demo
