@@ -93,8 +93,7 @@ PEERS_SECONDS ?= 240
 reliability: faults floods ## `make faults floods`, the same with runc and crun for PEERS_SECONDS=240, then integration/RELIABILITY.md
 	@test -x build/peers/bin/crun || bench/peers.sh || echo "without crun"
 	@for peer in runc build/peers/bin/crun; do command -v $$peer >/dev/null || continue; \
-	    kinds=error,kill; [ $$peer = runc ] || kinds=error,kill,init; \
-	    PYRUNC_UNDER_TEST=$$peer $(BIN)/python -m integration.faults.sweep --seconds $(PEERS_SECONDS) --kind $$kinds \
+	    PYRUNC_UNDER_TEST=$$peer $(BIN)/python -m integration.faults.sweep --seconds $(PEERS_SECONDS) \
 	        --scenes create,start,kill,state,delete >build/faults/$${peer##*/}.log || true; \
 	    PYRUNC_UNDER_TEST=$$peer $(BIN)/python -m integration.faults.floods --full --seconds 60 >>build/faults/$${peer##*/}.log || true; \
 	done

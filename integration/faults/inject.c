@@ -7,7 +7,8 @@
  * strace's inject=CALL:when=N counts in each traced thread by itself, so that one N hits the runtime and the container's
  * first process alike, and the first hides the second.  Here a point is one call of one thread: threads are numbered in the
  * order in which they come to be, calls (of any name) from the thread's first one.  After the point everything runs
- * free.  OUT gets a line for each call (trace) or for the one that was hit: THREAD INDEX NUMBER.
+ * free.  OUT gets a line for each call (trace) or for the one that was hit: THREAD INDEX NUMBER OWN, the last 1 in a
+ * thread of the command itself and 0 in another process.
  *
  * The status is the command's, 128 + n when signal n ended it.
  */
@@ -47,6 +48,7 @@ struct thread {
 
 static struct thread threads[4096];
 static int count, run_free;
+static pid_t command;
 static FILE *out;
 static enum { TRACE, FAIL, KILL } action;
 static long want_thread, want_index, error;
@@ -92,7 +94,7 @@ static void set_result(pid_t id, long value)
 
 static void tell(const struct thread *t, long index, long number)
 {
-    fprintf(out, "%d %ld %ld\n", t->number, index, number);
+    fprintf(out, "%d %ld %ld %d\n", t->number, index, number, tgkill(command, t->id, 0) == 0);
     if (action != TRACE)
         fflush(out);
 }
@@ -177,6 +179,7 @@ int main(int argc, char **argv)
     int status;
     if (child < 0 || waitpid(child, &status, WUNTRACED) != child || !WIFSTOPPED(status))
         return 99;
+    command = child;
     find(child);
     threads[0].calls = -1000; /* until its execve */
     if (ptrace(PTRACE_SEIZE, child, 0L, OPTIONS) < 0)

@@ -74,11 +74,12 @@ KINDS_OF_FAULT = {
 
 
 class Call(NamedTuple):
-    """One system call of a dry run."""
+    """One system call of a dry run; ``own``: of the runtime's process, not of one that it started."""
 
     thread: int
     index: int
     name: str
+    own: bool = True
 
 
 class Point(NamedTuple):
@@ -116,8 +117,8 @@ def read_calls(path: Path) -> list[Call]:
     """What the injector wrote, in order."""
     calls = []
     for line in path.read_text().splitlines():
-        thread, index, number = map(int, line.split())
-        calls.append(Call(thread, index, names().get(number, str(number))))
+        thread, index, number, own = map(int, line.split())
+        calls.append(Call(thread, index, names().get(number, str(number)), own == 1))
     return calls
 
 
@@ -133,7 +134,7 @@ def after_start(calls: Iterable[Call], *, programs: bool = True) -> list[Call]:
         begun = begun or (call.thread == 0 and call.name not in _START)
         if call.index > 0 and (call.thread > 0 or begun) and call.thread not in theirs:
             out.append(call)
-        if programs and call.thread > 0 and call.name == "execve":
+        if programs and not call.own and call.name == "execve":
             theirs.add(call.thread)
     return out
 
@@ -157,7 +158,7 @@ def of_errors(scene: str, calls: Sequence[Call]) -> list[Point]:
 
 def of_kills(scene: str, calls: Sequence[Call], *, inside: bool) -> list[Point]:
     """R2: SIGKILL of the runtime after each of its calls; with ``inside`` R3: of the processes that it starts."""
-    return [Point(scene, call, "") for call in calls if (call.thread > 0) == inside]
+    return [Point(scene, call, "") for call in calls if call.own != inside]
 
 
 def shuffled(points: Sequence[Point], share: int = 0, shares: int = 1) -> list[Point]:

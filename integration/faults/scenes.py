@@ -157,7 +157,7 @@ class Scene:
             for pid in self.corner.children():
                 if "/probe" not in Path(f"/proc/{pid}/cmdline").read_text():
                     os.kill(pid, signal.SIGKILL)
-        elif 128 < done.rc < 160 and not (point.error == "" and point.call.thread == 0):
+        elif 128 < done.rc < 160 and not (point.error == "" and point.call.own):
             problems.append(f"killed by signal {done.rc - 128}")
         elif done.hit:
             problems += self.judge(point, done)
@@ -183,7 +183,7 @@ class Scene:
         Not so dlopen's own, and init's open: init has no signal handlers, and opens nothing that one waits for.
         """
         excused = done.hit != point.call.name or "cannot load a part" in done.err
-        excused = excused or (point.call.thread > 0 and done.hit in ("open", "openat"))
+        excused = excused or (not point.call.own and done.hit in ("open", "openat"))
         return ["not tried again after EINTR"] if point.error == "EINTR" and self.pyrunc and not excused else []
 
     def delete(self, one: Container) -> list[str]:
@@ -261,7 +261,7 @@ class Create(Scene):
     def judge(self, point: Point, done: Outcome) -> list[str]:
         if done.rc == 0:
             return self.truly_created(point)
-        if point.call.thread == 0 and not point.error:
+        if point.call.own and not point.error:
             return []
         problems = [f"left by the failed command: {text}" for text in self.corner.leftovers()]
         problems += self.again(point, done)
@@ -272,7 +272,7 @@ class Create(Scene):
     def truly_created(self, point: Point) -> list[str]:
         """It said yes: the container must be there and be what was asked for."""
         state = self.one.call("state", self.one.id, check=False)
-        inside = point.call.thread > 0  # init's own end after its last record is nobody's lie
+        inside = not point.call.own  # init's own end after its last record is nobody's lie
         if inside and '"stopped"' in state.out:
             return []
         if state.rc != 0 or '"created"' not in state.out:
@@ -336,7 +336,7 @@ class Start(Scene):
                     return ["exit 0, but the program does not run"]
                 time.sleep(0.002)
             return []
-        if point.call.thread == 0 and not point.error:
+        if point.call.own and not point.error:
             return []
         problems = self.spoke(done)
         if self.pyrunc and self.one.status == "running":
@@ -366,7 +366,7 @@ class Delete(Scene):
     def judge(self, point: Point, done: Outcome) -> list[str]:
         if done.rc == 0:
             return [f"exit 0, but left: {text}" for text in self.corner.leftovers()]
-        if point.call.thread == 0 and not point.error:
+        if point.call.own and not point.error:
             return []
         return self.spoke(done) + self.again(point, done)
 
@@ -389,7 +389,7 @@ class Run(Scene):
     def judge(self, point: Point, done: Outcome) -> list[str]:
         if done.rc == 0:
             return ["exit 0, but the program ends with 77"]
-        if point.call.thread == 0 and not point.error:
+        if point.call.own and not point.error:
             return []
         problems = [f"left by the command: {text}" for text in self.corner.leftovers()] if done.rc == 77 else []
         return problems + (self.spoke(done) if done.rc != 77 else [])
@@ -445,7 +445,7 @@ class Exec(Inside):
     def judge(self, point: Point, done: Outcome) -> list[str]:
         if done.rc == 0:
             return ["exit 0, but the program ends with 77"]
-        if point.call.thread == 0 and not point.error:
+        if point.call.own and not point.error:
             return []
         problems = self.spoke(done) if done.rc != 77 else []
         return problems + (self.again(point, done) if done.rc != 77 else [])
@@ -467,7 +467,7 @@ class ExecDetached(Inside):
 
     def judge(self, point: Point, done: Outcome) -> list[str]:
         if done.rc != 0:
-            if point.call.thread == 0 and not point.error:
+            if point.call.own and not point.error:
                 return []
             return self.spoke(done)
         file = self.corner.path / "exec.pid"

@@ -44,7 +44,7 @@ def points_of(scene: Scene, kinds: list[str] | tuple[str, ...]) -> list[Point]:
 
 def kind_of(point: Point) -> str:
     """``error``, ``kill`` or ``init``."""
-    return "error" if point.error else "init" if point.call.thread else "kill"
+    return "error" if point.error else "kill" if point.call.own else "init"
 
 
 def identity(path: str) -> str:
