@@ -23,9 +23,15 @@ cat >"$out/bin/gcc" <<END
 #!/bin/sh
 exec $(command -v gcc) --coverage -fprofile-update=atomic -dumpdir $out/gcov/\$\$- "\$@"
 END
+# `python -m pyrunc` ends with posix._exit, before coverage.py can write down what it saw.
+cat >"$out/main.py" <<END
+import sys
+from pyrunc.__main__ import run
+sys.exit(run(sys.argv[1:]))
+END
 cat >"$out/bin/pyrunc" <<END
 #!/bin/sh
-PYTHONPATH=$top exec $python -m coverage run --rcfile=$out/rc -m pyrunc "\$@"
+PYTHONPATH=$top exec $python -m coverage run --rcfile=$out/rc $out/main.py "\$@"
 END
 chmod +x "$out/bin/gcc" "$out/bin/pyrunc"
 cd "$top"
