@@ -11,10 +11,10 @@ from __future__ import annotations
 import posix
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY
 
-from pyrunc import errors, fs, handshake, host, runtime, session, state
+from pyrunc import fs, handshake, host, runtime, session, state
 from pyrunc.errors import PyruncError, StateError, SysError, UsageError, show
 from pyrunc.plan import join
-from pyrunc.session import Interrupts, Session, as_sys_error, checked, raise_interrupted, write_pid_file
+from pyrunc.session import Interrupts, Session, checked, write_pid_file
 from pyrunc.spec import exec_process
 
 TYPE_CHECKING = False
@@ -103,26 +103,14 @@ class Exec(Session):
 
     # -- the flow ----------------------------------------------------------------------------------------
 
-    def execute(self) -> None:
-        """From the command line to a program that runs.  Raises PyruncError with everything undone."""
-        interrupts = self.interrupts = Interrupts()
-        try:
-            try:
-                self.spawn()  # it starts up on another core while the state is read here
-                self.prepare()
-                self.converse(interrupts)
-                self.close_socket()
-                if self.opts.pid_file:
-                    write_pid_file(self.opts.pid_file, self.init_pid)
-            except OSError as error:
-                raise as_sys_error(error) from error
-        except BaseException as error:
-            self.abandon()
-            raise_interrupted(interrupts, error)
-            raise
-        finally:
-            self.interrupts = None
-            interrupts.restore()
+    def steps(self, interrupts: Interrupts) -> None:
+        """From the command line to a program that runs."""
+        self.spawn()  # it starts up on another core while the state is read here
+        self.prepare()
+        self.converse(interrupts)
+        self.close_socket()
+        if self.opts.pid_file:
+            write_pid_file(self.opts.pid_file, self.init_pid)
 
     def abandon(self) -> None:
         """End the process, if there is one yet, and give the terminal back."""
@@ -189,18 +177,11 @@ class Exec(Session):
         for problem in exec_process.check(process, facts, source):
             self.log.warning(f"{source}: {problem}")
         terminal = bool(process.get("terminal"))
-        self.check_terminal(terminal)
+        self.check_terminal(terminal, self.opts.detach)
         if terminal:
             self.close_streams()
         self.own_streams(self.config, process)
         return process
-
-    def check_terminal(self, terminal: bool) -> None:
-        """The terminal matrix of features.md 1.2, with runc's words.  Raises UsageError."""
-        if self.opts.detach and terminal and not self.opts.console_socket:
-            raise errors.UsageError("cannot allocate tty if pyrunc will detach without setting console socket")
-        if self.opts.console_socket and not (self.opts.detach and terminal):
-            raise errors.UsageError("cannot use console socket if pyrunc will not detach or allocate tty")
 
     def open_namespaces(self) -> list[tuple[str, str]]:
         """Open what init is in and we are not.  Raises StateError when it has ended meanwhile.

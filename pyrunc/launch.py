@@ -12,10 +12,10 @@ import posix
 from errno import EACCES, EPERM, EROFS
 from posix import O_CLOEXEC, O_NOFOLLOW, O_RDWR
 
-from pyrunc import cgroup, errors, fs, handshake, host, runtime, session, state
+from pyrunc import cgroup, fs, handshake, host, runtime, session, state
 from pyrunc.errors import StateError, SysError
 from pyrunc.plan import compile as compiler
-from pyrunc.session import WAIT_FOREVER, Interrupts, Session, as_sys_error, checked, raise_interrupted, write_pid_file
+from pyrunc.session import WAIT_FOREVER, Interrupts, Session, checked, write_pid_file
 from pyrunc.spec import load, validate
 
 TYPE_CHECKING = False
@@ -153,7 +153,8 @@ class Job(Session):
         for problem in warnings:
             self.log.warning(f"config.json: {problem}")
         if not for_show:
-            self.check_terminal()
+            terminal = bool(self.config.get("process", {}).get("terminal"))
+            self.check_terminal(terminal, not self.foreground())
         linux = self.config.get("linux", {})
         options = self.options = compiler.Options(opts.id, bundle)
         annotations = self.config.get("annotations") or {}
@@ -176,38 +177,17 @@ class Job(Session):
         for text in self.plan.warnings:
             self.log.warning(text)
 
-    def check_terminal(self) -> None:
-        """The terminal matrix of features.md 1.2, with runc's words.  Raises UsageError."""
-        terminal = bool(self.config.get("process", {}).get("terminal"))
-        detached = self.wait == "fifo" or self.opts.detach
-        if detached and terminal and not self.opts.console_socket:
-            raise errors.UsageError("cannot allocate tty if pyrunc will detach without setting console socket")
-        if self.opts.console_socket and not (detached and terminal):
-            raise errors.UsageError("cannot use console socket if pyrunc will not detach or allocate tty")
-
     # -- side effects ------------------------------------------------------------------------------------
 
-    def execute(self) -> None:
-        """From the bundle to an init that waits for start.  Raises PyruncError with everything undone."""
-        interrupts = self.interrupts = Interrupts()
-        try:
-            try:
-                # First of all, because it can start up on another core while the configuration is read here.  Until it
-                # has a plan it is an idle process that ends with its socket: nothing is touched yet.
-                self.spawn()
-                self.prepare()
-                self.reserve()
-                self.make_cgroup()
-                self.converse(interrupts)
-            except OSError as error:
-                raise as_sys_error(error) from error
-        except BaseException as error:
-            self.abandon()
-            raise_interrupted(interrupts, error)
-            raise
-        finally:
-            self.interrupts = None
-            interrupts.restore()
+    def steps(self, interrupts: Interrupts) -> None:
+        """From the bundle to an init that waits for start."""
+        # First of all, because it can start up on another core while the configuration is read here.  Until it
+        # has a plan it is an idle process that ends with its socket: nothing is touched yet.
+        self.spawn()
+        self.prepare()
+        self.reserve()
+        self.make_cgroup()
+        self.converse(interrupts)
 
     def abandon(self) -> None:
         """Run the undo stack; poststop hooks run as the runtime-spec asks when a create fails half-way."""

@@ -79,6 +79,37 @@ class Session:
         self.listen_fds = 0
         self.streams: Streams | None = None  # pipes in place of our stdio, for a program in the foreground
 
+    def execute(self) -> None:
+        """Carry out `steps`.  Raises PyruncError with everything undone."""
+        interrupts = self.interrupts = Interrupts()
+        try:
+            try:
+                self.steps(interrupts)
+            except OSError as error:
+                raise as_sys_error(error) from error
+        except BaseException as error:
+            self.abandon()
+            raise_interrupted(interrupts, error)
+            raise
+        finally:
+            self.interrupts = None
+            interrupts.restore()
+
+    def steps(self, interrupts: Interrupts) -> None:
+        """From the command line to a process that waits, or runs.  Raises PyruncError, OSError."""
+        raise NotImplementedError
+
+    def abandon(self) -> None:
+        """Undo what `steps` has done so far."""
+        raise NotImplementedError
+
+    def check_terminal(self, terminal: bool, detached: bool) -> None:
+        """The terminal matrix of features.md 1.2, with runc's words.  Raises UsageError."""
+        if detached and terminal and not self.opts.console_socket:
+            raise errors.UsageError("cannot allocate tty if pyrunc will detach without setting console socket")
+        if self.opts.console_socket and not (detached and terminal):
+            raise errors.UsageError("cannot use console socket if pyrunc will not detach or allocate tty")
+
     # -- the process -------------------------------------------------------------------------------------
 
     def spawn(self) -> None:

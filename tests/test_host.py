@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 
 from pyrunc import host
+from work import calls
 
 V2 = "31 23 0:28 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
 HYBRID = """\
@@ -143,13 +143,9 @@ def test_kernel_version(release: str, version: tuple[int, int]) -> None:
     assert host.kernel_version(release) == version
 
 
-def test_this_host_quickly() -> None:
-    best = 1.0
-    for _ in range(50):
-        start = time.perf_counter()
-        facts = host.snapshot()
-        best = min(best, time.perf_counter() - start)
-    assert best < 0.001, f"a snapshot takes {best * 1e6:.0f} us"
+def test_this_host() -> None:
+    facts = host.snapshot()
+    assert calls(host.snapshot) < 200
     assert facts.kernel > (3, 0) and facts.cap_last >= 37 and facts.arch
 
 
