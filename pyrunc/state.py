@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 VERSION = 1  # of state.json
 SIGKILL = 9
 LOCK_TIMEOUT = 10.0  # seconds that a verb waits for another one to finish with the container
+FRESH = 2.0  # seconds for which an empty directory may be that of a `create` that has just begun
 _ID_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-"
 _DIR_FLAGS = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 _MAX_STATE = 64 << 20
@@ -330,7 +331,7 @@ class Store:
         except OSError as error:
             raise SysError(container.dir, "mkdir", error.errno or 0) from error
         try:
-            container.acquire(0.0)
+            container.acquire(LOCK_TIMEOUT)  # `list` may look just now whether the directory is an abandoned one
             taken = container.has("state.json")
             boot, started = boot_id(), process_stat("self")[1]
         except StateError:  # a concurrent `delete --force` took it away, and perhaps a third one made it again
@@ -452,10 +453,13 @@ class Container:
         try:
             check_id(self.id)
             self.acquire(0.0)
+            # Made, and not yet locked: a `create` between its first two calls.
+            fresh = not posix.listdir(self.fd) and time.time() - posix.fstat(self.fd).st_mtime < FRESH
         except (StateError, OSError):
             return False
-        self.unlock()
-        return True
+        finally:
+            self.unlock()
+        return not fresh
 
     # -- content ---------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -33,6 +34,25 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     yield child
     child.kill()
     child.wait()
+
+
+def test_a_new_id_waits_for_who_only_looks(store: state.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`list` holds the lock for a moment to see whether a directory is an abandoned one."""
+    looking: list[int] = []
+    real = state.posix.mkdir
+
+    def mkdir(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        real(path, mode, dir_fd=dir_fd)
+        if path == "c1":
+            fd = os.open(f"{store.root}/c1", os.O_RDONLY)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            looking.append(fd)
+            threading.Timer(0.2, os.close, (fd,)).start()
+
+    monkeypatch.setattr(state.posix, "mkdir", mkdir)
+    container = store.reserve("c1")
+    assert looking and container.fd >= 0
+    container.unlock()
 
 
 def made(store: state.Store, id: str = "c1", **changes: Any) -> state.Container:

@@ -136,6 +136,8 @@ def test_list(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
 def test_list_tells_of_what_it_cannot_read(runtime: Runtime) -> None:
     runtime.make("good")
     (runtime.root / "half-made").mkdir()
+    os.utime(runtime.root / "half-made", (1, 1))
+    (runtime.root / "just-made").mkdir()  # a create between its mkdir and its lock
     Path(runtime.make("damaged").dir, "state.json").write_text("{")
     busy = runtime.store.reserve("busy")  # a create at work
     assert cli.main(["--root", str(runtime.root), "--log", str(runtime.root) + ".log", "list", "-q"]) == 0
