@@ -272,7 +272,7 @@ class Cases(Commands):
 
     def test_nothing_left(self, engine: Any, seen: Seen) -> None:
         left = engine.call("ps", "-aq").out.split()
-        monitors = [args for args in engine.host.processes() if "conmon" in args or "containerd-shim" in args]
+        monitors = engine.host.wait_gone("conmon", "containerd-shim")
         groups = [path for path in engine.host.cgroups() if not path.name.startswith("pyt-")]
         seen(containers=len(left), monitors=len(monitors))
         assert not left and not monitors, (left, monitors)

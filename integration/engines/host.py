@@ -150,6 +150,20 @@ class Host:
                 found.append(args)
         return found
 
+    def wait_gone(self, *words: str) -> list[str]:
+        """Wait until no process has one of `words` in its command line; those still there after 20 s.
+
+        Monitors end on their own, a moment after the engine has told that the container is gone.
+        """
+
+        def left() -> list[str]:
+            return [args for args in self.processes() if any(word in args for word in words)]
+
+        limit = time.monotonic() + 20 * harness.SLOW
+        while left() and time.monotonic() < limit:
+            time.sleep(0.05)
+        return left()
+
     def cgroups(self) -> list[Path]:
         """This corner's cgroups, deepest first."""
         root = harness.cgroup2_mount()

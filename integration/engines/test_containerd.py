@@ -214,7 +214,7 @@ def test_memory_limit(engine: Containerd, seen: Seen) -> None:
 
 def test_nothing_left(engine: Containerd, seen: Seen) -> None:
     state = engine.host.list("/run/containerd/runc/default")
-    shims = [args for args in engine.host.processes() if "shim" in args]
+    shims = engine.host.wait_gone("shim")
     groups = [path for path in engine.host.cgroups() if str(path).count(engine.host.cgroup + "/")]
     seen(containers=len(state), shims=len(shims), cgroups=len(groups))
     assert not state and not shims and not groups, (state, shims, groups)
