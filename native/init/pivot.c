@@ -113,6 +113,21 @@ int op_root(struct init *in, const struct plan_step *st)
 
 /* --- PIVOT ------------------------------------------------------------------------------------------- */
 
+/* In a chroot "/" is not the root of the mount namespace.  Exchanged there, the container's root filesystem would hide
+ * in a namespace whose own root is still the host's, and that is where setns(2) leads whoever joins it later (`exec`).
+ * setns(2) to the namespace that we are in makes its root ours.  Without CAP_SYS_CHROOT nobody is in a chroot that we
+ * could tell from a root. */
+static int leave_chroot(struct init *in)
+{
+    int AUTO_CLOSE fd = openat(in->procfd, "thread-self/ns/mnt", O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return fault(in, errno, "open", -1, 0, "/proc/thread-self/ns/mnt");
+    if (setns(fd, CLONE_NEWNS) < 0 && errno != EPERM)
+        return fault(in, errno, "setns", -1, 0, "the root of the mount namespace");
+    return 0;
+}
+
 static int pivot(struct init *in)
 {
     int AUTO_CLOSE old = open_slash();
@@ -315,6 +330,10 @@ int op_pivot(struct init *in, const struct plan_step *st)
 
     if (in->rootfd < 0)
         return fault(in, EBADF, "pivot_root", -1, 0, "no root filesystem was opened");
+    if (!(st->policy & P_PIVOT_CHROOT))
+        ret = leave_chroot(in);
+    if (ret < 0)
+        return ret;
     if (!(st->policy & (P_PIVOT_MOVE | P_PIVOT_CHROOT)))
         return pivot(in);
     if (st->policy & P_PIVOT_MOVE)
