@@ -81,7 +81,7 @@ def test_users(text: str, user: tuple[int, int | None]) -> None:
     ],
 )
 def test_no_users(text: str) -> None:
-    with pytest.raises(PyruncError, match="invalid user"):
+    with pytest.raises(PyruncError, match="expected UID or UID:GID"):
         names.parse_user(text)
 
 

@@ -5,8 +5,8 @@ Both end in an object like config.json's ``process`` that has passed the same ru
 
 from __future__ import annotations
 
-from pyrunc.errors import ConfigError, Problem, UsageError, show
-from pyrunc.spec import rules_process
+from pyrunc.errors import ConfigError, Problem, UsageError
+from pyrunc.spec import names, rules_process
 from pyrunc.spec.report import Report, describe
 
 TYPE_CHECKING = False
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from pyrunc.spec.report import Facts
 
-ID_MAX = (1 << 32) - 2  # (uid_t)-1 means "unchanged" to the kernel
 # What a process.json that says nothing about it takes from the container, as runc has it: not the limits, and not
 # noNewPrivileges, a field that is left out when it is false.
 _INHERITED = (
@@ -78,37 +77,35 @@ def build(container: dict[str, Any], args: list[str], flags: dict[str, Any]) -> 
     return out
 
 
-def _with_caps(sets: dict[str, list[str]], names: list[str]) -> dict[str, list[str]]:
+def _with_caps(sets: dict[str, list[str]], added: list[str]) -> dict[str, list[str]]:
     """Add capabilities.  Never to the inheritable set: files could then give them to any user (CVE-2022-29162)."""
     out = dict(sets)
     for kind in ("bounding", "effective", "permitted"):
-        out[kind] = [*(out.get(kind) or ()), *names]
+        out[kind] = [*(out.get(kind) or ()), *added]
     if out.get("inheritable"):
-        out["ambient"] = [*(out.get("ambient") or ()), *names]
+        out["ambient"] = [*(out.get("ambient") or ()), *added]
     return out
 
 
 def _user(user: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
-    """--user and --additional-gids."""
-    text = flags.get("user", "")
-    if "user" in flags:
-        # Numbers only, and exactly: a name would be looked up in a file that the container wrote (CVE-2016-3697), and
-        # a lenient parser has turned "1" into 0 before (CVE-2026-30892).
-        uid, colon, gid = text.partition(":")
-        user["uid"] = _number("--user", text, uid)
-        if colon:
-            user["gid"] = _number("--user", text, gid)
-    more = [_number("--additional-gids", gid, gid) for gid in flags.get("additional-gids", ())]
+    """--user and --additional-gids.
+
+    Numbers only, and exactly: a name would be looked up in a file that the container wrote (CVE-2016-3697), and a
+    lenient parser has turned "1" into 0 before (CVE-2026-30892).
+    """
+    option = "--user"
+    try:
+        if "user" in flags:
+            user["uid"], gid = names.parse_user(flags["user"])
+            if gid is not None:
+                user["gid"] = gid
+        option = "--additional-gids"
+        more = [names.parse_id(text) for text in flags.get("additional-gids", ())]
+    except UsageError as error:
+        raise UsageError(f"{option} {error}") from None
     if more:
         user["additionalGids"] = [*(user.get("additionalGids") or ()), *more]
     return user
-
-
-def _number(option: str, text: str, digits: str) -> int:
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 10) or int(digits) > ID_MAX:
-        form = "UID or UID:GID" if option == "--user" else "GID"
-        raise UsageError(f"{option} {show(text)}: expected {form}, numbers from 0 to {ID_MAX}")
-    return int(digits)
 
 
 def check(process: dict[str, Any], facts: Facts, source: str) -> list[Problem]:

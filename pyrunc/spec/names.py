@@ -100,15 +100,19 @@ def parse_user(text: str) -> tuple[int, int | None]:
     CVE-2024-40635; peers ran ``4294967296`` and the empty string as root).
     """
     uid, colon, gid = text.partition(":")
-    return _identity(uid, text), _identity(gid, text) if colon else None
+    try:
+        return parse_id(uid), parse_id(gid) if colon else None
+    except UsageError:
+        raise UsageError(f"{show(text)}: expected UID or UID:GID, numbers from 0 to {UID_MAX}") from None
 
 
-def _identity(digits: str, text: str) -> int:
-    if digits.isascii() and digits.isdigit() and len(digits) <= 20:
-        number = int(digits)
+def parse_id(text: str) -> int:
+    """A user or group id in decimal digits, as strictly.  Raises UsageError."""
+    if text.isascii() and text.isdigit() and len(text) <= 20:
+        number = int(text)
         if number <= UID_MAX:
             return number
-    raise UsageError(f"invalid user {show(text)}: expected UID or UID:GID, numbers from 0 to {UID_MAX}")
+    raise UsageError(f"{show(text)}: expected a number from 0 to {UID_MAX}")
 
 
 def sysctl_path(key: str) -> str:

@@ -194,11 +194,10 @@ TABLE = [
         "ids wrap around at 32 bits",
         [
             (
-                "pyrunc/spec/exec_process.py",
-                "    if not (digits.isascii() and digits.isdigit() and len(digits) <= 10) or int(digits) > ID_MAX:\n",
-                "    if not digits.isdigit():\n",
+                "pyrunc/spec/names.py",
+                "        number = int(text)\n",
+                "        number = int(text) & 0xFFFFFFFF\n",
             ),
-            ("pyrunc/spec/exec_process.py", "    return int(digits)\n", "    return int(digits) & 0xFFFFFFFF\n"),
         ],
         "test_exec.py::test_user_option",
         "assert",
