@@ -46,6 +46,8 @@ def _why_not(item: pytest.Item) -> str:
             return f"for {', '.join(mark.args)}, this is {os.uname().machine}"
     if item.get_closest_marker("needs_systemd") and not harness.systemd_runs():
         return "systemd is not this machine's init"
+    if item.get_closest_marker("needs_apparmor") and not harness.apparmor_is_on():
+        return "AppArmor is not on in this kernel"
     if item.get_closest_marker("needs_systemd_user") and not harness.systemd_user():
         return "no user has a running systemd --user (loginctl enable-linger)"
     return ""

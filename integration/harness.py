@@ -180,6 +180,12 @@ def systemd_runs() -> bool:
     return os.path.isdir("/run/systemd/system")
 
 
+def apparmor_is_on() -> bool:
+    """Whether the kernel has AppArmor and it was not switched off at boot."""
+    enabled = Path("/sys/module/apparmor/parameters/enabled")
+    return enabled.exists() and enabled.read_text().startswith("Y")
+
+
 def systemd_user() -> int:
     """The uid of a user, not root, whose systemd instance has a bus; 0 when there is none."""
     for path in sorted(Path("/run/user").glob("*/bus")) if os.path.isdir("/run/user") else ():

@@ -39,6 +39,7 @@ class Tier(NamedTuple):
     timeout: float  # seconds, for all of it
     options: tuple[str, ...] = ()  # for pytest
     built_there: bool = False  # from source, with the guest's own compiler; with the unit tests
+    script: str = "test.sh"  # what runs in the guest
 
 
 TIERS = {
@@ -47,10 +48,21 @@ TIERS = {
         "amd64",
         "trixie",
         False,
-        (*CORE, *LIFE, "test_devices.py", "test_namespaces.py", "test_crash.py", "test_hooks.py", "test_seccomp.py"),
-        ("needs_controller", "needs_cap", "needs_kernel"),
+        (
+            *CORE,
+            *LIFE,
+            "test_apparmor.py",
+            "test_devices.py",
+            "test_namespaces.py",
+            "test_crash.py",
+            "test_hooks.py",
+            "test_seccomp.py",
+        ),
+        ("needs_controller", "needs_cap", "needs_kernel", "needs_apparmor"),
         1800,
     ),
+    # Its arguments are names of programs.  Only run.py asks for it.
+    "conformance": Tier("amd64", "trixie", False, (), (), 900, script="conformance.sh"),
     "systemd": Tier("amd64", "trixie", True, ("test_systemd.py",), ("needs_systemd", "needs_systemd_user"), 1500),
     "arm64": Tier(
         "arm64", "trixie", False, ("test_lifecycle.py", "test_seccomp.py"), ("needs_arch",), 3000, built_there=True
@@ -65,6 +77,8 @@ def why_not_native(name: str, tier: Tier) -> str:
         return "not root"
     if tier.arch != NATIVE:
         return f"not {tier.arch}"
+    if name == "conformance":
+        return "what the programs need"
     if name == "kernel61":
         return "" if os.uname().release.startswith("6.1.") else f"kernel {os.uname().release}"
     if str(harness.cgroup2_mount()) != "/sys/fs/cgroup":
@@ -107,8 +121,11 @@ def guest(tier: Tier, extra: list[str]) -> int:
     accelerated = machine.accelerators()[0] == "kvm"
     env = environment(tier, harness.SLOW if accelerated else EMULATED_SLOW)
     env["PYTHONDONTWRITEBYTECODE"] = "1"
-    script = "integration/vm/" + ("build-and-test.sh" if tier.built_there else "test.sh")
-    job = Job(["sh", "src/" + script, "-p", "no:cacheprovider", *arguments(tier, extra)], env)
+    script = "integration/vm/" + ("build-and-test.sh" if tier.built_there else tier.script)
+    options = ["-p", "no:cacheprovider"] if tier.files else []
+    job = Job(["sh", "src/" + script, *options, *arguments(tier, extra)], env)
+    if not tier.files:
+        job.put(REPO / "build/conformance", "conformance", lambda name: name == "log")
     if tier.built_there:
         put_sources(job, [])
         job.put(wheels(tier.arch), "wheels")
