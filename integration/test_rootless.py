@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -82,7 +83,7 @@ class User:
         linux = config["linux"]
         # As `spec --rootless` has it.
         linux["namespaces"] = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup", "user")]
-        linux["uidMappings"], linux["gidMappings"] = ids["uid"], ids["gid"]
+        linux["uidMappings"], linux["gidMappings"] = copy.deepcopy(ids["uid"]), copy.deepcopy(ids["gid"])
         for name in ("cgroupsPath", "resources"):
             linux.pop(name)
         for mount in config["mounts"]:
@@ -449,3 +450,30 @@ def test_nested_user_namespace(user: Callable[..., User]) -> None:
     one = user({"/linux/uidMappings/0/hostID": 0, "/linux/gidMappings/0/hostID": 0})
     one.extra = ["unshare", "-U", "-r", "-m"]
     assert one.run().report["uid"] == [0, 0, 0]
+
+
+FILTER = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["prctl"], "action": "SCMP_ACT_ERRNO"}]}
+
+
+def create(one: User, out: Path, **process: Any) -> None:
+    one.bundle.config["process"] |= {"args": ["/probe", "sleep", "600"], **process}
+    one.call("create", one.id, out=out)
+
+
+@pytest.mark.parametrize("spec", [{}, {"/linux/seccomp": FILTER}])
+def test_exec_in_a_created_container(user: Callable[..., User], box: Box, spec: dict[str, Any]) -> None:
+    one = user(spec)
+    create(one, box.path / "out")
+    assert one.call("exec", one.id, "/bin/sh", "-c", "echo in").out == "in\n"
+    one.call("start", one.id)
+    assert one.state()["status"] == "running"
+
+
+@pytest.mark.pyrunc_only("runc's created container can always be traced by its caller")
+def test_exec_in_a_created_container_that_stays_closed(user: Callable[..., User], box: Box) -> None:
+    one = user({"/linux/seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}})
+    create(one, box.path / "out", noNewPrivileges=False)
+    result = one.call("exec", one.id, "/probe", "report", check=False)
+    assert result.rc == 255 and "EACCES" in result.err and "until `start`" in result.err
+    one.call("start", one.id)
+    assert one.call("exec", one.id, "/probe", "report").report["uid"] == [0, 0, 0]

@@ -206,6 +206,11 @@ class Exec(Session):
                     found.append((kind, path))
         except (FileNotFoundError, ProcessLookupError):
             raise StateError("cannot exec in a stopped container") from None
+        except PermissionError as error:
+            detail = "permission denied: it belongs to another user"
+            if self.container.status() == "created":
+                detail = "permission denied: a seccomp filter without noNewPrivileges keeps it closed until `start`"
+            raise SysError(path, "open", error.errno or 0, detail=detail) from error
         if not state.alive(pid, data.get("starttime")):
             raise StateError("cannot exec in a stopped container")
         return found

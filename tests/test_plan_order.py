@@ -88,6 +88,9 @@ CHAINS = [
     # from the most privileged step to the least
     ["SYNC_READY", "CAP_BOUND", "GROUPS", "SET_IDS", "CAPS", "CHDIR", "FIND_EXE", "WAIT_START", "EXECVE"],
     ["NO_NEW_PRIVS", "SYNC_READY"],
+    # nothing that changes ids, which would take it back, comes after it, and no filter that could forbid it before
+    ["FIND_EXE", "JOINABLE", "WAIT_START"],
+    ["JOINABLE", "SECCOMP"],
     ["SYNC_READY", "SECCOMP", "WAIT_START"],
 ]
 ONCE = [
@@ -128,7 +131,17 @@ AT_MOST_ONCE = [
 @given(configurations())
 def test_invariants(drawn: tuple[dict[str, Any], dict[str, Any]]) -> None:
     config, changes = drawn
-    plan = compile_create(config, Facts(), options(**changes))
+    check_create(config, changes, compile_create(config, Facts(), options(**changes)))
+    facts = Facts()
+    facts.euid = 1000
+    plan = compile_create(config, facts, options(**changes))
+    check_create(config, changes, plan)
+    process = config.get("process") or {}
+    early = bool((config.get("linux") or {}).get("seccomp")) and not process.get("noNewPrivileges")
+    assert names(plan).count("JOINABLE") == (not early)
+
+
+def check_create(config: dict[str, Any], changes: dict[str, Any], plan: Plan) -> None:
     order = names(plan)
     if changes["cgroup_path"]:
         late = [at for at, step in enumerate(plan.steps) if step[0] == ops.OP_JOIN_NS and step[2][1] == CGROUP_NS]

@@ -183,6 +183,7 @@ HANDLER(umask);
 HANDLER(make_cwd);
 HANDLER(find_home);
 HANDLER(no_new_privs);
+HANDLER(joinable);
 HANDLER(seccomp);
 HANDLER(cap_bound);
 HANDLER(groups);

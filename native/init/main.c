@@ -69,6 +69,7 @@ static handler *const handlers[] = {
     [OP_STDIO_OWNER] = op_stdio_owner,
     [OP_FIND_HOME] = op_find_home,
     [OP_NO_NEW_PRIVS] = op_no_new_privs,
+    [OP_JOINABLE] = op_joinable,
     [OP_SYNC_READY] = op_sync_ready,
     [OP_SECCOMP] = op_seccomp,
     [OP_CAP_BOUND] = op_cap_bound,

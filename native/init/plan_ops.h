@@ -2,7 +2,7 @@
 #ifndef PYRUNC_PLAN_OPS_H
 #define PYRUNC_PLAN_OPS_H
 
-#define PLAN_ABI 0x177a220fu
+#define PLAN_ABI 0x62edb293u
 
 enum plan_section { SEC_ENTER = 1, SEC_SETUP, SEC_FINISH, SEC_RUN };
 
@@ -60,9 +60,10 @@ enum plan_op {
     OP_CAPS = 51,
     OP_CHDIR = 52,
     OP_FIND_EXE = 53,
-    OP_WAIT_START = 54,
-    OP_EXECVE = 55,
-    OP_LAST = 55
+    OP_JOINABLE = 54,
+    OP_WAIT_START = 55,
+    OP_EXECVE = 56,
+    OP_LAST = 56
 };
 
 /* N_OP_arg: index into step.n[]; a u64 takes two slots, low half first.  S_OP_arg: index into step.s[].
@@ -279,6 +280,7 @@ static const struct plan_op_info plan_ops[OP_LAST + 1] = {
     [OP_CAPS] = {"CAPS", SEC_FINISH, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_CHDIR] = {"CHDIR", SEC_FINISH, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_FIND_EXE] = {"FIND_EXE", SEC_FINISH, {KIND_STR, KIND_STR, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
+    [OP_JOINABLE] = {"JOINABLE", SEC_FINISH, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_WAIT_START] = {"WAIT_START", SEC_RUN, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
     [OP_EXECVE] = {"EXECVE", SEC_RUN, {KIND_LIST, KIND_LIST, KIND_NONE, KIND_NONE}, {0, 1, 0, 0}, 0x3},
 };

@@ -3,6 +3,7 @@
 
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 
 #include "init.h"
 #include "text.h"
@@ -127,6 +128,19 @@ int op_execve(struct init *in, const struct plan_step *st)
     }
     execve(exe, argv, envp);
     return execve_fault(in, errno, exe);
+}
+
+/* /proc/PID/ns is closed to a caller who is not root while we are not dumpable: our memory is older than the user
+ * namespace that such a caller has power over (__ptrace_may_access).  Whoever may trace us now is in the container with
+ * us, and finds the privileges that the program will have and no descriptor of the host's (CVE-2016-9962).  Before a
+ * filter, that need not allow prctl. */
+int op_joinable(struct init *in, const struct plan_step *st)
+{
+    (void)st;
+    close_host_fds(in);
+    if (prctl(PR_SET_DUMPABLE, 1L, 0L, 0L, 0L) < 0)
+        return fault(in, errno, "prctl", -1, 0, "PR_SET_DUMPABLE");
+    return 0;
 }
 
 /* The parent sets limits and runs prestart and createRuntime hooks: the mounts are there, the old root

@@ -124,7 +124,7 @@ def _finish(
     mounts.root_propagation(plan, linux)
     if (config.get("root") or {}).get("readonly"):
         plan.root_ro("/root/readonly")
-    confine.confine(plan, config, program, facts, env)
+    confine.confine(plan, config, program, facts, env, joinable=facts.euid != 0)
 
 
 def _run(

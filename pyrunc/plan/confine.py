@@ -18,10 +18,12 @@ def confine(
     program: dict[str, Any],
     facts: HostFacts,
     env: process.Environment,
+    joinable: bool = False,
 ) -> None:
     """Surroundings, labels, limits, filter, ids, capabilities, and where the program is.
 
     ``program`` is the ``process`` that is meant; ``config`` gives what belongs to the container as a whole.
+    ``joinable``: while it waits for `start`, a caller who is not root must be able to join its namespaces (`exec`).
     """
     linux = config.get("linux") or {}
     process.surroundings(plan, linux, program, env)
@@ -44,6 +46,9 @@ def confine(
     process.identity(plan, config, program)
     security.capabilities(plan, program, facts)
     process.locate(plan, program, env)
+    if joinable and (late_filter or not linux.get("seccomp")):
+        # Behind an early filter it is too late, which may kill for it, and before one too early: SET_IDS takes it back.
+        plan.joinable("(default)")
     if late_filter:
         # As late as possible: the profile need not allow what set-up does.  Not after WAIT_START, because only now the
         # parent is there to fetch a notify descriptor.

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-ABI = 0x177a220f
+ABI = 0x62edb293
 _NONE: list[str] = []
 
 OP_PLACE = 1
@@ -59,8 +59,9 @@ OP_SET_IDS = 50
 OP_CAPS = 51
 OP_CHDIR = 52
 OP_FIND_EXE = 53
-OP_WAIT_START = 54
-OP_EXECVE = 55
+OP_JOINABLE = 54
+OP_WAIT_START = 55
+OP_EXECVE = 56
 P_OOM_SCORE_BEST_EFFORT = 0x1
 P_OPEN_TREE_RECURSIVE = 0x1
 P_UNSHARE_USER_DUMPABLE = 0x1
@@ -159,8 +160,9 @@ OPS: dict[int, tuple[str, str, tuple[tuple[str, str, str, int, int], ...], tuple
     51: ("CAPS", "FINISH", (("effective", "u64", "", 0, -1), ("permitted", "u64", "", 2, -1), ("inheritable", "u64", "", 4, -1), ("ambient", "u64", "", 6, -1),), ()),
     52: ("CHDIR", "FINISH", (("cwd", "str", "", -1, 0),), ()),
     53: ("FIND_EXE", "FINISH", (("file", "str", "", -1, 0), ("path", "str", "", -1, 1),), ()),
-    54: ("WAIT_START", "RUN", (("start_fd", "u32", "", 0, -1), ("error_fd", "u32", "", 1, -1),), ("SOCKET",)),
-    55: ("EXECVE", "RUN", (("args", "list", "", 0, 0), ("env", "list", "", 1, 1),), ("SET_HOME", "LISTEN_PID",)),
+    54: ("JOINABLE", "FINISH", (), ()),
+    55: ("WAIT_START", "RUN", (("start_fd", "u32", "", 0, -1), ("error_fd", "u32", "", 1, -1),), ("SOCKET",)),
+    56: ("EXECVE", "RUN", (("args", "list", "", 0, 0), ("env", "list", "", 1, 1),), ("SET_HOME", "LISTEN_PID",)),
 }
 
 
@@ -438,12 +440,17 @@ class Builder:
         self.origins.append(origin)
         self.steps.append((53, 0, (), (file, path)))
 
+    def joinable(self, origin: str) -> None:
+        """Close what leads to the host, then prctl(PR_SET_DUMPABLE, 1): a caller who is not root may join our namespaces before `start`, too."""
+        self.origins.append(origin)
+        self.steps.append((54, 0, (), ()))
+
     def wait_start(self, origin: str, *, policy: int = 0, start_fd: int = 0, error_fd: int = 0) -> None:
         """Block until started; SOCKET: `run`, the parent still holds the other end."""
         self.origins.append(origin)
-        self.steps.append((54, policy, (start_fd, error_fd), ()))
+        self.steps.append((55, policy, (start_fd, error_fd), ()))
 
     def execve(self, origin: str, *, policy: int = 0, args: list[str] = _NONE, env: list[str] = _NONE) -> None:
         """Close_range, execve(2); SET_HOME: add what FIND_HOME found; LISTEN_PID: put our own pid into the variable of that name."""
         self.origins.append(origin)
-        self.steps.append((55, policy, (len(args), len(env)), (args, env)))
+        self.steps.append((56, policy, (len(args), len(env)), (args, env)))
