@@ -24,17 +24,25 @@ from integration.harness import (
     cgroup2_mount,
     controllers,
     edit,
+    systemd_user,
     wait_until,
 )
 
-UID, GID = 43210, 43210
+UID = 43210  # and the group's id
 FIRST, COUNT = 600000, 65536
 Refused = Callable[..., None]
 pytestmark = pytest.mark.needs_program("newuidmap", "setpriv")
-OWN = {kind: [{"containerID": 0, "hostID": own, "size": 1}] for kind, own in (("uid", UID), ("gid", GID))}
+
+
+def own_ids(uid: int) -> dict[str, Any]:
+    """Mappings of one id, which is also the group's."""
+    return {kind: [{"containerID": 0, "hostID": uid, "size": 1}] for kind in ("uid", "gid")}
+
+
+OWN = own_ids(UID)
 SUBORDINATE = {
-    kind: [{"containerID": 0, "hostID": own, "size": 1}, {"containerID": 1, "hostID": FIRST, "size": COUNT - 1}]
-    for kind, own in (("uid", UID), ("gid", GID))
+    kind: [{"containerID": 0, "hostID": UID, "size": 1}, {"containerID": 1, "hostID": FIRST, "size": COUNT - 1}]
+    for kind in ("uid", "gid")
 }
 
 
@@ -44,7 +52,7 @@ def etc(box: Box) -> Iterator[None]:
     made = box.path / "etc"
     made.mkdir()
     texts = {
-        "/etc/passwd": Path("/etc/passwd").read_text() + f"pyrunctest:x:{UID}:{GID}::/:/bin/sh\n",
+        "/etc/passwd": Path("/etc/passwd").read_text() + f"pyrunctest:x:{UID}:{UID}::/:/bin/sh\n",
         "/etc/subuid": f"pyrunctest:{FIRST}:{COUNT}\n",
         "/etc/subgid": f"pyrunctest:{FIRST}:{COUNT}\n",
     }
@@ -67,8 +75,8 @@ def etc(box: Box) -> Iterator[None]:
 class User:
     """An unprivileged user with a runtime directory, a bundle, and a way to run commands."""
 
-    def __init__(self, box: Box, spec: dict[str, Any] | None = None, ids: dict[str, Any] = OWN) -> None:
-        self.box = box
+    def __init__(self, box: Box, spec: dict[str, Any] | None = None, ids: dict[str, Any] = OWN, uid: int = UID) -> None:
+        self.box, self.uid = box, uid
         self.home = box.path / "home"
         self.home.mkdir()
         self.env = {"PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": str(self.home / "run"), "USER": "pyrunctest"}
@@ -78,12 +86,13 @@ class User:
         self.bundle.path = self.home / "bundle"
         self.bundle.rootfs = self.home / "bundle/rootfs"
         for at, _, _ in os.walk(self.home):
-            os.chown(at, UID, GID)
+            os.chown(at, uid, uid)
         config = self.bundle.config
         linux = config["linux"]
         # As `spec --rootless` has it.
         linux["namespaces"] = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup", "user")]
-        linux["uidMappings"], linux["gidMappings"] = copy.deepcopy(ids["uid"]), copy.deepcopy(ids["gid"])
+        mapped = copy.deepcopy(ids if uid == UID else own_ids(uid))
+        linux["uidMappings"], linux["gidMappings"] = mapped["uid"], mapped["gid"]
         for name in ("cgroupsPath", "resources"):
             linux.pop(name)
         for mount in config["mounts"]:
@@ -99,7 +108,7 @@ class User:
         self.extra: list[str] = []  # before the runtime's command line
 
     def argv(self, *args: str) -> list[str]:
-        ids = ["setpriv", f"--reuid={UID}", f"--regid={GID}", "--clear-groups", "--inh-caps=-all"]
+        ids = ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups", "--inh-caps=-all"]
         enter = []
         if self.cgroup:
             enter = ["/bin/sh", "-c", f'echo $$ > {self.cgroup}/cgroup.procs && exec "$@"', "sh"]
@@ -109,7 +118,7 @@ class User:
     def call(self, *args: str, check: bool = True, out: Path | None = None) -> Result:
         """Run the runtime as the user; `out` keeps the container's stdout."""
         self.bundle.save()
-        os.chown(self.bundle.path / "config.json", UID, GID)
+        os.chown(self.bundle.path / "config.json", self.uid, self.uid)
         # Files, not pipes: a container that was only created keeps them open.
         with tempfile.TemporaryFile() as own, tempfile.TemporaryFile() as errors, open(out or os.devnull, "ab") as kept:
             done = subprocess.run(
@@ -151,7 +160,7 @@ def user(box: Box) -> Iterator[Callable[..., User]]:
     """``user(edits, ids=SUBORDINATE)``: deletes its container afterwards."""
     made: list[User] = []
     probe = subprocess.run(
-        ["setpriv", f"--reuid={UID}", f"--regid={GID}", "--clear-groups", "test", "-x", box.runtime.path], check=False
+        ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", "test", "-x", box.runtime.path], check=False
     )
     if probe.returncode:
         pytest.skip(f"users cannot reach {box.runtime.path}: a directory above it is closed to them")
@@ -177,7 +186,7 @@ def delegated(box: Box) -> Iterator[Path]:
     box.own_cgroups |= {top, top / "session"}
     for place in (top, top / "session"):
         for name in (".", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"):
-            os.chown(place / name, UID, GID)
+            os.chown(place / name, UID, UID)
     try:
         yield top
     finally:
@@ -477,3 +486,85 @@ def test_exec_in_a_created_container_that_stays_closed(user: Callable[..., User]
     assert result.rc == 255 and "EACCES" in result.err and "until `start`" in result.err
     one.call("start", one.id)
     assert one.call("exec", one.id, "/probe", "report").report["uid"] == [0, 0, 0]
+
+
+# --- the user's systemd -------------------------------------------------------------------------------------
+
+MIB = 1 << 20
+SYSTEMD = "--systemd-cgroup"
+
+
+@pytest.fixture(params=["its own socket", "the message bus"])
+def managed(request: pytest.FixtureRequest, user: Callable[..., User]) -> Callable[..., User]:
+    """``managed(resources)``: a user whose systemd runs and is reached in one of the two ways."""
+
+    def make(resources: dict[str, Any]) -> User:
+        uid = systemd_user()
+        one = user({"/linux/resources": resources}, uid=uid)
+        if request.param == "the message bus":
+            one.env["DBUS_SESSION_BUS_ADDRESS"] = f"unix:path=/run/user/{uid}/bus"
+        else:
+            one.env["XDG_RUNTIME_DIR"] = f"/run/user/{uid}"
+        return one
+
+    return make
+
+
+def told(one: User, *names: str) -> dict[str, str]:
+    """Properties of the container's scope, as the user's systemd knows them."""
+    user = ["setpriv", f"--reuid={one.uid}", f"--regid={one.uid}", "--clear-groups"]
+    argv = [*user, "systemctl", "--user", "show", "-p", ",".join(names), f"{one.box.runtime.name}-{one.id}.scope"]
+    env = {**one.env, "XDG_RUNTIME_DIR": f"/run/user/{one.uid}"}
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True, timeout=60 * SLOW)
+    return dict(line.split("=", 1) for line in done.stdout.splitlines())
+
+
+@pytest.mark.needs_systemd
+@pytest.mark.needs_systemd_user
+def test_life_in_a_scope_of_the_users_systemd(managed: Callable[..., User], box: Box) -> None:
+    one = managed({"pids": {"limit": 30}, "memory": {"limit": 64 * MIB}})
+    one.bundle.config["process"]["args"] = ["/probe", "signals", "60"]
+    out = box.path / "out"
+    one.call(SYSTEMD, "create", one.id, out=out)
+    pid = one.state()["pid"]
+    place = next(text for text in Path(f"/proc/{pid}/cgroup").read_text().splitlines() if text.startswith("0::"))[3:]
+    unit = f"{box.runtime.name}-{one.id}.scope"
+    assert place == f"/user.slice/user-{one.uid}.slice/user@{one.uid}.service/user.slice/{unit}"
+    root = cgroup2_mount()
+    assert root
+    group = root / place[1:]
+    assert {name: (group / name).read_text() for name in ("pids.max", "memory.max")} == {
+        "pids.max": "30\n",
+        "memory.max": f"{64 * MIB}\n",
+    }
+    limits = {"TasksMax": "30", "MemoryMax": str(64 * MIB), "ActiveState": "active"}
+    assert told(one, *limits) == limits
+    one.call("start", one.id)
+    wait_until(lambda: '"ready"' in out.read_text(), "the program")
+    assert one.call("exec", one.id, "/probe", "report").report["cgroup"].splitlines()[-1] == "0::/"
+    one.call("update", "--pids-limit", "31", one.id)
+    wait_until(lambda: told(one, "TasksMax") == {"TasksMax": "31"}, "systemd knows the new limit")
+    assert (group / "pids.max").read_text() == "31\n"
+    one.call("pause", one.id)
+    assert one.state()["status"] == "paused"
+    one.call("resume", one.id)
+    one.call("kill", one.id, "KILL")
+    wait_until(lambda: one.state()["status"] == "stopped", "its end")
+    one.call("delete", one.id)
+    assert not group.exists()
+    wait_until(lambda: told(one, "ActiveState") == {"ActiveState": "inactive"}, "the scope is gone")
+
+
+@pytest.mark.needs_systemd
+@pytest.mark.needs_systemd_user
+def test_run_in_a_scope_of_the_users_systemd(managed: Callable[..., User]) -> None:
+    """The limit bites, and nothing is left."""
+    one = managed({"memory": {"limit": 16 * MIB, "swap": 16 * MIB}})
+    one.bundle.config["process"]["args"] = ["/bin/tail", "-n", "1", "/dev/zero"]
+    result = one.call(SYSTEMD, "run", one.id, check=False)
+    assert result.rc == 137, result
+    wait_until(lambda: told(one, "ActiveState") == {"ActiveState": "inactive"}, "the scope is gone")
+    one.bundle.config["process"]["args"] = ["/probe", "fork", "40", "--", "report"]
+    one.bundle.config["linux"]["resources"] = {"pids": {"limit": 5}}
+    result = one.call(SYSTEMD, "run", one.id)
+    assert result.objects[-1]["cgroup"].splitlines()[-1] == "0::/", result

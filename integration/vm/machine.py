@@ -45,24 +45,25 @@ def owned_by_root(leave_out: Callable[[str], bool], info: tarfile.TarInfo) -> ta
 
 
 class Job:
-    """What goes in: trees and files below /job/files, the command, its environment."""
+    """What goes in: trees and files below /job/files, the command, its environment, what differs when emulated."""
 
-    def __init__(self, command: list[str], env: dict[str, str]) -> None:
-        self.command, self.env = command, env
+    def __init__(self, command: list[str], env: dict[str, str], emulated: dict[str, str]) -> None:
+        self.command, self.env, self.emulated = command, env, emulated
         self.trees: list[tuple[Path, str, Callable[[str], bool]]] = []
 
     def put(self, source: Path, name: str, leave_out: Callable[[str], bool] = lambda name: False) -> None:
         """Copy a file or a tree to /job/files/NAME; `leave_out` is asked for every base name."""
         self.trees.append((source, name, leave_out))
 
-    def tar(self, nonce: str) -> bytes:
+    def tar(self, nonce: str, emulated: bool) -> bytes:
         """The stream that agent.sh unpacks.  Everything belongs to root in it."""
         stream = io.BytesIO()
         with tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT) as tar:
             for source, name, leave_out in self.trees:
                 tar.add(source, "files/" + name, filter=partial(owned_by_root, leave_out))
             lines = ["mkdir -p /job/files", "cd /job/files"]
-            lines += [f"export {key}={shlex.quote(value)}" for key, value in self.env.items()]
+            env = {**self.env, **self.emulated} if emulated else self.env
+            lines += [f"export {key}={shlex.quote(value)}" for key, value in env.items()]
             texts = {"cmd": "\n".join([*lines, "exec " + shlex.join(self.command), ""]), "nonce": nonce}
             for name, text in {**texts, "now": str(int(time.time()))}.items():
                 info = tarfile.TarInfo(name)
@@ -160,6 +161,7 @@ class Boot:
     """One boot of a machine."""
 
     def __init__(self, machine: Machine, accel: str) -> None:
+        self.emulated = accel != "kvm"
         self.dir = Path(tempfile.mkdtemp(prefix="pyrunc-vm."))
         self.console = self.dir / "console"
         pairs = {name: socket.socketpair() for name in ("in", "out")}
@@ -195,7 +197,7 @@ class Boot:
         nonce = secrets.token_hex(8)
         trailer = re.compile(rb"\n\0VMRC " + nonce.encode() + rb" (\d+)\n")
         started = time.monotonic()
-        todo = memoryview(job.tar(nonce))
+        todo = memoryview(job.tar(nonce, self.emulated))
         data = b""
         self.input.setblocking(False)
         while True:

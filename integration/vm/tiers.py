@@ -1,6 +1,6 @@
 """Where a set of tests runs: on this machine when it has what they need, else in a guest.
 
-    python -m integration.vm TIER [PYTEST ARGUMENT...]
+    python -m integration.vm TIER [ARGUMENT FOR PYTEST...]
 
 A tier names the marks it is there for: a test that has one of them must not be skipped in it (PYRUNC_TEST_COVER,
 integration/conftest.py).  PYRUNC_TEST_WHERE is ``auto``, ``native`` or ``guest``.  The exit status is pytest's, or
@@ -24,8 +24,17 @@ from integration.vm.machine import NATIVE, Job, Machine
 UNAVAILABLE = 3
 EMULATED_SLOW = 6  # factor for time limits in a guest without KVM
 CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
-CORE = ("test_cgroups.py", "test_cgroup_fs2.py", "test_limits.py")
-LIFE = ("test_lifecycle.py", "test_process.py", "test_errors.py")
+CORE = ("test_cgroups.py", "test_cgroup_fs2.py", "test_limits.py", "test_update.py", "test_events.py")
+LIFE = ("test_lifecycle.py", "test_process.py", "test_errors.py", "test_crash.py", "test_hooks.py", "test_pause.py")
+MORE = (
+    "test_apparmor.py",
+    "test_devices.py",
+    "test_namespaces.py",
+    "test_seccomp.py",
+    "test_scheduling.py",
+    "test_netdev.py",
+)
+SYSTEMD = ("test_systemd.py", "test_rootless.py")
 
 
 class Tier(NamedTuple):
@@ -37,8 +46,8 @@ class Tier(NamedTuple):
     files: tuple[str, ...]  # below integration/
     cover: tuple[str, ...]  # marks
     timeout: float  # seconds, for all of it
-    options: tuple[str, ...] = ()  # for pytest
     built_there: bool = False  # from source, with the guest's own compiler; with the unit tests
+    module: str = "pytest"  # what Python runs; the arguments are its own
     script: str = "test.sh"  # what runs in the guest
 
 
@@ -48,22 +57,14 @@ TIERS = {
         "amd64",
         "trixie",
         False,
-        (
-            *CORE,
-            *LIFE,
-            "test_apparmor.py",
-            "test_devices.py",
-            "test_namespaces.py",
-            "test_crash.py",
-            "test_hooks.py",
-            "test_seccomp.py",
-        ),
-        ("needs_controller", "needs_cap", "needs_kernel", "needs_apparmor"),
+        (*CORE, *LIFE, *MORE),
+        ("needs_controller", "needs_cap", "needs_apparmor"),
         1800,
     ),
     # Its arguments are names of programs.  Only run.py asks for it.
-    "conformance": Tier("amd64", "trixie", False, (), (), 900, script="conformance.sh"),
-    "systemd": Tier("amd64", "trixie", True, ("test_systemd.py",), ("needs_systemd", "needs_systemd_user"), 1500),
+    "conformance": Tier("amd64", "trixie", False, (), (), 900, module="", script="conformance.sh"),
+    "systemd": Tier("amd64", "trixie", True, SYSTEMD, ("needs_systemd", "needs_systemd_user"), 1500),
+    "bench-systemd": Tier("amd64", "trixie", True, (), (), 1500, module="bench.systemd"),
     "arm64": Tier(
         "arm64", "trixie", False, ("test_lifecycle.py", "test_seccomp.py"), ("needs_arch",), 3000, built_there=True
     ),
@@ -103,14 +104,15 @@ def environment(tier: Tier, slow: float) -> dict[str, str]:
 
 
 def arguments(tier: Tier, extra: list[str]) -> list[str]:
-    """pytest's arguments."""
+    """What Python is called with."""
     files = [f"integration/{name}" for name in tier.files]
-    return [*(["tests"] if tier.built_there else []), *files, *tier.options, *extra]
+    module = ["-m", tier.module] if tier.module else []
+    return [*module, *(["tests"] if tier.built_there else []), *files, *extra]
 
 
 def native(tier: Tier, extra: list[str]) -> int:
     """Run it here."""
-    argv = [sys.executable, "-m", "pytest", *arguments(tier, extra)]
+    argv = [sys.executable, *arguments(tier, extra)]
     return subprocess.run(argv, cwd=REPO, env={**os.environ, **environment(tier, harness.SLOW)}, check=False).returncode
 
 
@@ -118,13 +120,13 @@ def guest(tier: Tier, extra: list[str]) -> int:
     """Run it in a guest.  Raises Unavailable."""
     packages = required("build", "test", "demo") if tier.built_there else []
     machine = Machine(images.image(tier.arch, tier.kernel, packages), tier.arch, systemd=tier.systemd)
-    accelerated = machine.accelerators()[0] == "kvm"
-    env = environment(tier, harness.SLOW if accelerated else EMULATED_SLOW)
-    env["PYTHONDONTWRITEBYTECODE"] = "1"
     script = "integration/vm/" + ("build-and-test.sh" if tier.built_there else tier.script)
-    options = ["-p", "no:cacheprovider"] if tier.files else []
-    job = Job(["sh", "src/" + script, *options, *arguments(tier, extra)], env)
-    if not tier.files:
+    job = Job(
+        ["sh", "src/" + script, *arguments(tier, extra)],
+        {**environment(tier, harness.SLOW), "PYTEST_ADDOPTS": "-q -p no:cacheprovider", "PYTHONDONTWRITEBYTECODE": "1"},
+        environment(tier, max(EMULATED_SLOW, harness.SLOW)),
+    )
+    if tier.script == "conformance.sh":
         job.put(REPO / "build/conformance", "conformance", lambda name: name == "log")
     if tier.built_there:
         put_sources(job, [])
