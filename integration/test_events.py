@@ -88,10 +88,11 @@ def test_statistics_of_all_controllers(container: Make) -> None:
 
 
 def writing(container: Make, box: Box) -> Container:
-    """A container that has written to a disk, where its writes are counted: io.stat is empty before."""
+    """A container that has written to a disk and read, where that is counted: no figure that runc omits is zero."""
     if not own_disk() or "io" not in controllers():
         return running(container)
-    script = "dd if=/dev/zero of=/mnt/data bs=4k count=4 oflag=direct conv=notrunc 2>/dev/null; sleep 60"
+    write = "dd if=/dev/zero of=/mnt/data bs=4k count=4 oflag=direct conv=notrunc 2>/dev/null"
+    script = f"{write} && cat /mnt/data >/dev/null && echo done; sleep 60"
     one = container(edits={"/process/args": ["/bin/sh", "-c", script]})
     target = Path(os.environ.get("PYRUNC_TEST_TMP", "/var/tmp")) / f"{box.prefix}.data"
     one.bundle.config["mounts"].append({"destination": "/mnt/data", "source": str(target), "options": ["bind"]})
@@ -102,6 +103,7 @@ def writing(container: Make, box: Box) -> Container:
     finally:
         target.unlink()
     one.start()
+    one.wait_output("done")
     wait_until(lambda: "wbytes=16384" in (one.cgroup / "io.stat").read_text(), "the write is counted")
     return one
 
