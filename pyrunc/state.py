@@ -442,6 +442,14 @@ class Container:
         self.acquire(timeout)
         self.load()
 
+    def __enter__(self) -> Container:
+        """``with container:`` is with it locked."""
+        self.lock()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.unlock()
+
     def unlock(self) -> None:
         """Release the lock; closing the descriptor does it."""
         if self.fd >= 0:

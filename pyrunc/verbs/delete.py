@@ -32,12 +32,9 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
         return forced(context, store, args[0])
     container = store.open(args[0])
     refuse(container)  # at once, where waiting for the lock cannot change the answer
-    container.lock()
-    try:
+    with container:
         refuse(container)
         lifecycle.remove(container, context.log)
-    finally:
-        container.unlock()
     return 0
 
 

@@ -17,9 +17,7 @@ FLAGS: tuple[command.Flag, ...] = ()
 
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
     """Freeze the container; returns when all its processes stand."""
-    container = state.Store(state.root_dir(context.root)).open(args[0])
-    container.lock()
-    try:
+    with state.Store(state.root_dir(context.root)).open(args[0]) as container:
         status = container.status()
         if status == "paused":
             raise StateError("container is already paused")
@@ -29,6 +27,4 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
         if status != "running":
             raise StateError("container not running")
         lifecycle.driver_of(container).freeze(container.data.get("cgroup") or "")
-    finally:
-        container.unlock()
     return 0

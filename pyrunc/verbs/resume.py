@@ -17,13 +17,9 @@ FLAGS: tuple[command.Flag, ...] = ()
 
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
     """Thaw the container; returns when its processes run."""
-    container = state.Store(state.root_dir(context.root)).open(args[0])
-    container.lock()
-    try:
+    with state.Store(state.root_dir(context.root)).open(args[0]) as container:
         # Not by the status alone: a created container that was frozen by hand must not stay so for ever.
         if not (container.init_alive() and container.frozen()):
             raise StateError("container not paused")
         lifecycle.driver_of(container).thaw(container.data["cgroup"])
-    finally:
-        container.unlock()
     return 0

@@ -16,10 +16,6 @@ FLAGS: tuple[command.Flag, ...] = ()
 
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
     """Start the container; returns when its program was executed."""
-    container = state.Store(state.root_dir(context.root)).open(args[0])
-    container.lock()
-    try:
+    with state.Store(state.root_dir(context.root)).open(args[0]) as container:
         lifecycle.start(container, context.log)
-    finally:
-        container.unlock()
     return 0

@@ -49,9 +49,6 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
         if schemata:
             update.rdt_class(container, list(schemata))
         resources = update.from_flags(values)
-    container.lock()
-    try:
+    with container:
         update.update(container, resources, context.log, schemata)
-    finally:
-        container.unlock()
     return 0
