@@ -4,6 +4,7 @@
  * nothing of Python ever runs in it.  It runs on a stack of its own and makes system calls only.
  */
 #include "shim.h"
+#include "stack.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -74,6 +75,7 @@ static int spawn(struct child *c)
     int pid = clone(child_main, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, c);
     int err = errno;
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+    FORGET_STACK(stack);
     if (pid < 0)
         return -err;
     if (c->err) {

@@ -1,5 +1,6 @@
 /* User namespaces and mounts for them, made on the host's side: see shim.h. */
 #include "shim.h"
+#include "stack.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -110,5 +111,6 @@ int pr_userns(const char *uid_map, const char *gid_map, int *stage)
     (void)kill(pid, SIGKILL);
     while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
         ;
+    FORGET_STACK(stack);
     return ret;
 }
