@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from integration.faults import squeeze
 from integration.faults.crowd import Light, Tally, judge_end
 from integration.faults.scenes import LIMIT, NOISE, Corner
-from integration.harness import SLOW, Container, cgroup2_mount
+from integration.harness import DELETE, SLOW, Container, cgroup2_mount
 
 MIB = 1 << 20
+UID = 43210
 ENOUGH_AS = 256 * MIB  # with that much address space a create has to work
 
 
@@ -75,7 +77,65 @@ def exhaustion(corner: Corner, rounds: int, seconds: float) -> Tally:
         tally.note(on_disk(corner, one, options), options)
     tally.note(on_disk(corner, one, "size=4k", full=True), "full disk")
     tally.note(on_disk(corner, one, "ro"), "read-only root")
+    for controller, limit, must in CALLERS:
+        if squeeze.hierarchy(controller):
+            tally.note(in_cgroup(corner, one, controller, limit, must), f"caller's cgroup: {controller}={limit}")
+    for processes in (0, 1, 2, 3, 4, 8):
+        tally.note(as_user(corner, processes), f"NPROC={processes} as a user")
     return tally
+
+
+# Limits of the caller's own cgroup, and whether a `create` must work with that.
+CALLERS = [
+    *(("memory", mib * MIB, mib >= 32) for mib in (1, 2, 4, 6, 8, 12, 16, 32)),
+    *(("pids", count, count >= 8) for count in (1, 2, 3, 4, 8)),
+]
+
+
+def in_cgroup(corner: Corner, one: Container, controller: str, limit: int, must: bool) -> list[str]:
+    """A caller without room.  One that the kernel kills for it can leave something, but not after `delete --force`."""
+    tight = squeeze.Squeeze(controller, f"{corner.prefix}tight", limit)
+    try:
+        problems = attempt(corner, one, must, preexec=tight.enter)
+    finally:
+        tight.remove()
+    if controller == "memory" and not must and "killed by signal 9" in problems:
+        return [text for text in problems if text.startswith(("hang", "after delete", "delete"))]
+    return problems
+
+
+def as_user(corner: Corner, processes: int) -> list[str]:
+    """A user with a limit of processes: root is beyond such limits.  One that is at its limit cannot make any."""
+    namespaces = [{"type": kind} for kind in ("user", "pid", "mount", "ipc", "uts")]
+    mapping = [{"containerID": 0, "hostID": UID, "size": 1}]
+    edits = {"/linux/namespaces": namespaces, "/linux/uidMappings": mapping, "/linux/gidMappings": mapping}
+    edits |= {"/linux/resources": DELETE, "/linux/cgroupsPath": DELETE, "/mounts/2": DELETE, "/mounts/4": DELETE}
+    one = Light(corner, f"user{processes}", edits=edits).container()
+    root, corner.root = corner.root, corner.path / f"user{processes}"
+    os.chown(corner.path, UID, UID)
+    corner.root.mkdir(mode=0o700)
+    os.chown(corner.root, UID, UID)
+
+    def become(limit: int) -> None:
+        resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
+        os.setgroups([])
+        os.setresgid(UID, UID, UID)
+        os.setresuid(UID, UID, UID)
+
+    try:
+        result = one.create(check=False, save=False, timeout=LIMIT, preexec=lambda: become(processes))
+        problems = said(one, result, processes >= 8)
+        if result.rc:
+            problems += [f"left by the failed command: {text}" for text in corner.leftovers()]
+        result = one.delete("--force", check=False, timeout=LIMIT, preexec=lambda: become(100))
+        problems += [f"delete --force: {result!r}"] if result.rc else []
+        return problems + [f"after delete --force: {text}" for text in corner.leftovers()]
+    except AssertionError as error:
+        return [f"hang: {error}"]
+    finally:
+        corner.sweep_up()
+        corner.root = root
+        os.chown(corner.path, 0, 0)
 
 
 def _lost(corner: Corner) -> Callable[[], None]:

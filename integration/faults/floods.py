@@ -25,13 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from integration import harness
-from integration.faults import exhaustion, sweep
+from integration.faults import exhaustion, squeeze, sweep
 from integration.faults.crowd import Light, Tally, judge_end, together
 from integration.faults.damage import corrupt
 from integration.faults.scenes import LIMIT, Corner
 from integration.harness import SLOW, Container
 
 WIDTH = 8
+MEMORY = 192 << 20  # bytes, for a soak with everything in it: what is left for the page cache is in use all the time
 
 
 def one_winner(corner: Corner, rounds: int, seconds: float, width: int = 16) -> Tally:
@@ -157,8 +158,11 @@ def shake(corner: Corner, stop: threading.Event, shaken: list[int]) -> None:
 
 
 def soak(corner: Corner, rounds: int, seconds: float) -> Tally:
-    """R13: lives eight at a time, while processes stop and go on at any moment."""
-    return lifecycles(corner, rounds, seconds, jitter=True)
+    """R13: lives eight at a time, while processes stop and go on at any moment and memory is short."""
+    with squeeze.pressure(corner, MEMORY, seconds) as hits:
+        tally = lifecycles(corner, rounds, seconds, jitter=True)
+        tally.figures |= {"minutes": round(seconds / 60, 1), "memory limit hit": hits()}
+    return tally
 
 
 def at_once(corner: Corner, rounds: int, seconds: float) -> Tally:
@@ -236,6 +240,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = harness.Runtime.find()
     assert path, "the runtime under test is not there (make build)"
     runtime = harness.Runtime(path)
+    for controller in ("memory", "pids"):
+        squeeze.hierarchy(controller)  # while it is in sight
     sweep.settle(runtime)
     base = Path(tempfile.mkdtemp(prefix="pyf"))
     base.chmod(0o755)

@@ -35,9 +35,9 @@ FLOOD_TITLES = {
     "lifecycles": "R6: whole lives, 8 at a time",
     "at-once": "R6: containers at one time",
     "corrupt": "R8: kinds of damaged, missing, replaced state files",
-    "exhaustion": "R9: limits, full and read-only disks, no inodes, closed stdio, no working directory",
+    "exhaustion": "R9: limits, full and read-only disks, no inodes, no stdio, no working directory, low limits",
     "others": "frozen and occupied cgroups, paused containers, foreign processes",
-    "soak": "R13: lives, 8 at a time, while random processes are stopped and go on",
+    "soak": "R13: lives, 8 at a time, while memory is short and random processes are stopped and go on",
 }
 
 

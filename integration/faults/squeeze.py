@@ -1,0 +1,115 @@
+"""A cgroup of our own around a caller: too little memory, too few processes, or just enough of it for much reclaim.
+
+cgroup v2 where it has the controller, else the v1 hierarchy of it that the machine has mounted; only our own directory
+is ever changed there.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from integration import harness
+from integration.faults.scenes import Corner
+
+# What each controller's limit and its count of refusals are called, in v2 and in v1.
+FILES = {
+    ("memory", 2): ("memory.max", "memory.events"),
+    ("memory", 1): ("memory.limit_in_bytes", "memory.failcnt"),
+    ("pids", 2): ("pids.max", "pids.events"),
+    ("pids", 1): ("pids.max", "pids.events"),
+}
+
+
+@cache
+def hierarchy(controller: str) -> tuple[Path, int] | None:
+    """Where a controller can be used, and the version of cgroups; None: nowhere.
+
+    The path leads through a descriptor: for peers something else is mounted over it later (`sweep.settle`).
+    """
+    found = _mounted(controller)
+    if found is None:
+        return None
+    return Path(f"/proc/{os.getpid()}/fd/{os.open(found[0], os.O_PATH | os.O_DIRECTORY)}"), found[1]
+
+
+def _mounted(controller: str) -> tuple[Path, int] | None:
+    root = harness.cgroup2_mount()
+    if root and controller in (root / "cgroup.subtree_control").read_text().split():
+        return root, 2
+    for mount in harness.parse_mountinfo(Path("/proc/self/mountinfo").read_text()):
+        if mount.fstype == "cgroup" and controller in mount.super and "rw" in mount.options:
+            return Path(mount.dest), 1
+    return None
+
+
+class Squeeze:
+    """A cgroup with a limit."""
+
+    def __init__(self, controller: str, name: str, limit: int) -> None:
+        found = hierarchy(controller)
+        assert found, f"no {controller} controller"
+        self.controller, (self.top, self.version) = controller, found
+        self.path = self.top / name
+        self.path.mkdir()
+        self.former = self.top  # where who is left in it goes
+        limit_file, self.events = FILES[controller, self.version]
+        (self.path / limit_file).write_text(str(limit))
+
+    def enter(self) -> None:
+        """Move the calling process, and all its threads, into it."""
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if self.controller in controllers.split(",") or (self.version == 2 and not controllers):
+                self.former = Path(f"{self.top}{path}")
+        (self.path / "cgroup.procs").write_text(str(os.getpid()))
+
+    def hits(self) -> int:
+        """How often something did not fit."""
+        words = (self.path / self.events).read_text().split()
+        return int(words[words.index("max") + 1] if "max" in words else words[0])
+
+    def remove(self) -> None:
+        """Back with what is left in it, and away with it; it takes a moment after the end of a process."""
+        for _ in range(200):
+            for pid in (self.path / "cgroup.procs").read_text().split():
+                try:
+                    (self.former / "cgroup.procs").write_text(pid)
+                except ProcessLookupError:
+                    pass
+            try:
+                self.path.rmdir()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return
+        raise AssertionError(f"{self.path} stays busy")
+
+
+@contextmanager
+def pressure(corner: Corner, limit: int, seconds: float) -> Iterator[Callable[[], int]]:
+    """The process and what it starts in a cgroup that is full of page cache: every page has to be reclaimed first.
+
+    Yields what tells how often the limit was hit.
+    """
+    squeeze = Squeeze("memory", corner.prefix + "pressure", limit)
+    filler = corner.path / "filler"
+    with filler.open("wb") as file:
+        file.truncate(2 * limit)  # zeros that are read fill the cache as well as any data
+    loop = f'while :; do cat "{filler}" >/dev/null; done'
+    try:
+        squeeze.enter()
+        with subprocess.Popen(["timeout", f"{seconds + 600:.0f}", "/bin/sh", "-c", loop]) as reader:
+            corner.helpers.add(reader.pid)
+            try:
+                yield squeeze.hits
+            finally:
+                reader.terminate()
+    finally:
+        squeeze.remove()
+        filler.unlink()
