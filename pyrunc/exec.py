@@ -9,7 +9,7 @@ and `delete` need not wait for them.
 from __future__ import annotations
 
 import posix
-from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY
+from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY, W_OK
 
 from pyrunc import fs, handshake, host, runtime, session, state
 from pyrunc.errors import PyruncError, StateError, SysError, UsageError, show
@@ -148,6 +148,8 @@ class Exec(Session):
         options = join.Options(opts.id)
         options.joined = self.open_namespaces()
         options.cgroup = self.open_cgroup()
+        if options.cgroup and container.data.get("cgroup_manager") == "systemd":
+            self.let_in(options.cgroup, facts)
         kinds = [entry["type"] for entry in (self.config.get("linux") or {}).get("namespaces") or ()]
         options.rootfs = "" if "mount" in kinds else container.data.get("rootfs", "")
         options.no_new_keyring = bool(container.data.get("no_new_keyring"))
@@ -255,6 +257,23 @@ class Exec(Session):
         if path != top and not path.startswith(top.rstrip("/") + "/"):
             raise PyruncError(f"cgroup {top} takes no processes, and the container's first process is in {path}")
         return base + path[len(top) :]
+
+    def let_in(self, directory: str, facts: host.HostFacts) -> None:
+        """Ask a user's systemd to move enter to its scope, where we may not do that ourselves.  Raises PyruncError.
+
+        The kernel wants write access to what is above both cgroups (cgroups(7), "Delegation containment").  A user who
+        comes from a login session has none: that is root's, and so is the slice that it has in common with the scope.
+        """
+        base, path = self.container.cgroup_directory(), self.container.data["cgroup"]
+        ours, theirs = host.own_cgroup(host.read("/proc/self/cgroup")).split("/"), path.split("/")
+        common = 0
+        while common < min(len(ours), len(theirs)) and ours[common] == theirs[common]:
+            common += 1
+        above = base.rsplit("/", len(theirs) - common)[0]
+        if not posix.access(above + "/cgroup.procs", W_OK):
+            from pyrunc.cgroup import systemd
+
+            systemd.let_in(path, directory[len(base) :], self.enter_pid, facts)
 
     # -- the handshake -----------------------------------------------------------------------------------
 

@@ -498,6 +498,30 @@ def test_subgroup_below_the_scope(driver: systemd.Systemd, peer: Peer, tmp_path:
     assert driver.made == [PATH, PATH + "/inner"]
 
 
+USERS = "/user.slice/user-7.slice/user@7.service/user.slice/pyrunc-c1.scope"
+
+
+@pytest.mark.parametrize(
+    ("path", "below", "told"), [(USERS, "", ""), (USERS, "/a/b", "/a/b"), (USERS + "/inner", "/a", "/inner/a")]
+)
+def test_a_user_is_let_in(
+    peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, below: str, told: str
+) -> None:
+    monkeypatch.setattr(bus, "addresses", lambda user: [(f"unix:path={tmp_path}/private", False)] if user else [])
+    peer.replies["AttachProcessesToUnit"] = [[]]
+    mine = facts()
+    mine.euid = 7
+    systemd.let_in(path, below, 41, mine)
+    assert peer.calls == [("AttachProcessesToUnit", ["pyrunc-c1.scope", told, [41]])]
+
+
+def test_root_needs_nobody(peer: Peer, tmp_path: Path) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/uid_map").write_text("0 0 4294967295\n")
+    systemd.let_in(PATH, "", 41, facts(str(tmp_path)))
+    assert not peer.calls
+
+
 def test_without_systemd(tmp_path: Path) -> None:
     driver = systemd.Systemd(facts(str(tmp_path)))
     with pytest.raises(PyruncError, match=r"the systemd cgroup driver cannot be used: systemd is not this host's init"):

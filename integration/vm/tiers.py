@@ -34,6 +34,15 @@ MORE = (
     "test_scheduling.py",
     "test_netdev.py",
 )
+# Where kernels differ most: mounts, user namespaces, seccomp.
+OLDER = (
+    "test_mounts.py",
+    "test_idmap.py",
+    "test_userns.py",
+    "test_namespaces.py",
+    "test_process.py",
+    "test_seccomp.py",
+)
 SYSTEMD = ("test_systemd.py", "test_rootless.py")
 
 
@@ -68,7 +77,7 @@ TIERS = {
     "arm64": Tier(
         "arm64", "trixie", False, ("test_lifecycle.py", "test_seccomp.py"), ("needs_arch",), 3000, built_there=True
     ),
-    "kernel61": Tier("amd64", "bookworm", False, (*CORE, "test_lifecycle.py"), ("needs_controller",), 1500),
+    "kernel61": Tier("amd64", "bookworm", False, (*CORE, "test_lifecycle.py", *OLDER), ("needs_controller",), 1800),
 }
 
 

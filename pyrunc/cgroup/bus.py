@@ -211,6 +211,10 @@ class Manager:
         """SetUnitProperties, until the unit ends."""
         self.order("SetUnitProperties", ("s", unit), ("b", True), ("a(sv)", properties))
 
+    def attach(self, unit: str, below: str, pid: int) -> None:
+        """AttachProcessesToUnit: move a process to a unit that is delegated, or to the cgroup ``below`` it."""
+        self.order("AttachProcessesToUnit", ("s", unit), ("s", below), ("au", [pid]))
+
     def control_group(self) -> str:
         """The cgroup that the manager itself has, and below which its units are."""
         reply = self.call("Get", ("s", MANAGER.decode()), ("s", "ControlGroup"), target=(SERVICE, PATH, PROPERTIES))

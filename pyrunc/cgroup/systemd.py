@@ -116,6 +116,21 @@ def manager_path(facts: HostFacts, user: bool) -> str:
     return host.own_cgroup(host.read(facts.prefix + "/proc/1/cgroup")).removesuffix("/init.scope").rstrip("/")
 
 
+def let_in(path: str, below: str, pid: int, facts: HostFacts) -> None:
+    """Have a user's systemd move a process to its container's cgroup, or to the one ``below`` that (``/name``).
+
+    systemd asks the system's for what it may not do itself.  Nothing where that is ours already.  Raises PyruncError.
+    """
+    if not is_user(facts):
+        return
+    scope, unit, _ = names(path)
+    manager = bus.Manager(user=True)
+    try:
+        manager.attach(unit, path[len(scope) :] + below, pid)
+    finally:
+        manager.close()
+
+
 def names(path: str) -> tuple[str, str, str]:
     """Of a path that `path_for` gave: the unit's own cgroup, the unit, and the slice that it is in."""
     parts = path.split("/")
