@@ -9,8 +9,11 @@ _CAPABILITY = "pyrunc itself needs more privileges here: run it as root, outside
 _PLACE = "to move a process into a cgroup takes write access to both and to what is above them: start pyrunc from the"
 _PLACE += " part of the hierarchy that is delegated (systemd-run --user --scope -p Delegate=yes pyrunc ...)"
 
-# (op of native/plan.def, or RLIMIT, CGROUP for the host side; errno) -> hint
+# (op of native/plan.def, or RLIMIT, CGROUP or a call of the shim for the host side; errno) -> hint
 _HINTS = {
+    ("memfd_create", "EACCES"): "vm.memfd_noexec is 2 on this host, and only root can do without executing a memfd",
+    ("posix_spawn", "EAGAIN"): "a limit on processes is reached: RLIMIT_NPROC, or pids.max of the caller's cgroup",
+    ("posix_spawn", "ENOMEM"): "memory is short, or a limit on it is reached: memory.max of the caller's cgroup",
     ("RLIMIT", "EPERM"): "raising a hard limit needs CAP_SYS_RESOURCE, which pyrunc does not have here",
     ("RLIMIT", "EINVAL"): "a soft limit must not exceed the hard one, nor RLIMIT_NOFILE fs.nr_open",
     ("OOM_SCORE", "EACCES"): "lowering the score needs CAP_SYS_RESOURCE, which pyrunc does not have here",

@@ -415,7 +415,9 @@ def raise_interrupted(interrupts: Interrupts, error: BaseException) -> None:
 def checked(call: str, result: int) -> int:
     """A shim result: the value, or SysError for -errno."""
     if result < 0:
-        raise SysError("pyrunc", call, -result)
+        from pyrunc import hints
+
+        raise SysError("init", call, -result, hint=hints.find(call, -result))
     return int(result)
 
 

@@ -52,3 +52,14 @@ def test_links_lead_somewhere() -> None:
         text = (ROOT / path).read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)#:]+)\)", text):
             assert (ROOT / target).exists(), f"{path}: {target}"
+
+
+def test_hardening_is_there() -> None:
+    """integration/security/HARDENING.md: the files and the tests of every line."""
+    text = (ROOT / "integration/security/HARDENING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+) \| ([^|]+) \| ([^|]+)::(\w+) \|$", text, re.M)
+    assert len(rows) == sum(line.startswith("| ") and "::" in line for line in text.splitlines()) > 40
+    for item, places, file, test in rows:
+        for place in places.split(", "):
+            assert (ROOT / place).is_file(), f"{item}: {place}"
+        assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{item}: {file}::{test}"

@@ -10,6 +10,7 @@ import pty
 import re
 import socket
 import stat
+import subprocess
 import termios
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from integration.harness import Box, Container, Holder, errno_of, wait_until
+from integration.harness import TIMEOUT, Box, Container, Holder, errno_of, wait_until
 from integration.security.support import ROUNDS, Make, Refused, Trace
 
 SEALS = {"seal": 0x1, "shrink": 0x2, "grow": 0x4, "write": 0x8}  # linux/fcntl.h, F_SEAL_*
@@ -51,6 +52,35 @@ def test_program_that_waits_is_a_sealed_copy(container: Make) -> None:
     one = container("exit", "0")
     one.create()
     check_exe(one.pid)
+
+
+# A pid namespace has a setting of its own; what runs in it ends with it.
+NO_MEMFD = 'echo 2 >/proc/sys/vm/memfd_noexec && exec "$@"'
+OPEN_EXE = """
+set -e; bundle=$1 id=$2; shift 2
+echo 2 >/proc/sys/vm/memfd_noexec
+"$@" create --bundle $bundle --pid-file $bundle/pid $id </dev/null >/dev/null 2>&1
+pid=$(cat $bundle/pid)
+readlink /proc/$pid/exe
+exec 7</proc/$pid/exe
+"$@" delete --force $id
+if (: >>/proc/self/fd/7) 2>&1; then echo written; fi
+"""
+
+
+@pytest.mark.row("T01")
+@pytest.mark.needs_kernel(6, 3)
+def test_where_no_memfd_can_be_executed(container: Make) -> None:
+    """vm.memfd_noexec=2: the program that waits is a file that is read-only for everybody."""
+    own_pids = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "/bin/sh", "-c"]
+    one = container("report")
+    assert one.run(wrap=[*own_pids, NO_MEMFD, "sh"]).report["pid"] == 1
+    box = one.box
+    argv = [*own_pids, OPEN_EXE, "sh", str(one.bundle.path), one.id, *box.runtime.argv("--root", str(box.root))]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    exe, said = done.stdout.splitlines()
+    assert done.returncode == 0 and "Read-only file system" in said, done
+    assert not Path(exe.removesuffix(" (deleted)")).is_file()
 
 
 @pytest.mark.row("T01")

@@ -1,5 +1,6 @@
 /* Descriptors, messages and terminals: see shim.h. */
 #include "shim.h"
+#include "image.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -38,7 +39,7 @@ static int close_error(int fd, int err)
     return -err;
 }
 
-static int write_all(int fd, const char *data, size_t len)
+int write_all(int fd, const char *data, size_t len)
 {
     while (len > 0) {
         ssize_t n = write(fd, data, len);
@@ -60,6 +61,10 @@ int pr_memfd_sealed(const char *name, const void *buf, size_t len, int executabl
     int fd = memfd_create(name, flags | (executable ? MFD_EXEC : MFD_NOEXEC_SEAL));
     if (fd < 0 && errno == EINVAL)
         fd = memfd_create(name, flags);
+    if (fd < 0 && errno == EACCES && executable) { /* vm.memfd_noexec is 2 */
+        fd = read_only_image(buf, len);
+        return fd == -EPERM ? -EACCES : fd;
+    }
     if (fd < 0)
         return -errno;
     int err = write_all(fd, buf, len);

@@ -11,7 +11,8 @@
 
 /* Descriptors ------------------------------------------------------------------------------------------- */
 
-/* A sealed memfd with `len` bytes of `buf`; nobody can change it any more.  executable: it may be executed. */
+/* A sealed memfd with `len` bytes of `buf`; nobody can change it any more.  executable: it may be executed; where the
+ * host executes no memfd it is a file of a read-only mount instead, which takes CAP_SYS_ADMIN (else -EACCES). */
 int pr_memfd_sealed(const char *name, const void *buf, size_t len, int executable);
 /* A SOCK_SEQPACKET pair, both ends close-on-exec and numbered >= min_fd. */
 int pr_socketpair(int out[2], int min_fd);

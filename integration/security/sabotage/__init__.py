@@ -43,6 +43,13 @@ TABLE = [
     ),
     Sabotage(
         "T01",
+        "what takes the memfd's place stays writable",
+        [("native/shim/image.c", "attr_set = ATTR_RDONLY", "attr_set = 0")],
+        "test_leaks.py::test_where_no_memfd_can_be_executed",
+        "Read-only file system",
+    ),
+    Sabotage(
+        "T01",
         "the program may be our own",
         [
             (
