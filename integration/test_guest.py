@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -43,3 +44,37 @@ def test_time_limits_go_with_how_the_guest_really_runs(emulated: bool, factor: s
     assert f"export PYRUNC_TEST_SLOW={factor}" in lines
     assert "export OTHER='x y'" in lines
     assert lines[-1] == "exec true"
+
+
+COVERED = """
+import pytest
+
+@pytest.mark.needs_kernel(99, 0)
+def test_never(): pass
+
+@pytest.mark.needs_kernel(2, 0)
+def test_always(): pass
+
+@pytest.mark.needs_program("sh")
+def test_program(): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("cover", "told"),
+    [
+        ("", ""),
+        ("needs_program", ""),
+        ("needs_program needs_kernel", "must not be skipped here: test_covered.py::test_never (needs_kernel)"),
+        ("needs_cap", "no test ran that is marked needs_cap"),
+    ],
+)
+def test_a_tier_fails_when_what_it_is_for_was_skipped(tmp_path: Path, cover: str, told: str) -> None:
+    (tmp_path / "test_covered.py").write_text(COVERED)
+    argv = [sys.executable, "-m", "pytest", "-p", "integration.conftest", "-p", "no:cacheprovider", "--color=no"]
+    argv += ["-c", str(REPO / "pyproject.toml"), "--rootdir", str(tmp_path), str(tmp_path)]
+    env = {**os.environ, "PYTHONPATH": str(REPO), "PYTEST_ADDOPTS": "", "PYRUNC_TEST_COVER": cover}
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, "2 passed, 1 skipped" in done.stdout) == (int(bool(told)), True), done
+    assert told in done.stdout
+    assert ("NOT COVERED" in done.stdout) == bool(told)
