@@ -11,8 +11,15 @@
 
 volatile struct pyrunc_snapshot pyrunc_snapshot __attribute__((section(".data"))) = {0};
 
+/* The compiler says of its own accord that a section has content: the rest of its line is made a comment. */
+#ifdef __aarch64__
+#define NO_CONTENT ".pyimage,\"aw\",@nobits//"
+#else
+#define NO_CONTENT ".pyimage,\"aw\",@nobits#"
+#endif
+
 /* Where snapshot.py puts what it has to say; without a snapshot it is not even in the file. */
-unsigned char pyrunc_image[8 << 20] __attribute__((aligned(4096), section(".pyimage,\"aw\",@nobits#")));
+unsigned char pyrunc_image[8 << 20] __attribute__((aligned(4096), section(NO_CONTENT)));
 
 /* ld's names: where the executable is loaded (its addresses start at 0), and its variables. */
 extern const unsigned char __ehdr_start[] __attribute__((visibility("hidden")));
