@@ -1,7 +1,7 @@
 """A process of ours inside a container: start init, drive the handshake with it, phrase what goes wrong.
 
-`launch` makes a container this way.  What differs between one purpose and another is the plan and what is done at the
-sync points: those methods are the subclass's.
+`launch` makes a container this way, `exec` adds a process to one.  What differs between the two is the plan and what is
+done at the sync points: those methods are the subclass's.
 """
 
 from __future__ import annotations

@@ -1,31 +1,12 @@
 /* Where init comes from on a host that executes no memfd (vm.memfd_noexec=2): a file in a mount that only we have. */
 #include "image.h"
+#include "mount_abi.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdint.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-/* <linux/mount.h> contradicts glibc's <sys/mount.h>: what the ABI fixes is written down here. */
-#define FSOPEN_CLOEXEC_FLAG  1u
-#define FSMOUNT_CLOEXEC_FLAG 1u
-#define CMD_CREATE           6u
-#define ATTR_RDONLY          0x1u
-#define ATTR_NOSUID          0x2u
-#define ATTR_NODEV           0x4u
-#define NR_fsopen            430
-#define NR_fsconfig          431
-#define NR_fsmount           432
-#define NR_mount_setattr     442
-
-struct attr {
-    uint64_t attr_set;
-    uint64_t attr_clr;
-    uint64_t propagation;
-    uint64_t userns_fd;
-};
 
 static int own_tmpfs(void)
 {

@@ -1,4 +1,5 @@
 /* User namespaces and mounts for them, made on the host's side: see shim.h. */
+#include "mount_abi.h"
 #include "shim.h"
 #include "stack.h"
 
@@ -17,20 +18,8 @@
 #ifndef AT_RECURSIVE
 #define AT_RECURSIVE 0x8000
 #endif
-/* <linux/mount.h> contradicts glibc's <sys/mount.h>: what the ABI fixes is written down here. */
-#define OPEN_TREE_CLONE_FLAG 1u
-#define MOUNT_ATTR_IDMAP_BIT 0x00100000u
-#define NR_open_tree         428
-#define NR_mount_setattr     442
-#define HOLDER_STACK         16384
-#define HOLDER_SECONDS       20
-
-struct attr {
-    uint64_t attr_set;
-    uint64_t attr_clr;
-    uint64_t propagation;
-    uint64_t userns_fd;
-};
+#define HOLDER_STACK   16384
+#define HOLDER_SECONDS 20
 
 int pr_open_tree(const char *path, int recursive)
 {
@@ -47,7 +36,7 @@ static int setattr(int tree, int recursive, const struct attr *attr)
 
 int pr_mount_idmap(int tree, int recursive, int userns_fd)
 {
-    struct attr attr = {.attr_set = MOUNT_ATTR_IDMAP_BIT, .userns_fd = (uint64_t)userns_fd};
+    struct attr attr = {.attr_set = ATTR_IDMAP, .userns_fd = (uint64_t)userns_fd};
     return setattr(tree, recursive, &attr);
 }
 
