@@ -298,8 +298,8 @@ TABLE = [
         [
             (
                 "native/init/enter.c",
-                "    in->joined |= type;\n    return type",
-                '    in->procfd = open("/proc", O_PATH | O_CLOEXEC);\n    in->joined |= type;\n    return type',
+                "    in->joined |= type;\n    /* A container",
+                '    in->procfd = open("/proc", O_PATH | O_CLOEXEC);\n    in->joined |= type;\n    /* A container',
             )
         ],
         "test_exec.py::test_order_of_entering",
@@ -329,7 +329,7 @@ TABLE = [
     Sabotage(
         "T28",
         "the session is the caller's",
-        [("native/init/enter.c", "    if (setsid() < 0 && getsid(0) != getpid())\n", "    if (getsid(0) < -1)\n")],
+        [("native/init/enter.c", "    if (setsid() < 0 && getsid(0) != in->pid)\n", "    if (getsid(0) < -1)\n")],
         "test_leaks.py::test_the_callers_terminal_is_not_the_containers",
         "the session is the caller's",
     ),
