@@ -139,6 +139,8 @@ HANDLER(time_offsets);
 HANDLER(clone_init);
 HANDLER(setsid);
 HANDLER(keyring);
+HANDLER(key_label);
+HANDLER(mount_label);
 HANDLER(unshare_cgroup);
 HANDLER(lo_up);
 /* sync points and hooks: hook.c, run.c */

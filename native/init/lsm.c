@@ -5,7 +5,9 @@
  */
 #include "sys.h"
 
+#include <errno.h>
 #include <string.h>
+#include <sys/xattr.h>
 
 #include "init.h"
 #include "text.h"
@@ -63,4 +65,27 @@ int op_selinux(struct init *in, const struct plan_step *st)
     if (ret == -ENOENT && strcmp(in->fault.call, "openat2") == 0)
         return fault(in, ENOENT, "openat2", S_SELINUX_label, 0, "SELinux is not enabled");
     return ret;
+}
+
+/* Around KEYRING: the session keyring is the program's, not ours.  A lone newline is how attr files are reset. */
+int op_key_label(struct init *in, const struct plan_step *st)
+{
+    const char *label = step_str(in, st, S_KEY_LABEL_label);
+
+    return *label ? write_label(in, "thread-self/attr/keycreate", label, strlen(label))
+                  : write_label(in, "thread-self/attr/keycreate", "\n", 1);
+}
+
+/* Through a descriptor of the directory itself: the destination was looked up in the image. */
+int op_mount_label(struct init *in, const struct plan_step *st)
+{
+    const char *label = step_str(in, st, S_MOUNT_LABEL_label);
+    int AUTO_CLOSE fd = open_in_root(in->rootfd, step_str(in, st, S_MOUNT_LABEL_dest),
+                                     O_RDONLY | O_DIRECTORY);
+
+    if (fd < 0)
+        return fault(in, -fd, "openat2", S_MOUNT_LABEL_dest, 0, NULL);
+    if (fsetxattr(fd, "security.selinux", label, strlen(label) + 1, 0) < 0)
+        return fault(in, errno, "fsetxattr", S_MOUNT_LABEL_label, 0, "security.selinux");
+    return 0;
 }

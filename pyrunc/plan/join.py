@@ -67,7 +67,7 @@ def compile_exec(config: dict[str, Any], program: dict[str, Any], facts: HostFac
     _enter(plan, config, program, facts, options)
     plan.setsid("(default)")
     if not options.no_new_keyring:
-        plan.keyring("(default)", policy=namespaces.keyring_policy(config), name=f"_ses.{options.id}")
+        namespaces.keyring(plan, config, program, options.id)
     # Where the container's /dev is looked up.  "/" is the container's since the mount namespace was joined.
     plan.root("/root/path", policy=P_ROOT_NO_BIND, path=options.rootfs or "/")
     if options.rootfs:

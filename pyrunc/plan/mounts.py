@@ -393,8 +393,10 @@ def _filesystem(
         # As mount(2) does it: a read-only device cannot be opened by a superblock that is not read-only itself.  Not
         # for cgroup2, whose superblock the whole host shares.
         data.insert(0, "ro")
-    _label(plan, pointer, linux, facts, fstype, data)
+    _label(linux, facts, fstype, data)
     _emit(plan, pointer, flags, policy, fstype, source, mount["destination"], data)
+    if fstype == "mqueue" and not host and facts.selinux and linux.get("mountLabel"):
+        plan.mount_label("/linux/mountLabel", dest=mount["destination"], label=linux["mountLabel"])
 
 
 def host_source(fstype: str, facts: HostFacts, spaces: Namespaces) -> str:
@@ -432,15 +434,11 @@ def cgroup_source(cgroup_path: str, facts: HostFacts, spaces: Namespaces) -> str
     return mount + path.rstrip("/")
 
 
-def _label(plan: Plan, pointer: str, linux: dict[str, Any], facts: HostFacts, fstype: str, data: list[str]) -> None:
+def _label(linux: dict[str, Any], facts: HostFacts, fstype: str, data: list[str]) -> None:
     """linux.mountLabel.  No quotes around it: fsconfig(2) takes one value, there is no comma to protect it from."""
     label = linux.get("mountLabel")
-    if not label:
-        return
-    if facts.selinux and fstype not in _UNLABELLED:
+    if label and facts.selinux and fstype not in _UNLABELLED:
         data.append(f"context={label}")
-    elif facts.selinux and fstype == "mqueue":
-        plan.warn("/linux/mountLabel", f"not applied to {pointer}: mqueue takes no context")
 
 
 def _without_namespace(plan: Plan, config: dict[str, Any], options: Options) -> None:

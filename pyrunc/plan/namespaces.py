@@ -132,11 +132,21 @@ def keyring_policy(config: dict[str, Any]) -> int:
     return P_KEYRING_OTHER_SEARCH if any(entry["type"] == "user" for entry in listed) else 0
 
 
+def keyring(plan: Plan, config: dict[str, Any], program: dict[str, Any], id: str) -> None:
+    """A session keyring of the container's, with the label of its processes."""
+    label = program.get("selinuxLabel")
+    if label:
+        plan.key_label("/process/selinuxLabel", label=label)
+    plan.keyring("(default)", policy=keyring_policy(config), name=f"_ses.{id}")
+    if label:
+        plan.key_label("/process/selinuxLabel")
+
+
 def set_up(plan: Plan, config: dict[str, Any], spaces: Namespaces, options: Options) -> None:
     """The first steps of pid 1."""
     plan.setsid("(default)")
     if not options.no_new_keyring:
-        plan.keyring("(default)", policy=keyring_policy(config), name=f"_ses.{options.id}")
+        keyring(plan, config, config.get("process") or {}, options.id)
     if spaces.is_new("cgroup"):
         plan.unshare_cgroup(spaces.pointers["cgroup"])
     if spaces.is_new("network"):

@@ -322,6 +322,8 @@ _FORMATS: dict[str, Callable[[Args], str]] = {
     "PROPAGATION": lambda a: " ".join(_propagations(a["propagation"])),
     "ROOT_PROPAGATION": lambda a: " ".join(_propagations(a["propagation"])),
     "MOUNT": _mount,
+    "MOUNT_LABEL": lambda a: f"{_quoted(a['dest'])} {_quoted(a['label'])}",
+    "KEY_LABEL": lambda a: _quoted(a["label"]),
     "REMOUNT_RO": lambda a: _quoted(a["dest"]),
     "DEV_NODE": _dev_node,
     "DEV_LINK": lambda a: f"{a['path']} -> {a['target']}",
