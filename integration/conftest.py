@@ -48,6 +48,8 @@ def _why_not(item: pytest.Item) -> str:
         return "systemd is not this machine's init"
     if item.get_closest_marker("needs_apparmor") and not harness.apparmor_is_on():
         return "AppArmor is not on in this kernel"
+    if item.get_closest_marker("needs_selinux") and not os.path.isdir("/sys/fs/selinux"):
+        return "SELinux is not on in this kernel"
     if item.get_closest_marker("needs_systemd_user") and not harness.systemd_user():
         return "no user has a running systemd --user (loginctl enable-linger)"
     return ""

@@ -396,6 +396,10 @@ static void report_misc(void)
     else
         fputs("null", out);
 
+    size = syscall(SYS_keyctl, 17 /* KEYCTL_GET_SECURITY */, -3, description, sizeof(description) - 1);
+    key("keyring_label");
+    quoted(size > 1 ? description : "");
+
     open_with("links", '{'); /* network interfaces: name -> flags */
     int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     struct if_nameindex *all = if_nameindex();

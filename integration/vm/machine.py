@@ -85,8 +85,8 @@ def find_emulator(arch: str) -> tuple[str, int]:
 class Machine:
     """A kind of machine: an image, an architecture, an init."""
 
-    def __init__(self, image: Path, arch: str, *, systemd: bool = False) -> None:
-        self.image, self.arch, self.systemd = image, arch, systemd
+    def __init__(self, image: Path, arch: str, *, systemd: bool = False, lsm: str = "apparmor") -> None:
+        self.image, self.arch, self.systemd, self.lsm = image, arch, systemd, lsm
 
     def accelerators(self) -> list[str]:
         """What to try: KVM where it can be used, emulation after it.  PYRUNC_VM_ACCEL names one."""
@@ -117,7 +117,7 @@ class Machine:
         path, version = find_emulator(self.arch)
         kvm = accel == "kvm"
         kernel = ["quiet", "loglevel=4", "panic=-1", "mitigations=off", "nokaslr", "audit=0", "random.trust_cpu=on"]
-        kernel.append("lsm=landlock,yama,apparmor,bpf")
+        kernel += [f"lsm=landlock,yama,{self.lsm},bpf", "selinux=1", "enforcing=0"]
         if self.arch == "amd64":
             # QEMU 7.2 corrupts state in an emulated cmpxchg16b: there it is hidden from the guest.
             board, cpu = "q35", "max,-cx16" if version < 8 else "max"

@@ -29,7 +29,7 @@ trap 'exit 1' INT TERM
 root=$tmp/root
 fetch=(mmdebstrap --mode=root --arch="$arch" --skip=check/qemu --aptopt='Acquire::Languages "none"'
     --aptopt='Apt::Install-Recommends "false"' --aptopt='Acquire::Retries "3"')
-packages=kmod,util-linux,procps,iproute2,busybox-static,strace,tar,python3,libcap2,runc,apparmor${extra:+,$extra}
+packages=kmod,util-linux,procps,iproute2,busybox-static,strace,tar,python3,libcap2,runc,apparmor,secilc${extra:+,$extra}
 foreign=
 if [ "$arch" != "$(dpkg --print-architecture)" ]; then
     foreign=1

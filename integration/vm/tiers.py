@@ -58,6 +58,7 @@ class Tier(NamedTuple):
     built_there: bool = False  # from source, with the guest's own compiler; with the unit tests
     module: str = "pytest"  # what Python runs; the arguments are its own
     script: str = "test.sh"  # what runs in the guest
+    lsm: str = "apparmor"  # the security module of the guest's kernel: there can be one of the large ones
 
 
 TIERS = {
@@ -72,6 +73,7 @@ TIERS = {
     ),
     # Its arguments are names of programs.  Only run.py asks for it.
     "conformance": Tier("amd64", "trixie", False, (), (), 900, module="", script="conformance.sh"),
+    "selinux": Tier("amd64", "trixie", False, ("test_selinux.py",), ("needs_selinux",), 900, lsm="selinux"),
     "systemd": Tier("amd64", "trixie", True, SYSTEMD, ("needs_systemd", "needs_systemd_user"), 1500),
     "bench-systemd": Tier("amd64", "trixie", True, (), (), 1500, module="bench.systemd"),
     "arm64": Tier(
@@ -89,6 +91,8 @@ def why_not_native(name: str, tier: Tier) -> str:
         return f"not {tier.arch}"
     if name == "conformance":
         return "what the programs need"
+    if name == "selinux":
+        return "" if os.path.isdir("/sys/fs/selinux") else "SELinux is off"
     if name == "kernel61":
         return "" if os.uname().release.startswith("6.1.") else f"kernel {os.uname().release}"
     if str(harness.cgroup2_mount()) != "/sys/fs/cgroup":
@@ -128,7 +132,7 @@ def native(tier: Tier, extra: list[str]) -> int:
 def guest(tier: Tier, extra: list[str]) -> int:
     """Run it in a guest.  Raises Unavailable."""
     packages = required("build", "test", "demo") if tier.built_there else []
-    machine = Machine(images.image(tier.arch, tier.kernel, packages), tier.arch, systemd=tier.systemd)
+    machine = Machine(images.image(tier.arch, tier.kernel, packages), tier.arch, systemd=tier.systemd, lsm=tier.lsm)
     script = "integration/vm/" + ("build-and-test.sh" if tier.built_there else tier.script)
     job = Job(
         ["sh", "src/" + script, *arguments(tier, extra)],
