@@ -18,8 +18,10 @@ from integration.harness import Box, Bundle, Container, Holder, Runtime
 _counter = itertools.count()
 TEST_LIMIT = 120 * harness.SLOW  # one test, seconds
 
-# Marks whose tests this run is there for: when one of them is skipped, or none runs, the run fails.
+# Marks whose tests this run is there for: when one of them is skipped, or none runs, the run fails.  MARK:ARGUMENT is
+# for the tests whose mark has that argument.
 COVER = os.environ.get("PYRUNC_TEST_COVER", "").split()
+_covers: dict[str, list[str]] = {}  # test -> those of COVER that it has
 _covered: dict[str, int] = dict.fromkeys(COVER, 0)
 _skipped: list[str] = []
 
@@ -61,13 +63,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(reason)
 
 
+def _has(item: pytest.Item, wanted: str) -> bool:
+    name, _, argument = wanted.partition(":")
+    return any(not argument or argument in mark.args for mark in item.iter_markers(name))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    _covers.update((item.nodeid, [wanted for wanted in COVER if _has(item, wanted)]) for item in items)
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    for mark in COVER:
-        if mark in report.keywords:
-            if report.skipped:
-                _skipped.append(f"{report.nodeid} ({mark})")
-            elif report.when == "call":
-                _covered[mark] += 1
+    for mark in _covers.get(report.nodeid, ()):
+        if report.skipped:
+            _skipped.append(f"{report.nodeid} ({mark})")
+        elif report.when == "call":
+            _covered[mark] += 1
 
 
 def _uncovered() -> list[str]:

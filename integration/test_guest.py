@@ -67,6 +67,8 @@ def test_program(): pass
         ("needs_program", ""),
         ("needs_program needs_kernel", "must not be skipped here: test_covered.py::test_never (needs_kernel)"),
         ("needs_cap", "no test ran that is marked needs_cap"),
+        ("needs_program:sh", ""),
+        ("needs_program:other", "no test ran that is marked needs_program:other"),
     ],
 )
 def test_a_tier_fails_when_what_it_is_for_was_skipped(tmp_path: Path, cover: str, told: str) -> None:

@@ -77,7 +77,13 @@ TIERS = {
     "systemd": Tier("amd64", "trixie", True, SYSTEMD, ("needs_systemd", "needs_systemd_user"), 1500),
     "bench-systemd": Tier("amd64", "trixie", True, (), (), 1500, module="bench.systemd"),
     "arm64": Tier(
-        "arm64", "trixie", False, ("test_lifecycle.py", "test_seccomp.py"), ("needs_arch",), 5400, built_there=True
+        "arm64",
+        "trixie",
+        False,
+        ("test_lifecycle.py", "test_seccomp.py"),
+        ("needs_arch:aarch64",),
+        5400,
+        built_there=True,
     ),
     "kernel61": Tier("amd64", "bookworm", False, (*CORE, "test_lifecycle.py", *OLDER), ("needs_controller",), 1800),
 }
