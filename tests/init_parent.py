@@ -27,7 +27,7 @@ from pyrunc.plan import Plan, ops
 SOURCES = sorted((pathlib.Path(__file__).parent.parent / "native" / "init").glob("*.c"))
 MUSL_GCC = shutil.which("musl-gcc")
 SHELL = "/bin/sh"
-TIMEOUT = 10.0
+TIMEOUT = 10.0 * float(os.environ.get("PYRUNC_TEST_SLOW", "1"))
 FLAGS = ["-std=gnu11", "-Os", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-static", "-s", "-Wl,--gc-sections"]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import pathlib
 import struct
 import subprocess
@@ -19,11 +20,17 @@ def build(out: pathlib.Path) -> None:
     subprocess.run(["gcc", *FLAGS, f"-I{NATIVE / 'init'}", "-o", out, *sources], check=True)
 
 
+_libc = ctypes.CDLL(None)
+
+
 class Decoder:
     """Ask it with `decode`; close it at the end."""
 
     def __init__(self, program: pathlib.Path) -> None:
-        self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        # Without random addresses: with as many random bits as newer kernels have, older sanitizers find no room.
+        self.process = subprocess.Popen(
+            [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=lambda: _libc.personality(0x0040000)
+        )
 
     def __enter__(self) -> Decoder:
         return self
