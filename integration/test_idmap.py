@@ -16,6 +16,7 @@ from integration.test_userns import HOST, MAPS, SIZE, Pod, edits, own
 Make = Callable[..., Container]
 Refused = Callable[..., None]
 pytestmark = pytest.mark.pyrunc_only("runc 1.1.5 has no idmapped mounts")
+idmapped_tmpfs = pytest.mark.needs_kernel(6, 3)  # which the tests' files are on; others can be idmapped since 5.12
 
 
 @pytest.fixture
@@ -52,6 +53,7 @@ def owners(one: Container) -> list[int]:
     return [item["uid"] for item in one.run().objects]
 
 
+@idmapped_tmpfs
 @pytest.mark.parametrize(
     ("options", "below"), [(("rbind", "idmap"), 65534), (("rbind", "ridmap"), 0), (("rbind", "ridmap", "ro"), 0)]
 )
@@ -61,12 +63,14 @@ def test_mapping_of_the_container(container: Make, volume: Path, options: tuple[
     assert (volume / "roots").stat().st_uid == 0
 
 
+@idmapped_tmpfs
 def test_files_made_inside_are_roots_outside(container: Make, volume: Path) -> None:
     more = {"/mounts/-": bind(volume, "rbind", "idmap")}
     own(container("mkdir", "/mnt/made", edits=edits(more))).run()
     assert (volume / "made").stat().st_uid == 0
 
 
+@idmapped_tmpfs
 def test_mapping_of_the_mount(container: Make, volume: Path) -> None:
     """With its own mappings, in a container with others; no option is needed then."""
     more = {"/mounts/-": bind(volume, "rbind", **mapping(1000, HOST + 7))}
@@ -74,11 +78,13 @@ def test_mapping_of_the_mount(container: Make, volume: Path) -> None:
     assert owners(one) == [65534, 7, 65534]
 
 
+@idmapped_tmpfs
 def test_mapping_of_the_mount_without_a_user_namespace(container: Make, volume: Path) -> None:
     one = container(*STATS, edits={"/mounts/-": bind(volume, "rbind", "idmap", **mapping(0, 5000, 2000))})
     assert owners(one) == [5000, 6000, 0]
 
 
+@idmapped_tmpfs
 def test_relative_source_and_a_file(container: Make) -> None:
     one = own(
         container("stat", "/file", edits=edits({"/mounts/-": bind("data", "bind", "idmap", destination="/file")}))
@@ -87,6 +93,7 @@ def test_relative_source_and_a_file(container: Make) -> None:
     assert owners(one) == [0]
 
 
+@idmapped_tmpfs
 def test_joined_user_namespace(container: Make, volume: Path, box: Box) -> None:
     held = Pod(box)
     try:
@@ -96,6 +103,7 @@ def test_joined_user_namespace(container: Make, volume: Path, box: Box) -> None:
         held.close()
 
 
+@idmapped_tmpfs
 def test_source_that_only_the_host_may_enter(container: Make, volume: Path) -> None:
     volume.parent.joinpath("volume").chmod(0o700)
     one = own(container(*STATS, edits=edits({"/mounts/-": bind(volume / "below", "bind", "idmap")})))
@@ -103,6 +111,7 @@ def test_source_that_only_the_host_may_enter(container: Make, volume: Path) -> N
     assert owners(one) == [1000]
 
 
+@idmapped_tmpfs
 def test_mounts_made_inside_stay_inside(container: Make, volume: Path) -> None:
     subprocess.run(["mount", "--make-rshared", str(volume)], check=True)
     inner = {"destination": "/mnt/below", "type": "tmpfs", "source": "tmpfs", "options": ["size=64k"]}
@@ -113,6 +122,7 @@ def test_mounts_made_inside_stay_inside(container: Make, volume: Path) -> None:
     one.delete("--force")
 
 
+@idmapped_tmpfs
 def test_no_helper_is_left(container: Make, volume: Path, box: Box) -> None:
     one = own(container(*STATS, edits=edits({"/mounts/-": bind(volume, "rbind", "idmap")})))
     one.create()
