@@ -15,7 +15,7 @@ from pyrunc import fs, lifecycle
 from pyrunc.errors import ConfigError, Problem, PyruncError, StateError, SysError, UsageError, show
 from pyrunc.spec import load, rules_resources, schema
 from pyrunc.spec.report import Report
-from pyrunc.spec.structure import structure
+from pyrunc.spec.structure import prune, structure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def from_file(path: str) -> Resources:
     structure(schema.RESOURCES, resources, "", problems)
     if problems:
         raise ConfigError(problems, SOURCE)
-    return resources  # type: ignore[no-any-return]
+    return prune(schema.RESOURCES, resources)  # type: ignore[no-any-return]  # what the specification does not know goes
 
 
 # -- merging (pure) -------------------------------------------------------------------------------------------

@@ -56,6 +56,14 @@ def test_flags() -> None:
         update.from_flags({"memory": "lots"})
 
 
+def test_what_the_specification_does_not_know_is_ignored(tmp_path: Path) -> None:
+    """Found by fuzzing: lists among it were merged as if they were lists of devices."""
+    file = tmp_path / "resources.json"
+    file.write_text('{"cpu": {"shares": 9, "nothing": [{"x": 1}]}, "other": [1]}')
+    new = update.asked(update.from_file(str(file)))
+    assert update.merge({"cpu": {"quota": 5}}, new) == {"cpu": {"quota": 5, "shares": 9}}
+
+
 def test_every_flag_is_in_the_table() -> None:
     from pyrunc.verbs import update as verb
 

@@ -167,7 +167,8 @@ def version(text: str) -> tuple[int, int, int] | None:
         return None
     if plus and not all(_label(part) for part in build.split(".")):
         return None
-    if dash and not all(_label(part) and (_number(part) or not part.isdigit()) for part in pre.split(".")):
+    parts = pre.split(".") if dash else []
+    if not all(_label(part) and (part == "0" or part[0] != "0" or not part.isdigit()) for part in parts):
         return None
     return int(numbers[0]), int(numbers[1]), int(numbers[2])
 
