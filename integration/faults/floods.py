@@ -32,7 +32,7 @@ from integration.faults.scenes import LIMIT, Corner
 from integration.harness import SLOW, Container
 
 WIDTH = 8
-MEMORY = 256 << 20  # bytes, for a soak with everything in it: what is left for the page cache is in use all the time
+MEMORY = 256 << 20  # bytes, for the runtimes of a soak: what they leave for the page cache is in use all the time
 
 
 def one_winner(corner: Corner, rounds: int, seconds: float, width: int = 16) -> Tally:

@@ -17,6 +17,7 @@ from pathlib import Path
 from integration import harness
 from integration.faults.scenes import Corner
 
+READERS = 4
 # What each controller's limit and its count of refusals are called, in v2 and in v1.
 FILES = {
     ("memory", 2): ("memory.max", "memory.events"),
@@ -93,25 +94,28 @@ class Squeeze:
 
 @contextmanager
 def pressure(corner: Corner, limit: int, seconds: float) -> Iterator[Callable[[], int]]:
-    """The process and what it starts in a cgroup that is full of page cache: every page has to be reclaimed first.
+    """Every call of the runtime in a cgroup that is full of page cache: every page has to be reclaimed first.
 
-    Yields what tells how often the limit was hit.
+    Yields what tells how often the limit was hit.  Where reclaim is too slow, the kernel kills a process: one of the
+    readers, which are started again.  The harness itself stays outside.
     """
     squeeze = Squeeze("memory", corner.prefix + "pressure", limit)
     filler = corner.path / "filler"
     with filler.open("wb") as file:
         file.truncate(2 * limit)  # zeros that are read fill the cache as well as any data
-    # What is reclaimed too slowly is an OOM kill: of this reader, which is started again, and of nobody else.
-    read = f'echo 1000 >/proc/self/oom_score_adj; exec cat "{filler}" >/dev/null'
+    enter = f"echo 0 >{squeeze.path}/cgroup.procs"
+    read = f'{enter}; echo 1000 >/proc/self/oom_score_adj; exec cat "{filler}" >/dev/null'
     loop = f"while :; do sh -c '{read}'; done 2>/dev/null"
+    loops = [["timeout", f"{seconds + 600:.0f}", "/bin/sh", "-c", loop]] * READERS
+    readers = [subprocess.Popen(argv, stdin=subprocess.DEVNULL) for argv in loops]
+    corner.helpers.update(reader.pid for reader in readers)
+    prefix, corner.runtime.prefix = corner.runtime.prefix, ["/bin/sh", "-c", f'{enter} && exec "$@"', "sh"]
     try:
-        squeeze.enter()
-        with subprocess.Popen(["timeout", f"{seconds + 600:.0f}", "/bin/sh", "-c", loop]) as reader:
-            corner.helpers.add(reader.pid)
-            try:
-                yield squeeze.hits
-            finally:
-                reader.terminate()
+        yield squeeze.hits
     finally:
+        corner.runtime.prefix = prefix
+        for reader in readers:
+            reader.terminate()
+            reader.wait()
         squeeze.remove()
         filler.unlink()
