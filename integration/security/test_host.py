@@ -248,9 +248,13 @@ def test_cgroup_path_never_climbs(container: Make, refused: Refused, path: str) 
     """crun 1.28, 1.29: a path with ".." left the delegated part of the hierarchy."""
     root = cgroup2_mount()
     assert root
-    before = {entry.name for entry in root.iterdir()}
-    refused(container(edits={"/linux/cgroupsPath": path}).create(check=False), "/linux/cgroupsPath", "..")
-    assert {entry.name for entry in root.iterdir()} >= before
+    neighbour = root / f"beside-{os.getpid()}"
+    neighbour.mkdir()
+    try:
+        refused(container(edits={"/linux/cgroupsPath": path}).create(check=False), "/linux/cgroupsPath", "..")
+        assert neighbour.exists()
+    finally:
+        neighbour.rmdir()
     assert not (root / "x").exists() and not Path("/tmp/evil").exists()
 
 
