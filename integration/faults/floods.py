@@ -32,6 +32,7 @@ from integration.faults.scenes import LIMIT, Corner
 from integration.harness import SLOW, Container
 
 WIDTH = 8
+KILLED = "the runtime was killed"
 MEMORY = 256 << 20  # bytes, for the runtimes of a soak: what they leave for the page cache is in use all the time
 
 
@@ -82,8 +83,17 @@ def lifecycle(one: Container) -> list[str]:
             flags = ["--force"] if verb == "delete" else []
             result = one.call(verb, *flags, one.id, *(["KILL"] if verb == "kill" else []), check=False, timeout=LIMIT)
         if result.rc != 0:
-            return [f"{verb}: {result!r}"]
+            return [KILLED] if result.rc == -signal.SIGKILL else [f"{verb}: {result!r}"]
     return []
+
+
+def delete_at_last(one: Container) -> list[str]:
+    """`delete --force` after a runtime was killed from outside, and again when that happens to this one as well."""
+    for _ in range(10):
+        result = one.delete("--force", check=False, timeout=LIMIT)
+        if result.rc != -signal.SIGKILL:
+            return [f"delete --force: {result!r}"] if result.rc else []
+    return ["delete --force was killed ten times"]
 
 
 def crowd(corner: Corner, work: Callable[[int], object], count: int, until: float) -> int:
@@ -114,6 +124,7 @@ def lifecycles(corner: Corner, rounds: int, seconds: float, jitter: bool = False
     local = threading.local()
     names = iter(range(WIDTH * 2))
     running: list[int] = []
+    killed: list[str] = []
 
     def live(_: int) -> None:
         if not hasattr(local, "one"):
@@ -122,7 +133,10 @@ def lifecycles(corner: Corner, rounds: int, seconds: float, jitter: bool = False
             problems = lifecycle(local.one)
         except AssertionError as error:
             problems = [str(error)]
-        if problems:
+        if problems == [KILLED] and jitter:  # by the kernel, for its memory: nothing may be left all the same
+            killed.append(local.one.id)
+            problems = delete_at_last(local.one)
+        elif problems:
             with suppress(AssertionError):
                 local.one.delete("--force", check=False, timeout=LIMIT)
         tally.note(problems)
@@ -135,7 +149,7 @@ def lifecycles(corner: Corner, rounds: int, seconds: float, jitter: bool = False
     stop.set()
     if shaker:
         shaker.join()
-        tally.figures["stopped processes"] = len(running)
+        tally.figures |= {"stopped processes": len(running), "killed for memory": len(killed)}
     tally.wrong += [f"at the end: {text}" for text in corner.leftovers(settle=5)]
     return tally
 
