@@ -89,12 +89,12 @@ floods: test-tools build ## 500 x 16 creates of one id, 1000 containers at once,
 
 # Peers are sampled: a whole sweep of them takes as long as ours, for figures that do not change.
 .PHONY: reliability
-PEERS_SECONDS ?= 240
-reliability: faults floods ## `make faults floods`, the same with runc and crun for PEERS_SECONDS=240, then integration/RELIABILITY.md
+PEERS_SECONDS ?= 300
+reliability: faults floods ## `make faults floods`, the same with runc and crun for PEERS_SECONDS=300, then integration/RELIABILITY.md
 	@test -x build/peers/bin/crun || bench/peers.sh || echo "without crun"
 	@for peer in runc build/peers/bin/crun; do command -v $$peer >/dev/null || continue; \
 	    PYRUNC_UNDER_TEST=$$peer $(BIN)/python -m integration.faults.sweep --seconds $(PEERS_SECONDS) \
-	        --scenes create,start,kill,state,delete >build/faults/$${peer##*/}.log || true; \
+	        --scenes create,start,kill,state,delete,exec,exec-detach >build/faults/$${peer##*/}.log || true; \
 	    PYRUNC_UNDER_TEST=$$peer $(BIN)/python -m integration.faults.floods --full --seconds 60 >>build/faults/$${peer##*/}.log || true; \
 	done
 	@$(BIN)/python -m integration.faults.report >integration/RELIABILITY.md
