@@ -124,9 +124,12 @@ int op_find_home(struct init *in, const struct plan_step *st)
         return fault(in, errno, "open", -1, 0, "/");
     /* O_NONBLOCK: the image may have a fifo there, and nobody would ever write to it. */
     int AUTO_CLOSE fd = open_in_root(root, "/etc/passwd", O_RDONLY | O_NONBLOCK | O_NOCTTY);
-    int ret = fd >= 0 ? (int)sys_ret(fstat(fd, &info)) : fd;
-    if (ret == 0)
+    int ret = fd;
+    if (fd >= 0) {
+        if (fstat(fd, &info) < 0)
+            return fault(in, errno, "fstat", -1, 0, "/etc/passwd");
         ret = S_ISREG(info.st_mode) ? read_passwd(fd, st->n[N_FIND_HOME_uid], in->home) : 0;
+    }
     if (no_answer(ret))
         return fault(in, ret, "read", -1, 0, "/etc/passwd");
     if (ret <= 0 || !in->home[0])
