@@ -8,6 +8,7 @@ anything after `delete --force`.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -22,6 +23,8 @@ from integration.harness import SLOW, Box, Bundle, Container, cgroup2_mount, par
 
 LIMIT = 20 * SLOW  # seconds: whatever takes longer hangs
 NOISE = ("Traceback", "internal error", "panic:", "goroutine ", "fatal error", "SIGSEGV", "Segmentation")
+MOMENTARY = ("ns", "tty", "stat")  # of a report: inodes and figures of the moment
+MEASURED = re.compile(r"Vm|Rss|Hugetlb|SigQ|FDSize|.*ctxt_switches")  # lines of status: two runs agree only by chance
 
 
 class Outcome(NamedTuple):
@@ -254,7 +257,11 @@ class Create(Scene):
                 seen = dict(parse_objects(text)[0])
                 mounts = parse_mountinfo(seen.pop("mountinfo", ""))
                 seen["mounts"] = [(m.dest, m.fstype, m.options, m.super) for m in mounts]  # without the ids
-                return {key: value for key, value in seen.items() if key not in ("ns", "tty")}  # inodes of the moment
+                lines = (line.partition(":") for line in seen.pop("status", "").splitlines())
+                seen |= {f"status of {key}": value.strip() for key, _, value in lines if not MEASURED.match(key)}
+                for node in seen["devices"].values():
+                    del node["ino"], node["dev"]
+                return {key: value for key, value in seen.items() if key not in MOMENTARY}
             time.sleep(0.002)
         return {}
 
