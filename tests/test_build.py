@@ -93,7 +93,9 @@ def test_init_is_static_and_small() -> None:
     path = product(f"{SITE}/_init")
     assert "INTERP" not in readelf(path, "-l")
     assert "NEEDED" not in readelf(path, "-d")
-    assert path.stat().st_size < INIT_LIMIT
+    # Not the size of the file: on arm64 the linker puts holes of up to 64 KiB between segments.
+    loaded = [int(row.split()[4], 16) for row in readelf(path, "-l").splitlines() if row.strip().startswith("LOAD")]
+    assert 0 < sum(loaded) < INIT_LIMIT
     assert path.stat().st_mode & 0o777 == 0o755
 
 

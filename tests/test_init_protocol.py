@@ -315,7 +315,3 @@ def test_closed_stdio_is_filled(init_exe: str) -> None:
     assert [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0, 1, 2)] == ["/dev/null"] * 3
     ours.close()
     os.waitpid(pid, 0)
-
-
-def test_size(init_exe: str) -> None:
-    assert os.stat(init_exe).st_size < 100 * 1024
