@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# coverage.sh PYTHON DIRECTORY [PYTEST ARGUMENTS]: what the tests reach, in pyrunc/ (lines and branches) and, of the C code that tests
-# compile themselves, in native/.  pyrunc runs as plain Python: the launcher has its modules frozen in.
+# coverage.sh PYTHON DIRECTORY [PYTEST ARGUMENTS]: lines and branches that the tests reach, in pyrunc/ and in native/.
+#
+# 1. pyrunc as plain Python (the launcher has its modules frozen in), under coverage.py; with what tests compile of the C code.
+# 2. The products built with counters (native/coverage/counts.c), and faults in every system call for SECONDS (180).
 set -eu
 python=$(realpath -s "$1") out=$(realpath -m "$2") top=$(realpath "$(dirname "$0")/..")
 shift 2
@@ -40,5 +42,32 @@ PATH=$out/bin:$PATH "$python" -m coverage run --rcfile="$out/rc" -m pytest -q te
 PYRUNC_UNDER_TEST=$out/bin/pyrunc PATH=$out/bin:$PATH "$python" -m pytest -q integration/test_*.py "$@" || status=$?
 "$python" -m coverage combine -q --rcfile="$out/rc"
 "$python" -m coverage report --rcfile="$out/rc" | tee "$out/python.txt"
-"$python" tests/gcov.py "$out/gcov" | tee "$out/c.txt"
+
+counts=$out/counts
+mkdir -p "$counts" "$out/init" "$out/launcher" "$out/shim"
+for product in init launcher shim; do
+    : >"$counts/$product"
+done
+chmod -R a+rwX "$counts" # a rootless container counts, too
+PATH=$(dirname "$python"):$PATH
+meson setup "$out/meson" . --prefix="$out/built" -Dcoverage="$counts" >"$out/build.log"
+ninja -C "$out/meson" install >>"$out/build.log" || {
+    tail -n 30 "$out/build.log"
+    exit 1
+}
+extension=$(find "$out/built/lib" -name '_shim*.so')
+site=$("$python" -Ic 'import sysconfig; print(sysconfig.get_path("platlib"))')
+package=$(dirname "$(dirname "$extension")")
+cp "$site"/_cffi_backend*.so "$package"
+PYRUNC_FAULT_SECONDS=${SECONDS_OF_FAULTS:-180} PYRUNC_UNDER_TEST=$out/built/bin/pyrunc \
+    "$python" -m pytest -q integration/test_*.py integration/faults integration/security "$@" || status=$?
+(cd "$package" && "$python" -m pytest -q -p no:cacheprovider --rootdir="$top" "$top"/tests/test_{shim,seccomp,signals}.py \
+    "$top"/tests/test_cgroup_{devices,systemd}.py) || status=$?
+for product in init launcher shim; do
+    find "$out/meson" -name '*.gcno' -exec cp {} "$out/$product" \;
+done
+PYRUNC_COVERAGE_DUMP=$out/init "$out/meson/_init"
+PYRUNC_COVERAGE_DUMP=$out/launcher "$out/built/bin/pyrunc"
+PYRUNC_COVERAGE_DUMP=$out/shim "$python" -c 'import sys; sys.path.insert(0, sys.argv[1]); import pyrunc._shim' "$package"
+"$python" tests/gcov.py "$out/init" "$out/launcher" "$out/shim" "$out/gcov" | tee "$out/c.txt"
 [ $status -le 1 ] # what failed has been told; 2 and more are pytest's own troubles
