@@ -57,11 +57,11 @@ class Namespace:
     __slots__ = ("fd", "route")
 
     def __init__(self, path: str) -> None:
+        self.fd = -1  # both before anything can fail: __del__ asks for them
+        self.route: Any = None
         runtime.full()
         from pyroute2 import IPRoute
 
-        self.fd = -1
-        self.route: Any = None
         self.fd = posix.open(path, O_RDONLY | O_CLOEXEC)
         sock = runtime.shim()[1].pr_netlink_in(self.fd)
         if sock < 0:

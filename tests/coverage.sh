@@ -58,7 +58,7 @@ ninja -C "$out/meson" install >>"$out/build.log" || {
 extension=$(find "$out/built/lib" -name '_shim*.so')
 site=$("$python" -Ic 'import sysconfig; print(sysconfig.get_path("platlib"))')
 package=$(dirname "$(dirname "$extension")")
-cp "$site"/_cffi_backend*.so "$package"
+cp -r "$site"/_cffi_backend*.so "$site"/pyroute2 "$package"
 PYRUNC_FAULT_SECONDS=${SECONDS_OF_FAULTS:-180} PYRUNC_UNDER_TEST=$out/built/bin/pyrunc \
     "$python" -m pytest -q integration/test_*.py integration/faults integration/security "$@" || status=$?
 (cd "$package" && "$python" -m pytest -q -p no:cacheprovider --rootdir="$top" "$top"/tests/test_{shim,seccomp,signals}.py \
