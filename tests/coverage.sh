@@ -2,7 +2,7 @@
 # coverage.sh PYTHON DIRECTORY [PYTEST ARGUMENTS]: lines and branches that the tests reach, in pyrunc/ and in native/.
 #
 # 1. pyrunc as plain Python (the launcher has its modules frozen in), under coverage.py; with what tests compile of the C code.
-# 2. The products built with counters (native/coverage/counts.c), and faults in every system call for SECONDS (180).
+# 2. The products built with counters (native/coverage/counts.c), and faults in every system call for PYRUNC_FAULT_SECONDS (180).
 set -eu
 python=$(realpath -s "$1") out=$(realpath -m "$2") top=$(realpath "$(dirname "$0")/..")
 shift 2
@@ -59,7 +59,7 @@ extension=$(find "$out/built/lib" -name '_shim*.so')
 site=$("$python" -Ic 'import sysconfig; print(sysconfig.get_path("platlib"))')
 package=$(dirname "$(dirname "$extension")")
 cp -r "$site"/_cffi_backend*.so "$site"/pyroute2 "$package"
-PYRUNC_FAULT_SECONDS=${SECONDS_OF_FAULTS:-180} PYRUNC_UNDER_TEST=$out/built/bin/pyrunc \
+PYRUNC_UNDER_TEST=$out/built/bin/pyrunc \
     "$python" -m pytest -q integration/test_*.py integration/faults integration/security "$@" || status=$?
 (cd "$package" && "$python" -m pytest -q -p no:cacheprovider --rootdir="$top" "$top"/tests/test_{shim,seccomp,signals}.py \
     "$top"/tests/test_cgroup_{devices,systemd}.py) || status=$?
