@@ -78,16 +78,19 @@ def _run_one(
 ) -> None:
     where = f"{pointer} {show(hook['path'])}"
     sinks = _open_sinks(annotations)
-    read_end, write_end = posix.pipe2(O_CLOEXEC | posix.O_NONBLOCK)
+    read_end = -1
     try:
-        posix.set_blocking(write_end, True)
-        stdin = _state_file(state)
+        read_end, write_end = posix.pipe2(O_CLOEXEC | posix.O_NONBLOCK)
         try:
-            pid = _spawn(pointer, hook, bundle, stdin, write_end)
+            posix.set_blocking(write_end, True)
+            stdin = _state_file(state)
+            try:
+                pid = _spawn(pointer, hook, bundle, stdin, write_end)
+            finally:
+                posix.close(stdin)
         finally:
-            posix.close(stdin)
             posix.close(write_end)
-        pidfd = posix.pidfd_open(pid)
+        pidfd = _pidfd(pid)
         try:
             output = _Output(read_end, sinks)
             status = _wait(where, hook.get("timeout"), pidfd, output, check)
@@ -96,7 +99,7 @@ def _run_one(
     except OSError as error:
         raise SysError(pointer, "", error.errno or 0, value=hook["path"]) from error
     finally:
-        posix.close(read_end)
+        fs.close(read_end)
         for sink in sinks:
             posix.close(sink)
     if status:
@@ -145,6 +148,19 @@ def _spawn(pointer: str, hook: dict[str, Any], bundle: str, stdin: int, out: int
         value = bundle if stage[0] == 2 else hook["path"]
         raise SysError(pointer, _STAGES.get(stage[0], "clone"), -pid, value=value)
     return int(pid)
+
+
+def _pidfd(pid: int) -> int:
+    """A descriptor of the hook.  Raises OSError; the hook, which nobody could watch, is ended then."""
+    try:
+        return posix.pidfd_open(pid)
+    except OSError:
+        posix.kill(pid, _SIGKILL)  # our child, not reaped yet: nobody else can have this number
+        for _ in range(_KILL_WAIT_MS // 10):
+            if posix.waitpid(pid, posix.WNOHANG)[0]:
+                break
+            time.sleep(0.01)
+        raise
 
 
 class _Output:

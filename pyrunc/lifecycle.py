@@ -59,7 +59,7 @@ def start(container: Container, log: Log) -> None:
     if listed:
         try:
             run_hooks(container, "poststart", listed, container.oci_state("running"), log, fatal=True)
-        except PyruncError:
+        except BaseException:  # also what kept us from calling them
             stop(container)
             raise
     if proxy is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posix
 from _struct import Struct, pack
-from errno import E2BIG, EAGAIN, EDOM, EPIPE, ETIMEDOUT
+from errno import E2BIG, EAGAIN, EDOM, EPIPE, ESRCH, ETIMEDOUT
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY
 
 from pyrunc import SPEC_VERSION, build, fs, runtime
@@ -320,7 +320,8 @@ def send_listener(pidfd: int, number: int, profile: dict[str, Any], pid: int, st
     message = _process_state(profile, pid, status)
     listener = lib.pr_pidfd_getfd(pidfd, number)
     if listener < 0:
-        raise SysError(f"{POINTER}/listenerPath", "pidfd_getfd", -listener, value=path)
+        hint = "container init was killed" if listener == -ESRCH else ""
+        raise SysError(f"{POINTER}/listenerPath", "pidfd_getfd", -listener, value=path, hint=hint)
     try:
         sock = lib.pr_connect_unix(fs.encode(path))
         if sock < 0:

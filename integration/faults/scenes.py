@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 
 from integration.faults import points
 from integration.faults.points import Point
-from integration.harness import SLOW, Box, Bundle, Container, cgroup2_mount, parse_mountinfo, parse_objects, reap
+from integration.harness import SLOW, Box, Container, cgroup2_mount, parse_mountinfo, parse_objects, reap
 
 LIMIT = 20 * SLOW  # seconds: whatever takes longer hangs
 NOISE = ("Traceback", "internal error", "panic:", "goroutine ", "fatal error", "SIGSEGV", "Segmentation")
 MOMENTARY = ("ns", "tty", "stat")  # of a report: inodes and figures of the moment
+HOOK = {"path": "/bin/true", "args": ["true"]}
 MEASURED = re.compile(r"Vm|Rss|Hugetlb|SigQ|FDSize|.*ctxt_switches")  # lines of status: two runs agree only by chance
 
 
@@ -50,7 +51,10 @@ class Corner(Box):
         reap()
         found = {}
         for task in os.listdir("/proc/self/task"):
-            for pid in map(int, Path(f"/proc/self/task/{task}/children").read_text().split()):
+            pids = []
+            with suppress(OSError):  # a thread that ends
+                pids = Path(f"/proc/self/task/{task}/children").read_text().split()
+            for pid in map(int, pids):
                 with suppress(OSError):
                     name = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
                     if pid not in self.helpers and "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text():
@@ -173,6 +177,10 @@ class Scene:
     def reset(self) -> None:
         """After a fault everything was thrown away."""
 
+    def close(self) -> list[str]:
+        """Remove what stayed from point to point."""
+        return []
+
     def spoke(self, done: Outcome) -> list[str]:
         """Whether an error was told in one line; only pyrunc promises that."""
         lines = done.err.splitlines()
@@ -221,18 +229,23 @@ class Create(Scene):
     name = "create"
     kills_init = True
     edits: dict[str, Any] = {}  # noqa: RUF012
+    flags: tuple[str, ...] = ()
 
     def __init__(self, corner: Corner) -> None:
         super().__init__(corner)
         self.one = self.container("report", "--", "signals", "60", edits=self.edits)
+        self.prepare()
         first, second = self.seen(), self.seen()
         self.expected = {key: value for key, value in first.items() if second.get(key) == value}
         assert len(self.expected) > 10, "the reports of two runs have too little in common"
 
+    def prepare(self) -> None:
+        """Make what the container needs besides its bundle."""
+
     def seen(self) -> dict[str, Any]:
         """What the program sees in a container that was made without a fault."""
         self.before()
-        self.one.create(save=False, err=self.corner.path / "inject.err")  # the same stdio as with a fault
+        self.one.create(*self.flags, save=False, err=self.corner.path / "inject.err")  # the same stdio as with a fault
         self.one.start()
         seen = self.report()
         problems = self.delete(self.one)
@@ -246,7 +259,7 @@ class Create(Scene):
         return self.one.out_file
 
     def command(self) -> list[str]:
-        return self.argv("create", "--bundle", str(self.one.bundle.path), self.one.id)
+        return self.argv("create", *self.flags, "--bundle", str(self.one.bundle.path), self.one.id)
 
     def report(self) -> dict[str, Any]:
         """The program's report, {} when none comes."""
@@ -299,9 +312,8 @@ class CreateRich(Create):
     """`create` with hooks, a seccomp profile, rlimits, a sysctl, a user and more mounts."""
 
     name = "create-rich"
-    _HOOK = {"path": "/bin/true", "args": ["true"]}  # noqa: RUF012
     edits = {  # noqa: RUF012
-        "/hooks": {"createRuntime": [_HOOK], "createContainer": [{"path": "/bin/true", "args": ["true"]}]},
+        "/hooks": {"createRuntime": [HOOK], "createContainer": [HOOK]},
         "/process/rlimits": [{"type": "RLIMIT_NOFILE", "soft": 512, "hard": 512}],
         "/process/user": {"uid": 1000, "gid": 1000, "additionalGids": [5]},
         "/root/readonly": True,
@@ -314,19 +326,19 @@ class CreateRich(Create):
         "/mounts/-": {"destination": "/mnt", "type": "bind", "source": "/etc", "options": ["rbind", "ro"]},
     }
 
-    def command(self) -> list[str]:
-        pid_file = str(self.corner.path / "rich.pid")
-        return self.argv("create", "--pid-file", pid_file, "--bundle", str(self.one.bundle.path), self.one.id)
+    def prepare(self) -> None:
+        self.flags = ("--pid-file", str(self.corner.path / "rich.pid"))
 
 
 class Start(Scene):
     """`start` of a created container."""
 
     name = "start"
+    edits: dict[str, Any] = {}  # noqa: RUF012
 
     def __init__(self, corner: Corner) -> None:
         super().__init__(corner)
-        self.one = self.container("signals", "60")
+        self.one = self.container("signals", "60", edits=self.edits)
 
     def before(self) -> None:
         self.one.out_file.unlink(missing_ok=True)
@@ -408,9 +420,11 @@ class Run(Scene):
 class Inside(Scene):
     """Commands on one container that runs all the time, and is looked at after each of them."""
 
+    edits: dict[str, Any] = {}  # noqa: RUF012
+
     def __init__(self, corner: Corner) -> None:
         super().__init__(corner)
-        self.one = self.container("signals", "0")
+        self.one = self.container("signals", "0", edits=self.edits)
         self.running = False
 
     def before(self) -> None:
@@ -463,14 +477,15 @@ class ExecDetached(Inside):
 
     name = "exec-detach"
     kills_init = True
+    flags: tuple[str, ...] = ()
 
     def before(self) -> None:
         super().before()
         (self.corner.path / "exec.pid").unlink(missing_ok=True)
 
     def command(self) -> list[str]:
-        pid_file = str(self.corner.path / "exec.pid")
-        return self.argv("exec", "--detach", "--pid-file", pid_file, self.one.id, "/probe", "signals", "61")
+        flags = ["--detach", "--pid-file", str(self.corner.path / "exec.pid"), *self.flags]
+        return self.argv("exec", *flags, self.one.id, "/probe", "signals", "61")
 
     def judge(self, point: Point, done: Outcome) -> list[str]:
         if done.rc != 0:
@@ -527,12 +542,3 @@ class State(Inside):
             return [] if not point.error else self.spoke(done)
         found = self.output().read_text()
         return [] if '"running"' in found and f'"pid": {self.one.pid}' in found else [f"exit 0, but said {found!r}"]
-
-
-ALL: tuple[type[Scene], ...] = (Create, CreateRich, Start, Run, Exec, ExecDetached, Kill, State, Delete)
-
-
-def bundle_of(scene: Scene) -> Bundle | None:
-    """The bundle of a scene's container."""
-    one = getattr(scene, "one", None)
-    return one.bundle if isinstance(one, Container) else None

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from integration import harness
-from integration.faults import points, scenes
+from integration.faults import points, scenes, wide
 from integration.faults.points import Point
 from integration.faults.scenes import Corner, Scene
 
@@ -79,7 +79,7 @@ def work(base: Path, options: argparse.Namespace, runtime: harness.Runtime) -> i
     probe = base / "probe"
     harness.build_probe(probe)
     template = harness.build_template(base, probe)
-    wanted = [kind for kind in scenes.ALL if not options.scenes or kind.name in options.scenes.split(",")]
+    wanted = [kind for kind in wide.ALL if not options.scenes or kind.name in options.scenes.split(",")]
     end, faults = time.monotonic() + options.seconds, 0
     for number, kind in enumerate(wanted):
         corner = Corner(runtime, template, base, f"f{os.getpid():x}s{number}")
@@ -97,8 +97,7 @@ def work(base: Path, options: argparse.Namespace, runtime: harness.Runtime) -> i
             if problems:
                 faults += 1
                 print(f"{point.key} {done.hit}: {'; '.join(problems)[:600]} (said: {done.err[:200]!r})", flush=True)
-        if isinstance(scene, scenes.Inside):
-            scene.close()
+        scene.close()
         corner.sweep_up()
         shutil.rmtree(corner.path, ignore_errors=True)
     return faults

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from integration import harness
-from integration.faults import points, scenes, sweep
+from integration.faults import points, sweep, wide
 from integration.faults.points import Point
 from integration.faults.scenes import Corner, Scene
 
 # For all scenes together; those with more points have more of it.
 SECONDS = float(os.environ.get("PYRUNC_FAULT_SECONDS", "180"))
-WEIGHT = {"create": 3, "create-rich": 3, "run": 2, "exec-detach": 2}
+WEIGHT = {"create": 3, "create-rich": 2, "create-user": 3, "create-joined": 2, "run": 2, "exec-detach": 2}
 
 # What went wrong once: scene, error ("" for SIGKILL), thread, call.  At most three points of each are done every time.
 KNOWN = [
@@ -24,6 +24,13 @@ KNOWN = [
     ("create", "ENOMEM", 0, "read"),  # no start time of init in the state: stopped for ever
     ("create", "EMFILE", 2, "openat2"),  # HOME=/ for want of a descriptor
     ("create-rich", "ENOMEM", 0, "close"),  # failed after all was committed: the container stayed
+    ("create-user", "EINTR", 0, "write"),  # of the maps of a mount's user namespace
+    ("create-user", "", 0, "clone"),  # the process that holds it stayed, with our locks, for 20 s
+    ("create-user", "ENOMEM", 0, "kill"),  # and when it could not be killed, nobody else ended it
+    ("create-user", "ENOMEM", 4, "openat2"),  # a tmpfs without the mode of its directory
+    ("create-user", "ENOMEM", 4, "prctl"),  # fewer ambient capabilities than asked for and possible
+    ("create-joined", "EINTR", 0, "connect"),
+    ("start-rich", "ENOMEM", 0, "pipe2"),  # failed for want of a pipe for a poststart hook, and the program ran
     ("start", "EIO", 0, "read"),  # failed, and the program ran
     ("start", "ENOMEM", 0, "close"),
     ("run", "ENOSPC", 0, "openat"),  # no mountinfo, so no hierarchy, so nothing to remove
@@ -41,15 +48,14 @@ KNOWN = [
 ]
 
 
-@pytest.fixture(params=scenes.ALL, ids=lambda kind: kind.name)
+@pytest.fixture(params=wide.ALL, ids=lambda kind: kind.name)
 def scene(request: pytest.FixtureRequest, runtime: harness.Runtime, rootfs: Path, base: Path) -> Iterator[Scene]:
     if not runtime.is_pyrunc:
         pytest.skip("peers leak at many points: `make reliability` counts them")
     corner = Corner(runtime, rootfs, base, f"f{os.getpid():x}{request.param.name.replace('-', '')}")
     made = request.param(corner)
     yield made
-    if isinstance(made, scenes.Inside):
-        made.close()
+    made.close()
     corner.sweep_up()
 
 
@@ -70,7 +76,7 @@ def test_faults(scene: Scene) -> None:
     """No hang, no traceback, nothing left, and no lie at any point that there is time for."""
     found = sweep.points_of(scene, sweep.KINDS)
     first = known(scene, found)
-    total = sum(WEIGHT.get(kind.name, 1) for kind in scenes.ALL)
+    total = sum(WEIGHT.get(kind.name, 1) for kind in wide.ALL)
     end = time.monotonic() + SECONDS * WEIGHT.get(scene.name, 1) / total
     wrong, hit = [], 0
     for number, point in enumerate(first + points.shuffled(found)):

@@ -197,10 +197,13 @@ int op_caps(struct init *in, const struct plan_step *st)
             continue;
         if (prctl(PR_CAP_AMBIENT, (long)PR_CAP_AMBIENT_RAISE, (long)cap, 0L, 0L) == 0)
             continue;
-        /* Only what is permitted and inheritable can be ambient.  Engines ask for more, and the container
-         * has less than it asked for, not more: a warning, as the others do (features.md 2.1). */
+        /* Only what is permitted and inheritable can be ambient (EPERM), and an old kernel knows fewer
+         * (EINVAL).  Engines ask for more, and the container has less than it asked for, not more: a
+         * warning, as the others do (features.md 2.1). */
         int err = errno;
-        fault(in, err, "prctl", -1, 0, cap_text(in, "PR_CAP_AMBIENT_RAISE: ", cap));
+        int ret = fault(in, err, "prctl", -1, 0, cap_text(in, "PR_CAP_AMBIENT_RAISE: ", cap));
+        if (err != EPERM && err != EINVAL)
+            return ret;
         warn_fault(in, err);
     }
     return 0;

@@ -124,6 +124,8 @@ static int open_dest(struct init *in, const struct plan_step *st, int as_file, i
         *existed = fd >= 0;
         if (fd >= 0)
             return fd;
+        if (fd != -ENOENT && fd != -ENOTDIR)
+            return fault(in, -fd, "openat2", S_MOUNT_dest, 0, NULL);
     }
     /* A procfs or sysfs behind a symbolic link is not where masked paths, sysctls and labels are looked for
      * afterwards (CVE-2019-19921, and CVE-2023-27561 when that check was lost again). */

@@ -265,8 +265,12 @@ int pr_connect_unix_type(const char *path, int type)
     struct timeval limit = {.tv_sec = PR_PEER_SECONDS};
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) < 0)
         err = errno;
-    else if (connect(fd, (struct sockaddr *)&addr, (socklen_t)len) < 0)
-        err = errno == EAGAIN ? ETIMEDOUT : errno;
+    else {
+        do /* a unix socket that was interrupted is as it was */
+            err = connect(fd, (struct sockaddr *)&addr, (socklen_t)len) < 0 ? errno : 0;
+        while (err == EINTR && !pr_signals_caught());
+        err = err == EAGAIN ? ETIMEDOUT : err;
+    }
     if (dir_fd >= 0)
         close(dir_fd);
     if (err && fd >= 0)

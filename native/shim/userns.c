@@ -19,7 +19,7 @@
 #define AT_RECURSIVE 0x8000
 #endif
 #define HOLDER_STACK   16384
-#define HOLDER_SECONDS 20
+#define HOLDER_SECONDS 10
 
 int pr_open_tree(const char *path, int recursive)
 {
@@ -47,24 +47,39 @@ int pr_mount_propagation(int tree, uint64_t flag)
 }
 
 /* The process that holds the new user namespace until we have a descriptor of it.  It shares our memory and makes
- * system calls only, and none that fails (errno is ours, too).  It ends with us, or after HOLDER_SECONDS at the latest. */
+ * system calls only, and none that fails (errno is ours, too).  It ends with us, or after HOLDER_SECONDS at the latest;
+ * its copies of our descriptors, locks and sockets among them, go at once. */
 static int holder(void *arg)
 {
     struct timespec limit = {.tv_sec = HOLDER_SECONDS};
-    (void)arg;
+    (void)syscall(SYS_close_range, 0u, ~0u, 0u);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0L, 0L, 0L);
+    if (getppid() != *(pid_t *)arg) /* we are dead already */
+        _exit(0);
     (void)syscall(SYS_ppoll, NULL, 0L, &limit, NULL, 0L);
     _exit(0);
+}
+
+static int open_file(const char *path, int flags)
+{
+    int fd;
+    do
+        fd = open(path, flags | O_CLOEXEC);
+    while (fd < 0 && errno == EINTR);
+    return fd < 0 ? -errno : fd;
 }
 
 static int write_map(int pid, const char *file, const char *text)
 {
     char path[64];
     (void)snprintf(path, sizeof path, "/proc/%d/%s", pid, file);
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    int fd = open_file(path, O_WRONLY);
     if (fd < 0)
-        return -errno;
-    ssize_t n = write(fd, text, strlen(text)); /* one write: the kernel takes no second one */
+        return fd;
+    ssize_t n;
+    do
+        n = write(fd, text, strlen(text)); /* all at once: the kernel takes no second one */
+    while (n < 0 && errno == EINTR);
     int err = n < 0 ? -errno : 0;
     close(fd);
     return err;
@@ -75,11 +90,12 @@ int pr_userns(const char *uid_map, const char *gid_map, int *stage)
     char stack[HOLDER_STACK] __attribute__((aligned(16)));
     char path[64];
     sigset_t all, old;
+    pid_t self = getpid();
     *stage = 1;
     sigfillset(&all);
     /* The holder inherits the mask: no handler of ours runs in it. */
     (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    int pid = clone(holder, stack + sizeof stack, CLONE_VM | CLONE_NEWUSER | SIGCHLD, NULL);
+    int pid = clone(holder, stack + sizeof stack, CLONE_VM | CLONE_NEWUSER | SIGCHLD, &self);
     int ret = pid < 0 ? -errno : 0;
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (ret < 0)
@@ -93,9 +109,7 @@ int pr_userns(const char *uid_map, const char *gid_map, int *stage)
     if (ret == 0) {
         *stage = 4;
         (void)snprintf(path, sizeof path, "/proc/%d/ns/user", pid);
-        ret = open(path, O_RDONLY | O_CLOEXEC);
-        if (ret < 0)
-            ret = -errno;
+        ret = open_file(path, O_RDONLY);
     }
     (void)kill(pid, SIGKILL);
     while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)

@@ -1,0 +1,241 @@
+"""Commands whose config asks for much at once: user namespaces, joined namespaces, terminals, agents, scheduling.
+
+What the plain scenes do not come through is here.  Descriptors are received by threads that take what comes, as
+engines and agents do, however early the other side ends.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from integration.faults import scenes
+from integration.faults.scenes import HOOK, Corner, Create, Delete, Exec, ExecDetached, Kill, Run, Scene, Start, State
+from integration.harness import DELETE, Holder
+
+HOST, SIZE = 200000, 65536
+MAPS = [{"containerID": 0, "hostID": HOST, "size": SIZE}]
+KINDS = ("pid", "network", "ipc", "uts", "mount", "cgroup", "user", "time")
+HOLDERS_LIFE = 300  # seconds; its process ends by itself after twice that
+CAPS = ["CAP_KILL", "CAP_CHOWN"]
+
+
+class Receiver:
+    """A unix socket that takes one message with descriptors from each connection, and what is done with them."""
+
+    def __init__(self, path: Path, take: Callable[[list[int]], None]) -> None:
+        self.path, self.take = path, take
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(str(path))
+        self.server.listen(64)
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                threading.Thread(target=self._receive, args=(self.server.accept()[0],), daemon=True).start()
+
+    def _receive(self, connection: socket.socket) -> None:
+        fds = array.array("i")
+        with connection, suppress(OSError):
+            connection.settimeout(scenes.LIMIT)
+            _, control, _, _ = connection.recvmsg(65536, socket.CMSG_SPACE(64))
+            for _, _, data in control:
+                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+            while connection.recv(65536):
+                pass
+            self.take(list(fds))
+        for fd in fds:
+            os.close(fd)
+
+    def close(self) -> None:
+        """No more of them."""
+        self.server.shutdown(socket.SHUT_RDWR)
+        self.server.close()
+
+
+class Consoles(Receiver):
+    """A console socket: what a terminal says goes to a file."""
+
+    def __init__(self, path: Path, out: Path) -> None:
+        super().__init__(path, self._copy)
+        self.out = out
+
+    def _copy(self, fds: list[int]) -> None:
+        for fd in fds:
+            with suppress(OSError), self.out.open("ab") as out:  # EIO: nobody has the other end any more
+                while data := os.read(fd, 65536):
+                    out.write(data)
+                    out.flush()
+
+
+class CreateUser(Create):
+    """`create` with a user namespace, a mapped volume, a filled tmpfs, a seccomp agent, clocks, limits of all kinds."""
+
+    name = "create-user"
+    edits = {  # noqa: RUF012
+        "/linux/namespaces": [{"type": kind} for kind in KINDS],
+        "/linux/uidMappings": MAPS,
+        "/linux/gidMappings": MAPS,
+        "/linux/timeOffsets": {"monotonic": {"secs": 100}, "boottime": {"secs": 200, "nanosecs": 1}},
+        "/linux/rootfsPropagation": "rslave",
+        "/linux/personality": {"domain": "LINUX32"},
+        "/linux/devices": [{"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11}],
+        "/linux/seccomp": {
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "listenerMetadata": "data",
+            "syscalls": [{"names": ["sethostname"], "action": "SCMP_ACT_NOTIFY"}],
+        },
+        "/domainname": "domain",
+        "/hooks": {"createRuntime": [HOOK], "createContainer": [HOOK]},
+        "/process/oomScoreAdj": 700,
+        "/process/scheduler": {"policy": "SCHED_BATCH", "nice": 3},
+        "/process/ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 5},
+        "/process/user": {"uid": 5, "gid": 6, "umask": 0o27, "additionalGids": [7]},
+        "/process/cwd": "/home/new",
+        "/process/capabilities": dict.fromkeys(("bounding", "effective", "permitted", "inheritable", "ambient"), CAPS),
+        "/process/rlimits": [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}],
+        "/mounts/-": {"destination": "/full", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "size=1m"]},
+    }
+
+    def prepare(self) -> None:
+        path, rootfs = self.one.bundle.path, self.one.bundle.rootfs
+        volume = path / "volume"
+        (volume / "below").mkdir(parents=True)
+        full = rootfs / "full"
+        (full / "dir").mkdir(parents=True)
+        (full / "dir/file").write_text("copied")
+        os.setxattr(full / "dir/file", "user.pyrunc", b"value")
+        (full / "link").symlink_to("dir/file")
+        os.mkfifo(full / "fifo")
+        for at, _, _ in os.walk(rootfs):
+            os.chown(at, HOST, HOST)
+        self.agent = Receiver(self.corner.path / "agent", lambda fds: None)
+        config = self.one.bundle.config
+        config["linux"]["seccomp"]["listenerPath"] = str(self.agent.path)
+        bind = {"type": "bind", "source": "volume"}
+        config["mounts"] += [
+            {**bind, "destination": "/mapped", "options": ["rbind", "ridmap", "nosuid", "rnodev"]},
+            {**bind, "destination": "/file", "source": str(path / "config.json"), "options": ["bind", "ro"]},
+            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro", "nosuid"]},
+        ]
+        self.one.bundle.save()
+
+    def close(self) -> list[str]:
+        self.agent.close()
+        return []
+
+
+class CreateJoined(Create):
+    """`create` in the namespaces of a pod, with a terminal that goes to a console socket."""
+
+    name = "create-joined"
+    _JOINED = ("pid", "network", "ipc", "uts", "cgroup", "time")
+    edits = {"/process/terminal": True, "/process/consoleSize": {"height": 25, "width": 80}, "/hostname": DELETE}  # noqa: RUF012
+
+    def prepare(self) -> None:
+        self.consoles = Consoles(self.corner.path / "console", self.one.out_file)
+        self.flags = ("--console-socket", str(self.consoles.path))
+        self.pod: Holder | None = None
+
+    def before(self) -> None:
+        super().before()
+        if self.pod and time.monotonic() - self.since < HOLDERS_LIFE:
+            return
+        self.close_pod()
+        self.pod, self.since = Holder(self.corner, self._JOINED), time.monotonic()
+        joined = [{"type": kind, "path": self.pod.path(kind)} for kind in self._JOINED]
+        self.one.bundle.config["linux"]["namespaces"] = [*joined, {"type": "mount"}]
+        self.one.bundle.save()
+
+    def close_pod(self) -> None:
+        """End the pod's process."""
+        if self.pod:
+            self.pod.close()
+            self.corner.helpers.discard(self.pod.parent.pid)
+            self.pod = None
+
+    def close(self) -> list[str]:
+        self.close_pod()
+        self.consoles.close()
+        return []
+
+
+class StartRich(Start):
+    """`start` with hooks, a seccomp profile, a user."""
+
+    name = "start-rich"
+    edits = {  # noqa: RUF012
+        "/hooks": {"startContainer": [{**HOOK, "env": ["A=b"], "timeout": 10}], "poststart": [HOOK]},
+        "/process/user": {"uid": 1000, "gid": 1000},
+        "/linux/seccomp": {
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["mknodat", "mknod"], "action": "SCMP_ACT_ERRNO"}],
+        },
+    }
+
+
+class ExecProcess(Exec):
+    """`exec --process` with everything that a process can have, in a container with user and time namespaces."""
+
+    name = "exec-process"
+    edits = {  # noqa: RUF012
+        "/linux/namespaces": [{"type": kind} for kind in KINDS],
+        "/linux/uidMappings": MAPS,
+        "/linux/gidMappings": MAPS,
+        "/linux/seccomp": {
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["mknodat", "mknod"], "action": "SCMP_ACT_ERRNO"}],
+        },
+    }
+
+    def __init__(self, corner: Corner) -> None:
+        super().__init__(corner)
+        for at, _, _ in os.walk(self.one.bundle.rootfs):
+            os.chown(at, HOST, HOST)
+        process = {
+            "args": ["/probe", "exit", "77"],
+            "cwd": "/tmp",
+            "env": ["PATH=/bin"],
+            "user": {"uid": 5, "gid": 6, "umask": 0o27, "additionalGids": [7]},
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted", "inheritable", "ambient"), CAPS),
+            "rlimits": [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}],
+            "noNewPrivileges": True,
+            "oomScoreAdj": 700,
+            "scheduler": {"policy": "SCHED_BATCH", "nice": 3},
+            "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 5},
+            "execCPUAffinity": {"initial": "0", "final": "0-1"},
+        }
+        self.file = corner.path / "process.json"
+        self.file.write_text(json.dumps(process))
+
+    def command(self) -> list[str]:
+        return self.argv("exec", "--process", str(self.file), self.one.id)
+
+
+class ExecTerminal(ExecDetached):
+    """`exec --detach --tty` with a console socket."""
+
+    name = "exec-terminal"
+
+    def __init__(self, corner: Corner) -> None:
+        super().__init__(corner)
+        self.consoles = Consoles(corner.path / "console", Path(os.devnull))
+        self.flags = ("--tty", "--console-socket", str(self.consoles.path))
+
+    def close(self) -> list[str]:
+        self.consoles.close()
+        return super().close()
+
+
+ALL: tuple[type[Scene], ...] = (
+    Create, scenes.CreateRich, CreateUser, CreateJoined, Start, StartRich, Run,
+    Exec, ExecProcess, ExecDetached, ExecTerminal, Kill, State, Delete,
+)  # fmt: skip
