@@ -541,7 +541,8 @@ def test_life_in_a_scope_of_the_users_systemd(managed: Callable[..., User], box:
     assert told(one, *limits) == limits
     one.call("start", one.id)
     wait_until(lambda: '"ready"' in out.read_text(), "the program")
-    assert one.call("exec", one.id, "/probe", "report").report["cgroup"].splitlines()[-1] == "0::/"
+    inside = one.call("exec", one.id, "/probe", "report").report["cgroup"].splitlines()[-1]
+    assert inside == "0::/" or not box.runtime.is_pyrunc, "runc 1.1.5 leaves an exec of a user where its caller is"
     one.call("update", "--pids-limit", "31", one.id)
     wait_until(lambda: told(one, "TasksMax") == {"TasksMax": "31"}, "systemd knows the new limit")
     assert (group / "pids.max").read_text() == "31\n"

@@ -125,8 +125,16 @@ def test_program_that_ends_by_itself(scoped: Scoped) -> None:
     scope.one.delete()
 
 
+CRUNS = pytest.mark.pyrunc_only("an option of crun")
+
+
 @pytest.mark.parametrize(
-    "option", [["--cgroup-manager", "systemd"], ["--cgroup-manager=systemd"], ["--systemd-cgroup"]]
+    "option",
+    [
+        pytest.param(["--cgroup-manager", "systemd"], marks=CRUNS),
+        pytest.param(["--cgroup-manager=systemd"], marks=CRUNS),
+        ["--systemd-cgroup"],
+    ],
 )
 def test_options(scoped: Scoped, option: list[str]) -> None:
     scope = scoped("exit", "0")
@@ -263,6 +271,7 @@ def test_unit_that_is_stopped(scoped: Scoped) -> None:
     scope.one.delete()
 
 
+@pytest.mark.pyrunc_only("runc 1.1.5 enters the other's cgroup and warns")
 def test_unit_that_exists(scoped: Scoped, refused: Refused) -> None:
     """A name that is taken is an error, and the other unit is left alone."""
     scope = scoped("exit", "0")
@@ -279,6 +288,7 @@ def test_unit_that_exists(scoped: Scoped, refused: Refused) -> None:
         systemctl("stop", scope.unit, check=False)
 
 
+@pytest.mark.pyrunc_only("runc 1.1.5 makes no scope then, and says nothing")
 def test_failed_unit_of_the_same_name(scoped: Scoped) -> None:
     """What is left of an older one that failed does not stand in the way."""
     scope = scoped("exit", "0")
@@ -354,7 +364,8 @@ def test_update(scoped: Scoped) -> None:
     scope.create()
     changed = {"pids": {"limit": 50}, "memory": {"limit": 48 * MIB, "swap": 48 * MIB}}
     scope.one.call("update", "--resources", "-", scope.one.id, stdin=json.dumps(changed))
-    wanted = {"TasksMax": "50", "MemoryMax": str(48 * MIB), "MemorySwapMax": "0"}
+    wanted = {"TasksMax": "50", "MemoryMax": str(48 * MIB)}
+    wanted |= {"MemorySwapMax": "0"} if scope.one.box.runtime.is_pyrunc else {}  # runc does not tell systemd of a zero
     wait_until(lambda: scope.show(*wanted) == wanted, "systemd knows the new limits")
     wait_until(lambda: (scope.dir / "pids.max").read_text() == "50\n", "they are in force")
     systemctl("daemon-reload")
