@@ -120,7 +120,9 @@ static int check_dev(struct init *in)
 
     if (fd >= 0 || fd == -ENOENT)
         return 0;
-    return fault(in, -fd, "openat2", S_DEV_NODE_path, 0, "/dev must be a directory, not a symbolic link");
+    int trap = fd == -ELOOP || fd == -ENOTDIR;
+    return fault(in, -fd, "openat2", S_DEV_NODE_path, 0,
+                 trap ? "/dev must be a directory, not a symbolic link" : NULL);
 }
 
 int op_dev_node(struct init *in, const struct plan_step *st)

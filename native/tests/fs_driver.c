@@ -60,6 +60,10 @@ static const struct {
     {"READONLY_PATH", OP_READONLY_PATH, op_readonly_path},
     {"MASK_PATH", OP_MASK_PATH, op_mask_path},
     {"STDIO_OWNER", OP_STDIO_OWNER, op_stdio_owner},
+    {"APPARMOR", OP_APPARMOR, op_apparmor},
+    {"SELINUX", OP_SELINUX, op_selinux},
+    {"KEY_LABEL", OP_KEY_LABEL, op_key_label},
+    {"MOUNT_LABEL", OP_MOUNT_LABEL, op_mount_label},
 };
 
 static void run_op(char **f, int n, int may_fail)
