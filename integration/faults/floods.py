@@ -140,6 +140,10 @@ def lifecycles(corner: Corner, rounds: int, seconds: float, jitter: bool = False
             with suppress(AssertionError):
                 local.one.delete("--force", check=False, timeout=LIMIT)
         tally.note(problems)
+        if local.one.pid:  # our child since create's end: an hour's inits would fill the table of processes
+            with suppress(ChildProcessError):
+                os.waitpid(local.one.pid, os.WNOHANG)
+            local.one.pid = 0
 
     stop = threading.Event()
     shaker = threading.Thread(target=shake, args=(corner, stop, running)) if jitter else None
