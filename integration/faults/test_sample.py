@@ -30,6 +30,7 @@ KNOWN = [
     ("create-user", "ENOMEM", 4, "openat2"),  # a tmpfs without the mode of its directory
     ("create-user", "ENOMEM", 4, "prctl"),  # fewer ambient capabilities than asked for and possible
     ("create-joined", "EINTR", 0, "connect"),
+    ("create-rich", "ENOMEM", 2, "fstat"),  # /dev/null, not recognized as such, was given to the user
     ("start-rich", "ENOMEM", 0, "pipe2"),  # failed for want of a pipe for a poststart hook, and the program ran
     ("start", "EIO", 0, "read"),  # failed, and the program ran
     ("start", "ENOMEM", 0, "close"),

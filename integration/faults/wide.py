@@ -168,6 +168,13 @@ class CreateJoined(Create):
         return []
 
 
+class CreateChroot(Create):
+    """`create --no-pivot`, as from an initramfs."""
+
+    name = "create-chroot"
+    flags = ("--no-pivot",)
+
+
 class StartRich(Start):
     """`start` with hooks, a seccomp profile, a user."""
 
@@ -236,6 +243,6 @@ class ExecTerminal(ExecDetached):
 
 
 ALL: tuple[type[Scene], ...] = (
-    Create, scenes.CreateRich, CreateUser, CreateJoined, Start, StartRich, Run,
+    Create, scenes.CreateRich, CreateUser, CreateJoined, CreateChroot, Start, StartRich, Run,
     Exec, ExecProcess, ExecDetached, ExecTerminal, Kill, State, Delete,
 )  # fmt: skip

@@ -172,10 +172,15 @@ int op_reopen_null(struct init *in, const struct plan_step *st)
 
     (void)st;
     for (int fd = 0; fd < 3; fd++) {
-        if (is_chr(fd, 1, 3) != 1)
+        int is_null = is_chr(fd, 1, 3);
+        if (is_null < 0 && is_null != -EBADF)
+            return fault(in, -is_null, "fstat", -1, 0, NULL);
+        if (is_null != 1)
             continue;
         if (null < 0) {
             int AUTO_CLOSE path = open_in_root(in->rootfd, "/dev/null", O_PATH);
+            if (path == -ENOMEM || path == -EMFILE || path == -ENFILE)
+                return fault(in, -path, "openat2", -1, 0, "/dev/null");
             if (path < 0 || is_chr(path, 1, 3) != 1)
                 return 0;
             null = reopen_fd(in, path, O_RDWR);
@@ -202,7 +207,7 @@ int op_stdio_owner(struct init *in, const struct plan_step *st)
                 continue;
             return fault(in, errno, "fstat", -1, 0, NULL);
         }
-        if (is_chr(fd, 1, 3) == 1)
+        if (S_ISCHR(sb.st_mode) && sb.st_rdev == makedev(1, 3))
             continue; /* the host's or everybody's: never ours to give away */
         gid_t gid = isatty(fd) ? (gid_t)-1 : st->n[N_STDIO_OWNER_gid];
         if (sb.st_uid == uid && (gid == (gid_t)-1 || sb.st_gid == gid))
