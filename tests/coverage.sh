@@ -8,6 +8,7 @@ python=$(realpath -s "$1") out=$(realpath -m "$2") top=$(realpath "$(dirname "$0
 shift 2
 rm -rf "$out"
 mkdir -p "$out/bin" "$out/gcov"
+chmod 1777 "$out" # users' commands count, too
 cat >"$out/rc" <<END
 [run]
 branch = true
