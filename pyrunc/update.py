@@ -239,7 +239,7 @@ def update(container: Container, resources: Resources, log: Log, schemata: dict[
         raise
     finally:
         if cgroup_fd >= 0:
-            posix.close(cgroup_fd)
+            fs.close(cgroup_fd)
 
 
 def change(driver: Driver, path: str, cgroup_fd: int, out: Resources, rules: list[Any] | None) -> None:

@@ -370,10 +370,11 @@ class Delete(Scene):
     """`delete --force` of a running container with two processes."""
 
     name = "delete"
+    edits: dict[str, Any] = {}  # noqa: RUF012
 
     def __init__(self, corner: Corner) -> None:
         super().__init__(corner)
-        self.one = self.container("fork", "1", "--", "signals", "60")
+        self.one = self.container("fork", "1", "--", "signals", "60", edits=self.edits)
 
     def before(self) -> None:
         self.one.create(save=False)

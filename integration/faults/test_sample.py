@@ -43,6 +43,9 @@ KNOWN = [
     ("kill", "ENOMEM", 0, "openat"),
     ("state", "ENOMEM", 0, "openat"),  # a process whose stat cannot be read is not stopped
     ("state", "EIO", 0, "read"),
+    ("pause", "EIO", 0, "read"),  # failed, and stayed frozen
+    ("update", "ENOMEM", 0, "bpf"),  # the old program, which could not be had, stayed in force
+    ("update", "ENOMEM", 0, "close"),  # failed after all was done
     ("delete", "EMFILE", 0, "openat"),
     ("delete", "ENOMEM", 0, "newfstatat"),
     ("delete", "EIO", 0, "rmdir"),  # the cgroups above the container's own stayed

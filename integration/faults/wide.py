@@ -10,6 +10,7 @@ import array
 import json
 import os
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,22 @@ from contextlib import suppress
 from pathlib import Path
 
 from integration.faults import scenes
-from integration.faults.scenes import HOOK, Corner, Create, Delete, Exec, ExecDetached, Kill, Run, Scene, Start, State
+from integration.faults.points import Point
+from integration.faults.scenes import (
+    HOOK,
+    Corner,
+    Create,
+    Delete,
+    Exec,
+    ExecDetached,
+    Inside,
+    Kill,
+    Outcome,
+    Run,
+    Scene,
+    Start,
+    State,
+)  # fmt: skip
 from integration.harness import DELETE, Holder
 
 HOST, SIZE = 200000, 65536
@@ -242,7 +258,121 @@ class ExecTerminal(ExecDetached):
         return super().close()
 
 
+class DeleteStopped(Delete):
+    """`delete` of a container that has ended, with poststop hooks: their failure is only a warning."""
+
+    name = "delete-stopped"
+    edits = {"/hooks": {"poststop": [HOOK, HOOK]}}  # noqa: RUF012
+
+    def before(self) -> None:
+        super().before()
+        self.one.kill("KILL")
+        self.one.wait()
+
+    def command(self) -> list[str]:
+        return self.argv("delete", self.one.id)
+
+
+class Pause(Inside):
+    """`pause`: exit 0 only when the container is frozen."""
+
+    name = "pause"
+
+    def frozen(self) -> bool:
+        """What the kernel says."""
+        return "frozen 1" in (self.one.cgroup / "cgroup.events").read_text()
+
+    def command(self) -> list[str]:
+        return self.argv("pause", self.one.id)
+
+    def judge(self, point: Point, done: Outcome) -> list[str]:
+        if done.rc == 0:
+            return [] if self.frozen() else ["exit 0, but not frozen"]
+        if not point.error:
+            return []
+        problems = ["failed, but the container is frozen"] if self.frozen() else []
+        return problems + self.spoke(done) + self.again(point, done)
+
+    def clean(self) -> list[str]:
+        (self.one.cgroup / "cgroup.freeze").write_text("0")
+        return super().clean()
+
+
+class Resume(Pause):
+    """`resume`: exit 0 only when the container runs on."""
+
+    name = "resume"
+
+    def before(self) -> None:
+        super().before()
+        (self.one.cgroup / "cgroup.freeze").write_text("1")
+        limit = time.monotonic() + 5 * scenes.SLOW
+        while not self.frozen():
+            assert time.monotonic() < limit, "the container does not freeze"
+            time.sleep(0.001)
+
+    def command(self) -> list[str]:
+        return self.argv("resume", self.one.id)
+
+    def judge(self, point: Point, done: Outcome) -> list[str]:
+        if done.rc == 0:
+            return ["exit 0, but still frozen"] if self.frozen() else []
+        return self.spoke(done) + self.again(point, done) if point.error else []
+
+
+class Ps(Inside):
+    """`ps --format json`: exit 0 only with every process."""
+
+    name = "ps"
+
+    def output(self) -> Path:
+        return self.corner.path / "ps.out"
+
+    def command(self) -> list[str]:
+        self.output().write_text("")
+        return self.argv("ps", "--format", "json", self.one.id)
+
+    def judge(self, point: Point, done: Outcome) -> list[str]:
+        if done.rc != 0:
+            return self.spoke(done) if point.error else []
+        found = self.output().read_text()
+        return [] if found.split() == [f"[{self.one.pid}]"] else [f"exit 0, but said {found!r}"]
+
+
+class Update(Delete):
+    """`update` of the device rules: exit 0 only when the kernel decides by the new ones."""
+
+    name = "update"
+    _NODE = Path("/dev/kmsg")  # not among what every container may open
+
+    def __init__(self, corner: Corner) -> None:
+        super().__init__(corner)
+        mine = {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "r"}
+        self.file = corner.path / "resources.json"
+        self.file.write_text(json.dumps({"devices": [{"allow": False, "access": "rwm"}, mine]}))
+
+    def before(self) -> None:
+        super().before()
+        assert not self.may_open()
+
+    def may_open(self) -> bool:
+        """What a process in the container's cgroup may do."""
+        inside = f'echo 0 >"{self.one.cgroup}/cgroup.procs" && exec head -c 0 {self._NODE}'
+        return subprocess.run(["/bin/sh", "-c", inside], stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+    def command(self) -> list[str]:
+        return self.argv("update", "--resources", str(self.file), self.one.id)
+
+    def judge(self, point: Point, done: Outcome) -> list[str]:
+        if done.rc == 0:
+            return [] if self.may_open() else ["exit 0, but the old rules are in force"]
+        if not point.error:
+            return []
+        problems = ["failed, but the new rules are in force"] if self.may_open() else []
+        return problems + self.spoke(done) + self.again(point, done)
+
+
 ALL: tuple[type[Scene], ...] = (
     Create, scenes.CreateRich, CreateUser, CreateJoined, CreateChroot, Start, StartRich, Run,
-    Exec, ExecProcess, ExecDetached, ExecTerminal, Kill, State, Delete,
+    Exec, ExecProcess, ExecDetached, ExecTerminal, Kill, Pause, Resume, Ps, Update, State, Delete, DeleteStopped,
 )  # fmt: skip

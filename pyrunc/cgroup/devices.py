@@ -8,11 +8,10 @@ meets one ends it.  What remains at the end is decided by the default: deny, unl
 
 from __future__ import annotations
 
-import posix
 from _struct import Struct
 from errno import E2BIG, EFAULT, ENOENT
 
-from pyrunc import runtime
+from pyrunc import fs, runtime
 from pyrunc.errors import ConfigError, Problem, SysError, show
 
 TYPE_CHECKING = False
@@ -153,11 +152,11 @@ def attach(
             _detach(lib, cgroup_fd, old, ptr)  # after the new one, so that there is never less than one in force
         else:
             for fd in old:
-                posix.close(fd)
+                fs.close(fd)
         if result < 0:
             raise SysError(ptr, "bpf(PROG_ATTACH)", -result)
     finally:
-        posix.close(new)
+        fs.close(new)
 
 
 def _attached(ffi: Any, lib: Any, cgroup_fd: int, ptr: str) -> list[int]:
@@ -166,8 +165,16 @@ def _attached(ffi: Any, lib: Any, cgroup_fd: int, ptr: str) -> list[int]:
     count = lib.pr_bpf_prog_query(cgroup_fd, ids, _MAX_PROGRAMS)
     if count < 0:
         raise SysError(ptr, "bpf(PROG_QUERY)", -count)
-    fds = [lib.pr_bpf_prog_get_fd_by_id(ids[index]) for index in range(count)]
-    return [fd for fd in fds if fd >= 0]
+    fds: list[int] = []
+    for index in range(count):
+        fd = lib.pr_bpf_prog_get_fd_by_id(ids[index])
+        if fd >= 0:
+            fds.append(fd)
+        elif fd != -ENOENT:  # one that has gone meanwhile; any other would stay in force, and what it forbids forbidden
+            for other in fds:
+                fs.close(other)
+            raise SysError(ptr, "bpf(PROG_GET_FD_BY_ID)", -fd)
+    return fds
 
 
 def _detach(lib: Any, cgroup_fd: int, programs: list[int], ptr: str) -> None:
@@ -175,7 +182,7 @@ def _detach(lib: Any, cgroup_fd: int, programs: list[int], ptr: str) -> None:
     failed = 0
     for fd in programs:
         result = lib.pr_bpf_prog_detach(cgroup_fd, fd)
-        posix.close(fd)
+        fs.close(fd)
         if result < 0 and result != -ENOENT:
             failed = -result
     if failed:

@@ -385,10 +385,16 @@ class Fs2:
     def freeze(self, path: str) -> None:
         """Freeze, and wait until every process stands.  Raises SysError, PyruncError after FREEZE_TIMEOUT seconds.
 
-        A process that the kernel cannot stop (state D) must not leave the others half-frozen: then all is thawed.
+        A process that the kernel cannot stop (state D) must not leave the others half-frozen: on any failure all is
+        thawed.
         """
-        self.set_freeze(path, b"1", "freeze")
-        if not self.wait_event(path, "frozen", 1, FREEZE_TIMEOUT):
+        try:
+            self.set_freeze(path, b"1", "freeze")
+            stands = self.wait_event(path, "frozen", 1, FREEZE_TIMEOUT)
+        except BaseException:
+            fs.ignore(self.write_freeze, path, b"0")
+            raise
+        if not stands:
             fs.ignore(self.write_freeze, path, b"0")
             raise PyruncError(f"cgroup {path} did not freeze within {FREEZE_TIMEOUT:g} s{self.survivors(path)}")
 
@@ -445,13 +451,13 @@ class Fs2:
         if not self.pids(path):
             return
         was_frozen = self.frozen(path)
-        if not was_frozen:
-            fs.ignore(self.write_freeze, path, b"1")
-            self.wait_event(path, "frozen", 1, 0.5)
         seen: set[int] = set()
         failed = 0
         deadline = time.monotonic() + KILL_TIMEOUT
         try:
+            if not was_frozen:
+                fs.ignore(self.write_freeze, path, b"1")
+                self.wait_event(path, "frozen", 1, 0.5)
             while time.monotonic() < deadline:
                 new = [pid for pid in self.pids(path) if pid not in seen]
                 if not new:
