@@ -15,12 +15,14 @@ import errno
 import itertools
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,6 +99,26 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = 5.0) ->
 
 
 # --- facts about this machine ---------------------------------------------------------------------------------------
+
+
+def end_of(child: subprocess.Popen[bytes], timeout: float) -> int:
+    """The return code of a child; subprocess.TimeoutExpired after ``timeout`` seconds.
+
+    At the moment of its end: Popen.wait with a time limit sleeps up to 50 ms between two looks.
+    """
+    rc = child.poll()
+    if rc is not None:
+        return rc
+    with suppress(ProcessLookupError):  # reaped by others
+        fd = os.pidfd_open(child.pid)
+        try:
+            poller = select.poll()
+            poller.register(fd, select.POLLIN)
+            if not poller.poll(timeout * 1000):
+                raise subprocess.TimeoutExpired(child.args, timeout)
+        finally:
+            os.close(fd)
+    return child.wait(1)
 
 
 class Mount(NamedTuple):
@@ -303,7 +325,7 @@ class Runtime:
             try:
                 if isinstance(stdin, str):
                     child.communicate(stdin.encode(), timeout=timeout or TIMEOUT)
-                rc = child.wait(timeout or TIMEOUT)
+                rc = end_of(child, timeout or TIMEOUT)
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()

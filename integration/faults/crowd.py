@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from integration.faults.scenes import LIMIT, NOISE, Corner
-from integration.harness import Bundle, Container, default_config, edit
+from integration.harness import Bundle, Container, default_config, edit, end_of
 
 
 class Light(Bundle):
@@ -80,7 +80,7 @@ def together(argvs: Sequence[list[str]], corner: Corner) -> list[End]:
     limit = time.monotonic() + LIMIT
     for child, err in running:
         try:
-            rc: int | None = child.wait(max(0.1, limit - time.monotonic()))
+            rc: int | None = end_of(child, max(0.1, limit - time.monotonic()))
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()

@@ -100,7 +100,11 @@ def of_floods() -> str:
         cells = []
         for name in RUNTIMES:
             row = found[name].get(flood)
-            extra = "".join(f"; {key} {value}" for key, value in row["figures"].items() if "ms" in key) if row else ""
+            extra = (
+                "".join(f"; {key} {value}" for key, value in row["figures"].items() if "ms" in key or key == "minutes")
+                if row
+                else ""
+            )
             cells.append(f"{row['bad'] or len(row['wrong'])} wrong of {row['done']}{extra}" if row else "-")
         body.append([FLOOD_TITLES[flood], *cells])
     return "## Floods, damage, exhaustion\n\n" + table(["", *RUNTIMES], body)

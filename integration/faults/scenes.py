@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from integration.faults import points
 from integration.faults.points import Point
-from integration.harness import SLOW, Box, Container, cgroup2_mount, parse_mountinfo, parse_objects, reap
+from integration.harness import SLOW, Box, Container, cgroup2_mount, end_of, parse_mountinfo, parse_objects, reap
 
 LIMIT = 20 * SLOW  # seconds: whatever takes longer hangs
 NOISE = ("Traceback", "internal error", "panic:", "goroutine ", "fatal error", "SIGSEGV", "Segmentation")
@@ -99,7 +99,7 @@ class Corner(Box):
                 env={"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")},
             )
             try:
-                rc: int | None = child.wait(LIMIT)
+                rc: int | None = end_of(child, LIMIT)
             except subprocess.TimeoutExpired:
                 child.kill()  # the command goes on untraced, as our child
                 child.wait()
