@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pyrunc import runtime
@@ -152,6 +152,7 @@ def test_agrees_with_json_on_documents(value: Any, ascii_only: bool) -> None:
         st.sampled_from(["{", "}", "[", "]", '"', ":", ",", "1", "-", ".5", "e9", '"a"', "null", " ", "\\", "\\u0000"])
     )
 )
+@example(["1", "e9", "1", "1"])
 def test_agrees_with_json_on_noise(parts: list[str]) -> None:
     text = "".join(parts)
     try:
@@ -163,7 +164,8 @@ def test_agrees_with_json_on_noise(parts: list[str]) -> None:
     try:
         assert load.parse_json(text.encode(), "x") == expected
     except ConfigError as error:
-        assert "once" in str(error) or "NUL" in str(error)  # what we refuse and json does not
+        # What we refuse and json does not: it makes an infinity of 1e911.
+        assert any(words in str(error) for words in ("once", "NUL", "numbers that JSON and this machine have"))
 
 
 @given(st.binary(max_size=40))
