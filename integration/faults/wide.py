@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from integration import test_userns as userns
 from integration.faults import scenes
 from integration.faults.points import Point
 from integration.faults.scenes import (
@@ -36,11 +37,10 @@ from integration.faults.scenes import (
 )  # fmt: skip
 from integration.harness import DELETE, Holder
 
-HOST, SIZE = 200000, 65536
-MAPS = [{"containerID": 0, "hostID": HOST, "size": SIZE}]
-KINDS = ("pid", "network", "ipc", "uts", "mount", "cgroup", "user", "time")
+MAPPED = userns.edits(kinds=[*userns.KINDS, "time"])
+SECCOMP = scenes.CreateRich.edits["/linux/seccomp"]
 HOLDERS_LIFE = 300  # seconds; its process ends by itself after twice that
-CAPS = ["CAP_KILL", "CAP_CHOWN"]
+CAPS = {key: ["CAP_KILL", "CAP_CHOWN"] for key in ("bounding", "effective", "permitted", "inheritable", "ambient")}
 
 
 class Receiver:
@@ -97,9 +97,7 @@ class CreateUser(Create):
 
     name = "create-user"
     edits = {  # noqa: RUF012
-        "/linux/namespaces": [{"type": kind} for kind in KINDS],
-        "/linux/uidMappings": MAPS,
-        "/linux/gidMappings": MAPS,
+        **MAPPED,
         "/linux/timeOffsets": {"monotonic": {"secs": 100}, "boottime": {"secs": 200, "nanosecs": 1}},
         "/linux/rootfsPropagation": "rslave",
         "/linux/personality": {"domain": "LINUX32"},
@@ -116,7 +114,7 @@ class CreateUser(Create):
         "/process/ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 5},
         "/process/user": {"uid": 5, "gid": 6, "umask": 0o27, "additionalGids": [7]},
         "/process/cwd": "/home/new",
-        "/process/capabilities": dict.fromkeys(("bounding", "effective", "permitted", "inheritable", "ambient"), CAPS),
+        "/process/capabilities": CAPS,
         "/process/rlimits": [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}],
         "/mounts/-": {"destination": "/full", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "size=1m"]},
     }
@@ -131,8 +129,7 @@ class CreateUser(Create):
         os.setxattr(full / "dir/file", "user.pyrunc", b"value")
         (full / "link").symlink_to("dir/file")
         os.mkfifo(full / "fifo")
-        for at, _, _ in os.walk(rootfs):
-            os.chown(at, HOST, HOST)
+        userns.own(self.one)
         self.agent = Receiver(self.corner.path / "agent", lambda fds: None)
         config = self.one.bundle.config
         config["linux"]["seccomp"]["listenerPath"] = str(self.agent.path)
@@ -198,10 +195,7 @@ class StartRich(Start):
     edits = {  # noqa: RUF012
         "/hooks": {"startContainer": [{**HOOK, "env": ["A=b"], "timeout": 10}], "poststart": [HOOK]},
         "/process/user": {"uid": 1000, "gid": 1000},
-        "/linux/seccomp": {
-            "defaultAction": "SCMP_ACT_ALLOW",
-            "syscalls": [{"names": ["mknodat", "mknod"], "action": "SCMP_ACT_ERRNO"}],
-        },
+        "/linux/seccomp": SECCOMP,
     }
 
 
@@ -210,25 +204,19 @@ class ExecProcess(Exec):
 
     name = "exec-process"
     edits = {  # noqa: RUF012
-        "/linux/namespaces": [{"type": kind} for kind in KINDS],
-        "/linux/uidMappings": MAPS,
-        "/linux/gidMappings": MAPS,
-        "/linux/seccomp": {
-            "defaultAction": "SCMP_ACT_ALLOW",
-            "syscalls": [{"names": ["mknodat", "mknod"], "action": "SCMP_ACT_ERRNO"}],
-        },
+        **MAPPED,
+        "/linux/seccomp": SECCOMP,
     }
 
     def __init__(self, corner: Corner) -> None:
         super().__init__(corner)
-        for at, _, _ in os.walk(self.one.bundle.rootfs):
-            os.chown(at, HOST, HOST)
+        userns.own(self.one)
         process = {
             "args": ["/probe", "exit", "77"],
             "cwd": "/tmp",
             "env": ["PATH=/bin"],
             "user": {"uid": 5, "gid": 6, "umask": 0o27, "additionalGids": [7]},
-            "capabilities": dict.fromkeys(("bounding", "effective", "permitted", "inheritable", "ambient"), CAPS),
+            "capabilities": CAPS,
             "rlimits": [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}],
             "noNewPrivileges": True,
             "oomScoreAdj": 700,

@@ -1,4 +1,5 @@
 /* User namespaces and mounts for them, made on the host's side: see shim.h. */
+#include "image.h"
 #include "mount_abi.h"
 #include "shim.h"
 #include "stack.h"
@@ -76,11 +77,7 @@ static int write_map(int pid, const char *file, const char *text)
     int fd = open_file(path, O_WRONLY);
     if (fd < 0)
         return fd;
-    ssize_t n;
-    do
-        n = write(fd, text, strlen(text)); /* all at once: the kernel takes no second one */
-    while (n < 0 && errno == EINTR);
-    int err = n < 0 ? -errno : 0;
+    int err = write_all(fd, text, strlen(text)); /* the kernel takes it at once or not at all */
     close(fd);
     return err;
 }
