@@ -198,7 +198,7 @@ def refused(box: Box) -> Callable[..., None]:
         if box.runtime.is_pyrunc:
             lines = result.err.splitlines()
             assert len(lines) == 1, f"one line on stderr, not {len(lines)}: {result!r}"
-            assert lines[0].startswith("pyrunc: "), result
+            assert lines[0].startswith("pyrunc: error: "), result
             assert "Traceback" not in result.err, result
             assert pointer in result.err, f"no {pointer} in: {result.err}"
             for text in texts:

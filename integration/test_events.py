@@ -135,9 +135,8 @@ def test_several_in_one_call(container: Make) -> None:
     table = first.call("events", "--stats", "--format", "table", first.id, second.id).out.splitlines()
     assert [line.split()[0] for line in table] == ["ID", first.id, second.id]
     some = first.call("events", "--stats", "no-such", first.id, check=False)
-    assert (
-        some.rc == 1 and len(some.out.splitlines()) == 1 and some.err == "pyrunc: no-such: container does not exist\n"
-    )
+    assert some.rc == 1 and len(some.out.splitlines()) == 1
+    assert some.err == "pyrunc: error: container does not exist: no-such\n"
 
 
 def test_a_stopped_container(container: Make) -> None:

@@ -49,7 +49,7 @@ def test_twice_is_an_error(one: Container) -> None:
     again = one.call("pause", one.id, check=False)
     assert again.rc == 1 and frozen(one)
     if one.box.runtime.is_pyrunc:
-        assert again.err == "pyrunc: container is already paused\n"
+        assert again.err == "pyrunc: error: container is already paused\n"
 
 
 @pytest.mark.pyrunc_only("runc pauses it, and cannot delete it any more")
@@ -177,7 +177,9 @@ def test_ps_that_fails(one: Container) -> None:
     assert one.call("ps", "--format", "yaml", one.id, check=False).rc == 1
     if one.box.runtime.is_pyrunc:
         result = one.call("ps", one.id, "--bogus", check=False)
-        assert result.rc == 1 and result.err.startswith("pyrunc: ps --bogus failed") and result.err.count("\n") == 1
+        assert (
+            result.rc == 1 and result.err.startswith("pyrunc: error: ps --bogus failed") and result.err.count("\n") == 1
+        )
         result = one.call("ps", one.id, "-o", "comm", check=False)
         assert result.rc == 1 and "no PID column" in result.err
         result = one.call("ps", one.id, check=False, env={"PATH": "/nonexistent"})

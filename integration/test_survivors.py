@@ -65,7 +65,7 @@ def test_an_init_that_does_not_end(container: Make, freezer: Freezer, box: Box) 
     one.wait_output("ready")
     freezer.freeze(one.pid)
     rc, err = forced(one)
-    assert rc == 1 and err.startswith(f"pyrunc: container init still running: pid {one.pid} waits in "), err
+    assert rc == 1 and err.startswith(f"pyrunc: error: container init still running: pid {one.pid} waits in "), err
     assert err.strip().split()[-1] not in ("", "0") and err.count("\n") == 1
     assert one.status == "running", "the state is there, so that the call can be repeated"
     freezer.thaw()

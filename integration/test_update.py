@@ -141,7 +141,7 @@ def test_values_that_make_no_sense(one: Container, argv: list[str], text: str) -
 )  # fmt: skip
 def test_resources_are_validated(one: Container, value: Any, pointer: str) -> None:
     result = resources(one, value, check=False)
-    assert result.rc == 1 and pointer in result.err and result.err.startswith("pyrunc: "), result
+    assert result.rc == 1 and pointer in result.err and result.err.startswith("pyrunc: error: "), result
     assert stored(one) is None
 
 

@@ -32,7 +32,7 @@ def last_resort(error: BaseException, argv: list[str]) -> int:
     """Whatever nobody expected: one line, no traceback (unless ``--debug`` asks for it), status 1."""
     if isinstance(error, SystemExit) and type(error.code) is int:
         return error.code
-    line = f"pyrunc: internal error: {type(error).__name__}: {errors.printable(str(error))}\n"
+    line = f"pyrunc: error: internal error: {type(error).__name__}: {errors.printable(str(error))}\n"
     fs.ignore(write, 2, line.encode("utf-8", "backslashreplace"))
     if "--debug" in argv or "-debug" in argv:
         fs.ignore(write, 2, errors.frames(error).encode("utf-8", "replace"))

@@ -10,13 +10,14 @@ from __future__ import annotations
 import sys
 
 from pyrunc import SPEC_VERSION, VERSION, errors, fs
-from pyrunc.command import Context, Flag, out, parse
+from pyrunc.command import ANY_NUMBER, Context, Flag, UnknownOption, out, parse
 from pyrunc.errors import PyruncError, UsageError, printable, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
+    from typing import Any
 
     from pyrunc.log import Log
 
@@ -39,10 +40,22 @@ GLOBAL_FLAGS: tuple[Flag, ...] = (
 )
 
 
+class UnknownCommand(UsageError):
+    """A command that does not exist."""
+
+    exit_code = 3  # as with runc
+
+    def __init__(self, name: str) -> None:
+        from pyrunc import hints
+
+        meant = hints.did_you_mean(name, (*VERBS, "help"))
+        super().__init__(f"unknown command {show(name)}{meant or '; `pyrunc help` lists them'}")
+
+
 def load_verb(name: str) -> ModuleType:
-    """The module of a verb; only this one is imported.  Raises UsageError."""
+    """The module of a verb; only this one is imported.  Raises UnknownCommand."""
     if name not in VERBS:
-        raise UsageError(f"unknown command {show(name)}; `pyrunc help` lists them")
+        raise UnknownCommand(name)
     __import__("pyrunc.verbs." + name)
     return sys.modules["pyrunc.verbs." + name]
 
@@ -53,7 +66,7 @@ def main(argv: list[str]) -> int:
     verb = ""
     debug = False
     try:
-        values, rest = parse(argv, GLOBAL_FLAGS, stop_at_first=True)
+        values, rest = parse_global(argv)
         debug = bool(values.get("debug"))
         if values.get("version"):
             return out(version_text())
@@ -69,22 +82,47 @@ def main(argv: list[str]) -> int:
         return fail(error, log, verb, debug)
 
 
+def parse_global(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """The global options, and the rest from the verb on.  Raises UsageError."""
+    try:
+        return parse(argv, GLOBAL_FLAGS, stop_at_first=True)
+    except UnknownOption as error:
+        verbs = [verb for verb in VERBS if any(error.name in flag[:2] for flag in load_verb(verb).FLAGS)]
+        if not error.name or not verbs:
+            raise
+        raise UsageError(f"{error.text} before the command; it is an option of {', '.join(verbs)}") from error
+
+
 def run_verb(module: ModuleType, context: Context, argv: list[str]) -> int:
     """Parse a verb's own options and call it."""
     flags = (*module.FLAGS, ("help", "h", "", "bool", "show help"))
-    values, args = parse(argv, flags, getattr(module, "STOP_AT_FIRST", False))
+    try:
+        values, args = parse(argv, flags, getattr(module, "STOP_AT_FIRST", False))
+    except UnknownOption as error:
+        if not any(error.name == flag[0] for flag in GLOBAL_FLAGS):
+            raise
+        raise UsageError(f"{error.text}; it is a global option, which goes before the command") from error
     if values.get("help"):
         return out(verb_help(module))
     least, most = module.ARGS
     if not least <= len(args) <= most:
-        wanted = str(least) if least == most else f"{least} to {most}"
-        raise UsageError(f"expected {wanted} argument{'s' if wanted != '1' else ''}, got {len(args)}: {module.USAGE}")
+        raise UsageError(f"expected {arguments(least, most)}, got {len(args)}: {module.USAGE}")
     status: int = module.main(context, values, args)
     return status
 
 
+def arguments(least: int, most: int) -> str:
+    """``1 argument``, ``1 or 2 arguments``, ``at least 1 argument``."""
+    if most == ANY_NUMBER:
+        return f"at least {least} argument{'' if least == 1 else 's'}"
+    numbers = str(least) if least == most else f"{least} or {most}" if most == least + 1 else f"{least} to {most}"
+    return f"{numbers} argument{'' if most == 1 else 's'}"
+
+
 def fail(error: BaseException, log: Log | None, verb: str, debug: bool) -> int:
     """One line on stderr and one in the log, whatever happened; the traceback only with --debug."""
+    from pyrunc.log import say
+
     if isinstance(error, PyruncError):
         text = str(error)
         code = error.exit_code
@@ -105,7 +143,7 @@ def fail(error: BaseException, log: Log | None, verb: str, debug: bool) -> int:
     text = printable(text)
     if log is not None:
         log.error(text)
-    fs.ignore(fs.write_all, 2, f"pyrunc: {text}\n".encode("utf-8", "replace"))
+    say("error", text)
     if debug:
         fs.ignore(fs.write_all, 2, errors.frames(error).encode("utf-8", "replace"))
     return code
@@ -125,7 +163,7 @@ def version_text() -> str:
 
 def help_for(args: list[str]) -> int:
     """``help``, ``help VERB``."""
-    if args:
+    if args and args[0] not in ("help", "h"):
         return out(verb_help(load_verb(args[0])))
     lines = ["usage: pyrunc [GLOBAL OPTIONS] COMMAND [OPTIONS] [ARGUMENTS]", "", "commands:"]
     lines += [f"  {name:10} {load_verb(name).SUMMARY}" for name in VERBS]

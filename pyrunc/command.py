@@ -23,6 +23,19 @@ if TYPE_CHECKING:
 # (name, short, metavar, kind, help); kinds: str, bool, int, multi
 Flag = tuple[str, str, str, str, str]
 
+ANY_NUMBER = 1 << 30  # of arguments, as the upper bound of a verb's ARGS
+
+
+class UnknownOption(UsageError):
+    """An option that a table does not have; ``name`` is without its dashes."""
+
+    def __init__(self, name: str, word: str, flags: Sequence[Flag]) -> None:
+        from pyrunc import hints
+
+        self.name, self.text = name, f"unknown option {show(word)}"
+        names = ["--" + flag[0] for flag in flags]
+        super().__init__(self.text + hints.did_you_mean("--" + name if len(name) > 1 else "", names))
+
 
 class Context:
     """What the global options said, for the verbs."""
@@ -71,7 +84,8 @@ def parse(argv: Sequence[str], flags: Sequence[Flag], stop_at_first: bool) -> tu
             continue
         if not equals:
             if not rest:
-                raise UsageError(f"option {word} needs a value")
+                # podman asks for an option that it knows by these words of Go's flag package.
+                raise UsageError(f"flag needs an argument: {word} {flag[2]}")
             text = rest.pop(0)
         store(values, flag, text)
     return values, positionals
@@ -82,7 +96,7 @@ def find(flags: Sequence[Flag], name: str, word: str) -> Flag:
     for flag in flags:
         if name == flag[0] or (flag[1] and name == flag[1]):
             return flag
-    raise UsageError(f"unknown option {show(word)}")
+    raise UnknownOption(name, word, flags)
 
 
 def boolean(word: str, text: str) -> bool:
@@ -117,8 +131,9 @@ def out(text: str) -> int:
 
 def created_by(context: Context, id: str, values: dict[str, Any]) -> CreateOptions:
     """The options that `create` and `run` share, as launch wants them."""
-    from pyrunc import launch
+    from pyrunc import launch, state
 
+    state.check_id(id)  # before anything is derived from it, such as a cgroup
     opts = launch.CreateOptions(id, context.log)
     opts.root, opts.cgroup_manager, opts.rootless = context.root, context.cgroup_manager, context.rootless
     opts.bundle = values.get("bundle", "") or posix.getcwd()

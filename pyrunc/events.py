@@ -148,6 +148,8 @@ def open_all(store: state.Store, ids: list[str]) -> tuple[list[Container], list[
     for id in ids:
         try:
             found.append(store.open(id))
+        except state.NotFound as error:  # names the id itself
+            problems.append(str(error))
         except StateError as error:
             problems.append(f"{id}: {error}" if len(ids) > 1 else str(error))
     return found, problems

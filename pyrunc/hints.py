@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from errno import errorcode
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _CAPABILITY = "pyrunc itself needs more privileges here: run it as root, outside of a user namespace"
 
 _PLACE = "to move a process into a cgroup takes write access to both and to what is above them: start pyrunc from the"
@@ -88,3 +92,36 @@ _HINTS = {
 def find(op: str, number: int) -> str:
     """A hint for a failing operation and its errno, ``""`` when there is none."""
     return _HINTS.get((op, errorcode.get(number, "")), "")
+
+
+# -- misspelled words -------------------------------------------------------------------------------------------------
+
+_LONGEST = 32  # characters of a word that is compared: none of ours is longer
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``; did you mean start or state?``, "" when no known word is close to ``word``."""
+    if len(word) < 2:
+        return ""  # one letter away from every short word
+    limit = 1 if len(word) < 6 else 2
+    found: dict[int, list[str]] = {}
+    for candidate in known:
+        found.setdefault(_distance(word, candidate, limit), []).append(candidate)
+    best = min(found, default=limit + 1)
+    return f"; did you mean {' or '.join(found[best][:3])}?" if best <= limit else ""
+
+
+def _distance(left: str, right: str, limit: int) -> int:
+    """Insertions, deletions, substitutions and swaps of neighbours between two words; ``limit`` + 1 for any more."""
+    if abs(len(left) - len(right)) > limit or len(left) > _LONGEST:
+        return limit + 1
+    before: list[int] = []
+    row = list(range(len(right) + 1))
+    for i, char in enumerate(left, 1):
+        before, last, row = row, before, [i]
+        for j, other in enumerate(right, 1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (char != other))
+            if i > 1 and j > 1 and char == right[j - 2] and left[i - 2] == other:
+                cost = min(cost, last[j - 2] + 1)
+            row.append(cost)
+    return row[-1]

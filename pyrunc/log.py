@@ -17,6 +17,14 @@ from pyrunc.state import quote
 _STDERR = 2
 
 
+def say(level: str, text: str) -> None:
+    """One line on stderr: ``pyrunc: error: TEXT``.  A stderr that is closed or full changes nothing.
+
+    Scripts, and youki's tests, know a failure by the word `error`.
+    """
+    fs.ignore(fs.write_all, _STDERR, f"pyrunc: {level}: {printable(text)}\n".encode("utf-8", "replace"))
+
+
 class Log:
     """Where messages go: the file of ``--log``; without one, only ``--debug`` shows them, on stderr."""
 

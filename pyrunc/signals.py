@@ -31,7 +31,17 @@ def number(text: str) -> int:
             digits = offset[1:]
             if digits.isascii() and digits.isdigit() and len(digits) < 3 and int(digits) <= RTMAX - RTMIN:
                 return start + sign * int(digits)
-    raise PyruncError(f"unknown signal {show(text)}")
+    raise PyruncError(f"unknown signal {show(text)}{_expected(text, short)}")
+
+
+def _expected(text: str, short: str) -> str:
+    """What a word that is no signal should have been."""
+    if text.removeprefix("-").isdigit():
+        return f": expected a number from 0 to {RTMAX}"
+    from pyrunc import hints
+
+    known = (*NAMES, *ALIASES, "RTMIN", "RTMAX")
+    return hints.did_you_mean(short, known) or ": expected a number or a name such as TERM, SIGTERM or RTMIN+3"
 
 
 def name(value: int) -> str:

@@ -45,8 +45,8 @@ PID_MARK = "\0"  # cannot come out of `dumps`, and in the state the pid stands b
 class NotFound(StateError):
     """There is no such container."""
 
-    def __init__(self) -> None:
-        super().__init__("container does not exist")  # containerd and CRI-O look for these words
+    def __init__(self, id: str) -> None:
+        super().__init__(f"container does not exist: {id}")  # containerd and CRI-O look for the first words
 
 
 class Busy(StateError):
@@ -327,7 +327,7 @@ class Store:
         try:
             posix.mkdir(id, 0o700, dir_fd=self.fd)
         except FileExistsError:
-            raise StateError("container with given ID already exists") from None
+            raise StateError(f"container with given ID already exists: {id}") from None
         except OSError as error:
             raise SysError(container.dir, "mkdir", error.errno or 0) from error
         try:
@@ -335,14 +335,14 @@ class Store:
             taken = container.has("state.json")
             boot, started = boot_id(), process_stat("self")[1]
         except StateError:  # a concurrent `delete --force` took it away, and perhaps a third one made it again
-            raise StateError("container with given ID already exists") from None
+            raise StateError(f"container with given ID already exists: {id}") from None
         except BaseException:
             fs.ignore(_rmdir_at, self.fd, id)
             container.unlock()
             raise
         if taken:
             container.unlock()
-            raise StateError("container with given ID already exists")
+            raise StateError(f"container with given ID already exists: {id}")
         container.data = {
             "version": VERSION,
             "id": id,
@@ -368,7 +368,7 @@ class Store:
         check_id(id)
         container = Container(self, id)
         if not self._open() or not fs.exists(container.dir):
-            raise NotFound
+            raise NotFound(id)
         return container
 
     def list(self, broken: Callable[[str], object] | None = None) -> Iterator[Container]:
@@ -412,7 +412,7 @@ class Container:
         try:
             fd = posix.open(self.id, _DIR_FLAGS, dir_fd=self.store.fd)
         except (FileNotFoundError, NotADirectoryError):
-            raise NotFound from None
+            raise NotFound(self.id) from None
         deadline, pause = time.monotonic() + timeout, 0.001
         while True:
             try:
@@ -434,7 +434,7 @@ class Container:
             same = False
         if not same:
             posix.close(fd)
-            raise NotFound
+            raise NotFound(self.id)
         self.fd = fd
 
     def lock(self, timeout: float = LOCK_TIMEOUT) -> None:
@@ -488,7 +488,7 @@ class Container:
         except (FileNotFoundError, NotADirectoryError):
             if fs.exists(self.dir):
                 raise StateError(f"container {self.id} has no state.json; remove it with delete --force") from None
-            raise NotFound from None
+            raise NotFound(self.id) from None
         except (OSError, ValueError) as error:
             text = f"state.json of container {self.id} is damaged ({error}); remove it with delete --force"
             raise StateError(text) from error

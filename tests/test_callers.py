@@ -174,8 +174,8 @@ def test_answers_in_every_environment(run: Any, tmp_path: Path) -> None:
     shim = ("--root", root, "--log", log, "--log-format", "json")
     assert run(*shim, "delete", "--force", ID) == (0, ""), "unknown ids are no error, and there is nothing to say"
     code, text = run(*shim, "kill", ID, "9")
-    assert code == 1 and text == "pyrunc: container does not exist\n"
-    assert last_error(Path(log)) == "container does not exist"
+    assert code == 1 and text == f"pyrunc: error: container does not exist: {ID}\n"
+    assert last_error(Path(log)) == f"container does not exist: {ID}"
     code, text = run(*shim, "create", "--bundle", str(tmp_path / "none"), ID)
     assert code == 1 and text.count("\n") == 1
     assert last_error(Path(log)) in text and "none" in last_error(Path(log)), "the log is shared: the last one counts"
@@ -201,5 +201,6 @@ def test_status_without_controlling_anything(tmp_path: Path) -> None:
             [EXECUTABLE, "--root", str(tmp_path / "r"), verb, ID], env={"XDG_RUNTIME_DIR": ""}, cwd="/",
             capture_output=True, text=True, timeout=20, check=False,
         )  # fmt: skip
-        assert (done.returncode, done.stdout, done.stderr) == (1, "", "pyrunc: container does not exist\n"), verb
+        assert (done.returncode, done.stdout) == (1, ""), verb
+        assert done.stderr == f"pyrunc: error: container does not exist: {ID}\n", verb
     assert set(os.listdir(tmp_path)) == before

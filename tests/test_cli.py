@@ -204,14 +204,14 @@ def test_exec_in_an_empty_environment(tmp_path: Path) -> None:
     code += f"from pyrunc import cli; sys.exit(cli.main({argv!r}))"
     done = subprocess.run([sys.executable, "-I", "-c", code], env={}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (255, "")
-    assert done.stderr == "pyrunc: container does not exist\n"
+    assert done.stderr == "pyrunc: error: container does not exist: x\n"
     (line,) = log.read_text().splitlines()
-    assert (json.loads(line)["level"], json.loads(line)["msg"]) == ("error", "container does not exist")
+    assert (json.loads(line)["level"], json.loads(line)["msg"]) == ("error", "container does not exist: x")
 
 
 def test_exec_without_a_command(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["exec", "c"]) == 255
-    assert capfd.readouterr().err == "pyrunc: exec: expected a command or --process FILE\n"
+    assert capfd.readouterr().err == "pyrunc: error: exec: expected a command or --process FILE\n"
 
 
 def test_run_returns_the_programs_status(calls: Calls) -> None:
@@ -243,24 +243,48 @@ def test_systemd_driver(calls: Calls, tmp_path: Path, option: str) -> None:
 
 WRONG = [
     (["--bogus", "state", "c"], 'unknown option "--bogus"'),
-    (["nonsense"], 'unknown command "nonsense"'),
+    (["--sytemd-cgroup", "state", "c"], 'unknown option "--sytemd-cgroup"; did you mean --systemd-cgroup?'),
+    (["-b", "/B", "run", "c"], 'unknown option "-b" before the command; it is an option of create, plan, run, spec'),
+    (["run", "--budle=/B", "c"], 'run: unknown option "--budle=/B"; did you mean --bundle?'),
+    (
+        ["run", "--root", "/r", "c"],
+        'run: unknown option "--root"; it is a global option, which goes before the command',
+    ),
     (["state", "--bogus", "c"], 'state: unknown option "--bogus"'),
     (["state"], "state: expected 1 argument, got 0"),
     (["state", "a", "b"], "state: expected 1 argument, got 2"),
-    (["kill"], "kill: expected 1 to 2 arguments, got 0"),
-    (["kill", "c", "9", "x"], "kill: expected 1 to 2 arguments, got 3"),
+    (["kill"], "kill: expected 1 or 2 arguments, got 0"),
+    (["kill", "c", "9", "x"], "kill: expected 1 or 2 arguments, got 3"),
+    (["plan", "c", "x"], "plan: expected 0 or 1 argument, got 2"),
+    (["events"], "events: expected at least 1 argument, got 0"),
+    (["ps"], "ps: expected at least 1 argument, got 0"),
     (["list", "x"], "list: expected 0 arguments, got 1"),
-    (["create", "--bundle"], "create: option --bundle needs a value"),
+    (["create", "--bundle"], "create: flag needs an argument: --bundle DIR"),
     (["create", "--preserve-fds", "x", "c"], "create: option"),
-    (["--root"], "option --root needs a value"),
+    (["--root"], "flag needs an argument: --root DIR"),
     (["--log-format", "xml", "state", "c"], '--log-format "xml": expected text or json'),
     (["--cgroup-manager", "x", "state", "c"], '--cgroup-manager "x": expected'),
     (["--rootless", "x", "state", "c"], '--rootless "x": expected'),
     (["list", "-f", "xml"], "--format"),
-    (["kill", "c", "BOGUS"], 'unknown signal "BOGUS"'),
+    (["kill", "c", "BOGUS"], 'unknown signal "BOGUS": expected a number or a name such as TERM'),
+    (["kill", "c", "SIGTEMR"], 'unknown signal "SIGTEMR"; did you mean TERM?'),
+    (["kill", "c", "99"], 'unknown signal "99": expected a number from 0 to 64'),
+    (["kill", "c", "-1"], "kill: unknown option"),
+    (["create", ""], "container id cannot be empty"),
+    (["run", ""], "container id cannot be empty"),
+    (["create", "."], 'invalid container ID format: "."'),
+    (["run", ".."], 'invalid container ID format: ".."'),
     (["state", "../x"], "invalid container ID format"),
     (["--root", "/", "state", "c"], "root directory"),
-    (["help", "nonsense"], "unknown command"),
+]
+NO_COMMANDS = [
+    (["nonsense"], 'unknown command "nonsense"; `pyrunc help` lists them'),
+    (["help", "nonsense"], 'unknown command "nonsense"'),
+    (["craete", "c"], 'unknown command "craete"; did you mean create?'),
+    (["sta"], 'unknown command "sta"'),
+    (["stat", "c"], 'unknown command "stat"; did you mean start or state?'),
+    (["hlep"], 'unknown command "hlep"; did you mean help?'),
+    (["x" * 100_000], 'unknown command "xxx'),
 ]
 
 
@@ -269,11 +293,20 @@ def test_wrong_command_lines(capfd: pytest.CaptureFixture[str], argv: list[str],
     assert cli.main(argv) == 1
     out, err = capfd.readouterr()
     assert out == "" and err.count("\n") == 1
-    assert err.startswith("pyrunc: ") and words in err
+    assert err.startswith("pyrunc: error: ") and words in err
+
+
+@pytest.mark.parametrize(("argv", "words"), NO_COMMANDS)
+def test_unknown_commands(capfd: pytest.CaptureFixture[str], argv: list[str], words: str) -> None:
+    """Status 3, as with runc: a caller sees that it was no container that failed."""
+    assert cli.main(argv) == 3
+    out, err = capfd.readouterr()
+    assert out == "" and err.count("\n") == 1 and len(err) < 400
+    assert err.startswith("pyrunc: error: ") and words in err
 
 
 @pytest.mark.parametrize(
-    "argv", [["nonsense"], ["state"], ["state", "--bogus"], ["state", "no-such"], ["kill", "no-such", "KILL"]]
+    "argv", [["state", ""], ["state"], ["state", "--bogus"], ["state", "no-such"], ["kill", "no-such", "KILL"]]
 )
 @pytest.mark.parametrize("format", ["text", "json"])
 def test_each_failure_is_one_line_in_the_log_and_the_same_on_stderr(
@@ -288,10 +321,10 @@ def test_each_failure_is_one_line_in_the_log_and_the_same_on_stderr(
         if format == "json":
             entry = json.loads(lines[-1])
             assert entry["level"] == "error"
-            assert err == f"pyrunc: {entry['msg']}\n"
+            assert err == f"pyrunc: error: {entry['msg']}\n"
         else:
             match = re.fullmatch(r'time="[^"]+" level=error msg="((?:[^"\\]|\\.)*)"', lines[-1])
-            assert match and err == "pyrunc: " + re.sub(r"\\(.)", r"\1", match[1]) + "\n"
+            assert match and err == "pyrunc: error: " + re.sub(r"\\(.)", r"\1", match[1]) + "\n"
 
 
 @pytest.mark.parametrize(
@@ -328,7 +361,7 @@ def test_no_exception_gets_out(
     assert cli.main([f"--debug={str(debug).lower()}", "--log", str(log), "state", "c"]) == status
     out, err = capfd.readouterr()
     first, *frames = err.splitlines()
-    assert out == "" and first.startswith("pyrunc: ") and words in first
+    assert out == "" and first.startswith("pyrunc: error: ") and words in first
     assert bool(frames) == debug
     assert log.read_text().count("level=error") == 1
 
@@ -347,13 +380,15 @@ def test_exit_code_of_an_error(monkeypatch: pytest.MonkeyPatch, capfd: pytest.Ca
 def test_a_log_that_cannot_be_opened(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--log", "/nowhere/log", "state", "c"]) == 1
     err = capfd.readouterr().err
-    assert err.startswith('pyrunc: --log "/nowhere/log": open: ENOENT') and err.count("\n") == 1
+    assert err.startswith('pyrunc: error: --log "/nowhere/log": open: ENOENT') and err.count("\n") == 1
 
 
 # -- help and version ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("argv", [[], ["help"], ["h"], ["--help"], ["-h"], ["-help"], ["--debug", "-h"]])
+@pytest.mark.parametrize(
+    "argv", [[], ["help"], ["h"], ["--help"], ["-h"], ["-help"], ["--debug", "-h"], ["help", "help"], ["help", "h"]]
+)
 def test_help(capfd: pytest.CaptureFixture[str], argv: list[str]) -> None:
     assert cli.main(argv) == 0
     out, err = capfd.readouterr()
@@ -405,18 +440,18 @@ def test_a_full_stdout_is_an_error() -> None:
             [sys.executable, "-m", "pyrunc", "--help"], cwd=root, stdout=full, stderr=subprocess.PIPE, timeout=60
         )
     assert done.returncode == 1
-    assert done.stderr == b"pyrunc: stdout: write: ENOSPC: no space left on device\n"
+    assert done.stderr == b"pyrunc: error: stdout: write: ENOSPC: no space left on device\n"
 
 
 def test_an_empty_environment_is_enough(tmp_path: Path) -> None:
     done = process("--root", str(tmp_path), "state", "c", env={})
-    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"pyrunc: container does not exist\n")
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"pyrunc: error: container does not exist: c\n")
 
 
 def test_arguments_that_are_no_text() -> None:
     done = process("state", b"\xff\xfe")  # type: ignore[arg-type]
     assert done.returncode == 1 and done.stdout == b""
-    assert done.stderr.startswith(b"pyrunc: invalid container ID format") and done.stderr.count(b"\n") == 1
+    assert done.stderr.startswith(b"pyrunc: error: invalid container ID format") and done.stderr.count(b"\n") == 1
 
 
 def test_a_traceback_only_with_debug(tmp_path: Path) -> None:

@@ -195,10 +195,10 @@ def test_stats_of_some(case: Case) -> None:
     stopped.wait()
     out, err = case("--stats", "no", "a", "b", rc=1)
     assert json.loads(out)["id"] == "a"
-    assert err == "pyrunc: no: container does not exist; b: container not running\n"
-    assert case("--stats", "no", rc=1)[1] == "pyrunc: container does not exist\n"
-    assert case("no", rc=1)[1] == "pyrunc: container does not exist\n"
-    assert case("b", rc=1)[1] == "pyrunc: container not running\n"
+    assert err == "pyrunc: error: container does not exist: no; b: container not running\n"
+    assert case("--stats", "no", rc=1)[1] == "pyrunc: error: container does not exist: no\n"
+    assert case("no", rc=1)[1] == "pyrunc: error: container does not exist: no\n"
+    assert case("b", rc=1)[1] == "pyrunc: error: container not running\n"
 
 
 def test_table(case: Case) -> None:
@@ -232,7 +232,7 @@ def test_sizes(value: int, text: str) -> None:
 )  # fmt: skip
 def test_wrong_command_lines(case: Case, argv: list[str]) -> None:
     out, err = case(*argv, rc=1)
-    assert out == "" and err.startswith("pyrunc: events: ") and err.count("\n") == 1
+    assert out == "" and err.startswith("pyrunc: error: events: ") and err.count("\n") == 1
 
 
 def follow(case: Case, ids: list[str], interval: float = 60.0) -> tuple[list[dict[str, Any]], threading.Thread]:

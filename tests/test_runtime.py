@@ -48,7 +48,7 @@ def test_init_image_is_the_built_program() -> None:
 def test_unexpected_exception_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     assert entry.last_resort(ValueError("first\nsecond"), []) == 1
     out, err = capfd.readouterr()
-    assert out == "" and err == "pyrunc: internal error: ValueError: first\\u000asecond\n"
+    assert out == "" and err == "pyrunc: error: internal error: ValueError: first\\u000asecond\n"
 
 
 def test_unexpected_exception_with_debug_shows_where(capfd: pytest.CaptureFixture[str]) -> None:
@@ -180,5 +180,5 @@ def test_set_user_id_is_refused(launcher: Path, tmp_path: Path) -> None:
 
 def test_python_m(tmp_path: Path) -> None:
     result = call(sys.executable, "-m", "pyrunc", "--root", str(tmp_path), "state", "no-such-container", cwd=ROOT)
-    assert result.returncode == 1 and result.stderr.startswith("pyrunc: ")
+    assert result.returncode == 1 and result.stderr.startswith("pyrunc: error: ")
     assert len(result.stderr.splitlines()) == 1

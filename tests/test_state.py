@@ -224,11 +224,11 @@ def test_bad_ids_touch_nothing(store: state.Store, id: str) -> None:
 
 def test_an_id_is_given_once(store: state.Store) -> None:
     first = store.reserve("c")
-    with pytest.raises(StateError, match=r"^container with given ID already exists$"):
+    with pytest.raises(StateError, match=r"^container with given ID already exists: c$"):
         state.Store(store.root).reserve("c")
     first.save()
     first.unlock()
-    with pytest.raises(StateError, match=r"^container with given ID already exists$"):
+    with pytest.raises(StateError, match=r"^container with given ID already exists: c$"):
         state.Store(store.root).reserve("c")
     assert store.open("c").data["id"] == "c"
 
@@ -244,7 +244,7 @@ def test_who_comes_second_after_a_forced_delete_in_between(store: state.Store, m
         acquire(self, timeout)
 
     monkeypatch.setattr(state.Container, "acquire", interfere)
-    with pytest.raises(StateError, match=r"^container with given ID already exists$"):
+    with pytest.raises(StateError, match=r"^container with given ID already exists: c$"):
         store.reserve("c")
     store.open("c").lock(0)  # and it is not locked either
 
@@ -275,12 +275,12 @@ def test_of_many_concurrent_callers_one_wins(store: state.Store) -> None:
     for round in range(20):
         winners, losers = contest(store.root, f"c{round}")
         assert len(winners) == 1
-        assert losers == ["container with given ID already exists"] * 7
+        assert losers == [f"container with given ID already exists: c{round}"] * 7
         winners[0].unlock()
 
 
 def test_missing_containers(store: state.Store) -> None:
-    with pytest.raises(state.NotFound, match=r"^container does not exist$"):
+    with pytest.raises(state.NotFound, match=r"^container does not exist: c$"):
         store.open("c")
     store.reserve("other").unlock()
     with pytest.raises(state.NotFound):

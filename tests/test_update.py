@@ -358,6 +358,6 @@ def test_the_verb(case: Case, tmp_path: Path, capfd: pytest.CaptureFixture[str])
     for text in ('{"pids":{"limit":"9"}}', "{", '{"pids":{"limit":9}} x', "[]"):
         path.write_text(text)
         assert cli.main([*base, "-r", str(path), "c"]) == 1
-        assert capfd.readouterr().err.startswith("pyrunc: resources: ")
+        assert capfd.readouterr().err.startswith("pyrunc: error: resources: ")
     assert cli.main([*base, "--l3-cache-schema", "L3:0=f", "c"]) == 1
     assert "has no intelRdt" in capfd.readouterr().err

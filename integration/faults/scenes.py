@@ -184,7 +184,7 @@ class Scene:
     def spoke(self, done: Outcome) -> list[str]:
         """Whether an error was told in one line; only pyrunc promises that."""
         lines = done.err.splitlines()
-        if self.pyrunc and (not lines or not lines[-1].startswith("pyrunc: ")):
+        if self.pyrunc and (not lines or not lines[-1].startswith("pyrunc: error: ")):
             return [f"failed without a message: {done.err!r}"]
         return ["failed without a message"] if not lines else []
 

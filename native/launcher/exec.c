@@ -22,7 +22,7 @@ static void find_package(char *dir, size_t size)
     char path[PATH_MAX];
     size_t prefix = place_find(dir, size);
     if (prefix == 0) {
-        fprintf(stderr, "pyrunc: no installed pyrunc package found below '%s'\n", dir);
+        fprintf(stderr, "pyrunc: error: no installed pyrunc package found below '%s'\n", dir);
         exit(1);
     }
     size_t len = strlen(dir);
@@ -33,7 +33,8 @@ static void find_package(char *dir, size_t size)
             path[len] = '\0';
     }
     if (place_check(path, prefix) < 0) {
-        fprintf(stderr, "pyrunc: refusing to load code from %s: %s may be changed by others than its owner\n",
+        fprintf(stderr,
+                "pyrunc: error: refusing to load code from %s: %s may be changed by others than its owner\n",
                 dir, path);
         exit(1);
     }
@@ -44,7 +45,7 @@ int main(int argc, char **argv)
     char dir[PATH_MAX];
     const char *refusal = guard_process();
     if (refusal) {
-        fprintf(stderr, "pyrunc: %s\n", refusal);
+        fprintf(stderr, "pyrunc: error: %s\n", refusal);
         return 1;
     }
     find_package(dir, sizeof dir);
@@ -52,14 +53,14 @@ int main(int argc, char **argv)
     size_t count = sizeof fixed / sizeof *fixed;
     char **args = calloc(count + (size_t)argc + 1, sizeof *args);
     if (!args) {
-        fprintf(stderr, "pyrunc: out of memory\n");
+        fprintf(stderr, "pyrunc: error: out of memory\n");
         return 1;
     }
     memcpy(args, fixed, sizeof fixed);
     for (int i = 1; i < argc; i++)
         args[count + (size_t)i - 1] = argv[i];
     execv(PYTHON_EXECUTABLE, args);
-    perror("pyrunc: " PYTHON_EXECUTABLE);
+    perror("pyrunc: error: " PYTHON_EXECUTABLE);
     free(args);
     return 1;
 }

@@ -15,8 +15,10 @@
 /* Before any Python: what a hostile or careless caller can have prepared. */
 static void fail(const char *text)
 {
+    static const char who[] = "pyrunc: error: ";
+    ssize_t head = sizeof who - 1;
     size_t len = strlen(text);
-    if (write(STDERR_FILENO, "pyrunc: ", 8) == 8 && write(STDERR_FILENO, text, len) == (ssize_t)len)
+    if (write(STDERR_FILENO, who, (size_t)head) == head && write(STDERR_FILENO, text, len) == (ssize_t)len)
         (void)!write(STDERR_FILENO, "\n", 1);
     _exit(1);
 }

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 USAGE = "events [OPTIONS] ID [ID ...]"
 SUMMARY = "show statistics and OOM kills of containers, one JSON object a line, until they have stopped"
-ARGS = (1, 1 << 20)
+ARGS = (1, command.ANY_NUMBER)
 FLAGS: tuple[command.Flag, ...] = (
     ("stats", "", "", "bool", "show the statistics of this moment, and end"),
     ("interval", "", "DURATION", "str", "time between statistics, as in 500ms or 1m30s (default 5s)"),

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 USAGE = "exec [OPTIONS] ID COMMAND [ARGUMENTS] | exec [OPTIONS] --process FILE ID"
 SUMMARY = "run another process in a container; exit with its status"
-ARGS = (1, 1 << 20)
+ARGS = (1, command.ANY_NUMBER)
 STOP_AT_FIRST = True  # what follows the id is a command line of its own
 FAILURE = 255  # callers tell it from a program's own 1 by it, as with runc
 FLAGS: tuple[command.Flag, ...] = (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pyrunc import command, fs, state
-from pyrunc.errors import PyruncError, UsageError, printable, show
+from pyrunc import command, log, state
+from pyrunc.errors import PyruncError, UsageError, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
 
     def broken(text: str) -> None:
         context.log.warning(text)
-        fs.ignore(fs.write_all, 2, f"pyrunc: {printable(text)}\n".encode("utf-8", "replace"))
+        log.say("warning", text)
 
     containers = list(store.list(broken))
     if values.get("quiet"):

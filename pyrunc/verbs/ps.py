@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 USAGE = "ps [OPTIONS] ID [PS OPTIONS]"
 SUMMARY = "list the processes of a container; options after ID are those of ps(1), by default -ef"
-ARGS = (1, 1000)
+ARGS = (1, command.ANY_NUMBER)
 STOP_AT_FIRST = True  # `ps ID -aux`
 FLAGS: tuple[command.Flag, ...] = (
     ("format", "f", "FORMAT", "str", "table (default: lines of ps(1)) or json (an array of pids)"),
