@@ -60,7 +60,7 @@ $(STAMPS)/build: $(STAMPS)/venv $(SOURCES) $(LIST) meson.build meson.options
 	    || { tail -n 40 build/pip.log; exit 1; }
 	@# The tests run the sources as they are, so the native parts have to be beside them.
 	@site=$$($(BIN)/python -Ic 'import sysconfig; print(sysconfig.get_path("platlib"))'); \
-	    cp --remove-destination $$site/pyrunc/_init $$site/pyrunc/_shim*.so pyrunc/ # never into a file that is mapped
+	    cp --remove-destination $$site/pyrunc/_init $$site/pyrunc/_shim*.so $$site/pyrunc/_reader*.so pyrunc/ # never into a file that is mapped
 	@touch $@
 
 demo: build ## run a container from a busybox bundle and look around inside it
@@ -161,7 +161,7 @@ lint: lint-tools build ## ruff, mypy, bandit, clang-format, C warnings as errors
 	@for file in $(filter native/init/%.c,$(SOURCES)); do musl-gcc $(CFLAGS_LINT) -fPIE $$file >/dev/null; done
 	@for file in $(filter native/shim/%.c,$(SOURCES)); do gcc $(CFLAGS_LINT) -fPIC $$file >/dev/null; done
 	@include=$$($(BIN)/python -Ic 'import sysconfig; print(sysconfig.get_path("include"))'); \
-	    for file in $(filter native/launcher/%.c,$(SOURCES)); do \
+	    for file in $(filter native/launcher/%.c native/reader/%.c,$(SOURCES)); do \
 	        gcc $(CFLAGS_LINT) -fPIE -DHAVE_CORE_PHASE -DHAVE_SNAPSHOT $(PYTHON_DEFINES) -isystem $$include $$file >/dev/null; done
 	@$(BIN)/python native/gen_plan.py --check
 	@$(BIN)/python contrib/generate.py --check
@@ -170,12 +170,13 @@ lint: lint-tools build ## ruff, mypy, bandit, clang-format, C warnings as errors
 	@echo "lint: clean"
 
 # One stamp a file: a file is looked at again when it or a header has changed.
-STAMPED := $(patsubst %,build/analysis/%.ok,$(filter native/init/%.c native/shim/%.c native/launcher/%.c,$(SOURCES)))
+STAMPED := $(patsubst %,build/analysis/%.ok,$(filter native/init/%.c native/shim/%.c native/reader/%.c native/launcher/%.c,$(SOURCES)))
 analyze: lint-tools build analysis ## static analysis of the C code: gcc -fanalyzer, clang-tidy, cppcheck (part of lint)
 analysis: $(STAMPED)
 $(filter build/analysis/native/init/%,$(STAMPED)): $(filter native/init/%.h,$(SOURCES))
 $(filter build/analysis/native/shim/%,$(STAMPED)): $(filter native/shim/%.h,$(SOURCES))
-$(filter build/analysis/native/launcher/%,$(STAMPED)): $(filter native/launcher/%.h,$(SOURCES))
+$(filter build/analysis/native/reader/%,$(STAMPED)): $(filter native/reader/%.h,$(SOURCES))
+$(filter build/analysis/native/launcher/%,$(STAMPED)): $(filter native/launcher/%.h native/reader/%.h,$(SOURCES))
 build/analysis/%.ok: % .clang-tidy native/cppcheck.txt native/analyze
 	@PYTHON=$(BIN)/python native/analyze $<
 	@mkdir -p $(@D) && touch $@
@@ -198,7 +199,7 @@ bench: build ## compare with runc and crun on the same bundle (root)
 	@$(BIN)/python -m bench
 
 clean: ## remove everything that was built
-	rm -rf build dist $(VENV) pyrunc/_init pyrunc/_shim*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist $(VENV) pyrunc/_init pyrunc/_shim*.so pyrunc/_reader*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find $(wildcard $(CODE)) -name __pycache__ -prune -exec rm -rf {} +
 
 # The copy needs neither this directory nor the virtual environment: the package, its three dependencies, the executable.

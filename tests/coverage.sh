@@ -45,8 +45,8 @@ PYRUNC_UNDER_TEST=$out/bin/pyrunc PATH=$out/bin:$PATH "$python" -m pytest -q int
 "$python" -m coverage report --rcfile="$out/rc" | tee "$out/python.txt"
 
 counts=$out/counts
-mkdir -p "$counts" "$out/init" "$out/launcher" "$out/shim" "$out/driver"
-for product in init launcher shim driver; do
+mkdir -p "$counts" "$out/init" "$out/launcher" "$out/shim" "$out/reader" "$out/driver"
+for product in init launcher shim reader driver; do
     : >"$counts/$product"
 done
 chmod -R a+rwX "$counts" # a rootless container counts, too
@@ -94,15 +94,16 @@ PYRUNC_UNDER_TEST=$out/built/bin/pyrunc \
     "$python" -m pytest -q integration/test_*.py integration/faults integration/security "$@" \
     --deselect integration/test_waiting.py::test_resident_memory --deselect integration/test_waiting.py::test_maps_name_no_file ||
     status=$?
-(cd "$package" && "$python" -m pytest -q -p no:cacheprovider --rootdir="$top" "$top"/tests/test_{shim,seccomp,signals}.py \
+(cd "$package" && "$python" -m pytest -q -p no:cacheprovider --rootdir="$top" "$top"/tests/test_{shim,seccomp,signals,spec_load}.py \
     "$top"/tests/test_cgroup_{devices,systemd}.py "$top"/tests/test_{init_program,init_protocol,plan_scheduling}.py \
     -k "not test_waiting_process") || status=$?
-for product in init launcher shim; do
+for product in init launcher shim reader; do
     find "$out/meson" -name '*.gcno' -exec cp {} "$out/$product" \;
 done
 PYRUNC_COVERAGE_DUMP=$out/init "$out/meson/_init"
 PYRUNC_COVERAGE_DUMP=$out/launcher "$out/built/bin/pyrunc"
 PYRUNC_COVERAGE_DUMP=$out/shim "$python" -c 'import sys; sys.path.insert(0, sys.argv[1]); import pyrunc._shim' "$package"
+PYRUNC_COVERAGE_DUMP=$out/reader "$python" -c 'import sys; sys.path.insert(0, sys.argv[1]); import pyrunc._reader' "$package"
 [ ! -e "$out/fs_driver" ] || PYRUNC_COVERAGE_DUMP=$out/driver "$out/fs_driver"
-"$python" tests/gcov.py "$out/init" "$out/launcher" "$out/shim" "$out/driver" "$out/gcov" | tee "$out/c.txt"
+"$python" tests/gcov.py "$out/init" "$out/launcher" "$out/shim" "$out/reader" "$out/driver" "$out/gcov" | tee "$out/c.txt"
 [ $status -le 1 ] # what failed has been told; 2 and more are pytest's own troubles

@@ -32,7 +32,7 @@ def readelf(path: Path, *options: str) -> str:
 
 
 SITE = ".venv/lib/python3*/site-packages/pyrunc"
-PRODUCTS = [".venv/bin/pyrunc", f"{SITE}/_shim*.so", f"{SITE}/_init"]
+PRODUCTS = [".venv/bin/pyrunc", f"{SITE}/_shim*.so", f"{SITE}/_reader*.so", f"{SITE}/_init"]
 
 
 @pytest.mark.parametrize("pattern", PRODUCTS)
@@ -51,7 +51,7 @@ def test_hardening(pattern: str) -> None:
 
 
 # Our own objects: the launcher and the extension also hold libraries of the distribution, built with other flags.
-OBJECTS = ["libshim.a.p/*.o", "pyrunc*.p/*.o"]  # pyrunc-linked: before it gets its snapshot
+OBJECTS = ["libshim.a.p/*.o", "libreader.a.p/*.o", "pyrunc*.p/*.o"]  # pyrunc-linked: before it gets its snapshot
 
 
 @pytest.mark.parametrize("pattern", OBJECTS)

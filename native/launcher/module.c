@@ -1,6 +1,8 @@
 /* _pyrunc_launcher: what pyrunc/runtime.py needs from the launcher. */
 #include "launcher.h"
 
+#include "../reader/reader.h"
+
 int in_core_phase;
 
 int complete_interpreter(void)
@@ -67,7 +69,8 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "_pyrun
 PyObject *PyInit__pyrunc_launcher(void)
 {
     PyObject *module = PyModule_Create(&definition);
-    if (module && PyModule_AddFunctions(module, pyrunc_calls) < 0)
+    if (module && (PyModule_AddFunctions(module, pyrunc_calls) < 0 ||
+                   PyModule_AddFunctions(module, pyrunc_reader_calls) < 0))
         Py_CLEAR(module);
     return module;
 }

@@ -1,0 +1,69 @@
+/* Keys that were chosen to collide.
+ *
+ * Python hashes strings with SipHash-1-3.  Its key is random in an ordinary interpreter, but a constant of ours, because the
+ * dicts of the start-up snapshot are laid out by it: whoever has the executable can compute keys that all meet in one
+ * place of a dict, and then 40,000 of them cost seconds in each verb.  No honest document has such keys, so that an
+ * object of them is refused.  What is counted is what a dict would do, for each size that it has while it grows.
+ */
+#include "reader.h"
+
+#include <stdint.h>
+#include <string.h>
+
+/* The most steps per key that are accepted; keys that nobody chose take less than one. */
+enum { STEPS = 8, SHIFT = 5 };
+
+static int same(PyObject *one, PyObject *other)
+{
+    /* Equal hashes of different strings are so rare that comparing them costs nothing. */
+    return PyUnicode_GET_LENGTH(one) == PyUnicode_GET_LENGTH(other) && PyUnicode_Compare(one, other) == 0;
+}
+
+/* Steps that a dict of `size` slots takes to insert the keys, counted up to `most`. */
+static size_t insert_all(PyObject *const *keys, const Py_hash_t *hashes, size_t count, size_t stride,
+                         uint32_t *slots, size_t size, size_t most)
+{
+    size_t mask = size - 1, steps = 0;
+    memset(slots, 0, size * sizeof *slots);
+    for (size_t i = 0; i < count && steps <= most; i++) {
+        /* lookdict of CPython's Objects/dictobject.c */
+        size_t perturb = (size_t)hashes[i], at = perturb & mask;
+        while (slots[at] && steps <= most) {
+            size_t there = slots[at] - 1;
+            if (hashes[there] == hashes[i] && same(keys[there * stride], keys[i * stride]))
+                break; /* a duplicate, which is reported as such */
+            steps++;
+            perturb >>= SHIFT;
+            at = (at * 5 + perturb + 1) & mask;
+        }
+        slots[at] = (uint32_t)(i + 1);
+    }
+    return steps;
+}
+
+int keys_crowd(PyObject *const *keys, size_t count, size_t stride)
+{
+    size_t largest = 8;
+    while (largest / 2 < count)
+        largest *= 2;
+    Py_hash_t *hashes = PyMem_Malloc(count * sizeof *hashes);
+    uint32_t *slots = PyMem_Malloc(largest * sizeof *slots);
+    int crowd = 0;
+    if (!hashes || !slots) {
+        PyErr_NoMemory();
+        crowd = -1;
+    }
+    for (size_t i = 0; i < count && crowd == 0; i++) {
+        hashes[i] = PyObject_Hash(keys[i * stride]);
+        if (hashes[i] == -1)
+            crowd = -1;
+    }
+    for (size_t size = 8; size <= largest && crowd == 0; size *= 2) {
+        size_t fit = size * 2 / 3 < count ? size * 2 / 3
+                                          : count; /* a dict grows when it is full to two thirds */
+        crowd = insert_all(keys, hashes, fit, stride, slots, size, fit * STEPS) > fit * STEPS;
+    }
+    PyMem_Free(slots);
+    PyMem_Free(hashes);
+    return crowd;
+}
