@@ -17,6 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import traceback
@@ -25,12 +26,21 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 NATIVE = ROOT / "native"
 SANITIZE = ("-g", "-O1", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all")
 WARNINGS = ("-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wconversion", "-Werror")
-# name -> what of native/init is linked with native/tests/fuzz_NAME.c, longest input
+# name -> what of native/ is linked with native/tests/fuzz_NAME.c, longest input
 C_TARGETS = {
-    "plan": (("plan_load", "run", "report"), 8192),
+    "plan": (("init/plan_load", "init/run", "init/report"), 8192),
     "path": ((), 256),
-    "text": (("lookup",), 512),
+    "text": (("init/lookup",), 512),
+    "json": (("reader/reader", "reader/crowd"), 4096),
 }
+JSON_SEEDS = (
+    b"\0",
+    b"\1",
+    b'\0{"a": [1, -2.5e-3, true, false, null, "\\u00e9\\ud83d\\ude00\\n"], "b": {"c": {}}}',
+    b'\1{"a": "\\udcff", "b": null}',
+    b'\0{"a": null, "a": "\\u0000"}',
+    b"\0[[[[]]], NaN, 1e999, 12345678901234567890]",
+)
 TEXT_SEEDS = (
     b"\0\0\7root:x:0:0:root:/root:/bin/sh\nu:x:5:5::/h:\n",
     b"\1\2p\0a:b:x",
@@ -81,17 +91,18 @@ def seed(name: str, corpus: pathlib.Path) -> None:
                 blob = compile.compile_create(*plan_support.load_case(case)).encode()
             if 0 < len(blob) < C_TARGETS["plan"][1]:
                 (corpus / case).write_bytes(b"\1" + blob)
-    elif name == "text":
-        for index, data in enumerate(TEXT_SEEDS):
-            (corpus / str(index)).write_bytes(data)
+    for index, data in enumerate({"text": TEXT_SEEDS, "json": JSON_SEEDS}.get(name, ())):
+        (corpus / str(index)).write_bytes(data)
 
 
 def run_c(name: str, compiler: str, out: pathlib.Path, seconds: int, runs: int) -> Result:
     """Compile and run a C target in an empty directory, in memory when there is one."""
     linked, most = C_TARGETS[name]
     program, corpus, crashes = out / f"fuzz_{name}", out / "corpus" / name, out / "crashes" / name
-    sources = [NATIVE / "tests" / f"fuzz_{name}.c", *(NATIVE / "init" / f"{source}.c" for source in linked)]
+    sources = [NATIVE / "tests" / f"fuzz_{name}.c", *(NATIVE / f"{source}.c" for source in linked)]
     command = [compiler, *WARNINGS, *SANITIZE, f"-I{NATIVE / 'init'}", "-o", str(program), *map(str, sources)]
+    if name == "json":
+        command += python_flags()
     subprocess.run(command, check=True)
     seed(name, corpus)
     shutil.rmtree(crashes, ignore_errors=True)
@@ -106,6 +117,13 @@ def run_c(name: str, compiler: str, out: pathlib.Path, seconds: int, runs: int) 
             seconds,
             crashes,
         )
+
+
+def python_flags() -> list[str]:
+    """What a program that embeds this interpreter is compiled and linked with."""
+    values = sysconfig.get_config_vars()
+    link = [f"-L{values['LIBDIR']}", f"-lpython{values['LDVERSION']}", *values["LIBS"].split()]
+    return ["-isystem", sysconfig.get_path("include"), *link]
 
 
 def options(seconds: int, runs: int, most: int, crashes: pathlib.Path) -> list[str]:
