@@ -117,16 +117,21 @@ class Problem:
 
 
 class ConfigError(PyruncError):
-    """config.json (or process.json, resources) cannot be used; carries every `Problem` found in one pass."""
+    """config.json (or process.json, resources) cannot be used; carries the problems found in one pass.
+
+    ``more``: how many there are besides, which `Problems` only counted.
+    """
 
     SHOWN = 20  # a one-line message stays readable; `pyrunc plan` prints all of them
 
-    def __init__(self, problems: Sequence[Problem], source: str = "config.json") -> None:
+    def __init__(self, problems: Sequence[Problem], source: str = "config.json", more: int = 0) -> None:
         self.problems = list(problems)
+        self.more = more
         self.source = source
         shown = "; ".join(printable(str(p)) for p in self.problems[: self.SHOWN])
-        if len(self.problems) > self.SHOWN:
-            shown += f"; and {len(self.problems) - self.SHOWN} more"
+        left = len(self.problems) - self.SHOWN + more if len(self.problems) > self.SHOWN else more
+        if left:
+            shown += f"; and {left} more"
         super().__init__(f"{source}: {shown}")
 
 

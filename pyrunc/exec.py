@@ -15,7 +15,7 @@ from pyrunc import fs, handshake, host, runtime, session, state
 from pyrunc.errors import PyruncError, StateError, SysError, UsageError, show
 from pyrunc.plan import join
 from pyrunc.session import Interrupts, Session, checked, write_pid_file
-from pyrunc.spec import exec_process
+from pyrunc.spec import exec_process, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class Exec(Session):
         self.container = container = state.Store(state.root_dir(opts.root)).open(opts.id)
         self.check_status()
         # Validated when the container was made, and in a directory of ours since.
-        self.config = state.loads(fs.read_file(container.dir + "/config.json"))
+        self.config, _ = load.load_config(container.dir + "/config.json")
         facts = host.HostFacts()
         facts.euid = posix.geteuid()
         process = self.process(facts)

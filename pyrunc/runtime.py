@@ -64,18 +64,13 @@ def quick() -> tuple[Any, Any]:
     return Ffi, _launcher
 
 
-def json_scanner() -> Callable[[Any], Callable[[str, int], tuple[Any, int]]]:
-    """``_json.make_scanner``, the C scanner under the json module, without importing json (0.2 ms instead of 6).
+def json_reader() -> Callable[..., Any]:
+    """``read_json`` of pyrunc/_reader.pyi: builtin inside the launcher, else an extension.  Raises ImportError."""
+    if _launcher is not None:
+        return _launcher.read_json  # type: ignore[no-any-return]
+    from pyrunc._reader import read_json
 
-    It takes a context with the attributes strict, object_hook, object_pairs_hook, parse_float, parse_int,
-    parse_constant and returns ``scan(text, index) -> (value, end)``.  Malformed input makes it raise StopIteration,
-    SystemError or ImportError (in the core phase it cannot import json.decoder for its own error): parse again with
-    json after `full`.
-    Raises ImportError where the interpreter has no C scanner; the caller falls back to json.
-    """
-    from _json import make_scanner
-
-    return make_scanner  # type: ignore[no-any-return, unused-ignore]
+    return read_json
 
 
 def init_image() -> Any:

@@ -102,34 +102,12 @@ def dumps(value: object, indent: str = "", lead: str = "\n") -> str:
     raise TypeError(f"no JSON for {kind.__name__}")
 
 
-class _Context:
-    """What the C scanner asks for; plain types, so it stays in C."""
-
-    strict = True
-    object_hook = None
-    object_pairs_hook = None
-    parse_float = float
-    parse_int = int
-    parse_constant = float
-
-
 def loads(data: bytes) -> Any:
     """Parse what `dumps` wrote.  Raises ValueError, without details: a damaged file is a damaged file."""
     try:
-        text = data.decode("utf-8")
-        try:
-            scanner = runtime.json_scanner()
-        except ImportError:
-            runtime.full()
-            import json
-
-            return json.loads(text)
-        value, end = scanner(_Context)(text, 0)
-        if text[end:].strip():
-            raise ValueError("trailing data")
-    except Exception as error:  # StopIteration, SystemError ...: see runtime.json_scanner
-        raise ValueError(str(error) or "not JSON") from error
-    return value
+        return runtime.json_reader()(data, True)
+    except ValueError:
+        raise ValueError("not JSON") from None
 
 
 def now() -> str:

@@ -26,9 +26,6 @@ COLD = {
 }  # fmt: skip
 # (module, what it imports in a function): after runtime.full(), or under a plain interpreter only.
 COLD_IMPORTS = {
-    ("pyrunc.spec.load", "json"),  # to say where a malformed document is malformed
-    ("pyrunc.state", "json"),  # a damaged state.json
-    ("pyrunc.runtime", "_json"),  # loaded by the launcher
     ("pyrunc.runtime", "_pyrunc_launcher"),
     ("pyrunc.seccomp", "_hashlib"),
     ("pyrunc.seccomp", "hashlib"),

@@ -18,23 +18,10 @@ from pyrunc import runtime
 ROOT = Path(__file__).resolve().parent.parent
 
 
-class Context:
-    """What a scanner asks for (json.JSONDecoder has the same attributes)."""
-
-    strict = True
-    object_hook = None
-    object_pairs_hook = None
-    parse_float = float
-    parse_int = int
-    parse_constant = float
-    memo: dict[str, str] = {}  # noqa: RUF012
-
-
 def test_plain_interpreter() -> None:
     assert not runtime.FROZEN and not runtime.core_phase()
     runtime.full()
-    scan = runtime.json_scanner()(Context())
-    assert scan('{"a": [1, 2.5, null, "\\u00e9"]} ', 0) == ({"a": [1, 2.5, None, "é"]}, 31)
+    assert runtime.json_reader()(b'{"a": [1, 2.5, null, "\\u00e9"]} ') == {"a": [1, 2.5, None, "é"]}
 
 
 def test_init_image_is_the_built_program() -> None:

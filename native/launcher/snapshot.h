@@ -40,7 +40,7 @@ struct pyrunc_fixup {
 
 #ifdef HAVE_SNAPSHOT
 
-/* The seed of the hashes of strings, which is random otherwise: whoever can write a config.json needs no collisions. */
+/* The seed of the hashes of strings, which is random otherwise: docs/adr/0014-json-reader.md. */
 #define SNAPSHOT_HASH_SEED 1
 
 extern volatile struct pyrunc_snapshot pyrunc_snapshot;

@@ -1,8 +1,8 @@
 """Strict JSON: bytes to Python values, with one reading only.
 
 A runtime must not read a document differently from whoever checked it before (duplicate keys, NUL, lone surrogates and
-trailing data are where JSON parsers differ), so everything ambiguous is an error here.  The json module is not
-imported on the way: docs/adr/0007-json-scanner.md.
+trailing data are where JSON parsers differ), so everything ambiguous is an error.  The reader itself is native/reader
+(docs/adr/0014-json-reader.md); this module reads files and says what is wrong with them.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from pyrunc.spec.names import escape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
 MAX_BYTES = 16 << 20
-MAX_DEPTH = 128  # config.json needs 8; the C scanner recurses and would meet the recursion limit at about 1000
+MAX_DEPTH = 128  # READER_DEPTH of native/reader/reader.h
+MAX_VALUES = 1 << 21  # READER_VALUES: strings, numbers, arrays, objects ... of one document
+MAX_DIGITS = 4300  # READER_DIGITS
 
 _BLANKS = " \t\n\r"
 
@@ -29,10 +30,6 @@ class Unreadable(ConfigError):
         PyruncError.__init__(self, f"{source}: {text}")
         self.problems = []
         self.source = source
-
-
-class _Refused(Exception):
-    """A number that JSON or Python would accept and we do not."""
 
 
 def load_config(path: str) -> tuple[dict[str, Any], bytes]:
@@ -65,215 +62,74 @@ def _unreadable(path: str, source: str, error: OSError) -> Unreadable:
 
 
 def parse_json(data: bytes, source: str) -> Any:
-    """Parse one JSON document (RFC 8259), stricter than the json module.
+    """Parse one JSON document (RFC 8259), stricter than the json module.  A member that is null counts as absent.
 
-    ``source`` is the name for messages.  Raises ConfigError on: more than 16 MiB, bytes that are not UTF-8, a byte
-    order mark, duplicate keys, U+0000 or a lone surrogate in a string or key, NaN and Infinity, numbers beyond a
-    double or of more than 4300 digits, nesting deeper than 128, anything after the document.
+    ``source`` is the name for messages.  Raises ConfigError on: more than 16 MiB or 2 million values, bytes that are
+    not UTF-8, a byte order mark, duplicate keys, keys that were chosen to collide in a hash table, U+0000 or a lone
+    surrogate in a string or key, NaN and Infinity, numbers beyond a double or of more than 4300 characters, nesting
+    deeper than 128, anything after the document.  Raises MemoryError.
     """
     if len(data) > MAX_BYTES:
         raise Unreadable(source, f"larger than {MAX_BYTES >> 20} MiB")
-    text = _decode(data, source)
-    if data.count(b"{") + data.count(b"[") > MAX_DEPTH and _depth(data) > MAX_DEPTH:
-        raise ConfigError([Problem("", f"nesting of at most {MAX_DEPTH} levels", "more")], source)
-    duplicates: list[tuple[dict[str, Any], str]] = []
-
-    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            duplicates.append((found, _first_duplicate(pairs)))
-        return found
-
     try:
-        value, end = _scan(text, members)
-    except _Refused as error:
-        raise ConfigError([Problem("", "numbers that JSON and this machine have", str(error))], source) from None
-    except Exception as error:  # the private scanner's ways to say "malformed" are many (see runtime.json_scanner)
-        raise _malformed(text, source, error) from None
-    if end != len(text) and text[end:].strip(_BLANKS):
-        raise _malformed(text, source, None)
-    problems = [_duplicate(value, found, key) for found, key in duplicates]
-    # Only an escape can bring these in: raw control characters and encoded surrogates have failed already.
-    if b"\\u0000" in data or b"\\ud" in data or b"\\uD" in data:
-        _check_strings(value, "", problems)
-    if problems:
-        raise ConfigError(problems, source)
-    return value
+        return runtime.json_reader()(data)
+    except ValueError as error:
+        first, second = error.args
+    if type(second) is str:
+        raise ConfigError([_malformed(data, first, second)], source)
+    raise ConfigError([_content(*fault) for fault in first], source, more=second - len(first))
 
 
-def _decode(data: bytes, source: str) -> str:
-    if data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
-        raise ConfigError([Problem("line 1 column 1", "UTF-8 text", "a byte order mark")], source)
-    try:
-        return data.decode("utf-8", "strict")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        column = error.start - data.rfind(b"\n", 0, error.start)
-        found = f"byte 0x{data[error.start]:02x}"
-        raise ConfigError([Problem(f"line {line} column {column}", "UTF-8 text", found)], source) from None
-
-
-def _depth(data: bytes) -> int:
-    """How deep arrays and objects nest, counting no further than a little over `MAX_DEPTH`; no recursion.
-
-    First the strings go: without escaped quotes, two quotes with no bracket between them are a string of no interest,
-    or the end of one and the start of the next.  Then each pass takes one level off; what is unbalanced is walked.
-    """
-    bare = data.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in data else data
-    bare = bare.translate(bytes.maketrans(b"{}", b"[]"), bytes(c for c in range(256) if c not in b'"{}[]'))
-    bare = b"".join(bare.replace(b'""', b"").split(b'"')[::2])
-    for level in range(MAX_DEPTH + 2):
-        if not bare:
-            return level
-        left = bare.replace(b"[]", b"")
-        if len(left) == len(bare):
-            break
-        bare = left
-    depth = deepest = 0
-    for byte in bare:
-        depth += 1 if byte == 0x5B else -1
-        if depth > deepest:
-            deepest = depth
-            if deepest > MAX_DEPTH:
-                break
-    return level + deepest
-
-
-class _Context:
-    """What `_json.make_scanner` reads its settings from."""
-
-    __slots__ = ("object_pairs_hook",)
-
-    strict = True
-    object_hook = None
-    parse_int = int
-
-    def __init__(self, members: Callable[[list[tuple[str, Any]]], dict[str, Any]]) -> None:
-        self.object_pairs_hook = members
-
-    @staticmethod
-    def parse_float(text: str) -> float:
-        """A finite double; 1e999 would become infinity."""
-        value = float(text)
-        if value - value != 0.0:
-            raise _Refused(text if len(text) <= 40 else text[:37] + "...")
-        return value
-
-    @staticmethod
-    def parse_constant(name: str) -> float:
-        """NaN, Infinity, -Infinity: JavaScript has them, JSON has not."""
-        raise _Refused(name)
-
-
-def _scan(text: str, members: Callable[[list[tuple[str, Any]]], dict[str, Any]]) -> tuple[Any, int]:
-    start = 0
-    while text.startswith(("\n", " ", "\r", "\t"), start):
-        start += 1
-    try:
-        make_scanner = runtime.json_scanner()
-    except ImportError:
-        return _scan_slowly(text, start, members)
-    return make_scanner(_Context(members))(text, start)
-
-
-def _scan_slowly(text: str, start: int, members: Callable[[list[tuple[str, Any]]], dict[str, Any]]) -> tuple[Any, int]:
-    """The same with the json module, for an interpreter without the C scanner."""
-    runtime.full()
-    from json import JSONDecoder
-
-    decoder = JSONDecoder(
-        object_pairs_hook=members, parse_float=_Context.parse_float, parse_constant=_Context.parse_constant
-    )
-    return decoder.raw_decode(text, start)
-
-
-# What json says -> what it expected and what it found.
+# The reader's words -> what it expected and what it found; "" for the text at that place.
 _WORDS = {
-    "Extra data": ("end of the document", "more data"),
-    "Unterminated string starting at": ("a closing quote", "an unterminated string"),
-    "Invalid control character at": ("no control character in a string", "one"),
-    "Invalid \\escape": ("an escape that JSON has", "another"),
-    "Invalid \\uXXXX escape": ("four hexadecimal digits", "something else"),
-    "Illegal trailing comma before end of object": ("no comma before }", "one"),
-    "Illegal trailing comma before end of array": ("no comma before ]", "one"),
+    "value": ("value", ""),
+    "key": ("property name enclosed in double quotes", ""),
+    "colon": ("':' delimiter", ""),
+    "comma": ("',' delimiter", ""),
+    "comma}": ("no comma before }", "one"),
+    "comma]": ("no comma before ]", "one"),
+    "end": ("end of the document", "more data"),
+    "open": ("a closing quote", "an unterminated string"),
+    "control": ("no control character in a string", "one"),
+    "escape": ("an escape that JSON has", "another"),
+    "hex": ("four hexadecimal digits", "something else"),
+    "digits": (f"numbers of at most {MAX_DIGITS} digits", "a longer one"),
+    "depth": (f"nesting of at most {MAX_DEPTH} levels", "more"),
+    "values": (f"at most {MAX_VALUES} values in a document", "more"),
 }
 
 
-def _malformed(text: str, source: str, cause: Exception | None) -> ConfigError:
-    """Parse again with json, which knows line and column."""
-    if isinstance(cause, (MemoryError, RecursionError)):
-        return Unreadable(source, f"cannot be parsed: {type(cause).__name__}")
-    runtime.full()
-    import json
-
-    if not text.strip(_BLANKS):
-        return ConfigError([Problem("", "a JSON document", "nothing")], source)
+def _malformed(data: bytes, offset: int, word: str) -> Problem:
+    """What is wrong at a place of a text."""
+    if data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        return Problem("line 1 column 1", "UTF-8 text", "a byte order mark")
     try:
-        json.loads(text)
-    except json.JSONDecodeError as error:
-        message = error.msg.rstrip(": ")
-        expected, found = _WORDS.get(message, (message.removeprefix("Expecting "), ""))
-        if not found:
-            rest = text[error.pos : error.pos + 20]
-            found = show(rest) if rest else "end of file"
-        return ConfigError([Problem(f"line {error.lineno} column {error.colno}", expected, found)], source)
-    except ValueError:  # the interpreter's limit on the digits of an integer
-        return ConfigError([Problem("", "numbers of at most 4300 digits", "a longer one")], source)
-    except RecursionError as error:
-        return Unreadable(source, f"cannot be parsed: {type(error).__name__}")
-    return Unreadable(source, f"cannot be parsed: {type(cause).__name__}: {cause}")
+        text = data.decode("utf-8", "strict")
+        offset = len(data[:offset].decode("utf-8", "strict"))
+    except UnicodeDecodeError as error:  # wherever it is: what comes before may only look malformed
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - data.rfind(b"\n", 0, error.start)
+        return Problem(f"line {line} column {column}", "UTF-8 text", f"byte 0x{data[error.start]:02x}")
+    if word == "value" and not text.strip(_BLANKS):
+        return Problem("", "a JSON document", "nothing")
+    if word == "constant":
+        end = offset
+        while text[end : end + 1] not in ("", ",", "]", "}", " ", "\n", "\r", "\t") and end < offset + 41:
+            end += 1
+        found = text[offset:end] if end <= offset + 40 else text[offset : offset + 37] + "..."
+        expected = "numbers that JSON and this machine have"
+    else:
+        expected, found = _WORDS[word]
+        found = found or (show(text[offset : offset + 20]) if offset < len(text) else "end of file")
+    line = text.count("\n", 0, offset) + 1
+    return Problem(f"line {line} column {offset - text.rfind(chr(10), 0, offset)}", expected, found)
 
 
-def _first_duplicate(pairs: list[tuple[str, Any]]) -> str:
-    seen: set[str] = set()
-    for key, _ in pairs:
-        if key in seen:
-            return key
-        seen.add(key)
-    raise AssertionError("no duplicate")
-
-
-def _duplicate(root: Any, found: dict[str, Any], key: str) -> Problem:
-    where = _find(root, found) or ""  # an object inside a value that a duplicate hides has no pointer
-    return Problem(f"{where}/{escape(key)}", f"key {show(key)} once", "it again")
-
-
-def _find(root: Any, wanted: dict[str, Any]) -> str | None:
-    """JSON pointer of the very object ``wanted``; no recursion."""
-    stack = [("", root)]
-    while stack:
-        pointer, value = stack.pop()
-        if value is wanted:
-            return pointer
-        if type(value) is dict:
-            stack.extend((f"{pointer}/{escape(key)}", item) for key, item in value.items())
-        elif type(value) is list:
-            stack.extend((f"{pointer}/{index}", item) for index, item in enumerate(value))
-    return None
-
-
-def _check_strings(value: Any, pointer: str, problems: list[Problem]) -> None:
-    """Report U+0000 (C would cut the string there) and lone surrogates (os.fsencode would make raw bytes of them)."""
-    if type(value) is str:
-        wrong = _wrong_character(value)
-        if wrong:
-            problems.append(Problem(pointer, "text without NUL and lone surrogates", wrong))
-    elif type(value) is dict:
-        for key, item in value.items():
-            wrong = _wrong_character(key)
-            here = f"{pointer}/{escape(key)}"
-            if wrong:
-                problems.append(Problem(here, "a key without NUL and lone surrogates", wrong))
-            _check_strings(item, here, problems)
-    elif type(value) is list:
-        for index, item in enumerate(value):
-            _check_strings(item, f"{pointer}/{index}", problems)
-
-
-def _wrong_character(text: str) -> str:
-    if text.isascii() and "\0" not in text:
-        return ""
-    for char in text:
-        if char == "\0" or 0xD800 <= ord(char) <= 0xDFFF:
-            return f"U+{ord(char):04X}"
-    return ""
+def _content(path: list[str | int], kind: str, found: Any) -> Problem:
+    """What is wrong with a value or a key."""
+    pointer = "".join(f"/{escape(step) if type(step) is str else step}" for step in path)
+    if kind == "duplicate":
+        return Problem(pointer, f"key {show(path[-1])} once", "it again")
+    if kind == "crowd":
+        return Problem(pointer, "keys that hash tables can tell apart", f"{found} keys chosen to collide")
+    return Problem(pointer, ("a key" if kind == "key" else "text") + " without NUL and lone surrogates", found)
