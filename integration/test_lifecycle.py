@@ -242,6 +242,45 @@ def test_kill_reaches_a_created_container(container: Make) -> None:
     one.delete()
 
 
+@pytest.mark.parametrize("given", ["HUP", "INT", "QUIT", "TERM"])
+@pytest.mark.parametrize("filter", ["none", "early", "late"])
+def test_what_ends_a_program_ends_a_created_container(container: Make, box: Box, given: str, filter: str) -> None:
+    """The kernel drops signals for a pid 1 without handlers, also in a container that waits for start."""
+    if box.runtime.name == "crun":
+        pytest.skip("crun's init ignores all but KILL while it waits")
+    one = container("exit", "0")
+    if filter != "none":
+        one.bundle.config["process"]["noNewPrivileges"] = filter == "late"
+        calls = {"names": ["rt_sigaction", "rt_sigreturn"], "action": "SCMP_ACT_ERRNO"}
+        if not box.runtime.is_pyrunc:  # whose init is no Go program
+            calls = {"names": ["chroot"], "action": "SCMP_ACT_ERRNO"}
+        one.bundle.config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [calls]}
+    one.create()
+    one.kill("0")
+    assert one.status == "created"
+    one.kill(given)
+    code = one.wait()
+    if box.runtime.is_pyrunc:
+        assert code == 128 + getattr(signal, f"SIG{given}")
+    one.wait_status("stopped")
+    assert one.start(check=False).rc == 1
+    one.delete()
+
+
+def test_a_programs_own_signals_do_not_end_a_created_container(container: Make) -> None:
+    """And what ended it while it waited is the program's again once there is one."""
+    one = container("signals", "60")
+    one.create()
+    for given in ("USR1", "WINCH", "CHLD", "CONT"):
+        one.kill(given)
+    assert one.status == "created"
+    one.start()
+    one.wait_output("ready")
+    one.kill("INT")
+    one.wait_output('"number":2')
+    assert one.status == "running"
+
+
 def test_delete_of_a_running_container(container: Make) -> None:
     one = container("signals", "60")
     one.create()

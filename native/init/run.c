@@ -1,6 +1,7 @@
 /* The end: wait for `start`, then become the container's program. */
 #include "sys.h"
 
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -153,11 +154,34 @@ int op_sync_mounted(struct init *in, const struct plan_step *st)
     return 0;
 }
 
+/* Never returns, so no filter can be in the way of rt_sigreturn; the trap is for one that forbids exit_group. */
+static void end_by_signal(int sig)
+{
+    syscall(SYS_exit_group, 128L + sig);
+    __builtin_trap();
+}
+
+/* The kernel drops signals for pid 1 that have no handler, and a container that was created must end by what
+ * ends a program: runc's init does, and engines stop containers so.  execve sets the handlers back. */
+static int end_by_signals(struct init *in)
+{
+    static const int ending[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    struct sigaction act;
+
+    memset(&act, 0, sizeof(act));
+    act.sa_handler = end_by_signal;
+    for (size_t i = 0; i < sizeof(ending) / sizeof(ending[0]); i++)
+        if (sigaction(ending[i], &act, NULL) < 0)
+            return fault(in, errno, "rt_sigaction", -1, 0, "");
+    return 0;
+}
+
 /* The parent sets our rlimits: from here on nothing is opened, mapped or written that they could forbid. */
 int op_sync_ready(struct init *in, const struct plan_step *st)
 {
     (void)st;
     send_msg(in, MSG_READY, 0);
     wait_go(in);
-    return 0;
+    /* Not later: a filter need not allow rt_sigaction. */
+    return in->pid == 1 ? end_by_signals(in) : 0;
 }
