@@ -81,6 +81,11 @@ def show(value: object) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 
+def hook_failure(kind: str, index: int) -> str:
+    """How an error about a hook begins; scripts, and runc's own tests, look for these words."""
+    return f"error running {kind} hook #{index}"
+
+
 def frames(error: BaseException) -> str:
     """Where an exception came from, one line per frame; the traceback module needs a complete interpreter."""
     lines = []

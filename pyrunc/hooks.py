@@ -1,7 +1,9 @@
 """Hooks that run in the runtime's namespaces: prestart, createRuntime, poststart, poststop.
 
-A hook gets exactly the arguments and the environment of config.json (nothing of ours: an empty environment must stay
-empty), the state on stdin and the bundle as working directory.  What it prints is kept to explain a failure.
+A hook gets exactly the arguments of config.json, the state on stdin and the bundle as working
+directory.  Without ``env`` in config.json it gets our own environment, as with runc and crun: a
+hook that calls another program needs a PATH.  It never gets the container's (CVE-2025-23266).
+What a hook prints is kept to explain a failure.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from posix import O_APPEND, O_CLOEXEC, O_CREAT, O_WRONLY
 from select import POLLIN, poll
 
 from pyrunc import fs, runtime
-from pyrunc.errors import PyruncError, SysError, show
+from pyrunc.errors import PyruncError, SysError, hook_failure, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +33,33 @@ _STAGES = {1: "dup2", 2: "chdir", 3: "execve"}
 
 class HookError(PyruncError):
     """A hook failed; the text names its pointer, path, end and output."""
+
+
+class _Program:
+    """What is run: a hook, or a helper program (``kind`` "")."""
+
+    __slots__ = ("args", "env", "path", "pointer", "timeout", "words")
+
+    def __init__(self, pointer: str, raw: dict[str, Any], words: str = "") -> None:
+        self.pointer, self.words = pointer, words
+        self.path: str = raw["path"]
+        self.args: list[str] = raw.get("args") or [self.path]
+        self.env: list[str] | None = raw.get("env")
+        self.timeout: float | None = raw.get("timeout")
+
+    def failed(self, call: str, number: int, value: str) -> SysError:
+        """A system call failed."""
+        return SysError(self.pointer, ": ".join(part for part in (self.words, call) if part), number, value=value)
+
+    def ended(self, how: str) -> HookError:
+        """It ran, and not to a good end."""
+        return HookError(": ".join(part for part in (f"{self.pointer} {show(self.path)}", self.words, how) if part))
+
+    def environment(self) -> list[bytes]:
+        """Its own, or ours when config.json does not say; ``"env": []`` says an empty one."""
+        if self.env is None:
+            return [name + b"=" + value for name, value in posix.environ.items()]
+        return [fs.encode(item) for item in self.env]
 
 
 def run_hooks(
@@ -53,7 +82,7 @@ def run_hooks(
         pointer = f"/hooks/{kind}/{index}"
         log.debug(f"{pointer}: running {hook['path']}")
         try:
-            _run_one(pointer, hook, state, bundle, annotations or {}, check)
+            _run_one(_Program(pointer, hook, hook_failure(kind, index)), state, bundle, annotations or {}, check)
         except PyruncError as error:
             if fatal:
                 raise
@@ -61,22 +90,20 @@ def run_hooks(
 
 
 def run_program(pointer: str, program: dict[str, Any]) -> None:
-    """Run a helper program as if it were a hook without a state: bounded, nothing inherited, its output in the error.
+    """Run a helper program with its own ``env`` as if it were a hook without a state: bounded, its output in the error.
 
     Raises HookError, SysError.
     """
-    _run_one(pointer, program, "", "/", {}, None)
+    _run_one(_Program(pointer, program), "", "/", {}, None)
 
 
 def _run_one(
-    pointer: str,
-    hook: dict[str, Any],
+    program: _Program,
     state: str,
     bundle: str,
     annotations: dict[str, str],
     check: Callable[[], None] | None,
 ) -> None:
-    where = f"{pointer} {show(hook['path'])}"
     sinks = _open_sinks(annotations)
     read_end = -1
     try:
@@ -85,7 +112,7 @@ def _run_one(
             posix.set_blocking(write_end, True)
             stdin = _state_file(state)
             try:
-                pid = _spawn(pointer, hook, bundle, stdin, write_end)
+                pid = _spawn(program, bundle, stdin, write_end)
             finally:
                 posix.close(stdin)
         finally:
@@ -93,17 +120,17 @@ def _run_one(
         pidfd = _pidfd(pid)
         try:
             output = _Output(read_end, sinks)
-            status = _wait(where, hook.get("timeout"), pidfd, output, check)
+            status = _wait(program, pidfd, output, check)
         finally:
             posix.close(pidfd)
     except OSError as error:
-        raise SysError(pointer, "", error.errno or 0, value=hook["path"]) from error
+        raise program.failed("", error.errno or 0, program.path) from error
     finally:
         fs.close(read_end)
         for sink in sinks:
             posix.close(sink)
     if status:
-        raise HookError(f"{where}: {_end(status)}{output.text()}")
+        raise program.ended(_end(status) + output.text())
 
 
 def _open_sinks(annotations: dict[str, str]) -> list[int]:
@@ -132,21 +159,20 @@ def _state_file(state: str) -> int:
     return fd
 
 
-def _spawn(pointer: str, hook: dict[str, Any], bundle: str, stdin: int, out: int) -> int:
-    """Start the hook; returns its pid.  Raises SysError."""
+def _spawn(program: _Program, bundle: str, stdin: int, out: int) -> int:
+    """Start it; returns its pid.  Raises SysError."""
     ffi, lib = runtime.shim()
     keep: list[Any] = []  # cffi strings live only as long as somebody holds them
 
-    def strings(items: Sequence[str]) -> Any:
-        keep.extend(ffi.new("char[]", fs.encode(item)) for item in items)
+    def strings(items: Sequence[bytes]) -> Any:
+        keep.extend(ffi.new("char[]", item) for item in items)
         return ffi.new("char *[]", [*keep[len(keep) - len(items) :], ffi.NULL])
 
-    argv, envp = strings(hook.get("args") or [hook["path"]]), strings(hook.get("env") or [])
+    argv, envp = strings([fs.encode(item) for item in program.args]), strings(program.environment())
     stage = ffi.new("int *")
-    pid = lib.pr_spawn_hook(fs.encode(hook["path"]), argv, envp, fs.encode(bundle), stdin, out, stage)
+    pid = lib.pr_spawn_hook(fs.encode(program.path), argv, envp, fs.encode(bundle), stdin, out, stage)
     if pid < 0:
-        value = bundle if stage[0] == 2 else hook["path"]
-        raise SysError(pointer, _STAGES.get(stage[0], "clone"), -pid, value=value)
+        raise program.failed(_STAGES.get(stage[0], "clone"), -pid, bundle if stage[0] == 2 else program.path)
     return int(pid)
 
 
@@ -193,7 +219,7 @@ class _Output:
         return f": {joined}" if joined else ""
 
 
-def _wait(where: str, timeout: float | None, pidfd: int, output: _Output, check: Callable[[], None] | None) -> int:
+def _wait(program: _Program, pidfd: int, output: _Output, check: Callable[[], None] | None) -> int:
     """Wait for the hook, collecting its output; returns the wait status.  Raises HookError on time-out, OSError.
 
     The hook's end is what counts, not the end of its output: a daemon that it leaves behind may keep that open.
@@ -201,6 +227,7 @@ def _wait(where: str, timeout: float | None, pidfd: int, output: _Output, check:
     poller = poll()
     poller.register(pidfd, POLLIN)
     poller.register(output.fd, POLLIN)
+    timeout = program.timeout
     deadline = time.monotonic() + timeout if timeout else None
     try:
         while True:
@@ -219,7 +246,7 @@ def _wait(where: str, timeout: float | None, pidfd: int, output: _Output, check:
             if deadline is not None and time.monotonic() >= deadline:
                 _kill(pidfd)
                 output.drain()
-                raise HookError(f"{where}: timed out after {timeout} s, killed{output.text()}")
+                raise program.ended(f"timed out after {timeout} s, killed{output.text()}")
             if check is not None:
                 check()
     except BaseException:
@@ -251,6 +278,6 @@ def _end(status: int) -> str:
     """``exit status 3`` or ``killed by SIGTERM``."""
     if posix.WIFEXITED(status):
         return f"exit status {posix.WEXITSTATUS(status)}"
-    from pyrunc.signals import name
+    from pyrunc.signals import described
 
-    return f"killed by {name(posix.WTERMSIG(status))}"
+    return f"killed by {described(posix.WTERMSIG(status))}"

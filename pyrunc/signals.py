@@ -11,6 +11,7 @@ NAMES = (
     "PWR", "SYS",
 )  # fmt: skip
 ALIASES = {"IOT": 6, "CLD": 17, "POLL": 29}
+SIGSYS = 31
 RTMIN, RTMAX = 34, 64  # as libc numbers them: it keeps the kernel's first two to itself
 
 
@@ -42,6 +43,11 @@ def _expected(text: str, short: str) -> str:
 
     known = (*NAMES, *ALIASES, "RTMIN", "RTMAX")
     return hints.did_you_mean(short, known) or ": expected a number or a name such as TERM, SIGTERM or RTMIN+3"
+
+
+def described(value: int) -> str:
+    """``SIGKILL``; of the one by which seccomp ends a program also what it means, a word that people look for."""
+    return name(value) + (" (bad system call)" if value == SIGSYS else "")
 
 
 def name(value: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import posix
 import time
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,21 @@ def test_argv0_is_args0_and_without_args_the_path(tmp_path: Path) -> None:
     assert (tmp_path / "count").read_text() == "0\n"
 
 
-def test_no_environment_stays_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SECRET", "1")
-    for number, hook in enumerate(({}, {"env": []})):
-        out = tmp_path / f"env{number}"
-        run(tmp_path, {"path": "/bin/sh", "args": ["sh", "-c", f"tr '\\0' '\\n' </proc/$$/environ >{out}"], **hook})
-        assert out.read_text() == ""
+def test_an_environment_that_is_not_given_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with runc and crun, where an empty list is an empty environment."""
+    monkeypatch.setattr(posix, "environ", {b"CALLERS": b"1=2", b"BYTES": b"\xff", b"EMPTY": b""})
+    ours = b"CALLERS=1=2\0BYTES=\xff\0EMPTY=\0"
+    out = tmp_path / "env"
+    for hook, expected in (({}, ours), ({"env": None}, ours), ({"env": []}, b""), ({"env": ["A=b"]}, b"A=b\0")):
+        run(tmp_path, {"path": "/bin/sh", "args": ["sh", "-c", f"/bin/cat </proc/$$/environ >{out}"], **hook})
+        assert out.read_bytes() == expected
+
+
+def test_a_helper_program_gets_nothing_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posix, "environ", {b"CALLERS": b"1"})
+    out = tmp_path / "env"
+    hooks.run_program("/x", {"path": "/bin/sh", "args": ["sh", "-c", f"/bin/cat </proc/$$/environ >{out}"], "env": []})
+    assert out.read_bytes() == b""
 
 
 def test_signals_are_default_in_a_hook(tmp_path: Path) -> None:
@@ -75,7 +85,9 @@ def test_hooks_run_in_order_and_stop_at_the_first_failure(tmp_path: Path) -> Non
         body = f"echo {number} >>{tmp_path}/order; exit {status}"
         return {"path": "/bin/sh", "args": ["sh", "-c", body]}
 
-    with pytest.raises(PyruncError, match=r'^/hooks/prestart/1 "/bin/sh": exit status 3$'):
+    with pytest.raises(
+        PyruncError, match=r'^/hooks/prestart/1 "/bin/sh": error running prestart hook #1: exit status 3$'
+    ):
         run(tmp_path, step(0), step(1, 3), step(2), kind="prestart")
     assert (tmp_path / "order").read_text() == "0\n1\n"
 
@@ -95,6 +107,7 @@ def test_not_fatal_warns_and_goes_on(tmp_path: Path) -> None:
         ("exit 7", "exit status 7$"),
         ("kill -TERM $$", "killed by SIGTERM$"),
         ("kill -9 $$", "killed by SIGKILL$"),
+        ("kill -31 $$", r"killed by SIGSYS \(bad system call\)$"),
         ("echo out; echo err >&2; exit 1", "exit status 1: out / err$"),
         ("printf 'a\\n\\n  b  \\n'; exit 1", "exit status 1: a / b$"),
     ],
@@ -139,11 +152,11 @@ def test_a_large_state_and_a_hook_that_does_not_read_it(tmp_path: Path) -> None:
 def test_what_cannot_be_executed(tmp_path: Path, path: str, words: str) -> None:
     with pytest.raises(SysError, match=words) as caught:
         run(tmp_path, {"path": path})
-    assert str(caught.value).startswith(f'/hooks/createRuntime/0 "{path}": ')
+    assert str(caught.value).startswith(f'/hooks/createRuntime/0 "{path}": error running createRuntime hook #0: ')
 
 
 def test_a_missing_bundle_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SysError, match='"/nowhere": chdir: ENOENT'):
+    with pytest.raises(SysError, match='"/nowhere": error running prestart hook #0: chdir: ENOENT'):
         hooks.run_hooks(
             "prestart", [{"path": "/bin/true"}], STATE, bundle="/nowhere", log=log.Log(str(tmp_path / "l")), fatal=True
         )

@@ -269,6 +269,7 @@ static int run_hook(struct init *in, const struct plan_step *st, struct hook *h)
 
 int op_hook(struct init *in, const struct plan_step *st)
 {
+    char home[HOME_BUF];
     int AUTO_CLOSE input = make_input(in, st);
     if (input < 0)
         return fault(in, input, "memfd_create", S_HOOK_state, 0, "");
@@ -286,6 +287,8 @@ int op_hook(struct init *in, const struct plan_step *st)
     /* The environment is the hook's own, never the process's: LD_PRELOAD of an image must not reach a
      * program of the host (CVE-2025-23266). */
     h.envp = pointer_list(h.argv, step_str(in, st, S_HOOK_args), st->n[L_HOOK_args]);
-    pointer_list(h.envp, step_str(in, st, S_HOOK_env), st->n[L_HOOK_env]);
+    char **end = pointer_list(h.envp, step_str(in, st, S_HOOK_env), st->n[L_HOOK_env]);
+    if (st->policy & P_HOOK_SET_HOME)
+        add_home(in, end, home, sizeof(home));
     return run_hook(in, st, &h);
 }

@@ -14,6 +14,7 @@
 
 #define MAX_FDS  250 /* SCM_MAX_FD of the kernel is 253; those after the plan's own are for OPEN_TREE */
 #define PATH_BUF 4096
+#define HOME_BUF (sizeof("HOME=") + PATH_BUF)
 
 /* Where a failure happened, for the FAIL record; filled by fault(). */
 struct fault {
@@ -92,6 +93,8 @@ void wait_go(struct init *in);
 
 /* Fill in->pointers with a list argument and a NULL; returns the position after it. */
 char **pointer_list(char **at, const char *item, uint32_t count);
+/* Add what FIND_HOME found to the list that ends before `end`; `buf` holds the text and must stay. */
+void add_home(const struct init *in, char **end, char *buf, size_t size);
 /* Close everything that refers to the host: the private procfs, /dev/null, the root, all slots but the
  * fifos. */
 void close_host_fds(struct init *in);

@@ -17,6 +17,16 @@ char **pointer_list(char **at, const char *item, uint32_t count)
     return at;
 }
 
+void add_home(const struct init *in, char **end, char *buf, size_t size)
+{
+    struct text t = text_in(buf, size);
+
+    text_str(&t, "HOME=");
+    text_str(&t, in->home[0] ? in->home : "/");
+    end[-1] = buf;
+    end[0] = NULL;
+}
+
 static void close_fd(int *fd)
 {
     if (*fd >= 0)
@@ -106,20 +116,14 @@ static void set_listen_pid(const struct init *in, char **envp, char *buf, size_t
 
 int op_execve(struct init *in, const struct plan_step *st)
 {
-    char home[sizeof("HOME=") + PATH_BUF], listen_pid[32];
+    char home[HOME_BUF], listen_pid[32];
     const char *exe = in->exe[0] ? in->exe : step_str(in, st, S_EXECVE_args);
     char **argv = in->pointers;
     char **envp = pointer_list(argv, step_str(in, st, S_EXECVE_args), st->n[L_EXECVE_args]);
     char **end = pointer_list(envp, step_str(in, st, S_EXECVE_env), st->n[L_EXECVE_env]);
 
-    if (st->policy & P_EXECVE_SET_HOME) {
-        struct text t = text_in(home, sizeof(home));
-
-        text_str(&t, "HOME=");
-        text_str(&t, in->home[0] ? in->home : "/");
-        end[-1] = home;
-        end[0] = NULL;
-    }
+    if (st->policy & P_EXECVE_SET_HOME)
+        add_home(in, end, home, sizeof(home));
     if (st->policy & P_EXECVE_LISTEN_PID)
         set_listen_pid(in, envp, listen_pid, sizeof(listen_pid));
     if (!in->filtered) {

@@ -252,7 +252,7 @@ static void test_rules(void)
         {"reserved", offsetof(struct plan_header, reserved), 1, -EINVAL},
         {"op 0", STEP(0, op), 0, -EINVAL},
         {"op beyond the last", STEP(0, op), OP_LAST + 1, -EINVAL},
-        {"policy bit", STEP(1, op), OP_HOOK | 2u << 16, -EINVAL},
+        {"policy bit", STEP(1, op), OP_HOOK | 4u << 16, -EINVAL},
         {"policy bit where there is none", STEP(0, op), OP_HOSTNAME | 1u << 16, -EINVAL},
         {"string outside", STEP(0, s), 1 << 20, -EINVAL},
         {"string in a slot the op has not", STEP(3, s), 1, -EINVAL},

@@ -137,5 +137,5 @@ def _run(
         start = plan.fd("start", "", "(default)")
         plan.wait_start("(default)", start_fd=start, error_fd=plan.fd("error", "", "(default)"))
     if program:
-        hooks.start_container(plan, config.get("hooks") or {}, options.start_state, env.entries)
+        hooks.start_container(plan, config.get("hooks") or {}, options.start_state, env)
         process.execute(plan, program, env)

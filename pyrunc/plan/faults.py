@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from errno import EACCES, ENOENT
 
-from pyrunc.errors import SysError
+from pyrunc.errors import SysError, hook_failure
 from pyrunc.plan.ops import OPS
 from pyrunc.spec.names import CAPABILITIES
 
@@ -88,7 +88,7 @@ def error(source: Plan | Sequence[Sequence[Any]], record: Record) -> SysError:
     fault = describe(source, record)
     return SysError(
         fault.where,
-        record.call,
+        _hook_call(fault.where, record.call) if fault.op == "HOOK" else record.call,
         record.err,
         value=fault.value,
         context=fault.context,
@@ -102,11 +102,24 @@ def saved_error(late: Sequence[Sequence[Any]], record: Record) -> SysError:
     return error(late, record)
 
 
+def _hook_call(where: str, call: str) -> str:
+    """The same words as for a hook that runs on the host; ``where`` is /hooks/KIND/INDEX/path."""
+    _, _, kind, index, *_ = where.split("/")
+    words = hook_failure(kind, int(index))
+    return f"{words}: {call}" if call not in ("", "hook") else words
+
+
 def _with_names(detail: str) -> str:
-    """init knows capabilities by number; people know them by name."""
+    """init knows capabilities and signals by number; people know them by name."""
     head, found, number = detail.rpartition("capability ")
     if found and number.isdigit() and int(number) < len(CAPABILITIES):
         return head + CAPABILITIES[int(number)]
+    head, found, rest = detail.partition("killed by signal ")
+    if found and not head:
+        from pyrunc import signals
+
+        number, colon, output = rest.partition(":")
+        return f"killed by {signals.described(int(number))}{colon}{output}"
     return detail
 
 

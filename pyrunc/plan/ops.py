@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-ABI = 0x75102dc7
+ABI = 0x5c0d4451
 _NONE: list[str] = []
 
 OP_PLACE = 1
@@ -88,6 +88,7 @@ P_DEV_NODE_DEFAULT = 0x1
 P_DEV_NODE_BIND_HOST = 0x2
 P_DEV_LINK_IF_TARGET = 0x1
 P_HOOK_IN_CONTAINER = 0x1
+P_HOOK_SET_HOME = 0x2
 P_PIVOT_MOVE = 0x1
 P_PIVOT_CHROOT = 0x2
 P_CONSOLE_MOUNT_CONSOLE = 0x1
@@ -133,7 +134,7 @@ OPS: dict[int, tuple[str, str, tuple[tuple[str, str, str, int, int], ...], tuple
     22: ("DEV_NODE", "SETUP", (("kind", "u32", "", 0, -1), ("mode", "u32", "", 1, -1), ("major", "u32", "", 2, -1), ("minor", "u32", "", 3, -1), ("uid", "u32", "", 4, -1), ("gid", "u32", "", 5, -1), ("path", "str", "path", -1, 0),), ("DEFAULT", "BIND_HOST",)),
     23: ("DEV_LINK", "SETUP", (("target", "str", "", -1, 0), ("path", "str", "", -1, 1),), ("IF_TARGET",)),
     24: ("SYNC_MOUNTED", "SETUP", (), ()),
-    25: ("HOOK", "SETUP", (("timeout_ms", "u32", "", 0, -1), ("path", "str", "path", -1, 0), ("args", "list", "", 1, 1), ("env", "list", "", 2, 2), ("state", "list", "", 3, 3),), ("IN_CONTAINER",)),
+    25: ("HOOK", "SETUP", (("timeout_ms", "u32", "", 0, -1), ("path", "str", "path", -1, 0), ("args", "list", "", 1, 1), ("env", "list", "", 2, 2), ("state", "list", "", 3, 3),), ("IN_CONTAINER", "SET_HOME",)),
     26: ("PIVOT", "SETUP", (), ("MOVE", "CHROOT",)),
     27: ("CONSOLE", "FINISH", (("fd", "u32", "", 0, -1), ("rows", "u32", "", 1, -1), ("cols", "u32", "", 2, -1), ("uid", "u32", "", 3, -1), ("gid", "u32", "", 4, -1),), ("MOUNT_CONSOLE",)),
     28: ("REOPEN_NULL", "FINISH", (), ()),
@@ -300,7 +301,7 @@ class Builder:
         self.steps.append((24, 0, (), ()))
 
     def hook(self, origin: str, *, policy: int = 0, timeout_ms: int = 0, path: str = "", args: list[str] = _NONE, env: list[str] = _NONE, state: list[str] = _NONE) -> None:
-        """Run a hook, its stdin the state JSON: state[0] + own pid + state[1]."""
+        """Run a hook, its stdin the state JSON: state[0] + own pid + state[1]; SET_HOME: as EXECVE."""
         self.origins.append(origin)
         self.steps.append((25, policy, (timeout_ms, len(args), len(env), len(state)), (path, args, env, state)))
 

@@ -397,12 +397,12 @@ TABLE = [
     ),
     Sabotage(
         "T34",
-        "a hook without an environment gets ours",
+        "a hook of the host gets the environment of the container's program",
         [
             (
-                "pyrunc/hooks.py",
-                'strings(hook.get("env") or [])',
-                'strings(hook.get("env") or [f"{k.decode()}={v.decode()}" for k, v in posix.environ.items()])',
+                "pyrunc/launch.py",
+                "                kind,\n                listed,\n",
+                '                kind,\n                [{"env": self.config["process"]["env"], **hook} for hook in listed],\n',
             )
         ],
         "test_host.py::test_hooks_of_the_host_get_nothing_of_the_image",
