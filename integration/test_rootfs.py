@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -127,6 +129,34 @@ def test_masked(container: Make) -> None:
 def test_masked_default_paths(container: Make) -> None:
     keys = container("read", "/proc/keys").run().objects[0]
     assert (keys["errno"], keys["text"]) == (0, "")
+
+
+def test_what_masks_a_file_cannot_be_changed(container: Make, box: Box) -> None:
+    """The owner and mode of the node that masks are out of reach: it is the host's /dev/null, here a copy of it."""
+    copy = box.path / "null"
+    os.mknod(copy, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    copy.chmod(0o666)
+    subprocess.run(["mount", "--bind", copy, "/dev/null"], check=True)
+    try:
+        one = container(
+            *("open", "/m/file", "w", "--", "chown", "/m/file", "41", "42", "--", "chmod", "/m/file", "0600"),
+            edits={
+                "/linux/maskedPaths": ["/m/file"],
+                **{
+                    f"/process/capabilities/{kind}": ["CAP_CHOWN", "CAP_FOWNER"]
+                    for kind in ("bounding", "effective", "permitted")
+                },
+            },
+        )
+        _tree(one)
+        written, chown, chmod = one.run().objects
+        assert errno_of(written) == ""
+        if one.box.runtime.name != "runc":  # it masks with the container's own node
+            assert (errno_of(chown), errno_of(chmod)) == ("EROFS", "EROFS")
+        now = copy.stat()
+        assert (now.st_uid, now.st_gid, stat.S_IMODE(now.st_mode)) == (0, 0, 0o666)
+    finally:
+        subprocess.run(["umount", "/dev/null"], check=True)
 
 
 def test_masked_through_a_link(container: Make, box: Box) -> None:

@@ -52,12 +52,15 @@ static int make_empty_dir(struct init *in)
 
 /* Only a real /dev/null may stand for a file: an image's was a symbolic link, and what it led to was mounted
  * read-write over the masked path (CVE-2025-31133).  So it is the host's, taken by ROOT before the host's
- * mounts went out of sight, and looked at again here. */
+ * mounts went out of sight, and looked at again here.  Read-only, which does not concern what is written to a
+ * device: chmod or chown of a masked path would change the host's node. */
 static int take_null(struct init *in)
 {
     if (in->nullfd < 0 || is_chr(in->nullfd, 1, 3) != 1)
         return fault(in, ENODEV, "open_tree", -1, 0, "the host has no usable /dev/null");
-    return in->nullfd;
+    int ret = set_attr(in->nullfd, 0, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0);
+    return ret < 0 ? fault(in, -ret, "mount_setattr", -1, 0, "of the /dev/null that masks files")
+                   : in->nullfd;
 }
 
 static int put_over(struct init *in, struct cover *cover, int fd)
