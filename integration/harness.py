@@ -345,19 +345,24 @@ class Runtime:
 # --- bundles --------------------------------------------------------------------------------------------------------
 
 
-def build_probe(target: Path) -> None:
-    """Compile probe/probe.c, statically.  AssertionError with what the compilers said."""
+def compile_static(source: Path, target: Path) -> None:
+    """Compile one C file into a static program.  AssertionError with what the compilers said."""
     options = ["-std=gnu11", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-O1", "-static", "-o", str(target)]
     errors = []
     for compiler in ("musl-gcc", "gcc"):
         if shutil.which(compiler) is None:
             continue
-        argv = [compiler, *options, str(REPO / "integration/probe/probe.c")]
+        argv = [compiler, *options, str(source)]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=120 * SLOW, check=False)
         if done.returncode == 0:
             return
         errors.append(done.stderr)
-    raise AssertionError(f"cannot build the probe: {errors or 'no C compiler'}")
+    raise AssertionError(f"cannot build {source}: {errors or 'no C compiler'}")
+
+
+def build_probe(target: Path) -> None:
+    """Compile probe/probe.c."""
+    compile_static(REPO / "integration/probe/probe.c", target)
 
 
 def build_template(base: Path, probe: Path) -> Path:
