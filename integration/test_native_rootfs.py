@@ -353,14 +353,20 @@ def test_shared_root_propagation(script: Script, root: pathlib.Path, on_mount: b
 
 
 @pytest.mark.parametrize("recursive", [0, REC])
-@pytest.mark.parametrize(("kind", "tags"), [(SLAVE, ["master"]), (PRIVATE, []), (SHARED, [])])
+@pytest.mark.parametrize(
+    ("kind", "policy", "tags"),
+    [(SLAVE, ops.P_ROOT_SLAVE, ["master"]), (SLAVE, 0, []), (PRIVATE, 0, []), (SHARED, 0, [])],
+)
 def test_propagation_of_the_container_root(
-    script: Script, root: pathlib.Path, kind: int, tags: list[str], recursive: int
+    script: Script, root: pathlib.Path, kind: int, policy: int, tags: list[str], recursive: int
 ) -> None:
-    """On a mount that the host shares: a slave sees what the host mounts there later, and nothing goes back."""
+    """On a mount that the host shares: a slave sees what the host mounts there later, and nothing goes back.
+
+    Without the policy bit the root is private, whatever the copied mounts around it are.
+    """
     (root / "late").mkdir()
     script.op("propagation", propagation=kind | recursive)
-    script.op("root", path=str(root))
+    script.op("root", policy=policy, path=str(root))
     script.op("mount", fstype="tmpfs", source="t", dest="/t")
     script.op("pivot")
     info = script.ask("mountinfo")

@@ -152,7 +152,7 @@ def test_capabilities_are_those_of_the_namespace(mapped: Make, box: Box) -> None
 # --- what is mounted ------------------------------------------------------------------------------------------------
 
 
-def test_devices_are_the_hosts(mapped: Make) -> None:
+def test_devices_are_the_hosts(mapped: Make, box: Box) -> None:
     one = mapped("report", "--", "write", "/dev/null", "x", "--", "open", "/dev/full", "w")
     result = one.run()
     seen = result.report["devices"]
@@ -160,6 +160,10 @@ def test_devices_are_the_hosts(mapped: Make) -> None:
         (1, 3), (1, 5), (5, 0),
     }  # fmt: skip
     assert [item["errno"] for item in result.objects[1:]] == [0, 0]
+    for mount in parse_mountinfo(result.report["mountinfo"]):
+        if mount.dest in seen and mount.root != "/" and box.runtime.name != "runc":  # as on the host
+            assert {"nosuid", "noexec"} <= set(mount.options), mount
+            assert mount.shared == "", mount
     assert not stat.S_ISREG(os.stat("/dev/null").st_mode)
 
 

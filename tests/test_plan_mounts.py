@@ -334,6 +334,16 @@ def test_cgroup_source(cgroup: str, facts: dict[str, str], expected: str) -> Non
     assert cgroup_source(cgroup, Facts(**facts), spaces) == expected  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("value", "policy"),
+    [(None, set()), ("private", set()), ("rshared", set()), ("slave", {"SLAVE"}), ("rslave", {"SLAVE"})],
+)
+def test_the_root_follows_the_host_only_when_asked(value: str | None, policy: set[str]) -> None:
+    plan = compiled({"linux": {"rootfsPropagation": value}})
+    assert step(plan, "ROOT")["policy"] == policy
+    assert step(plan, "PROPAGATION")["propagation"] == (mounts.PROPAGATIONS[value] if value else 10)
+
+
 def test_unbindable_root_can_still_be_bound() -> None:
     plan = compiled({"linux": {"rootfsPropagation": "unbindable"}})
     assert step(plan, "PROPAGATION")["propagation"] == 10

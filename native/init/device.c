@@ -85,6 +85,12 @@ static int bind_node(struct init *in, const struct plan_step *st, int dir, const
     if (same <= 0)
         return fault(in, same < 0 ? -same : ENXIO, "open_tree", S_DEV_NODE_path, 0,
                      "the host's node at this path is another device");
+    int ret = set_attr(tree, 0, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0);
+    /* A mount that the host puts over its own node must not replace the container's. */
+    if (ret == 0)
+        ret = set_propagation(tree, PRIVATE);
+    if (ret < 0)
+        return fault(in, -ret, "mount_setattr", S_DEV_NODE_path, 0, NULL);
     int file = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
     if (file >= 0)
         close(file);
@@ -97,7 +103,7 @@ static int bind_node(struct init *in, const struct plan_step *st, int dir, const
         return 0;
     if (!S_ISREG(sb.st_mode) || sb.st_size != 0)
         return mismatch(in);
-    int ret = attach(tree, fd);
+    ret = attach(tree, fd);
     return ret < 0 ? fault(in, -ret, "move_mount", S_DEV_NODE_path, 0, NULL) : 0;
 }
 

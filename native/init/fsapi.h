@@ -62,8 +62,9 @@ long fs_magic(int fd);
 
 /* mount_setattr(2) on a descriptor, nothing when there is nothing to change; recursive: AT_RECURSIVE or 0. */
 int set_attr(int fd, unsigned recursive, uint64_t set, uint64_t clr);
-/* Propagation changes, one per nibble from the lowest: 1 shared, 2 slave, 3 private, 4 unbindable, +8
- * recursive. */
+/* Propagation changes, one per nibble from the lowest: 1 shared, SLAVE, PRIVATE, 4 unbindable, +8 recursive. */
+#define SLAVE   2u
+#define PRIVATE 3u
 int set_propagation(int fd, uint32_t nibbles);
 /* Clone the mount behind a descriptor (recursive: AT_RECURSIVE or 0) as a detached tree.  -errno on error. */
 int clone_tree(int fd, unsigned recursive);

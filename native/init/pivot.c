@@ -4,18 +4,13 @@
 #include <string.h>
 
 #define MAX_UP      2048 /* directories above a root filesystem: PATH_MAX / 2 */
-#define PRIVATE     3u   /* propagation nibbles, see set_propagation */
-#define SLAVE       2u
-#define SLAVE_ALL   10u
+#define SLAVE_ALL   10u  /* recursive */
 #define PRIVATE_ALL 11u
 
 static int open_slash(void)
 {
     return (int)sys_ret(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
 }
-
-/* What linux.rootfsPropagation makes of the mount that holds the root filesystem, and so of the root. */
-static uint32_t parent_kind = PRIVATE;
 
 /* Before any other mount: from here on nothing of ours reaches the host's peer groups, whatever the host
  * mounts meanwhile (runc 1.2 leaked mounts in that window).  Slave by default: what the host unmounts goes
@@ -30,15 +25,14 @@ int op_propagation(struct init *in, const struct plan_step *st)
     int ret = set_propagation(fd, nibbles);
     if (ret < 0)
         return fault(in, -ret, "mount_setattr", -1, 0, ret == -EINVAL ? "/ is not a mount point here" : "");
-    parent_kind = (nibbles & 7) == SLAVE ? SLAVE : PRIVATE;
     return 0;
 }
 
 /* The mount that holds the root filesystem must not be shared: pivot_root refuses that, and the bind below
  * would show up in its peers.  It still is with "shared", or with the non-recursive kinds where it is not the
- * mount of /.  With "slave" it becomes one, which leaves a private mount private: the root is a clone of it,
- * and is meant to see what the host mounts there. */
-static int unshare_parent(int start)
+ * mount of /.  `kind` is PRIVATE, or SLAVE where linux.rootfsPropagation asks for a root that receives what the
+ * host mounts there; SLAVE leaves a private mount private. */
+static int unshare_parent(int start, uint32_t kind)
 {
     struct sys_statx sx;
     int fd = fcntl(start, F_DUPFD_CLOEXEC, 3), ret = fd < 0 ? -errno : 0;
@@ -46,7 +40,7 @@ static int unshare_parent(int start)
     for (int i = 0; ret == 0 && i < MAX_UP; i++) {
         ret = sys_statx(fd, SYS_STATX_INO | SYS_STATX_MNT_ID, &sx);
         if (ret == 0 && (sx.attributes & SYS_STATX_ATTR_MOUNT_ROOT)) {
-            ret = set_propagation(fd, parent_kind);
+            ret = set_propagation(fd, kind);
             break;
         }
         int up = openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -71,6 +65,11 @@ static void take_null(struct init *in)
     int AUTO_CLOSE fd = open("/dev/null", O_PATH | O_NOFOLLOW | O_CLOEXEC);
     int tree = fd >= 0 && is_chr(fd, 1, 3) == 1 ? clone_tree(fd, 0) : -1;
 
+    /* A mount that the host puts over its /dev/null must not replace the mask. */
+    if (tree >= 0 && set_propagation(tree, PRIVATE) < 0) {
+        close(tree);
+        tree = -1;
+    }
     if (in->nullfd >= 0)
         close(in->nullfd);
     in->nullfd = tree < 0 ? -1 : tree;
@@ -79,6 +78,7 @@ static void take_null(struct init *in)
 int op_root(struct init *in, const struct plan_step *st)
 {
     int in_cwd = (st->policy & P_ROOT_CWD) != 0;
+    uint32_t kind = st->policy & P_ROOT_SLAVE ? SLAVE : PRIVATE;
     int AUTO_CLOSE fd = open(in_cwd ? "." : step_str(in, st, S_ROOT_path), O_PATH | O_DIRECTORY | O_CLOEXEC);
 
     if (fd < 0)
@@ -90,7 +90,7 @@ int op_root(struct init *in, const struct plan_step *st)
         in->rootfd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
         return in->rootfd < 0 ? fault(in, errno, "fcntl", -1, 0, NULL) : 0;
     }
-    int ret = unshare_parent(fd);
+    int ret = unshare_parent(fd, kind);
     /* Above it are directories that we may not search, being root of a user namespace.  The mounts of its mount
      * namespace are slaves or private already (copy_mnt_ns: CL_SHARED_TO_SLAVE). */
     if (ret == -EACCES && in_cwd)
@@ -101,7 +101,10 @@ int op_root(struct init *in, const struct plan_step *st)
     if (tree < 0)
         return fault(in, -tree, "open_tree", S_ROOT_path, 0,
                      tree == -EINVAL ? "it is on an unbindable mount" : "");
-    ret = attach(tree, fd);
+    /* Where the parent could not be reached, the clone is still a slave of the host's mount. */
+    ret = set_propagation(tree, kind);
+    if (ret == 0)
+        ret = attach(tree, fd);
     if (ret < 0) {
         close(tree);
         return fault(in, -ret, "move_mount", S_ROOT_path, 0, NULL);

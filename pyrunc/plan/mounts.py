@@ -21,6 +21,7 @@ from pyrunc.plan.ops import (
     P_PIVOT_MOVE,
     P_ROOT_CWD,
     P_ROOT_NO_BIND,
+    P_ROOT_SLAVE,
 )
 from pyrunc.spec.rules_mounts import PROC_FILES
 
@@ -241,7 +242,7 @@ def compile_mounts(
         _without_namespace(plan, config, options)
     path = config["root"]["path"]
     rootfs = _absolute(options.bundle, path)
-    plan.root("/root", policy=(P_ROOT_CWD if spaces.root_in_cwd else 0) if own else P_ROOT_NO_BIND, path=rootfs)
+    plan.root("/root", policy=_root_policy(linux, spaces) if own else P_ROOT_NO_BIND, path=rootfs)
     mounted = Mounted()
     for index, mount in enumerate((config.get("mounts") or ()) if own else ()):
         pointer = f"/mounts/{index}"
@@ -470,8 +471,18 @@ def _propagation(plan: Plan, linux: dict[str, Any], options: Options) -> None:
     plan.propagation(pointer, propagation=value)
 
 
+def _root_policy(linux: dict[str, Any], spaces: Namespaces) -> int:
+    """Policy of ROOT: the container's root receives the host's mounts only if rootfsPropagation is (r)slave.
+
+    Without the field it is private, although the rest of the copied mounts is a slave: otherwise a mount that the host
+    makes in the root filesystem would appear in a running container.
+    """
+    slave = linux.get("rootfsPropagation") in ("slave", "rslave")
+    return (P_ROOT_CWD if spaces.root_in_cwd else 0) | (P_ROOT_SLAVE if slave else 0)
+
+
 def root_propagation(plan: Plan, linux: dict[str, Any]) -> None:
-    """linux.rootfsPropagation for the container's own root; private it is already.
+    """linux.rootfsPropagation for the container's own root, which is already private.
 
     Slave goes no deeper than the root: what is mounted below has the propagation that its own options asked for.
     """

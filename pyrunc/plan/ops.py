@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-ABI = 0x5c0d4451
+ABI = 0x1c903282
 _NONE: list[str] = []
 
 OP_PLACE = 1
@@ -73,6 +73,7 @@ P_KEYRING_OTHER_SEARCH = 0x1
 P_PROPAGATION_RECURSIVE = 0x1
 P_ROOT_NO_BIND = 0x1
 P_ROOT_CWD = 0x2
+P_ROOT_SLAVE = 0x4
 P_MOUNT_BIND = 0x1
 P_MOUNT_RECURSIVE = 0x2
 P_MOUNT_REMOUNT = 0x4
@@ -128,7 +129,7 @@ OPS: dict[int, tuple[str, str, tuple[tuple[str, str, str, int, int], ...], tuple
     16: ("UNSHARE_CGROUP", "SETUP", (), ()),
     17: ("LO_UP", "SETUP", (), ()),
     18: ("PROPAGATION", "SETUP", (("propagation", "u32", "", 0, -1),), ("RECURSIVE",)),
-    19: ("ROOT", "SETUP", (("path", "str", "path", -1, 0),), ("NO_BIND", "CWD",)),
+    19: ("ROOT", "SETUP", (("path", "str", "path", -1, 0),), ("NO_BIND", "CWD", "SLAVE",)),
     20: ("MOUNT", "SETUP", (("attr_set", "u32", "", 0, -1), ("attr_clr", "u32", "", 1, -1), ("rec_set", "u32", "", 2, -1), ("rec_clr", "u32", "", 3, -1), ("propagation", "u32", "", 4, -1), ("tree", "u32", "", 5, -1), ("fstype", "str", "type", -1, 0), ("source", "str", "source", -1, 1), ("dest", "str", "destination", -1, 2), ("data", "list", "options", 6, 3),), ("BIND", "RECURSIVE", "REMOUNT", "COPY_UP", "INHERIT_MODE", "PLAIN_DIR", "IN_PROC", "CGROUP", "HOST_BIND", "SOURCE_FD", "NO_FOLLOW_SOURCE",)),
     21: ("MOUNT_LABEL", "SETUP", (("dest", "str", "destination", -1, 0), ("label", "str", "", -1, 1),), ()),
     22: ("DEV_NODE", "SETUP", (("kind", "u32", "", 0, -1), ("mode", "u32", "", 1, -1), ("major", "u32", "", 2, -1), ("minor", "u32", "", 3, -1), ("uid", "u32", "", 4, -1), ("gid", "u32", "", 5, -1), ("path", "str", "path", -1, 0),), ("DEFAULT", "BIND_HOST",)),
@@ -271,7 +272,7 @@ class Builder:
         self.steps.append((18, policy, (propagation,), ()))
 
     def root(self, origin: str, *, policy: int = 0, path: str = "") -> None:
-        """Bind the root filesystem onto itself (pivot_root needs a mount) and open it; NO_BIND: only open it (no mount namespace of our own); CWD: it is the working directory."""
+        """Bind the root filesystem onto itself (pivot_root needs a mount) and open it; NO_BIND: only open it (no mount namespace of our own); CWD: it is the working directory; SLAVE: it follows the host's mount instead of being private."""
         self.origins.append(origin)
         self.steps.append((19, policy, (), (path,)))
 

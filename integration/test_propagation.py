@@ -1,0 +1,77 @@
+"""What the host and a container see of each other's mounts, with and without a user namespace.
+
+runc and crun give the same answers wherever a test does not say otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from integration.harness import Box, Container
+from integration.test_mounts import mounts_of
+from integration.test_userns import edits, own
+
+Make = Callable[..., Container]
+
+
+@pytest.mark.parametrize("more", [{}, edits()], ids=["plain", "userns"])
+@pytest.mark.parametrize("value", ["", "private", "rprivate"])
+def test_every_mount_of_a_plain_container_is_private(
+    container: Make, box: Box, value: str, more: dict[str, Any]
+) -> None:
+    """The host's mounts are shared here, as systemd has them; masks and device nodes are binds of them."""
+    changes = {**more, **({"/linux/rootfsPropagation": value} if value else {})}
+    one = container("report", edits=changes)
+    if more:
+        own(one)
+    seen = mounts_of(one.run().report)
+    if more and box.runtime.name == "runc":
+        # The device nodes that it binds are slaves.
+        seen = {dest: found for dest, found in seen.items() if not dest.startswith("/dev/") or found.root == "/"}
+    assert {dest: found.shared for dest, found in seen.items() if found.shared} == {}
+
+
+@pytest.mark.parametrize("more", [{}, edits()], ids=["plain", "userns"])
+def test_what_the_host_mounts_in_the_root_filesystem_stays_outside(
+    container: Make, box: Box, more: dict[str, Any]
+) -> None:
+    read, write = os.pipe()
+    one = container("line", "--", "report", edits=more)
+    if more:
+        own(one)
+    target = one.bundle.rootfs / "mnt"
+    try:
+        one.create(stdin=read)
+        one.start()
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(target)], check=True)
+        os.write(write, b"go\n")
+        one.wait()
+    finally:
+        os.close(read)
+        os.close(write)
+        subprocess.run(["umount", str(target)], check=True)
+    assert "/mnt" not in mounts_of(one.report)
+
+
+def test_a_slave_root_receives_what_the_host_mounts(container: Make, box: Box) -> None:
+    if box.runtime.name == "crun":
+        pytest.skip("the root of crun's containers is always private")
+    read, write = os.pipe()
+    one = container("line", "--", "report", edits={"/linux/rootfsPropagation": "rslave"})
+    target = one.bundle.rootfs / "mnt"
+    try:
+        one.create(stdin=read)
+        one.start()
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(target)], check=True)
+        os.write(write, b"go\n")
+        one.wait()
+    finally:
+        os.close(read)
+        os.close(write)
+        subprocess.run(["umount", str(target)], check=True)
+    assert "/mnt" in mounts_of(one.report)
