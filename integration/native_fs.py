@@ -26,7 +26,7 @@ skip_marks = [
 
 NATIVE = pathlib.Path(__file__).resolve().parent.parent / "native"
 OBJECTS = ["path", "mount", "source", "copyup", "device", "pivot", "mask", "console", "uts", "lsm", "report"]
-RDONLY, NOSUID, NODEV, NOEXEC, ATIME, NOATIME = 1, 2, 4, 8, 0x70, 0x10
+RDONLY, NOSUID, NODEV, NOEXEC, ATIME, NOATIME, STRICTATIME = 1, 2, 4, 8, 0x70, 0x10, 0x20
 SHARED, SLAVE, PRIVATE, UNBINDABLE, REC = 1, 2, 3, 4, 8
 MS_BIND, MS_SHARED, MS_REC = 4096, 1 << 20, 16384
 CHR, BLK, FIFO = stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO

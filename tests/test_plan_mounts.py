@@ -90,9 +90,9 @@ FLAGS = {
     "noexec": (0x8, 0),
     "exec": (0, 0x8),
     "noatime": (0x10, 0x70),
-    "atime": (0, 0x70),
+    "atime": (0, 0x10),  # less than the field: if the mount is in that mode
     "strictatime": (0x20, 0x70),
-    "nostrictatime": (0, 0x70),
+    "nostrictatime": (0, 0x20),
     "relatime": (0, 0x70),
     "norelatime": (0, 0),
     "nodiratime": (0x80, 0),
@@ -132,7 +132,9 @@ def test_attribute_of_a_bind(option: str) -> None:
 
 @pytest.mark.parametrize("option", FLAGS)
 def test_recursive_attribute_of_a_bind(option: str) -> None:
-    assert numbers(bind("r" + option)) == (0, 0, *FLAGS[option])
+    """A tree has no single mode of the access time to take back, so the whole field is cleared."""
+    on, off = FLAGS[option]
+    assert numbers(bind("r" + option)) == (0, 0, on, 0x70 if off & 0x70 else off)
 
 
 @pytest.mark.parametrize("option", FLAGS)
@@ -186,14 +188,16 @@ def test_every_option_was_tested() -> None:
     [
         (["ro", "rw"], (0, 1, 0, 0)),
         (["rw", "ro"], (1, 0, 0, 0)),
+        # mount(2) takes any of them together: strictatime wins over noatime, noatime over relatime
         (["noatime", "strictatime"], (0x20, 0x70, 0, 0)),
-        (["strictatime", "noatime"], (0x10, 0x70, 0, 0)),
-        (["strictatime", "relatime"], (0, 0x70, 0, 0)),
+        (["strictatime", "noatime"], (0x20, 0x70, 0, 0)),
+        (["strictatime", "relatime"], (0x20, 0x70, 0, 0)),
+        (["noatime", "relatime"], (0x10, 0x70, 0, 0)),
         # a negation takes back its own option only
         (["strictatime", "atime"], (0x20, 0x70, 0, 0)),
         (["noatime", "nostrictatime"], (0x10, 0x70, 0, 0)),
         (["noatime", "norelatime"], (0x10, 0x70, 0, 0)),
-        (["noatime", "atime"], (0, 0x70, 0, 0)),
+        (["noatime", "atime"], (0, 0x10, 0, 0)),
         (["relatime", "norelatime"], (0, 0, 0, 0)),
         # the recursive one speaks of the mount itself too
         (["ro", "rrw"], (0, 0, 0, 1)),
@@ -215,15 +219,20 @@ PLAIN = sorted(
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(PLAIN), max_size=12))
 def test_kernel_would_take_it(options: list[str]) -> None:
-    """The rules of mount_setattr(2), for any list: the access time's field is cleared as a whole or not at all."""
+    """The rules of mount_setattr(2), for any list: the access time's field is cleared as a whole or not at all.
+
+    Only attr_clr may have less of it; init makes it whole or nothing.
+    """
     flags = Flags(options)
-    for on, off in ((flags.set, flags.clr), (flags.rec_set, flags.rec_clr)):
-        assert off & 0x70 in (0, 0x70)
+    flags.change(Facts(), replace=False)  # type: ignore[arg-type]
+    for on, off in ((flags.set, flags.clr | flags.implied), (flags.rec_set, flags.rec_clr)):
+        assert off & 0x70 in (0, 0x70) or (off == flags.clr | flags.implied and not on & 0x70)
         assert on & 0x70 in (0, 0x10, 0x20)
-        assert not on & 0x70 or off & 0x70
+        assert not on & 0x70 or off & 0x70 == 0x70
         assert not on & off & ~0x70
+    assert not flags.implied & (flags.set | flags.clr)
     # Doing it twice changes nothing.
-    again = Flags(options + options)
+    flags, again = Flags(options), Flags(options + options)
     flags.fold()
     again.fold()
     assert flags.set == again.set
@@ -240,6 +249,92 @@ def test_last_one_wins(options: list[str]) -> None:
         state = (state & ~off) | on
     args = bind(*options)
     assert args["attr_set"] == state
+
+
+BITS = {"ro": 0x1, "nosuid": 0x2, "nodev": 0x4, "noexec": 0x8, "nodiratime": 0x80, "nosymfollow": 0x200000}
+MODES = {"relatime": 0, "noatime": 0x10, "strictatime": 0x20}
+
+
+def remounted(options: list[str], source: set[str]) -> set[str]:
+    """What mount(2) makes of a bind of ``source``: MS_BIND, then MS_REMOUNT|MS_BIND with the flags that are named.
+
+    Without any there is no second call.  fs/namespace.c, path_mount: all flags are replaced, the access time is not
+    when no flag is about it.  Beyond mount(2), an option that takes back what the source has does so (mount(8)).
+    """
+    flags: set[str] = set()
+    cleared: set[str] = set()
+    for option in options:
+        name = {"rw": "ro", "atime": "noatime"}.get(option)
+        if name is None and (option in BITS or option in MODES):
+            flags.add(option)
+            cleared.discard(option)
+        else:
+            name = name or (option[2:] if option.startswith("no") else "no" + option)
+            flags.discard(name)
+            cleared.add(name)
+    if not options:
+        return source
+    times = {*MODES, "nodiratime"}
+    if not flags & times:
+        kept = source & times - (cleared - {"relatime"})
+        return flags | kept | (set() if kept & set(MODES) else {"relatime"})
+    mode = next(mode for mode in ("strictatime", "noatime", "relatime") if mode in flags or mode == "relatime")
+    return flags - set(MODES) | {mode}
+
+
+def attributes(flags: set[str]) -> int:
+    return sum(BITS.get(name, MODES.get(name, 0)) for name in flags)
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    st.lists(st.sampled_from(sorted(FLAGS)), max_size=6),
+    st.sets(st.sampled_from(sorted(BITS))),
+    st.sampled_from(sorted(MODES)),
+)
+def test_a_bind_is_what_mount_makes_of_it(options: list[str], flags: set[str], mode: str) -> None:
+    """Every combination of options on every source: explicit flags are the whole truth, no flag keeps the source's."""
+    source = {*flags, mode}
+    args = bind(*options)
+    on, off = args["attr_set"], args["attr_clr"] | args["implied"]
+    had = attributes(source)
+    if off & 0x70 not in (0, 0x70):  # init: the modes that are taken back, if the mount is in one of them
+        off = off | 0x70 if off & had & 0x70 else off & ~0x70
+    assert had & ~off | on == attributes(remounted(options, source))
+
+
+@pytest.mark.parametrize("options", [[], ["defaults"], ["rprivate"], ["rslave"], ["rro"], ["rnosuid"], ["mode=755"]])
+def test_what_is_no_flag_of_the_mount_implies_nothing(options: list[str]) -> None:
+    assert bind(*options)["implied"] == 0
+
+
+@pytest.mark.parametrize("option", [*NOTHING, *SUPER, "rw"])
+def test_any_flag_implies_the_others(option: str) -> None:
+    expected = 0 if option == "defaults" else 0x20000F & ~(option == "rw")
+    assert bind(option)["implied"] == expected
+    assert fresh(option)["implied"] == 0
+
+
+def test_a_recursive_flag_does_not_make_an_earlier_plain_one_unsaid() -> None:
+    assert bind("dev", "rnodev")["implied"] == 0x20000F
+
+
+def test_flags_that_only_a_newer_kernel_knows_are_not_implied() -> None:
+    plan = compiled({"mounts": [mount("bind", "ro")]}, facts=Facts(kernel=(5, 13)))
+    assert step(plan, "MOUNT")["implied"] == 0xE
+
+
+@pytest.mark.parametrize("options", [["remount"], ["remount", "bind"], ["remount", "size=1m"]])
+def test_a_remount_replaces_all_flags(options: list[str]) -> None:
+    """mount(2) knows no other kind."""
+    plan = compiled({"mounts": [mount(*options, type="tmpfs")]})
+    assert step(plan, "MOUNT")["implied"] == 0x20000F
+
+
+def test_the_bind_that_stands_for_a_cgroup_mount_has_the_flags_of_a_new_one() -> None:
+    entry = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro", "nosuid"]}
+    args = step(compiled({"mounts": [entry], "linux": {"namespaces": [{"type": "mount"}]}}), "MOUNT")
+    assert (args["policy"], args["attr_set"], args["implied"]) == ({"BIND"}, 0x3, 0x20000C)
 
 
 def test_type_bind_is_a_bind() -> None:

@@ -8,6 +8,7 @@
 #include "fsapi.h"
 
 #include <string.h>
+#include <sys/statfs.h>
 
 #include "text.h"
 
@@ -20,8 +21,6 @@ int set_attr(int fd, unsigned recursive, uint64_t set, uint64_t clr)
 {
     struct sys_mount_attr attr = {.attr_set = set, .attr_clr = clr};
 
-    /* Only the named flags change, so a flag that an outer user namespace locked stays as it is: mount(2)
-     * with MS_REMOUNT replaces all of them, hence runc's statfs and second try. */
     if (!set && !clr)
         return 0;
     return sys_mount_setattr(fd, "", AT_EMPTY_PATH | recursive, &attr, MOUNT_ATTR_SIZE_VER0);
@@ -93,9 +92,60 @@ static int apply_propagation(struct init *in, const struct plan_step *st, int fd
     return ret < 0 ? fault(in, -ret, "mount_setattr", S_MOUNT_data, 0, "setting the propagation") : 0;
 }
 
+/* The access time is one field, which mount_setattr(2) clears as a whole or not at all.  A part of it stands for
+ * the modes that an option takes back ("atime": noatime), which the mount may or may not be in. */
+static int whole_atime(int fd, uint64_t *clr)
+{
+    uint64_t modes = *clr & MOUNT_ATTR__ATIME, mode = MOUNT_ATTR_STRICTATIME;
+    struct statfs sb;
+
+    if (modes == 0 || modes == MOUNT_ATTR__ATIME)
+        return 0;
+    if (fstatfs(fd, &sb) < 0)
+        return -errno;
+    if (sb.f_flags & SYS_ST_NOATIME)
+        mode = MOUNT_ATTR_NOATIME;
+    else if (sb.f_flags & SYS_ST_RELATIME)
+        mode = MOUNT_ATTR_RELATIME;
+    *clr = modes & mode ? *clr | MOUNT_ATTR__ATIME : *clr & ~(uint64_t)MOUNT_ATTR__ATIME;
+    return 0;
+}
+
+/* Clear each flag that is not locked, and leave the others: nobody named them. */
+static int clear_unlocked(int fd, uint64_t implied)
+{
+    static const uint64_t flags[] = {MOUNT_ATTR_RDONLY,     MOUNT_ATTR_NOSUID,     MOUNT_ATTR_NODEV,
+                                     MOUNT_ATTR_NOEXEC,     MOUNT_ATTR_NODIRATIME, MOUNT_ATTR__ATIME,
+                                     MOUNT_ATTR_NOSYMFOLLOW};
+
+    for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
+        int ret = implied & flags[i] ? set_attr(fd, 0, 0, flags[i]) : 0;
+        if (ret < 0 && ret != -EPERM)
+            return ret;
+    }
+    return 0;
+}
+
+/* The flags of the mount itself.  Those that an outer user namespace locked cannot be cleared (mount_namespaces(7)):
+ * an error for an option that asks for it, and no change for what is only implied by the other options. */
+static int apply_own_attr(int fd, uint64_t set, uint64_t clr, uint64_t implied)
+{
+    uint64_t all = clr | implied;
+    int ret = whole_atime(fd, &all);
+
+    if (ret == 0)
+        ret = set_attr(fd, 0, set, all);
+    if (ret != -EPERM || !implied)
+        return ret;
+    ret = clear_unlocked(fd, implied);
+    if (ret == 0)
+        ret = whole_atime(fd, &clr);
+    return ret == 0 ? set_attr(fd, 0, set, clr) : ret;
+}
+
 static int apply_attr(struct init *in, const struct plan_step *st, int fd)
 {
-    int ret = set_attr(fd, 0, st->n[N_MOUNT_attr_set], st->n[N_MOUNT_attr_clr]);
+    int ret = apply_own_attr(fd, st->n[N_MOUNT_attr_set], st->n[N_MOUNT_attr_clr], st->n[N_MOUNT_implied]);
 
     if (ret == 0)
         ret = set_attr(fd, AT_RECURSIVE, st->n[N_MOUNT_rec_set], st->n[N_MOUNT_rec_clr]);

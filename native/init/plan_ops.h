@@ -2,7 +2,7 @@
 #ifndef PYRUNC_PLAN_OPS_H
 #define PYRUNC_PLAN_OPS_H
 
-#define PLAN_ABI 0x1c903282u
+#define PLAN_ABI 0x24c84f98u
 
 enum plan_section { SEC_ENTER = 1, SEC_SETUP, SEC_FINISH, SEC_RUN };
 
@@ -95,15 +95,16 @@ enum plan_slot {
     S_ROOT_path = 0,
     N_MOUNT_attr_set = 0,
     N_MOUNT_attr_clr = 1,
-    N_MOUNT_rec_set = 2,
-    N_MOUNT_rec_clr = 3,
-    N_MOUNT_propagation = 4,
-    N_MOUNT_tree = 5,
+    N_MOUNT_implied = 2,
+    N_MOUNT_rec_set = 3,
+    N_MOUNT_rec_clr = 4,
+    N_MOUNT_propagation = 5,
+    N_MOUNT_tree = 6,
     S_MOUNT_fstype = 0,
     S_MOUNT_source = 1,
     S_MOUNT_dest = 2,
     S_MOUNT_data = 3,
-    L_MOUNT_data = 6,
+    L_MOUNT_data = 7,
     S_MOUNT_LABEL_dest = 0,
     S_MOUNT_LABEL_label = 1,
     N_DEV_NODE_kind = 0,
@@ -253,7 +254,7 @@ static const struct plan_op_info plan_ops[OP_LAST + 1] = {
     [OP_LO_UP] = {"LO_UP", SEC_SETUP, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_PROPAGATION] = {"PROPAGATION", SEC_SETUP, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
     [OP_ROOT] = {"ROOT", SEC_SETUP, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x7},
-    [OP_MOUNT] = {"MOUNT", SEC_SETUP, {KIND_STR, KIND_STR, KIND_STR, KIND_LIST}, {0, 0, 0, 6}, 0x7ff},
+    [OP_MOUNT] = {"MOUNT", SEC_SETUP, {KIND_STR, KIND_STR, KIND_STR, KIND_LIST}, {0, 0, 0, 7}, 0x7ff},
     [OP_MOUNT_LABEL] = {"MOUNT_LABEL", SEC_SETUP, {KIND_STR, KIND_STR, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_DEV_NODE] = {"DEV_NODE", SEC_SETUP, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x3},
     [OP_DEV_LINK] = {"DEV_LINK", SEC_SETUP, {KIND_STR, KIND_STR, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},

@@ -183,9 +183,9 @@ struct sys_mount_attr {
 #ifndef MS_LAZYTIME
 #define MS_LAZYTIME (1 << 25)
 #endif
-#ifndef ST_RDONLY
-#define ST_RDONLY 1
-#endif
+/* f_flags of statfs(2); <sys/statvfs.h> of glibc and musl disagree about who may see the names */
+#define SYS_ST_NOATIME  0x0400
+#define SYS_ST_RELATIME 0x1000
 
 /* --- magic numbers of filesystems, <linux/magic.h> --- */
 #define MAGIC_PROC    0x9fa0

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 RDONLY, NOSUID, NODEV, NOEXEC = 0x1, 0x2, 0x4, 0x8
 ATIME_FIELD, RELATIME, NOATIME, STRICTATIME = 0x70, 0x00, 0x10, 0x20
 NODIRATIME, NOSYMFOLLOW = 0x80, 0x200000
+# What a bind mount with any plain flag option loses unless an option names it.
+IMPLIED = RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW
+# Not a value of the access time's field, where relatime is 0: stands for the option among those that were given.
+ASKED_RELATIME = 0x40
 
 # Propagation as the steps have it: four bits per change, the first change lowest.
 SHARED, SLAVE, PRIVATE, UNBINDABLE, RECURSIVE = 1, 2, 3, 4, 8
@@ -53,8 +57,9 @@ PROPAGATIONS = {
 }
 MAX_PROPAGATIONS = 8  # in a u32
 
-# What an option does: (what, value).  Value of SET and CLEAR: attribute bits; of ATIME: the field's value, of UNATIME:
-# the value it takes back; of PROPAGATE: the nibble of the MOUNT step; of SUPER: what it switches, and on or off.
+# What an option does: (what, value).  Value of SET and CLEAR: attribute bits; of ATIME and UNATIME: the mode that is
+# asked for or no longer asked for; of REC_ATIME and REC_UNATIME: the value of the field; of PROPAGATE: the nibble of
+# the MOUNT step; of SUPER: what it switches, and on or off; of NOTHING: whether it counts as a flag.
 SET, CLEAR, ATIME, UNATIME, REC_SET, REC_CLEAR, REC_ATIME, REC_UNATIME = range(8)
 PROPAGATE, SUPER, BIND, REMOUNT, COPY_UP, NOTHING, IDMAP = range(8, 15)
 _REC = REC_SET - SET  # from a plain one to its recursive sibling
@@ -71,8 +76,8 @@ OPTIONS: dict[str, tuple[int, Any]] = {
     "diratime": (CLEAR, NODIRATIME),
     "nosymfollow": (SET, NOSYMFOLLOW),
     "symfollow": (CLEAR, NOSYMFOLLOW),
-    "relatime": (ATIME, RELATIME),
-    "norelatime": (UNATIME, RELATIME),
+    "relatime": (ATIME, ASKED_RELATIME),
+    "norelatime": (UNATIME, ASKED_RELATIME),
     "noatime": (ATIME, NOATIME),
     "atime": (UNATIME, NOATIME),
     "strictatime": (ATIME, STRICTATIME),
@@ -110,11 +115,11 @@ OPTIONS: dict[str, tuple[int, Any]] = {
     "remount": (REMOUNT, None),
     "tmpcopyup": (COPY_UP, None),
     # MS_SILENT and MS_I_VERSION have no counterpart in fsconfig(2); "defaults" is what mount(8) calls no option.
-    "defaults": (NOTHING, None),
-    "silent": (NOTHING, None),
-    "loud": (NOTHING, None),
-    "iversion": (NOTHING, None),
-    "noiversion": (NOTHING, None),
+    "defaults": (NOTHING, False),
+    "silent": (NOTHING, True),
+    "loud": (NOTHING, True),
+    "iversion": (NOTHING, True),
+    "noiversion": (NOTHING, True),
 }
 # How a superblock flag is said when a remount takes it away.
 _SUPER_OFF = {"sync": "async", "lazytime": "nolazytime", "mand": "nomand"}
@@ -132,14 +137,21 @@ def clean(path: str) -> str:
 
 
 class Flags:
-    """The options of one mount, taken apart.  A later option wins over an earlier one about the same thing."""
+    """The options of one mount, taken apart.  A later option wins over an earlier one about the same thing.
+
+    ``named`` is whether any of them is a flag of the mount itself.  A bind mount then has the flags that are named and
+    no others; without any it keeps those of its source (mount(2) with MS_REMOUNT, which sets all or is not called).
+    """
 
     __slots__ = (
+        "asked",
         "bind",
         "clr",
         "copy_up",
         "data",
         "idmap",
+        "implied",
+        "named",
         "propagation",
         "rec_clr",
         "rec_set",
@@ -147,11 +159,13 @@ class Flags:
         "remount",
         "set",
         "supers",
+        "taken_back",
     )
 
     def __init__(self, options: list[str]) -> None:
-        self.set = self.clr = self.rec_set = self.rec_clr = 0
-        self.bind = self.recursive = self.remount = self.copy_up = self.idmap = False
+        self.set = self.clr = self.implied = self.rec_set = self.rec_clr = 0
+        self.asked = self.taken_back = 0  # modes of the access time
+        self.bind = self.recursive = self.remount = self.copy_up = self.idmap = self.named = False
         self.propagation: list[int] = []
         self.supers: dict[str, bool] = {}
         self.data: list[str] = []  # not ours: the filesystem's
@@ -163,17 +177,14 @@ class Flags:
                 continue
             what, value = found
             if what <= UNATIME:
-                self.set, self.clr = _attribute(self.set, self.clr, what, value)
+                self._plain(what, value)
             elif what <= REC_UNATIME:
-                self.rec_set, self.rec_clr = _attribute(self.rec_set, self.rec_clr, what - _REC, value)
-                # It speaks of this mount too, so what an earlier plain option said about it is over.
-                bits = ATIME_FIELD if what >= REC_ATIME else value
-                self.set &= ~bits
-                self.clr &= ~bits
+                self._recursive(what, value)
             elif what == PROPAGATE:
                 if not self.propagation or self.propagation[-1] != value:
                     self.propagation.append(value)
             elif what == SUPER:
+                self.named = True
                 self.supers[value[0]] = value[1]
             elif what == BIND:
                 self.bind = True
@@ -184,11 +195,58 @@ class Flags:
                 self.copy_up = True
             elif what == IDMAP:
                 self.idmap = True
+            else:
+                self.named = self.named or value
+
+    def _plain(self, what: int, value: int) -> None:
+        self.named = True
+        if what == SET:
+            self.set, self.clr = self.set | value, self.clr & ~value
+        elif what == CLEAR:
+            self.set, self.clr = self.set & ~value, self.clr | value
+        elif what == ATIME:
+            self.asked, self.taken_back = self.asked | value, self.taken_back & ~value
+        else:
+            self.asked, self.taken_back = self.asked & ~value, self.taken_back | value
+
+    def _recursive(self, what: int, value: int) -> None:
+        self.rec_set, self.rec_clr = _attribute(self.rec_set, self.rec_clr, what - _REC, value)
+        # It speaks of this mount too, so what an earlier plain option said about it is over.
+        if what >= REC_ATIME:
+            self.asked = self.taken_back = 0
+        else:
+            self.set &= ~value
+            self.clr &= ~value
 
     def fold(self) -> None:
         """A new mount has nothing below it: the recursive attributes are its own, and it starts with none set."""
-        self.set = (self.rec_set & ~self.clr) | self.set
+        if self.asked:
+            self.set |= self._mode()
+        else:
+            self.set |= self.rec_set & ATIME_FIELD
+        self.set |= self.rec_set & ~(self.clr | ATIME_FIELD)
         self.clr = self.rec_set = self.rec_clr = 0
+
+    def change(self, facts: HostFacts, *, replace: bool) -> None:
+        """Finish the flags of a mount that already has some; ``replace``: unnamed ones go even if none is named."""
+        if self.asked:
+            self.set |= self._mode()
+            self.clr |= ATIME_FIELD
+        else:
+            # Less than the whole field: init clears it if the mount is in one of these modes.
+            self.clr |= self.taken_back & (NOATIME | STRICTATIME)
+        if not (self.named or replace):
+            return
+        # Linux 5.12 and 5.13 have a nosymfollow that mount_setattr(2) does not know.
+        self.implied = IMPLIED if facts.kernel >= (5, 14) else IMPLIED & ~NOSYMFOLLOW
+        # The access time stays unless an option says anything about it (kernel: path_mount).
+        if self.asked or self.set & NODIRATIME:
+            self.implied |= NODIRATIME | ATIME_FIELD
+        self.implied &= ~(self.set | self.clr)
+
+    def _mode(self) -> int:
+        """The field's value: strictatime wins over noatime, noatime over relatime (kernel: path_mount)."""
+        return STRICTATIME if self.asked & STRICTATIME else NOATIME if self.asked & NOATIME else RELATIME
 
     def nibbles(self) -> int:
         """The propagation changes, first one lowest."""
@@ -206,6 +264,7 @@ class Flags:
 
 
 def _attribute(on: int, off: int, what: int, value: int) -> tuple[int, int]:
+    """Attributes of a whole tree, where there is no single current value: the last option wins."""
     if what == SET:
         return on | value, off & ~value
     if what == CLEAR:
@@ -214,7 +273,7 @@ def _attribute(on: int, off: int, what: int, value: int) -> tuple[int, int]:
     if what == ATIME:
         return on & ~ATIME_FIELD | value, off | ATIME_FIELD
     if value == RELATIME:
-        # norelatime: what the kernel does by default is relatime, so there is nothing to turn off but our own request.
+        # rnorelatime: what the kernel does by default is relatime, so there is nothing to turn off but our own request.
         return (on, off) if on & ATIME_FIELD else (on, off & ~ATIME_FIELD)
     if off & ATIME_FIELD and on & ATIME_FIELD != value:
         return on, off  # takes back something else than what was asked for
@@ -252,7 +311,9 @@ def compile_mounts(
         at = clean(mount["destination"])
         if flags.bind and not flags.remount and at == "/dev":
             mounted.set_up_dev = False
-        if not flags.bind and not flags.remount:
+        if flags.bind or flags.remount:
+            flags.change(facts, replace=flags.remount)
+        else:
             flags.fold()
         if flags.set & RDONLY and is_filled_first(mount, flags, at):
             flags.set &= ~RDONLY
@@ -301,6 +362,7 @@ def _emit(
         policy=policy,
         attr_set=flags.set,
         attr_clr=flags.clr,
+        implied=flags.implied,
         rec_set=flags.rec_set,
         rec_clr=flags.rec_clr,
         propagation=flags.nibbles(),
@@ -379,6 +441,7 @@ def _filesystem(
             # A new mount from the initial cgroup namespace sets the options of the whole hierarchy to its own: it takes
             # nsdelegate and favordynmods from the host, and switching the latter waits for an RCU grace period of 10 ms
             # (kernel: apply_cgroup_root_flags).  The bind shows the same tree and changes nothing.
+            flags.change(facts, replace=True)
             _emit(plan, pointer, flags, P_MOUNT_BIND, "", source, mount["destination"], [])
             return
     elif fstype == "tmpfs":

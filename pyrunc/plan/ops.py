@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-ABI = 0x1c903282
+ABI = 0x24c84f98
 _NONE: list[str] = []
 
 OP_PLACE = 1
@@ -130,7 +130,7 @@ OPS: dict[int, tuple[str, str, tuple[tuple[str, str, str, int, int], ...], tuple
     17: ("LO_UP", "SETUP", (), ()),
     18: ("PROPAGATION", "SETUP", (("propagation", "u32", "", 0, -1),), ("RECURSIVE",)),
     19: ("ROOT", "SETUP", (("path", "str", "path", -1, 0),), ("NO_BIND", "CWD", "SLAVE",)),
-    20: ("MOUNT", "SETUP", (("attr_set", "u32", "", 0, -1), ("attr_clr", "u32", "", 1, -1), ("rec_set", "u32", "", 2, -1), ("rec_clr", "u32", "", 3, -1), ("propagation", "u32", "", 4, -1), ("tree", "u32", "", 5, -1), ("fstype", "str", "type", -1, 0), ("source", "str", "source", -1, 1), ("dest", "str", "destination", -1, 2), ("data", "list", "options", 6, 3),), ("BIND", "RECURSIVE", "REMOUNT", "COPY_UP", "INHERIT_MODE", "PLAIN_DIR", "IN_PROC", "CGROUP", "HOST_BIND", "SOURCE_FD", "NO_FOLLOW_SOURCE",)),
+    20: ("MOUNT", "SETUP", (("attr_set", "u32", "", 0, -1), ("attr_clr", "u32", "", 1, -1), ("implied", "u32", "", 2, -1), ("rec_set", "u32", "", 3, -1), ("rec_clr", "u32", "", 4, -1), ("propagation", "u32", "", 5, -1), ("tree", "u32", "", 6, -1), ("fstype", "str", "type", -1, 0), ("source", "str", "source", -1, 1), ("dest", "str", "destination", -1, 2), ("data", "list", "options", 7, 3),), ("BIND", "RECURSIVE", "REMOUNT", "COPY_UP", "INHERIT_MODE", "PLAIN_DIR", "IN_PROC", "CGROUP", "HOST_BIND", "SOURCE_FD", "NO_FOLLOW_SOURCE",)),
     21: ("MOUNT_LABEL", "SETUP", (("dest", "str", "destination", -1, 0), ("label", "str", "", -1, 1),), ()),
     22: ("DEV_NODE", "SETUP", (("kind", "u32", "", 0, -1), ("mode", "u32", "", 1, -1), ("major", "u32", "", 2, -1), ("minor", "u32", "", 3, -1), ("uid", "u32", "", 4, -1), ("gid", "u32", "", 5, -1), ("path", "str", "path", -1, 0),), ("DEFAULT", "BIND_HOST",)),
     23: ("DEV_LINK", "SETUP", (("target", "str", "", -1, 0), ("path", "str", "", -1, 1),), ("IF_TARGET",)),
@@ -276,10 +276,10 @@ class Builder:
         self.origins.append(origin)
         self.steps.append((19, policy, (), (path,)))
 
-    def mount(self, origin: str, *, policy: int = 0, attr_set: int = 0, attr_clr: int = 0, rec_set: int = 0, rec_clr: int = 0, propagation: int = 0, tree: int = 0, fstype: str = "", source: str = "", dest: str = "", data: list[str] = _NONE) -> None:
-        """Mount a filesystem or a bind at dest inside the root filesystem; tree: slot of a detached tree that stands in for a source out of reach (SOURCE_FD: that is the source)."""
+    def mount(self, origin: str, *, policy: int = 0, attr_set: int = 0, attr_clr: int = 0, implied: int = 0, rec_set: int = 0, rec_clr: int = 0, propagation: int = 0, tree: int = 0, fstype: str = "", source: str = "", dest: str = "", data: list[str] = _NONE) -> None:
+        """Mount a filesystem or a bind at dest inside the root filesystem; implied: attributes to clear where they are not locked; tree: slot of a detached tree that stands in for a source out of reach (SOURCE_FD: that is the source)."""
         self.origins.append(origin)
-        self.steps.append((20, policy, (attr_set, attr_clr, rec_set, rec_clr, propagation, tree, len(data)), (fstype, source, dest, data)))
+        self.steps.append((20, policy, (attr_set, attr_clr, implied, rec_set, rec_clr, propagation, tree, len(data)), (fstype, source, dest, data)))
 
     def mount_label(self, origin: str, *, dest: str = "", label: str = "") -> None:
         """SELinux: the label of the root of a filesystem that takes no context= option (mqueue)."""

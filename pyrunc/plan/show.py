@@ -220,7 +220,10 @@ def _mount(args: Args) -> str:
         source = f"{args['fstype']} {_quoted(source)}" if source else args["fstype"]
     else:
         source = _quoted(source)
-    words = _attributes(args["attr_set"], args["attr_clr"], "") + _attributes(args["rec_set"], args["rec_clr"], "r")
+    words = _attributes(args["attr_set"], args["attr_clr"], "")
+    if args["implied"]:
+        words.append("only" if words else "no flags")
+    words += _attributes(args["rec_set"], args["rec_clr"], "r")
     words += _propagations(args["propagation"])
     words += [f"sb:{item}" if item in _SUPER_FLAGS else _quoted(item) for item in args["data"]]
     if args["tree"]:
