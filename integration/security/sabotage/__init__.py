@@ -402,7 +402,8 @@ TABLE = [
             (
                 "pyrunc/launch.py",
                 "                kind,\n                listed,\n",
-                '                kind,\n                [{"env": self.config["process"]["env"], **hook} for hook in listed],\n',
+                "                kind,\n"
+                '                [{"env": self.config["process"]["env"], **hook} for hook in listed],\n',
             )
         ],
         "test_host.py::test_hooks_of_the_host_get_nothing_of_the_image",
