@@ -30,8 +30,9 @@ KILL_TIMEOUT = 10.0  # seconds until a killed process must be gone, as runc has 
 def start(container: Container, log: Log) -> None:
     """Start a created container; returns when its program was executed.
 
-    Raises StateError in any other status, and the failing step's error when a startContainer hook, the execve or a
-    poststart hook fails; the container is stopped then (runtime-spec, lifecycle).
+    Raises StateError in any other status, and the failing step's error when the execve or a hook fails.  After an
+    execve that failed the container is stopped, as with runc and crun.  After a startContainer or poststart hook that
+    failed it is gone, and its poststop hooks have run (runtime.md, lifecycle 7 and 9: continue at step 12).
     """
     status = container.status()
     if status != "created":
@@ -47,26 +48,27 @@ def start(container: Container, log: Log) -> None:
     try:
         release = posix.open(container.fifo("start"), posix.O_WRONLY | posix.O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW)
         posix.set_blocking(errors_fd, True)
-        data = let_go(container, release, errors_fd)
+        data = let_go(container, log, release, errors_fd)
     finally:
         fs.close(errors_fd)
     if data:
         from pyrunc.plan import faults
 
-        stop(container)
-        raise faults.saved_error(container.data.get("late") or [], handshake.Record(data))
+        late, record = container.data.get("late") or [], handshake.Record(data)
+        (give_up if faults.describe(late, record).op == "HOOK" else stop)(container, log)
+        raise faults.saved_error(late, record)
     listed = container.data.get("hooks", {}).get("poststart")
     if listed:
         try:
             run_hooks(container, "poststart", listed, container.oci_state("running"), log, fatal=True)
         except BaseException:  # also what kept us from calling them
-            stop(container)
+            give_up(container, log)
             raise
     if proxy is not None:
         wait_ready(container, proxy)
 
 
-def let_go(container: Container, release: int, errors_fd: int) -> bytes:
+def let_go(container: Container, log: Log, release: int, errors_fd: int) -> bytes:
     """Release init and wait for the end of its waiting: its error record, or b"" when the program is executed.
 
     Raises PyruncError, OSError; the container is stopped then, because a `start` that failed must not have started.
@@ -81,16 +83,24 @@ def let_go(container: Container, release: int, errors_fd: int) -> bytes:
             raise PyruncError("cannot start: container init was killed before it executed the program")
         return data
     except BaseException:
-        stop(container)
+        stop(container, log)
         raise
 
 
-def stop(container: Container) -> None:
+def stop(container: Container, log: Log) -> None:
     """End a container whose start failed.  Raises nothing: why it failed is what the caller wants to know."""
     try:
         kill_and_wait(container)
-    except (OSError, PyruncError):
-        pass
+    except (OSError, PyruncError) as error:
+        log.warning(f"container {container.id}: {error}")
+
+
+def give_up(container: Container, log: Log) -> None:
+    """Delete a container whose start failed, as `stop` does."""
+    try:
+        remove(container, log)
+    except (OSError, PyruncError) as error:
+        log.warning(f"container {container.id}: {error}")
 
 
 def notify_proxy(container: Container) -> Proxy | None:
