@@ -299,6 +299,7 @@ def test_exit_codes(container: Make) -> None:
         (["nonexist"], ["nonexist", "executable file not found in $PATH"]),
         (["/nonexist"], ["/nonexist", "no such file or directory"]),
         (["/etc/passwd"], ["/etc/passwd", "permission denied"]),
+        (["/run.sh"], ["exec /run.sh: no such file or directory"]),
     ],
 )
 def test_programs_that_are_not_there(
@@ -306,6 +307,14 @@ def test_programs_that_are_not_there(
 ) -> None:
     """The words that podman and containerd make 127 and 126 of, on stderr and in the log."""
     one = started(container)
+    script = one.bundle.rootfs / "run.sh"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    if args == ["/run.sh"] and not box.runtime.is_pyrunc:
+        # The peers do not wait for the execve: the words are on the stderr of the process only.
+        result = run(one, *args, check=False)
+        assert words[0] in result.err or box.runtime.name == "crun"
+        return
     log = box.path / "log.json"
     pid_file = box.path / "never.pid"
     flags = (*detach, "--pid-file", str(pid_file))
@@ -318,6 +327,14 @@ def test_programs_that_are_not_there(
         assert word in last["msg"]
         assert word in result.err or not box.runtime.is_pyrunc
     assert not pid_file.exists()
+
+
+def test_a_working_directory_that_is_not_there(container: Make) -> None:
+    """By these words podman and docker exit with 127."""
+    one = started(container)
+    result = run(one, "/probe", "report", flags=("--cwd", "/nonexistent"), check=False)
+    assert result.rc == 255
+    assert "/nonexistent" in result.err and "no such file or directory" in result.err.lower()
 
 
 def test_states_that_take_no_process(container: Make, box: Box) -> None:

@@ -117,16 +117,33 @@ def test_item_out_of_range(plan: Plan) -> None:
         (["prog"], "FIND_EXE", "file", errno.ENOENT, "executable file not found in $PATH"),
         (["/bin/prog"], "FIND_EXE", "file", errno.ENOENT, "no such file or directory"),
         (["prog"], "FIND_EXE", "file", errno.EACCES, "permission denied"),
-        (["prog"], "EXECVE", "args", errno.ENOENT, "no such file or directory"),
-        (["prog"], "EXECVE", "args", errno.ENOEXEC, "exec format error"),
+        (["prog"], "CHDIR", "cwd", errno.ENOENT, "no such file or directory"),
+        (["prog"], "CHDIR", "cwd", errno.EACCES, "permission denied"),
     ],
 )
 def test_words_that_callers_match(args: list[str], op: str, arg: str, err: int, words: str) -> None:
     """podman makes exit code 127 or 126 of them, containerd a not-found."""
     plan = compiled({"process": {"args": args}})
     text = str(faults.error(plan, Record(plan, op, 0, arg, err=err, call="execve")))
-    assert text.startswith("/process/args") and text.endswith(words)
-    assert args[0] in text
+    assert text.startswith("/process/cwd" if op == "CHDIR" else "/process/args") and words in text
+    assert op == "CHDIR" or args[0] in text
+
+
+@pytest.mark.parametrize(
+    ("err", "words"),
+    [
+        (errno.ENOENT, "exec /bin/prog: no such file or directory (the program, its #! interpreter or its ELF loader)"),
+        (errno.ENOEXEC, "exec /bin/prog: exec format error"),
+        (errno.EACCES, "exec /bin/prog: permission denied"),
+        (errno.E2BIG, "exec /bin/prog: argument list too long"),
+        (errno.ELIBBAD, "execve: ELIBBAD: exec /bin/prog"),
+    ],
+)
+def test_a_failed_execve_says_what_go_says(err: int, words: str) -> None:
+    """init reports the file that it found, not the name that was given."""
+    plan = compiled({"process": {"args": ["prog"]}})
+    text = str(faults.error(plan, Record(plan, "EXECVE", 0, "args", err=err, call="execve", detail="exec /bin/prog")))
+    assert text.startswith('/process/args/0 "prog": execve: ') and text.endswith(words)
 
 
 def test_missing_files_elsewhere_do_not_say_those_words(plan: Plan) -> None:

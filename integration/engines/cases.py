@@ -96,9 +96,11 @@ class Commands:
     def test_exec_failing(self, engine: Any, box: str, seen: Seen) -> None:
         missing = engine.call("exec", box, "/nonexistent")
         folder = engine.call("exec", box, "/etc")
-        seen(not_found=missing.rc, not_executable=folder.rc)
+        place = engine.call("exec", "-w", "/nonexistent", box, "/bin/true")
+        seen(not_found=missing.rc, not_executable=folder.rc, no_such_directory=place.rc)
         assert missing.rc == engine.exec_missing, missing
         assert folder.rc == 126, folder
+        assert place.rc == engine.exec_missing, place
         assert engine.call("exec", box, "/bin/true").rc == 0, "an exec after failed ones"
 
 

@@ -91,12 +91,8 @@ static int execve_fault(struct init *in, int err, const char *exe)
 {
     struct text t = text_in(in->fault.detail, sizeof(in->fault.detail));
 
-    /* The file was there when FIND_EXE looked.  "no such file or directory" are the words engines map to
-     * exit status 127. */
-    if (err == ENOENT) {
-        text_str(&t, exe);
-        text_str(&t, ": no such file or directory (the program, its #! interpreter or its ELF loader)");
-    }
+    text_str(&t, "exec ");
+    text_str(&t, exe);
     return fault(in, err, "execve", S_EXECVE_args, 0, in->fault.detail);
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from errno import EACCES, ENOENT
 
-from pyrunc.errors import SysError, hook_failure
+from pyrunc.errors import SysError, errno_text, hook_failure
 from pyrunc.plan.ops import OPS
 from pyrunc.spec.names import CAPABILITIES
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from pyrunc.handshake import Record
     from pyrunc.plan import Plan
+
+# FIND_EXE has seen the file, so it is not simply missing.
+_EXEC_WORDS = {ENOENT: "no such file or directory (the program, its #! interpreter or its ELF loader)"}
 
 _ARGS = {name: args for name, _, args, _ in OPS.values()}
 # Whose other string argument makes the message clearer: the mount's destination.
@@ -92,7 +95,7 @@ def error(source: Plan | Sequence[Sequence[Any]], record: Record) -> SysError:
         record.err,
         value=fault.value,
         context=fault.context,
-        detail=_with_names(record.detail) or _program_words(fault, record.err),
+        detail=_program_words(fault.op, fault.value, record),
         hint=hints.find(fault.op, record.err),
     )
 
@@ -123,11 +126,18 @@ def _with_names(detail: str) -> str:
     return detail
 
 
-def _program_words(fault: Fault, number: int) -> str:
-    """The program could not be found or executed: words that podman and containerd match to exit with 127 or 126."""
-    if fault.op not in ("FIND_EXE", "EXECVE"):
-        return ""
-    if number == ENOENT:
-        by_name = fault.op == "FIND_EXE" and fault.value is not None and "/" not in fault.value
-        return "executable file not found in $PATH" if by_name else "no such file or directory"
-    return "permission denied" if number == EACCES else ""
+def _program_words(op: str, value: str | None, record: Record) -> str:
+    """The detail of a record; for the program and its working directory in the words of Go's os.PathError.
+
+    podman, docker and containerd match them to exit with 127 (not found) and 126 (not executable), scripts the rest.
+    """
+    detail = _with_names(record.detail)
+    if op == "EXECVE" and detail:  # "exec /run.sh", from init
+        words = _EXEC_WORDS.get(record.err) or errno_text(record.err).partition(": ")[2]
+        return f"{detail}: {words}" if words else detail
+    if detail or record.err not in (ENOENT, EACCES) or op not in ("FIND_EXE", "EXECVE", "CHDIR"):
+        return detail
+    if record.err == EACCES:
+        return "permission denied"
+    by_name = op == "FIND_EXE" and value is not None and "/" not in value
+    return "executable file not found in $PATH" if by_name else "no such file or directory"
