@@ -3,6 +3,7 @@
  * Usage: test_path DIR, an empty directory.  DIR/root plays the root filesystem, DIR/outside must stay empty.
  */
 #include "../init/fsapi.h"
+#include "calls.h"
 
 #include <dirent.h>
 #include <limits.h>
@@ -253,7 +254,15 @@ static void test_descriptors(void)
     EXPECT(is_chr(-1, 1, 3), -EBADF);
     EXPECT(same_place(file, file), 1);
     EXPECT(same_place(file, other), 0);
+    EXPECT(same_place(-1, file), -EBADF);
+    EXPECT(same_place(file, -1), -EBADF);
+    /* Objects of two mounts may have the same number: the roots of procfs and sysfs do. */
+    int AUTO_CLOSE sys = open("/sys", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    struct stat a, b;
+    EXPECT(fstat(proc, &a) == 0 && fstat(sys, &b) == 0 && a.st_ino == b.st_ino, 1);
+    EXPECT(same_place(proc, sys), 0);
     EXPECT(fs_magic(proc), MAGIC_PROC);
+    EXPECT(fs_magic(-1), -EBADF);
     /* The name leads elsewhere now, the descriptor does not. */
     EXPECT(rename("root/another", "root/reopened"), 0);
     int fd = reopen_fd(&in, file, O_WRONLY);
@@ -261,6 +270,101 @@ static void test_descriptors(void)
     EXPECT(same_place(fd, file), 1);
     close(fd);
     EXPECT(kind(reopen_fd(&in, null, O_RDWR)), S_IFCHR);
+}
+
+/* What happens to a path between two system calls of ours, as in the worst moment of a race. */
+static const char *moment, *from, *to;
+static int moments;
+
+static void move_now(const char *name, int after)
+{
+    if (after || !moment || strcmp(name, moment) != 0 || moments-- > 0)
+        return;
+    moment = NULL;
+    if (from[0] == '>' ? symlink(from + 1, to) < 0 : rename(from, to) < 0)
+        perror(to);
+}
+
+/* Before the call `name`, after `skip` others of that name: rename, or (">text") make a link. */
+static void at(int skip, const char *name, const char *old, const char *new)
+{
+    moments = skip;
+    moment = name;
+    from = old;
+    to = new;
+    calls.watch = move_now;
+    calls.armed = 1;
+}
+
+static int outside_is_empty(void)
+{
+    calls.armed = 0;
+    return moment == NULL && entries("outside") == 2;
+}
+
+/* CVE-2024-45310 and its kind, at the very call where it hurts. */
+static void test_moments(void)
+{
+    EXPECT(dir_at("/m/in/sub"), S_IFDIR);
+    /* ".." of a directory that was moved out of the root would be the host's. */
+    at(1, "fstat", "root/m/in", "outside/in");
+    EXPECT(dir_at("/m/in/../made"), S_IFDIR);
+    EXPECT(mode("outside/made"), 0);
+    EXPECT(mode("root/m/made"), S_IFDIR | 0755);
+    EXPECT(rename("outside/in", "root/m/in"), 0);
+    EXPECT(outside_is_empty(), 1);
+    /* A link that appears where a file is about to be made: not written through, but followed inside. */
+    char outside[PATH_MAX], link[PATH_MAX + 16];
+    if (!realpath("outside", outside))
+        perror("realpath");
+    snprintf(link, sizeof(link), ">%s/file", outside);
+    EXPECT(dir_at(outside), S_IFDIR);
+    at(2, "openat", link, "root/m/file");
+    EXPECT(file_at("/m/file"), S_IFREG);
+    EXPECT(outside_is_empty(), 1);
+    /* The same for a directory. */
+    snprintf(link, sizeof(link), ">%s/dir", outside);
+    at(0, "mkdirat", link, "root/m/dir");
+    EXPECT(dir_at("/m/dir/below"), S_IFDIR);
+    EXPECT(outside_is_empty(), 1);
+    /* A directory that becomes a link after it was looked at: what is made goes into the directory. */
+    at(3, "openat", "root/m/in", "root/m/was");
+    EXPECT(file_at("/m/in/sub2/x"), S_IFREG);
+    EXPECT(mode("root/m/was/sub2/x"), S_IFREG | 0644);
+    EXPECT(outside_is_empty(), 1);
+}
+
+/* Every call of a walk that fails ends it with that error, and nothing stays open. */
+static void test_errors(void)
+{
+    char path[64];
+    int before = entries("/proc/self/fd"), hits = 0;
+
+    calls.watch = NULL;
+    calls.error = EIO;
+    for (int i = 0; i < 40; i++) {
+        snprintf(path, sizeof(path), "/errors%d/../link/a/b", i);
+        if (symlink("errors", "root/link") < 0 && errno != EEXIST)
+            perror("link");
+        calls.count = 0;
+        calls.fail_at = i;
+        calls.hit = NULL;
+        calls.armed = 1;
+        long got = i % 2 ? dir_at(path) : file_at(path);
+        calls.armed = 0;
+        if (calls.hit && got != -EIO)
+            printf("# %s: %ld\n", calls.hit, got);
+        EXPECT(got, calls.hit ? -EIO : i % 2 ? S_IFDIR : S_IFREG);
+        hits += calls.hit != NULL;
+        EXPECT(entries("/proc/self/fd"), before);
+        /* Made again each time. */
+        rmdir("root/errors/a/b");
+        unlink("root/errors/a/b");
+        rmdir("root/errors/a");
+        rmdir("root/errors");
+    }
+    EXPECT(hits >= 20, 1);
+    calls.fail_at = -1;
 }
 
 /* Exchange root/race/dir and root/race/link (to ../../../outside) until killed. */
@@ -325,6 +429,8 @@ int main(int argc, char **argv)
     test_parent();
     test_proc();
     test_descriptors();
+    test_moments();
+    test_errors();
     test_race();
     EXPECT(entries("/proc/self/fd"), before);
     printf("1..%d\n", tests);

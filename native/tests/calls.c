@@ -1,0 +1,100 @@
+/* See calls.h.  A function that is missing here or in calls.flags is an error of the linker. */
+#include "calls.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <sys/syscall.h>
+
+struct calls calls = {.fail_at = -1};
+
+static const struct {
+    long number;
+    const char *name;
+} numbers[] = {
+    {SYS_openat2, "openat2"}, {SYS_open_tree, "open_tree"},         {SYS_move_mount, "move_mount"},
+    {SYS_fsopen, "fsopen"},   {SYS_fsconfig, "fsconfig"},           {SYS_fsmount, "fsmount"},
+    {SYS_fspick, "fspick"},   {SYS_mount_setattr, "mount_setattr"}, {SYS_pivot_root, "pivot_root"},
+    {SYS_statx, "statx"},     {SYS_getdents64, "getdents64"},       {SYS_faccessat2, "faccessat2"},
+};
+
+static const char *name_of(const char *name, long number)
+{
+    for (size_t i = 0; name == NULL && i < sizeof(numbers) / sizeof(numbers[0]); i++)
+        if (numbers[i].number == number)
+            return numbers[i].name;
+    return name ? name : "syscall";
+}
+
+static void watch(const char *name, int after)
+{
+    int saved = errno;
+
+    calls.armed = 0;
+    if (calls.watch)
+        calls.watch(name, after);
+    calls.armed = 1;
+    errno = saved;
+}
+
+typedef long function(long, long, long, long, long, long, long);
+
+static long call(const char *name, function *real, long a, long b, long c, long d, long e, long f, long g)
+{
+    if (!calls.armed)
+        return real(a, b, c, d, e, f, g);
+    name = name_of(name, a);
+    watch(name, 0);
+    if (calls.count++ == calls.fail_at) {
+        calls.hit = name;
+        errno = calls.error;
+        return -1;
+    }
+    long ret = real(a, b, c, d, e, f, g);
+    watch(name, 1);
+    return ret;
+}
+
+/* Integers and pointers alone: they are passed on as they came, however many there are. */
+#define WRAP_AS(function_name, name)                                                    \
+    function __real_##function_name, __wrap_##function_name;                            \
+    long __wrap_##function_name(long a, long b, long c, long d, long e, long f, long g) \
+    {                                                                                   \
+        return call(name, __real_##function_name, a, b, c, d, e, f, g);                 \
+    }
+#define WRAP(name) WRAP_AS(name, #name)
+
+WRAP(chdir)
+WRAP(chroot)
+WRAP(dup2)
+WRAP(dup3)
+WRAP(faccessat)
+WRAP(fchdir)
+WRAP(fchmod)
+WRAP(fchmodat)
+WRAP(fchown)
+WRAP(fchownat)
+WRAP(fcntl)
+WRAP(fgetxattr)
+WRAP(flistxattr)
+WRAP(fsetxattr)
+WRAP(fstat)
+WRAP(fstatfs)
+WRAP(futimens)
+WRAP(ioctl)
+WRAP(lseek)
+WRAP(mkdirat)
+WRAP(mknodat)
+WRAP(mount)
+WRAP(open)
+WRAP(openat)
+WRAP(read)
+WRAP(readlinkat)
+WRAP(sendmsg)
+WRAP(setdomainname)
+WRAP(sethostname)
+WRAP(setns)
+WRAP(symlinkat)
+WRAP(umount2)
+WRAP(utimensat)
+WRAP(write)
+WRAP_AS(syscall, NULL)
