@@ -35,7 +35,13 @@ CHR, BLK, FIFO = stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO
 @pytest.fixture(scope="session")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     out = tmp_path_factory.mktemp("driver") / "fs_driver"
-    sources = [NATIVE / "tests" / "fs_driver.c", *(NATIVE / "init" / f"{name}.c" for name in OBJECTS)]
+    own = NATIVE / "tests"
+    sources = [
+        own / "fs_driver.c",
+        own / "calls.c",
+        f"@{own}/calls.flags",
+        *(NATIVE / "init" / f"{name}.c" for name in OBJECTS),
+    ]
     flags = ["-std=gnu11", "-Wall", "-Wextra", "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     done = subprocess.run(["gcc", *flags, "-o", out, *sources], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -106,8 +112,13 @@ class Script:
             pytest.skip(f"namespaces are not available: {done.stderr.decode()}")
         answers = done.stdout.decode().splitlines()
         assert done.returncode == 0, (self.lines[len(answers) - 1], answers[-1:], done.stderr.decode())
-        assert len(answers) == len(self.lines), done.stderr.decode()
+        assert len(answers) == len(self.lines) or "-F" in flags, done.stderr.decode()
         return answers
+
+    def sweep(self, error: int, *flags: str, before: str = "") -> list[tuple[str, str]]:
+        """The system calls of the last op, and the answer to it with each of them failing with ``error``."""
+        answers = self.run("-F", str(error), *flags, before=before)
+        return [(call, answer) for call, _, answer in (line.partition("\t") for line in answers)]
 
 
 def lines(answer: str) -> list[str]:

@@ -91,6 +91,24 @@ def test_existing_other_thing_is_an_error(begun: Script, root: pathlib.Path, wha
     assert path.lstat().st_mode == before.st_mode and path.lstat().st_rdev == before.st_rdev
 
 
+@pytest.mark.parametrize("bind", [False, True])
+def test_node_that_is_replaced_is_not_given_away(begun: Script, root: pathlib.Path, bind: bool) -> None:
+    """Between making a node and opening it, a container that shares the directory puts something else there."""
+    (root / "dev").mkdir()
+    (root / "theirs").write_text("theirs")
+    call, policy = ("openat", ops.P_DEV_NODE_BIND_HOST) if bind else ("mknodat", 0)
+    begun.ask("trap", "after", call, 0, "rename", root / "theirs", root / "dev/null")
+    bad = begun.refused(
+        "dev_node", policy=policy, kind=CHR, mode=0o666, major=1, minor=3, uid=5, gid=6, path="/dev/null"
+    )
+    info = begun.ask("mountinfo")
+    answers = begun.run()
+    assert failure(answers[bad])[::4] == ("EEXIST", "exists already and is not the same device")
+    st = (root / "dev/null").lstat()
+    assert (st.st_uid, st.st_gid, (root / "dev/null").read_text()) == (0, 0, "theirs")
+    assert below(answers[info], root) == {}
+
+
 @pytest.mark.parametrize("link", ["{outside}", "../outside", "chain"])
 @pytest.mark.parametrize("tmpfs", [False, True])
 def test_dev_is_a_link_to_the_host(
@@ -172,18 +190,31 @@ def test_masked_paths(begun: Script, root: pathlib.Path) -> None:
     kinds = [begun.ask("stat", path) for path in ("/one", "/two", "/three")]
     names = [begun.ask("ls", path) for path in ("/one.d", "/two.d")]
     writes = [begun.ask("write", "/one.d/x", "x"), begun.ask("write", "/two.d/x", "x")]
-    dirs = [begun.ask("stat", path) for path in ("/one.d", "/two.d")]
     info = begun.ask("mountinfo")
+    dirs = [begun.ask("stat", path) for path in ("/one.d", "/two.d")]
     bad = begun.refused("mask_path", path="/")
     answers = begun.run()
     assert [answers[i] for i in cats] == ["", "", ""]
     assert [answers[i].split()[2] for i in kinds] == ["1:3"] * 3
     assert [answers[i].strip() for i in names] == ["", ""]
     assert [answers[i] for i in writes] == ["EROFS", "EROFS"]
-    assert all(answers[i].startswith("040555 ") for i in dirs)
-    found = [m for m in mounts(answers[info]) if m.point in ("/one.d", "/two.d")]
-    assert all("ro" in m.options and m.super.split(",")[0] == "ro" for m in found)
+    assert [answers[i].split()[0] for i in dirs] == ["040555", "040555"]
+    found = {m.point: m for m in mounts(answers[info])}
+    for path in ("/one.d", "/two.d"):
+        assert {"ro", "nosuid", "nodev", "noexec"} <= set(found[path].options)
+        assert found[path].super.split(",")[0] == "ro"
     assert failure(answers[bad])[0] == "EINVAL"
+
+
+@pytest.mark.parametrize("op", ["mask_path", "readonly_path"])
+def test_path_that_cannot_be_looked_up_is_not_left_open(begun: Script, root: pathlib.Path, op: str) -> None:
+    """Only what is not there needs no hiding; any other error must not leave it visible."""
+    (root / "loop").symlink_to("loop")
+    (root / "long").symlink_to("x" * 300)
+    begun.op("pivot")
+    bad = [begun.refused(op, path=path) for path in ("/loop", "/long", "/loop/x")]
+    answers = begun.run()
+    assert [failure(answers[i])[:3] for i in bad] == [(e, "openat2", 0) for e in ("ELOOP", "ENAMETOOLONG", "ELOOP")]
 
 
 def test_masks_share_what_they_can(begun: Script, root: pathlib.Path) -> None:
@@ -220,6 +251,19 @@ def test_dev_null_of_the_image_is_never_used_for_masking(begun: Script, root: pa
     answers = begun.run()
     assert answers[kind].split()[2] == "1:3" and answers[write] == "ok"
     assert (root / "secret").read_text() == "secret" and (root / "trap").read_text() == "trap"
+
+
+@pytest.mark.parametrize("other", ["/dev/zero", "/dev", "/etc/passwd"])
+def test_what_masks_is_looked_at_once_more(begun: Script, root: pathlib.Path, other: str) -> None:
+    """Whatever is there in the place of the host's /dev/null, it is mounted only when it is the device 1:3."""
+    (root / "secret").write_text("secret")
+    begun.ask("nullfd", other)
+    begun.op("pivot")
+    bad = begun.refused("mask_path", path="/secret")
+    info = begun.ask("mountinfo")
+    answers = begun.run()
+    assert failure(answers[bad])[0] == "ENODEV"
+    assert [m.point for m in mounts(answers[info])] == ["/"]
 
 
 def test_host_without_dev_null_cannot_mask_a_file(script: Script, root: pathlib.Path) -> None:
@@ -296,9 +340,45 @@ def test_move_instead_of_pivot(begun: Script, root: pathlib.Path) -> None:
     begun.op("pivot", policy=ops.P_PIVOT_MOVE)
     after = begun.ask("parentinfo")
     answers = begun.run()
-    full = ["proc", "sysfs"]
-    assert [m for m in mounts(answers[before]) if m.type in full]
-    assert [m.point for m in mounts(answers[after]) if m.type in full and m.root == "/"] == []
+    assert {m.type for m in mounts(answers[before])} >= FULL
+    assert whole(answers[after]) == []
+
+
+FULL = {"proc", "sysfs"}
+
+
+def whole(answer: str) -> list[str]:
+    """Where a whole procfs or sysfs is mounted."""
+    return [m.point for m in mounts(answer) if m.type in FULL and m.root == "/"]
+
+
+def test_move_hides_what_is_beside_the_root(begun: Script, root: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Every whole procfs of the host, also where the name begins like the root's or has to be escaped."""
+    names = ["rootfs2", "roo", "with space"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        begun.ask("mount", "proc", tmp_path / name, "proc", 0, "")
+    (tmp_path / "part").mkdir()
+    begun.ask("mount", tmp_path / "roo" / "sys", tmp_path / "part", "none", MS_BIND, "")
+    (root / "in").mkdir()
+    begun.op("mount", fstype="sysfs", source="s", dest="/in")
+    before = begun.ask("parentinfo")
+    begun.op("pivot", policy=ops.P_PIVOT_MOVE)
+    after, inside = begun.ask("parentinfo"), begun.ask("mountinfo")
+    answers = begun.run()
+    assert {str(tmp_path / name).replace(" ", "\\040") for name in names} <= set(whole(answers[before]))
+    assert whole(answers[after]) == ["/in"]
+    assert whole(answers[inside]) == ["/in"]
+    assert [m.point for m in mounts(answers[after]) if m.type == "proc"] == [str(tmp_path / "part")]
+
+
+def test_move_covers_what_is_locked(script: Script, root: pathlib.Path) -> None:
+    """In a user namespace the host's procfs cannot be unmounted: something is mounted over it."""
+    script.start()
+    script.op("pivot", policy=ops.P_PIVOT_MOVE)
+    info = script.ask("parentinfo")
+    last = {m.point: m for m in mounts(script.run("-u")[info])}
+    assert last["/proc"].type == "tmpfs" and "ro" in last["/proc"].options
 
 
 def test_move_keeps_the_proc_of_the_container(begun: Script) -> None:

@@ -109,13 +109,35 @@ def test_stdio_keeps_the_host_dev_null_when_there_is_no_other(begun: Script, roo
 
 def test_stdio_owner(begun: Script, tmp_path: pathlib.Path) -> None:
     (tmp_path / "log").touch()
-    begun.ask("stdio", 0, "/dev/null")
-    begun.ask("stdio", 1, tmp_path / "log")
+    (tmp_path / "group").touch()
+    os.chown(tmp_path / "group", 41, 7)
+    os.mknod(tmp_path / "null", CHR | 0o666, os.makedev(1, 3))  # never the machine's own
+    for fd, name in enumerate(("null", "log", "group")):
+        begun.ask("stdio", fd, tmp_path / name)
     begun.op("stdio_owner", uid=41, gid=42)
-    zero, one = begun.ask("fd", 0), begun.ask("fd", 1)
+    owners = [begun.ask("fd", fd) for fd in range(3)]
     answers = begun.run()
-    assert answers[zero].split()[1] == "0:0", "/dev/null belongs to everybody"
-    assert answers[one].split()[1] == "41:42"
+    assert [answers[i].split()[1] for i in owners] == ["0:0", "41:42", "41:42"], "/dev/null belongs to everybody"
+
+
+def test_stdio_owner_of_a_terminal(terminal: Script) -> None:
+    """The group of a terminal is for write(1) and stays that of its devpts."""
+    terminal.op("pivot")
+    terminal.op("console", fd=1, uid=21, gid=22)
+    terminal.op("stdio_owner", uid=41, gid=42)
+    owner = terminal.ask("fd", 1)
+    assert terminal.run()[owner].split()[1] == "41:0"
+
+
+@pytest.mark.parametrize("other", ["/file", "/pts", "/dev/pts/ptmx"])
+def test_terminal_must_be_one_of_a_devpts(terminal: Script, root: pathlib.Path, other: str) -> None:
+    """A device with the number of a terminal elsewhere, and another device of a devpts."""
+    (root / "file").touch()
+    os.mknod(root / "pts", CHR | 0o666, os.makedev(136, 0))
+    terminal.op("pivot")
+    terminal.ask("trap", "after", "ioctl", 1, "open", other, "")
+    bad = terminal.refused("console", fd=1)
+    assert failure(terminal.run()[bad])[::4] == ("ENODEV", "the terminal is not on a devpts")
 
 
 # --- names and sysctls ------------------------------------------------------------------------------------------------
@@ -129,8 +151,10 @@ def test_names_and_sysctls(script: Script) -> None:
     script.op("sysctl", key="kernel/msgmax", value="12345")
     bad_key = script.refused("sysctl", key="net/ipv4/nope", value="1")
     bad_value = script.refused("sysctl", key="net/ipv4/ip_forward", value="word")
+    # With the value that it has, so that no mistake of ours would change the machine.
+    same = pathlib.Path("/proc/sys/kernel/core_pattern").read_text().rstrip()
     dots = [
-        script.refused("sysctl", key=key, value="x") for key in ("net/../kernel/core_pattern", "../self/comm", "..")
+        script.refused("sysctl", key=key, value=same) for key in ("net/../kernel/core_pattern", "../self/comm", "..")
     ]
     names, msgmax = script.ask("uname"), script.ask("cat", "/proc/sys/kernel/msgmax")
     forward, fds = script.ask("cat", "/proc/sys/net/ipv4/ip_forward"), script.ask("fds")

@@ -1,10 +1,12 @@
 /* Runs ops of init on a real mount table, for integration/test_native_*.py.
  *
- * Usage: fs_driver [-u] [-N] [-S] < script.  Everything happens in a child with mount, pid, uts, ipc and
+ * Usage: fs_driver [-u] [-N] [-S] [-F ERRNO] < script.  Everything happens in a child with mount, pid, uts, ipc and
  * network namespaces of its own; nothing reaches the host.
  *   -u  a user namespace, too
  *   -N  the caller's network namespace
  *   -S  mounts keep their propagation: for a caller that has a mount namespace of its own
+ *   -F  run the script once for each system call of its last op, with that call failing with ERRNO.  The answer
+ *       is one line for each: the call and what the op gave, separated by a tab
  *
  * Lines of the script, fields separated by tabs:
  *   op   NAME  policy  "n0 n1 .."  s0  s1 ..   run a handler; 0x1f separates the items of a list
@@ -14,6 +16,7 @@
  * Each is answered by one line: "ok", "fail errno call arg item detail", or what was asked for.
  */
 #include "../init/fsapi.h"
+#include "calls.h"
 
 #include <dirent.h>
 #include <sched.h>
@@ -28,6 +31,7 @@
 #include <termios.h>
 
 #define MAX_FIELDS 10
+#define MAX_SWEEP  1000
 
 static struct init in;
 static struct plan_header header;
@@ -91,7 +95,9 @@ static void run_op(char **f, int n, int may_fail)
         if (strcmp(ops[i].name, f[1]) != 0)
             continue;
         st->op = (uint16_t)ops[i].code;
+        calls.armed = 1;
         int ret = ops[i].run(&in, st);
+        calls.armed = 0;
         if (ret == 0) {
             fprintf(out, "ok\n");
             return;
@@ -295,6 +301,63 @@ static void cmd_stdio(char **f)
         close(fd);
 }
 
+/* What a trap does at a call of that name (at the first one, or after SKIP others): "rename" FROM TO, "link" TEXT PATH;
+ * "open" PATH: whatever the call opens is that file in the end. */
+static struct {
+    char call[32], what[16], a[4096], b[4096];
+    int after, skip, fd;
+} trap;
+
+static void spring(const char *name, int after)
+{
+    if (strcmp(name, trap.call) != 0)
+        return;
+    if (trap.skip) {
+        trap.skip -= after;
+        return;
+    }
+    if (strcmp(trap.what, "open") == 0 && !after) {
+        trap.fd = open("/", O_PATH | O_CLOEXEC); /* the number that the call will give */
+        close(trap.fd);
+        return;
+    }
+    if (after != trap.after)
+        return;
+    trap.call[0] = 0;
+    int ret = -1, fd = -1;
+    if (strcmp(trap.what, "rename") == 0)
+        ret = rename(trap.a, trap.b);
+    else if (strcmp(trap.what, "link") == 0)
+        ret = symlink(trap.a, trap.b);
+    else if (strcmp(trap.what, "open") == 0)
+        ret = dup3(fd = open(trap.a, O_PATH | O_CLOEXEC), trap.fd, O_CLOEXEC);
+    if (ret < 0) {
+        perror(trap.what);
+        _exit(2);
+    }
+    close(fd);
+}
+
+static void cmd_trap(char **f)
+{
+    snprintf(trap.call, sizeof(trap.call), "%s", f[2]);
+    trap.skip = atoi(f[3]);
+    snprintf(trap.what, sizeof(trap.what), "%s", f[4]);
+    snprintf(trap.a, sizeof(trap.a), "%s", f[5]);
+    snprintf(trap.b, sizeof(trap.b), "%s", f[6]);
+    trap.after = strcmp(f[1], "after") == 0;
+    calls.watch = spring;
+    fprintf(out, "ok\n");
+}
+
+/* Take another /dev/null of the host. */
+static void cmd_nullfd(char **f)
+{
+    close(in.nullfd);
+    in.nullfd = open(f[1], O_PATH | O_CLOEXEC);
+    answer(in.nullfd);
+}
+
 /* What came over the console socket, and whether it is the other side of our stdio. */
 static void cmd_console(char **f)
 {
@@ -348,6 +411,8 @@ static const struct {
     {"mountinfo", 1, cmd_mountinfo},
     {"parentinfo", 1, cmd_parentinfo},
     {"procfd", 2, cmd_procfd},
+    {"nullfd", 2, cmd_nullfd},
+    {"trap", 7, cmd_trap},
 };
 
 static void run_line(char *line)
@@ -359,7 +424,7 @@ static void run_line(char *line)
     for (char *field; (field = strsep(&line, "\t")) && n < MAX_FIELDS;)
         f[n++] = field;
     if (n >= 4 && (strcmp(f[0], "op") == 0 || strcmp(f[0], "try") == 0)) {
-        run_op(f, n, f[0][0] == 't');
+        run_op(f, n, f[0][0] == 't' || calls.fail_at >= 0);
         return;
     }
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
@@ -414,33 +479,8 @@ static void set_up(int user, int net)
     }
 }
 
-int main(int argc, char **argv)
+static void run_script(char *rest)
 {
-    static char script[1 << 20];
-    int user = 0, net = 1, status;
-
-    for (int i = 1; i < argc; i++) {
-        user |= strcmp(argv[i], "-u") == 0;
-        net &= strcmp(argv[i], "-N") != 0;
-        keep_shared |= strcmp(argv[i], "-S") == 0;
-    }
-    size_t len = fread(script, 1, sizeof(script) - 1, stdin);
-    if (len == 0)
-        return 2;
-    int copy = fcntl(1, F_DUPFD_CLOEXEC, 500); /* out of the way of the ops' own descriptors */
-    out = fdopen(copy, "w");
-    set_up(user, net);
-    parent = getpid();
-    pid_t pid = fork();
-    if (pid < 0)
-        return 2;
-    if (pid > 0) {
-        if (waitpid(pid, &status, 0) < 0)
-            return 2;
-        return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    }
-    setsid();
-    char *rest = script;
     for (char *line; (line = strsep(&rest, "\n"));) {
         /* MASK_PATH looks whether its row goes on */
         next_op = rest && strncmp(rest, "op\tMASK_PATH\t", 13) == 0 ? OP_MASK_PATH : 0;
@@ -448,5 +488,89 @@ int main(int argc, char **argv)
             run_line(line);
         fflush(out);
     }
+}
+
+/* The script with one call of its last op failing; exit status 9 when there is no such call. */
+static _Noreturn void run_with_fault(char *script, long index)
+{
+    static char nothing[1 << 16];
+    FILE *answers = out;
+    char *last = strrchr(script, '\n');
+
+    *last++ = 0;
+    out = fmemopen(nothing, sizeof(nothing), "w");
+    run_script(script);
+    fclose(out);
+    out = answers;
+    calls.count = 0;
+    calls.fail_at = index;
+    if (calls.hit)
+        abort(); /* not the last op's */
+    FILE *text = out = fmemopen(nothing, sizeof(nothing), "w");
+    run_line(last);
+    fclose(text);
+    if (!calls.hit)
+        _exit(9);
+    fprintf(answers, "%s\t%s", calls.hit, nothing);
+    fflush(answers);
     _exit(0);
+}
+
+static int status_of(pid_t pid)
+{
+    int status;
+
+    if (pid < 0 || waitpid(pid, &status, 0) < 0)
+        return 2;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* In a child, the first process of the new pid namespace; `fault`: the call that fails, -1 for none. */
+static int run(char *script, long fault, int user, int net)
+{
+    set_up(user, net);
+    parent = getpid();
+    pid_t pid = fork();
+    if (pid != 0)
+        return status_of(pid);
+    setsid();
+    if (fault >= 0)
+        run_with_fault(script, fault);
+    run_script(script);
+    _exit(0);
+}
+
+static int sweep(char *script, int user, int net)
+{
+    int ret = 0;
+
+    for (long i = 0; i < MAX_SWEEP && ret == 0; i++) {
+        pid_t pid = fork();
+        if (pid == 0)
+            _exit(run(script, i, user, net));
+        ret = status_of(pid);
+    }
+    return ret == 9 ? 0 : ret ? ret : 2;
+}
+
+int main(int argc, char **argv)
+{
+    static char script[1 << 20];
+    int user = 0, net = 1;
+
+    for (int i = 1; i < argc; i++) {
+        user |= strcmp(argv[i], "-u") == 0;
+        net &= strcmp(argv[i], "-N") != 0;
+        keep_shared |= strcmp(argv[i], "-S") == 0;
+        if (strcmp(argv[i], "-F") == 0)
+            calls.error = atoi(argv[++i]);
+    }
+    size_t len = fread(script, 1, sizeof(script) - 1, stdin);
+    while (len > 0 && script[len - 1] == '\n')
+        script[--len] = 0;
+    if (len == 0)
+        return 2;
+    int copy = fcntl(1, F_DUPFD_CLOEXEC, 500); /* out of the way of the ops' own descriptors */
+    out = fdopen(copy, "w");
+    return calls.error ? sweep(script, user, net) : run(script, -1, user, net);
 }
