@@ -15,6 +15,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -189,6 +190,14 @@ def finish(plan: Plan, args: list[str], env: list[str] | None = None, *, home: b
     plan.wait_start("(default)", policy=ops.P_WAIT_START_SOCKET, start_fd=0xFFFFFFFF, error_fd=0xFFFFFFFF)
     policy |= ops.P_EXECVE_SET_HOME if home else 0
     plan.execve("/process/args", policy=policy, args=args, env=env or [])
+    return plan
+
+
+def as_user(plan: Plan, uid: int, gid: int, groups: list[int], caps: int, ambient: int = 0) -> Plan:
+    plan.cap_bound("/process/capabilities/bounding", mask=caps)
+    plan.groups("/process/user/additionalGids", gids=struct.pack(f"={len(groups)}I", *groups))
+    plan.set_ids("/process/user", uid=uid, gid=gid)
+    plan.caps("/process/capabilities", effective=caps, permitted=caps, inheritable=caps, ambient=ambient)
     return plan
 
 

@@ -20,6 +20,7 @@ import init_parent
 from init_parent import (
     SHELL,
     Spawn,
+    as_user,
     fail,
     fifo_plan,
     finish,
@@ -379,14 +380,6 @@ def test_listener(spawn: Spawn) -> None:
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x4000000, 0x20000000, 0x40000000
 CAP_CHOWN, CAP_NET_RAW, CAP_SETPCAP, CAP_SETUID = 1 << 0, 1 << 13, 1 << 8, 1 << 7
-
-
-def as_user(plan: Plan, uid: int, gid: int, groups: list[int], caps: int, ambient: int = 0) -> Plan:
-    plan.cap_bound("/process/capabilities/bounding", mask=caps)
-    plan.groups("/process/user/additionalGids", gids=struct.pack(f"={len(groups)}I", *groups))
-    plan.set_ids("/process/user", uid=uid, gid=gid)
-    plan.caps("/process/capabilities", effective=caps, permitted=caps, inheritable=caps, ambient=ambient)
-    return plan
 
 
 @needs_root
