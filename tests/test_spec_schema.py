@@ -16,11 +16,11 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT4
 
 from broken_configs import BASE, BROKEN, changed
+from official import MISSING, OFFICIAL
 from pyrunc.errors import ConfigError
 from pyrunc.spec import schema, validate
 
-OFFICIAL = Path(__file__).resolve().parent.parent.parent / "shared" / "reference" / "runtime-spec"
-pytestmark = pytest.mark.skipif(not OFFICIAL.is_dir(), reason="the official schemas are not here")
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
 # Fields of the official schema that are not about Linux, so not in our table.
 ELSEWHERE = {
@@ -122,6 +122,7 @@ def test_the_same_fields() -> None:
 
 def test_the_same_types() -> None:
     theirs, ours = both()
+    assert len(ours) > 150
     for pointer, (node, _) in ours.items():
         kind = "object" if node[0] == "map" else node[0]
         official_node = theirs[pointer][0]
@@ -144,13 +145,14 @@ def _document_of(pointer: str) -> str:
 
 def test_the_same_required_fields() -> None:
     theirs, ours = both()
-    for pointer, (_, required) in ours.items():
-        expected = theirs[pointer][1] or pointer in REQUIRED
-        assert required == expected, pointer
+    required = {pointer for pointer, (_, must) in theirs.items() if must}
+    assert len(required) > 20
+    assert {pointer for pointer, (_, must) in ours.items() if must} == required | set(REQUIRED)
 
 
 def test_the_same_values() -> None:
     theirs, ours = both()
+    compared = 0
     for pointer, (node, _) in ours.items():
         if pointer in WIDER:
             continue
@@ -160,17 +162,30 @@ def test_the_same_values() -> None:
             their_node = resolve(their_node["items"], _document_of(pointer))[0]
         if node[0] == "string" and "enum" in their_node:
             assert set(node[1]) == set(their_node["enum"]), pointer
+            compared += 1
         elif node[0] == "integer":
             # Narrower is ours to decide, wider never.
             assert node[1] >= their_node.get("minimum", node[1]), pointer
             assert node[2] <= their_node.get("maximum", node[2]), pointer
+            compared += 1
+    assert compared > 60
 
 
 def test_our_good_base_is_officially_good() -> None:
     validator().validate(BASE)
 
 
-SAMPLES = sorted((OFFICIAL / "test" / "config").glob("*/*.json"))
+# What is wrong in the section of another platform is not ours to see.
+SAMPLES = [
+    path
+    for path in sorted((OFFICIAL / "test" / "config").glob("*/*.json"))
+    if path.name[:8] != "freebsd-" or path.parent.name == "good"
+]
+
+
+def test_no_sample_is_missing() -> None:
+    assert len(SAMPLES) > 10
+    assert {path.parent.name for path in SAMPLES} == {"good", "bad"}
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda p: f"{p.parent.name}-{p.stem}")
@@ -186,8 +201,10 @@ def test_official_samples(path: Path) -> None:
         assert structural == []
         assert validator().is_valid(config)
         rules = _problems(config)
-        # What cgroup v2 has not, the one sample that says 0.5.0, and one that would move devices to where they are.
-        allowed = ("cgroup v2 has", "version 1.x", "without a network namespace")
+        # What cgroup v2 has not, the one sample that says 0.5.0, one that would move devices to where they are, and
+        # those of platforms without namespaces.
+        allowed = ["cgroup v2 has", "version 1.x", "without a network namespace"]
+        allowed += ["without a uts namespace"] if path.stem in ("freebsd-example", "zos-example") else []
         assert [text for text in rules if not any(words in text for words in allowed)] == []
     else:
         assert _problems(config)
@@ -202,11 +219,10 @@ def _problems(config: Any) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize("index", range(len(BROKEN)))
-def test_what_is_officially_wrong_is_wrong_for_us(index: int) -> None:
-    config = changed(*BROKEN[index][0])
-    if not validator().is_valid(config):
-        assert _problems(config)
+def test_what_is_officially_wrong_is_wrong_for_us() -> None:
+    wrong = [changes for changes, *_ in BROKEN if not validator().is_valid(changed(*changes))]
+    assert len(wrong) > 80
+    assert [changes for changes in wrong if not _problems(changed(*changes))] == []
 
 
 def officially_valid(config: Any) -> bool:
@@ -290,8 +306,7 @@ def test_mutants(data: st.DataObject) -> None:
     assume(not any(pointer.startswith(pattern) for pattern in PATTERNS))
     structural: list[Any] = []
     validate.structure(schema.CONFIG, config, "", structural)
-    if not officially_valid(config):
-        assert structural or _problems(config), f"{pointer} = {junk!r}"
+    assert structural or _problems(config) or officially_valid(config), f"{pointer} = {junk!r}"
     for problem in structural:
         assert problem.pointer.startswith(pointer) or pointer.startswith(problem.pointer)
 
