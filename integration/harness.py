@@ -15,9 +15,11 @@ import errno
 import itertools
 import json
 import os
+import re
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -79,6 +81,22 @@ def own_mount_namespace() -> None:
     libc("unshare", 0x00020000)  # CLONE_NEWNS
     libc("mount", None, b"/", None, 0x4000 | (1 << 18), None)  # MS_REC|MS_PRIVATE
     libc("mount", None, b"/", None, 0x4000 | (1 << 20), None)  # MS_REC|MS_SHARED
+    own_devices()
+
+
+def own_devices() -> None:
+    """Put nodes of our own over those in /dev that containers get as stdio or as bind mounts.
+
+    A runtime that gives them to the user of a container, or changes their mode, must not do that to the machine.
+    """
+    with tempfile.TemporaryDirectory(prefix="pytdev") as place:
+        libc("mount", b"none", place.encode(), b"tmpfs", 0, b"mode=755")
+        for name in ("null", "zero", "full", "random", "urandom"):
+            node, theirs = os.path.join(place, name), os.path.join("/dev", name)
+            os.mknod(node, stat.S_IFCHR | 0o666, os.stat(theirs).st_rdev)
+            os.chmod(node, 0o666)
+            libc("mount", node.encode(), theirs.encode(), None, 0x1000, None)  # MS_BIND
+        libc("umount2", place.encode(), 2)  # MNT_DETACH
 
 
 def become_subreaper() -> None:
@@ -189,6 +207,19 @@ def has_cap(name: str) -> bool:
 def own_bounding_caps() -> list[str]:
     """Full names of the capabilities in our bounding set."""
     return [name for name in CAP_BIT if has_cap(name[4:])]
+
+
+def sysctl_as_it_is(key: str) -> str:
+    """The value that the file meant by a sysctl key has on this machine, "1" when there is none.
+
+    For keys that must be refused: should they be taken, nothing of the machine changes.
+    """
+    parts = [part for part in re.split(r"[./+]+", key) if part]
+    for start in range(len(parts) - 1):
+        path = Path("/proc/sys", *parts[start:])
+        if path.exists():
+            return path.read_text().strip()
+    return "1"
 
 
 def kernel() -> tuple[int, int]:

@@ -167,8 +167,9 @@ def test_no_descriptor_of_the_runtime_in_hooks(lived: tuple[Container, Path], ki
     one, record = lived
     lines = [line for line in (record / f"{kind}.fds").read_text().splitlines() if "->" in line]
     numbers = {int(line.split(" -> ")[0].split()[-1]) for line in lines}
-    if one.box.runtime.is_pyrunc:
-        assert numbers <= {0, 1, 2, 3}  # 3: ls reading the directory
+    assert numbers >= {0, 1, 2}
+    # 3: ls reading the directory
+    assert numbers <= {0, 1, 2, 3} or not one.box.runtime.is_pyrunc
 
 
 @pytest.mark.pyrunc_only("runc leaves the working directory of its own caller")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.harness import DELETE, NS_FILE, Box, Container, Holder
+from integration.harness import DELETE, NS_FILE, Box, Container, Holder, sysctl_as_it_is
 
 Make = Callable[..., Container]
 Refused = Callable[..., None]
@@ -249,14 +249,15 @@ def test_sysctl_with_slashes(container: Make) -> None:
     ],
 )
 def test_sysctl_outside_the_namespaces(container: Make, refused: Refused, key: str, without: str) -> None:
-    edits = {**_spaces(*[k for k in KINDS if k != without]), "/linux/sysctl": {key: "1"}}
+    edits = {**_spaces(*[k for k in KINDS if k != without]), "/linux/sysctl": {key: sysctl_as_it_is(key)}}
     refused(container(edits=edits).create(check=False), "/linux/sysctl")
 
 
 def test_sysctl_of_the_hosts_network_by_path(container: Make, refused: Refused) -> None:
     edits = _spaces("pid", "ipc", "uts", "mount", "cgroup", network="/proc/1/ns/net")
+    key = "net.ipv4.ip_forward"
     refused(
-        container(edits={**edits, "/linux/sysctl": {"net.ipv4.ip_forward": "1"}}).create(check=False), "/linux/sysctl"
+        container(edits={**edits, "/linux/sysctl": {key: sysctl_as_it_is(key)}}).create(check=False), "/linux/sysctl"
     )
 
 

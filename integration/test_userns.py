@@ -140,7 +140,7 @@ def test_capabilities_are_those_of_the_namespace(mapped: Make, box: Box) -> None
     sets = dict.fromkeys(("bounding", "effective", "permitted"), names)
     more = {"/process/capabilities": sets}
     one = mapped(
-        "mknod", "/dev/new", "c", "1", "3", "--", "write", "/proc/sys/kernel/core_pattern", "x", "--", "sethostname",
+        "mknod", "/dev/new", "c", "1", "3", "--", "open", "/proc/sys/kernel/core_pattern", "w", "--", "sethostname",
         "n", more={**more, "/linux/readonlyPaths": DELETE},
     )  # fmt: skip
     node, core, name = one.run().objects

@@ -31,9 +31,9 @@ def interpreter() -> Path:
     return Path(os.path.realpath(sys.executable))
 
 
+@pytest.mark.pyrunc_only("runc's waiting process is a Go program")
 def test_one_thread(waiting: Container) -> None:
-    if waiting.box.runtime.is_pyrunc:
-        assert "Threads:\t1\n" in proc(waiting, "status")
+    assert "Threads:\t1\n" in proc(waiting, "status")
 
 
 @pytest.mark.pyrunc_only("runc's waiting process is the Go program")

@@ -115,6 +115,7 @@ def test_every_spelling_of_every_option(verb: str, flag: command.Flag) -> None:
     module = cli.load_verb(verb) if verb else None
     flags, first = (module.FLAGS, getattr(module, "STOP_AT_FIRST", False)) if module else (cli.GLOBAL_FLAGS, True)
     text, value = {"int": ("3", 3), "multi": ("x", ["x"]), "bool": ("true", True)}.get(flag[3], ("x", "x"))
+    assert flag[0]
     for name in ([flag[1]] if flag[1] else []) + [flag[0]]:
         for dash in ("-", "--"):
             spellings = [[f"{dash}{name}={text}"], [dash + name] if flag[3] == "bool" else [dash + name, text]]

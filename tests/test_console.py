@@ -156,9 +156,11 @@ def test_a_reader_that_is_gone_does_not_stop_the_container(fds: list[int]) -> No
     os.close(out_r)
     relay = console.Relay(master, in_r, out_w)
     os.set_blocking(slave, False)
+    written = 0
     for _ in range(100):
-        os.write(slave, b"x" * 1000)
+        written += os.write(slave, b"x" * 1000)
         pump(relay, 0.005)
+    assert written == 100_000  # more than a terminal and a pipe hold
     relay.close()
 
 

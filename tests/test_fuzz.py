@@ -43,9 +43,12 @@ def test_target(target: targets.Target, name: str) -> None:
     @settings(max_examples=EXAMPLES[name] // 4, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(st.binary(max_size=120))
     def examples(data: bytes) -> None:
+        tried.append(data)
         target(data)
 
+    tried: list[bytes] = []
     examples()
+    assert len(tried) > EXAMPLES[name] // 8
     chance = random.Random(name)
     for _ in range(EXAMPLES[name]):
         target(chance.randbytes(chance.choice((4, 16, 48, 120, 400))))

@@ -34,7 +34,7 @@ def decode(data: bytes) -> tuple[list[tuple[int, int, tuple[int, ...], tuple[obj
         numbers, offsets = rest[:8], rest[8:]
         args = ops.OPS[op][2]
         used = {slot for _, kind, _, slot, _ in args for slot in ((slot, slot + 1) if kind == "u64" else (slot,))}
-        assert all(number == 0 for slot, number in enumerate(numbers) if slot not in used)
+        assert [number for slot, number in enumerate(numbers) if slot not in used and number] == []
         strings = []
         for _, kind, _, number, slot in args:
             if slot >= 0:

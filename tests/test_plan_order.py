@@ -159,7 +159,7 @@ def check_create(config: dict[str, Any], changes: dict[str, Any], plan: Plan) ->
     check_seccomp(config, order)
     check_end(config, order)
     assert len(plan.origins) == len(plan.steps)
-    assert all(origin.startswith(("/", "(")) for origin in plan.origins)
+    assert [origin for origin in plan.origins if not origin.startswith(("/", "("))] == []
     slots = [kind for kind, _, _ in plan.fds]
     assert slots.count("cgroup") == bool(changes["cgroup_path"])
     assert slots.count("start") == slots.count("error") == (changes["wait"] == "fifo")

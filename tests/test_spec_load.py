@@ -302,9 +302,11 @@ def test_agrees_with_json_on_noise(parts: list[str]) -> None:
 @given(st.binary(max_size=40))
 def test_any_bytes_parse_or_fail_cleanly(data: bytes) -> None:
     try:
-        load.parse_json(data, "x")
+        found = load.parse_json(data, "x")
     except ConfigError as error:
         assert str(error).isprintable()
+    else:
+        assert json.loads(data) == found
 
 
 def test_load_config(tmp_path: Path) -> None:

@@ -325,6 +325,7 @@ def test_memory_check_before_update(case: Case, limits: dict[str, Any], fails: s
         assert case.kernel.writes == []
     else:
         update.update(one, new, case.log)
+        assert case.file("memory.max") == ("max" if limits["limit"] == -1 else str(limits["limit"]))
 
 
 def test_usage_that_cannot_be_read_is_no_reason_to_refuse(case: Case) -> None:

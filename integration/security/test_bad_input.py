@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from integration.harness import DELETE
+from integration.harness import DELETE, sysctl_as_it_is
 from integration.security.support import Make, Refused
 from integration.test_exec import process_file, run, started
 
 P = "/process"
+CORE = "kernel.core_pattern"
 RAW: list[tuple[str, Any, str]] = [  # name, the document (made from the good one by a function), words
     ("empty", lambda text: "", "a JSON document"),
     ("blank", lambda text: " \n", "a JSON document"),
@@ -69,7 +70,7 @@ FIELDS: list[tuple[str, dict[str, Any], str]] = [
     ("a bogus limit", {f"{P}/rlimits": [{"type": "RLIMIT_BOGUS", "soft": 1, "hard": 1}]}, f"{P}/rlimits/0/type"),
     ("soft above hard", {f"{P}/rlimits": [{"type": "RLIMIT_CORE", "soft": 2, "hard": 1}]}, f"{P}/rlimits/0/soft"),
     ("cgroupsPath climbs", {"/linux/cgroupsPath": "../../../x"}, "/linux/cgroupsPath"),
-    ("sysctl of the host", {"/linux/sysctl": {"kernel.core_pattern": "|/x"}}, "/linux/sysctl/kernel.core_pattern"),
+    ("sysctl of the host", {"/linux/sysctl": {CORE: sysctl_as_it_is(CORE)}}, f"/linux/sysctl/{CORE}"),
     ("bind source is nowhere", {"/mounts/-": {"destination": "/x", "source": "/no", "options": ["bind"]}}, "/mounts/6"),
     ("a hook with a relative path", {"/hooks": {"prestart": [{"path": "bin/true"}]}}, "/hooks/prestart/0/path"),
     ("a hook that fails", {"/hooks": {"prestart": [{"path": "/bin/false"}]}}, "/hooks/prestart/0"),

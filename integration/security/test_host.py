@@ -191,9 +191,9 @@ def test_nothing_is_installed_with_more_rights(box: Box) -> None:
     """CVE-2016-8659, CVE-2020-5291: a set-user-ID program whose set-up could be traced."""
     launcher = Path(os.path.realpath(box.runtime.path))
     files = [launcher, *(path for path in launcher.parent.parent.glob("lib/**/pyrunc/*") if path.is_file())]
-    for path in files:
-        assert not path.stat().st_mode & (stat.S_ISUID | stat.S_ISGID), path
-        assert "security.capability" not in os.listxattr(path), path
+    assert len(files) > 10 or not box.runtime.is_pyrunc
+    assert [path for path in files if path.stat().st_mode & (stat.S_ISUID | stat.S_ISGID)] == []
+    assert [path for path in files if "security.capability" in os.listxattr(path)] == []
 
 
 @pytest.mark.row("T29")

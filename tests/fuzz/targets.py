@@ -308,7 +308,7 @@ class StateFile:
             said: list[str] = []
             for found in store.list(said.append):
                 found.report()
-            assert all(line.isprintable() for line in said)
+            assert [line for line in said if not line.isprintable()] == []
             store.find("c1").salvage()
         finally:
             if store.fd >= 0:
