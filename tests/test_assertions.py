@@ -80,11 +80,14 @@ def check(node: ast.stmt) -> bool:
         handled = all(checks(handler.body) for handler in node.handlers)
         return (checks(node.body + node.orelse) and handled) or checks(node.finalbody)
     if isinstance(node, ast.For):
-        return never_empty(node.iter) and checks(node.body)
+        return calls_a_check(node.iter) or (never_empty(node.iter) and checks(node.body))
     if isinstance(node, ast.Expr | ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Return):
-        calls = (part for part in ast.walk(node) if isinstance(part, ast.Call))
-        return any(called(part.func) in checking() for part in calls)
+        return calls_a_check(node)
     return False
+
+
+def calls_a_check(node: ast.AST) -> bool:
+    return any(isinstance(part, ast.Call) and called(part.func) in checking() for part in ast.walk(node))
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef]:
