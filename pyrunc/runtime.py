@@ -39,6 +39,10 @@ def full() -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "encodings"]:
         del sys.modules[name]
     _launcher.complete()
+    import encodings
+
+    # The package is frozen as well; its codecs beyond the few that are (idna, for names of hosts) are files.
+    encodings.__path__ = [f"{place}/encodings" for place in sys.path]
     try:
         sys.path.append(_launcher.package_parent())
     except ImportError:

@@ -27,6 +27,7 @@ COLD = {
 # (module, what it imports in a function): after runtime.full(), or under a plain interpreter only.
 COLD_IMPORTS = {
     ("pyrunc.runtime", "_pyrunc_launcher"),
+    ("pyrunc.runtime", "encodings"),
     ("pyrunc.seccomp", "_hashlib"),
     ("pyrunc.seccomp", "hashlib"),
 }

@@ -46,6 +46,13 @@ class Strip(ast.NodeTransformer):
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         """Without ``__slots__``: each slot costs a descriptor when the class is made, and most have one instance."""
         node.body = [item for item in node.body if not is_slots(item)] or [ast.copy_location(ast.Pass(), node)]
+        if node.decorator_list:
+            # A dataclass reads the annotations of its fields.  As text: the names may be there for type checkers only.
+            fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]
+            for item in fields:
+                item.annotation = ast.copy_location(ast.Constant(ast.unparse(item.annotation)), item.annotation)
+            node.body = [item if item in fields else self.visit(item) for item in node.body]
+            return node
         self.generic_visit(node)
         return node
 
