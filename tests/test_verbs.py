@@ -19,8 +19,8 @@ import pytest
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 from pyrunc import cli, lifecycle, state
-from pyrunc.spec import load, validate
-from pyrunc.verbs import delete, spec
+from pyrunc.spec import default, load, validate
+from pyrunc.verbs import delete
 
 
 class Runtime:
@@ -478,7 +478,7 @@ def test_spec_is_valid_and_hides_what_it_should(tmp_path: Path, runtime: Runtime
     runtime("spec", "-b", str(tmp_path))
     config, _ = load.load_config(str(tmp_path / "config.json"))
     assert validate.check(config) == []
-    assert config == spec.default()
+    assert config == default.config()
     # CVE-2015-3630 and its successors: security.md T35
     assert set(config["linux"]["maskedPaths"]) >= {
         "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",

@@ -184,7 +184,7 @@ TABLE = [
     Sabotage(
         "T13",
         "`spec` writes an inheritable set",
-        [("pyrunc/verbs/spec.py", '("bounding", "effective", "permitted")}', '("bounding", "inheritable")}')],
+        [("pyrunc/spec/default.py", '("bounding", "effective", "permitted")}', '("bounding", "inheritable")}')],
         "test_identity.py::test_default_configuration_has_no_inheritable_capabilities",
         '"inheritable" not in written',
     ),
@@ -412,7 +412,7 @@ TABLE = [
     Sabotage(
         "T35",
         "/proc/keys is not masked by default",
-        [("pyrunc/verbs/spec.py", '    "/proc/keys",\n', "")],
+        [("pyrunc/spec/default.py", '    "/proc/keys",\n', "")],
         "test_host.py::test_default_masks",
         "assert set(MASKED)",
     ),

@@ -1,0 +1,95 @@
+"""The configuration that `spec` writes and that images are completed with: restrictive, and enough for a shell."""
+
+from __future__ import annotations
+
+from pyrunc import SPEC_VERSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+SHM = "/dev/shm"  # a mount point of the container  # noqa: S108  # nosec B108
+_CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
+# What the kernel shows of the host and a container has no business with: the list that the engines use (moby
+# oci/defaults.go), with the later additions /proc/interrupts and powercap (CVE-2020-8694).
+MASKED = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+]
+READONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+
+
+def mount(destination: str, type: str, source: str, *options: str) -> dict[str, Any]:
+    """One entry of mounts."""
+    return {"destination": destination, "type": type, "source": source, "options": list(options)}
+
+
+def config() -> dict[str, Any]:
+    """The configuration: a shell on a read-only root filesystem with namespaces, masks and few capabilities."""
+    hidden = ("nosuid", "noexec", "nodev")
+    pty = ("newinstance", "ptmxmode=0666", "mode=0620", "gid=5")
+    return {
+        "ociVersion": SPEC_VERSION,
+        "process": {
+            "terminal": True,
+            "user": {"uid": 0, "gid": 0},
+            "args": ["sh"],
+            "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
+            "cwd": "/",
+            "capabilities": {kind: list(_CAPABILITIES) for kind in ("bounding", "effective", "permitted")},
+            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
+            "noNewPrivileges": True,
+        },
+        "root": {"path": "rootfs", "readonly": True},
+        "hostname": "pyrunc",
+        "mounts": [
+            mount("/proc", "proc", "proc", *hidden),
+            mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
+            mount("/dev/pts", "devpts", "devpts", "nosuid", "noexec", *pty),
+            mount(SHM, "tmpfs", "shm", *hidden, "mode=1777", "size=65536k"),
+            mount("/dev/mqueue", "mqueue", "mqueue", *hidden),
+            mount("/sys", "sysfs", "sysfs", *hidden, "ro"),
+            mount("/sys/fs/cgroup", "cgroup", "cgroup", *hidden, "relatime", "ro"),
+        ],
+        "linux": {
+            "resources": {"devices": [{"allow": False, "access": "rwm"}]},
+            "namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")],
+            "maskedPaths": MASKED,
+            "readonlyPaths": READONLY,
+        },
+    }
+
+
+def own_ids(uid: int, gid: int) -> dict[str, list[dict[str, int]]]:
+    """The mappings that a user may write without help: root inside is that user outside."""
+    return {
+        "uidMappings": [{"containerID": 0, "hostID": uid, "size": 1}],
+        "gidMappings": [{"containerID": 0, "hostID": gid, "size": 1}],
+    }
+
+
+def rootless(config: dict[str, Any], mappings: dict[str, list[dict[str, int]]]) -> dict[str, Any]:
+    """The configuration changed for a user other than root, as in runc.
+
+    The network is the host's, because nobody else would set one up, and with it the sysfs; devpts gets no group that is
+    not mapped; limits need a delegated cgroup, so there are none.
+    """
+    linux = config["linux"]
+    linux["namespaces"] = [entry for entry in linux["namespaces"] if entry["type"] != "network"] + [{"type": "user"}]
+    linux |= mappings
+    del linux["resources"]
+    for entry in config["mounts"]:
+        if entry["destination"] == "/sys":
+            entry |= {"type": "none", "source": "/sys", "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]}
+        entry["options"] = [name for name in entry["options"] if not name.startswith(("uid=", "gid="))]
+    return config
