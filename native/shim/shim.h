@@ -72,10 +72,19 @@ int pr_set_child_subreaper(int on);
 /* A new user namespace with these maps ("INSIDE OUTSIDE SIZE\n" each), made by a child that lives until this returns.
  * Returns a descriptor of it.  On failure *stage says which call it was: 1 clone, 2 uid_map, 3 gid_map, 4 open. */
 int pr_userns(const char *uid_map, const char *gid_map, int *stage);
+/* A child in a new user namespace without maps, which sleeps until it is killed, at most half a minute.  One at a time.
+ * Returns its pid (SIGCHLD child), for newuidmap(1) to write the maps of. */
+int pr_hold_userns(void);
+/* setns(2); type: CLONE_NEW*. */
+int pr_setns(int fd, int type);
 /* A detached clone of the mounts at a path; recursive: with those below it.  Returns its descriptor. */
 int pr_open_tree(const char *path, int recursive);
 /* Make a detached clone an idmapped mount, with the mapping of a user namespace; recursive: those below it, too. */
 int pr_mount_idmap(int tree, int recursive, int userns_fd);
+/* mount(2), umount2(2) and unshare(2), for the layers of an image: data may be longer than fsconfig(2) takes. */
+int pr_mount(const char *source, const char *target, const char *type, uint64_t flags, const char *data);
+int pr_umount(const char *target, int flags);
+int pr_unshare(int flags);
 /* MS_SHARED, MS_SLAVE, MS_PRIVATE or MS_UNBINDABLE for a clone and all below it. */
 int pr_mount_propagation(int tree, uint64_t flag);
 

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -20,7 +21,7 @@
 #define AT_RECURSIVE 0x8000
 #endif
 #define HOLDER_STACK   16384
-#define HOLDER_SECONDS 10
+#define HOLDER_SECONDS 30
 
 int pr_open_tree(const char *path, int recursive)
 {
@@ -47,6 +48,21 @@ int pr_mount_propagation(int tree, uint64_t flag)
     return setattr(tree, 1, &attr);
 }
 
+int pr_mount(const char *source, const char *target, const char *type, uint64_t flags, const char *data)
+{
+    return mount(source, target, type, (unsigned long)flags, data) < 0 ? -errno : 0;
+}
+
+int pr_umount(const char *target, int flags)
+{
+    return umount2(target, flags) < 0 ? -errno : 0;
+}
+
+int pr_unshare(int flags)
+{
+    return unshare(flags) < 0 ? -errno : 0;
+}
+
 /* The process that holds the new user namespace until we have a descriptor of it.  It shares our memory and makes
  * system calls only, and none that fails (errno is ours, too).  It ends with us, or after HOLDER_SECONDS at the latest;
  * its copies of our descriptors, locks and sockets among them, go at once. */
@@ -59,6 +75,31 @@ static int holder(void *arg)
         _exit(0);
     (void)syscall(SYS_ppoll, NULL, 0L, &limit, NULL, 0L);
     _exit(0);
+}
+
+/* The mask is inherited: no handler of ours runs in the holder. */
+static int start_holder(void *stack_end, pid_t *self)
+{
+    sigset_t all, old;
+    *self = getpid();
+    sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
+    int pid = clone(holder, stack_end, CLONE_VM | CLONE_NEWUSER | SIGCHLD, self);
+    int ret = pid < 0 ? -errno : pid;
+    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return ret;
+}
+
+int pr_hold_userns(void)
+{
+    static char stack[HOLDER_STACK] __attribute__((aligned(16)));
+    static pid_t self;
+    return start_holder(stack + sizeof stack, &self);
+}
+
+int pr_setns(int fd, int type)
+{
+    return setns(fd, type) < 0 ? -errno : 0;
 }
 
 static int open_file(const char *path, int flags)
@@ -86,19 +127,13 @@ int pr_userns(const char *uid_map, const char *gid_map, int *stage)
 {
     char stack[HOLDER_STACK] __attribute__((aligned(16)));
     char path[64];
-    sigset_t all, old;
-    pid_t self = getpid();
+    pid_t self;
     *stage = 1;
-    sigfillset(&all);
-    /* The holder inherits the mask: no handler of ours runs in it. */
-    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    int pid = clone(holder, stack + sizeof stack, CLONE_VM | CLONE_NEWUSER | SIGCHLD, &self);
-    int ret = pid < 0 ? -errno : 0;
-    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (ret < 0)
-        return ret;
+    int pid = start_holder(stack + sizeof stack, &self);
+    if (pid < 0)
+        return pid;
     *stage = 2;
-    ret = write_map(pid, "uid_map", uid_map);
+    int ret = write_map(pid, "uid_map", uid_map);
     if (ret == 0) {
         *stage = 3;
         ret = write_map(pid, "gid_map", gid_map);
