@@ -36,10 +36,12 @@ class CreateOptions(session.Options):
         "cgroup_manager",
         "config",
         "detach",
+        "image_bundle",
         "keep",
         "no_new_keyring",
         "no_pivot",
         "no_subreaper",
+        "overlay",
         "rootless",
     )
 
@@ -51,6 +53,8 @@ class CreateOptions(session.Options):
         self.detach = self.keep = False
         self.cgroup_manager = "cgroupfs"
         self.rootless = "auto"  # or "true", "false"
+        self.image_bundle = ""  # of a container of an image: removed with it
+        self.overlay: list[str] = []  # mount options of the overlay that is its root
 
 
 def compile_only(opts: CreateOptions) -> tuple[dict[str, Any], host.HostFacts, Plan]:
@@ -164,7 +168,7 @@ class Job(Session):
         options.console = bool(self.config.get("process", {}).get("terminal"))
         options.no_pivot, options.no_new_keyring = opts.no_pivot, opts.no_new_keyring
         options.preserve_fds, options.listen_fds = opts.preserve_fds, self.listen_fds
-        options.wait = self.wait
+        options.wait, options.overlay = self.wait, opts.overlay
         if fs.getenv("NOTIFY_SOCKET"):
             self.notify = options.notify = f"{state.root_dir(opts.root)}/{opts.id}/notify"
         if any((self.config.get("hooks") or {}).values()):
@@ -216,6 +220,8 @@ class Job(Session):
             cgroup_manager=self.opts.cgroup_manager if self.plan.cgroup_path else "disabled",
             late=self.plan.late_origins(),
         )
+        if self.opts.image_bundle:
+            container.data["image_bundle"] = self.opts.image_bundle
         if self.opts.no_new_keyring:
             container.data["no_new_keyring"] = True  # for `exec`, which would join it
         if self.notify:

@@ -207,7 +207,7 @@ static int check_dest(struct init *in, const struct plan_step *st, int dest, int
 
     if (same < 0)
         return fault(in, -same, "statx", S_MOUNT_dest, 0, NULL);
-    if (same)
+    if (same && !HAS(NEW_ROOT))
         return fault(in, EINVAL, "move_mount", S_MOUNT_dest, 0, "mounting over / is not possible");
     /* What an image's volume puts over part of /proc would take the writes of labels and sysctls
      * (CVE-2019-16884).  The descriptor tells, whatever the path looks like. */
@@ -446,6 +446,8 @@ static int mount_legacy(struct init *in, const struct plan_step *st)
     ret = mount_on_fd(in, st, dest, data);
     if (ret < 0)
         return fault(in, -ret, "mount", ret == -ENODEV ? S_MOUNT_fstype : -1, 0, NULL);
+    if (HAS(NEW_ROOT))
+        return 0; /* what is on top of the root is found by its path only: the next ROOT does that */
     int AUTO_CLOSE top = open_in_root(in->rootfd, step_str(in, st, S_MOUNT_dest), O_PATH | O_DIRECTORY);
     if (top < 0)
         return fault(in, -top, "openat2", S_MOUNT_dest, 0, NULL);

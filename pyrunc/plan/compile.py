@@ -30,6 +30,7 @@ class Options:
         "no_new_keyring",
         "no_pivot",
         "notify",
+        "overlay",
         "preserve_fds",
         "start_state",
         "wait",
@@ -43,6 +44,7 @@ class Options:
         self.no_pivot = self.no_new_keyring = False
         self.preserve_fds = self.listen_fds = 0  # numbers of descriptors; the listen ones come first, from 3 on
         self.notify = ""  # directory to bind at /run/notify; "": none
+        self.overlay: list[str] = []  # mount options of an overlay on top of the root directory; []: none
         self.wait = "fifo"  # how init waits for start: "fifo" (create) or "socket" (run)
         # The state JSON before and after the pid, for the hooks inside the container, which see another pid than we do.
         self.create_state: tuple[str, str] = ("", "")

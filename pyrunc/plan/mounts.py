@@ -13,6 +13,7 @@ from pyrunc.plan.ops import (
     P_MOUNT_HOST_BIND,
     P_MOUNT_IN_PROC,
     P_MOUNT_INHERIT_MODE,
+    P_MOUNT_NEW_ROOT,
     P_MOUNT_PLAIN_DIR,
     P_MOUNT_RECURSIVE,
     P_MOUNT_REMOUNT,
@@ -302,6 +303,12 @@ def compile_mounts(
     path = config["root"]["path"]
     rootfs = _absolute(options.bundle, path)
     plan.root("/root", policy=_root_policy(linux, spaces) if own else P_ROOT_NO_BIND, path=rootfs)
+    if options.overlay:
+        # A container of an image.  The overlay covers the directory; the second ROOT takes what is on top by then.
+        plan.mount(
+            "(--image)", policy=P_MOUNT_NEW_ROOT, fstype="overlay", source="overlay", dest="/", data=options.overlay
+        )
+        plan.root("/root", policy=_root_policy(linux, spaces) & ~P_ROOT_CWD, path=rootfs)
     mounted = Mounted()
     for index, mount in enumerate((config.get("mounts") or ()) if own else ()):
         pointer = f"/mounts/{index}"

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-ABI = 0x24c84f98
+ABI = 0x4b181d51
 _NONE: list[str] = []
 
 OP_PLACE = 1
@@ -85,6 +85,7 @@ P_MOUNT_CGROUP = 0x80
 P_MOUNT_HOST_BIND = 0x100
 P_MOUNT_SOURCE_FD = 0x200
 P_MOUNT_NO_FOLLOW_SOURCE = 0x400
+P_MOUNT_NEW_ROOT = 0x800
 P_DEV_NODE_DEFAULT = 0x1
 P_DEV_NODE_BIND_HOST = 0x2
 P_DEV_LINK_IF_TARGET = 0x1
@@ -130,7 +131,7 @@ OPS: dict[int, tuple[str, str, tuple[tuple[str, str, str, int, int], ...], tuple
     17: ("LO_UP", "SETUP", (), ()),
     18: ("PROPAGATION", "SETUP", (("propagation", "u32", "", 0, -1),), ("RECURSIVE",)),
     19: ("ROOT", "SETUP", (("path", "str", "path", -1, 0),), ("NO_BIND", "CWD", "SLAVE",)),
-    20: ("MOUNT", "SETUP", (("attr_set", "u32", "", 0, -1), ("attr_clr", "u32", "", 1, -1), ("implied", "u32", "", 2, -1), ("rec_set", "u32", "", 3, -1), ("rec_clr", "u32", "", 4, -1), ("propagation", "u32", "", 5, -1), ("tree", "u32", "", 6, -1), ("fstype", "str", "type", -1, 0), ("source", "str", "source", -1, 1), ("dest", "str", "destination", -1, 2), ("data", "list", "options", 7, 3),), ("BIND", "RECURSIVE", "REMOUNT", "COPY_UP", "INHERIT_MODE", "PLAIN_DIR", "IN_PROC", "CGROUP", "HOST_BIND", "SOURCE_FD", "NO_FOLLOW_SOURCE",)),
+    20: ("MOUNT", "SETUP", (("attr_set", "u32", "", 0, -1), ("attr_clr", "u32", "", 1, -1), ("implied", "u32", "", 2, -1), ("rec_set", "u32", "", 3, -1), ("rec_clr", "u32", "", 4, -1), ("propagation", "u32", "", 5, -1), ("tree", "u32", "", 6, -1), ("fstype", "str", "type", -1, 0), ("source", "str", "source", -1, 1), ("dest", "str", "destination", -1, 2), ("data", "list", "options", 7, 3),), ("BIND", "RECURSIVE", "REMOUNT", "COPY_UP", "INHERIT_MODE", "PLAIN_DIR", "IN_PROC", "CGROUP", "HOST_BIND", "SOURCE_FD", "NO_FOLLOW_SOURCE", "NEW_ROOT",)),
     21: ("MOUNT_LABEL", "SETUP", (("dest", "str", "destination", -1, 0), ("label", "str", "", -1, 1),), ()),
     22: ("DEV_NODE", "SETUP", (("kind", "u32", "", 0, -1), ("mode", "u32", "", 1, -1), ("major", "u32", "", 2, -1), ("minor", "u32", "", 3, -1), ("uid", "u32", "", 4, -1), ("gid", "u32", "", 5, -1), ("path", "str", "path", -1, 0),), ("DEFAULT", "BIND_HOST",)),
     23: ("DEV_LINK", "SETUP", (("target", "str", "", -1, 0), ("path", "str", "", -1, 1),), ("IF_TARGET",)),
