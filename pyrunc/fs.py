@@ -7,8 +7,8 @@ modules use `posix` and these few functions (docs/adr/0006-core-phase.md).
 from __future__ import annotations
 
 import posix
-from errno import EINTR, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC
-from posix import O_CLOEXEC, O_CREAT, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY
+from errno import EINTR, EIO, EISDIR, EMFILE, ENFILE, ENOMEM, ENOSPC, EPERM
+from posix import O_CLOEXEC, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,6 +81,49 @@ def replace_file(name: str, data: bytes, mode: int = 0o600, dir_fd: int | None =
         except OSError:
             pass  # the first error is the one to report
         raise
+
+
+def remove_tree(name: str, dir_fd: int) -> None:
+    """Remove a directory and everything in it, however deep, without following a link.  Raises OSError.
+
+    One descriptor at a time: what a container left may be deeper than a process may have descriptors.  On the way up
+    `..` must be where we came from.
+    """
+    flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
+    above: list[tuple[str, int, int]] = []  # the name, and the directory it is in
+    fd = posix.open(name, flags, dir_fd=dir_fd)
+    try:
+        names = posix.listdir(fd)
+        while True:
+            while names:
+                entry = names[-1]
+                try:
+                    posix.unlink(entry, dir_fd=fd)
+                    names.pop()
+                    continue
+                except OSError as error:  # EISDIR on Linux's own filesystems, EPERM on some others (POSIX)
+                    found = posix.stat(entry, dir_fd=fd, follow_symlinks=False)
+                    if error.errno not in (EISDIR, EPERM) or found.st_mode & 0o170000 != 0o040000:
+                        raise
+                here = posix.fstat(fd)
+                below = posix.open(entry, flags, dir_fd=fd)
+                posix.close(fd)
+                fd, names = below, posix.listdir(below)
+                above.append((entry, here.st_dev, here.st_ino))
+            if not above:
+                break
+            entry, device, inode = above.pop()
+            up = posix.open("..", flags, dir_fd=fd)
+            posix.close(fd)
+            fd = up
+            here = posix.fstat(fd)
+            if (here.st_dev, here.st_ino) != (device, inode):
+                raise OSError(EIO, "a directory was moved while it was removed")
+            posix.rmdir(entry, dir_fd=fd)
+            names = posix.listdir(fd)
+    finally:
+        posix.close(fd)
+    posix.rmdir(name, dir_fd=dir_fd)
 
 
 def ignore(call: Callable[..., object], *args: object) -> None:
