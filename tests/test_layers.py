@@ -29,7 +29,7 @@ LAYERS = [
         "netdev",
         "rdt",
     },
-    {"lifecycle", "members", "events"},
+    {"lifecycle", "members", "events", "image"},
     {"update"},
     {"session"},
     {"launch", "exec", "foreground"},
@@ -74,7 +74,7 @@ def imports(path: Path) -> list[tuple[str, bool]]:
         if isinstance(node, ast.Import):
             found += [(alias.name, id(node) in top) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            if node.module in ("pyrunc", "pyrunc.plan", "pyrunc.spec", "pyrunc.cgroup", "pyrunc.verbs"):
+            if node.module in ("pyrunc", "pyrunc.plan", "pyrunc.spec", "pyrunc.cgroup", "pyrunc.verbs", "pyrunc.image"):
                 base = PACKAGE / Path(*node.module.split(".")[1:])
                 for alias in node.names:
                     sub = (base / f"{alias.name}.py").exists() or (base / alias.name).is_dir()
