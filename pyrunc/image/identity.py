@@ -1,0 +1,96 @@
+"""As whom an image is unpacked: as root, or as root of a user namespace with the ids that a user has.
+
+A user with a line in /etc/subuid and /etc/subgid gets the files' owners right, as the runtime does for containers;
+one without unpacks with the own id alone, and every file belongs to it.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from dataclasses import dataclass, field
+
+from pyrunc import idmap, runtime, state
+from pyrunc.errors import SysError
+from pyrunc.spec import default
+
+CLONE_NEWUSER = 0x10000000
+Mappings = dict[str, list[dict[str, int]]]
+
+
+@dataclass(slots=True)
+class Identity:
+    """What we may do to the files of an image, and the mappings that config.json needs for them."""
+
+    owners: bool  # chown to any id that is mapped
+    devices: bool  # mknod
+    mappings: Mappings | None = field(default=None)  # None: no user namespace
+
+
+def enter(own_only: bool, *, mounts: bool = False) -> Identity:
+    """Become who can write the files.  For a user other than root that is a new user namespace.
+
+    ``mounts``: the caller is going to mount, which takes a user namespace even with the own id alone.
+
+    Raises SysError, PyruncError (newuidmap refuses).
+    """
+    if os.geteuid() == 0:
+        return Identity(owners=True, devices=not state.in_userns())
+    own = default.own_ids(os.geteuid(), os.getegid())
+    ranges = {} if own_only else {kind: subordinate(f"/etc/sub{kind}") for kind in ("uid", "gid")}
+    if not all(ranges.values()) or not ranges:
+        if mounts:
+            _enter_namespace(own)
+        return Identity(owners=False, devices=False, mappings=own)
+    mappings = {
+        f"{kind}Mappings": own[f"{kind}Mappings"] + [{"containerID": 1, "hostID": first, "size": size}]
+        for kind, (first, size) in ((kind, found) for kind, found in ranges.items() if found)
+    }
+    _enter_namespace(mappings)
+    return Identity(owners=True, devices=False, mappings=mappings)
+
+
+def subordinate(path: str) -> tuple[int, int] | None:
+    """The first range of the caller in /etc/subuid or /etc/subgid (subuid(5)); None without one."""
+    uid = os.geteuid()
+    try:
+        names = {pwd.getpwuid(uid).pw_name, str(uid)}
+    except KeyError:
+        names = {str(uid)}
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as lines:
+            for line in lines:
+                fields = line.strip().split(":")
+                if len(fields) == 3 and fields[0] in names and fields[1].isdigit() and fields[2].isdigit():
+                    first, size = int(fields[1]), int(fields[2])
+                    if size > 0 and 0 < first < first + size <= 0xFFFFFFFF:
+                        return first, size
+    except OSError:
+        pass
+    return None
+
+
+def _enter_namespace(mappings: Mappings) -> None:
+    """Join a new user namespace.  A child holds it until newuidmap and newgidmap have written its maps."""
+    _, lib = runtime.shim()
+    pid = lib.pr_hold_userns()
+    if pid < 0:
+        raise SysError("user namespace", "clone", -pid)
+    try:
+        from pyrunc.host import HostFacts
+
+        facts = HostFacts()
+        facts.euid = os.geteuid()
+        idmap.write_maps(pid, mappings, facts)
+        fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            failed = lib.pr_setns(fd, CLONE_NEWUSER)
+            if failed < 0:
+                raise SysError("user namespace", "setns", -failed)
+        finally:
+            os.close(fd)
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+    os.setgid(0)
+    os.setuid(0)

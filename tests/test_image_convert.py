@@ -1,0 +1,187 @@
+"""The configuration of an image -> config.json: image-spec conversion.md, row by row."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from image_support import digest
+from pyrunc.errors import UsageError
+from pyrunc.image import accounts, convert, unpack
+from pyrunc.image.descriptor import Descriptor
+from pyrunc.image.errors import ImageError
+from pyrunc.image.identity import Identity
+from pyrunc.image.layer import Warnings
+from pyrunc.image.manifest import Image
+from pyrunc.image.tree import Tree
+from pyrunc.spec import default
+
+ROOT = Identity(owners=True, devices=True)
+USERS = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:44::/var/www:/bin/sh\n#comment\n7:x:1:1::/:\nbad:x:y:z::/:\n"
+GROUP = "root:x:0:\nweb:x:44:\nvideo:x:50:web,other\naudio:x:51:other\nadm:x:4:web\nbad:x:x:web\n"
+Convert = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text(USERS)
+    (tmp_path / "etc/group").write_text(GROUP)
+    return Tree(os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY), 256)
+
+
+@pytest.fixture
+def converted(tree: Tree) -> Convert:
+    def call(source: dict[str, Any] | None, ids: Identity = ROOT, volumes: str = "tmpfs", **top: Any) -> dict[str, Any]:
+        document = {"os": "linux", "architecture": "amd64", "config": source, **top}
+        image = Image(Descriptor("m", digest(b""), 0), document, [])
+        return convert.convert(image, tree, volumes=volumes, ids=ids, warnings=Warnings())
+
+    return call
+
+
+def test_an_empty_configuration(converted: Convert) -> None:
+    config = converted(None)
+    process = config["process"]
+    assert (process["args"], process["cwd"], process["user"]) == ([], "/", {"uid": 0, "gid": 0})
+    assert process["terminal"] is False and config["root"] == {"path": "rootfs", "readonly": False}
+    assert converted(dict.fromkeys(("Env", "Cmd", "Entrypoint", "User", "Labels", "Volumes"))) == config
+    unpack.check(config)
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "cmd", "args"),
+    [(["e"], ["c", "d"], ["e", "c", "d"]), (["e"], None, ["e"]), (None, ["c"], ["c"]), ([], [], [])],
+)
+def test_args(converted: Convert, entrypoint: list[str] | None, cmd: list[str] | None, args: list[str]) -> None:
+    assert converted({"Entrypoint": entrypoint, "Cmd": cmd})["process"]["args"] == args
+
+
+def test_env(converted: Convert) -> None:
+    env = converted({"Env": ["A=1", "HOME=/mine", "PATH=/p"]})["process"]["env"]
+    assert env == ["A=1", "HOME=/mine", "PATH=/p", "TERM=xterm"]
+    assert converted({"User": "web"})["process"]["env"] == [convert.PATH, "TERM=xterm", "HOME=/var/www"]
+
+
+@pytest.mark.parametrize(
+    ("text", "uid", "gid", "groups"),
+    [
+        ("", 0, 0, []),
+        ("root", 0, 0, []),
+        ("web", 33, 44, [4, 50]),
+        ("33", 33, 44, []),
+        ("1000", 1000, 0, []),
+        ("1000:1000", 1000, 1000, []),
+        ("web:video", 33, 50, []),
+        ("web:7", 33, 7, []),
+        ("1000:audio", 1000, 51, []),
+        (":44", 0, 44, []),
+        ("4294967294", 4294967294, 0, []),
+    ],
+)
+def test_user(converted: Convert, text: str, uid: int, gid: int, groups: list[int]) -> None:
+    user = converted({"User": text})["process"]["user"]
+    assert (user["uid"], user["gid"], user.get("additionalGids", [])) == (uid, gid, groups)
+
+
+@pytest.mark.parametrize(
+    "text", ["nobody", "root:nogroup", "web:", "bad", "4294967295", "99999999999", "-1", "web:x:y"]
+)
+def test_users_that_are_not_there(converted: Convert, text: str) -> None:
+    with pytest.raises(ImageError, match="/config/User"):
+        converted({"User": text})
+
+
+@pytest.mark.parametrize("target", ["/etc/other", "other", "../etc/./other", "/../../etc/other"])
+def test_passwd_behind_a_link_is_the_image_s(converted: Convert, tmp_path: Path, target: str) -> None:
+    (tmp_path / "etc/passwd").unlink()
+    (tmp_path / "etc/other").write_text("x:x:9:9::/:\n")
+    (tmp_path / "etc/passwd").symlink_to(target)
+    assert converted({"User": "x"})["process"]["user"] == {"uid": 9, "gid": 9}
+
+
+def test_passwd_that_is_no_file(converted: Convert, tmp_path: Path) -> None:
+    (tmp_path / "etc/passwd").unlink()
+    os.mkfifo(tmp_path / "etc/passwd")
+    with pytest.raises(ImageError, match="not a regular file"):
+        converted({"User": "x"})
+    (tmp_path / "etc/passwd").unlink()
+    (tmp_path / "etc/passwd").write_bytes(bytes(accounts.MAX_FILE + 1))
+    with pytest.raises(ImageError, match="larger than"):
+        converted({"User": "x"})
+
+
+def test_annotations(converted: Convert) -> None:
+    source = {
+        "StopSignal": "SIGQUIT",
+        "ExposedPorts": {"80/tcp": {}, "53/udp": {}},
+        "Labels": {"org.opencontainers.image.author": "label", "own": "x"},
+    }
+    top = {
+        "author": "field",
+        "created": "2026-01-01T00:00:00Z",
+        "variant": "v8",
+        "os.version": "1",
+        "os.features": ["a"],
+    }
+    found = converted(source, **top)["annotations"]
+    prefix = "org.opencontainers.image."
+    assert found == {
+        prefix + "os": "linux",
+        prefix + "architecture": "amd64",
+        prefix + "variant": "v8",
+        prefix + "os.version": "1",
+        prefix + "os.features": "a",
+        prefix + "author": "label",  # labels have the last word
+        prefix + "created": "2026-01-01T00:00:00Z",
+        prefix + "stopSignal": "SIGQUIT",
+        prefix + "exposedPorts": "53/udp,80/tcp",
+        "own": "x",
+    }
+
+
+def test_volumes(converted: Convert) -> None:
+    source = {"Volumes": {"/data": {}, "/cache": {}}}
+    added = converted(source)["mounts"][-2:]
+    assert [(mount["destination"], mount["type"]) for mount in added] == [("/cache", "tmpfs"), ("/data", "tmpfs")]
+    assert [mount["source"] for mount in converted(source, volumes="bind")["mounts"][-2:]] == ["volumes/0", "volumes/1"]
+    assert converted(source, volumes="none")["mounts"] == default.config()["mounts"]
+    with pytest.raises(UsageError, match="--volumes"):
+        converted(source, volumes="other")
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ({"Env": "A=1"}, "/config/Env"),
+        ({"Cmd": [1]}, "/config/Cmd"),
+        ({"WorkingDir": 1}, "/config/WorkingDir"),
+        ({"Labels": {"a": 1}}, "/config/Labels"),
+        ({"Volumes": ["/x"]}, "/config/Volumes"),
+        ({"Volumes": {"x": {}}}, "/config/Volumes"),
+        ([], "x"),
+    ],
+)
+def test_configurations_that_are_refused(converted: Convert, source: Any, text: str) -> None:
+    if source == []:
+        assert converted(source)["process"]["args"] == []  # nothing is what an empty array says
+        return
+    with pytest.raises(ImageError, match=text):
+        converted(source)
+
+
+@pytest.mark.parametrize("field", [{"Env": ["no-equals"]}, {"WorkingDir": "relative"}])
+def test_what_create_would_refuse_is_refused(converted: Convert, field: dict[str, Any]) -> None:
+    with pytest.raises(ImageError, match="cannot be run"):
+        unpack.check(converted(field))
+
+
+def test_rootless(converted: Convert) -> None:
+    own = Identity(owners=False, devices=False, mappings=default.own_ids(1000, 1000))
+    config = converted({"User": "web"}, own)
+    assert config["process"]["user"] == {"uid": 0, "gid": 0} and config["linux"]["uidMappings"][0]["hostID"] == 1000
+    assert "HOME=/var/www" in config["process"]["env"]
