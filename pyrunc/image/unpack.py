@@ -1,0 +1,247 @@
+"""Unpack an image into a bundle: everything verified before anything is visible under its name."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyrunc import fs
+from pyrunc.errors import ConfigError, SysError, show
+from pyrunc.image import convert, identity
+from pyrunc.image.blobs import LayerStream
+from pyrunc.image.errors import ImageError, Within
+from pyrunc.image.layer import Applier, Totals, Warnings, write_all
+from pyrunc.image.limits import Limits
+from pyrunc.image.manifest import Image
+from pyrunc.image.progress import Progress
+from pyrunc.image.sources import Source
+from pyrunc.image.tree import Tree
+from pyrunc.spec import validate
+from pyrunc.state import dumps
+
+PARTIAL = ".pyrunc-unpack-"  # beside the bundle, until everything in it is verified
+_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(slots=True)
+class Options:
+    """What the command line says about unpacking."""
+
+    limits: Limits = field(default_factory=Limits)
+    volumes: str = "tmpfs"
+    rootless: bool = False  # with the caller's own ids even where there are more
+
+
+def unpack_layers(source: Source, image: Image, tree: Tree, applier: Applier, progress: Progress) -> None:
+    """All layers into one tree.  The stream of a layer starts while the one before is still being written.
+
+    Raises ImageError naming the layer.
+    """
+    streams: list[LayerStream] = []
+    source.prefetch([layer.blob for layer in image.layers])
+    try:
+        for number, layer in enumerate(image.layers):
+            if not streams:
+                streams.append(_open(source, image, number, applier.limits))
+            stream = streams.pop()
+            try:
+                if number + 1 < len(image.layers):
+                    streams.append(_open(source, image, number + 1, applier.limits))
+                with Within(f"layer {number + 1} of {len(image.layers)} ({layer.blob.short})"):
+                    applier.apply(stream)
+                progress.advance(layer.blob.size)
+            finally:
+                stream.close()
+    finally:
+        for stream in streams:
+            stream.close()
+
+
+def _open(source: Source, image: Image, number: int, limits: Limits) -> LayerStream:
+    layer = image.layers[number]
+    with Within(f"layer {number + 1} of {len(image.layers)} ({layer.blob.short})"):
+        return LayerStream(layer, source.open(layer.blob), limits)
+
+
+def unpack(source: Source, image: Image, bundle: str, options: Options, progress: Progress) -> dict[str, Any]:
+    """Write ``bundle``/rootfs and ``bundle``/config.json.  Returns what `unpack` prints.
+
+    The bundle must not exist, or be an empty directory.  Raises PyruncError; then nothing is left behind.
+    """
+    parent, name = os.path.split(os.path.abspath(bundle))
+    partial = Partial(parent, name)
+    try:
+        ids = identity.enter(options.rootless)
+        partial.make()
+        with Within(source.name), Within(f"manifest {image.manifest.short}"):
+            config, warnings = _fill(partial, source, image, ids, options, progress)
+        partial.commit()
+    except BaseException:
+        partial.discard()
+        raise
+    finally:
+        partial.close()
+    return {
+        "digest": image.manifest.digest,
+        "chainID": image.chain_id,
+        "config": config,
+        "warnings": warnings.lines(),
+    }
+
+
+def _fill(
+    partial: Partial, source: Source, image: Image, ids: identity.Identity, options: Options, progress: Progress
+) -> tuple[dict[str, Any], Warnings]:
+    """The content of the bundle, below the partial name."""
+    os.mkdir("rootfs", 0o755, dir_fd=partial.fd)
+    root = os.open("rootfs", _DIR, dir_fd=partial.fd)
+    warnings = Warnings()
+    tree = Tree(root, options.limits.depth)
+    try:
+        os.fchmod(root, 0o755)
+        applier = Applier(tree, Totals(options.limits), warnings, owners=ids.owners, devices=ids.devices)
+        unpack_layers(source, image, tree, applier, progress)
+        if not image.layers:
+            os.utime(root, (0, 0))
+        config = convert.convert(image, tree, volumes=options.volumes, ids=ids, warnings=warnings)
+        seed_volumes(tree, partial.fd, config)
+    finally:
+        tree.close()
+        os.close(root)
+    check(config)
+    fd = os.open("config.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=partial.fd)
+    try:
+        write_all(fd, (dumps(config, "\t") + "\n").encode("ascii"))
+    finally:
+        os.close(fd)
+    return config, warnings
+
+
+def check(config: dict[str, Any]) -> None:
+    """What `unpack` writes is what `create` takes.  Raises ImageError.
+
+    Without facts of this host, which may lack what another one has; without a program, which may come later.
+    """
+    try:
+        checked = json.loads(dumps(config))
+        if not checked["process"]["args"]:
+            checked["process"]["args"] = ["sh"]
+        validate.check(checked)
+    except ConfigError as error:
+        raise ImageError(f"its configuration cannot be run: {error}") from error
+
+
+def seed_volumes(tree: Tree, bundle_fd: int, config: dict[str, Any]) -> None:
+    """Volumes that are directories of the bundle: the image's directory moves there, with what is in it.
+
+    An empty one with the same owner and mode takes its place in the root filesystem.
+    """
+    binds = [entry for entry in config["mounts"] if entry["source"].startswith("volumes/")]
+    if not binds:
+        return
+    os.mkdir("volumes", 0o755, dir_fd=bundle_fd)
+    above = os.open("volumes", _DIR, dir_fd=bundle_fd)
+    try:
+        for entry in binds:
+            number = entry["source"].rpartition("/")[2]
+            parts = [part for part in entry["destination"].split("/") if part]
+            directory = tree.lookup(parts)
+            if directory.parent is None:
+                raise ImageError(f"/config/Volumes: {show(entry['destination'])} is the root")
+            found = os.stat(tree.fd(directory))
+            parent_fd = tree.fd(directory.parent)
+            name, parent = directory.name, directory.parent
+            tree.forget(parent, name)
+            os.rename(name, number, src_dir_fd=parent_fd, dst_dir_fd=above)
+            os.mkdir(name, 0o700, dir_fd=parent_fd)
+            os.chown(name, found.st_uid, found.st_gid, dir_fd=parent_fd, follow_symlinks=False)
+            os.chmod(name, found.st_mode & 0o7777, dir_fd=parent_fd)
+    finally:
+        os.close(above)
+
+
+class Partial:
+    """A directory that is not yet what it will be: made beside its final place, locked, renamed at the end.
+
+    The lock tells a directory that is being written from what a killed process left: `sweep` removes the latter.
+    """
+
+    def __init__(self, parent: str, name: str) -> None:
+        self.parent, self.name = parent, name
+        self.temporary = f"{PARTIAL}{secrets.token_hex(8)}"
+        self.fd = self.parent_fd = -1
+        self.made = False
+
+    def make(self) -> None:
+        """Create the directory, mode 0700: what it holds may be set-user-ID.  Raises SysError."""
+        try:
+            self.parent_fd = os.open(self.parent, _DIR)
+            sweep(self.parent_fd)
+            self._check_target()
+            os.mkdir(self.temporary, 0o700, dir_fd=self.parent_fd)
+            self.made = True
+            self.fd = os.open(self.temporary, _DIR, dir_fd=self.parent_fd)
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SysError("BUNDLE", "mkdir", error.errno or 0, value=f"{self.parent}/{self.name}") from error
+
+    def _check_target(self) -> None:
+        try:
+            fd = os.open(self.name, _DIR, dir_fd=self.parent_fd)
+        except FileNotFoundError:
+            return
+        try:
+            if os.listdir(fd):
+                raise ImageError(f"{show(f'{self.parent}/{self.name}')} is not empty: name a new directory")
+        finally:
+            os.close(fd)
+
+    def commit(self) -> None:
+        """Give it its name.  Raises SysError: something has taken the name meanwhile."""
+        try:
+            os.fsync(self.fd)
+            os.rename(self.temporary, self.name, src_dir_fd=self.parent_fd, dst_dir_fd=self.parent_fd)
+            self.made = False
+        except OSError as error:
+            raise SysError("BUNDLE", "rename", error.errno or 0, value=f"{self.parent}/{self.name}") from error
+
+    def discard(self) -> None:
+        """Remove what was made."""
+        if self.made:
+            try:
+                fs.remove_tree(self.temporary, self.parent_fd)
+            except OSError:
+                pass  # the first error is the one to report; the next sweep tries again
+            self.made = False
+
+    def close(self) -> None:
+        """Release the descriptors, and with them the lock."""
+        for fd in (self.fd, self.parent_fd):
+            if fd >= 0:
+                os.close(fd)
+        self.fd = self.parent_fd = -1
+
+
+def sweep(parent_fd: int) -> int:
+    """Remove what killed processes left in a directory; returns how many there were."""
+    count = 0
+    for name in os.listdir(parent_fd):
+        if not name.startswith(PARTIAL):
+            continue
+        try:
+            fd = os.open(name, _DIR, dir_fd=parent_fd)
+        except OSError:
+            continue  # gone, or not ours
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fs.remove_tree(name, parent_fd)
+            count += 1
+        except OSError:
+            pass  # at work, or another user's
+        finally:
+            os.close(fd)
+    return count
