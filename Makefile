@@ -45,7 +45,7 @@ $(STAMPS)/venv: pyproject.toml .ci/require
 	@.ci/require build
 	@$(UMASK); $(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV); mkdir -p $(@D)
 	@echo "installing the build requirements and runtime dependencies into $(VENV)"
-	@$(UMASK); $(BIN)/python -c $(read_list) build-system.requires project.dependencies | \
+	@$(UMASK); $(BIN)/python -c $(read_list) build-system.requires project.dependencies project.optional-dependencies.image | \
 	    xargs -d "\n" $(PIP) -q
 	@touch $@
 
