@@ -1,0 +1,198 @@
+"""`run --image` and `create --image`: from an image that is in the store to a bundle, in a millisecond.
+
+A hot module: only what the hot verbs import.  What is not in the store is unpacked by another process (`images pull`),
+so that nothing of it, neither modules nor mounts, is left in the one that creates the container.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from pyrunc import fs, state
+from pyrunc.errors import PyruncError, SysError, UsageError, show
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+PAGE = 4095  # bytes of mount options that mount(2) takes
+
+
+def store_path(option: str) -> str:
+    """--store, or where this user's is.  Raises PyruncError."""
+    if option:
+        return fs.abspath(option)
+    if posix.geteuid() == 0:
+        return "/var/lib/pyrunc/images"
+    data, home = fs.getenv("XDG_DATA_HOME"), fs.getenv("HOME")
+    if not data and not home:
+        raise PyruncError("neither XDG_DATA_HOME nor HOME is set: say where to keep images with --store DIR")
+    return f"{fs.abspath(data) if data else home + '/.local/share'}/pyrunc/images"
+
+
+def check(path: str, found: posix.stat_result) -> None:
+    """Whoever can write to the store decides what containers execute.  Raises PyruncError."""
+    if found.st_uid != posix.geteuid() or found.st_mode & 0o022:
+        raise PyruncError(
+            f"--store {show(path)}: must belong to uid {posix.geteuid()} and be writable by nobody else"
+            f" (owner {found.st_uid}, mode {found.st_mode & 0o7777:04o})"
+        )
+
+
+def encode_digest(digest: str) -> str:
+    """A digest as a file name."""
+    return digest.replace(":", "-", 1)
+
+
+def short(chain_id: str) -> str:
+    """The short name of a layer: 80 bits, of a hash that nobody can choose freely."""
+    return chain_id.partition(":")[2][:20]
+
+
+def encode_reference(reference: str) -> str:
+    """A reference as a file name: what is not plain is written as its hexadecimal bytes."""
+    out = []
+    for char in reference:
+        plain = char.isascii() and (char.isalnum() or char in "-_")
+        out.append(char if plain else "".join(f"%{byte:02x}" for byte in fs.encode(char)))
+    name = "".join(out)
+    if len(name) > 240:
+        # Too long for a file name; the tail is what differs, and the document says the whole reference.
+        name = f"{name[:100]}~{name[-130:]}"
+    return name + ".json"
+
+
+def absolute(image: str, platform: str) -> str:
+    """The reference under which an image is kept: a path is made absolute, another platform is another image."""
+    scheme, colon, rest = image.partition(":")
+    if colon and scheme in ("oci", "oci-archive", "docker-archive"):
+        image = f"{scheme}:{fs.abspath(rest)}"
+    elif not image.startswith("docker://"):
+        image = fs.abspath(image)
+    return f"{image}#{platform}" if platform else image
+
+
+def validator(reference: str) -> list[int]:
+    """Changes when a local image does: inode, time and size of its index; [] for a registry's."""
+    if reference.startswith("docker://"):
+        return []
+    path = reference.partition("#")[0]
+    for scheme in ("oci:", "oci-archive:", "docker-archive:"):
+        path = path.removeprefix(scheme)
+    while path:
+        for name in (f"{path}/index.json", path):
+            try:
+                found = posix.stat(name)
+            except OSError:
+                continue
+            return [found.st_ino, found.st_mtime_ns, found.st_size]
+        path = path.rpartition(":")[0]
+    return []
+
+
+def find(store: str, reference: str) -> dict[str, Any] | None:
+    """The image that a reference leads to; None if it must be pulled (again).  Raises SysError, PyruncError."""
+    try:
+        check(store, posix.stat(store))
+        link = state.loads(fs.read_file(f"{store}/refs/{encode_reference(reference)}"))
+        if link["reference"] != reference or link["validator"] != validator(reference):
+            return None
+        image: dict[str, Any] = state.loads(fs.read_file(f"{store}/images/{encode_digest(link['digest'])}.json"))
+        for chain in image["chains"]:
+            posix.stat(f"{store}/l/{short(chain)}")
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        return None  # damaged: pulling it again writes it anew
+    except OSError as error:
+        raise SysError("--store", "open", error.errno or 0, value=store) from error
+    return image
+
+
+def overlay_options(chains: list[str], upper: str, work: str, prefix: str) -> list[str]:
+    """Mount options of an overlay of layers, the lowest first in ``chains``.  Raises PyruncError."""
+    lower = ":".join(prefix + short(chain) for chain in reversed(chains))
+    data = [f"lowerdir={lower}"]
+    if upper:
+        data += [f"upperdir={upper}", f"workdir={work}"]
+    if posix.geteuid() != 0 or state.in_userns():
+        data.append("userxattr")  # trusted.* takes the CAP_SYS_ADMIN of the host (kernel: overlayfs.rst)
+    if len(",".join(data)) > PAGE:
+        raise PyruncError(f"--store: {len(chains)} layers do not fit into the mount options of one overlay")
+    return data
+
+
+def chains_of(bundle: str) -> list[str]:
+    """The layers that the bundle of a container uses; [] if it cannot be read."""
+    try:
+        found = state.loads(fs.read_file(f"{bundle}/image.json"))
+        return list(found["chains"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def is_used(bundle: str) -> bool:
+    """Whether the container of a bundle has its id still.  Raises OSError if that cannot be known."""
+    try:
+        found = state.loads(fs.read_file(f"{bundle}/image.json"))
+        return fs.exists(f"{found['root']}/{found['id']}")
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return False
+
+
+def make_bundle(store: str, image: dict[str, Any], owner: tuple[str, str], args: list[str], *, terminal: bool) -> str:
+    """A bundle for a container of an image: an overlay with a writable layer of its own.  Returns its path.
+
+    Raises SysError; then nothing is left behind.
+    """
+    config = image["config"]
+    process = config["process"]
+    process["args"] = args or process["args"]
+    if not process["args"]:
+        raise UsageError("the image has neither Entrypoint nor Cmd: name a command after ID")
+    process["terminal"] = terminal
+    root, id = owner
+    bundle = f"{store}/containers/{id[:128]}-{posix.getrandom(8).hex()}"
+    note = {"chains": image["chains"], "root": root, "id": id}
+    try:
+        posix.mkdir(bundle, 0o700)
+        try:
+            for name in ("rootfs", "upper", "work"):
+                posix.mkdir(f"{bundle}/{name}", 0o755)
+            fs.replace_file(f"{bundle}/image.json", state.dumps(note).encode("ascii"))
+            fs.replace_file(f"{bundle}/config.json", state.dumps(config).encode("ascii"))
+        except BaseException:
+            remove_bundle(bundle)
+            raise
+    except OSError as error:
+        raise SysError("--store", "mkdir", error.errno or 0, value=bundle) from error
+    return bundle
+
+
+def remove_bundle(bundle: str) -> None:
+    """Remove the bundle of a container with what the container wrote.  Raises SysError.
+
+    For a user with subordinate ids from within a user namespace: the files belong to ids that are not the caller's.
+    """
+    parent, _, name = bundle.rpartition("/")
+    try:
+        fd = posix.open(parent, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        try:
+            try:
+                fs.remove_tree(name, fd)
+            except PermissionError:
+                if posix.geteuid() == 0:
+                    raise
+                from pyrunc import runtime
+
+                runtime.full()
+                from pyrunc.image import identity
+
+                identity.enter(False)
+                fs.remove_tree(name, fd)
+        finally:
+            posix.close(fd)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SysError("--store", "unlink", error.errno or 0, value=bundle) from error

@@ -1,0 +1,301 @@
+"""The store of unpacked images: one directory a layer, by chain id, with overlayfs' own whiteouts.
+
+    STORE/layers/SHA256-HEX/diff     a layer, as an upper directory of overlayfs
+    STORE/l/SHORT                    a link to it: many layers must fit into one page of mount options
+    STORE/images/SHA256-HEX.json     a manifest: configuration and layers, written last
+    STORE/refs/NAME.json             what the user called it, and how to see that it still is that (`run --image`)
+    STORE/containers/TOKEN/          bundle of a container: config.json, rootfs, upper, work
+
+A layer is unpacked onto a mounted overlay of those below, so that the kernel makes the whiteouts.  Everything gets its
+name by a rename when it is complete and verified; what a killed process left is removed by the next one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pyrunc import fs, runtime, state
+from pyrunc.errors import SysError
+from pyrunc.image import convert, identity, locate, unpack
+from pyrunc.image.errors import Within
+from pyrunc.image.layer import Applier, Totals, Warnings
+from pyrunc.image.manifest import Image, Layer
+from pyrunc.image.progress import Progress
+from pyrunc.image.sources import Source
+from pyrunc.image.tree import Tree
+
+_CLONE_NEWNS = 0x20000
+_MS_REC_SLAVE = 1 << 14 | 1 << 19
+_MNT_DETACH = 2
+_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+SUBDIRECTORIES = ("layers", "l", "images", "refs", "containers")
+
+
+class Store:
+    """The store of one user, opened for changes.  Raises SysError, PyruncError."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            os.makedirs(path, 0o700, exist_ok=True)
+            self.fd = os.open(path, _DIR)
+            for name in SUBDIRECTORIES:
+                try:
+                    os.mkdir(name, 0o700, dir_fd=self.fd)
+                except FileExistsError:
+                    pass
+        except OSError as error:
+            raise SysError("--store", "mkdir", error.errno or 0, value=path) from error
+        locate.check(path, os.fstat(self.fd))
+
+    @contextmanager
+    def locked(self, *, exclusive: bool) -> Iterator[None]:
+        """Nothing is removed while anybody holds the lock shared.  Raises SysError."""
+        fd = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(fd)
+
+    # -- layers -------------------------------------------------------------------------------------------
+
+    def pull(
+        self, source: Source, image: Image, reference: str, options: unpack.Options, progress: Progress
+    ) -> Warnings:
+        """Unpack what is not there yet, and register the image under a reference.  Raises ImageError, SysError."""
+        warnings = Warnings()
+        ids = identity.enter(options.rootless, mounts=True)
+        with self.locked(exclusive=False):
+            self._private_mounts()
+            missing = [layer for layer in image.layers if not self._has(layer)]
+            source.prefetch([layer.blob for layer in missing])
+            totals = Totals(options.limits)
+            with Within(source.name), Within(f"manifest {image.manifest.short}"):
+                for number, layer in enumerate(image.layers):
+                    if layer in missing:
+                        with Within(f"layer {number + 1} of {len(image.layers)} ({layer.blob.short})"):
+                            self._unpack(source, image.layers[:number], layer, (totals, warnings, ids))
+                    progress.advance(layer.blob.size)
+                config = self._configuration(image, options, ids, warnings)
+                unpack.check(config)
+            self._register(image, config, reference)
+        return warnings
+
+    def _has(self, layer: Layer) -> bool:
+        return fs.exists(f"{self.path}/layers/{locate.encode_digest(layer.chain_id)}/diff")
+
+    def _private_mounts(self) -> None:
+        """A mount namespace of our own, in which the overlays end with this process whatever happens to it."""
+        _, lib = runtime.shim()
+        for call, failed in (
+            ("unshare", lib.pr_unshare(_CLONE_NEWNS)),
+            ("mount", lib.pr_mount(b"none", b"/", b"", _MS_REC_SLAVE, b"")),
+        ):
+            if failed < 0:
+                raise SysError("--store", call, -failed, context="a mount namespace to unpack layers in")
+        os.chdir(self.path)  # layers are named by their short links from here on
+
+    def _unpack(
+        self, source: Source, lower: list[Layer], layer: Layer, work: tuple[Totals, Warnings, identity.Identity]
+    ) -> None:
+        """One layer, on top of the ones below.  Raises ImageError, SysError; then nothing of it is left."""
+        from pyrunc.image.blobs import LayerStream
+
+        totals, warnings, ids = work
+        partial = unpack.Partial(f"{self.path}/layers", locate.encode_digest(layer.chain_id))
+        try:
+            partial.make()
+            os.mkdir("diff", 0o755, dir_fd=partial.fd)
+            with self._mounted(partial, lower) as root:
+                tree = Tree(root, totals.limits.depth)
+                stream = LayerStream(layer, source.open(layer.blob), totals.limits)
+                try:
+                    Applier(tree, totals, warnings, owners=ids.owners, devices=ids.devices).apply(stream)
+                finally:
+                    stream.close()
+                    tree.close()
+            for leftover in ("work", "root"):
+                if fs.exists(f"/proc/self/fd/{partial.fd}/{leftover}"):
+                    fs.remove_tree(leftover, partial.fd)
+            self._link(layer)
+            self._commit(partial)
+        except BaseException:
+            partial.discard()
+            raise
+        finally:
+            partial.close()
+
+    def _commit(self, partial: unpack.Partial) -> None:
+        """Give the layer its name; somebody else may have been faster with the same one."""
+        try:
+            partial.commit()
+        except SysError:
+            if not fs.exists(f"{self.path}/layers/{partial.name}/diff"):
+                raise
+            partial.discard()
+
+    @contextmanager
+    def _mounted(self, partial: unpack.Partial, lower: list[Layer]) -> Iterator[int]:
+        """A descriptor of the root that a layer is applied to: its own directory, above those below."""
+        if not lower:
+            root = os.open("diff", _DIR, dir_fd=partial.fd)
+            try:
+                yield root
+            finally:
+                os.close(root)
+            return
+        for name in ("work", "root"):
+            os.mkdir(name, 0o700, dir_fd=partial.fd)
+        base = f"layers/{partial.temporary}"
+        _, lib = runtime.shim()
+        data = locate.overlay_options([layer.chain_id for layer in lower], f"{base}/diff", f"{base}/work", prefix="l/")
+        text = ",".join([*data, "redirect_dir=off", "metacopy=off"] if "userxattr" not in data else data)
+        failed = lib.pr_mount(b"overlay", fs.encode(f"{base}/root"), b"overlay", 0, fs.encode(text))
+        if failed < 0:
+            raise SysError("--store", "mount", -failed, value=self.path, context="an overlay of the layers")
+        try:
+            root = os.open("root", _DIR, dir_fd=partial.fd)
+            try:
+                yield root
+            finally:
+                os.close(root)
+        finally:
+            lib.pr_umount(fs.encode(f"{base}/root"), _MNT_DETACH)
+
+    def _link(self, layer: Layer) -> None:
+        """The short name of a layer."""
+        target = f"../layers/{locate.encode_digest(layer.chain_id)}/diff"
+        try:
+            os.symlink(target, f"l/{locate.short(layer.chain_id)}", dir_fd=self.fd)
+        except FileExistsError:
+            pass
+
+    # -- images -------------------------------------------------------------------------------------------
+
+    def _configuration(
+        self, image: Image, options: unpack.Options, ids: identity.Identity, warnings: Warnings
+    ) -> dict[str, Any]:
+        """config.json of a container of the image; users by name come from all layers together."""
+        _, lib = runtime.shim()
+        root, mounted = f"{self.path}/l", False
+        if len(image.layers) == 1:
+            root = f"{self.path}/layers/{locate.encode_digest(image.chain_id)}/diff"
+        elif image.layers:
+            root, mounted = f"{self.path}/containers", True
+            data = locate.overlay_options([layer.chain_id for layer in image.layers], "", "", prefix="l/")
+            failed = lib.pr_mount(b"overlay", fs.encode(root), b"overlay", 0, fs.encode(",".join(data)))
+            if failed < 0:
+                raise SysError("--store", "mount", -failed, value=self.path, context="an overlay of the layers")
+        fd = os.open(root, _DIR)
+        tree = Tree(fd, options.limits.depth)
+        try:
+            return convert.convert(image, tree, volumes=options.volumes, ids=ids, warnings=warnings)
+        finally:
+            tree.close()
+            os.close(fd)
+            if mounted:
+                lib.pr_umount(fs.encode(root), _MNT_DETACH)
+
+    def _register(self, image: Image, config: dict[str, Any], reference: str) -> None:
+        """The image, and then the name that leads to it."""
+        name = f"{locate.encode_digest(image.manifest.digest)}.json"
+        document = {
+            "digest": image.manifest.digest,
+            "chains": [layer.chain_id for layer in image.layers],
+            "size": sum(layer.blob.size for layer in image.layers),
+            "created": state.now(),
+            "config": config,
+        }
+        fs.replace_file(f"{self.path}/images/{name}", state.dumps(document).encode("ascii"))
+        link = {"reference": reference, "digest": image.manifest.digest, "validator": locate.validator(reference)}
+        fs.replace_file(f"{self.path}/refs/{locate.encode_reference(reference)}", state.dumps(link).encode("ascii"))
+
+    def documents(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(file name, document) of all images or refs that can be read."""
+        for name in sorted(os.listdir(f"{self.path}/{kind}")):
+            if name.endswith(".json") and not name.startswith("."):
+                try:
+                    document = state.loads(fs.read_file(f"{self.path}/{kind}/{name}"))
+                except (OSError, ValueError):
+                    continue
+                if isinstance(document, dict):
+                    yield name, document
+
+    def list(self) -> list[dict[str, Any]]:
+        """The images with the references that lead to them, for `images list`."""
+        names: dict[str, list[str]] = {}
+        for _, ref in self.documents("refs"):
+            names.setdefault(ref.get("digest", ""), []).append(ref.get("reference", ""))
+        return [
+            {
+                "references": names.get(image["digest"], []),
+                "digest": image["digest"],
+                "layers": len(image["chains"]),
+                "size": image["size"],
+                "created": image["created"],
+            }
+            for _, image in self.documents("images")
+        ]
+
+    # -- pruning ------------------------------------------------------------------------------------------
+
+    def prune(self, *, everything: bool) -> dict[str, int]:
+        """Remove bundles of containers that are gone, leftovers, and layers that no image needs.
+
+        ``everything``: images that no container uses as well.  Returns counts of what was removed.
+        """
+        counts = {"containers": 0, "images": 0, "layers": 0, "leftovers": 0}
+        identity.enter(False, mounts=True)
+        with self.locked(exclusive=True):
+            needed: set[str] = set()
+            for token in os.listdir(f"{self.path}/containers"):
+                bundle = f"{self.path}/containers/{token}"
+                if locate.is_used(bundle) or time.time() - os.stat(bundle).st_mtime < 60:
+                    needed |= set(locate.chains_of(bundle))  # a young one may be that of a `run` which has just begun
+                else:
+                    counts["containers"] += self._remove("containers", token)
+            if everything:
+                for kind in ("refs", "images"):
+                    for name, document in list(self.documents(kind)):
+                        if kind == "images" and set(document.get("chains", [])) <= needed and document.get("chains"):
+                            continue
+                        os.unlink(f"{self.path}/{kind}/{name}")
+                        counts["images"] += kind == "images"
+            for _, document in self.documents("images"):
+                needed |= set(document.get("chains", []))
+            layers = os.open("layers", _DIR, dir_fd=self.fd)
+            try:
+                counts["leftovers"] = unpack.sweep(layers)
+            finally:
+                os.close(layers)
+            kept = {locate.encode_digest(chain) for chain in needed}
+            for name in os.listdir(f"{self.path}/layers"):
+                if name not in kept and not name.startswith("."):
+                    counts["layers"] += self._remove("layers", name)
+            for name in os.listdir(f"{self.path}/l"):
+                if not fs.exists(f"{self.path}/l/{name}"):
+                    os.unlink(f"{self.path}/l/{name}")
+        return counts
+
+    def _remove(self, kind: str, name: str) -> int:
+        """Remove one directory, first out of its name."""
+        above = os.open(kind, _DIR, dir_fd=self.fd)
+        try:
+            hidden = f"{unpack.PARTIAL}{name[-16:]}"
+            os.rename(name, hidden, src_dir_fd=above, dst_dir_fd=above)
+            fs.remove_tree(hidden, above)
+            return 1
+        except OSError:
+            return 0
+        finally:
+            os.close(above)
+
+    def close(self) -> None:
+        """Release the descriptor."""
+        os.close(self.fd)
