@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from pyrunc import SPEC_VERSION, VERSION, errors, fs
+from pyrunc import SPEC_VERSION, VERSION, command, errors, fs
 from pyrunc.command import ANY_NUMBER, Context, Flag, UnknownOption, out, parse
 from pyrunc.errors import PyruncError, UsageError, printable, show
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pyrunc.log import Log
 
 VERBS = (
-    "create", "delete", "events", "exec", "features", "kill", "list", "pause", "plan", "ps", "resume", "run", "spec",
-    "start", "state", "update",
+    "create", "delete", "events", "exec", "features", "images", "kill", "list", "pause", "plan", "ps", "resume", "run",
+    "spec", "start", "state", "unpack", "update",
 )  # fmt: skip
 
 GLOBAL_FLAGS: tuple[Flag, ...] = (
@@ -93,11 +93,17 @@ def parse_global(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
         raise UsageError(f"{error.text} before the command; it is an option of {', '.join(verbs)}") from error
 
 
+def stop_of(module: ModuleType) -> bool | str:
+    """When a verb's options end at its first argument: always (True), never, or with the option of this name."""
+    stop: bool | str = getattr(module, "STOP_AT_FIRST", False)
+    return stop
+
+
 def run_verb(module: ModuleType, context: Context, argv: list[str]) -> int:
     """Parse a verb's own options and call it."""
     flags = (*module.FLAGS, ("help", "h", "", "bool", "show help"))
     try:
-        values, args = parse(argv, flags, getattr(module, "STOP_AT_FIRST", False))
+        values, args = parse(argv, flags, stop_of(module))
     except UnknownOption as error:
         if not any(error.name == flag[0] for flag in GLOBAL_FLAGS):
             raise
@@ -105,6 +111,8 @@ def run_verb(module: ModuleType, context: Context, argv: list[str]) -> int:
     if values.get("help"):
         return out(verb_help(module))
     least, most = module.ARGS
+    if stop_of(module) in values:
+        most = command.ANY_NUMBER
     if not least <= len(args) <= most:
         raise UsageError(f"expected {arguments(least, most)}, got {len(args)}: {module.USAGE}")
     status: int = module.main(context, values, args)

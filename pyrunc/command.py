@@ -60,10 +60,11 @@ class Context:
         self.log: Log = Log(values.get("log", ""), format, self.debug)
 
 
-def parse(argv: Sequence[str], flags: Sequence[Flag], stop_at_first: bool) -> tuple[dict[str, Any], list[str]]:
+def parse(argv: Sequence[str], flags: Sequence[Flag], stop_at_first: bool | str) -> tuple[dict[str, Any], list[str]]:
     """Split arguments into option values and positionals.  Raises UsageError.
 
-    ``stop_at_first``: options end at the first positional, as they must where a command line follows.
+    ``stop_at_first``: options end at the first positional, as they must where a command line follows; a name: if that
+    option was given.
     """
     values: dict[str, Any] = {}
     positionals: list[str] = []
@@ -74,7 +75,7 @@ def parse(argv: Sequence[str], flags: Sequence[Flag], stop_at_first: bool) -> tu
             return values, positionals + rest
         if not word.startswith("-") or word == "-":
             positionals.append(word)
-            if stop_at_first:
+            if stop_at_first is True or stop_at_first in values:
                 return values, positionals + rest
             continue
         name, equals, text = word.lstrip("-").partition("=")

@@ -187,6 +187,10 @@ def remove(container: Container, log: Log, *, poststop: bool = True) -> None:
         from pyrunc import rdt
 
         rdt.remove(container.data["rdt"])
+    if container.data.get("image_bundle"):
+        from pyrunc.image import locate
+
+        locate.remove_bundle(container.data["image_bundle"])
     listed = (container.data.get("hooks") or {}).get("poststop") if poststop else None
     text = container.oci_state("stopped") if listed else ""
     container.destroy()

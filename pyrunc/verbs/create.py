@@ -8,9 +8,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-USAGE = "create [OPTIONS] ID"
+USAGE = "create [OPTIONS] ID | create [OPTIONS] --image IMAGE ID [COMMAND [ARG...]]"
 SUMMARY = "create a container, which then waits for start"
 ARGS = (1, 1)
+STOP_AT_FIRST = "image"  # then a command line follows
 FLAGS: tuple[command.Flag, ...] = (
     ("bundle", "b", "DIR", "str", "directory of config.json (default: the working directory)"),
     ("config", "f", "FILE", "str", "the configuration, relative to the bundle or absolute (default config.json)"),
@@ -20,10 +21,35 @@ FLAGS: tuple[command.Flag, ...] = (
     ("no-pivot", "", "", "bool", "move the root instead of pivot_root(2), for a root filesystem on a ramdisk"),
     ("no-new-keyring", "", "", "bool", "keep the caller's session keyring"),
     ("preserve-fds", "", "N", "int", "pass N more descriptors, from 3 on, to the container"),
+    (
+        "image",
+        "",
+        "IMAGE",
+        "str",
+        "make the bundle from an image: DIR[:TAG], FILE.tar[:TAG] or docker://HOST/REPO[:TAG]",
+    ),
+    ("pull", "", "WHEN", "str", "unpack the image when it is missing in the store (default), always or never"),
+    ("store", "", "DIR", "str", "the store of images (see `pyrunc help images`)"),
+    ("tty", "t", "", "bool", "with --image: give the program a terminal"),
+    ("platform", "", "OS/ARCH", "str", "with --image: as `pyrunc help unpack` says, like the options below"),
+    ("authfile", "", "FILE", "str", "credentials for registries"),
+    ("plain-http", "", "", "bool", "talk HTTP to a registry that is not on this machine"),
+    ("cert-dir", "", "DIR", "str", "directory with ca.crt, client.cert and client.key for the registry"),
+    ("mirror", "", "HOST", "multi", "ask this registry first"),
 )
 
 
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
     """Create the container."""
-    launch.create(command.created_by(context, args[0], values))
+    opts = command.created_by(context, args[0], values)
+    if "image" not in values:
+        return created(opts)
+    from pyrunc.image import launch as from_image
+
+    return from_image.launched(context, values, opts, args[1:], created)
+
+
+def created(opts: launch.CreateOptions) -> int:
+    """`launch.create`, with an exit status."""
+    launch.create(opts)
     return 0

@@ -9,9 +9,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-USAGE = "run [OPTIONS] ID"
+USAGE = "run [OPTIONS] ID | run [OPTIONS] --image IMAGE ID [COMMAND [ARG...]]"
 SUMMARY = "create and start a container; exit with its program's status"
 ARGS = (1, 1)
+STOP_AT_FIRST = create.STOP_AT_FIRST
 FLAGS: tuple[command.Flag, ...] = (
     *create.FLAGS,
     ("detach", "d", "", "bool", "return when the program runs"),
@@ -22,4 +23,9 @@ FLAGS: tuple[command.Flag, ...] = (
 
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
     """Run the container."""
-    return launch.run(command.created_by(context, args[0], values))
+    opts = command.created_by(context, args[0], values)
+    if "image" not in values:
+        return launch.run(opts)
+    from pyrunc.image import launch as from_image
+
+    return from_image.launched(context, values, opts, args[1:], launch.run)
