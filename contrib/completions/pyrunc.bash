@@ -8,21 +8,27 @@ _pyrunc_value() {
         ' --log-format') echo 'words text json' ;;
         ' --cgroup-manager') echo 'words cgroupfs systemd disabled' ;;
         ' --rootless') echo 'words true false auto' ;;
-        'create --bundle' | 'create -b') echo 'dir' ;;
-        'create --config' | 'create -f' | 'create --console-socket' | 'create --pidfd-socket' | 'create --pid-file') echo 'file' ;;
-        'create --preserve-fds') echo 'any' ;;
+        'create --bundle' | 'create -b' | 'create --store' | 'create --cert-dir') echo 'dir' ;;
+        'create --config' | 'create -f' | 'create --console-socket' | 'create --pidfd-socket' | 'create --pid-file' | 'create --authfile') echo 'file' ;;
+        'create --preserve-fds' | 'create --image' | 'create --pull' | 'create --platform' | 'create --mirror') echo 'any' ;;
         'events --interval' | 'events --format' | 'events -f') echo 'any' ;;
         'exec --process' | 'exec -p' | 'exec --console-socket' | 'exec --pid-file' | 'exec --pidfd-socket') echo 'file' ;;
         'exec --preserve-fds' | 'exec --env' | 'exec -e' | 'exec --user' | 'exec -u' | 'exec --additional-gids' | 'exec -g' | 'exec --cap' | 'exec -c' | 'exec --apparmor' | 'exec --process-label' | 'exec --cgroup') echo 'any' ;;
         'exec --cwd') echo 'dir' ;;
+        'images --store' | 'images --cert-dir') echo 'dir' ;;
+        'images --referrers' | 'images --platform' | 'images --limit' | 'images --mirror') echo 'any' ;;
+        'images --authfile') echo 'file' ;;
         'list --format' | 'list -f') echo 'words table json' ;;
         'plan --bundle' | 'plan -b') echo 'dir' ;;
         'plan --config' | 'plan -f' | 'plan --exec') echo 'file' ;;
         'ps --format' | 'ps -f') echo 'words table json' ;;
-        'run --bundle' | 'run -b') echo 'dir' ;;
-        'run --config' | 'run -f' | 'run --console-socket' | 'run --pidfd-socket' | 'run --pid-file') echo 'file' ;;
-        'run --preserve-fds') echo 'any' ;;
+        'run --bundle' | 'run -b' | 'run --store' | 'run --cert-dir') echo 'dir' ;;
+        'run --config' | 'run -f' | 'run --console-socket' | 'run --pidfd-socket' | 'run --pid-file' | 'run --authfile') echo 'file' ;;
+        'run --preserve-fds' | 'run --image' | 'run --pull' | 'run --platform' | 'run --mirror') echo 'any' ;;
         'spec --bundle' | 'spec -b') echo 'dir' ;;
+        'unpack --platform' | 'unpack --limit' | 'unpack --mirror' | 'unpack --volumes') echo 'any' ;;
+        'unpack --authfile') echo 'file' ;;
+        'unpack --cert-dir') echo 'dir' ;;
         'update --resources' | 'update -r') echo 'file' ;;
         'update --blkio-weight' | 'update --cpu-period' | 'update --cpu-quota' | 'update --cpu-burst' | 'update --cpu-share' | 'update --cpu-rt-period' | 'update --cpu-rt-runtime' | 'update --cpu-idle' | 'update --cpuset-cpus' | 'update --cpuset-mems' | 'update --kernel-memory' | 'update --kernel-memory-tcp' | 'update --memory' | 'update --memory-reservation' | 'update --memory-swap' | 'update --pids-limit' | 'update --l3-cache-schema' | 'update --mem-bw-schema') echo 'any' ;;
     esac
@@ -31,21 +37,23 @@ _pyrunc_value() {
 _pyrunc_options() {
     case "$1" in
         '') echo '--root --log --log-format --debug --systemd-cgroup --cgroup-manager --rootless --criu --help -h --version -v' ;;
-        'create') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --help -h' ;;
+        'create') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --image --pull --store --tty -t --platform --authfile --plain-http --cert-dir --mirror --help -h' ;;
         'delete') echo '--force -f --help -h' ;;
         'events') echo '--stats --interval --format -f --help -h' ;;
         'exec') echo '--process -p --detach -d --tty -t --console-socket --pid-file --pidfd-socket --preserve-fds --cwd --env -e --user -u --additional-gids -g --cap -c --no-new-privs --apparmor --process-label --cgroup --ignore-paused --help -h' ;;
         'features') echo '--help -h' ;;
+        'images') echo '--store --all -a --referrers --json --platform --force --limit --authfile --plain-http --cert-dir --mirror --quiet -q --help -h' ;;
         'kill') echo '--all -a --help -h' ;;
         'list') echo '--format -f --quiet -q --help -h' ;;
         'pause') echo '--help -h' ;;
         'plan') echo '--bundle -b --config -f --exec --json --no-pivot --help -h' ;;
         'ps') echo '--format -f --help -h' ;;
         'resume') echo '--help -h' ;;
-        'run') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --detach -d --keep --no-subreaper --help -h' ;;
+        'run') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --image --pull --store --tty -t --platform --authfile --plain-http --cert-dir --mirror --detach -d --keep --no-subreaper --help -h' ;;
         'spec') echo '--bundle -b --rootless --help -h' ;;
         'start') echo '--help -h' ;;
         'state') echo '--help -h' ;;
+        'unpack') echo '--platform --force --limit --authfile --plain-http --cert-dir --mirror --quiet -q --volumes --rootless --json --help -h' ;;
         'update') echo '--resources -r --blkio-weight --cpu-period --cpu-quota --cpu-burst --cpu-share --cpu-rt-period --cpu-rt-runtime --cpu-idle --cpuset-cpus --cpuset-mems --kernel-memory --kernel-memory-tcp --memory --memory-reservation --memory-swap --pids-limit --l3-cache-schema --mem-bw-schema --help -h' ;;
     esac
 }
@@ -83,9 +91,9 @@ _pyrunc() {
     elif [[ $cur == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(_pyrunc_options "$verb")" -- "$cur")
     elif [[ -z $verb ]]; then
-        mapfile -t COMPREPLY < <(compgen -W "create delete events exec features kill list pause plan ps resume run spec start state update help" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "create delete events exec features images kill list pause plan ps resume run spec start state unpack update help" -- "$cur")
     elif [[ $verb == help ]]; then
-        mapfile -t COMPREPLY < <(compgen -W "create delete events exec features kill list pause plan ps resume run spec start state update" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "create delete events exec features images kill list pause plan ps resume run spec start state unpack update" -- "$cur")
     elif [[ $verb == kill && $count == 1 ]]; then
         mapfile -t COMPREPLY < <(compgen -A signal -- "$cur" | grep ^SIG)
     elif [[ $count == 0 ]]; then
