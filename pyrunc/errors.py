@@ -65,12 +65,18 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
+def brief(text: str, most: int = 200) -> str:
+    """``text`` as one printable line of at most ``most`` characters."""
+    line = printable(text[: most + 1])
+    return line if len(line) <= most else line[: most - 3] + "..."
+
+
 def show(value: object) -> str:
     """A config value as a reader would write it in JSON, cut to a line; the json module is not needed for that."""
     if value is None or value is True or value is False:
         return {None: "null", True: "true", False: "false"}[value]
     if type(value) is str:
-        text = '"' + printable(value.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+        text = '"' + printable(value[:200].replace("\\", "\\\\").replace('"', '\\"')) + '"'
     elif type(value) is list:
         text = "[" + ", ".join(show(item) for item in value[:8]) + (", ...]" if len(value) > 8 else "]")
     elif type(value) is dict:
@@ -115,29 +121,51 @@ class Problem:
         self.hint = hint
 
     def __str__(self) -> str:
-        text = f"{self.pointer or '/'}: expected {self.expected}"
+        text = f"{brief(self.pointer) or '/'}: expected {self.expected}"
         if self.found:
             text += f", found {self.found}"
         return f"{text} ({self.hint})" if self.hint else text
 
 
+class Capped(list):  # type: ignore[type-arg]  # a hot module does without typing.Generic
+    """The first hundred of what is appended; ``more`` counts the rest.
+
+    A document may be wrong in a million places: nobody reads that, and it takes a GiB.
+    """
+
+    MOST = 100
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.more = 0
+
+    def append(self, item: object) -> None:
+        """Keep an item, or count it."""
+        if len(self) < self.MOST:
+            super().append(item)
+        else:
+            self.more += 1
+
+    def full(self) -> bool:
+        """Whether an item would only be counted: there is no need to make one."""
+        return len(self) >= self.MOST
+
+
 class ConfigError(PyruncError):
     """config.json (or process.json, resources) cannot be used; carries the problems found in one pass.
 
-    ``more``: how many there are besides, which `Problems` only counted.
+    ``more``: how many there are that only were counted (see `Capped`).
     """
 
-    SHOWN = 20  # a one-line message stays readable; `pyrunc plan` prints all of them
+    SHOWN = 20  # a one-line message stays readable; `pyrunc plan` prints up to 100
 
     def __init__(self, problems: Sequence[Problem], source: str = "config.json", more: int = 0) -> None:
         self.problems = list(problems)
-        self.more = more
+        self.more = more or getattr(problems, "more", 0)
         self.source = source
         shown = "; ".join(printable(str(p)) for p in self.problems[: self.SHOWN])
-        left = len(self.problems) - self.SHOWN + more if len(self.problems) > self.SHOWN else more
-        if left:
-            shown += f"; and {left} more"
-        super().__init__(f"{source}: {shown}")
+        left = len(self.problems[self.SHOWN :]) + self.more
+        super().__init__(f"{source}: {shown}; and {left} more" if left else f"{source}: {shown}")
 
 
 class SysError(PyruncError):
@@ -160,17 +188,17 @@ class SysError(PyruncError):
     ) -> None:
         self.where, self.call, self.errno = where, call, number
         self.value, self.context, self.detail, self.hint = value, context, detail, hint
-        text = where
+        text = brief(where)
         if value is not None:
             text += " " + show(value)
         if context:
-            text += f" ({printable(context)})"
+            text += f" ({brief(context)})"
         if call:
             text += f": {call}"
         if number:
             text += f": {errno_name(number) if detail else errno_text(number)}"
         if detail:
-            text += f": {printable(detail)}"
+            text += f": {brief(detail, 2000)}"
         if hint:
             text += f"; {hint}"
         super().__init__(text)

@@ -155,8 +155,7 @@ class Exec(Session):
         options.no_new_keyring = bool(container.data.get("no_new_keyring"))
         options.preserve_fds, options.listen_fds = opts.preserve_fds, self.listen_fds
         self.plan = join.compile_exec(self.config, process, facts, options)
-        for text in self.plan.warnings:
-            self.log.warning(text)
+        self.log.warnings(self.plan.warnings, "config.json")
 
     def check_status(self) -> None:
         """Raises StateError unless a process can be added now."""
@@ -176,8 +175,7 @@ class Exec(Session):
         else:
             source = "exec"
             process = exec_process.build(own, opts.args, opts.flags)
-        for problem in exec_process.check(process, facts, source):
-            self.log.warning(f"{source}: {problem}")
+        self.log.warnings(exec_process.check(process, facts, source), source)
         terminal = bool(process.get("terminal"))
         self.check_terminal(terminal, self.opts.detach)
         if terminal:

@@ -15,6 +15,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+_salt = ""
+
+
+def salted(text: str) -> str:
+    """``text`` as the key of a dict or set whose keys come from outside: see docs/adr/0014-json-reader.md.
+
+    Where the launcher's hash seed is public, 128 random bits in front make collisions as hard to find as they are
+    with a random seed.
+    """
+    global _salt
+    if not _salt:
+        _salt = posix.urandom(16).hex()
+    return _salt + text
+
+
 def read_file(path: str, limit: int = 16 << 20, dir_fd: int | None = None) -> bytes:
     """The content of a file, at most ``limit`` bytes.  Raises OSError; EFBIG when the file is larger."""
     fd = posix.open(path, O_RDONLY | O_CLOEXEC, dir_fd=dir_fd)

@@ -153,9 +153,7 @@ class Job(Session):
             self.facts.rootless = opts.rootless == "true"
         if for_show and not has_userns(self.config):
             self.facts.euid = 0  # the plan of the one user who could carry it out
-        warnings = validate.check(self.config, facts=self.facts)
-        for problem in warnings:
-            self.log.warning(f"config.json: {problem}")
+        self.log.warnings(validate.check(self.config, facts=self.facts), "config.json")
         if not for_show:
             terminal = bool(self.config.get("process", {}).get("terminal"))
             self.check_terminal(terminal, not self.foreground())
@@ -178,8 +176,7 @@ class Job(Session):
             self.close_streams()
         self.own_streams(self.config, self.config.get("process") or {})
         self.plan = compiler.compile_create(self.config, self.facts, options)
-        for text in self.plan.warnings:
-            self.log.warning(text)
+        self.log.warnings(self.plan.warnings, "config.json")
 
     # -- side effects ------------------------------------------------------------------------------------
 
@@ -448,4 +445,4 @@ def has_userns(config: dict[str, Any]) -> bool:
     """Whether a config, not yet validated, asks for a user namespace."""
     linux = config.get("linux") if type(config) is dict else None
     spaces = linux.get("namespaces") if type(linux) is dict else None
-    return any(type(entry) is dict and entry.get("type") == "user" for entry in spaces or ())
+    return type(spaces) is list and any(type(entry) is dict and entry.get("type") == "user" for entry in spaces)

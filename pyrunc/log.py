@@ -14,6 +14,10 @@ from pyrunc import fs
 from pyrunc.errors import SysError, printable
 from pyrunc.state import quote
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.errors import Capped
+
 _STDERR = 2
 
 
@@ -55,6 +59,13 @@ class Log:
         """Something has no effect, or not all of it."""
         if self.debugging or self.to_file:
             self._write("warning", text)
+
+    def warnings(self, found: Capped, source: str) -> None:
+        """All warnings about a document."""
+        for one in found:
+            self.warning(f"{source}: {one}")
+        if found.more:
+            self.warning(f"{source}: and {found.more} more")
 
     def error(self, text: str) -> None:
         """Why the command fails; into the file only: the caller says it on stderr in its own shape."""

@@ -12,10 +12,10 @@ import posix
 from posix import O_CLOEXEC, O_DIRECTORY, O_PATH
 
 from pyrunc import fs, lifecycle
-from pyrunc.errors import ConfigError, Problem, PyruncError, StateError, SysError, UsageError, show
+from pyrunc.errors import Capped, ConfigError, PyruncError, StateError, SysError, UsageError, show
 from pyrunc.spec import load, rules_resources, schema
 from pyrunc.spec.report import Report
-from pyrunc.spec.structure import prune, structure
+from pyrunc.spec.structure import structure, without_unknown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,11 +112,11 @@ def from_file(path: str) -> Resources:
     except OSError as error:
         raise SysError("--resources", "open", error.errno or 0, value=path) from error
     resources = load.parse_json(data, SOURCE)
-    problems: list[Problem] = []
+    problems = Capped()
     structure(schema.RESOURCES, resources, "", problems)
     if problems:
         raise ConfigError(problems, SOURCE)
-    return prune(schema.RESOURCES, resources)  # type: ignore[no-any-return]  # what the specification does not know goes
+    return without_unknown(schema.RESOURCES, resources)  # type: ignore[no-any-return]
 
 
 # -- merging (pure) -------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def merge(stored: Resources, new: Resources) -> Resources:
         elif type(value) is dict:
             out[key] = {**(old or {}), **value}
             for name, item in value.items():
-                if type(item) is list:
+                if key == "blockIO" and type(item) is list:
                     out[key][name] = _by((old or {}).get(name), item, "major", "minor")
         else:
             out[key] = value
@@ -165,9 +165,9 @@ def merge(stored: Resources, new: Resources) -> Resources:
 
 def _by(old: list[Any] | None, new: list[Any], *keys: str) -> list[Any]:
     """Entries of ``old`` with those of ``new`` in their place, or after them, by the values of ``keys``."""
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for item in [*(old or ()), *new]:
-        key = tuple(item[name] for name in keys)
+        key = fs.salted(":".join(str(item[name]) for name in keys))
         found[key] = {**found.get(key, {}), **item}
     return list(found.values())
 
@@ -184,8 +184,7 @@ def check(new: Resources, merged: Resources, log: Log) -> Resources:
         rules_resources.check({"linux": {"resources": out}}, report, "")
     if report.problems:
         raise ConfigError(report.problems, SOURCE)
-    for problem in report.warnings:
-        log.warning(f"{SOURCE}: {problem}")
+    log.warnings(report.warnings, SOURCE)
     return out
 
 

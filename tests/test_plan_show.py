@@ -67,8 +67,13 @@ def test_warnings_are_shown() -> None:
     config, facts, opts = load_case("mount-bind-data")
     plan = compile_create(config, facts, opts)
     assert len(plan.warnings) == 1
-    assert f"warning {plan.warnings[0]}\n" in show.text(plan)
-    assert show.as_json(plan)["warnings"] == plan.warnings
+    text = f"config.json: {plan.warnings[0]}"
+    assert f"warning {text}\n" in show.text(plan)
+    assert show.as_json(plan)["warnings"] == [text]
+    for number in range(200):
+        plan.warn("/mounts", str(number))
+    assert show.text(plan).endswith("warning config.json: /mounts: 98\nwarning config.json: and 101 more\n")
+    assert len(show.as_json(plan)["warnings"]) == 101
 
 
 def test_a_filter_shows_its_length() -> None:

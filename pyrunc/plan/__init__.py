@@ -6,7 +6,7 @@ asks for, sends `Plan.encode()` to init and keeps the origins to phrase errors w
 
 from __future__ import annotations
 
-from pyrunc.errors import Problem
+from pyrunc.errors import Capped, Problem
 from pyrunc.plan import encode as _encode
 from pyrunc.plan.ops import OP_HOOK, OP_SECCOMP, OP_WAIT_START, OPS, P_SECCOMP_LISTENER, Builder
 
@@ -46,8 +46,8 @@ class Plan(Builder):
         self.cgroup_path = ""  # absolute inside the v2 hierarchy, "" for none
         self.new_userns = False  # the host side has to write its maps
         self.cgroup_owner = -1  # uid on the host that the cgroup is given to, -1: it stays ours
-        self.warnings: list[str] = []
-        self.problems: list[Problem] = []  # collected while compiling; a plan that has any is never returned
+        self.warnings = Capped()  # of texts
+        self.problems = Capped()  # collected while compiling; a plan that has any is never returned
 
     def fd(self, kind: str, value: str, origin: str) -> int:
         """Ask for a descriptor; returns its slot."""
@@ -56,7 +56,7 @@ class Plan(Builder):
 
     def warn(self, pointer: str, text: str) -> None:
         """Something in config.json has no effect here, and that is allowed."""
-        self.warnings.append(f"config.json: {pointer}: {text}")
+        self.warnings.append(f"{pointer}: {text}")
 
     def refuse(self, pointer: str, expected: str, found: str = "", hint: str = "") -> None:
         """Something in config.json cannot be compiled; `compile_create` raises all of these at once."""

@@ -38,7 +38,8 @@ def text(plan: Plan, config: Mapping[str, Any] | None = None) -> str:
 
     With ``config`` the limits of the cgroup are listed too.  Ends with a newline.
     """
-    rows = [row for index in range(len(plan.steps)) for row in _step_rows(plan, index)]
+    start = _start(plan)
+    rows = [row for index in range(len(plan.steps)) for row in _step_rows(plan, index, start)]
     section = max(len(row[1]) for row in rows)
     op = max(len(row[2]) for row in rows)
     args = min(WIDTH, max(len(row[3]) for row in rows))
@@ -48,13 +49,13 @@ def text(plan: Plan, config: Mapping[str, Any] | None = None) -> str:
 
 def as_json(plan: Plan, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The same as JSON-ready objects, every argument by its name; blobs in hexadecimal, unused slots null."""
-    steps = []
+    steps, start = [], _start(plan)
     for index, (op, policy, _, _) in enumerate(plan.steps):
         name, _, _, bits = ops.OPS[op]
         steps.append(
             {
                 "step": index + 1,
-                "section": _section(plan, index),
+                "section": _section(plan, index, start),
                 "op": name,
                 "args": {key: _json_value(value) for key, value in arguments(plan, index).items()},
                 "policy": [bit for shift, bit in enumerate(bits) if policy >> shift & 1],
@@ -80,15 +81,19 @@ def as_json(plan: Plan, config: Mapping[str, Any] | None = None) -> dict[str, An
         },
         "netDevices": _linux(config, "netDevices"),
         "hooks": plan.hooks,
-        "warnings": plan.warnings,
+        "warnings": _warnings(plan),
     }
 
 
-def _section(plan: Plan, index: int) -> str:
+def _start(plan: Plan) -> int:
+    """Where the step is that waits for `start`; a plan of `exec` has none."""
+    return next((index for index, step in enumerate(plan.steps) if step[0] == ops.OP_WAIT_START), len(plan.steps))
+
+
+def _section(plan: Plan, index: int, start: int) -> str:
     """The section of a step; plan.def has HOOK in SETUP, where most are, but startContainer hooks come after start."""
     op = plan.steps[index][0]
-    late = op == ops.OP_HOOK and any(step[0] == ops.OP_WAIT_START for step in plan.steps[:index])
-    return "RUN" if late else ops.OPS[op][1]
+    return "RUN" if op == ops.OP_HOOK and index > start else ops.OPS[op][1]
 
 
 def arguments(plan: Plan, index: int) -> dict[str, Any]:
@@ -116,10 +121,10 @@ def _json_value(value: Any) -> Any:
 # -- the listing ----------------------------------------------------------------------------------------------
 
 
-def _step_rows(plan: Plan, index: int) -> Iterable[tuple[str, str, str, str, str]]:
+def _step_rows(plan: Plan, index: int, start: int) -> Iterable[tuple[str, str, str, str, str]]:
     op, policy, _, _ = plan.steps[index]
     name, _, _, bits = ops.OPS[op]
-    section = _section(plan, index)
+    section = _section(plan, index, start)
     words = _FORMATS.get(name, _generic)(arguments(plan, index))
     flags = " ".join(f"[{bit.lower().replace('_', '-')}]" for shift, bit in enumerate(bits) if policy >> shift & 1)
     yield str(index + 1), section, name, " ".join(part for part in (words, flags) if part), plan.origins[index]
@@ -154,7 +159,12 @@ def _outside(plan: Plan, config: Mapping[str, Any] | None) -> list[str]:
         lines.append(f"rlimit {RLIMITS[number]} soft={_limit(soft)} hard={_limit(hard)}  {origin}")
     for index, hook in enumerate(plan.hooks.get("poststop", ())):
         lines.append(f"hook poststop {_host_hook(hook)}  /hooks/poststop/{index}")
-    return lines + [f"warning {warning}" for warning in plan.warnings]
+    return lines + [f"warning {warning}" for warning in _warnings(plan)]
+
+
+def _warnings(plan: Plan) -> list[str]:
+    more = [f"config.json: and {plan.warnings.more} more"] if plan.warnings.more else []
+    return [f"config.json: {warning}" for warning in plan.warnings] + more
 
 
 def _resources(config: Mapping[str, Any] | None) -> dict[str, Any]:

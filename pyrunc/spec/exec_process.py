@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyrunc.errors import Capped
     from pyrunc.spec.report import Facts
 
 # What a process.json that says nothing about it takes from the container, as runc has it: not the limits, and not
@@ -33,16 +34,16 @@ def parse(data: bytes, source: str) -> dict[str, Any]:
     from pyrunc.spec import load, schema, structure
 
     process = load.parse_json(data, source)
-    problems: list[Problem] = []
-    structure.structure(schema.PROCESS, process, "/process", problems)
-    if type(process) is not dict:
+    report = Report()
+    known = structure.structure(schema.PROCESS, process, "/process", report.problems)
+    if type(known) is not dict:
         raise ConfigError([Problem("", "object", describe(process))], source)
-    if problems:
-        report = Report()
-        rules_process.check({"process": structure.prune(schema.PROCESS, process)}, report)
-        known = {problem.pointer for problem in problems}
-        raise ConfigError([*problems, *(late for late in report.problems if late.pointer not in known)], source)
-    return process
+    if report.problems:
+        report.reported = tuple(problem.pointer for problem in report.problems)
+        if not report.problems.full():
+            rules_process.check({"process": known}, report)
+        raise ConfigError(report.problems, source)
+    return process  # type: ignore[no-any-return]
 
 
 def inherit(process: dict[str, Any], container: dict[str, Any]) -> dict[str, Any]:
@@ -108,7 +109,7 @@ def _user(user: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
     return user
 
 
-def check(process: dict[str, Any], facts: Facts, source: str) -> list[Problem]:
+def check(process: dict[str, Any], facts: Facts, source: str) -> Capped:
     """The rules of `process` (runtime-spec) and this host.  Returns the warnings.  Raises ConfigError."""
     report = Report(facts)
     rules_process.check({"process": process}, report)

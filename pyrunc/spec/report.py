@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyrunc.errors import Problem, show
+from pyrunc.errors import Capped, Problem, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,22 +41,29 @@ NOTHING = Nothing()
 class Report:
     """Problems and warnings found so far, and what several rules need to know about the config."""
 
-    __slots__ = ("facts", "mapped", "namespaces", "problems", "warnings")
+    __slots__ = ("facts", "mapped", "namespaces", "problems", "reported", "warnings")
 
     def __init__(self, facts: Facts | None = None) -> None:
         self.facts = facts
-        self.problems: list[Problem] = []
-        self.warnings: list[Problem] = []
+        self.problems = Capped()
+        self.warnings = Capped()
+        self.reported: tuple[str, ...] = ()  # pointers of what has the wrong type, and is taken out
         self.mapped = False  # a mount has an id mapping
         self.namespaces: dict[str, str] = {}  # type -> path, "" for a new one
 
     def bad(self, pointer: str, expected: str, value: Any = NOTHING, hint: str = "") -> None:
-        """Record an error."""
-        self.problems.append(Problem(pointer, expected, describe(value), hint))
+        """Record an error; but not the absence of what has the wrong type."""
+        if self.problems.full():
+            self.problems.more += 1
+        elif pointer not in self.reported:
+            self.problems.append(Problem(pointer, expected, describe(value), hint))
 
     def warn(self, pointer: str, expected: str, value: Any = NOTHING, hint: str = "") -> None:
         """Record something that is carried out differently from what the config says, or not at all."""
-        self.warnings.append(Problem(pointer, expected, describe(value), hint))
+        if self.warnings.full():
+            self.warnings.more += 1
+        else:
+            self.warnings.append(Problem(pointer, expected, describe(value), hint))
 
 
 def describe(value: Any) -> str:
@@ -78,7 +85,7 @@ def describe(value: Any) -> str:
 
 
 def numbered(items: Any, pointer: str) -> Iterator[tuple[str, Any]]:
-    """(pointer, item) of each item of an array that may be absent; items of a wrong type are left out (see prune)."""
+    """(pointer, item) of each item of an array that may be absent; items of a wrong type are left out."""
     if items:
         for index, item in enumerate(items):
             if item is not None:

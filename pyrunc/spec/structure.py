@@ -4,53 +4,87 @@ from __future__ import annotations
 
 from pyrunc.errors import Problem
 from pyrunc.spec.names import escape
-from pyrunc.spec.report import describe
+from pyrunc.spec.report import NOTHING, describe
 from pyrunc.spec.schema import STRING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyrunc.errors import Capped
     from pyrunc.spec.schema import Node
 
 
-def structure(node: Node, value: Any, pointer: str, problems: list[Problem]) -> None:
-    """Compare a value with its node of the table and add what does not fit to ``problems``."""
+def structure(node: Node, value: Any, pointer: str, problems: Capped) -> Any:
+    """Compare a value with its node of the table and add what does not fit to ``problems``.
+
+    Returns what the rules can go on with: the value, or a copy without what does not fit, `NOTHING` when that is the
+    value itself.  A member is gone then, an item of an array is None, because indexes must not move.
+    """
     kind = node[0]
     if kind == "object":
-        if type(value) is not dict:
-            problems.append(Problem(pointer, "object", describe(value)))
-            return
-        fields = node[1]
-        for key, item in value.items():
-            child = fields.get(key)
-            if child is not None:
-                structure(child, item, f"{pointer}/{key}", problems)
-        for key in node[2]:
-            if key not in value:
-                problems.append(Problem(f"{pointer}/{key}", expectation(fields[key]), "nothing"))
+        if type(value) is dict:
+            found, fields = value, node[1]
+            for key, item in value.items():
+                child = fields.get(key)
+                if child is not None and not (child is STRING and type(item) is str):
+                    fit = structure(child, item, f"{pointer}/{key}", problems)
+                    if fit is not item:
+                        found = _with(found, value, key, fit)
+            for key in node[2]:
+                if key not in value:
+                    problems.append(Problem(f"{pointer}/{key}", expectation(fields[key]), "nothing"))
+            return found
     elif kind == "array":
-        if type(value) is not list:
-            problems.append(Problem(pointer, "array", describe(value)))
-            return
-        item_node = node[1]
-        strings = item_node is STRING
-        for index, item in enumerate(value):
-            if not (strings and type(item) is str):
-                structure(item_node, item, f"{pointer}/{index}", problems)
+        if type(value) is list:
+            return _items(node[1], value, pointer, problems)
     elif kind == "map":
-        if type(value) is not dict:
-            problems.append(Problem(pointer, "object", describe(value)))
-            return
-        item_node = node[1]
-        strings = item_node is STRING
-        for key, item in value.items():
-            if not (strings and type(item) is str):
-                structure(item_node, item, f"{pointer}/{escape(key)}", problems)
-            if not key:
-                problems.append(Problem(pointer, "keys that are not empty", 'key ""'))
-    elif not fits(node, value):
+        if type(value) is dict:
+            return _entries(node[1], value, pointer, problems)
+    elif fits(node, value):
+        return value
+    if problems.full():
+        problems.more += 1
+    else:
         problems.append(Problem(pointer, expectation(node), describe(value)))
+    return NOTHING
+
+
+def _items(node: Node, value: list[Any], pointer: str, problems: Capped) -> list[Any]:
+    """The items of an array."""
+    strings, found = node is STRING, value
+    for index, item in enumerate(value):
+        if not (strings and type(item) is str):
+            fit = structure(node, item, f"{pointer}/{index}", problems)
+            if fit is not item:
+                found = list(value) if found is value else found
+                found[index] = None if fit is NOTHING else fit
+    return found
+
+
+def _entries(node: Node, value: dict[str, Any], pointer: str, problems: Capped) -> dict[str, Any]:
+    """What a map has, whatever the keys are."""
+    strings, found = node is STRING, value
+    for key, item in value.items():
+        if not (strings and type(item) is str):
+            fit = structure(node, item, f"{pointer}/{escape(key)}", problems)
+            if fit is not item:
+                found = _with(found, value, key, fit)
+        if not key:
+            problems.append(Problem(pointer, "keys that are not empty", 'key ""'))
+            found = _with(found, value, key, NOTHING)
+    return found
+
+
+def _with(found: dict[str, Any], value: dict[str, Any], key: str, fit: Any) -> dict[str, Any]:
+    """``found`` with another value of a key, or without it; never ``value`` itself."""
+    if found is value:
+        found = dict(value)
+    if fit is NOTHING:
+        found.pop(key, None)
+    else:
+        found[key] = fit
+    return found
 
 
 def fits(node: Node, value: Any) -> bool:
@@ -73,24 +107,13 @@ def expectation(node: Node) -> str:
     return "object" if kind == "map" else kind
 
 
-def prune(node: Node, value: Any) -> Any:
-    """A copy without the values that do not fit: fields are gone, items are None (indexes must not move)."""
+def without_unknown(node: Node, value: Any) -> Any:
+    """A value that fits, without the members that the specification does not know."""
     kind = node[0]
     if kind == "object":
-        return {
-            key: prune(node[1][key], item)
-            for key, item in value.items()
-            if key in node[1] and _kept(node[1][key], item)
-        }
+        return {key: without_unknown(node[1][key], item) for key, item in value.items() if key in node[1]}
     if kind == "map":
-        return {key: prune(node[1], item) for key, item in value.items() if key and _kept(node[1], item)}
+        return {key: without_unknown(node[1], item) for key, item in value.items()}
     if kind == "array":
-        return [prune(node[1], item) if _kept(node[1], item) else None for item in value]
+        return [without_unknown(node[1], item) for item in value]
     return value
-
-
-def _kept(node: Node, value: Any) -> bool:
-    kind = node[0]
-    if kind in ("object", "map"):
-        return type(value) is dict
-    return type(value) is list if kind == "array" else fits(node, value)

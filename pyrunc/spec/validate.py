@@ -7,33 +7,33 @@ rather than by a kernel that is half-way through making a container.
 from __future__ import annotations
 
 from pyrunc import SPEC_VERSION
-from pyrunc.errors import ConfigError, Problem
+from pyrunc.errors import ConfigError
 from pyrunc.fs import normpath
 from pyrunc.spec import rules_linux, rules_mounts, rules_process, rules_resources, schema
 from pyrunc.spec.names import version
 from pyrunc.spec.report import Report, numbered, section
-from pyrunc.spec.structure import prune, structure
+from pyrunc.spec.structure import structure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyrunc.errors import Capped
     from pyrunc.spec.report import Facts
 
 
-def check(config: dict[str, Any], *, facts: Facts | None = None) -> list[Problem]:
+def check(config: dict[str, Any], *, facts: Facts | None = None) -> Capped:
     """Validate a config.json (runtime-spec 1.3.0, Linux).
 
     With ``facts`` (pyrunc.host.HostFacts) also against this host: labels fail closed where their LSM is absent.
     Returns the warnings.  Raises ConfigError with every problem found.
     """
     report = Report(facts)
-    structure(schema.CONFIG, config, "", report.problems)
-    if type(config) is not dict:
+    config = structure(schema.CONFIG, config, "", report.problems)
+    if type(config) is not dict or report.problems.full():
         raise ConfigError(report.problems)
-    if report.problems:
-        # Go on with what has the right type, so that one run tells everything.
-        config = prune(schema.CONFIG, config)
+    # Go on with what has the right type, so that one run reports everything.
+    report.reported = tuple(problem.pointer for problem in report.problems)
     general(config, report)
     rules_linux.namespaces(config, report)
     rules_process.check(config, report)
@@ -63,7 +63,7 @@ def general(config: dict[str, Any], report: Report) -> None:
     if text is not None:
         _version(text, report)
     path = section(config, "root").get("path")
-    if path is not None and (not path or normpath(path) == "/"):
+    if rules_process.short(path, "/root/path", report) and path is not None and (not path or normpath(path) == "/"):
         report.bad("/root/path", "a directory other than /", path)
     for kind, hooks in section(config, "hooks").items():
         if kind not in schema.CONFIG[1]["hooks"][1]:

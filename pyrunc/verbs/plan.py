@@ -9,6 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+MOST = 32768  # a listing that is longer helps nobody; with the error itself it stays below 64 KiB in any encoding
 USAGE = "plan [OPTIONS]"
 SUMMARY = "print the steps that would create a container (or run a process in it), with the field each comes from"
 ARGS = (0, 1)
@@ -19,6 +20,16 @@ FLAGS: tuple[command.Flag, ...] = (
     ("json", "", "", "bool", "as JSON"),
     ("no-pivot", "", "", "bool", "as `create --no-pivot` would do it"),
 )
+
+
+def listed(error: ConfigError) -> str:
+    """The problems, one a line; after ``MOST`` characters, or a hundred, only how many there are besides."""
+    text, left = "", len(error.problems) + error.more
+    for problem in error.problems:
+        if len(text) < MOST:
+            text += f"{printable(str(problem))}\n"
+            left -= 1
+    return f"{text}and {left} more\n" if left else text
 
 
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
@@ -37,8 +48,7 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
             config = {}  # its limits are the container's
     except ConfigError as error:
         if len(error.problems) > 1:
-            text = "".join(f"{printable(str(problem))}\n" for problem in error.problems)
-            fs.ignore(fs.write_all, 2, text.encode("utf-8", "replace"))
+            fs.ignore(fs.write_all, 2, listed(error).encode("utf-8", "replace"))
         raise
     if values.get("json"):
         return command.out(json.dumps(show.as_json(plan, config), indent=2) + "\n")

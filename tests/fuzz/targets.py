@@ -21,7 +21,7 @@ from fuzz import argv, configs, decoder, models
 from fuzz.draw import Draw
 from pyrunc import cgroup, events, fs, seccomp, signals, state, update
 from pyrunc.cgroup import devices, resources
-from pyrunc.errors import ConfigError, PyruncError, StateError
+from pyrunc.errors import Capped, ConfigError, PyruncError, StateError
 from pyrunc.handshake import RECORD_SIZE, STATES, Protocol, ProtocolError, Record
 from pyrunc.plan import Plan, compile, mounts, show
 from pyrunc.plan import join as plan_join
@@ -129,8 +129,8 @@ def resources_json(data: bytes) -> None:
 class Silent:
     """A log that nobody reads."""
 
-    def warning(self, text: str) -> None:
-        assert text.isprintable()
+    def warnings(self, found: Capped, source: str) -> None:
+        assert all(str(one).isprintable() for one in found)
 
 
 # -- F5 --------------------------------------------------------------------------------------------------------
