@@ -33,6 +33,7 @@ _RANGES = {"y": (0, 8), "n": (1, 16), "q": (0, 16), "i": (1, 32), "u": (0, 32), 
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v", "a": "\a"}
 _WORD = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 MAX_DEPTH = 32
+TEXT_MAX = 4096  # a value of systemd's is a line or two
 
 
 def as_property(name: str, text: str) -> tuple[str, Value]:
@@ -42,6 +43,8 @@ def as_property(name: str, text: str) -> tuple[str, Value]:
     """
     if len(name) < 3 or not (name.isascii() and name.isalpha()):
         raise ValueError("a property name of at least three letters after org.systemd.property.")
+    if len(text) > TEXT_MAX:
+        raise ValueError(f"at most {TEXT_MAX} characters")
     value = parse(text)
     if name.endswith("Sec") and not name.endswith("USec"):
         if value[0] not in "ynqiuxtd":

@@ -17,7 +17,7 @@ from posix import O_CLOEXEC, O_DIRECTORY, O_PATH
 from pyrunc import fs, host
 from pyrunc.cgroup import bus
 from pyrunc.cgroup.fs2 import REMOVE_TIMEOUT, Fs2
-from pyrunc.errors import ConfigError, Problem, PyruncError, SysError, show
+from pyrunc.errors import Capped, ConfigError, Problem, PyruncError, SysError, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +49,10 @@ _LIMITS = {
 _NEWER = ("AllowedCPUs", "AllowedMemoryNodes", "CPUQuotaPeriodUSec", "CPUWeight", "OOMPolicy", "CollectMode")
 
 
+UNIT_MAX = 255  # characters of a unit's name
+PROPERTIES_MAX = 256  # in annotations; systemd has fewer
+
+
 # -- names ------------------------------------------------------------------------------------------------------------
 
 
@@ -63,8 +67,8 @@ def path_for(config_path: str, id: str, facts: HostFacts, annotations: dict[str,
     user = is_user(facts)
     slice_, prefix, name = parts[0] or ("user.slice" if user else "system.slice"), parts[1], parts[2]
     unit = name if name.endswith(".slice") else f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
-    if len(unit) > 255:
-        raise problem("a unit name of at most 255 characters", unit)
+    if len(unit) > UNIT_MAX:
+        raise problem(f"a unit name of at most {UNIT_MAX} characters", unit)
     path = manager_path(facts, user) + expand(slice_, config_path) + "/" + unit
     sub = annotations.get(SUBGROUP, "")
     if not sub:
@@ -88,6 +92,8 @@ def expand(slice_: str, config_path: str) -> str:
     if slice_ in ("-", "-.slice"):
         return ""
     stem = slice_.removesuffix(".slice")
+    if len(slice_) > UNIT_MAX:
+        raise problem(f"a slice of at most {UNIT_MAX} characters", slice_)
     if stem == slice_ or not stem or "" in stem.split("-"):
         raise problem("a slice such as a-b.slice before the first colon", config_path)
     out, at = "", stem.find("-")
@@ -180,7 +186,7 @@ def number(text: str) -> int | None:
         return INFINITY
     shift = _SUFFIXES.get(text[-1:].upper(), 0)
     digits = text[:-1] if shift else text
-    return int(digits) << shift if digits.isascii() and digits.isdigit() else None
+    return int(digits) << shift if digits.isascii() and digits.isdigit() and len(digits) < 20 else None
 
 
 def cpu_max(out: dict[str, Value], text: str) -> None:
@@ -203,7 +209,7 @@ def bitmask(text: str) -> bytes:
     for part in text.strip().split(","):
         first, _, last = part.strip().partition("-")
         last = last or first
-        if not (first.isdigit() and last.isdigit() and first.isascii() and last.isascii()):
+        if not (first.isdigit() and last.isdigit() and first.isascii() and last.isascii() and len(first + last) < 20):
             return b""
         low, high = int(first), int(last)
         if not low <= high < MAX_CPUS:
@@ -215,17 +221,20 @@ def bitmask(text: str) -> bytes:
 def annotated(annotations: dict[str, str]) -> dict[str, Value]:
     """Properties from ``org.systemd.property.NAME`` annotations.  Raises ConfigError with every problem in them."""
     out: dict[str, Value] = {}
-    problems: list[Problem] = []
-    for key, text in annotations.items():
-        if key.startswith(PROPERTY):
-            from pyrunc.cgroup import gvariant
+    problems = Capped()
+    properties = [key for key in annotations if key.startswith(PROPERTY)]
+    if len(properties) > PROPERTIES_MAX:
+        found = str(len(properties))
+        raise ConfigError([Problem("/annotations", f"at most {PROPERTIES_MAX} properties of systemd", found)])
+    for key in properties:
+        from pyrunc.cgroup import gvariant
 
-            name = key[len(PROPERTY) :]
-            try:
-                name, value = gvariant.as_property(name, text)
-                out[name] = value
-            except ValueError as error:
-                problems.append(Problem("/annotations/" + key.replace("/", "~1"), str(error), show(text)))
+        text = annotations[key]
+        try:
+            name, value = gvariant.as_property(key[len(PROPERTY) :], text)
+            out[name] = value
+        except ValueError as error:
+            problems.append(Problem("/annotations/" + key.replace("/", "~1"), str(error), show(text)))
     if problems:
         raise ConfigError(problems)
     return out

@@ -31,6 +31,8 @@ LINKS = (
     ("/proc/self/fd/2", "/dev/stderr"),
     ("pts/ptmx", "/dev/ptmx"),
 )
+# What a config may have its own idea of.
+_OURS = ("/dev/core", *(path for path, _, _ in DEFAULTS), *(link for _, link in LINKS))
 
 
 def compile_devices(plan: Plan, linux: dict[str, Any], set_up_dev: bool, in_userns: bool = False) -> None:
@@ -42,7 +44,7 @@ def compile_devices(plan: Plan, linux: dict[str, Any], set_up_dev: bool, in_user
     """
     host = P_DEV_NODE_BIND_HOST if in_userns else 0
     configured = linux.get("devices") or ()
-    taken = {clean(entry["path"]) for entry in configured}
+    taken = {path for entry in configured if (path := clean(entry["path"])) in _OURS}
     if set_up_dev:
         for path, major, minor in DEFAULTS:
             if path not in taken:

@@ -22,13 +22,15 @@ _HEADER = Struct("=8I")
 _STEP = Struct("=HH8I4I")
 _NUMBERS = tuple((0,) * (8 - used) for used in range(9))  # what fills up the slots that an op does not use
 _STRINGS = tuple((0,) * (4 - used) for used in range(5))
+# So many are pooled: a table of what a config says must stay small, because its author may have chosen the keys.
+_POOLED = 512
 _NUL = "a string in config.json contains a NUL byte"
 
 
 class Pool:
     """The string area under construction; ``base`` is its offset in the plan, which blobs are aligned against."""
 
-    __slots__ = ("base", "blobs", "chunks", "known", "lists", "size")
+    __slots__ = ("base", "blobs", "chunks", "known", "lists", "same", "size")
 
     def __init__(self, base: int) -> None:
         self.base = base
@@ -36,6 +38,8 @@ class Pool:
         self.size = 1
         self.known: dict[str, int] = {"": 0}
         self.lists: dict[str, int] = {}
+        # By id(), which the list in the entry keeps: the environment and the state of hooks can be large.
+        self.same: dict[int, tuple[list[str], int]] = {}
         self.blobs: dict[bytes, int] = {b"": 0}
 
     def add(self, value: object) -> int:
@@ -49,19 +53,27 @@ class Pool:
         if offset is None:
             if "\0" in text:
                 raise PyruncError(_NUL)
-            offset = self.known[text] = self.append(text + "\0")
+            offset = self.append(text + "\0")
+            if len(self.known) < _POOLED:
+                self.known[text] = offset
         return offset
 
     def add_list(self, value: list[str]) -> int:
         """Offset of a list: its strings, each with a NUL behind it."""
         if not value:
             return 0
+        same = self.same.get(id(value))
+        if same is not None:
+            return same[1]
         text = "\0".join(value) + "\0"
         if text.count("\0") != len(value):
             raise PyruncError(_NUL)  # it would be an item more for init
         offset = self.lists.get(text)
         if offset is None:
-            offset = self.lists[text] = self.append(text)
+            offset = self.append(text)
+            if len(self.lists) < _POOLED:
+                self.lists[text] = offset
+        self.same[id(value)] = (value, offset)
         return offset
 
     def append(self, text: str) -> int:
@@ -78,7 +90,9 @@ class Pool:
         offset = self.blobs.get(value)
         if offset is None:
             padding = -(self.base + self.size) % 8
-            offset = self.blobs[value] = self.size + padding
+            offset = self.size + padding
+            if len(self.blobs) < _POOLED:
+                self.blobs[value] = offset
             self.chunks += (b"\0" * padding, value, b"\0")
             self.size = offset + len(value) + 1
         return offset

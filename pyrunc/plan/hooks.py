@@ -36,6 +36,7 @@ def start_container(plan: Plan, hooks: dict[str, Any], state: tuple[str, str], e
 
 
 def _steps(plan: Plan, kind: str, hooks: dict[str, Any], state: tuple[str, str], inherited: Environment | None) -> None:
+    parts = list(state)  # one list for all: encode stores it once
     for index, hook in enumerate(hooks.get(kind) or ()):
         env = hook.get("env")
         policy = P_HOOK_IN_CONTAINER if inherited is not None else 0
@@ -49,5 +50,5 @@ def _steps(plan: Plan, kind: str, hooks: dict[str, Any], state: tuple[str, str],
             path=hook["path"],
             args=hook.get("args") or [hook["path"]],
             env=env or [],
-            state=list(state),
+            state=parts,
         )

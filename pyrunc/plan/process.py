@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from _struct import pack
 
+from pyrunc.fs import salted
 from pyrunc.plan.ops import P_CONSOLE_MOUNT_CONSOLE, P_EXECVE_LISTEN_PID, P_EXECVE_SET_HOME
 from pyrunc.spec.names import RLIMITS
 
@@ -36,19 +37,19 @@ class Environment:
 
 def environment(process: dict[str, Any], options: Options) -> Environment:
     """process.env: of duplicates the last one stays, at its place; nothing of the host's comes in."""
-    values: dict[str, str] = {}
+    last: dict[str, str] = {}  # salted name -> entry
     extra = [f"LISTEN_FDS={options.listen_fds}", "LISTEN_PID=1"] if options.listen_fds else []
     if options.notify:
         extra.append("NOTIFY_SOCKET=/run/notify/notify.sock")
     for entry in (process.get("env") or []) + extra:
-        name, _, value = entry.partition("=")
-        values.pop(name, None)
-        values[name] = value
-    find_home = not values.get("HOME")
+        name = salted(entry.partition("=")[0])
+        last.pop(name, None)
+        last[name] = entry
+    find_home = last.get(salted("HOME")) in (None, "HOME=")
     if find_home:
-        values.pop("HOME", None)
-    entries = [f"{name}={value}" for name, value in values.items()]
-    return Environment(entries, values.get("PATH", DEFAULT_PATH), find_home, bool(options.listen_fds))
+        last.pop(salted("HOME"), None)
+    path = last.get(salted("PATH"), "PATH=" + DEFAULT_PATH)[5:]
+    return Environment(list(last.values()), path, find_home, bool(options.listen_fds))
 
 
 def _ids(process: dict[str, Any]) -> tuple[int, int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pyrunc.fs import salted
 from pyrunc.plan.ops import P_SECCOMP_LISTENER, Builder
 from pyrunc.spec.names import CAPABILITIES
+from pyrunc.spec.rules_process import CAP_BITS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,7 +14,6 @@ if TYPE_CHECKING:
     from pyrunc.host import HostFacts
     from pyrunc.plan import Plan
 
-_CAP_BITS = {name: bit for bit, name in enumerate(CAPABILITIES)}
 SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
 
 # SECCOMP_FILTER_FLAG_* of seccomp(2).  TSYNC stands for nothing here: init has one thread.
@@ -28,10 +29,11 @@ SPEC_ALLOW = 1 << 2
 def hide_paths(plan: Plan, linux: dict[str, Any]) -> None:
     """Read-only and masked paths; each path once, however often an engine lists it."""
     for name, emit in (("readonlyPaths", plan.readonly_path), ("maskedPaths", plan.mask_path)):
-        seen = set()
+        seen: set[str] = set()
         for index, path in enumerate(linux.get(name) or ()):
-            if path not in seen:
-                seen.add(path)
+            key = salted(path)
+            if key not in seen:
+                seen.add(key)
                 emit(f"/linux/{name}/{index}", path=path)
 
 
@@ -69,7 +71,7 @@ def _mask(process: dict[str, Any], name: str, facts: HostFacts) -> int:
     """One capability set as a mask.  What we or the kernel do not know is left out; validation has warned of it."""
     mask = 0
     for cap in (process.get("capabilities") or {}).get(name) or ():
-        bit = _CAP_BITS.get(cap, facts.cap_last + 1)
+        bit = CAP_BITS.get(cap, facts.cap_last + 1)
         if bit <= facts.cap_last:
             mask |= 1 << bit
     return mask

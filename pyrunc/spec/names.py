@@ -73,6 +73,9 @@ RLIMITS = (
 # a systemd unit (255 bytes as well).
 ID_MAX = 242
 
+LIST_MAX = 65536  # characters of a list of cpus; all of the 8192 that a kernel can have take 40,000
+PATH_MAX = 4096  # with the NUL (linux/limits.h): what is longer is ENAMETOOLONG for every call
+
 UID_MAX = 0xFFFFFFFE  # (uid_t)-1 means "do not change" to setresuid(2) and chown(2)
 
 
@@ -127,7 +130,7 @@ def sysctl_path(key: str) -> str:
             if char == ".":
                 key = key.translate({0x2E: "/", 0x2F: "."})
             break
-    parts = key.split("/")
+    parts = key.split("/") if len(key) < PATH_MAX else ()
     if len(parts) < 2 or "" in parts or "." in parts or ".." in parts or "\n" in key:
         return ""
     return key
@@ -135,6 +138,8 @@ def sysctl_path(key: str) -> str:
 
 def cpu_list(text: str) -> bool:
     """Whether ``text`` is a list of numbers and ranges as cpuset.cpus and cpuset.mems take it: ``0-3,7``."""
+    if len(text) > LIST_MAX:
+        return False
     for part in text.strip(" \t\n").split(","):  # the blanks that the kernel strips, too
         first, dash, last = part.partition("-")
         if not (first.isascii() and first.isdigit() and len(first) < 7):
@@ -145,17 +150,20 @@ def cpu_list(text: str) -> bool:
 
 
 def listed(text: str, highest: int) -> list[int]:
-    """The numbers of a list such as ``0-3,7``; empty when it is none, or one has a number above ``highest``."""
-    numbers: list[int] = []
+    """The numbers of a list such as ``0-3,7``, each once and in order.
+
+    Empty when it is none, or one has a number above ``highest``.
+    """
+    bits = 0
     if not cpu_list(text):
-        return numbers
+        return []
     for part in text.strip().split(","):
         first, dash, last = part.partition("-")
         end = int(last if dash else first)
         if end > highest:
             return []
-        numbers += range(int(first), end + 1)
-    return numbers
+        bits |= (2 << end) - (1 << int(first))
+    return [number for number in range(bits.bit_length()) if bits >> number & 1]
 
 
 def version(text: str) -> tuple[int, int, int] | None:

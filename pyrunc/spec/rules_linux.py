@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyrunc.fs import salted
 from pyrunc.spec.names import escape, sysctl_path
 from pyrunc.spec.report import NOTHING, numbered, section
 from pyrunc.spec.rules_process import absolute
@@ -100,9 +101,9 @@ def sysctls(linux: dict[str, Any], report: Report) -> None:
         if not path:
             report.bad(pointer, "a sysctl such as net.ipv4.ip_forward or net/ipv4/ip_forward", key)
             continue
-        if path in seen:
+        if salted(path) in seen:
             report.bad(pointer, "each sysctl once", key)
-        seen.add(path)
+        seen.add(salted(path))
         wrong = _sysctl_owner(path, report)
         if wrong:
             report.bad(pointer, wrong, key)
@@ -173,11 +174,14 @@ def cgroup_path(linux: dict[str, Any], report: Report) -> None:
     path = linux.get("cgroupsPath")
     if not path:
         return
+    expected = f"at most {CGROUP_DEPTH} levels with names of at most {NAME_MAX} bytes"
+    if len(path) > CGROUP_DEPTH * (NAME_MAX + 1):
+        report.bad("/linux/cgroupsPath", expected, f"{path[:20]}...", f"{len(path)} characters")
+        return
     names = [name.encode("utf-8") for name in path.split("/") if name]
     if b".." in names:
         report.bad("/linux/cgroupsPath", 'a path without ".."', path)
     if len(names) > CGROUP_DEPTH or any(len(name) > NAME_MAX for name in names):
-        expected = f"at most {CGROUP_DEPTH} levels with names of at most {NAME_MAX} bytes"
         report.bad("/linux/cgroupsPath", expected, f"{path[:20]}...", f"{len(names)} levels")
 
 

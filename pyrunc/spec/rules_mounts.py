@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pyrunc.fs import normpath
+from pyrunc.spec.names import PATH_MAX
 from pyrunc.spec.report import NOTHING, numbered
+from pyrunc.spec.rules_process import short
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ def destination(mount: dict[str, Any], pointer: str, bind: bool, report: Report)
     if not path:
         report.bad(pointer, "a path", path)
         return
+    if not short(path, pointer, report):
+        return
     if not path.startswith("/"):
         report.warn(pointer, "an absolute path", path, "deprecated; taken from /")
     clean = normpath("/" + path)
@@ -60,7 +64,7 @@ def destination(mount: dict[str, Any], pointer: str, bind: bool, report: Report)
     elif clean == "/proc":
         options = mount.get("options") or ()
         # Whether the source really is a procfs is checked again on the descriptor when it is mounted.
-        procfs = normpath(mount.get("source") or "") == "/proc" if bind else mount.get("type") == "proc"
+        procfs = normpath((mount.get("source") or "")[:PATH_MAX]) == "/proc" if bind else mount.get("type") == "proc"
         if not procfs and "remount" not in options:
             found = mount.get("source" if bind else "type", NOTHING)
             report.bad(pointer, "only a procfs on /proc (type proc, or a bind of /proc)", found)
@@ -73,6 +77,7 @@ def source(mount: dict[str, Any], pointer: str, bind: bool, report: Report) -> N
     if bind:
         if not mount.get("source"):
             report.bad(f"{pointer}/source", "the path to bind", mount.get("source", NOTHING))
+        short(mount.get("source"), f"{pointer}/source", report)
     elif "remount" not in (mount.get("options") or ()):
         kind = mount.get("type", NOTHING)
         if kind is NOTHING or kind in ("", "none", "bind"):

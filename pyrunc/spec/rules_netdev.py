@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyrunc.fs import salted
 from pyrunc.spec.names import escape
 
 TYPE_CHECKING = False
@@ -31,9 +32,9 @@ def check(devices: dict[str, Any], report: Report) -> None:
             expected = f"a name of at most {NAME_MAX} bytes without blanks, / and :, or a template such as eth%d"
             report.bad(f"{here}/name", expected, name)
         elif "%" not in name:
-            if name in taken:
+            if salted(name) in taken:
                 report.bad(f"{here}/name", "a name for one device only", name)
-            taken.add(name)
+            taken.add(salted(name))
 
 
 def valid_name(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyrunc.spec.names import CAPABILITIES
+from pyrunc.spec.names import CAPABILITIES, PATH_MAX
 from pyrunc.spec.report import numbered, section
 
 TYPE_CHECKING = False
@@ -17,6 +17,7 @@ STRING_MAX = 131072
 TOTAL_MAX = 6 << 20
 TOTAL_MIN = 131072
 
+CAP_BITS = {name: bit for bit, name in enumerate(CAPABILITIES)}
 GROUPS_MAX = 65536  # NGROUPS_MAX
 WINDOW_MAX = 0xFFFF  # struct winsize
 
@@ -47,6 +48,16 @@ def absolute(path: str | None, pointer: str, report: Report) -> None:
     """A path that has to begin with "/"; None (absent or of the wrong type) has been reported already."""
     if path is not None and not path.startswith("/"):
         report.bad(pointer, "an absolute path", path)
+    else:
+        short(path, pointer, report)
+
+
+def short(path: str | None, pointer: str, report: Report) -> bool:
+    """Whether the kernel could look a path up; what is longer need not be taken apart."""
+    if path is None or len(path) < PATH_MAX:
+        return True
+    report.bad(pointer, f"less than {PATH_MAX} bytes", f"{path[:20]}...", f"{len(path)} characters")
+    return False
 
 
 def command(process: dict[str, Any], report: Report) -> None:
@@ -112,9 +123,9 @@ def capabilities(process: dict[str, Any], report: Report) -> None:
     sets = section(process, "capabilities")
     for kind in ("bounding", "effective", "inheritable", "permitted", "ambient"):
         for pointer, name in numbered(sets.get(kind), f"/process/capabilities/{kind}"):
-            if name not in CAPABILITIES:
+            if name not in CAP_BITS:
                 report.warn(pointer, "a capability", name, "unknown, ignored")
-            elif CAPABILITIES.index(name) > last:
+            elif CAP_BITS[name] > last:
                 report.warn(pointer, "a capability of this kernel", name, "ignored")
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pyrunc.spec.report import Report
 
 # Directories that every resctrl file system has at its top.
+TEXT_MAX = 65536  # of a schemata file, where one write takes a page
 RESERVED = (".", "..", "info", "mon_groups", "mon_data")
 
 
@@ -28,6 +29,12 @@ def check(config: dict[str, Any], report: Report) -> None:
     for here, line in numbered(config.get("schemata"), f"{pointer}/schemata"):
         if "\n" in line or ":" not in line:
             report.bad(here, "one line such as L3:0=7f0;1=1f", line)
+    for field in ("l3CacheSchema", "memBwSchema"):
+        text = config.get(field) or ""
+        if len(text) > TEXT_MAX:
+            report.bad(
+                f"{pointer}/{field}", f"at most {TEXT_MAX} characters", f"{text[:20]}...", f"{len(text)} characters"
+            )
     if report.facts is not None and not report.facts.resctrl:
         report.bad(
             pointer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyrunc.fs import salted
 from pyrunc.spec.names import cpu_list, escape
 from pyrunc.spec.report import numbered, section
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 WEIGHT_MIN, WEIGHT_MAX = 10, 1000  # of blkio, from which io.weight is converted
 PERIOD_MIN, PERIOD_MAX = 1000, 1_000_000  # microseconds; kernel/sched/core.c, min and max_cfs_quota_period
 QUOTA_MIN = 1000
+NAME_MAX = 255
+TEXT_MAX = 65536  # of a file of the cgroup, where one write takes a page
 
 
 def check(config: dict[str, Any], report: Report, pointer: str = "/linux/resources") -> None:
@@ -105,9 +108,9 @@ def huge_pages(limits: Any, pointer: str, report: Report) -> None:
         digits = size[:-2]
         if not (digits.isascii() and digits.isdigit() and digits[0] != "0" and size[-2:] in ("KB", "MB", "GB")):
             report.bad(f"{here}/pageSize", "a size such as 64KB, 2MB or 1GB", size)
-        elif size in seen:
+        elif salted(size) in seen:
             report.bad(f"{here}/pageSize", "each page size once", size)
-        seen.add(size)
+        seen.add(salted(size))
 
 
 def others(resources: dict[str, Any], pointer: str, report: Report) -> None:
@@ -123,6 +126,9 @@ def others(resources: dict[str, Any], pointer: str, report: Report) -> None:
             report.bad(here, "hcaHandles, hcaObjects or both", limits)
         if len(name.split()) != 1:  # the name is the first word of a line in rdma.max
             report.bad(here, "a device name without blanks", name)
-    for name in section(resources, "unified"):
-        if "/" in name or name in (".", ".."):
+    for name, text in section(resources, "unified").items():
+        if "/" in name or name in (".", "..") or len(name) > NAME_MAX:
             report.bad(f"{pointer}/unified/{escape(name)}", "the name of a file in the container's cgroup", name)
+        elif len(text) > TEXT_MAX:
+            hint = f"{len(text)} characters"
+            report.bad(f"{pointer}/unified/{escape(name)}", f"at most {TEXT_MAX} characters", f"{text[:20]}...", hint)

@@ -47,17 +47,20 @@ def check(config: dict[str, Any], report: Report) -> None:
 
 
 def broken(mappings: list[Any]) -> bool:
-    """Whether an entry lacks a field: reported already (see validate.prune)."""
+    """Whether an entry lacks a field, or there are too many to look at: reported already (see structure, `extents`)."""
+    if len(mappings) > MAX_EXTENTS:
+        return True
     return any(entry is None or len(entry.keys() & {"containerID", "hostID", "size"}) < 3 for entry in mappings)
 
 
 def extents(mappings: list[Any], pointer: str, report: Report) -> None:
     """What the kernel would answer with EINVAL, and nothing else."""
-    if broken(mappings):
-        return
     if len(mappings) > MAX_EXTENTS:
         report.bad(pointer, f"at most {MAX_EXTENTS} mappings", mappings)
-    elif len(text(mappings)) > MAX_TEXT:
+        return
+    if broken(mappings):
+        return
+    if len(text(mappings)) > MAX_TEXT:
         report.bad(pointer, f"mappings of at most {MAX_TEXT} characters as /proc/PID/uid_map has them", mappings)
     for here, entry in numbered(mappings, pointer):
         if entry["size"] == 0:
@@ -100,7 +103,9 @@ def mount_data(config: dict[str, Any], maps: dict[str, Any], report: Report) -> 
             continue
         for here, option in numbered(names, f"{pointer}/options"):
             kind, _, value = option.partition("=")
-            if kind in maps and value.isascii() and value.isdigit() and map_id(maps[kind], int(value)) < 0:
+            if kind not in maps or not value.isascii() or not value.isdigit():
+                continue
+            if len(value) > 10 or map_id(maps[kind], int(value)) < 0:
                 report.bad(here, f"an id that /linux/{kind}Mappings has", option)
 
 
