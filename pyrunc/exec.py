@@ -11,7 +11,7 @@ from __future__ import annotations
 import posix
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY, W_OK
 
-from pyrunc import fs, handshake, host, runtime, session, state
+from pyrunc import fs, handshake, host, procfs, runtime, session, state
 from pyrunc.errors import PyruncError, StateError, SysError, UsageError, show
 from pyrunc.plan import join
 from pyrunc.session import Interrupts, Session, checked, write_pid_file
@@ -211,7 +211,7 @@ class Exec(Session):
             if self.container.status() == "created":
                 detail = "permission denied: a seccomp filter without noNewPrivileges keeps it closed until `start`"
             raise SysError(path, "open", error.errno or 0, detail=detail) from error
-        if not state.alive(pid, data.get("starttime")):
+        if not procfs.alive(pid, data.get("starttime")):
             raise StateError("cannot exec in a stopped container")
         return found
 

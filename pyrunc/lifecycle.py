@@ -12,7 +12,7 @@ from posix import O_CLOEXEC, O_NOFOLLOW
 
 from pyrunc import fs, handshake, runtime
 from pyrunc.errors import PyruncError, StateError
-from pyrunc.state import never_executed
+from pyrunc.procfs import never_executed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -228,9 +228,9 @@ class Session:
 
     def check_executed(self) -> None:
         """EOF in place of the program's start: raises the error when it was init's death, not its execve."""
-        from pyrunc import state
+        from pyrunc import procfs
 
-        if state.never_executed(self.init_pid):
+        if procfs.never_executed(self.init_pid):
             raise self.premature_end()
 
     def step_limit(self) -> int:

@@ -16,6 +16,7 @@ from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WR
 
 from pyrunc import SPEC_VERSION, fs, runtime
 from pyrunc.errors import PyruncError, StateError, SysError, show
+from pyrunc.procfs import alive, boot_id, first_in_namespace, open_process, process_stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ FRESH = 2.0  # seconds for which an empty directory may be that of a `create` th
 _ID_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-"
 _DIR_FLAGS = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 _MAX_STATE = 64 << 20
-_PF_FORKNOEXEC = 0x40
 
 # What the verbs rely on when it is there (an older version may have left it out): a damaged file is told once, and not
 # by whoever meets it first.
@@ -126,78 +126,6 @@ def split_state(id: str, status: str, bundle: str, annotations: dict[str, str]) 
     """The state around the pid, for hooks that init runs: only the container knows the pid it has inside."""
     head, _, tail = oci_state(id, status, PID_MARK, bundle, annotations).partition(PID_MARK)
     return head, tail
-
-
-# -- processes ------------------------------------------------------------------------------------------------
-
-
-def process_stat(pid: int | str) -> tuple[str, int]:
-    """State letter and start time (clock ticks since boot) of a process; ``("", 0)`` when there is none.
-
-    Fields 3 and 22 of /proc/PID/stat (proc(5)).  Raises OSError when it cannot be known (ENOMEM).
-    """
-    fields = stat_fields(pid)
-    return (fields[0].decode("ascii"), int(fields[19])) if fields else ("", 0)
-
-
-def stat_fields(pid: int | str) -> list[bytes]:
-    """/proc/PID/stat from field 3 on, [] without such a process; the name in field 2 may hold blanks and brackets."""
-    try:
-        return fs.read_file(f"/proc/{pid}/stat", 65536).rpartition(b")")[2].split()
-    except OSError as error:  # ESRCH while reading is the process going away, too
-        if fs.unknown(error):
-            raise
-        return []
-
-
-def never_executed(pid: int) -> bool:
-    """Whether a process, perhaps a zombie, is known to have executed nothing since it was cloned.
-
-    PF_FORKNOEXEC (linux/sched.h) in field 9 of /proc/PID/stat, which execve takes away before it closes descriptors:
-    an EOF from its end of a socket alone is also what its death looks like.  False when it was reaped.
-    """
-    fields = stat_fields(pid)
-    return bool(fields) and int(fields[6]) & _PF_FORKNOEXEC != 0
-
-
-def alive(pid: object, starttime: object) -> bool:
-    """Whether the very process (not another with its pid) is there and not a zombie."""
-    if type(pid) is not int or pid <= 0:
-        return False
-    letter, started = process_stat(pid)
-    return letter not in ("", "Z", "X", "x") and started == starttime
-
-
-def boot_id() -> str:
-    """Identifies this boot of the machine: start times of different boots cannot be compared.
-
-    "" where the kernel does not tell.  Raises OSError when it cannot be known (ENOMEM).
-    """
-    try:
-        return fs.read_file("/proc/sys/kernel/random/boot_id", 64).decode("ascii").strip()
-    except OSError as error:
-        if fs.unknown(error):
-            raise
-        return ""
-    except ValueError:
-        return ""
-
-
-def open_process(pid: object, starttime: object) -> int:
-    """A pidfd of the very process, or -1 when it has ended.  Raises OSError (EMFILE).
-
-    First the pidfd, then the check: after it, the pid can no longer be somebody else's.
-    """
-    if type(pid) is not int or pid <= 0:
-        return -1
-    try:
-        fd = posix.pidfd_open(pid)
-    except ProcessLookupError:
-        return -1
-    if alive(pid, starttime):
-        return fd
-    posix.close(fd)
-    return -1
 
 
 # -- the directory --------------------------------------------------------------------------------------------
@@ -695,18 +623,6 @@ class Container:
             from pyrunc import cgroup, host
 
             cgroup.open_driver(self.data.get("cgroup_manager") or "cgroupfs", host.snapshot()).kill(path, number)
-
-
-def first_in_namespace(pid: int) -> bool:
-    """Whether a process is pid 1 of its own pid namespace (the last number of NSpid in /proc/PID/status)."""
-    try:
-        for line in fs.read_file(f"/proc/{pid}/status", 65536).split(b"\n"):
-            if line.startswith(b"NSpid:"):
-                return line.split()[-1] == b"1"
-    except OSError as error:
-        if fs.unknown(error):
-            raise
-    return True
 
 
 def _rmdir_at(dir_fd: int, name: str) -> None:

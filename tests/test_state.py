@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from pyrunc import fs, state
+from pyrunc import fs, procfs, state
 from pyrunc.errors import PyruncError, StateError, SysError
 from pyrunc.spec import names
 
@@ -470,7 +470,7 @@ def test_running_then_zombie_then_gone(store: state.Store) -> None:
     assert store.open("c1").report()["pid"] == child.pid
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert state.process_stat(child.pid)[0] == "Z"
+    assert procfs.process_stat(child.pid)[0] == "Z"
     assert store.open("c1").status() == "stopped"
     child.wait()
     assert store.open("c1").status() == "stopped"
@@ -520,10 +520,51 @@ def test_a_reused_pid_is_a_stopped_container(
 def test_creating_as_long_as_its_maker_lives(store: state.Store, sleeper: subprocess.Popen[bytes]) -> None:
     container = made(store, status="creating")
     assert container.status() == "creating"  # this very process
-    container.data["runtime"] = {"pid": sleeper.pid, "starttime": state.process_stat(sleeper.pid)[1]}
+    container.data["runtime"] = {"pid": sleeper.pid, "starttime": procfs.process_stat(sleeper.pid)[1]}
     assert container.status() == "creating"
     container.data["runtime"]["starttime"] += 1
     assert container.status() == "stopped"
+
+
+def test_a_process_whose_first_thread_has_ended_lives(tmp_path: Path) -> None:
+    source = tmp_path / "lead.c"
+    source.write_text(
+        "#include <pthread.h>\n#include <unistd.h>\nstatic void *other(void *p) { pause(); return p; }\n"
+        "int main(void) { pthread_t t; pthread_create(&t, 0, other, 0); pthread_exit(0); }\n"
+    )
+    subprocess.run(["gcc", "-o", tmp_path / "lead", source, "-lpthread"], check=True)
+    with subprocess.Popen([tmp_path / "lead"]) as child:
+        try:
+            deadline = time.monotonic() + 5
+            while procfs.process_stat(child.pid)[0] != "Z" and time.monotonic() < deadline:
+                time.sleep(0.01)
+            letter, started = procfs.process_stat(child.pid)
+            assert letter == "Z" and procfs.alive(child.pid, started)
+        finally:
+            child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert not procfs.alive(child.pid, started)
+
+
+@pytest.mark.parametrize(
+    ("flags", "namespace", "alive"),
+    [(0x400140, None, True), (0x40010C, None, True), (0x40010C, FileNotFoundError, False),
+     (0x40010C, ProcessLookupError, False), (0x40010C, PermissionError, True), (0x400140, FileNotFoundError, True)],
+)  # fmt: skip
+def test_a_process_that_waits_for_zombies_of_others_has_ended(
+    monkeypatch: pytest.MonkeyPatch, flags: int, namespace: type[OSError] | None, alive: bool
+) -> None:
+    fields = [b"S", *[b"0"] * 5, str(flags).encode(), *[b"0"] * 10, b"1", b"0", b"77"]
+    monkeypatch.setattr(procfs, "stat_fields", lambda pid: fields)
+
+    def readlink(path: str) -> str:
+        assert path == "/proc/5/ns/mnt"
+        if namespace:
+            raise namespace
+        return "mnt:[1]"
+
+    monkeypatch.setattr(procfs.posix, "readlink", readlink)
+    assert procfs.alive(5, 77) is alive and not procfs.alive(5, 78)
 
 
 def test_names_with_brackets_do_not_confuse_the_start_time(tmp_path: Path) -> None:
@@ -534,9 +575,9 @@ def test_names_with_brackets_do_not_confuse_the_start_time(tmp_path: Path) -> No
             deadline = time.monotonic() + 5
             while b"a) R" not in Path(f"/proc/{child.pid}/stat").read_bytes() and time.monotonic() < deadline:
                 time.sleep(0.01)
-            letter, started = state.process_stat(child.pid)
-            assert letter in "SRD" and abs(started - state.process_stat("self")[1]) < 100_000
-            assert state.alive(child.pid, started) and not state.alive(child.pid, started + 1)
+            letter, started = procfs.process_stat(child.pid)
+            assert letter in "SRD" and abs(started - procfs.process_stat("self")[1]) < 100_000
+            assert procfs.alive(child.pid, started) and not procfs.alive(child.pid, started + 1)
         finally:
             child.kill()
 
@@ -551,8 +592,8 @@ def test_kill_init_signals(store: state.Store, sleeper: subprocess.Popen[bytes])
 
 
 def test_first_in_namespace(sleeper: subprocess.Popen[bytes]) -> None:
-    assert not state.first_in_namespace(sleeper.pid)  # we are not pid 1 ourselves
-    assert state.first_in_namespace(4_000_000)  # gone: nothing more to kill
+    assert not procfs.first_in_namespace(sleeper.pid)  # we are not pid 1 ourselves
+    assert procfs.first_in_namespace(4_000_000)  # gone: nothing more to kill
 
 
 def test_a_process_that_cannot_be_looked_up_is_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -560,7 +601,7 @@ def test_a_process_that_cannot_be_looked_up_is_not_stopped(monkeypatch: pytest.M
         raise OSError(errno.ENOMEM, "stat")
 
     monkeypatch.setattr(state.fs, "read_file", read_file)
-    for ask in (lambda: state.alive(1, 0), state.boot_id, lambda: state.never_executed(1)):
+    for ask in (lambda: procfs.alive(1, 0), procfs.boot_id, lambda: procfs.never_executed(1)):
         with pytest.raises(OSError, match="stat"):
             ask()
 
@@ -570,14 +611,14 @@ def test_never_executed() -> None:
     if child == 0:
         signal.pause()
     try:
-        assert state.never_executed(child)
+        assert procfs.never_executed(child)
         os.kill(child, signal.SIGKILL)
         os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
-        assert state.never_executed(child), "a zombie tells, too"
+        assert procfs.never_executed(child), "a zombie tells, too"
     finally:
         os.waitpid(child, 0)
-    assert not state.never_executed(child)
-    assert not state.never_executed(os.getpid())
+    assert not procfs.never_executed(child)
+    assert not procfs.never_executed(os.getpid())
 
 
 @pytest.mark.parametrize(

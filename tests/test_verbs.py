@@ -18,7 +18,7 @@ import pytest
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
-from pyrunc import cli, lifecycle, state
+from pyrunc import cli, lifecycle, procfs, state
 from pyrunc.spec import default, load, validate
 from pyrunc.verbs import delete
 
@@ -310,7 +310,7 @@ def test_delete_of_a_created_container_kills_it(runtime: Runtime, sleeper: subpr
     assert json.loads(runtime("state", "c1")[0])["status"] == "created"
     runtime("delete", "c1")
     os.close(fd)
-    assert gone(runtime.root) and not state.alive(sleeper.pid, container.data["starttime"])
+    assert gone(runtime.root) and not procfs.alive(sleeper.pid, container.data["starttime"])
 
 
 def test_delete_does_not_touch_another_process_with_the_pid(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
@@ -336,7 +336,7 @@ def test_forced_delete_of_a_damaged_container(
     assert sleeper.poll() is None
     runtime("delete", "--force", "c1")
     assert gone(runtime.root)
-    assert not state.alive(sleeper.pid, container.data["starttime"])  # intent.json knew it
+    assert not procfs.alive(sleeper.pid, container.data["starttime"])  # intent.json knew it
 
 
 def test_forced_delete_of_an_empty_directory(runtime: Runtime) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posix
 
-from pyrunc import command, lifecycle, runtime, state
+from pyrunc import command, lifecycle, procfs, runtime, state
 from pyrunc.errors import StateError
 
 TYPE_CHECKING = False
@@ -77,7 +77,7 @@ def stop_maker(container: Container, number: int) -> None:
     container.salvage()
     maker = container.data.get("runtime") or {}
     if container.creating():
-        fd = state.open_process(maker.get("pid"), maker.get("starttime"))
+        fd = procfs.open_process(maker.get("pid"), maker.get("starttime"))
         if fd >= 0:
             runtime.quick()[1].pr_pidfd_send_signal(fd, number)
             posix.close(fd)

@@ -19,7 +19,7 @@ import plan_support
 import test_cgroup_devices as devices_model
 from fuzz import argv, configs, decoder, models
 from fuzz.draw import Draw
-from pyrunc import cgroup, events, fs, seccomp, signals, state, update
+from pyrunc import cgroup, events, fs, procfs, seccomp, signals, state, update
 from pyrunc.cgroup import devices, resources
 from pyrunc.errors import Capped, ConfigError, PyruncError, StateError
 from pyrunc.handshake import RECORD_SIZE, STATES, Protocol, ProtocolError, Record
@@ -274,7 +274,8 @@ def seccomp_json(data: bytes) -> None:
 def good_state() -> dict[str, Any]:
     return {
         "version": 1, "id": "c1", "ociVersion": "1.3.0", "created": "2026-01-01T00:00:00.000000000Z",
-        "status": "running", "pid": os.getpid(), "starttime": state.process_stat("self")[1], "bootid": state.boot_id(),
+        "status": "running", "pid": os.getpid(), "starttime": procfs.process_stat("self")[1],
+        "bootid": procfs.boot_id(),
         "bundle": "/b", "rootfs": "/b/rootfs", "runtime": {"pid": 1, "starttime": 1}, "annotations": {"a": "b"},
         "owner": 0, "cgroup": "/c1", "cgroup_dir": "/sys/fs/cgroup/c1", "cgroup_manager": "cgroupfs", "process": True,
         "hooks": {"poststop": [{"path": "/x"}]}, "late": [[1, "/process", "EXECVE", ["a"]]],

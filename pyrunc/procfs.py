@@ -1,0 +1,136 @@
+"""What /proc says of one process: whether it is still the same one, and what it does.
+
+"There is none" and "it cannot be known" are different answers: the first is a value, the second an OSError.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from pyrunc import fs
+
+_PF_EXITING, _PF_FORKNOEXEC = 0x4, 0x40  # linux/sched.h
+_STATE, _FLAGS, _THREADS, _STARTTIME = 0, 6, 17, 19  # fields 3, 9, 20 and 22 of /proc/PID/stat (proc(5))
+
+
+def process_stat(pid: int | str) -> tuple[str, int]:
+    """State letter and start time (clock ticks since boot) of a process; ``("", 0)`` when there is none.
+
+    Raises OSError when it cannot be known (ENOMEM).
+    """
+    fields = stat_fields(pid)
+    return (fields[_STATE].decode("ascii"), int(fields[_STARTTIME])) if fields else ("", 0)
+
+
+def stat_fields(pid: int | str) -> list[bytes]:
+    """/proc/PID/stat from field 3 on, [] without such a process; the name in field 2 may hold blanks and brackets."""
+    try:
+        return fs.read_file(f"/proc/{pid}/stat", 65536).rpartition(b")")[2].split()
+    except OSError as error:  # ESRCH while reading is the process going away, too
+        if fs.unknown(error):
+            raise
+        return []
+
+
+def never_executed(pid: int) -> bool:
+    """Whether a process, perhaps a zombie, is known to have executed nothing since it was cloned.
+
+    execve clears PF_FORKNOEXEC before it closes descriptors: an EOF from its end of a socket alone is also what its
+    death looks like.  False when it was reaped.
+    """
+    fields = stat_fields(pid)
+    return bool(fields) and int(fields[_FLAGS]) & _PF_FORKNOEXEC != 0
+
+
+def alive(pid: object, starttime: object) -> bool:
+    """Whether the very process (not another with its pid) is there and has not ended.
+
+    A process whose first thread has called pthread_exit looks like a zombie, but has other threads.  The first process
+    of a pid namespace that waits for zombies which somebody else must reap has ended all the same (`released`).
+    Raises OSError when it cannot be known (ENOMEM).
+    """
+    if type(pid) is not int or pid <= 0:
+        return False
+    fields = stat_fields(pid)
+    if not fields or int(fields[_STARTTIME]) != starttime:
+        return False
+    if int(fields[_THREADS]) > 1:
+        return True
+    if fields[_STATE] in (b"Z", b"X", b"x"):
+        return False
+    return not (int(fields[_FLAGS]) & _PF_EXITING and released(pid))
+
+
+def released(pid: int) -> bool:
+    """Whether an exiting process has given up all it had: memory, descriptors, mounts, its place in a cgroup.
+
+    exit_task_namespaces() comes after exit_mm() and exit_files() and just before exit_notify(), where the first process
+    of a pid namespace waits until every zombie in it was reaped (zap_pid_ns_processes).  A process that joined the
+    namespace from outside may be left to a parent that takes its time.
+    """
+    try:
+        posix.readlink(f"/proc/{pid}/ns/mnt")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+def boot_id() -> str:
+    """Identifies this boot of the machine: start times of different boots cannot be compared.
+
+    "" where the kernel does not tell.  Raises OSError when it cannot be known (ENOMEM).
+    """
+    try:
+        return fs.read_file("/proc/sys/kernel/random/boot_id", 64).decode("ascii").strip()
+    except OSError as error:
+        if fs.unknown(error):
+            raise
+        return ""
+    except ValueError:
+        return ""
+
+
+def open_process(pid: object, starttime: object) -> int:
+    """A pidfd of the very process, or -1 when it has ended.  Raises OSError (EMFILE).
+
+    First the pidfd, then the check: after it, the pid can no longer be somebody else's.
+    """
+    if type(pid) is not int or pid <= 0:
+        return -1
+    try:
+        fd = posix.pidfd_open(pid)
+    except ProcessLookupError:
+        return -1
+    if alive(pid, starttime):
+        return fd
+    posix.close(fd)
+    return -1
+
+
+def first_in_namespace(pid: int) -> bool:
+    """Whether a process is pid 1 of its own pid namespace (the last number of NSpid in /proc/PID/status)."""
+    try:
+        for line in fs.read_file(f"/proc/{pid}/status", 65536).split(b"\n"):
+            if line.startswith(b"NSpid:"):
+                return line.split()[-1] == b"1"
+    except OSError as error:
+        if fs.unknown(error):
+            raise
+    return True
+
+
+def pid_namespace(pid: int | str) -> str:
+    """What identifies the pid namespace of a process; "" when it has ended.  Raises OSError when that is unknown."""
+    try:
+        return posix.readlink(f"/proc/{pid}/ns/pid")
+    except OSError as error:
+        if fs.unknown(error):
+            raise
+        return ""
+
+
+def processes() -> list[int]:
+    """All processes, by number.  Raises OSError."""
+    return sorted(int(name) for name in posix.listdir("/proc") if name.isdigit())
