@@ -13,6 +13,7 @@ import subprocess
 import termios
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -533,8 +534,8 @@ def test_sub_cgroups_that_are_none(container: Make, path: str) -> None:
         assert "--cgroup" in result.err
 
 
-def test_controllers_enabled_below(container: Make) -> None:
-    """As systemd in a container does: its own cgroup takes no process any more, so exec goes where init is."""
+def enable_below(one: Container) -> None:
+    """Offer a controller below the container's cgroup, which takes no process any more then."""
     mount = cgroup2_mount()
     assert mount
     domain = [
@@ -542,36 +543,69 @@ def test_controllers_enabled_below(container: Make) -> None:
     ]
     if not domain:
         pytest.skip("no domain controller on this machine's cgroup v2")
-    one = started(container)
-    inner = one.cgroup / "init.scope"
-    inner.mkdir()
-    (inner / "cgroup.procs").write_text(str(one.pid))
     try:
         (one.cgroup / "cgroup.subtree_control").write_text("+" + domain[0])
     except OSError as error:
         pytest.skip(f"cannot enable {domain[0]} below: {error}")
+
+
+def test_controllers_enabled_below(container: Make) -> None:
+    """As systemd in a container does: its own cgroup takes no process any more, so exec goes where init is."""
+    one = started(container)
+    inner = one.cgroup / "init.scope"
+    inner.mkdir()
+    (inner / "cgroup.procs").write_text(str(one.pid))
+    enable_below(one)
     pid = detached(one, "/probe", "sleep", "600")
     assert str(pid) in (inner / "cgroup.procs").read_text().split()
     end(pid)
 
 
-@pytest.mark.pyrunc_only("runc makes the cgroup again, without limits")
-def test_a_cgroup_that_is_gone(container: Make, box: Box) -> None:
-    """Without it the process would have no limits."""
-    one = started(container)
+@contextmanager
+def moved(one: Container) -> Iterator[Path]:
+    """The container's first process is in another cgroup, not below its own: where a service manager went."""
     other = one.cgroup.with_name(one.cgroup.name + "x")
-    box.own_cgroups.add(other)
+    one.box.own_cgroups.add(other)
     other.mkdir()
     try:
         (other / "cgroup.procs").write_text(str(one.pid))
-        one.cgroup.rmdir()
-        result = run(one, "/probe", "report", check=False)
-        assert result.rc == 255
-        assert "the container's cgroup is gone" in result.err
-        one.kill("KILL")
-        one.wait()
+        yield other
     finally:
+        (other / "cgroup.kill").write_text("1")
+        one.wait()
+        wait_until(lambda: "populated 0" in (other / "cgroup.events").read_text(), "the end of all in it")
         other.rmdir()
+
+
+@pytest.mark.pyrunc_only("runc 1.5 does it; runc 1.1 makes the cgroup again, without limits; crun fails")
+def test_a_cgroup_that_is_gone(container: Make) -> None:
+    """Then the process goes where the first one is, and is subject to the same limits."""
+    one = started(container)
+    with moved(one) as other:
+        one.cgroup.rmdir()
+        pid = detached(one, "/probe", "sleep", "600")
+        assert str(pid) in (other / "cgroup.procs").read_text().split()
+        if one.box.runtime.is_pyrunc:
+            assert sorted(json.loads(one.call("ps", "--format", "json", one.id).out)) == sorted([one.pid, pid])
+        end(pid)
+        for path in ("/", "sub"):
+            result = run(one, "/probe", "report", flags=("--cgroup", path), check=False)
+            assert result.rc == 255, "asked for a cgroup, it must not get another one"
+            if one.box.runtime.is_pyrunc:
+                assert "--cgroup" in result.err, result.err
+
+
+@pytest.mark.pyrunc_only("runc refuses it as well; crun takes another one")
+def test_an_explicit_cgroup_that_takes_no_processes(container: Make) -> None:
+    """With --cgroup / the process is not put into the cgroup of the first one instead."""
+    one = started(container)
+    inner = one.cgroup / "init.scope"
+    inner.mkdir()
+    (inner / "cgroup.procs").write_text(str(one.pid))
+    enable_below(one)
+    result = run(one, "/probe", "report", flags=("--cgroup", "/"), check=False)
+    assert result.rc == 255
+    assert '--cgroup "/": clone3: EBUSY' in result.err, result.err
 
 
 # --- descriptors and terminals --------------------------------------------------------------------------------------

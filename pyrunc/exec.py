@@ -9,6 +9,7 @@ and `delete` need not wait for them.
 from __future__ import annotations
 
 import posix
+from errno import ENODEV, ENOENT
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY, W_OK
 
 from pyrunc import fs, handshake, host, procfs, runtime, session, state
@@ -148,6 +149,8 @@ class Exec(Session):
         options = join.Options(opts.id)
         options.joined = self.open_namespaces()
         options.cgroup = self.open_cgroup()
+        if opts.cgroup:
+            options.cgroup_origin = f"--cgroup {show(opts.cgroup[0])}"
         if options.cgroup and container.data.get("cgroup_manager") == "systemd":
             self.let_in(options.cgroup, facts)
         kinds = [entry["type"] for entry in (self.config.get("linux") or {}).get("namespaces") or ()]
@@ -218,27 +221,27 @@ class Exec(Session):
     # -- the cgroup --------------------------------------------------------------------------------------
 
     def open_cgroup(self) -> str:
-        """Open the cgroup that the process is born in; its directory, "" when the container has none of its own."""
+        """Open the cgroup that the process is born in; its directory, "" when the container has none of its own.
+
+        Without --cgroup that is init's where the container's own was removed or takes no processes: a service manager
+        in the container moves itself.  With --cgroup it is that one and no other.
+        """
         base = self.container.cgroup_directory()
         sub = sub_cgroup(self.opts.cgroup)
         if not base:
-            if sub:
+            if self.opts.cgroup:
                 raise UsageError("--cgroup: the container has no cgroup of its own")
             return ""
         directory = f"{base}/{sub}" if sub else base
         flags = O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
         try:
+            if not self.opts.cgroup and not takes_processes(base):
+                directory = self.init_cgroup(base)
             self.cgroup_fd = posix.open(directory, flags)
-            if not sub and fs.read_file(base + "/cgroup.subtree_control", 4096).strip():
-                # Controllers are enabled below, so it takes no process itself; a process beside init's belongs there.
-                inner = self.init_cgroup(base)
-                if inner != base:
-                    posix.close(self.cgroup_fd)
-                    self.cgroup_fd = -1
-                    directory = inner
-                    self.cgroup_fd = posix.open(inner, flags)
         except OSError as error:
-            where = "--cgroup" if sub else f"cgroup {self.container.data.get('cgroup')}"
+            where = "--cgroup" if self.opts.cgroup else f"cgroup {self.container.data.get('cgroup')}"
+            if error.errno not in (ENOENT, ENODEV):
+                raise SysError(where, "open", error.errno or 0, value=sub or None) from error
             what = "no such cgroup in the container's" if sub else "the container's cgroup is gone"
             raise SysError(where, "open", error.errno or 0, value=sub or None, detail=what) from error
         if runtime.quick()[1].pr_fs_type_fd(self.cgroup_fd) != _CGROUP2_MAGIC:
@@ -246,15 +249,12 @@ class Exec(Session):
         return directory
 
     def init_cgroup(self, base: str) -> str:
-        """The directory of init's own cgroup, which a service manager in the container may have moved it to.
-
-        Raises PyruncError when that is not below the container's.
-        """
+        """The directory of init's own cgroup, which need not be below the container's.  Raises OSError."""
         path = host.own_cgroup(fs.read_file(f"/proc/{self.container.data['pid']}/cgroup"))
         top = self.container.data["cgroup"]
-        if path != top and not path.startswith(top.rstrip("/") + "/"):
-            raise PyruncError(f"cgroup {top} takes no processes, and the container's first process is in {path}")
-        return base + path[len(top) :]
+        if path == top or path.startswith(top.rstrip("/") + "/"):
+            return base + path[len(top) :]
+        return host.snapshot().cgroup_dir(path)
 
     def let_in(self, directory: str, facts: host.HostFacts) -> None:
         """Ask a user's systemd to move enter to its scope, where we may not do that ourselves.  Raises PyruncError.
@@ -333,6 +333,14 @@ class Exec(Session):
             raise StateError("cannot exec in a stopped container: its first process has just ended")
 
 
+def takes_processes(directory: str) -> bool:
+    """Whether a cgroup is there and offers no controllers to those below, as one with processes.  Raises OSError."""
+    try:
+        return not fs.read_file(directory + "/cgroup.subtree_control", 4096).strip()
+    except FileNotFoundError:
+        return False
+
+
 def sub_cgroup(given: list[str]) -> str:
     """The path of --cgroup below the container's cgroup.  Raises UsageError.
 
@@ -346,7 +354,7 @@ def sub_cgroup(given: list[str]) -> str:
             raise UsageError(f"--cgroup {show(text)}: an empty controller name before the colon")
         # No ".." at all: cgroupfs has no links, so that this alone keeps it below (crun 1.28 had an escape here).
         if ".." in path.split("/") or "\0" in path or "\n" in path:
-            raise UsageError(f'--cgroup {show(text)}: expected a path without ".."')
+            raise UsageError(f'--cgroup {show(text)}: bad sub cgroup path: expected one without ".."')
         path = fs.normpath("/" + path)[1:]
         if found and path != found:
             raise UsageError("--cgroup: cgroup v2 has one hierarchy, so only one path can be given")

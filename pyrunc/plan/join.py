@@ -34,6 +34,7 @@ class Options:
 
     __slots__ = (
         "cgroup",
+        "cgroup_origin",
         "console",
         "id",
         "joined",
@@ -48,6 +49,7 @@ class Options:
         self.id = id
         self.joined: list[tuple[str, str]] = []  # (type, path) of the namespaces that are not ours, in setns order
         self.cgroup = ""  # directory of the cgroup to be born in; "": the caller's
+        self.cgroup_origin = "/linux/cgroupsPath"  # or the option that names it
         self.rootfs = ""  # host path, for a container without a mount namespace of its own; else ""
         self.console = True  # whether there is a socket for slot "console"
         self.no_new_keyring = False
@@ -91,8 +93,8 @@ def _enter(plan: Plan, config: dict[str, Any], program: dict[str, Any], facts: H
     in_userns = any(kind == "user" for kind, _ in options.joined)
     if options.cgroup and in_userns:
         # From inside the user namespace the cgroup is out of reach (see userns.place).
-        slot = plan.fd("cgroup", options.cgroup, "/linux/cgroupsPath")
-        plan.place("/linux/cgroupsPath", cgroup_fd=slot)
+        slot = plan.fd("cgroup", options.cgroup, options.cgroup_origin)
+        plan.place(options.cgroup_origin, cgroup_fd=slot)
     score = program.get("oomScoreAdj")
     if score is not None:
         plan.oom_score("/process/oomScoreAdj", policy=namespaces.oom_policy(score, facts), value=score)
@@ -101,6 +103,6 @@ def _enter(plan: Plan, config: dict[str, Any], program: dict[str, Any], facts: H
     pointers = {entry["type"]: f"/linux/namespaces/{index}" for index, entry in enumerate(listed)}
     cgroup = "" if in_userns else options.cgroup
     namespaces.join(plan, [entry for entry in options.joined if not (cgroup and entry[0] == "cgroup")], pointers)
-    namespaces.clone_init(plan, cgroup, options.joined, pointers, keep)
+    namespaces.clone_init(plan, (cgroup, options.cgroup_origin), options.joined, pointers, keep)
     if affinity:
         scheduling.final_cpus(plan, affinity)

@@ -29,7 +29,7 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
     container = state.Store(state.root_dir(context.root)).open(args[0])
     pids, where = members.pids(container)
     if where:
-        context.log.warning(f"container {container.id} has no cgroup: these are the processes of {where}")
+        context.log.warning(f"container {container.id} has no cgroup of its own: these are the processes of {where}")
     if format == "json":
         return command.out(state.dumps(pids) + "\n")
     return command.out(table(run_ps(args[1:] or ["-ef"]), set(pids)))
