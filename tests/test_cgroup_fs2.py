@@ -112,15 +112,16 @@ def test_a_cgroup_in_use_is_refused_and_stays(kernel: Kernel) -> None:
     create(kernel, "/a/b")
     (kernel.cgroup("/a/b") / "cgroup.events").write_text("populated 1\nfrozen 0\n")
     (kernel.cgroup("/a/b") / "cgroup.procs").write_text("4711\n")
-    with pytest.raises(PyruncError, match='/linux/cgroupsPath "/a/b": the cgroup is in use by process 4711'):
+    with pytest.raises(PyruncError, match="container's cgroup is not empty: process 4711") as caught:
         create(kernel, "/a/b")
+    assert str(caught.value).startswith('/linux/cgroupsPath "/a/b": ')
     assert kernel.exists_below() == ["/a", "/a/b"]
 
 
 def test_a_frozen_cgroup_is_refused(kernel: Kernel) -> None:
     create(kernel, "/a")
     (kernel.cgroup("/a") / "cgroup.events").write_text("populated 0\nfrozen 1\n")
-    with pytest.raises(PyruncError, match="frozen"):
+    with pytest.raises(PyruncError, match="container's cgroup unexpectedly frozen"):
         create(kernel, "/a")
 
 

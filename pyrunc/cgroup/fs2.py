@@ -174,11 +174,13 @@ class Fs2:
         if events.get("populated"):
             pids = self.pids(path)
             raise PyruncError(
-                f'/linux/cgroupsPath "{path}": the cgroup is in use by process {pids[0] if pids else "?"};'
-                " two containers cannot share one"
+                f'/linux/cgroupsPath "{path}": container\'s cgroup is not empty: process {pids[0] if pids else "?"}'
+                " is in it; two containers cannot share one"
             )
         if events.get("frozen"):
-            raise PyruncError(f'/linux/cgroupsPath "{path}": the cgroup is frozen, nothing started in it would run')
+            raise PyruncError(
+                f'/linux/cgroupsPath "{path}": container\'s cgroup unexpectedly frozen; nothing started in it would run'
+            )
 
     def make_threaded(self, path: str, needed: dict[str, Write]) -> None:
         """Below a threaded cgroup a new one is "domain invalid" and takes no process until it is threaded, too."""
@@ -484,7 +486,7 @@ class Fs2:
         """
         own = made is None or path in made
         deadline, pause = time.monotonic() + timeout, PAUSE_FIRST
-        while not (self.rmdir(path) if own else self.remove_below(path, deadline)):
+        while not (self.rmdir(path) if own else self.remove_below(path, deadline) and self.is_empty(path)):
             if own and self.remove_below(path, deadline) and self.rmdir(path):
                 break
             if time.monotonic() > deadline:
@@ -494,6 +496,10 @@ class Fs2:
         for ancestor in reversed(made or ()):
             if path.startswith(ancestor + "/") and not self.rmdir(ancestor):
                 break  # somebody else's cgroup is in there by now, and so in all above
+
+    def is_empty(self, path: str) -> bool:
+        """Whether no process is in the cgroup or below it; zombies do not count.  Raises SysError."""
+        return not self.pairs(path, "cgroup.events").get("populated")
 
     def rmdir(self, path: str) -> bool:
         """One attempt; False when it is in use or has others below.  Raises SysError."""
