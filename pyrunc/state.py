@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import posix
 import time
-from errno import ESRCH, EWOULDBLOCK
+from errno import EFBIG, ELOOP, ENXIO, ESRCH, EWOULDBLOCK
 from fcntl import LOCK_EX, LOCK_NB, flock
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY
 
@@ -29,7 +29,10 @@ LOCK_TIMEOUT = 10.0  # seconds that a verb waits for another one to finish with 
 FRESH = 2.0  # seconds for which an empty directory may be that of a `create` that has just begun
 _ID_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-"
 _DIR_FLAGS = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
+_FILE_FLAGS = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC
 _MAX_STATE = 64 << 20
+_TYPE, _REGULAR = 0o170000, 0o100000  # of st_mode (inode(7))
+_MAX_PID = 1 << 31
 
 # What the verbs rely on when it is there (an older version may have left it out): a damaged file is told once, and not
 # by whoever meets it first.
@@ -47,6 +50,14 @@ class NotFound(StateError):
 
     def __init__(self, id: str) -> None:
         super().__init__(f"container does not exist: {id}")  # containerd and CRI-O look for the first words
+
+
+class Damaged(StateError):
+    """What is there is not the state of a container: not JSON, or JSON that is not ours.
+
+    Nothing else is damage.  Out of memory or of descriptors, an input/output error: these say nothing about the
+    state, and whoever took them for damage would forget a container that runs.
+    """
 
 
 class Busy(StateError):
@@ -264,7 +275,7 @@ class Store:
         return container
 
     def open(self, id: str) -> Container:
-        """An existing container.  Raises StateError when there is none, or when its state is damaged."""
+        """An existing container.  Raises NotFound, and what `Container.load` raises."""
         container = self.find(id)
         container.load()
         return container
@@ -277,10 +288,14 @@ class Store:
             raise NotFound(id)
         return container
 
-    def list(self, broken: Callable[[str], object] | None = None) -> Iterator[Container]:
-        """The containers with readable state, by id; ``broken`` is told why another one cannot be read.
+    def list(
+        self, broken: Callable[[PyruncError], object] | None = None, *, content: bool = True
+    ) -> Iterator[Container]:
+        """The containers with readable state, by id; ``broken`` gets the error of each other one.
 
-        Stray files, and what another pyrunc is making or removing at this moment, are not containers.
+        Without ``content`` their state is not parsed: it may be large, and only the id is wanted.
+        Stray files, and what another pyrunc is making or removing at this moment, are not containers.  Raises
+        SysError without ``broken`` when a state cannot be read now, OSError, MemoryError.
         """
         if not self._open():
             return
@@ -288,10 +303,15 @@ class Store:
             container = Container(self, id)
             try:
                 check_id(id)
-                container.load()
+                if content or not container.looks_whole():
+                    container.load()
             except StateError as error:
                 if broken is not None and container.abandoned():
-                    broken(str(error))
+                    broken(error)
+            except SysError as error:
+                if broken is None:
+                    raise
+                broken(error)
             else:
                 yield container
 
@@ -363,14 +383,21 @@ class Container:
             self.fd = -1
 
     def abandoned(self) -> bool:
-        """Whether this is a directory that no pyrunc works on: what a killed one left, or damaged."""
+        """Whether this is a directory that no pyrunc works on: what a killed one left, or damaged.
+
+        Raises OSError when that cannot be known (EMFILE).
+        """
         try:
             check_id(self.id)
             self.acquire(0.0)
             # Made, and not yet locked: a `create` between its first two calls.
             fresh = not posix.listdir(self.fd) and time.time() - posix.fstat(self.fd).st_mtime < FRESH
-        except (StateError, OSError):
+        except StateError:
             return False
+        except OSError as error:
+            if fs.unknown(error):
+                raise
+            return False  # a symbolic link
         finally:
             self.unlock()
         return not fresh
@@ -388,64 +415,81 @@ class Container:
         return True
 
     def load(self) -> None:
-        """Read state.json.  Raises StateError when the container does not exist or the file is damaged."""
+        """Read state.json.
+
+        Raises NotFound, Damaged, and SysError, MemoryError when it cannot be known now what is in it.
+        """
         try:
-            self.data = self._read("state.json")
-        except (FileNotFoundError, NotADirectoryError):
-            if fs.exists(self.dir):
-                raise StateError(f"container {self.id} has no state.json; remove it with delete --force") from None
-            raise NotFound(self.id) from None
-        except (OSError, ValueError) as error:
+            self.data = self.read("state.json")
+        except ValueError as error:
             text = f"state.json of container {self.id} is damaged ({error}); remove it with delete --force"
-            raise StateError(text) from error
+            raise Damaged(text) from error
+        except FileNotFoundError:
+            if fs.exists(self.dir):
+                raise Damaged(f"container {self.id} has no state.json; remove it with delete --force") from None
+            raise NotFound(self.id) from None
+        except NotADirectoryError:
+            raise NotFound(self.id) from None
+        except OSError as error:
+            raise SysError(f"{self.dir}/state.json", "read", error.errno or 0) from error
 
-    def _read(self, name: str) -> dict[str, Any]:
-        """One of our JSON files.  Raises OSError, ValueError."""
-        data = self._read_json(name)
-        if type(data) is not dict or data.get("id") != self.id or type(data.get("pid")) is not int:
-            raise ValueError("not the state of this container")
-        if data.get("status") not in ("creating", "created", "running"):
-            raise ValueError("unknown status")
-        if "cgroup" not in data:  # without it `delete` would leave the cgroup
-            raise ValueError("incomplete")
-        for key, kind in _TYPES:
-            if key in data and type(data[key]) is not kind:
-                raise ValueError(f"{key} is no {kind.__name__}")
-            # Neither can be in a path; a ValueError, too, for a lone surrogate.
-            if kind is str and b"\0" in fs.encode(data.get(key, "")):
-                raise ValueError(f"{key} has a NUL in it")
-        return data
-
-    def _read_json(self, name: str) -> Any:
-        """A file's content; no link is followed, and a fifo is not waited for.  Raises OSError, ValueError."""
-        flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC
-        fd = posix.open(f"{self.id}/{name}", flags, dir_fd=self.store.fd)
+    def looks_whole(self) -> bool:
+        """Whether state.json begins and ends as `save` writes it; False for anything that `load` should look at."""
+        head = f'{{"version":{VERSION},"id":"{self.id}",'.encode()
         try:
-            return loads(fs.read_fd(fd, _MAX_STATE))
+            fd = posix.open(f"{self.id}/state.json", _FILE_FLAGS, dir_fd=self.store.fd)
+        except OSError:
+            return False
+        try:
+            size = posix.fstat(fd).st_size
+            return size > len(head) and posix.pread(fd, len(head), 0) == head and posix.pread(fd, 1, size - 1) == b"}"
+        except OSError:  # a fifo
+            return False
         finally:
             fs.close(fd)
 
-    def salvage(self) -> None:
-        """Fill ``data`` with what can still be known; never fails.  For `delete --force`."""
-        self.data = {"id": self.id, "status": "damaged", "pid": 0}
-        for name in ("state.json", "intent.json"):
-            try:
-                self.data = self._read(name)
-                return
-            except (OSError, ValueError):
-                continue
-        self.data["cgroup"] = path = self._cgroup_of_config()
-        self.data["cgroup_made"] = [path]
+    def read(self, name: str) -> dict[str, Any]:
+        """One of our JSON files.  Raises ValueError when it is not ours; OSError, MemoryError when that is unknown."""
+        data = loads(self.read_bytes(name))
+        if type(data) is not dict or data.get("id") != self.id:
+            raise ValueError("not the state of this container")
+        pid = data.get("pid")
+        if type(pid) is not int or not 0 <= pid < _MAX_PID:
+            raise ValueError("pid is not a process id")
+        if data.get("status") not in ("creating", "created", "running"):
+            raise ValueError("unknown status")
+        # Without the cgroup `delete` would leave it, without the start time init.
+        if "cgroup" not in data or (pid and "starttime" not in data):
+            raise ValueError("incomplete")
+        for key, kind in _TYPES:
+            if key in data and type(data[key]) is not kind:
+                raise ValueError(f"{key} is not of type {kind.__name__}")
+            # Neither can be in a path; a ValueError, too, for a lone surrogate.
+            if kind is str and b"\0" in fs.encode(data.get(key, "")):
+                raise ValueError(f"{key} contains a NUL")
+        return data
 
-    def _cgroup_of_config(self) -> str:
-        """The cgroup that config.json asks for, where it says so by an absolute path; else ""."""
-        from pyrunc import cgroup, host
+    def read_bytes(self, name: str) -> bytes:
+        """A file of ours as it is.
 
+        Raises ValueError when there is something else (nothing is followed, waited for or changed), OSError.
+        """
         try:
-            path = self._read_json("config.json")["linux"]["cgroupsPath"]
-            return cgroup.path_for(path, self.id, host.snapshot(), "cgroupfs") if path[:1] == "/" else ""
-        except (OSError, ValueError, TypeError, LookupError, PyruncError):
-            return ""
+            fd = posix.open(f"{self.id}/{name}", _FILE_FLAGS, dir_fd=self.store.fd)
+        except OSError as error:
+            if error.errno in (ELOOP, ENXIO):  # a symbolic link, a socket
+                raise ValueError("not a regular file") from error
+            raise
+        try:
+            if posix.fstat(fd).st_mode & _TYPE != _REGULAR:
+                raise ValueError("not a regular file")
+            return fs.read_fd(fd, _MAX_STATE)
+        except OSError as error:
+            if error.errno == EFBIG:  # no state of ours is that large: see `save`
+                raise ValueError("too large") from error
+            raise
+        finally:
+            fs.close(fd)
 
     def describe_intent(
         self, *, config: dict[str, Any], bundle: str, cgroup: str, cgroup_dir: str, cgroup_manager: str, late: list[Any]
@@ -471,9 +515,12 @@ class Container:
         self.data["starttime"] = process_stat(pid)[1]
 
     def save(self) -> None:
-        """Write state.json atomically.  Raises SysError (ENOSPC)."""
+        """Write state.json atomically.  Raises SysError (ENOSPC), StateError when it could not be read again."""
+        data = dumps(self.data).encode("ascii")
+        if len(data) > _MAX_STATE:
+            raise StateError(f"the state of container {self.id} would be larger than {_MAX_STATE >> 20} MiB")
         try:
-            fs.replace_file("state.json", dumps(self.data).encode("ascii"), 0o600, dir_fd=self.fd)
+            fs.replace_file("state.json", data, 0o600, dir_fd=self.fd)
             if self.data["pid"] and not self.backed_up:
                 self.backed_up = True
                 # Every save gives state.json a new inode: the second name keeps this content for one linkat(2).

@@ -30,7 +30,7 @@ LAYERS = [
         "netdev",
         "rdt",
     },
-    {"lifecycle", "members", "events", "image"},
+    {"lifecycle", "members", "events", "salvage", "image"},
     {"update"},
     {"session"},
     {"launch", "exec", "foreground"},

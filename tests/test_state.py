@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from pyrunc import fs, procfs, state
+from pyrunc import fs, procfs, salvage, state
 from pyrunc.errors import PyruncError, StateError, SysError
 from pyrunc.spec import names
 
@@ -317,6 +317,8 @@ def test_report_has_the_keys_of_runc_in_their_order(store: state.Store) -> None:
             b'"runtime":7', b'"hooks":[]', b'"late":{}', b'"starttime":"1"', b'"owner":true', b'"resources":[]',
             b'"cgroup_manager":3', b'"cgroup_dir":"\\u0000"', b'"bundle":"/\\ud800"',
         )),
+        b'{"id":"c1","pid":-1,"status":"running","cgroup":""}', b'{"id":"c1","pid":1,"status":"running","cgroup":""}',
+        b'{"id":"c1","pid":2147483648,"starttime":1,"status":"running","cgroup":""}',
     ],
 )  # fmt: skip
 def test_damaged_state(store: state.Store, content: bytes, sleeper: subprocess.Popen[bytes]) -> None:
@@ -331,22 +333,96 @@ def test_damaged_state(store: state.Store, content: bytes, sleeper: subprocess.P
     assert [c.id for c in store.list()] == ["good"]
     found = store.find("c1")
     found.acquire(1)
-    found.salvage()
+    salvage.recover(found)
     assert found.data["cgroup"] == "/x"  # from intent.json
     found.destroy()
     assert os.listdir(store.root) == ["good"]
 
 
-def test_state_and_intent_both_damaged(store: state.Store) -> None:
+UNKNOWN = [
+    OSError(errno.EIO, "read"), OSError(errno.ENOMEM, "read"), OSError(errno.EMFILE, "open"),
+    OSError(errno.EACCES, "open"), OSError(errno.ESTALE, "open"), MemoryError(), ImportError("no module"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", UNKNOWN, ids=repr)
+@pytest.mark.parametrize("step", ["read_fd", "loads"])
+def test_what_cannot_be_read_now_is_not_damaged(
+    store: state.Store, monkeypatch: pytest.MonkeyPatch, error: Exception, step: str
+) -> None:
     container = made(store)
-    for name in ("state.json", "intent.json"):
-        Path(container.dir, name).write_bytes(b"\0")
+    before = sorted((path.name, path.read_bytes()) for path in Path(container.dir).iterdir())
+
+    def fail(*_: object) -> bytes:
+        raise error
+
+    monkeypatch.setattr(fs if step == "read_fd" else state, step, fail)
     found = store.find("c1")
-    found.acquire(1)
-    found.salvage()
-    assert found.status() == "stopped" and found.data["pid"] == 0
-    found.destroy()
-    assert os.listdir(store.root) == []
+    for ask in (found.load, lambda: salvage.recover(found), lambda: list(store.list()), lambda: store.open("c1")):
+        with pytest.raises((SysError, MemoryError, ImportError)) as caught:
+            ask()
+        assert "delete --force" not in str(caught.value) and not isinstance(caught.value, StateError)
+        if isinstance(error, OSError):
+            assert errno.errorcode[error.errno or 0] in str(caught.value)
+            assert container.dir in str(caught.value)
+    assert sorted((path.name, path.read_bytes()) for path in Path(container.dir).iterdir()) == before
+
+
+def test_an_intent_that_cannot_be_read_now_is_not_damaged(store: state.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    container = made(store)
+    Path(container.dir, "state.json").write_bytes(b"{")
+    Path(container.dir, "intent.json").write_bytes(b"{}")
+    real = state.Container.read_bytes
+
+    def read_bytes(self: state.Container, name: str) -> bytes:
+        if name == "intent.json":
+            raise OSError(errno.EIO, "read")
+        return real(self, name)
+
+    monkeypatch.setattr(state.Container, "read_bytes", read_bytes)
+    with pytest.raises(SysError, match=r"intent.json: read: EIO"):
+        salvage.recover(store.find("c1"))
+
+
+def test_a_directory_that_cannot_be_locked_now_is_not_passed_over(
+    store: state.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(made(store).dir, "state.json").write_bytes(b"{")
+
+    def acquire(self: state.Container, timeout: float) -> None:
+        raise OSError(errno.EMFILE, "open")
+
+    monkeypatch.setattr(state.Container, "acquire", acquire)
+    with pytest.raises(OSError, match="open"):
+        list(store.list(lambda error: None))
+
+
+def test_a_list_of_ids_does_not_parse_states(store: state.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(store, "good", annotations={"a": "x" * 100_000})
+    Path(made(store, "half").dir, "state.json").write_bytes(b'{"version":1,"id":"half","pid"')
+    Path(made(store, "other").dir, "state.json").write_bytes(b'{"version":1,"id":"nobody"}')
+    os.mkfifo(Path(made(store, "zero").dir, "fifo"))
+    Path(store.root, "zero/fifo").replace(Path(store.root, "zero/state.json"))
+    loaded: list[str] = []
+    real = state.Container.load
+    monkeypatch.setattr(state.Container, "load", lambda self: (loaded.append(self.id), real(self))[1])
+    errors: list[PyruncError] = []
+    assert [c.id for c in store.list(errors.append, content=False)] == ["good"]
+    assert loaded == ["half", "other", "zero"]
+    assert [type(error) for error in errors] == [state.Damaged] * 3
+
+
+def test_a_state_that_could_not_be_read_again_is_not_written(
+    store: state.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = made(store)
+    before = Path(container.dir, "state.json").read_bytes()
+    monkeypatch.setattr(state, "_MAX_STATE", 1000)
+    container.lock()
+    container.data["annotations"] = {"a": "x" * 1000}
+    with pytest.raises(StateError, match="larger than"):
+        container.save()
+    assert Path(container.dir, "state.json").read_bytes() == before
 
 
 def test_the_intent_gets_the_pid_once_it_is_known(store: state.Store, sleeper: subprocess.Popen[bytes]) -> None:
@@ -642,8 +718,9 @@ def test_state_without_its_cgroup_is_damage(store: state.Store) -> None:
 
 
 @pytest.mark.parametrize("kind", ["fifo", "directory", "link"])
-def test_something_else_in_the_place_of_state(store: state.Store, kind: str) -> None:
+def test_something_else_in_the_place_of_state(store: state.Store, kind: str, sleeper: subprocess.Popen[bytes]) -> None:
     container = made(store)
+    child_of(container, sleeper.pid)
     path = Path(container.dir) / "state.json"
     path.unlink()
     if kind == "fifo":
@@ -657,25 +734,9 @@ def test_something_else_in_the_place_of_state(store: state.Store, kind: str) -> 
     assert list(store.list()) == []
     found = store.find("c1")
     found.acquire(0)
-    found.salvage()
+    salvage.recover(found)
     found.destroy()
     assert not Path(container.dir).exists()
-
-
-def test_the_cgroup_is_known_from_config_json_alone(store: state.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyrunc import host
-
-    facts = host.HostFacts()
-    facts.cgroup2_mount = "/sys/fs/cgroup"
-    monkeypatch.setattr(host, "snapshot", lambda: facts)
-    container = made(store)
-    directory = Path(container.dir)
-    (directory / "state.json").unlink()
-    for path, expected in ("/a/b", "/a/b"), ("a/b", ""), ("/../x", ""), (7, ""):
-        (directory / "config.json").write_text(json.dumps({"linux": {"cgroupsPath": path}}))
-        found = store.find("c1")
-        found.salvage()
-        assert found.data["cgroup"] == expected
 
 
 def test_a_cgroup_that_is_mounted_somewhere_else_now(

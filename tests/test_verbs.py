@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pwd
@@ -148,6 +149,84 @@ def test_list_tells_of_what_it_cannot_read(runtime: Runtime) -> None:
     assert first.startswith("pyrunc: warning: state.json of container damaged is damaged")
     assert second == "pyrunc: warning: container half-made has no state.json; remove it with delete --force"
     assert Path(str(runtime.root) + ".log").read_text().count("level=warning") == 2
+
+
+def unreadable(monkeypatch: pytest.MonkeyPatch, id: str, error: BaseException) -> None:
+    """The state of one container cannot be read."""
+    real = state.Container.read_bytes
+
+    def read_bytes(self: state.Container, name: str) -> bytes:
+        if self.id == id:
+            raise error
+        return real(self, name)
+
+    monkeypatch.setattr(state.Container, "read_bytes", read_bytes)
+
+
+def test_a_list_that_may_lack_a_container_is_a_failure(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime.make("good")
+    bad = runtime.make("bad")
+    unreadable(monkeypatch, "bad", OSError(errno.EIO, "read"))
+    for options, shown in ([], "good"), (["-f", "json"], '"id":"good"'):
+        assert cli.main(["--root", str(runtime.root), "list", *options]) == 1
+        out, err = runtime.capfd.readouterr()
+        assert shown in out and "bad" not in out
+        assert err == f"pyrunc: error: {bad.dir}/state.json: read: EIO: input/output error\n"
+    unreadable(monkeypatch, "bad", MemoryError())
+    assert runtime("list", rc=1) == ("", "out of memory")
+
+
+def test_a_status_that_cannot_be_known_is_not_listed(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime.make("good", status="created")
+    runtime.make("bad")
+    real = state.Container.status
+
+    def status(self: state.Container) -> str:
+        if self.id == "bad":
+            raise OSError(errno.ENOMEM, "stat")
+        return real(self)
+
+    monkeypatch.setattr(state.Container, "status", status)
+    assert cli.main(["--root", str(runtime.root), "list"]) == 1
+    out, err = runtime.capfd.readouterr()
+    assert [line.split()[0] for line in out.splitlines()] == ["ID", "good"]
+    assert err == "pyrunc: error: container bad: ENOMEM: out of memory\n"
+
+
+VERBS = (["state", "c1"], ["start", "c1"], ["kill", "c1", "KILL"], ["kill", "-a", "c1"], ["delete", "c1"],
+         ["delete", "--force", "c1"], ["ps", "c1"], ["pause", "c1"], ["resume", "c1"], ["events", "--stats", "c1"],
+         ["update", "--pids-limit", "5", "c1"])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(OSError(errno.EMFILE, "open"), "too many open files"), (MemoryError(), "out of memory"),
+     (ImportError("No module named 'x'"), "cannot load a part of pyrunc: No module named 'x'")],
+    ids=["descriptors", "memory", "module"],
+)  # fmt: skip
+def test_no_verb_takes_what_it_cannot_read_for_damage(
+    runtime: Runtime,
+    sleeper: subprocess.Popen[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    words: str,
+) -> None:
+    container = runtime.make(pid=sleeper.pid)
+    before = {path.name: path.read_bytes() for path in Path(container.dir).iterdir()}
+    unreadable(monkeypatch, "c1", error)
+    for verb in VERBS:
+        said = runtime(*verb, rc=1)[1]
+        assert words in said and "delete --force" not in said, verb
+    assert sleeper.poll() is None
+    assert {path.name: path.read_bytes() for path in Path(container.dir).iterdir()} == before
+
+
+def test_a_forced_delete_that_cannot_know_is_a_failure(runtime: Runtime) -> None:
+    container = runtime.make()
+    Path(container.dir, "state.json").write_bytes(b"\0")
+    said = runtime("delete", "--force", "c1", rc=1)[1]
+    assert said.startswith("the state of container c1 is damaged, and nothing says which cgroup it has")
+    assert (runtime.root / "c1/state.json").exists()
 
 
 def test_list_looks_names_up_once(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:

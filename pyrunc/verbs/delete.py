@@ -46,35 +46,48 @@ def refuse(container: Container) -> None:
 
 
 def forced(context: command.Context, store: state.Store, id: str) -> int:
-    """Whatever is there, in whatever state: the remains of a killed create, a damaged state file."""
+    """Whatever is there: a container that runs, the remains of a killed create, a damaged state."""
     try:
         container = store.find(id)
         take(container)
     except state.NotFound:
         return 0  # engines send this after every failed create (callers.md, row 9)
     try:
+        read(container)
         lifecycle.remove(container, context.log)
     finally:
         container.unlock()
     return 0
 
 
+def read(container: Container) -> None:
+    """Read the state, or find out what a damaged one leaves to remove.  Raises Damaged, SysError, MemoryError."""
+    try:
+        container.load()
+    except state.Damaged:
+        from pyrunc import salvage
+
+        salvage.recover(container)
+
+
 def take(container: Container) -> None:
-    """Lock a container in whatever state, and read what is readable of it.  Raises Busy, NotFound."""
+    """Lock a container in whatever state.  Raises Busy, NotFound, SysError."""
     for step, seconds in enumerate(PATIENCE):
         try:
             container.acquire(seconds)
-            break
+            return
         except state.Busy:
             if step == len(PATIENCE) - 1:
                 raise
             stop_maker(container, SIGTERM if step == 0 else SIGKILL)
-    container.salvage()
 
 
 def stop_maker(container: Container, number: int) -> None:
     """Signal the pyrunc that is creating the container: the very process, not one that got its pid."""
-    container.salvage()
+    try:
+        container.load()
+    except state.Damaged:
+        return
     maker = container.data.get("runtime") or {}
     if container.creating():
         fd = procfs.open_process(maker.get("pid"), maker.get("starttime"))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pyrunc import command, log, state
-from pyrunc.errors import PyruncError, UsageError, show
+from pyrunc.errors import PyruncError, SysError, UsageError, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 USAGE = "list [OPTIONS]"
@@ -20,26 +21,44 @@ HEADER = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
 
 
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
-    """Print the containers; of those that cannot be read stderr and the log tell."""
+    """Print the containers, and on stderr why another one is not listed.
+
+    1 when the list may lack one that runs: its state cannot be read now.  A damaged one is only a warning.
+    """
     format = values.get("format", "table")
     if format not in ("table", "json"):
         raise UsageError(f"--format {show(format)}: expected table or json")
     store = state.Store(state.root_dir(context.root))
     if context.root and not store.exists():
         raise PyruncError(f"--root {show(context.root)}: there is no such directory")
+    complete = True
 
-    def broken(text: str) -> None:
-        context.log.warning(text)
-        log.say("warning", text)
+    def broken(error: PyruncError) -> None:
+        nonlocal complete
+        damaged = isinstance(error, state.Damaged)
+        complete = complete and damaged
+        (context.log.warning if damaged else context.log.error)(str(error))
+        log.say("warning" if damaged else "error", str(error))
 
-    containers = list(store.list(broken))
     if values.get("quiet"):
-        return command.out("".join(f"{container.id}\n" for container in containers))
+        text = "".join(f"{container.id}\n" for container in store.list(broken, content=False))
+    else:
+        shown = reports(store, broken)
+        text = state.dumps(shown) + "\n" if format == "json" else table(shown)
+    command.out(text)
+    return 0 if complete else 1
+
+
+def reports(store: state.Store, broken: Callable[[PyruncError], object]) -> list[dict[str, Any]]:
+    """What there is to say about each container; ``broken`` gets the errors of those about which nothing is known."""
     names: dict[int, str] = {}
-    reports = [container.report(owner(container.data.get("owner", 0), names)) for container in containers]
-    if format == "json":
-        return command.out(state.dumps(reports) + "\n")
-    return command.out(table(reports))
+    out = []
+    for container in store.list(broken):
+        try:
+            out.append(container.report(owner(container.data.get("owner", 0), names)))
+        except OSError as error:
+            broken(SysError(f"container {container.id}", "", error.errno or 0))
+    return out
 
 
 def owner(uid: int, names: dict[int, str]) -> str:

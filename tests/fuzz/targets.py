@@ -19,7 +19,7 @@ import plan_support
 import test_cgroup_devices as devices_model
 from fuzz import argv, configs, decoder, models
 from fuzz.draw import Draw
-from pyrunc import cgroup, events, fs, procfs, seccomp, signals, state, update
+from pyrunc import cgroup, events, fs, procfs, salvage, seccomp, signals, state, update
 from pyrunc.cgroup import devices, resources
 from pyrunc.errors import Capped, ConfigError, PyruncError, StateError
 from pyrunc.handshake import RECORD_SIZE, STATES, Protocol, ProtocolError, Record
@@ -306,11 +306,14 @@ class StateFile:
                 assert found.status() in ("creating", "created", "running", "paused", "stopped")
                 assert state.loads(state.dumps(found.report()).encode("ascii")) is not None
                 found.oci_state("stopped")
-            said: list[str] = []
+            said: list[PyruncError] = []
             for found in store.list(said.append):
                 found.report()
-            assert [line for line in said if not line.isprintable()] == []
-            store.find("c1").salvage()
+            assert [error for error in said if not str(error).isprintable()] == []
+            ids = [found.id for found in store.list(said.append, content=False)]
+            assert ids in ([], ["c1"])
+            with refusing(state.Damaged):
+                salvage.recover(store.find("c1"))
         finally:
             if store.fd >= 0:
                 os.close(store.fd)
