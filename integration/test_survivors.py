@@ -1,17 +1,19 @@
-"""`delete --force` of what cannot be killed: an end after a bounded time, and an error that names who is still there.
+"""What outlives a container's first process, or the attempt to end it: who is killed, who is waited for, who is named.
 
 A process that stands in a freezer of cgroup v1 takes no signal before it is thawed, like one in uninterruptible sleep.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from integration.harness import SLOW, Box, Container, parse_mountinfo
+from integration.harness import SLOW, Box, Container, parse_mountinfo, wait_until
 
 Make = Callable[..., Container]
 BOUND = 35 * SLOW  # seconds: 10 for init, 10 for the cgroup, and a slow machine
@@ -111,4 +113,71 @@ def test_a_foreign_process_goes_with_the_cgroup(container: Make, box: Box) -> No
         child.kill()
         child.wait()
     one.delete("--force")  # again: nothing there, no error
+    assert not box.leftovers()
+
+
+def orphaned(container: Make) -> tuple[Container, int]:
+    """A container whose first process is dead while another one, in the same pid namespace as we, goes on."""
+    one = container("fork", "1", "--", "signals", "60")
+    spaces = one.bundle.config["linux"]["namespaces"]
+    one.bundle.config["linux"]["namespaces"] = [space for space in spaces if space["type"] != "pid"]
+    one.create()
+    one.start()
+    one.wait_output("ready")
+    child = int(Path(f"/proc/{one.pid}/task/{one.pid}/children").read_text())
+    os.kill(one.pid, signal.SIGKILL)
+    one.wait()
+    assert one.status == "stopped"
+    return one, child
+
+
+@pytest.mark.pyrunc_only("runc does it; crun looks at the first process alone")
+def test_kill_of_what_outlived_the_first_process(container: Make, box: Box) -> None:
+    one, child = orphaned(container)
+    one.kill("KILL")
+    wait_until(lambda: child not in box.children(), "the end of the other process")
+    one.delete()
+    assert not box.leftovers()
+
+
+@pytest.mark.pyrunc_only("runc says 0 as long as there is a cgroup")
+def test_kill_when_nothing_is_left(container: Make, box: Box) -> None:
+    one, child = orphaned(container)
+    other = one.kill("TERM", check=False)
+    assert (other.rc, other.err) == (1, "pyrunc: error: container not running\n") and child in box.children()
+    one.kill("KILL")
+    wait_until(lambda: child not in box.children(), "the end of the other process")
+    again = one.kill("KILL", check=False)
+    assert (again.rc, again.err) == (1, "pyrunc: error: container not running\n")
+    one.kill("--all", "KILL")  # containerd sends it whatever is left
+    one.delete()
+
+
+def test_delete_does_not_wait_for_zombies_that_others_must_reap(container: Make, box: Box) -> None:
+    """The end of a pid namespace's first process waits for them: we are their parent, and do not reap meanwhile."""
+    one = container("signals", "60")
+    one.create()
+    pid_file = box.path / "sleep.pid"
+    one.call("exec", "--detach", "--pid-file", str(pid_file), one.id, "/probe", "sleep", "600")
+    joined = int(pid_file.read_text())
+    start = time.monotonic()
+    one.delete("--force")
+    assert time.monotonic() - start < 5 * SLOW
+    assert Path(f"/proc/{joined}/stat").read_text().split()[2] == "Z", "it was not reaped: that is what is tested"
+    assert not list(box.root.glob(one.id)) and not one.cgroup.exists()
+    assert not box.leftovers()
+
+
+@pytest.mark.pyrunc_only("runc says running")
+def test_a_container_whose_end_waits_for_zombies_is_stopped(container: Make, box: Box) -> None:
+    one = container("signals", "60")
+    one.create()
+    pid_file = box.path / "sleep.pid"
+    one.call("exec", "--detach", "--pid-file", str(pid_file), one.id, "/probe", "sleep", "600")
+    os.kill(one.pid, signal.SIGKILL)
+    wait_until(lambda: Path(f"/proc/{pid_file.read_text()}/stat").read_text().split()[2] == "Z", "the zombie")
+    one.wait_status("stopped")
+    assert Path(f"/proc/{one.pid}/stat").read_text().split()[2] == "S", "it waits: that is what is tested"
+    assert one.start(check=False).err == "pyrunc: error: cannot start a container that has stopped\n"
+    one.delete()
     assert not box.leftovers()

@@ -7,7 +7,8 @@ survivor, never in an endless loop (crun #868).
 from __future__ import annotations
 
 import posix
-from errno import ETIMEDOUT
+import time
+from errno import EINTR, ETIMEDOUT
 from posix import O_CLOEXEC, O_NOFOLLOW
 
 from pyrunc import fs, handshake, runtime
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from pyrunc.state import Container
 
 SIGKILL = 9
-KILL_TIMEOUT = 10.0  # seconds until a killed process must be gone, as runc has it
+KILL_TIMEOUT = 10.0  # seconds until a killed process must be gone, as with runc
+_PAUSE_FIRST, _PAUSE_MOST = 10, 100  # milliseconds between two looks at a process that does not end
 
 
 def start(container: Container, log: Log) -> None:
@@ -151,22 +153,33 @@ def kill_and_wait(container: Container, timeout: float = KILL_TIMEOUT) -> None:
         return
     try:
         container.kill_init(SIGKILL)
-        _, lib = runtime.quick()
-        ended = lib.pr_wait_pid_timeout(fd, int(timeout * 1000))
-        if ended == -ETIMEDOUT:
-            from pyrunc import host
-
-            pid = container.data["pid"]
-            raise PyruncError(f"container init still running: pid {pid} waits in {host.waits_in(pid)}")
+        await_end(container, fd, timeout)
     finally:
         posix.close(fd)
     reap(container.data["pid"])
 
 
+def await_end(container: Container, fd: int, timeout: float) -> None:
+    """Wait for the end of the first process, whose pidfd is ``fd``.  Raises PyruncError after ``timeout`` seconds.
+
+    The pidfd alone would make us wait for others: while a process that joined its pid namespace from outside is a
+    zombie that its parent has not reaped, the first one is not even that.
+    """
+    lib = runtime.quick()[1]
+    deadline, pause = time.monotonic() + timeout, _PAUSE_FIRST
+    while lib.pr_wait_pid_timeout(fd, pause) in (-ETIMEDOUT, -EINTR) and container.init_alive():
+        if time.monotonic() > deadline:
+            from pyrunc import host
+
+            pid = container.data["pid"]
+            raise PyruncError(f"container init still running: pid {pid} waits in {host.waits_in(pid)}")
+        pause = min(pause * 2, _PAUSE_MOST)
+
+
 def reap(pid: int) -> None:
     """Collect the process when it is our own child (`run`); a zombie would keep its cgroup busy."""
     try:
-        posix.waitpid(pid, 0)
+        posix.waitpid(pid, posix.WNOHANG)
     except OSError:
         pass  # somebody else's child
 

@@ -663,13 +663,18 @@ class Container:
         """A pidfd of the first process, -1 when it has ended."""
         return open_process(self.data["pid"], self.data.get("starttime"))
 
-    def kill_cgroup(self, number: int) -> None:
-        """Signal every process of the container's cgroup.  Raises OSError, PyruncError."""
+    def kill_cgroup(self, number: int) -> bool:
+        """Signal every process of the container's cgroup; False when there was none.  Raises OSError, PyruncError."""
         path = self.data.get("cgroup")
-        if path and self.this_boot():
-            from pyrunc import cgroup, host
+        if not path or not self.this_boot():
+            return False
+        from pyrunc import cgroup, host
 
-            cgroup.open_driver(self.data.get("cgroup_manager") or "cgroupfs", host.snapshot()).kill(path, number)
+        driver = cgroup.open_driver(self.data.get("cgroup_manager") or "cgroupfs", host.snapshot())
+        if not driver.pids(path):
+            return False
+        driver.kill(path, number)
+        return True
 
 
 def _rmdir_at(dir_fd: int, name: str) -> None:

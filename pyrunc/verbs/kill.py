@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyrunc import command, signals, state
 from pyrunc.errors import StateError
+from pyrunc.state import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
         container.kill_cgroup(number)
         return 0
     stopped = container.status() in ("creating", "stopped") or not container.kill_init(number)
+    # In a shared pid namespace the others outlive the first process; a create at work ends what is its own.
+    if stopped and number == SIGKILL and not container.creating():
+        stopped = not container.kill_cgroup(number)
     if stopped and not values.get("all"):
         raise StateError("container not running")
     return 0
