@@ -20,6 +20,7 @@ from integration.harness import (
     SLOW,
     Box,
     Bundle,
+    Container,
     Result,
     cgroup2_mount,
     controllers,
@@ -30,6 +31,7 @@ from integration.harness import (
 
 UID = 43210  # and the group's id
 FIRST, COUNT = 600000, 65536
+Make = Callable[..., Container]
 Refused = Callable[..., None]
 pytestmark = pytest.mark.needs_program("newuidmap", "setpriv")
 
@@ -454,6 +456,29 @@ def test_root_of_a_user_namespace(user: Callable[..., User], box: Box) -> None:
     result = one.run()
     assert result.report["uid"] == [0, 0, 0]
     assert (one.home / "run" / box.runtime.name).is_dir()
+
+
+# Its arguments, as root of a new user namespace in which every id is itself.
+WHOLE = """
+pipe=$1; shift; mkfifo "$pipe"
+unshare -U -m --propagation slave sh -c 'read go <"$0"; exec "$@"' "$pipe" "$@" &
+for i in $(seq 500); do
+    [ "$(readlink /proc/$!/ns/user)" = "$(readlink /proc/self/ns/user)" ] || break
+    sleep 0.01
+done
+echo 0 0 4294967295 >/proc/$!/uid_map && echo 0 0 4294967295 >/proc/$!/gid_map && echo >"$pipe"
+wait $!
+"""
+
+
+@pytest.mark.pyrunc_only("the cgroup2 mount that a peer needs cannot be made in there")
+def test_a_user_namespace_that_maps_every_id_to_itself(container: Make, box: Box) -> None:
+    """systemd's PrivateUsers=full: the maps are those of the host, the rights are not."""
+    result = container("report", "--", "read", "/proc/self/uid_map").run(
+        wrap=["/bin/sh", "-c", WHOLE, "sh", str(box.path / "pipe")]
+    )
+    assert result.report["uid"] == [0, 0, 0]
+    assert result.objects[1]["text"].split() == ["0", "0", "4294967295"]
 
 
 def test_nested_user_namespace(user: Callable[..., User]) -> None:

@@ -12,6 +12,7 @@ from pyrunc import fs
 
 CAP_LAST = 40  # CAP_CHECKPOINT_RESTORE, Linux 5.9: what is assumed where /proc does not say
 DEFAULT_MOUNT = "/sys/fs/cgroup"
+INITIAL_USERNS = 0xEFFFFFFD  # inode of the first user namespace in nsfs (kernel: PROC_USER_INIT_INO)
 _CGROUP2 = b" - cgroup2 "
 
 
@@ -92,9 +93,7 @@ class HostFacts:
     def rootless(self) -> bool:
         """Whether what only the host's root may do can be missing: another user, or root of a user namespace."""
         if self._rootless is None:
-            # Read where it matters only: in the initial user namespace all ids are mapped to themselves.
-            whole = [b"0", b"0", b"4294967295"]
-            self._rootless = self.euid != 0 or read(self.prefix + "/proc/self/uid_map").split() != whole
+            self._rootless = self.euid != 0 or not initial_userns(self.prefix)
         return self._rootless
 
     @rootless.setter
@@ -164,6 +163,20 @@ def snapshot(prefix: str = "") -> HostFacts:
         # The mount shows more than our cgroup namespace; where we are in it cannot be known.
         facts.cgroup2_root = facts.own_cgroup = "/"
     return facts
+
+
+def initial_userns(prefix: str = "") -> bool:
+    """Whether we are in the initial user namespace, so that root has its rights over the host.
+
+    The maps do not say: systemd maps every id to itself in other namespaces as well (PrivateUsers=full).  A kernel
+    without user namespaces has no such file.  Raises OSError if it cannot be known (ENOMEM).
+    """
+    try:
+        return posix.stat(prefix + "/proc/self/ns/user").st_ino == INITIAL_USERNS
+    except OSError as error:
+        if fs.unknown(error):
+            raise
+        return True
 
 
 def waits_in(pid: int) -> str:

@@ -14,7 +14,7 @@ from errno import EFBIG, ELOOP, ENXIO, ESRCH, EWOULDBLOCK
 from fcntl import LOCK_EX, LOCK_NB, flock
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY
 
-from pyrunc import SPEC_VERSION, fs, runtime
+from pyrunc import SPEC_VERSION, fs, host, runtime
 from pyrunc.errors import PyruncError, StateError, SysError, show
 from pyrunc.procfs import alive, boot_id, first_in_namespace, open_process, process_stat
 
@@ -154,19 +154,11 @@ def root_dir(option: str) -> str:
         return root
     # conmon sets it to an empty string as root: empty is unset (callers.md, row 17).
     runtime_dir = fs.getenv("XDG_RUNTIME_DIR")
-    if posix.geteuid() == 0 and not (runtime_dir and fs.getenv("USER") != "root" and in_userns()):
+    if posix.geteuid() == 0 and not (runtime_dir and fs.getenv("USER") != "root" and not host.initial_userns()):
         return "/run/pyrunc"
     if not runtime_dir:
         raise PyruncError("XDG_RUNTIME_DIR is not set: say where to keep state with --root DIR")
     return fs.abspath(runtime_dir) + "/pyrunc"
-
-
-def in_userns() -> bool:
-    """Whether we are in a user namespace other than the first: root there is podman's user, not the host's."""
-    try:
-        return fs.read_file("/proc/self/uid_map", 65536).split() != [b"0", b"0", b"4294967295"]
-    except OSError:
-        return False
 
 
 def check_id(id: str) -> None:

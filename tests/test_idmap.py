@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pyrunc import errors, idmap, log, rootless, runtime, state
+from pyrunc import errors, host, idmap, log, rootless, runtime, state
 from pyrunc.cgroup import delegate
 from pyrunc.host import HostFacts
 from pyrunc.spec import mappings
@@ -136,21 +136,32 @@ def test_tree_of_a_missing_path() -> None:
 # --- rootless -----------------------------------------------------------------------------------------------
 
 
-def test_who_is_rootless(tmp_path: Path) -> None:
-    def made(euid: int, uid_map: str) -> HostFacts:
-        (tmp_path / "proc/self").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "proc/self/uid_map").write_text(uid_map)
-        found = facts(euid)
-        found.prefix = str(tmp_path)
-        return found
-
-    whole = "         0          0 4294967295\n"
-    assert not made(0, whole).rootless
-    assert made(0, "0 1000 1\n").rootless
-    assert made(1000, whole).rootless
-    said = made(0, whole)
+def test_who_is_rootless(monkeypatch: pytest.MonkeyPatch) -> None:
+    for euid, initial, expected in ((0, True, False), (0, False, True), (1000, True, True), (1000, False, True)):
+        monkeypatch.setattr(host, "initial_userns", lambda prefix, initial=initial: initial)
+        assert facts(euid).rootless == expected
+    said = facts(0)
     said.rootless = True
     assert said.rootless
+
+
+def test_the_initial_user_namespace_is_known_by_its_inode(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """systemd (PrivateUsers=full) maps all ids in others as well."""
+    (tmp_path / "proc/self/ns").mkdir(parents=True)
+    (tmp_path / "proc/self/uid_map").write_text("0 0 4294967295\n")
+    prefix, file = str(tmp_path), tmp_path / "proc/self/ns/user"
+    assert host.initial_userns(prefix), "a kernel without user namespaces"
+    file.touch()
+    assert not host.initial_userns(prefix)
+    monkeypatch.setattr(host, "INITIAL_USERNS", file.stat().st_ino)
+    assert host.initial_userns(prefix)
+
+    def no_memory(path: str) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(host.posix, "stat", no_memory)
+    with pytest.raises(OSError, match="allocate"):
+        host.initial_userns(prefix)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +191,7 @@ def test_without_a_cgroup(tmp_path: Path, linux: dict[str, Any], said: str) -> N
 
 def test_root_of_a_user_namespace_keeps_state_where_users_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state.posix, "geteuid", lambda: 0)
-    monkeypatch.setattr(state, "in_userns", lambda: True)
+    monkeypatch.setattr(state.host, "initial_userns", lambda: False)
     values = {"XDG_RUNTIME_DIR": "/run/user/7", "USER": ""}
     monkeypatch.setattr(state.fs, "getenv", lambda name: values.get(name, ""))
     assert state.root_dir("") == "/run/user/7/pyrunc"
@@ -188,7 +199,7 @@ def test_root_of_a_user_namespace_keeps_state_where_users_do(monkeypatch: pytest
     assert state.root_dir("") == "/run/pyrunc"
     values |= {"USER": "", "XDG_RUNTIME_DIR": ""}
     assert state.root_dir("") == "/run/pyrunc"
-    monkeypatch.setattr(state, "in_userns", lambda: False)
+    monkeypatch.setattr(state.host, "initial_userns", lambda: True)
     values["XDG_RUNTIME_DIR"] = "/run/user/0"
     assert state.root_dir("") == "/run/pyrunc"
 

@@ -10,7 +10,7 @@ import os
 import pwd
 from dataclasses import dataclass, field
 
-from pyrunc import idmap, runtime, state
+from pyrunc import host, idmap, runtime
 from pyrunc.errors import SysError
 from pyrunc.spec import default
 
@@ -35,7 +35,7 @@ def enter(own_only: bool, *, mounts: bool = False) -> Identity:
     Raises SysError, PyruncError (newuidmap refuses).
     """
     if os.geteuid() == 0:
-        return Identity(owners=True, devices=not state.in_userns())
+        return Identity(owners=True, devices=host.initial_userns())
     own = default.own_ids(os.geteuid(), os.getegid())
     ranges = {} if own_only else {kind: subordinate(f"/etc/sub{kind}") for kind in ("uid", "gid")}
     if not all(ranges.values()) or not ranges:

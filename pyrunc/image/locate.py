@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posix
 
-from pyrunc import fs, state
+from pyrunc import fs, host, state
 from pyrunc.errors import PyruncError, SysError, UsageError, show
 
 TYPE_CHECKING = False
@@ -115,7 +115,7 @@ def overlay_options(chains: list[str], upper: str, work: str, prefix: str) -> li
     data = [f"lowerdir={lower}"]
     if upper:
         data += [f"upperdir={upper}", f"workdir={work}"]
-    if posix.geteuid() != 0 or state.in_userns():
+    if posix.geteuid() != 0 or not host.initial_userns():
         data.append("userxattr")  # trusted.* takes the CAP_SYS_ADMIN of the host (kernel: overlayfs.rst)
     if len(",".join(data)) > PAGE:
         raise PyruncError(f"--store: {len(chains)} layers do not fit into the mount options of one overlay")
