@@ -39,9 +39,11 @@ def start(container: Container, log: Log) -> None:
     status = container.status()
     if status != "created":
         raise StateError(
-            "cannot start a container that has stopped"
-            if status == "stopped"
-            else f"cannot start an already {status} container"
+            {
+                "stopped": "cannot start a container that has stopped",
+                # Frozen before or after its start; init would not see that it was released.
+                "paused": "cannot start a container in the paused state",
+            }.get(status, f"cannot start an already {status} container")
         )
     if not container.data.get("process", True):
         raise StateError("cannot start: /process is missing in config.json")

@@ -572,6 +572,8 @@ class Container:
             return "creating" if self.creating() else "stopped"
         if not self.init_alive():
             return "stopped"
+        if self.frozen():
+            return "paused"
         if self.data["status"] != "running":
             try:
                 posix.close(posix.open(self.fifo("start"), O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW))
@@ -580,7 +582,7 @@ class Container:
                 if fs.unknown(error):
                     raise
                 # ENXIO: nobody reads; ENOENT: started, or made by `run`
-        return "paused" if self.frozen() else "running"
+        return "running"
 
     def frozen(self) -> bool:
         """Whether the container's cgroup is frozen."""

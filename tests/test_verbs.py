@@ -283,7 +283,7 @@ def test_pause_and_resume_in_wrong_states(runtime: Runtime, sleeper: subprocess.
     created = runtime.make("created", pid=sleeper.pid, status="created")
     os.mkfifo(created.fifo("start"))
     fd = os.open(created.fifo("start"), os.O_RDWR)
-    assert runtime("pause", "created", rc=1)[1] == "cannot pause a container that was not started"
+    assert "no cgroup" in runtime("pause", "created", rc=1)[1]
     os.close(fd)
 
 

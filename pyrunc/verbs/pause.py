@@ -21,10 +21,7 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
         status = container.status()
         if status == "paused":
             raise StateError("container is already paused")
-        if status == "created":
-            # A frozen init would not hear `start`, and the container would look paused to `delete`.
-            raise StateError("cannot pause a container that was not started")
-        if status != "running":
+        if status not in ("created", "running"):
             raise StateError("container not running")
         lifecycle.driver_of(container).freeze(container.data.get("cgroup") or "")
     return 0
