@@ -65,10 +65,10 @@ def test_no_pivot_hides_full_proc(container: Make, box: Box) -> None:
 
 @pytest.mark.parametrize(
     ("value", "word"),
-    [("", ""), ("private", ""), ("rprivate", ""), ("slave", "master:"), ("rslave", "master:")],
+    [(None, ""), ("", ""), ("private", ""), ("rprivate", ""), ("slave", "master:"), ("rslave", "master:")],
 )
-def test_propagation(container: Make, box: Box, value: str, word: str) -> None:
-    edits = {"/linux/rootfsPropagation": value} if value else {}
+def test_propagation(container: Make, box: Box, value: str | None, word: str) -> None:
+    edits = {"/linux/rootfsPropagation": value} if value is not None else {}
     result = container("report", edits=edits).run()
     root = next(m for m in parse_mountinfo(result.report["mountinfo"]) if m.dest == "/")
     assert word in root.shared if word else root.shared == "", root
@@ -180,6 +180,23 @@ def test_readonly_paths(container: Make) -> None:
     file, inner, beside, read = one.run().objects
     assert [errno_of(file), errno_of(inner), errno_of(beside)] == ["EROFS", "EROFS", ""]
     assert read["text"] == "secret"
+
+
+def test_the_root_as_a_readonly_path(container: Make) -> None:
+    """The same as root.readonly: what is mounted below stays writable."""
+    one = container(
+        *("write", "/x", "y", "--", "write", "/tmp/x", "y", "--", "mkdir", "/dev/shm/x", "--", "report"),
+        edits={"/linux/readonlyPaths": ["/", "/proc/sys", "/proc/.."]},
+    )
+    root, inner, below, report = one.run().objects
+    assert [errno_of(root), errno_of(inner), errno_of(below)] == ["EROFS", "EROFS", ""]
+    assert "ro" in next(m.options for m in parse_mountinfo(report["mountinfo"]) if m.dest == "/")
+
+
+@pytest.mark.pyrunc_only("runc mounts something that / never shows, crun fails after it has hidden /dev/null")
+def test_the_root_as_a_masked_path(container: Make, refused: Refused) -> None:
+    result = container(edits={"/linux/maskedPaths": ["/"]}).create(check=False)
+    refused(result, "/linux/maskedPaths/0", "not possible for the root itself")
 
 
 def test_readonly_paths_keep_other_flags(container: Make) -> None:

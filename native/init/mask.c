@@ -19,11 +19,7 @@ static int open_target(struct init *in, const char *path, int arg, int *fd)
         return 0;
     if (*fd < 0)
         return fault(in, -*fd, "openat2", arg, 0, NULL);
-    if (same_place(*fd, in->rootfd) == 0)
-        return 1;
-    close(*fd);
-    *fd = -1;
-    return fault(in, EINVAL, "move_mount", arg, 0, "not possible for the root itself");
+    return 1;
 }
 
 /* An empty read-only directory, as small as tmpfs can be.  -errno after fault(). */
@@ -98,6 +94,8 @@ int op_mask_path(struct init *in, const struct plan_step *st)
     int AUTO_CLOSE fd = -1;
     int ret = open_target(in, step_str(in, st, S_MASK_PATH_path), S_MASK_PATH_path, &fd);
 
+    if (ret > 0 && same_place(fd, in->rootfd) != 0)
+        ret = fault(in, EINVAL, "move_mount", S_MASK_PATH_path, 0, "not possible for the root itself");
     if (ret > 0)
         ret = mask(in, fd);
     if (last_mask(in, st) && empty_dir.mount >= 0) {
@@ -117,6 +115,12 @@ int op_readonly_path(struct init *in, const struct plan_step *st)
 
     if (ret <= 0)
         return ret;
+    int root = same_place(fd, in->rootfd);
+    if (root < 0)
+        return fault(in, -root, "statx", S_READONLY_PATH_path, 0, NULL);
+    /* A mount over our own root would not be seen: / stays what is below it. */
+    if (root)
+        return op_root_ro(in, st);
     int AUTO_CLOSE tree = clone_tree(fd, AT_RECURSIVE);
     if (tree < 0)
         return fault(in, -tree, "open_tree", S_READONLY_PATH_path, 0, NULL);

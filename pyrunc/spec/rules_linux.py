@@ -162,7 +162,7 @@ def hidden_paths(config: dict[str, Any], linux: dict[str, Any], report: Report) 
             report.bad(f"/linux/{field}", "no paths without a mount namespace of the container", paths)
         for pointer, path in numbered(paths, f"/linux/{field}"):
             absolute(path, pointer, report)
-    if "rootfsPropagation" in linux and not mount:
+    if linux.get("rootfsPropagation") and not mount:
         value = linux["rootfsPropagation"]
         report.bad("/linux/rootfsPropagation", "no propagation without a mount namespace of the container", value)
     if section(config, "root").get("readonly") and not mount:

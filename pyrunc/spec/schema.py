@@ -414,8 +414,8 @@ LINUX = (
         "resources": RESOURCES,
         "rootfsPropagation": (
             "string",
-            # The r-forms are not in the official list; engines send them.
-            ("private", "shared", "slave", "unbindable", "rprivate", "rshared", "rslave", "runbindable"),
+            # The r-forms are not in the official list; engines send them.  "" is unset, as for runc and crun.
+            ("private", "shared", "slave", "unbindable", "rprivate", "rshared", "rslave", "runbindable", ""),
         ),
         "seccomp": SECCOMP,
         "sysctl": STRING_MAP,

@@ -101,7 +101,7 @@ def expectation(node: Node) -> str:
     """A node in words, for messages."""
     kind: str = node[0]
     if kind == "string" and node[1] is not None:
-        return "one of " + ", ".join(node[1])
+        return "one of " + ", ".join(filter(None, node[1]))
     if kind == "integer":
         return f"integer from {node[1]} to {node[2]}"
     return "object" if kind == "map" else kind
