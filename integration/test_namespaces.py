@@ -138,6 +138,14 @@ def test_loopback_of_a_joined_namespace_is_left_alone(container: Make, holder: C
     assert not container(edits=edits).run().report["links"]["lo"] & 1
 
 
+@pytest.mark.pyrunc_only("runc lets the sysctl win; crun refuses both as well")
+def test_a_domainname_that_is_said_twice(container: Make, refused: Refused) -> None:
+    edits = {"/domainname": "example.org", "/linux/sysctl": {"kernel.domainname": "example.com"}}
+    refused(container(edits=edits).create(check=False), "/linux/sysctl/kernel.domainname", "not both")
+    alone = container("report", edits={"/linux/sysctl": {"kernel.domainname": "example.com"}})
+    assert alone.run().report["domainname"] == "example.com"
+
+
 def test_hostname_and_domainname(container: Make, box: Box) -> None:
     edits = {"/hostname": "some-name", "/domainname": "example.org"}
     if not box.runtime.is_pyrunc:

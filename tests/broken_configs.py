@@ -213,6 +213,7 @@ BROKEN: list[tuple[list[tuple[str, Any]], str, tuple[str, ...]]] = [
             ("SCHED_FIFO", {"priority": 1, "runtime": 5}, "runtime", "SCHED_DEADLINE"),
             ("SCHED_IDLE", {"period": 5}, "period", "SCHED_DEADLINE"),
             ("SCHED_DEADLINE", {"runtime": 1023, "deadline": 9999}, "runtime", "1024"),
+            ("SCHED_DEADLINE", {"runtime": 1 << 63, "deadline": 1 << 63}, "runtime", "to 9223372036854775807 ns"),
             ("SCHED_DEADLINE", {"runtime": 9999, "deadline": 9998}, "deadline", "from the runtime 9999"),
             ("SCHED_DEADLINE", {"runtime": 9999, "deadline": 10000, "period": 9999}, "period", "the deadline 10000"),
             ("SCHED_DEADLINE", {"runtime": 9999, "deadline": 1 << 63}, "deadline", "to 9223372036854775807"),
@@ -346,11 +347,20 @@ BROKEN: list[tuple[list[tuple[str, Any]], str, tuple[str, ...]]] = [
             ({"eth0": {"name": "eth1"}, "eth1": {}}, "eth1/name", "one device only"),
         )
     ),
-    ([(f"{L}/memoryPolicy", {})], f"{L}/memoryPolicy/mode", ("one of MPOL_DEFAULT", "nothing")),
+    ([(f"{L}/memoryPolicy", {})], f"{L}/memoryPolicy/mode", ("one of MPOL_DEFAULT", "nothing", "memory policy mode")),
     *(
         ([(f"{L}/memoryPolicy", {"mode": mode, **fields})], f"{L}/memoryPolicy/{name}", (words,))
         for mode, fields, name, words in (
             ("MPOL_DEFAULT", {"nodes": "0"}, "nodes", "no nodes"),
+            (
+                "MPOL_DEFAULT",
+                {"nodes": "0-7"},
+                "nodes",
+                "(invalid memory policy node: mode requires 0 nodes but got 8)",
+            ),
+            ("MPOL_BIND", {"nodes": "0-9876543210"}, "nodes", "(invalid memory policy node)"),
+            ("MPOL_BIND", {"nodes": "0", "flags": ["badflag"]}, "flags/0", "(invalid memory policy flag)"),
+            ("INTERLEAVE", {"nodes": "0"}, "mode", "(invalid memory policy mode)"),
             ("MPOL_LOCAL", {"nodes": "0"}, "nodes", "no nodes"),
             ("MPOL_BIND", {}, "nodes", "at least one"),
             ("MPOL_INTERLEAVE", {"nodes": ""}, "nodes", "at least one"),
@@ -431,6 +441,11 @@ BROKEN: list[tuple[list[tuple[str, Any]], str, tuple[str, ...]]] = [
         ("ipc namespace",),
     ),
     (
+        [("/domainname", "a"), (f"{L}/sysctl", {"kernel.domainname": "b"})],
+        f"{L}/sysctl/kernel.domainname",
+        ("the field domainname or this sysctl, not both",),
+    ),
+    (
         [(f"{L}/namespaces/4/type", "time"), (f"{L}/sysctl/kernel.domainname", "x"), ("/hostname", GONE)],
         f"{L}/sysctl/kernel.domainname",
         ("uts namespace",),
@@ -478,6 +493,7 @@ BROKEN: list[tuple[list[tuple[str, Any]], str, tuple[str, ...]]] = [
     one(f"{R}/devices/0/allow", GONE, "expected boolean", "nothing"),
     one(f"{R}/devices/0/access", "", "combination of r, w and m"),
     one(f"{R}/devices/0/access", "rx", "combination of r, w and m", '"rx"'),
+    one(f"{R}/devices/0/access", "a", "combination of r, w and m", '"a"'),
     one(f"{R}/devices/0/access", GONE, "combination of r, w and m", "nothing"),
     one(f"{R}/devices/0/type", "p", "one of a, b, c"),
     one(f"{R}/devices/0/major", -2, "-1 to"),

@@ -55,7 +55,7 @@ def check(config: dict[str, Any], report: Report) -> None:
     linux = config.get("linux")
     if linux is None:
         return
-    sysctls(linux, report)
+    sysctls(config, linux, report)
     devices(linux, report)
     hidden_paths(config, linux, report)
     cgroup_path(linux, report)
@@ -92,7 +92,7 @@ def names(config: dict[str, Any], report: Report) -> None:
             report.bad(f"/{field}", f"at most {HOST_NAME_MAX} bytes", value)
 
 
-def sysctls(linux: dict[str, Any], report: Report) -> None:
+def sysctls(config: dict[str, Any], linux: dict[str, Any], report: Report) -> None:
     """Only what belongs to a namespace of the container, in either spelling, and each of them once."""
     seen: set[str] = set()
     for key in section(linux, "sysctl"):
@@ -105,6 +105,8 @@ def sysctls(linux: dict[str, Any], report: Report) -> None:
             report.bad(pointer, "each sysctl once", key)
         seen.add(salted(path))
         wrong = _sysctl_owner(path, report)
+        if path == "kernel/domainname" and config.get("domainname"):
+            wrong = "the field domainname or this sysctl, not both"  # the later one would win silently
         if wrong:
             report.bad(pointer, wrong, key)
 

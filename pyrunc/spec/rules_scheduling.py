@@ -66,24 +66,37 @@ def _deadline(scheduler: dict[str, Any], pointer: str, report: Report) -> None:
     """1024 ns <= runtime <= deadline <= period, which the kernel would only call invalid (sched(7))."""
     runtime, deadline = scheduler.get("runtime", 0), scheduler.get("deadline", 0)
     period = scheduler.get("period", 0)
-    if runtime < RUNTIME_MIN:
-        report.bad(f"{pointer}/runtime", f"at least {RUNTIME_MIN} ns", scheduler.get("runtime", NOTHING))
+    if not RUNTIME_MIN <= runtime <= TIME_MAX:
+        value = scheduler.get("runtime", NOTHING)
+        report.bad(f"{pointer}/runtime", f"from {RUNTIME_MIN} to {TIME_MAX} ns", value)
+        return  # the other limits depend on it
     if not runtime <= deadline <= TIME_MAX:
         value = scheduler.get("deadline", NOTHING)
         report.bad(f"{pointer}/deadline", f"from the runtime {runtime} to {TIME_MAX} ns", value)
+        return
     if period and not deadline <= period <= TIME_MAX:
         report.bad(f"{pointer}/period", f"0, or from the deadline {deadline} to {TIME_MAX} ns", period)
 
 
 def memory_policy(policy: dict[str, Any], report: Report) -> None:
-    """`linux.memoryPolicy`: which modes want nodes, which flags go together, and whether the nodes exist."""
+    """`linux.memoryPolicy`, with the words that scripts and runc's own tests look for in each problem."""
+    _memory_policy(policy, report)
+    for problem in report.problems:
+        field = problem.pointer.removeprefix("/linux/memoryPolicy/").partition("/")[0]
+        if field in ("mode", "nodes", "flags") and problem.pointer.startswith("/linux/memoryPolicy/"):
+            words = f"invalid memory policy {field.removesuffix('s')}"
+            problem.hint = f"{words}: {problem.hint}" if problem.hint else words
+
+
+def _memory_policy(policy: dict[str, Any], report: Report) -> None:
+    """Which modes want nodes, which flags go together, and whether the nodes exist."""
     pointer, mode, text = "/linux/memoryPolicy", policy.get("mode"), policy.get("nodes", "")
     nodes = listed(text, NODES_MAX) if text else []
     if text and not nodes:
         report.bad(f"{pointer}/nodes", f"a list such as 0-3,7 of nodes up to {NODES_MAX}", text)
         return
     if mode in WITHOUT_NODES and nodes:
-        report.bad(f"{pointer}/nodes", f"no nodes for {mode}", text)
+        report.bad(f"{pointer}/nodes", f"no nodes for {mode}", text, f"mode requires 0 nodes but got {len(nodes)}")
     elif mode in WITH_NODES and not nodes:
         report.bad(f"{pointer}/nodes", f"at least one node for {mode}", policy.get("nodes", NOTHING))
     flags = policy.get("flags") or ()
