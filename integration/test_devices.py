@@ -191,6 +191,7 @@ def test_no_rules_deny_too(container: Make) -> None:
         ([DENY, allow("rw", "c", 60)], "ENXIO", "ENXIO"),
         ([DENY, allow("rwm", "c", 60, -1)], "ENXIO", "ENXIO"),
         ([DENY, allow("rw", "b", 60, 11)], "EPERM", "EPERM"),
+        ([DENY, allow("ra", "c", 60, 11)], "ENXIO", "EPERM"),  # tools mean "all" by it, runc ignores it
         ([DENY, allow("rw", "c", 2, 11)], "EPERM", "EPERM"),
         ([DENY, allow("rwm", "c")], "ENXIO", "ENXIO"),
         ([allow("rwm")], "ENXIO", "ENXIO"),

@@ -42,6 +42,10 @@ def resources(one: Container, value: Any, spelling: str = "-r -", check: bool = 
     return one.call("update", *spelling.split(), one.id, stdin=text, check=check)
 
 
+def test_a_letter_of_cgroup_v1_is_ignored(one: Container) -> None:
+    assert resources(one, {"devices": [FULL_DENY, {**ODD, "access": "rwa"}]}).err == ""
+
+
 def stored(one: Container) -> Any:
     return json.loads((one.box.root / one.id / "state.json").read_text()).get("resources")
 

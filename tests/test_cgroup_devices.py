@@ -130,6 +130,8 @@ def test_default_is_deny(rules: list[dict[str, Any]] | None) -> None:
     [
         ([ALLOW_ALL], True),
         ([{"allow": True, "type": "a", "major": -1, "minor": -1, "access": "mrw"}], True),
+        ([{"allow": True, "access": "rwma"}], True),
+        ([{"allow": True, "access": "rwa"}], False),
         ([DENY_ALL, ALLOW_ALL], True),
         ([{"allow": False, "type": "c", "access": "r"}, ALLOW_ALL], True),
         ([ALLOW_ALL, DENY_ALL], False),

@@ -66,7 +66,7 @@ def flatten(rules: list[dict[str, Any]] | None, ptr: str = "/linux/resources/dev
     for index, rule in enumerate(rules or ()):
         allow, access = bool(rule.get("allow")), rule.get("access") or ""
         kind = _TYPES[rule.get("type") or "a"]
-        if not access or access.strip("rwm"):
+        if access.strip("rwma") or not access.strip("a"):
             raise ConfigError([Problem(f"{ptr}/{index}/access", "a combination of r, w and m", show(access))])
         major, minor = rule.get("major"), rule.get("minor")
         major = ANY if major is None else major

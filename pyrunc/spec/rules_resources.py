@@ -33,12 +33,15 @@ def check(config: dict[str, Any], report: Report, pointer: str = "/linux/resourc
 
 
 def device_rules(rules: Any, pointer: str, report: Report) -> None:
-    """Each rule says what it is about: an empty access would be a rule without effect, or a rule for everything."""
+    """Each rule says what it is about: an empty access would be a rule without effect, or a rule for everything.
+
+    An ``a`` beside other letters is ignored, as in runc: tools that wrote rules for cgroup v1 mean "all" by it.
+    """
     for here, rule in numbered(rules, pointer):
         access = rule.get("access")
         if access is None:
             report.bad(f"{here}/access", "a combination of r, w and m")
-        elif not access or access.strip("rwm"):
+        elif access.strip("rwma") or not access.strip("a"):
             report.bad(f"{here}/access", "a combination of r, w and m", access)
 
 
