@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -90,12 +92,54 @@ def test_success_is_silent(container: Make, box: Box) -> None:
     assert "level=error" not in log.read_text()
 
 
-@pytest.mark.pyrunc_only("runc prints warnings on stderr, where podman takes one for the error")
-def test_warnings_without_a_log_stay_off_stderr(container: Make) -> None:
-    one = container("exit", "0", edits=WARNS)
-    created = one.create()
-    assert created.err == ""
+@pytest.mark.pyrunc_only("runc prints them there, and they become part of the container's output")
+def test_warnings_without_a_log_stay_out_of_the_programs_output(container: Make) -> None:
+    """The stderr of create and exec is the program's; conmon and containerd's shim pass it on."""
+    one = container("signals", "60", edits=WARNS)
+    assert one.create().err == ""
     assert one.start().err == ""
+    assert one.call("exec", "--cap", "CAP_BOGUS", one.id, "/probe", "exit", "0").err == ""
+    json.loads(one.call("state", one.id).err + one.call("state", one.id).out)
+
+
+def test_warnings_without_a_log_are_on_stderr(container: Make) -> None:
+    """runtime.md and config.md want them logged, and there is no other place."""
+    one = container("exit", "0", edits=WARNS)
+    result = one.run(check=False)
+    assert result.rc == 0 and "warning" in result.err and "CAP_BOGUS" in result.err
+    if one.box.runtime.is_pyrunc:
+        assert all(line.startswith("pyrunc: warning: config.json: /process/") for line in result.err.splitlines())
+
+
+def test_a_failing_poststop_hook_is_told(container: Make, box: Box) -> None:
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", "echo gone wrong >&2; exit 5"]}
+    one = container("exit", "0", edits={"/hooks/poststop": [hook]})
+    one.create()
+    result = one.delete(check=False)
+    assert "poststop hook" in result.err and "5" in result.err
+    if box.runtime.is_pyrunc:  # with runc it is an error, and `delete` fails
+        assert result.rc == 0
+        assert result.err.startswith("pyrunc: warning: /hooks/poststop/0 ") and "gone wrong" in result.err
+
+
+@pytest.mark.pyrunc_only("runc has them in the log alone then")
+@pytest.mark.parametrize("log", ["none", "file"])
+@pytest.mark.parametrize("verb", ["create", "run"])
+def test_warnings_are_on_a_terminal(container: Make, box: Box, verb: str, log: str) -> None:
+    """Whoever looks at one is a person; engines do not give it to a runtime."""
+    one = container("exit", "0", edits=WARNS)
+    one.bundle.save()
+    master, slave = os.openpty()
+    options = ["--log", str(box.path / "log")] if log == "file" else []
+    argv = box.runtime.argv("--root", str(box.root), *options, verb, "-b", str(one.bundle.path), one.id)
+    done = subprocess.run(argv, check=False, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, stderr=slave)
+    os.close(slave)
+    text = os.read(master, 65536).decode()
+    os.close(master)
+    assert done.returncode == 0
+    assert text.count("pyrunc: warning: config.json: /process/capabilities/") == 2, text
+    if log == "file":
+        assert (box.path / "log").read_text().count("level=warning") == 2
 
 
 def test_debug_goes_to_the_log(container: Make, box: Box) -> None:

@@ -76,6 +76,7 @@ def main(argv: list[str]) -> int:
         context = Context(values)
         log = context.log
         module = load_verb(rest[0])
+        log.stderr_is_ours = getattr(module, "STDERR_IS_OURS", False)
         verb = rest[0]
         return run_verb(module, context, rest[1:])
     except (Exception, KeyboardInterrupt) as error:

@@ -153,8 +153,9 @@ class Job(Session):
             self.facts.rootless = opts.rootless == "true"
         if for_show and not has_userns(self.config):
             self.facts.euid = 0  # the plan of the one user who could carry it out
-        self.log.warnings(validate.check(self.config, facts=self.facts), "config.json")
+        warnings = validate.check(self.config, facts=self.facts)
         if not for_show:
+            self.log.warnings(warnings, "config.json")
             terminal = bool(self.config.get("process", {}).get("terminal"))
             self.check_terminal(terminal, not self.foreground())
         linux = self.config.get("linux", {})
@@ -176,7 +177,11 @@ class Job(Session):
             self.close_streams()
         self.own_streams(self.config, self.config.get("process") or {})
         self.plan = compiler.compile_create(self.config, self.facts, options)
-        self.log.warnings(self.plan.warnings, "config.json")
+        if for_show:  # `plan` prints them
+            self.plan.warnings[:0] = map(str, warnings)
+            self.plan.warnings.more += warnings.more
+        else:
+            self.log.warnings(self.plan.warnings, "config.json")
 
     # -- side effects ------------------------------------------------------------------------------------
 

@@ -1,7 +1,11 @@
-"""``--log``: one line per event, in the two shapes engines parse (features.md 1.4).
+"""``--log``: one line per event, in the two shapes engines parse (features.md 1.4); and warnings on stderr.
 
-containerd decodes every line of the file as JSON and reports the last one of level error, so a failing command writes
-exactly one such line, whole, in one write(2).  Engines merge stderr into what they parse, so warnings never go there.
+containerd decodes every line of the file as JSON and reports the last one of level error, so a
+failing command writes exactly one such line, whole, in one write(2).
+
+A warning goes to the file, and to stderr when that is a terminal.  Without ``--log`` it goes to
+stderr in any case, but not where an engine merges stderr with what it parses, or with the output
+of the container (docs/adr/0022-stderr.md).
 """
 
 from __future__ import annotations
@@ -30,15 +34,19 @@ def say(level: str, text: str) -> None:
 
 
 class Log:
-    """Where messages go: the file of ``--log``; without one, only ``--debug`` shows them, on stderr."""
+    """Where messages go: the file of ``--log``, and stderr.
 
-    __slots__ = ("debugging", "fd", "json", "to_file")
+    ``stderr_is_ours``: nobody takes what is on stderr for the answer of the command, or for the
+    program's output.
+    """
+
+    __slots__ = ("debugging", "fd", "json", "stderr_is_ours", "to_file")
 
     def __init__(self, path: str = "", format: str = "text", debug: bool = False) -> None:
         """Open the log (0600, appending).  ``format`` is text or json.  Raises SysError."""
         self.json = format == "json"
         self.debugging = debug
-        self.to_file = False
+        self.to_file = self.stderr_is_ours = False
         self.fd = _STDERR
         path = path.removeprefix("file:")  # crun's spelling
         if path:
@@ -55,10 +63,14 @@ class Log:
         if self.debugging or self.to_file:
             self._write("info", text)
 
-    def warning(self, text: str) -> None:
-        """Something has no effect, or not all of it."""
+    def warning(self, text: str, *, aloud: bool = False) -> None:
+        """Something has no effect, or not all of it; ``aloud``: on stderr whatever else reads that."""
         if self.debugging or self.to_file:
             self._write("warning", text)
+            if self.fd == _STDERR:
+                return
+        if aloud or posix.isatty(_STDERR) or (self.stderr_is_ours and not self.to_file):
+            say("warning", text)
 
     def warnings(self, found: Capped, source: str) -> None:
         """All warnings about a document."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pyrunc import log as log_module
 from pyrunc.errors import SysError
 from pyrunc.log import Log
 
@@ -132,3 +133,37 @@ def test_concurrent_writers_do_not_mix_lines(tmp_path: Path) -> None:
         thread.join()
     entries = [json.loads(line)["msg"] for line in path.read_text().splitlines()]
     assert len(entries) == 200 and all(entry == entry[0] * 3000 for entry in entries)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("ours", [False, True])
+@pytest.mark.parametrize("to_file", [False, True])
+def test_where_a_warning_goes(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    to_file: bool,
+    ours: bool,
+    terminal: bool,
+) -> None:
+    """Always to the log; to stderr when a person reads that, or when it is the only place and nobody merges it."""
+    monkeypatch.setattr(log_module.posix, "isatty", lambda fd: terminal and fd == 2)
+    path = tmp_path / "log"
+    log = Log(str(path) if to_file else "")
+    log.stderr_is_ours = ours
+    log.warning("some\nthing")
+    log.info("nothing to do about it")
+    heard = terminal or (ours and not to_file)
+    assert capfd.readouterr().err == ("pyrunc: warning: some\\u000athing\n" if heard else "")
+    assert not to_file or path.read_text().count("level=warning") == 1
+    log.warning("aloud", aloud=True)
+    assert capfd.readouterr().err == "pyrunc: warning: aloud\n"
+
+
+@pytest.mark.parametrize("path", ["", "/dev/stderr"])
+def test_a_warning_is_on_stderr_once(capfd: pytest.CaptureFixture[str], path: str) -> None:
+    log = Log(path, debug=True)
+    log.stderr_is_ours = True
+    log.warning("once")
+    text = capfd.readouterr().err
+    assert text.count("once") == 1 and "level=warning" in text

@@ -201,7 +201,7 @@ int op_caps(struct init *in, const struct plan_step *st)
          * (EINVAL).  Engines ask for more, and the container has less than it asked for, not more: a
          * warning, as the others do (features.md 2.1). */
         int err = errno;
-        int ret = fault(in, err, "prctl", -1, 0, cap_text(in, "PR_CAP_AMBIENT_RAISE: ", cap));
+        int ret = fault(in, err, "prctl", -1, 0, cap_text(in, "can't raise ambient capability ", cap));
         if (err != EPERM && err != EINVAL)
             return ret;
         warn_fault(in, err);

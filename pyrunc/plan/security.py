@@ -94,8 +94,9 @@ def capabilities(plan: Plan, process: dict[str, Any], facts: HostFacts) -> None:
     if inheritable & ~bounding:
         plan.refuse(f"{pointer}/inheritable", "a subset of bounding", cap_names(inheritable & ~bounding))
     lost = ambient & ~(inheritable & permitted)
-    if lost:
-        plan.warn(f"{pointer}/ambient", f"needs permitted and inheritable too, ignored: {cap_names(lost)}")
+    for name in cap_names(lost).split(", ") if lost else ():
+        # runc's words
+        plan.warn(f"{pointer}/ambient", f"can't raise ambient capability {name}: it must be permitted and inheritable")
     plan.caps(
         pointer if process.get("capabilities") else "(default)",
         effective=effective,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 USAGE = "delete [OPTIONS] ID"
 SUMMARY = "delete a container that has stopped, or was never started"
 ARGS = (1, 1)
+STDERR_IS_OURS = True
 FLAGS: tuple[command.Flag, ...] = (
     ("force", "f", "", "bool", "kill the container first when it runs; an unknown id is no error"),
 )

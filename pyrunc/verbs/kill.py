@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 USAGE = "kill [OPTIONS] ID [SIGNAL]"
 SUMMARY = "send a signal (default SIGTERM) to the container's first process"
 ARGS = (1, 2)
+STDERR_IS_OURS = True
 FLAGS: tuple[command.Flag, ...] = (
     ("all", "a", "", "bool", "signal every process of the container, also when its first one has ended"),
 )

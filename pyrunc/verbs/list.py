@@ -35,10 +35,13 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
 
     def broken(error: PyruncError) -> None:
         nonlocal complete
-        damaged = isinstance(error, state.Damaged)
-        complete = complete and damaged
-        (context.log.warning if damaged else context.log.error)(str(error))
-        log.say("warning" if damaged else "error", str(error))
+        if isinstance(error, state.Damaged):
+            context.log.warning(str(error), aloud=True)
+            return
+        complete = False
+        context.log.error(str(error))
+        log.say("error", str(error))
+
 
     if values.get("quiet"):
         text = "".join(f"{container.id}\n" for container in store.list(broken, content=False))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 USAGE = "pause ID"
 SUMMARY = "suspend all processes of a running container"
 ARGS = (1, 1)
+STDERR_IS_OURS = True
 FLAGS: tuple[command.Flag, ...] = ()
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 USAGE = "resume ID"
 SUMMARY = "let all processes of a paused container go on"
 ARGS = (1, 1)
+STDERR_IS_OURS = True
 FLAGS: tuple[command.Flag, ...] = ()
 
 

@@ -13,6 +13,7 @@ USAGE = "run [OPTIONS] ID | run [OPTIONS] --image IMAGE ID [COMMAND [ARG...]]"
 SUMMARY = "create and start a container; exit with its program's status"
 ARGS = (1, 1)
 STOP_AT_FIRST = create.STOP_AT_FIRST
+STDERR_IS_OURS = True
 FLAGS: tuple[command.Flag, ...] = (
     *create.FLAGS,
     ("detach", "d", "", "bool", "return when the program runs"),

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 USAGE = "start ID"
 SUMMARY = "execute the program of a created container"
 ARGS = (1, 1)
+STDERR_IS_OURS = True
 FLAGS: tuple[command.Flag, ...] = ()
 
 

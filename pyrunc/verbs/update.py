@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 USAGE = "update [OPTIONS] ID"
 SUMMARY = "change the limits, and the device rules, of a container that exists"
 ARGS = (1, 1)
+STDERR_IS_OURS = True
 FLAGS: tuple[command.Flag, ...] = (
     ("resources", "r", "FILE", "str", "a LinuxResources object as JSON (-: standard input), instead of other options"),
     ("blkio-weight", "", "N", "str", "weight for block devices, 10 to 1000"),
