@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # their own limits or none, so a plan with hooks waits without one.
 STEP_TIMEOUT_MS = 120_000
 WAIT_FOREVER = -1
+_PENDING = 64  # records of init that can be waiting to be read: warnings, and the one that it waits for an answer to
 
 
 class Options:
@@ -215,9 +216,36 @@ class Session:
             except handshake.ProtocolError as error:
                 raise PyruncError(str(error)) from error
             for action, what in actions:
-                self.log.debug(f"init: {handshake.NAMES[what.type]} at step {what.step}")
-                getattr(self, "on_" + action)(what)
+                self.log.debug(f"init: {describe(what)}")
+                try:
+                    getattr(self, "on_" + action)(what)
+                except (PyruncError, OSError) as error:
+                    raise self.reason(error) from error
             interrupts.check()
+
+    def reason(self, error: PyruncError | OSError) -> PyruncError | OSError:
+        """What an action failed for: init's own failure, if that came first.
+
+        init goes on while an action is at work.  When it fails, systemd removes its empty cgroup at
+        once, and what the action then does to the cgroup fails too, for no reason of its own.
+        """
+        if self.protocol.state in (handshake.DONE, handshake.FAILED):
+            return error  # init waits for `start`, or this is its failure
+        ffi, lib = runtime.quick()
+        buffer = ffi.new("char[256]")
+        for _ in range(_PENDING):
+            got = lib.pr_recv(self.sock, buffer, handshake.RECORD_SIZE, 0)
+            if got in (0, -ECONNRESET):
+                return self.premature_end()
+            if got < 0:
+                break  # init is at work, or waits for our answer
+            record = handshake.Record(ffi.buffer(buffer, got)[:])
+            if record.type == handshake.FAIL:
+                try:
+                    self.on_fail(record)
+                except PyruncError as own:
+                    return own
+        return error
 
     def await_enter(self) -> None:
         """init has spoken, so enter only writes its pid and ends; it may also end without that, killed.
@@ -427,6 +455,12 @@ def as_sys_error(error: OSError) -> SysError:
     if isinstance(name, bytes):
         name = name.decode("utf-8", "replace")
     return SysError(str(name or "pyrunc"), "", error.errno or ESRCH)
+
+
+def describe(record: handshake.Record) -> str:
+    """A record for the debug log; steps are numbered as in the listing of `pyrunc plan`."""
+    name = handshake.NAMES[record.type]
+    return name if record.step == handshake.NO_STEP else f"{name} at step {record.step + 1}"
 
 
 def is_null(fd: int) -> bool:

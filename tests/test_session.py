@@ -1,0 +1,103 @@
+"""What a session makes of an init that fails while the parent is at work."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("pyrunc._shim", reason="the extension is not built")
+
+from plan_support import compiled
+from pyrunc import handshake as h
+from pyrunc import session
+from pyrunc.errors import PyruncError, SysError
+from pyrunc.log import Log
+
+HOST = SysError("/linux/resources/devices", "bpf(PROG_ATTACH)", errno.ENOENT)
+
+
+def record(kind: int, *, step: int = 0, err: int = 0, value: int = 0, detail: bytes = b"") -> bytes:
+    return struct.pack("=IIiIHHI24s208s", kind, step, err, value, 0, 0, 0, b"call", detail)
+
+
+class Fake(session.Session):
+    """A session whose action for PID fails; what init has sent by then is in ``queued``."""
+
+    def __init__(self, theirs: socket.socket, queued: list[bytes], *, ended: bool) -> None:
+        super().__init__(Log())
+        self.plan = compiled({"process": {"args": ["prog"]}})
+        self.plan.cgroup_path = ""
+        self.theirs, self.queued, self.ended = theirs, queued, ended
+
+    def on_send_plan(self, record: h.Record) -> None:
+        return None
+
+    def on_pid(self, record: h.Record) -> None:
+        self.init_pid = record.value
+        for data in self.queued:
+            self.theirs.send(data)
+        if self.ended:
+            self.theirs.close()
+        raise HOST
+
+
+class Quiet:
+    """No signal ever comes."""
+
+    def check(self) -> None:
+        return None
+
+
+@pytest.fixture
+def child() -> Iterator[int]:
+    """The pid of an init that has ended."""
+    pid = os.posix_spawn("/bin/false", ["false"], {})
+    yield pid
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        pass
+
+
+MOUNTED = record(h.MOUNTED)
+WARN = record(h.WARN, err=errno.EPERM, detail=b"a warning")
+FAIL = record(h.FAIL, step=0, err=errno.EACCES, detail=b"what init says")
+
+
+@pytest.mark.parametrize(
+    ("queued", "ended", "words"),
+    [
+        ([FAIL], True, "what init says"),
+        ([FAIL], False, "what init says"),
+        ([WARN, MOUNTED, FAIL], True, "what init says"),
+        ([], True, "container init ended unexpectedly"),
+        ([WARN], True, "container init ended unexpectedly"),
+        ([], False, "bpf(PROG_ATTACH)"),  # it is at work
+        ([MOUNTED], False, "bpf(PROG_ATTACH)"),  # it waits for an answer
+        ([WARN] * 100, False, "bpf(PROG_ATTACH)"),  # and nobody listens for ever
+    ],
+)
+def test_inits_own_failure_is_the_reason(child: int, queued: list[bytes], ended: bool, words: str) -> None:
+    """systemd removes the cgroup of an init that has ended, and attaching to that fails with ENOENT."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    made: Any = Fake(theirs, queued, ended=ended)
+    made.sock = ours.fileno()
+    theirs.send(record(h.HELLO))
+    theirs.send(record(h.PID, value=child))
+    with pytest.raises(PyruncError) as caught:
+        made.converse(Quiet())
+    assert words in str(caught.value)
+    assert caught.value is HOST or caught.value.__cause__ is HOST
+    theirs.close()
+    ours.close()
+
+
+@pytest.mark.parametrize(("step", "words"), [(h.NO_STEP, "HELLO"), (0, "HELLO at step 1"), (41, "HELLO at step 42")])
+def test_steps_in_the_debug_log_are_those_of_the_listing(step: int, words: str) -> None:
+    assert session.describe(h.Record(record(h.HELLO, step=step))) == words
