@@ -190,6 +190,7 @@ LIMITS: list[tuple[dict[str, Any], dict[str, str], dict[str, str]]] = [
         {"cpu.max": "50000 200000"},
     ),
     ({"pids": {"limit": 17}}, {"TasksMax": "17"}, {"pids.max": "17"}),
+    ({"pids": {"limit": 1}}, {"TasksMax": "1"}, {"pids.max": "1"}),
     ({"cpu": {"cpus": "0", "mems": "0"}}, {"AllowedCPUs": "0", "AllowedMemoryNodes": "0"}, {"cpuset.cpus": "0"}),
     (
         {"unified": {"memory.high": str(8 * MIB), "pids.max": "9", "cpu.max": "20000 100000"}},

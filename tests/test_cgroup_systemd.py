@@ -423,6 +423,21 @@ def test_life_of_a_scope(driver: systemd.Systemd, peer: Peer, tmp_path: Path) ->
     assert len(peer.calls) == 4
 
 
+@pytest.mark.parametrize("limit", [0, 1, 3])
+def test_small_limits_of_tasks_come_when_init_is_alone(
+    driver: systemd.Systemd, peer: Peer, tmp_path: Path, limit: int
+) -> None:
+    """Until then `enter` is in the scope too, and the clone of init would be one too many: EAGAIN."""
+    limits = {"memory": {"limit": 1 << 26}, "pids": {"limit": limit}}
+    os.close(driver.create(PATH, limits, owner=OWNER))
+    told = properties_of(peer.calls[0])
+    assert "TasksMax" not in told and told["MemoryMax"] == ("t", 1 << 26)
+    driver.apply(PATH, limits)
+    value = max(limit, 1)
+    assert peer.calls[1:] == [("SetUnitProperties", ["pyrunc-c1.scope", True, [("TasksMax", ("t", value))]])]
+    assert (tmp_path / "cgroup" / PATH[1:] / "pids.max").read_text().startswith(f"{value}")
+
+
 def test_properties_that_this_systemd_lacks(driver: systemd.Systemd, peer: Peer) -> None:
     lacks = Error("org.freedesktop.DBus.Error.PropertyReadOnly", "Cannot set property OOMPolicy, or unknown property.")
     (start,) = peer.replies["StartTransientUnit"]

@@ -33,6 +33,8 @@ SUBGROUP = "run.oci.systemd.subgroup"
 PROPERTY = "org.systemd.property."
 INFINITY = (1 << 64) - 1
 MAX_CPUS = 8192
+# Until init is there alone, its cgroup also holds `enter`, a clone of that in a user namespace, and zombies of theirs.
+ENTERING = 4
 _SUFFIXES = {"K": 10, "M": 20, "G": 30, "T": 40, "P": 50}
 # cgroup file -> property; all of them limits: a number or "max"
 _LIMITS = {
@@ -243,12 +245,13 @@ def annotated(annotations: dict[str, str]) -> dict[str, Value]:
 class Systemd(Fs2):
     """A scope for each container; watching, freezing and killing is `Fs2`'s.  Paths are those of `path_for`."""
 
-    __slots__ = ("fresh", "link")
+    __slots__ = ("fresh", "late", "link")
 
     def __init__(self, facts: HostFacts) -> None:
         super().__init__(facts)
         self.link: bus.Manager | None = None
         self.fresh = ""  # the cgroup whose limits systemd was told when it made it
+        self.late: dict[str, Value] = {}  # of those limits, what it is told once init is alone there
 
     @property
     def manager(self) -> bus.Manager:
@@ -278,7 +281,11 @@ class Systemd(Fs2):
             self.check_available(path, needed)
         id, member, annotations = owner or ("", 0, {})
         asked = self.described(unit, slice_, member, id)
-        asked.update(self.limits(resources, ptr))
+        limits = self.limits(resources, ptr)
+        tasks = limits.get("TasksMax")
+        if tasks is not None and int(tasks[1]) < ENTERING:
+            self.late["TasksMax"] = limits.pop("TasksMax")
+        asked.update(limits)
         asked.update(annotated(annotations))
         self.check_usable(path)
         self.start(unit, asked)
@@ -360,14 +367,20 @@ class Systemd(Fs2):
         systemd writes its files some time after it has answered.  Raises as `Fs2.apply` does, BusError, PyruncError
         (the unit is gone).
         """
+        unit = names(path)[1]
         if self.fresh == path:
             self.fresh = ""
             super().apply(path, resources, ptr)
+            self.set_properties(unit, self.late)
             return
-        unit, asked = names(path)[1], self.limits(resources, ptr)
+        asked = self.limits(resources, ptr)
         if not fs.exists(self.dir(path)):
             raise PyruncError(f"{unit} has no cgroup any more: was it stopped?")
         super().apply(path, resources, ptr)
+        self.set_properties(unit, asked)
+
+    def set_properties(self, unit: str, asked: dict[str, Value]) -> None:
+        """SetUnitProperties, without what this systemd does not know.  Raises PyruncError, BusError."""
         while asked:
             try:
                 self.manager.set_properties(unit, list(asked.items()))
