@@ -143,6 +143,35 @@ def test_every_missing_controller_field(container: Make, refused: Refused) -> No
         refused(result, f"/linux/resources/memory/{field}", "memory")
 
 
+@pytest.mark.skipif("pids" in controllers(), reason="the pids controller is here")
+def test_no_limit_needs_no_controller(container: Make, box: Box) -> None:
+    """What podman before 5.5 writes for `--pids-limit=-1`; 1.3.0 of the specification made a limit of it."""
+    resources = {"devices": [], "pids": {"limit": 0}}
+    edits: dict[str, Any] = {"/ociVersion": "1.0.2", "/linux/resources": resources}
+    if not box.runtime.is_pyrunc and box.runtime.name != "crun":
+        pytest.skip("runc takes it for a limit in every version")
+    assert container("exit", "7", edits=edits).run(check=False).rc == 7
+
+
+@pytest.mark.pyrunc_only("the others want the files")
+@pytest.mark.skipif(bool({"pids", "memory", "cpu"} & set(controllers())), reason="a controller is here")
+def test_unlimited_needs_no_controller(container: Make) -> None:
+    resources = {"devices": [], "pids": {"limit": -1}, "memory": {"limit": -1}, "cpu": {"quota": -1}}
+    one = container("exit", "7", edits={"/linux/resources": resources})
+    assert one.run(check=False).rc == 7
+    assert one.run(check=False, globals_=["--cgroup-manager", "disabled"]).rc == 7
+
+
+@pytest.mark.needs_controller("pids")
+@pytest.mark.parametrize(("version", "expected"), [("1.0.2", "max"), ("1.3.0", "1")])
+@pytest.mark.pyrunc_only("runc has 1 for every version, crun does not touch it in any")
+def test_pids_limit_0(container: Make, version: str, expected: str) -> None:
+    edits = {"/ociVersion": version, "/linux/resources": {"devices": [], "pids": {"limit": 0}}}
+    one = container("exit", "0", edits=edits)
+    one.create()
+    assert (one.cgroup / "pids.max").read_text().strip() == expected
+
+
 def test_values_that_mean_unset_need_no_controller(container: Make) -> None:
     """docker sends zeros for everything it was not asked for."""
     edits: dict[str, Any] = {
@@ -222,7 +251,6 @@ LIMITS = [
     ("cpuset", {"cpu": {"cpus": "0", "mems": "0"}}, {"cpuset.cpus": "0", "cpuset.mems": "0"}),
     ("pids", {"pids": {"limit": 17}}, {"pids.max": "17"}),
     ("pids", {"pids": {"limit": -1}}, {"pids.max": "max"}),
-    ("pids", {"pids": {"limit": 0}}, {"pids.max": "1"}),
     ("pids", {"unified": {"pids.max": "9"}}, {"pids.max": "9"}),
     (
         "memory",
@@ -240,8 +268,6 @@ LIMITS = [
 def test_limits(container: Make, box: Box, resources: dict[str, Any], files: dict[str, str]) -> None:
     if resources.get("cpu", {}).get("shares") == 1024 and not box.runtime.is_pyrunc:
         pytest.skip("runc 1.1.5 has the older formula")
-    if resources.get("pids") == {"limit": 0} and not box.runtime.is_pyrunc:
-        pytest.skip("runc 1.1.5 takes 0 for unset")
     one = container("exit", "0", edits={"/linux/resources": {"devices": [], **resources}})
     one.create()
     for name, value in files.items():

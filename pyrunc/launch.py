@@ -16,7 +16,7 @@ from pyrunc import cgroup, fs, handshake, host, runtime, session, state
 from pyrunc.errors import StateError, SysError
 from pyrunc.plan import compile as compiler
 from pyrunc.session import WAIT_FOREVER, Interrupts, Session, checked, write_pid_file
-from pyrunc.spec import load, validate
+from pyrunc.spec import load, older, validate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -154,6 +154,7 @@ class Job(Session):
         if for_show and not has_userns(self.config):
             self.facts.euid = 0  # the plan of the one user who could carry it out
         warnings = validate.check(self.config, facts=self.facts)
+        older.adapt(self.config)
         if not for_show:
             self.log.warnings(warnings, "config.json")
             terminal = bool(self.config.get("process", {}).get("terminal"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyrunc.cgroup.resources import limiting
 from pyrunc.errors import PyruncError, SysError
 
 TYPE_CHECKING = False
@@ -24,7 +25,7 @@ def check_no_cgroup(config: dict[str, Any], error: SysError, log: Log) -> None:
     """
     linux = config.get("linux") or {}
     resources = linux.get("resources") or {}
-    asked = [f"/linux/resources/{key}" for key in resources if key != "devices" and resources[key]]
+    asked = [f"/linux/resources/{key}" for key in limiting(resources)]
     if linux.get("cgroupsPath"):
         asked.insert(0, "/linux/cgroupsPath")
     if asked:

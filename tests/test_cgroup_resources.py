@@ -54,6 +54,25 @@ def test_pids(limit: int, expected: list[tuple[str, str]]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, []),
+        ({"devices": [{"allow": False}]}, []),
+        ({"pids": {"limit": -1}, "memory": {"limit": -1, "swap": -1}, "cpu": {"quota": -1}}, []),
+        ({"pids": {"limit": 0}}, ["pids"]),
+        ({"pids": {"limit": 7}, "memory": {"limit": -1, "reservation": 4096}}, ["pids", "memory"]),
+        ({"cpu": {"quota": 5000}}, ["cpu"]),
+        ({"cpu": {"period": 5000}}, ["cpu"]),
+        ({"unified": {"pids.max": "max"}}, ["unified"]),  # config-linux.md: MUST be an error without its controller
+        ({"network": {"classID": 1}}, ["network"]),
+    ],
+)
+def test_what_limits(given: dict[str, Any], expected: list[str]) -> None:
+    """No limit is what a cgroup without the controller has."""
+    assert resources.limiting(given) == expected
+
+
+@pytest.mark.parametrize(
     ("memory", "expected"),
     [
         ({}, []),

@@ -27,7 +27,11 @@ class Disabled:
         return -1
 
     def apply(self, path: str, resources: dict[str, Any], ptr: str = "/linux/resources") -> None:
-        asked = [key for key in resources if key != "devices" and resources[key]]
+        if not any(resources[key] for key in resources if key != "devices"):
+            return
+        from pyrunc.cgroup.resources import limiting
+
+        asked = limiting(resources)
         if asked:
             hint = "cgroups are disabled (--cgroup-manager disabled, or no cgroup2 mount)"
             raise ConfigError([Problem(f"{ptr}/{key}", "nothing", "a limit", hint) for key in asked])

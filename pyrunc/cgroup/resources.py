@@ -76,6 +76,18 @@ def convert(resources: dict[str, Any], ptr: str = "/linux/resources") -> list[Wr
     return out
 
 
+def limiting(resources: dict[str, Any]) -> list[str]:
+    """The fields of linux.resources that ask for more than what holds without a cgroup; not ``devices``."""
+    out = []
+    for key, value in resources.items():
+        if key == "devices" or not value:
+            continue
+        writes = convert({key: value})
+        if not writes or not all(write.flags & OPTIONAL for write in writes):
+            out.append(key)
+    return out
+
+
 def before(file: str, text: str, held: str) -> str:
     """What to write into a file that holds ``held`` to undo the writing of ``text``.
 
@@ -105,8 +117,8 @@ def limit(value: int) -> str:
 def _pids(out: list[Write], pids: dict[str, Any], ptr: str, problems: list[Problem]) -> None:
     value = pids.get("limit")
     if value is not None:
-        # 0 would forbid the container's own first process; systemd's TasksMax has no 0 either: runc and youki write 1.
-        out.append(Write("pids.max", "1" if value == 0 else limit(value), ptr + "/limit", value))
+        # The kernel takes 0, which means the same as 1, and systemd's TasksMax does not.  runc writes 1 as well.
+        out.append(Write("pids.max", limit(value or 1), ptr + "/limit", value, OPTIONAL if value < 0 else 0))
 
 
 def _memory(out: list[Write], memory: dict[str, Any], ptr: str, problems: list[Problem]) -> None:
@@ -127,7 +139,7 @@ def _memory(out: list[Write], memory: dict[str, Any], ptr: str, problems: list[P
         # A kernel without swap has no file, and "none" and "any amount" are what it gives anyway.
         out.append(Write("memory.swap.max", text, where, swap, OPTIONAL if text in ("0", "max") else 0))
     if value:
-        out.append(Write("memory.max", limit(value), ptr + "/limit", value))
+        out.append(Write("memory.max", limit(value), ptr + "/limit", value, OPTIONAL if value < 0 else 0))
     if low:
         out.append(Write("memory.low", limit(low), ptr + "/reservation", low))
 
@@ -187,7 +199,8 @@ def _cpu(out: list[Write], cpu: dict[str, Any], ptr: str, problems: list[Problem
         out.append(Write("cpu.max.burst", str(burst), ptr + "/burst", burst, flags))
     if quota or period:
         where, value = ("/quota", quota) if quota else ("/period", period)
-        out.append(Write("cpu.max", f"{limit(quota or -1)} {period or 100000}", ptr + where, value))
+        flags = OPTIONAL if quota < 0 else 0
+        out.append(Write("cpu.max", f"{limit(quota or -1)} {period or 100000}", ptr + where, value, flags))
     for field in ("cpus", "mems"):
         if cpu.get(field):
             out.append(Write(f"cpuset.{field}", cpu[field], f"{ptr}/{field}", cpu[field]))

@@ -42,7 +42,6 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
         context.log.error(str(error))
         log.say("error", str(error))
 
-
     if values.get("quiet"):
         text = "".join(f"{container.id}\n" for container in store.list(broken, content=False))
     else:

@@ -1,0 +1,22 @@
+"""What a configuration of an older specification says, in the terms of the one that the compiler knows."""
+
+from __future__ import annotations
+
+from pyrunc.spec.names import version
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_ZERO_IS_A_LIMIT = (1, 3, 0)  # config-linux.md, "PIDs"
+
+
+def adapt(config: dict[str, Any]) -> None:
+    """Rewrite fields whose meaning has changed; ``config`` has passed validate.check.
+
+    pids.limit 0 was "no limit" before 1.3.0, and is what podman before 5.5 writes for its
+    ``--pids-limit=-1`` (docs/adr/0023-pids-limit-0.md).
+    """
+    pids = ((config.get("linux") or {}).get("resources") or {}).get("pids")
+    if pids and pids.get("limit") == 0 and (version(config["ociVersion"]) or _ZERO_IS_A_LIMIT) < _ZERO_IS_A_LIMIT:
+        pids["limit"] = -1
