@@ -17,7 +17,7 @@ import pytest
 
 import plan_support
 import test_cgroup_devices as devices_model
-from fuzz import argv, configs, decoder, models
+from fuzz import argv, configs, decoder, images, models
 from fuzz.draw import Draw
 from pyrunc import cgroup, events, fs, procfs, salvage, seccomp, signals, state, update
 from pyrunc.cgroup import devices, resources
@@ -356,6 +356,8 @@ TARGETS: dict[str, Target] = {
     "state": state_file,
     "argv": command_line,
     "records": records,
+    "image-layer": images.Layers(),
+    "image-documents": images.documents,
 }
 
 
@@ -372,6 +374,8 @@ def prepared(name: str, directory: pathlib.Path) -> Iterator[Target]:
         state_file.root = directory / "root"
         (state_file.root / "c1").mkdir(parents=True, mode=0o700)
         state_file.root.chmod(0o700)
+    if name == "image-layer":
+        TARGETS[name].directory = directory / "image"  # type: ignore[attr-defined]
     if name == "argv":
         with pytest.MonkeyPatch.context() as patch:
             argv.isolate(patch)
