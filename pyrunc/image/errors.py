@@ -24,7 +24,7 @@ class ImageError(PyruncError):
         return self
 
     def __str__(self) -> str:
-        return ": ".join([*(printable(place) for place in self.places), self.text])
+        return printable(": ".join([*self.places, self.text]))
 
 
 class Within:
@@ -42,7 +42,9 @@ class Within:
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception and its causes, the outermost first."""
-    while error is not None:
+    """An exception and its causes, the outermost first; urllib3 keeps some in an attribute."""
+    for _ in range(16):
+        if not isinstance(error, BaseException):
+            return
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or error.__context__ or getattr(error, "reason", None)

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import ssl
+import threading
 from typing import IO, Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
@@ -61,8 +62,9 @@ class Connection:
 
     def __init__(self, host: str, repository: str, options: dict[str, Any]) -> None:
         self.host, self.repository = host, repository
-        plain = is_loopback(host) or bool(options.get("plain-http"))
-        self.schemes = ["https", "http"] if plain else ["https"]
+        self.plain = is_loopback(host) or bool(options.get("plain-http"))  # HTTP will do if there is no TLS
+        self.scheme = "" if self.plain else "https"  # "": not known yet
+        self.probing = threading.Lock()
         self.authfile: str = options.get("authfile", "")
         self.pool = urllib3.PoolManager(
             num_pools=8,
@@ -77,7 +79,20 @@ class Connection:
     def url(self, path: str) -> str:
         """The URL of a path of the API."""
         host = "registry-1.docker.io" if self.host == "docker.io" else self.host
-        return f"{self.schemes[0]}://{host}/v2/{self.repository}/{path}"
+        with self.probing:
+            if not self.scheme:
+                self.scheme = self._probe(host)
+        return f"{self.scheme}://{host}/v2/{self.repository}/{path}"
+
+    def _probe(self, host: str) -> str:
+        """https, or http where nobody speaks TLS.  A certificate that nobody vouches for is no reason to do without."""
+        try:
+            self._request("GET", f"https://{host}/v2/", {}).release_conn()
+        except ImageError as error:
+            if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in chain(error)):
+                raise
+            return "http"
+        return "https"
 
     def get(self, path: str, accept: str = "*/*", offset: int = 0) -> urllib3.BaseHTTPResponse:
         """GET below /v2/REPOSITORY/; the body is not read yet.  Authenticates when asked to."""
@@ -129,10 +144,6 @@ class Connection:
                 preload_content=False,
             )
         except urllib3.exceptions.HTTPError as error:
-            if len(self.schemes) > 1 and url.startswith("https:"):
-                # A registry on this machine, or one for which the user asked: there may be no TLS at all.
-                self.schemes = ["http"]
-                return self._request(method, "http" + url[5:], headers, body)
             raise ImageError(f"{self.host}: {_reason(error)}") from error
 
     # -- authentication -----------------------------------------------------------------------------------
@@ -157,7 +168,7 @@ class Connection:
         """Ask the token server that a registry names (distribution: "Token Authentication")."""
         realm = parameters.get("realm", "")
         scheme = urlsplit(realm).scheme
-        if scheme != "https" and not (scheme == "http" and self.schemes[0] == "http"):
+        if scheme != "https" and not (scheme == "http" and self.scheme == "http"):
             raise ImageError(f"{self.host}: refusing the token server {show(realm)}: not https")
         scope = parameters.get("scope") or f"repository:{self.repository}:pull"
         query = {"service": parameters.get("service", ""), "scope": scope}
@@ -216,8 +227,8 @@ class Connection:
 
 def _reason(error: BaseException) -> str:
     """The innermost cause, which is the one with words."""
-    causes = [str(cause) for cause in chain(error) if str(cause)]
-    return causes[-1] if causes else type(error).__name__
+    words = [str(cause) for cause in chain(error) if str(cause)]
+    return words[-1] if words else type(error).__name__
 
 
 def tls_context(directory: str) -> ssl.SSLContext:
