@@ -25,6 +25,7 @@ sys.path.insert(0, str(REPO / "tests"))
 from image_support import Layout, entry, hard_link, link, tar
 
 pytestmark = pytest.mark.pyrunc_only("images are the business of engines elsewhere")
+Entries = list[tuple[tarfile.TarInfo, bytes]]
 Images = Callable[..., Result]
 HIDDEN = ".pyrunc-unpack-"
 
