@@ -218,7 +218,7 @@ install: build ## put a copy under PREFIX (/usr/local) for this machine's engine
 	$(remove_installed)
 	@$(UMASK); site=$$($(BIN)/python -Ic 'import sysconfig; print(sysconfig.get_path("platlib"))'); \
 	    rm -rf build/install; mkdir -p build/install/lib/pyrunc build/install/bin; lib=build/install/lib/pyrunc; \
-	    for part in pyrunc pyroute2 prctl.py; do cp -r --no-preserve=ownership $$site/$$part $$lib/; done; \
+	    for part in pyrunc pyroute2 prctl.py urllib3 backports; do cp -r --no-preserve=ownership $$site/$$part $$lib/; done; \
 	    cp --no-preserve=ownership $$site/_cffi_backend*.so $$site/_prctl*.so $$lib/; \
 	    find $$lib -name __pycache__ -prune -exec rm -rf {} +; \
 	    install -m 0755 $(BIN)/pyrunc build/install/bin/pyrunc; \
