@@ -392,16 +392,17 @@ def test_relative_bundle(container: Make) -> None:
     assert one.state()["bundle"] == str(one.bundle.path)
 
 
-@pytest.mark.pyrunc_only("an option of crun, not of runc")
-def test_config_option_names_another_file(container: Make) -> None:
+def test_config_option_names_another_file(container: Make, box: Box) -> None:
+    if not box.runtime.is_pyrunc and box.runtime.name != "crun":
+        pytest.skip("an option of crun, not of runc")
     one = container("say", "default")
     one.bundle.save()
     config = json.dumps(one.bundle.config).replace('"default"', '"other"')
     (one.bundle.path / "other.json").write_text(config)
-    assert (
-        one.call("run", "-b", str(one.bundle.path), "--config", str(one.bundle.path / "other.json"), one.id).out
-        == "other\n"
-    )
+    bundle = ("run", "-b", str(one.bundle.path), "--config")
+    assert one.call(*bundle, str(one.bundle.path / "other.json"), one.id).out == "other\n"
+    assert one.call(*bundle, "other.json", one.id, check=False, cwd="/").rc != 0, "not relative to the bundle"
+    assert one.call(*bundle, f"{one.bundle.path.name}/other.json", one.id, cwd=one.bundle.path.parent).out == "other\n"
 
 
 def test_detached_run(container: Make, box: Box) -> None:

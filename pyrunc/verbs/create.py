@@ -14,7 +14,7 @@ ARGS = (1, 1)
 STOP_AT_FIRST = "image"  # then a command line follows
 FLAGS: tuple[command.Flag, ...] = (
     ("bundle", "b", "DIR", "str", "directory of config.json (default: the working directory)"),
-    ("config", "f", "FILE", "str", "the configuration, relative to the bundle or absolute (default config.json)"),
+    ("config", "f", "FILE", "str", "use FILE, relative to the working directory, and not the bundle's config.json"),
     ("console-socket", "", "PATH", "str", "unix socket that receives the terminal"),
     ("pidfd-socket", "", "PATH", "str", "unix socket that receives a pidfd of the container's first process"),
     ("pid-file", "", "FILE", "str", "write the pid of the container's first process to FILE"),

@@ -15,7 +15,7 @@ SUMMARY = "print the steps that would create a container (or run a process in it
 ARGS = (0, 1)
 FLAGS: tuple[command.Flag, ...] = (
     ("bundle", "b", "DIR", "str", "directory of config.json (default: the working directory)"),
-    ("config", "f", "FILE", "str", "the configuration, relative to the bundle or absolute (default config.json)"),
+    ("config", "f", "FILE", "str", "use FILE, relative to the working directory, and not the bundle's config.json"),
     ("exec", "", "FILE", "str", "what `exec --process FILE` would do in such a container"),
     ("json", "", "", "bool", "as JSON"),
     ("no-pivot", "", "", "bool", "as `create --no-pivot` would do it"),
