@@ -123,7 +123,9 @@ def test_drop_ins_are_well_formed() -> None:
         assert section["default_runtime_name"] in section["runtimes"]
         assert section["runtimes"]["pyrunc"]["options"]["BinaryName"] == "/usr/local/bin/pyrunc"
     crio = tomllib.loads((CONTRIB / "crio/10-pyrunc.conf").read_text())["crio"]["runtime"]
-    assert crio["runtimes"][crio["default_runtime"]]["runtime_path"] == "/usr/local/bin/pyrunc"
+    handler = crio["runtimes"][crio["default_runtime"]]
+    assert handler["runtime_path"] == "/usr/local/bin/pyrunc"
+    assert handler["container_min_memory"] == "512KiB"  # CRI-O's default is for runc
     podman = tomllib.loads((CONTRIB / "podman/pyrunc.conf").read_text())["engine"]
     assert "pyrunc" in podman["runtime_supports_json"] and "/usr/local/bin/pyrunc" in podman["runtimes"]["pyrunc"]
     docker = json.loads((CONTRIB / "docker/daemon.json").read_text())
