@@ -43,3 +43,16 @@ def test_the_root_is_the_containers(container: Make, chroot: list[str], flags: t
         ["nsenter", "-t", str(one.pid), "-m", *LOOK], capture_output=True, text=True, timeout=TIMEOUT
     )
     assert_inside(one, joined.stdout)
+
+
+def test_no_setting_is_blamed_for_what_a_chroot_forbids(container: Make, chroot: list[str]) -> None:
+    """create_user_ns() of the kernel refuses it there, whoever asks and whatever the settings."""
+    one = container("exit", "0")
+    linux = one.bundle.config["linux"]
+    linux["namespaces"].append({"type": "user"})
+    linux["uidMappings"] = linux["gidMappings"] = [{"containerID": 0, "hostID": 100_000, "size": 65536}]
+    result = one.create(check=False, wrap=chroot)
+    assert result.rc == 1
+    if one.box.runtime.is_pyrunc:
+        assert "unshare: EPERM" in result.err and "in a chroot" in result.err
+    assert "/proc/sys" not in result.err

@@ -238,6 +238,13 @@ def test_oom_score_adj_lowered(container: Make) -> None:
     assert container(edits={"/process/oomScoreAdj": -500}).run().report["oom_score_adj"] == "-500\n"
 
 
+@pytest.mark.skipif("CAP_SYS_RESOURCE" in own_bounding_caps(), reason="CAP_SYS_RESOURCE is here")
+def test_oom_score_adj_that_may_not_be_lowered(container: Make, refused: Refused) -> None:
+    result = container(edits={"/process/oomScoreAdj": -500}).create(check=False)
+    refused(result, "/process/oomScoreAdj", "EACCES: permission denied; lowering the score needs CAP_SYS_RESOURCE")
+    assert result.err.count("CAP_SYS_RESOURCE") < 2
+
+
 @pytest.mark.pyrunc_only("newer than runc 1.1.5")
 @pytest.mark.parametrize(("domain", "machine"), [("LINUX", None), ("LINUX32", "i686")])
 def test_personality(container: Make, domain: str, machine: str | None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from errno import errorcode
+import posix
+from errno import EPERM, errorcode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ _HINTS = {
     ("UNSHARE", "EINVAL"): "this kernel lacks one of the namespaces",
     ("UNSHARE", "ENOSPC"): "a limit in /proc/sys/user/max_*_namespaces is reached",
     ("UNSHARE_USER", "ENOSPC"): "/proc/sys/user/max_user_namespaces is reached",
-    ("UNSHARE_USER", "EPERM"): "users may not make user namespaces here: see /proc/sys/kernel/unprivileged_userns_clone"
-    " and apparmor_restrict_unprivileged_userns",
     ("TIME_OFFSETS", "ERANGE"): "an offset is added to the host's clock: no more seconds back than that has counted",
     ("TIME_OFFSETS", "EPERM"): "setting the clocks of a time namespace needs CAP_SYS_TIME",
     ("CPU_INITIAL", "EINVAL"): "`cat /sys/devices/system/cpu/online` lists the cpus of this host",
@@ -91,7 +90,31 @@ _HINTS = {
 
 def find(op: str, number: int) -> str:
     """A hint for a failing operation and its errno, ``""`` when there is none."""
+    if (op, number) == ("UNSHARE_USER", EPERM):
+        return _no_user_namespace()
     return _HINTS.get((op, errorcode.get(number, "")), "")
+
+
+# The settings that keep users from making user namespaces, and the value that does.
+_USERNS_SETTINGS = (
+    ("/proc/sys/kernel/unprivileged_userns_clone", b"0"),  # Debian's
+    ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", b"1"),  # Ubuntu's
+)
+
+
+def _no_user_namespace() -> str:
+    """Why unshare(CLONE_NEWUSER) is not permitted; only a setting that is in force here is named."""
+    from pyrunc import fs
+
+    if posix.geteuid() != 0:
+        for path, forbids in _USERNS_SETTINGS:
+            try:
+                if fs.read_file(path, 64).strip() == forbids:
+                    return f"{path} is {forbids.decode()}: only root may make user namespaces"
+            except OSError:
+                continue  # not a kernel of this distribution
+    # create_user_ns() of kernel/user_namespace.c
+    return "the kernel forbids it in a chroot, and to a user that is not mapped; a seccomp filter or an LSM may, too"
 
 
 # -- misspelled words -------------------------------------------------------------------------------------------------
@@ -108,7 +131,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     for candidate in known:
         found.setdefault(_distance(word, candidate, limit), []).append(candidate)
     best = min(found, default=limit + 1)
-    return f"; did you mean {' or '.join(found[best][:3])}?" if best <= limit else ""
+    return f"; did you mean {' or '.join(found[best][:3])}?" if 0 < best <= limit else ""
 
 
 def _distance(left: str, right: str, limit: int) -> int:

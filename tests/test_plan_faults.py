@@ -146,6 +146,18 @@ def test_a_failed_execve_says_what_go_says(err: int, words: str) -> None:
     assert text.startswith('/process/args/0 "prog": execve: ') and text.endswith(words)
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [("nosiud", "; did you mean nosuid?"), ("siz", "; did you mean size?"), ("bogus", "'bogus'"), ("", "''")],
+)
+def test_a_misspelled_option_of_a_mount(option: str, words: str) -> None:
+    """The filesystem takes what is no option of a mount for one of its own."""
+    plan = compiled({"mounts": [{"destination": "/m", "type": "tmpfs", "source": "x", "options": [f"{option}=1"]}]})
+    detail = f"tmpfs: Unknown parameter '{option}'"
+    text = str(faults.error(plan, Record(plan, "MOUNT", 0, "data", err=errno.EINVAL, call="fsconfig", detail=detail)))
+    assert text.endswith(words)
+
+
 def test_missing_files_elsewhere_do_not_say_those_words(plan: Plan) -> None:
     text = str(faults.error(plan, Record(plan, "MOUNT", 2, "source", call="open_tree")))
     assert text == '/mounts/2/source "/gone" (/data): open_tree: ENOENT: path not found'

@@ -96,13 +96,23 @@ def error(source: Plan | Sequence[Sequence[Any]], record: Record) -> SysError:
         value=fault.value,
         context=fault.context,
         detail=_program_words(fault.op, fault.value, record),
-        hint=hints.find(fault.op, record.err),
+        hint=_misspelled(fault.op, record.detail) or hints.find(fault.op, record.err),
     )
 
 
 def saved_error(late: Sequence[Sequence[Any]], record: Record) -> SysError:
     """`error` for a container whose creator has ended: ``late`` is what `Plan.late_origins` returned then."""
     return error(late, record)
+
+
+def _misspelled(op: str, detail: str) -> str:
+    """Which option of a mount was meant, where the filesystem says that it has none of this name."""
+    _, found, rest = detail.partition("Unknown parameter '")
+    if op != "MOUNT" or not found:
+        return ""
+    from pyrunc.plan import mounts
+
+    return mounts.meant([rest.partition("'")[0]]).lstrip("; ")
 
 
 def _hook_call(where: str, call: str) -> str:

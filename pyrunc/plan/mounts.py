@@ -125,6 +125,12 @@ OPTIONS: dict[str, tuple[int, Any]] = {
 # How a superblock flag is said when a remount takes it away.
 _SUPER_OFF = {"sync": "async", "lazytime": "nolazytime", "mand": "nomand"}
 
+# Options that people give to the filesystems of a container; only for `meant`.
+_OF_FILESYSTEMS = (
+    "size", "nr_inodes", "nr_blocks", "mode", "uid", "gid", "huge", "mpol", "noswap", "hidepid", "subset",
+    "newinstance", "ptmxmode", "lowerdir", "upperdir", "workdir", "userxattr", "volatile", "index", "metacopy",
+)  # fmt: skip
+
 _CGROUP_TYPES = ("cgroup", "cgroup2")
 # Their labels come from the policy; a context= option is an error there or has no effect.
 _UNLABELLED = ("proc", "sysfs", "cgroup", "cgroup2", "mqueue")
@@ -417,7 +423,19 @@ def _bind(
 def _warn_of_data(plan: Plan, pointer: str, flags: Flags) -> None:
     """Options that only a filesystem could understand: engines and the conformance suite send them with binds."""
     if flags.data:
-        plan.warn(f"{pointer}/options", f"no effect on a bind mount: {', '.join(flags.data)}")
+        words = ", ".join(flags.data) + meant(flags.data)
+        plan.warn(f"{pointer}/options", f"no effect on a bind mount: {words}")
+
+
+def meant(options: list[str]) -> str:
+    """``; did you mean nosuid?`` for the first options, of which one may be misspelled; "" when none seems to be."""
+    from pyrunc import hints
+
+    for option in options[:8]:  # each is compared with every option that there is
+        found = hints.did_you_mean(option.partition("=")[0], (*OPTIONS, *_OF_FILESYSTEMS))
+        if found:
+            return found
+    return ""
 
 
 def _filesystem(
