@@ -44,7 +44,7 @@ build: $(STAMPS)/build ## build and install into .venv: the executable is .venv/
 $(STAMPS)/venv: pyproject.toml .ci/require
 	@.ci/require build
 	@$(UMASK); $(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV); mkdir -p $(@D)
-	@echo "installing the build requirements and runtime dependencies into $(VENV)"
+	@echo "installing the build requirements and runtime dependencies into $(VENV), about half a minute"
 	@$(UMASK); $(BIN)/python -c $(read_list) build-system.requires project.dependencies project.optional-dependencies.image | \
 	    xargs -d "\n" $(PIP) -q
 	@touch $@
@@ -54,7 +54,7 @@ read_list := 'import functools, sys, tomllib; d = tomllib.load(open("pyproject.t
     [print(r) for k in sys.argv[1:] for r in functools.reduce(lambda a, b: a[b], k.split("."), d)]'
 
 $(STAMPS)/build: $(STAMPS)/venv $(SOURCES) $(LIST) meson.build meson.options
-	@echo "building (build/pip.log)"
+	@echo "building, about half a minute (build/pip.log)"
 	@$(UMASK); $(PIP) -v --no-build-isolation --no-deps --force-reinstall \
 	    --config-settings=build-dir=build/meson --config-settings=setup-args=-Dlauncher=$(LAUNCHER) . >build/pip.log 2>&1 \
 	    || { tail -n 40 build/pip.log; exit 1; }
@@ -62,6 +62,7 @@ $(STAMPS)/build: $(STAMPS)/venv $(SOURCES) $(LIST) meson.build meson.options
 	@site=$$($(BIN)/python -Ic 'import sysconfig; print(sysconfig.get_path("platlib"))'); \
 	    cp --remove-destination $$site/pyrunc/_init $$site/pyrunc/_shim*.so $$site/pyrunc/_reader*.so pyrunc/ # never into a file that is mapped
 	@touch $@
+	@echo "built $(BIN)/pyrunc; \`make demo\` runs a container with it, \`make install\` puts a copy into $(PREFIX)"
 
 demo: build ## run a container from a busybox bundle and look around inside it
 	@.ci/require demo
@@ -210,6 +211,7 @@ define remove_installed
 	    sed 's|^|$(DESTDIR)$(PREFIX)/|' $(MANIFEST) | xargs -d "\n" rm -f; rm -f $(MANIFEST); \
 	    find $(LIBDIR) -name __pycache__ -prune -exec rm -rf {} +; find $(LIBDIR) -depth -type d -empty -delete; fi
 endef
+SHIPPED := cffi pyroute2 urllib3 backports_zstd
 SHARED := contrib/completions/pyrunc.bash=share/bash-completion/completions/pyrunc \
     contrib/completions/_pyrunc=share/zsh/site-functions/_pyrunc \
     contrib/completions/pyrunc.fish=share/fish/vendor_completions.d/pyrunc.fish contrib/man/pyrunc.8=share/man/man8/pyrunc.8
@@ -218,9 +220,13 @@ install: build ## put a copy under PREFIX (/usr/local) for this machine's engine
 	$(remove_installed)
 	@$(UMASK); site=$$($(BIN)/python -Ic 'import sysconfig; print(sysconfig.get_path("platlib"))'); \
 	    rm -rf build/install; mkdir -p build/install/lib/pyrunc build/install/bin; lib=build/install/lib/pyrunc; \
-	    for part in pyrunc pyroute2 prctl.py urllib3 backports; do cp -r --no-preserve=ownership $$site/$$part $$lib/; done; \
-	    cp --no-preserve=ownership $$site/_cffi_backend*.so $$site/_prctl*.so $$lib/; \
+	    for part in pyrunc pyroute2 urllib3 backports; do cp -r --no-preserve=ownership $$site/$$part $$lib/; done; \
+	    cp --no-preserve=ownership $$site/_cffi_backend*.so $$lib/; \
+	    doc=build/install/share/doc/pyrunc; install -D -m 0644 LICENSE $$doc/LICENSE; \
+	    for part in $(SHIPPED); do mkdir -p $$doc/licenses/$$part; \
+	        cp -r --no-preserve=ownership $$site/$$part-[0-9]*.dist-info/licenses/. $$doc/licenses/$$part/; done; \
 	    find $$lib -name __pycache__ -prune -exec rm -rf {} +; \
+	    $(BIN)/python -Im compileall -q --invalidation-mode unchecked-hash $$lib; \
 	    install -m 0755 $(BIN)/pyrunc build/install/bin/pyrunc; \
 	    for pair in $(SHARED); do install -D -m 0644 $${pair%%=*} build/install/$${pair#*=}; done; \
 	    chmod -R u+w,go-w,a+rX build/install; \

@@ -314,9 +314,12 @@ int pr_netlink_in(int netns_fd)
         return -errno;
     if (setns(netns_fd, CLONE_NEWNET) < 0)
         return close_error(own, errno);
-    /* A socket belongs to the namespace it was made in.  SOCK_DGRAM, which means the same here: pyroute2 insists. */
-    int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_ROUTE);
+    /* A socket belongs to the namespace it was created in. */
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
     int err = fd < 0 ? errno : 0;
+    int on = 1; /* extended acknowledgements, since Linux 4.12: without them errors have no words */
+    if (fd >= 0)
+        (void)setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof on);
     if (setns(own, CLONE_NEWNET) < 0)
         abort(); /* everything after this would happen to the container's network */
     close(own);
