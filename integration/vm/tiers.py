@@ -200,7 +200,8 @@ def wheels(arch: str) -> Path:
     path = images.directory() / f"wheels-{arch}"
     project = tomllib.loads((REPO / "pyproject.toml").read_text())
     wanted = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
-    wanted += [*project["project"]["optional-dependencies"]["test"], "setuptools", "wheel"]
+    extras = project["project"]["optional-dependencies"]
+    wanted += [*extras["image"], *extras["test"], "setuptools", "wheel"]
     stamp = path / "requirements"
     if stamp.exists() and stamp.read_text().split("\n") == wanted:
         return path
@@ -211,10 +212,7 @@ def wheels(arch: str) -> Path:
     foreign = ["--only-binary=:all:", "--python-version", version]
     for tag in ("manylinux_2_17", "manylinux2014", "manylinux_2_28", "manylinux_2_34"):
         foreign += ["--platform", f"{tag}_{machine}"]
-    binary = [name for name in wanted if not name.startswith("python-prctl")]
-    images.run([*fetch, *foreign, *binary], "fetching wheels")
-    source = [name for name in wanted if name.startswith("python-prctl")]  # there is no wheel of it
-    images.run([*fetch, "--no-deps", "--no-binary=:all:", *source], "fetching wheels")
+    images.run([*fetch, *foreign, *wanted], "fetching wheels")
     stamp.write_text("\n".join(wanted))
     return path
 
