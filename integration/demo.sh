@@ -38,5 +38,9 @@ echo "\$ pyrunc spec --bundle $dir"
 sed -i -e 's/"terminal": *true/"terminal": false/' -e '/"args": *\[/{n;s/"sh"/"sh", "\/bin\/look-around"/}' "$dir/config.json"
 echo "\$ pyrunc run --bundle $dir $id"
 "$pyrunc" run --bundle "$dir" "$id"
-echo "\$ pyrunc list"
-"$pyrunc" list
+cat <<NEXT
+That was a container: its own processes, mounts, host name and cgroup, and few capabilities.  What next:
+    $1 plan --bundle DIR          # what a config.json makes pyrunc do, step by step
+    $1 run --image IMAGE demo     # a shell in an image, see README.md
+    $1 help                       # all commands
+NEXT

@@ -1,0 +1,49 @@
+"""The README's first steps, pasted as they are."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from integration.harness import REPO, SLOW, Box
+
+pytestmark = pytest.mark.pyrunc_only("it is pyrunc's README")
+
+
+def block(after: str) -> list[str]:
+    """The commands of the first shell block behind a sentence."""
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"```sh\n(.*?)```", text[text.index(after) :], re.DOTALL)
+    assert found
+    return [line for line in found.group(1).splitlines() if line.strip()]
+
+
+def test_by_hand(box: Box) -> None:
+    """On a terminal, as a person would: the last command is a shell, which gets a command and its end."""
+    lines = block("By hand, with any root filesystem")
+    assert lines[0].startswith("make build && export PATH=") and len(lines) == 6
+    bin_directory = Path(box.runtime.path).parent
+    script = "set -e\n" + "\n".join(lines[1:]).replace("pyrunc run demo", f"pyrunc run {box.prefix}demo")
+    env = {**os.environ, "PATH": f"{bin_directory}:{os.environ['PATH']}", "XDG_RUNTIME_DIR": str(box.path)}
+    master, slave = pty.openpty()
+    try:
+        child = subprocess.Popen(
+            ["sh", "-c", script], cwd=box.path, stdin=slave, stdout=slave, stderr=slave, env=env, start_new_session=True
+        )
+        os.close(slave)
+        os.write(master, b"echo in:$HOSTNAME-$((6*7)); exit 5\n")
+        seen = b""
+        try:
+            while data := os.read(master, 4096):
+                seen += data
+        except OSError:  # EIO: the other side is closed
+            pass
+        assert child.wait(20 * SLOW) == 5, seen.decode(errors="replace")
+    finally:
+        os.close(master)
+    assert b"-42" in seen and b"EXECVE" in seen, seen.decode(errors="replace")
