@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import posix
+import re
 
 import pytest
 
 from plan_support import case_names, compiled, load_case, names
+from pyrunc import fs
 from pyrunc.errors import ConfigError
 from pyrunc.plan import Plan, ops, show
 from pyrunc.plan.compile import compile_create
+from pyrunc.verbs import plan as verb
 
 PLANS = [name for name in case_names() if not name.endswith("-refused")]
 
@@ -95,3 +101,65 @@ def test_hooks_of_the_host_stand_where_they_run() -> None:
 def test_refused(name: str) -> None:
     with pytest.raises(ConfigError):
         compile_create(*load_case(name))
+
+
+@pytest.mark.parametrize("width", [100, 80, 60])
+@pytest.mark.parametrize("name", PLANS)
+def test_the_listing_fits_and_stays_aligned(name: str, width: int) -> None:
+    config, facts, opts = load_case(name)
+    plan = compile_create(config, facts, opts)
+    lines = show.fitted(plan, config, width, colour=False).splitlines()
+    assert max(map(len, lines)) <= width
+    steps = lines[: lines.index("")]
+    (column,) = {
+        line.rindex("  " + origin[:4]) + 2
+        for line, origin in zip([x for x in steps if x[:4].strip().isdigit()], plan.origins, strict=True)
+    }
+    left = re.match(r" *\d+ \w+ +\w+ +", steps[0])
+    assert left
+    for line in steps:
+        assert line[column - 2 : column].strip() == "", "nothing runs into the origins"
+        assert line[:4].strip() or line[5:9] == "host" or not line[: len(left[0])].strip(), "what goes on does so in its column"
+    # Nothing is lost.
+    long = show.text(plan, config)
+    assert sorted("".join(lines).replace(" ", "")) == sorted(long.replace("\n", "").replace(" ", ""))
+
+
+def test_colours_change_nothing_else() -> None:
+    config, facts, opts = load_case("capabilities")
+    plan = compile_create(config, facts, opts)
+    plain, coloured = (show.fitted(plan, config, 90, colour=colour) for colour in (False, True))
+    assert "\33[1mEXECVE" in coloured and "\33[33mwarning" in coloured and "\33" not in plain
+    assert re.sub("\33\\[[0-9]*m", "", coloured) == plain
+
+
+def test_a_line_without_blanks_is_cut() -> None:
+    plan = Plan()
+    plan.hostname("/hostname", name="x" * 1000)
+    lines = show.fitted(plan, {}, 100, colour=False).splitlines()
+    assert max(map(len, lines)) <= 100 and "".join(lines).count("x") == 1000
+
+
+@pytest.mark.parametrize(
+    ("terminal", "environment", "expected"),
+    [
+        (None, {"TERM": "xterm"}, (100, False)),
+        (80, {"TERM": "xterm"}, (80, True)),
+        (200, {"TERM": "xterm", "NO_COLOR": ""}, (200, True)),
+        (80, {"TERM": "xterm", "NO_COLOR": "1"}, (80, False)),
+        (80, {"TERM": "dumb"}, (80, False)),
+        (80, {}, (80, False)),
+        (0, {"TERM": "xterm"}, (100, True)),  # a terminal of unknown size: a serial line
+    ],
+)
+def test_appearance(
+    monkeypatch: pytest.MonkeyPatch, terminal: int | None, environment: dict[str, str], expected: tuple[int, bool]
+) -> None:
+    def size(fd: int) -> os.terminal_size:
+        if terminal is None:
+            raise OSError(errno.ENOTTY, "")
+        return os.terminal_size((terminal, 24))
+
+    monkeypatch.setattr(posix, "get_terminal_size", size)
+    monkeypatch.setattr(fs, "getenv", lambda name: environment.get(name, ""))
+    assert verb.appearance() == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from _struct import unpack
 from collections.abc import Callable, Iterable, Mapping
+from itertools import zip_longest
 from typing import Any
 
 from pyrunc.errors import printable
@@ -30,6 +31,8 @@ _INFINITY = 0xFFFFFFFFFFFFFFFF
 # After which step launch runs the hooks of a kind, in this order.
 _SYNC_HOOKS = {ops.OP_SYNC_MOUNTED: ("prestart", "createRuntime"), ops.OP_EXECVE: ("poststart",)}
 
+_BOLD, _FAINT, _YELLOW = "1", "2", "33"  # ECMA-48, select graphic rendition
+
 Args = Mapping[str, Any]
 
 
@@ -38,13 +41,58 @@ def text(plan: Plan, config: Mapping[str, Any] | None = None) -> str:
 
     With ``config`` the limits of the cgroup are listed too.  Ends with a newline.
     """
-    start = _start(plan)
-    rows = [row for index in range(len(plan.steps)) for row in _step_rows(plan, index, start)]
-    section = max(len(row[1]) for row in rows)
-    op = max(len(row[2]) for row in rows)
+    rows = _rows(plan)
+    section, op = _widths(rows)
     args = min(WIDTH, max(len(row[3]) for row in rows))
     lines = [f"{n:>4} {sec:<{section}} {name:<{op}} {arg:<{args}}  {origin}" for n, sec, name, arg, origin in rows]
     return "\n".join(lines + _outside(plan, config)) + "\n"
+
+
+def fitted(plan: Plan, config: Mapping[str, Any] | None, width: int, colour: bool) -> str:
+    """`text` in lines of at most ``width`` characters: what does not fit goes on below, in its column."""
+    rows = _rows(plan)
+    section, op = _widths(rows)
+    left = 4 + 1 + section + 1 + op + 1
+    room = max(width - left - 2, 16)  # of arguments and origin; a narrower terminal breaks the lines itself
+    origins = min(max(len(row[4]) for row in rows), room * 2 // 5)
+    args = min(room - origins, max(len(row[3]) for row in rows))
+    lines = []
+    for number, sec, name, arg, origin in rows:
+        head = f"{number:>4} {sec:<{section}} {_paint(f'{name:<{op}}', _BOLD, colour)} "
+        for words, where in zip_longest(_wrap(arg, args, " "), _wrap(origin, origins, "/"), fillvalue=""):
+            lines.append(f"{head}{words:<{args}}  {_paint(where, _FAINT, colour)}".rstrip())
+            head = " " * left
+    for line in _outside(plan, config):
+        attribute = _YELLOW if line.startswith("warning ") else ""
+        lines += [_paint(part, attribute, colour) for part in _wrap(line, width, " ")]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(plan: Plan) -> list[tuple[str, str, str, str, str]]:
+    start = _start(plan)
+    return [row for index in range(len(plan.steps)) for row in _step_rows(plan, index, start)]
+
+
+def _widths(rows: list[tuple[str, str, str, str, str]]) -> tuple[int, int]:
+    return max(len(row[1]) for row in rows), max(len(row[2]) for row in rows)
+
+
+def _paint(words: str, attribute: str, colour: bool) -> str:
+    return f"\33[{attribute}m{words}\33[m" if colour and attribute and words else words
+
+
+def _wrap(words: str, width: int, at: str) -> list[str]:
+    """Parts of at most ``width`` characters, cut before an ``at`` where there is one; further ones are indented."""
+    parts, start, indent = [], 0, ""
+    while len(words) - start + len(indent) > width:
+        limit = start + width - len(indent)
+        end = words.rfind(at, start + 1, limit + 1)
+        end = end if end > start else limit
+        parts.append(indent + words[start:end].rstrip())
+        while at == " " and words[end : end + 1] == " ":
+            end += 1
+        start, indent = end, "  "
+    return [*parts, indent + words[start:]] if words[start:] or not parts else parts
 
 
 def as_json(plan: Plan, config: Mapping[str, Any] | None = None) -> dict[str, Any]:

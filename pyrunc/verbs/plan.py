@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posix
+
 from pyrunc import command, fs, runtime
 from pyrunc.errors import ConfigError, printable
 
@@ -13,6 +15,7 @@ MOST = 32768  # a listing that is longer helps nobody; with the error itself it 
 USAGE = "plan [OPTIONS]"
 SUMMARY = "print the steps that would create a container (or run a process in it), with the field each comes from"
 ARGS = (0, 1)
+WIDTH = 100  # columns of a listing that goes to a file or a pipe
 FLAGS: tuple[command.Flag, ...] = (
     ("bundle", "b", "DIR", "str", "directory of config.json (default: the working directory)"),
     ("config", "f", "FILE", "str", "use FILE, relative to the working directory, and not the bundle's config.json"),
@@ -52,4 +55,16 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
         raise
     if values.get("json"):
         return command.out(json.dumps(show.as_json(plan, config), indent=2) + "\n")
-    return command.out(show.text(plan, config))
+    return command.out(show.fitted(plan, config, *appearance()))
+
+
+def appearance() -> tuple[int, bool]:
+    """How wide the listing may be, and whether it has colours: as the terminal, else 100 columns and none.
+
+    NO_COLOR as in no-color.org: present and not empty.
+    """
+    try:
+        columns = posix.get_terminal_size(1).columns
+    except OSError:
+        return WIDTH, False
+    return columns or WIDTH, not fs.getenv("NO_COLOR") and fs.getenv("TERM") not in ("", "dumb")
