@@ -1,0 +1,163 @@
+"""A case of the differential test as plain data, so that it can be printed, sent to a worker and made smaller."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from integration.harness import DEFAULT_CAPS, DELETE, PATH_ENV, edit
+
+
+def words(text: str) -> list[str]:
+    """What is between blanks: lists of names stay readable."""
+    return text.split()
+
+
+WORK = "/w"  # everything of a case is below it, at the same path for every runtime
+BUNDLE, STATE, LOG, SOURCES, NAMESPACES = (f"{WORK}/{name}" for name in ("b", "s", "log", "src", "ns"))
+ROOTFS = f"{BUNDLE}/rootfs"
+ID = "c"
+CGROUP = "/box/c"
+CONSOLE = f"{WORK}/console"
+USER_MAP = "0 100000 65536\n"  # of the user namespace that can be joined
+HOOKS = words(
+    """
+        prestart createRuntime createContainer startContainer poststart poststop
+        """
+)
+REMOVE = "@remove"  # an edit's value: DELETE of harness.edit, as JSON
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One thing that a case has beyond the default config.
+
+    `edits` are pairs of JSON pointer and value for config.json.  `rootfs` are operations on the root filesystem, `ask`
+    lines for the program (inside.c), `caller` settings of the process that calls the runtime.
+    """
+
+    kind: str
+    edits: Sequence[Sequence[Any]] = ()
+    rootfs: Sequence[Sequence[str]] = ()
+    ask: Sequence[str] = ()
+    caller: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Features, and the commands to run: each a list whose first member is what to do (`runner.Run`)."""
+
+    name: str
+    features: Sequence[Feature]
+    commands: Sequence[Sequence[Any]]
+
+    @property
+    def kinds(self) -> list[str]:
+        """The features and commands, for counting."""
+        found = [feature.kind for feature in self.features] + [f"command.{command[0]}" for command in self.commands]
+        for feature in self.features:
+            for pointer, value in feature.edits:
+                found += _details(str(pointer), value)
+        return found
+
+    def config(self) -> dict[str, Any]:
+        """The config.json."""
+        config = base_config()
+        for feature in self.features:
+            for pointer, value in feature.edits:
+                edit(config, {pointer: DELETE if value == REMOVE else copy.deepcopy(value)})
+        return config
+
+    @property
+    def caller(self) -> dict[str, Any]:
+        """All settings of the calling process."""
+        merged: dict[str, Any] = {}
+        for feature in self.features:
+            merged |= feature.caller
+        return merged
+
+    def asked(self) -> list[str]:
+        """The questions for the program, each once."""
+        return list(dict.fromkeys(line for feature in self.features for line in feature.ask))
+
+    def without(self, features: Iterable[int] = (), commands: Iterable[int] = ()) -> Case:
+        """The case less the features and commands at these indexes."""
+        gone, silent = set(features), set(commands)
+        return Case(
+            self.name,
+            [one for index, one in enumerate(self.features) if index not in gone],
+            [one for index, one in enumerate(self.commands) if index not in silent],
+        )
+
+    def dump(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def load(text: str) -> Case:
+        """The inverse of `dump`."""
+        raw = json.loads(text)
+        return Case(raw["name"], [Feature(**one) for one in raw["features"]], raw["commands"])
+
+
+def _details(pointer: str, value: Any) -> list[str]:
+    """What an edit is besides its feature, for counting: hooks of a kind, options of mounts, types of devices."""
+    if pointer.startswith("/hooks/"):
+        return [f"hook.{pointer.rpartition('/')[2]}"]
+    if pointer == "/mounts/-" and isinstance(value, dict):
+        return [f"mount.option.{option.partition('=')[0]}" for option in value.get("options") or ()]
+    if pointer == "/linux/devices":
+        return [f"device.{entry['type']}" for entry in value]
+    return []
+
+
+def base_config() -> dict[str, Any]:
+    """What every case begins with: a container as engines make them, without a seccomp profile."""
+    hidden = ["nosuid", "noexec", "nodev"]
+    return {
+        "ociVersion": "1.0.2",
+        "process": {
+            "terminal": False,
+            "user": {"uid": 0, "gid": 0},
+            "args": ["/bin/inside"],
+            "env": [PATH_ENV, "TERM=xterm"],
+            "cwd": "/",
+            "capabilities": {kind: list(DEFAULT_CAPS) for kind in ("bounding", "effective", "permitted")},
+            "noNewPrivileges": True,
+        },
+        "root": {"path": "rootfs", "readonly": False},
+        "hostname": "box",
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc", "options": hidden},
+            {
+                "destination": "/dev",
+                "type": "tmpfs",
+                "source": "tmpfs",
+                "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+            },
+            {
+                "destination": "/dev/pts",
+                "type": "devpts",
+                "source": "devpts",
+                "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+            },
+            {
+                "destination": "/dev/shm",
+                "type": "tmpfs",
+                "source": "shm",
+                "options": [*hidden, "mode=1777", "size=65536k"],
+            },
+            {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": hidden},
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*hidden, "ro"]},
+        ],
+        "linux": {
+            "cgroupsPath": CGROUP,
+            "resources": {"devices": [{"allow": False, "access": "rwm"}]},
+            "namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")],
+            "maskedPaths": ["/proc/kcore", "/proc/keys", "/sys/firmware"],
+            "readonlyPaths": ["/proc/bus", "/proc/sys", "/proc/sysrq-trigger"],
+        },
+    }
