@@ -1,0 +1,11 @@
+"""The system calls of the allow-list that docker writes, for profiles like it."""
+
+from __future__ import annotations
+
+import json
+
+from integration.harness import REPO
+
+_PROFILE = json.loads((REPO / "integration/bundles/docker20-default.json").read_text())["linux"]["seccomp"]
+
+NAMES = sorted({name for rule in _PROFILE["syscalls"] if not rule.get("args") for name in rule["names"]})
