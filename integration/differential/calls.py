@@ -1,0 +1,198 @@
+"""Call a runtime: with the caller's settings of a case, in bounded time, and with everything read that it writes."""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import select
+import signal
+import socket
+import struct
+import termios
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from integration.differential import model
+from integration.harness import SLOW
+
+LIMIT = 10 * SLOW  # seconds, for one command
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# What a program that Python starts would inherit as ignored.
+_DEFAULT = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT)
+
+
+class Done(NamedTuple):
+    """One call: exit status as of a shell (-1: it did not end), what it wrote."""
+
+    rc: int
+    out: str
+    err: str
+
+
+def status_of(raw: int) -> int:
+    """A wait status as a shell shows it."""
+    code = os.waitstatus_to_exitcode(raw)
+    return code if code >= 0 else 128 - code
+
+
+class Reader:
+    """Descriptors that others write to, and what has come from each."""
+
+    def __init__(self) -> None:
+        self.texts: dict[int, bytes] = {}
+        self.open: set[int] = set()
+
+    def add(self, fd: int) -> int:
+        """Read from this descriptor, which is closed at its end."""
+        os.set_blocking(fd, False)
+        self.texts[fd] = b""
+        self.open.add(fd)
+        return fd
+
+    def read(self, fd: int) -> None:
+        """Take what is there."""
+        while True:
+            try:
+                piece = os.read(fd, 1 << 16)
+            except BlockingIOError:
+                return
+            except OSError:  # EIO: nobody has the terminal open any more
+                piece = b""
+            self.texts[fd] += piece
+            if not piece:
+                self.open.discard(fd)
+                os.close(fd)
+                return
+
+    def wait(self, pid: int, limit: float) -> int | None:
+        """The wait status of a child, None when it has not ended in `limit` seconds; reads meanwhile."""
+        end = time.monotonic() + limit
+        poller = select.poll()
+        watch = os.pidfd_open(pid)
+        poller.register(watch, select.POLLIN)
+        for fd in self.open:
+            poller.register(fd, select.POLLIN)
+        try:
+            while True:
+                left = end - time.monotonic()
+                events = dict(poller.poll(max(left, 0) * 1000)) if left > 0 else {}
+                for fd in events:
+                    if fd != watch:
+                        self.read(fd)
+                        if fd not in self.open:
+                            poller.unregister(fd)
+                if watch in events:
+                    return os.waitpid(pid, 0)[1]
+                if left <= 0:
+                    return None
+        finally:
+            os.close(watch)
+
+    def finish(self, fd: int, limit: float = 2.0) -> str:
+        """All of what one has written: until its end, or `limit` seconds."""
+        end = time.monotonic() + limit
+        while fd in self.open and time.monotonic() < end:
+            select.select([fd], [], [], 0.05)
+            self.read(fd)
+        return self.texts.get(fd, b"").decode(errors="replace")
+
+    def close(self) -> None:
+        """Close what is open."""
+        for fd in self.open:
+            os.close(fd)
+        self.open.clear()
+
+
+class Streams(NamedTuple):
+    """A child's 0, 1 and 2; `closing` are ours to close once it has them."""
+
+    fds: tuple[int, int, int]
+    closing: Sequence[int] = ()
+
+
+def environment(caller: dict[str, Any]) -> dict[str, str]:
+    """What a runtime is called with."""
+    pairs = [PATH, *caller.get("env", ())]
+    return dict(pair.partition("=")[::2] for pair in pairs)
+
+
+def spawn(argv: Sequence[str], streams: Streams, caller: dict[str, Any]) -> int:
+    """Start a command with the caller's settings.
+
+    Of `caller`: umask, env (list of NAME=VALUE), ignore and block (signals), descriptors (how many are open from 3 on).
+    """
+    actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(streams.fds)]
+    spare = None
+    if caller.get("descriptors"):
+        spare = os.open(
+            "/etc/hostname" if os.path.exists("/etc/hostname") else "/etc/passwd", os.O_RDONLY | os.O_CLOEXEC
+        )
+        high = fcntl.fcntl(spare, fcntl.F_DUPFD_CLOEXEC, 100)
+        os.close(spare)
+        spare = high
+        actions += [(os.POSIX_SPAWN_DUP2, spare, 3 + number) for number in range(caller["descriptors"])]
+    ignored = [signal.Signals(number) for number in caller.get("ignore", ())]
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in ignored]
+    mask = os.umask(caller.get("umask", 0o022))
+    try:
+        return os.posix_spawn(
+            argv[0],
+            list(argv),
+            environment(caller),
+            file_actions=actions,
+            setsigdef=[number for number in _DEFAULT if number not in ignored],
+            setsigmask=list(caller.get("block", ())),
+        )
+    finally:
+        os.umask(mask)
+        for number, handler in before:
+            signal.signal(number, handler)
+        for fd in streams.closing:
+            os.close(fd)
+        if spare is not None:
+            os.close(spare)
+
+
+class Console:
+    """The listening socket of --console-socket, and the terminals that came through it."""
+
+    def __init__(self, path: str = model.CONSOLE) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.bind(path)
+        self.socket.listen(4)
+        self.socket.settimeout(0.2)
+
+    def receive(self) -> int | None:
+        """The terminal's master, None when nobody has sent one."""
+        try:
+            peer, _ = self.socket.accept()
+        except OSError:
+            return None
+        with peer:
+            peer.settimeout(2)
+            room = socket.CMSG_SPACE(8 * struct.calcsize("i"))
+            try:
+                _, ancillary, _, _ = peer.recvmsg(4096, room)
+            except OSError:
+                return None
+        found = array.array("i")
+        for _, kind, data in ancillary:
+            if kind == socket.SCM_RIGHTS:
+                found.frombytes(data[: len(data) - len(data) % found.itemsize])
+        for extra in found[1:]:
+            os.close(extra)
+        return found[0] if found else None
+
+    def close(self) -> None:
+        """Stop listening."""
+        self.socket.close()
+
+
+def window(fd: int) -> list[int]:
+    """Rows and columns of a terminal."""
+    return list(struct.unpack("HHHH", fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(8))))[:2]

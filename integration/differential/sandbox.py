@@ -1,0 +1,240 @@
+"""A place for containers in which nothing of the machine can be damaged, and where everything that is left can be seen.
+
+`enter` moves the process into new mount, pid, network, ipc, uts and cgroup namespaces with a root filesystem of its
+own: a tmpfs with read-only binds of the system's programs, a /dev of own nodes, cgroup2 at /sys/fs/cgroup with a part
+of the unified hierarchy of its own.  Its mounts are shared, as under systemd.  The caller becomes pid 1 there, so the
+kernel ends everything in it when the caller ends.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from integration.differential import model
+from integration.harness import REPO, cgroup2_mount, libc
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_NOATIME = 1, 2, 4, 8, 32, 1024
+MS_BIND, MS_REC, MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 4096, 16384, 1 << 17, 1 << 18, 1 << 19, 1 << 20
+_NEW_MOUNT, _NEW_PID, _NEW_OTHERS = 0x00020000, 0x20000000, 0x40000000 | 0x08000000 | 0x04000000  # net ipc uts
+_NEW_CGROUP = 0x02000000
+_CLONE = {"network": 0x40000000, "ipc": 0x08000000, "uts": 0x04000000, "cgroup": 0x02000000, "user": 0x10000000}
+
+# Paths that containers and tests need of the system, read-only.
+_SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc")
+_NODES = (
+    ("null", 1, 3, 0o666),
+    ("zero", 1, 5, 0o666),
+    ("full", 1, 7, 0o666),
+    ("random", 1, 8, 0o666),
+    ("urandom", 1, 9, 0o666),
+    ("tty", 5, 0, 0o666),
+    ("ptmx", 5, 2, 0o666),
+    ("kmsg", 1, 11, 0o644),
+    ("fuse", 10, 229, 0o660),
+    ("net/tun", 10, 200, 0o666),
+)
+
+
+def mount(source: str, target: str | Path, kind: str = "", flags: int = 0, data: str = "") -> None:
+    """mount(2)."""
+    text = [value.encode() if value else None for value in (source, str(target), kind)]
+    libc("mount", text[0], text[1], text[2], flags, data.encode() if data else None)
+
+
+def umount(target: str | Path) -> None:
+    """Detach a mount and what is mounted below it."""
+    libc("umount2", str(target).encode(), 2)
+
+
+def enter(name: str, more: Sequence[Path]) -> int:
+    """Go there.  Returns 0 in the process that is inside; in the caller, when that has ended, its exit status.
+
+    `more` are directories that are needed inside, read-only, at their own paths.
+    """
+    hierarchy = cgroup2_mount()
+    assert hierarchy, "cgroup v2 is not mounted"
+    group = hierarchy / f"pyrunc-differential-{name}"
+    group.mkdir()
+    try:
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+        libc("unshare", _NEW_CGROUP)
+        (group / "host").mkdir()
+        (group / "host/cgroup.procs").write_text(str(os.getpid()))
+        libc("unshare", _NEW_PID)
+        child = os.fork()
+        if child == 0:
+            libc("unshare", _NEW_MOUNT | _NEW_OTHERS)
+            libc("prctl", 1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+            _new_root(more)
+            _sources()
+            return 0
+        _, status = os.waitpid(child, 0)
+    finally:
+        if os.getpid() != 1:
+            (hierarchy / "cgroup.procs").write_text(str(os.getpid()))
+            remove_cgroups(group)
+    return status or -1
+
+
+def remove_cgroups(group: Path) -> None:
+    """Remove a cgroup, those below it and the processes in them."""
+    kill = group / "cgroup.kill"
+    with suppress(OSError):
+        kill.write_text("1")
+    for at, _, _ in sorted(os.walk(group), key=lambda entry: -len(entry[0])):
+        with suppress(OSError):
+            os.rmdir(at)
+
+
+def _new_root(more: Sequence[Path]) -> None:
+    mount("", "/", flags=MS_REC | MS_PRIVATE)
+    root = Path("/tmp/.pyrunc-root")
+    root.mkdir(exist_ok=True)
+    mount("tmpfs", root, "tmpfs", data="mode=755,size=512m")
+    for name in _SYSTEM:
+        if os.path.islink(f"/{name}"):
+            (root / name).symlink_to(os.readlink(f"/{name}"))
+        elif os.path.isdir(f"/{name}"):
+            _show(Path("/") / name, root)
+    for path in (REPO, *more):
+        _show(path, root)
+    for name, mode in (("tmp", 0o1777), ("run", 0o755), ("root", 0o700), ("var", 0o755), ("old", 0o700)):
+        (root / name).mkdir()
+        (root / name).chmod(mode)
+    for name in ("proc", "sys", "dev"):
+        (root / name).mkdir()
+    mount("proc", root / "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    mount("sysfs", root / "sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    mount_cgroups(root)
+    _devices(root / "dev")
+    os.chdir(root)
+    libc("pivot_root", b".", b"old")
+    os.chdir("/")
+    umount("/old")
+    os.rmdir("/old")
+    mount("", "/", flags=MS_REC | MS_SHARED)
+    os.umask(0o022)
+
+
+def mount_cgroups(root: Path = Path("/")) -> None:
+    """The sandbox's part of the unified hierarchy, where runtimes look for it."""
+    mount("cgroup2", root / "sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
+
+def _show(path: Path, root: Path) -> None:
+    target = root / str(path).lstrip("/")
+    target.mkdir(parents=True, exist_ok=True)
+    mount(str(path), target, flags=MS_BIND | MS_REC)
+    mount("", target, flags=MS_BIND | MS_REMOUNT | MS_RDONLY)
+
+
+def _devices(dev: Path) -> None:
+    mount("tmpfs", dev, "tmpfs", MS_NOSUID, "mode=755")
+    for name, major, minor, mode in _NODES:
+        node = dev / name
+        node.parent.mkdir(exist_ok=True)
+        os.mknod(node, stat.S_IFCHR | mode, os.makedev(major, minor))
+        node.chmod(mode)
+    for name in ("pts", "shm", "mqueue"):
+        (dev / name).mkdir()
+    mount("devpts", dev / "pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5")
+    mount("tmpfs", dev / "shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
+    mount("mqueue", dev / "mqueue", "mqueue")
+    for name, target in (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
+        (dev / name).symlink_to(target)
+
+
+def _sources() -> None:
+    """What mounts of the cases bind: every kind of file, and mounts with every kind of flag and propagation."""
+    src = Path(model.SOURCES)
+    for path in (model.WORK, model.LOG, model.NAMESPACES, model.SOURCES):
+        Path(path).mkdir()
+    Path(model.LOG).chmod(0o777)
+    for name, mode in (
+        ("dir", 0o755),
+        ("private", 0o700),
+        ("private/dir", 0o755),
+        ("owned", 0o750),
+        ("sticky", 0o1777),
+    ):
+        (src / name).mkdir()
+        (src / name).chmod(mode)
+        (src / name / "text").write_text(f"{name}\n")
+    os.chown(src / "owned", 1000, 1000)
+    (src / "dir/sub").mkdir()
+    (src / "file").write_text("file\n")
+    (src / "secret").write_text("secret\n")
+    (src / "secret").chmod(0o600)
+    shutil.copy("/usr/bin/true", src / "program")
+    os.mkfifo(src / "fifo")
+    os.mknod(src / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    os.mknod(src / "block", stat.S_IFBLK | 0o600, os.makedev(7, 9))
+    (src / "link").symlink_to("dir")
+    (src / "link-file").symlink_to(f"{model.SOURCES}/file")
+    for name, flags in (
+        ("flags", MS_NOSUID | MS_NODEV | MS_NOEXEC),
+        ("ro", MS_RDONLY | MS_NOSUID),
+        ("noatime", MS_NOATIME),
+        ("unbindable", 0),
+        ("slave", 0),
+        ("alone", 0),
+        ("tree", 0),
+    ):
+        (src / name).mkdir()
+        mount("tmpfs", src / name, "tmpfs", flags & ~MS_RDONLY, "mode=755")
+        (src / name / "text").write_text(f"{name}\n")
+        if flags & MS_RDONLY:
+            mount("", src / name, flags=MS_REMOUNT | MS_BIND | flags)
+    for name in ("one", "two"):
+        (src / "tree" / name).mkdir()
+        mount("tmpfs", src / "tree" / name, "tmpfs", MS_NOSUID if name == "one" else 0, "mode=755")
+    mount("", src / "tree/two", flags=MS_REMOUNT | MS_BIND | MS_RDONLY)
+    mount("", src / "unbindable", flags=MS_UNBINDABLE)
+    mount("", src / "slave", flags=MS_SLAVE)
+    mount("", src / "alone", flags=MS_PRIVATE)
+    for name in ("lower", "upper", "workdir"):
+        (src / name).mkdir()
+    (src / "lower/text").write_text("lower\n")
+
+
+def new_namespace(kind: str) -> str:
+    """Make a namespace, kept by a bind mount below /w/ns.  Returns what readlink of /proc/PID/ns/KIND gives in it."""
+    file = {"network": "net"}.get(kind, kind)
+    target = Path(model.NAMESPACES) / file
+    if not os.path.ismount(model.NAMESPACES):
+        mount("tmpfs", model.NAMESPACES, "tmpfs")
+        mount("", model.NAMESPACES, flags=MS_PRIVATE)  # the kernel binds files of nsfs only where nothing propagates
+    target.touch()
+    ready, go = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            libc("unshare", _CLONE[kind])
+            os.write(ready[1], b"x")
+            os.read(go[0], 1)
+        finally:
+            os._exit(0)
+    try:
+        os.read(ready[0], 1)
+        if kind == "user":
+            for name in ("uid_map", "gid_map"):
+                Path(f"/proc/{child}/{name}").write_text(model.USER_MAP)
+        mount(f"/proc/{child}/ns/{file}", target, flags=MS_BIND)
+    finally:
+        os.write(go[1], b"x")
+        os.waitpid(child, 0)
+        for fd in (*ready, *go):
+            os.close(fd)
+    return f"{file}:[{os.stat(target).st_ino}]"
+
+
+def drop_namespaces() -> None:
+    """The namespaces of `new_namespace` go away."""
+    if os.path.ismount(model.NAMESPACES):
+        umount(model.NAMESPACES)
