@@ -1,0 +1,461 @@
+"""Run one case on one runtime, in the sandbox, and write down everything that can be seen of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from integration.differential import bundle, calls, model, sandbox
+from integration.differential.calls import LIMIT, Console, Done, Reader, Streams
+from integration.harness import SLOW
+
+CGROUPS = Path("/sys/fs/cgroup")
+PID_FILE = f"{model.WORK}/pid"
+_FILES = ("out", "err", "hook", "process", "pid")  # ours, below /w
+SETTLE = 1.0 * SLOW  # seconds in which what was killed has to be gone
+
+
+class Peer(NamedTuple):
+    """A runtime: the name in the report, the executable."""
+
+    name: str
+    path: str
+
+
+class Baseline(NamedTuple):
+    """What the sandbox has before a case."""
+
+    mounts: list[str]
+    sources: dict[str, str]
+    outside: dict[str, str]
+
+
+@cache
+def baseline() -> Baseline:
+    """Taken once in a worker: after each case everything is put back."""
+    return Baseline(_mounts(), bundle.tree(model.SOURCES), _outside())
+
+
+def _mounts() -> list[str]:
+    """Mount points and what is there, without numbers that differ from mount to mount."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        words = left.split(" ")
+        found.append(f"{words[4]} {words[3]} {words[5]} {right.split(' ')[0]}")
+    return sorted(found)
+
+
+def _outside() -> dict[str, str]:
+    """Directories where runtimes may leave something."""
+    found = {}
+    for top in ("/run", "/tmp", "/var", "/root", "/dev", "/w"):
+        for path, text in bundle.tree(top).items():
+            if not f"{top}/{path}".startswith(
+                (f"{model.SOURCES}/", f"{model.BUNDLE}/", f"{model.STATE}/", "/dev/pts/")
+            ):
+                found[f"{top}/{path}"] = text
+    return found
+
+
+class Run:
+    """A case on a runtime.  `program` is the built inside.c."""
+
+    def __init__(self, peer: Peer, case: model.Case, program: Path) -> None:
+        self.peer, self.case, self.program = peer, case, program
+        self.config = case.config()
+        self.caller = case.caller
+        self.reader = Reader()
+        self.console: Console | None = None
+        self.pids: list[int] = []  # of inits, in the order of their creation
+        self.ended: dict[int, int] = {}  # wait statuses of children
+        self.terminals: list[int] = []
+        self.steps: list[dict[str, Any]] = []
+        self.texts: list[dict[str, Any]] = []  # what programs wrote
+        self.joined: dict[str, str] = {}
+        self.messages: list[str] = []
+        self.read = 0  # how much of the container's stderr was looked at
+        arguments = self.config["process"].get("args") or []
+        self.lasting = len(arguments) > 1 and arguments[1].startswith("wait")
+
+    def outcome(self) -> dict[str, Any]:
+        """Prepare, run all commands, look at what is left, clear up."""
+        before = baseline()
+        try:
+            self._prepare()
+            start = bundle.tree(model.ROOTFS)
+            for command in self.case.commands:
+                self._step(command)
+            result: dict[str, Any] = {"steps": self.steps, "force": self._force()}
+            result["hooks"] = self._hooks()
+            result["texts"] = self.texts + self._written()
+            result["rootfs"] = bundle.changes(start, bundle.tree(model.ROOTFS))
+            result["left"] = self._left(before)
+            result["joined"] = self.joined
+            result["pids"] = self.pids
+            return result
+        finally:
+            self._clear(before)
+
+    # ---- before and after -----------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        for path in (model.BUNDLE, model.STATE):
+            Path(path).mkdir()
+        (CGROUPS / model.CGROUP.lstrip("/")).parent.mkdir(exist_ok=True)
+        hooks = Path(model.WORK) / "hook"
+        hooks.mkdir()
+        first = hooks / f"hook-{model.HOOKS[0]}-0"
+        shutil.copy(self.program, first)
+        for name in (f"hook-{kind}-{number}" for kind in model.HOOKS for number in (0, 1)):
+            if not (hooks / name).exists():
+                os.link(first, hooks / name)
+        for kind in self.caller.get("namespaces", ()):
+            self.joined[kind] = sandbox.new_namespace(kind)
+        bundle.build(self.case, self.program, self.config)
+
+    def _force(self) -> int:
+        """The status of a delete by force at the end when there is something to delete."""
+        if model.ID not in os.listdir(model.STATE):
+            return 0
+        done = self.call("delete", "--force", model.ID)
+        self._reap(SETTLE)
+        return done.rc
+
+    def _hooks(self) -> list[Any]:
+        log = Path(model.LOG) / "hooks"
+        found = []
+        for line in log.read_text(errors="replace").splitlines() if log.exists() else ():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                found.append({"damaged": line})
+        return found
+
+    def _written(self) -> list[dict[str, Any]]:
+        texts = [{"of": "out", "text": _text(f"{model.WORK}/out")}]
+        return texts + [{"of": "terminal", "text": self.reader.finish(fd)} for fd in self.terminals]
+
+    def _left(self, before: Baseline) -> dict[str, Any]:
+        end = time.monotonic() + SETTLE
+        while (alive := _processes()) and time.monotonic() < end:
+            self._reap(0.02)
+        mounts = _mounts()
+        own = [model.BUNDLE, model.STATE, model.LOG, model.NAMESPACES, model.CONSOLE]
+        hidden = (*own, *(f"{model.WORK}/{name}" for name in _FILES))
+        return {
+            "processes": sorted(alive.values()),
+            "mounts": [line for line in mounts if line not in before.mounts and not line.startswith(model.NAMESPACES)],
+            "lost": [line for line in before.mounts if line not in mounts],
+            "cgroups": sorted(path for path in _cgroups() if path not in ("host", "box")),
+            "state": sorted(os.listdir(model.STATE)),
+            "sources": bundle.changes(before.sources, bundle.tree(model.SOURCES)),
+            "files": {p: t for p, t in bundle.changes(before.outside, _outside()).items() if not p.startswith(hidden)},
+        }
+
+    def _clear(self, before: Baseline) -> None:
+        """As it was before, whatever a runtime has left."""
+        self.reader.close()
+        if self.console:
+            self.console.close()
+        for pid in _processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + SETTLE
+        while _processes() and time.monotonic() < end:
+            self._reap(0.02)
+        for line in reversed(_mounts()):
+            if line not in before.mounts:
+                with suppress(OSError):
+                    sandbox.umount(line.split(" ")[0].replace("\\040", " "))
+        sandbox.drop_namespaces()
+        if not (CGROUPS / "host").exists():  # crun unmounts the host's in some cases
+            sandbox.mount_cgroups()
+        for name in os.listdir(CGROUPS):
+            if (CGROUPS / name).is_dir() and name != "host":
+                sandbox.remove_cgroups(CGROUPS / name)
+        for path in (model.BUNDLE, model.STATE):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in bundle.changes(before.outside, _outside()):
+            with suppress(OSError):
+                os.unlink(path) if os.path.islink(path) or not os.path.isdir(path) else shutil.rmtree(path)
+        for top in ("upper", "workdir"):  # anew, because overlay leaves attributes there
+            shutil.rmtree(f"{model.SOURCES}/{top}")
+            os.mkdir(f"{model.SOURCES}/{top}")
+        assert _mounts() == before.mounts, "the sandbox's mounts cannot be restored"
+
+    # ---- calls -------------------------------------------------------------------------------------------------
+
+    def call(self, *args: str, streams: Streams | None = None, plain: bool = False) -> Done:
+        """Run the runtime and wait.  Without `streams` its output is read; `plain`: without the caller's settings."""
+        own = streams is None
+        if streams is None:
+            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+            out, err = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
+            self.reader.add(out[0]), self.reader.add(err[0])
+            streams = Streams((null, out[1], err[1]), (null, out[1], err[1]))
+        argv = [self.peer.path, "--root", model.STATE, *args]
+        pid = calls.spawn(argv, streams, {} if plain else self.caller)
+        raw = self.reader.wait(pid, LIMIT)
+        if raw is None:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        rc = -1 if raw is None else calls.status_of(raw)
+        if not own:
+            return Done(rc, "", "")
+        done = Done(rc, self.reader.finish(out[0], 0.5), self.reader.finish(err[0], 0.5))
+        self.messages.append(done.err)
+        return done
+
+    def _said(self) -> str:
+        """What came on stderr since the last step."""
+        text = _text(f"{model.WORK}/err")
+        new, self.read = text[self.read :], len(text)
+        self.messages.append(new)
+        said = "".join(self.messages)[-1000:]
+        self.messages.clear()
+        return said
+
+    def _program_streams(self) -> Streams:
+        """Files, which the container's program keeps."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        fds = [
+            os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC),
+            os.open(f"{model.WORK}/out", flags, 0o644),
+            os.open(f"{model.WORK}/err", flags, 0o644),
+        ]
+        return Streams((fds[0], fds[1], fds[2]), fds)
+
+    def _terminal_streams(self) -> Streams:
+        master, slave = pty.openpty()
+        os.set_inheritable(master, False), os.set_inheritable(slave, False)
+        self.terminals.append(self.reader.add(master))
+        return Streams((slave, slave, slave), [slave])
+
+    def _with_console(self, args: Sequence[str]) -> list[str]:
+        if "--console-socket" in args and self.console is None:
+            self.console = Console()
+        return list(args)
+
+    def _take_console(self, args: Sequence[str]) -> None:
+        if self.console and "--console-socket" in args:
+            master = self.console.receive()
+            if master is not None:
+                self.texts.append({"of": "window", "text": json.dumps(calls.window(master))})
+                self.terminals.append(self.reader.add(master))
+
+    # ---- commands ------------------------------------------------------------------------------------------------
+
+    def _step(self, command: Sequence[Any]) -> None:
+        name, *args = command
+        action: Callable[..., int] = getattr(self, f"do_{name.replace('-', '_')}")
+        rc = action(*args)
+        self.steps.append({"do": name, "rc": rc, "said": self._said()} | self._now())
+
+    def _started(self) -> None:
+        """A program that waits for signals has said that it does; another one has ended."""
+        end = time.monotonic() + 2 * SLOW
+        if not self.lasting and self.pids:
+            self._reap(5 * SLOW, self.pids[-1])
+        while self.lasting and '"ready"' not in _text(f"{model.WORK}/out") and time.monotonic() < end:
+            if _status(self.pids[-1] if self.pids else 0) != "alive":
+                return
+            for fd in self.terminals:
+                if b'"ready"' in self.reader.texts.get(fd, b""):
+                    return
+            self._reap(0.003)
+
+    def _now(self) -> dict[str, Any]:
+        """The container after a command, as the runtime reports it and as the host sees it."""
+        done = self.call("state", model.ID, plain=True)
+        try:
+            state = json.loads(done.out) if done.rc == 0 else None
+        except ValueError:
+            state = {"damaged": done.out}
+        init = self.pids[-1] if self.pids else 0
+        group = CGROUPS / model.CGROUP.lstrip("/")
+        return {
+            "state_rc": done.rc,
+            "state": state,
+            "init": _status(init),
+            "cgroup": _init_cgroup(init),
+            "group": {name: _text(group / name).strip() for name in ("cgroup.freeze", "cgroup.type")}
+            if group.exists()
+            else None,
+            "owner": bundle.describe(str(group)) if group.exists() else None,
+        }
+
+    def _new_pid(self) -> None:
+        with suppress(OSError, ValueError):
+            self.pids.append(int(_text(PID_FILE)))
+        with suppress(OSError):
+            os.unlink(PID_FILE)
+
+    def do_create(self, args: Sequence[str] = ()) -> int:
+        given = ["--bundle", model.BUNDLE, "--pid-file", PID_FILE, *self._with_console(args), model.ID]
+        rc = self.call("create", *given, streams=self._program_streams()).rc
+        self._new_pid()
+        self._take_console(args)
+        return rc
+
+    def do_run(self, args: Sequence[str] = ()) -> int:
+        detached = "--detach" in args
+        terminal = self.config["process"].get("terminal") and not detached
+        given = ["--bundle", model.BUNDLE, *self._with_console(args), model.ID]
+        if detached:
+            given = ["--pid-file", PID_FILE, *given]
+        streams = self._terminal_streams() if terminal else self._program_streams()
+        rc = self.call("run", *given, streams=streams).rc
+        self._new_pid()
+        self._take_console(args)
+        if rc == 0 and detached:
+            self._started()
+        return rc
+
+    def do_start(self) -> int:
+        rc = self.call("start", model.ID).rc
+        if rc == 0:
+            self._started()
+        return rc
+
+    def do_exec(self, args: Sequence[str], argv: Sequence[str] = (), process: dict[str, Any] | None = None) -> int:
+        """`process` is for --process; the program's answer is kept as "exec"."""
+        given = self._with_console(args)
+        if process is not None:
+            Path(f"{model.WORK}/process").write_text(json.dumps(process))
+            given += ["--process", f"{model.WORK}/process"]
+        done = self.call("exec", *given, model.ID, *argv)
+        self._take_console(args)
+        self.texts.append({"of": "exec", "text": done.out})
+        return done.rc
+
+    def do_kill(self, *args: str) -> int:
+        """Waits for what the signal does: init ends, or says that it came."""
+        before = len(_text(f"{model.WORK}/out"))
+        rc = self.call("kill", model.ID, *args).rc
+        deadly = any(name in ("KILL", "9", "SIGKILL") for name in args)
+        end = time.monotonic() + (SETTLE if deadly else 0.1 * SLOW)
+        while rc == 0 and self.pids and time.monotonic() < end:
+            self._reap(0.01, self.pids[-1])
+            if _status(self.pids[-1]) == "gone" or (not deadly and len(_text(f"{model.WORK}/out")) > before):
+                break
+        return rc
+
+    def do_delete(self, *args: str) -> int:
+        rc = self.call("delete", *args, model.ID).rc
+        self._reap(0)
+        return rc
+
+    def do_pause(self) -> int:
+        return self.call("pause", model.ID).rc
+
+    def do_resume(self) -> int:
+        return self.call("resume", model.ID).rc
+
+    def do_update(self, *args: str) -> int:
+        return self.call("update", *args, model.ID).rc
+
+    def do_ps(self) -> int:
+        """The number of processes, -1 when it is refused."""
+        done = self.call("ps", "--format", "json", model.ID)
+        try:
+            return len(json.loads(done.out) or []) if done.rc == 0 else -1
+        except ValueError:
+            return -2
+
+    def do_list(self) -> int:
+        """How many containers there are."""
+        done = self.call("list", "--format", "json")
+        try:
+            return len(json.loads(done.out) or []) if done.rc == 0 else -1
+        except ValueError:
+            return -2
+
+    def do_wait(self) -> int:
+        """Until init has ended: its exit status, -1 when it has not, -2 when there is none."""
+        if not self.pids:
+            return -2
+        self._reap(5 * SLOW, self.pids[-1])
+        return self.ended.get(self.pids[-1], -1)
+
+    def do_init_dies(self) -> int:
+        """SIGKILL from outside, as the OOM killer does it."""
+        if not self.pids:
+            return -2
+        with suppress(ProcessLookupError):
+            os.kill(self.pids[-1], signal.SIGKILL)
+        self._reap(SETTLE, self.pids[-1])
+        return self.ended.get(self.pids[-1], -1)
+
+    def do_cgroup_gone(self) -> int:
+        """The container's processes move away and its cgroup is removed, as systemd in a container does it."""
+        group = CGROUPS / model.CGROUP.lstrip("/")
+        if not group.exists():
+            return -2
+        elsewhere = CGROUPS / "elsewhere"
+        elsewhere.mkdir(exist_ok=True)
+        for at, _, _ in sorted(os.walk(group), key=lambda entry: -len(entry[0])):
+            for pid in _text(f"{at}/cgroup.procs").split():
+                with suppress(OSError):
+                    (elsewhere / "cgroup.procs").write_text(pid)
+            with suppress(OSError):
+                os.rmdir(at)
+        return int(group.exists())
+
+    def _reap(self, limit: float, wanted: int = 0) -> None:
+        """Collect children that have ended; for `limit` seconds, or until `wanted` has."""
+        end = time.monotonic() + limit
+        while True:
+            with suppress(ChildProcessError):
+                while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                    self.ended[found[0]] = calls.status_of(found[1])
+            for fd in list(self.reader.open):
+                self.reader.read(fd)
+            if time.monotonic() >= end or (wanted and (wanted in self.ended or _status(wanted) == "gone")):
+                return
+            if not wanted and not _processes():
+                return
+            time.sleep(0.004)
+
+
+def _text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _status(pid: int) -> str:
+    """A process: its state's letter in one of a few words."""
+    text = _text(f"/proc/{pid}/stat") if pid else ""
+    letter = text.rpartition(")")[2].split()[0] if text else ""
+    return {"": "gone", "Z": "zombie", "X": "gone"}.get(letter, "alive")
+
+
+def _init_cgroup(pid: int) -> str:
+    for line in _text(f"/proc/{pid}/cgroup").splitlines() if pid else ():
+        if line.startswith("0::"):
+            return line[3:]
+    return ""
+
+
+def _cgroups() -> list[str]:
+    return [os.path.relpath(at, CGROUPS) for at, _, _ in os.walk(CGROUPS) if at != str(CGROUPS)]
+
+
+def _processes() -> dict[int, str]:
+    """All of the sandbox but this one and zombies, by pid: their names."""
+    found = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) != os.getpid() and _status(int(entry)) == "alive":
+            found[int(entry)] = _text(f"/proc/{entry}/comm").strip()
+    return found
