@@ -1,0 +1,300 @@
+"""Turn what a run gave into facts that can be compared: one flat mapping of names to values.
+
+What differs from run to run without a meaning (pids, inodes, mount ids, times) is replaced by what it means: "the
+host's", "the container's own", "init's".  Pure.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NamedTuple
+
+from integration.differential import model
+from integration.harness import Mount, parse_mountinfo
+
+Facts = dict[str, Any]
+NUMBER = re.compile(r":\[\d+\]")
+PRESENT = "is there"  # of everything that a hook or a program reported
+
+# Lines of /proc/self/status that a runtime decides.
+_STATUS = (
+    "Seccomp",
+    "Seccomp_filters",
+    "NoNewPrivs",
+    "Speculation_Store_Bypass",
+    "SpeculationIndirectBranch",
+    "CoreDumping",
+    "THP_enabled",
+    "Threads",
+    "Cpus_allowed_list",
+    "Mems_allowed_list",
+    "TracerPid",
+)
+_SEMVER = re.compile(r"\d+\.\d+\.\d+([-+].*)?$")
+_NUMBERS = {"ino", "dev"}
+# glibc's posix_spawn, with which the runtimes are called, leaves the two signals that it keeps for itself ignored.
+_GLIBC = 1 << 31 | 1 << 32
+# Verbs whose status is the program's.
+_WITH_STATUS = ("run", "exec")
+
+
+class Host(NamedTuple):
+    """The sandbox: its namespaces by file name, the peer groups of its mounts."""
+
+    namespaces: dict[str, str]
+    groups: frozenset[str]
+
+
+def groups_of(mountinfo: str) -> frozenset[str]:
+    """The numbers of all peer groups in a mountinfo."""
+    return frozenset(re.findall(r" (?:shared|master|propagate_from):(\d+)", mountinfo))
+
+
+def facts(outcome: dict[str, Any], host: Host) -> Facts:
+    """Everything comparable of `runner.Run.outcome`."""
+    found: Facts = {}
+    pids = outcome["pids"]
+    reports = reports_of(outcome["texts"])
+    own = next((report["ns"] for label, report in reports if label != "hook" and "ns" in report), {})
+    names = Names(host, outcome["joined"], own)
+    for number, step in enumerate(outcome["steps"]):
+        _step(found, f"step {number} {step['do']}", step, pids)
+    found["force"] = outcome["force"]
+    _hooks(found, outcome["hooks"], names, pids)
+    for label, report in reports:
+        found[f"{label} {PRESENT}"] = True
+        for key, value in _report(report, names).items():
+            found[f"{label} {key}"] = value
+    _flatten(found, "rootfs", outcome["rootfs"])
+    for key, value in outcome["left"].items():
+        found[f"left {key}"] = value
+    return found
+
+
+class Names:
+    """Names for the numbers of namespaces and peer groups."""
+
+    def __init__(self, host: Host, joined: dict[str, str], own: dict[str, str]) -> None:
+        self.host, self.own = host, own
+        self.joined = {ident: f"joined {kind}" for kind, ident in joined.items()}
+
+    def namespace(self, file: str, ident: str) -> str:
+        """Whose it is."""
+        if ident == self.host.namespaces.get(file):
+            return "host"
+        return self.joined.get(ident) or ("container" if ident == self.own.get(file) else "other")
+
+    def namespaces(self, links: dict[str, str]) -> dict[str, str]:
+        """All of one process."""
+        return {file: self.namespace(file, ident) for file, ident in links.items()}
+
+    def propagation(self, shared: str) -> str:
+        """The optional fields of mountinfo."""
+        words = []
+        for word in shared.split():
+            kind, _, number = word.partition(":")
+            words.append(f"{kind}:{'host' if number in self.host.groups else 'own'}" if number else kind)
+        return " ".join(words)
+
+
+def reports_of(texts: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """What programs wrote, as (label, object); a text that is not the program's is an object as well."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    count: dict[str, int] = {}
+    for entry in texts:
+        lines = entry["text"].replace("\r\n", "\n").splitlines()
+        signals = []
+        for line in lines:
+            try:
+                report = json.loads(line)
+            except ValueError:  # cut off when the program was killed, or not the program's
+                report = {"action": "part of a report" if line.startswith('{"action"') else "text"}
+                if entry["of"] == "terminal" and report["action"] == "text":
+                    continue  # a message of the runtime, or of its log library
+            if not isinstance(report, dict):
+                report = {"action": entry["of"], "value": report}
+            if report.get("action") == "signal":
+                signals.append(report["number"])
+                continue
+            label = "inside" if report.get("action") == "inside" else str(report.get("action"))
+            label = f"{entry['of']} {label}"
+            count[label] = count.get(label, 0) + 1
+            found.append((label if count[label] == 1 else f"{label} {count[label]}", report))
+        if signals:
+            found.append((f"{entry['of']} signals", {"signals": signals}))
+    return found
+
+
+def _flatten(found: Facts, prefix: str, value: dict[str, Any]) -> None:
+    for key, item in value.items():
+        if isinstance(item, dict):
+            _flatten(found, f"{prefix} {key}", item)
+        else:
+            found[f"{prefix} {key}"] = item
+
+
+def _pid(value: object, pids: list[int]) -> str:
+    if value in (None, 0):
+        return "none"
+    if value == 1:
+        return "1"
+    return "init" if value in pids else "other"
+
+
+def _state(state: dict[str, Any] | None, pids: list[int]) -> dict[str, Any]:
+    if state is None:
+        return {"status": "none"}
+    version = str(state.get("ociVersion"))
+    return {
+        "status": state.get("status"),
+        "id": state.get("id"),
+        "bundle": state.get("bundle"),
+        "annotations": state.get("annotations") or {},
+        "pid": _pid(state.get("pid"), pids),
+        "ociVersion": "SemVer" if _SEMVER.match(version) else version,
+    }
+
+
+def _step(found: Facts, name: str, step: dict[str, Any], pids: list[int]) -> None:
+    found[f"{name} rc"] = step["rc"] if step["do"] in _WITH_STATUS else _outcome(step["rc"])
+    _flatten(found, f"{name} state", _state(step["state"], pids))
+    for key in ("init", "cgroup", "owner", "group"):
+        value = step[key]
+        if isinstance(value, dict):
+            _flatten(found, f"{name} {key}", value)
+        else:
+            found[f"{name} {key}"] = value
+
+
+def _outcome(rc: int) -> int | str:
+    return "fails" if rc > 0 else rc
+
+
+def _hooks(found: Facts, hooks: list[dict[str, Any]], names: Names, pids: list[int]) -> None:
+    found["hooks order"] = [hook.get("hook", "damaged") for hook in hooks]
+    seen: dict[str, int] = {}
+    for hook in hooks:
+        if "argv" not in hook:
+            continue
+        tag = hook["hook"].removeprefix("hook-")
+        seen[tag] = seen.get(tag, 0) + 1
+        prefix = f"hook {tag}" + (f"#{seen[tag]}" if seen[tag] > 1 else "")
+        found[f"{prefix} {PRESENT}"] = True
+        try:
+            given = _state(json.loads(hook["stdin"].encode("latin-1").decode()), pids)
+        except ValueError:
+            given = {"damaged": hook["stdin"]}
+        _flatten(found, f"{prefix} stdin", given)
+        for key in ("uid", "gid", "groups", "umask", "cwd", "argv", "env", "in_container", "sigblk"):
+            found[f"{prefix} {key}"] = hook.get(key)
+        found[f"{prefix} sigign"] = hook["sigign"] & ~_GLIBC
+        for key in ("hostname", "domainname", "no_new_privs", "securebits", "oom_score_adj", "broken"):
+            found[f"{prefix} {key}"] = hook.get(key)
+        for number in ("stdout", "stderr"):
+            found[f"{prefix} {number} can be written"] = hook.get(number) in (1, 2)
+        found[f"{prefix} fds"] = sorted(hook["fds"])
+        _flatten(found, f"{prefix} caps", hook["caps"])
+        _flatten(found, f"{prefix} ns", names.namespaces(hook["ns"]))
+        found[f"{prefix} cgroup"] = _unified(hook["cgroup"])
+
+
+def _unified(text: str | None) -> str | None:
+    return next((line[3:] for line in (text or "").splitlines() if line.startswith("0::")), None)
+
+
+def _report(report: dict[str, Any], names: Names) -> Facts:
+    if report.get("action") in ("part of a report", "text"):
+        return {}
+    if report.get("action") != "inside":
+        return {key: value for key, value in report.items() if key != "action"}
+    found: Facts = {}
+    plain = (
+        "argv exe env uid gid groups umask no_new_privs keepcaps securebits sigblk sigign hostname domainname machine "
+        "cwd personality dumpable death_signal subreaper thp_disable timer_slack keyring"
+    )
+    for key in plain.split():
+        found[key] = report.get(key)
+    found["sigign"] = report["sigign"] & ~_GLIBC
+    for key in ("caps", "rlimits", "scheduling", "links", "sysctl", "nodes", "calls", "fd_flags"):
+        _flatten(found, key, report[key])
+    _flatten(found, "ns", names.namespaces(report["ns"]))
+    _flatten(found, "fds", {number: re.sub(NUMBER, ":", target) for number, target in report["fds"].items()})
+    _process(found, report)
+    for path, entry in report["devices"].items():
+        found[f"dev {path}"] = _file(entry)
+    for path, entry in report["paths"].items():
+        _flatten(found, f"path {path}", {k: v for k, v in entry.items() if k not in _NUMBERS and k != "size"})
+    found["cwd_stat"] = _file(report["cwd_stat"])
+    for number in "012":
+        entry = report["tty"].get(number, {})
+        if "type" not in entry:
+            continue
+        found[f"stdio {number} terminal"] = entry["isatty"]
+        found[f"stdio {number} is"] = f"{entry['type']} {entry['major']}:{entry['minor']}"
+        for key in ("mode", "uid", "gid"):
+            found[f"stdio {number} {key}"] = entry[key]
+    for key in ("rows", "cols", "onlcr", "echo", "icanon"):
+        found[f"tty {key}"] = report["tty"].get(key)
+    _files(found, report["files"], names)
+    return found
+
+
+def _process(found: Facts, report: dict[str, Any]) -> None:
+    pid = report["pid"]
+    found["pid"] = pid if pid < 10 else "of the host"
+    found["parent"] = "there is one" if report["ppid"] else "none"
+    found["session leader"] = report["sid"] == pid
+    found["group leader"] = report["pgid"] == pid
+    foreground = report["tty"].get("foreground_pgrp")
+    found["tty foreground"] = "own" if foreground == report["pgid"] else foreground
+
+
+def _file(entry: dict[str, Any]) -> str:
+    if not entry or "type" not in entry:
+        return json.dumps(entry, sort_keys=True)
+    text = f"{entry['type']} {entry['mode']:04o} {entry['uid']}:{entry['gid']}"
+    if entry["type"] in "cb":
+        text += f" {entry['major']}:{entry['minor']}"
+    return text + (f" -> {re.sub(NUMBER, '', entry['target'])}" if "target" in entry else "")
+
+
+def _files(found: Facts, files: dict[str, str | None], names: Names) -> None:
+    for line in (files["status"] or "").splitlines():
+        key, _, value = line.partition(":")
+        if key in _STATUS:
+            found[f"status {key}"] = value.strip()
+    found["cgroup"] = _unified(files["cgroup"])
+    for key in ("uid_map", "gid_map", "timens_offsets"):
+        text = files[key]
+        found[key] = text if text is None else [line.split() for line in text.splitlines()]
+    for key in ("comm", "setgroups", "oom_score_adj", "coredump_filter", "loginuid"):
+        text = files[key]
+        found[key] = text if text is None else text.strip()
+    if files["mountinfo"] is None:
+        found["mounts"] = None
+        return
+    mounts = parse_mountinfo(files["mountinfo"])
+    seen: dict[str, int] = {}
+    where = {one.id: one.dest for one in mounts}
+    for one in sorted(mounts, key=lambda one: _depth(one, {other.id: other for other in mounts})):
+        seen[one.dest] = seen.get(one.dest, 0) + 1
+        prefix = f"mount {one.dest}" + (f" #{seen[one.dest]}" if seen[one.dest] > 1 else "")
+        found[f"{prefix} is"] = _origin(one)
+        found[f"{prefix} options"] = ",".join(sorted(one.options))
+        found[f"{prefix} super"] = ",".join(sorted(one.super))
+        found[f"{prefix} propagation"] = names.propagation(one.shared)
+        found[f"{prefix} on"] = where.get(one.parent, "outside") if one.dest != "/" else "outside"
+
+
+def _depth(one: Mount, mounts: dict[int, Mount]) -> int:
+    """How many mounts are below it: mountinfo lists them in the order in which they were made, not attached."""
+    depth = 0
+    while one.parent in mounts and mounts[one.parent] is not one and depth < len(mounts):
+        one, depth = mounts[one.parent], depth + 1
+    return depth
+
+
+def _origin(one: Mount) -> str:
+    root = re.sub(r"^[a-z]+:\[\d+\]$", "namespace", one.root).replace(model.WORK, "/w")
+    return f"{one.fstype} {root} {one.source}"
