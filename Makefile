@@ -101,6 +101,14 @@ reliability: faults floods ## `make faults floods`, the same with runc and crun 
 	@$(BIN)/python -m integration.faults.report >integration/RELIABILITY.md
 	@cat integration/RELIABILITY.md
 
+.PHONY: differential peers
+peers:
+	@test -x build/peers/bin/crun -a -x build/peers/bin/runc-new || bench/peers.sh || echo "without the newest runc and crun"
+
+DIFFERENTIAL_ARGS ?= --table integration/DIFFERENTIAL.md
+differential: test-tools build peers ## 5,000 configs and 1,000 sequences of commands on pyrunc, runc and crun: what differs
+	@$(BIN)/python -m integration.differential $(DIFFERENTIAL_ARGS)
+
 engines: test-tools build ## containerd, podman, docker, conmon with runc and with pyrunc; writes integration/ENGINES.md
 	@PYRUNC_ENGINES_RECORD=$(RESULTS) $(BIN)/python -m pytest integration/engines $(PYTEST_ARGS)
 	@$(BIN)/python -m integration.engines.record $(RESULTS) >integration/ENGINES.md
