@@ -224,6 +224,12 @@ def test_run_image(box: Box, images: Images, layout: Layout) -> None:
     assert [row["references"] for row in listed] == [[image]] and listed[0]["layers"] == 3
 
 
+def test_a_relative_path(box: Box, images: Images, layout: Layout) -> None:
+    result = images("run", "--image", "layout:busy", f"{box.prefix}a", cwd=box.path)
+    assert (result.rc, result.out) == (0, "default hello\n"), result
+    assert images("run", "--pull", "never", "--image", str(layout.path) + ":busy", f"{box.prefix}b").rc == 0
+
+
 def test_create_image_start_delete(box: Box, images: Images, layout: Layout) -> None:
     id = f"{box.prefix}a"
     assert images("create", "--image", str(layout.path), id, "sh", "-c", "mkdir -p /deep/er; sleep 100").rc == 0

@@ -7,7 +7,7 @@ modules use `posix` and these few functions (docs/adr/0006-core-phase.md).
 from __future__ import annotations
 
 import posix
-from errno import EINTR, EIO, EISDIR, EMFILE, ENFILE, ENOMEM, ENOSPC, EPERM
+from errno import EEXIST, EINTR, EIO, EISDIR, EMFILE, ENFILE, ENOMEM, ENOSPC, ENOTDIR, ENOTEMPTY, EPERM
 from posix import O_CLOEXEC, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY
 
 TYPE_CHECKING = False
@@ -71,6 +71,15 @@ def write_file(path: str, data: bytes, dir_fd: int | None = None) -> None:
         posix.close(fd)
 
 
+def write_new(path: str, data: bytes) -> None:
+    """Create a file in a directory that is only ours, which need not be atomic.  Raises OSError."""
+    fd = posix.open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
+    try:
+        write_all(fd, data)
+    finally:
+        posix.close(fd)
+
+
 def replace_file(name: str, data: bytes, mode: int = 0o600, dir_fd: int | None = None) -> None:
     """Create or replace ``name`` atomically: temporary name beside it, then rename.  Raises OSError.
 
@@ -105,40 +114,53 @@ def remove_tree(name: str, dir_fd: int) -> None:
     `..` must be where we came from.
     """
     flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
-    above: list[tuple[str, int, int]] = []  # the name, and the directory it is in
+    above: list[tuple[str, list[str], tuple[int, int]]] = []  # a name, what is left beside it, and the directory
     fd = posix.open(name, flags, dir_fd=dir_fd)
     try:
         names = posix.listdir(fd)
         while True:
             while names:
-                entry = names[-1]
-                try:
-                    posix.unlink(entry, dir_fd=fd)
-                    names.pop()
+                entry = names.pop()
+                if _remove_entry(entry, fd):
                     continue
-                except OSError as error:  # EISDIR on Linux's own filesystems, EPERM on some others (POSIX)
-                    found = posix.stat(entry, dir_fd=fd, follow_symlinks=False)
-                    if error.errno not in (EISDIR, EPERM) or found.st_mode & 0o170000 != 0o040000:
-                        raise
                 here = posix.fstat(fd)
                 below = posix.open(entry, flags, dir_fd=fd)
                 posix.close(fd)
+                above.append((entry, names, (here.st_dev, here.st_ino)))
                 fd, names = below, posix.listdir(below)
-                above.append((entry, here.st_dev, here.st_ino))
             if not above:
                 break
-            entry, device, inode = above.pop()
+            entry, names, place = above.pop()
             up = posix.open("..", flags, dir_fd=fd)
             posix.close(fd)
             fd = up
             here = posix.fstat(fd)
-            if (here.st_dev, here.st_ino) != (device, inode):
+            if (here.st_dev, here.st_ino) != place:
                 raise OSError(EIO, "a directory was moved while it was removed")
             posix.rmdir(entry, dir_fd=fd)
-            names = posix.listdir(fd)
     finally:
         posix.close(fd)
     posix.rmdir(name, dir_fd=dir_fd)
+
+
+def _remove_entry(entry: str, fd: int) -> bool:
+    """Remove a file or an empty directory; False for a directory that is not empty.  Raises OSError."""
+    try:
+        posix.unlink(entry, dir_fd=fd)
+        return True
+    except OSError as error:  # EISDIR on Linux's own filesystems, EPERM on some others (POSIX)
+        if error.errno not in (EISDIR, EPERM):
+            raise
+        refused = error
+    try:
+        posix.rmdir(entry, dir_fd=fd)
+        return True
+    except OSError as error:
+        if error.errno == ENOTDIR:
+            raise refused from None
+        if error.errno not in (ENOTEMPTY, EEXIST):
+            raise
+    return False
 
 
 def ignore(call: Callable[..., object], *args: object) -> None:

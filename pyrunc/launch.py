@@ -239,7 +239,7 @@ class Job(Session):
 
             container.data["rdt"] = rdt.plan(self.linux("intelRdt"), self.opts.id, self.facts.resctrl)
         container.save()
-        write_new(f"{container.dir}/config.json", self.raw)
+        fs.write_new(f"{container.dir}/config.json", self.raw)
 
     def make_cgroup(self) -> None:
         """Create the cgroup; limits come at MOUNTED, when init's own set-up no longer counts against them."""
@@ -436,15 +436,6 @@ class Job(Session):
 
 
 # -- helpers --------------------------------------------------------------------------------------------------
-
-
-def write_new(path: str, data: bytes) -> None:
-    """A file in a directory that is only ours: no need to be atomic.  Raises OSError."""
-    fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
-    try:
-        fs.write_all(fd, data)
-    finally:
-        posix.close(fd)
 
 
 def has_userns(config: dict[str, Any]) -> bool:

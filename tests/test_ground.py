@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,43 @@ def test_exists_does_not_guess(monkeypatch: pytest.MonkeyPatch, number: int) -> 
 def test_exists_says_no() -> None:
     assert not fs.exists("/nonexistent/a")
     assert not fs.exists("/dev/null/a")
+
+
+def test_remove_tree_is_deeper_than_there_are_descriptors(tmp_path: Path) -> None:
+    depth = 1200
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
+    top = os.open(tmp_path, os.O_RDONLY)
+    os.mkdir("tree", dir_fd=top)
+    os.symlink("/", "tree/link", dir_fd=top)
+    at = os.open("tree", os.O_RDONLY, dir_fd=top)
+    for _ in range(depth):
+        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=at))
+        os.mkdir("side", dir_fd=at)
+        os.mkdir("down", dir_fd=at)
+        below = os.open("down", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)
+    before = set(os.listdir("/proc/self/fd"))
+    try:
+        fs.remove_tree("tree", top)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert os.listdir(tmp_path) == [] and set(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(FileNotFoundError):
+        fs.remove_tree("tree", top)
+    os.close(top)
+
+
+def test_remove_tree_says_what_it_cannot_remove(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    top = os.open(tmp_path, os.O_RDONLY)
+    with pytest.raises(NotADirectoryError):
+        fs.remove_tree("file", top)
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "link").symlink_to("tree")
+    with pytest.raises(OSError, match="Not a directory"):
+        fs.remove_tree("link", top)
+    assert (tmp_path / "tree").is_dir()
+    os.close(top)

@@ -98,7 +98,9 @@ def _make_bundle(store: str, reference: str, values: dict[str, Any], opts: Creat
     finally:
         posix.close(lock)
     upper, work = f"{opts.bundle}/upper", f"{opts.bundle}/work"
-    opts.overlay = locate.overlay_options(image["chains"], upper, work, prefix=f"{store}/l/")
+    # volatile: an unmount must not write out all of the host's filesystem (kernel: ovl_sync_fs).  What a container
+    # wrote outlives neither the container nor, its state being in /run, the host.
+    opts.overlay = [*locate.overlay_options(image["chains"], upper, work, prefix=f"{store}/l/"), "volatile"]
     return True
 
 

@@ -159,8 +159,8 @@ def make_bundle(store: str, image: dict[str, Any], owner: tuple[str, str], args:
         try:
             for name in ("rootfs", "upper", "work"):
                 posix.mkdir(f"{bundle}/{name}", 0o755)
-            fs.replace_file(f"{bundle}/image.json", state.dumps(note).encode("ascii"))
-            fs.replace_file(f"{bundle}/config.json", state.dumps(config).encode("ascii"))
+            for name, document in (("image.json", note), ("config.json", config)):
+                fs.write_new(f"{bundle}/{name}", state.dumps(document).encode("ascii"))
         except BaseException:
             remove_bundle(bundle)
             raise

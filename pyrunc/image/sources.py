@@ -91,7 +91,8 @@ class LayoutDirectory(Source):
     """An image layout in a directory (image-layout.md)."""
 
     def __init__(self, path: str, tag: str) -> None:
-        self.name, self.path, self.tag = path + (f":{tag}" if tag else ""), path, tag
+        self.name, self.tag = path + (f":{tag}" if tag else ""), tag
+        self.path = os.path.abspath(path)  # the working directory changes while a layer is unpacked into the store
 
     def _open(self, name: str) -> IO[bytes]:
         try:
