@@ -1,4 +1,4 @@
-"""Types of native/reader: strict JSON in one pass."""
+"""Types of native/reader: strict JSON in one pass, both ways."""
 
 from typing import Any
 
@@ -12,4 +12,11 @@ def read_json(data: bytes, ours: bool = False, /) -> Any:
     in a dict.  Raises MemoryError.
 
     ``ours``: a file that pyrunc wrote, where null and lone surrogates mean something, and of any number of values.
+    """
+
+def write_json(value: object, indent: str = "", /) -> str:
+    """A JSON document of dicts with str keys, lists, tuples, str, int, finite float, bool and None, in ASCII.
+
+    ``indent`` is the text of one level; without it there are no blanks.  A lone surrogate stays one, as an escape.  Raises
+    TypeError for anything else, MemoryError, RecursionError.
     """

@@ -77,6 +77,15 @@ def json_reader() -> Callable[..., Any]:
     return read_json
 
 
+def json_writer() -> Callable[..., str]:
+    """``write_json`` of pyrunc/_reader.pyi, likewise.  Raises ImportError."""
+    if _launcher is not None:
+        return _launcher.write_json  # type: ignore[no-any-return]
+    from pyrunc._reader import write_json
+
+    return write_json
+
+
 def init_image() -> Any:
     """The container-side program as a bytes-like object: no file is read inside the launcher.
 

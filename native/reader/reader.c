@@ -531,7 +531,7 @@ static int read_document(struct reader *r)
     }
 }
 
-static PyObject *read_json(PyObject *self, PyObject *const *args, Py_ssize_t count)
+PyObject *read_json(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
     (void)self;
     if (count < 1 || count > 2 || !PyBytes_Check(args[0])) {
@@ -564,5 +564,6 @@ static PyObject *read_json(PyObject *self, PyObject *const *args, Py_ssize_t cou
 
 PyMethodDef pyrunc_reader_calls[] = {
     {"read_json", (PyCFunction)(void (*)(void))read_json, METH_FASTCALL, NULL},
+    {"write_json", (PyCFunction)(void (*)(void))write_json, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -47,7 +47,7 @@ static const char oracle[] =
     "    wrong = any(c == '\\0' or '\\ud800' <= c <= '\\udfff' for text in texts(value) for c in text)\n"
     "    if wrong and not ours: raise Twice\n"
     "    return value\n"
-    "def check(data, ours, found, error):\n"
+    "def check(data, ours, found, error, written):\n"
     "    try:\n"
     "        wanted = expected(data, ours)\n"
     "    except RecursionError:\n"
@@ -59,9 +59,19 @@ static const char oracle[] =
     "        else: assert 0 < len(error[0]) <= min(100, error[1]), error\n"
     "        return\n"
     "    assert error is None or error[1] == 'depth', (data, error, wanted)\n"
-    "    assert error or repr(found) == repr(wanted), (data, found, wanted)\n";
+    "    assert error or repr(found) == repr(wanted), (data, found, wanted)\n"
+    "    for text in written:\n"
+    "        assert text.isascii() and repr(json.loads(text)) == repr(wanted), (wanted, text)\n";
 
 static PyObject *check;
+
+static void fail(PyObject *type, PyObject *value, PyObject *trace)
+{
+    if (type)
+        PyErr_Restore(type, value, trace);
+    PyErr_Print();
+    abort();
+}
 
 static void start(void)
 {
@@ -69,10 +79,8 @@ static void start(void)
     PyObject *names = PyDict_New();
     PyObject *done = names ? PyRun_String(oracle, Py_file_input, names, names) : NULL;
     check = done ? PyDict_GetItemString(names, "check") : NULL;
-    if (!check) {
-        PyErr_Print();
-        abort();
-    }
+    if (!check)
+        fail(NULL, NULL, NULL);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -81,30 +89,28 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         start();
     if (size == 0)
         return 0;
-    PyObject *ours = PyBool_FromLong(data[0] & 1);
+    PyObject *ours = PyBool_FromLong(data[0] & 1), *two_blanks = PyUnicode_FromString("  ");
     PyObject *args[] = {PyBytes_FromStringAndSize((const char *)data + 1, (Py_ssize_t)size - 1), ours};
-    PyObject *(*read_json)(PyObject *, PyObject *const *,
-                           Py_ssize_t) = (PyObject * (*)(PyObject *, PyObject *const *,
-                                                         Py_ssize_t))(void (*)(void))pyrunc_reader_calls[0]
-                                             .ml_meth;
-    PyObject *found = read_json(NULL, args, 2), *error = NULL, *type, *trace;
-    if (!found) {
+    PyObject *found = read_json(NULL, args, 2), *error = NULL, *type, *trace, *written;
+    if (found) {
+        PyObject *given[] = {found, two_blanks};
+        written = Py_BuildValue("NN", write_json(NULL, given, 1), write_json(NULL, given, 2));
+    } else {
         PyErr_Fetch(&type, &error, &trace);
-        if (type != PyExc_ValueError) {
-            PyErr_Restore(type, error, trace);
-            PyErr_Print();
-            abort();
-        }
+        if (type != PyExc_ValueError)
+            fail(type, error, trace);
         Py_DECREF(type);
         Py_XDECREF(trace);
+        written = PyTuple_New(0);
     }
-    PyObject *done = PyObject_CallFunction(check, "OOOO", args[0], ours, found ? found : Py_None,
-                                           error ? error : Py_None);
-    if (!done) {
-        PyErr_Print();
-        abort();
-    }
+    PyObject *done = written ? PyObject_CallFunction(check, "OOOOO", args[0], ours, found ? found : Py_None,
+                                                     error ? error : Py_None, written)
+                             : NULL;
+    if (!done)
+        fail(NULL, NULL, NULL);
     Py_DECREF(done);
+    Py_DECREF(written);
+    Py_DECREF(two_blanks);
     Py_XDECREF(found);
     Py_XDECREF(error);
     Py_DECREF(args[0]);

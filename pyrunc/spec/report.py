@@ -58,6 +58,13 @@ class Report:
         elif pointer not in self.reported:
             self.problems.append(Problem(pointer, expected, describe(value), hint))
 
+    def bad_item(self, pointer: str, index: int, expected: str, value: Any, hint: str = "") -> None:
+        """`bad` for an item of an array, whose pointer is only made when it is kept: there may be a million of them."""
+        if self.problems.full():
+            self.problems.more += 1
+        else:
+            self.bad(f"{pointer}/{index}", expected, value, hint)
+
     def warn(self, pointer: str, expected: str, value: Any = NOTHING, hint: str = "") -> None:
         """Record something that is carried out differently from what the config says, or not at all."""
         if self.warnings.full():

@@ -73,20 +73,23 @@ def command(process: dict[str, Any], report: Report) -> None:
 
 def environment(env: Any, pointer: str, report: Report) -> None:
     """NAME=VALUE with a name, as environ(7) has it."""
-    for here, entry in numbered(env, pointer):
-        if entry.find("=") < 1:
-            report.bad(here, "NAME=VALUE", entry)
+    for index, entry in enumerate(env or ()):
+        if entry is not None and entry.find("=") < 1:
+            report.bad_item(pointer, index, "NAME=VALUE", entry)
 
 
 def size(process: dict[str, Any], report: Report) -> None:
     """What execve(2) would refuse with E2BIG after the container has been made."""
     total = 0
     for field in ("args", "env"):
-        for pointer, text in numbered(process.get(field), f"/process/{field}"):
+        for index, text in enumerate(process.get(field) or ()):
+            if text is None:
+                continue
             length = (len(text) if text.isascii() else len(text.encode("utf-8"))) + 1
             total += length + 8
             if length > STRING_MAX:
-                report.bad(pointer, f"less than {STRING_MAX} bytes", f"{text[:20]}...", f"{length - 1} bytes")
+                hint = f"{length - 1} bytes"
+                report.bad_item(f"/process/{field}", index, f"less than {STRING_MAX} bytes", f"{text[:20]}...", hint)
     limit = TOTAL_MAX
     for rlimit in process.get("rlimits") or ():
         if rlimit and rlimit.get("type") == "RLIMIT_STACK" and "soft" in rlimit:

@@ -31,7 +31,7 @@ C_TARGETS = {
     "plan": (("init/plan_load", "init/run", "init/report"), 8192),
     "path": ((), 256),
     "text": (("init/lookup",), 512),
-    "json": (("reader/reader", "reader/crowd"), 4096),
+    "json": (("reader/reader", "reader/crowd", "reader/writer"), 4096),
 }
 JSON_SEEDS = (
     b"\0",
