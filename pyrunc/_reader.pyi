@@ -17,6 +17,6 @@ def read_json(data: bytes, ours: bool = False, /) -> Any:
 def write_json(value: object, indent: str = "", /) -> str:
     """A JSON document of dicts with str keys, lists, tuples, str, int, finite float, bool and None, in ASCII.
 
-    ``indent`` is the text of one level; without it there are no blanks.  A lone surrogate stays one, as an escape.  Raises
-    TypeError for anything else, MemoryError, RecursionError.
+    ``indent`` is the text of one level; without it there are no blanks.  A lone surrogate stays one, as an escape.
+    Raises TypeError for anything else, MemoryError, RecursionError.
     """

@@ -132,7 +132,8 @@ def test_ambient_needs_permitted_and_inheritable() -> None:
     one, two = ["CAP_KILL"], ["CAP_KILL", "CAP_CHOWN"]
     plan = caps(bounding=two, permitted=two, inheritable=one, ambient=two)
     assert step(plan, "CAPS")["ambient"] == 1 << 5
-    assert plan.warnings == ["/process/capabilities/ambient: needs permitted and inheritable too, ignored: CAP_CHOWN"]
+    words = "can't raise ambient capability CAP_CHOWN: it must be permitted and inheritable"
+    assert plan.warnings == [f"/process/capabilities/ambient: {words}"]
 
 
 @pytest.mark.parametrize(
@@ -215,7 +216,11 @@ def test_hooks_of_the_host_never_see_the_process_environment() -> None:
     patch = {"process": {"env": ["LD_PRELOAD=/x.so"]}, "hooks": {"createContainer": [hook], "startContainer": [hook]}}
     create, start = steps(compiled(patch, create_state=("a", "b"), start_state=("c", "d")), "HOOK")
     assert (create["env"], create["state"], create["policy"]) == ([], ["a", "b"], set())
-    assert (start["env"], start["state"], start["policy"]) == (["LD_PRELOAD=/x.so"], ["c", "d"], {"IN_CONTAINER"})
+    assert (start["env"], start["state"], start["policy"]) == (
+        ["LD_PRELOAD=/x.so"],
+        ["c", "d"],
+        {"IN_CONTAINER", "SET_HOME"},
+    )
     assert create["args"] == ["/h"] and create["timeout_ms"] == 0
 
 
