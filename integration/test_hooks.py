@@ -332,6 +332,19 @@ def test_a_hook_that_reads_nothing(container: Make) -> None:
     one.delete()
 
 
+@pytest.mark.parametrize("kind", ["createRuntime", "createContainer", "startContainer"])
+def test_the_state_cannot_be_changed(container: Make, box: Box, kind: str) -> None:
+    out = box.path / "out"
+    out.mkdir()
+    place = "/out" if kind == "startContainer" else str(out)
+    script = f"{{ echo x >&0; truncate -s 0 /proc/self/fd/0; }} 2>/dev/null; cat >{place}/state"
+    one = container("exit", "0", edits={f"/hooks/{kind}": [shell(script, env=["PATH=/bin:/usr/bin"])]})
+    bind = {"destination": "/out", "type": "bind", "source": str(out), "options": ["bind", "rw"]}
+    one.bundle.config["mounts"].append(bind)
+    one.run()
+    assert json.loads((out / "state").read_text())["id"] == one.id
+
+
 def test_big_state_reaches_the_hook(container: Make, box: Box) -> None:
     out = box.path / "out"
     edits = {"/annotations": {"big": "x" * 300_000}, "/hooks/createRuntime": [shell(f"cat >{out}")]}

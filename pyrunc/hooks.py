@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import posix
 import time
-from errno import ECHILD, EINTR, ETIMEDOUT
-from posix import O_APPEND, O_CLOEXEC, O_CREAT, O_WRONLY
+from errno import ECHILD, EINTR, ELOOP, EPERM, ETIMEDOUT
+from fcntl import fcntl
+from posix import O_APPEND, O_CLOEXEC, O_CREAT, O_NOFOLLOW, O_WRONLY
 from select import POLLIN, poll
 
 from pyrunc import fs, runtime
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 
     from pyrunc.log import Log
 
+S_IFMT, S_IFREG, S_IFIFO = 0o170000, 0o100000, 0o010000
 TAIL = 4096  # bytes of a hook's output that an error keeps
 _TICK_MS = 500  # how often `check` is asked while a hook runs
+_ADD_SEALS, _ALL_SEALS = 1033, 0xF  # F_ADD_SEALS; seal, shrink, grow, write (linux/fcntl.h)
 _SIGKILL = 9
 _KILL_WAIT_MS = 5000  # a killed hook that is stuck in the kernel is left behind
 _STAGES = {1: "dup2", 2: "chdir", 3: "execve"}
@@ -135,24 +138,36 @@ def _run_one(
 
 def _open_sinks(annotations: dict[str, str]) -> list[int]:
     """Files that get a copy of what hooks print (crun's annotations).  Raises SysError."""
+    flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | posix.O_NONBLOCK
     paths = {annotations[key] for key in ("run.oci.hooks.stdout", "run.oci.hooks.stderr") if annotations.get(key)}
     sinks: list[int] = []
     for path in sorted(paths):
         try:
-            sinks.append(posix.open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | posix.O_NONBLOCK, 0o600))
+            sinks.append(posix.open(path, flags, 0o600))
+            found = posix.fstat(sinks[-1])
+            # An annotation may come from whoever wrote a pod: not into a device, nor into what others prepared.
+            if found.st_mode & S_IFMT not in (S_IFREG, S_IFIFO) or found.st_uid != posix.geteuid():
+                raise PermissionError(EPERM, "")
         except OSError as error:
             for sink in sinks:
                 posix.close(sink)
-            raise SysError("/annotations/run.oci.hooks.stdout", "open", error.errno or 0, value=path) from error
+            detail = "expected a file or fifo of our own, and no symbolic link" if error.errno in (EPERM, ELOOP) else ""
+            where = "/annotations/run.oci.hooks.stdout"
+            raise SysError(where, "open", error.errno or 0, value=path, detail=detail) from error
     return sinks
 
 
 def _state_file(state: str) -> int:
-    """The state as a memfd: a hook that does not read it cannot block us, and there is no EPIPE."""
-    fd = posix.memfd_create("pyrunc-state", posix.MFD_CLOEXEC)
+    """The state as a memfd: a hook that does not read it cannot block us, and there is no EPIPE.
+
+    Sealed and 0400, so that it is like a pipe in that nobody can change it.
+    """
+    fd = posix.memfd_create("pyrunc-state", posix.MFD_CLOEXEC | posix.MFD_ALLOW_SEALING)
     try:
         fs.write_all(fd, state.encode("ascii"))
         posix.lseek(fd, 0, 0)
+        posix.fchmod(fd, 0o400)
+        fcntl(fd, _ADD_SEALS, _ALL_SEALS)
     except OSError:
         posix.close(fd)
         raise

@@ -200,6 +200,54 @@ def test_output_goes_to_the_annotated_files(tmp_path: Path) -> None:
         run(tmp_path, hook, annotations={"run.oci.hooks.stdout": "/nowhere/file"})
 
 
+@pytest.mark.parametrize("kind", ["link", "device", "directory"])
+def test_output_goes_to_files_only(tmp_path: Path, kind: str) -> None:
+    """Whoever wrote the annotation need not be who could write there."""
+    ran = tmp_path / "ran"
+    path = {"link": tmp_path / "link", "device": Path("/dev/null"), "directory": tmp_path}[kind]
+    if kind == "link":
+        path.symlink_to(tmp_path / "target")
+    with pytest.raises(SysError, match=r"^/annotations/run.oci.hooks.stdout "):
+        run(
+            tmp_path,
+            {"path": "/usr/bin/touch", "args": ["touch", str(ran)]},
+            annotations={"run.oci.hooks.stdout": str(path)},
+        )
+    assert not ran.exists() and not (tmp_path / "target").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_output_does_not_go_to_what_others_own(tmp_path: Path) -> None:
+    sink = tmp_path / "sink"
+    sink.write_text("")
+    os.chown(sink, 1, 1)
+    with pytest.raises(SysError, match="a file or fifo of our own"):
+        run(tmp_path, {"path": "/bin/echo"}, annotations={"run.oci.hooks.stderr": str(sink)})
+    assert sink.read_text() == ""
+
+
+def test_output_goes_to_a_fifo(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    run(
+        tmp_path,
+        {"path": "/bin/echo", "args": ["echo", "through"]},
+        annotations={"run.oci.hooks.stdout": str(tmp_path / "fifo")},
+    )
+    assert os.read(reader, 100) == b"through\n"
+    os.close(reader)
+
+
+WRITES = "echo x >&0; echo x 1<>/dev/stdin; truncate -s 0 /proc/self/fd/0; stat -Lc %a /proc/self/fd/0; /bin/cat"
+
+
+def test_the_state_cannot_be_changed(tmp_path: Path) -> None:
+    """With the others it is a pipe: what one reads nobody can have written but the runtime."""
+    out = tmp_path / "out"
+    run(tmp_path, {"path": "/bin/sh", "args": ["sh", "-c", f"({WRITES}) >{out} 2>/dev/null"]})
+    assert out.read_text() == "400\n" + STATE
+
+
 def test_check_stops_a_hook(tmp_path: Path) -> None:
     calls = []
 

@@ -119,7 +119,9 @@ def test_the_listing_fits_and_stays_aligned(name: str, width: int) -> None:
     assert left
     for line in steps:
         assert line[column - 2 : column].strip() == "", "nothing runs into the origins"
-        assert line[:4].strip() or line[5:9] == "host" or not line[: len(left[0])].strip(), "what goes on does so in its column"
+        assert line[:4].strip() or line[5:9] == "host" or not line[: len(left[0])].strip(), (
+            "what goes on does so in its column"
+        )
     # Nothing is lost.
     long = show.text(plan, config)
     assert sorted("".join(lines).replace(" ", "")) == sorted(long.replace("\n", "").replace(" ", ""))

@@ -14,6 +14,8 @@
 #define TICK_MS  200 /* how often a gone parent is looked for while a hook runs */
 #define NO_LIMIT 0
 
+#define ALL_SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
+
 /* What child() runs on: a few frames and system calls.  Pages that are never touched cost nothing. */
 static unsigned char child_stack[16384] __attribute__((aligned(16)));
 
@@ -54,7 +56,7 @@ static int make_input(struct init *in, const struct plan_step *st)
     const char *part = step_str(in, st, S_HOOK_state);
     char pid[24];
     struct text t = text_in(pid, sizeof(pid));
-    int fd = sys_memfd_create("hook-state", MFD_CLOEXEC);
+    int fd = sys_memfd_create("hook-state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     int ret = fd;
 
     /* As the container sees it: 1 in a new pid namespace (runtime.md, State). */
@@ -66,6 +68,9 @@ static int make_input(struct init *in, const struct plan_step *st)
             ret = write_all(fd, part, strlen(part));
     }
     if (ret >= 0 && lseek(fd, 0, SEEK_SET) < 0)
+        ret = -errno;
+    /* Like a pipe in that nobody can change it.  A filter need not allow these calls, and may kill for them. */
+    if (ret >= 0 && !in->filtered && (fchmod(fd, 0400) < 0 || fcntl(fd, F_ADD_SEALS, ALL_SEALS) < 0))
         ret = -errno;
     if (ret < 0 && fd >= 0)
         close(fd);

@@ -224,7 +224,8 @@ struct sys_clone_args {
 #define CLOSE_RANGE_CLOEXEC 4
 #endif
 #ifndef MFD_CLOEXEC
-#define MFD_CLOEXEC 1
+#define MFD_CLOEXEC       1
+#define MFD_ALLOW_SEALING 2
 #endif
 
 /* The kernel's return value as we want it; one place where errno is read. */
