@@ -128,8 +128,8 @@ TABLE = [
         [
             (
                 "native/init/mask.c",
-                "    return in->nullfd;\n",
-                '    return clone_tree(open("/dev/null", O_PATH | O_CLOEXEC), 0);\n',
+                "                   : in->nullfd;\n",
+                '                   : clone_tree(open("/dev/null", O_PATH | O_CLOEXEC), 0);\n',
             )
         ],
         "test_proc.py::test_masks_never_show_what_the_image_calls_null",
