@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from integration.harness import Box, Container, kernel
-from integration.test_userns import HOST, MAPS, SIZE, Pod, edits, own
+from integration.harness import DELETE, Box, Container, kernel
+from integration.test_userns import HOST, KINDS, MAPS, SIZE, Pod, edits, own
 
 Make = Callable[..., Container]
 Refused = Callable[..., None]
@@ -94,6 +94,26 @@ def test_joined_user_namespace(container: Make, volume: Path, box: Box) -> None:
         assert owners(own(container(*STATS, edits=edits(more, user=held.path("user"))))) == [0, 1000, 65534]
     finally:
         held.close()
+
+
+@pytest.mark.parametrize(("option", "below"), [("idmap", 65534), ("ridmap", 0)])
+def test_joined_user_namespace_whose_mapping_is_not_repeated(
+    container: Make, volume: Path, box: Box, option: str, below: int
+) -> None:
+    held = Pod(box)
+    try:
+        changes = edits({"/mounts/-": bind(volume, "rbind", option)}, user=held.path("user"))
+        changes |= {"/linux/uidMappings": DELETE, "/linux/gidMappings": DELETE}
+        assert owners(own(container(*STATS, edits=changes))) == [0, 1000, below]
+    finally:
+        held.close()
+
+
+def test_the_runtimes_own_user_namespace_has_no_mapping_for_it(container: Make, volume: Path, box: Box) -> None:
+    spaces = [{"type": kind} for kind in KINDS] + [{"type": "user", "path": "/proc/self/ns/user"}]
+    changes = {"/mounts/-": bind(volume, "rbind", "idmap"), "/linux/namespaces": spaces}
+    result = container(edits=changes).create(check=False)
+    assert result.rc != 0 and (not box.runtime.is_pyrunc or "/mounts/6/options" in result.err), result
 
 
 def test_source_that_only_the_host_may_enter(container: Make, volume: Path) -> None:

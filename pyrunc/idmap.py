@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posix
 from errno import EINVAL, ENOSPC, ENOSYS, EPERM
-from posix import O_CLOEXEC, O_WRONLY
+from posix import O_CLOEXEC, O_NONBLOCK, O_RDONLY, O_WRONLY
 
 from pyrunc import fs, runtime
 from pyrunc.errors import ConfigError, Problem, PyruncError, SysError
@@ -116,7 +116,8 @@ def check_joined(pid: int, linux: dict[str, Any]) -> None:
 def open_mount(config: dict[str, Any], source: str, origin: str) -> int:
     """A detached, idmapped clone of what is to be bound; ``origin`` is the mount's JSON pointer.
 
-    With the mount's own mappings or else the container's.  Raises SysError naming the field.
+    With the mount's own mappings, or else the container's: as config.json has them, or of the user namespace that it
+    joins.  Raises SysError naming the field.
     """
     mount = config["mounts"][int(origin.rpartition("/")[2])]
     linux = config.get("linux") or {}
@@ -128,7 +129,10 @@ def open_mount(config: dict[str, Any], source: str, origin: str) -> int:
         raise SysError(f"{origin}/source", "open_tree", -tree, value=source)
     try:
         _propagate(tree, linux, origin)
-        userns = _namespace(holder, origin if holder is mount else "/linux")
+        if holder.get("uidMappings"):
+            userns = _namespace(holder, origin if holder is mount else "/linux")
+        else:
+            userns = _joined(linux)
         try:
             failed = lib.pr_mount_idmap(tree, "ridmap" in options, userns)
         finally:
@@ -165,6 +169,18 @@ def _namespace(holder: dict[str, Any], pointer: str) -> int:
         hint = "/proc/sys/user/max_user_namespaces is reached" if fd == -ENOSPC else ""
         raise SysError(pointer + field, _STAGES[stage[0]], -fd, context="user namespace for the mapping", hint=hint)
     return int(fd)
+
+
+def _joined(linux: dict[str, Any]) -> int:
+    """The user namespace that the container joins by path.  mount_setattr(2) refuses whatever else is there."""
+    for index, entry in enumerate(linux.get("namespaces") or ()):
+        if entry["type"] == "user":
+            path = entry["path"]
+            try:
+                return posix.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+            except OSError as error:
+                raise SysError(f"/linux/namespaces/{index}/path", "open", error.errno or 0, value=path) from error
+    raise PyruncError("an idmapped mount without a mapping")  # refused by spec.rules_userns
 
 
 def _explain(source: str, number: int, mount: dict[str, Any]) -> dict[str, str]:

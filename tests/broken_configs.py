@@ -266,7 +266,11 @@ BROKEN: list[tuple[list[tuple[str, Any]], str, tuple[str, ...]]] = [
         "/mounts/2/uidMappings/0/size",
         ("at least 1",),
     ),
-    ([("/mounts/2/options/-", "idmap"), JOINED], "/mounts/2/options", ("neither the mount nor the container",)),
+    (
+        [("/mounts/2/options/-", "idmap"), ("/linux/namespaces/-", {"type": "user", "path": "/proc/self/ns/user"})],
+        "/mounts/2/options",
+        ("neither the mount nor the container",),
+    ),
     ([("/mounts/2/gidMappings", [{"containerID": 0, "hostID": 1}])], "/mounts/2/gidMappings/0/size", ("integer",)),
     ([WITHOUT_MOUNT_NS], "/linux/maskedPaths", ("mount namespace",)),
     # linux

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyrunc.spec.mappings import map_id, text
 from pyrunc.spec.report import NOTHING, numbered, section
+from pyrunc.spec.rules_linux import of_the_host
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,7 +112,11 @@ def mount_data(config: dict[str, Any], maps: dict[str, Any], report: Report) -> 
 
 def idmapped_mounts(config: dict[str, Any], linux: dict[str, Any], report: Report) -> None:
     """Options idmap and ridmap, and mappings of mounts."""
-    container = linux.get("uidMappings") and linux.get("gidMappings")
+    joined = report.namespaces.get("user") or ""
+    # A namespace that is joined has a mapping of its own, whether config.json repeats it or not.
+    container = (linux.get("uidMappings") and linux.get("gidMappings")) or (
+        joined and not of_the_host("user", joined, report)
+    )
     for pointer, mount in numbered(config.get("mounts"), "/mounts"):
         names = mount.get("options") or ()
         asked = next((name for name in names if name in ("idmap", "ridmap")), "")
@@ -129,7 +134,9 @@ def idmapped_mounts(config: dict[str, Any], linux: dict[str, Any], report: Repor
         for field in own:
             extents(mount[field], f"{pointer}/{field}", report)
         if not own and not container:
-            hint = "neither the mount nor the container has uidMappings and gidMappings"
+            hint = (
+                "neither the mount nor the container has uidMappings and gidMappings, nor does it join a user namespace"
+            )
             report.bad(where, "mappings for it", value, hint)
         if report.facts is not None and report.facts.euid != 0:
             report.bad(where, "no idmapped mount", value, "making one needs root on the host")
