@@ -98,9 +98,8 @@ def test_node_that_is_replaced_is_not_given_away(begun: Script, root: pathlib.Pa
     (root / "theirs").write_text("theirs")
     call, policy = ("openat", ops.P_DEV_NODE_BIND_HOST) if bind else ("mknodat", 0)
     begun.ask("trap", "after", call, 0, "rename", root / "theirs", root / "dev/null")
-    bad = begun.refused(
-        "dev_node", policy=policy, kind=CHR, mode=0o666, major=1, minor=3, uid=5, gid=6, path="/dev/null"
-    )
+    owner = {} if bind else {"uid": 5, "gid": 6}
+    bad = begun.refused("dev_node", policy=policy, kind=CHR, mode=0o666, major=1, minor=3, path="/dev/null", **owner)
     info = begun.ask("mountinfo")
     answers = begun.run()
     assert failure(answers[bad])[::4] == ("EEXIST", "exists already and is not the same device")
@@ -150,13 +149,22 @@ def test_dev_links(begun: Script, root: pathlib.Path) -> None:
 def test_devices_in_a_user_namespace_are_the_hosts(begun: Script, root: pathlib.Path) -> None:
     begun.op("mount", fstype="tmpfs", source="t", dest="/dev", data=["mode=755"])
     begun.op("dev_node", kind=CHR, mode=0o666, major=1, minor=3, path="/dev/null")  # EPERM: falls back
-    begun.op("dev_node", policy=ops.P_DEV_NODE_BIND_HOST, kind=CHR, mode=0o666, major=1, minor=5, path="/dev/zero")
-    begun.op("dev_node", policy=ops.P_DEV_NODE_BIND_HOST, kind=CHR, mode=0o666, major=1, minor=5, path="/dev/zero")
+    default = ops.P_DEV_NODE_BIND_HOST | ops.P_DEV_NODE_DEFAULT
+    begun.op("dev_node", policy=default, kind=CHR, mode=0o666, major=1, minor=5, path="/dev/zero")
+    begun.op("dev_node", policy=default, kind=CHR, mode=0o666, major=1, minor=5, path="/dev/zero")
     wrong = begun.refused("dev_node", kind=CHR, mode=0o666, major=1, minor=9, path="/dev/full")
     missing = begun.refused("dev_node", kind=CHR, mode=0o666, major=1, minor=9, path="/dev/no-such-node")
     begun.op("dev_node", kind=FIFO, mode=0o622, path="/dev/pipe")
     begun.ask("write", root / "dev/random", "text")
-    taken = begun.refused("dev_node", policy=ops.P_DEV_NODE_BIND_HOST, kind=CHR, major=1, minor=8, path="/dev/random")
+    taken = begun.refused(
+        "dev_node", policy=ops.P_DEV_NODE_BIND_HOST, kind=CHR, mode=0o666, major=1, minor=8, path="/dev/random"
+    )
+    asked = {"kind": CHR, "major": 1, "minor": 9, "path": "/dev/urandom"}
+    mode = begun.refused("dev_node", policy=ops.P_DEV_NODE_BIND_HOST, mode=0o600, **asked)
+    uid = begun.refused("dev_node", policy=ops.P_DEV_NODE_BIND_HOST, mode=0o666, uid=7, **asked)
+    gid = begun.refused("dev_node", policy=ops.P_DEV_NODE_BIND_HOST, mode=0o666, gid=7, **asked)
+    anything = ops.P_DEV_NODE_ANY_MODE | ops.P_DEV_NODE_ANY_UID | ops.P_DEV_NODE_ANY_GID
+    begun.op("dev_node", policy=ops.P_DEV_NODE_BIND_HOST | anything, mode=1, uid=7, gid=7, **asked)
     info, null, zero = (
         begun.ask("mountinfo"),
         begun.ask("stat", root / "dev/null"),
@@ -171,6 +179,39 @@ def test_devices_in_a_user_namespace_are_the_hosts(begun: Script, root: pathlib.
     assert failure(answers[wrong])[0] == "ENXIO"
     assert failure(answers[taken])[0] == "EEXIST"
     assert failure(answers[missing])[:2] == ("ENOENT", "open_tree")
+    whys = [failure(answers[index]) for index in (mode, uid, gid)]
+    assert [why[:3] for why in whys] == [("EPERM", "open_tree", 0)] * 3
+    assert [why[4].rpartition(" ")[2] for why in whys] == ["mode", "it", "group's"]
+    assert {"nosuid", "noexec"} <= set(found["/dev/urandom"].options) and not found["/dev/urandom"].tags
+
+
+@pytest.mark.parametrize("number", [0, 1, 9])
+def test_a_node_that_was_made_before(begun: Script, root: pathlib.Path, number: int) -> None:
+    """MAKE_NODE keeps them on a filesystem that is nowhere in sight, before and after a DEV_NODE takes one."""
+    before = begun.ask("fds")
+    for index, mode in enumerate((0o640, 0o602)):
+        begun.op("make_node", number=index, kind=CHR, mode=mode, major=1, minor=3 + index, uid=5, gid=6)
+    hidden = begun.ask("mountinfo")
+    policy = ops.P_DEV_NODE_BIND_HOST | ops.P_DEV_NODE_MADE
+    args = {"number": number, "kind": CHR, "major": 1, "minor": 3 + number, "path": "/deep/node"}
+    if number == 9:
+        refused = begun.refused("dev_node", policy=policy, **args)
+    else:
+        begun.op("dev_node", policy=policy, **args)
+        node = begun.ask("stat", root / "deep/node")
+    info, after = begun.ask("mountinfo"), begun.ask("fds")
+    answers = begun.run()
+    assert not below(answers[hidden], root)
+    found = below(answers[info], root)
+    if number == 9:
+        assert failure(answers[refused])[:2] == ("ENOENT", "open_tree") and not found
+    else:
+        assert list(found) == ["/deep/node"]
+        mode = ("020640", "020602")[number]
+        assert answers[node].split()[:3] == [mode, "5:6", f"1:{3 + number}"]
+        assert {"nosuid", "noexec"} <= set(found["/deep/node"].options)
+        assert "nodev" not in found["/deep/node"].options and not found["/deep/node"].tags
+    assert answers[after] == answers[before]
 
 
 # --- masked and read-only paths ---------------------------------------------------------------------------------------

@@ -167,22 +167,98 @@ def test_devices_are_the_hosts(mapped: Make, box: Box) -> None:
     assert not stat.S_ISREG(os.stat("/dev/null").st_mode)
 
 
-@pytest.mark.pyrunc_only("runc 1.1.5 looks for the fifo on the host")
-def test_configured_devices(mapped: Make, box: Box) -> None:
-    entry = {"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11, "fileMode": 0o660}
-    fifo = {"path": "/dev/a-fifo", "type": "p", "fileMode": 0o600}
-    one = mapped("stat", "/dev/kmsg", "--", "stat", "/dev/a-fifo", more={"/linux/devices": [entry, fifo]})
-    node, pipe = one.run().objects
-    assert (node["type"], node["major"], node["minor"]) == ("c", 1, 11)
-    assert (pipe["type"], pipe["mode"], pipe["uid"]) == ("p", 0o600, 0)
+def node(path: str, minor: int = 3, **more: Any) -> dict[str, Any]:
+    return {"path": path, "type": "c", "major": 1, "minor": minor, **more}
 
 
-@pytest.mark.pyrunc_only("runc 1.1.5 binds whatever is at the path")
-def test_a_device_that_the_host_does_not_have(mapped: Make, refused: Refused) -> None:
-    entry = {"path": "/dev/no-such-device", "type": "c", "major": 1, "minor": 3}
-    refused(mapped(more={"/linux/devices": [entry]}).create(check=False), "/linux/devices/0", "no node of the host")
-    entry = {"path": "/dev/null", "type": "c", "major": 1, "minor": 5}
-    refused(mapped(more={"/linux/devices": [entry]}).create(check=False), "/linux/devices/0", "another device")
+@pytest.mark.parametrize(
+    ("entry", "want"),
+    [
+        (node("/dev/kmsg", 11, fileMode=0o640, uid=5, gid=6), ("c", 0o640, 5, 6)),
+        (node("/dev/full", 7, fileMode=0o600, uid=3, gid=4), ("c", 0o600, 3, 4)),
+        (node("/dev/no-such-device", fileMode=0o666, uid=0, gid=0), ("c", 0o666, 0, 0)),
+        (node("/else/where", fileMode=0o622, uid=9, gid=9), ("c", 0o622, 9, 9)),
+        ({"path": "/dev/disk", "type": "b", "major": 7, "minor": 0, "fileMode": 0o60660}, ("b", 0o660, 0, 0)),
+        ({"path": "/dev/a-fifo", "type": "p", "fileMode": 0o600, "uid": 7}, ("p", 0o600, 7, 0)),
+    ],
+    ids=lambda value: str(value.get("path")) if isinstance(value, dict) else "",
+)
+def test_configured_devices(mapped: Make, box: Box, entry: dict[str, Any], want: tuple[str, int, int, int]) -> None:
+    """config-linux.md, Devices: uid and gid are the container's.  The host's node is left as it is."""
+    if box.runtime.name == "runc":
+        pytest.skip("runc binds the host's node, whatever the entry says about it")
+    if box.runtime.name == "crun" and entry["path"] == "/dev/full":
+        pytest.skip("crun puts the default node over it")
+    before = os.stat("/dev/full")
+    one = mapped("stat", entry["path"], "--", "read", "/proc/self/mountinfo", more={"/linux/devices": [entry]})
+    seen, mounts = one.run().objects
+    assert (seen["type"], seen["mode"], seen["uid"], seen["gid"]) == want
+    assert entry["type"] == "p" or (seen["major"], seen["minor"]) == (entry["major"], entry["minor"])
+    found = parse_mountinfo(mounts["text"])
+    assert [m.dest for m in found if m.dest == "/"] == ["/"], "what holds the nodes is not in the way"
+    if box.runtime.is_pyrunc and entry["type"] != "p":
+        flags = next(m.options for m in found if m.dest == entry["path"])
+        assert {"nosuid", "noexec"} <= set(flags) and "nodev" not in flags
+    after = os.stat("/dev/full")
+    assert (before.st_mode, before.st_uid, before.st_gid) == (after.st_mode, after.st_uid, after.st_gid)
+
+
+def test_many_devices_and_one_that_works(mapped: Make, box: Box) -> None:
+    if box.runtime.name == "runc":
+        pytest.skip("runc binds the host's nodes only")
+    entries = [node(f"/dev/many/{minor}", minor, fileMode=0o666, uid=0, gid=0) for minor in (3, 5, 7, 8, 9, 11)]
+    one = mapped("stat", "/dev/many/8", "--", "open", "/dev/many/5", "r", "--", "write", "/dev/many/7", "x",
+                 more={"/linux/devices": entries})  # fmt: skip
+    seen, zero, full = one.run().objects
+    assert (seen["minor"], zero["errno"], errno_of(full)) == (8, 0, "ENOSPC")
+
+
+def test_devices_in_a_user_namespace_that_is_joined(mapped: Make, pod: Callable[..., Pod], box: Box) -> None:
+    if not box.runtime.is_pyrunc:
+        pytest.skip("runc binds the host's node; crun makes none of its own here")
+    entry = node("/dev/mine", fileMode=0o640, uid=5, gid=6)
+    one = mapped("stat", "/dev/mine", more={"/linux/devices": [entry]}, user=pod().path("user"))
+    seen = one.run().objects[0]
+    assert (seen["mode"], seen["uid"], seen["gid"]) == (0o640, 5, 6)
+
+
+@pytest.mark.pyrunc_only("the peers ignore what they cannot do")
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        (node("/dev/no-such-device"), "no node of the host"),
+        (node("/dev/full", 5), "another device"),
+        (node("/dev/full", 7, fileMode=0o600), "it has another mode"),
+        (node("/dev/full", 7, uid=0), "another user owns it"),
+        (node("/dev/full", 7, fileMode=0o666, gid=7), "it is another group's"),
+    ],
+)
+def test_a_node_that_can_only_be_the_hosts(
+    mapped: Make, pod: Callable[..., Pod], refused: Refused, entry: dict[str, Any], words: str
+) -> None:
+    """Joined without mappings, so that the owner's id on the host is not known."""
+    more = {"/linux/devices": [entry]}
+    one = mapped("stat", "/dev/full", more=more, user=pod().path("user"))
+    for field in ("uidMappings", "gidMappings"):
+        del one.bundle.config["linux"][field]
+    refused(one.create(check=False), "/linux/devices/0", words)
+
+
+def test_a_node_of_the_host_that_is_as_asked(mapped: Make, pod: Callable[..., Pod], box: Box) -> None:
+    entry = node("/dev/full", 7, fileMode=0o666)
+    one = mapped("stat", "/dev/full", more={"/linux/devices": [entry]}, user=pod().path("user"))
+    for field in ("uidMappings", "gidMappings"):
+        del one.bundle.config["linux"][field]
+    seen = one.run().objects[0]
+    assert (seen["mode"], seen["minor"], seen["uid"]) == (0o666, 7, 65534)
+
+
+@pytest.mark.parametrize("field", ["uid", "gid"])
+def test_an_owner_that_is_not_mapped(mapped: Make, box: Box, refused: Refused, field: str) -> None:
+    if box.runtime.name == "crun":
+        pytest.skip("crun gives it to the overflow id")
+    entry = node("/dev/mine", fileMode=0o666, **{field: SIZE})
+    refused(mapped(more={"/linux/devices": [entry]}).create(check=False), f"/linux/devices/0/{field}", str(SIZE))
 
 
 def test_masked_and_readonly_paths(mapped: Make) -> None:

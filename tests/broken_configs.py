@@ -283,6 +283,8 @@ BROKEN: list[tuple[list[tuple[str, Any]], str, tuple[str, ...]]] = [
     ([(f"{L}/namespaces/-", {"type": "user"})], f"{L}/uidMappings", ("at least one mapping", "nothing")),
     ([(f"{L}/namespaces/-", {"type": "user"}), (f"{L}/uidMappings", MAP)], f"{L}/gidMappings", ("at least one",)),
     ([*USERNS, (f"{L}/uidMappings", [])], f"{L}/uidMappings", ("at least one mapping",)),
+    ([*USERNS, (f"{L}/devices/0/uid", 70)], f"{L}/devices/0/uid", ("/linux/uidMappings has", "number 70")),
+    ([*USERNS, (f"{L}/devices/0/gid", 70)], f"{L}/devices/0/gid", ("/linux/gidMappings has", "number 70")),
     one(f"{L}/uidMappings", MAP, "without a user namespace"),
     one(f"{L}/gidMappings", MAP, "without a user namespace"),
     ([*USERNS, (f"{L}/uidMappings/0/size", 0)], f"{L}/uidMappings/0/size", ("at least 1",)),

@@ -385,7 +385,7 @@ def test_other_binds_leave_dev_to_us(dest: str) -> None:
 
 def test_nodes_of_a_bound_dev_keep_their_modes() -> None:
     """Otherwise `-v /dev:/dev --device X` would change the host's own node."""
-    device = {"path": "/dev//fuse", "type": "c", "major": 10, "minor": 229}
+    device = {"path": "/dev//fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o666, "uid": 0, "gid": 0}
     patch = {
         "mounts": [{"destination": "/dev", "source": "/dev", "options": ["rbind"]}],
         "linux": {"devices": [device]},

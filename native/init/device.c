@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+#include "text.h"
+
 #define HAS(bit) ((st->policy & P_DEV_NODE_##bit) != 0)
 
 static int open_node(int dir, const char *name)
@@ -72,19 +74,156 @@ static int keep_node(struct init *in, const struct plan_step *st, int dir, const
     return ret == 0 ? set_mode(in, st, fd) : ret; /* last: chown clears set-id bits */
 }
 
-/* Where mknod is not allowed (user namespace): the host's node, bound over an empty file. */
-static int bind_node(struct init *in, const struct plan_step *st, int dir, const char *name)
+/* --- nodes for a user namespace ----------------------------------------------------------------------- */
+
+/* A tmpfs of the caller's user namespace with the nodes of MAKE_NODE: devices work on a filesystem of the
+ * initial one only (SB_I_NODEV).  It is detached between steps, and its files are named by their numbers. */
+static int node_dir = -1;
+
+static int open_node_dir(const char *label)
+{
+    int AUTO_CLOSE fs = sys_fsopen("tmpfs", FSOPEN_CLOEXEC);
+
+    if (fs < 0)
+        return fs;
+    int ret = sys_fsconfig(fs, FSCONFIG_SET_STRING, "source", "devices", 0);
+    if (ret == 0)
+        ret = sys_fsconfig(fs, FSCONFIG_SET_STRING, "mode", "0755", 0);
+    if (ret == 0 && label[0])
+        ret = sys_fsconfig(fs, FSCONFIG_SET_STRING, "context", label, 0);
+    if (ret == 0)
+        ret = sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
+    return ret < 0 ? ret : sys_fsmount(fs, FSMOUNT_CLOEXEC, 0);
+}
+
+static void number_name(char name[FD_NAME], uint32_t number)
+{
+    struct text t = text_in(name, FD_NAME);
+
+    text_num(&t, number);
+}
+
+/* Before UNSHARE_USER.  A failure is not reported here, because the host's own node may do; without CAP_MKNOD
+ * there is no other. */
+int op_make_node(struct init *in, const struct plan_step *st)
+{
+    char name[FD_NAME];
+
+    if (node_dir < 0)
+        node_dir = open_node_dir(step_str(in, st, S_MAKE_NODE_label));
+    if (node_dir < 0)
+        return 0;
+    number_name(name, st->n[N_MAKE_NODE_number]);
+    mode_t mode = (st->n[N_MAKE_NODE_kind] & S_IFMT) | (st->n[N_MAKE_NODE_mode] & 07777);
+    mode_t mask = umask(0);
+    int ret = mknodat(node_dir, name, mode, makedev(st->n[N_MAKE_NODE_major], st->n[N_MAKE_NODE_minor]));
+    umask(mask);
+    if (ret == 0 &&
+        fchownat(node_dir, name, st->n[N_MAKE_NODE_uid], st->n[N_MAKE_NODE_gid], AT_SYMLINK_NOFOLLOW) < 0)
+        unlinkat(node_dir, name, 0);
+    return 0;
+}
+
+static int umount_fd(int fd)
+{
+    int AUTO_CLOSE back = (int)sys_ret(open(".", O_PATH | O_DIRECTORY | O_CLOEXEC));
+
+    if (back < 0)
+        return back;
+    if (fchdir(fd) < 0)
+        return -errno;
+    int ret = (int)sys_ret(umount2(".", MNT_DETACH));
+    if (fchdir(back) < 0 && ret == 0)
+        ret = -errno;
+    return ret;
+}
+
+/* Clone node_dir's file `name`.  Only what is mounted in our namespace can be cloned (before Linux 6.15), so the
+ * tmpfs is put over the root filesystem, whose mount is private, for as long as that takes.  It cannot be put
+ * there twice: a clone of it takes its place if there are more nodes. */
+static int clone_made(struct init *in, const char *name, int last)
+{
+    int tree, next = -1;
+    int ret = attach(node_dir, in->rootfd);
+
+    if (ret < 0)
+        return ret;
+    tree = sys_open_tree(node_dir, name, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (!last)
+        next = clone_tree(node_dir, 0);
+    /* A mount that stayed there would be what setns(2) takes for the root of the mount namespace. */
+    ret = umount_fd(node_dir);
+    close(node_dir);
+    node_dir = next;
+    if (ret < 0 && tree >= 0) {
+        close(tree);
+        tree = ret;
+    }
+    return tree;
+}
+
+static int last_made(const struct init *in, const struct plan_step *st)
+{
+    return in->step + 1 >= in->plan->nsteps || st[1].op != OP_DEV_NODE || !(st[1].policy & P_DEV_NODE_MADE);
+}
+
+/* 0: the host's node is what the configuration asks for; otherwise why not, and nothing can be done about it:
+ * its owner and mode are the host's. */
+static const char *other_than_asked(const struct plan_step *st, const struct stat *sb)
+{
+    if (!HAS(ANY_MODE) && (sb->st_mode & 07777) != (st->n[N_DEV_NODE_mode] & 07777))
+        return "only the host's own node can be had here, and it has another mode";
+    if (!HAS(ANY_UID) && sb->st_uid != st->n[N_DEV_NODE_uid])
+        return "only the host's own node can be had here, and another user owns it";
+    if (!HAS(ANY_GID) && sb->st_gid != st->n[N_DEV_NODE_gid])
+        return "only the host's own node can be had here, and it is another group's";
+    return NULL;
+}
+
+static int clone_host(struct init *in, const struct plan_step *st)
 {
     struct stat sb;
-    int AUTO_CLOSE tree = sys_open_tree(AT_FDCWD, step_str(in, st, S_DEV_NODE_path),
-                                        OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    int tree = sys_open_tree(AT_FDCWD, step_str(in, st, S_DEV_NODE_path),
+                             OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 
     if (tree < 0)
         return fault(in, -tree, "open_tree", S_DEV_NODE_path, 0, "no node of the host to bind");
     int same = is_node(st, tree);
-    if (same <= 0)
-        return fault(in, same < 0 ? -same : ENXIO, "open_tree", S_DEV_NODE_path, 0,
-                     "the host's node at this path is another device");
+    const char *why = NULL;
+    if (same > 0)
+        why = fstat(tree, &sb) < 0 ? "fstat" : HAS(DEFAULT) ? NULL : other_than_asked(st, &sb);
+    if (same > 0 && !why)
+        return tree;
+    close(tree);
+    if (why)
+        return fault(in, EPERM, "open_tree", S_DEV_NODE_path, 0, why);
+    return fault(in, same < 0 ? -same : ENXIO, "open_tree", S_DEV_NODE_path, 0,
+                 "the host's node at this path is another device");
+}
+
+static int clone_node(struct init *in, const struct plan_step *st)
+{
+    char name[FD_NAME];
+    int tree = -ENOENT;
+
+    if (HAS(MADE) && node_dir >= 0) {
+        number_name(name, st->n[N_DEV_NODE_number]);
+        tree = clone_made(in, name, last_made(in, st));
+        if (tree < 0 && tree != -ENOENT)
+            return fault(in, -tree, "open_tree", S_DEV_NODE_path, 0,
+                         "the node that was made for the container");
+    }
+    return tree >= 0 ? tree : clone_host(in, st);
+}
+
+/* Where mknod is not allowed (user namespace): a node made before, or the host's, bound over an empty file. */
+static int bind_node(struct init *in, const struct plan_step *st, int dir, const char *name)
+{
+    struct stat sb;
+    int AUTO_CLOSE tree = clone_node(in, st);
+
+    if (tree < 0)
+        return tree;
     int ret = set_attr(tree, 0, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0);
     /* A mount that the host puts over its own node must not replace the container's. */
     if (ret == 0)
@@ -99,9 +238,10 @@ static int bind_node(struct init *in, const struct plan_step *st, int dir, const
     int AUTO_CLOSE fd = open_node(dir, name);
     if (fd < 0 || fstat(fd, &sb) < 0)
         return fault(in, fd < 0 ? -fd : errno, "openat", S_DEV_NODE_path, 0, NULL);
-    if (is_node(st, fd) == 1)
+    int same = is_node(st, fd);
+    if (same == 1 && HAS(DEFAULT))
         return 0;
-    if (!S_ISREG(sb.st_mode) || sb.st_size != 0)
+    if (same != 1 && (!S_ISREG(sb.st_mode) || sb.st_size != 0))
         return mismatch(in);
     ret = attach(tree, fd);
     return ret < 0 ? fault(in, -ret, "move_mount", S_DEV_NODE_path, 0, NULL) : 0;

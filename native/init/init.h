@@ -155,6 +155,7 @@ HANDLER(execve);
 /* mount.c, source.c, device.c, pivot.c, mask.c */
 HANDLER(open_tree);
 HANDLER(enter_root);
+HANDLER(make_node);
 HANDLER(propagation);
 HANDLER(root);
 HANDLER(mount);

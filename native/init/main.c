@@ -29,6 +29,7 @@ static handler *const handlers[] = {
     [OP_DUMPABLE] = op_dumpable,
     [OP_OPEN_TREE] = op_open_tree,
     [OP_ENTER_ROOT] = op_enter_root,
+    [OP_MAKE_NODE] = op_make_node,
     [OP_JOIN_NS] = op_join_ns,
     [OP_UNSHARE_USER] = op_unshare_user,
     [OP_UNSHARE] = op_unshare,

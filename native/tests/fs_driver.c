@@ -47,6 +47,7 @@ static const struct {
 } ops[] = {
     {"OPEN_TREE", OP_OPEN_TREE, op_open_tree},
     {"ENTER_ROOT", OP_ENTER_ROOT, op_enter_root},
+    {"MAKE_NODE", OP_MAKE_NODE, op_make_node},
     {"PROPAGATION", OP_PROPAGATION, op_propagation},
     {"ROOT", OP_ROOT, op_root},
     {"MOUNT", OP_MOUNT, op_mount},

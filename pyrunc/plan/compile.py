@@ -96,7 +96,7 @@ def _set_up(
     """SETUP: pid 1 with the old root in sight."""
     namespaces.set_up(plan, config, spaces, options)
     mounted = mounts.compile_mounts(plan, config, linux, facts, options, spaces)
-    devices.compile_devices(plan, linux, mounted.set_up_dev, spaces.has("user"))
+    devices.compile_devices(plan, linux, spaces, mounted.set_up_dev)
     # Everything a createRuntime hook may look for is mounted, and the old root is still there (runtime.md, Lifecycle).
     plan.sync_mounted("(default)")
     hooks.create_container(plan, config.get("hooks") or {}, options.create_state)

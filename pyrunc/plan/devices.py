@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from pyrunc.plan.mounts import clean
-from pyrunc.plan.ops import P_DEV_LINK_IF_TARGET, P_DEV_NODE_BIND_HOST, P_DEV_NODE_DEFAULT
+from pyrunc.plan.ops import (
+    P_DEV_LINK_IF_TARGET,
+    P_DEV_NODE_ANY_GID,
+    P_DEV_NODE_ANY_MODE,
+    P_DEV_NODE_ANY_UID,
+    P_DEV_NODE_BIND_HOST,
+    P_DEV_NODE_DEFAULT,
+    P_DEV_NODE_MADE,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.plan import Plan
+    from pyrunc.plan.namespaces import Namespaces
 
 S_IFIFO, S_IFCHR, S_IFBLK = 0o010000, 0o020000, 0o060000
 KINDS = {"c": S_IFCHR, "u": S_IFCHR, "b": S_IFBLK, "p": S_IFIFO}
 MODE = 0o666
+# What an entry may leave open, and the policy bit for it.
+_OPEN = (("fileMode", P_DEV_NODE_ANY_MODE), ("uid", P_DEV_NODE_ANY_UID), ("gid", P_DEV_NODE_ANY_GID))
 
 # (path, major, minor): config-linux.md, Default Devices; console comes with the terminal, ptmx is a link
 DEFAULTS = (
@@ -35,16 +46,16 @@ LINKS = (
 _OURS = ("/dev/core", *(path for path, _, _ in DEFAULTS), *(link for _, link in LINKS))
 
 
-def compile_devices(plan: Plan, linux: dict[str, Any], set_up_dev: bool, in_userns: bool = False) -> None:
+def compile_devices(plan: Plan, linux: dict[str, Any], spaces: Namespaces, set_up_dev: bool) -> None:
     """DEV_NODE and DEV_LINK.
 
     Without ``set_up_dev`` /dev is bound from outside, usually the host's own: no defaults and no links go there, and
     what linux.devices lists there is compared, but keeps the mode and owner it has (policy DEFAULT).  In a user
-    namespace no device can be made: the nodes are the host's, bound.
+    namespace mknod(2) is refused: the defaults are the host's, bound, and the others were made before (userns.nodes).
     """
-    host = P_DEV_NODE_BIND_HOST if in_userns else 0
+    host = P_DEV_NODE_BIND_HOST if spaces.has("user") else 0
     configured = linux.get("devices") or ()
-    taken = {path for entry in configured if (path := clean(entry["path"])) in _OURS}
+    taken = {clean(entry["path"]) for entry in configured}
     if set_up_dev:
         for path, major, minor in DEFAULTS:
             if path not in taken:
@@ -58,13 +69,19 @@ def compile_devices(plan: Plan, linux: dict[str, Any], set_up_dev: bool, in_user
                     path=path,
                 )
     for index, entry in enumerate(configured):
-        path = entry["path"]
+        at = clean(entry["path"])
         # /dev/ptmx leads to the container's own devpts, whatever node an engine lists for its device rules (runc).
-        at = clean(path)
         if at != "/dev/ptmx":
-            foreign = not set_up_dev and at.startswith("/dev/")
-            policy = (P_DEV_NODE_DEFAULT if foreign else 0) | (host if entry["type"] != "p" else 0)
-            _node(plan, f"/linux/devices/{index}", entry, path, policy)
+            made = index in spaces.nodes
+            plan.dev_node(
+                f"/linux/devices/{index}",
+                policy=_policy(entry, host, made, foreign=not set_up_dev and at.startswith("/dev/")),
+                number=index if made else 0,
+                uid=entry.get("uid") or 0,
+                gid=entry.get("gid") or 0,
+                path=entry["path"],
+                **numbers(entry),
+            )
     if set_up_dev:
         for target, link in LINKS:
             if link == "/dev/ptmx" or link not in taken:
@@ -73,19 +90,27 @@ def compile_devices(plan: Plan, linux: dict[str, Any], set_up_dev: bool, in_user
             plan.dev_link("(default device)", policy=P_DEV_LINK_IF_TARGET, target="/proc/kcore", path="/dev/core")
 
 
-def _node(plan: Plan, pointer: str, entry: dict[str, Any], path: str, policy: int) -> None:
-    kind = KINDS[entry["type"]]
-    mode = entry.get("fileMode")
+def _policy(entry: dict[str, Any], host: int, made: bool, foreign: bool) -> int:
+    """Policy of DEV_NODE for an entry of linux.devices; ``foreign``: its directory is not ours to fill."""
+    if entry["type"] == "p":  # mknod(2) makes them everywhere
+        return P_DEV_NODE_DEFAULT if foreign else 0
+    if foreign:
+        return P_DEV_NODE_DEFAULT | host
+    policy = host | (P_DEV_NODE_MADE if made else 0)
+    for field, bit in _OPEN:
+        if entry.get(field) is None:
+            policy |= bit
+    return policy
+
+
+def numbers(entry: dict[str, Any]) -> dict[str, int]:
+    """``kind``, ``mode``, ``major`` and ``minor`` of an entry of linux.devices, as the steps have them."""
+    kind, mode = KINDS[entry["type"]], entry.get("fileMode")
     fifo = kind == S_IFIFO  # has no numbers; runtime-tools sends some all the same
-    plan.dev_node(
-        pointer,
-        policy=policy,
-        kind=kind,
+    return {
+        "kind": kind,
         # podman sends st_mode as it is, with the file type in it
-        mode=MODE if mode is None else mode & 0o7777,
-        major=0 if fifo else entry.get("major") or 0,
-        minor=0 if fifo else entry.get("minor") or 0,
-        uid=entry.get("uid") or 0,
-        gid=entry.get("gid") or 0,
-        path=path,
-    )
+        "mode": MODE if mode is None else mode & 0o7777,
+        "major": 0 if fifo else entry.get("major") or 0,
+        "minor": 0 if fifo else entry.get("minor") or 0,
+    }

@@ -36,7 +36,7 @@ _JOIN_RANK = {"user": 0, "mount": 2}
 class Namespaces:
     """linux.namespaces sorted into new and joined ones."""
 
-    __slots__ = ("cgroup_writable", "joined", "new", "placed", "pointers", "root_in_cwd", "trees")
+    __slots__ = ("cgroup_writable", "joined", "new", "nodes", "placed", "pointers", "root_in_cwd", "trees")
 
     def __init__(self, linux: dict[str, Any]) -> None:
         self.new = 0  # CLONE_NEW* of the namespaces to make
@@ -45,6 +45,7 @@ class Namespaces:
         self.placed = self.root_in_cwd = False  # ENTER has PLACE, ENTER_ROOT
         self.cgroup_writable = False  # the container may make cgroups below its own
         self.trees: dict[str, int] = {}  # origin of a bind mount -> slot of the clone that OPEN_TREE makes
+        self.nodes: set[int] = set()  # indexes of linux.devices that MAKE_NODE makes
         for index, entry in enumerate(linux.get("namespaces") or ()):
             kind, path = entry["type"], entry.get("path")
             self.pointers[kind] = f"/linux/namespaces/{index}"
@@ -77,6 +78,7 @@ def enter(
     plan.dumpable("(default)", value=0)
     if spaces.has("user"):
         userns.open_outside(plan, config, facts, options, spaces)
+        userns.nodes(plan, config, facts, spaces)
     in_cgroup = bool(plan.cgroup_path) and not spaces.placed
     joined = sorted(spaces.joined, key=_join_rank)
     join(plan, [entry for entry in joined if not (in_cgroup and entry[0] == "cgroup")], spaces.pointers)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-ABI = 0x4b181d51
+ABI = 0x73440807
 _NONE: list[str] = []
 
 OP_PLACE = 1
@@ -11,59 +11,60 @@ OP_OOM_SCORE = 2
 OP_DUMPABLE = 3
 OP_OPEN_TREE = 4
 OP_ENTER_ROOT = 5
-OP_JOIN_NS = 6
-OP_UNSHARE_USER = 7
-OP_UNSHARE = 8
-OP_TIME_OFFSETS = 9
-OP_CPU_INITIAL = 10
-OP_CLONE_INIT = 11
-OP_CPU_FINAL = 12
-OP_SETSID = 13
-OP_KEYRING = 14
-OP_KEY_LABEL = 15
-OP_UNSHARE_CGROUP = 16
-OP_LO_UP = 17
-OP_PROPAGATION = 18
-OP_ROOT = 19
-OP_MOUNT = 20
-OP_MOUNT_LABEL = 21
-OP_DEV_NODE = 22
-OP_DEV_LINK = 23
-OP_SYNC_MOUNTED = 24
-OP_HOOK = 25
-OP_PIVOT = 26
-OP_CONSOLE = 27
-OP_REOPEN_NULL = 28
-OP_REMOUNT_RO = 29
-OP_ROOT_RO = 30
-OP_ROOT_PROPAGATION = 31
-OP_HOSTNAME = 32
-OP_DOMAINNAME = 33
-OP_SYSCTL = 34
-OP_READONLY_PATH = 35
-OP_MASK_PATH = 36
-OP_APPARMOR = 37
-OP_SELINUX = 38
-OP_PERSONALITY = 39
-OP_SCHEDULER = 40
-OP_IO_PRIORITY = 41
-OP_MEMORY_POLICY = 42
-OP_UMASK = 43
-OP_MAKE_CWD = 44
-OP_STDIO_OWNER = 45
-OP_FIND_HOME = 46
-OP_NO_NEW_PRIVS = 47
-OP_SYNC_READY = 48
-OP_SECCOMP = 49
-OP_CAP_BOUND = 50
-OP_GROUPS = 51
-OP_SET_IDS = 52
-OP_CAPS = 53
-OP_CHDIR = 54
-OP_FIND_EXE = 55
-OP_JOINABLE = 56
-OP_WAIT_START = 57
-OP_EXECVE = 58
+OP_MAKE_NODE = 6
+OP_JOIN_NS = 7
+OP_UNSHARE_USER = 8
+OP_UNSHARE = 9
+OP_TIME_OFFSETS = 10
+OP_CPU_INITIAL = 11
+OP_CLONE_INIT = 12
+OP_CPU_FINAL = 13
+OP_SETSID = 14
+OP_KEYRING = 15
+OP_KEY_LABEL = 16
+OP_UNSHARE_CGROUP = 17
+OP_LO_UP = 18
+OP_PROPAGATION = 19
+OP_ROOT = 20
+OP_MOUNT = 21
+OP_MOUNT_LABEL = 22
+OP_DEV_NODE = 23
+OP_DEV_LINK = 24
+OP_SYNC_MOUNTED = 25
+OP_HOOK = 26
+OP_PIVOT = 27
+OP_CONSOLE = 28
+OP_REOPEN_NULL = 29
+OP_REMOUNT_RO = 30
+OP_ROOT_RO = 31
+OP_ROOT_PROPAGATION = 32
+OP_HOSTNAME = 33
+OP_DOMAINNAME = 34
+OP_SYSCTL = 35
+OP_READONLY_PATH = 36
+OP_MASK_PATH = 37
+OP_APPARMOR = 38
+OP_SELINUX = 39
+OP_PERSONALITY = 40
+OP_SCHEDULER = 41
+OP_IO_PRIORITY = 42
+OP_MEMORY_POLICY = 43
+OP_UMASK = 44
+OP_MAKE_CWD = 45
+OP_STDIO_OWNER = 46
+OP_FIND_HOME = 47
+OP_NO_NEW_PRIVS = 48
+OP_SYNC_READY = 49
+OP_SECCOMP = 50
+OP_CAP_BOUND = 51
+OP_GROUPS = 52
+OP_SET_IDS = 53
+OP_CAPS = 54
+OP_CHDIR = 55
+OP_FIND_EXE = 56
+OP_JOINABLE = 57
+OP_WAIT_START = 58
+OP_EXECVE = 59
 P_OOM_SCORE_BEST_EFFORT = 0x1
 P_OPEN_TREE_RECURSIVE = 0x1
 P_UNSHARE_USER_DUMPABLE = 0x1
@@ -88,6 +89,10 @@ P_MOUNT_NO_FOLLOW_SOURCE = 0x400
 P_MOUNT_NEW_ROOT = 0x800
 P_DEV_NODE_DEFAULT = 0x1
 P_DEV_NODE_BIND_HOST = 0x2
+P_DEV_NODE_MADE = 0x4
+P_DEV_NODE_ANY_MODE = 0x8
+P_DEV_NODE_ANY_UID = 0x10
+P_DEV_NODE_ANY_GID = 0x20
 P_DEV_LINK_IF_TARGET = 0x1
 P_HOOK_IN_CONTAINER = 0x1
 P_HOOK_SET_HOME = 0x2
@@ -117,59 +122,60 @@ OPS: dict[int, tuple[str, str, tuple[tuple[str, str, str, int, int], ...], tuple
     3: ("DUMPABLE", "ENTER", (("value", "u32", "", 0, -1),), ()),
     4: ("OPEN_TREE", "ENTER", (("slot", "u32", "", 0, -1), ("propagation", "u32", "", 1, -1), ("path", "str", "source", -1, 0),), ("RECURSIVE",)),
     5: ("ENTER_ROOT", "ENTER", (("path", "str", "path", -1, 0),), ()),
-    6: ("JOIN_NS", "ENTER", (("fd", "u32", "", 0, -1), ("nstype", "u32", "", 1, -1), ("path", "str", "path", -1, 0),), ()),
-    7: ("UNSHARE_USER", "ENTER", (), ("DUMPABLE",)),
-    8: ("UNSHARE", "ENTER", (("flags", "u32", "", 0, -1),), ()),
-    9: ("TIME_OFFSETS", "ENTER", (("offsets", "list", "", 0, 0),), ()),
-    10: ("CPU_INITIAL", "ENTER", (("cpus", "blob", "", 0, 0),), ()),
-    11: ("CLONE_INIT", "ENTER", (("cgroup_fd", "u32", "", 0, -1),), ("IN_CGROUP", "KEEP_CPUS",)),
-    12: ("CPU_FINAL", "SETUP", (("cpus", "blob", "", 0, 0),), ()),
-    13: ("SETSID", "SETUP", (), ()),
-    14: ("KEYRING", "SETUP", (("name", "str", "", -1, 0),), ("OTHER_SEARCH",)),
-    15: ("KEY_LABEL", "SETUP", (("label", "str", "", -1, 0),), ()),
-    16: ("UNSHARE_CGROUP", "SETUP", (), ()),
-    17: ("LO_UP", "SETUP", (), ()),
-    18: ("PROPAGATION", "SETUP", (("propagation", "u32", "", 0, -1),), ("RECURSIVE",)),
-    19: ("ROOT", "SETUP", (("path", "str", "path", -1, 0),), ("NO_BIND", "CWD", "SLAVE",)),
-    20: ("MOUNT", "SETUP", (("attr_set", "u32", "", 0, -1), ("attr_clr", "u32", "", 1, -1), ("implied", "u32", "", 2, -1), ("rec_set", "u32", "", 3, -1), ("rec_clr", "u32", "", 4, -1), ("propagation", "u32", "", 5, -1), ("tree", "u32", "", 6, -1), ("fstype", "str", "type", -1, 0), ("source", "str", "source", -1, 1), ("dest", "str", "destination", -1, 2), ("data", "list", "options", 7, 3),), ("BIND", "RECURSIVE", "REMOUNT", "COPY_UP", "INHERIT_MODE", "PLAIN_DIR", "IN_PROC", "CGROUP", "HOST_BIND", "SOURCE_FD", "NO_FOLLOW_SOURCE", "NEW_ROOT",)),
-    21: ("MOUNT_LABEL", "SETUP", (("dest", "str", "destination", -1, 0), ("label", "str", "", -1, 1),), ()),
-    22: ("DEV_NODE", "SETUP", (("kind", "u32", "", 0, -1), ("mode", "u32", "", 1, -1), ("major", "u32", "", 2, -1), ("minor", "u32", "", 3, -1), ("uid", "u32", "", 4, -1), ("gid", "u32", "", 5, -1), ("path", "str", "path", -1, 0),), ("DEFAULT", "BIND_HOST",)),
-    23: ("DEV_LINK", "SETUP", (("target", "str", "", -1, 0), ("path", "str", "", -1, 1),), ("IF_TARGET",)),
-    24: ("SYNC_MOUNTED", "SETUP", (), ()),
-    25: ("HOOK", "SETUP", (("timeout_ms", "u32", "", 0, -1), ("path", "str", "path", -1, 0), ("args", "list", "", 1, 1), ("env", "list", "", 2, 2), ("state", "list", "", 3, 3),), ("IN_CONTAINER", "SET_HOME",)),
-    26: ("PIVOT", "SETUP", (), ("MOVE", "CHROOT",)),
-    27: ("CONSOLE", "FINISH", (("fd", "u32", "", 0, -1), ("rows", "u32", "", 1, -1), ("cols", "u32", "", 2, -1), ("uid", "u32", "", 3, -1), ("gid", "u32", "", 4, -1),), ("MOUNT_CONSOLE",)),
-    28: ("REOPEN_NULL", "FINISH", (), ()),
-    29: ("REMOUNT_RO", "FINISH", (("attr_set", "u32", "", 0, -1), ("dest", "str", "destination", -1, 0),), ()),
-    30: ("ROOT_RO", "FINISH", (), ()),
-    31: ("ROOT_PROPAGATION", "FINISH", (("propagation", "u32", "", 0, -1),), ("RECURSIVE",)),
-    32: ("HOSTNAME", "FINISH", (("name", "str", "", -1, 0),), ()),
-    33: ("DOMAINNAME", "FINISH", (("name", "str", "", -1, 0),), ()),
-    34: ("SYSCTL", "FINISH", (("key", "str", "", -1, 0), ("value", "str", "", -1, 1),), ()),
-    35: ("READONLY_PATH", "FINISH", (("path", "str", "", -1, 0),), ()),
-    36: ("MASK_PATH", "FINISH", (("path", "str", "", -1, 0),), ()),
-    37: ("APPARMOR", "FINISH", (("profile", "str", "", -1, 0),), ()),
-    38: ("SELINUX", "FINISH", (("label", "str", "", -1, 0),), ()),
-    39: ("PERSONALITY", "FINISH", (("persona", "u32", "", 0, -1),), ()),
-    40: ("SCHEDULER", "FINISH", (("kind", "u32", "", 0, -1), ("level", "i32", "", 1, -1), ("runtime", "u64", "", 2, -1), ("deadline", "u64", "", 4, -1), ("period", "u64", "", 6, -1),), ("RESET_ON_FORK", "RECLAIM", "DL_OVERRUN", "KEEP_POLICY", "KEEP_PARAMS", "UTIL_CLAMP_MIN", "UTIL_CLAMP_MAX",)),
-    41: ("IO_PRIORITY", "FINISH", (("kind", "u32", "", 0, -1), ("level", "u32", "", 1, -1),), ()),
-    42: ("MEMORY_POLICY", "FINISH", (("mode", "u32", "", 0, -1), ("nodes", "blob", "", 1, 0),), ("NUMA_BALANCING", "RELATIVE_NODES", "STATIC_NODES",)),
-    43: ("UMASK", "FINISH", (("mask", "u32", "", 0, -1),), ()),
-    44: ("MAKE_CWD", "FINISH", (("cwd", "str", "", -1, 0),), ()),
-    45: ("STDIO_OWNER", "FINISH", (("uid", "u32", "", 0, -1), ("gid", "u32", "", 1, -1),), ()),
-    46: ("FIND_HOME", "FINISH", (("uid", "u32", "", 0, -1),), ()),
-    47: ("NO_NEW_PRIVS", "FINISH", (), ()),
-    48: ("SYNC_READY", "FINISH", (), ()),
-    49: ("SECCOMP", "FINISH", (("flags", "u32", "", 0, -1), ("filter", "blob", "", 1, 0),), ("LISTENER",)),
-    50: ("CAP_BOUND", "FINISH", (("mask", "u64", "", 0, -1),), ()),
-    51: ("GROUPS", "FINISH", (("gids", "blob", "", 0, 0),), ()),
-    52: ("SET_IDS", "FINISH", (("uid", "u32", "", 0, -1), ("gid", "u32", "", 1, -1),), ()),
-    53: ("CAPS", "FINISH", (("effective", "u64", "", 0, -1), ("permitted", "u64", "", 2, -1), ("inheritable", "u64", "", 4, -1), ("ambient", "u64", "", 6, -1),), ()),
-    54: ("CHDIR", "FINISH", (("cwd", "str", "", -1, 0),), ()),
-    55: ("FIND_EXE", "FINISH", (("file", "str", "", -1, 0), ("path", "str", "", -1, 1),), ()),
-    56: ("JOINABLE", "FINISH", (), ()),
-    57: ("WAIT_START", "RUN", (("start_fd", "u32", "", 0, -1), ("error_fd", "u32", "", 1, -1),), ("SOCKET",)),
-    58: ("EXECVE", "RUN", (("args", "list", "", 0, 0), ("env", "list", "", 1, 1),), ("SET_HOME", "LISTEN_PID",)),
+    6: ("MAKE_NODE", "ENTER", (("number", "u32", "", 0, -1), ("kind", "u32", "", 1, -1), ("mode", "u32", "", 2, -1), ("major", "u32", "", 3, -1), ("minor", "u32", "", 4, -1), ("uid", "u32", "", 5, -1), ("gid", "u32", "", 6, -1), ("path", "str", "path", -1, 0), ("label", "str", "", -1, 1),), ()),
+    7: ("JOIN_NS", "ENTER", (("fd", "u32", "", 0, -1), ("nstype", "u32", "", 1, -1), ("path", "str", "path", -1, 0),), ()),
+    8: ("UNSHARE_USER", "ENTER", (), ("DUMPABLE",)),
+    9: ("UNSHARE", "ENTER", (("flags", "u32", "", 0, -1),), ()),
+    10: ("TIME_OFFSETS", "ENTER", (("offsets", "list", "", 0, 0),), ()),
+    11: ("CPU_INITIAL", "ENTER", (("cpus", "blob", "", 0, 0),), ()),
+    12: ("CLONE_INIT", "ENTER", (("cgroup_fd", "u32", "", 0, -1),), ("IN_CGROUP", "KEEP_CPUS",)),
+    13: ("CPU_FINAL", "SETUP", (("cpus", "blob", "", 0, 0),), ()),
+    14: ("SETSID", "SETUP", (), ()),
+    15: ("KEYRING", "SETUP", (("name", "str", "", -1, 0),), ("OTHER_SEARCH",)),
+    16: ("KEY_LABEL", "SETUP", (("label", "str", "", -1, 0),), ()),
+    17: ("UNSHARE_CGROUP", "SETUP", (), ()),
+    18: ("LO_UP", "SETUP", (), ()),
+    19: ("PROPAGATION", "SETUP", (("propagation", "u32", "", 0, -1),), ("RECURSIVE",)),
+    20: ("ROOT", "SETUP", (("path", "str", "path", -1, 0),), ("NO_BIND", "CWD", "SLAVE",)),
+    21: ("MOUNT", "SETUP", (("attr_set", "u32", "", 0, -1), ("attr_clr", "u32", "", 1, -1), ("implied", "u32", "", 2, -1), ("rec_set", "u32", "", 3, -1), ("rec_clr", "u32", "", 4, -1), ("propagation", "u32", "", 5, -1), ("tree", "u32", "", 6, -1), ("fstype", "str", "type", -1, 0), ("source", "str", "source", -1, 1), ("dest", "str", "destination", -1, 2), ("data", "list", "options", 7, 3),), ("BIND", "RECURSIVE", "REMOUNT", "COPY_UP", "INHERIT_MODE", "PLAIN_DIR", "IN_PROC", "CGROUP", "HOST_BIND", "SOURCE_FD", "NO_FOLLOW_SOURCE", "NEW_ROOT",)),
+    22: ("MOUNT_LABEL", "SETUP", (("dest", "str", "destination", -1, 0), ("label", "str", "", -1, 1),), ()),
+    23: ("DEV_NODE", "SETUP", (("kind", "u32", "", 0, -1), ("mode", "u32", "", 1, -1), ("major", "u32", "", 2, -1), ("minor", "u32", "", 3, -1), ("uid", "u32", "", 4, -1), ("gid", "u32", "", 5, -1), ("number", "u32", "", 6, -1), ("path", "str", "path", -1, 0),), ("DEFAULT", "BIND_HOST", "MADE", "ANY_MODE", "ANY_UID", "ANY_GID",)),
+    24: ("DEV_LINK", "SETUP", (("target", "str", "", -1, 0), ("path", "str", "", -1, 1),), ("IF_TARGET",)),
+    25: ("SYNC_MOUNTED", "SETUP", (), ()),
+    26: ("HOOK", "SETUP", (("timeout_ms", "u32", "", 0, -1), ("path", "str", "path", -1, 0), ("args", "list", "", 1, 1), ("env", "list", "", 2, 2), ("state", "list", "", 3, 3),), ("IN_CONTAINER", "SET_HOME",)),
+    27: ("PIVOT", "SETUP", (), ("MOVE", "CHROOT",)),
+    28: ("CONSOLE", "FINISH", (("fd", "u32", "", 0, -1), ("rows", "u32", "", 1, -1), ("cols", "u32", "", 2, -1), ("uid", "u32", "", 3, -1), ("gid", "u32", "", 4, -1),), ("MOUNT_CONSOLE",)),
+    29: ("REOPEN_NULL", "FINISH", (), ()),
+    30: ("REMOUNT_RO", "FINISH", (("attr_set", "u32", "", 0, -1), ("dest", "str", "destination", -1, 0),), ()),
+    31: ("ROOT_RO", "FINISH", (), ()),
+    32: ("ROOT_PROPAGATION", "FINISH", (("propagation", "u32", "", 0, -1),), ("RECURSIVE",)),
+    33: ("HOSTNAME", "FINISH", (("name", "str", "", -1, 0),), ()),
+    34: ("DOMAINNAME", "FINISH", (("name", "str", "", -1, 0),), ()),
+    35: ("SYSCTL", "FINISH", (("key", "str", "", -1, 0), ("value", "str", "", -1, 1),), ()),
+    36: ("READONLY_PATH", "FINISH", (("path", "str", "", -1, 0),), ()),
+    37: ("MASK_PATH", "FINISH", (("path", "str", "", -1, 0),), ()),
+    38: ("APPARMOR", "FINISH", (("profile", "str", "", -1, 0),), ()),
+    39: ("SELINUX", "FINISH", (("label", "str", "", -1, 0),), ()),
+    40: ("PERSONALITY", "FINISH", (("persona", "u32", "", 0, -1),), ()),
+    41: ("SCHEDULER", "FINISH", (("kind", "u32", "", 0, -1), ("level", "i32", "", 1, -1), ("runtime", "u64", "", 2, -1), ("deadline", "u64", "", 4, -1), ("period", "u64", "", 6, -1),), ("RESET_ON_FORK", "RECLAIM", "DL_OVERRUN", "KEEP_POLICY", "KEEP_PARAMS", "UTIL_CLAMP_MIN", "UTIL_CLAMP_MAX",)),
+    42: ("IO_PRIORITY", "FINISH", (("kind", "u32", "", 0, -1), ("level", "u32", "", 1, -1),), ()),
+    43: ("MEMORY_POLICY", "FINISH", (("mode", "u32", "", 0, -1), ("nodes", "blob", "", 1, 0),), ("NUMA_BALANCING", "RELATIVE_NODES", "STATIC_NODES",)),
+    44: ("UMASK", "FINISH", (("mask", "u32", "", 0, -1),), ()),
+    45: ("MAKE_CWD", "FINISH", (("cwd", "str", "", -1, 0),), ()),
+    46: ("STDIO_OWNER", "FINISH", (("uid", "u32", "", 0, -1), ("gid", "u32", "", 1, -1),), ()),
+    47: ("FIND_HOME", "FINISH", (("uid", "u32", "", 0, -1),), ()),
+    48: ("NO_NEW_PRIVS", "FINISH", (), ()),
+    49: ("SYNC_READY", "FINISH", (), ()),
+    50: ("SECCOMP", "FINISH", (("flags", "u32", "", 0, -1), ("filter", "blob", "", 1, 0),), ("LISTENER",)),
+    51: ("CAP_BOUND", "FINISH", (("mask", "u64", "", 0, -1),), ()),
+    52: ("GROUPS", "FINISH", (("gids", "blob", "", 0, 0),), ()),
+    53: ("SET_IDS", "FINISH", (("uid", "u32", "", 0, -1), ("gid", "u32", "", 1, -1),), ()),
+    54: ("CAPS", "FINISH", (("effective", "u64", "", 0, -1), ("permitted", "u64", "", 2, -1), ("inheritable", "u64", "", 4, -1), ("ambient", "u64", "", 6, -1),), ()),
+    55: ("CHDIR", "FINISH", (("cwd", "str", "", -1, 0),), ()),
+    56: ("FIND_EXE", "FINISH", (("file", "str", "", -1, 0), ("path", "str", "", -1, 1),), ()),
+    57: ("JOINABLE", "FINISH", (), ()),
+    58: ("WAIT_START", "RUN", (("start_fd", "u32", "", 0, -1), ("error_fd", "u32", "", 1, -1),), ("SOCKET",)),
+    59: ("EXECVE", "RUN", (("args", "list", "", 0, 0), ("env", "list", "", 1, 1),), ("SET_HOME", "LISTEN_PID",)),
 }
 
 
@@ -207,267 +213,272 @@ class Builder:
         self.origins.append(origin)
         self.steps.append((5, 0, (), (path,)))
 
+    def make_node(self, origin: str, *, number: int = 0, kind: int = 0, mode: int = 0, major: int = 0, minor: int = 0, uid: int = 0, gid: int = 0, path: str = "", label: str = "") -> None:
+        """Create a device node on a filesystem of our own while the caller's rights are there, for a DEV_NODE inside a user namespace, where mknod(2) is refused; ids are the host's; label: its SELinux context; failing is left to that DEV_NODE."""
+        self.origins.append(origin)
+        self.steps.append((6, 0, (number, kind, mode, major, minor, uid, gid), (path, label)))
+
     def join_ns(self, origin: str, *, fd: int = 0, nstype: int = 0, path: str = "") -> None:
         """Setns(fd slot, CLONE_NEW* type)."""
         self.origins.append(origin)
-        self.steps.append((6, 0, (fd, nstype), (path,)))
+        self.steps.append((7, 0, (fd, nstype), (path,)))
 
     def unshare_user(self, origin: str, *, policy: int = 0) -> None:
         """Unshare(CLONE_NEWUSER), ask the parent to write the maps, become root inside; DUMPABLE: the parent is not root, and may write the maps of a dumpable process only."""
         self.origins.append(origin)
-        self.steps.append((7, policy, (), ()))
+        self.steps.append((8, policy, (), ()))
 
     def unshare(self, origin: str, *, flags: int = 0) -> None:
         """Unshare(CLONE_NEW* flags); pid and time apply to the next child."""
         self.origins.append(origin)
-        self.steps.append((8, 0, (flags,), ()))
+        self.steps.append((9, 0, (flags,), ()))
 
     def time_offsets(self, origin: str, *, offsets: list[str] = _NONE) -> None:
         """Write `CLOCK SECONDS NANOSECONDS` lines to timens_offsets, for the time namespace that the next child enters."""
         self.origins.append(origin)
-        self.steps.append((9, 0, (len(offsets),), (offsets,)))
+        self.steps.append((10, 0, (len(offsets),), (offsets,)))
 
     def cpu_initial(self, origin: str, *, cpus: bytes = b"") -> None:
         """Sched_setaffinity(2) before the cgroup is entered (process.execCPUAffinity)."""
         self.origins.append(origin)
-        self.steps.append((10, 0, (len(cpus),), (cpus,)))
+        self.steps.append((11, 0, (len(cpus),), (cpus,)))
 
     def clone_init(self, origin: str, *, policy: int = 0, cgroup_fd: int = 0) -> None:
         """Clone3(CLONE_PARENT, CLONE_INTO_CGROUP when IN_CGROUP), tell the pid, exit; the child goes on, on every cpu of its cgroup unless KEEP_CPUS."""
         self.origins.append(origin)
-        self.steps.append((11, policy, (cgroup_fd,), ()))
+        self.steps.append((12, policy, (cgroup_fd,), ()))
 
     def cpu_final(self, origin: str, *, cpus: bytes = b"") -> None:
         """Sched_setaffinity(2) inside the cgroup (process.execCPUAffinity)."""
         self.origins.append(origin)
-        self.steps.append((12, 0, (len(cpus),), (cpus,)))
+        self.steps.append((13, 0, (len(cpus),), (cpus,)))
 
     def setsid(self, origin: str) -> None:
         """New session, so that no terminal of the caller can be reached (CVE-2017-5226)."""
         self.origins.append(origin)
-        self.steps.append((13, 0, (), ()))
+        self.steps.append((14, 0, (), ()))
 
     def keyring(self, origin: str, *, policy: int = 0, name: str = "") -> None:
         """Join a new session keyring; ENOSYS and EPERM are tolerated; OTHER_SEARCH: for users of a user namespace."""
         self.origins.append(origin)
-        self.steps.append((14, policy, (), (name,)))
+        self.steps.append((15, policy, (), (name,)))
 
     def key_label(self, origin: str, *, label: str = "") -> None:
         """SELinux: the label of keys that are made from here on; empty: the kernel's choice again."""
         self.origins.append(origin)
-        self.steps.append((15, 0, (), (label,)))
+        self.steps.append((16, 0, (), (label,)))
 
     def unshare_cgroup(self, origin: str) -> None:
         """Unshare(CLONE_NEWCGROUP), inside the final cgroup only."""
         self.origins.append(origin)
-        self.steps.append((16, 0, (), ()))
+        self.steps.append((17, 0, (), ()))
 
     def lo_up(self, origin: str) -> None:
         """Bring the loopback interface of a new network namespace up."""
         self.origins.append(origin)
-        self.steps.append((17, 0, (), ()))
+        self.steps.append((18, 0, (), ()))
 
     def propagation(self, origin: str, *, policy: int = 0, propagation: int = 0) -> None:
         """Propagation of / in the new mount namespace (MS_SLAVE, MS_PRIVATE ...)."""
         self.origins.append(origin)
-        self.steps.append((18, policy, (propagation,), ()))
+        self.steps.append((19, policy, (propagation,), ()))
 
     def root(self, origin: str, *, policy: int = 0, path: str = "") -> None:
         """Bind the root filesystem onto itself (pivot_root needs a mount) and open it; NO_BIND: only open it (no mount namespace of our own); CWD: it is the working directory; SLAVE: it follows the host's mount instead of being private."""
         self.origins.append(origin)
-        self.steps.append((19, policy, (), (path,)))
+        self.steps.append((20, policy, (), (path,)))
 
     def mount(self, origin: str, *, policy: int = 0, attr_set: int = 0, attr_clr: int = 0, implied: int = 0, rec_set: int = 0, rec_clr: int = 0, propagation: int = 0, tree: int = 0, fstype: str = "", source: str = "", dest: str = "", data: list[str] = _NONE) -> None:
         """Mount a filesystem or a bind at dest inside the root filesystem; implied: attributes to clear where they are not locked; tree: slot of a detached tree that stands in for a source out of reach (SOURCE_FD: that is the source)."""
         self.origins.append(origin)
-        self.steps.append((20, policy, (attr_set, attr_clr, implied, rec_set, rec_clr, propagation, tree, len(data)), (fstype, source, dest, data)))
+        self.steps.append((21, policy, (attr_set, attr_clr, implied, rec_set, rec_clr, propagation, tree, len(data)), (fstype, source, dest, data)))
 
     def mount_label(self, origin: str, *, dest: str = "", label: str = "") -> None:
         """SELinux: the label of the root of a filesystem that takes no context= option (mqueue)."""
         self.origins.append(origin)
-        self.steps.append((21, 0, (), (dest, label)))
+        self.steps.append((22, 0, (), (dest, label)))
 
-    def dev_node(self, origin: str, *, policy: int = 0, kind: int = 0, mode: int = 0, major: int = 0, minor: int = 0, uid: int = 0, gid: int = 0, path: str = "") -> None:
-        """Create a device node (kind: S_IFCHR, S_IFBLK, S_IFIFO); an existing other node is an error."""
+    def dev_node(self, origin: str, *, policy: int = 0, kind: int = 0, mode: int = 0, major: int = 0, minor: int = 0, uid: int = 0, gid: int = 0, number: int = 0, path: str = "") -> None:
+        """Create a device node (kind: S_IFCHR, S_IFBLK, S_IFIFO); an existing other node is an error; BIND_HOST: bind the host's, MADE: or the one of MAKE_NODE with this number; a bound one must have the mode, uid and gid unless it is DEFAULT or may have ANY."""
         self.origins.append(origin)
-        self.steps.append((22, policy, (kind, mode, major, minor, uid, gid), (path,)))
+        self.steps.append((23, policy, (kind, mode, major, minor, uid, gid, number), (path,)))
 
     def dev_link(self, origin: str, *, policy: int = 0, target: str = "", path: str = "") -> None:
         """Create a symbolic link in /dev; IF_TARGET: only when the target exists on the host."""
         self.origins.append(origin)
-        self.steps.append((23, policy, (), (target, path)))
+        self.steps.append((24, policy, (), (target, path)))
 
     def sync_mounted(self, origin: str) -> None:
         """Tell the parent that the mounts are there; it sets limits and runs prestart and createRuntime hooks."""
         self.origins.append(origin)
-        self.steps.append((24, 0, (), ()))
+        self.steps.append((25, 0, (), ()))
 
     def hook(self, origin: str, *, policy: int = 0, timeout_ms: int = 0, path: str = "", args: list[str] = _NONE, env: list[str] = _NONE, state: list[str] = _NONE) -> None:
         """Run a hook, its stdin the state JSON: state[0] + own pid + state[1]; SET_HOME: as EXECVE."""
         self.origins.append(origin)
-        self.steps.append((25, policy, (timeout_ms, len(args), len(env), len(state)), (path, args, env, state)))
+        self.steps.append((26, policy, (timeout_ms, len(args), len(env), len(state)), (path, args, env, state)))
 
     def pivot(self, origin: str, *, policy: int = 0) -> None:
         """Pivot_root into the root filesystem; MOVE: MS_MOVE + chroot (--no-pivot); CHROOT: only chroot (no mount namespace of our own)."""
         self.origins.append(origin)
-        self.steps.append((26, policy, (), ()))
+        self.steps.append((27, policy, (), ()))
 
     def console(self, origin: str, *, policy: int = 0, fd: int = 0, rows: int = 0, cols: int = 0, uid: int = 0, gid: int = 0) -> None:
         """Open a pty, send its master over the socket in slot fd, make it stdio and the controlling terminal; MOUNT_CONSOLE: bind it to /dev/console."""
         self.origins.append(origin)
-        self.steps.append((27, policy, (fd, rows, cols, uid, gid), ()))
+        self.steps.append((28, policy, (fd, rows, cols, uid, gid), ()))
 
     def reopen_null(self, origin: str) -> None:
         """Stdio that is the host's /dev/null becomes the container's."""
         self.origins.append(origin)
-        self.steps.append((28, 0, (), ()))
+        self.steps.append((29, 0, (), ()))
 
     def remount_ro(self, origin: str, *, attr_set: int = 0, dest: str = "") -> None:
         """Make a mount that had to be filled first read-only."""
         self.origins.append(origin)
-        self.steps.append((29, 0, (attr_set,), (dest,)))
+        self.steps.append((30, 0, (attr_set,), (dest,)))
 
     def root_ro(self, origin: str) -> None:
         """Make the root mount read-only."""
         self.origins.append(origin)
-        self.steps.append((30, 0, (), ()))
+        self.steps.append((31, 0, (), ()))
 
     def root_propagation(self, origin: str, *, policy: int = 0, propagation: int = 0) -> None:
         """Propagation of the container's / (linux.rootfsPropagation)."""
         self.origins.append(origin)
-        self.steps.append((31, policy, (propagation,), ()))
+        self.steps.append((32, policy, (propagation,), ()))
 
     def hostname(self, origin: str, *, name: str = "") -> None:
         """Sethostname(2)."""
         self.origins.append(origin)
-        self.steps.append((32, 0, (), (name,)))
+        self.steps.append((33, 0, (), (name,)))
 
     def domainname(self, origin: str, *, name: str = "") -> None:
         """Setdomainname(2)."""
         self.origins.append(origin)
-        self.steps.append((33, 0, (), (name,)))
+        self.steps.append((34, 0, (), (name,)))
 
     def sysctl(self, origin: str, *, key: str = "", value: str = "") -> None:
         """Write /proc/sys/KEY through the private procfs descriptor (CVE-2025-52881)."""
         self.origins.append(origin)
-        self.steps.append((34, 0, (), (key, value)))
+        self.steps.append((35, 0, (), (key, value)))
 
     def readonly_path(self, origin: str, *, path: str = "") -> None:
         """Bind a path onto itself and make it read-only; a missing path is skipped."""
         self.origins.append(origin)
-        self.steps.append((35, 0, (), (path,)))
+        self.steps.append((36, 0, (), (path,)))
 
     def mask_path(self, origin: str, *, path: str = "") -> None:
         """Hide a file behind /dev/null (checked to be 1:3, CVE-2025-31133), a directory behind an empty read-only tmpfs; a missing path is skipped."""
         self.origins.append(origin)
-        self.steps.append((36, 0, (), (path,)))
+        self.steps.append((37, 0, (), (path,)))
 
     def apparmor(self, origin: str, *, profile: str = "") -> None:
         """Label for the next execve, through the private procfs descriptor (CVE-2019-16884)."""
         self.origins.append(origin)
-        self.steps.append((37, 0, (), (profile,)))
+        self.steps.append((38, 0, (), (profile,)))
 
     def selinux(self, origin: str, *, label: str = "") -> None:
         """Label for the next execve, through the private procfs descriptor."""
         self.origins.append(origin)
-        self.steps.append((38, 0, (), (label,)))
+        self.steps.append((39, 0, (), (label,)))
 
     def personality(self, origin: str, *, persona: int = 0) -> None:
         """Personality(2)."""
         self.origins.append(origin)
-        self.steps.append((39, 0, (persona,), ()))
+        self.steps.append((40, 0, (persona,), ()))
 
     def scheduler(self, origin: str, *, policy: int = 0, kind: int = 0, level: int = 0, runtime: int = 0, deadline: int = 0, period: int = 0) -> None:
         """Sched_setattr(2); kind is SCHED_*, level the nice value or, for SCHED_FIFO and SCHED_RR, the priority; times in ns; the policy bits are SCHED_FLAG_*."""
         self.origins.append(origin)
-        self.steps.append((40, policy, (kind, level & 0xFFFFFFFF, runtime & 0xFFFFFFFF, runtime >> 32, deadline & 0xFFFFFFFF, deadline >> 32, period & 0xFFFFFFFF, period >> 32), ()))
+        self.steps.append((41, policy, (kind, level & 0xFFFFFFFF, runtime & 0xFFFFFFFF, runtime >> 32, deadline & 0xFFFFFFFF, deadline >> 32, period & 0xFFFFFFFF, period >> 32), ()))
 
     def io_priority(self, origin: str, *, kind: int = 0, level: int = 0) -> None:
         """Ioprio_set(2) for the container's first process and what it starts."""
         self.origins.append(origin)
-        self.steps.append((41, 0, (kind, level), ()))
+        self.steps.append((42, 0, (kind, level), ()))
 
     def memory_policy(self, origin: str, *, policy: int = 0, mode: int = 0, nodes: bytes = b"") -> None:
         """Set_mempolicy(2); nodes is its bit mask."""
         self.origins.append(origin)
-        self.steps.append((42, policy, (mode, len(nodes)), (nodes,)))
+        self.steps.append((43, policy, (mode, len(nodes)), (nodes,)))
 
     def umask(self, origin: str, *, mask: int = 0) -> None:
         """Umask(2)."""
         self.origins.append(origin)
-        self.steps.append((43, 0, (mask,), ()))
+        self.steps.append((44, 0, (mask,), ()))
 
     def make_cwd(self, origin: str, *, cwd: str = "") -> None:
         """Create the working directory when it is missing (0755), as runc does."""
         self.origins.append(origin)
-        self.steps.append((44, 0, (), (cwd,)))
+        self.steps.append((45, 0, (), (cwd,)))
 
     def stdio_owner(self, origin: str, *, uid: int = 0, gid: int = 0) -> None:
         """Fchown stdio to the user; EPERM and EROFS are tolerated, /dev/null is skipped."""
         self.origins.append(origin)
-        self.steps.append((45, 0, (uid, gid), ()))
+        self.steps.append((46, 0, (uid, gid), ()))
 
     def find_home(self, origin: str, *, uid: int = 0) -> None:
         """Look HOME up in the container's /etc/passwd for EXECVE; default /."""
         self.origins.append(origin)
-        self.steps.append((46, 0, (uid,), ()))
+        self.steps.append((47, 0, (uid,), ()))
 
     def no_new_privs(self, origin: str) -> None:
         """Prctl(PR_SET_NO_NEW_PRIVS)."""
         self.origins.append(origin)
-        self.steps.append((47, 0, (), ()))
+        self.steps.append((48, 0, (), ()))
 
     def sync_ready(self, origin: str) -> None:
         """Tell the parent that set-up is done; it sets rlimits and writes the state."""
         self.origins.append(origin)
-        self.steps.append((48, 0, (), ()))
+        self.steps.append((49, 0, (), ()))
 
     def seccomp(self, origin: str, *, policy: int = 0, flags: int = 0, filter: bytes = b"") -> None:
         """Load the filter; LISTENER: tell the parent the number of the notify descriptor."""
         self.origins.append(origin)
-        self.steps.append((49, policy, (flags, len(filter)), (filter,)))
+        self.steps.append((50, policy, (flags, len(filter)), (filter,)))
 
     def cap_bound(self, origin: str, *, mask: int = 0) -> None:
         """Drop every capability outside the mask from the bounding set."""
         self.origins.append(origin)
-        self.steps.append((50, 0, (mask & 0xFFFFFFFF, mask >> 32), ()))
+        self.steps.append((51, 0, (mask & 0xFFFFFFFF, mask >> 32), ()))
 
     def groups(self, origin: str, *, gids: bytes = b"") -> None:
         """Setgroups(2) with exactly these (native-endian u32 each); skipped where setgroups is denied."""
         self.origins.append(origin)
-        self.steps.append((51, 0, (len(gids),), (gids,)))
+        self.steps.append((52, 0, (len(gids),), (gids,)))
 
     def set_ids(self, origin: str, *, uid: int = 0, gid: int = 0) -> None:
         """PR_SET_KEEPCAPS, setresgid, setresuid."""
         self.origins.append(origin)
-        self.steps.append((52, 0, (uid, gid), ()))
+        self.steps.append((53, 0, (uid, gid), ()))
 
     def caps(self, origin: str, *, effective: int = 0, permitted: int = 0, inheritable: int = 0, ambient: int = 0) -> None:
         """Capset(2) and the ambient set."""
         self.origins.append(origin)
-        self.steps.append((53, 0, (effective & 0xFFFFFFFF, effective >> 32, permitted & 0xFFFFFFFF, permitted >> 32, inheritable & 0xFFFFFFFF, inheritable >> 32, ambient & 0xFFFFFFFF, ambient >> 32), ()))
+        self.steps.append((54, 0, (effective & 0xFFFFFFFF, effective >> 32, permitted & 0xFFFFFFFF, permitted >> 32, inheritable & 0xFFFFFFFF, inheritable >> 32, ambient & 0xFFFFFFFF, ambient >> 32), ()))
 
     def chdir(self, origin: str, *, cwd: str = "") -> None:
         """Chdir and check that the result is inside the root (CVE-2024-21626)."""
         self.origins.append(origin)
-        self.steps.append((54, 0, (), (cwd,)))
+        self.steps.append((55, 0, (), (cwd,)))
 
     def find_exe(self, origin: str, *, file: str = "", path: str = "") -> None:
         """Resolve the program as execvp would, so that a missing one fails `create`."""
         self.origins.append(origin)
-        self.steps.append((55, 0, (), (file, path)))
+        self.steps.append((56, 0, (), (file, path)))
 
     def joinable(self, origin: str) -> None:
         """Close what leads to the host, then prctl(PR_SET_DUMPABLE, 1): a caller who is not root may join our namespaces before `start`, too."""
         self.origins.append(origin)
-        self.steps.append((56, 0, (), ()))
+        self.steps.append((57, 0, (), ()))
 
     def wait_start(self, origin: str, *, policy: int = 0, start_fd: int = 0, error_fd: int = 0) -> None:
         """Block until started; SOCKET: `run`, the parent still holds the other end."""
         self.origins.append(origin)
-        self.steps.append((57, policy, (start_fd, error_fd), ()))
+        self.steps.append((58, policy, (start_fd, error_fd), ()))
 
     def execve(self, origin: str, *, policy: int = 0, args: list[str] = _NONE, env: list[str] = _NONE) -> None:
         """Close_range, execve(2); SET_HOME: add what FIND_HOME found; LISTEN_PID: put our own pid into the variable of that name."""
         self.origins.append(origin)
-        self.steps.append((58, policy, (len(args), len(env)), (args, env)))
+        self.steps.append((59, policy, (len(args), len(env)), (args, env)))

@@ -371,6 +371,7 @@ _FORMATS: dict[str, Callable[[Args], str]] = {
     "DUMPABLE": lambda a: str(a["value"]),
     "JOIN_NS": lambda a: f"{_flag_names(a['nstype'])} {_quoted(a['path'])} in {_slot(a['fd'])}",
     "PLACE": lambda a: f"cgroup in {_slot(a['cgroup_fd'])}",
+    "MAKE_NODE": lambda a: f"{_dev_node(a)} {a['label']}".rstrip(),
     "OPEN_TREE": lambda a: f"{_quoted(a['path'])}  {' '.join(_propagations(a['propagation']))} to slot {a['slot']}",
     "UNSHARE": lambda a: _flag_names(a["flags"]),
     "TIME_OFFSETS": lambda a: ", ".join(a["offsets"]),

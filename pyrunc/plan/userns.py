@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pyrunc.plan import devices
+from pyrunc.plan.mounts import PRIVATE, RECURSIVE, SHARED, SLAVE, clean
 from pyrunc.plan.ops import P_OPEN_TREE_RECURSIVE, P_UNSHARE_USER_DUMPABLE
 from pyrunc.spec.mappings import map_id
 
@@ -57,11 +59,44 @@ def open_outside(plan: Plan, config: dict[str, Any], facts: HostFacts, options: 
         spaces.trees[pointer] = slot
 
 
+def nodes(plan: Plan, config: dict[str, Any], facts: HostFacts, spaces: Namespaces) -> None:
+    """MAKE_NODE for linux.devices, with the ids that their owners have on the host.
+
+    Only who may call mknod(2) can do without the host's nodes, whose owner and mode are not ours to change.  Without
+    mappings in config.json the host's ids of a namespace that is joined are not known.
+    """
+    linux = config["linux"]
+    uids, gids = linux.get("uidMappings"), linux.get("gidMappings")
+    if facts.rootless or not spaces.is_new("mount") or not uids or not gids:
+        return
+    label = (linux.get("mountLabel") or "") if facts.selinux else ""
+    bound = any(clean(mount["destination"]) == "/dev" and is_bind(mount) for mount in config.get("mounts") or ())
+    for index, entry in enumerate(linux.get("devices") or ()):
+        at = clean(entry["path"])
+        if entry["type"] == "p" or at == "/dev/ptmx" or (bound and at.startswith("/dev/")):
+            continue
+        plan.make_node(
+            f"/linux/devices/{index}",
+            number=index,
+            uid=host_id(uids, entry.get("uid") or 0),
+            gid=host_id(gids, entry.get("gid") or 0),
+            path=entry["path"],
+            label=label,
+            **devices.numbers(entry),
+        )
+        spaces.nodes.add(index)
+
+
+def is_bind(mount: dict[str, Any]) -> bool:
+    """Whether an entry of `mounts` is a new bind mount."""
+    names = mount.get("options") or ()
+    return (mount.get("type") == "bind" or "bind" in names or "rbind" in names) and "remount" not in names
+
+
 def bind_source(mount: dict[str, Any], bundle: str) -> tuple[str, bool] | None:
     """(path, recursive) of a bind mount without an id mapping of its own (that one comes with the plan), else None."""
     names = mount.get("options") or ()
-    bind = mount.get("type") == "bind" or "bind" in names or "rbind" in names
-    if not bind or "remount" in names or mount.get("uidMappings") or "idmap" in names or "ridmap" in names:
+    if not is_bind(mount) or mount.get("uidMappings") or "idmap" in names or "ridmap" in names:
         return None
     source: str = mount["source"]
     return (source if source.startswith("/") else f"{bundle}/{source}"), "rbind" in names
@@ -73,8 +108,6 @@ def clone_propagation(name: str) -> int:
     In one that another user namespace owns a shared mount is a slave of the host's (mount_namespaces(7)); "shared"
     then makes it a peer of its own copies only.
     """
-    from pyrunc.plan.mounts import PRIVATE, RECURSIVE, SHARED, SLAVE
-
     if name in ("shared", "rshared"):
         return RECURSIVE | SLAVE | (RECURSIVE | SHARED) << 4
     return RECURSIVE | (PRIVATE if name in ("private", "rprivate") else SLAVE)

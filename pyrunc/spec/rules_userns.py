@@ -44,6 +44,7 @@ def check(config: dict[str, Any], report: Report) -> None:
     if "user" in report.namespaces and maps:
         user(config, maps, report)
         mount_data(config, maps, report)
+        devices(linux, maps, report)
     idmapped_mounts(config, linux, report)
 
 
@@ -108,6 +109,15 @@ def mount_data(config: dict[str, Any], maps: dict[str, Any], report: Report) -> 
                 continue
             if len(value) > 10 or map_id(maps[kind], int(value)) < 0:
                 report.bad(here, f"an id that /linux/{kind}Mappings has", option)
+
+
+def devices(linux: dict[str, Any], maps: dict[str, Any], report: Report) -> None:
+    """The owner of a device node is one of the container's users (config-linux.md, Devices)."""
+    for pointer, device in numbered(linux.get("devices"), "/linux/devices"):
+        for kind, mappings in maps.items():
+            value = device.get(kind)
+            if value is not None and map_id(mappings, value) < 0:
+                report.bad(f"{pointer}/{kind}", f"an id that /linux/{kind}Mappings has", value)
 
 
 def idmapped_mounts(config: dict[str, Any], linux: dict[str, Any], report: Report) -> None:
