@@ -21,7 +21,7 @@ from pyrunc.command import Flag  # noqa: E402
 HEAD = "Written by contrib/generate.py from the tables of options; do not edit."
 HELP: Flag = ("help", "h", "", "bool", "show help")
 STATUSES = """\
-0, or 1 after an error.
+0, or 1 after an error, or 3 for an unknown command.
 run and exec: the status of the program, 128 + n when signal n ended it; exec: 255 after an error"""
 
 # Words for options with a fixed set of values, as (verb or "", option).
@@ -304,6 +304,21 @@ They stand before the command.
 {commands}
 .SH EXIT STATUS
 {statuses}.
+.SH DIAGNOSTICS
+An error is one line on stderr,
+.RB \\(dq "pyrunc: error: TEXT" \\(dq,
+and the same text in the file of
+.BR \\-\\-log .
+A warning goes to that file, and as
+.RB \\(dq "pyrunc: warning: TEXT" \\(dq
+to stderr when that is a terminal.
+Without
+.B \\-\\-log
+it goes to stderr in any case, but not for
+.B create
+and
+.BR exec ,
+whose stderr is the program's, nor for commands whose output is data.
 .SH FILES
 .TP
 .I /run/pyrunc/ID
