@@ -296,6 +296,17 @@ def test_poststart_sees_the_program(container: Make, box: Box) -> None:
     assert out.read_text().startswith("/probe\0signals")
 
 
+@pytest.mark.parametrize("flags", [(), ("--detach",)], ids=["foreground", "detached"])
+def test_poststart_runs_when_the_program_has_ended_already(container: Make, box: Box, flags: tuple[str, ...]) -> None:
+    out = box.path / "out"
+    for number in range(12):
+        one = container(edits={"/process/args": ["/bin/true"], "/hooks/poststart": [shell(f"echo {number} >>{out}")]})
+        assert one.run(*flags, check=False).rc == 0
+        assert out.read_text().split() == [str(n) for n in range(number + 1)]
+        if flags:
+            one.delete("--force")
+
+
 @pytest.mark.pyrunc_only("runc stops at the first failing poststop hook and fails; the spec wants a warning")
 def test_failing_poststop_is_a_warning(container: Make, box: Box) -> None:
     out, log = box.path / "out", box.path / "log"
