@@ -600,6 +600,7 @@ def test_place(spawn: Spawn, tmp_path: pathlib.Path) -> None:
         assert parent.wait(parent.pid) == 0
         parent.pid = placed
         parent.children.append(placed)
+        parent.go()
         parent.expect(handshake.MAP)
         for kind in ("gid", "uid"):
             pathlib.Path(f"/proc/{placed}/{kind}_map").write_text("0 100000 10")

@@ -168,7 +168,7 @@ def good_blob() -> bytes:
         (20, 1, errno.EINVAL, "another number of descriptors"),
         (24, 40, errno.EINVAL, "string area"),
         (32, 0, errno.EINVAL, "unknown op"),
-        (32, ops.OP_FIND_EXE | 1 << 16, errno.EINVAL, "unknown policy bit"),
+        (32, ops.OP_FIND_EXE | 1 << 31, errno.EINVAL, "unknown policy bit"),
         (32 + 36, 1 << 20, errno.EINVAL, "outside the string area"),
     ],
 )

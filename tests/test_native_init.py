@@ -24,6 +24,7 @@ SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
         ("test_plan_load", ["plan_load", "run", "report"]),
         ("test_lookup", ["lookup", "report"]),
         ("test_hook", ["hook", "run", "report"]),
+        ("test_passable", ["passable"]),
     ],
 )
 def test_c_unit(test: str, sources: list[str], tmp_path: pathlib.Path) -> None:

@@ -113,7 +113,7 @@ static int send_master(struct init *in, int sock, int master)
     return done < 0 ? fault(in, errno, "sendmsg", -1, 0, "sending the terminal over the console socket") : 0;
 }
 
-static int make_stdio(struct init *in, int slave)
+static int make_stdio(struct init *in, int slave, int controlling)
 {
     for (int fd = 0; fd < 3; fd++) {
         /* dup2 of a descriptor onto itself would leave it close-on-exec */
@@ -121,7 +121,7 @@ static int make_stdio(struct init *in, int slave)
         if (ret < 0)
             return fault(in, errno, "dup2", -1, 0, NULL);
     }
-    if (ioctl(0, TIOCSCTTY, 0) < 0)
+    if (controlling && ioctl(0, TIOCSCTTY, 0) < 0)
         return fault(in, errno, "TIOCSCTTY", -1, 0, NULL);
     return 0;
 }
@@ -156,7 +156,7 @@ int op_console(struct init *in, const struct plan_step *st)
     if (ret == 0)
         ret = send_master(in, sock, master);
     if (ret == 0)
-        ret = make_stdio(in, slave);
+        ret = make_stdio(in, slave, !(st->policy & P_CONSOLE_NOT_CONTROLLING));
     if (slave > 2)
         close(slave);
     close(sock);

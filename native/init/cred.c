@@ -11,6 +11,7 @@
 /* capset(2), <linux/capability.h>; prctl(2), <linux/prctl.h> */
 #define CAPABILITY_VERSION_3 0x20080522u
 #define MAX_CAP              63
+#define CAP_SYS_ADMIN_BIT    (1u << 21)
 #ifndef PR_CAP_AMBIENT
 #define PR_CAP_AMBIENT           47
 #define PR_CAP_AMBIENT_RAISE     2
@@ -27,6 +28,16 @@ struct cap_data { /* two of them: the low and the high halves */
     uint32_t permitted;
     uint32_t inheritable;
 };
+
+/* What DROP_ADMIN sets: the container's sets, without what CAPS kept. */
+static struct cap_data final_caps[2];
+
+int stay_hidden(struct init *in)
+{
+    if (in->hidden && prctl(PR_SET_DUMPABLE, 0L, 0L, 0L, 0L) < 0)
+        return fault(in, errno, "prctl", -1, 0, "PR_SET_DUMPABLE");
+    return 0;
+}
 
 int op_personality(struct init *in, const struct plan_step *st)
 {
@@ -131,6 +142,13 @@ static const struct plan_step *chdir_step(const struct init *in)
     return NULL;
 }
 
+static int inside_root(void)
+{
+    char path[PATH_BUF];
+
+    return sys_ret(syscall(SYS_getcwd, path, sizeof(path))) > 0 && path[0] == '/';
+}
+
 int op_set_ids(struct init *in, const struct plan_step *st)
 {
     const struct plan_step *cwd = chdir_step(in);
@@ -141,6 +159,9 @@ int op_set_ids(struct init *in, const struct plan_step *st)
          * of the host may be left for a working directory like /proc/self/fd/8 to find (CVE-2024-21626). */
         close_host_fds(in);
         in->early_cwd = chdir(step_str(in, cwd, S_CHDIR_cwd)) == 0;
+        /* Somebody may see us before CHDIR has its say. */
+        if (in->early_cwd && !inside_root() && chdir("/") == 0)
+            in->early_cwd = 0;
     }
     /* Kept across the change of uid for CAPS to choose from; what is not chosen goes there. */
     if (prctl(PR_SET_KEEPCAPS, 1L, 0L, 0L, 0L) < 0)
@@ -154,7 +175,7 @@ int op_set_ids(struct init *in, const struct plan_step *st)
     if (ret < 0)
         return fault(in, ret, "setresuid", -1, 0,
                      ret == -EINVAL ? "invalid argument: the user is not mapped in the user namespace" : "");
-    return 0;
+    return stay_hidden(in);
 }
 
 /* Name one capability that the caller itself does not have: "operation not permitted" alone does not help. */
@@ -175,18 +196,43 @@ static int capset_fault(struct init *in, int err, uint64_t wanted)
     return fault(in, err, "capset", -1, 0, "");
 }
 
+static int set_caps(const struct cap_data data[2])
+{
+    struct cap_header header = {CAPABILITY_VERSION_3, 0};
+
+    return (int)sys_ret(syscall(SYS_capset, &header, data));
+}
+
+/* The bit that a filter takes and that the container does not have; 0 where we do not have it either: then SECCOMP
+ * says so. */
+static uint32_t kept_for_filter(const struct cap_data *wanted)
+{
+    struct cap_header header = {CAPABILITY_VERSION_3, 0};
+    struct cap_data have[2];
+
+    memset(have, 0, sizeof(have));
+    if (syscall(SYS_capget, &header, have) < 0)
+        return 0;
+    return CAP_SYS_ADMIN_BIT & have[0].permitted & ~(wanted->effective & wanted->permitted);
+}
+
 int op_caps(struct init *in, const struct plan_step *st)
 {
     uint64_t effective = step_u64(st, N_CAPS_effective), permitted = step_u64(st, N_CAPS_permitted);
     uint64_t inheritable = step_u64(st, N_CAPS_inheritable), ambient = step_u64(st, N_CAPS_ambient);
-    struct cap_header header = {CAPABILITY_VERSION_3, 0};
-    const struct cap_data data[2] = {
+    struct cap_data data[2] = {
         {(uint32_t)effective, (uint32_t)permitted, (uint32_t)inheritable},
         {(uint32_t)(effective >> 32), (uint32_t)(permitted >> 32), (uint32_t)(inheritable >> 32)},
     };
 
-    if (syscall(SYS_capset, &header, data) < 0)
-        return capset_fault(in, errno, permitted | inheritable);
+    memcpy(final_caps, data, sizeof(data));
+    uint32_t kept = st->policy & P_CAPS_FOR_FILTER ? kept_for_filter(data) : 0;
+    in->admin = kept != 0;
+    data[0].effective |= kept;
+    data[0].permitted |= kept;
+    int failed = set_caps(data);
+    if (failed < 0)
+        return capset_fault(in, -failed, permitted | inheritable);
     if (prctl(PR_SET_KEEPCAPS, 0L, 0L, 0L, 0L) < 0)
         return fault(in, errno, "prctl", -1, 0, "PR_SET_KEEPCAPS");
     /* EINVAL: a kernel without ambient capabilities, which then have nothing to clear. */
@@ -206,7 +252,29 @@ int op_caps(struct init *in, const struct plan_step *st)
             return ret;
         warn_fault(in, err);
     }
+    return stay_hidden(in);
+}
+
+int op_drop_admin(struct init *in, const struct plan_step *st)
+{
+    (void)st;
+    if (!in->admin || !in->filtered)
+        return 0;
+    int ret = set_caps(final_caps);
+    if (ret < 0)
+        return fault(in, ret, "capset", -1, 0,
+                     "the seccomp profile must allow capset without noNewPrivileges");
+    in->admin = 0;
     return 0;
+}
+
+int op_rlimit(struct init *in, const struct plan_step *st)
+{
+    const uint64_t limit[2] = {step_u64(st, N_RLIMIT_soft),
+                               step_u64(st, N_RLIMIT_hard)}; /* struct rlimit64 */
+    int ret = (int)sys_ret(syscall(SYS_prlimit64, 0L, (long)st->n[N_RLIMIT_resource], limit, NULL));
+
+    return ret < 0 ? fault(in, ret, "prlimit", -1, 0, "") : 0;
 }
 
 /* The kernel says "(unreachable)/..." for a directory that is not below our root: one of the host's,
@@ -235,11 +303,10 @@ static int check_cwd(struct init *in, const char *cwd)
                  in->filtered ? "the seccomp profile must allow getcwd, to verify cwd" : "");
 }
 
-int op_chdir(struct init *in, const struct plan_step *st)
+static int enter_cwd(struct init *in, const struct plan_step *st)
 {
     const char *cwd = step_str(in, st, S_CHDIR_cwd);
 
-    close_host_fds(in);
     if (chdir(cwd) < 0) {
         int err = errno;
 
@@ -248,4 +315,17 @@ int op_chdir(struct init *in, const struct plan_step *st)
             return fault(in, err, "chdir", S_CHDIR_cwd, 0, err == EACCES ? "permission denied" : "");
     }
     return check_cwd(in, cwd);
+}
+
+int op_chdir(struct init *in, const struct plan_step *st)
+{
+    if (in->at_cwd)
+        return 0;
+    close_host_fds(in);
+    int ret = enter_cwd(in, st);
+    in->at_cwd = ret == 0;
+    if (ret == 0 || !(st->policy & P_CHDIR_TRY))
+        return ret;
+    /* /proc/self of the container leads nowhere before CLONE_INIT.  Not to be left where it should not be. */
+    return chdir("/") < 0 ? fault(in, errno, "chdir", -1, 0, "/") : 0;
 }

@@ -68,13 +68,15 @@ int op_place(struct init *in, const struct plan_step *st)
 {
     int pid = clone_into(in, st->n[N_PLACE_cgroup_fd], 1);
 
-    if (pid > 0)
+    /* Sent by the one that is not in the cgroup, where the other may be frozen: the parent must know whom to kill. */
+    if (pid > 0) {
+        send_msg(in, MSG_PLACED, (uint32_t)pid);
         _exit(0);
+    }
     if (pid < 0)
         return pid;
+    wait_go(in); /* nothing orders two writers */
     close_slot(in, st->n[N_PLACE_cgroup_fd]);
-    /* Said by the new process, not by the one that knows the number first: nothing orders two writers. */
-    send_msg(in, MSG_PLACED, (uint32_t)getpid());
     return in->timensfd < 0 ? 0 : open_time_offsets(in);
 }
 
@@ -103,6 +105,7 @@ int op_oom_score(struct init *in, const struct plan_step *st)
  * sets it back. */
 int op_dumpable(struct init *in, const struct plan_step *st)
 {
+    in->hidden = st->n[N_DUMPABLE_value] == 0;
     if (prctl(PR_SET_DUMPABLE, (long)st->n[N_DUMPABLE_value], 0L, 0L, 0L) < 0)
         return fault(in, errno, "prctl", -1, 0, "PR_SET_DUMPABLE");
     return 0;
@@ -123,7 +126,7 @@ static int become_root(struct init *in)
     ret = sys_setresuid(0);
     if (ret < 0)
         return fault(in, ret, "setresuid", -1, 0, "user 0 is not mapped in the user namespace");
-    return 0;
+    return stay_hidden(in);
 }
 
 /* Namespaces that our present user namespace owns can be joined now and not after the user namespace;
@@ -170,8 +173,6 @@ int op_join_ns(struct init *in, const struct plan_step *st)
 
 int op_unshare_user(struct init *in, const struct plan_step *st)
 {
-    int ret;
-
     if (unshare(CLONE_NEWUSER) < 0)
         return fault(in, errno, "unshare", -1, 0, "CLONE_NEWUSER");
     /* The map files of a process that is not dumpable are root's: an unprivileged parent could not write
@@ -181,11 +182,7 @@ int op_unshare_user(struct init *in, const struct plan_step *st)
         return fault(in, errno, "prctl", -1, 0, "PR_SET_DUMPABLE");
     send_msg(in, MSG_MAP, 0);
     wait_go(in);
-    ret = become_root(in);
-    /* After the ids changed: a change sets dumpable to fs.suid_dumpable, whatever that is. */
-    if (ret == 0 && prctl(PR_SET_DUMPABLE, 0L, 0L, 0L, 0L) < 0)
-        return fault(in, errno, "prctl", -1, 0, "PR_SET_DUMPABLE");
-    return ret;
+    return become_root(in);
 }
 
 /* Name the namespace that cannot be made: the combined call does not tell.  We are about to fail anyway,
@@ -242,34 +239,65 @@ int op_time_offsets(struct init *in, const struct plan_step *st)
     return 0;
 }
 
+/* A session of our own, and our pid: with the caller's session, TIOCSTI on its terminal would type into the caller's
+ * shell (CVE-2017-5226).  The result and not getpid(2): a filter has to let through one call less. */
+static int new_session(struct init *in)
+{
+    int pid = setsid();
+    int err = errno;
+
+    in->pid = pid < 0 ? getpid() : pid;
+    return pid < 0 && getsid(0) != in->pid ? fault(in, err, "setsid", -1, 0, "") : 0;
+}
+
+/* clone(2) and not clone3(2): the container's filter may be in force, and the filters of engines forbid clone3, whose
+ * flags they cannot see. */
+static int clone_sibling(struct init *in)
+{
+    close_host_fds(in);
+    int pid = (int)sys_ret(syscall(SYS_clone, (long)CLONE_PARENT, 0L, 0L, 0L, 0L));
+    return pid < 0 ? fault(in, pid, "clone", -1, 0, "") : pid;
+}
+
 /* CLONE_PARENT makes init a child of the parent and not of ours, so that the parent can wait for it and
- * nobody in between has to live on.  The kernel wants exit_signal 0 with it; init then inherits ours. */
+ * nobody in between has to live on.  The kernel wants exit_signal 0 with it; init then inherits ours.
+ *
+ * From here on processes of the container may see us, and with CAP_SYS_PTRACE take what we have: memory, descriptors,
+ * capabilities (CVE-2016-9962).  A plan that joins a container has nothing left that those do not have. */
 int op_clone_init(struct init *in, const struct plan_step *st)
 {
-    int pid = clone_into(in, st->n[N_CLONE_INIT_cgroup_fd], (st->policy & P_CLONE_INIT_IN_CGROUP) != 0);
+    int complete = (st->policy & P_CLONE_INIT_COMPLETE) != 0;
+    /* Not in the caller's session for a moment: whoever sees the child could open its /dev/tty. */
+    int pid = new_session(in);
 
+    if (pid < 0)
+        return pid;
+    pid = complete
+              ? clone_sibling(in)
+              : clone_into(in, st->n[N_CLONE_INIT_cgroup_fd], (st->policy & P_CLONE_INIT_IN_CGROUP) != 0);
     if (pid > 0) {
         send_msg(in, MSG_PID, (uint32_t)pid);
         _exit(0);
     }
     if (pid < 0)
         return pid;
+    if (complete) {
+        wait_go(in);
+        return 0;
+    }
     /* What leads to the host's cgroups was needed only to get here. */
     close_slot(in, st->n[N_CLONE_INIT_cgroup_fd]);
-    if (!(st->policy & P_CLONE_INIT_KEEP_CPUS))
-        all_cpus();
+    all_cpus();
     return 0;
 }
 
-/* A session of its own: with the caller's, TIOCSTI on an inherited terminal would type into the caller's
- * shell (CVE-2017-5226). */
 int op_setsid(struct init *in, const struct plan_step *st)
 {
-    (void)st;
-    in->pid = getpid();
-    if (setsid() < 0 && getsid(0) != in->pid)
-        return fault(in, errno, "setsid", -1, 0, "");
-    return 0;
+    int ret = new_session(in);
+
+    if (ret == 0 && (st->policy & P_SETSID_TERMINAL) && ioctl(0, TIOCSCTTY, 0) < 0)
+        return fault(in, errno, "TIOCSCTTY", -1, 0, "");
+    return ret;
 }
 
 /* The permissions in what KEYCTL_DESCRIBE says: "type;uid;gid;perm;description", perm in hexadecimal. */

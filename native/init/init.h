@@ -46,6 +46,9 @@ struct init {
     uint32_t joined; /* CLONE_NEW* of the namespaces that were joined ahead of their step */
     int pid;         /* our own, as the container sees it; asked for before a filter could forbid it */
     int early_cwd;   /* the working directory could be entered with the rights of before SET_IDS */
+    int at_cwd;      /* CHDIR is done */
+    int hidden;      /* DUMPABLE 0: to be repeated whenever ids or capabilities change */
+    int admin;       /* CAPS kept CAP_SYS_ADMIN beyond what it was to leave, until DROP_ADMIN */
 };
 
 /* A string argument; a list argument's first item (the others follow, each after a NUL); a blob's first
@@ -109,6 +112,12 @@ void all_cpus(void);
 
 /* cred.c: 1 when setgroups(2) is denied in this user namespace. */
 int groups_denied(struct init *in);
+/* cred.c: DUMPABLE 0 again, if it was asked for: the kernel sets it to fs.suid_dumpable with the ids. */
+int stay_hidden(struct init *in);
+
+/* passable.c: 1 when a filter (`count` of the kernel's struct sock_filter) lets through the system calls that are
+ * left to do after it and before EXECVE. */
+int filter_passable(const struct init *in, const void *filter, uint32_t count);
 
 /* path.c: paths inside the root filesystem, never by name through a component the container controls --- */
 
@@ -195,6 +204,8 @@ HANDLER(cap_bound);
 HANDLER(groups);
 HANDLER(set_ids);
 HANDLER(caps);
+HANDLER(drop_admin);
+HANDLER(rlimit);
 HANDLER(chdir);
 HANDLER(find_exe);
 

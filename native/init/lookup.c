@@ -215,7 +215,7 @@ static int search_path(struct init *in, const char *file, const char *path)
 
 /* The words are those that engines look for (callers.md, row 8): "executable file not found in $PATH" and
  * "no such file or directory" become exit status 127, "permission denied" 126. */
-int op_find_exe(struct init *in, const struct plan_step *st)
+static int find_exe(struct init *in, const struct plan_step *st)
 {
     const char *file = step_str(in, st, S_FIND_EXE_file);
     int ret;
@@ -236,5 +236,16 @@ int op_find_exe(struct init *in, const struct plan_step *st)
     if (ret < 0)
         return fault(in, ret, "stat", S_FIND_EXE_file, 0, ret == -EACCES ? "permission denied" : "");
     memcpy(in->exe, file, strlen(file) + 1);
+    return 0;
+}
+
+int op_find_exe(struct init *in, const struct plan_step *st)
+{
+    if (in->exe[0])
+        return 0;
+    int ret = find_exe(in, st);
+    if (ret == 0 || !(st->policy & P_FIND_EXE_TRY))
+        return ret;
+    in->exe[0] = 0;
     return 0;
 }

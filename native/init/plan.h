@@ -51,7 +51,7 @@ enum msg_type {
     MSG_GO,        /* parent -> init: go on */
     MSG_WARN,      /* init -> parent: like FAIL, but init goes on */
     MSG_FAIL,      /* init -> parent, or into the error fifo after CREATED: init exits */
-    MSG_PLACED /* enter -> parent: value = pid of the sender, which goes on in place of the spawned process */
+    MSG_PLACED /* enter -> parent: value = pid of its clone in the cgroup, which goes on in its place after a GO */
 };
 
 #define MSG_CALL   24

@@ -67,6 +67,8 @@ int op_wait_start(struct init *in, const struct plan_step *st)
     char byte;
     ssize_t n;
 
+    if (in->admin)
+        return fault(in, EPERM, "capset", -1, 0, "CAP_SYS_ADMIN is still there");
     close_host_fds(in);
     if (st->policy & P_WAIT_START_SOCKET) {
         send_msg(in, MSG_CREATED, 0);
@@ -118,6 +120,8 @@ int op_execve(struct init *in, const struct plan_step *st)
     char **envp = pointer_list(argv, step_str(in, st, S_EXECVE_args), st->n[L_EXECVE_args]);
     char **end = pointer_list(envp, step_str(in, st, S_EXECVE_env), st->n[L_EXECVE_env]);
 
+    if (in->admin)
+        return fault(in, EPERM, "capset", -1, 0, "CAP_SYS_ADMIN is still there");
     if (st->policy & P_EXECVE_SET_HOME)
         add_home(in, end, home, sizeof(home));
     if (st->policy & P_EXECVE_LISTEN_PID)
@@ -139,6 +143,7 @@ int op_joinable(struct init *in, const struct plan_step *st)
 {
     (void)st;
     close_host_fds(in);
+    in->hidden = 0;
     if (prctl(PR_SET_DUMPABLE, 1L, 0L, 0L, 0L) < 0)
         return fault(in, errno, "prctl", -1, 0, "PR_SET_DUMPABLE");
     return 0;

@@ -75,6 +75,10 @@ int op_cpu_initial(struct init *in, const struct plan_step *st)
 
 int op_cpu_final(struct init *in, const struct plan_step *st)
 {
+    if (st->n[L_CPU_FINAL_cpus] == 0) {
+        all_cpus();
+        return 0;
+    }
     return cpus(in, step_str(in, st, S_CPU_FINAL_cpus), st->n[L_CPU_FINAL_cpus]);
 }
 

@@ -40,22 +40,24 @@ int op_seccomp(struct init *in, const struct plan_step *st)
     struct filter_program program = {.len = (unsigned short)(bytes / INSTRUCTION),
                                      .filter = step_str(in, st, S_SECCOMP_filter)};
 
+    if (in->filtered)
+        return 0; /* the SECCOMP before CLONE_INIT did it */
     if (bytes == 0 || bytes % INSTRUCTION || bytes / INSTRUCTION > MAX_INSTRUCTIONS)
         return fault(in, EINVAL, "seccomp", -1, 0, "the filter has no instructions, or too many");
+    if ((st->policy & P_SECCOMP_IF_PASSABLE) && !filter_passable(in, program.filter, program.len))
+        return 0;
     if (st->policy & P_SECCOMP_LISTENER) {
         flags |= FLAG_NEW_LISTENER;
         /* With TSYNC the two meanings of a positive result (a thread id, a descriptor) must be told apart. */
         if (flags & FLAG_TSYNC)
             flags |= FLAG_TSYNC_ESRCH;
     }
-    if (!in->filtered) {
-        /* The last moment at which every system call may still be made.  Nothing we opened may survive
-         * execve, not even a descriptor that some handler forgot to mark (CVE-2024-21626). */
-        int ret = sys_close_range(3 + in->plan->npreserve, ~0u, CLOSE_RANGE_CLOEXEC);
-        if (ret < 0)
-            return fault(in, ret, "close_range", -1, 0, "");
-        trim_memory(in);
-    }
+    /* The last moment at which every system call may still be made.  Nothing we opened may survive
+     * execve, not even a descriptor that some handler forgot to mark (CVE-2024-21626). */
+    int ret = sys_close_range(3 + in->plan->npreserve, ~0u, CLOSE_RANGE_CLOEXEC);
+    if (ret < 0)
+        return fault(in, ret, "close_range", -1, 0, "");
+    trim_memory(in);
     int fd = sys_seccomp(SET_MODE_FILTER, flags, &program);
     if (fd < 0)
         return load_fault(in, -fd, flags);

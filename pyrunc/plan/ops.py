@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-ABI = 0x73440807
+ABI = 0x43cec4eb
 _NONE: list[str] = []
 
 OP_PLACE = 1
@@ -60,16 +60,19 @@ OP_CAP_BOUND = 51
 OP_GROUPS = 52
 OP_SET_IDS = 53
 OP_CAPS = 54
-OP_CHDIR = 55
-OP_FIND_EXE = 56
-OP_JOINABLE = 57
-OP_WAIT_START = 58
-OP_EXECVE = 59
+OP_DROP_ADMIN = 55
+OP_RLIMIT = 56
+OP_CHDIR = 57
+OP_FIND_EXE = 58
+OP_JOINABLE = 59
+OP_WAIT_START = 60
+OP_EXECVE = 61
 P_OOM_SCORE_BEST_EFFORT = 0x1
 P_OPEN_TREE_RECURSIVE = 0x1
 P_UNSHARE_USER_DUMPABLE = 0x1
 P_CLONE_INIT_IN_CGROUP = 0x1
-P_CLONE_INIT_KEEP_CPUS = 0x2
+P_CLONE_INIT_COMPLETE = 0x2
+P_SETSID_TERMINAL = 0x1
 P_KEYRING_OTHER_SEARCH = 0x1
 P_PROPAGATION_RECURSIVE = 0x1
 P_ROOT_NO_BIND = 0x1
@@ -99,6 +102,7 @@ P_HOOK_SET_HOME = 0x2
 P_PIVOT_MOVE = 0x1
 P_PIVOT_CHROOT = 0x2
 P_CONSOLE_MOUNT_CONSOLE = 0x1
+P_CONSOLE_NOT_CONTROLLING = 0x2
 P_ROOT_PROPAGATION_RECURSIVE = 0x1
 P_SCHEDULER_RESET_ON_FORK = 0x1
 P_SCHEDULER_RECLAIM = 0x2
@@ -111,6 +115,10 @@ P_MEMORY_POLICY_NUMA_BALANCING = 0x1
 P_MEMORY_POLICY_RELATIVE_NODES = 0x2
 P_MEMORY_POLICY_STATIC_NODES = 0x4
 P_SECCOMP_LISTENER = 0x1
+P_SECCOMP_IF_PASSABLE = 0x2
+P_CAPS_FOR_FILTER = 0x1
+P_CHDIR_TRY = 0x1
+P_FIND_EXE_TRY = 0x1
 P_WAIT_START_SOCKET = 0x1
 P_EXECVE_SET_HOME = 0x1
 P_EXECVE_LISTEN_PID = 0x2
@@ -128,9 +136,9 @@ OPS: dict[int, tuple[str, str, tuple[tuple[str, str, str, int, int], ...], tuple
     9: ("UNSHARE", "ENTER", (("flags", "u32", "", 0, -1),), ()),
     10: ("TIME_OFFSETS", "ENTER", (("offsets", "list", "", 0, 0),), ()),
     11: ("CPU_INITIAL", "ENTER", (("cpus", "blob", "", 0, 0),), ()),
-    12: ("CLONE_INIT", "ENTER", (("cgroup_fd", "u32", "", 0, -1),), ("IN_CGROUP", "KEEP_CPUS",)),
+    12: ("CLONE_INIT", "ENTER", (("cgroup_fd", "u32", "", 0, -1),), ("IN_CGROUP", "COMPLETE",)),
     13: ("CPU_FINAL", "SETUP", (("cpus", "blob", "", 0, 0),), ()),
-    14: ("SETSID", "SETUP", (), ()),
+    14: ("SETSID", "SETUP", (), ("TERMINAL",)),
     15: ("KEYRING", "SETUP", (("name", "str", "", -1, 0),), ("OTHER_SEARCH",)),
     16: ("KEY_LABEL", "SETUP", (("label", "str", "", -1, 0),), ()),
     17: ("UNSHARE_CGROUP", "SETUP", (), ()),
@@ -144,7 +152,7 @@ OPS: dict[int, tuple[str, str, tuple[tuple[str, str, str, int, int], ...], tuple
     25: ("SYNC_MOUNTED", "SETUP", (), ()),
     26: ("HOOK", "SETUP", (("timeout_ms", "u32", "", 0, -1), ("path", "str", "path", -1, 0), ("args", "list", "", 1, 1), ("env", "list", "", 2, 2), ("state", "list", "", 3, 3),), ("IN_CONTAINER", "SET_HOME",)),
     27: ("PIVOT", "SETUP", (), ("MOVE", "CHROOT",)),
-    28: ("CONSOLE", "FINISH", (("fd", "u32", "", 0, -1), ("rows", "u32", "", 1, -1), ("cols", "u32", "", 2, -1), ("uid", "u32", "", 3, -1), ("gid", "u32", "", 4, -1),), ("MOUNT_CONSOLE",)),
+    28: ("CONSOLE", "FINISH", (("fd", "u32", "", 0, -1), ("rows", "u32", "", 1, -1), ("cols", "u32", "", 2, -1), ("uid", "u32", "", 3, -1), ("gid", "u32", "", 4, -1),), ("MOUNT_CONSOLE", "NOT_CONTROLLING",)),
     29: ("REOPEN_NULL", "FINISH", (), ()),
     30: ("REMOUNT_RO", "FINISH", (("attr_set", "u32", "", 0, -1), ("dest", "str", "destination", -1, 0),), ()),
     31: ("ROOT_RO", "FINISH", (), ()),
@@ -166,16 +174,18 @@ OPS: dict[int, tuple[str, str, tuple[tuple[str, str, str, int, int], ...], tuple
     47: ("FIND_HOME", "FINISH", (("uid", "u32", "", 0, -1),), ()),
     48: ("NO_NEW_PRIVS", "FINISH", (), ()),
     49: ("SYNC_READY", "FINISH", (), ()),
-    50: ("SECCOMP", "FINISH", (("flags", "u32", "", 0, -1), ("filter", "blob", "", 1, 0),), ("LISTENER",)),
+    50: ("SECCOMP", "FINISH", (("flags", "u32", "", 0, -1), ("filter", "blob", "", 1, 0),), ("LISTENER", "IF_PASSABLE",)),
     51: ("CAP_BOUND", "FINISH", (("mask", "u64", "", 0, -1),), ()),
     52: ("GROUPS", "FINISH", (("gids", "blob", "", 0, 0),), ()),
     53: ("SET_IDS", "FINISH", (("uid", "u32", "", 0, -1), ("gid", "u32", "", 1, -1),), ()),
-    54: ("CAPS", "FINISH", (("effective", "u64", "", 0, -1), ("permitted", "u64", "", 2, -1), ("inheritable", "u64", "", 4, -1), ("ambient", "u64", "", 6, -1),), ()),
-    55: ("CHDIR", "FINISH", (("cwd", "str", "", -1, 0),), ()),
-    56: ("FIND_EXE", "FINISH", (("file", "str", "", -1, 0), ("path", "str", "", -1, 1),), ()),
-    57: ("JOINABLE", "FINISH", (), ()),
-    58: ("WAIT_START", "RUN", (("start_fd", "u32", "", 0, -1), ("error_fd", "u32", "", 1, -1),), ("SOCKET",)),
-    59: ("EXECVE", "RUN", (("args", "list", "", 0, 0), ("env", "list", "", 1, 1),), ("SET_HOME", "LISTEN_PID",)),
+    54: ("CAPS", "FINISH", (("effective", "u64", "", 0, -1), ("permitted", "u64", "", 2, -1), ("inheritable", "u64", "", 4, -1), ("ambient", "u64", "", 6, -1),), ("FOR_FILTER",)),
+    55: ("DROP_ADMIN", "FINISH", (), ()),
+    56: ("RLIMIT", "FINISH", (("resource", "u32", "", 0, -1), ("soft", "u64", "", 1, -1), ("hard", "u64", "", 3, -1),), ()),
+    57: ("CHDIR", "FINISH", (("cwd", "str", "", -1, 0),), ("TRY",)),
+    58: ("FIND_EXE", "FINISH", (("file", "str", "", -1, 0), ("path", "str", "", -1, 1),), ("TRY",)),
+    59: ("JOINABLE", "FINISH", (), ()),
+    60: ("WAIT_START", "RUN", (("start_fd", "u32", "", 0, -1), ("error_fd", "u32", "", 1, -1),), ("SOCKET",)),
+    61: ("EXECVE", "RUN", (("args", "list", "", 0, 0), ("env", "list", "", 1, 1),), ("SET_HOME", "LISTEN_PID",)),
 }
 
 
@@ -244,19 +254,19 @@ class Builder:
         self.steps.append((11, 0, (len(cpus),), (cpus,)))
 
     def clone_init(self, origin: str, *, policy: int = 0, cgroup_fd: int = 0) -> None:
-        """Clone3(CLONE_PARENT, CLONE_INTO_CGROUP when IN_CGROUP), tell the pid, exit; the child goes on, on every cpu of its cgroup unless KEEP_CPUS."""
+        """Clone3(CLONE_PARENT, CLONE_INTO_CGROUP when IN_CGROUP), report the pid, exit; the child goes on, on every cpu of its cgroup; COMPLETE: nothing of the host is left to close and no cpus to choose, clone(2) will do, and the child waits for a GO."""
         self.origins.append(origin)
         self.steps.append((12, policy, (cgroup_fd,), ()))
 
     def cpu_final(self, origin: str, *, cpus: bytes = b"") -> None:
-        """Sched_setaffinity(2) inside the cgroup (process.execCPUAffinity)."""
+        """Sched_setaffinity(2) inside the cgroup (process.execCPUAffinity); empty: every cpu of the cgroup."""
         self.origins.append(origin)
         self.steps.append((13, 0, (len(cpus),), (cpus,)))
 
-    def setsid(self, origin: str) -> None:
-        """New session, so that no terminal of the caller can be reached (CVE-2017-5226)."""
+    def setsid(self, origin: str, *, policy: int = 0) -> None:
+        """New session, so that no terminal of the caller can be reached (CVE-2017-5226); TERMINAL: stdin becomes its controlling terminal."""
         self.origins.append(origin)
-        self.steps.append((14, 0, (), ()))
+        self.steps.append((14, policy, (), ()))
 
     def keyring(self, origin: str, *, policy: int = 0, name: str = "") -> None:
         """Join a new session keyring; ENOSYS and EPERM are tolerated; OTHER_SEARCH: for users of a user namespace."""
@@ -324,7 +334,7 @@ class Builder:
         self.steps.append((27, policy, (), ()))
 
     def console(self, origin: str, *, policy: int = 0, fd: int = 0, rows: int = 0, cols: int = 0, uid: int = 0, gid: int = 0) -> None:
-        """Open a pty, send its master over the socket in slot fd, make it stdio and the controlling terminal; MOUNT_CONSOLE: bind it to /dev/console."""
+        """Open a pty, send its master over the socket in slot fd, make it stdio and the controlling terminal; MOUNT_CONSOLE: bind it to /dev/console; NOT_CONTROLLING: SETSID will do that."""
         self.origins.append(origin)
         self.steps.append((28, policy, (fd, rows, cols, uid, gid), ()))
 
@@ -434,7 +444,7 @@ class Builder:
         self.steps.append((49, 0, (), ()))
 
     def seccomp(self, origin: str, *, policy: int = 0, flags: int = 0, filter: bytes = b"") -> None:
-        """Load the filter; LISTENER: tell the parent the number of the notify descriptor."""
+        """Load the filter, unless it is loaded; LISTENER: report the number of the notify descriptor; IF_PASSABLE: only a filter that lets init finish the plan, else it is left to the next SECCOMP."""
         self.origins.append(origin)
         self.steps.append((50, policy, (flags, len(filter)), (filter,)))
 
@@ -453,32 +463,42 @@ class Builder:
         self.origins.append(origin)
         self.steps.append((53, 0, (uid, gid), ()))
 
-    def caps(self, origin: str, *, effective: int = 0, permitted: int = 0, inheritable: int = 0, ambient: int = 0) -> None:
-        """Capset(2) and the ambient set."""
+    def caps(self, origin: str, *, policy: int = 0, effective: int = 0, permitted: int = 0, inheritable: int = 0, ambient: int = 0) -> None:
+        """Capset(2) and the ambient set; FOR_FILTER: CAP_SYS_ADMIN stays for SECCOMP, until DROP_ADMIN."""
         self.origins.append(origin)
-        self.steps.append((54, 0, (effective & 0xFFFFFFFF, effective >> 32, permitted & 0xFFFFFFFF, permitted >> 32, inheritable & 0xFFFFFFFF, inheritable >> 32, ambient & 0xFFFFFFFF, ambient >> 32), ()))
+        self.steps.append((54, policy, (effective & 0xFFFFFFFF, effective >> 32, permitted & 0xFFFFFFFF, permitted >> 32, inheritable & 0xFFFFFFFF, inheritable >> 32, ambient & 0xFFFFFFFF, ambient >> 32), ()))
 
-    def chdir(self, origin: str, *, cwd: str = "") -> None:
-        """Chdir and check that the result is inside the root (CVE-2024-21626)."""
+    def drop_admin(self, origin: str) -> None:
+        """Once the filter is loaded: capset(2) without what CAPS kept for it."""
         self.origins.append(origin)
-        self.steps.append((55, 0, (), (cwd,)))
+        self.steps.append((55, 0, (), ()))
 
-    def find_exe(self, origin: str, *, file: str = "", path: str = "") -> None:
-        """Resolve the program as execvp would, so that a missing one fails `create`."""
+    def rlimit(self, origin: str, *, resource: int = 0, soft: int = 0, hard: int = 0) -> None:
+        """Prlimit(2) of this process, where the parent cannot set the limit in time."""
         self.origins.append(origin)
-        self.steps.append((56, 0, (), (file, path)))
+        self.steps.append((56, 0, (resource, soft & 0xFFFFFFFF, soft >> 32, hard & 0xFFFFFFFF, hard >> 32), ()))
+
+    def chdir(self, origin: str, *, policy: int = 0, cwd: str = "") -> None:
+        """Chdir and check that the result is inside the root (CVE-2024-21626), unless done; TRY: a failure is left to the next CHDIR."""
+        self.origins.append(origin)
+        self.steps.append((57, policy, (), (cwd,)))
+
+    def find_exe(self, origin: str, *, policy: int = 0, file: str = "", path: str = "") -> None:
+        """Resolve the program as execvp would, so that a missing one fails `create`, unless done; TRY: a failure is left to the next FIND_EXE."""
+        self.origins.append(origin)
+        self.steps.append((58, policy, (), (file, path)))
 
     def joinable(self, origin: str) -> None:
         """Close what leads to the host, then prctl(PR_SET_DUMPABLE, 1): a caller who is not root may join our namespaces before `start`, too."""
         self.origins.append(origin)
-        self.steps.append((57, 0, (), ()))
+        self.steps.append((59, 0, (), ()))
 
     def wait_start(self, origin: str, *, policy: int = 0, start_fd: int = 0, error_fd: int = 0) -> None:
         """Block until started; SOCKET: `run`, the parent still holds the other end."""
         self.origins.append(origin)
-        self.steps.append((58, policy, (start_fd, error_fd), ()))
+        self.steps.append((60, policy, (start_fd, error_fd), ()))
 
     def execve(self, origin: str, *, policy: int = 0, args: list[str] = _NONE, env: list[str] = _NONE) -> None:
         """Close_range, execve(2); SET_HOME: add what FIND_HOME found; LISTEN_PID: put our own pid into the variable of that name."""
         self.origins.append(origin)
-        self.steps.append((59, policy, (len(args), len(env)), (args, env)))
+        self.steps.append((61, policy, (len(args), len(env)), (args, env)))
