@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import struct
 from typing import Any
 
 import pytest
 
 from plan_support import GOLDEN, Facts, base, merge, names, step, steps
 from pyrunc.errors import ConfigError
-from pyrunc.plan import Plan, ops, show
+from pyrunc.plan import Plan, show
 from pyrunc.plan.join import NAMESPACES, Options, compile_exec
-from test_plan_golden import compare
+from test_plan_golden import EXEC_BITS, EXEC_OPS, compare, covered
 
 CASES = sorted(path.stem for path in (GOLDEN / "exec").glob("*.json"))
 PROGRAM = {"args": ["sh"], "cwd": "/", "env": ["PATH=/bin", "HOME=/"]}
@@ -27,12 +28,22 @@ def joined(program: dict[str, Any], config: dict[str, Any] | None = None, kinds:
     return compile_exec(config or {}, program, facts, options)
 
 
+def load(name: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The process, the container's configuration and the options of a case."""
+    case = json.loads((GOLDEN / "exec" / f"{name}.json").read_text(encoding="utf-8"))
+    return case["process"], merge(base(case.get("base", "bare")), case.get("config", {})), case.get("options", {})
+
+
+def test_what_only_exec_has_is_covered() -> None:
+    seen, bits = covered(load, CASES, lambda program, config, more: joined(program, config, **more))
+    assert seen >= EXEC_OPS and bits >= EXEC_BITS
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_golden(name: str) -> None:
-    case = json.loads((GOLDEN / "exec" / f"{name}.json").read_text(encoding="utf-8"))
-    config = merge(base(case.get("base", "bare")), case.get("config", {}))
+    program, config, more = load(name)
     try:
-        text = show.text(joined(case["process"], config, **case.get("options", {})))
+        text = show.text(joined(program, config, **more))
     except ConfigError as error:
         text = "".join(f"refused {problem}\n" for problem in error.problems)
     assert text.startswith("refused ") == name.endswith("-refused")
@@ -50,7 +61,7 @@ def test_user_namespace_first_and_mount_namespace_last() -> None:
 def test_not_dumpable_before_anything_is_joined() -> None:
     """CVE-2016-9962."""
     order = names(joined({**PROGRAM, "oomScoreAdj": 1}))
-    assert order[:3] == ["OOM_SCORE", "DUMPABLE", "JOIN_NS"]
+    assert order[:4] == ["CPU_FINAL", "OOM_SCORE", "DUMPABLE", "JOIN_NS"]
 
 
 def test_nothing_is_made() -> None:
@@ -60,11 +71,51 @@ def test_nothing_is_made() -> None:
     assert not made & set(names(joined(PROGRAM, config)))
 
 
-def test_the_filter_goes_where_create_has_it() -> None:
-    config = {"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}}}
-    early, late = names(joined(PROGRAM, config)), names(joined({**PROGRAM, "noNewPrivileges": True}, config))
-    assert early.index("SYNC_READY") < early.index("SECCOMP") < early.index("CAP_BOUND")
-    assert late.index("FIND_EXE") < late.index("SECCOMP") < late.index("EXECVE")
+FILTER = {"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}}}
+
+
+@pytest.mark.parametrize("nnp", [True, False])
+def test_what_the_container_can_see_has_nothing_to_lose(nnp: bool) -> None:
+    """Whoever has CAP_SYS_PTRACE in the container takes what the process that CLONE_INIT makes holds."""
+    program = {
+        **PROGRAM,
+        "noNewPrivileges": nnp,
+        "terminal": True,
+        "selinuxLabel": "l",
+        "apparmorProfile": "p",
+        "ioPriority": {"class": "IOPRIO_CLASS_BE"},
+        "rlimits": [{"type": "RLIMIT_NPROC", "soft": 1, "hard": 1}],
+    }
+    order = names(joined(program, FILTER, cgroup="/sys/fs/cgroup/x"))  # fmt: skip
+    at = order.index("CLONE_INIT")
+    after = ["SETSID", "RLIMIT", "CHDIR", "FIND_EXE", "SECCOMP", *([] if nnp else ["DROP_ADMIN"]), "EXECVE"]
+    assert order[at + 1 :] == after
+    before = order[:at]
+    for name in ("PLACE", "JOIN_NS", "KEYRING", "CONSOLE", "SELINUX", "APPARMOR", "SYNC_READY", "CAP_BOUND", "GROUPS",
+                 "SET_IDS", "CAPS", "CHDIR", "FIND_EXE", "SECCOMP"):  # fmt: skip
+        assert name in before, name
+    assert ("DROP_ADMIN" in before) == (not nnp)
+
+
+def test_the_filter_that_stops_us_is_left_to_the_second_time() -> None:
+    plan = joined(PROGRAM, FILTER)
+    plan.set_filter(b"12345678", 0, True)
+    assert [step["policy"] for step in steps(plan, "SECCOMP")] == [{"IF_PASSABLE", "LISTENER"}, {"LISTENER"}]
+    assert [step["policy"] for step in steps(plan, "CAPS")] == [{"FOR_FILTER"}]
+    assert [step["policy"] for step in steps(joined({**PROGRAM, "noNewPrivileges": True}, FILTER), "CAPS")] == [set()]
+
+
+def test_the_class_of_the_scheduler_is_set_from_outside() -> None:
+    """A clone would lose a deadline, and SCHED_RESET_ON_FORK makes it lose the rest."""
+    scheduler = {"policy": "SCHED_FIFO", "priority": 7, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}
+    plan = joined({**PROGRAM, "scheduler": scheduler})
+    assert "SCHEDULER" not in names(plan)
+    assert plan.sched_attr == struct.pack("=IIQiIQQQII", 56, 1, 1, 0, 7, 0, 0, 0, 0, 0)
+    plan = joined({**PROGRAM, "scheduler": {"policy": "SCHED_OTHER", "nice": -3}})
+    assert plan.sched_attr == struct.pack("=IIQiIQQQII", 56, 0, 0, -3, 0, 0, 0, 0, 0, 0)
+    plan = joined({**PROGRAM, "scheduler": {"policy": "SCHED_DEADLINE", "runtime": 1, "deadline": 2, "period": 3}})
+    assert plan.sched_attr == struct.pack("=IIQiIQQQII", 56, 6, 0, 0, 0, 1, 2, 3, 0, 0)
+    assert joined(PROGRAM).sched_attr == b""
 
 
 def test_a_user_namespace_is_entered_from_inside_the_cgroup() -> None:
@@ -76,12 +127,14 @@ def test_a_user_namespace_is_entered_from_inside_the_cgroup() -> None:
     found = names(plan)
     assert found.index("PLACE") < found.index("DUMPABLE") < found.index("JOIN_NS") < found.index("CLONE_INIT")
     assert step(plan, "PLACE")["cgroup_fd"] == 1 and plan.fds[0][:2] == ("cgroup", "/sys/fs/cgroup/x")
-    assert step(plan, "CLONE_INIT")["policy"] == set()
+    assert step(plan, "CLONE_INIT")["policy"] == {"COMPLETE"}
     assert step(plan, "KEYRING")["policy"] == {"OTHER_SEARCH"}
 
 
 def test_sections_come_in_order() -> None:
+    """As they are shown: everything before the clone is ENTER."""
     ranks = {"ENTER": 0, "SETUP": 1, "FINISH": 2, "RUN": 3}
     plan = joined({**PROGRAM, "terminal": True}, cgroup="/sys/fs/cgroup/x", rootfs="/b/rootfs")
-    found = [ranks[ops.OPS[step[0]][1]] for step in plan.steps]
+    found = [ranks[step["section"]] for step in show.as_json(plan)["steps"]]
     assert found == sorted(found)
+    assert set(found) == {0, 1, 2, 3}

@@ -115,14 +115,26 @@ def test_init_binds_to_cpus(spawn: Spawn) -> None:
     last = max(os.sched_getaffinity(0))
     plan = Plan()
     plan.cpu_initial("", cpus=scheduling.mask(str(last), 8191))
-    plan.clone_init("", policy=ops.P_CLONE_INIT_KEEP_CPUS, cgroup_fd=0xFFFFFFFF)
+    plan.clone_init("", policy=ops.P_CLONE_INIT_COMPLETE, cgroup_fd=0xFFFFFFFF)
     finish(plan, ["grep", "Cpus_allowed_list", "/proc/self/status"])
     parent = spawn()
     parent.plan(plan)
     parent.adopt()
+    parent.go()
     parent.recv()
     parent.go()
     assert parent.output().split()[1] == str(last)
+
+
+def test_init_takes_all_cpus_where_none_are_asked_for(spawn: Spawn) -> None:
+    """As CLONE_INIT does for `create`."""
+    plan = Plan()
+    plan.cpu_initial("", cpus=scheduling.mask(str(max(os.sched_getaffinity(0))), 8191))
+    plan.cpu_final("")
+    parent = spawn()
+    text = run(parent, finish(plan, ["grep", "Cpus_allowed_list", "/proc/self/status"]))
+    with open("/sys/devices/system/cpu/online") as file:
+        assert text.split()[1] == file.read().strip()
 
 
 def test_init_leaves_the_callers_cpus(spawn: Spawn) -> None:

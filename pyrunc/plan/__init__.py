@@ -29,6 +29,7 @@ class Plan(Builder):
         "npreserve",
         "problems",
         "rlimits",
+        "sched_attr",
         "seccomp",
         "warnings",
     )
@@ -42,6 +43,7 @@ class Plan(Builder):
         self.npreserve = 0  # inherited descriptors 3 .. 3+npreserve-1 go on to the container
         self.seccomp: dict[str, Any] | None = None  # type: ignore[assignment]  # the profile that `set_filter` gets the program of
         self.rlimits: list[tuple[int, int, int, str]] = []  # (RLIMIT_* number, soft, hard, origin), for prlimit(2)
+        self.sched_attr = b""  # struct sched_attr that the host side sets; empty: none
         self.hooks: dict[str, list[dict[str, Any]]] = {}  # the kinds that run in the runtime's namespaces
         self.cgroup_path = ""  # absolute inside the v2 hierarchy, "" for none
         self.new_userns = False  # the host side has to write its maps
@@ -67,9 +69,9 @@ class Plan(Builder):
 
         ``listener``: the program notifies, so init must hand out the notify descriptor.
         """
-        policy = P_SECCOMP_LISTENER if listener else 0
         for index, step in enumerate(self.steps):
             if step[0] == OP_SECCOMP:
+                policy = step[1] & ~P_SECCOMP_LISTENER | (P_SECCOMP_LISTENER if listener else 0)
                 self.steps[index] = (OP_SECCOMP, policy, (flags, len(blob)), (blob,))
 
     def has_hooks(self) -> bool:

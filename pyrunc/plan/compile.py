@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pyrunc.errors import ConfigError
 from pyrunc.plan import NO_SLOT, Plan, confine, devices, hooks, mounts, namespaces, process, security
-from pyrunc.plan.ops import P_WAIT_START_SOCKET
+from pyrunc.plan.ops import P_CONSOLE_MOUNT_CONSOLE, P_WAIT_START_SOCKET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ def _finish(
     mounted: mounts.Mounted,
 ) -> None:
     """FINISH: inside the new root, from the most privileged step to the least."""
-    process.terminal(plan, program, options, mounted.set_up_dev, spaces.has("mount"))
+    on_console = P_CONSOLE_MOUNT_CONSOLE if mounted.set_up_dev and spaces.has("mount") else 0
+    process.terminal(plan, program, options, mounted.set_up_dev, on_console)
     # What still writes comes before what makes read-only: the console's mount point, the working directory.
     process.make_cwd(plan, program)
     mounts.remount_read_only(plan, mounted)

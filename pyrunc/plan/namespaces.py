@@ -93,7 +93,7 @@ def enter(
         from pyrunc.plan import scheduling
 
         scheduling.time_offsets(plan, offsets)
-    clone_init(plan, (plan.cgroup_path if in_cgroup else "", "/linux/cgroupsPath"), joined, spaces.pointers)
+    clone_init(plan, plan.cgroup_path if in_cgroup else "", joined, spaces.pointers)
 
 
 def join(plan: Plan, joined: list[tuple[str, str]], pointers: dict[str, str]) -> None:
@@ -103,21 +103,18 @@ def join(plan: Plan, joined: list[tuple[str, str]], pointers: dict[str, str]) ->
         plan.join_ns(origin, fd=plan.fd("ns", path, origin), nstype=CLONE_FLAGS[kind], path=path)
 
 
-def clone_init(
-    plan: Plan, place: tuple[str, str], joined: list[tuple[str, str]], pointers: dict[str, str], policy: int = 0
-) -> None:
-    """CLONE_INIT into a cgroup ("": where we are) and who asked for it, then the cgroup namespace, if it is joined.
+def clone_init(plan: Plan, cgroup: str, joined: list[tuple[str, str]], pointers: dict[str, str]) -> None:
+    """CLONE_INIT into ``cgroup`` ("": where we are), and after it the cgroup namespace, if it is joined.
 
     Where the hierarchy is mounted with nsdelegate, as systemd does it, a cgroup namespace is a border: from inside
     nothing outside can be moved, and we are outside until the clone is born in its cgroup (clone3: ENOENT).
     """
-    cgroup, origin = place
     if cgroup:
-        slot = plan.fd("cgroup", cgroup, origin)
-        plan.clone_init(origin, policy=P_CLONE_INIT_IN_CGROUP | policy, cgroup_fd=slot)
+        slot = plan.fd("cgroup", cgroup, "/linux/cgroupsPath")
+        plan.clone_init("/linux/cgroupsPath", policy=P_CLONE_INIT_IN_CGROUP, cgroup_fd=slot)
         join(plan, [entry for entry in joined if entry[0] == "cgroup"], pointers)
     else:
-        plan.clone_init("(default)", policy=policy, cgroup_fd=NO_SLOT)
+        plan.clone_init("(default)", cgroup_fd=NO_SLOT)
 
 
 def _join_rank(entry: tuple[str, str]) -> int:

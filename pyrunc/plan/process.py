@@ -5,7 +5,7 @@ from __future__ import annotations
 from _struct import pack
 
 from pyrunc.fs import salted
-from pyrunc.plan.ops import P_CONSOLE_MOUNT_CONSOLE, P_EXECVE_LISTEN_PID, P_EXECVE_SET_HOME
+from pyrunc.plan.ops import P_CHDIR_TRY, P_EXECVE_LISTEN_PID, P_EXECVE_SET_HOME, P_FIND_EXE_TRY
 from pyrunc.spec.names import RLIMITS
 
 TYPE_CHECKING = False
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PERSONALITIES = {"LINUX": 0x0, "LINUX32": 0x8}
 DEFAULT_UMASK = 0o22  # callers rely on it (runc, crun), although config.md would leave the caller's alone
 DEFAULT_PATH = "/bin:/usr/bin"  # what execvp(3) searches without a PATH
+RLIMIT_NPROC = RLIMITS.index("RLIMIT_NPROC")
 KEEP_GROUPS = "run.oci.keep_original_groups"  # podman run --group-add keep-groups
 
 
@@ -57,8 +58,8 @@ def _ids(process: dict[str, Any]) -> tuple[int, int]:
     return user.get("uid") or 0, user.get("gid") or 0
 
 
-def terminal(plan: Plan, process: dict[str, Any], options: Options, set_up_dev: bool, can_mount: bool) -> None:
-    """CONSOLE, or what stands in for it: stdio on the container's own /dev/null."""
+def terminal(plan: Plan, process: dict[str, Any], options: Options, set_up_dev: bool, policy: int) -> None:
+    """CONSOLE with this policy, or what stands in for it: stdio on the container's own /dev/null."""
     if process.get("terminal"):
         if not options.console:
             plan.refuse("/process/terminal", "a console socket to send the terminal to", "none")
@@ -66,7 +67,7 @@ def terminal(plan: Plan, process: dict[str, Any], options: Options, set_up_dev: 
         uid, gid = _ids(process)
         plan.console(
             "/process/terminal",
-            policy=P_CONSOLE_MOUNT_CONSOLE if set_up_dev and can_mount else 0,
+            policy=policy,
             fd=plan.fd("console", "", "/process/terminal"),
             rows=size.get("height") or 0,
             cols=size.get("width") or 0,
@@ -116,11 +117,22 @@ def identity(plan: Plan, config: dict[str, Any], process: dict[str, Any]) -> Non
     plan.set_ids("/process/user", uid=uid, gid=gid)
 
 
-def locate(plan: Plan, process: dict[str, Any], env: Environment) -> None:
-    """The working directory and the program, both as the user who will be there: a missing one fails `create`."""
+def process_limit(plan: Plan) -> None:
+    """RLIMIT_NPROC once more, for `exec`: with its limit in force, CLONE_INIT would make one process too many."""
+    for number, soft, hard, origin in plan.rlimits:
+        if number == RLIMIT_NPROC:
+            plan.rlimit(origin, resource=number, soft=soft, hard=hard)
+
+
+def locate(plan: Plan, process: dict[str, Any], env: Environment, attempt: bool = False) -> None:
+    """The working directory and the program, both as the user who will be there: a missing one fails `create`.
+
+    ``attempt``: what is not found is looked for once more later.
+    """
     if process:
-        plan.chdir("/process/cwd", cwd=process["cwd"])
-        plan.find_exe("/process/args/0", file=process["args"][0], path=env.path)
+        plan.chdir("/process/cwd", policy=P_CHDIR_TRY if attempt else 0, cwd=process["cwd"])
+        policy = P_FIND_EXE_TRY if attempt else 0
+        plan.find_exe("/process/args/0", policy=policy, file=process["args"][0], path=env.path)
 
 
 def execute(plan: Plan, process: dict[str, Any], env: Environment) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from _struct import pack
+
 from pyrunc.spec.names import listed
 from pyrunc.spec.rules_scheduling import CLOCKS, CPUS_MAX, NODES_MAX, REALTIME
 
@@ -67,22 +69,42 @@ def time_offsets(plan: Plan, offsets: dict[str, Any]) -> None:
 
 def set_up(plan: Plan, linux: dict[str, Any], process: dict[str, Any]) -> None:
     """process.scheduler, process.ioPriority and linux.memoryPolicy, while there are capabilities."""
-    scheduler = process.get("scheduler")
-    if scheduler:
-        flags = 0
-        for name in scheduler.get("flags") or ():
-            flags |= SCHEDULER_FLAGS[name]
-        policy = scheduler["policy"]
-        level = scheduler.get("priority" if policy in REALTIME else "nice", 0)
+    if process.get("scheduler"):
+        kind, flags, level, runtime, deadline, period = _scheduler(process["scheduler"])
         plan.scheduler(
             "/process/scheduler",
             policy=flags,
-            kind=CLASSES[policy],
-            level=0 if policy == "SCHED_DEADLINE" else level,
-            runtime=scheduler.get("runtime", 0),
-            deadline=scheduler.get("deadline", 0),
-            period=scheduler.get("period", 0),
+            kind=kind,
+            level=level,
+            runtime=runtime,
+            deadline=deadline,
+            period=period,
         )
+    inherited(plan, linux, process)
+
+
+def scheduler_attributes(scheduler: dict[str, Any] | None) -> bytes:
+    """process.scheduler as struct sched_attr of sched_setattr(2), for the host side; empty without one."""
+    if not scheduler:
+        return b""
+    kind, flags, level, runtime, deadline, period = _scheduler(scheduler)
+    nice, priority = (0, level) if scheduler["policy"] in REALTIME else (level, 0)
+    return pack("=IIQiIQQQII", 56, kind, flags, nice, priority, runtime, deadline, period, 0, 0)
+
+
+def _scheduler(scheduler: dict[str, Any]) -> tuple[int, int, int, int, int, int]:
+    """SCHED_*, SCHED_FLAG_*, priority or nice value, runtime, deadline, period."""
+    flags = 0
+    for name in scheduler.get("flags") or ():
+        flags |= SCHEDULER_FLAGS[name]
+    policy = scheduler["policy"]
+    level = scheduler.get("priority" if policy in REALTIME else "nice", 0)
+    times = (scheduler.get("runtime", 0), scheduler.get("deadline", 0), scheduler.get("period", 0))
+    return (CLASSES[policy], flags, 0 if policy == "SCHED_DEADLINE" else level, *times)
+
+
+def inherited(plan: Plan, linux: dict[str, Any], process: dict[str, Any]) -> None:
+    """process.ioPriority and linux.memoryPolicy, which a clone takes along."""
     priority = process.get("ioPriority")
     if priority:
         level = priority.get("priority", 0)
@@ -96,14 +118,18 @@ def set_up(plan: Plan, linux: dict[str, Any], process: dict[str, Any]) -> None:
         plan.memory_policy("/linux/memoryPolicy", policy=flags, mode=MEMORY_MODES[policy["mode"]], nodes=nodes)
 
 
-def initial_cpus(plan: Plan, affinity: dict[str, Any]) -> bool:
-    """execCPUAffinity.initial: before the clone into the cgroup, which must then keep it (CLONE_INIT, KEEP_CPUS)."""
+def initial_cpus(plan: Plan, affinity: dict[str, Any]) -> None:
+    """execCPUAffinity.initial: before the cgroup is entered, in whichever way."""
     if affinity.get("initial"):
         plan.cpu_initial("/process/execCPUAffinity/initial", cpus=mask(affinity["initial"], CPUS_MAX))
-    return bool(affinity.get("initial"))
 
 
 def final_cpus(plan: Plan, affinity: dict[str, Any]) -> None:
-    """execCPUAffinity.final: the first thing inside the cgroup; without it the kernel decides (config.md)."""
+    """execCPUAffinity.final: the first thing inside the cgroup; without it the kernel decides (config.md).
+
+    With neither of the two a mask of the caller's is undone, as far as the cgroup allows.
+    """
     if affinity.get("final"):
         plan.cpu_final("/process/execCPUAffinity/final", cpus=mask(affinity["final"], CPUS_MAX))
+    elif not affinity.get("initial"):
+        plan.cpu_final("(default)")

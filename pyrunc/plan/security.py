@@ -51,7 +51,7 @@ def notifies(profile: dict[str, Any]) -> bool:
     return any(rule.get("action") == "SCMP_ACT_NOTIFY" for rule in profile.get("syscalls") or ())
 
 
-def seccomp(plan: Plan, linux: dict[str, Any]) -> None:
+def seccomp(plan: Plan, linux: dict[str, Any], policy: int = 0) -> None:
     """The place of the filter; the program itself comes with Plan.set_filter, compiled while init starts up."""
     profile = linux.get("seccomp")
     if not profile:
@@ -64,7 +64,8 @@ def seccomp(plan: Plan, linux: dict[str, Any]) -> None:
         for name in names:
             flags |= SECCOMP_FLAGS[name]
     # `plan.seccomp` is the profile, hence the unbound call
-    Builder.seccomp(plan, "/linux/seccomp", policy=P_SECCOMP_LISTENER if notifies(profile) else 0, flags=flags)
+    policy |= P_SECCOMP_LISTENER if notifies(profile) else 0
+    Builder.seccomp(plan, "/linux/seccomp", policy=policy, flags=flags)
 
 
 def _mask(process: dict[str, Any], name: str, facts: HostFacts) -> int:
@@ -83,7 +84,7 @@ def bounding_set(plan: Plan, process: dict[str, Any], facts: HostFacts) -> None:
     plan.cap_bound(origin, mask=_mask(process, "bounding", facts))
 
 
-def capabilities(plan: Plan, process: dict[str, Any], facts: HostFacts) -> None:
+def capabilities(plan: Plan, process: dict[str, Any], facts: HostFacts, policy: int = 0) -> None:
     """The other four sets, after the ids: changing those clears effective and ambient (capabilities(7))."""
     bounding = _mask(process, "bounding", facts)
     effective, permitted, inheritable, ambient = (_mask(process, name, facts) for name in SETS[1:])
@@ -99,6 +100,7 @@ def capabilities(plan: Plan, process: dict[str, Any], facts: HostFacts) -> None:
         plan.warn(f"{pointer}/ambient", f"can't raise ambient capability {name}: it must be permitted and inheritable")
     plan.caps(
         pointer if process.get("capabilities") else "(default)",
+        policy=policy,
         effective=effective,
         permitted=permitted,
         inheritable=inheritable,

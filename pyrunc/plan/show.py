@@ -69,8 +69,8 @@ def fitted(plan: Plan, config: Mapping[str, Any] | None, width: int, colour: boo
 
 
 def _rows(plan: Plan) -> list[tuple[str, str, str, str, str]]:
-    start = _start(plan)
-    return [row for index in range(len(plan.steps)) for row in _step_rows(plan, index, start)]
+    borders = _borders(plan)
+    return [row for index in range(len(plan.steps)) for row in _step_rows(plan, index, borders)]
 
 
 def _widths(rows: list[tuple[str, str, str, str, str]]) -> tuple[int, int]:
@@ -97,13 +97,13 @@ def _wrap(words: str, width: int, at: str) -> list[str]:
 
 def as_json(plan: Plan, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The same as JSON-ready objects, every argument by its name; blobs in hexadecimal, unused slots null."""
-    steps, start = [], _start(plan)
+    steps, borders = [], _borders(plan)
     for index, (op, policy, _, _) in enumerate(plan.steps):
         name, _, _, bits = ops.OPS[op]
         steps.append(
             {
                 "step": index + 1,
-                "section": _section(plan, index, start),
+                "section": _section(plan, index, borders),
                 "op": name,
                 "args": {key: _json_value(value) for key, value in arguments(plan, index).items()},
                 "policy": [bit for shift, bit in enumerate(bits) if policy >> shift & 1],
@@ -122,6 +122,7 @@ def as_json(plan: Plan, config: Mapping[str, Any] | None = None) -> dict[str, An
             {"type": RLIMITS[number], "soft": soft, "hard": hard, "origin": origin}
             for number, soft, hard, origin in plan.rlimits
         ],
+        "scheduler": _sched_attr(plan) or None,
         "cgroup": {
             "path": plan.cgroup_path,
             "owner": plan.cgroup_owner if plan.cgroup_owner >= 0 else None,
@@ -133,15 +134,23 @@ def as_json(plan: Plan, config: Mapping[str, Any] | None = None) -> dict[str, An
     }
 
 
-def _start(plan: Plan) -> int:
-    """Where the step is that waits for `start`; a plan of `exec` has none."""
-    return next((index for index, step in enumerate(plan.steps) if step[0] == ops.OP_WAIT_START), len(plan.steps))
+def _borders(plan: Plan) -> tuple[int, int]:
+    """Where ENTER ends, and where the step is that waits for `start`, which a plan of `exec` does not have."""
+    ends = {
+        step[0]: index for index, step in enumerate(plan.steps) if step[0] in (ops.OP_CLONE_INIT, ops.OP_WAIT_START)
+    }
+    return ends.get(ops.OP_CLONE_INIT, -1), ends.get(ops.OP_WAIT_START, len(plan.steps))
 
 
-def _section(plan: Plan, index: int, start: int) -> str:
-    """The section of a step; plan.def has HOOK in SETUP, where most are, but startContainer hooks come after start."""
+def _section(plan: Plan, index: int, borders: tuple[int, int]) -> str:
+    """The section of a step: that of plan.def for most.
+
+    A startContainer hook comes after start, and `exec` does in ENTER what `create` does in SETUP and FINISH.
+    """
     op = plan.steps[index][0]
-    return "RUN" if op == ops.OP_HOOK and index > start else ops.OPS[op][1]
+    if op == ops.OP_HOOK and index > borders[1]:
+        return "RUN"
+    return "ENTER" if index <= borders[0] else ops.OPS[op][1]
 
 
 def arguments(plan: Plan, index: int) -> dict[str, Any]:
@@ -169,10 +178,10 @@ def _json_value(value: Any) -> Any:
 # -- the listing ----------------------------------------------------------------------------------------------
 
 
-def _step_rows(plan: Plan, index: int, start: int) -> Iterable[tuple[str, str, str, str, str]]:
+def _step_rows(plan: Plan, index: int, borders: tuple[int, int]) -> Iterable[tuple[str, str, str, str, str]]:
     op, policy, _, _ = plan.steps[index]
     name, _, _, bits = ops.OPS[op]
-    section = _section(plan, index, start)
+    section = _section(plan, index, borders)
     words = _FORMATS.get(name, _generic)(arguments(plan, index))
     flags = " ".join(f"[{bit.lower().replace('_', '-')}]" for shift, bit in enumerate(bits) if policy >> shift & 1)
     yield str(index + 1), section, name, " ".join(part for part in (words, flags) if part), plan.origins[index]
@@ -205,6 +214,10 @@ def _outside(plan: Plan, config: Mapping[str, Any] | None) -> list[str]:
         lines.append(f"network device {name} -> {entry.get('name') or name}  /linux/netDevices/{escape(name)}")
     for number, soft, hard, origin in plan.rlimits:
         lines.append(f"rlimit {RLIMITS[number]} soft={_limit(soft)} hard={_limit(hard)}  {origin}")
+    attributes = _sched_attr(plan)
+    if attributes:
+        flags = [name for name, bit in scheduling.SCHEDULER_FLAGS.items() if attributes["flags"] & bit]
+        lines.append(" ".join(["scheduler", _scheduler(attributes), *flags]) + "  /process/scheduler")
     for index, hook in enumerate(plan.hooks.get("poststop", ())):
         lines.append(f"hook poststop {_host_hook(hook)}  /hooks/poststop/{index}")
     return lines + [f"warning {warning}" for warning in _warnings(plan)]
@@ -213,6 +226,16 @@ def _outside(plan: Plan, config: Mapping[str, Any] | None) -> list[str]:
 def _warnings(plan: Plan) -> list[str]:
     more = [f"config.json: and {plan.warnings.more} more"] if plan.warnings.more else []
     return [f"config.json: {warning}" for warning in plan.warnings] + more
+
+
+def _sched_attr(plan: Plan) -> dict[str, int]:
+    """The scheduling class that the host side sets, by the names of the SCHEDULER step; empty without one."""
+    if not plan.sched_attr:
+        return {}
+    _, kind, flags, nice, priority, *times, _, _ = unpack("=IIQiIQQQII", plan.sched_attr)
+    return dict(
+        zip(("runtime", "deadline", "period"), times, strict=True), kind=kind, flags=flags, level=nice or priority
+    )
 
 
 def _resources(config: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -376,7 +399,7 @@ _FORMATS: dict[str, Callable[[Args], str]] = {
     "UNSHARE": lambda a: _flag_names(a["flags"]),
     "TIME_OFFSETS": lambda a: ", ".join(a["offsets"]),
     "CPU_INITIAL": lambda a: _numbers(a["cpus"]),
-    "CPU_FINAL": lambda a: _numbers(a["cpus"]),
+    "CPU_FINAL": lambda a: _numbers(a["cpus"]) or "all of the cgroup",
     "SCHEDULER": _scheduler,
     "IO_PRIORITY": lambda a: f"{_name(scheduling.IO_CLASSES, a['kind'])} {a['level']}",
     "MEMORY_POLICY": lambda a: f"{_name(scheduling.MEMORY_MODES, a['mode'])} {_numbers(a['nodes'])}".rstrip(),
@@ -399,6 +422,7 @@ _FORMATS: dict[str, Callable[[Args], str]] = {
     "SECCOMP": _seccomp,
     "CAP_BOUND": lambda a: _caps(a["mask"]),
     "GROUPS": _gids,
+    "RLIMIT": lambda a: f"{RLIMITS[a['resource']]} soft={_limit(a['soft'])} hard={_limit(a['hard'])}",
     "SET_IDS": lambda a: f"{a['uid']}:{a['gid']}",
     "CAPS": _cap_sets,
     "FIND_EXE": lambda a: f"{_quoted(a['file'])} in {_quoted(a['path'])}",
