@@ -15,6 +15,7 @@ from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY, W_OK
 from pyrunc import fs, handshake, host, procfs, runtime, session, state
 from pyrunc.errors import PyruncError, StateError, SysError, UsageError, show
 from pyrunc.plan import join
+from pyrunc.plan.process import RLIMIT_NPROC
 from pyrunc.session import Interrupts, Session, checked, write_pid_file
 from pyrunc.spec import exec_process, load
 
@@ -88,16 +89,16 @@ def read_process(path: str, container: dict[str, Any]) -> tuple[str, dict[str, A
 class Exec(Session):
     """One exec at work."""
 
-    __slots__ = ("config", "container", "ns_fds", "opts", "relay", "signal_fd")
+    __slots__ = ("config", "container", "filtered", "listener", "ns_fds", "opts", "relay")
 
     opts: ExecOptions
-    ends_with_execve = True  # there is no start to wait for
 
     def __init__(self, opts: ExecOptions) -> None:
         super().__init__(opts.log)
         self.opts = opts
         self.relay: Relay | None = None  # of a foreground terminal
-        self.signal_fd = -1
+        self.filtered = False
+        self.listener = -1  # the notify descriptor of the filter, until its agent can be told the pid
         self.ns_fds: dict[str, int] = {}  # path -> descriptor
         self.config: dict[str, Any] = {}
         self.container: state.Container
@@ -124,11 +125,11 @@ class Exec(Session):
 
     def close(self) -> None:
         """Release descriptors."""
-        for fd in (*self.ns_fds.values(), self.cgroup_fd, self.pidfd):
+        for fd in (*self.ns_fds.values(), self.cgroup_fd, self.pidfd, self.listener):
             if fd >= 0:
                 fs.ignore(posix.close, fd)
         self.ns_fds = {}
-        self.cgroup_fd = self.pidfd = -1
+        self.cgroup_fd = self.pidfd = self.listener = -1
 
     def foreground(self) -> bool:
         """Without --detach."""
@@ -285,19 +286,50 @@ class Exec(Session):
             return self.ns_fds.pop(value)
         return super().open_slot(kind, value, origin)
 
-    def on_pid(self, record: handshake.Record) -> None:
-        """PID: there is a process to kill now."""
-        self.init_pid = record.value
-        self.pidfd = posix.pidfd_open(self.init_pid)
-        posix.waitpid(self.enter_pid, 0)
-        self.enter_pid = 0
+    def on_ready(self, record: handshake.Record) -> None:
+        """READY: enter is in the container, and about to give up what it could be given limits and a class with."""
         if self.container.data.get("rdt"):
             from pyrunc import rdt
 
-            rdt.join(self.container.data["rdt"], self.init_pid)
+            rdt.join(self.container.data["rdt"], self.enter_pid)
+        self.set_limits(self.enter_pid, put_off=RLIMIT_NPROC)
+        self.send(handshake.GO)
 
-    def on_ready(self, record: handshake.Record) -> None:
-        """READY: the terminal is made, the program is next."""
+    def on_seccomp(self, record: handshake.Record) -> None:
+        """SECCOMP: the notify descriptor goes to the agent of the container, with the program's pid."""
+        from pyrunc import seccomp
+
+        if self.filtered:
+            raise PyruncError("init reports a second listener")
+        self.filtered = True
+        pidfd = self.pidfd if self.init_pid else posix.pidfd_open(self.enter_pid)
+        try:
+            self.listener = seccomp.take_listener(pidfd, record.value, self.plan.seccomp or {})
+        finally:
+            if pidfd != self.pidfd:
+                posix.close(pidfd)
+        if self.init_pid:
+            self.hand_over_listener()
+        self.send(handshake.GO)
+
+    def hand_over_listener(self) -> None:
+        """Send the notify descriptor to the agent."""
+        from pyrunc import seccomp
+
+        status = self.container.oci_state(self.container.status())
+        seccomp.hand_over(self.listener, self.plan.seccomp or {}, self.init_pid, status)
+        posix.close(self.listener)
+        self.listener = -1
+
+    def on_pid(self, record: handshake.Record) -> None:
+        """PID: a process of the container waits for us, with nothing left to do but to become the program."""
+        self.init_pid = record.value
+        self.pidfd = posix.pidfd_open(self.init_pid)
+        self.reap_enter()
+        if self.plan.sched_attr:
+            self.set_scheduler()
+        if self.listener >= 0:
+            self.hand_over_listener()
         self.send_pidfd()
         if not self.opts.detach:
             # Blocked from here on and kept: one that comes while the program starts must reach it.
@@ -307,15 +339,15 @@ class Exec(Session):
 
             # The program's first line must already meet a terminal in the right mode.
             self.relay = console.Relay(console.receive_master(self.console))
-        super().on_ready(record)
-
-    def on_seccomp(self, record: handshake.Record) -> None:
-        """SECCOMP: the notify descriptor of this process goes to the same agent as init's."""
-        from pyrunc import seccomp
-
-        status = self.container.oci_state(self.container.status())
-        seccomp.send_listener(self.pidfd, record.value, self.plan.seccomp or {}, self.init_pid, status)
         self.send(handshake.GO)
+
+    def set_scheduler(self) -> None:
+        """process.scheduler, from here because the process has no capability for it any more.  Raises SysError."""
+        failed = runtime.quick()[1].pr_sched_setattr(self.init_pid, self.plan.sched_attr)
+        if failed < 0:
+            from pyrunc import hints
+
+            raise SysError("/process/scheduler", "sched_setattr", -failed, hint=hints.find("SCHEDULER", -failed))
 
     def on_fail(self, record: handshake.Record) -> None:
         """FAIL: the step's own error, unless the container has ended under it."""

@@ -38,16 +38,18 @@ NAMES = {
 }
 
 # States of the parent.  What it waits for is what the state is called after.
-SPAWNED, ENTERING, SETUP, FINISH, LATE, DONE, FAILED = (
+SPAWNED, ENTERING, SETUP, FINISH, JOINED, CLONED, LATE, DONE, FAILED = (
     "spawned",
     "entering",
     "setup",
     "finish",
+    "joined",  # `exec`: enter is set up, and still not in the container's pid namespace
+    "cloned",  # `exec`: a process that the container can see
     "late",
     "done",
     "failed",
 )
-STATES = (SPAWNED, ENTERING, SETUP, FINISH, LATE, DONE, FAILED)
+STATES = (SPAWNED, ENTERING, SETUP, FINISH, JOINED, CLONED, LATE, DONE, FAILED)
 
 # (state, message) -> (action, next state).  A pair that is not here is a protocol error: init would be of another
 # build, or not ours at all.  DEFER: enter and the init it cloned write to the same socket, and nothing orders the two,
@@ -59,14 +61,17 @@ TRANSITIONS: dict[tuple[str, int], tuple[str, str]] = {
     (ENTERING, MAP): ("map_ids", ENTERING),
     (ENTERING, PID): ("pid", SETUP),
     (ENTERING, MOUNTED): (DEFER, ENTERING),
-    (ENTERING, READY): (DEFER, ENTERING),
     (SETUP, MOUNTED): ("mounted", FINISH),
-    (SETUP, READY): ("ready", LATE),  # a plan that joins a container mounts nothing
     (FINISH, READY): ("ready", LATE),
+    # a plan that joins a container: enter itself is ready, and the process it clones can only go on or fail
+    (ENTERING, READY): ("ready", JOINED),
+    (JOINED, SECCOMP): ("seccomp", JOINED),
+    (JOINED, PID): ("pid", CLONED),
+    (CLONED, SECCOMP): ("seccomp", CLONED),
     (LATE, SECCOMP): ("seccomp", LATE),
     (LATE, CREATED): ("created", DONE),
 }
-for _state in (SPAWNED, ENTERING, SETUP, FINISH, LATE):
+for _state in (SPAWNED, ENTERING, SETUP, FINISH, JOINED, CLONED, LATE):
     TRANSITIONS[_state, WARN] = ("warn", _state)
     TRANSITIONS[_state, FAIL] = ("fail", FAILED)
 

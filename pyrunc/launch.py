@@ -121,7 +121,7 @@ def run(opts: CreateOptions) -> int:
 class Job(Session):
     """One create or run at work."""
 
-    __slots__ = ("config", "container", "facts", "notify", "options", "opts", "raw", "relay", "signal_fd", "wait")
+    __slots__ = ("config", "container", "facts", "notify", "options", "opts", "raw", "relay", "wait")
 
     opts: CreateOptions
 
@@ -130,7 +130,6 @@ class Job(Session):
         self.opts, self.wait = opts, wait
         self.notify = ""
         self.relay: Relay | None = None  # of a foreground terminal
-        self.signal_fd = -1
         self.config: dict[str, Any]
         self.raw: bytes
         self.facts: host.HostFacts
@@ -312,8 +311,7 @@ class Job(Session):
         """PID: from now on there is a process to kill; say so in the state before anything else."""
         self.init_pid = record.value
         self.pidfd = posix.pidfd_open(self.init_pid)
-        posix.waitpid(self.enter_pid, 0)
-        self.enter_pid = 0
+        self.reap_enter()
         self.container.set_init(self.init_pid)
         self.container.save()
         resources = self.resources()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posix
 from _struct import Struct, pack
-from errno import E2BIG, EAGAIN, EDOM, EPIPE, ESRCH, ETIMEDOUT
+from errno import E2BIG, EAGAIN, EDOM, EINVAL, EPIPE, ESRCH, ETIMEDOUT
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY
 
 from pyrunc import SPEC_VERSION, build, fs, runtime
@@ -315,30 +315,48 @@ def send_listener(pidfd: int, number: int, profile: dict[str, Any], pid: int, st
     (config-linux.md) with the descriptor in the first message, then closed.  Raises SysError; an agent that does not
     take it is one after ten seconds.
     """
-    ffi, lib = runtime.shim()
+    listener = take_listener(pidfd, number, profile)
+    try:
+        hand_over(listener, profile, pid, status)
+    finally:
+        posix.close(listener)
+
+
+def take_listener(pidfd: int, number: int, profile: dict[str, Any]) -> int:
+    """Take the notify descriptor ``number`` out of init.  Raises SysError, also for a profile that notifies nobody."""
     path = profile.get("listenerPath", "")
-    message = _process_state(profile, pid, status)
-    listener = lib.pr_pidfd_getfd(pidfd, number)
+    if not path:
+        raise SysError(POINTER, "pidfd_getfd", EINVAL, detail="init reports a listener that the profile does not have")
+    listener = runtime.shim()[1].pr_pidfd_getfd(pidfd, number)
     if listener < 0:
         hint = "container init was killed" if listener == -ESRCH else ""
         raise SysError(f"{POINTER}/listenerPath", "pidfd_getfd", -listener, value=path, hint=hint)
-    try:
-        sock = lib.pr_connect_unix(fs.encode(path))
-        if sock < 0:
-            raise SysError(f"{POINTER}/listenerPath", "connect", -sock, value=path)
-        try:
-            sent = lib.pr_send_fd(sock, message, len(message), listener)
-            while 0 <= sent < len(message):  # a stream: large annotations may need several, the descriptor only one
-                rest = message[sent:]
-                more = lib.pr_send(sock, rest, len(rest), ffi.NULL, 0)
-                sent = sent + more if more > 0 else more or -EPIPE
-            if sent < 0:
-                number = ETIMEDOUT if sent == -EAGAIN else -sent
-                raise SysError(f"{POINTER}/listenerPath", "sendmsg", number, value=path)
-        finally:
-            posix.close(sock)
-    finally:
+    # The number may come from a process that the container has taken over: only what it says it is goes to the agent.
+    if posix.readlink(f"/proc/self/fd/{listener}") != "anon_inode:seccomp notify":
         posix.close(listener)
+        raise SysError(POINTER, "pidfd_getfd", EINVAL, detail="what init reports is not a notify descriptor")
+    return int(listener)
+
+
+def hand_over(listener: int, profile: dict[str, Any], pid: int, status: str) -> None:
+    """Send the notify descriptor of process ``pid`` to the agent, as `send_listener` says.  Raises SysError."""
+    ffi, lib = runtime.shim()
+    path = profile.get("listenerPath", "")
+    message = _process_state(profile, pid, status)
+    sock = lib.pr_connect_unix(fs.encode(path))
+    if sock < 0:
+        raise SysError(f"{POINTER}/listenerPath", "connect", -sock, value=path)
+    try:
+        sent = lib.pr_send_fd(sock, message, len(message), listener)
+        while 0 <= sent < len(message):  # a stream: large annotations may need several, the descriptor only one
+            rest = message[sent:]
+            more = lib.pr_send(sock, rest, len(rest), ffi.NULL, 0)
+            sent = sent + more if more > 0 else more or -EPIPE
+        if sent < 0:
+            number = ETIMEDOUT if sent == -EAGAIN else -sent
+            raise SysError(f"{POINTER}/listenerPath", "sendmsg", number, value=path)
+    finally:
+        posix.close(sock)
 
 
 def _process_state(profile: dict[str, Any], pid: int, status: str) -> bytes:

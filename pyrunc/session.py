@@ -7,7 +7,6 @@ done at the sync points: those methods are the subclass's.
 from __future__ import annotations
 
 import posix
-import time
 from errno import ECONNRESET, EINTR, EPIPE, ESRCH, ETIMEDOUT
 from posix import O_CLOEXEC
 
@@ -29,6 +28,14 @@ if TYPE_CHECKING:
 STEP_TIMEOUT_MS = 120_000
 WAIT_FOREVER = -1
 _PENDING = 64  # records of init that can be waiting to be read: warnings, and the one that it waits for an answer to
+# For a process that was killed, or is about to exit.  One that takes longer is stuck in the kernel
+# (waiting for a FUSE server, say), where no signal reaches it.
+END_TIMEOUT_MS = 5_000
+# A signal that arrives while the program starts is forwarded to it, unless the start takes longer.
+START_TIMEOUT_MS = 1_000
+_WARNINGS = 64  # a step warns once, CAPS once for each capability
+_INFINITY = 0xFFFFFFFFFFFFFFFF
+_ENDING = frozenset((1, 2, 3, 15))  # SIGHUP, SIGINT, SIGQUIT, SIGTERM
 
 
 class Options:
@@ -59,15 +66,17 @@ class Session:
         "pidfd",
         "plan",
         "protocol",
+        "signal_fd",
         "sock",
         "streams",
+        "stuck",
         "undo",
+        "warnings",
     )
 
     opts: Options
     driver: Driver
     plan: Plan
-    ends_with_execve = False  # a plan without WAIT_START: EOF after READY is the program's start
 
     def __init__(self, log: Log) -> None:
         self.log = log
@@ -79,6 +88,9 @@ class Session:
         self.console = -1  # our end of the console socket of a foreground terminal
         self.listen_fds = 0
         self.streams: Streams | None = None  # pipes in place of our stdio, for a program in the foreground
+        self.signal_fd = -1  # all our signals, once they are forwarded to a program in the foreground
+        self.stuck = ""  # a process of ours that cannot be killed
+        self.warnings = 0  # WARN records received so far
 
     def execute(self) -> None:
         """Carry out `steps`.  Raises PyruncError with everything undone."""
@@ -91,6 +103,8 @@ class Session:
         except BaseException as error:
             self.abandon()
             raise_interrupted(interrupts, error)
+            if self.stuck and isinstance(error, PyruncError):
+                raise PyruncError(f"{error}; {self.stuck}") from error
             raise
         finally:
             self.interrupts = None
@@ -174,28 +188,30 @@ class Session:
             self.sock = -1
 
     def kill_children(self) -> None:
-        """End enter and init, and reap them."""
-        for pid in (self.init_pid, self.enter_pid):
-            if pid:
-                try:
-                    posix.kill(pid, 9)
-                    posix.waitpid(pid, 0)
-                except OSError:
-                    pass  # gone already, or reaped
+        """Kill and reap enter and init.  One that does not end is left behind and reported."""
+        known = [pid for pid in (self.init_pid, self.enter_pid) if pid]
+        for pid in known:
+            self.kill_child(pid)
         self.init_pid = self.enter_pid = 0
-        self.reap_unknown()
+        for _ in range(2):  # of the two clones of a plan one may have cloned before it was killed
+            for pid in unknown_children():
+                if pid not in known:
+                    self.kill_child(pid)
 
-    def reap_unknown(self) -> None:
-        """Reap an init whose FAIL came before enter had told its pid: it is our child, and ends with the socket.
+    def kill_child(self, pid: int) -> None:
+        """Kill and reap a process of ours."""
+        try:
+            posix.kill(pid, 9)
+            reap(pid)
+        except PyruncError as error:
+            self.stuck = str(error)
+        except OSError:
+            pass  # gone already, or reaped
 
-        A zombie in the container's pid namespace keeps that from ending, until somebody else reaps it.
-        """
-        for _ in range(200):
-            try:
-                if posix.waitpid(-1, posix.WNOHANG)[0] == 0:
-                    time.sleep(0.005)
-            except OSError:
-                return  # no child left
+    def reap_enter(self) -> None:
+        """Reap enter, which has sent its last record.  Raises PyruncError if it does not end."""
+        reap(self.enter_pid, self.interrupts)
+        self.enter_pid = 0
 
     # -- the handshake -----------------------------------------------------------------------------------
 
@@ -207,7 +223,7 @@ class Session:
                 self.await_enter()
             record = self.receive(0 if self.protocol.deferred else timeout, interrupts)
             if record is None:
-                if self.ends_with_execve and self.protocol.state == handshake.LATE:
+                if self.protocol.state == handshake.CLONED:  # there is no start to wait for
                     self.check_executed()
                     return
                 raise self.premature_end()
@@ -252,7 +268,7 @@ class Session:
 
         Then init waits for a GO to a record that waits for the pid: nobody would ever speak again.
         """
-        posix.waitid(posix.P_PID, self.enter_pid, posix.WEXITED | posix.WNOWAIT)
+        await_end(self.enter_pid, self.interrupts)
 
     def check_executed(self) -> None:
         """EOF in place of the program's start: raises the error when it was init's death, not its execve."""
@@ -269,6 +285,8 @@ class Session:
         """The next record; None at EOF.  Raises PyruncError when init says nothing for ``timeout`` ms."""
         ffi, lib = runtime.quick()
         buffer = ffi.new("char[256]")
+        if self.signal_fd >= 0 and timeout and not self.await_record(timeout):
+            raise self.no_answer()
         while True:
             got = lib.pr_recv(self.sock, buffer, handshake.RECORD_SIZE, timeout)
             if got == -EINTR:
@@ -278,11 +296,39 @@ class Session:
             if got == -ETIMEDOUT:
                 if timeout == 0:
                     raise self.premature_end()
-                raise PyruncError(f"container init did not answer within {timeout // 1000} s")
+                raise self.no_answer()
             if got in (0, -ECONNRESET):  # reset: init died with a record of ours unread
                 return None
             checked("recv", got)
             return handshake.Record(ffi.buffer(buffer, got)[:])
+
+    def no_answer(self) -> PyruncError:
+        """The error of a step that takes too long."""
+        process = where(self.init_pid or self.enter_pid)
+        return PyruncError(f"container init did not answer within {STEP_TIMEOUT_MS // 1000} s: {process}")
+
+    def await_record(self, timeout: int) -> bool:
+        """Wait for a record or EOF while our signals are blocked; False on timeout (< 0: none).
+
+        Raises PyruncError for a signal if the program does not start soon after it.
+        """
+        from select import POLLIN, poll
+
+        poller = poll()
+        poller.register(self.sock, POLLIN)
+        poller.register(self.signal_fd, POLLIN)
+        lib = runtime.quick()[1]
+        while ready := poller.poll(None if timeout < 0 else timeout):
+            if any(fd == self.sock for fd, _ in ready):
+                return True
+            poller.unregister(self.signal_fd)
+            if poller.poll(START_TIMEOUT_MS):
+                return True  # the signal stays pending, for the foreground loop to forward
+            while (number := int(lib.pr_signalfd_read(self.signal_fd))) > 0:
+                if number in _ENDING:
+                    raise PyruncError(f"interrupted by signal {number}: {where(self.init_pid)}")
+            poller.register(self.signal_fd, POLLIN)
+        return False
 
     def send(self, kind: int, value: int = 0, fds: list[int] | None = None) -> None:
         """Send a record, with descriptors attached."""
@@ -314,8 +360,9 @@ class Session:
 
     def on_placed(self, record: handshake.Record) -> None:
         """PLACED: the spawned process went on as another one, in the cgroup; that one is enter from now on."""
-        posix.waitpid(self.enter_pid, 0)
-        self.enter_pid = record.value
+        before, self.enter_pid = self.enter_pid, record.value
+        reap(before, self.interrupts)
+        self.send(handshake.GO)
 
     def fill_filter(self) -> None:
         """Compile the seccomp profile; here, because init is starting up on the other core meanwhile."""
@@ -351,14 +398,20 @@ class Session:
 
     def on_ready(self, record: handshake.Record) -> None:
         """READY: rlimits from here, because init may have lost CAP_SYS_RESOURCE and needs descriptors until now."""
+        self.set_limits(self.init_pid)
+        self.send(handshake.GO)
+
+    def set_limits(self, pid: int, put_off: int = -1) -> None:
+        """Set the plan's rlimits; ``put_off``, which init sets itself, is only raised.  Raises SysError."""
         _, lib = runtime.quick()
         for resource, soft, hard, origin in self.plan.rlimits:
-            failed = lib.pr_prlimit(self.init_pid, resource, soft, hard)
-            if failed < 0:
+            if resource == put_off:
+                soft = hard = _INFINITY  # if this is refused, init can still lower the limit
+            failed = lib.pr_prlimit(pid, resource, soft, hard)
+            if failed < 0 and resource != put_off:
                 from pyrunc import hints
 
                 raise SysError(origin, "prlimit", -failed, hint=hints.find("RLIMIT", -failed))
-        self.send(handshake.GO)
 
     def send_pidfd(self) -> None:
         """--pidfd-socket: one SCM_RIGHTS message with init's pidfd, as runc sends it."""
@@ -375,7 +428,10 @@ class Session:
             posix.close(fd)
 
     def on_warn(self, record: handshake.Record) -> None:
-        """WARN: init goes on."""
+        """WARN: init goes on.  Bounded: the container may have taken over this process."""
+        self.warnings += 1
+        if self.warnings > len(self.plan.steps) + _WARNINGS:
+            raise PyruncError("container init sends warnings without end")
         self.log.warning(str(self.step_error(record)))
 
     def on_fail(self, record: handshake.Record) -> None:
@@ -398,9 +454,11 @@ class Session:
         text = f"container init ended unexpectedly in state {self.protocol.state}"
         pid = self.init_pid or self.enter_pid
         try:
-            _, status = posix.waitpid(pid, 0)
+            status = reap(pid)
             if posix.WIFSIGNALED(status):
                 text += f": killed by signal {posix.WTERMSIG(status)}"
+        except PyruncError as error:
+            return PyruncError(f"{text}; {error}")  # it closed the socket, or lost it, and lives on
         except OSError:
             pass
         self.init_pid = 0 if pid == self.init_pid else self.init_pid
@@ -432,6 +490,49 @@ class Interrupts:
     def restore(self) -> None:
         """Put the former dispositions back."""
         self.lib.pr_signals_restore()
+
+
+def unknown_children() -> list[int]:
+    """Children of ours that are init by name: clones whose pid was not reported before their parent was killed.
+
+    One may be frozen in its cgroup, and a zombie in the container's pid namespace keeps that from ending.  A caller
+    may have left us other children (`sh -c 'job & exec pyrunc ...'`), which are not ours to touch.
+    """
+    from pyrunc import host
+
+    me = posix.getpid()
+    listed = host.read(f"/proc/self/task/{me}/children").split()  # empty without CONFIG_PROC_CHILDREN
+    return [int(pid) for pid in listed if host.read(f"/proc/{int(pid)}/comm") == b"pyrunc-init\n"]
+
+
+def where(pid: int) -> str:
+    """``process 4711 (pyrunc-init) waits in request_wait_answer``; for messages."""
+    from pyrunc import host
+
+    name = host.read(f"/proc/{pid}/comm").decode("utf-8", "replace").strip() or "?"
+    return f"process {pid} ({name}) waits in {host.waits_in(pid)}"
+
+
+def await_end(pid: int, interrupts: Interrupts | None = None) -> None:
+    """Wait for the end of a child that is about to end, without reaping it.  Raises PyruncError, OSError."""
+    lib = runtime.quick()[1]
+    while True:
+        ended = lib.pr_await_end(pid, END_TIMEOUT_MS)
+        if ended == -EINTR:
+            if interrupts is not None:
+                interrupts.check()
+        elif ended == -ETIMEDOUT:
+            raise PyruncError(f"a process of ours does not end: {where(pid)}")
+        elif ended < 0:
+            raise OSError(-ended, "waitid")
+        else:
+            return
+
+
+def reap(pid: int, interrupts: Interrupts | None = None) -> int:
+    """The wait status of a child that is about to end.  Raises PyruncError when it does not, OSError."""
+    await_end(pid, interrupts)
+    return posix.waitpid(pid, 0)[1]
 
 
 def raise_interrupted(interrupts: Interrupts, error: BaseException) -> None:

@@ -46,10 +46,12 @@ EXPECTED = {
         "MAP": ("map_ids", "entering"),
         "PID": ("pid", "setup"),
         "MOUNTED": ("defer", "entering"),
-        "READY": ("defer", "entering"),
+        "READY": ("ready", "joined"),
     },
-    "setup": {"MOUNTED": ("mounted", "finish"), "READY": ("ready", "late")},
+    "setup": {"MOUNTED": ("mounted", "finish")},
     "finish": {"READY": ("ready", "late")},
+    "joined": {"SECCOMP": ("seccomp", "joined"), "PID": ("pid", "cloned")},
+    "cloned": {"SECCOMP": ("seccomp", "cloned")},
     "late": {"SECCOMP": ("seccomp", "late"), "CREATED": ("created", "done")},
     "done": {},
     "failed": {},
@@ -77,14 +79,20 @@ def test_every_state_with_every_message(state: str, kind: int) -> None:
     assert [action for action, _ in actions] == ([] if expected[0] == "defer" else [expected[0]])
 
 
-@pytest.mark.parametrize("early", [[h.MOUNTED], [h.READY]])
-def test_init_may_overtake_enter(early: list[int]) -> None:
+def test_init_may_overtake_enter() -> None:
     protocol = h.Protocol()
     protocol.feed(record(h.HELLO))
-    for kind in early:
-        assert protocol.feed(record(kind)) == []
-    actions = [action for action, _ in protocol.feed(record(h.PID, value=42))]
-    assert actions == ["pid", "mounted" if early == [h.MOUNTED] else "ready"]
+    assert protocol.feed(record(h.MOUNTED)) == []
+    assert [action for action, _ in protocol.feed(record(h.PID, value=42))] == ["pid", "mounted"]
+
+
+def test_a_whole_exec() -> None:
+    protocol = h.Protocol()
+    seen = []
+    for kind in (h.HELLO, h.PLACED, h.WARN, h.READY, h.SECCOMP, h.PID):
+        seen += [action for action, _ in protocol.feed(record(kind))]
+    assert seen == ["send_plan", "placed", "warn", "ready", "seccomp", "pid"]
+    assert protocol.state == h.CLONED  # EOF is the execve
 
 
 def test_a_whole_create() -> None:

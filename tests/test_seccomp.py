@@ -698,13 +698,12 @@ def test_send_listener(metadata: str | None, annotations: dict[str, str]) -> Non
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/agent.sock"
         agent = Agent(path)
-        pidfd = os.pidfd_open(os.getpid())
         reader, writer = os.pipe()
         before = len(os.listdir("/proc/self/fd"))
         status = {"ociVersion": "1.3.0", "id": "x", "status": "creating", "pid": 42, "annotations": annotations}
         config = {"listenerPath": path} | ({} if metadata is None else {"listenerMetadata": metadata})
         try:
-            seccomp.send_listener(pidfd, writer, config, 42, json.dumps(status))
+            seccomp.hand_over(writer, config, 42, json.dumps(status))
             agent.join()
             os.write(agent.fds[0], b"it is the pipe")
             assert os.read(reader, 100) == b"it is the pipe"
@@ -712,7 +711,7 @@ def test_send_listener(metadata: str | None, annotations: dict[str, str]) -> Non
             assert agent.later_fds == 0
             assert os.fstat(agent.fds[0]).st_ino == os.fstat(writer).st_ino
         finally:
-            for fd in (*agent.fds, pidfd, reader, writer):
+            for fd in (*agent.fds, reader, writer):
                 os.close(fd)
         assert len(os.listdir("/proc/self/fd")) <= before
         found = json.loads(agent.data)
@@ -724,9 +723,14 @@ def test_send_listener_failures(tmp_path: Path) -> None:
     pidfd = os.pidfd_open(os.getpid())
     try:
         with pytest.raises(SysError, match=r'/linux/seccomp/listenerPath ".*nobody.sock": connect: ENOENT'):
-            seccomp.send_listener(pidfd, 0, {"listenerPath": str(tmp_path / "nobody.sock")}, 1, "{}")
+            seccomp.hand_over(0, {"listenerPath": str(tmp_path / "nobody.sock")}, 1, "{}")
         with pytest.raises(SysError, match="pidfd_getfd: EBADF"):
             seccomp.send_listener(pidfd, 999_999, {"listenerPath": "/x"}, 1, "{}")
+        # A process that the container has taken over may name any descriptor, or speak without having been asked.
+        with pytest.raises(SysError, match="is not a notify descriptor"):
+            seccomp.send_listener(pidfd, 0, {"listenerPath": "/x"}, 1, "{}")
+        with pytest.raises(SysError, match="a listener that the profile does not have"):
+            seccomp.send_listener(pidfd, 0, {}, 1, "{}")
     finally:
         os.close(pidfd)
 
@@ -740,11 +744,7 @@ def test_send_listener_to_an_agent_that_sleeps(tmp_path: Path, reads: bool) -> N
         server.listen(0)
         if not reads:
             other.connect(path)  # fills the backlog
-        pidfd, number = os.pidfd_open(os.getpid()), server.fileno()
         status = json.dumps({"annotations": {"a": "b" * 4_000_000}})
-        try:
-            call = "sendmsg" if reads else "connect"
-            with pytest.raises(SysError, match=f'listenerPath ".*": {call}: ETIMEDOUT'):
-                seccomp.send_listener(pidfd, number, {"listenerPath": path}, 1, status)
-        finally:
-            os.close(pidfd)
+        call = "sendmsg" if reads else "connect"
+        with pytest.raises(SysError, match=f'listenerPath ".*": {call}: ETIMEDOUT'):
+            seccomp.hand_over(server.fileno(), {"listenerPath": path}, 1, status)

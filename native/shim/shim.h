@@ -64,7 +64,11 @@ int pr_pidfd_getfd(int pidfd, int target_fd);
 int pr_pidfd_send_signal(int pidfd, int sig);
 /* Wait for a child and reap it.  Returns a wait status as waitpid(2) gives it; -ETIMEDOUT, -ECHILD, -EINTR. */
 int pr_wait_pid_timeout(int pidfd, int timeout_ms);
+/* Wait for the end of a child without reaping it: 0, -ETIMEDOUT, -ECHILD, -EINTR.  timeout_ms < 0 waits for ever. */
+int pr_await_end(int pid, int timeout_ms);
 int pr_prlimit(int pid, int resource, uint64_t soft, uint64_t hard);
+/* sched_setattr(2) of another process; `attr` is the kernel's struct sched_attr, its size in its first member. */
+int pr_sched_setattr(int pid, const void *attr);
 int pr_set_child_subreaper(int on);
 
 /* User namespaces and mounts for them ---------------------------------------------------------------------- */

@@ -206,6 +206,37 @@ int pr_wait_pid_timeout(int pidfd, int timeout_ms)
     return (info.si_status & 0x7f) | (info.si_code == CLD_DUMPED ? 0x80 : 0);
 }
 
+/* 1: it has ended, 0: it has not. */
+static int has_ended(int pid)
+{
+    siginfo_t info;
+    memset(&info, 0, sizeof info);
+    if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0)
+        return -errno;
+    return info.si_pid == pid;
+}
+
+int pr_await_end(int pid, int timeout_ms)
+{
+    int ended = has_ended(pid);
+    if (ended != 0)
+        return ended < 0 ? ended : 0;
+    struct pollfd p = {.fd = pr_pidfd_open(pid), .events = POLLIN};
+    if (p.fd < 0)
+        return p.fd;
+    int ready = poll(&p, 1, timeout_ms);
+    int err = errno;
+    close(p.fd);
+    if (ready < 0)
+        return -err;
+    return ready == 0 ? -ETIMEDOUT : 0;
+}
+
+int pr_sched_setattr(int pid, const void *attr)
+{
+    return syscall(SYS_sched_setattr, pid, attr, 0) < 0 ? -errno : 0;
+}
+
 int pr_prlimit(int pid, int resource, uint64_t soft, uint64_t hard)
 {
     struct rlimit64 limit = {.rlim_cur = soft, .rlim_max = hard};
