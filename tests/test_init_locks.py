@@ -115,8 +115,9 @@ def test_cgroup_descriptor_is_closed_at_once(spawn: Spawn, own_cgroup: int, plac
     parent = spawn()
     parent.plan(plan, (own_cgroup,))
     pid = parent.expect(handshake.PLACED).value if placed else parent.adopt()
-    parent.children = [pid]
     if placed:
+        assert parent.wait(parent.pid) == 0
+        parent.children = [pid]
         parent.go()
     parent.expect(handshake.MOUNTED)
     targets = [target for target, _ in descriptors(pid).values()]

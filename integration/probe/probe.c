@@ -376,7 +376,8 @@ static void act_watch(double seconds)
         if (d)
             closedir(d);
         clock_gettime(CLOCK_MONOTONIC, &now);
-    } while ((double)(now.tv_sec - start.tv_sec) + (double)(now.tv_nsec - start.tv_nsec) / 1e9 < seconds);
+    } while ((double)(now.tv_sec - start.tv_sec) + (double)(now.tv_nsec - start.tv_nsec) / 1e9 < seconds &&
+             access("/stop", F_OK) < 0);
     begin("watch");
     num("looks", (long long)looks);
     num("seen", (long long)seen);

@@ -40,4 +40,5 @@ ROWS = {
     "T37": "CVE-2019-12439: predictable names in /tmp",
     "T38": "runc 1.2.0-rc.3: mounts that reach the host",
     "T39": "the place of the seccomp filter in the order of set-up",
+    "T40": "a process that enters was seen with descriptors and capabilities of the host",
 }

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,6 +87,27 @@ def test_order_of_entering(running: Container, box: Box) -> None:
     assert len(joins) >= 5
     assert guards and guards[0] < joins[0], lines
     assert procs and max(procs) < joins[0], lines
+
+
+@pytest.mark.row("T02")
+@pytest.mark.needs_program("strace")
+@pytest.mark.pyrunc_only("about the order of pyrunc's own calls")
+@pytest.mark.parametrize("userns", [False, True], ids=["host-ids", "user-namespace"])
+def test_not_dumpable_again_after_each_change_of_ids(container: Make, box: Box, userns: bool) -> None:
+    """A change of ids sets dumpable to fs.suid_dumpable, and 1 opens us to every process with the same ids."""
+    edits: dict[str, Any] = {"/process/user": {"uid": 1000, "gid": 1000}}
+    if userns:
+        maps = [{"containerID": 0, "hostID": 200000, "size": 2000}]
+        edits |= {"/linux/namespaces/-": {"type": "user"}, "/linux/uidMappings": maps, "/linux/gidMappings": maps}
+    one = started(container, edits=edits)
+    trace = Trace(box, "prctl,setresuid,clone,clone3,execve")
+    run(one, "/probe", "say", "x", wrap=tuple(trace.wrap))
+    changes = [index for index, line in enumerate(trace.lines) if " setresuid(" in line]
+    assert len(changes) == 1 + userns
+    for index in changes:
+        pid = trace.lines[index].split()[0]
+        following = next(line for line in trace.lines[index + 1 :] if line.startswith(f"{pid} "))
+        assert "PR_SET_DUMPABLE, SUID_DUMP_DISABLE" in following, trace.lines[index : index + 4]
 
 
 @pytest.mark.row("T02")

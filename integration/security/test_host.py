@@ -384,6 +384,17 @@ def test_filter_that_forbids_what_set_up_does(container: Make, name: str) -> Non
 
 
 @pytest.mark.row("T39")
+@pytest.mark.pyrunc_only("runc loads it before it changes ids")
+def test_early_filter_need_not_allow_what_comes_before(container: Make) -> None:
+    """Only capset(2) is left for after it, to drop the CAP_SYS_ADMIN that loading it takes."""
+    names = ["setgroups", "setresuid", "setresgid", "prctl", "chdir", "getcwd", "faccessat2", "faccessat"]
+    user = {"uid": 1000, "gid": 1000, "additionalGids": [5]}
+    edits = {"/process/noNewPrivileges": False, "/process/user": user, "/process/cwd": "/tmp"}
+    one = container("setuid", "0", edits={**edits, "/linux/seccomp": _deny(names)})
+    assert one.run().objects[0]["errno"] != 0
+
+
+@pytest.mark.row("T39")
 @pytest.mark.parametrize("names", [["close_range"], ["mount", "pivot_root"], ["openat2"]])
 def test_early_filter(container: Make, names: list[str]) -> None:
     """Without it the filter has to be loaded while CAP_SYS_ADMIN is still there, and is in force all the same."""

@@ -329,9 +329,10 @@ TABLE = [
     Sabotage(
         "T28",
         "the session is the caller's",
-        [("native/init/enter.c", "    if (setsid() < 0 && getsid(0) != in->pid)\n", "    if (getsid(0) < -1)\n")],
+        [("native/init/enter.c", "    int pid = setsid();\n", "    int pid = getpid();\n")],
+        # The signal of a terminal that is gone ends it, when the caller's session does.
         "test_leaks.py::test_the_callers_terminal_is_not_the_containers",
-        "the session is the caller's",
+        "cannot start a container that has stopped",
     ),
     Sabotage(
         "T29",
@@ -457,11 +458,51 @@ TABLE = [
         [
             (
                 "pyrunc/plan/confine.py",
-                '    late_filter = bool(program.get("noNewPrivileges"))\n',
-                "    late_filter = False\n",
+                "    drop_privileges(plan, config, program, facts, env)\n    process.locate(",
+                "    load_filter(plan, config, program)\n"
+                "    drop_privileges(plan, config, program, facts, env)\n    process.locate(",
             )
         ],
         "test_host.py::test_filter_that_forbids_what_set_up_does",
         "failed",
+    ),
+    Sabotage(
+        "T40",
+        "the capabilities are dropped where the container sees it",
+        [
+            (
+                "pyrunc/plan/confine.py",
+                "    security.capabilities(plan, program, facts, P_CAPS_FOR_FILTER",
+                "    if not joining:\n        security.capabilities(plan, program, facts, P_CAPS_FOR_FILTER",
+            ),
+            (
+                "pyrunc/plan/join.py",
+                "    process.process_limit(plan)\n",
+                "    process.process_limit(plan)\n    confine.security.capabilities(plan, program, facts)\n",
+            ),
+        ],
+        "test_joiner.py::test_exec_shows_nothing_of_the_host",
+        "capabilities of the host",
+    ),
+    Sabotage(
+        "T40",
+        "the procfs of the host stays open",
+        [("native/init/run.c", "    close_fd(&in->procfd);\n", "")],
+        "test_joiner.py::test_exec_shows_nothing_of_the_host",
+        "descriptors of the host",
+    ),
+    Sabotage(
+        "T40",
+        "the filter is loaded where the container sees it",
+        [("native/init/seccomp.c", "!filter_passable(in, program.filter, program.len)", "program.len")],
+        "test_joiner.py::test_exec_shows_nothing_of_the_host",
+        "without the filter",
+    ),
+    Sabotage(
+        "T40",
+        "the caller's session is left where the container sees it",
+        [("native/init/enter.c", "    int pid = new_session(in);\n", "    int pid = 1;\n")],
+        "test_joiner.py::test_exec_from_a_terminal",
+        "the caller's terminal",
     ),
 ]  # fmt: skip

@@ -1,0 +1,233 @@
+"""What a process of ours holds when processes of the container can see it (T40).
+
+The container is hostile and has CAP_SYS_PTRACE in the initial user namespace: nothing hides a process that it can see.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import termios
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration import harness
+from integration.harness import CAP_BIT, DEFAULT_CAPS, Box, Container, wait_until
+from integration.security.support import ROUNDS, Make
+from integration.test_exec import run
+from integration.test_seccomp import profile, rule
+from integration.test_terminal import Console
+
+PLAIN = [name for name in DEFAULT_CAPS if name != "CAP_SYS_PTRACE"]
+CAPS = [*PLAIN, "CAP_SYS_PTRACE"]
+SETS = ("bounding", "effective", "permitted")
+EXECS = 200 * ROUNDS
+FEWER = 60 * ROUNDS
+ADMIN = 1 << 21
+# What the profiles of engines do about the calls that make processes: clone3 is unknown, clone makes no namespaces.
+NAMESPACE_FLAGS = (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)
+ENGINE_LIKE = profile(
+    rule("clone3", errnoRet=38),
+    *(rule("clone", args=[{"index": 0, "value": flag, "valueTwo": flag, "op": "SCMP_CMP_MASKED_EQ"}])
+      for flag in NAMESPACE_FLAGS),
+    rule("unshare"),
+)  # fmt: skip
+NO_FORK = profile(rule("clone3"), rule("clone"), rule("fork"), rule("vfork"))
+
+pytestmark = pytest.mark.pyrunc_only("runc's joiner holds all capabilities when the container can see it")
+
+
+@pytest.fixture(scope="session")
+def attacker(base: Path) -> Path:
+    """The hostile program, built from probe/attach.c."""
+    target = base / "attach"
+    harness.compile_static(harness.REPO / "integration/probe/attach.c", target)
+    return target
+
+
+class Hostile:
+    """A container whose first process attaches to whatever of the runtime it can see."""
+
+    def __init__(self, container: Make, attacker: Path, edits: dict[str, Any], caps: list[str] = CAPS) -> None:
+        sets = dict.fromkeys(SETS, caps)
+        edits = {"/process/args": ["/attach", "300"], "/process/capabilities": sets, **edits}
+        self.one: Container = container(edits=edits)
+        (self.one.bundle.rootfs / "attach").write_bytes(attacker.read_bytes())
+        (self.one.bundle.rootfs / "attach").chmod(0o755)
+        self.one.create()
+        self.one.start()
+
+    def stop(self) -> dict[str, Any]:
+        """What it got."""
+        (self.one.bundle.rootfs / "stop").write_text("")
+        wait_until(lambda: self.one.out.endswith("}\n"), "the attacker's answer")
+        (self.one.bundle.rootfs / "stop").unlink()
+        found: dict[str, Any] = json.loads(self.one.out)
+        return found
+
+
+def capabilities(states: list[str]) -> list[dict[str, int]]:
+    """The sets of each state of a joiner that was seen."""
+    found = []
+    for text in states:
+        fields = dict(re.findall(r"(\w+) ([0-9a-f]+)", text))
+        found.append({name: int(value, 16) for name, value in fields.items() if name.startswith("Cap")})
+    return found
+
+
+def values(seen: dict[str, Any], name: str) -> set[str]:
+    """What a field of /proc/PID/status was in all of the states."""
+    return {dict(re.findall(r"(\w+) (\w+)", text))[name] for text in seen["states"]}
+
+
+def mask(names: list[str]) -> int:
+    return sum(CAP_BIT[name] for name in names)
+
+
+def check(seen: dict[str, Any], kept: int = 0, count: int = EXECS) -> None:
+    """Nothing but what the container has: its capabilities (and ``kept``), its root, its namespaces, no host file."""
+    assert seen["met"] >= count // 4, f"the attacker hardly ever met one of our processes: {seen}"
+    assert seen["traced"] >= count // 8 and seen["copied"] >= count // 8, f"it could not attach: {seen}"
+    allowed = mask(CAPS)
+    for sets in capabilities(seen["states"]):
+        assert not (sets["CapPrm"] | sets["CapEff"]) & ~(allowed | kept), f"capabilities of the host: {sets}"
+        assert not sets["CapBnd"] & ~allowed, f"the bounding set of the host: {sets}"
+        assert sets["CapInh"] == sets["CapAmb"] == 0, sets
+    # stdio is what the caller gave the program, and the socket is the handshake's
+    others = [text for text in seen["fds"] if not text.startswith("stdio ")]
+    assert others in ([], ["socket 140000"]), f"descriptors of the host: {others}"
+    assert not [text for text in seen["places"] if text not in ("root", "/", "/tmp")], seen["places"]
+    assert not seen["namespaces"], f"namespaces of the host: {seen['namespaces']}"
+    check_terminals(seen)
+
+
+def check_terminals(seen: dict[str, Any]) -> None:
+    """In the caller's session one could open its terminal and type (CVE-2017-5226)."""
+    found = [text for text in seen["terminals"] if text.startswith("session foreign") and not text.endswith(" 0")]
+    assert not found, f"the caller's terminal: {found}"
+
+
+def execs(one: Container, *flags: str, count: int = EXECS) -> None:
+    for _ in range(count):
+        run(one, "/probe", "say", "x", flags=flags)
+
+
+def edits_of(nnp: bool, filter_: dict[str, Any]) -> dict[str, Any]:
+    return {"/process/noNewPrivileges": nnp, **filter_}
+
+
+@pytest.mark.row("T40")
+@pytest.mark.parametrize("nnp", [True, False], ids=["no-new-privileges", "plain"])
+@pytest.mark.parametrize("filter_", [{}, ENGINE_LIKE], ids=["unfiltered", "filtered"])
+def test_exec_shows_nothing_of_the_host(container: Make, attacker: Path, nnp: bool, filter_: dict[str, Any]) -> None:
+    hostile = Hostile(container, attacker, edits_of(nnp, filter_))
+    execs(hostile.one)
+    seen = hostile.stop()
+    check(seen)
+    if filter_:
+        assert values(seen, "Seccomp") == {"2"}, f"without the filter: {seen['states']}"
+
+
+@pytest.mark.row("T40")
+def test_exec_as_a_user(container: Make, attacker: Path) -> None:
+    """The ids have changed, and the capabilities with them, before it can be seen."""
+    hostile = Hostile(container, attacker, edits_of(False, ENGINE_LIKE))
+    execs(hostile.one, "--user", "1000:1000", "--cwd", "/tmp", count=FEWER)
+    seen = hostile.stop()
+    check(seen, count=FEWER)
+    assert values(seen, "Uid") == {"1000"}, seen["states"]
+
+
+@pytest.mark.row("T40")
+def test_exec_with_a_terminal(container: Make, attacker: Path, box: Box) -> None:
+    """Its terminal is there before it can be seen, and no descriptor of the caller's any more."""
+    hostile = Hostile(container, attacker, edits_of(False, ENGINE_LIKE))
+    console = Console(box.path / "console.sock")
+    flags = ("--tty", "--detach", "--console-socket", str(console.path))
+    for _ in range(FEWER):
+        run(hostile.one, "/probe", "say", "x", flags=flags)
+        os.close(console.receive())
+        harness.reap()  # a zombie of ours is one more process for the attacker to look at
+    console.master = -1
+    console.close()
+    seen = hostile.stop()
+    check(seen, count=FEWER)
+    assert not [text for text in seen["fds"] if text.startswith("stdio ") and "/pts/" not in text], seen["fds"]
+
+
+def own_terminal(slave: int) -> Any:
+    """For a child: a session of its own with this terminal."""
+
+    def become() -> None:
+        os.setsid()
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+
+    return become
+
+
+@pytest.mark.row("T40")
+@pytest.mark.row("T28")
+def test_exec_from_a_terminal(container: Make, attacker: Path) -> None:
+    """The caller has one; the program gets none."""
+    hostile = Hostile(container, attacker, edits_of(False, ENGINE_LIKE))
+    for _ in range(FEWER):
+        master, slave = pty.openpty()
+        run(hostile.one, "/probe", "say", "x", preexec=own_terminal(slave))
+        os.close(slave)
+        os.close(master)
+    check(hostile.stop(), count=FEWER)
+
+
+@pytest.mark.row("T40")
+def test_create_in_a_pid_namespace_of_others(container: Make) -> None:
+    """Without CAP_SYS_PTRACE its processes get nothing; SECURITY.md says what they could with it."""
+    watcher = container("watch", "300", edits={"/process/capabilities": dict.fromkeys(SETS, PLAIN)})
+    watcher.create()
+    watcher.start()
+    for _ in range(FEWER // 2):
+        join_pid_namespace(container, watcher)
+    (watcher.bundle.rootfs / "stop").write_text("")
+    wait_until(lambda: watcher.objects, "the watcher's answer")
+    (seen,) = watcher.objects
+    assert seen["looks"] > FEWER // 4, "the watcher never met one of our processes"
+    assert seen["seen"] == 0, seen["found"]
+
+
+@pytest.mark.row("T28")
+@pytest.mark.row("T40")
+def test_create_from_a_terminal_in_a_pid_namespace_of_others(container: Make, attacker: Path) -> None:
+    hostile = Hostile(container, attacker, {})
+    for _ in range(FEWER // 2):
+        join_pid_namespace(container, hostile.one)
+    seen = hostile.stop()
+    harness.reap()
+    assert seen["met"] > FEWER // 8, "the attacker never met one of our processes"
+    check_terminals(seen)
+
+
+def join_pid_namespace(container: Make, first: Container) -> None:
+    """Create a container in the pid namespace of another, from a terminal, and delete it."""
+    one = container("sleep", "600")
+    for space in one.bundle.config["linux"]["namespaces"]:
+        if space["type"] == "pid":
+            space["path"] = f"/proc/{first.pid}/ns/pid"
+    master, slave = pty.openpty()
+    one.create(preexec=own_terminal(slave))
+    one.delete("--force")
+    harness.reap()  # a zombie of ours would keep the namespace from ending
+    os.close(slave)
+    os.close(master)
+
+
+@pytest.mark.row("T40")
+@pytest.mark.parametrize("nnp", [True, False], ids=["no-new-privileges", "plain"])
+def test_filter_that_forbids_to_clone(container: Make, attacker: Path, nnp: bool) -> None:
+    """SECURITY.md: without noNewPrivileges, loading such a filter takes CAP_SYS_ADMIN where the container sees it."""
+    hostile = Hostile(container, attacker, edits_of(nnp, NO_FORK))
+    execs(hostile.one, count=FEWER)
+    check(hostile.stop(), 0 if nnp else ADMIN, FEWER)
