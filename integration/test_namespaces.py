@@ -199,28 +199,6 @@ def test_without_cgroup_namespace_the_path_shows(container: Make) -> None:
     assert line.endswith(one.bundle.config["linux"]["cgroupsPath"])
 
 
-def test_without_mount_namespace_nothing_may_be_hidden(container: Make, refused: Refused) -> None:
-    edits = _spaces(*[k for k in KINDS if k != "mount"])
-    refused(container(edits=edits).create(check=False), "/linux/maskedPaths")
-
-
-@pytest.mark.pyrunc_only("runc 1.1.5 keeps its own root, 1.1.15 leaves its mounts on the host")
-def test_without_mount_namespace_nothing_is_mounted(container: Make, box: Box) -> None:
-    """The host's mounts must not change, and the program has the container's root all the same."""
-    edits: dict[str, object] = {**_spaces(*[k for k in KINDS if k != "mount"])}
-    edits |= {"/linux/maskedPaths": DELETE, "/linux/readonlyPaths": DELETE}
-    made = container("ls", "/proc", edits=edits)
-    made.create(globals_=("--log", str(box.path / "log")))
-    inside = {line.split()[4] for line in Path(f"/proc/{made.pid}/mountinfo").read_text().splitlines()}
-    assert not {path for path in inside if str(made.bundle.rootfs) in path}
-    assert os.readlink(f"/proc/{made.pid}/ns/mnt") == _own("mnt")
-    made.start()
-    assert made.wait() == 0
-    assert "/mounts: not made" in (box.path / "log").read_text()
-    assert made.objects[0]["names"] == []
-    assert not [text for text in box.leftovers() if "mount" in text]
-
-
 @pytest.mark.parametrize(
     ("key", "value"),
     [

@@ -224,6 +224,8 @@ class Job(Session):
         )
         if self.opts.image_bundle:
             container.data["image_bundle"] = self.opts.image_bundle
+        if self.plan.callers_mounts:
+            self.watch_root()
         if self.opts.no_new_keyring:
             container.data["no_new_keyring"] = True  # for `exec`, which would join it
         if self.notify:
@@ -239,6 +241,20 @@ class Job(Session):
             container.data["rdt"] = rdt.plan(self.linux("intelRdt"), self.opts.id, self.facts.resctrl)
         container.save()
         fs.write_new(f"{container.dir}/config.json", self.raw)
+
+    def watch_root(self) -> None:
+        """Note what is at the root filesystem before init mounts in our own mount namespace."""
+        from pyrunc import rootmount
+
+        data = self.container.data
+        data["root_below"] = rootmount.mount_id(data["rootfs"])
+        self.undo.push(self.remove_root)
+
+    def remove_root(self) -> None:
+        """Undo of ROOT in our mount namespace."""
+        from pyrunc import rootmount
+
+        rootmount.remove(self.container.data["rootfs"], self.container.data["root_below"], 0)
 
     def make_cgroup(self) -> None:
         """Create the cgroup; limits come at MOUNTED, when init's own set-up no longer counts against them."""
@@ -326,6 +342,10 @@ class Job(Session):
 
     def on_mounted(self, record: handshake.Record) -> None:
         """MOUNTED: limits, then the hooks that run in the runtime's namespaces."""
+        if "root_below" in self.container.data:
+            from pyrunc import rootmount
+
+            self.container.data["root_mount"] = rootmount.mount_id(self.container.data["rootfs"])
         resources = self.resources()
         if self.plan.cgroup_path and resources:
             self.driver.apply(self.plan.cgroup_path, resources)

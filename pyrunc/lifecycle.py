@@ -198,6 +198,11 @@ def remove(container: Container, log: Log, *, poststop: bool = True) -> None:
         driver = driver_of(container)
         driver.kill(path, SIGKILL)
         driver.remove(path, KILL_TIMEOUT, container.data.get("cgroup_made"))
+    if container.data.get("root_below") and container.this_boot():
+        from pyrunc import rootmount
+
+        data = container.data
+        rootmount.remove(data["rootfs"], data["root_below"], data.get("root_mount") or 0)
     if container.data.get("rdt"):
         from pyrunc import rdt
 

@@ -40,6 +40,7 @@ _TYPES = (
     ("starttime", int), ("bootid", str), ("bundle", str), ("rootfs", str), ("annotations", dict), ("cgroup", str),
     ("cgroup_dir", str), ("cgroup_manager", str), ("runtime", dict), ("hooks", dict), ("late", list),
     ("created", str), ("ociVersion", str), ("resources", dict), ("owner", int), ("notify", str), ("cgroup_made", list),
+    ("root_below", int), ("root_mount", int),
 )  # fmt: skip
 
 PID_MARK = "\0"  # cannot come out of `dumps`, and in the state the pid stands before all free text

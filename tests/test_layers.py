@@ -29,6 +29,7 @@ LAYERS = [
         "log",
         "netdev",
         "rdt",
+        "rootmount",
     },
     {"lifecycle", "members", "events", "salvage", "image"},
     {"update"},

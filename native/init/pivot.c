@@ -90,7 +90,8 @@ int op_root(struct init *in, const struct plan_step *st)
         in->rootfd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
         return in->rootfd < 0 ? fault(in, errno, "fcntl", -1, 0, NULL) : 0;
     }
-    int ret = unshare_parent(fd, kind);
+    int callers = (st->policy & P_ROOT_CALLERS) != 0;
+    int ret = callers ? 0 : unshare_parent(fd, kind);
     /* Above it are directories that we may not search, being root of a user namespace.  The mounts of its mount
      * namespace are slaves or private already (copy_mnt_ns: CL_SHARED_TO_SLAVE). */
     if (ret == -EACCES && in_cwd)
@@ -105,6 +106,10 @@ int op_root(struct init *in, const struct plan_step *st)
     ret = set_propagation(tree, kind);
     if (ret == 0)
         ret = attach(tree, fd);
+    /* Attached to a shared mount it has become one.  What is mounted in it must not show up in the peers, as the
+     * bind itself does. */
+    if (ret == 0 && callers)
+        ret = set_propagation(tree, PRIVATE_ALL);
     if (ret < 0) {
         close(tree);
         return fault(in, -ret, "move_mount", S_ROOT_path, 0, NULL);

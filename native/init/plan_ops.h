@@ -2,7 +2,7 @@
 #ifndef PYRUNC_PLAN_OPS_H
 #define PYRUNC_PLAN_OPS_H
 
-#define PLAN_ABI 0x43cec4ebu
+#define PLAN_ABI 0x4611a928u
 
 enum plan_section { SEC_ENTER = 1, SEC_SETUP, SEC_FINISH, SEC_RUN };
 
@@ -206,6 +206,7 @@ enum plan_slot {
 #define P_ROOT_NO_BIND 0x1u
 #define P_ROOT_CWD 0x2u
 #define P_ROOT_SLAVE 0x4u
+#define P_ROOT_CALLERS 0x8u
 #define P_MOUNT_BIND 0x1u
 #define P_MOUNT_RECURSIVE 0x2u
 #define P_MOUNT_REMOUNT 0x4u
@@ -281,7 +282,7 @@ static const struct plan_op_info plan_ops[OP_LAST + 1] = {
     [OP_UNSHARE_CGROUP] = {"UNSHARE_CGROUP", SEC_SETUP, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_LO_UP] = {"LO_UP", SEC_SETUP, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_PROPAGATION] = {"PROPAGATION", SEC_SETUP, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
-    [OP_ROOT] = {"ROOT", SEC_SETUP, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x7},
+    [OP_ROOT] = {"ROOT", SEC_SETUP, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0xf},
     [OP_MOUNT] = {"MOUNT", SEC_SETUP, {KIND_STR, KIND_STR, KIND_STR, KIND_LIST}, {0, 0, 0, 7}, 0xfff},
     [OP_MOUNT_LABEL] = {"MOUNT_LABEL", SEC_SETUP, {KIND_STR, KIND_STR, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_DEV_NODE] = {"DEV_NODE", SEC_SETUP, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x3f},

@@ -21,6 +21,7 @@ class Plan(Builder):
     """The steps of `Builder`, plus everything about the container that init does not do itself."""
 
     __slots__ = (
+        "callers_mounts",
         "cgroup_owner",
         "cgroup_path",
         "fds",
@@ -46,6 +47,7 @@ class Plan(Builder):
         self.sched_attr = b""  # struct sched_attr that the host side sets; empty: none
         self.hooks: dict[str, list[dict[str, Any]]] = {}  # the kinds that run in the runtime's namespaces
         self.cgroup_path = ""  # absolute inside the v2 hierarchy, "" for none
+        self.callers_mounts = False  # init mounts in our own mount namespace
         self.new_userns = False  # the host side has to write its maps
         self.cgroup_owner = -1  # uid on the host that the cgroup is given to, -1: it stays ours
         self.warnings = Capped()  # of texts

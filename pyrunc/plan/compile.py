@@ -116,7 +116,7 @@ def _finish(
     mounted: mounts.Mounted,
 ) -> None:
     """FINISH: inside the new root, from the most privileged step to the least."""
-    on_console = P_CONSOLE_MOUNT_CONSOLE if mounted.set_up_dev and spaces.has("mount") else 0
+    on_console = P_CONSOLE_MOUNT_CONSOLE if mounted.set_up_dev else 0
     process.terminal(plan, program, options, mounted.set_up_dev, on_console)
     # What still writes comes before what makes read-only: the console's mount point, the working directory.
     process.make_cwd(plan, program)

@@ -20,8 +20,8 @@ from pyrunc.plan.ops import (
     P_MOUNT_SOURCE_FD,
     P_PIVOT_CHROOT,
     P_PIVOT_MOVE,
+    P_ROOT_CALLERS,
     P_ROOT_CWD,
-    P_ROOT_NO_BIND,
     P_ROOT_SLAVE,
 )
 from pyrunc.spec.rules_mounts import PROC_FILES
@@ -301,22 +301,22 @@ def compile_mounts(
     plan: Plan, config: dict[str, Any], linux: dict[str, Any], facts: HostFacts, options: Options, spaces: Namespaces
 ) -> Mounted:
     """PROPAGATION, ROOT and all MOUNT steps."""
-    own = spaces.has("mount")
-    if own:
+    plan.callers_mounts = not spaces.has("mount")
+    if not plan.callers_mounts:
         _propagation(plan, linux, options)
-    else:
-        _without_namespace(plan, config, options)
     path = config["root"]["path"]
     rootfs = _absolute(options.bundle, path)
-    plan.root("/root", policy=_root_policy(linux, spaces) if own else P_ROOT_NO_BIND, path=rootfs)
+    plan.root("/root", policy=_root_policy(linux, spaces), path=rootfs)
     if options.overlay:
+        if plan.callers_mounts:
+            plan.refuse("/linux/namespaces", "a mount namespace for a container of an image")
         # A container of an image.  The overlay covers the directory; the second ROOT takes what is on top by then.
         plan.mount(
             "(--image)", policy=P_MOUNT_NEW_ROOT, fstype="overlay", source="overlay", dest="/", data=options.overlay
         )
         plan.root("/root", policy=_root_policy(linux, spaces) & ~P_ROOT_CWD, path=rootfs)
     mounted = Mounted()
-    for index, mount in enumerate((config.get("mounts") or ()) if own else ()):
+    for index, mount in enumerate(config.get("mounts") or ()):
         pointer = f"/mounts/{index}"
         flags = Flags(mount.get("options") or [])
         if mount.get("type") == "bind":
@@ -324,6 +324,10 @@ def compile_mounts(
         at = clean(mount["destination"])
         if flags.bind and not flags.remount and at == "/dev":
             mounted.set_up_dev = False
+        if plan.callers_mounts and not flags.remount:
+            # What a new mount namespace would have made of it.  As a peer of the host's mount, what is mounted in it
+            # later would appear on the host, and what is unmounted with the container would be gone there.
+            flags.propagation.insert(0, RECURSIVE | SLAVE)
         if flags.bind or flags.remount:
             flags.change(facts, replace=flags.remount)
         else:
@@ -343,6 +347,7 @@ def compile_mounts(
             "(NOTIFY_SOCKET)",
             policy=P_MOUNT_BIND,
             attr_set=RDONLY | NOSUID | NODEV | NOEXEC,
+            propagation=RECURSIVE | SLAVE if plan.callers_mounts else 0,
             tree=spaces.trees.get("(NOTIFY_SOCKET)", 0),
             source=options.notify,
             dest="/run/notify",
@@ -530,18 +535,6 @@ def _label(linux: dict[str, Any], facts: HostFacts, fstype: str, data: list[str]
         data.append(f"context={label}")
 
 
-def _without_namespace(plan: Plan, config: dict[str, Any], options: Options) -> None:
-    """Without a mount namespace of its own a container's mounts would be the host's, and stay when it has gone.
-
-    So none are made, as with runc; what is there already can be seen.  Masks and read-only paths are protection, and
-    sd_notify could not work: those are refused (spec.rules_linux has the former).
-    """
-    if config.get("mounts"):
-        plan.warn("/mounts", 'not made: without a namespace of type "mount" they would be the host\'s own')
-    if options.notify:
-        plan.refuse("NOTIFY_SOCKET", 'a namespace of type "mount" in /linux/namespaces')
-
-
 def _propagation(plan: Plan, linux: dict[str, Any], options: Options) -> None:
     """What the copied mounts of the host pass on, before anything is mounted (a leak otherwise, runc 1.2)."""
     name = linux.get("rootfsPropagation")
@@ -563,8 +556,11 @@ def _root_policy(linux: dict[str, Any], spaces: Namespaces) -> int:
     """Policy of ROOT: the container's root receives the host's mounts only if rootfsPropagation is (r)slave.
 
     Without the field it is private, although the rest of the copied mounts is a slave: otherwise a mount that the host
-    makes in the root filesystem would appear in a running container.
+    makes in the root filesystem would appear in a running container.  Without a mount namespace everything is mounted
+    in the caller's, below this one bind; see pyrunc/rootmount.py for its end.
     """
+    if not spaces.has("mount"):
+        return P_ROOT_CALLERS
     slave = linux.get("rootfsPropagation") in ("slave", "rslave")
     return (P_ROOT_CWD if spaces.root_in_cwd else 0) | (P_ROOT_SLAVE if slave else 0)
 

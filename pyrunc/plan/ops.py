@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-ABI = 0x43cec4eb
+ABI = 0x4611a928
 _NONE: list[str] = []
 
 OP_PLACE = 1
@@ -78,6 +78,7 @@ P_PROPAGATION_RECURSIVE = 0x1
 P_ROOT_NO_BIND = 0x1
 P_ROOT_CWD = 0x2
 P_ROOT_SLAVE = 0x4
+P_ROOT_CALLERS = 0x8
 P_MOUNT_BIND = 0x1
 P_MOUNT_RECURSIVE = 0x2
 P_MOUNT_REMOUNT = 0x4
@@ -144,7 +145,7 @@ OPS: dict[int, tuple[str, str, tuple[tuple[str, str, str, int, int], ...], tuple
     17: ("UNSHARE_CGROUP", "SETUP", (), ()),
     18: ("LO_UP", "SETUP", (), ()),
     19: ("PROPAGATION", "SETUP", (("propagation", "u32", "", 0, -1),), ("RECURSIVE",)),
-    20: ("ROOT", "SETUP", (("path", "str", "path", -1, 0),), ("NO_BIND", "CWD", "SLAVE",)),
+    20: ("ROOT", "SETUP", (("path", "str", "path", -1, 0),), ("NO_BIND", "CWD", "SLAVE", "CALLERS",)),
     21: ("MOUNT", "SETUP", (("attr_set", "u32", "", 0, -1), ("attr_clr", "u32", "", 1, -1), ("implied", "u32", "", 2, -1), ("rec_set", "u32", "", 3, -1), ("rec_clr", "u32", "", 4, -1), ("propagation", "u32", "", 5, -1), ("tree", "u32", "", 6, -1), ("fstype", "str", "type", -1, 0), ("source", "str", "source", -1, 1), ("dest", "str", "destination", -1, 2), ("data", "list", "options", 7, 3),), ("BIND", "RECURSIVE", "REMOUNT", "COPY_UP", "INHERIT_MODE", "PLAIN_DIR", "IN_PROC", "CGROUP", "HOST_BIND", "SOURCE_FD", "NO_FOLLOW_SOURCE", "NEW_ROOT",)),
     22: ("MOUNT_LABEL", "SETUP", (("dest", "str", "destination", -1, 0), ("label", "str", "", -1, 1),), ()),
     23: ("DEV_NODE", "SETUP", (("kind", "u32", "", 0, -1), ("mode", "u32", "", 1, -1), ("major", "u32", "", 2, -1), ("minor", "u32", "", 3, -1), ("uid", "u32", "", 4, -1), ("gid", "u32", "", 5, -1), ("number", "u32", "", 6, -1), ("path", "str", "path", -1, 0),), ("DEFAULT", "BIND_HOST", "MADE", "ANY_MODE", "ANY_UID", "ANY_GID",)),
@@ -294,7 +295,7 @@ class Builder:
         self.steps.append((19, policy, (propagation,), ()))
 
     def root(self, origin: str, *, policy: int = 0, path: str = "") -> None:
-        """Bind the root filesystem onto itself (pivot_root needs a mount) and open it; NO_BIND: only open it (no mount namespace of our own); CWD: it is the working directory; SLAVE: it follows the host's mount instead of being private."""
+        """Bind the root filesystem onto itself (pivot_root needs a mount) and open it; NO_BIND: only open it (`exec`); CWD: it is the working directory; SLAVE: it follows the host's mount instead of being private; CALLERS: the mount namespace is the caller's, whose mounts keep their propagation."""
         self.origins.append(origin)
         self.steps.append((20, policy, (), (path,)))
 
@@ -329,7 +330,7 @@ class Builder:
         self.steps.append((26, policy, (timeout_ms, len(args), len(env), len(state)), (path, args, env, state)))
 
     def pivot(self, origin: str, *, policy: int = 0) -> None:
-        """Pivot_root into the root filesystem; MOVE: MS_MOVE + chroot (--no-pivot); CHROOT: only chroot (no mount namespace of our own)."""
+        """Pivot_root into the root filesystem; MOVE: MS_MOVE + chroot (--no-pivot); CHROOT: only chroot (the mount namespace is the caller's)."""
         self.origins.append(origin)
         self.steps.append((27, policy, (), ()))
 

@@ -57,7 +57,8 @@ def check(config: dict[str, Any], report: Report) -> None:
         return
     sysctls(config, linux, report)
     devices(linux, report)
-    hidden_paths(config, linux, report)
+    hidden_paths(linux, report)
+    mount_namespace(linux, report)
     cgroup_path(linux, report)
     if section(linux, "personality").get("flags"):
         report.bad("/linux/personality/flags", "no flags (the specification has none)", linux["personality"]["flags"])
@@ -155,20 +156,24 @@ def devices(linux: dict[str, Any], report: Report) -> None:
                     report.bad(f"{pointer}/{field}", f"a number for a device of type {kind}")
 
 
-def hidden_paths(config: dict[str, Any], linux: dict[str, Any], report: Report) -> None:
-    """maskedPaths and readonlyPaths are absolute; they and the root's own settings need a mount namespace."""
-    mount = "mount" in report.namespaces
+def hidden_paths(linux: dict[str, Any], report: Report) -> None:
+    """maskedPaths and readonlyPaths are absolute."""
     for field in ("maskedPaths", "readonlyPaths"):
-        paths = linux.get(field)
-        if paths and not mount:
-            report.bad(f"/linux/{field}", "no paths without a mount namespace of the container", paths)
-        for pointer, path in numbered(paths, f"/linux/{field}"):
+        for pointer, path in numbered(linux.get(field), f"/linux/{field}"):
             absolute(path, pointer, report)
-    if linux.get("rootfsPropagation") and not mount:
+
+
+def mount_namespace(linux: dict[str, Any], report: Report) -> None:
+    """What is impossible without one: everything is mounted in the caller's then (plan.mounts)."""
+    if "mount" in report.namespaces:
+        return
+    if linux.get("rootfsPropagation"):
         value = linux["rootfsPropagation"]
         report.bad("/linux/rootfsPropagation", "no propagation without a mount namespace of the container", value)
-    if section(config, "root").get("readonly") and not mount:
-        report.bad("/root/readonly", "no read-only root without a mount namespace of the container", True)
+    if "user" in report.namespaces:
+        # mount(2) takes CAP_SYS_ADMIN in the user namespace that owns the mount namespace.
+        hint = "the root of a user namespace may mount only in a mount namespace of its own"
+        report.bad("/linux/namespaces", "a mount namespace beside the user namespace", linux["namespaces"], hint)
 
 
 def cgroup_path(linux: dict[str, Any], report: Report) -> None:

@@ -1,0 +1,95 @@
+"""The mount at the root filesystem of a container without a mount namespace.
+
+config-linux.md lets such a container inherit the caller's mount namespace, and config.md has its mounts made all the
+same.  They are in that namespace, below one bind of the root filesystem onto itself; taking that away takes all of them
+away (runtime.md, Delete: "MUST delete the resources that were created").
+"""
+
+from __future__ import annotations
+
+import posix
+from errno import EINVAL
+from posix import O_CLOEXEC, O_DIRECTORY
+
+from pyrunc import fs, host, runtime
+from pyrunc.errors import PyruncError, SysError
+
+MNT_DETACH = 2
+MS_PRIVATE = 1 << 18
+
+
+def mount_id(path: str) -> int:
+    """The id of the mount that a directory is seen on, 0 if there is no such directory.  Raises OSError."""
+    fd = _open(path)
+    if fd < 0:
+        return 0
+    try:
+        return _mount_id(fd)
+    finally:
+        posix.close(fd)
+
+
+def remove(rootfs: str, below: int, own: int) -> None:
+    """Take the bind at ``rootfs`` away, with all that is mounted in it; nothing if it is gone.
+
+    ``below`` is the id of the mount that was there before, ``own`` that of the bind; 0 if `create` did not come to know
+    it.  Raises PyruncError if another mount covers it, SysError.
+    """
+    fd = _open(rootfs)
+    if fd < 0:
+        return
+    try:
+        top = _mount_id(fd)
+        if top != (own or top) or top == below:
+            mounts = _mountinfo()
+            if own != top and own in mounts and top in mounts and mounts[own][2] == mounts[top][2]:
+                raise PyruncError(f"{rootfs}: another mount covers the one of this container; unmount it first")
+            return
+        if not own and not _is_self_bind(_mountinfo(), top):
+            return  # somebody else's
+        _, lib = runtime.shim()
+        # Otherwise what is unmounted below would be unmounted in its peers as well: the host's own /dev/pts, say.
+        failed = lib.pr_mount_propagation(fd, MS_PRIVATE)
+        if failed == 0:
+            failed = lib.pr_umount(fs.encode(f"/proc/self/fd/{fd}"), MNT_DETACH)
+        if failed not in (0, -EINVAL):
+            raise SysError("/root/path", "umount2", -failed, value=rootfs)
+    finally:
+        posix.close(fd)
+
+
+def _open(path: str) -> int:
+    """The directory, -1 if there is none.  Raises OSError if that cannot be known."""
+    try:
+        return posix.open(path, posix.O_PATH | O_DIRECTORY | O_CLOEXEC)
+    except OSError as error:
+        if fs.unknown(error):
+            raise
+        return -1
+
+
+def _mount_id(fd: int) -> int:
+    for line in fs.read_file(f"/proc/self/fdinfo/{fd}", 4096).split(b"\n"):
+        if line.startswith(b"mnt_id:"):
+            return int(line[7:])
+    return 0
+
+
+def _mountinfo() -> dict[int, tuple[int, str, str]]:
+    """(parent, root, mount point) of every mount, by id."""
+    found = {}
+    for line in fs.read_file("/proc/self/mountinfo", 64 << 20).split(b"\n"):
+        fields = line.split(b" ", 5)
+        if len(fields) == 6:
+            found[int(fields[0])] = (int(fields[1]), host.unescape(fields[3]), host.unescape(fields[4]))
+    return found
+
+
+def _is_self_bind(mounts: dict[int, tuple[int, str, str]], mount: int) -> bool:
+    """Whether a mount shows the very directory that it covers."""
+    parent, root, point = mounts.get(mount, (0, "", ""))
+    if parent not in mounts:
+        return False
+    _, above, at = mounts[parent]
+    inside = point[len(at) :] if at != "/" else point
+    return fs.normpath(f"{above}/{inside}") == root
