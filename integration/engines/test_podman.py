@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from integration import harness
 from integration.engines.cases import IMAGE, Cases, Commands, box, run
 from integration.engines.conftest import Seen
 from integration.engines.host import Host
@@ -47,6 +48,13 @@ class TestByName(Cases):
         done = engine.call("run", "--rm", "--network", "none", "--cgroups=disabled", IMAGE, "/bin/sh", "-c", script)
         seen(exit_code=done.rc)
         assert done.rc == 4 and "libpod" not in done.out, done
+
+    @pytest.mark.skipif("pids" in harness.controllers(), reason="the pids controller is here")
+    def test_unlimited_pids(self, engine: Podman, seen: Seen) -> None:
+        """It makes a limit of 0 of it, in a configuration that is older than the 0 that is a limit."""
+        done = run(engine, "/bin/sh", "-c", "/bin/echo forked", flags=("--pids-limit=-1",))
+        seen(exit_code=done.rc, out=done.out.strip())
+        assert (done.rc, done.out) == (0, "forked\n"), done
 
     def test_privileged(self, engine: Podman, seen: Seen) -> None:
         script = "mkdir /m && mount -t tmpfs none /m && echo mounted"
