@@ -117,21 +117,21 @@ def _run_one(
             try:
                 pid = _spawn(program, bundle, stdin, write_end)
             finally:
-                posix.close(stdin)
+                fs.close(stdin)  # what runs by now must be waited for, whatever close says
         finally:
-            posix.close(write_end)
+            fs.close(write_end)
         pidfd = _pidfd(pid)
         try:
             output = _Output(read_end, sinks)
             status = _wait(program, pidfd, output, check)
         finally:
-            posix.close(pidfd)
+            fs.close(pidfd)
     except OSError as error:
         raise program.failed("", error.errno or 0, program.path) from error
     finally:
         fs.close(read_end)
         for sink in sinks:
-            posix.close(sink)
+            fs.close(sink)
     if status:
         raise program.ended(_end(status) + output.text())
 
@@ -264,11 +264,11 @@ def _wait(program: _Program, pidfd: int, output: _Output, check: Callable[[], No
                 raise program.ended(f"timed out after {timeout} s, killed{output.text()}")
             if check is not None:
                 check()
+        output.drain()
+        return _reap(pidfd, -1)
     except BaseException:
         _kill(pidfd)
         raise
-    output.drain()
-    return _reap(pidfd, -1)
 
 
 def _kill(pidfd: int) -> None:

@@ -103,10 +103,13 @@ def open_process(pid: object, starttime: object) -> int:
         fd = posix.pidfd_open(pid)
     except ProcessLookupError:
         return -1
-    if alive(pid, starttime):
-        return fd
-    posix.close(fd)
-    return -1
+    found = False
+    try:
+        found = alive(pid, starttime)
+    finally:
+        if not found:
+            fs.close(fd)
+    return fd if found else -1
 
 
 def first_in_namespace(pid: int) -> bool:

@@ -163,7 +163,11 @@ class Store:
         except OSError as error:
             hint = "the state root must be a directory and no symbolic link"
             raise SysError("--root", "open", error.errno or 0, value=self.root, hint=hint) from error
-        found = posix.fstat(fd)
+        try:
+            found = posix.fstat(fd)
+        except BaseException:
+            fs.close(fd)
+            raise
         # Whoever can write here decides which pid `kill` hits and what `delete` removes (CVE-2015-1331).
         if found.st_uid != posix.geteuid() or found.st_mode & 0o022:
             posix.close(fd)
@@ -184,7 +188,11 @@ class Store:
                 at = self.root.find("/", at + 1)
             _mkdir(self.root, 0o700)
             fd = posix.open(self.root, _DIR_FLAGS)
-            posix.fchmod(fd, 0o1700 if posix.geteuid() else 0o700)  # whatever the umask
+            try:
+                posix.fchmod(fd, 0o1700 if posix.geteuid() else 0o700)  # whatever the umask
+            except BaseException:
+                fs.close(fd)
+                raise
             return fd
         except OSError as error:
             raise SysError("--root", "mkdir", error.errno or 0, value=self.root) from error
@@ -299,6 +307,15 @@ class Container:
             fd = posix.open(self.id, _DIR_FLAGS, dir_fd=self.store.fd)
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound(self.id) from None
+        try:
+            self._wait_for(fd, timeout)
+        except BaseException:
+            fs.close(fd)
+            raise
+        self.fd = fd
+
+    def _wait_for(self, fd: int, timeout: float) -> None:
+        """Lock an open directory that still has our name."""
         deadline, pause = time.monotonic() + timeout, 0.001
         while True:
             try:
@@ -306,10 +323,8 @@ class Container:
                 break
             except OSError as error:
                 if error.errno != EWOULDBLOCK:
-                    posix.close(fd)
                     raise
                 if time.monotonic() >= deadline:
-                    posix.close(fd)
                     raise Busy(f"container {self.id} is in use by another pyrunc") from None
                 time.sleep(pause)
                 pause = min(pause * 2, 0.03)
@@ -319,9 +334,7 @@ class Container:
         except FileNotFoundError:
             same = False
         if not same:
-            posix.close(fd)
             raise NotFound(self.id)
-        self.fd = fd
 
     def lock(self, timeout: float = LOCK_TIMEOUT) -> None:
         """Lock, then read the state again: it may have changed while we waited.  Raises StateError."""
@@ -330,7 +343,11 @@ class Container:
 
     def __enter__(self) -> Container:
         """``with container:`` is with it locked."""
-        self.lock()
+        try:
+            self.lock()
+        except BaseException:
+            self.unlock()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -616,7 +633,7 @@ class Container:
                 self.kill_cgroup(number)
             sent = runtime.quick()[1].pr_pidfd_send_signal(fd, number)
         finally:
-            posix.close(fd)
+            fs.close(fd)
         if sent < 0 and sent != -ESRCH:
             raise SysError(self.id, "pidfd_send_signal", -sent)
         return bool(sent == 0)

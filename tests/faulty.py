@@ -1,0 +1,164 @@
+"""System calls of one module of pyrunc that fail, one at a time, inside the test's own process.
+
+integration/faults does it to whole commands.  Here a scene is one function; after each failing call it must have
+raised, or have come to what it comes to without a fault, and no descriptor and no child may be left.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+# They cannot fail, or nothing follows from their failure.
+SAFE = {
+    "getpid", "geteuid", "getuid", "getcwd", "fspath", "set_blocking", "WIFEXITED", "WEXITSTATUS", "WTERMSIG",
+    "WIFSIGNALED", "environ", "pr_seccomp_version",
+}  # fmt: skip
+# Their last argument gets the stage at which they failed.
+STAGED = {"pr_userns", "pr_spawn_hook"}
+
+
+class Faults:
+    """Counts the calls of the modules that `into` gave it, and makes one of them fail."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.at, self.count = number, -1, 0
+        self.hit = ""
+
+    def fails(self, name: str) -> bool:
+        """Whether this call is the one."""
+        self.count += 1
+        if self.count - 1 == self.at:
+            self.hit = name
+        return bool(self.hit) and self.count - 1 == self.at
+
+
+class Posix:
+    """`posix` as a module sees it: OSError instead of the chosen call."""
+
+    def __init__(self, faults: Faults, real: Any) -> None:
+        self.faults, self.real = faults, real
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.real, name)
+        if name in SAFE or not callable(value) or isinstance(value, type):
+            return value
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self.faults.fails(name):
+                if name == "close":  # the kernel closes, whatever it says
+                    value(*args, **kwargs)
+                raise OSError(self.faults.number, os.strerror(self.faults.number))
+            return value(*args, **kwargs)
+
+        return call
+
+
+class Lib:
+    """The shim: -errno instead of the chosen call."""
+
+    def __init__(self, faults: Faults, real: Any) -> None:
+        self.faults, self.real = faults, real
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.real, name)
+        if name in SAFE:
+            return value
+
+        def call(*args: Any) -> Any:
+            if not self.faults.fails(name):
+                return value(*args)
+            if name in STAGED:
+                args[-1][0] = 1
+            return -self.faults.number
+
+        return call
+
+
+def into(patch: pytest.MonkeyPatch, faults: Faults, modules: Iterable[Any]) -> None:
+    """Put the failing calls in the place of `posix` in these modules, and of the shim's everywhere."""
+    from pyrunc import runtime
+
+    for module in modules:
+        if hasattr(module, "posix"):
+            patch.setattr(module, "posix", Posix(faults, module.posix))
+    ffi, lib = runtime.shim()
+    patch.setattr(runtime, "shim", lambda: (ffi, Lib(faults, lib)))
+    patch.setattr(runtime, "quick", lambda: (ffi, Lib(faults, lib)))
+
+
+def open_descriptors() -> dict[str, str]:
+    """Number -> what it leads to."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            continue  # of the listing itself
+    return found
+
+
+def children() -> int:
+    """How many children have not been waited for."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return 0
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        return len(file.read().split())
+
+
+def sweep(
+    modules: Iterable[Any],
+    scene: Callable[[], Callable[[], Any]],
+    number: int = errno.ENOMEM,
+    *,
+    after: Callable[[BaseException | None], None] = lambda _: None,
+    least: int = 3,
+) -> dict[str, int]:
+    """Run a scene once for each of its calls; the calls that it tolerates, and how many of them.
+
+    ``scene()`` prepares and returns what is run.  ``after`` is called with the error or None.
+    """
+    good = scene()()
+    tolerated: dict[str, int] = {}
+    modules = list(modules)
+    for index in range(1000):
+        run = scene()
+        faults = Faults(number)
+        faults.at = index
+        before, family = open_descriptors(), children()
+        error: BaseException | None = None
+        with pytest.MonkeyPatch.context() as patch:
+            into(patch, faults, modules)
+            try:
+                found = run()
+            except Exception as caught:
+                error = caught
+        if not faults.hit:
+            assert index >= least, f"only {index} calls"
+            assert error is None
+            return tolerated
+        where = f"call {index}, {faults.hit}"
+        assert open_descriptors() == before, where
+        assert children() == family, where
+        if error is None:
+            assert found == good, where
+            tolerated[faults.hit] = tolerated.get(faults.hit, 0) + 1
+        else:
+            assert faults.number in numbers_of(error), f"{where}: {error!r}"
+        after(error)
+    raise AssertionError("more than 1000 calls")
+
+
+def numbers_of(error: BaseException | None) -> set[int]:
+    """The errno of an error and of those that it came from."""
+    found = set()
+    while error is not None:
+        found.add(getattr(error, "errno", 0) or 0)
+        error = error.__cause__ or error.__context__
+    return found
