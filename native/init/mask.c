@@ -94,7 +94,10 @@ int op_mask_path(struct init *in, const struct plan_step *st)
     int AUTO_CLOSE fd = -1;
     int ret = open_target(in, step_str(in, st, S_MASK_PATH_path), S_MASK_PATH_path, &fd);
 
-    if (ret > 0 && same_place(fd, in->rootfd) != 0)
+    int root = ret > 0 ? same_place(fd, in->rootfd) : 0;
+    if (root < 0)
+        ret = fault(in, -root, "statx", S_MASK_PATH_path, 0, NULL);
+    else if (root)
         ret = fault(in, EINVAL, "move_mount", S_MASK_PATH_path, 0, "not possible for the root itself");
     if (ret > 0)
         ret = mask(in, fd);

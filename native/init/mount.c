@@ -211,7 +211,10 @@ static int check_dest(struct init *in, const struct plan_step *st, int dest, int
         return fault(in, EINVAL, "move_mount", S_MOUNT_dest, 0, "mounting over / is not possible");
     /* What an image's volume puts over part of /proc would take the writes of labels and sysctls
      * (CVE-2019-16884).  The descriptor tells, whatever the path looks like. */
-    if (HAS(IN_PROC) || fs_magic(dest) != MAGIC_PROC || (is_proc_root(dest) && is_proc_root(tree)))
+    long magic = HAS(IN_PROC) ? 0 : fs_magic(dest);
+    if (magic < 0)
+        return fault(in, (int)-magic, "fstatfs", S_MOUNT_dest, 0, NULL);
+    if (magic != MAGIC_PROC || (is_proc_root(dest) && is_proc_root(tree)))
         return 0;
     return fault(in, EPERM, "move_mount", S_MOUNT_dest, 0, "would cover part of /proc");
 }
@@ -369,10 +372,12 @@ static int mount_new(struct init *in, const struct plan_step *st)
     int ret = check_dest(in, st, dest, tree);
     if (ret == 0 && HAS(COPY_UP))
         ret = do_copy_up(in, st, dest, tree);
-    if (ret == 0)
-        ret = set_attr(tree, AT_RECURSIVE, st->n[N_MOUNT_rec_set], st->n[N_MOUNT_rec_clr]);
-    if (ret == 0)
-        ret = attach_at(in, tree, dest);
+    if (ret < 0)
+        return ret;
+    ret = set_attr(tree, AT_RECURSIVE, st->n[N_MOUNT_rec_set], st->n[N_MOUNT_rec_clr]);
+    if (ret < 0)
+        return fault(in, -ret, "mount_setattr", -1, 0, NULL);
+    ret = attach_at(in, tree, dest);
     if (ret == 0)
         ret = apply_propagation(in, st, tree);
     return ret;

@@ -480,9 +480,10 @@ static void set_up(int user, int net)
     }
 }
 
-static void run_script(char *rest)
+/* Up to `stop`, or to the end when it is NULL. */
+static void run_script(char *rest, const char *stop)
 {
-    for (char *line; (line = strsep(&rest, "\n"));) {
+    for (char *line; rest != stop && (line = strsep(&rest, "\n"));) {
         /* MASK_PATH looks whether its row goes on */
         next_op = rest && strncmp(rest, "op\tMASK_PATH\t", 13) == 0 ? OP_MASK_PATH : 0;
         if (*line)
@@ -496,11 +497,10 @@ static _Noreturn void run_with_fault(char *script, long index)
 {
     static char nothing[1 << 16];
     FILE *answers = out;
-    char *last = strrchr(script, '\n');
+    char *last = strrchr(script, '\n') ? strrchr(script, '\n') + 1 : script;
 
-    *last++ = 0;
     out = fmemopen(nothing, sizeof(nothing), "w");
-    run_script(script);
+    run_script(script, last);
     fclose(out);
     out = answers;
     calls.count = 0;
@@ -537,7 +537,7 @@ static int run(char *script, long fault, int user, int net)
     setsid();
     if (fault >= 0)
         run_with_fault(script, fault);
-    run_script(script);
+    run_script(script, NULL);
     _exit(0);
 }
 
