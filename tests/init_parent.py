@@ -51,7 +51,10 @@ def init_exe(tmp_path_factory: pytest.TempPathFactory) -> str:
 class Parent:
     """The other end of the handshake."""
 
-    def __init__(self, exe: str, npreserve: int = 0, preserved: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, exe: str, npreserve: int = 0, preserved: tuple[int, ...] = (), wrap: list[str] | None = None
+    ) -> None:
+        """``wrap``: the arguments of ``exe`` when that is a program which executes init, the last of them."""
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.settimeout(TIMEOUT)
         self.out, out = os.pipe()
@@ -64,7 +67,8 @@ class Parent:
         ]
         actions += [(os.POSIX_SPAWN_DUP2, fd, 3 + i) for i, fd in enumerate(moved[2:])]
         actions.append((os.POSIX_SPAWN_DUP2, moved[0], 3 + npreserve))
-        self.pid = os.posix_spawn(exe, ["pyrunc-init", str(npreserve)], {}, file_actions=actions)
+        argv = [*(wrap or ["pyrunc-init"]), str(npreserve)]
+        self.pid = os.posix_spawn(exe, argv, {}, file_actions=actions)
         self.children = [self.pid]
         self.early: list[handshake.Record] = []  # what init wrote before enter told its pid
         theirs.close()

@@ -1,0 +1,349 @@
+"""What init reports for each of its system calls that fails: native/tests/init-failures.txt, one line for each.
+
+The program as it is, its calls stopped by integration/faults/inject.c.  Ops on filesystems are in
+integration/test_native_faults.py.  After a change that is meant: PYRUNC_UPDATE_GOLDEN=1, then read the diff.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import pathlib
+import struct
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import init_parent
+from init_parent import SHELL, Parent, finish, needs_root
+from integration.faults import points
+from pyrunc import handshake
+from pyrunc.plan import Plan, ops
+
+init_exe = init_parent.init_exe
+
+GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "native" / "tests" / "init-failures.txt"
+pytestmark = [
+    needs_root,
+    pytest.mark.skipif(os.uname().machine != "x86_64", reason="the calls are those of x86_64"),
+]
+CLONE_NEWUTS, CLONE_NEWNET = 0x4000000, 0x40000000
+CAP_NET_RAW = 13
+SILENT = {"exit_group", "exit", "brk", "munmap", "set_tid_address", "arch_prctl", "futex", "umask", "getpid", "getsid"}
+ALLOW = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
+
+Scene = Callable[[Plan], tuple[int, ...]]
+SCENES: dict[str, Scene] = {}
+
+
+def scene(function: Scene) -> Scene:
+    """A function that fills a plan and returns the descriptors that go with it."""
+    SCENES[function.__name__] = function
+    return function
+
+
+@scene
+def start(plan: Plan) -> tuple[int, ...]:
+    """Nothing but what comes before the first step, and the end."""
+    return ()
+
+
+@scene
+def score(plan: Plan) -> tuple[int, ...]:
+    plan.oom_score("/process/oomScoreAdj", value=987)
+    return ()
+
+
+@scene
+def score_if_possible(plan: Plan) -> tuple[int, ...]:
+    plan.oom_score("/process/oomScoreAdj", policy=ops.P_OOM_SCORE_BEST_EFFORT, value=987)
+    return ()
+
+
+@scene
+def dumpable(plan: Plan) -> tuple[int, ...]:
+    plan.dumpable("(default)", value=0)
+    return ()
+
+
+@scene
+def join(plan: Plan) -> tuple[int, ...]:
+    plan.join_ns("/linux/namespaces/0", fd=plan.fd("ns", "uts", ""), nstype=CLONE_NEWUTS, path="uts")
+    return (os.open("/proc/self/ns/uts", os.O_RDONLY),)
+
+
+@scene
+def namespaces(plan: Plan) -> tuple[int, ...]:
+    plan.unshare("/linux/namespaces", flags=CLONE_NEWUTS | CLONE_NEWNET)
+    plan.lo_up("(default)")
+    plan.unshare_cgroup("(default)")
+    return ()
+
+
+@scene
+def user_namespace(plan: Plan) -> tuple[int, ...]:
+    plan.dumpable("(default)", value=0)
+    plan.unshare_user("/linux/namespaces/0", policy=ops.P_UNSHARE_USER_DUMPABLE)
+    return ()
+
+
+@scene
+def clocks(plan: Plan) -> tuple[int, ...]:
+    plan.unshare("/linux/namespaces", flags=0x80)
+    plan.time_offsets("/linux/timeOffsets", offsets=["monotonic 5 0", "boottime 7 0"])
+    return ()
+
+
+@scene
+def clone(plan: Plan) -> tuple[int, ...]:
+    plan.clone_init("(default)")
+    return ()
+
+
+@scene
+def session(plan: Plan) -> tuple[int, ...]:
+    plan.setsid("(default)")
+    plan.keyring("(default)", name="_ses.pyrunc-test")
+    return ()
+
+
+@scene
+def waits(plan: Plan) -> tuple[int, ...]:
+    plan.sync_mounted("(default)")
+    plan.sync_ready("(default)")
+    return ()
+
+
+@scene
+def hook(plan: Plan) -> tuple[int, ...]:
+    plan.hook("/hooks/createContainer/0", path="/bin/true", args=["true"], state=["{", "}"], timeout_ms=30_000)
+    return ()
+
+
+@scene
+def cpus(plan: Plan) -> tuple[int, ...]:
+    plan.cpu_initial("/process/execCPUAffinity", cpus=b"\x01" + bytes(7))
+    plan.cpu_final("/process/execCPUAffinity", cpus=b"\x01" + bytes(7))
+    return ()
+
+
+@scene
+def scheduling(plan: Plan) -> tuple[int, ...]:
+    plan.scheduler("/process/scheduler", kind=3, level=5, runtime=0, deadline=0, period=0)
+    plan.io_priority("/process/ioPriority", kind=2, level=4)
+    plan.memory_policy("/linux/memoryPolicy", mode=0, nodes=b"")
+    return ()
+
+
+@scene
+def surroundings(plan: Plan) -> tuple[int, ...]:
+    plan.personality("/linux/personality", persona=0)
+    plan.umask("/process/user/umask", mask=0o27)
+    plan.no_new_privs("/process/noNewPrivileges")
+    plan.joinable("(default)")
+    return ()
+
+
+@scene
+def home(plan: Plan) -> tuple[int, ...]:
+    plan.find_home("/process/user/uid", uid=0)
+    return ()
+
+
+@scene
+def directory(plan: Plan) -> tuple[int, ...]:
+    plan.make_cwd("/process/cwd", cwd="/tmp")
+    plan.chdir("/process/cwd", cwd="/tmp")
+    return ()
+
+
+@scene
+def identity(plan: Plan) -> tuple[int, ...]:
+    plan.groups("/process/user/additionalGids", gids=struct.pack("=I", 7))
+    plan.set_ids("/process/user", uid=1234, gid=1234)
+    caps = 1 << CAP_NET_RAW
+    plan.caps("/process/capabilities", effective=caps, permitted=caps, inheritable=caps, ambient=caps)
+    plan.chdir("/process/cwd", cwd="/")
+    return ()
+
+
+@scene
+def bounding(plan: Plan) -> tuple[int, ...]:
+    """One that every machine has, so that the lines are the same everywhere."""
+    plan.cap_bound("/process/capabilities/bounding", mask=~(1 << CAP_NET_RAW) & (1 << 64) - 1)
+    return ()
+
+
+@scene
+def program(plan: Plan) -> tuple[int, ...]:
+    plan.find_exe("/process/args/0", file="true", path="/nowhere:/usr/bin:/bin")
+    return ()
+
+
+@scene
+def filter(plan: Plan) -> tuple[int, ...]:
+    plan.no_new_privs("/process/noNewPrivileges")
+    ops.Builder.seccomp(plan, "/linux/seccomp", flags=0, filter=ALLOW)
+    return ()
+
+
+@scene
+def listener(plan: Plan) -> tuple[int, ...]:
+    plan.no_new_privs("/process/noNewPrivileges")
+    ops.Builder.seccomp(plan, "/linux/seccomp", policy=ops.P_SECCOMP_LISTENER, flags=1, filter=ALLOW)
+    return ()
+
+
+# What every plan ends with; "start" has it.
+COMMON = {
+    "stat: fail EIO stat 1 0", "faccessat2: fail EIO stat 1 0", "write: exit status 1", "read: exit status 1",
+    "close_range: fail EIO close_range 0 0", "close: ok",
+}  # fmt: skip
+
+
+# --- the other end ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def injector(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return points.build(str(tmp_path_factory.mktemp("inject")))
+
+
+@pytest.fixture
+def run(init_exe: str, injector: str, tmp_path: pathlib.Path) -> Iterator[Callable[..., tuple[str, str]]]:
+    """``run(scene, *words)``: what came of it, and the injector's own words."""
+
+    def go(name: str, *words: str) -> tuple[str, str]:
+        out = tmp_path / "calls"
+        plan = Plan()
+        fds = SCENES[name](plan)
+        finish(plan, [SHELL, "-c", "exit 0"])
+        parent = Parent(injector, wrap=["inject", str(out), *words, init_exe])
+        try:
+            return talk(parent, plan, fds), out.read_text()
+        finally:
+            for fd in fds:
+                os.close(fd)
+            parent.close()
+
+    yield go
+
+
+def talk(parent: Parent, plan: Plan, fds: tuple[int, ...]) -> str:
+    """Answer init until it is silent: the record of its failure, "ok", or how it ended."""
+    said = []
+    while (record := next_record(parent)) is not None:
+        if record.type == handshake.HELLO:
+            parent.send_plan(plan.encode(), fds)
+        elif record.type == handshake.MAP:
+            write_maps(parent.pid)
+            go(parent)
+        elif record.type in (handshake.MOUNTED, handshake.READY, handshake.SECCOMP, handshake.CREATED):
+            go(parent)
+        elif record.type in (handshake.WARN, handshake.FAIL):
+            text = f"{errno.errorcode.get(record.err, str(record.err))} {record.call} {record.arg} {record.item}"
+            said.append(f"{handshake.NAMES[record.type].lower()} {text} {record.detail}".rstrip())
+    status = parent.wait(parent.pid)
+    return ", ".join(said) if said else "ok" if status == 0 else f"exit status {status}"
+
+
+def go(parent: Parent) -> None:
+    """GO, to an init that may have ended."""
+    with contextlib.suppress(BrokenPipeError):
+        parent.go()
+
+
+def next_record(parent: Parent) -> handshake.Record | None:
+    """The next record, also behind the error that an init leaves which ends with an answer of ours unread."""
+    for _ in range(2):
+        try:
+            data = parent.sock.recv(handshake.RECORD_SIZE)
+            return handshake.Record(data) if data else None
+        except ConnectionResetError:
+            continue
+    return None
+
+
+def write_maps(pid: int) -> None:
+    """Of init, which is the injector's child; it may have ended by now."""
+    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    for child in children:
+        with contextlib.suppress(OSError):
+            for kind in ("gid", "uid"):
+                pathlib.Path(f"/proc/{child}/{kind}_map").write_text("0 0 1")
+
+
+def calls_of(run: Callable[..., tuple[str, str]], name: str) -> list[tuple[int, str]]:
+    """Index and name of the calls of the spawned process, from its start to its execve of the program or its end."""
+    outcome, text = run(name, "trace", "0", "0", "0")
+    assert outcome == "ok"
+    found = []
+    for line in text.splitlines():
+        thread, index, number, _ = map(int, line.split())
+        call = points.names().get(number, "?")
+        if thread == 0 and index > 0:
+            if call in ("execve", "exit_group"):
+                break
+            found.append((index, call))
+    return found
+
+
+@pytest.fixture(scope="module")
+def shared() -> dict[str, int]:
+    """How many calls come before the first step of a plan; known once."""
+    return {}
+
+
+def prelude(run: Callable[..., tuple[str, str]], shared: dict[str, int]) -> int:
+    """The plainest plan does nothing but look for its program, after /dev/null of the host was looked at."""
+    if not shared:
+        calls = calls_of(run, "start")
+        shared["start"] = max(index for index, call in calls if call == "fstat")
+    return shared["start"]
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_failures(run: Callable[..., tuple[str, str]], shared: dict[str, int], name: str) -> None:
+    begin = 0 if name == "start" else prelude(run, shared)
+    found = []
+    for index, call in calls_of(run, name):
+        if index <= begin or call in SILENT:
+            continue
+        outcome, hit = run(name, "error", "0", str(index), str(errno.EIO))
+        assert hit, (index, call)
+        text = f"{name}: {call}: {outcome}"
+        if text.split(": ", 1)[1] not in COMMON or name == "start":
+            found.append(text)
+    found = list(dict.fromkeys(found))
+    if os.environ.get("PYRUNC_UPDATE_GOLDEN"):
+        lines = GOLDEN.read_text().splitlines() if GOLDEN.exists() else []
+        order = {scene: position for position, scene in enumerate(SCENES)}
+        rest = [line for line in lines if line.split(":")[0] in order and not line.startswith(f"{name}: ")]
+        GOLDEN.write_text("\n".join(sorted([*rest, *found], key=lambda line: order[line.split(":")[0]])) + "\n")
+    assert found == [line for line in GOLDEN.read_text().splitlines() if line.startswith(f"{name}: ")]
+
+
+TOLERATED = {
+    # of SIGKILL and SIGSTOP, which cannot be had; nothing but these can fail
+    "start: rt_sigaction", "start: rt_sigprocmask",
+    # musl's open(2) sets close-on-exec once more with fcntl(2)
+    "start: fcntl", "home: fcntl", "directory: fcntl",
+    # the name of the process
+    "start: prctl",
+    "start: close",
+    # the hook is waited for all the same
+    "hook: poll",
+    # tried with the rights of root, and by the user afterwards
+    "identity: chdir",
+    # the next directory of PATH has the program, too
+    "program: stat", "program: faccessat2",
+    # advice
+    "filter: madvise", "listener: madvise",
+}  # fmt: skip
+
+
+def test_few_failures_are_tolerated() -> None:
+    """Each of these was looked at."""
+    tolerated = [line for line in GOLDEN.read_text().splitlines() if line.endswith(": ok")]
+    assert {line.removesuffix(": ok") for line in tolerated} == TOLERATED
