@@ -101,6 +101,13 @@ reliability: faults floods ## `make faults floods`, the same with runc and crun 
 	@$(BIN)/python -m integration.faults.report >integration/RELIABILITY.md
 	@cat integration/RELIABILITY.md
 
+MUTANTS_SEED ?= 1
+MUTANTS_SECONDS ?= 7200
+MUTANTS_ARGS ?= --python 600 --c 150
+.PHONY: mutants
+mutants: test-tools build coverage-tools ## change the code in one place after the other and see whether tests notice; MUTANTS_SEED=1 MUTANTS_SECONDS=7200
+	@$(BIN)/python -m integration.mutants --seed $(MUTANTS_SEED) --seconds $(MUTANTS_SECONDS) $(MUTANTS_ARGS)
+
 .PHONY: differential peers
 peers:
 	@test -x build/peers/bin/crun -a -x build/peers/bin/runc-new || bench/peers.sh || echo "without the newest runc and crun"
@@ -198,9 +205,12 @@ fuzz: test-tools build ## every fuzz target for FUZZ_SECONDS (60): executions an
 	    xargs -d "\n" $(PIP) -q >build/fuzz-pip.log 2>&1 && touch $(STAMPS)/fuzz || echo "atheris cannot be installed (build/fuzz-pip.log)"; }
 	@PYTHONPATH=.:tests $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
 
-coverage: test-tools build ## lines and branches that the tests reach (root, slow); PYTEST_ARGS='-k NAME'
+.PHONY: coverage-tools
+coverage-tools: $(STAMPS)/venv
 	@test -e $(STAMPS)/coverage || { $(BIN)/python -c $(read_list) project.optional-dependencies.coverage | \
 	    xargs -d "\n" $(PIP) -q && touch $(STAMPS)/coverage; }
+
+coverage: test-tools build coverage-tools ## lines and branches that the tests reach (root, slow); PYTEST_ARGS='-k NAME'
 	@tests/coverage.sh $(BIN)/python build/coverage $(PYTEST_ARGS)
 
 bench: build ## compare with runc and crun on the same bundle (root)

@@ -1,0 +1,251 @@
+"""The map: which tests reach which line, by a run of every test file in a sandbox; kept in build/mutants/map.
+
+A file of tests is run again when it has changed.  Sources move on meanwhile: their text of that time is kept, and a
+line that has changed since counts as its neighbours.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import itertools
+import json
+import os
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from integration.mutants import of_c, parallel, sandbox, worker
+from integration.mutants.mutant import Mutant
+from integration.mutants.tree import Tree
+
+TIMEOUT = 1200  # for all tests of one file, under the tracer
+# Tests of the build, of texts, of the tests themselves: they do not run what is mutated.
+LEFT_OUT = {
+    "tests/test_assertions.py", "tests/test_budgets.py", "tests/test_build.py", "tests/test_contrib.py",
+    "tests/test_engines_table.py", "tests/test_layers.py", "tests/test_mutants.py", "tests/test_readme.py",
+    "tests/test_snapshot.py", "integration/test_guest.py",
+}  # fmt: skip
+
+
+class Test(NamedTuple):
+    """A test that passes in a sandbox."""
+
+    __test__ = False  # not one of pytest's
+
+    name: str
+    seconds: float
+
+    @property
+    def file(self) -> str:
+        """The file that it is in."""
+        return self.name.split("::")[0]
+
+    @property
+    def unit(self) -> bool:
+        """Whether it needs no container."""
+        return self.name.startswith("tests/")
+
+
+def test_files(tree: Tree) -> list[str]:
+    """All files of tests that can tell mutants from the original."""
+    places = ["tests", "integration", "integration/security"]
+    found = [str(path.relative_to(tree.root)) for place in places for path in (tree.root / place).glob("test_*.py")]
+    # Those without containers first: they are quick, and try every mutant first, too.
+    return sorted((name for name in found if name not in LEFT_OUT), key=lambda name: (name[0] != "t", name))
+
+
+def digest(text: bytes) -> str:
+    """A short name for a content."""
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
+class Map:
+    """All that was recorded."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self.place = tree.base / "map"
+        self.sources = self.place / "sources"
+        self.sources.mkdir(parents=True, exist_ok=True)
+        self.lines: dict[str, dict[int, set[Test]]] = defaultdict(lambda: defaultdict(set))
+        self.importers: dict[str, set[str]] = defaultdict(set)  # source -> test files that import it
+        self.tests: dict[str, Test] = {}
+        self.failing: list[str] = []
+
+    # -- recording ---------------------------------------------------------------------------------------------
+
+    def path(self, file: str) -> Path:
+        """The record of a file of tests."""
+        return self.place / (file.replace("/", ".") + ".json")
+
+    def stale(self) -> list[str]:
+        """Files of tests that have no record of their present content."""
+        out = []
+        for file in test_files(self.tree):
+            try:
+                known = json.loads(self.path(file).read_text())["digest"]
+            except (OSError, ValueError):
+                known = ""
+            if known != digest((self.tree.root / file).read_bytes()):
+                out.append(file)
+        return out
+
+    def record(self, jobs: int, end: float) -> None:
+        """Run what is stale, as far as there is time."""
+        todo = itertools.takewhile(lambda _: time.monotonic() < end, self.stale())
+        for file, said in parallel.each(todo, self.record_one, jobs, str(self.place)):
+            print(f"map: {file}: {said}", flush=True)
+
+    def record_one(self, file: str) -> str:
+        """Run one file of tests; what came of it."""
+        sources = {}
+        for path in [*(self.tree.root / "pyrunc").rglob("*.py"), *(self.tree.root / "native/init").glob("*.c")]:
+            data = path.read_bytes()
+            sources[str(path.relative_to(self.tree.root))] = digest(data)
+            (self.sources / digest(data)).write_bytes(data)
+        cgroup = sandbox.Cgroup(f"pyrunc-mutants-{os.getpid()}-{digest(file.encode())[:6]}")
+        with tempfile.TemporaryFile(dir=self.place) as out:
+            status = sandbox.run(
+                lambda: worker.record(self.tree, file, out.fileno()), cgroup, TIMEOUT, str(self.tree.counted)
+            )
+            cgroup.remove()
+            out.seek(0)
+            text = out.read()
+        if status or not text:
+            return f"not recorded (status {status})"
+        found = json.loads(text)
+        found |= {"digest": digest((self.tree.root / file).read_bytes()), "sources": sources}
+        self.path(file).write_text(json.dumps(found))
+        wrong = [name for name, outcome, _ in found["tests"] if outcome == "failed"]
+        passed = sum(outcome == "passed" for _, outcome, _ in found["tests"])
+        said = f"{passed} passed, {len(wrong)} failed {' '.join(wrong[:3])}"
+        return said if passed else f"{said}: {found['log'][-500:]}"
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def load(self) -> Map:
+        """Read everything that is recorded."""
+        for file in test_files(self.tree):
+            path = self.path(file)
+            if not path.exists():
+                continue
+            found = json.loads(path.read_text())
+            tests = [Test(name, seconds) if outcome == "passed" else None for name, outcome, seconds in found["tests"]]
+            self.failing += [name for name, outcome, _ in found["tests"] if outcome == "failed"]
+            self.tests |= {test.name: test for test in tests if test}
+            for source in found["imports"]:
+                self.importers[source].add(file)
+            sets = [{tests[index] for index in one} - {None} for one in found["sets"]]
+            for source, of_lines in found["lines"].items():
+                move = self.moved(source, found["sources"].get(source, ""))
+                for line, number in of_lines.items():
+                    self.lines[source][move(int(line))] |= sets[number]  # type: ignore[arg-type]
+        return self
+
+    def moved(self, source: str, old: str) -> Any:
+        """Where a line of the text that was recorded is now."""
+        table = _table(str(self.sources / old), str(self.tree.root / source)) if old else None
+        return (lambda line: table.get(line, line)) if table else (lambda line: line)
+
+    # -- choosing ----------------------------------------------------------------------------------------------
+
+    def reaching(self, mutant: Mutant) -> list[Test]:
+        """The tests that reach a mutant's line, else its function, else its module; those with less to do first."""
+        lines = self.lines.get(mutant.file, {})
+        found: set[Test] = set()
+        if mutant.scope or mutant.file.endswith(".c"):
+            found = union(lines, range(mutant.line, mutant.last_line + 1))
+            near = union(lines, scope_lines(mutant))
+            first = sorted(found, key=_cheap)
+            if mutant.file.endswith(".c") or not found:
+                first += sorted(near - found, key=_cheap)
+            return spread(first)
+        return spread(self.of_module(mutant))
+
+    def of_module(self, mutant: Mutant) -> list[Test]:
+        """Tests for a table of a module: those that are about the module by their name, then whatever runs it."""
+        used = union(self.lines.get(mutant.file, {}), itertools.count(1))
+        stem = Path(mutant.file).stem
+        close = [
+            test
+            for test in self.tests.values()
+            if stem.strip("_") in test.name and test.file in self.importers[mutant.file]
+        ]
+        importing = [test for test in self.tests.values() if test.file in self.importers[mutant.file]]
+        chosen = dict.fromkeys([*sorted(close, key=_cheap), *sorted(used, key=_cheap), *sorted(importing, key=_cheap)])
+        return list(chosen)
+
+
+def union(lines: dict[int, set[Test]], numbers: Iterable[int]) -> set[Test]:
+    """The tests of any of these lines."""
+    wanted = None if isinstance(numbers, itertools.count) else set(numbers)
+    out: set[Test] = set()
+    for line, tests in lines.items():
+        if wanted is None or line in wanted:
+            out |= tests
+    return out
+
+
+def _cheap(test: Test) -> tuple[bool, float, str]:
+    return not test.unit, test.seconds, test.name
+
+
+def spread(tests: list[Test]) -> list[Test]:
+    """In the same order, but of tests that differ by their parameters alone not all at once."""
+    rounds: dict[str, int] = defaultdict(int)
+    numbered = []
+    for position, test in enumerate(tests):
+        name = test.name.partition("[")[0]
+        numbered.append(((not test.unit, rounds[name] // 2, position), test))
+        rounds[name] += 1
+    return [test for _, test in sorted(numbered, key=lambda entry: entry[0])]
+
+
+@cache
+def _table(old: str, new: str) -> dict[int, int]:
+    """Old line -> new line, for lines that are still there; others go to what stands in their place."""
+    before, after = Path(old).read_text().splitlines(), Path(new).read_text().splitlines()
+    if before == after:
+        return {}
+    table = {}
+    for _, a, b, c, d in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        for line in range(a, b):
+            table[line + 1] = min(c + line - a, max(d - 1, c)) + 1
+    return table
+
+
+def scope_lines(mutant: Mutant) -> range:
+    """The lines of the function that a mutant is in."""
+    if mutant.file.endswith(".c"):
+        return _c_scopes(mutant.file, mutant.source).get(mutant.scope, range(0))
+    return _python_scopes(mutant.source).get(mutant.scope, range(0))
+
+
+@cache
+def _c_scopes(file: str, source: str) -> dict[str, range]:
+    finder = of_c.Finder(file, source)
+    line = lambda index: source.count("\n", 0, finder.tokens[index].start) + 1  # noqa: E731
+    return {name: range(line(begin) - 1, line(end) + 1) for name, begin, end in finder.functions()}
+
+
+@cache
+def _python_scopes(source: str) -> dict[str, range]:
+    out = {}
+
+    def walk(node: ast.AST, prefix: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.ClassDef):
+                name = f"{prefix}{child.name}"
+                out[name] = range(child.lineno, (child.end_lineno or 0) + 1)
+                walk(child, name + ".")
+            else:
+                walk(child, prefix)
+
+    walk(ast.parse(source), "")
+    return out

@@ -1,0 +1,60 @@
+"""Work in several processes at once, each forked from one that has everything imported and no threads."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def each(items: Iterable[Item], work: Callable[[Item], Result], jobs: int, place: str) -> Iterator[tuple[Item, Result]]:
+    """``work`` of every item, as the results come; items are taken when there is a process for them.
+
+    ``place`` is a directory for what the processes answer.  Raises RuntimeError when one ends without an answer.
+    """
+    queue = iter(items)
+    running: dict[int, tuple[Item, object]] = {}
+    more = True
+    while True:
+        while more and len(running) < jobs:
+            try:
+                item = next(queue)
+            except StopIteration:
+                more = False
+                break
+            answer = tempfile.TemporaryFile(dir=place)  # noqa: SIM115
+            pid = os.fork()
+            if pid == 0:
+                _child(item, work, answer.fileno())
+            running[pid] = (item, answer)
+        if not running:
+            return
+        pid, status = os.wait()
+        if pid not in running:
+            continue
+        item, answer = running.pop(pid)
+        with answer:  # type: ignore[attr-defined]
+            answer.seek(0)  # type: ignore[attr-defined]
+            data = answer.read()  # type: ignore[attr-defined]
+        if not data:
+            raise RuntimeError(f"a process ended with status {status} and without an answer")
+        yield item, pickle.loads(data)  # noqa: S301  # our own child's
+
+
+def _child(item: Item, work: Callable[[Item], Result], fd: int) -> None:
+    """The process of one item."""
+    try:
+        data = pickle.dumps(work(item))
+        while data:
+            data = data[os.write(fd, data) :]
+        os._exit(0)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    os._exit(1)

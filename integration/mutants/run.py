@@ -1,0 +1,265 @@
+"""Try mutants: a sample by a seed, within a time limit; the results are kept, so that a run goes on where it was.
+
+python -m integration.mutants --seed 11 --python 600 --c 150 --seconds 7200
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from integration.mutants import of_c, of_python, parallel, sandbox, worker
+from integration.mutants.cover import Map, Test
+from integration.mutants.mutant import ROOT, Mutant, equivalents
+from integration.mutants.tree import Tree
+
+BASE = ROOT / "build/mutants"
+# Seconds of tests (as recorded, under a tracer) that one mutant may cost; a survivor costs them all.
+BUDGET = 60.0
+SPARE = 30.0  # seconds that a run may take longer than recorded before it counts as endless
+FACTOR = 4.0
+LEAST = {"Python": 97.0, "C": 92.0}  # percent of what is not equivalent
+ALIVE = ("survived", "unreached")
+SECURE = {"check dropped", "flag dropped", "order", "error swallowed", "statement dropped"}
+
+
+@dataclass
+class Outcome:
+    """What came of a mutant."""
+
+    status: str  # killed, survived, endless, stillborn, unreached
+    by: str = ""  # the test that failed
+    words: str = ""
+    tests: int = 0
+    seconds: float = 0.0
+
+
+def chosen(tests: list[Test], budget: float) -> list[str]:
+    """As many as the budget takes; tests of one file stay together, the cheapest file first."""
+    found, cost = [], 0.0
+    for test in tests:
+        if cost + test.seconds > budget and found:
+            continue
+        found.append(test)
+        cost += test.seconds
+    files: dict[str, list[Test]] = defaultdict(list)
+    for test in found:
+        files[test.file].append(test)
+    order = sorted(
+        files.values(), key=lambda of_file: (not of_file[0].unit, sum(t.seconds for t in of_file) / len(of_file))
+    )
+    return [test.name for of_file in order for test in of_file]
+
+
+class Runner:
+    """Tries mutants in sandboxes."""
+
+    def __init__(self, tree: Tree, known: Map, budget: float) -> None:
+        self.tree, self.known, self.budget = tree, known, budget
+
+    def attempt(self, mutant: Mutant) -> Outcome:
+        """All stages for one mutant."""
+        tests = self.known.reaching(mutant)
+        names = chosen(tests, self.budget)
+        if not names:
+            return Outcome("unreached")
+        start = time.monotonic()
+        found = self.once(mutant, names)
+        # A test that fails once in a while must not count: it has to fail again.
+        while found.status in ("killed", "endless") and found.by:
+            again = self.once(mutant, [found.by])
+            if again.status != "survived":
+                break
+            names = [name for name in names if name != found.by]
+            found = self.once(mutant, names) if names else Outcome("survived")
+        found.tests, found.seconds = len(names), time.monotonic() - start
+        return found
+
+    def once(self, mutant: Mutant, names: list[str]) -> Outcome:
+        """One sandbox."""
+        cost = sum(self.known.tests[name].seconds for name in names if name in self.known.tests)
+        cgroup = sandbox.Cgroup(f"pyrunc-mutants-{os.getpid()}")
+        with tempfile.TemporaryFile(dir=self.tree.base) as out:
+            work = lambda: worker.test_mutant(self.tree, mutant, names, out.fileno())  # noqa: E731
+            status = sandbox.run(work, cgroup, SPARE + FACTOR * cost)
+            cgroup.remove()
+            out.seek(0)
+            told = [json.loads(line) for line in out.read().decode().splitlines()]
+        failed = next((entry for entry in told if "failed" in entry), None)
+        begun = [entry["begun"] for entry in told if "begun" in entry]
+        if status == worker.STILLBORN:
+            return Outcome("stillborn")
+        if failed is not None:
+            name = failed["failed"]
+            return Outcome("killed", name if "::" in name else "", failed["words"])
+        if status is None:
+            return Outcome("endless", begun[-1] if begun else "")
+        return Outcome("survived" if status == 0 else "killed", "", "" if status == 0 else f"status {status}")
+
+
+class Results:
+    """One line of JSON for each mutant that was tried."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[str, dict[str, Any]] = {}
+        if path.exists():
+            for line in path.read_text().splitlines():
+                row = json.loads(line)
+                self.rows[row["key"]] = row
+
+    def add(self, mutant: Mutant, found: Outcome) -> None:
+        """Remember it."""
+        before, after = mutant.lines
+        row = {
+            "key": mutant.key, "file": mutant.file, "line": mutant.line, "scope": mutant.scope, "kind": mutant.kind,
+            "before": before, "after": after, "status": found.status, "by": found.by, "words": found.words,
+            "tests": found.tests, "seconds": round(found.seconds, 1),
+        }  # fmt: skip
+        self.rows[mutant.key] = row
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def sample(mutants: list[Mutant], seed: int, secure: bool) -> list[Mutant]:
+    """All of them in the order of a seed; with ``secure`` every other one is of a kind that security hangs on."""
+    shuffled = sorted(mutants, key=lambda mutant: mutant.key)
+    random.Random(seed).shuffle(shuffled)
+    if not secure:
+        return shuffled
+    first = [mutant for mutant in shuffled if mutant.kind in SECURE]
+    second = [mutant for mutant in shuffled if mutant.kind not in SECURE]
+    out = [one for pair in zip(first, second, strict=False) for one in pair]
+    return out + first[len(second) :] + second[len(first) :]
+
+
+def wanted(options: argparse.Namespace) -> dict[str, tuple[list[Mutant], int]]:
+    """The mutants of both languages in their order, and how many of them to try."""
+    out = {}
+    for name, source, count in (("C", of_c, options.c), ("Python", of_python, options.python)):
+        found = [mutant for mutant in source.everything() if not options.only or options.only in mutant.file]
+        if options.key:
+            found = [mutant for mutant in found if mutant.key in options.key.split(",")]
+        out[name] = sample(found, options.seed, secure=name == "C"), count
+    return out
+
+
+class Trial:
+    """The first ``count`` mutants of a language that can be compiled."""
+
+    def __init__(
+        self, name: str, mutants: list[Mutant], count: int, results: Results, options: argparse.Namespace
+    ) -> None:
+        self.name, self.mutants, self.count, self.results, self.options = name, mutants, count, results, options
+        self.skip = equivalents()
+        self.taken: list[Mutant] = []
+
+    def todo(self) -> Iterator[Mutant]:
+        """Those that have no result yet."""
+        for mutant in self.mutants:
+            if len(self.taken) >= self.count or time.monotonic() > self.options.end:
+                return
+            known = self.results.rows.get(mutant.key, {}).get("status", "")
+            if known == "stillborn" or (mutant.file.endswith(".py") and not of_python.sound(mutant)):
+                continue
+            self.taken.append(mutant)
+            again = not known or (self.options.again and known in ALIVE)
+            if again and mutant.key not in self.skip:
+                yield mutant
+
+    def run(self, runner: Runner) -> None:
+        """Try them."""
+        for mutant, found in parallel.each(self.todo(), runner.attempt, self.options.jobs, str(runner.tree.base)):
+            self.results.add(mutant, found)
+            if found.status == "stillborn":
+                self.taken.remove(mutant)
+            elif found.status in ALIVE:
+                print(f"{found.status} ({found.tests} tests, {found.seconds:.0f} s): {mutant}", flush=True)
+
+    def judged(self) -> dict[Mutant, str]:
+        """What came of those that are not equivalent."""
+        rows = self.results.rows
+        return {m: rows[m.key]["status"] for m in self.taken if m.key not in self.skip and m.key in rows}
+
+    @property
+    def score(self) -> float:
+        """How many of them were noticed, in percent."""
+        found = list(self.judged().values())
+        return 100.0 * sum(status not in ALIVE for status in found) / max(len(found), 1)
+
+    def summary(self) -> str:
+        """The survivors, the most dangerous first, and the figures."""
+        found = self.judged()
+        alive = sorted((m for m, word in found.items() if word in ALIVE), key=lambda m: -m.danger)
+        out = [f"{mutant.danger:3} {mutant}" for mutant in alive]
+        same = sum(mutant.key in self.skip for mutant in self.taken)
+        out.append(
+            f"{self.name}: {len(self.taken)} mutants, {same} equivalent, {len(found) - len(alive)} of {len(found)}"
+            f" killed: {self.score:.1f} % (at least {LEAST[self.name]:.0f} %)"
+        )
+        return "\n".join(out)
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--python", type=int, default=600, help="how many of them")
+    parser.add_argument("--c", type=int, default=150)
+    parser.add_argument("--seconds", type=float, default=3600)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--budget", type=float, default=BUDGET, help="seconds of tests for one mutant")
+    parser.add_argument("--only", default="", help="a part of the file's name")
+    parser.add_argument("--key", default="", help="certain mutants")
+    parser.add_argument("--again", action="store_true", help="try survivors of before once more")
+    parser.add_argument("--map", action="store_true", help="record what tests reach, and stop")
+    parser.add_argument("--stale", action="store_true", help="take the map as it is")
+    options = parser.parse_args(argv)
+    options.end = time.monotonic() + options.seconds
+    return options
+
+
+def stale(mutants: list[Mutant]) -> list[str]:
+    """Entries of equivalent.toml that say nothing any more."""
+    known = {mutant.key for mutant in mutants}
+    words = "equivalent.toml has an entry whose lines have changed: "
+    return [words + reason for key, reason in equivalents().items() if key not in known]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; 1 when fewer are killed than `LEAST` says."""
+    options = parse(sys.argv[1:] if argv is None else argv)
+    if os.geteuid() != 0:
+        raise SystemExit("mutants run as root, in namespaces of their own")
+    tree = Tree(BASE)
+    tree.refresh()
+    known = Map(tree)
+    if not options.stale:
+        known.record(options.jobs, options.end)
+    if options.map:
+        return 1 if known.stale() else 0
+    runner = Runner(tree, known.load(), options.budget)
+    results = Results(BASE / "results.jsonl")
+    trials = []
+    for name, (mutants, count) in wanted(options).items():
+        if count:
+            trials.append(Trial(name, mutants, count, results, options))
+            trials[-1].run(runner)
+    print("\n".join(trial.summary() for trial in trials))
+    if not options.only and not options.key:
+        print("\n".join(stale([mutant for trial in trials for mutant in trial.mutants])))
+    return 1 if any(trial.score < LEAST[trial.name] for trial in trials) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

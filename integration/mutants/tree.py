@@ -1,0 +1,128 @@
+"""A copy of the checkout that mutants run in, with what the tests need besides it: built once a run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from integration.mutants import recorder
+from integration.mutants.mutant import HERE, ROOT
+
+PARTS = ("pyrunc", "native", "tests", "integration", "contrib", "bench", "docs")
+COMPILERS = ("gcc", "musl-gcc")
+
+
+@dataclass
+class Tree:
+    """Where everything is; ``root`` is the copy."""
+
+    base: Path  # of everything here
+    root: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.root = self.base / "tree"
+
+    @property
+    def compilers(self) -> Path:
+        """The directory that comes first in PATH."""
+        return self.base / "bin"
+
+    @property
+    def objects(self) -> Path:
+        """Objects of what is not mutated."""
+        return self.base / "objects"
+
+    @property
+    def counted(self) -> Path:
+        """Objects that count their blocks."""
+        return self.base / "counted"
+
+    def refresh(self) -> None:
+        """Copy what has changed since the last time, and build."""
+        self.base.mkdir(parents=True, exist_ok=True)
+        for place in (self.objects, self.counted):
+            place.mkdir(exist_ok=True)
+        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        names = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+        wanted = {name for name in names if name and (ROOT / name).is_file()}
+        wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / "pyrunc").glob("_*.so")}
+        for path in [path for path in self.root.rglob("*") if path.is_file() and not path.is_symlink()]:
+            name = path.relative_to(self.root)
+            if "__pycache__" not in name.parts and str(name) not in wanted and name.name != "_init":
+                path.unlink()
+        for name in sorted(wanted):
+            copy(ROOT / name, self.root / name)
+        link = self.root / ".venv"
+        if not link.is_symlink():
+            link.symlink_to(ROOT / ".venv")
+        self.tools()
+
+    def tools(self) -> None:
+        """The compilers' stand-ins, the runtime, the probe, init."""
+        real = self.base / "real"
+        for place in (real, self.compilers):
+            place.mkdir(exist_ok=True)
+        text = (HERE / "compiler.py").read_text()
+        for name in COMPILERS:
+            found = shutil.which(name)
+            (real / name).unlink(missing_ok=True)
+            if found:
+                (real / name).symlink_to(found)
+                (self.compilers / name).write_text(f"#!{sys.executable} -IS\n{text}")
+                (self.compilers / name).chmod(0o755)
+        recorder.runtime_script(self.base / "pyrunc", str(ROOT / ".venv/bin/python"), self.root)
+        probe = self.base / "probe"
+        source = self.root / "integration/probe"
+        if not probe.exists() or probe.stat().st_mtime < max(path.stat().st_mtime for path in source.iterdir()):
+            from integration import harness
+
+            harness.build_probe(probe)
+        if self.build_init(self.root / "pyrunc/_init", self.environment(self.objects)):
+            raise SystemExit("init cannot be built")
+
+    def environment(self, *objects: Path, blocks: bool = False) -> dict[str, str]:
+        """What the processes in a sandbox get besides what we have."""
+        env = {
+            "PATH": f"{self.compilers}:{os.environ['PATH']}",
+            "MUTANTS_COMPILERS": str(self.base / "real"),
+            "REALGCC": str(self.base / "real/gcc"),  # of musl-gcc
+            "MUTANTS_OBJECTS": ":".join(map(str, objects)),
+            "PYRUNC_UNDER_TEST": str(self.base / "pyrunc"),
+            "PYRUNC_TEST_PROBE": str(self.base / "probe"),
+            "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis",
+            "HOME": "/tmp",
+        }
+        return env | ({"MUTANTS_BLOCKS": recorder.BLOCKS} if blocks else {})
+
+    def build_init(self, out: Path, env: dict[str, str]) -> int:
+        """init as the package has it, but for the hardening; the compiler's status."""
+        sources = [str(path) for path in sorted((self.root / "native/init").glob("*.c"))]
+        flags = [
+            "-Os",
+            "-std=gnu11",
+            "-D_GNU_SOURCE",
+            "-fPIE",
+            "-ffunction-sections",
+            "-fdata-sections",
+            "-s",
+            "-Wl,--gc-sections",
+        ]
+        command = [sys.executable, str(self.root / "native/build_init.py"), "musl", str(out), "musl-gcc"]
+        command += ["--", *flags, "--", *sources]
+        return subprocess.run(command, env={**os.environ, **env}, check=False).returncode
+
+
+def copy(source: Path, target: Path) -> None:
+    """Unless it is there already: times tell, and compiled tests stay valid."""
+    if (
+        target.exists()
+        and target.stat().st_mtime == source.stat().st_mtime
+        and target.stat().st_size == source.stat().st_size
+    ):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(source, target)

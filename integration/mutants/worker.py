@@ -1,0 +1,112 @@
+"""What is done in a sandbox: put the change in its place, and run tests until one fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.mutants import recorder, sandbox
+from integration.mutants.mutant import Mutant
+from integration.mutants.tree import Tree
+
+STILLBORN = 77  # the changed C code cannot be compiled
+OPTIONS = ["-q", "-p", "no:cacheprovider"]
+OWN = ("integration", "pyrunc", "tests", "native", "contrib", "bench")
+
+
+class Watcher:
+    """Tells which test fails, and which is at work."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def tell(self, **what: Any) -> None:
+        """One line of JSON."""
+        os.write(self.fd, (json.dumps(what) + "\n").encode())
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """A test begins."""
+        self.tell(begun=nodeid)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A phase of it is over."""
+        if report.failed:
+            self.tell(failed=report.nodeid, words=str(report.longreprtext)[-600:])
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A file could not be imported."""
+        if report.failed:
+            self.tell(failed=report.nodeid, words=str(report.longreprtext)[-600:])
+
+
+def settle(tree: Tree, env: dict[str, str]) -> None:
+    """The copy is the checkout from here on; nothing that was imported of ours before may stay."""
+    for name in [name for name in sys.modules if name.split(".")[0] in OWN]:
+        del sys.modules[name]
+    os.environ.update(env)
+    os.environ.pop("PYTEST_CURRENT_TEST", None)
+    os.chdir(tree.root)
+    sys.path[:] = [str(tree.root), *(path for path in sys.path if (path and "site-packages" in path) or "/usr" in path)]
+    sys.dont_write_bytecode = True
+    os.makedirs(recorder.PLACE, exist_ok=True)
+    null = os.open("/dev/null", os.O_RDWR)
+    log = os.open(f"{recorder.PLACE}/log", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(null, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+
+
+def change(tree: Tree, mutant: Mutant, env: dict[str, str]) -> int:
+    """Bind the changed file over the one of the copy, and build init anew for C; 0 or STILLBORN."""
+    put(tree.root / mutant.file, mutant.changed.encode())
+    if mutant.file.endswith(".c"):
+        out = Path(recorder.PLACE, "_init")
+        if tree.build_init(out, env):
+            return STILLBORN
+        sandbox.mount(str(out), str(tree.root / "pyrunc/_init"), flags=sandbox.MS_BIND)
+    return 0
+
+
+def put(target: Path, data: bytes) -> None:
+    """Another content for a file that is read-only."""
+    path = Path(recorder.PLACE, target.name)
+    path.write_bytes(data)
+    sandbox.mount(str(path), str(target), flags=sandbox.MS_BIND)
+
+
+def test_mutant(tree: Tree, mutant: Mutant | None, tests: list[str], fd: int) -> int:
+    """pytest's status: 0 says that nothing noticed."""
+    env = tree.environment(tree.objects, Path("/tmp/objects"))
+    settle(tree, env)
+    if mutant is not None and change(tree, mutant, env):
+        return STILLBORN
+    watcher = Watcher(fd)
+    return int(pytest.main([*OPTIONS, "-x", "--hypothesis-seed=0", *tests], plugins=[watcher]))
+
+
+def record(tree: Tree, file: str, fd: int) -> int:
+    """Run the tests of one file and say which lines each reaches; the result goes through ``fd``."""
+    env = tree.environment(tree.counted, blocks=True)
+    settle(tree, env)
+    recorder.prepare()
+    built = Path(recorder.PLACE, "_init")
+    if tree.build_init(built, env):
+        return STILLBORN
+    sandbox.mount(str(built), str(tree.root / "pyrunc/_init"), flags=sandbox.MS_BIND)
+    import coverage
+
+    counted = coverage.Coverage(data_file=None, config_file=False, include=[f"{tree.root}/pyrunc/*"])
+    counted.start()
+    plugin = recorder.Recorder(tree.root, counted)
+    status = int(pytest.main([*OPTIONS, "--hypothesis-seed=0", file], plugins=[plugin]))
+    counted.stop()
+    found = {"status": status, **plugin.result(), "log": Path(recorder.PLACE, "log").read_text()[-3000:]}
+    data = json.dumps(found).encode()
+    while data:
+        data = data[os.write(fd, data) :]
+    return 0

@@ -1,0 +1,298 @@
+"""The mutator: what it changes, what it leaves alone, how results are kept, and a sandbox that holds."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from integration.mutants import cover, mutant, of_c, of_python, parallel, run, sandbox
+from integration.mutants.cover import Test
+from integration.mutants.mutant import Mutant
+
+
+def python(code: str) -> list[tuple[str, str, str]]:
+    """Kind, line before and after of every mutant of a piece of Python."""
+    found = of_python.Finder("pyrunc/x.py", textwrap.dedent(code)).all()
+    return [(one.kind, *one.lines) for one in mutant.unique(found)]
+
+
+def in_c(code: str) -> list[tuple[str, str, str]]:
+    """The same of the body of a function of C."""
+    source = "static int f(struct init *in, int a)\n{\n" + textwrap.indent(textwrap.dedent(code), "    ") + "}\n"
+    found = of_c.Finder("native/init/x.c", source).all()
+    assert {one.scope for one in found} <= {"f"}
+    return [(one.kind, *one.lines) for one in mutant.unique(found)]
+
+
+# --- Python -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "after"),
+    [
+        ("if a < b:\n    pass\n", "comparison", "if a <= b:"),
+        ("if a is not b:\n    pass\n", "comparison", "if a is b:"),
+        ("if a not in b:\n    pass\n", "comparison", "if a in b:"),
+        ("if a:\n    raise X\n", "condition negated", "if (not (a)):"),
+        ("if a:\n    raise X\n", "check dropped", "if False:"),
+        ("if a:\n    raise X\n", "check dropped", "pass"),
+        ("if not a:\n    f()\n", "condition negated", "if (a):"),
+        ("x = a and b and c\n", "operand dropped", "x = a and c"),
+        ("x = a and b and c\n", "operand dropped", "x = a and b"),
+        ("x = a or (b and c)\n", "operand dropped", "x = a"),
+        ("x = (a or b) and c\n", "operand dropped", "x = c"),
+        ("x = a or b\n", "and/or", "x = a and b"),
+        ("x = A | B | C\n", "flag dropped", "x = A | B"),
+        ("x = A | B | C\n", "flag dropped", "x = B | C"),
+        ("x = a + 1\n", "operator", "x = a - 1"),
+        ("x = a + 5\n", "constant", "x = a + 6"),
+        ("x = a[0]\n", "constant", "x = a[1]"),
+        ("x = a[1:]\n", "slice", "x = a[:]"),
+        ("x = True\n", "constant", "x = False"),
+        ("f(a, dir_fd=3)\n", "argument dropped", "f(a)"),
+        ("f(a)\n", "statement dropped", "pass"),
+        ("x.y = 3\n", "statement dropped", "pass"),
+        ("x += 3\n", "statement dropped", "pass"),
+        ("x = a.strip()\n", "call dropped", "x = a"),
+        ("x = {'a': 1, 'b': 2}\n", "element dropped", "x = {'b': 2}"),
+        ("x = 'key'\n", "constant", "x = 'keyXX'"),
+        ("for a in b:\n    continue\n", "loop", "break"),
+        ("def f():\n    return g()\n", "result dropped", "return None"),
+        ("def f():\n    return\n", "check dropped", "pass"),
+        ("try:\n    f()\nexcept OSError:\n    pass\n", "handler dropped", "raise"),
+        ("try:\n    f()\nfinally:\n    g()\n", "handler dropped", "pass"),
+        ("x = [a for a in b if a]\n", "check dropped", "x = [a for a in b if True]"),
+    ],
+)
+def test_python(code: str, kind: str, after: str) -> None:
+    assert (kind, after) in [(one[0], one[2]) for one in python(code)]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        '"""Words."""\n',
+        "def f(a: int) -> str:\n    '''Words.'''\n",
+        "import os\n",
+        "TYPE_CHECKING = False\nif TYPE_CHECKING:\n    from x import y\n",
+        "x = f'{a}: what is wrong'\n",
+        "class A:\n    __slots__ = ('a', 'b')\n",
+        "x = 'words for people'\n",
+    ],
+)
+def test_what_says_nothing_to_the_program_is_left_alone(code: str) -> None:
+    assert python(code) == []
+
+
+def test_a_table_is_not_most_of_a_file() -> None:
+    table = "x = {" + ", ".join(f"'k{n}': {n}" for n in range(100)) + "}\n"
+    kinds = [kind for kind, _, _ in python(table)]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"element dropped": 4, "constant": 4}
+
+
+def test_every_mutant_of_ours_is_another_program() -> None:
+    found = of_python.mutants_of(mutant.ROOT / "pyrunc/fs.py")
+    assert len(found) > 100
+    assert [one for one in found if one.changed == one.source] == []
+    assert len({one.key for one in found}) == len(found)
+    assert sum(map(of_python.sound, found)) > 0.97 * len(found)
+
+
+# --- C ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "after"),
+    [
+        (
+            "int fd = open(a, O_PATH | O_NOFOLLOW | O_CLOEXEC);\n",
+            "flag dropped",
+            "int fd = open(a, O_PATH | O_CLOEXEC);",
+        ),
+        ("int fd = open(a, O_PATH | O_CLOEXEC);\n", "flag dropped", "int fd = open(a, O_PATH);"),
+        ("int fd = open(a, O_PATH | O_CLOEXEC);\n", "flag dropped", "int fd = open(a, O_CLOEXEC);"),
+        ("if (a < 0)\n    return -errno;\n", "check dropped", "if ((a < 0) && 0)"),
+        ("if (a < 0)\n    return -errno;\n", "condition negated", "if (!(a < 0))"),
+        ("if (a < 0)\n    return -errno;\n", "error swallowed", "return (-errno, 0);"),
+        ("if (a) {\n    g();\n    return 1;\n}\n", "check dropped", "if ((a) && 0) {"),
+        (
+            'return fault(in, a, "open", -1, 0, "");\n',
+            "error swallowed",
+            'return (fault(in, a, "open", -1, 0, ""), 0);',
+        ),
+        ("setgid(1);\nsetuid(2);\n", "order", "setuid(2); setgid(1);"),
+        ("close(a);\n", "statement dropped", "(void)0;"),
+        ("in->fd = 3;\n", "statement dropped", "(void)0;"),
+        ("in->fds[slot] = -1;\n", "statement dropped", "(void)0;"),
+        ("if (a == 1 && b != 2)\n    g();\n", "operand dropped", "if (a == 1 && 1)"),
+        ("if (a == 1 && b != 2)\n    g();\n", "operand dropped", "if (1 && b != 2)"),
+        ("if (a || !(b && c))\n    g();\n", "operand dropped", "if (a || 0)"),
+        ("if (a || b)\n    g();\n", "and/or", "if (a && b)"),
+        ("if (a <= 3)\n    g();\n", "comparison", "if (a < 3)"),
+        ("int x = a ? b : c;\n", "condition negated", "int x = !(a) ? b : c;"),
+        ("int x = a - 1;\n", "operator", "int x = a + 1;"),
+        ("x = ~a;\n", "operator", "x = a;"),
+        ("umask(022);\n", "constant", "umask(19);"),
+        ("for (;;)\n    break;\n", "loop", "continue;"),
+    ],
+)
+def test_c(code: str, kind: str, after: str) -> None:
+    assert (kind, after) in [(one[0], one[2]) for one in in_c(code)]
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("char *a = &b;\n", "operator"),
+        ("int a = -1;\n", "operator"),
+        ("int a = 3;\n", "statement dropped"),
+        ("if (fd < 0)\n    g();\n", "comparison"),
+        ("if (a)\n    return 1;\nelse\n    g();\n", "check dropped"),
+        ("die(in, 3);\n", "statement dropped"),
+    ],
+)
+def test_what_would_be_the_same_or_nothing_in_c(code: str, kind: str) -> None:
+    assert kind not in [one[0] for one in in_c(code)]
+
+
+def test_every_file_of_init_has_mutants_in_each_function() -> None:
+    paths = sorted((mutant.ROOT / "native/init").glob("*.c"))
+    assert len(paths) > 15
+    for path in paths:
+        finder = of_c.Finder(str(path.relative_to(mutant.ROOT)), path.read_text())
+        names = {name for name, _, _ in finder.functions()}
+        assert names and names >= {one.scope for one in finder.all()} - {""}
+        assert len({one.scope for one in finder.all()}) > 0.7 * len(names)
+
+
+# --- keys, equivalents, samples, tests -------------------------------------------------------------------------------
+
+
+def make(source: str, old: str, new: str, **more: str) -> Mutant:
+    start = source.index(old)
+    made = {"file": "pyrunc/state.py", "scope": "f", "kind": "constant", **more}
+    return Mutant(start=start, end=start + len(old), text=new, source=source, **made)
+
+
+def test_a_key_is_about_content() -> None:
+    one = make("def f():\n    x = 1\n", "1", "2")
+    assert one.key == make("# more\n\ndef f():\n        x  =  1\n", "1", "2").key
+    text = "def f():\n    x = 1\n"
+    others = [make(text, "1", "3"), make("def f():\n    y = 1\n", "1", "2"), make(text, "1", "2", scope="g")]
+    others.append(make(text, "1", "2", file="a.py"))
+    assert len({one.key, *(other.key for other in others)}) == 5
+    assert (one.line, one.last_line, one.changed) == (2, 2, "def f():\n    x = 2\n")
+
+
+def test_equivalents_are_read_with_their_reason(tmp_path: Path) -> None:
+    one = make("def f():\n    x = 1\n", "1", "2")
+    path = tmp_path / "list.toml"
+    entry = '[[equivalent]]\nfile = "pyrunc/state.py"\nscope = "f"\nbefore = "x  = 1"\nafter = "x = 2"\n'
+    path.write_text(entry + 'reason = "nobody reads it"\n')
+    assert mutant.equivalents(path) == {one.key: "nobody reads it"}
+    path.write_text(entry)
+    with pytest.raises(KeyError):
+        mutant.equivalents(path)
+
+
+def test_every_equivalent_has_a_reason() -> None:
+    listed = mutant.equivalents()
+    assert [key for key, reason in listed.items() if len(reason) < 10] == []
+
+
+def test_danger_orders_survivors() -> None:
+    check = make("if a:\n    raise X\n", "a", "False", kind="check dropped", file="native/init/path.c")
+    number = make("x = 1\n", "1", "2", file="pyrunc/verbs/spec.py")
+    assert check.danger > number.danger
+
+
+def test_a_sample_is_the_same_for_a_seed() -> None:
+    found = of_c.mutants_of(mutant.ROOT / "native/init/path.c")
+    first, again = run.sample(found, 3, secure=True), run.sample(list(reversed(found)), 3, secure=True)
+    assert first == again
+    assert sorted(one.key for one in first) == sorted(one.key for one in found)
+    assert first != run.sample(found, 4, secure=True)
+    assert [one.kind in run.SECURE for one in first[:10]] == [True, False] * 5
+
+
+def test_the_budget_takes_cheap_tests_and_keeps_files_together() -> None:
+    tests = [Test("tests/test_a.py::one", 1), Test("tests/test_b.py::one", 50), Test("tests/test_a.py::two", 2),
+             Test("integration/test_c.py::one", 3)]  # fmt: skip
+    assert run.chosen(tests, 10) == ["tests/test_a.py::one", "tests/test_a.py::two", "integration/test_c.py::one"]
+    assert run.chosen(tests[1:2], 10) == ["tests/test_b.py::one"]
+
+
+def test_parameters_of_one_test_are_spread() -> None:
+    tests = [Test(f"tests/test_a.py::t[{n}]", n) for n in range(6)] + [Test("tests/test_a.py::u", 9)]
+    assert [test.name[-4:] for test in cover.spread(tests)][:3] == ["t[0]", "t[1]", "y::u"]
+
+
+def test_results_are_kept(tmp_path: Path) -> None:
+    one = make("def f():\n    x = 1\n", "1", "2")
+    kept = run.Results(tmp_path / "results")
+    kept.add(one, run.Outcome("survived", tests=3))
+    kept.add(one, run.Outcome("killed", by="tests/test_a.py::one"))
+    assert run.Results(tmp_path / "results").rows[one.key]["status"] == "killed"
+
+
+def test_work_in_parallel_gives_every_answer(tmp_path: Path) -> None:
+    assert sorted(parallel.each(range(7), lambda n: n * n, 3, str(tmp_path))) == [(n, n * n) for n in range(7)]
+    with pytest.raises(RuntimeError):
+        list(parallel.each([1], lambda _: os._exit(3), 1, str(tmp_path)))
+
+
+# --- the sandbox ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_nothing_of_the_machine_can_be_changed_in_a_sandbox(tmp_path: Path) -> None:
+    """A mutant may do whatever a wrong runtime does as root."""
+    here = tmp_path / "file"
+    here.write_text("untouched")
+    ours = os.stat("/dev/null")
+
+    def work() -> int:
+        checks = [
+            not os.path.exists(tmp_path),
+            os.stat("/dev/null").st_dev != ours.st_dev,
+            os.listdir("/proc/self/fd") != [],
+            os.readlink("/proc/self/ns/net") != net,
+        ]
+        for place in ("/etc/passwd", "/proc/1/mem", "/sys/kernel/mm"):
+            try:
+                os.close(os.open(place, os.O_WRONLY))
+                checks.append(place == "/proc/1/mem")
+            except OSError:
+                checks.append(True)
+        os.chown("/dev/null", 41, 42)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, 9)  # all that this process can see
+        return 0 if all(checks) else 1
+
+    net = os.readlink("/proc/self/ns/net")
+    cgroup = sandbox.Cgroup(f"pyrunc-test-mutants-{os.getpid()}")
+    status = sandbox.run(work, cgroup, 30)
+    cgroup.remove()
+    assert status == 0
+    assert here.read_text() == "untouched"
+    assert (os.stat("/dev/null").st_uid, os.stat("/dev/null").st_gid) == (ours.st_uid, ours.st_gid)
+    assert cgroup.path is None or not cgroup.path.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_sandbox_that_does_not_end_is_ended() -> None:
+    def work() -> int:
+        for _ in range(3):
+            os.fork()
+        time.sleep(60)
+        return 0
+
+    cgroup = sandbox.Cgroup(f"pyrunc-test-mutants-{os.getpid()}")
+    assert sandbox.run(work, cgroup, 0.5) is None
+    cgroup.remove()
+    assert cgroup.path is None or not cgroup.path.exists()
