@@ -108,7 +108,8 @@ def test_warnings_without_a_log_are_on_stderr(container: Make) -> None:
     result = one.run(check=False)
     assert result.rc == 0 and "warning" in result.err and "CAP_BOGUS" in result.err
     if one.box.runtime.is_pyrunc:
-        assert all(line.startswith("pyrunc: warning: config.json: /process/") for line in result.err.splitlines())
+        for line in result.err.splitlines():
+            assert line.startswith("pyrunc: warning: config.json: /process/")
 
 
 def test_a_failing_poststop_hook_is_told(container: Make, box: Box) -> None:

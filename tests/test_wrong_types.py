@@ -62,6 +62,7 @@ def test_plan(value: Any, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     opts = launch.CreateOptions("c", Log())
     opts.bundle = str(tmp_path)
+    refused = 0
     for whole in (sample(schema.CONFIG), {"ociVersion": "1.0.0", "root": {"path": "rootfs"}}):
         for place in places(schema.CONFIG):
             try:
@@ -76,6 +77,8 @@ def test_plan(value: Any, tmp_path: Path) -> None:
                 pointer = "".join(f"/{step}" for step in place)
                 about = [one for one in pointers if one == pointer]
                 assert len(about) <= 1, [str(problem) for problem in error.problems]
+                refused += 1
+    assert refused
 
 
 def test_args_of_a_wrong_type_are_one_problem() -> None:
@@ -92,19 +95,21 @@ def test_args_of_a_wrong_type_are_one_problem() -> None:
 @pytest.mark.parametrize("value", VALUES, ids=repr)
 def test_process_and_resources(value: Any, tmp_path: Path) -> None:
     process, resources, file = sample(schema.PROCESS), sample(schema.RESOURCES), tmp_path / "r.json"
+    refused = 0
     for place in places(schema.PROCESS):
         try:
             data = json.dumps(with_value(process, place, value)).encode()
             exec_process.check(exec_process.parse(data, "p.json"), Facts(), "p.json")  # type: ignore[arg-type]
         except ConfigError:
-            continue
+            refused += 1
     for place in places(schema.RESOURCES):
         file.write_text(json.dumps(with_value(resources, place, value)))
         try:
             new = update.asked(update.from_file(str(file)))
             update.check(new, update.merge({}, new), Log())
         except ConfigError:
-            continue
+            refused += 1
+    assert refused
 
 
 def test_null_counts_as_absent(tmp_path: Path) -> None:

@@ -130,7 +130,8 @@ class Silent:
     """A log that nobody reads."""
 
     def warnings(self, found: Capped, source: str) -> None:
-        assert all(str(one).isprintable() for one in found)
+        for one in found:
+            assert str(one).isprintable()
 
 
 # -- F5 --------------------------------------------------------------------------------------------------------
