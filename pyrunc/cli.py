@@ -11,7 +11,7 @@ import sys
 
 from pyrunc import SPEC_VERSION, VERSION, command, errors, fs
 from pyrunc.command import ANY_NUMBER, Context, Flag, UnknownOption, out, parse
-from pyrunc.errors import PyruncError, UsageError, printable, show
+from pyrunc.errors import PyruncError, UsageError, brief, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def arguments(least: int, most: int) -> str:
 
 def fail(error: BaseException, log: Log | None, verb: str, debug: bool) -> int:
     """One line on stderr and one in the log, whatever happened; the traceback only with --debug."""
-    from pyrunc.log import say
+    from pyrunc.log import LINE, say
 
     if isinstance(error, PyruncError):
         text = str(error)
@@ -149,7 +149,7 @@ def fail(error: BaseException, log: Log | None, verb: str, debug: bool) -> int:
         code = getattr(load_verb(verb), "FAILURE", code)
     if isinstance(error, UsageError) and verb:
         text = f"{verb}: {text}"
-    text = printable(text)
+    text = brief(text, LINE)
     if log is not None:
         log.error(text)
     say("error", text)

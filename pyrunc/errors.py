@@ -62,7 +62,13 @@ def printable(text: str) -> str:
     """``text`` as one line without control characters: values come from config.json and end up on terminals."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+    # Loops in C: a value may be long, and `plan` shows all of it.
+    wrong = [c for c in set(text) if not c.isprintable()]
+    if len(wrong) > 64:
+        return text.translate({ord(c): f"\\u{ord(c):04x}" for c in wrong})
+    for c in wrong:
+        text = text.replace(c, f"\\u{ord(c):04x}")
+    return text
 
 
 def brief(text: str, most: int = 200) -> str:

@@ -15,7 +15,7 @@ import time
 from posix import O_APPEND, O_CLOEXEC, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_WRONLY
 
 from pyrunc import fs
-from pyrunc.errors import SysError, printable
+from pyrunc.errors import SysError, brief, printable
 from pyrunc.state import quote
 
 TYPE_CHECKING = False
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pyrunc.errors import Capped
 
 _STDERR = 2
+LINE = 15000  # characters of one line, of up to four bytes each
+_MOST = 24576  # characters of warnings on stderr, which callers keep in memory
 
 
 def say(level: str, text: str) -> None:
@@ -30,7 +32,8 @@ def say(level: str, text: str) -> None:
 
     Scripts, and youki's tests, know a failure by the word `error`.
     """
-    fs.ignore(fs.write_all, _STDERR, f"pyrunc: {level}: {printable(text)}\n".encode("utf-8", "replace"))
+    line = f"pyrunc: {level}: {brief(text, LINE)}\n".encode("utf-8", "replace")
+    fs.ignore(fs.write_all, _STDERR, line)
 
 
 class Log:
@@ -40,13 +43,14 @@ class Log:
     program's output.
     """
 
-    __slots__ = ("debugging", "fd", "json", "stderr_is_ours", "to_file")
+    __slots__ = ("debugging", "fd", "json", "said", "stderr_is_ours", "to_file")
 
     def __init__(self, path: str = "", format: str = "text", debug: bool = False) -> None:
         """Open the log (0600, appending).  ``format`` is text or json.  Raises SysError."""
         self.json = format == "json"
         self.debugging = debug
         self.to_file = self.stderr_is_ours = False
+        self.said = 0  # characters of warnings on stderr
         self.fd = _STDERR
         path = path.removeprefix("file:")  # crun's spelling
         if path:
@@ -70,7 +74,16 @@ class Log:
             if self.fd == _STDERR:
                 return
         if aloud or posix.isatty(_STDERR) or (self.stderr_is_ours and not self.to_file):
+            self._say_warning(text)
+
+    def _say_warning(self, text: str) -> None:
+        """On stderr, as long as that is read by somebody: 16,000 hooks can fail."""
+        if self.said < _MOST:
+            text = brief(text, 4096)
             say("warning", text)
+            self.said += len(text)
+            if self.said >= _MOST:
+                say("warning", "what else there is to warn of is left out here")
 
     def warnings(self, found: Capped, source: str) -> None:
         """All warnings about a document."""

@@ -9,12 +9,15 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import crowded
 from plan_support import Facts, options
 from pyrunc import fs, update
 from pyrunc.cgroup import gvariant, systemd
-from pyrunc.errors import ConfigError
+from pyrunc.errors import ConfigError, brief, printable
+from pyrunc.log import Log, say
 from pyrunc.plan import encode, process, scheduling, show
 from pyrunc.plan.compile import compile_create
 from pyrunc.spec import names, validate
@@ -131,7 +134,7 @@ def test_devices_of_an_update_are_told_apart() -> None:
 
 def test_many_hooks_share_what_they_are_given() -> None:
     """Neither the state nor the environment is stored, or even looked at, once for each hook."""
-    hooks = {kind: [{"path": "/h"}] * 16_000 for kind in ("createContainer", "startContainer")}
+    hooks = {kind: [{"path": "/h"}] * 8_000 for kind in ("createContainer", "startContainer")}
     document, made = (
         config(hooks=hooks, linux={"uidMappings": None, "gidMappings": None, "namespaces": SPACES[:1]}),
         options(),
@@ -144,7 +147,7 @@ def test_many_hooks_share_what_they_are_given() -> None:
     sections = [step["section"] for step in show.as_json(plan)["steps"] if step["op"] == "HOOK"]
     assert time.process_time() - started < 5
     assert len(blob) < 20_000_000
-    assert sections == ["SETUP"] * 16_000 + ["RUN"] * 16_000
+    assert sections == ["SETUP"] * 8_000 + ["RUN"] * 8_000
 
 
 def test_pools_stay_small() -> None:
@@ -157,3 +160,38 @@ def test_pools_stay_small() -> None:
     assert len(pool.known) == len(pool.lists) == 512
     again = ["x" * 10]
     assert pool.add(again) == pool.add(again)
+
+
+def test_there_is_not_too_much_to_do() -> None:
+    """What is a step of the plan, or a program to run, counts together."""
+    mounts = [{"destination": f"/m{number}", "type": "tmpfs"} for number in range(8000)]
+    hooks = {"poststop": [{"path": "/h"}] * 8000, "unknown": 1}
+    validate.check(config(mounts=mounts, hooks=hooks))
+    for more in ({"maskedPaths": ["/x"]}, {"sysctl": {"net.x": "1"}}, {"devices": [{"type": "p", "path": "/x"}]}):
+        text = refused(config(mounts=mounts, hooks=hooks, linux=more))
+        assert text.startswith("config.json: /: expected at most 16000 entries, found number 16001 (mounts, devices")
+    assert validate.ENTRIES_MAX + 300 < encode.MAX_STEPS
+
+
+def test_warnings_on_stderr_end(capfd: pytest.CaptureFixture[str]) -> None:
+    """16,000 hooks can fail; a file gets all of it."""
+    log = Log()
+    for number in range(16_000):
+        log.warning(f"hook {number}: " + "x" * 10_000 * (number % 10 == 0), aloud=True)
+    out, err = capfd.readouterr()
+    assert out == "" and len(err) < 40_000
+    assert err.splitlines()[-1] == "pyrunc: warning: what else there is to warn of is left out here"
+    say("error", "\U0001f600" * 1_000_000)
+    assert len(capfd.readouterr().err.encode()) < 65536
+
+
+@given(st.text())
+def test_printable_text(text: str) -> None:
+    assert printable(text) == "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+    assert brief(text, 20) == (line if len(line := printable(text)) <= 20 else line[:17] + "...")
+
+
+def test_all_characters_at_once() -> None:
+    text = "".join(map(chr, range(0x3000)))
+    assert printable(text) == "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+    assert printable(text).isprintable()

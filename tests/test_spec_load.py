@@ -115,14 +115,14 @@ def test_keys_that_were_chosen_to_collide() -> None:
         state.loads(text.encode())
     # So few that it does not matter; and others, as many as there can be.
     assert len(load.parse_json(json.dumps(dict.fromkeys(chosen[:128])).encode(), "x")) == 0
-    many = {f"key{i}": 1 for i in range(1_000_000)}
+    many = {f"key{i}": 1 for i in range(500_000)}
     assert load.parse_json(json.dumps(many).encode()[: load.MAX_BYTES], "x") == many
 
 
-def test_the_same_key_a_million_times() -> None:
+def test_the_same_key_again_and_again() -> None:
     started = time.process_time()
-    with pytest.raises(ConfigError, match=r'key "a" once, found it again.*and 999979 more'):
-        load.parse_json(b"{" + b'"a":1,' * 999_999 + b'"a":1}', "x")
+    with pytest.raises(ConfigError, match=r'key "a" once, found it again.*and 499979 more'):
+        load.parse_json(b"{" + b'"a":1,' * 499_999 + b'"a":1}', "x")
     assert time.process_time() - started < 2
 
 
@@ -148,7 +148,7 @@ def test_a_null_member_is_a_duplicate_like_another() -> None:
 def test_number_of_values() -> None:
     most = b"[" + b"0," * (load.MAX_VALUES - 2) + b"0]"
     assert len(load.parse_json(most, "x")) == load.MAX_VALUES - 1
-    with pytest.raises(ConfigError, match="line 1 column 2097152: expected at most 1048576 values"):
+    with pytest.raises(ConfigError, match="line 1 column 1048576: expected at most 524288 values"):
         load.parse_json(b"[0," + most[1:], "x")
     assert len(state.loads(b"[0," + most[1:])) == load.MAX_VALUES
 

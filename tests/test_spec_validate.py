@@ -229,15 +229,15 @@ def test_recorded_bundles(path: Path) -> None:
     assert validate.check(config, facts=Facts()) == []
 
 
-def test_a_hundred_thousand_mounts_are_work_in_proportion() -> None:
+def test_thousands_of_mounts_are_work_in_proportion() -> None:
     mount = {"destination": "/a", "type": "tmpfs", "source": "tmpfs", "options": ["rw", "nosuid", "mode=755"]}
 
     def work(count: int) -> int:
         config = changed(("/mounts", [mount] * count))
         return calls(lambda: validate.check(config))
 
-    assert validate.check(changed(("/mounts", [mount] * 100_000))) == []
-    assert work(20_000) < 10.5 * work(2_000)
+    assert validate.check(changed(("/mounts", [mount] * 15_000))) == []
+    assert work(15_000) < 10.5 * work(1_500)
 
 
 @pytest.mark.parametrize(

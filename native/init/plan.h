@@ -13,7 +13,7 @@
 #include "plan_ops.h"
 
 #define PLAN_MAGIC     0x4e505250u /* "PRPN" */
-#define PLAN_MAX_STEPS 65536u
+#define PLAN_MAX_STEPS 16384u
 #define PLAN_MAX_SIZE  (64u << 20)
 #define PLAN_NUMBERS   8
 #define PLAN_STRINGS   4

@@ -11,7 +11,7 @@
 enum {
     READER_DEPTH = 128, /* levels of arrays and objects; config.json needs 8 */
     /* Values of one document.  16 MiB of the smallest ones are 5 million objects and a GiB. */
-    READER_VALUES = 1 << 20,
+    READER_VALUES = 1 << 19,
     READER_DIGITS = 4300, /* characters of one number, the interpreter's own limit for integers */
     READER_FAULTS = 100,  /* of the content, that are reported one by one */
 };

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pyrunc.plan import Plan
 
 MAGIC = 0x4E505250
-MAX_STEPS = 65536
+MAX_STEPS = 16384  # spec.validate.ENTRIES_MAX leaves some to those that every plan has
 MAX_SIZE = 64 << 20
 _HEADER = Struct("=8I")
 _STEP = Struct("=HH8I4I")

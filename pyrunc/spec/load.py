@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 16 << 20
 MAX_DEPTH = 128  # READER_DEPTH of native/reader/reader.h
-MAX_VALUES = 1 << 20  # READER_VALUES: strings, numbers, arrays, objects ... of one document
+MAX_VALUES = 1 << 19  # READER_VALUES: strings, numbers, arrays, objects ... of one document
 MAX_DIGITS = 4300  # READER_DIGITS
 
 _BLANKS = " \t\n\r"
@@ -64,7 +64,7 @@ def _unreadable(path: str, source: str, error: OSError) -> Unreadable:
 def parse_json(data: bytes, source: str) -> Any:
     """Parse one JSON document (RFC 8259), stricter than the json module.  A member that is null counts as absent.
 
-    ``source`` is the name for messages.  Raises ConfigError on: more than 16 MiB or a million values, bytes that are
+    ``source`` is the name for messages.  Raises ConfigError on: more than 16 MiB or 524,288 values, bytes that are
     not UTF-8, a byte order mark, duplicate keys, keys that were chosen to collide in a hash table, U+0000 or a lone
     surrogate in a string or key, NaN and Infinity, numbers beyond a double or of more than 4300 characters, nesting
     deeper than 128, anything after the document.  Raises MemoryError.

@@ -33,7 +33,10 @@ def structure(node: Node, value: Any, pointer: str, problems: Capped) -> Any:
                         found = _with(found, value, key, fit)
             for key in node[2]:
                 if key not in value:
-                    problems.append(Problem(f"{pointer}/{key}", expectation(fields[key]), "nothing"))
+                    if problems.full():
+                        problems.more += 1
+                    else:
+                        problems.append(Problem(f"{pointer}/{key}", expectation(fields[key]), "nothing"))
             return found
     elif kind == "array":
         if type(value) is list:

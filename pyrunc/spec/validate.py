@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from pyrunc.spec.report import Facts
 
 
+ENTRIES_MAX = 16000  # engines have some dozen, a pod with many volumes some hundred
+_LISTS = ("devices", "maskedPaths", "readonlyPaths", "sysctl")
+
+
 def check(config: dict[str, Any], *, facts: Facts | None = None) -> Capped:
     """Validate a config.json (runtime-spec 1.3.0, Linux).
 
@@ -34,6 +38,8 @@ def check(config: dict[str, Any], *, facts: Facts | None = None) -> Capped:
         raise ConfigError(report.problems)
     # Go on with what has the right type, so that one run reports everything.
     report.reported = tuple(problem.pointer for problem in report.problems)
+    if not few_entries(config, report):
+        raise ConfigError(report.problems)
     general(config, report)
     rules_linux.namespaces(config, report)
     rules_process.check(config, report)
@@ -55,6 +61,22 @@ def needs_userns_rules(config: dict[str, Any], report: Report) -> bool:
     if "user" in report.namespaces or report.mapped or (report.facts is not None and report.facts.euid != 0):
         return True
     return bool(linux.get("uidMappings") or linux.get("gidMappings"))
+
+
+def few_entries(config: dict[str, Any], report: Report) -> bool:
+    """Whether there is not too much to do: each of these is a step of the plan, or a program to run."""
+    linux, hooks = section(config, "linux"), section(config, "hooks")
+    total = len(config.get("mounts") or ())
+    for name in _LISTS:
+        total += len(linux.get(name) or ())
+    for kind in hooks:
+        if kind in schema.CONFIG[1]["hooks"][1]:
+            total += len(hooks[kind])
+    if total <= ENTRIES_MAX:
+        return True
+    hint = "mounts, devices, hooks, sysctls, masked and read-only paths count together"
+    report.bad("/", f"at most {ENTRIES_MAX} entries", total, hint)
+    return False
 
 
 def general(config: dict[str, Any], report: Report) -> None:
