@@ -84,6 +84,11 @@ FAULTS_SECONDS ?= 3000
 faults: test-tools build ## every system call fails once, every process dies once: integration/faults, FAULTS_SECONDS=3000
 	@$(BIN)/python -m integration.faults.sweep --seconds $(FAULTS_SECONDS)
 
+.PHONY: input-costs
+INPUT_COSTS_ARGS ?=
+input-costs: test-tools build ## 5000 huge or hostile documents, each through the verbs that read it: time, memory, output (hours; INPUT_COSTS_ARGS='--match /mounts')
+	@$(BIN)/python -m integration.input_costs $(INPUT_COSTS_ARGS)
+
 .PHONY: floods
 floods: test-tools build ## 500 x 16 creates of one id, 1000 containers at once, damaged state, full disks; FLOODS_SECONDS=300 for each
 	@$(BIN)/python -m integration.faults.floods --full --seconds $(or $(FLOODS_SECONDS),300)
