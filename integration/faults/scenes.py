@@ -7,6 +7,7 @@ anything after `delete --force`.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -358,7 +359,9 @@ class Start(Scene):
         if point.call.own and not point.error:
             return []
         problems = self.spoke(done)
-        if self.pyrunc and self.one.status == "running":
+        # A start that fails at a hook has destroyed the container (runtime.md, Lifecycle).
+        state = self.one.call("state", self.one.id, check=False)
+        if self.pyrunc and state.rc == 0 and json.loads(state.out)["status"] == "running":
             problems.append("failed, but the program runs")
         return problems + self.again(point, done)
 

@@ -21,7 +21,8 @@
 #define AT_RECURSIVE 0x8000
 #endif
 #define HOLDER_STACK   16384
-#define HOLDER_SECONDS 30
+#define HOLDER_SECONDS 10
+#define HELPER_SECONDS 30 /* newuidmap and newgidmap ask NSS */
 
 int pr_open_tree(const char *path, int recursive)
 {
@@ -66,25 +67,32 @@ int pr_unshare(int flags)
 /* The process that holds the new user namespace until we have a descriptor of it.  It shares our memory and makes
  * system calls only, and none that fails (errno is ours, too).  It ends with us, or after HOLDER_SECONDS at the latest;
  * its copies of our descriptors, locks and sockets among them, go at once. */
+struct hold {
+    pid_t parent;
+    int seconds;
+};
+
 static int holder(void *arg)
 {
-    struct timespec limit = {.tv_sec = HOLDER_SECONDS};
+    const struct hold *hold = arg;
+    struct timespec limit = {.tv_sec = hold->seconds};
     (void)syscall(SYS_close_range, 0u, ~0u, 0u);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0L, 0L, 0L);
-    if (getppid() != *(pid_t *)arg) /* we are dead already */
+    if (getppid() != hold->parent) /* we are dead already */
         _exit(0);
     (void)syscall(SYS_ppoll, NULL, 0L, &limit, NULL, 0L);
     _exit(0);
 }
 
 /* The mask is inherited: no handler of ours runs in the holder. */
-static int start_holder(void *stack_end, pid_t *self)
+static int start_holder(void *stack_end, struct hold *hold, int seconds)
 {
     sigset_t all, old;
-    *self = getpid();
+    hold->parent = getpid();
+    hold->seconds = seconds;
     sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    int pid = clone(holder, stack_end, CLONE_VM | CLONE_NEWUSER | SIGCHLD, self);
+    int pid = clone(holder, stack_end, CLONE_VM | CLONE_NEWUSER | SIGCHLD, hold);
     int ret = pid < 0 ? -errno : pid;
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
     return ret;
@@ -93,8 +101,8 @@ static int start_holder(void *stack_end, pid_t *self)
 int pr_hold_userns(void)
 {
     static char stack[HOLDER_STACK] __attribute__((aligned(16)));
-    static pid_t self;
-    return start_holder(stack + sizeof stack, &self);
+    static struct hold hold;
+    return start_holder(stack + sizeof stack, &hold, HELPER_SECONDS);
 }
 
 int pr_setns(int fd, int type)
@@ -127,9 +135,9 @@ int pr_userns(const char *uid_map, const char *gid_map, int *stage)
 {
     char stack[HOLDER_STACK] __attribute__((aligned(16)));
     char path[64];
-    pid_t self;
+    struct hold hold;
     *stage = 1;
-    int pid = start_holder(stack + sizeof stack, &self);
+    int pid = start_holder(stack + sizeof stack, &hold, HOLDER_SECONDS);
     if (pid < 0)
         return pid;
     *stage = 2;
