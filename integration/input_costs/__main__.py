@@ -43,7 +43,7 @@ class Sweep:
             (bin / applet).symlink_to("busybox")
         measure.run(self.program, self.root, "spec", "--bundle", str(self.place / "bundle"))
         config: dict[str, Any] = json.loads((self.place / "bundle" / "config.json").read_text())
-        config["process"] |= {"terminal": False, "args": ["/bin/sleep", "1000"]}
+        config["process"] |= {"terminal": False, "args": ["/bin/sleep", "1000000"]}
         return config
 
     def run(self, *args: str) -> measure.Usage:
