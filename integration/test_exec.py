@@ -233,6 +233,17 @@ def test_options_end_at_the_id(container: Make) -> None:
     assert run(one, "/bin/echo", "-t", "--cwd", "x").out == "-t --cwd x\n"
 
 
+def test_null_in_a_process_file_is_absent(container: Make) -> None:
+    one = started(container)
+    path = process_file(
+        one, user={"uid": 5, "gid": 5, "additionalGids": None}, capabilities=None, rlimits=None, env=[PATH_ENV]
+    )
+    seen = one.call("exec", "--process", path, one.id).report
+    assert (seen["uid"], seen["groups"]) == ([5] * 3, [])
+    want = one.bundle.config["process"]["capabilities"]["bounding"]
+    assert int(status_field(seen, "CapBnd"), 16) == sum(CAP_BIT[name] for name in want)
+
+
 def test_process_file(container: Make) -> None:
     one = started(container)
     user = {"uid": 1000, "gid": 1000, "additionalGids": [9]}

@@ -38,6 +38,26 @@ def test_user(container: Make, user: dict[str, Any], uid: int, gid: int, groups:
     assert sorted(seen["groups"]) == groups, "exactly additionalGids: none of the caller's"
 
 
+OPTIONAL = (
+    "/annotations", "/hooks", "/hostname", "/domainname", "/process/rlimits", "/process/apparmorProfile",
+    "/process/noNewPrivileges", "/process/oomScoreAdj", "/process/scheduler", "/process/ioPriority",
+    "/process/user/additionalGids", "/process/user/umask", "/process/consoleSize", "/process/terminal",
+    "/process/capabilities/ambient", "/mounts/0/options", "/mounts/0/uidMappings", "/linux/seccomp",
+    "/linux/resources", "/linux/sysctl", "/linux/devices", "/linux/maskedPaths", "/linux/readonlyPaths",
+    "/linux/uidMappings", "/linux/cgroupsPath", "/linux/rootfsPropagation", "/linux/intelRdt", "/linux/personality",
+    "/linux/timeOffsets", "/linux/netDevices", "/root/readonly",
+)  # fmt: skip
+
+
+def test_null_is_absent(container: Make) -> None:
+    """As Go reads it into structures, which engines rely on that marshal pointers and empty slices."""
+    with_null = container(edits=dict.fromkeys(OPTIONAL))
+    seen, without = with_null.run().report, container(edits=dict.fromkeys(OPTIONAL, DELETE)).run().report
+    assert {name: seen[name] for name in ("uid", "groups", "umask", "env", "cwd")} == {
+        name: without[name] for name in ("uid", "groups", "umask", "env", "cwd")
+    }
+
+
 def test_groups_of_the_caller_do_not_leak(container: Make) -> None:
     one = container()
     seen = one.run(preexec=lambda: os.setgroups([6, 27])).report
