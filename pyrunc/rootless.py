@@ -31,6 +31,7 @@ def check_no_cgroup(config: dict[str, Any], error: SysError, log: Log) -> None:
     if asked:
         raise PyruncError(f"{error}; {DELEGATE}, or leave {', '.join(asked)} away") from error
     text = f"{error}; the container runs without a cgroup of its own"
-    if not any(entry["type"] == "pid" for entry in linux.get("namespaces") or ()):
-        text += ", and without a pid namespace: kill and delete reach its first process only"
-    log.warning(text)
+    if any(entry["type"] == "pid" for entry in linux.get("namespaces") or ()):
+        log.info(text)  # what a user without a delegated cgroup expects
+    else:
+        log.warning(f"{text}, and without a pid namespace: kill and delete reach its first process only")

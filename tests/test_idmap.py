@@ -167,8 +167,11 @@ def test_the_initial_user_namespace_is_known_by_its_inode(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("linux", "said"),
     [
+        ({"namespaces": [{"type": "pid"}]}, "level=info"),  # not on the stderr of every `run`
         ({"namespaces": [{"type": "pid"}]}, "without a cgroup of its own"),
+        ({"namespaces": []}, "level=warning"),
         ({"namespaces": []}, "without a pid namespace"),
+        ({"resources": {"pids": {"limit": -1}}, "namespaces": []}, "without a pid namespace"),
         (
             {"resources": {"devices": [{"allow": False}]}, "namespaces": [{"type": "pid"}]},
             "without a cgroup of its own",
