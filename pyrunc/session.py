@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 STEP_TIMEOUT_MS = 120_000
 WAIT_FOREVER = -1
 _PENDING = 64  # records of init that can be waiting to be read: warnings, and the one that it waits for an answer to
+_LOOK_MS = 500  # between two looks whether a process that should speak is still there
 # For a process that was killed, or is about to exit.  One that takes longer is stuck in the kernel
 # (waiting for a FUSE server, say), where no signal reaches it.
 END_TIMEOUT_MS = 5_000
@@ -221,6 +222,8 @@ class Session:
         while self.protocol.state != handshake.DONE:
             if self.protocol.deferred:
                 self.await_enter()
+            elif self.protocol.state in (handshake.ENTERING, handshake.JOINED):
+                self.await_clone(timeout, interrupts)
             record = self.receive(0 if self.protocol.deferred else timeout, interrupts)
             if record is None:
                 if self.protocol.state == handshake.CLONED:  # there is no start to wait for
@@ -269,6 +272,26 @@ class Session:
         Then init waits for a GO to a record that waits for the pid: nobody would ever speak again.
         """
         await_end(self.enter_pid, self.interrupts)
+
+    def await_clone(self, timeout: int, interrupts: Interrupts) -> None:
+        """ENTERING, JOINED: wait for a record of enter, which may be about to clone, to report the pid and to end.
+
+        If it ends without that, killed, then its clone waits for our GO and keeps the socket open: nobody would ever
+        speak again.  Raises PyruncError then, and after ``timeout`` ms.
+        """
+        from select import POLLIN, poll
+
+        lib = runtime.quick()[1]
+        poller = poll()
+        poller.register(self.sock, POLLIN)
+        waited = 0
+        while not poller.poll(_LOOK_MS):
+            interrupts.check()
+            waited += _LOOK_MS
+            if lib.pr_await_end(self.enter_pid, 0) == 0 and not poller.poll(0):
+                raise self.premature_end()
+            if 0 <= timeout <= waited:
+                raise self.no_answer()
 
     def check_executed(self) -> None:
         """EOF in place of the program's start: raises the error when it was init's death, not its execve."""
