@@ -81,8 +81,8 @@ TABLE = [
         [
             (
                 "native/init/mount.c",
-                "    if (HAS(IN_PROC) || fs_magic(dest) != MAGIC_PROC || (is_proc_root(dest) && is_proc_root(tree)))\n",
-                "    if (is_proc_root(tree) || fs_magic(dest) >= 0)\n",
+                "    if (magic != MAGIC_PROC || (is_proc_root(dest) && is_proc_root(tree)))\n",
+                "    if (is_proc_root(tree) || magic >= 0)\n",
             )
         ],
         "test_proc.py::test_nothing_is_mounted_over_proc",
