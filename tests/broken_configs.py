@@ -98,6 +98,7 @@ P = "/process"
 L = "/linux"
 R = "/linux/resources"
 S = "/linux/seccomp"
+CONDITIONS = [{"index": index, "op": "SCMP_CMP_EQ", "value": 1} for index in range(6)]
 WITHOUT_MOUNT_NS = ("/linux/namespaces", [{"type": "pid"}, {"type": "uts"}, {"type": "network"}])
 WITHOUT_NETWORK = ("/linux/namespaces", [{"type": "mount"}, {"type": "uts"}, {"type": "ipc"}])
 
@@ -488,6 +489,22 @@ BROKEN: list[tuple[list[tuple[str, Any]], str, tuple[str, ...]]] = [
         [(f"{S}/syscalls/0/action", "SCMP_ACT_NOTIFY"), (f"{S}/syscalls/0/names/0", "write")],
         f"{S}/syscalls/0/names/0",
         ("other than write",),
+    ),
+    one(f"{S}/architectures", ["SCMP_ARCH_X86"] * 33, "at most 32 architectures", "33"),
+    ([(f"{S}/syscalls/0/names", ["read"] * 4097)], f"{S}/syscalls", ("at most 4096 names", "4097")),
+    (
+        [(f"{S}/syscalls/0/names", ["read"] * 684), (f"{S}/syscalls/0/args", CONDITIONS)],
+        f"{S}/syscalls",
+        ("at most 4096 conditions", "4104"),
+    ),
+    (
+        [
+            (f"{S}/syscalls/0/names", ["read"] * 682),
+            (f"{S}/syscalls/0/args", CONDITIONS),
+            (f"{S}/architectures", ["SCMP_ARCH_X86_64"]),
+        ],
+        f"{S}/syscalls",
+        ("at most 65535 instructions",),
     ),
     one(f"{S}/syscalls/0/args/0/index", 6, "0 to 5"),
     one(f"{S}/syscalls/0/args/0/value", -1, "0 to 18446744073709551615"),

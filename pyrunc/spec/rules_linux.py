@@ -33,6 +33,14 @@ IPC_SYSCTLS = (
 ERRNO_MAX = 4095  # MAX_ERRNO: the kernel cuts larger ones down to it
 TRACE_MAX = 0xFFFF  # SECCOMP_RET_DATA
 
+# A seccomp filter has at most 4096 instructions (BPF_MAXINSNS).  Each system call takes at least one, and so does each
+# condition that no two rules share.  The profiles of engines have 450 and 10 of them.
+SECCOMP_CALLS = SECCOMP_CONDITIONS = 4096
+SECCOMP_ARCHES = 32
+# libseccomp counts instructions in 16 bits (struct bpf_program, up to 2.6), and corrupts its heap when there are more.
+# An upper bound of what it generates for one architecture:
+PER_CALL, PER_CONDITION, COUNTABLE = 2, 8, 0xFFFF
+
 
 def namespaces(config: dict[str, Any], report: Report) -> None:
     """Each type once; fills ``report.namespaces`` for the other rules."""
@@ -197,14 +205,18 @@ def seccomp(profile: dict[str, Any], pointer: str, report: Report) -> None:
     default = profile.get("defaultAction")
     if default == "SCMP_ACT_NOTIFY":
         # init itself would wait for an agent that does not have the descriptor yet.
-        report.bad(f"{pointer}/defaultAction", "an action other than SCMP_ACT_NOTIFY", default)
+        hint = "SCMP_ACT_NOTIFY cannot be used as default action"
+        report.bad(f"{pointer}/defaultAction", "an action other than SCMP_ACT_NOTIFY", default, hint)
     _errno(profile, "defaultErrnoRet", default, pointer, report)
     if "listenerMetadata" in profile and not profile.get("listenerPath"):
         report.bad(f"{pointer}/listenerMetadata", "nothing here without listenerPath", profile["listenerMetadata"])
     notifies = False
+    named = conditions = 0
     for here, rule in numbered(profile.get("syscalls"), f"{pointer}/syscalls"):
         action = rule.get("action")
         calls = rule.get("names")
+        named += len(calls or ())
+        conditions += len(calls or ()) * len(rule.get("args") or ())
         if calls is not None and not calls:
             report.bad(f"{here}/names", "at least one string", calls)
         for place, name in numbered(calls, f"{here}/names"):
@@ -212,12 +224,33 @@ def seccomp(profile: dict[str, Any], pointer: str, report: Report) -> None:
                 report.bad(place, "the name of a system call", name)
             elif name == "write" and action == "SCMP_ACT_NOTIFY":
                 # init has to write the number of the notify descriptor to us with the filter in force.
-                report.bad(place, "a system call other than write for SCMP_ACT_NOTIFY", name)
+                hint = "SCMP_ACT_NOTIFY cannot be used for the write syscall"
+                report.bad(place, "a system call other than write", name, hint)
         _errno(rule, "errnoRet", action, here, report)
         notifies = notifies or action == "SCMP_ACT_NOTIFY"
     if notifies and not profile.get("listenerPath"):
         value = profile.get("listenerPath", NOTHING)
         report.bad(f"{pointer}/listenerPath", "the path of a socket for SCMP_ACT_NOTIFY", value)
+    _size(profile, pointer, report, named, conditions)
+
+
+def _size(profile: dict[str, Any], pointer: str, report: Report, named: int, conditions: int) -> None:
+    """No more than libseccomp can be trusted with; ``conditions`` are counted for each system call of their rule."""
+    arches = profile.get("architectures") or ()
+    if len(arches) > SECCOMP_ARCHES:
+        report.bad(f"{pointer}/architectures", f"at most {SECCOMP_ARCHES} architectures", len(arches))
+    if named > SECCOMP_CALLS:
+        expected = f"at most {SECCOMP_CALLS} names in all rules: a filter has no more instructions"
+        report.bad(f"{pointer}/syscalls", expected, named)
+    elif conditions > SECCOMP_CONDITIONS:
+        expected = f"at most {SECCOMP_CONDITIONS} conditions for all system calls: a filter has no more instructions"
+        report.bad(f"{pointer}/syscalls", expected, conditions)
+    else:
+        size = (PER_CALL * named + PER_CONDITION * conditions) * (len(set(arches)) + 1)
+        if size > COUNTABLE:
+            expected = f"at most {COUNTABLE} instructions for all architectures"
+            hint = f"{PER_CALL} for a system call and {PER_CONDITION} for a condition, for each architecture"
+            report.bad(f"{pointer}/syscalls", expected, size, hint)
 
 
 def _errno(holder: dict[str, Any], field: str, action: str | None, pointer: str, report: Report) -> None:
