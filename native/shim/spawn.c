@@ -3,8 +3,8 @@
  * The child shares our memory until it executes (CLONE_VM | CLONE_VFORK), so nothing of a large heap is copied and
  * nothing of Python ever runs in it.  It runs on a stack of its own and makes system calls only.
  */
+#include "child.h"
 #include "shim.h"
-#include "stack.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -48,7 +48,7 @@ struct child {
 /* Everything to its default: CPython and Go callers leave SIGPIPE and others ignored, and an ignored signal stays
  * ignored across execve (SigIgn=0x1001000 was seen in containers).  The mask goes last, when no handler of ours can run in
  * the shared memory any more. */
-static void reset_signals(void)
+void reset_signals(void)
 {
     /* Raw calls: libc keeps two signals out of reach, and glibc's posix_spawn leaves them ignored (seen below make). */
     const unsigned long nothing[4] = {0}; /* struct sigaction of the kernel: SIG_DFL, no flags, empty mask */

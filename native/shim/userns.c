@@ -1,8 +1,8 @@
 /* User namespaces and mounts for them, made on the host's side: see shim.h. */
+#include "child.h"
 #include "image.h"
 #include "mount_abi.h"
 #include "shim.h"
-#include "stack.h"
 
 #include <errno.h>
 #include <fcntl.h>
