@@ -39,6 +39,9 @@ def rule(name: str, action: str = ERRNO, **more: Any) -> dict[str, Any]:
     return {"names": [name], "action": action, **more}
 
 
+EQUAL = {"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}
+
+
 def call(name: str, *args: int | str) -> list[str]:
     return ["syscall", str(NR[name]), *[str(arg) for arg in args]]
 
@@ -268,9 +271,11 @@ def test_bad_profiles(container: Make, refused: Refused, edits: dict[str, Any], 
         ),
         (profile(rule("mkdir"), listenerMetadata="x"), "/linux/seccomp/listenerMetadata"),
         (profile(rule("mkdir", "SCMP_ACT_NOTIFY")), "/linux/seccomp"),
-        (profile(rule("write", "SCMP_ACT_NOTIFY"), listenerPath="/run/x"), "/linux/seccomp/syscalls/0"),
+        (profile(rule("write", "SCMP_ACT_NOTIFY"), listenerPath="/run/x"), "cannot be used for the write syscall"),
+        (profile(*[rule("mkdir", args=[{**EQUAL, "value": n}]) for n in range(12_000)]), "/linux/seccomp/syscalls"),
+        (profile(*[rule("mkdir", args=[{**EQUAL, "index": i} for i in range(6)])] * 2000), "/linux/seccomp/syscalls"),
     ],
-    ids=range(8),
+    ids=range(10),
 )
 def test_profiles_the_spec_forbids(container: Make, refused: Refused, edits: dict[str, Any], pointer: str) -> None:
     refused(container(edits=edits).create(check=False), pointer)
@@ -364,4 +369,5 @@ def test_notify(container: Make, agent: Agent, nnp: bool) -> None:
 
 def test_notify_without_an_agent(container: Make, box: Box, refused: Refused) -> None:
     edits = profile(rule("sethostname", "SCMP_ACT_NOTIFY"), listenerPath=str(box.path / "nobody.sock"))
-    refused(container(edits=edits).create(check=False), "/linux/seccomp/listenerPath")
+    result = container(edits=edits).create(check=False)
+    refused(result, "/linux/seccomp/listenerPath", "failed to connect with seccomp agent")

@@ -1,19 +1,22 @@
 """linux.seccomp on the host side: compile a profile to a BPF program, keep it, hand the listener to its agent.
 
-Programs are cached because engines send the same profile with every container and libseccomp takes milliseconds
-for it.  A cached program decides what a container may do, so it is only taken from a directory that nobody but
-us can write to, under a name that is a hash of everything that goes into it.
+libseccomp compiles profiles in a child that can do nothing else (native/shim/sandbox.h): profiles may be hostile, and
+it was not written for such (docs/adr/0018-profile-compiler.md).  spec.rules_linux bounds a profile before that.
+
+Programs are cached because engines send the same profile with every container and libseccomp takes 20 ms for it.  A
+cached program decides what a container may do, so it is only taken from a directory that nobody but us can write to,
+under a name that is a hash of everything that goes into it.
 """
 
 from __future__ import annotations
 
 import posix
 from _struct import Struct, pack
-from errno import E2BIG, EAGAIN, EDOM, EINVAL, EPIPE, ESRCH, ETIMEDOUT
+from errno import E2BIG, EAGAIN, ECHILD, EDOM, EINTR, EINVAL, ENOMEM, EPIPE, ESRCH, ETIMEDOUT
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY
 
 from pyrunc import SPEC_VERSION, build, fs, runtime
-from pyrunc.errors import ConfigError, Problem, SysError, errno_text, show
+from pyrunc.errors import ConfigError, Problem, PyruncError, SysError, errno_text, show
 from pyrunc.plan.security import SECCOMP_FLAGS, SPEC_ALLOW
 from pyrunc.state import dumps
 
@@ -53,18 +56,25 @@ NEW_LISTENER = 1 << 3
 
 PROGRAM_MAX = 4096 * 8  # BPF_MAXINSNS instructions
 
+# native/shim/seccomp.h
+_HEAD = Struct("8I")  # struct pr_seccomp_head
 _RULE = Struct("IIII")  # struct pr_seccomp_rule
 _ARG = Struct("IIQQ")  # struct pr_seccomp_arg
+ARCH, RULE, DEATH, NO_ANSWER = 2, 3, 5, 7  # what failed, of pr_seccomp_compile
+SIGKILL, SIGXCPU = 9, 24
+# native/shim/sandbox.h
+CPU_SECONDS = 5
+MEMORY = "256 MiB"
 
 # The cache.  FORMAT goes into the hash: raise it whenever other programs come out of the same input.
-FORMAT = 1
+FORMAT = 2
 MAGIC = b"pyruncBPF\x00\x00\x01"
 CACHE_MAX = 64  # programs; all are dropped when there are more, which takes 64 different profiles
 _DIGEST = 32
 
 
-class Flat:
-    """A profile as native/shim/seccomp.h takes it; `key` is all of it in one piece."""
+class FlatProfile:
+    """A profile as native/shim/seccomp.h takes it."""
 
     __slots__ = ("archs", "args", "default", "enosys", "names", "rules")
 
@@ -87,14 +97,18 @@ class Flat:
                 value, second = condition["value"], condition.get("valueTwo", 0)
                 args.append(_ARG.pack(condition["index"], OPERATORS[condition["op"]], value, second))
         self.rules = b"".join(rules)
-        self.names = "\0".join(names).encode("utf-8") + b"\0" if names else b"\0"
+        self.names = "\0".join(names).encode("utf-8") + b"\0" if names else b""
         self.args = b"".join(args)
 
-    def key(self, version: int) -> bytes:
-        """Everything that the program depends on, lengths first so that no two profiles can look alike."""
-        lengths = (len(self.archs), len(self.rules), len(self.names), len(self.args))
-        head = pack("8I", FORMAT, version, self.default, self.enosys, *lengths)
-        return b"".join((head, self.archs, self.rules, self.names, self.args))
+    def encode(self, version: int) -> bytes:
+        """struct pr_seccomp_head and what follows it; also the cache's key.
+
+        It is everything that the program depends on, with the sizes first, so that no two profiles look alike.
+        ``version``: libseccomp's.
+        """
+        sizes = (len(self.args), len(self.rules), len(self.archs), len(self.names))
+        head = _HEAD.pack(FORMAT, version, self.default, self.enosys, *sizes)
+        return b"".join((head, self.args, self.rules, self.archs, self.names))
 
 
 def _action(name: str, number: int | None) -> int:
@@ -126,23 +140,20 @@ def compile_filter(profile: dict[str, Any], *, cache_dir: str = "") -> tuple[byt
     Returns the program (``struct sock_filter[]``), the SECCOMP_FILTER_FLAG_* to load it with (without NEW_LISTENER),
     and whether it notifies.  ``cache_dir``: where programs are kept, made when it is missing; "" for no cache.
     Raises ConfigError: an architecture or a rule that this libseccomp cannot do, or a program longer than 4096
-    instructions.
+    instructions; PyruncError: compiling it took more than there is, or libseccomp crashed; InterruptedError.
     """
     _, lib = runtime.quick()
     archs = _architectures(profile, lib)
-    flat = Flat(profile, archs)
+    encoded = FlatProfile(profile, archs).encode(lib.pr_seccomp_version())
     flags, listener = filter_flags(profile), notifies(profile)
-    if not cache_dir:
-        return _compile(flat, profile), flags, listener
-    native = lib.pr_seccomp_arch(b"")
-    digest = _digest(pack("q", native) + flat.key(lib.pr_seccomp_version()))
-    directory = _open_cache(cache_dir)
+    directory = _open_cache(cache_dir) if cache_dir else -1
     if directory < 0:
-        return _compile(flat, profile), flags, listener
+        return _compile(encoded, profile, archs), flags, listener
     try:
+        digest = _digest(pack("q", lib.pr_seccomp_arch(b"")) + encoded)
         program = _recall(directory, digest)
         if not program:
-            program = _compile(flat, profile)
+            program = _compile(encoded, profile, archs)
             _remember(directory, digest, program)
     finally:
         posix.close(directory)
@@ -154,7 +165,7 @@ def _architectures(profile: dict[str, Any], lib: Any) -> list[int]:
     native = lib.pr_seccomp_arch(b"")
     tokens: list[int] = []
     for index, name in enumerate(profile.get("architectures") or ()):
-        token = lib.pr_seccomp_arch(name.removeprefix("SCMP_ARCH_").lower().encode("utf-8"))
+        token = lib.pr_seccomp_arch(_arch_name(name))
         if token < 0:
             expected = f"an architecture of libseccomp {build.libseccomp()}"
             raise ConfigError([Problem(f"{POINTER}/architectures/{index}", expected, show(name))])
@@ -163,41 +174,64 @@ def _architectures(profile: dict[str, Any], lib: Any) -> list[int]:
     return tokens
 
 
-def _compile(flat: Flat, profile: dict[str, Any]) -> bytes:
-    ffi, lib = runtime.shim()
-    out = ffi.new("char[]", PROGRAM_MAX)
-    fault = ffi.new("struct pr_seccomp_fault *")
-    size = lib.pr_seccomp_compile(
-        flat.default,
-        flat.enosys,
-        ffi.from_buffer("uint32_t[]", flat.archs),
-        len(flat.archs) // 4,
-        ffi.from_buffer("struct pr_seccomp_rule[]", flat.rules),
-        len(flat.rules) // _RULE.size,
-        flat.names,
-        ffi.from_buffer("struct pr_seccomp_arg[]", flat.args),
-        out,
-        PROGRAM_MAX,
-        fault,
-    )
-    if size < 0:
-        raise ConfigError([_problem(-size, fault.stage, fault.index, fault.name, profile, flat)])
-    return bytes(ffi.buffer(out, size))
+def _arch_name(name: str) -> bytes:
+    """libseccomp's word for SCMP_ARCH_*."""
+    return name.removeprefix("SCMP_ARCH_").lower().encode("utf-8")
 
 
-def _problem(number: int, stage: int, index: int, name: int, profile: dict[str, Any], flat: Flat) -> Problem:
-    """What libseccomp did not take, in terms of the profile."""
-    if stage == 2:
-        found = f"{errno_text(number)} for token {flat.archs[index * 4 : index * 4 + 4].hex()}"
+def _compile(encoded: bytes, profile: dict[str, Any], archs: list[int]) -> bytes:
+    """The program, from the child.  Raises as `compile_filter` does."""
+    ffi, lib = runtime.quick()
+    out, report = ffi.new("char[]", PROGRAM_MAX), ffi.new("int[3]")
+    size = lib.pr_seccomp_compile(encoded, len(encoded), out, PROGRAM_MAX, report)
+    if size >= 0:
+        return bytes(ffi.buffer(out, size))
+    stage, index, name = report
+    if stage == NO_ANSWER:
+        raise SysError(POINTER, ffi.string(out).decode("ascii"), -size, context="compiling the profile")
+    if stage < DEATH and size == -ENOMEM:
+        raise _death(f"compiling the profile takes more memory than it may ({MEMORY})", limit=True)
+    if stage < DEATH:
+        raise ConfigError([_problem(-size, stage, index, name, profile, archs)])
+    if size == -EINTR:
+        raise InterruptedError(EINTR, "compiling the profile")
+    if size == -ECHILD:
+        raise _ended(index)
+    if size == -ETIMEDOUT:
+        raise _death("compiling the profile did not end in time")
+    raise _death("libseccomp gave no valid answer for the profile")
+
+
+def _ended(status: int) -> PyruncError:
+    """The end of a child that did not answer, by its wait status."""
+    if not posix.WIFSIGNALED(status):
+        return _death(f"compiling the profile ended with status {posix.WEXITSTATUS(status)}")
+    number = posix.WTERMSIG(status)
+    if number == SIGXCPU:
+        return _death(f"compiling the profile takes more than {CPU_SECONDS} s of processor time", limit=True)
+    from pyrunc import signals
+
+    how = "was killed" if number == SIGKILL else "crashed"
+    return _death(f"libseccomp {how} while compiling the profile ({signals.name(number)})")
+
+
+def _death(what: str, *, limit: bool = False) -> PyruncError:
+    hint = "; use fewer conditions on arguments, or fewer architectures" if limit else ""
+    return PyruncError(f"{POINTER}: {what}{hint}")
+
+
+def _problem(number: int, stage: int, index: int, name: int, profile: dict[str, Any], archs: list[int]) -> Problem:
+    """What libseccomp did not take, in terms of the profile; the child's indexes are not trusted."""
+    rules = profile.get("syscalls") or ()
+    if stage == ARCH and 0 <= index < len(archs):
         expected = (
             "architectures of this machine's byte order" if number == EDOM else "architectures that libseccomp takes"
         )
-        return Problem(f"{POINTER}/architectures", expected, found)
-    if stage == 3:
-        rule = profile["syscalls"][index]
-        pointer = f"{POINTER}/syscalls/{index}"
+        return Problem(f"{POINTER}/architectures", expected, f"{errno_text(number)} for token {archs[index]:#x}")
+    if stage == RULE and 0 <= index < len(rules) and 0 <= name < len(rules[index]["names"]):
+        rule = rules[index]
         found = f"{errno_text(number)} for {show(rule['names'][name])} with {rule['action']}"
-        return Problem(pointer, "a rule that libseccomp and this kernel take", found)
+        return Problem(f"{POINTER}/syscalls/{index}", "a rule that libseccomp and this kernel take", found)
     if number == E2BIG:
         return Problem(POINTER, f"a program of at most {PROGRAM_MAX // 8} instructions", "a longer one")
     return Problem(POINTER, "a profile that libseccomp takes", errno_text(number))
@@ -207,14 +241,9 @@ def usable_architectures() -> list[str]:
     """The names of the schema that this libseccomp and this machine can filter, for `features`."""
     from pyrunc.spec.schema import SECCOMP_ARCHES
 
-    usable = []
-    for name in SECCOMP_ARCHES:
-        try:
-            compile_filter({"defaultAction": "SCMP_ACT_ALLOW", "architectures": [name]})
-        except ConfigError:
-            continue  # unknown to libseccomp, or of the other byte order
-        usable.append(name)
-    return usable
+    lib = runtime.quick()[1]
+    tokens = {name: lib.pr_seccomp_arch(_arch_name(name)) for name in SECCOMP_ARCHES}
+    return [name for name, token in tokens.items() if token >= 0 and lib.pr_seccomp_arch_usable(token)]
 
 
 def usable_flags() -> list[str]:
@@ -256,8 +285,7 @@ def _open_cache(path: str) -> int:
         try:
             directory = posix.open(path, flags)
         except FileNotFoundError:
-            fs.ignore(posix.mkdir, path, 0o700)
-            directory = posix.open(path, flags)
+            directory = _make_cache(path, flags)
     except OSError:
         return -1
     found = posix.fstat(directory)
@@ -265,6 +293,18 @@ def _open_cache(path: str) -> int:
         return directory
     posix.close(directory)
     return -1
+
+
+def _make_cache(path: str, flags: int) -> int:
+    """The cache directory, created.  Raises OSError."""
+    try:
+        posix.mkdir(path, 0o700)
+    except FileExistsError:  # another create was faster
+        return posix.open(path, flags)
+    directory = posix.open(path, flags)
+    # Whatever the caller's umask is: this directory is the cache of all later callers.
+    fs.ignore(posix.fchmod, directory, 0o700)
+    return directory
 
 
 def _recall(directory: int, digest: bytes) -> bytes:
@@ -345,7 +385,8 @@ def hand_over(listener: int, profile: dict[str, Any], pid: int, status: str) -> 
     message = _process_state(profile, pid, status)
     sock = lib.pr_connect_unix(fs.encode(path))
     if sock < 0:
-        raise SysError(f"{POINTER}/listenerPath", "connect", -sock, value=path)
+        hint = "failed to connect with seccomp agent"  # runc's words, which scripts look for
+        raise SysError(f"{POINTER}/listenerPath", "connect", -sock, value=path, hint=hint)
     try:
         sent = lib.pr_send_fd(sock, message, len(message), listener)
         while 0 <= sent < len(message):  # a stream: large annotations may need several, the descriptor only one

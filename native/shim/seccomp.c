@@ -1,14 +1,17 @@
 /* From a seccomp profile to a BPF program. */
 #include "seccomp.h"
+#include "image.h"
+#include "sandbox.h"
 
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <seccomp.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define X32_BIT 0x40000000u
@@ -30,14 +33,30 @@ struct known {
 };
 
 struct profile {
-    uint32_t default_action;
-    const uint32_t *archs;
-    int narchs;
-    const struct pr_seccomp_rule *rules;
-    int nrules;
-    const char *names;
+    struct pr_seccomp_head head;
     const struct pr_seccomp_arg *args;
+    const struct pr_seccomp_rule *rules;
+    const uint32_t *archs;
+    const char *names;
+    int nrules;
+    int narchs;
 };
+
+/* What failed, as seccomp.h numbers it, and its place. */
+enum { STAGE_FILTER = 1, STAGE_ARCH, STAGE_RULE, STAGE_EXPORT, STAGE_DEATH, STAGE_NONSENSE, STAGE_NO_ANSWER };
+struct fault {
+    int32_t stage;
+    int32_t index; /* of the architecture or the rule */
+    int32_t name;  /* within the rule */
+};
+
+/* The end of the child's answer, behind the program. */
+struct tail {
+    uint32_t magic;
+    int32_t ret;
+    struct fault fault;
+};
+#define TAIL_MAGIC 0x7061636bu
 
 int pr_seccomp_flag(unsigned int flag)
 {
@@ -57,11 +76,20 @@ int64_t pr_seccomp_arch(const char *name)
     return token ? (int64_t)token : -EINVAL;
 }
 
+int pr_seccomp_arch_usable(uint32_t token)
+{
+    /* In this process: nothing here comes from a profile. */
+    scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ALLOW);
+    int ret = ctx ? seccomp_arch_add(ctx, token) : -ENOMEM;
+    seccomp_release(ctx);
+    return ret == 0 || ret == -EEXIST;
+}
+
 /* -- rules ---------------------------------------------------------------------------------------------- */
 
-static int add_architectures(scmp_filter_ctx ctx, const struct profile *p, struct pr_seccomp_fault *fault)
+static int add_architectures(scmp_filter_ctx ctx, const struct profile *p, struct fault *fault)
 {
-    fault->stage = 2;
+    fault->stage = STAGE_ARCH;
     for (fault->index = 0; fault->index < p->narchs; fault->index++) {
         int ret = seccomp_arch_add(ctx, p->archs[fault->index]);
         if (ret < 0 && ret != -EEXIST)
@@ -103,11 +131,11 @@ static int add_call(scmp_filter_ctx ctx, const struct pr_seccomp_rule *rule, int
     return ret;
 }
 
-static int add_rules(scmp_filter_ctx ctx, const struct profile *p, struct pr_seccomp_fault *fault)
+static int add_rules(scmp_filter_ctx ctx, const struct profile *p, struct fault *fault)
 {
     const char *name = p->names;
     const struct pr_seccomp_arg *args = p->args;
-    fault->stage = 3;
+    fault->stage = STAGE_RULE;
     for (fault->index = 0; fault->index < p->nrules; fault->index++) {
         const struct pr_seccomp_rule *rule = &p->rules[fault->index];
         for (fault->name = 0; (uint32_t)fault->name < rule->names; fault->name++) {
@@ -115,7 +143,7 @@ static int add_rules(scmp_filter_ctx ctx, const struct profile *p, struct pr_sec
             name += strlen(name) + 1;
             /* libseccomp refuses rules that change nothing.  A name that it does not know is of another
              * kernel. */
-            if (rule->action == p->default_action || nr == __NR_SCMP_ERROR)
+            if (rule->action == p->head.default_action || nr == __NR_SCMP_ERROR)
                 continue;
             int ret = add_call(ctx, rule, nr, args);
             if (ret < 0)
@@ -221,30 +249,36 @@ static int checks(struct sock_filter *out, const struct profile *p)
     return at;
 }
 
-/* -- the program ---------------------------------------------------------------------------------------- */
+/* -- the child ------------------------------------------------------------------------------------------ */
 
-/* What libseccomp exports, behind `have` bytes of `out`.  It writes to a descriptor only (before 2.6). */
-static int append_export(scmp_filter_ctx ctx, char *out, size_t have, size_t size)
+/* Find the parts of a profile.  Returns 0, or -EINVAL where they do not fit together. */
+static int parse(struct profile *p, const void *data, size_t length)
 {
-    int fd = memfd_create("pyrunc-seccomp", MFD_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    int ret = seccomp_export_bpf(ctx, fd);
-    off_t length = ret == 0 ? lseek(fd, 0, SEEK_END) : -1;
-    if (ret == 0 && length < 0)
-        ret = -errno;
-    if (ret == 0 && have + (size_t)length > size)
-        ret = -E2BIG;
-    if (ret == 0) {
-        ssize_t got = pread(fd, out + have, (size_t)length, 0);
-        ret = got < 0 ? -errno : got != length ? -EIO : (int)(have + (size_t)length);
+    uint64_t names = 0, args = 0, ends = 0;
+    if (length < sizeof p->head)
+        return -EINVAL;
+    memcpy(&p->head, data, sizeof p->head);
+    const struct pr_seccomp_head *h = &p->head;
+    if ((uint64_t)h->args_size + h->rules_size + h->archs_size + h->names_size != length - sizeof *h ||
+        h->args_size % sizeof *p->args || h->rules_size % sizeof *p->rules ||
+        h->archs_size % sizeof *p->archs)
+        return -EINVAL;
+    p->args = (const void *)((const char *)data + sizeof *h);
+    p->rules = (const void *)((const char *)p->args + h->args_size);
+    p->archs = (const void *)((const char *)p->rules + h->rules_size);
+    p->names = (const char *)p->archs + h->archs_size;
+    p->nrules = (int)(h->rules_size / sizeof *p->rules);
+    p->narchs = (int)(h->archs_size / sizeof *p->archs);
+    for (int i = 0; i < p->nrules; i++) {
+        names += p->rules[i].names;
+        args += p->rules[i].args;
     }
-    close(fd);
-    return ret;
+    for (uint32_t i = 0; i < h->names_size; i++)
+        ends += p->names[i] == '\0';
+    return names == ends && args == h->args_size / sizeof *p->args ? 0 : -EINVAL;
 }
 
-static int build(scmp_filter_ctx ctx, const struct profile *p, int enosys, char *out, size_t size,
-                 struct pr_seccomp_fault *fault)
+static int add_everything(scmp_filter_ctx ctx, const struct profile *p, struct fault *fault)
 {
     uint32_t calls = 0;
     int ret = add_architectures(ctx, p, fault);
@@ -256,29 +290,83 @@ static int build(scmp_filter_ctx ctx, const struct profile *p, int enosys, char 
     if (calls > LONG_PROFILE)
         (void)seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* slower without, not wrong */
 #endif
-    ret = add_rules(ctx, p, fault);
-    if (ret < 0)
-        return ret;
-    struct sock_filter head[CHECK_MAX * MAX_ARCHS];
-    size_t have = enosys ? (size_t)checks(head, p) * sizeof(*head) : 0;
-    *fault = (struct pr_seccomp_fault){.stage = 4};
-    if (have > size)
-        return -E2BIG;
-    memcpy(out, head, have);
-    return append_export(ctx, out, have, size);
+    return add_rules(ctx, p, fault);
 }
 
-int pr_seccomp_compile(uint32_t default_action, int enosys, const uint32_t *archs, int narchs,
-                       const struct pr_seccomp_rule *rules, int nrules, const char *names,
-                       const struct pr_seccomp_arg *args, void *out, size_t size,
-                       struct pr_seccomp_fault *fault)
+static int compile(const void *data, size_t length, int out, struct fault *fault)
 {
-    struct profile p = {default_action, archs, narchs, rules, nrules, names, args};
-    *fault = (struct pr_seccomp_fault){.stage = 1};
-    scmp_filter_ctx ctx = seccomp_init(default_action);
+    struct profile p;
+    struct sock_filter head[CHECK_MAX * MAX_ARCHS];
+    fault->stage = STAGE_FILTER;
+    int ret = parse(&p, data, length);
+    scmp_filter_ctx ctx = ret == 0 ? seccomp_init(p.head.default_action) : NULL;
     if (!ctx)
         return -EINVAL;
-    int ret = build(ctx, &p, enosys, out, size, fault);
-    seccomp_release(ctx);
+    ret = add_everything(ctx, &p, fault);
+    if (ret < 0)
+        return ret;
+    *fault = (struct fault){.stage = STAGE_EXPORT};
+    if (p.head.enosys)
+        ret = write_all(out, (const char *)head, (size_t)checks(head, &p) * sizeof *head);
+    /* Before 2.6 it can only write to a descriptor.  The memory goes with the process. */
+    return ret < 0 ? ret : seccomp_export_bpf(ctx, out);
+}
+
+static void work(const void *data, size_t length, int out)
+{
+    struct tail tail = {.magic = TAIL_MAGIC};
+    tail.ret = compile(data, length, out, &tail.fault);
+    (void)write_all(out, (const char *)&tail, sizeof tail);
+}
+
+/* -- the parent ----------------------------------------------------------------------------------------- */
+
+static int report_fault(int report[3], int stage, int index, int err)
+{
+    report[0] = stage;
+    report[1] = index;
+    return err;
+}
+
+/* The size of the program in an answer of `got` bytes, or -errno.  Only its form is checked: the kernel
+ * checks every instruction when it loads the program, and what the program allows is up to the author
+ * of the profile anyway. */
+static int judge(const struct sandbox *c, size_t got, int report[3])
+{
+    struct tail tail;
+    if (WIFSIGNALED(c->status) || got < sizeof tail)
+        return report_fault(report, STAGE_DEATH, c->status, -ECHILD);
+    memcpy(&tail, (const char *)c->answer + got - sizeof tail, sizeof tail);
+    size_t size = got - sizeof tail;
+    int success = tail.ret == 0 && size > 0 && size % sizeof(struct sock_filter) == 0;
+    int failure = tail.ret < 0 && tail.ret >= -4095 && tail.fault.stage >= STAGE_FILTER &&
+                  tail.fault.stage <= STAGE_EXPORT;
+    if (tail.magic != TAIL_MAGIC || (!success && !failure))
+        return report_fault(report, STAGE_NONSENSE, 0, -EBADMSG);
+    if (success)
+        return (int)size;
+    report[2] = tail.fault.name;
+    return report_fault(report, tail.fault.stage, tail.fault.index, tail.ret);
+}
+
+int pr_seccomp_compile(const void *profile, size_t length, void *program, size_t size, int report[3])
+{
+    size_t room = size + sizeof(struct tail) + 1; /* one more than the longest answer */
+    struct sandbox c = {
+        .work = work, .input = profile, .length = length, .answer = malloc(room), .room = room};
+    memset(report, 0, 3 * sizeof *report);
+    c.failed = "malloc";
+    int ret = c.answer ? sandbox_run(&c) : -ENOMEM;
+    if (ret >= 0)
+        ret = judge(&c, (size_t)ret, report);
+    else if (c.failed)
+        report[0] = STAGE_NO_ANSWER;
+    else
+        report[0] = ret == -E2BIG ? STAGE_EXPORT : STAGE_DEATH;
+    if (ret > 0)
+        memcpy(program, c.answer, (size_t)ret);
+    else if (report[0] == STAGE_NO_ANSWER && strlen(c.failed) < size)
+        memcpy(program, c.failed, strlen(c.failed) + 1);
+    free(c.answer);
     return ret;
 }

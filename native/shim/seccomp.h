@@ -7,12 +7,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* One entry of `syscalls`: its names and conditions are the next ones of the two lists. */
-struct pr_seccomp_rule {
-    uint32_t action; /* SECCOMP_RET_* with its data */
-    uint32_t names;  /* how many */
-    uint32_t args;   /* how many */
-    uint32_t either; /* not 0: each condition is a rule of its own */
+/* A profile in one piece: the head, then conditions, rules, architectures (uint32_t tokens of
+ * libseccomp, besides the native one) and names (each with its NUL).  Sizes are in bytes.
+ *
+ * enosys, if not 0: system calls newer than any that the profile names get ENOSYS instead of the
+ * default action.  The first two fields are not read: they belong to the cache's key. */
+struct pr_seccomp_head {
+    uint32_t format;
+    uint32_t version;
+    uint32_t default_action; /* SECCOMP_RET_* with its data */
+    uint32_t enosys;
+    uint32_t args_size;
+    uint32_t rules_size;
+    uint32_t archs_size;
+    uint32_t names_size;
 };
 
 struct pr_seccomp_arg {
@@ -22,27 +30,32 @@ struct pr_seccomp_arg {
     uint64_t value_two;
 };
 
-/* What failed: stage 1 making a filter, 2 an architecture, 3 a rule, 4 writing the program; and its place. */
-struct pr_seccomp_fault {
-    int stage;
-    int index; /* of the architecture or the rule */
-    int name;  /* within the rule */
+/* One entry of `syscalls`: its names and conditions are the next ones of the two lists. */
+struct pr_seccomp_rule {
+    uint32_t action; /* SECCOMP_RET_* with its data */
+    uint32_t names;  /* how many */
+    uint32_t args;   /* how many */
+    uint32_t either; /* not 0: each condition is a rule of its own */
 };
 
 /* libseccomp's version, major * 65536 + minor * 256 + micro. */
 int pr_seccomp_version(void);
-/* 1 when this kernel knows SECCOMP_FILTER_FLAG_* bits (which may have to be asked for together). */
+/* 1 if this kernel knows SECCOMP_FILTER_FLAG_* bits (which may have to be asked for together). */
 int pr_seccomp_flag(unsigned int flag);
-/* libseccomp's token of an architecture ("x86_64", "aarch64" ...), "" for the native one; -EINVAL when
- * unknown. */
+/* libseccomp's token of an architecture ("x86_64", "aarch64" ...), "" for the native one; -EINVAL if
+ * it is unknown. */
 int64_t pr_seccomp_arch(const char *name);
-/* Compile.  `archs`: tokens besides the native one; `names`: all names, each with its NUL; `enosys`: answer
- * ENOSYS to system calls that are newer than any the profile names, instead of the default action.  Returns
- * the size of the program in bytes; with *fault filled in -E2BIG (longer than `size`), -EDOM (an architecture
- * of the other byte order), -EINVAL, -ENOMEM ... */
-int pr_seccomp_compile(uint32_t default_action, int enosys, const uint32_t *archs, int narchs,
-                       const struct pr_seccomp_rule *rules, int nrules, const char *names,
-                       const struct pr_seccomp_arg *args, void *out, size_t size,
-                       struct pr_seccomp_fault *fault);
+/* 1 if a filter for this machine can have this architecture as well. */
+int pr_seccomp_arch_usable(uint32_t token);
+/* Compile a profile in a child that can do nothing else (sandbox.h): libseccomp is not safe for
+ * hostile profiles.  Returns the size of the program in bytes, a multiple of 8 whose content nobody has
+ * checked; or -errno, and in report[0] what failed:
+ *   1 creating the filter, 2 architecture report[1], 3 name report[2] of rule report[1], 4 writing the
+ *     program (-E2BIG: longer than `size`), with libseccomp's errno;
+ *   5 the child: -ECHILD, it ended with wait status report[1]; -ETIMEDOUT; -EINTR, a signal that ends
+ *     us was noted;
+ *   6 the child's answer: -EBADMSG, it is not one;
+ *   7 creating the child or reading its answer: `program` holds the name of the call that failed. */
+int pr_seccomp_compile(const void *profile, size_t length, void *program, size_t size, int report[3]);
 
 #endif
