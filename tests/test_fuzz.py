@@ -23,8 +23,8 @@ from fuzz.draw import Draw
 # Examples of each: about a second and a half of processor time.
 EXAMPLES = {
     "config": 600, "process": 600, "resources": 400, "plan-roundtrip": 500, "devices": 400, "texts": 1500,
-    "mount-options": 1500, "seccomp": 400, "state": 400, "argv": 1000, "records": 400,
-    "image-layer": 300, "image-documents": 600,
+    "mount-options": 1500, "seccomp": 200, "seccomp-description": 150, "state": 400, "argv": 1000,
+    "records": 400, "image-layer": 300, "image-documents": 600,
 }  # fmt: skip
 
 

@@ -17,11 +17,11 @@ import pytest
 
 import plan_support
 import test_cgroup_devices as devices_model
-from fuzz import argv, configs, decoder, images, models
+from fuzz import argv, configs, decoder, images, models, profiles
 from fuzz.draw import Draw
-from pyrunc import cgroup, events, fs, procfs, salvage, seccomp, signals, state, update
+from pyrunc import cgroup, events, fs, procfs, salvage, signals, state, update
 from pyrunc.cgroup import devices, resources
-from pyrunc.errors import Capped, ConfigError, PyruncError, StateError
+from pyrunc.errors import Capped, PyruncError, StateError
 from pyrunc.handshake import RECORD_SIZE, STATES, Protocol, ProtocolError, Record
 from pyrunc.plan import Plan, compile, mounts, show
 from pyrunc.plan import join as plan_join
@@ -225,48 +225,10 @@ def mount_options(data: bytes) -> None:
 
 # -- F7 --------------------------------------------------------------------------------------------------------
 
-CALLS = ("read", "write", "getpid", "personality", "openat2", "clone3", "no_such_call", "socketcall", "", "\u00e9")
-ARCHES = tuple("SCMP_ARCH_" + name for name in ("X86_64", "X86", "X32", "AARCH64", "ARM", "S390X", "NONE"))
-
-
-def profile(draw: Draw) -> dict[str, Any]:
-    """A linux.seccomp of the right types, mostly."""
-    actions = tuple(seccomp.ACTIONS)
-    out: dict[str, Any] = {"defaultAction": draw.pick(actions)}
-    if draw.one_in(3):
-        out["defaultErrnoRet"] = draw.pick((0, 1, 38, 4095, 65535, 65536, 2**32 - 1))
-    if draw.one_in(3):
-        out["architectures"] = [draw.pick(ARCHES) for _ in range(draw.below(4))]
-    if draw.one_in(3):
-        out["flags"] = [draw.pick(tuple(seccomp.SECCOMP_FLAGS)) for _ in range(draw.below(3))]
-    out["syscalls"] = []
-    for _ in range(draw.below(5)):
-        called = [draw.pick(CALLS) for _ in range(1 + draw.below(3))]
-        rule: dict[str, Any] = {"names": called, "action": draw.pick(actions)}
-        if draw.one_in(4):
-            rule["errnoRet"] = draw.number(3)
-        if draw.one_in(2):
-            rule["args"] = [
-                {"index": draw.below(7), "op": draw.pick(tuple(seccomp.OPERATORS)), "value": draw.number(8),
-                 "valueTwo": draw.number(8)} for _ in range(draw.below(4))
-            ]  # fmt: skip
-        out["syscalls"].append(rule)
-    return out
-
 
 def seccomp_json(data: bytes) -> None:
-    """F7: a profile that validation lets pass becomes a program of whole instructions, or a ConfigError."""
-    draw = Draw(data)
-    document: Any = {**configs.documents()[0], "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}]}}
-    document["linux"]["seccomp"] = profile(draw)
-    if draw.one_in(3):
-        known = [place for place in configs.places(document) if place[:2] == ("linux", "seccomp") and len(place) > 2]
-        document = configs.mutate(draw, document, known[draw.below(len(known))])
-    with refusing(ConfigError):
-        validate.check(document, facts=Host())
-        program, flags, _ = seccomp.compile_filter(document["linux"]["seccomp"])
-        assert program and len(program) % 8 == 0 and 0 <= flags < 1 << 32
-        assert seccomp.compile_filter(document["linux"]["seccomp"])[0] == program
+    """F7: a profile becomes a program that the kernel would load, or an error in one line."""
+    profiles.from_json(data, Host())
 
 
 # -- F8 --------------------------------------------------------------------------------------------------------
@@ -354,6 +316,7 @@ TARGETS: dict[str, Target] = {
     "texts": small_texts,
     "mount-options": mount_options,
     "seccomp": seccomp_json,
+    "seccomp-description": profiles.description,
     "state": state_file,
     "argv": command_line,
     "records": records,
