@@ -229,6 +229,7 @@ class Create(Scene):
 
     name = "create"
     kills_init = True
+    named: tuple[str, ...] = ("init", "/hooks/")  # what an error says that comes from a process of ours that was killed
     edits: dict[str, Any] = {}  # noqa: RUF012
     flags: tuple[str, ...] = ()
 
@@ -286,7 +287,7 @@ class Create(Scene):
             return []
         problems = [f"left by the failed command: {text}" for text in self.corner.leftovers()]
         problems += self.again(point, done)
-        if not point.error and self.pyrunc and not ("init" in done.err or "/hooks/" in done.err):
+        if not point.error and self.pyrunc and not any(word in done.err for word in self.named):
             problems.append(f"the message does not name the step: {done.err}")
         return problems + self.spoke(done)
 

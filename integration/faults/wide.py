@@ -7,6 +7,7 @@ engines and agents do, however early the other side ends.
 from __future__ import annotations
 
 import array
+import itertools
 import json
 import os
 import socket
@@ -179,6 +180,26 @@ class CreateJoined(Create):
         self.close_pod()
         self.consoles.close()
         return []
+
+
+class CreateUncached(Create):
+    """`create` with a seccomp profile that no create has had before: another process compiles it."""
+
+    name = "create-uncached"
+    named = (*Create.named, "/linux/seccomp: ")
+    edits = {"/linux/seccomp": SECCOMP}  # noqa: RUF012
+    _attempts = itertools.count(os.getpid() % 4000)
+
+    def before(self) -> None:
+        super().before()
+        # Each profile is an entry of the cache, which is thrown away before they are all used.
+        rule = {**SECCOMP["syscalls"][0], "errnoRet": next(self._attempts) % 4000 + 1}
+        self.one.bundle.config["linux"]["seccomp"] = {**SECCOMP, "syscalls": [rule]}
+        self.one.bundle.save()
+
+    def again(self, point: Point, done: Outcome) -> list[str]:
+        """libseccomp does not try its write again, and has no signal handlers to be interrupted by."""
+        return [] if "config.json: /linux/seccomp: " in done.err else super().again(point, done)
 
 
 class CreateChroot(Create):
@@ -361,6 +382,6 @@ class Update(Delete):
 
 
 ALL: tuple[type[Scene], ...] = (
-    Create, scenes.CreateRich, CreateUser, CreateJoined, CreateChroot, Start, StartRich, Run,
+    Create, scenes.CreateRich, CreateUncached, CreateUser, CreateJoined, CreateChroot, Start, StartRich, Run,
     Exec, ExecProcess, ExecDetached, ExecTerminal, Kill, Pause, Resume, Ps, Update, State, Delete, DeleteStopped,
 )  # fmt: skip
