@@ -41,4 +41,5 @@ ROWS = {
     "T38": "runc 1.2.0-rc.3: mounts that reach the host",
     "T39": "the place of the seccomp filter in the order of set-up",
     "T40": "a process that enters was seen with descriptors and capabilities of the host",
+    "T41": "libseccomp 2.5, 2.6: profiles of more than 65,535 instructions corrupt the heap of whoever compiles them",
 }

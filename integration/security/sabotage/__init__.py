@@ -505,4 +505,71 @@ TABLE = [
         "test_joiner.py::test_exec_from_a_terminal",
         "the caller's terminal",
     ),
+    Sabotage(
+        "T41",
+        "nothing bounds a profile",
+        [("pyrunc/spec/rules_linux.py", "    _size(profile, pointer, report, named, conditions)\n", "")],
+        "test_compiler.py::test_more_than_libseccomp_can_count",
+        "assert",
+    ),
+    Sabotage(
+        "T41",
+        "the process that compiles a profile keeps its capabilities",
+        [("native/shim/sandbox.c", "        return drop_capabilities();\n", "        return 0;\n")],
+        "test_compiler.py::test_the_compiler_holds_nothing",
+        "capabilities",
+    ),
+    Sabotage(
+        "T41",
+        "every system call is open to it",
+        [
+            (
+                "native/shim/sandbox.c",
+                "        return install_filter();\n",
+                "        return step == STEPS ? install_filter() : 0;\n",
+            )
+        ],
+        "test_compiler.py::test_the_compiler_holds_nothing",
+        "every system call is open",
+    ),
+    Sabotage(
+        "T41",
+        "it keeps our descriptors",
+        [
+            (
+                "native/shim/sandbox.c",
+                "        return syscall(SYS_close_range, 1U, ~0U, 0U) < 0 ? errno : 0;\n",
+                "        return 0;\n",
+            )
+        ],
+        "test_compiler.py::test_the_compiler_holds_nothing",
+        "descriptors:",
+    ),
+    Sabotage(
+        "T41",
+        "it may take all the time in the world",
+        [("native/shim/sandbox.c", "limit(RLIMIT_CPU, SANDBOX_CPU_SECONDS, SANDBOX_CPU_SECONDS + 1)", "0")],
+        "test_compiler.py::test_a_profile_that_takes_for_ever",
+        "takes more than 5 s",
+    ),
+    Sabotage(
+        "T41",
+        "its death is taken for an empty answer",
+        [
+            (
+                "native/shim/seccomp.c",
+                "    if (WIFSIGNALED(c->status) || got < sizeof tail)\n",
+                "    if (WIFSIGNALED(c->status))\n        return 0;\n    if (got < sizeof tail)\n",
+            )
+        ],
+        "test_compiler.py::test_a_crash_of_the_compiler",
+        "libseccomp",
+    ),
+    Sabotage(
+        "T41",
+        "libseccomp runs in our own process",
+        [("native/shim/sandbox.c", "    pid_t pid = fork();\n", "    pid_t pid = 0;\n")],
+        "test_compiler.py::test_a_crash_of_the_compiler",
+        "no process of its own",
+    ),
 ]  # fmt: skip
