@@ -232,8 +232,7 @@ def test_processes_that_cannot_be_told_apart(container: Make, box: Box) -> None:
     assert result.rc == 1
     assert f"process {one.pid} shares its cgroup and its pid namespace" in result.err
     os.kill(one.pid, signal.SIGKILL)
-    wait_until(lambda: one.pid not in box.children(), "the end of the process")
-    one.wait()
+    wait_until(lambda: one.pid not in box.children(), "the end of the process")  # which is reaped by the look
     assert one.delete("--force", check=False).rc == 1, "nobody knows of the others"
     cut(one, state=json.dumps(data | {"cgroup": ""}))
     one.delete("--force")
