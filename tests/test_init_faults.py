@@ -1,7 +1,8 @@
 """What init reports for each of its system calls that fails: native/tests/init-failures.txt, one line for each.
 
 The program as it is, its calls stopped by integration/faults/inject.c.  Ops on filesystems are in
-integration/test_native_faults.py, hooks in native/tests/test_hook.c.  After a change that is meant: PYRUNC_UPDATE_GOLDEN=1, then read the diff.
+integration/test_native_faults.py, hooks in native/tests/test_hook.c.  After a change that is meant:
+PYRUNC_UPDATE_GOLDEN=1, then read the diff.
 """
 
 from __future__ import annotations
