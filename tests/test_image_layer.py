@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+import crowded
 from image_support import digest, entry, hard_link, link, tar
+from pyrunc.fs import salted
 from pyrunc.image import blobs, layer
 from pyrunc.image.descriptor import Descriptor
 from pyrunc.image.errors import ImageError
@@ -379,3 +381,14 @@ def test_blobs_that_are_not_what_they_are_said_to_be(root: Root) -> None:
         lying(root, blob=Descriptor("layer", right, size + 1))
     with pytest.raises(ImageError, match="larger than"):
         lying(root, blob=Descriptor("layer", right, size - 1))
+
+
+def test_names_of_an_image_key_no_table_as_they_are(root: Root) -> None:
+    """Whoever knows the seed of the launcher's hashes could choose names that meet in one place of a table."""
+    chosen = crowded.keys(256, 170)
+    root.apply([entry(f"d/{name}/") for name in chosen])
+    directory = root.tree.root.children[salted("d")]
+    assert set(directory.children) == {salted(name) for name in chosen}
+    assert crowded.steps(list(directory.children), 256) < 4 * len(chosen) < crowded.steps(chosen, 256) / 2
+    root.tree.mark(directory, chosen[0])
+    assert directory.made == {salted(chosen[0])}

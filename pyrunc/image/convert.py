@@ -73,7 +73,7 @@ def convert(image: Image, tree: Tree, *, volumes: str, ids: Identity, warnings: 
 
 def _environment(env: list[str], user: User) -> list[str]:
     """Env verbatim; PATH, TERM and HOME only if the image does not set them."""
-    names = {entry.partition("=")[0] for entry in env}
+    names = [name for entry in env if (name := entry.partition("=")[0]) in ("PATH", "TERM", "HOME")]
     added = [PATH, "TERM=xterm"]
     if user.home.startswith("/"):
         added.append(f"HOME={user.home}")

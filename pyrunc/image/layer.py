@@ -15,6 +15,7 @@ from errno import EINVAL, ENODATA, ENOTSUP, EPERM
 from typing import IO, cast
 
 from pyrunc.errors import errno_text, show
+from pyrunc.fs import salted
 from pyrunc.image.blobs import LayerStream
 from pyrunc.image.errors import ImageError
 from pyrunc.image.limits import Limits
@@ -158,7 +159,7 @@ class Applier:
             raise ImageError("a whiteout of a directory by itself")
         if hidden.startswith(WHITEOUT):
             return  # aufs' own (.wh..wh.plnk, .wh..wh.orph)
-        if hidden not in parent.made:
+        if salted(hidden) not in parent.made:
             self.tree.remove(parent, hidden)
             return
         child = self.tree.child(parent, hidden)
@@ -170,7 +171,7 @@ class Applier:
     def _directory(self, parent: Directory, name: str, entry: tarfile.TarInfo) -> None:
         """A directory keeps its content and gets new attributes; over anything else it is new."""
         fd = self.tree.fd(parent)
-        child = parent.children.get(name)
+        child = parent.children.get(salted(name))
         if child is None:
             try:
                 is_directory = stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
@@ -182,7 +183,7 @@ class Applier:
                     self.tree.remove(parent, name)
             if not is_directory:
                 os.mkdir(name, 0o700, dir_fd=self.tree.fd(parent))
-            child = parent.children[name] = Directory(name, parent)
+            child = parent.children[salted(name)] = Directory(name, parent)
             if child.depth() > self.tree.max_depth:
                 raise ImageError(f"more than {self.tree.max_depth} directories in each other (--limit depth=...)")
         self._attributes(parent, name, entry)

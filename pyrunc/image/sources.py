@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from typing import IO, Any, cast
 
 from pyrunc.errors import ConfigError, errno_text, show
+from pyrunc.fs import salted
 from pyrunc.image import descriptor
 from pyrunc.image.descriptor import Descriptor, digest_of
 from pyrunc.image.errors import ImageError, Within
@@ -121,7 +122,7 @@ class _Archive(Source):
 
     def __init__(self, path: str, tag: str) -> None:
         self.name, self.path, self.tag = path + (f":{tag}" if tag else ""), path, tag
-        self.members: dict[str, tarfile.TarInfo] = {}
+        self.members: dict[str, tarfile.TarInfo] = {}  # by salted name
         try:
             self.tar = tarfile.open(path, "r:", errorlevel=2)  # noqa: SIM115  # closed by close()
             self._scan()
@@ -135,13 +136,13 @@ class _Archive(Source):
             if count > 100_000:
                 raise ImageError("more than 100,000 entries").within(self.name)
             if entry.isreg() or entry.issym() or entry.islnk():
-                self.members[os.path.normpath(entry.name).lstrip("/")] = entry
+                self.members[salted(os.path.normpath(entry.name).lstrip("/"))] = entry
             self.tar.members = []  # type: ignore[attr-defined]  # the list would hold every entry a second time
 
     def stream(self, name: str) -> IO[bytes]:
         """The content of a member; `docker save` of old versions has links between layers."""
         for _ in range(8):
-            entry = self.members.get(os.path.normpath(name))
+            entry = self.members.get(salted(os.path.normpath(name)))
             if entry is None:
                 raise ImageError(f"no {show(name)} in the archive")
             if entry.isreg():
@@ -203,7 +204,7 @@ class DockerArchive(_Archive):
             digest = descriptor.check_digest(diff_id, "diff_ids")
             if not isinstance(name, str):
                 raise ImageError(f"Layers: expected names, found {show(name)}")
-            member = self.members.get(os.path.normpath(name))
+            member = self.members.get(salted(os.path.normpath(name)))
             self.blobs[digest] = (name, None)
             described.append(
                 {

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from errno import ELOOP, ENOENT, ENOTDIR, EXDEV
 
 from pyrunc import fs
+from pyrunc.fs import salted
 from pyrunc.image.errors import ImageError
 
 MAX_LINKS = 40  # path_resolution(7)
@@ -26,6 +27,7 @@ class Directory:
 
     def __init__(self, name: str, parent: Directory | None) -> None:
         self.name, self.parent = name, parent
+        # By salted names, which come from an image (docs/adr/0014-json-reader.md).
         self.children: dict[str, Directory] = {}  # those that were opened
         self.made: set[str] = set()
         self.mtime: tuple[int, int] | None = None  # (atime, mtime) in ns, to be set when the layer is complete
@@ -79,7 +81,7 @@ class Tree:
 
     def forget(self, parent: Directory, name: str) -> None:
         """A directory is about to be removed: close what is open in it."""
-        gone = parent.children.pop(name, None)
+        gone = parent.children.pop(salted(name), None)
         pending = [gone] if gone is not None else []
         while pending:
             at = pending.pop()
@@ -106,7 +108,7 @@ class Tree:
             if name == "..":
                 at = at.parent or at
                 continue
-            child = at.children.get(name)
+            child = at.children.get(salted(name))
             if child is not None:
                 at = child
                 continue
@@ -122,7 +124,7 @@ class Tree:
             child = Directory(name, at)
             if child.depth() > self.max_depth:
                 raise ImageError(f"more than {self.max_depth} directories in each other (--limit depth=...)")
-            at.children[name] = child
+            at.children[salted(name)] = child
             at = child
         return at
 
@@ -157,9 +159,9 @@ class Tree:
 
     def child(self, at: Directory, name: str) -> Directory | None:
         """The directory of this name, not through a link; None for anything else."""
-        found = at.children.get(name)
+        found = at.children.get(salted(name))
         if found is None and stat.S_ISDIR(os.stat(name, dir_fd=self.fd(at), follow_symlinks=False).st_mode):
-            found = at.children[name] = Directory(name, at)
+            found = at.children[salted(name)] = Directory(name, at)
         return found
 
     # -- changing -----------------------------------------------------------------------------------------
@@ -185,7 +187,7 @@ class Tree:
             fs.remove_tree(name, fd)
         else:
             os.unlink(name, dir_fd=fd)
-        at.made.discard(name)
+        at.made.discard(salted(name))
         return True
 
     def clear_lower(self, at: Directory) -> None:
@@ -194,7 +196,7 @@ class Tree:
         while pending:
             directory = pending.pop()
             for name in os.listdir(self.fd(directory)):
-                if name not in directory.made:
+                if salted(name) not in directory.made:
                     self.remove(directory, name)
                     continue
                 child = self.child(directory, name)
@@ -203,9 +205,9 @@ class Tree:
 
     def mark(self, at: Directory, name: str) -> None:
         """The layer has an entry here: neither it nor what it is in is the lower layers' alone."""
-        at.made.add(name)
-        while at.parent is not None and at.name not in at.parent.made:
-            at.parent.made.add(at.name)
+        at.made.add(salted(name))
+        while at.parent is not None and salted(at.name) not in at.parent.made:
+            at.parent.made.add(salted(at.name))
             at = at.parent
 
     def end_layer(self) -> None:
