@@ -90,7 +90,7 @@ def hash_secret(program: str) -> str:
     return bytes(elf.data[at : at + 16]).hex()
 
 
-def colliding(secret: str, place: pathlib.Path, size: int = 65536) -> list[str]:
+def colliding(secret: str, place: pathlib.Path, size: int = 131072) -> list[str]:
     """Names that collide in a dict of so many slots, as many as fit into it."""
     program = place / "colliding"
     source = pathlib.Path(__file__).parent / "colliding.c"
