@@ -117,8 +117,27 @@ def test_options_too_long_for_fsconfig(begun: Script, root: pathlib.Path, tmp_pa
     found = below(answers[info], root)["/place"]
     assert found.type == "overlay" and {"ro", "noexec"} <= set(found.options) and found.kinds() == ["shared"]
     assert sorted(answers[names].split()) == sorted(layer.name[-3:] for layer in layers)
+    assert [m.point for m in mounts(answers[info]) if m.point.startswith(str(root))] == [str(root), f"{root}/place"]
     assert answers[cwd] == os.getcwd()
     assert failure(answers[bad])[:4] == ("E2BIG", "mount", 3, 1)
+
+
+def test_a_destination_that_is_replaced_while_mount_is_called(
+    begun: Script, root: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """Nothing is mounted at a path: what is there by then stays as it is, and nothing is seen without its flags."""
+    layers = [tmp_path / ("layer" * 30 + str(i)) for i in range(2)]
+    for made in (*layers, root / "place", root / "theirs"):
+        made.mkdir()
+    data = ["lowerdir=" + ":".join(map(str, layers))]
+    begun.ask("trap", "after", "umount2", 0, "rename", root / "theirs", root / "place")
+    refused = begun.refused("mount", fstype="overlay", source="overlay", dest="/place", data=data, attr_set=NOSUID)
+    info = begun.ask("mountinfo")
+    answers = begun.run()
+    if answers[refused].startswith("fail\tENODEV"):
+        pytest.skip("this kernel has no overlay")
+    assert failure(answers[refused])[:2] == ("ENOENT", "move_mount")
+    assert below(answers[info], root) == {}
 
 
 def test_cgroup2(begun: Script, root: pathlib.Path) -> None:

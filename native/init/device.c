@@ -80,22 +80,6 @@ static int keep_node(struct init *in, const struct plan_step *st, int dir, const
  * initial one only (SB_I_NODEV).  It is detached between steps, and its files are named by their numbers. */
 static int node_dir = -1;
 
-static int open_node_dir(const char *label)
-{
-    int AUTO_CLOSE fs = sys_fsopen("tmpfs", FSOPEN_CLOEXEC);
-
-    if (fs < 0)
-        return fs;
-    int ret = sys_fsconfig(fs, FSCONFIG_SET_STRING, "source", "devices", 0);
-    if (ret == 0)
-        ret = sys_fsconfig(fs, FSCONFIG_SET_STRING, "mode", "0755", 0);
-    if (ret == 0 && label[0])
-        ret = sys_fsconfig(fs, FSCONFIG_SET_STRING, "context", label, 0);
-    if (ret == 0)
-        ret = sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
-    return ret < 0 ? ret : sys_fsmount(fs, FSMOUNT_CLOEXEC, 0);
-}
-
 static void number_name(char name[FD_NAME], uint32_t number)
 {
     struct text t = text_in(name, FD_NAME);
@@ -110,7 +94,7 @@ int op_make_node(struct init *in, const struct plan_step *st)
     char name[FD_NAME];
 
     if (node_dir < 0)
-        node_dir = open_node_dir(step_str(in, st, S_MAKE_NODE_label));
+        node_dir = scratch_tmpfs(step_str(in, st, S_MAKE_NODE_label));
     if (node_dir < 0)
         return 0;
     number_name(name, st->n[N_MAKE_NODE_number]);
@@ -122,20 +106,6 @@ int op_make_node(struct init *in, const struct plan_step *st)
         fchownat(node_dir, name, st->n[N_MAKE_NODE_uid], st->n[N_MAKE_NODE_gid], AT_SYMLINK_NOFOLLOW) < 0)
         unlinkat(node_dir, name, 0);
     return 0;
-}
-
-static int umount_fd(int fd)
-{
-    int AUTO_CLOSE back = (int)sys_ret(open(".", O_PATH | O_DIRECTORY | O_CLOEXEC));
-
-    if (back < 0)
-        return back;
-    if (fchdir(fd) < 0)
-        return -errno;
-    int ret = (int)sys_ret(umount2(".", MNT_DETACH));
-    if (fchdir(back) < 0 && ret == 0)
-        ret = -errno;
-    return ret;
 }
 
 /* Clone node_dir's file `name`.  Only what is mounted in our namespace can be cloned (before Linux 6.15), so the

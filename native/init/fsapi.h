@@ -68,6 +68,10 @@ int set_attr(int fd, unsigned recursive, uint64_t set, uint64_t clr);
 int set_propagation(int fd, uint32_t nibbles);
 /* Clone the mount behind a descriptor (recursive: AT_RECURSIVE or 0) as a detached tree.  -errno on error. */
 int clone_tree(int fd, unsigned recursive);
+/* A detached tmpfs of our own, `label`: its SELinux context or "".  -errno on error. */
+int scratch_tmpfs(const char *label);
+/* Unmount, lazily, the mount whose root a descriptor is. */
+int umount_fd(int fd);
 /* Attach a detached tree to what `dest` names. */
 int attach(int tree, int dest);
 /* The kernel's words about the last failure of an fs-context, without their "e " prefix; "" when there are

@@ -433,8 +433,67 @@ static int mount_on_fd(struct init *in, const struct plan_step *st, int dest, co
     return ret;
 }
 
-/* overlay with a long lowerdir: mount(2) is the only way in before Linux 6.7 (lowerdir+), and the new mount
- * has to be looked up afterwards. */
+int scratch_tmpfs(const char *label)
+{
+    int AUTO_CLOSE fs = sys_fsopen("tmpfs", FSOPEN_CLOEXEC);
+
+    if (fs < 0)
+        return fs;
+    int ret = sys_fsconfig(fs, FSCONFIG_SET_STRING, "mode", "0755", 0);
+    if (ret == 0 && label[0])
+        ret = sys_fsconfig(fs, FSCONFIG_SET_STRING, "context", label, 0);
+    if (ret == 0)
+        ret = sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
+    return ret < 0 ? ret : sys_fsmount(fs, FSMOUNT_CLOEXEC, 0);
+}
+
+int umount_fd(int fd)
+{
+    int AUTO_CLOSE back = (int)sys_ret(open(".", O_PATH | O_DIRECTORY | O_CLOEXEC));
+
+    if (back < 0)
+        return back;
+    if (fchdir(fd) < 0)
+        return -errno;
+    int ret = (int)sys_ret(umount2(".", MNT_DETACH));
+    if (fchdir(back) < 0 && ret == 0)
+        ret = -errno;
+    return ret;
+}
+
+/* What mount(2) makes is attached, and has a path only: on a directory of our own, where nobody else can replace
+ * anything, and cloned from there. */
+static int detached_by_mount(struct init *in, const struct plan_step *st, int scratch, const char *data)
+{
+    int ret = (int)sys_ret(mkdirat(scratch, "m", 0755));
+    int AUTO_CLOSE dir = ret < 0 ? ret : (int)sys_ret(openat(scratch, "m", O_PATH | O_DIRECTORY | O_CLOEXEC));
+
+    if (dir >= 0)
+        ret = mount_on_fd(in, st, dir, data);
+    else
+        ret = dir;
+    if (ret < 0)
+        return fault(in, -ret, "mount", ret == -ENODEV ? S_MOUNT_fstype : -1, 0, NULL);
+    int tree = sys_open_tree(scratch, "m", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    return tree < 0 ? fault(in, -tree, "open_tree", -1, 0, NULL) : tree;
+}
+
+static int legacy_tree(struct init *in, const struct plan_step *st, const char *data)
+{
+    int AUTO_CLOSE scratch = scratch_tmpfs("");
+    int ret = scratch < 0 ? scratch : attach(scratch, in->rootfd);
+
+    if (ret < 0)
+        return fault(in, -ret, "move_mount", -1, 0, "a tmpfs to mount on");
+    int tree = detached_by_mount(in, st, scratch, data);
+    ret = umount_fd(scratch);
+    if (ret == 0 || tree < 0)
+        return tree;
+    close(tree);
+    return fault(in, -ret, "umount2", -1, 0, "a tmpfs to mount on");
+}
+
+/* overlay with a long lowerdir: mount(2) is the only way in before Linux 6.7 (lowerdir+). */
 static int mount_legacy(struct init *in, const struct plan_step *st)
 {
     char data[LEGACY_MAX];
@@ -448,19 +507,19 @@ static int mount_legacy(struct init *in, const struct plan_step *st)
         ret = join_data(in, st, data);
     if (ret < 0)
         return ret;
-    ret = mount_on_fd(in, st, dest, data);
-    if (ret < 0)
-        return fault(in, -ret, "mount", ret == -ENODEV ? S_MOUNT_fstype : -1, 0, NULL);
-    if (HAS(NEW_ROOT))
-        return 0; /* what is on top of the root is found by its path only: the next ROOT does that */
-    int AUTO_CLOSE top = open_in_root(in->rootfd, step_str(in, st, S_MOUNT_dest), O_PATH | O_DIRECTORY);
-    if (top < 0)
-        return fault(in, -top, "openat2", S_MOUNT_dest, 0, NULL);
-    if (same_place(top, dest) != 0)
-        return fault(in, EAGAIN, "openat2", S_MOUNT_dest, 0,
-                     "the destination changed while it was mounted on");
-    ret = apply_attr(in, st, top);
-    return ret == 0 ? apply_propagation(in, st, top) : ret;
+    if (HAS(NEW_ROOT)) { /* what is on top of the root is found by its path only: the next ROOT does that */
+        ret = mount_on_fd(in, st, dest, data);
+        return ret < 0 ? fault(in, -ret, "mount", ret == -ENODEV ? S_MOUNT_fstype : -1, 0, NULL) : 0;
+    }
+    int AUTO_CLOSE tree = legacy_tree(in, st, data);
+    if (tree < 0)
+        return tree;
+    ret = apply_attr(in, st, tree);
+    if (ret == 0)
+        ret = attach_at(in, tree, dest);
+    if (ret == 0)
+        ret = apply_propagation(in, st, tree);
+    return ret;
 }
 
 /* --- binds and remounts ------------------------------------------------------------------------------ */
