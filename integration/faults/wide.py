@@ -209,6 +209,13 @@ class CreateChroot(Create):
     flags = ("--no-pivot",)
 
 
+class CreateCallers(Create):
+    """`create` without a mount namespace: everything is mounted in ours."""
+
+    name = "create-callers"
+    edits = {"/linux/namespaces": [{"type": kind} for kind in userns.KINDS if kind != "mount"]}  # noqa: RUF012
+
+
 class StartRich(Start):
     """`start` with hooks, a seccomp profile, a user."""
 
@@ -382,6 +389,6 @@ class Update(Delete):
 
 
 ALL: tuple[type[Scene], ...] = (
-    Create, scenes.CreateRich, CreateUncached, CreateUser, CreateJoined, CreateChroot, Start, StartRich, Run,
-    Exec, ExecProcess, ExecDetached, ExecTerminal, Kill, Pause, Resume, Ps, Update, State, Delete, DeleteStopped,
+    Create, scenes.CreateRich, CreateUncached, CreateUser, CreateJoined, CreateChroot, CreateCallers, Start, StartRich,
+    Run, Exec, ExecProcess, ExecDetached, ExecTerminal, Kill, Pause, Resume, Ps, Update, State, Delete, DeleteStopped,
 )  # fmt: skip
