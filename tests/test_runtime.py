@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -138,17 +139,69 @@ def test_copied_installation_needs_nothing_else(launcher: Path, tmp_path: Path) 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the check is for root")
-@pytest.mark.parametrize("what", ["lib/pyrunc", "lib/pyrunc/_cffi_backend", "owner"])
-def test_code_that_others_may_change_is_refused(launcher: Path, tmp_path: Path, what: str) -> None:
-    copy = copy_installation(launcher, tmp_path / "usr")
-    target = next((tmp_path / "usr").glob(f"{'lib/pyrunc' if what == 'owner' else what}*"))
+@pytest.mark.parametrize("verb", ["features", "state", "--version"])
+@pytest.mark.parametrize("what", ["bin/pyrunc", "bin", "lib", "lib/pyrunc", ".", "..", "owner"])
+def test_code_that_others_may_change_is_refused(launcher: Path, tmp_path: Path, what: str, verb: str) -> None:
+    """By every command, whether it loads something from there or has all it needs in the executable."""
+    copy = copy_installation(launcher, tmp_path / "above" / "usr")
+    target = Path(os.path.normpath(copy.parent.parent / ("lib/pyrunc" if what == "owner" else what)))
     if what == "owner":
         os.chown(target, 12345, 12345)
+        hint = f"chown root {target}"
     else:
+        os.chown(target, 0, 12345)
         target.chmod(target.stat().st_mode | 0o020)
+        hint = f"chmod go-w {target}"
+    result = call(copy, verb, *(["x"] if verb == "state" else []))
+    assert result.returncode == 1 and result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert f"refusing to run as root: {target} may be changed by others than its owner; {hint}\n" in result.stderr
+    target.chmod(0o755)
+    os.chown(target, 0, 0)
+    assert "refusing" not in call(copy, verb).stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the check is for root")
+def test_library_that_others_may_change_is_refused(launcher: Path, tmp_path: Path) -> None:
+    """A file beside the package is looked at when it is loaded."""
+    copy = copy_installation(launcher, tmp_path / "usr")
+    target = next((tmp_path / "usr").glob("lib/pyrunc/_cffi_backend*"))
+    os.chown(target, 0, 12345)
+    target.chmod(target.stat().st_mode | 0o020)
     result = call(copy, "features")  # cold, so it loads what the launcher does not have built in
     assert result.returncode == 1
     assert "refusing to load code" in result.stderr and len(result.stderr.splitlines()) == 1
+    assert f"chmod go-w {target}" in result.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the check is for root")
+def test_group_of_root_may_write(launcher: Path, tmp_path: Path) -> None:
+    """Its members are root; `umask 002` is common."""
+    copy = copy_installation(launcher, tmp_path / "usr")
+    for path in (copy, copy.parent, copy.parent.parent):
+        path.chmod(0o775)
+    assert call(copy, "features").returncode == 0
+
+
+@pytest.mark.parametrize("size", [12 << 10, 32 << 10, 64 << 10, 255 << 10])
+def test_small_stack_is_an_error_and_no_crash(launcher: Path, size: int) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_STACK, (size, resource.getrlimit(resource.RLIMIT_STACK)[1]))
+
+    argv = [str(launcher), "--version"]
+    result = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False, preexec_fn=limit, env={})
+    assert result.returncode == 1
+    assert "RLIMIT_STACK" in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("size", [6 << 20, 12 << 20, 16 << 20])
+def test_little_memory_is_an_error_and_no_crash(launcher: Path, size: int) -> None:
+    """Less than the executable's own variables makes the kernel end it before it begins."""
+    limit = [["prlimit", f"--data={size}"], ["prlimit", f"--as={size + (16 << 20)}"]]
+    for words in limit:
+        argv = [*words, str(launcher), "--version"]
+        result = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+        assert result.returncode == 0 or ("memory" in result.stderr and result.returncode == 1), (argv, result)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="making a set-user-ID copy that matters needs root")

@@ -102,6 +102,7 @@ def test_a_package_that_others_may_change_is_refused(box: Box, mode: int) -> Non
     assert fine.returncode == 0, fine
     for place in (site, site.parent):
         old = place.stat().st_mode
+        os.chown(place, 0, 1000)
         place.chmod(mode)
         refused = call()
         place.chmod(old)

@@ -33,9 +33,11 @@ static void find_package(char *dir, size_t size)
             path[len] = '\0';
     }
     if (place_check(path, prefix) < 0) {
-        fprintf(stderr,
-                "pyrunc: error: refusing to load code from %s: %s may be changed by others than its owner\n",
-                dir, path);
+        char hint[PATH_MAX + 32];
+        fprintf(
+            stderr,
+            "pyrunc: error: refusing to load code from %s: %s may be changed by others than its owner%s\n",
+            dir, path, place_hint(path, hint, sizeof hint));
         exit(1);
     }
 }
@@ -44,6 +46,8 @@ int main(int argc, char **argv)
 {
     char dir[PATH_MAX];
     const char *refusal = guard_process();
+    if (!refusal)
+        refusal = place_refusal();
     if (refusal) {
         fprintf(stderr, "pyrunc: error: %s\n", refusal);
         return 1;

@@ -11,12 +11,13 @@ static char parent_dir[PATH_MAX];
 
 static int check(const char *path, size_t from)
 {
-    char culprit[PATH_MAX];
+    char culprit[PATH_MAX], hint[PATH_MAX + 32];
     memcpy(culprit, path, strlen(path) + 1);
     if (place_check(culprit, from) == 0)
         return 0;
     PyErr_Format(PyExc_ImportError,
-                 "refusing to load code from %s: %s may be changed by others than its owner", path, culprit);
+                 "refusing to load code from %s: %s may be changed by others than its owner%s", path, culprit,
+                 place_hint(culprit, hint, sizeof hint));
     return -1;
 }
 

@@ -5,12 +5,15 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/auxv.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #ifndef CLOSE_RANGE_CLOEXEC
 #define CLOSE_RANGE_CLOEXEC (1U << 2)
 #endif
+
+#define MIN_STACK (256u << 10)
 
 /* A closed 0, 1 or 2 would be the number of the first file we open; what is printed then goes into that file. */
 static int fill_stdio(void)
@@ -24,8 +27,18 @@ static int fill_stdio(void)
     return 0;
 }
 
+/* What the deepest of our calls takes, several times over.  Below it the kernel's answer is SIGSEGV, which nobody can
+ * report.  A limit that we raised would be inherited by hooks and by the container. */
+static int stack_is_large_enough(void)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_STACK, &limit) < 0 || limit.rlim_cur >= MIN_STACK;
+}
+
 const char *guard_process(void)
 {
+    if (!stack_is_large_enough())
+        return "the limit on the stack is too small (RLIMIT_STACK, `ulimit -s`): 256 KiB are needed";
     if (fill_stdio() < 0)
         return "cannot open /dev/null for a closed standard descriptor";
     /* Set-user-ID or file capabilities: the caller would choose what a more privileged pyrunc does. */

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "guard.h"
+#include "place.h"
 #include "snapshot.h"
 
 /* Before any Python: what a hostile or careless caller can have prepared. */
@@ -134,6 +135,9 @@ int main(int argc, char **argv)
     if (snapshot_state() == SNAPSHOT_MAKE)
         snapshot_before();
     const char *refusal = guard_process();
+    if (!refusal &&
+        snapshot_state() != SNAPSHOT_MAKE) /* the build runs that one, in a directory of its own */
+        refusal = place_refusal();
     if (refusal)
         fail(refusal);
     if (snapshot_state() != SNAPSHOT_READY)

@@ -50,20 +50,32 @@ size_t place_find(char *dir, size_t size)
     return 0;
 }
 
+/* Who owns the executable, or a directory above it, can change what root runs anyway. */
+static uid_t owner_of_self(void)
+{
+    struct stat st;
+    return stat("/proc/self/exe", &st) == 0 ? st.st_uid : 0;
+}
+
+/* Members of root's own group are root. */
+static int writable_by_others(const struct stat *st)
+{
+    if (S_ISDIR(st->st_mode) && (st->st_mode & S_ISVTX))
+        return 0;
+    return (st->st_mode & S_IWOTH) || ((st->st_mode & S_IWGRP) && st->st_gid != 0);
+}
+
 static int safe(const struct stat *st, uid_t owner)
 {
-    if (st->st_uid != 0 && st->st_uid != owner)
-        return 0;
-    return (st->st_mode & (S_IWGRP | S_IWOTH)) == 0 || (S_ISDIR(st->st_mode) && (st->st_mode & S_ISVTX));
+    return (st->st_uid == 0 || st->st_uid == owner) && !writable_by_others(st);
 }
 
 int place_check(char *path, size_t from)
 {
-    struct stat st, self;
+    struct stat st;
     if (geteuid() != 0)
         return 0;
-    /* Who owns the executable, or a directory above it, can change what root runs anyway. */
-    uid_t owner = stat("/proc/self/exe", &self) == 0 ? self.st_uid : 0;
+    uid_t owner = owner_of_self();
     size_t len = strlen(path);
     for (size_t end = from + 1; end <= len; end++) {
         char cut = path[end];
@@ -75,4 +87,34 @@ int place_check(char *path, size_t from)
         path[end] = cut;
     }
     return 0;
+}
+
+const char *place_hint(const char *path, char *hint, size_t size)
+{
+    struct stat st;
+    hint[0] = '\0';
+    if (stat(path, &st) < 0)
+        return hint;
+    const char *what = writable_by_others(&st) ? "chmod go-w" : "chown root";
+    (void)snprintf(hint, size, "; %s %s", what, path);
+    return hint;
+}
+
+const char *place_refusal(void)
+{
+    static char text[2 * PATH_MAX + 128];
+    char path[PATH_MAX], hint[PATH_MAX + 32];
+    if (geteuid() != 0)
+        return NULL;
+    /* An executable that was replaced meanwhile ("... (deleted)") has no place any more. */
+    ssize_t len = readlink("/proc/self/exe", path, sizeof path - 1);
+    path[len > 0 ? len : 0] = '\0';
+    if (len <= 0 || access(path, F_OK) < 0 || place_check(path, 0) == 0) {
+        size_t prefix = place_find(path, sizeof path);
+        if (prefix == 0 || place_check(path, prefix) == 0)
+            return NULL;
+    }
+    (void)snprintf(text, sizeof text, "refusing to run as root: %s may be changed by others than its owner%s",
+                   path, place_hint(path, hint, sizeof hint));
+    return text;
 }

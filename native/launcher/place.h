@@ -13,4 +13,11 @@ size_t place_find(char *dir, size_t size);
  * owner only.  Not asked for other users: they execute what is theirs.  0, or -1 with `path` cut to the culprit. */
 int place_check(char *path, size_t from);
 
+/* "; chmod go-w PATH": what makes such a path acceptable; empty when that is not known. */
+const char *place_hint(const char *path, char *hint, size_t size);
+
+/* The same rule for every command: the executable, the package, and the directories above them.  NULL, or why root
+ * must not go on. */
+const char *place_refusal(void);
+
 #endif

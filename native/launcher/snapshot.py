@@ -275,7 +275,7 @@ def build(elf: Elf, image: Image) -> bytes:
     old_end, end = segment[2] + segment[5], space.addr + len(content)
     moved = (end + shift - old_end + PAGE - 1) // PAGE * PAGE
     out = bytearray(elf.data[:old_end]) + bytes(moved) + elf.data[old_end:]
-    segment[5] = end - segment[3]
+    segment[5] = segment[6] = end - segment[3]  # without the rest of .pyimage, which would count as memory
     struct.pack_into(elf.SEGMENT, out, row, *segment)
     variables = bytearray(image.pieces[0].words.tobytes())
     for place in (address - start for address in image.relocated):  # ld.so's words keep what the linker put there
