@@ -8,13 +8,24 @@ from __future__ import annotations
 
 import posix
 from errno import EEXIST, EINTR, EIO, EISDIR, EMFILE, ENFILE, ENOMEM, ENOSPC, ENOTDIR, ENOTEMPTY, EPERM
-from posix import O_CLOEXEC, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY
+from posix import (
+    O_CLOEXEC,
+    O_CREAT,
+    O_DIRECTORY,
+    O_EXCL,
+    O_NOCTTY,
+    O_NOFOLLOW,
+    O_NONBLOCK,
+    O_RDONLY,
+    O_WRONLY,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+WRITER_MS = 10_000  # how long a fifo that was given to us may have no writer
 _salt = ""
 
 
@@ -31,8 +42,11 @@ def salted(text: str) -> str:
 
 
 def read_file(path: str, limit: int = 16 << 20, dir_fd: int | None = None) -> bytes:
-    """The content of a file, at most ``limit`` bytes.  Raises OSError; EFBIG when the file is larger."""
-    fd = posix.open(path, O_RDONLY | O_CLOEXEC, dir_fd=dir_fd)
+    """The content of a file, at most ``limit`` bytes.  Raises OSError; EFBIG when the file is larger.
+
+    Does not wait for ever: ETIMEDOUT for a fifo or terminal that nobody writes to for `WRITER_MS`.
+    """
+    fd = posix.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, dir_fd=dir_fd)
     try:
         return read_fd(fd, limit)
     finally:
@@ -44,8 +58,16 @@ def read_fd(fd: int, limit: int = 16 << 20) -> bytes:
     chunks: list[bytes] = []
     left = limit
     while True:
-        chunk = posix.read(fd, 65536 if left > 65536 else left + 1)
+        try:
+            chunk = posix.read(fd, 65536 if left > 65536 else left + 1)
+        except BlockingIOError:
+            _await_writer(fd)
+            continue
         if not chunk:
+            if not chunks and _is_fifo(fd):
+                _await_writer(fd)  # its end, or nobody has opened it for writing yet
+                chunks.append(b"")
+                continue
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
         left -= len(chunk)
         if left < 0:
@@ -53,6 +75,22 @@ def read_fd(fd: int, limit: int = 16 << 20) -> bytes:
 
             raise OSError(EFBIG, f"larger than {limit} bytes")
         chunks.append(chunk)
+
+
+def _is_fifo(fd: int) -> bool:
+    return posix.fstat(fd).st_mode & 0o170000 == 0o010000
+
+
+def _await_writer(fd: int) -> None:
+    """Wait until there is something to read, or the writers are gone.  Raises OSError (ETIMEDOUT)."""
+    from select import POLLIN, poll
+
+    poller = poll()
+    poller.register(fd, POLLIN)
+    if not poller.poll(WRITER_MS):
+        from errno import ETIMEDOUT
+
+        raise OSError(ETIMEDOUT, "nobody writes to it")
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import posix
 from errno import EINVAL, ENOSPC, ENOSYS, EPERM
-from posix import O_CLOEXEC, O_NONBLOCK, O_RDONLY, O_WRONLY
+from posix import O_CLOEXEC, O_WRONLY
 
-from pyrunc import fs, runtime
+from pyrunc import fs, procfs, runtime
 from pyrunc.errors import ConfigError, Problem, PyruncError, SysError
 from pyrunc.spec import mappings
 
@@ -175,11 +175,7 @@ def _joined(linux: dict[str, Any]) -> int:
     """The user namespace that the container joins by path.  mount_setattr(2) refuses whatever else is there."""
     for index, entry in enumerate(linux.get("namespaces") or ()):
         if entry["type"] == "user":
-            path = entry["path"]
-            try:
-                return posix.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-            except OSError as error:
-                raise SysError(f"/linux/namespaces/{index}/path", "open", error.errno or 0, value=path) from error
+            return procfs.open_namespace(entry["path"], f"/linux/namespaces/{index}/path")
     raise PyruncError("an idmapped mount without a mapping")  # refused by spec.rules_userns
 
 

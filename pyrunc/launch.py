@@ -201,6 +201,11 @@ class Job(Session):
         # Before everything else: a cgroup with processes cannot be removed.
         self.close_socket()
         self.kill_children()
+        if self.stuck and self.plan.cgroup_path:
+            # The cgroup cannot be removed, and `delete --force` finds it through the state.
+            self.undo.keep(self.remove_cgroup, self.container.destroy)
+            self.undo.push(self.container.unlock)
+            self.stuck += f"; `delete --force {self.opts.id}` removes the rest once it has ended"
         for problem in self.undo.run():
             self.log.debug(f"undo: {problem}")
         if reached_hooks:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posix
 import time
+from errno import ETIMEDOUT
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH
 from select import POLLERR, POLLHUP, POLLIN, poll
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 SOCKET = "notify.sock"
+PEER_SECONDS = 10.0  # as PR_PEER_SECONDS of native/shim/shim.h
 BARRIER_SECONDS = 30.0  # as sd_notify_barrier(3) suggests
 _LIMIT = 64 << 10  # bytes of one datagram
 
@@ -95,12 +97,13 @@ class Proxy:
         address = "\0" + self.host[1:] if self.host.startswith("@") else self.host
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as host:
+                host.settimeout(PEER_SECONDS)  # a full queue that nobody reads
                 host.connect(fs.encode(address))
                 host.send(line)
                 host.send(b"MAINPID=%d" % pid)
                 _barrier(host)
         except OSError as error:
-            raise SysError("NOTIFY_SOCKET", "send", error.errno or 0, value=self.host) from error
+            raise SysError("NOTIFY_SOCKET", "send", error.errno or ETIMEDOUT, value=self.host) from error
 
     def close(self) -> None:
         """Release the socket; its file goes with the state directory."""

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import posix
+from posix import O_CLOEXEC, O_PATH, O_RDONLY
 
 from pyrunc import fs
 
+_NSFS_MAGIC = 0x6E736673
 _PF_EXITING, _PF_FORKNOEXEC = 0x4, 0x40  # linux/sched.h
 _STATE, _FLAGS, _THREADS, _STARTTIME = 0, 6, 17, 19  # fields 3, 9, 20 and 22 of /proc/PID/stat (proc(5))
 
@@ -137,3 +139,26 @@ def pid_namespace(pid: int | str) -> str:
 def processes() -> list[int]:
     """All processes, by number.  Raises OSError."""
     return sorted(int(name) for name in posix.listdir("/proc") if name.isdigit())
+
+
+def open_namespace(path: str, pointer: str) -> int:
+    """A descriptor of the namespace at ``path``.  Raises SysError that names ``pointer``.
+
+    The path may lead to anything: opening a fifo waits for its other end, opening a device does something.  So what it
+    is is asked before it is opened.
+    """
+    from pyrunc import runtime
+    from pyrunc.errors import SysError
+
+    try:
+        found = posix.open(path, O_PATH | O_CLOEXEC)
+        try:
+            if runtime.quick()[1].pr_fs_type_fd(found) == _NSFS_MAGIC:
+                return posix.open(f"/proc/self/fd/{found}", O_RDONLY | O_CLOEXEC)
+        finally:
+            posix.close(found)
+    except OSError as error:
+        raise SysError(pointer, "open", error.errno or 0, value=path) from error
+    from errno import EINVAL
+
+    raise SysError(pointer, "fstatfs", EINVAL, value=path, detail="not a namespace")

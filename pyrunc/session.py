@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import posix
 from errno import ECONNRESET, EINTR, EPIPE, ESRCH, ETIMEDOUT
-from posix import O_CLOEXEC
 
-from pyrunc import errors, fs, handshake, runtime
+from pyrunc import errors, fs, handshake, procfs, runtime
 from pyrunc.errors import PyruncError, SysError
 from pyrunc.undo import Undo
 
@@ -400,10 +399,7 @@ class Session:
             return posix.dup(self.cgroup_fd)
         if kind == "console":
             return self.open_console()
-        try:
-            return posix.open(value, posix.O_RDONLY | O_CLOEXEC)
-        except OSError as error:
-            raise SysError(origin + "/path", "open", error.errno or 0, value=value) from error
+        return procfs.open_namespace(value, origin + "/path")
 
     def open_console(self) -> int:
         """The socket that the pty's master goes to: the caller's, or one end of a pair that `run` keeps."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,36 @@ def test_undo_runs_backwards_and_goes_on_after_a_failure() -> None:
     undo.forget()
     undo.run()
     assert "kept" not in seen
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["no-writer", "silent-writer"])
+def test_fifo_that_nobody_writes_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, held: bool) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    monkeypatch.setattr(fs, "WRITER_MS", 100)
+    writer = os.open(path, os.O_RDWR) if held else -1
+    with pytest.raises(TimeoutError):
+        fs.read_file(str(path))
+    if held:
+        os.close(writer)
+
+
+@pytest.mark.parametrize("late", [0.0, 0.2])
+@pytest.mark.parametrize("text", [b"", b"x" * 200_000])
+def test_fifo_is_read_to_its_end(tmp_path: Path, late: float, text: bytes) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+
+    def write() -> None:
+        with open(path, "wb", buffering=0) as file:
+            file.write(text[:10])
+            time.sleep(late)
+            file.write(text[10:])
+
+    writer = threading.Timer(late, write)
+    writer.start()
+    assert fs.read_file(str(path)) == text
+    writer.join()
 
 
 @pytest.mark.parametrize("number", [errno.ENOMEM, errno.EMFILE, errno.EIO])

@@ -348,6 +348,34 @@ def test_pidfd_getfd_of_ourselves() -> None:
         os.close(fd)
 
 
+def test_await_end_leaves_the_child_to_be_reaped() -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        assert lib.pr_await_end(child.pid, 50) == -errno.ETIMEDOUT
+        child.kill()
+        assert lib.pr_await_end(child.pid, 5000) == 0
+        assert lib.pr_await_end(child.pid, 0) == 0
+        assert child.wait() == -signal.SIGKILL
+        assert lib.pr_await_end(child.pid, 0) == -errno.ECHILD
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_sched_setattr_of_another_process() -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        batch = struct.pack("=IIQiIQQQII", 56, os.SCHED_BATCH, 0, 5, 0, 0, 0, 0, 0, 0)
+        assert lib.pr_sched_setattr(child.pid, batch) == 0
+        assert os.sched_getscheduler(child.pid) == os.SCHED_BATCH
+        assert os.getpriority(os.PRIO_PROCESS, child.pid) == 5
+        unknown = struct.pack("=IIQiIQQQII", 56, 99, 0, 0, 0, 0, 0, 0, 0, 0)
+        assert lib.pr_sched_setattr(child.pid, unknown) == -errno.EINVAL
+    finally:
+        child.kill()
+        child.wait()
+
+
 def test_prlimit() -> None:
     child = subprocess.Popen(["sleep", "60"])
     try:
