@@ -92,6 +92,21 @@ def test_too_little_for_the_program_is_named(container: Make, box: Box) -> None:
 
 
 @pytest.mark.needs_controller("memory")
+@pytest.mark.pyrunc_only("runc sets the limit before its own set-up as well, and reports something else")
+def test_what_is_copied_up_counts_against_the_limit(container: Make) -> None:
+    """It is the image's, in memory: 200 MB of it were copied before the limit of 16 was in force."""
+    one = limited(container, {"memory": {"limit": 16 * MIB, "swap": 16 * MIB}}, "/bin/true")
+    (one.bundle.rootfs / "full").mkdir()
+    with open(one.bundle.rootfs / "full/big", "wb") as file:
+        for _ in range(200):
+            file.write(os.urandom(MIB))
+    tmpfs = {"destination": "/full", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]}
+    one.bundle.config["mounts"].append(tmpfs)
+    result = one.create(check=False)
+    assert result.rc == 1 and "OOM-killed" in result.err, result
+
+
+@pytest.mark.needs_controller("memory")
 def test_init_is_charged_to_the_container(container: Make) -> None:
     """Only the waiting init, and little of it: no interpreter is charged (docs/adr/0002)."""
     one = limited(container, {"memory": {"limit": 64 * MIB}})

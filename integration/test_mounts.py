@@ -309,6 +309,26 @@ def test_tmpcopyup(container: Make) -> None:
     assert top["mode"] == 0o751
 
 
+@pytest.mark.pyrunc_only("runc writes the holes out, 3 GB of memory")
+def test_tmpcopyup_leaves_holes(container: Make) -> None:
+    script = "cd /full; du -k sparse hole; stat -c %s sparse hole tail; tail -c 4 tail; dd if=sparse bs=4 count=1"
+    one = container(edits={"/process/args": ["/bin/sh", "-c", script + " skip=262144 2>&-"]})
+    one.bundle.config["mounts"].append(tmpfs("/full", "tmpcopyup"))
+    full = one.bundle.rootfs / "full"
+    full.mkdir()
+    with open(full / "sparse", "wb") as file:  # data at 1 MiB and at the end of 3 GiB
+        os.pwrite(file.fileno(), b"data" * 1024, 1 << 20)
+        os.pwrite(file.fileno(), b"end", (3 << 30) - 3)
+    with open(full / "hole", "wb") as file:
+        file.truncate(1 << 30)
+    (full / "tail").write_bytes(b"x" * 100_000 + b"tail")
+    lines = one.run(timeout=20).out.split()
+    used = {lines[1]: int(lines[0]), lines[3]: int(lines[2])}
+    assert used["sparse"] <= 64 and used["hole"] == 0, used
+    assert lines[4:7] == [str(3 << 30), str(1 << 30), "100004"]
+    assert lines[7] == "taildata"
+
+
 def test_tmpcopyup_read_only(container: Make) -> None:
     one = container("read", "/full/file", "--", "write", "/full/new", "x")
     one.bundle.config["mounts"].append(tmpfs("/full", "tmpcopyup", "ro"))

@@ -277,6 +277,9 @@ class Job(Session):
             self.do_without_cgroup(error)
         else:
             self.undo.push(self.remove_cgroup)
+            if "memory" in resources and self.plan.copies_up():
+                # What init copies is the image's: as much of it as the limit allows, not as much as there is.
+                self.driver.apply(path, {"memory": resources["memory"]})
 
     def do_without_cgroup(self, error: SysError) -> None:
         """Leave the container in our own cgroup, which is all a user has to whom none is delegated.

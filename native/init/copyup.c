@@ -75,18 +75,56 @@ static int copy_meta(struct init *in, int from, int to, const char *name)
     return 0;
 }
 
+/* The next piece of data from *at on, and its end; 0 when there is only a hole left.  A filesystem that knows nothing
+ * of holes has one piece. */
+static int next_data(int from, off_t size, off_t *at, off_t *end)
+{
+    off_t data = lseek(from, *at, SEEK_DATA);
+
+    if (data < 0 && errno == ENXIO)
+        return 0;
+    *end = data < 0 ? -1 : lseek(from, data, SEEK_HOLE);
+    *at = data < 0 ? *at : data;
+    if (*end < 0 || *end > size)
+        *end = size;
+    return *at < *end;
+}
+
+static int copy_piece(struct init *in, int from, int to, off_t at, off_t end, const char *name)
+{
+    while (at < end) {
+        size_t room = (size_t)(end - at) < sizeof(chunk) ? (size_t)(end - at) : sizeof(chunk);
+        ssize_t have = pread(from, chunk, room, at);
+        if (have < 0 && errno == EINTR)
+            continue;
+        if (have <= 0)
+            return have < 0 ? copy_fault(in, errno, "read", name) : 0; /* it was cut meanwhile */
+        for (ssize_t done = 0, n; done < have; done += n) {
+            n = pwrite(to, chunk + done, (size_t)(have - done), at + done);
+            if (n == 0 || (n < 0 && errno != EINTR))
+                return copy_fault(in, n ? errno : EIO, "write", name);
+            n = n < 0 ? 0 : n;
+        }
+        at += have;
+    }
+    return 0;
+}
+
+/* Holes stay holes: an image that is small must not become one of gigabytes in memory.  The size is that of the
+ * beginning: somebody who shares the image could append faster than we copy. */
 static int copy_bytes(struct init *in, int from, int to, const char *name)
 {
-    for (;;) {
-        ssize_t have = sys_read(from, chunk, sizeof(chunk));
-        if (have <= 0)
-            return have < 0 ? copy_fault(in, errno, "read", name) : 0;
-        for (ssize_t at = 0, n; at < have; at += n) {
-            n = sys_write(to, chunk + at, (size_t)(have - at));
-            if (n < 0)
-                return copy_fault(in, errno, "write", name);
-        }
+    struct stat st;
+    off_t at = 0, end;
+
+    if (fstat(from, &st) < 0)
+        return copy_fault(in, errno, "fstat", name);
+    for (; at < st.st_size && next_data(from, st.st_size, &at, &end); at = end) {
+        int ret = copy_piece(in, from, to, at, end, name);
+        if (ret < 0)
+            return ret;
     }
+    return ftruncate(to, st.st_size) < 0 ? copy_fault(in, errno, "ftruncate", name) : 0;
 }
 
 static int copy_file(struct init *in, int source, int to, const char *name)

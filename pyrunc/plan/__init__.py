@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from pyrunc.errors import Capped, Problem
 from pyrunc.plan import encode as _encode
-from pyrunc.plan.ops import OP_HOOK, OP_SECCOMP, OP_WAIT_START, OPS, P_SECCOMP_LISTENER, Builder
+from pyrunc.plan.ops import (
+    OP_HOOK,
+    OP_MOUNT,
+    OP_SECCOMP,
+    OP_WAIT_START,
+    OPS,
+    P_MOUNT_COPY_UP,
+    P_SECCOMP_LISTENER,
+    Builder,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,6 +95,10 @@ class Plan(Builder):
             if step[0] == OP_WAIT_START:
                 break
         return False
+
+    def copies_up(self) -> bool:
+        """Whether a mount is filled with content of the image, in memory."""
+        return any(step[0] == OP_MOUNT and step[1] & P_MOUNT_COPY_UP for step in self.steps)
 
     def late_origins(self) -> list[list[object]]:
         """What `start` needs to phrase a failure after WAIT_START, when the process that compiled is long gone.
