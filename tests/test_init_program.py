@@ -292,12 +292,28 @@ def test_hook_after_start(spawn: Spawn, fifos: tuple[int, int], tmp_path: pathli
     assert f"{tmp_path}/error\n" not in (tmp_path / "fds").read_text()
 
 
+@pytest.mark.parametrize(("forbidden", "mode"), [([], "400"), (["fchmod"], "777")])
+def test_state_of_a_hook_behind_the_filter(spawn: Spawn, forbidden: list[str], mode: str) -> None:
+    """Sealed as for every other hook, unless the profile forbids the calls that do it: it may kill for them."""
+    numbers = NUMBERS[os.uname().machine]
+    plan = Plan()
+    plan.no_new_privs("/process/noNewPrivileges")
+    filter = program({numbers[name]: KILL for name in forbidden}, ALLOW)
+    ops.Builder.seccomp(plan, "/linux/seccomp", flags=0, filter=filter)
+    script = "stat -Lc %a /proc/self/fd/0; if printf x >>/proc/self/fd/0; then echo written; fi; exit 1"
+    plan.hook(
+        "/hooks/startContainer/0", policy=ops.P_HOOK_IN_CONTAINER, path=SHELL, args=shell(script), state=["x", ""]
+    )
+    detail = fail(spawn(), finish(plan, ["true"])).detail
+    assert mode in detail and ("written" in detail) == bool(forbidden), detail
+
+
 # --- seccomp ---------------------------------------------------------------------------------------------------
 
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 NUMBERS = {
-    "x86_64": {"read": 0, "write": 1, "close": 3, "execve": 59, "exit_group": 231, "getcwd": 79},
-    "aarch64": {"read": 63, "write": 64, "close": 57, "execve": 221, "exit_group": 94, "getcwd": 17},
+    "x86_64": {"read": 0, "write": 1, "close": 3, "execve": 59, "exit_group": 231, "getcwd": 79, "fchmod": 91},
+    "aarch64": {"read": 63, "write": 64, "close": 57, "execve": 221, "exit_group": 94, "getcwd": 17, "fchmod": 52},
 }
 
 

@@ -23,7 +23,7 @@ SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     [
         ("test_plan_load", ["plan_load", "run", "report"]),
         ("test_lookup", ["lookup", "report"]),
-        ("test_hook", ["hook", "run", "report"]),
+        ("test_hook", ["hook", "run", "report", "passable"]),
         ("test_passable", ["passable"]),
     ],
 )

@@ -70,7 +70,9 @@ static int make_input(struct init *in, const struct plan_step *st)
     if (ret >= 0 && lseek(fd, 0, SEEK_SET) < 0)
         ret = -errno;
     /* Like a pipe in that nobody can change it.  A filter need not allow these calls, and may kill for them. */
-    if (ret >= 0 && !in->filtered && (fchmod(fd, 0400) < 0 || fcntl(fd, F_ADD_SEALS, ALL_SEALS) < 0))
+    if (ret >= 0 && filter_allows(in, SYS_fchmod, (uint64_t)fd, 0400) &&
+        filter_allows(in, SYS_fcntl, (uint64_t)fd, F_ADD_SEALS) &&
+        (fchmod(fd, 0400) < 0 || fcntl(fd, F_ADD_SEALS, ALL_SEALS) < 0))
         ret = -errno;
     if (ret < 0 && fd >= 0)
         close(fd);

@@ -118,6 +118,8 @@ int stay_hidden(struct init *in);
 /* passable.c: 1 when a filter (`count` of the kernel's struct sock_filter) lets through the system calls that are
  * left to do after it and before EXECVE. */
 int filter_passable(const struct init *in, const void *filter, uint32_t count);
+/* 1 when no filter is loaded, or the plan's lets this call through. */
+int filter_allows(const struct init *in, long number, uint64_t first, uint64_t second);
 
 /* path.c: paths inside the root filesystem, never by name through a component the container controls --- */
 

@@ -98,6 +98,20 @@ static int allowed(const void *filter, uint32_t count, long number, uint64_t fir
     return action == ACT_ALLOW || action == ACT_LOG;
 }
 
+int filter_allows(const struct init *in, long number, uint64_t first, uint64_t second)
+{
+    if (!in->filtered)
+        return 1;
+    for (uint32_t i = 0; i < in->plan->nsteps; i++) {
+        const struct plan_step *st = &in->steps[i];
+
+        if (st->op == OP_SECCOMP) /* of two it is the same one */
+            return allowed(step_str(in, st, S_SECCOMP_filter),
+                           st->n[L_SECCOMP_filter] / sizeof(struct instruction), number, first, second);
+    }
+    return 0;
+}
+
 /* Addresses are given as 0: no filter can mean anything by them. */
 int filter_passable(const struct init *in, const void *filter, uint32_t count)
 {

@@ -192,6 +192,23 @@ static void not_found(void)
     OK(!PASSES(RETURN(ALLOW)), "the program is still to be found");
 }
 
+static void loaded(void)
+{
+    static struct {
+        struct instruction first[4];
+    } area = {{LOAD(NUMBER), EQ((uint32_t)SYS_fchmod, 0, 1), RETURN(FAIL_(1)), RETURN(ALLOW)}};
+
+    HAVE(OP_HOOK);
+    in.strings = (const char *)&area;
+    steps[0].n[L_SECCOMP_filter] = sizeof(area);
+    OK(filter_allows(&in, SYS_fchmod, 0, 0), "no filter forbids anything before it is loaded");
+    in.filtered = 1;
+    OK(!filter_allows(&in, SYS_fchmod, 0, 0) && filter_allows(&in, SYS_fcntl, 0, 0),
+       "the plan's filter decides");
+    steps[0].op = OP_HOOK;
+    OK(!filter_allows(&in, SYS_fcntl, 0, 0), "a filter that is not known allows nothing");
+}
+
 int main(void)
 {
     answers();
@@ -199,5 +216,6 @@ int main(void)
     arguments();
     calls();
     not_found();
+    loaded();
     return tap_end();
 }
