@@ -25,6 +25,8 @@ TOKEN = re.compile(
     """,
     re.X | re.S | re.M,
 )
+# Pauses and sizes of buffers: another number of the same size is as good.
+TUNING = re.compile(r"TICK|BUF|RETRIES|RACES|STACK")
 COMPARE = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "=="}
 BINARY = {"+": "-", "-": "+", "<<": ">>", ">>": "<<", "&": "|"}
 KEYWORDS = {
@@ -133,6 +135,8 @@ class Finder:
         """Numbers and flags in static tables and in #define, outside of functions."""
         self.scope = ""
         for match in re.finditer(r"^#define (\w+)[ \t]+(\d+)\b", self.source, re.M):
+            if TUNING.search(match[1]):
+                continue
             value = int(match[2])
             self.add("constant", match.start(2), match.end(2), str({0: 1, 1: 0}.get(value, value + 1)))
 

@@ -14,6 +14,9 @@ from integration.mutants.mutant import ROOT, Mutant, unique
 LEFT_OUT = {"pyrunc/plan/ops.py", "pyrunc/build.py", "pyrunc/__init__.py"}
 PER_TABLE = 4  # mutants of each kind in one literal table: a table of 200 names must not be most of a sample
 
+# Time limits, pauses and sizes of buffers: another number of the same size is as good.
+TUNING = re.compile(r"TIMEOUT|TICK|FRESH|PAUSE|WAIT|CHUNK|BUFFER|RETR|_MS\b|SECONDS")
+
 COMPARE: dict[type[ast.cmpop], tuple[str, ...]] = {
     ast.Lt: ("<=",), ast.LtE: ("<",), ast.Gt: (">=",), ast.GtE: (">",), ast.Eq: ("!=",), ast.NotEq: ("==",),
     ast.Is: ("is not",), ast.IsNot: ("is",), ast.In: ("not in",), ast.NotIn: ("in",),
@@ -133,6 +136,8 @@ class Finder(ast.NodeVisitor):
             return
         if isinstance(node.targets[0], ast.Attribute | ast.Subscript):
             self.replace("statement dropped", node, "pass")
+        if isinstance(node.targets[0], ast.Name) and TUNING.search(node.targets[0].id):
+            return
         self.visit(node.value)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
@@ -258,8 +263,11 @@ class Finder(ast.NodeVisitor):
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
         if isinstance(node.op, ast.BitOr):
-            self.add("flag dropped", self.span(node.left)[1], self.span(node.right)[1], "")
-            self.add("flag dropped", self.span(node.left)[0], self.span(node.right)[0], "")
+            # Python adds close-on-exec by itself (PEP 446).
+            if not self.text(node.right).endswith("O_CLOEXEC"):
+                self.add("flag dropped", self.span(node.left)[1], self.span(node.right)[1], "")
+            if not self.text(node.left).endswith("O_CLOEXEC"):
+                self.add("flag dropped", self.span(node.left)[0], self.span(node.right)[0], "")
         elif type(node.op) in BINARY and not isinstance(node.left, ast.JoinedStr) and not _is_text(node):
             self.between("operator", node.left, node.right, *BINARY[type(node.op)])
         self.generic_visit(node)
@@ -282,6 +290,8 @@ class Finder(ast.NodeVisitor):
             self.replace("call dropped", node, self.text(function.value))
         if isinstance(function, ast.Name) and function.id == "SysError" and len(node.args) > 1:
             del node.args[1]  # the name of a call, for people
+        if isinstance(function, ast.Attribute) and function.attr == "sleep":
+            return
         self.generic_visit(node)
 
     def visit_Subscript(self, node: ast.Subscript) -> None:

@@ -191,7 +191,8 @@ def test_nothing_is_installed_with_more_rights(box: Box) -> None:
     """CVE-2016-8659, CVE-2020-5291: a set-user-ID program whose set-up could be traced."""
     launcher = Path(os.path.realpath(box.runtime.path))
     files = [launcher, *(path for path in launcher.parent.parent.glob("lib/**/pyrunc/*") if path.is_file())]
-    assert len(files) > 10 or not box.runtime.is_pyrunc
+    installed = box.runtime.is_pyrunc and (launcher.parent.parent / "lib").is_dir()
+    assert len(files) > 10 or not installed
     assert [path for path in files if path.stat().st_mode & (stat.S_ISUID | stat.S_ISGID)] == []
     assert [path for path in files if "security.capability" in os.listxattr(path)] == []
 
