@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import subprocess
 import sysconfig
 from collections import defaultdict
@@ -69,6 +70,15 @@ def prepare() -> None:
         os.chmod(path, 0o666)
     for path in (PLACE, BLOCKS):
         os.chmod(path, 0o755)
+
+
+def base_of(binary: str) -> int:
+    """Where a program lies that is not position-independent: the address of its first segment."""
+    with open(binary, "rb") as file:
+        head = file.read(4096)
+    offset, size, count = (*struct.unpack_from("=Q", head, 32), *struct.unpack_from("=HH", head, 54))
+    segments = [struct.unpack_from("=IIQQ", head, offset + size * number) for number in range(count)]
+    return min(address for kind, _, _, address in segments if kind == 1)
 
 
 class Recorder:
@@ -136,7 +146,8 @@ class Recorder:
     ) -> None:
         """Addresses after calls are of the call before: one byte less."""
         addresses = sorted({at for tests in found.values() for at in tests})
-        text = "\n".join(f"{at - 1:#x}" for at in addresses)
+        base = base_of(binary)
+        text = "\n".join(f"{base + at - 1:#x}" for at in addresses)
         done = subprocess.run(["addr2line", "-e", binary], input=text, capture_output=True, text=True, check=True)
         places: dict[int, tuple[str, int]] = {}
         for at, line in zip(addresses, done.stdout.splitlines(), strict=True):
