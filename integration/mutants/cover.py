@@ -29,7 +29,7 @@ TIMEOUT = 1200  # for all tests of one file, under the tracer
 LEFT_OUT = {
     "tests/test_assertions.py", "tests/test_budgets.py", "tests/test_build.py", "tests/test_contrib.py",
     "tests/test_engines_table.py", "tests/test_layers.py", "tests/test_mutants.py", "tests/test_readme.py",
-    "tests/test_snapshot.py", "integration/test_guest.py",
+    "tests/test_snapshot.py", "integration/test_guest.py", "integration/test_readme_commands.py",
 }  # fmt: skip
 
 

@@ -44,7 +44,8 @@ static long call(const char *name, function *real, long a, long b, long c, long 
         return real(a, b, c, d, e, f, g);
     name = name_of(name, a);
     watch(name, 0);
-    if (calls.count++ == calls.fail_at) {
+    long index = calls.count++;
+    if (calls.fail_at >= 0 && index >= calls.fail_at && index <= calls.fail_at + calls.more) {
         calls.hit = name;
         errno = calls.error;
         return -1;

@@ -9,6 +9,7 @@ struct calls {
     int armed;       /* 0: calls pass through and are not counted */
     long count;      /* calls since it was armed */
     long fail_at;    /* the call with this number, from 0 on, is not made and fails; -1: none */
+    long more;       /* and so do as many calls after it */
     int error;       /* with this errno */
     const char *hit; /* the name of the call that failed; NULL: not reached */
     /* Called around every call while armed; `after` is 0 before it and 1 after it.  Calls made from here pass through. */

@@ -5,14 +5,21 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "calls.h"
 #include "init.h"
 #include "lookup.h"
 #include "tap.h"
 
-/* What lookup.c needs of the other files and these tests do not reach. */
+/* What plays /etc/passwd; below 0 the error of opening it. */
+static const char *passwd = "passwd";
+static int passwd_error;
+
 int open_in_root(int rootfd, const char *path, int flags)
 {
-    return openat(rootfd, path + strspn(path, "/"), flags | O_CLOEXEC);
+    (void)rootfd;
+    if (strcmp(path, "/etc/passwd") != 0 || passwd_error)
+        return passwd_error ? passwd_error : -EINVAL;
+    return (int)sys_ret(open(passwd, flags | O_CLOEXEC));
 }
 
 /* In pieces of every size, each in a block of its own for the sanitizer; all must agree. */
@@ -176,11 +183,104 @@ static void test_find_exe(const char *dir)
     REFUSED(long_name, "a", ENAMETOOLONG, "");
 }
 
+/* A filter may answer the newer call, or both, with ENOSYS or EPERM. */
+static void test_filtered(void)
+{
+    static struct init in;
+    static const int answers[] = {ENOSYS, EPERM};
+
+    for (size_t i = 0; i < 2; i++) {
+        calls.error = answers[i];
+        for (calls.more = 0; calls.more < 2; calls.more++) {
+            calls.armed = 1;
+            calls.count = calls.fail_at = 0;
+            FOUND("b/prog", "", "b/prog");
+            calls.count = 0;
+            if (calls.more == 0)
+                REFUSED("a/plain", "", EACCES, "permission denied");
+            else
+                FOUND("a/plain", "", "a/plain"); /* execve has the last word */
+        }
+    }
+    calls.more = 0;
+    calls.error = EIO;
+    calls.count = 0;
+    REFUSED("b/prog", "", EIO, "");
+    calls.armed = 0;
+    calls.fail_at = -1;
+}
+
+static int home_in(struct init *in, uint32_t uid)
+{
+    struct plan_step st = {.op = OP_FIND_HOME, .n = {uid}};
+
+    memset(&in->fault, 0, sizeof(in->fault));
+    strcpy(in->home, "/before");
+    return op_find_home(in, &st);
+}
+
+static void write_passwd(const char *text, size_t padding)
+{
+    FILE *file = fopen("passwd", "w");
+
+    if (!file)
+        abort();
+    for (size_t i = 0; i < padding; i++)
+        fputc(i % 64 == 63 ? '\n' : '#', file);
+    fputs(text, file);
+    fclose(file);
+}
+
+#define HOME_IS(uid, want) \
+    OK(home_in(&in, uid) == 0 && strcmp(in.home, want) == 0, "home of %u is %s, not %s", uid, want, in.home)
+#define LIMIT (1u << 20)
+
+static void test_find_home(void)
+{
+    static struct init in;
+    static const int lacks[] = {ENOMEM, EMFILE, ENFILE, EIO}, answers[] = {ENOENT, EACCES, ELOOP, ENOTDIR};
+    static const char line[] = "a:x:7:7::/home/a:\n", cut[] = "a:x:7:7::/home/a";
+
+    write_passwd(line, 0);
+    HOME_IS(7u, "/home/a");
+    HOME_IS(8u, "/");
+    write_passwd(cut, 0);
+    HOME_IS(7u, "/home/a");
+    write_passwd("a:x:7:7::::\n", 0);
+    HOME_IS(7u, "/");
+    write_passwd("", 0);
+    HOME_IS(7u, "/");
+    /* Only so much is read. */
+    write_passwd(line, LIMIT - 64);
+    HOME_IS(7u, "/home/a");
+    write_passwd(cut, LIMIT - 64);
+    HOME_IS(7u, "/home/a");
+    write_passwd(line, LIMIT);
+    HOME_IS(7u, "/");
+    write_passwd(cut, LIMIT - 8); /* ends in the middle of the line */
+    HOME_IS(7u, "/");
+    passwd = "b/fifo";
+    HOME_IS(7u, "/");
+    passwd = "b";
+    HOME_IS(7u, "/");
+    passwd = "passwd";
+    for (size_t i = 0; i < 4; i++) {
+        passwd_error = -lacks[i];
+        OK(home_in(&in, 7) == -lacks[i] && strcmp(in.fault.call, "read") == 0, "%s is not \"no home\"",
+           strerror(lacks[i]));
+        passwd_error = -answers[i];
+        HOME_IS(7u, "/");
+    }
+    passwd_error = 0;
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2)
         return 2;
     test_passwd();
     test_find_exe(argv[1]);
+    test_filtered();
+    test_find_home();
     return tap_end();
 }

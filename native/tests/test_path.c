@@ -87,6 +87,12 @@ static void test_create(void)
     EXPECT((long)umask(022), 077);
     EXPECT(dir_at("/a/b/c"), S_IFDIR);
     EXPECT(file_at("/a/b/file"), S_IFREG);
+    EXPECT(file_at("/a/b/dot/."), S_IFREG);
+    EXPECT(file_at("/a/b/dots/././/./"), S_IFREG);
+    EXPECT(file_at("/a/b/.hidden"), S_IFREG);
+    EXPECT(mode("root/a/b/.hidden"), S_IFREG | 0644);
+    EXPECT(dir_at("/a/.b/c."), S_IFDIR);
+    EXPECT(mode("root/a/.b/c."), S_IFDIR | 0755);
     EXPECT(file_at("/a/b"), -EISDIR);
     EXPECT(file_at("/"), -EISDIR);
     EXPECT(dir_at("/a/b/file"), -ENOTDIR);
@@ -334,6 +340,37 @@ static void test_moments(void)
     EXPECT(outside_is_empty(), 1);
 }
 
+/* A component that comes and goes, in the other order than we look: not for ever. */
+static void come_and_go(const char *name, int after)
+{
+    if (strcmp(name, "mkdirat") != 0)
+        return;
+    if (after ? rmdir("root/m/shy") < 0 : mkdir("root/m/shy", 0755) < 0)
+        perror("shy");
+}
+
+/* Whatever a path is like, a walk ends. */
+static void test_ends(void)
+{
+    static char text[4096], path[PATH_BUF];
+
+    EXPECT(dir_at("/m/steps"), S_IFDIR);
+    for (size_t i = 0; i < 3600; i += 9)
+        memcpy(text + i, "steps/../", 9);
+    EXPECT(symlink(text, "root/m/many"), 0);
+    /* 800 steps each, of 4096 */
+    EXPECT(dir_at("/m/new1/../many/many/many/many/many/last"), S_IFDIR);
+    EXPECT(dir_at("/m/new2/../many/many/many/many/many/many/last2"), -ELOOP);
+    EXPECT(mode("root/m/last2"), 0);
+    snprintf(path, sizeof(path), "/m/new3/../%.3600s", text);
+    EXPECT(dir_at(path), S_IFDIR);
+    calls.watch = come_and_go;
+    calls.armed = 1;
+    EXPECT(dir_at("/m/shy"), -EAGAIN);
+    calls.armed = 0;
+    calls.watch = NULL;
+}
+
 /* Every call of a walk that fails ends it with that error, and nothing stays open. */
 static void test_errors(void)
 {
@@ -430,6 +467,7 @@ int main(int argc, char **argv)
     test_proc();
     test_descriptors();
     test_moments();
+    test_ends();
     test_errors();
     test_race();
     EXPECT(entries("/proc/self/fd"), before);
