@@ -255,6 +255,12 @@ def test_process_file(container: Make) -> None:
     assert int(status_field(seen, "CapBnd"), 16) == sum(CAP_BIT[name] for name in want), "left out: the container's"
 
 
+def test_empty_capabilities_of_a_process_file_are_none(container: Make) -> None:
+    one = started(container)
+    seen = one.call("exec", "--process", process_file(one, capabilities={}), one.id).report
+    assert seen["caps"] == dict.fromkeys(seen["caps"], 0)
+
+
 def test_process_file_is_relative_to_the_working_directory(container: Make) -> None:
     one = started(container)
     path = Path(process_file(one))

@@ -131,6 +131,13 @@ def test_what_a_process_file_says_counts() -> None:
     assert (made["oomScoreAdj"], made["rlimits"], made["user"]) == (0, given["rlimits"], {"umask": 0})
 
 
+def test_empty_capabilities_of_a_process_file_are_none() -> None:
+    given = {"args": ["sh"], "cwd": "/", "capabilities": {}, "apparmorProfile": ""}
+    made = exec_process.inherit(given, OWN)
+    assert made["capabilities"] == {}
+    assert made["apparmorProfile"] == OWN["apparmorProfile"]
+
+
 def test_process_file_problems_come_all_at_once() -> None:
     data = b'{"cwd": "x", "args": [], "env": ["=1"], "user": {"uid": "0"}}'
     with pytest.raises(ConfigError) as caught:

@@ -50,7 +50,8 @@ def inherit(process: dict[str, Any], container: dict[str, Any]) -> dict[str, Any
     """A process.json's object with what it leaves to the container's own process."""
     out = dict(process)
     for name in _INHERITED:
-        if not out.get(name) and container.get(name) is not None and out.get(name) != 0:
+        # An empty label is absent; an empty object is not: {} for the capabilities means none.
+        if out.get(name) in (None, "") and container.get(name) is not None:
             out[name] = container[name]
     user, own = dict(out.get("user") or {}), container.get("user") or {}
     if "umask" not in user and "umask" in own:
