@@ -612,6 +612,17 @@ def test_a_cgroup_that_is_gone(container: Make) -> None:
                 assert "--cgroup" in result.err, result.err
 
 
+@pytest.mark.pyrunc_only("crun fails; runc 1.5 ignores --all and signals the first process")
+def test_kill_all_where_the_cgroup_is_gone(container: Make) -> None:
+    """The first process is signalled nevertheless; success without any effect would be a lie."""
+    one = started(container)
+    with moved(one) as other:
+        one.cgroup.rmdir()
+        one.call("kill", "--all", one.id, "KILL")
+        wait_until(lambda: "populated 0" in (other / "cgroup.events").read_text(), "its end")
+        assert one.status == "stopped"
+
+
 @pytest.mark.pyrunc_only("runc refuses it as well; crun takes another one")
 def test_an_explicit_cgroup_that_takes_no_processes(container: Make) -> None:
     """With --cgroup / the process is not put into the cgroup of the first one instead."""

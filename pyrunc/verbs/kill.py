@@ -24,8 +24,10 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
     number = signals.number(args[1] if len(args) > 1 else "TERM")
     container = state.Store(state.root_dir(context.root)).open(args[0])
     if values.get("all") and container.data.get("cgroup"):
-        # containerd sends this after init's end, too: what is left in the cgroup must go.
-        container.kill_cgroup(number)
+        # containerd also sends this after init's end: what is left in the cgroup must go.  An init that has left its
+        # cgroup, as systemd does, is signalled by its pid.
+        if not container.kill_cgroup(number):
+            container.kill_init(number)
         return 0
     stopped = container.status() in ("creating", "stopped") or not container.kill_init(number)
     # In a shared pid namespace the others outlive the first process; a create at work ends what is its own.
