@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,39 @@ def test_default_devices_and_links(container: Make) -> None:
     assert set(seen) <= expected, set(seen) - expected
     assert ("/dev/core" in seen) == os.path.lexists("/proc/kcore")
     assert "/dev/console" not in seen, "without a terminal there is no console"
+
+
+@pytest.fixture
+def bound(box: Box) -> dict[str, Any]:
+    """Edits: a directory with a node of its own is bound to /dev, as engines do it with the host's."""
+    place = box.path / "dev"
+    place.mkdir()
+    for name in ("pts", "shm", "mqueue"):
+        (place / name).mkdir()
+    os.mknod(place / "null", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    return {"/mounts/1": {"destination": "/dev", "type": "bind", "source": str(place), "options": ["rbind"]}}
+
+
+def test_a_bound_dev_is_left_alone(container: Make, box: Box, bound: dict[str, Any]) -> None:
+    """What linux.devices lists there keeps its mode and owner."""
+    given = device("/dev/null", fileMode=0o666, uid=12)
+    seen = container("lstat", "/dev/null", edits=bound | {"/linux/devices": [given]}).run().objects[0]
+    assert (seen["mode"], seen["uid"]) == (0o600, 0)
+    assert sorted(os.listdir(box.path / "dev")) == ["mqueue", "null", "pts", "shm"]
+
+
+@pytest.mark.pyrunc_only("runc and crun ignore what linux.devices lists there")
+@pytest.mark.parametrize(
+    "given",
+    [device("/dev/more"), device("/dev/deep/more"), device("/dev/fifo", "p", 0, 0)],
+    ids=lambda one: one["path"],
+)
+def test_nothing_is_created_in_a_bound_dev(
+    container: Make, box: Box, bound: dict[str, Any], refused: Refused, given: dict[str, Any]
+) -> None:
+    """It would stay on the host: in its /dev, if that is what is bound."""
+    refused(container(edits=bound | {"/linux/devices": [given]}).create(check=False), "/linux/devices/0/path")
+    assert sorted(os.listdir(box.path / "dev")) == ["mqueue", "null", "pts", "shm"]
 
 
 @pytest.mark.parametrize(

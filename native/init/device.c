@@ -57,10 +57,8 @@ static int mismatch(struct init *in)
 
 /* A node that was there before us.  A default device is taken as it is when it is the right one; for a
  * configured one its mode and owner are part of what was asked for. */
-static int keep_node(struct init *in, const struct plan_step *st, int dir, const char *name)
+static int keep_node(struct init *in, const struct plan_step *st, int fd)
 {
-    int AUTO_CLOSE fd = open_node(dir, name);
-
     if (fd < 0)
         return fault(in, -fd, "openat", S_DEV_NODE_path, 0, NULL);
     int same = is_node(st, fd);
@@ -72,6 +70,17 @@ static int keep_node(struct init *in, const struct plan_step *st, int dir, const
         return 0;
     int ret = set_owner(in, st, fd);
     return ret == 0 ? set_mode(in, st, fd) : ret; /* last: chown clears set-id bits */
+}
+
+/* THERE: what is bound to /dev is usually the host's, where whatever was created would stay. */
+static int find_node(struct init *in, const struct plan_step *st)
+{
+    int AUTO_CLOSE fd = open_in_root(in->rootfd, step_str(in, st, S_DEV_NODE_path), O_PATH | O_NOFOLLOW);
+
+    if (fd == -ENOENT)
+        return fault(in, ENOENT, "openat2", S_DEV_NODE_path, 0,
+                     "not in what is bound to /dev, where nothing is created");
+    return keep_node(in, st, fd);
 }
 
 /* --- nodes for a user namespace ----------------------------------------------------------------------- */
@@ -251,15 +260,18 @@ int op_dev_node(struct init *in, const struct plan_step *st)
         if (ret < 0)
             return ret;
     }
+    if (HAS(THERE))
+        return find_node(in, st);
     int AUTO_CLOSE dir = parent_in_root(in->rootfd, step_str(in, st, S_DEV_NODE_path), &name, buf);
-
     if (dir < 0)
         return fault(in, -dir, "openat2", S_DEV_NODE_path, 0, NULL);
     if (HAS(BIND_HOST))
         return bind_node(in, st, dir, name);
     int ret = make_node(st, dir, name);
-    if (ret == -EEXIST)
-        return keep_node(in, st, dir, name);
+    if (ret == -EEXIST) {
+        int AUTO_CLOSE there = open_node(dir, name);
+        return keep_node(in, st, there);
+    }
     if (ret == -EPERM && (st->n[N_DEV_NODE_kind] & S_IFMT) != S_IFIFO)
         return bind_node(in, st, dir, name);
     if (ret < 0)

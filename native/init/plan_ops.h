@@ -2,7 +2,7 @@
 #ifndef PYRUNC_PLAN_OPS_H
 #define PYRUNC_PLAN_OPS_H
 
-#define PLAN_ABI 0x4611a928u
+#define PLAN_ABI 0x53bc9852u
 
 enum plan_section { SEC_ENTER = 1, SEC_SETUP, SEC_FINISH, SEC_RUN };
 
@@ -225,6 +225,7 @@ enum plan_slot {
 #define P_DEV_NODE_ANY_MODE 0x8u
 #define P_DEV_NODE_ANY_UID 0x10u
 #define P_DEV_NODE_ANY_GID 0x20u
+#define P_DEV_NODE_THERE 0x40u
 #define P_DEV_LINK_IF_TARGET 0x1u
 #define P_HOOK_IN_CONTAINER 0x1u
 #define P_HOOK_SET_HOME 0x2u
@@ -285,7 +286,7 @@ static const struct plan_op_info plan_ops[OP_LAST + 1] = {
     [OP_ROOT] = {"ROOT", SEC_SETUP, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0xf},
     [OP_MOUNT] = {"MOUNT", SEC_SETUP, {KIND_STR, KIND_STR, KIND_STR, KIND_LIST}, {0, 0, 0, 7}, 0xfff},
     [OP_MOUNT_LABEL] = {"MOUNT_LABEL", SEC_SETUP, {KIND_STR, KIND_STR, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
-    [OP_DEV_NODE] = {"DEV_NODE", SEC_SETUP, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x3f},
+    [OP_DEV_NODE] = {"DEV_NODE", SEC_SETUP, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x7f},
     [OP_DEV_LINK] = {"DEV_LINK", SEC_SETUP, {KIND_STR, KIND_STR, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
     [OP_SYNC_MOUNTED] = {"SYNC_MOUNTED", SEC_SETUP, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_HOOK] = {"HOOK", SEC_SETUP, {KIND_STR, KIND_LIST, KIND_LIST, KIND_LIST}, {0, 1, 2, 3}, 0x3},

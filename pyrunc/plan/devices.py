@@ -11,6 +11,7 @@ from pyrunc.plan.ops import (
     P_DEV_NODE_BIND_HOST,
     P_DEV_NODE_DEFAULT,
     P_DEV_NODE_MADE,
+    P_DEV_NODE_THERE,
 )
 
 TYPE_CHECKING = False
@@ -49,9 +50,9 @@ _OURS = ("/dev/core", *(path for path, _, _ in DEFAULTS), *(link for _, link in 
 def compile_devices(plan: Plan, linux: dict[str, Any], spaces: Namespaces, set_up_dev: bool) -> None:
     """DEV_NODE and DEV_LINK.
 
-    Without ``set_up_dev`` /dev is bound from outside, usually the host's own: no defaults and no links go there, and
-    what linux.devices lists there is compared, but keeps the mode and owner it has (policy DEFAULT).  In a user
-    namespace mknod(2) is refused: the defaults are the host's, bound, and the others were made before (userns.nodes).
+    Without ``set_up_dev`` /dev is bound from outside, usually the host's own: nothing is created there, because it
+    would stay on the host, and what linux.devices lists there must be there with any mode and owner (policy DEFAULT
+    and THERE).  In a user namespace mknod(2) is refused: the defaults are the host's, bound, and the others were made before (userns.nodes).
     """
     host = P_DEV_NODE_BIND_HOST if spaces.has("user") else 0
     configured = linux.get("devices") or ()
@@ -92,10 +93,10 @@ def compile_devices(plan: Plan, linux: dict[str, Any], spaces: Namespaces, set_u
 
 def _policy(entry: dict[str, Any], host: int, made: bool, foreign: bool) -> int:
     """Policy of DEV_NODE for an entry of linux.devices; ``foreign``: its directory is not ours to fill."""
-    if entry["type"] == "p":  # mknod(2) makes them everywhere
-        return P_DEV_NODE_DEFAULT if foreign else 0
     if foreign:
-        return P_DEV_NODE_DEFAULT | host
+        return P_DEV_NODE_DEFAULT | P_DEV_NODE_THERE
+    if entry["type"] == "p":  # mknod(2) makes them everywhere
+        return 0
     policy = host | (P_DEV_NODE_MADE if made else 0)
     for field, bit in _OPEN:
         if entry.get(field) is None:

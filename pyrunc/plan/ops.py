@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-ABI = 0x4611a928
+ABI = 0x53bc9852
 _NONE: list[str] = []
 
 OP_PLACE = 1
@@ -97,6 +97,7 @@ P_DEV_NODE_MADE = 0x4
 P_DEV_NODE_ANY_MODE = 0x8
 P_DEV_NODE_ANY_UID = 0x10
 P_DEV_NODE_ANY_GID = 0x20
+P_DEV_NODE_THERE = 0x40
 P_DEV_LINK_IF_TARGET = 0x1
 P_HOOK_IN_CONTAINER = 0x1
 P_HOOK_SET_HOME = 0x2
@@ -148,7 +149,7 @@ OPS: dict[int, tuple[str, str, tuple[tuple[str, str, str, int, int], ...], tuple
     20: ("ROOT", "SETUP", (("path", "str", "path", -1, 0),), ("NO_BIND", "CWD", "SLAVE", "CALLERS",)),
     21: ("MOUNT", "SETUP", (("attr_set", "u32", "", 0, -1), ("attr_clr", "u32", "", 1, -1), ("implied", "u32", "", 2, -1), ("rec_set", "u32", "", 3, -1), ("rec_clr", "u32", "", 4, -1), ("propagation", "u32", "", 5, -1), ("tree", "u32", "", 6, -1), ("fstype", "str", "type", -1, 0), ("source", "str", "source", -1, 1), ("dest", "str", "destination", -1, 2), ("data", "list", "options", 7, 3),), ("BIND", "RECURSIVE", "REMOUNT", "COPY_UP", "INHERIT_MODE", "PLAIN_DIR", "IN_PROC", "CGROUP", "HOST_BIND", "SOURCE_FD", "NO_FOLLOW_SOURCE", "NEW_ROOT",)),
     22: ("MOUNT_LABEL", "SETUP", (("dest", "str", "destination", -1, 0), ("label", "str", "", -1, 1),), ()),
-    23: ("DEV_NODE", "SETUP", (("kind", "u32", "", 0, -1), ("mode", "u32", "", 1, -1), ("major", "u32", "", 2, -1), ("minor", "u32", "", 3, -1), ("uid", "u32", "", 4, -1), ("gid", "u32", "", 5, -1), ("number", "u32", "", 6, -1), ("path", "str", "path", -1, 0),), ("DEFAULT", "BIND_HOST", "MADE", "ANY_MODE", "ANY_UID", "ANY_GID",)),
+    23: ("DEV_NODE", "SETUP", (("kind", "u32", "", 0, -1), ("mode", "u32", "", 1, -1), ("major", "u32", "", 2, -1), ("minor", "u32", "", 3, -1), ("uid", "u32", "", 4, -1), ("gid", "u32", "", 5, -1), ("number", "u32", "", 6, -1), ("path", "str", "path", -1, 0),), ("DEFAULT", "BIND_HOST", "MADE", "ANY_MODE", "ANY_UID", "ANY_GID", "THERE",)),
     24: ("DEV_LINK", "SETUP", (("target", "str", "", -1, 0), ("path", "str", "", -1, 1),), ("IF_TARGET",)),
     25: ("SYNC_MOUNTED", "SETUP", (), ()),
     26: ("HOOK", "SETUP", (("timeout_ms", "u32", "", 0, -1), ("path", "str", "path", -1, 0), ("args", "list", "", 1, 1), ("env", "list", "", 2, 2), ("state", "list", "", 3, 3),), ("IN_CONTAINER", "SET_HOME",)),
@@ -310,7 +311,7 @@ class Builder:
         self.steps.append((22, 0, (), (dest, label)))
 
     def dev_node(self, origin: str, *, policy: int = 0, kind: int = 0, mode: int = 0, major: int = 0, minor: int = 0, uid: int = 0, gid: int = 0, number: int = 0, path: str = "") -> None:
-        """Create a device node (kind: S_IFCHR, S_IFBLK, S_IFIFO); an existing other node is an error; BIND_HOST: bind the host's, MADE: or the one of MAKE_NODE with this number; a bound one must have the mode, uid and gid unless it is DEFAULT or may have ANY."""
+        """Create a device node (kind: S_IFCHR, S_IFBLK, S_IFIFO); an existing other node is an error, and with THERE a missing one; BIND_HOST: bind the host's, MADE: or the one of MAKE_NODE with this number; a bound one must have the mode, uid and gid unless it is DEFAULT or may have ANY."""
         self.origins.append(origin)
         self.steps.append((23, policy, (kind, mode, major, minor, uid, gid, number), (path,)))
 
