@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from integration.harness import DELETE, Box, Container, kernel
+from integration.harness import DELETE, Box, Container, kernel, parse_mountinfo
 from integration.test_userns import HOST, KINDS, MAPS, SIZE, Pod, edits, own
 
 Make = Callable[..., Container]
@@ -77,6 +77,16 @@ def test_mapping_of_the_mount(container: Make, volume: Path) -> None:
 def test_mapping_of_the_mount_without_a_user_namespace(container: Make, volume: Path) -> None:
     one = container(*STATS, edits={"/mounts/-": bind(volume, "rbind", "idmap", **mapping(0, 5000, 2000))})
     assert owners(one) == [5000, 6000, 0]
+
+
+def test_an_idmapped_mount_is_private(container: Make, volume: Path) -> None:
+    """What the host mounts below would be seen with the owners that it has there."""
+    mapped = bind(volume, "rbind", "idmap", **mapping(0, 5000, 2000))
+    shown = parse_mountinfo(container(edits={"/mounts/-": mapped}).run().report["mountinfo"])
+    assert {one.dest: one.shared for one in shown if one.dest.startswith("/mnt")} == {"/mnt": "", "/mnt/below": ""}
+    mapped["options"].append("rslave")
+    shown = parse_mountinfo(container(edits={"/mounts/-": mapped}).run().report["mountinfo"])
+    assert [one.shared[:6] for one in shown if one.dest.startswith("/mnt")] == ["master"] * 2
 
 
 def test_relative_source_and_a_file(container: Make) -> None:

@@ -454,6 +454,15 @@ def test_cgroup_mount(container: Make) -> None:
     assert {"ro", "nosuid", "nodev", "noexec"} <= set(seen.options)
 
 
+def test_cgroup_mount_without_a_cgroup_namespace(container: Make) -> None:
+    """It is private like a new mount, although it is a bind of the host's."""
+    one = container()
+    one.bundle.config["mounts"].append(mount("/sys/fs/cgroup", "cgroup", "ro", fstype="cgroup"))
+    one.bundle.config["linux"]["namespaces"] = [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network")]
+    seen = last_of(one.run().report, "/sys/fs/cgroup")
+    assert (seen.fstype, seen.shared) == ("cgroup2", "")
+
+
 def test_devpts_is_a_new_instance(container: Make) -> None:
     one = container("ls", "/dev/pts", "--", "stat", "/dev/pts/ptmx")
     names, ptmx = one.run().objects

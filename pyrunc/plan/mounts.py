@@ -422,6 +422,7 @@ def _bind(
     if flags.idmap or mount.get("uidMappings"):
         # mount_setattr(2) wants it from somebody with CAP_SYS_ADMIN over the filesystem: the host side makes the mount.
         policy, tree = policy | P_MOUNT_SOURCE_FD, plan.fd("idmap", source, pointer)
+        flags.propagation = flags.propagation or [RECURSIVE | PRIVATE]  # what the host mounts below has other owners
     _emit(plan, pointer, flags, policy, fstype, source, mount["destination"], [], tree)
 
 
@@ -472,6 +473,7 @@ def _filesystem(
             # nsdelegate and favordynmods from the host, and switching the latter waits for an RCU grace period of 10 ms
             # (kernel: apply_cgroup_root_flags).  The bind shows the same tree and changes nothing.
             flags.change(facts, replace=True)
+            flags.propagation = flags.propagation or [PRIVATE]  # as a new mount
             _emit(plan, pointer, flags, P_MOUNT_BIND, "", source, mount["destination"], [])
             return
     elif fstype == "tmpfs":
