@@ -83,7 +83,7 @@ def build(case: model.Case, program: Path, config: dict[str, Any]) -> None:
 
 def _operate(path: Path, operation: str, words: list[str]) -> None:
     if operation == "remove":
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        remove(path)
     elif operation == "mkdir":
         path.mkdir(parents=True, exist_ok=True)
     elif operation == "chmod":
@@ -100,8 +100,16 @@ def _operate(path: Path, operation: str, words: list[str]) -> None:
         raise ValueError(operation)
 
 
-def tree(top: str) -> dict[str, str]:
-    """Every path below `top` (without what is mounted there): type, mode, owner, and a small file's text."""
+def remove(path: str | Path) -> None:
+    """A file or a whole tree; what is gone already is no error."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.unlink(path)
+
+
+def tree(top: str, *, everywhere: bool = False) -> dict[str, str]:
+    """Every path below `top`, with `everywhere` also in what is mounted there: type, mode, owner, size, target."""
     found = {}
     device = os.stat(top).st_dev
     for at, dirs, files in os.walk(top):
@@ -109,7 +117,7 @@ def tree(top: str) -> dict[str, str]:
             path = os.path.join(at, name)
             try:
                 found[os.path.relpath(path, top)] = describe(path)
-                if name in dirs and os.lstat(path).st_dev != device:
+                if not everywhere and name in dirs and os.lstat(path).st_dev != device:
                     dirs.remove(name)
             except OSError as error:
                 found[os.path.relpath(path, top)] = str(error.strerror)

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from integration.differential import compare, deviations, generator, peers, pool, reduce
+from integration.differential import compare, crun, deviations, generator, pool, reduce, runc
 from integration.differential.compare import Difference
 from integration.differential.entries import Deviation, explain
 from integration.differential.model import Case
 
 KEPT = 3  # cases that are kept of one kind of difference
-ENTRIES = (*deviations.ALL, *peers.ALL)
+ENTRIES = (*deviations.ALL, *runc.ALL, *crun.ALL)
 
 
 @dataclass

@@ -24,6 +24,7 @@ class Difference(NamedTuple):
     values: Mapping[str, Any]
     against: tuple[str, ...]
     unknown: tuple[str, ...] = ()  # peers that cannot be compared
+    failed: tuple[str, ...] = ()  # runtimes whose first command failed
 
     @property
     def alone(self) -> bool:
@@ -92,6 +93,7 @@ def differences(found: Mapping[str, Facts]) -> list[Difference]:
     ours = found[OURS]
     peers = [name for name in found if name != OURS]
     limits = {name: _limit(ours, found[name]) for name in peers}
+    failed = tuple(name for name, facts in found.items() if failed_at(facts).get(0) == "fails")
     out = []
     for fact in dict.fromkeys(fact for facts in found.values() for fact in facts):
         relations = {name: relation(fact, ours, found[name], limits[name]) for name in peers}
@@ -99,7 +101,7 @@ def differences(found: Mapping[str, Facts]) -> list[Difference]:
         if against:
             values = {name: facts.get(fact, ABSENT) for name, facts in found.items()}
             unknown = tuple(name for name in peers if relations[name] == UNKNOWN)
-            out.append(Difference(fact, values, against, unknown))
+            out.append(Difference(fact, values, against, unknown, failed))
     return out
 
 

@@ -1,6 +1,6 @@
 """What pyrunc alone does, and why: each entry as narrow as it can be, with the section that decides.
 
-`peers.py` has what one of the peers does alone.
+`runc.py` and `crun.py` have what one of the peers does alone.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def _is_not_executed(pair: Pair) -> bool:
 
 
 def _start_fails(pair: Pair) -> bool:
-    failing = pair.has("hooks.failing.startContainer") or _is_not_executed(pair)
+    filtered = pair.has("linux.seccomp") and "startContainer" in (pair.config.get("hooks") or ())
+    failing = pair.has("hooks.failing.startContainer") or _is_not_executed(pair) or filtered
     return failing and pair.ours in ("fails", 1) and pair.theirs in (0, 255)
 
 
@@ -55,6 +56,23 @@ def _parents(pair: Pair) -> bool:
     """Only parents of the container's cgroup are left by the other."""
     path = (pair.config["linux"].get("cgroupsPath") or "").strip("/")
     return pair.ours == [] and all(path.startswith(f"{entry}/") for entry in pair.theirs)
+
+
+def _realtime(pair: Pair) -> bool:
+    step = int(pair.fact.split()[1])
+    return any("RTMIN" in str(word) for word in pair.case.commands[step])
+
+
+def _busy_cgroup(pair: Pair) -> bool:
+    """A cgroup mount where the host's is already seen, or without a cgroup namespace."""
+    destinations = [
+        entry["destination"] for entry in pair.config["mounts"] if entry.get("type") in ("cgroup", "cgroup2")
+    ]
+    return bool(destinations) and any("rbind" in options for options in pair.options)
+
+
+def _cgroup_left(pair: Pair) -> bool:
+    return any(command[0] == "cgroup-gone" for command in pair.case.commands)
 
 
 def _empty_home(pair: Pair) -> bool:
@@ -71,8 +89,8 @@ def _same_hooks(pair: Pair) -> bool:
 
 
 def _refused_first(pair: Pair) -> bool:
-    """Capabilities that the kernel would refuse, when hooks have run for the others."""
-    return pair.ours == [] and pair.has("process.capabilities.free")
+    """Capabilities that the kernel would refuse, when hooks have run and nodes were made for the others."""
+    return pair.ours in ([], ABSENT) and pair.has("process.capabilities.free")
 
 
 def _owned(pair: Pair) -> bool:
@@ -200,7 +218,7 @@ ALL: tuple[Deviation, ...] = (
     Deviation(
         "poststop hooks go on after one that fails",
         "runc crun",
-        r"hooks order|hook poststop-1 .*|step \d+ delete rc",
+        r"hooks order|hook poststop-1(?:#\d)? .*|step \d+ delete rc|force",
         "runtime.md#lifecycle",
         "step 13: a warning, and the remaining hooks and the lifecycle continue",
         lambda pair: pair.has("hooks.failing.poststop"),
@@ -216,7 +234,7 @@ ALL: tuple[Deviation, ...] = (
     Deviation(
         "a config is refused before anything runs",
         "runc crun",
-        r"hooks order|hook \S+ is there",
+        r"hooks order|hook \S+ is there|rootfs \S+",
         "runtime.md#create",
         "the runtime MAY validate config.json before it creates the container",
         _refused_first,
@@ -224,7 +242,7 @@ ALL: tuple[Deviation, ...] = (
     Deviation(
         "HOME is / for users without a home directory",
         "runc crun",
-        PROGRAM + "env",
+        PROGRAM + r"env|hook startContainer-\d env",
         "config.md#posix-process",
         "not specified; an empty HOME is of no use to a shell, and login(1) takes / as well",
         _empty_home,
@@ -288,5 +306,69 @@ ALL: tuple[Deviation, ...] = (
         "config.md#mounts",
         "the kernel refuses a new mount; the host's is bound, as the mount of a shared namespace shows the same",
         lambda pair: pair.ours == 0 and _foreign_mount(pair),
+    ),
+    Deviation(
+        "real-time signals have names",
+        "runc crun",
+        r"step \d+ kill rc",
+        "runtime.md#kill",
+        "which names there are is not specified; RTMIN+n is what kill(1) takes",
+        lambda pair: pair.ours == 0 and _realtime(pair),
+    ),
+    Deviation(
+        "a cgroup mount that is refused as busy is bound",
+        "runc crun",
+        RUN,
+        "config-linux.md#cgroup-ownership",
+        "the bind shows what the mount would have shown",
+        lambda pair: pair.ours == 0 and _busy_cgroup(pair),
+    ),
+    Deviation(
+        "ps and delete --force of a container that left its cgroup",
+        "runc crun",
+        r"step \d+ ps rc|left (?:processes|state)|force",
+        "runtime.md#delete",
+        "the first process is still known by its pid: it is listed, and delete --force ends it",
+        _cgroup_left,
+    ),
+    Deviation(
+        "pid of a failing poststart hook's container",
+        "runc crun",
+        r"hook poststart-\d stdin pid",
+        "runtime.md#state",
+        "the others report no pid file for it, so the number is not known here",
+        lambda pair: pair.ours == "init" and pair.has("hooks.failing.poststart"),
+    ),
+    Deviation(
+        "missing nodes in a bound /dev are an error",
+        "runc crun",
+        RUN,
+        "config-linux.md#devices",
+        "they MUST be available, and what would be created would stay on the host; the others ignore the entries",
+        lambda pair: pair.ours in (1, "fails") and pair.has("mount.default.dev-bound") and pair.has("linux.devices"),
+    ),
+    Deviation(
+        "the name of cgroup mounts",
+        "runc crun",
+        MOUNT + "is",
+        "config.md#mounts",
+        "the kernel does not read the source of a cgroup mount, which only shows in the mount table",
+        lambda pair: (pair.ours, pair.theirs) == ("cgroup2 / cgroup", "cgroup2 / cgroup2"),
+    ),
+    Deviation(
+        "output of a container whose poststart hook fails",
+        "runc crun",
+        r"(?:out|terminal) .* is there",
+        "runtime.md#lifecycle",
+        "it is stopped, which may be before its program has written anything",
+        lambda pair: pair.has("hooks.failing.poststart"),
+    ),
+    Deviation(
+        "an exec is set up before its filter",
+        "runc crun",
+        r"step \d+ exec rc",
+        "config-linux.md#seccomp",
+        "the profile is for the program; setgroups of the runtime is not subject to it",
+        lambda pair: pair.has("linux.seccomp") and pair.theirs in (1, 255),
     ),
 )

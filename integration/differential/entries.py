@@ -17,7 +17,7 @@ MOUNT = PROGRAM + r"mount \S+(?: #\d+)? "
 class Pair(NamedTuple):
     """What an entry's condition looks at: the case, the fact, and what pyrunc and one peer have.
 
-    `company` are the peers that do what pyrunc does.
+    `company` are the peers that do what pyrunc does; `failed`: the first command failed with both.
     """
 
     case: Case
@@ -25,6 +25,7 @@ class Pair(NamedTuple):
     ours: Any
     theirs: Any
     company: Sequence[str] = ()
+    failed: bool = False
 
     @property
     def config(self) -> dict[str, Any]:
@@ -75,7 +76,8 @@ class Deviation:
         if peer not in self.peers.split() or re.fullmatch(self.fact, one.fact) is None:
             return False
         company = [name for name in one.values if name not in (*one.against, *one.unknown, "pyrunc")]
-        return self.when(Pair(case, one.fact, one.ours, one.values[peer], company))
+        failed = {"pyrunc", peer} <= set(one.failed)
+        return self.when(Pair(case, one.fact, one.ours, one.values[peer], company, failed))
 
 
 def explain(case: Case, one: Difference, entries: Sequence[Deviation]) -> dict[str, Deviation | None]:

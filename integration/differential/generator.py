@@ -241,13 +241,8 @@ def sequences(draw: Draw) -> Case:
         )
     )
     features.append(Feature(f"program.{program[-1]}", [["/process/args", program]]))
-    if draw(st.integers(0, 4)) == 0:
-        features.append(
-            Feature(
-                "namespaces.pid.host",
-                [["/linux/namespaces", [{"type": kind} for kind in ("network", "ipc", "uts", "mount", "cgroup")]]],
-            )
-        )
+    if draw(st.integers(0, 4)) == 0 and "namespaces" not in context.used:
+        features.append(Feature("namespaces.pid.host", [["/linux/namespaces/0", REMOVE]]))
     if draw(st.integers(0, 3)) == 0:
         features.append(fields_hooks.hooks(draw, context))
     first = draw(st.sampled_from((["create"], ["create"], ["create"], ["run", ["--detach"]], None)))

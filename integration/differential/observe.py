@@ -35,8 +35,8 @@ _SEMVER = re.compile(r"\d+\.\d+\.\d+([-+].*)?$")
 _NUMBERS = {"ino", "dev"}
 # glibc's posix_spawn, with which the runtimes are called, leaves the two signals that it keeps for itself ignored.
 _GLIBC = 1 << 31 | 1 << 32
-# Verbs whose status is the program's.
-_WITH_STATUS = ("run", "exec")
+# Commands whose status is the program's, or a number of things.
+_WITH_STATUS = ("run", "exec", "ps", "list")
 
 
 class Host(NamedTuple):
@@ -56,13 +56,17 @@ def facts(outcome: dict[str, Any], host: Host) -> Facts:
     found: Facts = {}
     pids = outcome["pids"]
     reports = reports_of(outcome["texts"])
-    own = next((report["ns"] for label, report in reports if label != "hook" and "ns" in report), {})
+    own = {
+        ident for label, report in reports if not label.startswith("exec") for ident in report.get("ns", {}).values()
+    }
     names = Names(host, outcome["joined"], own)
     for number, step in enumerate(outcome["steps"]):
         _step(found, f"step {number} {step['do']}", step, pids)
     found["force"] = outcome["force"]
     _hooks(found, outcome["hooks"], names, pids)
     for label, report in reports:
+        if report.get("action") == "part of a report":
+            continue
         found[f"{label} {PRESENT}"] = True
         for key, value in _report(report, names).items():
             found[f"{label} {key}"] = value
@@ -75,7 +79,7 @@ def facts(outcome: dict[str, Any], host: Host) -> Facts:
 class Names:
     """Names for the numbers of namespaces and peer groups."""
 
-    def __init__(self, host: Host, joined: dict[str, str], own: dict[str, str]) -> None:
+    def __init__(self, host: Host, joined: dict[str, str], own: set[str]) -> None:
         self.host, self.own = host, own
         self.joined = {ident: f"joined {kind}" for kind, ident in joined.items()}
 
@@ -83,7 +87,7 @@ class Names:
         """Whose it is."""
         if ident == self.host.namespaces.get(file):
             return "host"
-        return self.joined.get(ident) or ("container" if ident == self.own.get(file) else "other")
+        return self.joined.get(ident) or ("container" if ident in self.own else "other")
 
     def namespaces(self, links: dict[str, str]) -> dict[str, str]:
         """All of one process."""
@@ -159,8 +163,9 @@ def _state(state: dict[str, Any] | None, pids: list[int]) -> dict[str, Any]:
 def _step(found: Facts, name: str, step: dict[str, Any], pids: list[int]) -> None:
     found[f"{name} rc"] = step["rc"] if step["do"] in _WITH_STATUS else _outcome(step["rc"])
     _flatten(found, f"{name} state", _state(step["state"], pids))
+    dead = step["init"] != "alive"  # a zombie is the caller's to reap
     for key in ("init", "cgroup", "owner", "group"):
-        value = step[key]
+        value = {"init": "gone", "cgroup": ""}.get(key, step[key]) if dead else step[key]
         if isinstance(value, dict):
             _flatten(found, f"{name} {key}", value)
         else:
@@ -204,7 +209,7 @@ def _unified(text: str | None) -> str | None:
 
 
 def _report(report: dict[str, Any], names: Names) -> Facts:
-    if report.get("action") in ("part of a report", "text"):
+    if report.get("action") == "text":
         return {}
     if report.get("action") != "inside":
         return {key: value for key, value in report.items() if key != "action"}
@@ -224,7 +229,8 @@ def _report(report: dict[str, Any], names: Names) -> Facts:
     for path, entry in report["devices"].items():
         found[f"dev {path}"] = _file(entry)
     for path, entry in report["paths"].items():
-        _flatten(found, f"path {path}", {k: v for k, v in entry.items() if k not in _NUMBERS and k != "size"})
+        hidden = {*_NUMBERS, "size"} | ({"names"} if re.search("proc|outer|run", path) else set())  # pids are names
+        _flatten(found, f"path {path}", {k: v for k, v in entry.items() if k not in hidden})
     found["cwd_stat"] = _file(report["cwd_stat"])
     for number in "012":
         entry = report["tty"].get(number, {})
@@ -234,7 +240,7 @@ def _report(report: dict[str, Any], names: Names) -> Facts:
         found[f"stdio {number} is"] = f"{entry['type']} {entry['major']}:{entry['minor']}"
         for key in ("mode", "uid", "gid"):
             found[f"stdio {number} {key}"] = entry[key]
-    for key in ("rows", "cols", "onlcr", "echo", "icanon"):
+    for key in ("rows", "cols", "echo", "icanon"):  # not onlcr, which is cleared when the program runs already
         found[f"tty {key}"] = report["tty"].get(key)
     _files(found, report["files"], names)
     return found
@@ -242,7 +248,7 @@ def _report(report: dict[str, Any], names: Names) -> Facts:
 
 def _process(found: Facts, report: dict[str, Any]) -> None:
     pid = report["pid"]
-    found["pid"] = pid if pid < 10 else "of the host"
+    found["pid"] = "1" if pid == 1 else "another"
     found["parent"] = "there is one" if report["ppid"] else "none"
     found["session leader"] = report["sid"] == pid
     found["group leader"] = report["pgid"] == pid

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from integration.differential import campaign, deviations, peers
+from integration.differential import campaign, crun, deviations, runc
 from integration.differential.campaign import Results
 from integration.differential.entries import Deviation
 
@@ -54,7 +54,7 @@ def explained(results: Results) -> str:
     """The entries and their cases."""
     head = ["what differs", "why", "decided by", "cases"]
     text = "## What pyrunc alone does\n\n" + table(head, entry_rows(deviations.ALL, results))
-    text += "\n## What one peer alone does\n\n" + table(head, entry_rows(peers.ALL, results))
+    text += "\n## What one peer alone does\n\n" + table(head, entry_rows((*runc.ALL, *crun.ALL), results))
     silent = [entry.name for entry in campaign.silent(results)]
     text += "\nEntries that no case of this run matched: " + ("; ".join(silent) or "none") + ".\n"
     return text

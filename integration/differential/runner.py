@@ -42,7 +42,7 @@ class Baseline(NamedTuple):
 @cache
 def baseline() -> Baseline:
     """Taken once in a worker: after each case everything is put back."""
-    return Baseline(_mounts(), bundle.tree(model.SOURCES), _outside())
+    return Baseline(_mounts(), bundle.tree(model.SOURCES, everywhere=True), _outside())
 
 
 def _mounts() -> list[str]:
@@ -83,6 +83,7 @@ class Run:
         self.texts: list[dict[str, Any]] = []  # what programs wrote
         self.joined: dict[str, str] = {}
         self.messages: list[str] = []
+        self.starts = 0
         self.read = 0  # how much of the container's stderr was looked at
         arguments = self.config["process"].get("args") or []
         self.lasting = len(arguments) > 1 and arguments[1].startswith("wait")
@@ -156,9 +157,9 @@ class Run:
             "processes": sorted(alive.values()),
             "mounts": [line for line in mounts if line not in before.mounts and not line.startswith(model.NAMESPACES)],
             "lost": [line for line in before.mounts if line not in mounts],
-            "cgroups": sorted(path for path in _cgroups() if path not in ("host", "box")),
+            "cgroups": sorted(path for path in _cgroups() if path not in ("host", "box", "elsewhere")),
             "state": sorted(os.listdir(model.STATE)),
-            "sources": bundle.changes(before.sources, bundle.tree(model.SOURCES)),
+            "sources": bundle.changes(before.sources, bundle.tree(model.SOURCES, everywhere=True)),
             "files": {p: t for p, t in bundle.changes(before.outside, _outside()).items() if not p.startswith(hidden)},
         }
 
@@ -191,6 +192,10 @@ class Run:
         for top in ("upper", "workdir"):  # anew, because overlay leaves attributes there
             shutil.rmtree(f"{model.SOURCES}/{top}")
             os.mkdir(f"{model.SOURCES}/{top}")
+        for path, text in bundle.changes(before.sources, bundle.tree(model.SOURCES, everywhere=True)).items():
+            if path not in before.sources:
+                bundle.remove(f"{model.SOURCES}/{path}")
+            assert path not in before.sources or text == before.sources[path], f"{path} cannot be restored: {text}"
         assert _mounts() == before.mounts, "the sandbox's mounts cannot be restored"
 
     # ---- calls -------------------------------------------------------------------------------------------------
@@ -264,9 +269,10 @@ class Run:
     def _started(self) -> None:
         """A program that waits for signals has said that it does; another one has ended."""
         end = time.monotonic() + 2 * SLOW
+        self.starts += 1
         if not self.lasting and self.pids:
             self._reap(5 * SLOW, self.pids[-1])
-        while self.lasting and '"ready"' not in _text(f"{model.WORK}/out") and time.monotonic() < end:
+        while self.lasting and _text(f"{model.WORK}/out").count('"ready"') < self.starts and time.monotonic() < end:
             if _status(self.pids[-1] if self.pids else 0) != "alive":
                 return
             for fd in self.terminals:
@@ -276,6 +282,7 @@ class Run:
 
     def _now(self) -> dict[str, Any]:
         """The container after a command, as the runtime reports it and as the host sees it."""
+        self._reap(0)
         done = self.call("state", model.ID, plain=True)
         try:
             state = json.loads(done.out) if done.rc == 0 else None
@@ -341,7 +348,8 @@ class Run:
     def do_kill(self, *args: str) -> int:
         """Waits for what the signal does: init ends, or says that it came."""
         before = len(_text(f"{model.WORK}/out"))
-        rc = self.call("kill", model.ID, *args).rc
+        flags = [arg for arg in args if arg.startswith("-")]
+        rc = self.call("kill", *flags, model.ID, *(arg for arg in args if arg not in flags)).rc
         deadly = any(name in ("KILL", "9", "SIGKILL") for name in args)
         end = time.monotonic() + (SETTLE if deadly else 0.1 * SLOW)
         while rc == 0 and self.pids and time.monotonic() < end:

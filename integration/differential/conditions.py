@@ -1,0 +1,65 @@
+"""Conditions of the entries for single peers, and names of facts that several of them share."""
+
+from __future__ import annotations
+
+import re
+
+from integration.differential.compare import ABSENT
+from integration.differential.entries import Pair
+
+STDIO = r"(?:fds|fd_flags|stdio) \d.*"
+
+
+def without_duplicates(pair: Pair) -> bool:
+    """The environment of a hook less the earlier ones of equal names."""
+    if not isinstance(pair.theirs, list):
+        return False
+    last = {entry.partition("=")[0]: entry for entry in pair.ours}
+    return sorted(last.values()) == sorted(pair.theirs)
+
+
+def contradict(options: set[str]) -> bool:
+    return {"ro", "rw"} <= options or {"exec", "noexec"} <= options or "lazytime" in options
+
+
+def of_userns(ours: object, theirs: object) -> bool:
+    """A device bound in a user namespace: theirs may be executed, and is a slave."""
+    return (ours, theirs) == (
+        "noexec,nosuid,relatime,rw",
+        "nosuid,relatime,rw",
+    ) or f"{ours} master:host".strip() == theirs
+
+
+def caller_umask(pair: Pair) -> bool:
+    """A directory or file of the root filesystem that lacks bits of the caller's umask."""
+    return "umask" in pair.case.caller
+
+
+def cap_flag(pair: Pair) -> bool:
+    return any(command[0] == "exec" and "--cap" in command[1] for command in pair.case.commands)
+
+
+def exec_env(pair: Pair) -> bool:
+    return any(
+        command[0] == "exec" and len(command) > 3 and not command[3].get("env") for command in pair.case.commands
+    )
+
+
+def before(pair: Pair, *verbs: str) -> bool:
+    """One of these commands was given before the step of the fact."""
+    match = re.match(r"step (\d+) ", pair.fact)
+    return any(command[0] in verbs for command in pair.case.commands[: int(match[1]) + 1 if match else None])
+
+
+def to(pair: Pair, *destinations: str) -> bool:
+    return any(entry["destination"] in destinations for entry in pair.config["mounts"])
+
+
+def less(pair: Pair) -> bool:
+    """A command that fails with both has got less far with the other, for a reason of its own."""
+    theirs, ours = pair.theirs, pair.ours
+    return pair.failed and (theirs == ABSENT or (isinstance(theirs, list | dict) and set(theirs) < set(ours)))
+
+
+LESS = r"hooks order|hook \S+ is there|rootfs \S+|window .*|left sources|(?:out|terminal) .* is there"
+RUN = r"step \d+ (?:create|run|start) rc"

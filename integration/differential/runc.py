@@ -1,0 +1,292 @@
+"""What runc alone does: crun and pyrunc agree, or crun has another reason to differ."""
+
+from __future__ import annotations
+
+from integration.differential.compare import ABSENT
+from integration.differential.conditions import LESS, RUN, before, caller_umask, less, of_userns, without_duplicates
+from integration.differential.entries import MOUNT, PROGRAM, Deviation
+
+ALL: tuple[Deviation, ...] = (
+    Deviation(
+        "runc: stdin of a foreground program is a pipe",
+        "runc",
+        PROGRAM + r"(?:fds|fd_flags|stdio) 0.*",
+        "config.md#posix-process",
+        "/dev/null is passed as it is by pyrunc and crun",
+        lambda pair: pair.ours == ABSENT or True,
+    ),
+    Deviation(
+        "runc: the group of stdio is not changed",
+        "runc",
+        PROGRAM + r"stdio [012] gid",
+        "config.md#user",
+        "not specified; pyrunc and crun give stdio to the user and to the group",
+    ),
+    Deviation(
+        "runc: exec ends with 255 when init refused",
+        "runc",
+        r"step \d+ run rc",
+        "runtime.md#errors",
+        "the status of a failed operation is not specified",
+        lambda pair: pair.ours == 1 and pair.theirs == 255,
+    ),
+    Deviation(
+        "runc: devices of a user namespace may be executed",
+        "runc",
+        MOUNT + "(?:options|propagation)",
+        "config-linux.md#devices",
+        "the bound nodes are noexec and private with pyrunc and crun",
+        lambda pair: pair.has("namespaces.user") and of_userns(pair.ours, pair.theirs),
+    ),
+    Deviation(
+        "runc: status in hooks",
+        "runc",
+        r"hook (?:prestart|poststart)-\d(?:#\d)? stdin status",
+        "runtime.md#state",
+        "prestart runs after step 2, so the container is created; poststart after step 8, so it is running",
+    ),
+    Deviation(
+        "runc: descriptors of hooks",
+        "runc",
+        r"hook \S+ fds",
+        "config.md#posix-platform-hooks",
+        "descriptors of the runtime leak into hooks of the container",
+        lambda pair: set(pair.ours) == {"0", "1", "2"} < set(pair.theirs),
+    ),
+    Deviation(
+        "runc: working directory of poststop hooks",
+        "runc",
+        r"hook poststop-\d(?:#\d)? cwd",
+        "config.md#posix-platform-hooks",
+        "not specified for the runtime namespace: the bundle, as with the other kinds",
+        lambda pair: (pair.ours, pair.theirs) == ("/w/b", "/"),
+    ),
+    Deviation(
+        "runc: duplicate variables of a hook are dropped",
+        "runc",
+        r"hook \S+ env",
+        "config.md#posix-platform-hooks",
+        "env is what the hook gets, as in IEEE Std 1003.1's environ",
+        without_duplicates,
+    ),
+    Deviation(
+        "runc: an empty env of a startContainer hook is the process's",
+        "runc",
+        r"hook startContainer-\d(?:#\d)? env",
+        "config.md#posix-platform-hooks",
+        "an empty array is an empty environment",
+        lambda pair: pair.ours == [],
+    ),
+    Deviation(
+        "runc: signals that the caller blocks stay blocked",
+        "runc",
+        r"(?:hook \S+|" + PROGRAM.rstrip() + ") sigblk",
+        "config.md#posix-process",
+        "nothing of the caller's reaches the container",
+        lambda pair: "block" in pair.case.caller and pair.ours == 0,
+    ),
+    Deviation(
+        "runc: the caller's umask decides about mount points",
+        "runc",
+        r"rootfs \S+|" + PROGRAM + r"(?:path \S+ (?:mode|read|names|execute)|cwd_stat)",
+        "config.md#mounts",
+        "missing mount points are made with the same mode whoever calls",
+        caller_umask,
+    ),
+    Deviation(
+        "runc: mount points that a failed create made stay",
+        "runc",
+        r"rootfs \S+",
+        "runtime.md#errors",
+        "an error leaves the environment as if the operation were never attempted",
+        lambda pair: pair.ours == ABSENT,
+    ),
+    Deviation(
+        "runc: without capabilities a process has all",
+        "runc",
+        PROGRAM + r"(?:caps|nodes|calls) \S+",
+        "config.md#linux-process",
+        "what is not given is not granted",
+        lambda pair: pair.has("process.capabilities.absent"),
+    ),
+    Deviation(
+        "runc: umask of an exec",
+        "runc",
+        PROGRAM + "umask",
+        "config.md#posix-platform-user",
+        "the process's own, or the default; not the container's or the caller's",
+        lambda pair: any(command[0] == "exec" for command in pair.case.commands),
+    ),
+    Deviation(
+        "runc: consoleSize in the foreground",
+        "runc",
+        "terminal inside tty (?:rows|cols)",
+        "config.md#process",
+        "consoleSize is the size of the console, not the caller's terminal",
+        lambda pair: "consoleSize" in pair.config["process"],
+    ),
+    Deviation(
+        "runc: /dev/console on the host",
+        "runc",
+        "left files",
+        "runtime.md#delete",
+        "left in a /dev of the host that the container had bound",
+        lambda pair: set(pair.theirs) == {"/dev/console"},
+    ),
+    Deviation(
+        "runc: refuses what pyrunc and crun do",
+        "runc",
+        RUN,
+        "runtime.md#create",
+        "the properties are applied",
+        lambda pair: pair.ours == 0 and "crun" in pair.company,
+    ),
+    Deviation(
+        "runc: relative elements of PATH",
+        "runc",
+        r"step \d+ (?:create|run|exec) rc",
+        "config.md#posix-process",
+        "execvp(3) takes them; Go's library refuses what it finds through them",
+        lambda pair: (
+            pair.ours == 0
+            and any(
+                not part.startswith("/")
+                for entry in pair.env
+                if entry.startswith("PATH=")
+                for part in entry[5:].split(":")
+            )
+        ),
+    ),
+    Deviation(
+        "runc: keyring of an exec in a user namespace",
+        "runc",
+        PROGRAM + "keyring",
+        "config.md#process",
+        "not specified; the keyring that the first process searches may be searched",
+        lambda pair: pair.has("namespaces.user"),
+    ),
+    Deviation(
+        "runc: the null device is made first",
+        "runc",
+        RUN,
+        "config-linux.md#devices",
+        "a /dev/null that the device rules or its mode keep runc from opening",
+        lambda pair: (
+            pair.ours == 0 and any(entry["path"] == "/dev/null" for entry in pair.config["linux"].get("devices") or ())
+        ),
+    ),
+    Deviation(
+        "runc: source of a tmpfs without one",
+        "runc",
+        MOUNT + "is",
+        "config.md#mounts",
+        "a name that nobody reads",
+        lambda pair: (pair.ours, pair.theirs) == ("tmpfs / none", "tmpfs / "),
+    ),
+    Deviation(
+        "runc: fails earlier",
+        "runc",
+        LESS,
+        "runtime.md#errors",
+        "a config that fails with both, with runc for something that comes first",
+        less,
+    ),
+    Deviation(
+        "runc: a small address space",
+        "runc",
+        RUN,
+        "config.md#posix-process",
+        "RLIMIT_AS of the program already holds for runc's own init",
+        lambda pair: pair.ours == 0 and "RLIMIT_AS" in str(pair.config["process"].get("rlimits")),
+    ),
+    Deviation(
+        "runc: nosymfollow on proc",
+        "runc",
+        RUN,
+        "config.md#linux-mount-options",
+        "runc's own look-ups through it fail",
+        lambda pair: pair.ours == 0 and any("nosymfollow" in options for options in pair.options),
+    ),
+    Deviation(
+        "runc: a paused container whose init died stays paused",
+        "runc",
+        r"step \d+ \S+ (?:state status|state pid|rc)",
+        "runtime.md#state",
+        "stopped: the container process has exited",
+        lambda pair: before(pair, "init-dies") and before(pair, "pause"),
+    ),
+    Deviation(
+        "runc: hangs with a seccomp profile",
+        "runc",
+        r"step \d+ exec rc|left (?:cgroups|state|processes)|force",
+        "runtime.md#errors",
+        "exec does not end under some profiles, and what it leaves cannot be deleted",
+        lambda pair: pair.has("linux.seccomp") and (pair.theirs == -1 or "exec" in str(pair.case.commands)),
+    ),
+    Deviation(
+        "runc: crashes when a bound /dev has no console",
+        "runc",
+        r"step \d+ exec rc",
+        "runtime.md#errors",
+        "a Go panic has status 2",
+        lambda pair: pair.theirs == 2 and pair.has("mount.default.dev-bound"),
+    ),
+    Deviation(
+        "runc: delete --force hangs when the cgroup is gone",
+        "runc",
+        r"force|left (?:state|processes|cgroups)",
+        "runtime.md#delete",
+        "the container stays",
+        lambda pair: any(command[0] == "cgroup-gone" for command in pair.case.commands),
+    ),
+    Deviation(
+        "runc: poststart hooks of containers that were not started",
+        "runc",
+        r"hooks order|hook poststart-\d(?:#\d)? is there",
+        "config.md#poststart",
+        "delete --force of a created container runs them",
+        lambda pair: (
+            pair.has("hooks")
+            and (pair.ours == ABSENT or set(pair.theirs) - set(pair.ours) <= {"hook-poststart-0", "hook-poststart-1"})
+        ),
+    ),
+    Deviation(
+        "runc: groups of mqueue in a user namespace",
+        "runc",
+        PROGRAM + "dev /dev/mqueue",
+        "config.md#mounts",
+        "the root directory's group is the container's root's",
+        lambda pair: pair.has("namespaces.user"),
+    ),
+    Deviation(
+        "runc: without capabilities a process may read and write everything",
+        "runc",
+        PROGRAM + r"path \S+ \S+|hook startContainer-\d(?:#\d)? caps \S+",
+        "config.md#linux-process",
+        "what is not given is not granted",
+        lambda pair: pair.has("process.capabilities.absent"),
+    ),
+    Deviation(
+        "runc: stdio of a user namespace keeps its owner",
+        "runc",
+        PROGRAM + "stdio [012] uid",
+        "config.md#user",
+        "not specified; pyrunc and crun give stdio to the user",
+    ),
+    Deviation(
+        "runc: a writable cgroup is not given away",
+        "runc",
+        r"step \d+ \S+ owner|" + PROGRAM + r"path /\S*cgroup\S* (?:uid|write)",
+        "config-linux.md#cgroup-ownership",
+        "the owner SHOULD be the container's user",
+        lambda pair: pair.has("mount.cgroup"),
+    ),
+    Deviation(
+        "runc: the caller's umask reaches hooks of the container",
+        "runc",
+        r"hook (?:createContainer|startContainer)-\d(?:#\d)? umask",
+        "config.md#posix-platform-hooks",
+        "nothing of the caller's reaches the container",
+        caller_umask,
+    ),
+)
