@@ -76,7 +76,7 @@ test-tools: $(STAMPS)/venv
 	    $(BIN)/python -c $(read_list) project.optional-dependencies.test | \
 	    xargs -d "\n" $(PIP) -q && touch $(STAMPS)/test; }
 
-test: test-tools build ## all tests, unit and integration (root); PYTEST_ARGS='-k NAME -x'
+test: test-tools build peers ## all tests, unit and integration (root); PYTEST_ARGS='-k NAME -x'
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 RESULTS := integration/engines/results.json

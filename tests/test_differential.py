@@ -12,6 +12,7 @@ import pytest
 from integration.differential import (
     campaign,
     compare,
+    crun,
     deviations,
     entries,
     generator,
@@ -19,6 +20,7 @@ from integration.differential import (
     observe,
     reduce,
     report,
+    runc,
 )
 from integration.differential.compare import ABSENT, Difference
 from integration.differential.entries import Deviation

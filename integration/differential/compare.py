@@ -77,7 +77,7 @@ def _within(fact: str, limit: int) -> bool:
     if match:
         number = int(match[1])
         return number < limit or (number == limit and match[2] == "rc")
-    return limit == 1 << 30 or fact.startswith("left ")
+    return limit == 1 << 30 or (fact.startswith("left ") and fact not in ("left sources", "left files"))
 
 
 def relation(fact: str, one: Facts, two: Facts, limit: int) -> str:

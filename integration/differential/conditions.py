@@ -19,7 +19,8 @@ def without_duplicates(pair: Pair) -> bool:
 
 
 def contradict(options: set[str]) -> bool:
-    return {"ro", "rw"} <= options or {"exec", "noexec"} <= options or "lazytime" in options
+    pairs = ({"ro", "rw"}, {"exec", "noexec"}, {"dev", "nodev"}, {"suid", "nosuid"}, {"atime", "noatime"})
+    return any(pair <= options for pair in pairs) or "lazytime" in options
 
 
 def of_userns(ours: object, theirs: object) -> bool:

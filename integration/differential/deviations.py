@@ -39,6 +39,8 @@ def _no_path(pair: Pair) -> bool:
     for command in pair.case.commands:
         if command[0] == "exec" and len(command) > 3 and command[3]:
             envs.append((command[3]["args"][0], command[3].get("env") or []))
+        elif command[0] == "exec":
+            envs.append((command[2][0], pair.env))
     return any("/" not in name and not any(entry.startswith("PATH=") for entry in env) for name, env in envs)
 
 
@@ -234,7 +236,7 @@ ALL: tuple[Deviation, ...] = (
     Deviation(
         "a config is refused before anything runs",
         "runc crun",
-        r"hooks order|hook \S+ is there|rootfs \S+",
+        r"hooks order|hook \S+ is there|rootfs \S+|left sources",
         "runtime.md#create",
         "the runtime MAY validate config.json before it creates the container",
         _refused_first,
@@ -358,9 +360,9 @@ ALL: tuple[Deviation, ...] = (
     Deviation(
         "output of a container whose poststart hook fails",
         "runc crun",
-        r"(?:out|terminal) .* is there",
+        r"(?:out|terminal) .* is there|step \d+ wait rc",
         "runtime.md#lifecycle",
-        "it is stopped, which may be before its program has written anything",
+        "it is stopped, which may be before its program has written anything or ended",
         lambda pair: pair.has("hooks.failing.poststart"),
     ),
     Deviation(
@@ -370,5 +372,37 @@ ALL: tuple[Deviation, ...] = (
         "config-linux.md#seccomp",
         "the profile is for the program; setgroups of the runtime is not subject to it",
         lambda pair: pair.has("linux.seccomp") and pair.theirs in (1, 255),
+    ),
+    Deviation(
+        "hooks have the umask 022",
+        "runc crun",
+        r"hook (?:createContainer|startContainer)-\d(?:#\d)? umask",
+        "config.md#posix-platform-hooks",
+        "not specified; the same for all hooks, whatever the caller's and the process's are",
+        lambda pair: pair.ours == 0o022,
+    ),
+    Deviation(
+        "tmpcopyup leaves out what is mounted below",
+        "runc crun",
+        PROGRAM + r"path \S+ \S+",
+        "config.md#linux-mount-options",
+        "it is not content of the directory, and can be a whole procfs",
+        lambda pair: sum("tmpcopyup" in options for options in pair.options) > 0 and len(pair.config["mounts"]) > 7,
+    ),
+    Deviation(
+        "seccomp rules that contradict each other",
+        "runc crun",
+        RUN,
+        "config-linux.md#seccomp",
+        "not specified; the first rule for a call and its arguments holds, where libseccomp's errors end the others",
+        lambda pair: pair.ours == 0 and pair.has("linux.seccomp"),
+    ),
+    Deviation(
+        "cgroup2 in a joined cgroup namespace",
+        "runc crun",
+        PROGRAM + r"path /\S*cgroup\S* \S+",
+        "config-linux.md#namespaces",
+        "the processes of that namespace's root, which are the harness's",
+        lambda pair: "cgroup" in pair.case.caller.get("namespaces", ()),
     ),
 )

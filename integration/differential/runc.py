@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from integration.differential.compare import ABSENT
 from integration.differential.conditions import LESS, RUN, before, caller_umask, less, of_userns, without_duplicates
 from integration.differential.entries import MOUNT, PROGRAM, Deviation
@@ -88,7 +90,7 @@ ALL: tuple[Deviation, ...] = (
     Deviation(
         "runc: the caller's umask decides about mount points",
         "runc",
-        r"rootfs \S+|" + PROGRAM + r"(?:path \S+ (?:mode|read|names|execute)|cwd_stat)",
+        r"rootfs \S+|left sources|" + PROGRAM + r"(?:path \S+ \S+|cwd_stat)",
         "config.md#mounts",
         "missing mount points are made with the same mode whoever calls",
         caller_umask,
@@ -218,23 +220,23 @@ ALL: tuple[Deviation, ...] = (
     Deviation(
         "runc: hangs with a seccomp profile",
         "runc",
-        r"step \d+ exec rc|left (?:cgroups|state|processes)|force",
+        r"step \d+ (?:exec|create|run) rc|left (?:cgroups|state|processes)|force",
         "runtime.md#errors",
-        "exec does not end under some profiles, and what it leaves cannot be deleted",
-        lambda pair: pair.has("linux.seccomp") and (pair.theirs == -1 or "exec" in str(pair.case.commands)),
+        "create and exec do not end under some profiles, and what they leave cannot be deleted",
+        lambda pair: pair.has("linux.seccomp") and (pair.theirs == -1 or not pair.fact.startswith("step")),
     ),
     Deviation(
-        "runc: crashes when a bound /dev has no console",
+        "runc: crashes",
         "runc",
         r"step \d+ exec rc",
         "runtime.md#errors",
         "a Go panic has status 2",
-        lambda pair: pair.theirs == 2 and pair.has("mount.default.dev-bound"),
+        lambda pair: pair.theirs == 2,
     ),
     Deviation(
         "runc: delete --force hangs when the cgroup is gone",
         "runc",
-        r"force|left (?:state|processes|cgroups)",
+        r"force|left (?:state|processes|cgroups)|step \d+ delete rc",
         "runtime.md#delete",
         "the container stays",
         lambda pair: any(command[0] == "cgroup-gone" for command in pair.case.commands),
@@ -288,5 +290,95 @@ ALL: tuple[Deviation, ...] = (
         "config.md#posix-platform-hooks",
         "nothing of the caller's reaches the container",
         caller_umask,
+    ),
+    Deviation(
+        "runc: domainname and its sysctl at once",
+        "runc",
+        RUN,
+        "config-linux.md#sysctl",
+        "they contradict each other, which is refused as with crun",
+        lambda pair: (
+            pair.theirs == 0 and "domainname" in pair.config and "kernel.domainname" in str(pair.config["linux"])
+        ),
+    ),
+    Deviation(
+        "runc: signals that the caller ignores stay ignored",
+        "runc",
+        r"(?:hook \S+|" + PROGRAM.rstrip() + ") sigign",
+        "config.md#posix-process",
+        "nothing of the caller's reaches the container",
+        lambda pair: "ignore" in pair.case.caller and pair.ours == 0,
+    ),
+    Deviation(
+        "runc: recursive atime options win",
+        "runc",
+        MOUNT + "options",
+        "config.md#linux-mount-options",
+        "the last option about a flag decides",
+        lambda pair: any(re.search(r"\br(no)?(rel|strict)?atime", " ".join(options)) for options in pair.options),
+    ),
+    Deviation(
+        "runc: nodes of a user namespace are the host's of that path",
+        "runc",
+        PROGRAM + r"(?:mount|path|dev) /\S+.*|left sources|rootfs \S+",
+        "config-linux.md#devices",
+        "major, minor, mode and owner are those of the configuration",
+        lambda pair: pair.has("namespaces.user") and pair.has("linux.devices"),
+    ),
+    Deviation(
+        "runc: idmapped mounts are slaves",
+        "runc",
+        MOUNT + "propagation",
+        "config.md#mounts",
+        "what the host mounts below would be seen with other owners",
+        lambda pair: (pair.ours, pair.theirs) == ("", "master:host") and pair.has("mount.idmapped"),
+    ),
+    Deviation(
+        "runc: create runs poststart hooks",
+        "runc",
+        r"step \d+ create rc|hooks order|hook poststart-\d(?:#\d)? .*",
+        "config.md#poststart",
+        "poststart hooks are called after the program is executed, in start",
+        lambda pair: "poststart" in (pair.config.get("hooks") or ()) and pair.case.commands[0][0] == "create",
+    ),
+    Deviation(
+        "runc: fifos in a user namespace",
+        "runc",
+        RUN,
+        "config-linux.md#devices",
+        "mknod(2) makes them everywhere; runc looks for one of the host to bind",
+        lambda pair: pair.ours == 0 and pair.has("namespaces.user") and pair.has("linux.devices"),
+    ),
+    Deviation(
+        "runc: names of cgroup mounts",
+        "runc",
+        MOUNT + "is",
+        "config.md#mounts",
+        "the kernel does not read the source of a cgroup mount, which only shows in the mount table",
+        lambda pair: (pair.ours, pair.theirs) == ("cgroup2 / cgroup2", "cgroup2 / cgroup"),
+    ),
+    Deviation(
+        "runc: masks of a bound /dev are slaves",
+        "runc",
+        MOUNT + "propagation",
+        "config-linux.md#masked-paths",
+        "a mask must not go away or be covered with what the host mounts or unmounts",
+        lambda pair: (pair.ours, pair.theirs) == ("", "master:host") and pair.has("mount.default.dev-bound"),
+    ),
+    Deviation(
+        "runc: working directories that are links",
+        "runc",
+        RUN,
+        "config.md#process",
+        "a link to a directory is one",
+        lambda pair: pair.ours == 0 and pair.config["process"]["cwd"] in ("/link", "/absolute"),
+    ),
+    Deviation(
+        "runc: paths that are listed twice are covered twice",
+        "runc",
+        MOUNT + ".*",
+        "config-linux.md#masked-paths",
+        "a second mount on top of the first hides nothing more",
+        lambda pair: bool(re.search(r" #\d ", pair.fact)) and pair.has("linux.paths"),
     ),
 )

@@ -113,6 +113,9 @@ class Run:
         for path in (model.BUNDLE, model.STATE):
             Path(path).mkdir()
         (CGROUPS / model.CGROUP.lstrip("/")).parent.mkdir(exist_ok=True)
+        log = Path(model.LOG) / "hooks"
+        log.touch()
+        log.chmod(0o666)  # hooks of the container are the container's user's
         hooks = Path(model.WORK) / "hook"
         hooks.mkdir()
         first = hooks / f"hook-{model.HOOKS[0]}-0"
@@ -181,9 +184,12 @@ class Run:
         sandbox.drop_namespaces()
         if not (CGROUPS / "host").exists():  # crun unmounts the host's in some cases
             sandbox.mount_cgroups()
-        for name in os.listdir(CGROUPS):
-            if (CGROUPS / name).is_dir() and name != "host":
-                sandbox.remove_cgroups(CGROUPS / name)
+        while _cgroups() != ["host"]:  # what is dying holds its cgroup
+            for name in os.listdir(CGROUPS):
+                if (CGROUPS / name).is_dir() and name != "host":
+                    sandbox.remove_cgroups(CGROUPS / name)
+            assert time.monotonic() < end + SETTLE, f"cgroups cannot be removed: {_cgroups()}"
+            self._reap(0.02)
         for path in (model.BUNDLE, model.STATE):
             shutil.rmtree(path, ignore_errors=True)
         for path in bundle.changes(before.outside, _outside()):
@@ -192,11 +198,21 @@ class Run:
         for top in ("upper", "workdir"):  # anew, because overlay leaves attributes there
             shutil.rmtree(f"{model.SOURCES}/{top}")
             os.mkdir(f"{model.SOURCES}/{top}")
-        for path, text in bundle.changes(before.sources, bundle.tree(model.SOURCES, everywhere=True)).items():
-            if path not in before.sources:
-                bundle.remove(f"{model.SOURCES}/{path}")
-            assert path not in before.sources or text == before.sources[path], f"{path} cannot be restored: {text}"
+        self._put_back(before.sources)
         assert _mounts() == before.mounts, "the sandbox's mounts cannot be restored"
+
+    @staticmethod
+    def _put_back(sources: dict[str, str]) -> None:
+        """The sources as they were: without what was created there."""
+        changed = bundle.changes(sources, bundle.tree(model.SOURCES, everywhere=True))
+        if not changed:
+            return
+        with sandbox.writable_sources():
+            for path in changed.keys() - sources.keys():
+                bundle.remove(f"{model.SOURCES}/{path}")
+        assert not bundle.changes(sources, bundle.tree(model.SOURCES, everywhere=True)), (
+            f"cannot be put back: {changed}"
+        )
 
     # ---- calls -------------------------------------------------------------------------------------------------
 

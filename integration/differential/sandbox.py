@@ -12,8 +12,8 @@ import os
 import shutil
 import signal
 import stat
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from integration.differential import model
@@ -201,6 +201,22 @@ def _sources() -> None:
     for name in ("lower", "upper", "workdir"):
         (src / name).mkdir()
     (src / "lower/text").write_text("lower\n")
+
+
+READ_ONLY = ("ro", "tree/two")  # of the sources
+
+
+@contextmanager
+def writable_sources() -> Iterator[None]:
+    """Read-only sources can be written while this lasts: what containers have created through other mounts must go."""
+    for name in READ_ONLY:
+        mount("", f"{model.SOURCES}/{name}", flags=MS_REMOUNT | MS_BIND)
+    try:
+        yield
+    finally:
+        for name in READ_ONLY:
+            flags = MS_NOSUID if name == "ro" else 0
+            mount("", f"{model.SOURCES}/{name}", flags=MS_REMOUNT | MS_BIND | MS_RDONLY | flags)
 
 
 def new_namespace(kind: str) -> str:
