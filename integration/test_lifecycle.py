@@ -103,6 +103,17 @@ def test_pid_file_replaces_an_old_one(container: Make, box: Box) -> None:
     assert target.read_text() == "999999999", "a pid file is renamed into place, never written through a link"
 
 
+@pytest.mark.parametrize("detach", [(), ("--detach",)], ids=["foreground", "detach"])
+def test_pid_file_of_a_run_that_fails(container: Make, box: Box, detach: tuple[str, ...]) -> None:
+    """Also after the container was created, the number of a process that is gone is not left to the caller."""
+    hook = {"path": "/no/such/hook"}
+    one, path = container(edits={"/hooks/poststart": [hook]}), box.path / "run.pid"
+    one.bundle.save()
+    result = one.call("run", *detach, "-b", str(one.bundle.path), "--pid-file", str(path), one.id, check=False)
+    assert result.rc != 0
+    assert not path.exists()
+
+
 def test_pid_file_that_cannot_be_written_fails_and_leaves_nothing(container: Make, box: Box, refused: Refused) -> None:
     one = container("signals", "60")
     one.bundle.save()

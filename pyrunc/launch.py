@@ -98,6 +98,8 @@ def run(opts: CreateOptions) -> int:
         job.undo.forget()
         from pyrunc import lifecycle
 
+        if opts.pid_file:
+            fs.ignore(posix.unlink, opts.pid_file)
         lifecycle.remove(job.container, opts.log)
         raise
     job.finish()
