@@ -52,7 +52,8 @@ def compile_devices(plan: Plan, linux: dict[str, Any], spaces: Namespaces, set_u
 
     Without ``set_up_dev`` /dev is bound from outside, usually the host's own: nothing is created there, because it
     would stay on the host, and what linux.devices lists there must be there with any mode and owner (policy DEFAULT
-    and THERE).  In a user namespace mknod(2) is refused: the defaults are the host's, bound, and the others were made before (userns.nodes).
+    and THERE).  In a user namespace mknod(2) is refused: the defaults are the host's, bound, and the others were made
+    before (userns.nodes).
     """
     host = P_DEV_NODE_BIND_HOST if spaces.has("user") else 0
     configured = linux.get("devices") or ()
