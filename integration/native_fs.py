@@ -32,9 +32,8 @@ MS_BIND, MS_SHARED, MS_REC = 4096, 1 << 20, 16384
 CHR, BLK, FIFO = stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO
 
 
-@pytest.fixture(scope="session")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    out = tmp_path_factory.mktemp("driver") / "fs_driver"
+def build_driver(out: pathlib.Path, *sanitizers: str) -> pathlib.Path:
+    """Compile fs_driver; what the compiler says is the assertion's message."""
     own = NATIVE / "tests"
     sources = [
         own / "fs_driver.c",
@@ -42,10 +41,22 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         f"@{own}/calls.flags",
         *(NATIVE / "init" / f"{name}.c" for name in OBJECTS),
     ]
-    flags = ["-std=gnu11", "-Wall", "-Wextra", "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    flags = ["-std=gnu11", "-Wall", "-Wextra", "-g", "-O1", *sanitizers]
     done = subprocess.run(["gcc", *flags, "-o", out, *sources], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return out
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    place = tmp_path_factory.mktemp("driver")
+    return build_driver(place / "fs_driver", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+@pytest.fixture(scope="session")
+def plain_driver(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Without the sanitizers, which make thousands of forks slow."""
+    return build_driver(tmp_path_factory.mktemp("plain") / "fs_driver")
 
 
 class Mount:
@@ -115,10 +126,11 @@ class Script:
         assert len(answers) == len(self.lines) or "-F" in flags, done.stderr.decode()
         return answers
 
-    def sweep(self, error: int, *flags: str, before: str = "") -> list[tuple[str, str]]:
-        """The system calls of the last op, and the answer to it with each of them failing with ``error``."""
-        answers = self.run("-F", str(error), *flags, before=before)
-        return [(call, answer) for call, _, answer in (line.partition("\t") for line in answers)]
+    def sweep(self, errors: list[int], *flags: str) -> list[tuple[int, int, str, str]]:
+        """Number and name of each system call of the last op, and the answer to it when that fails with an error."""
+        answers = self.run("-F", ",".join(map(str, errors)), *flags)
+        fields = [line.split("\t", 3) for line in answers]
+        return [(int(error), int(index), call, answer) for error, index, call, answer in fields]
 
 
 def lines(answer: str) -> list[str]:

@@ -1,12 +1,12 @@
 /* Runs ops of init on a real mount table, for integration/test_native_*.py.
  *
- * Usage: fs_driver [-u] [-N] [-S] [-F ERRNO] < script.  Everything happens in a child with mount, pid, uts, ipc and
+ * Usage: fs_driver [-u] [-N] [-S] [-F ERRNO,..] < script.  Everything happens in a child with mount, pid, uts, ipc and
  * network namespaces of its own; nothing reaches the host.
  *   -u  a user namespace, too
  *   -N  the caller's network namespace
  *   -S  mounts keep their propagation: for a caller that has a mount namespace of its own
- *   -F  run the script once for each system call of its last op, with that call failing with ERRNO.  The answer
- *       is one line for each: the call and what the op gave, separated by a tab
+ *   -F  run the script once for each of the numbers and each system call of its last op, with that call failing.
+ *       The answer is one line for each: the errno, the call's number and name, and what the op gave, with tabs between
  *
  * Lines of the script, fields separated by tabs:
  *   op   NAME  policy  "n0 n1 .."  s0  s1 ..   run a handler; 0x1f separates the items of a list
@@ -512,7 +512,7 @@ static _Noreturn void run_with_fault(char *script, long index)
     fclose(text);
     if (!calls.hit)
         _exit(9);
-    fprintf(answers, "%s\t%s", calls.hit, nothing);
+    fprintf(answers, "%d\t%ld\t%s\t%s", calls.error, index, calls.hit, nothing);
     fflush(answers);
     _exit(0);
 }
@@ -541,15 +541,19 @@ static int run(char *script, long fault, int user, int net)
     _exit(0);
 }
 
-static int sweep(char *script, int user, int net)
+static int sweep(char *script, const char *errors, int user, int net)
 {
-    int ret = 0;
+    int ret = 9;
 
-    for (long i = 0; i < MAX_SWEEP && ret == 0; i++) {
-        pid_t pid = fork();
-        if (pid == 0)
-            _exit(run(script, i, user, net));
-        ret = status_of(pid);
+    for (const char *at = errors; ret == 9 && *at; at += strcspn(at, ",") + (strchr(at, ',') != NULL)) {
+        calls.error = atoi(at);
+        ret = 0;
+        for (long i = 0; i < MAX_SWEEP && ret == 0; i++) {
+            pid_t pid = fork();
+            if (pid == 0)
+                _exit(run(script, i, user, net));
+            ret = status_of(pid);
+        }
     }
     return ret == 9 ? 0 : ret ? ret : 2;
 }
@@ -557,6 +561,7 @@ static int sweep(char *script, int user, int net)
 int main(int argc, char **argv)
 {
     static char script[1 << 20];
+    const char *errors = NULL;
     int user = 0, net = 1;
 
     for (int i = 1; i < argc; i++) {
@@ -564,7 +569,7 @@ int main(int argc, char **argv)
         net &= strcmp(argv[i], "-N") != 0;
         keep_shared |= strcmp(argv[i], "-S") == 0;
         if (strcmp(argv[i], "-F") == 0)
-            calls.error = atoi(argv[++i]);
+            errors = argv[++i];
     }
     size_t len = fread(script, 1, sizeof(script) - 1, stdin);
     while (len > 0 && script[len - 1] == '\n')
@@ -573,5 +578,5 @@ int main(int argc, char **argv)
         return 2;
     int copy = fcntl(1, F_DUPFD_CLOEXEC, 500); /* out of the way of the ops' own descriptors */
     out = fdopen(copy, "w");
-    return calls.error ? sweep(script, user, net) : run(script, -1, user, net);
+    return errors ? sweep(script, errors, user, net) : run(script, -1, user, net);
 }
