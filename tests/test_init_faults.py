@@ -190,11 +190,40 @@ def listener(plan: Plan) -> tuple[int, ...]:
     return ()
 
 
+# Errors that these steps explain, work around or take for an answer, besides EIO.
+ANSWERS = {
+    "start": [errno.EINTR, errno.ENOENT, errno.EACCES, errno.ENOSYS, errno.EPERM],
+    "score": [errno.EACCES, errno.EPERM],
+    "score_if_possible": [errno.EACCES, errno.EPERM],
+    "join": [errno.EINVAL, errno.EPERM],
+    "namespaces": [errno.EINVAL, errno.EPERM, errno.ENOSPC],
+    "user_namespace": [errno.EPERM, errno.EINVAL],
+    "clocks": [errno.ENOENT, errno.ERANGE],
+    "clone": [errno.EAGAIN, errno.EPERM],
+    "session": [errno.ENOSYS, errno.EPERM, errno.EDQUOT],
+    "cpus": [errno.EINVAL, errno.EPERM],
+    "scheduling": [errno.EINVAL, errno.EPERM, errno.EBUSY, errno.ENOSYS],
+    "surroundings": [errno.EINVAL],
+    "home": [errno.ENOENT, errno.EACCES, errno.ENOMEM],
+    "directory": [errno.ENOENT, errno.EACCES, errno.ERANGE, errno.ENAMETOOLONG, errno.EPERM, errno.ENOTDIR],
+    "identity": [errno.EPERM, errno.EINVAL, errno.EACCES],
+    "bounding": [errno.EPERM, errno.EINVAL],
+    "program": [errno.ENOENT, errno.EACCES, errno.EPERM],
+    "filter": [errno.EINVAL, errno.EACCES, errno.EPERM],
+    "listener": [errno.EINVAL, errno.EBUSY],
+}
+
 # What every plan ends with; "start" has it.
 COMMON = {
     "stat: fail EIO stat 1 0", "faccessat2: fail EIO stat 1 0", "write: exit status 1", "read: exit status 1",
     "close_range: fail EIO close_range 0 0", "close: ok",
 }  # fmt: skip
+# The look-up of the program, which every plan ends with, has its own answers to these; "start" has them.
+COMMON_ANSWERS = {
+    (call, number)
+    for call in ("stat", "faccessat2")
+    for number in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOSYS)
+}
 
 
 # --- the other end ----------------------------------------------------------------------------------------------------
@@ -306,11 +335,17 @@ def test_failures(run: Callable[..., tuple[str, str]], shared: dict[str, int], n
     for index, call in calls_of(run, name):
         if index <= begin or call in SILENT:
             continue
-        outcome, hit = run(name, "error", "0", str(index), str(errno.EIO))
-        assert hit, (index, call)
-        text = f"{name}: {call}: {outcome}"
-        if text.split(": ", 1)[1] not in COMMON or name == "start":
-            found.append(text)
+        plain = ""
+        for number in (errno.EIO, *ANSWERS.get(name, ())):
+            outcome, hit = run(name, "error", "0", str(index), str(number))
+            assert hit, (index, call)
+            code = errno.errorcode[number]
+            if number == errno.EIO:
+                plain = outcome
+                if f"{call}: {outcome}" not in COMMON or name == "start":
+                    found.append(f"{name}: {call}: {outcome}")
+            elif outcome != plain.replace("EIO", code) and (name == "start" or (call, number) not in COMMON_ANSWERS):
+                found.append(f"{name}: {call}={code}: {outcome}")
     found = list(dict.fromkeys(found))
     if os.environ.get("PYRUNC_UPDATE_GOLDEN"):
         lines = GOLDEN.read_text().splitlines() if GOLDEN.exists() else []
@@ -339,5 +374,5 @@ TOLERATED = {
 
 def test_few_failures_are_tolerated() -> None:
     """Each of these was looked at."""
-    tolerated = [line for line in GOLDEN.read_text().splitlines() if line.endswith(": ok")]
+    tolerated = [line for line in GOLDEN.read_text().splitlines() if line.endswith(": ok") and "=" not in line]
     assert {line.removesuffix(": ok") for line in tolerated} == TOLERATED

@@ -595,6 +595,21 @@ def test_dumpable_only_for_a_parent_that_is_not_root(spawn: Spawn, policy: int) 
 
 
 @needs_root
+def test_place_in_what_is_no_cgroup(spawn: Spawn, tmp_path: pathlib.Path) -> None:
+    """Nothing goes on outside of the cgroup, and no process is left."""
+    fd = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
+    parent = spawn()
+    plan = Plan()
+    plan.place("/linux/cgroupsPath", cgroup_fd=plan.fd("cgroup", "", ""))
+    finish(plan, shell("exit 0"))
+    parent.plan(plan, (fd,))
+    os.close(fd)
+    record = parent.expect(handshake.FAIL)
+    assert (record.call, record.err) == ("clone3", errno.EBADF)
+    assert parent.wait(parent.pid) == 1
+
+
+@needs_root
 def test_place(spawn: Spawn, tmp_path: pathlib.Path) -> None:
     """From inside the user namespace the cgroup could not be entered; the process that was placed can go on there."""
     mounts = [line.split() for line in pathlib.Path("/proc/self/mounts").read_text().splitlines()]
