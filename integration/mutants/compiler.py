@@ -65,7 +65,7 @@ def compiled(real: str, flags: list[str], source: str, known: bytes) -> str:
             return os.path.join(place, name)
     os.makedirs(places[-1], exist_ok=True)
     out = os.path.join(places[-1], name)
-    partial = f"{out}.{os.getpid()}"
+    partial = f"{out}.{os.urandom(6).hex()}"  # sandboxes have the same process ids
     done = subprocess.run([real, "-w", *flags, "-c", "-o", partial, source], check=False)
     if done.returncode:
         sys.exit(done.returncode)
