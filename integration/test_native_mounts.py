@@ -91,6 +91,20 @@ def test_tmpfs_inherits_the_mode_of_an_existing_directory(begun: Script, root: p
     assert answers[new].startswith("041777 ")
 
 
+def test_long_options_may_name_what_is_in_the_root(begun: Script, root: pathlib.Path) -> None:
+    """As short ones may: mounting it must not hide them."""
+    layers = [root / ("layer" * 30 + str(i)) for i in range(3)]
+    for layer in layers:
+        layer.mkdir()
+        (layer / layer.name[-3:]).write_text("x")
+    lower = ":".join(map(str, [root / "place", *layers]))
+    (root / "place").mkdir()
+    begun.op("mount", fstype="overlay", source="overlay", dest="/place", data=[f"lowerdir={lower}"])
+    names = begun.ask("ls", root / "place")
+    answers = begun.run()
+    assert sorted(answers[names].split()) == sorted(layer.name[-3:] for layer in layers)
+
+
 def test_options_too_long_for_fsconfig(begun: Script, root: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """overlay with a lowerdir of more than 255 bytes: fsconfig(2) says EINVAL, so mount(2) on the descriptor."""
     layers = [tmp_path / ("layer" * 30 + str(i)) for i in range(3)]
@@ -130,7 +144,7 @@ def test_a_destination_that_is_replaced_while_mount_is_called(
     for made in (*layers, root / "place", root / "theirs"):
         made.mkdir()
     data = ["lowerdir=" + ":".join(map(str, layers))]
-    begun.ask("trap", "after", "umount2", 0, "rename", root / "theirs", root / "place")
+    begun.ask("trap", "before", "mount_setattr", 0, "rename", root / "theirs", root / "place")
     refused = begun.refused("mount", fstype="overlay", source="overlay", dest="/place", data=data, attr_set=NOSUID)
     info = begun.ask("mountinfo")
     answers = begun.run()

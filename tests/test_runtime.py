@@ -202,7 +202,8 @@ def test_little_memory_is_an_error_and_no_crash(launcher: Path, size: int, limit
     argv = ["prlimit", f"--{limit}={size}", str(launcher), "--version"]
     result = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
     said = result.stderr if result.returncode == 1 else result.stdout
-    assert said.startswith(("pyrunc: error: out of memory", "pyrunc version", f"{launcher}: error while loading")), result
+    wanted = ("pyrunc: error: out of memory", "pyrunc version", f"{launcher}: error while loading")
+    assert said.startswith(wanted), result
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="making a set-user-ID copy that matters needs root")

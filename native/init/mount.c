@@ -7,8 +7,11 @@
  */
 #include "fsapi.h"
 
+#include <sched.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/statfs.h>
+#include <sys/wait.h>
 
 #include "text.h"
 
@@ -461,36 +464,61 @@ int umount_fd(int fd)
     return ret;
 }
 
-/* What mount(2) makes is attached, and has a path only: on a directory of our own, where nobody else can replace
- * anything, and cloned from there. */
-static int detached_by_mount(struct init *in, const struct plan_step *st, int scratch, const char *data)
-{
-    int ret = (int)sys_ret(mkdirat(scratch, "m", 0755));
-    int AUTO_CLOSE dir = ret < 0 ? ret : (int)sys_ret(openat(scratch, "m", O_PATH | O_DIRECTORY | O_CLOEXEC));
+/* Shared with the child, which ends before we go on (CLONE_VFORK).  volatile: it never returns, so the compiler takes
+ * its writes for invisible. */
+struct elsewhere {
+    const char *source, *fstype, *data;
+    volatile int tree; /* detached, or -errno */
+    const char *volatile call;
+};
 
-    if (dir >= 0)
-        ret = mount_on_fd(in, st, dir, data);
-    else
-        ret = dir;
-    if (ret < 0)
-        return fault(in, -ret, "mount", ret == -ENODEV ? S_MOUNT_fstype : -1, 0, NULL);
-    int tree = sys_open_tree(scratch, "m", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-    return tree < 0 ? fault(in, -tree, "open_tree", -1, 0, NULL) : tree;
+/* Runs in our memory, with our descriptors, in a mount namespace of its own.  Over its root: that name cannot be replaced,
+ * and nothing is hidden by it that the options name, such as a lowerdir in the root filesystem.  ".." of a root is what
+ * is mounted on it. */
+static int mount_elsewhere(void *arg)
+{
+    struct elsewhere *job = arg;
+
+    job->call = "unshare";
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+        job->tree = -errno;
+        _exit(1);
+    }
+    job->call = "mount";
+    if (mount(job->source, "/", job->fstype, 0, job->data) < 0) {
+        job->tree = -errno;
+        _exit(1);
+    }
+    job->call = "open_tree";
+    int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int top = open("/..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int same = root < 0 || top < 0 ? -errno : same_place(root, top);
+    /* Never our own root, whatever "/.." led to. */
+    job->tree = same < 0 ? same : same ? -EXDEV : clone_tree(top, 0);
+    close(root); /* the table of descriptors is shared, and _exit leaves no scope */
+    close(top);
+    _exit(0);
 }
 
+/* What mount(2) makes is attached, and has a path only: so it is made where nobody sees it, and cloned from there. */
 static int legacy_tree(struct init *in, const struct plan_step *st, const char *data)
 {
-    int AUTO_CLOSE scratch = scratch_tmpfs("");
-    int ret = scratch < 0 ? scratch : attach(scratch, in->rootfd);
+    static unsigned char stack[16384] __attribute__((aligned(16)));
+    struct elsewhere job = {.source = step_str(in, st, S_MOUNT_source),
+                            .fstype = step_str(in, st, S_MOUNT_fstype),
+                            .data = data,
+                            .tree = -EIO,
+                            .call = "clone"};
+    pid_t pid = clone(mount_elsewhere, stack + sizeof(stack), CLONE_VM | CLONE_FILES | CLONE_VFORK | SIGCHLD,
+                      &job);
 
-    if (ret < 0)
-        return fault(in, -ret, "move_mount", -1, 0, "a tmpfs to mount on");
-    int tree = detached_by_mount(in, st, scratch, data);
-    ret = umount_fd(scratch);
-    if (ret == 0 || tree < 0)
-        return tree;
-    close(tree);
-    return fault(in, -ret, "umount2", -1, 0, "a tmpfs to mount on");
+    if (pid < 0)
+        return fault(in, errno, "clone", -1, 0, "");
+    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+    if (job.tree < 0)
+        return fault(in, -job.tree, job.call, job.tree == -ENODEV ? S_MOUNT_fstype : -1, 0, "");
+    return job.tree;
 }
 
 /* overlay with a long lowerdir: mount(2) is the only way in before Linux 6.7 (lowerdir+). */
