@@ -6,9 +6,12 @@ import array
 import json
 import os
 import platform
+import random
 import select
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from integration.harness import Box, Container, errno_of
+from integration.harness import REPO, TIMEOUT, Box, Container, errno_of, parse_objects
 
 Make = Callable[..., Container]
 Refused = Callable[..., None]
@@ -279,6 +282,82 @@ def test_bad_profiles(container: Make, refused: Refused, edits: dict[str, Any], 
 )
 def test_profiles_the_spec_forbids(container: Make, refused: Refused, edits: dict[str, Any], pointer: str) -> None:
     refused(container(edits=edits).create(check=False), pointer)
+
+
+# --- the compiler ---------------------------------------------------------------------------------------------------
+
+
+def uncached() -> tuple[dict[str, Any], int]:
+    """A profile that is not in the cache, and the errno that getpriority gets by it."""
+    number = random.randrange(200, 4095)
+    return profile(rule("getpriority", errnoRet=number)), number
+
+
+LIMITS = {
+    "memory": "-v 80000",
+    "files": "-n 24",
+    "stack": "-s 256",
+    "time": "-t 4",
+    "core": "-c 0",
+}
+
+
+@pytest.mark.pyrunc_only("Go needs more memory than that")
+@pytest.mark.parametrize("limit", LIMITS)
+def test_profiles_are_compiled_within_the_callers_limits(container: Make, limit: str) -> None:
+    edits, number = uncached()
+    one = container(*call("getpriority", 0, 0), edits=edits)
+    result = one.run(wrap=["/bin/bash", "-c", f'ulimit {LIMITS[limit]} && exec "$@"', "bash"])
+    assert result.objects[0]["errno"] == number
+
+
+@pytest.mark.parametrize("signals", ["CHLD", "XCPU PIPE ABRT SEGV"])
+def test_profiles_are_compiled_whatever_the_caller_ignores(container: Make, signals: str) -> None:
+    edits, number = uncached()
+    one = container(*call("getpriority", 0, 0), edits=edits)
+    result = one.run(wrap=["/bin/bash", "-c", f"trap '' {signals}; exec \"$@\"", "bash"])
+    assert result.objects[0]["errno"] == number
+
+
+IN_CHROOT = 'at=$1; shift; mount --rbind / "$at" && exec chroot "$at" "$@"'
+
+
+def test_profiles_are_compiled_in_a_chroot(container: Make, tmp_path: Path) -> None:
+    edits, number = uncached()
+    wrap = ["unshare", "--mount", "--propagation", "slave", "/bin/sh", "-c", IN_CHROOT, "sh", str(tmp_path)]
+    assert container(*call("getpriority", 0, 0), edits=edits).run(wrap=wrap).objects[0]["errno"] == number
+
+
+@pytest.mark.needs_kernel(6, 3)
+def test_profiles_are_compiled_where_no_memfd_can_be_executed(container: Make) -> None:
+    edits, number = uncached()
+    wrap = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "/bin/sh", "-c"]
+    wrap += ['echo 2 >/proc/sys/vm/memfd_noexec && exec "$@"', "sh"]
+    assert container(*call("getpriority", 0, 0), edits=edits).run(wrap=wrap).objects[0]["errno"] == number
+
+
+@pytest.mark.pyrunc_only("about pyrunc without its launcher")
+def test_profiles_are_compiled_by_a_plain_interpreter(container: Make, box: Box) -> None:
+    edits, number = uncached()
+    one = container(*call("getpriority", 0, 0), edits=edits)
+    one.bundle.save()
+    argv = [sys.executable, "-m", "pyrunc", "--root", str(box.root), "run", "--bundle", str(one.bundle.path), one.id]
+    done = subprocess.run(argv, cwd=REPO, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    assert done.returncode == 0, done
+    assert parse_objects(done.stdout)[0]["errno"] == number
+
+
+@pytest.mark.pyrunc_only("runc and crun have no such cache")
+def test_a_cached_profile_needs_no_compiler(container: Make, box: Box) -> None:
+    """And it is the one that was compiled: the second container is as the first."""
+    edits, number = uncached()
+    one = container(*call("getpriority", 0, 0), edits=edits)
+    for forks in (True, False):
+        box.count += 1
+        trace = box.path / f"trace{box.count}"
+        result = one.run(wrap=["strace", "-D", "-f", "-qq", "-o", str(trace), "-e", "trace=openat"])
+        assert result.objects[0]["errno"] == number
+        assert ("/proc/self/statm" in trace.read_text()) == forks, "only the compiler's memory is bounded by it"
 
 
 # --- the notify agent -----------------------------------------------------------------------------------------------
