@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from integration.harness import SLOW, Box, Container, Result, wait_until
-from integration.security.support import Make, Refused
+from integration.security.support import Make, Refused, Trace
 
 POINTER = "/linux/seccomp"
 CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapAmb")
@@ -172,3 +174,32 @@ def test_the_runtime_is_killed_meanwhile(box: Box, container: Make) -> None:
 def test_more_than_libseccomp_can_count(container: Make, refused: Refused, edits: dict[str, Any], words: str) -> None:
     """Past 65,535 instructions it corrupts its heap, and long before that it takes minutes: it never sees them."""
     refused(container(edits=edits).create(check=False), POINTER, words)
+
+
+@pytest.mark.row("T41")
+@pytest.mark.needs_program("strace", "ldd")
+def test_no_other_library_is_there(container: Make, box: Box) -> None:
+    """What a library does with a configuration, an image or an answer of the container it does as the host's root.
+
+    libseccomp was the one that could be made to fail.  No other comes in unnoticed: the life of a container loads
+    what the executable is linked with, and cffi.
+    """
+    linked = subprocess.run(["ldd", box.runtime.path], capture_output=True, text=True, check=True).stdout
+    known = {Path(word).name for word in linked.split() if ".so" in word} | {"ld.so.cache", "libpthread.so.0"}
+    user = {"uid": 1000, "gid": 1000, "additionalGids": [5]}
+    one = container("sleep", "60", edits={"/process/user": user, **profile(os.getpid() % 7 + 2)})
+    steps: dict[str, Callable[..., Result]] = {
+        "create": one.create,
+        "start": one.start,
+        "exec": lambda **how: one.call("exec", one.id, "/probe", "exit", "0", **how),
+        "state": lambda **how: one.call("state", one.id, **how),
+        "ps": lambda **how: one.call("ps", "--format", "json", one.id, **how),
+        "kill": lambda **how: one.kill("KILL", **how),
+        "delete": lambda **how: one.delete("--force", **how),
+    }
+    for name, step in steps.items():
+        trace = Trace(box, "openat")
+        step(wrap=trace.wrap)
+        opened = {Path(found).name for line in trace.lines for found in re.findall(r'"([^"]*\.so[^"]*)"', line)}
+        others = {file for file in opened - known if not file.startswith("_cffi_backend")}
+        assert not others, f"{name} loads {sorted(others)}"

@@ -572,4 +572,17 @@ TABLE = [
         "test_compiler.py::test_a_crash_of_the_compiler",
         "no process of its own",
     ),
+    Sabotage(
+        "T41",
+        "another library looks at what comes from outside",
+        [
+            (
+                "pyrunc/session.py",
+                "        image = runtime.init_image()\n",
+                "        image = runtime.init_image()\n        runtime.full()\n        import _ssl  # noqa: F401\n",
+            )
+        ],
+        "test_compiler.py::test_no_other_library_is_there",
+        "create loads",
+    ),
 ]  # fmt: skip
