@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from pyrunc import log, state
+from pyrunc.cgroup import bus
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCHER = ROOT / ".venv" / "bin" / "pyrunc"
@@ -16,3 +23,52 @@ def launcher() -> Path:
     if not LAUNCHER.exists():
         pytest.skip("not built: make build")
     return LAUNCHER
+
+
+@pytest.fixture(autouse=True)
+def no_descriptor_left() -> Iterator[None]:
+    """Fail a test that leaves descriptors open; in a whole run they would pass the 1024 that select(2) can watch.
+
+    A log, a state root, the lock of a container and a connection to systemd stay open until their process
+    ends. Those of a test are closed here.
+    """
+    logs: list[int] = []
+    held: list[state.Store | state.Container] = []
+    managers: list[bus.Manager] = []
+    open_log, connect = log._open, bus.Manager.connect
+    init_store, init_container = state.Store.__init__, state.Container.__init__
+
+    def recorded_log(path: str) -> int:
+        logs.append(open_log(path))
+        return logs[-1]
+
+    def recorded_store(self: state.Store, root: str) -> None:
+        init_store(self, root)
+        held.append(self)
+
+    def recorded_container(self: state.Container, store: state.Store, id: str) -> None:
+        init_container(self, store, id)
+        held.append(self)
+
+    def recorded_manager(self: bus.Manager, user: bool) -> Any:
+        handle = connect(self, user)
+        managers.append(self)
+        return handle
+
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.MonkeyPatch.context() as patch:  # not the test's own, which it may undo
+        patch.setattr(log, "_open", recorded_log)
+        patch.setattr(state.Store, "__init__", recorded_store)
+        patch.setattr(state.Container, "__init__", recorded_container)
+        patch.setattr(bus.Manager, "connect", recorded_manager)
+        yield
+    for manager in managers:
+        manager.close()
+    for fd in logs + [one.fd for one in held if one.fd >= 0]:
+        with suppress(OSError):
+            os.close(fd)
+    left = {}
+    for name in set(os.listdir("/proc/self/fd")) - before:
+        with suppress(FileNotFoundError):  # the listing's own
+            left[name] = os.readlink(f"/proc/self/fd/{name}")
+    assert not left

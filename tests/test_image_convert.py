@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,14 @@ Convert = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Tree:
+def tree(tmp_path: Path) -> Iterator[Tree]:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/passwd").write_text(USERS)
     (tmp_path / "etc/group").write_text(GROUP)
-    return Tree(os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY), 256)
+    made = Tree(os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY), 256)
+    yield made
+    made.close()
+    os.close(made.root_fd)
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import io
 import os
 import stat
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -35,7 +36,9 @@ def described(data: bytes, blob: bytes | None = None, compression: str = "") -> 
 
 
 class Root:
-    """A root filesystem that layers are applied to."""
+    """A root filesystem that layers are applied to; open until the test ends."""
+
+    made: ClassVar[list[Root]] = []
 
     def __init__(self, path: Path, limits: Limits | None = None, *, owners: bool = True, devices: bool = True) -> None:
         self.path = path / "root"
@@ -47,6 +50,7 @@ class Root:
         self.tree = Tree(self.fd, self.limits.depth)
         totals = layer.Totals(self.limits)
         self.applier = layer.Applier(self.tree, totals, self.warnings, owners=owners, devices=devices)
+        self.made.append(self)
 
     def apply(self, *layers: Entries) -> Root:
         for entries in layers:
@@ -65,6 +69,15 @@ class Root:
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    while Root.made:
+        root = Root.made.pop()
+        root.tree.close()
+        os.close(root.fd)
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ class Download:
                     self.size += len(data)
                     self.changed.notify_all()
         finally:
-            response.release_conn()
+            response.close()
 
     def open(self) -> IO[bytes]:
         """A stream of the blob, which waits for what is not there yet."""

@@ -124,7 +124,7 @@ class Connection:
                 return response
             target = urljoin(url, response.headers.get("Location", ""))
             response.drain_conn()
-            response.release_conn()
+            response.close()
             scheme = urlsplit(target).scheme
             if scheme != "https" and not (scheme == "http" and at.scheme == "http"):
                 raise ImageError(f"{self.host}: refusing the redirect to {show(target)}: not https")
@@ -199,7 +199,7 @@ class Connection:
         except (ValueError, AttributeError, TypeError, urllib3.exceptions.HTTPError):
             pass
         finally:
-            response.release_conn()
+            response.close()
         hint = (
             ""
             if response.status not in (401, 403)
@@ -215,13 +215,16 @@ class Connection:
         except urllib3.exceptions.HTTPError as error:
             raise ImageError(f"{self.host}: {_reason(error)}") from error
         finally:
-            response.release_conn()
+            response.close()
         if len(data) > limit:
             raise ImageError(f"{self.host}: an answer of more than {limit >> 20} MiB")
         return bytes(data)
 
     def close(self) -> None:
         """Close all connections."""
+        # clear() alone leaves them to the garbage collector.
+        for key in self.pool.pools.keys():  # noqa: SIM118  # a container that cannot be iterated over
+            self.pool.pools[key].close()
         self.pool.clear()
 
 
