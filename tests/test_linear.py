@@ -90,6 +90,11 @@ def test_lists_of_cpus() -> None:
         ({"linux": {"sysctl": {"net." + "a." * 3000 + "b": "1"}}}, "/linux/sysctl/net.a."),
         ({"linux": {"resources": {"unified": {"a" * 300: "1"}}}}, "/linux/resources/unified/aaa"),
         ({"linux": {"resources": {"unified": {"io.max": "\n" * 70_000}}}}, "/linux/resources/unified/io.max"),
+        ({"linux": {"resources": {"unified": {f"f{n}": "" for n in range(1001)}}}}, "/linux/resources/unified"),
+        (
+            {"linux": {"resources": {"rdma": {f"d{n}": {"hcaHandles": 1} for n in range(1001)}}}},
+            "/linux/resources/rdma",
+        ),
         ({"linux": {"intelRdt": {"l3CacheSchema": "L3:" + "\n" * 70_000}}}, "/linux/intelRdt/l3CacheSchema"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 WEIGHT_MIN, WEIGHT_MAX = 10, 1000  # of blkio, from which io.weight is converted
 PERIOD_MIN, PERIOD_MAX = 1000, 1_000_000  # microseconds; kernel/sched/core.c, min and max_cfs_quota_period
 QUOTA_MIN = 1000
+ENTRIES_MAX = 1000  # each is a file, a device or a page size that this host must have
 NAME_MAX = 255
 TEXT_MAX = 65536  # of a file of the cgroup, where one write takes a page
 
@@ -24,6 +25,11 @@ def check(config: dict[str, Any], report: Report, pointer: str = "/linux/resourc
     resources = section(section(config, "linux"), "resources")
     if not resources:
         return
+    for field in ("hugepageLimits", "rdma", "unified"):
+        entries = resources.get(field)
+        if entries and len(entries) > ENTRIES_MAX:
+            report.bad(f"{pointer}/{field}", f"at most {ENTRIES_MAX} entries", len(entries))
+            return
     device_rules(resources.get("devices"), f"{pointer}/devices", report)
     memory(section(resources, "memory"), f"{pointer}/memory", report)
     cpu(section(resources, "cpu"), f"{pointer}/cpu", report)
