@@ -3,6 +3,9 @@
 
 #include <errno.h>
 #include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 
 struct calls calls = {.fail_at = -1};
@@ -36,6 +39,43 @@ static void watch(const char *name, int after)
     errno = saved;
 }
 
+/* Which arguments are numbers of a meaning of their own: flags, modes, commands, ids; `a` is the number of a system call
+ * without a function in libc.  '*': a structure of 64-bit words, up to the size that the next one says. */
+static const struct {
+    const char *name, *words;
+} numbered[] = {
+    {"openat", "c"},    {"open", "b"},       {"openat2", "d*"},    {"open_tree", "d"},
+    {"dup3", "c"},      {"faccessat", "cd"}, {"faccessat2", "de"}, {"fchmod", "b"},
+    {"fchmodat", "cd"}, {"fchown", "bc"},    {"fchownat", "cde"},  {"fcntl", "b"},
+    {"fstatat", "d"},   {"ioctl", "b"},      {"lseek", "c"},       {"mkdirat", "c"},
+    {"mknodat", "cd"},  {"mount", "d"},      {"setns", "b"},       {"umount2", "b"},
+    {"utimensat", "d"}, {"move_mount", "f"}, {"fsopen", "c"},      {"fsconfig", "cf"},
+    {"fsmount", "cd"},  {"fspick", "d"},     {"statx", "de"},      {"mount_setattr", "de*"},
+};
+
+static void log_call(const char *name, const long *args)
+{
+    const char *words = "";
+
+    for (size_t i = 0; i < sizeof(numbered) / sizeof(numbered[0]); i++)
+        if (strcmp(numbered[i].name, name) == 0)
+            words = numbered[i].words;
+    if (strcmp(name, "ioctl") == 0 && args[1] == TIOCGPTPEER)
+        words = "bc";
+    fprintf(calls.log, "%s", name);
+    for (; *words; words++) {
+        long value = args[*words - 'a'];
+        if (words[1] != '*') {
+            fprintf(calls.log, " %#x", (unsigned)value);
+            continue;
+        }
+        const uint64_t *field = (const uint64_t *)value;
+        for (long size = args[*words++ - 'a' + 1]; size > 0; size -= (long)sizeof(*field))
+            fprintf(calls.log, " %#lx", (unsigned long)*field++);
+    }
+    fputc('\x1f', calls.log);
+}
+
 typedef long function(long, long, long, long, long, long, long);
 
 static long call(const char *name, function *real, long a, long b, long c, long d, long e, long f, long g)
@@ -43,6 +83,8 @@ static long call(const char *name, function *real, long a, long b, long c, long 
     if (!calls.armed)
         return real(a, b, c, d, e, f, g);
     name = name_of(name, a);
+    if (calls.log)
+        log_call(name, (long[]){a, b, c, d, e, f, g});
     watch(name, 0);
     long index = calls.count++;
     if (calls.fail_at >= 0 && index >= calls.fail_at && index <= calls.fail_at + calls.more) {

@@ -5,6 +5,8 @@
 #ifndef PYRUNC_TEST_CALLS_H
 #define PYRUNC_TEST_CALLS_H
 
+#include <stdio.h>
+
 struct calls {
     int armed;       /* 0: calls pass through and are not counted */
     long count;      /* calls since it was armed */
@@ -14,6 +16,8 @@ struct calls {
     const char *hit; /* the name of the call that failed; NULL: not reached */
     /* Called around every call while armed; `after` is 0 before it and 1 after it.  Calls made from here pass through. */
     void (*watch)(const char *name, int after);
+    /* Where every call is written to while armed, with its flags and modes in hexadecimal; NULL: nowhere. */
+    FILE *log;
 };
 
 extern struct calls calls;

@@ -1,10 +1,11 @@
 /* Runs ops of init on a real mount table, for integration/test_native_*.py.
  *
- * Usage: fs_driver [-u] [-N] [-S] [-F ERRNO,..] < script.  Everything happens in a child with mount, pid, uts, ipc and
+ * Usage: fs_driver [-u] [-N] [-S] [-T] [-F ERRNO,..] < script.  Everything happens in a child with mount, pid, uts, ipc and
  * network namespaces of its own; nothing reaches the host.
  *   -u  a user namespace, too
  *   -N  the caller's network namespace
  *   -S  mounts keep their propagation: for a caller that has a mount namespace of its own
+ *   -T  the answer to the last op is the list of its system calls
  *   -F  run the script once for each of the numbers and each system call of its last op, with that call failing.
  *       The answer is one line for each: the errno, the call's number and name, and what the op gave, with tabs between
  *
@@ -37,7 +38,7 @@ static struct init in;
 static struct plan_header header;
 static struct plan_step steps[2];
 static char strings[65536];
-static int console_end, parent, next_op, keep_shared;
+static int console_end, parent, next_op, keep_shared, log_last;
 static FILE *out;
 
 static const struct {
@@ -425,7 +426,7 @@ static void run_line(char *line)
     for (char *field; (field = strsep(&line, "\t")) && n < MAX_FIELDS;)
         f[n++] = field;
     if (n >= 4 && (strcmp(f[0], "op") == 0 || strcmp(f[0], "try") == 0)) {
-        run_op(f, n, f[0][0] == 't' || calls.fail_at >= 0);
+        run_op(f, n, f[0][0] == 't' || calls.fail_at >= 0 || calls.log);
         return;
     }
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
@@ -492,12 +493,35 @@ static void run_script(char *rest, const char *stop)
     }
 }
 
+static char *last_line(char *script)
+{
+    char *end = strrchr(script, '\n');
+
+    return end ? end + 1 : script;
+}
+
+static void run_with_log(char *script)
+{
+    static char nothing[1 << 16];
+    FILE *answers = out;
+    char *last = last_line(script);
+
+    run_script(script, last);
+    FILE *text = out = fmemopen(nothing, sizeof(nothing), "w");
+    calls.log = answers;
+    run_line(last);
+    fclose(text);
+    fputc('\n', answers);
+    fflush(answers);
+    out = answers;
+}
+
 /* The script with one call of its last op failing; exit status 9 when there is no such call. */
 static _Noreturn void run_with_fault(char *script, long index)
 {
     static char nothing[1 << 16];
     FILE *answers = out;
-    char *last = strrchr(script, '\n') ? strrchr(script, '\n') + 1 : script;
+    char *last = last_line(script);
 
     out = fmemopen(nothing, sizeof(nothing), "w");
     run_script(script, last);
@@ -537,7 +561,10 @@ static int run(char *script, long fault, int user, int net)
     setsid();
     if (fault >= 0)
         run_with_fault(script, fault);
-    run_script(script, NULL);
+    if (log_last)
+        run_with_log(script);
+    else
+        run_script(script, NULL);
     _exit(0);
 }
 
@@ -568,6 +595,7 @@ int main(int argc, char **argv)
         user |= strcmp(argv[i], "-u") == 0;
         net &= strcmp(argv[i], "-N") != 0;
         keep_shared |= strcmp(argv[i], "-S") == 0;
+        log_last |= strcmp(argv[i], "-T") == 0;
         if (strcmp(argv[i], "-F") == 0)
             errors = argv[++i];
     }
