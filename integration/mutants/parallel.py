@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from integration.mutants import sandbox
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -47,8 +49,9 @@ def each(items: Iterable[Item], work: Callable[[Item], Result], jobs: int, place
 
 
 def _child(item: Item, work: Callable[[Item], Result], fd: int) -> None:
-    """The process of one item."""
+    """The process of one item; it does not outlive the one that asked for it."""
     try:
+        sandbox.end_with_parent()
         data = pickle.dumps(work(item))
         while data:
             data = data[os.write(fd, data) :]

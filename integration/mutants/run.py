@@ -29,6 +29,7 @@ BASE = ROOT / "build/mutants"
 BUDGET = 60.0
 SPARE = 200.0  # seconds that a run may take longer than recorded before it counts as endless: the machine may be busy
 FACTOR = 6.0
+PATIENCE = 40.0  # the same for one test
 LEAST = {"Python": 97.0, "C": 92.0}  # percent of what is not equivalent
 ALIVE = ("survived", "unreached")
 SECURE = {"check dropped", "flag dropped", "order", "error swallowed", "statement dropped"}
@@ -77,6 +78,23 @@ def warming(known: Map) -> list[str]:
     return out
 
 
+class Progress:
+    """Whether one test takes far longer than when it was recorded, by what a sandbox says."""
+
+    def __init__(self, known: Map, fd: int) -> None:
+        self.known, self.fd = known, fd
+        self.size, self.since, self.limit = 0, time.monotonic(), SPARE
+
+    def stuck(self) -> bool:
+        """Asked once in a while."""
+        size, now = os.fstat(self.fd).st_size, time.monotonic()
+        if size != self.size:
+            last = os.pread(self.fd, size, 0).decode().splitlines()[-1]
+            test = self.known.tests.get(json.loads(last).get("begun", "")) if last.endswith("}") else None
+            self.size, self.since, self.limit = size, now, PATIENCE + FACTOR * (test.seconds if test else 10.0)
+        return now - self.since > self.limit
+
+
 class Runner:
     """Tries mutants in sandboxes."""
 
@@ -122,7 +140,7 @@ class Runner:
         cgroup = sandbox.Cgroup(f"pyrunc-mutants-{os.getpid()}")
         with tempfile.TemporaryFile(dir=self.tree.base) as out:
             work = lambda: worker.test_mutant(self.tree, mutant, names, out.fileno())  # noqa: E731
-            status = sandbox.run(work, cgroup, SPARE + FACTOR * cost)
+            status = sandbox.run(work, cgroup, SPARE + FACTOR * cost, stuck=Progress(self.known, out.fileno()).stuck)
             cgroup.remove()
             out.seek(0)
             told = [json.loads(line) for line in out.read().decode().splitlines()]

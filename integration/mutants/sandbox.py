@@ -80,6 +80,11 @@ class Cgroup:
             time.sleep(0.01)
 
 
+def end_with_parent() -> None:
+    """Get SIGKILL when the parent ends."""
+    call("prctl", 1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+
+
 def build(keep: str) -> None:
     """In the new namespaces, as their first process: every mount.  ``keep``: a directory that stays writable."""
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
@@ -133,26 +138,34 @@ def first_process(work: Callable[[], int], keep: str) -> int:
     return reap(worker)
 
 
-def run(work: Callable[[], int], cgroup: Cgroup, timeout: float, keep: str = "") -> int | None:
-    """Run a function in a sandbox, in a child; its status, or None when it was ended after ``timeout`` seconds."""
+def run(
+    work: Callable[[], int],
+    cgroup: Cgroup,
+    timeout: float,
+    keep: str = "",
+    stuck: Callable[[], bool] = lambda: False,
+) -> int | None:
+    """Run a function in a sandbox, in a child; its status, or None when it was ended: after ``timeout`` seconds, or
+    because ``stuck``, which is asked every second, says so."""
     pid = os.fork()
     if pid == 0:
         status = 99
         try:
+            end_with_parent()
             cgroup.join()
             call("unshare", ALL)
             first = os.fork()
             if first == 0:
-                call("prctl", 1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+                end_with_parent()
                 os._exit(first_process(work, keep))
             status = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
         except BaseException as error:  # the child must not go on as its parent
             os.write(2, f"sandbox: {error}\n".encode())
         os._exit(status & 0xFF)
-    return wait(pid, timeout)
+    return wait(pid, timeout, stuck)
 
 
-def wait(pid: int, timeout: float) -> int | None:
+def wait(pid: int, timeout: float, stuck: Callable[[], bool] = lambda: False) -> int | None:
     """The status of a child, None after it was killed for taking too long."""
     fd = os.pidfd_open(pid)
     try:
@@ -160,7 +173,10 @@ def wait(pid: int, timeout: float) -> int | None:
 
         poller = select.poll()
         poller.register(fd, select.POLLIN)
-        late = not poller.poll(timeout * 1000)
+        end = time.monotonic() + timeout
+        while not (over := poller.poll(1000)) and time.monotonic() < end and not stuck():
+            pass
+        late = not over
         if late:
             os.kill(pid, signal.SIGKILL)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
