@@ -36,6 +36,9 @@ LAYERS = {
 # descriptor.md, "Digests": the grammar, and the registered algorithms with the length of their encoding.
 _DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+")
 _ALGORITHMS = {"sha256": 64, "sha512": 128}
+# RFC 6838, section 4.2.
+_NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
+_MEDIA_TYPE = re.compile(f"{_NAME}/{_NAME}")
 _HEX = re.compile(r"[0-9a-f]+")
 
 MAX_DOCUMENT = 4 << 20  # bytes of a manifest, an index or a configuration; registries accept no more (distribution)
@@ -53,6 +56,13 @@ def check_digest(text: object, what: str = "digest") -> str:
         raise ImageError(
             f"{what}: expected {length} lower-case hexadecimal digits after {algorithm}:, found {show(text)}"
         )
+    return text
+
+
+def check_media_type(text: object, what: str) -> str:
+    """Raises ImageError unless ``text`` is TYPE/SUBTYPE."""
+    if not isinstance(text, str) or not _MEDIA_TYPE.fullmatch(text):
+        raise ImageError(f"{what}: expected a media type, found {show(text)}")
     return text
 
 
@@ -117,20 +127,21 @@ def parse(entry: object, pointer: str) -> Descriptor:
     """A descriptor of a parsed JSON document; ``pointer`` is where it stands there.  Raises ImageError."""
     if not isinstance(entry, dict):
         raise ImageError(f"{pointer}: expected a descriptor, found {show(entry)}")
-    media_type, size = entry.get("mediaType"), entry.get("size")
-    if not isinstance(media_type, str) or not media_type:
-        raise ImageError(f"{pointer}/mediaType: expected a media type, found {show(media_type)}")
+    media_type, size = check_media_type(entry.get("mediaType"), f"{pointer}/mediaType"), entry.get("size")
     digest = check_digest(entry.get("digest"), f"{pointer}/digest")
     if type(size) is not int or size < 0:
         raise ImageError(f"{pointer}/size: expected a number of bytes, found {show(size)}")
     platform, annotations = entry.get("platform") or {}, entry.get("annotations") or {}
     if not isinstance(platform, dict):
         raise ImageError(f"{pointer}/platform: expected an object, found {show(platform)}")
+    for key in ("os", "architecture") if platform else ():
+        if not isinstance(platform.get(key), str):
+            raise ImageError(f"{pointer}/platform/{key}: expected a string, found {show(platform.get(key))}")
     if not isinstance(annotations, dict) or not all(isinstance(value, str) for value in annotations.values()):
         raise ImageError(f"{pointer}/annotations: expected an object of strings")
     artifact_type = entry.get("artifactType") or ""
-    if not isinstance(artifact_type, str):
-        raise ImageError(f"{pointer}/artifactType: expected a media type, found {show(artifact_type)}")
+    if artifact_type:
+        check_media_type(artifact_type, f"{pointer}/artifactType")
     return Descriptor(
         media_type, digest, size, _embedded(entry.get("data"), pointer), platform, annotations, artifact_type
     )

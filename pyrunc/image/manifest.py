@@ -141,12 +141,26 @@ def _check_media_type(document: Any, wanted: Descriptor, what: str) -> None:
 
 
 def _image(source: Source, found: Descriptor, platform: Platform, force: bool) -> Image:
-    document = sources.parse_json(read_blob(source, found), "manifest")
+    config_blob, blobs = parse_manifest(sources.parse_json(read_blob(source, found), "manifest"), found)
+    with Within(f"config {config_blob.short}"):
+        config = sources.parse_json(read_blob(source, config_blob), "configuration")
+        layers = pair_layers(blobs, config)
+        check_platform(config, platform, force)
+    return Image(found, config, layers)
+
+
+def parse_manifest(document: Any, found: Descriptor) -> tuple[Descriptor, list[Descriptor]]:
+    """The configuration and the layers of an image manifest with the descriptor ``found``.
+
+    Raises ImageError, also for the manifest of something other than an image.
+    """
     _check_media_type(document, found, "manifest")
     if document.get("schemaVersion") != 2:
         raise ImageError(f"/schemaVersion: expected 2, found {show(document.get('schemaVersion'))}")
     if "manifests" in document:
         raise ImageError("a manifest must not have manifests (CVE-2021-41190)")
+    if document.get("subject") is not None:
+        descriptor.parse(document["subject"], "/subject")
     config_blob = descriptor.parse(document.get("config"), "/config")
     if document.get("artifactType") or config_blob.media_type not in descriptor.CONFIGS:
         kind = document.get("artifactType") or config_blob.media_type
@@ -154,16 +168,11 @@ def _image(source: Source, found: Descriptor, platform: Platform, force: bool) -
     listed = document.get("layers")
     if not isinstance(listed, list) or len(listed) > MAX_LAYERS:
         raise ImageError(f"/layers: expected an array of at most {MAX_LAYERS} descriptors")
-    blobs = [descriptor.parse(entry, f"/layers/{number}") for number, entry in enumerate(listed)]
-    with Within(f"config {config_blob.short}"):
-        config = sources.parse_json(read_blob(source, config_blob), "configuration")
-        layers = _layers(blobs, config)
-        _check_platform(config, platform, force)
-    return Image(found, config, layers)
+    return config_blob, [descriptor.parse(entry, f"/layers/{number}") for number, entry in enumerate(listed)]
 
 
-def _layers(blobs: list[Descriptor], config: Any) -> list[Layer]:
-    """Pair the blobs with the configuration's diff_ids, and chain them."""
+def pair_layers(blobs: list[Descriptor], config: Any) -> list[Layer]:
+    """Pair the blobs with the configuration's diff_ids, and chain them.  Raises ImageError."""
     rootfs = config.get("rootfs") if isinstance(config, dict) else None
     if not isinstance(rootfs, dict) or rootfs.get("type") != "layers":
         raise ImageError('/rootfs/type: expected "layers"')
@@ -184,7 +193,8 @@ def _layers(blobs: list[Descriptor], config: Any) -> list[Layer]:
     return layers
 
 
-def _check_platform(config: dict[str, Any], platform: Platform, force: bool) -> None:
+def check_platform(config: dict[str, Any], platform: Platform, force: bool) -> None:
+    """Raises ImageError unless an image is for a platform; ``force`` checks the types only."""
     said = {key: config.get(key) for key in ("os", "architecture", "variant")}
     for key in ("os", "architecture"):
         if not isinstance(said[key], str):

@@ -85,6 +85,8 @@ def parse_index(document: Any, what: str) -> list[Descriptor]:
     if not isinstance(listed, list):
         raise ImageError(f"{what}: /manifests: expected an array, found {show(listed)}")
     with Within(what):
+        if document.get("subject") is not None:
+            descriptor.parse(document["subject"], "/subject")
         return [descriptor.parse(entry, f"/manifests/{number}") for number, entry in enumerate(listed)]
 
 
