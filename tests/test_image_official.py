@@ -148,14 +148,14 @@ def test_there_are_some() -> None:
     assert len(list(examples())) >= 12 and len(list(samples())) >= 60
 
 
-@pytest.mark.parametrize(("kind", "text"), examples())
+@pytest.mark.parametrize(("kind", "text"), list(examples()))
 def test_examples(kind: str, text: str, read: Any) -> None:
     artifact = kind == MANIFEST and "artifact" in text
     with nullcontext() if not artifact else pytest.raises(ImageError, match="an artifact of the type"):
         read(kind, text)
 
 
-@pytest.mark.parametrize(("name", "kind", "text"), samples())
+@pytest.mark.parametrize(("name", "kind", "text"), list(samples()))
 def test_samples(name: str, kind: str, text: str, read: Any, official: Any) -> None:
     taken = official(kind, text)
     if name in STRICTER:
