@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from pyrunc import log, state
+from pyrunc import errors, log, state
 from pyrunc.cgroup import bus
+from pyrunc.spec import schema
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCHER = ROOT / ".venv" / "bin" / "pyrunc"
@@ -23,6 +25,36 @@ def launcher() -> Path:
     if not LAUNCHER.exists():
         pytest.skip("not built: make build")
     return LAUNCHER
+
+
+def of_the_schema(node: schema.Node, tokens: list[str]) -> bool:
+    """Whether a JSON pointer, split, names a place that a document of this kind can have."""
+    if not tokens:
+        return True
+    if node[0] == "object":
+        return tokens[0] in node[1] and of_the_schema(node[1][tokens[0]], tokens[1:])
+    if node[0] == "array":
+        return tokens[0].isdigit() and of_the_schema(node[1], tokens[1:])
+    return node[0] == "map" and of_the_schema(node[1], tokens[1:])
+
+
+@pytest.fixture(autouse=True)
+def problems_name_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a test is about: no error of ours sends its reader to a place that no document has."""
+    made = errors.Problem.__init__
+    linux = schema.CONFIG[1]["linux"]
+    documents = (schema.CONFIG, schema.CONFIG[1]["process"], linux[1]["resources"], linux[1]["seccomp"])
+
+    def checked(self: errors.Problem, pointer: str, *args: Any, **more: Any) -> None:
+        made(self, pointer, *args, **more)
+        source = sys._getframe(1).f_code.co_filename
+        if source.startswith(f"{ROOT}/pyrunc/") and not source.endswith("/load.py") and pointer.startswith("/"):
+            tokens = pointer.split("/")[1:]
+            if tokens[:2] == ["linux", "timeOffsets"]:
+                tokens = tokens[:2]  # it may be about the name of the clock
+            assert any(of_the_schema(node, tokens) for node in documents), pointer
+
+    monkeypatch.setattr(errors.Problem, "__init__", checked)
 
 
 @pytest.fixture(autouse=True)

@@ -251,8 +251,8 @@ def test_order_of_everything() -> None:
 
 def test_pointer_prefix_and_all_problems_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        convert({"memory": {"swap": 5}, "cpu": {"quota": 1000, "burst": 2000}}, "/resources")
-    assert [p.pointer for p in caught.value.problems] == ["/resources/memory/swap", "/resources/cpu/burst"]
+        convert({"memory": {"swap": 5}, "cpu": {"quota": 1000, "burst": 2000}}, "")
+    assert [p.pointer for p in caught.value.problems] == ["/memory/swap", "/cpu/burst"]
 
 
 def test_escape() -> None:
