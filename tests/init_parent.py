@@ -83,7 +83,10 @@ class Parent:
             data = self.sock.recv(handshake.RECORD_SIZE)
         except ConnectionResetError:
             return None
-        return handshake.Record(data) if data else None
+        record = handshake.Record(data) if data else None
+        if record is not None and record.type in (handshake.FAIL, handshake.WARN) and not record.arg:
+            assert record.item == 0  # of no string
+        return record
 
     def expect(self, kind: int) -> handshake.Record:
         record = self.recv()

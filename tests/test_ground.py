@@ -55,6 +55,13 @@ def test_config_error_counts_what_it_does_not_show() -> None:
         ('a"b\\', '"a\\"b\\\\"'),
         ([1, "x"], '[1, "x"]'),
         ({"a": []}, '{"a": []}'),
+        (list(range(8)), "[0, 1, 2, 3, 4, 5, 6, 7]"),
+        (list(range(9)), "[0, 1, 2, 3, 4, 5, 6, 7, ...]"),
+        (dict.fromkeys("abcdefgh", 1), '{"a": 1, "b": 1, "c": 1, "d": 1, "e": 1, "f": 1, "g": 1, "h": 1}'),
+        (dict.fromkeys("abcdefghi", 1), '{"a": 1, "b": 1, "c": 1, "d": 1, "e": 1, "f": 1, "g": 1, "h": 1, ...}'),
+        ("x" * 198, '"' + "x" * 198 + '"'),
+        ("x" * 199, '"' + "x" * 196 + "..."),
+        ("x" * 300, '"' + "x" * 196 + "..."),
     ],
 )
 def test_show(value: object, shown: str) -> None:

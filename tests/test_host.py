@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
-from pyrunc import host
+from pyrunc import fs, host
 from work import calls
 
 V2 = "31 23 0:28 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
@@ -141,6 +142,19 @@ def test_facts_can_be_made_up() -> None:
 )
 def test_kernel_version(release: str, version: tuple[int, int]) -> None:
     assert host.kernel_version(release) == version
+
+
+def test_files_that_cannot_be_read_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strictly, only a file that is not there is empty."""
+    assert host.read("/proc/self/none") == host.read("/proc/self/none", strict=True) == b""
+
+    def full(*_: object) -> bytes:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(fs, "read_file", full)
+    assert host.read("/proc/self/stat") == b""
+    with pytest.raises(OSError, match="too many open files"):
+        host.read("/proc/self/stat", strict=True)
 
 
 def test_this_host() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from image_support import digest
 from pyrunc.errors import UsageError
-from pyrunc.image import accounts, convert, unpack
+from pyrunc.image import accounts, convert, limits, unpack
 from pyrunc.image.descriptor import Descriptor
 from pyrunc.image.errors import ImageError
 from pyrunc.image.identity import Identity
@@ -181,6 +181,37 @@ def test_configurations_that_are_refused(converted: Convert, source: Any, text: 
 def test_what_create_would_refuse_is_refused(converted: Convert, field: dict[str, Any]) -> None:
     with pytest.raises(ImageError, match="cannot be run"):
         unpack.check(converted(field))
+
+
+def test_another_command(converted: Convert) -> None:
+    assert convert.with_command(converted({"Cmd": ["a"], "Entrypoint": ["b"]}), ["c", "d"])["process"]["args"] == [
+        "c",
+        "d",
+    ]
+    assert convert.with_command(converted({"Cmd": ["a"]}), [])["process"]["args"] == ["a"]
+    with pytest.raises(UsageError, match="neither Entrypoint nor Cmd"):
+        convert.with_command(converted(None), [])
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("entries=7", 7), ("entries=2k", 2048), ("entries=2M", 2 << 20), ("entries=3g", 3 << 30)]
+)
+def test_limits_of_the_command_line(option: str, value: int) -> None:
+    assert limits.parse([option]).entries == value
+
+
+@pytest.mark.parametrize(
+    "option", ["entries", "entries=", "entries=k", "entries=2kk", "entries=-1", "enter=1", "entries=\u0663"]
+)
+def test_limits_that_are_none(option: str) -> None:
+    with pytest.raises(UsageError, match="expected NAME=NUMBER"):
+        limits.parse([option])
+
+
+def test_limits_have_at_most_15_digits() -> None:
+    assert limits.parse(["bytes=" + "9" * 15]).bytes == 10**15 - 1
+    with pytest.raises(UsageError):
+        limits.parse(["bytes=" + "9" * 16])
 
 
 def test_rootless(converted: Convert) -> None:

@@ -8,6 +8,7 @@ import io
 import os
 import stat
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -252,6 +253,8 @@ def test_link_loop(root: Root) -> None:
         (entry("x" * 5000, b""), "a name of more than 4096 bytes"),
         (entry("d/" * 300 + "f", b""), "more than 256 directories"),
         (entry("x", b"", mtime=2**62), "a time of"),
+        (entry("x", b"", mtime=2**40), "a time of"),
+        (entry("x", b"", mtime=-(2**40)), "a time of"),
     ],
 )
 def test_entries_that_are_refused(root: Root, bad: tuple[tarfile.TarInfo, bytes], text: str) -> None:
@@ -271,6 +274,13 @@ def test_without_owners_and_devices(tmp_path: Path) -> None:
     found = os.stat(root / "dev")
     assert stat.S_ISREG(found.st_mode) and found.st_mode & 0o7777 == 0 and os.stat(root / "f").st_uid == os.geteuid()
     assert len(root.warnings.lines()) == 2 and any("(2 files)" in line for line in root.warnings.lines())
+
+
+def test_files_of_other_users_are_counted(tmp_path: Path) -> None:
+    ids = [(0, 0), (1, 0), (1, 0), (0, 1), (0, 1), (7, 0), (0, 0)]
+    root = Root(tmp_path, owners=False)
+    root.apply([entry(f"f{number}", b"", uid=uid, gid=gid) for number, (uid, gid) in enumerate(ids)])
+    assert root.warnings.lines() == ["files of other users belong to root: no subordinate ids (5 files)"]
 
 
 def test_sparse_files_keep_their_holes(root: Root, tmp_path: Path) -> None:
@@ -344,6 +354,17 @@ def test_compression(root: Root, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gzip", "zstd"])
+@pytest.mark.parametrize("size", [1, 7, 300])
+def test_streams_that_come_in_pieces(kind: str, size: int) -> None:
+    data = bytes(range(256)) * 40
+    blob = compressed(kind, data)
+    engine = blobs._ENGINES[kind]()
+    found = [piece for at in range(0, len(blob), size) for piece in engine.feed(blob[at : at + size])]
+    engine.end()
+    assert b"".join(found) == data
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd"])
 @pytest.mark.parametrize("cut", [1, 100])
 def test_truncated_streams(root: Root, kind: str, cut: int) -> None:
     data = tar([entry("f", os.urandom(100_000))])
@@ -380,6 +401,18 @@ def lying(root: Root, **change: Any) -> None:
         root.applier.apply(stream)
     finally:
         stream.close()
+
+
+def test_a_reader_that_gives_up_ends_the_threads(root: Root) -> None:
+    """Though nothing takes what they have."""
+    data = bytes(64 * blobs.CHUNK)
+    stream = blobs.LayerStream(*described(data), root.limits)
+    while not stream.plain.full() or not stream.raw.full():
+        time.sleep(0.01)
+    stream.close()
+    for thread in stream.threads:
+        thread.join(5)
+        assert not thread.is_alive()
 
 
 def test_blobs_that_are_not_what_they_are_said_to_be(root: Root) -> None:

@@ -266,6 +266,10 @@ def test_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         found = credentials.find(host, repository)
         assert (found.user if found else None) == user
+    path.write_text(json.dumps({"auths": {"h": {"username": "u", "password": "p"}, "i": {"identitytoken": "t"}}}))
+    for host, wanted in (("h", ("u", "p", "")), ("i", ("", "", "t"))):
+        found = credentials.find(host, "x")
+        assert found and (found.user, found.password, found.token) == wanted
     path.write_text(json.dumps({"auths": {"h": {"auth": "not base64!"}}}))
     with pytest.raises(ImageError, match="is not base64"):
         credentials.find("h", "x")

@@ -99,6 +99,18 @@ def test_filter_is_loaded_before_the_clone_where_it_can_be(spawn: Spawn, forbidd
 
 
 @needs_root
+def test_capability_for_the_filter_that_is_not_ours(spawn: Spawn) -> None:
+    """Then it is SECCOMP that says what it takes."""
+    plan = Plan()
+    plan.caps("/process/capabilities", effective=CAP_CHOWN, permitted=CAP_CHOWN)
+    caps_step(plan, CAP_CHOWN)
+    filter_step(plan, program({}, ALLOW))
+    record = fail(spawn(), finish(plan, ["true"]))
+    assert (record.call, record.err) == ("seccomp", errno.EACCES)
+    assert "CAP_SYS_ADMIN" in record.detail
+
+
+@needs_root
 @pytest.mark.parametrize("forbidden", [[], ["clone"]])
 def test_capability_for_the_filter_goes_with_it(spawn: Spawn, forbidden: list[str]) -> None:
     """Without no_new_privs the kernel wants CAP_SYS_ADMIN: kept only where the filter comes after the clone."""

@@ -173,6 +173,17 @@ def test_init_sets_the_memory_policy(spawn: Spawn) -> None:
     assert {line.split()[1] for line in lines} == {"bind:0"}
 
 
+@pytest.mark.skipif(not pathlib.Path("/proc/self/numa_maps").exists(), reason="this kernel was built without NUMA")
+def test_the_highest_node_of_a_mask(spawn: Spawn) -> None:
+    """The kernel looks at one bit less than it is told; without any, MPOL_PREFERRED is the local node."""
+    if pathlib.Path("/sys/devices/system/node/node63").exists():
+        pytest.skip("this machine has it")
+    plan = Plan()
+    plan.memory_policy("", mode=scheduling.MEMORY_MODES["MPOL_PREFERRED"], nodes=scheduling.mask("63", 1023))
+    record = fail(spawn(), finish(plan, ["true"]))
+    assert (record.call, record.err) == ("set_mempolicy", 22)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.skipif(not pathlib.Path("/proc/self/timens_offsets").exists(), reason="no time namespaces here")
 def test_init_sets_clocks(spawn: Spawn) -> None:
