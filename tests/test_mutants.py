@@ -13,6 +13,7 @@ import pytest
 from integration.mutants import cover, mutant, of_c, of_python, parallel, run, sandbox
 from integration.mutants.cover import Test
 from integration.mutants.mutant import Mutant
+from integration.mutants.tree import Tree
 
 
 def python(code: str) -> list[tuple[str, str, str]]:
@@ -225,6 +226,16 @@ def test_the_budget_takes_cheap_tests_and_keeps_files_together() -> None:
              Test("integration/test_c.py::one", 3)]  # fmt: skip
     assert run.chosen(tests, 10) == ["tests/test_a.py::one", "tests/test_a.py::two", "integration/test_c.py::one"]
     assert run.chosen(tests[1:2], 10) == ["tests/test_b.py::one"]
+
+
+def test_tests_that_name_the_function_come_first(tmp_path: Path) -> None:
+    known = cover.Map(Tree(tmp_path))
+    (tmp_path / "tree/tests").mkdir(parents=True)
+    (tmp_path / "tree/tests/test_a.py").write_text("def test_x():\n    g()\n\n\ndef test_y():\n    module.f(1)\n")
+    one = make("def f():\n    x = 1\n", "1", "2", scope="Class.f")
+    tests = {Test("tests/test_a.py::test_x[1]", 1), Test("tests/test_a.py::test_y[1]", 9)}
+    assert [test.seconds for test in known.about(one, tests)] == [9, 1]
+    assert [test.seconds for test in known.about(make("x = 1\n", "1", "2"), tests)] == [1, 9]
 
 
 def test_parameters_of_one_test_are_spread() -> None:

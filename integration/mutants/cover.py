@@ -212,7 +212,7 @@ def _function(test: Test) -> str:
 def _words(path: str) -> dict[str, set[str]]:
     text = Path(path).read_text()
     return {
-        node.name: set(re.findall(r"[A-Za-z_]\w+", ast.get_source_segment(text, node) or ""))
+        node.name: set(re.findall(r"[A-Za-z_]\w*", ast.get_source_segment(text, node) or ""))
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.FunctionDef)
     }
@@ -228,7 +228,7 @@ def spread(tests: list[Test]) -> list[Test]:
     numbered = []
     for position, test in enumerate(tests):
         name = test.name.partition("[")[0]
-        numbered.append(((not test.unit, rounds[name] // 4, position), test))
+        numbered.append(((not test.unit, rounds[name] // 2, position), test))
         rounds[name] += 1
     return [test for _, test in sorted(numbered, key=lambda entry: entry[0])]
 
