@@ -235,7 +235,7 @@ def test_tests_that_name_the_function_come_first(tmp_path: Path) -> None:
     one = make("def f():\n    x = 1\n", "1", "2", scope="Class.f")
     tests = {Test("tests/test_a.py::test_x[1]", 1), Test("tests/test_a.py::test_y[1]", 9)}
     assert [test.seconds for test in known.about(one, tests)] == [9, 1]
-    assert [test.seconds for test in known.about(make("x = 1\n", "1", "2"), tests)] == [1, 9]
+    assert [test.seconds for test in known.about(make("x = 1\n", "1", "2", scope=""), tests)] == [1, 9]
 
 
 def test_parameters_of_one_test_are_spread() -> None:
