@@ -234,8 +234,18 @@ def test_tests_that_name_the_function_come_first(tmp_path: Path) -> None:
     (tmp_path / "tree/tests/test_a.py").write_text("def test_x():\n    g()\n\n\ndef test_y():\n    module.f(1)\n")
     one = make("def f():\n    x = 1\n", "1", "2", scope="Class.f")
     tests = {Test("tests/test_a.py::test_x[1]", 1), Test("tests/test_a.py::test_y[1]", 9)}
-    assert [test.seconds for test in known.about(one, tests)] == [9, 1]
-    assert [test.seconds for test in known.about(make("x = 1\n", "1", "2", scope=""), tests)] == [1, 9]
+    assert [test.seconds for test in known.about(one, tests)] == [9]
+    assert known.about(make("x = 1\n", "1", "2", scope=""), tests) == set()
+
+
+def test_tests_that_go_where_few_go_come_first(tmp_path: Path) -> None:
+    known = cover.Map(Tree(tmp_path))
+    (tmp_path / "tree/tests").mkdir(parents=True)
+    (tmp_path / "tree/tests/test_a.py").write_text("")
+    tests = [Test(f"tests/test_a.py::test_{n}", n) for n in range(5)]
+    known.lines["pyrunc/state.py"].update({2: set(tests), 3: {tests[4]}, 4: set(tests)})
+    one = make("def f():\n    if a < b:\n        return 1\n    return 2\n", "<", "<=")
+    assert [test.seconds for test in known.reaching(one)] == [4, 0, 1, 2, 3]
 
 
 def test_parameters_of_one_test_are_spread() -> None:

@@ -26,6 +26,7 @@ from integration.mutants.mutant import Mutant
 from integration.mutants.tree import Tree
 
 TIMEOUT = 1200  # for all tests of one file, under the tracer
+BEHIND = 4  # lines behind a mutant that may be the branch which it decides about
 # Tests of the build, of texts, of the tests themselves: they do not run what is mutated.
 LEFT_OUT = {
     "tests/test_assertions.py", "tests/test_budgets.py", "tests/test_build.py", "tests/test_contrib.py",
@@ -163,18 +164,30 @@ class Map:
         if mutant.scope or mutant.file.endswith(".c"):
             found = union(lines, range(mutant.line, mutant.last_line + 1))
             near = union(lines, scope_lines(mutant))
-            first = self.about(mutant, found)
             if mutant.file.endswith(".c") or not found:
-                first += self.about(mutant, near - found)
-            return spread(first)
+                about = self.about(mutant, near)
+                return self.ordered(about & found) + self.ordered(found - about) + self.ordered(near - found)
+            about = self.about(mutant, found)
+            return self.ordered(about) + self.ordered(found - about)
         return spread(self.of_module(mutant))
 
-    def about(self, mutant: Mutant, tests: set[Test]) -> list[Test]:
-        """Cheap ones first, but before all others those whose text names the function: thousands may run through it."""
+    def ordered(self, tests: set[Test]) -> list[Test]:
+        """Cheap ones first."""
+        return spread(sorted(tests, key=_cheap))
+
+    def about(self, mutant: Mutant, tests: set[Test]) -> set[Test]:
+        """Those that it is about: thousands may run through a line, and the time of a mutant is limited.
+
+        They name the function, or go where few go behind the line: into the branch that it decides about.
+        """
         name = mutant.scope.rpartition(".")[2]
-        naming = {(test.file, _function(test)) for test in tests}
-        naming = {(file, of) for file, of in naming if name and name in self.words(file).get(of, set())}
-        return sorted(tests, key=lambda test: ((test.file, _function(test)) not in naming, *_cheap(test)))
+        naming = {test for test in tests if name and name in self.words(test.file).get(_function(test), set())}
+        lines = self.lines.get(mutant.file, {})
+        for line in range(mutant.line + 1, mutant.last_line + BEHIND):
+            few = lines.get(line, set()) & tests
+            if len(few) < len(tests) / 2:
+                naming |= few
+        return naming
 
     def words(self, file: str) -> dict[str, set[str]]:
         """The names in each function of a file of tests."""
