@@ -89,6 +89,13 @@ def test_the_disabled_driver_refuses_limits() -> None:
     assert driver.create("", {"devices": [{"allow": False, "access": "rwm"}], "cpu": {}}) == -1
     with pytest.raises(ConfigError, match="/linux/resources/memory"):
         driver.create("", {"memory": {"limit": 1 << 20}})
+    with pytest.raises(ConfigError, match=": /linux/resources/memory: "):
+        driver.values("", {"memory": {"limit": 1 << 20}})
+    with pytest.raises(ConfigError, match=": /memory: "):
+        driver.values("", {"memory": {"limit": 1 << 20}}, "")
+    assert driver.values("", {}) == driver.put_back("", [("memory.max", "1")]) == []
+    with pytest.raises(PyruncError, match="/devices: the container has no cgroup"):
+        driver.devices(-1, [], "/devices", replace=True)
     with pytest.raises(PyruncError, match="no cgroup"):
         driver.freeze("")
     with pytest.raises(PyruncError, match="no cgroup"):

@@ -220,6 +220,13 @@ def test_gvariant_integers_to_their_ends(kind: str, code: str, low: int, high: i
             gvariant.parse(f"{kind} {number}")
 
 
+def test_gvariant_characters_by_number() -> None:
+    assert gvariant.parse(r"'\u20ac\U0010ffff\u0001'") == ("s", "\u20ac\U0010ffff\x01")
+    for text in (r"'\U00110000'", r"'\u0000'", r"'\u12'", r"'\u-123'"):
+        with pytest.raises(ValueError, match="a character's number after"):
+            gvariant.parse(text)
+
+
 @given(st.text())
 def test_gvariant_never_fails_otherwise(text: str) -> None:
     try:

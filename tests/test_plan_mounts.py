@@ -13,6 +13,25 @@ from pyrunc.plan import mounts
 from pyrunc.plan.mounts import Flags, cgroup_source, clean
 from pyrunc.plan.namespaces import Namespaces
 
+
+@pytest.mark.parametrize(
+    ("fstype", "kind", "bound"),
+    [("proc", "pid", "/proc"), ("mqueue", "ipc", "/dev/mqueue"), ("sysfs", "network", "/sys")],
+)
+def test_what_of_the_host_is_bound(fstype: str, kind: str, bound: str) -> None:
+    """Where the kernel refuses a new one, and never where it would show somebody else's processes or queues."""
+    other, joined = {"type": kind}, {"type": kind, "path": "/proc/1/ns/x"}
+    user = {"type": "user"}
+
+    def source(*namespaces: dict[str, str], rootless: bool = False) -> str:
+        return mounts.host_source(fstype, Facts(rootless=rootless), Namespaces({"namespaces": list(namespaces)}))  # type: ignore[arg-type]
+
+    assert source(user) == source(rootless=True) == bound
+    assert source() == source(user, other) == source(other, rootless=True) == ""
+    assert source(user, joined) == source(joined, rootless=True) == (bound if fstype == "sysfs" else "")
+    assert mounts.host_source("tmpfs", Facts(rootless=True), Namespaces({"namespaces": [user]})) == ""  # type: ignore[arg-type]
+
+
 # config.md, Mounts: MUST, SHOULD and MAY
 MUST = [
     "async",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import pathlib
 import socket
+import stat
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -14,8 +16,8 @@ import pytest
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 from plan_support import compiled
+from pyrunc import exec, session
 from pyrunc import handshake as h
-from pyrunc import session
 from pyrunc.errors import PyruncError, SysError
 from pyrunc.log import Log
 
@@ -24,6 +26,29 @@ HOST = SysError("/linux/resources/devices", "bpf(PROG_ATTACH)", errno.ENOENT)
 
 def record(kind: int, *, step: int = 0, err: int = 0, value: int = 0, detail: bytes = b"") -> bytes:
     return struct.pack("=IIiIHHI24s208s", kind, step, err, value, 0, 0, 0, b"call", detail)
+
+
+def test_an_exec_that_fails_leaves_no_descriptor(tmp_path: pathlib.Path) -> None:
+    one = exec.Exec(exec.ExecOptions(id="c1", log=Log()))
+    fds = [os.open(tmp_path, os.O_PATH) for _ in range(4)]
+    one.ns_fds, one.cgroup_fd, one.pidfd, one.listener = {"/proc/1/ns/net": fds[0]}, fds[1], fds[2], fds[3]
+    one.abandon()
+    for fd in fds:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+
+def test_null_is_the_device_alone(tmp_path: pathlib.Path) -> None:
+    names = ["/dev/null", "/dev/zero", "/dev/full", "/dev", __file__]
+    if os.geteuid() == 0:
+        os.mknod(tmp_path / "block", stat.S_IFBLK | 0o600, os.makedev(1, 3))
+        names.append(str(tmp_path / "block"))
+    found = []
+    for name in names:
+        fd = os.open(name, os.O_PATH)
+        found += [name] if session.is_null(fd) else []
+        os.close(fd)
+    assert found == ["/dev/null"]
 
 
 class Fake(session.Session):

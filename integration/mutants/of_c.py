@@ -268,7 +268,14 @@ class Finder:
         elif token.text == "?":
             self.choice(index)
         elif token.kind == "number" and not (before.text in ("<", ">=") and token.text == "0"):
-            self.number(token)
+            if not self.is_size(index):
+                self.number(token)
+
+    def is_size(self, index: int) -> bool:
+        """The number of elements in a declaration, ``int a[2]``: with one more there is the same."""
+        inside = self.tokens[index - 1].text == "[" and self.tokens[index + 1].text == "]"
+        words = self.tokens[max(index - 3, 0) : index - 1]
+        return inside and [word.kind for word in words] == ["name", "name"] and words[0].text not in KEYWORDS
 
     def is_pointer(self, index: int) -> bool:
         """``&`` or ``*`` of a declaration, a cast or an address."""

@@ -78,7 +78,10 @@ static void run_op(char **f, int n, int may_fail)
     size_t at = 1;
 
     memset(steps, 0, sizeof(steps));
-    steps[1].op = (uint16_t)next_op;
+    /* What is behind the last step is nobody's, whatever it looks like. */
+    header.nsteps = next_op ? 2 : 1;
+    steps[1].op = next_op ? (uint16_t)next_op : (uint16_t)OP_DEV_NODE;
+    steps[1].policy = next_op ? 0 : P_DEV_NODE_MADE;
     memset(&in.fault, 0, sizeof(in.fault));
     in.fault.arg = -1;
     st->policy = (uint16_t)atoi(f[2]);
@@ -457,7 +460,6 @@ static void set_up(int user, int net)
     in.plan = &header;
     in.steps = steps;
     in.strings = strings;
-    header.nsteps = 2;
     in.sock = in.error_fd = in.rootfd = -1;
     in.procfd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
     in.nullfd = open("/dev/null", O_PATH | O_NOFOLLOW | O_CLOEXEC);
