@@ -104,6 +104,25 @@ def test_existing_empty_cgroup_is_used(container: Make, box: Box) -> None:
         one.cgroup.rmdir()
 
 
+@pytest.mark.pyrunc_only("runc removes it; crun's containers are killed from the second one on")
+@pytest.mark.parametrize("force", [False, True])
+def test_a_cgroup_that_stays_can_be_used_again(container: Make, box: Box, force: bool) -> None:
+    """Some kernels kill whatever is cloned into a cgroup whose cgroup.kill was ever written."""
+    one = container("fork", "1", "--", "signals", "60")
+    one.cgroup.mkdir()
+    box.own_cgroups.add(one.cgroup)
+    for _ in range(3):
+        one.create()
+        one.start()
+        one.wait_output("ready")
+        if not force:
+            one.kill("--all", "KILL")
+            one.wait()
+        one.delete(*["--force"] * force)
+        assert "populated 0" in (one.cgroup / "cgroup.events").read_text(), "all have ended before we hear of it"
+    one.cgroup.rmdir()
+
+
 @pytest.mark.pyrunc_only("runc 1.1.5 only warns; newer ones refuse")
 def test_cgroup_with_processes_is_refused(container: Make, box: Box, refused: Refused) -> None:
     import subprocess

@@ -196,7 +196,7 @@ def remove(container: Container, log: Log, *, poststop: bool = True) -> None:
     path = container.data.get("cgroup")
     if path and container.this_boot():  # a reboot removed ours; what has its name now is somebody else's
         driver = driver_of(container)
-        driver.kill(path, SIGKILL)
+        driver.kill(path, SIGKILL, stays=container.keeps_cgroup())
         driver.remove(path, KILL_TIMEOUT, container.data.get("cgroup_made"))
     if container.data.get("root_below") and container.this_boot():
         from pyrunc import rootmount

@@ -652,8 +652,13 @@ class Container:
         driver = cgroup.open_driver(self.data.get("cgroup_manager") or "cgroupfs", host.snapshot())
         if not driver.pids(path):
             return False
-        driver.kill(path, number)
+        driver.kill(path, number, stays=self.keeps_cgroup())
         return True
+
+    def keeps_cgroup(self) -> bool:
+        """Whether the container's cgroup was there before it, and outlives it."""
+        made = self.data.get("cgroup_made")
+        return made is not None and self.data.get("cgroup") not in made
 
 
 def _rmdir_at(dir_fd: int, name: str) -> None:

@@ -284,9 +284,13 @@ def test_kill_uses_the_kernel_where_it_can(kernel: Kernel) -> None:
     assert kernel.writes == [("/a/cgroup.kill", "1")]
 
 
-@pytest.mark.parametrize("number", [9, 15])
-def test_kill_without_it_freezes_first(kernel: Kernel, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+@pytest.mark.parametrize(("number", "stays"), [(9, False), (15, False), (9, True)])
+def test_kill_without_it_freezes_first(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, number: int, stays: bool
+) -> None:
     create(kernel, "/a/b")
+    if stays:
+        (kernel.cgroup("/a") / "cgroup.kill").write_text("")  # the kernel has it, and it is not used
     (kernel.cgroup("/a/b") / "cgroup.procs").write_text("77\n")
     (kernel.cgroup("/a") / "cgroup.events").write_text("populated 1\nfrozen 1\n")
     killed: list[tuple[int, int, str]] = []
@@ -296,7 +300,7 @@ def test_kill_without_it_freezes_first(kernel: Kernel, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(kernel, "kill", kill, raising=False)
     monkeypatch.setattr(type(kernel.driver), "frozen", lambda self, path: False)
-    kernel.driver.kill("/a", number)
+    kernel.driver.kill("/a", number, stays=stays)
     assert killed == [(77, number, "1")]
     assert (kernel.cgroup("/a") / "cgroup.freeze").read_text() == "0"
 

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
         def pids(self, path: str) -> list[int]:
             """All processes below, in our pid namespace."""
 
-        def kill(self, path: str, signal: int) -> None:
-            """Signal all of them."""
+        def kill(self, path: str, signal: int, *, stays: bool = ...) -> None:
+            """Signal all of them; ``stays``: the cgroup is not going to be removed."""
 
         def freeze(self, path: str) -> None:
             """Stop all of them, and wait until they are."""

@@ -52,7 +52,7 @@ class Disabled:
     def pids(self, path: str) -> list[int]:
         return []
 
-    def kill(self, path: str, signal: int) -> None:
+    def kill(self, path: str, signal: int, *, stays: bool = False) -> None:
         return None
 
     def freeze(self, path: str) -> None:

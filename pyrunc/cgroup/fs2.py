@@ -431,14 +431,16 @@ class Fs2:
 
     # -- end ---------------------------------------------------------------------------------------------------
 
-    def kill(self, path: str, signal: int) -> None:
+    def kill(self, path: str, signal: int, *, stays: bool = False) -> None:
         """Signal every process of the cgroup and below; nothing when there is none, or no cgroup.
 
         SIGKILL through cgroup.kill (Linux 5.14), which no fork can escape; anything else process by process while
-        the cgroup is frozen, so that none forks or ends (and leaves its pid to another) meanwhile.
+        the cgroup is frozen, so that none forks or ends (and leaves its pid to another) meanwhile.  With ``stays``
+        SIGKILL as well: since kernel commit b69bb476dee9 (Linux 6.14, and in stable kernels before) whatever is cloned
+        into a cgroup with CLONE_INTO_CGROUP is killed if anything has ever been written to its cgroup.kill.
         Raises SysError when a process cannot be signalled.
         """
-        if signal == SIGKILL:
+        if signal == SIGKILL and not stays:
             try:
                 fs.write_file(self.dir(path) + "/cgroup.kill", b"1")
                 return
