@@ -103,9 +103,13 @@ def hidden_library(box: Box) -> list[str]:
     return ["/usr/bin/unshare", "-m", "--propagation", "slave", "/bin/sh", "-c", script, "sh"]
 
 
+HOOK = {"path": "/bin/true", "args": ["true"]}
+
+
 def test_a_life_without_the_standard_library(container: Make, box: Box) -> None:
     """A distribution's upgrade takes it away while containers run."""
-    one = container("signals", "60", edits={"/hostname": "hé"})
+    hooks = {kind: [HOOK] for kind in ("prestart", "createRuntime", "poststart", "poststop")}
+    one = container("signals", "60", edits={"/hooks": hooks, "/hostname": "hé"})
     box.runtime.prefix = hidden_library(box)
     try:
         one.create()
@@ -115,6 +119,8 @@ def test_a_life_without_the_standard_library(container: Make, box: Box) -> None:
         assert one.id in box.runtime.call("--root", str(box.root), "list").out
         assert box.runtime.call("--root", str(box.root), "list", "-q").out.split() == [one.id]
         assert one.call("exec", one.id, "/probe", "exit", "7", check=False).rc == 7
+        assert one.call("exec", one.id, "/nowhere", check=False).rc == 255
+        assert one.call("exec", "--tty", one.id, "/probe", "say", "on a terminal").out == "on a terminal\n"
         assert json.loads(one.call("ps", "--format", "json", one.id).out) == [one.pid]
         assert json.loads(one.call("events", "--stats", one.id).out)["type"] == "stats"
         one.call("pause", one.id)

@@ -14,20 +14,17 @@ from select import POLLIN, POLLNVAL, POLLOUT, poll
 from pyrunc import fs, runtime
 from pyrunc.errors import PyruncError, SysError
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 _EOF = b"\x04"  # VEOF of a new terminal
 _CHUNK = 4096  # PIPE_BUF: so much can be written without blocking to a pipe that is reported writable
 _DRAIN_QUIET_MS = 100  # no output for so long after the end means that there is none
 _DRAIN_SECONDS = 2.0
 _RECEIVE_TIMEOUT_MS = 10_000
+_MODE = 64  # PR_TERMINAL of shim.h
 
 
 def receive_master(sock: int) -> int:
     """Take the pty's master that init sent over ``sock``.  Raises PyruncError."""
-    ffi, lib = runtime.shim()
+    ffi, lib = runtime.quick()
     name, fd = ffi.new("char[4096]"), ffi.new("int *", -1)
     while True:
         got = lib.pr_recv_fd(sock, name, 4096, _RECEIVE_TIMEOUT_MS, fd)
@@ -43,51 +40,42 @@ def receive_master(sock: int) -> int:
 class Relay:
     """Copies stdin to the master and the master to stdout; the caller's terminal is raw until `close`."""
 
-    __slots__ = ("input", "master", "master_open", "output", "saved", "stdin", "stdin_open", "stdout", "stdout_open")
+    __slots__ = (
+        "input",
+        "lib",
+        "master",
+        "master_open",
+        "output",
+        "saved",
+        "size",
+        "stdin",
+        "stdin_open",
+        "stdout",
+        "stdout_open",
+    )
 
     def __init__(self, master: int, stdin: int = 0, stdout: int = 1) -> None:
         """Takes over ``master``.  Raises OSError."""
-        runtime.full()
+        ffi, self.lib = runtime.quick()
         self.master, self.stdin, self.stdout = master, stdin, stdout
         self.input = self.output = b""  # read, not written yet
         self.master_open = self.stdin_open = self.stdout_open = True
-        self.saved: list[Any] | None = None
         posix.set_blocking(master, False)  # ours alone; stdio is shared with the caller's shell and stays as it is
-        _clear_onlcr(master)
+        # The container's newlines stay newlines: whoever reads our stdout through a pipe wants no carriage returns.
+        self.lib.pr_terminal_clear_onlcr(master)
+        self.size = ffi.new("unsigned short[4]")
         self.resize()
-        self._raw()
-
-    def _raw(self) -> None:
-        """cfmakeraw(3) on the caller's terminal, but its output processing stays (the container's has no ONLCR)."""
-        import termios
-
-        try:
-            self.saved = termios.tcgetattr(self.stdin)
-        except termios.error:
-            return  # not a terminal
-        mode = termios.tcgetattr(self.stdin)
-        mode[0] &= ~(
-            termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR | termios.IGNCR
-            | termios.ICRNL | termios.IXON
-        )  # fmt: skip
-        mode[2] = mode[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
-        mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
-        mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
-        termios.tcsetattr(self.stdin, termios.TCSADRAIN, mode)
+        # The caller's output processing stays, because the container's has no ONLCR.
+        saved = ffi.new("char[]", _MODE)
+        self.saved = saved if self.lib.pr_terminal_raw(stdin, saved, _MODE) == 0 else None
 
     def resize(self) -> None:
         """Give the container's terminal the size of the caller's; without one it keeps /process/consoleSize."""
-        import fcntl
-        import termios
-
         for fd in (self.stdin, self.stdout, 2):
-            try:
-                size = fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(8))
-                if size[:4] != bytes(4):  # a terminal that does not know its size says 0 x 0
-                    fcntl.ioctl(self.master, termios.TIOCSWINSZ, size)
+            if self.lib.pr_get_winsize(fd, self.size) == 0:
+                if self.size[0] or self.size[1]:  # a terminal that does not know its size says 0 x 0
+                    self.lib.pr_set_winsize(self.master, self.size[0], self.size[1])
                 return
-            except OSError:
-                continue
 
     def masks(self) -> dict[int, int]:
         """What to poll for now.  A direction that has bytes to write does not read more."""
@@ -187,26 +175,9 @@ class Relay:
     def close(self) -> None:
         """Give the caller the terminal back as it was."""
         if self.saved is not None:
-            import termios
-
-            try:
-                termios.tcsetattr(self.stdin, termios.TCSADRAIN, self.saved)
-            except termios.error:
-                pass  # hung up
+            self.lib.pr_terminal_restore(self.stdin, self.saved, _MODE)  # fails where it was hung up
             self.saved = None
         if self.master >= 0:
             posix.close(self.master)
             self.master = -1
             self.master_open = False
-
-
-def _clear_onlcr(master: int) -> None:
-    """The container's newlines stay newlines: whoever reads our stdout through a pipe wants no carriage returns."""
-    import termios
-
-    try:
-        mode = termios.tcgetattr(master)
-        mode[1] &= ~termios.ONLCR
-        termios.tcsetattr(master, termios.TCSANOW, mode)
-    except termios.error:
-        pass  # no terminal, nothing to translate

@@ -176,14 +176,9 @@ def _state_file(state: str) -> int:
 
 def _spawn(program: _Program, bundle: str, stdin: int, out: int) -> int:
     """Start it; returns its pid.  Raises SysError."""
-    ffi, lib = runtime.shim()
-    keep: list[Any] = []  # cffi strings live only as long as somebody holds them
-
-    def strings(items: Sequence[bytes]) -> Any:
-        keep.extend(ffi.new("char[]", item) for item in items)
-        return ffi.new("char *[]", [*keep[len(keep) - len(items) :], ffi.NULL])
-
-    argv, envp = strings([fs.encode(item) for item in program.args]), strings(program.environment())
+    ffi, lib = runtime.quick()
+    argv = runtime.texts([fs.encode(item) for item in program.args])
+    envp = runtime.texts(program.environment())
     stage = ffi.new("int *")
     pid = lib.pr_spawn_hook(fs.encode(program.path), argv, envp, fs.encode(bundle), stdin, out, stage)
     if pid < 0:
@@ -273,13 +268,13 @@ def _wait(program: _Program, pidfd: int, output: _Output, check: Callable[[], No
 
 def _kill(pidfd: int) -> None:
     """End and reap the hook, if it is still there."""
-    runtime.shim()[1].pr_pidfd_send_signal(pidfd, _SIGKILL)
+    runtime.quick()[1].pr_pidfd_send_signal(pidfd, _SIGKILL)
     fs.ignore(_reap, pidfd, _KILL_WAIT_MS)
 
 
 def _reap(pidfd: int, timeout_ms: int) -> int:
     """The wait status.  Raises OSError; ECHILD when the caller had SIGCHLD ignored and the kernel reaped it."""
-    _, lib = runtime.shim()
+    _, lib = runtime.quick()
     while True:
         status = int(lib.pr_wait_pid_timeout(pidfd, timeout_ms))
         if status >= 0:

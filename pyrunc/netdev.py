@@ -99,7 +99,7 @@ class Namespace:
         self.sequence = 0
         self.link_message, self.address_message = _messages()
         self.fd = posix.open(path, O_RDONLY | O_CLOEXEC)
-        self.sock = runtime.shim()[1].pr_netlink_in(self.fd)
+        self.sock = runtime.quick()[1].pr_netlink_in(self.fd)
         if self.sock < 0:
             raise SysError(POINTER, "setns", -self.sock, value=path)
 

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import posix
 import time
-from errno import ETIMEDOUT
-from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH
+from errno import EAGAIN, ETIMEDOUT
+from posix import O_CLOEXEC
 from select import POLLERR, POLLHUP, POLLIN, poll
 
 from pyrunc import fs, runtime
 from pyrunc.errors import SysError
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 SOCKET = "notify.sock"
-PEER_SECONDS = 10.0  # as PR_PEER_SECONDS of native/shim/shim.h
 BARRIER_SECONDS = 30.0  # as sd_notify_barrier(3) suggests
+_SOCK_DGRAM = 2
 _LIMIT = 64 << 10  # bytes of one datagram
 
 
@@ -41,25 +37,13 @@ class Proxy:
 
     def __init__(self, directory: str, host: str) -> None:
         """Bind the socket in ``directory``; ``host`` is NOTIFY_SOCKET, a path or ``@abstract``.  Raises SysError."""
-        runtime.full()
-        import socket
-
         self.host = host
-        self.sock: Any = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        fd = -1
-        try:
-            # sun_path holds 107 bytes, less than containerd's roots need; a path through the descriptor is short.
-            fd = posix.open(directory, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
-            path = f"/proc/self/fd/{fd}/{SOCKET}"
-            fs.ignore(posix.unlink, path)
-            self.sock.bind(path)
-            posix.chmod(path, 0o777)  # for whatever user the service is; ROOT is 0700  # nosec B103
-        except OSError as error:
-            self.sock.close()
-            raise SysError(f"{directory}/{SOCKET}", "bind", error.errno or 0) from error
-        finally:
-            if fd >= 0:
-                posix.close(fd)
+        path = f"{directory}/{SOCKET}"
+        fs.ignore(posix.unlink, path)
+        # For whatever user the service is; ROOT is 0700.
+        self.sock: int = runtime.quick()[1].pr_listen_unix(fs.encode(path), _SOCK_DGRAM, 0o777)
+        if self.sock < 0:
+            raise SysError(path, "bind", -self.sock)
 
     def wait(self, pidfd: int, pid: int) -> bool:
         """Wait until the container is ready and tell the host; False when it ended before.  Raises SysError.
@@ -69,10 +53,10 @@ class Proxy:
         """
         poller = poll()
         poller.register(pidfd, POLLIN)
-        poller.register(self.sock.fileno(), POLLIN)
+        poller.register(self.sock, POLLIN)
         while True:
             ready = [fd for fd, _ in poller.poll()]
-            if self.sock.fileno() in ready:
+            if self.sock in ready:
                 if self.take(pid):
                     return True
             elif pidfd in ready:
@@ -80,46 +64,49 @@ class Proxy:
 
     def fileno(self) -> int:
         """The descriptor to poll for input."""
-        return int(self.sock.fileno())
+        return self.sock
 
     def take(self, pid: int) -> bool:
         """Read one datagram; True when it said READY and the host was told.  Raises SysError."""
-        # recv, not recvmsg: descriptors that the container attaches are dropped by the kernel.
-        for line in self.sock.recv(_LIMIT).split(b"\n"):
+        # read, not recvmsg: descriptors that the container attaches are dropped by the kernel.
+        for line in posix.read(self.sock, _LIMIT).split(b"\n"):
             if line.startswith(b"READY="):
                 self._tell(line, pid)
                 return True
         return False
 
     def _tell(self, line: bytes, pid: int) -> None:
-        import socket
-
-        address = "\0" + self.host[1:] if self.host.startswith("@") else self.host
+        host = runtime.quick()[1].pr_connect_unix_type(fs.encode(self.host), _SOCK_DGRAM)
+        if host < 0:
+            raise SysError("NOTIFY_SOCKET", "connect", -host, value=self.host)
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as host:
-                host.settimeout(PEER_SECONDS)  # a full queue that nobody reads
-                host.connect(fs.encode(address))
-                host.send(line)
-                host.send(b"MAINPID=%d" % pid)
-                _barrier(host)
+            posix.write(host, line)
+            posix.write(host, b"MAINPID=%d" % pid)
+            _barrier(host)
         except OSError as error:
-            raise SysError("NOTIFY_SOCKET", "send", error.errno or ETIMEDOUT, value=self.host) from error
+            number = ETIMEDOUT if error.errno == EAGAIN else error.errno or 0  # a full queue that nobody reads
+            raise SysError("NOTIFY_SOCKET", "send", number, value=self.host) from error
+        finally:
+            posix.close(host)
 
     def close(self) -> None:
-        """Release the socket; its file goes with the state directory."""
-        self.sock.close()
+        """Release the socket, once; its file goes with the state directory."""
+        if self.sock >= 0:
+            posix.close(self.sock)
+            self.sock = -1
 
 
-def _barrier(host: Any) -> None:
+def _barrier(host: int) -> None:
     """sd_notify_barrier(3): the manager closes the descriptor once it has handled all before it."""
-    import socket
-
+    message = b"BARRIER=1"
     read_end, write_end = posix.pipe2(O_CLOEXEC)
     try:
         try:
-            socket.send_fds(host, [b"BARRIER=1"], [write_end])
+            sent = runtime.quick()[1].pr_send_fd(host, message, len(message), write_end)
         finally:
             posix.close(write_end)
+        if sent < 0:
+            raise OSError(-sent, "sendmsg")
         poller = poll()
         poller.register(read_end, POLLHUP | POLLERR)
         deadline = time.monotonic() + BARRIER_SECONDS

@@ -1,7 +1,8 @@
 """The few things of cffi's ``ffi`` that hot verbs use, on memory of Python's own.
 
 Inside the launcher the functions of the shim are builtin (native/launcher/gen_calls.py) and take bytes and buffers;
-with this in place of ``ffi`` the same code runs on them and on cffi.  Only `runtime.quick` hands it out.
+with this in place of ``ffi`` the same code runs on them and on cffi.  Only `runtime.quick` hands it out; for a list of
+texts see `runtime.texts`.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_FORMATS = {"int": "i", "uint32_t": "I", "char": "B"}  # of memoryview.cast; the letters of struct
-_SIZES = {"i": 4, "I": 4, "B": 1}
+_FORMATS = {"int": "i", "uint32_t": "I", "uint64_t": "Q", "unsigned short": "H", "char": "B"}  # of memoryview.cast
+_SIZES = {"i": 4, "I": 4, "Q": 8, "H": 2, "B": 1}
 
 
 class Ffi:

@@ -47,7 +47,7 @@ def remove(rootfs: str, below: int, own: int) -> None:
             return
         if not own and not _is_self_bind(_mountinfo(), top):
             return  # somebody else's
-        _, lib = runtime.shim()
+        _, lib = runtime.quick()
         # Otherwise what is unmounted below would be unmounted in its peers as well: the host's own /dev/pts, say.
         failed = lib.pr_mount_propagation(fd, MS_PRIVATE)
         if failed == 0:

@@ -248,7 +248,7 @@ def usable_architectures() -> list[str]:
 
 def usable_flags() -> list[str]:
     """The flags of a profile that this kernel takes, for `features`."""
-    lib = runtime.shim()[1]
+    lib = runtime.quick()[1]
     with_listener = {WAIT_KILLABLE_RECV: NEW_LISTENER}
     return [
         name for name, bit in SECCOMP_FLAGS.items() if not bit or lib.pr_seccomp_flag(bit | with_listener.get(bit, 0))
@@ -367,7 +367,7 @@ def take_listener(pidfd: int, number: int, profile: dict[str, Any]) -> int:
     path = profile.get("listenerPath", "")
     if not path:
         raise SysError(POINTER, "pidfd_getfd", EINVAL, detail="init reports a listener that the profile does not have")
-    listener = runtime.shim()[1].pr_pidfd_getfd(pidfd, number)
+    listener = runtime.quick()[1].pr_pidfd_getfd(pidfd, number)
     if listener < 0:
         hint = "container init was killed" if listener == -ESRCH else ""
         raise SysError(f"{POINTER}/listenerPath", "pidfd_getfd", -listener, value=path, hint=hint)
@@ -380,7 +380,7 @@ def take_listener(pidfd: int, number: int, profile: dict[str, Any]) -> int:
 
 def hand_over(listener: int, profile: dict[str, Any], pid: int, status: str) -> None:
     """Send the notify descriptor of process ``pid`` to the agent, as `send_listener` says.  Raises SysError."""
-    ffi, lib = runtime.shim()
+    ffi, lib = runtime.quick()
     path = profile.get("listenerPath", "")
     message = _process_state(profile, pid, status)
     sock = lib.pr_connect_unix(fs.encode(path))

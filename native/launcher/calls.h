@@ -8,7 +8,9 @@
 
 struct argument {
     unsigned long long number; /* of a signed type: cast */
+    double real;
     void *pointer;
+    void *owned; /* to be freed: the array of a list */
     Py_buffer view;
 };
 
@@ -16,9 +18,11 @@ extern PyMethodDef pyrunc_calls[];
 
 static void release(struct argument *arguments, size_t count)
 {
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         if (arguments[i].view.obj)
             PyBuffer_Release(&arguments[i].view);
+        PyMem_Free(arguments[i].owned);
+    }
 }
 
 /* A number that fits; cffi says OverflowError as well. */
@@ -41,8 +45,84 @@ static int take_number(char kind, PyObject *given, struct argument *to)
     return PyErr_Occurred() ? -1 : 0;
 }
 
-/* kinds, one letter each: i int, u unsigned int, q int64_t, Q uint64_t, s a path or a text (bytes: they end in NUL),
- * p memory, w memory that is written. */
+static int take_real(PyObject *given, struct argument *to)
+{
+    to->real = PyFloat_AsDouble(given);
+    return to->real == -1.0 && PyErr_Occurred() ? -1 : 0;
+}
+
+/* One byte: a char. */
+static int take_char(PyObject *given, struct argument *to)
+{
+    if (!PyBytes_Check(given) || PyBytes_GET_SIZE(given) != 1) {
+        PyErr_SetString(PyExc_TypeError, "one byte is expected");
+        return -1;
+    }
+    to->number = (unsigned char)PyBytes_AS_STRING(given)[0];
+    return 0;
+}
+
+/* A list of bytes, which the caller keeps, as an array that ends in NULL. */
+static int take_list(PyObject *given, struct argument *to)
+{
+    if (!PyList_Check(given)) {
+        PyErr_SetString(PyExc_TypeError, "a list is expected");
+        return -1;
+    }
+    Py_ssize_t count = PyList_GET_SIZE(given);
+    char **texts = PyMem_Calloc((size_t)count + 1, sizeof *texts);
+    if (!texts) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *item = PyList_GET_ITEM(given, i);
+        if (!PyBytes_Check(item)) {
+            PyMem_Free(texts);
+            PyErr_SetString(PyExc_TypeError, "a list of bytes is expected");
+            return -1;
+        }
+        texts[i] = PyBytes_AS_STRING(item);
+    }
+    to->pointer = to->owned = texts;
+    return 0;
+}
+
+/* s a path or a text (bytes: they end in NUL), p memory, w memory that is written. */
+static int take_buffer(char kind, PyObject *given, struct argument *to)
+{
+    if (given == Py_None)
+        return 0;
+    if (kind == 's' && !PyBytes_Check(given)) {
+        PyErr_SetString(PyExc_TypeError, "bytes are expected");
+        return -1;
+    }
+    if (PyObject_GetBuffer(given, &to->view, kind == 'w' ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0)
+        return -1;
+    to->pointer = to->view.buf;
+    return 0;
+}
+
+static int take_one(char kind, PyObject *given, struct argument *to)
+{
+    switch (kind) {
+    case 'd':
+        return take_real(given, to);
+    case 'c':
+        return take_char(given, to);
+    case 'v':
+        return take_list(given, to);
+    case 's':
+    case 'p':
+    case 'w':
+        return take_buffer(kind, given, to);
+    default:
+        return take_number(kind, given, to);
+    }
+}
+
+/* kinds, one letter each: i int, u unsigned int, q int64_t, Q uint64_t, d double, c char, v a list of texts, and those
+ * of take_buffer(). */
 static int take(const char *name, const char *kinds, PyObject *const *given, Py_ssize_t count,
                 struct argument *to)
 {
@@ -52,22 +132,9 @@ static int take(const char *name, const char *kinds, PyObject *const *given, Py_
         return -1;
     }
     for (size_t i = 0; i < wanted; i++) {
-        int result = 0;
-        to[i].pointer = NULL;
+        to[i].pointer = to[i].owned = NULL;
         to[i].view.obj = NULL;
-        if (strchr("iuqQ", kinds[i])) {
-            result = take_number(kinds[i], given[i], &to[i]);
-        } else if (given[i] != Py_None) {
-            if (kinds[i] == 's' && !PyBytes_Check(given[i])) {
-                PyErr_Format(PyExc_TypeError, "%s: bytes are expected", name);
-                result = -1;
-            } else {
-                result = PyObject_GetBuffer(given[i], &to[i].view,
-                                            kinds[i] == 'w' ? PyBUF_WRITABLE : PyBUF_SIMPLE);
-                to[i].pointer = to[i].view.buf;
-            }
-        }
-        if (result < 0) {
+        if (take_one(kinds[i], given[i], &to[i]) < 0) {
             to[i].view.obj = NULL;
             release(to, i);
             return -1;

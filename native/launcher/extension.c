@@ -1,4 +1,4 @@
-/* Extension modules without importlib's path finder: the standard library's, and cffi's backend for the shim. */
+/* Extension modules of the standard library without importlib's path finder, and where the package is. */
 #include "launcher.h"
 
 #include <limits.h>
@@ -74,38 +74,4 @@ PyObject *load_extension(const char *name)
     if (len < 0 || (size_t)len >= sizeof path || stat(path, &st) < 0)
         return NULL;
     return load_file(name, path);
-}
-
-/* cffi is beside our package (a virtual environment, make install), or where the distribution keeps it. */
-static PyObject *load_backend(void)
-{
-    static const char file[] = "_cffi_backend" PYTHON_EXT_SUFFIX;
-    char path[PATH_MAX];
-    struct stat st;
-    PyObject *loaded = PyDict_GetItemString(PyImport_GetModuleDict(), "_cffi_backend");
-    if (loaded)
-        return Py_NewRef(loaded);
-    const char *dir = package_parent();
-    if (!dir)
-        return NULL;
-    int len = snprintf(path, sizeof path, "%s/%s", dir, file);
-    if (len > 0 && (size_t)len < sizeof path && stat(path, &st) == 0)
-        return check(path, strlen(dir)) < 0 ? NULL : load_file("_cffi_backend", path);
-    (void)snprintf(path, sizeof path, "%s/%s", PYTHON_SITE, file);
-    if (stat(path, &st) == 0)
-        return check(path, 0) < 0 ? NULL : load_file("_cffi_backend", path);
-    PyErr_Format(PyExc_ImportError, "cffi's backend (%s) is neither in %s nor in " PYTHON_SITE, file, dir);
-    return NULL;
-}
-
-PyObject *load_shim(void)
-{
-    PyObject *backend = load_backend();
-    if (!backend)
-        return NULL;
-    Py_DECREF(backend);
-    PyObject *module = PyInit__shim();
-    if (module && PyDict_SetItemString(PyImport_GetModuleDict(), "pyrunc._shim", module) < 0)
-        Py_CLEAR(module);
-    return module;
 }

@@ -1,7 +1,8 @@
 """Python functions for the prototypes of the shim's headers: ``gen_calls.py HEADER... OUTPUT.c``.
 
-They are what cffi makes of them, for plain arguments: numbers, bytes and buffers, None for NULL.  The launcher has them
-builtin, so that hot verbs need not load cffi's backend (0.4 ms).  Lists of strings and structures are left to cffi.
+They are what cffi makes of them, for plain arguments: numbers, bytes and buffers, lists of bytes for argv and envp,
+None for NULL.  The launcher has them builtin and needs no cffi: loading its backend takes 0.4 ms, and it is a file
+that may be gone.  No function takes a structure.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ import sys
 # C type -> what take() in calls.h checks
 NUMBERS = {
     "int": "i", "unsigned int": "u", "uint32_t": "u", "unsigned short": "u",
-    "int64_t": "q", "uint64_t": "Q", "size_t": "Q",
+    "int64_t": "q", "uint64_t": "Q", "size_t": "Q", "double": "d", "char": "c",
 }  # fmt: skip
+TEXTS = re.compile(r"\s*char \*const \w+\[\]\s*$")
+MEMBERS = {"s": "pointer", "p": "pointer", "w": "pointer", "v": "pointer", "d": "real"}
 PROTOTYPE = re.compile(r"^(int|int64_t) (pr_\w+)\(([^;]*)\);", re.MULTILINE)
 
 
 def parameter(text: str) -> tuple[str, str]:
     """(letter for take(), C type to cast to) of one parameter."""
+    if TEXTS.match(text):
+        return "v", "char *const *"
     declared = re.match(r"\s*((?:const )?(?:unsigned )?\w+)\s*(\*?)\s*(\w+)(\[\d*\])?\s*$", text)
     if declared is None:
         raise ValueError(text)
@@ -35,7 +40,7 @@ def function(result: str, name: str, parameters: str) -> list[str]:
     """The wrapper of one function."""
     kinds = [] if parameters.strip() == "void" else [parameter(" ".join(one.split())) for one in parameters.split(",")]
     letters = "".join(letter for letter, _ in kinds)
-    members = [f"a[{n}].{'number' if letter in 'iuqQ' else 'pointer'}" for n, letter in enumerate(letters)]
+    members = [f"a[{n}].{MEMBERS.get(letter, 'number')}" for n, letter in enumerate(letters)]
     passed = ", ".join(f"({kind}){member}" for (_, kind), member in zip(kinds, members, strict=True))
     return [
         f"static PyObject *call_{name}(PyObject *self, PyObject *const *args, Py_ssize_t count)",
@@ -64,7 +69,7 @@ def main() -> None:
     out += [*(f'#include "{header.name}"' for header in headers), ""]
     rows = []
     for result, name, parameters in PROTOTYPE.findall(text):
-        if "*const" in parameters or "struct" in parameters:
+        if "struct" in parameters:
             continue
         out += function(result, name, parameters)
         rows.append(f'    {{"{name}", (PyCFunction)(void (*)(void))call_{name}, METH_FASTCALL, NULL}},')

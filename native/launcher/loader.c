@@ -87,8 +87,7 @@ static PyObject *load_named(PyObject *name)
     if (!text)
         return NULL;
     const struct _frozen *f = find(text);
-    int is_shim = strcmp(text, "pyrunc._shim") == 0;
-    if (!f && !is_shim) {
+    if (!f) {
         PyErr_Format(PyExc_ModuleNotFoundError, "No module named '%s'", text);
         return NULL;
     }
@@ -99,7 +98,7 @@ static PyObject *load_named(PyObject *name)
     /* Importing the parent may have imported this module as well. */
     PyObject *module = PyImport_GetModule(name);
     if (!module && !PyErr_Occurred()) {
-        module = f ? execute(f, name) : load_shim();
+        module = execute(f, name);
         if (module && bind_in_parent(parent, text, module) < 0)
             Py_CLEAR(module);
     }

@@ -80,7 +80,12 @@ static int load(void)
     return 0;
 }
 
-int pr_bus_open(const char *address, int broker, void **bus)
+static void *opaque(uint64_t handle)
+{
+    return (void *)(uintptr_t)handle;
+}
+
+int pr_bus_open(const char *address, int broker, uint64_t *bus)
 {
     int r = load();
     if (r < 0)
@@ -98,34 +103,39 @@ int pr_bus_open(const char *address, int broker, void **bus)
         sd.flush_close_unref(made);
         return r;
     }
-    *bus = made;
+    *bus = (uintptr_t)made;
     return 0;
 }
 
-void pr_bus_close(void *bus)
+int pr_bus_close(uint64_t bus)
 {
     if (bus)
-        sd.flush_close_unref(bus);
+        sd.flush_close_unref(opaque(bus));
+    return 0;
 }
 
-int pr_bus_message(void *bus, const char *service, const char *path, const char *interface,
-                   const char *member, void **message)
+int pr_bus_message(uint64_t bus, const char *service, const char *path, const char *interface,
+                   const char *member, uint64_t *message)
 {
-    return sd.new_method_call(bus, message, service, path, interface, member);
+    void *made = NULL;
+    int r = sd.new_method_call(opaque(bus), &made, service, path, interface, member);
+    *message = (uintptr_t)made;
+    return r;
 }
 
-void pr_bus_free(void *message)
+int pr_bus_free(uint64_t message)
 {
     if (message)
-        sd.message_unref(message);
+        sd.message_unref(opaque(message));
+    return 0;
 }
 
-int pr_bus_add_text(void *message, char type, const char *value)
+int pr_bus_add_text(uint64_t message, char type, const char *value)
 {
-    return sd.append_basic(message, type, value);
+    return sd.append_basic(opaque(message), type, value);
 }
 
-int pr_bus_add_number(void *message, char type, uint64_t value)
+int pr_bus_add_number(uint64_t message, char type, uint64_t value)
 {
     uint8_t byte = (uint8_t)value;
     uint16_t half = (uint16_t)value;
@@ -133,49 +143,51 @@ int pr_bus_add_number(void *message, char type, uint64_t value)
     int boolean = value != 0;
     switch (type) {
     case 'y':
-        return sd.append_basic(message, type, &byte);
+        return sd.append_basic(opaque(message), type, &byte);
     case 'b':
-        return sd.append_basic(message, type, &boolean);
+        return sd.append_basic(opaque(message), type, &boolean);
     case 'n':
     case 'q':
-        return sd.append_basic(message, type, &half);
+        return sd.append_basic(opaque(message), type, &half);
     case 'i':
     case 'u':
-        return sd.append_basic(message, type, &word);
+        return sd.append_basic(opaque(message), type, &word);
     case 'x':
     case 't':
-        return sd.append_basic(message, type, &value);
+        return sd.append_basic(opaque(message), type, &value);
     default:
         return -EINVAL;
     }
 }
 
-int pr_bus_add_real(void *message, double value)
+int pr_bus_add_real(uint64_t message, double value)
 {
-    return sd.append_basic(message, 'd', &value);
+    return sd.append_basic(opaque(message), 'd', &value);
 }
 
-int pr_bus_add_bytes(void *message, const void *data, size_t len)
+int pr_bus_add_bytes(uint64_t message, const void *data, size_t len)
 {
-    return sd.append_array(message, 'y', data, len);
+    return sd.append_array(opaque(message), 'y', data, len);
 }
 
-int pr_bus_open_container(void *message, char type, const char *contents)
+int pr_bus_open_container(uint64_t message, char type, const char *contents)
 {
-    return sd.open_container(message, type, contents);
+    return sd.open_container(opaque(message), type, contents);
 }
 
-int pr_bus_close_container(void *message)
+int pr_bus_close_container(uint64_t message)
 {
-    return sd.close_container(message);
+    return sd.close_container(opaque(message));
 }
 
-int pr_bus_call(void *bus, void *message, uint64_t timeout_us, char *error, size_t size, void **reply)
+int pr_bus_call(uint64_t bus, uint64_t message, uint64_t timeout_us, char *error, size_t size,
+                uint64_t *reply)
 {
     struct sd_error failed = {NULL, NULL, 0};
-    *reply = NULL;
+    void *answer = NULL;
     error[0] = '\0';
-    int r = sd.call(bus, message, timeout_us, &failed, reply);
+    int r = sd.call(opaque(bus), opaque(message), timeout_us, &failed, &answer);
+    *reply = (uintptr_t)answer;
     /* For what is no answer at all the library makes up an error of its own. */
     int lost = r == -ETIMEDOUT || r == -ECONNRESET || r == -ENOTCONN || r == -EPIPE;
     if (r < 0 && failed.name && !lost)
@@ -184,10 +196,10 @@ int pr_bus_call(void *bus, void *message, uint64_t timeout_us, char *error, size
     return r;
 }
 
-int pr_bus_read_text(void *reply, char type, char *out, size_t size)
+int pr_bus_read_text(uint64_t reply, char type, char *out, size_t size)
 {
     const char *text = NULL;
-    int r = sd.read_basic(reply, type, &text);
+    int r = sd.read_basic(opaque(reply), type, &text);
     if (r < 0)
         return r;
     if (r == 0 || !text)
@@ -195,9 +207,9 @@ int pr_bus_read_text(void *reply, char type, char *out, size_t size)
     return (size_t)snprintf(out, size, "%s", text) >= size ? -EMSGSIZE : 0;
 }
 
-int pr_bus_enter(void *reply, char type, const char *contents)
+int pr_bus_enter(uint64_t reply, char type, const char *contents)
 {
-    int r = sd.enter_container(reply, type, contents);
+    int r = sd.enter_container(opaque(reply), type, contents);
     return r == 0 ? -ENODATA : r;
 }
 
@@ -222,12 +234,12 @@ static int is_about(void *m, const char *job, char *out, size_t size)
     return (size_t)snprintf(out, size, "%s", result) >= size ? -EMSGSIZE : 1;
 }
 
-int pr_bus_wait_job(void *bus, const char *job, int timeout_ms, char *out, size_t size)
+int pr_bus_wait_job(uint64_t bus, const char *job, int timeout_ms, char *out, size_t size)
 {
     int64_t limit = now_ms() + timeout_ms;
     for (;;) {
         void *m = NULL;
-        int r = sd.process(bus, &m);
+        int r = sd.process(opaque(bus), &m);
         if (r < 0)
             return r;
         int found = m ? is_about(m, job, out, size) : 0;
@@ -240,7 +252,7 @@ int pr_bus_wait_job(void *bus, const char *job, int timeout_ms, char *out, size_
         int64_t left = limit - now_ms();
         if (left <= 0)
             return -ETIMEDOUT;
-        r = sd.wait(bus, (uint64_t)left * 1000);
+        r = sd.wait(opaque(bus), (uint64_t)left * 1000);
         if (r < 0 && (r != -EINTR || pr_signals_caught()))
             return r;
     }

@@ -18,6 +18,7 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/vfs.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -344,6 +345,40 @@ int pr_set_winsize(int fd, unsigned short rows, unsigned short cols)
 {
     struct winsize size = {.ws_row = rows, .ws_col = cols};
     return ioctl(fd, TIOCSWINSZ, &size) < 0 ? -errno : 0;
+}
+
+_Static_assert(sizeof(struct termios) <= PR_TERMINAL, "PR_TERMINAL is too small");
+
+int pr_terminal_raw(int fd, void *saved, size_t size)
+{
+    struct termios mode;
+    if (size < sizeof mode)
+        return -EINVAL;
+    if (tcgetattr(fd, &mode) < 0)
+        return -errno;
+    memcpy(saved, &mode, sizeof mode);
+    tcflag_t output = mode.c_oflag;
+    cfmakeraw(&mode);
+    mode.c_oflag = output;
+    return tcsetattr(fd, TCSADRAIN, &mode) < 0 ? -errno : 0;
+}
+
+int pr_terminal_restore(int fd, const void *saved, size_t size)
+{
+    struct termios mode;
+    if (size < sizeof mode)
+        return -EINVAL;
+    memcpy(&mode, saved, sizeof mode);
+    return tcsetattr(fd, TCSADRAIN, &mode) < 0 ? -errno : 0;
+}
+
+int pr_terminal_clear_onlcr(int fd)
+{
+    struct termios mode;
+    if (tcgetattr(fd, &mode) < 0)
+        return -errno;
+    mode.c_oflag &= ~(tcflag_t)ONLCR;
+    return tcsetattr(fd, TCSANOW, &mode) < 0 ? -errno : 0;
 }
 
 int pr_set_child_subreaper(int on)

@@ -97,6 +97,14 @@ int pr_mount_propagation(int tree, uint64_t flag);
 /* out: rows, columns, x pixels, y pixels. */
 int pr_get_winsize(int fd, unsigned short out[4]);
 int pr_set_winsize(int fd, unsigned short rows, unsigned short cols);
+/* Remember a terminal's mode in `saved` (`size` >= PR_TERMINAL bytes) and make it raw, as cfmakeraw(3) does; but its
+ * output processing stays.  -ENOTTY: not a terminal. */
+#define PR_TERMINAL 64
+int pr_terminal_raw(int fd, void *saved, size_t size);
+/* The mode that pr_terminal_raw remembered, once all output has been written. */
+int pr_terminal_restore(int fd, const void *saved, size_t size);
+/* Newlines stay newlines on their way out of this terminal. */
+int pr_terminal_clear_onlcr(int fd);
 
 /* Signals of the runtime itself ---------------------------------------------------------------------------- */
 

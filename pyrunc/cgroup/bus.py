@@ -72,12 +72,12 @@ class Manager:
     __slots__ = ("bus", "ffi", "lib")
 
     def __init__(self, user: bool) -> None:
-        self.ffi, self.lib = runtime.shim()
+        self.ffi, self.lib = runtime.quick()
         self.bus: Any = self.connect(user)
 
     def connect(self, user: bool) -> Any:
         """Try one address after the other."""
-        slot = self.ffi.new("void **")
+        slot = self.ffi.new("uint64_t *")
         tried = []
         for address, broker in addresses(user):
             result = self.lib.pr_bus_open(fs.encode(address), broker, slot)
@@ -102,7 +102,7 @@ class Manager:
     def close(self) -> None:
         """Close the connection."""
         self.lib.pr_bus_close(self.bus)
-        self.bus = self.ffi.NULL
+        self.bus = 0
 
     def listen(self) -> None:
         """Have the broker pass JobRemoved on; systemd's own socket does without being asked."""
@@ -116,7 +116,7 @@ class Manager:
     def call(self, member: str, *values: Value, target: tuple[bytes, bytes, bytes] = (SERVICE, PATH, MANAGER)) -> Any:
         """Call a method and return its reply, to be freed.  Raises BusError for a refusal, SysError."""
         ffi, lib = self.ffi, self.lib
-        message, reply, error = ffi.new("void **"), ffi.new("void **"), ffi.new("char[1024]")
+        message, reply, error = ffi.new("uint64_t *"), ffi.new("uint64_t *"), ffi.new("char[1024]")
         name = member.encode("ascii")
         checked(member, lib.pr_bus_message(self.bus, *target, name, message))
         try:

@@ -72,7 +72,7 @@ def subordinate(path: str) -> tuple[int, int] | None:
 
 def _enter_namespace(mappings: Mappings) -> None:
     """Join a new user namespace.  A child holds it until newuidmap and newgidmap have written its maps."""
-    _, lib = runtime.shim()
+    _, lib = runtime.quick()
     pid = lib.pr_hold_userns()
     if pid < 0:
         raise SysError("user namespace", "clone", -pid)

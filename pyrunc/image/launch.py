@@ -117,15 +117,11 @@ def pull(context: Context, values: dict[str, Any], store: str) -> int:
         words += ["--mirror", host]
     if values.get("plain-http"):
         words.append("--plain-http")
-    ffi, lib = runtime.shim()
-    environment = [name + b"=" + value for name, value in posix.environ.items()]
+    ffi, lib = runtime.quick()
+    argv = [fs.encode(word) for word in [*words, values["image"]]]
+    envp = [name + b"=" + value for name, value in posix.environ.items()]
     stage = ffi.new("int *")
-    texts = [
-        [ffi.new("char[]", item) for item in items]
-        for items in ([fs.encode(word) for word in [*words, values["image"]]], environment)
-    ]
-    argv, envp = ([*items, ffi.NULL] for items in texts)
-    pid = lib.pr_spawn_hook(texts[0][0], argv, envp, ffi.NULL, -1, 2, stage)
+    pid = lib.pr_spawn_hook(argv[0], runtime.texts(argv), runtime.texts(envp), ffi.NULL, -1, 2, stage)
     if pid < 0:
         raise SysError("--image", "execve", -pid, value=words[0])
     status = posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
