@@ -453,10 +453,8 @@ TOLERATED = {
     "root: open", "root: fstat", "root: open_tree", "root: mount_setattr",
     # the bind mount stands in for a filesystem that cannot be mounted, whatever the reason; its words are not needed
     "mount_of_a_cgroup: fsopen", "mount_of_a_cgroup: fsconfig", "mount_of_a_cgroup: read",
-    # the MOUNT or the DEV_NODE that wants it fails, if it cannot do without
+    # the MOUNT that wants it fails, if it cannot do without
     "open_tree: open_tree", "open_tree: mount_setattr",
-    "device_made_ahead: fsopen", "device_made_ahead: fsconfig", "device_made_ahead: fsmount",
-    "device_made_ahead: mknodat", "device_made_ahead: fchownat",
     # then it is not taken for the node that is wanted, and that one is mounted over it
     "device_of_the_host: fstat", "device_in_a_user_namespace: fstat", "device_that_was_made_ahead: fstat",
     # then all of the file is read

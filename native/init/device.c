@@ -96,8 +96,17 @@ static void number_name(char name[FD_NAME], uint32_t number)
     text_num(&t, number);
 }
 
-/* Before UNSHARE_USER.  A failure is not reported here, because the host's own node may do; without CAP_MKNOD
- * there is no other. */
+/* Without the right to make it, which may come from a user namespace around ours or a security module, the host's
+ * own node may do; DEV_NODE says why it does not.  Any other error is one of the moment: the container would get
+ * another node than it gets the next time. */
+static int cannot_make(struct init *in, int err, const char *call)
+{
+    if (err == EPERM || err == EACCES)
+        return 0;
+    return fault(in, err, call, S_MAKE_NODE_path, 0, NULL);
+}
+
+/* Before UNSHARE_USER. */
 int op_make_node(struct init *in, const struct plan_step *st)
 {
     char name[FD_NAME];
@@ -105,15 +114,20 @@ int op_make_node(struct init *in, const struct plan_step *st)
     if (node_dir < 0)
         node_dir = scratch_tmpfs(step_str(in, st, S_MAKE_NODE_label));
     if (node_dir < 0)
-        return 0;
+        return cannot_make(in, -node_dir, "fsmount");
     number_name(name, st->n[N_MAKE_NODE_number]);
     mode_t mode = (st->n[N_MAKE_NODE_kind] & S_IFMT) | (st->n[N_MAKE_NODE_mode] & 07777);
     mode_t mask = umask(0);
-    int ret = mknodat(node_dir, name, mode, makedev(st->n[N_MAKE_NODE_major], st->n[N_MAKE_NODE_minor]));
+    int ret = (int)sys_ret(
+        mknodat(node_dir, name, mode, makedev(st->n[N_MAKE_NODE_major], st->n[N_MAKE_NODE_minor])));
     umask(mask);
-    if (ret == 0 &&
-        fchownat(node_dir, name, st->n[N_MAKE_NODE_uid], st->n[N_MAKE_NODE_gid], AT_SYMLINK_NOFOLLOW) < 0)
+    if (ret < 0)
+        return cannot_make(in, -ret, "mknodat");
+    if (fchownat(node_dir, name, st->n[N_MAKE_NODE_uid], st->n[N_MAKE_NODE_gid], AT_SYMLINK_NOFOLLOW) < 0) {
+        int err = errno;
         unlinkat(node_dir, name, 0);
+        return cannot_make(in, err, "fchownat");
+    }
     return 0;
 }
 

@@ -226,7 +226,7 @@ class Builder:
         self.steps.append((5, 0, (), (path,)))
 
     def make_node(self, origin: str, *, number: int = 0, kind: int = 0, mode: int = 0, major: int = 0, minor: int = 0, uid: int = 0, gid: int = 0, path: str = "", label: str = "") -> None:
-        """Create a device node on a filesystem of our own while the caller's rights are there, for a DEV_NODE inside a user namespace, where mknod(2) is refused; ids are the host's; label: its SELinux context; failing is left to that DEV_NODE."""
+        """Create a device node on a filesystem of our own while the caller's rights are there, for a DEV_NODE inside a user namespace, where mknod(2) is refused; ids are the host's; label: its SELinux context; having no right to is left to that DEV_NODE."""
         self.origins.append(origin)
         self.steps.append((6, 0, (number, kind, mode, major, minor, uid, gid), (path, label)))
 
