@@ -124,6 +124,9 @@ static void *take(size_t size)
     struct free_block *block = freed[class];
     if (block) {
         freed[class] = block->next;
+        /* The snapshot must not contain a part of an address, where a block is not written to its end. */
+        if (snapshot_state() == SNAPSHOT_MAKE)
+            block->next = NULL;
         return block;
     }
     size = class_size(class);

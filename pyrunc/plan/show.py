@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from _struct import unpack
-from collections.abc import Callable, Iterable, Mapping
 from itertools import zip_longest
-from typing import Any
 
 from pyrunc.errors import printable
 from pyrunc.errors import show as value_text
 from pyrunc.plan import NO_SLOT, Plan, mounts, namespaces, ops, process, scheduling, security
 from pyrunc.spec.names import CAPABILITIES, RLIMITS, escape
 from pyrunc.spec.rules_scheduling import REALTIME
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+    Args = Mapping[str, Any]
 
 WIDTH = 76  # of the arguments column: a longer one pushes its own origin to the right, not everybody's
 _ATTRIBUTES = (
@@ -32,8 +37,6 @@ _INFINITY = 0xFFFFFFFFFFFFFFFF
 _SYNC_HOOKS = {ops.OP_SYNC_MOUNTED: ("prestart", "createRuntime"), ops.OP_EXECVE: ("poststart",)}
 
 _BOLD, _FAINT, _YELLOW = "1", "2", "33"  # ECMA-48, select graphic rendition
-
-Args = Mapping[str, Any]
 
 
 def text(plan: Plan, config: Mapping[str, Any] | None = None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posix
 
-from pyrunc import command, fs, runtime
+from pyrunc import command, fs, state
 from pyrunc.errors import ConfigError, printable
 
 TYPE_CHECKING = False
@@ -37,9 +37,6 @@ def listed(error: ConfigError) -> str:
 
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
     """Print the plan, or every problem of the configuration, one a line."""
-    runtime.full()
-    import json
-
     from pyrunc import exec, launch
     from pyrunc.plan import show
 
@@ -54,7 +51,7 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
             fs.ignore(fs.write_all, 2, listed(error).encode("utf-8", "replace"))
         raise
     if values.get("json"):
-        return command.out(json.dumps(show.as_json(plan, config), indent=2) + "\n")
+        return command.out(state.dumps(show.as_json(plan, config), "  ") + "\n")
     return command.out(show.fitted(plan, config, *appearance()))
 
 
