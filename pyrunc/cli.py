@@ -140,8 +140,8 @@ def fail(error: BaseException, log: Log | None, verb: str, debug: bool) -> int:
         name = f"{name.decode('utf-8', 'replace') if isinstance(name, bytes) else name}: " if name else ""
         text, code = f"{name}{errors.errno_text(error.errno or 0)}", 1
     else:
-        words = {MemoryError: "out of memory", RecursionError: "nested too deeply", KeyboardInterrupt: "interrupted"}
-        internal = f"internal error: {type(error).__name__}: {error}"
+        words = {RecursionError: "nested too deeply", KeyboardInterrupt: "interrupted"}
+        internal = errors.of_interpreter(error) or f"internal error: {type(error).__name__}: {error}"
         if isinstance(error, ImportError):  # also the loader's: no memory or descriptor for a shared library
             internal = f"cannot load a part of pyrunc: {error}"
         text, code = next((t for kind, t in words.items() if isinstance(error, kind)), internal), 1

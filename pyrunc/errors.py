@@ -109,6 +109,14 @@ def frames(error: BaseException) -> str:
     return "".join(lines) + f"{type(error).__name__}: {printable(str(error))}\n"
 
 
+def of_interpreter(error: BaseException) -> str:
+    """What it means when the interpreter itself cannot go on, "" for any other exception."""
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and str(error) == "can't allocate lock"):
+        return "out of memory"
+    # CPython's own code failed without an exception: it forgot to say that it got no memory.
+    return "out of memory (or a defect of the interpreter)" if isinstance(error, SystemError) else ""
+
+
 class PyruncError(Exception):
     """Any failure that is told to the user; ``exit_code`` is the process's."""
 

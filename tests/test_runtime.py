@@ -47,6 +47,16 @@ def test_unexpected_exception_with_debug_shows_where(capfd: pytest.CaptureFixtur
     assert "test_runtime.py" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(("argv", "status"), [(["state", "c"], 1), (["--root", "/x", "exec", "c", "sh"], 255)])
+def test_no_memory_is_one_line_with_the_status_of_the_verb(
+    capfd: pytest.CaptureFixture[str], argv: list[str], status: int
+) -> None:
+    assert entry.last_resort(MemoryError(), argv) == status
+    assert entry.last_resort(SystemError("x"), argv) == status
+    first, second = capfd.readouterr().err.splitlines()
+    assert first == "pyrunc: error: out of memory" and second.startswith("pyrunc: error: out of memory (or")
+
+
 def test_exit_status_of_system_exit() -> None:
     assert entry.last_resort(SystemExit(3), []) == 3
 
@@ -207,6 +217,19 @@ def test_little_memory_is_an_error_and_no_crash(launcher: Path, size: int, limit
     said = result.stderr if result.returncode == 1 else result.stdout
     wanted = ("pyrunc: error: out of memory", "pyrunc version", f"{launcher}: error while loading")
     assert said.startswith(wanted), result
+
+
+@pytest.mark.parametrize(("verb", "status"), [("state", 1), ("exec", 255)])
+def test_status_without_memory_to_begin_with(launcher: Path, verb: str, status: int) -> None:
+    """Callers take another status of `exec` for the program's."""
+    said = 0
+    for size in range(26 << 20, 60 << 20, 1 << 20):
+        argv = ["prlimit", f"--as={size}", str(launcher), "--root", "/nonexistent", verb, "c", "sh"]
+        result = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+        if result.stderr.startswith("pyrunc: error: out of memory"):
+            said += 1
+            assert (result.returncode, len(result.stderr.splitlines())) == (status, 1)
+    assert said
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="making a set-user-ID copy that matters needs root")

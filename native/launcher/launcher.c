@@ -13,7 +13,9 @@
 #include "place.h"
 #include "snapshot.h"
 
-/* Before any Python: what a hostile or careless caller can have prepared. */
+static int failure = 1; /* the exit status */
+
+/* Without Python, which may not be there yet, or not be able to. */
 static void fail(const char *text)
 {
     static const char who[] = "pyrunc: error: ";
@@ -21,7 +23,7 @@ static void fail(const char *text)
     size_t len = strlen(text);
     if (write(STDERR_FILENO, who, (size_t)head) == head && write(STDERR_FILENO, text, len) == (ssize_t)len)
         (void)!write(STDERR_FILENO, "\n", 1);
-    _exit(1);
+    _exit(failure);
 }
 
 static PyStatus set_paths(PyConfig *config)
@@ -55,6 +57,8 @@ static PyStatus set_paths(PyConfig *config)
 static void report_exception(void)
 {
     PyObject *type, *value, *traceback;
+    if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_MemoryError))
+        fail("out of memory");
     PyErr_Fetch(&type, &value, &traceback);
     PyObject *text = value ? PyObject_Str(value) : NULL;
     const char *words = text ? PyUnicode_AsUTF8(text) : NULL;
@@ -130,8 +134,18 @@ static int run(int argc, char **argv)
     return status < 0 || status > 255 ? -1 : (int)status;
 }
 
+/* Callers take a 1 of `exec` for the program's own status (pyrunc/verbs/exec.py). */
+static int failure_status(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "exec") == 0)
+            return 255;
+    return 1;
+}
+
 int main(int argc, char **argv)
 {
+    failure = failure_status(argc, argv);
     if (snapshot_state() == SNAPSHOT_MAKE)
         snapshot_before();
     const char *refusal = guard_process();

@@ -192,7 +192,6 @@ static int renew_environment(void)
 
 const char *snapshot_restore(void)
 {
-    if (relocate() < 0)
-        return "out of memory";
-    return adopt_thread() < 0 || renew_environment() < 0 ? "cannot take over the snapshot" : NULL;
+    /* Each of them fails for nothing but a lack of memory, or of keys for thread variables. */
+    return relocate() < 0 || adopt_thread() < 0 || renew_environment() < 0 ? "out of memory" : NULL;
 }
