@@ -93,6 +93,15 @@ def _await_writer(fd: int) -> None:
         raise OSError(ETIMEDOUT, "nobody writes to it")
 
 
+def names(directory: str) -> list[str]:
+    """What is in a directory.  Raises OSError; not EINTR, which `posix.listdir` passes on for a path."""
+    fd = posix.open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    try:
+        return posix.listdir(fd)
+    finally:
+        close(fd)
+
+
 def write_all(fd: int, data: bytes) -> None:
     """Write everything, however short the kernel's writes are.  Raises OSError."""
     done = posix.write(fd, data)

@@ -205,7 +205,7 @@ class Job(Session):
         self.kill_children()
         if self.stuck and self.plan.cgroup_path:
             # The cgroup cannot be removed, and `delete --force` finds it through the state.
-            self.undo.keep(self.remove_cgroup, self.container.destroy)
+            self.undo.keep(self.remove_cgroup, self.forget)
             self.undo.push(self.container.unlock)
             self.stuck += f"; `delete --force {self.opts.id}` removes the rest once it has ended"
         for problem in self.undo.run():
@@ -219,8 +219,9 @@ class Job(Session):
             self.opts.cgroup_manager if self.facts.cgroup2_mount else "disabled", self.facts
         )
         store = state.Store(state.root_dir(self.opts.root))
-        self.container = container = store.reserve(self.opts.id)
-        self.undo.push(container.destroy)
+        self.container = container = state.Container(store, self.opts.id)
+        self.undo.push(self.forget)
+        container.reserve()
         container.describe_intent(
             config=self.config,
             bundle=fs.abspath(self.opts.bundle),
@@ -263,6 +264,13 @@ class Job(Session):
 
         rootmount.remove(self.container.data["rootfs"], self.container.data["root_below"], 0)
 
+    def forget(self) -> None:
+        """Undo of `reserve`, the last: what could not be undone has to be found by `delete --force`."""
+        if self.undo.problems:
+            self.container.unlock()
+        else:
+            self.container.destroy()
+
     def make_cgroup(self) -> None:
         """Create the cgroup; limits come at MOUNTED, when init's own set-up no longer counts against them."""
         path = self.plan.cgroup_path
@@ -270,6 +278,7 @@ class Job(Session):
         if not path:
             self.driver.create(path, resources)  # refuses limits
             return
+        self.undo.push(self.remove_cgroup)
         try:
             owner = (self.opts.id, self.enter_pid, self.config.get("annotations") or {})
             self.cgroup_fd = self.driver.create(path, resources, owner=owner)
@@ -278,7 +287,6 @@ class Job(Session):
                 raise
             self.do_without_cgroup(error)
         else:
-            self.undo.push(self.remove_cgroup)
             if "memory" in resources and self.plan.copies_up():
                 # What init copies is the image's: as much of it as the limit allows, not as much as there is.
                 self.driver.apply(path, {"memory": resources["memory"]})
@@ -300,9 +308,11 @@ class Job(Session):
 
     def remove_cgroup(self) -> None:
         """Undo of `make_cgroup`; only what did not exist before, so that a cgroup in use stays."""
-        if self.driver.made:
-            self.driver.kill(self.plan.cgroup_path, 9)
-            self.driver.remove(self.plan.cgroup_path, made=self.driver.made)
+        path, made = self.plan.cgroup_path, self.driver.made
+        if path in made:
+            self.driver.kill(path, 9)
+        if made:
+            self.driver.remove(path, made=made)
 
     def resources(self) -> dict[str, Any]:
         """linux.resources, {} without any."""

@@ -17,6 +17,7 @@ from pyrunc.procfs import never_executed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from pyrunc.cgroup import Driver
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 SIGKILL = 9
 KILL_TIMEOUT = 10.0  # seconds until a killed process must be gone, as with runc
+_ATTEMPTS = 100
 _PAUSE_FIRST, _PAUSE_MOST = 10, 100  # milliseconds between two looks at a process that does not end
 
 
@@ -93,18 +95,24 @@ def let_go(container: Container, log: Log, release: int, errors_fd: int) -> byte
 
 def stop(container: Container, log: Log) -> None:
     """End a container whose start failed.  Raises nothing: why it failed is what the caller wants to know."""
-    try:
-        kill_and_wait(container)
-    except (OSError, PyruncError) as error:
-        log.warning(f"container {container.id}: {error}")
+    insist(kill_and_wait, container, log)
 
 
 def give_up(container: Container, log: Log) -> None:
     """Delete a container whose start failed, as `stop` does."""
-    try:
-        remove(container, log)
-    except (OSError, PyruncError) as error:
-        log.warning(f"container {container.id}: {error}")
+    insist(lambda container: remove(container, log), container, log)
+
+
+def insist(end: Callable[[Container], object], container: Container, log: Log) -> None:
+    """Call ``end``, again when there is no memory: the way up from where that was noticed has freed some."""
+    for _ in range(_ATTEMPTS):
+        try:
+            end(container)
+        except MemoryError:
+            continue
+        except (OSError, PyruncError) as error:
+            log.warning(f"container {container.id}: {error}")
+        return
 
 
 def notify_proxy(container: Container) -> Proxy | None:

@@ -138,7 +138,7 @@ def pid_namespace(pid: int | str) -> str:
 
 def processes() -> list[int]:
     """All processes, by number.  Raises OSError."""
-    return sorted(int(name) for name in posix.listdir("/proc") if name.isdigit())
+    return sorted(int(name) for name in fs.names("/proc") if name.isdigit())
 
 
 def open_namespace(path: str, pointer: str) -> int:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # What a `create` makes before it saves its first state, when nothing else exists yet.
 _FIRST = frozenset((".state.json.tmp", "notify"))
-_KINDS = (("pid", int), ("starttime", int), ("bootid", str), ("cgroup", str))
+_KINDS = (("pid", int), ("starttime", int), ("bootid", str), ("cgroup", str), ("cgroup_made", list))
 _WALK_SECONDS = 10.0
 
 
@@ -34,8 +34,8 @@ def recover(container: Container) -> None:
 
     Raises Damaged when that cannot be found out, SysError or MemoryError when it cannot be known now.
     """
-    container.data = {"id": container.id, "status": "damaged", "pid": 0, "cgroup": ""}
-    if _FIRST.issuperset(posix.listdir(container.dir)):
+    container.data = {"id": container.id, "status": "running", "pid": 0, "cgroup": ""}
+    if _FIRST.issuperset(fs.names(container.dir)):
         return
     found: list[Clues] = []
     for name in ("state.json", "intent.json"):
@@ -51,9 +51,17 @@ def recover(container: Container) -> None:
     facts = host.snapshot()
     container.data |= first_process(container, found)
     path = choose(container, found, facts)
-    container.data |= {"cgroup": path, "cgroup_made": [path] if path else []}
+    container.data |= {"cgroup": path, "cgroup_made": made(path, found) if path else []}
     if not path:
         check_alone(container, found)
+
+
+def keep(container: Container) -> None:
+    """Save what was found out: should this `delete` be killed, the next one finds no process that leads to the rest."""
+    try:
+        container.save()
+    except PyruncError:
+        pass  # a full disk, a directory in the place of the file
 
 
 def content(container: Container, name: str) -> bytes:
@@ -127,7 +135,7 @@ def waiting_process(container: Container) -> int:
 def has_open(pid: int, file: posix.stat_result) -> bool:
     """Whether a process has a file open; False when it has ended, or belongs to another user."""
     try:
-        descriptors = posix.listdir(f"/proc/{pid}/fd")
+        descriptors = fs.names(f"/proc/{pid}/fd")
     except OSError as error:
         if fs.unknown(error):
             raise
@@ -163,6 +171,15 @@ def choose(container: Container, found: list[Clues], facts: HostFacts) -> str:
         if fs.exists(facts.cgroup_dir(path)):
             return path
     return candidates[0] if candidates and not pid and not facts.rootless else ""
+
+
+def made(path: str, found: list[Clues]) -> list[str]:
+    """Which cgroups `create` made on the way to the container's; that one for sure."""
+    for clue in found:
+        listed: list[str] = clue.get("cgroup_made", [])
+        if path in listed and all(type(above) is str and (path + "/").startswith(above + "/") for above in listed):
+            return listed
+    return [path]
 
 
 def is_possible(path: str, facts: HostFacts) -> bool:

@@ -150,7 +150,7 @@ class Store:
         self.root = root
         self.fd = -1
 
-    def _open(self, make: bool = False) -> bool:
+    def open_root(self, make: bool = False) -> bool:
         """Open the root; False when it does not exist.  Raises PyruncError when others could tamper with it."""
         if self.fd >= 0:
             return True
@@ -199,47 +199,12 @@ class Store:
 
     def exists(self) -> bool:
         """Whether the root is there.  Raises PyruncError when others could tamper with it."""
-        return self._open()
+        return self.open_root()
 
     def reserve(self, id: str) -> Container:
-        """Take an id: returns its locked container, to be described and saved before anything else is touched.
-
-        Of any number of concurrent callers one wins; the others get StateError.  Raises SysError (ENOSPC ...).
-        """
-        check_id(id)
-        self._open(make=True)
+        """A new, locked container.  Raises as `Container.reserve` does."""
         container = Container(self, id)
-        try:
-            posix.mkdir(id, 0o700, dir_fd=self.fd)
-        except FileExistsError:
-            raise StateError(f"container with given ID already exists: {id}") from None
-        except OSError as error:
-            raise SysError(container.dir, "mkdir", error.errno or 0) from error
-        try:
-            container.acquire(LOCK_TIMEOUT)  # `list` may look just now whether the directory is an abandoned one
-            taken = container.has("state.json")
-            boot, started = boot_id(), process_stat("self")[1]
-        except StateError:  # a concurrent `delete --force` took it away, and perhaps a third one made it again
-            raise StateError(f"container with given ID already exists: {id}") from None
-        except BaseException:
-            fs.ignore(_rmdir_at, self.fd, id)
-            container.unlock()
-            raise
-        if taken:
-            container.unlock()
-            raise StateError(f"container with given ID already exists: {id}")
-        container.data = {
-            "version": VERSION,
-            "id": id,
-            "ociVersion": SPEC_VERSION,
-            "created": now(),
-            "status": "creating",
-            "pid": 0,
-            "starttime": 0,
-            "cgroup": "",
-            "bootid": boot,
-            "runtime": {"pid": posix.getpid(), "starttime": started},
-        }
+        container.reserve()
         return container
 
     def open(self, id: str) -> Container:
@@ -252,7 +217,7 @@ class Store:
         """An existing container whose state is not read yet (`delete --force`).  Raises StateError."""
         check_id(id)
         container = Container(self, id)
-        if not self._open() or not fs.exists(container.dir):
+        if not self.open_root() or not fs.exists(container.dir):
             raise NotFound(id)
         return container
 
@@ -265,7 +230,7 @@ class Store:
         Stray files, and what another pyrunc is making or removing at this moment, are not containers.  Raises
         SysError without ``broken`` when a state cannot be read now, OSError, MemoryError.
         """
-        if not self._open():
+        if not self.open_root():
             return
         for id in sorted(posix.listdir(self.fd)):
             container = Container(self, id)
@@ -296,6 +261,44 @@ class Container:
         self.data: dict[str, Any] = {}
         self.fd = -1  # of the locked directory
         self.backed_up = False  # intent.json was linked
+
+    def reserve(self) -> None:
+        """Take the id and lock the container, to be described and saved before anything else is touched.
+
+        Of any number of concurrent callers one wins; the others get StateError.  Raises SysError (ENOSPC ...).
+        """
+        check_id(self.id)
+        self.store.open_root(make=True)
+        self.data = {
+            "version": VERSION,
+            "id": self.id,
+            "ociVersion": SPEC_VERSION,
+            "created": now(),
+            "status": "creating",
+            "pid": 0,
+            "starttime": 0,
+            "cgroup": "",
+            "bootid": boot_id(),
+            "runtime": {"pid": posix.getpid(), "starttime": process_stat("self")[1]},
+        }
+        try:
+            posix.mkdir(self.id, 0o700, dir_fd=self.store.fd)
+        except FileExistsError:
+            raise StateError(f"container with given ID already exists: {self.id}") from None
+        except OSError as error:
+            raise SysError(self.dir, "mkdir", error.errno or 0) from error
+        try:
+            self.acquire(LOCK_TIMEOUT)  # `list` may look just now whether the directory is an abandoned one
+            taken = self.has("state.json")
+        except StateError:  # a concurrent `delete --force` took it away, and perhaps a third one made it again
+            raise StateError(f"container with given ID already exists: {self.id}") from None
+        except BaseException:
+            fs.ignore(_rmdir_at, self.store.fd, self.id)
+            self.unlock()
+            raise
+        if taken:
+            self.unlock()
+            raise StateError(f"container with given ID already exists: {self.id}")
 
     # -- lock ------------------------------------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ def test_reserve(root: Root) -> None:
 
     def scene() -> Callable[[], str]:
         store = root.new()
-        assert store._open(make=True)
+        assert store.open_root(make=True)
 
         def run() -> str:
             container = store.reserve("c1")
@@ -91,7 +91,7 @@ def test_reserve(root: Root) -> None:
 def test_make_the_root(root: Root) -> None:
     def scene() -> Callable[[], bool]:
         store = root.new()
-        return lambda: store._open(make=True) and bool(os.close(store.fd) or setattr(store, "fd", -1) or True)
+        return lambda: store.open_root(make=True) and bool(os.close(store.fd) or setattr(store, "fd", -1) or True)
 
     faulty.sweep(STATE, scene)
 

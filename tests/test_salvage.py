@@ -174,6 +174,16 @@ def test_the_cgroup_of_the_process(
     assert damaged.recover()["cgroup"] == "/moved"  # /kept does not exist
     group(facts, "/kept")
     assert damaged.recover()["cgroup"] == "/kept"
+    group(facts, "/a/kept")
+    for listed, used in (
+        (["/a", "/a/kept"], ["/a", "/a/kept"]),
+        (["/a"], ["/a/kept"]),
+        (["/b", "/a/kept"], ["/a/kept"]),
+        ([7, "/a/kept"], ["/a/kept"]),
+        ("/a/kept", ["/a/kept"]),
+    ):
+        damaged.put(state=ours(sleeper, cgroup="/a/kept", cgroup_made=listed))
+        assert damaged.recover()["cgroup_made"] == used
     # Another boot, another start time, another process: no clue.
     for changes in {"starttime": 1}, {"pid": 1}, {"bootid": ""}:
         damaged.put(state=ours(sleeper, **changes))
@@ -211,3 +221,22 @@ def test_the_process_that_waits_for_start(damaged: Damaged, facts: host.HostFact
         init.kill()
         init.wait()
     assert salvage.waiting_process(damaged.store.find("c1")) == 0
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_what_was_found_is_kept(
+    damaged: Damaged, facts: host.HostFacts, sleeper: subprocess.Popen[bytes], kind: str
+) -> None:
+    damaged.put(state=ours(sleeper, cgroup="/kept"))
+    group(facts, "/kept")
+    found = damaged.store.find("c1")
+    found.acquire(1)
+    salvage.recover(found)
+    if kind == "directory":
+        (damaged.directory / "state.json").unlink()
+        (damaged.directory / "state.json").mkdir()
+    salvage.keep(found)
+    if kind == "file":
+        again = damaged.store.open("c1")
+        assert (again.data["cgroup"], again.data["pid"], again.status()) == ("/kept", sleeper.pid, "running")
+    found.unlock()

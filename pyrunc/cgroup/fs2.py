@@ -80,7 +80,8 @@ class Fs2:
         needed = self.needed(resources, ptr)
         if needed:
             self.check_available(path, needed)
-        made: list[str] = []
+        # Kept from the start: whatever fails from here on, the caller can have it removed.
+        made = self.made = []
         try:
             fresh = self.make(path, made)
             nested = self.above(path) != self.top()
@@ -96,7 +97,6 @@ class Fs2:
         except BaseException:
             self.unmake(made)
             raise
-        self.made = made
         return fd
 
     def needed(self, resources: dict[str, Any], ptr: str) -> dict[str, Write]:
@@ -139,34 +139,44 @@ class Fs2:
         """
         for _ in range(ATTEMPTS):
             try:
-                if self.mkdir(path):
-                    made.append(path)
-                    return True
-                return False
+                return self.mkdir(path, made)
             except FileNotFoundError:
                 pass
             try:
-                made += [above for above in self.missing(self.above(path)) if self.mkdir(above)]
+                for above in self.missing(self.above(path)):
+                    self.mkdir(above, made)
             except FileNotFoundError:
                 pass
         raise PyruncError(f"/linux/cgroupsPath {show(path)}: the cgroups above are removed again and again")
 
-    def mkdir(self, path: str) -> bool:
-        """One cgroup; False when it is there.  Raises FileNotFoundError without a parent, SysError."""
+    def mkdir(self, path: str, made: list[str]) -> bool:
+        """One cgroup, which is appended to ``made``; False when it is there.
+
+        Raises FileNotFoundError without a parent, SysError.
+        """
+        directory = self.dir(path)
+        made.append(path)  # before it is: afterwards there may be no memory for that
         try:
-            posix.mkdir(self.dir(path), 0o755)
-            return True
-        except FileExistsError:
-            return False
-        except FileNotFoundError:
+            posix.mkdir(directory, 0o755)
+        except BaseException as error:
+            made.pop()
+            if isinstance(error, FileExistsError):
+                return False
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                raise SysError("/linux/cgroupsPath", "mkdir", error.errno or 0, value=path) from error
             raise
-        except OSError as error:
-            raise SysError("/linux/cgroupsPath", "mkdir", error.errno or 0, value=path) from error
+        return True
 
     def unmake(self, made: list[str]) -> None:
-        """Remove what a failing create made."""
-        for path in reversed(made):
-            fs.ignore(posix.rmdir, self.dir(path))
+        """Remove what a failing create made; what cannot be removed stays in the list."""
+        for path in made[::-1]:
+            try:
+                posix.rmdir(self.dir(path))
+            except FileNotFoundError:
+                pass
+            except OSError:
+                continue
+            made.remove(path)
 
     def check_usable(self, path: str) -> None:
         """The cgroup must be empty, it and all above it not frozen.  Raises PyruncError."""

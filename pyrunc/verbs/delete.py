@@ -69,6 +69,7 @@ def read(container: Container) -> None:
         from pyrunc import salvage
 
         salvage.recover(container)
+        salvage.keep(container)
 
 
 def take(container: Container) -> None:
