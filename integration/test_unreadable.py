@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from integration.faults import scarcity
 from integration.harness import DELETE, Box, Container, wait_until
 
 Make = Callable[..., Container]
@@ -86,23 +87,6 @@ def test_descriptors(container: Make, box: Box) -> None:
     assert count > 3 and not box.leftovers()
 
 
-def hidden_library(box: Box) -> list[str]:
-    """What goes before a command line so that no file of the building interpreter can be found."""
-    import sys
-    import sysconfig
-
-    places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    places |= {f"{sys.base_prefix}/lib/python3", f"{sys.base_prefix}/local/lib/python{sysconfig.get_python_version()}"}
-    empty = box.path / "empty"
-    empty.mkdir(exist_ok=True)
-    places = {place for place in places if os.path.isdir(place)}
-    outermost = [place for place in places if not any(place.startswith(other + "/") for other in places)]
-    covers = [f"mount --bind '{empty}' '{place}'" for place in outermost]
-    assert covers
-    script = " && ".join([*covers, f"! test -e {sysconfig.get_path('stdlib')}/os.py", 'exec "$@"'])
-    return ["/usr/bin/unshare", "-m", "--propagation", "slave", "/bin/sh", "-c", script, "sh"]
-
-
 HOOK = {"path": "/bin/true", "args": ["true"]}
 
 
@@ -110,7 +94,7 @@ def test_a_life_without_the_standard_library(container: Make, box: Box) -> None:
     """A distribution's upgrade takes it away while containers run."""
     hooks = {kind: [HOOK] for kind in ("prestart", "createRuntime", "poststart", "poststop")}
     one = container("signals", "60", edits={"/hooks": hooks, "/hostname": "hé"})
-    box.runtime.prefix = hidden_library(box)
+    box.runtime.prefix = scarcity.without_library(str(box.path))
     try:
         one.create()
         one.start()
@@ -142,7 +126,7 @@ def test_a_life_without_the_standard_library(container: Make, box: Box) -> None:
 def test_a_damaged_state_without_the_standard_library(container: Make, box: Box) -> None:
     one = running(container)
     (box.root / one.id / "state.json").write_text("{")
-    box.runtime.prefix = hidden_library(box)
+    box.runtime.prefix = scarcity.without_library(str(box.path))
     try:
         result = one.call("state", one.id, check=False)
         assert result.rc == 1 and "is damaged" in result.err and "No module" not in result.err

@@ -51,6 +51,7 @@ _DISK = _set(
 )
 _SPACE = _DISK - {"unlink", "unlinkat", "rmdir"}
 _READS = _set("read pread64 getdents64")
+_SCARCE = {"malloc": ["NOMEM", "NOMEMS"], "ulimit -v": ["SPACE"], "library": ["NOLIB"]}
 _DESCRIPTORS = _set(
     """
     open openat openat2 dup dup3 fcntl socket socketpair pipe2 memfd_create pidfd_open pidfd_getfd signalfd4
@@ -140,7 +141,9 @@ def after_start(calls: Iterable[Call], *, programs: bool = True) -> list[Call]:
 
 
 def errors_of(name: str) -> list[str]:
-    """The errors to inject into a call: ENOMEM into every one that can fail."""
+    """The errors to inject into a call: ENOMEM into every one that can fail; for `scarcity` what it calls one."""
+    if name in _SCARCE:
+        return _SCARCE[name]
     if name in _CANNOT or not name:
         return []
     out = ["ENOMEM"]
@@ -169,5 +172,5 @@ def shuffled(points: Sequence[Point], share: int = 0, shares: int = 1) -> list[P
 
 
 def number(error: str) -> int:
-    """An errno's number."""
-    return int(getattr(errno, error)) if error else 0
+    """An errno's number, 0 for what is not one."""
+    return int(getattr(errno, error, 0))

@@ -28,6 +28,9 @@ TITLES = {
     "error": "R1: an error in place of one system call (ENOMEM; EINTR, EIO, ENOSPC, EMFILE where they can come)",
     "kill": "R2: SIGKILL of the runtime after each of its system calls, then `delete --force`",
     "init": "R3: SIGKILL of a process that the runtime starts, after each of its system calls",
+    "memory": "R10: an allocation of the runtime's process fails, alone or with the 49 after it",
+    "space": "R11: a limit of address space, from 30 to 110 MiB",
+    "library": "R12: the building Python's library is gone",
 }
 FLOOD_TITLES = {
     "one-winner": "R4: rounds of 16 `create` of one id at once: one winner",
@@ -65,6 +68,8 @@ def of_points(kind: str) -> str:
     """One table: runtimes as columns."""
     all_rows = {name: [r for r in newest(sweep.RESULTS / f"{name}.jsonl") if r["kind"] == kind] for name in RUNTIMES}
     columns = {name: [r for r in rows if r["result"] != "missed"] for name, rows in all_rows.items()}
+    if not any(columns.values()):
+        return f"## {TITLES[kind]}\n\nNot measured.\n"
     body = [["points", *(str(len(columns[name])) or "-" for name in RUNTIMES)]]
     for result, title in (("clean", "failed, said why, left nothing"), ("tolerated", "exit 0, and it was done")):
         if kind == "kill" and result == "clean":

@@ -18,8 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from integration.faults import points
-from integration.faults.points import Point
+from integration.faults import points, scarcity
+from integration.faults.points import Call, Point
 from integration.harness import SLOW, Box, Container, cgroup2_mount, end_of, parse_mountinfo, parse_objects, reap
 
 LIMIT = 20 * SLOW  # seconds: whatever takes longer hangs
@@ -86,18 +86,23 @@ class Corner(Box):
         reap()
 
     def inject(self, argv: Sequence[str], action: str, point: Point | None, out: Path | None = None) -> Outcome:
-        """Run a command line under the injector; the container's stdout goes to ``out``."""
+        """Run a command line under the injector, or scarcity; the container's stdout goes to ``out``."""
         log, err = self.path / "inject", self.path / "inject.err"
+        log.unlink(missing_ok=True)
+        scarce = point is not None and point.error in scarcity.KINDS
         call = point.call if point else points.Call(0, 0, "")
         how = [action, str(call.thread), str(call.index), str(points.number(point.error) if point else 0)]
+        before, extra = [points.build(str(self.path.parent)), str(log), *how], {}
+        if point is not None and scarce:
+            before, extra = scarcity.around(point, str(self.path.parent), log)
         start = time.monotonic()
         with err.open("wb") as errors, (out or Path(os.devnull)).open("ab") as output:
             child = subprocess.Popen(
-                [points.build(str(self.path.parent)), str(log), *how, *argv],
+                [*before, *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=errors,
-                env={"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")},
+                env={"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), **extra},
             )
             try:
                 rc: int | None = end_of(child, LIMIT)
@@ -105,15 +110,21 @@ class Corner(Box):
                 child.kill()  # the command goes on untraced, as our child
                 child.wait()
                 rc = None
-        lines = points.read_calls(log) if point else []
         seconds = time.monotonic() - start
-        return Outcome(rc, err.read_text(errors="replace"), seconds, lines[0].name if lines else "")
+        if scarce:
+            hit = call.name if not extra or rc is None or rc >= 128 or scarcity.outcome(log)[1] else ""
+        else:
+            lines = points.read_calls(log) if point else []
+            hit = lines[0].name if lines else ""
+        return Outcome(rc, err.read_text(errors="replace"), seconds, hit)
 
 
 class Scene:
     """One command; subclasses say which, and what is true after it."""
 
     name = ""
+    success = 0  # the command's status when nothing fails
+    kinds = frozenset(("error", "kill", "init", "memory", "space", "library"))  # of points that it is for
     kills_init = False  # its processes inside the container are the container's own: R3
 
     def __init__(self, corner: Corner) -> None:
@@ -147,11 +158,22 @@ class Scene:
         """All calls of the command, from a dry run."""
         self.before()
         done = self.corner.inject(self.command(), "trace", None, self.output())
-        assert done.rc is not None and done.rc < 126, f"{self.name} fails by itself: {done}"
+        assert done.rc == self.success or not self.pyrunc, f"{self.name} fails by itself: {done}"
         calls = points.read_calls(self.corner.path / "inject")
         problems = self.clean()
         assert not problems, problems
         return calls
+
+    def allocations(self) -> int:
+        """How many allocations the command makes, from a dry run."""
+        self.before()
+        done = self.corner.inject(
+            self.command(), "", Point(self.name, Call(0, scarcity.NEVER, "malloc"), "NOMEM"), self.output()
+        )
+        assert done.rc == self.success, f"{self.name} fails by itself: {done}"
+        problems = self.clean()
+        assert not problems, problems
+        return scarcity.outcome(self.corner.path / "inject")[0]
 
     def attempt(self, point: Point) -> tuple[Outcome, list[str]]:
         """One point: what came of it and what is wrong."""
@@ -168,7 +190,9 @@ class Scene:
         elif 128 < done.rc < 160 and not (point.error == "" and point.call.own):
             problems.append(f"killed by signal {done.rc - 128}")
         elif done.hit:
-            problems += self.judge(point, done)
+            problems += [text for text in self.judge(point, done) if not scarcity.excused(point, text)]
+            if point.error == "NOLIB" and done.rc != self.success:
+                problems.append(f"failed without the standard library: {done.err}")
         problems += self.clean()
         if problems:
             self.corner.sweep_up()
@@ -303,7 +327,8 @@ class Create(Scene):
         if started.rc != 0:
             return [] if inside else [f"exit 0, but cannot be started: {started!r}"]
         seen = self.report()
-        wrong = [key for key, value in self.expected.items() if seen.get(key) != value]
+        inherited = {"rlimits"} if point.error == "SPACE" else set()
+        wrong = [key for key, value in self.expected.items() if seen.get(key) != value and key not in inherited]
         return [f"exit 0, but the program finds another {key}: {seen.get(key)!r}"[:400] for key in wrong]
 
     def clean(self) -> list[str]:
@@ -402,6 +427,7 @@ class Run(Scene):
     """`run` in the foreground; the program's exit code is its proof."""
 
     name = "run"
+    success = 77
 
     def __init__(self, corner: Corner) -> None:
         super().__init__(corner)
@@ -464,6 +490,7 @@ class Exec(Inside):
     """`exec` in the foreground; the program's exit code is its proof."""
 
     name = "exec"
+    success = 77
 
     def command(self) -> list[str]:
         return self.argv("exec", self.one.id, "/probe", "exit", "77")

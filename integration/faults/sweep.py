@@ -1,6 +1,6 @@
-"""Walk through all points of all scenes: R1 errors, R2 kills of the runtime, R3 kills of what it starts.
+"""Walk through all points of all scenes: R1 errors, R2 kills of the runtime, R3 kills of what it starts, R10 to R12.
 
-    python -m integration.faults.sweep [--seconds S] [--jobs N] [--kind error,kill,init] [--scenes A,B] [--most N]
+    python -m integration.faults.sweep [--seconds S] [--jobs N] [--kind error,memory ...] [--scenes A,B] [--most N]
 
 Results are appended to ``build/faults/RUNTIME.jsonl`` one line a point, and a point that has one from the same
 executable is not done again: a sweep can be stopped and goes on.  Exit status 1 when something is wrong at a point.
@@ -21,17 +21,19 @@ from pathlib import Path
 from typing import Any
 
 from integration import harness
-from integration.faults import points, scenes, wide
+from integration.faults import points, scarcity, scenes, wide
 from integration.faults.points import Point
 from integration.faults.scenes import Corner, Scene
 
 RESULTS = harness.REPO / "build/faults"
-KINDS = ("error", "kill", "init")
+KINDS = ("error", "kill", "init", "memory", "space", "library")
 
 
 def points_of(scene: Scene, kinds: list[str] | tuple[str, ...]) -> list[Point]:
     """Every point of a scene."""
-    calls = points.after_start(scene.trace(), programs=scene.pyrunc)
+    kinds = [kind for kind in kinds if kind in scene.kinds]
+    traced = {"error", "kill", "init"}.intersection(kinds)
+    calls = points.after_start(scene.trace(), programs=scene.pyrunc) if traced else []
     found: list[Point] = []
     if "error" in kinds:
         found += points.of_errors(scene.name, calls)
@@ -39,12 +41,21 @@ def points_of(scene: Scene, kinds: list[str] | tuple[str, ...]) -> list[Point]:
         found += points.of_kills(scene.name, calls, inside=False)
     if "init" in kinds and scene.kills_init:
         found += points.of_kills(scene.name, calls, inside=True)
-    return found
+    return found + (scarce_points(scene, kinds) if scene.pyrunc else [])
+
+
+def scarce_points(scene: Scene, kinds: list[str] | tuple[str, ...]) -> list[Point]:
+    """Those about the interpreter; peers have none."""
+    kinds = [kind for kind in kinds if kind in scene.kinds]
+    found = scarcity.of_memory(scene.name, scene.allocations()) if "memory" in kinds else []
+    found += scarcity.of_space(scene.name) if "space" in kinds else []
+    return found + (scarcity.of_library(scene.name) if "library" in kinds else [])
 
 
 def kind_of(point: Point) -> str:
-    """``error``, ``kill`` or ``init``."""
-    return "error" if point.error else "kill" if point.call.own else "init"
+    """One of `KINDS`."""
+    scarce = {"NOMEM": "memory", "NOMEMS": "memory", "SPACE": "space", "NOLIB": "library"}
+    return scarce.get(point.error) or ("error" if point.error else "kill" if point.call.own else "init")
 
 
 def identity(path: str) -> str:

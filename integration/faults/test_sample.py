@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from integration.faults.points import Point
 from integration.faults.scenes import Corner, Scene
 
 # For all scenes together; those with more points have more of it.
-SECONDS = float(os.environ.get("PYRUNC_FAULT_SECONDS", "180"))
+SECONDS = float(os.environ.get("PYRUNC_FAULT_SECONDS", "40"))
 WEIGHT = {"create": 3, "create-rich": 2, "create-user": 3, "create-joined": 2, "run": 2, "exec-detach": 2}
 
 # What went wrong once: scene, error ("" for SIGKILL), thread, call.  At most three points of each are done every time.
@@ -28,6 +29,7 @@ KNOWN = [
     ("create-user", "", 0, "clone"),  # the process that holds it stayed, with our locks, for 20 s
     ("create-user", "ENOMEM", 0, "kill"),  # and when it could not be killed, nobody else ended it
     ("create-user", "ENOMEM", 4, "openat2"),  # a tmpfs without the mode of its directory
+    ("create-user", "ENOMEM", 3, "fsopen"),  # no tmpfs for a device: the host's own node in its place
     ("create-user", "ENOMEM", 4, "prctl"),  # fewer ambient capabilities than asked for and possible
     ("create-joined", "EINTR", 0, "connect"),
     ("create-rich", "ENOMEM", 2, "fstat"),  # /dev/null, not recognized as such, was given to the user
@@ -56,7 +58,8 @@ KNOWN = [
 def scene(request: pytest.FixtureRequest, runtime: harness.Runtime, rootfs: Path, base: Path) -> Iterator[Scene]:
     if not runtime.is_pyrunc:
         pytest.skip("peers leak at many points: `make reliability` counts them")
-    corner = Corner(runtime, rootfs, base, f"f{os.getpid():x}{request.param.name.replace('-', '')}")
+    suffix = "s" if "scarcity" in request.node.name else ""
+    corner = Corner(runtime, rootfs, base, f"f{os.getpid():x}{request.param.name.replace('-', '')}{suffix}")
     made = request.param(corner)
     yield made
     made.close()
@@ -78,7 +81,9 @@ def known(scene: Scene, found: list[Point]) -> list[Point]:
 @pytest.mark.needs_arch("x86_64", "aarch64")
 def test_faults(scene: Scene) -> None:
     """No hang, no traceback, nothing left, and no lie at any point that there is time for."""
-    found = sweep.points_of(scene, sweep.KINDS)
+    if "error" not in scene.kinds:
+        pytest.skip("this scene is about memory")
+    found = sweep.points_of(scene, ("error", "kill", "init"))
     first = known(scene, found)
     total = sum(WEIGHT.get(kind.name, 1) for kind in wide.ALL)
     end = time.monotonic() + SECONDS * WEIGHT.get(scene.name, 1) / total
@@ -94,3 +99,23 @@ def test_faults(scene: Scene) -> None:
             wrong.append(f"{point.key} {done.hit}: {'; '.join(problems)} (said: {done.err!r})")
     assert not wrong, "\n".join(wrong)
     assert hit >= len(first) / 2, "most points were not reached: the calls of a dry run are not those of a run"
+
+
+@pytest.mark.slow
+@pytest.mark.needs_arch("x86_64", "aarch64")
+def test_scarcity(scene: Scene) -> None:
+    """The same when the interpreter has too little memory, and when its library is gone."""
+    memory, space = (points.shuffled(sweep.scarce_points(scene, [kind])) for kind in ("memory", "space"))
+    mixed = [point for pair in itertools.zip_longest(memory, space) for point in pair if point]
+    total = sum(WEIGHT.get(kind.name, 1) for kind in wide.ALL)
+    end = time.monotonic() + SECONDS / 3 * WEIGHT.get(scene.name, 1) / total
+    wrong, hit, done_at_least = [], 0, 6
+    for number, point in enumerate(sweep.scarce_points(scene, ["library"]) + mixed):
+        if number >= done_at_least and time.monotonic() > end:
+            break
+        done, problems = scene.attempt(point)
+        hit += bool(done.hit)
+        if problems:
+            wrong.append(f"{point.key} {done.hit}: {'; '.join(problems)} (said: {done.err!r})")
+    assert not wrong, "\n".join(wrong)
+    assert hit >= 4, "allocations do not fail"

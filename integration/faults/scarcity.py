@@ -1,0 +1,97 @@
+"""Too little for the interpreter itself: an allocation that fails, a limit of address space, no standard library.
+
+The points look like those of system calls (`points.Point`), with these in the place of an errno:
+
+    NOMEM    one allocation of the runtime's process fails, and no other
+    NOMEMS   it and the `BURST` after it fail, so that the handling of the first failure meets the next
+    SPACE    `ulimit -v`, KiB in the place of the call's number; whatever the runtime starts inherits it
+    NOLIB    nothing that the building Python consists of can be found
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+from functools import cache
+from pathlib import Path
+
+from integration.faults.points import HERE, Call, Point
+
+BURST = 50
+EVERY = 5  # of the allocations is the start of a burst
+NEVER = 1 << 40
+# KiB of address space: with less than the first the loader cannot map the executable, with the last all commands work.
+LEAST, MOST, STEP = 30 << 10, 110 << 10, 1 << 10
+KINDS = {"NOMEM": "malloc", "NOMEMS": "malloc", "SPACE": "ulimit -v", "NOLIB": "library"}
+
+
+@cache
+def build(directory: str) -> str:
+    """Compile the library that lets allocations fail.  AssertionError with what the compiler said."""
+    target = f"{directory}/nomem.so"
+    flags = ["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    argv = ["gcc", *flags, "-o", target, str(HERE / "nomem.c"), "-ldl"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+def failing(directory: str, log: Path, first: int, count: int) -> dict[str, str]:
+    """The environment in which allocations fail."""
+    return {"LD_PRELOAD": build(directory), "NOMEM": f"{log} {first} {count}"}
+
+
+def around(point: Point, directory: str, log: Path) -> tuple[list[str], dict[str, str]]:
+    """What goes before the command line of a point, and into its environment."""
+    if point.error == "NOLIB":
+        return without_library(directory), {}
+    if point.error == "SPACE":
+        return ["prlimit", f"--as={point.call.index << 10}"], {}
+    return [], failing(directory, log, point.call.index, 1 if point.error == "NOMEM" else BURST)
+
+
+def excused(point: Point, problem: str) -> bool:
+    """To undo what was done takes some memory: after a burst a failed command may have left something, or done it.
+
+    It still must not lie, hang or crash, and `delete --force` must end it all.
+    """
+    return point.error == "NOMEMS" and problem.startswith(("left by", "failed, but"))
+
+
+def outcome(log: Path) -> tuple[int, int]:
+    """How many allocations there were, and how many failed; zeros when the process did not end by itself."""
+    words = log.read_text().split() if log.exists() else []
+    return (int(words[0]), int(words[1])) if len(words) == 2 else (0, 0)
+
+
+def of_memory(scene: str, allocations: int) -> list[Point]:
+    """R10: every allocation fails, alone and with those after it."""
+    calls = [Call(0, number, "malloc") for number in range(1, allocations + 1)]
+    return [Point(scene, call, "NOMEM") for call in calls] + [Point(scene, call, "NOMEMS") for call in calls[::EVERY]]
+
+
+def of_space(scene: str) -> list[Point]:
+    """R11: a series of limits."""
+    return [Point(scene, Call(0, space, "ulimit -v"), "SPACE") for space in range(LEAST, MOST + 1, STEP)]
+
+
+def of_library(scene: str) -> list[Point]:
+    """R12: one point."""
+    return [Point(scene, Call(0, 0, "library"), "NOLIB")]
+
+
+@cache
+def without_library(directory: str) -> list[str]:
+    """What goes before a command line so that no file of the building interpreter, nor a package, can be found."""
+    empty = Path(directory) / "empty"
+    empty.mkdir(exist_ok=True)
+    places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    places |= {f"{sys.base_prefix}/lib/python3", f"{sys.base_prefix}/local/lib/python{sysconfig.get_python_version()}"}
+    places = {place for place in places if os.path.isdir(place)}
+    outermost = [place for place in places if not any(place.startswith(other + "/") for other in places)]
+    covers = [f"mount --bind '{empty}' '{place}'" for place in sorted(outermost)]
+    assert covers
+    script = " && ".join([*covers, f"! test -e {sysconfig.get_path('stdlib')}/os.py", 'exec "$@"'])
+    return ["/usr/bin/unshare", "-m", "--propagation", "slave", "/bin/sh", "-c", script, "sh"]
