@@ -102,7 +102,7 @@ def _fill(
     warnings = Warnings()
     tree = Tree(root, options.limits.depth)
     try:
-        os.fchmod(root, 0o755)
+        os.fchmod(root, 0o755)  # for whatever user the program is  # nosec B103
         applier = Applier(tree, Totals(options.limits), warnings, owners=ids.owners, devices=ids.devices)
         unpack_layers(source, image, tree, applier, progress)
         if not image.layers:
