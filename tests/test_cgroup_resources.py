@@ -249,6 +249,16 @@ def test_order_of_everything() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("quota", "burst", "good"), [(1, 1, True), (1, 2, False), (-1, 9, True), (0, 9, True)])
+def test_a_burst_is_at_most_the_quota(quota: int, burst: int, good: bool) -> None:
+    given = {"cpu": {"quota": quota, "burst": burst}}
+    if good:
+        assert ("cpu.max.burst", str(burst)) in files(given)
+        return
+    with pytest.raises(ConfigError, match=f"at most the quota {quota}"):
+        convert(given)
+
+
 def test_pointer_prefix_and_all_problems_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         convert({"memory": {"swap": 5}, "cpu": {"quota": 1000, "burst": 2000}}, "")

@@ -197,6 +197,7 @@ def test_gvariant(text: str, expected: object) -> None:
             "@",
             "{1}",
         ),
+        *("foo 5", "string int32 5", "true 5"),
         *("('a'", "<5", "'\\u00'", "string 5", "true false", "uint64 'x'", "{[1]: 2}", "[" * 100),
     ],
 )

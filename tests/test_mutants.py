@@ -104,6 +104,13 @@ def test_every_mutant_of_ours_is_another_program() -> None:
     assert sum(map(of_python.sound, found)) > 0.97 * len(found)
 
 
+def test_sizes_are_left_alone() -> None:
+    """Another number of the same size is as good."""
+    assert python("f(16 << 20)\n")[1:] == [] and len(python("f(1 << a)\n")) > 1 and len(python("f(1 << 3)\n")) > 1
+    assert in_c("const int a[2] = {b};\n") == []
+    assert in_c("a[2] = b;\n") != []
+
+
 # --- C ----------------------------------------------------------------------------------------------------------------
 
 

@@ -268,8 +268,7 @@ class Finder:
         elif token.text == "?":
             self.choice(index)
         elif token.kind == "number" and not (before.text in ("<", ">=") and token.text == "0"):
-            if not self.is_size(index):
-                self.number(token)
+            self.number(token, index)
 
     def is_size(self, index: int) -> bool:
         """The number of elements in a declaration, ``int a[2]``: with one more there is the same."""
@@ -282,8 +281,10 @@ class Finder:
         before, token = self.tokens[index - 1], self.tokens[index]
         return token.text == "&" and before.kind != "name" and before.text not in (")", "]")
 
-    def number(self, token: Token) -> None:
+    def number(self, token: Token, index: int) -> None:
         """Another number."""
+        if self.is_size(index):
+            return
         digits = token.text.rstrip("uUlL")
         value = int(digits, 16 if digits[:2].lower() == "0x" else 8 if digits[0] == "0" and len(digits) > 1 else 10)
         suffix = token.text[len(digits) :]

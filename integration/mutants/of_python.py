@@ -270,6 +270,8 @@ class Finder(ast.NodeVisitor):
                 self.add("flag dropped", self.span(node.left)[1], self.span(node.right)[1], "")
             if not self.text(node.left).endswith("O_CLOEXEC"):
                 self.add("flag dropped", self.span(node.left)[0], self.span(node.right)[0], "")
+        elif isinstance(node.op, ast.LShift) and isinstance(node.left, ast.Constant) and _is_size(node.right):
+            return  # 16 << 20: another number of the same size is as good
         elif type(node.op) in BINARY and not isinstance(node.left, ast.JoinedStr) and not _is_text(node):
             self.between("operator", node.left, node.right, *BINARY[type(node.op)])
         self.generic_visit(node)
@@ -354,6 +356,11 @@ def _symbol(op: ast.cmpop) -> str:
         ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=", ast.Is: "is",
         ast.IsNot: "is not", ast.In: "in", ast.NotIn: "not in",
     }[type(op)]  # fmt: skip
+
+
+def _is_size(shift: ast.expr) -> bool:
+    """KiB, MiB, GiB."""
+    return isinstance(shift, ast.Constant) and shift.value in (10, 20, 30)
 
 
 def _is_text(node: ast.BinOp) -> bool:

@@ -91,6 +91,13 @@ static void test_passwd(void)
     HOME("a:b:3:d:e", 3u, "(none)");
     HOME("x:x:3:3::/first:\nx:x:3:3::/second:\n", 3u, "/first");
     HOME("x:x:18446744073709551619:3::/wrap64:\n", 3u, "(none)");
+    struct passwd_scan scan;
+    char home[64];
+    static const char hidden[] = "x:x:3:3::/a\0b:\nx:x:3:3::/c:\n";
+
+    passwd_begin(&scan, 3, home, sizeof(home));
+    OK(passwd_feed(&scan, hidden, sizeof(hidden) - 1) == 1 && strcmp(home, "/c") == 0,
+       "a home with a NUL is none");
     OK(strcmp(home_of("x:x:3:3::/12345678:\n", 3, 8), "(none)") == 0, "a home that does not fit is none");
     OK(strcmp(home_of("x:x:3:3::/123456:\n", 3, 8), "/123456") == 0, "a home that just fits is one");
 }
