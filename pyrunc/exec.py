@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.console import Relay
+    from pyrunc.explain import Setting
     from pyrunc.log import Log
     from pyrunc.plan import Plan
 
@@ -89,7 +90,7 @@ def read_process(path: str, container: dict[str, Any]) -> tuple[str, dict[str, A
 class Exec(Session):
     """One exec at work."""
 
-    __slots__ = ("config", "container", "filtered", "listener", "ns_fds", "opts", "relay")
+    __slots__ = ("config", "container", "filtered", "listener", "ns_fds", "opts", "relay", "wanted")
 
     opts: ExecOptions
 
@@ -101,6 +102,7 @@ class Exec(Session):
         self.listener = -1  # the notify descriptor of the filter, until its agent can be told the pid
         self.ns_fds: dict[str, int] = {}  # path -> descriptor
         self.config: dict[str, Any] = {}
+        self.wanted: dict[str, Any] = {}  # the process
         self.container: state.Container
 
     # -- the flow ----------------------------------------------------------------------------------------
@@ -146,7 +148,7 @@ class Exec(Session):
         self.config, _ = load.load_config(container.dir + "/config.json")
         facts = host.HostFacts()
         facts.euid = posix.geteuid()
-        process = self.process(facts)
+        process = self.wanted = self.process(facts)
         options = join.Options(opts.id)
         options.joined = self.open_namespaces()
         options.cgroup = self.open_cgroup()
@@ -348,6 +350,12 @@ class Exec(Session):
             from pyrunc import hints
 
             raise SysError("/process/scheduler", "sched_setattr", -failed, hint=hints.find("SCHEDULER", -failed))
+
+    def setting(self) -> Setting:
+        """Where and as whom the program was to run."""
+        from pyrunc import explain
+
+        return explain.Setting(self.config, self.wanted, f"/proc/{self.container.data['pid']}/root")
 
     def on_fail(self, record: handshake.Record) -> None:
         """FAIL: the step's own error, unless the container has ended under it."""

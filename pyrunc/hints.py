@@ -82,6 +82,7 @@ _HINTS = {
     ("EXECVE", "ENOEXEC"): "not a program for this machine, or a script without #!",
     ("EXECVE", "E2BIG"): "/process/args and /process/env together are too long",
     ("FIND_EXE", "EACCES"): "the file is not executable, or a directory above it cannot be searched",
+    ("CGROUP", "EAGAIN"): "a cgroup above allows no more: cgroup.max.descendants or cgroup.max.depth",
     ("CGROUP", "EROFS"): "the cgroup file system is mounted read-only here",
     ("CGROUP", "EACCES"): "the cgroup is not delegated to this user",
     ("CGROUP", "EBUSY"): "processes in a parent cgroup keep its controllers from being enabled",

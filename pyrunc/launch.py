@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.console import Relay
+    from pyrunc.explain import Setting
     from pyrunc.log import Log
     from pyrunc.notify import Proxy
     from pyrunc.plan import Plan
@@ -335,6 +336,13 @@ class Job(Session):
 
             return idmap.open_mount(self.config, value, origin)
         return super().open_slot(kind, value, origin)
+
+    def setting(self) -> Setting:
+        """Where and as whom the program was to run."""
+        from pyrunc import explain
+
+        root = fs.join(fs.abspath(self.opts.bundle), self.config["root"]["path"])
+        return explain.Setting(self.config, self.config.get("process") or {}, root)
 
     def on_map_ids(self, record: handshake.Record) -> None:
         """MAP: the process that enter is by now has a new user namespace, and is nobody in it."""

@@ -62,7 +62,7 @@ def start(container: Container, log: Log) -> None:
 
         late, record = container.data.get("late") or [], handshake.Record(data)
         (give_up if faults.describe(late, record).op == "HOOK" else stop)(container, log)
-        raise faults.saved_error(late, record)
+        raise faults.saved_error(late, record, lambda name, number: explain(container, name, number))
     listed = container.data.get("hooks", {}).get("poststart")
     if listed:
         try:
@@ -72,6 +72,15 @@ def start(container: Container, log: Log) -> None:
             raise
     if proxy is not None:
         wait_ready(container, proxy)
+
+
+def explain(container: Container, name: str, number: int) -> str:
+    """Why a program could not be executed.  Raises OSError, PyruncError."""
+    from pyrunc.explain import Setting, program
+    from pyrunc.spec import load
+
+    config, _ = load.load_config(container.dir + "/config.json")
+    return program(Setting(config, config.get("process") or {}, container.data["rootfs"]), name, number)
 
 
 def let_go(container: Container, log: Log, release: int, errors_fd: int) -> bytes:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.cgroup import Driver
+    from pyrunc.explain import Setting
     from pyrunc.log import Log
     from pyrunc.plan import Plan
     from pyrunc.streams import Streams
@@ -464,7 +465,17 @@ class Session:
         """A FAIL or WARN record in the words of config.json."""
         from pyrunc.plan import faults
 
-        return faults.error(self.plan, record)
+        return faults.error(self.plan, record, self.explain)
+
+    def explain(self, name: str, number: int) -> str:
+        """Why a program could not be executed.  Raises OSError, PyruncError."""
+        from pyrunc import explain
+
+        return explain.program(self.setting(), name, number)
+
+    def setting(self) -> Setting:
+        """Where and as whom the program was to run, for the explanation of a failure."""
+        raise NotImplementedError
 
     def premature_end(self) -> PyruncError:
         """EOF without FAIL: init was killed.  Says by what, where it can be known."""
@@ -475,13 +486,24 @@ class Session:
         try:
             status = reap(pid)
             if posix.WIFSIGNALED(status):
-                text += f": killed by signal {posix.WTERMSIG(status)}"
+                text += f": killed by {self.killer(posix.WTERMSIG(status))}"
         except PyruncError as error:
             return PyruncError(f"{text}; {error}")  # it closed the socket, or lost it, and lives on
         except OSError:
             pass
         self.init_pid = 0 if pid == self.init_pid else self.init_pid
         return PyruncError(text)
+
+    def killer(self, number: int) -> str:
+        """A signal by its name, and what sends it while a program is started."""
+        from pyrunc import signals
+
+        text = signals.described(number)
+        if number == signals.SIGSYS:
+            from pyrunc import explain
+
+            text += f": {explain.killed(self.setting().linux)}"
+        return text
 
 
 # -- helpers --------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pyrunc"
 
 # Lower number = lower layer.  A module may import its own layer (cycles are checked apart) and everything below.
 LAYERS = [
-    {"", "errors", "fs", "undo", "handshake", "hints", "runtime", "quick", "signals", "build", "procfs"}
+    {"", "errors", "fs", "undo", "handshake", "hints", "runtime", "quick", "signals", "build", "procfs", "explain"}
     | {"_shim", "_reader"},
     {"spec"},
     {"host"},

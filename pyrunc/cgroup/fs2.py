@@ -163,7 +163,11 @@ class Fs2:
             if isinstance(error, FileExistsError):
                 return False
             if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-                raise SysError("/linux/cgroupsPath", "mkdir", error.errno or 0, value=path) from error
+                from pyrunc import hints
+
+                number = error.errno or 0
+                hint = hints.find("CGROUP", number)
+                raise SysError("/linux/cgroupsPath", "mkdir", number, value=path, hint=hint) from error
             raise
         return True
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from errno import EACCES, ENOENT
 
-from pyrunc.errors import SysError, errno_text, hook_failure
+from pyrunc.errors import PyruncError, SysError, errno_text, hook_failure
 from pyrunc.plan.ops import OPS
 from pyrunc.spec.names import CAPABILITIES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from pyrunc.handshake import Record
     from pyrunc.plan import Plan
+
+    Explain = Callable[[str, int], str]
 
 # FIND_EXE has seen the file, so it is not simply missing.
 _EXEC_WORDS = {ENOENT: "no such file or directory (the program, its #! interpreter or its ELF loader)"}
@@ -84,25 +86,40 @@ def _item(value: object, index: int) -> str | None:
     return None if isinstance(value, bytes) else str(value)
 
 
-def error(source: Plan | Sequence[Sequence[Any]], record: Record) -> SysError:
-    """The exception for a FAIL or WARN record, with a hint where there is one."""
+def error(source: Plan | Sequence[Sequence[Any]], record: Record, explain: Explain | None = None) -> SysError:
+    """The exception for a FAIL or WARN record, with a hint where there is one.
+
+    ``explain``: says why a program (a path) could not be executed, by the errno.
+    """
     from pyrunc import hints
 
     fault = describe(source, record)
+    hint = _misspelled(fault.op, record.detail)
+    if explain is not None and fault.op in ("FIND_EXE", "EXECVE"):
+        hint = _explained(fault, record, explain)
     return SysError(
         fault.where,
         _hook_call(fault.where, record.call) if fault.op == "HOOK" else record.call,
         record.err,
         value=fault.value,
         context=fault.context,
-        detail=_program_words(fault.op, fault.value, record),
-        hint=_misspelled(fault.op, record.detail) or hints.find(fault.op, record.err),
+        detail=_program_words(fault.op, fault.value, record, bool(hint)),
+        hint=hint or hints.find(fault.op, record.err),
     )
 
 
-def saved_error(late: Sequence[Sequence[Any]], record: Record) -> SysError:
+def saved_error(late: Sequence[Sequence[Any]], record: Record, explain: Explain | None = None) -> SysError:
     """`error` for a container whose creator has ended: ``late`` is what `Plan.late_origins` returned then."""
-    return error(late, record)
+    return error(late, record, explain)
+
+
+def _explained(fault: Fault, record: Record, explain: Explain) -> str:
+    """What is wrong with the program, "" if that cannot be seen; never an error of its own."""
+    name = record.detail.removeprefix("exec ") if fault.op == "EXECVE" else fault.value or ""
+    try:
+        return explain(name, record.err)
+    except (OSError, PyruncError, ValueError):
+        return ""
 
 
 def _misspelled(op: str, detail: str) -> str:
@@ -136,7 +153,7 @@ def _with_names(detail: str) -> str:
     return detail
 
 
-def _program_words(op: str, value: str | None, record: Record) -> str:
+def _program_words(op: str, value: str | None, record: Record, explained: bool) -> str:
     """The detail of a record; for the program and its working directory in the words of Go's os.PathError.
 
     podman, docker and containerd match them to exit with 127 (not found) and 126 (not executable), scripts the rest.
@@ -144,6 +161,7 @@ def _program_words(op: str, value: str | None, record: Record) -> str:
     detail = _with_names(record.detail)
     if op == "EXECVE" and detail:  # "exec /run.sh", from init
         words = _EXEC_WORDS.get(record.err) or errno_text(record.err).partition(": ")[2]
+        words = words.partition(" (")[0] if explained else words
         return f"{detail}: {words}" if words else detail
     if detail or record.err not in (ENOENT, EACCES) or op not in ("FIND_EXE", "EXECVE", "CHDIR"):
         return detail

@@ -1,0 +1,101 @@
+"""Why a container does not start: one line with the field, the cause and, where there is one, the remedy."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from integration import failures
+from integration.harness import Box, cgroup2_mount
+
+pytestmark = pytest.mark.pyrunc_only("the lines are ours")
+
+
+@pytest.mark.parametrize("name", failures.CASES)
+def test_line(name: str, box: Box) -> None:
+    change, line = failures.CASES[name]
+    bundle = box.bundle()
+    root = bundle.path / "rootfs"
+    change(bundle.config, root)
+    failed = box.container(bundle=bundle).run(check=False)
+    assert failed.rc == 1
+    assert re.fullmatch(f"pyrunc: error: {failures.expected(line, root)}\n", failed.err), failed.err
+
+
+def test_start(box: Box) -> None:
+    """The file is looked at when `start` fails as well, when its creator has ended."""
+    bundle = box.bundle()
+    failures.missing_interpreter(bundle.config, bundle.path / "rootfs")
+    made = box.container(bundle=bundle)
+    made.create()
+    failed = made.start(check=False)
+    assert failed.rc == 1 and 'the interpreter "/bin/bash" of its #! line does not exist' in failed.err
+
+
+def test_exec(box: Box) -> None:
+    """Below the root of the running container, with what is mounted there."""
+    bundle = box.bundle("sleep", "60")
+    mounts = bundle.config["mounts"]
+    source = box.path / "tools"
+    source.mkdir()
+    (source / "tool").write_text("#!/usr/bin/perl\n")
+    (source / "tool").chmod(0o755)
+    (source / "closed").mkdir(0o700)
+    (source / "closed/tool").symlink_to("/probe")
+    mounts.append({"destination": "/tools", "type": "bind", "source": str(source), "options": ["bind"]})
+    made = box.container(bundle=bundle)
+    made.create()
+    made.start()
+    failed = made.call("exec", made.id, "/tools/tool", check=False)
+    assert failed.rc == 255 and 'the interpreter "/usr/bin/perl" of its #! line does not exist' in failed.err
+    failed = made.call("exec", "--user", "1000:1000", made.id, "/tools/closed/tool", check=False)
+    assert (
+        failed.rc == 255
+        and '"/tools/closed" has mode 0700 and belongs to 0:0: 1000:1000 may not search it' in failed.err
+    )
+
+
+def test_links_end_at_the_root(box: Box) -> None:
+    """The host's own files are never looked at: an image may have links to anywhere."""
+    bundle = box.bundle()
+    root = bundle.path / "rootfs"
+    (box.path / "secret").write_text("#!/host\n")
+    (root / "escape").symlink_to(f"/../../../../../..{box.path}")
+    (root / "loop").symlink_to("loop")
+    for name, text in (("/escape/secret", '"/escape" does not exist'), ("/loop", "")):
+        bundle.config["process"]["args"] = [name]
+        failed = box.container(bundle=bundle).run(check=False)
+        assert failed.rc == 1 and text in failed.err and failed.err.count("\n") == 1, failed.err
+        assert "/host" not in failed.err
+
+
+def test_missing_controller(box: Box) -> None:
+    mount = cgroup2_mount()
+    assert mount
+    if "memory" in (mount / "cgroup.controllers").read_text().split():
+        pytest.skip("this host has the memory controller")
+    made = box.container(edits={"/linux/resources": {"memory": {"limit": 1 << 24}}})
+    failed = made.run(check=False)
+    assert "/linux/resources/memory/limit" in failed.err and "the memory controller is not available in" in failed.err
+
+
+def test_no_more_cgroups(box: Box) -> None:
+    """cgroup.max.descendants of a parent."""
+    mount = cgroup2_mount()
+    assert mount
+    parent = mount / f"{box.prefix}full"
+    parent.mkdir()
+    box.own_cgroups.add(parent)
+    try:
+        (parent / "cgroup.max.descendants").write_text("0")
+        failed = box.container(edits={"/linux/cgroupsPath": f"/{parent.name}/c"}).run(check=False)
+        assert failed.rc == 1 and "/linux/cgroupsPath" in failed.err and "cgroup.max.descendants" in failed.err
+    finally:
+        parent.rmdir()
+
+
+def test_the_table_has_every_case() -> None:
+    text = failures.ERRORS.read_text()
+    for name in failures.CASES:
+        assert f"### {failures.title(name)}\n" in text

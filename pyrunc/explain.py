@@ -1,0 +1,296 @@
+"""Why a program could not be executed: what the file is, and who may not reach it.  Loaded on failure only.
+
+The kernel has one errno for a dozen causes.  Here the file is looked at from outside: below the root filesystem as the
+host sees it, where what `mounts` put there is missing, or below /proc/PID/root of a running container.  Nothing is
+followed out of there, nothing but regular files is opened, and no more than one page of those is read.
+"""
+
+from __future__ import annotations
+
+import posix
+from errno import EACCES, ELOOP, ENOENT, EPERM
+
+from pyrunc import fs
+from pyrunc.errors import show
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal
+
+MAX_LINKS = 40  # as in the kernel: MAXSYMLINKS
+_HEAD = 4096
+_TYPE, _DIRECTORY, _REGULAR, _LINK = 0o170000, 0o040000, 0o100000, 0o120000
+_PATH = posix.O_PATH | posix.O_CLOEXEC
+_INTERPRETER_MAX = 4096
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# elf.h, EM_*: what people call them.
+_MACHINES = {
+    2: "SPARC", 3: "i386", 8: "MIPS", 20: "PowerPC", 21: "ppc64", 22: "s390x", 40: "arm", 43: "SPARC v9",
+    62: "x86_64", 183: "aarch64", 243: "riscv64", 258: "loongarch64",
+}  # fmt: skip
+_NATIVE = {"x86_64": (62, 3), "aarch64": (183, 40)}
+
+
+class Setting:
+    """Where and as whom a program was to run."""
+
+    __slots__ = ("linux", "mounts", "process", "root")
+
+    def __init__(self, config: dict[str, Any], process: dict[str, Any], root: str) -> None:
+        self.process = process
+        self.linux: dict[str, Any] = config.get("linux") or {}
+        self.mounts: list[dict[str, Any]] = config.get("mounts") or []
+        self.root = root  # a path on the host
+
+    def host_id(self, kind: str) -> int:
+        """The host's number of the process's "uid" or "gid"."""
+        inside = int((self.process.get("user") or {}).get(kind, 0))
+        for entry in self.linux.get(f"{kind}Mappings") or ():
+            if 0 <= inside - entry["containerID"] < entry["size"]:
+                return int(inside - entry["containerID"] + entry["hostID"])
+        return inside
+
+
+def program(setting: Setting, name: str, error: int) -> str:
+    """Why executing ``name`` (args[0], or its path) failed with an errno; "" if that cannot be seen.
+
+    Raises OSError.
+    """
+    if error == EPERM:
+        return _seccomp(setting.linux.get("seccomp") or {})
+    with Tree(setting) as tree:
+        for path in _candidates(setting.process, name):
+            if tree.find(path):
+                found = _denied(tree, path) if error == EACCES else _format(tree)
+            else:
+                # It may be in a mount that is not seen from here.
+                found = _noexec(tree.mounts, path) if error == EACCES else ""
+            if found:
+                return found
+        if error == ENOENT and tree.fd < 0:
+            return _missing(tree, setting.process, name)
+    return ""
+
+
+def _candidates(process: dict[str, Any], name: str) -> list[str]:
+    """The absolute paths that execvp(3) tries."""
+    cwd = process.get("cwd") or "/"
+    if "/" in name:
+        return [fs.join(cwd, name)]
+    return [fs.join(fs.join(cwd, directory), name) for directory in _path(process).split(":")[:64]]
+
+
+def _path(process: dict[str, Any]) -> str:
+    """The variable PATH, of several entries the last."""
+    found = _DEFAULT_PATH
+    for entry in process.get("env") or ():
+        if entry.startswith("PATH="):
+            found = entry[5:]
+    return found
+
+
+def _missing(tree: Tree, process: dict[str, Any], name: str) -> str:
+    """ENOENT, and it is not there: which directory is missing, or where it was looked for."""
+    if "/" not in name:
+        return f"looked for in {show(_path(process))}"
+    path = fs.join(process.get("cwd") or "/", name)
+    parts = path.split("/")
+    for end in range(2, min(len(parts), 64)):
+        above = "/".join(parts[:end])
+        if not tree.find(above):
+            return f"{show(above)} does not exist in the root filesystem"
+    return "it exists on the host, and not in the root filesystem" if fs.exists(path) else ""
+
+
+class Tree:
+    """Looks a path up in a root filesystem, component by component, and notes the first that its user cannot pass."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.uid, self.gid = setting.host_id("uid"), setting.host_id("gid")
+        user = setting.process.get("user") or {}
+        self.groups = {self.gid, *(user.get("additionalGids") or ())}
+        self.may_override = "CAP_DAC_OVERRIDE" in ((setting.process.get("capabilities") or {}).get("effective") or ())
+        self.mounts = setting.mounts
+        self.root = posix.open(setting.root, _PATH | posix.O_DIRECTORY)
+        self.fd = -1  # of the file that was found
+        self.denied = ""
+
+    def __enter__(self) -> Tree:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+        posix.close(self.root)
+
+    def _close(self) -> None:
+        if self.fd >= 0:
+            posix.close(self.fd)
+            self.fd = -1
+
+    def find(self, path: str) -> bool:
+        """Look ``path`` up; what it is stays open as O_PATH.  False if it does not exist."""
+        self._close()
+        self.denied = ""
+        try:
+            self.fd = self._walk(path)
+        except OSError:
+            return False
+        return True
+
+    def _walk(self, path: str) -> int:
+        """A descriptor of ``path``.  "..", and absolute links, end at the root.  Raises OSError."""
+        stack: list[tuple[int, str]] = [(posix.dup(self.root), "")]
+        todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]
+        links = 0
+        try:
+            while todo:
+                part = todo.pop()
+                if part == "..":
+                    if len(stack) > 1:
+                        posix.close(stack.pop()[0])
+                    continue
+                here, name = stack[-1]
+                self._note_directory(here, name or "/")
+                fd = posix.open(part, _PATH | posix.O_NOFOLLOW, dir_fd=here)
+                if posix.fstat(fd).st_mode & _TYPE != _LINK:
+                    stack.append((fd, f"{name}/{part}"))
+                    continue
+                target = posix.readlink("", dir_fd=fd)
+                posix.close(fd)
+                links += 1
+                if links > MAX_LINKS:
+                    raise OSError(ELOOP, path)
+                if target.startswith("/"):
+                    while len(stack) > 1:
+                        posix.close(stack.pop()[0])
+                todo += [part for part in reversed(target.split("/")) if part not in ("", ".")]
+            return posix.dup(stack[-1][0])
+        finally:
+            for fd, _ in stack:
+                posix.close(fd)
+
+    def _note_directory(self, fd: int, name: str) -> None:
+        found = posix.fstat(fd)
+        if not self.denied and not self.may_override and not self.may(found, 1):
+            self.denied = (
+                f"{show(name)} has mode {found.st_mode & 0o7777:04o} and belongs to {found.st_uid}:{found.st_gid}:"
+                f" {self.uid}:{self.gid} may not search it"
+            )
+
+    def may(self, found: posix.stat_result, bit: int) -> bool:
+        """Whether the mode gives the user a right (1: execute, search; 4: read)."""
+        if found.st_uid == self.uid:
+            return bool(found.st_mode & bit << 6)
+        return bool(found.st_mode & (bit << 3 if found.st_gid in self.groups else bit))
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes of the file; b"" of anything but a regular file.  Raises OSError."""
+        if posix.fstat(self.fd).st_mode & _TYPE != _REGULAR:
+            return b""
+        fd = posix.open(f"/proc/self/fd/{self.fd}", posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+        try:
+            return posix.pread(fd, size, offset)
+        finally:
+            posix.close(fd)
+
+
+def _denied(tree: Tree, path: str) -> str:
+    """EACCES: of a directory on the way, or of the file."""
+    if tree.denied:
+        return tree.denied
+    found = posix.fstat(tree.fd)
+    mode = found.st_mode & 0o7777
+    if found.st_mode & _TYPE == _DIRECTORY:
+        return "the first of /process/args must be a program"
+    if found.st_mode & _TYPE != _REGULAR:
+        return "it is not a regular file"
+    if not mode & 0o111:
+        return f"its mode is {mode:04o}: `chmod +x` makes it executable"
+    if not tree.may_override and not tree.may(found, 1):
+        return (
+            f"its mode is {mode:04o} and it belongs to {found.st_uid}:{found.st_gid}: {tree.uid}:{tree.gid} may not"
+            " execute it"
+        )
+    if _noexec(tree.mounts, path):
+        return _noexec(tree.mounts, path)
+    if posix.fstatvfs(tree.fd).f_flag & posix.ST_NOEXEC:
+        return "the root filesystem is on a mount with the option noexec"
+    return "its mode permits it: an ACL or a security module (AppArmor, SELinux) may not"
+
+
+def _noexec(mounts: list[dict[str, Any]], path: str) -> str:
+    """The mount that a path is in, if no program can be executed there."""
+    for number, mount in reversed(list(enumerate(mounts))):
+        if (path + "/").startswith(mount["destination"].rstrip("/") + "/"):
+            return f"/mounts/{number} has the option noexec" if "noexec" in (mount.get("options") or ()) else ""
+    return ""
+
+
+def _format(tree: Tree) -> str:
+    """ENOENT or ENOEXEC of a file that is there."""
+    head = tree.read(0, _HEAD)
+    if head.startswith(b"\x7fELF"):
+        return _elf(tree, head)
+    if head.startswith(b"#!"):
+        return _script(tree, head[2:].split(b"\n", 1)[0])
+    if not head:
+        return "the file is empty" if posix.fstat(tree.fd).st_mode & _TYPE == _REGULAR else ""
+    return "it is neither an ELF file nor a script that starts with #!"
+
+
+def _script(tree: Tree, line: bytes) -> str:
+    words = line.split()
+    if not words:
+        return "its #! line names no interpreter"
+    name = words[0].decode("utf-8", "surrogateescape")
+    if line.endswith(b"\r"):
+        return "its #! line ends with a carriage return: the file has the line ends of DOS"
+    if not tree.find(name):
+        return f"the interpreter {show(name)} of its #! line does not exist in the root filesystem"
+    return ""
+
+
+def _elf(tree: Tree, head: bytes) -> str:
+    """Wrong machine, or a loader that is missing."""
+    wide = head[4:5] == b"\2"
+    order: Literal["big", "little"] = "big" if head[5:6] == b"\2" else "little"
+
+    def number(offset: int, size: int) -> int:
+        return int.from_bytes(head[offset : offset + size], order)
+
+    ours = posix.uname().machine
+    machine = number(18, 2)
+    if machine not in _NATIVE.get(ours, (machine,)):
+        return f"it is an ELF file for {_MACHINES.get(machine, f'machine {machine}')}, and this host is {ours}"
+    # Elf64_Ehdr: e_phoff, e_phentsize, e_phnum; Elf64_Phdr: p_type, p_offset, p_filesz.
+    start = number(32, 8) if wide else number(28, 4)
+    size, count = (number(54, 2), number(56, 2)) if wide else (number(42, 2), number(44, 2))
+    for at in range(start, min(start + size * count, len(head) - 55), max(size, 1)):
+        if number(at, 4) == 3:  # PT_INTERP
+            offset = number(at + 8, 8) if wide else number(at + 4, 4)
+            length = number(at + 32, 8) if wide else number(at + 16, 4)
+            name = tree.read(offset, min(length, _INTERPRETER_MAX)).rstrip(b"\0").decode("utf-8", "surrogateescape")
+            if name and not tree.find(name):
+                return f"its ELF loader {show(name)} does not exist in the root filesystem"
+    return ""
+
+
+def _seccomp(profile: dict[str, Any]) -> str:
+    """EPERM from execve, which no mode and no mount gives for a program like any other."""
+    for number, rule in enumerate(profile.get("syscalls") or ()):
+        if "execve" in (rule.get("names") or ()) and rule.get("action") == "SCMP_ACT_ERRNO":
+            return f"/linux/seccomp/syscalls/{number} answers execve with an error"
+    if profile.get("defaultAction") == "SCMP_ACT_ERRNO" and not any(
+        "execve" in (rule.get("names") or ()) for rule in profile.get("syscalls") or ()
+    ):
+        return "/linux/seccomp/defaultAction answers execve with an error"
+    return ""
+
+
+def killed(linux: dict[str, Any]) -> str:
+    """What SIGSYS before the program ran means."""
+    profile = linux.get("seccomp") or {}
+    for number, rule in enumerate(profile.get("syscalls") or ()):
+        if "execve" in (rule.get("names") or ()) and "KILL" in rule.get("action", ""):
+            return f"/linux/seccomp/syscalls/{number} kills execve"
+    return "/linux/seccomp kills a system call that it takes to execute a program" if profile else ""
