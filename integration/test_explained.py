@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 
 import pytest
 
@@ -93,6 +94,34 @@ def test_no_more_cgroups(box: Box) -> None:
         assert failed.rc == 1 and "/linux/cgroupsPath" in failed.err and "cgroup.max.descendants" in failed.err
     finally:
         parent.rmdir()
+
+
+def test_no_more_user_namespaces(box: Box) -> None:
+    """Inside of one whose limit is 0, so that the host's stays."""
+    ids = [{"containerID": 0, "hostID": 0, "size": 1}]
+    bundle = box.bundle(edits={"/linux/uidMappings": ids, "/linux/gidMappings": ids})
+    bundle.config["linux"]["namespaces"].append({"type": "user"})
+    bundle.config["mounts"] = [entry for entry in bundle.config["mounts"] if entry["type"] != "devpts"]
+    bundle.save()
+    script = 'echo 0 >/proc/sys/user/max_user_namespaces && exec "$@"'
+    argv = [box.runtime.path, "--root", str(box.root), "run", "--bundle", str(bundle.path), f"{box.prefix}u"]
+    failed = subprocess.run(
+        ["unshare", "-Ur", "sh", "-c", script, "sh", *argv], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert failed.returncode == 1
+    assert "ENOSPC" in failed.stderr and "/proc/sys/user/max_user_namespaces is reached" in failed.stderr
+
+
+def test_few_descriptors(box: Box) -> None:
+    bundle = box.bundle()
+    bundle.save()
+    argv = [box.runtime.path, "--root", str(box.root), "run", "--bundle", str(bundle.path), f"{box.prefix}f"]
+    for limit in range(4, 12):
+        failed = subprocess.run(
+            ["prlimit", f"--nofile={limit}:{limit}", *argv], capture_output=True, text=True, timeout=30, check=False
+        )
+        assert failed.returncode == 1 and failed.stderr.count("\n") == 1
+        assert "EMFILE: too many open files in this process (see ulimit -n)" in failed.stderr
 
 
 def test_the_table_has_every_case() -> None:

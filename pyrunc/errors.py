@@ -28,7 +28,7 @@ _TEXT = {
     "EXDEV": "crosses a mount point or leaves the root filesystem",
     "ENODEV": "no such device or filesystem type",
     "ENOSYS": "not implemented by this kernel",
-    "EMFILE": "too many open files in this process",
+    "EMFILE": "too many open files in this process (see ulimit -n)",
     "ENFILE": "too many open files in the system",
     "ENOMEM": "out of memory",
     "ETXTBSY": "text file busy",
