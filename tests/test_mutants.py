@@ -245,6 +245,22 @@ def test_tests_that_name_the_function_come_first(tmp_path: Path) -> None:
     assert known.about(make("x = 1\n", "1", "2", scope=""), tests) == set()
 
 
+def test_a_macro_is_reached_where_it_is_used(tmp_path: Path) -> None:
+    known = cover.Map(Tree(tmp_path))
+    (tmp_path / "tree/tests").mkdir(parents=True)
+    (tmp_path / "tree/tests/test_a.py").write_text("")
+    test = Test("tests/test_a.py::test_x", 1)
+    known.lines["native/init/x.c"][4] = {test}
+    source = "#define MOST 64\nint f(void)\n{\n    return MOST;\n}\n"
+    assert known.reaching(make(source, "64", "65", scope="", file="native/init/x.c")) == [test]
+    assert (
+        known.reaching(
+            make(source.replace("return MOST", "return ALMOST"), "64", "65", scope="", file="native/init/x.c")
+        )
+        == []
+    )
+
+
 def test_tests_that_go_where_few_go_come_first(tmp_path: Path) -> None:
     known = cover.Map(Tree(tmp_path))
     (tmp_path / "tree/tests").mkdir(parents=True)

@@ -162,7 +162,7 @@ class Map:
         lines = self.lines.get(mutant.file, {})
         found: set[Test] = set()
         if mutant.scope or mutant.file.endswith(".c"):
-            found = union(lines, range(mutant.line, mutant.last_line + 1))
+            found = union(lines, range(mutant.line, mutant.last_line + 1) if mutant.scope else macro_lines(mutant))
             near = union(lines, scope_lines(mutant))
             if mutant.file.endswith(".c") or not found:
                 about = self.about(mutant, near)
@@ -264,6 +264,14 @@ def scope_lines(mutant: Mutant) -> range:
     if mutant.file.endswith(".c"):
         return _c_scopes(mutant.file, mutant.source).get(mutant.scope, range(0))
     return _python_scopes(mutant.source).get(mutant.scope, range(0))
+
+
+def macro_lines(mutant: Mutant) -> list[int]:
+    """The lines that use the macro that a mutant of C outside of all functions is in."""
+    text = mutant.source.splitlines()
+    match = re.match(r"#define (\w+)", text[mutant.line - 1])
+    word = re.compile(rf"\b{match[1]}\b") if match else None
+    return [number for number, line in enumerate(text, 1) if word and word.search(line) and line[:1] != "#"]
 
 
 @cache

@@ -54,12 +54,12 @@ class Tree:
             name = path.relative_to(self.root)
             if "__pycache__" not in name.parts and str(name) not in wanted and name.name != "_init":
                 path.unlink()
-        for name in sorted(wanted):
-            copy(ROOT / name, self.root / name)
+        changed = [name for name in sorted(wanted) if copy(ROOT / name, self.root / name)]
         link = self.root / ".venv"
         if not link.is_symlink():
             link.symlink_to(ROOT / ".venv")
         self.tools()
+        self.compile(changed)
 
     def tools(self) -> None:
         """The compilers' stand-ins, the runtime, the probe, init."""
@@ -83,16 +83,17 @@ class Tree:
             harness.build_probe(probe)
         if self.build_init(self.root / "pyrunc/_init", self.environment(self.objects)):
             raise SystemExit("init cannot be built")
-        self.compile()
 
-    def compile(self) -> None:
+    def compile(self, changed: list[str]) -> None:
         """Bytecode of everything, with the assertions of the tests rewritten: a sandbox cannot keep any."""
         env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         python = str(ROOT / ".venv/bin/python")
         folders = [name for name in PARTS if (self.root / name).is_dir()]
         subprocess.run([python, "-m", "compileall", "-q", *folders], cwd=self.root, env=env, check=False)
-        command = [python, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", "tests", "integration"]
-        subprocess.run(command, cwd=self.root, env=env, capture_output=True, check=False)
+        tests = [name for name in changed if Path(name).name.startswith("test_") and name.endswith(".py")]
+        if tests:
+            command = [python, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", *tests]
+            subprocess.run(command, cwd=self.root, env=env, capture_output=True, check=False)
 
     def environment(self, *objects: Path, blocks: bool = False) -> dict[str, str]:
         """What the processes in a sandbox get besides what we have."""
@@ -126,13 +127,14 @@ class Tree:
         return subprocess.run(command, env={**os.environ, **env}, check=False).returncode
 
 
-def copy(source: Path, target: Path) -> None:
+def copy(source: Path, target: Path) -> bool:
     """Unless it is there already: times tell, and compiled tests stay valid."""
     if (
         target.exists()
         and target.stat().st_mtime == source.stat().st_mtime
         and target.stat().st_size == source.stat().st_size
     ):
-        return
+        return False
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy2(source, target)
+    return True
