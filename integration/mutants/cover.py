@@ -26,6 +26,8 @@ from integration.mutants.mutant import Mutant
 from integration.mutants.tree import Tree
 
 TIMEOUT = 1200  # for all tests of one file, under the tracer
+# Tests that read the source of init: they reach all of it.
+READERS = ("test_descriptors_are_close_on_exec", "test_every_op_has_its_handler")
 BEHIND = 4  # lines behind a mutant that may be the branch which it decides about
 # Tests of the build, of texts, of the tests themselves: they do not run what is mutated.
 LEFT_OUT = {
@@ -166,7 +168,9 @@ class Map:
             near = union(lines, scope_lines(mutant))
             if mutant.file.endswith(".c") or not found:
                 about = self.about(mutant, near)
-                return self.ordered(about & found) + self.ordered(found - about) + self.ordered(near - found)
+                readers = [test for test in self.tests.values() if test.name.endswith(READERS)]
+                rest = self.ordered(about & found) + self.ordered(found - about) + self.ordered(near - found)
+                return list(dict.fromkeys([*(readers if mutant.file.endswith(".c") else ()), *rest]))
             about = self.about(mutant, found)
             return self.ordered(about) + self.ordered(found - about)
         return spread(self.of_module(mutant))
@@ -267,11 +271,14 @@ def scope_lines(mutant: Mutant) -> range:
 
 
 def macro_lines(mutant: Mutant) -> list[int]:
-    """The lines that use the macro that a mutant of C outside of all functions is in."""
+    """The lines that use the macro of a mutant outside of all functions, and those around: blocks are known
+    by the line of one of their statements.
+    """
     text = mutant.source.splitlines()
     match = re.match(r"#define (\w+)", text[mutant.line - 1])
     word = re.compile(rf"\b{match[1]}\b") if match else None
-    return [number for number, line in enumerate(text, 1) if word and word.search(line) and line[:1] != "#"]
+    users = [number for number, line in enumerate(text, 1) if word and word.search(line) and line[:1] != "#"]
+    return [number + step for number in users for step in (-1, 0, 1)]
 
 
 @cache

@@ -294,6 +294,8 @@ class Finder(ast.NodeVisitor):
             self.replace("call dropped", node, self.text(function.value))
         if isinstance(function, ast.Name) and function.id == "SysError" and len(node.args) > 1:
             del node.args[1]  # the name of a call, for people
+        if isinstance(function, ast.Name | ast.Attribute) and ast.unparse(function).split(".")[-1] in REPORTS:
+            node.args[1:] = [arg for arg in node.args[1:] if not isinstance(arg, ast.Constant)]  # words for people
         if isinstance(function, ast.Attribute) and function.attr == "sleep":
             return
         self.generic_visit(node)
@@ -345,6 +347,7 @@ class Finder(ast.NodeVisitor):
     visit_Dict = table_of
 
 
+REPORTS = {"Problem", "bad", "warn", "bad_item"}
 STRING_METHODS = {
     "strip", "rstrip", "lstrip", "lower", "upper", "removeprefix", "removesuffix", "decode", "encode", "replace",
     "casefold", "expandtabs",
