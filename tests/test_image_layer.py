@@ -320,6 +320,32 @@ def test_limits(tmp_path: Path, change: dict[str, int], entries: Entries, text: 
         root.apply(entries)
 
 
+@pytest.mark.parametrize(
+    ("change", "good", "bad"),
+    [
+        ({"entries": 3}, [entry(f"f{n}", b"") for n in range(3)], [entry(f"f{n}", b"") for n in range(4)]),
+        ({"bytes": 20000}, [entry("f", b"x" * 20000)], [entry("f", b"x" * 20001)]),
+        ({"name": 50}, [entry("n" * 50, b"")], [entry("n" * 51, b"")]),
+        ({"depth": 5}, [entry("d/" * 5)], [entry("d/" * 6)]),
+    ],
+)
+def test_boundaries_of_limits(tmp_path: Path, change: dict[str, int], good: Entries, bad: Entries) -> None:
+    root = Root(tmp_path, dataclasses.replace(Limits(), **change))
+    for entries, refused in ((good, False), (bad, True)):
+        totals = layer.Totals(root.limits)
+        applier = layer.Applier(root.tree, totals, root.warnings, owners=True, devices=True)
+        data = tar(entries)
+        stream = blobs.LayerStream(*described(data), Limits())
+        try:
+            if refused:
+                with pytest.raises(ImageError, match=f"more than {next(iter(change.values()))} "):
+                    applier.apply(stream)
+            else:
+                applier.apply(stream)
+        finally:
+            stream.close()
+
+
 def test_depth_through_links_counts(tmp_path: Path) -> None:
     root = Root(tmp_path, Limits(depth=8))
     entries: Entries = [entry("d/" * 7)]

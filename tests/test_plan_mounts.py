@@ -9,9 +9,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plan_support import Facts, compiled, names, step, steps
-from pyrunc.plan import mounts
+from pyrunc.plan import mounts, userns
 from pyrunc.plan.mounts import Flags, cgroup_source, clean
 from pyrunc.plan.namespaces import Namespaces
+
+
+@pytest.mark.parametrize(
+    ("mount", "expected"),
+    [
+        ({"options": ["bind"]}, ("/s", False)),
+        ({"options": ["rbind"]}, ("/s", True)),
+        ({"type": "bind"}, ("/s", False)),
+        ({"options": ["bind"], "source": "s"}, ("/bundle/s", False)),
+        ({"options": ["bind", "remount"]}, None),
+        ({"options": []}, None),
+        # These come with the plan.
+        ({"options": ["bind"], "uidMappings": [{"containerID": 0, "hostID": 0, "size": 1}]}, None),
+        ({"options": ["bind", "idmap"]}, None),
+        ({"options": ["bind", "ridmap"]}, None),
+    ],
+)
+def test_binds_that_are_cloned_before_the_user_namespace(mount: dict[str, Any], expected: object) -> None:
+    assert userns.bind_source({"source": "/s", **mount}, "/bundle") == expected
 
 
 @pytest.mark.parametrize(
