@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 
+import field_map
 from pyrunc import cli
 from pyrunc.spec import schema
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ROWS = {
-    match[1]: (match[2].strip(), match[3].strip())
-    for match in re.finditer(r"^\| (/\S+) \| ([^|]+) \| ([^|]+) \|$", README, re.M)
-}
+ROWS = {match[1]: (match[2].strip(), match[3].strip()) for match in field_map.ROW.finditer(README)}
 FIELDS = {pointer for pointer, *_ in schema.fields()}
 
 
@@ -38,6 +36,14 @@ def test_every_row_is_a_field() -> None:
 def test_every_proof_exists() -> None:
     for field, (_, proof) in ROWS.items():
         assert (ROOT / proof).is_file(), f"{field}: {proof}"
+
+
+def test_every_row_has_its_code() -> None:
+    """If it fails: PYTHONPATH=tests:. .venv/bin/python -m field_map."""
+    assert field_map.table(README) == README
+    listed = dict(field_map.columns())
+    assert listed["/mounts"].startswith("`spec/rules_mounts`") and "`plan/mounts`" in listed["/mounts"]
+    assert len(listed) == len(ROWS) and "" not in listed.values()
 
 
 def test_no_field_is_left_out() -> None:
