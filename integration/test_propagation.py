@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from integration.harness import Box, Container
-from integration.test_mounts import mounts_of
+from integration.test_mounts import mount, mounted, mounts_of
 from integration.test_userns import edits, own
 
 Make = Callable[..., Container]
@@ -75,3 +76,23 @@ def test_a_slave_root_receives_what_the_host_mounts(container: Make, box: Box) -
         os.close(write)
         subprocess.run(["umount", str(target)], check=True)
     assert "/mnt" in mounts_of(one.report)
+
+
+@pytest.mark.pyrunc_only("runc and crun leave the mask on the host")
+@pytest.mark.parametrize("value", ["private", "slave", "shared", "rshared"])
+def test_a_mask_in_a_bind_stays_inside(container: Make, box: Box, value: str) -> None:
+    """The bind has no propagation option: rootfsPropagation alone does not make it a peer of the host's mount."""
+    source = box.path / "source"
+    with mounted(source):
+        (source / "secret").mkdir()
+        before = Path("/proc/self/mountinfo").read_text()
+        changes = {
+            "/mounts/-": mount("/mnt", str(source), "rbind"),
+            "/linux/rootfsPropagation": value,
+            "/linux/maskedPaths": ["/mnt/secret"],
+        }
+        one = container("report", edits=changes)
+        seen = mounts_of(one.run().report)
+        assert "/mnt/secret" in seen
+        assert Path("/proc/self/mountinfo").read_text() == before
+    assert "master:" in seen["/mnt"].shared, seen["/mnt"]

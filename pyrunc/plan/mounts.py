@@ -328,6 +328,10 @@ def compile_mounts(
             # What a new mount namespace would have made of it.  As a peer of the host's mount, what is mounted in it
             # later would appear on the host, and what is unmounted with the container would be gone there.
             flags.propagation.insert(0, RECURSIVE | SLAVE)
+        elif flags.bind and not flags.remount and not flags.propagation and linux.get("rootfsPropagation"):
+            # The field is about the root, and leaves the copied mounts of the host shared with it for binds that ask
+            # for "shared".  A mask in a bind that does not would appear on the host, and stay there.
+            flags.propagation = [RECURSIVE | SLAVE]
         if flags.bind or flags.remount:
             flags.change(facts, replace=flags.remount)
         else:
