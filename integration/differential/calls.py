@@ -39,21 +39,26 @@ def status_of(raw: int) -> int:
 
 
 class Reader:
-    """Descriptors that others write to, and what has come from each."""
+    """Descriptors that others write to, and what has come from each.
+
+    Each has a number of its own, since the kernel gives a closed descriptor's number to the next one.
+    """
 
     def __init__(self) -> None:
         self.texts: dict[int, bytes] = {}
-        self.open: set[int] = set()
+        self.open: dict[int, int] = {}
 
     def add(self, fd: int) -> int:
-        """Read from this descriptor, which is closed at its end."""
+        """Read from this descriptor, which is closed at its end.  Returns the number for `finish`."""
         os.set_blocking(fd, False)
-        self.texts[fd] = b""
-        self.open.add(fd)
-        return fd
+        number = len(self.texts)
+        self.texts[number] = b""
+        self.open[number] = fd
+        return number
 
-    def read(self, fd: int) -> None:
+    def read(self, number: int) -> None:
         """Take what is there."""
+        fd = self.open[number]
         while True:
             try:
                 piece = os.read(fd, 1 << 16)
@@ -61,9 +66,9 @@ class Reader:
                 return
             except OSError:  # EIO: nobody has the terminal open any more
                 piece = b""
-            self.texts[fd] += piece
+            self.texts[number] += piece
             if not piece:
-                self.open.discard(fd)
+                del self.open[number]
                 os.close(fd)
                 return
 
@@ -73,17 +78,17 @@ class Reader:
         poller = select.poll()
         watch = os.pidfd_open(pid)
         poller.register(watch, select.POLLIN)
-        for fd in self.open:
+        numbers = {fd: number for number, fd in self.open.items()}
+        for fd in numbers:
             poller.register(fd, select.POLLIN)
         try:
             while True:
                 left = end - time.monotonic()
                 events = dict(poller.poll(max(left, 0) * 1000)) if left > 0 else {}
-                for fd in events:
-                    if fd != watch:
-                        self.read(fd)
-                        if fd not in self.open:
-                            poller.unregister(fd)
+                for fd in events.keys() - {watch}:
+                    self.read(numbers[fd])
+                    if numbers[fd] not in self.open:
+                        poller.unregister(fd)
                 if watch in events:
                     return os.waitpid(pid, 0)[1]
                 if left <= 0:
@@ -91,17 +96,17 @@ class Reader:
         finally:
             os.close(watch)
 
-    def finish(self, fd: int, limit: float = 2.0) -> str:
+    def finish(self, number: int, limit: float = 2.0) -> str:
         """All of what one has written: until its end, or `limit` seconds."""
         end = time.monotonic() + limit
-        while fd in self.open and time.monotonic() < end:
-            select.select([fd], [], [], 0.05)
-            self.read(fd)
-        return self.texts.get(fd, b"").decode(errors="replace")
+        while number in self.open and time.monotonic() < end:
+            select.select([self.open[number]], [], [], 0.05)
+            self.read(number)
+        return self.texts[number].decode(errors="replace")
 
     def close(self) -> None:
         """Close what is open."""
-        for fd in self.open:
+        for fd in self.open.values():
             os.close(fd)
         self.open.clear()
 

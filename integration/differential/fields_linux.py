@@ -10,7 +10,7 @@ from integration.differential.allowed import NAMES
 from integration.differential.context import ALL_NAMESPACES, Context, Draw
 from integration.differential.model import NAMESPACES, REMOVE, Feature, words
 
-JOINABLE = ("network", "ipc", "uts", "cgroup")
+JOINABLE = ("network", "ipc", "uts", "cgroup", "pid")
 SYSCTLS = {
     "network": (
         ("net.ipv4.ip_forward", "1"),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from integration.differential import fields_hooks, fields_linux, fields_mounts, fields_process
 from integration.differential.context import Context, Draw
-from integration.differential.model import CONSOLE, REMOVE, Case, Feature, words
+from integration.differential.model import CONSOLE, PID_FILE, REMOVE, Case, Feature, words
 
 # Small: hypothesis draws the first ten examples independently, and varies earlier ones afterwards.
 BATCH = 8
@@ -112,7 +112,10 @@ def _drive(draw: Draw, context: Context) -> tuple[list[list[Any]], list[Feature]
     if how == "create":
         return [["create", flags], ["start"], ["wait"], ["delete"]], features
     features.append(Feature("command.exec", [["/process/args", ["/bin/inside", "wait"]]]))
-    return [["run", ["--detach", *flags]], _exec(draw), ["kill", "KILL"], ["delete"]], features
+    second = _exec(draw)
+    if features and draw(st.booleans()):
+        second[1] = ["--preserve-fds=1", *second[1]]
+    return [["run", ["--detach", *flags]], second, ["kill", "KILL"], ["delete"]], features
 
 
 def _exec(draw: Draw) -> list[Any]:
@@ -172,6 +175,13 @@ def _exec(draw: Draw) -> list[Any]:
                     ["--cap", "CAP_NET_RAW"],
                     ["--no-new-privs"],
                     ["--cap", "CAP_SYS_ADMIN"],
+                    ["--detach", "--pid-file", PID_FILE],
+                    ["--additional-gids", "2000"],
+                    ["--cgroup", "/"],
+                    ["--cgroup", "missing"],
+                    ["--tty"],
+                    ["--tty", "--console-socket", CONSOLE],
+                    ["--ignore-paused"],
                 )
             ),
             max_size=3,
@@ -221,7 +231,15 @@ _SIGNALS = (
     "term",
     "STOP",
 )
-_UPDATES = (["--pids-limit", "100"], ["--memory", "64m"], ["--cpu-share", "512"], [])
+_UPDATES: tuple[list[Any], ...] = (
+    ["--pids-limit", "100"],
+    ["--memory", "64m"],
+    ["--cpu-share", "512"],
+    [],
+    [{}],
+    [{"pids": {"limit": 100}}],
+    [{"memory": {"limit": 64 << 20}, "cpu": {"shares": 512}}],
+)
 
 
 @st.composite

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from integration.harness import DEFAULT_CAPS, DELETE, PATH_ENV, edit
@@ -22,6 +23,7 @@ ROOTFS = f"{BUNDLE}/rootfs"
 ID = "c"
 CGROUP = "/box/c"
 CONSOLE = f"{WORK}/console"
+PID_FILE = f"{WORK}/pid"
 USER_MAP = "0 100000 65536\n"  # of the user namespace that can be joined
 HOOKS = words(
     """
@@ -61,6 +63,8 @@ class Case:
         for feature in self.features:
             for pointer, value in feature.edits:
                 found += _details(str(pointer), value)
+        for name, *args in self.commands:
+            found += [f"flag.{name}.{word.partition('=')[0]}" for word in _flat(args) if word.startswith("--")]
         return found
 
     def config(self) -> dict[str, Any]:
@@ -70,6 +74,11 @@ class Case:
             for pointer, value in feature.edits:
                 edit(config, {pointer: DELETE if value == REMOVE else copy.deepcopy(value)})
         return config
+
+    @cached_property
+    def known(self) -> dict[str, Any]:
+        """The config.json for conditions, which only read it."""
+        return self.config()
 
     @property
     def caller(self) -> dict[str, Any]:
@@ -112,6 +121,15 @@ def _details(pointer: str, value: Any) -> list[str]:
     if pointer == "/linux/devices":
         return [f"device.{entry['type']}" for entry in value]
     return []
+
+
+def _flat(args: Iterable[Any]) -> Iterator[str]:
+    """The words of a command, and of the lists in it."""
+    for word in args:
+        if isinstance(word, str):
+            yield word
+        elif isinstance(word, list):
+            yield from _flat(word)
 
 
 def base_config() -> dict[str, Any]:

@@ -41,8 +41,9 @@ def runtimes() -> dict[str, str]:
 def build_program(folder: Path) -> Path:
     """Compile inside.c."""
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / "inside"
-    compile_static(REPO / "integration/differential/inside.c", target)
+    target, fresh = folder / "inside", folder / f"inside.{os.getpid()}"
+    compile_static(REPO / "integration/differential/inside.c", fresh)
+    fresh.rename(target)  # another run may be copying it
     return target
 
 

@@ -19,9 +19,9 @@ from integration.differential.calls import LIMIT, Console, Done, Reader, Streams
 from integration.harness import SLOW
 
 CGROUPS = Path("/sys/fs/cgroup")
-PID_FILE = f"{model.WORK}/pid"
 _FILES = ("out", "err", "hook", "process", "pid")  # ours, below /w
 SETTLE = 1.0 * SLOW  # seconds in which what was killed has to be gone
+PATIENCE = 15 * SLOW  # seconds until the sandbox is given up when it is not
 
 
 class Peer(NamedTuple):
@@ -78,7 +78,7 @@ class Run:
         self.console: Console | None = None
         self.pids: list[int] = []  # of inits, in the order of their creation
         self.ended: dict[int, int] = {}  # wait statuses of children
-        self.terminals: list[int] = []
+        self.terminals: list[int] = []  # numbers of the reader
         self.steps: list[dict[str, Any]] = []
         self.texts: list[dict[str, Any]] = []  # what programs wrote
         self.joined: dict[str, str] = {}
@@ -147,7 +147,7 @@ class Run:
 
     def _written(self) -> list[dict[str, Any]]:
         texts = [{"of": "out", "text": _text(f"{model.WORK}/out")}]
-        return texts + [{"of": "terminal", "text": self.reader.finish(fd)} for fd in self.terminals]
+        return texts + [{"of": "terminal", "text": self.reader.finish(one)} for one in self.terminals]
 
     def _left(self, before: Baseline) -> dict[str, Any]:
         end = time.monotonic() + SETTLE
@@ -174,7 +174,7 @@ class Run:
         for pid in _processes():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        end = time.monotonic() + SETTLE
+        end = time.monotonic() + PATIENCE
         while _processes() and time.monotonic() < end:
             self._reap(0.02)
         for line in reversed(_mounts()):
@@ -188,7 +188,7 @@ class Run:
             for name in os.listdir(CGROUPS):
                 if (CGROUPS / name).is_dir() and name != "host":
                     sandbox.remove_cgroups(CGROUPS / name)
-            assert time.monotonic() < end + SETTLE, f"cgroups cannot be removed: {_cgroups()}"
+            assert time.monotonic() < end, f"cgroups cannot be removed: {_cgroups()}"
             self._reap(0.02)
         for path in (model.BUNDLE, model.STATE):
             shutil.rmtree(path, ignore_errors=True)
@@ -222,7 +222,7 @@ class Run:
         if streams is None:
             null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
             out, err = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
-            self.reader.add(out[0]), self.reader.add(err[0])
+            numbers = self.reader.add(out[0]), self.reader.add(err[0])
             streams = Streams((null, out[1], err[1]), (null, out[1], err[1]))
         argv = [self.peer.path, "--root", model.STATE, *args]
         pid = calls.spawn(argv, streams, {} if plain else self.caller)
@@ -233,7 +233,7 @@ class Run:
         rc = -1 if raw is None else calls.status_of(raw)
         if not own:
             return Done(rc, "", "")
-        done = Done(rc, self.reader.finish(out[0], 0.5), self.reader.finish(err[0], 0.5))
+        done = Done(rc, self.reader.finish(numbers[0]), self.reader.finish(numbers[1], 0.5))
         self.messages.append(done.err)
         return done
 
@@ -267,12 +267,16 @@ class Run:
             self.console = Console()
         return list(args)
 
-    def _take_console(self, args: Sequence[str]) -> None:
-        if self.console and "--console-socket" in args:
-            master = self.console.receive()
-            if master is not None:
-                self.texts.append({"of": "window", "text": json.dumps(calls.window(master))})
-                self.terminals.append(self.reader.add(master))
+    def _take_console(self, args: Sequence[str]) -> bool:
+        """Receive the terminal that the runtime sent; False when there is none."""
+        if not self.console or "--console-socket" not in args:
+            return False
+        master = self.console.receive()
+        if master is None:
+            return False
+        self.texts.append({"of": "window", "text": json.dumps(calls.window(master))})
+        self.terminals.append(self.reader.add(master))
+        return True
 
     # ---- commands ------------------------------------------------------------------------------------------------
 
@@ -291,9 +295,8 @@ class Run:
         while self.lasting and _text(f"{model.WORK}/out").count('"ready"') < self.starts and time.monotonic() < end:
             if _status(self.pids[-1] if self.pids else 0) != "alive":
                 return
-            for fd in self.terminals:
-                if b'"ready"' in self.reader.texts.get(fd, b""):
-                    return
+            if any(b'"ready"' in self.reader.texts[number] for number in self.terminals):
+                return
             self._reap(0.003)
 
     def _now(self) -> dict[str, Any]:
@@ -319,12 +322,12 @@ class Run:
 
     def _new_pid(self) -> None:
         with suppress(OSError, ValueError):
-            self.pids.append(int(_text(PID_FILE)))
+            self.pids.append(int(_text(model.PID_FILE)))
         with suppress(OSError):
-            os.unlink(PID_FILE)
+            os.unlink(model.PID_FILE)
 
     def do_create(self, args: Sequence[str] = ()) -> int:
-        given = ["--bundle", model.BUNDLE, "--pid-file", PID_FILE, *self._with_console(args), model.ID]
+        given = ["--bundle", model.BUNDLE, "--pid-file", model.PID_FILE, *self._with_console(args), model.ID]
         rc = self.call("create", *given, streams=self._program_streams()).rc
         self._new_pid()
         self._take_console(args)
@@ -335,7 +338,7 @@ class Run:
         terminal = self.config["process"].get("terminal") and not detached
         given = ["--bundle", model.BUNDLE, *self._with_console(args), model.ID]
         if detached:
-            given = ["--pid-file", PID_FILE, *given]
+            given = ["--pid-file", model.PID_FILE, *given]
         streams = self._terminal_streams() if terminal else self._program_streams()
         rc = self.call("run", *given, streams=streams).rc
         self._new_pid()
@@ -356,9 +359,13 @@ class Run:
         if process is not None:
             Path(f"{model.WORK}/process").write_text(json.dumps(process))
             given += ["--process", f"{model.WORK}/process"]
-        done = self.call("exec", *given, model.ID, *argv)
-        self._take_console(args)
+        streams = self._terminal_streams() if "--tty" in args and "--console-socket" not in args else None
+        done = self.call("exec", *given, model.ID, *argv, streams=streams)
+        if self._take_console(args):
+            self.reader.finish(self.terminals[-1])
         self.texts.append({"of": "exec", "text": done.out})
+        with suppress(OSError):
+            os.unlink(model.PID_FILE)  # of --detach
         return done.rc
 
     def do_kill(self, *args: str) -> int:
@@ -385,7 +392,11 @@ class Run:
     def do_resume(self) -> int:
         return self.call("resume", model.ID).rc
 
-    def do_update(self, *args: str) -> int:
+    def do_update(self, *args: Any) -> int:
+        """Flags, or what is in the file of --resources."""
+        if args and isinstance(args[0], dict):
+            Path(f"{model.WORK}/process").write_text(json.dumps(args[0]))
+            args = ("--resources", f"{model.WORK}/process")
         return self.call("update", *args, model.ID).rc
 
     def do_ps(self) -> int:
@@ -408,7 +419,7 @@ class Run:
         """Until init has ended: its exit status, -1 when it has not, -2 when there is none."""
         if not self.pids:
             return -2
-        self._reap(5 * SLOW, self.pids[-1])
+        self._reap((0.3 if self.lasting else 5) * SLOW, self.pids[-1])
         return self.ended.get(self.pids[-1], -1)
 
     def do_init_dies(self) -> int:
@@ -442,8 +453,8 @@ class Run:
             with suppress(ChildProcessError):
                 while (found := os.waitpid(-1, os.WNOHANG))[0]:
                     self.ended[found[0]] = calls.status_of(found[1])
-            for fd in list(self.reader.open):
-                self.reader.read(fd)
+            for number in list(self.reader.open):
+                self.reader.read(number)
             if time.monotonic() >= end or (wanted and (wanted in self.ended or _status(wanted) == "gone")):
                 return
             if not wanted and not _processes():
@@ -460,9 +471,11 @@ def _text(path: str | Path) -> str:
 
 def _status(pid: int) -> str:
     """A process: its state's letter in one of a few words."""
-    text = _text(f"/proc/{pid}/stat") if pid else ""
-    letter = text.rpartition(")")[2].split()[0] if text else ""
-    return {"": "gone", "Z": "zombie", "X": "gone"}.get(letter, "alive")
+    words = _text(f"/proc/{pid}/stat").rpartition(")")[2].split() if pid else []
+    if not words or words[0] == "X":
+        return "gone"
+    threads = int(words[17])
+    return "zombie" if words[0] == "Z" and threads < 2 else "alive"  # a filter can kill only the first thread
 
 
 def _init_cgroup(pid: int) -> str:
@@ -477,9 +490,10 @@ def _cgroups() -> list[str]:
 
 
 def _processes() -> dict[int, str]:
-    """All of the sandbox but this one and zombies, by pid: their names."""
+    """All of the sandbox but this one, what holds its namespaces and zombies, by pid: their names."""
     found = {}
+    ours = {os.getpid(), *sandbox.holders}
     for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) != os.getpid() and _status(int(entry)) == "alive":
+        if entry.isdigit() and int(entry) not in ours and _status(int(entry)) == "alive":
             found[int(entry)] = _text(f"/proc/{entry}/comm").strip()
     return found

@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,7 +24,14 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_NOATIME = 1, 2, 4, 8, 
 MS_BIND, MS_REC, MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 4096, 16384, 1 << 17, 1 << 18, 1 << 19, 1 << 20
 _NEW_MOUNT, _NEW_PID, _NEW_OTHERS = 0x00020000, 0x20000000, 0x40000000 | 0x08000000 | 0x04000000  # net ipc uts
 _NEW_CGROUP = 0x02000000
-_CLONE = {"network": 0x40000000, "ipc": 0x08000000, "uts": 0x04000000, "cgroup": 0x02000000, "user": 0x10000000}
+_CLONE = {
+    "network": 0x40000000,
+    "ipc": 0x08000000,
+    "uts": 0x04000000,
+    "cgroup": 0x02000000,
+    "user": 0x10000000,
+    "pid": 0x20000000,
+}
 
 # Paths that containers and tests need of the system, read-only.
 _SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc")
@@ -105,7 +113,7 @@ def _new_root(more: Sequence[Path]) -> None:
     for path in (REPO, *more):
         _show(path, root)
     for name, mode in (("tmp", 0o1777), ("run", 0o755), ("root", 0o700), ("var", 0o755), ("old", 0o700)):
-        (root / name).mkdir()
+        (root / name).mkdir(exist_ok=True)  # the repository may be there
         (root / name).chmod(mode)
     for name in ("proc", "sys", "dev"):
         (root / name).mkdir()
@@ -219,9 +227,13 @@ def writable_sources() -> Iterator[None]:
             mount("", f"{model.SOURCES}/{name}", flags=MS_REMOUNT | MS_BIND | MS_RDONLY | flags)
 
 
+holders: list[int] = []  # first processes of pid namespaces, which cannot be joined without one
+
+
 def new_namespace(kind: str) -> str:
     """Make a namespace, kept by a bind mount below /w/ns.  Returns what readlink of /proc/PID/ns/KIND gives in it."""
     file = {"network": "net"}.get(kind, kind)
+    link = {"pid": "pid_for_children"}.get(kind, file)
     target = Path(model.NAMESPACES) / file
     if not os.path.ismount(model.NAMESPACES):
         mount("tmpfs", model.NAMESPACES, "tmpfs")
@@ -232,16 +244,23 @@ def new_namespace(kind: str) -> str:
     if child == 0:
         try:
             libc("unshare", _CLONE[kind])
-            os.write(ready[1], b"x")
+            holder = os.fork() if kind == "pid" else -1
+            if holder == 0:
+                signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+                while True:
+                    signal.pause()
+            os.write(ready[1], holder.to_bytes(4, "big", signed=True))
             os.read(go[0], 1)
         finally:
             os._exit(0)
     try:
-        os.read(ready[0], 1)
+        holder = int.from_bytes(os.read(ready[0], 4), "big", signed=True)
+        if holder > 0:
+            holders.append(holder)
         if kind == "user":
             for name in ("uid_map", "gid_map"):
                 Path(f"/proc/{child}/{name}").write_text(model.USER_MAP)
-        mount(f"/proc/{child}/ns/{file}", target, flags=MS_BIND)
+        mount(f"/proc/{child}/ns/{link}", target, flags=MS_BIND)
     finally:
         os.write(go[1], b"x")
         os.waitpid(child, 0)
@@ -252,5 +271,12 @@ def new_namespace(kind: str) -> str:
 
 def drop_namespaces() -> None:
     """The namespaces of `new_namespace` go away."""
+    while holders:
+        holder = holders.pop()
+        os.kill(holder, signal.SIGKILL)
+        end = time.monotonic() + 5
+        while os.waitpid(-1, os.WNOHANG)[0] != holder:  # it ends after all others of its namespace, which are ours
+            assert time.monotonic() < end, "a pid namespace does not end"
+            time.sleep(0.002)
     if os.path.ismount(model.NAMESPACES):
         umount(model.NAMESPACES)
