@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from integration.differential import campaign, compare, entries, generator, pool, report
@@ -25,6 +26,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=0, help="the number to begin with")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--table", type=Path, help="write the page about the run to this file")
+    parser.add_argument("--keep", type=Path, help="write every case and its answers to this file")
+    parser.add_argument("--replay", type=Path, help="explain the answers in a file of --keep; nothing is drawn")
     parser.add_argument("--no-reduce", action="store_true", help="do not make cases smaller")
     parser.add_argument("--case", type=int, help="only this config")
     parser.add_argument("--sequence", type=int, help="only this sequence")
@@ -51,7 +54,7 @@ def show(case: Case, program: Path, peers: dict[str, str]) -> int:
             print(f"{name} step {step} {command[0]}: {rc} {text}")
     left = campaign.unexplained(case, answer)
     for one in compare.differences(answer["facts"]):
-        known = entries.explain(case, one, campaign.ENTRIES)
+        known = entries.explain(case, one, campaign.ENTRIES, answer["said"])
         marks = [
             f"{peer}: {entry.name if entry else 'UNEXPLAINED' if one in left else 'follows'}"
             for peer, entry in known.items()
@@ -83,7 +86,12 @@ def main() -> int:
     start = time.monotonic()
     work = campaign.Campaign(program, peers, args.jobs)
     work.reducing = not args.no_reduce
-    results = work.run(campaign.cases(args.seed, args.configs, args.sequences, args.first))
+    if args.replay:
+        with args.replay.open() as lines:
+            results = work.judge(campaign.kept(lines))
+    else:
+        with args.keep.open("w") if args.keep else nullcontext() as file:
+            results = work.run(campaign.cases(args.seed, args.configs, args.sequences, args.first), file)
     text = report.page(results, {name: version(path) for name, path in peers.items()}, args.seed)
     if args.table:
         args.table.write_text(text)

@@ -7,15 +7,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from integration.differential import compare, crun, deviations, generator, pool, reduce, runc
+from integration.differential import compare, crun, deviations, generator, pool, reduce, refusals, runc
 from integration.differential.compare import Difference
 from integration.differential.entries import Deviation, explain
 from integration.differential.model import Case
 
 KEPT = 3  # cases that are kept of one kind of difference
-ENTRIES = (*deviations.ALL, *runc.ALL, *crun.ALL)
+OURS = (*refusals.PYRUNC, *deviations.ALL)
+THEIRS = (*refusals.RUNC, *refusals.CRUN, *runc.ALL, *crun.ALL)
+ENTRIES = (*OURS, *THEIRS)
+Answer = dict[str, Any]
 
 
 @dataclass
@@ -68,12 +71,12 @@ def cases(seed: int, configs: int, sequences: int, first: int = 0) -> Iterator[C
             number += max(len(wanted), 1)
 
 
-def unexplained(case: Case, answer: dict[str, Any], results: Results | None = None) -> list[Difference]:
+def unexplained(case: Case, answer: Answer, results: Results | None = None) -> list[Difference]:
     """The differences of one case that the entries do not explain from every peer; counts into `results`."""
     left: list[Difference] = []
     matched: set[str] = set()
     for one in compare.differences(answer["facts"]):
-        known = explain(case, one, ENTRIES)
+        known = explain(case, one, ENTRIES, answer["said"])
         matched.update(entry.name for entry in known.values() if entry)
         if not all(known.values()):
             left.append(one)
@@ -93,15 +96,25 @@ class Campaign:
         self.results = Results()
         self.reducing = True
 
-    def run(self, todo: Iterable[Case]) -> Results:
-        """All of them."""
+    def run(self, todo: Iterable[Case], kept: TextIO | None = None) -> Results:
+        """All of them; each answer is written to `kept`."""
+
+        def answers() -> Iterator[tuple[Case, Answer]]:
+            for case, answer in pool.answers(todo, self.program, self.peers, self.jobs):
+                if kept:
+                    kept.write(json.dumps([case.dump(), answer]) + "\n")
+                    kept.flush()
+                yield case, answer
+
+        return self.judge(answers())
+
+    def judge(self, answers: Iterable[tuple[Case, Answer]]) -> Results:
+        """Explain the differences in these answers; what is left unexplained is run again."""
         suspects: list[Case] = []
-        for case, answer in pool.answers(todo, self.program, self.peers, self.jobs):
+        for case, answer in answers:
             self.results.cases[case.name.partition(" ")[0]] += 1
             self.results.counts.update(set(case.kinds))
-            if "error" in answer:
-                self.results.errors.append(f"{case.name}: {answer['error']}")
-            elif unexplained(case, answer, self.results):
+            if "error" in answer or unexplained(case, answer, self.results):
                 suspects.append(case)
         worker = pool.Worker(self.program, self.peers)
         try:
@@ -136,6 +149,13 @@ class Campaign:
         if "error" in answer:
             return False
         return any((one.shape, one.against) == (wanted.shape, wanted.against) for one in unexplained(case, answer))
+
+
+def kept(lines: Iterable[str]) -> Iterator[tuple[Case, Answer]]:
+    """The answers that a run has written."""
+    for line in lines:
+        case, answer = json.loads(line)
+        yield Case.load(case), answer
 
 
 def silent(results: Results) -> list[Deviation]:

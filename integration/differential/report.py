@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from integration.differential import campaign, crun, deviations, runc
+from integration.differential import campaign
 from integration.differential.campaign import Results
 from integration.differential.entries import Deviation
 
@@ -16,7 +16,7 @@ container's programs and hooks see, and what is left. How it works: [README.md](
 
 """
 SPEC = "https://github.com/opencontainers/runtime-spec/blob/main/"
-BLANKS = ("mount.option.", "hook.", "device.", "command.")
+BLANKS = ("mount.option.", "hook.", "device.", "command.", "flag.")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -53,8 +53,8 @@ def entry_rows(entries: Sequence[Deviation], results: Results) -> list[list[str]
 def explained(results: Results) -> str:
     """The entries and their cases."""
     head = ["what differs", "why", "decided by", "cases"]
-    text = "## What pyrunc alone does\n\n" + table(head, entry_rows(deviations.ALL, results))
-    text += "\n## What one peer alone does\n\n" + table(head, entry_rows((*runc.ALL, *crun.ALL), results))
+    text = "## What pyrunc alone does\n\n" + table(head, entry_rows(campaign.OURS, results))
+    text += "\n## What one peer alone does\n\n" + table(head, entry_rows(campaign.THEIRS, results))
     silent = [entry.name for entry in campaign.silent(results)]
     text += "\nEntries that no case of this run matched: " + ("; ".join(silent) or "none") + ".\n"
     return text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from integration.differential.compare import ABSENT
-from integration.differential.conditions import LESS, RUN, before, caller_umask, less, of_userns, without_duplicates
+from integration.differential.conditions import LESS, before, caller_umask, less, of_userns, without_duplicates
 from integration.differential.entries import MOUNT, PROGRAM, Deviation
 
 ALL: tuple[Deviation, ...] = (
@@ -23,14 +23,6 @@ ALL: tuple[Deviation, ...] = (
         PROGRAM + r"stdio [012] gid",
         "config.md#user",
         "not specified; pyrunc and crun give stdio to the user and to the group",
-    ),
-    Deviation(
-        "runc: exec ends with 255 when init refused",
-        "runc",
-        r"step \d+ run rc",
-        "runtime.md#errors",
-        "the status of a failed operation is not specified",
-        lambda pair: pair.ours == 1 and pair.theirs == 255,
     ),
     Deviation(
         "runc: devices of a user namespace may be executed",
@@ -90,7 +82,7 @@ ALL: tuple[Deviation, ...] = (
     Deviation(
         "runc: the caller's umask decides about mount points",
         "runc",
-        r"rootfs \S+|left sources|" + PROGRAM + r"(?:path \S+ \S+|cwd_stat)",
+        r"rootfs \S+|left sources|" + PROGRAM + r"(?:path \S+ \S+|cwd_stat|dev \S+)",
         "config.md#mounts",
         "missing mount points are made with the same mode whoever calls",
         caller_umask,
@@ -136,46 +128,12 @@ ALL: tuple[Deviation, ...] = (
         lambda pair: set(pair.theirs) == {"/dev/console"},
     ),
     Deviation(
-        "runc: refuses what pyrunc and crun do",
-        "runc",
-        RUN,
-        "runtime.md#create",
-        "the properties are applied",
-        lambda pair: pair.ours == 0 and "crun" in pair.company,
-    ),
-    Deviation(
-        "runc: relative elements of PATH",
-        "runc",
-        r"step \d+ (?:create|run|exec) rc",
-        "config.md#posix-process",
-        "execvp(3) takes them; Go's library refuses what it finds through them",
-        lambda pair: (
-            pair.ours == 0
-            and any(
-                not part.startswith("/")
-                for entry in pair.env
-                if entry.startswith("PATH=")
-                for part in entry[5:].split(":")
-            )
-        ),
-    ),
-    Deviation(
         "runc: keyring of an exec in a user namespace",
         "runc",
         PROGRAM + "keyring",
         "config.md#process",
         "not specified; the keyring that the first process searches may be searched",
         lambda pair: pair.has("namespaces.user"),
-    ),
-    Deviation(
-        "runc: the null device is made first",
-        "runc",
-        RUN,
-        "config-linux.md#devices",
-        "a /dev/null that the device rules or its mode keep runc from opening",
-        lambda pair: (
-            pair.ours == 0 and any(entry["path"] == "/dev/null" for entry in pair.config["linux"].get("devices") or ())
-        ),
     ),
     Deviation(
         "runc: source of a tmpfs without one",
@@ -194,22 +152,6 @@ ALL: tuple[Deviation, ...] = (
         less,
     ),
     Deviation(
-        "runc: a small address space",
-        "runc",
-        RUN,
-        "config.md#posix-process",
-        "RLIMIT_AS of the program already holds for runc's own init",
-        lambda pair: pair.ours == 0 and "RLIMIT_AS" in str(pair.config["process"].get("rlimits")),
-    ),
-    Deviation(
-        "runc: nosymfollow on proc",
-        "runc",
-        RUN,
-        "config.md#linux-mount-options",
-        "runc's own look-ups through it fail",
-        lambda pair: pair.ours == 0 and any("nosymfollow" in options for options in pair.options),
-    ),
-    Deviation(
         "runc: a paused container whose init died stays paused",
         "runc",
         r"step \d+ \S+ (?:state status|state pid|rc)",
@@ -224,14 +166,6 @@ ALL: tuple[Deviation, ...] = (
         "runtime.md#errors",
         "create and exec do not end under some profiles, and what they leave cannot be deleted",
         lambda pair: pair.has("linux.seccomp") and (pair.theirs == -1 or not pair.fact.startswith("step")),
-    ),
-    Deviation(
-        "runc: crashes",
-        "runc",
-        r"step \d+ exec rc",
-        "runtime.md#errors",
-        "a Go panic has status 2",
-        lambda pair: pair.theirs == 2,
     ),
     Deviation(
         "runc: delete --force hangs when the cgroup is gone",
@@ -292,16 +226,6 @@ ALL: tuple[Deviation, ...] = (
         caller_umask,
     ),
     Deviation(
-        "runc: domainname and its sysctl at once",
-        "runc",
-        RUN,
-        "config-linux.md#sysctl",
-        "they contradict each other, which is refused as with crun",
-        lambda pair: (
-            pair.theirs == 0 and "domainname" in pair.config and "kernel.domainname" in str(pair.config["linux"])
-        ),
-    ),
-    Deviation(
         "runc: signals that the caller ignores stay ignored",
         "runc",
         r"(?:hook \S+|" + PROGRAM.rstrip() + ") sigign",
@@ -342,14 +266,6 @@ ALL: tuple[Deviation, ...] = (
         lambda pair: "poststart" in (pair.config.get("hooks") or ()) and pair.case.commands[0][0] == "create",
     ),
     Deviation(
-        "runc: fifos in a user namespace",
-        "runc",
-        RUN,
-        "config-linux.md#devices",
-        "mknod(2) makes them everywhere; runc looks for one of the host to bind",
-        lambda pair: pair.ours == 0 and pair.has("namespaces.user") and pair.has("linux.devices"),
-    ),
-    Deviation(
         "runc: names of cgroup mounts",
         "runc",
         MOUNT + "is",
@@ -363,15 +279,7 @@ ALL: tuple[Deviation, ...] = (
         MOUNT + "propagation",
         "config-linux.md#masked-paths",
         "a mask must not go away or be covered with what the host mounts or unmounts",
-        lambda pair: (pair.ours, pair.theirs) == ("", "master:host") and pair.has("mount.default.dev-bound"),
-    ),
-    Deviation(
-        "runc: working directories that are links",
-        "runc",
-        RUN,
-        "config.md#process",
-        "a link to a directory is one",
-        lambda pair: pair.ours == 0 and pair.config["process"]["cwd"] in ("/link", "/absolute"),
+        lambda pair: pair.theirs == f"{pair.ours} master:host".strip() and pair.has("mount.default.dev-bound"),
     ),
     Deviation(
         "runc: paths that are listed twice are covered twice",
@@ -380,5 +288,60 @@ ALL: tuple[Deviation, ...] = (
         "config-linux.md#masked-paths",
         "a second mount on top of the first hides nothing more",
         lambda pair: bool(re.search(r" #\d ", pair.fact)) and pair.has("linux.paths"),
+    ),
+    Deviation(
+        "runc: init dies under a filter after create",
+        "runc",
+        r"step \d+ create (?:state status|state pid|init|cgroup|owner|group \S+)",
+        "config-linux.md#seccomp",
+        "create and exec do what the config says before the filter is in force",
+        lambda pair: pair.has("linux.seccomp") and pair.theirs in ("stopped", "none", "gone", "", ABSENT, None),
+    ),
+    Deviation(
+        "runc: masks of a shared root are shared",
+        "runc",
+        MOUNT + "propagation",
+        "config-linux.md#masked-paths",
+        "the mask of a directory is a mount of its own, which nothing must replace",
+        lambda pair: (
+            (pair.ours, pair.theirs) == ("", "shared:own")
+            and "shared" in (pair.config["linux"].get("rootfsPropagation") or "")
+        ),
+    ),
+    Deviation(
+        "runc: sources that only the host's root can reach are private",
+        "runc",
+        MOUNT + "propagation",
+        "config.md#mounts",
+        "the propagation of a bind does not depend on the directories above its source",
+        lambda pair: (
+            pair.ours == f"{pair.theirs} master:host".strip()
+            and pair.has("namespaces.user")
+            and "/private/" in str(pair.config["mounts"])
+        ),
+    ),
+    Deviation(
+        "runc: a default device that the config lists is not allowed",
+        "runc",
+        PROGRAM + r"(?:nodes null|path /dev/null \S+)",
+        "config-linux.md#default-devices",
+        "/dev/null MUST be there for the program, also with a mode of its own",
+        lambda pair: "'/dev/null'" in str(pair.config["linux"].get("devices")),
+    ),
+    Deviation(
+        "runc: additional gids of exec twice",
+        "runc",
+        PROGRAM + "groups",
+        "config.md#posix-platform-user",
+        "a group that is given once is there once",
+        lambda pair: "--additional-gids" in str(pair.case.commands) and set(pair.ours) == set(pair.theirs),
+    ),
+    Deviation(
+        "runc: upper layers",
+        "runc",
+        "left sources",
+        "config.md#mounts",
+        "the kernel's own directory in an overlay's workdir, of a create that failed later than pyrunc's",
+        lambda pair: pair.has("mount.overlay") and set(pair.theirs) == {"workdir/work"},
     ),
 )
