@@ -408,7 +408,7 @@ ALL: tuple[Deviation, ...] = (
     Deviation(
         "crun: the end of a container that left its cgroup",
         "crun",
-        r"step \d+ \S+ (?:init|cgroup)",
+        r"step \d+ \S+ (?:init|cgroup|state \S+)",
         "runtime.md#delete",
         "delete --force ends its process",
         lambda pair: before(pair, "cgroup-gone"),

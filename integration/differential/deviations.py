@@ -178,7 +178,7 @@ ALL: tuple[Deviation, ...] = (
         "runtime.md#create",
         "what the kernel or the config's own /dev would refuse is seen before hooks run and nodes are made",
         _refused_first,
-        r"pyrunc: error: /(?:linux/devices/|process/capabilities|process/args/0 \"/proc/self/exe)",
+        r"pyrunc: error: (?:config.json: )?/(?:linux/devices/|process/capabilities|process/args/0 \"/proc/self/exe)",
     ),
     Deviation(
         "HOME is / for users without a home directory",

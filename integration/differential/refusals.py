@@ -498,7 +498,7 @@ CRUN: tuple[Deviation, ...] = (
         "runtime.md#operations",
         "not specified; an operation that cannot do anything is an error, as with runc",
         lambda pair: (pair.ours, pair.theirs) == ("fails", 0),
-        "pyrunc: error: container not (?:paused|running)",
+        "pyrunc: error: container (?:not paused|not running|is already paused)",
     ),
     Deviation(
         "crun: ps of a container without processes",

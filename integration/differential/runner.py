@@ -373,11 +373,13 @@ class Run:
         before = len(_text(f"{model.WORK}/out"))
         flags = [arg for arg in args if arg.startswith("-")]
         rc = self.call("kill", *flags, model.ID, *(arg for arg in args if arg not in flags)).rc
-        deadly = any(name in ("KILL", "9", "SIGKILL") for name in args)
-        end = time.monotonic() + (SETTLE if deadly else 0.1 * SLOW)
+        names = {name.removeprefix("SIG") for name in args if name not in flags} or {"TERM"}
+        deadly = bool(names & {"KILL", "9"})
+        end = time.monotonic() + (SETTLE if deadly else 0.3 * SLOW)
+        ends = deadly or bool(names & {"TERM", "term"})  # the program says that it came, and ends
         while rc == 0 and self.pids and time.monotonic() < end:
             self._reap(0.01, self.pids[-1])
-            if _status(self.pids[-1]) == "gone" or (not deadly and len(_text(f"{model.WORK}/out")) > before):
+            if _status(self.pids[-1]) == "gone" or (not ends and len(_text(f"{model.WORK}/out")) > before):
                 break
         return rc
 
