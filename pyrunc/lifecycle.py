@@ -1,4 +1,4 @@
-"""The start and the end of a container that exists: what `start`, `delete` and a foreground `run` share.
+"""The life of a container that exists, from its start to its end: what the verbs and the Python API share.
 
 Bounded everywhere: a process in uninterruptible sleep or a cgroup that does not empty ends in an error that names the
 survivor, never in an endless loop (crun #868).
@@ -11,9 +11,8 @@ import time
 from errno import EINTR, ETIMEDOUT
 from posix import O_CLOEXEC, O_NOFOLLOW
 
-from pyrunc import fs, handshake, runtime
+from pyrunc import fs, handshake, procfs, runtime, state
 from pyrunc.errors import PyruncError, StateError
-from pyrunc.procfs import never_executed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,16 +22,21 @@ if TYPE_CHECKING:
     from pyrunc.cgroup import Driver
     from pyrunc.log import Log
     from pyrunc.notify import Proxy
-    from pyrunc.state import Container
+    from pyrunc.state import Container, Store
 
-SIGKILL = 9
+SIGKILL, SIGTERM = 9, 15
+# Seconds of patience with another pyrunc that holds the container: first it may finish, then it is asked to stop (a
+# create undoes what it has done), then it is killed.  Together they are state.LOCK_TIMEOUT.
+PATIENCE = (1.0, 5.0, 4.0)
 KILL_TIMEOUT = 10.0  # seconds until a killed process must be gone, as with runc
 _ATTEMPTS = 100
 _PAUSE_FIRST, _PAUSE_MOST = 10, 100  # milliseconds between two looks at a process that does not end
 
 
-def start(container: Container, log: Log) -> None:
+def start(container: Container, log: Log, *, notify: bool = True) -> None:
     """Start a created container; returns when its program was executed.
+
+    ``notify``: wait for READY=1 when our environment has NOTIFY_SOCKET.
 
     Raises StateError in any other status, and the failing step's error when the execve or a hook fails.  After an
     execve that failed the container is stopped, as with runc and crun.  After a startContainer or poststart hook that
@@ -49,7 +53,7 @@ def start(container: Container, log: Log) -> None:
         )
     if not container.data.get("process", True):
         raise StateError("cannot start: /process is missing in config.json")
-    proxy = notify_proxy(container)
+    proxy = notify_proxy(container) if notify else None
     errors_fd = posix.open(container.fifo("error"), posix.O_RDONLY | posix.O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW)
     try:
         release = posix.open(container.fifo("start"), posix.O_WRONLY | posix.O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW)
@@ -94,7 +98,7 @@ def let_go(container: Container, log: Log, release: int, errors_fd: int) -> byte
         finally:
             fs.close(release)
         data = read_record(errors_fd)
-        if not data and never_executed(container.data["pid"]):
+        if not data and procfs.never_executed(container.data["pid"]):
             raise PyruncError("cannot start: container init was killed before it executed the program")
         return data
     except BaseException:
@@ -165,6 +169,43 @@ def driver_of(container: Container) -> Driver:
     return cgroup.open_driver(container.data.get("cgroup_manager") or "cgroupfs", host.snapshot())
 
 
+def kill(container: Container, number: int, *, everyone: bool = False) -> None:
+    """Send a signal to the first process, or to ``everyone``, also when the first one has ended.
+
+    Raises StateError when there is nobody, unless ``everyone`` was asked for; OSError, PyruncError.
+    """
+    if everyone and container.data.get("cgroup"):
+        # containerd also sends this after init's end: what is left in the cgroup must go.  An init that has left its
+        # cgroup, as systemd does, is signalled by its pid.
+        if not container.kill_cgroup(number):
+            container.kill_init(number)
+        return
+    stopped = container.status() in ("creating", "stopped") or not container.kill_init(number)
+    # In a shared pid namespace the others outlive the first process; a create at work ends what is its own.
+    if stopped and number == SIGKILL and not container.creating():
+        stopped = not container.kill_cgroup(number)
+    if stopped and not everyone:
+        raise StateError("container not running")
+
+
+def pause(container: Container) -> None:
+    """Freeze a locked container; returns when all its processes are stopped.  Raises StateError, PyruncError."""
+    status = container.status()
+    if status == "paused":
+        raise StateError("container is already paused")
+    if status not in ("created", "running"):
+        raise StateError("container not running")
+    driver_of(container).freeze(container.data.get("cgroup") or "")
+
+
+def resume(container: Container) -> None:
+    """Thaw a locked container; returns when its processes run.  Raises StateError, PyruncError."""
+    # Not by the status alone: a created container that was frozen by hand must not stay so for ever.
+    if not (container.init_alive() and container.frozen()):
+        raise StateError("container not paused")
+    driver_of(container).thaw(container.data["cgroup"])
+
+
 def kill_and_wait(container: Container, timeout: float = KILL_TIMEOUT) -> None:
     """SIGKILL to the first process, then wait for its end.  Raises PyruncError naming what survives."""
     fd = container.open_init() if container.init_alive() else -1
@@ -233,6 +274,78 @@ def remove(container: Container, log: Log, *, poststop: bool = True) -> None:
     container.destroy()
     if listed:
         run_hooks(container, "poststop", listed, text, log, fatal=False)
+
+
+def delete(container: Container, log: Log) -> None:
+    """Remove a container that has stopped, or was never started.  Raises StateError for any other, PyruncError."""
+    refuse(container)  # at once, where waiting for the lock cannot change the answer
+    with container:
+        refuse(container)
+        remove(container, log)
+
+
+def refuse(container: Container) -> None:
+    """Raise StateError unless the container may be deleted without force."""
+    status = container.status()
+    if status not in ("stopped", "created"):
+        raise StateError(f"cannot delete container {container.id} that is not stopped: {status}")
+
+
+def delete_by_force(store: Store, id: str, log: Log) -> None:
+    """Remove whatever is there: a container that runs, the remains of a killed create, a damaged state, or nothing.
+
+    Raises Busy when another pyrunc keeps the container, SysError, PyruncError.
+    """
+    try:
+        container = store.find(id)
+        take(container)
+    except state.NotFound:
+        return  # engines send this after every failed create (callers.md, row 9)
+    try:
+        read_or_salvage(container)
+        remove(container, log)
+    finally:
+        container.unlock()
+
+
+def read_or_salvage(container: Container) -> None:
+    """Read the state, or find out what a damaged one leaves to remove.  Raises Damaged, SysError, MemoryError."""
+    try:
+        container.load()
+    except state.Damaged:
+        from pyrunc import salvage
+
+        salvage.recover(container)
+        salvage.keep(container)
+
+
+def take(container: Container) -> None:
+    """Lock a container in whatever state.  Raises Busy, NotFound, SysError."""
+    for step, seconds in enumerate(PATIENCE):
+        try:
+            container.acquire(seconds)
+            return
+        except state.Busy:
+            if step == len(PATIENCE) - 1:
+                raise
+            stop_maker(container, SIGTERM if step == 0 else SIGKILL)
+
+
+def stop_maker(container: Container, number: int) -> None:
+    """Signal the pyrunc that is creating the container: the very process, not one that got its pid.
+
+    Not a program that uses pyrunc as a library: that one has other things to do.
+    """
+    try:
+        container.load()
+    except state.Damaged:
+        return
+    maker = container.data.get("runtime") or {}
+    if container.creating() and not maker.get("library"):
+        fd = procfs.open_process(maker.get("pid"), maker.get("starttime"))
+        if fd >= 0:
+            runtime.quick()[1].pr_pidfd_send_signal(fd, number)
+            posix.close(fd)
 
 
 def run_hooks(container: Container, kind: str, listed: list[Any], text: str, log: Log, *, fatal: bool) -> None:

@@ -21,7 +21,6 @@ pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 from pyrunc import cli, lifecycle, procfs, state
 from pyrunc.spec import default, load, validate
-from pyrunc.verbs import delete
 
 
 class Runtime:
@@ -457,7 +456,7 @@ time.sleep(60)
 
 @pytest.mark.parametrize("manner", ["polite", "stubborn"])
 def test_forced_delete_stops_a_create(runtime: Runtime, monkeypatch: pytest.MonkeyPatch, manner: str) -> None:
-    monkeypatch.setattr(delete, "PATIENCE", (0.1, 0.5, 5.0))
+    monkeypatch.setattr(lifecycle, "PATIENCE", (0.1, 0.5, 5.0))
     root = Path(__file__).resolve().parent.parent
     command = [sys.executable, "-c", MAKER, str(runtime.root), manner]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE) as maker:
@@ -470,6 +469,23 @@ def test_forced_delete_stops_a_create(runtime: Runtime, monkeypatch: pytest.Monk
         finally:
             maker.kill()
     assert gone(runtime.root)
+
+
+def test_forced_delete_never_signals_a_program_that_uses_pyrunc_as_a_library(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "PATIENCE", (0.1, 0.1, 0.1))
+    root = Path(__file__).resolve().parent.parent
+    code = MAKER.replace("container.save()", 'container.data["runtime"]["library"] = True\ncontainer.save()')
+    command = [sys.executable, "-c", code, str(runtime.root), "polite"]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE) as maker:
+        try:
+            assert maker.stdout and maker.stdout.readline() == b"ready\n"
+            assert "in use by another pyrunc" in runtime("delete", "--force", "c1", rc=1)[1]
+            assert maker.poll() is None
+        finally:
+            maker.kill()
+    runtime("delete", "--force", "c1")
 
 
 def test_a_create_that_was_killed_is_stopped_and_can_be_deleted(runtime: Runtime) -> None:
@@ -488,7 +504,7 @@ def test_a_create_that_was_killed_is_stopped_and_can_be_deleted(runtime: Runtime
 def test_a_forced_delete_gives_up_on_a_lock_that_nobody_lets_go(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delete, "PATIENCE", (0.1, 0.1, 0.1))
+    monkeypatch.setattr(lifecycle, "PATIENCE", (0.1, 0.1, 0.1))
     container = runtime.make()
     container.lock()
     assert "in use by another pyrunc" in runtime("delete", "--force", "c1", rc=1)[1]

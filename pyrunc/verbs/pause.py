@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pyrunc import command, lifecycle, state
-from pyrunc.errors import StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,10 +18,5 @@ FLAGS: tuple[command.Flag, ...] = ()
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
     """Freeze the container; returns when all its processes stand."""
     with state.Store(state.root_dir(context.root)).open(args[0]) as container:
-        status = container.status()
-        if status == "paused":
-            raise StateError("container is already paused")
-        if status not in ("created", "running"):
-            raise StateError("container not running")
-        lifecycle.driver_of(container).freeze(container.data.get("cgroup") or "")
+        lifecycle.pause(container)
     return 0

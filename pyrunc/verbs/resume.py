@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pyrunc import command, lifecycle, state
-from pyrunc.errors import StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +18,5 @@ FLAGS: tuple[command.Flag, ...] = ()
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
     """Thaw the container; returns when its processes run."""
     with state.Store(state.root_dir(context.root)).open(args[0]) as container:
-        # Not by the status alone: a created container that was frozen by hand must not stay so for ever.
-        if not (container.init_alive() and container.frozen()):
-            raise StateError("container not paused")
-        lifecycle.driver_of(container).thaw(container.data["cgroup"])
+        lifecycle.resume(container)
     return 0
