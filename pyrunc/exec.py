@@ -12,7 +12,7 @@ import posix
 from errno import ENODEV, ENOENT
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY, W_OK
 
-from pyrunc import fs, handshake, host, procfs, runtime, session, state
+from pyrunc import fs, handshake, host, procfs, runtime, session
 from pyrunc.errors import PyruncError, StateError, SysError, UsageError, show
 from pyrunc.plan import join
 from pyrunc.plan.process import RLIMIT_NPROC
@@ -23,6 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyrunc import state
     from pyrunc.console import Relay
     from pyrunc.explain import Setting
     from pyrunc.log import Log
@@ -142,7 +143,7 @@ class Exec(Session):
     def prepare(self) -> None:
         """The container as it is now, the process that is wanted, and the plan."""
         opts = self.opts
-        self.container = container = state.Store(state.root_dir(opts.root)).open(opts.id)
+        self.container = container = self.open_store().open(opts.id)
         self.check_status()
         # Validated when the container was made, and in a directory of ours since.
         self.config, _ = load.load_config(container.dir + "/config.json")
@@ -177,7 +178,7 @@ class Exec(Session):
         opts = self.opts
         own = self.config.get("process") or {}
         if opts.process:
-            source, process = read_process(opts.process, own)
+            source, process = self.read_process(own)
         else:
             source = "exec"
             process = exec_process.build(own, opts.args, opts.flags)
@@ -188,6 +189,10 @@ class Exec(Session):
             self.close_streams()
         self.own_streams(self.config, process)
         return process
+
+    def read_process(self, own: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The process of --process, and its name, for messages.  Raises ConfigError, SysError."""
+        return read_process(self.opts.process, own)
 
     def open_namespaces(self) -> list[tuple[str, str]]:
         """Open what init is in and we are not.  Raises StateError when it has ended meanwhile.
@@ -202,7 +207,7 @@ class Exec(Session):
             for kind, name in join.NAMESPACES.items():
                 path = f"/proc/{pid}/ns/{name}"
                 try:
-                    ours, theirs = posix.stat(f"/proc/self/ns/{name}"), posix.stat(path)
+                    ours, theirs = posix.stat(f"/proc/thread-self/ns/{name}"), posix.stat(path)
                 except FileNotFoundError:
                     if fs.exists(f"/proc/{pid}/ns"):
                         continue  # a kernel without this type

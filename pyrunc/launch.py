@@ -149,7 +149,7 @@ class Job(Session):
         """Everything that can fail without having touched anything; ``for_show``: nothing will follow."""
         opts = self.opts
         bundle = fs.abspath(opts.bundle)
-        self.config, self.raw = load.load_config(fs.join(bundle, opts.config))
+        self.config, self.raw = self.read_config(fs.join(bundle, opts.config))
         self.facts = host.snapshot()
         if opts.rootless != "auto":
             self.facts.rootless = opts.rootless == "true"
@@ -171,7 +171,7 @@ class Job(Session):
         options.no_pivot, options.no_new_keyring = opts.no_pivot, opts.no_new_keyring
         options.preserve_fds, options.listen_fds = opts.preserve_fds, self.listen_fds
         options.wait, options.overlay = self.wait, opts.overlay
-        if fs.getenv("NOTIFY_SOCKET"):
+        if self.notifies():
             self.notify = options.notify = f"{state.root_dir(opts.root)}/{opts.id}/notify"
         if any((self.config.get("hooks") or {}).values()):
             options.create_state = state.split_state(opts.id, "creating", bundle, annotations)
@@ -185,6 +185,14 @@ class Job(Session):
             self.plan.warnings.more += warnings.more
         else:
             self.log.warnings(self.plan.warnings, "config.json")
+
+    def read_config(self, path: str) -> tuple[dict[str, Any], bytes]:
+        """The configuration, and the bytes to keep of it.  Raises ConfigError."""
+        return load.load_config(path)
+
+    def notifies(self) -> bool:
+        """Whether the container's service reports to our service manager (sd_notify(3))."""
+        return bool(fs.getenv("NOTIFY_SOCKET"))
 
     # -- side effects ------------------------------------------------------------------------------------
 
@@ -219,10 +227,9 @@ class Job(Session):
         self.driver = cgroup.open_driver(
             self.opts.cgroup_manager if self.facts.cgroup2_mount else "disabled", self.facts
         )
-        store = state.Store(state.root_dir(self.opts.root))
-        self.container = container = state.Container(store, self.opts.id)
+        self.container = container = state.Container(self.open_store(), self.opts.id)
         self.undo.push(self.forget)
-        container.reserve()
+        self.take_id()
         container.describe_intent(
             config=self.config,
             bundle=fs.abspath(self.opts.bundle),
@@ -250,6 +257,10 @@ class Job(Session):
             container.data["rdt"] = rdt.plan(self.linux("intelRdt"), self.opts.id, self.facts.resctrl)
         container.save()
         fs.write_new(f"{container.dir}/config.json", self.raw)
+
+    def take_id(self) -> None:
+        """Reserve the id.  Raises StateError when it is taken, SysError."""
+        self.container.reserve()
 
     def watch_root(self) -> None:
         """Note what is at the root filesystem before init mounts in our own mount namespace."""

@@ -7,9 +7,9 @@ done at the sync points: those methods are the subclass's.
 from __future__ import annotations
 
 import posix
-from errno import ECONNRESET, EINTR, EPIPE, ESRCH, ETIMEDOUT
+from errno import ECHILD, ECONNRESET, EINTR, EPIPE, ESRCH, ETIMEDOUT
 
-from pyrunc import errors, fs, handshake, procfs, runtime
+from pyrunc import errors, fs, handshake, procfs, runtime, state
 from pyrunc.errors import PyruncError, SysError
 from pyrunc.undo import Undo
 
@@ -53,7 +53,11 @@ class Options:
 
 
 class Session:
-    """One init at work, from its spawn to its wait for start."""
+    """One init at work, from its spawn to its wait for start.
+
+    What a process may do that is only there for this one session is in methods of their own, which `pyrunc.api`
+    replaces: `catch_signals`, `open_stdio`, `activated`, `stray_children`, `open_store`.
+    """
 
     __slots__ = (
         "cgroup_fd",
@@ -95,7 +99,7 @@ class Session:
 
     def execute(self) -> None:
         """Carry out `steps`.  Raises PyruncError with everything undone."""
-        interrupts = self.interrupts = Interrupts()
+        interrupts = self.interrupts = self.catch_signals()
         try:
             try:
                 self.steps(interrupts)
@@ -126,26 +130,27 @@ class Session:
         if self.opts.console_socket and not (detached and terminal):
             raise errors.UsageError("cannot use console socket if pyrunc will not detach or allocate tty")
 
+    def catch_signals(self) -> Interrupts:
+        """Note the signals that would end us, until the session is over."""
+        return Interrupts()
+
+    def open_store(self) -> state.Store:
+        """The containers under our state root."""
+        return state.Store(state.root_dir(self.opts.root))
+
     # -- the process -------------------------------------------------------------------------------------
 
     def spawn(self) -> None:
-        """Start init from its sealed memfd, with the handshake socket and nothing else of ours.
-
-        In the foreground its stdio are pipes: the caller's terminal, or a file of the host, stays the caller's.
-        """
-        self.listen_fds = listen_fds()
+        """Start init from its sealed memfd, with the handshake socket and nothing else of ours."""
+        self.listen_fds = self.activated()
         npreserve = self.listen_fds + self.opts.preserve_fds
         check_preserved(npreserve)
         ffi, lib = runtime.quick()
+        self.open_stdio()
         stdio = ffi.NULL
-        if self.foreground():
-            piped = [fd for fd in (0, 1, 2) if not is_null(fd)]
-            if piped:
-                from pyrunc import streams
-
-                self.streams = streams.Streams(piped)
-                self.undo.push(self.close_streams)
-                stdio = ffi.new("int[3]", self.streams.theirs)
+        if self.streams is not None:
+            self.undo.push(self.close_streams)
+            stdio = ffi.new("int[3]", self.streams.theirs)
         image = runtime.init_image()
         memfd = checked("memfd_create", lib.pr_memfd_sealed(b"pyrunc-init", ffi.from_buffer(image), len(image), 1))
         pair = ffi.new("int[2]")
@@ -158,6 +163,18 @@ class Session:
             posix.close(memfd)
             if self.streams is not None:
                 self.streams.close_theirs()
+
+    def open_stdio(self) -> None:
+        """In the foreground stdio are pipes: the caller's terminal, or a file of the host, stays the caller's."""
+        piped = [fd for fd in (0, 1, 2) if not is_null(fd)] if self.foreground() else []
+        if piped:
+            from pyrunc import streams
+
+            self.streams = streams.Streams(piped)
+
+    def activated(self) -> int:
+        """How many sockets a service manager gave us for the container."""
+        return listen_fds()
 
     def foreground(self) -> bool:
         """Whether we stay until the program has ended."""
@@ -195,9 +212,13 @@ class Session:
             self.kill_child(pid)
         self.init_pid = self.enter_pid = 0
         for _ in range(2):  # of the two clones of a plan one may have cloned before it was killed
-            for pid in unknown_children():
+            for pid in self.stray_children():
                 if pid not in known:
                     self.kill_child(pid)
+
+    def stray_children(self) -> list[int]:
+        """Clones whose pid was not reported before their parent was killed."""
+        return unknown_children()
 
     def kill_child(self, pid: int) -> None:
         """Kill and reap a process of ours."""
@@ -534,15 +555,14 @@ class Interrupts:
 
 
 def unknown_children() -> list[int]:
-    """Children of ours that are init by name: clones whose pid was not reported before their parent was killed.
+    """Children of this thread that are init by name.
 
     One may be frozen in its cgroup, and a zombie in the container's pid namespace keeps that from ending.  A caller
     may have left us other children (`sh -c 'job & exec pyrunc ...'`), which are not ours to touch.
     """
     from pyrunc import host
 
-    me = posix.getpid()
-    listed = host.read(f"/proc/self/task/{me}/children").split()  # empty without CONFIG_PROC_CHILDREN
+    listed = host.read("/proc/thread-self/children").split()  # empty without CONFIG_PROC_CHILDREN
     return [int(pid) for pid in listed if host.read(f"/proc/{int(pid)}/comm") == b"pyrunc-init\n"]
 
 
@@ -564,6 +584,8 @@ def await_end(pid: int, interrupts: Interrupts | None = None) -> None:
                 interrupts.check()
         elif ended == -ETIMEDOUT:
             raise PyruncError(f"a process of ours does not end: {where(pid)}")
+        elif ended == -ECHILD:
+            return  # somebody else in this process has reaped it
         elif ended < 0:
             raise OSError(-ended, "waitid")
         else:
@@ -571,9 +593,15 @@ def await_end(pid: int, interrupts: Interrupts | None = None) -> None:
 
 
 def reap(pid: int, interrupts: Interrupts | None = None) -> int:
-    """The wait status of a child that is about to end.  Raises PyruncError when it does not, OSError."""
+    """The wait status of a child that is about to end, 0 when somebody else has reaped it.
+
+    Raises PyruncError when it does not end, OSError.
+    """
     await_end(pid, interrupts)
-    return posix.waitpid(pid, 0)[1]
+    try:
+        return posix.waitpid(pid, 0)[1]
+    except ChildProcessError:
+        return 0
 
 
 def raise_interrupted(interrupts: Interrupts, error: BaseException) -> None:

@@ -85,7 +85,7 @@ def child() -> Iterator[int]:
     pid = os.posix_spawn("/bin/false", ["false"], {})
     yield pid
     try:
-        os.waitpid(pid, os.WNOHANG)
+        os.waitpid(pid, 0)
     except ChildProcessError:
         pass
 

@@ -310,7 +310,7 @@ int pr_listen_unix(const char *path, int type, unsigned int mode)
 
 int pr_netlink_in(int netns_fd)
 {
-    int own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    int own = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
     if (own < 0)
         return -errno;
     if (setns(netns_fd, CLONE_NEWNET) < 0)

@@ -96,16 +96,17 @@ static int init_work(struct child *c)
     char *argv[] = {name, count, NULL};
     char *envp[] = {NULL};
     (void)snprintf(count, sizeof count, "%d", c->npreserve);
-    /* First of all: none of them is 0, 1 or 2, but one may have the number that the socket is to get. */
-    for (int fd = 0; c->stdio && fd < 3; fd++)
-        if (c->stdio[fd] >= 0 && dup2(c->stdio[fd], fd) < 0)
-            return errno;
-    /* The image may itself have the number that the socket is to get: dup2 would close it. */
+    /* The image may itself have the number that the socket or, where the caller has closed its stdio,
+     * one of ours is to get: dup2 would close it. */
     if (c->exe_fd <= target) {
         c->exe_fd = fcntl(c->exe_fd, F_DUPFD_CLOEXEC, target + 1);
         if (c->exe_fd < 0)
             return errno;
     }
+    /* Before the socket: none of them is 0, 1 or 2, but one may have the number that it is to get. */
+    for (int fd = 0; c->stdio && fd < 3; fd++)
+        if (c->stdio[fd] >= 0 && dup2(c->stdio[fd], fd) < 0)
+            return errno;
     if (c->sock == target ? fcntl(c->sock, F_SETFD, 0) < 0 : dup2(c->sock, target) < 0)
         return errno;
     for (int fd = 3; fd < target; fd++)
