@@ -117,10 +117,39 @@ def of_interpreter(error: BaseException) -> str:
     return "out of memory (or a defect of the interpreter)" if isinstance(error, SystemError) else ""
 
 
+# The first step of a JSON pointer into config.json, process.json or the resources of `update`: what an error names may
+# as well be a path of a file.
+_FIELDS = frozenset((
+    "ociVersion", "process", "root", "hostname", "domainname", "mounts", "hooks", "annotations", "linux",
+    "memory", "cpu", "pids", "blockIO", "hugepageLimits", "unified", "devices", "network", "rdma",
+))  # fmt: skip
+
+
+def pointer_of(text: str) -> str:
+    """The JSON pointer that a text begins with, "" without one."""
+    word = text.partition(" ")[0].rstrip(":")
+    first = word[1:].partition("/")[0] if word.startswith("/") else ""
+    if first == "root" and word not in ("/root", "/root/path", "/root/readonly"):
+        return ""  # of a file
+    return word if first in _FIELDS else ""
+
+
 class PyruncError(Exception):
-    """Any failure that is told to the user; ``exit_code`` is the process's."""
+    """Any failure that is reported to the user.
+
+    ``exit_code`` is the status of the command line; ``errno`` that of a system call, 0 without one; ``value`` what was
+    found; ``hint`` what may help.  What is not known is empty, or None for ``value``.
+    """
 
     exit_code = 1
+    errno = 0
+    value: str | None = None
+    hint = ""
+
+    @property
+    def pointer(self) -> str:
+        """The JSON pointer (RFC 6901) of the field that the failure is about, "" when it is not about one."""
+        return pointer_of(str(self))
 
 
 class Problem:
@@ -181,6 +210,11 @@ class ConfigError(PyruncError):
         left = len(self.problems[self.SHOWN :]) + self.more
         super().__init__(f"{source}: {shown}; and {left} more" if left else f"{source}: {shown}")
 
+    @property
+    def pointer(self) -> str:
+        """The pointer of the first problem."""
+        return self.problems[0].pointer if self.problems else ""
+
 
 class SysError(PyruncError):
     """A system call failed on behalf of a config field or of an operation.
@@ -216,6 +250,11 @@ class SysError(PyruncError):
         if hint:
             text += f"; {hint}"
         super().__init__(text)
+
+    @property
+    def pointer(self) -> str:
+        """The field of config.json; "" when ``where`` is a path, an option or something else."""
+        return pointer_of(self.where)
 
 
 class StateError(PyruncError):

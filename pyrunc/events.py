@@ -13,7 +13,7 @@ from pyrunc.errors import PyruncError, StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from pyrunc.log import Log
@@ -78,11 +78,11 @@ class Watch:
             self.fd = -1
             return self.kills
 
-    def tell(self, emit: Emit) -> None:
+    def news(self) -> Iterator[dict[str, Any]]:
         """An event when the OOM killer struck since the last time; one for all it took meanwhile."""
         before, self.kills = self.kills, self.oom_kills()
         if self.kills > before:
-            emit({"type": "oom", "id": self.container.id})
+            yield {"type": "oom", "id": self.container.id}
 
     def close(self) -> None:
         """Release the descriptors."""
@@ -93,7 +93,13 @@ class Watch:
 
 
 def follow(containers: list[Container], interval: float, emit: Emit, log: Log) -> None:
-    """Emit events until every container has stopped; statistics each ``interval`` seconds.  Raises StateError."""
+    """Emit the events of `watch`.  Raises StateError."""
+    for event in watch(containers, interval, log):
+        emit(event)
+
+
+def watch(containers: list[Container], interval: float, log: Log) -> Iterator[dict[str, Any]]:
+    """Events until every container has stopped; statistics each ``interval`` seconds.  Raises StateError."""
     watches: list[Watch] = []
     try:
         for container in containers:
@@ -101,17 +107,17 @@ def follow(containers: list[Container], interval: float, emit: Emit, log: Log) -
         due = time.monotonic() + interval
         while watches:
             wait(watches, max(0.0, due - time.monotonic()))
-            for watch in list(watches):
-                watch.tell(emit)
-                if ended(watch.pidfd):
-                    watches.remove(watch)
-                    watch.close()
+            for one in list(watches):
+                yield from one.news()
+                if ended(one.pidfd):
+                    watches.remove(one)
+                    one.close()
             if time.monotonic() >= due:
                 due = max(due + interval, time.monotonic())
-                sample([watch.container for watch in watches], emit, log)
+                yield from sample([one.container for one in watches], log)
     finally:
-        for watch in watches:
-            watch.close()
+        for one in watches:
+            one.close()
 
 
 def wait(watches: list[Watch], seconds: float) -> None:
@@ -131,7 +137,7 @@ def ended(pidfd: int) -> bool:
     return bool(poller.poll(0))
 
 
-def sample(containers: list[Container], emit: Emit, log: Log) -> None:
+def sample(containers: list[Container], log: Log) -> Iterator[dict[str, Any]]:
     """Statistics of each; one that cannot be measured this time is only noted: it may be stopping."""
     for container in containers:
         try:
@@ -139,7 +145,7 @@ def sample(containers: list[Container], emit: Emit, log: Log) -> None:
         except PyruncError as error:
             log.warning(f"no statistics of container {container.id}: {error}")
         else:
-            emit(event)
+            yield event
 
 
 def open_all(store: state.Store, ids: list[str]) -> tuple[list[Container], list[str]]:

@@ -197,6 +197,12 @@ class Store:
         except OSError as error:
             raise SysError("--root", "mkdir", error.errno or 0, value=self.root) from error
 
+    def close(self) -> None:
+        """Close the root; it is opened again when it is needed."""
+        if self.fd >= 0:
+            fs.close(self.fd)
+            self.fd = -1
+
     def exists(self) -> bool:
         """Whether the root is there.  Raises PyruncError when others could tamper with it."""
         return self.open_root()

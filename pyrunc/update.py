@@ -111,6 +111,11 @@ def from_file(path: str) -> Resources:
         data = fs.read_fd(0, load.MAX_BYTES) if path == "-" else fs.read_file(path, load.MAX_BYTES)
     except OSError as error:
         raise SysError("--resources", "open", error.errno or 0, value=path) from error
+    return parse(data)
+
+
+def parse(data: bytes) -> Resources:
+    """A LinuxResources object as JSON.  Raises ConfigError."""
     resources = load.parse_json(data, SOURCE)
     problems = Capped()
     structure(schema.RESOURCES, resources, "", problems)

@@ -100,9 +100,14 @@ class Manager:
         raise PyruncError(f"{whose} cannot be reached{hint}{' at ' if tried else ''}{', '.join(tried)}")
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; idempotent."""
         self.lib.pr_bus_close(self.bus)
         self.bus = 0
+
+    def __del__(self) -> None:
+        """A driver that goes takes its connection along."""
+        if getattr(self, "bus", None):
+            self.close()
 
     def listen(self) -> None:
         """Have the broker pass JobRemoved on; systemd's own socket does without being asked."""
