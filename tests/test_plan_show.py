@@ -165,3 +165,23 @@ def test_appearance(
     monkeypatch.setattr(posix, "get_terminal_size", size)
     monkeypatch.setattr(fs, "getenv", lambda name: environment.get(name, ""))
     assert verb.appearance() == expected
+
+
+def test_where_a_narrow_listing_is_broken() -> None:
+    """Arguments at blanks, origins before slashes, both in their columns; what has no such place, anywhere."""
+    plan = Plan()
+    plan.oom_score("/process/oomScoreAdj", value=-999)
+    plan.chdir("/process/cwd", cwd="/a/long/path to/a working directory/of somebody")
+    plan.mask_path("/linux/maskedPaths/0", path="/proc/a/long/masked/path/of/the/kernel")
+    assert show.fitted(plan, None, 60, colour=False) == (
+        "   1 ENTER  OOM_SCORE -999                    /process\n"
+        "                                                /oomScoreAdj\n"
+        '   2 FINISH CHDIR     "/a/long/path to/a      /process/cwd\n'
+        "                        working directory/of\n"
+        '                        somebody"\n'
+        "   3 FINISH MASK_PATH /proc/a/long/masked/pa  /linux\n"
+        "                        th/of/the/kernel        /maskedPaths\n"
+        "                                                /0\n"
+        "\n"
+        "cgroup none of its own\n"
+    )

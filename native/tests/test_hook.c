@@ -95,6 +95,8 @@ static const struct outcome *run(const char *path, const char *script)
     if (read(pair[0], &seen->last, sizeof(seen->last)) < 0 || waitpid(pid, &seen->status, 0) < 0)
         exit(2);
     close(pair[0]);
+    if (seen->last.item != 0)
+        OK(0, "%s: item %u of what is no list", seen->last.call, (unsigned)seen->last.item);
     return seen;
 }
 
