@@ -101,6 +101,20 @@ def test_boundary(good: Changes, bad: Changes, pointer: str) -> None:
     assert pointer in refused(bad)
 
 
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        {"policy": "SCHED_DEADLINE", "runtime": 2000, "deadline": 3000},
+        {"policy": "SCHED_OTHER"},
+        {"policy": "SCHED_FIFO", "priority": 1},
+        {"policy": "SCHED_IDLE", "nice": 3},
+    ],
+)
+def test_what_a_scheduler_may_leave_out(scheduler: dict[str, Any]) -> None:
+    changes = [("/process/scheduler", scheduler)]
+    assert refused(changes) == [] and validate.check(changed(*changes)) == []
+
+
 MAPPED = [(f"{L}/namespaces/-", {"type": "user"})]
 
 
