@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pyrunc import errors, host, idmap, log, rootless, runtime, state
+from pyrunc import errors, fs, hooks, host, idmap, log, rootless, runtime, state
 from pyrunc.cgroup import delegate
 from pyrunc.host import HostFacts
 from pyrunc.spec import mappings
@@ -56,6 +56,16 @@ def test_somebody_elses_id_needs_the_helper(calls: list[tuple[str, ...]]) -> Non
     other = [{"containerID": 0, "hostID": 0, "size": 1}]
     idmap.write_maps(7, {"uidMappings": other, "gidMappings": other}, facts(1000))
     assert [call[0] for call in calls] == ["newgidmap", "newuidmap"]
+
+
+@pytest.mark.parametrize("place", ["/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin"])
+def test_where_a_helper_may_be(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """Never where PATH says: that is the caller's."""
+    ran: list[str] = []
+    monkeypatch.setattr(fs, "exists", lambda path: path == f"{place}/newuidmap")
+    monkeypatch.setattr(hooks, "run_program", lambda pointer, hook: ran.append(hook["path"]))
+    idmap._call_helper("newuidmap", 1, MANY, "/linux/uidMappings")
+    assert ran == [f"{place}/newuidmap"]
 
 
 def test_the_helper_is_called_by_its_path_with_a_fixed_environment(

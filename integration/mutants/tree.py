@@ -106,6 +106,9 @@ class Tree:
             "PYRUNC_TEST_PROBE": str(self.base / "probe"),
             "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis",
             "HOME": "/tmp",
+            # The official schemas are in a Go module, and a sandbox has no network.
+            "GOMODCACHE": os.environ.get("GOMODCACHE") or str(Path.home() / "go/pkg/mod"),
+            "GOPROXY": "off",
         }
         return env | ({"MUTANTS_BLOCKS": recorder.BLOCKS} if blocks else {})
 
