@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 from plan_support import compiled
-from pyrunc import exec, session
+from pyrunc import exec, foreground, launch, lifecycle, session
 from pyrunc import handshake as h
 from pyrunc.errors import PyruncError, SysError
 from pyrunc.log import Log
@@ -36,6 +36,57 @@ def test_an_exec_that_fails_leaves_no_descriptor(tmp_path: pathlib.Path) -> None
     for fd in fds:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fd)
+
+
+class Given:
+    """Pipes in the place of our stdio, and whom they were given to."""
+
+    def __init__(self) -> None:
+        self.owners: list[tuple[int, int]] = []
+
+    def own(self, uid: int, gid: int) -> None:
+        self.owners.append((uid, gid))
+
+
+def test_pipes_belong_to_the_user_of_the_program_as_the_host_knows_it() -> None:
+    one, given = session.Session(Log()), Given()
+    one.streams = given  # type: ignore[assignment]
+    maps = {
+        "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 5}],
+        "gidMappings": [{"containerID": 0, "hostID": 2000, "size": 5}],
+    }
+    one.own_streams({"linux": maps}, {})
+    one.own_streams({"linux": maps}, {"user": {"uid": 3, "gid": 4}})
+    one.own_streams({"linux": {}}, {"user": {"uid": 3, "gid": 4}})  # init gives these away
+    assert given.owners == [(1000, 2000), (1003, 2004)]
+
+
+def test_a_run_gives_the_terminal_back_though_the_container_cannot_be_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    class Made:
+        """A container whose program has ended, and the watch over it."""
+
+        def __init__(self, *args: object, **options: object) -> None:
+            self.container, self.signal_fd = self, -1
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *args: said.append(name)
+
+        def notify_proxy(self) -> None:
+            return None
+
+    def remove(*args: object) -> None:
+        raise PyruncError("it is busy")
+
+    monkeypatch.setattr(launch, "Job", Made)
+    monkeypatch.setattr(launch, "checked", lambda *_: -1)
+    monkeypatch.setattr(launch.runtime, "quick", lambda: (None, Made()))
+    monkeypatch.setattr(foreground, "Watch", Made)
+    monkeypatch.setattr(lifecycle, "remove", remove)
+    with pytest.raises(PyruncError, match="it is busy"):
+        launch.run(launch.CreateOptions("c1", Log()))
+    assert said[-2:] == ["lock", "close"] and "drain" not in said
 
 
 def test_null_is_the_device_alone(tmp_path: pathlib.Path) -> None:
