@@ -362,6 +362,12 @@ class Exec(Session):
 
         return explain.Setting(self.config, self.wanted, f"/proc/{self.container.data['pid']}/root")
 
+    def explain(self, name: str, number: int) -> str:
+        """Why a program could not be executed.  Raises OSError, PyruncError."""
+        from pyrunc import explain
+
+        return explain.bounded(self.setting(), name, number)
+
     def on_fail(self, record: handshake.Record) -> None:
         """FAIL: the step's own error, unless the container has ended under it."""
         self.check_alive()
