@@ -76,6 +76,22 @@ int64_t pr_seccomp_arch(const char *name)
     return token ? (int64_t)token : -EINVAL;
 }
 
+int pr_seccomp_number(uint32_t arch, const char *name)
+{
+    return seccomp_syscall_resolve_name_arch(arch, name);
+}
+
+int pr_seccomp_name(uint32_t arch, int number, void *name, size_t size)
+{
+    char *found = seccomp_syscall_resolve_num_arch(arch, number);
+    size_t length = found ? strlen(found) : 0;
+    int ret = !found ? -ENOENT : length > size ? -ENOSPC : (int)length;
+    if (ret >= 0)
+        memcpy(name, found, length);
+    free(found);
+    return ret;
+}
+
 int pr_seccomp_arch_usable(uint32_t token)
 {
     /* In this process: nothing here comes from a profile. */

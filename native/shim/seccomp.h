@@ -47,6 +47,11 @@ int pr_seccomp_flag(unsigned int flag);
 int64_t pr_seccomp_arch(const char *name);
 /* 1 if a filter for this machine can have this architecture as well. */
 int pr_seccomp_arch_usable(uint32_t token);
+/* The number of a system call; negative if this architecture does not have it: -1 if libseccomp does
+ * not know the name at all. */
+int pr_seccomp_number(uint32_t arch, const char *name);
+/* The name of a system call.  Returns its length, or -ENOENT; -ENOSPC if `size` is too small. */
+int pr_seccomp_name(uint32_t arch, int number, void *name, size_t size);
 /* Compile a profile in a child that can do nothing else (sandbox.h): libseccomp is not safe for
  * hostile profiles.  Returns the size of the program in bytes, a multiple of 8 whose content nobody has
  * checked; or -errno, and in report[0] what failed:
