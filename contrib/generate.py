@@ -31,6 +31,12 @@ CHOICES = {
     ("", "rootless"): ["true", "false", "auto"],
     ("list", "format"): ["table", "json"],
     ("ps", "format"): ["table", "json"],
+    ("seccomp", "libc"): ["glibc", "musl", "none"],
+}
+# First arguments that are words of their own, and what follows them: dir, file, or '' for free text.
+SUBCOMMANDS = {
+    "images": {"list": "", "pull": "file", "prune": ""},
+    "seccomp": {"explain": "file", "check": "file"},
 }
 # Where pyrunc's ids are to be looked for: verbs that take an existing container.
 NOT_ON_CONTAINERS = {"create", "run", "plan", "spec", "features", "list"}
@@ -81,7 +87,7 @@ _pyrunc_ids() {{
 }}
 
 _pyrunc() {{
-    local cur=${{COMP_WORDS[COMP_CWORD]}} verb='' root='' last='' word kind count=0 i
+    local cur=${{COMP_WORDS[COMP_CWORD]}} verb='' root='' last='' first='' word kind count=0 i
     COMPREPLY=()
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${{COMP_WORDS[i]}}
@@ -95,6 +101,7 @@ _pyrunc() {{
         elif [[ -z $verb ]]; then
             verb=$word
         else
+            [[ -z $first ]] && first=$word
             count=$((count + 1))
         fi
     done
@@ -114,8 +121,13 @@ _pyrunc() {{
         mapfile -t COMPREPLY < <(compgen -W "{verbs}" -- "$cur")
     elif [[ $verb == kill && $count == 1 ]]; then
         mapfile -t COMPREPLY < <(compgen -A signal -- "$cur" | grep ^SIG)
-    elif [[ $count == 0 ]]; then
+    elif [[ $count -gt 0 ]]; then
+        case "$verb $first" in
+            {with_files}) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+        esac
+    else
         case $verb in
+{subcommands}
             {on_containers}) mapfile -t COMPREPLY < <(compgen -W "$(_pyrunc_ids "$root")" -- "$cur") ;;
         esac
     fi
@@ -145,6 +157,13 @@ def bash() -> str:
         values="\n".join(values),
         options="\n".join(options),
         verbs=" ".join(cli.VERBS),
+        subcommands="\n".join(
+            f"            {verb}) mapfile -t COMPREPLY < <(compgen -W '{' '.join(words)}' -- \"$cur\") ;;"
+            for verb, words in SUBCOMMANDS.items()
+        ),
+        with_files=" | ".join(
+            f"'{verb} {word}'" for verb, words in SUBCOMMANDS.items() for word, after in words.items() if after
+        ),
         on_containers=" | ".join(verb for verb in cli.VERBS if takes_container(verb)),
     )
 
@@ -215,8 +234,10 @@ def zsh() -> str:
     cases = []
     for verb, flags in verbs().items():
         lines = [f"                {zsh_flag(verb, flag)} \\" for flag in flags]
-        first = "_pyrunc_ids" if takes_container(verb) else " "
-        lines.append(f"                '1:id:{first}'" + (" '2:signal:_signals'" if verb == "kill" else ""))
+        first = "'1:id:_pyrunc_ids'" if takes_container(verb) else "'1:id: '"
+        if verb in SUBCOMMANDS:
+            first = f"'1:command:({' '.join(SUBCOMMANDS[verb])})' '*:file:_files'"
+        lines.append(f"                {first}" + (" '2:signal:_signals'" if verb == "kill" else ""))
         cases.append(f"        {verb})\n            _arguments \\\n" + "\n".join(lines) + "\n            ;;")
     return ZSH.format(
         head=HEAD,
@@ -274,6 +295,9 @@ def fish() -> str:
     for verb, flags in verbs().items():
         if takes_container(verb):
             lines.append(f"complete -c pyrunc -n '__fish_seen_subcommand_from {verb}' -a '(__pyrunc_ids)'")
+        if verb in SUBCOMMANDS:
+            when = fish_escape(f"__fish_seen_subcommand_from {verb}")
+            lines.append(f"complete -c pyrunc -n {when} -F -a {fish_escape(' '.join(SUBCOMMANDS[verb]))}")
         lines += [fish_flag(verb, flag) for flag in flags]
     return FISH.format(head=HEAD, verbs=" ".join(cli.VERBS), lines="\n".join(lines))
 
@@ -347,6 +371,13 @@ def man_flags(flags: Iterable[Flag]) -> str:
     return "\n".join(lines)
 
 
+def man_paragraph(text: str) -> list[str]:
+    """Prose; lines that start with a space are an example."""
+    if text.startswith(" "):
+        return [".nf", *map(roff, text.split("\n")), ".fi"]
+    return [roff(text.replace("\n", " "))]
+
+
 def man() -> str:
     """The manual page."""
     commands: list[str] = []
@@ -358,6 +389,8 @@ def man() -> str:
         commands += [".PP", roff(module.SUMMARY[0].upper() + module.SUMMARY[1:]) + "."]
         if module.FLAGS:
             commands.append(man_flags(module.FLAGS))
+        for paragraph in getattr(module, "DETAILS", ()):
+            commands += [".PP", *man_paragraph(paragraph)]
     return MAN.format(
         head=HEAD,
         version=VERSION,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 VERBS = (
     "create", "delete", "events", "exec", "features", "images", "kill", "list", "pause", "plan", "ps", "resume", "run",
-    "spec", "start", "state", "unpack", "update",
+    "seccomp", "spec", "start", "state", "unpack", "update",
 )  # fmt: skip
 
 GLOBAL_FLAGS: tuple[Flag, ...] = (
@@ -185,6 +185,8 @@ def verb_help(module: ModuleType) -> str:
     lines = [f"usage: pyrunc {module.USAGE}", "", module.SUMMARY]
     if module.FLAGS:
         lines += ["", "options:", *flag_lines(module.FLAGS)]
+    for paragraph in getattr(module, "DETAILS", ()):
+        lines += ["", *paragraph.split("\n")]
     return "\n".join(lines) + "\n"
 
 

@@ -79,7 +79,7 @@ class FlatProfile:
     __slots__ = ("archs", "args", "default", "enosys", "names", "rules")
 
     def __init__(self, profile: dict[str, Any], archs: list[int]) -> None:
-        self.default = _action(profile["defaultAction"], profile.get("defaultErrnoRet"))
+        self.default = encode_action(profile["defaultAction"], profile.get("defaultErrnoRet"))
         # What lets calls through lets new ones through too; a tracer knows how to answer them itself.
         permissive = profile["defaultAction"] in ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
         self.enosys = not permissive and self.default != ACTIONS["SCMP_ACT_ERRNO"] | ENOSYS
@@ -90,7 +90,7 @@ class FlatProfile:
             used = [condition["index"] for condition in conditions]
             # Two conditions on one argument cannot be one libseccomp rule; runc's profiles mean "or" by it.
             either = len(set(used)) != len(used)
-            action = _action(rule["action"], rule.get("errnoRet"))
+            action = encode_action(rule["action"], rule.get("errnoRet"))
             rules.append(_RULE.pack(action, len(rule["names"]), len(conditions), either))
             names += rule["names"]
             for condition in conditions:
@@ -111,7 +111,7 @@ class FlatProfile:
         return b"".join((head, self.args, self.rules, self.archs, self.names))
 
 
-def _action(name: str, number: int | None) -> int:
+def encode_action(name: str, number: int | None) -> int:
     if name in WITH_ERRNO:
         return ACTIONS[name] | (EPERM if number is None else number & 0xFFFF)
     return ACTIONS[name]

@@ -22,7 +22,7 @@ TYPING_ONLY = {"__future__", "typing", "collections.abc"}
 # Cold modules: no hot verb may need one at module level.
 COLD = {
     "pyrunc.plan.show", "pyrunc.hints", "pyrunc.verbs.spec", "pyrunc.verbs.features", "pyrunc.verbs.list",
-    "pyrunc.update", "pyrunc.members", "pyrunc.events", "pyrunc.cgroup.stats",
+    "pyrunc.update", "pyrunc.members", "pyrunc.events", "pyrunc.cgroup.stats", "pyrunc.seccomp_tools.profile",
 }  # fmt: skip
 # (module, what it imports in a function): after runtime.full(), or under a plain interpreter only.
 COLD_IMPORTS = {
@@ -51,6 +51,7 @@ HOT = sorted(hot_modules())
 def test_the_hot_set_is_the_runtime() -> None:
     assert {"pyrunc.launch", "pyrunc.state", "pyrunc.plan.compile", "pyrunc.spec.validate"} <= set(HOT)
     assert not COLD & set(HOT)
+    assert not [name for name in HOT if name.startswith("pyrunc.seccomp_tools")]
 
 
 @pytest.mark.parametrize("name", HOT)

@@ -35,11 +35,13 @@ LAYERS = [
     {"update"},
     {"session"},
     {"launch", "exec", "foreground"},
+    {"seccomp_tools"},
     {"command"},
     {"verbs"},
     {"cli"},
     {"__main__"},
 ]
+PACKAGES = {"pyrunc", *(f"pyrunc.{path.parent.name}" for path in PACKAGE.glob("*/__init__.py"))}
 PURE = {"spec", "plan"}
 # What a pure room may import besides pyrunc's own: no os, no posix, nothing that can open or execute.
 PURE_ALLOWED = {"__future__", "_struct", "errno", "collections.abc", "itertools", "typing", "sys"}
@@ -76,7 +78,7 @@ def imports(path: Path) -> list[tuple[str, bool]]:
         if isinstance(node, ast.Import):
             found += [(alias.name, id(node) in top) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            if node.module in ("pyrunc", "pyrunc.plan", "pyrunc.spec", "pyrunc.cgroup", "pyrunc.verbs", "pyrunc.image"):
+            if node.module in PACKAGES:
                 base = PACKAGE / Path(*node.module.split(".")[1:])
                 for alias in node.names:
                     sub = (base / f"{alias.name}.py").exists() or (base / alias.name).is_dir()

@@ -25,6 +25,7 @@ _pyrunc_value() {
         'run --bundle' | 'run -b' | 'run --store' | 'run --cert-dir') echo 'dir' ;;
         'run --config' | 'run -f' | 'run --console-socket' | 'run --pidfd-socket' | 'run --pid-file' | 'run --authfile') echo 'file' ;;
         'run --preserve-fds' | 'run --image' | 'run --pull' | 'run --platform' | 'run --mirror') echo 'any' ;;
+        'seccomp --libc') echo 'words glibc musl none' ;;
         'spec --bundle' | 'spec -b') echo 'dir' ;;
         'unpack --platform' | 'unpack --limit' | 'unpack --mirror' | 'unpack --volumes') echo 'any' ;;
         'unpack --authfile') echo 'file' ;;
@@ -50,6 +51,7 @@ _pyrunc_options() {
         'ps') echo '--format -f --help -h' ;;
         'resume') echo '--help -h' ;;
         'run') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --image --pull --store --tty -t --platform --authfile --plain-http --cert-dir --mirror --detach -d --keep --no-subreaper --help -h' ;;
+        'seccomp') echo '--libc --json --help -h' ;;
         'spec') echo '--bundle -b --rootless --help -h' ;;
         'start') echo '--help -h' ;;
         'state') echo '--help -h' ;;
@@ -63,7 +65,7 @@ _pyrunc_ids() {
 }
 
 _pyrunc() {
-    local cur=${COMP_WORDS[COMP_CWORD]} verb='' root='' last='' word kind count=0 i
+    local cur=${COMP_WORDS[COMP_CWORD]} verb='' root='' last='' first='' word kind count=0 i
     COMPREPLY=()
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
@@ -77,6 +79,7 @@ _pyrunc() {
         elif [[ -z $verb ]]; then
             verb=$word
         else
+            [[ -z $first ]] && first=$word
             count=$((count + 1))
         fi
     done
@@ -91,13 +94,19 @@ _pyrunc() {
     elif [[ $cur == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(_pyrunc_options "$verb")" -- "$cur")
     elif [[ -z $verb ]]; then
-        mapfile -t COMPREPLY < <(compgen -W "create delete events exec features images kill list pause plan ps resume run spec start state unpack update help" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "create delete events exec features images kill list pause plan ps resume run seccomp spec start state unpack update help" -- "$cur")
     elif [[ $verb == help ]]; then
-        mapfile -t COMPREPLY < <(compgen -W "create delete events exec features images kill list pause plan ps resume run spec start state unpack update" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "create delete events exec features images kill list pause plan ps resume run seccomp spec start state unpack update" -- "$cur")
     elif [[ $verb == kill && $count == 1 ]]; then
         mapfile -t COMPREPLY < <(compgen -A signal -- "$cur" | grep ^SIG)
-    elif [[ $count == 0 ]]; then
+    elif [[ $count -gt 0 ]]; then
+        case "$verb $first" in
+            'images pull' | 'seccomp explain' | 'seccomp check') mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+        esac
+    else
         case $verb in
+            images) mapfile -t COMPREPLY < <(compgen -W 'list pull prune' -- "$cur") ;;
+            seccomp) mapfile -t COMPREPLY < <(compgen -W 'explain check' -- "$cur") ;;
             delete | events | exec | kill | pause | ps | resume | start | state | update) mapfile -t COMPREPLY < <(compgen -W "$(_pyrunc_ids "$root")" -- "$cur") ;;
         esac
     fi

@@ -1,6 +1,6 @@
 # fish completion for pyrunc.  Written by contrib/generate.py from the tables of options; do not edit.
 
-set -g __pyrunc_commands create delete events exec features images kill list pause plan ps resume run spec start state unpack update help
+set -g __pyrunc_commands create delete events exec features images kill list pause plan ps resume run seccomp spec start state unpack update help
 
 function __pyrunc_needs_command
     not __fish_seen_subcommand_from $__pyrunc_commands
@@ -34,6 +34,7 @@ complete -c pyrunc -n __pyrunc_needs_command -a plan -d 'print the steps that wo
 complete -c pyrunc -n __pyrunc_needs_command -a ps -d 'list the processes of a container; options after ID are those of ps(1), by default -ef'
 complete -c pyrunc -n __pyrunc_needs_command -a resume -d 'let all processes of a paused container go on'
 complete -c pyrunc -n __pyrunc_needs_command -a run -d 'create and start a container; exit with its program\'s status'
+complete -c pyrunc -n __pyrunc_needs_command -a seccomp -d 'explain or check a seccomp profile'
 complete -c pyrunc -n __pyrunc_needs_command -a spec -d 'write a config.json with sensible defaults; an existing one is left alone'
 complete -c pyrunc -n __pyrunc_needs_command -a start -d 'execute the program of a created container'
 complete -c pyrunc -n __pyrunc_needs_command -a state -d 'show the state of a container as JSON'
@@ -86,6 +87,7 @@ complete -c pyrunc -n '__fish_seen_subcommand_from exec' -l cgroup -x -d 'run in
 complete -c pyrunc -n '__fish_seen_subcommand_from exec' -l ignore-paused -d 'do not refuse a paused container; the process waits until it is resumed'
 complete -c pyrunc -n '__fish_seen_subcommand_from exec' -l help -s h -d 'show help'
 complete -c pyrunc -n '__fish_seen_subcommand_from features' -l help -s h -d 'show help'
+complete -c pyrunc -n '__fish_seen_subcommand_from images' -F -a 'list pull prune'
 complete -c pyrunc -n '__fish_seen_subcommand_from images' -l store -r -F -d 'directory of the store (default /var/lib/pyrunc/images; ~/.local/share/pyrunc/images)'
 complete -c pyrunc -n '__fish_seen_subcommand_from images' -l all -s a -d 'prune: also images that no container uses'
 complete -c pyrunc -n '__fish_seen_subcommand_from images' -l referrers -x -d 'list what refers to an image of a registry: signatures, SBOMs'
@@ -139,6 +141,10 @@ complete -c pyrunc -n '__fish_seen_subcommand_from run' -l detach -s d -d 'retur
 complete -c pyrunc -n '__fish_seen_subcommand_from run' -l keep -d 'do not delete the container when its program ends'
 complete -c pyrunc -n '__fish_seen_subcommand_from run' -l no-subreaper -d 'do not adopt orphans of the container'
 complete -c pyrunc -n '__fish_seen_subcommand_from run' -l help -s h -d 'show help'
+complete -c pyrunc -n '__fish_seen_subcommand_from seccomp' -F -a 'explain check'
+complete -c pyrunc -n '__fish_seen_subcommand_from seccomp' -l libc -x -a 'glibc musl none' -d 'check: the C library whose start-up needs calls (default: this host\'s)'
+complete -c pyrunc -n '__fish_seen_subcommand_from seccomp' -l json -d 'print JSON'
+complete -c pyrunc -n '__fish_seen_subcommand_from seccomp' -l help -s h -d 'show help'
 complete -c pyrunc -n '__fish_seen_subcommand_from spec' -l bundle -s b -r -F -d 'directory to write config.json to (default: the working directory)'
 complete -c pyrunc -n '__fish_seen_subcommand_from spec' -l rootless -d 'for use without root: a user namespace in which root is you'
 complete -c pyrunc -n '__fish_seen_subcommand_from spec' -l help -s h -d 'show help'
