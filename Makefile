@@ -223,6 +223,11 @@ bench: build ## compare with runc and crun on the same bundle (root)
 	@.ci/require test demo
 	@$(BIN)/python -m bench
 
+.PHONY: bench-images
+bench-images: build ## unpack an image beside umoci and podman; the second `run --image` beside a plain `run` (root)
+	@.ci/require test demo
+	@$(BIN)/python -m bench.images $(BENCH_ARGS)
+
 clean: ## remove everything that was built
 	rm -rf build dist $(VENV) pyrunc/_init pyrunc/_shim*.so pyrunc/_reader*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find $(wildcard $(CODE)) -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,215 @@
+"""OCI images: unpacking one beside umoci and podman, and the second `run --image` beside a plain `run`.
+
+    .venv/bin/python -m bench.images                 # as root; umoci and podman where they are installed
+    .venv/bin/python -m bench.images --size 100 --rounds 1
+
+The image has five gzip layers with files of this system, 400 MB altogether.  Everything is whole processes,
+interleaved; CPU time and the peak of resident memory are those of the process and of all that it waited for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench.measure import make_bundle
+
+LAYERS = 5
+PLACES = ("usr/lib", "usr/share", "usr/bin", "var/lib", "etc", "usr/include", "usr/local")
+OCI = "application/vnd.oci.image."
+GOALS = {"umoci": 1.0, "podman": 1.2}  # pyrunc's time in theirs
+GOAL_SECOND, GOAL_MEMORY = 1.3, 150  # times a plain run; MiB
+
+
+class Usage(NamedTuple):
+    """What a process and its children took."""
+
+    wall: float  # seconds
+    cpu: float
+    memory: float  # MiB, of the largest; 8 are the Python that started it
+
+
+# What starts the processes: small, because a process counts the memory of the one it was forked from as its own.
+_SPAWNER = """
+import json, os, sys, time
+null = os.open(os.devnull, os.O_RDWR)
+for line in sys.stdin:
+    begin = time.perf_counter()
+    argv = json.loads(line)
+    files = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, null, 1)]
+    pid = os.posix_spawnp(argv[0], argv, os.environ, file_actions=files)
+    _, status, used = os.wait4(pid, 0)
+    wall = time.perf_counter() - begin
+    print(json.dumps([status, wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]), flush=True)
+"""
+_spawner: list[subprocess.Popen[str]] = []
+
+
+def measure(argv: list[str]) -> Usage:
+    """Run a command.  Raises RuntimeError if it fails."""
+    if not _spawner:
+        script = [sys.executable, "-ISc", _SPAWNER]
+        _spawner.append(subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+    process = _spawner[0]
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(json.dumps(argv) + "\n")
+    process.stdin.flush()
+    status, *used = json.loads(process.stdout.readline())
+    if status:
+        raise RuntimeError(f"{argv}: exit status {os.waitstatus_to_exitcode(status)}")
+    return Usage(*used)
+
+
+def files() -> Iterator[str]:
+    """Regular files, directories and links of this system, always in the same order."""
+    for place in PLACES:
+        for at, directories, names in os.walk(f"/{place}"):
+            directories.sort()
+            yield at
+            for name in sorted(names):
+                path = f"{at}/{name}"
+                if os.path.islink(path) or os.path.isfile(path):
+                    yield path
+
+
+def layers(size: int) -> Iterator[bytes]:
+    """Tars of ``size`` MB altogether."""
+    source = files()
+    for _ in range(LAYERS):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            for path in source:
+                try:
+                    archive.add(path, recursive=False)
+                except OSError:
+                    continue  # gone, or not ours to read
+                if out.tell() >= size * 1_000_000 // LAYERS:
+                    break
+        yield out.getvalue()
+
+
+def make_layout(path: Path, contents: Iterator[bytes], config: dict[str, Any]) -> Path:
+    """An image layout with one image, tagged x."""
+    (path / "blobs/sha256").mkdir(parents=True)
+    (path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+
+    def blob(kind: str, data: bytes) -> dict[str, Any]:
+        digest = hashlib.sha256(data).hexdigest()
+        (path / "blobs/sha256" / digest).write_bytes(data)
+        return {"mediaType": OCI + kind, "digest": f"sha256:{digest}", "size": len(data)}
+
+    listed, ids = [], []
+    for content in contents:
+        ids.append("sha256:" + hashlib.sha256(content).hexdigest())
+        listed.append(blob("layer.v1.tar+gzip", gzip.compress(content, 6, mtime=0)))
+    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
+    rootfs = {"type": "layers", "diff_ids": ids}
+    document = {"os": "linux", "architecture": architecture, "config": config, "rootfs": rootfs}
+    described = blob("config.v1+json", json.dumps(document).encode())
+    manifest = {"schemaVersion": 2, "mediaType": OCI + "manifest.v1+json", "config": described, "layers": listed}
+    entry = blob("manifest.v1+json", json.dumps(manifest).encode())
+    entry["annotations"] = {"org.opencontainers.image.ref.name": "x"}
+    (path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    return path
+
+
+def unpackers(pyrunc: str, layout: Path, place: Path) -> dict[str, Callable[[int], list[str]]]:
+    """How each of those that are installed unpacks the image, the n-th time."""
+    found: dict[str, Callable[[int], list[str]]] = {
+        "pyrunc": lambda number: [pyrunc, "unpack", "--quiet", f"{layout}:x", str(place / f"pyrunc{number}")]
+    }
+    if umoci := shutil.which("umoci"):
+        found["umoci"] = lambda number: [umoci, "unpack", "--image", f"{layout}:x", str(place / f"umoci{number}")]
+    if podman := shutil.which("podman"):
+        found["podman"] = lambda number: [
+            *(podman, "--root", str(place / f"podman{number}"), "--runroot", str(place / f"podman-run{number}")),
+            *("--storage-driver", "vfs", "pull", "--quiet", f"oci:{layout}:x"),
+        ]
+    return found
+
+
+def median(found: list[Usage]) -> Usage:
+    return Usage(*(statistics.median(column) for column in zip(*found, strict=True)))
+
+
+def unpacking(pyrunc: str, place: Path, size: int, rounds: int) -> None:
+    """Print the table of `unpack`."""
+    layout = make_layout(place / "layout", layers(size), {"Cmd": ["/bin/sh"]})
+    tools = unpackers(pyrunc, layout, place)
+    used: dict[str, list[Usage]] = {name: [] for name in tools}
+    for number in range(rounds):
+        for name, argv in tools.items():
+            used[name].append(measure(argv(number)))
+            os.sync()  # what one has left in the page cache is not the next one's to write
+            for left in place.glob(f"{name}*{number}"):
+                shutil.rmtree(left)
+    ours = median(used["pyrunc"])
+    print(f"an image of {size} MB in {LAYERS} layers, {rounds} rounds, medians")
+    print("          wall s   CPU s   peak MiB   pyrunc's wall   CPU")
+    for name, found in used.items():
+        theirs = median(found)
+        text = f"{name:8} {theirs.wall:7.2f} {theirs.cpu:7.2f} {theirs.memory:10.0f}"
+        if name in GOALS:
+            ratios = ours.wall / theirs.wall, ours.cpu / theirs.cpu
+            text += f" {ratios[0]:14.2f} {ratios[1]:6.2f}  {verdict(ratios[0], GOALS[name])}"
+        else:
+            text += f"  {verdict(ours.memory, GOAL_MEMORY)}"
+        print(text)
+
+
+def verdict(value: float, goal: float) -> str:
+    return f"{'pass' if value <= goal else 'MISS'}: goal {goal:g}"
+
+
+def second_start(pyrunc: str, place: Path, rounds: int) -> None:
+    """Print the row of the second `run --image`: the image is in the store, the container is a new one each time."""
+    bundle = make_bundle(place, pyrunc, "plain", ["/bin/true"])
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        archive.add(bundle / "rootfs", ".")
+    layout = make_layout(place / "small", iter([out.getvalue()]), {"Cmd": ["/bin/true"]})
+    root = ["--root", str(place / "root")]
+    image = [pyrunc, *root, "run", "--store", str(place / "store"), "--image", f"{layout}:x"]
+    measure([*image, "first"])
+    used: dict[str, list[Usage]] = {"run": [], "run --image": []}
+    for number in range(rounds):
+        used["run"].append(measure([pyrunc, *root, "run", "--bundle", str(bundle), f"plain{number}"]))
+        used["run --image"].append(measure([*image, f"image{number}"]))
+    plain, ours = median(used["run"]), median(used["run --image"])
+    print(f"the second start of an image, {rounds} rounds, medians")
+    ratio = ours.wall / plain.wall
+    print(f"run          {plain.wall * 1000:6.2f} ms wall {plain.cpu * 1000:6.2f} ms CPU")
+    print(
+        f"run --image  {ours.wall * 1000:6.2f} ms wall {ours.cpu * 1000:6.2f} ms CPU:"
+        f" {ratio:.2f} and {ours.cpu / plain.cpu:.2f} times  {verdict(ratio, GOAL_SECOND)}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--pyrunc", default=".venv/bin/pyrunc")
+    parser.add_argument("--size", type=int, default=400, help="MB of the large image")
+    parser.add_argument("--rounds", type=int, default=3, help="of unpacking; the second start has 40 times as many")
+    parser.add_argument("--place", help="where to unpack; default: a temporary directory")
+    options = parser.parse_args()
+    pyrunc = os.path.abspath(options.pyrunc)
+    with tempfile.TemporaryDirectory(prefix="pybench", dir=options.place) as place:
+        second_start(pyrunc, Path(place), 40 * options.rounds)
+        unpacking(pyrunc, Path(place), options.size, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
