@@ -21,6 +21,7 @@ GO = 9
 WARN = 10
 FAIL = 11
 PLACED = 12
+STAMPS = 13  # only from an init that is traced (pyrunc/trace/), which takes them out: not a message of the protocol
 
 NAMES = {
     HELLO: "HELLO",
@@ -35,6 +36,7 @@ NAMES = {
     WARN: "WARN",
     FAIL: "FAIL",
     PLACED: "PLACED",
+    STAMPS: "STAMPS",
 }
 
 # States of the parent.  What it waits for is what the state is called after.

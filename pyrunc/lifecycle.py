@@ -28,6 +28,7 @@ SIGKILL, SIGTERM = 9, 15
 # Seconds of patience with another pyrunc that holds the container: first it may finish, then it is asked to stop (a
 # create undoes what it has done), then it is killed.  Together they are state.LOCK_TIMEOUT.
 PATIENCE = (1.0, 5.0, 4.0)
+RELEASE = b"0"  # START_PLAIN of plan.h
 KILL_TIMEOUT = 10.0  # seconds until a killed process must be gone, as with runc
 _ATTEMPTS = 100
 _PAUSE_FIRST, _PAUSE_MOST = 10, 100  # milliseconds between two looks at a process that does not end
@@ -94,7 +95,7 @@ def let_go(container: Container, log: Log, release: int, errors_fd: int) -> byte
     """
     try:
         try:
-            posix.write(release, b"0")
+            posix.write(release, RELEASE)
         finally:
             fs.close(release)
         data = read_record(errors_fd)

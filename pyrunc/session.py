@@ -273,7 +273,7 @@ class Session:
             return error  # init waits for `start`, or this is its failure
         ffi, lib = runtime.quick()
         buffer = ffi.new("char[256]")
-        for _ in range(_PENDING):
+        for _ in range(_PENDING + len(self.plan.steps)):  # STAMPS too
             got = lib.pr_recv(self.sock, buffer, handshake.RECORD_SIZE, 0)
             if got in (0, -ECONNRESET):
                 return self.premature_end()

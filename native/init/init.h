@@ -49,6 +49,7 @@ struct init {
     int at_cwd;      /* CHDIR is done */
     int hidden;      /* DUMPABLE 0: to be repeated whenever ids or capabilities change */
     int admin;       /* CAPS kept CAP_SYS_ADMIN beyond what it was to leave, until DROP_ADMIN */
+    char released;   /* what `start` wrote into its fifo: START_*; 0 before that */
 };
 
 /* A string argument; a list argument's first item (the others follow, each after a NUL); a blob's first
@@ -106,6 +107,15 @@ void trim_memory(struct init *in);
 
 /* main.c: fill in->timensfd, while there are the rights of before. */
 int open_time_offsets(struct init *in);
+/* main.c: do the steps from the one at work on, with a stamp for each. */
+_Noreturn void walk_traced(struct init *in);
+
+/* trace.c: what only a traced init calls, but for trace_failed() ---------------------------------------- */
+
+/* Note that the step at work begins; send what there is, when it has to be sent before that. */
+void trace_step(struct init *in);
+/* Note that the step at work has ended, and send all there is: FAIL follows.  Nothing without stamps. */
+void trace_failed(struct init *in);
 
 /* sched.c: undo a caller's taskset, as far as the cgroup allows. */
 void all_cpus(void);

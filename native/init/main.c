@@ -297,6 +297,33 @@ static void clear_fault(struct init *in)
     in->fault.detail[0] = 0;
 }
 
+static void do_step(struct init *in)
+{
+    const struct plan_step *st = &in->steps[in->step];
+    int ret;
+
+    clear_fault(in);
+    ret = handlers[st->op](in, st);
+    if (ret < 0)
+        die(in, ret);
+}
+
+static _Noreturn void no_program(struct init *in)
+{
+    clear_fault(in);
+    die(in, fault(in, ENOEXEC, "plan", -1, 0, "the plan ends without EXECVE: there is no program to run"));
+}
+
+/* A loop of its own: without stamps there is nothing to ask in front of each step. */
+_Noreturn void walk_traced(struct init *in)
+{
+    for (; in->step < in->plan->nsteps; in->step++) {
+        trace_step(in);
+        do_step(in);
+    }
+    no_program(in);
+}
+
 int main(int argc, char **argv)
 {
     struct init *in = &state;
@@ -316,15 +343,10 @@ int main(int argc, char **argv)
     reserve_pointers(in);
     open_host_files(in);
     prepare_time_offsets(in);
-    for (in->step = 0; in->step < in->plan->nsteps; in->step++) {
-        const struct plan_step *st = &in->steps[in->step];
-        int ret;
-
-        clear_fault(in);
-        ret = handlers[st->op](in, st);
-        if (ret < 0)
-            die(in, ret);
-    }
-    clear_fault(in);
-    die(in, fault(in, ENOEXEC, "plan", -1, 0, "the plan ends without EXECVE: there is no program to run"));
+    in->step = 0;
+    if (in->plan->flags & PLAN_TRACE)
+        walk_traced(in);
+    for (; in->step < in->plan->nsteps; in->step++)
+        do_step(in);
+    no_program(in);
 }

@@ -27,8 +27,10 @@ struct plan_header {
     uint32_t nfds;      /* descriptors that come with the PLAN message; slot 0 is the plan itself */
     uint32_t npreserve; /* inherited descriptors 3 .. 3+npreserve-1 go on to the container */
     uint32_t strings;   /* offset of the string area; its first and its last byte are NUL */
-    uint32_t reserved;
+    uint32_t flags;     /* PLAN_* */
 };
+
+#define PLAN_TRACE 1u /* send STAMPS */
 
 struct plan_step {
     uint16_t op;
@@ -51,11 +53,19 @@ enum msg_type {
     MSG_GO,        /* parent -> init: go on */
     MSG_WARN,      /* init -> parent: like FAIL, but init goes on */
     MSG_FAIL,      /* init -> parent, or into the error fifo after CREATED: init exits */
-    MSG_PLACED /* enter -> parent: value = pid of its clone in the cgroup, which goes on in its place after a GO */
+    MSG_PLACED, /* enter -> parent: value = pid of its clone in the cgroup, which goes on in its place after a GO */
+    MSG_STAMPS /* init -> parent, or into the error fifo; only when asked for: value = number of times in detail */
 };
+
+/* What `start` writes into the start fifo. */
+#define START_PLAIN  '0'
+#define START_TRACED '1' /* send STAMPS from here on */
 
 #define MSG_CALL   24
 #define MSG_DETAIL 208
+/* STAMPS: u64 nanoseconds since 1970, the begin of `step` and of the steps after it.  So each but the last is also the
+ * begin of a step whose end is the next one. */
+#define MSG_TIMES (MSG_DETAIL / 8)
 
 struct msg {
     uint32_t type;

@@ -75,8 +75,8 @@ static const char *check_header(const struct plan_header *h, size_t len)
         return "no descriptors, or too many";
     if (h->npreserve > INT32_MAX - 4)
         return "too many preserved descriptors";
-    if (h->reserved)
-        return "reserved field is not zero";
+    if (h->flags & ~PLAN_TRACE)
+        return "unknown flag";
     if (h->strings >= len || h->strings < sizeof(*h) + h->nsteps * sizeof(struct plan_step))
         return "the string area is outside the plan or inside the steps";
     return NULL;

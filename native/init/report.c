@@ -87,6 +87,7 @@ _Noreturn void die(struct init *in, int err)
     int fd = in->error_fd >= 0 ? in->error_fd : in->sock;
 
     add_fault(in, &m);
+    trace_failed(in);
     if (fd >= 0)
         put(fd, &m); /* nobody is left to tell when this fails too */
     _exit(1);

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 NO_SLOT = 0xFFFFFFFF  # plan.h: a descriptor slot that is not used
+TRACE = 1  # plan.h: init sends STAMPS
 
 
 class Plan(Builder):
@@ -34,6 +35,7 @@ class Plan(Builder):
         "cgroup_owner",
         "cgroup_path",
         "fds",
+        "flags",
         "hooks",
         "new_userns",
         "npreserve",
@@ -50,6 +52,7 @@ class Plan(Builder):
         # is the plan itself).  Kinds: "ns" (value: path), "cgroup" (path inside the hierarchy), "console", "start",
         # "error", "idmap" (a path to be bound with an id mapping, origin: the mount).
         self.fds: list[tuple[str, str, str]] = []
+        self.flags = 0  # of the header: TRACE
         self.npreserve = 0  # inherited descriptors 3 .. 3+npreserve-1 go on to the container
         self.seccomp: dict[str, Any] | None = None  # type: ignore[assignment]  # the profile that `set_filter` gets the program of
         self.rlimits: list[tuple[int, int, int, str]] = []  # (RLIMIT_* number, soft, hard, origin), for prlimit(2)

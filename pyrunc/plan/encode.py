@@ -113,5 +113,5 @@ def encode(plan: Plan) -> bytes:
     size = base + pool.size
     if size > MAX_SIZE:
         raise PyruncError(f"config.json makes a plan of {size} bytes, more than {MAX_SIZE}")
-    header = _HEADER.pack(MAGIC, ABI, size, len(steps), 1 + len(plan.fds), plan.npreserve, base, 0)
+    header = _HEADER.pack(MAGIC, ABI, size, len(steps), 1 + len(plan.fds), plan.npreserve, base, plan.flags)
     return b"".join((header, *packed, *pool.chunks))
