@@ -7,6 +7,7 @@ completions.
 
 from __future__ import annotations
 
+import posix
 import sys
 
 from pyrunc import SPEC_VERSION, VERSION, command, errors, fs
@@ -34,6 +35,13 @@ GLOBAL_FLAGS: tuple[Flag, ...] = (
     ("systemd-cgroup", "", "", "bool", "use the systemd cgroup driver"),
     ("cgroup-manager", "", "MANAGER", "str", "cgroupfs (default), systemd or disabled"),
     ("rootless", "", "MODE", "str", "do without what only root may do in cgroups: true, false or auto (default)"),
+    (
+        "trace",
+        "",
+        "FILE",
+        "str",
+        "add a trace to FILE, for Perfetto and `trace show`; otlp:FILE is for OpenTelemetry",
+    ),
     ("criu", "", "PATH", "str", "accepted for callers of older runtimes, and ignored"),
     ("help", "h", "", "bool", "show help"),
     ("version", "v", "", "bool", "show the version"),
@@ -78,6 +86,10 @@ def main(argv: list[str]) -> int:
         module = load_verb(rest[0])
         log.stderr_is_ours = getattr(module, "STDERR_IS_OURS", False)
         verb = rest[0]
+        if "trace" in values or b"PYRUNC_TRACE" in posix.environ:
+            from pyrunc import trace
+
+            return trace.traced(module, context, rest[1:], values.get("trace", ""), run_verb)
         return run_verb(module, context, rest[1:])
     except (Exception, KeyboardInterrupt) as error:
         return fail(error, log, verb, debug)

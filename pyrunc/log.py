@@ -109,17 +109,25 @@ class Log:
         fs.ignore(fs.write_all, self.fd, line.encode("utf-8"))
 
 
-def _open(path: str) -> int:
-    """The descriptor to append to.  Raises SysError."""
-    # runc's own default is spelled /dev/stderr; these names are links that O_NOFOLLOW would refuse.
+def own_number(path: str) -> int:
+    """The descriptor of ours that a path names, -1 for any other path.
+
+    runc's own default is spelled /dev/stderr; these names are links that O_NOFOLLOW would refuse.
+    """
     number = {"/dev/stdout": "1", "/dev/stderr": "2"}.get(path, "")
     for prefix in ("/dev/fd/", "/proc/self/fd/"):
         if path.startswith(prefix):
             number = path[len(prefix) :]
+    return int(number[:20]) if number.isascii() and number.isdigit() else -1
+
+
+def _open(path: str) -> int:
+    """The descriptor to append to.  Raises SysError."""
+    number = own_number(path)
     try:
-        if number.isascii() and number.isdigit():
-            posix.fstat(int(number))
-            return int(number)
+        if number >= 0:
+            posix.fstat(number)
+            return number
         # O_NONBLOCK: a fifo without a reader is an error, not a hang.  It has no effect on files.
         return posix.open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0o600)
     except (OSError, OverflowError) as error:

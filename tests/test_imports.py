@@ -23,6 +23,7 @@ TYPING_ONLY = {"__future__", "typing", "collections.abc"}
 COLD = {
     "pyrunc.plan.show", "pyrunc.hints", "pyrunc.verbs.spec", "pyrunc.verbs.features", "pyrunc.verbs.list",
     "pyrunc.update", "pyrunc.members", "pyrunc.events", "pyrunc.cgroup.stats", "pyrunc.seccomp_tools.profile",
+    "pyrunc.trace",
 }  # fmt: skip
 # (module, what it imports in a function): after runtime.full(), or under a plain interpreter only.
 COLD_IMPORTS = {

@@ -37,6 +37,7 @@ LAYERS = [
     {"launch", "exec", "foreground"},
     {"seccomp_tools"},
     {"command"},
+    {"trace"},
     {"verbs"},
     {"cli"},
     {"__main__"},

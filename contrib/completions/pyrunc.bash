@@ -4,7 +4,7 @@
 _pyrunc_value() {
     case "$1 $2" in
         ' --root') echo 'dir' ;;
-        ' --log' | ' --criu') echo 'file' ;;
+        ' --log' | ' --trace' | ' --criu') echo 'file' ;;
         ' --log-format') echo 'words text json' ;;
         ' --cgroup-manager') echo 'words cgroupfs systemd disabled' ;;
         ' --rootless') echo 'words true false auto' ;;
@@ -37,7 +37,7 @@ _pyrunc_value() {
 
 _pyrunc_options() {
     case "$1" in
-        '') echo '--root --log --log-format --debug --systemd-cgroup --cgroup-manager --rootless --criu --help -h --version -v' ;;
+        '') echo '--root --log --log-format --debug --systemd-cgroup --cgroup-manager --rootless --trace --criu --help -h --version -v' ;;
         'create') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --image --pull --store --tty -t --platform --authfile --plain-http --cert-dir --mirror --help -h' ;;
         'delete') echo '--force -f --help -h' ;;
         'events') echo '--stats --interval --format -f --help -h' ;;

@@ -1,0 +1,392 @@
+"""What is timed: a table of functions and methods, which are replaced while a trace is taken.
+
+A replacement calls what it replaces and notes when.  Without a trace none of this is imported, and nothing is replaced.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from pyrunc import handshake, lifecycle, state
+from pyrunc import plan as plans
+from pyrunc.errors import PyruncError, brief
+from pyrunc.plan import ops
+from pyrunc.trace import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+    from typing import Any
+
+    from pyrunc import session
+    from pyrunc.trace.record import Recorder, Span
+
+    Details = Callable[[Span, tuple[Any, ...]], None]
+
+# (module, name in it, kind, what the trace calls it); a trailing "=": DETAILS adds what one call is about.
+POINTS: tuple[tuple[str, str, str, str], ...] = (
+    ("session", "Session.spawn", "phase", "spawn init"),
+    ("session", "Session.converse", "phase", "handshake"),
+    ("session", "Session.on_send_plan", "phase", "HELLO: send the plan"),
+    ("session", "Session.on_placed", "phase", "PLACED: the clone in the cgroup"),
+    ("session", "Session.on_ready", "phase", "READY: resource limits"),
+    ("session", "Session.on_warn", "phase", "WARN"),
+    ("session", "Session.on_fail", "phase", "FAIL"),
+    ("session", "Session.await_clone", "wait", "wait for init"),
+    ("session", "Session.await_enter", "wait", "wait for the end of enter"),
+    ("session", "Session.reap_enter", "wait", "wait for the end of enter"),
+    ("session", "Session.kill_children", "wait", "kill init"),
+    ("launch", "write_pid_file", "phase", "write the pid file"),
+    ("exec", "write_pid_file", "phase", "write the pid file"),
+    ("launch", "Job.prepare", "phase", "prepare"),
+    ("launch", "Job.reserve", "phase", "reserve the id"),
+    ("launch", "Job.make_cgroup", "phase", "create the cgroup"),
+    ("launch", "Job.on_map_ids", "phase", "MAP: user and group maps"),
+    ("launch", "Job.on_pid", "phase", "PID: state, device rules"),
+    ("launch", "Job.on_mounted", "phase", "MOUNTED: limits, hooks"),
+    ("launch", "Job.on_seccomp", "phase", "SECCOMP: hand the listener over"),
+    ("launch", "Job.on_created", "phase", "CREATED: commit"),
+    ("launch", "Job.go", "phase", "release init"),
+    ("launch", "Job.await_program", "phase", "start the program"),
+    ("launch", "Job.abandon", "phase", "undo"),
+    ("launch", "Job.finish", "phase", "finish"),
+    ("exec", "Exec.prepare", "phase", "prepare"),
+    ("exec", "Exec.on_ready", "phase", "READY: resource limits"),
+    ("exec", "Exec.on_seccomp", "phase", "SECCOMP: take the listener"),
+    ("exec", "Exec.on_pid", "phase", "PID: last settings"),
+    ("exec", "Exec.on_fail", "phase", "FAIL"),
+    ("exec", "Exec.abandon", "phase", "undo"),
+    ("exec", "Exec.let_in", "phase", "move to the container's scope"),
+    ("spec.load", "load_config", "phase", "read config.json"),
+    ("spec.validate", "check", "phase", "validate"),
+    ("spec.exec_process", "check", "phase", "validate the process"),
+    ("host", "snapshot", "phase", "look at the host"),
+    ("plan.compile", "compile_create", "phase", "compile the plan"),
+    ("plan.join", "compile_exec", "phase", "compile the plan"),
+    ("plan", "Plan.encode", "phase", "encode the plan"),
+    ("state", "Container.load", "phase", "read the state"),
+    ("state", "Container.save", "phase", "write the state"),
+    ("state", "Container.destroy", "phase", "remove the state"),
+    ("state", "Container._wait_for", "wait", "lock the container"),
+    ("lifecycle", "start", "phase", "start"),
+    ("lifecycle", "let_go", "phase", "release init"),
+    ("lifecycle", "stop", "phase", "stop the container"),
+    ("lifecycle", "remove", "phase", "remove the container"),
+    ("lifecycle", "kill_and_wait", "phase", "kill the first process"),
+    ("lifecycle", "await_end", "wait", "wait for the end of the first process"),
+    ("lifecycle", "wait_ready", "wait", "wait for READY of the service"),
+    ("foreground", "Watch.wait", "wait", "the program runs"),
+    ("foreground", "Watch.drain", "wait", "pass the rest of the output on"),
+    ("hooks", "run_hooks", "phase", "="),
+    ("hooks", "_run_one", "hook", "="),
+    ("idmap", "write_maps", "phase", "write the id maps"),
+    ("idmap", "open_mount", "phase", "open an id-mapped mount"),
+    ("netdev", "move", "phase", "move network devices"),
+    ("rdt", "apply", "phase", "set the RDT class"),
+    ("rdt", "remove", "phase", "remove the RDT class"),
+    ("rootmount", "remove", "phase", "unmount the root filesystem"),
+    ("seccomp", "compile_filter", "phase", "compile the seccomp filter"),
+    ("seccomp", "send_listener", "phase", "hand the listener over"),
+    ("image.locate", "remove_bundle", "phase", "remove the bundle of the image"),
+    ("fs", "write_file", "write", "="),
+    ("cgroup.fs2", "Fs2.create", "cgroup", "create cgroup="),
+    ("cgroup.fs2", "Fs2.apply", "cgroup", "set limits="),
+    ("cgroup.fs2", "Fs2.devices", "cgroup", "attach the device program"),
+    ("cgroup.fs2", "Fs2.freeze", "cgroup", "freeze cgroup="),
+    ("cgroup.fs2", "Fs2.thaw", "cgroup", "thaw cgroup="),
+    ("cgroup.fs2", "Fs2.kill", "cgroup", "kill cgroup="),
+    ("cgroup.fs2", "Fs2.mkdir", "cgroup", "mkdir cgroup="),
+    ("cgroup.fs2", "Fs2.rmdir", "cgroup", "rmdir cgroup="),
+    ("cgroup.fs2", "Fs2.remove", "cgroup", "remove cgroup="),
+    ("cgroup.fs2", "Fs2.wait_event", "wait", "wait for cgroup.events"),
+    ("cgroup.systemd", "Systemd.create", "cgroup", "create cgroup="),
+    ("cgroup.systemd", "Systemd.apply", "cgroup", "set limits="),
+    ("cgroup.systemd", "Systemd.stop", "cgroup", "stop the unit"),
+    ("cgroup.systemd", "Systemd.remove", "cgroup", "remove cgroup="),
+    ("cgroup.delegate", "give", "cgroup", "give the cgroup to its user"),
+    ("cgroup.bus", "Manager.connect", "dbus", "connect to systemd"),
+    ("cgroup.bus", "Manager.call", "dbus", "="),
+    ("cgroup.bus", "Manager.job", "dbus", "job="),
+)
+_CGROUP_FILES = ("cgroup.", "cpu.", "cpuset.", "io.", "memory.", "pids.", "hugetlb.", "rdma.", "misc.", "dmem.")
+_replaced: list[tuple[Any, str, Any]] = []
+
+
+def install(recorder: Recorder) -> None:
+    """Replace what the table says, and what the trace is told by: plans, records of init, the exits of hooks."""
+    for module, name, kind, title in POINTS:
+        owner, last = owner_of(module, name)
+        set_value(owner, last, timed(recorder, vars(owner).get(last), kind, title, DETAILS.get(name)))
+    for module, name in (("plan.compile", "compile_create"), ("plan.join", "compile_exec")):
+        replace(module, name, lambda found: planned(recorder, found))
+    replace("session", "Session.receive", lambda found: received(recorder, found))
+    replace("lifecycle", "read_record", lambda found: read_late(recorder, found))
+    replace("lifecycle", "let_go", lambda found: released(recorder, found))
+    replace("foreground", "Watch.wait", lambda found: flushed(recorder, found))
+    replace("lifecycle", "wait_ready", lambda found: flushed(recorder, found))
+    replace("hooks", "_wait", lambda found: hook_ended(recorder, found))
+    replace("hooks", "_Program.environment", lambda found: hook_environment(recorder, found))
+    replace("handshake", "Record", lambda found: watching(recorder, found))
+    set_value(lifecycle, "RELEASE", b"1")
+
+
+def remove() -> None:
+    """Put everything back."""
+    while _replaced:
+        owner, name, value = _replaced.pop()
+        setattr(owner, name, value)
+
+
+def owner_of(module: str, path: str) -> tuple[Any, str]:
+    """Where the name of a row is defined: a module or a class, and the last part of it."""
+    full = f"pyrunc.{module}"
+    __import__(full)
+    owner: Any = sys.modules[full]
+    *classes, name = path.split(".")
+    for part in classes:
+        owner = getattr(owner, part)
+    return owner, name
+
+
+def set_value(owner: Any, name: str, value: Any) -> None:
+    """Put a value in place, until `remove`.  Raises AttributeError for a name that is not defined there."""
+    if name not in vars(owner):
+        raise AttributeError(f"{owner.__name__} does not define {name}")
+    _replaced.append((owner, name, vars(owner)[name]))
+    setattr(owner, name, value)
+
+
+def replace(module: str, path: str, make: Callable[[Any], Any]) -> None:
+    """Put ``make(what is there)`` in place."""
+    owner, name = owner_of(module, path)
+    set_value(owner, name, make(vars(owner).get(name)))
+
+
+def timed(recorder: Recorder, call: Any, kind: str, title: str, details: Details | None) -> Any:
+    """The function with a span around it."""
+    plain = title.rstrip("=")
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        span = recorder.enter(plain, kind)
+        if details is not None:
+            details(span, args)
+        try:
+            return call(*args, **kwargs)
+        except (PyruncError, OSError) as error:
+            span.args["error"] = brief(str(error), record.TEXT)
+            raise
+        finally:
+            recorder.leave(span)
+
+    return wrapper
+
+
+# -- details ----------------------------------------------------------------------------------------------------------
+
+
+def _written(span: Span, args: tuple[Any, ...]) -> None:
+    path, data = str(args[0]), args[1]
+    file = path.rpartition("/")[2]
+    if file.startswith(_CGROUP_FILES):
+        span.kind = "cgroup"
+    span.name = f"write {brief(file, 80)}"
+    span.args = {"path": brief(path, record.TEXT), "value": brief(data.decode("utf-8", "replace").strip(), record.TEXT)}
+
+
+def _about_cgroup(span: Span, args: tuple[Any, ...]) -> None:
+    span.args = {"cgroup": brief(str(args[1]), record.TEXT)}
+
+
+def _member(span: Span, args: tuple[Any, ...]) -> None:
+    span.name = f"{span.name} {args[1]}".strip()
+
+
+def _kind_of_hooks(span: Span, args: tuple[Any, ...]) -> None:
+    span.name = f"{args[0]} hooks"
+
+
+def _hook(span: Span, args: tuple[Any, ...]) -> None:
+    program = args[0]
+    if not program.pointer.startswith("/hooks/"):
+        span.kind = "phase"
+    span.name = brief(program.path, 80)
+    span.args = {"pointer": program.pointer, "argv": record.words(program.args)}
+
+
+DETAILS: dict[str, Details] = {
+    "write_file": _written,
+    "_run_one": _hook,
+    "run_hooks": _kind_of_hooks,
+    "Manager.call": _member,
+    "Manager.job": _member,
+}
+DETAILS |= {name: _about_cgroup for _, name, kind, title in POINTS if kind == "cgroup" and title.endswith("=")}
+
+
+# -- what is more than a span -----------------------------------------------------------------------------------------
+
+
+def on_verb(recorder: Recorder, module: ModuleType) -> None:
+    """Note the container that the verb is about."""
+
+    def noted(found: Any) -> Any:
+        def main(context: Any, values: Any, args: list[str]) -> Any:
+            if args:
+                recorder.id = brief(args[0], 80)
+                recorder.root.name = f"{recorder.verb} {recorder.id}"
+                recorder.root.args["id"] = recorder.id
+            return found(context, values, args)
+
+        return main
+
+    set_value(module, "main", noted(module.main))
+
+
+def planned(recorder: Recorder, call: Any) -> Any:
+    """A plan that asks init for times, and whose hooks know of the trace."""
+
+    def compile(*args: Any, **kwargs: Any) -> Any:
+        plan = call(*args, **kwargs)
+        plan.flags |= plans.TRACE
+        recorder.steps = record.of_plan(plan)
+        pass_on(recorder, plan)
+        return plan
+
+    return compile
+
+
+def pass_on(recorder: Recorder, plan: plans.Plan) -> None:
+    """TRACEPARENT for the hooks that init runs.  Those of `start` are children of the command that made the plan."""
+    waits = False
+    for index, (op, policy, numbers, strings) in enumerate(plan.steps):
+        waits = waits or (op == ops.OP_WAIT_START and not policy & ops.P_WAIT_START_SOCKET)
+        parent = recorder.sink.traceparent(0 if waits else -1 - index)
+        if op == ops.OP_HOOK and parent:
+            path, args, text = strings[0], words_of(strings[1]), words_of(strings[3])
+            env = [item for item in words_of(strings[2]) if not item.startswith("TRACEPARENT=")] + [
+                "TRACEPARENT=" + parent
+            ]
+            counts = (numbers[0], len(args), len(env), len(text))
+            plan.steps[index] = (op, policy, counts, (path, args, env, text))
+
+
+def words_of(value: object) -> list[str]:
+    """A list argument of a step."""
+    return value if type(value) is list else []
+
+
+def watching(recorder: Recorder, base: type[handshake.Record]) -> type[handshake.Record]:
+    """The record, whose decoding notes the times in it."""
+
+    class Record(base):  # type: ignore[misc, valid-type]
+        """One message, noted."""
+
+        __slots__ = ()
+
+        def __init__(self, data: bytes) -> None:
+            super().__init__(data)
+            if self.type == handshake.STAMPS:
+                recorder.times(data)
+
+    return Record
+
+
+def received(recorder: Recorder, call: Any) -> Any:
+    """The next record that is a message; times come in front of it."""
+
+    def receive(self: session.Session, timeout: int, interrupts: session.Interrupts | None) -> Any:
+        span = recorder.enter("wait for init", "wait")
+        try:
+            # One for every step at the most, and as many again: init may be in the hands of the container.
+            for _ in range(2 * len(self.plan.steps) + 64 if recorder.steps is not None else 1):
+                found = call(self, timeout, interrupts)
+                recorder.init_pid = self.init_pid or self.enter_pid or recorder.init_pid
+                if found is None or found.type != handshake.STAMPS:
+                    recorder.hear(found)
+                    span.args["message"] = handshake.NAMES.get(found.type, "?") if found is not None else "end of file"
+                    return found
+            raise PyruncError("container init sends times without end")
+        finally:
+            recorder.leave(span)
+
+    return receive
+
+
+def read_late(recorder: Recorder, call: Any) -> Any:
+    """`start`'s view of the rest: times, then a failure or the end of the error fifo."""
+
+    def read_record(fd: int) -> bytes:
+        span = recorder.enter("wait for init", "wait")
+        try:
+            for _ in range(ops_of(recorder) + 64):
+                data: bytes = call(fd)
+                found = handshake.Record(data) if data else None
+                if found is None or found.type != handshake.STAMPS:
+                    recorder.hear(found)
+                    return data
+            raise PyruncError("container init sends times without end")
+        finally:
+            recorder.leave(span)
+
+    return read_record
+
+
+def ops_of(recorder: Recorder) -> int:
+    """How many steps there are."""
+    return len(recorder.steps.rows) if recorder.steps is not None else 0
+
+
+def released(recorder: Recorder, call: Any) -> Any:
+    """`start`: which steps there are to come."""
+
+    def let_go(container: state.Container, *args: Any) -> bytes:
+        recorder.init_pid = container.data["pid"]
+        try:
+            config = state.loads(container.read_bytes("config.json"))
+        except (OSError, ValueError):
+            config = {}
+        recorder.steps = record.of_state(container.data.get("late") or [], config if type(config) is dict else {})
+        data: bytes = call(container, *args)
+        return data
+
+    return let_go
+
+
+def flushed(recorder: Recorder, call: Any) -> Any:
+    """What comes may take as long as the container lives."""
+
+    def wait(*args: Any) -> Any:
+        recorder.flush()
+        return call(*args)
+
+    return wait
+
+
+def hook_ended(recorder: Recorder, call: Any) -> Any:
+    """A hook's exit status."""
+
+    def wait(program: Any, *args: Any) -> int:
+        status: int = call(program, *args)
+        how = recorder.open[-1].args
+        if status & 0x7F:
+            how["signal"] = status & 0x7F
+        else:
+            how["exit"] = status >> 8
+        return status
+
+    return wait
+
+
+def hook_environment(recorder: Recorder, call: Any) -> Any:
+    """TRACEPARENT for a hook."""
+
+    def environment(program: Any) -> list[bytes]:
+        found: list[bytes] = call(program)
+        parent = recorder.sink.traceparent(recorder.open[-1].number)
+        if parent and program.pointer.startswith("/hooks/"):
+            found = [item for item in found if not item.startswith(b"TRACEPARENT=")]
+            found.append(b"TRACEPARENT=" + parent.encode())
+        return found
+
+    return environment

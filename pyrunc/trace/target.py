@@ -1,0 +1,157 @@
+"""FILE of ``--trace``: opened before anything is done, whole after every write.
+
+A regular file is a document that several commands add to, one after the other or at the same time.  Anything else (a
+fifo, a terminal, /dev/stderr) is written to once, from its beginning.
+"""
+
+from __future__ import annotations
+
+import posix
+import time
+from errno import EAGAIN, ENOSPC
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
+from posix import O_CLOEXEC, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR, O_WRONLY
+
+from pyrunc import fs
+from pyrunc.errors import SysError, errno_text
+from pyrunc.log import own_number
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyrunc.trace.record import Recorder, Span
+
+_REGULAR, _TYPE = 0o100000, 0o170000
+_PATIENCE = 5.0  # seconds for another command that writes its trace
+_EXPECTED = "expected a trace of pyrunc, an empty file or none"
+
+
+def open_target(spec: str, where: str) -> Target:
+    """The target for ``FILE`` or ``otlp:FILE``.  Raises SysError."""
+    if spec.startswith("otlp:"):
+        from pyrunc.trace import otlp
+
+        return otlp.Otlp(spec[5:], where)
+    from pyrunc.trace import chrome
+
+    return chrome.Chrome(spec, where)
+
+
+class Target:
+    """What both formats have in common.  ``head``, ``between`` and ``tail`` surround what is written."""
+
+    head = between = tail = b""
+
+    def __init__(self, path: str, where: str) -> None:
+        """Open or create the file (0600).  Raises SysError, also for a file that something else is in."""
+        self.where, self.path = where, path
+        self.begun = False  # of what is no regular file: its head is written
+        self.broken = False
+        try:
+            self.fd, self.regular = self.open()
+            ours = not self.regular or self.ours(posix.fstat(self.fd).st_size)
+        except (OSError, OverflowError) as error:
+            raise SysError(where, "open", getattr(error, "errno", None) or 9, value=path) from error
+        if not ours:
+            posix.close(self.fd)
+            raise SysError(where, "", 0, value=path, detail=_EXPECTED)
+
+    def open(self) -> tuple[int, bool]:
+        """The descriptor, and whether it is a regular file's.  Raises OSError."""
+        number = own_number(self.path)
+        if number >= 0:
+            posix.fstat(number)
+            return number, False
+        # As for --log: a link is refused, a fifo without a reader is an error and not a hang.
+        fd = posix.open(self.path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0o600)
+        try:
+            if posix.fstat(fd).st_mode & _TYPE != _REGULAR:
+                return fd, False
+            again = posix.open(f"/proc/self/fd/{fd}", O_RDWR | O_CLOEXEC)  # its end has to be read
+        except BaseException:
+            posix.close(fd)
+            raise
+        posix.close(fd)
+        return again, True
+
+    def ours(self, size: int) -> bool:
+        """Whether this is what we write.  Raises OSError."""
+        if not size:
+            return True
+        start = posix.pread(self.fd, len(self.head), 0)
+        return start == self.head and posix.pread(self.fd, len(self.tail) or 1, size - (len(self.tail) or 1)) == (
+            self.tail or b"\n"
+        )
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def render(self, recorder: Recorder, spans: Sequence[Span]) -> bytes:
+        """The spans as the format has them, without what surrounds them."""
+        raise NotImplementedError
+
+    def traceparent(self, number: int) -> str:
+        """TRACEPARENT of what happens in a span: its number, 0 for the command, -1 - n for step n; "" for none."""
+        return ""
+
+    def write(self, recorder: Recorder, spans: Sequence[Span]) -> str:
+        """Add spans; returns what went wrong, "" for nothing.  Then the file is as it was."""
+        if self.broken:
+            return ""
+        data = self.render(recorder, spans)
+        try:
+            if self.regular:
+                self.add(data)
+            else:
+                fs.write_all(self.fd, (self.between if self.begun else self.head) + data)
+                self.begun = True
+        except OSError as error:
+            self.broken = True
+            return f"the trace is not written: {errno_text(error.errno or 0)}"
+        return ""
+
+    def add(self, data: bytes) -> None:
+        """Write over the tail.  Raises OSError."""
+        self.lock()
+        try:
+            size = posix.fstat(self.fd).st_size
+            if not self.ours(size):
+                raise OSError(EAGAIN, "another program has written to it")
+            at = size - len(self.tail) if size else 0
+            data = (self.between if size else self.head) + data + self.tail
+            done = 0
+            try:
+                while done < len(data):
+                    written = posix.pwrite(self.fd, data[done:], at + done)
+                    if not written:
+                        raise OSError(ENOSPC, "")
+                    done += written
+            except OSError:
+                fs.ignore(posix.ftruncate, self.fd, size)
+                if size and done:
+                    fs.ignore(posix.pwrite, self.fd, self.tail, at)
+                raise
+        finally:
+            flock(self.fd, LOCK_UN)
+
+    def lock(self) -> None:
+        """Keep other commands from writing.  Raises OSError."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return flock(self.fd, LOCK_EX | LOCK_NB)
+            except OSError as error:
+                if error.errno != EAGAIN or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.002)
+
+    def close(self) -> str:
+        """Nothing more comes; returns what went wrong."""
+        if not self.regular and self.begun and not self.broken and self.tail:
+            try:
+                fs.write_all(self.fd, self.tail)
+            except OSError as error:
+                return f"the trace is not written: {errno_text(error.errno or 0)}"
+        if own_number(self.path) < 0:
+            fs.close(self.fd)
+        return ""
