@@ -300,7 +300,7 @@ def write_maps(pid: int) -> None:
 
 def calls_of(run: Callable[..., tuple[str, str]], name: str) -> list[tuple[int, str]]:
     """Index and name of the calls of the spawned process, from its start to its execve of the program or its end."""
-    outcome, text = run(name, "trace", "0", "0", "0")
+    outcome, text = run(name, "trace", "0", "0", "0", "0")
     assert outcome == "ok"
     found = []
     for line in text.splitlines():
@@ -337,7 +337,7 @@ def test_failures(run: Callable[..., tuple[str, str]], shared: dict[str, int], n
             continue
         plain = ""
         for number in (errno.EIO, *ANSWERS.get(name, ())):
-            outcome, hit = run(name, "error", "0", str(index), str(number))
+            outcome, hit = run(name, "error", "0", str(index), str(points.numbers()[call]), str(number))
             assert hit, (index, call)
             code = errno.errorcode[number]
             if number == errno.EIO:

@@ -1,13 +1,14 @@
 /* Make one system call of one process fail, or kill that process after it.
  *
- *     inject OUT trace  0      0     0     COMMAND [ARG...]    list all calls
- *     inject OUT error  THREAD INDEX ERRNO COMMAND [ARG...]    the call is not made and returns -ERRNO
- *     inject OUT kill   THREAD INDEX 0     COMMAND [ARG...]    SIGKILL after the call
+ *     inject OUT trace  0      0     0    0     COMMAND [ARG...]    list all calls
+ *     inject OUT error  THREAD INDEX CALL ERRNO COMMAND [ARG...]    the call is not made and returns -ERRNO
+ *     inject OUT kill   THREAD INDEX CALL 0     COMMAND [ARG...]    SIGKILL after the call
  *
  * strace's inject=CALL:when=N counts in each traced thread by itself, so that one N hits the runtime and the container's
  * first process alike, and the first hides the second.  Here a point is one call of one thread: threads are numbered in the
- * order in which they come to be, calls (of any name) from the thread's first one.  After the point everything runs
- * free.  OUT gets a line for each call (trace) or for the one that was hit: THREAD INDEX NUMBER OWN, the last 1 in a
+ * order in which they come to be, calls (of any name) from the thread's first one; futex(2) is not counted, since how
+ * often a thread waits for another is chance, and it cannot fail.  So is where the heap grows: the point is the first call
+ * with the number CALL from INDEX on.  After the point everything runs free.  OUT gets a line for each call (trace) or for the one that was hit: THREAD INDEX NUMBER OWN, the last 1 in a
  * thread of the command itself and 0 in another process.
  *
  * The status is the command's, 128 + n when signal n ended it.
@@ -22,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/user.h>
 #include <sys/wait.h>
@@ -47,11 +49,11 @@ struct thread {
 };
 
 static struct thread threads[4096];
-static int count, run_free;
+static int count, run_free, hit;
 static pid_t command;
 static FILE *out;
 static enum { TRACE, FAIL, KILL } action;
-static long want_thread, want_index, error;
+static long want_thread, want_index, want_call, error;
 
 static struct thread *find(pid_t id)
 {
@@ -104,12 +106,14 @@ static void at_call(struct thread *t)
     struct call_info info;
     if (ptrace((enum __ptrace_request)GET_INFO, t->id, sizeof info, &info) <= 0)
         return;
+    if (info.op == CALL_ENTRY && info.nr == SYS_futex)
+        return;
     if (info.op == CALL_ENTRY) {
         long index = t->calls++;
         if (action == TRACE) {
             tell(t, index, (long)info.nr);
-        } else if (t->number == want_thread && index == want_index) {
-            t->chosen = 1;
+        } else if (!hit && t->number == want_thread && index >= want_index && (long)info.nr == want_call) {
+            t->chosen = hit = 1;
             tell(t, index, (long)info.nr);
             if (action == FAIL)
                 skip_call(t->id);
@@ -163,17 +167,17 @@ static int follow(pid_t child)
 
 int main(int argc, char **argv)
 {
-    if (argc < 7)
+    if (argc < 8)
         return 99;
     action = strcmp(argv[2], "trace") == 0 ? TRACE : strcmp(argv[2], "error") == 0 ? FAIL : KILL;
-    want_thread = atol(argv[3]), want_index = atol(argv[4]), error = atol(argv[5]);
+    want_thread = atol(argv[3]), want_index = atol(argv[4]), want_call = atol(argv[5]), error = atol(argv[6]);
     out = fopen(argv[1], "we");
     if (!out)
         return 99;
     pid_t child = fork();
     if (child == 0) {
         raise(SIGSTOP);
-        execv(argv[6], argv + 6);
+        execv(argv[7], argv + 7);
         _exit(99);
     }
     int status;

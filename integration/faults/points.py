@@ -114,6 +114,12 @@ def names() -> dict[int, str]:
     return {int(number): name for name, number in re.findall(r"#define __NR_(\w+) (\d+)", text)}
 
 
+@cache
+def numbers() -> dict[str, int]:
+    """The same by name."""
+    return {name: number for number, name in names().items()}
+
+
 def read_calls(path: Path) -> list[Call]:
     """What the injector wrote, in order."""
     calls = []

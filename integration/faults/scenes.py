@@ -91,7 +91,9 @@ class Corner(Box):
         log.unlink(missing_ok=True)
         scarce = point is not None and point.error in scarcity.KINDS
         call = point.call if point else points.Call(0, 0, "")
-        how = [action, str(call.thread), str(call.index), str(points.number(point.error) if point else 0)]
+        number = points.numbers().get(call.name, 0)
+        how = [action, str(call.thread), str(call.index), str(number)]
+        how.append(str(points.number(point.error) if point else 0))
         before, extra = [points.build(str(self.path.parent)), str(log), *how], {}
         if point is not None and scarce:
             before, extra = scarcity.around(point, str(self.path.parent), log)
@@ -179,8 +181,8 @@ class Scene:
         """One point: what came of it and what is wrong."""
         self.before()
         done = self.corner.inject(self.command(), "error" if point.error else "kill", point, self.output())
-        if point.error and not points.errors_of(done.hit):
-            done = done._replace(hit="")  # the calls have moved, and this one cannot fail
+        if point.error and point.error not in points.errors_of(done.hit):
+            done = done._replace(hit="")  # the calls have moved, and this one cannot fail like that
         problems = [f"said {word!r}" for word in NOISE if word in done.err]
         if done.rc is None:
             problems.append("hang: " + "; ".join(map(waiting, self.corner.children())))
