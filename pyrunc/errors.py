@@ -113,6 +113,8 @@ def of_interpreter(error: BaseException) -> str:
     """What it means when the interpreter itself cannot go on, "" for any other exception."""
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and str(error) == "can't allocate lock"):
         return "out of memory"
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        return "cannot start a thread (too little memory, or too many processes)"
     # CPython's own code failed without an exception: it forgot to say that it got no memory.
     return "out of memory (or a defect of the interpreter)" if isinstance(error, SystemError) else ""
 

@@ -338,6 +338,7 @@ def test_each_failure_is_one_line_in_the_log_and_the_same_on_stderr(
         (BrokenPipeError(32, "x"), 1, "EPIPE"),
         (MemoryError(), 1, "out of memory"),
         (RuntimeError("can't allocate lock"), 1, "out of memory"),
+        (RuntimeError("can't start new thread"), 1, "cannot start a thread"),
         (RuntimeError("bug"), 1, "internal error: RuntimeError: bug"),
         (SystemError("NULL without an exception"), 1, "out of memory (or a defect of the interpreter)"),
         (RecursionError(), 1, "nested too deeply"),

@@ -93,8 +93,6 @@ def test_faults(scene: Scene) -> None:
             break
         done, problems = scene.attempt(point)
         hit += bool(done.hit)
-        if point.error and done.hit and point.error not in points.errors_of(done.hit):
-            continue  # on a busy machine the calls moved, and this one cannot fail like that
         if problems:
             wrong.append(f"{point.key} {done.hit}: {'; '.join(problems)} (said: {done.err!r})")
     assert not wrong, "\n".join(wrong)
@@ -105,6 +103,8 @@ def test_faults(scene: Scene) -> None:
 @pytest.mark.needs_arch("x86_64", "aarch64")
 def test_scarcity(scene: Scene) -> None:
     """The same when the interpreter has too little memory, and when its library is gone."""
+    if "space" not in scene.kinds:
+        pytest.skip("this scene needs the standard library")
     memory, space = (points.shuffled(sweep.scarce_points(scene, [kind])) for kind in ("memory", "space"))
     mixed = [point for pair in itertools.zip_longest(memory, space) for point in pair if point]
     total = sum(WEIGHT.get(kind.name, 1) for kind in wide.ALL)

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from integration import test_userns as userns
-from integration.faults import reading, scenes
+from integration.faults import images, reading, scenes
 from integration.faults.points import Point
 from integration.faults.scenes import (
     HOOK,
@@ -391,5 +391,5 @@ class Update(Delete):
 ALL: tuple[type[Scene], ...] = (
     Create, scenes.CreateRich, CreateUncached, CreateUser, CreateJoined, CreateChroot, CreateCallers, Start, StartRich,
     Run, Exec, ExecProcess, ExecDetached, ExecTerminal, Kill, Pause, Resume, Ps, Update, State, Delete, DeleteStopped,
-    *reading.ALL,
+    *reading.ALL, *images.ALL,
 )  # fmt: skip

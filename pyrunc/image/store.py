@@ -61,7 +61,7 @@ class Store:
             fcntl.flock(fd, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
             yield
         finally:
-            os.close(fd)
+            fs.close(fd)
 
     # -- layers -------------------------------------------------------------------------------------------
 
@@ -148,7 +148,7 @@ class Store:
             try:
                 yield root
             finally:
-                os.close(root)
+                fs.close(root)
             return
         for name in ("work", "root"):
             os.mkdir(name, 0o700, dir_fd=partial.fd)
@@ -164,7 +164,7 @@ class Store:
             try:
                 yield root
             finally:
-                os.close(root)
+                fs.close(root)
         finally:
             lib.pr_umount(fs.encode(f"{base}/root"), _MNT_DETACH)
 
@@ -198,7 +198,7 @@ class Store:
             return convert.convert(image, tree, volumes=options.volumes, ids=ids, warnings=warnings)
         finally:
             tree.close()
-            os.close(fd)
+            fs.close(fd)
             if mounted:
                 lib.pr_umount(fs.encode(root), _MNT_DETACH)
 
@@ -273,7 +273,7 @@ class Store:
             try:
                 counts["leftovers"] = unpack.sweep(layers)
             finally:
-                os.close(layers)
+                fs.close(layers)
             kept = {locate.encode_digest(chain) for chain in needed}
             for name in os.listdir(f"{self.path}/layers"):
                 if name not in kept and not name.startswith("."):
@@ -294,8 +294,8 @@ class Store:
         except OSError:
             return 0
         finally:
-            os.close(above)
+            fs.close(above)
 
     def close(self) -> None:
         """Release the descriptor."""
-        os.close(self.fd)
+        fs.close(self.fd)

@@ -63,7 +63,7 @@ class Tree:
     def close(self) -> None:
         """Close all directories but the root."""
         while self.fds:
-            os.close(self.fds.popitem()[1])
+            fs.close(self.fds.popitem()[1])
 
     def fd(self, directory: Directory) -> int:
         """A descriptor of a directory, valid until the next call that opens one."""
@@ -76,7 +76,7 @@ class Tree:
         found = os.open(directory.name, _DIR, dir_fd=self.fd(directory.parent))
         self.fds[directory] = found
         if len(self.fds) > self.max_open:
-            os.close(self.fds.popitem(last=False)[1])
+            fs.close(self.fds.popitem(last=False)[1])
         return found
 
     def forget(self, parent: Directory, name: str) -> None:
@@ -88,7 +88,7 @@ class Tree:
             pending += at.children.values()
             fd = self.fds.pop(at, None)
             if fd is not None:
-                os.close(fd)
+                fs.close(fd)
 
     # -- resolving ----------------------------------------------------------------------------------------
 

@@ -111,7 +111,7 @@ def _fill(
         seed_volumes(tree, partial.fd, config)
     finally:
         tree.close()
-        os.close(root)
+        fs.close(root)
     check(config)
     fd = os.open("config.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=partial.fd)
     try:
@@ -161,7 +161,7 @@ def seed_volumes(tree: Tree, bundle_fd: int, config: dict[str, Any]) -> None:
             os.chown(name, found.st_uid, found.st_gid, dir_fd=parent_fd, follow_symlinks=False)
             os.chmod(name, found.st_mode & 0o7777, dir_fd=parent_fd)
     finally:
-        os.close(above)
+        fs.close(above)
 
 
 class Partial:
@@ -198,7 +198,7 @@ class Partial:
             if os.listdir(fd):
                 raise ImageError(f"{show(f'{self.parent}/{self.name}')} is not empty: name a new directory")
         finally:
-            os.close(fd)
+            fs.close(fd)
 
     def commit(self) -> None:
         """Give it its name.  Raises SysError: something has taken the name meanwhile."""
@@ -222,7 +222,7 @@ class Partial:
         """Release the descriptors, and with them the lock."""
         for fd in (self.fd, self.parent_fd):
             if fd >= 0:
-                os.close(fd)
+                fs.close(fd)
         self.fd = self.parent_fd = -1
 
 
@@ -243,5 +243,5 @@ def sweep(parent_fd: int) -> int:
         except OSError:
             pass  # at work, or another user's
         finally:
-            os.close(fd)
+            fs.close(fd)
     return count
