@@ -105,6 +105,16 @@ def test_hot_verb_loads_only_builtins(argv: list[str], status: int, tmp_path: Pa
     assert foreign <= ALLOWED | {"__future__"}, foreign
 
 
+def test_what_people_call_by_hand_is_not_in_the_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every start would pay for it: a module of 10 KiB takes 20,000 instructions."""
+    monkeypatch.syspath_prepend(str(ROOT / "native/launcher"))
+    import freeze
+
+    kept = freeze.preloadable([(name, path) for name, path in MODULES.items()])
+    assert set(HOT) - {"pyrunc.__main__"} <= {*kept, "pyrunc.__main__"}
+    assert not [name for name in kept if name.startswith(("pyrunc.seccomp_tools", "pyrunc.verbs.seccomp"))]
+
+
 def test_launcher_stays_in_its_core_phase(launcher: Path, tmp_path: Path) -> None:
     """The built executable opens nothing of the standard library for a hot verb."""
     if b"_pyrunc_launcher" not in launcher.read_bytes():

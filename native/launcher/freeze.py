@@ -110,8 +110,9 @@ STDLIB = ("abc", "codecs", "io", "_collections_abc", "genericpath", "os", "posix
 # is none, CPython's own modules fail in ways that say nothing about memory.  _io is what `runtime.full`
 # begins with.
 STANDARD = ("_io", "_blake2")
-# Large, and for a verb that people call by hand: every other one would pay for its place in the snapshot.
-COLD = {"pyrunc.plan.show"}
+# Large, and for verbs that people call by hand: every other one would pay for its place in the snapshot.  A package
+# stands for what is in it.
+COLD = ("pyrunc.plan.show", "pyrunc.seccomp_tools", "pyrunc.verbs.seccomp")
 
 
 def freeze_stdlib(output: pathlib.Path) -> None:
@@ -177,7 +178,8 @@ def preloadable(modules: list[tuple[str, pathlib.Path]]) -> list[str]:
     modules = [row for row in modules if not row[0].startswith("pyrunc.trace")]
     names = {name for name, _ in modules}
     needs = {name: imported(ast.parse(path.read_bytes()), names) for name, path in modules}
-    fit, builtin = names - COLD, {*sys.builtin_module_names, "_pyrunc_launcher"}
+    fit = {name for name in names if not f"{name}.".startswith(tuple(f"{cold}." for cold in COLD))}
+    builtin = {*sys.builtin_module_names, "_pyrunc_launcher"}
     while bad := {name for name in fit if not needs[name] <= fit | builtin}:
         fit -= bad
     return sorted(fit)
