@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from integration.harness import DELETE, Box, Container, cgroup2_mount, controllers, systemd_runs
+from integration.harness import DELETE, Box, Container, cgroup2_mount, controllers, systemd_runs, wait_until
 
 Make = Callable[..., Container]
 Refused = Callable[..., None]
@@ -121,6 +121,27 @@ def test_a_cgroup_that_stays_can_be_used_again(container: Make, box: Box, force:
         one.delete(*["--force"] * force)
         assert "populated 0" in (one.cgroup / "cgroup.events").read_text(), "all have ended before we hear of it"
     one.cgroup.rmdir()
+
+
+@pytest.mark.pyrunc_only("runc and crun give up after a while")
+@pytest.mark.parametrize("how", ["delete", "kill"])
+def test_a_process_without_its_first_thread_is_killed(container: Make, how: str) -> None:
+    """cgroup.kill does not reach it, nor does the end of init when the pid namespace is the host's."""
+    one = container("signals", "60")
+    spaces = one.bundle.config["linux"]["namespaces"]
+    one.bundle.config["linux"]["namespaces"] = [item for item in spaces if item["type"] != "pid"]
+    one.create()
+    one.start()
+    file = one.box.path / "second"
+    one.call("exec", "--detach", "--pid-file", str(file), one.id, "/probe", "headless")
+    threads = Path(f"/proc/{file.read_text()}/task")
+    wait_until(lambda: Path(threads.parent, "stat").read_text().rpartition(")")[2].split()[0] == "Z", "the end")
+    assert len(os.listdir(threads)) == 2
+    if how == "kill":
+        one.kill("--all", "KILL")
+        wait_until(lambda: "populated 0" in (one.cgroup / "cgroup.events").read_text(), "the last process's end")
+    one.delete("--force")
+    assert not one.cgroup.exists()
 
 
 @pytest.mark.pyrunc_only("runc 1.1.5 only warns; newer ones refuse")

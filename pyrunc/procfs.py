@@ -11,6 +11,7 @@ from posix import O_CLOEXEC, O_PATH, O_RDONLY
 from pyrunc import fs
 
 _NSFS_MAGIC = 0x6E736673
+_SIGKILL = 9
 _PF_EXITING, _PF_FORKNOEXEC = 0x4, 0x40  # linux/sched.h
 _STATE, _FLAGS, _THREADS, _STARTTIME = 0, 6, 17, 19  # fields 3, 9, 20 and 22 of /proc/PID/stat (proc(5))
 
@@ -61,6 +62,20 @@ def alive(pid: object, starttime: object) -> bool:
     if fields[_STATE] in (b"Z", b"X", b"x"):
         return False
     return not (int(fields[_FLAGS]) & _PF_EXITING and released(pid))
+
+
+def kill_headless(pids: list[int]) -> None:
+    """SIGKILL for those of the processes whose first thread has ended and that have others.
+
+    cgroup.kill signals the first thread of each process only, which does nothing there.
+    """
+    for pid in pids:
+        try:
+            fields = stat_fields(pid)
+            if fields and fields[_STATE] == b"Z" and int(fields[_THREADS]) > 1:
+                posix.kill(pid, _SIGKILL)
+        except OSError:
+            pass  # it has ended, or cannot be known now: who waits for its end says that it is still there
 
 
 def released(pid: int) -> bool:

@@ -16,7 +16,7 @@ from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WR
 
 from pyrunc import SPEC_VERSION, fs, host, runtime
 from pyrunc.errors import PyruncError, StateError, SysError, show
-from pyrunc.procfs import alive, boot_id, first_in_namespace, open_process, process_stat
+from pyrunc.procfs import alive, boot_id, first_in_namespace, kill_headless, open_process, process_stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -662,6 +662,8 @@ class Container:
         if not driver.pids(path):
             return False
         driver.kill(path, number, stays=self.keeps_cgroup())
+        if number == SIGKILL:
+            kill_headless(driver.pids(path))
         return True
 
     def keeps_cgroup(self) -> bool:

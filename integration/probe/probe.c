@@ -332,6 +332,23 @@ static void act_signals(unsigned seconds)
     }
 }
 
+static _Noreturn int wait_for_ever(void *unused)
+{
+    (void)unused;
+    for (;;)
+        pause();
+}
+
+/* The first thread ends and another one stays, as in a program whose main() calls pthread_exit. */
+static void act_headless(void)
+{
+    static char stack[65536] __attribute__((aligned(16)));
+    int flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+    if (clone(wait_for_ever, stack + sizeof(stack), flags, NULL) < 0)
+        exit(124);
+    syscall(SYS_exit, 0);
+}
+
 /* Look at every other process for `seconds`: what of the runtime's can be seen from inside?  `names` are the
  * files of /proc/PID that could be read while the process was one of ours. */
 static void act_watch(double seconds)
@@ -462,6 +479,8 @@ static void run_action(const char *action, int argc, char **argv, int whole_argc
         act_watch(strtod(argv[0], NULL));
     } else if (IS("sleep", 1)) {
         usleep((useconds_t)(strtod(argv[0], NULL) * 1e6));
+    } else if (IS("headless", 0)) {
+        act_headless();
     } else if (IS("kill", 1)) {
         raise((int)number_of(argv[0]));
     } else if (IS("exit", 1)) {

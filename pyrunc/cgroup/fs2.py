@@ -507,6 +507,9 @@ class Fs2:
                 break
             if time.monotonic() > deadline:
                 raise PyruncError(f"cgroup {path} is still in use after {timeout:g} s{self.survivors(path)}")
+            from pyrunc import procfs
+
+            procfs.kill_headless(self.pids(path))
             time.sleep(pause)
             pause = min(pause * 2, PAUSE_MOST)
         for ancestor in reversed(made or ()):
