@@ -477,6 +477,23 @@ def test_the_root_follows_the_host_only_when_asked(value: str | None, policy: se
     assert step(plan, "PROPAGATION")["propagation"] == (mounts.PROPAGATIONS[value] if value else 10)
 
 
+@pytest.mark.parametrize(
+    ("mount", "propagation"),
+    [
+        ({"options": ["rbind"]}, 10),
+        ({"options": ["rbind", "rshared"]}, 9),
+        ({"options": ["rbind", "idmap"], "uidMappings": [{"containerID": 0, "hostID": 0, "size": 1}]}, 11),
+        ({"options": ["rbind"], "uidMappings": [{"containerID": 0, "hostID": 0, "size": 1}]}, 11),
+    ],
+)
+def test_a_bind_is_a_peer_of_the_host_only_when_asked(mount: dict[str, Any], propagation: int) -> None:
+    entry = {"destination": "/mnt", "source": "/s", **mount}
+    if "uidMappings" in mount:
+        entry["gidMappings"] = mount["uidMappings"]
+    plan = compiled({"mounts": [entry], "linux": {"rootfsPropagation": "shared"}})
+    assert [args["propagation"] for args in steps(plan, "MOUNT") if args["dest"] == "/mnt"] == [propagation]
+
+
 def test_unbindable_root_can_still_be_bound() -> None:
     plan = compiled({"linux": {"rootfsPropagation": "unbindable"}})
     assert step(plan, "PROPAGATION")["propagation"] == 10

@@ -328,9 +328,7 @@ def compile_mounts(
             # What a new mount namespace would have made of it.  As a peer of the host's mount, what is mounted in it
             # later would appear on the host, and what is unmounted with the container would be gone there.
             flags.propagation.insert(0, RECURSIVE | SLAVE)
-        elif flags.bind and not flags.remount and not flags.propagation and linux.get("rootfsPropagation"):
-            # The field is about the root, and leaves the copied mounts of the host shared with it for binds that ask
-            # for "shared".  A mask in a bind that does not would appear on the host, and stay there.
+        elif linux.get("rootfsPropagation") and _is_peer(mount, flags):
             flags.propagation = [RECURSIVE | SLAVE]
         if flags.bind or flags.remount:
             flags.change(facts, replace=flags.remount)
@@ -357,6 +355,16 @@ def compile_mounts(
             dest="/run/notify",
         )
     return mounted
+
+
+def _is_peer(mount: dict[str, Any], flags: Flags) -> bool:
+    """Whether rootfsPropagation, which is about the root, would make a bind a peer of the host's mount.
+
+    It leaves the copied mounts of the host shared with it, for binds that ask for "shared".  In one that does not, a
+    mask would appear on the host, and stay there.
+    """
+    idmapped = flags.idmap or mount.get("uidMappings")  # private
+    return flags.bind and not (flags.remount or flags.propagation or idmapped)
 
 
 def _absolute(bundle: str, path: str) -> str:
