@@ -15,6 +15,7 @@ from integration.differential.entries import Deviation, explain
 from integration.differential.model import Case
 
 KEPT = 3  # cases that are kept of one kind of difference
+LOOKS = 2  # at a case with a difference that no entry explains, after the first one
 OURS = (*refusals.PYRUNC, *deviations.ALL)
 THEIRS = (*refusals.RUNC, *refusals.CRUN, *runc.ALL, *crun.ALL)
 ENTRIES = (*OURS, *THEIRS)
@@ -55,7 +56,7 @@ class Results:
     matched: Counter[str] = field(default_factory=Counter)  # cases of each deviation
     differences: Counter[str] = field(default_factory=Counter)  # alone, or by peer
     unexplained: list[Unexplained] = field(default_factory=list)
-    passing: list[Unexplained] = field(default_factory=list)  # not seen a second time
+    passing: list[Unexplained] = field(default_factory=list)  # not seen again
     errors: list[str] = field(default_factory=list)
     shapes: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # of what is unexplained
 
@@ -125,15 +126,17 @@ class Campaign:
         return self.results
 
     def _again(self, case: Case, worker: pool.Worker) -> None:
-        """A second look: what is not seen again has to do with time; what is, is made small."""
-        answer = worker.ask(case)
-        if "error" in answer:
-            self.results.errors.append(f"{case.name}: {answer['error']}")
-            return
-        left = unexplained(case, answer)
-        if not left:
-            self.results.passing.append(Unexplained(case, Difference("(nothing again)", {}, ())))
-            return
+        """More looks: what is not seen each time has to do with time; what is, is made small."""
+        left: list[Difference] = []
+        for _ in range(LOOKS):
+            answer = worker.ask(case)
+            if "error" in answer:
+                self.results.errors.append(f"{case.name}: {answer['error']}")
+                return
+            left = unexplained(case, answer)
+            if not left:
+                self.results.passing.append(Unexplained(case, Difference("(nothing again)", {}, ())))
+                return
         for one in left:
             shapes = self.results.shapes[" ".join(one.against)]
             shapes[one.shape] += 1

@@ -200,7 +200,10 @@ def _hooks(found: Facts, hooks: list[dict[str, Any]], names: Names, pids: list[i
             found[f"{prefix} {number} can be written"] = hook.get(number) in (1, 2)
         found[f"{prefix} fds"] = sorted(hook["fds"])
         _flatten(found, f"{prefix} caps", hook["caps"])
-        _flatten(found, f"{prefix} ns", names.namespaces(hook["ns"]))
+        owners = names.namespaces(hook["ns"])
+        if seen[tag] > 1:  # of another container, whose namespaces may have numbers that the first one's had
+            owners = {file: "container" if owner == "other" else owner for file, owner in owners.items()}
+        _flatten(found, f"{prefix} ns", owners)
         found[f"{prefix} cgroup"] = _unified(hook["cgroup"])
 
 

@@ -6,7 +6,15 @@ import re
 
 from integration.differential.compare import ABSENT
 from integration.differential.conditions import LESS, before, caller_umask, less, of_userns, without_duplicates
-from integration.differential.entries import MOUNT, PROGRAM, Deviation
+from integration.differential.entries import MOUNT, PROGRAM, Deviation, Pair
+
+
+def _masked_and_readonly(pair: Pair) -> bool:
+    """The path of the fact is in both lists."""
+    linux = pair.config["linux"]
+    both = {*(linux.get("maskedPaths") or ())} & {*(linux.get("readonlyPaths") or ())}
+    return any(f" {path} " in pair.fact for path in both)
+
 
 ALL: tuple[Deviation, ...] = (
     Deviation(
@@ -15,7 +23,7 @@ ALL: tuple[Deviation, ...] = (
         PROGRAM + r"(?:fds|fd_flags|stdio) 0.*",
         "config.md#posix-process",
         "/dev/null is passed as it is by pyrunc and crun",
-        lambda pair: pair.ours == ABSENT or True,
+        lambda pair: pair.theirs in ("pipe:", "p 0:0", 0o600, 0) or pair.fact.endswith(" uid"),
     ),
     Deviation(
         "runc: the group of stdio is not changed",
@@ -23,6 +31,7 @@ ALL: tuple[Deviation, ...] = (
         PROGRAM + r"stdio [012] gid",
         "config.md#user",
         "not specified; pyrunc and crun give stdio to the user and to the group",
+        lambda pair: pair.theirs in (0, 65534),
     ),
     Deviation(
         "runc: devices of a user namespace may be executed",
@@ -38,6 +47,7 @@ ALL: tuple[Deviation, ...] = (
         r"hook (?:prestart|poststart)-\d(?:#\d)? stdin status",
         "runtime.md#state",
         "prestart runs after step 2, so the container is created; poststart after step 8, so it is running",
+        lambda pair: (pair.ours, pair.theirs) in (("created", "creating"), ("running", "created")),
     ),
     Deviation(
         "runc: descriptors of hooks",
@@ -170,7 +180,7 @@ ALL: tuple[Deviation, ...] = (
     Deviation(
         "runc: delete --force hangs when the cgroup is gone",
         "runc",
-        r"force|left (?:state|processes|cgroups)|step \d+ delete rc",
+        r"force|left (?:state|processes|cgroups)|step \d+ delete rc|hook poststop-\d is there|hooks order",
         "runtime.md#delete",
         "the container stays",
         lambda pair: any(command[0] == "cgroup-gone" for command in pair.case.commands),
@@ -197,7 +207,7 @@ ALL: tuple[Deviation, ...] = (
     Deviation(
         "runc: without capabilities a process may read and write everything",
         "runc",
-        PROGRAM + r"path \S+ \S+|hook startContainer-\d(?:#\d)? caps \S+",
+        PROGRAM + r"(?:path \S+ \S+|dev \S+|cwd_stat)|hook startContainer-\d(?:#\d)? caps \S+",
         "config.md#linux-process",
         "what is not given is not granted",
         lambda pair: pair.has("process.capabilities.absent"),
@@ -208,6 +218,7 @@ ALL: tuple[Deviation, ...] = (
         PROGRAM + "stdio [012] uid",
         "config.md#user",
         "not specified; pyrunc and crun give stdio to the user",
+        lambda pair: pair.has("namespaces.user") and pair.theirs in (0, 65534),
     ),
     Deviation(
         "runc: a writable cgroup is not given away",
@@ -216,14 +227,6 @@ ALL: tuple[Deviation, ...] = (
         "config-linux.md#cgroup-ownership",
         "the owner SHOULD be the container's user",
         lambda pair: pair.has("mount.cgroup"),
-    ),
-    Deviation(
-        "runc: the caller's umask reaches hooks of the container",
-        "runc",
-        r"hook (?:createContainer|startContainer)-\d(?:#\d)? umask",
-        "config.md#posix-platform-hooks",
-        "nothing of the caller's reaches the container",
-        caller_umask,
     ),
     Deviation(
         "runc: signals that the caller ignores stay ignored",
@@ -258,14 +261,6 @@ ALL: tuple[Deviation, ...] = (
         lambda pair: (pair.ours, pair.theirs) == ("", "master:host") and pair.has("mount.idmapped"),
     ),
     Deviation(
-        "runc: create runs poststart hooks",
-        "runc",
-        r"step \d+ create rc|hooks order|hook poststart-\d(?:#\d)? .*",
-        "config.md#poststart",
-        "poststart hooks are called after the program is executed, in start",
-        lambda pair: "poststart" in (pair.config.get("hooks") or ()) and pair.case.commands[0][0] == "create",
-    ),
-    Deviation(
         "runc: names of cgroup mounts",
         "runc",
         MOUNT + "is",
@@ -286,8 +281,8 @@ ALL: tuple[Deviation, ...] = (
         "runc",
         MOUNT + ".*",
         "config-linux.md#masked-paths",
-        "a second mount on top of the first hides nothing more",
-        lambda pair: bool(re.search(r" #\d ", pair.fact)) and pair.has("linux.paths"),
+        "a second mount on top of the first hides nothing more; the mask is on top with all",
+        lambda pair: pair.has("linux.paths") and (" #" in pair.fact or _masked_and_readonly(pair)),
     ),
     Deviation(
         "runc: init dies under a filter after create",
@@ -323,7 +318,7 @@ ALL: tuple[Deviation, ...] = (
     Deviation(
         "runc: a default device that the config lists is not allowed",
         "runc",
-        PROGRAM + r"(?:nodes null|path /dev/null \S+)",
+        PROGRAM + r"(?:nodes null|path /dev/null \S+|dev /dev/null)",
         "config-linux.md#default-devices",
         "/dev/null MUST be there for the program, also with a mode of its own",
         lambda pair: "'/dev/null'" in str(pair.config["linux"].get("devices")),
@@ -337,11 +332,35 @@ ALL: tuple[Deviation, ...] = (
         lambda pair: "--additional-gids" in str(pair.case.commands) and set(pair.ours) == set(pair.theirs),
     ),
     Deviation(
-        "runc: upper layers",
+        "runc: a cgroup that is bound is a slave",
         "runc",
-        "left sources",
+        MOUNT + "propagation",
         "config.md#mounts",
-        "the kernel's own directory in an overlay's workdir, of a create that failed later than pyrunc's",
-        lambda pair: pair.has("mount.overlay") and set(pair.theirs) == {"workdir/work"},
+        "private as a new mount of the same type is: it does not depend on whether there is a cgroup namespace",
+        lambda pair: (pair.ours, pair.theirs) == ("", "master:host") and pair.has("mount.cgroup"),
+    ),
+    Deviation(
+        "runc: poststop hooks after a create that has made nothing",
+        "runc",
+        r"hooks order|hook poststop-\d is there",
+        "runtime.md#lifecycle",
+        "the config was refused before there was anything to stop",
+        lambda pair: pair.failed and pair.ours in ([], ABSENT) and "crun" in pair.company,
+    ),
+    Deviation(
+        "runc: kill thaws a paused container",
+        "runc",
+        r"step \d+ \S+ group cgroup.freeze",
+        "runtime.md#kill",
+        "SIGKILL ends a frozen process, and another signal does not end a pause",
+        lambda pair: (pair.ours, pair.theirs) == ("1", "0") and before(pair, "kill"),
+    ),
+    Deviation(
+        "runc: the console in a bound /dev",
+        "runc",
+        PROGRAM + r"(?:(?:path|dev|mount) /dev/console.*|path /dev names)",
+        "config-linux.md#default-devices",
+        "its mount point would be created in the host's /dev, and stay there",
+        lambda pair: pair.has("mount.default.dev-bound") and bool(pair.config["process"].get("terminal")),
     ),
 )

@@ -392,7 +392,11 @@ class Run:
         return self.call("pause", model.ID).rc
 
     def do_resume(self) -> int:
-        return self.call("resume", model.ID).rc
+        """Signals that came during the pause are delivered now."""
+        rc = self.call("resume", model.ID).rc
+        if rc == 0 and self.pids:
+            self._reap(0.3 * SLOW, self.pids[-1])
+        return rc
 
     def do_update(self, *args: Any) -> int:
         """Flags, or what is in the file of --resources."""
