@@ -209,6 +209,20 @@ def test_calls_that_set_up_needs_may_be_denied(container: Make, nnp: bool) -> No
     assert one.run().out == "fine\n"
 
 
+@pytest.mark.pyrunc_only("crun ends by SIGSEGV, and runc never ends where exit is forbidden")
+@pytest.mark.parametrize("nnp", [True, False])
+@pytest.mark.parametrize("names", [["write"], ["execve", "write", "exit", "exit_group"], []], ids="-".join)
+def test_a_profile_that_lets_nobody_report_is_an_error(
+    container: Make, refused: Refused, names: list[str], nnp: bool
+) -> None:
+    """Not even that the program cannot be executed; without names it forbids every call."""
+    rules = [{"names": names, "action": ERRNO}] if names else []
+    edits = {**profile(*rules, default=ALLOW if names else ERRNO), "/process/noNewPrivileges": nnp}
+    result = container("say", "x", edits=edits).run(check=False)
+    assert result.out == ""
+    refused(result, "/linux/seccomp has to allow read, write, execve and exit_group")
+
+
 def test_filter_holds_for_an_unprivileged_user(container: Make) -> None:
     edits = {**profile(rule("getpriority")), "/process/user/uid": 1000, "/process/noNewPrivileges": False}
     result = container(*call("getpriority", 0, 0), "--", "report", edits=edits).run()

@@ -315,6 +315,7 @@ NUMBERS = {
     "x86_64": {"read": 0, "write": 1, "close": 3, "execve": 59, "exit_group": 231, "getcwd": 79, "fchmod": 91},
     "aarch64": {"read": 63, "write": 64, "close": 57, "execve": 221, "exit_group": 94, "getcwd": 17, "fchmod": 52},
 }
+NUMBERS["x86_64"]["exit"], NUMBERS["aarch64"]["exit"] = 60, 93
 
 
 def program(rules: dict[int, int], default: int) -> bytes:
@@ -344,6 +345,22 @@ def test_nothing_but_read_write_close_after_the_filter(spawn: Spawn, fifos: tupl
     os.write(fifos[0], b"x")
     assert parent.wait(pid) == -signal.SIGSYS  # the program's first call, brk or the like: so execve was reached
     assert not select.select([fifos[1]], [], [], 0)[0]
+
+
+@pytest.mark.parametrize("forbidden", [("execve", "write", "exit", "exit_group"), ()], ids=["exit", "everything"])
+def test_filter_that_lets_nobody_exit(spawn: Spawn, forbidden: tuple[str, ...]) -> None:
+    """The C library repeats exit(2) until it works: that would be a process at work for ever, without a word."""
+    rules = {NUMBERS[os.uname().machine][name]: ERRNO | errno.ENOSYS for name in forbidden}
+    plan = Plan()
+    plan.no_new_privs("/process/noNewPrivileges")
+    plan.find_exe("/process/args/0", file="cat", path="/usr/bin:/bin")
+    filter = program(rules, ALLOW if rules else ERRNO | errno.ENOSYS)
+    ops.Builder.seccomp(plan, "/linux/seccomp", flags=0, filter=filter)
+    plan.execve("/process/args", args=["cat"], env=[])
+    parent = spawn()
+    parent.plan(plan)
+    assert parent.recv() is None
+    assert -parent.wait(parent.children[0]) in (signal.SIGILL, signal.SIGTRAP)
 
 
 def test_filter_without_getcwd_is_an_error(spawn: Spawn, tmp_path: pathlib.Path) -> None:

@@ -71,7 +71,7 @@ int op_place(struct init *in, const struct plan_step *st)
     /* Sent by the one that is not in the cgroup, where the other may be frozen: the parent must know whom to kill. */
     if (pid > 0) {
         send_msg(in, MSG_PLACED, (uint32_t)pid);
-        _exit(0);
+        leave(0);
     }
     if (pid < 0)
         return pid;
@@ -277,7 +277,7 @@ int op_clone_init(struct init *in, const struct plan_step *st)
               : clone_into(in, st->n[N_CLONE_INIT_cgroup_fd], (st->policy & P_CLONE_INIT_IN_CGROUP) != 0);
     if (pid > 0) {
         send_msg(in, MSG_PID, (uint32_t)pid);
-        _exit(0);
+        leave(0);
     }
     if (pid < 0)
         return pid;

@@ -83,7 +83,7 @@ static _Noreturn void child_fail(struct hook *h, const char *call)
 {
     h->err = errno;
     h->call = call;
-    _exit(127);
+    leave(127);
 }
 
 /* Runs in our memory: system calls only, and nothing written but h->err and h->call. */
@@ -187,7 +187,7 @@ static int wait_hook(struct init *in, const struct hook *h, pid_t pid, uint32_t 
             return -errno;
         if (parent_gone(in->sock)) {
             end_hook(h, pid);
-            _exit(1);
+            leave(1);
         }
         if (timeout_ms != NO_LIMIT && now >= end) {
             end_hook(h, pid);

@@ -66,7 +66,7 @@ void send_msg(struct init *in, uint32_t type, uint32_t value)
 
     m.value = value;
     if (put(in->sock, &m) < 0)
-        _exit(1);
+        leave(1);
 }
 
 void warn_fault(struct init *in, int err)
@@ -76,7 +76,7 @@ void warn_fault(struct init *in, int err)
     add_fault(in, &m);
     /* After CREATED nobody listens for warnings, and what goes into the error fifo fails `start`. */
     if (in->sock >= 0 && put(in->sock, &m) < 0)
-        _exit(1);
+        leave(1);
     memset(&in->fault, 0, sizeof(in->fault));
     in->fault.arg = -1;
 }
@@ -90,7 +90,7 @@ _Noreturn void die(struct init *in, int err)
     trace_failed(in);
     if (fd >= 0)
         put(fd, &m); /* nobody is left to tell when this fails too */
-    _exit(1);
+    leave(1);
 }
 
 void wait_go(struct init *in)
@@ -101,7 +101,7 @@ void wait_go(struct init *in)
     if (n < 0)
         die(in, fault(in, errno, "read", -1, 0, "the answer of the parent"));
     if (n == 0)
-        _exit(1);
+        leave(1);
     if (n != (ssize_t)sizeof(m) || m.type != MSG_GO) {
         fault(in, EPROTO, "read", -1, 0, "a message other than GO came from the parent");
         die(in, EPROTO);

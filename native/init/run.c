@@ -166,11 +166,19 @@ int op_sync_mounted(struct init *in, const struct plan_step *st)
     return 0;
 }
 
-/* Never returns, so no filter can be in the way of rt_sigreturn; the trap is for one that forbids exit_group. */
+/* _exit(2) of the C library repeats its calls until one ends the process, and a seccomp filter may answer them all with
+ * an errno: that loop would keep a processor busy for ever.  Of a trap's signal the kernel lets nobody get away. */
+_Noreturn void leave(int status)
+{
+    syscall(SYS_exit_group, (long)status);
+    syscall(SYS_exit, (long)status);
+    __builtin_trap();
+}
+
+/* Never returns, so no filter can be in the way of rt_sigreturn. */
 static void end_by_signal(int sig)
 {
-    syscall(SYS_exit_group, 128L + sig);
-    __builtin_trap();
+    leave(128 + sig);
 }
 
 /* The kernel drops signals for pid 1 that have no handler, and a container that was created must end by what

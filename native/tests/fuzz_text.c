@@ -18,15 +18,13 @@
 
 static jmp_buf stopped;
 
-static _Noreturn void stop(int status)
+/* init ends itself when the parent is gone or talks nonsense; here that is a result. */
+_Noreturn void leave(int status)
 {
     longjmp(stopped, status);
 }
 
-/* init ends itself when the parent is gone or talks nonsense; here that is a result. */
-#define _exit stop
 #include "../init/report.c"
-#undef _exit
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerInitialize(int *argc, char ***argv);
