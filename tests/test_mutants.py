@@ -225,6 +225,9 @@ def test_a_sample_is_the_same_for_a_seed() -> None:
     assert first == again
     assert sorted(one.key for one in first) == sorted(one.key for one in found)
     assert first != run.sample(found, 4, secure=True)
+    assert run.sample(found[7:], 3, secure=False) == [
+        one for one in run.sample(found, 3, secure=False) if one in found[7:]
+    ]
     assert [one.kind in run.SECURE for one in first[:10]] == [True, False] * 5
 
 
