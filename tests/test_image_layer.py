@@ -276,6 +276,13 @@ def test_without_owners_and_devices(tmp_path: Path) -> None:
     assert len(root.warnings.lines()) == 2 and any("(2 files)" in line for line in root.warnings.lines())
 
 
+@pytest.mark.parametrize("seconds", [2**40, -(2**40), 1e300, float("inf"), float("nan")])
+def test_times_that_no_file_has(seconds: float) -> None:
+    with pytest.raises(ImageError, match="a time of"):
+        layer._nanoseconds(None, seconds)
+    assert layer._nanoseconds(None, 2**40 - 1) == -layer._nanoseconds(None, 1 - 2**40) == (2**40 - 1) * 10**9
+
+
 def test_files_of_other_users_are_counted(tmp_path: Path) -> None:
     ids = [(0, 0), (1, 0), (1, 0), (0, 1), (0, 1), (7, 0), (0, 0)]
     root = Root(tmp_path, owners=False)
