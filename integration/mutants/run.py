@@ -126,8 +126,10 @@ class Runner:
         found = self.once(mutant, names)
         # A test that fails once in a while must not count: it has to fail again (worker.py does that for unit tests),
         # and to pass at the same time without the change.
-        while found.by and (found.status == "endless" or not found.by.startswith("tests/")):
-            if self.once(mutant, [found.by]).status != "survived" and self.once(None, [found.by]).status == "survived":
+        while found.by:
+            twice = found.status == "killed" and found.by.startswith("tests/")
+            again = twice or self.once(mutant, [found.by]).status != "survived"
+            if again and self.once(None, [found.by]).status == "survived":
                 break
             names = [name for name in names if name != found.by]
             found = self.once(mutant, names) if names else Outcome("survived")
@@ -150,7 +152,9 @@ class Runner:
             return Outcome("stillborn")
         if failed is not None:
             name = failed["failed"]
-            return Outcome("killed", name if "::" in name else "", failed["words"])
+            if "::" not in name:  # the file could not be imported
+                name = next((test for test in names if test.startswith(f"{name}::")), "")
+            return Outcome("killed", name, failed["words"])
         if status is None:
             return Outcome("endless", begun[-1] if begun else "")
         return Outcome("survived" if status == 0 else "killed", "", "" if status == 0 else f"status {status}")
