@@ -145,6 +145,7 @@ class Map:
             self.tests |= {test.name: test for test in tests if test}
             for source in found["imports"]:
                 self.importers[source].add(file)
+            self.words(file)  # known before the processes of single mutants fork
             sets = [{tests[index] for index in one} - {None} for one in found["sets"]]
             for source, of_lines in found["lines"].items():
                 move = self.moved(source, found["sources"].get(source, ""))
@@ -228,8 +229,9 @@ def _function(test: Test) -> str:
 @cache
 def _words(path: str) -> dict[str, set[str]]:
     text = Path(path).read_text()
+    lines = text.splitlines()
     return {
-        node.name: set(re.findall(r"[A-Za-z_]\w*", ast.get_source_segment(text, node) or ""))
+        node.name: set(re.findall(r"[A-Za-z_]\w*", "\n".join(lines[node.lineno - 1 : node.end_lineno])))
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.FunctionDef)
     }
