@@ -9,7 +9,7 @@ import socket
 import stat
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -87,6 +87,36 @@ def test_a_run_gives_the_terminal_back_though_the_container_cannot_be_removed(mo
     with pytest.raises(PyruncError, match="it is busy"):
         launch.run(launch.CreateOptions("c1", Log()))
     assert said[-2:] == ["lock", "close"] and "drain" not in said
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOENT, "cgroup is gone"),
+        (errno.ENODEV, "cgroup is gone"),
+        (errno.EMFILE, "open"),
+        (errno.EACCES, "open"),
+    ],
+)
+def test_only_a_cgroup_that_is_not_there_is_gone(monkeypatch: pytest.MonkeyPatch, number: int, words: str) -> None:
+    class Container:
+        data: ClassVar = {"cgroup": "/box"}
+
+        def cgroup_directory(self) -> str:
+            return "/sys/fs/cgroup/box"
+
+    def fails(*args: object, **more: object) -> int:
+        raise OSError(number, "")
+
+    one = exec.Exec(exec.ExecOptions("c1", Log()))
+    one.container = Container()  # type: ignore[assignment]
+    monkeypatch.setattr(exec, "takes_processes", lambda base: True)
+    monkeypatch.setattr(exec.posix, "open", fails)
+    with pytest.raises(SysError) as raised:
+        one.open_cgroup()
+    monkeypatch.undo()
+    assert raised.value.errno == number and words in str(raised.value) and "/box" in str(raised.value)
+    assert ("is gone" in str(raised.value)) == (words == "cgroup is gone")
 
 
 def test_null_is_the_device_alone(tmp_path: pathlib.Path) -> None:
