@@ -119,6 +119,18 @@ def test_only_a_cgroup_that_is_not_there_is_gone(monkeypatch: pytest.MonkeyPatch
     assert ("is gone" in str(raised.value)) == (words == "cgroup is gone")
 
 
+def test_a_child_that_is_gone_already_needs_no_end() -> None:
+    one = session.Session(Log())
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitpid(pid, 0)
+    one.kill_child(pid)
+    assert one.stuck == ""
+    pid = os.posix_spawn("/bin/sleep", ["sleep", "60"], {})
+    one.kill_child(pid)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
 def test_null_is_the_device_alone(tmp_path: pathlib.Path) -> None:
     names = ["/dev/null", "/dev/zero", "/dev/full", "/dev", __file__]
     if os.geteuid() == 0:

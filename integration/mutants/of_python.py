@@ -15,7 +15,7 @@ LEFT_OUT = {"pyrunc/plan/ops.py", "pyrunc/build.py", "pyrunc/__init__.py"}
 PER_TABLE = 4  # mutants of each kind in one literal table: a table of 200 names must not be most of a sample
 
 # Time limits, pauses and sizes of buffers: another number of the same size is as good.
-TUNING = re.compile(r"TIMEOUT|TICK|FRESH|PAUSE|WAIT|CHUNK|BUFFER|RETR|_MS\b|SECONDS")
+TUNING = re.compile(r"TIMEOUT|TICK|FRESH|PAUSE|WAIT|CHUNK|BUFFER|SLACK|RETR|_MS\b|SECONDS")
 
 COMPARE: dict[type[ast.cmpop], tuple[str, ...]] = {
     ast.Lt: ("<=",), ast.LtE: ("<",), ast.Gt: (">=",), ast.GtE: (">",), ast.Eq: ("!=",), ast.NotEq: ("==",),
