@@ -91,6 +91,15 @@ def root(script: Script) -> None:
 
 
 @scene()
+def root_in_a_mount(script: Script) -> None:
+    script.ask("mount", "t", script.root, "tmpfs", 0, "")
+    script.ask("mkdir", script.root / "above")
+    script.ask("mkdir", script.root / "above/in")
+    script.op("propagation", propagation=SLAVE | REC)
+    script.op("root", path=str(script.root / "above/in"))
+
+
+@scene()
 def root_without_a_bind(script: Script) -> None:
     script.op("root", policy=ops.P_ROOT_NO_BIND, path=str(script.root))
 
@@ -172,6 +181,17 @@ def mount_with_long_options(script: Script) -> None:
         script.ask("mkdir", root / f"old/{'l' * 60}{number}")
     lower = ":".join(f"{root}/old/{'l' * 60}{number}" for number in range(9))
     script.op("mount", fstype="overlay", source="overlay", dest="/dir", data=[f"lowerdir={lower}"], attr_set=NOEXEC)
+
+
+@scene()
+def mount_of_a_new_root_with_long_options(script: Script) -> None:
+    begun(script)
+    root = script.root
+    for number in range(9):
+        script.ask("mkdir", root / f"old/{'l' * 60}{number}")
+    lower = ":".join(f"{root}/old/{'l' * 60}{number}" for number in range(9))
+    new = ops.P_MOUNT_NEW_ROOT
+    script.op("mount", policy=new, fstype="overlay", source="overlay", dest="/", data=[f"lowerdir={lower}"])
 
 
 @scene("-u", "-N")
@@ -263,6 +283,19 @@ def device_that_is_there(script: Script) -> None:
     begun(script)
     script.op("dev_node", **NULL)
     script.op("dev_node", uid=3, **{**NULL, "mode": 0o600})
+
+
+@scene()
+def device_that_must_be_there(script: Script) -> None:
+    begun(script)
+    script.op("dev_node", **NULL)
+    script.op("dev_node", policy=ops.P_DEV_NODE_THERE, **NULL)
+
+
+@scene()
+def device_that_must_be_there_and_is_not(script: Script) -> None:
+    begun(script)
+    script.op("dev_node", policy=ops.P_DEV_NODE_THERE, **NULL)
 
 
 @scene()
@@ -451,6 +484,9 @@ def test_few_failures_are_tolerated() -> None:
 TOLERATED = {
     # without /dev/null of the host only the masking of files fails, later
     "root: open", "root: fstat", "root: open_tree", "root: mount_setattr",
+    "root_in_a_mount: open", "root_in_a_mount: fstat", "root_in_a_mount: open_tree", "root_in_a_mount: mount_setattr",
+    # nor is a directory above the root filesystem then known to be the last one
+    "root_in_a_mount: statx",
     # the bind mount stands in for a filesystem that cannot be mounted, whatever the reason; its words are not needed
     "mount_of_a_cgroup: fsopen", "mount_of_a_cgroup: fsconfig", "mount_of_a_cgroup: read",
     # the MOUNT that wants it fails, if it cannot do without
