@@ -40,6 +40,14 @@ def test_errors_are_one_printable_line(text: str) -> None:
     assert str(errors.ConfigError([errors.Problem("/hostname", "a name", errors.show(text))])).isprintable()
 
 
+@pytest.mark.parametrize(
+    ("base", "path", "joined"),
+    [("/a", "b", "/a/b"), ("/a/", "b", "/a/b"), ("/", "b", "/b"), ("/a", "/b", "/b"), ("a", "", "a/")],
+)
+def test_join(base: str, path: str, joined: str) -> None:
+    assert fs.join(base, path) == joined
+
+
 def test_config_error_counts_what_it_does_not_show() -> None:
     problems = [errors.Problem(f"/mounts/{i}", "object", "null") for i in range(25)]
     text = str(errors.ConfigError(problems))

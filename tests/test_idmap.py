@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,22 @@ def test_somebody_elses_id_needs_the_helper(calls: list[tuple[str, ...]]) -> Non
     other = [{"containerID": 0, "hostID": 0, "size": 1}]
     idmap.write_maps(7, {"uidMappings": other, "gidMappings": other}, facts(1000))
     assert [call[0] for call in calls] == ["newgidmap", "newuidmap"]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EINVAL, "this filesystem does not support idmapped mounts"),
+        (errno.EPERM, "needs CAP_SYS_ADMIN in the user namespace that mounted the filesystem"),
+        (errno.ENOSYS, "idmapped mounts need Linux 5.12"),
+        (errno.EIO, "mount_setattr"),
+    ],
+)
+def test_why_a_mount_was_not_idmapped(number: int, words: str) -> None:
+    found = idmap._explain("/proc", number, {"destination": "/data"})
+    with pytest.raises(errors.SysError, match=words) as raised:
+        raise errors.SysError("/mounts/0", "mount_setattr", number, value="/proc", **found)
+    assert "/data, filesystem proc" in str(raised.value)
 
 
 @pytest.mark.parametrize("place", ["/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin"])

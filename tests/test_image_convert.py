@@ -219,3 +219,7 @@ def test_rootless(converted: Convert) -> None:
     config = converted({"User": "web"}, own)
     assert config["process"]["user"] == {"uid": 0, "gid": 0} and config["linux"]["uidMappings"][0]["hostID"] == 1000
     assert "HOME=/var/www" in config["process"]["env"]
+    mapped = Identity(owners=True, devices=False, mappings=default.own_ids(1000, 1000))
+    config = converted({"User": "web"}, mapped)
+    assert config["process"]["user"]["uid"] == 33 and config["linux"]["uidMappings"][0]["hostID"] == 1000
+    assert converted({"User": "web"})["process"]["user"]["uid"] == 33
