@@ -38,6 +38,7 @@ def in_c(code: str) -> list[tuple[str, str, str]]:
     [
         ("if a < b:\n    pass\n", "comparison", "if a <= b:"),
         ("if a is not b:\n    pass\n", "comparison", "if a is b:"),
+        ("if a or \"(\" in b:\n    pass\n", "operand dropped", "if a:"),
         ("if a not in b:\n    pass\n", "comparison", "if a in b:"),
         ("if a:\n    raise X\n", "condition negated", "if (not (a)):"),
         ("if a:\n    raise X\n", "check dropped", "if False:"),

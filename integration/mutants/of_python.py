@@ -45,6 +45,7 @@ class Finder(ast.NodeVisitor):
 
     def __init__(self, file: str, source: str) -> None:
         self.file, self.source = file, source
+        self.code = source  # with blanks in the place of texts: their brackets do not count
         self.starts = [0]
         for line in source.splitlines(keepends=True):
             self.starts.append(self.starts[-1] + len(line))
@@ -55,7 +56,12 @@ class Finder(ast.NodeVisitor):
 
     def all(self) -> list[Mutant]:
         """Every mutant of the file."""
-        self.visit(ast.parse(self.source))
+        tree = ast.parse(self.source)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr) or isinstance(getattr(node, "value", None), str | bytes):
+                start, end = self.span(node)
+                self.code = self.code[:start] + " " * (end - start) + self.code[end:]
+        self.visit(tree)
         return self.found
 
     # -- places ------------------------------------------------------------------------------------------------
@@ -241,7 +247,7 @@ class Finder(ast.NodeVisitor):
 
     def with_brackets(self, start: int, end: int, forward: bool) -> tuple[int, int]:
         """The span with the brackets around an operand: ast leaves them out."""
-        text = self.source
+        text = self.code
         open_ = text.count("(", start, end) - text.count(")", start, end)
         while forward and open_ > 0 and text[end - 1] == "(":
             end, open_ = end - 1, open_ - 1
