@@ -159,6 +159,13 @@ def test_install_and_uninstall(tmp_path: Path) -> None:
     for name in ("bash-completion/completions/pyrunc", "zsh/site-functions/_pyrunc", "man/man8/pyrunc.8"):
         assert (usr / "share" / name).is_file(), name
     assert (usr / "share/fish/vendor_completions.d/pyrunc.fish").is_file()
+    for part in ("cffi", "pyroute2", "urllib3", "backports_zstd"):
+        assert list((usr / "share/doc/pyrunc/licenses" / part).iterdir()), f"{part} comes without its licence"
+    assert (usr / "share/doc/pyrunc/LICENSE").is_file()
+    assert not list(usr.rglob("*prctl*")), "GPL-3, and only `doctor` may use it"
+    sources = list((usr / "lib/pyrunc/pyroute2").rglob("*.py"))
+    late = [path for path in sources if not list((path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"))]
+    assert len(sources) > 100 and not late, "compiling them takes longer than all of a create"
     writable = [path for path in usr.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o022]
     assert not writable, "the launcher refuses what a group may write"
     make("install", *where)  # once more, over itself
