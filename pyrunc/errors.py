@@ -155,7 +155,11 @@ class PyruncError(Exception):
 
 
 class Problem:
-    """One thing wrong with a document: where (JSON pointer), what was found, what was expected."""
+    """One thing wrong with a document.
+
+    ``pointer`` (RFC 6901, or a line and column) is where it is; ``expected`` and ``found`` are words; ``hint`` is what
+    may help, "" for nothing.  ``str()`` of it is one line.
+    """
 
     __slots__ = ("expected", "found", "hint", "pointer")
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 import sys
 
 from pyrunc import handshake, lifecycle, state
-from pyrunc import plan as plans
 from pyrunc.errors import PyruncError, brief
-from pyrunc.plan import ops
+from pyrunc.plan import TRACE, ops
 from pyrunc.trace import record
 
 TYPE_CHECKING = False
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc import session
+    from pyrunc.plan import Plan
     from pyrunc.trace.record import Recorder, Span
 
     Details = Callable[[Span, tuple[Any, ...]], None]
@@ -248,7 +248,7 @@ def planned(recorder: Recorder, call: Any) -> Any:
 
     def compile(*args: Any, **kwargs: Any) -> Any:
         plan = call(*args, **kwargs)
-        plan.flags |= plans.TRACE
+        plan.flags |= TRACE
         recorder.steps = record.of_plan(plan)
         pass_on(recorder, plan)
         return plan
@@ -256,7 +256,7 @@ def planned(recorder: Recorder, call: Any) -> Any:
     return compile
 
 
-def pass_on(recorder: Recorder, plan: plans.Plan) -> None:
+def pass_on(recorder: Recorder, plan: Plan) -> None:
     """TRACEPARENT for the hooks that init runs.  Those of `start` are children of the command that made the plan."""
     waits = False
     for index, (op, policy, numbers, strings) in enumerate(plan.steps):
