@@ -1,0 +1,311 @@
+"""A container: the verbs as methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
+
+from pyrunc import events as happenings
+from pyrunc import lifecycle, members, signals, state
+from pyrunc import update as updates
+from pyrunc.api import children, library
+from pyrunc.api.programs import Completed, Process, Program, ProgramFailed
+from pyrunc.api.stdio import DEVNULL, PIPE, Stdio, Stream
+from pyrunc.api.types import Event, Resources, State, Stats
+from pyrunc.errors import StateError, UsageError
+
+if TYPE_CHECKING:
+    import builtins
+
+    from pyrunc.api.children import Child
+    from pyrunc.api.runtime import Runtime
+
+
+class ExecOptions(TypedDict, total=False):
+    """Options of `Container.exec`, all of them optional; what is left out is as for the container's first program.
+
+    ``env`` is added to that of the container.  ``user`` is ``"UID[:GID]"``, numbers only (a name would be looked up in
+    a file that the container can write); ``groups`` are supplementary ones.  ``capabilities`` (``"CAP_NET_RAW"``) are
+    added to the bounding, effective and permitted sets.  ``cgroup`` is a path below the container's cgroup, which must
+    exist.  ``process`` is a whole ``process`` object of config.md, in place of the arguments and the options above.
+
+    ``stdin``, ``stdout`` and ``stderr``: a descriptor, a file, `PIPE`, `STDOUT` (stderr only),
+    `DEVNULL` (the default) or `INHERIT`.  ``tty`` gives the process a terminal, whose master goes to the
+    unix socket ``console_socket``.
+    """
+
+    cwd: str
+    env: Mapping[str, str]
+    user: str
+    groups: Sequence[int]
+    capabilities: Sequence[str]
+    no_new_privileges: bool
+    apparmor: str
+    selinux_label: str
+    cgroup: str
+    ignore_paused: bool
+    process: Mapping[str, Any]
+    stdin: Stream
+    stdout: Stream
+    stderr: Stream
+    tty: bool
+    console_socket: str
+    pid_file: str
+
+
+# Option of ExecOptions -> that of the command line.
+_FLAGS = {
+    "cwd": "cwd", "user": "user", "apparmor": "apparmor", "selinux_label": "process-label",
+    "no_new_privileges": "no-new-privs", "tty": "tty",
+}  # fmt: skip
+
+
+class Container(Program):
+    """A container of a `Runtime`.  Every method looks at the state directory, so that the command line sees the same.
+
+    As a context manager it is deleted on exit, by force.  Methods raise `NotFound` when the container does not exist,
+    `Busy` when another pyrunc keeps it for more than 10 seconds, `Damaged` when its state cannot be used.
+    """
+
+    def __init__(self, runtime: Runtime, id: str, child: Child | None = None, stdio: Stdio | None = None) -> None:
+        super().__init__(stdio)
+        self.runtime = runtime
+        self.id = id
+        self.warnings: builtins.list[str] = []
+        """What `create` had to say about the configuration, at most 100 texts."""
+        self._child = child
+
+    def __repr__(self) -> str:
+        return f"<Container {self.id!r} root={self.runtime.root!r}>"
+
+    @contextmanager
+    def _opened(self) -> Iterator[state.Container]:
+        with library.opened(self.runtime.root) as store:
+            yield store.open(self.id)
+
+    @contextmanager
+    def _locked(self) -> Iterator[state.Container]:
+        with self._opened() as found, library.locked(found):
+            yield found
+
+    # -- what it is doing --------------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """What the container is doing.  Raises NotFound, Damaged, SysError."""
+        with self._opened() as found:
+            report = found.report()
+        return State(
+            oci_version=report["ociVersion"],
+            id=report["id"],
+            pid=report["pid"],
+            status=report["status"],
+            bundle=report["bundle"],
+            rootfs=report["rootfs"],
+            created=report["created"],
+            annotations=report.get("annotations") or {},
+        )
+
+    @property
+    def pid(self) -> int:
+        """The container's first process in the caller's pid namespace, 0 once it has ended."""
+        return self.state().pid
+
+    def processes(self) -> builtins.list[int]:
+        """The pids of all processes of the container, in the caller's pid namespace.  Raises SysError."""
+        with self._opened() as found:
+            return members.pids(found)[0]
+
+    def stats(self) -> Stats:
+        """What the container uses now.  Raises StateError when it has stopped, PyruncError without a cgroup."""
+        with self._opened() as found:
+            return cast("Stats", happenings.measure(found)["data"])
+
+    def events(self, interval: float = 5.0) -> Iterator[Event]:
+        """OOM kills as they happen, and statistics each ``interval`` seconds, until the container has stopped.
+
+        Close the iterator (``.close()``) to give up its descriptors before that.  Raises StateError when the container
+        has stopped already, UsageError.
+        """
+        if interval <= 0:
+            raise UsageError(f"interval={interval}: expected more than 0 seconds")
+        with self._opened() as found:
+            for event in happenings.watch([found], interval, self.runtime._messages()):
+                yield Event(event["type"], event["id"], event.get("data"))
+
+    # -- its life ----------------------------------------------------------------------------------------------
+
+    def start(self) -> Container:
+        """Execute the program of a created container (runtime.md, "Start"); returns when it was executed.
+
+        Raises StateError in any other state, and SysError when the program cannot be executed: the container has
+        stopped then.
+        """
+        with self._locked() as found:
+            lifecycle.start(found, self.runtime._messages(), notify=False)
+        return self
+
+    def exec(self, args: Sequence[str] = (), **options: Unpack[ExecOptions]) -> Process:
+        """Start another process in the container; returns when its program was executed.
+
+        Raises StateError when the container has stopped or is paused, ConfigError, SysError, UsageError; then
+        nothing is left behind.
+        """
+        if bool(args) == ("process" in options):
+            raise UsageError("exec: expected arguments, or the option process")
+        if isinstance(args, str):
+            raise UsageError("exec: expected a list of arguments, not a string")
+        stdio = library.open_stdio(
+            options.get("stdin", DEVNULL), options.get("stdout", DEVNULL), options.get("stderr", DEVNULL)
+        )
+        try:
+            opts = self._execution([*args], options, stdio)
+            job = library.Execute(opts)
+            job.execute()
+            pidfd, job.pidfd = job.pidfd, -1
+            job.close()
+            job.release()
+            words = tuple(args) or tuple(options["process"].get("args") or ())
+            return Process(words, children.Child(job.init_pid, pidfd), stdio)
+        except OSError as error:
+            raise library.as_error(error) from error
+        finally:
+            stdio.close()
+
+    def _execution(self, args: builtins.list[str], options: ExecOptions, stdio: Stdio) -> library.Execution:
+        children.reap_forgotten()
+        opts = library.Execution(self.id, self.runtime._messages(), stdio)
+        opts.root, opts.args = self.runtime.root, args
+        opts.flags = {flag: options[name] for name, flag in _FLAGS.items() if name in options}  # type: ignore[literal-required]
+        opts.flags["env"] = [f"{name}={value}" for name, value in options.get("env", {}).items()]
+        opts.flags["cap"] = [*options.get("capabilities", ())]
+        opts.flags["additional-gids"] = [str(gid) for gid in options.get("groups", ())]
+        if "process" in options:
+            opts.process, opts.document = "process", options["process"]
+        opts.cgroup = [options["cgroup"]] if options.get("cgroup") else []
+        opts.ignore_paused = options.get("ignore_paused", False)
+        opts.console_socket, opts.pid_file = options.get("console_socket", ""), options.get("pid_file", "")
+        return opts
+
+    def call(
+        self,
+        args: Sequence[str],
+        *,
+        input: bytes = b"",
+        timeout: float | None = None,
+        check: bool = False,
+        **options: Unpack[ExecOptions],
+    ) -> Completed:
+        """Run a program in the container, and return its status and what it printed (at most what fits in memory).
+
+        ``input`` goes to its stdin.  After ``timeout`` seconds it is killed, and TimeoutError is raised.  ``check``:
+        raise ProgramFailed for a status that is not 0.  Otherwise as `exec`.
+        """
+        options.setdefault("stdin", PIPE if input else DEVNULL)
+        options.setdefault("stdout", PIPE)
+        options.setdefault("stderr", PIPE)
+        with self.exec(args, **options) as process:
+            completed = process.complete(input, timeout)
+        if check and completed.returncode:
+            raise ProgramFailed(completed)
+        return completed
+
+    def kill(self, signal: int | str = "TERM", *, all: bool = False) -> None:
+        """Send a signal (runtime.md, "Kill"), by number or name, to the first process, or to ``all`` of them.
+
+        KILL reaches all of them in any case.  Raises StateError when there is no process, unless ``all``.
+        """
+        number = signals.number(str(int(signal)) if isinstance(signal, int) else signal)
+        with self._opened() as found:
+            lifecycle.kill(found, number, everyone=all)
+
+    def pause(self) -> None:
+        """Suspend all processes of the container.  Raises StateError unless it is created or running."""
+        with self._locked() as found:
+            lifecycle.pause(found)
+
+    def resume(self) -> None:
+        """Let a paused container go on.  Raises StateError when it is not paused."""
+        with self._locked() as found:
+            lifecycle.resume(found)
+
+    def update(self, resources: Resources | Mapping[str, Any]) -> None:
+        """Change the limits, all of them or none (``linux.resources`` of config-linux.md).
+
+        Raises StateError when the container has stopped, ConfigError with pointers into ``resources``, SysError.
+        """
+        wanted = updates.parse(library.to_json(resources, updates.SOURCE))
+        with self._locked() as found:
+            updates.update(found, wanted, self.runtime._messages())
+
+    def delete(self, *, force: bool = False) -> None:
+        """Remove a container that has stopped or was never started (runtime.md, "Delete"); with ``force`` any.
+
+        With ``force`` it is killed first, and one that does not exist is not an error.  Raises StateError without
+        ``force`` when it runs, PyruncError when something of it survives: the call can be repeated then.
+        """
+        self._find_child()
+        try:
+            with library.opened(self.runtime.root) as store:
+                messages = self.runtime._messages()
+                if force:
+                    lifecycle.delete_by_force(store, self.id, messages)
+                else:
+                    lifecycle.delete(store.open(self.id), messages)
+        finally:
+            if self._child is not None and self._child.poll():
+                self._child.close()
+
+    # -- its end -----------------------------------------------------------------------------------------------
+
+    def _find_child(self) -> None:
+        """Look for the first process, so that its end can be seen after the state is gone."""
+        with suppress(StateError):  # damaged, or not there
+            self._watched()
+
+    @property
+    def returncode(self) -> int | None:
+        """The return code of the first program: 0 to 255, 128 + n after signal n.
+
+        None while it runs, and when it is not a child of the calling program, which only its creator's is.
+        """
+        if self._child is None:
+            return None
+        self._child.poll()
+        return self._child.returncode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait until the first program has ended; its `returncode`.
+
+        Raises TimeoutError after ``timeout`` seconds, NotFound.
+        """
+        child = self._watched()
+        if child is None:
+            return None
+        if not child.wait(timeout):
+            raise TimeoutError(f"container {self.id} has not stopped within {timeout} s")
+        return child.returncode
+
+    def _watched(self) -> Child | None:
+        """The first process; None when it has ended, and somebody else has reaped it.  Raises NotFound."""
+        if self._child is None:
+            with self._opened() as found:
+                self._child = children.known(found.data["pid"], found.data.get("starttime", 0))
+        return self._child
+
+    def __enter__(self) -> Container:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._close_streams()
+        self.delete(force=True)
+
+    @classmethod
+    def list(cls, runtime: Runtime | None = None) -> builtins.list[Container]:
+        """The containers of ``runtime``, by default of ``Runtime()``: see `Runtime.list`."""
+        from pyrunc.api.runtime import Runtime
+
+        return (runtime or Runtime()).list()
