@@ -23,6 +23,24 @@ def block(after: str) -> list[str]:
     return [line for line in found.group(1).splitlines() if line.strip()]
 
 
+def test_from_python(box: Box) -> None:
+    """With the interpreter of the virtual environment, as installed."""
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"## From Python\n.*?```python\n(.*?)```", text, re.DOTALL)
+    assert found
+    code = found[1].replace("Runtime()", f"Runtime(root={str(box.root)!r})").replace('"demo"', f'"{box.prefix}demo"')
+    bundle = box.bundle(edits={"/process/args": ["/busybox", "sleep", "1000"]})
+    (bundle.rootfs / "busybox").symlink_to("/bin/busybox")
+    bundle.save()
+    argv = [str(REPO / ".venv/bin/python"), "-I", "-c", code, str(bundle.path)]
+    done = subprocess.run(argv, cwd=box.path, capture_output=True, text=True, timeout=30 * SLOW, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert any(line.endswith(" MOUNT /proc") for line in lines), lines
+    assert lines[-3:-1] == ["0 b'1000\\n' running", "137"]
+    assert lines[-1].startswith("/hostname config.json: /hostname: expected string, found number 5"), lines
+
+
 def test_by_hand(box: Box) -> None:
     """On a terminal, as a person would: the last command is a shell, which gets a command and its end."""
     lines = block("By hand, with any root filesystem")
@@ -47,22 +65,3 @@ def test_by_hand(box: Box) -> None:
     finally:
         os.close(master)
     assert b"-42" in seen and b"EXECVE" in seen, seen.decode(errors="replace")
-
-
-def test_when_a_container_does_not_start(box: Box) -> None:
-    """The commands, and the lines that the README prints below them."""
-    lines = block("### When a container does not start")
-    assert [line.split("#")[0].strip() for line in lines if line.startswith("pyrunc doctor")] == [
-        "pyrunc doctor",
-        "pyrunc doctor --bundle broken",
-    ]
-    env = {**os.environ, "PATH": f"{Path(box.runtime.path).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["sh", "-c", "\n".join(lines)], cwd=box.path, env=env, capture_output=True, text=True, timeout=30 * SLOW
-    )
-    assert (done.returncode, done.stderr) == (1, "")
-    text = (REPO / "README.md").read_text(encoding="utf-8")
-    found = re.search(r"```\n(bundle\n.*?)```", text, re.DOTALL)
-    assert found
-    shown = found.group(1).splitlines()
-    assert len(shown) == 5 and [line for line in shown if line not in done.stdout.splitlines()] == []

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pyrunc.log import Log
 
 VERBS = (
-    "create", "delete", "doctor", "events", "exec", "features", "images", "kill", "list", "pause", "plan", "ps",
-    "resume", "run", "seccomp", "spec", "start", "state", "unpack", "update",
+    "create", "delete", "events", "exec", "features", "images", "kill", "list", "pause", "plan", "ps", "resume", "run",
+    "seccomp", "spec", "start", "state", "unpack", "update",
 )  # fmt: skip
 
 GLOBAL_FLAGS: tuple[Flag, ...] = (
