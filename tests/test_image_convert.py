@@ -22,6 +22,7 @@ from pyrunc.spec import default
 
 ROOT = Identity(owners=True, devices=True)
 USERS = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:44::/var/www:/bin/sh\n#comment\n7:x:1:1::/:\nbad:x:y:z::/:\n"
+USERS += "half:x:9:z::/half:\n"
 GROUP = "root:x:0:\nweb:x:44:\nvideo:x:50:web,other\naudio:x:51:other\nadm:x:4:web\nbad:x:x:web\n"
 Convert = Callable[..., dict[str, Any]]
 
@@ -181,6 +182,13 @@ def test_configurations_that_are_refused(converted: Convert, source: Any, text: 
 def test_what_create_would_refuse_is_refused(converted: Convert, field: dict[str, Any]) -> None:
     with pytest.raises(ImageError, match="cannot be run"):
         unpack.check(converted(field))
+
+
+def test_a_user_without_a_group_is_none(converted: Convert) -> None:
+    process = converted({"User": "9"})["process"]
+    assert (process["user"], "HOME=/half" in process["env"]) == ({"uid": 9, "gid": 0}, False)
+    with pytest.raises(ImageError, match="no user"):
+        converted({"User": "half"})
 
 
 def test_another_command(converted: Convert) -> None:

@@ -17,6 +17,9 @@ PER_TABLE = 4  # mutants of each kind in one literal table: a table of 200 names
 # Time limits, pauses and sizes of buffers: another number of the same size is as good.
 TUNING = re.compile(r"TIMEOUT|TICK|FRESH|PAUSE|WAIT|CHUNK|BUFFER|SLACK|RETR|_MS\b|SECONDS")
 
+# A descriptor is compared with 0 to see whether there is one: none is 0, since 0, 1 and 2 are open from the start.
+FD = re.compile(r"\b(\w*fd|sock|listener|console)$")
+
 COMPARE: dict[type[ast.cmpop], tuple[str, ...]] = {
     ast.Lt: ("<=",), ast.LtE: ("<",), ast.Gt: (">=",), ast.GtE: (">",), ast.Eq: ("!=",), ast.NotEq: ("==",),
     ast.Is: ("is not",), ast.IsNot: ("is",), ast.In: ("not in",), ast.NotIn: ("in",),
@@ -264,7 +267,8 @@ class Finder(ast.NodeVisitor):
     def visit_Compare(self, node: ast.Compare) -> None:
         left = node.left
         for op, right in zip(node.ops, node.comparators, strict=True):
-            for new in COMPARE[type(op)]:
+            is_fd = FD.search(self.text(left)) and isinstance(right, ast.Constant) and right.value == 0
+            for new in COMPARE[type(op)] if not is_fd else ():
                 self.between("comparison", left, right, _symbol(op), new)
             left = right
         self.generic_visit(node)
