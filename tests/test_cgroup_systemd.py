@@ -523,6 +523,16 @@ def test_scope_that_does_not_start_is_stopped(driver: systemd.Systemd, peer: Pee
     assert not (tmp_path / "cgroup" / PATH[1:]).exists()
 
 
+def test_a_scope_that_cannot_be_stopped(driver: systemd.Systemd, peer: Peer, tmp_path: Path) -> None:
+    """What was wrong first is what is said, and the cgroup goes without systemd's help."""
+    (tmp_path / "proc/41/cgroup").write_text("0::/elsewhere\n")
+    peer.replies["StopUnit"] = [Error("a.b", "not now"), Error("a.b", "not now")]
+    with pytest.raises(PyruncError, match=r"systemd put pyrunc-c1.scope into the cgroup /elsewhere"):
+        driver.create(PATH, {}, owner=OWNER)
+    assert "not now" in driver.stop("pyrunc-c1.scope")
+    assert [name for name, _ in peer.calls].count("StopUnit") == 2
+
+
 def test_process_elsewhere(driver: systemd.Systemd, peer: Peer, tmp_path: Path) -> None:
     (tmp_path / "proc/41/cgroup").write_text("0::/elsewhere\n")
     with pytest.raises(PyruncError, match=r"systemd put pyrunc-c1.scope into the cgroup /elsewhere"):
