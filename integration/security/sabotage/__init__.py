@@ -299,7 +299,7 @@ TABLE = [
             (
                 "native/init/enter.c",
                 "    in->joined |= type;\n    /* A container",
-                '    in->procfd = open("/proc", O_PATH | O_CLOEXEC);\n    in->joined |= type;\n    /* A container',
+                '    close(open("/proc", O_PATH | O_CLOEXEC));\n    in->joined |= type;\n    /* A container',
             )
         ],
         "test_exec.py::test_order_of_entering",
