@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from integration.harness import Box, Container
+from integration.harness import REPO, Box, Container
 
 Make = Callable[..., Container]
 pytestmark = pytest.mark.pyrunc_only("other runtimes have no --trace")
@@ -337,3 +338,36 @@ def test_many_commands_at_once(container: Make, box: Box) -> None:
     assert [child.wait(60) for child in running] == [0] * 8
     commands = [span for span in Trace(file).spans if span["cat"] == "command"]
     assert len(commands) == 8
+
+
+@pytest.mark.parametrize("prefix", ["", "otlp:"])
+def test_show(container: Make, box: Box, prefix: str) -> None:
+    one, file = container("sleep", "100"), box.path / "trace"
+    lived(one, file, prefix)
+    shown = one.call("trace", "show", "--all", str(file)).out.splitlines()
+    heads = [line.partition(":")[0] for line in shown if "exit status 0" in line]
+    assert heads == [f"{verb} {one.id}" for verb in ("create", "start", "exec", "delete")]
+    assert sum("PIVOT" in line for line in shown) == 1 and sum("EXECVE" in line for line in shown) == 2
+    one.call("trace", "show", "--svg", str(box.path / "t.svg"), str(file))
+    assert (box.path / "t.svg").read_text().startswith("<svg ")
+    commands = json.loads(one.call("trace", "show", "--json", str(file)).out)["commands"]
+    assert [command["name"] for command in commands] == heads
+
+
+def test_the_commands_of_the_readme(container: Make, box: Box) -> None:
+    one = container("sleep", "100")
+    one.bundle.save()
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"```sh\n(.*?)```", text[text.index("## Where the time goes") :], re.DOTALL)
+    assert found
+    script = (
+        found[1].replace("/tmp/demo.json", str(box.path / "demo.json")).replace("-b bundle", f"-b {one.bundle.path}")
+    )
+    script = re.sub(r" demo\b(?!\.)", f" {one.id}", script)
+    script = f'pyrunc() {{ "{box.runtime.path}" --root "{box.root}" "$@"; }}\nset -e\n{script}'
+    done = subprocess.run(
+        ["sh", "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=box.path, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [f"{verb} {one.id}: " in done.stdout for verb in ("create", "start", "delete")] == [True] * 3
+    assert (box.path / "demo.svg").exists()

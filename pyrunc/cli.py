@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 VERBS = (
     "create", "delete", "events", "exec", "features", "images", "kill", "list", "pause", "plan", "ps", "resume", "run",
-    "seccomp", "spec", "start", "state", "unpack", "update",
+    "seccomp", "spec", "start", "state", "trace", "unpack", "update",
 )  # fmt: skip
 
 GLOBAL_FLAGS: tuple[Flag, ...] = (

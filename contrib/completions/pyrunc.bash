@@ -27,6 +27,7 @@ _pyrunc_value() {
         'run --preserve-fds' | 'run --image' | 'run --pull' | 'run --platform' | 'run --mirror') echo 'any' ;;
         'seccomp --libc') echo 'words glibc musl none' ;;
         'spec --bundle' | 'spec -b') echo 'dir' ;;
+        'trace --svg') echo 'file' ;;
         'unpack --platform' | 'unpack --limit' | 'unpack --mirror' | 'unpack --volumes') echo 'any' ;;
         'unpack --authfile') echo 'file' ;;
         'unpack --cert-dir') echo 'dir' ;;
@@ -55,6 +56,7 @@ _pyrunc_options() {
         'spec') echo '--bundle -b --rootless --help -h' ;;
         'start') echo '--help -h' ;;
         'state') echo '--help -h' ;;
+        'trace') echo '--svg --json --all -a --help -h' ;;
         'unpack') echo '--platform --force --limit --authfile --plain-http --cert-dir --mirror --quiet -q --volumes --rootless --json --help -h' ;;
         'update') echo '--resources -r --blkio-weight --cpu-period --cpu-quota --cpu-burst --cpu-share --cpu-rt-period --cpu-rt-runtime --cpu-idle --cpuset-cpus --cpuset-mems --kernel-memory --kernel-memory-tcp --memory --memory-reservation --memory-swap --pids-limit --l3-cache-schema --mem-bw-schema --help -h' ;;
     esac
@@ -94,9 +96,9 @@ _pyrunc() {
     elif [[ $cur == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(_pyrunc_options "$verb")" -- "$cur")
     elif [[ -z $verb ]]; then
-        mapfile -t COMPREPLY < <(compgen -W "create delete events exec features images kill list pause plan ps resume run seccomp spec start state unpack update help" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "create delete events exec features images kill list pause plan ps resume run seccomp spec start state trace unpack update help" -- "$cur")
     elif [[ $verb == help ]]; then
-        mapfile -t COMPREPLY < <(compgen -W "create delete events exec features images kill list pause plan ps resume run seccomp spec start state unpack update" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "create delete events exec features images kill list pause plan ps resume run seccomp spec start state trace unpack update" -- "$cur")
     elif [[ $verb == kill && $count == 1 ]]; then
         mapfile -t COMPREPLY < <(compgen -A signal -- "$cur" | grep ^SIG)
     elif [[ $count -gt 0 ]]; then

@@ -1,6 +1,6 @@
 # fish completion for pyrunc.  Written by contrib/generate.py from the tables of options; do not edit.
 
-set -g __pyrunc_commands create delete events exec features images kill list pause plan ps resume run seccomp spec start state unpack update help
+set -g __pyrunc_commands create delete events exec features images kill list pause plan ps resume run seccomp spec start state trace unpack update help
 
 function __pyrunc_needs_command
     not __fish_seen_subcommand_from $__pyrunc_commands
@@ -39,6 +39,7 @@ complete -c pyrunc -n __pyrunc_needs_command -a seccomp -d 'explain or check a s
 complete -c pyrunc -n __pyrunc_needs_command -a spec -d 'write a config.json with sensible defaults; an existing one is left alone'
 complete -c pyrunc -n __pyrunc_needs_command -a start -d 'execute the program of a created container'
 complete -c pyrunc -n __pyrunc_needs_command -a state -d 'show the state of a container as JSON'
+complete -c pyrunc -n __pyrunc_needs_command -a trace -d 'draw where the time of the commands in a file of --trace went'
 complete -c pyrunc -n __pyrunc_needs_command -a unpack -d 'unpack an OCI image into a new bundle: rootfs and config.json'
 complete -c pyrunc -n __pyrunc_needs_command -a update -d 'change the limits, and the device rules, of a container that exists'
 complete -c pyrunc -n __pyrunc_needs_command -a help -d 'show help, also of one command'
@@ -153,6 +154,10 @@ complete -c pyrunc -n '__fish_seen_subcommand_from start' -a '(__pyrunc_ids)'
 complete -c pyrunc -n '__fish_seen_subcommand_from start' -l help -s h -d 'show help'
 complete -c pyrunc -n '__fish_seen_subcommand_from state' -a '(__pyrunc_ids)'
 complete -c pyrunc -n '__fish_seen_subcommand_from state' -l help -s h -d 'show help'
+complete -c pyrunc -n '__fish_seen_subcommand_from trace' -l svg -r -F -d 'write a picture to FILE'
+complete -c pyrunc -n '__fish_seen_subcommand_from trace' -l json -d 'print the commands and their parts as JSON; times in microseconds'
+complete -c pyrunc -n '__fish_seen_subcommand_from trace' -l all -s a -d 'also what takes less than a hundredth of its command'
+complete -c pyrunc -n '__fish_seen_subcommand_from trace' -l help -s h -d 'show help'
 complete -c pyrunc -n '__fish_seen_subcommand_from unpack' -l platform -x -d 'take the image for OS/ARCH[/VARIANT] from an index (default: this machine\'s)'
 complete -c pyrunc -n '__fish_seen_subcommand_from unpack' -l force -d 'take an image of another platform'
 complete -c pyrunc -n '__fish_seen_subcommand_from unpack' -l limit -x -d 'change a limit: bytes, entries, ratio, depth, name or header'

@@ -33,7 +33,7 @@ POINTS: tuple[tuple[str, str, str, str], ...] = (
     ("session", "Session.on_ready", "phase", "READY: resource limits"),
     ("session", "Session.on_warn", "phase", "WARN"),
     ("session", "Session.on_fail", "phase", "FAIL"),
-    ("session", "Session.await_clone", "wait", "wait for init"),
+    ("session", "Session.await_clone", "wait", "wait for enter"),
     ("session", "Session.await_enter", "wait", "wait for the end of enter"),
     ("session", "Session.reap_enter", "wait", "wait for the end of enter"),
     ("session", "Session.kill_children", "wait", "kill init"),
@@ -70,7 +70,11 @@ POINTS: tuple[tuple[str, str, str, str], ...] = (
     ("state", "Container.destroy", "phase", "remove the state"),
     ("state", "Container._wait_for", "wait", "lock the container"),
     ("lifecycle", "start", "phase", "start"),
+    ("lifecycle", "kill", "phase", "kill"),
+    ("lifecycle", "pause", "phase", "pause"),
+    ("lifecycle", "resume", "phase", "resume"),
     ("lifecycle", "let_go", "phase", "release init"),
+    ("lifecycle", "take", "wait", "take the container"),
     ("lifecycle", "stop", "phase", "stop the container"),
     ("lifecycle", "remove", "phase", "remove the container"),
     ("lifecycle", "kill_and_wait", "phase", "kill the first process"),
@@ -304,7 +308,9 @@ def received(recorder: Recorder, call: Any) -> Any:
                 recorder.init_pid = self.init_pid or self.enter_pid or recorder.init_pid
                 if found is None or found.type != handshake.STAMPS:
                     recorder.hear(found)
-                    span.args["message"] = handshake.NAMES.get(found.type, "?") if found is not None else "end of file"
+                    span.name = (
+                        f"wait for {handshake.NAMES.get(found.type, '?') if found is not None else 'the execve'}"
+                    )
                     return found
             raise PyruncError("container init sends times without end")
         finally:
@@ -324,6 +330,7 @@ def read_late(recorder: Recorder, call: Any) -> Any:
                 found = handshake.Record(data) if data else None
                 if found is None or found.type != handshake.STAMPS:
                     recorder.hear(found)
+                    span.name = "wait for the execve"
                     return data
             raise PyruncError("container init sends times without end")
         finally:

@@ -1,0 +1,59 @@
+"""`trace show`: draw what ``--trace FILE`` has recorded."""
+
+from __future__ import annotations
+
+import posix
+
+from pyrunc import command, fs, state
+from pyrunc.errors import SysError, UsageError, show
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.trace.draw import Style
+
+USAGE = "trace show [OPTIONS] FILE"
+SUMMARY = "draw where the time of the commands in a file of --trace went"
+ARGS = (1, 2)
+FLAGS: tuple[command.Flag, ...] = (
+    ("svg", "", "FILE", "str", "write a picture to FILE"),
+    ("json", "", "", "bool", "print the commands and their parts as JSON; times in microseconds"),
+    ("all", "a", "", "bool", "also what takes less than a hundredth of its command"),
+)
+WIDTH = 100
+
+
+def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+    """Print, or write the picture."""
+    if args[0] != "show" or len(args) != 2:
+        raise UsageError(f"{show(' '.join(args))}: expected show FILE")
+    from pyrunc.trace import draw, read
+
+    found = read.load(args[1])
+    everything = values.get("all", False)
+    if values.get("svg"):
+        from pyrunc.trace import svg
+
+        try:
+            fs.replace_file(values["svg"], svg.picture(found, everything).encode("utf-8"), 0o644)
+        except OSError as error:
+            raise SysError("--svg", "write", error.errno or 0, value=values["svg"]) from error
+        if not values.get("json"):
+            return 0
+    if values.get("json"):
+        return command.out(state.dumps(read.as_json(found), "  ") + "\n")
+    return command.out(draw.draw(found, style(), everything))
+
+
+def style() -> Style:
+    """As the terminal is: its width, colours unless NO_COLOR is set, blocks where the locale has them."""
+    from pyrunc.trace.draw import Style
+
+    try:
+        width = posix.get_terminal_size(1).columns or WIDTH
+        colour = not fs.getenv("NO_COLOR") and fs.getenv("TERM") not in ("", "dumb")
+    except OSError:
+        width, colour = WIDTH, False
+    locale = fs.getenv("LC_ALL") or fs.getenv("LC_CTYPE") or fs.getenv("LANG")
+    return Style(width, colour, locale.lower().replace("-", "").endswith("utf8"))
