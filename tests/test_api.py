@@ -324,3 +324,13 @@ def test_locks_do_not_outlive_a_fork(tmp_path: Path, forked: Any) -> None:
         assert container.fd == fd
         assert forked(lambda: int(library._spawning.locked())) == 0
     assert not library._locked
+
+
+def test_pipes_do_not_outlive_a_fork(forked: Any) -> None:
+    """A reader of the pipe would wait for the end of the forked process."""
+    made = library.open_stdio(pyrunc.DEVNULL, pyrunc.PIPE, pyrunc.STDOUT)
+    try:
+        assert forked(lambda: int(made.theirs != [-1, -1, -1])) == 0
+        assert min(made.theirs) > 2
+    finally:
+        made.close()

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -31,6 +32,7 @@ _WARNINGS = 100  # of one operation, that are kept
 _spawning = threading.Lock()
 _sessions: set[Library] = set()
 _locked: set[state.Container] = set()
+_streams: weakref.WeakSet[Stdio] = weakref.WeakSet()
 _reported: set[int] = set()  # pids of containers' first processes that are our children: not strays
 
 
@@ -40,6 +42,8 @@ def _forked() -> None:
         job.release()
     for container in list(_locked):
         container.unlock()
+    for stdio in list(_streams):
+        stdio.close_theirs()
     _sessions.clear()
     _locked.clear()
     _reported.clear()
@@ -280,7 +284,9 @@ def as_error(error: OSError) -> SysError:
 def open_stdio(stdin: Stream, stdout: Stream, stderr: Stream) -> Stdio:
     """The streams that the caller asked for.  Raises UsageError, SysError."""
     try:
-        return Stdio(stdin, stdout, stderr)
+        made = Stdio(stdin, stdout, stderr)
+        _streams.add(made)
+        return made
     except OSError as error:
         raise SysError("stdin, stdout, stderr", "open", error.errno or 0) from error
 

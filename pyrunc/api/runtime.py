@@ -48,7 +48,8 @@ class CreateOptions(TypedDict, total=False):
 class Runtime:
     """Containers under one state root.  Any number of these, and of threads that use them, may be at work at once.
 
-    ``root`` is the directory of the state, by default /run/pyrunc, for users $XDG_RUNTIME_DIR/pyrunc.
+    ``root`` is the directory of the state, by default /run/pyrunc, for users $XDG_RUNTIME_DIR/pyrunc (as it
+    was when the interpreter started: `os.environ` is not looked at, and not what hooks without ``env`` get).
     ``cgroup_manager`` is ``"cgroupfs"``, ``"systemd"`` or ``"disabled"``; ``rootless`` says whether to do
     without what only root may do in cgroups.  ``on_warning`` is called with each warning, in the thread
     of the operation; all of them go to the logger ``"pyrunc"`` of `logging` as well.  Nothing is printed.

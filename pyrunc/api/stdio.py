@@ -35,7 +35,7 @@ Stream = int | HasFileno
 class Stdio(streams.Streams):
     """The three streams of one program.  Its own ends are closed as soon as it has them."""
 
-    __slots__ = ("ours",)
+    __slots__ = ("__weakref__", "ours")
 
     def __init__(self, stdin: Stream, stdout: Stream, stderr: Stream) -> None:
         """Raises UsageError, OSError (EBADF, EMFILE)."""
