@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from integration.differential import sandbox
 from integration.differential.model import Case
 from integration.differential.observe import Facts
 from integration.harness import REPO, SLOW, compile_static
@@ -54,10 +55,11 @@ class Worker:
         self.argv = [sys.executable, "-m", "integration.differential.worker"]
         self.program, self.peers = program, peers
         self.process: subprocess.Popen[str] | None = None
+        self.name = ""
 
     def _start(self) -> subprocess.Popen[str]:
-        name = f"{os.getpid():x}-{next(_counter)}"
-        argv = [*self.argv, name, str(self.program), *(f"{peer}={path}" for peer, path in self.peers.items())]
+        self.name = f"{os.getpid():x}-{next(_counter)}"
+        argv = [*self.argv, self.name, str(self.program), *(f"{peer}={path}" for peer, path in self.peers.items())]
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPO)
         return self.process
 
@@ -106,6 +108,7 @@ class Worker:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+            sandbox.leave(sandbox.cgroup_of(self.name))
         process.stdout.close()
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from integration.differential import model
-from integration.harness import REPO, cgroup2_mount, libc
+from integration.harness import REPO, SLOW, cgroup2_mount, libc
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_NOATIME = 1, 2, 4, 8, 32, 1024
 MS_BIND, MS_REC, MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 4096, 16384, 1 << 17, 1 << 18, 1 << 19, 1 << 20
@@ -60,20 +60,25 @@ def umount(target: str | Path) -> None:
     libc("umount2", str(target).encode(), 2)
 
 
+def cgroup_of(name: str) -> Path:
+    """The cgroup of a sandbox."""
+    hierarchy = cgroup2_mount()
+    assert hierarchy, "cgroup v2 is not mounted"
+    return hierarchy / f"pyrunc-differential-{name}"
+
+
 def enter(name: str, more: Sequence[Path]) -> int:
     """Go there.  Returns 0 in the process that is inside; in the caller, when that has ended, its exit status.
 
     `more` are directories that are needed inside, read-only, at their own paths.
     """
-    hierarchy = cgroup2_mount()
-    assert hierarchy, "cgroup v2 is not mounted"
-    group = hierarchy / f"pyrunc-differential-{name}"
-    group.mkdir()
+    own = cgroup_of(name)
+    own.mkdir()
     try:
-        (group / "cgroup.procs").write_text(str(os.getpid()))
+        (own / "cgroup.procs").write_text(str(os.getpid()))
         libc("unshare", _NEW_CGROUP)
-        (group / "host").mkdir()
-        (group / "host/cgroup.procs").write_text(str(os.getpid()))
+        (own / "host").mkdir()
+        (own / "host/cgroup.procs").write_text(str(os.getpid()))
         libc("unshare", _NEW_PID)
         child = os.fork()
         if child == 0:
@@ -85,9 +90,17 @@ def enter(name: str, more: Sequence[Path]) -> int:
         _, status = os.waitpid(child, 0)
     finally:
         if os.getpid() != 1:
-            (hierarchy / "cgroup.procs").write_text(str(os.getpid()))
-            remove_cgroups(group)
+            (own.parent / "cgroup.procs").write_text(str(os.getpid()))
+            leave(own)
     return status or -1
+
+
+def leave(own: Path) -> None:
+    """End what runs in a sandbox's cgroup and remove it."""
+    end = time.monotonic() + 5 * SLOW
+    while own.exists() and time.monotonic() < end:
+        remove_cgroups(own)
+        time.sleep(0.01)
 
 
 def remove_cgroups(group: Path) -> None:

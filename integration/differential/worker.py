@@ -44,6 +44,7 @@ def main(argv: list[str]) -> int:
         os.dup2(null, fd)
     places = {Path(os.path.realpath(peer.path)).parent.parent for peer in peers} | {Path(program).parent}
     places = {path for path in places if not str(path).startswith(("/usr", f"{harness.REPO}/"))}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what `enter` made is removed
     ended = sandbox.enter(name, sorted(places))
     if ended:
         return 1
