@@ -243,6 +243,30 @@ def names(draw: Draw, context: Context) -> Feature | None:
     return Feature("names", edits)
 
 
+def _rule_about_arguments(draw: Draw) -> dict[str, Any]:
+    return {
+        "names": [draw(st.sampled_from(("personality", "unshare", "socket", "setuid")))],
+        "action": "SCMP_ACT_ERRNO",
+        "errnoRet": 77,
+        "args": draw(
+            st.lists(
+                st.builds(
+                    lambda index, value, op, two: (
+                        {"index": index, "value": value, "op": op}
+                        | ({"valueTwo": two} if op == "SCMP_CMP_MASKED_EQ" else {})
+                    ),
+                    st.sampled_from((0, 1, 0, 2)),
+                    st.sampled_from((0, 2, 16, 40, 0xFFFFFFFF, 0x10000000)),
+                    st.sampled_from(("SCMP_CMP_EQ", "SCMP_CMP_NE", "SCMP_CMP_GT", "SCMP_CMP_GE", "SCMP_CMP_MASKED_EQ")),
+                    st.sampled_from((0, 2, 0x10000000)),
+                ),
+                min_size=1,
+                max_size=2,
+            )
+        ),
+    }
+
+
 def seccomp(draw: Draw, context: Context) -> Feature:
     """Profiles that deny some calls, and profiles that allow all but some."""
     rules: list[dict[str, Any]] = []
@@ -270,31 +294,7 @@ def seccomp(draw: Draw, context: Context) -> Feature:
             rule["errnoRet"] = draw(st.sampled_from((0, 1, 38, 95)))
         rules.append(rule)
     if draw(st.integers(0, 2)) == 0:
-        rules.append(
-            {
-                "names": [draw(st.sampled_from(("personality", "unshare", "socket", "setuid")))],
-                "action": "SCMP_ACT_ERRNO",
-                "errnoRet": 77,
-                "args": draw(
-                    st.lists(
-                        st.builds(
-                            lambda index, value, op, two: (
-                                {"index": index, "value": value, "op": op}
-                                | ({"valueTwo": two} if op == "SCMP_CMP_MASKED_EQ" else {})
-                            ),
-                            st.sampled_from((0, 1, 0, 2)),
-                            st.sampled_from((0, 2, 16, 40, 0xFFFFFFFF, 0x10000000)),
-                            st.sampled_from(
-                                ("SCMP_CMP_EQ", "SCMP_CMP_NE", "SCMP_CMP_GT", "SCMP_CMP_GE", "SCMP_CMP_MASKED_EQ")
-                            ),
-                            st.sampled_from((0, 2, 0x10000000)),
-                        ),
-                        min_size=1,
-                        max_size=2,
-                    )
-                ),
-            }
-        )
+        rules.append(_rule_about_arguments(draw))
     profile: dict[str, Any] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}
     if draw(st.booleans()):
         profile["architectures"] = draw(

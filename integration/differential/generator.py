@@ -119,48 +119,57 @@ def _drive(draw: Draw, context: Context) -> tuple[list[list[Any]], list[Feature]
 
 
 def _exec(draw: Draw) -> list[Any]:
+    """A file for --process, or flags and arguments."""
     if draw(st.booleans()):
-        process: dict[str, Any] = {
-            "args": draw(
-                st.sampled_from(
-                    (["/bin/inside"], ["inside", "a"], ["missing"], ["/bin/plain"], ["/bin/inside", "exit", "7"])
-                )
+        return ["exec", [], [], _exec_process(draw)]
+    return ["exec", *_exec_flags(draw)]
+
+
+def _exec_process(draw: Draw) -> dict[str, Any]:
+    process: dict[str, Any] = {
+        "args": draw(
+            st.sampled_from(
+                (["/bin/inside"], ["inside", "a"], ["missing"], ["/bin/plain"], ["/bin/inside", "exit", "7"])
             )
-        }
-        process["cwd"] = draw(st.sampled_from(("/", "/data", "/missing", "/home/user")))
-        process["env"] = draw(
-            st.sampled_from((["PATH=/bin"], ["A=1", "A=2", "PATH=/bin:/usr/bin"], ["PATH=/bin", "HOME="], []))
         )
-        process["user"] = draw(
+    }
+    process["cwd"] = draw(st.sampled_from(("/", "/data", "/missing", "/home/user")))
+    process["env"] = draw(
+        st.sampled_from((["PATH=/bin"], ["A=1", "A=2", "PATH=/bin:/usr/bin"], ["PATH=/bin", "HOME="], []))
+    )
+    process["user"] = draw(
+        st.sampled_from(
+            (
+                {"uid": 0, "gid": 0},
+                {"uid": 1000, "gid": 1000, "additionalGids": [5, 2000]},
+                {"uid": 4242, "gid": 0, "umask": 0o077},
+            )
+        )
+    )
+    if draw(st.booleans()):
+        process["capabilities"] = draw(
             st.sampled_from(
                 (
-                    {"uid": 0, "gid": 0},
-                    {"uid": 1000, "gid": 1000, "additionalGids": [5, 2000]},
-                    {"uid": 4242, "gid": 0, "umask": 0o077},
+                    {},
+                    {"bounding": ["CAP_CHOWN"], "effective": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"]},
+                    {k: ["CAP_NET_RAW"] for k in ("bounding", "effective", "permitted", "inheritable", "ambient")},
                 )
             )
         )
-        if draw(st.booleans()):
-            process["capabilities"] = draw(
-                st.sampled_from(
-                    (
-                        {},
-                        {"bounding": ["CAP_CHOWN"], "effective": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"]},
-                        {k: ["CAP_NET_RAW"] for k in ("bounding", "effective", "permitted", "inheritable", "ambient")},
-                    )
-                )
-            )
-        if draw(st.integers(0, 3)) == 0:
-            process["noNewPrivileges"] = True
-        if draw(st.integers(0, 3)) == 0:
-            process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 128, "hard": 256}]
-        if draw(st.integers(0, 3)) == 0:
-            process["oomScoreAdj"] = 321
-        if draw(st.integers(0, 5)) == 0:
-            process["scheduler"] = {"policy": "SCHED_BATCH"}
-        if draw(st.integers(0, 5)) == 0:
-            process["ioPriority"] = {"class": "IOPRIO_CLASS_IDLE", "priority": 0}
-        return ["exec", [], [], process]
+    if draw(st.integers(0, 3)) == 0:
+        process["noNewPrivileges"] = True
+    if draw(st.integers(0, 3)) == 0:
+        process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 128, "hard": 256}]
+    if draw(st.integers(0, 3)) == 0:
+        process["oomScoreAdj"] = 321
+    if draw(st.integers(0, 5)) == 0:
+        process["scheduler"] = {"policy": "SCHED_BATCH"}
+    if draw(st.integers(0, 5)) == 0:
+        process["ioPriority"] = {"class": "IOPRIO_CLASS_IDLE", "priority": 0}
+    return process
+
+
+def _exec_flags(draw: Draw) -> list[Any]:
     flags: list[str] = []
     for chosen in draw(
         st.lists(
@@ -201,7 +210,7 @@ def _exec(draw: Draw) -> list[Any]:
             )
         )
     )
-    return ["exec", flags, argv]
+    return [flags, argv]
 
 
 @st.composite
