@@ -336,4 +336,20 @@ ALL: tuple[Deviation, ...] = (
         "the first process has given up all it had, and waits for others of its pid namespace to be reaped",
         lambda pair: pair.ours in ("alive", "/box/c (deleted)") and pair.theirs in ("gone", ""),
     ),
+    Deviation(
+        "idmapped mounts are private",
+        "runc crun",
+        MOUNT + "propagation",
+        "config.md#mounts",
+        "what the host mounts below later would be seen with other owners",
+        lambda pair: (pair.ours, pair.theirs) == ("", "master:host") and pair.has("mount.idmapped"),
+    ),
+    Deviation(
+        "consoleSize when the caller's terminal has no size",
+        "runc crun",
+        r"terminal inside(?: \d+)? tty (?:rows|cols)",
+        "config.md#process",
+        "a terminal of 0 x 0 does not know its size, and consoleSize says one",
+        lambda pair: "consoleSize" in pair.config["process"] and pair.theirs == 0,
+    ),
 )

@@ -122,14 +122,6 @@ ALL: tuple[Deviation, ...] = (
         lambda pair: any(command[0] == "exec" for command in pair.case.commands),
     ),
     Deviation(
-        "runc: consoleSize in the foreground",
-        "runc",
-        "terminal inside tty (?:rows|cols)",
-        "config.md#process",
-        "consoleSize is the size of the console, not the caller's terminal",
-        lambda pair: "consoleSize" in pair.config["process"],
-    ),
-    Deviation(
         "runc: /dev/console on the host",
         "runc",
         "left files",
@@ -253,14 +245,6 @@ ALL: tuple[Deviation, ...] = (
         lambda pair: pair.has("namespaces.user") and pair.has("linux.devices"),
     ),
     Deviation(
-        "runc: idmapped mounts are slaves",
-        "runc",
-        MOUNT + "propagation",
-        "config.md#mounts",
-        "what the host mounts below would be seen with other owners",
-        lambda pair: (pair.ours, pair.theirs) == ("", "master:host") and pair.has("mount.idmapped"),
-    ),
-    Deviation(
         "runc: names of cgroup mounts",
         "runc",
         MOUNT + "is",
@@ -291,17 +275,6 @@ ALL: tuple[Deviation, ...] = (
         "config-linux.md#seccomp",
         "create and exec do what the config says before the filter is in force",
         lambda pair: pair.has("linux.seccomp") and pair.theirs in ("stopped", "none", "gone", "", ABSENT, None),
-    ),
-    Deviation(
-        "runc: masks of a shared root are shared",
-        "runc",
-        MOUNT + "propagation",
-        "config-linux.md#masked-paths",
-        "the mask of a directory is a mount of its own, which nothing must replace",
-        lambda pair: (
-            (pair.ours, pair.theirs) == ("", "shared:own")
-            and "shared" in (pair.config["linux"].get("rootfsPropagation") or "")
-        ),
     ),
     Deviation(
         "runc: sources that only the host's root can reach are private",

@@ -450,6 +450,8 @@ class Run:
                     (elsewhere / "cgroup.procs").write_text(pid)
             with suppress(OSError):
                 os.rmdir(at)
+        if self.pids:
+            self._reap(0.3 * SLOW, self.pids[-1])  # it is thawed now
         return int(group.exists())
 
     def _reap(self, limit: float, wanted: int = 0) -> None:
