@@ -173,7 +173,7 @@ def test_the_runtime_is_killed_meanwhile(box: Box, container: Make) -> None:
 )
 def test_more_than_libseccomp_can_count(container: Make, refused: Refused, edits: dict[str, Any], words: str) -> None:
     """Past 65,535 instructions it corrupts its heap, and long before that it takes minutes: it never sees them."""
-    refused(container(edits=edits).create(check=False), POINTER, words)
+    refused(container(edits=edits).create(check=False, timeout=60), POINTER, words)
 
 
 @pytest.mark.row("T41")
