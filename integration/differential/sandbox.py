@@ -84,7 +84,7 @@ def enter(name: str, more: Sequence[Path]) -> int:
         if child == 0:
             libc("unshare", _NEW_MOUNT | _NEW_OTHERS)
             libc("prctl", 1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
-            _new_root(more)
+            _new_root(own, more)
             _sources()
             return 0
         _, status = os.waitpid(child, 0)
@@ -96,7 +96,9 @@ def enter(name: str, more: Sequence[Path]) -> int:
 
 
 def leave(own: Path) -> None:
-    """End what runs in a sandbox's cgroup and remove it."""
+    """End what runs in a sandbox's cgroup and remove it, and the directory of its root."""
+    with suppress(OSError):
+        os.rmdir(_root_of(own))
     end = time.monotonic() + 5 * SLOW
     while own.exists() and time.monotonic() < end:
         remove_cgroups(own)
@@ -113,10 +115,15 @@ def remove_cgroups(group: Path) -> None:
             os.rmdir(at)
 
 
-def _new_root(more: Sequence[Path]) -> None:
+def _root_of(own: Path) -> Path:
+    """A directory of the machine that the sandbox's root is mounted on, empty for everybody else."""
+    return Path(f"/tmp/.{own.name}")
+
+
+def _new_root(own: Path, more: Sequence[Path]) -> None:
     mount("", "/", flags=MS_REC | MS_PRIVATE)
-    root = Path("/tmp/.pyrunc-root")
-    root.mkdir(exist_ok=True)
+    root = _root_of(own)
+    root.mkdir()
     mount("tmpfs", root, "tmpfs", data="mode=755,size=512m")
     for name in _SYSTEM:
         if os.path.islink(f"/{name}"):
