@@ -65,3 +65,22 @@ def test_by_hand(box: Box) -> None:
     finally:
         os.close(master)
     assert b"-42" in seen and b"EXECVE" in seen, seen.decode(errors="replace")
+
+
+def test_when_a_container_does_not_start(box: Box) -> None:
+    """The commands, and the lines that the README prints below them."""
+    lines = block("### When a container does not start")
+    assert [line.split("#")[0].strip() for line in lines if line.startswith("pyrunc doctor")] == [
+        "pyrunc doctor",
+        "pyrunc doctor --bundle broken",
+    ]
+    env = {**os.environ, "PATH": f"{Path(box.runtime.path).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["sh", "-c", "\n".join(lines)], cwd=box.path, env=env, capture_output=True, text=True, timeout=30 * SLOW
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"```\n(bundle\n.*?)```", text, re.DOTALL)
+    assert found
+    shown = found.group(1).splitlines()
+    assert len(shown) == 5 and [line for line in shown if line not in done.stdout.splitlines()] == []

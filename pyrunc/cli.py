@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pyrunc.log import Log
 
 VERBS = (
-    "create", "delete", "events", "exec", "features", "images", "kill", "list", "pause", "plan", "ps", "resume", "run",
-    "seccomp", "spec", "start", "state", "trace", "unpack", "update",
+    "create", "delete", "doctor", "events", "exec", "features", "images", "kill", "list", "pause", "plan", "ps",
+    "resume", "run", "seccomp", "spec", "start", "state", "trace", "unpack", "update",
 )  # fmt: skip
 
 GLOBAL_FLAGS: tuple[Flag, ...] = (

@@ -244,7 +244,10 @@ def test_systemd_driver(calls: Calls, tmp_path: Path, option: str) -> None:
 WRONG = [
     (["--bogus", "state", "c"], 'unknown option "--bogus"'),
     (["--sytemd-cgroup", "state", "c"], 'unknown option "--sytemd-cgroup"; did you mean --systemd-cgroup?'),
-    (["-b", "/B", "run", "c"], 'unknown option "-b" before the command; it is an option of create, plan, run, spec'),
+    (
+        ["-b", "/B", "run", "c"],
+        'unknown option "-b" before the command; it is an option of create, doctor, plan, run, spec',
+    ),
     (["run", "--budle=/B", "c"], 'run: unknown option "--budle=/B"; did you mean --bundle?'),
     (
         ["run", "--root", "/r", "c"],

@@ -24,6 +24,7 @@ COLD = {
     "pyrunc.plan.show", "pyrunc.hints", "pyrunc.verbs.spec", "pyrunc.verbs.features", "pyrunc.verbs.list",
     "pyrunc.update", "pyrunc.members", "pyrunc.events", "pyrunc.cgroup.stats", "pyrunc.seccomp_tools.profile",
     "pyrunc.trace",
+    "pyrunc.verbs.doctor", "pyrunc.doctor", "pyrunc.doctor.run", "pyrunc.doctor.machine",
 }  # fmt: skip
 # (module, what it imports in a function): after runtime.full(), or under a plain interpreter only.
 COLD_IMPORTS = {
@@ -112,7 +113,7 @@ def test_what_people_call_by_hand_is_not_in_the_snapshot(monkeypatch: pytest.Mon
 
     kept = freeze.preloadable([(name, path) for name, path in MODULES.items()])
     assert set(HOT) - {"pyrunc.__main__"} <= {*kept, "pyrunc.__main__"}
-    assert not [name for name in kept if name.startswith(("pyrunc.seccomp_tools", "pyrunc.verbs.seccomp"))]
+    assert not [name for name in kept if name.startswith(freeze.COLD)]
 
 
 def test_launcher_stays_in_its_core_phase(launcher: Path, tmp_path: Path) -> None:

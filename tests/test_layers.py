@@ -36,6 +36,7 @@ LAYERS = [
     {"session"},
     {"launch", "exec", "foreground"},
     {"seccomp_tools"},
+    {"doctor"},
     {"command", "api"},
     {"trace"},
     {"verbs"},

@@ -11,6 +11,7 @@ _pyrunc_value() {
         'create --bundle' | 'create -b' | 'create --store' | 'create --cert-dir') echo 'dir' ;;
         'create --config' | 'create -f' | 'create --console-socket' | 'create --pidfd-socket' | 'create --pid-file' | 'create --authfile') echo 'file' ;;
         'create --preserve-fds' | 'create --image' | 'create --pull' | 'create --platform' | 'create --mirror') echo 'any' ;;
+        'doctor --bundle' | 'doctor -b') echo 'dir' ;;
         'events --interval' | 'events --format' | 'events -f') echo 'any' ;;
         'exec --process' | 'exec -p' | 'exec --console-socket' | 'exec --pid-file' | 'exec --pidfd-socket') echo 'file' ;;
         'exec --preserve-fds' | 'exec --env' | 'exec -e' | 'exec --user' | 'exec -u' | 'exec --additional-gids' | 'exec -g' | 'exec --cap' | 'exec -c' | 'exec --apparmor' | 'exec --process-label' | 'exec --cgroup') echo 'any' ;;
@@ -41,6 +42,7 @@ _pyrunc_options() {
         '') echo '--root --log --log-format --debug --systemd-cgroup --cgroup-manager --rootless --trace --criu --help -h --version -v' ;;
         'create') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --image --pull --store --tty -t --platform --authfile --plain-http --cert-dir --mirror --help -h' ;;
         'delete') echo '--force -f --help -h' ;;
+        'doctor') echo '--bundle -b --json --help -h' ;;
         'events') echo '--stats --interval --format -f --help -h' ;;
         'exec') echo '--process -p --detach -d --tty -t --console-socket --pid-file --pidfd-socket --preserve-fds --cwd --env -e --user -u --additional-gids -g --cap -c --no-new-privs --apparmor --process-label --cgroup --ignore-paused --help -h' ;;
         'features') echo '--help -h' ;;
@@ -96,9 +98,9 @@ _pyrunc() {
     elif [[ $cur == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(_pyrunc_options "$verb")" -- "$cur")
     elif [[ -z $verb ]]; then
-        mapfile -t COMPREPLY < <(compgen -W "create delete events exec features images kill list pause plan ps resume run seccomp spec start state trace unpack update help" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "create delete doctor events exec features images kill list pause plan ps resume run seccomp spec start state trace unpack update help" -- "$cur")
     elif [[ $verb == help ]]; then
-        mapfile -t COMPREPLY < <(compgen -W "create delete events exec features images kill list pause plan ps resume run seccomp spec start state trace unpack update" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "create delete doctor events exec features images kill list pause plan ps resume run seccomp spec start state trace unpack update" -- "$cur")
     elif [[ $verb == kill && $count == 1 ]]; then
         mapfile -t COMPREPLY < <(compgen -A signal -- "$cur" | grep ^SIG)
     elif [[ $count -gt 0 ]]; then

@@ -1,6 +1,6 @@
 # fish completion for pyrunc.  Written by contrib/generate.py from the tables of options; do not edit.
 
-set -g __pyrunc_commands create delete events exec features images kill list pause plan ps resume run seccomp spec start state trace unpack update help
+set -g __pyrunc_commands create delete doctor events exec features images kill list pause plan ps resume run seccomp spec start state trace unpack update help
 
 function __pyrunc_needs_command
     not __fish_seen_subcommand_from $__pyrunc_commands
@@ -24,6 +24,7 @@ complete -c pyrunc -n '__pyrunc_needs_command' -l help -s h -d 'show help'
 complete -c pyrunc -n '__pyrunc_needs_command' -l version -s v -d 'show the version'
 complete -c pyrunc -n __pyrunc_needs_command -a create -d 'create a container, which then waits for start'
 complete -c pyrunc -n __pyrunc_needs_command -a delete -d 'delete a container that has stopped, or was never started'
+complete -c pyrunc -n __pyrunc_needs_command -a doctor -d 'check this host, and whether a bundle can run on it, without changing anything; status 1 with problems'
 complete -c pyrunc -n __pyrunc_needs_command -a events -d 'show statistics and OOM kills of containers, one JSON object a line, until they have stopped'
 complete -c pyrunc -n __pyrunc_needs_command -a exec -d 'run another process in a container; exit with its status'
 complete -c pyrunc -n __pyrunc_needs_command -a features -d 'show what this runtime supports, as JSON'
@@ -64,6 +65,9 @@ complete -c pyrunc -n '__fish_seen_subcommand_from create' -l help -s h -d 'show
 complete -c pyrunc -n '__fish_seen_subcommand_from delete' -a '(__pyrunc_ids)'
 complete -c pyrunc -n '__fish_seen_subcommand_from delete' -l force -s f -d 'kill the container first when it runs; an unknown id is no error'
 complete -c pyrunc -n '__fish_seen_subcommand_from delete' -l help -s h -d 'show help'
+complete -c pyrunc -n '__fish_seen_subcommand_from doctor' -l bundle -s b -r -F -d 'check also what the config.json in DIR needs'
+complete -c pyrunc -n '__fish_seen_subcommand_from doctor' -l json -d 'print JSON'
+complete -c pyrunc -n '__fish_seen_subcommand_from doctor' -l help -s h -d 'show help'
 complete -c pyrunc -n '__fish_seen_subcommand_from events' -a '(__pyrunc_ids)'
 complete -c pyrunc -n '__fish_seen_subcommand_from events' -l stats -d 'show the statistics of this moment, and end'
 complete -c pyrunc -n '__fish_seen_subcommand_from events' -l interval -x -d 'time between statistics, as in 500ms or 1m30s (default 5s)'

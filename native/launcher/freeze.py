@@ -112,7 +112,13 @@ STDLIB = ("abc", "codecs", "io", "_collections_abc", "genericpath", "os", "posix
 STANDARD = ("_io", "_blake2")
 # Large, and for verbs that people call by hand: every other one would pay for its place in the snapshot.  A package
 # stands for what is in it.
-COLD = ("pyrunc.plan.show", "pyrunc.seccomp_tools", "pyrunc.verbs.seccomp")
+COLD = (
+    "pyrunc.doctor",
+    "pyrunc.plan.show",
+    "pyrunc.seccomp_tools",
+    "pyrunc.verbs.doctor",
+    "pyrunc.verbs.seccomp",
+)
 
 
 def freeze_stdlib(output: pathlib.Path) -> None:

@@ -91,3 +91,23 @@ int pr_bpf_prog_get_fd_by_id(uint32_t id)
     attr.prog_id = id;
     return bpf(BPF_PROG_GET_FD_BY_ID, &attr);
 }
+
+int pr_bpf_prog_name(int prog_fd, char *name, size_t room)
+{
+    struct bpf_prog_info info;
+    union bpf_attr attr;
+    memset(&info, 0, sizeof info);
+    memset(&attr, 0, sizeof attr);
+    attr.info.bpf_fd = (uint32_t)prog_fd;
+    attr.info.info = address(&info);
+    attr.info.info_len = sizeof info;
+    int err = bpf(BPF_OBJ_GET_INFO_BY_FD, &attr);
+    if (err < 0)
+        return err;
+    size_t length = strnlen(info.name, sizeof info.name);
+    if (length >= room)
+        return -ENOSPC;
+    memcpy(name, info.name, length);
+    name[length] = '\0';
+    return (int)length;
+}

@@ -127,5 +127,23 @@ int pr_bpf_prog_detach(int cgroup_fd, int prog_fd);
 /* Ids of the device programs attached to this very cgroup; returns how many, -ENOSPC when there are more than max. */
 int pr_bpf_prog_query(int cgroup_fd, uint32_t *ids, int max);
 int pr_bpf_prog_get_fd_by_id(uint32_t id);
+/* The name that a program was loaded with, ended by a NUL: at most 15 characters.  Returns its length. */
+int pr_bpf_prog_name(int prog_fd, char *name, size_t room);
+
+/* What works here, for `doctor` --------------------------------------------------------------------------- */
+
+#define PR_PROBE_NAMESPACES        0
+#define PR_PROBE_MOUNT_API         1
+#define PR_PROBE_OPENAT2           2
+#define PR_PROBE_CLONE_INTO_CGROUP 3
+#define PR_PROBE_SECCOMP_NOTIFY    4
+#define PR_PROBE_LANDLOCK          5
+/* Try something out in a child, in new namespaces of the types in `flags` (CLONE_NEW*); nothing of it is left.
+ * Returns 0 when it works (for landlock: the version of its ABI), or the error of the call that failed; -EPIPE: the
+ * child was killed, -ETIMEDOUT. */
+int pr_probe(int what, int flags);
+/* The subordinate ids of a user as libsubid knows them, those of NSS included: "START COUNT\n" each, after a byte that
+ * means nothing; asked for in a child.  Returns the length; -ENOPKG: there is no libsubid, or it crashed; -ETIMEDOUT. */
+int pr_subids(const char *owner, int groups, char *out, size_t room);
 
 #endif

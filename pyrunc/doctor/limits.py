@@ -1,0 +1,209 @@
+"""Sysctls, limits of the kernel and of the caller, and how near they are."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+from shlex import quote
+
+from pyrunc.doctor.findings import Area
+from pyrunc.doctor.machine import Machine
+
+NEAR = 0.9  # of a limit
+FEW_FILES = 1024
+FEW_PROCESSES = 1024
+FEW_WATCHES = 128  # the kernel's default of max_user_instances
+
+
+def check(machine: Machine) -> list[Area]:
+    """Sysctls, what is used up, rlimits, and limits of our own cgroup."""
+    area = Area("limits")
+    for name in ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time"):
+        forbidden(machine, area, name)
+    memfd(machine, area)
+    forwarding(machine, area)
+    for look in (processes, files, mounts, keys, terminals):
+        filled(machine, area, look)
+    watches(machine, area)
+    rlimits(machine, area)
+    own_cgroup(machine, area)
+    hidden_processes(machine, area)
+    return [area]
+
+
+def forbidden(machine: Machine, area: Area, kind: str) -> None:
+    """A limit of 0 on a type of namespace; the probes say what else keeps them from being made."""
+    name = f"user.max_{kind}_namespaces"
+    if machine.number("/proc/sys/" + name.replace(".", "/")) == 0:
+        means = f"no {kind} namespace can be made, not even by root"
+        area.problem("namespaces", f"{name} is 0", means, f"sysctl -w {name}=10000")
+
+
+def memfd(machine: Machine, area: Area) -> None:
+    """vm.memfd_noexec=2: init is executed from a mount of its own instead, which takes root."""
+    value = machine.number("/proc/sys/vm/memfd_noexec")
+    if value != 2:
+        area.ok("memfd", "memfds can be executed")
+    elif machine.euid == 0:
+        area.ok("memfd", "vm.memfd_noexec is 2; root does without")
+    else:
+        means = "no container can be run by this user: init is executed from a memfd"
+        area.problem("memfd", "vm.memfd_noexec is 2", means, "sysctl -w vm.memfd_noexec=1")
+
+
+def forwarding(machine: Machine, area: Area) -> None:
+    """What the bridges of engines need; pyrunc makes no networks itself."""
+    if machine.number("/proc/sys/net/ipv4/ip_forward") == 0:
+        means = "containers behind a bridge of an engine reach no network; engines usually set it themselves"
+        area.note("forwarding", "net.ipv4.ip_forward is 0", means, "sysctl -w net.ipv4.ip_forward=1")
+
+
+# -- what is used up: (check, used, limit, what happens at the limit, mend) or None where it is not known ----------
+
+Use = tuple[str, int, int, str, str]
+
+
+def filled(machine: Machine, area: Area, look: Callable[[Machine], Use | None]) -> None:
+    """A table of the kernel that is nearly full."""
+    found = look(machine)
+    if found is None:
+        return
+    check, used, limit, means, mend = found
+    seen = f"{used} of {limit}"
+    if used >= limit:
+        area.problem(check, seen, means, mend)
+    elif used >= NEAR * limit:
+        area.note(check, seen, f"soon {means}", mend)
+    else:
+        area.ok(check, seen)
+
+
+def processes(machine: Machine) -> Use | None:
+    """Threads, against kernel.pid_max and kernel.threads-max."""
+    fields = machine.text("/proc/loadavg", 256).split()
+    limits = [machine.number(f"/proc/sys/kernel/{name}") for name in ("pid_max", "threads-max")]
+    known = [limit for limit in limits if limit]
+    if len(fields) < 4 or not fields[3].rpartition("/")[2].isdecimal() or not known:
+        return None
+    limit = min(known)
+    name = "pid_max" if limit == limits[0] else "threads-max"
+    mend = f"sysctl -w kernel.{name}={limit * 4}"
+    return "processes", int(fields[3].rpartition("/")[2]), limit, "no process can be started (EAGAIN)", mend
+
+
+def files(machine: Machine) -> Use | None:
+    """Open files, against fs.file-max."""
+    fields = machine.text("/proc/sys/fs/file-nr", 256).split()
+    if len(fields) != 3 or not all(field.isdecimal() for field in fields):
+        return None
+    limit = int(fields[2])
+    return "files", int(fields[0]), limit, "no file can be opened (ENFILE)", f"sysctl -w fs.file-max={limit * 2}"
+
+
+def mounts(machine: Machine) -> Use | None:
+    """Mounts in our namespace, against fs.mount-max."""
+    limit = machine.number("/proc/sys/fs/mount-max")
+    if not limit:
+        return None
+    count = machine.text("/proc/self/mountinfo").count("\n")
+    return "mounts", count, limit, "no mount can be made (ENOSPC)", f"sysctl -w fs.mount-max={limit * 2}"
+
+
+def keys(machine: Machine) -> Use | None:
+    """Keys of the caller: each container has a session keyring (keyrings(7))."""
+    limit = machine.number(f"/proc/sys/kernel/keys/{'root_maxkeys' if machine.uid == 0 else 'maxkeys'}")
+    for line in machine.text("/proc/key-users", 65536).split("\n"):
+        uid, _, rest = line.partition(":")
+        fields = rest.split()
+        if uid.strip() == str(machine.uid) and limit and len(fields) > 2:
+            used = fields[2].partition("/")[0]
+            name = "root_maxkeys" if machine.uid == 0 else "maxkeys"
+            means = "create fails at the session keyring (EDQUOT); --no-new-keyring does without"
+            return (
+                "keys",
+                int(used) if used.isdecimal() else 0,
+                limit,
+                means,
+                f"sysctl -w kernel.keys.{name}={limit * 10}",
+            )
+    return None
+
+
+def terminals(machine: Machine) -> Use | None:
+    """Pseudo-terminals, against kernel.pty.max."""
+    used, limit = (machine.number(f"/proc/sys/kernel/pty/{name}") for name in ("nr", "max"))
+    if used is None or not limit:
+        return None
+    return "terminals", used, limit, "containers with a terminal fail (ENOSPC)", f"sysctl -w kernel.pty.max={limit * 2}"
+
+
+# -- limits -----------------------------------------------------------------------------------------------------------
+
+
+def watches(machine: Machine, area: Area) -> None:
+    """inotify instances are counted by user, and containers without a user namespace share one user."""
+    instances = machine.number("/proc/sys/fs/inotify/max_user_instances")
+    if instances is None:
+        return
+    if instances <= FEW_WATCHES:
+        means = "containers of one user share them: programs that watch files fail with EMFILE on a host with many"
+        mend = "sysctl -w fs.inotify.max_user_instances=8192"
+        area.note("inotify", f"fs.inotify.max_user_instances is {instances}", means, mend)
+    else:
+        area.ok("inotify", f"fs.inotify.max_user_instances is {instances}")
+
+
+def rlimits(machine: Machine, area: Area) -> None:
+    """The caller's own, which containers without /process/rlimits inherit."""
+    for check, number, few in (
+        ("rlimit-nofile", resource.RLIMIT_NOFILE, FEW_FILES),
+        ("rlimit-nproc", resource.RLIMIT_NPROC, FEW_PROCESSES),
+    ):
+        soft, hard = machine.rlimit(number)
+        seen = f"soft {limit_text(soft)}, hard {limit_text(hard)}"
+        if 0 <= hard < few:
+            letter = "n" if number == resource.RLIMIT_NOFILE else "u"
+            area.note(
+                check,
+                seen,
+                "containers inherit it",
+                f"ulimit -H{letter} {few * 16}; or in a unit: Limit{check[7:].upper()}=",
+            )
+        else:
+            area.ok(check, seen)
+
+
+def limit_text(value: int) -> str:
+    """A limit as ulimit(1) writes it."""
+    return "unlimited" if value == resource.RLIM_INFINITY else str(value)
+
+
+def own_cgroup(machine: Machine, area: Area) -> None:
+    """pids.max and memory of our own cgroup: spawning init counts against them."""
+    place = machine.facts.cgroup_dir(machine.facts.own_cgroup) if machine.facts.cgroup2_mount else ""
+    for file, used, check, means in (
+        ("pids.max", "pids.current", "cgroup-pids", "pyrunc cannot start a process (EAGAIN)"),
+        ("memory.max", "memory.current", "cgroup-memory", "pyrunc may be killed for lack of memory"),
+    ):
+        limit, now = (machine.number(f"{place}/{name}") for name in (file, used)) if place else (None, None)
+        if limit is not None and now is not None:
+            mend = f"echo max > {quote(f'{place}/{file}')}"
+            filled(machine, area, lambda _, use=(check, now, limit, means, mend): use)  # type: ignore[misc]
+
+
+def hidden_processes(machine: Machine, area: Area) -> None:
+    """/proc with hidepid, or with mounts over parts of it: a user namespace cannot mount a new one then."""
+    covered = []
+    for fields in machine.mounts():
+        if fields[4] == "/proc":
+            options = fields[-1].split(",") + fields[5].split(",")
+            hide = next((option for option in options if option.startswith("hidepid=")), "hidepid=0")
+            if machine.euid != 0 and hide not in ("hidepid=0", "hidepid=off"):
+                means = "the processes of other users are not seen: leftovers of theirs are not found"
+                area.note("proc", f"/proc is mounted with {hide}", means)
+        elif fields[4].startswith("/proc/") and fields[4] != "/proc/sys/fs/binfmt_misc":
+            covered.append(fields[4])
+    if covered and not machine.privileged:
+        means = "the kernel lets no user namespace mount a procfs while parts of this one are covered (EPERM)"
+        mend = "run the outer container with unmasked paths: podman run --security-opt unmask=ALL"
+        area.problem("proc", f"mounts over {', '.join(covered[:4])}", means, mend)

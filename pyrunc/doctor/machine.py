@@ -1,0 +1,211 @@
+"""What the checks look at: files below a prefix, facts, the environment, probes.  Tests have made-up ones."""
+
+from __future__ import annotations
+
+import os
+import resource
+import stat
+from collections.abc import Callable, Iterator, Mapping
+
+from pyrunc import fs, host, runtime
+from pyrunc.errors import errno_name
+
+PROGRAM_DIRS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+NEW = {  # linux/sched.h
+    "mount": 0x00020000,
+    "cgroup": 0x02000000,
+    "uts": 0x04000000,
+    "ipc": 0x08000000,
+    "user": 0x10000000,
+    "pid": 0x20000000,
+    "network": 0x40000000,
+    "time": 0x00000080,
+}
+PROBES = {  # PR_PROBE_* of native/shim/shim.h
+    "NAMESPACES": 0,
+    "MOUNT_API": 1,
+    "OPENAT2": 2,
+    "CLONE_INTO_CGROUP": 3,
+    "SECCOMP_NOTIFY": 4,
+    "LANDLOCK": 5,
+}
+FILE_MOST = 4 << 20  # bytes of a file; the tables of /proc are the largest
+IDS_ROOM = 65536  # bytes of the answer of libsubid
+
+Probe = Callable[[str, int], int]
+
+
+def try_out(what: str, flags: int) -> int:
+    """A probe of the shim by its name, in new namespaces: its value, or ``-errno``."""
+    _, lib = runtime.quick()
+    return int(lib.pr_probe(PROBES[what], flags))
+
+
+class Machine:
+    """This host, as the caller of pyrunc sees it.
+
+    ``prefix`` stands before every path that is looked at.  Nothing here changes anything.
+    """
+
+    def __init__(self, prefix: str = "", env: Mapping[str, str] | None = None, probe: Probe = try_out) -> None:
+        self.prefix = prefix
+        self.env: Mapping[str, str] = os.environ if env is None else env
+        self.probe = probe
+        self.facts = host.snapshot(prefix)
+        self.euid, self.egid, self.uid = os.geteuid(), os.getegid(), os.getuid()
+        self.root_option = ""
+        self.manager = "cgroupfs"
+        self.program = own_program()
+
+    @property
+    def initial_userns(self) -> bool:
+        """Whether root has its rights over the host here."""
+        return host.initial_userns(self.prefix)
+
+    @property
+    def privileged(self) -> bool:
+        """Whether the caller is the host's root."""
+        return self.euid == 0 and self.initial_userns
+
+    def place(self, path: str) -> str:
+        """Where a path of the host is really looked at."""
+        return self.prefix + path
+
+    # -- files -------------------------------------------------------------------------------------------------
+
+    def text(self, path: str, most: int = FILE_MOST) -> str:
+        """The first bytes of a file, "" when it cannot be read; nothing is waited for."""
+        try:
+            fd = os.open(self.place(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        except (OSError, ValueError):
+            return ""
+        chunks, left = [], most
+        try:
+            while left > 0 and (chunk := os.read(fd, min(left, 65536))):
+                chunks.append(chunk)
+                left -= len(chunk)
+        except OSError:
+            pass
+        finally:
+            os.close(fd)
+        return b"".join(chunks).decode("utf-8", "surrogateescape")
+
+    def number(self, path: str) -> int | None:
+        """A file that holds a number; None when it is not there or holds something else."""
+        words = self.text(path, 64).split()
+        try:
+            return int(words[0]) if words else None
+        except ValueError:
+            return None
+
+    def exists(self, path: str) -> bool:
+        """Whether there is something at a path."""
+        return self.stat(path) is not None
+
+    def stat(self, path: str) -> os.stat_result | None:
+        """stat(2) of a path, None when it cannot be looked at."""
+        try:
+            return os.stat(self.place(path))
+        except (OSError, ValueError):
+            return None
+
+    def access(self, path: str, mode: int) -> bool:
+        """Whether the caller could open a file (os.R_OK, os.W_OK, os.X_OK)."""
+        try:
+            return os.access(self.place(path), mode, effective_ids=True)
+        except (OSError, ValueError):
+            return False
+
+    def names(self, path: str, most: int = 10_000) -> list[str]:
+        """The first names in a directory, sorted; [] when it cannot be read."""
+        found: list[str] = []
+        try:
+            with os.scandir(self.place(path)) as entries:
+                for entry in entries:
+                    found.append(entry.name)
+                    if len(found) == most:
+                        break
+        except (OSError, ValueError):
+            return []
+        return sorted(found)
+
+    def is_program(self, path: str) -> bool:
+        """Whether a path leads to a regular file that somebody may execute."""
+        found = self.stat(path)
+        return found is not None and stat.S_ISREG(found.st_mode) and bool(found.st_mode & 0o111)
+
+    def find(self, program: str, *more: str) -> str:
+        """Where a program is, "" for nowhere; ``more`` are further directories."""
+        for place in (*PROGRAM_DIRS, *more):
+            if self.is_program(f"{place}/{program}"):
+                return f"{place}/{program}"
+        return ""
+
+    def mounts(self) -> Iterator[list[str]]:
+        """The lines of mountinfo, split at blanks; paths are as the kernel escapes them (proc(5))."""
+        for line in self.text("/proc/self/mountinfo").split("\n"):
+            fields = line.split(" ")
+            if len(fields) > 6 and "-" in fields:
+                yield fields
+
+    # -- ourselves ---------------------------------------------------------------------------------------------
+
+    def status(self, name: str) -> str:
+        """A field of /proc/self/status, "" without it."""
+        for line in self.text("/proc/self/status").split("\n"):
+            key, _, value = line.partition(":")
+            if key == name:
+                return value.strip()
+        return ""
+
+    def capabilities(self, which: str = "CapEff") -> int:
+        """A capability set of the caller: CapEff, CapPrm, CapInh, CapBnd or CapAmb."""
+        try:
+            return int(self.status(which) or "0", 16)
+        except ValueError:
+            return 0
+
+    def securebits(self) -> int | None:
+        """prctl(PR_GET_SECUREBITS), None without python-prctl, which is an optional extra."""
+        try:
+            import prctl
+        except ImportError:
+            return None
+        return int(prctl.get_securebits())
+
+    def rlimit(self, number: int) -> tuple[int, int]:
+        """Soft and hard limit of the caller (resource.RLIMIT_*)."""
+        return resource.getrlimit(number)
+
+    def subordinate_ids(self, owner: str, groups: bool) -> list[tuple[int, int]] | None:
+        """What libsubid knows of a user, NSS included: (first id, number).  None: it is not there, or no answer."""
+        ffi, lib = runtime.quick()
+        room = ffi.new(f"char[{IDS_ROOM}]")
+        length = lib.pr_subids(fs.encode(owner), int(groups), room, IDS_ROOM)
+        if length < 0:
+            return None
+        lines = bytes(ffi.buffer(room, length))[1:].decode("ascii").splitlines()
+        return [(int(first), int(number)) for first, number in (line.split() for line in lines if line.count(" ") == 1)]
+
+    def works(self, what: str, flags: int = 0) -> tuple[int, bool]:
+        """A probe as the caller, and if that is not permitted in a new user namespace: (result, whether in one)."""
+        result = self.probe(what, flags)
+        if result >= 0 or errno_name(-result) != "EPERM" or flags & NEW["user"]:
+            return result, False
+        inside = self.probe(what, flags | NEW["user"] | NEW["mount"])
+        return (inside, True) if inside >= 0 else (result, False)
+
+
+def own_program() -> str:
+    """The path of this very executable, for the commands that are proposed."""
+    if runtime.FROZEN:
+        try:
+            return os.readlink("/proc/self/exe")
+        except OSError:
+            pass
+    return "/usr/local/bin/pyrunc"
+
+
+def system_error(result: int) -> str:
+    """``-errno`` as text: EPERM."""
+    return errno_name(-result)

@@ -1,0 +1,101 @@
+"""native/shim/probe.c: what works here, tried out in children; and the names of device programs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+shim = pytest.importorskip("pyrunc._shim", reason="not built: make build")
+ffi: Any = shim.ffi
+lib: Any = shim.lib
+ROOT = Path(__file__).resolve().parent.parent
+
+PROBES = ["NAMESPACES", "MOUNT_API", "OPENAT2", "CLONE_INTO_CGROUP", "SECCOMP_NOTIFY", "LANDLOCK"]
+CLONE_NEWUSER, CLONE_NEWNS = 0x10000000, 0x00020000
+
+# Runs a probe with a filter that answers some system calls with an errno.
+FILTERED = """
+import ctypes, struct, sys
+from pyrunc._shim import ffi, lib
+number, name, calls = int(sys.argv[1]), sys.argv[2], list(map(int, sys.argv[3].split(",")))
+code = [(0x20, 0, 0, 0)]  # load the number of the call
+for call in calls:
+    code += [(0x15, 0, 1, call), (0x06, 0, 0, 0x00050000 | number)]
+code.append((0x06, 0, 0, 0x7FFF0000))
+body = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in code))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(code), ctypes.addressof(body)))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+print(lib.pr_probe(getattr(lib, "PR_PROBE_" + name), 0))
+"""
+# Numbers that are the same on every machine, those of seccomp and bpf apart.
+CALLS = {"MOUNT_API": "430", "OPENAT2": "437", "CLONE_INTO_CGROUP": "435", "LANDLOCK": "444"}
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_a_probe_answers(name: str) -> None:
+    """0 or more when it works, else an error that a kernel gives, and no child is left."""
+    result = lib.pr_probe(getattr(lib, f"PR_PROBE_{name}"), 0)
+    assert result >= 0 or -result in errno.errorcode
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
+def test_a_probe_finds_what_is_missing(name: str, number: int) -> None:
+    command = [sys.executable, "-c", FILTERED, str(number), name, CALLS[name]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=ROOT)
+    assert done.stdout.strip() == str(-number), done.stderr
+
+
+def test_a_probe_of_namespaces_stays_in_its_child() -> None:
+    before = {name: os.readlink(f"/proc/self/ns/{name}") for name in os.listdir("/proc/self/ns")}
+    assert lib.pr_probe(lib.PR_PROBE_NAMESPACES, CLONE_NEWUSER | CLONE_NEWNS) <= 0
+    assert {name: os.readlink(f"/proc/self/ns/{name}") for name in before} == before
+    assert lib.pr_probe(lib.PR_PROBE_NAMESPACES, 0x1) == -errno.EINVAL
+    assert lib.pr_probe(99, 0) == -errno.EINVAL
+
+
+def test_a_probe_without_processes_to_spare() -> None:
+    """Another user whose limit is reached: an error, and nothing hangs."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    code = "import os, resource; os.setuid(54321); resource.setrlimit(resource.RLIMIT_NPROC, (0, 0));"
+    code = f"from pyrunc._shim import lib; {code} print(lib.pr_probe(0, 0))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=ROOT)
+    assert done.stdout.strip() == str(-errno.EAGAIN), done.stderr
+
+
+def test_subordinate_ids() -> None:
+    """As getsubids(1) prints them, where libsubid is installed."""
+    program = shutil.which("getsubids")
+    room = ffi.new("char[]", 4096)
+    for groups, flags in ((0, []), (1, ["-g"])):
+        length = lib.pr_subids(b"root", groups, room, 4096)
+        if length == -errno.ENOPKG or program is None:
+            pytest.skip("libsubid or getsubids is not installed")
+        listed = subprocess.run([program, *flags, "root"], capture_output=True, text=True, timeout=10).stdout
+        wanted = [line.split()[-2:] for line in listed.splitlines()]
+        assert [line.split() for line in ffi.buffer(room, length)[1:].decode().splitlines()] == wanted
+    assert lib.pr_subids(b"root", 0, room, 0) == -errno.EINVAL
+
+
+def test_the_name_of_a_program() -> None:
+    fd = lib.pr_bpf_prog_load_device(bytes.fromhex("b7000000010000009500000000000000"), 2, ffi.NULL, 0)
+    if fd < 0:
+        pytest.skip(f"bpf: {errno.errorcode[-fd]}")
+    name = ffi.new("char[16]")
+    try:
+        assert lib.pr_bpf_prog_name(fd, name, 16) == 14 and ffi.string(name) == b"pyrunc_devices"
+        assert lib.pr_bpf_prog_name(fd, name, 14) == -errno.ENOSPC
+        assert lib.pr_bpf_prog_name(0, name, 16) < 0
+    finally:
+        os.close(fd)
