@@ -372,6 +372,7 @@ def test_idmapped_mounts(one: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     one.config["mounts"].append(mount)
     assert set(statuses(one.look()).values()) == {"ok"}
     monkeypatch.setattr(kernel, "map_ids", lambda path: -errno.EINVAL)
+    one.config["mounts"] += [{**mount, "destination": f"/a{number}"} for number in range(50)]
     assert [found.status for found in one.look() if found.check == "mounts" and "EINVAL" in found.seen] == ["note"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -21,16 +22,18 @@ from doctor_support import (
     program_at,
     statuses,
 )
+from pyrunc import runtime
 from pyrunc.doctor import privileges, users
-from pyrunc.doctor.machine import NEW
+from pyrunc.doctor.machine import NEW, Machine
+from pyrunc.quick import Ffi
 
 
 @pytest.mark.parametrize("module", [users, privileges])
 def test_nothing_is_wrong_with_a_healthy_host(module: object, tmp_path: Path) -> None:
     (tmp_path / "run/pyrunc").mkdir(parents=True, mode=0o700)
     found = flat(module.check(made(tmp_path)))  # type: ignore[attr-defined]
-    assert found and set(statuses(found).values()) == {"ok"}, found
-    assert all(one.means == one.mend == "" for one in found)
+    assert set(statuses(found).values()) == {"ok"}, found
+    assert {one.means + one.mend for one in found} == {""}
 
 
 # -- users --------------------------------------------------------------------------------------------------------
@@ -185,3 +188,18 @@ def test_yama_and_lockdown(tmp_path: Path) -> None:
     files = {"/proc/sys/kernel/yama/ptrace_scope": "3\n", "/sys/kernel/security/lockdown": "none [integrity] x\n"}
     found = flat(privileges.check(made(tmp_path, files)))
     assert only(found, "yama").status == "note" and only(found, "lockdown").seen == "integrity"
+
+
+def test_a_server_that_hangs_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lib:
+        asked = 0
+
+        def pr_subids(self, *_: object) -> int:
+            self.asked += 1
+            return -errno.ETIMEDOUT
+
+    lib = Lib()
+    monkeypatch.setattr(runtime, "quick", lambda: (Ffi, lib))
+    machine = Machine()
+    assert machine.subordinate_ids("joe", False) is machine.subordinate_ids("joe", True) is None
+    assert lib.asked == 1

@@ -99,3 +99,61 @@ def test_the_name_of_a_program() -> None:
         assert lib.pr_bpf_prog_name(0, name, 16) < 0
     finally:
         os.close(fd)
+
+
+# In the place of libsubid: it knows two ranges, crashes, or asks a server that does not answer.
+LIBSUBID = """
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+struct range { unsigned long start, count; };
+bool subid_init(const char *name, FILE *out) { return name && !out; }
+static struct range some[2] = {{100000, 65536}, {4294967295, 1}};
+int subid_get_uid_ranges(const char *owner, struct range **out)
+{
+    if (!strcmp(owner, "crash"))
+        *(volatile int *)0 = 1;
+    if (!strcmp(owner, "hang"))
+        sleep(60);
+    if (!strcmp(owner, "nobody"))
+        return -1;
+    *out = some;
+    return 2;
+}
+int subid_get_gid_ranges(const char *owner, struct range **out)
+{
+    (void)owner;
+    *out = some;
+    return 1;
+}
+"""
+ASK = """
+from pyrunc._shim import ffi, lib
+room = ffi.new("char[]", 100)
+for owner, groups in ((b"joe", 0), (b"joe", 1), (b"nobody", 0), (b"crash", 0), (b"hang", 0)):
+    length, tries = -110, 20
+    while length == -110 and owner != b"hang" and tries:  # a busy machine
+        length, tries = lib.pr_subids(owner, groups, room, 100), tries - 1
+    if owner == b"hang":
+        length = lib.pr_subids(owner, groups, room, 100)
+    print(length if length < 0 else bytes(ffi.buffer(room, length)))
+"""
+
+
+def test_any_libsubid(tmp_path: Path) -> None:
+    """What it does happens in a child, for a fraction of a second."""
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is not installed")
+    (tmp_path / "subid.c").write_text(LIBSUBID)
+    library = tmp_path / "libsubid.so.5"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, tmp_path / "subid.c"], check=True, timeout=60)
+    env = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, timeout=30, cwd=ROOT, env=env)
+    assert done.stdout.splitlines() == [
+        repr(b"\x01100000 65536\n4294967295 1\n"),
+        repr(b"\x01100000 65536\n"),
+        repr(b"\1"),
+        str(-errno.ENOPKG),
+        str(-errno.ETIMEDOUT),
+    ], done.stderr

@@ -28,7 +28,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define PROBE_MS 1000 /* NSS may ask a server that does not answer */
+#define PROBE_MS 5000
+#define NSS_MS   300 /* a server that it asks may not answer */
 
 #ifndef CLONE_INTO_CGROUP
 #define CLONE_INTO_CGROUP 0x200000000ULL
@@ -43,6 +44,7 @@ struct question {
     int what, flags;
     const char *owner;
     int groups;
+    int timeout_ms;
 };
 
 static int failed(long result)
@@ -173,12 +175,12 @@ static void answer_subids(const struct question *q, int out)
 /* The parent -------------------------------------------------------------------------------------------- */
 
 /* What the child writes, up to its end: the length, or -errno. */
-static int read_answer(int fd, char *answer, size_t room)
+static int read_answer(int fd, int timeout_ms, char *answer, size_t room)
 {
     size_t have = 0;
     while (have < room) {
         struct pollfd p = {.fd = fd, .events = POLLIN};
-        int ready = poll(&p, 1, PROBE_MS);
+        int ready = poll(&p, 1, timeout_ms);
         if (ready == 0)
             return -ETIMEDOUT;
         ssize_t got = ready < 0 ? -1 : read(fd, answer + have, room - have);
@@ -212,7 +214,7 @@ static int ask(void (*work)(const struct question *, int), const struct question
     }
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
     close(ends[1]);
-    int got = pid < 0 ? -err : read_answer(ends[0], answer, room);
+    int got = pid < 0 ? -err : read_answer(ends[0], q->timeout_ms, answer, room);
     close(ends[0]);
     if (pid > 0) {
         (void)kill(pid, SIGKILL); /* it has answered, or takes too long */
@@ -224,7 +226,7 @@ static int ask(void (*work)(const struct question *, int), const struct question
 
 int pr_probe(int what, int flags)
 {
-    const struct question q = {.what = what, .flags = flags};
+    const struct question q = {.what = what, .flags = flags, .timeout_ms = PROBE_MS};
     int32_t result = 0;
     int got = ask(answer_probe, &q, (char *)&result, sizeof result);
     return got < 0 ? got : got < (int)sizeof result ? -EPIPE : result;
@@ -232,7 +234,7 @@ int pr_probe(int what, int flags)
 
 int pr_subids(const char *owner, int groups, char *out, size_t room)
 {
-    const struct question q = {.owner = owner, .groups = groups};
+    const struct question q = {.owner = owner, .groups = groups, .timeout_ms = NSS_MS};
     if (room == 0 || room > INT_MAX)
         return -EINVAL;
     int got = ask(answer_subids, &q, out, room);

@@ -164,7 +164,7 @@ def manager(machine: Machine, area: Area) -> None:
     if not machine.exists("/run/systemd/system"):
         if wanted:
             means = "--systemd-cgroup cannot be used; the cgroupfs driver can"
-            area.problem("manager", "systemd is not running here", means, f"{machine.program} doctor")
+            area.problem("manager", "systemd is not running here", means, "leave --systemd-cgroup away")
         else:
             area.ok("manager", "systemd is not running here; the cgroupfs driver does without")
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from shlex import quote
 from typing import Any
 
@@ -208,6 +209,7 @@ def mounts(machine: Machine, area: Area, bundle: str, config: dict[str, Any]) ->
     """Sources of binds are there, types are known, idmapped ones can be mapped."""
     known = {line.split("\t")[-1] for line in machine.text("/proc/filesystems").split("\n")}
     bad = 0
+    tried: set[int] = set()
     listed = config.get("mounts") or ()
     for index, mount in enumerate(listed):
         options = mount.get("options") or ()
@@ -215,7 +217,8 @@ def mounts(machine: Machine, area: Area, bundle: str, config: dict[str, Any]) ->
         source = mount.get("source") or ""
         if "bind" in options or "rbind" in options or mount.get("type") == "bind":
             source = fs.normpath(fs.join(bundle, source))
-            if not machine.exists(source):
+            found = machine.stat(source)
+            if found is None:
                 bad += 1
                 area.problem(
                     "mounts",
@@ -223,7 +226,8 @@ def mounts(machine: Machine, area: Area, bundle: str, config: dict[str, Any]) ->
                     "create fails",
                     f"mkdir -p {quote(source)}",
                 )
-            elif mount.get("uidMappings") or "idmap" in options or "ridmap" in options:
+            elif mapped(mount, options) and found.st_dev not in tried:
+                tried.add(found.st_dev)  # once for each filesystem
                 kernel.idmapped_mounts(machine, area, source, "mounts")
         elif mount.get("type") and mount["type"] not in known | SPECIAL_TYPES:
             bad += 1
@@ -236,6 +240,11 @@ def mounts(machine: Machine, area: Area, bundle: str, config: dict[str, Any]) ->
             )
     if listed and not bad:
         area.ok("mounts", f"the sources and types of all {len(listed)}")
+
+
+def mapped(mount: dict[str, Any], options: Sequence[str]) -> bool:
+    """Whether a bind mount is idmapped."""
+    return bool(mount.get("uidMappings") or "idmap" in options or "ridmap" in options)
 
 
 def hooks(machine: Machine, area: Area, config: dict[str, Any]) -> None:

@@ -105,8 +105,13 @@ def mounts(machine: Machine) -> Use | None:
     limit = machine.number("/proc/sys/fs/mount-max")
     if not limit:
         return None
-    count = machine.text("/proc/self/mountinfo").count("\n")
-    return "mounts", count, limit, "no mount can be made (ENOSPC)", f"sysctl -w fs.mount-max={limit * 2}"
+    return (
+        "mounts",
+        len(machine.mounts()),
+        limit,
+        "no mount can be made (ENOSPC)",
+        f"sysctl -w fs.mount-max={limit * 2}",
+    )
 
 
 def keys(machine: Machine) -> Use | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from errno import ETIMEDOUT
 
 from pyrunc import fs, host, runtime
 from pyrunc.errors import errno_name
@@ -56,6 +57,8 @@ class Machine:
         self.root_option = ""
         self.manager = "cgroupfs"
         self.program = own_program()
+        self._mounts: list[list[str]] | None = None
+        self._nss_hangs = False
 
     @property
     def initial_userns(self) -> bool:
@@ -141,12 +144,15 @@ class Machine:
                 return f"{place}/{program}"
         return ""
 
-    def mounts(self) -> Iterator[list[str]]:
-        """The lines of mountinfo, split at blanks; paths are as the kernel escapes them (proc(5))."""
-        for line in self.text("/proc/self/mountinfo").split("\n"):
-            fields = line.split(" ")
-            if len(fields) > 6 and "-" in fields:
-                yield fields
+    def mounts(self) -> list[list[str]]:
+        """The lines of mountinfo, split at blanks; paths are as the kernel escapes them (proc(5)).
+
+        Read once: a node with thousands of mounts needs milliseconds to print them.
+        """
+        if self._mounts is None:
+            lines = (line.split(" ") for line in self.text("/proc/self/mountinfo").split("\n"))
+            self._mounts = [fields for fields in lines if len(fields) > 6 and "-" in fields]
+        return self._mounts
 
     # -- ourselves ---------------------------------------------------------------------------------------------
 
@@ -178,11 +184,17 @@ class Machine:
         return resource.getrlimit(number)
 
     def subordinate_ids(self, owner: str, groups: bool) -> list[tuple[int, int]] | None:
-        """What libsubid knows of a user, NSS included: (first id, number).  None: it is not there, or no answer."""
+        """What libsubid knows of a user, NSS included: (first id, number).  None: it is not there, or no answer.
+
+        A server that does not answer is asked once.
+        """
+        if self._nss_hangs:
+            return None
         ffi, lib = runtime.quick()
         room = ffi.new(f"char[{IDS_ROOM}]")
         length = lib.pr_subids(fs.encode(owner), int(groups), room, IDS_ROOM)
         if length < 0:
+            self._nss_hangs = length == -ETIMEDOUT
             return None
         lines = bytes(ffi.buffer(room, length))[1:].decode("ascii").splitlines()
         return [(int(first), int(number)) for first, number in (line.split() for line in lines if line.count(" ") == 1)]

@@ -12,6 +12,7 @@ from pyrunc.doctor.machine import NEW, Machine, system_error
 from pyrunc.errors import errno_name
 
 ENOUGH = 65536  # ids that an image may use
+LOOKED_THROUGH = 256 << 10  # bytes of subuid(5) in which overlaps are looked for
 SETTINGS = (
     ("kernel.unprivileged_userns_clone", 0),  # Debian's
     ("kernel.apparmor_restrict_unprivileged_userns", 1),  # Ubuntu's
@@ -107,7 +108,7 @@ def subordinate(machine: Machine, area: Area, groups: bool) -> None:
         served = machine.subordinate_ids(name, groups)
         if served is None and nss_source(machine) != "files":
             means = f"the ids that {nss_source(machine)} serves are not seen"
-            area.note("subordinate-ids", "libsubid is not there", means, "apt-get install libsubid4")
+            area.note("subordinate-ids", "libsubid is not there, or does not answer", means, "getsubids $USER")
         elif served:
             ranges, source = served, f"libsubid ({nss_source(machine)})"
     total = sum(count for _, count in ranges)
@@ -164,7 +165,7 @@ def entries(text: str) -> list[tuple[str, int, int]]:
 def overlaps(machine: Machine, area: Area, file: str, ranges: list[tuple[int, int]]) -> None:
     """Ids that another user may map as well, or that are an account's: its files would be the container's."""
     own = {user_name(machine.uid), str(machine.uid)}
-    others = [entry for entry in entries(machine.text(file)) if entry[0] not in own]
+    others = [entry for entry in entries(machine.text(file, LOOKED_THROUGH)) if entry[0] not in own]
     for first, count in ranges[:16]:
         for owner, start, number in others:
             if start < first + count and first < start + number:
