@@ -170,15 +170,18 @@ class Map:
             if mutant.file.endswith(".c") or not found:
                 about = self.about(mutant, near)
                 readers = [test for test in self.tests.values() if test.name.endswith(READERS)]
-                rest = self.ordered(about & found) + self.ordered(found - about) + self.ordered(near - found)
+                rest = self.ordered(about & found, mutant) + self.ordered(about - found, mutant)
+                rest += self.ordered(found - about) + self.ordered(near - found)
                 return list(dict.fromkeys([*(readers if mutant.file.endswith(".c") else ()), *rest]))
             about = self.about(mutant, found)
-            return self.ordered(about) + self.ordered(found - about)
+            return self.ordered(about, mutant) + self.ordered(found - about)
         return spread(self.of_module(mutant))
 
-    def ordered(self, tests: set[Test]) -> list[Test]:
-        """Cheap ones first."""
-        return spread(sorted(tests, key=_cheap))
+    def ordered(self, tests: set[Test], mutant: Mutant | None = None) -> list[Test]:
+        """Cheap ones first; of those that a mutant is about, before all others the ones of its module's own file."""
+        stem = Path(mutant.file).stem if mutant else ""
+        own = {test for test in tests if stem and stem in Path(test.file).stem}
+        return spread(sorted(own, key=_cheap)) + spread(sorted(tests - own, key=_cheap))
 
     def about(self, mutant: Mutant, tests: set[Test]) -> set[Test]:
         """Those that it is about: thousands may run through a line, and the time of a mutant is limited.
