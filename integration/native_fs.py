@@ -25,7 +25,21 @@ skip_marks = [
 ]
 
 NATIVE = pathlib.Path(__file__).resolve().parent.parent / "native"
-OBJECTS = ["path", "mount", "source", "copyup", "device", "pivot", "mask", "console", "uts", "lsm", "report"]
+OBJECTS = [
+    "path",
+    "mount",
+    "source",
+    "copyup",
+    "device",
+    "pivot",
+    "mask",
+    "console",
+    "uts",
+    "lsm",
+    "report",
+    "trace",
+    "passable",
+]
 RDONLY, NOSUID, NODEV, NOEXEC, ATIME, NOATIME, STRICTATIME = 1, 2, 4, 8, 0x70, 0x10, 0x20
 SHARED, SLAVE, PRIVATE, UNBINDABLE, REC = 1, 2, 3, 4, 8
 MS_BIND, MS_SHARED, MS_REC = 4096, 1 << 20, 16384
