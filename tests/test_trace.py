@@ -130,6 +130,33 @@ def test_a_plan_is_the_same_without_a_trace() -> None:
     assert data[:28] + data[32:] == plain[:28] + plain[32:]
 
 
+def test_a_call_to_systemd_is_named() -> None:
+    sink = Nowhere()
+    made = recorder(sink)
+    job = points.timed(made, lambda *_: None, "dbus", "job=", points.DETAILS["Manager.job"])
+    call = points.timed(made, job, "dbus", "=", points.DETAILS["Manager.call"])
+    call(None, "StartTransientUnit", ("s", "x.scope"))
+    made.finish()
+    assert [(span.name, span.kind) for span in sink.spans if span.kind == "dbus"] == [
+        ("job StartTransientUnit", "dbus"),
+        ("StartTransientUnit", "dbus"),
+    ]
+
+
+def test_what_a_call_raises_is_in_its_span() -> None:
+    sink = Nowhere()
+    made = recorder(sink)
+
+    def fails(path: str, data: bytes) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    with pytest.raises(OSError, match="Invalid"):
+        points.timed(made, fails, "write", "=", points.DETAILS["write_file"])("/sys/fs/cgroup/c/cpu.max", b"max\n")
+    made.finish()
+    [span] = [span for span in sink.spans if span.name == "write cpu.max"]
+    assert (span.kind, span.args["value"]) == ("cgroup", "max") and "Invalid" in span.args["error"]
+
+
 # -- what init says ---------------------------------------------------------------------------------------------------
 
 

@@ -297,7 +297,7 @@ static void clear_fault(struct init *in)
     in->fault.detail[0] = 0;
 }
 
-static void do_step(struct init *in)
+static inline __attribute__((always_inline)) void do_step(struct init *in)
 {
     const struct plan_step *st = &in->steps[in->step];
     int ret;
