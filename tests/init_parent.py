@@ -101,10 +101,12 @@ class Parent:
         memfd = os.memfd_create("plan")
         os.write(memfd, blob)
         rights = array.array("i", [memfd, *fds])
-        self.sock.sendmsg(
-            [handshake.encode(handshake.PLAN, len(blob))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
-        )
-        os.close(memfd)
+        try:
+            self.sock.sendmsg(
+                [handshake.encode(handshake.PLAN, len(blob))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+            )
+        finally:
+            os.close(memfd)
 
     def plan(self, plan: Plan, fds: tuple[int, ...] = ()) -> None:
         assert self.expect(handshake.HELLO).value == ops.ABI

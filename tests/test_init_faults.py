@@ -259,7 +259,8 @@ def talk(parent: Parent, plan: Plan, fds: tuple[int, ...]) -> str:
     said = []
     while (record := next_record(parent)) is not None:
         if record.type == handshake.HELLO:
-            parent.send_plan(plan.encode(), fds)
+            with contextlib.suppress(BrokenPipeError):  # it may have ended
+                parent.send_plan(plan.encode(), fds)
         elif record.type == handshake.MAP:
             write_maps(parent.pid)
             go(parent)
