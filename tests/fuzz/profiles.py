@@ -86,8 +86,12 @@ def check(program: bytes) -> None:
 
 def decide(program: bytes, given: dict[str, Any]) -> None:
     """Every decision is one of the profile's."""
-    possible = {seccomp._action(given["defaultAction"], given.get("defaultErrnoRet")), emulator.ENOSYS, emulator.KILL}
-    possible |= {seccomp._action(rule["action"], rule.get("errnoRet")) for rule in given.get("syscalls") or ()}
+    possible = {
+        seccomp.encode_action(given["defaultAction"], given.get("defaultErrnoRet")),
+        emulator.ENOSYS,
+        emulator.KILL,
+    }
+    possible |= {seccomp.encode_action(rule["action"], rule.get("errnoRet")) for rule in given.get("syscalls") or ()}
     for nr, arch in ((0, emulator.NATIVE), (135, emulator.NATIVE), (9999, emulator.NATIVE), (3, emulator.I386)):
         for value in (0, 2**64 - 1):
             assert emulator.run(program, nr, *[value] * 6, arch=arch) in possible
