@@ -238,12 +238,15 @@ def _problem(number: int, stage: int, index: int, name: int, profile: dict[str, 
 
 
 def usable_architectures() -> list[str]:
-    """The names of the schema that this libseccomp and this machine can filter, for `features`."""
+    """The names of the schema that this libseccomp and this machine can filter, for `features`.  Raises MemoryError."""
     from pyrunc.spec.schema import SECCOMP_ARCHES
 
     lib = runtime.quick()[1]
     tokens = {name: lib.pr_seccomp_arch(_arch_name(name)) for name in SECCOMP_ARCHES}
-    return [name for name, token in tokens.items() if token >= 0 and lib.pr_seccomp_arch_usable(token)]
+    usable = {name: lib.pr_seccomp_arch_usable(token) for name, token in tokens.items() if token >= 0}
+    if min(usable.values(), default=0) < 0:
+        raise MemoryError
+    return [name for name, found in usable.items() if found]
 
 
 def usable_flags() -> list[str]:

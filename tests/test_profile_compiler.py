@@ -363,6 +363,18 @@ def test_usable_architectures() -> None:
                 compiled(rule("getpid"), architectures=[name])
 
 
+def test_no_memory_is_not_an_architecture_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = runtime.quick()[1]
+
+    class Lib:
+        pr_seccomp_arch = staticmethod(real.pr_seccomp_arch)
+        pr_seccomp_arch_usable = staticmethod(lambda token: -errno.ENOMEM)
+
+    monkeypatch.setattr(runtime, "quick", lambda: (None, Lib))
+    with pytest.raises(MemoryError):
+        seccomp.usable_architectures()
+
+
 # -- the cache --------------------------------------------------------------------------------------------------------
 
 

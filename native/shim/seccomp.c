@@ -98,7 +98,7 @@ int pr_seccomp_arch_usable(uint32_t token)
     scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ALLOW);
     int ret = ctx ? seccomp_arch_add(ctx, token) : -ENOMEM;
     seccomp_release(ctx);
-    return ret == 0 || ret == -EEXIST;
+    return ret == -ENOMEM ? ret : ret == 0 || ret == -EEXIST;
 }
 
 /* -- rules ---------------------------------------------------------------------------------------------- */

@@ -45,7 +45,8 @@ int pr_seccomp_flag(unsigned int flag);
 /* libseccomp's token of an architecture ("x86_64", "aarch64" ...), "" for the native one; -EINVAL if
  * it is unknown. */
 int64_t pr_seccomp_arch(const char *name);
-/* 1 if a filter for this machine can have this architecture as well. */
+/* 1 if a filter for this machine can have this architecture as well, 0 if not, -ENOMEM if that cannot be
+ * found out. */
 int pr_seccomp_arch_usable(uint32_t token);
 /* The number of a system call; negative if this architecture does not have it: -1 if libseccomp does
  * not know the name at all. */
