@@ -550,7 +550,7 @@ TABLE = [
         "it may take all the time in the world",
         [("native/shim/sandbox.c", "limit(RLIMIT_CPU, SANDBOX_CPU_SECONDS, SANDBOX_CPU_SECONDS + 1)", "0")],
         "test_compiler.py::test_a_profile_that_takes_for_ever",
-        "takes more than 5 s",
+        "did not end within",
     ),
     Sabotage(
         "T41",
