@@ -83,8 +83,8 @@ def test_a_life_in_one_file(container: Make, box: Box) -> None:
         nested(trace.of(verb))
         nested(trace.of(verb, init=True))
         inside = trace.of(verb, init=True) + trace.of(verb)
-        assert all(command["ts"] - 1 <= span["ts"] for span in inside)
-        assert all(span["ts"] + span["dur"] <= command["ts"] + command["dur"] + 1 for span in inside)
+        assert min(span["ts"] for span in inside) >= command["ts"] - 1
+        assert max(span["ts"] + span["dur"] for span in inside) <= command["ts"] + command["dur"] + 1
     begins = [trace.command(verb)["ts"] for verb in ("create", "start", "exec", "delete")]
     assert begins == sorted(begins)
     assert file.stat().st_mode & 0o777 == 0o600
@@ -257,7 +257,7 @@ def test_traceparent_is_honoured_and_passed_on(container: Make, box: Box) -> Non
         version, trace, parent, flags = (box.path / kind).read_text().strip().split("-")
         assert (version, trace, flags) == ("00", TRACEPARENT.split("-")[1], "01")
         assert by_id[parent]["attributes"]["pointer"]["stringValue"] == f"/hooks/{kind}/0"
-    assert all(int(span["startTimeUnixNano"]) <= int(span["endTimeUnixNano"]) for span in spans)
+    assert min(int(span["endTimeUnixNano"]) - int(span["startTimeUnixNano"]) for span in spans) >= 0
 
 
 def test_hooks_are_not_changed_by_a_trace_of_the_other_kind(container: Make, box: Box) -> None:

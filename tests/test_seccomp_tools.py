@@ -83,16 +83,21 @@ def test_x32_and_x86_are_told_apart() -> None:
 # -- the compiled filter --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(BUNDLES))
+PROFILES = {
+    name: document["linux"]["seccomp"]
+    for name, document in ((name, json.loads(path.read_text())) for name, path in BUNDLES.items())
+    if document.get("linux", {}).get("seccomp")
+}
+
+
+@pytest.mark.parametrize("name", sorted(PROFILES))
 def test_the_program_answers_as_the_emulator(name: str) -> None:
-    document = json.loads(BUNDLES[name].read_text())
-    found = (document.get("linux") or {}).get("seccomp")
-    if not found:
-        return
-    filter = profile.Filter(found, "/linux/seccomp", "config.json")
+    filter = profile.Filter(PROFILES[name], "/linux/seccomp", "config.json")
     code = b"".join(struct.pack("HBBI", *step) for step in filter.program.steps)
+    asked = 0
     for arch in filter.arches:
         for number in arch.table():
+            asked += 1
             verdict = filter.decide(arch.audit, number, (40, 1, 2, 3, 4, 5))
             answer = run(code, number, 40, 1, 2, 3, 4, 5, arch=arch.audit)
             assert filter.answer(arch.audit, number, (40, 1, 2, 3, 4, 5)) == answer
@@ -100,6 +105,7 @@ def test_the_program_answers_as_the_emulator(name: str) -> None:
             if "/syscalls/" in verdict.pointer:
                 index = int(verdict.pointer.rpartition("/")[2])
                 assert filter.action(index) == answer
+    assert asked > 300
 
 
 def test_an_instruction_that_is_not_known() -> None:
@@ -261,12 +267,13 @@ def test_about_32_bit_x86() -> None:
 
 
 def test_real_profiles_have_no_problems() -> None:
-    for name, path in BUNDLES.items():
-        if (json.loads(path.read_text()).get("linux") or {}).get("seccomp"):
-            listed = check.findings(profile.open_filter(str(path)), "glibc")
-            problems = {(one.code, one.text.rpartition(" ")[2]) for one in listed if one.level == "problem"}
-            # podman's has setns under "refused" and, further down, under "allowed": the first one holds.
-            assert problems <= {("shadowed", "setns")}, name
+    assert len(PROFILES) > 5
+    problems = {}
+    for name in PROFILES:
+        listed = check.findings(profile.open_filter(str(BUNDLES[name])), "glibc")
+        problems[name] = {(one.code, one.text.rpartition(" ")[2]) for one in listed if one.level == "problem"}
+    # podman's has setns under "refused" and, further down, under "allowed": the first one holds.
+    assert {name: found for name, found in problems.items() if found - {("shadowed", "setns")}} == {}
 
 
 def test_hostile_profiles_take_bounded_time() -> None:
