@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
             return out(version_text())
         if values.get("help") or not rest or rest[0] in ("help", "h"):
             return help_for(rest[1:] if rest else [])
-        # The log first: engines look there for why a command failed, whatever the reason (callers.md, row 5).
+        # The log first: engines look there for why a command failed, whatever the reason (docs/callers.md, Log).
         context = Context(values)
         log = context.log
         module = load_verb(rest[0])

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # strerror(3) is not used as it is: engines grep our stderr.  podman turns any "no such file or directory" into exit
-# status 127 (command not found), so only the look-up of the program may say those words (callers.md, row 8).
+# status 127 (command not found), so only the look-up of the program may say those words (docs/callers.md, Words).
 _TEXT = {
     "ENOENT": "path not found",
     "EPERM": "operation not permitted",

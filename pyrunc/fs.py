@@ -277,5 +277,5 @@ def encode(path: str) -> bytes:
 
 
 def getenv(name: str) -> str:
-    """An environment variable, ``""`` when unset: engines pass variables that are set but empty (callers.md, 17)."""
+    """An environment variable, ``""`` when unset: engines pass variables that are set but empty (docs/callers.md)."""
     return posix.environ.get(name.encode(), b"").decode("utf-8", "surrogateescape")

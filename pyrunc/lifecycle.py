@@ -301,7 +301,7 @@ def delete_by_force(store: Store, id: str, log: Log) -> None:
         container = store.find(id)
         take(container)
     except state.NotFound:
-        return  # engines send this after every failed create (callers.md, row 9)
+        return  # engines do this after every failed create
     try:
         read_or_salvage(container)
         remove(container, log)

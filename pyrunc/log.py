@@ -1,4 +1,4 @@
-"""``--log``: one line per event, in the two shapes engines parse (features.md 1.4); and warnings on stderr.
+"""``--log``: one line per event, in the two shapes engines parse (docs/callers.md, Log); and warnings on stderr.
 
 containerd decodes every line of the file as JSON and reports the last one of level error, so a
 failing command writes exactly one such line, whole, in one write(2).

@@ -1,4 +1,4 @@
-"""sd_notify between a service in the container and the service manager of the host (features.md 4.1).
+"""sd_notify between a service in the container and the service manager of the host (docs/callers.md).
 
 The container gets a socket of its own at /run/notify/notify.sock and never the host's: its READY is passed on with the
 pid that the host knows.  The socket's directory is ``ROOT/ID/notify``, bound read-only into the container.

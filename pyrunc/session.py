@@ -125,7 +125,7 @@ class Session:
         raise NotImplementedError
 
     def check_terminal(self, terminal: bool, detached: bool) -> None:
-        """The terminal matrix of features.md 1.2, with runc's words.  Raises UsageError."""
+        """The terminal matrix of docs/callers.md, with runc's words.  Raises UsageError."""
         if detached and terminal and not self.opts.console_socket:
             raise errors.UsageError("cannot allocate tty if pyrunc will detach without setting console socket")
         if self.opts.console_socket and not (detached and terminal):

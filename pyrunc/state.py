@@ -120,7 +120,7 @@ def root_dir(option: str) -> str:
         if root == "/":
             raise PyruncError('--root "/": the root directory itself cannot hold state')
         return root
-    # conmon sets it to an empty string as root: empty is unset (callers.md, row 17).
+    # conmon sets it to an empty string as root: empty is unset (docs/callers.md).
     runtime_dir = fs.getenv("XDG_RUNTIME_DIR")
     if posix.geteuid() == 0 and not (runtime_dir and fs.getenv("USER") != "root" and not host.initial_userns()):
         return "/run/pyrunc"

@@ -262,7 +262,7 @@ def put_rules_back(driver: Driver, cgroup_fd: int, old: Resources, log: Log) -> 
 
 
 def check_usage(directory: str, limits: dict[str, Any]) -> None:
-    """Refuse limits below what is used: memory.max would have the OOM killer make room (features.md 4.4).
+    """Refuse limits below what is used: memory.max would have the OOM killer make room (docs/callers.md).
 
     Usage that cannot be read is no reason to refuse.  Raises PyruncError.
     """

@@ -56,7 +56,7 @@ OBJECTS = ["libshim.a.p/*.o", "libreader.a.p/*.o", "pyrunc*.p/*.o"]  # pyrunc-li
 
 @pytest.mark.parametrize("pattern", OBJECTS)
 def test_objects_are_hardened(pattern: str) -> None:
-    """security.md 2.3: branch protection, stack protector, FORTIFY, asked of what the compiler made."""
+    """Branch protection, stack protector, FORTIFY, asked of what the compiler made."""
     product(f"build/meson/{pattern}")
     objects = sorted(ROOT.glob(f"build/meson/{pattern}"))
     symbols = ""

@@ -91,7 +91,7 @@ def test_every_table_is_sound() -> None:
         assert 0 <= module.ARGS[0] <= module.ARGS[1]
 
 
-# -- what engines send (callers.md, section 2) ---------------------------------------------------------------
+# -- what engines send (docs/callers.md) ------------------------------------------------------------------------
 
 ID = "0123456789abcdef" * 4
 G = "--root /run/containerd/runc/k8s.io --log LOG --log-format json"

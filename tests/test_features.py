@@ -24,7 +24,7 @@ DOCUMENT = features.describe()
 LINUX = DOCUMENT["linux"]
 SECCOMP = LINUX["seccomp"]
 
-# The order of runc's document (features.md), which people read and diff.
+# The order of runc's document, which people read and diff.
 KEYS = ["ociVersionMin", "ociVersionMax", "hooks", "mountOptions", "linux", "annotations",
         "potentiallyUnsafeConfigAnnotations"]  # fmt: skip
 LINUX_KEYS = ["namespaces", "capabilities", "cgroup", "seccomp", "apparmor", "selinux", "intelRdt", "memoryPolicy",

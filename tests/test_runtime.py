@@ -77,7 +77,7 @@ def test_empty_environment(launcher: Path) -> None:
 
 
 def test_environment_and_directory_are_not_looked_at(launcher: Path, tmp_path: Path) -> None:
-    """Hostile modules in the working directory and in PYTHONPATH do not run, neither hot nor cold (security.md 2.1)."""
+    """Hostile modules in the working directory and in PYTHONPATH do not run, neither hot nor cold."""
     for name in ("json", "os", "sitecustomize", "usercustomize", "traceback", "pyrunc", "posixpath"):
         (tmp_path / f"{name}.py").write_text("import posix\nposix.write(2, b'HIJACKED')\n", encoding="ascii")
     hostile = {
@@ -101,7 +101,7 @@ def test_closed_stdio(launcher: Path, closed: tuple[int, ...], tmp_path: Path) -
 
 
 def test_dev_full_is_an_error(launcher: Path) -> None:
-    """`state > /dev/full` of the peers exits 0 with nothing written (security.md 2.1)."""
+    """`state > /dev/full` of the peers exits 0 with nothing written."""
     for verb in ("--version", "features"):
         with open("/dev/full", "w") as full:
             result = subprocess.run(

@@ -236,7 +236,7 @@ def ignored() -> Iterator[None]:
 @pytest.mark.usefixtures("ignored")
 @pytest.mark.parametrize(("exe", "sock"), [(270, 271), (271, 270), (203, 270), (270, 203), (203, 204), (204, 203)])
 def test_spawn_init_whatever_the_numbers_are(reporter: bytes, exe: int, sock: int) -> None:
-    """The image or the socket may be what the other is to become (architecture-and-style.md 5, fd numbering)."""
+    """The image or the socket may be what the other is to become."""
     assert lib.pr_close_range(3, 0xFFFFFFFF, 4) == 0
     opened = []
     for fd in range(3, 203):

@@ -574,7 +574,7 @@ def test_spec_is_valid_and_hides_what_it_should(tmp_path: Path, runtime: Runtime
     config, _ = load.load_config(str(tmp_path / "config.json"))
     assert validate.check(config) == []
     assert config == default.config()
-    # CVE-2015-3630 and its successors: security.md T35
+    # CVE-2015-3630 and its successors
     assert set(config["linux"]["maskedPaths"]) >= {
         "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
         "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/firmware",

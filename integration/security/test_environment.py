@@ -1,4 +1,4 @@
-"""What the caller's environment, directory and descriptors can do to the runtime (T36, and security.md 2.1)."""
+"""What the caller's environment, directory and descriptors can do to the runtime (T36)."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_umask_of_the_caller_changes_nothing(container: Make, box: Box, mask: in
 
 
 def test_environment_of_the_caller_stays_outside(container: Make) -> None:
-    """crun's waiting process had all 41 variables of its caller (security.md 3.4)."""
+    """crun's waiting process had all 41 variables of its caller."""
     env = {"PATH": os.environ["PATH"], "SECRETENV": "x", "LC_ALL": "C", "LANG": "de_DE.UTF-8", "LD_DEBUG": ""}
     one = container("report")
     one.create(env=env)
@@ -149,7 +149,7 @@ def test_environment_of_the_caller_stays_outside(container: Make) -> None:
 
 
 def test_close_range_comes_before_everything_else(container: Make, box: Box) -> None:
-    """security.md 2.1: in the launcher before the interpreter starts, in init before it reads anything."""
+    """In the launcher before the interpreter starts, in init before it reads anything."""
     if not box.runtime.is_pyrunc:
         pytest.skip("about the order of pyrunc's own calls")
     trace = Trace(box, "close_range,execve,execveat,recvmsg,openat,fcntl")

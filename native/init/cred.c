@@ -245,7 +245,7 @@ int op_caps(struct init *in, const struct plan_step *st)
             continue;
         /* Only what is permitted and inheritable can be ambient (EPERM), and an old kernel knows fewer
          * (EINVAL).  Engines ask for more, and the container has less than it asked for, not more: a
-         * warning, as the others do (features.md 2.1). */
+         * warning, as runc and crun do. */
         int err = errno;
         int ret = fault(in, err, "prctl", -1, 0, cap_text(in, "can't raise ambient capability ", cap));
         if (err != EPERM && err != EINVAL)

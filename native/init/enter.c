@@ -331,7 +331,7 @@ static int keys_unavailable(long ret)
 }
 
 /* Otherwise the container could read the keys in the caller's session keyring.  UID-search, so that the
- * container's processes find keys in it after a change of user (features.md 4.6). */
+ * container's processes find keys in it after a change of user (docs/callers.md). */
 int op_keyring(struct init *in, const struct plan_step *st)
 {
     char text[256];

@@ -213,7 +213,7 @@ static int search_path(struct init *in, const char *file, const char *path)
     return err;
 }
 
-/* The words are those that engines look for (callers.md, row 8): "executable file not found in $PATH" and
+/* The words are those that engines look for (docs/callers.md): "executable file not found in $PATH" and
  * "no such file or directory" become exit status 127, "permission denied" 126. */
 static int find_exe(struct init *in, const struct plan_step *st)
 {

@@ -12,8 +12,8 @@
 #include "init.h"
 #include "text.h"
 
-/* The words around the path are what podman looks for: `/proc/.../attr/...` in backticks (callers.md, row
- * 8). */
+/* The words around the path are what podman looks for: `/proc/.../attr/...` in backticks
+ * (docs/callers.md). */
 static int write_label(struct init *in, const char *file, const char *text, size_t len)
 {
     struct text t = text_in(in->fault.detail, sizeof(in->fault.detail));

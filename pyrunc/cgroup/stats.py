@@ -1,4 +1,4 @@
-"""What a cgroup has used, in the shape of runc's ``events --stats`` (features.md 1.4): one file after the other.
+"""What a cgroup has used, in the shape of runc's ``events --stats``: one file after the other.
 
 A file that is not there is a controller that is not, and leaves zeros; runc's omitempty decides which zeros are shown.
 The names and units are those of cgroup v1, because that is what callers parse.

@@ -122,7 +122,7 @@ def _join_rank(entry: tuple[str, str]) -> int:
 
 
 def oom_policy(score: int, facts: HostFacts) -> int:
-    """A user cannot lower the score, and engines ask for it all the same (features.md 4.5)."""
+    """A user cannot lower the score, and engines ask for it all the same (docs/callers.md)."""
     return P_OOM_SCORE_BEST_EFFORT if facts.euid != 0 or (score < 0 and facts.rootless) else 0
 
 
