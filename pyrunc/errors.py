@@ -201,9 +201,10 @@ class Capped(list):  # type: ignore[type-arg]  # a hot module does without typin
 
 
 class ConfigError(PyruncError):
-    """config.json (or process.json, resources) cannot be used; carries the problems found in one pass.
+    """config.json, or ``source``, cannot be used; ``problems`` are those found in one pass, each a `Problem`.
 
-    ``more``: how many there are that only were counted (see `Capped`).
+    ``more``: how many there are besides, after the first hundred.  ``pointer``, ``value`` and ``hint`` are those of
+    the first problem.  A document that cannot be read has no problems.
     """
 
     SHOWN = 20  # a one-line message stays readable; `pyrunc plan` prints up to 100
@@ -212,6 +213,8 @@ class ConfigError(PyruncError):
         self.problems = list(problems)
         self.more = more or getattr(problems, "more", 0)
         self.source = source
+        if self.problems:
+            self.value, self.hint = self.problems[0].found or None, self.problems[0].hint
         shown = "; ".join(printable(str(p)) for p in self.problems[: self.SHOWN])
         left = len(self.problems[self.SHOWN :]) + self.more
         super().__init__(f"{source}: {shown}; and {left} more" if left else f"{source}: {shown}")
@@ -225,7 +228,8 @@ class ConfigError(PyruncError):
 class SysError(PyruncError):
     """A system call failed on behalf of a config field or of an operation.
 
-    Rendered as ``WHERE "VALUE" (CONTEXT): CALL: ERRNO: text; hint``; each part may be missing.  ``detail`` replaces
+    ``where`` is a JSON pointer, a path, an option or a word; ``call`` the system call.  Rendered as
+    ``WHERE "VALUE" (CONTEXT): CALL: ERRNO: text; hint``; each part may be missing.  ``detail`` replaces
     our words for the errno when the kernel gave its own (fsconfig's log).
     """
 

@@ -151,6 +151,7 @@ def test_validate(bundle: Path) -> None:
         (errors.SysError("/root/path", "open", 2), "/root/path", None, 2, ""),
         (errors.SysError("--root", "open", 2, value="/x"), "", "/x", 2, ""),
         (errors.ConfigError([errors.Problem("/process/cwd", "a path")]), "/process/cwd", None, 0, ""),
+        (errors.ConfigError([errors.Problem("/a", "b", "c", "d"), errors.Problem("/e", "f")]), "/a", "c", 0, "d"),
         (errors.PyruncError("/linux/resources/memory/limit: container init was OOM-killed"),
          "/linux/resources/memory/limit", None, 0, ""),
         (errors.PyruncError('/memory/limit 5: rejecting memory limit 5 <= usage 6'), "/memory/limit", None, 0, ""),
