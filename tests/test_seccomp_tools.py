@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
+import os
 import platform
 import struct
 import time
@@ -15,7 +18,7 @@ pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 from pyrunc import cli
 from pyrunc.errors import ConfigError, PyruncError, UsageError
-from pyrunc.seccomp_tools import calls, check, explain, profile
+from pyrunc.seccomp_tools import calls, check, decode, explain, profile
 from pyrunc.seccomp_tools.bpf import Program
 from pyrunc.seccomp_tools.outcomes import outcomes
 from test_seccomp import BUNDLES, run
@@ -368,3 +371,45 @@ def test_json(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["seccomp", "explain", str(path)]) == 0
     out = capfd.readouterr().out
     assert "  SCMP_ACT_ERRNO EPERM: 1\n    chroot\n" in out and max(map(len, out.splitlines())) <= explain.WIDTH
+
+
+# -- decoding -------------------------------------------------------------------------------------------------
+
+
+def test_arguments_in_words() -> None:
+    text = ctypes.create_string_buffer(b"/etc/\x1bpasswd")
+    place, me, far = ctypes.addressof(text), os.getpid(), (1 << 64) - 100
+    path = '"/etc/\\u001bpasswd"'
+    cases: list[tuple[str, tuple[int, ...], str]] = [
+        (
+            "openat",
+            (far, place, os.O_WRONLY | os.O_CLOEXEC, 420),
+            f"openat(AT_FDCWD, {path}, O_WRONLY|O_CLOEXEC, 0644)",
+        ),
+        ("openat", ((1 << 32) - 100, 0, 3 | 1 << 30), "openat(AT_FDCWD, NULL, O_ACCMODE|0x40000000, 00)"),
+        ("mkdir", (8, 0o755), "mkdir(0x8, 0755)"),
+        ("mmap", (0, 4096, 5, 34, (1 << 64) - 1), "mmap(0x0, 4096, PROT_READ|PROT_EXEC, 0x22, -1, 0)"),
+        ("mprotect", (4096, 4096), "mprotect(0x1000, 4096, PROT_NONE)"),
+        ("kill", (far, 9), "kill(-100, SIGKILL)"),
+        ("kill", (1, 0), "kill(1, 0)"),
+        ("getpid", (1, 2, 3), "getpid()"),
+        ("io_setup", (1, 16), "io_setup(0x1, 0x10)"),
+        ("", (), "?()"),
+        ("chdir", (far,), f"chdir({far:#x})"),
+    ]
+    for name, args, want in cases:
+        assert decode.words(name, (*args, *[0] * (6 - len(args))), 64, me) == want
+    assert decode.words("lseek", (3, (1 << 32) - 1, 0, 0, 0, 0), 32, me) == "lseek(3, -1, 0)"
+    assert decode.open_flags(os.O_RDWR | os.O_TMPFILE) == "O_RDWR|O_TMPFILE"
+    assert decode.words("chdir", (place, 0, 0, 0, 0, 0), 64, 0) == f"chdir({place:#x})", "no such process"
+
+
+def test_a_string_is_bounded_and_ends_where_memory_does() -> None:
+    page = mmap.mmap(-1, mmap.PAGESIZE)
+    page.write(b"x" * mmap.PAGESIZE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    memory = decode.Memory(os.getpid())
+    found = str(memory.string(start))
+    assert found.startswith('"xxxx') and found.endswith("...") and len(found) <= decode.TEXT + 8
+    assert memory.string(1) is None and memory.string(1 << 63) is None
+    memory.close()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 X32_BIT = 0x40000000  # __X32_SYSCALL_BIT
 # libseccomp's token of x32, whose calls the kernel reports as those of x86_64 with X32_BIT in their number.
-_X32, _X86_64, _X86 = 0x4000003E, 0xC000003E, 0x40000003
+_X32, _X86_64, X86 = 0x4000003E, 0xC000003E, 0x40000003
 _LAST = 1024  # no architecture has a number beyond this, above its base
 _64_BIT = 0x80000000  # __AUDIT_ARCH_64BIT
 UNKNOWN = -1  # a name that libseccomp does not know at all; other negative numbers: not on this architecture
@@ -59,7 +59,7 @@ class Arch:
         found = self._numbers.get(name)
         if found is None:
             found = int(runtime.quick()[1].pr_seccomp_number(self.token, name.encode("utf-8")))
-            if found < UNKNOWN and self.token == _X86:
+            if found < UNKNOWN and self.token == X86:
                 # What socketcall(2) or ipc(2) does may have a call of its own, too, which libseccomp covers as well.
                 found = next((nr for nr, known in self.table().items() if known == name), found)
             self._numbers[name] = found
@@ -72,7 +72,9 @@ class Arch:
             ffi, lib = runtime.quick()
             buffer = ffi.new("char[64]")
             length = lib.pr_seccomp_name(self.token, number, buffer, 64) if number < 1 << 31 else -1
-            found = self._names[number] = bytes(ffi.buffer(buffer, length)).decode("ascii") if length > 0 else ""
+            found = bytes(ffi.buffer(buffer, length)).decode("ascii") if length > 0 else ""
+            if len(self._names) < 4 * _LAST:  # a program can make calls of any number
+                self._names[number] = found
         return found
 
     def names_of(self, number: int, first: int) -> tuple[str, ...]:
@@ -82,7 +84,7 @@ class Arch:
 
     def parts(self, number: int) -> dict[int, str]:
         """What the first argument of socketcall(2) and ipc(2) stands for; {} for every other call."""
-        if self.token != _X86:
+        if self.token != X86:
             return {}
         return {"socketcall": dict(enumerate(_SOCKETCALL[1:], 1)), "ipc": _IPC}.get(self.name_of(number), {})
 
