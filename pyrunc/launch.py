@@ -72,9 +72,12 @@ def create(opts: CreateOptions) -> None:
     job.finish()
 
 
-def run(opts: CreateOptions) -> int:
-    """Create and start; in the foreground wait, delete, and return the program's exit code (128 + n for signal n)."""
-    job = Job(opts, "socket")
+def run(opts: CreateOptions, job: Job | None = None) -> int:
+    """Create and start; in the foreground wait, delete, and return the program's exit code (128 + n for signal n).
+
+    ``job``: one that does more than `Job` (`seccomp trace`).
+    """
+    job = job or Job(opts, "socket")
     job.execute()
     watch = None
     try:

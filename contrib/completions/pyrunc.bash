@@ -26,6 +26,8 @@ _pyrunc_value() {
         'run --bundle' | 'run -b' | 'run --store' | 'run --cert-dir') echo 'dir' ;;
         'run --config' | 'run -f' | 'run --console-socket' | 'run --pidfd-socket' | 'run --pid-file' | 'run --authfile') echo 'file' ;;
         'run --preserve-fds' | 'run --image' | 'run --pull' | 'run --platform' | 'run --mirror') echo 'any' ;;
+        'seccomp --bundle' | 'seccomp -b') echo 'dir' ;;
+        'seccomp --output' | 'seccomp -o') echo 'file' ;;
         'seccomp --libc') echo 'words glibc musl none' ;;
         'spec --bundle' | 'spec -b') echo 'dir' ;;
         'trace --svg') echo 'file' ;;
@@ -54,7 +56,7 @@ _pyrunc_options() {
         'ps') echo '--format -f --help -h' ;;
         'resume') echo '--help -h' ;;
         'run') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --image --pull --store --tty -t --platform --authfile --plain-http --cert-dir --mirror --detach -d --keep --no-subreaper --help -h' ;;
-        'seccomp') echo '--libc --json --help -h' ;;
+        'seccomp') echo '--bundle -b --output -o --denied --libc --json --help -h' ;;
         'spec') echo '--bundle -b --rootless --help -h' ;;
         'start') echo '--help -h' ;;
         'state') echo '--help -h' ;;

@@ -9,10 +9,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-USAGE = "seccomp [OPTIONS] explain BUNDLE [SYSCALL...] | seccomp [OPTIONS] check PROFILE"
-SUMMARY = "explain or check a seccomp profile"
+USAGE = "seccomp explain [--json] BUNDLE [SYSCALL...] | seccomp check [OPTIONS] PROFILE"
+USAGE += " | seccomp trace [OPTIONS] [-- COMMAND [ARG...]] | seccomp record [OPTIONS] [-- COMMAND [ARG...]]"
+SUMMARY = "explain or check a seccomp profile, trace the system calls of a container, or record a profile"
 ARGS = (1, command.ANY_NUMBER)
+STDERR_IS_OURS = True
 FLAGS: tuple[command.Flag, ...] = (
+    ("bundle", "b", "DIR", "str", "trace, record: directory of config.json (default: the working directory)"),
+    ("output", "o", "FILE", "str", "trace, record: write to FILE (default: stderr for trace, stdout for record)"),
+    ("denied", "", "", "bool", "trace: only calls that the bundle's profile would not let pass"),
     ("libc", "", "NAME", "str", "check: the C library whose start-up needs calls (default: this host's)"),
     ("json", "", "", "bool", "print JSON"),
 )
@@ -25,11 +30,24 @@ and syscall=.  Without one: how many calls get which action.""",
 check: names that do not exist, rules that others hide, conditions that are never or always true, and calls that
 get refused although no program starts without them.  PROFILE is a bundle, a config.json or a file with a profile.
 Problems make the exit status 1, notes do not.""",
+    """\
+trace: run the bundle in the foreground, with COMMAND in place of /process/args if there is one, and print every
+system call of its processes: time, pid, process, call, and what the bundle's profile would have done by which
+rule.  Every call is let go on.  The first lines are those of pyrunc's init after it has loaded the filter.""",
+    """\
+record: run it the same way and write the smallest profile that lets pass what was seen.  If FILE is there, the
+profile also lets pass what it has.  Names count for every architecture in the profile.""",
+    """\
+A container that is traced cannot have a seccomp agent or load a filter with a listener itself, and `exec` into
+it fails.  A signal whose handler has no SA_RESTART can make a call fail with EINTR that otherwise would not.
+The exit status is the program's.""",
 )
 # Subcommand -> its own options, besides --json, and how many arguments it takes.
 COMMANDS = {
     "explain": ((), 1, command.ANY_NUMBER),
     "check": (("libc",), 1, 1),
+    "trace": (("bundle", "output", "denied"), 0, command.ANY_NUMBER),
+    "record": (("bundle", "output"), 0, command.ANY_NUMBER),
 }
 
 
@@ -45,43 +63,7 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
     if not least <= len(rest) <= most:
         raise UsageError(f"{name}: expected {'at least ' if most > least else ''}{least} argument, got {len(rest)}")
     runtime.full()
-    return {"explain": explain, "check": check}[name](values, rest)
+    from pyrunc.seccomp_tools import commands
 
-
-def explain(values: dict[str, Any], args: list[str]) -> int:
-    """`seccomp explain`."""
-    import json
-
-    from pyrunc.seccomp_tools import explain, profile
-
-    filter = profile.open_filter(args[0])
-    if len(args) > 1:
-        found = explain.answers(filter, args[1:])
-        document: Any = {"source": filter.source, "calls": [answer.as_json() for answer in found]}
-        lines = explain.lines(found)
-    else:
-        summaries = [explain.Summary(filter, arch) for arch in filter.arches]
-        document = {
-            "source": filter.source,
-            "default": explain.filter_default(filter),
-            "architectures": [summary.as_json() for summary in summaries],
-        }
-        lines = explain.summary_lines(filter, summaries)
-    return command.out(json.dumps(document, indent=2) + "\n" if values.get("json") else "\n".join(lines) + "\n")
-
-
-def check(values: dict[str, Any], args: list[str]) -> int:
-    """`seccomp check`: exit status 1 with problems."""
-    import json
-
-    from pyrunc.seccomp_tools import check, profile
-
-    filter = profile.open_filter(args[0])
-    findings = check.findings(filter, values.get("libc", ""))
-    problems = sum(finding.level == "problem" for finding in findings)
-    if values.get("json"):
-        rows = [finding.as_json() for finding in findings]
-        command.out(json.dumps({"source": filter.source, "problems": problems, "findings": rows}, indent=2) + "\n")
-    else:
-        command.out("".join(f"{finding}\n" for finding in findings) or f"{filter.source}: no findings\n")
-    return 1 if problems else 0
+    run = {"explain": commands.explain, "check": commands.check, "trace": commands.trace, "record": commands.record}
+    return run[name](context, values, rest)

@@ -1,0 +1,133 @@
+"""The container of `seccomp trace` and `seccomp record`: an ordinary `run` whose filter asks us about every call."""
+
+from __future__ import annotations
+
+import posix
+import time
+from _struct import pack
+from select import POLLIN, poll
+
+from pyrunc import handshake, launch, runtime, seccomp, session
+from pyrunc.errors import PyruncError, SysError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# ret USER_NOTIF: every call, of every architecture
+ASK = pack("HBBI", 0x06, 0, 0, seccomp.ACTIONS["SCMP_ACT_NOTIFY"])
+LISTENER, ERROR = b"L", b"E"  # what the container's process sends: the descriptor; why it failed
+_SECONDS = 120.0  # from READY to the filter, as session.STEP_TIMEOUT_MS
+_PAUSE = 0.001
+
+
+def profile() -> dict[str, Any]:
+    """A profile for the plan: the filter itself is `ASK`.
+
+    Nobody listens at the path: an `exec` into such a container must not run without the filter, so it fails.
+    """
+    rule = {"names": ["getppid"], "action": "SCMP_ACT_NOTIFY"}
+    return {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule], "listenerPath": "/traced/by/pyrunc/seccomp"}
+
+
+class Job(launch.Job):
+    """One run whose listener goes to the process at the other end of ``control``."""
+
+    __slots__ = ("args", "control", "flags")
+
+    def __init__(self, opts: launch.CreateOptions, control: int, args: list[str]) -> None:
+        super().__init__(opts, "socket")
+        self.control = control
+        self.args = args  # the command line, [] for the bundle's
+        # Without it a signal would interrupt a call that we have been told of, and the call would come again.
+        known = runtime.quick()[1].pr_seccomp_flag(seccomp.WAIT_KILLABLE_RECV | seccomp.NEW_LISTENER)
+        self.flags = seccomp.WAIT_KILLABLE_RECV if known else 0
+
+    def read_config(self, path: str) -> tuple[dict[str, Any], bytes]:
+        """The bundle's, with our filter and command line."""
+        import json
+
+        config, _ = super().read_config(path)
+        linux = config.get("linux")
+        config["linux"] = {**(linux if isinstance(linux, dict) else {}), "seccomp": profile()}
+        process = config.get("process")
+        if self.args and isinstance(process, dict):
+            config["process"] = {**process, "args": self.args}
+        return config, json.dumps(config).encode("utf-8", "surrogateescape")
+
+    def fill_filter(self) -> None:
+        """No profile could ask about all calls: not about write(2), and not about those without a name."""
+        self.plan.set_filter(ASK, self.flags | seccomp.filter_flags({}), True)
+
+    def on_ready(self, record: handshake.Record) -> None:
+        """READY: the filter comes next.  Its listener is fetched before init says its number.
+
+        init says it with write(2), which the filter asks us about as well.
+        """
+        super().on_ready(record)
+        number = self.listener()
+        if number < 0:
+            return  # init has failed, and says why
+        fd = seccomp.take_listener(self.pidfd, number, profile())
+        try:
+            sent = runtime.quick()[1].pr_send_fd(self.control, LISTENER, 1, fd)
+        finally:
+            posix.close(fd)
+        if sent < 0:
+            raise SysError("seccomp", "sendmsg", -sent)
+
+    def listener(self) -> int:
+        """The number of the notify descriptor in init; -1 if init has ended.  Raises PyruncError, OSError."""
+        place, poller = f"/proc/{self.init_pid}/fd", poll()
+        poller.register(self.pidfd, POLLIN)
+        limit = time.monotonic() + _SECONDS
+        while not poller.poll(0):
+            try:
+                for name in posix.listdir(place):
+                    if link(f"{place}/{name}") == "anon_inode:seccomp notify":
+                        return int(name)
+            except FileNotFoundError:
+                return -1
+            except PermissionError as error:
+                hint = "with a user other than root it takes /process/noNewPrivileges"
+                raise SysError(place, "open", error.errno or 0, hint=hint) from error
+            if time.monotonic() > limit:
+                raise PyruncError(f"container init loaded no filter within {_SECONDS:.0f} s")
+            if self.interrupts is not None:
+                self.interrupts.check()
+            time.sleep(_PAUSE)
+        return -1
+
+    def on_seccomp(self, record: handshake.Record) -> None:
+        """SECCOMP: the listener is where it belongs."""
+        self.send(handshake.GO)
+
+
+def link(path: str) -> str:
+    """Where a link leads; "" if it has gone."""
+    try:
+        return posix.readlink(path)
+    except FileNotFoundError:
+        return ""
+
+
+def run(opts: launch.CreateOptions, control: int, args: list[str]) -> int:
+    """Run the container; returns its exit code.  What goes wrong is sent to the other process."""
+    try:
+        return launch.run(opts, Job(opts, control, args))
+    except PyruncError as error:
+        report(control, str(error))
+    except OSError as error:
+        report(control, str(session.as_sys_error(error)))
+    except MemoryError:
+        report(control, "out of memory")
+    except Exception as error:
+        report(control, f"internal error: {type(error).__name__}: {error}")
+    return 1
+
+
+def report(control: int, text: str) -> None:
+    """Say why there is no container.  One message: the socket keeps their borders."""
+    ffi, lib = runtime.quick()
+    message = ERROR + text.encode("utf-8", "surrogateescape")[:4000]
+    lib.pr_send(control, message, len(message), ffi.NULL, 0)  # if that fails, there is nobody who wants to know

@@ -1,0 +1,113 @@
+"""`seccomp record`: the smallest profile that lets pass what was seen."""
+
+from __future__ import annotations
+
+from pyrunc import build, fs
+from pyrunc.errors import ConfigError, Problem, SysError, show
+from pyrunc.seccomp_tools import calls, profile
+from pyrunc.spec import load
+from pyrunc.spec.schema import SECCOMP_ARCHES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.log import Log
+    from pyrunc.seccomp_tools.calls import Arch
+    from pyrunc.seccomp_tools.listener import Notification
+
+_FIELDS = ("defaultAction", "defaultErrnoRet", "architectures", "syscalls")
+# What `start` needs of an init that `create` left behind this filter, and `run` may not have shown.
+_START = ("close", "execve", "read", "write")
+_IN_PARTS = (102, 117)  # socketcall(2) and ipc(2) of x86
+_NAMELESS = 100  # calls without a name that are reported
+
+
+class Recorder:
+    """The calls of all processes, by architecture."""
+
+    __slots__ = ("before", "counts", "known", "nameless", "names")
+
+    def __init__(self, before: dict[str, Any]) -> None:
+        """``before``: the profile of earlier runs, {} for none."""
+        self.before = before
+        self.known = list(calls.all_arches().values())
+        self.names: dict[tuple[int, int, int], tuple[str, str]] = {}  # AUDIT_ARCH_*, number, part -> SCMP_ARCH_*, name
+        self.counts: dict[tuple[str, str], int] = {}
+        self.nameless: set[tuple[int, int]] = set()
+
+    def seen(self, call: Notification) -> None:
+        """Count it."""
+        # What socketcall(2) and ipc(2) are asked for.
+        part = call.args[0] & 0xFFFF if call.audit == calls.X86 and call.number in _IN_PARTS else 0
+        key = (call.audit, call.number, part)
+        found = self.names.get(key)
+        if found is None:
+            arch = calls.arch_of(self.known, call.audit, call.number)
+            names = arch.names_of(call.number, part) if arch else ()
+            if arch is None or not names:
+                if len(self.nameless) < _NAMELESS:
+                    self.nameless.add((call.audit, call.number))
+                return
+            # A rule for the part covers the call of its own as well as socketcall(2) with this argument.
+            found = self.names[key] = (arch.name, names[-1])
+        self.counts[found] = self.counts.get(found, 0) + 1
+
+    def calls(self) -> dict[str, dict[str, int]]:
+        """Architecture -> name -> how often, sorted."""
+        found: dict[str, dict[str, int]] = {}
+        for (arch, name), count in sorted(self.counts.items(), key=lambda item: (_place(item[0][0]), item[0][1])):
+            found.setdefault(arch, {})[name] = count
+        return found
+
+    def profile(self) -> dict[str, Any]:
+        """The profile of this run and those before: the same calls give the same bytes."""
+        found = self.calls()
+        native: Arch = calls.native()
+        arches = {native.name, *found, *(self.before.get("architectures") or ())}
+        names = {name for rule in self.before.get("syscalls") or () for name in rule["names"]}
+        names |= {name for listed in found.values() for name in listed} | set(_START)
+        return {
+            "defaultAction": "SCMP_ACT_ERRNO",
+            "defaultErrnoRet": 1,
+            "architectures": sorted(arches, key=_place),
+            "syscalls": [{"names": sorted(names), "action": "SCMP_ACT_ALLOW"}],
+        }
+
+    def warn(self, log: Log) -> None:
+        """What the profile cannot have in it."""
+        for audit, number in sorted(self.nameless):
+            version = build.libseccomp()
+            text = f"system call {number} of {audit:#x} has no name in libseccomp {version}: the profile denies it"
+            log.warning(text, aloud=True)
+
+
+def _place(arch: str) -> int:
+    """The order of architectures."""
+    return SECCOMP_ARCHES.index(arch)
+
+
+def earlier(path: str) -> dict[str, Any]:
+    """The profile that an earlier `record` left in a file; {} if there is none.  Raises ConfigError."""
+    if not path or not fs.exists(path):
+        return {}
+    document, _ = load.load_config(fs.abspath(path))
+    source = path.rpartition("/")[2]
+    profile.validate(document, "", source)
+    rules = document.get("syscalls") or [{}]
+    expected = "what `seccomp record` writes: one rule, SCMP_ACT_ALLOW, without conditions"
+    if list(document) != list(_FIELDS):
+        raise ConfigError([Problem("", expected, f"the members {show(list(document))}")], source)
+    if len(rules) > 1 or rules[0].get("action") != "SCMP_ACT_ALLOW" or rules[0].get("args"):
+        raise ConfigError([Problem("/syscalls", expected, "other rules")], source)
+    if document["defaultAction"] != "SCMP_ACT_ERRNO" or document["defaultErrnoRet"] != 1:
+        raise ConfigError([Problem("/defaultAction", expected, show(document["defaultAction"]))], source)
+    return document
+
+
+def save(path: str, text: str) -> None:
+    """Write a profile, all of it or nothing.  Raises SysError."""
+    try:
+        fs.replace_file(path, text.encode("utf-8"), 0o644)
+    except OSError as error:
+        raise SysError("--output", "open", error.errno or 0, value=path) from error
