@@ -468,3 +468,91 @@ def test_the_examples_of_the_readme(container: Make, box: Box) -> None:
     done = subprocess.run(["sh", "-c", script], cwd=box.path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done
     assert json.loads((box.path / "profile.json").read_text())["architectures"] == [NATIVE]
+
+
+# -- the kernel's log -------------------------------------------------------------------------------------------------
+
+
+def audit_lines(exe: str) -> list[str]:
+    """The lines of the kernel's log about a program."""
+    done = subprocess.run(["dmesg"], capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    return [line for line in done.stdout.splitlines() if "type=1326" in line and f'exe="{exe}"' in line]
+
+
+def marked(one: Container, how: str, name: str) -> list[str]:
+    """Flags of `run` or `create`; the container's program is renamed, so that the log shows whose line it is."""
+    os.rename(one.bundle.rootfs / "probe", one.bundle.rootfs / name)
+    one.bundle.config["process"]["args"][0] = f"/{name}"
+    if how == "annotation":
+        one.bundle.config["annotations"] = {"org.pyrunc.seccomp_log": "true"}
+    return ["--seccomp-log"] if how == "option" else []
+
+
+@pytest.mark.needs_program("dmesg")
+@pytest.mark.parametrize("how", ["option", "annotation", "neither"])
+def test_the_kernel_logs_what_is_denied(container: Make, box: Box, how: str) -> None:
+    logged = Path("/proc/sys/kernel/seccomp/actions_logged")
+    if not logged.exists() or "errno" not in logged.read_text().split():
+        pytest.skip("this kernel does not log denied calls")
+    one = container(*call("getpriority", 0, 0), edits=profile(rule("getpriority")))
+    name = f"p{box.prefix}{how}"
+    flags = marked(one, how, name)
+    assert errno_of(one.run(*flags).objects[0]) == "EPERM"
+    lines = audit_lines(f"/{name}")
+    if how == "neither":
+        assert not lines
+        return
+    if not lines:
+        pytest.skip("this machine's kernel log does not show audit records (auditd has them, or they are limited)")
+    result = box.runtime.call("seccomp", "explain", "--json", str(one.bundle.path), lines[-1])
+    (answer,) = json.loads(result.out)["calls"]
+    assert answer["name"] == "getpriority" and answer["outcomes"][0]["rule"] == "/linux/seccomp/syscalls/0"
+
+
+@pytest.mark.needs_program("strace")
+@pytest.mark.parametrize("how", ["option", "annotation", "neither"])
+def test_the_flag_is_set(container: Make, box: Box, how: str) -> None:
+    """By `create`, and by `exec` into the container; in addition to the flags that the profile has without."""
+    one = container("sleep", "60", edits=profile(rule("getpriority")))
+    flags = marked(one, how, "probe2")
+    seen = []
+    for verb in ("create", "exec"):
+        trace = box.path / f"{verb}.strace"
+        wrap = ["strace", "-f", "-qq", "-o", str(trace), "-e", "trace=seccomp", "-D"]
+        if verb == "create":
+            one.create(*flags, wrap=wrap)
+            one.start()
+        else:
+            one.call("exec", one.id, "/bin/true", wrap=wrap)
+        # The last one is init's; the compiler's child has a filter of its own.
+        line = [text for text in trace.read_text().splitlines() if "SECCOMP_SET_MODE_FILTER" in text and "len=" in text]
+        seen.append(sorted(re.findall(r"SECCOMP_FILTER_FLAG_(\w+)", line[-1])))
+    assert seen == [["LOG", "SPEC_ALLOW"] if how != "neither" else ["SPEC_ALLOW"]] * 2
+
+
+def test_seccomp_log_that_makes_no_sense(container: Make) -> None:
+    one = container()
+    result = one.run("--seccomp-log", check=False)
+    assert result.rc == 1 and result.err == (
+        "pyrunc: error: run: --seccomp-log: /linux/seccomp is missing in config.json, so that nothing is denied\n"
+    )
+    one.bundle.config["annotations"] = {"org.pyrunc.seccomp_log": "yes"}
+    result = one.run(check=False)
+    assert result.rc == 1 and '/annotations/org.pyrunc.seccomp_log: expected true or false, found "yes"' in result.err
+    one.bundle.config["annotations"] = {"org.pyrunc.seccomp_log": "true"}
+    assert "no effect without /linux/seccomp" in one.run().err
+
+
+@pytest.mark.needs_program("dmesg")
+def test_the_example_of_the_log(container: Make, box: Box) -> None:
+    one = container(*call("getpriority", 0, 0), edits=profile(rule("getpriority")))
+    one.bundle.save()
+    (box.path / "bundle").symlink_to(one.bundle.path)
+    lines = block("Without tracing, the kernel's log")
+    assert len(lines) == 2
+    if "type=1326" not in subprocess.run(["dmesg"], capture_output=True, text=True, check=False).stdout:
+        pytest.skip("this machine's kernel log does not show audit records")
+    env = {**os.environ, "PATH": f"{Path(box.runtime.path).parent}:{os.environ['PATH']}"}
+    script = "set -ex\n" + "\n".join(lines).replace("pyrunc run", f"pyrunc --root {box.root} run")
+    done = subprocess.run(["sh", "-c", script], cwd=box.path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "by /linux/seccomp" in done.stdout, done

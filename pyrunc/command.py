@@ -144,5 +144,5 @@ def created_by(context: Context, id: str, values: dict[str, Any]) -> CreateOptio
     opts.pidfd_socket, opts.preserve_fds = values.get("pidfd-socket", ""), values.get("preserve-fds", 0)
     opts.no_pivot, opts.no_new_keyring = values.get("no-pivot", False), values.get("no-new-keyring", False)
     opts.detach, opts.keep = values.get("detach", False), values.get("keep", False)
-    opts.no_subreaper = values.get("no-subreaper", False)
+    opts.no_subreaper, opts.seccomp_log = values.get("no-subreaper", False), values.get("seccomp-log", False)
     return opts

@@ -147,6 +147,10 @@ class Exec(Session):
         self.check_status()
         # Validated when the container was made, and in a directory of ours since.
         self.config, _ = load.load_config(container.dir + "/config.json")
+        if container.data.get("seccomp_log"):
+            from pyrunc import seccomp_log
+
+            seccomp_log.add(self.config)
         facts = host.HostFacts()
         facts.euid = posix.geteuid()
         process = self.wanted = self.process(facts)

@@ -44,13 +44,14 @@ class CreateOptions(session.Options):
         "no_subreaper",
         "overlay",
         "rootless",
+        "seccomp_log",
     )
 
     def __init__(self, id: str, log: Log) -> None:
         super().__init__(id, log)
         self.bundle = "."
         self.config = "config.json"
-        self.no_pivot = self.no_new_keyring = self.no_subreaper = False
+        self.no_pivot = self.no_new_keyring = self.no_subreaper = self.seccomp_log = False
         self.detach = self.keep = False
         self.cgroup_manager = "cgroupfs"
         self.rootless = "auto"  # or "true", "false"
@@ -167,6 +168,12 @@ class Job(Session):
         linux = self.config.get("linux", {})
         options = self.options = compiler.Options(opts.id, bundle)
         annotations = self.config.get("annotations") or {}
+        if opts.seccomp_log or "org.pyrunc.seccomp_log" in annotations:
+            from pyrunc import seccomp_log
+
+            opts.seccomp_log = seccomp_log.wanted(self.config, opts.seccomp_log, None if for_show else self.log)
+            if opts.seccomp_log:
+                seccomp_log.add(self.config)
         options.cgroup_path = cgroup.path_for(
             linux.get("cgroupsPath", ""), opts.id, self.facts, opts.cgroup_manager, annotations
         )
@@ -247,6 +254,8 @@ class Job(Session):
             self.watch_root()
         if self.opts.no_new_keyring:
             container.data["no_new_keyring"] = True  # for `exec`, which would join it
+        if self.opts.seccomp_log:
+            container.data["seccomp_log"] = True  # for `exec`, whose filter is the same
         if self.notify:
             from pyrunc import notify
 

@@ -19,6 +19,7 @@ LAYERS = [
     {
         "cgroup",
         "seccomp",
+        "seccomp_log",
         "hooks",
         "state",
         "console",

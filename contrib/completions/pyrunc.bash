@@ -42,7 +42,7 @@ _pyrunc_value() {
 _pyrunc_options() {
     case "$1" in
         '') echo '--root --log --log-format --debug --systemd-cgroup --cgroup-manager --rootless --trace --criu --help -h --version -v' ;;
-        'create') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --image --pull --store --tty -t --platform --authfile --plain-http --cert-dir --mirror --help -h' ;;
+        'create') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --seccomp-log --preserve-fds --image --pull --store --tty -t --platform --authfile --plain-http --cert-dir --mirror --help -h' ;;
         'delete') echo '--force -f --help -h' ;;
         'doctor') echo '--bundle -b --json --help -h' ;;
         'events') echo '--stats --interval --format -f --help -h' ;;
@@ -55,7 +55,7 @@ _pyrunc_options() {
         'plan') echo '--bundle -b --config -f --exec --json --no-pivot --help -h' ;;
         'ps') echo '--format -f --help -h' ;;
         'resume') echo '--help -h' ;;
-        'run') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --image --pull --store --tty -t --platform --authfile --plain-http --cert-dir --mirror --detach -d --keep --no-subreaper --help -h' ;;
+        'run') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --seccomp-log --preserve-fds --image --pull --store --tty -t --platform --authfile --plain-http --cert-dir --mirror --detach -d --keep --no-subreaper --help -h' ;;
         'seccomp') echo '--bundle -b --output -o --denied --libc --json --help -h' ;;
         'spec') echo '--bundle -b --rootless --help -h' ;;
         'start') echo '--help -h' ;;

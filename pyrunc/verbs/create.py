@@ -20,6 +20,7 @@ FLAGS: tuple[command.Flag, ...] = (
     ("pid-file", "", "FILE", "str", "write the pid of the container's first process to FILE"),
     ("no-pivot", "", "", "bool", "move the root instead of pivot_root(2), for a root filesystem on a ramdisk"),
     ("no-new-keyring", "", "", "bool", "keep the caller's session keyring"),
+    ("seccomp-log", "", "", "bool", "log what the seccomp filter does not let pass (see `pyrunc help seccomp`)"),
     ("preserve-fds", "", "N", "int", "pass N more descriptors, from 3 on, to the container"),
     (
         "image",

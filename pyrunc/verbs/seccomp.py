@@ -38,6 +38,10 @@ rule.  Every call is let go on.  The first lines are those of pyrunc's init afte
 record: run it the same way and write the smallest profile that lets pass what was seen.  If FILE is there, the
 profile also lets pass what it has.  Names count for every architecture in the profile.""",
     """\
+The kernel's own log needs no tracing: `run --seccomp-log`, `create --seccomp-log` or the annotation
+org.pyrunc.seccomp_log=true in config.json.  `ausearch -m SECCOMP`, or dmesg where auditd does not run, shows the
+lines; quote one as the SYSCALL of explain.""",
+    """\
 A container that is traced cannot have a seccomp agent or load a filter with a listener itself, and `exec` into
 it fails.  A signal whose handler has no SA_RESTART can make a call fail with EINTR that otherwise would not.
 The exit status is the program's.""",

@@ -1,0 +1,67 @@
+"""`--seccomp-log` and its annotation: the kernel logs what a container's filter does not let pass."""
+
+from __future__ import annotations
+
+from pyrunc import fs, seccomp
+from pyrunc.errors import ConfigError, Problem, UsageError, show
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.log import Log
+
+ANNOTATION = "org.pyrunc.seccomp_log"
+_LOG, _DEFAULT = "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"  # without `flags`: see filter_flags
+_LOGGED = "/proc/sys/kernel/seccomp/actions_logged"
+# The words of that file, but for those that are an action's own name in lower case.
+_WORDS = {"SCMP_ACT_KILL": "kill_thread", "SCMP_ACT_NOTIFY": "user_notif"}
+WHERE = "`ausearch -m SECCOMP`, or dmesg without auditd; `pyrunc seccomp explain BUNDLE LINE` names the rule"
+
+
+def wanted(config: dict[str, Any], option: bool, log: Log | None) -> bool:
+    """Whether to log, of a valid config; ``log``: where to say what is in the way, None for nowhere.
+
+    Raises UsageError: the option without a profile; ConfigError: another value of the annotation.
+    """
+    value = (config.get("annotations") or {}).get(ANNOTATION)
+    if value not in (None, "true", "false"):
+        raise ConfigError([Problem(f"/annotations/{ANNOTATION}", "true or false", show(value))])
+    if not option and value != "true":
+        return False
+    profile = (config.get("linux") or {}).get("seccomp")
+    if not profile:
+        if option:
+            raise UsageError("--seccomp-log: /linux/seccomp is missing in config.json, so that nothing is denied")
+        if log is not None:
+            log.warning(f"config.json: /annotations/{ANNOTATION}: no effect without /linux/seccomp")
+        return False
+    if log is not None:
+        unlogged = sorted(actions(profile) - set(logged()))
+        if unlogged:
+            log.warning(f"seccomp: {_LOGGED} does not have {', '.join(unlogged)}: the kernel does not log those")
+        log.info(f"seccomp: what the filter does not let pass is logged: {WHERE}")
+    return True
+
+
+def add(config: dict[str, Any]) -> None:
+    """Add the flag to the profile of a valid config."""
+    profile = config["linux"]["seccomp"]
+    flags = profile.get("flags")
+    flags = [_DEFAULT] if flags is None else flags
+    profile["flags"] = [*flags, _LOG]
+
+
+def actions(profile: dict[str, Any]) -> set[str]:
+    """What a profile does besides allowing, in the kernel's words."""
+    found = {profile["defaultAction"], *(rule["action"] for rule in profile.get("syscalls") or ())}
+    found.discard("SCMP_ACT_ALLOW")
+    return {_WORDS.get(name, name.removeprefix("SCMP_ACT_").lower()) for name in found if name in seccomp.ACTIONS}
+
+
+def logged() -> list[str]:
+    """The actions that this kernel logs; all of them if it does not say."""
+    try:
+        return fs.read_file(_LOGGED, 4096).decode("ascii", "replace").split()
+    except OSError:
+        return [_WORDS.get(name, name.removeprefix("SCMP_ACT_").lower()) for name in seccomp.ACTIONS]
