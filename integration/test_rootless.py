@@ -595,3 +595,16 @@ def test_run_in_a_scope_of_the_users_systemd(managed: Callable[..., User]) -> No
     one.bundle.config["linux"]["resources"] = {"pids": {"limit": 5}}
     result = one.call(SYSTEMD, "run", one.id)
     assert result.objects[-1]["cgroup"].splitlines()[-1] == "0::/", result
+
+
+@pytest.mark.pyrunc_only("no other runtime traces its containers")
+def test_a_user_can_trace(user: Callable[..., User], box: Box) -> None:
+    one = user()
+    words = ["seccomp", "trace", "--json", "-o", str(one.home / "run/rows"), "--", "/bin/sh", "-c", "exit 3"]
+    assert one.call(*words, check=False).rc == 3
+    rows = [json.loads(line) for line in (one.home / "run/rows").read_text().splitlines()]
+    assert [row["text"].partition(",")[0] for row in rows if row["name"] == "execve"] == ['execve("/bin/sh"']
+    one.bundle.config["process"]["noNewPrivileges"] = False
+    result = one.call(*words, check=False)
+    assert result.rc == 1 and result.err.endswith("can only trace with /process/noNewPrivileges\n"), result
+    assert result.err.count("\n") == 1 and not os.listdir(one.home / "run/pyrunc")
