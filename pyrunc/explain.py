@@ -8,7 +8,7 @@ followed out of there, nothing but regular files is opened, and no more than one
 from __future__ import annotations
 
 import posix
-from errno import EACCES, ELOOP, ENOENT, EPERM
+from errno import EACCES, ELOOP, ENOENT, ENOEXEC, EPERM
 
 from pyrunc import fs, runtime
 from pyrunc.errors import show
@@ -89,8 +89,8 @@ def program(setting: Setting, name: str, error: int) -> str:
 
     Raises OSError.
     """
-    if error == EPERM:
-        return _seccomp(setting.linux.get("seccomp") or {})
+    if error not in (ENOENT, EACCES, ENOEXEC):
+        return _seccomp(setting.linux.get("seccomp") or {}, error)
     with Tree(setting) as tree:
         for path in _candidates(setting.process, name):
             if tree.find(path):
@@ -310,15 +310,17 @@ def _elf(tree: Tree, head: bytes) -> str:
     return ""
 
 
-def _seccomp(profile: dict[str, Any]) -> str:
-    """EPERM from execve, which no mode and no mount gives for a program like any other."""
-    for number, rule in enumerate(profile.get("syscalls") or ()):
-        if "execve" in (rule.get("names") or ()) and rule.get("action") == "SCMP_ACT_ERRNO":
-            return f"/linux/seccomp/syscalls/{number} answers execve with an error"
-    if profile.get("defaultAction") == "SCMP_ACT_ERRNO" and not any(
-        "execve" in (rule.get("names") or ()) for rule in profile.get("syscalls") or ()
-    ):
-        return "/linux/seccomp/defaultAction answers execve with an error"
+def _seccomp(profile: dict[str, Any], error: int) -> str:
+    """An error that a profile gives to execve: no mode and no mount gives it for a program like any other."""
+    rules = profile.get("syscalls") or ()
+    for number, rule in enumerate(rules):
+        if "execve" in (rule.get("names") or ()):
+            if rule.get("action") == "SCMP_ACT_ERRNO" and rule.get("errnoRet", EPERM) == error:
+                return f"/linux/seccomp/syscalls/{number} answers execve with this error"
+            if not rule.get("args"):
+                return ""
+    if profile.get("defaultAction") == "SCMP_ACT_ERRNO" and profile.get("defaultErrnoRet", EPERM) == error:
+        return "/linux/seccomp/defaultAction answers execve with this error"
     return ""
 
 

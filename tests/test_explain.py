@@ -112,20 +112,33 @@ def test_ids_are_those_of_the_host(tmp_path: Path) -> None:
     assert "chmod +x" in explain.program(mapped, "/own/x", errno.EACCES)
 
 
+REFUSES = {"names": ["execve"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS}
+DEFAULT = "/linux/seccomp/defaultAction answers execve with this error"
+
+
 @pytest.mark.parametrize(
-    ("profile", "text"),
+    ("profile", "error", "text"),
     [
-        ({}, ""),
-        ({"defaultAction": "SCMP_ACT_ERRNO"}, "/linux/seccomp/defaultAction answers execve with an error"),
-        ({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["execve"], "action": "SCMP_ACT_ALLOW"}]}, ""),
+        ({}, errno.EPERM, ""),
+        ({"defaultAction": "SCMP_ACT_ERRNO"}, errno.EPERM, DEFAULT),
+        ({"defaultAction": "SCMP_ACT_ERRNO"}, errno.ENOSYS, ""),
+        ({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": errno.ENOSYS}, errno.ENOSYS, DEFAULT),
         (
-            {"syscalls": [{"names": ["a"]}, {"names": ["execve"], "action": "SCMP_ACT_ERRNO"}]},
-            "/linux/seccomp/syscalls/1 answers execve with an error",
+            {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["execve"], "action": "SCMP_ACT_ALLOW"}]},
+            errno.EPERM,
+            "",
         ),
+        (
+            {"syscalls": [{"names": ["a"]}, REFUSES]},
+            errno.ENOSYS,
+            "/linux/seccomp/syscalls/1 answers execve with this error",
+        ),
+        ({"syscalls": [{"names": ["a"]}, REFUSES]}, errno.EPERM, ""),
+        ({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{**REFUSES, "args": [{"index": 0}]}]}, errno.EPERM, DEFAULT),
     ],
 )
-def test_seccomp(tmp_path: Path, profile: dict[str, object], text: str) -> None:
-    assert explain.program(setting(tmp_path, linux={"seccomp": profile}), "/x", errno.EPERM) == text
+def test_seccomp(tmp_path: Path, profile: dict[str, object], error: int, text: str) -> None:
+    assert explain.program(setting(tmp_path, linux={"seccomp": profile}), "/x", error) == text
 
 
 def test_killed_by_seccomp() -> None:
