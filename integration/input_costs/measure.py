@@ -50,29 +50,50 @@ class Usage(NamedTuple):
         return [f"{self.verb}: {text}" for text in found]
 
 
+# Starts the program and reports its status, CPU seconds and peak of memory (KiB).  A process counts the memory of the
+# one that it was forked from as its own, and the one that runs the tests may have more than any verb is allowed.
+_STARTER = """
+import os, sys
+report = int(sys.argv[1])
+os.set_inheritable(report, False)
+pid = os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ)
+_, status, used = os.wait4(pid, 0)
+os.write(report, f"{status} {used.ru_utime + used.ru_stime} {used.ru_maxrss}".encode())
+"""
+
+
 def run(program: str, root: str, *args: str) -> Usage:
     """One call, with the state root that is meant."""
+    ours, theirs = os.pipe()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        child = subprocess.Popen([program, "--root", root, *args], stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-        fd = os.pidfd_open(child.pid)
+        child = subprocess.Popen(
+            [sys.executable, "-ISc", _STARTER, str(theirs), program, "--root", root, *args],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            pass_fds=(theirs,),
+            start_new_session=True,
+        )
+        os.close(theirs)
         try:
-            import select
-
-            ready, _, _ = select.select([fd], [], [], WALL)
-            if not ready:
-                signal.pidfd_send_signal(fd, signal.SIGKILL)
+            try:
+                child.wait(WALL)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+            report = os.read(ours, 256).split()
         finally:
-            os.close(fd)
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
+            os.close(ours)
+        # Without a report it did not end in time.
+        status, cpu, memory = report or (str(signal.SIGKILL.value), WALL, 0)
         err.seek(0)
         text = err.read(2 * STDERR).decode("utf-8", "replace")
         verb = " ".join(word for word in args if not word.startswith("/"))
         return Usage(
             verb,
-            child.returncode,
-            usage.ru_utime + usage.ru_stime,
-            usage.ru_maxrss,
+            os.waitstatus_to_exitcode(int(status)),
+            float(cpu),
+            int(memory),
             os.fstat(out.fileno()).st_size,
             text,
         )
