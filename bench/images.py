@@ -17,21 +17,20 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.measure import make_bundle
+from bench.measure import Worker, make_bundle
 
 LAYERS = 5
 PLACES = ("usr/lib", "usr/share", "usr/bin", "var/lib", "etc", "usr/include", "usr/local")
 OCI = "application/vnd.oci.image."
 GOALS = {"umoci": 1.0, "podman": 1.2}  # pyrunc's time in theirs
 GOAL_SECOND, GOAL_MEMORY = 1.3, 150  # times a plain run; MiB
+LIMIT = 600  # seconds for one of them
 
 
 class Usage(NamedTuple):
@@ -39,38 +38,13 @@ class Usage(NamedTuple):
 
     wall: float  # seconds
     cpu: float
-    memory: float  # MiB, of the largest; 8 are the Python that started it
+    memory: float  # MiB, of the largest; at least those of the Python that started it
 
 
-# What starts the processes: small, because a process counts the memory of the one it was forked from as its own.
-_SPAWNER = """
-import json, os, sys, time
-null = os.open(os.devnull, os.O_RDWR)
-for line in sys.stdin:
-    begin = time.perf_counter()
-    argv = json.loads(line)
-    files = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, null, 1)]
-    pid = os.posix_spawnp(argv[0], argv, os.environ, file_actions=files)
-    _, status, used = os.wait4(pid, 0)
-    wall = time.perf_counter() - begin
-    print(json.dumps([status, wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]), flush=True)
-"""
-_spawner: list[subprocess.Popen[str]] = []
-
-
-def measure(argv: list[str]) -> Usage:
+def measure(worker: Worker, argv: list[str]) -> Usage:
     """Run a command.  Raises RuntimeError if it fails."""
-    if not _spawner:
-        script = [sys.executable, "-ISc", _SPAWNER]
-        _spawner.append(subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-    process = _spawner[0]
-    assert process.stdin is not None and process.stdout is not None
-    process.stdin.write(json.dumps(argv) + "\n")
-    process.stdin.flush()
-    status, *used = json.loads(process.stdout.readline())
-    if status:
-        raise RuntimeError(f"{argv}: exit status {os.waitstatus_to_exitcode(status)}")
-    return Usage(*used)
+    used = worker.usage(argv, limit=LIMIT)
+    return Usage(used["ms"] / 1e3, used["cpu_ms"] / 1e3, used["peak_kib"] / 1024)
 
 
 def files() -> Iterator[str]:
@@ -145,14 +119,14 @@ def median(found: list[Usage]) -> Usage:
     return Usage(*(statistics.median(column) for column in zip(*found, strict=True)))
 
 
-def unpacking(pyrunc: str, place: Path, size: int, rounds: int) -> None:
+def unpacking(worker: Worker, pyrunc: str, place: Path, size: int, rounds: int) -> None:
     """Print the table of `unpack`."""
     layout = make_layout(place / "layout", layers(size), {"Cmd": ["/bin/sh"]})
     tools = unpackers(pyrunc, layout, place)
     used: dict[str, list[Usage]] = {name: [] for name in tools}
     for number in range(rounds):
         for name, argv in tools.items():
-            used[name].append(measure(argv(number)))
+            used[name].append(measure(worker, argv(number)))
             os.sync()  # what one has left in the page cache is not the next one's to write
             for left in place.glob(f"{name}*{number}"):
                 shutil.rmtree(left)
@@ -174,7 +148,7 @@ def verdict(value: float, goal: float) -> str:
     return f"{'pass' if value <= goal else 'MISS'}: goal {goal:g}"
 
 
-def second_start(pyrunc: str, place: Path, rounds: int) -> None:
+def second_start(worker: Worker, pyrunc: str, place: Path, rounds: int) -> None:
     """Print the row of the second `run --image`: the image is in the store, the container is a new one each time."""
     bundle = make_bundle(place, pyrunc, "plain", ["/bin/true"])
     out = io.BytesIO()
@@ -183,11 +157,11 @@ def second_start(pyrunc: str, place: Path, rounds: int) -> None:
     layout = make_layout(place / "small", iter([out.getvalue()]), {"Cmd": ["/bin/true"]})
     root = ["--root", str(place / "root")]
     image = [pyrunc, *root, "run", "--store", str(place / "store"), "--image", f"{layout}:x"]
-    measure([*image, "first"])
+    measure(worker, [*image, "first"])
     used: dict[str, list[Usage]] = {"run": [], "run --image": []}
     for number in range(rounds):
-        used["run"].append(measure([pyrunc, *root, "run", "--bundle", str(bundle), f"plain{number}"]))
-        used["run --image"].append(measure([*image, f"image{number}"]))
+        used["run"].append(measure(worker, [pyrunc, *root, "run", "--bundle", str(bundle), f"plain{number}"]))
+        used["run --image"].append(measure(worker, [*image, f"image{number}"]))
     plain, ours = median(used["run"]), median(used["run --image"])
     print(f"the second start of an image, {rounds} rounds, medians")
     ratio = ours.wall / plain.wall
@@ -206,9 +180,11 @@ def main() -> None:
     parser.add_argument("--place", help="where to unpack; default: a temporary directory")
     options = parser.parse_args()
     pyrunc = os.path.abspath(options.pyrunc)
+    worker = Worker(private=False)  # before anything is read: a process counts the memory of the one that forked it
     with tempfile.TemporaryDirectory(prefix="pybench", dir=options.place) as place:
-        second_start(pyrunc, Path(place), 40 * options.rounds)
-        unpacking(pyrunc, Path(place), options.size, options.rounds)
+        second_start(worker, pyrunc, Path(place), 40 * options.rounds)
+        unpacking(worker, pyrunc, Path(place), options.size, options.rounds)
+    worker.close()
 
 
 if __name__ == "__main__":

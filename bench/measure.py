@@ -82,10 +82,16 @@ class Worker:
 
     def run(self, argv: Sequence[str], expect: int | None = 0, out: str = "/dev/null") -> float:
         """Milliseconds from the start of `argv` to its end; RuntimeError when its exit code is not `expect`."""
-        answer = self.ask({"argv": list(argv), "out": out})
+        return float(self.usage(argv, expect, out)["ms"])
+
+    def usage(
+        self, argv: Sequence[str], expect: int | None = 0, out: str = "/dev/null", limit: float = LIMIT
+    ) -> dict[str, Any]:
+        """The same with "cpu_ms" and "peak_kib" of `argv` and what it waited for; the peak is at least the worker's."""
+        answer = self.ask({"argv": list(argv), "out": out, "limit": limit})
         if expect is not None and answer["rc"] != expect:
             raise RuntimeError(f"{' '.join(argv)}: exit code {answer['rc']}: {answer['err'].strip()}")
-        return float(answer["ms"])
+        return answer
 
     def storm(self, argv: Sequence[str], count: int, at_once: int) -> dict[str, Any]:
         """Run `argv` `count` times, `at_once` at a time, {} in an argument being the number: see `_storm`."""
@@ -117,7 +123,7 @@ class Worker:
                     elif "storm" in request:
                         answer |= _storm(request["storm"], request["count"], request["at_once"])
                     elif "argv" in request:
-                        answer |= _timed(request["argv"], request["out"])
+                        answer |= _timed(request["argv"], request["out"], request["limit"])
                     sink.write(json.dumps(answer) + "\n")
                     sink.flush()
                     if "quit" in request:
@@ -137,17 +143,23 @@ def _reap() -> None:
             return
 
 
-def _timed(argv: list[str], out: str) -> dict[str, Any]:
+def _timed(argv: list[str], out: str, limit: float) -> dict[str, Any]:
     """posix_spawn to wait4, with the error text of a failure."""
-    signal.alarm(int(LIMIT))
+    signal.alarm(int(limit))
     start = time.perf_counter_ns()
     pid, errors = _spawn(argv, out)
-    _, status, _ = os.wait4(pid, 0)
+    _, status, used = os.wait4(pid, 0)
     elapsed = time.perf_counter_ns() - start
     signal.alarm(0)
     text = os.pread(errors, 4096, 0).decode(errors="replace")
     os.close(errors)
-    return {"ms": elapsed / 1e6, "rc": os.waitstatus_to_exitcode(status), "err": text}
+    return {
+        "ms": elapsed / 1e6,
+        "cpu_ms": (used.ru_utime + used.ru_stime) * 1e3,
+        "peak_kib": used.ru_maxrss,
+        "rc": os.waitstatus_to_exitcode(status),
+        "err": text,
+    }
 
 
 def _storm(template: list[str], count: int, at_once: int) -> dict[str, Any]:
