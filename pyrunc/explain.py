@@ -12,26 +12,27 @@ from errno import EACCES, ELOOP, ENOENT, ENOEXEC, EPERM
 
 from pyrunc import fs, runtime
 from pyrunc.errors import show
+from pyrunc.plan.process import DEFAULT_PATH
+from pyrunc.plan.userns import host_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Literal
 
 MAX_LINKS = 40  # as in the kernel: MAXSYMLINKS
-_HEAD = 4096
+HEAD = 4096
 _TEXT_MAX = 8192  # of an explanation; a pipe takes that much at once
 _PATIENCE_MS = 1000
 _SIGKILL = 9
 _TYPE, _DIRECTORY, _REGULAR, _LINK = 0o170000, 0o040000, 0o100000, 0o120000
 _PATH = posix.O_PATH | posix.O_CLOEXEC
 _INTERPRETER_MAX = 4096
-_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # elf.h, EM_*: what people call them.
-_MACHINES = {
+MACHINES = {
     2: "SPARC", 3: "i386", 8: "MIPS", 20: "PowerPC", 21: "ppc64", 22: "s390x", 40: "arm", 43: "SPARC v9",
     62: "x86_64", 183: "aarch64", 243: "riscv64", 258: "loongarch64",
 }  # fmt: skip
-_NATIVE = {"x86_64": (62, 3), "aarch64": (183, 40)}
+NATIVE = {"x86_64": (62, 3), "aarch64": (183, 40)}
 
 
 class Setting:
@@ -47,11 +48,7 @@ class Setting:
 
     def host_id(self, kind: str) -> int:
         """The host's number of the process's "uid" or "gid"."""
-        inside = int((self.process.get("user") or {}).get(kind, 0))
-        for entry in self.linux.get(f"{kind}Mappings") or ():
-            if 0 <= inside - entry["containerID"] < entry["size"]:
-                return int(inside - entry["containerID"] + entry["hostID"])
-        return inside
+        return host_id(self.linux.get(f"{kind}Mappings") or [], (self.process.get("user") or {}).get(kind) or 0)
 
 
 def bounded(setting: Setting, name: str, error: int) -> str:
@@ -92,7 +89,7 @@ def program(setting: Setting, name: str, error: int) -> str:
     if error not in (ENOENT, EACCES, ENOEXEC):
         return _seccomp(setting.linux.get("seccomp") or {}, error)
     with Tree(setting) as tree:
-        for path in _candidates(setting.process, name):
+        for path in candidates(setting.process, name):
             if tree.find(path):
                 found = _denied(tree, path) if error == EACCES else _format(tree)
             else:
@@ -105,8 +102,8 @@ def program(setting: Setting, name: str, error: int) -> str:
     return ""
 
 
-def _candidates(process: dict[str, Any], name: str) -> list[str]:
-    """The absolute paths that execvp(3) tries."""
+def candidates(process: dict[str, Any], name: str) -> list[str]:
+    """The absolute paths that execvp(3) tries, inside the container."""
     cwd = process.get("cwd") or "/"
     if "/" in name:
         return [fs.join(cwd, name)]
@@ -115,7 +112,7 @@ def _candidates(process: dict[str, Any], name: str) -> list[str]:
 
 def _path(process: dict[str, Any]) -> str:
     """The variable PATH, of several entries the last."""
-    found = _DEFAULT_PATH
+    found = DEFAULT_PATH
     for entry in process.get("env") or ():
         if entry.startswith("PATH="):
             found = entry[5:]
@@ -146,6 +143,7 @@ class Tree:
         self.mounts = setting.mounts
         self.root = posix.open(setting.root, _PATH | posix.O_DIRECTORY)
         self.fd = -1  # of the file that was found
+        self.path = ""  # its own, without links
         self.denied = ""
 
     def __enter__(self) -> Tree:
@@ -197,6 +195,7 @@ class Tree:
                     while len(stack) > 1:
                         posix.close(stack.pop()[0])
                 todo += [part for part in reversed(target.split("/")) if part not in ("", ".")]
+            self.path = stack[-1][1] or "/"
             return posix.dup(stack[-1][0])
         finally:
             for fd, _ in stack:
@@ -244,8 +243,8 @@ def _denied(tree: Tree, path: str) -> str:
             f"its mode is {mode:04o} and it belongs to {found.st_uid}:{found.st_gid}: {tree.uid}:{tree.gid} may not"
             " execute it"
         )
-    if _noexec(tree.mounts, path):
-        return _noexec(tree.mounts, path)
+    if where := _noexec(tree.mounts, path):
+        return where
     if posix.fstatvfs(tree.fd).f_flag & posix.ST_NOEXEC:
         return "the root filesystem is on a mount with the option noexec"
     return "its mode permits it: an ACL or a security module (AppArmor, SELinux) may not"
@@ -261,22 +260,32 @@ def _noexec(mounts: list[dict[str, Any]], path: str) -> str:
 
 def _format(tree: Tree) -> str:
     """ENOENT or ENOEXEC of a file that is there."""
-    head = tree.read(0, _HEAD)
+    head = tree.read(0, HEAD)
     if head.startswith(b"\x7fELF"):
         return _elf(tree, head)
     if head.startswith(b"#!"):
-        return _script(tree, head[2:].split(b"\n", 1)[0])
+        return _script(tree, head)
     if not head:
         return "the file is empty" if posix.fstat(tree.fd).st_mode & _TYPE == _REGULAR else ""
     return "it is neither an ELF file nor a script that starts with #!"
 
 
-def _script(tree: Tree, line: bytes) -> str:
-    words = line.split()
-    if not words:
+def interpreter(head: bytes) -> str:
+    """What a #! line names, "" for nothing."""
+    words = head[2:].split(b"\n", 1)[0].split()
+    return words[0].decode("utf-8", "surrogateescape") if words else ""
+
+
+def machine_of(head: bytes) -> int:
+    """e_machine of an ELF file's first bytes."""
+    return int.from_bytes(head[18:20], "big" if head[5:6] == b"\2" else "little")
+
+
+def _script(tree: Tree, head: bytes) -> str:
+    name = interpreter(head)
+    if not name:
         return "its #! line names no interpreter"
-    name = words[0].decode("utf-8", "surrogateescape")
-    if line.endswith(b"\r"):
+    if head.split(b"\n", 1)[0].endswith(b"\r"):
         return "its #! line ends with a carriage return: the file has the line ends of DOS"
     if not tree.find(name):
         return f"the interpreter {show(name)} of its #! line does not exist in the root filesystem"
@@ -294,9 +303,9 @@ def _elf(tree: Tree, head: bytes) -> str:
         return int.from_bytes(head[offset : offset + size], order)
 
     ours = posix.uname().machine
-    machine = number(18, 2)
-    if machine not in _NATIVE.get(ours, (machine,)):
-        return f"it is an ELF file for {_MACHINES.get(machine, f'machine {machine}')}, and this host is {ours}"
+    machine = machine_of(head)
+    if machine not in NATIVE.get(ours, (machine,)):
+        return f"it is an ELF file for {MACHINES.get(machine, f'machine {machine}')}, and this host is {ours}"
     # Elf64_Ehdr: e_phoff, e_phentsize, e_phnum; Elf64_Phdr: p_type, p_offset, p_filesz.
     start = number(32, 8) if wide else number(28, 4)
     size, count = (number(54, 2), number(56, 2)) if wide else (number(42, 2), number(44, 2))

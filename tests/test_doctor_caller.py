@@ -24,7 +24,8 @@ from doctor_support import (
 )
 from pyrunc import runtime
 from pyrunc.doctor import privileges, users
-from pyrunc.doctor.machine import NEW, Machine
+from pyrunc.doctor.machine import Machine
+from pyrunc.plan.namespaces import CLONE_FLAGS
 from pyrunc.quick import Ffi
 
 
@@ -61,18 +62,18 @@ def test_a_user_may_not_make_user_namespaces(setting: tuple[str, int], user: Mad
     name, value = setting
     path = Path(user.prefix, "proc/sys", name.replace(".", "/"))
     path.write_text(f"{value}\n")
-    user.probe = fails(EPERM, mask=NEW["user"])
+    user.probe = fails(EPERM, mask=CLONE_FLAGS["user"])
     found = only(flat(users.check(user)), "user-namespaces")
     assert (found.status, found.mend) == ("problem", f"sysctl -w {name}={1 - value}")
 
 
 def test_user_namespaces_without_capabilities(user: Made) -> None:
-    user.probe = fails(EPERM, mask=NEW["mount"])
+    user.probe = fails(EPERM, mask=CLONE_FLAGS["mount"])
     assert "give no capabilities" in only(flat(users.check(user)), "user-namespaces").seen
 
 
 def test_root_without_user_namespaces(tmp_path: Path) -> None:
-    found = only(flat(users.check(made(tmp_path, probe=fails(ENOSPC, mask=NEW["user"])))), "user-namespaces")
+    found = only(flat(users.check(made(tmp_path, probe=fails(ENOSPC, mask=CLONE_FLAGS["user"])))), "user-namespaces")
     assert (found.status, found.mend) == ("note", "sysctl -w user.max_user_namespaces=10000")
 
 

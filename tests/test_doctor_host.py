@@ -27,7 +27,7 @@ from doctor_support import (
     statuses,
 )
 from pyrunc.doctor import cgroups, kernel
-from pyrunc.doctor.machine import NEW
+from pyrunc.plan.namespaces import CLONE_FLAGS
 
 V1 = "#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t5\t1\t1\nblkio\t6\t1\t1\n"
 HYBRID = MOUNTINFO.replace("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
@@ -72,7 +72,7 @@ def test_a_feature_is_missing(check: str, what: str, number: int, status: str, r
 
 
 def test_an_old_kernel(tmp_path: Path) -> None:
-    machine = made(tmp_path, probe=fails(ENOSYS, "MOUNT_API", mask=NEW["time"]))
+    machine = made(tmp_path, probe=fails(ENOSYS, "MOUNT_API", mask=CLONE_FLAGS["time"]))
     machine.facts.kernel = (5, 4)
     found = flat(kernel.check(machine))
     assert only(found, "version").status == "problem" and "5.12" in only(found, "version").means
@@ -95,14 +95,14 @@ def test_a_filter_denies_the_mount_api(tmp_path: Path) -> None:
 
 def test_a_feature_works_in_a_user_namespace_only(tmp_path: Path) -> None:
     def probe(what: str, flags: int) -> int:
-        return 0 if what != "MOUNT_API" or flags & NEW["user"] else -EPERM
+        return 0 if what != "MOUNT_API" or flags & CLONE_FLAGS["user"] else -EPERM
 
     found = only(flat(kernel.check(made(tmp_path, probe=probe))), "mount-api")
     assert (found.status, found.seen) == ("ok", "works, in a user namespace")
 
 
 def test_namespaces(tmp_path: Path) -> None:
-    found = only(flat(kernel.check(made(tmp_path, probe=fails(ENOSPC, mask=NEW["network"])))), "namespaces")
+    found = only(flat(kernel.check(made(tmp_path, probe=fails(ENOSPC, mask=CLONE_FLAGS["network"])))), "namespaces")
     assert (found.status, found.seen) == ("problem", "network: ENOSPC")
     assert found.mend == "sysctl -w user.max_net_namespaces=10000"
 

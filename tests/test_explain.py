@@ -84,7 +84,7 @@ def test_program(tmp_path: Path, name: str, error: int, text: str) -> None:
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_loader(tmp_path: Path, wide: bool, order: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """PT_INTERP of each class and byte order, after a segment of another type."""
-    monkeypatch.setattr(explain, "_NATIVE", {})
+    monkeypatch.setattr(explain, "NATIVE", {})
     ident = b"\x7fELF" + bytes([2 if wide else 1, 1 if order == "<" else 2, 1]) + bytes(9)
     loader = b"/lib/ld.so\0"
     if wide:

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pyrunc"
 
 # Lower number = lower layer.  A module may import its own layer (cycles are checked apart) and everything below.
 LAYERS = [
-    {"", "errors", "fs", "undo", "handshake", "hints", "runtime", "quick", "signals", "build", "procfs", "explain"}
+    {"", "errors", "fs", "undo", "handshake", "hints", "runtime", "quick", "signals", "build", "procfs"}
     | {"_shim", "_reader"},
     {"spec"},
     {"host"},
@@ -31,6 +31,7 @@ LAYERS = [
         "netdev",
         "rdt",
         "rootmount",
+        "explain",
     },
     {"lifecycle", "members", "events", "salvage", "image"},
     {"update"},

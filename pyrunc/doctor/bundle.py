@@ -11,9 +11,10 @@ from pyrunc.cgroup.fs2 import Fs2
 from pyrunc.cgroup.resources import limiting
 from pyrunc.doctor import cgroups, files, kernel, privileges, users
 from pyrunc.doctor.findings import Area
-from pyrunc.doctor.machine import NEW, Machine, system_error
+from pyrunc.doctor.machine import Machine, system_error
 from pyrunc.errors import ConfigError, PyruncError, show
 from pyrunc.plan import Plan
+from pyrunc.plan.namespaces import CLONE_FLAGS
 from pyrunc.spec import load
 from pyrunc.spec.names import CAPABILITIES, RLIMITS
 
@@ -183,7 +184,7 @@ def namespaces(machine: Machine, area: Area, wanted: Wanted) -> None:
         if path and not machine.exists(path):
             area.problem("namespaces", f"{pointer}/path {show(path)} is not there", "create fails")
             continue
-        result, _ = (0, False) if path else machine.works("NAMESPACES", NEW[kind])
+        result, _ = (0, False) if path else machine.works("NAMESPACES", CLONE_FLAGS[kind])
         if result < 0:
             means = f"create fails{kernel.why(machine, result, '5.6')}"
             area.problem("namespaces", f"{pointer}: {kind}: {system_error(result)}", means, f"remove {pointer}")

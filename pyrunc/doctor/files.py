@@ -12,31 +12,15 @@ from collections.abc import Sequence
 from shlex import quote
 from typing import Any
 
-from pyrunc import fs
+from pyrunc import explain, fs
 from pyrunc.doctor import kernel
 from pyrunc.doctor.findings import Area
 from pyrunc.doctor.machine import Machine
 from pyrunc.errors import show
 
-LINKS_MOST = 40  # as the kernel
-HEAD = 256  # bytes of a program; an interpreter's line may be that long (BINPRM_BUF_SIZE)
-# e_machine of elf(5) that a kernel of an architecture can execute, its 32-bit one included
-MACHINES = {"x86_64": (62, 3), "aarch64": (183, 40)}
-NAMES = {
-    3: "i386",
-    8: "mips",
-    20: "ppc",
-    21: "ppc64",
-    22: "s390",
-    40: "arm",
-    62: "x86_64",
-    183: "aarch64",
-    243: "riscv",
-}
 # What runs in the runtime's namespaces, or before the root is changed.
 HOST_HOOKS = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
 SPECIAL_TYPES = {"none", "cgroup"}  # the latter is the unified hierarchy (ADR 8)
-DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def check(machine: Machine, area: Area, bundle: str, config: dict[str, Any]) -> None:
@@ -95,83 +79,47 @@ def program(machine: Machine, area: Area, root: str, config: dict[str, Any]) -> 
     if not name:
         return
     covers = [mount["destination"].rstrip("/") + "/" for mount in config.get("mounts") or ()]
-    candidates = look_up(name, process)
-    for candidate in candidates:
-        if any((candidate + "/").startswith(place) for place in covers):
-            return  # a mount decides
-        found, seen = inside(machine.place(root), candidate)
-        if found is not None and any((seen + "/").startswith(place) for place in covers):
-            return
-        if found is not None and stat.S_ISREG(found.st_mode):
-            judge(machine, area, root, seen, found)
-            return
-    where = candidates[0] if len(candidates) == 1 else "any directory of PATH"
+    listed = [fs.normpath(path) for path in explain.candidates(process, name)]
+    with explain.Tree(explain.Setting(config, process, machine.place(root))) as tree:
+        for candidate in listed:
+            if any((candidate + "/").startswith(place) for place in covers):
+                return  # a mount decides
+            if not tree.find(candidate):
+                continue
+            if any((tree.path + "/").startswith(place) for place in covers):
+                return
+            found = os.fstat(tree.fd)
+            if stat.S_ISREG(found.st_mode):
+                judge(machine, area, root, tree, found)
+                return
+    where = listed[0] if len(listed) == 1 else "any directory of PATH"
     means = "create fails: executable file not found"
     area.problem("program", f"/process/args/0 {show(name)} is not in {where} of the root filesystem", means, "")
 
 
-def look_up(name: str, process: dict[str, Any]) -> list[str]:
-    """The paths that execvp(3) would try, inside the container."""
-    if "/" in name:
-        return [fs.normpath(fs.join(process.get("cwd") or "/", name))]
-    env = process.get("env") or ()
-    path = next((entry for entry in reversed(env) if entry.startswith("PATH=")), DEFAULT_PATH)
-    return [fs.normpath(f"/{place}/{name}") for place in path[5:].split(":")[:64]]
-
-
-def inside(root: str, path: str) -> tuple[os.stat_result | None, str]:
-    """What a path leads to with ``root`` as the root directory, and its path there; None when it leads nowhere."""
-    todo = path.split("/")[::-1]
-    done: list[str] = []
-    links = 0
-    while todo:
-        part = todo.pop()
-        if part in ("", ".", ".."):
-            if part == ".." and done:
-                done.pop()
-            continue
-        here = "/".join([root, *done, part])
-        try:
-            mode = os.lstat(here).st_mode
-            target = os.readlink(here) if stat.S_ISLNK(mode) else ""
-        except (OSError, ValueError):
-            return None, path
-        if not target:
-            done.append(part)
-            continue
-        links += 1
-        if links > LINKS_MOST:
-            return None, path
-        if target.startswith("/"):
-            done = []
-        todo += target.split("/")[::-1]
-    try:
-        return os.lstat("/".join([root, *done])), "/" + "/".join(done)
-    except (OSError, ValueError):
-        return None, path
-
-
-def judge(machine: Machine, area: Area, root: str, path: str, found: os.stat_result) -> None:
+def judge(machine: Machine, area: Area, root: str, tree: explain.Tree, found: os.stat_result) -> None:
     """A regular file: its mode, and what its first bytes say."""
+    path = tree.path
     if not found.st_mode & 0o111:
         means = "create fails: permission denied"
         area.problem(
             "program", f"{path} has mode {stat.S_IMODE(found.st_mode):04o}", means, f"chmod +x {quote(root + path)}"
         )
         return
-    head = first_bytes(machine.place(root + path))
+    try:
+        head = tree.read(0, explain.HEAD)
+    except OSError:
+        head = b""  # not ours to read
     if head[:2] == b"#!":
-        interpreter = head[2:].split(b"\n")[0].split()[:1]
-        name = interpreter[0].decode("utf-8", "surrogateescape") if interpreter else ""
-        target = inside(machine.place(root), name)[0] if name else None
-        if target is None or not stat.S_ISREG(target.st_mode):
+        name = explain.interpreter(head)
+        if not (name and tree.find(name) and stat.S_ISREG(os.fstat(tree.fd).st_mode)):
             means = "start fails: no such file or directory, though the script is there"
             area.problem("program", f"{path}: its interpreter {show(name)} is not there", means, "")
             return
     elif head[:4] == b"\x7fELF" and len(head) > 19:
-        number = int.from_bytes(head[18:20], "big" if head[5] == 2 else "little")
-        if number not in MACHINES.get(machine.facts.arch, (number,)) and not emulated(machine):
-            seen = f"{path} is for {NAMES.get(number, f'machine {number}')}, this machine is {machine.facts.arch}"
+        number, arch = explain.machine_of(head), machine.facts.arch
+        if number not in explain.NATIVE.get(arch, (number,)) and not emulated(machine):
+            seen = f"{path} is for {explain.MACHINES.get(number, f'machine {number}')}, this machine is {arch}"
             mend = "use an image of this architecture, or install qemu-user-static"
             area.problem("program", seen, "start fails: exec format error", mend)
             return
@@ -180,20 +128,6 @@ def judge(machine: Machine, area: Area, root: str, path: str, found: os.stat_res
         area.problem("program", f"{path} is neither an ELF program nor a script with #!", means, "")
         return
     area.ok("program", path)
-
-
-def first_bytes(path: str) -> bytes:
-    """The beginning of a file, b"" when it cannot be read; a link in its place is not followed."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError:
-        return b""
-    try:
-        return os.read(fd, HEAD)
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)
 
 
 def emulated(machine: Machine) -> bool:

@@ -8,8 +8,9 @@ from errno import E2BIG, EINVAL, ENOSYS, EOPNOTSUPP
 
 from pyrunc import runtime
 from pyrunc.doctor.findings import Area
-from pyrunc.doctor.machine import NEW, Machine, system_error
+from pyrunc.doctor.machine import Machine, system_error
 from pyrunc.errors import errno_name
+from pyrunc.plan.namespaces import CLONE_FLAGS
 
 FLOOR = (5, 12)  # docs/adr/0005-kernel-floor.md
 ARCHITECTURES = ("x86_64", "aarch64")
@@ -35,7 +36,9 @@ FEATURES = (
     Feature("openat2", "OPENAT2", 0, "5.6", "paths in a container are walked in slower steps", False),
     Feature("clone-into-cgroup", "CLONE_INTO_CGROUP", 0, "5.7", "no process can be started in a cgroup", True),
     Feature("seccomp-notify", "SECCOMP_NOTIFY", 0, "5.0", "profiles with SCMP_ACT_NOTIFY are refused", False),
-    Feature("time-namespace", "NAMESPACES", NEW["time"], "5.6", "configs with a time namespace are refused", False),
+    Feature(
+        "time-namespace", "NAMESPACES", CLONE_FLAGS["time"], "5.6", "configs with a time namespace are refused", False
+    ),
     Feature("landlock", "LANDLOCK", 0, "5.13", "programs in containers cannot restrict themselves with it", False),
 )
 
@@ -96,7 +99,7 @@ def why(machine: Machine, result: int, since: str) -> str:
 def namespaces(machine: Machine, area: Area) -> None:
     """Each type of namespace, tried out; the user namespace has a subject of its own."""
     missing = []
-    for kind, flag in NEW.items():
+    for kind, flag in CLONE_FLAGS.items():
         if kind not in ("user", "time"):
             result, _ = machine.works("NAMESPACES", flag)
             if result < 0:

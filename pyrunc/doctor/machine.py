@@ -10,18 +10,9 @@ from errno import ETIMEDOUT
 
 from pyrunc import fs, host, runtime
 from pyrunc.errors import errno_name
+from pyrunc.plan.namespaces import CLONE_FLAGS
 
 PROGRAM_DIRS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
-NEW = {  # linux/sched.h
-    "mount": 0x00020000,
-    "cgroup": 0x02000000,
-    "uts": 0x04000000,
-    "ipc": 0x08000000,
-    "user": 0x10000000,
-    "pid": 0x20000000,
-    "network": 0x40000000,
-    "time": 0x00000080,
-}
 PROBES = {  # PR_PROBE_* of native/shim/shim.h
     "NAMESPACES": 0,
     "MOUNT_API": 1,
@@ -202,9 +193,9 @@ class Machine:
     def works(self, what: str, flags: int = 0) -> tuple[int, bool]:
         """A probe as the caller, and if that is not permitted in a new user namespace: (result, whether in one)."""
         result = self.probe(what, flags)
-        if result >= 0 or errno_name(-result) != "EPERM" or flags & NEW["user"]:
+        if result >= 0 or errno_name(-result) != "EPERM" or flags & CLONE_FLAGS["user"]:
             return result, False
-        inside = self.probe(what, flags | NEW["user"] | NEW["mount"])
+        inside = self.probe(what, flags | CLONE_FLAGS["user"] | CLONE_FLAGS["mount"])
         return (inside, True) if inside >= 0 else (result, False)
 
 

@@ -8,8 +8,9 @@ from shlex import quote
 from pyrunc import idmap
 from pyrunc.doctor import kernel
 from pyrunc.doctor.findings import Area
-from pyrunc.doctor.machine import NEW, Machine, system_error
+from pyrunc.doctor.machine import Machine, system_error
 from pyrunc.errors import errno_name
+from pyrunc.plan.namespaces import CLONE_FLAGS
 
 ENOUGH = 65536  # ids that an image may use
 LOOKED_THROUGH = 256 << 10  # bytes of subuid(5) in which overlaps are looked for
@@ -35,12 +36,12 @@ def check(machine: Machine) -> list[Area]:
 
 def user_namespace(machine: Machine, area: Area) -> None:
     """Whether the caller can make one; other users than root cannot run anything without."""
-    result = machine.probe("NAMESPACES", NEW["user"])
+    result = machine.probe("NAMESPACES", CLONE_FLAGS["user"])
     if result >= 0:
         if machine.euid == 0:
             area.ok("user-namespaces", "work")
         else:
-            inside = machine.probe("NAMESPACES", NEW["user"] | NEW["mount"])
+            inside = machine.probe("NAMESPACES", CLONE_FLAGS["user"] | CLONE_FLAGS["mount"])
             restricted(machine, area) if inside < 0 else area.ok("user-namespaces", "work")
         return
     report = area.note if machine.privileged else area.problem
