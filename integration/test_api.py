@@ -403,9 +403,10 @@ def test_a_status_that_somebody_else_took(box: Box, runtime_: pyrunc.Runtime, sh
             os.waitpid(process.pid, 0)
         with pytest.raises(pyrunc.PyruncError, match=r"status of process .* is lost"):
             process.wait(10)
-        os.kill(container.pid, signal.SIGKILL)
+        first = container.pid  # 0 once the process has ended
+        os.kill(first, signal.SIGKILL)
         with suppress(ChildProcessError):
-            os.waitpid(container.pid, 0)
+            os.waitpid(first, 0)
         assert container.wait(10) is None
 
 
