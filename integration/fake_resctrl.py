@@ -50,13 +50,14 @@ def rmdir(path: str) -> None:
 
 
 def patched() -> Any:
-    """`posix` as pyrunc.rdt is to see it."""
+    """`posix` as pyrunc.cgroup.rdt is to see it."""
     return SimpleNamespace(**{**vars(posix), "mkdir": mkdir, "rmdir": rmdir})
 
 
 if __name__ == "__main__":
     sys.path.insert(0, str(REPO))
-    from pyrunc import __main__, host, rdt
+    from pyrunc import __main__, host
+    from pyrunc.cgroup import rdt
 
     fake = sys.argv[1]
     host.HostFacts.resctrl = property(lambda facts: fake)  # type: ignore[assignment, method-assign]

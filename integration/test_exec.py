@@ -449,7 +449,7 @@ def test_what_leads_out_cannot_be_seen_from_inside(container: Make, privileged: 
     seen = (one.bundle.rootfs / "seen").read_text().splitlines()
     assert seen, "it has looked"
     ways = ("mnt:", "net:", "pid:", "uts:", "cgroup:")
-    # The container's own cgroup namespace is entered last, from inside (plan/join.py): it leads nowhere else.
+    # The container's own cgroup namespace is entered last, from inside (plan/exec.py): it leads nowhere else.
     own = os.readlink(f"/proc/{one.pid}/ns/cgroup")
     assert own != os.readlink("/proc/self/ns/cgroup")
     assert not [link for link in seen if link.startswith(ways) and link != own]

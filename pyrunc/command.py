@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from pyrunc.launch import CreateOptions
+    from pyrunc.launch.create import CreateOptions
     from pyrunc.log import Log
 
 # (name, short, metavar, kind, help); kinds: str, bool, int, multi
@@ -132,10 +132,11 @@ def out(text: str) -> int:
 
 def created_by(context: Context, id: str, values: dict[str, Any]) -> CreateOptions:
     """The options that `create` and `run` share, as launch wants them."""
-    from pyrunc import launch, state
+    from pyrunc import state
+    from pyrunc.launch import create
 
     state.check_id(id)  # before anything is derived from it, such as a cgroup
-    opts = launch.CreateOptions(id, context.log)
+    opts = create.CreateOptions(id, context.log)
     opts.root, opts.cgroup_manager, opts.rootless = context.root, context.cgroup_manager, context.rootless
     opts.bundle = values.get("bundle", "") or posix.getcwd()
     if values.get("config"):

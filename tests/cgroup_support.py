@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 
 from pyrunc import fs
-from pyrunc.cgroup import fs2, tree
+from pyrunc.cgroup import cgroupfs, tree
 from pyrunc.host import HostFacts
 
 
@@ -43,10 +43,10 @@ class Kernel:
         (top / "cgroup.procs").write_text("1\n")
         facts = HostFacts()
         facts.cgroup2_mount = str(top)
-        self.driver = fs2.Fs2(facts)
-        monkeypatch.setattr(fs2, "posix", self)
+        self.driver = cgroupfs.Cgroupfs(facts)
+        monkeypatch.setattr(cgroupfs, "posix", self)
         monkeypatch.setattr(tree, "posix", self)
-        monkeypatch.setattr(fs2, "fs", self)
+        monkeypatch.setattr(cgroupfs, "fs", self)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(posix, name) if hasattr(posix, name) else getattr(fs, name)

@@ -18,7 +18,7 @@ from broken_configs import BROKEN, changed
 from plan_support import case_names, load_case
 from pyrunc.errors import ConfigError
 from pyrunc.plan import ops
-from pyrunc.plan.compile import compile_create
+from pyrunc.plan.create import compile_create
 from pyrunc.spec import validate
 from pyrunc.spec.report import Report
 

@@ -8,7 +8,7 @@ import pathlib
 from typing import Any
 
 from pyrunc.plan import Plan, ops
-from pyrunc.plan.compile import Options, compile_create
+from pyrunc.plan.create import Options, compile_create
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pyrunc import cgroup
+from pyrunc.cgroup.cgroupfs import Cgroupfs
 from pyrunc.cgroup.disabled import Disabled
-from pyrunc.cgroup.fs2 import Fs2
 from pyrunc.cgroup.systemd import Systemd
 from pyrunc.errors import ConfigError, PyruncError
 from pyrunc.host import HostFacts
@@ -77,7 +77,7 @@ def test_no_cgroup_at_all() -> None:
 
 
 def test_drivers() -> None:
-    assert isinstance(cgroup.open_driver("cgroupfs", facts()), Fs2)
+    assert isinstance(cgroup.open_driver("cgroupfs", facts()), Cgroupfs)
     assert isinstance(cgroup.open_driver("disabled", facts()), Disabled)
     assert isinstance(cgroup.open_driver("systemd", facts()), Systemd)
     with pytest.raises(PyruncError, match='"v1": expected one of cgroupfs, systemd, disabled'):

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from pyrunc import cli, command, errors, exec, launch, state
+from pyrunc import cli, command, errors, state
 from pyrunc.errors import PyruncError, UsageError
+from pyrunc.launch import create, exec
 
 FLAGS: tuple[command.Flag, ...] = (
     ("root", "r", "DIR", "str", ""),
@@ -101,12 +102,12 @@ class Calls:
     """Launch, in place of the one that makes containers."""
 
     def __init__(self) -> None:
-        self.seen: list[tuple[str, launch.CreateOptions]] = []
+        self.seen: list[tuple[str, create.CreateOptions]] = []
 
-    def create(self, opts: launch.CreateOptions) -> None:
+    def create(self, opts: create.CreateOptions) -> None:
         self.seen.append(("create", opts))
 
-    def run(self, opts: launch.CreateOptions) -> int:
+    def run(self, opts: create.CreateOptions) -> int:
         self.seen.append(("run", opts))
         return 7
 
@@ -114,8 +115,8 @@ class Calls:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     made = Calls()
-    monkeypatch.setattr(launch, "create", made.create)
-    monkeypatch.setattr(launch, "run", made.run)
+    monkeypatch.setattr(create, "create", made.create)
+    monkeypatch.setattr(create, "run", made.run)
     return made
 
 

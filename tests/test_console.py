@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pyrunc import console
+from pyrunc.launch import console
 
 
 @pytest.fixture

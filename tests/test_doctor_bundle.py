@@ -17,9 +17,10 @@ import pytest
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 from doctor_support import ALL_CAPS, STATUS, fails, flat, made, only, statuses, works
-from pyrunc import command, explain, launch
+from pyrunc import command, explain
 from pyrunc.doctor import bundle, kernel, privileges, users
 from pyrunc.doctor.findings import MOST, Area, Finding
+from pyrunc.launch import create
 from pyrunc.plan.namespaces import CLONE_FLAGS
 from pyrunc.spec import default, load
 
@@ -245,7 +246,7 @@ def test_apparmor(one: Bundle) -> None:
 def compiled(one: Bundle) -> bundle.Wanted:
     one.look()
     opts = command.created_by(command.Context({}), "c1", {"bundle": str(one.path)})
-    return bundle.Wanted(str(one.path), *launch.compile_only(opts))
+    return bundle.Wanted(str(one.path), *create.compile_only(opts))
 
 
 def test_devices_and_parameters(one: Bundle) -> None:

@@ -14,8 +14,9 @@ import pytest
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
-from pyrunc import cli, events, state
+from pyrunc import cli, state
 from pyrunc.cgroup import stats
+from pyrunc.container import events
 from pyrunc.errors import PyruncError, StateError
 from pyrunc.log import Log
 from pyrunc.verbs import events as verb

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from plan_support import Facts
-from pyrunc import exec as pexec
 from pyrunc.errors import ConfigError, UsageError
+from pyrunc.launch import exec as pexec
 from pyrunc.spec import exec_process
 
 OWN: dict[str, Any] = {

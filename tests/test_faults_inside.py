@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 import faulty
-from pyrunc import fs, hooks, idmap, log, netdev, runtime, state
+from pyrunc import fs, hooks, idmap, log, runtime, state
 from pyrunc.cgroup import delegate, devices
 from pyrunc.errors import PyruncError, StateError, SysError
+from pyrunc.launch import netdev
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 

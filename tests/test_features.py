@@ -131,7 +131,8 @@ def test_capabilities() -> None:
 
 def test_cgroup_drivers() -> None:
     facts: Any = Facts()
-    assert [type(cgroup.open_driver(name, facts)).__name__ for name in ("systemd", "cgroupfs")] == ["Systemd", "Fs2"]
+    drivers = [cgroup.open_driver(name, facts) for name in ("systemd", "cgroupfs")]
+    assert [type(driver).__name__ for driver in drivers] == ["Systemd", "Cgroupfs"]
     assert LINUX["cgroup"]["systemd"] and LINUX["cgroup"]["v2"] and not LINUX["cgroup"]["v1"]
     assert problems(("/linux/resources/rdma", {"mlx5_0": {"hcaHandles": 1}})) == []
 

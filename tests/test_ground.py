@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyrunc import errors, fs
-from pyrunc.undo import Undo
+from pyrunc.launch.undo import Undo
 
 
 def test_sys_error_line() -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from pyrunc import errors, fs, hooks, host, idmap, log, rootless, runtime, state
+from pyrunc import errors, fs, hooks, host, idmap, log, runtime, state
 from pyrunc.cgroup import delegate
 from pyrunc.host import HostFacts
+from pyrunc.launch import rootless
 from pyrunc.spec import mappings
 
 SELF = [{"containerID": 0, "hostID": 1000, "size": 1}]

@@ -1,4 +1,4 @@
-"""What a failed command takes back when there is hardly any memory (pyrunc/lifecycle.py, Job.forget)."""
+"""What a failed command takes back when there is hardly any memory (pyrunc/container/lifecycle.py, Job.forget)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from pyrunc import launch, lifecycle
+from pyrunc.container import lifecycle
 from pyrunc.errors import SysError
-from pyrunc.undo import Undo
+from pyrunc.launch import create
+from pyrunc.launch.undo import Undo
 
 
 class Said:
@@ -81,7 +82,7 @@ def test_what_cannot_be_undone_can_be_found(problem: bool) -> None:
         if problem:
             raise OSError(16, "busy")
 
-    job: Any = object.__new__(launch.Job)
+    job: Any = object.__new__(create.Job)
     job.undo, job.container = Undo(), Named()
     job.undo.push(job.forget)
     job.undo.push(release)

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 import crowded
 from plan_support import Facts, options
-from pyrunc import fs, update
+from pyrunc import fs
 from pyrunc.cgroup import gvariant, systemd
+from pyrunc.container import update
 from pyrunc.errors import ConfigError, brief, printable
 from pyrunc.log import Log, say
 from pyrunc.plan import encode, process, scheduling, show
-from pyrunc.plan.compile import compile_create
+from pyrunc.plan.create import compile_create
 from pyrunc.spec import names, validate
 
 SPACES = [{"type": kind} for kind in ("mount", "pid", "user", "network", "ipc", "uts")]

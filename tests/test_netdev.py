@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pyrunc import netdev
+from pyrunc.launch import netdev
 
 pytest.importorskip("pyroute2")
 
@@ -16,7 +16,7 @@ pytest.importorskip("pyroute2")
 def test_few_modules_of_pyroute2_are_imported() -> None:
     """All of pyroute2 costs 0.2 s of processor time, most of it for protocols that nobody asks for."""
     script = (
-        "import sys; from pyrunc import netdev; links, addresses = netdev._messages();"
+        "import sys; from pyrunc.launch import netdev; links, addresses = netdev._messages();"
         "print(links.__name__, addresses.__name__, 'asyncio' in sys.modules, 'pyroute2.iproute' in sys.modules,"
         " len([name for name in sys.modules if name.startswith('pyroute2')]) < 80)"
     )

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from plan_support import Facts, base, case_names, compiled, load_case, merge, options
 from pyrunc.errors import ConfigError, PyruncError
 from pyrunc.plan import Plan, encode, ops
-from pyrunc.plan.compile import compile_create
+from pyrunc.plan.create import compile_create
 from work import calls
 
 NATIVE = pathlib.Path(__file__).parent.parent / "native"

@@ -15,7 +15,7 @@ import pytest
 from plan_support import GOLDEN, Facts, case_names, load_case, options
 from pyrunc.errors import ConfigError
 from pyrunc.plan import ops, show
-from pyrunc.plan.compile import compile_create
+from pyrunc.plan.create import compile_create
 
 # Ops and policy bits that are in golden/exec/ only: test_plan_join looks for them.
 EXEC_OPS = {"CPU_INITIAL", "CPU_FINAL", "RLIMIT"}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from plan_support import Facts, base, merge, names, options
 from pyrunc.plan import Plan, ops
-from pyrunc.plan.compile import compile_create
+from pyrunc.plan.create import compile_create
 
 CGROUP_NS = 0x02000000
 SECTIONS = ["ENTER", "SETUP", "FINISH", "RUN"]

@@ -14,7 +14,7 @@ from plan_support import case_names, compiled, load_case, names
 from pyrunc import fs
 from pyrunc.errors import ConfigError
 from pyrunc.plan import Plan, ops, show
-from pyrunc.plan.compile import compile_create
+from pyrunc.plan.create import compile_create
 from pyrunc.verbs import plan as verb
 
 PLANS = [name for name in case_names() if not name.endswith("-refused")]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from integration import fake_resctrl
-from pyrunc import host, rdt
+from pyrunc import host
+from pyrunc.cgroup import rdt
 from pyrunc.errors import ConfigError, PyruncError
 from pyrunc.spec import validate
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from pyrunc import host, procfs, salvage, state
+from pyrunc import host, procfs, state
+from pyrunc.container import salvage
 
 
 @pytest.fixture

@@ -16,9 +16,10 @@ import pytest
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 from plan_support import compiled
-from pyrunc import exec, foreground, launch, lifecycle, session
 from pyrunc import handshake as h
+from pyrunc.container import lifecycle
 from pyrunc.errors import PyruncError, SysError
+from pyrunc.launch import create, exec, foreground, session
 from pyrunc.log import Log
 
 HOST = SysError("/linux/resources/devices", "bpf(PROG_ATTACH)", errno.ENOENT)
@@ -79,13 +80,13 @@ def test_a_run_gives_the_terminal_back_though_the_container_cannot_be_removed(mo
     def remove(*args: object) -> None:
         raise PyruncError("it is busy")
 
-    monkeypatch.setattr(launch, "Job", Made)
-    monkeypatch.setattr(launch, "checked", lambda *_: -1)
-    monkeypatch.setattr(launch.runtime, "quick", lambda: (None, Made()))
+    monkeypatch.setattr(create, "Job", Made)
+    monkeypatch.setattr(create, "checked", lambda *_: -1)
+    monkeypatch.setattr(create.runtime, "quick", lambda: (None, Made()))
     monkeypatch.setattr(foreground, "Watch", Made)
     monkeypatch.setattr(lifecycle, "remove", remove)
     with pytest.raises(PyruncError, match="it is busy"):
-        launch.run(launch.CreateOptions("c1", Log()))
+        create.run(create.CreateOptions("c1", Log()))
     assert said[-2:] == ["lock", "close"] and "drain" not in said
 
 

@@ -22,7 +22,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyrunc import fs, procfs, salvage, state
+from pyrunc import fs, procfs, state
+from pyrunc.container import salvage
 from pyrunc.errors import PyruncError, StateError, SysError
 from pyrunc.spec import names
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pyrunc.streams import Pump, Streams
+from pyrunc.launch.streams import Pump, Streams
 
 
 @pytest.fixture

@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
-from pyrunc import exec, handshake, launch, lifecycle, plan, session
+from pyrunc import handshake, plan
+from pyrunc.container import lifecycle
 from pyrunc.errors import PyruncError, SysError
+from pyrunc.launch import create, exec, session
 from pyrunc.plan import ops
 from pyrunc.trace import chrome, otlp, points, record, target
 
@@ -92,14 +94,14 @@ def test_everything_is_put_in_place_and_back() -> None:
 
 def test_every_action_of_the_handshake_is_in_the_table() -> None:
     named = {name for _, name, _, _ in points.POINTS}
-    kinds = (session.Session, launch.Job, exec.Exec)
+    kinds = (session.Session, create.Job, exec.Exec)
     actions = {f"{kind.__name__}.{name}" for kind in kinds for name in vars(kind) if name.startswith("on_")}
     assert actions and actions <= named, actions - named
 
 
 def test_a_name_that_is_gone_is_noticed() -> None:
     with pytest.raises(AttributeError, match="no_such_function"):
-        points.replace("session", "Session.no_such_function", lambda found: found)
+        points.replace("launch.session", "Session.no_such_function", lambda found: found)
 
 
 def test_nothing_of_it_is_imported_without_the_option() -> None:
@@ -117,7 +119,7 @@ def test_nothing_of_it_is_in_the_snapshot() -> None:
         sys.path.pop(0)
     modules = [(name, path) for name, path in __import__("test_layers").MODULES.items()]
     chosen = freeze.preloadable(modules)
-    assert "pyrunc.launch" in chosen and not [name for name in chosen if name.startswith("pyrunc.trace")]
+    assert "pyrunc.launch.create" in chosen and not [name for name in chosen if name.startswith("pyrunc.trace")]
 
 
 def test_a_plan_is_the_same_without_a_trace() -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from cgroup_support import Kernel
-from pyrunc import cli, lifecycle, state, update
+from pyrunc import cli, state
 from pyrunc.cgroup import resources as conversion
 from pyrunc.cgroup.disabled import Disabled
+from pyrunc.container import lifecycle, update
 from pyrunc.errors import ConfigError, PyruncError, StateError, SysError, UsageError
 from pyrunc.log import Log
 

@@ -19,7 +19,8 @@ import pytest
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
-from pyrunc import cli, lifecycle, procfs, state
+from pyrunc import cli, procfs, state
+from pyrunc.container import lifecycle
 from pyrunc.spec import default, load, validate
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from plan_support import Facts
-from pyrunc import launch, update
+from pyrunc.container import update
 from pyrunc.errors import Capped, ConfigError, Problem
+from pyrunc.launch import create
 from pyrunc.log import Log
 from pyrunc.spec import exec_process, schema, validate
 from pyrunc.verbs import plan as plan_verb
@@ -60,7 +61,7 @@ def test_there_are_places() -> None:
 def test_plan(value: Any, tmp_path: Path) -> None:
     """No verb trips over a type: what is reported is a problem, and each value once."""
     path = tmp_path / "config.json"
-    opts = launch.CreateOptions("c", Log())
+    opts = create.CreateOptions("c", Log())
     opts.bundle = str(tmp_path)
     refused = 0
     for whole in (sample(schema.CONFIG), {"ociVersion": "1.0.0", "root": {"path": "rootfs"}}):
@@ -71,7 +72,7 @@ def test_plan(value: Any, tmp_path: Path) -> None:
                 continue
             path.write_text(json.dumps(document))
             try:
-                launch.compile_only(opts)
+                create.compile_only(opts)
             except ConfigError as error:
                 pointers = [problem.pointer for problem in error.problems if "expected" not in problem.hint]
                 pointer = "".join(f"/{step}" for step in place)
@@ -114,7 +115,7 @@ def test_process_and_resources(value: Any, tmp_path: Path) -> None:
 
 def test_null_counts_as_absent(tmp_path: Path) -> None:
     """Wherever a field is optional: the same plan, or the same problems, as without the field."""
-    path, opts = tmp_path / "config.json", launch.CreateOptions("c", Log())
+    path, opts = tmp_path / "config.json", create.CreateOptions("c", Log())
     opts.bundle = str(tmp_path)
     config = {"ociVersion": "1.0.0", "root": {"path": "r"}, "process": {"cwd": "/", "args": ["sh"], "user": {}},
               "linux": {"namespaces": [{"type": "mount"}], "resources": {}}, "hooks": {}}  # fmt: skip
@@ -122,7 +123,7 @@ def test_null_counts_as_absent(tmp_path: Path) -> None:
     def answer(document: Any) -> str:
         path.write_text(json.dumps(document))
         try:
-            return repr(launch.compile_only(opts)[2].steps)
+            return repr(create.compile_only(opts)[2].steps)
         except ConfigError as error:
             return str(error)
 

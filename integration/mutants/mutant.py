@@ -26,11 +26,13 @@ FILES = {
     "native/init/seccomp.c": 8, "native/init/lsm.c": 8, "native/init/plan_load.c": 8, "native/init/hook.c": 7,
     "native/init/console.c": 7, "native/init/source.c": 7, "native/init/run.c": 7, "native/init/copyup.c": 6,
     "native/init/uts.c": 6, "native/init/lookup.c": 5,
-    "pyrunc/session.py": 8, "pyrunc/exec.py": 8, "pyrunc/launch.py": 8, "pyrunc/state.py": 8, "pyrunc/seccomp.py": 7,
-    "pyrunc/idmap.py": 7, "pyrunc/hooks.py": 7, "pyrunc/cgroup/devices.py": 8, "pyrunc/cgroup/tree.py": 6,
-    "pyrunc/cgroup/fs2.py": 6, "pyrunc/cgroup/delegate.py": 6, "pyrunc/plan/mounts.py": 7, "pyrunc/plan/security.py": 7,
-    "pyrunc/plan/compile.py": 8, "pyrunc/plan/join.py": 8, "pyrunc/plan/userns.py": 7, "pyrunc/plan/namespaces.py": 7,
-    "pyrunc/lifecycle.py": 6, "pyrunc/undo.py": 6, "pyrunc/fs.py": 6, "pyrunc/rootless.py": 6,
+    "pyrunc/launch/session.py": 8, "pyrunc/launch/exec.py": 8, "pyrunc/launch/create.py": 8, "pyrunc/state.py": 8,
+    "pyrunc/seccomp.py": 7, "pyrunc/idmap.py": 7, "pyrunc/hooks.py": 7,
+    "pyrunc/cgroup/devices.py": 8, "pyrunc/cgroup/tree.py": 6,
+    "pyrunc/cgroup/cgroupfs.py": 6, "pyrunc/cgroup/delegate.py": 6, "pyrunc/plan/mounts.py": 7,
+    "pyrunc/plan/security.py": 7, "pyrunc/plan/create.py": 8, "pyrunc/plan/exec.py": 8,
+    "pyrunc/plan/userns.py": 7, "pyrunc/plan/namespaces.py": 7,
+    "pyrunc/container/lifecycle.py": 6, "pyrunc/launch/undo.py": 6, "pyrunc/fs.py": 6, "pyrunc/launch/rootless.py": 6,
 }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from integration.vm.machine import NATIVE, Job, Machine
 UNAVAILABLE = 3
 EMULATED_SLOW = 6  # factor for time limits in a guest without KVM
 CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
-CORE = ("test_cgroups.py", "test_cgroup_fs2.py", "test_limits.py", "test_update.py", "test_events.py")
+CORE = ("test_cgroups.py", "test_cgroupfs.py", "test_limits.py", "test_update.py", "test_events.py")
 LIFE = ("test_lifecycle.py", "test_process.py", "test_errors.py", "test_crash.py", "test_hooks.py", "test_pause.py")
 MORE = (
     "test_apparmor.py",

@@ -115,7 +115,7 @@ STANDARD = ("_io", "_blake2")
 COLD = (
     "pyrunc.doctor",
     "pyrunc.plan.show",
-    "pyrunc.seccomp_log",
+    "pyrunc.launch.seccomp_log",
     "pyrunc.seccomp_tools",
     "pyrunc.verbs.doctor",
     "pyrunc.verbs.seccomp",

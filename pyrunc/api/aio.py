@@ -17,7 +17,6 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, Unpack
 
-from pyrunc import events as happenings
 from pyrunc.api import documents, library
 from pyrunc.api.children import Child
 from pyrunc.api.container import Container, ExecOptions
@@ -25,6 +24,7 @@ from pyrunc.api.programs import Completed, Process, ProgramFailed
 from pyrunc.api.runtime import CgroupManager, CreateOptions, Path, Rootless, Runtime
 from pyrunc.api.stdio import DEVNULL, PIPE
 from pyrunc.api.types import Event, Resources, State, Stats
+from pyrunc.container import events as happenings
 from pyrunc.errors import PyruncError, UsageError
 
 if TYPE_CHECKING:

@@ -7,13 +7,14 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
-from pyrunc import events as happenings
-from pyrunc import lifecycle, members, signals, state
-from pyrunc import update as updates
+from pyrunc import signals, state
 from pyrunc.api import children, library
 from pyrunc.api.programs import Completed, Process, Program, ProgramFailed
 from pyrunc.api.stdio import DEVNULL, PIPE, Stdio, Stream
 from pyrunc.api.types import Event, Resources, State, Stats
+from pyrunc.container import events as happenings
+from pyrunc.container import lifecycle, processes
+from pyrunc.container import update as updates
 from pyrunc.errors import StateError, UsageError
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class Container(Program):
     def processes(self) -> builtins.list[int]:
         """The pids of all processes of the container, in the caller's pid namespace.  Raises SysError."""
         with self._opened() as found:
-            return members.pids(found)[0]
+            return processes.pids(found)[0]
 
     def stats(self) -> Stats:
         """What the container uses now.  Raises StateError when it has stopped, PyruncError without a cgroup."""

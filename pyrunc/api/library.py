@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from pyrunc import exec as execution
-from pyrunc import fs, launch, log, session, state
+from pyrunc import fs, log, state
 from pyrunc.api.stdio import Stdio, Stream
 from pyrunc.errors import SysError, UsageError
+from pyrunc.launch import create, session
+from pyrunc.launch import exec as execution
 from pyrunc.spec import exec_process, load
 
 _logger = logging.getLogger("pyrunc")
@@ -186,7 +187,7 @@ def locked(container: state.Container) -> Iterator[state.Container]:
         _locked.discard(container)
 
 
-class Creation(launch.CreateOptions):
+class Creation(create.CreateOptions):
     """What a container is created with."""
 
     def __init__(self, id: str, messages: Messages, stdio: Stdio) -> None:
@@ -196,7 +197,7 @@ class Creation(launch.CreateOptions):
         self.detach = True
 
 
-class Create(Library, launch.Job):
+class Create(Library, create.Job):
     """One `create`."""
 
     opts: Creation

@@ -6,8 +6,9 @@ import fcntl
 import os
 from typing import BinaryIO, Final, Protocol
 
-from pyrunc import fs, streams
+from pyrunc import fs
 from pyrunc.errors import UsageError
+from pyrunc.launch import streams
 
 PIPE: Final = -1
 """A new pipe, whose other end is an attribute of the container or process."""

@@ -1,8 +1,8 @@
 """cgroup v2: which path a container gets, and the driver that makes, limits, watches and removes it.
 
-A driver takes paths inside the hierarchy (``/a/b``), never directories of the file system; where it is mounted is the
-driver's own business.  There are the cgroupfs driver (`fs2`), that of `systemd`, which has systemd make the cgroup,
-and ``disabled`` for hosts where cgroups cannot be used.
+A driver takes paths inside the hierarchy (``/a/b``), never directories of the file system; only the driver
+knows where the hierarchy is mounted.  `cgroupfs` creates directories, `systemd` asks systemd for a scope, and
+``disabled`` is for hosts where cgroups cannot be used.
 """
 
 from __future__ import annotations
@@ -104,9 +104,9 @@ def open_driver(manager: str, facts: HostFacts) -> Driver:
     if manager == "cgroupfs":
         if not facts.cgroup2_mount:
             raise PyruncError("no cgroup v2 hierarchy is mounted here (in this mount namespace)")
-        from pyrunc.cgroup.fs2 import Fs2
+        from pyrunc.cgroup.cgroupfs import Cgroupfs
 
-        return Fs2(facts)
+        return Cgroupfs(facts)
     if manager == "disabled":
         from pyrunc.cgroup.disabled import Disabled
 

@@ -16,7 +16,7 @@ from posix import O_CLOEXEC, O_DIRECTORY, O_PATH
 
 from pyrunc import fs, host
 from pyrunc.cgroup import bus
-from pyrunc.cgroup.fs2 import REMOVE_TIMEOUT, Fs2
+from pyrunc.cgroup.cgroupfs import REMOVE_TIMEOUT, Cgroupfs
 from pyrunc.errors import Capped, ConfigError, Problem, PyruncError, SysError, show
 
 TYPE_CHECKING = False
@@ -242,8 +242,8 @@ def annotated(annotations: dict[str, str]) -> dict[str, Value]:
 # -- the driver -------------------------------------------------------------------------------------------------------
 
 
-class Systemd(Fs2):
-    """A scope for each container; watching, freezing and killing is `Fs2`'s.  Paths are those of `path_for`."""
+class Systemd(Cgroupfs):
+    """A scope for each container; watching, freezing and killing is `Cgroupfs`'s.  Paths are those of `path_for`."""
 
     __slots__ = ("fresh", "late", "link")
 
@@ -273,7 +273,7 @@ class Systemd(Fs2):
     ) -> int:
         """Start the scope around the owner's process; returns a descriptor of the cgroup's directory.
 
-        The scope is stopped again when this fails.  Raises as `Fs2.create` does, BusError (systemd refused).
+        The scope is stopped again when this fails.  Raises as `Cgroupfs.create` does, BusError (systemd refused).
         """
         scope, unit, slice_ = names(path)
         needed = self.needed(resources, ptr)
@@ -362,10 +362,10 @@ class Systemd(Fs2):
         fs.write_file(self.dir(path) + "/cgroup.procs", str(member).encode())
 
     def apply(self, path: str, resources: dict[str, Any], ptr: str = "/linux/resources") -> None:
-        """Write every limit, then tell systemd, so that it is told only what the kernel took.
+        """Write every limit, then report to systemd only what the kernel accepted.
 
-        systemd writes its files some time after it has answered.  Raises as `Fs2.apply` does, BusError, PyruncError
-        (the unit is gone).
+        systemd writes its files some time after it has answered.  Raises as `Cgroupfs.apply` does, BusError,
+        PyruncError (the unit is gone).
         """
         unit = names(path)[1]
         if self.fresh == path:
@@ -399,7 +399,7 @@ class Systemd(Fs2):
         return ""
 
     def remove(self, path: str, timeout: float = REMOVE_TIMEOUT, made: list[str] | None = None) -> None:
-        """Stop the scope, then remove what is left of its cgroup.  Raises as `Fs2.remove` does.
+        """Stop the scope, then remove what is left of its cgroup.  Raises as `Cgroupfs.remove` does.
 
         systemd ends a scope by itself when its last process has ended; then there is nothing to ask it for.  When it
         cannot be asked, the cgroup is removed all the same, and it will notice.

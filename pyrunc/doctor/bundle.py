@@ -6,13 +6,14 @@ import stat
 from shlex import quote
 from typing import Any
 
-from pyrunc import fs, host, launch, seccomp
-from pyrunc.cgroup.fs2 import Fs2
+from pyrunc import fs, host, seccomp
+from pyrunc.cgroup.cgroupfs import Cgroupfs
 from pyrunc.cgroup.resources import limiting
 from pyrunc.doctor import cgroups, files, kernel, privileges, users
 from pyrunc.doctor.findings import Area
 from pyrunc.doctor.machine import Machine, system_error
 from pyrunc.errors import ConfigError, PyruncError, show
+from pyrunc.launch import create
 from pyrunc.plan import Plan
 from pyrunc.plan.namespaces import CLONE_FLAGS
 from pyrunc.spec import load
@@ -33,11 +34,11 @@ class Wanted:
         self.user_namespace = any(entry["type"] == "user" for entry in self.linux.get("namespaces") or ())
 
 
-def check(machine: Machine, opts: launch.CreateOptions) -> list[Area]:
+def check(machine: Machine, opts: create.CreateOptions) -> list[Area]:
     """All that can be known before a create.  Raises load.Unreadable when there is no config.json."""
     area = Area("bundle")
     try:
-        wanted = Wanted(fs.abspath(opts.bundle), *launch.compile_only(opts))
+        wanted = Wanted(fs.abspath(opts.bundle), *create.compile_only(opts))
     except load.Unreadable:
         raise
     except ConfigError as error:
@@ -124,7 +125,7 @@ def controllers(machine: Machine, area: Area, wanted: Wanted) -> None:
         if asked:
             area.problem("cgroup", "the container gets no cgroup", f"create refuses {asked}", "mount cgroup v2")
         return
-    driver = Fs2(machine.facts)
+    driver = Cgroupfs(machine.facts)
     try:
         needed = driver.needed(resources, "/linux/resources")
         if needed:

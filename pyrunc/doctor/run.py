@@ -8,7 +8,7 @@ from pyrunc.doctor import bundle, cgroups, engines, kernel, leftovers, limits, p
 from pyrunc.doctor.findings import Area, Finding
 from pyrunc.doctor.machine import Machine
 from pyrunc.errors import PyruncError, errno_text
-from pyrunc.launch import CreateOptions
+from pyrunc.launch.create import CreateOptions
 from pyrunc.spec import load
 
 Check = Callable[[Machine], list[Area]]

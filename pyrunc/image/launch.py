@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.command import Context
-    from pyrunc.launch import CreateOptions
+    from pyrunc.launch.create import CreateOptions
 
 PULL_POLICIES = ("missing", "always", "never")
 _PASSED_ON = ("platform", "authfile", "cert-dir")

@@ -1,6 +1,6 @@
 """The last part of every plan, from what needs all privileges to what needs none: `create` and `exec` share it.
 
-`exec` stops in the middle, to become a process of the container: see plan/join.py.
+`exec` stops in the middle, to become a process of the container: see plan/exec.py.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from pyrunc.host import HostFacts
     from pyrunc.plan import Plan
-    from pyrunc.plan.compile import Options
+    from pyrunc.plan.create import Options
     from pyrunc.plan.namespaces import Namespaces
 
 # MOUNT_ATTR_* of mount_setattr(2)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pyrunc.host import HostFacts
     from pyrunc.plan import Plan
-    from pyrunc.plan.compile import Options
+    from pyrunc.plan.create import Options
 
 # clone(2) flags by the runtime-spec's names (config-linux.md, Namespaces)
 CLONE_FLAGS = {

@@ -12,9 +12,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pyrunc.plan import Plan, compile, join
+    from pyrunc.plan import Plan, create, exec
 
-    Options = compile.Options | join.Options
+    Options = create.Options | exec.Options
 
 # PER_* of personality(2)
 PERSONALITIES = {"LINUX": 0x0, "LINUX32": 0x8}

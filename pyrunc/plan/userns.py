@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from pyrunc.host import HostFacts
     from pyrunc.plan import Plan
-    from pyrunc.plan.compile import Options
+    from pyrunc.plan.create import Options
     from pyrunc.plan.namespaces import Namespaces
 
 MAX_SLOTS = 250  # MAX_FDS of native/init/init.h

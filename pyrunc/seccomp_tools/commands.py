@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pyrunc.launch import CreateOptions
+    from pyrunc.launch.create import CreateOptions
 
 
 def explain(context: command.Context, values: dict[str, Any], args: list[str]) -> int:

@@ -7,8 +7,9 @@ import time
 from _struct import pack
 from select import POLLIN, poll
 
-from pyrunc import handshake, launch, runtime, seccomp, session
+from pyrunc import handshake, runtime, seccomp
 from pyrunc.errors import PyruncError, SysError
+from pyrunc.launch import create, session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,12 +32,12 @@ def profile() -> dict[str, Any]:
     return {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule], "listenerPath": "/traced/by/pyrunc/seccomp"}
 
 
-class Job(launch.Job):
+class Job(create.Job):
     """One run whose listener goes to the process at the other end of ``control``."""
 
     __slots__ = ("args", "control", "flags")
 
-    def __init__(self, opts: launch.CreateOptions, control: int, args: list[str]) -> None:
+    def __init__(self, opts: create.CreateOptions, control: int, args: list[str]) -> None:
         super().__init__(opts, "socket")
         self.control = control
         self.args = args  # the command line, [] for the bundle's
@@ -115,10 +116,10 @@ def link(path: str) -> str:
         return ""
 
 
-def run(opts: launch.CreateOptions, control: int, args: list[str]) -> int:
+def run(opts: create.CreateOptions, control: int, args: list[str]) -> int:
     """Run the container; returns its exit code.  What goes wrong is sent to the other process."""
     try:
-        return launch.run(opts, Job(opts, control, args))
+        return create.run(opts, Job(opts, control, args))
     except PyruncError as error:
         report(control, str(error))
     except OSError as error:

@@ -18,17 +18,18 @@ import time
 from errno import EPIPE
 from select import POLLIN, poll
 
-from pyrunc import lifecycle, log, runtime, state
+from pyrunc import log, runtime, state
+from pyrunc.container import lifecycle
 from pyrunc.errors import PyruncError, SysError
+from pyrunc.launch.session import checked
 from pyrunc.seccomp_tools import calls, contained, decode
 from pyrunc.seccomp_tools.listener import Listener
-from pyrunc.session import checked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
 
-    from pyrunc.launch import CreateOptions
+    from pyrunc.launch.create import CreateOptions
     from pyrunc.seccomp_tools.listener import Notification
     from pyrunc.seccomp_tools.profile import Filter, Verdict
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 
-from pyrunc import handshake, lifecycle, state
+from pyrunc import handshake, state
+from pyrunc.container import lifecycle
 from pyrunc.errors import PyruncError, brief
 from pyrunc.plan import TRACE, ops
 from pyrunc.trace import record
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-    from pyrunc import session
+    from pyrunc.launch import session
     from pyrunc.plan import Plan
     from pyrunc.trace.record import Recorder, Span
 
@@ -26,84 +27,84 @@ if TYPE_CHECKING:
 
 # (module, name in it, kind, what the trace calls it); a trailing "=": DETAILS adds what one call is about.
 POINTS: tuple[tuple[str, str, str, str], ...] = (
-    ("session", "Session.spawn", "phase", "spawn init"),
-    ("session", "Session.converse", "phase", "handshake"),
-    ("session", "Session.on_send_plan", "phase", "HELLO: send the plan"),
-    ("session", "Session.on_placed", "phase", "PLACED: the clone in the cgroup"),
-    ("session", "Session.on_ready", "phase", "READY: resource limits"),
-    ("session", "Session.on_warn", "phase", "WARN"),
-    ("session", "Session.on_fail", "phase", "FAIL"),
-    ("session", "Session.await_clone", "wait", "wait for enter"),
-    ("session", "Session.await_enter", "wait", "wait for the end of enter"),
-    ("session", "Session.reap_enter", "wait", "wait for the end of enter"),
-    ("session", "Session.kill_children", "wait", "kill init"),
-    ("launch", "write_pid_file", "phase", "write the pid file"),
-    ("exec", "write_pid_file", "phase", "write the pid file"),
-    ("launch", "Job.prepare", "phase", "prepare"),
-    ("launch", "Job.reserve", "phase", "reserve the id"),
-    ("launch", "Job.make_cgroup", "phase", "create the cgroup"),
-    ("launch", "Job.on_map_ids", "phase", "MAP: user and group maps"),
-    ("launch", "Job.on_pid", "phase", "PID: state, device rules"),
-    ("launch", "Job.on_mounted", "phase", "MOUNTED: limits, hooks"),
-    ("launch", "Job.on_seccomp", "phase", "SECCOMP: hand the listener over"),
-    ("launch", "Job.on_created", "phase", "CREATED: commit"),
-    ("launch", "Job.go", "phase", "release init"),
-    ("launch", "Job.await_program", "phase", "start the program"),
-    ("launch", "Job.abandon", "phase", "undo"),
-    ("launch", "Job.finish", "phase", "finish"),
-    ("exec", "Exec.prepare", "phase", "prepare"),
-    ("exec", "Exec.on_ready", "phase", "READY: resource limits"),
-    ("exec", "Exec.on_seccomp", "phase", "SECCOMP: take the listener"),
-    ("exec", "Exec.on_pid", "phase", "PID: last settings"),
-    ("exec", "Exec.on_fail", "phase", "FAIL"),
-    ("exec", "Exec.abandon", "phase", "undo"),
-    ("exec", "Exec.let_in", "phase", "move to the container's scope"),
+    ("launch.session", "Session.spawn", "phase", "spawn init"),
+    ("launch.session", "Session.converse", "phase", "handshake"),
+    ("launch.session", "Session.on_send_plan", "phase", "HELLO: send the plan"),
+    ("launch.session", "Session.on_placed", "phase", "PLACED: the clone in the cgroup"),
+    ("launch.session", "Session.on_ready", "phase", "READY: resource limits"),
+    ("launch.session", "Session.on_warn", "phase", "WARN"),
+    ("launch.session", "Session.on_fail", "phase", "FAIL"),
+    ("launch.session", "Session.await_clone", "wait", "wait for enter"),
+    ("launch.session", "Session.await_enter", "wait", "wait for the end of enter"),
+    ("launch.session", "Session.reap_enter", "wait", "wait for the end of enter"),
+    ("launch.session", "Session.kill_children", "wait", "kill init"),
+    ("launch.create", "write_pid_file", "phase", "write the pid file"),
+    ("launch.exec", "write_pid_file", "phase", "write the pid file"),
+    ("launch.create", "Job.prepare", "phase", "prepare"),
+    ("launch.create", "Job.reserve", "phase", "reserve the id"),
+    ("launch.create", "Job.make_cgroup", "phase", "create the cgroup"),
+    ("launch.create", "Job.on_map_ids", "phase", "MAP: user and group maps"),
+    ("launch.create", "Job.on_pid", "phase", "PID: state, device rules"),
+    ("launch.create", "Job.on_mounted", "phase", "MOUNTED: limits, hooks"),
+    ("launch.create", "Job.on_seccomp", "phase", "SECCOMP: hand the listener over"),
+    ("launch.create", "Job.on_created", "phase", "CREATED: commit"),
+    ("launch.create", "Job.go", "phase", "release init"),
+    ("launch.create", "Job.await_program", "phase", "start the program"),
+    ("launch.create", "Job.abandon", "phase", "undo"),
+    ("launch.create", "Job.finish", "phase", "finish"),
+    ("launch.exec", "Exec.prepare", "phase", "prepare"),
+    ("launch.exec", "Exec.on_ready", "phase", "READY: resource limits"),
+    ("launch.exec", "Exec.on_seccomp", "phase", "SECCOMP: take the listener"),
+    ("launch.exec", "Exec.on_pid", "phase", "PID: last settings"),
+    ("launch.exec", "Exec.on_fail", "phase", "FAIL"),
+    ("launch.exec", "Exec.abandon", "phase", "undo"),
+    ("launch.exec", "Exec.let_in", "phase", "move to the container's scope"),
     ("spec.load", "load_config", "phase", "read config.json"),
     ("spec.validate", "check", "phase", "validate"),
     ("spec.exec_process", "check", "phase", "validate the process"),
     ("host", "snapshot", "phase", "look at the host"),
-    ("plan.compile", "compile_create", "phase", "compile the plan"),
-    ("plan.join", "compile_exec", "phase", "compile the plan"),
+    ("plan.create", "compile_create", "phase", "compile the plan"),
+    ("plan.exec", "compile_exec", "phase", "compile the plan"),
     ("plan", "Plan.encode", "phase", "encode the plan"),
     ("state", "Container.load", "phase", "read the state"),
     ("state", "Container.save", "phase", "write the state"),
     ("state", "Container.destroy", "phase", "remove the state"),
     ("state", "Container._wait_for", "wait", "lock the container"),
-    ("lifecycle", "start", "phase", "start"),
-    ("lifecycle", "kill", "phase", "kill"),
-    ("lifecycle", "pause", "phase", "pause"),
-    ("lifecycle", "resume", "phase", "resume"),
-    ("lifecycle", "let_go", "phase", "release init"),
-    ("lifecycle", "take", "wait", "take the container"),
-    ("lifecycle", "stop", "phase", "stop the container"),
-    ("lifecycle", "remove", "phase", "remove the container"),
-    ("lifecycle", "kill_and_wait", "phase", "kill the first process"),
-    ("lifecycle", "await_end", "wait", "wait for the end of the first process"),
-    ("lifecycle", "wait_ready", "wait", "wait for READY of the service"),
-    ("foreground", "Watch.wait", "wait", "the program runs"),
-    ("foreground", "Watch.drain", "wait", "pass the rest of the output on"),
+    ("container.lifecycle", "start", "phase", "start"),
+    ("container.lifecycle", "kill", "phase", "kill"),
+    ("container.lifecycle", "pause", "phase", "pause"),
+    ("container.lifecycle", "resume", "phase", "resume"),
+    ("container.lifecycle", "let_go", "phase", "release init"),
+    ("container.lifecycle", "take", "wait", "take the container"),
+    ("container.lifecycle", "stop", "phase", "stop the container"),
+    ("container.lifecycle", "remove", "phase", "remove the container"),
+    ("container.lifecycle", "kill_and_wait", "phase", "kill the first process"),
+    ("container.lifecycle", "await_end", "wait", "wait for the end of the first process"),
+    ("container.lifecycle", "wait_ready", "wait", "wait for READY of the service"),
+    ("launch.foreground", "Watch.wait", "wait", "the program runs"),
+    ("launch.foreground", "Watch.drain", "wait", "pass the rest of the output on"),
     ("hooks", "run_hooks", "phase", "="),
     ("hooks", "_run_one", "hook", "="),
     ("idmap", "write_maps", "phase", "write the id maps"),
     ("idmap", "open_mount", "phase", "open an id-mapped mount"),
-    ("netdev", "move", "phase", "move network devices"),
-    ("rdt", "apply", "phase", "set the RDT class"),
-    ("rdt", "remove", "phase", "remove the RDT class"),
+    ("launch.netdev", "move", "phase", "move network devices"),
+    ("cgroup.rdt", "apply", "phase", "set the RDT class"),
+    ("cgroup.rdt", "remove", "phase", "remove the RDT class"),
     ("rootmount", "remove", "phase", "unmount the root filesystem"),
     ("seccomp", "compile_filter", "phase", "compile the seccomp filter"),
     ("seccomp", "send_listener", "phase", "hand the listener over"),
     ("image.locate", "remove_bundle", "phase", "remove the bundle of the image"),
     ("fs", "write_file", "write", "="),
-    ("cgroup.fs2", "Fs2.create", "cgroup", "create cgroup="),
-    ("cgroup.fs2", "Fs2.apply", "cgroup", "set limits="),
-    ("cgroup.fs2", "Fs2.devices", "cgroup", "attach the device program"),
-    ("cgroup.fs2", "Fs2.freeze", "cgroup", "freeze cgroup="),
-    ("cgroup.fs2", "Fs2.thaw", "cgroup", "thaw cgroup="),
-    ("cgroup.fs2", "Fs2.kill", "cgroup", "kill cgroup="),
-    ("cgroup.fs2", "Fs2.mkdir", "cgroup", "mkdir cgroup="),
-    ("cgroup.fs2", "Fs2.rmdir", "cgroup", "rmdir cgroup="),
-    ("cgroup.fs2", "Fs2.remove", "cgroup", "remove cgroup="),
-    ("cgroup.fs2", "Fs2.wait_event", "wait", "wait for cgroup.events"),
+    ("cgroup.cgroupfs", "Cgroupfs.create", "cgroup", "create cgroup="),
+    ("cgroup.cgroupfs", "Cgroupfs.apply", "cgroup", "set limits="),
+    ("cgroup.cgroupfs", "Cgroupfs.devices", "cgroup", "attach the device program"),
+    ("cgroup.cgroupfs", "Cgroupfs.freeze", "cgroup", "freeze cgroup="),
+    ("cgroup.cgroupfs", "Cgroupfs.thaw", "cgroup", "thaw cgroup="),
+    ("cgroup.cgroupfs", "Cgroupfs.kill", "cgroup", "kill cgroup="),
+    ("cgroup.cgroupfs", "Cgroupfs.mkdir", "cgroup", "mkdir cgroup="),
+    ("cgroup.cgroupfs", "Cgroupfs.rmdir", "cgroup", "rmdir cgroup="),
+    ("cgroup.cgroupfs", "Cgroupfs.remove", "cgroup", "remove cgroup="),
+    ("cgroup.cgroupfs", "Cgroupfs.wait_event", "wait", "wait for cgroup.events"),
     ("cgroup.systemd", "Systemd.create", "cgroup", "create cgroup="),
     ("cgroup.systemd", "Systemd.apply", "cgroup", "set limits="),
     ("cgroup.systemd", "Systemd.stop", "cgroup", "stop the unit"),
@@ -122,13 +123,13 @@ def install(recorder: Recorder) -> None:
     for module, name, kind, title in POINTS:
         owner, last = owner_of(module, name)
         set_value(owner, last, timed(recorder, vars(owner).get(last), kind, title, DETAILS.get(name)))
-    for module, name in (("plan.compile", "compile_create"), ("plan.join", "compile_exec")):
+    for module, name in (("plan.create", "compile_create"), ("plan.exec", "compile_exec")):
         replace(module, name, lambda found: planned(recorder, found))
-    replace("session", "Session.receive", lambda found: received(recorder, found))
-    replace("lifecycle", "read_record", lambda found: read_late(recorder, found))
-    replace("lifecycle", "let_go", lambda found: released(recorder, found))
-    replace("foreground", "Watch.wait", lambda found: flushed(recorder, found))
-    replace("lifecycle", "wait_ready", lambda found: flushed(recorder, found))
+    replace("launch.session", "Session.receive", lambda found: received(recorder, found))
+    replace("container.lifecycle", "read_record", lambda found: read_late(recorder, found))
+    replace("container.lifecycle", "let_go", lambda found: released(recorder, found))
+    replace("launch.foreground", "Watch.wait", lambda found: flushed(recorder, found))
+    replace("container.lifecycle", "wait_ready", lambda found: flushed(recorder, found))
     replace("hooks", "_wait", lambda found: hook_ended(recorder, found))
     replace("hooks", "_Program.environment", lambda found: hook_environment(recorder, found))
     replace("handshake", "Record", lambda found: watching(recorder, found))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pyrunc import command, launch
+from pyrunc import command
+from pyrunc.launch import create
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
     return from_image.launched(context, values, opts, args[1:], created)
 
 
-def created(opts: launch.CreateOptions) -> int:
+def created(opts: create.CreateOptions) -> int:
     """`launch.create`, with an exit status."""
-    launch.create(opts)
+    create.create(opts)
     return 0

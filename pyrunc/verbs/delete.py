@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pyrunc import command, lifecycle, state
+from pyrunc import command, state
+from pyrunc.container import lifecycle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pyrunc import command, events, state
+from pyrunc import command, state
+from pyrunc.container import events
 from pyrunc.errors import PyruncError, StateError, UsageError, show
 
 TYPE_CHECKING = False

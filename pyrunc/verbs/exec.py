@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pyrunc import command, exec, fs
+from pyrunc import command, fs
 from pyrunc.errors import UsageError
+from pyrunc.launch import exec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pyrunc import command, lifecycle, signals, state
+from pyrunc import command, signals, state
+from pyrunc.container import lifecycle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -37,12 +37,12 @@ def listed(error: ConfigError) -> str:
 
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
     """Print the plan, or every problem of the configuration, one a line."""
-    from pyrunc import exec, launch
+    from pyrunc.launch import create, exec
     from pyrunc.plan import show
 
     opts = command.created_by(context, args[0] if args else "ID", values)
     try:
-        config, facts, plan = launch.compile_only(opts)
+        config, facts, plan = create.compile_only(opts)
         if values.get("exec"):
             plan = exec.compile_only(config, facts, opts.id, fs.abspath(values["exec"]), plan.cgroup_path)
             config = {}  # its limits are the container's

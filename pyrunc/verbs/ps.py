@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import posix
 
-from pyrunc import command, fs, members, state
+from pyrunc import command, fs, state
+from pyrunc.container import processes
 from pyrunc.errors import PyruncError, UsageError, errno_text, printable, show
 
 TYPE_CHECKING = False
@@ -27,7 +28,7 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
     if format not in ("table", "json"):
         raise UsageError(f"--format {show(format)}: expected table or json")
     container = state.Store(state.root_dir(context.root)).open(args[0])
-    pids, where = members.pids(container)
+    pids, where = processes.pids(container)
     if where:
         context.log.warning(f"container {container.id} has no cgroup of its own: these are the processes of {where}")
     if format == "json":

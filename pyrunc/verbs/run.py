@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pyrunc import command, launch
-from pyrunc.verbs import create
+from pyrunc import command
+from pyrunc.launch import create
+from pyrunc.verbs import create as create_verb
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,10 +13,10 @@ if TYPE_CHECKING:
 USAGE = "run [OPTIONS] ID | run [OPTIONS] --image IMAGE ID [COMMAND [ARG...]]"
 SUMMARY = "create and start a container; exit with its program's status"
 ARGS = (1, 1)
-STOP_AT_FIRST = create.STOP_AT_FIRST
+STOP_AT_FIRST = create_verb.STOP_AT_FIRST
 STDERR_IS_OURS = True
 FLAGS: tuple[command.Flag, ...] = (
-    *create.FLAGS,
+    *create_verb.FLAGS,
     ("detach", "d", "", "bool", "return when the program runs"),
     ("keep", "", "", "bool", "do not delete the container when its program ends"),
     ("no-subreaper", "", "", "bool", "do not adopt orphans of the container"),
@@ -26,7 +27,7 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
     """Run the container."""
     opts = command.created_by(context, args[0], values)
     if "image" not in values:
-        return launch.run(opts)
+        return create.run(opts)
     from pyrunc.image import launch as from_image
 
-    return from_image.launched(context, values, opts, args[1:], launch.run)
+    return from_image.launched(context, values, opts, args[1:], create.run)

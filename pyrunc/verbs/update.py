@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pyrunc import command, state, update
+from pyrunc import command, state
+from pyrunc.container import update
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

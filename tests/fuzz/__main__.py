@@ -83,12 +83,12 @@ def seed(name: str, corpus: pathlib.Path) -> None:
     if name == "plan":
         import plan_support
         from pyrunc.errors import PyruncError
-        from pyrunc.plan import compile
+        from pyrunc.plan import create
 
         for case in plan_support.case_names():
             blob = b""
             with contextlib.suppress(PyruncError):  # cases of configurations that are refused
-                blob = compile.compile_create(*plan_support.load_case(case)).encode()
+                blob = create.compile_create(*plan_support.load_case(case)).encode()
             if 0 < len(blob) < C_TARGETS["plan"][1]:
                 (corpus / case).write_bytes(b"\1" + blob)
     for index, data in enumerate({"text": TEXT_SEEDS, "json": JSON_SEEDS}.get(name, ())):

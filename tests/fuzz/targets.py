@@ -19,12 +19,13 @@ import plan_support
 import test_cgroup_devices as devices_model
 from fuzz import argv, configs, decoder, images, models, profiles
 from fuzz.draw import Draw
-from pyrunc import cgroup, events, fs, procfs, salvage, signals, state, update
+from pyrunc import cgroup, fs, procfs, signals, state
 from pyrunc.cgroup import devices, resources
+from pyrunc.container import events, salvage, update
 from pyrunc.errors import Capped, PyruncError, StateError
 from pyrunc.handshake import RECORD_SIZE, STATES, Protocol, ProtocolError, Record
-from pyrunc.plan import Plan, compile, mounts, show
-from pyrunc.plan import join as plan_join
+from pyrunc.plan import Plan, create, mounts, show
+from pyrunc.plan import exec as plan_exec
 from pyrunc.spec import exec_process, load, names, validate
 
 SECONDS = 2.0  # of processor time for one small input
@@ -61,7 +62,7 @@ def read_config(data: bytes) -> Plan:
     devices.program(limits.get("devices"))
     path = cgroup.path_for((config.get("linux") or {}).get("cgroupsPath") or "", "c1", facts, "cgroupfs")
     assert path.startswith("/") and ".." not in path.split("/")
-    plan = compile.compile_create(config, facts, plan_support.options(cgroup_path=path))
+    plan = create.compile_create(config, facts, plan_support.options(cgroup_path=path))
     assert len(plan.steps) == len(plan.origins)
     assert show.text(plan, config) and show.as_json(plan, config)
     return plan
@@ -104,7 +105,7 @@ def process_json(data: bytes) -> None:
         parsed = exec_process.parse(configs.document_bytes(draw, process), "process.json")
         parsed = exec_process.inherit(parsed, container.get("process") or {})
         exec_process.check(parsed, Host(), "process.json")
-        plan_join.compile_exec(container, parsed, Host(), plan_join.Options("c1")).encode()
+        plan_exec.compile_exec(container, parsed, Host(), plan_exec.Options("c1")).encode()
 
 
 def resources_json(data: bytes) -> None:

@@ -64,7 +64,7 @@ TABLE = [
     Sabotage(
         "T02",
         "init stays dumpable while it enters",
-        [("pyrunc/plan/join.py", 'plan.dumpable("(default)", value=0)', 'plan.dumpable("(default)", value=1)')],
+        [("pyrunc/plan/exec.py", 'plan.dumpable("(default)", value=0)', 'plan.dumpable("(default)", value=1)')],
         "test_exec.py::test_order_of_entering",
         "assert guards and guards[0] < joins[0]",
     ),
@@ -367,7 +367,7 @@ TABLE = [
     Sabotage(
         "T31",
         '--cgroup may have ".."',
-        [("pyrunc/exec.py", '        if ".." in path.split("/") or', '        if "..." in path.split("/") or')],
+        [("pyrunc/launch/exec.py", '        if ".." in path.split("/") or', '        if "..." in path.split("/") or')],
         "test_exec.py::test_cgroup_option_never_climbs",
         "assert",
     ),
@@ -401,7 +401,7 @@ TABLE = [
         "a hook of the host gets the environment of the container's program",
         [
             (
-                "pyrunc/launch.py",
+                "pyrunc/launch/create.py",
                 "                kind,\n                listed,\n",
                 "                kind,\n"
                 '                [{"env": self.config["process"]["env"], **hook} for hook in listed],\n',
@@ -422,7 +422,7 @@ TABLE = [
         "a helper is looked up in PATH",
         [
             (
-                "pyrunc/session.py",
+                "pyrunc/launch/session.py",
                 "        image = runtime.init_image()\n",
                 "        image = runtime.init_image()\n"
                 '        posix.waitpid(posix.posix_spawnp("modprobe", ["modprobe"], posix.environ), 0)\n',
@@ -436,7 +436,7 @@ TABLE = [
         "a lock file in a shared directory",
         [
             (
-                "pyrunc/session.py",
+                "pyrunc/launch/session.py",
                 "        image = runtime.init_image()\n",
                 "        image = runtime.init_image()\n"
                 '        posix.close(posix.open("/dev/shm/pyrunc.lock", posix.O_RDWR | posix.O_CREAT, 0o600))\n',
@@ -476,7 +476,7 @@ TABLE = [
                 "    if not joining:\n        security.capabilities(plan, program, facts, P_CAPS_FOR_FILTER",
             ),
             (
-                "pyrunc/plan/join.py",
+                "pyrunc/plan/exec.py",
                 "    process.process_limit(plan)\n",
                 "    process.process_limit(plan)\n    confine.security.capabilities(plan, program, facts)\n",
             ),
@@ -577,7 +577,7 @@ TABLE = [
         "another library looks at what comes from outside",
         [
             (
-                "pyrunc/session.py",
+                "pyrunc/launch/session.py",
                 "        image = runtime.init_image()\n",
                 "        image = runtime.init_image()\n        runtime.full()\n        import _ssl  # noqa: F401\n",
             )

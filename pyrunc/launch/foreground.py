@@ -11,9 +11,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
 
-    from pyrunc.console import Relay
+    from pyrunc.launch.console import Relay
+    from pyrunc.launch.streams import Streams
     from pyrunc.notify import Proxy
-    from pyrunc.streams import Streams
 
     class Job(Protocol):
         """A session whose program is about to start."""

@@ -15,7 +15,7 @@ import pytest
 
 from integration.harness import cgroup2_mount, controllers
 from pyrunc import host
-from pyrunc.cgroup.fs2 import Fs2
+from pyrunc.cgroup.cgroupfs import Cgroupfs
 from pyrunc.errors import PyruncError, SysError
 
 DENY = {"allow": False, "access": "rwm"}
@@ -23,17 +23,17 @@ Child = Callable[..., "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
-def driver() -> Fs2:
+def driver() -> Cgroupfs:
     if os.geteuid() != 0:
         pytest.skip("needs root")
     facts = host.snapshot()
     if not facts.cgroup2_mount or not os.access(facts.cgroup2_mount, os.W_OK):
         pytest.skip("no writable cgroup2 mount")
-    return Fs2(facts)
+    return Cgroupfs(facts)
 
 
 @pytest.fixture
-def top(driver: Fs2) -> Iterator[str]:
+def top(driver: Cgroupfs) -> Iterator[str]:
     """A cgroup name nobody else uses; whatever a test leaves below it is removed."""
     path = f"/pyrunc-test-{os.getpid():x}-{time.monotonic_ns():x}"
     yield path
@@ -44,7 +44,7 @@ def top(driver: Fs2) -> Iterator[str]:
 
 
 @pytest.fixture
-def child(driver: Fs2) -> Iterator[Child]:
+def child(driver: Cgroupfs) -> Iterator[Child]:
     """``child(path, *argv)``: a process in a cgroup; ended after the test."""
     made: list[subprocess.Popen[bytes]] = []
 
@@ -67,14 +67,14 @@ def child(driver: Fs2) -> Iterator[Child]:
         process.communicate(timeout=10)
 
 
-def make(driver: Fs2, path: str, **resources: object) -> None:
+def make(driver: Cgroupfs, path: str, **resources: object) -> None:
     os.close(driver.create(path, resources))
 
 
 # --- make and remove --------------------------------------------------------------------------------------------------
 
 
-def test_create_and_remove(driver: Fs2, top: str) -> None:
+def test_create_and_remove(driver: Cgroupfs, top: str) -> None:
     assert driver.missing(f"{top}/a/b") == [top, f"{top}/a", f"{top}/a/b"]
     fd = driver.create(f"{top}/a/b", {"devices": [DENY]})
     try:
@@ -88,7 +88,7 @@ def test_create_and_remove(driver: Fs2, top: str) -> None:
     driver.remove(f"{top}/a/b", 1, driver.made)
 
 
-def test_a_fork_lands_in_the_descriptor(driver: Fs2, top: str, child: Child) -> None:
+def test_a_fork_lands_in_the_descriptor(driver: Cgroupfs, top: str, child: Child) -> None:
     """The O_PATH descriptor is what clone3(CLONE_INTO_CGROUP) gets; here openat through it must reach the cgroup."""
     fd = driver.create(top, {})
     try:
@@ -100,7 +100,7 @@ def test_a_fork_lands_in_the_descriptor(driver: Fs2, top: str, child: Child) -> 
         os.close(fd)
 
 
-def test_in_use(driver: Fs2, top: str, child: Child) -> None:
+def test_in_use(driver: Cgroupfs, top: str, child: Child) -> None:
     make(driver, top)
     process = child(top)
     with pytest.raises(PyruncError, match=f"container's cgroup is not empty: process {process.pid}"):
@@ -111,7 +111,7 @@ def test_in_use(driver: Fs2, top: str, child: Child) -> None:
         driver.remove(top, 0.05)
 
 
-def test_a_process_below_makes_it_used_too(driver: Fs2, top: str, child: Child) -> None:
+def test_a_process_below_makes_it_used_too(driver: Cgroupfs, top: str, child: Child) -> None:
     make(driver, f"{top}/x")
     process = child(f"{top}/x")
     with pytest.raises(PyruncError, match=f"not empty: process {process.pid}"):
@@ -119,7 +119,7 @@ def test_a_process_below_makes_it_used_too(driver: Fs2, top: str, child: Child) 
 
 
 @pytest.mark.parametrize("below", ["", "/x"])
-def test_frozen(driver: Fs2, top: str, below: str) -> None:
+def test_frozen(driver: Cgroupfs, top: str, below: str) -> None:
     make(driver, top)
     (Path(driver.dir(top)) / "cgroup.freeze").write_text("1")
     with pytest.raises(PyruncError, match="frozen"):
@@ -127,7 +127,7 @@ def test_frozen(driver: Fs2, top: str, below: str) -> None:
     assert driver.missing(f"{top}/x") == [f"{top}/x"], "nothing is left of a refused create"
 
 
-def test_threaded(driver: Fs2, top: str) -> None:
+def test_threaded(driver: Cgroupfs, top: str) -> None:
     make(driver, f"{top}/t")
     (Path(driver.dir(top)) / "cgroup.subtree_control").write_text(" ".join(f"-{name}" for name in controllers()))
     (Path(driver.dir(f"{top}/t")) / "cgroup.type").write_text("threaded")
@@ -139,7 +139,7 @@ def test_threaded(driver: Fs2, top: str) -> None:
         assert driver.missing(f"{top}/t/d")
 
 
-def test_remove_deep_nesting(driver: Fs2, top: str) -> None:
+def test_remove_deep_nesting(driver: Cgroupfs, top: str) -> None:
     """What a container made below its own cgroup goes with it, also where no path is long enough to name it."""
     make(driver, top)
     fd, name, depth = os.open(driver.dir(top), os.O_RDONLY), "x" * 200, 30
@@ -153,7 +153,7 @@ def test_remove_deep_nesting(driver: Fs2, top: str) -> None:
     assert driver.missing(top) == [top]
 
 
-def test_path_too_long(driver: Fs2) -> None:
+def test_path_too_long(driver: Cgroupfs) -> None:
     with pytest.raises(SysError, match=r"/linux/cgroupsPath .*ENAMETOOLONG"):
         make(driver, "/x" * 3000)
 
@@ -162,7 +162,7 @@ def test_path_too_long(driver: Fs2) -> None:
 
 
 @pytest.mark.skipif("memory" in controllers(), reason="this host has the memory controller")
-def test_a_missing_controller(driver: Fs2, top: str) -> None:
+def test_a_missing_controller(driver: Cgroupfs, top: str) -> None:
     with pytest.raises(PyruncError) as caught:
         make(driver, top, memory={"limit": 33554432})
     text = str(caught.value)
@@ -172,7 +172,7 @@ def test_a_missing_controller(driver: Fs2, top: str) -> None:
 
 
 @pytest.mark.needs_controller("hugetlb")
-def test_huge_pages(driver: Fs2, top: str) -> None:
+def test_huge_pages(driver: Cgroupfs, top: str) -> None:
     size = next(Path("/sys/kernel/mm/hugepages").iterdir()).name.removeprefix("hugepages-").removesuffix("kB")
     name = f"{int(size) >> 10}MB" if int(size) < 1 << 20 else f"{int(size) >> 20}GB"
     limits = {"hugepageLimits": [{"pageSize": name, "limit": 8 << 30}]}
@@ -186,7 +186,7 @@ def test_huge_pages(driver: Fs2, top: str) -> None:
 
 
 @pytest.mark.needs_controller("hugetlb")
-def test_unified(driver: Fs2, top: str) -> None:
+def test_unified(driver: Cgroupfs, top: str) -> None:
     limits = {"unified": {"hugetlb.2MB.max": "4194304", "cgroup.max.depth": "7"}}
     make(driver, top, **limits)
     driver.apply(top, limits)
@@ -202,7 +202,7 @@ def test_unified(driver: Fs2, top: str) -> None:
 # --- processes --------------------------------------------------------------------------------------------------------
 
 
-def test_freeze_and_thaw(driver: Fs2, top: str, child: Child) -> None:
+def test_freeze_and_thaw(driver: Cgroupfs, top: str, child: Child) -> None:
     make(driver, f"{top}/x")
     process = child(f"{top}/x", "sh", "-c", "while :; do echo x; read _; done")
     assert process.stdout is not None and process.stdin is not None
@@ -222,7 +222,7 @@ def test_freeze_and_thaw(driver: Fs2, top: str, child: Child) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("through_kernel", [True, False])
-def test_kill_reaches_all_below(driver: Fs2, top: str, child: Child, number: int, through_kernel: bool) -> None:
+def test_kill_reaches_all_below(driver: Cgroupfs, top: str, child: Child, number: int, through_kernel: bool) -> None:
     make(driver, f"{top}/x/y")
     make(driver, f"{top}/z")
     processes = [child(f"{top}/x/y"), child(f"{top}/z"), child(f"{top}/z")]
@@ -235,7 +235,7 @@ def test_kill_reaches_all_below(driver: Fs2, top: str, child: Child, number: int
     driver.remove(top, 2)
 
 
-def test_kill_of_a_frozen_cgroup_leaves_it_frozen(driver: Fs2, top: str, child: Child) -> None:
+def test_kill_of_a_frozen_cgroup_leaves_it_frozen(driver: Cgroupfs, top: str, child: Child) -> None:
     """A signal other than SIGKILL is for after the resume; SIGKILL takes effect at once."""
     make(driver, top)
     scripts = [child(top, "sh", "-c", "trap 'exit 3' TERM; echo x; while :; do read _; done") for _ in range(2)]
@@ -253,14 +253,14 @@ def test_kill_of_a_frozen_cgroup_leaves_it_frozen(driver: Fs2, top: str, child: 
     assert driver.frozen(top)
 
 
-def test_kill_keeps_up_with_forks(driver: Fs2, top: str, child: Child) -> None:
+def test_kill_keeps_up_with_forks(driver: Cgroupfs, top: str, child: Child) -> None:
     make(driver, top)
     child(top, "sh", "-c", "echo x; while :; do sleep 1 & done").stdout.read(1)  # type: ignore[union-attr]
     driver.kill_each(top, signal.SIGKILL)
     driver.remove(top, 5)
 
 
-def test_remove_waits_for_processes_that_end(driver: Fs2, top: str, child: Child) -> None:
+def test_remove_waits_for_processes_that_end(driver: Cgroupfs, top: str, child: Child) -> None:
     make(driver, top)
     process = child(top, "sleep", "0.2")
     while process.pid not in driver.pids(top):
@@ -294,7 +294,7 @@ def opened(child: Child, path: str, *tries: str) -> list[int]:
     return [int(word) for word in process.communicate(timeout=20)[0].split()]
 
 
-def attach(driver: Fs2, path: str, rules: list[dict[str, object]] | None, replace: bool = False) -> None:
+def attach(driver: Cgroupfs, path: str, rules: list[dict[str, object]] | None, replace: bool = False) -> None:
     fd = driver.create(path, {}) if driver.missing(path) else os.open(driver.dir(path), os.O_PATH)
     try:
         driver.devices(fd, rules, replace=replace)
@@ -305,12 +305,14 @@ def attach(driver: Fs2, path: str, rules: list[dict[str, object]] | None, replac
 @pytest.mark.parametrize(
     "rules", [None, [], [DENY], [{"allow": True, "type": "c", "major": 1, "minor": 3, "access": "r"}]]
 )
-def test_devices_denied(driver: Fs2, top: str, child: Child, node: str, rules: list[dict[str, object]] | None) -> None:
+def test_devices_denied(
+    driver: Cgroupfs, top: str, child: Child, node: str, rules: list[dict[str, object]] | None
+) -> None:
     attach(driver, top, rules)
     assert opened(child, top, node, "O_RDONLY", "/dev/null", "O_RDWR", "/dev/zero", "O_RDONLY") == [errno.EPERM, 0, 0]
 
 
-def test_devices_allowed_by_rule(driver: Fs2, top: str, child: Child, node: str) -> None:
+def test_devices_allowed_by_rule(driver: Cgroupfs, top: str, child: Child, node: str) -> None:
     attach(driver, top, [DENY, {"allow": True, "type": "c", "major": 60, "minor": 11, "access": "r"}])
     assert opened(child, top, node, "O_RDONLY", node, "O_WRONLY", node, "O_RDWR") == [
         errno.ENXIO,
@@ -319,12 +321,12 @@ def test_devices_allowed_by_rule(driver: Fs2, top: str, child: Child, node: str)
     ]
 
 
-def test_privileged(driver: Fs2, top: str, child: Child, node: str) -> None:
+def test_privileged(driver: Cgroupfs, top: str, child: Child, node: str) -> None:
     attach(driver, top, [{"allow": True, "access": "rwm"}])
     assert opened(child, top, node, "O_RDWR") == [errno.ENXIO]
 
 
-def test_rules_replaced(driver: Fs2, top: str, child: Child, node: str) -> None:
+def test_rules_replaced(driver: Cgroupfs, top: str, child: Child, node: str) -> None:
     allow = {"allow": True, "type": "c", "major": 60, "minor": 11, "access": "rw"}
     attach(driver, top, [DENY])
     attach(driver, top, [DENY, allow])
@@ -337,20 +339,20 @@ def test_rules_replaced(driver: Fs2, top: str, child: Child, node: str) -> None:
     assert opened(child, top, node, "O_RDONLY") == [errno.ENXIO], "none left"
 
 
-def test_rules_above_stay_in_force(driver: Fs2, top: str, child: Child, node: str) -> None:
+def test_rules_above_stay_in_force(driver: Cgroupfs, top: str, child: Child, node: str) -> None:
     attach(driver, top, [DENY])
     attach(driver, f"{top}/x", [{"allow": True, "access": "rw"}])
     assert opened(child, f"{top}/x", node, "O_RDONLY") == [errno.EPERM]
 
 
-def test_thousands_of_rules(driver: Fs2, top: str, child: Child, node: str) -> None:
+def test_thousands_of_rules(driver: Cgroupfs, top: str, child: Child, node: str) -> None:
     """The verifier walks a program in steps that grow with the rules, not with their square."""
     many = [{"allow": True, "type": "c", "major": 60 + n % 4000, "minor": n, "access": "rw"} for n in range(3000)]
     attach(driver, top, [DENY, {"allow": True, "type": "c", "major": 60, "minor": 11, "access": "r"}, *many])
     assert opened(child, top, node, "O_RDONLY", node, "O_WRONLY") == [errno.ENXIO, errno.EPERM]
 
 
-def test_too_many_rules(driver: Fs2, top: str) -> None:
+def test_too_many_rules(driver: Cgroupfs, top: str) -> None:
     many = [{"allow": True, "type": "c", "major": 60, "minor": n, "access": "rw"} for n in range(10_000)]
     fds = len(os.listdir("/proc/self/fd"))
     with pytest.raises(SysError, match=r"/linux/resources/devices: bpf\(PROG_LOAD\): E.*too many rules \(10001\)"):
@@ -358,7 +360,9 @@ def test_too_many_rules(driver: Fs2, top: str) -> None:
     assert len(os.listdir("/proc/self/fd")) == fds
 
 
-def test_refused_programs_and_users_without_privileges(driver: Fs2, top: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_programs_and_users_without_privileges(
+    driver: Cgroupfs, top: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pyrunc import runtime
 
     ffi, lib = runtime.shim()
@@ -374,5 +378,5 @@ def test_refused_programs_and_users_without_privileges(driver: Fs2, top: str, mo
     attach(driver, top, [DENY])
 
 
-def test_mount_is_where_the_snapshot_says(driver: Fs2) -> None:
+def test_mount_is_where_the_snapshot_says(driver: Cgroupfs) -> None:
     assert driver.facts.cgroup2_mount == str(cgroup2_mount())

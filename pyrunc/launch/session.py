@@ -11,7 +11,7 @@ from errno import ECHILD, ECONNRESET, EINTR, EPIPE, ESRCH, ETIMEDOUT
 
 from pyrunc import errors, fs, handshake, procfs, runtime, state
 from pyrunc.errors import PyruncError, SysError
-from pyrunc.undo import Undo
+from pyrunc.launch.undo import Undo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from pyrunc.cgroup import Driver
     from pyrunc.explain import Setting
+    from pyrunc.launch.streams import Streams
     from pyrunc.log import Log
     from pyrunc.plan import Plan
-    from pyrunc.streams import Streams
 
 # A step of init that takes longer than this is hung (a dead network filesystem, say).  Hooks inside the container have
 # their own limits or none, so a plan with hooks waits without one.
@@ -169,7 +169,7 @@ class Session:
         """In the foreground stdio are pipes: the caller's terminal, or a file of the host, stays the caller's."""
         piped = [fd for fd in (0, 1, 2) if not is_null(fd)] if self.foreground() else []
         if piped:
-            from pyrunc import streams
+            from pyrunc.launch import streams
 
             self.streams = streams.Streams(piped)
 

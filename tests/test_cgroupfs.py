@@ -1,4 +1,4 @@
-"""The cgroupfs driver against a make-believe hierarchy; integration/test_cgroup_fs2.py has the real one."""
+"""The cgroupfs driver against a make-believe hierarchy; integration/test_cgroupfs.py has the real one."""
 
 from __future__ import annotations
 
@@ -385,7 +385,7 @@ def test_remove_waits_for_the_last_process(kernel: Kernel, monkeypatch: pytest.M
         if len(pauses) == 12:
             procs.write_text("")
 
-    monkeypatch.setattr("pyrunc.cgroup.fs2.time.sleep", sleep)
+    monkeypatch.setattr("pyrunc.cgroup.cgroupfs.time.sleep", sleep)
     kernel.driver.remove("/a", 5)
     assert kernel.exists_below() == []
     assert pauses[0] < 0.001 and pauses == sorted(pauses) and 0.01 < pauses[-1] <= 0.05
@@ -395,7 +395,7 @@ def test_freeze_and_thaw_wait_for_the_kernel(kernel: Kernel, monkeypatch: pytest
     create(kernel, "/a")
     events, freeze = kernel.cgroup("/a") / "cgroup.events", kernel.cgroup("/a") / "cgroup.freeze"
     monkeypatch.setattr(
-        "pyrunc.cgroup.fs2.time.sleep", lambda _: events.write_text(f"populated 1\nfrozen {freeze.read_text()}\n")
+        "pyrunc.cgroup.cgroupfs.time.sleep", lambda _: events.write_text(f"populated 1\nfrozen {freeze.read_text()}\n")
     )
     kernel.driver.freeze("/a")
     assert kernel.driver.frozen("/a")
@@ -405,7 +405,7 @@ def test_freeze_and_thaw_wait_for_the_kernel(kernel: Kernel, monkeypatch: pytest
 
 def test_a_freeze_that_does_not_come_is_taken_back(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     create(kernel, "/a")
-    monkeypatch.setattr("pyrunc.cgroup.fs2.FREEZE_TIMEOUT", 0.05)
+    monkeypatch.setattr("pyrunc.cgroup.cgroupfs.FREEZE_TIMEOUT", 0.05)
     with pytest.raises(PyruncError, match=r"did not freeze within 0.05 s"):
         kernel.driver.freeze("/a")
     assert (kernel.cgroup("/a") / "cgroup.freeze").read_text() == "0"

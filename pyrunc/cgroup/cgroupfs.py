@@ -35,7 +35,7 @@ THREADED = frozenset(("cpu", "cpuset", "perf_event", "pids"))  # what a threaded
 _KNOWN = frozenset(("cpu", "cpuset", "io", "memory", "pids", "hugetlb", "rdma", "misc", "dmem"))
 
 
-class Fs2:
+class Cgroupfs:
     """cgroup v2 through its file system.  Paths are inside the hierarchy.
 
     ``made`` lists the cgroups that this object's `create` made, outermost first.

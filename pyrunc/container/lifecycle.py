@@ -263,7 +263,7 @@ def remove(container: Container, log: Log, *, poststop: bool = True) -> None:
         data = container.data
         rootmount.remove(data["rootfs"], data["root_below"], data.get("root_mount") or 0)
     if container.data.get("rdt"):
-        from pyrunc import rdt
+        from pyrunc.cgroup import rdt
 
         rdt.remove(container.data["rdt"])
     if container.data.get("image_bundle"):
@@ -314,7 +314,7 @@ def read_or_salvage(container: Container) -> None:
     try:
         container.load()
     except state.Damaged:
-        from pyrunc import salvage
+        from pyrunc.container import salvage
 
         salvage.recover(container)
         salvage.keep(container)

@@ -12,18 +12,19 @@ import posix
 from errno import EACCES, EPERM, EROFS
 from posix import O_CLOEXEC, O_NOFOLLOW, O_RDWR
 
-from pyrunc import cgroup, fs, handshake, host, runtime, session, state
+from pyrunc import cgroup, fs, handshake, host, runtime, state
 from pyrunc.errors import StateError, SysError
-from pyrunc.plan import compile as compiler
-from pyrunc.session import WAIT_FOREVER, Interrupts, Session, checked, write_pid_file
+from pyrunc.launch import session
+from pyrunc.launch.session import WAIT_FOREVER, Interrupts, Session, checked, write_pid_file
+from pyrunc.plan import create as compiler
 from pyrunc.spec import load, older, validate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pyrunc.console import Relay
     from pyrunc.explain import Setting
+    from pyrunc.launch.console import Relay
     from pyrunc.log import Log
     from pyrunc.notify import Proxy
     from pyrunc.plan import Plan
@@ -88,7 +89,7 @@ def run(opts: CreateOptions, job: Job | None = None) -> int:
             job.signal_fd = checked("signalfd", runtime.quick()[1].pr_signalfd())
         job.go()
         if not opts.detach:
-            from pyrunc import foreground
+            from pyrunc.launch import foreground
 
             # While init is at its execve.  Its terminal was set up before: see Job.go.
             watch = foreground.Watch(job, subreaper=not opts.no_subreaper)
@@ -101,7 +102,7 @@ def run(opts: CreateOptions, job: Job | None = None) -> int:
             restore.close()
         job.close_streams()
         job.undo.forget()
-        from pyrunc import lifecycle
+        from pyrunc.container import lifecycle
 
         if opts.pid_file:
             fs.ignore(posix.unlink, opts.pid_file)
@@ -113,7 +114,7 @@ def run(opts: CreateOptions, job: Job | None = None) -> int:
     code = watch.wait(proxy)
     try:
         if not opts.keep:
-            from pyrunc import lifecycle
+            from pyrunc.container import lifecycle
 
             job.container.lock()
             # Before the rest of the output: what is left of the container may hold the pipes.
@@ -169,7 +170,7 @@ class Job(Session):
         options = self.options = compiler.Options(opts.id, bundle)
         annotations = self.config.get("annotations") or {}
         if opts.seccomp_log or "org.pyrunc.seccomp_log" in annotations:
-            from pyrunc import seccomp_log
+            from pyrunc.launch import seccomp_log
 
             opts.seccomp_log = seccomp_log.wanted(self.config, opts.seccomp_log, None if for_show else self.log)
             if opts.seccomp_log:
@@ -264,7 +265,7 @@ class Job(Session):
         if self.plan.cgroup_path:
             container.data["cgroup_made"] = self.driver.missing(self.plan.cgroup_path)
         if self.linux("intelRdt") is not None:
-            from pyrunc import rdt
+            from pyrunc.cgroup import rdt
 
             container.data["rdt"] = rdt.plan(self.linux("intelRdt"), self.opts.id, self.facts.resctrl)
         container.save()
@@ -320,7 +321,7 @@ class Job(Session):
 
         Raises PyruncError when the configuration asks for more.
         """
-        from pyrunc import rootless
+        from pyrunc.launch import rootless
 
         rootless.check_no_cgroup(self.config, error, self.log)
         self.options.cgroup_path = ""
@@ -405,7 +406,7 @@ class Job(Session):
 
             delegate.give(self.facts.cgroup_dir(self.plan.cgroup_path), self.plan.cgroup_owner)
         if self.linux("intelRdt") is not None:
-            from pyrunc import rdt
+            from pyrunc.cgroup import rdt
 
             classes = self.container.data["rdt"]
             self.undo.push(rdt.undo, classes)
@@ -413,7 +414,7 @@ class Job(Session):
         devices = self.linux("netDevices")
         if devices:
             # Before the hooks, which may want to configure them, and before init's sysctls, which may name them.
-            from pyrunc import netdev
+            from pyrunc.launch import netdev
 
             self.undo.push(netdev.move(devices, self.init_pid, self.log).restore)
         # runtime.md has prestart after the step that "creating" stands for; crun and the conformance suite agree.
@@ -477,7 +478,7 @@ class Job(Session):
         if "process" not in self.config:
             raise StateError("cannot start: /process is missing in config.json")
         if self.console >= 0:
-            from pyrunc import console
+            from pyrunc.launch import console
 
             # The program's first line must already meet a terminal in the right mode.
             self.relay = console.Relay(console.receive_master(self.console))

@@ -12,11 +12,12 @@ import posix
 from errno import ENODEV, ENOENT
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY, W_OK
 
-from pyrunc import fs, handshake, host, procfs, runtime, session
+from pyrunc import fs, handshake, host, procfs, runtime
 from pyrunc.errors import PyruncError, StateError, SysError, UsageError, show
-from pyrunc.plan import join
+from pyrunc.launch import session
+from pyrunc.launch.session import Interrupts, Session, checked, write_pid_file
+from pyrunc.plan import exec
 from pyrunc.plan.process import RLIMIT_NPROC
-from pyrunc.session import Interrupts, Session, checked, write_pid_file
 from pyrunc.spec import exec_process, load
 
 TYPE_CHECKING = False
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc import state
-    from pyrunc.console import Relay
     from pyrunc.explain import Setting
+    from pyrunc.launch.console import Relay
     from pyrunc.log import Log
     from pyrunc.plan import Plan
 
@@ -57,7 +58,7 @@ def execute(opts: ExecOptions) -> int:
     if job.signal_fd < 0:
         job.close()
         return 0
-    from pyrunc import foreground
+    from pyrunc.launch import foreground
 
     watch = foreground.Watch(job)
     code = watch.wait(None)
@@ -70,12 +71,12 @@ def compile_only(config: dict[str, Any], facts: host.HostFacts, id: str, path: s
     """What `exec --process` would do in a container of ``config``: for `pyrunc plan`.  Raises ConfigError."""
     source, process = read_process(path, config.get("process") or {})
     exec_process.check(process, facts, source)
-    options = join.Options(id)
+    options = exec.Options(id)
     kinds = {entry["type"] for entry in (config.get("linux") or {}).get("namespaces") or ()}
-    options.joined = [(kind, f"/proc/PID/ns/{name}") for kind, name in join.NAMESPACES.items() if kind in kinds]
+    options.joined = [(kind, f"/proc/PID/ns/{name}") for kind, name in exec.NAMESPACES.items() if kind in kinds]
     options.cgroup = facts.cgroup_dir(cgroup) if cgroup else ""
     options.rootfs = "" if "mount" in kinds else config["root"]["path"]
-    return join.compile_exec(config, process, facts, options)
+    return exec.compile_exec(config, process, facts, options)
 
 
 def read_process(path: str, container: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -148,13 +149,13 @@ class Exec(Session):
         # Validated when the container was made, and in a directory of ours since.
         self.config, _ = load.load_config(container.dir + "/config.json")
         if container.data.get("seccomp_log"):
-            from pyrunc import seccomp_log
+            from pyrunc.launch import seccomp_log
 
             seccomp_log.add(self.config)
         facts = host.HostFacts()
         facts.euid = posix.geteuid()
         process = self.wanted = self.process(facts)
-        options = join.Options(opts.id)
+        options = exec.Options(opts.id)
         options.joined = self.open_namespaces()
         options.cgroup = self.open_cgroup()
         if opts.cgroup:
@@ -165,7 +166,7 @@ class Exec(Session):
         options.rootfs = "" if "mount" in kinds else container.data.get("rootfs", "")
         options.no_new_keyring = bool(container.data.get("no_new_keyring"))
         options.preserve_fds, options.listen_fds = opts.preserve_fds, self.listen_fds
-        self.plan = join.compile_exec(self.config, process, facts, options)
+        self.plan = exec.compile_exec(self.config, process, facts, options)
         self.log.warnings(self.plan.warnings, "config.json")
 
     def check_status(self) -> None:
@@ -208,7 +209,7 @@ class Exec(Session):
         pid = data["pid"]
         found: list[tuple[str, str]] = []
         try:
-            for kind, name in join.NAMESPACES.items():
+            for kind, name in exec.NAMESPACES.items():
                 path = f"/proc/{pid}/ns/{name}"
                 try:
                     ours, theirs = posix.stat(f"/proc/thread-self/ns/{name}"), posix.stat(path)
@@ -300,7 +301,7 @@ class Exec(Session):
     def on_ready(self, record: handshake.Record) -> None:
         """READY: enter is in the container, and about to give up what it could be given limits and a class with."""
         if self.container.data.get("rdt"):
-            from pyrunc import rdt
+            from pyrunc.cgroup import rdt
 
             rdt.join(self.container.data["rdt"], self.enter_pid)
         self.set_limits(self.enter_pid, put_off=RLIMIT_NPROC)
@@ -346,7 +347,7 @@ class Exec(Session):
             # Blocked from here on and kept: one that comes while the program starts must reach it.
             self.signal_fd = checked("signalfd", runtime.quick()[1].pr_signalfd())
         if self.console >= 0:
-            from pyrunc import console
+            from pyrunc.launch import console
 
             # The program's first line must already meet a terminal in the right mode.
             self.relay = console.Relay(console.receive_master(self.console))

@@ -11,7 +11,8 @@ from __future__ import annotations
 import posix
 from posix import O_CLOEXEC, O_DIRECTORY, O_PATH
 
-from pyrunc import fs, lifecycle
+from pyrunc import fs
+from pyrunc.container import lifecycle
 from pyrunc.errors import Capped, ConfigError, PyruncError, StateError, SysError, UsageError, show
 from pyrunc.spec import load, rules_resources, schema
 from pyrunc.spec.report import Report
@@ -286,7 +287,7 @@ def rdt_class(container: Container, flags: list[str]) -> dict[str, Any]:
 
 def change_schemata(container: Container, wanted: dict[str, str], log: Log) -> Callable[[], None]:
     """Write the schemata of flags; returns what puts the former ones back.  Raises PyruncError with nothing changed."""
-    from pyrunc import rdt
+    from pyrunc.cgroup import rdt
 
     group = rdt_class(container, list(wanted))
     before = [("intelRdt", line) for line in rdt.schemata(group).splitlines()]
