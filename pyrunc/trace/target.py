@@ -50,7 +50,7 @@ class Target:
         self.broken = False
         try:
             self.fd, self.regular = self.open()
-            ours = not self.regular or self.ours(posix.fstat(self.fd).st_size)
+            ours = not self.regular or self.ours_now()
         except (OSError, OverflowError) as error:
             raise SysError(where, "open", getattr(error, "errno", None) or 9, value=path) from error
         if not ours:
@@ -74,6 +74,14 @@ class Target:
             raise
         posix.close(fd)
         return again, True
+
+    def ours_now(self) -> bool:
+        """`ours`, while no other command is between its events and its tail.  Raises OSError."""
+        self.lock()
+        try:
+            return self.ours(posix.fstat(self.fd).st_size)
+        finally:
+            flock(self.fd, LOCK_UN)
 
     def ours(self, size: int) -> bool:
         """Whether this is what we write.  Raises OSError."""
