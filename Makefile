@@ -187,6 +187,7 @@ lint: lint-tools build ## ruff, mypy, bandit, clang-format, C warnings as errors
 	        gcc $(CFLAGS_LINT) -fPIE -DHAVE_CORE_PHASE -DHAVE_SNAPSHOT $(PYTHON_DEFINES) -isystem $$include $$file >/dev/null; done
 	@$(BIN)/python native/gen_plan.py --check
 	@$(BIN)/python contrib/generate.py --check
+	@$(BIN)/python contrib/config_types.py --check
 	@$(BIN)/python contrib/api_reference.py --check
 	@$(BIN)/bandit -q -c pyproject.toml -r pyrunc
 	@$(MAKE) --no-print-directory -j2 analysis
