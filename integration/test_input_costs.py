@@ -84,7 +84,7 @@ def test_the_names_do_collide(sweep: Sweep) -> None:
     code = "import sys, time; d = {}; keys = sys.stdin.read().split(); began = time.process_time()\n"
     code += "for key in keys: d[key] = 1\nprint(time.process_time() - began)"
     took = []
-    for seed in ("1", "2"):  # SNAPSHOT_HASH_SEED of native/launcher/snapshot.h, and any other
+    for seed in ("1", "2"):  # SNAPSHOT_HASH_SEED of native/launcher/snapshot/snapshot.h, and any other
         command = [sys.executable, "-Sc", code]
         text = " ".join(sweep.keys)
         done = subprocess.run(

@@ -3,7 +3,7 @@
  *     NOMEM="OUT FIRST COUNT"    allocations FIRST ... FIRST+COUNT-1 of this process fail; COUNT 0: all from FIRST on
  *
  * Every malloc, calloc, realloc and mmap that the C library is asked for is one allocation, counted from 1 at the process's
- * start.  pyrunc's small blocks come from a heap of its own (native/launcher/heap.c), but only while the process has one
+ * start.  pyrunc's small blocks come from a heap of its own (native/launcher/snapshot/heap.c), but only while the process has one
  * thread: it is made to believe in a second one, so that all of them come here.  That is done when it has restored its
  * snapshot, which says otherwise; the last thing it does then is to take over its thread.  OUT gets two numbers at the end: how many
  * allocations there were, and how many of them failed.  Programs that the process executes do not inherit this.

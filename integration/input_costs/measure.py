@@ -11,7 +11,7 @@ import tempfile
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "native" / "launcher"))
+sys.path.insert(0, str(ROOT / "native" / "launcher" / "snapshot"))
 
 CPU, CPU_MANY, MANY = 2.0, 6.0, 100_000  # seconds; for more items than that
 MEMORY = 600 << 10  # KiB

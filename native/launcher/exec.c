@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "guard.h"
-#include "place.h"
+#include "package_path.h"
 
 /* -I -S: neither the environment nor the working directory nor a site module is looked at.  The package directory
  * comes in as the first argument. */
@@ -20,7 +20,7 @@ static void find_package(char *dir, size_t size)
 {
     static const char file[] = "/_cffi_backend" PYTHON_EXT_SUFFIX;
     char path[PATH_MAX];
-    size_t prefix = place_find(dir, size);
+    size_t prefix = package_path_find(dir, size);
     if (prefix == 0) {
         fprintf(stderr, "pyrunc: error: no installed pyrunc package found below '%s'\n", dir);
         exit(1);
@@ -32,12 +32,12 @@ static void find_package(char *dir, size_t size)
         if (access(path, F_OK) < 0)
             path[len] = '\0';
     }
-    if (place_check(path, prefix) < 0) {
+    if (package_path_check(path, prefix) < 0) {
         char hint[PATH_MAX + 32];
         fprintf(
             stderr,
             "pyrunc: error: refusing to load code from %s: %s may be changed by others than its owner%s\n",
-            dir, path, place_hint(path, hint, sizeof hint));
+            dir, path, package_path_hint(path, hint, sizeof hint));
         exit(1);
     }
 }
@@ -47,7 +47,7 @@ int main(int argc, char **argv)
     char dir[PATH_MAX];
     const char *refusal = guard_process();
     if (!refusal)
-        refusal = place_refusal();
+        refusal = package_path_refusal();
     if (refusal) {
         fprintf(stderr, "pyrunc: error: %s\n", refusal);
         return 1;

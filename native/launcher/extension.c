@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "place.h"
+#include "package_path.h"
 
 static char parent_dir[PATH_MAX];
 
@@ -13,11 +13,11 @@ static int check(const char *path, size_t from)
 {
     char culprit[PATH_MAX], hint[PATH_MAX + 32];
     memcpy(culprit, path, strlen(path) + 1);
-    if (place_check(culprit, from) == 0)
+    if (package_path_check(culprit, from) == 0)
         return 0;
     PyErr_Format(PyExc_ImportError,
                  "refusing to load code from %s: %s may be changed by others than its owner%s", path, culprit,
-                 place_hint(culprit, hint, sizeof hint));
+                 package_path_hint(culprit, hint, sizeof hint));
     return -1;
 }
 
@@ -26,7 +26,7 @@ const char *package_parent(void)
     char dir[PATH_MAX];
     if (parent_dir[0])
         return parent_dir;
-    size_t prefix = place_find(dir, sizeof dir);
+    size_t prefix = package_path_find(dir, sizeof dir);
     if (prefix == 0) {
         PyErr_Format(PyExc_ImportError, "no installed pyrunc package found below '%s'", dir);
         return NULL;

@@ -182,7 +182,7 @@ def freeze_package(package: pathlib.Path, init: pathlib.Path, output: pathlib.Pa
 
 
 def preloadable(modules: list[tuple[str, pathlib.Path]]) -> list[str]:
-    """Those that import nothing but builtin modules and each other: what a snapshot can hold (snapshot.h)."""
+    """Those that import nothing but builtin modules and each other: what a snapshot can hold (snapshot/snapshot.h)."""
     # Not what a trace needs: every address in the snapshot is written at every start, and few commands are traced.
     modules = [row for row in modules if not row[0].startswith("pyrunc.trace")]
     names = {name for name, _ in modules}

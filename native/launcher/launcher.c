@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 #include "guard.h"
-#include "place.h"
-#include "snapshot.h"
+#include "package_path.h"
+#include "snapshot/snapshot.h"
 
 static int failure = 1; /* the exit status */
 
@@ -151,7 +151,7 @@ int main(int argc, char **argv)
     const char *refusal = guard_process();
     if (!refusal &&
         snapshot_state() != SNAPSHOT_MAKE) /* the build runs that one, in a directory of its own */
-        refusal = place_refusal();
+        refusal = package_path_refusal();
     if (refusal)
         fail(refusal);
     if (snapshot_state() != SNAPSHOT_READY)

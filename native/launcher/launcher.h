@@ -10,7 +10,7 @@
 extern const struct _frozen pyrunc_frozen[];
 extern const unsigned char pyrunc_init_image[];
 extern const size_t pyrunc_init_size;
-/* The modules that hot verbs use: part of the snapshot (snapshot.h). */
+/* The modules that hot verbs use: part of the snapshot (snapshot/snapshot.h). */
 extern const char *const pyrunc_preload[];
 
 /* module.c: the builtin module _pyrunc_launcher. */

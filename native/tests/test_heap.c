@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "snapshot.h"
+#include <stdint.h>
 
-volatile struct pyrunc_snapshot pyrunc_snapshot;
+#include "heap.h"
 
 enum { SLOTS = 2000, ROUNDS = 200000 };
 
@@ -106,32 +106,31 @@ static void in_two_threads(void)
 
 int main(void)
 {
-    ok(churn(ROUNDS / 10) && heap_used() == 0, "without a snapshot everything is libc's");
+    ok(churn(ROUNDS / 10) && heap_seal() == 0, "without a snapshot everything is libc's");
     free(NULL);
     void *first = realloc(NULL, 10);
     ok(first != NULL, "realloc of nothing");
     free(first);
-    pyrunc_snapshot.state = SNAPSHOT_MAKE;
     unsigned char *start = heap_map(1);
     ok(start && ((uintptr_t)start & 0x1FFFFF) == 0, "the heap begins at a huge page");
-    heap_use(start);
-    ok(churn(ROUNDS / 20) && heap_used() > 0, "while the snapshot is made");
+    heap_record(start);
+    int kept = churn(ROUNDS / 20);
+    size_t used = heap_seal();
+    ok(kept && used > 0, "while the snapshot is made");
     int clean = 1;
-    for (size_t i = 0; i < heap_used() / 8; i++) { /* all is free: zero but for the lists, which are sorted */
+    for (size_t i = 0; i < used / 8; i++) { /* all is free: zero but for the lists, which are sorted */
         uint64_t word = ((uint64_t *)(void *)start)[i];
-        clean &= word == 0 || (word > (uintptr_t)start + 8 * i && word < (uintptr_t)start + heap_used());
+        clean &= word == 0 || (word > (uintptr_t)start + 8 * i && word < (uintptr_t)start + used);
     }
     ok(clean, "nothing of what was freed is left");
-    size_t before = heap_used();
-    pyrunc_snapshot.state = SNAPSHOT_READY;
     ok(churn(ROUNDS), "after it was taken");
     void *large = malloc(1 << 20);
-    ok(large && (size_t)((unsigned char *)large - start) >= heap_used(), "large blocks are libc's");
+    ok(large && (size_t)((unsigned char *)large - start) >= heap_seal(), "large blocks are libc's");
     free(large);
     void *blocks[20000];
     for (size_t i = 0; i < 20000; i++)
         blocks[i] = memset(malloc(3000), 1, 3000);
-    ok(heap_used() > before, "a full heap goes on with libc's");
+    ok(heap_seal() > used, "a full heap goes on with libc's");
     for (size_t i = 0; i < 20000; i++)
         free(blocks[i]);
     volatile size_t much = (size_t)-1 / 2;

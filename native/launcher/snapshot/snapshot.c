@@ -1,12 +1,13 @@
 /* Printing and restoring a snapshot: see snapshot.h. */
 #define Py_BUILD_CORE 1
-#include "launcher.h"
+#include "../launcher.h"
 
 #include <internal/pycore_runtime.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "heap.h"
 #include "snapshot.h"
 
 volatile struct pyrunc_snapshot pyrunc_snapshot __attribute__((section(".data"))) = {0};
@@ -35,7 +36,7 @@ void snapshot_before(void)
     environ = nothing; /* see renew_environment */
     size_t size = (size_t)(pyrunc_image - __data_start);
     heap = heap_map(0);
-    heap_use(heap);
+    heap_record(heap);
     void *copy = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (copy != MAP_FAILED)
         before = memcpy(copy, __data_start, size);
@@ -128,12 +129,13 @@ int snapshot_print(void)
     forget_thread();
     const unsigned char *copy = before, *start = heap;
     before = heap = NULL;
+    size_t used = heap_seal();
     uint64_t head[] = {(uintptr_t)__ehdr_start, (uintptr_t)__data_start, (uintptr_t)pyrunc_image,
-                       (uintptr_t)start, heap_used()};
+                       (uintptr_t)start, used};
     size_t size = head[2] - head[1];
     if (!copy || print(head, sizeof head) < 0 || print(copy, size) < 0 || print(__data_start, size) < 0)
         return -1;
-    return print(start, heap_used());
+    return print(start, used);
 }
 
 static void add(uint64_t *word, uint64_t words, uint64_t place, uint64_t base)

@@ -1,5 +1,5 @@
-/* Where the installed package is: see place.h. */
-#include "place.h"
+/* Where the installed package is: see package_path.h. */
+#include "package_path.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -35,7 +35,7 @@ static size_t prefix_of_self(char *buf, size_t size)
     return end + 1;
 }
 
-size_t place_find(char *dir, size_t size)
+size_t package_path_find(char *dir, size_t size)
 {
     struct stat st;
     size_t prefix = prefix_of_self(dir, size - 1);
@@ -70,7 +70,7 @@ static int safe(const struct stat *st, uid_t owner)
     return (st->st_uid == 0 || st->st_uid == owner) && !writable_by_others(st);
 }
 
-int place_check(char *path, size_t from)
+int package_path_check(char *path, size_t from)
 {
     struct stat st;
     if (geteuid() != 0)
@@ -89,7 +89,7 @@ int place_check(char *path, size_t from)
     return 0;
 }
 
-const char *place_hint(const char *path, char *hint, size_t size)
+const char *package_path_hint(const char *path, char *hint, size_t size)
 {
     struct stat st;
     hint[0] = '\0';
@@ -100,7 +100,7 @@ const char *place_hint(const char *path, char *hint, size_t size)
     return hint;
 }
 
-const char *place_refusal(void)
+const char *package_path_refusal(void)
 {
     static char text[2 * PATH_MAX + 128];
     char path[PATH_MAX], hint[PATH_MAX + 32];
@@ -109,12 +109,12 @@ const char *place_refusal(void)
     /* An executable that was replaced meanwhile ("... (deleted)") has no place any more. */
     ssize_t len = readlink("/proc/self/exe", path, sizeof path - 1);
     path[len > 0 ? len : 0] = '\0';
-    if (len <= 0 || access(path, F_OK) < 0 || place_check(path, 0) == 0) {
-        size_t prefix = place_find(path, sizeof path);
-        if (prefix == 0 || place_check(path, prefix) == 0)
+    if (len <= 0 || access(path, F_OK) < 0 || package_path_check(path, 0) == 0) {
+        size_t prefix = package_path_find(path, sizeof path);
+        if (prefix == 0 || package_path_check(path, prefix) == 0)
             return NULL;
     }
     (void)snprintf(text, sizeof text, "refusing to run as root: %s may be changed by others than its owner%s",
-                   path, place_hint(path, hint, sizeof hint));
+                   path, package_path_hint(path, hint, sizeof hint));
     return text;
 }

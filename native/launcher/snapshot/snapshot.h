@@ -1,5 +1,5 @@
 /* Start-up from a snapshot: the interpreter as it is after its core phase, with pyrunc's hot modules imported, is part of
- * the executable.  docs/adr/0010-start-up-snapshot.md; native/launcher/snapshot.py makes it.
+ * the executable.  docs/adr/0010-start-up-snapshot.md; native/launcher/snapshot/snapshot.py makes it.
  */
 #ifndef PYRUNC_SNAPSHOT_H
 #define PYRUNC_SNAPSHOT_H
@@ -49,13 +49,6 @@ static inline uint64_t snapshot_state(void)
 {
     return pyrunc_snapshot.state;
 }
-
-/* heap.c: map the heap, of which `used` bytes will be used at once; NULL when there is no memory. */
-unsigned char *heap_map(size_t used);
-/* From now on blocks come from there. */
-void heap_use(unsigned char *start);
-/* How much of it has been used. */
-size_t heap_used(void);
 
 /* While a snapshot is made.  First of all: remember what memory was. */
 void snapshot_before(void);

@@ -1,12 +1,13 @@
-/* An allocator whose blocks can be part of a snapshot: see snapshot.h.
+/* An allocator whose blocks can be part of a snapshot: see heap.h.
  *
  * The linker's --wrap sends every malloc, calloc, realloc and free of what is linked into the executable here; shared
  * libraries keep libc's.  Blocks come from one mapping, by size class, a page (or four) of one class at a time.  While the
  * snapshot is made everything is from there.  In a process that started from one, small blocks still are, large ones are
  * libc's, and so is everything as soon as there is a second thread: what is in the mapping is then never given back.
  */
-#include "snapshot.h"
+#include "heap.h"
 
+#include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/single_threaded.h>
@@ -40,6 +41,7 @@ struct free_block {
 };
 
 static unsigned char *heap;
+static int recording;
 static unsigned char page_class[PAGES];
 static unsigned short run_pages[PAGES]; /* at the first page of a run */
 static size_t used_pages;
@@ -79,9 +81,16 @@ unsigned char *heap_map(size_t used)
     return start;
 }
 
-void heap_use(unsigned char *start)
+void heap_record(unsigned char *start)
 {
     heap = start;
+    recording = 1;
+}
+
+size_t heap_seal(void)
+{
+    recording = 0;
+    return used_pages * PAGE;
 }
 
 static int is_ours(const void *block)
@@ -119,13 +128,13 @@ static void *take_run(size_t size)
 static void *take(size_t size)
 {
     if (size > LARGEST)
-        return snapshot_state() == SNAPSHOT_MAKE ? take_run(size) : NULL;
+        return recording ? take_run(size) : NULL;
     size_t class = class_of(size);
     struct free_block *block = freed[class];
     if (block) {
         freed[class] = block->next;
         /* The snapshot must not contain a part of an address, where a block is not written to its end. */
-        if (snapshot_state() == SNAPSHOT_MAKE)
+        if (recording)
             block->next = NULL;
         return block;
     }
@@ -153,7 +162,7 @@ static void give_back(void *block)
 {
     size_t class = page_class[page_of(block)];
     struct free_block *freed_block = block, **place = &freed[class == RUN ? 0 : class];
-    if (snapshot_state() == SNAPSHOT_MAKE) {
+    if (recording) {
         /* Two runs must give the same snapshot.  The order in which blocks are freed depends on addresses now and
          * then (a set of types that is thrown away): the lists are kept sorted. */
         memset(block, 0, block_size(block));
@@ -205,9 +214,4 @@ void __wrap_free(void *block)
         __real_free(block);
     else if (__libc_single_threaded)
         give_back(block);
-}
-
-size_t heap_used(void)
-{
-    return used_pages * PAGE;
 }
