@@ -363,15 +363,15 @@ def test_too_many_rules(driver: Cgroupfs, top: str) -> None:
 def test_refused_programs_and_users_without_privileges(
     driver: Cgroupfs, top: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pyrunc import runtime
+    from pyrunc import interpreter
 
-    ffi, lib = runtime.shim()
+    ffi, lib = interpreter.shim()
 
     class Refusing:
         def __getattr__(self, name: str) -> object:
             return (lambda *args: -errno.EPERM) if name == "pr_bpf_prog_attach" else getattr(lib, name)
 
-    monkeypatch.setattr(runtime, "shim", lambda: (ffi, Refusing()))
+    monkeypatch.setattr(interpreter, "shim", lambda: (ffi, Refusing()))
     with pytest.raises(SysError, match=r"/linux/resources/devices: bpf\(PROG_ATTACH\): EPERM"):
         attach(driver, top, [DENY])
     driver.facts.rootless = True

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from posix import write
 
-from pyrunc import errors, fs, runtime
+from pyrunc import errors, fs, interpreter
 
-if runtime.FROZEN:
+if interpreter.FROZEN:
     # Where nobody can catch an exception CPython prints a traceback: for want of memory in a generator that is closed.
     # `callable` takes one argument and does nothing, without any memory.
     sys.unraisablehook = callable

@@ -10,7 +10,7 @@ from __future__ import annotations
 import posix
 from errno import EACCES, ELOOP, ENOENT, ENOEXEC, EPERM
 
-from pyrunc import fs, runtime
+from pyrunc import fs, interpreter
 from pyrunc.errors import show
 from pyrunc.plan.process import DEFAULT_PATH
 from pyrunc.plan.userns import host_id
@@ -72,7 +72,7 @@ def bounded(setting: Setting, name: str, error: int) -> str:
         poller.register(ours, POLLIN)
         text = posix.read(ours, _TEXT_MAX) if poller.poll(_PATIENCE_MS) else b""
         posix.kill(pid, _SIGKILL)
-        if runtime.quick()[1].pr_await_end(pid, _PATIENCE_MS) == 0:
+        if interpreter.quick()[1].pr_await_end(pid, _PATIENCE_MS) == 0:
             posix.waitpid(pid, 0)  # otherwise it is stuck in the kernel, and ends when that lets it
     finally:
         posix.close(ours)
@@ -270,7 +270,7 @@ def _format(tree: Tree) -> str:
     return "it is neither an ELF file nor a script that starts with #!"
 
 
-def interpreter(head: bytes) -> str:
+def interpreter_of(head: bytes) -> str:
     """What a #! line names, "" for nothing."""
     words = head[2:].split(b"\n", 1)[0].split()
     return words[0].decode("utf-8", "surrogateescape") if words else ""
@@ -282,7 +282,7 @@ def machine_of(head: bytes) -> int:
 
 
 def _script(tree: Tree, head: bytes) -> str:
-    name = interpreter(head)
+    name = interpreter_of(head)
     if not name:
         return "its #! line names no interpreter"
     if head.split(b"\n", 1)[0].endswith(b"\r"):

@@ -15,7 +15,7 @@ from fcntl import fcntl
 from posix import O_APPEND, O_CLOEXEC, O_CREAT, O_NOFOLLOW, O_WRONLY
 from select import POLLIN, poll
 
-from pyrunc import fs, runtime
+from pyrunc import fs, interpreter
 from pyrunc.errors import PyruncError, SysError, hook_failure, show
 
 TYPE_CHECKING = False
@@ -176,9 +176,9 @@ def _state_file(state: str) -> int:
 
 def _spawn(program: _Program, bundle: str, stdin: int, out: int) -> int:
     """Start it; returns its pid.  Raises SysError."""
-    ffi, lib = runtime.quick()
-    argv = runtime.texts([fs.encode(item) for item in program.args])
-    envp = runtime.texts(program.environment())
+    ffi, lib = interpreter.quick()
+    argv = interpreter.texts([fs.encode(item) for item in program.args])
+    envp = interpreter.texts(program.environment())
     stage = ffi.new("int *")
     pid = lib.pr_spawn_hook(fs.encode(program.path), argv, envp, fs.encode(bundle), stdin, out, stage)
     if pid < 0:
@@ -268,13 +268,13 @@ def _wait(program: _Program, pidfd: int, output: _Output, check: Callable[[], No
 
 def _kill(pidfd: int) -> None:
     """End and reap the hook, if it is still there."""
-    runtime.quick()[1].pr_pidfd_send_signal(pidfd, _SIGKILL)
+    interpreter.quick()[1].pr_pidfd_send_signal(pidfd, _SIGKILL)
     fs.ignore(_reap, pidfd, _KILL_WAIT_MS)
 
 
 def _reap(pidfd: int, timeout_ms: int) -> int:
     """The wait status.  Raises OSError; ECHILD when the caller had SIGCHLD ignored and the kernel reaped it."""
-    _, lib = runtime.quick()
+    _, lib = interpreter.quick()
     while True:
         status = int(lib.pr_wait_pid_timeout(pidfd, timeout_ms))
         if status >= 0:

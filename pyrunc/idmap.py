@@ -9,7 +9,7 @@ import posix
 from errno import EINVAL, ENOSPC, ENOSYS, EPERM
 from posix import O_CLOEXEC, O_WRONLY
 
-from pyrunc import fs, procfs, runtime
+from pyrunc import fs, interpreter, procfs
 from pyrunc.errors import ConfigError, Problem, PyruncError, SysError
 from pyrunc.spec import mappings
 
@@ -123,7 +123,7 @@ def open_mount(config: dict[str, Any], source: str, origin: str) -> int:
     linux = config.get("linux") or {}
     holder = mount if mount.get("uidMappings") else linux
     options = mount.get("options") or ()
-    _, lib = runtime.quick()
+    _, lib = interpreter.quick()
     tree = lib.pr_open_tree(fs.encode(source), "rbind" in options)
     if tree < 0:
         raise SysError(f"{origin}/source", "open_tree", -tree, value=source)
@@ -149,7 +149,7 @@ def _propagate(tree: int, linux: dict[str, Any], origin: str) -> None:
     """The clone comes from our mount namespace: what is mounted below it inside must not show up here."""
     from pyrunc.plan import userns
 
-    _, lib = runtime.quick()
+    _, lib = interpreter.quick()
     nibbles = userns.clone_propagation(linux.get("rootfsPropagation") or "")
     while nibbles:
         failed = lib.pr_mount_propagation(tree, _MS_FLAGS[nibbles & 7])
@@ -160,7 +160,7 @@ def _propagate(tree: int, linux: dict[str, Any], origin: str) -> None:
 
 def _namespace(holder: dict[str, Any], pointer: str) -> int:
     """A user namespace with the mappings of a mount or of the container: what mount_setattr(2) takes them from."""
-    ffi, lib = runtime.quick()
+    ffi, lib = interpreter.quick()
     stage = ffi.new("int *")
     texts = [mappings.text(holder[field]).encode("ascii") for field in ("uidMappings", "gidMappings")]
     fd = lib.pr_userns(texts[0], texts[1], stage)

@@ -12,7 +12,7 @@ from errno import EAGAIN, ETIMEDOUT
 from posix import O_CLOEXEC
 from select import POLLERR, POLLHUP, POLLIN, poll
 
-from pyrunc import fs, runtime
+from pyrunc import fs, interpreter
 from pyrunc.errors import SysError
 
 SOCKET = "notify.sock"
@@ -41,7 +41,7 @@ class Proxy:
         path = f"{directory}/{SOCKET}"
         fs.ignore(posix.unlink, path)
         # For whatever user the service is; ROOT is 0700.
-        self.sock: int = runtime.quick()[1].pr_listen_unix(fs.encode(path), _SOCK_DGRAM, 0o777)
+        self.sock: int = interpreter.quick()[1].pr_listen_unix(fs.encode(path), _SOCK_DGRAM, 0o777)
         if self.sock < 0:
             raise SysError(path, "bind", -self.sock)
 
@@ -76,7 +76,7 @@ class Proxy:
         return False
 
     def _tell(self, line: bytes, pid: int) -> None:
-        host = runtime.quick()[1].pr_connect_unix_type(fs.encode(self.host), _SOCK_DGRAM)
+        host = interpreter.quick()[1].pr_connect_unix_type(fs.encode(self.host), _SOCK_DGRAM)
         if host < 0:
             raise SysError("NOTIFY_SOCKET", "connect", -host, value=self.host)
         try:
@@ -102,7 +102,7 @@ def _barrier(host: int) -> None:
     read_end, write_end = posix.pipe2(O_CLOEXEC)
     try:
         try:
-            sent = runtime.quick()[1].pr_send_fd(host, message, len(message), write_end)
+            sent = interpreter.quick()[1].pr_send_fd(host, message, len(message), write_end)
         finally:
             posix.close(write_end)
         if sent < 0:

@@ -162,13 +162,13 @@ def open_namespace(path: str, pointer: str) -> int:
     The path may lead to anything: opening a fifo waits for its other end, opening a device does something.  So what it
     is is asked before it is opened.
     """
-    from pyrunc import runtime
+    from pyrunc import interpreter
     from pyrunc.errors import SysError
 
     try:
         found = posix.open(path, O_PATH | O_CLOEXEC)
         try:
-            if runtime.quick()[1].pr_fs_type_fd(found) == _NSFS_MAGIC:
+            if interpreter.quick()[1].pr_fs_type_fd(found) == _NSFS_MAGIC:
                 return posix.open(f"/proc/self/fd/{found}", O_RDONLY | O_CLOEXEC)
         finally:
             posix.close(found)

@@ -1,8 +1,8 @@
 """The few things of cffi's ``ffi`` that hot verbs use, on memory of Python's own.
 
 Inside the launcher the functions of the shim are builtin (native/launcher/gen_calls.py) and take bytes and buffers;
-with this in place of ``ffi`` the same code runs on them and on cffi.  Only `runtime.quick` hands it out; for a list of
-texts see `runtime.texts`.
+with this in place of ``ffi`` the same code runs on them and on cffi.  Only `interpreter.quick` hands it out; for a
+list of texts see `interpreter.texts`.
 """
 
 from __future__ import annotations

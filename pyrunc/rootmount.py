@@ -11,7 +11,7 @@ import posix
 from errno import EINVAL
 from posix import O_CLOEXEC, O_DIRECTORY
 
-from pyrunc import fs, host, runtime
+from pyrunc import fs, host, interpreter
 from pyrunc.errors import PyruncError, SysError
 
 MNT_DETACH = 2
@@ -47,7 +47,7 @@ def remove(rootfs: str, below: int, own: int) -> None:
             return
         if not own and not _is_self_bind(_mountinfo(), top):
             return  # somebody else's
-        _, lib = runtime.quick()
+        _, lib = interpreter.quick()
         # Otherwise what is unmounted below would be unmounted in its peers as well: the host's own /dev/pts, say.
         failed = lib.pr_mount_propagation(fd, MS_PRIVATE)
         if failed == 0:

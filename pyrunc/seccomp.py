@@ -15,7 +15,7 @@ from _struct import Struct, pack
 from errno import E2BIG, EAGAIN, ECHILD, EDOM, EINTR, EINVAL, ENOMEM, EPIPE, ESRCH, ETIMEDOUT
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY
 
-from pyrunc import SPEC_VERSION, build, fs, runtime
+from pyrunc import SPEC_VERSION, build, fs, interpreter
 from pyrunc.errors import ConfigError, Problem, PyruncError, SysError, errno_text, show
 from pyrunc.plan.security import SECCOMP_FLAGS, SPEC_ALLOW
 from pyrunc.state import dumps
@@ -142,7 +142,7 @@ def compile_filter(profile: dict[str, Any], *, cache_dir: str = "") -> tuple[byt
     Raises ConfigError: an architecture or a rule that this libseccomp cannot do, or a program longer than 4096
     instructions; PyruncError: compiling it took more than there is, or libseccomp crashed; InterruptedError.
     """
-    _, lib = runtime.quick()
+    _, lib = interpreter.quick()
     archs = _architectures(profile, lib)
     encoded = FlatProfile(profile, archs).encode(lib.pr_seccomp_version())
     flags, listener = filter_flags(profile), notifies(profile)
@@ -181,7 +181,7 @@ def _arch_name(name: str) -> bytes:
 
 def _compile(encoded: bytes, profile: dict[str, Any], archs: list[int]) -> bytes:
     """The program, from the child.  Raises as `compile_filter` does."""
-    ffi, lib = runtime.quick()
+    ffi, lib = interpreter.quick()
     out, report = ffi.new("char[]", PROGRAM_MAX), ffi.new("int[3]")
     size = lib.pr_seccomp_compile(encoded, len(encoded), out, PROGRAM_MAX, report)
     if size >= 0:
@@ -241,7 +241,7 @@ def usable_architectures() -> list[str]:
     """The names of the schema that this libseccomp and this machine can filter, for `features`.  Raises MemoryError."""
     from pyrunc.spec.schema import SECCOMP_ARCHES
 
-    lib = runtime.quick()[1]
+    lib = interpreter.quick()[1]
     tokens = {name: lib.pr_seccomp_arch(_arch_name(name)) for name in SECCOMP_ARCHES}
     usable = {name: lib.pr_seccomp_arch_usable(token) for name, token in tokens.items() if token >= 0}
     if min(usable.values(), default=0) < 0:
@@ -251,7 +251,7 @@ def usable_architectures() -> list[str]:
 
 def usable_flags() -> list[str]:
     """The flags of a profile that this kernel takes, for `features`."""
-    lib = runtime.quick()[1]
+    lib = interpreter.quick()[1]
     with_listener = {WAIT_KILLABLE_RECV: NEW_LISTENER}
     return [
         name for name, bit in SECCOMP_FLAGS.items() if not bit or lib.pr_seccomp_flag(bit | with_listener.get(bit, 0))
@@ -276,7 +276,7 @@ def _digest(data: bytes) -> bytes:
     try:
         from _blake2 import blake2b  # hashlib's own, without hashlib's 3 ms (it looks for OpenSSL)
     except ImportError:
-        runtime.full()
+        interpreter.complete()
         from hashlib import blake2b
     return blake2b(data, digest_size=_DIGEST).digest()
 
@@ -370,7 +370,7 @@ def take_listener(pidfd: int, number: int, profile: dict[str, Any]) -> int:
     path = profile.get("listenerPath", "")
     if not path:
         raise SysError(POINTER, "pidfd_getfd", EINVAL, detail="init reports a listener that the profile does not have")
-    listener = runtime.quick()[1].pr_pidfd_getfd(pidfd, number)
+    listener = interpreter.quick()[1].pr_pidfd_getfd(pidfd, number)
     if listener < 0:
         hint = "container init was killed" if listener == -ESRCH else ""
         raise SysError(f"{POINTER}/listenerPath", "pidfd_getfd", -listener, value=path, hint=hint)
@@ -383,7 +383,7 @@ def take_listener(pidfd: int, number: int, profile: dict[str, Any]) -> int:
 
 def hand_over(listener: int, profile: dict[str, Any], pid: int, status: str) -> None:
     """Send the notify descriptor of process ``pid`` to the agent, as `send_listener` says.  Raises SysError."""
-    ffi, lib = runtime.quick()
+    ffi, lib = interpreter.quick()
     path = profile.get("listenerPath", "")
     message = _process_state(profile, pid, status)
     sock = lib.pr_connect_unix(fs.encode(path))

@@ -14,7 +14,7 @@ from errno import EFBIG, ELOOP, ENXIO, ESRCH, EWOULDBLOCK
 from fcntl import LOCK_EX, LOCK_NB, flock
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY
 
-from pyrunc import SPEC_VERSION, fs, host, runtime
+from pyrunc import SPEC_VERSION, fs, host, interpreter
 from pyrunc.errors import PyruncError, StateError, SysError, show
 from pyrunc.procfs import alive, boot_id, first_in_namespace, kill_headless, open_process, process_stat
 
@@ -70,7 +70,7 @@ class Busy(StateError):
 
 def quote(text: str) -> str:
     """``text`` as a JSON string, in ASCII; a byte that was not UTF-8 (surrogateescape) stays a lone surrogate."""
-    return runtime.json_writer()(text)
+    return interpreter.json_writer()(text)
 
 
 def dumps(value: object, indent: str = "") -> str:
@@ -78,13 +78,13 @@ def dumps(value: object, indent: str = "") -> str:
 
     ``indent`` is the text of one level.  Raises TypeError for anything else.
     """
-    return runtime.json_writer()(value, indent)
+    return interpreter.json_writer()(value, indent)
 
 
 def loads(data: bytes) -> Any:
     """Parse what `dumps` wrote.  Raises ValueError, without details: a damaged file is a damaged file."""
     try:
-        return runtime.json_reader()(data, True)
+        return interpreter.json_reader()(data, True)
     except ValueError:
         raise ValueError("not JSON") from None
 
@@ -640,7 +640,7 @@ class Container:
         try:
             if number == SIGKILL and not first_in_namespace(self.data["pid"]):
                 self.kill_cgroup(number)
-            sent = runtime.quick()[1].pr_pidfd_send_signal(fd, number)
+            sent = interpreter.quick()[1].pr_pidfd_send_signal(fd, number)
         finally:
             fs.close(fd)
         if sent < 0 and sent != -ESRCH:

@@ -81,14 +81,14 @@ class Lib:
 
 def into(patch: pytest.MonkeyPatch, faults: Faults, modules: Iterable[Any]) -> None:
     """Put the failing calls in the place of `posix` in these modules, and of the shim's everywhere."""
-    from pyrunc import runtime
+    from pyrunc import interpreter
 
     for module in modules:
         if hasattr(module, "posix"):
             patch.setattr(module, "posix", Posix(faults, module.posix))
-    ffi, lib = runtime.shim()
-    patch.setattr(runtime, "shim", lambda: (ffi, Lib(faults, lib)))
-    patch.setattr(runtime, "quick", lambda: (ffi, Lib(faults, lib)))
+    ffi, lib = interpreter.shim()
+    patch.setattr(interpreter, "shim", lambda: (ffi, Lib(faults, lib)))
+    patch.setattr(interpreter, "quick", lambda: (ffi, Lib(faults, lib)))
 
 
 def open_descriptors() -> dict[str, str]:

@@ -22,7 +22,7 @@ from doctor_support import (
     program_at,
     statuses,
 )
-from pyrunc import runtime
+from pyrunc import interpreter
 from pyrunc.doctor import privileges, users
 from pyrunc.doctor.machine import Machine
 from pyrunc.plan.namespaces import CLONE_FLAGS
@@ -200,7 +200,7 @@ def test_a_server_that_hangs_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> N
             return -errno.ETIMEDOUT
 
     lib = Lib()
-    monkeypatch.setattr(runtime, "quick", lambda: (Ffi, lib))
+    monkeypatch.setattr(interpreter, "quick", lambda: (Ffi, lib))
     machine = Machine()
     assert machine.subordinate_ids("joe", False) is machine.subordinate_ids("joe", True) is None
     assert lib.asked == 1

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import faulty
-from pyrunc import fs, hooks, idmap, log, runtime, state
+from pyrunc import fs, hooks, idmap, interpreter, log, state
 from pyrunc.cgroup import delegate, devices
 from pyrunc.errors import PyruncError, StateError, SysError
 from pyrunc.launch import netdev
@@ -307,12 +307,12 @@ def test_device_program(
     monkeypatch: pytest.MonkeyPatch, attached: int, replace: bool, rules: list[dict[str, Any]]
 ) -> None:
     """Never less in force than before, unless all went well; each program's descriptor is closed."""
-    ffi = runtime.shim()[0]
+    ffi = interpreter.shim()[0]
     now = [Programs(0)]
 
     def scene() -> Callable[[], list[int]]:
         now[0] = Programs(attached)
-        runtime.shim = lambda: (ffi, now[0])  # type: ignore[assignment]
+        interpreter.shim = lambda: (ffi, now[0])  # type: ignore[assignment]
 
         def run() -> list[int]:
             devices.attach(5, rules, replace=replace)
@@ -324,8 +324,8 @@ def test_device_program(
         old = set(range(1, attached + 1))
         assert error is None or 99 in now[0].attached or old <= set(now[0].attached) or rules != []
 
-    monkeypatch.setattr(runtime, "shim", runtime.shim)
-    monkeypatch.setattr(runtime, "quick", runtime.quick)
+    monkeypatch.setattr(interpreter, "shim", interpreter.shim)
+    monkeypatch.setattr(interpreter, "quick", interpreter.quick)
     wanted = [99] if replace else [*range(1, attached + 1), 99]
     if rules:
         wanted = [] if replace else list(range(1, attached + 1))
@@ -344,7 +344,7 @@ def test_programs_that_have_gone_meanwhile(monkeypatch: pytest.MonkeyPatch) -> N
             return -errno.ENOENT if self.by_fd[fd] == 3 else super().pr_bpf_prog_detach(cgroup, fd)
 
     made = Gone(4)
-    monkeypatch.setattr(runtime, "quick", lambda: (runtime.shim()[0], made))
+    monkeypatch.setattr(interpreter, "quick", lambda: (interpreter.shim()[0], made))
     before = faulty.open_descriptors()
     devices.attach(5, [], replace=True)
     assert sorted(made.attached) == [2, 3, 99]
@@ -358,7 +358,7 @@ def test_program_that_is_refused(monkeypatch: pytest.MonkeyPatch, number: int, w
             log[0:19] = b"the verifier  says\n"
             return -number
 
-    monkeypatch.setattr(runtime, "quick", lambda: (runtime.shim()[0], Refusing(0)))
+    monkeypatch.setattr(interpreter, "quick", lambda: (interpreter.shim()[0], Refusing(0)))
     rules = [{"allow": False, "access": "rwm"}, {"allow": True, "type": "c", "major": 1, "minor": 1, "access": "r"}]
     with pytest.raises(SysError) as raised:
         devices.attach(5, rules, "/x")
@@ -465,7 +465,7 @@ def test_namespace_of_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
         del raised
         assert faulty.open_descriptors() == before
     monkeypatch.setattr(
-        runtime, "shim", lambda: (None, type("L", (), {"pr_netlink_in": lambda self, fd: -errno.EMFILE})())
+        interpreter, "shim", lambda: (None, type("L", (), {"pr_netlink_in": lambda self, fd: -errno.EMFILE})())
     )
     with pytest.raises(SysError, match="setns"):
         netdev.Namespace("/proc/self/ns/net")

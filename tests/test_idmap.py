@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pyrunc import errors, fs, hooks, host, idmap, log, runtime, state
+from pyrunc import errors, fs, hooks, host, idmap, interpreter, log, state
 from pyrunc.cgroup import delegate
 from pyrunc.host import HostFacts
 from pyrunc.launch import rootless
@@ -155,7 +155,7 @@ def test_namespace_for_a_mapping() -> None:
 
 
 def test_tree_of_a_missing_path() -> None:
-    _, lib = runtime.shim()
+    _, lib = interpreter.shim()
     assert lib.pr_open_tree(b"/no/such/path", 0) < 0
     assert lib.pr_mount_idmap(-1, 0, -1) < 0
     assert lib.pr_mount_propagation(-1, 1 << 19) < 0

@@ -26,10 +26,10 @@ COLD = {
     "pyrunc.seccomp_tools.profile", "pyrunc.trace",
     "pyrunc.verbs.doctor", "pyrunc.doctor", "pyrunc.doctor.run", "pyrunc.doctor.machine",
 }  # fmt: skip
-# (module, what it imports in a function): after runtime.full(), or under a plain interpreter only.
+# (module, what it imports in a function): after interpreter.complete(), or under a plain interpreter only.
 COLD_IMPORTS = {
-    ("pyrunc.runtime", "_pyrunc_launcher"),
-    ("pyrunc.runtime", "encodings"),
+    ("pyrunc.interpreter", "_pyrunc_launcher"),
+    ("pyrunc.interpreter", "encodings"),
     ("pyrunc.seccomp", "_hashlib"),
     ("pyrunc.seccomp", "hashlib"),
 }

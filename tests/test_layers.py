@@ -11,7 +11,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pyrunc"
 
 # Lower number = lower layer.  A module may import its own layer (cycles are checked apart) and everything below.
 LAYERS = [
-    {"", "errors", "fs", "handshake", "hints", "runtime", "quick", "signals", "build", "procfs", "_shim", "_reader"},
+    {
+        "", "errors", "fs", "handshake", "hints", "interpreter", "quick", "signals", "build", "procfs", "_shim",
+        "_reader",
+    },
     {"spec"},
     {"host"},
     {"plan"},
@@ -27,7 +30,7 @@ LAYERS = [
     {"verbs"},
     {"cli"},
     {"__main__"},
-]
+]  # fmt: skip
 PACKAGES = {"pyrunc", *(f"pyrunc.{path.parent.name}" for path in PACKAGE.glob("*/__init__.py"))}
 PURE = {"spec", "plan"}
 # What a pure room may import besides pyrunc's own: no os, no posix, nothing that can open or execute.

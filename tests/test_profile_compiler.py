@@ -23,7 +23,7 @@ import pytest
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 import plan_support
-from pyrunc import runtime, seccomp
+from pyrunc import interpreter, seccomp
 from pyrunc.errors import ConfigError, PyruncError, SysError
 from pyrunc.spec import validate
 from pyrunc.spec.schema import SECCOMP_ARCHES
@@ -232,12 +232,12 @@ class Library:
         self.pr_seccomp_compile = compile
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(runtime.shim()[1], name)
+        return getattr(interpreter.shim()[1], name)
 
 
 def outcome(monkeypatch: pytest.MonkeyPatch, compile: Callable[..., int]) -> BaseException:
     """What becomes of an answer."""
-    monkeypatch.setattr(runtime, "quick", lambda: (runtime.shim()[0], Library(compile)))
+    monkeypatch.setattr(interpreter, "quick", lambda: (interpreter.shim()[0], Library(compile)))
     with pytest.raises((PyruncError, OSError)) as caught:
         seccomp.compile_filter(profile(rule("read"), NEWEST, architectures=["SCMP_ARCH_X86"]))
     assert str(caught.value).isprintable()
@@ -314,7 +314,7 @@ def encoded(**changed: Any) -> bytes:
 
 
 def compile_directly(data: bytes) -> tuple[int, list[int]]:
-    ffi, lib = runtime.shim()
+    ffi, lib = interpreter.shim()
     out, report = ffi.new("char[]", seccomp.PROGRAM_MAX), ffi.new("int[3]")
     return lib.pr_seccomp_compile(data, len(data), out, seccomp.PROGRAM_MAX, report), list(report)
 
@@ -364,13 +364,13 @@ def test_usable_architectures() -> None:
 
 
 def test_no_memory_is_not_an_architecture_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = runtime.quick()[1]
+    real = interpreter.quick()[1]
 
     class Lib:
         pr_seccomp_arch = staticmethod(real.pr_seccomp_arch)
         pr_seccomp_arch_usable = staticmethod(lambda token: -errno.ENOMEM)
 
-    monkeypatch.setattr(runtime, "quick", lambda: (None, Lib))
+    monkeypatch.setattr(interpreter, "quick", lambda: (None, Lib))
     with pytest.raises(MemoryError):
         seccomp.usable_architectures()
 

@@ -107,7 +107,7 @@ STDLIB = ("abc", "codecs", "io", "_collections_abc", "genericpath", "os", "posix
 
 
 # What verbs import from the standard library besides what the hot modules do: importing takes memory, and where there
-# is none, CPython's own modules fail in ways that say nothing about memory.  _io is what `runtime.full`
+# is none, CPython's own modules fail in ways that say nothing about memory.  _io is what `interpreter.complete`
 # begins with.
 STANDARD = ("_io", "_blake2")
 # Large, and for verbs that people call by hand: every other one would pay for its place in the snapshot.  A package

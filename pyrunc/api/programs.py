@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import BinaryIO
 
-from pyrunc import runtime as interpreter
-from pyrunc import signals
+from pyrunc import interpreter, signals
 from pyrunc.api.children import Child
 from pyrunc.api.stdio import Stdio
 from pyrunc.errors import PyruncError, SysError, brief, show

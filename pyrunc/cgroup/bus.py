@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from errno import EACCES, ECONNREFUSED, ECONNRESET, ENOENT, ENOPKG, ENOTCONN, EPERM, ETIMEDOUT
 
-from pyrunc import fs, runtime
+from pyrunc import fs, interpreter
 from pyrunc.errors import PyruncError, SysError, show
 
 TYPE_CHECKING = False
@@ -72,7 +72,7 @@ class Manager:
     __slots__ = ("bus", "ffi", "lib")
 
     def __init__(self, user: bool) -> None:
-        self.ffi, self.lib = runtime.quick()
+        self.ffi, self.lib = interpreter.quick()
         self.bus: Any = self.connect(user)
 
     def connect(self, user: bool) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from _struct import Struct
 from errno import E2BIG, EFAULT, ENOENT
 
-from pyrunc import fs, runtime
+from pyrunc import fs, interpreter
 from pyrunc.errors import ConfigError, Problem, SysError, show
 
 TYPE_CHECKING = False
@@ -132,7 +132,7 @@ def attach(
     ``replace`` takes the place of the programs that are attached already (an update of the rules); else they stay in
     force beside it, and those of the cgroups above in any case.  Raises SysError, ConfigError.
     """
-    ffi, lib = runtime.quick()
+    ffi, lib = interpreter.quick()
     if allows_everything(rules, ptr):
         if replace:
             _detach(lib, cgroup_fd, _attached(ffi, lib, cgroup_fd, ptr), ptr)

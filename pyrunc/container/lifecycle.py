@@ -11,7 +11,7 @@ import time
 from errno import EINTR, ETIMEDOUT
 from posix import O_CLOEXEC, O_NOFOLLOW
 
-from pyrunc import fs, handshake, procfs, runtime, state
+from pyrunc import fs, handshake, interpreter, procfs, state
 from pyrunc.errors import PyruncError, StateError
 
 TYPE_CHECKING = False
@@ -226,7 +226,7 @@ def await_end(container: Container, fd: int, timeout: float) -> None:
     The pidfd alone would make us wait for others: while a process that joined its pid namespace from outside is a
     zombie that its parent has not reaped, the first one is not even that.
     """
-    lib = runtime.quick()[1]
+    lib = interpreter.quick()[1]
     deadline, pause = time.monotonic() + timeout, _PAUSE_FIRST
     while lib.pr_wait_pid_timeout(fd, pause) in (-ETIMEDOUT, -EINTR) and container.init_alive():
         if time.monotonic() > deadline:
@@ -345,7 +345,7 @@ def stop_maker(container: Container, number: int) -> None:
     if container.creating() and not maker.get("library"):
         fd = procfs.open_process(maker.get("pid"), maker.get("starttime"))
         if fd >= 0:
-            runtime.quick()[1].pr_pidfd_send_signal(fd, number)
+            interpreter.quick()[1].pr_pidfd_send_signal(fd, number)
             posix.close(fd)
 
 

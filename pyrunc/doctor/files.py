@@ -111,7 +111,7 @@ def judge(machine: Machine, area: Area, root: str, tree: explain.Tree, found: os
     except OSError:
         head = b""  # not ours to read
     if head[:2] == b"#!":
-        name = explain.interpreter(head)
+        name = explain.interpreter_of(head)
         if not (name and tree.find(name) and stat.S_ISREG(os.fstat(tree.fd).st_mode)):
             means = "start fails: no such file or directory, though the script is there"
             area.problem("program", f"{path}: its interpreter {show(name)} is not there", means, "")

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from errno import E2BIG, EINVAL, ENOSYS, EOPNOTSUPP
 
-from pyrunc import runtime
+from pyrunc import interpreter
 from pyrunc.doctor.findings import Area
 from pyrunc.doctor.machine import Machine, system_error
 from pyrunc.errors import errno_name
@@ -132,7 +132,7 @@ def idmapped_mounts(machine: Machine, area: Area, path: str, check: str = "idmap
 
 def map_ids(path: str) -> int:
     """0, or ``-errno`` of the call that failed."""
-    ffi, lib = runtime.quick()
+    ffi, lib = interpreter.quick()
     tree = int(lib.pr_open_tree(os.fsencode(path), 0))
     if tree < 0:
         return tree
@@ -174,7 +174,7 @@ def device_programs(machine: Machine, area: Area) -> None:
 
 def load_device_program() -> int:
     """0, or ``-errno``."""
-    ffi, lib = runtime.quick()
+    ffi, lib = interpreter.quick()
     fd = int(lib.pr_bpf_prog_load_device(_ALLOW_ALL, len(_ALLOW_ALL) // 8, ffi.NULL, 0))
     if fd >= 0:
         os.close(fd)

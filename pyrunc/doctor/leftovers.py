@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from shlex import quote
 
-from pyrunc import runtime, state
+from pyrunc import interpreter, state
 from pyrunc.doctor.findings import Area
 from pyrunc.doctor.machine import Machine
 from pyrunc.errors import PyruncError, StateError, show
@@ -281,7 +281,7 @@ def is_pyruncs(directory: str) -> bool:
 
 def programs(cgroup: int) -> list[str]:
     """The names of the device programs that are attached to a cgroup; [] when the caller may not ask."""
-    ffi, lib = runtime.quick()
+    ffi, lib = interpreter.quick()
     ids, name = ffi.new("uint32_t[16]"), ffi.new("char[32]")
     out = []
     for index in range(max(int(lib.pr_bpf_prog_query(cgroup, ids, 16)), 0)):

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Mapping
 from errno import ETIMEDOUT
 
-from pyrunc import fs, host, runtime
+from pyrunc import fs, host, interpreter
 from pyrunc.errors import errno_name
 from pyrunc.plan.namespaces import CLONE_FLAGS
 
@@ -29,7 +29,7 @@ Probe = Callable[[str, int], int]
 
 def try_out(what: str, flags: int) -> int:
     """A probe of the shim by its name, in new namespaces: its value, or ``-errno``."""
-    _, lib = runtime.quick()
+    _, lib = interpreter.quick()
     return int(lib.pr_probe(PROBES[what], flags))
 
 
@@ -181,7 +181,7 @@ class Machine:
         """
         if self._nss_hangs:
             return None
-        ffi, lib = runtime.quick()
+        ffi, lib = interpreter.quick()
         room = ffi.new(f"char[{IDS_ROOM}]")
         length = lib.pr_subids(fs.encode(owner), int(groups), room, IDS_ROOM)
         if length < 0:
@@ -201,7 +201,7 @@ class Machine:
 
 def own_program() -> str:
     """The path of this very executable, for the commands that are proposed."""
-    if runtime.FROZEN:
+    if interpreter.FROZEN:
         try:
             return os.readlink("/proc/self/exe")
         except OSError:

@@ -10,7 +10,7 @@ import os
 import pwd
 from dataclasses import dataclass, field
 
-from pyrunc import host, idmap, runtime
+from pyrunc import host, idmap, interpreter
 from pyrunc.errors import SysError
 from pyrunc.spec import default
 
@@ -72,7 +72,7 @@ def subordinate(path: str) -> tuple[int, int] | None:
 
 def _enter_namespace(mappings: Mappings) -> None:
     """Join a new user namespace.  A child holds it until newuidmap and newgidmap have written its maps."""
-    _, lib = runtime.quick()
+    _, lib = interpreter.quick()
     pid = lib.pr_hold_userns()
     if pid < 0:
         raise SysError("user namespace", "clone", -pid)

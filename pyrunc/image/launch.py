@@ -7,7 +7,7 @@ import sys
 from errno import ENOENT
 from fcntl import LOCK_SH, flock
 
-from pyrunc import fs, runtime, state
+from pyrunc import fs, interpreter, state
 from pyrunc.errors import SysError, UsageError
 from pyrunc.image import locate
 
@@ -117,11 +117,11 @@ def pull(context: Context, values: dict[str, Any], store: str) -> int:
         words += ["--mirror", host]
     if values.get("plain-http"):
         words.append("--plain-http")
-    ffi, lib = runtime.quick()
+    ffi, lib = interpreter.quick()
     argv = [fs.encode(word) for word in [*words, values["image"]]]
     envp = [name + b"=" + value for name, value in posix.environ.items()]
     stage = ffi.new("int *")
-    pid = lib.pr_spawn_hook(argv[0], runtime.texts(argv), runtime.texts(envp), ffi.NULL, -1, 2, stage)
+    pid = lib.pr_spawn_hook(argv[0], interpreter.texts(argv), interpreter.texts(envp), ffi.NULL, -1, 2, stage)
     if pid < 0:
         raise SysError("--image", "execve", -pid, value=words[0])
     status = posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
@@ -130,6 +130,6 @@ def pull(context: Context, values: dict[str, Any], store: str) -> int:
 
 def own_command() -> list[str]:
     """How this very program is called."""
-    if runtime.FROZEN:
+    if interpreter.FROZEN:
         return [posix.readlink("/proc/self/exe")]
     return [sys.executable, "-m", "pyrunc"]

@@ -183,9 +183,9 @@ def remove_bundle(bundle: str) -> None:
             except PermissionError:
                 if posix.geteuid() == 0:
                     raise
-                from pyrunc import runtime
+                from pyrunc import interpreter
 
-                runtime.full()
+                interpreter.complete()
                 from pyrunc.image import identity
 
                 identity.enter(False)

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pyrunc import fs, runtime, state
+from pyrunc import fs, interpreter, state
 from pyrunc.errors import SysError
 from pyrunc.image import convert, identity, locate, unpack
 from pyrunc.image.errors import Within
@@ -92,7 +92,7 @@ class Store:
 
     def _private_mounts(self) -> None:
         """A mount namespace of our own, in which the overlays end with this process whatever happens to it."""
-        _, lib = runtime.quick()
+        _, lib = interpreter.quick()
         for call, failed in (
             ("unshare", lib.pr_unshare(_CLONE_NEWNS)),
             ("mount", lib.pr_mount(b"none", b"/", b"", _MS_REC_SLAVE, b"")),
@@ -153,7 +153,7 @@ class Store:
         for name in ("work", "root"):
             os.mkdir(name, 0o700, dir_fd=partial.fd)
         base = f"layers/{partial.temporary}"
-        _, lib = runtime.quick()
+        _, lib = interpreter.quick()
         data = locate.overlay_options([layer.chain_id for layer in lower], f"{base}/diff", f"{base}/work", prefix="l/")
         text = ",".join([*data, "redirect_dir=off", "metacopy=off"] if "userxattr" not in data else data)
         failed = lib.pr_mount(b"overlay", fs.encode(f"{base}/root"), b"overlay", 0, fs.encode(text))
@@ -182,7 +182,7 @@ class Store:
         self, image: Image, options: unpack.Options, ids: identity.Identity, warnings: Warnings
     ) -> dict[str, Any]:
         """config.json of a container of the image; users by name come from all layers together."""
-        _, lib = runtime.quick()
+        _, lib = interpreter.quick()
         root, mounted = f"{self.path}/l", False
         if len(image.layers) == 1:
             root = f"{self.path}/layers/{locate.encode_digest(image.chain_id)}/diff"

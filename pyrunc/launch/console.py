@@ -11,7 +11,7 @@ import time
 from errno import EAGAIN, EINTR, EIO
 from select import POLLIN, POLLNVAL, POLLOUT, poll
 
-from pyrunc import fs, runtime
+from pyrunc import fs, interpreter
 from pyrunc.errors import PyruncError, SysError
 
 _EOF = b"\x04"  # VEOF of a new terminal
@@ -24,7 +24,7 @@ _MODE = 64  # PR_TERMINAL of shim.h
 
 def receive_master(sock: int) -> int:
     """Take the pty's master that init sent over ``sock``.  Raises PyruncError."""
-    ffi, lib = runtime.quick()
+    ffi, lib = interpreter.quick()
     name, fd = ffi.new("char[4096]"), ffi.new("int *", -1)
     while True:
         got = lib.pr_recv_fd(sock, name, 4096, _RECEIVE_TIMEOUT_MS, fd)
@@ -56,7 +56,7 @@ class Relay:
 
     def __init__(self, master: int, stdin: int = 0, stdout: int = 1) -> None:
         """Takes over ``master``.  Raises OSError."""
-        ffi, self.lib = runtime.quick()
+        ffi, self.lib = interpreter.quick()
         self.master, self.stdin, self.stdout = master, stdin, stdout
         self.input = self.output = b""  # read, not written yet
         self.master_open = self.stdin_open = self.stdout_open = True

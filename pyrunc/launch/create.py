@@ -12,7 +12,7 @@ import posix
 from errno import EACCES, EPERM, EROFS
 from posix import O_CLOEXEC, O_NOFOLLOW, O_RDWR
 
-from pyrunc import cgroup, fs, handshake, host, runtime, state
+from pyrunc import cgroup, fs, handshake, host, interpreter, state
 from pyrunc.errors import StateError, SysError
 from pyrunc.launch import session
 from pyrunc.launch.session import WAIT_FOREVER, Interrupts, Session, checked, write_pid_file
@@ -86,7 +86,7 @@ def run(opts: CreateOptions, job: Job | None = None) -> int:
         proxy = job.notify_proxy()
         if not opts.detach:
             # Blocked from here on and kept: one that comes while the program starts must reach it.
-            job.signal_fd = checked("signalfd", runtime.quick()[1].pr_signalfd())
+            job.signal_fd = checked("signalfd", interpreter.quick()[1].pr_signalfd())
         job.go()
         if not opts.detach:
             from pyrunc.launch import foreground

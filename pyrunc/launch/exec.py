@@ -12,7 +12,7 @@ import posix
 from errno import ENODEV, ENOENT
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY, W_OK
 
-from pyrunc import fs, handshake, host, procfs, runtime
+from pyrunc import fs, handshake, host, interpreter, procfs
 from pyrunc.errors import PyruncError, StateError, SysError, UsageError, show
 from pyrunc.launch import session
 from pyrunc.launch.session import Interrupts, Session, checked, write_pid_file
@@ -257,7 +257,7 @@ class Exec(Session):
                 raise SysError(where, "open", error.errno or 0, value=sub or None) from error
             what = "no such cgroup in the container's" if sub else "the container's cgroup is gone"
             raise SysError(where, "open", error.errno or 0, value=sub or None, detail=what) from error
-        if runtime.quick()[1].pr_fs_type_fd(self.cgroup_fd) != _CGROUP2_MAGIC:
+        if interpreter.quick()[1].pr_fs_type_fd(self.cgroup_fd) != _CGROUP2_MAGIC:
             raise PyruncError(f"{show(directory)} is not in a cgroup v2 hierarchy")
         return directory
 
@@ -345,7 +345,7 @@ class Exec(Session):
         self.send_pidfd()
         if not self.opts.detach:
             # Blocked from here on and kept: one that comes while the program starts must reach it.
-            self.signal_fd = checked("signalfd", runtime.quick()[1].pr_signalfd())
+            self.signal_fd = checked("signalfd", interpreter.quick()[1].pr_signalfd())
         if self.console >= 0:
             from pyrunc.launch import console
 
@@ -355,7 +355,7 @@ class Exec(Session):
 
     def set_scheduler(self) -> None:
         """process.scheduler, from here because the process has no capability for it any more.  Raises SysError."""
-        failed = runtime.quick()[1].pr_sched_setattr(self.init_pid, self.plan.sched_attr)
+        failed = interpreter.quick()[1].pr_sched_setattr(self.init_pid, self.plan.sched_attr)
         if failed < 0:
             from pyrunc import hints
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix
 from select import POLLIN, poll
 
-from pyrunc import fs, runtime
+from pyrunc import fs, interpreter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Watch:
     def __init__(self, job: Job, subreaper: bool = False) -> None:
         self.job = job
         if subreaper:
-            runtime.quick()[1].pr_set_child_subreaper(1)
+            interpreter.quick()[1].pr_set_child_subreaper(1)
         self.signals = Signals(job.signal_fd)
         self.relay, self.streams = job.relay, job.streams
         self.loop: Loop | None = None
@@ -89,7 +89,7 @@ class Signals:
     __slots__ = ("fd", "lib")
 
     def __init__(self, fd: int) -> None:
-        self.lib = runtime.quick()[1]
+        self.lib = interpreter.quick()[1]
         self.fd = fd
 
     def read(self) -> list[int]:

@@ -12,7 +12,7 @@ from _struct import Struct
 from errno import EEXIST, EINVAL, ENODEV
 from posix import O_CLOEXEC, O_RDONLY
 
-from pyrunc import runtime
+from pyrunc import interpreter
 from pyrunc.errors import PyruncError, SysError
 from pyrunc.spec.names import escape
 
@@ -72,7 +72,7 @@ def _messages() -> tuple[Any, Any]:
     The package's own __init__ imports every protocol that it knows, and asyncio: 0.2 s of processor time, against 25 ms
     for these two.
     """
-    runtime.full()
+    interpreter.complete()
     import sys
     from importlib import import_module
     from importlib.machinery import PathFinder
@@ -99,7 +99,7 @@ class Namespace:
         self.sequence = 0
         self.link_message, self.address_message = _messages()
         self.fd = posix.open(path, O_RDONLY | O_CLOEXEC)
-        self.sock = runtime.quick()[1].pr_netlink_in(self.fd)
+        self.sock = interpreter.quick()[1].pr_netlink_in(self.fd)
         if self.sock < 0:
             raise SysError(POINTER, "setns", -self.sock, value=path)
 

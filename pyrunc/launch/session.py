@@ -9,7 +9,7 @@ from __future__ import annotations
 import posix
 from errno import ECHILD, ECONNRESET, EINTR, EPIPE, ESRCH, ETIMEDOUT
 
-from pyrunc import errors, fs, handshake, procfs, runtime, state
+from pyrunc import errors, fs, handshake, interpreter, procfs, state
 from pyrunc.errors import PyruncError, SysError
 from pyrunc.launch.undo import Undo
 
@@ -146,13 +146,13 @@ class Session:
         self.listen_fds = self.activated()
         npreserve = self.listen_fds + self.opts.preserve_fds
         check_preserved(npreserve)
-        ffi, lib = runtime.quick()
+        ffi, lib = interpreter.quick()
         self.open_stdio()
         stdio = ffi.NULL
         if self.streams is not None:
             self.undo.push(self.close_streams)
             stdio = ffi.new("int[3]", self.streams.theirs)
-        image = runtime.init_image()
+        image = interpreter.init_image()
         memfd = checked("memfd_create", lib.pr_memfd_sealed(b"pyrunc-init", ffi.from_buffer(image), len(image), 1))
         pair = ffi.new("int[2]")
         checked("socketpair", lib.pr_socketpair(pair, 4 + npreserve))
@@ -272,7 +272,7 @@ class Session:
         """
         if self.protocol.state in (handshake.DONE, handshake.FAILED):
             return error  # init waits for `start`, or this is its failure
-        ffi, lib = runtime.quick()
+        ffi, lib = interpreter.quick()
         buffer = ffi.new("char[256]")
         for _ in range(_PENDING + len(self.plan.steps)):  # STAMPS too
             got = lib.pr_recv(self.sock, buffer, handshake.RECORD_SIZE, 0)
@@ -303,7 +303,7 @@ class Session:
         """
         from select import POLLIN, poll
 
-        lib = runtime.quick()[1]
+        lib = interpreter.quick()[1]
         poller = poll()
         poller.register(self.sock, POLLIN)
         waited = 0
@@ -328,7 +328,7 @@ class Session:
 
     def receive(self, timeout: int, interrupts: Interrupts | None) -> handshake.Record | None:
         """The next record; None at EOF.  Raises PyruncError when init says nothing for ``timeout`` ms."""
-        ffi, lib = runtime.quick()
+        ffi, lib = interpreter.quick()
         buffer = ffi.new("char[256]")
         if self.signal_fd >= 0 and timeout and not self.await_record(timeout):
             raise self.no_answer()
@@ -362,7 +362,7 @@ class Session:
         poller = poll()
         poller.register(self.sock, POLLIN)
         poller.register(self.signal_fd, POLLIN)
-        lib = runtime.quick()[1]
+        lib = interpreter.quick()[1]
         while ready := poller.poll(None if timeout < 0 else timeout):
             if any(fd == self.sock for fd, _ in ready):
                 return True
@@ -377,7 +377,7 @@ class Session:
 
     def send(self, kind: int, value: int = 0, fds: list[int] | None = None) -> None:
         """Send a record, with descriptors attached."""
-        ffi, lib = runtime.quick()
+        ffi, lib = interpreter.quick()
         numbers = ffi.new("int[]", fds or [0])
         sent = lib.pr_send(self.sock, handshake.encode(kind, value), 256, numbers, len(fds or ()))
         if sent in (-EPIPE, -ECONNRESET):
@@ -390,7 +390,7 @@ class Session:
 
         if record.value != ops.ABI:
             raise PyruncError(f"init is of another build: ABI {record.value:#x}, expected {ops.ABI:#x}")
-        _, lib = runtime.quick()
+        _, lib = interpreter.quick()
         self.fill_filter()
         blob = self.plan.encode()
         opened: list[int] = []
@@ -426,7 +426,7 @@ class Session:
 
     def open_console(self) -> int:
         """The socket that the pty's master goes to: the caller's, or one end of a pair that `run` keeps."""
-        ffi, lib = runtime.quick()
+        ffi, lib = interpreter.quick()
         if self.opts.console_socket:
             fd = lib.pr_connect_unix(fs.encode(self.opts.console_socket))
             if fd < 0:
@@ -445,7 +445,7 @@ class Session:
 
     def set_limits(self, pid: int, put_off: int = -1) -> None:
         """Set the plan's rlimits; ``put_off``, which init sets itself, is only raised.  Raises SysError."""
-        _, lib = runtime.quick()
+        _, lib = interpreter.quick()
         for resource, soft, hard, origin in self.plan.rlimits:
             if resource == put_off:
                 soft = hard = _INFINITY  # if this is refused, init can still lower the limit
@@ -460,7 +460,7 @@ class Session:
         path = self.opts.pidfd_socket
         if not path:
             return
-        _, lib = runtime.quick()
+        _, lib = interpreter.quick()
         fd = lib.pr_connect_unix(fs.encode(path))
         if fd < 0:
             raise SysError("--pidfd-socket", "connect", -fd, value=path)
@@ -544,7 +544,7 @@ class Interrupts:
     __slots__ = ("lib",)
 
     def __init__(self) -> None:
-        self.lib = runtime.quick()[1]
+        self.lib = interpreter.quick()[1]
         self.lib.pr_signals_catch()
 
     @property
@@ -584,7 +584,7 @@ def where(pid: int) -> str:
 
 def await_end(pid: int, interrupts: Interrupts | None = None) -> None:
     """Wait for the end of a child that is about to end, without reaping it.  Raises PyruncError, OSError."""
-    lib = runtime.quick()[1]
+    lib = interpreter.quick()[1]
     while True:
         ended = lib.pr_await_end(pid, END_TIMEOUT_MS)
         if ended == -EINTR:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyrunc import runtime
+from pyrunc import interpreter
 from pyrunc.spec.schema import SECCOMP_ARCHES
 
 TYPE_CHECKING = False
@@ -58,7 +58,7 @@ class Arch:
         """The number of a call; negative if this architecture does not have it (`UNKNOWN`: none has)."""
         found = self._numbers.get(name)
         if found is None:
-            found = int(runtime.quick()[1].pr_seccomp_number(self.token, name.encode("utf-8")))
+            found = int(interpreter.quick()[1].pr_seccomp_number(self.token, name.encode("utf-8")))
             if found < UNKNOWN and self.token == X86:
                 # What socketcall(2) or ipc(2) does may have a call of its own, too, which libseccomp covers as well.
                 found = next((nr for nr, known in self.table().items() if known == name), found)
@@ -69,7 +69,7 @@ class Arch:
         """The name of a call; "" if libseccomp does not know it."""
         found = self._names.get(number)
         if found is None:
-            ffi, lib = runtime.quick()
+            ffi, lib = interpreter.quick()
             buffer = ffi.new("char[64]")
             length = lib.pr_seccomp_name(self.token, number, buffer, 64) if number < 1 << 31 else -1
             found = bytes(ffi.buffer(buffer, length)).decode("ascii") if length > 0 else ""
@@ -96,13 +96,13 @@ class Arch:
 
     def _base(self) -> int:
         """Where numbers start: MIPS has 4000, 5000 and 6000 for its three sets."""
-        number = int(runtime.quick()[1].pr_seccomp_number(self.token, b"read"))
+        number = int(interpreter.quick()[1].pr_seccomp_number(self.token, b"read"))
         return number - number % 1000 if number >= 4000 else 0
 
 
 def all_arches() -> dict[str, Arch]:
     """Every architecture that this libseccomp knows, by name."""
-    lib = runtime.quick()[1]
+    lib = interpreter.quick()[1]
     found = {}
     for name in SECCOMP_ARCHES:
         token = lib.pr_seccomp_arch(name.removeprefix("SCMP_ARCH_").lower().encode("ascii"))
@@ -113,7 +113,7 @@ def all_arches() -> dict[str, Arch]:
 
 def native() -> Arch:
     """This machine's."""
-    token = runtime.quick()[1].pr_seccomp_arch(b"")
+    token = interpreter.quick()[1].pr_seccomp_arch(b"")
     return next(arch for arch in all_arches().values() if arch.token == token)
 
 

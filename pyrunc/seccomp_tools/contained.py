@@ -7,7 +7,7 @@ import time
 from _struct import pack
 from select import POLLIN, poll
 
-from pyrunc import handshake, runtime, seccomp
+from pyrunc import handshake, interpreter, seccomp
 from pyrunc.errors import PyruncError, SysError
 from pyrunc.launch import create, session
 
@@ -42,7 +42,7 @@ class Job(create.Job):
         self.control = control
         self.args = args  # the command line, [] for the bundle's
         # Without it a signal would interrupt a call that we have been told of, and the call would come again.
-        known = runtime.quick()[1].pr_seccomp_flag(seccomp.WAIT_KILLABLE_RECV | seccomp.NEW_LISTENER)
+        known = interpreter.quick()[1].pr_seccomp_flag(seccomp.WAIT_KILLABLE_RECV | seccomp.NEW_LISTENER)
         self.flags = seccomp.WAIT_KILLABLE_RECV if known else 0
 
     def read_config(self, path: str) -> tuple[dict[str, Any], bytes]:
@@ -72,7 +72,7 @@ class Job(create.Job):
             return  # init has failed, and says why
         fd = seccomp.take_listener(self.pidfd, number, profile())
         try:
-            sent = runtime.quick()[1].pr_send_fd(self.control, LISTENER, 1, fd)
+            sent = interpreter.quick()[1].pr_send_fd(self.control, LISTENER, 1, fd)
         finally:
             posix.close(fd)
         if sent < 0:
@@ -133,6 +133,6 @@ def run(opts: create.CreateOptions, control: int, args: list[str]) -> int:
 
 def report(control: int, text: str) -> None:
     """Say why there is no container.  One message: the socket keeps their borders."""
-    ffi, lib = runtime.quick()
+    ffi, lib = interpreter.quick()
     message = ERROR + text.encode("utf-8", "surrogateescape")[:4000]
     lib.pr_send(control, message, len(message), ffi.NULL, 0)  # if that fails, there is nobody who wants to know

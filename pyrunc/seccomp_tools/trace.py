@@ -18,7 +18,7 @@ import time
 from errno import EPIPE
 from select import POLLIN, poll
 
-from pyrunc import log, runtime, state
+from pyrunc import interpreter, log, state
 from pyrunc.container import lifecycle
 from pyrunc.errors import PyruncError, SysError
 from pyrunc.launch.session import checked
@@ -80,7 +80,7 @@ class Tracer:
 
     def fork(self) -> None:
         """The guard first: from then on the container cannot be left alone.  Raises SysError, OSError."""
-        ffi, lib = runtime.quick()
+        ffi, lib = interpreter.quick()
         pair = ffi.new("int[2]")
         checked("socketpair", lib.pr_socketpair(pair, 0))
         self.control, theirs = pair[0], pair[1]
@@ -106,7 +106,7 @@ class Tracer:
             store = state.Store(state.root_dir(self.opts.root))
             lifecycle.delete_by_force(store, self.opts.id, self.opts.log)
             # It notices, and puts the terminal back; one that was still setting up has been told to undo that.
-            if runtime.quick()[1].pr_await_end(self.container, _SETTLE_MS) < 0:
+            if interpreter.quick()[1].pr_await_end(self.container, _SETTLE_MS) < 0:
                 posix.kill(self.container, SIGKILL)
             posix.waitpid(self.container, 0)
             lifecycle.delete_by_force(store, self.opts.id, self.opts.log)
@@ -161,7 +161,7 @@ class Tracer:
 
     def take(self, poller: poll) -> None:
         """A message of the container's process."""
-        ffi, lib = runtime.quick()
+        ffi, lib = interpreter.quick()
         buffer, fd = ffi.new("char[]", _MESSAGE), ffi.new("int *", -1)
         got = lib.pr_recv_fd(self.control, buffer, _MESSAGE, 0, fd)
         data = bytes(ffi.buffer(buffer, got)) if got > 0 else b""

@@ -7,7 +7,7 @@ trailing data are where JSON parsers differ), so everything ambiguous is an erro
 
 from __future__ import annotations
 
-from pyrunc import fs, runtime
+from pyrunc import fs, interpreter
 from pyrunc.errors import ConfigError, Problem, PyruncError, errno_text, show
 from pyrunc.spec.names import escape
 
@@ -72,7 +72,7 @@ def parse_json(data: bytes, source: str) -> Any:
     if len(data) > MAX_BYTES:
         raise Unreadable(source, f"larger than {MAX_BYTES >> 20} MiB")
     try:
-        return runtime.json_reader()(data)
+        return interpreter.json_reader()(data)
     except ValueError as error:
         first, second = error.args
     if type(second) is str:

@@ -6,7 +6,7 @@ expected is named.  Times are microseconds.
 
 from __future__ import annotations
 
-from pyrunc import fs, runtime
+from pyrunc import fs, interpreter
 from pyrunc.errors import PyruncError, SysError, show
 
 TYPE_CHECKING = False
@@ -103,7 +103,7 @@ def events(data: bytes) -> tuple[list[Span], dict[int, str]]:
 def parsed(data: bytes, where: str) -> Any:
     """One JSON document.  Raises WrongError."""
     try:
-        return runtime.json_reader()(data)
+        return interpreter.json_reader()(data)
     except ValueError as error:
         offset = error.args[0] if error.args and type(error.args[0]) is int else -1
         found = f", found something else at byte {offset}" if offset >= 0 else " with strings that are text"

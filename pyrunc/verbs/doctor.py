@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyrunc import command, runtime
+from pyrunc import command, interpreter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ FLAGS: tuple[command.Flag, ...] = (
 
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
     """Print the findings."""
-    runtime.full()
+    interpreter.complete()
     import json
 
     from pyrunc.doctor import findings, machine, run

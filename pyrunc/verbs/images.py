@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyrunc import command, runtime, state
+from pyrunc import command, interpreter, state
 from pyrunc.errors import UsageError, show
 from pyrunc.verbs.unpack import SOURCE_FLAGS, open_source, platform
 
@@ -32,7 +32,7 @@ FLAGS: tuple[command.Flag, ...] = (
 
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
     """Dispatch."""
-    runtime.full()
+    interpreter.complete()
     from pyrunc.image import locate, store
 
     if values.get("referrers"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyrunc import command, runtime
+from pyrunc import command, interpreter
 from pyrunc.errors import UsageError, show
 
 TYPE_CHECKING = False
@@ -66,7 +66,7 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
             raise UsageError(f"--{flag} is not an option of `seccomp {name}`")
     if not least <= len(rest) <= most:
         raise UsageError(f"{name}: expected {'at least ' if most > least else ''}{least} argument, got {len(rest)}")
-    runtime.full()
+    interpreter.complete()
     from pyrunc.seccomp_tools import commands
 
     run = {"explain": commands.explain, "check": commands.check, "trace": commands.trace, "record": commands.record}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyrunc import command, runtime, state
+from pyrunc import command, interpreter, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ FLAGS: tuple[command.Flag, ...] = (
 
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
     """Unpack the image."""
-    runtime.full()
+    interpreter.complete()
     from pyrunc.image import limits, manifest, unpack
     from pyrunc.image.progress import Progress
 

@@ -10,7 +10,7 @@ from typing import Any
 import test_seccomp as emulator
 from fuzz import configs
 from fuzz.draw import Draw
-from pyrunc import runtime, seccomp
+from pyrunc import interpreter, seccomp
 from pyrunc.errors import PyruncError
 from pyrunc.spec import load, validate
 
@@ -132,7 +132,7 @@ def description(data: bytes) -> None:
     sizes = [len(part) for part in (*parts, names)]
     head = struct.pack("8I", 0, 0, draw.number(4), draw.below(2), *sizes)
     blob = head + b"".join(parts) + names if draw.one_in(2) else draw.rest()
-    ffi, lib = runtime.shim()
+    ffi, lib = interpreter.shim()
     out, report = ffi.new("char[]", seccomp.PROGRAM_MAX), ffi.new("int[3]")
     size = lib.pr_seccomp_compile(blob, len(blob), out, seccomp.PROGRAM_MAX, report)
     assert -4096 < size <= seccomp.PROGRAM_MAX and size != 0

@@ -423,8 +423,8 @@ TABLE = [
         [
             (
                 "pyrunc/launch/session.py",
-                "        image = runtime.init_image()\n",
-                "        image = runtime.init_image()\n"
+                "        image = interpreter.init_image()\n",
+                "        image = interpreter.init_image()\n"
                 '        posix.waitpid(posix.posix_spawnp("modprobe", ["modprobe"], posix.environ), 0)\n',
             )
         ],
@@ -437,8 +437,8 @@ TABLE = [
         [
             (
                 "pyrunc/launch/session.py",
-                "        image = runtime.init_image()\n",
-                "        image = runtime.init_image()\n"
+                "        image = interpreter.init_image()\n",
+                "        image = interpreter.init_image()\n"
                 '        posix.close(posix.open("/dev/shm/pyrunc.lock", posix.O_RDWR | posix.O_CREAT, 0o600))\n',
             )
         ],
@@ -578,8 +578,9 @@ TABLE = [
         [
             (
                 "pyrunc/launch/session.py",
-                "        image = runtime.init_image()\n",
-                "        image = runtime.init_image()\n        runtime.full()\n        import _ssl  # noqa: F401\n",
+                "        image = interpreter.init_image()\n",
+                "        image = interpreter.init_image()\n"
+                "        interpreter.complete()\n        import _ssl  # noqa: F401\n",
             )
         ],
         "test_compiler.py::test_no_other_library_is_there",

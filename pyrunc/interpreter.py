@@ -27,7 +27,7 @@ def core_phase() -> bool:
     return _launcher is not None and _launcher.in_core()
 
 
-def full() -> None:
+def complete() -> None:
     """Complete the interpreter, so that the standard library can be imported.  2 ms the first time, then nothing.
 
     The directory that pyrunc is installed in (pyroute2, prctl) comes after the standard library, and stays out when

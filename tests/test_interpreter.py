@@ -1,4 +1,4 @@
-"""pyrunc/runtime.py under a plain interpreter, and the launcher's guards."""
+"""pyrunc/interpreter.py under a plain interpreter, and the launcher's guards."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from pathlib import Path
 import pytest
 
 from pyrunc import __main__ as entry
-from pyrunc import runtime
+from pyrunc import interpreter
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_plain_interpreter() -> None:
-    assert not runtime.FROZEN and not runtime.core_phase()
-    runtime.full()
-    assert runtime.json_reader()(b'{"a": [1, 2.5, null, "\\u00e9"]} ') == {"a": [1, 2.5, None, "é"]}
+    assert not interpreter.FROZEN and not interpreter.core_phase()
+    interpreter.complete()
+    assert interpreter.json_reader()(b'{"a": [1, 2.5, null, "\\u00e9"]} ') == {"a": [1, 2.5, None, "é"]}
 
 
 def test_init_image_is_the_built_program() -> None:
     try:
-        image = runtime.init_image()
+        image = interpreter.init_image()
     except FileNotFoundError:
         pytest.skip("not built: make build")
     assert bytes(image[:4]) == b"\x7fELF"
@@ -44,7 +44,7 @@ def test_unexpected_exception_with_debug_shows_where(capfd: pytest.CaptureFixtur
         raise RuntimeError("why")
     except RuntimeError as error:
         assert entry.last_resort(error, ["--debug", "state"]) == 1
-    assert "test_runtime.py" in capfd.readouterr().err
+    assert "test_interpreter.py" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("argv", "status"), [(["state", "c"], 1), (["--root", "/x", "exec", "c", "sh"], 255)])
