@@ -175,7 +175,7 @@ lint-tools: $(STAMPS)/venv
 CFLAGS_LINT := -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -Wformat=2 -Wconversion -Werror -S -o -
 PYTHON_DEFINES := $(foreach name,EXECUTABLE PREFIX EXEC_PREFIX STDLIB DYNLOAD SITE EXT_SUFFIX VERSION,-DPYTHON_$(name)='"/x"')
 C_OWN := $(filter-out %/plan_ops.h,$(filter %.c %.h,$(SOURCES)))
-lint: lint-tools build ## ruff, mypy, bandit, clang-format, C warnings as errors, static analysis, generated files
+lint: lint-tools build ## ruff, mypy, bandit, clang-format, C warnings as errors, static analysis, generated files, prose
 	@$(BIN)/ruff check $(wildcard $(CODE))
 	@$(BIN)/ruff format --check $(wildcard $(CODE))
 	@$(BIN)/mypy
@@ -189,6 +189,7 @@ lint: lint-tools build ## ruff, mypy, bandit, clang-format, C warnings as errors
 	@$(BIN)/python contrib/generate.py --check
 	@$(BIN)/python contrib/config_types.py --check
 	@$(BIN)/python contrib/api_reference.py --check
+	@$(BIN)/python contrib/prose.py
 	@$(BIN)/bandit -q -c pyproject.toml -r pyrunc
 	@$(MAKE) --no-print-directory -j2 analysis
 	@echo "lint: clean"
