@@ -66,20 +66,22 @@ def test_good_sentences_pass() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "line"),
+    ("suffix", "text", "line"),
     [
-        ("a.py", 'x = 1\n\n\ndef f():\n    """Say it.\n\n    A file is\n    told.\n    """\n', 8),
-        ("b.py", "x = 1  # one\ny = 2  # it stands\n", 2),
-        ("c.py", "# It waits for\n# ever.\n", 1),
-        ("d.c", "/* Good. */\nint x; // it stands\n", 2),
-        ("e.h", "/*\n * It waits\n * once\n * more.\n */\n", 3),
-        ("f.md", "# Title\n\nIt waits\nfor ever.\n", 4),
-        ("g.sh", "set -e\ntrue # it stands\n", 2),
-        ("h.md", "short\n\n" + "a word " * 15 + "\n", 3),
+        (".py", 'x = 1\n\n\ndef f():\n    """Say it.\n\n    A file is\n    told.\n    """\n', 8),
+        (".py", "x = 1  # one\ny = 2  # it stands\n", 2),
+        (".py", "# It waits for\n# ever.\n", 1),
+        (".c", "/* Good. */\nint x; // it stands\n", 2),
+        (".h", "/*\n * It waits\n * once\n * more.\n */\n", 3),
+        (".md", "# Title\n\nIt waits\nfor ever.\n", 4),
+        (".sh", "set -e\ntrue # it stands\n", 2),
+        (".md", "short\n\n" + "a word " * 15 + "\n", 3),
     ],
 )
-def test_each_kind_of_file(name: str, text: str, line: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / name
+def test_each_kind_of_file(
+    suffix: str, text: str, line: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"file{suffix}"
     path.write_text(text)
     assert prose.main([str(path)]) == 1
     out = capsys.readouterr().out
@@ -87,16 +89,16 @@ def test_each_kind_of_file(name: str, text: str, line: int, tmp_path: Path, caps
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("suffix", "text"),
     [
-        ("a.py", 'x = "it stands"\nstands = 1\n'),
-        ("b.c", 'char *x = "// it stands"; int stands;\n'),
-        ("c.md", "```\nit stands\n```\n\n    it stands\n\n`it stands`\n\n| " + "a " * 80 + "|\n"),
-        ("d.sh", 'echo "${x#stands}"\n'),
+        (".py", 'x = "it stands"\nstands = 1\n'),
+        (".c", 'char *x = "// it stands"; int stands;\n'),
+        (".md", "```\nit stands\n```\n\n    it stands\n\n`it stands`\n\n| " + "a " * 80 + "|\n"),
+        (".sh", 'echo "${x#stands}"\n'),
     ],
 )
-def test_code_is_not_prose(name: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / name
+def test_code_is_not_prose(suffix: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / f"file{suffix}"
     path.write_text(text)
     assert (prose.main([str(path)]), capsys.readouterr().out) == (0, "")
 
