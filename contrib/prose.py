@@ -46,7 +46,7 @@ PHRASES: dict[str, str] = {
     r"\b(is|are) too late\b": "say what must come first",
     r"\blet(s|ting)? \w+ in\b": "move into",
     r"\bhas not the\b": "differs from, lacks",
-    r"(?<![\w,] )\bOf (?!course\b)(\w+ ){1,6}(is|are|has|have|does|do|tells?|stays?)\b": "put the subject first",
+    r"(?<![\w,] )\b(?-i:Of) (?!course\b)(\w+ ){1,6}(is|are|has|have|does|do|tells?|stays?)\b": "put the subject first",
 }
 _PHRASES = [(re.compile(phrase, re.IGNORECASE), advice) for phrase, advice in PHRASES.items()]
 
@@ -64,7 +64,7 @@ GENERATED = {
 QUOTING = {"contrib/prose.py", "tests/test_prose.py"}
 # Rooms that have findings still.  They are to become fewer.
 PENDING = (
-    "CHANGELOG.md", "bench/", "contrib/", "docs/", "integration/", "native/", "pyrunc/", "tests/", "Makefile", "meson",
+    "bench/", "contrib/", "docs/", "integration/", "native/", "pyrunc/", "tests/", "Makefile", "meson",
     "pyproject.toml",
 )  # fmt: skip
 _C = re.compile(r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'", re.DOTALL)
