@@ -14,6 +14,7 @@ from pyrunc import fs, interpreter
 from pyrunc.errors import show
 from pyrunc.plan.process import DEFAULT_PATH
 from pyrunc.plan.userns import host_id
+from pyrunc.signals import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ MAX_LINKS = 40  # as in the kernel: MAXSYMLINKS
 HEAD = 4096
 _TEXT_MAX = 8192  # of an explanation; a pipe takes that much at once
 _PATIENCE_MS = 1000
-_SIGKILL = 9
 _TYPE, _DIRECTORY, _REGULAR, _LINK = 0o170000, 0o040000, 0o100000, 0o120000
 _PATH = posix.O_PATH | posix.O_CLOEXEC
 _INTERPRETER_MAX = 4096
@@ -71,7 +71,7 @@ def bounded(setting: Setting, name: str, error: int) -> str:
         poller = poll()
         poller.register(ours, POLLIN)
         text = posix.read(ours, _TEXT_MAX) if poller.poll(_PATIENCE_MS) else b""
-        posix.kill(pid, _SIGKILL)
+        posix.kill(pid, SIGKILL)
         if interpreter.quick()[1].pr_await_end(pid, _PATIENCE_MS) == 0:
             posix.waitpid(pid, 0)  # otherwise it is stuck in the kernel, and ends when that lets it
     finally:

@@ -17,6 +17,7 @@ from select import POLLIN, poll
 
 from pyrunc import fs, interpreter
 from pyrunc.errors import PyruncError, SysError, hook_failure, show
+from pyrunc.signals import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ S_IFMT, S_IFREG, S_IFIFO = 0o170000, 0o100000, 0o010000
 TAIL = 4096  # bytes of a hook's output that an error keeps
 _TICK_MS = 500  # how often `check` is asked while a hook runs
 _ADD_SEALS, _ALL_SEALS = 1033, 0xF  # F_ADD_SEALS; seal, shrink, grow, write (linux/fcntl.h)
-_SIGKILL = 9
 _KILL_WAIT_MS = 5000  # a killed hook that is stuck in the kernel is left behind
 _STAGES = {1: "dup2", 2: "chdir", 3: "execve"}
 
@@ -191,7 +191,7 @@ def _pidfd(pid: int) -> int:
     try:
         return posix.pidfd_open(pid)
     except OSError:
-        posix.kill(pid, _SIGKILL)  # our child, not reaped yet: nobody else can have this number
+        posix.kill(pid, SIGKILL)  # our child, not reaped yet: nobody else can have this number
         for _ in range(_KILL_WAIT_MS // 10):
             if posix.waitpid(pid, posix.WNOHANG)[0]:
                 break
@@ -268,7 +268,7 @@ def _wait(program: _Program, pidfd: int, output: _Output, check: Callable[[], No
 
 def _kill(pidfd: int) -> None:
     """End and reap the hook, if it is still there."""
-    interpreter.quick()[1].pr_pidfd_send_signal(pidfd, _SIGKILL)
+    interpreter.quick()[1].pr_pidfd_send_signal(pidfd, SIGKILL)
     fs.ignore(_reap, pidfd, _KILL_WAIT_MS)
 
 

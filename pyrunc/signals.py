@@ -11,7 +11,7 @@ NAMES = (
     "PWR", "SYS",
 )  # fmt: skip
 ALIASES = {"IOT": 6, "CLD": 17, "POLL": 29}
-SIGSYS = 31
+SIGKILL, SIGTERM, SIGXCPU, SIGSYS = 9, 15, 24, 31
 RTMIN, RTMAX = 34, 64  # as libc numbers them: it keeps the kernel's first two to itself
 
 

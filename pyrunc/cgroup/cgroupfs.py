@@ -13,6 +13,7 @@ from posix import O_CLOEXEC, O_DIRECTORY, O_PATH
 
 from pyrunc import fs, host
 from pyrunc.errors import PyruncError, SysError, errno_text, show
+from pyrunc.signals import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ KILL_TIMEOUT = 5.0
 WALK_TIMEOUT = 10.0
 PAUSE_FIRST, PAUSE_MOST = 0.0002, 0.05
 ATTEMPTS = 8
-SIGKILL = 9
 THREADED = frozenset(("cpu", "cpuset", "perf_event", "pids"))  # what a threaded cgroup can have (cgroups(7))
 # The controllers that files are named after.  A unified key of another prefix may belong to a kernel newer than this
 # list: it is written, and the kernel answers (runtime-spec: unknown keys too).

@@ -24,6 +24,7 @@ from pyrunc.errors import PyruncError, SysError
 from pyrunc.launch.session import checked
 from pyrunc.seccomp_tools import calls, contained, decode
 from pyrunc.seccomp_tools.listener import Listener
+from pyrunc.signals import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
             """One call, while its process waits for the answer.  Raises PyruncError."""
 
 
-SIGCHLD, SIGWINCH, SIGKILL = 17, 28, 9
+SIGCHLD, SIGWINCH = 17, 28
 SI_KERNEL = 0x80
 _MESSAGE = 8192
 _AT_ONCE = 64  # calls between two looks at everything else
