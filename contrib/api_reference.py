@@ -76,7 +76,7 @@ def public() -> list[str]:
 def definitions() -> dict[str, tuple[ast.stmt, str]]:
     """Every definition of the API's modules, and its docstring; of a constant, the string behind it."""
     found: dict[str, tuple[ast.stmt, str]] = {}
-    for path in (*sorted(API.glob("*.py")), API.parent / "errors.py", API.parent / "state.py"):
+    for path in (*sorted(API.glob("*.py")), API.parent / "errors.py"):
         body = ast.parse(path.read_text(encoding="utf-8")).body
         for node, following in zip(body, [*body[1:], None], strict=True):
             if isinstance(node, Definition):

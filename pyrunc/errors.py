@@ -271,5 +271,24 @@ class StateError(PyruncError):
     """The container is not in a state that allows the operation, or there is no such container."""
 
 
+class NotFound(StateError):
+    """There is no such container."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"container does not exist: {id}")  # containerd and CRI-O look for the first words
+
+
+class Damaged(StateError):
+    """The state of a container is not JSON, or JSON that is not ours.
+
+    Nothing else is damage.  Being out of memory or descriptors, or an I/O error, says nothing about the state; to treat
+    it as damage would be to forget a running container.
+    """
+
+
+class Busy(StateError):
+    """Another pyrunc works on the container."""
+
+
 class UsageError(PyruncError):
     """The command line is wrong."""

@@ -16,7 +16,7 @@ from posix import O_APPEND, O_CLOEXEC, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_WRONLY
 
 from pyrunc import fs
 from pyrunc.errors import SysError, brief, printable
-from pyrunc.state import quote
+from pyrunc.jsontext import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

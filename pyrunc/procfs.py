@@ -9,11 +9,11 @@ import posix
 from posix import O_CLOEXEC, O_PATH, O_RDONLY
 
 from pyrunc import fs
+from pyrunc.signals import SIGKILL
 
 _NSFS_MAGIC = 0x6E736673
-_SIGKILL = 9
 _PF_EXITING, _PF_FORKNOEXEC = 0x4, 0x40  # linux/sched.h
-_STATE, _FLAGS, _THREADS, _STARTTIME = 0, 6, 17, 19  # fields 3, 9, 20 and 22 of /proc/PID/stat (proc(5))
+_STATE, _PARENT, _FLAGS, _THREADS, _STARTTIME = 0, 1, 6, 17, 19  # fields 3, 4, 9, 20 and 22 of /proc/PID/stat (proc(5))
 
 
 def process_stat(pid: int | str) -> tuple[str, int]:
@@ -73,7 +73,7 @@ def kill_headless(pids: list[int]) -> None:
         try:
             fields = stat_fields(pid)
             if fields and fields[_STATE] == b"Z" and int(fields[_THREADS]) > 1:
-                posix.kill(pid, _SIGKILL)
+                posix.kill(pid, SIGKILL)
         except OSError:
             pass  # it has ended, or cannot be known now: who waits for its end says that it is still there
 
@@ -154,6 +154,19 @@ def pid_namespace(pid: int | str) -> str:
 def processes() -> list[int]:
     """All processes, by number.  Raises OSError."""
     return sorted(int(name) for name in fs.names("/proc") if name.isdigit())
+
+
+def descendants(first: int) -> list[int]:
+    """A process and all below it, except those below a process that has ended.  Raises OSError."""
+    below: dict[int, list[int]] = {}
+    for pid in processes():
+        fields = stat_fields(pid)
+        if fields:
+            below.setdefault(int(fields[_PARENT]), []).append(pid)
+    out = [first]
+    for pid in out:
+        out += below.get(pid, ())
+    return out
 
 
 def open_namespace(path: str, pointer: str) -> int:

@@ -17,8 +17,9 @@ from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY
 
 from pyrunc import SPEC_VERSION, build, fs, interpreter
 from pyrunc.errors import ConfigError, Problem, PyruncError, SysError, errno_text, show
+from pyrunc.jsontext import dumps
 from pyrunc.plan.security import SECCOMP_FLAGS, SPEC_ALLOW
-from pyrunc.state import dumps
+from pyrunc.signals import SIGKILL, SIGXCPU
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +62,6 @@ _HEAD = Struct("8I")  # struct pr_seccomp_head
 _RULE = Struct("IIII")  # struct pr_seccomp_rule
 _ARG = Struct("IIQQ")  # struct pr_seccomp_arg
 ARCH, RULE, DEATH, NO_ANSWER = 2, 3, 5, 7  # what failed, of pr_seccomp_compile
-SIGKILL, SIGXCPU = 9, 24
 # native/shim/sandbox.h
 CPU_SECONDS = 5
 MEMORY = "256 MiB"

@@ -20,7 +20,7 @@ import pytest
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 import pyrunc
-from pyrunc import api, cli, errors, state
+from pyrunc import api, cli, errors, procfs, state
 from pyrunc.api import children, documents, library, programs, stdio
 from pyrunc.spec import default
 
@@ -275,7 +275,7 @@ def test_children_that_nobody_looks_at() -> None:
 
 def test_one_child_object_for_all() -> None:
     process = spawned("sleep 1000", pyrunc.DEVNULL, pyrunc.DEVNULL, pyrunc.DEVNULL)
-    start = state.process_stat(process.pid)[1]
+    start = procfs.process_stat(process.pid)[1]
     first, second = children.known(process.pid, start), children.known(process.pid, start)
     assert first is second is not None and children.known(process.pid, start + 1) is None
     process.kill()

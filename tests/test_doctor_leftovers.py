@@ -100,7 +100,7 @@ def test_a_state_that_is_in_use_is_left_alone(root: Root) -> None:
     root.make()
     (root.path / "c1/state.json").write_text("{")
     holder = state.Store(str(root.path)).find("c1")
-    holder.store.exists()
+    holder.root.exists()
     holder.acquire(1.0)
     assert look(root.machine)[0].seen == "none"
 

@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 
 import faulty
-from pyrunc import fs, hooks, idmap, interpreter, log, state
+import pyrunc.state.container
+import pyrunc.state.root
+import pyrunc.state.store
+from pyrunc import fs, hooks, idmap, interpreter, jsontext, log, procfs, state
 from pyrunc.cgroup import delegate, devices
 from pyrunc.errors import PyruncError, StateError, SysError
 from pyrunc.launch import netdev
@@ -41,7 +44,7 @@ class Root:
     def made(self, **data: Any) -> state.Container:
         """One with a container, which is unlocked."""
         container = self.new().reserve("c1")
-        container.data |= {"status": "created", "pid": os.getpid(), "starttime": state.process_stat("self")[1]} | data
+        container.data |= {"status": "created", "pid": os.getpid(), "starttime": procfs.process_stat("self")[1]} | data
         container.save()
         container.unlock()
         return self.store.open("c1")
@@ -65,7 +68,7 @@ def root(tmp_path: Path) -> Iterator[Root]:
     made.close()
 
 
-STATE = (state, fs)
+STATE = (pyrunc.state.container, pyrunc.state.root, pyrunc.state.store, fs)
 
 
 def test_reserve(root: Root) -> None:
@@ -125,7 +128,7 @@ def test_lock_and_save(root: Root) -> None:
         return run
 
     def after(error: BaseException | None) -> None:
-        found = state.loads((root.directory / "state.json").read_bytes())
+        found = jsontext.loads((root.directory / "state.json").read_bytes())
         assert found.get("annotations", {}) == ({"new": "x"} if error is None else found.get("annotations", {}))
         assert {path.name for path in root.directory.iterdir()} <= {"state.json", "intent.json", ".state.json.tmp"}
 
@@ -137,7 +140,7 @@ def test_status(root: Root, number: int) -> None:
     """What cannot be known is an error, and never "stopped"."""
 
     def scene() -> Callable[[], tuple[str, bool]]:
-        container = root.made(bootid=state.boot_id())
+        container = root.made(bootid=procfs.boot_id())
         os.mkfifo(root.directory / "start")
         reader = os.open(root.directory / "start", os.O_RDONLY | os.O_NONBLOCK)
         readers.append(reader)
@@ -201,10 +204,10 @@ def test_list(root: Root) -> None:
 
 def test_a_process(root: Root) -> None:
     def scene() -> Callable[[], int]:
-        started = state.process_stat("self")[1]
+        started = procfs.process_stat("self")[1]
 
         def run() -> int:
-            fd = state.open_process(os.getpid(), started)
+            fd = procfs.open_process(os.getpid(), started)
             os.close(fd)
             return 1
 
@@ -220,7 +223,7 @@ def test_kill(root: Root, number: int) -> None:
     def scene() -> Callable[[], bool]:
         child = subprocess.Popen(["sleep", "60"])
         children.append(child)
-        container = root.made(pid=child.pid, starttime=state.process_stat(child.pid)[1])
+        container = root.made(pid=child.pid, starttime=procfs.process_stat(child.pid)[1])
         return lambda: container.kill_init(number)
 
     def after(error: BaseException | None) -> None:

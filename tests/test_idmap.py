@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import posix
 from pathlib import Path
 from typing import Any
 
@@ -221,16 +222,16 @@ def test_without_a_cgroup(tmp_path: Path, linux: dict[str, Any], said: str) -> N
 
 
 def test_root_of_a_user_namespace_keeps_state_where_users_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state.posix, "geteuid", lambda: 0)
-    monkeypatch.setattr(state.host, "initial_userns", lambda: False)
+    monkeypatch.setattr(posix, "geteuid", lambda: 0)
+    monkeypatch.setattr(host, "initial_userns", lambda: False)
     values = {"XDG_RUNTIME_DIR": "/run/user/7", "USER": ""}
-    monkeypatch.setattr(state.fs, "getenv", lambda name: values.get(name, ""))
+    monkeypatch.setattr(fs, "getenv", lambda name: values.get(name, ""))
     assert state.root_dir("") == "/run/user/7/pyrunc"
     values["USER"] = "root"
     assert state.root_dir("") == "/run/pyrunc"
     values |= {"USER": "", "XDG_RUNTIME_DIR": ""}
     assert state.root_dir("") == "/run/pyrunc"
-    monkeypatch.setattr(state.host, "initial_userns", lambda: True)
+    monkeypatch.setattr(host, "initial_userns", lambda: True)
     values["XDG_RUNTIME_DIR"] = "/run/user/0"
     assert state.root_dir("") == "/run/pyrunc"
 

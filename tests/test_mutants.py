@@ -186,7 +186,7 @@ def test_every_file_of_init_has_mutants_in_each_function() -> None:
 
 def make(source: str, old: str, new: str, **more: str) -> Mutant:
     start = source.index(old)
-    made = {"file": "pyrunc/state.py", "scope": "f", "kind": "constant", **more}
+    made = {"file": "pyrunc/state/container.py", "scope": "f", "kind": "constant", **more}
     return Mutant(start=start, end=start + len(old), text=new, source=source, **made)
 
 
@@ -203,7 +203,7 @@ def test_a_key_is_about_content() -> None:
 def test_equivalents_are_read_with_their_reason(tmp_path: Path) -> None:
     one = make("def f():\n    x = 1\n", "1", "2")
     path = tmp_path / "list.toml"
-    entry = '[[equivalent]]\nfile = "pyrunc/state.py"\nscope = "f"\nbefore = "x  = 1"\nafter = "x = 2"\n'
+    entry = '[[equivalent]]\nfile = "pyrunc/state/container.py"\nscope = "f"\nbefore = "x  = 1"\nafter = "x = 2"\n'
     path.write_text(entry + 'reason = "nobody reads it"\n')
     assert mutant.equivalents(path) == {one.key: "nobody reads it"}
     path.write_text(entry)
@@ -272,7 +272,7 @@ def test_tests_that_go_where_few_go_come_first(tmp_path: Path) -> None:
     (tmp_path / "tree/tests").mkdir(parents=True)
     (tmp_path / "tree/tests/test_a.py").write_text("")
     tests = [Test(f"tests/test_a.py::test_{n}", n) for n in range(5)]
-    known.lines["pyrunc/state.py"].update({2: set(tests), 3: {tests[4]}, 4: set(tests)})
+    known.lines["pyrunc/state/container.py"].update({2: set(tests), 3: {tests[4]}, 4: set(tests)})
     one = make("def f():\n    if a < b:\n        return 1\n    return 2\n", "<", "<=")
     assert [test.seconds for test in known.reaching(one)] == [4, 0, 1, 2, 3]
 

@@ -178,9 +178,9 @@ def test_exec_and_update(root: Path) -> None:
     record = applied(root)
     rdt.join(record, 43)
     assert (root / "c1/tasks").read_text() == "43"
-    before = rdt.schemata(record)
+    before = rdt.schemata(record["group"])
     rdt.write_schemata(record, rdt.lines({"memBwSchema": "MB:0=30"}))
-    assert rdt.schemata(record) != before
+    assert rdt.schemata(record["group"]) != before
 
 
 # -- against the host ---------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pyrunc import host, procfs, state
+from pyrunc import host, jsontext, procfs, state
 from pyrunc.container import salvage
 
 
@@ -147,7 +147,7 @@ def test_the_text_of_a_state_that_lost_its_end(damaged: Damaged, facts: host.Hos
         "bootid": procfs.boot_id(), "runtime": {"pid": os.getpid(), "starttime": procfs.process_stat("self")[1]},
         "bundle": '"pid":',
     }  # fmt: skip
-    text = state.dumps(data).encode()
+    text = jsontext.dumps(data).encode()
     group(facts, '/a/"b')
     damaged.put(state=text[: text.index(b'{"pid"') if cut else text.index(b'"bundle"')])
     salvage.recover(container)

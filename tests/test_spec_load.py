@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import crowded
-from pyrunc import state
+from pyrunc import jsontext
 from pyrunc.errors import ConfigError
 from pyrunc.spec import load
 
@@ -112,7 +112,7 @@ def test_keys_that_were_chosen_to_collide() -> None:
         "config.json: /linux/sysctl: expected keys that hash tables can tell apart, found 170 keys chosen to collide"
     )
     with pytest.raises(ValueError, match=r"^not JSON$"):
-        state.loads(text.encode())
+        jsontext.loads(text.encode())
     # So few that it does not matter; and others, as many as there can be.
     assert len(load.parse_json(json.dumps(dict.fromkeys(chosen[:128])).encode(), "x")) == 0
     many = {f"key{i}": 1 for i in range(500_000)}
@@ -150,7 +150,7 @@ def test_number_of_values() -> None:
     assert len(load.parse_json(most, "x")) == load.MAX_VALUES - 1
     with pytest.raises(ConfigError, match="line 1 column 1048576: expected at most 524288 values"):
         load.parse_json(b"[0," + most[1:], "x")
-    assert len(state.loads(b"[0," + most[1:])) == load.MAX_VALUES
+    assert len(jsontext.loads(b"[0," + most[1:])) == load.MAX_VALUES
 
 
 def test_the_limits_are_those_of_the_reader() -> None:
@@ -275,7 +275,7 @@ def test_agrees_with_json_on_documents(value: Any, ascii_only: bool) -> None:
     result = load.parse_json(data, "x")
     assert result == without_null_members(value)
     assert repr(result) == repr(without_null_members(json.loads(data)))
-    assert repr(state.loads(data)) == repr(json.loads(data))
+    assert repr(jsontext.loads(data)) == repr(json.loads(data))
 
 
 @given(

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import os
+import posix
 import signal
 import stat
 import subprocess
@@ -22,7 +23,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyrunc import fs, procfs, state
+from pyrunc import fs, jsontext, procfs, state
 from pyrunc.container import salvage
 from pyrunc.errors import PyruncError, StateError, SysError
 from pyrunc.spec import names
@@ -44,7 +45,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 def test_a_new_id_waits_for_who_only_looks(store: state.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """`list` holds the lock for a moment to see whether a directory is an abandoned one."""
     looking: list[int] = []
-    real = state.posix.mkdir
+    real = posix.mkdir
 
     def mkdir(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
         real(path, mode, dir_fd=dir_fd)
@@ -54,7 +55,7 @@ def test_a_new_id_waits_for_who_only_looks(store: state.Store, monkeypatch: pyte
             looking.append(fd)
             threading.Timer(0.2, os.close, (fd,)).start()
 
-    monkeypatch.setattr(state.posix, "mkdir", mkdir)
+    monkeypatch.setattr(posix, "mkdir", mkdir)
     container = store.reserve("c1")
     assert looking and container.fd >= 0
     container.unlock()
@@ -96,16 +97,16 @@ def child_of(container: state.Container, pid: int) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("indent", ["", "  ", "\t", "    "])
 def test_what_is_dumped_is_what_json_reads(value: Any, indent: str) -> None:
-    text = state.dumps(value, indent)
+    text = jsontext.dumps(value, indent)
     assert json.loads(text) == value
     assert text.isascii()
-    assert state.loads(text.encode()) == value
+    assert jsontext.loads(text.encode()) == value
     assert text == (json.dumps(value, indent=indent) if indent else json.dumps(value, separators=(",", ":")))
 
 
 def test_a_path_that_is_not_utf8_survives() -> None:
     path = os.fsdecode(b"/b\xff\xfe")
-    assert state.loads(state.dumps({"bundle": path}).encode()) == {"bundle": path}
+    assert jsontext.loads(jsontext.dumps({"bundle": path}).encode()) == {"bundle": path}
 
 
 class Number(int):
@@ -118,11 +119,11 @@ class Number(int):
 )
 def test_what_has_no_json(value: Any) -> None:
     with pytest.raises(TypeError):
-        state.dumps(value)
+        jsontext.dumps(value)
     before = sys.getallocatedblocks()
     for indent in [""] * 100 + ["  "] * 100:
         with contextlib.suppress(TypeError):
-            state.dumps(value, indent)
+            jsontext.dumps(value, indent)
     assert sys.getallocatedblocks() < before + 100
 
 
@@ -130,14 +131,14 @@ def test_what_has_no_end_is_no_crash() -> None:
     endless: list[Any] = []
     endless.append({"a": endless})
     with pytest.raises(RecursionError):
-        state.dumps(endless)
+        jsontext.dumps(endless)
 
 
 @given(st.text(), st.sampled_from(["", " "]))
 def test_texts_are_written_as_json_writes_them(text: str, indent: str) -> None:
     wanted = json.dumps([text], indent=indent or None).replace("\x7f", "\\u007f")
-    written = state.dumps([text], indent)
-    assert json.loads(written) == [text] == state.loads(written.encode())
+    written = jsontext.dumps([text], indent)
+    assert json.loads(written) == [text] == jsontext.loads(written.encode())
     if not {"\b", "\f"} & set(text):  # which have escapes of their own that nobody needs
         assert written == wanted
 
@@ -145,7 +146,7 @@ def test_texts_are_written_as_json_writes_them(text: str, indent: str) -> None:
 @pytest.mark.parametrize("data", [b"", b"{", b"nul", b"{}x", b"\xff", b'{"a":', b"[" * 100000, b'"\\x"'])
 def test_damaged_json_is_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError):
-        state.loads(data)
+        jsontext.loads(data)
 
 
 def test_oci_state_is_one_line_of_json_with_the_required_keys() -> None:
@@ -388,7 +389,7 @@ def test_what_cannot_be_read_now_is_not_damaged(
     def fail(*_: object) -> bytes:
         raise error
 
-    monkeypatch.setattr(fs if step == "read_fd" else state, step, fail)
+    monkeypatch.setattr(fs if step == "read_fd" else jsontext, step, fail)
     found = store.find("c1")
     for ask in (found.load, lambda: salvage.recover(found), lambda: list(store.list()), lambda: store.open("c1")):
         with pytest.raises((SysError, MemoryError, ImportError)) as caught:
@@ -449,7 +450,7 @@ def test_a_state_that_could_not_be_read_again_is_not_written(
 ) -> None:
     container = made(store)
     before = Path(container.dir, "state.json").read_bytes()
-    monkeypatch.setattr(state, "_MAX_STATE", 1000)
+    monkeypatch.setattr("pyrunc.state.container._MAX_STATE", 1000)
     container.lock()
     container.data["annotations"] = {"a": "x" * 1000}
     with pytest.raises(StateError, match="larger than"):
@@ -708,7 +709,7 @@ def test_a_process_that_cannot_be_looked_up_is_not_stopped(monkeypatch: pytest.M
     def read_file(*_: object) -> bytes:
         raise OSError(errno.ENOMEM, "stat")
 
-    monkeypatch.setattr(state.fs, "read_file", read_file)
+    monkeypatch.setattr(fs, "read_file", read_file)
     for ask in (lambda: procfs.alive(1, 0), procfs.boot_id, lambda: procfs.never_executed(1)):
         with pytest.raises(OSError, match="stat"):
             ask()

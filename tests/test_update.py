@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cgroup_support import Kernel
-from pyrunc import cli, state
+from pyrunc import cli, jsontext, state
 from pyrunc.cgroup import resources as conversion
 from pyrunc.cgroup.disabled import Disabled
 from pyrunc.container import lifecycle, update
@@ -206,7 +206,7 @@ class Case:
         made.data |= {"cgroup": "/c", "cgroup_dir": str(self.kernel.cgroup("/c")), "status": "running"}
         made.save()
         config = {"ociVersion": "1.3.0", "linux": {"resources": resources}}
-        Path(made.dir, "config.json").write_text(state.dumps(config))
+        Path(made.dir, "config.json").write_text(jsontext.dumps(config))
         return made
 
     def file(self, name: str) -> str:

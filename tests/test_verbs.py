@@ -373,10 +373,10 @@ def test_delete_of_a_stopped_container(runtime: Runtime) -> None:
 
 
 def test_delete_of_a_running_container(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
-    container = runtime.make(pid=sleeper.pid)
-    before = container.store.open("c1").data
+    runtime.make(pid=sleeper.pid)
+    before = runtime.store.open("c1").data
     assert runtime("delete", "c1", rc=1)[1] == "cannot delete container c1 that is not stopped: running"
-    assert sleeper.poll() is None and container.store.open("c1").data == before
+    assert sleeper.poll() is None and runtime.store.open("c1").data == before
     runtime("delete", "--force", "c1")
     assert gone(runtime.root)
     assert not os.path.exists(f"/proc/{sleeper.pid}") or sleeper.wait(5) == -9

@@ -22,8 +22,7 @@ from pyrunc.api.programs import Completed, Process, ProgramFailed
 from pyrunc.api.runtime import CreateOptions, Runtime
 from pyrunc.api.stdio import DEVNULL, INHERIT, PIPE, STDOUT
 from pyrunc.api.types import Event, Resources, State, Stats
-from pyrunc.errors import ConfigError, Problem, PyruncError, StateError, SysError, UsageError
-from pyrunc.state import Busy, Damaged, NotFound
+from pyrunc.errors import Busy, ConfigError, Damaged, NotFound, Problem, PyruncError, StateError, SysError, UsageError
 
 if TYPE_CHECKING:
     from pyrunc.api.aio import AsyncContainer, AsyncProcess, AsyncRuntime

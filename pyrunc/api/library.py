@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from pyrunc import fs, log, state
+from pyrunc import fs, jsontext, log, state
 from pyrunc.api.stdio import Stdio, Stream
 from pyrunc.errors import SysError, UsageError
 from pyrunc.launch import create, session
@@ -135,7 +135,7 @@ class Library(session.Session):
         container: state.Container | None = getattr(self, "container", None)
         if container is not None:
             container.unlock()
-            container.store.close()
+            container.root.close()
 
     def catch_signals(self) -> session.Interrupts:
         """None."""
@@ -295,7 +295,7 @@ def open_stdio(stdin: Stream, stdout: Stream, stderr: Stream) -> Stdio:
 def to_json(document: Mapping[str, Any], what: str) -> bytes:
     """A document of dicts, lists, strings, numbers, booleans and None as JSON.  Raises UsageError."""
     with suppress(TypeError, ValueError, RecursionError):
-        return state.dumps(document).encode("ascii")
+        return jsontext.dumps(document).encode("ascii")
     raise UsageError(f"{what}: expected a dict of what JSON has: dicts, lists, strings, numbers, booleans and None")
 
 

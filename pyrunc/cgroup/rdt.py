@@ -1,7 +1,6 @@
 """linux.intelRdt: groups of the resctrl file system (cache and memory bandwidth), by the rules of config-linux.md.
 
-Cold: loaded for a container with the field only.  What there is about one container is a `record`, kept in its state
-under "rdt": ``{"root": mount point, "group": directory, "made": [directories to remove, innermost first]}``.
+Cold: loaded for a container with the field only.  The groups of a container are a `Record`, which its state keeps.
 """
 
 from __future__ import annotations
@@ -15,9 +14,16 @@ from pyrunc.errors import PyruncError, SysError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NotRequired, TypedDict
 
-    Record = dict[str, Any]
+    class Record(TypedDict):
+        """The groups of one container; in its state under "rdt"."""
+
+        root: str  # mount point
+        group: str
+        made: list[str]  # directories to remove, innermost first
+        new_class: NotRequired[str]  # a class with a name of its own that `apply` created
+
 
 POINTER = "/linux/intelRdt"
 _HINTS = {
@@ -111,16 +117,16 @@ def write_schemata(record: Record, wanted: list[tuple[str, str]]) -> None:
         _write(f"{record['group']}/schemata", line + "\n", pointer)
 
 
-def schemata(record: Record) -> str:
-    """What the class has now: the text of its schemata file, to be written back when an update fails."""
-    return fs.read_file(f"{record['group']}/schemata", 65536).decode("ascii", "replace")
+def schemata(group: str) -> str:
+    """The text of a group's schemata file; `update` writes it back when it fails."""
+    return fs.read_file(f"{group}/schemata", 65536).decode("ascii", "replace")
 
 
 def compare(group: str, wanted: list[tuple[str, str]]) -> None:
     """Raises PyruncError for a line that the class does not have already, as numbers, not as text."""
     if not wanted:
         return
-    text = schemata({"group": group})
+    text = schemata(group)
     have: dict[str, dict[str, int]] = {}
     for line in text.splitlines():
         name, values = parse(line)

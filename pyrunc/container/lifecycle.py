@@ -13,6 +13,7 @@ from posix import O_CLOEXEC, O_NOFOLLOW
 
 from pyrunc import fs, handshake, interpreter, procfs, state
 from pyrunc.errors import PyruncError, StateError
+from pyrunc.signals import SIGKILL, SIGTERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from pyrunc.notify import Proxy
     from pyrunc.state import Container, Store
 
-SIGKILL, SIGTERM = 9, 15
 # Seconds of patience with another pyrunc that holds the container: first it may finish, then it is asked to stop (a
 # create undoes what it has done), then it is killed.  Together they are state.LOCK_TIMEOUT.
 PATIENCE = (1.0, 5.0, 4.0)
@@ -341,9 +341,9 @@ def stop_maker(container: Container, number: int) -> None:
         container.load()
     except state.Damaged:
         return
-    maker = container.data.get("runtime") or {}
-    if container.creating() and not maker.get("library"):
-        fd = procfs.open_process(maker.get("pid"), maker.get("starttime"))
+    creator = container.data.get("runtime")
+    if creator and container.creating() and not creator.get("library"):
+        fd = procfs.open_process(creator.get("pid"), creator.get("starttime"))
         if fd >= 0:
             interpreter.quick()[1].pr_pidfd_send_signal(fd, number)
             posix.close(fd)

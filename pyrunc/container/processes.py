@@ -34,17 +34,4 @@ def pids(container: Container) -> tuple[list[int], str]:
     own, theirs = procfs.pid_namespace("self"), procfs.pid_namespace(init)
     if own != theirs:
         return [pid for pid in procfs.processes() if procfs.pid_namespace(pid) == theirs], "its pid namespace"
-    return _descendants(init), "the descendants of its first process"
-
-
-def _descendants(first: int) -> list[int]:
-    """A process and all below it; one whose parent has ended is not found."""
-    below: dict[int, list[int]] = {}
-    for pid in procfs.processes():
-        fields = procfs.stat_fields(pid)
-        if fields:
-            below.setdefault(int(fields[1]), []).append(pid)
-    out = [first]
-    for pid in out:
-        out += below.get(pid, ())
-    return out
+    return procfs.descendants(init), "the descendants of its first process"

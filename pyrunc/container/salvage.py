@@ -10,9 +10,8 @@ from __future__ import annotations
 import posix
 from posix import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, O_WRONLY
 
-from pyrunc import cgroup, fs, host, procfs, state
-from pyrunc.errors import PyruncError, SysError
-from pyrunc.state import Damaged
+from pyrunc import cgroup, fs, host, jsontext, procfs
+from pyrunc.errors import Damaged, PyruncError, SysError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from pyrunc.host import HostFacts
     from pyrunc.state import Container
+    from pyrunc.state.document import Process
 
     Clues = dict[str, Any]
 
@@ -49,7 +49,9 @@ def recover(container: Container) -> None:
     if any(earlier_boot(clue) for clue in found):
         return
     facts = host.snapshot()
-    container.data |= first_process(container, found)
+    process = first_process(container, found)
+    if process is not None:
+        container.data |= {"pid": process["pid"], "starttime": process["starttime"]}
     path = choose(container, found, facts)
     container.data |= {"cgroup": path, "cgroup_made": made(path, found) if path else []}
     if not path:
@@ -90,7 +92,7 @@ def clues(text: bytes) -> Clues:
 def parsed(text: bytes) -> Any:
     """A JSON document, None when it is not one."""
     try:
-        return state.loads(text)
+        return jsontext.loads(text)
     except ValueError:
         return None
 
@@ -103,14 +105,14 @@ def earlier_boot(clue: Clues) -> bool:
 # -- its processes ------------------------------------------------------------------------------------------------
 
 
-def first_process(container: Container, found: list[Clues]) -> Clues:
-    """Pid and start time of the container's first process when it is alive, else {}."""
+def first_process(container: Container, found: list[Clues]) -> Process | None:
+    """Pid and start time of the container's first process, None unless it is alive."""
     for clue in found:
         # Without the boot a start time proves nothing.
         if clue.get("bootid") and procfs.alive(clue.get("pid"), clue.get("starttime")):
             return {"pid": clue["pid"], "starttime": clue["starttime"]}
     pid = waiting_process(container)
-    return {"pid": pid, "starttime": procfs.process_stat(pid)[1]} if pid else {}
+    return {"pid": pid, "starttime": procfs.process_stat(pid)[1]} if pid else None
 
 
 def waiting_process(container: Container) -> int:
@@ -206,7 +208,7 @@ def cgroup_of(pid: int, facts: HostFacts) -> str:
 def asked_for(container: Container, facts: HostFacts) -> str:
     """The cgroup that config.json asks for; "" when it is relative to what only the caller of `create` knew."""
     try:
-        config = state.loads(content(container, "config.json"))
+        config = jsontext.loads(content(container, "config.json"))
         path, annotations = config["linux"]["cgroupsPath"], config.get("annotations") or {}
         if path[:1] == "/":
             return cgroup.path_for(path, container.id, facts, "cgroupfs")

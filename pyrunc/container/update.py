@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from pyrunc.cgroup import Driver
+    from pyrunc.cgroup import Driver, rdt
     from pyrunc.log import Log
     from pyrunc.state import Container
 
@@ -277,9 +277,9 @@ def check_usage(directory: str, limits: dict[str, Any]) -> None:
             raise PyruncError(f"/memory/{field} {value}: rejecting {name} {value} <= usage {used}")
 
 
-def rdt_class(container: Container, flags: list[str]) -> dict[str, Any]:
+def rdt_class(container: Container, flags: list[str]) -> rdt.Record:
     """The resctrl group that ``--l3-cache-schema`` and ``--mem-bw-schema`` change.  Raises PyruncError without one."""
-    found: dict[str, Any] | None = container.data.get("rdt")
+    found = container.data.get("rdt")
     if not found:
         raise PyruncError(f"--{flags[0]}: the container has no intelRdt (/linux/intelRdt in its config.json)")
     return found
@@ -290,7 +290,7 @@ def change_schemata(container: Container, wanted: dict[str, str], log: Log) -> C
     from pyrunc.cgroup import rdt
 
     group = rdt_class(container, list(wanted))
-    before = [("intelRdt", line) for line in rdt.schemata(group).splitlines()]
+    before = [("intelRdt", line) for line in rdt.schemata(group["group"]).splitlines()]
     lines = [(f"--{flag}", line) for flag, text in wanted.items() for line in text.split("\n") if line.strip()]
 
     def put_back() -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from shlex import quote
 
-from pyrunc import interpreter, state
+from pyrunc import interpreter, jsontext, state
 from pyrunc.doctor.findings import Area
 from pyrunc.doctor.machine import Machine
 from pyrunc.errors import PyruncError, StateError, show
@@ -114,15 +114,15 @@ def one_state(machine: Machine, area: Area, container: state.Container, known: K
 def stray(area: Area, container: state.Container) -> None:
     """Something that pyrunc does not make."""
     try:
-        inode = os.stat(container.id, dir_fd=container.store.fd, follow_symlinks=False).st_ino
+        inode = os.stat(container.id, dir_fd=container.root.fd, follow_symlinks=False).st_ino
     except OSError:
         return
-    path = f"{container.store.root}/{container.id}"
+    path = f"{container.root.root}/{container.id}"
     mend = f"rm -r {quote(path)}"
     if not path.isprintable():  # it cannot be typed
-        mend = f"find {quote(container.store.root)} -maxdepth 1 -inum {inode} -exec rm -r {{}} +"
+        mend = f"find {quote(container.root.root)} -maxdepth 1 -inum {inode} -exec rm -r {{}} +"
     area.note(
-        "states", f"{show(container.id)} in {container.store.root} is not a container's", "pyrunc ignores it", mend
+        "states", f"{show(container.id)} in {container.root.root} is not a container's", "pyrunc ignores it", mend
     )
 
 
@@ -168,7 +168,7 @@ def other_roots(machine: Machine, root: str, known: Known) -> None:
                 known.complete = False
                 return
             try:
-                found = state.loads(machine.text(f"{place}/{name}/state.json").encode("utf-8", "surrogateescape"))
+                found = jsontext.loads(machine.text(f"{place}/{name}/state.json").encode("utf-8", "surrogateescape"))
             except ValueError:
                 continue
             if type(found) is dict and type(found.get("cgroup")) is str:

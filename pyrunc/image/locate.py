@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posix
 
-from pyrunc import fs, host, state
+from pyrunc import fs, host, jsontext
 from pyrunc.errors import PyruncError, SysError, UsageError, show
 
 TYPE_CHECKING = False
@@ -94,10 +94,10 @@ def find(store: str, reference: str) -> dict[str, Any] | None:
     """The image that a reference leads to; None if it must be pulled (again).  Raises SysError, PyruncError."""
     try:
         check(store, posix.stat(store))
-        link = state.loads(fs.read_file(f"{store}/refs/{encode_reference(reference)}"))
+        link = jsontext.loads(fs.read_file(f"{store}/refs/{encode_reference(reference)}"))
         if link["reference"] != reference or link["validator"] != validator(reference):
             return None
-        image: dict[str, Any] = state.loads(fs.read_file(f"{store}/images/{encode_digest(link['digest'])}.json"))
+        image: dict[str, Any] = jsontext.loads(fs.read_file(f"{store}/images/{encode_digest(link['digest'])}.json"))
         for chain in image["chains"]:
             posix.stat(f"{store}/l/{short(chain)}")
     except FileNotFoundError:
@@ -125,7 +125,7 @@ def overlay_options(chains: list[str], upper: str, work: str, prefix: str) -> li
 def chains_of(bundle: str) -> list[str]:
     """The layers that the bundle of a container uses; [] if it cannot be read."""
     try:
-        found = state.loads(fs.read_file(f"{bundle}/image.json"))
+        found = jsontext.loads(fs.read_file(f"{bundle}/image.json"))
         return list(found["chains"])
     except (OSError, ValueError, KeyError, TypeError):
         return []
@@ -134,7 +134,7 @@ def chains_of(bundle: str) -> list[str]:
 def is_used(bundle: str) -> bool:
     """Whether the container of a bundle has its id still.  Raises OSError if that cannot be known."""
     try:
-        found = state.loads(fs.read_file(f"{bundle}/image.json"))
+        found = jsontext.loads(fs.read_file(f"{bundle}/image.json"))
         return fs.exists(f"{found['root']}/{found['id']}")
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
@@ -160,7 +160,7 @@ def make_bundle(store: str, image: dict[str, Any], owner: tuple[str, str], args:
             for name in ("rootfs", "upper", "work"):
                 posix.mkdir(f"{bundle}/{name}", 0o755)
             for name, document in (("image.json", note), ("config.json", config)):
-                fs.write_new(f"{bundle}/{name}", state.dumps(document).encode("ascii"))
+                fs.write_new(f"{bundle}/{name}", jsontext.dumps(document).encode("ascii"))
         except BaseException:
             remove_bundle(bundle)
             raise

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pyrunc import fs, interpreter, state
+from pyrunc import fs, interpreter, jsontext, state
 from pyrunc.errors import SysError
 from pyrunc.image import convert, identity, locate, unpack
 from pyrunc.image.errors import Within
@@ -212,16 +212,16 @@ class Store:
             "created": state.now(),
             "config": config,
         }
-        fs.replace_file(f"{self.path}/images/{name}", state.dumps(document).encode("ascii"))
+        fs.replace_file(f"{self.path}/images/{name}", jsontext.dumps(document).encode("ascii"))
         link = {"reference": reference, "digest": image.manifest.digest, "validator": locate.validator(reference)}
-        fs.replace_file(f"{self.path}/refs/{locate.encode_reference(reference)}", state.dumps(link).encode("ascii"))
+        fs.replace_file(f"{self.path}/refs/{locate.encode_reference(reference)}", jsontext.dumps(link).encode("ascii"))
 
     def documents(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """(file name, document) of all images or refs that can be read."""
         for name in sorted(os.listdir(f"{self.path}/{kind}")):
             if name.endswith(".json") and not name.startswith("."):
                 try:
-                    document = state.loads(fs.read_file(f"{self.path}/{kind}/{name}"))
+                    document = jsontext.loads(fs.read_file(f"{self.path}/{kind}/{name}"))
                 except (OSError, ValueError):
                     continue
                 if isinstance(document, dict):

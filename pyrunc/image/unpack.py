@@ -20,8 +20,8 @@ from pyrunc.image.manifest import Image
 from pyrunc.image.progress import Progress
 from pyrunc.image.sources import Source
 from pyrunc.image.tree import Tree
+from pyrunc.jsontext import dumps
 from pyrunc.spec import validate
-from pyrunc.state import dumps
 
 PARTIAL = ".pyrunc-unpack-"  # beside the bundle, until everything in it is verified
 _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

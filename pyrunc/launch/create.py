@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pyrunc.log import Log
     from pyrunc.notify import Proxy
     from pyrunc.plan import Plan
+    from pyrunc.state.document import Status
 
 
 class CreateOptions(session.Options):
@@ -443,7 +444,7 @@ class Job(Session):
 
     # -- after CREATED -----------------------------------------------------------------------------------
 
-    def host_hooks(self, kind: str, status: str, *, fatal: bool) -> None:
+    def host_hooks(self, kind: str, status: Status, *, fatal: bool) -> None:
         """Run the hooks of one kind in the runtime's namespaces."""
         listed = self.plan.hooks.get(kind)
         if listed:

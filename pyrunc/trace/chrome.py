@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyrunc import VERSION
-from pyrunc.state import dumps, quote
+from pyrunc.jsontext import dumps, quote
 from pyrunc.trace.record import INIT
 from pyrunc.trace.target import Target
 

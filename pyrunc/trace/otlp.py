@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix
 
 from pyrunc import VERSION, fs
-from pyrunc.state import dumps
+from pyrunc.jsontext import dumps
 from pyrunc.trace.chrome import clean
 from pyrunc.trace.target import Target
 

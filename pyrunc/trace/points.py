@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from pyrunc import handshake, state
+from pyrunc import handshake, jsontext, state
 from pyrunc.container import lifecycle
 from pyrunc.errors import PyruncError, brief
 from pyrunc.plan import TRACE, ops
@@ -66,10 +66,10 @@ POINTS: tuple[tuple[str, str, str, str], ...] = (
     ("plan.create", "compile_create", "phase", "compile the plan"),
     ("plan.exec", "compile_exec", "phase", "compile the plan"),
     ("plan", "Plan.encode", "phase", "encode the plan"),
-    ("state", "Container.load", "phase", "read the state"),
-    ("state", "Container.save", "phase", "write the state"),
-    ("state", "Container.destroy", "phase", "remove the state"),
-    ("state", "Container._wait_for", "wait", "lock the container"),
+    ("state.container", "Container.load", "phase", "read the state"),
+    ("state.container", "Container.save", "phase", "write the state"),
+    ("state.container", "Container.destroy", "phase", "remove the state"),
+    ("state.container", "Container._wait_for", "wait", "lock the container"),
     ("container.lifecycle", "start", "phase", "start"),
     ("container.lifecycle", "kill", "phase", "kill"),
     ("container.lifecycle", "pause", "phase", "pause"),
@@ -351,7 +351,7 @@ def released(recorder: Recorder, call: Any) -> Any:
     def let_go(container: state.Container, *args: Any) -> bytes:
         recorder.init_pid = container.data["pid"]
         try:
-            config = state.loads(container.read_bytes("config.json"))
+            config = jsontext.loads(container.read_bytes("config.json"))
         except (OSError, ValueError):
             config = {}
         recorder.steps = record.of_state(container.data.get("late") or [], config if type(config) is dict else {})

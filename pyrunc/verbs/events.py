@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyrunc import command, state
+from pyrunc import command, jsontext, state
 from pyrunc.container import events
 from pyrunc.errors import PyruncError, StateError, UsageError, show
 
@@ -49,7 +49,7 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
     if format == "table":
         command.out(table(shown))
     else:
-        command.out("".join(state.dumps(event) + "\n" for event in shown))
+        command.out("".join(jsontext.dumps(event) + "\n" for event in shown))
     if problems:
         raise StateError("; ".join(problems))
     return 0
@@ -57,7 +57,7 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
 
 def emit(event: dict[str, Any]) -> None:
     """One line."""
-    command.out(state.dumps(event) + "\n")
+    command.out(jsontext.dumps(event) + "\n")
 
 
 def table(shown: list[dict[str, Any]]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyrunc import SPEC_VERSION, build, cgroup, command, seccomp, state
+from pyrunc import SPEC_VERSION, build, cgroup, command, jsontext, seccomp
 from pyrunc.plan import mounts, scheduling, security
 from pyrunc.spec import names, schema
 
@@ -60,4 +60,4 @@ def describe() -> dict[str, Any]:
 
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
     """Print the document."""
-    return command.out(state.dumps(describe(), "    ") + "\n")
+    return command.out(jsontext.dumps(describe(), "    ") + "\n")

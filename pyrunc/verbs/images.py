@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyrunc import command, interpreter, state
+from pyrunc import command, interpreter, jsontext
 from pyrunc.errors import UsageError, show
 from pyrunc.verbs.unpack import SOURCE_FLAGS, open_source, platform
 
@@ -55,7 +55,7 @@ def list_images(opened: Store, values: dict[str, Any]) -> int:
     """`images list`."""
     rows = opened.list()
     if values.get("json"):
-        return command.out(state.dumps(rows) + "\n")
+        return command.out(jsontext.dumps(rows) + "\n")
     lines = [f"{'DIGEST':20} {'LAYERS':>6} {'MB':>8}  REFERENCES"]
     for row in rows:
         short = row["digest"][:19]
@@ -84,7 +84,7 @@ def pull(context: command.Context, opened: Store, values: dict[str, Any], image:
     for text in warnings.lines():
         context.log.warning(text)
     if values.get("json"):
-        return command.out(state.dumps({"digest": found.manifest.digest, "chainID": found.chain_id}) + "\n")
+        return command.out(jsontext.dumps({"digest": found.manifest.digest, "chainID": found.chain_id}) + "\n")
     return 0
 
 
@@ -92,7 +92,7 @@ def prune(context: command.Context, opened: Store, values: dict[str, Any]) -> in
     """`images prune`: the bundles of containers that exist are those that their state names."""
     counts = opened.prune(everything=values.get("all", False))
     if values.get("json"):
-        return command.out(state.dumps(counts) + "\n")
+        return command.out(jsontext.dumps(counts) + "\n")
     removed = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing"
     return command.out(f"removed: {removed}\n")
 
@@ -110,5 +110,5 @@ def referrers(image: str, values: dict[str, Any]) -> int:
         source.close()
     if values.get("json"):
         rows = [{"digest": row.digest, "artifactType": row.artifact_type, "size": row.size} for row in found]
-        return command.out(state.dumps(rows) + "\n")
+        return command.out(jsontext.dumps(rows) + "\n")
     return command.out("".join(f"{row.digest}  {row.artifact_type or row.media_type}\n" for row in found))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from pyrunc import command, log, state
+from pyrunc import command, jsontext, log, state
 from pyrunc.errors import PyruncError, SysError, UsageError, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
+
+    from pyrunc.state.document import Report
 
 USAGE = "list [OPTIONS]"
 SUMMARY = "list the containers"
@@ -46,12 +48,12 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
         text = "".join(f"{container.id}\n" for container in store.list(broken, content=False))
     else:
         shown = reports(store, broken)
-        text = state.dumps(shown) + "\n" if format == "json" else table(shown)
+        text = jsontext.dumps(shown) + "\n" if format == "json" else table(shown)
     command.out(text)
     return 0 if complete else 1
 
 
-def reports(store: state.Store, broken: Callable[[PyruncError], object]) -> list[dict[str, Any]]:
+def reports(store: state.Store, broken: Callable[[PyruncError], object]) -> list[Report]:
     """What there is to say about each container; ``broken`` gets the errors of those about which nothing is known."""
     names: dict[int, str] = {}
     out = []
@@ -75,7 +77,7 @@ def owner(uid: int, names: dict[int, str]) -> str:
     return names[uid]
 
 
-def table(reports: list[dict[str, Any]]) -> str:
+def table(reports: Sequence[Mapping[str, object]]) -> str:
     """The columns of `list`."""
     return columns([HEADER, *(tuple(str(report[key.lower()]) for key in HEADER) for report in reports)])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posix
 
-from pyrunc import command, fs, state
+from pyrunc import command, fs, jsontext
 from pyrunc.errors import ConfigError, printable
 
 TYPE_CHECKING = False
@@ -51,7 +51,7 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
             fs.ignore(fs.write_all, 2, listed(error).encode("utf-8", "replace"))
         raise
     if values.get("json"):
-        return command.out(state.dumps(show.as_json(plan, config), "  ") + "\n")
+        return command.out(jsontext.dumps(show.as_json(plan, config), "  ") + "\n")
     return command.out(show.fitted(plan, config, *appearance()))
 
 

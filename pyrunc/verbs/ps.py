@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posix
 
-from pyrunc import command, fs, state
+from pyrunc import command, fs, jsontext, state
 from pyrunc.container import processes
 from pyrunc.errors import PyruncError, UsageError, errno_text, printable, show
 
@@ -32,7 +32,7 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
     if where:
         context.log.warning(f"container {container.id} has no cgroup of its own: these are the processes of {where}")
     if format == "json":
-        return command.out(state.dumps(pids) + "\n")
+        return command.out(jsontext.dumps(pids) + "\n")
     return command.out(table(run_ps(args[1:] or ["-ef"]), set(pids)))
 
 

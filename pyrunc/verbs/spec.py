@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posix
 
-from pyrunc import command, fs, state
+from pyrunc import command, fs, jsontext
 from pyrunc.errors import PyruncError, SysError, show
 from pyrunc.spec import default
 
@@ -34,7 +34,7 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
     except OSError as error:
         raise SysError("--bundle", "open", error.errno or 0, value=path) from error
     try:
-        fs.write_all(fd, (state.dumps(config, "\t") + "\n").encode("ascii"))
+        fs.write_all(fd, (jsontext.dumps(config, "\t") + "\n").encode("ascii"))
     finally:
         posix.close(fd)
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyrunc import command, state
+from pyrunc import command, jsontext, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,4 +17,4 @@ FLAGS: tuple[command.Flag, ...] = ()
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
     """Print the state."""
     container = state.Store(state.root_dir(context.root)).open(args[0])
-    return command.out(state.dumps(container.report(), "  ") + "\n")
+    return command.out(jsontext.dumps(container.report(), "  ") + "\n")

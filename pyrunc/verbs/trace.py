@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posix
 
-from pyrunc import command, fs, state
+from pyrunc import command, fs, jsontext
 from pyrunc.errors import SysError, UsageError, show
 
 TYPE_CHECKING = False
@@ -42,7 +42,7 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
         if not values.get("json"):
             return 0
     if values.get("json"):
-        return command.out(state.dumps(read.as_json(found), "  ") + "\n")
+        return command.out(jsontext.dumps(read.as_json(found), "  ") + "\n")
     return command.out(draw.draw(found, style(), everything))
 
 

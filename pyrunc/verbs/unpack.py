@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyrunc import command, interpreter, state
+from pyrunc import command, interpreter, jsontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
         source.close()
     for text in result.pop("warnings"):
         context.log.warning(text)
-    return command.out(state.dumps(result) + "\n") if values.get("json") else 0
+    return command.out(jsontext.dumps(result) + "\n") if values.get("json") else 0
 
 
 def open_source(image: str, values: dict[str, Any]) -> Source:

@@ -19,7 +19,7 @@ import plan_support
 import test_cgroup_devices as devices_model
 from fuzz import argv, configs, decoder, images, models, profiles
 from fuzz.draw import Draw
-from pyrunc import cgroup, fs, procfs, signals, state
+from pyrunc import cgroup, fs, jsontext, procfs, signals, state
 from pyrunc.cgroup import devices, resources
 from pyrunc.container import events, salvage, update
 from pyrunc.errors import Capped, PyruncError, StateError
@@ -268,7 +268,7 @@ class StateFile:
             with refusing(StateError):
                 found = store.open("c1")
                 assert found.status() in ("creating", "created", "running", "paused", "stopped")
-                assert state.loads(state.dumps(found.report()).encode("ascii")) is not None
+                assert jsontext.loads(jsontext.dumps(found.report()).encode("ascii")) is not None
                 found.oci_state("stopped")
             said: list[PyruncError] = []
             for found in store.list(said.append):

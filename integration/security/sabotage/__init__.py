@@ -322,7 +322,7 @@ TABLE = [
     Sabotage(
         "T27",
         "the mode of the state root does not matter",
-        [("pyrunc/state.py", "found.st_mode & 0o022", "found.st_mode & 0")],
+        [("pyrunc/state/root.py", "found.st_mode & 0o022", "found.st_mode & 0")],
         "test_host.py::test_state_root_that_others_may_change",
         "assert result.rc != 0",
     ),
@@ -374,7 +374,7 @@ TABLE = [
     Sabotage(
         "T32",
         "any text is an id",
-        [("pyrunc/state.py", "    if not id.strip(_ID_CHARS) and len(id) <= 242 and", "    if id or")],
+        [("pyrunc/state/document.py", "    if not id.strip(_ID_CHARS) and len(id) <= 242 and", "    if id or")],
         "test_identity.py::test_ids_that_are_no_names",
         "assert",
     ),
