@@ -1,4 +1,4 @@
-"""`create`: everything up to, and not including, the user's program."""
+"""`create`: everything up to, but not including, the execve of the user's program."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ if TYPE_CHECKING:
     from typing import Any
 
 USAGE = "create [OPTIONS] ID | create [OPTIONS] --image IMAGE ID [COMMAND [ARG...]]"
-SUMMARY = "create a container, which then waits for start"
+SUMMARY = "create a container; its program waits for start"
 ARGS = (1, 1)
-STOP_AT_FIRST = "image"  # then a command line follows
+STOP_AT_FIRST = "image"  # a command line follows
 FLAGS: tuple[command.Flag, ...] = (
     ("bundle", "b", "DIR", "str", "directory of config.json (default: the working directory)"),
-    ("config", "f", "FILE", "str", "use FILE, relative to the working directory, and not the bundle's config.json"),
+    ("config", "f", "FILE", "str", "use FILE, relative to the working directory, instead of the bundle's config.json"),
     ("console-socket", "", "PATH", "str", "unix socket that receives the terminal"),
     ("pidfd-socket", "", "PATH", "str", "unix socket that receives a pidfd of the container's first process"),
     ("pid-file", "", "FILE", "str", "write the pid of the container's first process to FILE"),
     ("no-pivot", "", "", "bool", "move the root instead of pivot_root(2), for a root filesystem on a ramdisk"),
     ("no-new-keyring", "", "", "bool", "keep the caller's session keyring"),
-    ("seccomp-log", "", "", "bool", "log what the seccomp filter does not let pass (see `pyrunc help seccomp`)"),
-    ("preserve-fds", "", "N", "int", "pass N more descriptors, from 3 on, to the container"),
+    ("seccomp-log", "", "", "bool", "log calls that the seccomp filter denies (see `pyrunc help seccomp`)"),
+    ("preserve-fds", "", "N", "int", "pass N more descriptors, starting at 3, to the container"),
     (
         "image",
         "",
         "IMAGE",
         "str",
-        "make the bundle from an image: DIR[:TAG], FILE.tar[:TAG] or docker://HOST/REPO[:TAG]",
+        "create the bundle from an image: DIR[:TAG], FILE.tar[:TAG] or docker://HOST/REPO[:TAG]",
     ),
-    ("pull", "", "WHEN", "str", "unpack the image when it is missing in the store (default), always or never"),
+    ("pull", "", "WHEN", "str", "unpack the image if the store lacks it (default), always, or never"),
     ("store", "", "DIR", "str", "the store of images (see `pyrunc help images`)"),
     ("tty", "t", "", "bool", "with --image: give the program a terminal"),
-    ("platform", "", "OS/ARCH", "str", "with --image: as `pyrunc help unpack` says, like the options below"),
+    ("platform", "", "OS/ARCH", "str", "with --image: see `pyrunc help unpack`, as for the options below"),
     ("authfile", "", "FILE", "str", "credentials for registries"),
-    ("plain-http", "", "", "bool", "talk HTTP to a registry that is not on this machine"),
+    ("plain-http", "", "", "bool", "use HTTP for a registry on another machine"),
     ("cert-dir", "", "DIR", "str", "directory with ca.crt, client.cert and client.key for the registry"),
-    ("mirror", "", "HOST", "multi", "ask this registry first"),
+    ("mirror", "", "HOST", "multi", "try this registry first"),
 )
 
 
@@ -52,6 +52,6 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
 
 
 def created(opts: create.CreateOptions) -> int:
-    """`launch.create`, with an exit status."""
+    """Call `launch.create` and return an exit status."""
     create.create(opts)
     return 0

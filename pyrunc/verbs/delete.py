@@ -1,4 +1,4 @@
-"""`delete`: remove what create made."""
+"""`delete`: remove a container and everything that create acquired."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 USAGE = "delete [OPTIONS] ID"
-SUMMARY = "delete a container that has stopped, or was never started"
+SUMMARY = "delete a container that has stopped or was never started"
 ARGS = (1, 1)
 STDERR_IS_OURS = True
 FLAGS: tuple[command.Flag, ...] = (
-    ("force", "f", "", "bool", "kill the container first when it runs; an unknown id is no error"),
+    ("force", "f", "", "bool", "kill a running container first; an unknown id is not an error"),
 )
 
 

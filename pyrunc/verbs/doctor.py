@@ -1,4 +1,4 @@
-"""`doctor`: whether containers can run on this host, and what mends it when they cannot.  Changes nothing."""
+"""`doctor`: check whether containers can run on this host, and print fixes. Changes nothing."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 USAGE = "doctor [OPTIONS]"
-SUMMARY = "check this host, and whether a bundle can run on it, without changing anything; status 1 with problems"
+SUMMARY = "check this host, and whether a bundle can run on it; changes nothing; exits with 1 if there are problems"
 ARGS = (0, 0)
 FLAGS: tuple[command.Flag, ...] = (
-    ("bundle", "b", "DIR", "str", "check also what the config.json in DIR needs"),
+    ("bundle", "b", "DIR", "str", "also check what the config.json in DIR needs"),
     ("json", "", "", "bool", "print JSON"),
 )
 

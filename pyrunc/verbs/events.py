@@ -11,18 +11,19 @@ if TYPE_CHECKING:
     from typing import Any
 
 USAGE = "events [OPTIONS] ID [ID ...]"
-SUMMARY = "show statistics and OOM kills of containers, one JSON object a line, until they have stopped"
+SUMMARY = "print statistics and OOM kills of containers as JSON lines, until they stop"
 ARGS = (1, command.ANY_NUMBER)
 FLAGS: tuple[command.Flag, ...] = (
-    ("stats", "", "", "bool", "show the statistics of this moment, and end"),
-    ("interval", "", "DURATION", "str", "time between statistics, as in 500ms or 1m30s (default 5s)"),
-    ("format", "f", "FORMAT", "str", "json (default), or with --stats table"),
+    ("stats", "", "", "bool", "print current statistics and exit"),
+    ("interval", "", "DURATION", "str", "interval between statistics, such as 500ms or 1m30s (default 5s)"),
+    ("format", "f", "FORMAT", "str", "json (default), or table with --stats"),
 )
 HEADER = ("ID", "CPU TIME", "THROTTLED", "MEMORY", "LIMIT", "SWAP", "PIDS", "READ", "WRITTEN")
 
 
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
-    """Print the events.  Of several containers those that can be are shown, then the others are an error."""
+    """Print the events. With several containers, print those that can be read, then fail for the
+    others."""
     format, once = values.get("format", "json"), values.get("stats", False)
     if format not in ("table", "json"):
         raise UsageError(f"--format {show(format)}: expected json or table")
@@ -61,7 +62,7 @@ def emit(event: dict[str, Any]) -> None:
 
 
 def table(shown: list[dict[str, Any]]) -> str:
-    """One line a container for people; "-" where there is no controller."""
+    """One line per container for people; "-" if a controller is missing."""
     from pyrunc.verbs import list as listing
 
     return listing.columns([HEADER, *(row(event["id"], event["data"]) for event in shown)])

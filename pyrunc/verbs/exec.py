@@ -1,4 +1,4 @@
-"""`exec`: another process in a container."""
+"""`exec`: run another process in a container."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 USAGE = "exec [OPTIONS] ID COMMAND [ARGUMENTS] | exec [OPTIONS] --process FILE ID"
 SUMMARY = "run another process in a container; exit with its status"
 ARGS = (1, command.ANY_NUMBER)
-STOP_AT_FIRST = True  # what follows the id is a command line of its own
-FAILURE = 255  # callers tell it from a program's own 1 by it, as with runc
+STOP_AT_FIRST = True  # the id is followed by a separate command line
+FAILURE = 255  # as in runc; lets callers distinguish it from the program's own status 1
 FLAGS: tuple[command.Flag, ...] = (
     ("process", "p", "FILE", "str", "the process as a JSON object like /process of config.json"),
-    ("detach", "d", "", "bool", "return when the program runs"),
+    ("detach", "d", "", "bool", "return as soon as the program runs"),
     ("tty", "t", "", "bool", "give the process a terminal"),
     ("console-socket", "", "PATH", "str", "unix socket that receives the terminal"),
     ("pid-file", "", "FILE", "str", "write the pid of the process to FILE"),
     ("pidfd-socket", "", "PATH", "str", "unix socket that receives a pidfd of the process"),
-    ("preserve-fds", "", "N", "int", "pass N more descriptors, from 3 on, to the process"),
+    ("preserve-fds", "", "N", "int", "pass N more descriptors, starting at 3, to the process"),
     ("cwd", "", "DIR", "str", "working directory in the container"),
     ("env", "e", "NAME=VALUE", "multi", "add to the environment"),
     ("user", "u", "UID[:GID]", "str", "user and group, as numbers"),
@@ -32,7 +32,7 @@ FLAGS: tuple[command.Flag, ...] = (
     ("apparmor", "", "PROFILE", "str", "AppArmor profile"),
     ("process-label", "", "LABEL", "str", "SELinux label"),
     ("cgroup", "", "[CTRL:]PATH", "multi", "run in this cgroup below the container's, which must exist"),
-    ("ignore-paused", "", "", "bool", "do not refuse a paused container; the process waits until it is resumed"),
+    ("ignore-paused", "", "", "bool", "accept a paused container; the process waits until it is resumed"),
 )
 
 

@@ -1,4 +1,4 @@
-"""`features`: what this runtime can do, in the shape of the runtime-spec's features.md."""
+"""`features`: what this runtime supports, in the format of the runtime-spec's features.md."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ NAMESPACES = ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"]
 
 
 def describe() -> dict[str, Any]:
-    """The document.  Only what works is in it: callers decide by it what they may ask for.
+    """The document. It lists only what works, because callers rely on it.
 
-    As far as it can be, it is made of the tables that the code works with; tests/test_features.py holds the rest
-    against what is accepted and refused.
+    Most of it comes from the tables that the code uses; tests/test_features.py compares the rest
+    with what is accepted and refused.
     """
     systemd = "systemd" in cgroup.MANAGERS
     unsafe = ["bundle", *(["org.systemd.property."] if systemd else []), "run.oci."]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pyrunc.image.store import Store
 
 USAGE = "images [OPTIONS] [list | pull IMAGE | prune]"
-SUMMARY = "list the images in the store, add one, or remove what no container needs"
+SUMMARY = "list the images in the store, add one, or remove those that no container needs"
 ARGS = (0, 2)
 FLAGS: tuple[command.Flag, ...] = (
     (
@@ -23,8 +23,8 @@ FLAGS: tuple[command.Flag, ...] = (
         "str",
         "directory of the store (default /var/lib/pyrunc/images; ~/.local/share/pyrunc/images)",
     ),
-    ("all", "a", "", "bool", "prune: also images that no container uses"),
-    ("referrers", "", "IMAGE", "str", "list what refers to an image of a registry: signatures, SBOMs"),
+    ("all", "a", "", "bool", "prune: also remove images that no container uses"),
+    ("referrers", "", "IMAGE", "str", "list the referrers of an image in a registry: signatures, SBOMs"),
     ("json", "", "", "bool", "print JSON"),
     *SOURCE_FLAGS,
 )
@@ -89,7 +89,7 @@ def pull(context: command.Context, opened: Store, values: dict[str, Any], image:
 
 
 def prune(context: command.Context, opened: Store, values: dict[str, Any]) -> int:
-    """`images prune`: the bundles of containers that exist are those that their state names."""
+    """`images prune`: existing containers name the bundles they use in their state."""
     counts = opened.prune(everything=values.get("all", False))
     if values.get("json"):
         return command.out(jsontext.dumps(counts) + "\n")

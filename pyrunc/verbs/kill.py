@@ -1,4 +1,4 @@
-"""`kill`: a signal for a container."""
+"""`kill`: send a signal to a container."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SUMMARY = "send a signal (default SIGTERM) to the container's first process"
 ARGS = (1, 2)
 STDERR_IS_OURS = True
 FLAGS: tuple[command.Flag, ...] = (
-    ("all", "a", "", "bool", "signal every process of the container, also when its first one has ended"),
+    ("all", "a", "", "bool", "signal every process of the container, even if the first one has ended"),
 )
 
 

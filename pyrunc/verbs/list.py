@@ -1,4 +1,4 @@
-"""`list`: all containers under a state root."""
+"""`list`: list all containers under a state root."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ HEADER = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
 
 
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
-    """Print the containers, and on stderr why another one is not listed.
+    """Print the containers; report unreadable ones on stderr.
 
-    1 when the list may lack one that runs: its state cannot be read now.  A damaged one is only a warning.
+    Returns 1 if the list may lack a running container because its state cannot be read at the
+    moment. A damaged state is only a warning.
     """
     format = values.get("format", "table")
     if format not in ("table", "json"):
@@ -54,7 +55,7 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
 
 
 def reports(store: state.Store, broken: Callable[[PyruncError], object]) -> list[Report]:
-    """What there is to say about each container; ``broken`` gets the errors of those about which nothing is known."""
+    """The entries of the containers; errors of unreadable ones are appended to ``broken``."""
     names: dict[int, str] = {}
     out = []
     for container in store.list(broken):
@@ -66,7 +67,7 @@ def reports(store: state.Store, broken: Callable[[PyruncError], object]) -> list
 
 
 def owner(uid: int, names: dict[int, str]) -> str:
-    """The name of a uid, ``#UID`` without one; ``names`` are those already looked up."""
+    """The name of a uid, or ``#UID``; ``names`` caches previous lookups."""
     if uid not in names:
         from pwd import getpwuid
 
@@ -83,7 +84,7 @@ def table(reports: Sequence[Mapping[str, object]]) -> str:
 
 
 def columns(rows: list[tuple[str, ...]]) -> str:
-    """Columns as Go's tabwriter makes them: at least 12 wide, 3 blanks between."""
+    """Columns in the format of Go's tabwriter: at least 12 wide, 3 blanks between."""
     widths = [max(12, max(len(row[column]) for row in rows) + 3) for column in range(len(rows[0]) - 1)]
     lines = ["".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)) + row[-1] for row in rows]
     return "\n".join(lines) + "\n"

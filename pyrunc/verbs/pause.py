@@ -1,4 +1,4 @@
-"""`pause`: stop every process of a container where it stands."""
+"""`pause`: freeze every process of a container."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FLAGS: tuple[command.Flag, ...] = ()
 
 
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
-    """Freeze the container; returns when all its processes stand."""
+    """Freeze the container; returns when all its processes are frozen."""
     with state.Store(state.root_dir(context.root)).open(args[0]) as container:
         lifecycle.pause(container)
     return 0

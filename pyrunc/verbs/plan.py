@@ -1,4 +1,4 @@
-"""`plan`: print all that create would do, and do nothing.  Needs no privileges."""
+"""`plan`: print the steps of a create without running them. Needs no privileges."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-MOST = 32768  # a listing that is longer helps nobody; with the error itself it stays below 64 KiB in any encoding
+MOST = 32768  # a longer listing is useless; together with the error it stays below 64 KiB in any encoding
 USAGE = "plan [OPTIONS]"
-SUMMARY = "print the steps that would create a container (or run a process in it), with the field each comes from"
+SUMMARY = "print the steps that would create a container (or run a process in it), each with its config field"
 ARGS = (0, 1)
-WIDTH = 100  # columns of a listing that goes to a file or a pipe
+WIDTH = 100  # width of a listing for a file or a pipe
 FLAGS: tuple[command.Flag, ...] = (
     ("bundle", "b", "DIR", "str", "directory of config.json (default: the working directory)"),
-    ("config", "f", "FILE", "str", "use FILE, relative to the working directory, and not the bundle's config.json"),
-    ("exec", "", "FILE", "str", "what `exec --process FILE` would do in such a container"),
+    ("config", "f", "FILE", "str", "use FILE, relative to the working directory, instead of the bundle's config.json"),
+    ("exec", "", "FILE", "str", "show what `exec --process FILE` would do in such a container"),
     ("json", "", "", "bool", "as JSON"),
-    ("no-pivot", "", "", "bool", "as `create --no-pivot` would do it"),
+    ("no-pivot", "", "", "bool", "show what `create --no-pivot` would do"),
 )
 
 
 def listed(error: ConfigError) -> str:
-    """The problems, one a line; after ``MOST`` characters, or a hundred, only how many there are besides."""
+    """The problems, one per line; after ``MOST`` characters, or a hundred problems, only a count of
+    the rest."""
     text, left = "", len(error.problems) + error.more
     for problem in error.problems:
         if len(text) < MOST:
@@ -36,7 +37,7 @@ def listed(error: ConfigError) -> str:
 
 
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
-    """Print the plan, or every problem of the configuration, one a line."""
+    """Print the plan, or every problem of the configuration, one per line."""
     from pyrunc.launch import create, exec
     from pyrunc.plan import show
 
@@ -56,9 +57,10 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
 
 
 def appearance() -> tuple[int, bool]:
-    """How wide the listing may be, and whether it has colours: as the terminal, else 100 columns and none.
+    """Width of the listing, and whether to use colours: the terminal's, otherwise 100 columns
+    without.
 
-    NO_COLOR as in no-color.org: present and not empty.
+    NO_COLOR follows no-color.org: present and not empty.
     """
     try:
         columns = posix.get_terminal_size(1).columns

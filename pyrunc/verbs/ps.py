@@ -1,4 +1,4 @@
-"""`ps`: the processes of a container, as the host numbers them."""
+"""`ps`: list the processes of a container by their host pids."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from typing import Any
 
 USAGE = "ps [OPTIONS] ID [PS OPTIONS]"
-SUMMARY = "list the processes of a container; options after ID are those of ps(1), by default -ef"
+SUMMARY = "list the processes of a container; options after ID go to ps(1) (default -ef)"
 ARGS = (1, command.ANY_NUMBER)
 STOP_AT_FIRST = True  # `ps ID -aux`
 FLAGS: tuple[command.Flag, ...] = (
     ("format", "f", "FORMAT", "str", "table (default: lines of ps(1)) or json (an array of pids)"),
 )
-SIGPIPE = 13  # ignored by Python, and that would be inherited
+SIGPIPE = 13  # Python ignores these signals, and ps would inherit that
 
 
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
-    """Print the processes; none is no error."""
+    """Print the processes; an empty list is not an error."""
     format = values.get("format", "table")
     if format not in ("table", "json"):
         raise UsageError(f"--format {show(format)}: expected table or json")
@@ -37,7 +37,7 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
 
 
 def run_ps(options: list[str]) -> str:
-    """What ps(1) of the host prints.  Raises PyruncError."""
+    """The output of the host's ps(1). Raises PyruncError."""
     reader, writer = posix.pipe()
     try:
         actions = [(posix.POSIX_SPAWN_DUP2, writer, 1), (posix.POSIX_SPAWN_DUP2, writer, 2)]
@@ -45,9 +45,7 @@ def run_ps(options: list[str]) -> str:
     except OSError as error:
         posix.close(reader)
         number = error.errno or 0
-        raise PyruncError(
-            f"the program ps cannot be executed: {errno_text(number)}; install procps, or use --format json"
-        ) from error
+        raise PyruncError(f"cannot execute ps: {errno_text(number)}; install procps, or use --format json") from error
     finally:
         posix.close(writer)
     try:
@@ -62,7 +60,8 @@ def run_ps(options: list[str]) -> str:
 
 
 def table(text: str, pids: set[int]) -> str:
-    """The header and the lines whose PID column holds one of ours.  Raises PyruncError without such a column."""
+    """The header, and the lines whose PID column holds one of ``pids``. Raises PyruncError without
+    that column."""
     header, *lines = text.splitlines() or [""]
     titles = header.split()
     if "PID" not in titles:
@@ -72,7 +71,8 @@ def table(text: str, pids: set[int]) -> str:
 
 
 def pid_of(line: str, column: int, end: int) -> int:
-    """The pid in a line: the field of that number, or, where another field has blanks, what ends below the title."""
+    """The pid in a line: the field of that number, or, if another field contains blanks, the text
+    that ends below the title."""
     fields = line.split()
     below = line[:end].split()
     for word in (fields[column] if column < len(fields) else "", below[-1] if below else ""):

@@ -1,4 +1,4 @@
-"""`resume`: let a paused container go on."""
+"""`resume`: thaw a paused container."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 USAGE = "resume ID"
-SUMMARY = "let all processes of a paused container go on"
+SUMMARY = "resume all processes of a paused container"
 ARGS = (1, 1)
 STDERR_IS_OURS = True
 FLAGS: tuple[command.Flag, ...] = ()
 
 
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
-    """Thaw the container; returns when its processes run."""
+    """Thaw the container; returns when its processes are running."""
     with state.Store(state.root_dir(context.root)).open(args[0]) as container:
         lifecycle.resume(container)
     return 0

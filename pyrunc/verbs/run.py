@@ -1,4 +1,4 @@
-"""`run`: create and start in one go, in the foreground unless --detach."""
+"""`run`: create and start, in the foreground unless --detach."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STOP_AT_FIRST = create_verb.STOP_AT_FIRST
 STDERR_IS_OURS = True
 FLAGS: tuple[command.Flag, ...] = (
     *create_verb.FLAGS,
-    ("detach", "d", "", "bool", "return when the program runs"),
+    ("detach", "d", "", "bool", "return as soon as the program runs"),
     ("keep", "", "", "bool", "do not delete the container when its program ends"),
     ("no-subreaper", "", "", "bool", "do not adopt orphans of the container"),
 )

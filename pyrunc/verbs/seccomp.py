@@ -1,4 +1,4 @@
-"""`seccomp`: what a profile does, what a program asks for, and the profile that it needs."""
+"""`seccomp`: what a profile does, which calls a program makes, and the profile that it needs."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ STDERR_IS_OURS = True
 FLAGS: tuple[command.Flag, ...] = (
     ("bundle", "b", "DIR", "str", "trace, record: directory of config.json (default: the working directory)"),
     ("output", "o", "FILE", "str", "trace, record: write to FILE (default: stderr for trace, stdout for record)"),
-    ("denied", "", "", "bool", "trace: only calls that the bundle's profile would not let pass"),
+    ("denied", "", "", "bool", "trace: only calls that the bundle's profile would deny"),
     ("libc", "", "NAME", "str", "check: the C library whose start-up needs calls (default: this host's)"),
     ("json", "", "", "bool", "print JSON"),
 )
 DETAILS = (
     """\
-explain: the action that system calls get and the rule it comes from, on each architecture of the profile.  A
-SYSCALL is a name, a number of this machine, NAME(ARG, ...) with arguments, or a line of the audit log with arch=
-and syscall=.  Without one: how many calls get which action.""",
+explain: the action for system calls and the rule that decides, on each architecture of the profile.  A SYSCALL is a
+name, a number on this machine, NAME(ARG, ...) with arguments, or a line of the audit log with arch= and syscall=.
+Without one: how many calls get which action.""",
     """\
 check: names that do not exist, rules that others hide, conditions that are never or always true, and calls that
-get refused although no program starts without them.  PROFILE is a bundle, a config.json or a file with a profile.
-Problems make the exit status 1, notes do not.""",
+are denied although every program needs them to start.  PROFILE is a bundle, a config.json or a file with a profile.
+The exit status is 1 for problems, but not for notes.""",
     """\
-trace: run the bundle in the foreground, with COMMAND in place of /process/args if there is one, and print every
-system call of its processes: time, pid, process, call, and what the bundle's profile would have done by which
-rule.  Every call is let go on.  The first lines are those of pyrunc's init after it has loaded the filter.""",
+trace: run the bundle in the foreground, with COMMAND in place of /process/args if given, and print every system
+call of its processes: time, pid, process, call, and the action and rule of the bundle's profile.  Every call
+proceeds.  The first lines are calls of pyrunc's init after it loaded the filter.""",
     """\
-record: run it the same way and write the smallest profile that lets pass what was seen.  If FILE is there, the
-profile also lets pass what it has.  Names count for every architecture in the profile.""",
+record: run it the same way and write the smallest profile that allows the recorded calls.  If FILE exists, the
+profile also allows what FILE allows.  Names count for every architecture in the profile.""",
     """\
-The kernel's own log needs no tracing: `run --seccomp-log`, `create --seccomp-log` or the annotation
-org.pyrunc.seccomp_log=true in config.json.  `ausearch -m SECCOMP`, or dmesg where auditd does not run, shows the
-lines; quote one as the SYSCALL of explain.""",
+To log denied calls without tracing, use `run --seccomp-log`, `create --seccomp-log` or the annotation
+org.pyrunc.seccomp_log=true in config.json.  `ausearch -m SECCOMP`, or dmesg if auditd is not running, shows the
+lines; pass one as the SYSCALL of explain.""",
     """\
-A container that is traced cannot have a seccomp agent or load a filter with a listener itself, and `exec` into
-it fails.  A signal whose handler has no SA_RESTART can make a call fail with EINTR that otherwise would not.
-The exit status is the program's.""",
+A traced container cannot have a seccomp agent or load a filter with a listener itself, and `exec` into it fails.
+Tracing can make a call fail with EINTR if a signal arrives whose handler lacks SA_RESTART.  The exit status is the
+program's.""",
 )
-# Subcommand -> its own options, besides --json, and how many arguments it takes.
+# Subcommand -> its own options, besides --json, and the number of its arguments.
 COMMANDS = {
     "explain": ((), 1, command.ANY_NUMBER),
     "check": (("libc",), 1, 1),

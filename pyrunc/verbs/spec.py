@@ -1,4 +1,4 @@
-"""`spec`: write a config.json to start from."""
+"""`spec`: write a default config.json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 USAGE = "spec [OPTIONS]"
-SUMMARY = "write a config.json with sensible defaults; an existing one is left alone"
+SUMMARY = "write a default config.json; an existing one is not replaced"
 ARGS = (0, 0)
 FLAGS: tuple[command.Flag, ...] = (
     ("bundle", "b", "DIR", "str", "directory to write config.json to (default: the working directory)"),

@@ -1,4 +1,4 @@
-"""`start`: let a created container execute its program."""
+"""`start`: execute the program of a created container."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FLAGS: tuple[command.Flag, ...] = ()
 
 
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
-    """Start the container; returns when its program was executed."""
+    """Start the container; returns when its program has been executed."""
     with state.Store(state.root_dir(context.root)).open(args[0]) as container:
         lifecycle.start(container, context.log)
     return 0

@@ -1,4 +1,4 @@
-"""`state`: what a container is doing, as JSON."""
+"""`state`: print the state of a container as JSON."""
 
 from __future__ import annotations
 

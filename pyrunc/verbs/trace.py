@@ -1,4 +1,4 @@
-"""`trace show`: draw what ``--trace FILE`` has recorded."""
+"""`trace show`: display the recording of ``--trace FILE``."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from pyrunc.trace.draw import Style
 
 USAGE = "trace show [OPTIONS] FILE"
-SUMMARY = "draw where the time of the commands in a file of --trace went"
+SUMMARY = "show where the commands in a --trace file spent their time"
 ARGS = (1, 2)
 FLAGS: tuple[command.Flag, ...] = (
     ("svg", "", "FILE", "str", "write a picture to FILE"),
     ("json", "", "", "bool", "print the commands and their parts as JSON; times in microseconds"),
-    ("all", "a", "", "bool", "also what takes less than a hundredth of its command"),
+    ("all", "a", "", "bool", "also show parts below 1 % of their command"),
 )
 WIDTH = 100
 
 
 def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
-    """Print, or write the picture."""
+    """Print the commands, or write the picture."""
     if args[0] != "show" or len(args) != 2:
         raise UsageError(f"{show(' '.join(args))}: expected show FILE")
     from pyrunc.trace import draw, read
@@ -47,7 +47,8 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
 
 
 def style() -> Style:
-    """As the terminal is: its width, colours unless NO_COLOR is set, blocks where the locale has them."""
+    """Properties of the terminal: width, colours unless NO_COLOR is set, block characters if the
+    locale has them."""
     from pyrunc.trace.draw import Style
 
     try:

@@ -1,4 +1,4 @@
-"""`unpack`: an OCI image to a bundle."""
+"""`unpack`: turn an OCI image into a bundle."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ USAGE = "unpack [OPTIONS] IMAGE BUNDLE"
 SUMMARY = "unpack an OCI image into a new bundle: rootfs and config.json"
 ARGS = (2, 2)
 SOURCE_FLAGS: tuple[command.Flag, ...] = (
-    ("platform", "", "OS/ARCH", "str", "take the image for OS/ARCH[/VARIANT] from an index (default: this machine's)"),
-    ("force", "", "", "bool", "take an image of another platform"),
+    ("platform", "", "OS/ARCH", "str", "select OS/ARCH[/VARIANT] from an index (default: this machine's)"),
+    ("force", "", "", "bool", "accept an image for another platform"),
     ("limit", "", "NAME=N", "multi", "change a limit: bytes, entries, ratio, depth, name or header"),
     ("authfile", "", "FILE", "str", "credentials for registries (default: $REGISTRY_AUTH_FILE, docker's config.json)"),
-    ("plain-http", "", "", "bool", "talk HTTP to a registry that is not on this machine"),
+    ("plain-http", "", "", "bool", "use HTTP for a registry on another machine"),
     ("cert-dir", "", "DIR", "str", "directory with ca.crt, client.cert and client.key for the registry"),
-    ("mirror", "", "HOST", "multi", "ask this registry first"),
+    ("mirror", "", "HOST", "multi", "try this registry first"),
     ("quiet", "q", "", "bool", "no progress bar"),
 )
 FLAGS: tuple[command.Flag, ...] = (
     *SOURCE_FLAGS,
-    ("volumes", "", "KIND", "str", "mount volumes of the image as tmpfs (default) or bind, or none"),
-    ("rootless", "", "", "bool", "use the caller's own id only, not subordinate ids"),
+    ("volumes", "", "KIND", "str", "mount the volumes of the image as tmpfs (default), bind, or none"),
+    ("rootless", "", "", "bool", "use only the caller's own id, not subordinate ids"),
     ("json", "", "", "bool", "print digest, chainID and configuration"),
 )
 

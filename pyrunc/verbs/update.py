@@ -10,25 +10,25 @@ if TYPE_CHECKING:
     from typing import Any
 
 USAGE = "update [OPTIONS] ID"
-SUMMARY = "change the limits, and the device rules, of a container that exists"
+SUMMARY = "change the limits and device rules of a container"
 ARGS = (1, 1)
 STDERR_IS_OURS = True
 FLAGS: tuple[command.Flag, ...] = (
     ("resources", "r", "FILE", "str", "a LinuxResources object as JSON (-: standard input), instead of other options"),
     ("blkio-weight", "", "N", "str", "weight for block devices, 10 to 1000"),
     ("cpu-period", "", "USEC", "str", "period of the CPU quota"),
-    ("cpu-quota", "", "USEC", "str", "CPU time in a period, of all CPUs together; -1: unlimited"),
-    ("cpu-burst", "", "USEC", "str", "CPU time saved up beyond the quota"),
+    ("cpu-quota", "", "USEC", "str", "CPU time per period, for all CPUs together; -1: unlimited"),
+    ("cpu-burst", "", "USEC", "str", "unused CPU time that may be spent beyond the quota"),
     ("cpu-share", "", "N", "str", "weight for CPU time, 2 to 262144"),
     ("cpu-rt-period", "", "USEC", "str", "refused unless 0: cgroup v2 has no realtime limits"),
     ("cpu-rt-runtime", "", "USEC", "str", "refused unless 0: cgroup v2 has no realtime limits"),
-    ("cpu-idle", "", "N", "str", "1: only CPU time that nobody else wants"),
-    ("cpuset-cpus", "", "LIST", "str", "CPUs to use, as in 0-3,7"),
+    ("cpu-idle", "", "N", "str", "1: use only idle CPU time"),
+    ("cpuset-cpus", "", "LIST", "str", "CPUs to use, such as 0-3,7"),
     ("cpuset-mems", "", "LIST", "str", "memory nodes to use"),
     ("kernel-memory", "", "BYTES", "str", "ignored with a warning: cgroup v2 has no such limit"),
     ("kernel-memory-tcp", "", "BYTES", "str", "ignored with a warning: cgroup v2 has no such limit"),
     ("memory", "", "BYTES", "str", "memory limit, with k, m or g; -1: unlimited"),
-    ("memory-reservation", "", "BYTES", "str", "memory that is not reclaimed as long as others have more"),
+    ("memory-reservation", "", "BYTES", "str", "soft limit: memory below it is protected from reclaim"),
     ("memory-swap", "", "BYTES", "str", "limit of memory plus swap; -1: unlimited"),
     ("pids-limit", "", "N", "str", "number of processes; -1: unlimited"),
     ("l3-cache-schema", "", "TEXT", "str", "L3 cache allocation of a container with intelRdt"),
