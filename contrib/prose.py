@@ -152,7 +152,7 @@ def parts(path: Path) -> Iterator[Part]:
 def findings(part: Part) -> Iterator[tuple[int, str, str]]:
     """Line, phrase and advice of each finding in a text; a phrase may go on in the next line."""
     line, text = part
-    text = re.sub(r"`[^`]*`|\"[^\"\n]*\"", lambda quoted: re.sub(r"[^\n]", "\N{MIDDLE DOT}", quoted[0]), text)
+    text = re.sub(r"``[^`]+``|`[^`]*`|\"[^\"\n]*\"", lambda quoted: re.sub(r"[^\n]", "\N{MIDDLE DOT}", quoted[0]), text)
     breaks = [match.start() for match in re.finditer("\n", text)]
     flat = text.replace("\n", " ")
     flat = re.sub(r"(?<=\s)\s+", lambda run: "\0" * len(run[0]), flat)

@@ -166,7 +166,7 @@ def test_text_for_people(container: Make) -> None:
     first, last = done.stderr.splitlines()
     wanted = r" *\d+\.\d{6} \d+ probe: getpriority\(0, 0\)  SCMP_ACT_ERRNO ENOSYS  /linux/seccomp/syscalls/0"
     assert re.fullmatch(wanted, first), first
-    assert re.fullmatch(r"\d+ calls, 1 of which the profile would not let pass", last)
+    assert re.fullmatch(r"\d+ calls, 1 of which the profile would deny", last)
 
 
 def test_without_a_profile(container: Make) -> None:
@@ -548,7 +548,7 @@ def test_the_example_of_the_log(container: Make, box: Box) -> None:
     one = container(*call("getpriority", 0, 0), edits=profile(rule("getpriority")))
     one.bundle.save()
     (box.path / "bundle").symlink_to(one.bundle.path)
-    lines = block("Without tracing, the kernel's log")
+    lines = block("To log denied calls without tracing")
     assert len(lines) == 2
     if "type=1326" not in subprocess.run(["dmesg"], capture_output=True, text=True, check=False).stdout:
         pytest.skip("this machine's kernel log does not show audit records")

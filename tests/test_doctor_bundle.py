@@ -184,7 +184,7 @@ def test_namespaces(one: Bundle) -> None:
     assert one.only("namespaces").seen.endswith(": time: EINVAL")
     one.machine.probe = works
     one.config["linux"]["namespaces"] = [{"type": "mount"}, {"type": "pid", "path": "/nowhere"}, {"type": "uts"}]
-    assert one.only("namespaces").seen == '/linux/namespaces/1/path "/nowhere" is not there'
+    assert one.only("namespaces").seen == '/linux/namespaces/1/path "/nowhere" does not exist'
 
 
 def test_ids_of_a_user(one: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +257,7 @@ def test_devices_and_parameters(one: Bundle) -> None:
         "net.core.gone": "1",
     }
     (one.host / "sys/class/net/eth1").mkdir(parents=True)
-    assert one.only("net-devices").seen == 'there is no device "eth9"'
+    assert one.only("net-devices").seen == 'no device "eth9"'
     assert "net.core.gone" in one.only("sysctl").seen
 
 
@@ -294,9 +294,9 @@ def test_flags_of_the_mount_of_the_root(
         (ELF + struct.pack("<H", 9999), 0o755, "problem", "machine 9999"),
         (ELF[:5] + b"\2" + ELF[6:] + struct.pack(">H", 22), 0o755, "problem", "is for s390"),
         (ELF + struct.pack("<H", 62), 0o644, "problem", "mode 0644"),
-        (b"#!/bin/other\n", 0o755, "problem", '"/bin/other" is not there'),
+        (b"#!/bin/other\n", 0o755, "problem", '"/bin/other" does not exist'),
         (b"#!/bin/sh\n", 0o755, "ok", "/bin/sh"),
-        (b"#!", 0o755, "problem", '"" is not there'),
+        (b"#!", 0o755, "problem", '"" does not exist'),
         (b"PK", 0o755, "problem", "neither"),
     ],
 )

@@ -76,7 +76,7 @@ def test_an_old_kernel(tmp_path: Path) -> None:
     machine.facts.kernel = (5, 4)
     found = flat(kernel.check(machine))
     assert only(found, "version").status == "problem" and "5.12" in only(found, "version").means
-    assert "it takes Linux 5.6" in only(found, "time-namespace").means
+    assert "it needs Linux 5.6" in only(found, "time-namespace").means
 
 
 def test_another_machine(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_state_root(tmp_path: Path) -> None:
     root = tmp_path / "run/pyrunc"
     (tmp_path / "run").mkdir()
     machine.root_option = "/run/pyrunc"
-    assert only(storage_of(machine), "state-root").seen == "/run/pyrunc will be made by the first create"
+    assert only(storage_of(machine), "state-root").seen == "/run/pyrunc will be created by the first create"
     machine.denied.add("/run")
     assert only(storage_of(machine), "state-root").mend == "mkdir -m 0700 /run/pyrunc"
     root.symlink_to("/tmp")

@@ -244,14 +244,14 @@ def test_link_loop(root: Root) -> None:
 @pytest.mark.parametrize(
     ("bad", "text"),
     [
-        (hard_link("x", "missing"), "not there"),
+        (hard_link("x", "missing"), "does not exist"),
         (hard_link("x", "etc"), "is a directory"),
         (hard_link("x", "/"), "link to the root"),
-        (hard_link("x", "../../../outside"), "not there"),
+        (hard_link("x", "../../../outside"), "does not exist"),
         (link("/", "x"), "root of the image must be a directory"),
         (entry("x", type=tarfile.SYMTYPE, linkname=""), "without a target"),
         (entry("x" * 5000, b""), "a name of more than 4096 bytes"),
-        (entry("d/" * 300 + "f", b""), "more than 256 directories"),
+        (entry("d/" * 300 + "f", b""), "more than 256 nested directories"),
         (entry("x", b"", mtime=2**62), "a time of"),
         (entry("x", b"", mtime=2**40), "a time of"),
         (entry("x", b"", mtime=-(2**40)), "a time of"),
@@ -316,7 +316,7 @@ def test_sparse_files_keep_their_holes(root: Root, tmp_path: Path) -> None:
     [
         ({"entries": 3}, [entry(f"f{n}", b"") for n in range(5)], "more than 3 entries"),
         ({"bytes": 1000}, [entry("f", b"x" * 2000)], "more than 1000 bytes"),
-        ({"depth": 3}, [entry("a/b/c/d/e/f", b"")], "more than 3 directories"),
+        ({"depth": 3}, [entry("a/b/c/d/e/f", b"")], "more than 3 nested directories"),
         ({"name": 10}, [entry("a" * 20, b"")], "more than 10 bytes"),
         ({"header": 1000}, [entry("a", b"", pax_headers={"SCHILY.xattr.user.x": "y" * (8 << 20)})], "extended header"),
     ],
@@ -358,7 +358,7 @@ def test_depth_through_links_counts(tmp_path: Path) -> None:
     entries: Entries = [entry("d/" * 7)]
     for _ in range(8):
         entries += [link("l", "d/" * 7 + "e"), entry("l/" + "d/" * 7)]
-    with pytest.raises(ImageError, match="more than 8 directories"):
+    with pytest.raises(ImageError, match="more than 8 nested directories"):
         root.apply(entries)
 
 

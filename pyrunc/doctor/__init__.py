@@ -1,4 +1,5 @@
-"""`pyrunc doctor`: what this host offers, what of it a config would miss, and the commands that mend it.
+"""`pyrunc doctor`: what this host offers, what a config lacks here, and the commands that fix it.
 
-Looks and tries out, in children that end; changes nothing.  Imported by its verb only.
+The checks inspect and probe, in child processes; they change nothing. Only the verb imports this
+package.
 """

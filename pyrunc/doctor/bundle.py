@@ -1,4 +1,5 @@
-"""Whether the config.json of a bundle can run here: compiled as `plan` does it, then held against this host."""
+"""Check whether a bundle's config.json can run here: compile it as `plan` does, then compare
+with the host."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ REALTIME = ("SCHED_FIFO", "SCHED_RR", "SCHED_DEADLINE")
 
 
 class Wanted:
-    """A config and what came of it."""
+    """A config and its compilation."""
 
     def __init__(self, path: str, config: dict[str, Any], facts: host.HostFacts, plan: Plan) -> None:
         self.path, self.config, self.facts, self.plan = path, config, facts, plan
@@ -35,7 +36,8 @@ class Wanted:
 
 
 def check(machine: Machine, opts: create.CreateOptions) -> list[Area]:
-    """All that can be known before a create.  Raises load.Unreadable when there is no config.json."""
+    """Everything that can be checked before a create. Raises load.Unreadable without a
+    config.json."""
     area = Area("bundle")
     try:
         wanted = Wanted(fs.abspath(opts.bundle), *create.compile_only(opts))
@@ -49,7 +51,7 @@ def check(machine: Machine, opts: create.CreateOptions) -> list[Area]:
         return [area]
     area.ok("config", f"valid; {len(wanted.plan.steps)} steps")
     for text in wanted.plan.warnings:
-        area.note("config", str(text), "create goes on, with this warning")
+        area.note("config", str(text), "create continues with this warning")
     for look in (
         resource_limits,
         oom_score,
@@ -80,7 +82,8 @@ def invalid(area: Area, error: ConfigError) -> None:
 
 
 def resource_limits(machine: Machine, area: Area, wanted: Wanted) -> None:
-    """Hard limits above the caller's own: prlimit(2) wants CAP_SYS_RESOURCE in the initial user namespace."""
+    """Hard limits above the caller's own: prlimit(2) needs CAP_SYS_RESOURCE in the initial user
+    namespace."""
     may_raise = machine.initial_userns and machine.capabilities() & privileges.bit("CAP_SYS_RESOURCE")
     most_files = machine.number("/proc/sys/fs/nr_open")
     problems = 0
@@ -90,7 +93,7 @@ def resource_limits(machine: Machine, area: Area, wanted: Wanted) -> None:
         own = UNLIMITED if own < 0 else own
         if number == NOFILE and most_files is not None and hard > most_files:
             problems += 1
-            means = "create fails: no limit of open files may exceed fs.nr_open"
+            means = "create fails: a limit of open files must not exceed fs.nr_open"
             area.problem("rlimits", f"{origin}/hard is {hard}", means, f"sysctl -w fs.nr_open={min(hard, 1 << 30)}")
         elif hard > own and not may_raise:
             problems += 1
@@ -140,7 +143,7 @@ def controllers(machine: Machine, area: Area, wanted: Wanted) -> None:
 
 
 def offering(machine: Machine, error: PyruncError) -> str:
-    """What makes a missing controller available."""
+    """The command that makes a missing controller available."""
     if "controller is not available" not in str(error):
         return ""
     bound = sorted(cgroups.bound_to_v1(machine) & set(cgroups.CONTROLLERS))
@@ -151,7 +154,7 @@ def offering(machine: Machine, error: PyruncError) -> str:
 
 
 def capabilities(machine: Machine, area: Area, wanted: Wanted) -> None:
-    """Without a user namespace a container can only have what the caller has."""
+    """Without a user namespace, a container can have only the caller's privileges."""
     sets = wanted.process.get("capabilities") or {}
     asked = {name for names in sets.values() for name in names or () if name in CAPABILITIES}
     if wanted.user_namespace:
@@ -172,18 +175,18 @@ def scheduler(machine: Machine, area: Area, wanted: Wanted) -> None:
     if not plan or (machine.initial_userns and machine.capabilities() & privileges.bit("CAP_SYS_NICE")):
         return
     if plan.get("policy") in REALTIME or (plan.get("nice") or 0) < 0:
-        seen = f"/process/scheduler wants {show(plan.get('policy'))}, nice {plan.get('nice') or 0}"
+        seen = f"/process/scheduler requests {show(plan.get('policy'))}, nice {plan.get('nice') or 0}"
         area.problem("scheduler", seen, "create fails (EPERM): CAP_SYS_NICE is missing", "remove /process/scheduler")
 
 
 def namespaces(machine: Machine, area: Area, wanted: Wanted) -> None:
-    """New ones are tried out, those to join must be there."""
+    """New namespaces are probed; namespaces to join must exist."""
     good = []
     for index, entry in enumerate(wanted.linux.get("namespaces") or ()):
         kind, path = entry["type"], entry.get("path") or ""
         pointer = f"/linux/namespaces/{index}"
         if path and not machine.exists(path):
-            area.problem("namespaces", f"{pointer}/path {show(path)} is not there", "create fails")
+            area.problem("namespaces", f"{pointer}/path {show(path)} does not exist", "create fails")
             continue
         result, _ = (0, False) if path else machine.works("NAMESPACES", CLONE_FLAGS[kind])
         if result < 0:
@@ -199,7 +202,7 @@ def namespaces(machine: Machine, area: Area, wanted: Wanted) -> None:
 
 
 def id_maps(machine: Machine, area: Area, wanted: Wanted) -> None:
-    """A user may map its own id, and those that /etc/subuid, /etc/subgid or NSS give it."""
+    """A user may map the user's own id, and the ids granted by /etc/subuid, /etc/subgid or NSS."""
     if machine.euid == 0:
         return
     for field, groups, own in (("uidMappings", False, machine.euid), ("gidMappings", True, machine.egid)):
@@ -222,12 +225,12 @@ def id_maps(machine: Machine, area: Area, wanted: Wanted) -> None:
 
 
 def covered(first: int, size: int, ranges: list[tuple[int, int]]) -> bool:
-    """Whether all ids are in one of the ranges, as newuidmap(1) wants it."""
+    """Whether all ids are in one of the ranges, as newuidmap(1) requires."""
     return any(start <= first and first + size <= start + count for start, count in ranges)
 
 
 def profile(machine: Machine, area: Area, wanted: Wanted) -> None:
-    """linux.seccomp, compiled as create does it but without its cache; the agent that it notifies."""
+    """linux.seccomp, compiled as in create but without the cache; the agent that it notifies."""
     found = wanted.linux.get("seccomp")
     if not found:
         return
@@ -239,7 +242,7 @@ def profile(machine: Machine, area: Area, wanted: Wanted) -> None:
     area.ok("seccomp", f"compiled to {len(program) // 8} instructions")
     missing = [name for name in found.get("flags") or () if name not in seccomp.usable_flags()]
     if missing:
-        means = "create fails (EINVAL): this kernel does not know them"
+        means = "create fails (EINVAL): this kernel does not support them"
         area.problem("seccomp", f"/linux/seccomp/flags has {' '.join(missing)}", means, "remove them")
     path = found.get("listenerPath") or ""
     there = machine.stat(path) if path else None
@@ -270,16 +273,17 @@ def labels(machine: Machine, area: Area, wanted: Wanted) -> None:
 
 
 def network_devices(machine: Machine, area: Area, wanted: Wanted) -> None:
-    """linux.netDevices are moved out of our network namespace."""
+    """linux.netDevices are moved out of the caller's network namespace."""
     for name in wanted.linux.get("netDevices") or ():
         if machine.exists(f"/sys/class/net/{name}"):
             area.ok("net-devices", name)
         else:
-            area.problem("net-devices", f"there is no device {show(name)}", "create fails (ENODEV)")
+            area.problem("net-devices", f"no device {show(name)}", "create fails (ENODEV)")
 
 
 def kernel_parameters(machine: Machine, area: Area, wanted: Wanted) -> None:
-    """linux.sysctl: those of devices of the container itself are not known here; intelRdt needs its filesystem."""
+    """linux.sysctl, except the container's own devices, which are unknown here; intelRdt needs
+    its filesystem."""
     for name in wanted.linux.get("sysctl") or {}:
         path = "/proc/sys/" + (name if "/" in name else name.replace(".", "/"))
         if "/conf/" not in path and "/neigh/" not in path and not machine.exists(path):

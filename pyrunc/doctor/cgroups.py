@@ -1,4 +1,4 @@
-"""The cgroup hierarchy, its controllers, what is delegated to the caller; systemd and its bus."""
+"""The cgroup hierarchy, its controllers, delegation to the caller; systemd and its bus."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONTROLLERS = {
     "cpu": "cpu", "cpuset": "cpu.cpus and cpu.mems", "io": "blockIO", "memory": "memory", "pids": "pids",
     "hugetlb": "hugepageLimits", "rdma": "rdma",
 }  # fmt: skip
-EXPECTED = ("cpu", "cpuset", "io", "memory", "pids")  # what engines set limits for
+EXPECTED = ("cpu", "cpuset", "io", "memory", "pids")  # engines set limits for these
 CONNECT_SECONDS = 0.1
 _DROP_IN = "/etc/systemd/system/user@.service.d"
 _DELEGATION = "systemd-run --user --scope -p Delegate=yes pyrunc ..."
@@ -35,16 +35,16 @@ def check(machine: Machine) -> list[Area]:
 
 
 def hierarchy(machine: Machine, area: Area) -> bool:
-    """Where the unified hierarchy is mounted; False without one."""
+    """The mount point of the unified hierarchy; False without one."""
     facts = machine.facts
     if not facts.cgroup2_mount:
-        means = "only containers without limits can be run, with --cgroup-manager disabled"
+        means = "only containers without limits can run, with --cgroup-manager disabled"
         area.problem("hierarchy", "no cgroup v2 is mounted", means, "mount -t cgroup2 none /sys/fs/cgroup")
         return False
     fields = next((line for line in machine.mounts() if line[4] == facts.cgroup2_mount and "cgroup2" in line), [])
     read_only = len(fields) > 5 and "ro" in fields[5].split(",")
     if read_only:
-        means = "no cgroup can be made: this is the mount of a container"
+        means = "cgroups cannot be created: this is the mount of a container"
         area.problem(
             "hierarchy", f"{facts.cgroup2_mount} is read-only", means, "start the container with a writable one"
         )
@@ -58,7 +58,8 @@ def hierarchy(machine: Machine, area: Area) -> bool:
 
 
 def parent(machine: Machine) -> str:
-    """The cgroup that a container without linux.cgroupsPath is made in (pyrunc.cgroup.path_for)."""
+    """The cgroup in which a container without linux.cgroupsPath is created
+    (pyrunc.cgroup.path_for)."""
     facts = machine.facts
     top = facts.cgroup2_root.rstrip("/")
     above = facts.own_cgroup.rpartition("/")[0]
@@ -66,12 +67,12 @@ def parent(machine: Machine) -> str:
 
 
 def words(machine: Machine, path: str, file: str) -> list[str]:
-    """A file of a cgroup, split at blanks."""
+    """The content of a cgroup file, split at blanks."""
     return machine.text(f"{machine.facts.cgroup_dir(path)}/{file}", 65536).split()
 
 
 def controllers(machine: Machine, area: Area) -> None:
-    """What the hierarchy offers at its top, and where v1 has the others."""
+    """The controllers at the top of the hierarchy, and those that v1 has."""
     top = machine.facts.cgroup2_root or "/"
     offered = words(machine, top, "cgroup.controllers")
     bound = bound_to_v1(machine)
@@ -87,21 +88,22 @@ def controllers(machine: Machine, area: Area) -> None:
     if taken:
         means += f"; cgroup v1 has {' '.join(taken)}"
         mend = f"boot with cgroup_no_v1={','.join(taken)} on the kernel's command line"
-    elif machine.exists(f"{machine.facts.cgroup_dir(top)}/cgroup.events"):  # the real top has no such file
+    elif machine.exists(f"{machine.facts.cgroup_dir(top)}/cgroup.events"):  # the real top lacks this file
         means += "; the cgroup above this one does not pass them on"
         mend = f"on the host, in that cgroup: echo {' '.join('+' + name for name in missing)} > cgroup.subtree_control"
     area.note("controllers", seen, means, mend)
 
 
 def bound_to_v1(machine: Machine) -> set[str]:
-    """The controllers that are in a v1 hierarchy: in /proc/cgroups with a hierarchy other than 0."""
+    """The controllers in a v1 hierarchy: those in /proc/cgroups with a hierarchy other than 0."""
     rows = [line.split() for line in machine.text("/proc/cgroups").split("\n") if line[:1] not in ("#", "")]
     found = {row[0] for row in rows if len(row) > 1 and row[1] != "0"}
     return {"io" if name == "blkio" else name for name in found}
 
 
 def delegation(machine: Machine, area: Area) -> None:
-    """Whether the caller may make cgroups where containers go, and enable controllers there."""
+    """Whether the caller may create cgroups at the containers' place and enable controllers
+    there."""
     place = parent(machine)
     directory = machine.facts.cgroup_dir(place)
     needed = [directory, f"{directory}/cgroup.procs", f"{directory}/cgroup.subtree_control"]
@@ -127,16 +129,17 @@ def delegation(machine: Machine, area: Area) -> None:
 
 
 def files(machine: Machine, area: Area) -> None:
-    """What newer kernels and options offer: cgroup.kill, memory.oom.group, swap accounting; how full the tree is."""
+    """Features of newer kernels and options: cgroup.kill, memory.oom.group, swap accounting; the
+    size of the tree."""
     place = own_or_child(machine)
     directory = machine.facts.cgroup_dir(place)
     if place in ("", "/"):
         return
     if not machine.exists(f"{directory}/cgroup.kill"):
-        means = "`kill --all` and `delete --force` signal process by process; cgroup.kill takes Linux 5.14"
+        means = "`kill --all` and `delete --force` signal one process at a time; cgroup.kill needs Linux 5.14"
         area.note("cgroup-kill", f"{directory} has no cgroup.kill", means)
     else:
-        area.ok("cgroup-kill", "there is cgroup.kill")
+        area.ok("cgroup-kill", "cgroup.kill is available")
     if "memory" in words(machine, place, "cgroup.controllers") and machine.exists(f"{directory}/memory.max"):
         if machine.exists(f"{directory}/memory.swap.max"):
             area.ok("swap", "swap is accounted")
@@ -146,7 +149,8 @@ def files(machine: Machine, area: Area) -> None:
 
 
 def own_or_child(machine: Machine) -> str:
-    """A cgroup that has the files of all but the top: our own, or else any below the top; "" without one."""
+    """A cgroup other than the top, which lacks some files: the caller's own, or any below the
+    top, or ""."""
     own = machine.facts.own_cgroup
     if own != "/":
         return own
@@ -158,15 +162,15 @@ def own_or_child(machine: Machine) -> str:
 
 
 def manager(machine: Machine, area: Area) -> None:
-    """Whether systemd runs, its library is there, and a bus answers."""
+    """Whether systemd is running, its library is installed, and a bus answers."""
     wanted = machine.manager == "systemd"
     report = area.problem if wanted else area.note
     if not machine.exists("/run/systemd/system"):
         if wanted:
             means = "--systemd-cgroup cannot be used; the cgroupfs driver can"
-            area.problem("manager", "systemd is not running here", means, "leave --systemd-cgroup away")
+            area.problem("manager", "systemd is not running here", means, "omit --systemd-cgroup")
         else:
-            area.ok("manager", "systemd is not running here; the cgroupfs driver does without")
+            area.ok("manager", "systemd is not running here; the cgroupfs driver does not need it")
         return
     area.ok("manager", "systemd runs")
     if not library(machine):
@@ -178,14 +182,14 @@ def manager(machine: Machine, area: Area) -> None:
 
 
 def library(machine: Machine) -> bool:
-    """Whether the dynamic loader would find libsystemd.so.0: its usual directories."""
+    """Whether the dynamic loader would find libsystemd.so.0 in its usual directories."""
     triplet = {"aarch64": "aarch64-linux-gnu"}.get(machine.facts.arch, "x86_64-linux-gnu")
     places = (f"/usr/lib/{triplet}", f"/lib/{triplet}", "/usr/lib64", "/lib64", "/usr/lib", "/lib")
     return any(machine.exists(f"{place}/libsystemd.so.0") for place in places)
 
 
 def reach(machine: Machine, area: Area, wanted: bool) -> None:
-    """The sockets that the systemd driver uses, in its order: connected to, and closed."""
+    """The sockets of the systemd driver, in its order: connect and close."""
     user = machine.facts.rootless
     tried = []
     for address, _ in bus.addresses(user):
@@ -206,7 +210,7 @@ def reach(machine: Machine, area: Area, wanted: bool) -> None:
 
 
 def connect(path: str) -> str:
-    """Connect to a unix socket and close it; "" or what went wrong."""
+    """Connect to a unix socket and close it; returns "" or the error."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(CONNECT_SECONDS)
         try:

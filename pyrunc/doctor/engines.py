@@ -13,16 +13,16 @@ from pyrunc.doctor.findings import Area
 from pyrunc.doctor.machine import Machine
 from pyrunc.errors import brief, show
 
-CONFIG_MOST = 128 << 10  # bytes of configuration of one engine; a longer one is not parsed
+CONFIG_MOST = 128 << 10  # bytes of one engine's configuration; a longer one is not parsed
 DROP_INS = 64
 SHIM = "io.containerd.runc.v2"
-PLUGINS = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}  # by the version of config.toml
+PLUGINS = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}  # depends on the version of config.toml
 
 Table = dict[str, Any]
 
 
 class Unreadable(Exception):
-    """A configuration that the engine will not take either; the words are for people."""
+    """A configuration that the engine rejects as well. The message is for people."""
 
 
 def check(machine: Machine) -> list[Area]:
@@ -42,15 +42,15 @@ def check(machine: Machine) -> list[Area]:
 
 
 def content(machine: Machine, path: str) -> str:
-    """A configuration file, "" without one.  Raises Unreadable."""
+    """Read a configuration file; "" if it is missing. Raises Unreadable."""
     text = machine.text(path, CONFIG_MOST + 1)
     if len(text) > CONFIG_MOST:
-        raise Unreadable(f"{path} has more than {CONFIG_MOST >> 10} KiB and was not looked at")
+        raise Unreadable(f"{path} has more than {CONFIG_MOST >> 10} KiB and was not checked")
     return text
 
 
 def toml(machine: Machine, path: str) -> Table:
-    """A TOML file, {} without one.  Raises Unreadable."""
+    """Read a TOML file; {} if it is missing. Raises Unreadable."""
     try:
         return tomllib.loads(content(machine, path))
     except (ValueError, RecursionError) as error:
@@ -58,7 +58,7 @@ def toml(machine: Machine, path: str) -> Table:
 
 
 def json_file(machine: Machine, path: str) -> Table:
-    """A JSON file with an object, {} without one.  Raises Unreadable."""
+    """Read a JSON file that contains an object; {} if it is missing. Raises Unreadable."""
     text = content(machine, path)
     try:
         found = json.loads(text) if text.strip() else {}
@@ -70,13 +70,13 @@ def json_file(machine: Machine, path: str) -> Table:
 
 
 def drop_ins(machine: Machine, directory: str, pattern: str = "*.conf") -> list[str]:
-    """The files of a directory of drop-ins, in the order in which engines read them."""
+    """The drop-in files of a directory, in the order in which engines read them."""
     names = [name for name in machine.names(directory) if fnmatch.fnmatchcase(name, pattern)]
     return [f"{directory}/{name}" for name in names[:DROP_INS]]
 
 
 def merge(into: Table, other: Table) -> None:
-    """Tables are merged, everything else is replaced."""
+    """Merge tables; replace everything else."""
     todo = [(into, other)]
     while todo:
         left, right = todo.pop()
@@ -88,14 +88,14 @@ def merge(into: Table, other: Table) -> None:
 
 
 def table(found: Any, *keys: str) -> Table:
-    """A table inside tables; {} where there is none."""
+    """A nested table; {} if it is missing."""
     for key in keys:
         found = found.get(key) if type(found) is dict else None
     return found if type(found) is dict else {}
 
 
 def text(found: Table, key: str) -> str:
-    """A string of a table, "" where there is none."""
+    """A string of a table; "" if it is missing."""
     value = found.get(key)
     return value if type(value) is str else ""
 
@@ -104,12 +104,12 @@ def text(found: Table, key: str) -> str:
 
 
 def is_ours(name: str, path: str) -> bool:
-    """Whether an entry is meant for pyrunc."""
+    """Whether an entry refers to pyrunc."""
     return name == "pyrunc" or path.rpartition("/")[2].startswith("pyrunc")
 
 
 def program(machine: Machine, area: Area, engine: str, where: str, path: str) -> bool:
-    """Whether an entry leads to a program that can be executed, and whether it is this one."""
+    """Whether an entry leads to an executable program, and whether it is this one."""
     found = path if path.startswith("/") else machine.find(path)
     if not found or not machine.is_program(found):
         means = f"{engine} cannot start a container with it"
@@ -131,7 +131,7 @@ def absent(machine: Machine, area: Area, engine: str, file: str, mend: str) -> N
 
 
 def default(area: Area, engine: str, where: str, name: str, known: Table, builtin: tuple[str, ...]) -> None:
-    """The default runtime must be one that is configured."""
+    """The default runtime must be configured."""
     if name and name not in known and name not in builtin and not name.startswith("/"):
         means = f"{engine} does not start, or no container without a runtime of its own does"
         area.problem(
@@ -143,12 +143,12 @@ def default(area: Area, engine: str, where: str, name: str, known: Table, builti
 
 
 def driver(machine: Machine, area: Area, engine: str, where: str, systemd: bool) -> None:
-    """The cgroup driver must be there, and with systemd it should be systemd's."""
+    """The cgroup driver must exist, and should be systemd's on a host with systemd."""
     running = machine.exists("/run/systemd/system")
     if systemd and not running:
         area.problem(engine, f"{where} asks for systemd, which does not run", "no container starts", "use cgroupfs")
     elif running and not systemd:
-        means = "two managers change one hierarchy: systemd may move or limit containers; kubelet's default is systemd"
+        means = "two managers modify one hierarchy: systemd may move or limit containers; kubelet's default is systemd"
         area.note(engine, f"{where}: the cgroupfs driver on a host with systemd", means)
 
 
@@ -156,7 +156,8 @@ def driver(machine: Machine, area: Area, engine: str, where: str, systemd: bool)
 
 
 def containerd(machine: Machine, area: Area) -> None:
-    """config.toml with its imports: handlers of CRI.  docker and ctr choose runtimes on their own."""
+    """config.toml with its imports: the handlers of CRI. docker and ctr choose runtimes
+    themselves."""
     file = "/etc/containerd/config.toml"
     if not machine.find("containerd") and not machine.exists(file):
         return
@@ -194,7 +195,7 @@ def containerd(machine: Machine, area: Area) -> None:
 
 
 def containerd_config(machine: Machine, file: str) -> Table:
-    """config.toml and what it imports; imports of imports are not followed."""
+    """config.toml and its imports; imports of imports are not followed."""
     config = toml(machine, file)
     imports = config.get("imports")
     for pattern in (imports if type(imports) is list else [])[:DROP_INS]:
@@ -206,10 +207,11 @@ def containerd_config(machine: Machine, file: str) -> Table:
 
 
 def containerd_entry(machine: Machine, area: Area, where: str, entry: Table, read: bool) -> None:
-    """One handler: read by this version of the file, the right shim, a program, a cgroup driver."""
+    """One handler: it must be read by this version of the file and have the right shim, a
+    program and a cgroup driver."""
     options = table(entry, "options")
     if not read:
-        means = "the section is of another version of config.toml: containerd ignores it"
+        means = "the section belongs to another version of config.toml: containerd ignores it"
         area.problem("containerd", f"{where} is not read", means, "containerd config migrate")
         return
     if text(entry, "runtime_type") != SHIM:
@@ -304,7 +306,7 @@ def podman(machine: Machine, area: Area) -> None:
 
 
 def podman_files(machine: Machine) -> list[str]:
-    """The files that podman reads, later ones win."""
+    """The files that podman reads; later ones override earlier ones."""
     chosen = machine.env.get("CONTAINERS_CONF", "")
     if chosen:
         return [chosen]
@@ -323,9 +325,10 @@ def home(machine: Machine) -> str:
 
 
 def podman_lists(area: Area, engine: Table, name: str) -> None:
-    """runtime_supports_json and runtime_supports_nocgroup: without them errors and --cgroups=disabled are worse."""
+    """runtime_supports_json and runtime_supports_nocgroup: podman needs them for errors and
+    --cgroups=disabled."""
     for key, means in (
-        ("runtime_supports_json", "podman searches stderr for errors, and shows others than pyrunc's"),
+        ("runtime_supports_json", "podman searches stderr for errors, and shows the wrong ones"),
         ("runtime_supports_nocgroup", "`podman run --cgroups=disabled` is refused"),
     ):
         listed = engine.get(key)
@@ -337,7 +340,7 @@ def podman_lists(area: Area, engine: Table, name: str) -> None:
 
 
 def docker(machine: Machine, area: Area) -> None:
-    """daemon.json: the system's, or a user's of rootless docker."""
+    """daemon.json: the system's, or a user's for rootless docker."""
     if not machine.find("dockerd"):
         return
     file = "/etc/docker/daemon.json"

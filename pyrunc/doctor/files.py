@@ -1,7 +1,8 @@
-"""The files that a config names: root filesystem, program, sources of mounts, hooks.
+"""The files that a config names: root filesystem, program, mount sources, hooks.
 
-The root filesystem may be hostile.  Its links are followed inside of it, nothing of it is opened but a program's first
-bytes, and what is found is only reported: whoever changes it meanwhile deceives nobody but the reader.
+The root filesystem may be hostile. Its links are followed inside it, only the first bytes of a
+program are opened, and results are only reported. Changing the files concurrently can only mislead
+the reader.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from pyrunc.doctor.findings import Area
 from pyrunc.doctor.machine import Machine
 from pyrunc.errors import show
 
-# What runs in the runtime's namespaces, or before the root is changed.
+# Hooks that run in the runtime's namespaces, or before the root changes.
 HOST_HOOKS = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
 SPECIAL_TYPES = {"none", "cgroup"}  # the latter is the unified hierarchy (ADR 8)
 
 
 def check(machine: Machine, area: Area, bundle: str, config: dict[str, Any]) -> None:
-    """Everything of a config that has to be there before a create."""
+    """Everything of a config that must exist before a create."""
     path = (config.get("root") or {}).get("path") or ""
     root = fs.normpath(fs.join(bundle, path)) if path else ""
     if root and root_filesystem(machine, area, root, config):
@@ -34,10 +35,10 @@ def check(machine: Machine, area: Area, bundle: str, config: dict[str, Any]) -> 
 
 
 def root_filesystem(machine: Machine, area: Area, root: str, config: dict[str, Any]) -> bool:
-    """A directory, from which programs may be executed."""
+    """The root must be a directory from which programs can be executed."""
     found = machine.stat(root)
     if found is None or not stat.S_ISDIR(found.st_mode):
-        what = "is not there" if found is None else "is not a directory"
+        what = "does not exist" if found is None else "is not a directory"
         area.problem(
             "root",
             f"/root/path: {show(root)} {what}",
@@ -47,7 +48,7 @@ def root_filesystem(machine: Machine, area: Area, root: str, config: dict[str, A
         return False
     flags = os.statvfs(machine.place(root)).f_flag
     if flags & os.ST_NOEXEC:
-        means = "no program of it can be executed (EACCES)"
+        means = "none of its programs can be executed (EACCES)"
         area.problem("root", f"{root} is on a mount with noexec", means, remount(machine, root, "exec"))
     elif flags & os.ST_RDONLY and not config["root"].get("readonly"):
         means = "the container cannot write to it, though /root/readonly is not set"
@@ -61,7 +62,7 @@ def root_filesystem(machine: Machine, area: Area, root: str, config: dict[str, A
 
 
 def remount(machine: Machine, path: str, option: str) -> str:
-    """The command that changes an option of the mount that a path is on."""
+    """The command that changes a mount option of the mount that contains a path."""
     best = "/"
     for fields in machine.mounts():
         if (path + "/").startswith(fields[4].rstrip("/") + "/"):
@@ -73,7 +74,8 @@ def remount(machine: Machine, path: str, option: str) -> str:
 
 
 def program(machine: Machine, area: Area, root: str, config: dict[str, Any]) -> None:
-    """/process/args/0: there, executable, and for this machine; as far as no mount of the config covers it."""
+    """/process/args/0 must exist, be executable and match this machine, unless a mount of the
+    config covers it."""
     process = config.get("process") or {}
     name = (process.get("args") or [""])[0]
     if not name:
@@ -83,7 +85,7 @@ def program(machine: Machine, area: Area, root: str, config: dict[str, Any]) -> 
     with explain.Tree(explain.Setting(config, process, machine.place(root))) as tree:
         for candidate in listed:
             if any((candidate + "/").startswith(place) for place in covers):
-                return  # a mount decides
+                return  # depends on a mount
             if not tree.find(candidate):
                 continue
             if any((tree.path + "/").startswith(place) for place in covers):
@@ -98,7 +100,7 @@ def program(machine: Machine, area: Area, root: str, config: dict[str, Any]) -> 
 
 
 def judge(machine: Machine, area: Area, root: str, tree: explain.Tree, found: os.stat_result) -> None:
-    """A regular file: its mode, and what its first bytes say."""
+    """A regular file: its mode, and its first bytes."""
     path = tree.path
     if not found.st_mode & 0o111:
         means = "create fails: permission denied"
@@ -109,12 +111,12 @@ def judge(machine: Machine, area: Area, root: str, tree: explain.Tree, found: os
     try:
         head = tree.read(0, explain.HEAD)
     except OSError:
-        head = b""  # not ours to read
+        head = b""  # not readable for the caller
     if head[:2] == b"#!":
         name = explain.interpreter_of(head)
         if not (name and tree.find(name) and stat.S_ISREG(os.fstat(tree.fd).st_mode)):
-            means = "start fails: no such file or directory, though the script is there"
-            area.problem("program", f"{path}: its interpreter {show(name)} is not there", means, "")
+            means = "start fails: no such file or directory, although the script exists"
+            area.problem("program", f"{path}: its interpreter {show(name)} does not exist", means, "")
             return
     elif head[:4] == b"\x7fELF" and len(head) > 19:
         number, arch = explain.machine_of(head), machine.facts.arch
@@ -131,7 +133,7 @@ def judge(machine: Machine, area: Area, root: str, tree: explain.Tree, found: os
 
 
 def emulated(machine: Machine) -> bool:
-    """Whether an emulator is registered with binfmt_misc: which programs it takes is not worth the parsing."""
+    """Whether binfmt_misc has an emulator; which programs it accepts is not parsed."""
     place = "/proc/sys/fs/binfmt_misc"
     return any(name.startswith("qemu-") for name in machine.names(place, 200))
 
@@ -140,7 +142,7 @@ def emulated(machine: Machine) -> bool:
 
 
 def mounts(machine: Machine, area: Area, bundle: str, config: dict[str, Any]) -> None:
-    """Sources of binds are there, types are known, idmapped ones can be mapped."""
+    """Bind sources must exist, types must be known, and idmapped sources must support it."""
     known = {line.split("\t")[-1] for line in machine.text("/proc/filesystems").split("\n")}
     bad = 0
     tried: set[int] = set()
@@ -156,16 +158,16 @@ def mounts(machine: Machine, area: Area, bundle: str, config: dict[str, Any]) ->
                 bad += 1
                 area.problem(
                     "mounts",
-                    f"{pointer}/source {show(source)} is not there",
+                    f"{pointer}/source {show(source)} does not exist",
                     "create fails",
                     f"mkdir -p {quote(source)}",
                 )
             elif mapped(mount, options) and found.st_dev not in tried:
-                tried.add(found.st_dev)  # once for each filesystem
+                tried.add(found.st_dev)  # once per filesystem
                 kernel.idmapped_mounts(machine, area, source, "mounts")
         elif mount.get("type") and mount["type"] not in known | SPECIAL_TYPES:
             bad += 1
-            means = "create fails (ENODEV), unless the kernel can load a module of this name"
+            means = "create fails (ENODEV) unless the kernel can load a module of this name"
             area.note(
                 "mounts",
                 f"{pointer}/type {show(mount['type'])} is not known",
@@ -182,7 +184,7 @@ def mapped(mount: dict[str, Any], options: Sequence[str]) -> bool:
 
 
 def hooks(machine: Machine, area: Area, config: dict[str, Any]) -> None:
-    """Hooks that run with the host's files must be programs there."""
+    """Hooks that run on the host's files must be programs there."""
     listed, bad = 0, 0
     for kind in HOST_HOOKS:
         for index, hook in enumerate((config.get("hooks") or {}).get(kind) or ()):

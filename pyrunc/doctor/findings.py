@@ -1,4 +1,4 @@
-"""What the doctor found: one `Finding` each, and the text and JSON that they are printed as."""
+"""The doctor's findings, and their text and JSON output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from pyrunc.errors import brief
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
-MOST = 20  # findings of one check; of further ones only the number is reported
+MOST = 20  # findings per check; beyond that only their number is reported
 TEXT_MOST = 600  # characters of a part of a finding
 _COLOURS = {OK: "32", NOTE: "33", PROBLEM: "31"}  # ECMA-48, select graphic rendition
 _PLURALS = {NOTE: "notes", PROBLEM: "problems"}
@@ -18,7 +18,7 @@ _PLURALS = {NOTE: "notes", PROBLEM: "problems"}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One result of a check.  ``means`` and ``mend`` are "" where there is nothing to say or to do.
+    """One result of a check. ``means`` and ``mend`` may be "".
 
     ``mend`` is a shell command, or the change to config.json.
     """
@@ -32,7 +32,7 @@ class Finding:
 
 
 class Area:
-    """Collects the findings of one subject; at most `MOST` of each check."""
+    """Collects the findings of one subject, at most `MOST` of each check."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -41,15 +41,16 @@ class Area:
         self._left: dict[str, list[str]] = {}
 
     def ok(self, check: str, seen: str) -> None:
-        """Something is as it should be."""
+        """Report that something is in order."""
         self._add(check, OK, seen, "", "")
 
     def note(self, check: str, seen: str, means: str, mend: str = "") -> None:
-        """Something that may matter to somebody."""
+        """Report something that may matter."""
         self._add(check, NOTE, seen, means, mend)
 
     def problem(self, check: str, seen: str, means: str, mend: str = "") -> None:
-        """Something that keeps containers, or this one, from running, or should not be there."""
+        """Report something that keeps containers, or this one, from running, or that should not
+        exist."""
         self._add(check, PROBLEM, seen, means, mend)
 
     def _add(self, check: str, status: str, seen: str, means: str, mend: str) -> None:
@@ -61,7 +62,7 @@ class Area:
         self.findings.append(Finding(self.name, check, status, *parts))
 
     def done(self) -> list[Finding]:
-        """All of them, and how many there are besides."""
+        """All findings, and the number of omitted ones."""
         for check, statuses in self._left.items():
             status = PROBLEM if PROBLEM in statuses else NOTE if NOTE in statuses else OK
             self.findings.append(Finding(self.name, check, status, f"and {len(statuses)} more of this kind"))
@@ -70,7 +71,7 @@ class Area:
 
 
 def counts(findings: Iterable[Finding]) -> dict[str, int]:
-    """How many there are of each status."""
+    """The number of findings per status."""
     out = {OK: 0, NOTE: 0, PROBLEM: 0}
     for finding in findings:
         out[finding.status] += 1
@@ -85,11 +86,12 @@ def as_json(findings: list[Finding]) -> dict[str, Any]:
 
 
 def as_text(findings: list[Finding], width: int, colour: bool) -> str:
-    """Lines of at most ``width`` characters (40 at least): by area, what a finding means and what mends it below.
+    """Lines of at most ``width`` characters (40 at least): by area, each finding with its meaning
+    and its fix.
 
-    The same meaning is not repeated.
+    A meaning is printed only once in a row.
 
-    Commands are not broken: they are to be copied.
+    Commands are not wrapped, so that they can be copied.
     """
     width = max(width, 40)
     names = min(max((len(finding.check) for finding in findings), default=0), width // 3)

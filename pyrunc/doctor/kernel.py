@@ -1,4 +1,4 @@
-"""The kernel: its version, and its features as probes find them."""
+"""The kernel: its version, and its features as the probes find them."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from pyrunc.plan.namespaces import CLONE_FLAGS
 
 FLOOR = (5, 12)  # docs/adr/0005-kernel-floor.md
 ARCHITECTURES = ("x86_64", "aarch64")
-ABSENT = (E2BIG, EINVAL, ENOSYS, EOPNOTSUPP)  # how a kernel says that it does not know something
-_SECCOMP = "a seccomp filter of the caller denies it; start pyrunc outside of the container it is in"
+ABSENT = (E2BIG, EINVAL, ENOSYS, EOPNOTSUPP)  # errnos of a kernel that lacks a feature
+_SECCOMP = "a seccomp filter of the caller denies it; start pyrunc outside the container it is in"
 _ALLOW_ALL = bytes.fromhex("b7000000010000009500000000000000")  # r0 = 1; exit
 
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """A feature that a probe of the shim stands for; without a required one no container starts."""
+    """A feature that a probe of the shim tests. Without a required one, no container starts."""
 
     check: str
     probe: str
     flags: int
     since: str
-    means: str  # what does not work without it
+    means: str  # the effect of its absence
     required: bool
 
 
 FEATURES = (
     Feature("mount-api", "MOUNT_API", 0, "5.12", "the mounts of a container cannot be made", True),
-    Feature("openat2", "OPENAT2", 0, "5.6", "paths in a container are walked in slower steps", False),
+    Feature("openat2", "OPENAT2", 0, "5.6", "paths in a container are resolved more slowly", False),
     Feature("clone-into-cgroup", "CLONE_INTO_CGROUP", 0, "5.7", "no process can be started in a cgroup", True),
     Feature("seccomp-notify", "SECCOMP_NOTIFY", 0, "5.0", "profiles with SCMP_ACT_NOTIFY are refused", False),
     Feature(
@@ -57,7 +57,7 @@ def check(machine: Machine) -> list[Area]:
 
 
 def version(machine: Machine, area: Area) -> None:
-    """The floor below which nothing starts."""
+    """The minimum version (ADR 5)."""
     release = machine.text("/proc/sys/kernel/osrelease", 256).strip() or ".".join(map(str, machine.facts.kernel))
     seen = f"Linux {release} on {machine.facts.arch}"
     if machine.facts.kernel < FLOOR:
@@ -80,12 +80,12 @@ def try_feature(machine: Machine, feature: Feature, area: Area) -> None:
 
 
 def why(machine: Machine, result: int, since: str) -> str:
-    """The reason why a probe failed, as the end of a sentence."""
+    """Why a probe failed, as the end of a sentence."""
     name = errno_name(-result)
     numbers = tuple(int(part) for part in since.split("."))
     if -result in ABSENT:
         if machine.facts.kernel < numbers:
-            return f"; it takes Linux {since}"
+            return f"; it needs Linux {since}"
         if name == "ENOSYS" and machine.status("Seccomp") == "2":
             return f"; {_SECCOMP}"
         return "; this kernel was built or booted without it"
@@ -97,7 +97,7 @@ def why(machine: Machine, result: int, since: str) -> str:
 
 
 def namespaces(machine: Machine, area: Area) -> None:
-    """Each type of namespace, tried out; the user namespace has a subject of its own."""
+    """Probe each type of namespace; the user namespace has a separate subject."""
     missing = []
     for kind, flag in CLONE_FLAGS.items():
         if kind not in ("user", "time"):
@@ -114,7 +114,7 @@ def namespaces(machine: Machine, area: Area) -> None:
 
 
 def idmapped_mounts(machine: Machine, area: Area, path: str, check: str = "idmapped-mounts") -> None:
-    """Whether the filesystem at a path can be mounted with mapped ids: tried on a clone that is mounted nowhere."""
+    """Whether the filesystem at a path supports idmapped mounts, tried on a detached clone."""
     result = map_ids(path)
     where = f"{path} ({filesystem_at(machine, path)})"
     if result >= 0:
@@ -122,7 +122,7 @@ def idmapped_mounts(machine: Machine, area: Area, path: str, check: str = "idmap
         return
     name = errno_name(-result)
     if name == "EPERM":
-        means = "the caller may not make idmapped mounts: mounts with uidMappings are refused"
+        means = "the caller may not create idmapped mounts: mounts with uidMappings are refused"
     elif name == "EINVAL":
         means = f"this kernel cannot map the ids of this filesystem: mounts with uidMappings from {path} are refused"
     else:
@@ -131,7 +131,7 @@ def idmapped_mounts(machine: Machine, area: Area, path: str, check: str = "idmap
 
 
 def map_ids(path: str) -> int:
-    """0, or ``-errno`` of the call that failed."""
+    """0, or ``-errno`` of the failed call."""
     ffi, lib = interpreter.quick()
     tree = int(lib.pr_open_tree(os.fsencode(path), 0))
     if tree < 0:
@@ -149,7 +149,7 @@ def map_ids(path: str) -> int:
 
 
 def filesystem_at(machine: Machine, path: str) -> str:
-    """The type of the filesystem of the mount with the longest matching path, "?" without one."""
+    """The filesystem type of the mount with the longest matching path, or "?"."""
     best, kind = -1, "?"
     for fields in machine.mounts():
         place = fields[4].rstrip("/")
@@ -159,7 +159,8 @@ def filesystem_at(machine: Machine, path: str) -> str:
 
 
 def device_programs(machine: Machine, area: Area) -> None:
-    """The eBPF program that holds a container's device rules: loaded, attached to nothing, and dropped."""
+    """The eBPF program for a container's device rules: load it and drop it, without attaching
+    it."""
     result = load_device_program()
     if result >= 0:
         area.ok("device-programs", "eBPF programs of cgroups can be loaded")
@@ -182,13 +183,14 @@ def load_device_program() -> int:
 
 
 def filesystems(machine: Machine, area: Area) -> None:
-    """Filesystems that default configs and images use.  A module that is not loaded yet is not listed."""
+    """Filesystems that default configs and images use. Modules that are not loaded yet are not
+    listed."""
     known = {line.split("\t")[-1] for line in machine.text("/proc/filesystems").split("\n")}
     missing = [name for name in ("proc", "sysfs", "tmpfs", "devpts", "mqueue") if name not in known]
     for name in missing:
-        area.problem("filesystems", f"{name} is not known to this kernel", "default configs mount it")
+        area.problem("filesystems", f"{name} is not supported by this kernel", "default configs mount it")
     if "overlay" not in known:
-        means = "`run --image` needs it; the kernel loads the module when root mounts the first overlay"
+        means = "`run --image` needs it; the kernel loads the module when root first mounts an overlay"
         area.note("filesystems", "overlay is not loaded", means, "modprobe overlay")
     elif not missing:
         area.ok("filesystems", "proc, sysfs, tmpfs, devpts, mqueue and overlay are known")

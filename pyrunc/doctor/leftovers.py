@@ -1,7 +1,8 @@
-"""What containers left behind: states, processes and cgroups without the rest, and the command that removes each.
+"""Leftovers of containers: incomplete states, processes and cgroups, each with the command that
+removes it.
 
-Everything here may have been named by somebody else, and there may be thousands of each: names are quoted, and a search
-ends after `SECONDS`.
+All names may come from other users, and there may be thousands of each. So names are quoted, and a
+search ends after `SECONDS`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from pyrunc.doctor.findings import Area
 from pyrunc.doctor.machine import Machine
 from pyrunc.errors import PyruncError, StateError, show
 
-SECONDS = 0.05  # of processor time, for each of the searches
+SECONDS = 0.05  # CPU time of each search
 CGROUPS_MOST = 5000
-OLD = 10.0  # seconds after which a process of init is not one of a create that is at work
+OLD = 10.0  # seconds after which a process of init cannot belong to a create in progress
 INIT = "pyrunc-init"
 PROGRAM = "pyrunc_devices"  # the name of the device program (native/shim/bpf.c)
-# Where engines keep the states of the runtimes that they call.
+# Where engines keep the state of their runtimes.
 OTHER_ROOTS = (
     "/run/containerd/runc",
     "/run/docker/runtime-pyrunc",
@@ -39,7 +40,7 @@ class Known:
 
 
 def check(machine: Machine) -> list[Area]:
-    """States first: they say which processes and cgroups belong to somebody."""
+    """States come first: they identify the owners of processes and cgroups."""
     area = Area("leftovers")
     known = Known()
     try:
@@ -75,7 +76,7 @@ def states(machine: Machine, area: Area, root: str, known: Known) -> None:
             if time.process_time() > end:
                 known.complete = False
                 seen = f"the first {index} of {len(names)} entries of {root}"
-                area.note("states", seen, "the others were not looked at, to be done in time", command(machine, "list"))
+                area.note("states", seen, "the others were not checked, to be done in time", command(machine, "list"))
                 break
             one_state(machine, area, state.Container(store, name), known)
     finally:
@@ -84,13 +85,13 @@ def states(machine: Machine, area: Area, root: str, known: Known) -> None:
 
 
 def command(machine: Machine, *words: str) -> str:
-    """A command line of this pyrunc on the same state root."""
+    """A command line of this pyrunc with the same state root."""
     root = ["--root", machine.root_option] if machine.root_option else []
     return " ".join(quote(word) for word in (machine.program, *root, *words))
 
 
 def one_state(machine: Machine, area: Area, container: state.Container, known: Known) -> None:
-    """What a directory says, and whether it is the whole container."""
+    """Read a directory, and check whether the container is complete."""
     id = container.id
     try:
         state.check_id(id)
@@ -112,7 +113,7 @@ def one_state(machine: Machine, area: Area, container: state.Container, known: K
 
 
 def stray(area: Area, container: state.Container) -> None:
-    """Something that pyrunc does not make."""
+    """An object that pyrunc does not create."""
     try:
         inode = os.stat(container.id, dir_fd=container.root.fd, follow_symlinks=False).st_ino
     except OSError:
@@ -127,7 +128,7 @@ def stray(area: Area, container: state.Container) -> None:
 
 
 def judge(machine: Machine, area: Area, container: state.Container) -> None:
-    """A readable state whose container is gone, in part or as a whole."""
+    """A readable state whose container is partly or completely gone."""
     id, data = container.id, container.data
     remove = command(machine, "delete", "--force", id)
     if not container.this_boot():
@@ -137,7 +138,7 @@ def judge(machine: Machine, area: Area, container: state.Container) -> None:
             area.problem("states", f"{id} was half created when its pyrunc was killed", "its id is taken", remove)
     elif not container.init_alive():
         if populated(data.get("cgroup_dir", "")):
-            means = "its first process has ended, but others run on in its cgroup"
+            means = "its first process has ended, but others still run in its cgroup"
             area.problem("processes", f"{id} has processes in cgroup {data['cgroup']}", means, remove)
         else:
             area.note(
@@ -146,7 +147,7 @@ def judge(machine: Machine, area: Area, container: state.Container) -> None:
 
 
 def populated(directory: str) -> bool:
-    """Whether a cgroup, given by its directory, has processes in it or below."""
+    """Whether a cgroup directory has processes in it or below."""
     try:
         with open(directory + "/cgroup.events", encoding="ascii") as file:
             return "populated 1\n" in file.read(4096)
@@ -155,7 +156,7 @@ def populated(directory: str) -> bool:
 
 
 def other_roots(machine: Machine, root: str, known: Known) -> None:
-    """The cgroups of containers in the state roots of engines, so that they are not taken for leftovers."""
+    """The cgroups of containers in engines' state roots, which are not leftovers."""
     end = time.process_time() + SECONDS
     places = ["/run/pyrunc", f"/run/user/{machine.uid}/pyrunc"]
     for top in OTHER_ROOTS:
@@ -179,24 +180,24 @@ def other_roots(machine: Machine, root: str, known: Known) -> None:
 
 
 def processes(machine: Machine, area: Area) -> None:
-    """Processes of init whose container's state is gone: nobody will start or end them."""
+    """Processes of init whose container's state is gone; no command will start or end them."""
     end = time.process_time() + SECONDS
     for name in machine.names("/proc", 1 << 20):
         if time.process_time() > end:
             area.note(
-                "processes", f"those up to {name}", "the others were not looked at, to be done in time", f"pgrep {INIT}"
+                "processes", f"those up to {name}", "the others were not checked, to be done in time", f"pgrep {INIT}"
             )
             return
         if not name.isdecimal() or machine.text(f"/proc/{name}/comm", 64) != INIT + "\n":
             continue
         pid = int(name)
         if is_init(machine, pid) and age(machine, pid) > OLD and orphaned(machine, pid):
-            means = "it was made for a container whose state is gone, and waits for ever"
+            means = "it belongs to a container whose state is gone, and waits forever"
             area.problem("processes", f"process {pid} ({INIT})", means, f"kill -KILL {pid}")
 
 
 def is_init(machine: Machine, pid: int) -> bool:
-    """Whether it is ours: every process may take the name, but not execute our memfd."""
+    """Whether it executes pyrunc's memfd; any process can take the name."""
     try:
         return INIT in os.readlink(machine.place(f"/proc/{pid}/exe"))
     except OSError:
@@ -204,7 +205,7 @@ def is_init(machine: Machine, pid: int) -> bool:
 
 
 def age(machine: Machine, pid: int) -> float:
-    """Seconds since a process was started; 0 when it is gone."""
+    """Seconds since a process started; 0 if it is gone."""
     uptime = machine.text("/proc/uptime", 64).split()
     fields = machine.text(f"/proc/{pid}/stat", 4096).rpartition(")")[2].split()
     if not uptime or len(fields) < 20:
@@ -213,7 +214,8 @@ def age(machine: Machine, pid: int) -> float:
 
 
 def orphaned(machine: Machine, pid: int) -> bool:
-    """Whether the start fifo that a process waits on was removed.  Without one a runtime is still at work on it."""
+    """Whether the start fifo that a process waits on was removed. Without a fifo, a runtime is
+    still setting it up."""
     place = machine.place(f"/proc/{pid}/fd")
     try:
         descriptors = os.listdir(place)[:64]
@@ -232,26 +234,26 @@ def orphaned(machine: Machine, pid: int) -> bool:
 
 
 def cgroups(machine: Machine, area: Area, known: Known) -> None:
-    """Cgroups that pyrunc made, with no process in them and no container that they belong to."""
+    """Cgroups that pyrunc created, without processes and without a container."""
     if not known.complete:
-        area.note("cgroups", "not looked at", "not all states were read, so nobody knows whose they are")
+        area.note("cgroups", "not checked", "not all states were read, so their owners are unknown")
         return
     end = time.process_time() + SECONDS
     top = machine.facts.cgroup2_root.rstrip("/")
     mount = machine.place(machine.facts.cgroup2_mount)
     for count, directory in enumerate(walk(mount)):
         if count >= CGROUPS_MOST or time.process_time() > end:
-            area.note("cgroups", f"the first {count}", "the others were not looked at, to be done in time")
+            area.note("cgroups", f"the first {count}", "the others were not checked, to be done in time")
             return
         path = top + directory[len(mount) :]
         if path in known.cgroups or populated(directory) or not is_pyruncs(directory):
             continue
-        means = "no container that is known here has it; rmdir refuses a cgroup in use"
+        means = "no known container owns it; rmdir refuses a cgroup in use"
         area.note("cgroups", f"{path} is empty", means, f"rmdir {quote(directory)}")
 
 
 def walk(top: str) -> Iterator[str]:
-    """The directories below, breadth first: containers are near the top."""
+    """The directories below, breadth first, because containers are near the top."""
     todo = [top]
     for directory in todo:
         try:
@@ -265,7 +267,7 @@ def walk(top: str) -> Iterator[str]:
 
 
 def is_pyruncs(directory: str) -> bool:
-    """Whether a cgroup has our device program, or is a scope of ours."""
+    """Whether a cgroup has pyrunc's device program, or is a scope of pyrunc."""
     name = directory.rpartition("/")[2]
     if name.startswith("pyrunc-") and name.endswith(".scope"):
         return True
@@ -280,7 +282,8 @@ def is_pyruncs(directory: str) -> bool:
 
 
 def programs(cgroup: int) -> list[str]:
-    """The names of the device programs that are attached to a cgroup; [] when the caller may not ask."""
+    """The names of the device programs attached to a cgroup; [] if the caller may not query
+    them."""
     ffi, lib = interpreter.quick()
     ids, name = ffi.new("uint32_t[16]"), ffi.new("char[32]")
     out = []

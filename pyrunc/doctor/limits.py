@@ -1,4 +1,4 @@
-"""Sysctls, limits of the kernel and of the caller, and how near they are."""
+"""Sysctls, limits of the kernel and of the caller, and their current use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FEW_WATCHES = 128  # the kernel's default of max_user_instances
 
 
 def check(machine: Machine) -> list[Area]:
-    """Sysctls, what is used up, rlimits, and limits of our own cgroup."""
+    """Sysctls, usage, rlimits, and the limits of the caller's cgroup."""
     area = Area("limits")
     for name in ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time"):
         forbidden(machine, area, name)
@@ -32,39 +32,40 @@ def check(machine: Machine) -> list[Area]:
 
 
 def forbidden(machine: Machine, area: Area, kind: str) -> None:
-    """A limit of 0 on a type of namespace; the probes say what else keeps them from being made."""
+    """A limit of 0 on a type of namespace; the probes report other obstacles."""
     name = f"user.max_{kind}_namespaces"
     if machine.number("/proc/sys/" + name.replace(".", "/")) == 0:
-        means = f"no {kind} namespace can be made, not even by root"
+        means = f"no {kind} namespace can be created, not even by root"
         area.problem("namespaces", f"{name} is 0", means, f"sysctl -w {name}=10000")
 
 
 def memfd(machine: Machine, area: Area) -> None:
-    """vm.memfd_noexec=2: init is executed from a mount of its own instead, which takes root."""
+    """vm.memfd_noexec=2: init is then executed from a private mount, which needs root."""
     value = machine.number("/proc/sys/vm/memfd_noexec")
     if value != 2:
         area.ok("memfd", "memfds can be executed")
     elif machine.euid == 0:
-        area.ok("memfd", "vm.memfd_noexec is 2; root does without")
+        area.ok("memfd", "vm.memfd_noexec is 2; root does not need memfds")
     else:
-        means = "no container can be run by this user: init is executed from a memfd"
+        means = "this user cannot run containers: init is executed from a memfd"
         area.problem("memfd", "vm.memfd_noexec is 2", means, "sysctl -w vm.memfd_noexec=1")
 
 
 def forwarding(machine: Machine, area: Area) -> None:
-    """What the bridges of engines need; pyrunc makes no networks itself."""
+    """Sysctls for the bridges of engines; pyrunc itself creates no networks."""
     if machine.number("/proc/sys/net/ipv4/ip_forward") == 0:
-        means = "containers behind a bridge of an engine reach no network; engines usually set it themselves"
+        means = "containers behind an engine bridge cannot reach any network; engines usually set it"
         area.note("forwarding", "net.ipv4.ip_forward is 0", means, "sysctl -w net.ipv4.ip_forward=1")
 
 
-# -- what is used up: (check, used, limit, what happens at the limit, mend) or None where it is not known ----------
+# -- usage: (check, used, limit, effect of reaching the limit, fix), or None if it is unknown
+# ---------
 
 Use = tuple[str, int, int, str, str]
 
 
 def filled(machine: Machine, area: Area, look: Callable[[Machine], Use | None]) -> None:
-    """A table of the kernel that is nearly full."""
+    """A kernel table that is nearly full."""
     found = look(machine)
     if found is None:
         return
@@ -79,7 +80,7 @@ def filled(machine: Machine, area: Area, look: Callable[[Machine], Use | None]) 
 
 
 def processes(machine: Machine) -> Use | None:
-    """Threads, against kernel.pid_max and kernel.threads-max."""
+    """Threads, compared with kernel.pid_max and kernel.threads-max."""
     fields = machine.text("/proc/loadavg", 256).split()
     limits = [machine.number(f"/proc/sys/kernel/{name}") for name in ("pid_max", "threads-max")]
     known = [limit for limit in limits if limit]
@@ -92,7 +93,7 @@ def processes(machine: Machine) -> Use | None:
 
 
 def files(machine: Machine) -> Use | None:
-    """Open files, against fs.file-max."""
+    """Open files, compared with fs.file-max."""
     fields = machine.text("/proc/sys/fs/file-nr", 256).split()
     if len(fields) != 3 or not all(field.isdecimal() for field in fields):
         return None
@@ -101,7 +102,7 @@ def files(machine: Machine) -> Use | None:
 
 
 def mounts(machine: Machine) -> Use | None:
-    """Mounts in our namespace, against fs.mount-max."""
+    """Mounts in the caller's namespace, compared with fs.mount-max."""
     limit = machine.number("/proc/sys/fs/mount-max")
     if not limit:
         return None
@@ -109,13 +110,13 @@ def mounts(machine: Machine) -> Use | None:
         "mounts",
         len(machine.mounts()),
         limit,
-        "no mount can be made (ENOSPC)",
+        "no mount can be created (ENOSPC)",
         f"sysctl -w fs.mount-max={limit * 2}",
     )
 
 
 def keys(machine: Machine) -> Use | None:
-    """Keys of the caller: each container has a session keyring (keyrings(7))."""
+    """Keys of the caller; each container has a session keyring (keyrings(7))."""
     limit = machine.number(f"/proc/sys/kernel/keys/{'root_maxkeys' if machine.uid == 0 else 'maxkeys'}")
     for line in machine.text("/proc/key-users", 65536).split("\n"):
         uid, _, rest = line.partition(":")
@@ -123,7 +124,7 @@ def keys(machine: Machine) -> Use | None:
         if uid.strip() == str(machine.uid) and limit and len(fields) > 2:
             used = fields[2].partition("/")[0]
             name = "root_maxkeys" if machine.uid == 0 else "maxkeys"
-            means = "create fails at the session keyring (EDQUOT); --no-new-keyring does without"
+            means = "create fails at the session keyring (EDQUOT); --no-new-keyring avoids it"
             return (
                 "keys",
                 int(used) if used.isdecimal() else 0,
@@ -135,7 +136,7 @@ def keys(machine: Machine) -> Use | None:
 
 
 def terminals(machine: Machine) -> Use | None:
-    """Pseudo-terminals, against kernel.pty.max."""
+    """Pseudo-terminals, compared with kernel.pty.max."""
     used, limit = (machine.number(f"/proc/sys/kernel/pty/{name}") for name in ("nr", "max"))
     if used is None or not limit:
         return None
@@ -146,12 +147,13 @@ def terminals(machine: Machine) -> Use | None:
 
 
 def watches(machine: Machine, area: Area) -> None:
-    """inotify instances are counted by user, and containers without a user namespace share one user."""
+    """inotify instances are counted per user, and containers without a user namespace share one
+    user."""
     instances = machine.number("/proc/sys/fs/inotify/max_user_instances")
     if instances is None:
         return
     if instances <= FEW_WATCHES:
-        means = "containers of one user share them: programs that watch files fail with EMFILE on a host with many"
+        means = "containers of one user share them: on a host with many, programs that watch files fail with EMFILE"
         mend = "sysctl -w fs.inotify.max_user_instances=8192"
         area.note("inotify", f"fs.inotify.max_user_instances is {instances}", means, mend)
     else:
@@ -159,7 +161,7 @@ def watches(machine: Machine, area: Area) -> None:
 
 
 def rlimits(machine: Machine, area: Area) -> None:
-    """The caller's own, which containers without /process/rlimits inherit."""
+    """The caller's limits, which containers without /process/rlimits inherit."""
     for check, number, few in (
         ("rlimit-nofile", resource.RLIMIT_NOFILE, FEW_FILES),
         ("rlimit-nproc", resource.RLIMIT_NPROC, FEW_PROCESSES),
@@ -179,12 +181,12 @@ def rlimits(machine: Machine, area: Area) -> None:
 
 
 def limit_text(value: int) -> str:
-    """A limit as ulimit(1) writes it."""
+    """A limit in the notation of ulimit(1)."""
     return "unlimited" if value == resource.RLIM_INFINITY else str(value)
 
 
 def own_cgroup(machine: Machine, area: Area) -> None:
-    """pids.max and memory of our own cgroup: spawning init counts against them."""
+    """pids.max and memory of the caller's cgroup, which spawning init counts against."""
     place = machine.facts.cgroup_dir(machine.facts.own_cgroup) if machine.facts.cgroup2_mount else ""
     for file, used, check, means in (
         ("pids.max", "pids.current", "cgroup-pids", "pyrunc cannot start a process (EAGAIN)"),
@@ -197,14 +199,15 @@ def own_cgroup(machine: Machine, area: Area) -> None:
 
 
 def hidden_processes(machine: Machine, area: Area) -> None:
-    """/proc with hidepid, or with mounts over parts of it: a user namespace cannot mount a new one then."""
+    """/proc with hidepid, or partly covered by mounts: a user namespace then cannot mount a new
+    one."""
     covered = []
     for fields in machine.mounts():
         if fields[4] == "/proc":
             options = fields[-1].split(",") + fields[5].split(",")
             hide = next((option for option in options if option.startswith("hidepid=")), "hidepid=0")
             if machine.euid != 0 and hide not in ("hidepid=0", "hidepid=off"):
-                means = "the processes of other users are not seen: leftovers of theirs are not found"
+                means = "the processes of other users are hidden: their leftovers are not found"
                 area.note("proc", f"/proc is mounted with {hide}", means)
         elif fields[4].startswith("/proc/") and fields[4] != "/proc/sys/fs/binfmt_misc":
             covered.append(fields[4])

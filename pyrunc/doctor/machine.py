@@ -1,4 +1,5 @@
-"""What the checks look at: files below a prefix, facts, the environment, probes.  Tests have made-up ones."""
+"""The host as the checks see it: files below a prefix, facts, the environment, probes. Tests use
+fake ones."""
 
 from __future__ import annotations
 
@@ -21,22 +22,22 @@ PROBES = {  # PR_PROBE_* of native/shim/shim.h
     "SECCOMP_NOTIFY": 4,
     "LANDLOCK": 5,
 }
-FILE_MOST = 4 << 20  # bytes of a file; the tables of /proc are the largest
-IDS_ROOM = 65536  # bytes of the answer of libsubid
+FILE_MOST = 4 << 20  # bytes of a file; the tables in /proc are the largest
+IDS_ROOM = 65536  # bytes of libsubid's answer
 
 Probe = Callable[[str, int], int]
 
 
 def try_out(what: str, flags: int) -> int:
-    """A probe of the shim by its name, in new namespaces: its value, or ``-errno``."""
+    """Run a probe of the shim by name, in new namespaces; returns its value, or ``-errno``."""
     _, lib = interpreter.quick()
     return int(lib.pr_probe(PROBES[what], flags))
 
 
 class Machine:
-    """This host, as the caller of pyrunc sees it.
+    """This host, as seen by pyrunc's caller.
 
-    ``prefix`` stands before every path that is looked at.  Nothing here changes anything.
+    ``prefix`` is prepended to every path. Nothing here changes anything.
     """
 
     def __init__(self, prefix: str = "", env: Mapping[str, str] | None = None, probe: Probe = try_out) -> None:
@@ -53,7 +54,7 @@ class Machine:
 
     @property
     def initial_userns(self) -> bool:
-        """Whether root has its rights over the host here."""
+        """Whether the caller's root has its full privileges over the host."""
         return host.initial_userns(self.prefix)
 
     @property
@@ -62,13 +63,13 @@ class Machine:
         return self.euid == 0 and self.initial_userns
 
     def place(self, path: str) -> str:
-        """Where a path of the host is really looked at."""
+        """The real location of a host path."""
         return self.prefix + path
 
     # -- files -------------------------------------------------------------------------------------------------
 
     def text(self, path: str, most: int = FILE_MOST) -> str:
-        """The first bytes of a file, "" when it cannot be read; nothing is waited for."""
+        """The first bytes of a file, or "" if it is unreadable; never blocks."""
         try:
             fd = os.open(self.place(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         except (OSError, ValueError):
@@ -85,7 +86,7 @@ class Machine:
         return b"".join(chunks).decode("utf-8", "surrogateescape")
 
     def number(self, path: str) -> int | None:
-        """A file that holds a number; None when it is not there or holds something else."""
+        """The number in a file; None if the file is missing or contains something else."""
         words = self.text(path, 64).split()
         try:
             return int(words[0]) if words else None
@@ -93,11 +94,11 @@ class Machine:
             return None
 
     def exists(self, path: str) -> bool:
-        """Whether there is something at a path."""
+        """Whether a path exists."""
         return self.stat(path) is not None
 
     def stat(self, path: str) -> os.stat_result | None:
-        """stat(2) of a path, None when it cannot be looked at."""
+        """stat(2) of a path, or None if that fails."""
         try:
             return os.stat(self.place(path))
         except (OSError, ValueError):
@@ -111,7 +112,7 @@ class Machine:
             return False
 
     def names(self, path: str, most: int = 10_000) -> list[str]:
-        """The first names in a directory, sorted; [] when it cannot be read."""
+        """The first names in a directory, sorted; [] if it is unreadable."""
         found: list[str] = []
         try:
             with os.scandir(self.place(path)) as entries:
@@ -124,31 +125,32 @@ class Machine:
         return sorted(found)
 
     def is_program(self, path: str) -> bool:
-        """Whether a path leads to a regular file that somebody may execute."""
+        """Whether a path leads to an executable regular file."""
         found = self.stat(path)
         return found is not None and stat.S_ISREG(found.st_mode) and bool(found.st_mode & 0o111)
 
     def find(self, program: str, *more: str) -> str:
-        """Where a program is, "" for nowhere; ``more`` are further directories."""
+        """The path of a program, or ""; ``more`` are additional directories."""
         for place in (*PROGRAM_DIRS, *more):
             if self.is_program(f"{place}/{program}"):
                 return f"{place}/{program}"
         return ""
 
     def mounts(self) -> list[list[str]]:
-        """The lines of mountinfo, split at blanks; paths are as the kernel escapes them (proc(5)).
+        """The lines of mountinfo, split at blanks; paths keep the kernel's escapes (proc(5)).
 
-        Read once: a node with thousands of mounts needs milliseconds to print them.
+        Read once: printing thousands of mounts takes milliseconds.
         """
         if self._mounts is None:
             lines = (line.split(" ") for line in self.text("/proc/self/mountinfo").split("\n"))
             self._mounts = [fields for fields in lines if len(fields) > 6 and "-" in fields]
         return self._mounts
 
-    # -- ourselves ---------------------------------------------------------------------------------------------
+    # -- the caller
+    # --------------------------------------------------------------------------------------------
 
     def status(self, name: str) -> str:
-        """A field of /proc/self/status, "" without it."""
+        """A field of /proc/self/status, or ""."""
         for line in self.text("/proc/self/status").split("\n"):
             key, _, value = line.partition(":")
             if key == name:
@@ -163,7 +165,7 @@ class Machine:
             return 0
 
     def securebits(self) -> int | None:
-        """prctl(PR_GET_SECUREBITS), None without python-prctl, which is an optional extra."""
+        """prctl(PR_GET_SECUREBITS), or None without python-prctl, an optional extra."""
         try:
             import prctl
         except ImportError:
@@ -175,9 +177,10 @@ class Machine:
         return resource.getrlimit(number)
 
     def subordinate_ids(self, owner: str, groups: bool) -> list[tuple[int, int]] | None:
-        """What libsubid knows of a user, NSS included: (first id, number).  None: it is not there, or no answer.
+        """libsubid's ranges of a user, including NSS: (first id, number). None if it is missing or
+        does not answer.
 
-        A server that does not answer is asked once.
+        A server that does not answer is asked only once.
         """
         if self._nss_hangs:
             return None
@@ -191,7 +194,8 @@ class Machine:
         return [(int(first), int(number)) for first, number in (line.split() for line in lines if line.count(" ") == 1)]
 
     def works(self, what: str, flags: int = 0) -> tuple[int, bool]:
-        """A probe as the caller, and if that is not permitted in a new user namespace: (result, whether in one)."""
+        """Run a probe as the caller or, if not permitted, in a new user namespace: (result,
+        whether in one)."""
         result = self.probe(what, flags)
         if result >= 0 or errno_name(-result) != "EPERM" or flags & CLONE_FLAGS["user"]:
             return result, False
@@ -200,7 +204,7 @@ class Machine:
 
 
 def own_program() -> str:
-    """The path of this very executable, for the commands that are proposed."""
+    """The path of this executable, for the suggested commands."""
     if interpreter.FROZEN:
         try:
             return os.readlink("/proc/self/exe")
@@ -210,5 +214,5 @@ def own_program() -> str:
 
 
 def system_error(result: int) -> str:
-    """``-errno`` as text: EPERM."""
+    """The name of ``-errno``, such as EPERM."""
     return errno_name(-result)

@@ -1,4 +1,4 @@
-"""What the caller may do: capabilities, securebits, no_new_privs, and the security modules above it."""
+"""The caller's privileges: capabilities, securebits, no_new_privs, and security modules."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pyrunc.doctor.findings import Area
 from pyrunc.doctor.machine import Machine
 from pyrunc.spec.names import CAPABILITIES
 
-# Without these of the host's root no container starts, or none with the usual fields.
+# Without these capabilities of the host's root no container starts, or none with common fields.
 NEEDED = {
-    "CAP_SYS_ADMIN": "no namespace and no mount can be made",
+    "CAP_SYS_ADMIN": "namespaces and mounts cannot be created",
     "CAP_SETUID": "the user of the program cannot be set",
     "CAP_SETGID": "the groups of the program cannot be set",
     "CAP_SETPCAP": "the bounding set of the program cannot be reduced",
-    "CAP_MKNOD": "device nodes cannot be made",
+    "CAP_MKNOD": "device nodes cannot be created",
     "CAP_CHOWN": "files and terminals cannot be given to the container's user",
     "CAP_DAC_OVERRIDE": "files of other users cannot be reached",
     "CAP_SYS_CHROOT": "the root filesystem cannot be entered",
@@ -26,10 +26,10 @@ USEFUL = {
     "CAP_NET_ADMIN": "netDevices, and network sysctls of containers, are refused",
     "CAP_SYS_NICE": "realtime schedulers and lower nice values are refused",
     "CAP_SYS_PTRACE": "`exec` into containers of other users may fail",
-    "CAP_BPF": "",  # CAP_SYS_ADMIN does as well
+    "CAP_BPF": "",  # CAP_SYS_ADMIN suffices as well
     "CAP_SYS_TIME": "offsets of time namespaces are refused",
 }
-SECUREBITS = {  # linux/securebits.h: name -> (bit, what it does to containers); the bit above locks it
+SECUREBITS = {  # linux/securebits.h: name -> (bit, effect on containers); the next higher bit locks it
     "noroot": (0, "root of a container gets no capabilities from execve"),
     "no_setuid_fixup": (2, "a change of the user does not change the capabilities"),
     "keep_caps": (4, "capabilities are kept when the user changes, until the next execve"),
@@ -39,7 +39,7 @@ _RUNTIME_TYPE = "container_runtime_exec_t"
 
 
 def check(machine: Machine) -> list[Area]:
-    """The caller, and the security modules."""
+    """Check the caller and the security modules."""
     caller, lsm = Area("privileges"), Area("security modules")
     capabilities(machine, caller)
     no_new_privileges(machine, caller)
@@ -53,12 +53,12 @@ def check(machine: Machine) -> list[Area]:
 
 
 def bit(name: str) -> int:
-    """A capability as a bit of a mask."""
+    """The bit of a capability in a mask."""
     return 1 << CAPABILITIES.index(name)
 
 
 def capabilities(machine: Machine, area: Area) -> None:
-    """The effective set of root; another user is given all in its user namespace."""
+    """The effective set of root; other users get all capabilities in their user namespace."""
     if not machine.privileged:
         who = "root of a user namespace" if machine.euid == 0 else f"uid {machine.euid}"
         area.ok("capabilities", f"{who}: pyrunc works rootless")
@@ -74,7 +74,7 @@ def capabilities(machine: Machine, area: Area) -> None:
     for name in missing:
         area.note("capabilities", f"{name} is missing", USEFUL[name])
     if not lacking and not missing:
-        area.ok("capabilities", "all that containers need")
+        area.ok("capabilities", "everything that containers need")
     bounding = machine.capabilities("CapBnd")
     gone = [
         name for index, name in enumerate(CAPABILITIES) if index <= machine.facts.cap_last and not bounding >> index & 1
@@ -85,7 +85,7 @@ def capabilities(machine: Machine, area: Area) -> None:
 
 
 def no_new_privileges(machine: Machine, area: Area) -> None:
-    """With it set-user-ID programs give nothing: newuidmap does not work."""
+    """no_new_privs disables set-user-ID programs, so newuidmap does not work."""
     if machine.status("NoNewPrivs") != "1":
         area.ok("no-new-privileges", "not set")
         return
@@ -98,10 +98,10 @@ def no_new_privileges(machine: Machine, area: Area) -> None:
 
 
 def securebits(machine: Machine, area: Area) -> None:
-    """securebits(7) are inherited by containers; /proc does not show them."""
+    """Containers inherit the securebits(7); /proc does not show them."""
     bits = machine.securebits()
     if bits is None:
-        means = "the securebits of the caller, which containers inherit, are not looked at"
+        means = "the securebits of the caller, which containers inherit, are not checked"
         mend = "pip install 'pyrunc[doctor]' (it needs libcap-dev)"
         area.note("securebits", "python-prctl is not installed", means, mend)
         return
@@ -128,7 +128,7 @@ def modules(machine: Machine, area: Area) -> None:
 
 
 def apparmor(machine: Machine, area: Area) -> None:
-    """Whether profiles can be used, and whether we are under one ourselves."""
+    """Whether profiles can be used, and whether the caller is confined."""
     if not machine.facts.apparmor:
         area.ok("apparmor", "not enabled: configs with /process/apparmorProfile are refused")
         return
@@ -144,7 +144,7 @@ def apparmor(machine: Machine, area: Area) -> None:
 
 
 def selinux(machine: Machine, area: Area) -> None:
-    """The mode, and the type of our executable: it decides which domain containers are started from."""
+    """The mode, and the type of pyrunc's executable, which determines the domain it runs in."""
     if not machine.facts.selinux:
         area.ok("selinux", "not enabled: configs with /process/selinuxLabel are refused")
         return
@@ -153,7 +153,7 @@ def selinux(machine: Machine, area: Area) -> None:
     label = file_label(machine.place(machine.program))
     if label and label.split(":")[2:3] != [_RUNTIME_TYPE]:
         report = area.problem if enforcing else area.note
-        means = "pyrunc does not change to the domain of container runtimes, which may be denied what it does"
+        means = "pyrunc does not enter the domain of container runtimes, and may be denied access"
         report("selinux", f"{machine.program} is {label}", means, f"chcon -t {_RUNTIME_TYPE} {quote(machine.program)}")
 
 
@@ -166,7 +166,8 @@ def file_label(path: str) -> str:
 
 
 def lockdown(machine: Machine, area: Area) -> None:
-    """kernel_lockdown(7): confidentiality takes bpf's reading helpers away, which are not used here."""
+    """kernel_lockdown(7): confidentiality disables bpf's reading helpers, which pyrunc does not
+    use."""
     text = machine.text("/sys/kernel/security/lockdown", 256)
     mode = text.partition("[")[2].partition("]")[0]
     if mode:
@@ -174,7 +175,7 @@ def lockdown(machine: Machine, area: Area) -> None:
 
 
 def yama(machine: Machine, area: Area) -> None:
-    """Scope 3 keeps even CAP_SYS_PTRACE from attaching: criu cannot dump."""
+    """Scope 3 blocks ptrace even with CAP_SYS_PTRACE, so criu cannot dump."""
     scope = machine.number("/proc/sys/kernel/yama/ptrace_scope")
     if scope == 3:
         means = "no process can be traced: checkpoint and debuggers in containers fail, until the next boot"

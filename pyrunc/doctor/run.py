@@ -1,4 +1,4 @@
-"""All checks, one subject after the other."""
+"""Run all checks, one subject at a time."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ CHECKS: tuple[tuple[str, Check], ...] = (
 
 
 def examine(machine: Machine, opts: CreateOptions | None = None) -> list[Finding]:
-    """The findings of all checks; with ``opts`` those of their bundle first.
+    """The findings of all checks; with ``opts``, those of their bundle first.
 
-    A check that cannot look is a finding as well, and the others go on.  Raises load.Unreadable when there is no
-    config.json that could be read.
+    A failed check is a finding as well, and the others continue. Raises load.Unreadable without a
+    readable config.json.
     """
     findings: list[Finding] = []
     if opts is not None:
@@ -48,5 +48,5 @@ def guarded(name: str, check: Check, machine: Machine) -> list[Finding]:
     except (OSError, PyruncError) as error:
         text = str(error) if isinstance(error, PyruncError) else errno_text(error.errno or 0)
         failed = Area(name)
-        failed.note("incomplete", text, "this subject could not be looked at")
+        failed.note("incomplete", text, "this subject could not be checked")
         return failed.done()

@@ -1,4 +1,4 @@
-"""Where containers are kept: the state root; CRIU, which checkpoints them."""
+"""Storage: the state root, and CRIU for checkpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pyrunc.doctor.machine import Machine
 from pyrunc.doctor.users import user_name
 from pyrunc.errors import PyruncError
 
-CRIU_OLDEST = (3, 16)  # lsm_profile of restore
+CRIU_OLDEST = (3, 16)  # lsm_profile for restore
 CRIU_SECONDS = 0.2
 FEW_BYTES, FEW_INODES = 16 << 20, 1000
 _VERSION = re.compile(r"^Version: (\d+)\.(\d+)", re.MULTILINE)
@@ -31,7 +31,7 @@ def check(machine: Machine) -> list[Area]:
 
 
 def root_of(machine: Machine, area: Area) -> str:
-    """The state root, "" when there is none."""
+    """The state root, or "" if there is none."""
     try:
         return state.root_dir(machine.root_option)
     except PyruncError as error:
@@ -41,7 +41,7 @@ def root_of(machine: Machine, area: Area) -> str:
 
 
 def state_root(machine: Machine, area: Area, root: str) -> None:
-    """Owner, mode, kind, room; or whether it could be made."""
+    """Owner, mode, type and free space of the root; or whether it can be created."""
     try:
         found = os.lstat(machine.place(root))
     except (OSError, ValueError):
@@ -53,7 +53,7 @@ def state_root(machine: Machine, area: Area, root: str) -> None:
         return
     if found.st_uid != machine.euid or found.st_mode & 0o022:
         seen = f"{root} belongs to uid {found.st_uid}, mode {found.st_mode & 0o7777:04o}"
-        means = "every command refuses it: who can write there decides which processes are killed"
+        means = "every command refuses it: write access to it controls which processes are killed"
         area.problem("state-root", seen, means, f"chown {machine.euid} {quote(root)} && chmod 0700 {quote(root)}")
         return
     if not machine.access(root, os.W_OK):
@@ -65,15 +65,15 @@ def state_root(machine: Machine, area: Area, root: str) -> None:
 
 
 def missing_root(machine: Machine, area: Area, root: str) -> None:
-    """The nearest directory above that exists must be writable."""
+    """The nearest existing parent must be writable."""
     above = root
     while above not in ("", "/") and not machine.exists(above):
         above = above.rpartition("/")[0]
     if machine.access(above or "/", os.W_OK):
-        area.ok("state-root", f"{root} will be made by the first create")
+        area.ok("state-root", f"{root} will be created by the first create")
         lingering(machine, area, root)
     else:
-        means = "it cannot be made: no container can be created"
+        means = "it cannot be created, and neither can containers"
         area.problem(
             "state-root",
             f"{root} does not exist, and {above or '/'} is not writable",
@@ -83,7 +83,7 @@ def missing_root(machine: Machine, area: Area, root: str) -> None:
 
 
 def mount_of(machine: Machine, path: str) -> str:
-    """The command that makes the mount of a path writable."""
+    """The command that remounts a path's mount writable."""
     best = "/"
     for fields in machine.mounts():
         if (path + "/").startswith(fields[4].rstrip("/") + "/"):
@@ -92,27 +92,26 @@ def mount_of(machine: Machine, path: str) -> str:
 
 
 def room(machine: Machine, area: Area, root: str) -> None:
-    """Free bytes and inodes: a state takes some KiB and half a dozen inodes."""
+    """Free bytes and inodes: a state takes a few KiB and half a dozen inodes."""
     try:
         found = os.statvfs(machine.place(root))
     except OSError:
         return
     if found.f_bavail * found.f_frsize < FEW_BYTES or (found.f_files and found.f_favail < FEW_INODES):
         seen = f"{found.f_bavail * found.f_frsize >> 20} MiB and {found.f_favail} inodes are free below {root}"
-        area.note(
-            "room", seen, "create fails with ENOSPC when they are used up", f"df {quote(root)}; df -i {quote(root)}"
-        )
+        area.note("room", seen, "create fails with ENOSPC when none are left", f"df {quote(root)}; df -i {quote(root)}")
     else:
         area.ok("room", f"{found.f_bavail * found.f_frsize >> 20} MiB are free below {root}")
 
 
 def lingering(machine: Machine, area: Area, root: str) -> None:
-    """systemd-logind removes /run/user/UID with the last session of a user who does not linger."""
+    """systemd-logind removes /run/user/UID at the end of the last session of a user who does not
+    linger."""
     if not root.startswith(f"/run/user/{machine.uid}/") or not machine.exists("/run/systemd/system"):
         return
     name = user_name(machine.uid)
     if not machine.exists(f"/var/lib/systemd/linger/{name}"):
-        means = "the state of containers goes with the last session, and systemd ends their processes"
+        means = "the last session removes the state of containers, and systemd ends their processes"
         area.note("linger", f"{name} does not linger", means, f"loginctl enable-linger {quote(name)}")
 
 
@@ -120,7 +119,8 @@ def lingering(machine: Machine, area: Area, root: str) -> None:
 
 
 def criu(machine: Machine, area: Area) -> None:
-    """Whether it is there and new enough.  Whether it works on this kernel only `criu check` says: it takes longer."""
+    """Whether CRIU is installed and new enough. Only `criu check`, which takes longer, tests
+    this kernel."""
     path = machine.find("criu")
     if not path:
         area.ok("criu", "not installed: containers cannot be checkpointed")
@@ -140,11 +140,12 @@ def criu(machine: Machine, area: Area) -> None:
     elif not machine.privileged:
         area.ok("criu", f"{path}, {version[0]}.{version[1]}; checkpoints need root")
     else:
-        area.ok("criu", f"{path}, {version[0]}.{version[1]}; `criu check` says whether it knows this kernel")
+        area.ok("criu", f"{path}, {version[0]}.{version[1]}; `criu check` tests it on this kernel")
 
 
 def criu_version(path: str) -> tuple[int, int] | None:
-    """The version that criu prints; None: it cannot be executed or prints something else.  Raises TimeoutExpired."""
+    """The version that criu prints; None if it cannot be executed or prints something else.
+    Raises TimeoutExpired."""
     try:
         done = subprocess.run(  # noqa: S603  # nosec B603  an absolute path in a directory of the system
             [path, "--version"],

@@ -1,4 +1,4 @@
-"""User namespaces, and the ids beyond the caller's own that it may map."""
+"""User namespaces, and the ids that the caller may map besides its own."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pyrunc.doctor.machine import Machine, system_error
 from pyrunc.errors import errno_name
 from pyrunc.plan.namespaces import CLONE_FLAGS
 
-ENOUGH = 65536  # ids that an image may use
-LOOKED_THROUGH = 256 << 10  # bytes of subuid(5) in which overlaps are looked for
+ENOUGH = 65536  # number of ids that an image may use
+LOOKED_THROUGH = 256 << 10  # bytes of subuid(5) that are searched for overlaps
 SETTINGS = (
     ("kernel.unprivileged_userns_clone", 0),  # Debian's
     ("kernel.apparmor_restrict_unprivileged_userns", 1),  # Ubuntu's
@@ -35,7 +35,7 @@ def check(machine: Machine) -> list[Area]:
 
 
 def user_namespace(machine: Machine, area: Area) -> None:
-    """Whether the caller can make one; other users than root cannot run anything without."""
+    """Whether the caller can create one; users other than root cannot run anything without it."""
     result = machine.probe("NAMESPACES", CLONE_FLAGS["user"])
     if result >= 0:
         if machine.euid == 0:
@@ -60,7 +60,7 @@ def user_namespace(machine: Machine, area: Area) -> None:
 
 
 def forbidding(machine: Machine) -> str:
-    """The command that lifts the setting which keeps users from making user namespaces; "" without one."""
+    """The command that re-enables user namespaces for users, or ""."""
     for name, value in SETTINGS:
         if machine.number("/proc/sys/" + name.replace(".", "/")) == value:
             return f"sysctl -w {name}={1 - value}"
@@ -68,13 +68,14 @@ def forbidding(machine: Machine) -> str:
 
 
 def restricted(machine: Machine, area: Area) -> None:
-    """A namespace in which nothing is allowed: AppArmor's restriction of unprivileged user namespaces."""
-    means = "no container can be run by this user: an LSM takes all capabilities away in user namespaces"
-    area.problem("user-namespaces", "can be made, but give no capabilities", means, forbidding(machine))
+    """A namespace without privileges: AppArmor's restriction of unprivileged user namespaces."""
+    means = "this user cannot run containers: an LSM removes all capabilities in user namespaces"
+    area.problem("user-namespaces", "can be created, but give no capabilities", means, forbidding(machine))
 
 
 def helpers(machine: Machine, area: Area) -> None:
-    """newuidmap and newgidmap, which write the maps of users: installed, and setuid or with file capabilities."""
+    """newuidmap and newgidmap, which write users' maps, must be installed and be setuid or have
+    file capabilities."""
     for name in ("newuidmap", "newgidmap"):
         path = next((f"{place}/{name}" for place in idmap.HELPER_DIRS if machine.is_program(f"{place}/{name}")), "")
         if not path:
@@ -83,14 +84,14 @@ def helpers(machine: Machine, area: Area) -> None:
             continue
         found = machine.stat(path)
         if found is not None and not found.st_mode & 0o4000 and not has_capabilities(machine.place(path)):
-            means = "it cannot write the maps: it is neither setuid nor has it file capabilities"
+            means = "it cannot write the maps: it is not setuid and has no file capabilities"
             area.problem("helpers", f"{path} has no privileges", means, f"chmod u+s {path}")
         else:
             area.ok("helpers", path)
 
 
 def has_capabilities(path: str) -> bool:
-    """Whether a file has the attribute that setcap(8) writes."""
+    """Whether a file has file capabilities (setcap(8))."""
     from os import getxattr
 
     try:
@@ -100,7 +101,7 @@ def has_capabilities(path: str) -> bool:
 
 
 def subordinate(machine: Machine, area: Area, groups: bool) -> None:
-    """Ids in /etc/subuid or /etc/subgid, and what NSS serves besides where libsubid is there."""
+    """Ids in /etc/subuid or /etc/subgid, and from NSS if libsubid is installed."""
     file = "/etc/subgid" if groups else "/etc/subuid"
     name = user_name(machine.uid)
     ranges = in_file(machine.text(file), {name, str(machine.uid)})
@@ -109,7 +110,7 @@ def subordinate(machine: Machine, area: Area, groups: bool) -> None:
         served = machine.subordinate_ids(name, groups)
         if served is None and nss_source(machine) != "files":
             means = f"the ids that {nss_source(machine)} serves are not seen"
-            area.note("subordinate-ids", "libsubid is not there, or does not answer", means, "getsubids $USER")
+            area.note("subordinate-ids", "libsubid is missing, or does not answer", means, "getsubids $USER")
         elif served:
             ranges, source = served, f"libsubid ({nss_source(machine)})"
     total = sum(count for _, count in ranges)
@@ -128,7 +129,7 @@ def subordinate(machine: Machine, area: Area, groups: bool) -> None:
 
 
 def user_name(uid: int) -> str:
-    """The name of a user, its number without one."""
+    """The name of a user, or the number if there is none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except (KeyError, OSError):
@@ -136,7 +137,7 @@ def user_name(uid: int) -> str:
 
 
 def nss_source(machine: Machine) -> str:
-    """The source of subordinate ids in nsswitch.conf(5); "files" without the line."""
+    """The source of subordinate ids in nsswitch.conf(5); "files" by default."""
     for line in machine.text("/etc/nsswitch.conf", 65536).split("\n"):
         key, _, value = line.partition("#")[0].partition(":")
         if key.strip() == "subid" and value.split():
@@ -154,7 +155,7 @@ def in_file(text: str, owners: set[str]) -> list[tuple[int, int]]:
 
 
 def entries(text: str) -> list[tuple[str, int, int]]:
-    """All lines of subuid(5): owner, first id, number; lines that are wrong are left out."""
+    """All lines of subuid(5): owner, first id, number; malformed lines are omitted."""
     out = []
     for line in text.split("\n"):
         parts = line.split(":")
@@ -164,7 +165,8 @@ def entries(text: str) -> list[tuple[str, int, int]]:
 
 
 def overlaps(machine: Machine, area: Area, file: str, ranges: list[tuple[int, int]]) -> None:
-    """Ids that another user may map as well, or that are an account's: its files would be the container's."""
+    """Ids that another user may also map, or that belong to an account: the container would own
+    its files."""
     own = {user_name(machine.uid), str(machine.uid)}
     others = [entry for entry in entries(machine.text(file, LOOKED_THROUGH)) if entry[0] not in own]
     for first, count in ranges[:16]:
@@ -177,14 +179,14 @@ def overlaps(machine: Machine, area: Area, file: str, ranges: list[tuple[int, in
 
 
 def mapped(machine: Machine, area: Area) -> None:
-    """How many ids root of a user namespace has to give away."""
+    """How many ids root of a user namespace can assign."""
     total = 0
     for line in machine.text("/proc/self/uid_map", 65536).split("\n"):
         numbers = line.split()
         if len(numbers) == 3 and numbers[2].isdecimal():
             total += int(numbers[2])
     if total < 2:
-        means = "only this one can be mapped in containers: images with files of other users cannot be used"
+        means = "containers can map only this one: images with files of other users cannot be used"
         area.note("mapped-ids", f"{total} id in this user namespace", means)
     else:
         area.ok("mapped-ids", f"{total} ids in this user namespace")

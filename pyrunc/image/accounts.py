@@ -17,7 +17,7 @@ MAX_ID = 0xFFFFFFFE
 
 @dataclass(slots=True)
 class User:
-    """What config.json's process.user gets, and the home directory for HOME."""
+    """The value of config.json's process.user, and the home directory for HOME."""
 
     uid: int = 0
     gid: int = 0
@@ -26,9 +26,11 @@ class User:
 
 
 def find(text: str, tree: Tree) -> User:
-    """``user``, ``uid``, ``user:group``, ``uid:gid`` and mixtures; "" is root.  Raises ImageError: no such name.
+    """Parse ``user``, ``uid``, ``user:group``, ``uid:gid`` and mixtures; "" is root. Raises
+    ImageError for an unknown name.
 
-    A number needs no entry.  Groups by membership count for a user by name without a group, and for nobody else.
+    A number needs no entry. Supplementary groups apply only to a user given by name without a
+    group.
     """
     name, colon, group = text.partition(":")
     if colon and not group:
@@ -56,7 +58,7 @@ def find(text: str, tree: Tree) -> User:
 
 
 def _id(row: list[str] | None, column: int) -> int:
-    return (_number(row[column]) if row is not None else None) or 0  # find() took no row without a number
+    return (_number(row[column]) if row is not None else None) or 0  # find() accepts only rows with a number
 
 
 def _group(tree: Tree, name: str) -> int:
@@ -83,14 +85,16 @@ def _number(text: str) -> int | None:
 
 
 def _rows(tree: Tree, path: str, least: int) -> list[list[str]]:
-    """The lines of a file of the image, split at colons; [] if there is no such file.  Raises ImageError."""
+    """The lines of a file of the image, split at colons; [] if the file is missing. Raises
+    ImageError."""
     data = read_in_root(tree, path)
     rows = [line.split(":") for line in data.decode("utf-8", "surrogateescape").splitlines()]
     return [row for row in rows if len(row) >= least]
 
 
 def read_in_root(tree: Tree, path: str) -> bytes:
-    """A regular file of the image, links resolved in it; b"" if there is none.  Raises ImageError, OSError."""
+    """Read a regular file of the image, with links resolved inside it; b"" if it is missing.
+    Raises ImageError, OSError."""
     for _ in range(40):
         *parts, name = path.split("/")
         try:

@@ -1,7 +1,8 @@
-"""A layer as a stream of its uncompressed tar, hashed twice on the way: as it is stored and as it unpacks.
+"""A layer as a stream of its uncompressed tar, hashed twice on the way: as stored and as unpacked.
 
-Two threads stay ahead of the reader by a few chunks: one reads and hashes the blob, one decompresses and hashes the
-tar.  zlib and hashlib release the GIL, so that on two cores writing files overlaps with both.
+Two threads stay a few chunks ahead of the reader: one reads and hashes the blob, the other
+decompresses and hashes the tar. zlib and hashlib release the GIL, so on two cores both overlap with
+writing files.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ _END = b""
 
 
 class Decompressor(Protocol):
-    """What zlib, zstd and the identity have in common."""
+    """The common interface of zlib, zstd and identity."""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The uncompressed pieces that some input gives, each of at most a few CHUNKs."""
+        """The uncompressed output for some input, in pieces of at most a few CHUNKs."""
 
     def end(self) -> None:
-        """Raises ImageError if the stream is incomplete."""
+        """Check that the stream is complete. Raises ImageError."""
 
 
 class Identity:
@@ -45,7 +46,7 @@ class Identity:
 
 
 class Gzip:
-    """RFC 1952: several members are one stream; zeros after the last are padding."""
+    """RFC 1952: several members form one stream; zeros after the last are padding."""
 
     def __init__(self) -> None:
         self.engine = zlib.decompressobj(31)
@@ -82,7 +83,7 @@ class Gzip:
 
 
 class Zstd:
-    """RFC 8878, by Python 3.14's module or by its backport."""
+    """RFC 8878, by Python 3.14's module or its backport."""
 
     def __init__(self) -> None:
         try:
@@ -125,9 +126,9 @@ _ENGINES: dict[str, Callable[[], Decompressor]] = {"": Identity, "gzip": Gzip, "
 
 
 class LayerStream:
-    """A readable stream of the tar of one layer.  ``read`` raises ImageError for anything wrong with the blob.
+    """A readable stream of one layer's tar. ``read`` raises ImageError for any fault of the blob.
 
-    The content is not verified before `finish` has returned.
+    The content is unverified until `finish` has returned.
     """
 
     def __init__(self, layer: Layer, blob: IO[bytes], limits: Limits) -> None:
@@ -139,7 +140,7 @@ class LayerStream:
         self.offset = 0
         self.ended = False
         self.delivered = 0
-        self.allowance = -1  # bytes of the stream that the tar reader may have taken; -1: no limit
+        self.allowance = -1  # how many bytes of the stream the tar reader may read; -1: no limit
         self.blob_hash = descriptor.hasher(layer.blob.digest)
         self.tar_hash = descriptor.hasher(layer.diff_id)
         self.engine = _ENGINES[layer.compression]()
@@ -153,7 +154,7 @@ class LayerStream:
     # -- the threads --------------------------------------------------------------------------------------
 
     def _guard(self, work: Callable[[], None], queue: Queue[bytes | BaseException]) -> None:
-        """Run a thread's work; whatever ends it reaches the reader."""
+        """Run a thread's work, and pass any exception to the reader."""
         try:
             work()
             self._put(queue, _END)
@@ -185,7 +186,7 @@ class LayerStream:
         raise _Stopped
 
     def _fetch(self) -> None:
-        """Read the blob; never more than its descriptor promised."""
+        """Read the blob, never more than its descriptor promises."""
         left = self.layer.blob.size
         while data := self.blob.read(min(CHUNK, left + 1)):
             left -= len(data)
@@ -215,7 +216,7 @@ class LayerStream:
     # -- the reader ---------------------------------------------------------------------------------------
 
     def read(self, size: int) -> bytes:
-        """Up to ``size`` bytes, b"" at the end.  Raises ImageError."""
+        """Read up to ``size`` bytes; b"" at the end. Raises ImageError."""
         if self.offset >= len(self.buffer):
             if self.ended:
                 return b""
@@ -231,7 +232,7 @@ class LayerStream:
         return data
 
     def finish(self) -> None:
-        """Read to the end and compare both digests: tar and gzip may be padded, and padding counts.
+        """Read to the end and compare both digests; tar and gzip may be padded, and padding counts.
 
         Raises ImageError.
         """
@@ -255,4 +256,4 @@ class LayerStream:
 
 
 class _Stopped(Exception):
-    """The reader has gone."""
+    """The reader has closed the stream."""

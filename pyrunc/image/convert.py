@@ -1,4 +1,4 @@
-"""The configuration of an image -> config.json (image-spec: conversion.md)."""
+"""Convert the configuration of an image to config.json (image-spec: conversion.md)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VOLUME_KINDS = ("tmpfs", "bind", "none")
 
 
 def _strings(config: dict[str, Any], name: str) -> list[str]:
-    """An optional array of strings.  Raises ImageError."""
+    """An optional array of strings. Raises ImageError."""
     found = config.get(name) or []
     if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
         raise ImageError(f"/config/{name}: expected an array of strings, found {show(found)}")
@@ -44,8 +44,9 @@ def _object(config: dict[str, Any], name: str, where: str) -> dict[str, Any]:
 def convert(image: Image, tree: Tree, *, volumes: str, ids: Identity, warnings: Warnings) -> dict[str, Any]:
     """A config.json for an unpacked image.
 
-    ``tree`` is its root filesystem, for users by name.  ``volumes``: tmpfs, bind or none.  ``ids``: as whom the files
-    were written.  Raises ImageError naming the field of the image's configuration.
+    ``tree`` is its root filesystem, used to look up users by name. ``volumes``: tmpfs, bind or
+    none. ``ids``: the identity that wrote the files. Raises ImageError naming the field of the
+    image's configuration.
     """
     source = _object(image.config, "config", "")
     config = default.config()
@@ -72,7 +73,7 @@ def convert(image: Image, tree: Tree, *, volumes: str, ids: Identity, warnings: 
 
 
 def _environment(env: list[str], user: User) -> list[str]:
-    """Env verbatim; PATH, TERM and HOME only if the image does not set them."""
+    """Env verbatim, plus PATH, TERM and HOME unless the image sets them."""
     names = [name for entry in env if (name := entry.partition("=")[0]) in ("PATH", "TERM", "HOME")]
     added = [PATH, "TERM=xterm"]
     if user.home.startswith("/"):
@@ -81,7 +82,7 @@ def _environment(env: list[str], user: User) -> list[str]:
 
 
 def _annotations(image: Image, source: dict[str, Any]) -> dict[str, str]:
-    """conversion.md, "Annotation Fields": labels have the last word."""
+    """conversion.md, "Annotation Fields": labels take precedence."""
     found = {
         "os": _string(image.config, "os", ""),
         "architecture": _string(image.config, "architecture", ""),
@@ -124,7 +125,8 @@ def _volumes(volumes: dict[str, Any], kind: str) -> list[dict[str, Any]]:
 
 
 def with_command(config: dict[str, Any], command: list[str]) -> dict[str, Any]:
-    """The configuration with another command line, which replaces Cmd and keeps Entrypoint's environment."""
+    """The configuration with another command line, which replaces Cmd and keeps Entrypoint's
+    environment."""
     if command:
         config["process"]["args"] = command
     if not config["process"]["args"]:

@@ -1,4 +1,5 @@
-"""Credentials for registries, from where docker and podman keep them (docker's config.json, credential helpers)."""
+"""Registry credentials from the files of docker and podman (docker's config.json, credential
+helpers)."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from pyrunc.image import sources
 from pyrunc.image.errors import ImageError
 
 HELPER_SECONDS = 30.0
-DOCKER_HUB = "https://index.docker.io/v1/"  # what docker login calls docker.io
+DOCKER_HUB = "https://index.docker.io/v1/"  # docker login's name for docker.io
 _HELPER = re.compile(r"[a-zA-Z0-9._-]+")
 
 
@@ -34,7 +35,7 @@ class Credentials:
 
 
 def auth_files(chosen: str) -> list[str]:
-    """Where credentials may be, first come first served; only the file that the user chose, if any."""
+    """The files to search, in order; only the user's choice if there is one."""
     chosen = chosen or os.environ.get("REGISTRY_AUTH_FILE", "")
     if chosen:
         return [chosen]
@@ -46,7 +47,7 @@ def auth_files(chosen: str) -> list[str]:
 
 
 def find(host: str, repository: str, chosen: str = "") -> Credentials | None:
-    """The credentials for a repository; None for anonymous access.  Raises ImageError."""
+    """The credentials for a repository; None for anonymous access. Raises ImageError."""
     for path in auth_files(chosen):
         try:
             with open(path, "rb") as stream:
@@ -64,7 +65,7 @@ def find(host: str, repository: str, chosen: str = "") -> Credentials | None:
 
 
 def _in_file(document: dict[str, Any], host: str, repository: str, path: str) -> Credentials | None:
-    """containers-auth.json(5): the most specific key first, HOST/a/b, HOST/a, HOST."""
+    """containers-auth.json(5): the most specific key first: HOST/a/b, HOST/a, HOST."""
     parts = [host, *repository.split("/")]
     keys = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
     if host in ("docker.io", "registry-1.docker.io", "index.docker.io"):
@@ -97,17 +98,18 @@ def _row(row: dict[str, Any], path: str, key: str) -> Credentials:
 
 
 def _ask(helper: str, server: str) -> Credentials | None:
-    """docker-credential-helpers: ``docker-credential-NAME get`` reads the server's name and prints JSON."""
+    """docker-credential-helpers: ``docker-credential-NAME get`` reads the server's name and
+    prints JSON."""
     if not _HELPER.fullmatch(helper):
         raise ImageError(f"credential helper {show(helper)}: not a name")
     program = f"docker-credential-{helper}"
     try:
-        # The user's own configuration names the program, and its name has no slash.
+        # The user's own configuration names the program, and the name contains no slash.
         done = subprocess.run(  # noqa: S603  # nosec B603
             [program, "get"], input=server.encode(), capture_output=True, timeout=HELPER_SECONDS, check=False
         )
     except FileNotFoundError:
-        raise ImageError(f"{program}: there is no such program in PATH") from None
+        raise ImageError(f"{program}: not found in PATH") from None
     except subprocess.TimeoutExpired:
         raise ImageError(f"{program}: no answer in {HELPER_SECONDS:.0f} s") from None
     if done.returncode:

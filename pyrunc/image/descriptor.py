@@ -33,7 +33,7 @@ LAYERS = {
     DOCKER + "image.rootfs.foreign.diff.tar.gzip": "gzip",
 }
 
-# descriptor.md, "Digests": the grammar, and the registered algorithms with the length of their encoding.
+# descriptor.md, "Digests": the grammar, and the registered algorithms with their encoded lengths.
 _DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+")
 _ALGORITHMS = {"sha256": 64, "sha512": 128}
 # RFC 6838, section 4.2.
@@ -45,7 +45,8 @@ MAX_DOCUMENT = 4 << 20  # bytes of a manifest, an index or a configuration; regi
 
 
 def check_digest(text: object, what: str = "digest") -> str:
-    """A digest that may become part of a path.  Raises ImageError: not one, or of an unknown algorithm."""
+    """Check a digest before it becomes part of a path. Raises ImageError if it is malformed or
+    its algorithm unknown."""
     if not isinstance(text, str) or not _DIGEST.fullmatch(text):
         raise ImageError(f"{what}: expected ALGORITHM:ENCODED, found {show(text)}")
     algorithm, _, encoded = text.partition(":")
@@ -60,7 +61,7 @@ def check_digest(text: object, what: str = "digest") -> str:
 
 
 def check_media_type(text: object, what: str) -> str:
-    """Raises ImageError unless ``text`` is TYPE/SUBTYPE."""
+    """Check that ``text`` is TYPE/SUBTYPE. Raises ImageError."""
     if not isinstance(text, str) or not _MEDIA_TYPE.fullmatch(text):
         raise ImageError(f"{what}: expected a media type, found {show(text)}")
     return text
@@ -72,20 +73,20 @@ def hasher(digest: str) -> Any:
 
 
 def digest_of(data: bytes, algorithm: str = "sha256") -> str:
-    """``sha256:...`` of some bytes."""
+    """The digest of some bytes, ``sha256:...``."""
     return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """What an image runs on, in GOOS and GOARCH names."""
+    """The platform of an image, in GOOS and GOARCH names."""
 
     os: str
     architecture: str
     variant: str = ""
 
     def accepts(self, found: dict[str, Any]) -> bool:
-        """Whether an image for the platform object of a descriptor can run here.
+        """Whether an image for a descriptor's platform object can run here.
 
         arm64 without a variant is v8 (image-index.md, "Platform Variants").
         """
@@ -114,17 +115,18 @@ class Descriptor:
 
     @property
     def tag(self) -> str:
-        """org.opencontainers.image.ref.name, meaningful in an image layout's index.json only."""
+        """org.opencontainers.image.ref.name, defined only in an image layout's index.json."""
         return self.annotations.get("org.opencontainers.image.ref.name", "")
 
     @property
     def short(self) -> str:
-        """The digest, short enough for a message."""
+        """The digest, shortened for messages."""
         return self.digest[: self.digest.index(":") + 13]
 
 
 def parse(entry: object, pointer: str) -> Descriptor:
-    """A descriptor of a parsed JSON document; ``pointer`` is where it stands there.  Raises ImageError."""
+    """Read a descriptor from a parsed JSON document; ``pointer`` is its position. Raises
+    ImageError."""
     if not isinstance(entry, dict):
         raise ImageError(f"{pointer}: expected a descriptor, found {show(entry)}")
     media_type, size = check_media_type(entry.get("mediaType"), f"{pointer}/mediaType"), entry.get("size")
@@ -159,7 +161,7 @@ def _embedded(text: object, pointer: str) -> bytes | None:
 
 
 def verify(data: bytes, descriptor: Descriptor) -> bytes:
-    """``data`` if it has the size and the digest of its descriptor.  Raises ImageError."""
+    """Return ``data`` if its size and digest match its descriptor. Raises ImageError."""
     if len(data) != descriptor.size:
         raise ImageError(f"{descriptor.digest}: expected {descriptor.size} bytes, found {len(data)}")
     check = hasher(descriptor.digest)

@@ -1,4 +1,4 @@
-"""A blob that is being downloaded: read while it grows, resumed when the connection breaks."""
+"""A blob that is being downloaded: read while it grows, resumed if the connection breaks."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ CHUNK = 256 << 10
 
 
 def spool() -> str | None:
-    """Where blobs wait: file-hierarchy(7) has a place for what is large, unless $TMPDIR says otherwise."""
+    """The directory for blobs: $TMPDIR, or file-hierarchy(7)'s place for large files."""
     return None if os.environ.get("TMPDIR") or not os.path.isdir("/var/tmp") else "/var/tmp"  # noqa: S108  # nosec B108
 
 
 class Fetch(Protocol):
-    """Ask for a blob from an offset on."""
+    """Request a blob from an offset on."""
 
     def __call__(self, wanted: Descriptor, offset: int, /) -> urllib3.BaseHTTPResponse: ...
 
 
 class Download:
-    """A thread that writes a blob to an unnamed file.  Never more than the size that its descriptor promises."""
+    """A thread that writes a blob to an unnamed file, never more than its descriptor's size."""
 
     def __init__(self, wanted: Descriptor, fetch: Fetch) -> None:
         self.wanted, self.fetch = wanted, fetch
@@ -67,10 +67,10 @@ class Download:
                 raise ImageError(f"{self.wanted.short}: {before} bytes; its descriptor says {self.wanted.size}")
 
     def _once(self) -> None:
-        """One request, from where the last one ended."""
+        """Send one request that continues where the last one ended."""
         response = self.fetch(self.wanted, self.size)
         try:
-            skip = self.size if response.status == 200 else 0  # a registry that ignores Range starts over
+            skip = self.size if response.status == 200 else 0  # a registry that ignores Range starts from the beginning
             while not self.stopped:
                 data = response.read(CHUNK)
                 if not data:
@@ -88,11 +88,11 @@ class Download:
             response.close()
 
     def open(self) -> IO[bytes]:
-        """A stream of the blob, which waits for what is not there yet."""
+        """A stream of the blob; it waits for data that has not arrived yet."""
         return io.BufferedReader(_Reader(self), CHUNK)
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Bytes at an offset, b"" at the end.  Raises ImageError."""
+        """Read bytes at an offset; b"" at the end. Raises ImageError."""
         with self.changed:
             while offset >= self.size and not self.done:
                 self.changed.wait(1.0)

@@ -1,4 +1,4 @@
-"""Errors about an image: which image, which blob of it, which entry of a layer."""
+"""Errors about an image, with the image, the blob and the layer entry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 
 class ImageError(PyruncError):
-    """An image cannot be used.  Rendered as ``IMAGE: BLOB: entry "NAME": text``; each part may be missing."""
+    """An image cannot be used. Rendered as ``IMAGE: BLOB: entry "NAME": text``; each part may be
+    missing."""
 
     def __init__(self, text: str, *, entry: str | None = None) -> None:
         self.text = text
@@ -19,7 +20,7 @@ class ImageError(PyruncError):
         super().__init__(text)
 
     def within(self, place: str) -> Self:
-        """Add the place that encloses the ones known so far; returns the error itself, to be raised."""
+        """Add the enclosing place; returns the error itself, to be raised."""
         self.places.insert(0, place)
         return self
 
@@ -28,7 +29,8 @@ class ImageError(PyruncError):
 
 
 class Within:
-    """Context manager: an `ImageError` that leaves it names this place (an image, a manifest, a layer)."""
+    """Context manager: add this place (an image, a manifest, a layer) to an `ImageError` that
+    leaves it."""
 
     def __init__(self, place: str) -> None:
         self.place = place
@@ -42,7 +44,7 @@ class Within:
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception and its causes, the outermost first; urllib3 keeps some in an attribute."""
+    """An exception and its causes, outermost first; urllib3 keeps some in an attribute."""
     for _ in range(16):
         if not isinstance(error, BaseException):
             return

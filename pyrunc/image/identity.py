@@ -1,7 +1,7 @@
-"""As whom an image is unpacked: as root, or as root of a user namespace with the ids that a user has.
+"""The identity that unpacks an image: root, or root of a user namespace with the user's ids.
 
-A user with a line in /etc/subuid and /etc/subgid gets the files' owners right, as the runtime does for containers;
-one without unpacks with the own id alone, and every file belongs to it.
+A user with a line in /etc/subuid and /etc/subgid gets correct file owners, as in containers. A user
+without one unpacks with only the user's own id and owns every file.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ Mappings = dict[str, list[dict[str, int]]]
 
 @dataclass(slots=True)
 class Identity:
-    """What we may do to the files of an image, and the mappings that config.json needs for them."""
+    """Our rights over the files of an image, and the mappings that config.json needs for them."""
 
-    owners: bool  # chown to any id that is mapped
+    owners: bool  # chown to any mapped id
     devices: bool  # mknod
     mappings: Mappings | None = field(default=None)  # None: no user namespace
 
 
 def enter(own_only: bool, *, mounts: bool = False) -> Identity:
-    """Become who can write the files.  For a user other than root that is a new user namespace.
+    """Switch to an identity that can write the files: for users other than root, a new user
+    namespace.
 
-    ``mounts``: the caller is going to mount, which takes a user namespace even with the own id alone.
+    ``mounts``: the caller will mount, which needs a user namespace even with a single id.
 
     Raises SysError, PyruncError (newuidmap refuses).
     """
@@ -51,7 +52,7 @@ def enter(own_only: bool, *, mounts: bool = False) -> Identity:
 
 
 def subordinate(path: str) -> tuple[int, int] | None:
-    """The first range of the caller in /etc/subuid or /etc/subgid (subuid(5)); None without one."""
+    """The caller's first range in /etc/subuid or /etc/subgid (subuid(5)), or None."""
     uid = os.geteuid()
     try:
         names = {pwd.getpwuid(uid).pw_name, str(uid)}
@@ -71,7 +72,8 @@ def subordinate(path: str) -> tuple[int, int] | None:
 
 
 def _enter_namespace(mappings: Mappings) -> None:
-    """Join a new user namespace.  A child holds it until newuidmap and newgidmap have written its maps."""
+    """Join a new user namespace. A child holds it until newuidmap and newgidmap have written its
+    maps."""
     _, lib = interpreter.quick()
     pid = lib.pr_hold_userns()
     if pid < 0:

@@ -30,7 +30,8 @@ def launched(
     command: list[str],
     do: Callable[[CreateOptions], int],
 ) -> int:
-    """Do something with the bundle of a container of --image: launch.run, launch.create.  Returns the exit status."""
+    """Call launch.run or launch.create with the bundle of a container of --image. Returns the
+    exit status."""
     status = prepare(context, values, opts, command)
     if not status:
         with _Bundle(opts):
@@ -39,7 +40,7 @@ def launched(
 
 
 class _Bundle:
-    """Context manager: the bundle goes when the container has not come to be."""
+    """Context manager: remove the bundle unless the container was created."""
 
     def __init__(self, opts: CreateOptions) -> None:
         self.opts = opts
@@ -56,16 +57,17 @@ class _Bundle:
 
 
 def prepare(context: Context, values: dict[str, Any], opts: CreateOptions, command: list[str]) -> int:
-    """Make the bundle of a container of --image, and point ``opts`` to it.  Returns 0, or the status of a failed pull.
+    """Create the bundle of a container of --image, and point ``opts`` to it. Returns 0, or the
+    status of a failed pull.
 
-    Raises PyruncError; then nothing is left behind.
+    Raises PyruncError, and then leaves nothing behind.
     """
     if values.get("bundle") or values.get("config"):
-        raise UsageError("--image makes a bundle of its own: --bundle and --config have no use with it")
+        raise UsageError("--image creates its own bundle; --bundle and --config cannot be used with it")
     policy = values.get("pull") or "missing"
     if policy not in PULL_POLICIES:
         raise UsageError(f"--pull {policy}: expected {', '.join(PULL_POLICIES)}")
-    state.check_id(opts.id)  # it becomes part of a path
+    state.check_id(opts.id)  # the id becomes part of a path
     store = locate.store_path(values.get("store", ""))
     reference = locate.absolute(values["image"], values.get("platform", ""))
     if policy != "always":
@@ -75,18 +77,18 @@ def prepare(context: Context, values: dict[str, Any], opts: CreateOptions, comma
             raise UsageError(f"--image {reference}: not in the store {store}, and --pull is never")
     status = pull(context, values, store)
     if not status and not _make_bundle(store, reference, values, opts, command):
-        raise SysError("--image", "open", ENOENT, value=reference, detail="it was pulled and is gone again")
+        raise SysError("--image", "open", ENOENT, value=reference, detail="it disappeared after the pull")
     return status
 
 
 def _make_bundle(store: str, reference: str, values: dict[str, Any], opts: CreateOptions, command: list[str]) -> bool:
-    """The bundle of an image that is in the store; False if it is not there."""
+    """The bundle of an image in the store; False if the image is missing."""
     try:
         lock = posix.open(f"{store}/lock", posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
-        flock(lock, LOCK_SH)  # `images prune` must not remove a layer between the look and the note that it is used
+        flock(lock, LOCK_SH)  # `images prune` must not remove a layer between the lookup and the record of its use
         image = locate.find(store, reference)
         if image is None:
             return False
@@ -98,14 +100,14 @@ def _make_bundle(store: str, reference: str, values: dict[str, Any], opts: Creat
     finally:
         posix.close(lock)
     upper, work = f"{opts.bundle}/upper", f"{opts.bundle}/work"
-    # volatile: an unmount must not write out all of the host's filesystem (kernel: ovl_sync_fs).  What a container
-    # wrote outlives neither the container nor, its state being in /run, the host.
+    # volatile: an unmount must not flush all of the host's filesystem (kernel: ovl_sync_fs). The
+    # container's changes outlive neither the container nor the host, because its state is in /run.
     opts.overlay = [*locate.overlay_options(image["chains"], upper, work, prefix=f"{store}/l/"), "volatile"]
     return True
 
 
 def pull(context: Context, values: dict[str, Any], store: str) -> int:
-    """Run `images pull` and wait for it; what it says goes to our stderr.  Returns its exit status."""
+    """Run `images pull` and wait for it; its messages go to our stderr. Returns its exit status."""
     words = own_command()
     if context.root:
         words += ["--root", context.root]
@@ -129,7 +131,7 @@ def pull(context: Context, values: dict[str, Any], store: str) -> int:
 
 
 def own_command() -> list[str]:
-    """How this very program is called."""
+    """The command that runs this program."""
     if interpreter.FROZEN:
         return [posix.readlink("/proc/self/exe")]
     return [sys.executable, "-m", "pyrunc"]

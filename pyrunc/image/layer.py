@@ -1,7 +1,7 @@
 """Apply a layer to a root filesystem (image-spec: layer.md, "Applying Changesets").
 
-tarfile reads the archive and never extracts: its filters were bypassed again and again (CVE-2025-4517, -4138, -4330),
-and they refuse devices, set-user-ID files and absolute links, which images need.
+tarfile reads the archive and never extracts: its filters were bypassed repeatedly (CVE-2025-4517,
+-4138, -4330), and they refuse devices, set-user-ID files and absolute links, which images need.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from pyrunc.image.tree import Directory, Tree
 
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 _BUFFER = 1 << 20
-_SLACK = 2 * _BUFFER + 65536  # what tarfile's stream may read ahead of the headers it was asked for
+_SLACK = 2 * _BUFFER + 65536  # tarfile's stream may read this far beyond the requested headers
 _SCHILY, _LIBARCHIVE = "SCHILY.xattr.", "LIBARCHIVE.xattr."
 
-# Attributes that belong to a host or a mount, never to an image: a label is the policy's, an ACL of NFS the server's,
-# and overlayfs would take its own attributes for whiteouts and redirects.
+# Attributes that belong to a host or a mount, never to an image: a label belongs to the policy, an
+# NFS ACL to the server, and overlayfs would interpret its own attributes as whiteouts and
+# redirects.
 _FOREIGN_XATTRS = (
     "security.selinux",
     "system.nfs4_acl",
@@ -39,22 +40,23 @@ _FOREIGN_XATTRS = (
 
 
 class Warnings:
-    """Things that could not be done as the image wants them; each kind is reported once, with its count."""
+    """Requests of the image that could not be fulfilled; each kind is reported once, with its
+    count."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
 
     def add(self, text: str) -> None:
-        """Count one more of a kind."""
+        """Count another warning of a kind."""
         self.counts[text] = self.counts.get(text, 0) + 1
 
     def lines(self) -> list[str]:
-        """One line for each kind."""
+        """One line per kind."""
         return [f"{text} ({count} {'file' if count == 1 else 'files'})" for text, count in self.counts.items()]
 
 
 class Totals:
-    """What all layers of an image have used up of the limits."""
+    """How much of the limits all layers of an image have used."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -62,7 +64,7 @@ class Totals:
         self.bytes = 0
 
     def entry(self, size: int) -> None:
-        """Count an entry with this many bytes of content.  Raises ImageError."""
+        """Count an entry with this many bytes of content. Raises ImageError."""
         self.entries += 1
         self.bytes += size
         if self.entries > self.limits.entries:
@@ -72,7 +74,8 @@ class Totals:
 
 
 class Applier:
-    """Applies the layers of one image to one tree, in order.  ``privileged``: may create devices and change owners."""
+    """Applies the layers of one image to one tree, in order. ``privileged``: may create devices
+    and change owners."""
 
     def __init__(self, tree: Tree, totals: Totals, warnings: Warnings, *, owners: bool, devices: bool) -> None:
         self.tree, self.totals, self.warnings = tree, totals, warnings
@@ -80,7 +83,8 @@ class Applier:
         self.limits = totals.limits
 
     def apply(self, stream: LayerStream) -> None:
-        """Apply a layer and verify it.  Raises ImageError naming the entry; the tree is then of no use."""
+        """Apply a layer and verify it. Raises ImageError naming the entry; the tree is then
+        unusable."""
         stream.allowance = self.limits.header + _SLACK
         try:
             tar = tarfile.open(  # noqa: SIM115
@@ -114,7 +118,7 @@ class Applier:
                 raise error.within(f"entry {show(name)}") from error
             except tarfile.TarError as error:
                 raise ImageError(f"not a readable tar archive: {error}", entry=name) from error
-            # The content of this entry that was not read is skipped; after it only headers may follow.
+            # Skip the unread content of this entry; only headers may follow.
             rest = max(entry.size, 0) if not entry.isreg() else 0
             stream.allowance = stream.delivered + rest + self.limits.header + _SLACK
 
@@ -143,7 +147,8 @@ class Applier:
     # -- whiteouts ----------------------------------------------------------------------------------------
 
     def _whiteout(self, parts: list[str]) -> None:
-        """Remove what lower layers have; nothing that this layer created, whatever the order of the entries."""
+        """Remove entries of lower layers, but nothing that this layer created, in any order of
+        entries."""
         name = parts[-1]
         if name == WHITEOUT:
             raise ImageError("a whiteout without a name")
@@ -158,7 +163,7 @@ class Applier:
         if hidden in (".", ".."):
             raise ImageError("a whiteout of a directory by itself")
         if hidden.startswith(WHITEOUT):
-            return  # aufs' own (.wh..wh.plnk, .wh..wh.orph)
+            return  # aufs' own names (.wh..wh.plnk, .wh..wh.orph)
         if salted(hidden) not in parent.made:
             self.tree.remove(parent, hidden)
             return
@@ -166,10 +171,12 @@ class Applier:
         if child is not None:
             self.tree.clear_lower(child)
 
-    # -- the types ----------------------------------------------------------------------------------------
+    # -- entry types
+    # --------------------------------------------------------------------------------------
 
     def _directory(self, parent: Directory, name: str, entry: tarfile.TarInfo) -> None:
-        """A directory keeps its content and gets new attributes; over anything else it is new."""
+        """An existing directory keeps its content and gets new attributes; anything else is
+        replaced."""
         fd = self.tree.fd(parent)
         child = parent.children.get(salted(name))
         if child is None:
@@ -185,12 +192,13 @@ class Applier:
                 os.mkdir(name, 0o700, dir_fd=self.tree.fd(parent))
             child = parent.children[salted(name)] = Directory(name, parent)
             if child.depth() > self.tree.max_depth:
-                raise ImageError(f"more than {self.tree.max_depth} directories in each other (--limit depth=...)")
+                raise ImageError(f"more than {self.tree.max_depth} nested directories (--limit depth=...)")
         self._attributes(parent, name, entry)
         child.mtime = _times(entry)
 
     def _hard_link(self, parent: Directory, name: str, entry: tarfile.TarInfo) -> None:
-        """A second name for a file of this or of a lower layer; the last component of its target is not followed."""
+        """Another name for a file of this or a lower layer; the last component of its target is
+        not followed."""
         target = split(entry.linkname, self.limits)
         if not target:
             raise ImageError("a hard link to the root")
@@ -199,7 +207,7 @@ class Applier:
             source_fd = self.tree.fd(source)
             found = os.stat(target[-1], dir_fd=source_fd, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
-            raise ImageError(f"a hard link to {show(entry.linkname)}, which is not there") from None
+            raise ImageError(f"a hard link to {show(entry.linkname)}, which does not exist") from None
         if stat.S_ISDIR(found.st_mode):
             raise ImageError(f"a hard link to {show(entry.linkname)}, which is a directory")
         try:
@@ -208,13 +216,13 @@ class Applier:
             self.tree.touch(parent)
         else:
             if (there.st_dev, there.st_ino) == (found.st_dev, found.st_ino):
-                return  # it is there already, perhaps as the target itself
+                return  # it already exists, perhaps as the target itself
             self.tree.remove(parent, name)
         fd = self.tree.fd(parent)
         os.link(target[-1], name, src_dir_fd=self.tree.fd(source), dst_dir_fd=fd, follow_symlinks=False)
 
     def _other(self, tar: tarfile.TarFile, parent: Directory, name: str, entry: tarfile.TarInfo) -> None:
-        """Everything that is neither a directory nor a hard link replaces what is there."""
+        """Everything except directories and hard links replaces an existing entry."""
         if not self.tree.remove(parent, name):
             self.tree.touch(parent)
         fd = self.tree.fd(parent)
@@ -230,8 +238,8 @@ class Applier:
         elif entry.ischr() or entry.isblk():
             kind = stat.S_IFCHR if entry.ischr() else stat.S_IFBLK
             if not self.devices:
-                # As umoci: something that shows where a device belongs and that nobody can use.
-                self.warnings.add("device nodes are empty files of mode 0000: creating devices takes root")
+                # As in umoci: a placeholder that marks the place of a device and is unusable.
+                self.warnings.add("device nodes are empty files of mode 0000: creating devices needs root")
                 os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0, dir_fd=fd))
                 return
             os.mknod(name, kind | 0o600, os.makedev(entry.devmajor, entry.devminor), dir_fd=fd)
@@ -245,7 +253,7 @@ class Applier:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(name, flags, 0o600, dir_fd=self.tree.fd(parent))
         try:
-            content = cast("IO[bytes]", tar.extractfile(entry))  # a regular file has some
+            content = cast("IO[bytes]", tar.extractfile(entry))  # every regular file has content
             size = 0
             sparse = getattr(entry, "sparse", None) is not None
             while data := content.read(_BUFFER):
@@ -267,7 +275,7 @@ class Applier:
     # -- attributes ---------------------------------------------------------------------------------------
 
     def _owner_and_mode(self, fd: int, entry: tarfile.TarInfo) -> None:
-        """chmod after chown, which takes set-user-ID away (chown(2))."""
+        """chmod after chown, because chown(2) clears set-user-ID."""
         if self.owners:
             _check_ids(entry)
             os.fchown(fd, entry.uid, entry.gid)
@@ -276,7 +284,7 @@ class Applier:
         os.fchmod(fd, entry.mode & 0o7777)
 
     def _attributes(self, parent: Directory, name: str, entry: tarfile.TarInfo) -> None:
-        """Owner, mode and extended attributes of what is not a regular file."""
+        """Owner, mode and extended attributes of anything but a regular file."""
         at = self.tree.fd(parent)
         if entry.isdir():
             fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
@@ -292,9 +300,10 @@ class Applier:
         elif (entry.uid, entry.gid) != (0, 0):
             self.warnings.add("files of other users belong to root: no subordinate ids")
         if not entry.issym():
-            os.chmod(name, entry.mode & 0o7777, dir_fd=at)  # just created: neither a link nor anybody else's
+            os.chmod(name, entry.mode & 0o7777, dir_fd=at)  # just created: not a link, and only visible to us
         if xattrs(entry):
-            # No *at form before Linux 6.13; an O_PATH descriptor of the file itself is as good.
+            # There is no *at form before Linux 6.13; an O_PATH descriptor of the file itself is
+            # equivalent.
             fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
             try:
                 self._set_xattrs(f"/proc/self/fd/{fd}", entry)
@@ -302,7 +311,8 @@ class Applier:
                 os.close(fd)
 
     def _xattrs(self, fd: int, entry: tarfile.TarInfo, *, clear: bool) -> None:
-        """The extended attributes of an entry; a directory that was there loses those of the lower layers."""
+        """Set the extended attributes of an entry; an existing directory loses those of the
+        lower layers."""
         if clear:
             for name in os.listxattr(fd):
                 if not name.startswith(_FOREIGN_XATTRS):
@@ -326,7 +336,8 @@ class Applier:
 
 
 def split(name: str, limits: Limits) -> list[str]:
-    """The components of an entry's name, lexically clean; ``..`` does not leave the root.  Raises ImageError."""
+    """The components of an entry's name, lexically clean; ``..`` stays inside the root. Raises
+    ImageError."""
     if "\0" in name:
         raise ImageError("a name with a NUL byte")
     if len(name) > limits.name:
@@ -339,12 +350,12 @@ def split(name: str, limits: Limits) -> list[str]:
         elif part not in ("", "."):
             parts.append(part)
     if len(parts) > limits.depth:
-        raise ImageError(f"more than {limits.depth} directories in each other (--limit depth=...)")
+        raise ImageError(f"more than {limits.depth} nested directories (--limit depth=...)")
     return parts
 
 
 def xattrs(entry: tarfile.TarInfo) -> dict[str, bytes]:
-    """The extended attributes in an entry's pax headers.  Raises ImageError for what is not base64."""
+    """The extended attributes in an entry's pax headers. Raises ImageError for invalid base64."""
     found = {}
     for key, text in entry.pax_headers.items():
         if key.startswith(_SCHILY):
@@ -360,9 +371,9 @@ def xattrs(entry: tarfile.TarInfo) -> dict[str, bytes]:
 
 
 def _times(entry: tarfile.TarInfo) -> tuple[int, int]:
-    """(atime, mtime) in nanoseconds; without an access time that of the modification.
+    """(atime, mtime) in nanoseconds; the modification time replaces a missing access time.
 
-    From the text of the pax header: a float has not enough digits.
+    Parsed from the text of the pax header: a float lacks precision.
     """
     mtime = _nanoseconds(entry.pax_headers.get("mtime"), entry.mtime)
     return _nanoseconds(entry.pax_headers.get("atime"), mtime / 10**9) if "atime" in entry.pax_headers else mtime, mtime
@@ -384,13 +395,13 @@ def _nanoseconds(text: str | None, default: float) -> int:
 
 
 def _check_ids(entry: tarfile.TarInfo) -> None:
-    """chown(2) takes -1 for "leave it as it is"."""
+    """chown(2) interprets -1 as "unchanged"."""
     if not (0 <= entry.uid < 0xFFFFFFFF and 0 <= entry.gid < 0xFFFFFFFF):
         raise ImageError(f"an owner of {entry.uid}:{entry.gid}")
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Write everything.  Raises OSError."""
+    """Write all of the data. Raises OSError."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

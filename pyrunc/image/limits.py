@@ -1,4 +1,4 @@
-"""Limits on what an image may make us do.  An image is data of a stranger; each limit can be changed by --limit."""
+"""Limits on images, which are untrusted data. --limit changes each of them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pyrunc.errors import UsageError, show
 
 @dataclass(slots=True)
 class Limits:
-    """The defaults are beyond any image that is in use, and below what harms a machine."""
+    """The defaults exceed every image in use, and stay below what harms a machine."""
 
     bytes: int = 64 << 30  # of all files of all layers, uncompressed
     entries: int = 4_000_000  # of all layers
-    ratio: int = 1_000  # uncompressed to compressed bytes of a layer, from 16 MiB uncompressed on (zlib's best is 1032)
-    depth: int = 256  # directories in each other
+    ratio: int = 1_000  # uncompressed to compressed bytes of a layer above 16 MiB (zlib's best is 1032)
+    depth: int = 256  # nesting of directories
     name: int = 4096  # bytes of a path (PATH_MAX)
     header: int = 1 << 20  # bytes of extended headers of one entry: xattrs, long names
 
 
 def parse(options: list[str]) -> Limits:
-    """``NAME=NUMBER`` options; the number may end in k, m or g.  Raises UsageError."""
+    """Parse ``NAME=NUMBER`` options; the number may end in k, m or g. Raises UsageError."""
     limits = Limits()
     names = [field.name for field in fields(Limits)]
     for option in options:

@@ -1,7 +1,8 @@
-"""`run --image` and `create --image`: from an image that is in the store to a bundle, in a millisecond.
+"""`run --image` and `create --image`: from an image in the store to a bundle, in a millisecond.
 
-A hot module: only what the hot verbs import.  What is not in the store is unpacked by another process (`images pull`),
-so that nothing of it, neither modules nor mounts, is left in the one that creates the container.
+A hot module: it imports only what the hot verbs import. Another process (`images pull`) unpacks
+missing images, so that no module or mount of the pull remains in the process that creates the
+container.
 """
 
 from __future__ import annotations
@@ -15,23 +16,24 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-PAGE = 4095  # bytes of mount options that mount(2) takes
+PAGE = 4095  # bytes of mount options that mount(2) accepts
 
 
 def store_path(option: str) -> str:
-    """--store, or where this user's is.  Raises PyruncError."""
+    """--store, or this user's default. Raises PyruncError."""
     if option:
         return fs.abspath(option)
     if posix.geteuid() == 0:
         return "/var/lib/pyrunc/images"
     data, home = fs.getenv("XDG_DATA_HOME"), fs.getenv("HOME")
     if not data and not home:
-        raise PyruncError("neither XDG_DATA_HOME nor HOME is set: say where to keep images with --store DIR")
+        raise PyruncError("neither XDG_DATA_HOME nor HOME is set: choose a directory for images with --store DIR")
     return f"{fs.abspath(data) if data else home + '/.local/share'}/pyrunc/images"
 
 
 def check(path: str, found: posix.stat_result) -> None:
-    """Whoever can write to the store decides what containers execute.  Raises PyruncError."""
+    """Write access to the store controls what containers execute, so check it. Raises
+    PyruncError."""
     if found.st_uid != posix.geteuid() or found.st_mode & 0o022:
         raise PyruncError(
             f"--store {show(path)}: must belong to uid {posix.geteuid()} and be writable by nobody else"
@@ -45,25 +47,27 @@ def encode_digest(digest: str) -> str:
 
 
 def short(chain_id: str) -> str:
-    """The short name of a layer: 80 bits, of a hash that nobody can choose freely."""
+    """The short name of a layer: 80 bits of a hash that an attacker cannot choose."""
     return chain_id.partition(":")[2][:20]
 
 
 def encode_reference(reference: str) -> str:
-    """A reference as a file name: what is not plain is written as its hexadecimal bytes."""
+    """A reference as a file name; special characters become hexadecimal bytes."""
     out = []
     for char in reference:
         plain = char.isascii() and (char.isalnum() or char in "-_")
         out.append(char if plain else "".join(f"%{byte:02x}" for byte in fs.encode(char)))
     name = "".join(out)
     if len(name) > 240:
-        # Too long for a file name; the tail is what differs, and the document says the whole reference.
+        # Too long for a file name: keep the tail, which differs; the document contains the whole
+        # reference.
         name = f"{name[:100]}~{name[-130:]}"
     return name + ".json"
 
 
 def absolute(image: str, platform: str) -> str:
-    """The reference under which an image is kept: a path is made absolute, another platform is another image."""
+    """The reference under which an image is stored: paths become absolute, and each platform is
+    a separate image."""
     scheme, colon, rest = image.partition(":")
     if colon and scheme in ("oci", "oci-archive", "docker-archive"):
         image = f"{scheme}:{fs.abspath(rest)}"
@@ -73,7 +77,8 @@ def absolute(image: str, platform: str) -> str:
 
 
 def validator(reference: str) -> list[int]:
-    """Changes when a local image does: inode, time and size of its index; [] for a registry's."""
+    """Changes together with a local image: inode, time and size of its index; [] for a
+    registry's."""
     if reference.startswith("docker://"):
         return []
     path = reference.partition("#")[0]
@@ -91,7 +96,8 @@ def validator(reference: str) -> list[int]:
 
 
 def find(store: str, reference: str) -> dict[str, Any] | None:
-    """The image that a reference leads to; None if it must be pulled (again).  Raises SysError, PyruncError."""
+    """The image for a reference; None if it must be pulled (again). Raises SysError,
+    PyruncError."""
     try:
         check(store, posix.stat(store))
         link = jsontext.loads(fs.read_file(f"{store}/refs/{encode_reference(reference)}"))
@@ -103,27 +109,28 @@ def find(store: str, reference: str) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):
-        return None  # damaged: pulling it again writes it anew
+        return None  # damaged: another pull rewrites it
     except OSError as error:
         raise SysError("--store", "open", error.errno or 0, value=store) from error
     return image
 
 
 def overlay_options(chains: list[str], upper: str, work: str, prefix: str) -> list[str]:
-    """Mount options of an overlay of layers, the lowest first in ``chains``.  Raises PyruncError."""
+    """Mount options for an overlay of layers, the lowest first in ``chains``. Raises
+    PyruncError."""
     lower = ":".join(prefix + short(chain) for chain in reversed(chains))
     data = [f"lowerdir={lower}"]
     if upper:
         data += [f"upperdir={upper}", f"workdir={work}"]
     if posix.geteuid() != 0 or not host.initial_userns():
-        data.append("userxattr")  # trusted.* takes the CAP_SYS_ADMIN of the host (kernel: overlayfs.rst)
+        data.append("userxattr")  # trusted.* needs the host's CAP_SYS_ADMIN (kernel: overlayfs.rst)
     if len(",".join(data)) > PAGE:
         raise PyruncError(f"--store: {len(chains)} layers do not fit into the mount options of one overlay")
     return data
 
 
 def chains_of(bundle: str) -> list[str]:
-    """The layers that the bundle of a container uses; [] if it cannot be read."""
+    """The layers that a container's bundle uses; [] if it cannot be read."""
     try:
         found = jsontext.loads(fs.read_file(f"{bundle}/image.json"))
         return list(found["chains"])
@@ -132,7 +139,7 @@ def chains_of(bundle: str) -> list[str]:
 
 
 def is_used(bundle: str) -> bool:
-    """Whether the container of a bundle has its id still.  Raises OSError if that cannot be known."""
+    """Whether the container of a bundle still exists. Raises OSError if that is unknown."""
     try:
         found = jsontext.loads(fs.read_file(f"{bundle}/image.json"))
         return fs.exists(f"{found['root']}/{found['id']}")
@@ -141,9 +148,10 @@ def is_used(bundle: str) -> bool:
 
 
 def make_bundle(store: str, image: dict[str, Any], owner: tuple[str, str], args: list[str], *, terminal: bool) -> str:
-    """A bundle for a container of an image: an overlay with a writable layer of its own.  Returns its path.
+    """Create a bundle for a container of an image: an overlay with a private writable layer.
+    Returns its path.
 
-    Raises SysError; then nothing is left behind.
+    Raises SysError, and then leaves nothing behind.
     """
     config = image["config"]
     process = config["process"]
@@ -170,9 +178,10 @@ def make_bundle(store: str, image: dict[str, Any], owner: tuple[str, str], args:
 
 
 def remove_bundle(bundle: str) -> None:
-    """Remove the bundle of a container with what the container wrote.  Raises SysError.
+    """Remove the bundle of a container, including the container's changes. Raises SysError.
 
-    For a user with subordinate ids from within a user namespace: the files belong to ids that are not the caller's.
+    For a user with subordinate ids this happens in a user namespace, because the files belong to
+    other ids.
     """
     parent, _, name = bundle.rpartition("/")
     try:

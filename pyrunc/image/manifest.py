@@ -1,4 +1,5 @@
-"""From a source to one image: index, platform, manifest and configuration, each verified before it is believed."""
+"""From a source to one image: index, platform, manifest and configuration, each verified before
+use."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from pyrunc.image.descriptor import Descriptor, Platform
 from pyrunc.image.errors import ImageError, Within
 from pyrunc.image.sources import MAX_LAYERS, Source
 
-MAX_NESTING = 8  # of indexes in indexes; image-index.md allows nesting and names no limit
+MAX_NESTING = 8  # nesting of indexes; image-index.md allows nesting and sets no limit
 
 _MACHINES = {"x86_64": ("amd64", ""), "aarch64": ("arm64", "v8")}
 
@@ -34,7 +35,8 @@ def parse_platform(text: str) -> Platform:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer: its blob, the digest of the uncompressed tar, and the chain up to here (config.md, "Layer ChainID")."""
+    """A layer: its blob, the digest of the uncompressed tar, and the chain id (config.md, "Layer
+    ChainID")."""
 
     blob: Descriptor
     diff_id: str
@@ -44,7 +46,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A verified manifest and configuration.  The layers are verified when they are read."""
+    """A verified manifest and configuration. The layers are verified when they are read."""
 
     manifest: Descriptor
     config: dict[str, Any]
@@ -57,7 +59,7 @@ class Image:
 
 
 def read_blob(source: Source, wanted: Descriptor) -> bytes:
-    """A small document, verified.  Raises ImageError."""
+    """Read and verify a small document. Raises ImageError."""
     if wanted.size > descriptor.MAX_DOCUMENT:
         raise ImageError(f"{wanted.digest}: {wanted.size} bytes; expected a document of at most 4 MiB")
     if wanted.data is not None:
@@ -67,9 +69,9 @@ def read_blob(source: Source, wanted: Descriptor) -> bytes:
 
 
 def resolve(source: Source, platform: Platform, *, force: bool = False) -> Image:
-    """The image of a source for a platform.  ``force`` takes an image of another platform as well.
+    """The image of a source for a platform. ``force`` accepts another platform.
 
-    Raises ImageError naming the image and the blob at fault.
+    Raises ImageError naming the image and the faulty blob.
     """
     with Within(source.name):
         found = _choose_manifest(source, _select(source.index(), source.tag), platform, ())
@@ -78,7 +80,7 @@ def resolve(source: Source, platform: Platform, *, force: bool = False) -> Image
 
 
 def _select(listed: list[Descriptor], tag: str) -> list[Descriptor]:
-    """The entries of a layout's index for a tag; the only image without one."""
+    """The entries of a layout's index for a tag; without a tag, the only image."""
     tags = [entry.tag for entry in listed]
     if tag:
         chosen = [entry for entry in listed if tag in (entry.tag, entry.tag.rpartition(":")[2])]
@@ -94,9 +96,9 @@ def _select(listed: list[Descriptor], tag: str) -> list[Descriptor]:
 def _choose_manifest(
     source: Source, listed: list[Descriptor], platform: Platform, trail: tuple[str, ...]
 ) -> Descriptor:
-    """The first manifest for the platform (image-index.md: the first match is the one to use).
+    """The first manifest for the platform (image-index.md: use the first match).
 
-    Media types that are not known must not be an error, so they are passed over.
+    Unknown media types must not be an error, so they are skipped.
     """
     offered = []
     for entry in listed:
@@ -123,7 +125,7 @@ def _choose_manifest(
 
 
 class _NoPlatform(ImageError):
-    """An index has nothing for this platform."""
+    """The error for an index without a matching manifest."""
 
     def __init__(self, platform: Platform, offered: list[str]) -> None:
         self.offered = offered
@@ -132,7 +134,7 @@ class _NoPlatform(ImageError):
 
 
 def _check_media_type(document: Any, wanted: Descriptor, what: str) -> None:
-    """CVE-2021-41190: a document must say what its descriptor says, if it says anything."""
+    """CVE-2021-41190: a document's own media type, if present, must match its descriptor."""
     if not isinstance(document, dict):
         raise ImageError(f"{what}: expected an object")
     said = document.get("mediaType")
@@ -152,7 +154,7 @@ def _image(source: Source, found: Descriptor, platform: Platform, force: bool) -
 def parse_manifest(document: Any, found: Descriptor) -> tuple[Descriptor, list[Descriptor]]:
     """The configuration and the layers of an image manifest with the descriptor ``found``.
 
-    Raises ImageError, also for the manifest of something other than an image.
+    Raises ImageError, also for the manifest of another kind of artifact.
     """
     _check_media_type(document, found, "manifest")
     if document.get("schemaVersion") != 2:
@@ -194,7 +196,7 @@ def pair_layers(blobs: list[Descriptor], config: Any) -> list[Layer]:
 
 
 def check_platform(config: dict[str, Any], platform: Platform, force: bool) -> None:
-    """Raises ImageError unless an image is for a platform; ``force`` checks the types only."""
+    """Check that an image is for a platform; ``force`` checks only the types. Raises ImageError."""
     said = {key: config.get(key) for key in ("os", "architecture", "variant")}
     for key in ("os", "architecture"):
         if not isinstance(said[key], str):

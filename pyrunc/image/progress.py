@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, nothing anywhere else."""
+"""A progress bar on a terminal; no output elsewhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 
 
 class Progress:
-    """Bytes of layers that are done, of all bytes; redrawn at most ten times a second, on stderr."""
+    """Finished bytes of all layers; redrawn on stderr at most ten times a second."""
 
     def __init__(self, label: str, total: int, *, quiet: bool = False) -> None:
         self.label, self.total, self.done = label, total, 0
@@ -16,7 +16,7 @@ class Progress:
         self.drawn = 0.0
 
     def advance(self, count: int) -> None:
-        """More bytes are done."""
+        """Count more finished bytes."""
         self.done += count
         if self.enabled and (time.monotonic() - self.drawn > 0.1 or self.done >= self.total):
             self._draw()
@@ -30,7 +30,7 @@ class Progress:
         sys.stderr.flush()
 
     def end(self) -> None:
-        """Leave the line."""
+        """End the line."""
         if self.enabled and self.drawn:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()

@@ -29,7 +29,7 @@ class Registry:
 
     @property
     def by_digest(self) -> bool:
-        """Whether the version is a digest: what it names can never change."""
+        """Whether the version is a digest, which always names the same content."""
         return ":" in self.version
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ def parse_registry(text: str) -> Registry:
 
 
 def split_tag(text: str) -> tuple[str, str]:
-    """``PATH[:TAG]``; a path that exists as it is has no tag, whatever colons are in its name."""
+    """Parse ``PATH[:TAG]``; an existing path has no tag, even if its name contains colons."""
     if os.path.lexists(text):
         return text, ""
     path, colon, tag = text.partition(":")
@@ -71,7 +71,7 @@ def split_tag(text: str) -> tuple[str, str]:
 
 
 def open_local(text: str) -> Source:
-    """The source that a path names.  Raises UsageError, ImageError."""
+    """The source for a path. Raises UsageError, ImageError."""
     scheme, colon, rest = text.partition(":")
     if not colon or scheme not in _SCHEMES or os.path.lexists(text):
         scheme, rest = "", text
@@ -97,7 +97,8 @@ def open_local(text: str) -> Source:
 
 
 def _is_layout(path: str) -> bool:
-    """Whether an archive is an image layout; current versions of `docker save` write both formats into one file."""
+    """Whether an archive is an image layout; current versions of `docker save` write both
+    formats to one file."""
     try:
         with tarfile.open(path, "r:") as tar:
             for count, entry in enumerate(tar):
@@ -107,5 +108,5 @@ def _is_layout(path: str) -> bool:
                     break
                 tar.members = []  # type: ignore[attr-defined]
     except (OSError, tarfile.TarError, EOFError):
-        pass  # opening it again gives the error
+        pass  # the next open reports the error
     return False

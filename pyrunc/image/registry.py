@@ -1,7 +1,7 @@
 """An image in a registry (OCI distribution-spec, pull side), over urllib3.
 
-Nothing is believed because a registry says it: a manifest has the digest that was asked for or is hashed here, and
-blobs are verified while they are unpacked.
+Nothing from a registry is trusted. A manifest is compared with the requested digest or hashed here,
+and blobs are verified while they are unpacked.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _USER_AGENT = f"pyrunc/{VERSION}"
 
 
 class Refused(ImageError):
-    """A registry's answer other than success; ``status`` is HTTP's."""
+    """A registry's answer other than success; ``status`` is the HTTP status."""
 
     def __init__(self, status: int, text: str) -> None:
         self.status = status
@@ -58,11 +58,11 @@ def is_loopback(host: str) -> bool:
 
 
 class Connection:
-    """One registry: scheme, TLS, tokens.  Raises ImageError for everything that goes wrong."""
+    """One registry: scheme, TLS, tokens. Raises ImageError for every failure."""
 
     def __init__(self, host: str, repository: str, options: dict[str, Any]) -> None:
         self.host, self.repository = host, repository
-        self.plain = is_loopback(host) or bool(options.get("plain-http"))  # HTTP will do if there is no TLS
+        self.plain = is_loopback(host) or bool(options.get("plain-http"))  # HTTP is acceptable without TLS
         self.scheme = "" if self.plain else "https"  # "": not known yet
         self.probing = threading.Lock()
         self.authfile: str = options.get("authfile", "")
@@ -85,7 +85,8 @@ class Connection:
         return f"{self.scheme}://{host}/v2/{self.repository}/{path}"
 
     def _probe(self, host: str) -> str:
-        """https, or http where nobody speaks TLS.  A certificate that nobody vouches for is no reason to do without."""
+        """https, or http if the server does not speak TLS. An untrusted certificate does not
+        cause a fallback."""
         try:
             self._request("GET", f"https://{host}/v2/", {}).release_conn()
         except ImageError as error:
@@ -95,7 +96,7 @@ class Connection:
         return "https"
 
     def get(self, path: str, accept: str = "*/*", offset: int = 0) -> urllib3.BaseHTTPResponse:
-        """GET below /v2/REPOSITORY/; the body is not read yet.  Authenticates when asked to."""
+        """GET below /v2/REPOSITORY/, without reading the body. Authenticates on request."""
         headers = {"Accept": accept, "Accept-Encoding": "identity"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
@@ -112,7 +113,7 @@ class Connection:
         return response
 
     def _follow(self, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
-        """GET with redirects: the credentials stay with the registry, and https never becomes http."""
+        """GET with redirects: credentials go only to the registry, and https never becomes http."""
         origin = urlsplit(url)
         for _ in range(MAX_REDIRECTS + 1):
             sent = dict(headers)
@@ -149,7 +150,7 @@ class Connection:
     # -- authentication -----------------------------------------------------------------------------------
 
     def _authenticate(self, challenge: str) -> bool:
-        """Answer a WWW-Authenticate header; False if there is nothing (more) to say."""
+        """Answer a WWW-Authenticate header; False if there is no (further) answer."""
         kind, _, rest = challenge.partition(" ")
         found = credentials.find(self.host, self.repository, self.authfile)
         if kind.lower() == "basic":
@@ -165,7 +166,7 @@ class Connection:
         return self.authorization != before
 
     def _token(self, parameters: dict[str, str], found: credentials.Credentials | None) -> str:
-        """Ask the token server that a registry names (distribution: "Token Authentication")."""
+        """Query the token server that a registry names (distribution: "Token Authentication")."""
         realm = parameters.get("realm", "")
         scheme = urlsplit(realm).scheme
         if scheme != "https" and not (scheme == "http" and self.scheme == "http"):
@@ -190,7 +191,7 @@ class Connection:
         return token
 
     def _refused(self, response: urllib3.BaseHTTPResponse, what: str) -> Refused:
-        """An error with the registry's own words (distribution-spec: "Error Codes")."""
+        """An error with the registry's own message (distribution-spec: "Error Codes")."""
         text = ""
         try:
             answer = json.loads(response.read(65536, decode_content=True))
@@ -222,20 +223,21 @@ class Connection:
 
     def close(self) -> None:
         """Close all connections."""
-        # clear() alone leaves them to the garbage collector.
+        # clear() alone leaves closing to the garbage collector.
         for key in self.pool.pools.keys():  # noqa: SIM118  # a container that cannot be iterated over
             self.pool.pools[key].close()
         self.pool.clear()
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause, which is the one with words."""
+    """The innermost cause, which has the message."""
     words = [str(cause) for cause in chain(error) if str(cause)]
     return words[-1] if words else type(error).__name__
 
 
 def tls_context(directory: str) -> ssl.SSLContext:
-    """TLS with the system's roots, and what a directory as of containers-certs.d(5) adds.  Raises ImageError."""
+    """TLS with the system's roots, plus those of a directory in the format of
+    containers-certs.d(5). Raises ImageError."""
     context = ssl.create_default_context()
     if not directory:
         return context
@@ -252,7 +254,7 @@ def tls_context(directory: str) -> ssl.SSLContext:
 
 
 class RegistrySource(Source):
-    """One image of a repository; mirrors are asked first, the registry itself last."""
+    """One image of a repository; mirrors are tried first, the registry itself last."""
 
     def __init__(self, reference: Registry, options: dict[str, Any]) -> None:
         self.reference = reference
@@ -283,7 +285,7 @@ class RegistrySource(Source):
         return [Descriptor(media_type, digest, len(data), data)]
 
     def prefetch(self, wanted: list[Descriptor]) -> None:
-        """The order in which blobs will be opened: the next few are downloaded meanwhile."""
+        """The order in which blobs will be opened, so that the next few can be downloaded ahead."""
         self.order = list(wanted)
 
     def open(self, wanted: Descriptor) -> IO[bytes]:
@@ -307,7 +309,8 @@ class RegistrySource(Source):
         return io.BytesIO(connection.body(response, descriptor.MAX_DOCUMENT))
 
     def referrers(self, digest: str) -> list[Descriptor]:
-        """What refers to a manifest: signatures, SBOMs (distribution-spec: "Listing Referrers").  Raises ImageError."""
+        """The referrers of a manifest: signatures, SBOMs (distribution-spec: "Listing
+        Referrers"). Raises ImageError."""
         try:
             return self._referrers(f"referrers/{digest}")
         except Refused as error:
@@ -346,12 +349,12 @@ class RegistrySource(Source):
 
 
 def _repository(host: str, repository: str) -> str:
-    """On Docker Hub, a name without a slash is one of the official images."""
+    """On Docker Hub, a name without a slash is an official image."""
     if host in ("docker.io", "registry-1.docker.io") and "/" not in repository:
         return f"library/{repository}"
     return repository
 
 
 def open_registry(reference: Registry, options: dict[str, Any]) -> RegistrySource:
-    """The source for a reference; nothing is asked yet."""
+    """The source for a reference; it sends no request yet."""
     return RegistrySource(reference, options)

@@ -1,7 +1,8 @@
-"""Where an image comes from: an image layout, a tar of one, the output of `docker save`.  (registry.py: a registry.)
+"""Sources of images: an image layout, a tar of one, the output of `docker save` (registries:
+registry.py).
 
-A source lists the descriptors of its index and opens blobs by descriptor.  It verifies nothing: `manifest` and `blobs`
-compare size and digest of everything that is read.
+A source lists the descriptors of its index and opens blobs by descriptor. It verifies nothing;
+`manifest` and `blobs` compare the size and digest of everything they read.
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ from pyrunc.image.errors import ImageError, Within
 from pyrunc.spec import load
 
 LAYOUT_VERSION = "1.0.0"  # image-layout.md, "oci-layout file"
-MAX_LAYERS = 512  # overlayfs and every engine have lower limits of their own
+MAX_LAYERS = 512  # overlayfs and all engines have lower limits
 
 
 class Source(ABC):
     """An image, or several under one name."""
 
-    name = ""  # as the user gave it, for messages
-    tag = ""  # which of several images; "" if the user named none
+    name = ""  # the user's spelling, for messages
+    tag = ""  # selects one of several images; "" if the user named none
 
     @abstractmethod
     def index(self) -> list[Descriptor]:
-        """The descriptors to choose from, in the order of the index.  Raises ImageError."""
+        """The descriptors to choose from, in index order. Raises ImageError."""
 
     @abstractmethod
     def open(self, wanted: Descriptor) -> IO[bytes]:
-        """The content of a blob as a stream, unverified.  Raises ImageError if it is not there."""
+        """The content of a blob as an unverified stream. Raises ImageError if it is missing."""
 
     def prefetch(self, wanted: list[Descriptor]) -> None:  # noqa: B027  # most sources have everything at hand
         """The order in which blobs will be opened."""
@@ -55,7 +56,8 @@ def read_json(stream: IO[bytes], what: str, limit: int = descriptor.MAX_DOCUMENT
 
 
 def parse_json(data: bytes, what: str) -> Any:
-    """Strict JSON, as config.json is read: two parsers that disagree about a document would run different images.
+    """Parse strict JSON, as for config.json: two parsers that disagree about a document would run
+    different images.
 
     Raises ImageError.
     """
@@ -66,7 +68,7 @@ def parse_json(data: bytes, what: str) -> Any:
 
 
 def check_layout(document: Any) -> None:
-    """Raises ImageError unless the oci-layout file names the one version there is."""
+    """Check that the oci-layout file names the only existing version. Raises ImageError."""
     version = document.get("imageLayoutVersion") if isinstance(document, dict) else None
     if version != LAYOUT_VERSION:
         raise ImageError(f"oci-layout: expected imageLayoutVersion {show(LAYOUT_VERSION)}, found {show(version)}")
@@ -99,7 +101,7 @@ class LayoutDirectory(Source):
 
     def _open(self, name: str) -> IO[bytes]:
         try:
-            # Without O_NONBLOCK a fifo in a layout would hold us for ever.
+            # Without O_NONBLOCK, a fifo in a layout would block us forever.
             fd = os.open(os.path.join(self.path, name), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise ImageError(f"{show(name)}: {errno_text(error.errno or 0)}") from error
@@ -120,7 +122,7 @@ class LayoutDirectory(Source):
 
 
 class _Archive(Source):
-    """Members of an uncompressed tar file, found by name; only regular files count."""
+    """Members of an uncompressed tar file by name; only regular files count."""
 
     def __init__(self, path: str, tag: str) -> None:
         self.name, self.path, self.tag = path + (f":{tag}" if tag else ""), path, tag
@@ -142,13 +144,13 @@ class _Archive(Source):
             self.tar.members = []  # type: ignore[attr-defined]  # the list would hold every entry a second time
 
     def stream(self, name: str) -> IO[bytes]:
-        """The content of a member; `docker save` of old versions has links between layers."""
+        """The content of a member; old versions of `docker save` use links between layers."""
         for _ in range(8):
             entry = self.members.get(salted(os.path.normpath(name)))
             if entry is None:
                 raise ImageError(f"no {show(name)} in the archive")
             if entry.isreg():
-                return cast("IO[bytes]", self.tar.extractfile(entry))  # a regular file has one
+                return cast("IO[bytes]", self.tar.extractfile(entry))  # every regular file has content
             name = entry.linkname if entry.islnk() else os.path.join(os.path.dirname(entry.name), entry.linkname)
         raise ImageError(f"{show(name)}: too many links in the archive")
 
@@ -169,10 +171,11 @@ class LayoutArchive(_Archive):
 
 
 class DockerArchive(_Archive):
-    """The output of `docker save` without an image layout: manifest.json, a configuration and layer tars.
+    """The output of `docker save` without an image layout: manifest.json, a configuration and layer
+    tars.
 
-    The format has no digests of layers, so the manifest is made here.  What the image promises is verified all the
-    same: the configuration's diff_ids are digests of the uncompressed layers.
+    The format has no digests of layers, so the manifest is built here. Layers are still verified,
+    because the configuration's diff_ids are digests of the uncompressed layers.
     """
 
     def __init__(self, path: str, tag: str) -> None:

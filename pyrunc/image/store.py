@@ -1,13 +1,14 @@
-"""The store of unpacked images: one directory a layer, by chain id, with overlayfs' own whiteouts.
+"""The store of unpacked images: one directory per layer, by chain id, with overlayfs' own whiteouts.
 
     STORE/layers/SHA256-HEX/diff     a layer, as an upper directory of overlayfs
     STORE/l/SHORT                    a link to it: many layers must fit into one page of mount options
     STORE/images/SHA256-HEX.json     a manifest: configuration and layers, written last
-    STORE/refs/NAME.json             what the user called it, and how to see that it still is that (`run --image`)
+    STORE/refs/NAME.json             the user's reference, and a check that it is current (`run --image`)
     STORE/containers/TOKEN/          bundle of a container: config.json, rootfs, upper, work
 
-A layer is unpacked onto a mounted overlay of those below, so that the kernel makes the whiteouts.  Everything gets its
-name by a rename when it is complete and verified; what a killed process left is removed by the next one.
+A layer is unpacked onto a mounted overlay of the lower layers, so that the kernel creates the
+whiteouts. Everything is renamed into place when it is complete and verified. The next process
+removes what a killed one left.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SUBDIRECTORIES = ("layers", "l", "images", "refs", "containers")
 
 
 class Store:
-    """The store of one user, opened for changes.  Raises SysError, PyruncError."""
+    """The store of one user, opened for changes. Raises SysError, PyruncError."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -55,7 +56,7 @@ class Store:
 
     @contextmanager
     def locked(self, *, exclusive: bool) -> Iterator[None]:
-        """Nothing is removed while anybody holds the lock shared.  Raises SysError."""
+        """Prevent removals by holding the lock shared. Raises SysError."""
         fd = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
@@ -68,7 +69,8 @@ class Store:
     def pull(
         self, source: Source, image: Image, reference: str, options: unpack.Options, progress: Progress
     ) -> Warnings:
-        """Unpack what is not there yet, and register the image under a reference.  Raises ImageError, SysError."""
+        """Unpack the missing layers, and register the image under a reference. Raises
+        ImageError, SysError."""
         warnings = Warnings()
         ids = identity.enter(options.rootless, mounts=True)
         with self.locked(exclusive=False):
@@ -91,7 +93,7 @@ class Store:
         return fs.exists(f"{self.path}/layers/{locate.encode_digest(layer.chain_id)}/diff")
 
     def _private_mounts(self) -> None:
-        """A mount namespace of our own, in which the overlays end with this process whatever happens to it."""
+        """A private mount namespace, so that the overlays end with this process in any case."""
         _, lib = interpreter.quick()
         for call, failed in (
             ("unshare", lib.pr_unshare(_CLONE_NEWNS)),
@@ -99,12 +101,13 @@ class Store:
         ):
             if failed < 0:
                 raise SysError("--store", call, -failed, context="a mount namespace to unpack layers in")
-        os.chdir(self.path)  # layers are named by their short links from here on
+        os.chdir(self.path)  # from here on, layers are named by their short links
 
     def _unpack(
         self, source: Source, lower: list[Layer], layer: Layer, work: tuple[Totals, Warnings, identity.Identity]
     ) -> None:
-        """One layer, on top of the ones below.  Raises ImageError, SysError; then nothing of it is left."""
+        """Unpack one layer on top of the lower ones. Raises ImageError, SysError, and then
+        leaves nothing of it."""
         from pyrunc.image.blobs import LayerStream
 
         totals, warnings, ids = work
@@ -132,7 +135,7 @@ class Store:
             partial.close()
 
     def _commit(self, partial: unpack.Partial) -> None:
-        """Give the layer its name; somebody else may have been faster with the same one."""
+        """Rename the layer into place; another process may have created it first."""
         try:
             partial.commit()
         except SysError:
@@ -142,7 +145,8 @@ class Store:
 
     @contextmanager
     def _mounted(self, partial: unpack.Partial, lower: list[Layer]) -> Iterator[int]:
-        """A descriptor of the root that a layer is applied to: its own directory, above those below."""
+        """A descriptor of the root for applying a layer: its own directory, above the lower
+        layers."""
         if not lower:
             root = os.open("diff", _DIR, dir_fd=partial.fd)
             try:
@@ -181,7 +185,7 @@ class Store:
     def _configuration(
         self, image: Image, options: unpack.Options, ids: identity.Identity, warnings: Warnings
     ) -> dict[str, Any]:
-        """config.json of a container of the image; users by name come from all layers together."""
+        """config.json for a container of the image; users by name come from all layers together."""
         _, lib = interpreter.quick()
         root, mounted = f"{self.path}/l", False
         if len(image.layers) == 1:
@@ -203,7 +207,7 @@ class Store:
                 lib.pr_umount(fs.encode(root), _MNT_DETACH)
 
     def _register(self, image: Image, config: dict[str, Any], reference: str) -> None:
-        """The image, and then the name that leads to it."""
+        """Write the image, then the reference to it."""
         name = f"{locate.encode_digest(image.manifest.digest)}.json"
         document = {
             "digest": image.manifest.digest,
@@ -217,7 +221,7 @@ class Store:
         fs.replace_file(f"{self.path}/refs/{locate.encode_reference(reference)}", jsontext.dumps(link).encode("ascii"))
 
     def documents(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(file name, document) of all images or refs that can be read."""
+        """(file name, document) of all readable images or refs."""
         for name in sorted(os.listdir(f"{self.path}/{kind}")):
             if name.endswith(".json") and not name.startswith("."):
                 try:
@@ -228,7 +232,7 @@ class Store:
                     yield name, document
 
     def list(self) -> list[dict[str, Any]]:
-        """The images with the references that lead to them, for `images list`."""
+        """The images with their references, for `images list`."""
         names: dict[str, list[str]] = {}
         for _, ref in self.documents("refs"):
             names.setdefault(ref.get("digest", ""), []).append(ref.get("reference", ""))
@@ -246,9 +250,9 @@ class Store:
     # -- pruning ------------------------------------------------------------------------------------------
 
     def prune(self, *, everything: bool) -> dict[str, int]:
-        """Remove bundles of containers that are gone, leftovers, and layers that no image needs.
+        """Remove bundles of deleted containers, leftovers, and layers that no image needs.
 
-        ``everything``: images that no container uses as well.  Returns counts of what was removed.
+        ``everything``: also images that no container uses. Returns counts of removed objects.
         """
         counts = {"containers": 0, "images": 0, "layers": 0, "leftovers": 0}
         identity.enter(False, mounts=True)
@@ -257,7 +261,7 @@ class Store:
             for token in os.listdir(f"{self.path}/containers"):
                 bundle = f"{self.path}/containers/{token}"
                 if locate.is_used(bundle) or time.time() - os.stat(bundle).st_mtime < 60:
-                    needed |= set(locate.chains_of(bundle))  # a young one may be that of a `run` which has just begun
+                    needed |= set(locate.chains_of(bundle))  # a recent one may belong to a `run` that has just started
                 else:
                     counts["containers"] += self._remove("containers", token)
             if everything:
@@ -284,7 +288,7 @@ class Store:
         return counts
 
     def _remove(self, kind: str, name: str) -> int:
-        """Remove one directory, first out of its name."""
+        """Rename one directory away, then remove it."""
         above = os.open(kind, _DIR, dir_fd=self.fd)
         try:
             hidden = f"{unpack.PARTIAL}{name[-16:]}"

@@ -1,8 +1,9 @@
-"""A root filesystem under construction: every access by a descriptor of a directory in it, links resolved in it.
+"""A root filesystem under construction, accessed by descriptors of its directories, with links
+resolved inside it.
 
-Nothing else works on the directory meanwhile (its parent has mode 0700), but what is in it comes from an image: a
-link may lead anywhere.  So no path is ever passed to the kernel with more than one component, and a component that is
-a link is read and followed here, below the root.
+No other process works on the directory (its parent has mode 0700), but its content comes from an
+image, and a link may lead anywhere. So no path of more than one component is ever passed to the
+kernel, and a component that is a link is read and followed here, below the root.
 """
 
 from __future__ import annotations
@@ -21,16 +22,17 @@ _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Directory:
-    """A directory in the tree.  ``made`` holds the names below it that the current layer created or replaced."""
+    """A directory in the tree. ``made`` holds the names in it that the current layer created or
+    replaced."""
 
     __slots__ = ("children", "made", "mtime", "name", "parent")
 
     def __init__(self, name: str, parent: Directory | None) -> None:
         self.name, self.parent = name, parent
-        # By salted names, which come from an image (docs/adr/0014-json-reader.md).
-        self.children: dict[str, Directory] = {}  # those that were opened
+        # Keyed by salted names, because names come from an image (docs/adr/0014-json-reader.md).
+        self.children: dict[str, Directory] = {}  # opened directories
         self.made: set[str] = set()
-        self.mtime: tuple[int, int] | None = None  # (atime, mtime) in ns, to be set when the layer is complete
+        self.mtime: tuple[int, int] | None = None  # (atime, mtime) in ns, set when the layer is complete
 
     def path(self) -> str:
         """Relative to the root, for messages."""
@@ -42,7 +44,7 @@ class Directory:
         return "/".join(reversed(parts)) or "."
 
     def depth(self) -> int:
-        """The number of directories above."""
+        """The number of parent directories."""
         count, at = 0, self.parent
         while at is not None:
             count, at = count + 1, at.parent
@@ -50,14 +52,15 @@ class Directory:
 
 
 class Tree:
-    """The walker.  Raises OSError for the kernel's errors and ImageError for paths that cannot be."""
+    """Walks the tree. Raises OSError for the kernel's errors and ImageError for impossible
+    paths."""
 
     def __init__(self, fd: int, max_depth: int) -> None:
         self.root = Directory("", None)
         self.root_fd = fd
         self.device = os.fstat(fd).st_dev
         self.max_depth = max_depth
-        self.max_open = 2 * max_depth + 64  # two chains down to the deepest directory stay open at a time
+        self.max_open = 2 * max_depth + 64  # two chains down to the deepest directory stay open at once
         self.fds: OrderedDict[Directory, int] = OrderedDict()
 
     def close(self) -> None:
@@ -80,7 +83,7 @@ class Tree:
         return found
 
     def forget(self, parent: Directory, name: str) -> None:
-        """A directory is about to be removed: close what is open in it."""
+        """Close everything open in a directory that is about to be removed."""
         gone = parent.children.pop(salted(name), None)
         pending = [gone] if gone is not None else []
         while pending:
@@ -93,10 +96,10 @@ class Tree:
     # -- resolving ----------------------------------------------------------------------------------------
 
     def lookup(self, parts: list[str], *, make: bool = True) -> Directory:
-        """The directory at a path, links on the way followed inside the root.
+        """The directory at a path, with links followed inside the root.
 
-        ``make``: create what is missing (mode 0755) and replace what is not a directory; without it that is
-        ENOENT or ENOTDIR.
+        ``make``: create missing parts (mode 0755) and replace parts that are not directories;
+        otherwise these are ENOENT or ENOTDIR.
         """
         at = self.root
         pending = list(reversed(parts))
@@ -123,13 +126,13 @@ class Tree:
                 continue
             child = Directory(name, at)
             if child.depth() > self.max_depth:
-                raise ImageError(f"more than {self.max_depth} directories in each other (--limit depth=...)")
+                raise ImageError(f"more than {self.max_depth} nested directories (--limit depth=...)")
             at.children[salted(name)] = child
             at = child
         return at
 
     def _step(self, at: Directory, name: str, make: bool) -> str | None:
-        """The target of a link; None for a directory, which is created if need be."""
+        """The target of a link; None for a directory, which is created if necessary."""
         fd = self.fd(at)
         try:
             found = os.stat(name, dir_fd=fd, follow_symlinks=False)
@@ -167,13 +170,13 @@ class Tree:
     # -- changing -----------------------------------------------------------------------------------------
 
     def touch(self, directory: Directory) -> None:
-        """Remember the times of a directory whose content is about to change."""
+        """Remember the times of a directory before its content changes."""
         if directory.mtime is None:
             found = os.stat(self.fd(directory))
             directory.mtime = (found.st_atime_ns, found.st_mtime_ns)
 
     def remove(self, at: Directory, name: str) -> bool:
-        """Remove a file or a whole directory; False if there is none."""
+        """Remove a file or a whole directory; False if it is missing."""
         fd = self.fd(at)
         try:
             found = os.stat(name, dir_fd=fd, follow_symlinks=False)
@@ -191,7 +194,8 @@ class Tree:
         return True
 
     def clear_lower(self, at: Directory) -> None:
-        """An opaque whiteout: remove what lower layers put into a directory, and keep what this layer did."""
+        """Apply an opaque whiteout: remove lower layers' entries of a directory, and keep this
+        layer's."""
         pending = [at]
         while pending:
             directory = pending.pop()
@@ -204,14 +208,16 @@ class Tree:
                     pending.append(child)
 
     def mark(self, at: Directory, name: str) -> None:
-        """The layer has an entry here: neither it nor what it is in is the lower layers' alone."""
+        """Record that the layer has an entry here: the entry and its parents no longer belong to
+        lower layers alone."""
         at.made.add(salted(name))
         while at.parent is not None and salted(at.name) not in at.parent.made:
             at.parent.made.add(salted(at.name))
             at = at.parent
 
     def end_layer(self) -> None:
-        """Set the times of the directories that changed, the innermost first, and forget whose is what."""
+        """Set the times of changed directories, innermost first, and forget which layer owns
+        what."""
         pending, found = [self.root], list[tuple[Directory, tuple[int, int]]]()
         while pending:
             directory = pending.pop()

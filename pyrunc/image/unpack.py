@@ -1,4 +1,5 @@
-"""Unpack an image into a bundle: everything verified before anything is visible under its name."""
+"""Unpack an image into a bundle; everything is verified before it becomes visible under its
+name."""
 
 from __future__ import annotations
 
@@ -23,21 +24,22 @@ from pyrunc.image.tree import Tree
 from pyrunc.jsontext import dumps
 from pyrunc.spec import validate
 
-PARTIAL = ".pyrunc-unpack-"  # beside the bundle, until everything in it is verified
+PARTIAL = ".pyrunc-unpack-"  # next to the bundle, until everything in it is verified
 _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(slots=True)
 class Options:
-    """What the command line says about unpacking."""
+    """The options for unpacking."""
 
     limits: Limits = field(default_factory=Limits)
     volumes: str = "tmpfs"
-    rootless: bool = False  # with the caller's own ids even where there are more
+    rootless: bool = False  # use only the caller's own ids even if there are more
 
 
 def unpack_layers(source: Source, image: Image, tree: Tree, applier: Applier, progress: Progress) -> None:
-    """All layers into one tree.  The stream of a layer starts while the one before is still being written.
+    """Apply all layers to one tree. A layer's stream starts while the previous layer is still being
+    written.
 
     Raises ImageError naming the layer.
     """
@@ -68,9 +70,10 @@ def _open(source: Source, image: Image, number: int, limits: Limits) -> LayerStr
 
 
 def unpack(source: Source, image: Image, bundle: str, options: Options, progress: Progress) -> dict[str, Any]:
-    """Write ``bundle``/rootfs and ``bundle``/config.json.  Returns what `unpack` prints.
+    """Write ``bundle``/rootfs and ``bundle``/config.json. Returns the output of `unpack`.
 
-    The bundle must not exist, or be an empty directory.  Raises PyruncError; then nothing is left behind.
+    The bundle must not exist, or must be an empty directory. Raises PyruncError, and then leaves
+    nothing behind.
     """
     parent, name = os.path.split(os.path.abspath(bundle))
     partial = Partial(parent, name)
@@ -96,7 +99,7 @@ def unpack(source: Source, image: Image, bundle: str, options: Options, progress
 def _fill(
     partial: Partial, source: Source, image: Image, ids: identity.Identity, options: Options, progress: Progress
 ) -> tuple[dict[str, Any], Warnings]:
-    """The content of the bundle, below the partial name."""
+    """Write the content of the bundle, under the partial name."""
     os.mkdir("rootfs", 0o755, dir_fd=partial.fd)
     root = os.open("rootfs", _DIR, dir_fd=partial.fd)
     warnings = Warnings()
@@ -122,9 +125,10 @@ def _fill(
 
 
 def check(config: dict[str, Any]) -> None:
-    """What `unpack` writes is what `create` takes.  Raises ImageError.
+    """Check that `create` accepts the config of `unpack`. Raises ImageError.
 
-    Without facts of this host, which may lack what another one has; without a program, which may come later.
+    It uses no facts of this host, because the bundle may run on another, and no program, which may
+    be added later.
     """
     try:
         checked = json.loads(dumps(config))
@@ -136,9 +140,10 @@ def check(config: dict[str, Any]) -> None:
 
 
 def seed_volumes(tree: Tree, bundle_fd: int, config: dict[str, Any]) -> None:
-    """Volumes that are directories of the bundle: the image's directory moves there, with what is in it.
+    """Volumes that are directories of the bundle: the image's directory moves there, with its
+    content.
 
-    An empty one with the same owner and mode takes its place in the root filesystem.
+    An empty one with the same owner and mode replaces it in the root filesystem.
     """
     binds = [entry for entry in config["mounts"] if entry["source"].startswith("volumes/")]
     if not binds:
@@ -165,9 +170,9 @@ def seed_volumes(tree: Tree, bundle_fd: int, config: dict[str, Any]) -> None:
 
 
 class Partial:
-    """A directory that is not yet what it will be: made beside its final place, locked, renamed at the end.
+    """A directory in preparation: created next to its final place, locked, renamed at the end.
 
-    The lock tells a directory that is being written from what a killed process left: `sweep` removes the latter.
+    The lock marks a directory in use; `sweep` removes those that a killed process left unlocked.
     """
 
     def __init__(self, parent: str, name: str) -> None:
@@ -177,7 +182,8 @@ class Partial:
         self.made = False
 
     def make(self) -> None:
-        """Create the directory, mode 0700: what it holds may be set-user-ID.  Raises SysError."""
+        """Create the directory with mode 0700, because it may contain set-user-ID files. Raises
+        SysError."""
         try:
             self.parent_fd = os.open(self.parent, _DIR)
             sweep(self.parent_fd)
@@ -201,7 +207,7 @@ class Partial:
             fs.close(fd)
 
     def commit(self) -> None:
-        """Give it its name.  Raises SysError: something has taken the name meanwhile."""
+        """Rename it into place. Raises SysError if the name has been taken meanwhile."""
         try:
             os.fsync(self.fd)
             os.rename(self.temporary, self.name, src_dir_fd=self.parent_fd, dst_dir_fd=self.parent_fd)
@@ -210,12 +216,12 @@ class Partial:
             raise SysError("BUNDLE", "rename", error.errno or 0, value=f"{self.parent}/{self.name}") from error
 
     def discard(self) -> None:
-        """Remove what was made."""
+        """Remove the directory and its content."""
         if self.made:
             try:
                 fs.remove_tree(self.temporary, self.parent_fd)
             except OSError:
-                pass  # the first error is the one to report; the next sweep tries again
+                pass  # report the first error; the next sweep tries again
             self.made = False
 
     def close(self) -> None:
@@ -227,7 +233,7 @@ class Partial:
 
 
 def sweep(parent_fd: int) -> int:
-    """Remove what killed processes left in a directory; returns how many there were."""
+    """Remove directories that killed processes left; returns their number."""
     count = 0
     for name in os.listdir(parent_fd):
         if not name.startswith(PARTIAL):
@@ -241,7 +247,7 @@ def sweep(parent_fd: int) -> int:
             fs.remove_tree(name, parent_fd)
             count += 1
         except OSError:
-            pass  # at work, or another user's
+            pass  # in use, or another user's
         finally:
             fs.close(fd)
     return count

@@ -1,4 +1,5 @@
-"""`pyrunc seccomp`: what a profile does, what a program asks for, and the profile that it needs.
+"""`pyrunc seccomp`: what a profile does, which calls a program makes, and the profile that it
+needs.
 
-Nothing here is imported by another verb.
+No other verb imports this package.
 """

@@ -1,4 +1,4 @@
-"""The answer of a compiled filter to a system call: the instructions that seccomp(2) takes and libseccomp emits."""
+"""Evaluate a compiled filter: the instructions that seccomp(2) accepts and libseccomp emits."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ class Program:
         self.steps: list[tuple[int, int, int, int]] = list(_INSTRUCTION.iter_unpack(program))
 
     def answer(self, data: bytes) -> int:
-        """SECCOMP_RET_* with its data, for a struct seccomp_data.
+        """Return SECCOMP_RET_* with its data for a struct seccomp_data.
 
-        Jumps lead forward only, so it ends.  Raises ValueError for an instruction that libseccomp does not emit.
+        Jumps only lead forward, so evaluation ends. Raises ValueError for an instruction that
+        libseccomp does not emit.
         """
         accumulator, at = 0, 0
         while True:

@@ -1,4 +1,4 @@
-"""Architectures and system calls by name and number, as libseccomp knows them."""
+"""Architectures and system calls by name and number, according to libseccomp."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 X32_BIT = 0x40000000  # __X32_SYSCALL_BIT
-# libseccomp's token of x32, whose calls the kernel reports as those of x86_64 with X32_BIT in their number.
+# libseccomp's token for x32, whose calls the kernel reports as x86_64 with X32_BIT in the number.
 _X32, _X86_64, X86 = 0x4000003E, 0xC000003E, 0x40000003
-_LAST = 1024  # no architecture has a number beyond this, above its base
+_LAST = 1024  # no architecture has numbers further above its base
 _64_BIT = 0x80000000  # __AUDIT_ARCH_64BIT
-UNKNOWN = -1  # a name that libseccomp does not know at all; other negative numbers: not on this architecture
+UNKNOWN = -1  # a name that libseccomp does not know; other negative numbers mean "not on this architecture"
 
-# socketcall(2) and ipc(2) of 32-bit x86: a rule for `socket` is one for socketcall(SYS_SOCKET) as well.
+# socketcall(2) and ipc(2) of 32-bit x86: a rule for `socket` also covers socketcall(SYS_SOCKET).
 _SOCKETCALL = (
     "", "socket", "bind", "connect", "listen", "accept", "getsockname", "getpeername", "socketpair", "send", "recv",
     "sendto", "recvfrom", "shutdown", "setsockopt", "getsockopt", "sendmsg", "recvmsg", "accept4", "recvmmsg",
@@ -35,13 +35,13 @@ class Arch:
 
     def __init__(self, name: str, token: int) -> None:
         self.name = name  # SCMP_ARCH_*
-        self.token = token  # libseccomp's, which is the AUDIT_ARCH but for x32
+        self.token = token  # libseccomp's token, equal to the AUDIT_ARCH except for x32
         self._names: dict[int, str] = {}
         self._numbers: dict[str, int] = {}
 
     @property
     def audit(self) -> int:
-        """AUDIT_ARCH_* of <linux/audit.h>, which a filter sees."""
+        """AUDIT_ARCH_* of <linux/audit.h>, the value that a filter receives."""
         return _X86_64 if self.token == _X32 else self.token
 
     @property
@@ -55,53 +55,55 @@ class Arch:
         return 64 if self.token & _64_BIT or self.token == _X32 else 32
 
     def number(self, name: str) -> int:
-        """The number of a call; negative if this architecture does not have it (`UNKNOWN`: none has)."""
+        """The number of a call; negative if this architecture lacks it (`UNKNOWN`: all lack it)."""
         found = self._numbers.get(name)
         if found is None:
             found = int(interpreter.quick()[1].pr_seccomp_number(self.token, name.encode("utf-8")))
             if found < UNKNOWN and self.token == X86:
-                # What socketcall(2) or ipc(2) does may have a call of its own, too, which libseccomp covers as well.
+                # A function of socketcall(2) or ipc(2) may also be a call of its own, which
+                # libseccomp covers as well.
                 found = next((nr for nr, known in self.table().items() if known == name), found)
             self._numbers[name] = found
         return found
 
     def name_of(self, number: int) -> str:
-        """The name of a call; "" if libseccomp does not know it."""
+        """The name of a call, or "" if libseccomp does not know it."""
         found = self._names.get(number)
         if found is None:
             ffi, lib = interpreter.quick()
             buffer = ffi.new("char[64]")
             length = lib.pr_seccomp_name(self.token, number, buffer, 64) if number < 1 << 31 else -1
             found = bytes(ffi.buffer(buffer, length)).decode("ascii") if length > 0 else ""
-            if len(self._names) < 4 * _LAST:  # a program can make calls of any number
+            if len(self._names) < 4 * _LAST:  # a program can use any number
                 self._names[number] = found
         return found
 
     def names_of(self, number: int, first: int) -> tuple[str, ...]:
-        """Every name that a rule can call it by; ``first``: its first argument."""
+        """Every name by which a rule can refer to a call; ``first``: its first argument."""
         own, part = self.name_of(number), self.parts(number).get(first & 0xFFFF, "")
         return (own, part) if part else (own,) if own else ()
 
     def parts(self, number: int) -> dict[int, str]:
-        """What the first argument of socketcall(2) and ipc(2) stands for; {} for every other call."""
+        """The meanings of the first argument of socketcall(2) and ipc(2); {} for every other
+        call."""
         if self.token != X86:
             return {}
         return {"socketcall": dict(enumerate(_SOCKETCALL[1:], 1)), "ipc": _IPC}.get(self.name_of(number), {})
 
     def table(self) -> dict[int, str]:
-        """Every call, by number, in their order."""
+        """Every call in order of its number."""
         base = X32_BIT if self.token == _X32 else self._base()
         found = ((number, self.name_of(number)) for number in range(base, base + _LAST))
         return {number: name for number, name in found if name}
 
     def _base(self) -> int:
-        """Where numbers start: MIPS has 4000, 5000 and 6000 for its three sets."""
+        """The lowest number: MIPS has 4000, 5000 and 6000 for its three ABIs."""
         number = int(interpreter.quick()[1].pr_seccomp_number(self.token, b"read"))
         return number - number % 1000 if number >= 4000 else 0
 
 
 def all_arches() -> dict[str, Arch]:
-    """Every architecture that this libseccomp knows, by name."""
+    """Every architecture that this libseccomp supports, by name."""
     lib = interpreter.quick()[1]
     found = {}
     for name in SECCOMP_ARCHES:
@@ -118,6 +120,6 @@ def native() -> Arch:
 
 
 def arch_of(arches: Iterable[Arch], audit: int, number: int) -> Arch | None:
-    """The architecture of a call that the kernel reported; None if it is not among them."""
+    """The architecture of a call reported by the kernel; None if the profile does not list it."""
     token = _X32 if audit == _X86_64 and number & X32_BIT else audit
     return next((arch for arch in arches if arch.token == token), None)

@@ -1,4 +1,4 @@
-"""`seccomp check`: what in a valid profile does not do what it seems to."""
+"""`seccomp check`: find parts of a valid profile that do not do what they seem to do."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 PROBLEM, NOTE = "problem", "note"
 MOST = 1000  # findings
-_LISTED = 8  # names in one finding
-_PASS = (*profile.PASSING, "SCMP_ACT_NOTIFY")  # as far as a profile can know
+_LISTED = 8  # names per finding
+_PASS = (*profile.PASSING, "SCMP_ACT_NOTIFY")  # largest number that a profile can know
 _KILLS = ("SCMP_ACT_KILL_THREAD", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP")
 
-# Of kernels after libseccomp 2.5.4: profiles list them in advance.
+# Calls of kernels after libseccomp 2.5.4, which profiles list in advance.
 _NEWER = frozenset(
     (
         "statmount", "listmount", "lsm_get_self_attr", "lsm_set_self_attr", "lsm_list_modules", "mseal", "setxattrat",
@@ -32,8 +32,9 @@ _NEWER = frozenset(
     )
 )  # fmt: skip
 
-# What happens before main() in a dynamically linked program, then exit: alternatives, and whether the program cannot do
-# without.  What a libc only tries must not kill it.  Measured; integration/test_seccomp_check.py measures it again.
+# Calls before main() in a dynamically linked program and at exit: alternatives, and whether the
+# program needs them. A libc's mere attempts must not kill it. Measured;
+# integration/test_seccomp_check.py repeats the measurement.
 START_UP = {
     "glibc": (
         (("execve",), True), (("brk",), False), (("mmap", "mmap2"), True), (("access", "faccessat"), False),
@@ -51,7 +52,7 @@ START_UP = {
 
 
 class Finding:
-    """One thing that `check` found."""
+    """A finding of `check`."""
 
     __slots__ = ("code", "level", "pointer", "text")
 
@@ -67,7 +68,8 @@ class Finding:
 
 
 def findings(filter: Filter, libc: str = "") -> list[Finding]:
-    """Problems and notes, in the order of the document; at most `MOST`.  Raises UsageError: an unknown libc."""
+    """Problems and notes in document order, at most `MOST`. Raises UsageError for an unknown
+    libc."""
     needed = START_UP.get(libc or own_libc())
     if needed is None:
         raise UsageError(f"--libc {show(libc)}: expected {', '.join(list(START_UP)[:-1])} or {list(START_UP)[-1]}")
@@ -90,7 +92,7 @@ def own_libc() -> str:
 
 
 def _engine_fields(filter: Filter) -> Iterable[Finding]:
-    """What engines' profiles have and the runtime-spec does not: everything there is ignored."""
+    """Fields of engines' profiles that the runtime-spec lacks, and that are therefore ignored."""
     for name in ("archMap", "defaultErrno"):
         if name in filter.profile:
             text = "only engines know this field; a runtime ignores it"
@@ -114,7 +116,7 @@ class _Rules:
         self.calls: dict[tuple[str, int], Call] = {}
 
     def rule(self, index: int) -> list[Finding]:
-        """Everything about one rule."""
+        """Check one rule."""
         rule, pointer = self.filter.rules[index], self.filter.pointer(index)
         found = [*self.conditions(rule, pointer)]
         if self.filter.action(index) == self.filter.default:
@@ -126,7 +128,7 @@ class _Rules:
     # -- names -------------------------------------------------------------------------------------------
 
     def names(self, index: int) -> Iterable[Finding]:
-        """Unknown ones, and those that are there already."""
+        """Unknown and duplicate names."""
         rule, pointer = self.filter.rules[index], self.filter.pointer(index)
         again, places = [], set()
         for place, name in enumerate(rule["names"]):
@@ -140,7 +142,7 @@ class _Rules:
             if not rule.get("args") and first < 0:
                 self.seen[key] = index
         if again:
-            yield Finding(NOTE, "repeated", pointer, f"this rule or one before it has these already: {some(again)}")
+            yield Finding(NOTE, "repeated", pointer, f"this rule or an earlier one already has: {some(again)}")
 
     def unknown(self, name: str, pointer: str) -> Finding:
         """A name that libseccomp ignores."""
@@ -164,7 +166,7 @@ class _Rules:
         return found
 
     def shadowed(self, index: int) -> Iterable[Finding]:
-        """Names for which another rule decides in every case."""
+        """Names for which another rule always decides."""
         rule, pointer = self.filter.rules[index], self.filter.pointer(index)
         by: dict[str, list[str]] = {}
         absent = []
@@ -175,10 +177,10 @@ class _Rules:
                 absent.append(name)
             elif not any(self.call(arch, number).effective(index) for arch, number in here):
                 args = next(self.call(*here[0]).meeting(index), None)
-                if args is not None:  # else a condition is never true, which is reported as such
+                if args is not None:  # otherwise a condition is never true, which is reported separately
                     by.setdefault(self.call(*here[0]).decide(args).pointer, []).append(name)
         for other, names in by.items():
-            text = f"{other} decides in its place about {some(names)}"
+            text = f"{other} overrides this rule for {some(names)}"
             yield Finding(PROBLEM, "shadowed", pointer, text)
         if len(absent) == len(set(rule["names"])) and all(self.elsewhere(name) for name in absent):
             yield Finding(NOTE, "other-architecture", pointer, f"no architecture of the profile has {some(absent)}")
@@ -190,7 +192,7 @@ class _Rules:
     # -- conditions --------------------------------------------------------------------------------------
 
     def conditions(self, rule: dict[str, Any], pointer: str) -> Iterable[Finding]:
-        """Those that are never or always true, and "or" where "and" is expected."""
+        """Conditions that are never or always true, and "or" where "and" is expected."""
         conditions = rule.get("args") or ()
         for place, condition in enumerate(conditions):
             wide = {truth(condition, 64)}
@@ -210,7 +212,7 @@ class _Rules:
             yield Finding(NOTE, "alternatives", f"{pointer}/args", text)
 
     def parts(self, index: int) -> Iterable[Finding]:
-        """Conditions that 32-bit x86 programs get around."""
+        """Conditions that 32-bit x86 programs can bypass."""
         rule = self.filter.rules[index]
         x86 = next((arch for arch in self.filter.arches if arch.parts(arch.number("socketcall"))), None)
         if x86 is None or not rule.get("args"):
@@ -223,7 +225,8 @@ class _Rules:
 
 
 def truth(condition: dict[str, Any], bits: int) -> bool | None:
-    """Whether a condition is always (True) or never (False) true for arguments of so many bits."""
+    """Whether a condition is always (True) or never (False) true for arguments of that many
+    bits."""
     values = interesting([condition], (1 << bits) - 1)
     results = {profile.holds(condition, value) for value in values}
     return results.pop() if len(results) == 1 else None
@@ -239,7 +242,7 @@ def some(names: Sequence[str]) -> str:
 
 
 def _start_up(filter: Filter, needed: Sequence[tuple[Sequence[str], bool]], libc: str) -> Iterable[Finding]:
-    """Calls without which no program starts, on this machine's architecture."""
+    """Denied calls without which no program starts, on this machine's architecture."""
     of = {"none": "any program"}.get(libc, f"{libc}'s start-up")
     for names, fatal in needed:
         numbers = [(name, filter.native.number(name)) for name in names]

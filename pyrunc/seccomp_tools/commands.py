@@ -36,7 +36,7 @@ def explain(context: command.Context, values: dict[str, Any], args: list[str]) -
 
 
 def check(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
-    """`seccomp check`: exit status 1 with problems."""
+    """`seccomp check`: exit status 1 if there are problems."""
     from pyrunc.seccomp_tools import check, profile
 
     filter = profile.open_filter(args[0])
@@ -51,7 +51,7 @@ def check(context: command.Context, values: dict[str, Any], args: list[str]) -> 
 
 
 def options(context: command.Context, values: dict[str, Any]) -> CreateOptions:
-    """Those of the container that is traced: no other has its id."""
+    """The id of the traced container, which no other container has."""
     return command.created_by(context, f"seccomp-{posix.getpid()}", {"bundle": values.get("bundle", "")})
 
 

@@ -1,4 +1,5 @@
-"""The container of `seccomp trace` and `seccomp record`: an ordinary `run` whose filter asks us about every call."""
+"""The container of `seccomp trace` and `seccomp record`: an ordinary `run` whose filter notifies
+us of every call."""
 
 from __future__ import annotations
 
@@ -15,38 +16,40 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# ret USER_NOTIF: every call, of every architecture
+# ret USER_NOTIF: every call on every architecture
 ASK = pack("HBBI", 0x06, 0, 0, seccomp.ACTIONS["SCMP_ACT_NOTIFY"])
-LISTENER, ERROR = b"L", b"E"  # what the container's process sends: the descriptor; why it failed
-_SECONDS = 120.0  # from READY to the filter, as session.STEP_TIMEOUT_MS
-_HIDDEN = 3.0  # of them, in which init may be hidden from us
+LISTENER, ERROR = b"L", b"E"  # messages of the container's process: the descriptor; an error
+_SECONDS = 120.0  # from READY to the filter; equal to session.STEP_TIMEOUT_MS
+_HIDDEN = 3.0  # errors while init may be hidden from us
 _PAUSE = 0.001
 
 
 def profile() -> dict[str, Any]:
-    """A profile for the plan: the filter itself is `ASK`.
+    """A profile for the plan; the filter itself is `ASK`.
 
-    Nobody listens at the path: an `exec` into such a container must not run without the filter, so it fails.
+    Nothing listens at the path. An `exec` into such a container must not run without the filter, so
+    it fails.
     """
     rule = {"names": ["getppid"], "action": "SCMP_ACT_NOTIFY"}
     return {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule], "listenerPath": "/traced/by/pyrunc/seccomp"}
 
 
 class Job(create.Job):
-    """One run whose listener goes to the process at the other end of ``control``."""
+    """One run that sends its listener to the process at the other end of ``control``."""
 
     __slots__ = ("args", "control", "flags")
 
     def __init__(self, opts: create.CreateOptions, control: int, args: list[str]) -> None:
         super().__init__(opts, "socket")
         self.control = control
-        self.args = args  # the command line, [] for the bundle's
-        # Without it a signal would interrupt a call that we have been told of, and the call would come again.
+        self.args = args  # the command line; [] means the bundle's
+        # Without it, a signal would interrupt a call that has been reported, and the call would be
+        # repeated.
         known = interpreter.quick()[1].pr_seccomp_flag(seccomp.WAIT_KILLABLE_RECV | seccomp.NEW_LISTENER)
         self.flags = seccomp.WAIT_KILLABLE_RECV if known else 0
 
     def read_config(self, path: str) -> tuple[dict[str, Any], bytes]:
-        """The bundle's, with our filter and command line."""
+        """The bundle's plan with our filter and command line."""
         import json
 
         config, _ = super().read_config(path)
@@ -58,18 +61,18 @@ class Job(create.Job):
         return config, json.dumps(config).encode("utf-8", "surrogateescape")
 
     def fill_filter(self) -> None:
-        """No profile could ask about all calls: not about write(2), and not about those without a name."""
+        """No profile could cover all calls: write(2) would be missing, and calls without a name."""
         self.plan.set_filter(ASK, self.flags | seccomp.filter_flags({}), True)
 
     def on_ready(self, record: handshake.Record) -> None:
-        """READY: the filter comes next.  Its listener is fetched before init says its number.
+        """READY: the filter comes next. Fetch its listener before init reports its number.
 
-        init says it with write(2), which the filter asks us about as well.
+        init reports it with write(2), which the filter notifies us about as well.
         """
         super().on_ready(record)
         number = self.listener()
         if number < 0:
-            return  # init has failed, and says why
+            return  # init has failed and reports why
         fd = seccomp.take_listener(self.pidfd, number, profile())
         try:
             sent = interpreter.quick()[1].pr_send_fd(self.control, LISTENER, 1, fd)
@@ -79,7 +82,8 @@ class Job(create.Job):
             raise SysError("seccomp", "sendmsg", -sent)
 
     def listener(self) -> int:
-        """The number of the notify descriptor in init; -1 if init has ended.  Raises PyruncError, OSError."""
+        """The number of the notify descriptor in init; -1 if init has ended. Raises PyruncError,
+        OSError."""
         place, poller = f"/proc/{self.init_pid}/fd", poll()
         poller.register(self.pidfd, POLLIN)
         start = time.monotonic()
@@ -91,8 +95,8 @@ class Job(create.Job):
             except FileNotFoundError:
                 return -1
             except PermissionError as error:
-                # Not ours to look at between init's change of ids and its next dumpable(1); without no_new_privs the
-                # filter comes before that.
+                # Unreadable for us between init's change of ids and its next dumpable(1); without
+                # no_new_privs the filter comes before that.
                 if time.monotonic() > start + _HIDDEN:
                     hint = "a user other than root can only trace with /process/noNewPrivileges"
                     raise SysError(place, "open", error.errno or 0, hint=hint) from error
@@ -104,12 +108,12 @@ class Job(create.Job):
         return -1
 
     def on_seccomp(self, record: handshake.Record) -> None:
-        """SECCOMP: the listener is where it belongs."""
+        """SECCOMP: the listener has already been sent."""
         self.send(handshake.GO)
 
 
 def link(path: str) -> str:
-    """Where a link leads; "" if it has gone."""
+    """The target of a link, or "" if it is gone."""
     try:
         return posix.readlink(path)
     except FileNotFoundError:
@@ -117,7 +121,7 @@ def link(path: str) -> str:
 
 
 def run(opts: create.CreateOptions, control: int, args: list[str]) -> int:
-    """Run the container; returns its exit code.  What goes wrong is sent to the other process."""
+    """Run the container; returns its exit status. Errors are sent to the other process."""
     try:
         return create.run(opts, Job(opts, control, args))
     except PyruncError as error:
@@ -132,7 +136,7 @@ def run(opts: create.CreateOptions, control: int, args: list[str]) -> int:
 
 
 def report(control: int, text: str) -> None:
-    """Say why there is no container.  One message: the socket keeps their borders."""
+    """Report why there is no container. One message: the socket preserves boundaries."""
     ffi, lib = interpreter.quick()
     message = ERROR + text.encode("utf-8", "surrogateescape")[:4000]
-    lib.pr_send(control, message, len(message), ffi.NULL, 0)  # if that fails, there is nobody who wants to know
+    lib.pr_send(control, message, len(message), ffi.NULL, 0)  # if that fails, nobody is listening

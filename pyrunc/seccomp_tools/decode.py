@@ -1,4 +1,4 @@
-"""The arguments of a system call in words, as far as that is cheap."""
+"""Print the arguments of a system call in words, as far as that is cheap."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-TEXT = 256  # bytes of a path that are read
+TEXT = 256  # bytes of a path to read
 _PAGE = 4096
 AT_FDCWD = -100
 
-# What each argument is: d descriptor, p path, O open flags, m mode, i number, S signal, P protection, x anything.
+# The type of each argument: d descriptor, p path, O open flags, m mode, i number, S signal, P
+# protection, x anything.
 _KINDS = {
     "read": "dxi", "write": "dxi", "readv": "dxi", "writev": "dxi", "pread64": "dxii", "pwrite64": "dxii",
     "open": "pOm", "creat": "pm", "openat": "dpOm", "openat2": "dpxi", "close": "d", "close_range": "ddx",
@@ -53,15 +54,16 @@ _NAMES = (
     "O_CREAT", "O_EXCL", "O_NOCTTY", "O_TRUNC", "O_APPEND", "O_NONBLOCK", "O_SYNC", "O_DSYNC", "O_DIRECTORY",
     "O_NOFOLLOW", "O_CLOEXEC", "O_TMPFILE", "O_DIRECT", "O_NOATIME", "O_PATH",
 )  # fmt: skip
-# Those of this machine; the longer masks first, because O_TMPFILE contains O_DIRECTORY.
+# Values on this machine; longer masks first, because O_TMPFILE contains O_DIRECTORY.
 _OPEN = sorted(((getattr(posix, name, 0), name) for name in _NAMES), key=lambda flag: -flag[0].bit_count())
 _PROT = ((1, "PROT_READ"), (2, "PROT_WRITE"), (4, "PROT_EXEC"))
 
 
 def words(name: str, args: Sequence[int], bits: int, pid: int) -> str:
-    """``openat(AT_FDCWD, "/etc/passwd", O_RDONLY|O_CLOEXEC, 0)``.
+    """Format a call: ``openat(AT_FDCWD, "/etc/passwd", O_RDONLY|O_CLOEXEC, 0)``.
 
-    ``pid``: the process whose memory strings are read from; what cannot be read stays an address.
+    ``pid``: the process whose memory contains the strings; unreadable ones are printed as
+    addresses.
     """
     kinds = _KINDS.get(name)
     if kinds is None:
@@ -99,9 +101,10 @@ def _argument(kind: str, value: int, bits: int, memory: Memory) -> str:
 
 
 def _signed(value: int, bits: int) -> int:
-    """A register as a signed number; descriptors and flags are ints, whatever the upper half holds."""
+    """A register as a signed number; descriptors and flags are ints, so the upper half is
+    ignored."""
     value &= (1 << bits) - 1
-    if bits == 64 and value >> 31 == 1:  # a negative int that was not extended
+    if bits == 64 and value >> 31 == 1:  # a negative int without sign extension
         return value - (1 << 32)
     return value - (1 << bits) if value >> (bits - 1) else value
 
@@ -117,7 +120,7 @@ def open_flags(flags: int) -> str:
 
 
 class Memory:
-    """The memory of a process that waits for us."""
+    """The memory of a process that is waiting for us."""
 
     __slots__ = ("fd", "pid")
 
@@ -131,7 +134,7 @@ class Memory:
                 self.fd = posix.open(f"/proc/{self.pid}/mem", O_RDONLY | O_CLOEXEC)
             data = b""
             while b"\0" not in data and len(data) < TEXT:
-                # A page at a time: the next one may not be there.
+                # One page at a time, because the next one may be unmapped.
                 size = min(TEXT - len(data), _PAGE - address % _PAGE)
                 piece = posix.pread(self.fd, size, address)
                 if not piece:

@@ -1,4 +1,4 @@
-"""`seccomp explain`: what a profile does to system calls, and by which rule."""
+"""`seccomp explain`: what a profile does with system calls, and which rule decides."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from pyrunc.seccomp_tools.calls import Arch
     from pyrunc.seccomp_tools.profile import Filter
 
-MOST = 256  # system calls of one command line
+MOST = 256  # system calls per command line
 WIDTH = 100
-LISTED = 96  # names of one action; of more there is only the number
+LISTED = 96  # names per action; beyond that only a count
 
 
 class Answer:
@@ -29,10 +29,10 @@ class Answer:
 
     def __init__(self, name: str, arch: Arch | None, number: int, found: list[Outcome]) -> None:
         self.name, self.arch, self.number = name, arch, number
-        self.outcomes = found  # empty: the architecture does not have the call
+        self.outcomes = found  # empty: the architecture lacks the call
 
     def as_json(self) -> dict[str, Any]:
-        """Name, architecture, number (null if it has none there), outcomes."""
+        """Name, architecture, number (null if the architecture lacks it), outcomes."""
         return {
             "name": self.name,
             "arch": self.arch.name if self.arch else None,
@@ -42,10 +42,10 @@ class Answer:
 
 
 def answers(filter: Filter, words: Sequence[str]) -> list[Answer]:
-    """What the profile does to the calls of a command line.  Raises UsageError.
+    """Evaluate the profile for the calls of a command line. Raises UsageError.
 
-    A word is a name, a number of this machine's architecture, ``NAME(1, 0x2)`` with arguments, or a line of the audit
-    log.
+    A word is a name, a number on this machine's architecture, ``NAME(1, 0x2)`` with arguments, or a
+    line of the audit log.
     """
     if len(words) > MOST:
         raise UsageError(f"expected at most {MOST} system calls, got {len(words)}")
@@ -62,7 +62,7 @@ _CALL = re.compile(r"\s*(\w+)\s*(?:\(([^()]*)\))?\s*")
 
 
 def _called(filter: Filter, word: str) -> list[Answer]:
-    """One word, on every architecture of the profile."""
+    """Evaluate one word on every architecture of the profile."""
     match = _CALL.fullmatch(word)
     if match is None:
         raise UsageError(f"{show(word)}: expected a system call, such as mount, 165 or socket(40, 1)")
@@ -89,7 +89,7 @@ def _found(filter: Filter, arch: Arch, number: int, args: tuple[int, ...] | None
 
 
 def _arguments(text: str, word: str) -> tuple[int, ...]:
-    """``1, 0x2`` as six numbers; those that are missing are 0."""
+    """``1, 0x2`` as six numbers; missing ones are 0."""
     try:
         values = [int(part, 0) for part in text.split(",")] if text.strip() else []
     except ValueError:
@@ -100,7 +100,8 @@ def _arguments(text: str, word: str) -> tuple[int, ...]:
 
 
 def _audited(filter: Filter, line: str) -> Answer:
-    """A SECCOMP or SYSCALL record of the audit log: ``arch=c000003e syscall=165``, perhaps with a0 to a3.
+    """Parse a SECCOMP or SYSCALL record of the audit log: ``arch=c000003e syscall=165``, optionally
+    with a0 to a3.
 
     Raises UsageError.
     """
@@ -125,7 +126,7 @@ def _audited(filter: Filter, line: str) -> Answer:
 
 
 def lines(found: Sequence[Answer]) -> list[str]:
-    """Answers for people: the call, then a line for each architecture and outcome."""
+    """Answers as text: the call, then one line per architecture and outcome."""
     text, last = [], ""
     heads = [f"  {one.arch.short if one.arch else '?'} {one.number if one.number >= 0 else ''}" for one in found]
     width = max(map(len, heads), default=0)
@@ -145,7 +146,7 @@ def lines(found: Sequence[Answer]) -> list[str]:
 
 
 class Summary:
-    """What a profile does to every call of one architecture."""
+    """The profile's decisions for every call of one architecture."""
 
     __slots__ = ("arch", "by_action", "conditional")
 
@@ -161,12 +162,12 @@ class Summary:
                 self.by_action.setdefault(found[0].verdict.text, []).append(name)
 
     def as_json(self) -> dict[str, Any]:
-        """Names by action, and those whose arguments decide."""
+        """Names by action, and names for which the arguments decide."""
         return {"arch": self.arch.name, "actions": self.by_action, "conditional": self.conditional}
 
 
 def summary_lines(filter: Filter, summaries: Iterable[Summary]) -> list[str]:
-    """The profile in a dozen lines; long lists are only counted."""
+    """The profile in about a dozen lines; long lists are only counted."""
     default = filter.decide(0, 0xFFFF).text
     text = [f"default: {filter_default(filter)}", f"other architectures: {default}"]
     for summary in summaries:

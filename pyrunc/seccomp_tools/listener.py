@@ -7,7 +7,7 @@ from _struct import Struct
 from errno import EINTR, ENOENT
 from fcntl import ioctl
 
-# <linux/seccomp.h>; the numbers are the same on every architecture that Linux has seccomp notification on
+# <linux/seccomp.h>; the numbers are the same on every architecture with seccomp notification
 _RECV = 0xC0502100  # SECCOMP_IOCTL_NOTIF_RECV
 _SEND = 0xC0182101  # SECCOMP_IOCTL_NOTIF_SEND
 _ID_VALID = 0x40082102  # SECCOMP_IOCTL_NOTIF_ID_VALID
@@ -20,14 +20,14 @@ _RESP = Struct("QqiI")  # struct seccomp_notif_resp
 
 
 class Notification:
-    """One call that waits for an answer."""
+    """A call that waits for an answer."""
 
     __slots__ = ("args", "audit", "id", "number", "pid")
 
     def __init__(self, data: bytes) -> None:
         fields = _NOTIF.unpack(data)
         self.id: int = fields[0]
-        self.pid: int = fields[1]  # the thread's, as we number it
+        self.pid: int = fields[1]  # the thread's, in our pid namespace
         self.number: int = fields[3]
         self.audit: int = fields[4]  # AUDIT_ARCH_*
         self.args: tuple[int, ...] = fields[6:]
@@ -41,13 +41,13 @@ class Listener:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         try:
-            # The two processes take turns: on one cpu the change between them is cheaper.
+            # The two processes alternate, and switching is cheaper on one CPU.
             ioctl(fd, _SET_FLAGS, _SYNC_WAKE_UP)
         except OSError:
-            pass  # an older kernel, and as right without
+            pass  # an older kernel, which works equally well without it
 
     def receive(self) -> Notification | None:
-        """The next call; None if the one that poll(2) reported was interrupted.  Raises OSError."""
+        """The next call; None if the call that poll(2) reported was interrupted. Raises OSError."""
         buffer = bytearray(_NOTIF.size)
         try:
             ioctl(self.fd, _RECV, buffer)
@@ -58,7 +58,8 @@ class Listener:
         return Notification(bytes(buffer))
 
     def go_on(self, call: Notification) -> None:
-        """Let the kernel make the call.  One whose process has ended, or was interrupted, is none any more."""
+        """Let the kernel execute the call. A call whose process ended or was interrupted no
+        longer exists."""
         try:
             ioctl(self.fd, _SEND, _RESP.pack(call.id, 0, 0, _CONTINUE))
         except OSError as error:
@@ -66,7 +67,8 @@ class Listener:
                 raise
 
     def waits(self, call: Notification) -> bool:
-        """Whether the process still waits for the answer: what was read of it before belongs to it then."""
+        """Whether the process still waits for the answer; if so, data read from it before
+        belongs to the call."""
         try:
             ioctl(self.fd, _ID_VALID, call.id.to_bytes(8, "little"))
         except OSError:
@@ -74,5 +76,5 @@ class Listener:
         return True
 
     def close(self) -> None:
-        """From here on every call that the filter is asked about fails with ENOSYS."""
+        """From now on every notified call fails with ENOSYS."""
         posix.close(self.fd)

@@ -1,7 +1,8 @@
-"""Everything that can happen to one system call, over all values of its arguments.
+"""All possible outcomes of one system call, over all values of its arguments.
 
-The compiled filter is tried on arguments at and next to the values that conditions name: its answer can only change
-there.  The number of tries is bounded; a rule that none of them shows at work counts as having no effect.
+The compiled filter is evaluated for arguments at and next to the values in conditions, because its
+answer can change only there. The number of evaluations is bounded; a rule that none of them
+triggers counts as ineffective.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
 
     Args = tuple[int, ...]
 
-_MOST = 64  # tries of one rule
-_OF_A_CALL = 4096  # of all rules for one call, but at least two each
-_UNLIKELY = 0x5A5A5A5A5A5A5A5A  # what conditions are hardly about
+_MOST = 64  # evaluations per rule
+_OF_A_CALL = 4096  # for all rules of one call, but at least two per rule
+_UNLIKELY = 0x5A5A5A5A5A5A5A5A  # values that conditions rarely contain
 
 
 class Outcome:
-    """What happens to a call, and when."""
+    """An outcome of a call, and its conditions."""
 
     __slots__ = ("verdict", "when")
 
@@ -54,11 +55,12 @@ class Call:
         self.values = [interesting([one for one in conditions if one["index"] == arg], mask) for arg in range(6)]
 
     def answer(self, args: Args) -> int:
-        """The filter's."""
+        """The filter's architecture."""
         return self.filter.answer(self.arch.audit, self.number, args)
 
     def meeting(self, index: int) -> Iterator[Args]:
-        """Arguments that meet a rule; the others have values that few conditions are about."""
+        """Arguments that satisfy a rule; the other arguments have values that few conditions
+        contain."""
         return islice(self._meeting(self.filter.rules[index]), max(2, min(_MOST, _OF_A_CALL // len(self.rules))))
 
     def _meeting(self, rule: dict[str, Any]) -> Iterator[Args]:
@@ -71,12 +73,12 @@ class Call:
             yield from product(*lists)
 
     def effective(self, index: int) -> bool:
-        """Whether a rule decides about anything."""
+        """Whether a rule decides any case."""
         action = self.filter.action(index)
         return any(self.answer(args) == action for args in self.meeting(index))
 
     def other(self) -> Args | None:
-        """Arguments that no rule with conditions is about; None if there seem to be none."""
+        """Arguments that no rule with conditions covers; None if there seem to be none."""
         rules = [self.filter.rules[index] for index in self.conditional]
         for args in islice(product(*self.values), max(2, min(_MOST, _OF_A_CALL // (len(rules) or 1)))):
             if not any(profile.met(rule, args) for rule in rules):
@@ -89,7 +91,7 @@ class Call:
 
 
 def outcomes(filter: Filter, arch: Arch, number: int) -> list[Outcome]:
-    """What can happen to a call, in the order of the rules; at least one."""
+    """The outcomes of a call, in the order of the rules; at least one."""
     parts = arch.parts(number)
     if parts:
         return _of_parts(filter, arch, number, parts)
@@ -106,7 +108,7 @@ def outcomes(filter: Filter, arch: Arch, number: int) -> list[Outcome]:
 
 
 def _of_parts(filter: Filter, arch: Arch, number: int, parts: dict[int, str]) -> list[Outcome]:
-    """socketcall(2), ipc(2): one outcome for each part that differs from what is unknown."""
+    """socketcall(2), ipc(2): one outcome per function that differs from the unknown ones."""
     other = filter.decide(arch.audit, number, (0xFFFF, 0, 0, 0, 0, 0))
     found = []
     for part, name in parts.items():
@@ -118,7 +120,8 @@ def _of_parts(filter: Filter, arch: Arch, number: int, parts: dict[int, str]) ->
 
 
 def interesting(conditions: Sequence[dict[str, Any]], mask: int) -> list[int]:
-    """The values of an argument at which a condition changes; first one that few conditions hold for."""
+    """The values of an argument at which a condition changes, starting with one that satisfies
+    few conditions."""
     if not conditions:
         return [0]
     found: dict[int, None] = {}

@@ -1,4 +1,4 @@
-"""A profile together with the program that it becomes: which action a call gets, and by which rule."""
+"""A profile with its compiled program: the action for a call, and the rule that decides."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _NO_ARGS = (0, 0, 0, 0, 0, 0)
 
 
 class Verdict:
-    """What happens to a call, and why."""
+    """The decision for a call, and its reason."""
 
     __slots__ = ("action", "errno", "pointer", "why")
 
     def __init__(self, answer: int, pointer: str, why: str = "") -> None:
         self.action = _ACTIONS.get(answer & ACTION, f"action {answer & ACTION:#x}")  # SCMP_ACT_*
         self.errno: int | None = answer & VALUE if self.action in seccomp.WITH_ERRNO else None
-        self.pointer = pointer  # of the rule, /defaultAction, /architectures or the profile itself
-        self.why = why  # in words, where the pointer does not say it
+        self.pointer = pointer  # of the rule, /defaultAction, /architectures, or the profile itself
+        self.why = why  # in words, if the pointer does not suffice
 
     @property
     def passes(self) -> bool:
-        """Whether the call is made."""
+        """Whether the call is executed."""
         return self.action in PASSING
 
     @property
@@ -63,7 +63,7 @@ class Filter:
     __slots__ = ("_naming", "arches", "base", "default", "native", "profile", "program", "rules", "source")
 
     def __init__(self, profile: dict[str, Any], base: str, source: str) -> None:
-        """Raises ConfigError: libseccomp cannot compile the profile; PyruncError."""
+        """Compile a profile. Raises ConfigError if libseccomp cannot compile it, PyruncError."""
         self.profile, self.base, self.source = profile, base, source
         self.rules: list[dict[str, Any]] = profile.get("syscalls") or []
         known = calls.all_arches()
@@ -84,34 +84,35 @@ class Filter:
                 self._naming.setdefault(name, []).append(index)
 
     def pointer(self, index: int) -> str:
-        """Of a rule."""
+        """The name of a rule's action."""
         return f"{self.base}/syscalls/{index}"
 
     def answer(self, audit: int, number: int, args: Sequence[int] = _NO_ARGS) -> int:
-        """The compiled filter's SECCOMP_RET_* for a call as the kernel sees it."""
+        """The compiled filter's SECCOMP_RET_* for a call in the kernel's numbering."""
         return self.program.answer(DATA.pack(number & 0xFFFFFFFF, audit, 0, *args))
 
     def naming(self, arch: Arch, number: int, first: int = 0) -> list[int]:
-        """The rules that name a call, in their order; ``first``: its first argument."""
+        """The rules that name a call, in order; ``first``: its first argument."""
         found: set[int] = set()
         for name in arch.names_of(number, first):
             found.update(self._naming.get(name, ()))
         return sorted(found)
 
     def named(self, name: str) -> list[int]:
-        """The rules that have a name."""
+        """The rules that contain the name."""
         return self._naming.get(name, [])
 
     def action(self, index: int) -> int:
-        """SECCOMP_RET_* with its data, of a rule."""
+        """SECCOMP_RET_* with its data for a rule."""
         rule = self.rules[index]
         return seccomp.encode_action(rule["action"], rule.get("errnoRet"))
 
     def decide(self, audit: int, number: int, args: Sequence[int] = _NO_ARGS) -> Verdict:
-        """What happens to a call as the kernel sees it: AUDIT_ARCH_*, number, six arguments.
+        """The decision for a call in the kernel's numbering: AUDIT_ARCH_*, number, six arguments.
 
-        The action is the compiled filter's.  The rule is the first one that names the call, whose conditions are met
-        and that has this action: libseccomp merges rules, and does not say which of them it took.
+        The action comes from the compiled filter. The rule is the first one that names the call,
+        whose conditions are met and that has this action: libseccomp merges rules and does not
+        report which one it used.
         """
         answer = self.answer(audit, number, args)
         arch = calls.arch_of(self.arches, audit, number)
@@ -128,9 +129,9 @@ class Filter:
 
 
 def met(rule: dict[str, Any], args: Sequence[int]) -> bool:
-    """Whether the arguments of a call are as a rule wants them.
+    """Whether the arguments of a call satisfy a rule.
 
-    Conditions on one argument are alternatives, as in runc; see `seccomp.FlatProfile`.
+    Conditions on the same argument are alternatives, as in runc; see `seccomp.FlatProfile`.
     """
     conditions = rule.get("args") or ()
     if not conditions:
@@ -140,7 +141,7 @@ def met(rule: dict[str, Any], args: Sequence[int]) -> bool:
 
 
 def either(conditions: Sequence[dict[str, Any]]) -> bool:
-    """Whether any one of a rule's conditions is enough."""
+    """Whether one satisfied condition of a rule is enough."""
     return len({condition["index"] for condition in conditions}) != len(conditions)
 
 
@@ -184,7 +185,7 @@ def words(rule: dict[str, Any]) -> str:
 
 
 def number(value: int) -> str:
-    """As people write it: small ones decimal."""
+    """A number for people: small ones in decimal."""
     return str(value) if value < 4096 else hex(value)
 
 
@@ -192,9 +193,10 @@ def number(value: int) -> str:
 
 
 def read(path: str) -> tuple[dict[str, Any], str, str]:
-    """The profile of a bundle, of a config.json, or a file that is one: (profile, its pointer, the file's name).
+    """Read the profile of a bundle, of a config.json, or a profile file: (profile, its pointer, the
+    file's name).
 
-    {} when the configuration has none.  Raises ConfigError.
+    {} if the configuration has none. Raises ConfigError.
     """
     name = fs.abspath(path)
     if is_directory(name):
@@ -214,7 +216,7 @@ def read(path: str) -> tuple[dict[str, Any], str, str]:
 
 
 def is_directory(path: str) -> bool:
-    """Whether a path is one; what cannot be looked at is none."""
+    """Whether a path is a directory; an inaccessible path is not."""
     try:
         return posix.stat(path).st_mode & 0o170000 == 0o040000
     except (OSError, ValueError):
@@ -222,7 +224,7 @@ def is_directory(path: str) -> bool:
 
 
 def validate(profile: Any, pointer: str, source: str) -> None:
-    """What `create` would say about a profile.  Raises ConfigError."""
+    """Validate a profile as `create` does. Raises ConfigError."""
     report = Report()
     found = structure(schema.SECCOMP, profile, pointer, report.problems)
     if type(found) is dict and not report.problems:

@@ -1,4 +1,4 @@
-"""`seccomp record`: the smallest profile that lets pass what was seen."""
+"""`seccomp record`: the smallest profile that allows the recorded calls."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from pyrunc.seccomp_tools.listener import Notification
 
 _FIELDS = ("defaultAction", "defaultErrnoRet", "architectures", "syscalls")
-# What `start` needs of an init that `create` left behind this filter, and `run` may not have shown.
+# Calls that `start` needs from an init that `create` left behind this filter, and that `run` may
+# not show.
 _START = ("close", "execve", "read", "write")
-_IN_PARTS = (102, 117)  # socketcall(2) and ipc(2) of x86
-_NAMELESS = 100  # calls without a name that are reported
+_IN_PARTS = (102, 117)  # socketcall(2) and ipc(2) on x86
+_NAMELESS = 100  # limit of reported calls without a name
 
 
 class Recorder:
@@ -29,7 +30,7 @@ class Recorder:
     __slots__ = ("before", "counts", "known", "nameless", "names")
 
     def __init__(self, before: dict[str, Any]) -> None:
-        """``before``: the profile of earlier runs, {} for none."""
+        """``before``: the profile of earlier runs, or {}."""
         self.before = before
         self.known = list(calls.all_arches().values())
         self.names: dict[tuple[int, int, int], tuple[str, str]] = {}  # AUDIT_ARCH_*, number, part -> SCMP_ARCH_*, name
@@ -37,8 +38,8 @@ class Recorder:
         self.nameless: set[tuple[int, int]] = set()
 
     def seen(self, call: Notification) -> None:
-        """Count it."""
-        # What socketcall(2) and ipc(2) are asked for.
+        """Count a call."""
+        # The function requested from socketcall(2) or ipc(2).
         part = call.args[0] & 0xFFFF if call.audit == calls.X86 and call.number in _IN_PARTS else 0
         key = (call.audit, call.number, part)
         found = self.names.get(key)
@@ -49,19 +50,20 @@ class Recorder:
                 if len(self.nameless) < _NAMELESS:
                     self.nameless.add((call.audit, call.number))
                 return
-            # A rule for the part covers the call of its own as well as socketcall(2) with this argument.
+            # A rule for the function covers both the separate call and socketcall(2) with this
+            # argument.
             found = self.names[key] = (arch.name, names[-1])
         self.counts[found] = self.counts.get(found, 0) + 1
 
     def calls(self) -> dict[str, dict[str, int]]:
-        """Architecture -> name -> how often, sorted."""
+        """Architecture -> name -> count, sorted."""
         found: dict[str, dict[str, int]] = {}
         for (arch, name), count in sorted(self.counts.items(), key=lambda item: (_place(item[0][0]), item[0][1])):
             found.setdefault(arch, {})[name] = count
         return found
 
     def profile(self) -> dict[str, Any]:
-        """The profile of this run and those before: the same calls give the same bytes."""
+        """The profile of this run and earlier ones; the same calls produce the same bytes."""
         found = self.calls()
         native: Arch = calls.native()
         arches = {native.name, *found, *(self.before.get("architectures") or ())}
@@ -75,7 +77,7 @@ class Recorder:
         }
 
     def warn(self, log: Log) -> None:
-        """What the profile cannot have in it."""
+        """Calls that a profile cannot contain."""
         for audit, number in sorted(self.nameless):
             version = build.libseccomp()
             text = f"system call {number} of {audit:#x} has no name in libseccomp {version}: the profile denies it"
@@ -88,7 +90,8 @@ def _place(arch: str) -> int:
 
 
 def earlier(path: str) -> dict[str, Any]:
-    """The profile that an earlier `record` left in a file; {} if there is none.  Raises ConfigError."""
+    """The profile that an earlier `record` wrote to a file; {} if there is none. Raises
+    ConfigError."""
     if not path or not fs.exists(path):
         return {}
     document, _ = load.load_config(fs.abspath(path))
@@ -106,7 +109,7 @@ def earlier(path: str) -> dict[str, Any]:
 
 
 def save(path: str, text: str) -> None:
-    """Write a profile, all of it or nothing.  Raises SysError."""
+    """Write a profile atomically. Raises SysError."""
     try:
         fs.replace_file(path, text.encode("utf-8"), 0o644)
     except OSError as error:

@@ -1,14 +1,14 @@
-"""A container whose every system call we are asked about, and let go on.
+"""Run a container that notifies us of every system call, and let each call proceed.
 
-Three processes, because a container must not outlive the one that answers: without a listener each of its calls fails
-with ENOSYS, exit(2) as well, so that it could only spin.
+Three processes are needed, because a container must not outlive the process that answers. Without a
+listener each of its calls fails with ENOSYS, even exit(2), so it could only spin.
 
     the tracer     has the listener, answers, prints; the parent of the other two
-    the container  an ordinary `run` (contained.py); the terminal, signals and the exit status are its business
-    the guard      waits for the tracer's end, and deletes the container by force if that was not its own decision
+    the container  an ordinary `run` (contained.py); handles the terminal, signals and the exit status
+    the guard      waits for the tracer's end, and deletes the container by force unless the tracer did
 
-They are forks and not programs of their own because all three need what the command line said; Python has one thread
-at that moment, and nothing of it goes on to the container (docs/adr/0002-exec-first.md).
+They are forks instead of separate programs because all three need the command line. Python has one
+thread at that moment, and none of it enters the container (docs/adr/0002-exec-first.md).
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
     from pyrunc.seccomp_tools.profile import Filter, Verdict
 
     class Sink(Protocol):
-        """What is done with the calls."""
+        """What to do with the calls."""
 
         def seen(self, call: Notification) -> None:
-            """One call, while its process waits for the answer.  Raises PyruncError."""
+            """Handle one call while its process waits for the answer. Raises PyruncError."""
 
 
 SIGCHLD, SIGWINCH = 17, 28
 SI_KERNEL = 0x80
 _MESSAGE = 8192
-_AT_ONCE = 64  # calls between two looks at everything else
+_AT_ONCE = 64  # calls handled before other events are checked
 _SETTLE_MS = 5000
 
 
@@ -61,9 +61,10 @@ class Tracer:
         self.error = ""
 
     def run(self) -> int:
-        """Run the program to its end; returns its exit code, 128 + n for signal n.  Raises PyruncError.
+        """Run the program to its end; returns its exit status, 128 + n for signal n. Raises
+        PyruncError.
 
-        Nothing of the container is left then.
+        Leaves nothing of the container behind.
         """
         try:
             self.fork()
@@ -80,7 +81,8 @@ class Tracer:
     # -- processes ---------------------------------------------------------------------------------------
 
     def fork(self) -> None:
-        """The guard first: from then on the container cannot be left alone.  Raises SysError, OSError."""
+        """Start the guard first: from then on the container cannot outlive us unattended. Raises
+        SysError, OSError."""
         ffi, lib = interpreter.quick()
         pair = ffi.new("int[2]")
         checked("socketpair", lib.pr_socketpair(pair, 0))
@@ -99,14 +101,15 @@ class Tracer:
         self.signals = checked("signalfd", lib.pr_signalfd())
 
     def delete(self) -> None:
-        """After an error: kill and remove what there is of the container."""
+        """After an error: kill the container and remove what exists of it."""
         if self.listener is not None:
             self.listener.close()
             self.listener = None
         if self.container:
             store = state.Store(state.root_dir(self.opts.root))
             lifecycle.delete_by_force(store, self.opts.id, self.opts.log)
-            # It notices, and puts the terminal back; one that was still setting up has been told to undo that.
+            # It notices and restores the terminal; one still in setup has been signalled to undo
+            # it.
             if interpreter.quick()[1].pr_await_end(self.container, _SETTLE_MS) < 0:
                 posix.kill(self.container, SIGKILL)
             posix.waitpid(self.container, 0)
@@ -114,7 +117,7 @@ class Tracer:
             self.container = 0
 
     def close(self) -> None:
-        """Release everything; the guard ends without doing anything."""
+        """Release everything; the guard exits without doing anything."""
         for fd in (self.control, self.signals):
             if fd >= 0:
                 posix.close(fd)
@@ -132,7 +135,7 @@ class Tracer:
     # -- the loop ----------------------------------------------------------------------------------------
 
     def serve(self) -> int:
-        """Answer until the container's process has ended.  Raises PyruncError, OSError."""
+        """Answer calls until the container's process has ended. Raises PyruncError, OSError."""
         poller, pidfd = poll(), posix.pidfd_open(self.container)
         try:
             for fd in (pidfd, self.signals, self.control):
@@ -151,7 +154,7 @@ class Tracer:
             posix.close(pidfd)
 
     def reap(self) -> int:
-        """The exit code of the container's process.  Raises PyruncError if it was killed."""
+        """The exit status of the container's process. Raises PyruncError if it was killed."""
         status = posix.waitpid(self.container, 0)[1]
         self.container = 0
         if not posix.WIFSIGNALED(status):
@@ -161,7 +164,7 @@ class Tracer:
         raise PyruncError(f"the process that runs the container was killed by signal {posix.WTERMSIG(status)}")
 
     def take(self, poller: poll) -> None:
-        """A message of the container's process."""
+        """Handle a message of the container's process."""
         ffi, lib = interpreter.quick()
         buffer, fd = ffi.new("char[]", _MESSAGE), ffi.new("int *", -1)
         got = lib.pr_recv_fd(self.control, buffer, _MESSAGE, 0, fd)
@@ -175,13 +178,13 @@ class Tracer:
             poller.unregister(self.control)
 
     def answer(self, listener: Listener, poller: poll) -> None:
-        """Let the calls that wait go on."""
+        """Let the waiting calls proceed."""
         look = poll_of(listener.fd)
         for _ in range(_AT_ONCE):
             events = look.poll(0)
             if not events:
                 return
-            if not events[0][1] & POLLIN:  # POLLHUP: no process is left behind the filter
+            if not events[0][1] & POLLIN:  # POLLHUP: no process uses the filter any more
                 poller.unregister(listener.fd)
                 listener.close()
                 self.listener = None
@@ -192,9 +195,10 @@ class Tracer:
                 listener.go_on(call)
 
     def pass_on(self) -> None:
-        """Signals that were meant for us alone go to the container's process, which passes them on.
+        """Forward signals that were sent only to us to the container's process, which passes them
+        on.
 
-        What a terminal sends reaches both.
+        A terminal's signals reach both.
         """
         import signal
 
@@ -208,14 +212,14 @@ class Tracer:
 
 
 def poll_of(fd: int) -> Any:
-    """A poll of one descriptor."""
+    """Poll one descriptor."""
     poller = poll()
     poller.register(fd, POLLIN)
     return poller
 
 
 def leave(work: Any) -> None:
-    """Do the work of a fork and end, whatever happens."""
+    """Run the work of a fork and exit in any case."""
     code = 1
     try:
         code = work() or 0
@@ -224,8 +228,8 @@ def leave(work: Any) -> None:
 
 
 def guard(watched: int, opts: CreateOptions) -> None:
-    """Wait for a word of the tracer, or its end; after that delete the container by force."""
-    posix.setsid()  # not where a terminal's signals go
+    """Wait for a message of the tracer, or its end; then delete the container by force."""
+    posix.setsid()  # out of reach of a terminal's signals
     null = posix.open("/dev/null", posix.O_RDWR)
     for fd in (0, 1, 2):
         posix.dup2(null, fd)
@@ -240,20 +244,20 @@ def guard(watched: int, opts: CreateOptions) -> None:
 
 
 class Printer:
-    """One line for each call."""
+    """Prints one line per call."""
 
     __slots__ = ("as_json", "denied", "fd", "filter", "known", "listed", "names", "out", "start", "stopped", "total")
 
     def __init__(self, filter: Filter | None, fd: int, *, as_json: bool, denied: bool) -> None:
-        """``filter``: the bundle's, None without a profile; ``denied``: only what it would not let pass."""
+        """``filter``: the bundle's, or None; ``denied``: only calls that it would deny."""
         self.filter, self.fd, self.as_json, self.denied = filter, fd, as_json, denied
         self.known = list(calls.all_arches().values())
-        self.names: dict[int, str] = {}  # of processes
+        self.names: dict[int, str] = {}  # names of processes
         self.start = time.monotonic()
         self.total = self.stopped = 0
 
     def seen(self, call: Notification) -> None:
-        """Print it."""
+        """Print the call."""
         arch = calls.arch_of(self.known, call.audit, call.number)
         name = arch.name_of(call.number) if arch else ""
         verdict = self.filter.decide(call.audit, call.number, call.args) if self.filter is not None else None
@@ -263,7 +267,7 @@ class Printer:
         if not self.denied or (verdict is not None and not verdict.passes):
             text = decode.words(name or f"syscall_{call.number}", call.args, arch.bits if arch else 64, call.pid)
             self.print(call, arch.name if arch else f"{call.audit:#x}", name, text, verdict)
-        if name in ("execve", "execveat", "prctl"):  # it may have another name next time
+        if name in ("execve", "execveat", "prctl"):  # the process may have another name next time
             self.names.pop(call.pid, None)
 
     def print(self, call: Notification, arch: str, name: str, text: str, verdict: Verdict | None) -> None:
@@ -300,11 +304,11 @@ class Printer:
         """The last line."""
         if self.filter is None:
             return f"{self.total} calls; the bundle has no seccomp profile"
-        return f"{self.total} calls, {self.stopped} of which the profile would not let pass"
+        return f"{self.total} calls, {self.stopped} of which the profile would deny"
 
 
 def create(path: str) -> int:
-    """A descriptor of the file that the trace goes to.  Raises SysError."""
+    """Open the file for the trace. Raises SysError."""
     flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_APPEND | posix.O_CLOEXEC
     try:
         return posix.open(path, flags, 0o644)
@@ -313,7 +317,7 @@ def create(path: str) -> int:
 
 
 def write(fd: int, text: str) -> None:
-    """All of it.  Raises SysError: nobody reads any more, or the disk is full."""
+    """Write everything. Raises SysError if the reader is gone or the disk is full."""
     from pyrunc import fs
 
     try:

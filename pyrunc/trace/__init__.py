@@ -1,7 +1,8 @@
 """Where the time of a command goes: ``--trace FILE``, and `pyrunc trace show`.
 
-Imported only when a trace is asked for (docs/adr/0025-trace.md).  `record` holds what happened, `points` is the table
-of what is timed, `target` writes FILE as `chrome` or `otlp` put it; `read`, `draw` and `svg` show it again.
+Imported only for a trace (docs/adr/0025-trace.md). `record` holds the events, `points` is the table
+of what is timed, and `target` writes FILE in the format of `chrome` or `otlp`. `read`, `draw` and
+`svg` display it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from pyrunc.command import Context
 
 VARIABLE = "PYRUNC_TRACE"
-# What the variable is for: the commands that change a container.  Engines call the others all the time.
+# The variable applies to commands that change a container. Engines call the other ones all the
+# time.
 CHANGING = ("create", "delete", "exec", "kill", "pause", "resume", "run", "start", "update")
 
 
@@ -30,9 +32,10 @@ def traced(
     spec: str,
     run_verb: Callable[[ModuleType, Context, list[str]], int],
 ) -> int:
-    """Run a verb and write its trace; ``spec`` is the value of --trace, "" for that of the variable.
+    """Run a verb and write its trace; ``spec`` is the value of --trace, or "" for the variable.
 
-    Raises what the verb raises, and SysError or UsageError, before anything is done, for a FILE that cannot be used.
+    Raises the exceptions of the verb. An unusable FILE raises SysError or UsageError before
+    anything is done.
     """
     began, worked = time.time_ns(), time.process_time_ns()
     verb = module.__name__.rpartition(".")[2]

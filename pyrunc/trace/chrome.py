@@ -1,4 +1,5 @@
-"""Chrome's trace events, which Perfetto opens: a complete event for each span, in microseconds."""
+"""Chrome's trace event format, which Perfetto reads: one complete event per span, in
+microseconds."""
 
 from __future__ import annotations
 
@@ -22,15 +23,16 @@ class Chrome(Target):
 
     def __init__(self, path: str, where: str) -> None:
         super().__init__(path, where)
-        self.named: set[int] = set()  # tracks whose name is written
+        self.named: set[int] = set()  # tracks whose name has been written
 
     def render(self, recorder: Recorder, spans: Sequence[Span]) -> bytes:
-        """One event a line, the names of new tracks first."""
+        """One event per line, the names of new tracks first."""
         lines: list[str] = []
         if recorder.pid not in self.named:
             lines.append(self.name(recorder, "process_name", f"pyrunc {recorder.root.name}", recorder.pid))
             lines.append(self.name(recorder, "thread_name", f"pyrunc {VERSION}", recorder.pid))
-        # Of two processes after each other one track: enter is gone before init has a step of its own.
+        # Two consecutive processes share one track: enter has exited before init has a step of its
+        # own.
         init = recorder.init_pid or 1
         if init not in self.named and any(span.lane == INIT for span in spans):
             lines.append(self.name(recorder, "thread_name", "init", init))
@@ -56,7 +58,7 @@ def micro(ns: int) -> str:
 
 
 def clean(value: Any) -> Any:
-    """Bytes of a path that are not UTF-8 are lone surrogates, which no other JSON reader takes."""
+    """Bytes of a path that are not UTF-8 are lone surrogates, which other JSON readers reject."""
     if type(value) is str and not value.isascii():
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if type(value) is list:

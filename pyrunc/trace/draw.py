@@ -1,13 +1,13 @@
-"""A trace in a terminal: a line for each thing that took time, and where in its command it was."""
+"""A trace in a terminal: one line per span, with its position in its command."""
 
 from __future__ import annotations
 
 from pyrunc.errors import brief
 from pyrunc.trace.read import INIT_LANE, Command, Span
 
-SMALL = 0.01  # of a command: what takes less is put together with its neighbours
+SMALL = 0.01  # fraction of a command below which neighbouring spans are merged
 MOST_ROWS = 3000
-_NUMBER = 11  # characters of a length
+_NUMBER = 11  # width of a duration
 # ECMA-48, select graphic rendition
 COLOURS = {"step": "36", "cgroup": "33", "hook": "35", "dbus": "34", "write": "33", "wait": "2", "failed": "31"}
 _BOLD = "1"
@@ -20,12 +20,12 @@ class Row:
 
     def __init__(self, depth: int, label: str, kind: str, begin: float, length: float, title: str = "") -> None:
         self.depth, self.label, self.kind = depth, label, kind
-        self.begin, self.length = begin, length  # begin: from that of the command
-        self.title = title  # all there is to say
+        self.begin, self.length = begin, length  # begin: relative to the command's begin
+        self.title = title  # all details
 
 
 class Style:
-    """How wide, with which signs, and whether with colours."""
+    """The width, the characters, and whether to use colours."""
 
     __slots__ = ("colour", "full", "part", "width")
 
@@ -39,12 +39,12 @@ class Style:
 
 
 def milliseconds(length: float) -> str:
-    """A length: ``0.25 ms``, ``12.00 s``."""
+    """A duration: ``0.25 ms``, ``12.00 s``."""
     return f"{length / 1000:.2f} ms" if length < 10e6 else f"{length / 1e6:.2f} s"
 
 
 def headline(command: Command, zero: float) -> str:
-    """What a command was, how long it took, how it ended, and when it began after the first one."""
+    """The command, its duration, its end, and its begin relative to the first command."""
     whole = command.whole
     text = f"{brief(whole.name, 100)}: {milliseconds(whole.length)}"
     if not command.ended:
@@ -57,7 +57,7 @@ def headline(command: Command, zero: float) -> str:
 
 
 def rows_of(command: Command, everything: bool) -> tuple[list[Row], int]:
-    """The lines of a command, and how many there would be more."""
+    """The lines of a command, and the number of omitted lines."""
     small = 0.0 if everything else command.whole.length * SMALL
     rows: list[Row] = []
     for lane, spans in command.lanes:
@@ -71,7 +71,7 @@ def rows_of(command: Command, everything: bool) -> tuple[list[Row], int]:
 
 
 def add(rows: list[Row], spans: list[Span], depth: int, zero: float, small: float) -> None:
-    """Lines for spans and what is in them; small ones that follow each other share one."""
+    """Lines for spans and their parts; adjacent small ones share a line."""
     at = 0
     while at < len(spans):
         end = at
@@ -95,17 +95,17 @@ def add(rows: list[Row], spans: list[Span], depth: int, zero: float, small: floa
 
 
 def is_small(span: Span, small: float) -> bool:
-    """Whether nobody asks for it.  Hooks and failures are always shown."""
+    """Whether a span is too small to show. Hooks and failures are always shown."""
     return span.length < small and span.kind != "hook" and not span.failed() and not has_failed(span)
 
 
 def has_failed(span: Span) -> bool:
-    """Whether something in it is always shown."""
+    """Whether a part of it is always shown."""
     return any(part.kind == "hook" or part.failed() or has_failed(part) for part in span.parts)
 
 
 def label_of(span: Span) -> str:
-    """The name, and how a hook ended."""
+    """The name, and the exit status of a hook."""
     name = brief(span.name, 200)
     for key in ("exit", "signal"):
         if span.kind == "hook" and key in span.args:
@@ -114,7 +114,7 @@ def label_of(span: Span) -> str:
 
 
 def title_of(span: Span) -> str:
-    """Name, length and all details."""
+    """Name, duration and all details."""
     details = [f"{key}: {brief(str(value))}" for key, value in list(span.args.items())[:20]]
     return brief("; ".join([f"{span.name}, {milliseconds(span.length)}", *details]), 1000)
 
@@ -152,7 +152,7 @@ def block(command: Command, zero: float, style: Style, everything: bool) -> str:
 
 
 def bar_of(row: Row, whole: float, width: int, style: Style) -> str:
-    """Blanks, and signs from where it began to where it ended; one sign at least."""
+    """Blanks, then a bar from begin to end; at least one character."""
     scale = width / whole if whole > 0 else 0.0
     begin = min(max(int(row.begin * scale), 0), width - 1)
     signs = min(int(row.length * scale + 0.5), width - begin)

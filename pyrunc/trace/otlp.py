@@ -1,4 +1,4 @@
-"""OpenTelemetry: lines of OTLP's JSON, as its file exporter writes them, in the trace that TRACEPARENT names."""
+"""OpenTelemetry: OTLP JSON lines in the format of its file exporter, in TRACEPARENT's trace."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from pyrunc.trace.record import Recorder, Span
 
 _INTERNAL, _ERROR = 1, 2  # SPAN_KIND_INTERNAL, STATUS_CODE_ERROR
-_STEP = 1 << 63  # the upper half of the span ids is for steps, whose hooks need one before they are done
+_STEP = 1 << 63  # the upper half of the span ids is for steps, whose hooks need an id before the steps end
 _HEX = frozenset("0123456789abcdef")
 
 
 class Otlp(Target):
-    """One ExportTraceServiceRequest a line."""
+    """One ExportTraceServiceRequest per line."""
 
     head = b'{"resourceSpans":'
 
@@ -31,10 +31,10 @@ class Otlp(Target):
         self.trace, self.parent = parse(fs.getenv("TRACEPARENT"))
         if not self.trace:
             self.trace = posix.urandom(16).hex()
-        self.base = int.from_bytes(posix.urandom(8), "big") | 1  # never the id 0, which is none
+        self.base = int.from_bytes(posix.urandom(8), "big") | 1  # never 0, the invalid id
 
     def span_id(self, number: int) -> str:
-        """The id of a span of a number, of a step for -1 - n; of the command for 0."""
+        """The span id for a number: -1 - n for step n, 0 for the command."""
         if number < 0:
             return f"{(self.base ^ (-1 - number)) | _STEP:016x}"
         return f"{(self.base + 2 * max(number, 1)) & ~_STEP & (1 << 64) - 1:016x}"
@@ -44,7 +44,7 @@ class Otlp(Target):
         return f"00-{self.trace}-{self.span_id(number)}-01"
 
     def render(self, recorder: Recorder, spans: Sequence[Span]) -> bytes:
-        """One line.  ``head`` is a part of it, which `write` puts in front of the first."""
+        """One line. ``head`` is the part of it that `write` prepends to the first line."""
         resource: dict[str, Any] = {"service.name": "pyrunc", "service.version": VERSION, "process.pid": recorder.pid}
         if recorder.id:
             resource["container.id"] = recorder.id
@@ -86,7 +86,8 @@ def any_value(value: Any) -> dict[str, Any]:
 
 
 def parse(text: str) -> tuple[str, str]:
-    """The trace and the parent of TRACEPARENT; ("", "") for one that is not valid, as Trace Context asks."""
+    """The trace and the parent in TRACEPARENT; ("", "") if it is invalid, as Trace Context
+    requires."""
     parts = text.split("-")
     if len(parts) < 4 or [len(part) for part in parts[:4]] != [2, 32, 16, 2] or (parts[0] == "00" and len(parts) > 4):
         return "", ""

@@ -1,6 +1,7 @@
-"""What is timed: a table of functions and methods, which are replaced while a trace is taken.
+"""What is timed: a table of functions and methods that are replaced during a trace.
 
-A replacement calls what it replaces and notes when.  Without a trace none of this is imported, and nothing is replaced.
+A replacement calls the original and records the times. Without a trace none of this is imported,
+and nothing is replaced.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     Details = Callable[[Span, tuple[Any, ...]], None]
 
-# (module, name in it, kind, what the trace calls it); a trailing "=": DETAILS adds what one call is about.
+# (module, name in it, kind, name in the trace); a trailing "=": DETAILS adds what a call is about.
 POINTS: tuple[tuple[str, str, str, str], ...] = (
     ("launch.session", "Session.spawn", "phase", "spawn init"),
     ("launch.session", "Session.converse", "phase", "handshake"),
@@ -119,7 +120,8 @@ _replaced: list[tuple[Any, str, Any]] = []
 
 
 def install(recorder: Recorder) -> None:
-    """Replace what the table says, and what the trace is told by: plans, records of init, the exits of hooks."""
+    """Replace the functions in the table, and those that report plans, records of init, and
+    exits of hooks."""
     for module, name, kind, title in POINTS:
         owner, last = owner_of(module, name)
         set_value(owner, last, timed(recorder, vars(owner).get(last), kind, title, DETAILS.get(name)))
@@ -137,14 +139,15 @@ def install(recorder: Recorder) -> None:
 
 
 def remove() -> None:
-    """Put everything back."""
+    """Restore everything."""
     while _replaced:
         owner, name, value = _replaced.pop()
         setattr(owner, name, value)
 
 
 def owner_of(module: str, path: str) -> tuple[Any, str]:
-    """Where the name of a row is defined: a module or a class, and the last part of it."""
+    """The object that defines the name of a row, a module or a class, and the last part of the
+    name."""
     full = f"pyrunc.{module}"
     __import__(full)
     owner: Any = sys.modules[full]
@@ -155,7 +158,7 @@ def owner_of(module: str, path: str) -> tuple[Any, str]:
 
 
 def set_value(owner: Any, name: str, value: Any) -> None:
-    """Put a value in place, until `remove`.  Raises AttributeError for a name that is not defined there."""
+    """Set a value until `remove`. Raises AttributeError if the name is not defined there."""
     if name not in vars(owner):
         raise AttributeError(f"{owner.__name__} does not define {name}")
     _replaced.append((owner, name, vars(owner)[name]))
@@ -163,13 +166,13 @@ def set_value(owner: Any, name: str, value: Any) -> None:
 
 
 def replace(module: str, path: str, make: Callable[[Any], Any]) -> None:
-    """Put ``make(what is there)`` in place."""
+    """Replace the current value with ``make(value)``."""
     owner, name = owner_of(module, path)
     set_value(owner, name, make(vars(owner).get(name)))
 
 
 def timed(recorder: Recorder, call: Any, kind: str, title: str, details: Details | None) -> Any:
-    """The function with a span around it."""
+    """Wrap a function in a span."""
     plain = title.rstrip("=")
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -229,11 +232,12 @@ DETAILS: dict[str, Details] = {
 DETAILS |= {name: _about_cgroup for _, name, kind, title in POINTS if kind == "cgroup" and title.endswith("=")}
 
 
-# -- what is more than a span -----------------------------------------------------------------------------------------
+# -- more than a span
+# -------------------------------------------------------------------------------------------------
 
 
 def on_verb(recorder: Recorder, module: ModuleType) -> None:
-    """Note the container that the verb is about."""
+    """Record the container that the verb operates on."""
 
     def noted(found: Any) -> Any:
         def main(context: Any, values: Any, args: list[str]) -> Any:
@@ -249,7 +253,7 @@ def on_verb(recorder: Recorder, module: ModuleType) -> None:
 
 
 def planned(recorder: Recorder, call: Any) -> Any:
-    """A plan that asks init for times, and whose hooks know of the trace."""
+    """A plan that requests times from init, and whose hooks receive TRACEPARENT."""
 
     def compile(*args: Any, **kwargs: Any) -> Any:
         plan = call(*args, **kwargs)
@@ -262,7 +266,8 @@ def planned(recorder: Recorder, call: Any) -> Any:
 
 
 def pass_on(recorder: Recorder, plan: Plan) -> None:
-    """TRACEPARENT for the hooks that init runs.  Those of `start` are children of the command that made the plan."""
+    """TRACEPARENT for the hooks that init runs. Hooks of `start` are children of the command
+    that made the plan."""
     waits = False
     for index, (op, policy, numbers, strings) in enumerate(plan.steps):
         waits = waits or (op == ops.OP_WAIT_START and not policy & ops.P_WAIT_START_SOCKET)
@@ -282,10 +287,10 @@ def words_of(value: object) -> list[str]:
 
 
 def watching(recorder: Recorder, base: type[handshake.Record]) -> type[handshake.Record]:
-    """The record, whose decoding notes the times in it."""
+    """Decode a record, and store the times in it."""
 
     class Record(base):  # type: ignore[misc, valid-type]
-        """One message, noted."""
+        """Record one message."""
 
         __slots__ = ()
 
@@ -298,12 +303,12 @@ def watching(recorder: Recorder, base: type[handshake.Record]) -> type[handshake
 
 
 def received(recorder: Recorder, call: Any) -> Any:
-    """The next record that is a message; times come in front of it."""
+    """The next record that is a message, after storing the times that precede it."""
 
     def receive(self: session.Session, timeout: int, interrupts: session.Interrupts | None) -> Any:
         span = recorder.enter("wait for init", "wait")
         try:
-            # One for every step at the most, and as many again: init may be in the hands of the container.
+            # At most one per step, times two: the container may control init.
             for _ in range(2 * len(self.plan.steps) + 64 if recorder.steps is not None else 1):
                 found = call(self, timeout, interrupts)
                 recorder.init_pid = self.init_pid or self.enter_pid or recorder.init_pid
@@ -321,7 +326,7 @@ def received(recorder: Recorder, call: Any) -> Any:
 
 
 def read_late(recorder: Recorder, call: Any) -> Any:
-    """`start`'s view of the rest: times, then a failure or the end of the error fifo."""
+    """The rest as `start` sees it: times, then a failure or the end of the error fifo."""
 
     def read_record(fd: int) -> bytes:
         span = recorder.enter("wait for init", "wait")
@@ -341,12 +346,12 @@ def read_late(recorder: Recorder, call: Any) -> Any:
 
 
 def ops_of(recorder: Recorder) -> int:
-    """How many steps there are."""
+    """The number of steps."""
     return len(recorder.steps.rows) if recorder.steps is not None else 0
 
 
 def released(recorder: Recorder, call: Any) -> Any:
-    """`start`: which steps there are to come."""
+    """`start`: the remaining steps."""
 
     def let_go(container: state.Container, *args: Any) -> bytes:
         recorder.init_pid = container.data["pid"]
@@ -362,7 +367,7 @@ def released(recorder: Recorder, call: Any) -> Any:
 
 
 def flushed(recorder: Recorder, call: Any) -> Any:
-    """What comes may take as long as the container lives."""
+    """Stop timing: the rest may take as long as the container lives."""
 
     def wait(*args: Any) -> Any:
         recorder.flush()

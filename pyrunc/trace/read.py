@@ -1,7 +1,7 @@
-"""A trace as `trace show` takes it: the commands in a file, each with its spans inside each other.
+"""Read a trace for `trace show`: the commands in a file, each with nested spans.
 
-Both formats are read.  What is in the file is not believed: everything is bounded, and the first thing that is not as
-expected is named.  Times are microseconds.
+Both formats are supported. The content is untrusted: everything is bounded, and the first
+unexpected item is reported. Times are in microseconds.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 MOST_BYTES = 64 << 20
-MOST_TIME = 1e17  # beyond it the sum of two is no time
+MOST_TIME = 1e17  # above it, the sum of two is not a valid time
 DEPTH = 40
-_SLACK = 1.0  # a double holds a time of today to a quarter of a microsecond
+_SLACK = 1.0  # the precision of a double for current times is a quarter of a microsecond
 RUNTIME_LANE, INIT_LANE = "pyrunc", "init"
 
 
 class Span:
-    """Something that took time, and what it consisted of."""
+    """Something that took time, and its parts."""
 
     __slots__ = ("args", "begin", "kind", "length", "name", "parts", "pid", "tid")
 
@@ -33,11 +33,11 @@ class Span:
 
     @property
     def end(self) -> float:
-        """When it ended."""
+        """Its end."""
         return self.begin + self.length
 
     def failed(self) -> bool:
-        """Whether an error came out of it."""
+        """Whether it caused an error."""
         return bool(self.args.get("error") or self.args.get("exit") or self.args.get("signal"))
 
 
@@ -48,12 +48,12 @@ class Command:
 
     def __init__(self, whole: Span, ended: bool) -> None:
         self.whole = whole
-        self.ended = ended  # False: killed, or still at work when the file was read
+        self.ended = ended  # False: killed, or still running when the file was read
         self.lanes: list[tuple[str, list[Span]]] = []
 
 
 def load(path: str) -> list[Command]:
-    """The commands in a file, in the order in which they began.  Raises SysError, PyruncError."""
+    """The commands in a file, in the order of their begin. Raises SysError, PyruncError."""
     try:
         data = fs.read_file(path, MOST_BYTES)
     except OSError as error:
@@ -69,11 +69,11 @@ def load(path: str) -> list[Command]:
 
 
 class WrongError(Exception):
-    """What is not as expected, and where."""
+    """An unexpected item, and its position."""
 
 
 def events(data: bytes) -> tuple[list[Span], dict[int, str]]:
-    """The spans in no particular order, and the names of processes.  Raises WrongError."""
+    """The spans in no particular order, and the names of processes. Raises WrongError."""
     if data.startswith(b'{"resourceSpans"'):
         return otlp(data), {}
     document = parsed(data, "/")
@@ -130,7 +130,7 @@ def number(event: dict[str, Any], key: str, where: str) -> float:
 
 
 def otlp(data: bytes) -> list[Span]:
-    """The spans of lines of OTLP.  Raises WrongError."""
+    """The spans of OTLP lines. Raises WrongError."""
     spans: list[Span] = []
     for row, line in enumerate(data.splitlines(), 1):
         where = f"line {row}"
@@ -156,7 +156,7 @@ def otlp_span(span: dict[str, Any], pid: int, where: str) -> Span:
 
 
 def plain(attributes: list[dict[str, Any]]) -> dict[str, Any]:
-    """KeyValues as a dictionary."""
+    """Convert KeyValues to a dictionary."""
     return {str(entry["key"]): plain_value(entry["value"]) for entry in attributes}
 
 
@@ -169,17 +169,18 @@ def plain_value(value: dict[str, Any]) -> Any:
     return value["boolValue"] if "boolValue" in value else str(value["stringValue"])
 
 
-# -- what belongs together --------------------------------------------------------------------------------------------
+# -- nesting
+# ----------------------------------------------------------------------------------------------------------
 
 
 def commands(spans: list[Span], names: dict[int, str]) -> list[Command]:
-    """Every command with what it did."""
+    """Every command with its spans."""
     of_process: dict[int, list[Span]] = {}
     for span in spans:
         of_process.setdefault(span.pid, []).append(span)
     found: list[Command] = []
     for pid, own in of_process.items():
-        # A number may have been given to several processes, one after the other.
+        # Several processes may have had the same pid, one after another.
         own.sort(key=lambda span: (span.begin, -span.length, span.kind != "command"))
         members: list[Span] = []
         current: Command | None = None
@@ -190,7 +191,7 @@ def commands(spans: list[Span], names: dict[int, str]) -> list[Command]:
                 found.append(current)
             elif current is None or span.begin > current.whole.end + _SLACK:
                 fill(current, members)
-                # Its own span comes last, with its end.
+                # The command's own span comes last, at its end.
                 whole = Span(names.get(pid, f"process {pid}").removeprefix("pyrunc "), "command", span.begin, 0.0)
                 whole.pid = pid
                 whole.length = max(one.end for one in own) - span.begin
@@ -203,7 +204,7 @@ def commands(spans: list[Span], names: dict[int, str]) -> list[Command]:
 
 
 def fill(command: Command | None, members: list[Span]) -> None:
-    """Sort what happened in a command into its lanes."""
+    """Sort the spans of a command into lanes."""
     if command is None:
         return
     for lane, runtime_s in ((RUNTIME_LANE, True), (INIT_LANE, False)):
@@ -213,7 +214,7 @@ def fill(command: Command | None, members: list[Span]) -> None:
 
 
 def nest(spans: list[Span]) -> list[Span]:
-    """Put spans into those that they are inside of."""
+    """Nest spans by containment."""
     top: list[Span] = []
     open_: list[Span] = []
     for span in sorted(spans, key=lambda one: (one.begin, -one.length)):
@@ -226,7 +227,8 @@ def nest(spans: list[Span]) -> list[Span]:
 
 
 def as_json(found: list[Command]) -> dict[str, Any]:
-    """The commands as `trace show --json` prints them; times in microseconds, begins from that of the first command."""
+    """The commands in the format of `trace show --json`; times in microseconds, relative to the
+    first command."""
     zero = found[0].whole.begin
 
     def row(span: Span) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What happened and when: spans of the runtime, and init's steps from the times that it sent.
+"""Events with times: spans of the runtime, and init's steps from the times that it sent.
 
-Times are nanoseconds since 1970 (CLOCK_REALTIME, as init's are).
+Times are nanoseconds since 1970 (CLOCK_REALTIME, the same clock as init's).
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
     from pyrunc.plan import Plan
 
     class Sink(Protocol):
-        """Where spans go."""
+        """The destination of spans."""
 
         def write(self, recorder: Recorder, spans: Sequence[Span]) -> str:
-            """Write spans that have ended; returns what went wrong, "" for nothing."""
+            """Write completed spans; returns an error message, or ""."""
 
         def close(self) -> str:
-            """Nothing more comes."""
+            """Close the sink."""
 
         def traceparent(self, number: int) -> str:
-            """TRACEPARENT of what happens in a span."""
+            """TRACEPARENT for the children of a span."""
 
 
-MOST = 20_000  # spans of the runtime; 16,000 hooks are possible
+MOST = 20_000  # spans of the runtime; up to 16,000 hooks are possible
 TEXT = 400  # characters of one value
 WORDS = 16  # of a command line
-_HEAD, _TIMES = Struct("=IIiI"), 48  # struct msg of plan.h: up to value, and where detail begins
+_HEAD, _TIMES = Struct("=IIiI"), 48  # struct msg of plan.h: up to value, and the offset of detail
 _MOST_TIMES = 26
 RUNTIME, INIT = "runtime", "init"  # lanes
-# Of a step's strings, the one that says what it is about.  Not the options of a mount nor an environment: they may hold
-# what is secret.
+# The string of a step that describes it. Never the options of a mount or an environment, which may
+# contain secrets.
 _ABOUT = ("dest", "file", "path", "key", "name", "cwd", "profile", "label")
 _SECTIONS = {"ENTER": 0, "SETUP": 1, "FINISH": 2, "RUN": 3}
 
 
 class Span:
-    """One thing that took time; ``kind`` is command, phase, step, cgroup, hook, dbus, wait or write."""
+    """A span; ``kind`` is command, phase, step, cgroup, hook, dbus, wait or write."""
 
     __slots__ = ("args", "begin", "end", "kind", "lane", "name", "number", "parent", "step")
 
@@ -58,7 +58,7 @@ class Span:
         self.begin, self.end = begin, 0
         self.args: dict[str, Any] = {}
         self.lane = RUNTIME
-        self.step = -1  # of the plan
+        self.step = -1  # number of the plan's step
 
 
 class Recorder:
@@ -84,26 +84,27 @@ class Recorder:
     )
 
     def __init__(self, verb: str, sink: Sink, began: int, worked: int) -> None:
-        """``began``: when the verb was known; ``worked``: the processor time until then, in nanoseconds."""
+        """``began``: when the verb was known; ``worked``: the CPU time until then, in
+        nanoseconds."""
         self.verb, self.id, self.pid = verb, "", posix.getpid()
         self.sink = sink
-        self.spans: list[Span] = []  # have ended, and are not written
+        self.spans: list[Span] = []  # completed, but not yet written
         self.open: list[Span] = []
         self.count = self.dropped = 0
-        self.begins: dict[int, int] = {}  # step -> when it began, as init said
-        self.heard = 0  # when init was heard of last
+        self.begins: dict[int, int] = {}  # step -> its begin, according to init
+        self.heard = 0  # time of init's last message
         self.init_pid = 0
         self.steps: Steps | None = None
-        self.failed = -1  # the step that init failed at
-        self.told = False  # the steps are among the spans
+        self.failed = -1  # the step at which init failed
+        self.told = False  # the steps have become spans
         self.problem = ""
-        # How long a process has been there is known to 10 ms only; how long it has worked, exactly.
+        # The age of a process is known only to 10 ms, its CPU time exactly.
         self.root = self.enter(verb, "command", began - worked)
         self.leave(self.enter("start up", "phase", began - worked), began)
         self.enter("open the trace", "phase", began)
 
     def enter(self, name: str, kind: str, begin: int = 0) -> Span:
-        """A span begins, inside the one that began last."""
+        """Begin a span, inside the one that began last."""
         self.count += 1
         parent = self.open[-1].number if self.open else 0
         span = Span(self.count, parent, name, kind, begin or time.time_ns())
@@ -111,11 +112,11 @@ class Recorder:
         return span
 
     def ready(self) -> None:
-        """The trace is open, and what is to be timed is in place."""
+        """The trace is open, and the functions are replaced."""
         self.leave(self.open[-1])
 
     def leave(self, span: Span, end: int = 0) -> None:
-        """It ends, and whatever began inside it."""
+        """End a span, and all spans inside it."""
         while self.open:
             last = self.open.pop()
             last.end = end or time.time_ns()
@@ -124,8 +125,8 @@ class Recorder:
                 break
 
     def keep(self, span: Span) -> None:
-        """Take a span that has ended."""
-        span.end = max(span.end, span.begin)  # the clock may have been set
+        """Store a completed span."""
+        span.end = max(span.end, span.begin)  # the clock may have been set meanwhile
         if self.count - self.dropped <= MOST or span is self.root:
             self.spans.append(span)
         else:
@@ -134,23 +135,24 @@ class Recorder:
     # -- init ------------------------------------------------------------------------------------------------
 
     def times(self, data: bytes) -> None:
-        """A STAMPS record.  Raises PyruncError for one that init would not send."""
+        """A STAMPS record. Raises PyruncError if init would not send it."""
         _, step, _, count = _HEAD.unpack_from(data)
         if not 0 < count <= _MOST_TIMES or step > MAX_STEPS:
             raise PyruncError("unexpected message STAMPS from init: not a list of times")
         for number in range(count):
             at = _TIMES + 8 * number
-            # Whoever is in the container may have written it.
+            # A process in the container may have written it.
             self.begins[step + number] = min(int.from_bytes(data[at : at + 8], byteorder), time.time_ns())
 
     def hear(self, record: handshake.Record | None) -> None:
-        """Something came from init, or its end."""
+        """Record a message from init, or its end."""
         self.heard = time.time_ns()
         if record is not None and record.type == handshake.FAIL:
             self.failed = record.step
 
     def keep_steps(self) -> None:
-        """Turn the steps into spans, once.  Those that a filter kept init from timing have no length."""
+        """Turn the steps into spans, once. Steps that a filter kept init from timing have no
+        duration."""
         if self.told or self.steps is None or not self.begins:
             return
         self.told = True
@@ -165,7 +167,7 @@ class Recorder:
             section, before = self.keep_step(row, section, before)
 
     def keep_step(self, row: Step, section: Span | None, before: int) -> tuple[Span, int]:
-        """One step, inside the section of the plan that it is in; also returns its end."""
+        """One step, inside its section of the plan; also returns its end."""
         name, place = ops.OPS[row.op][0], ops.OPS[row.op][1]
         begin = self.begins.get(row.index, 0)
         end = self.begins.get(row.index + 1, 0)
@@ -185,12 +187,12 @@ class Recorder:
         return section, span.end
 
     def steps_end(self) -> int:
-        """The last step that this command sees."""
+        """The last step that this command observes."""
         rows = self.steps.rows if self.steps is not None else []
         return rows[-1].index if rows else -1
 
     def step_span(self, name: str, kind: str, begin: int, parent: int) -> Span:
-        """A span of init's lane."""
+        """A span in init's lane."""
         self.count += 1
         span = Span(self.count, parent, brief(name, TEXT), kind, begin)
         span.lane, span.end = INIT, begin
@@ -200,14 +202,14 @@ class Recorder:
     # -- output ----------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Write what has ended: what follows may take long."""
+        """Write completed spans, because the next step may take long."""
         self.keep_steps()
         spans, self.spans = self.spans, []
         if spans:
             self.problem = self.sink.write(self, spans) or self.problem
 
     def finish(self) -> str:
-        """The end of the command; returns what is wrong with the trace, "" for nothing."""
+        """End the command; returns an error about the trace, or ""."""
         if self.dropped:
             self.root.args["dropped"] = self.dropped
         self.leave(self.root)
@@ -216,7 +218,7 @@ class Recorder:
 
 
 class Step:
-    """A step of a plan, as a trace shows it."""
+    """A step of a plan in the form of a trace."""
 
     __slots__ = ("about", "args", "index", "op", "origin")
 
@@ -234,7 +236,7 @@ class Step:
 
 
 class Steps:
-    """The steps that one command sees init do."""
+    """The steps that one command observes."""
 
     __slots__ = ("rows",)
 
@@ -243,7 +245,7 @@ class Steps:
 
 
 def of_plan(plan: Plan) -> Steps:
-    """All of a plan; up to the wait for `start`, when it is that one which goes on."""
+    """The whole plan; up to the wait for `start` unless this command continues there."""
     rows: list[Step] = []
     for index, (op, policy, _, strings) in enumerate(plan.steps):
         rows.append(Step(index, plan.origins[index], op, strings))
@@ -253,7 +255,7 @@ def of_plan(plan: Plan) -> Steps:
 
 
 def of_state(late: Sequence[Sequence[Any]], config: dict[str, Any]) -> Steps:
-    """Those that `start` releases, from what `Plan.late_origins` kept and the hooks of config.json."""
+    """The steps that `start` releases, from `Plan.late_origins` and the hooks of config.json."""
     codes = {row[0]: op for op, row in ops.OPS.items()}
     hooks = (config.get("hooks") or {}).get("startContainer") or []
     rows: list[Step] = []
@@ -268,6 +270,6 @@ def of_state(late: Sequence[Sequence[Any]], config: dict[str, Any]) -> Steps:
 
 
 def words(argv: Sequence[Any]) -> list[str]:
-    """A command line, bounded."""
+    """A command line of bounded length."""
     out = [brief(str(word), TEXT) for word in argv[:WORDS]]
     return [*out, f"... {len(argv) - WORDS} more"] if len(argv) > WORDS else out

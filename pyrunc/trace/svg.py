@@ -1,11 +1,11 @@
-"""A trace as a picture: the lines of `draw`, with all that is known of each as its title."""
+"""A trace as a picture: the lines of `draw`, with all details of each as its title."""
 
 from __future__ import annotations
 
 from pyrunc.trace.draw import MOST_ROWS, headline, milliseconds, rows_of
 from pyrunc.trace.read import Command
 
-WIDTH, NAMES, NUMBER = 1000, 330, 80  # pixels: of all, of the names, of the lengths
+WIDTH, NAMES, NUMBER = 1000, 330, 80  # pixels: total width, width of the names, width of the durations
 _LINE, _FONT, _CHARACTER = 18, 12, 7.25
 _STYLE = """\
 svg { fill: #1f2328; font: 12px ui-monospace, monospace }
@@ -31,7 +31,7 @@ _KINDS = frozenset(("command", "phase", "step", "cgroup", "write", "hook", "dbus
 
 
 def escape(text: str) -> str:
-    """Text in XML; what is not printable is escaped already."""
+    """Text in XML; unprintable characters are already escaped."""
     for sign, name in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
         text = text.replace(sign, name)
     return text

@@ -1,7 +1,7 @@
-"""FILE of ``--trace``: opened before anything is done, whole after every write.
+"""FILE of ``--trace``: opened before anything is done, complete after every write.
 
-A regular file is a document that several commands add to, one after the other or at the same time.  Anything else (a
-fifo, a terminal, /dev/stderr) is written to once, from its beginning.
+A regular file is a document to which several commands append, sequentially or concurrently.
+Anything else (a fifo, a terminal, /dev/stderr) is written once, from its beginning.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from pyrunc.trace.record import Recorder, Span
 
 _REGULAR, _TYPE = 0o100000, 0o170000
-_PATIENCE = 5.0  # seconds for another command that writes its trace
+_PATIENCE = 5.0  # seconds to wait for another command's write
 _EXPECTED = "expected a trace of pyrunc, an empty file or none"
 
 
 def open_target(spec: str, where: str) -> Target:
-    """The target for ``FILE`` or ``otlp:FILE``.  Raises SysError."""
+    """Open the target for ``FILE`` or ``otlp:FILE``. Raises SysError."""
     if spec.startswith("otlp:"):
         from pyrunc.trace import otlp
 
@@ -39,14 +39,14 @@ def open_target(spec: str, where: str) -> Target:
 
 
 class Target:
-    """What both formats have in common.  ``head``, ``between`` and ``tail`` surround what is written."""
+    """Common code of both formats. ``head``, ``between`` and ``tail`` surround the spans."""
 
     head = between = tail = b""
 
     def __init__(self, path: str, where: str) -> None:
-        """Open or create the file (0600).  Raises SysError, also for a file that something else is in."""
+        """Open or create the file (0600). Raises SysError, also for a file with other content."""
         self.where, self.path = where, path
-        self.begun = False  # of what is no regular file: its head is written
+        self.begun = False  # for non-regular files: the head has been written
         self.broken = False
         try:
             self.fd, self.regular = self.open()
@@ -58,17 +58,18 @@ class Target:
             raise SysError(where, "", 0, value=path, detail=_EXPECTED)
 
     def open(self) -> tuple[int, bool]:
-        """The descriptor, and whether it is a regular file's.  Raises OSError."""
+        """The descriptor, and whether it is a regular file. Raises OSError."""
         number = own_number(self.path)
         if number >= 0:
             posix.fstat(number)
             return number, False
-        # As for --log: a link is refused, a fifo without a reader is an error and not a hang.
+        # As for --log: a link is refused, and a fifo without a reader is an error rather than a
+        # hang.
         fd = posix.open(self.path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0o600)
         try:
             if posix.fstat(fd).st_mode & _TYPE != _REGULAR:
                 return fd, False
-            again = posix.open(f"/proc/self/fd/{fd}", O_RDWR | O_CLOEXEC)  # its end has to be read
+            again = posix.open(f"/proc/self/fd/{fd}", O_RDWR | O_CLOEXEC)  # its end must be read
         except BaseException:
             posix.close(fd)
             raise
@@ -76,7 +77,8 @@ class Target:
         return again, True
 
     def ours_now(self) -> bool:
-        """`ours`, while no other command is between its events and its tail.  Raises OSError."""
+        """Check `ours` while no other command is between its events and its tail. Raises
+        OSError."""
         self.lock()
         try:
             return self.ours(posix.fstat(self.fd).st_size)
@@ -84,7 +86,7 @@ class Target:
             flock(self.fd, LOCK_UN)
 
     def ours(self, size: int) -> bool:
-        """Whether this is what we write.  Raises OSError."""
+        """Whether the file was written by a trace. Raises OSError."""
         if not size:
             return True
         start = posix.pread(self.fd, len(self.head), 0)
@@ -95,15 +97,16 @@ class Target:
     # -- writing -----------------------------------------------------------------------------------------------
 
     def render(self, recorder: Recorder, spans: Sequence[Span]) -> bytes:
-        """The spans as the format has them, without what surrounds them."""
+        """The spans in the file's format, without the surrounding text."""
         raise NotImplementedError
 
     def traceparent(self, number: int) -> str:
-        """TRACEPARENT of what happens in a span: its number, 0 for the command, -1 - n for step n; "" for none."""
+        """TRACEPARENT for the children of a span: its number, 0 for the command, -1 - n for step
+        n; "" for none."""
         return ""
 
     def write(self, recorder: Recorder, spans: Sequence[Span]) -> str:
-        """Add spans; returns what went wrong, "" for nothing.  Then the file is as it was."""
+        """Append spans; returns an error message, or "". After an error the file is unchanged."""
         if self.broken:
             return ""
         data = self.render(recorder, spans)
@@ -119,7 +122,7 @@ class Target:
         return ""
 
     def add(self, data: bytes) -> None:
-        """Write over the tail.  Raises OSError."""
+        """Overwrite the tail. Raises OSError."""
         self.lock()
         try:
             size = posix.fstat(self.fd).st_size
@@ -143,7 +146,7 @@ class Target:
             flock(self.fd, LOCK_UN)
 
     def lock(self) -> None:
-        """Keep other commands from writing.  Raises OSError."""
+        """Lock out other commands' writes. Raises OSError."""
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
@@ -154,7 +157,7 @@ class Target:
                 time.sleep(0.002)
 
     def close(self) -> str:
-        """Nothing more comes; returns what went wrong."""
+        """Close the file; returns an error message, or ""."""
         if not self.regular and self.begun and not self.broken and self.tail:
             try:
                 fs.write_all(self.fd, self.tail)
