@@ -10,6 +10,8 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -80,6 +82,9 @@ class Layout:
         }
         if compress == "gzip":
             blobs = [self.blob(gzip.compress(layer, 6, mtime=0), LAYER + "+gzip") for layer in layers]
+        elif compress == "zstd":
+            zstd = pytest.importorskip("backports.zstd")
+            blobs = [self.blob(zstd.compress(layer), LAYER + "+zstd") for layer in layers]
         else:
             blobs = [self.blob(layer, LAYER) for layer in layers]
         manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": self.json(document, CONFIG), "layers": blobs}
