@@ -16,3 +16,9 @@ def libseccomp() -> str:
     """Version of the libseccomp that is linked in, ``a.b.c``."""
     number = interpreter.quick()[1].pr_seccomp_version()
     return f"{number >> 16}.{number >> 8 & 0xFF}.{number & 0xFF}"
+
+
+def launcher() -> str:
+    """How the interpreter is started: ``static, start-up snapshot``."""
+    kind, snapshot = interpreter.about()
+    return f"{kind}, {'start-up snapshot' if snapshot else 'no start-up snapshot'}" if kind else "an interpreter's own"

@@ -45,6 +45,7 @@ GLOBAL_FLAGS: tuple[Flag, ...] = (
     ("criu", "", "PATH", "str", "accepted for callers of older runtimes, and ignored"),
     ("help", "h", "", "bool", "show help"),
     ("version", "v", "", "bool", "show the version"),
+    ("licenses", "", "", "bool", "show the licences of what is in the executable"),
 )
 
 
@@ -78,6 +79,8 @@ def main(argv: list[str]) -> int:
         debug = bool(values.get("debug"))
         if values.get("version"):
             return out(version_text())
+        if values.get("licenses"):
+            return out(licenses_text())
         if values.get("help") or not rest or rest[0] in ("help", "h"):
             return help_for(rest[1:] if rest else [])
         # The log first: engines look there for why a command failed, whatever the reason (docs/callers.md, Log).
@@ -178,8 +181,15 @@ def version_text() -> str:
     from pyrunc import build
 
     lines = [f"pyrunc version {VERSION}", f"commit: {build.commit()}", f"spec: {SPEC_VERSION}"]
-    lines += [f"libseccomp: {build.libseccomp()}", f"python: {sys.version.split()[0]}"]
+    lines += [f"libseccomp: {build.libseccomp()}", f"python: {sys.version.split()[0]}", f"launcher: {build.launcher()}"]
     return "\n".join(lines) + "\n"
+
+
+def licenses_text() -> str:
+    """``--licenses``."""
+    from pyrunc import interpreter
+
+    return interpreter.licenses() or "pyrunc is licensed under the Apache License 2.0.\n"
 
 
 def help_for(args: list[str]) -> int:

@@ -30,23 +30,25 @@ def core_phase() -> bool:
 def complete() -> None:
     """Complete the interpreter, so that the standard library can be imported.  2 ms the first time, then nothing.
 
-    The directory that pyrunc is installed in (pyroute2, prctl) comes after the standard library, and stays out when
-    others than its owner could write to it.  Raises ImportError when the standard library itself is gone.
+    Everything that verbs import is in the executable, and nothing else is looked for.
     """
-    if _launcher is None or not _launcher.in_core():
-        return
-    # Those that a codec needed in the core phase are frozen and have no path; from here on the real ones are found.
-    for name in [name for name in sys.modules if name.partition(".")[0] == "encodings"]:
-        del sys.modules[name]
-    _launcher.complete()
-    import encodings
+    if _launcher is not None and _launcher.in_core():
+        _launcher.complete()
 
-    # The package is frozen as well; its codecs beyond the few that are (idna, for names of hosts) are files.
-    encodings.__path__ = [f"{place}/encodings" for place in sys.path]
+
+def look_beside() -> None:
+    """Let packages that are installed beside pyrunc be imported, which the executable does not hold (python-prctl).
+
+    They stay out if others than the owner could write to their directory.
+    """
+    if _launcher is None:
+        return
     try:
-        sys.path.append(_launcher.package_parent())
+        place = _launcher.package_parent()
     except ImportError:
-        pass  # what needs it fails with its own ImportError; most callers want the standard library
+        return  # what needs one of them fails with its own ImportError
+    if place not in sys.path:
+        sys.path.append(place)
 
 
 def shim() -> tuple[Any, Any]:
@@ -104,3 +106,16 @@ def init_image() -> Any:
     from pyrunc import fs
 
     return fs.read_file(__file__.rpartition("/")[0] + "/_init")
+
+
+def about() -> tuple[str, bool]:
+    """How the interpreter is linked into the executable ("" without one), and whether it starts from a snapshot."""
+    if _launcher is None:
+        return "", False
+    kind, snapshot = _launcher.about()
+    return kind, snapshot
+
+
+def licenses() -> str:
+    """The licences of what is in the executable; "" without one."""
+    return "" if _launcher is None else str(_launcher.licenses())

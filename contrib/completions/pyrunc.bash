@@ -41,7 +41,7 @@ _pyrunc_value() {
 
 _pyrunc_options() {
     case "$1" in
-        '') echo '--root --log --log-format --debug --systemd-cgroup --cgroup-manager --rootless --trace --criu --help -h --version -v' ;;
+        '') echo '--root --log --log-format --debug --systemd-cgroup --cgroup-manager --rootless --trace --criu --help -h --version -v --licenses' ;;
         'create') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --seccomp-log --preserve-fds --image --pull --store --tty -t --platform --authfile --plain-http --cert-dir --mirror --help -h' ;;
         'delete') echo '--force -f --help -h' ;;
         'doctor') echo '--bundle -b --json --help -h' ;;

@@ -22,6 +22,7 @@ complete -c pyrunc -n '__pyrunc_needs_command' -l trace -r -F -d 'add a trace to
 complete -c pyrunc -n '__pyrunc_needs_command' -l criu -r -F -d 'accepted for callers of older runtimes, and ignored'
 complete -c pyrunc -n '__pyrunc_needs_command' -l help -s h -d 'show help'
 complete -c pyrunc -n '__pyrunc_needs_command' -l version -s v -d 'show the version'
+complete -c pyrunc -n '__pyrunc_needs_command' -l licenses -d 'show the licences of what is in the executable'
 complete -c pyrunc -n __pyrunc_needs_command -a create -d 'create a container; its program waits for start'
 complete -c pyrunc -n __pyrunc_needs_command -a delete -d 'delete a container that has stopped or was never started'
 complete -c pyrunc -n __pyrunc_needs_command -a doctor -d 'check this host, and whether a bundle can run on it; changes nothing; exits with 1 if there are problems'

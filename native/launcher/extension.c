@@ -1,11 +1,17 @@
-/* Extension modules of the standard library without importlib's path finder, and where the package is. */
+/* Extension modules that are in the executable, and where the package is. */
 #include "launcher.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "package_path.h"
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 8U /* Linux 6.3 */
+#endif
 
 static char parent_dir[PATH_MAX];
 
@@ -37,25 +43,58 @@ const char *package_parent(void)
     return parent_dir;
 }
 
-/* An object with the two attributes that _imp.create_dynamic asks for. */
-static PyObject *make_spec(const char *name, const char *path)
+const struct pyrunc_library *find_library(const char *name)
 {
-    PyObject *origin = PyUnicode_DecodeUTF8(path, (Py_ssize_t)strlen(path), "surrogateescape");
-    PyObject *spec = origin ? PyModule_New(name) : NULL;
-    if (spec && (PyObject_SetAttrString(spec, "origin", origin) < 0 ||
+    for (const struct pyrunc_library *library = pyrunc_libraries; library->name; library++)
+        if (strcmp(library->name, name) == 0)
+            return library;
+    return NULL;
+}
+
+/* A file in memory that the dynamic loader can open; -1 with an exception set.  It is mapped, not executed, which the
+ * kernel allows whatever vm.memfd_noexec says. */
+static int library_file(const struct pyrunc_library *library)
+{
+    int fd = memfd_create(library->name, MFD_CLOEXEC | MFD_NOEXEC_SEAL);
+    if (fd < 0 && errno == EINVAL) /* before Linux 6.3 */
+        fd = memfd_create(library->name, MFD_CLOEXEC);
+    for (size_t done = 0; fd >= 0 && done < library->size;) {
+        ssize_t count = write(fd, library->data + done, library->size - done);
+        if (count > 0) {
+            done += (size_t)count;
+            continue;
+        }
+        (void)close(fd);
+        fd = -1;
+    }
+    if (fd < 0)
+        PyErr_Format(PyExc_ImportError, "%s: a file in memory: %s", library->name, strerror(errno));
+    return fd;
+}
+
+/* An object with the two attributes that _imp.create_dynamic asks for. */
+static PyObject *make_spec(const char *name, int fd)
+{
+    char path[32];
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    PyObject *spec = PyModule_New(name);
+    if (spec && (PyModule_AddStringConstant(spec, "origin", path) < 0 ||
                  PyModule_AddStringConstant(spec, "name", name) < 0))
         Py_CLEAR(spec);
-    Py_XDECREF(origin);
     return spec;
 }
 
-static PyObject *load_file(const char *name, const char *path)
+PyObject *load_library(const struct pyrunc_library *library)
 {
+    int fd = library_file(library);
+    if (fd < 0)
+        return NULL;
     PyObject *imp = PyImport_ImportModule("_imp");
-    PyObject *spec = imp ? make_spec(name, path) : NULL;
+    PyObject *spec = imp ? make_spec(library->name, fd) : NULL;
     PyObject *module = spec ? PyObject_CallMethod(imp, "create_dynamic", "O", spec) : NULL;
+    (void)close(fd);
     /* Multi-phase modules are not put into sys.modules by themselves. */
-    if (module && PyDict_SetItemString(PyImport_GetModuleDict(), name, module) < 0)
+    if (module && PyDict_SetItemString(PyImport_GetModuleDict(), library->name, module) < 0)
         Py_CLEAR(module);
     PyObject *done = module ? PyObject_CallMethod(imp, "exec_dynamic", "O", module) : NULL;
     if (!done)
@@ -64,14 +103,4 @@ static PyObject *load_file(const char *name, const char *path)
     Py_XDECREF(spec);
     Py_XDECREF(imp);
     return module;
-}
-
-PyObject *load_extension(const char *name)
-{
-    char path[PATH_MAX];
-    struct stat st;
-    int len = snprintf(path, sizeof path, PYTHON_DYNLOAD "/%s" PYTHON_EXT_SUFFIX, name);
-    if (len < 0 || (size_t)len >= sizeof path || stat(path, &st) < 0)
-        return NULL;
-    return load_file(name, path);
 }

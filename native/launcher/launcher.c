@@ -1,8 +1,8 @@
 /* pyrunc: the installed executable.
  *
  * It is the interpreter it was built with, linked in and started isolated: nothing is read from the environment, no site
- * module runs, the search path is fixed at build time, and pyrunc's own modules are frozen into it.  Where CPython offers it, start-up
- * ends after the core phase (docs/adr/0006-core-phase.md), which halves its cost.
+ * module runs, the search path is empty, and every module that a verb imports is frozen into it.  Where CPython offers it,
+ * start-up ends after the core phase (docs/adr/0006-core-phase.md), which halves its cost.
  */
 #include "launcher.h"
 
@@ -28,29 +28,15 @@ static void fail(const char *text)
 
 static PyStatus set_paths(PyConfig *config)
 {
-    struct {
-        wchar_t **field;
-        const wchar_t *value;
-    } fixed[] = {
-        {&config->program_name, L"pyrunc"},
-        /* Every path that is set is one that getpath does not compute, and does not read a file for. */
-        {&config->executable, L"" PYTHON_EXECUTABLE},
-        {&config->base_executable, L"" PYTHON_EXECUTABLE},
-        {&config->prefix, L"" PYTHON_PREFIX},
-        {&config->base_prefix, L"" PYTHON_PREFIX},
-        {&config->exec_prefix, L"" PYTHON_EXEC_PREFIX},
-        {&config->base_exec_prefix, L"" PYTHON_EXEC_PREFIX},
-        {&config->stdlib_dir, L"" PYTHON_STDLIB},
-    };
-    for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) {
-        PyStatus status = PyConfig_SetString(config, fixed[i].field, fixed[i].value);
-        if (PyStatus_Exception(status))
-            return status;
-    }
+    /* Every path that is set is one that getpath does not compute, and with `home` it reads no file (pyvenv.cfg, ._pth).
+     * There is nothing to find: all modules are in the executable.  Below a device no file can be. */
+    wchar_t **const fields[] = {&config->home,       &config->executable,      &config->base_executable,
+                                &config->prefix,     &config->base_prefix,     &config->exec_prefix,
+                                &config->stdlib_dir, &config->base_exec_prefix};
+    PyStatus status = PyConfig_SetString(config, &config->program_name, L"pyrunc");
+    for (size_t i = 0; i < sizeof fields / sizeof *fields && !PyStatus_Exception(status); i++)
+        status = PyConfig_SetString(config, fields[i], L"/dev/null/pyrunc");
     config->module_search_paths_set = 1;
-    PyStatus status = PyWideStringList_Append(&config->module_search_paths, L"" PYTHON_STDLIB);
-    if (!PyStatus_Exception(status))
-        status = PyWideStringList_Append(&config->module_search_paths, L"" PYTHON_DYNLOAD);
     return status;
 }
 

@@ -6,10 +6,20 @@
 #include <Python.h>
 #include <stddef.h>
 
-/* Written by freeze.py: pyrunc's modules, and the container-side program. */
+/* Written by freeze.py: all modules, the container-side program, the licences of it all. */
 extern const struct _frozen pyrunc_frozen[];
-extern const unsigned char pyrunc_init_image[];
-extern const size_t pyrunc_init_size;
+struct pyrunc_part {
+    const unsigned char *data;
+    size_t size;
+};
+extern const struct pyrunc_part pyrunc_init, pyrunc_licenses;
+/* Extension modules that the interpreter's archive does not hold, as shared libraries. */
+struct pyrunc_library {
+    const char *name;
+    const unsigned char *data;
+    size_t size;
+};
+extern const struct pyrunc_library pyrunc_libraries[];
 /* The modules that hot verbs use: part of the snapshot (snapshot/snapshot.h). */
 extern const char *const pyrunc_preload[];
 
@@ -26,8 +36,10 @@ extern PyMethodDef pyrunc_calls[];
 int install_loader(void);
 
 /* extension.c */
-/* An extension module of the standard library; NULL without an exception when it is not one. */
-PyObject *load_extension(const char *name);
+/* Whether there is an extension module of this name in pyrunc_libraries. */
+const struct pyrunc_library *find_library(const char *name);
+/* A new reference to it; NULL with an exception set. */
+PyObject *load_library(const struct pyrunc_library *library);
 /* The directory that holds the installed package (…/site-packages), checked; NULL with an exception set. */
 const char *package_parent(void);
 

@@ -106,6 +106,26 @@ static PyObject *load_named(PyObject *name)
     return module;
 }
 
+/* A module that is a shared library in the executable. */
+static PyObject *load_extension(const struct pyrunc_library *library)
+{
+    const char *dot = strrchr(library->name, '.');
+    PyObject *parent = NULL;
+    if (dot) {
+        PyObject *parent_name = PyUnicode_FromStringAndSize(library->name, dot - library->name);
+        parent = parent_name ? PyImport_Import(parent_name) : NULL;
+        Py_XDECREF(parent_name);
+        /* PyImport_Import returns the module itself, not the package above it. */
+        if (!parent)
+            return NULL;
+    }
+    PyObject *module = load_library(library);
+    if (module && bind_in_parent(parent, library->name, module) < 0)
+        Py_CLEAR(module);
+    Py_XDECREF(parent);
+    return module;
+}
+
 static PyObject *find_and_load(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
     (void)self;
@@ -115,15 +135,12 @@ static PyObject *find_and_load(PyObject *self, PyObject *const *args, Py_ssize_t
             return NULL;
         if (strncmp(name, "pyrunc", 6) == 0 && (name[6] == '.' || name[6] == '\0'))
             return load_named(args[0]);
-        /* A codec's error handler wants the package `encodings`, which has no path to come from yet. */
+        /* A codec's error handler wants the package `encodings`, which importlib does not find yet. */
         if (in_core_phase && find(name))
             return load_named(args[0]);
-        /* Debian links fcntl, select and _struct in, most other builds have them as files like _json. */
-        if (in_core_phase && !strchr(name, '.')) {
-            PyObject *module = load_extension(name);
-            if (module || PyErr_Occurred())
-                return module;
-        }
+        const struct pyrunc_library *library = find_library(name);
+        if (library)
+            return load_extension(library);
     }
     return PyObject_Vectorcall(importlib_find_and_load, args, (size_t)nargs, NULL);
 }

@@ -2,6 +2,7 @@
 #include "launcher.h"
 
 #include "../reader/reader.h"
+#include "snapshot/snapshot.h"
 
 int in_core_phase;
 
@@ -42,8 +43,23 @@ static PyObject *m_init_image(PyObject *self, PyObject *unused)
 {
     (void)self;
     (void)unused;
-    return PyMemoryView_FromMemory((char *)(uintptr_t)pyrunc_init_image, (Py_ssize_t)pyrunc_init_size,
+    return PyMemoryView_FromMemory((char *)(uintptr_t)pyrunc_init.data, (Py_ssize_t)pyrunc_init.size,
                                    PyBUF_READ);
+}
+
+static PyObject *m_licenses(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return PyUnicode_DecodeUTF8((const char *)pyrunc_licenses.data, (Py_ssize_t)pyrunc_licenses.size,
+                                "replace");
+}
+
+static PyObject *m_about(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return Py_BuildValue("sN", LAUNCHER_KIND, PyBool_FromLong(snapshot_state() == SNAPSHOT_READY));
 }
 
 static PyObject *m_package_parent(PyObject *self, PyObject *unused)
@@ -58,6 +74,8 @@ static PyMethodDef methods[] = {
     {"complete", m_complete, METH_NOARGS, "Complete the interpreter after its core phase."},
     {"in_core", m_in_core, METH_NOARGS, "Whether the interpreter is in its core phase."},
     {"init_image", m_init_image, METH_NOARGS, "The container-side program, read-only."},
+    {"licenses", m_licenses, METH_NOARGS, "The licences of what is in the executable, as one text."},
+    {"about", m_about, METH_NOARGS, "How the interpreter is linked, and whether it starts from a snapshot."},
     {"package_parent", m_package_parent, METH_NOARGS,
      "The checked directory that holds the installed package."},
     {NULL, NULL, 0, NULL},

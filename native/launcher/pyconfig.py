@@ -9,14 +9,6 @@ import sys
 import sysconfig
 
 
-def site_directory() -> str:
-    """Where the distribution (not a virtual environment) keeps extension packages."""
-    debian = "/usr/lib/python3/dist-packages"
-    if sys.base_prefix == "/usr" and os.path.isdir(debian):
-        return debian
-    return f"{sys.base_prefix}/lib/python{version()}/site-packages"
-
-
 def version() -> str:
     """E.g. ``3.11``."""
     return sysconfig.get_python_version()
@@ -44,14 +36,8 @@ def commit() -> str:
 
 def main() -> None:
     """Print everything."""
-    stdlib = sysconfig.get_path("stdlib")
     values = {
         "executable": os.path.realpath(getattr(sys, "_base_executable", sys.executable)),
-        "prefix": sys.base_prefix,
-        "exec_prefix": sys.base_exec_prefix,
-        "stdlib": stdlib,
-        "dynload": sysconfig.get_config_var("DESTSHARED") or f"{stdlib}/lib-dynload",
-        "site": site_directory(),
         "suffix": sysconfig.get_config_var("EXT_SUFFIX"),
         "version": version(),
         "library": f"python{version()}",

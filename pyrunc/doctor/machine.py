@@ -166,6 +166,7 @@ class Machine:
 
     def securebits(self) -> int | None:
         """prctl(PR_GET_SECUREBITS), or None without python-prctl, an optional extra."""
+        interpreter.look_beside()
         try:
             import prctl
         except ImportError:

@@ -10,17 +10,22 @@ import ipaddress
 import json
 import os
 import re
-import ssl
 import threading
 from typing import IO, Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
 try:
+    import ssl
+except ImportError as error:
+    from pyrunc.errors import PyruncError
+
+    raise PyruncError(f"registries need OpenSSL: {error}") from error
+try:
     import urllib3
 except ImportError as error:
     from pyrunc.errors import PyruncError
 
-    raise PyruncError("registries need urllib3: pip install 'pyrunc[image]'") from error
+    raise PyruncError(f"registries need urllib3 (pip install 'pyrunc[image]'): {error}") from error
 
 from pyrunc import VERSION
 from pyrunc.errors import show

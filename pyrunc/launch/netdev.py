@@ -73,20 +73,28 @@ def _messages() -> tuple[Any, Any]:
     for these two.
     """
     interpreter.complete()
-    import sys
     from importlib import import_module
+
+    if not interpreter.FROZEN:
+        _shell()
+    links = import_module("pyroute2.netlink.rtnl.ifinfmsg").ifinfmsg
+    return links, import_module("pyroute2.netlink.rtnl.ifaddrmsg").ifaddrmsg
+
+
+def _shell() -> None:
+    """An empty package pyroute2, as it is in the executable.  Raises ModuleNotFoundError."""
+    import sys
     from importlib.machinery import PathFinder
     from types import ModuleType
 
-    if "pyroute2" not in sys.modules:
-        spec = PathFinder.find_spec("pyroute2")
-        if spec is None or spec.submodule_search_locations is None:
-            raise ModuleNotFoundError("No module named 'pyroute2'", name="pyroute2")
-        package = ModuleType("pyroute2")
-        package.__path__ = list(spec.submodule_search_locations)
-        sys.modules["pyroute2"] = package
-    links = import_module("pyroute2.netlink.rtnl.ifinfmsg").ifinfmsg
-    return links, import_module("pyroute2.netlink.rtnl.ifaddrmsg").ifaddrmsg
+    if "pyroute2" in sys.modules:
+        return
+    spec = PathFinder.find_spec("pyroute2")
+    if spec is None or spec.submodule_search_locations is None:
+        raise ModuleNotFoundError("No module named 'pyroute2'", name="pyroute2")
+    package = ModuleType("pyroute2")
+    package.__path__ = list(spec.submodule_search_locations)
+    sys.modules["pyroute2"] = package
 
 
 class Namespace:
