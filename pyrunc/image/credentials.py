@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
 import re
 import subprocess
@@ -117,6 +116,8 @@ def _ask(helper: str, server: str) -> Credentials | None:
             return None
         text = (done.stdout + done.stderr).decode("utf-8", "replace").strip()[:200]
         raise ImageError(f"{program} failed for {show(server)}: {text}")
-    answer = json.loads(done.stdout[:65536] or b"{}")
+    answer = sources.parse_json(done.stdout[:65536] or b"{}", program)
+    if not isinstance(answer, dict):
+        raise ImageError(f"{program}: expected an object, found {show(answer)}")
     user, secret = str(answer.get("Username") or ""), str(answer.get("Secret") or "")
     return Credentials(token=secret) if user == "<token>" else Credentials(user, secret)

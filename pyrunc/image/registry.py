@@ -105,14 +105,18 @@ class Connection:
         headers = {"Accept": accept, "Accept-Encoding": "identity"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
-        for _ in range(3):
+        for last in (False, False, True):
             response = self._follow(self.url(path), headers)
-            if response.status != 401:
+            if response.status != 401 or last:
                 break
-            challenge = response.headers.get("WWW-Authenticate", "")
+            try:
+                answered = self._authenticate(response.headers.get("WWW-Authenticate", ""))
+            except ImageError:
+                response.close()
+                raise
+            if not answered:
+                break  # the body has the registry's words
             response.drain_conn()
-            if not self._authenticate(challenge):
-                break
         if response.status not in (200, 206):
             raise self._refused(response, path)
         return response
