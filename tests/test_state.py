@@ -727,7 +727,10 @@ def test_never_executed() -> None:
     finally:
         os.waitpid(child, 0)
     assert not procfs.never_executed(child)
-    assert not procfs.never_executed(os.getpid())
+
+
+def test_a_program_has_been_executed(sleeper: subprocess.Popen[bytes]) -> None:
+    assert not procfs.never_executed(sleeper.pid)
 
 
 @pytest.mark.parametrize(
