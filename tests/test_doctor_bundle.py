@@ -16,6 +16,7 @@ import pytest
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
+import doctor_support
 from doctor_support import ALL_CAPS, STATUS, fails, flat, made, only, statuses, works
 from pyrunc import command, explain
 from pyrunc.doctor import bundle, kernel, privileges, users
@@ -23,6 +24,8 @@ from pyrunc.doctor.findings import MOST, Area, Finding
 from pyrunc.launch import create
 from pyrunc.plan.namespaces import CLONE_FLAGS
 from pyrunc.spec import default, load
+
+complete = doctor_support.complete
 
 ELF = b"\x7fELF\2\1\1" + bytes(11)
 

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
+import doctor_support
 from doctor_support import (
     ALL_CAPS,
     ENOSPC,
@@ -27,6 +28,8 @@ from pyrunc.doctor import privileges, users
 from pyrunc.doctor.machine import Machine
 from pyrunc.plan.namespaces import CLONE_FLAGS
 from pyrunc.quick import Ffi
+
+complete = doctor_support.complete
 
 
 @pytest.mark.parametrize("module", [users, privileges])

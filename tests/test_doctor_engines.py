@@ -10,9 +10,12 @@ import pytest
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
+import doctor_support
 from doctor_support import Made, flat, made, only, program_at
 from pyrunc.doctor import engines
 from pyrunc.doctor.findings import Finding
+
+complete = doctor_support.complete
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTAINERD = "/etc/containerd/config.toml"

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
+import doctor_support
 from doctor_support import (
     ALL_CAPS,
     EINVAL,
@@ -28,6 +29,8 @@ from doctor_support import (
 )
 from pyrunc.doctor import cgroups, kernel
 from pyrunc.plan.namespaces import CLONE_FLAGS
+
+complete = doctor_support.complete
 
 V1 = "#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t5\t1\t1\nblkio\t6\t1\t1\n"
 HYBRID = MOUNTINFO.replace("/sys/fs/cgroup", "/sys/fs/cgroup/unified")

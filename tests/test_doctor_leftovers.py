@@ -13,10 +13,13 @@ import pytest
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
+import doctor_support
 from doctor_support import Made, flat, made, only, tree
 from pyrunc import procfs, state
 from pyrunc.doctor import leftovers
 from pyrunc.doctor.findings import MOST, Finding
+
+complete = doctor_support.complete
 
 HOSTILE = ["-rf", "a b", "$(touch x)", "new\nline", "\33[31mred", ";reboot", "'quoted'", "\udcff", "..x", "x" * 250]
 

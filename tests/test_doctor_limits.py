@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
+import doctor_support
 from doctor_support import (
     MOUNTINFO,
     Made,
@@ -21,6 +22,8 @@ from doctor_support import (
 )
 from pyrunc.doctor import limits, storage
 from pyrunc.doctor.findings import Finding
+
+complete = doctor_support.complete
 
 MEND = "sysctl -w fs.inotify.max_user_instances=8192"
 SYS = "/proc/sys/"
