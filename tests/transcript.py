@@ -1,6 +1,6 @@
 """What the code says in each case of a test, kept in a text file: a change of any word, number or order is noticed.
 
-PYRUNC_UPDATE_GOLDEN=1 writes the cases that are run; then read the diff.
+The words are free to change: PYRUNC_UPDATE_GOLDEN=1 writes the cases that are run; then read the diff.
 """
 
 from __future__ import annotations
@@ -33,4 +33,4 @@ def compare(file: str, case: str, lines: Iterable[str]) -> None:
         known[case] = got
         text = "\n".join(f"== {name}\n" + "".join(f"{line}\n" for line in known[name]) for name in sorted(known))
         path.write_text(text, encoding="utf-8")
-    assert got == known.get(case), f"{case}: not as in {path}"
+    assert got == known.get(case), f"{case}: not as in {path}; when the change is meant: PYRUNC_UPDATE_GOLDEN=1"
