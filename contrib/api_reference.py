@@ -31,30 +31,30 @@ with runtime.run("bundle", "demo") as container:
     print(done.returncode, done.stdout)
 ```
 
-`import pyrunc` has all of the names below. They do what the [verbs](../README.md#verbs) do, by the
-same code and on the same state, in the process that calls them, which needs the same privileges as the
-command line. `pip install .` installs all that is needed. Times are in seconds, sizes in bytes; a `Path` is
-a `str` or an `os.PathLike`, a `Stream` a descriptor, an open file or one of the constants below. Sections
-are those of [runtime-spec](https://github.com/opencontainers/runtime-spec). What the API promises to the
-program around it is in [ADR 26](adr/0026-python-api.md).
+`import pyrunc` provides all of the names below. They do what the [verbs](../README.md#verbs) do, with
+the same code and on the same state, in the calling process, which needs the same privileges as the
+command line. `pip install .` installs everything. Times are in seconds, sizes in bytes. A `Path` is a
+`str` or an `os.PathLike`; a `Stream` is a descriptor, an open file or one of the constants below.
+Sections refer to [runtime-spec](https://github.com/opencontainers/runtime-spec).
+[ADR 26](adr/0026-python-api.md) defines what the API guarantees to the calling program.
 """
 
 # Heading, what comes first in the section, and the names in it.
 SECTIONS = (
     ("Containers", "", ("Runtime", "CreateOptions", "Container", "ExecOptions", "Process", "Completed")),
-    ("Streams", "What a program gets as stdin, stdout or stderr:", ("PIPE", "STDOUT", "DEVNULL", "INHERIT")),
+    ("Streams", "The stdin, stdout or stderr of a program:", ("PIPE", "STDOUT", "DEVNULL", "INHERIT")),
     (
-        "What a container is and does",
-        "Parts that have no name in `pyrunc` itself are in `pyrunc.api.types`.",
+        "State and statistics",
+        "Types without a name in `pyrunc` itself are in `pyrunc.api.types`.",
         ("State", "Event", "Stats", "CpuStats", "CpuUsage", "Throttling", "MemoryStats", "MemoryEntry", "PidsStats",
          "Pressures", "Pressure", "Resources", "CpuResources", "MemoryResources", "PidsResources"),
     ),
-    ("Configurations", "Nothing is touched, and no privilege is needed.", ("plan", "Plan", "Step", "Argument",
+    ("Configurations", "These change nothing and need no privileges.", ("plan", "Plan", "Step", "Argument",
                                                                         "validate", "Problems", "Problem")),
     (
         "Errors",
-        "Everything that can be expected to fail raises a `PyruncError`, whose text is the line that the command line"
-        " prints. Waiting that takes too long raises the built-in `TimeoutError`.",
+        "Every expected failure raises a `PyruncError`, whose text is the line that the command line prints. A"
+        " timeout raises the built-in `TimeoutError`.",
         ("PyruncError", "ConfigError", "SysError", "StateError", "NotFound", "Busy", "Damaged", "UsageError",
          "ProgramFailed"),
     ),

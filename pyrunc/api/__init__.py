@@ -36,7 +36,8 @@ __all__ = [
 
 
 class _Callable(ModuleType):
-    """``pyrunc.plan`` is the package of the compiler, too: importing that would hide the function of this name."""
+    """``pyrunc.plan`` is also the compiler's package; importing it would hide the function of
+    that name."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Plan:
         return plan(*args, **kwargs)
@@ -46,7 +47,7 @@ sys.modules["pyrunc.plan"].__class__ = _Callable
 
 
 def __getattr__(name: str) -> Any:
-    """What needs asyncio."""
+    """Names that need asyncio."""
     if name.startswith("Async") and name in __all__:
         from pyrunc.api import aio
 

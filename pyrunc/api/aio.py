@@ -1,8 +1,8 @@
-"""The same for `asyncio`: what waits is awaited.
+"""The API for `asyncio`: blocking operations become awaitable.
 
 A call that works in the kernel (create, start, delete ...) runs in a thread of the loop's default
-executor; waiting for a program, its output and events costs no thread.  A call that is cancelled is
-finished first, and then undone: a container or process that nobody has got is not left behind.
+executor. Waiting for a program, its output or events uses no thread. A cancelled call is finished
+first and then undone, so it leaves no container or process without an owner.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ _LIMIT = 65536
 
 
 async def _finished(call: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
-    """Run a call in a thread.  Cancelled, it is waited for and undone before the cancellation goes on."""
+    """Run a call in a thread. If cancelled, wait for it and undo it before the cancellation
+    continues."""
     future = asyncio.get_running_loop().run_in_executor(None, call)
     try:
         return await asyncio.shield(future)
@@ -52,11 +53,11 @@ async def _whatever_comes(future: asyncio.Future[Any]) -> None:
         with suppress(asyncio.CancelledError):
             await asyncio.wait([future])
     if not future.cancelled():
-        future.exception()  # seen
+        future.exception()  # retrieved
 
 
 async def _readable(fd: int) -> None:
-    """Until a descriptor is readable.  Works on a copy, which nobody else watches."""
+    """Wait until a descriptor is readable. Uses a duplicate, which nothing else watches."""
     loop = asyncio.get_running_loop()
     copy = os.dup(fd)
     try:
@@ -76,7 +77,7 @@ async def _ended(child: Child) -> None:
 
 
 async def _read(stream: BinaryIO | None) -> bytes:
-    """All of a pipe.  The transport closes it."""
+    """Read a pipe to its end. The transport closes it."""
     if stream is None or stream.closed:
         return b""
     reader = asyncio.StreamReader(limit=_LIMIT)
@@ -90,7 +91,7 @@ async def _read(stream: BinaryIO | None) -> bytes:
 
 
 async def _write(stream: BinaryIO | None, data: bytes) -> None:
-    """All of a pipe's input, then its end.  A program that does not read it is not an error."""
+    """Write all input to a pipe, then close it. A program that does not read it is not an error."""
     if stream is None or stream.closed:
         return
     loop = asyncio.get_running_loop()
@@ -109,11 +110,12 @@ async def _communicate(program: Process | Container, child: Child, data: bytes) 
 
 
 class AsyncProcess:
-    """A `Process` for asyncio.  As a context manager it is killed on exit, if it still runs, and waited for."""
+    """A `Process` for asyncio. As a context manager it kills the process on exit if it is still
+    running, and waits for it."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
-        """The process itself."""
+        """The underlying `Process`."""
 
     @property
     def pid(self) -> int:
@@ -122,23 +124,25 @@ class AsyncProcess:
 
     @property
     def returncode(self) -> int | None:
-        """0 to 255, 128 + n after signal n; None while it runs."""
+        """0 to 255, 128 + n after signal n; None while it is running."""
         return self.process.returncode
 
     async def wait(self) -> int:
-        """Wait for the end of the process; its return code.  Raises PyruncError when that is lost."""
+        """Wait for the end of the process; returns its return code. Raises PyruncError if the
+        status is lost."""
         await _ended(self.process._child)
         return self.process.wait(0)
 
     async def communicate(self, input: bytes = b"") -> tuple[bytes, bytes]:
-        """Write ``input`` to stdin, read stdout and stderr to their end, and wait for the end of the process.
+        """Write ``input`` to stdin, read stdout and stderr to their end, and wait for the end of
+        the process.
 
-        To be called once; `asyncio.timeout` limits it.
+        Call it once only; use `asyncio.timeout` to limit it.
         """
         return await _communicate(self.process, self.process._child, input)
 
     def kill(self, signal: int | str = "KILL") -> None:
-        """Send a signal; nothing happens when the process has ended.  Raises PyruncError."""
+        """Send a signal; does nothing if the process has ended. Raises PyruncError."""
         self.process.kill(signal)
 
     async def __aenter__(self) -> AsyncProcess:
@@ -151,11 +155,11 @@ class AsyncProcess:
 
 
 class AsyncContainer:
-    """A `Container` for asyncio.  As a context manager it is deleted on exit, by force."""
+    """A `Container` for asyncio. As a context manager it deletes the container by force on exit."""
 
     def __init__(self, container: Container) -> None:
         self.container = container
-        """The container itself."""
+        """The underlying `Container`."""
 
     def __repr__(self) -> str:
         return f"<Async{repr(self.container)[1:]}"
@@ -166,24 +170,24 @@ class AsyncContainer:
         return self.container.id
 
     async def state(self) -> State:
-        """As `Container.state`."""
+        """See `Container.state`."""
         return await _finished(self.container.state)
 
     async def stats(self) -> Stats:
-        """As `Container.stats`."""
+        """See `Container.stats`."""
         return await _finished(self.container.stats)
 
     async def processes(self) -> builtins.list[int]:
-        """As `Container.processes`."""
+        """See `Container.processes`."""
         return await _finished(self.container.processes)
 
     async def start(self) -> AsyncContainer:
-        """As `Container.start`."""
+        """See `Container.start`."""
         await _finished(self.container.start)
         return self
 
     async def exec(self, args: Sequence[str] = (), **options: Unpack[ExecOptions]) -> AsyncProcess:
-        """As `Container.exec`; cancelled, the process is killed."""
+        """See `Container.exec`. If cancelled, the process is killed."""
 
         def undo(process: Process) -> None:
             process.__exit__(None, None, None)
@@ -193,7 +197,7 @@ class AsyncContainer:
     async def call(
         self, args: Sequence[str], *, input: bytes = b"", check: bool = False, **options: Unpack[ExecOptions]
     ) -> Completed:
-        """As `Container.call`; cancelled (`asyncio.timeout`), the program is killed."""
+        """See `Container.call`. If cancelled (`asyncio.timeout`), the program is killed."""
         options.setdefault("stdin", PIPE if input else DEVNULL)
         options.setdefault("stdout", PIPE)
         options.setdefault("stderr", PIPE)
@@ -205,27 +209,27 @@ class AsyncContainer:
         return completed
 
     async def kill(self, signal: int | str = "TERM", *, all: bool = False) -> None:
-        """As `Container.kill`."""
+        """See `Container.kill`."""
         await _finished(partial(self.container.kill, signal, all=all))
 
     async def pause(self) -> None:
-        """As `Container.pause`."""
+        """See `Container.pause`."""
         await _finished(self.container.pause)
 
     async def resume(self) -> None:
-        """As `Container.resume`."""
+        """See `Container.resume`."""
         await _finished(self.container.resume)
 
     async def update(self, resources: Resources | Mapping[str, Any]) -> None:
-        """As `Container.update`."""
+        """See `Container.update`."""
         await _finished(partial(self.container.update, resources))
 
     async def delete(self, *, force: bool = False) -> None:
-        """As `Container.delete`."""
+        """See `Container.delete`."""
         await _finished(partial(self.container.delete, force=force))
 
     async def wait(self) -> int | None:
-        """As `Container.wait`."""
+        """See `Container.wait`."""
         child = await _finished(self.container._watched)
         if child is None:
             return None
@@ -233,14 +237,14 @@ class AsyncContainer:
         return child.returncode
 
     async def communicate(self, input: bytes = b"") -> tuple[bytes, bytes]:
-        """As `Container.communicate`, to be called once; `asyncio.timeout` limits it."""
+        """See `Container.communicate`. Call it once only; use `asyncio.timeout` to limit it."""
         child = await _finished(self.container._watched)
         if child is None:
             raise PyruncError(f"container {self.id} has stopped, and something else has waited for it")
         return await _communicate(self.container, child, input)
 
     async def events(self, interval: float = 5.0) -> AsyncIterator[Event]:
-        """As `Container.events`; ``aclose()`` of the iterator gives up its descriptors."""
+        """See `Container.events`. ``aclose()`` of the iterator releases its descriptors."""
         if interval <= 0:
             raise UsageError(f"interval={interval}: expected more than 0 seconds")
         messages = self.container.runtime._messages()
@@ -288,10 +292,10 @@ class AsyncRuntime:
         on_warning: Callable[[str], object] | None = None,
     ) -> None:
         self.runtime = Runtime(root, cgroup_manager, rootless, on_warning)
-        """The runtime itself."""
+        """The underlying `Runtime`."""
 
     async def create(self, bundle: Path, id: str, **options: Unpack[CreateOptions]) -> AsyncContainer:
-        """As `Runtime.create`; cancelled, the container is deleted."""
+        """See `Runtime.create`. If cancelled, the container is deleted."""
 
         def undo(container: Container) -> None:
             container.__exit__(None, None, None)
@@ -299,7 +303,7 @@ class AsyncRuntime:
         return AsyncContainer(await _finished(partial(self.runtime.create, bundle, id, **options), undo))
 
     async def run(self, bundle: Path, id: str, **options: Unpack[CreateOptions]) -> AsyncContainer:
-        """As `Runtime.run`; cancelled, the container is deleted."""
+        """See `Runtime.run`. If cancelled, the container is deleted."""
 
         def undo(container: Container) -> None:
             container.__exit__(None, None, None)
@@ -307,13 +311,13 @@ class AsyncRuntime:
         return AsyncContainer(await _finished(partial(self.runtime.run, bundle, id, **options), undo))
 
     async def get(self, id: str) -> AsyncContainer:
-        """As `Runtime.get`."""
+        """See `Runtime.get`."""
         return AsyncContainer(await _finished(partial(self.runtime.get, id)))
 
     async def list(self) -> builtins.list[AsyncContainer]:
-        """As `Runtime.list`."""
+        """See `Runtime.list`."""
         return [AsyncContainer(container) for container in await _finished(self.runtime.list)]
 
     async def plan(self, bundle: Path = ".", *, config: Mapping[str, Any] | Path | None = None) -> documents.Plan:
-        """As `Runtime.plan`."""
+        """See `Runtime.plan`."""
         return await _finished(partial(self.runtime.plan, bundle, config=config))

@@ -1,4 +1,4 @@
-"""Processes of containers that are children of the calling program: their end, and their exit status."""
+"""Container processes that are children of the calling program: their end and their exit status."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from contextlib import suppress
 from pyrunc import procfs
 from pyrunc.api import library
 
-_MOST_MS = 1 << 30  # of one poll(2)
+_MOST_MS = 1 << 30  # limit of one poll(2)
 _children: weakref.WeakValueDictionary[tuple[int, int], Child] = weakref.WeakValueDictionary()
 _knowing = threading.Lock()
-_forgotten: set[int] = set()  # children that nobody waits for any more; reaped at the next occasion
+_forgotten: set[int] = set()  # abandoned children; reaped at the next opportunity
 
 
 class Child:
-    """One process, watched through a pidfd, which is closed with the object at the latest.
+    """One process, watched through a pidfd that is closed with the object at the latest.
 
-    ``returncode`` is known once the process has ended and was our child: 0 to 255, 128 + n after signal n.
+    ``returncode`` is known once the process has ended, if it was a child of ours: 0 to 255, 128 + n
+    after signal n.
     """
 
     def __init__(self, pid: int, pidfd: int) -> None:
@@ -34,7 +35,7 @@ class Child:
         self._close.atexit = False
 
     def poll(self) -> bool:
-        """Whether the process has ended; reaps it then.  Never waits."""
+        """Whether the process has ended; reaps it then. Never blocks."""
         with self._lock:
             if not self.ended:
                 self._collect()
@@ -43,7 +44,7 @@ class Child:
     def _collect(self) -> None:
         try:
             found = os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOHANG)
-        except ChildProcessError:  # not our child, or somebody else has reaped it
+        except ChildProcessError:  # not a child of ours, or already reaped by other code
             self.ended = bool(_poll(self.fd, 0))
             return
         if found is not None:
@@ -52,7 +53,8 @@ class Child:
             library.reaped(self.pid)
 
     def wait(self, timeout: float | None) -> bool:
-        """Wait at most ``timeout`` seconds (None: for ever); whether the process has ended."""
+        """Wait at most ``timeout`` seconds (None: forever); returns whether the process has
+        ended."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self.poll():
             left = _MOST_MS
@@ -81,7 +83,7 @@ def _poll(fd: int, milliseconds: int) -> list[tuple[int, int]]:
 
 
 def _drop(pid: int, fd: int) -> None:
-    """Nobody looks at a child any more.  What has ended is reaped, what has not is kept in mind."""
+    """Abandon a child: reap it if it has ended, otherwise keep it for later."""
     try:
         found = os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)
         if found is None:
@@ -96,7 +98,7 @@ def _drop(pid: int, fd: int) -> None:
 
 
 def reap_forgotten() -> None:
-    """Collect children that have ended since their objects were dropped, as `subprocess` does."""
+    """Collect abandoned children that have ended, as `subprocess` does."""
     for pid in list(_forgotten):
         try:
             ended = os.waitpid(pid, os.WNOHANG)[0] != 0
@@ -108,9 +110,9 @@ def reap_forgotten() -> None:
 
 
 def known(pid: int, starttime: int, pidfd: int = -1) -> Child | None:
-    """The child object of a process, the same one for all who ask; None when the process is gone.
+    """The child object of a process, shared by all callers; None if the process is gone.
 
-    ``pidfd`` is taken over.  Raises OSError.
+    Takes ownership of ``pidfd``. Raises OSError.
     """
     with _knowing:
         child = _children.get((pid, starttime))
@@ -127,7 +129,7 @@ def known(pid: int, starttime: int, pidfd: int = -1) -> Child | None:
 
 
 def _open(pid: int, starttime: int) -> int:
-    """A pidfd of the very process, also when it is a zombie; -1 when it is gone."""
+    """A pidfd of exactly this process, even if it is a zombie; -1 if it is gone."""
     try:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:

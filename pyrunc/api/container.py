@@ -25,16 +25,18 @@ if TYPE_CHECKING:
 
 
 class ExecOptions(TypedDict, total=False):
-    """Options of `Container.exec`, all of them optional; what is left out is as for the container's first program.
+    """Options of `Container.exec`, all optional. Defaults are those of the container's first
+    program.
 
-    ``env`` is added to that of the container.  ``user`` is ``"UID[:GID]"``, numbers only (a name would be looked up in
-    a file that the container can write); ``groups`` are supplementary ones.  ``capabilities`` (``"CAP_NET_RAW"``) are
-    added to the bounding, effective and permitted sets.  ``cgroup`` is a path below the container's cgroup, which must
-    exist.  ``process`` is a whole ``process`` object of config.md, in place of the arguments and the options above.
+    ``env`` is added to the container's environment. ``user`` is ``"UID[:GID]"``, numbers only (a
+    name would be looked up in a file that the container can write); ``groups`` are supplementary
+    ones. ``capabilities`` (``"CAP_NET_RAW"``) are added to the bounding, effective and permitted
+    sets. ``cgroup`` is a path below the container's cgroup, which must exist. ``process`` is a
+    complete ``process`` object of config.md that replaces the arguments and the options above.
 
     ``stdin``, ``stdout`` and ``stderr``: a descriptor, a file, `PIPE`, `STDOUT` (stderr only),
-    `DEVNULL` (the default) or `INHERIT`.  ``tty`` gives the process a terminal, whose master goes to the
-    unix socket ``console_socket``.
+    `DEVNULL` (the default) or `INHERIT`. ``tty`` gives the process a terminal, whose master is sent
+    to the unix socket ``console_socket``.
     """
 
     cwd: str
@@ -56,7 +58,7 @@ class ExecOptions(TypedDict, total=False):
     pid_file: str
 
 
-# Option of ExecOptions -> that of the command line.
+# Option of ExecOptions -> option of the command line.
 _FLAGS = {
     "cwd": "cwd", "user": "user", "apparmor": "apparmor", "selinux_label": "process-label",
     "no_new_privileges": "no-new-privs", "tty": "tty",
@@ -64,10 +66,12 @@ _FLAGS = {
 
 
 class Container(Program):
-    """A container of a `Runtime`.  Every method looks at the state directory, so that the command line sees the same.
+    """A container of a `Runtime`. Every method reads the state directory, so it agrees with the
+    command line.
 
-    As a context manager it is deleted on exit, by force.  Methods raise `NotFound` when the container does not exist,
-    `Busy` when another pyrunc keeps it for more than 10 seconds, `Damaged` when its state cannot be used.
+    As a context manager it deletes the container by force on exit. Methods raise `NotFound` if the
+    container does not exist, `Busy` if another pyrunc locks it for more than 10 seconds, `Damaged`
+    if its state is unusable.
     """
 
     def __init__(self, runtime: Runtime, id: str, child: Child | None = None, stdio: Stdio | None = None) -> None:
@@ -75,7 +79,7 @@ class Container(Program):
         self.runtime = runtime
         self.id = id
         self.warnings: builtins.list[str] = []
-        """What `create` had to say about the configuration, at most 100 texts."""
+        """Warnings of `create` about the configuration, at most 100 texts."""
         self._child = child
 
     def __repr__(self) -> str:
@@ -91,10 +95,11 @@ class Container(Program):
         with self._opened() as found, library.locked(found):
             yield found
 
-    # -- what it is doing --------------------------------------------------------------------------------------
+    # -- state and statistics
+    # ----------------------------------------------------------------------------------
 
     def state(self) -> State:
-        """What the container is doing.  Raises NotFound, Damaged, SysError."""
+        """The state of the container. Raises NotFound, Damaged, SysError."""
         with self._opened() as found:
             report = found.report()
         return State(
@@ -110,7 +115,7 @@ class Container(Program):
 
     @property
     def pid(self) -> int:
-        """The container's first process in the caller's pid namespace, 0 once it has ended."""
+        """The container's first process in the caller's pid namespace; 0 once it has ended."""
         return self.state().pid
 
     def processes(self) -> builtins.list[int]:
@@ -119,15 +124,17 @@ class Container(Program):
             return processes.pids(found)[0]
 
     def stats(self) -> Stats:
-        """What the container uses now.  Raises StateError when it has stopped, PyruncError without a cgroup."""
+        """The container's current usage. Raises StateError if it has stopped, PyruncError
+        without a cgroup."""
         with self._opened() as found:
             return cast("Stats", happenings.measure(found)["data"])
 
     def events(self, interval: float = 5.0) -> Iterator[Event]:
-        """OOM kills as they happen, and statistics each ``interval`` seconds, until the container has stopped.
+        """OOM kills as they happen, and statistics every ``interval`` seconds, until the container
+        stops.
 
-        Close the iterator (``.close()``) to give up its descriptors before that.  Raises StateError when the container
-        has stopped already, UsageError.
+        Close the iterator (``.close()``) to release its descriptors earlier. Raises StateError if
+        the container has already stopped, UsageError.
         """
         if interval <= 0:
             raise UsageError(f"interval={interval}: expected more than 0 seconds")
@@ -135,23 +142,25 @@ class Container(Program):
             for event in happenings.watch([found], interval, self.runtime._messages()):
                 yield Event(event["type"], event["id"], event.get("data"))
 
-    # -- its life ----------------------------------------------------------------------------------------------
+    # -- lifecycle
+    # ---------------------------------------------------------------------------------------------
 
     def start(self) -> Container:
-        """Execute the program of a created container (runtime.md, "Start"); returns when it was executed.
+        """Execute the program of a created container (runtime.md, "Start"); returns when it has
+        been executed.
 
-        Raises StateError in any other state, and SysError when the program cannot be executed: the container has
-        stopped then.
+        Raises StateError in any other state, and SysError if the program cannot be executed. The
+        container has then stopped.
         """
         with self._locked() as found:
             lifecycle.start(found, self.runtime._messages(), notify=False)
         return self
 
     def exec(self, args: Sequence[str] = (), **options: Unpack[ExecOptions]) -> Process:
-        """Start another process in the container; returns when its program was executed.
+        """Start another process in the container; returns when its program has been executed.
 
-        Raises StateError when the container has stopped or is paused, ConfigError, SysError, UsageError; then
-        nothing is left behind.
+        Raises StateError if the container has stopped or is paused, ConfigError, SysError,
+        UsageError. An exception leaves nothing behind.
         """
         if bool(args) == ("process" in options):
             raise UsageError("exec: expected arguments, or the option process")
@@ -198,10 +207,12 @@ class Container(Program):
         check: bool = False,
         **options: Unpack[ExecOptions],
     ) -> Completed:
-        """Run a program in the container, and return its status and what it printed (at most what fits in memory).
+        """Run a program in the container; returns its status and its output (which must fit in
+        memory).
 
-        ``input`` goes to its stdin.  After ``timeout`` seconds it is killed, and TimeoutError is raised.  ``check``:
-        raise ProgramFailed for a status that is not 0.  Otherwise as `exec`.
+        ``input`` goes to its stdin. After ``timeout`` seconds the program is killed and
+        TimeoutError is raised. ``check``: raise ProgramFailed for a status other than 0. Otherwise
+        like `exec`.
         """
         options.setdefault("stdin", PIPE if input else DEVNULL)
         options.setdefault("stdout", PIPE)
@@ -213,38 +224,44 @@ class Container(Program):
         return completed
 
     def kill(self, signal: int | str = "TERM", *, all: bool = False) -> None:
-        """Send a signal (runtime.md, "Kill"), by number or name, to the first process, or to ``all`` of them.
+        """Send a signal (runtime.md, "Kill"), by number or name, to the first process or to ``all``
+        processes.
 
-        KILL reaches all of them in any case.  Raises StateError when there is no process, unless ``all``.
+        KILL always reaches all of them. Raises StateError if there is no process, unless ``all`` is
+        set.
         """
         number = signals.number(str(int(signal)) if isinstance(signal, int) else signal)
         with self._opened() as found:
             lifecycle.kill(found, number, everyone=all)
 
     def pause(self) -> None:
-        """Suspend all processes of the container.  Raises StateError unless it is created or running."""
+        """Freeze all processes of the container. Raises StateError unless it is created or
+        running."""
         with self._locked() as found:
             lifecycle.pause(found)
 
     def resume(self) -> None:
-        """Let a paused container go on.  Raises StateError when it is not paused."""
+        """Thaw a paused container. Raises StateError if it is not paused."""
         with self._locked() as found:
             lifecycle.resume(found)
 
     def update(self, resources: Resources | Mapping[str, Any]) -> None:
         """Change the limits, all of them or none (``linux.resources`` of config-linux.md).
 
-        Raises StateError when the container has stopped, ConfigError with pointers into ``resources``, SysError.
+        Raises StateError if the container has stopped, ConfigError with pointers into
+        ``resources``, SysError.
         """
         wanted = updates.parse(library.to_json(resources, updates.SOURCE))
         with self._locked() as found:
             updates.update(found, wanted, self.runtime._messages())
 
     def delete(self, *, force: bool = False) -> None:
-        """Remove a container that has stopped or was never started (runtime.md, "Delete"); with ``force`` any.
+        """Remove a container that has stopped or was never started (runtime.md, "Delete"); with
+        ``force``, any container.
 
-        With ``force`` it is killed first, and one that does not exist is not an error.  Raises StateError without
-        ``force`` when it runs, PyruncError when something of it survives: the call can be repeated then.
+        ``force`` kills it first, and ignores a container that does not exist. Raises StateError
+        without ``force`` if it is running, and PyruncError if a part of it survives; the call can
+        then be repeated.
         """
         self._find_child()
         try:
@@ -258,18 +275,20 @@ class Container(Program):
             if self._child is not None and self._child.poll():
                 self._child.close()
 
-    # -- its end -----------------------------------------------------------------------------------------------
+    # -- end
+    # ---------------------------------------------------------------------------------------------------
 
     def _find_child(self) -> None:
-        """Look for the first process, so that its end can be seen after the state is gone."""
-        with suppress(StateError):  # damaged, or not there
+        """Watch the first process, so that its end is visible after the state is gone."""
+        with suppress(StateError):  # damaged or missing
             self._watched()
 
     @property
     def returncode(self) -> int | None:
         """The return code of the first program: 0 to 255, 128 + n after signal n.
 
-        None while it runs, and when it is not a child of the calling program, which only its creator's is.
+        None while it is running, and if it is not a child of the calling program, which is true
+        only in its creator.
         """
         if self._child is None:
             return None
@@ -277,7 +296,7 @@ class Container(Program):
         return self._child.returncode
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Wait until the first program has ended; its `returncode`.
+        """Wait for the end of the first program; returns its `returncode`.
 
         Raises TimeoutError after ``timeout`` seconds, NotFound.
         """
@@ -289,7 +308,7 @@ class Container(Program):
         return child.returncode
 
     def _watched(self) -> Child | None:
-        """The first process; None when it has ended, and somebody else has reaped it.  Raises NotFound."""
+        """The first process; None if it has ended and other code has reaped it. Raises NotFound."""
         if self._child is None:
             with self._opened() as found:
                 self._child = children.known(found.data["pid"], found.data.get("starttime", 0))
@@ -306,7 +325,7 @@ class Container(Program):
 
     @classmethod
     def list(cls, runtime: Runtime | None = None) -> builtins.list[Container]:
-        """The containers of ``runtime``, by default of ``Runtime()``: see `Runtime.list`."""
+        """The containers of ``runtime``, by default ``Runtime()``: see `Runtime.list`."""
         from pyrunc.api.runtime import Runtime
 
         return (runtime or Runtime()).list()

@@ -1,4 +1,4 @@
-"""What can be known of a configuration without touching anything: its problems, and the plan."""
+"""The problems and the plan of a configuration, without changing anything."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ if TYPE_CHECKING:
     from pyrunc.api.runtime import Path
 
 Argument = int | str | bytes | list[str]
-"""An argument of a step: a number (flags, ids, descriptor slots), a text, a blob or a list of texts."""
+"""An argument of a step: a number (flags, ids, descriptor slots), a string, a blob or a list of
+strings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One step of a `Plan`.
 
-    ``number`` counts from 1, as in the listing of `pyrunc plan`.  ``section`` is ``"ENTER"``,
+    ``number`` counts from 1, as in the output of `pyrunc plan`. ``section`` is ``"ENTER"``,
     ``"SETUP"``, ``"FINISH"`` or ``"RUN"``; ``op`` is a name of native/plan.def such as ``"MOUNT"``;
-    ``policy`` are the names of its policy bits.  ``pointer`` is the JSON pointer of the field that the
-    step comes from, or a word in brackets, as ``"(default device)"``, for what every container gets.
+    ``policy`` are the names of its policy bits. ``pointer`` is the JSON pointer of the field that
+    the step comes from, or a word in brackets such as ``"(default device)"`` for steps that every
+    container gets.
     """
 
     number: int
@@ -44,9 +46,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What `create` would do.  ``str()`` of it is the listing of `pyrunc plan`.
+    """The steps of a `create`. ``str()`` of it is the output of `pyrunc plan`.
 
-    ``cgroup`` is the path inside the hierarchy, "" for none.
+    ``cgroup`` is the path inside the hierarchy, or "".
     """
 
     steps: tuple[Step, ...]
@@ -59,19 +61,19 @@ class Plan:
         return show.text(self._plan, self._config)
 
     def as_json(self) -> dict[str, Any]:
-        """All of it in what JSON has: what `pyrunc plan --json` prints.  Blobs are hexadecimal."""
+        """The plan as JSON types: the content of `pyrunc plan --json`. Blobs are hexadecimal."""
         found: dict[str, Any] = json.loads(json.dumps(show.as_json(self._plan, self._config)))
         return found
 
     def of(self, pointer: str) -> tuple[Step, ...]:
-        """The steps that come from a field or what is below it."""
+        """The steps that come from a field or from anything below it."""
         return tuple(
             step for step in self.steps if step.pointer == pointer or step.pointer.startswith(pointer.rstrip("/") + "/")
         )
 
 
 def compiled(job: library.Create) -> Plan:
-    """The plan of a job that is not carried out.  Raises ConfigError."""
+    """The plan of a job that is not executed. Raises ConfigError."""
     job.prepare(for_show=True)
     found = show.as_json(job.plan, job.config)
     steps = tuple(
@@ -89,7 +91,7 @@ def compiled(job: library.Create) -> Plan:
 
 
 def plan(bundle: Path = ".", *, config: Mapping[str, Any] | Path | None = None) -> Plan:
-    """What `create` would do with a bundle: `Runtime.plan` of ``Runtime()``.
+    """The steps of a `create` with this bundle: `Runtime.plan` of ``Runtime()``.
 
     >>> import pyrunc
     >>> for step in pyrunc.plan(bundle).of("/hostname"):
@@ -102,9 +104,9 @@ def plan(bundle: Path = ".", *, config: Mapping[str, Any] | Path | None = None) 
 
 
 class Problems(builtins.list[Problem]):
-    """The problems of a configuration, in order; empty when there are none.
+    """The problems of a configuration, in order; empty if there are none.
 
-    ``warnings`` is what would be carried out differently from what the configuration says; ``more`` counts the
+    ``warnings`` lists fields that would be ignored or applied differently; ``more`` counts the
     problems beyond the first hundred.
     """
 
@@ -115,10 +117,11 @@ class Problems(builtins.list[Problem]):
 
 
 def validate(config: Mapping[str, Any] | Path, *, on_this_host: bool = False) -> Problems:
-    """All problems of a configuration (config.md, config-linux.md), a dict or the path of a config.json or bundle.
+    """All problems of a configuration: a dict, or the path of a config.json or a bundle.
 
-    ``on_this_host``: also what this machine and user cannot do.  A problem has a ``pointer`` (RFC 6901), what was
-    ``expected`` and ``found``, and a ``hint``, "" for none; ``str()`` of it is one line.  Nothing is touched.
+    The rules are those of config.md and config-linux.md. ``on_this_host`` adds what this machine or
+    user does not support. A problem has a ``pointer`` (RFC 6901), what was ``expected`` and
+    ``found``, and a ``hint``, which may be ""; ``str()`` of it is one line. Nothing is changed.
 
     >>> import pyrunc
     >>> for problem in pyrunc.validate({"ociVersion": "1.0.0", "root": {"path": ""}, "mounts": [{"type": "proc"}]}):

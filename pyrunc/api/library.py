@@ -1,9 +1,9 @@
-"""Sessions in a program that is somebody else's: what `create` and `exec` must leave alone there.
+"""Sessions inside another program: what `create` and `exec` must not touch there.
 
-A verb's process is there for one session.  It catches signals, kills every child that looks like its own, takes the
-environment of a service manager for a message to itself, and lets the kernel close what it has opened.  Here
-all of that belongs to the calling program, which has other threads, other children and perhaps other containers at
-work (docs/adr/0026-python-api.md).
+A verb has a process for one session. It catches signals, kills every child that looks like its own,
+treats a service manager's environment as meant for it, and leaves open descriptors to the kernel.
+Here all of these belong to the calling program, which may have other threads, other children and
+other containers (docs/adr/0026-python-api.md).
 """
 
 from __future__ import annotations
@@ -25,20 +25,21 @@ from pyrunc.launch import exec as execution
 from pyrunc.spec import exec_process, load
 
 _logger = logging.getLogger("pyrunc")
-_logger.addHandler(logging.NullHandler())  # else warnings would appear on the calling program's stderr
-_WARNINGS = 100  # of one operation, that are kept
+_logger.addHandler(logging.NullHandler())  # otherwise warnings would appear on the calling program's stderr
+_WARNINGS = 100  # warnings kept per operation
 
-# A process that is forked, and executes nothing, has copies of our descriptors.  It must not be born while one is open
-# whose end of file means something, and gives up locks and sockets of sessions that other threads have at work.
+# A forked process that does not exec has copies of our descriptors. It must not be forked while a
+# descriptor is open whose EOF has a meaning, and it closes the locks and sockets of other threads'
+# sessions.
 _spawning = threading.Lock()
 _sessions: set[Library] = set()
 _locked: set[state.Container] = set()
 _streams: weakref.WeakSet[Stdio] = weakref.WeakSet()
-_reported: set[int] = set()  # pids of containers' first processes that are our children: not strays
+_reported: set[int] = set()  # pids of containers' first processes that are our children and therefore not strays
 
 
 def _forked() -> None:
-    """In the child of a fork."""
+    """Run in the child of a fork."""
     for job in list(_sessions):
         job.release()
     for container in list(_locked):
@@ -55,7 +56,7 @@ os.register_at_fork(before=_spawning.acquire, after_in_parent=_spawning.release,
 
 
 class Messages(log.Log):
-    """Messages of one operation: they go to the logger "pyrunc", and the warnings are kept."""
+    """Messages of one operation: they go to the logger "pyrunc", and warnings are kept."""
 
     def __init__(self, on_warning: Callable[[str], object] | None = None) -> None:
         super().__init__()
@@ -63,15 +64,15 @@ class Messages(log.Log):
         self.on_warning = on_warning
 
     def debug(self, text: str) -> None:
-        """Steps of the handshake, and what an undo met."""
+        """A step of the handshake, or a failure during an undo."""
         _logger.debug("%s", text)
 
     def info(self, text: str) -> None:
-        """Worth knowing."""
+        """An informational message."""
         _logger.info("%s", text)
 
     def warning(self, text: str, *, aloud: bool = False) -> None:
-        """Something has no effect, or not all of it."""
+        """Something has no effect, or only part of it."""
         if len(self.found) < _WARNINGS:
             self.found.append(text)
         _logger.warning("%s", text)
@@ -79,12 +80,13 @@ class Messages(log.Log):
             self.on_warning(text)
 
     def error(self, text: str) -> None:
-        """What is not raised."""
+        """An error that is not raised."""
         _logger.error("%s", text)
 
 
 class _NoSignals(session.Interrupts):
-    """Signals are the calling program's; a KeyboardInterrupt of its main thread undoes what a session has done."""
+    """Signals belong to the calling program; a KeyboardInterrupt in its main thread undoes the
+    session."""
 
     __slots__ = ()
     caught = 0
@@ -93,19 +95,19 @@ class _NoSignals(session.Interrupts):
         pass
 
     def check(self) -> None:
-        """None is caught."""
+        """No signal is caught."""
 
     def restore(self) -> None:
         """Nothing was changed."""
 
 
 class Library(session.Session):
-    """What `create` and `exec` do differently in a library."""
+    """Differences of `create` and `exec` in a library."""
 
     __slots__ = ()
 
     def execute(self) -> None:
-        """Carry the session out.  Raises PyruncError with everything undone, and every descriptor closed."""
+        """Run the session. On PyruncError everything is undone, and every descriptor is closed."""
         if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
             raise UsageError(
                 "SIGCHLD is ignored in this process, so that the exit status of its children is lost;"
@@ -122,10 +124,10 @@ class Library(session.Session):
             _sessions.discard(self)
 
     def settle(self) -> None:
-        """All went well."""
+        """The session succeeded."""
 
     def release(self) -> None:
-        """Close every descriptor of ours but those that were taken over."""
+        """Close every descriptor of ours except those that were taken over."""
         self.close_socket()
         for name in ("pidfd", "cgroup_fd"):
             fd = getattr(self, name)
@@ -142,31 +144,32 @@ class Library(session.Session):
         return _NoSignals()
 
     def activated(self) -> int:
-        """Sockets that the calling program was started with are its own."""
+        """Sockets that the calling program was started with belong to it."""
         return 0
 
     def stray_children(self) -> list[int]:
-        """Those of this thread that no session has reported: the children of other threads are not listed."""
+        """Children of this thread that no session has reported; children of other threads are
+        excluded."""
         return [pid for pid in super().stray_children() if pid not in _reported]
 
     def spawn(self) -> None:
-        """Start init, while no other process is forked that would keep its end of the socket open."""
+        """Start init while no other process is forked that would keep its socket end open."""
         with _spawning:
             super().spawn()
 
     def adopted(self, pid: int) -> None:
-        """Remember a child that stays."""
+        """Register a child that stays."""
         _reported.add(pid)
 
 
 def reaped(pid: int) -> None:
-    """A child has gone: its number may be somebody else's from now on."""
+    """A child is gone; another process may get its pid."""
     _reported.discard(pid)
 
 
 @contextmanager
 def opened(root: str) -> Iterator[state.Store]:
-    """A state root, for one operation.  What the kernel refuses is a SysError in the body."""
+    """Open a state root for one operation. In the body, errors of the kernel become SysError."""
     store = state.Store(state.root_dir(root))
     try:
         yield store
@@ -178,7 +181,7 @@ def opened(root: str) -> Iterator[state.Store]:
 
 @contextmanager
 def locked(container: state.Container) -> Iterator[state.Container]:
-    """A container that no other operation changes meanwhile.  Raises StateError."""
+    """Lock a container against other operations. Raises StateError."""
     _locked.add(container)
     try:
         with container:
@@ -188,26 +191,26 @@ def locked(container: state.Container) -> Iterator[state.Container]:
 
 
 class Creation(create.CreateOptions):
-    """What a container is created with."""
+    """The arguments of a create."""
 
     def __init__(self, id: str, messages: Messages, stdio: Stdio) -> None:
         super().__init__(id, messages)
         self.messages, self.stdio = messages, stdio
-        self.document: Mapping[str, Any] | None = None  # in place of config.json
+        self.document: Mapping[str, Any] | None = None  # replaces config.json
         self.detach = True
 
 
 class Create(Library, create.Job):
-    """One `create`."""
+    """One `create` session."""
 
     opts: Creation
 
     def open_stdio(self) -> None:
-        """What the caller asked for."""
+        """The caller's request."""
         self.streams = self.opts.stdio
 
     def read_config(self, path: str) -> tuple[dict[str, Any], bytes]:
-        """The bundle's config.json, or what the caller gave instead."""
+        """The bundle's config.json, or the caller's replacement."""
         if self.opts.document is None:
             return super().read_config(path)
         return parse_config(self.opts.document)
@@ -217,56 +220,57 @@ class Create(Library, create.Job):
         return False
 
     def settle(self) -> None:
-        """What was made stays."""
+        """The result stays."""
         self.finish()
 
     def take_id(self) -> None:
-        """Mark the container as a library's: a forced `delete` must not signal the calling program."""
+        """Mark the container as a library's: a forced `delete` must not signal the calling
+        program."""
         super().take_id()
         self.container.data["runtime"]["library"] = True
 
     def on_pid(self, record: Any) -> None:
-        """Our child from now on."""
+        """It is our child from now on."""
         self.adopted(record.value)
         super().on_pid(record)
 
 
 class Execution(execution.ExecOptions):
-    """What a process is executed with."""
+    """The arguments of an exec."""
 
     def __init__(self, id: str, messages: Messages, stdio: Stdio) -> None:
         super().__init__(id, messages)
         self.stdio = stdio
-        self.document: Mapping[str, Any] | None = None  # in place of process.json
+        self.document: Mapping[str, Any] | None = None  # replaces process.json
         self.detach = True
 
 
 class Execute(Library, execution.Exec):
-    """One `exec`."""
+    """One `exec` session."""
 
     opts: Execution
 
     def open_stdio(self) -> None:
-        """What the caller asked for."""
+        """The caller's request."""
         self.streams = self.opts.stdio
 
     def open_store(self) -> state.Store:
-        """A store that is closed when there is no container to be found."""
+        """A store that is closed if the container is not found."""
         return _ClosingStore(state.root_dir(self.opts.root))
 
     def read_process(self, own: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """What the caller gave, completed by the container's own process."""
+        """The caller's process, completed with the container's own."""
         data = to_json(self.opts.document or {}, "process")
         return "process", exec_process.inherit(exec_process.parse(data, "process"), own)
 
     def on_pid(self, record: Any) -> None:
-        """Our child from now on."""
+        """It is our child from now on."""
         self.adopted(record.value)
         super().on_pid(record)
 
 
 class _ClosingStore(state.Store):
-    """A state root that is closed when `open` fails."""
+    """A state root that is closed if `open` fails."""
 
     def open(self, id: str) -> state.Container:
         """An existing container."""
@@ -278,12 +282,12 @@ class _ClosingStore(state.Store):
 
 
 def as_error(error: OSError) -> SysError:
-    """What the kernel refused, as an error of pyrunc."""
+    """Convert an error of the kernel to one of pyrunc."""
     return session.as_sys_error(error)
 
 
 def open_stdio(stdin: Stream, stdout: Stream, stderr: Stream) -> Stdio:
-    """The streams that the caller asked for.  Raises UsageError, SysError."""
+    """The streams that the caller requested. Raises UsageError, SysError."""
     try:
         made = Stdio(stdin, stdout, stderr)
         _streams.add(made)
@@ -293,14 +297,15 @@ def open_stdio(stdin: Stream, stdout: Stream, stderr: Stream) -> Stdio:
 
 
 def to_json(document: Mapping[str, Any], what: str) -> bytes:
-    """A document of dicts, lists, strings, numbers, booleans and None as JSON.  Raises UsageError."""
+    """Encode dicts, lists, strings, numbers, booleans and None as JSON. Raises UsageError."""
     with suppress(TypeError, ValueError, RecursionError):
         return jsontext.dumps(document).encode("ascii")
     raise UsageError(f"{what}: expected a dict of what JSON has: dicts, lists, strings, numbers, booleans and None")
 
 
 def parse_config(document: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """A configuration that was given as a dict, read as strictly as a file, and its bytes.  Raises ConfigError."""
+    """Parse a configuration given as a dict as strictly as a file; also returns its bytes.
+    Raises ConfigError."""
     data = to_json(document, "config")
     config: dict[str, Any] = load.parse_json(data, "config.json")
     return config, data

@@ -1,4 +1,4 @@
-"""A program that was started in a container: its streams, its end, and what it printed."""
+"""A program started in a container: its streams, its end, and its output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ Streams = tuple[BinaryIO | None, BinaryIO | None, BinaryIO | None]
 class Completed:
     """A program that has ended.
 
-    ``returncode`` is 0 to 255, 128 + n after signal n; ``stdout`` and ``stderr`` are b"" where they were not pipes.
+    ``returncode`` is 0 to 255, 128 + n after signal n; ``stdout`` and ``stderr`` are b"" if they
+    were not pipes.
     """
 
     args: tuple[str, ...]
@@ -34,7 +35,8 @@ class Completed:
 
 
 class ProgramFailed(PyruncError):
-    """A program ended with another status than 0, and ``check`` was asked for; ``completed`` has what it printed."""
+    """A program ended with a status other than 0, and ``check`` was set; ``completed`` has its
+    output."""
 
     def __init__(self, completed: Completed) -> None:
         self.completed = completed
@@ -45,9 +47,10 @@ class ProgramFailed(PyruncError):
 
 
 class Program:
-    """What a container's first program and one of `Container.exec` have in common.
+    """Common base of a container's first program and the programs of `Container.exec`.
 
-    ``stdin``, ``stdout`` and ``stderr`` are binary files over our ends of pipes, None where the stream is not a `PIPE`.
+    ``stdin``, ``stdout`` and ``stderr`` are binary files for our ends of the pipes; None if the
+    stream is not a `PIPE`.
     """
 
     def __init__(self, stdio: Stdio | None = None) -> None:
@@ -57,16 +60,18 @@ class Program:
         self._begun = False
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Wait for the program's end; its return code.  Raises TimeoutError after ``timeout`` seconds."""
+        """Wait for the program's end; returns its return code. Raises TimeoutError after
+        ``timeout`` seconds."""
         raise NotImplementedError
 
     def communicate(self, input: bytes = b"", timeout: float | None = None) -> tuple[bytes, bytes]:
-        """Write ``input`` to stdin, read stdout and stderr to their end, and wait for the program's end.
+        """Write ``input`` to stdin, read stdout and stderr to their end, and wait for the program's
+        end.
 
-        Returns what was read; b"" for a stream that is not a `PIPE`.  All of it is kept in memory.
+        Returns the output; b"" for a stream that is not a `PIPE`. All of it is kept in memory.
 
-        Raises TimeoutError after ``timeout`` seconds: the program runs on, and another call returns what was
-        read so far as well.
+        Raises TimeoutError after ``timeout`` seconds. The program continues, and another call also
+        returns what was read so far.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         if not self._begun:
@@ -90,17 +95,17 @@ class Program:
         return b"".join(self._read["stdout"]), b"".join(self._read["stderr"])
 
     def _send(self, stream: BinaryIO) -> bool:
-        """Write what the pipe takes; whether that was all."""
+        """Write what the pipe accepts; returns whether that was everything."""
         try:
             self._unsent = self._unsent[os.write(stream.fileno(), self._unsent[:_CHUNK]) :]
         except BlockingIOError:
             pass
-        except OSError:  # EPIPE: nobody reads any more
+        except OSError:  # EPIPE: the reader is gone
             return True
         return not self._unsent
 
     def _receive(self, stream: BinaryIO) -> bool:
-        """Read what is there; whether it was the end."""
+        """Read what is available; returns whether the end was reached."""
         name = "stdout" if stream is self.stdout else "stderr"
         try:
             data = os.read(stream.fileno(), _CHUNK)
@@ -112,7 +117,7 @@ class Program:
     def _close_streams(self) -> None:
         for stream in (self.stdin, self.stdout, self.stderr):
             if stream is not None:
-                with suppress(OSError):  # what is buffered for a program that has ended
+                with suppress(OSError):  # data buffered for a program that has ended
                     stream.close()
 
 
@@ -121,9 +126,9 @@ def _left(deadline: float | None) -> float | None:
 
 
 class Process(Program):
-    """A process that `Container.exec` has started.  It is a child of the calling program.
+    """A process started by `Container.exec`. It is a child of the calling program.
 
-    As a context manager it is killed on exit, if it still runs, and waited for.
+    As a context manager it kills the process on exit if it is still running, and waits for it.
     """
 
     def __init__(self, args: tuple[str, ...], child: Child, stdio: Stdio | None = None) -> None:
@@ -141,23 +146,25 @@ class Process(Program):
 
     @property
     def returncode(self) -> int | None:
-        """0 to 255, 128 + n after signal n; None while it runs, or when something else has reaped the process."""
+        """0 to 255, 128 + n after signal n; None while it is running, or if other code has
+        reaped it."""
         self._child.poll()
         return self._child.returncode
 
     def fileno(self) -> int:
-        """A pidfd: readable once the process has ended (pidfd_open(2)).  It is closed with this object, or on exit."""
+        """A pidfd, readable once the process has ended (pidfd_open(2)). It is closed with this
+        object, or on exit."""
         return self._child.fd
 
     def poll(self) -> int | None:
-        """The return code, None while the process runs."""
+        """The return code; None while the process is running."""
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for the end of the process; its return code.
+        """Wait for the end of the process; returns its return code.
 
-        Raises TimeoutError after ``timeout`` seconds, and PyruncError when something else in the calling program has
-        reaped the process (a handler of SIGCHLD, perhaps), so that its status is lost.
+        Raises TimeoutError after ``timeout`` seconds, and PyruncError if other code in the calling
+        program, such as a SIGCHLD handler, has reaped the process, because its status is lost.
         """
         if not self._child.wait(timeout):
             raise TimeoutError(f"process {self.pid} has not ended within {timeout} s")
@@ -166,7 +173,8 @@ class Process(Program):
         return self._child.returncode
 
     def kill(self, signal: int | str = "KILL") -> None:
-        """Send a signal, by number or name.  Nothing happens when the process has ended.  Raises PyruncError."""
+        """Send a signal, by number or name. Does nothing if the process has ended. Raises
+        PyruncError."""
         number = signals.number(str(signal)) if isinstance(signal, str) else int(signal)
         if not self._child.poll():
             sent = interpreter.quick()[1].pr_pidfd_send_signal(self._child.fd, number)
@@ -174,12 +182,12 @@ class Process(Program):
                 raise SysError(f"process {self.pid}", "pidfd_send_signal", -sent)
 
     def complete(self, input: bytes = b"", timeout: float | None = None) -> Completed:
-        """`communicate`, with the return code.  Raises TimeoutError, PyruncError."""
+        """Like `communicate`, with the return code. Raises TimeoutError, PyruncError."""
         out, err = self.communicate(input, timeout)
         return Completed(self.args, self.wait(), out, err)
 
     def close(self) -> None:
-        """Close the pipes.  The process runs on."""
+        """Close the pipes. The process continues."""
         self._close_streams()
 
     def __enter__(self) -> Process:

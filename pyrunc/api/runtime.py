@@ -1,4 +1,4 @@
-"""Where containers are kept and how they are made: the entrance of the API."""
+"""Where containers are kept and how they are created: the entry point of the API."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Rootless = Literal["auto", "true", "false"]
 
 
 class CreateOptions(TypedDict, total=False):
-    """Options of `Runtime.create` and `Runtime.run`, all of them optional.
+    """Options of `Runtime.create` and `Runtime.run`, all optional.
 
-    ``config`` is a dict in place of the bundle's config.json, or the path of another file.
+    ``config`` is a dict that replaces the bundle's config.json, or the path of another file.
 
     ``stdin``, ``stdout`` and ``stderr``: a descriptor, a file, `PIPE`, `STDOUT` (stderr only),
-    `DEVNULL` (the default) or `INHERIT`.  With ``process.terminal`` the terminal's master goes to the
-    unix socket ``console_socket`` instead.
+    `DEVNULL` (the default) or `INHERIT`. With ``process.terminal`` the terminal's master is sent to
+    the unix socket ``console_socket`` instead.
 
-    ``pidfd_socket`` is a unix socket that receives a pidfd of the first process, ``pid_file`` a file
-    for its pid.  ``no_pivot`` moves the root in place of pivot_root(2), ``no_new_keyring`` keeps the
-    caller's session keyring.
+    ``pidfd_socket`` is a unix socket that receives a pidfd of the first process, ``pid_file`` a
+    file for its pid. ``no_pivot`` moves the root instead of using pivot_root(2), ``no_new_keyring``
+    keeps the caller's session keyring.
     """
 
     config: Mapping[str, Any] | Path
@@ -46,15 +46,17 @@ class CreateOptions(TypedDict, total=False):
 
 
 class Runtime:
-    """Containers under one state root.  Any number of these, and of threads that use them, may be at work at once.
+    """Containers under one state root. Any number of instances, and of threads, may be used
+    concurrently.
 
-    ``root`` is the directory of the state, by default /run/pyrunc, for users $XDG_RUNTIME_DIR/pyrunc (as it
-    was when the interpreter started: `os.environ` is not looked at, and not what hooks without ``env`` get).
-    ``cgroup_manager`` is ``"cgroupfs"``, ``"systemd"`` or ``"disabled"``; ``rootless`` says whether to do
-    without what only root may do in cgroups.  ``on_warning`` is called with each warning, in the thread
-    of the operation; all of them go to the logger ``"pyrunc"`` of `logging` as well.  Nothing is printed.
+    ``root`` is the state directory, by default /run/pyrunc, for users $XDG_RUNTIME_DIR/pyrunc (from
+    the environment at interpreter start: `os.environ` is ignored, also for hooks without ``env``).
+    ``cgroup_manager`` is ``"cgroupfs"``, ``"systemd"`` or ``"disabled"``; ``rootless`` selects
+    whether to avoid cgroup operations that need root. ``on_warning`` is called with each warning,
+    in the thread of the operation; all warnings also go to the logger ``"pyrunc"`` of `logging`.
+    Nothing is printed.
 
-    Raises UsageError for a value that is not one of these.
+    Raises UsageError for any other value.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class Runtime:
         if rootless not in ("auto", "true", "false"):
             raise UsageError(f"rootless={show(rootless)}: expected auto, true or false")
         given = os.fspath(root)
-        # Of this moment: the calling program may change its working directory.
+        # Resolved now: the calling program may change its working directory.
         self.root: str = fs.abspath(given) if given else ""
         self.cgroup_manager = cgroup_manager
         self.rootless = rootless
@@ -79,16 +81,18 @@ class Runtime:
         return f"<Runtime root={self.root!r} cgroup_manager={self.cgroup_manager!r}>"
 
     def _messages(self) -> library.Messages:
-        """Where the messages of one operation go."""
+        """The destination of one operation's messages."""
         return library.Messages(self.on_warning)
 
     def create(self, bundle: Path, id: str, **options: Unpack[CreateOptions]) -> Container:
         """Create a container (runtime.md, "Create") that waits for `Container.start`.
 
-        ``bundle`` is a directory with a config.json (bundle.md); ``id`` has at most 242 letters, digits and ``_+.-``.
+        ``bundle`` is a directory with a config.json (bundle.md); ``id`` has at most 242 letters,
+        digits and ``_+.-``.
 
-        Raises ConfigError with every problem of the configuration, StateError when the id is taken, SysError with the
-        field that the kernel refused, UsageError.  Then, and after a KeyboardInterrupt, nothing is left behind.
+        Raises ConfigError with every problem of the configuration, StateError if the id is taken,
+        SysError with the field that the kernel refused, UsageError. An exception, including
+        KeyboardInterrupt, leaves nothing behind.
         """
         children.reap_forgotten()
         state.check_id(id)
@@ -125,7 +129,7 @@ class Runtime:
         return opts
 
     def run(self, bundle: Path, id: str, **options: Unpack[CreateOptions]) -> Container:
-        """`create` and `Container.start`.  When the start fails the container is deleted."""
+        """`create` and `Container.start`. If the start fails, the container is deleted."""
         container = self.create(bundle, id, **options)
         try:
             return container.start()
@@ -134,7 +138,7 @@ class Runtime:
             raise
 
     def get(self, id: str) -> Container:
-        """A container that exists, whoever has created it.  Raises NotFound, Damaged, SysError."""
+        """An existing container, created by any program. Raises NotFound, Damaged, SysError."""
         container = Container(self, id)
         container.state()
         return container
@@ -142,7 +146,7 @@ class Runtime:
     def list(self) -> builtins.list[Container]:
         """The containers under the root, by id; a root that does not exist has none.
 
-        One whose state is damaged is a warning.  Raises SysError when a state cannot be read now.
+        A damaged state is a warning. Raises SysError if a state cannot be read at the moment.
         """
         messages = self._messages()
 
@@ -155,7 +159,7 @@ class Runtime:
             return [Container(self, found.id) for found in store.list(broken)]
 
     def plan(self, bundle: Path = ".", *, config: Mapping[str, Any] | Path | None = None) -> documents.Plan:
-        """What `create` would do with a bundle, step by step; nothing is touched, and no privilege is needed.
+        """The steps of a `create` with a bundle. Nothing is changed, and no privilege is needed.
 
         Raises ConfigError.
         """

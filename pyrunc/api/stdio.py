@@ -1,4 +1,4 @@
-"""What a program gets as stdin, stdout and stderr, and our ends of its pipes."""
+"""The stdin, stdout and stderr of a program, and our ends of its pipes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pyrunc.launch import streams
 PIPE: Final = -1
 """A new pipe, whose other end is an attribute of the container or process."""
 STDOUT: Final = -2
-"""For stderr: where stdout goes."""
+"""For stderr: the same as stdout."""
 DEVNULL: Final = -3
-"""/dev/null, the default: nothing of the calling program gets into a container."""
+"""/dev/null, the default: nothing of the calling program enters the container."""
 INHERIT: Final = -4
 """The calling program's own descriptor 0, 1 or 2."""
 
@@ -34,7 +34,7 @@ Stream = int | HasFileno
 
 
 class Stdio(streams.Streams):
-    """The three streams of one program.  Its own ends are closed as soon as it has them."""
+    """The three streams of one program. The program's ends are closed once it has them."""
 
     __slots__ = ("__weakref__", "ours")
 
@@ -63,20 +63,21 @@ class Stdio(streams.Streams):
         elif wanted < 0:
             raise UsageError(f"{_NAMES[number]}={wanted}: expected a descriptor, a file, PIPE, DEVNULL or INHERIT")
         try:
-            # Not 0, 1 or 2, even if the calling program has closed some of these: the spawned child overwrites them.
+            # Not 0, 1 or 2, even if the calling program has closed some of these: the spawned child
+            # overwrites them.
             self.theirs[number] = fcntl.fcntl(opened if opened >= 0 else wanted, fcntl.F_DUPFD_CLOEXEC, 3)
         finally:
             if opened >= 0:
                 fs.close(opened)
 
     def own(self, uid: int, gid: int) -> None:
-        """Give the pipes to a user, by the ids of the host; -1 leaves one as it is."""
+        """Change the owner of the pipes to host ids; -1 keeps the current one."""
         for fd in self.ours:
             if fd >= 0:
                 fs.ignore(os.fchown, fd, uid, gid)
 
     def take(self) -> tuple[BinaryIO | None, BinaryIO | None, BinaryIO | None]:
-        """Files over our ends of the pipes, None where there is no pipe."""
+        """Files for our ends of the pipes; None for other streams."""
         taken: list[BinaryIO | None] = [None, None, None]
         for number, fd in enumerate(self.ours):
             if fd >= 0:
@@ -85,7 +86,7 @@ class Stdio(streams.Streams):
         return taken[0], taken[1], taken[2]
 
     def close(self) -> None:
-        """Close everything that was not taken; idempotent."""
+        """Close everything that was not taken over; idempotent."""
         self.close_theirs()
         for number, fd in enumerate(self.ours):
             if fd >= 0:

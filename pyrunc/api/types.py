@@ -1,4 +1,4 @@
-"""What the API hands out and takes: states, statistics, events, resources."""
+"""Types of the API's arguments and results: states, statistics, events, resources."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Status = Literal["creating", "created", "running", "paused", "stopped"]
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a container is doing (runtime.md, "State"), as `pyrunc state` prints it.
+    """The state of a container (runtime.md, "State"), as printed by `pyrunc state`.
 
     ``pid`` is 0 once it has stopped; ``created`` is RFC 3339 in UTC, with nanoseconds.
     """
@@ -35,7 +35,7 @@ class CpuUsage(TypedDict, total=False):
 
 
 class Throttling(TypedDict, total=False):
-    """What the CPU quota did; ``throttledTime`` in nanoseconds."""
+    """Effects of the CPU quota; ``throttledTime`` in nanoseconds."""
 
     periods: int
     throttledPeriods: int
@@ -52,7 +52,7 @@ class Pressure(TypedDict):
 
 
 class Pressures(TypedDict):
-    """The time in which some, or all, processes were waiting."""
+    """The time during which some, or all, processes were waiting."""
 
     some: Pressure
     full: Pressure
@@ -67,7 +67,7 @@ class CpuStats(TypedDict, total=False):
 
 
 class MemoryEntry(TypedDict, total=False):
-    """Bytes; ``limit`` is 2**64 - 1 without one."""
+    """Bytes; ``limit`` is 2**64 - 1 if there is none."""
 
     limit: int
     usage: int
@@ -88,16 +88,16 @@ class MemoryStats(TypedDict, total=False):
 
 
 class PidsStats(TypedDict, total=False):
-    """Number of processes and threads; ``limit`` is missing without one."""
+    """Number of processes and threads; ``limit`` is absent if there is none."""
 
     current: int
     limit: int
 
 
 class Stats(TypedDict):
-    """What a container uses: the ``data`` of a stats event of `pyrunc events`, whose names callers of runc know.
+    """A container's usage: the ``data`` of a stats event of `pyrunc events`, with runc's names.
 
-    A field that is zero, or whose controller is missing, may be missing.
+    A field that is zero, or whose controller is missing, may be absent.
     """
 
     cpu: CpuStats
@@ -112,7 +112,7 @@ class Stats(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened: statistics, each interval, or ``oom``, a process that the OOM killer took."""
+    """An event: statistics, once per interval, or ``oom``, a process killed by the OOM killer."""
 
     type: Literal["stats", "oom"]
     id: str
@@ -147,7 +147,7 @@ class PidsResources(TypedDict):
 
 
 class Resources(TypedDict, total=False):
-    """New limits: ``linux.resources`` of config-linux.md.  What is left out stays as it is."""
+    """New limits: ``linux.resources`` of config-linux.md. Absent fields keep their value."""
 
     cpu: CpuResources
     memory: MemoryResources
