@@ -22,8 +22,8 @@ from pyrunc import command, explain
 from pyrunc.doctor import bundle, kernel, privileges, users
 from pyrunc.doctor.findings import MOST, Area, Finding
 from pyrunc.launch import create
-from pyrunc.plan.namespaces import CLONE_FLAGS
 from pyrunc.spec import default, load
+from pyrunc.spec.names import CLONE_FLAGS
 
 complete = doctor_support.complete
 

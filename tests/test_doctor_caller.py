@@ -26,8 +26,8 @@ from doctor_support import (
 from pyrunc import interpreter
 from pyrunc.doctor import privileges, users
 from pyrunc.doctor.machine import Machine
-from pyrunc.plan.namespaces import CLONE_FLAGS
 from pyrunc.quick import Ffi
+from pyrunc.spec.names import CLONE_FLAGS
 
 complete = doctor_support.complete
 

@@ -28,7 +28,7 @@ from doctor_support import (
     statuses,
 )
 from pyrunc.doctor import cgroups, kernel
-from pyrunc.plan.namespaces import CLONE_FLAGS
+from pyrunc.spec.names import CLONE_FLAGS
 
 complete = doctor_support.complete
 

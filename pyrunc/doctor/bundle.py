@@ -16,9 +16,8 @@ from pyrunc.doctor.machine import Machine, system_error
 from pyrunc.errors import ConfigError, PyruncError, show
 from pyrunc.launch import create
 from pyrunc.plan import Plan
-from pyrunc.plan.namespaces import CLONE_FLAGS
 from pyrunc.spec import load
-from pyrunc.spec.names import CAPABILITIES, RLIMITS
+from pyrunc.spec.names import CAPABILITIES, CLONE_FLAGS, RLIMITS
 
 NOFILE = RLIMITS.index("RLIMIT_NOFILE")
 UNLIMITED = (1 << 64) - 1

@@ -10,7 +10,7 @@ from pyrunc import interpreter
 from pyrunc.doctor.findings import Area
 from pyrunc.doctor.machine import Machine, system_error
 from pyrunc.errors import errno_name
-from pyrunc.plan.namespaces import CLONE_FLAGS
+from pyrunc.spec.names import CLONE_FLAGS
 
 FLOOR = (5, 12)  # docs/adr/0005-kernel-floor.md
 ARCHITECTURES = ("x86_64", "aarch64")

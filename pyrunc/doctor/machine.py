@@ -11,7 +11,7 @@ from errno import ETIMEDOUT
 
 from pyrunc import fs, host, interpreter
 from pyrunc.errors import errno_name
-from pyrunc.plan.namespaces import CLONE_FLAGS
+from pyrunc.spec.names import CLONE_FLAGS
 
 PROGRAM_DIRS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 PROBES = {  # PR_PROBE_* of native/shim/shim.h

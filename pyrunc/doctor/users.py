@@ -10,7 +10,7 @@ from pyrunc.doctor import kernel
 from pyrunc.doctor.findings import Area
 from pyrunc.doctor.machine import Machine, system_error
 from pyrunc.errors import errno_name
-from pyrunc.plan.namespaces import CLONE_FLAGS
+from pyrunc.spec.names import CLONE_FLAGS
 
 ENOUGH = 65536  # number of ids that an image may use
 LOOKED_THROUGH = 256 << 10  # bytes of subuid(5) that are searched for overlaps

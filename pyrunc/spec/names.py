@@ -49,6 +49,18 @@ CAPABILITIES = (
     "CAP_CHECKPOINT_RESTORE",
 )
 
+# CLONE_NEW* of clone(2) by the types of linux.namespaces (config-linux.md, Namespaces)
+CLONE_FLAGS = {
+    "time": 0x00000080,
+    "mount": 0x00020000,
+    "cgroup": 0x02000000,
+    "uts": 0x04000000,
+    "ipc": 0x08000000,
+    "user": 0x10000000,
+    "pid": 0x20000000,
+    "network": 0x40000000,
+}
+
 # Resource numbers are the positions (asm-generic/resource.h; the same on x86_64 and arm64).
 RLIMITS = (
     "RLIMIT_CPU",
