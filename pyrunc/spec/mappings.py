@@ -1,14 +1,18 @@
-"""Id mappings of user namespaces: lists of objects with containerID, hostID and size, as config.json has them."""
+"""Id mappings of user namespaces and of mounts: lists of objects with containerID, hostID and size."""
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    Mappings = list[dict[str, int]]
+    from collections.abc import Sequence
+
+    from pyrunc.spec.types import IdMapping, Mount
+
+    Mappings = Sequence[IdMapping]
 
 
 def map_id(mappings: Mappings, inside: int) -> int:
-    """The id outside of the namespace for one inside of it; -1 when it is not mapped."""
+    """The id outside the namespace of an id inside it, -1 if it is not mapped."""
     for entry in mappings:
         offset = inside - entry["containerID"]
         if 0 <= offset < entry["size"]:
@@ -16,14 +20,32 @@ def map_id(mappings: Mappings, inside: int) -> int:
     return -1
 
 
+def host_id(mappings: Mappings | None, inside: int) -> int:
+    """`map_id` for a container: without mappings it shares the ids of the host."""
+    return map_id(mappings, inside) if mappings else inside
+
+
+def is_single(mappings: Mappings) -> bool:
+    """Whether one id is mapped and no other: a user may write such a map without newuidmap and newgidmap."""
+    return len(mappings) == 1 and mappings[0]["size"] == 1
+
+
+def is_idmapped(mount: Mount) -> bool:
+    """Whether an entry of `mounts` requests an idmapped mount."""
+    if mount.get("uidMappings") or mount.get("gidMappings"):
+        return True
+    options = mount.get("options", ())
+    return "idmap" in options or "ridmap" in options
+
+
 def text(mappings: Mappings) -> str:
-    """What is written to uid_map and gid_map (user_namespaces(7))."""
+    """The content of uid_map or gid_map (user_namespaces(7))."""
     return "".join(f"{entry['containerID']} {entry['hostID']} {entry['size']}\n" for entry in mappings)
 
 
-def parse(data: str) -> Mappings:
-    """The content of uid_map or gid_map.  Raises ValueError."""
-    out = []
+def parse(data: str) -> list[IdMapping]:
+    """The mappings in the content of uid_map or gid_map.  Raises ValueError."""
+    out: list[IdMapping] = []
     for line in data.splitlines():
         inside, outside, size = line.split()
         out.append({"containerID": int(inside), "hostID": int(outside), "size": int(size)})
@@ -31,7 +53,7 @@ def parse(data: str) -> Mappings:
 
 
 def merged(mappings: Mappings) -> list[tuple[int, int, int]]:
-    """Sorted (inside, outside, size) with neighbours joined: equal for mappings that map equally."""
+    """Sorted (inside, outside, size) with adjacent ranges joined: equal for mappings with the same effect."""
     out: list[tuple[int, int, int]] = []
     for item in sorted((entry["containerID"], entry["hostID"], entry["size"]) for entry in mappings):
         if out and (out[-1][0] + out[-1][2], out[-1][1] + out[-1][2]) == item[:2]:
