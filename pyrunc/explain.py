@@ -12,9 +12,9 @@ from errno import EACCES, ELOOP, ENOENT, ENOEXEC, EPERM
 
 from pyrunc import fs, interpreter
 from pyrunc.errors import show
-from pyrunc.plan.process import DEFAULT_PATH
-from pyrunc.plan.userns import host_id
+from pyrunc.plan.environment import DEFAULT_PATH
 from pyrunc.signals import SIGKILL
+from pyrunc.spec.mappings import host_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

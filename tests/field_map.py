@@ -82,7 +82,7 @@ def emitters() -> dict[str, set[str]]:
     for path in sorted((ROOT / "pyrunc/plan").glob("*.py")):
         text = path.read_text(encoding="utf-8")
         for name, *_ in ops.OPS.values():
-            if path.name != "ops.py" and re.search(rf"\b\w+\.{name.lower()}\b", text):
+            if path.name != "ops.py" and re.search(rf"\b(?:plan|Builder)\.{name.lower()}\b", text):
                 found.setdefault(name, set()).add(f"plan/{path.stem}")
     return found
 

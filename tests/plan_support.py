@@ -8,7 +8,8 @@ import pathlib
 from typing import Any
 
 from pyrunc.plan import Plan, ops
-from pyrunc.plan.create import Options, compile_create
+from pyrunc.plan.context import Options
+from pyrunc.plan.create import compile_create
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 

@@ -19,8 +19,9 @@ from pyrunc.cgroup import gvariant, systemd
 from pyrunc.container import update
 from pyrunc.errors import ConfigError, brief, printable
 from pyrunc.log import Log, say
-from pyrunc.plan import encode, process, scheduling, show
+from pyrunc.plan import encode, scheduling, show
 from pyrunc.plan.create import compile_create
+from pyrunc.plan.environment import DEFAULT_PATH, environment
 from pyrunc.spec import names, validate
 
 SPACES = [{"type": kind} for kind in ("mount", "pid", "user", "network", "ipc", "uts")]
@@ -58,11 +59,11 @@ def test_salted_keys_do_not_crowd() -> None:
 def test_the_environment() -> None:
     """Of duplicates the last one stays, at its place; salted, so that an image cannot crowd the table."""
     env = ["A=1", "PATH=/x", "B=", "A=2", "HOME=", "C=a=b", "PATH=/y"]
-    found = process.environment({"env": env}, options())
+    found = environment({"cwd": "/", "env": env})
     assert found.entries == ["B=", "A=2", "C=a=b", "PATH=/y"]
     assert found.path == "/y" and found.find_home
-    found = process.environment({"env": ["HOME=/h", "X=1"]}, options())
-    assert found.entries == ["HOME=/h", "X=1"] and not found.find_home and found.path == process.DEFAULT_PATH
+    found = environment({"cwd": "/", "env": ["HOME=/h", "X=1"]})
+    assert found.entries == ["HOME=/h", "X=1"] and not found.find_home and found.path == DEFAULT_PATH
 
 
 def test_lists_of_cpus() -> None:

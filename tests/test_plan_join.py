@@ -11,7 +11,8 @@ import pytest
 from plan_support import GOLDEN, Facts, base, merge, names, step, steps
 from pyrunc.errors import ConfigError
 from pyrunc.plan import Plan, show
-from pyrunc.plan.exec import NAMESPACES, Options, compile_exec
+from pyrunc.plan.context import Options
+from pyrunc.plan.exec import NAMESPACES, compile_exec
 from test_plan_golden import EXEC_BITS, EXEC_OPS, compare, covered
 
 CASES = sorted(path.stem for path in (GOLDEN / "exec").glob("*.json"))

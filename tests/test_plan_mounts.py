@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plan_support import Facts, compiled, names, step, steps
-from pyrunc.plan import mounts, userns
-from pyrunc.plan.mounts import Flags, cgroup_source, clean
-from pyrunc.plan.namespaces import Namespaces
+from pyrunc.errors import ConfigError
+from pyrunc.plan import mount_options, mounts
+from pyrunc.plan.context import Namespaces
+from pyrunc.plan.mount_options import PROPAGATIONS, Flags, clean
+from pyrunc.plan.mounts import cgroup_source
 
 
 @pytest.mark.parametrize(
@@ -20,7 +22,7 @@ from pyrunc.plan.namespaces import Namespaces
         ({"options": ["bind"]}, ("/s", False)),
         ({"options": ["rbind"]}, ("/s", True)),
         ({"type": "bind"}, ("/s", False)),
-        ({"options": ["bind"], "source": "s"}, ("/bundle/s", False)),
+        ({"options": ["bind"], "source": "s"}, ("/b/s", False)),
         ({"options": ["bind", "remount"]}, None),
         ({"options": []}, None),
         # These come with the plan.
@@ -30,7 +32,13 @@ from pyrunc.plan.namespaces import Namespaces
     ],
 )
 def test_binds_that_are_cloned_before_the_user_namespace(mount: dict[str, Any], expected: object) -> None:
-    assert userns.bind_source({"source": "/s", **mount}, "/bundle") == expected
+    mappings = [{"containerID": 0, "hostID": 1000, "size": 10}]
+    linux = {"namespaces": [{"type": "user"}, {"type": "mount"}], "uidMappings": mappings, "gidMappings": mappings}
+    plan = compiled({"mounts": [{"destination": "/d", "source": "/s", **mount}], "linux": linux})
+    clones = [(args["path"], args["policy"] == {"RECURSIVE"}) for args in steps(plan, "OPEN_TREE")]
+    assert clones == ([expected] if expected else [])
+    if clones:
+        assert step(plan, "MOUNT")["tree"] == step(plan, "OPEN_TREE")["slot"]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +168,7 @@ def numbers(args: dict[str, Any]) -> tuple[int, int, int, int]:
 
 
 def test_table_is_the_specs() -> None:
-    assert set(mounts.OPTIONS) == set(MUST) | set(SHOULD) | set(MAY)
+    assert set(mount_options.OPTIONS) == set(MUST) | set(SHOULD) | set(MAY)
 
 
 @pytest.mark.parametrize("option", FLAGS)
@@ -218,7 +226,7 @@ def test_every_option_was_tested() -> None:
         *SUPER,
         *NOTHING,
     }
-    assert tested | {"bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap"} == set(mounts.OPTIONS)
+    assert tested | {"bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap"} == set(mount_options.OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +258,10 @@ def test_order_decides(options: list[str], expected: tuple[int, ...]) -> None:
 
 
 PLAIN = sorted(
-    set(mounts.OPTIONS) - {"bind", "rbind", "remount", "tmpcopyup"} - set(PROPAGATION) - {"r" + p for p in PROPAGATION}
+    set(mount_options.OPTIONS)
+    - {"bind", "rbind", "remount", "tmpcopyup"}
+    - set(PROPAGATION)
+    - {"r" + p for p in PROPAGATION}
 )
 
 
@@ -467,6 +478,13 @@ def test_cgroup_source(cgroup: str, facts: dict[str, str], expected: str) -> Non
     assert cgroup_source(cgroup, Facts(**facts), spaces) == expected  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("spaces", [[], [{"type": "cgroup"}]])
+def test_tmpcopyup_is_refused_on_a_cgroup_mount(spaces: list[dict[str, str]]) -> None:
+    mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["tmpcopyup"]}
+    with pytest.raises(ConfigError, match=r'/mounts/0/options: expected "tmpcopyup" on a tmpfs only'):
+        compiled({"mounts": [mount], "linux": {"namespaces": [{"type": "mount"}, *spaces]}})
+
+
 @pytest.mark.parametrize(
     ("value", "policy"),
     [(None, set()), ("private", set()), ("rshared", set()), ("slave", {"SLAVE"}), ("rslave", {"SLAVE"})],
@@ -474,7 +492,7 @@ def test_cgroup_source(cgroup: str, facts: dict[str, str], expected: str) -> Non
 def test_the_root_follows_the_host_only_when_asked(value: str | None, policy: set[str]) -> None:
     plan = compiled({"linux": {"rootfsPropagation": value}})
     assert step(plan, "ROOT")["policy"] == policy
-    assert step(plan, "PROPAGATION")["propagation"] == (mounts.PROPAGATIONS[value] if value else 10)
+    assert step(plan, "PROPAGATION")["propagation"] == (PROPAGATIONS[value] if value else 10)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plan_support import Facts, compiled, names, options, step, steps
+from plan_support import Facts, compiled, names, step, steps
 from pyrunc.errors import ConfigError
-from pyrunc.plan import Plan, process, security
+from pyrunc.plan import Plan, security
+from pyrunc.plan.environment import environment
 from pyrunc.spec.names import CAPABILITIES
 
 
@@ -26,7 +27,7 @@ def caps(facts: Facts | None = None, **sets: list[str]) -> Plan:
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("ABC"), st.text("xy=", max_size=3))))
 def test_last_duplicate_wins(pairs: list[tuple[str, str]]) -> None:
-    env = process.environment({"env": [f"{name}={value}" for name, value in pairs]}, options())
+    env = environment({"cwd": "/", "env": [f"{name}={value}" for name, value in pairs]})
     expected = [
         f"{name}={value}" for i, (name, value) in enumerate(pairs) if name not in [n for n, _ in pairs[i + 1 :]]
     ]
@@ -170,7 +171,7 @@ def test_all_problems_at_once() -> None:
         (None, 4),
         ([], 0),
         (["SECCOMP_FILTER_FLAG_LOG"], 2),
-        (["SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"], 0x24),
+        (["SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"], 0x04),
         (["SECCOMP_FILTER_FLAG_TSYNC"], 0),
     ],
 )
@@ -179,6 +180,17 @@ def test_seccomp_flags(flags: list[str] | None, number: int) -> None:
     plan = compiled({"linux": {"seccomp": profile}})
     assert step(plan, "SECCOMP")["flags"] == number
     assert plan.seccomp == profile
+
+
+def test_wait_killable_needs_a_listener() -> None:
+    """The step has the flags that the filter is loaded with."""
+    profile: Any = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
+        "listenerPath": "/run/agent.sock",
+        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}],
+    }
+    assert step(compiled({"linux": {"seccomp": profile}}), "SECCOMP")["flags"] == security.filter_flags(profile) == 0x20
 
 
 def test_set_filter_replaces_the_program() -> None:

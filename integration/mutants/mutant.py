@@ -31,6 +31,7 @@ FILES = {
     "pyrunc/seccomp.py": 7, "pyrunc/idmap.py": 7, "pyrunc/hooks.py": 7,
     "pyrunc/cgroup/devices.py": 8, "pyrunc/cgroup/tree.py": 6,
     "pyrunc/cgroup/cgroupfs.py": 6, "pyrunc/cgroup/delegate.py": 6, "pyrunc/plan/mounts.py": 7,
+    "pyrunc/plan/mount_options.py": 7, "pyrunc/plan/process.py": 7,
     "pyrunc/plan/security.py": 7, "pyrunc/plan/create.py": 8, "pyrunc/plan/exec.py": 8,
     "pyrunc/plan/userns.py": 7, "pyrunc/plan/namespaces.py": 7,
     "pyrunc/container/lifecycle.py": 6, "pyrunc/launch/undo.py": 6, "pyrunc/fs.py": 6, "pyrunc/launch/rootless.py": 6,

@@ -17,6 +17,7 @@ from pyrunc.errors import StateError, SysError
 from pyrunc.launch import session
 from pyrunc.launch.session import WAIT_FOREVER, Interrupts, Session, checked, write_pid_file
 from pyrunc.plan import create as compiler
+from pyrunc.plan.context import Options
 from pyrunc.spec import load, older, validate
 
 TYPE_CHECKING = False
@@ -142,7 +143,7 @@ class Job(Session):
         self.config: dict[str, Any]
         self.raw: bytes
         self.facts: host.HostFacts
-        self.options: compiler.Options
+        self.options: Options
         self.container: state.Container
 
     def foreground(self) -> bool:
@@ -168,7 +169,7 @@ class Job(Session):
             terminal = bool(self.config.get("process", {}).get("terminal"))
             self.check_terminal(terminal, not self.foreground())
         linux = self.config.get("linux", {})
-        options = self.options = compiler.Options(opts.id, bundle)
+        options = self.options = Options(opts.id, bundle)
         annotations = self.config.get("annotations") or {}
         if opts.seccomp_log or "org.pyrunc.seccomp_log" in annotations:
             from pyrunc.launch import seccomp_log
@@ -430,7 +431,7 @@ class Job(Session):
         status = state.oci_state(
             self.opts.id, "creating", self.init_pid, self.container.data["bundle"], self.config.get("annotations") or {}
         )
-        seccomp.send_listener(self.pidfd, record.value, self.plan.seccomp or {}, self.init_pid, status)
+        seccomp.send_listener(self.pidfd, record.value, self.plan.seccomp or seccomp.NO_PROFILE, self.init_pid, status)
         self.send(handshake.GO)
 
     def on_created(self, record: handshake.Record) -> None:

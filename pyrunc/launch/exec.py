@@ -17,6 +17,7 @@ from pyrunc.errors import PyruncError, StateError, SysError, UsageError, show
 from pyrunc.launch import session
 from pyrunc.launch.session import Interrupts, Session, checked, write_pid_file
 from pyrunc.plan import exec
+from pyrunc.plan.context import Options
 from pyrunc.plan.process import RLIMIT_NPROC
 from pyrunc.spec import exec_process, load
 
@@ -71,7 +72,7 @@ def compile_only(config: dict[str, Any], facts: host.HostFacts, id: str, path: s
     """What `exec --process` would do in a container of ``config``: for `pyrunc plan`.  Raises ConfigError."""
     source, process = read_process(path, config.get("process") or {})
     exec_process.check(process, facts, source)
-    options = exec.Options(id)
+    options = Options(id)
     kinds = {entry["type"] for entry in (config.get("linux") or {}).get("namespaces") or ()}
     options.joined = [(kind, f"/proc/PID/ns/{name}") for kind, name in exec.NAMESPACES.items() if kind in kinds]
     options.cgroup = facts.cgroup_dir(cgroup) if cgroup else ""
@@ -155,7 +156,7 @@ class Exec(Session):
         facts = host.HostFacts()
         facts.euid = posix.geteuid()
         process = self.wanted = self.process(facts)
-        options = exec.Options(opts.id)
+        options = Options(opts.id)
         options.joined = self.open_namespaces()
         options.cgroup = self.open_cgroup()
         if opts.cgroup:
@@ -316,7 +317,7 @@ class Exec(Session):
         self.filtered = True
         pidfd = self.pidfd if self.init_pid else posix.pidfd_open(self.enter_pid)
         try:
-            self.listener = seccomp.take_listener(pidfd, record.value, self.plan.seccomp or {})
+            self.listener = seccomp.take_listener(pidfd, record.value, self.plan.seccomp or seccomp.NO_PROFILE)
         finally:
             if pidfd != self.pidfd:
                 posix.close(pidfd)
@@ -329,7 +330,7 @@ class Exec(Session):
         from pyrunc import seccomp
 
         status = self.container.oci_state(self.container.status())
-        seccomp.hand_over(self.listener, self.plan.seccomp or {}, self.init_pid, status)
+        seccomp.hand_over(self.listener, self.plan.seccomp or seccomp.NO_PROFILE, self.init_pid, status)
         posix.close(self.listener)
         self.listener = -1
 

@@ -188,7 +188,7 @@ class Session:
         """
         linux = config.get("linux") or {}
         if self.streams is not None and linux.get("uidMappings"):
-            from pyrunc.plan.userns import host_id
+            from pyrunc.spec.mappings import host_id
 
             user = process.get("user") or {}
             uid = host_id(linux["uidMappings"], user.get("uid") or 0)

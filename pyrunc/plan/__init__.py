@@ -21,7 +21,7 @@ from pyrunc.plan.ops import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from pyrunc.spec.types import Hook, Seccomp
 
 NO_SLOT = 0xFFFFFFFF  # plan.h: a descriptor slot that is not used
 TRACE = 1  # plan.h: init sends STAMPS
@@ -54,10 +54,10 @@ class Plan(Builder):
         self.fds: list[tuple[str, str, str]] = []
         self.flags = 0  # of the header: TRACE
         self.npreserve = 0  # inherited descriptors 3 .. 3+npreserve-1 go on to the container
-        self.seccomp: dict[str, Any] | None = None  # type: ignore[assignment]  # the profile that `set_filter` gets the program of
+        self.seccomp: Seccomp | None = None  # type: ignore[assignment]  # the profile that `set_filter` gets the program of
         self.rlimits: list[tuple[int, int, int, str]] = []  # (RLIMIT_* number, soft, hard, origin), for prlimit(2)
         self.sched_attr = b""  # struct sched_attr that the host side sets; empty: none
-        self.hooks: dict[str, list[dict[str, Any]]] = {}  # the kinds that run in the runtime's namespaces
+        self.hooks: dict[str, list[Hook]] = {}  # the kinds that run in the runtime's namespaces
         self.cgroup_path = ""  # absolute inside the v2 hierarchy, "" for none
         self.callers_mounts = False  # init mounts in our own mount namespace
         self.new_userns = False  # the host side has to write its maps
@@ -118,4 +118,4 @@ class Plan(Builder):
 
     def encode(self) -> bytes:
         """The bytes for init's memfd, as native/init/plan.h lays them out.  Raises PyruncError beyond its limits."""
-        return _encode.encode(self)
+        return _encode.encode(self.steps, 1 + len(self.fds), self.npreserve, self.flags)

@@ -1,144 +1,122 @@
-"""config.json -> plan, without touching anything: the order of everything that happens to a container.
+"""config.json -> plan, without side effects: the order of all steps of a container.
 
-The order is the point of this file; the topics have theirs.  `pyrunc plan` prints the result, tests/golden/ holds it
-for some sixty configurations, and docs/handshake.md draws the synchronisation points.
+The four functions below are the four sections of a plan, one line for each topic; the topics have a file each.
+`pyrunc plan` prints the result, tests/golden/ has it for some sixty configurations, and docs/handshake.md draws the
+synchronization points.
 """
 
 from __future__ import annotations
 
-from pyrunc.errors import ConfigError
-from pyrunc.plan import NO_SLOT, Plan, confine, devices, hooks, mounts, namespaces, process, security
-from pyrunc.plan.ops import P_CONSOLE_MOUNT_CONSOLE, P_WAIT_START_SOCKET
+from pyrunc.plan import devices, hooks, mounts, namespaces, process, scheduling, security, userns
+from pyrunc.plan.context import Context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.host import HostFacts
-
-
-class Options:
-    """What the command line and the state directory add to config.json.  Paths are absolute, on the host."""
-
-    __slots__ = (
-        "bundle",
-        "cgroup_path",
-        "console",
-        "create_state",
-        "id",
-        "listen_fds",
-        "no_new_keyring",
-        "no_pivot",
-        "notify",
-        "overlay",
-        "preserve_fds",
-        "start_state",
-        "wait",
-    )
-
-    def __init__(self, id: str, bundle: str) -> None:
-        self.id = id
-        self.bundle = bundle  # relative paths of config.json start here
-        self.cgroup_path = ""  # absolute inside the v2 hierarchy; "": no cgroup of its own
-        self.console = True  # whether there is a socket for slot "console", should process.terminal need one
-        self.no_pivot = self.no_new_keyring = False
-        self.preserve_fds = self.listen_fds = 0  # numbers of descriptors; the listen ones come first, from 3 on
-        self.notify = ""  # directory to bind at /run/notify; "": none
-        self.overlay: list[str] = []  # mount options of an overlay on top of the root directory; []: none
-        self.wait = "fifo"  # how init waits for start: "fifo" (create) or "socket" (run)
-        # The state JSON before and after the pid, for the hooks inside the container, which see another pid than we do.
-        self.create_state: tuple[str, str] = ("", "")
-        self.start_state: tuple[str, str] = ("", "")
+    from pyrunc.plan import Plan
+    from pyrunc.plan.context import Options
 
 
 def compile_create(config: dict[str, Any], facts: HostFacts, options: Options) -> Plan:
-    """The plan that makes the container and leaves it waiting for start.
+    """The plan that creates the container and leaves it waiting for `start`.
 
-    ``config`` has passed spec.validate.check.  Raises ConfigError, with all problems, for what only shows here.
+    ``config`` has passed spec.validate.check.  Raises ConfigError, with all problems that only show here.
     """
-    plan = Plan()
-    plan.cgroup_path = options.cgroup_path
-    plan.npreserve = options.listen_fds + options.preserve_fds
-    linux = config.get("linux") or {}
-    program = config.get("process") or {}
-    spaces = namespaces.Namespaces(linux)
-    hooks.host_side(plan, config.get("hooks") or {})
-    env = process.environment(program, options)
-
-    namespaces.enter(plan, config, program, facts, options, spaces)
-    mounted = _set_up(plan, config, linux, facts, options, spaces)
-    if spaces.cgroup_writable and plan.cgroup_path:
-        _own_cgroup(plan, linux, program, facts)
-    _finish(plan, config, linux, program, facts, options, spaces, env, mounted)
-    _run(plan, config, program, options, env)
-    if plan.problems:
-        raise ConfigError(plan.problems)
-    return plan
+    ctx = Context(config, config.get("process", {}), facts, options)
+    ctx.plan.cgroup_path = options.cgroup_path
+    ctx.read_mounts()
+    hooks.host_side(ctx)
+    enter(ctx)
+    setup(ctx)
+    finish(ctx)
+    run(ctx)
+    return ctx.compiled()
 
 
-def _own_cgroup(plan: Plan, linux: dict[str, Any], program: dict[str, Any], facts: HostFacts) -> None:
-    """config-linux.md, "Cgroup ownership": what is mounted writable, in an own namespace, belongs to the user."""
-    from pyrunc.plan import userns
-
-    uid = userns.host_id(linux.get("uidMappings") or [], (program.get("user") or {}).get("uid") or 0)
-    if uid not in (-1, facts.euid):
-        plan.cgroup_owner = uid
-
-
-def _set_up(
-    plan: Plan,
-    config: dict[str, Any],
-    linux: dict[str, Any],
-    facts: HostFacts,
-    options: Options,
-    spaces: namespaces.Namespaces,
-) -> mounts.Mounted:
-    """SETUP: pid 1 with the old root in sight."""
-    namespaces.set_up(plan, config, spaces, options)
-    mounted = mounts.compile_mounts(plan, config, linux, facts, options, spaces)
-    devices.compile_devices(plan, linux, spaces, mounted.set_up_dev)
-    # Everything a createRuntime hook may look for is mounted, and the old root is still there (runtime.md, Lifecycle).
-    plan.sync_mounted("(default)")
-    hooks.create_container(plan, config.get("hooks") or {}, options.create_state)
-    mounts.pivot(plan, options, spaces)
-    return mounted
+def enter(ctx: Context) -> None:
+    """ENTER: the spawned process, in the caller's namespaces, until it has cloned the container's first process."""
+    userns.enter_cgroup(ctx)
+    # Before DUMPABLE: the kernel then gives the file oom_score_adj to root.
+    process.oom_score_adj(ctx)
+    ctx.plan.dumpable("(default)", value=0)
+    # With the caller's rights over the host's mounts and devices, which the user namespace takes away.
+    userns.enter_root_directory(ctx)
+    ctx.trees = userns.open_trees(ctx)
+    ctx.nodes = devices.make_nodes(ctx)
+    namespaces.join_existing(ctx)
+    userns.unshare(ctx)
+    namespaces.unshare(ctx)
+    # Between the UNSHARE that creates the time namespace and the clone that enters it.
+    scheduling.clock_offsets(ctx)
+    namespaces.clone_first_process(ctx)
 
 
-def _finish(
-    plan: Plan,
-    config: dict[str, Any],
-    linux: dict[str, Any],
-    program: dict[str, Any],
-    facts: HostFacts,
-    options: Options,
-    spaces: namespaces.Namespaces,
-    env: process.Environment,
-    mounted: mounts.Mounted,
-) -> None:
-    """FINISH: inside the new root, from the most privileged step to the least."""
-    on_console = P_CONSOLE_MOUNT_CONSOLE if mounted.set_up_dev else 0
-    process.terminal(plan, program, options, mounted.set_up_dev, on_console)
-    # What still writes comes before what makes read-only: the console's mount point, the working directory.
-    process.make_cwd(plan, program)
-    mounts.remount_read_only(plan, mounted)
-    namespaces.names_and_sysctls(plan, config, linux)
-    security.hide_paths(plan, linux)
-    # Not before: what is unbindable cannot be cloned, and hiding a path clones it.
-    mounts.root_propagation(plan, linux)
-    if (config.get("root") or {}).get("readonly"):
-        plan.root_ro("/root/readonly")
-    confine.confine(plan, config, program, facts, env, joinable=facts.euid != 0)
+def setup(ctx: Context) -> None:
+    """SETUP: the container's first process, while it still sees the old root."""
+    ctx.plan.setsid("(default)")
+    namespaces.session_keyring(ctx)
+    namespaces.unshare_cgroup_namespace(ctx)
+    namespaces.loopback(ctx)
+    mounts.limit_propagation(ctx)
+    mounts.bind_root(ctx)
+    ctx.read_only = mounts.add_mounts(ctx)
+    devices.fill_dev(ctx)
+    # All that a createRuntime hook may look for is mounted, and the old root is still there (runtime.md, Lifecycle).
+    ctx.plan.sync_mounted("(default)")
+    hooks.create_container(ctx)
+    mounts.leave_old_root(ctx)
 
 
-def _run(
-    plan: Plan, config: dict[str, Any], program: dict[str, Any], options: Options, env: process.Environment
-) -> None:
-    """RUN: wait for start, then become the program.  Without a process there is nothing to become (runtime.md)."""
-    if options.wait == "socket":
-        plan.wait_start("(default)", policy=P_WAIT_START_SOCKET, start_fd=NO_SLOT, error_fd=NO_SLOT)
-    else:
-        start = plan.fd("start", "", "(default)")
-        plan.wait_start("(default)", start_fd=start, error_fd=plan.fd("error", "", "(default)"))
-    if program:
-        hooks.start_container(plan, config.get("hooks") or {}, options.start_state, env)
-        process.execute(plan, program, env)
+def finish(ctx: Context) -> None:
+    """FINISH: inside the new root, from the step that needs the most privileges to the one that needs the fewest."""
+    # These two write to the root filesystem, so they come before the steps that make it read-only.
+    process.mounted_terminal(ctx)
+    process.make_working_directory(ctx)
+    mounts.remount_read_only(ctx)
+    namespaces.names(ctx)
+    # Before the read-only paths, which usually cover /proc/sys.
+    namespaces.sysctls(ctx)
+    security.hide_paths(ctx)
+    # After the hidden paths: hiding a path clones its mount, which an unbindable mount forbids.
+    mounts.root_propagation(ctx)
+    mounts.read_only_root(ctx)
+    drop_privileges(ctx)
+    process.locate(ctx)
+    security.allow_exec_to_join(ctx)
+    # As late as possible, so that the profile need not allow what set-up does; but before WAIT_START, while the parent
+    # is there to fetch a notify descriptor.
+    security.load_filter(ctx)
+
+
+def run(ctx: Context) -> None:
+    """RUN: wait for `start`, then become the program."""
+    process.wait_for_start(ctx)
+    hooks.start_container(ctx)
+    process.execute(ctx)
+
+
+def drop_privileges(ctx: Context, *, clones_later: bool = False) -> None:
+    """The middle of FINISH, shared with `exec`: ends with the ids and capabilities of the program.
+
+    ``clones_later``: init will clone itself once more (`exec`).
+    """
+    process.personality(ctx)
+    process.umask(ctx)
+    process.stdio_owner(ctx)
+    process.find_home(ctx)
+    # While there are capabilities.
+    scheduling.scheduler(ctx, clones_later=clones_later)
+    security.labels(ctx)
+    security.no_new_privileges(ctx)
+    # The parent sets the limits at SYNC_READY: earlier they would apply to set-up itself (RLIMIT_NOFILE, RLIMIT_AS),
+    # later init would lack CAP_SYS_RESOURCE.  From here on init opens no descriptor.
+    process.rlimits(ctx)
+    ctx.plan.sync_ready("(default)")
+    # Dropping from the bounding set takes CAP_SETPCAP.
+    security.bounding_set(ctx)
+    process.groups(ctx)
+    process.ids(ctx)
+    # After the ids: changing those clears the effective and the ambient set (capabilities(7)).
+    security.capabilities(ctx)

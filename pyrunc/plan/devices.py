@@ -1,8 +1,8 @@
-"""Device nodes and the links of /dev: the defaults every container has, then linux.devices."""
+"""Device nodes and the links of /dev: the defaults that every container has, then linux.devices."""
 
 from __future__ import annotations
 
-from pyrunc.plan.mounts import clean
+from pyrunc.plan.mount_options import clean
 from pyrunc.plan.ops import (
     P_DEV_LINK_IF_TARGET,
     P_DEV_NODE_ANY_GID,
@@ -13,19 +13,16 @@ from pyrunc.plan.ops import (
     P_DEV_NODE_MADE,
     P_DEV_NODE_THERE,
 )
+from pyrunc.spec.mappings import host_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
-    from pyrunc.plan import Plan
-    from pyrunc.plan.namespaces import Namespaces
+    from pyrunc.plan.context import Context
+    from pyrunc.spec.types import Device
 
 S_IFIFO, S_IFCHR, S_IFBLK = 0o010000, 0o020000, 0o060000
 KINDS = {"c": S_IFCHR, "u": S_IFCHR, "b": S_IFBLK, "p": S_IFIFO}
 MODE = 0o666
-# What an entry may leave open, and the policy bit for it.
-_OPEN = (("fileMode", P_DEV_NODE_ANY_MODE), ("uid", P_DEV_NODE_ANY_UID), ("gid", P_DEV_NODE_ANY_GID))
 
 # (path, major, minor): config-linux.md, Default Devices; console comes with the terminal, ptmx is a link
 DEFAULTS = (
@@ -43,22 +40,49 @@ LINKS = (
     ("/proc/self/fd/2", "/dev/stderr"),
     ("pts/ptmx", "/dev/ptmx"),
 )
-# What a config may have its own idea of.
-_OURS = ("/dev/core", *(path for path, _, _ in DEFAULTS), *(link for _, link in LINKS))
 
 
-def compile_devices(plan: Plan, linux: dict[str, Any], spaces: Namespaces, set_up_dev: bool) -> None:
+def make_nodes(ctx: Context) -> set[int]:
+    """MAKE_NODE for linux.devices, with the ids of their owners on the host; returns the indexes of these devices.
+
+    mknod(2) is refused in a user namespace, and the owner and mode of the host's nodes are not ours to change, so
+    whoever may call it does so before.  The host's ids are only known if config.json has the mappings.
+    """
+    linux, made = ctx.linux, set[int]()
+    uids, gids = linux.get("uidMappings"), linux.get("gidMappings")
+    spaces = ctx.namespaces
+    if not spaces.has("user") or ctx.facts.rootless or not spaces.is_new("mount") or not uids or not gids:
+        return made
+    label = linux.get("mountLabel", "") if ctx.facts.selinux else ""
+    for index, entry in enumerate(linux.get("devices", ())):
+        at = clean(entry["path"])
+        if entry["type"] == "p" or at == "/dev/ptmx" or (at.startswith("/dev/") and not ctx.fills_dev):
+            continue
+        ctx.plan.make_node(
+            f"/linux/devices/{index}",
+            number=index,
+            uid=host_id(uids, entry.get("uid", 0)),
+            gid=host_id(gids, entry.get("gid", 0)),
+            path=entry["path"],
+            label=label,
+            **numbers(entry),
+        )
+        made.add(index)
+    return made
+
+
+def fill_dev(ctx: Context) -> None:
     """DEV_NODE and DEV_LINK.
 
-    Without ``set_up_dev`` /dev is bound from outside, usually the host's own: nothing is created there, because it
-    would stay on the host, and what linux.devices lists there must be there with any mode and owner (policy DEFAULT
-    and THERE).  In a user namespace mknod(2) is refused: the defaults are the host's, bound, and the others were made
-    before (userns.nodes).
+    If /dev is bound from outside it is usually the host's own: nothing is created there, because it would stay on the
+    host, and what linux.devices lists there must exist with any mode and owner (policy DEFAULT and THERE).  In a user
+    namespace the default devices are the host's, bound, and the others come from `make_nodes`.
     """
-    host = P_DEV_NODE_BIND_HOST if spaces.has("user") else 0
-    configured = linux.get("devices") or ()
+    plan, fills_dev = ctx.plan, ctx.fills_dev
+    host = P_DEV_NODE_BIND_HOST if ctx.namespaces.has("user") else 0
+    configured = ctx.linux.get("devices", ())
     taken = {clean(entry["path"]) for entry in configured}
-    if set_up_dev:
+    if fills_dev:
         for path, major, minor in DEFAULTS:
             if path not in taken:
                 plan.dev_node(
@@ -72,19 +96,20 @@ def compile_devices(plan: Plan, linux: dict[str, Any], spaces: Namespaces, set_u
                 )
     for index, entry in enumerate(configured):
         at = clean(entry["path"])
-        # /dev/ptmx leads to the container's own devpts, whatever node an engine lists for its device rules (runc).
+        # /dev/ptmx is the container's own devpts, whatever node an engine lists for its device rules (as in runc).
         if at != "/dev/ptmx":
-            made = index in spaces.nodes
+            made = index in ctx.nodes
+            foreign = not fills_dev and at.startswith("/dev/")
             plan.dev_node(
                 f"/linux/devices/{index}",
-                policy=_policy(entry, host, made, foreign=not set_up_dev and at.startswith("/dev/")),
+                policy=P_DEV_NODE_DEFAULT | P_DEV_NODE_THERE if foreign else _policy(entry, host, made),
                 number=index if made else 0,
-                uid=entry.get("uid") or 0,
-                gid=entry.get("gid") or 0,
+                uid=entry.get("uid", 0),
+                gid=entry.get("gid", 0),
                 path=entry["path"],
                 **numbers(entry),
             )
-    if set_up_dev:
+    if fills_dev:
         for target, link in LINKS:
             if link == "/dev/ptmx" or link not in taken:
                 plan.dev_link("(default device)", target=target, path=link)
@@ -92,27 +117,27 @@ def compile_devices(plan: Plan, linux: dict[str, Any], spaces: Namespaces, set_u
             plan.dev_link("(default device)", policy=P_DEV_LINK_IF_TARGET, target="/proc/kcore", path="/dev/core")
 
 
-def _policy(entry: dict[str, Any], host: int, made: bool, foreign: bool) -> int:
-    """Policy of DEV_NODE for an entry of linux.devices; ``foreign``: its directory is not ours to fill."""
-    if foreign:
-        return P_DEV_NODE_DEFAULT | P_DEV_NODE_THERE
-    if entry["type"] == "p":  # mknod(2) makes them everywhere
+def _policy(entry: Device, host: int, made: bool) -> int:
+    """Policy of DEV_NODE for an entry of linux.devices: what the entry leaves open may be anything."""
+    if entry["type"] == "p":  # mknod(2) may create fifos everywhere
         return 0
-    policy = host | (P_DEV_NODE_MADE if made else 0)
-    for field, bit in _OPEN:
-        if entry.get(field) is None:
-            policy |= bit
-    return policy
+    return (
+        host
+        | (P_DEV_NODE_MADE if made else 0)
+        | (P_DEV_NODE_ANY_MODE if "fileMode" not in entry else 0)
+        | (P_DEV_NODE_ANY_UID if "uid" not in entry else 0)
+        | (P_DEV_NODE_ANY_GID if "gid" not in entry else 0)
+    )
 
 
-def numbers(entry: dict[str, Any]) -> dict[str, int]:
-    """``kind``, ``mode``, ``major`` and ``minor`` of an entry of linux.devices, as the steps have them."""
-    kind, mode = KINDS[entry["type"]], entry.get("fileMode")
+def numbers(entry: Device) -> dict[str, int]:
+    """``kind``, ``mode``, ``major`` and ``minor`` of an entry of linux.devices, as arguments of a step."""
+    kind = KINDS[entry["type"]]
     fifo = kind == S_IFIFO  # has no numbers; runtime-tools sends some all the same
     return {
         "kind": kind,
-        # podman sends st_mode as it is, with the file type in it
-        "mode": MODE if mode is None else mode & 0o7777,
-        "major": 0 if fifo else entry.get("major") or 0,
-        "minor": 0 if fifo else entry.get("minor") or 0,
+        # podman sends all of st_mode, with the file type
+        "mode": entry.get("fileMode", MODE) & 0o7777,
+        "major": 0 if fifo else entry.get("major", 0),
+        "minor": 0 if fifo else entry.get("minor", 0),
     }

@@ -13,7 +13,9 @@ from pyrunc.plan.ops import ABI
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.plan import Plan
+    from collections.abc import Sequence
+
+    Step = tuple[int, int, tuple[int, ...], tuple[object, ...]]  # op, policy, numbers, strings
 
 MAGIC = 0x4E505250
 MAX_STEPS = 16384  # spec.validate.ENTRIES_MAX leaves some to those that every plan has
@@ -98,9 +100,11 @@ class Pool:
         return offset
 
 
-def encode(plan: Plan) -> bytes:
-    """The whole plan.  Raises PyruncError for a NUL inside a string, or a plan beyond the limits of plan.h."""
-    steps = plan.steps
+def encode(steps: Sequence[Step], slots: int, npreserve: int, flags: int) -> bytes:
+    """The whole plan; ``slots``: how many descriptors go with it, itself included.
+
+    Raises PyruncError for a NUL inside a string, and for a plan beyond the limits of plan.h.
+    """
     if len(steps) > MAX_STEPS:
         raise PyruncError(f"config.json makes a plan of {len(steps)} steps, more than {MAX_STEPS}")
     base = _HEADER.size + _STEP.size * len(steps)
@@ -113,5 +117,5 @@ def encode(plan: Plan) -> bytes:
     size = base + pool.size
     if size > MAX_SIZE:
         raise PyruncError(f"config.json makes a plan of {size} bytes, more than {MAX_SIZE}")
-    header = _HEADER.pack(MAGIC, ABI, size, len(steps), 1 + len(plan.fds), plan.npreserve, base, plan.flags)
+    header = _HEADER.pack(MAGIC, ABI, size, len(steps), slots, npreserve, base, flags)
     return b"".join((header, *packed, *pool.chunks))

@@ -127,9 +127,9 @@ def _misspelled(op: str, detail: str) -> str:
     _, found, rest = detail.partition("Unknown parameter '")
     if op != "MOUNT" or not found:
         return ""
-    from pyrunc.plan import mounts
+    from pyrunc.plan.mount_options import meant
 
-    return mounts.meant([rest.partition("'")[0]]).lstrip("; ")
+    return meant([rest.partition("'")[0]]).lstrip("; ")
 
 
 def _hook_call(where: str, call: str) -> str:

@@ -1,4 +1,4 @@
-"""Hooks: those that run inside the container become steps, the others are the host side's (config.md)."""
+"""Hooks: those that run inside the container become steps, the host side runs the others (config.md)."""
 
 from __future__ import annotations
 
@@ -6,47 +6,59 @@ from pyrunc.plan.ops import P_HOOK_IN_CONTAINER, P_HOOK_SET_HOME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Iterable
 
-    from pyrunc.plan import Plan
-    from pyrunc.plan.process import Environment
-
-HOST_KINDS = ("prestart", "createRuntime", "poststart", "poststop")
-
-
-def host_side(plan: Plan, hooks: dict[str, Any]) -> None:
-    """Note the hooks that launch, start and delete run in the runtime's namespaces."""
-    for kind in HOST_KINDS:
-        if hooks.get(kind):
-            plan.hooks[kind] = hooks[kind]
+    from pyrunc.plan.context import Context
+    from pyrunc.plan.environment import Environment
+    from pyrunc.spec.types import Hook
 
 
-def create_container(plan: Plan, hooks: dict[str, Any], state: tuple[str, str]) -> None:
-    """createContainer: in the container's namespaces, the path still the runtime's (before PIVOT).
+def host_side(ctx: Context) -> None:
+    """Keep the hooks that create, start and delete run in the runtime's namespaces."""
+    hooks = ctx.hooks
+    if not hooks:
+        return
+    for kind, listed in (
+        ("prestart", hooks.get("prestart")),
+        ("createRuntime", hooks.get("createRuntime")),
+        ("poststart", hooks.get("poststart")),
+        ("poststop", hooks.get("poststop")),
+    ):
+        if listed:
+            ctx.plan.hooks[kind] = listed
+
+
+def create_container(ctx: Context) -> None:
+    """HOOK for createContainer: in the container's namespaces, the path still the runtime's (before PIVOT).
 
     The environment is the hook's own or empty, never the process's: LD_PRELOAD of an image must not reach a program of
     the host (CVE-2025-23266).
     """
-    _steps(plan, "createContainer", hooks, state, None)
+    listed = ctx.hooks.get("createContainer", ())
+    _steps(ctx, "createContainer", listed, ctx.options.create_state, None)
 
 
-def start_container(plan: Plan, hooks: dict[str, Any], state: tuple[str, str], env: Environment) -> None:
-    """startContainer: a program of the container, with the process's environment unless it has one of its own."""
-    _steps(plan, "startContainer", hooks, state, env)
+def start_container(ctx: Context) -> None:
+    """HOOK for startContainer: a program of the container, by default with the process's environment."""
+    if ctx.process:
+        listed = ctx.hooks.get("startContainer", ())
+        _steps(ctx, "startContainer", listed, ctx.options.start_state, ctx.env)
 
 
-def _steps(plan: Plan, kind: str, hooks: dict[str, Any], state: tuple[str, str], inherited: Environment | None) -> None:
+def _steps(
+    ctx: Context, kind: str, hooks: Iterable[Hook], state: tuple[str, str], inherited: Environment | None
+) -> None:
     parts = list(state)  # one list for all: encode stores it once
-    for index, hook in enumerate(hooks.get(kind) or ()):
+    for index, hook in enumerate(hooks):
         env = hook.get("env")
         policy = P_HOOK_IN_CONTAINER if inherited is not None else 0
         if env is None and inherited is not None:
             env = inherited.entries
             policy |= P_HOOK_SET_HOME if inherited.find_home else 0
-        plan.hook(
+        ctx.plan.hook(
             f"/hooks/{kind}/{index}",
             policy=policy,
-            timeout_ms=(hook.get("timeout") or 0) * 1000,
+            timeout_ms=hook.get("timeout", 0) * 1000,
             path=hook["path"],
             args=hook.get("args") or [hook["path"]],
             env=env or [],

@@ -1,17 +1,16 @@
-"""Scheduling class, I/O priority, memory policy, cpus and clocks.  Loaded only for a config that has one of these."""
+"""Scheduling class, I/O priority, memory policy, CPU affinity, and the offsets of clocks."""
 
 from __future__ import annotations
 
 from _struct import pack
 
 from pyrunc.spec.names import listed
-from pyrunc.spec.rules_scheduling import CLOCKS, CPUS_MAX, NODES_MAX, REALTIME
+from pyrunc.spec.rules_scheduling import CPUS_MAX, NODES_MAX, REALTIME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
-    from pyrunc.plan import Plan
+    from pyrunc.plan.context import Context
+    from pyrunc.spec.types import Scheduler
 
 # SCHED_* of sched(7)
 CLASSES = {
@@ -19,7 +18,7 @@ CLASSES = {
     "SCHED_FIFO": 1,
     "SCHED_RR": 2,
     "SCHED_BATCH": 3,
-    "SCHED_ISO": 4,  # reserved: no released kernel has it, so this one's answer decides
+    "SCHED_ISO": 4,  # reserved: no released kernel has it, so the running kernel decides
     "SCHED_IDLE": 5,
     "SCHED_DEADLINE": 6,
 }
@@ -49,87 +48,99 @@ MEMORY_FLAGS = {"MPOL_F_NUMA_BALANCING": 1, "MPOL_F_RELATIVE_NODES": 2, "MPOL_F_
 
 
 def mask(text: str, highest: int) -> bytes:
-    """The bit mask of a list such as ``0-3,7`` as sched_setaffinity(2) and set_mempolicy(2) take it: whole u64s."""
+    """The bit mask of a list such as ``0-3,7`` for sched_setaffinity(2) and set_mempolicy(2): whole u64s."""
     bits = 0
     for number in listed(text, highest):
         bits |= 1 << number
     return bits.to_bytes(-(-bits.bit_length() // 64) * 8, "little")  # both architectures are little-endian
 
 
-def time_offsets(plan: Plan, offsets: dict[str, Any]) -> None:
-    """linux.timeOffsets, between the UNSHARE that makes the namespace and the clone that enters it."""
-    lines = []
-    for clock in CLOCKS:
-        if clock in offsets:
-            offset = offsets[clock]
-            lines.append(f"{clock} {offset.get('secs', 0)} {offset.get('nanosecs', 0)}")
+def clock_offsets(ctx: Context) -> None:
+    """TIME_OFFSETS."""
+    offsets = ctx.linux.get("timeOffsets", {})
+    clocks = (("monotonic", offsets.get("monotonic")), ("boottime", offsets.get("boottime")))
+    lines = [
+        f"{clock} {offset.get('secs', 0)} {offset.get('nanosecs', 0)}" for clock, offset in clocks if offset is not None
+    ]
     if lines:
-        plan.time_offsets("/linux/timeOffsets", offsets=lines)
+        ctx.plan.time_offsets("/linux/timeOffsets", offsets=lines)
 
 
-def set_up(plan: Plan, linux: dict[str, Any], process: dict[str, Any]) -> None:
-    """process.scheduler, process.ioPriority and linux.memoryPolicy, while there are capabilities."""
-    if process.get("scheduler"):
-        kind, flags, level, runtime, deadline, period = _scheduler(process["scheduler"])
-        plan.scheduler(
-            "/process/scheduler",
-            policy=flags,
-            kind=kind,
-            level=level,
-            runtime=runtime,
-            deadline=deadline,
-            period=period,
-        )
-    inherited(plan, linux, process)
+def scheduler(ctx: Context, *, clones_later: bool) -> None:
+    """SCHEDULER, IO_PRIORITY and MEMORY_POLICY.
+
+    If init clones itself afterwards, the host side sets the scheduling class at SYNC_READY: a clone does not inherit
+    SCHED_DEADLINE, nor anything after SCHED_RESET_ON_FORK.
+    """
+    wanted = ctx.process.get("scheduler")
+    if wanted:
+        if clones_later:
+            ctx.plan.sched_attr = scheduler_attributes(wanted)
+        else:
+            kind, flags, level, runtime, deadline, period = _scheduler(wanted)
+            ctx.plan.scheduler(
+                "/process/scheduler",
+                policy=flags,
+                kind=kind,
+                level=level,
+                runtime=runtime,
+                deadline=deadline,
+                period=period,
+            )
+    _io_priority(ctx)
+    _memory_policy(ctx)
 
 
-def scheduler_attributes(scheduler: dict[str, Any] | None) -> bytes:
-    """process.scheduler as struct sched_attr of sched_setattr(2), for the host side; empty without one."""
-    if not scheduler:
-        return b""
-    kind, flags, level, runtime, deadline, period = _scheduler(scheduler)
-    nice, priority = (0, level) if scheduler["policy"] in REALTIME else (level, 0)
+def scheduler_attributes(wanted: Scheduler) -> bytes:
+    """process.scheduler as struct sched_attr of sched_setattr(2)."""
+    kind, flags, level, runtime, deadline, period = _scheduler(wanted)
+    nice, priority = (0, level) if wanted["policy"] in REALTIME else (level, 0)
     return pack("=IIQiIQQQII", 56, kind, flags, nice, priority, runtime, deadline, period, 0, 0)
 
 
-def _scheduler(scheduler: dict[str, Any]) -> tuple[int, int, int, int, int, int]:
+def _scheduler(wanted: Scheduler) -> tuple[int, int, int, int, int, int]:
     """SCHED_*, SCHED_FLAG_*, priority or nice value, runtime, deadline, period."""
     flags = 0
-    for name in scheduler.get("flags") or ():
+    for name in wanted.get("flags", ()):
         flags |= SCHEDULER_FLAGS[name]
-    policy = scheduler["policy"]
-    level = scheduler.get("priority" if policy in REALTIME else "nice", 0)
-    times = (scheduler.get("runtime", 0), scheduler.get("deadline", 0), scheduler.get("period", 0))
+    policy = wanted["policy"]
+    level = wanted.get("priority", 0) if policy in REALTIME else wanted.get("nice", 0)
+    times = (wanted.get("runtime", 0), wanted.get("deadline", 0), wanted.get("period", 0))
     return (CLASSES[policy], flags, 0 if policy == "SCHED_DEADLINE" else level, *times)
 
 
-def inherited(plan: Plan, linux: dict[str, Any], process: dict[str, Any]) -> None:
-    """process.ioPriority and linux.memoryPolicy, which a clone takes along."""
-    priority = process.get("ioPriority")
+def _io_priority(ctx: Context) -> None:
+    priority = ctx.process.get("ioPriority")
     if priority:
         level = priority.get("priority", 0)
-        plan.io_priority("/process/ioPriority", kind=IO_CLASSES[priority["class"]], level=level)
-    policy = linux.get("memoryPolicy")
+        ctx.plan.io_priority("/process/ioPriority", kind=IO_CLASSES[priority["class"]], level=level)
+
+
+def _memory_policy(ctx: Context) -> None:
+    policy = ctx.linux.get("memoryPolicy")
     if policy:
         flags = 0
-        for name in policy.get("flags") or ():
+        for name in policy.get("flags", ()):
             flags |= MEMORY_FLAGS[name]
-        nodes = mask(policy["nodes"], NODES_MAX) if policy.get("nodes") else b""
-        plan.memory_policy("/linux/memoryPolicy", policy=flags, mode=MEMORY_MODES[policy["mode"]], nodes=nodes)
+        nodes = mask(policy.get("nodes", ""), NODES_MAX)
+        ctx.plan.memory_policy("/linux/memoryPolicy", policy=flags, mode=MEMORY_MODES[policy["mode"]], nodes=nodes)
 
 
-def initial_cpus(plan: Plan, affinity: dict[str, Any]) -> None:
-    """execCPUAffinity.initial: before the cgroup is entered, in whichever way."""
-    if affinity.get("initial"):
-        plan.cpu_initial("/process/execCPUAffinity/initial", cpus=mask(affinity["initial"], CPUS_MAX))
+def initial_cpus(ctx: Context) -> None:
+    """CPU_INITIAL: execCPUAffinity.initial, before the cgroup is entered by whatever step."""
+    cpus = ctx.process.get("execCPUAffinity", {}).get("initial")
+    if cpus:
+        ctx.plan.cpu_initial("/process/execCPUAffinity/initial", cpus=mask(cpus, CPUS_MAX))
 
 
-def final_cpus(plan: Plan, affinity: dict[str, Any]) -> None:
-    """execCPUAffinity.final: the first thing inside the cgroup; without it the kernel decides (config.md).
+def final_cpus(ctx: Context) -> None:
+    """CPU_FINAL: execCPUAffinity.final, the first step inside the cgroup; without it the kernel decides (config.md).
 
-    With neither of the two a mask of the caller's is undone, as far as the cgroup allows.
+    With neither of the two a mask that the caller set is reset, as far as the cgroup allows.
     """
-    if affinity.get("final"):
-        plan.cpu_final("/process/execCPUAffinity/final", cpus=mask(affinity["final"], CPUS_MAX))
+    affinity = ctx.process.get("execCPUAffinity", {})
+    cpus = affinity.get("final")
+    if cpus:
+        ctx.plan.cpu_final("/process/execCPUAffinity/final", cpus=mask(cpus, CPUS_MAX))
     elif not affinity.get("initial"):
-        plan.cpu_final("(default)")
+        ctx.plan.cpu_final("(default)")

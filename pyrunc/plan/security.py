@@ -3,93 +3,128 @@
 from __future__ import annotations
 
 from pyrunc.fs import salted
-from pyrunc.plan.ops import P_SECCOMP_LISTENER, Builder
+from pyrunc.plan.ops import P_CAPS_FOR_FILTER, P_SECCOMP_LISTENER, Builder
 from pyrunc.spec.names import CAPABILITIES
 from pyrunc.spec.rules_process import CAP_BITS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from pyrunc.plan.context import Context
+    from pyrunc.spec.types import Seccomp
 
-    from pyrunc.host import HostFacts
-    from pyrunc.plan import Plan
-
-SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
-
-# SECCOMP_FILTER_FLAG_* of seccomp(2).  TSYNC stands for nothing here: init has one thread.
+# SECCOMP_FILTER_FLAG_* of seccomp(2).  TSYNC is ignored: init has one thread.
 SECCOMP_FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 0,
     "SECCOMP_FILTER_FLAG_LOG": 1 << 1,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 1 << 2,
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 1 << 5,
 }
-SPEC_ALLOW = 1 << 2
+SPEC_ALLOW, WAIT_KILLABLE_RECV = 1 << 2, 1 << 5
 
 
-def hide_paths(plan: Plan, linux: dict[str, Any]) -> None:
-    """Read-only and masked paths; each path once, however often an engine lists it."""
-    for name, emit in (("readonlyPaths", plan.readonly_path), ("maskedPaths", plan.mask_path)):
+def hide_paths(ctx: Context) -> None:
+    """READONLY_PATH and MASK_PATH; each path once, however often an engine lists it."""
+    plan, linux = ctx.plan, ctx.linux
+    for name, paths, emit in (
+        ("readonlyPaths", linux.get("readonlyPaths", ()), plan.readonly_path),
+        ("maskedPaths", linux.get("maskedPaths", ()), plan.mask_path),
+    ):
         seen: set[str] = set()
-        for index, path in enumerate(linux.get(name) or ()):
+        for index, path in enumerate(paths):
             key = salted(path)
             if key not in seen:
                 seen.add(key)
                 emit(f"/linux/{name}/{index}", path=path)
 
 
-def labels(plan: Plan, process: dict[str, Any], facts: HostFacts) -> None:
-    """LSM labels for the execve.  validate.check has refused them on a host without the module."""
-    profile = process.get("apparmorProfile")
-    if profile and (profile != "unconfined" or facts.apparmor):
-        plan.apparmor("/process/apparmorProfile", profile=profile)
-    if process.get("selinuxLabel"):
-        plan.selinux("/process/selinuxLabel", label=process["selinuxLabel"])
+def labels(ctx: Context) -> None:
+    """APPARMOR and SELINUX: labels for the execve.  validate.check refuses them on a host without the module."""
+    profile, label = ctx.process.get("apparmorProfile"), ctx.process.get("selinuxLabel")
+    if profile and (profile != "unconfined" or ctx.facts.apparmor):
+        ctx.plan.apparmor("/process/apparmorProfile", profile=profile)
+    if label:
+        ctx.plan.selinux("/process/selinuxLabel", label=label)
 
 
-def notifies(profile: dict[str, Any]) -> bool:
+def no_new_privileges(ctx: Context) -> None:
+    """NO_NEW_PRIVS."""
+    if ctx.process.get("noNewPrivileges"):
+        ctx.plan.no_new_privs("/process/noNewPrivileges")
+
+
+def notifies(profile: Seccomp) -> bool:
     """Whether a rule asks an agent (SCMP_ACT_NOTIFY; never the default action)."""
-    return any(rule.get("action") == "SCMP_ACT_NOTIFY" for rule in profile.get("syscalls") or ())
+    return any(rule["action"] == "SCMP_ACT_NOTIFY" for rule in profile.get("syscalls", ()))
 
 
-def seccomp(plan: Plan, linux: dict[str, Any], policy: int = 0) -> None:
-    """The place of the filter; the program itself comes with Plan.set_filter, compiled while init starts up."""
-    profile = linux.get("seccomp")
+def filter_flags(profile: Seccomp) -> int:
+    """SECCOMP_FILTER_FLAG_* for seccomp(2), without NEW_LISTENER."""
+    names = profile.get("flags")
+    if names is None:
+        return SPEC_ALLOW  # as in runc: no speculative-store mitigation unless it is requested
+    flags = 0
+    for name in names:
+        flags |= SECCOMP_FLAGS[name]
+    # Without a listener the kernel answers EINVAL to a flag that has no effect then.
+    return flags if notifies(profile) else flags & ~WAIT_KILLABLE_RECV
+
+
+def filter_takes_admin(ctx: Context) -> bool:
+    """Whether loading the filter takes CAP_SYS_ADMIN: without no_new_privs it does (seccomp(2))."""
+    return bool(ctx.linux.get("seccomp")) and not ctx.process.get("noNewPrivileges")
+
+
+def load_filter(ctx: Context, policy: int = 0) -> None:
+    """SECCOMP, and DROP_ADMIN for the capability that loading the filter took.
+
+    The step is a placeholder: Plan.set_filter adds the program, which is compiled while init starts up.
+    """
+    plan, profile = ctx.plan, ctx.linux.get("seccomp")
     if not profile:
         return
     plan.seccomp = profile
-    names = profile.get("flags")
-    flags = SPEC_ALLOW  # without `flags`, as runc has it: no speculative-store mitigation that nobody asked for
-    if names is not None:
-        flags = 0
-        for name in names:
-            flags |= SECCOMP_FLAGS[name]
-    # `plan.seccomp` is the profile, hence the unbound call
     policy |= P_SECCOMP_LISTENER if notifies(profile) else 0
-    Builder.seccomp(plan, "/linux/seccomp", policy=policy, flags=flags)
+    # `plan.seccomp` is the profile, hence the unbound call
+    Builder.seccomp(plan, "/linux/seccomp", policy=policy, flags=filter_flags(profile))
+    if filter_takes_admin(ctx):
+        plan.drop_admin("(default)")
 
 
-def _mask(process: dict[str, Any], name: str, facts: HostFacts) -> int:
-    """One capability set as a mask.  What we or the kernel do not know is left out; validation has warned of it."""
+def allow_exec_to_join(ctx: Context) -> None:
+    """JOINABLE: while it waits for `start`, a caller who is not root must be able to join its namespaces (`exec`).
+
+    Not after an early filter, which may kill us for the prctl; not before SET_IDS, which resets dumpable; and not while
+    CAP_SYS_ADMIN is still there for the filter.
+    """
+    if ctx.facts.euid != 0 and not filter_takes_admin(ctx):
+        ctx.plan.joinable("(default)")
+
+
+def _mask(names: list[str], last: int) -> int:
+    """A capability set as a mask.  Names unknown to us or to the kernel are left out: validation warns of them."""
     mask = 0
-    for cap in (process.get("capabilities") or {}).get(name) or ():
-        bit = CAP_BITS.get(cap, facts.cap_last + 1)
-        if bit <= facts.cap_last:
+    for name in names:
+        bit = CAP_BITS.get(name, last + 1)
+        if bit <= last:
             mask |= 1 << bit
     return mask
 
 
-def bounding_set(plan: Plan, process: dict[str, Any], facts: HostFacts) -> None:
-    """Drop from the bounding set while CAP_SETPCAP is still there.  Without `capabilities` nothing stays."""
-    origin = "/process/capabilities/bounding" if process.get("capabilities") else "(default)"
-    plan.cap_bound(origin, mask=_mask(process, "bounding", facts))
+def bounding_set(ctx: Context) -> None:
+    """CAP_BOUND.  Without `capabilities` the set becomes empty."""
+    sets = ctx.process.get("capabilities", {})
+    origin = "/process/capabilities/bounding" if sets else "(default)"
+    ctx.plan.cap_bound(origin, mask=_mask(sets.get("bounding", []), ctx.facts.cap_last))
 
 
-def capabilities(plan: Plan, process: dict[str, Any], facts: HostFacts, policy: int = 0) -> None:
-    """The other four sets, after the ids: changing those clears effective and ambient (capabilities(7))."""
-    bounding = _mask(process, "bounding", facts)
-    effective, permitted, inheritable, ambient = (_mask(process, name, facts) for name in SETS[1:])
-    pointer = "/process/capabilities"
-    # capset(2) would say EPERM to these two, and not which.
+def capabilities(ctx: Context) -> None:
+    """CAPS: the other four sets."""
+    plan, last, pointer = ctx.plan, ctx.facts.cap_last, "/process/capabilities"
+    sets = ctx.process.get("capabilities", {})
+    bounding, effective = _mask(sets.get("bounding", []), last), _mask(sets.get("effective", []), last)
+    permitted, inheritable = _mask(sets.get("permitted", []), last), _mask(sets.get("inheritable", []), last)
+    ambient = _mask(sets.get("ambient", []), last)
+    # For these two capset(2) reports EPERM, and not which of them it is.
     if effective & ~permitted:
         plan.refuse(f"{pointer}/effective", "a subset of permitted", cap_names(effective & ~permitted))
     if inheritable & ~bounding:
@@ -99,8 +134,8 @@ def capabilities(plan: Plan, process: dict[str, Any], facts: HostFacts, policy: 
         # runc's words
         plan.warn(f"{pointer}/ambient", f"can't raise ambient capability {name}: it must be permitted and inheritable")
     plan.caps(
-        pointer if process.get("capabilities") else "(default)",
-        policy=policy,
+        pointer if sets else "(default)",
+        policy=P_CAPS_FOR_FILTER if filter_takes_admin(ctx) else 0,
         effective=effective,
         permitted=permitted,
         inheritable=inheritable,
@@ -109,7 +144,7 @@ def capabilities(plan: Plan, process: dict[str, Any], facts: HostFacts, policy: 
 
 
 def cap_names(mask: int) -> str:
-    """``CAP_KILL, CAP_CHOWN`` of a mask, lowest bit first; an unknown bit as its number."""
+    """``CAP_KILL, CAP_CHOWN`` for a mask, lowest bit first; an unknown bit as its number."""
     names = []
     for bit in range(mask.bit_length()):
         if mask >> bit & 1:

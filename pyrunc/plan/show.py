@@ -7,8 +7,8 @@ from itertools import zip_longest
 
 from pyrunc.errors import printable
 from pyrunc.errors import show as value_text
-from pyrunc.plan import NO_SLOT, Plan, mounts, namespaces, ops, process, scheduling, security
-from pyrunc.spec.names import CAPABILITIES, RLIMITS, escape
+from pyrunc.plan import NO_SLOT, Plan, mount_options, ops, process, scheduling, security
+from pyrunc.spec.names import CAPABILITIES, CLONE_FLAGS, RLIMITS, escape
 from pyrunc.spec.rules_scheduling import REALTIME
 
 TYPE_CHECKING = False
@@ -20,15 +20,19 @@ if TYPE_CHECKING:
 
 WIDTH = 76  # of the arguments column: a longer one pushes its own origin to the right, not everybody's
 _ATTRIBUTES = (
-    (mounts.RDONLY, "ro", "rw"),
-    (mounts.NOSUID, "nosuid", "suid"),
-    (mounts.NODEV, "nodev", "dev"),
-    (mounts.NOEXEC, "noexec", "exec"),
-    (mounts.NODIRATIME, "nodiratime", "diratime"),
-    (mounts.NOSYMFOLLOW, "nosymfollow", "symfollow"),
+    (mount_options.RDONLY, "ro", "rw"),
+    (mount_options.NOSUID, "nosuid", "suid"),
+    (mount_options.NODEV, "nodev", "dev"),
+    (mount_options.NOEXEC, "noexec", "exec"),
+    (mount_options.NODIRATIME, "nodiratime", "diratime"),
+    (mount_options.NOSYMFOLLOW, "nosymfollow", "symfollow"),
 )
-_ATIMES = {mounts.RELATIME: "relatime", mounts.NOATIME: "noatime", mounts.STRICTATIME: "strictatime"}
-_PROPAGATIONS = {value: name for name, value in mounts.PROPAGATIONS.items()}
+_ATIMES = {
+    mount_options.RELATIME: "relatime",
+    mount_options.NOATIME: "noatime",
+    mount_options.STRICTATIME: "strictatime",
+}
+_PROPAGATIONS = {value: name for name, value in mount_options.PROPAGATIONS.items()}
 # Shown as sb:ro and so on: options of the filesystem that look like options of the mount.
 _SUPER_FLAGS = ("ro", "rw", "sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand")
 _DEVICE_LETTERS = {0o020000: "c", 0o060000: "b", 0o010000: "p"}
@@ -274,7 +278,7 @@ def _generic(args: Args) -> str:
 
 
 def _flag_names(flags: int) -> str:
-    return " ".join(name for name, bit in namespaces.CLONE_FLAGS.items() if flags & bit)
+    return " ".join(name for name, bit in CLONE_FLAGS.items() if flags & bit)
 
 
 def _slot(number: int) -> str:
@@ -284,8 +288,8 @@ def _slot(number: int) -> str:
 def _attributes(on: int, off: int, prefix: str) -> list[str]:
     words = [prefix + yes for bit, yes, _ in _ATTRIBUTES if on & bit]
     words += [prefix + no for bit, _, no in _ATTRIBUTES if off & bit & ~on]
-    field = on & mounts.ATIME_FIELD
-    if field or off & mounts.ATIME_FIELD:
+    field = on & mount_options.ATIME_FIELD
+    if field or off & mount_options.ATIME_FIELD:
         words.append(prefix + _ATIMES[field])
     return words
 

@@ -1,124 +1,77 @@
-"""User namespaces: what is opened before one is entered, and who is who in it.  Not imported without one."""
+"""User namespaces: what has to be done with the caller's rights, before the namespace takes them away."""
 
 from __future__ import annotations
 
-from pyrunc.plan import devices
-from pyrunc.plan.mounts import PRIVATE, RECURSIVE, SHARED, SLAVE, clean
+from pyrunc.plan.mount_options import PRIVATE, RECURSIVE, SHARED, SLAVE, absolute
 from pyrunc.plan.ops import P_OPEN_TREE_RECURSIVE, P_UNSHARE_USER_DUMPABLE
-from pyrunc.spec.mappings import map_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
-    from pyrunc.host import HostFacts
-    from pyrunc.plan import Plan
-    from pyrunc.plan.create import Options
-    from pyrunc.plan.namespaces import Namespaces
+    from pyrunc.plan.context import Context
 
 MAX_SLOTS = 250  # MAX_FDS of native/init/init.h
-OWN_SLOTS = 50  # left to the descriptors that come with the plan
+OWN_SLOTS = 50  # reserved for the descriptors that come with the plan
 
 
-def place(plan: Plan, spaces: Namespaces) -> None:
-    """PLACE: into the cgroup first of all, as the caller; CLONE_INIT's child is born where its parent is."""
-    if plan.cgroup_path:
-        slot = plan.fd("cgroup", plan.cgroup_path, "/linux/cgroupsPath")
-        plan.place("/linux/cgroupsPath", cgroup_fd=slot)
-        spaces.placed = True
+def enter_cgroup(ctx: Context) -> None:
+    """PLACE: enter the cgroup as the caller; the child of CLONE_INIT is born where its parent is."""
+    plan = ctx.plan
+    if plan.cgroup_path and ctx.namespaces.has("user"):
+        plan.place("/linux/cgroupsPath", cgroup_fd=plan.fd("cgroup", plan.cgroup_path, "/linux/cgroupsPath"))
 
 
-def open_outside(plan: Plan, config: dict[str, Any], facts: HostFacts, options: Options, spaces: Namespaces) -> None:
-    """OPEN_TREE for every bind mount, and ENTER_ROOT.
+def enters_root(ctx: Context) -> bool:
+    """Whether the root directory is opened before the user namespace is entered: ROOT then finds it by ENTER_ROOT."""
+    return ctx.namespaces.has("user") and ctx.namespaces.is_new("mount")
 
-    Not for a user other than root: to clone mounts of the caller's namespace takes CAP_SYS_ADMIN in it, and what such
-    a user can reach the container's root can reach as well.
+
+def enter_root_directory(ctx: Context) -> None:
+    """ENTER_ROOT: the container's root may lack the permission to search the directories above it."""
+    if enters_root(ctx):
+        ctx.plan.enter_root("/root", path=absolute(ctx.options.bundle, ctx.config["root"]["path"]))
+
+
+def open_trees(ctx: Context) -> dict[str, int]:
+    """OPEN_TREE for every bind mount; returns the slot of each clone by the pointer of its mount.
+
+    Only for root: cloning mounts of the caller's namespace takes CAP_SYS_ADMIN in it, and what another user can reach
+    the container's root can reach as well.  An idmapped mount comes with the plan instead.
     """
-    if not spaces.is_new("mount"):
-        return
-    root: str = config["root"]["path"]
-    plan.enter_root("/root", path=root if root.startswith("/") else f"{options.bundle}/{root}")
-    spaces.root_in_cwd = True
-    if facts.euid != 0:
-        return
-    slot = MAX_SLOTS
-    propagation = clone_propagation((config.get("linux") or {}).get("rootfsPropagation") or "")
+    trees: dict[str, int] = {}
+    if not enters_root(ctx) or ctx.facts.euid != 0:
+        return trees
+    bundle, notify = ctx.options.bundle, ctx.options.notify
     wanted = [
-        (f"/mounts/{index}", *source)
-        for index, mount in enumerate(config.get("mounts") or ())
-        if (source := bind_source(mount, options.bundle))
+        (mount.pointer, absolute(bundle, mount.source), mount.flags.recursive)
+        for mount in ctx.mounts
+        if mount.is_new_bind() and not mount.is_idmapped()
     ]
-    if options.notify:
-        wanted.append(("(NOTIFY_SOCKET)", options.notify, False))
-    for pointer, path, recursive in wanted:
+    if notify:
+        wanted.append(("(NOTIFY_SOCKET)", notify, False))
+    propagation = clone_propagation(ctx.linux.get("rootfsPropagation", ""))
+    slot = MAX_SLOTS
+    for pointer, path, recursive in wanted[: MAX_SLOTS - OWN_SLOTS]:  # the rest must be reachable from inside
         slot -= 1
-        if slot < OWN_SLOTS:
-            break  # the rest has to be within reach
         policy = P_OPEN_TREE_RECURSIVE if recursive else 0
-        plan.open_tree(pointer, policy=policy, slot=slot, propagation=propagation, path=path)
-        spaces.trees[pointer] = slot
-
-
-def nodes(plan: Plan, config: dict[str, Any], facts: HostFacts, spaces: Namespaces) -> None:
-    """MAKE_NODE for linux.devices, with the ids that their owners have on the host.
-
-    Only who may call mknod(2) can do without the host's nodes, whose owner and mode are not ours to change.  Without
-    mappings in config.json the host's ids of a namespace that is joined are not known.
-    """
-    linux = config["linux"]
-    uids, gids = linux.get("uidMappings"), linux.get("gidMappings")
-    if facts.rootless or not spaces.is_new("mount") or not uids or not gids:
-        return
-    label = (linux.get("mountLabel") or "") if facts.selinux else ""
-    bound = any(clean(mount["destination"]) == "/dev" and is_bind(mount) for mount in config.get("mounts") or ())
-    for index, entry in enumerate(linux.get("devices") or ()):
-        at = clean(entry["path"])
-        if entry["type"] == "p" or at == "/dev/ptmx" or (bound and at.startswith("/dev/")):
-            continue
-        plan.make_node(
-            f"/linux/devices/{index}",
-            number=index,
-            uid=host_id(uids, entry.get("uid") or 0),
-            gid=host_id(gids, entry.get("gid") or 0),
-            path=entry["path"],
-            label=label,
-            **devices.numbers(entry),
-        )
-        spaces.nodes.add(index)
-
-
-def is_bind(mount: dict[str, Any]) -> bool:
-    """Whether an entry of `mounts` is a new bind mount."""
-    names = mount.get("options") or ()
-    return (mount.get("type") == "bind" or "bind" in names or "rbind" in names) and "remount" not in names
-
-
-def bind_source(mount: dict[str, Any], bundle: str) -> tuple[str, bool] | None:
-    """(path, recursive) of a bind mount without an id mapping of its own (that one comes with the plan), else None."""
-    names = mount.get("options") or ()
-    if not is_bind(mount) or mount.get("uidMappings") or "idmap" in names or "ridmap" in names:
-        return None
-    source: str = mount["source"]
-    return (source if source.startswith("/") else f"{bundle}/{source}"), "rbind" in names
+        ctx.plan.open_tree(pointer, policy=policy, slot=slot, propagation=propagation, path=path)
+        trees[pointer] = slot
+    return trees
 
 
 def clone_propagation(name: str) -> int:
-    """What a clone of a host mount needs to be what the new mount namespace would have made of it.
+    """The propagation that gives a clone of a host mount what the new mount namespace would have given it.
 
-    In one that another user namespace owns a shared mount is a slave of the host's (mount_namespaces(7)); "shared"
-    then makes it a peer of its own copies only.
+    In a mount namespace that another user namespace owns, a shared mount is a slave of the host's
+    (mount_namespaces(7)); "shared" then makes it a peer of its own copies only.
     """
     if name in ("shared", "rshared"):
         return RECURSIVE | SLAVE | (RECURSIVE | SHARED) << 4
     return RECURSIVE | (PRIVATE if name in ("private", "rprivate") else SLAVE)
 
 
-def enter(plan: Plan, facts: HostFacts, spaces: Namespaces) -> None:
+def unshare(ctx: Context) -> None:
     """UNSHARE_USER, after everything that can be joined with the caller's rights."""
-    plan.new_userns = True
-    plan.unshare_user(spaces.pointers["user"], policy=P_UNSHARE_USER_DUMPABLE if facts.euid != 0 else 0)
-
-
-def host_id(mappings: list[dict[str, int]], inside: int) -> int:
-    """The id outside of the user namespace; the same number without mappings, -1 for one that is not mapped."""
-    return map_id(mappings, inside) if mappings else inside
+    if ctx.namespaces.is_new("user"):
+        ctx.plan.new_userns = True
+        policy = P_UNSHARE_USER_DUMPABLE if ctx.facts.euid != 0 else 0
+        ctx.plan.unshare_user(ctx.namespaces.pointers["user"], policy=policy)

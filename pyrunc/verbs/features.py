@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyrunc import SPEC_VERSION, build, cgroup, command, jsontext, seccomp
-from pyrunc.plan import mounts, scheduling, security
+from pyrunc.plan import mount_options, scheduling, security
 from pyrunc.spec import names, schema
 
 TYPE_CHECKING = False
@@ -30,7 +30,7 @@ def describe() -> dict[str, Any]:
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPEC_VERSION,
         "hooks": list(schema.CONFIG[1]["hooks"][1]),
-        "mountOptions": sorted(mounts.OPTIONS),
+        "mountOptions": sorted(mount_options.OPTIONS),
         "linux": {
             "namespaces": NAMESPACES,
             "capabilities": list(names.CAPABILITIES),

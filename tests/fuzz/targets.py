@@ -24,8 +24,9 @@ from pyrunc.cgroup import devices, resources
 from pyrunc.container import events, salvage, update
 from pyrunc.errors import Capped, PyruncError, StateError
 from pyrunc.handshake import RECORD_SIZE, STATES, Protocol, ProtocolError, Record
-from pyrunc.plan import Plan, create, mounts, show
+from pyrunc.plan import Plan, context, create, show
 from pyrunc.plan import exec as plan_exec
+from pyrunc.plan.mount_options import ATIME_FIELD, OPTIONS, Flags, clean
 from pyrunc.spec import exec_process, load, names, validate
 
 SECONDS = 2.0  # of processor time for one small input
@@ -105,7 +106,7 @@ def process_json(data: bytes) -> None:
         parsed = exec_process.parse(configs.document_bytes(draw, process), "process.json")
         parsed = exec_process.inherit(parsed, container.get("process") or {})
         exec_process.check(parsed, Host(), "process.json")
-        plan_exec.compile_exec(container, parsed, Host(), plan_exec.Options("c1")).encode()
+        plan_exec.compile_exec(container, parsed, Host(), context.Options("c1")).encode()
 
 
 def resources_json(data: bytes) -> None:
@@ -199,15 +200,15 @@ def small_texts(data: bytes) -> None:
     assert fs.normpath(text) == models.normpath(text)
     with refusing():
         exec_process.build({}, ["a"], {"user": text, "additional-gids": [text]})
-    assert mounts.clean(text) == models.normpath("/" + text)
+    assert clean(text) == models.normpath("/" + text)
 
 
 def mount_options(data: bytes) -> None:
     """F6: of the options about one thing the last one counts; nothing is lost, nothing is both set and cleared."""
     draw = Draw(data)
-    options = [draw.pick((*mounts.OPTIONS, "", "size=1m", "mode=755")) for _ in range(draw.below(10))]
-    flags = mounts.Flags(options)
-    assert flags.data == [option for option in options if option not in mounts.OPTIONS and option]
+    options = [draw.pick((*OPTIONS, "", "size=1m", "mode=755")) for _ in range(draw.below(10))]
+    flags = Flags(options)
+    assert flags.data == [option for option in options if option not in OPTIONS and option]
     plain = {"ro": (1, True), "rw": (1, False), "nosuid": (2, True), "suid": (2, False), "nodev": (4, True),
              "dev": (4, False), "noexec": (8, True), "exec": (8, False)}  # fmt: skip
     last = {}
@@ -219,8 +220,8 @@ def mount_options(data: bytes) -> None:
             last[bit] = on
     for bit, on in last.items():
         assert bool(flags.set & bit) == on and bool(flags.clr & bit) != on
-    assert not flags.set & flags.clr & ~mounts.ATIME_FIELD
-    assert not flags.rec_set & flags.rec_clr & ~mounts.ATIME_FIELD
+    assert not flags.set & flags.clr & ~ATIME_FIELD
+    assert not flags.rec_set & flags.rec_clr & ~ATIME_FIELD
     assert flags.remount == ("remount" in options)
 
 

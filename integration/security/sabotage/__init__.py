@@ -191,8 +191,8 @@ TABLE = [
     Sabotage(
         "T14",
         "the ids are those of a passwd entry",
-        [("pyrunc/plan/process.py", '    plan.set_ids("/process/user", uid=uid, gid=gid)\n',
-          '    plan.set_ids("/process/user", uid=0, gid=0)\n')],
+        [("pyrunc/plan/process.py", 'set_ids("/process/user", uid=uid, gid=gid)\n',
+          'set_ids("/process/user", uid=0, gid=0)\n')],
         "test_identity.py::test_a_number_is_never_looked_up_as_a_name",
         "assert",
     ),
@@ -242,8 +242,8 @@ TABLE = [
         [
             (
                 "pyrunc/plan/mounts.py",
-                '        if spaces.has("user") and not spaces.has("cgroup"):\n',
-                '        if spaces.has("user") and not spaces.has("mount"):\n',
+                '    if spaces.has("user") and not spaces.has("cgroup"):\n',
+                '    if spaces.has("user") and not spaces.has("mount"):\n',
             )
         ],
         "test_userns.py::test_the_hosts_cgroups_are_read_only",
@@ -457,10 +457,9 @@ TABLE = [
         "the filter is always loaded early",
         [
             (
-                "pyrunc/plan/confine.py",
-                "    drop_privileges(plan, config, program, facts, env)\n    process.locate(",
-                "    load_filter(plan, config, program)\n"
-                "    drop_privileges(plan, config, program, facts, env)\n    process.locate(",
+                "pyrunc/plan/create.py",
+                "    drop_privileges(ctx)\n",
+                "    security.load_filter(ctx)\n    drop_privileges(ctx)\n",
             )
         ],
         "test_host.py::test_filter_that_forbids_what_set_up_does",
@@ -471,14 +470,14 @@ TABLE = [
         "the capabilities are dropped where the container sees it",
         [
             (
-                "pyrunc/plan/confine.py",
-                "    security.capabilities(plan, program, facts, P_CAPS_FOR_FILTER",
-                "    if not joining:\n        security.capabilities(plan, program, facts, P_CAPS_FOR_FILTER",
+                "pyrunc/plan/create.py",
+                "    security.capabilities(ctx)\n",
+                "    if not clones_later:\n        security.capabilities(ctx)\n",
             ),
             (
                 "pyrunc/plan/exec.py",
-                "    process.process_limit(plan)\n",
-                "    process.process_limit(plan)\n    confine.security.capabilities(plan, program, facts)\n",
+                "    process.process_limit(ctx)\n",
+                "    process.process_limit(ctx)\n    security.capabilities(ctx)\n",
             ),
         ],
         "test_joiner.py::test_exec_shows_nothing_of_the_host",
