@@ -22,9 +22,9 @@ from pyrunc.signals import SIGKILL
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
 
     from pyrunc.log import Log
+    from pyrunc.spec.types import Hook
 
 S_IFMT, S_IFREG, S_IFIFO = 0o170000, 0o100000, 0o010000
 TAIL = 4096  # bytes of a hook's output that an error keeps
@@ -43,11 +43,11 @@ class _Program:
 
     __slots__ = ("args", "env", "path", "pointer", "timeout", "words")
 
-    def __init__(self, pointer: str, raw: dict[str, Any], words: str = "") -> None:
+    def __init__(self, pointer: str, raw: Hook, words: str = "") -> None:
         self.pointer, self.words = pointer, words
-        self.path: str = raw["path"]
+        self.path = raw["path"]
         self.args: list[str] = raw.get("args") or [self.path]
-        self.env: list[str] | None = raw.get("env")
+        self.env = raw.get("env")
         self.timeout: float | None = raw.get("timeout")
 
     def failed(self, call: str, number: int, value: str) -> SysError:
@@ -67,7 +67,7 @@ class _Program:
 
 def run_hooks(
     kind: str,
-    hooks: Sequence[dict[str, Any]],
+    hooks: Sequence[Hook],
     state: str,
     *,
     bundle: str,
@@ -92,7 +92,7 @@ def run_hooks(
             log.warning(str(error))
 
 
-def run_program(pointer: str, program: dict[str, Any]) -> None:
+def run_program(pointer: str, program: Hook) -> None:
     """Run a helper program with its own ``env`` as if it were a hook without a state: bounded, its output in the error.
 
     Raises HookError, SysError.

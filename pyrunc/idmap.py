@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Where the setuid helpers may be.  Never searched for in PATH, which is the caller's (CVE-2018-6556's family).
 HELPER_DIRS = ("/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin")
 HELPER_ENV = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
-HELPER_TIMEOUT = 10.0  # seconds; they ask NSS
+HELPER_TIMEOUT = 10  # seconds; they ask NSS
 
 _STAGES = {1: "clone", 2: "write", 3: "write", 4: "open"}
 _MS_FLAGS = {1: 1 << 20, 2: 1 << 19, 3: 1 << 18, 4: 1 << 17}  # MS_* of a propagation nibble (plan.mounts)

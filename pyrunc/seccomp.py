@@ -18,12 +18,14 @@ from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY
 from pyrunc import SPEC_VERSION, build, fs, interpreter
 from pyrunc.errors import ConfigError, Problem, PyruncError, SysError, errno_text, show
 from pyrunc.jsontext import dumps
-from pyrunc.plan.security import SECCOMP_FLAGS, SPEC_ALLOW
+from pyrunc.plan.security import SECCOMP_FLAGS, filter_flags, notifies
 from pyrunc.signals import SIGKILL, SIGXCPU
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from pyrunc.spec.types import Seccomp
 
 POINTER = "/linux/seccomp"
 
@@ -52,7 +54,7 @@ OPERATORS = {  # enum scmp_compare
     "SCMP_CMP_MASKED_EQ": 7,
 }
 
-WAIT_KILLABLE_RECV = 1 << 5
+NO_PROFILE: Seccomp = {"defaultAction": "SCMP_ACT_ALLOW"}  # of a container without a filter
 NEW_LISTENER = 1 << 3
 
 PROGRAM_MAX = 4096 * 8  # BPF_MAXINSNS instructions
@@ -78,15 +80,15 @@ class FlatProfile:
 
     __slots__ = ("archs", "args", "default", "enosys", "names", "rules")
 
-    def __init__(self, profile: dict[str, Any], archs: list[int]) -> None:
+    def __init__(self, profile: Seccomp, archs: list[int]) -> None:
         self.default = encode_action(profile["defaultAction"], profile.get("defaultErrnoRet"))
         # What lets calls through lets new ones through too; a tracer knows how to answer them itself.
         permissive = profile["defaultAction"] in ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
         self.enosys = not permissive and self.default != ACTIONS["SCMP_ACT_ERRNO"] | ENOSYS
         self.archs = pack(f"{len(archs)}I", *archs)
         rules, names, args = [], [], []
-        for rule in profile.get("syscalls") or ():
-            conditions = rule.get("args") or ()
+        for rule in profile.get("syscalls", ()):
+            conditions = rule.get("args", ())
             used = [condition["index"] for condition in conditions]
             # Two conditions on one argument cannot be one libseccomp rule; runc's profiles mean "or" by it.
             either = len(set(used)) != len(used)
@@ -117,24 +119,7 @@ def encode_action(name: str, number: int | None) -> int:
     return ACTIONS[name]
 
 
-def notifies(profile: dict[str, Any]) -> bool:
-    """Whether a rule asks an agent (SCMP_ACT_NOTIFY)."""
-    return any(rule["action"] == "SCMP_ACT_NOTIFY" for rule in profile.get("syscalls") or ())
-
-
-def filter_flags(profile: dict[str, Any]) -> int:
-    """SECCOMP_FILTER_FLAG_* for seccomp(2), without NEW_LISTENER."""
-    names = profile.get("flags")
-    if names is None:
-        return SPEC_ALLOW  # as runc: no speculative-store mitigation that nobody asked for
-    flags = 0
-    for name in names:
-        flags |= SECCOMP_FLAGS[name]
-    # EINVAL without a listener, where it means nothing.
-    return flags if notifies(profile) else flags & ~WAIT_KILLABLE_RECV
-
-
-def compile_filter(profile: dict[str, Any], *, cache_dir: str = "") -> tuple[bytes, int, bool]:
+def compile_filter(profile: Seccomp, *, cache_dir: str = "") -> tuple[bytes, int, bool]:
     """Compile ``linux.seccomp``, which spec.validate has checked.
 
     Returns the program (``struct sock_filter[]``), the SECCOMP_FILTER_FLAG_* to load it with (without NEW_LISTENER),
@@ -160,11 +145,11 @@ def compile_filter(profile: dict[str, Any], *, cache_dir: str = "") -> tuple[byt
     return program, flags, listener
 
 
-def _architectures(profile: dict[str, Any], lib: Any) -> list[int]:
+def _architectures(profile: Seccomp, lib: Any) -> list[int]:
     """libseccomp's tokens of the architectures besides the native one, which is always there; each once."""
     native = lib.pr_seccomp_arch(b"")
     tokens: list[int] = []
-    for index, name in enumerate(profile.get("architectures") or ()):
+    for index, name in enumerate(profile.get("architectures", ())):
         token = lib.pr_seccomp_arch(_arch_name(name))
         if token < 0:
             expected = f"an architecture of libseccomp {build.libseccomp()}"
@@ -179,7 +164,7 @@ def _arch_name(name: str) -> bytes:
     return name.removeprefix("SCMP_ARCH_").lower().encode("utf-8")
 
 
-def _compile(encoded: bytes, profile: dict[str, Any], archs: list[int]) -> bytes:
+def _compile(encoded: bytes, profile: Seccomp, archs: list[int]) -> bytes:
     """The program, from the child.  Raises as `compile_filter` does."""
     ffi, lib = interpreter.quick()
     out, report = ffi.new("char[]", PROGRAM_MAX), ffi.new("int[3]")
@@ -220,9 +205,9 @@ def _death(what: str, *, limit: bool = False) -> PyruncError:
     return PyruncError(f"{POINTER}: {what}{hint}")
 
 
-def _problem(number: int, stage: int, index: int, name: int, profile: dict[str, Any], archs: list[int]) -> Problem:
+def _problem(number: int, stage: int, index: int, name: int, profile: Seccomp, archs: list[int]) -> Problem:
     """What libseccomp did not take, in terms of the profile; the child's indexes are not trusted."""
-    rules = profile.get("syscalls") or ()
+    rules = profile.get("syscalls", ())
     if stage == ARCH and 0 <= index < len(archs):
         expected = (
             "architectures of this machine's byte order" if number == EDOM else "architectures that libseccomp takes"
@@ -252,7 +237,7 @@ def usable_architectures() -> list[str]:
 def usable_flags() -> list[str]:
     """The flags of a profile that this kernel takes, for `features`."""
     lib = interpreter.quick()[1]
-    with_listener = {WAIT_KILLABLE_RECV: NEW_LISTENER}
+    with_listener = {SECCOMP_FLAGS["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]: NEW_LISTENER}
     return [
         name for name, bit in SECCOMP_FLAGS.items() if not bit or lib.pr_seccomp_flag(bit | with_listener.get(bit, 0))
     ]
@@ -351,7 +336,7 @@ def _remember(directory: int, digest: bytes, program: bytes) -> None:
 # -- listener ---------------------------------------------------------------------------------------------------
 
 
-def send_listener(pidfd: int, number: int, profile: dict[str, Any], pid: int, status: str) -> None:
+def send_listener(pidfd: int, number: int, profile: Seccomp, pid: int, status: str) -> None:
     """Take the notify descriptor ``number`` out of init and send it to the agent at ``listenerPath``.
 
     ``status``: the container's state as JSON, status "creating".  One connection, the container process state
@@ -365,7 +350,7 @@ def send_listener(pidfd: int, number: int, profile: dict[str, Any], pid: int, st
         posix.close(listener)
 
 
-def take_listener(pidfd: int, number: int, profile: dict[str, Any]) -> int:
+def take_listener(pidfd: int, number: int, profile: Seccomp) -> int:
     """Take the notify descriptor ``number`` out of init.  Raises SysError, also for a profile that notifies nobody."""
     path = profile.get("listenerPath", "")
     if not path:
@@ -381,7 +366,7 @@ def take_listener(pidfd: int, number: int, profile: dict[str, Any]) -> int:
     return int(listener)
 
 
-def hand_over(listener: int, profile: dict[str, Any], pid: int, status: str) -> None:
+def hand_over(listener: int, profile: Seccomp, pid: int, status: str) -> None:
     """Send the notify descriptor of process ``pid`` to the agent, as `send_listener` says.  Raises SysError."""
     ffi, lib = interpreter.quick()
     path = profile.get("listenerPath", "")
@@ -403,7 +388,7 @@ def hand_over(listener: int, profile: dict[str, Any], pid: int, status: str) -> 
         posix.close(sock)
 
 
-def _process_state(profile: dict[str, Any], pid: int, status: str) -> bytes:
+def _process_state(profile: Seccomp, pid: int, status: str) -> bytes:
     """The container process state; ``status`` is JSON already and stays as it is."""
     head = dumps({"ociVersion": SPEC_VERSION, "fds": ["seccompFd"], "pid": pid})
     metadata = profile.get("listenerMetadata")

@@ -40,7 +40,7 @@ def arg(index: int, value: int, op: str = "EQ", **more: Any) -> dict[str, Any]:
 
 def made(*rules: dict[str, Any], default: str = ALLOW, **more: Any) -> profile.Filter:
     document = {"defaultAction": default, "architectures": [NATIVE], "syscalls": list(rules), **more}
-    profile.validate(document, "", "p.json")
+    profile.valid(document, "", "p.json")
     return profile.Filter(document, "", "p.json")
 
 
@@ -332,7 +332,7 @@ def test_a_rule_that_libseccomp_refuses_is_named_by_its_pointer(tmp_path: Path) 
     args = [arg(0, n % 4, "NE") for n in range(3)]
     document = {"defaultAction": ALLOW, "syscalls": [rule("read"), rule("kcmp", action="SCMP_ACT_NOTIFY", args=args)]}
     with pytest.raises(ConfigError, match=r"p.json: /listenerPath"):
-        profile.validate(document, "", "p.json")
+        profile.valid(document, "", "p.json")
 
 
 @pytest.mark.parametrize(

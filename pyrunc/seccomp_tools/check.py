@@ -12,10 +12,10 @@ from pyrunc.seccomp_tools.outcomes import Call, interesting, outcomes
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any
 
     from pyrunc.seccomp_tools.calls import Arch
     from pyrunc.seccomp_tools.profile import Filter
+    from pyrunc.spec.types import SyscallArg, SyscallRule
 
 PROBLEM, NOTE = "problem", "note"
 MOST = 1000  # findings
@@ -191,14 +191,14 @@ class _Rules:
 
     # -- conditions --------------------------------------------------------------------------------------
 
-    def conditions(self, rule: dict[str, Any], pointer: str) -> Iterable[Finding]:
+    def conditions(self, rule: SyscallRule, pointer: str) -> Iterable[Finding]:
         """Conditions that are never or always true, and "or" where "and" is expected."""
         conditions = rule.get("args") or ()
         for place, condition in enumerate(conditions):
             wide = {truth(condition, 64)}
             narrow = {truth(condition, arch.bits) for arch in self.filter.arches}
             here = f"{pointer}/args/{place}"
-            words = profile.words({"args": [condition]})
+            words = profile.words([condition])
             if wide == {False}:
                 yield Finding(PROBLEM, "dead-condition", here, f"{words} is never true")
             elif wide == {True}:
@@ -224,7 +224,7 @@ class _Rules:
                 yield Finding(NOTE, "conditions-bypassed", f"{self.filter.pointer(index)}/args", text)
 
 
-def truth(condition: dict[str, Any], bits: int) -> bool | None:
+def truth(condition: SyscallArg, bits: int) -> bool | None:
     """Whether a condition is always (True) or never (False) true for arguments of that many
     bits."""
     values = interesting([condition], (1 << bits) - 1)

@@ -11,10 +11,13 @@ from select import POLLIN, poll
 from pyrunc import handshake, interpreter, seccomp
 from pyrunc.errors import PyruncError, SysError
 from pyrunc.launch import create, session
+from pyrunc.plan.security import WAIT_KILLABLE_RECV, filter_flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from pyrunc.spec.types import Seccomp, SyscallRule
 
 # ret USER_NOTIF: every call on every architecture
 ASK = pack("HBBI", 0x06, 0, 0, seccomp.ACTIONS["SCMP_ACT_NOTIFY"])
@@ -24,13 +27,13 @@ _HIDDEN = 3.0  # errors while init may be hidden from us
 _PAUSE = 0.001
 
 
-def profile() -> dict[str, Any]:
+def profile() -> Seccomp:
     """A profile for the plan; the filter itself is `ASK`.
 
     Nothing listens at the path. An `exec` into such a container must not run without the filter, so
     it fails.
     """
-    rule = {"names": ["getppid"], "action": "SCMP_ACT_NOTIFY"}
+    rule: SyscallRule = {"names": ["getppid"], "action": "SCMP_ACT_NOTIFY"}
     return {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule], "listenerPath": "/traced/by/pyrunc/seccomp"}
 
 
@@ -45,8 +48,8 @@ class Job(create.Job):
         self.args = args  # the command line; [] means the bundle's
         # Without it, a signal would interrupt a call that has been reported, and the call would be
         # repeated.
-        known = interpreter.quick()[1].pr_seccomp_flag(seccomp.WAIT_KILLABLE_RECV | seccomp.NEW_LISTENER)
-        self.flags = seccomp.WAIT_KILLABLE_RECV if known else 0
+        known = interpreter.quick()[1].pr_seccomp_flag(WAIT_KILLABLE_RECV | seccomp.NEW_LISTENER)
+        self.flags = WAIT_KILLABLE_RECV if known else 0
 
     def read_config(self, path: str) -> tuple[dict[str, Any], bytes]:
         """The bundle's plan with our filter and command line."""
@@ -62,7 +65,7 @@ class Job(create.Job):
 
     def fill_filter(self) -> None:
         """No profile could cover all calls: write(2) would be missing, and calls without a name."""
-        self.plan.set_filter(ASK, self.flags | seccomp.filter_flags({}), True)
+        self.plan.set_filter(ASK, self.flags | filter_flags(seccomp.NO_PROFILE), True)
 
     def on_ready(self, record: handshake.Record) -> None:
         """READY: the filter comes next. Fetch its listener before init reports its number.

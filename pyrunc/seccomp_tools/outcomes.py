@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from pyrunc.seccomp_tools.calls import Arch
     from pyrunc.seccomp_tools.profile import Filter
+    from pyrunc.spec.types import SyscallArg, SyscallRule
 
     Args = tuple[int, ...]
 
@@ -63,7 +64,7 @@ class Call:
         contain."""
         return islice(self._meeting(self.filter.rules[index]), max(2, min(_MOST, _OF_A_CALL // len(self.rules))))
 
-    def _meeting(self, rule: dict[str, Any]) -> Iterator[Args]:
+    def _meeting(self, rule: SyscallRule) -> Iterator[Args]:
         conditions = rule.get("args") or ()
         for chosen in [[one] for one in conditions] if profile.either(conditions) else [conditions]:
             lists: list[list[int]] = [one[:1] for one in self.values]
@@ -97,7 +98,9 @@ def outcomes(filter: Filter, arch: Arch, number: int) -> list[Outcome]:
         return _of_parts(filter, arch, number, parts)
     call = Call(filter, arch, number)
     found = [
-        Outcome(Verdict(filter.action(index), filter.pointer(index)), profile.words(filter.rules[index]))
+        Outcome(
+            Verdict(filter.action(index), filter.pointer(index)), profile.words(filter.rules[index].get("args", ()))
+        )
         for index in call.conditional
         if call.effective(index)
     ]
@@ -119,7 +122,7 @@ def _of_parts(filter: Filter, arch: Arch, number: int, parts: dict[int, str]) ->
     return found
 
 
-def interesting(conditions: Sequence[dict[str, Any]], mask: int) -> list[int]:
+def interesting(conditions: Sequence[SyscallArg], mask: int) -> list[int]:
     """The values of an argument at which a condition changes, starting with one that satisfies
     few conditions."""
     if not conditions:

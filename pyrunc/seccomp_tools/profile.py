@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.seccomp_tools.calls import Arch
+    from pyrunc.spec.types import Seccomp, SyscallArg, SyscallRule
 
 ALLOW, LOG, ERRNO = "SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_ERRNO"
 PASSING = (ALLOW, LOG)
@@ -62,13 +63,13 @@ class Filter:
 
     __slots__ = ("_naming", "arches", "base", "default", "native", "profile", "program", "rules", "source")
 
-    def __init__(self, profile: dict[str, Any], base: str, source: str) -> None:
+    def __init__(self, profile: Seccomp, base: str, source: str) -> None:
         """Compile a profile. Raises ConfigError if libseccomp cannot compile it, PyruncError."""
         self.profile, self.base, self.source = profile, base, source
-        self.rules: list[dict[str, Any]] = profile.get("syscalls") or []
+        self.rules = profile.get("syscalls", [])
         known = calls.all_arches()
         self.native = calls.native()
-        names = dict.fromkeys([self.native.name, *(profile.get("architectures") or ())])
+        names = dict.fromkeys([self.native.name, *profile.get("architectures", ())])
         try:
             program, _, _ = seccomp.compile_filter(profile, cache_dir=seccomp.cache_dir())
         except ConfigError as error:
@@ -128,7 +129,7 @@ class Filter:
         return Verdict(answer, self.base or "/")
 
 
-def met(rule: dict[str, Any], args: Sequence[int]) -> bool:
+def met(rule: SyscallRule, args: Sequence[int]) -> bool:
     """Whether the arguments of a call satisfy a rule.
 
     Conditions on the same argument are alternatives, as in runc; see `seccomp.FlatProfile`.
@@ -140,12 +141,12 @@ def met(rule: dict[str, Any], args: Sequence[int]) -> bool:
     return any(results) if either(conditions) else all(results)
 
 
-def either(conditions: Sequence[dict[str, Any]]) -> bool:
+def either(conditions: Sequence[SyscallArg]) -> bool:
     """Whether one satisfied condition of a rule is enough."""
     return len({condition["index"] for condition in conditions}) != len(conditions)
 
 
-def holds(condition: dict[str, Any], value: int) -> bool:
+def holds(condition: SyscallArg, value: int) -> bool:
     """Whether one condition holds for an argument."""
     op, wanted = condition["op"], condition["value"]
     if op == "SCMP_CMP_MASKED_EQ":
@@ -171,9 +172,8 @@ _SIGNS = {
 }
 
 
-def words(rule: dict[str, Any]) -> str:
-    """A rule's conditions: ``arg0 == 1 and arg1 & 0xf == 2``."""
-    conditions = rule.get("args") or ()
+def words(conditions: Sequence[SyscallArg]) -> str:
+    """The conditions of a rule: ``arg0 == 1 and arg1 & 0xf == 2``."""
     texts = []
     for condition in conditions:
         name, value = f"arg{condition['index']}", number(condition["value"])
@@ -192,11 +192,11 @@ def number(value: int) -> str:
 # -- documents ------------------------------------------------------------------------------------------------
 
 
-def read(path: str) -> tuple[dict[str, Any], str, str]:
+def read(path: str) -> tuple[Seccomp | None, str, str]:
     """Read the profile of a bundle, of a config.json, or a profile file: (profile, its pointer, the
     file's name).
 
-    {} if the configuration has none. Raises ConfigError.
+    None if the configuration has none. Raises ConfigError.
     """
     name = fs.abspath(path)
     if is_directory(name):
@@ -204,15 +204,12 @@ def read(path: str) -> tuple[dict[str, Any], str, str]:
     document, _ = load.load_config(name)
     source = name.rpartition("/")[2]
     if "linux" not in document and "ociVersion" not in document:
-        validate(document, "", source)
-        return document, "", source
+        return valid(document, "", source), "", source
     linux = document.get("linux") or {}
     if type(linux) is not dict:
         raise ConfigError([Problem("/linux", "object", show(linux))], source)
-    profile = linux.get("seccomp") or {}
-    if profile:
-        validate(profile, seccomp.POINTER, source)
-    return profile, seccomp.POINTER, source
+    profile = linux.get("seccomp")
+    return valid(profile, seccomp.POINTER, source) if profile else None, seccomp.POINTER, source
 
 
 def is_directory(path: str) -> bool:
@@ -223,14 +220,16 @@ def is_directory(path: str) -> bool:
         return False
 
 
-def validate(profile: Any, pointer: str, source: str) -> None:
-    """Validate a profile as `create` does. Raises ConfigError."""
+def valid(profile: Any, pointer: str, source: str) -> Seccomp:
+    """The profile, validated as `create` does. Raises ConfigError."""
     report = Report()
     found = structure(schema.SECCOMP, profile, pointer, report.problems)
     if type(found) is dict and not report.problems:
         rules_linux.seccomp(found, pointer, report)
     if report.problems:
         raise ConfigError(report.problems, source)
+    checked: Seccomp = profile
+    return checked
 
 
 def open_filter(path: str) -> Filter:

@@ -96,7 +96,7 @@ def earlier(path: str) -> dict[str, Any]:
         return {}
     document, _ = load.load_config(fs.abspath(path))
     source = path.rpartition("/")[2]
-    profile.validate(document, "", source)
+    profile.valid(document, "", source)
     rules = document.get("syscalls") or [{}]
     expected = "what `seccomp record` writes: one rule, SCMP_ACT_ALLOW, without conditions"
     if list(document) != list(_FIELDS):

@@ -12,6 +12,7 @@ from fuzz import configs
 from fuzz.draw import Draw
 from pyrunc import interpreter, seccomp
 from pyrunc.errors import PyruncError
+from pyrunc.plan.security import SECCOMP_FLAGS
 from pyrunc.spec import load, validate
 
 SECONDS = 2.0  # of our own processor time; the child has a limit of its own
@@ -35,7 +36,7 @@ def profile(draw: Draw) -> dict[str, Any]:
     if draw.one_in(3):
         out["architectures"] = [draw.pick(ARCHES) for _ in range(draw.below(4))] * draw.pick((1, 1, 1, 20))
     if draw.one_in(3):
-        out["flags"] = [draw.pick(tuple(seccomp.SECCOMP_FLAGS)) for _ in range(draw.below(3))]
+        out["flags"] = [draw.pick(tuple(SECCOMP_FLAGS)) for _ in range(draw.below(3))]
     if not draw.one_in(8):
         out["listenerPath"] = "/run/agent"
     out["syscalls"] = []
