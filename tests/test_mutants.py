@@ -91,6 +91,11 @@ def test_what_says_nothing_to_the_program_is_left_alone(code: str) -> None:
     assert python(code) == []
 
 
+def test_names_of_types_are_left_alone() -> None:
+    assert python('A = tuple[int | None, str]\nB = Literal["auto", "true"]\n') == []
+    assert python("def f():\n    a = tuple[1]\n") != []
+
+
 def test_a_table_is_not_most_of_a_file() -> None:
     table = "x = {" + ", ".join(f"'k{n}': {n}" for n in range(100)) + "}\n"
     kinds = [kind for kind, _, _ in python(table)]
@@ -275,6 +280,21 @@ def test_tests_that_go_where_few_go_come_first(tmp_path: Path) -> None:
     known.lines["pyrunc/state/container.py"].update({2: set(tests), 3: {tests[4]}, 4: set(tests)})
     one = make("def f():\n    if a < b:\n        return 1\n    return 2\n", "<", "<=")
     assert [test.seconds for test in known.reaching(one)] == [4, 0, 1, 2, 3]
+
+
+def test_lines_are_followed_into_other_files(tmp_path: Path) -> None:
+    """A module that became a package: its tests reach what they reached."""
+    known = cover.Map(Tree(tmp_path))
+    (tmp_path / "tree/pyrunc/state").mkdir(parents=True)
+    old = "".join(f"line{number} = {number}\n" for number in range(20))
+    (known.sources / "abc").write_text(old)
+    (tmp_path / "tree/pyrunc/state/one.py").write_text("import a\n" + "".join(old.splitlines(True)[:10]))
+    (tmp_path / "tree/pyrunc/state/two.py").write_text("".join(old.splitlines(True)[12:]))
+    (tmp_path / "tree/pyrunc/known.py").write_text(old)
+    where = known.moved("pyrunc/state.py", {"pyrunc/state.py": "abc", "pyrunc/known.py": "def"})
+    assert where(1) == [("pyrunc/state/one.py", 2)] and where(13) == [("pyrunc/state/two.py", 1)] and where(11) == []
+    (tmp_path / "tree/pyrunc/state.py").write_text("import a\n" + old)
+    assert known.moved("pyrunc/state.py", {"pyrunc/state.py": "abc"})(1) == [("pyrunc/state.py", 2)]
 
 
 def test_parameters_of_one_test_are_spread() -> None:

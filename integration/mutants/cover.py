@@ -16,10 +16,10 @@ import re
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from integration.mutants import of_c, parallel, sandbox, worker
 from integration.mutants.mutant import Mutant
@@ -148,15 +148,22 @@ class Map:
             self.words(file)  # known before the processes of single mutants fork
             sets = [{tests[index] for index in one} - {None} for one in found["sets"]]
             for source, of_lines in found["lines"].items():
-                move = self.moved(source, found["sources"].get(source, ""))
+                places = self.moved(source, found["sources"])
                 for line, number in of_lines.items():
-                    self.lines[source][move(int(line))] |= sets[number]  # type: ignore[arg-type]
+                    for now, there in places(int(line)):
+                        self.lines[now][there] |= sets[number]  # type: ignore[arg-type]
         return self
 
-    def moved(self, source: str, old: str) -> Any:
-        """Where a line of the text that was recorded is now."""
-        table = _table(str(self.sources / old), str(self.tree.root / source)) if old else None
-        return (lambda line: table.get(line, line)) if table else (lambda line: line)
+    def moved(self, source: str, sources: dict[str, str]) -> Callable[[int], list[tuple[str, int]]]:
+        """Where a line of the text that was recorded is now: in the same file, or in files that are new."""
+        old = str(self.sources / sources.get(source, ""))
+        if (self.tree.root / source).is_file():
+            table = _table(old, str(self.tree.root / source)) if source in sources else {}
+            return lambda line: [(source, table.get(line, line))]
+        now = {str(path.relative_to(self.tree.root)) for path in self.tree.root.glob("pyrunc/**/*.py")}
+        new = sorted(now - sources.keys()) if source in sources else []
+        tables = [(name, _kept(old, str(self.tree.root / name))) for name in new]
+        return lambda line: [(name, table[line]) for name, table in tables if line in table]
 
     # -- choosing ----------------------------------------------------------------------------------------------
 
@@ -266,6 +273,14 @@ def _table(old: str, new: str) -> dict[int, int]:
         for line in range(a, b):
             table[line + 1] = min(c + line - a, max(d - 1, c)) + 1
     return table
+
+
+@cache
+def _kept(old: str, new: str) -> dict[int, int]:
+    """Old line -> new line, for lines that went into another file: where several in a row are the same."""
+    before, after = Path(old).read_text().splitlines(), Path(new).read_text().splitlines()
+    blocks = difflib.SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks()
+    return {a + step + 1: b + step + 1 for a, b, size in blocks if size > 2 for step in range(size)}
 
 
 def scope_lines(mutant: Mutant) -> range:

@@ -17,6 +17,9 @@ PER_TABLE = 4  # mutants of each kind in one literal table: a table of 200 names
 # Time limits, pauses and sizes of buffers: another number of the same size is as good.
 TUNING = re.compile(r"TIMEOUT|TICK|FRESH|PAUSE|WAIT|CHUNK|BUFFER|SLACK|RETR|_MS\b|SECONDS")
 
+# A name for a type, which annotations use and nothing else.
+ALIAS = re.compile(r"(tuple|list|dict|set|type|Literal|Callable|Sequence|Mapping|Iterable)\[")
+
 # A descriptor is compared with 0 to see whether there is one: none is 0, since 0, 1 and 2 are open from the start.
 FD = re.compile(r"\b(\w*fd|sock|listener|console)$")
 
@@ -141,7 +144,7 @@ class Finder(ast.NodeVisitor):
             self.visit(node.value)
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        if ast.unparse(node).startswith("TYPE_CHECKING"):
+        if ast.unparse(node).startswith("TYPE_CHECKING") or (not self.scope and ALIAS.match(ast.unparse(node.value))):
             return
         if isinstance(node.targets[0], ast.Attribute | ast.Subscript):
             self.replace("statement dropped", node, "pass")
