@@ -1,4 +1,4 @@
-"""What a plan is compiled from: the configuration, the facts of the host, and the options of the command."""
+"""The input of the compiler: the configuration, facts of the host, options of the command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Options:
-    """What the command line and the state directory add to config.json.  Paths are absolute, on the host."""
+    """What the command line and the state directory add to config.json; paths are host paths."""
 
     __slots__ = (
         "bundle",
@@ -41,21 +41,22 @@ class Options:
 
     def __init__(self, id: str, bundle: str = "") -> None:
         self.id = id
-        self.console = True  # whether there is a socket for slot "console", should process.terminal need one
+        self.console = True  # there is a socket for slot "console"
         self.no_new_keyring = False
-        self.preserve_fds = self.listen_fds = 0  # numbers of descriptors; the listen ones come first, from 3 on
+        self.preserve_fds = self.listen_fds = 0  # how many; the listen ones come first, from 3 on
         # Of `create` and `run`
         self.bundle = bundle  # relative paths of config.json start here
         self.cgroup_path = ""  # absolute inside the v2 hierarchy; "": no cgroup of its own
         self.no_pivot = False
         self.notify = ""  # directory to bind at /run/notify; "": none
-        self.overlay: list[str] = []  # mount options of an overlay on top of the root directory; []: none
+        self.overlay: list[str] = []  # mount options of one over the root directory; []: none
         self.wait = "fifo"  # how init waits for start: "fifo" (create) or "socket" (run)
-        # The state JSON before and after the pid, for the hooks inside the container: they see a different pid.
+        # The state JSON before and after the pid, for the hooks inside the container: they see a
+        # different pid.
         self.create_state: tuple[str, str] = ("", "")
         self.start_state: tuple[str, str] = ("", "")
         # Of `exec`
-        self.joined: list[tuple[str, str]] = []  # (type, path) of the namespaces to join, in setns order
+        self.joined: list[tuple[str, str]] = []  # (type, path), in setns order
         self.cgroup = ""  # directory of the cgroup to be born in; "": the caller's
         self.cgroup_origin = "/linux/cgroupsPath"  # or the option that names the cgroup
         self.rootfs = ""  # host path, for a container without a mount namespace of its own; else ""
@@ -79,7 +80,7 @@ class Namespaces:
                 self.new |= CLONE_FLAGS[kind]
 
     def has(self, kind: str) -> bool:
-        """Whether the container has a namespace of this type, new or joined, instead of the caller's."""
+        """Whether the container has a namespace of this type, new or joined."""
         return kind in self.pointers
 
     def is_new(self, kind: str) -> bool:
@@ -90,7 +91,8 @@ class Namespaces:
 class Context:
     """The input of every step, and the plan that the steps are added to.
 
-    Steps only read it.  What a step determines for later ones is assigned in plan/create.py, where the order is.
+    Steps only read it. What a step determines for later ones is assigned in plan/create.py, where
+    the order is.
     """
 
     __slots__ = (
@@ -126,7 +128,7 @@ class Context:
         self.env = environment(self.process, options.listen_fds, bool(options.notify))
         self.mounts: list[Mount] = []
         self.fills_dev = True  # /dev is the container's own: nothing of the host is bound there
-        self.trees: dict[str, int] = {}  # origin of a bind mount -> slot of the clone that OPEN_TREE creates
+        self.trees: dict[str, int] = {}  # origin of a bind mount -> slot of its OPEN_TREE
         self.nodes: set[int] = set()  # indexes of linux.devices that MAKE_NODE creates
         self.read_only: list[Mount] = []  # mounts to make read-only when they have been filled
 
@@ -139,7 +141,7 @@ class Context:
                 self.fills_dev = False
 
     def compiled(self) -> Plan:
-        """The finished plan.  Raises ConfigError with all problems that only the compiler can find."""
+        """The finished plan. Raises ConfigError with all problems that the compiler found."""
         if self.plan.problems:
             raise ConfigError(self.plan.problems)
         return self.plan

@@ -1,8 +1,8 @@
 """config.json -> plan, without side effects: the order of all steps of a container.
 
-The four functions below are the four sections of a plan, one line for each topic; the topics have a file each.
-`pyrunc plan` prints the result, tests/golden/ has it for some sixty configurations, and docs/handshake.md draws the
-synchronization points.
+The four functions below are the four sections of a plan, one line for each topic; the topics have a
+file each. `pyrunc plan` prints the result, tests/golden/ has it for some sixty configurations, and
+docs/handshake.md draws the synchronization points.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def compile_create(config: dict[str, Any], facts: HostFacts, options: Options) -> Plan:
     """The plan that creates the container and leaves it waiting for `start`.
 
-    ``config`` has passed spec.validate.check.  Raises ConfigError, with all problems that only show here.
+    ``config`` has passed spec.validate.check. Raises ConfigError, with all problems that only show
+    here.
     """
     ctx = Context(config, config.get("process", {}), facts, options)
     ctx.plan.cgroup_path = options.cgroup_path
@@ -36,12 +37,13 @@ def compile_create(config: dict[str, Any], facts: HostFacts, options: Options) -
 
 
 def enter(ctx: Context) -> None:
-    """ENTER: the spawned process, in the caller's namespaces, until it has cloned the container's first process."""
+    """ENTER: the spawned process, in the caller's namespaces, until it clones pid 1."""
     userns.enter_cgroup(ctx)
     # Before DUMPABLE: the kernel then gives the file oom_score_adj to root.
     process.oom_score_adj(ctx)
     ctx.plan.dumpable("(default)", value=0)
-    # With the caller's rights over the host's mounts and devices, which the user namespace takes away.
+    # With the caller's rights over the host's mounts and devices, which the user namespace takes
+    # away.
     userns.enter_root_directory(ctx)
     ctx.trees = userns.open_trees(ctx)
     ctx.nodes = devices.make_nodes(ctx)
@@ -63,14 +65,15 @@ def setup(ctx: Context) -> None:
     mounts.bind_root(ctx)
     ctx.read_only = mounts.add_mounts(ctx)
     devices.fill_dev(ctx)
-    # All that a createRuntime hook may look for is mounted, and the old root is still there (runtime.md, Lifecycle).
+    # All that a createRuntime hook may look for is mounted, and the old root is still there
+    # (runtime.md, Lifecycle).
     ctx.plan.sync_mounted("(default)")
     hooks.create_container(ctx)
     mounts.leave_old_root(ctx)
 
 
 def finish(ctx: Context) -> None:
-    """FINISH: inside the new root, from the step that needs the most privileges to the one that needs the fewest."""
+    """FINISH: inside the new root, down to the step that needs the fewest privileges."""
     # These two write to the root filesystem, so they come before the steps that make it read-only.
     process.mounted_terminal(ctx)
     process.make_working_directory(ctx)
@@ -85,8 +88,8 @@ def finish(ctx: Context) -> None:
     drop_privileges(ctx)
     process.locate(ctx)
     security.allow_exec_to_join(ctx)
-    # As late as possible, so that the profile need not allow what set-up does; but before WAIT_START, while the parent
-    # is there to fetch a notify descriptor.
+    # As late as possible, so that the profile need not allow what set-up does; but before
+    # WAIT_START, while the parent is there to fetch a notify descriptor.
     security.load_filter(ctx)
 
 
@@ -100,7 +103,7 @@ def run(ctx: Context) -> None:
 def drop_privileges(ctx: Context, *, clones_later: bool = False) -> None:
     """The middle of FINISH, shared with `exec`: ends with the ids and capabilities of the program.
 
-    ``clones_later``: init will clone itself once more (`exec`).
+    ``clones_later``: init clones itself again afterwards (`exec`).
     """
     process.personality(ctx)
     process.umask(ctx)
@@ -110,8 +113,9 @@ def drop_privileges(ctx: Context, *, clones_later: bool = False) -> None:
     scheduling.scheduler(ctx, clones_later=clones_later)
     security.labels(ctx)
     security.no_new_privileges(ctx)
-    # The parent sets the limits at SYNC_READY: earlier they would apply to set-up itself (RLIMIT_NOFILE, RLIMIT_AS),
-    # later init would lack CAP_SYS_RESOURCE.  From here on init opens no descriptor.
+    # The parent sets the limits at SYNC_READY: earlier they would apply to set-up itself
+    # (RLIMIT_NOFILE, RLIMIT_AS), later init would lack CAP_SYS_RESOURCE. From here on init opens
+    # no descriptor.
     process.rlimits(ctx)
     ctx.plan.sync_ready("(default)")
     # Dropping from the bounding set takes CAP_SETPCAP.

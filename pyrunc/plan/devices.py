@@ -24,7 +24,8 @@ S_IFIFO, S_IFCHR, S_IFBLK = 0o010000, 0o020000, 0o060000
 KINDS = {"c": S_IFCHR, "u": S_IFCHR, "b": S_IFBLK, "p": S_IFIFO}
 MODE = 0o666
 
-# (path, major, minor): config-linux.md, Default Devices; console comes with the terminal, ptmx is a link
+# (path, major, minor): config-linux.md, Default Devices; console comes with the terminal, ptmx is a
+# link
 DEFAULTS = (
     ("/dev/null", 1, 3),
     ("/dev/zero", 1, 5),
@@ -43,10 +44,11 @@ LINKS = (
 
 
 def make_nodes(ctx: Context) -> set[int]:
-    """MAKE_NODE for linux.devices, with the ids of their owners on the host; returns the indexes of these devices.
+    """MAKE_NODE for linux.devices; returns the indexes of these devices.
 
-    mknod(2) is refused in a user namespace, and the owner and mode of the host's nodes are not ours to change, so
-    whoever may call it does so before.  The host's ids are only known if config.json has the mappings.
+    The ids of their owners are those on the host. mknod(2) is refused in a user namespace, and the
+    owner and mode of the host's nodes are not ours to change, so whoever may call it does so
+    before. The host's ids are only known if config.json has the mappings.
     """
     linux, made = ctx.linux, set[int]()
     uids, gids = linux.get("uidMappings"), linux.get("gidMappings")
@@ -74,9 +76,10 @@ def make_nodes(ctx: Context) -> set[int]:
 def fill_dev(ctx: Context) -> None:
     """DEV_NODE and DEV_LINK.
 
-    If /dev is bound from outside it is usually the host's own: nothing is created there, because it would stay on the
-    host, and what linux.devices lists there must exist with any mode and owner (policy DEFAULT and THERE).  In a user
-    namespace the default devices are the host's, bound, and the others come from `make_nodes`.
+    If /dev is bound from outside it is usually the host's own: nothing is created there, because it
+    would stay on the host, and what linux.devices lists there must exist with any mode and owner
+    (policy DEFAULT and THERE). In a user namespace the default devices are the host's, bound, and
+    the others come from `make_nodes`.
     """
     plan, fills_dev = ctx.plan, ctx.fills_dev
     host = P_DEV_NODE_BIND_HOST if ctx.namespaces.has("user") else 0
@@ -96,7 +99,8 @@ def fill_dev(ctx: Context) -> None:
                 )
     for index, entry in enumerate(configured):
         at = clean(entry["path"])
-        # /dev/ptmx is the container's own devpts, whatever node an engine lists for its device rules (as in runc).
+        # /dev/ptmx is the container's own devpts, whatever node an engine lists for its device
+        # rules (as in runc).
         if at != "/dev/ptmx":
             made = index in ctx.nodes
             foreign = not fills_dev and at.startswith("/dev/")
@@ -118,7 +122,7 @@ def fill_dev(ctx: Context) -> None:
 
 
 def _policy(entry: Device, host: int, made: bool) -> int:
-    """Policy of DEV_NODE for an entry of linux.devices: what the entry leaves open may be anything."""
+    """Policy of DEV_NODE for an entry of linux.devices; absent fields may have any value."""
     if entry["type"] == "p":  # mknod(2) may create fifos everywhere
         return 0
     return (
@@ -131,7 +135,7 @@ def _policy(entry: Device, host: int, made: bool) -> int:
 
 
 def numbers(entry: Device) -> dict[str, int]:
-    """``kind``, ``mode``, ``major`` and ``minor`` of an entry of linux.devices, as arguments of a step."""
+    """``kind``, ``mode``, ``major`` and ``minor`` of a step for an entry of linux.devices."""
     kind = KINDS[entry["type"]]
     fifo = kind == S_IFIFO  # has no numbers; runtime-tools sends some all the same
     return {

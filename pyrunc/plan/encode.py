@@ -1,7 +1,7 @@
 """Plan -> bytes: the structs of native/init/plan.h, native endian.
 
-A plan is a header, an array of fixed-size steps and a string area.  Strings and lists are pooled: 2 000 mounts have a
-handful of file system types and option lists between them.
+A plan is a header, an array of fixed-size steps and a string area. Strings and lists are pooled:
+2,000 mounts share a few filesystem types and lists of options.
 """
 
 from __future__ import annotations
@@ -18,29 +18,31 @@ if TYPE_CHECKING:
     Step = tuple[int, int, tuple[int, ...], tuple[object, ...]]  # op, policy, numbers, strings
 
 MAGIC = 0x4E505250
-MAX_STEPS = 16384  # spec.validate.ENTRIES_MAX leaves some to those that every plan has
+MAX_STEPS = 16384  # spec.validate.ENTRIES_MAX leaves room for the steps of every plan
 MAX_SIZE = 64 << 20
 _HEADER = Struct("=8I")
 _STEP = Struct("=HH8I4I")
-_NUMBERS = tuple((0,) * (8 - used) for used in range(9))  # what fills up the slots that an op does not use
+_NUMBERS = tuple((0,) * (8 - used) for used in range(9))  # fills the slots that an op does not use
 _STRINGS = tuple((0,) * (4 - used) for used in range(5))
-# So many are pooled: a table of what a config says must stay small, because its author may have chosen the keys.
+# How many are pooled: a table of strings from a config must stay small, because its author may have
+# chosen the keys.
 _POOLED = 512
 _NUL = "a string in config.json contains a NUL byte"
 
 
 class Pool:
-    """The string area under construction; ``base`` is its offset in the plan, which blobs are aligned against."""
+    """The string area under construction; ``base``, its offset in the plan, aligns blobs."""
 
     __slots__ = ("base", "blobs", "chunks", "known", "lists", "same", "size")
 
     def __init__(self, base: int) -> None:
         self.base = base
-        self.chunks = [b"\0"]  # offset 0 is the empty string, and the area begins with a NUL
+        self.chunks = [b"\0"]  # offset 0 is the empty string
         self.size = 1
         self.known: dict[str, int] = {"": 0}
         self.lists: dict[str, int] = {}
-        # By id(), which the list in the entry keeps: the environment and the state of hooks can be large.
+        # By id(); the entry keeps the list alive. The environment and the state of hooks can be
+        # large.
         self.same: dict[int, tuple[list[str], int]] = {}
         self.blobs: dict[bytes, int] = {b"": 0}
 
@@ -61,7 +63,7 @@ class Pool:
         return offset
 
     def add_list(self, value: list[str]) -> int:
-        """Offset of a list: its strings, each with a NUL behind it."""
+        """Offset of a list: its strings, each followed by a NUL."""
         if not value:
             return 0
         same = self.same.get(id(value))
@@ -69,7 +71,7 @@ class Pool:
             return same[1]
         text = "\0".join(value) + "\0"
         if text.count("\0") != len(value):
-            raise PyruncError(_NUL)  # it would be an item more for init
+            raise PyruncError(_NUL)  # init would see one more item
         offset = self.lists.get(text)
         if offset is None:
             offset = self.append(text)
@@ -79,7 +81,7 @@ class Pool:
         return offset
 
     def append(self, text: str) -> int:
-        """Put text at the end; returns where that was."""
+        """Append text; returns its offset."""
         offset = self.size
         # surrogateescape: paths of the bundle come from argv, which need not be UTF-8
         data = text.encode("utf-8", "surrogateescape")
@@ -88,7 +90,7 @@ class Pool:
         return offset
 
     def add_blob(self, value: bytes) -> int:
-        """Offset of a blob, 8-aligned from the start of the plan: init hands it to the kernel where it lies."""
+        """Offset of a blob, 8-aligned in the plan: init passes it to the kernel in place."""
         offset = self.blobs.get(value)
         if offset is None:
             padding = -(self.base + self.size) % 8

@@ -24,10 +24,11 @@ class Environment:
 
 
 def environment(process: Process, listen_fds: int = 0, notify: bool = False) -> Environment:
-    """The environment of ``process``: for duplicate names the last entry wins and keeps its position.
+    """The environment of ``process``.
 
-    Nothing is inherited from the caller.  ``listen_fds``: how many descriptors socket activation passes.  ``notify``:
-    the socket directory for sd_notify is mounted.
+    For duplicate names the last entry wins and keeps its position. Nothing is inherited from the
+    caller. ``listen_fds``: how many descriptors socket activation passes. ``notify``: the socket
+    directory for sd_notify is mounted.
     """
     last: dict[str, str] = {}  # salted name -> entry
     entries = process.get("env", [])

@@ -1,8 +1,8 @@
 """A process in an existing container: a plan that joins what `create` has made.
 
-The steps of plan/create.py without those that create namespaces, mounts and devices, and with the clone into the pid
-namespace moved to the end: docs/adr/0019-the-joiner.md.  The descriptors of the namespaces are opened on the host
-before anything is joined (CVE-2016-9962, CVE-2016-8649).
+The steps of plan/create.py without those that create namespaces, mounts and devices, and with the
+clone into the pid namespace moved to the end: docs/adr/0019-the-joiner.md. The descriptors of the
+namespaces are opened on the host before anything is joined (CVE-2016-9962, CVE-2016-8649).
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from pyrunc.plan import Plan
     from pyrunc.plan.context import Options
 
-# The name in /proc/PID/ns of each type of namespace, in the order of setns(2): see namespaces._JOIN_RANK.
+# The name in /proc/PID/ns of each type of namespace, in the order of setns(2): see
+# namespaces._JOIN_RANK.
 NAMESPACES = {
     "user": "user",
     "cgroup": "cgroup",
@@ -43,7 +44,7 @@ NAMESPACES = {
 def compile_exec(config: dict[str, Any], program: dict[str, Any], facts: HostFacts, options: Options) -> Plan:
     """The plan that joins the container and becomes ``program``, a valid ``process`` object.
 
-    ``config`` is the container's.  Raises ConfigError, with all problems that only show here.
+    ``config`` is the container's. Raises ConfigError, with all problems that only show here.
     """
     ctx = Context(config, program, facts, options)
     enter(ctx)
@@ -53,7 +54,7 @@ def compile_exec(config: dict[str, Any], program: dict[str, Any], facts: HostFac
 
 
 def enter(ctx: Context) -> None:
-    """From the spawned process to one that is in all namespaces of the container but the pid namespace."""
+    """From the spawned process to one in all namespaces of the container but its pid namespace."""
     scheduling.initial_cpus(ctx)
     enter_cgroup(ctx)
     scheduling.final_cpus(ctx)
@@ -74,14 +75,15 @@ def finish(ctx: Context) -> None:
 
 def run(ctx: Context) -> None:
     """Become a process of the container, then the program."""
-    # Up to here the container cannot see us: setns(2) of a pid namespace takes effect for the next child.  A process of
-    # the container with CAP_SYS_PTRACE can take whatever that child holds, so it is created with the program's ids and
-    # capabilities, its filter if possible, and no descriptor of the host.
+    # Up to here the container cannot see us: setns(2) of a pid namespace takes effect for the next
+    # child. A process of the container with CAP_SYS_PTRACE can take whatever that child holds, so
+    # it is created with the program's ids and capabilities, its filter if possible, and no
+    # descriptor of the host.
     ctx.plan.clone_init("(default)", policy=P_CLONE_INIT_COMPLETE, cgroup_fd=NO_SLOT)
     new_session(ctx)
     process.process_limit(ctx)
-    # Once more, if they failed before the clone: the container's /proc has no `self` for a process outside its pid
-    # namespace, and not every filter lets the clone pass.
+    # Again, if they failed before the clone: the container's /proc has no `self` for a process
+    # outside its pid namespace, and some filters forbid the clone.
     process.locate(ctx)
     security.load_filter(ctx)
     process.execute(ctx)
@@ -90,8 +92,9 @@ def run(ctx: Context) -> None:
 def enter_cgroup(ctx: Context) -> None:
     """PLACE.
 
-    Later the cgroup is out of reach: from inside the user namespace (see userns.enter_cgroup), from inside the cgroup
-    namespace if the hierarchy is mounted with nsdelegate, and behind a filter that forbids clone3.
+    Later the cgroup is out of reach: from inside the user namespace (see userns.enter_cgroup), from
+    inside the cgroup namespace if the hierarchy is mounted with nsdelegate, and behind a filter
+    that forbids clone3.
     """
     options = ctx.options
     if options.cgroup:
@@ -100,7 +103,10 @@ def enter_cgroup(ctx: Context) -> None:
 
 
 def enter_root(ctx: Context) -> None:
-    """ROOT: where the container's /dev is looked up.  "/" is its root once its mount namespace has been joined."""
+    """ROOT: where /dev is looked up.
+
+    "/" is the container's root once its mount namespace has been joined.
+    """
     rootfs = ctx.options.rootfs
     ctx.plan.root("/root/path", policy=P_ROOT_NO_BIND, path=rootfs or "/")
     if rootfs:

@@ -1,7 +1,7 @@
-"""A failed step in the words of config.json.  Loaded on failure only.
+"""A failed step in terms of config.json. Only loaded on failure.
 
-init reports the index of a step, the argument at fault and the item of a list; the plan knows where each came from.
-After `create` has ended only `Plan.late_origins` is left of the plan, as state.json has kept it.
+init reports the index of a step, the argument at fault and the item of a list; the plan knows their
+origins. After `create` has ended, only `Plan.late_origins` is left of the plan, in state.json.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
     Explain = Callable[[str, int], str]
 
-# FIND_EXE has seen the file, so it is not simply missing.
+# FIND_EXE has found the file, so it is not the file that is missing.
 _EXEC_WORDS = {ENOENT: "no such file or directory (the program, its #! interpreter or its ELF loader)"}
 
 _ARGS = {name: args for name, _, args, _ in OPS.values()}
-# Whose other string argument makes the message clearer: the mount's destination.
+# Ops with another string argument that makes the message clearer: the destination of a mount.
 _CONTEXT = {"MOUNT": 2}
 
 
 class Fault:
-    """Where a step failed: JSON pointer (or what else it came from), the value there, and what it was about."""
+    """Where a step failed: the JSON pointer (or other origin), the value there, and the context."""
 
     __slots__ = ("context", "op", "value", "where")
 
@@ -40,16 +40,17 @@ class Fault:
 
 
 def describe(source: Plan | Sequence[Sequence[Any]], record: Record) -> Fault:
-    """Say where ``record.step`` comes from; ``source`` is the plan, or what `Plan.late_origins` returned.
+    """Find the origin of ``record.step`` in a plan or in the result of `Plan.late_origins`.
 
-    ``record.arg`` is a string slot plus 1 (0: none in particular), ``record.item`` the index into a list argument.  A
-    step that is not known gives ``where`` "init" and no value.
+    ``record.arg`` is a string slot plus 1 (0: no argument in particular), ``record.item`` the index
+    into a list argument. For an unknown step ``where`` is "init" and there is no value.
     """
     origin, op, strings = _find(source, record.step)
     if not op:
         return Fault(origin, None, "", "")
     named = [arg for arg in _ARGS[op] if arg[4] >= 0]
-    # Nothing in particular: a step with one string is about that string, when its origin says so itself.
+    # No argument in particular: a step with one string is about that string, unless the argument is
+    # a field of its own.
     wanted = record.arg - 1
     if wanted < 0 and len(named) == 1 and not named[0][2]:
         wanted = named[0][4]
@@ -66,7 +67,7 @@ def describe(source: Plan | Sequence[Sequence[Any]], record: Record) -> Fault:
 
 
 def _find(source: Plan | Sequence[Sequence[Any]], step: int) -> tuple[str, str, Sequence[object]]:
-    """Origin, op name and string arguments of a step; ("init", "", ()) when there is no such step."""
+    """Origin, op name and string arguments of a step; ("init", "", ()) if there is no such step."""
     if hasattr(source, "steps"):
         plan: Any = source
         if step < len(plan.steps):
@@ -80,16 +81,16 @@ def _find(source: Plan | Sequence[Sequence[Any]], step: int) -> tuple[str, str, 
 
 
 def _item(value: object, index: int) -> str | None:
-    """The string at fault: of a list the item, of a blob nothing."""
+    """The string at fault: the item of a list, nothing for a blob."""
     if isinstance(value, list):
         return str(value[index]) if index < len(value) else None
     return None if isinstance(value, bytes) else str(value)
 
 
 def error(source: Plan | Sequence[Sequence[Any]], record: Record, explain: Explain | None = None) -> SysError:
-    """The exception for a FAIL or WARN record, with a hint where there is one.
+    """The exception for a FAIL or WARN record, with a hint if there is one.
 
-    ``explain``: says why a program (a path) could not be executed, by the errno.
+    ``explain``: explains why a program (a path) could not be executed, from the errno.
     """
     from pyrunc import hints
 
@@ -109,12 +110,12 @@ def error(source: Plan | Sequence[Sequence[Any]], record: Record, explain: Expla
 
 
 def saved_error(late: Sequence[Sequence[Any]], record: Record, explain: Explain | None = None) -> SysError:
-    """`error` for a container whose creator has ended: ``late`` is what `Plan.late_origins` returned then."""
+    """`error` after `create` has ended; ``late`` is the result of `Plan.late_origins`."""
     return error(late, record, explain)
 
 
 def _explained(fault: Fault, record: Record, explain: Explain) -> str:
-    """What is wrong with the program, "" if that cannot be seen; never an error of its own."""
+    """What is wrong with the program, "" if unknown; never raises."""
     name = record.detail.removeprefix("exec ") if fault.op == "EXECVE" else fault.value or ""
     try:
         return explain(name, record.err)
@@ -123,7 +124,7 @@ def _explained(fault: Fault, record: Record, explain: Explain) -> str:
 
 
 def _misspelled(op: str, detail: str) -> str:
-    """Which option of a mount was meant, where the filesystem says that it has none of this name."""
+    """The mount option that was meant, if the filesystem does not know the one that was given."""
     _, found, rest = detail.partition("Unknown parameter '")
     if op != "MOUNT" or not found:
         return ""
@@ -133,14 +134,14 @@ def _misspelled(op: str, detail: str) -> str:
 
 
 def _hook_call(where: str, call: str) -> str:
-    """The same words as for a hook that runs on the host; ``where`` is /hooks/KIND/INDEX/path."""
+    """The words for a hook that runs on the host; ``where`` is /hooks/KIND/INDEX/path."""
     _, _, kind, index, *_ = where.split("/")
     words = hook_failure(kind, int(index))
     return f"{words}: {call}" if call not in ("", "hook") else words
 
 
 def _with_names(detail: str) -> str:
-    """init knows capabilities and signals by number; people know them by name."""
+    """Replace the numbers of capabilities and signals, which init reports, by their names."""
     head, found, number = detail.rpartition("capability ")
     if found and number.isdigit() and int(number) < len(CAPABILITIES):
         return head + CAPABILITIES[int(number)]
@@ -154,9 +155,10 @@ def _with_names(detail: str) -> str:
 
 
 def _program_words(op: str, value: str | None, record: Record, explained: bool) -> str:
-    """The detail of a record; for the program and its working directory in the words of Go's os.PathError.
+    """The detail of a record; for program and working directory in the words of Go's os.PathError.
 
-    podman, docker and containerd match them to exit with 127 (not found) and 126 (not executable), scripts the rest.
+    podman, docker and containerd match them to exit with 127 (not found) or 126 (not executable);
+    scripts match others.
     """
     detail = _with_names(record.detail)
     if op == "EXECVE" and detail:  # "exec /run.sh", from init

@@ -1,4 +1,4 @@
-"""Hooks: those that run inside the container become steps, the host side runs the others (config.md)."""
+"""Hooks: those inside the container become steps, the host side runs the others (config.md)."""
 
 from __future__ import annotations
 
@@ -29,17 +29,20 @@ def host_side(ctx: Context) -> None:
 
 
 def create_container(ctx: Context) -> None:
-    """HOOK for createContainer: in the container's namespaces, the path still the runtime's (before PIVOT).
+    """HOOK for createContainer: in the container's namespaces, before PIVOT.
 
-    The environment is the hook's own or empty, never the process's: LD_PRELOAD of an image must not reach a program of
-    the host (CVE-2025-23266).
+    The path is a path of the host. The environment is the hook's own or empty, never the
+    process's: LD_PRELOAD of an image must not reach a program of the host (CVE-2025-23266).
     """
     listed = ctx.hooks.get("createContainer", ())
     _steps(ctx, "createContainer", listed, ctx.options.create_state, None)
 
 
 def start_container(ctx: Context) -> None:
-    """HOOK for startContainer: a program of the container, by default with the process's environment."""
+    """HOOK for startContainer: a program of the container.
+
+    Without ``env`` it has the environment of the process.
+    """
     if ctx.process:
         listed = ctx.hooks.get("startContainer", ())
         _steps(ctx, "startContainer", listed, ctx.options.start_state, ctx.env)

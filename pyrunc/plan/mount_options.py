@@ -21,7 +21,8 @@ ATIME_FIELD, RELATIME, NOATIME, STRICTATIME = 0x70, 0x00, 0x10, 0x20
 NODIRATIME, NOSYMFOLLOW = 0x80, 0x200000
 # A bind mount with any plain flag option loses these unless an option names them.
 IMPLIED = RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW
-# The option relatime among those given.  It is not a value of the access-time field, where relatime is 0.
+# The option relatime among those given. It is not a value of the access-time field, where relatime
+# is 0.
 ASKED_RELATIME = 0x40
 
 # Propagation as encoded in a step: four bits per change, the first change in the lowest bits.
@@ -38,10 +39,10 @@ PROPAGATIONS = {
 }
 MAX_PROPAGATIONS = 8  # in a u32
 
-# The effect of an option: (what, value).  The value of SET and CLEAR is attribute bits; of ATIME and UNATIME, the mode
-# that is requested or no longer requested; of REC_ATIME and REC_UNATIME, the value of the field; of PROPAGATE, the
-# nibble of the MOUNT step; of SUPER, the name of the superblock flag and its state; of NOTHING, whether it counts as a
-# flag.
+# The effect of an option: (what, value). The value of SET and CLEAR is attribute bits; of ATIME
+# and UNATIME, the mode that is requested or no longer requested; of REC_ATIME and REC_UNATIME, the
+# value of the field; of PROPAGATE, the nibble of the MOUNT step; of SUPER, the name of the
+# superblock flag and its state; of NOTHING, whether it counts as a flag.
 SET, CLEAR, ATIME, UNATIME, REC_SET, REC_CLEAR, REC_ATIME, REC_UNATIME = range(8)
 PROPAGATE, SUPER, BIND, REMOUNT, COPY_UP, NOTHING = range(8, 14)
 _REC = REC_SET - SET  # the distance from a plain option to its recursive counterpart
@@ -96,7 +97,8 @@ OPTIONS: dict[str, tuple[int, Any]] = {
     "ridmap": (NOTHING, False),
     "remount": (REMOUNT, None),
     "tmpcopyup": (COPY_UP, None),
-    # MS_SILENT and MS_I_VERSION have no counterpart in fsconfig(2); "defaults" is mount(8)'s word for no option.
+    # MS_SILENT and MS_I_VERSION have no counterpart in fsconfig(2); "defaults" is mount(8)'s word
+    # for no option.
     "defaults": (NOTHING, False),
     "silent": (NOTHING, True),
     "loud": (NOTHING, True),
@@ -114,7 +116,7 @@ _OF_FILESYSTEMS = (
 
 
 def clean(path: str) -> str:
-    """The path, absolute and lexically normalized; a relative one starts at ``/``, as in old configs (config.md)."""
+    """The path, absolute and normalized; relative ones start at ``/`` (config.md: old configs)."""
     if path.startswith("/") and "//" not in path and "/." not in path and (path == "/" or path[-1] != "/"):
         return path
     return normpath("/" + path)
@@ -126,10 +128,13 @@ def absolute(bundle: str, path: str) -> str:
 
 
 class Flags:
-    """The options of one mount, taken apart.  Of two options about the same property the later one wins.
+    """The options of one mount, taken apart.
 
-    ``named``: an option is a flag of the mount itself.  A bind mount then has exactly the flags that are named; without
-    any it keeps those of its source (mount(2) with MS_REMOUNT sets all flags or is not called).
+    Of two options about the same property the later one wins.
+
+    ``named``: an option is a flag of the mount itself. A bind mount then has exactly the flags
+    that are named; without any it keeps those of its source (mount(2) with MS_REMOUNT sets all
+    flags or is not called).
     """
 
     __slots__ = (
@@ -205,7 +210,10 @@ class Flags:
             self.clr &= ~value
 
     def fold(self) -> None:
-        """Finish the flags of a new mount: nothing is below it, so the recursive attributes are its own."""
+        """Finish the flags of a new mount.
+
+        Nothing is below it, so the recursive attributes are its own.
+        """
         if self.asked:
             self.set |= self._mode()
         else:
@@ -214,7 +222,10 @@ class Flags:
         self.clr = self.rec_set = self.rec_clr = 0
 
     def change(self, facts: HostFacts, *, replace: bool) -> None:
-        """Finish the flags of a mount that already has some; ``replace``: clear the others even if none is named."""
+        """Finish the flags of a mount that already has some.
+
+        ``replace``: clear the others even if none is named.
+        """
         if self.asked:
             self.set |= self._mode()
             self.clr |= ATIME_FIELD
@@ -231,7 +242,7 @@ class Flags:
         self.implied &= ~(self.set | self.clr)
 
     def _mode(self) -> int:
-        """The access-time field: strictatime overrides noatime, which overrides relatime (kernel: path_mount)."""
+        """The access-time field: strictatime, then noatime, then relatime (kernel: path_mount)."""
         return STRICTATIME if self.asked & STRICTATIME else NOATIME if self.asked & NOATIME else RELATIME
 
     def nibbles(self) -> int:
@@ -242,7 +253,10 @@ class Flags:
         return packed
 
     def super_flags(self) -> list[str]:
-        """Superblock flags for fsconfig(2): a new filesystem starts with none, a remount can also clear them."""
+        """Superblock flags for fsconfig(2).
+
+        A new filesystem starts with none; a remount can also clear them.
+        """
         if not self.supers:
             return []
         names = [name for name, on in self.supers.items() if on]
@@ -252,16 +266,21 @@ class Flags:
 
 
 def _attribute(on: int, off: int, what: int, value: int) -> tuple[int, int]:
-    """Attributes to set and to clear in a whole tree, which has no single current value: the last option wins."""
+    """Attributes to set and to clear in a whole tree: the last option wins.
+
+    A tree has no single current value.
+    """
     if what == SET:
         return on | value, off & ~value
     if what == CLEAR:
         return on & ~value, off | value
-    # The access time is one field: mount_setattr(2) requires that all of it is cleared to set any part.
+    # The access time is one field: mount_setattr(2) requires that all of it is cleared to set any
+    # part.
     if what == ATIME:
         return on & ~ATIME_FIELD | value, off | ATIME_FIELD
     if value == RELATIME:
-        # rnorelatime: relatime is the kernel's default, so only an earlier request for it can be withdrawn.
+        # rnorelatime: relatime is the kernel's default, so only an earlier request for it can be
+        # withdrawn.
         return (on, off) if on & ATIME_FIELD else (on, off & ~ATIME_FIELD)
     if off & ATIME_FIELD and on & ATIME_FIELD != value:
         return on, off  # withdraws a mode that was not requested
@@ -271,7 +290,8 @@ def _attribute(on: int, off: int, what: int, value: int) -> tuple[int, int]:
 class Mount:
     """One entry of `mounts`, its options taken apart.
 
-    ``fstype`` and ``source`` start as in the entry; the step gets what is left there by plan.mounts.
+    ``fstype`` and ``source`` start as in the entry; the step gets what is left there by
+    plan.mounts.
     """
 
     __slots__ = ("at", "destination", "entry", "flags", "fstype", "pointer", "source")

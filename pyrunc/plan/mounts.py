@@ -56,7 +56,10 @@ _UNLABELLED = ("proc", "sysfs", "cgroup", "cgroup2", "mqueue")
 
 
 def limit_propagation(ctx: Context) -> None:
-    """PROPAGATION: what the copied mounts of the host pass on, before anything is mounted (a leak in runc 1.2)."""
+    """PROPAGATION: what the copied mounts of the host pass on.
+
+    Before anything is mounted: later it would be a leak (runc 1.2).
+    """
     plan = ctx.plan
     if not ctx.namespaces.has("mount"):
         plan.callers_mounts = True
@@ -68,10 +71,12 @@ def limit_propagation(ctx: Context) -> None:
     pointer = "/linux/rootfsPropagation"
     value = PROPAGATIONS[name]
     if value & ~RECURSIVE == PRIVATE and ctx.options.no_pivot:
-        # Without pivot_root the old root stays mounted below; the host's unmounts would not reach a private one.
+        # Without pivot_root the old root stays mounted below; the host's unmounts would not reach a
+        # private one.
         plan.refuse(pointer, "another value together with --no-pivot", f'"{name}"')
     if value & ~RECURSIVE == UNBINDABLE:
-        # Only for the container's own root (root_propagation): nothing could be bound from an unbindable host root.
+        # Only for the container's own root (root_propagation): nothing could be bound from an
+        # unbindable host root.
         value = RECURSIVE | SLAVE
     plan.propagation(pointer, propagation=value)
 
@@ -91,11 +96,12 @@ def bind_root(ctx: Context) -> None:
 
 
 def _root_policy(ctx: Context) -> int:
-    """Policy of ROOT: the container's root receives mounts of the host only if rootfsPropagation is (r)slave.
+    """Policy of ROOT.
 
-    Without the field it is private, although the other copied mounts are slaves: a mount that the host makes in the
-    root filesystem would appear in a running container.  Without a mount namespace everything is mounted in the
-    caller's, below this one bind; pyrunc/rootmount.py removes it.
+    The container's root receives mounts of the host only if rootfsPropagation is (r)slave. Without
+    the field it is private, although the other copied mounts are slaves: a mount that the host
+    makes in the root filesystem would appear in a running container. Without a mount namespace
+    everything is mounted in the caller's, below this one bind; pyrunc/rootmount.py removes it.
     """
     if not ctx.namespaces.has("mount"):
         return P_ROOT_CALLERS
@@ -118,9 +124,10 @@ def remount_read_only(ctx: Context) -> None:
 
 
 def root_propagation(ctx: Context) -> None:
-    """ROOT_PROPAGATION: linux.rootfsPropagation for the container's own root, which is already private.
+    """ROOT_PROPAGATION: linux.rootfsPropagation for the container's own, already private root.
 
-    Slave goes no deeper than the root: the mounts below have the propagation that their own options request.
+    Slave goes no deeper than the root: the mounts below have the propagation that their own options
+    request.
     """
     name = ctx.linux.get("rootfsPropagation")
     if name and name not in ("private", "rprivate"):
@@ -138,7 +145,7 @@ def read_only_root(ctx: Context) -> None:
 
 
 def add_mounts(ctx: Context) -> list[Mount]:
-    """MOUNT for every entry of `mounts`; returns those that become read-only when they have been filled."""
+    """MOUNT for every entry of `mounts`; returns those to make read-only once they are filled."""
     read_only = []
     for mount in ctx.mounts:
         flags = mount.flags
@@ -166,12 +173,13 @@ def _separate_from_host(ctx: Context, mount: Mount) -> None:
     flags = mount.flags
     if ctx.plan.callers_mounts:
         if not flags.remount:
-            # As in a new mount namespace.  In a peer of the host's mount, later mounts would appear on the host, and
-            # what is unmounted with the container would be gone there.
+            # As in a new mount namespace. In a peer of the host's mount, later mounts would appear
+            # on the host, and what is unmounted with the container would be gone there.
             flags.propagation.insert(0, RECURSIVE | SLAVE)
     elif ctx.linux.get("rootfsPropagation") and mount.is_new_bind() and not (flags.propagation or mount.is_idmapped()):
-        # rootfsPropagation is about the root.  It leaves the copied mounts of the host shared with it, for binds that
-        # request "shared".  From one that does not, a mask would appear on the host and stay there.
+        # rootfsPropagation is about the root. It leaves the copied mounts of the host shared with
+        # it, for binds that request "shared". From one that does not, a mask would appear on the
+        # host and stay there.
         flags.propagation = [RECURSIVE | SLAVE]
 
 
@@ -200,7 +208,7 @@ def _emit(plan: Plan, mount: Mount, policy: int, data: list[str], tree: int = 0)
 
 
 def _remount(plan: Plan, mount: Mount) -> None:
-    """Change an existing mount; with `bind` only its attributes, without also the options of its filesystem."""
+    """Change an existing mount: its attributes, and without `bind` the filesystem's options."""
     flags = mount.flags
     if flags.copy_up:
         plan.refuse(f"{mount.pointer}/options", '"tmpcopyup" on a new tmpfs only')
@@ -212,7 +220,7 @@ def _remount(plan: Plan, mount: Mount) -> None:
 
 
 def _bind(ctx: Context, mount: Mount) -> None:
-    """A bind mount; the filesystem type is ignored, and "proc" tells init to require a procfs."""
+    """A bind mount; the filesystem type is ignored, and "proc" makes init require a procfs."""
     plan, flags = ctx.plan, mount.flags
     mount.source = absolute(ctx.options.bundle, mount.source)
     mount.fstype = ""
@@ -227,14 +235,15 @@ def _bind(ctx: Context, mount: Mount) -> None:
     _warn_of_data(plan, mount)
     tree = ctx.trees.get(mount.pointer, 0)
     if mount.is_idmapped():
-        # mount_setattr(2) requires CAP_SYS_ADMIN over the filesystem, so the host side makes the mount.
+        # mount_setattr(2) requires CAP_SYS_ADMIN over the filesystem, so the host side makes the
+        # mount.
         policy, tree = policy | P_MOUNT_SOURCE_FD, plan.fd("idmap", mount.source, mount.pointer)
-        flags.propagation = flags.propagation or [RECURSIVE | PRIVATE]  # later mounts of the host have other owners
+        flags.propagation = flags.propagation or [RECURSIVE | PRIVATE]  # the host's later ones have other owners
     _emit(plan, mount, policy, [], tree)
 
 
 def _warn_of_data(plan: Plan, mount: Mount) -> None:
-    """Options that only a filesystem could understand: engines and the conformance suite send them with binds."""
+    """Warn of options for a filesystem, which engines and the conformance suite send with binds."""
     data = mount.flags.data
     if data:
         words = ", ".join(data) + meant(data)
@@ -279,15 +288,16 @@ def _cgroup(ctx: Context, mount: Mount) -> None:
     mount.source = cgroup_source(plan.cgroup_path, ctx.facts, spaces)
     data = flags.super_flags() + flags.data
     if spaces.has("user") and not spaces.has("cgroup"):
-        # It shows more than the container's own cgroup, and a user to whom a part of that is delegated is the
-        # container's root (CVE-2023-25809).
+        # It shows more than the container's own cgroup, and a user to whom a part of that is
+        # delegated is the container's root (CVE-2023-25809).
         flags.set |= RDONLY
     if spaces.is_new("cgroup") and not flags.set & RDONLY and mount.at == "/sys/fs/cgroup":
         _own_cgroup(ctx)
     if mount.source and not spaces.has("cgroup") and not data:
-        # A new mount from the initial cgroup namespace sets the options of the whole hierarchy to its own: it clears
-        # nsdelegate and favordynmods on the host, and clearing the latter waits for an RCU grace period of 10 ms
-        # (kernel: apply_cgroup_root_flags).  The bind shows the same tree and changes nothing.
+        # A new mount from the initial cgroup namespace sets the options of the whole hierarchy to
+        # its own: it clears nsdelegate and favordynmods on the host, and clearing the latter waits
+        # for an RCU grace period of 10 ms (kernel: apply_cgroup_root_flags). The bind shows the
+        # same tree and changes nothing.
         flags.change(ctx.facts, replace=True)
         flags.propagation = flags.propagation or [PRIVATE]  # like a new mount
         mount.fstype = ""
@@ -299,14 +309,17 @@ def _cgroup(ctx: Context, mount: Mount) -> None:
 
 
 def _own_cgroup(ctx: Context) -> None:
-    """config-linux.md, "Cgroup ownership": a writable cgroup with a namespace of its own belongs to the user."""
+    """Give the cgroup to the container's user (config-linux.md, "Cgroup ownership").
+
+    It is mounted writable, in a cgroup namespace of its own.
+    """
     uid = host_id(ctx.linux.get("uidMappings"), ctx.user.get("uid", 0))
     if ctx.plan.cgroup_path and uid not in (-1, ctx.facts.euid):
         ctx.plan.cgroup_owner = uid
 
 
 def _notify_socket(ctx: Context) -> None:
-    """sd_notify: the directory of the socket, like systemd's own bind; plan.environment sets the variable."""
+    """Bind the directory of the sd_notify socket, as systemd does; plan.environment names it."""
     ctx.plan.mount(
         "(NOTIFY_SOCKET)",
         policy=P_MOUNT_BIND,
@@ -319,10 +332,10 @@ def _notify_socket(ctx: Context) -> None:
 
 
 def host_source(fstype: str, facts: HostFacts, spaces: Namespaces) -> str:
-    """The host's mount to bind if a new proc, sysfs or mqueue of the caller's namespaces is refused (EPERM), or "".
+    """The host's mount to bind if a new proc, sysfs or mqueue is refused (EPERM), or "".
 
-    Not with a joined pid or ipc namespace, where the host's mount shows other processes.  In a sysfs only the network
-    devices differ.
+    The kernel refuses those of the caller's namespaces. Not with a joined pid or ipc namespace,
+    where the host's mount shows other processes. In a sysfs only the network devices differ.
     """
     kind, path = _OF_NAMESPACES.get(fstype, ("", ""))
     if not kind or spaces.is_new(kind) or (fstype != "sysfs" and spaces.has(kind)):
@@ -331,7 +344,7 @@ def host_source(fstype: str, facts: HostFacts, spaces: Namespaces) -> str:
 
 
 def is_filled_first(mount: Mount) -> bool:
-    """Whether a read-only mount is writable at first: mounts go into a new tmpfs, and nodes into /dev."""
+    """Whether a read-only mount is filled first: a tmpfs with mounts, /dev with nodes."""
     flags = mount.flags
     return mount.at == "/dev" or (mount.fstype == "tmpfs" and not flags.bind and not flags.remount)
 
@@ -339,7 +352,8 @@ def is_filled_first(mount: Mount) -> bool:
 def cgroup_source(cgroup_path: str, facts: HostFacts, spaces: Namespaces) -> str:
     """The host's directory to bind if a cgroup2 mount is refused (EPERM, EBUSY), or "".
 
-    It shows what a mount would show: the container's own cgroup with a cgroup namespace, the hierarchy without.
+    It shows what a mount would show: the container's own cgroup with a cgroup namespace, the
+    hierarchy without.
     """
     mount: str = facts.cgroup2_mount
     if not mount or not spaces.has("cgroup"):

@@ -1,4 +1,4 @@
-"""linux.namespaces, and the settings that belong to one: hostname, domain name, sysctls, the session keyring."""
+"""linux.namespaces, and what belongs to one: host and domain name, sysctls, keyring."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.plan.context import Context
 
-# The order of setns(2): the user namespace first, because it grants the right to join the others; the mount namespace
-# last, because paths are looked up in the current one.
+# The order of setns(2): the user namespace first, because it grants the right to join the others;
+# the mount namespace last, because paths are looked up in the current one.
 _JOIN_RANK = {"user": 0, "mount": 2}
 
 
@@ -24,7 +24,7 @@ def join(ctx: Context, joined: list[tuple[str, str]]) -> None:
 
 
 def join_existing(ctx: Context) -> None:
-    """JOIN_NS for the namespaces that config.json gives by path, except one that `clone_first_process` joins."""
+    """JOIN_NS for namespaces given by path, except one that `clone_first_process` joins."""
     joined = sorted(ctx.namespaces.joined, key=_join_rank)
     if clones_into_cgroup(ctx):
         joined = [entry for entry in joined if entry[0] != "cgroup"]
@@ -36,10 +36,10 @@ def _join_rank(entry: tuple[str, str]) -> int:
 
 
 def unshare(ctx: Context) -> None:
-    """UNSHARE for all new namespaces but two: the user namespace comes first, the cgroup namespace later.
+    """UNSHARE for all new namespaces but the user namespace and the cgroup namespace.
 
-    The root of a cgroup namespace is the cgroup of its creator (cgroup_namespaces(7)), so the first process creates it
-    inside the container's cgroup.
+    The root of a cgroup namespace is the cgroup of its creator (cgroup_namespaces(7)), so the first
+    process creates it inside the container's cgroup.
     """
     flags = ctx.namespaces.new & ~(CLONE_FLAGS["cgroup"] | CLONE_FLAGS["user"])
     if flags:
@@ -47,15 +47,16 @@ def unshare(ctx: Context) -> None:
 
 
 def clones_into_cgroup(ctx: Context) -> bool:
-    """Whether CLONE_INIT is what enters the cgroup; with a user namespace PLACE has done so (userns.enter_cgroup)."""
+    """Whether CLONE_INIT enters the cgroup; PLACE has done so for a user namespace."""
     return bool(ctx.plan.cgroup_path) and not ctx.namespaces.has("user")
 
 
 def clone_first_process(ctx: Context) -> None:
-    """CLONE_INIT, into the cgroup unless we are there already; then the cgroup namespace, if it is joined.
+    """CLONE_INIT, into the cgroup unless we are in it; then the cgroup namespace, if joined.
 
-    If the hierarchy is mounted with nsdelegate, as systemd does it, a cgroup namespace is a border: nothing outside it
-    can be moved from inside, and we are outside until the clone is born in its cgroup (clone3: ENOENT).
+    If the hierarchy is mounted with nsdelegate, as systemd does it, a cgroup namespace is a border:
+    nothing outside it can be moved from inside, and we are outside until the clone is born in its
+    cgroup (clone3: ENOENT).
     """
     plan = ctx.plan
     if clones_into_cgroup(ctx):

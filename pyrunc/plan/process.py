@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # PER_* of personality(2)
 PERSONALITIES = {"LINUX": 0x0, "LINUX32": 0x8}
-DEFAULT_UMASK = 0o22  # callers rely on it (runc, crun), although config.md would keep the caller's umask
+DEFAULT_UMASK = 0o22  # as in runc and crun, although config.md would keep the caller's
 RLIMIT_NPROC = RLIMITS.index("RLIMIT_NPROC")
 KEEP_GROUPS = "run.oci.keep_original_groups"  # podman run --group-add keep-groups
 
@@ -88,13 +88,13 @@ def umask(ctx: Context) -> None:
 
 
 def stdio_owner(ctx: Context) -> None:
-    """STDIO_OWNER: the program can open /dev/stdout again.  CONSOLE sets the owner of a terminal."""
+    """STDIO_OWNER, so that the program can open /dev/stdout; CONSOLE does it for a terminal."""
     if not ctx.process.get("terminal"):
         ctx.plan.stdio_owner("/process/user", uid=ctx.user.get("uid", 0), gid=ctx.user.get("gid", 0))
 
 
 def find_home(ctx: Context) -> None:
-    """FIND_HOME: without HOME in the environment it is that of /etc/passwd."""
+    """FIND_HOME: without HOME in the environment, init sets it from /etc/passwd."""
     if ctx.process and ctx.env.find_home:
         ctx.plan.find_home("/process/user/uid", uid=ctx.user.get("uid", 0))
 

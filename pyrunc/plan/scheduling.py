@@ -48,11 +48,14 @@ MEMORY_FLAGS = {"MPOL_F_NUMA_BALANCING": 1, "MPOL_F_RELATIVE_NODES": 2, "MPOL_F_
 
 
 def mask(text: str, highest: int) -> bytes:
-    """The bit mask of a list such as ``0-3,7`` for sched_setaffinity(2) and set_mempolicy(2): whole u64s."""
+    """The bit mask of a list such as ``0-3,7``, in whole u64s.
+
+    The form of sched_setaffinity(2) and set_mempolicy(2).
+    """
     bits = 0
     for number in listed(text, highest):
         bits |= 1 << number
-    return bits.to_bytes(-(-bits.bit_length() // 64) * 8, "little")  # both architectures are little-endian
+    return bits.to_bytes(-(-bits.bit_length() // 64) * 8, "little")  # x86_64, arm64
 
 
 def clock_offsets(ctx: Context) -> None:
@@ -69,8 +72,8 @@ def clock_offsets(ctx: Context) -> None:
 def scheduler(ctx: Context, *, clones_later: bool) -> None:
     """SCHEDULER, IO_PRIORITY and MEMORY_POLICY.
 
-    If init clones itself afterwards, the host side sets the scheduling class at SYNC_READY: a clone does not inherit
-    SCHED_DEADLINE, nor anything after SCHED_RESET_ON_FORK.
+    If init clones itself afterwards, the host side sets the scheduling class at SYNC_READY: a clone
+    does not inherit SCHED_DEADLINE, nor anything after SCHED_RESET_ON_FORK.
     """
     wanted = ctx.process.get("scheduler")
     if wanted:
@@ -134,9 +137,10 @@ def initial_cpus(ctx: Context) -> None:
 
 
 def final_cpus(ctx: Context) -> None:
-    """CPU_FINAL: execCPUAffinity.final, the first step inside the cgroup; without it the kernel decides (config.md).
+    """CPU_FINAL: execCPUAffinity.final, the first step inside the cgroup.
 
-    With neither of the two a mask that the caller set is reset, as far as the cgroup allows.
+    Without the field the kernel decides (config.md). With neither of the two a mask that the
+    caller set is reset, as far as the cgroup allows.
     """
     affinity = ctx.process.get("execCPUAffinity", {})
     cpus = affinity.get("final")

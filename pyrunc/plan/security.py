@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pyrunc.plan.context import Context
     from pyrunc.spec.types import Seccomp
 
-# SECCOMP_FILTER_FLAG_* of seccomp(2).  TSYNC is ignored: init has one thread.
+# SECCOMP_FILTER_FLAG_* of seccomp(2). TSYNC is ignored: init has one thread.
 SECCOMP_FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 0,
     "SECCOMP_FILTER_FLAG_LOG": 1 << 1,
@@ -38,7 +38,10 @@ def hide_paths(ctx: Context) -> None:
 
 
 def labels(ctx: Context) -> None:
-    """APPARMOR and SELINUX: labels for the execve.  validate.check refuses them on a host without the module."""
+    """APPARMOR and SELINUX: labels for the execve.
+
+    validate.check refuses them on a host without the module.
+    """
     profile, label = ctx.process.get("apparmorProfile"), ctx.process.get("selinuxLabel")
     if profile and (profile != "unconfined" or ctx.facts.apparmor):
         ctx.plan.apparmor("/process/apparmorProfile", profile=profile)
@@ -77,7 +80,8 @@ def filter_takes_admin(ctx: Context) -> bool:
 def load_filter(ctx: Context, policy: int = 0) -> None:
     """SECCOMP, and DROP_ADMIN for the capability that loading the filter took.
 
-    The step is a placeholder: Plan.set_filter adds the program, which is compiled while init starts up.
+    The step is a placeholder: Plan.set_filter adds the program, which is compiled while init starts
+    up.
     """
     plan, profile = ctx.plan, ctx.linux.get("seccomp")
     if not profile:
@@ -91,17 +95,17 @@ def load_filter(ctx: Context, policy: int = 0) -> None:
 
 
 def allow_exec_to_join(ctx: Context) -> None:
-    """JOINABLE: while it waits for `start`, a caller who is not root must be able to join its namespaces (`exec`).
+    """JOINABLE: a user other than root may join a container that waits for `start` (`exec`).
 
-    Not after an early filter, which may kill us for the prctl; not before SET_IDS, which resets dumpable; and not while
-    CAP_SYS_ADMIN is still there for the filter.
+    Not after an early filter, which may kill us for the prctl; not before SET_IDS, which resets
+    dumpable; and not while CAP_SYS_ADMIN is still there for the filter.
     """
     if ctx.facts.euid != 0 and not filter_takes_admin(ctx):
         ctx.plan.joinable("(default)")
 
 
 def _mask(names: list[str], last: int) -> int:
-    """A capability set as a mask.  Names unknown to us or to the kernel are left out: validation warns of them."""
+    """A capability set as a mask, without unknown names, of which validation warns."""
     mask = 0
     for name in names:
         bit = CAP_BITS.get(name, last + 1)
@@ -111,7 +115,7 @@ def _mask(names: list[str], last: int) -> int:
 
 
 def bounding_set(ctx: Context) -> None:
-    """CAP_BOUND.  Without `capabilities` the set becomes empty."""
+    """CAP_BOUND. Without `capabilities` the set becomes empty."""
     sets = ctx.process.get("capabilities", {})
     origin = "/process/capabilities/bounding" if sets else "(default)"
     ctx.plan.cap_bound(origin, mask=_mask(sets.get("bounding", []), ctx.facts.cap_last))

@@ -1,4 +1,4 @@
-"""A plan for people (`pyrunc plan`) and for programs (`pyrunc plan --json`).  Not on any hot path."""
+"""Print a plan: for people (`pyrunc plan`) and for programs (`pyrunc plan --json`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Args = Mapping[str, Any]
 
-WIDTH = 76  # of the arguments column: a longer one pushes its own origin to the right, not everybody's
+WIDTH = 76  # of the arguments column; longer arguments only move the origin of their own line
 _ATTRIBUTES = (
     (mount_options.RDONLY, "ro", "rw"),
     (mount_options.NOSUID, "nosuid", "suid"),
@@ -33,20 +33,20 @@ _ATIMES = {
     mount_options.STRICTATIME: "strictatime",
 }
 _PROPAGATIONS = {value: name for name, value in mount_options.PROPAGATIONS.items()}
-# Shown as sb:ro and so on: options of the filesystem that look like options of the mount.
+# Shown as sb:ro and the like: options of the filesystem that look like options of the mount.
 _SUPER_FLAGS = ("ro", "rw", "sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand")
 _DEVICE_LETTERS = {0o020000: "c", 0o060000: "b", 0o010000: "p"}
 _INFINITY = 0xFFFFFFFFFFFFFFFF
-# After which step launch runs the hooks of a kind, in this order.
+# The step after which launch runs the hooks of these kinds, in this order.
 _SYNC_HOOKS = {ops.OP_SYNC_MOUNTED: ("prestart", "createRuntime"), ops.OP_EXECVE: ("poststart",)}
 
 _BOLD, _FAINT, _YELLOW = "1", "2", "33"  # ECMA-48, select graphic rendition
 
 
 def text(plan: Plan, config: Mapping[str, Any] | None = None) -> str:
-    """The numbered listing, one step a line: number, section, op, arguments, and the field it came from.
+    """The numbered listing: number, section, op, arguments and field of origin of each step.
 
-    With ``config`` the limits of the cgroup are listed too.  Ends with a newline.
+    With ``config`` it includes the limits of the cgroup. Ends with a newline.
     """
     rows = _rows(plan)
     section, op = _widths(rows)
@@ -56,11 +56,11 @@ def text(plan: Plan, config: Mapping[str, Any] | None = None) -> str:
 
 
 def fitted(plan: Plan, config: Mapping[str, Any] | None, width: int, colour: bool) -> str:
-    """`text` in lines of at most ``width`` characters: what does not fit goes on below, in its column."""
+    """`text` in lines of at most ``width`` characters: longer columns continue on the next line."""
     rows = _rows(plan)
     section, op = _widths(rows)
     left = 4 + 1 + section + 1 + op + 1
-    room = max(width - left - 2, 16)  # of arguments and origin; a narrower terminal breaks the lines itself
+    room = max(width - left - 2, 16)  # a narrower terminal wraps the lines itself
     origins = min(max(len(row[4]) for row in rows), room * 2 // 5)
     args = min(room - origins, max(len(row[3]) for row in rows))
     lines = []
@@ -89,7 +89,10 @@ def _paint(words: str, attribute: str, colour: bool) -> str:
 
 
 def _wrap(words: str, width: int, at: str) -> list[str]:
-    """Parts of at most ``width`` characters, cut before an ``at`` where there is one; further ones are indented."""
+    """Parts of at most ``width`` characters, split before an ``at`` if possible.
+
+    All but the first are indented.
+    """
     parts, start, indent = [], 0, ""
     while len(words) - start + len(indent) > width:
         limit = start + width - len(indent)
@@ -103,7 +106,7 @@ def _wrap(words: str, width: int, at: str) -> list[str]:
 
 
 def as_json(plan: Plan, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The same as JSON-ready objects, every argument by its name; blobs in hexadecimal, unused slots null."""
+    """The plan as JSON-ready objects: named arguments, blobs in hexadecimal, unused slots null."""
     steps, borders = [], _borders(plan)
     for index, (op, policy, _, _) in enumerate(plan.steps):
         name, _, _, bits = ops.OPS[op]
@@ -142,7 +145,7 @@ def as_json(plan: Plan, config: Mapping[str, Any] | None = None) -> dict[str, An
 
 
 def _borders(plan: Plan) -> tuple[int, int]:
-    """Where ENTER ends, and where the step is that waits for `start`, which a plan of `exec` does not have."""
+    """The last step of ENTER, and the step that waits for `start`, which a plan of `exec` lacks."""
     ends = {
         step[0]: index for index, step in enumerate(plan.steps) if step[0] in (ops.OP_CLONE_INIT, ops.OP_WAIT_START)
     }
@@ -150,9 +153,10 @@ def _borders(plan: Plan) -> tuple[int, int]:
 
 
 def _section(plan: Plan, index: int, borders: tuple[int, int]) -> str:
-    """The section of a step: that of plan.def for most.
+    """The section of a step: for most, the section that plan.def gives.
 
-    A startContainer hook comes after start, and `exec` does in ENTER what `create` does in SETUP and FINISH.
+    A startContainer hook runs after start, and `exec` does in ENTER what `create` does in SETUP and
+    FINISH.
     """
     op = plan.steps[index][0]
     if op == ops.OP_HOOK and index > borders[1]:
@@ -207,7 +211,7 @@ def _host_hook(hook: Mapping[str, Any]) -> str:
 
 
 def _outside(plan: Plan, config: Mapping[str, Any] | None) -> list[str]:
-    """What the host side does: descriptors, cgroup, limits, hooks that come after the program."""
+    """What the host side does: descriptors, cgroup, limits, hooks that run after the program."""
     lines = [""]
     for slot, (kind, value, origin) in enumerate(plan.fds, 1):
         lines.append(" ".join(("descriptor", str(slot), kind, value)).rstrip() + f"  {origin}")
@@ -236,7 +240,7 @@ def _warnings(plan: Plan) -> list[str]:
 
 
 def _sched_attr(plan: Plan) -> dict[str, int]:
-    """The scheduling class that the host side sets, by the names of the SCHEDULER step; empty without one."""
+    """The scheduling class that the host side sets, named as in SCHEDULER; {} for none."""
     if not plan.sched_attr:
         return {}
     _, kind, flags, nice, priority, *times, _, _ = unpack("=IIQiIQQQII", plan.sched_attr)
@@ -267,7 +271,7 @@ def _command(words: Iterable[str]) -> str:
 
 
 def _generic(args: Args) -> str:
-    """Strings as they are, numbers with their names."""
+    """Strings without their names, numbers with them."""
     parts = []
     for name, value in args.items():
         if isinstance(value, list):
@@ -357,7 +361,7 @@ def _caps(mask: int) -> str:
 
 
 def _cap_sets(args: Args) -> str:
-    """Sets with equal content share a line part."""
+    """The four sets; equal ones are shown together."""
     groups: dict[int, list[str]] = {}
     for name in ("effective", "permitted", "inheritable", "ambient"):
         groups.setdefault(args[name], []).append(name)

@@ -1,4 +1,4 @@
-"""User namespaces: what has to be done with the caller's rights, before the namespace takes them away."""
+"""User namespaces: steps that need the caller's rights, which the namespace takes away."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ OWN_SLOTS = 50  # reserved for the descriptors that come with the plan
 
 
 def enter_cgroup(ctx: Context) -> None:
-    """PLACE: enter the cgroup as the caller; the child of CLONE_INIT is born where its parent is."""
+    """PLACE: enter the cgroup as the caller; CLONE_INIT's child is born in its parent's."""
     plan = ctx.plan
     if plan.cgroup_path and ctx.namespaces.has("user"):
         plan.place("/linux/cgroupsPath", cgroup_fd=plan.fd("cgroup", plan.cgroup_path, "/linux/cgroupsPath"))
 
 
 def enters_root(ctx: Context) -> bool:
-    """Whether the root directory is opened before the user namespace is entered: ROOT then finds it by ENTER_ROOT."""
+    """Whether ENTER_ROOT opens the root directory, before the user namespace is entered."""
     return ctx.namespaces.has("user") and ctx.namespaces.is_new("mount")
 
 
 def enter_root_directory(ctx: Context) -> None:
-    """ENTER_ROOT: the container's root may lack the permission to search the directories above it."""
+    """ENTER_ROOT: inside, root may be unable to reach the directory; unshare(2) keeps the cwd."""
     if enters_root(ctx):
         ctx.plan.enter_root("/root", path=absolute(ctx.options.bundle, ctx.config["root"]["path"]))
 
@@ -34,8 +34,9 @@ def enter_root_directory(ctx: Context) -> None:
 def open_trees(ctx: Context) -> dict[str, int]:
     """OPEN_TREE for every bind mount; returns the slot of each clone by the pointer of its mount.
 
-    Only for root: cloning mounts of the caller's namespace takes CAP_SYS_ADMIN in it, and what another user can reach
-    the container's root can reach as well.  An idmapped mount comes with the plan instead.
+    Only for root: cloning mounts of the caller's namespace takes CAP_SYS_ADMIN in it, and what
+    another user can reach the container's root can reach as well. An idmapped mount comes with the
+    plan instead.
     """
     trees: dict[str, int] = {}
     if not enters_root(ctx) or ctx.facts.euid != 0:
@@ -50,7 +51,7 @@ def open_trees(ctx: Context) -> dict[str, int]:
         wanted.append(("(NOTIFY_SOCKET)", notify, False))
     propagation = clone_propagation(ctx.linux.get("rootfsPropagation", ""))
     slot = MAX_SLOTS
-    for pointer, path, recursive in wanted[: MAX_SLOTS - OWN_SLOTS]:  # the rest must be reachable from inside
+    for pointer, path, recursive in wanted[: MAX_SLOTS - OWN_SLOTS]:  # the rest must be reachable
         slot -= 1
         policy = P_OPEN_TREE_RECURSIVE if recursive else 0
         ctx.plan.open_tree(pointer, policy=policy, slot=slot, propagation=propagation, path=path)
@@ -59,7 +60,7 @@ def open_trees(ctx: Context) -> dict[str, int]:
 
 
 def clone_propagation(name: str) -> int:
-    """The propagation that gives a clone of a host mount what the new mount namespace would have given it.
+    """The propagation of a clone of a host mount, as in a new mount namespace.
 
     In a mount namespace that another user namespace owns, a shared mount is a slave of the host's
     (mount_namespaces(7)); "shared" then makes it a peer of its own copies only.

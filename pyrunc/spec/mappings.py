@@ -1,4 +1,4 @@
-"""Id mappings of user namespaces and of mounts: lists of objects with containerID, hostID and size."""
+"""Id mappings of user namespaces and of mounts: containerID, hostID and size each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def host_id(mappings: Mappings | None, inside: int) -> int:
 
 
 def is_single(mappings: Mappings) -> bool:
-    """Whether one id is mapped and no other: a user may write such a map without newuidmap and newgidmap."""
+    """Whether a single id is mapped: a user may write such a map without newuidmap."""
     return len(mappings) == 1 and mappings[0]["size"] == 1
 
 
@@ -44,7 +44,7 @@ def text(mappings: Mappings) -> str:
 
 
 def parse(data: str) -> list[IdMapping]:
-    """The mappings in the content of uid_map or gid_map.  Raises ValueError."""
+    """The mappings in the content of uid_map or gid_map. Raises ValueError."""
     out: list[IdMapping] = []
     for line in data.splitlines():
         inside, outside, size = line.split()
@@ -53,7 +53,7 @@ def parse(data: str) -> list[IdMapping]:
 
 
 def merged(mappings: Mappings) -> list[tuple[int, int, int]]:
-    """Sorted (inside, outside, size) with adjacent ranges joined: equal for mappings with the same effect."""
+    """Sorted (inside, outside, size), adjacent ranges joined: equal for equal effects."""
     out: list[tuple[int, int, int]] = []
     for item in sorted((entry["containerID"], entry["hostID"], entry["size"]) for entry in mappings):
         if out and (out[-1][0] + out[-1][2], out[-1][1] + out[-1][2]) == item[:2]:
