@@ -65,9 +65,9 @@ def quick() -> tuple[Any, Any]:
     """
     if _launcher is None:
         return shim()
-    from pyrunc.quick import Ffi
+    from pyrunc.quick import Ffi, Legacy
 
-    return Ffi, _launcher
+    return Ffi, Legacy()
 
 
 def texts(items: Iterable[bytes]) -> list[Any]:

@@ -51,3 +51,21 @@ class Ffi:
     def string(memory: memoryview) -> bytes:
         """The bytes up to the first NUL."""
         return bytes(memory).partition(b"\0")[0]
+
+
+class Legacy:
+    """The functions of the shim by their former names, with ``-errno`` instead of OSError."""
+
+    def __getattr__(self, name: str) -> Any:
+        from pyrunc.native.binding import calls
+
+        function = getattr(calls, name[3:])
+
+        def call(*args: Any) -> int:
+            try:
+                result: int = function(*args)
+            except OSError as error:
+                return -(error.errno or 0)
+            return result
+
+        return call

@@ -30,6 +30,7 @@ COLD = {
 COLD_IMPORTS = {
     ("pyrunc.interpreter", "_pyrunc_launcher"),
     ("pyrunc.interpreter", "encodings"),
+    ("pyrunc.native.binding", "_pyrunc_launcher"),
     ("pyrunc.seccomp", "_hashlib"),
     ("pyrunc.seccomp", "hashlib"),
 }

@@ -111,6 +111,9 @@ STANDARD = ("_io", "_blake2")
 # Large, and for verbs that people call by hand: every other one would pay for its place in the snapshot.  A package
 # stands for what is in it.
 COLD = (
+    "pyrunc.native.foreign",
+    "pyrunc.native.probe",
+    "pyrunc.native.prototypes",
     "pyrunc.doctor",
     "pyrunc.plan.show",
     "pyrunc.launch.seccomp_log",

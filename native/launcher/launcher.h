@@ -29,7 +29,7 @@ PyObject *PyInit__pyrunc_launcher(void);
 int complete_interpreter(void);
 extern int in_core_phase;
 
-/* The shim's functions, generated from its headers (gen_calls.py): for pyrunc.interpreter.quick. */
+/* The shim's functions, generated from its headers (native/shim/gen_calls.py), for pyrunc.native. */
 extern PyMethodDef pyrunc_calls[];
 
 /* loader.c: a short way for `import pyrunc.x`.  Returns -1 with an exception set. */

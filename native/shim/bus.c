@@ -85,7 +85,7 @@ static void *opaque(uint64_t handle)
     return (void *)(uintptr_t)handle;
 }
 
-int pr_bus_open(const char *address, int broker, uint64_t *bus)
+int pr_bus_open(const char *address, int broker, pr_bus *bus)
 {
     int r = load();
     if (r < 0)
@@ -107,15 +107,15 @@ int pr_bus_open(const char *address, int broker, uint64_t *bus)
     return 0;
 }
 
-int pr_bus_close(uint64_t bus)
+int pr_bus_close(pr_bus bus)
 {
     if (bus)
         sd.flush_close_unref(opaque(bus));
     return 0;
 }
 
-int pr_bus_message(uint64_t bus, const char *service, const char *path, const char *interface,
-                   const char *member, uint64_t *message)
+int pr_bus_message(pr_bus bus, const char *service, const char *path, const char *interface,
+                   const char *member, pr_message *message)
 {
     void *made = NULL;
     int r = sd.new_method_call(opaque(bus), &made, service, path, interface, member);
@@ -123,19 +123,19 @@ int pr_bus_message(uint64_t bus, const char *service, const char *path, const ch
     return r;
 }
 
-int pr_bus_free(uint64_t message)
+int pr_bus_free(pr_message message)
 {
     if (message)
         sd.message_unref(opaque(message));
     return 0;
 }
 
-int pr_bus_add_text(uint64_t message, char type, const char *value)
+int pr_bus_add_text(pr_message message, char type, const char *value)
 {
     return sd.append_basic(opaque(message), type, value);
 }
 
-int pr_bus_add_number(uint64_t message, char type, uint64_t value)
+int pr_bus_add_number(pr_message message, char type, uint64_t value)
 {
     uint8_t byte = (uint8_t)value;
     uint16_t half = (uint16_t)value;
@@ -160,28 +160,28 @@ int pr_bus_add_number(uint64_t message, char type, uint64_t value)
     }
 }
 
-int pr_bus_add_real(uint64_t message, double value)
+int pr_bus_add_real(pr_message message, double value)
 {
     return sd.append_basic(opaque(message), 'd', &value);
 }
 
-int pr_bus_add_bytes(uint64_t message, const void *data, size_t len)
+int pr_bus_add_bytes(pr_message message, const void *data, size_t len)
 {
     return sd.append_array(opaque(message), 'y', data, len);
 }
 
-int pr_bus_open_container(uint64_t message, char type, const char *contents)
+int pr_bus_open_container(pr_message message, char type, const char *contents)
 {
     return sd.open_container(opaque(message), type, contents);
 }
 
-int pr_bus_close_container(uint64_t message)
+int pr_bus_close_container(pr_message message)
 {
     return sd.close_container(opaque(message));
 }
 
-int pr_bus_call(uint64_t bus, uint64_t message, uint64_t timeout_us, char *error, size_t size,
-                uint64_t *reply)
+int pr_bus_call(pr_bus bus, pr_message message, uint64_t timeout_us, char *error, size_t size,
+                pr_message *reply)
 {
     struct sd_error failed = {NULL, NULL, 0};
     void *answer = NULL;
@@ -196,7 +196,7 @@ int pr_bus_call(uint64_t bus, uint64_t message, uint64_t timeout_us, char *error
     return r;
 }
 
-int pr_bus_read_text(uint64_t reply, char type, char *out, size_t size)
+int pr_bus_read_text(pr_message reply, char type, char *out, size_t size)
 {
     const char *text = NULL;
     int r = sd.read_basic(opaque(reply), type, &text);
@@ -207,7 +207,7 @@ int pr_bus_read_text(uint64_t reply, char type, char *out, size_t size)
     return (size_t)snprintf(out, size, "%s", text) >= size ? -EMSGSIZE : 0;
 }
 
-int pr_bus_enter(uint64_t reply, char type, const char *contents)
+int pr_bus_enter(pr_message reply, char type, const char *contents)
 {
     int r = sd.enter_container(opaque(reply), type, contents);
     return r == 0 ? -ENODATA : r;
@@ -234,7 +234,7 @@ static int is_about(void *m, const char *job, char *out, size_t size)
     return (size_t)snprintf(out, size, "%s", result) >= size ? -EMSGSIZE : 1;
 }
 
-int pr_bus_wait_job(uint64_t bus, const char *job, int timeout_ms, char *out, size_t size)
+int pr_bus_wait_job(pr_bus bus, const char *job, int timeout_ms, char *out, size_t size)
 {
     int64_t limit = now_ms() + timeout_ms;
     for (;;) {

@@ -1,8 +1,7 @@
 /* A D-Bus client: libsystemd's sd-bus, loaded when the systemd cgroup driver is used; for pyrunc/cgroup/bus.py alone.
  * The library is not linked: few callers use the driver, and looking it up costs every start a millisecond.
  *
- * A bus and a message are numbers, 0 for none: what sd-bus's own pointers are to a caller.  Functions return a value >= 0,
- * or -errno.
+ * A bus and a message are sd-bus's own pointers as numbers, 0 for none.  Functions return a value >= 0, or -errno.
  */
 #ifndef PYRUNC_BUS_H
 #define PYRUNC_BUS_H
@@ -10,31 +9,36 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "marks.h"
+
+typedef uint64_t pr_bus;
+typedef uint64_t pr_message;
+
 /* Connect.  `address` as in D-Bus ("unix:path=/run/systemd/private"); `broker`: there is a bus daemon on the other side, which
  * wants to be greeted.  -ENOPKG: there is no libsystemd here. */
-int pr_bus_open(const char *address, int broker, uint64_t *bus);
-int pr_bus_close(uint64_t bus);
+int pr_bus_open(const char *address, int broker, pr_bus *bus);
+int pr_bus_close(pr_bus bus);
 /* A method call to fill with the functions below, then for pr_bus_call. */
-int pr_bus_message(uint64_t bus, const char *service, const char *path, const char *interface,
-                   const char *member, uint64_t *message);
-int pr_bus_free(uint64_t message);
-int pr_bus_add_text(uint64_t message, char type, const char *value); /* types s o g */
-int pr_bus_add_number(uint64_t message, char type,
+int pr_bus_message(pr_bus bus, const char *service, const char *path, const char *interface,
+                   const char *member, pr_message *message);
+int pr_bus_free(pr_message message);
+int pr_bus_add_text(pr_message message, char type, const char *value); /* types s o g */
+int pr_bus_add_number(pr_message message, char type,
                       uint64_t value);               /* types y b n q i u x t, as two's complement */
-int pr_bus_add_real(uint64_t message, double value); /* type d */
-int pr_bus_add_bytes(uint64_t message, const void *data, size_t len); /* type ay */
-int pr_bus_open_container(uint64_t message, char type,
+int pr_bus_add_real(pr_message message, double value); /* type d */
+int pr_bus_add_bytes(pr_message message, const void *data, size_t len); /* type ay */
+int pr_bus_open_container(pr_message message, char type,
                           const char *contents); /* types a r e v: array, struct, entry, variant */
-int pr_bus_close_container(uint64_t message);
+int pr_bus_close_container(pr_message message);
 /* Send and wait for the answer.  -ETIMEDOUT.  When the peer answers with an error its name, a newline and its words are in
  * `error`, else that is "". */
-int pr_bus_call(uint64_t bus, uint64_t message, uint64_t timeout_us, char *error, size_t size,
-                uint64_t *reply);
+int pr_bus_call(pr_bus bus, pr_message message, uint64_t timeout_us, char *error, size_t size,
+                pr_message *reply);
 /* The next value of a reply, of type s o g; -EMSGSIZE when longer than `size`. */
-int pr_bus_read_text(uint64_t reply, char type, char *out, size_t size);
-int pr_bus_enter(uint64_t reply, char type, const char *contents);
+int pr_bus_read_text(pr_message reply, char type, char *out, size_t size);
+int pr_bus_enter(pr_message reply, char type, const char *contents);
 /* Wait for systemd's signal that this job is done; its result ("done", "failed" ...) in `out`.  -ETIMEDOUT; -EINTR after
  * a signal that pr_signals_caught knows. */
-int pr_bus_wait_job(uint64_t bus, const char *job, int timeout_ms, char *out, size_t size);
+int pr_bus_wait_job(pr_bus bus, const char *job, int timeout_ms, char *out, size_t size);
 
 #endif

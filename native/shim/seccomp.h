@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "marks.h"
+
 /* A profile in one piece: the head, then conditions, rules, architectures (uint32_t tokens of
  * libseccomp, besides the native one) and names (each with its NUL).  Sizes are in bytes.
  *
@@ -50,7 +52,7 @@ int64_t pr_seccomp_arch(const char *name);
 int pr_seccomp_arch_usable(uint32_t token);
 /* The number of a system call; negative if this architecture does not have it: -1 if libseccomp does
  * not know the name at all. */
-int pr_seccomp_number(uint32_t arch, const char *name);
+int pr_seccomp_number(uint32_t arch, const char *name) PR_VALUE;
 /* The name of a system call.  Returns its length, or -ENOENT; -ENOSPC if `size` is too small. */
 int pr_seccomp_name(uint32_t arch, int number, void *name, size_t size);
 /* Compile a profile in a child that can do nothing else (sandbox.h): libseccomp is not safe for

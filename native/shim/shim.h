@@ -9,43 +9,45 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "marks.h"
+
 /* Descriptors ------------------------------------------------------------------------------------------- */
 
 /* A sealed memfd with `len` bytes of `buf`; nobody can change it any more.  executable: it may be executed; where the
  * host executes no memfd it is a file of a read-only mount instead, which takes CAP_SYS_ADMIN (else -EACCES). */
-int pr_memfd_sealed(const char *name, const void *buf, size_t len, int executable);
+int pr_memfd_sealed(const char *name, const void *buf, size_t len, int executable) PR_CALL(memfd_create);
 /* A SOCK_SEQPACKET pair, both ends close-on-exec and numbered >= min_fd. */
 int pr_socketpair(int out[2], int min_fd);
 /* close_range(2); flags: 4 = set close-on-exec instead of closing. */
 int pr_close_range(unsigned int first, unsigned int last, unsigned int flags);
 /* f_type of statfs(2), e.g. 0x63677270 for cgroup2. */
-int64_t pr_fs_type(const char *path);
-int64_t pr_fs_type_fd(int fd);
+int64_t pr_fs_type(const char *path) PR_CALL(statfs);
+int64_t pr_fs_type_fd(int fd) PR_CALL(fstatfs);
 
 /* Messages ---------------------------------------------------------------------------------------------- */
 
 /* One message with up to 250 descriptors; SIGPIPE is never raised.  Returns the bytes sent. */
-int pr_send(int sock, const void *msg, size_t len, const int *fds, int nfds);
+int pr_send(int sock, const void *msg, size_t len, const int *fds, int nfds) PR_CALL(send);
 /* One message; descriptors that come with it are closed.  Returns the bytes, 0 at EOF, -ETIMEDOUT, -EMSGSIZE when it
  * was longer than `len`, -EINTR when a signal handler ran.  timeout_ms < 0 waits for ever. */
 int pr_recv(int sock, void *msg, size_t len, int timeout_ms);
 /* The same, and the first descriptor that came with it in *fd (close-on-exec; -1: none); any others are closed. */
-int pr_recv_fd(int sock, void *msg, size_t len, int timeout_ms, int *fd);
+int pr_recv_fd(int sock, void *msg, size_t len, int timeout_ms, int *fd) PR_CALL(recvmsg);
 /* `len` > 0 bytes of payload with one descriptor (console sockets, seccomp listeners). */
-int pr_send_fd(int sock, const void *payload, size_t len, int fd);
+int pr_send_fd(int sock, const void *payload, size_t len, int fd) PR_CALL(sendmsg);
 /* How long a program that listens for us (a console, a seccomp agent, a service manager) may not answer. */
 #define PR_PEER_SECONDS 10
 /* Connect to a unix stream socket; a path longer than sun_path works.  Returns the close-on-exec socket, on which a send
  * fails with -EAGAIN after PR_PEER_SECONDS; connecting itself gives -ETIMEDOUT. */
-int pr_connect_unix(const char *path);
+int pr_connect_unix(const char *path) PR_CALL(connect);
 /* The same for type 1 (SOCK_STREAM), 2 (SOCK_DGRAM) or 5 (SOCK_SEQPACKET); a leading '@' names an abstract socket. */
-int pr_connect_unix_type(const char *path, int type);
+int pr_connect_unix_type(const char *path, int type) PR_CALL(connect);
 /* Bind (and, except for SOCK_DGRAM, listen on) a new socket file with this mode.  Returns the close-on-exec socket. */
-int pr_listen_unix(const char *path, int type, unsigned int mode);
+int pr_listen_unix(const char *path, int type, unsigned int mode) PR_CALL(bind);
 
 /* A NETLINK_ROUTE socket in the network namespace that `netns_fd` refers to; close-on-exec.  We ourselves stay where we
  * are: should the way back fail, the process aborts. */
-int pr_netlink_in(int netns_fd);
+int pr_netlink_in(int netns_fd) PR_CALL(setns);
 
 /* Processes --------------------------------------------------------------------------------------------- */
 
@@ -53,82 +55,83 @@ int pr_netlink_in(int netns_fd);
  * the descriptors 3 .. 3+npreserve-1 are inherited, `sock` becomes 3+npreserve, close-on-exec takes the rest.
  * stdio: NULL, or three descriptors above 2 to take the place of 0, 1 and 2 (-1: inherited).
  * Returns the pid (SIGCHLD child).  -EBADF: one of the descriptors to preserve is not open. */
-int pr_spawn_init(int exe_fd, int sock, int npreserve, const int *stdio);
+int pr_spawn_init(int exe_fd, int sock, int npreserve, const int *stdio) PR_CALL(posix_spawn);
 /* Execute a host-side hook: exactly argv and envp (NULL-terminated), stdin_fd and out_fd (stdout and stderr) as stdio
  * (-1: /dev/null), no other descriptor, default signals.  cwd NULL: unchanged.  On failure *stage says which call it
  * was: 1 set-up, 2 chdir, 3 execve.  Returns the pid. */
 int pr_spawn_hook(const char *path, char *const argv[], char *const envp[], const char *cwd, int stdin_fd,
-                  int out_fd, int *stage);
+                  int out_fd, int *stage) PR_CALL(execve);
 int pr_pidfd_open(int pid);
 int pr_pidfd_getfd(int pidfd, int target_fd);
 int pr_pidfd_send_signal(int pidfd, int sig);
 /* Wait for a child and reap it.  Returns a wait status as waitpid(2) gives it; -ETIMEDOUT, -ECHILD, -EINTR. */
-int pr_wait_pid_timeout(int pidfd, int timeout_ms);
+int pr_wait_pid_timeout(int pidfd, int timeout_ms) PR_CALL(waitid);
 /* Wait for the end of a child without reaping it: 0, -ETIMEDOUT, -ECHILD, -EINTR.  timeout_ms < 0 waits for ever. */
-int pr_await_end(int pid, int timeout_ms);
+int pr_await_end(int pid, int timeout_ms) PR_CALL(waitid);
 int pr_prlimit(int pid, int resource, uint64_t soft, uint64_t hard);
 /* sched_setattr(2) of another process; `attr` is the kernel's struct sched_attr, its size in its first member. */
 int pr_sched_setattr(int pid, const void *attr);
-int pr_set_child_subreaper(int on);
+int pr_set_child_subreaper(int on) PR_CALL(prctl);
 
 /* User namespaces and mounts for them ---------------------------------------------------------------------- */
 
 /* A new user namespace with these maps ("INSIDE OUTSIDE SIZE\n" each), made by a child that lives until this returns.
  * Returns a descriptor of it.  On failure *stage says which call it was: 1 clone, 2 uid_map, 3 gid_map, 4 open. */
-int pr_userns(const char *uid_map, const char *gid_map, int *stage);
+int pr_userns(const char *uid_map, const char *gid_map, int *stage) PR_CALL(clone);
 /* A child in a new user namespace without maps, which sleeps until it is killed, at most half a minute.  One at a time.
  * Returns its pid (SIGCHLD child), for newuidmap(1) to write the maps of. */
-int pr_hold_userns(void);
+int pr_hold_userns(void) PR_CALL(clone);
 /* setns(2); type: CLONE_NEW*. */
 int pr_setns(int fd, int type);
 /* A detached clone of the mounts at a path; recursive: with those below it.  Returns its descriptor. */
 int pr_open_tree(const char *path, int recursive);
 /* Make a detached clone an idmapped mount, with the mapping of a user namespace; recursive: those below it, too. */
-int pr_mount_idmap(int tree, int recursive, int userns_fd);
+int pr_mount_idmap(int tree, int recursive, int userns_fd) PR_CALL(mount_setattr);
 /* mount(2), umount2(2) and unshare(2), for the layers of an image: data may be longer than fsconfig(2) takes. */
 int pr_mount(const char *source, const char *target, const char *type, uint64_t flags, const char *data);
-int pr_umount(const char *target, int flags);
+int pr_umount(const char *target, int flags) PR_CALL(umount2);
 int pr_unshare(int flags);
 /* MS_SHARED, MS_SLAVE, MS_PRIVATE or MS_UNBINDABLE for a clone and all below it. */
-int pr_mount_propagation(int tree, uint64_t flag);
+int pr_mount_propagation(int tree, uint64_t flag) PR_CALL(mount_setattr);
 
 /* Terminals --------------------------------------------------------------------------------------------- */
 
 /* out: rows, columns, x pixels, y pixels. */
-int pr_get_winsize(int fd, unsigned short out[4]);
-int pr_set_winsize(int fd, unsigned short rows, unsigned short cols);
+int pr_get_winsize(int fd, unsigned short out[4]) PR_CALL(ioctl);
+int pr_set_winsize(int fd, unsigned short rows, unsigned short cols) PR_CALL(ioctl);
 /* Remember a terminal's mode in `saved` (`size` >= PR_TERMINAL bytes) and make it raw, as cfmakeraw(3) does; but its
  * output processing stays.  -ENOTTY: not a terminal. */
 #define PR_TERMINAL 64
-int pr_terminal_raw(int fd, void *saved, size_t size);
+int pr_terminal_raw(int fd, void *saved, size_t size) PR_CALL(tcsetattr);
 /* The mode that pr_terminal_raw remembered, once all output has been written. */
-int pr_terminal_restore(int fd, const void *saved, size_t size);
+int pr_terminal_restore(int fd, const void *saved, size_t size) PR_CALL(tcsetattr);
 /* Newlines stay newlines on their way out of this terminal. */
-int pr_terminal_clear_onlcr(int fd);
+int pr_terminal_clear_onlcr(int fd) PR_CALL(tcsetattr);
 
 /* Signals of the runtime itself ---------------------------------------------------------------------------- */
 
 /* Note SIGHUP, SIGINT, SIGQUIT and SIGTERM in a flag instead of ending; waits return -EINTR.  _restore undoes it. */
-int pr_signals_catch(void);
+int pr_signals_catch(void) PR_CALL(sigaction);
 int pr_signals_caught(void); /* the last one noted, 0 without any */
-int pr_signals_restore(void);
+int pr_signals_restore(void) PR_CALL(sigaction);
 /* Block every signal but those of a fault, and return a signalfd(2) (non-blocking) that reports them. */
 int pr_signalfd(void);
-int pr_signalfd_read(
-    int fd); /* the next signal number, but no SIGPIPE of our own writes; -EAGAIN without any */
+int pr_signalfd_read(int fd)
+    PR_CALL(read); /* the next signal number, but no SIGPIPE of our own writes; -EAGAIN without any */
 
 /* Device programs of cgroup v2 ---------------------------------------------------------------------------- */
 
 /* Load `ninsns` instructions of 8 bytes as BPF_PROG_TYPE_CGROUP_DEVICE; the verifier's words go to `log` on failure. */
-int pr_bpf_prog_load_device(const void *insns, int ninsns, char *log, int loglen);
+int pr_bpf_prog_load_device(const void *insns, int ninsns, char *log, int loglen) PR_CALL(bpf(PROG_LOAD));
 /* flags: 2 = BPF_F_ALLOW_MULTI, 4 = BPF_F_REPLACE (then replace_fd is the program to replace, else -1). */
-int pr_bpf_prog_attach(int cgroup_fd, int prog_fd, unsigned int flags, int replace_fd);
-int pr_bpf_prog_detach(int cgroup_fd, int prog_fd);
+int pr_bpf_prog_attach(int cgroup_fd, int prog_fd, unsigned int flags, int replace_fd)
+    PR_CALL(bpf(PROG_ATTACH));
+int pr_bpf_prog_detach(int cgroup_fd, int prog_fd) PR_CALL(bpf(PROG_DETACH));
 /* Ids of the device programs attached to this very cgroup; returns how many, -ENOSPC when there are more than max. */
-int pr_bpf_prog_query(int cgroup_fd, uint32_t *ids, int max);
-int pr_bpf_prog_get_fd_by_id(uint32_t id);
+int pr_bpf_prog_query(int cgroup_fd, uint32_t *ids, int max) PR_CALL(bpf(PROG_QUERY));
+int pr_bpf_prog_get_fd_by_id(uint32_t id) PR_CALL(bpf(PROG_GET_FD_BY_ID));
 /* The name that a program was loaded with, ended by a NUL: at most 15 characters.  Returns its length. */
-int pr_bpf_prog_name(int prog_fd, char *name, size_t room);
+int pr_bpf_prog_name(int prog_fd, char *name, size_t room) PR_CALL(bpf(OBJ_GET_INFO_BY_FD));
 
 /* What works here, for `doctor` --------------------------------------------------------------------------- */
 

@@ -16,6 +16,19 @@ struct argument {
 
 extern PyMethodDef pyrunc_calls[];
 
+/* The result, or the OSError of -errno that names the call.  As posix does: FileNotFoundError and so on. */
+static PyObject *answer(long long result, const char *call)
+{
+    if (result >= 0)
+        return PyLong_FromLongLong(result);
+    PyObject *args = Py_BuildValue("(Ls)", -result, call);
+    if (args) {
+        PyErr_SetObject(PyExc_OSError, args);
+        Py_DECREF(args);
+    }
+    return NULL;
+}
+
 static void release(struct argument *arguments, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
