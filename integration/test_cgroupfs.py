@@ -363,15 +363,12 @@ def test_too_many_rules(driver: Cgroupfs, top: str) -> None:
 def test_refused_programs_and_users_without_privileges(
     driver: Cgroupfs, top: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pyrunc import interpreter
+    from pyrunc.native import bpf
 
-    ffi, lib = interpreter.shim()
+    def attach_nothing(*_: int) -> int:
+        raise PermissionError(errno.EPERM, "bpf(PROG_ATTACH)")
 
-    class Refusing:
-        def __getattr__(self, name: str) -> object:
-            return (lambda *args: -errno.EPERM) if name == "pr_bpf_prog_attach" else getattr(lib, name)
-
-    monkeypatch.setattr(interpreter, "shim", lambda: (ffi, Refusing()))
+    monkeypatch.setattr(bpf, "attach", attach_nothing)
     with pytest.raises(SysError, match=r"/linux/resources/devices: bpf\(PROG_ATTACH\): EPERM"):
         attach(driver, top, [DENY])
     driver.facts.rootless = True

@@ -10,8 +10,9 @@ from __future__ import annotations
 import posix
 from errno import EACCES, ELOOP, ENOENT, ENOEXEC, EPERM
 
-from pyrunc import fs, interpreter
+from pyrunc import fs
 from pyrunc.errors import show
+from pyrunc.native import processes
 from pyrunc.plan.environment import DEFAULT_PATH
 from pyrunc.signals import SIGKILL
 from pyrunc.spec.mappings import host_id
@@ -72,8 +73,11 @@ def bounded(setting: Setting, name: str, error: int) -> str:
         poller.register(ours, POLLIN)
         text = posix.read(ours, _TEXT_MAX) if poller.poll(_PATIENCE_MS) else b""
         posix.kill(pid, SIGKILL)
-        if interpreter.quick()[1].pr_await_end(pid, _PATIENCE_MS) == 0:
-            posix.waitpid(pid, 0)  # otherwise it is stuck in the kernel, and ends when that lets it
+        try:
+            processes.await_end(pid, _PATIENCE_MS)
+            posix.waitpid(pid, 0)
+        except OSError:
+            pass  # it is stuck in the kernel, and ends when that lets it
     finally:
         posix.close(ours)
         if theirs >= 0:

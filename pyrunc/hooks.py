@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import posix
 import time
-from errno import ECHILD, EINTR, ELOOP, EPERM, ETIMEDOUT
+from errno import ECHILD, ELOOP, EPERM, ETIMEDOUT
 from fcntl import fcntl
 from posix import O_APPEND, O_CLOEXEC, O_CREAT, O_NOFOLLOW, O_WRONLY
 from select import POLLIN, poll
 
-from pyrunc import fs, interpreter
+from pyrunc import fs
 from pyrunc.errors import PyruncError, SysError, hook_failure, show
+from pyrunc.native import processes
 from pyrunc.signals import SIGKILL
 
 TYPE_CHECKING = False
@@ -31,7 +32,6 @@ TAIL = 4096  # bytes of a hook's output that an error keeps
 _TICK_MS = 500  # how often `check` is asked while a hook runs
 _ADD_SEALS, _ALL_SEALS = 1033, 0xF  # F_ADD_SEALS; seal, shrink, grow, write (linux/fcntl.h)
 _KILL_WAIT_MS = 5000  # a killed hook that is stuck in the kernel is left behind
-_STAGES = {1: "dup2", 2: "chdir", 3: "execve"}
 
 
 class HookError(PyruncError):
@@ -176,14 +176,13 @@ def _state_file(state: str) -> int:
 
 def _spawn(program: _Program, bundle: str, stdin: int, out: int) -> int:
     """Start it; returns its pid.  Raises SysError."""
-    ffi, lib = interpreter.quick()
-    argv = interpreter.texts([fs.encode(item) for item in program.args])
-    envp = interpreter.texts(program.environment())
-    stage = ffi.new("int *")
-    pid = lib.pr_spawn_hook(fs.encode(program.path), argv, envp, fs.encode(bundle), stdin, out, stage)
-    if pid < 0:
-        raise program.failed(_STAGES.get(stage[0], "clone"), -pid, bundle if stage[0] == 2 else program.path)
-    return int(pid)
+    argv, envp = [fs.encode(item) for item in program.args], program.environment()
+    try:
+        return processes.spawn_hook(fs.encode(program.path), argv, envp, cwd=fs.encode(bundle), stdin=stdin, out=out)
+    except OSError as error:
+        call = str(error.strerror)
+        value = bundle if call == "chdir" else program.path
+        raise program.failed(call, error.errno or 0, value) from error
 
 
 def _pidfd(pid: int) -> int:
@@ -268,20 +267,21 @@ def _wait(program: _Program, pidfd: int, output: _Output, check: Callable[[], No
 
 def _kill(pidfd: int) -> None:
     """End and reap the hook, if it is still there."""
-    interpreter.quick()[1].pr_pidfd_send_signal(pidfd, SIGKILL)
+    fs.ignore(processes.pidfd_send_signal, pidfd, SIGKILL)
     fs.ignore(_reap, pidfd, _KILL_WAIT_MS)
 
 
 def _reap(pidfd: int, timeout_ms: int) -> int:
     """The wait status.  Raises OSError; ECHILD when the caller had SIGCHLD ignored and the kernel reaped it."""
-    _, lib = interpreter.quick()
     while True:
-        status = int(lib.pr_wait_pid_timeout(pidfd, timeout_ms))
-        if status >= 0:
-            return status
-        if status != -EINTR:
-            text = {ECHILD: "its exit status is lost", ETIMEDOUT: "it does not end"}.get(-status, "waitid")
-            raise OSError(-status, text)
+        try:
+            return processes.wait(pidfd, timeout_ms)
+        except InterruptedError:
+            continue
+        except ChildProcessError:
+            raise OSError(ECHILD, "its exit status is lost") from None
+        except TimeoutError:
+            raise OSError(ETIMEDOUT, "it does not end") from None
 
 
 def _end(status: int) -> str:

@@ -9,8 +9,9 @@ import posix
 from errno import EINVAL, ENOSPC, ENOSYS, EPERM
 from posix import O_CLOEXEC, O_WRONLY
 
-from pyrunc import fs, interpreter, procfs
+from pyrunc import fs, procfs
 from pyrunc.errors import ConfigError, Problem, PyruncError, SysError
+from pyrunc.native import mounts, namespaces
 from pyrunc.spec import mappings
 
 TYPE_CHECKING = False
@@ -123,10 +124,10 @@ def open_mount(config: dict[str, Any], source: str, origin: str) -> int:
     linux = config.get("linux") or {}
     holder = mount if mount.get("uidMappings") else linux
     options = mount.get("options") or ()
-    _, lib = interpreter.quick()
-    tree = lib.pr_open_tree(fs.encode(source), "rbind" in options)
-    if tree < 0:
-        raise SysError(f"{origin}/source", "open_tree", -tree, value=source)
+    try:
+        tree = mounts.open_tree(fs.encode(source), "rbind" in options)
+    except OSError as error:
+        raise SysError(f"{origin}/source", "open_tree", error.errno or 0, value=source) from error
     try:
         _propagate(tree, linux, origin)
         if holder.get("uidMappings"):
@@ -134,41 +135,43 @@ def open_mount(config: dict[str, Any], source: str, origin: str) -> int:
         else:
             userns = _joined(linux)
         try:
-            failed = lib.pr_mount_idmap(tree, "ridmap" in options, userns)
+            mounts.map_ids(tree, "ridmap" in options, userns)
+        except OSError as error:
+            number = error.errno or 0
+            raise SysError(origin, "mount_setattr", number, value=source, **_explain(source, number, mount)) from error
         finally:
             posix.close(userns)
-        if failed < 0:
-            raise SysError(origin, "mount_setattr", -failed, value=source, **_explain(source, -failed, mount))
     except BaseException:
         posix.close(tree)
         raise
-    return int(tree)
+    return tree
 
 
 def _propagate(tree: int, linux: dict[str, Any], origin: str) -> None:
     """The clone comes from our mount namespace: what is mounted below it inside must not show up here."""
     from pyrunc.plan import userns
 
-    _, lib = interpreter.quick()
     nibbles = userns.clone_propagation(linux.get("rootfsPropagation") or "")
     while nibbles:
-        failed = lib.pr_mount_propagation(tree, _MS_FLAGS[nibbles & 7])
-        if failed < 0:
-            raise SysError(origin, "mount_setattr", -failed, context="propagation")
+        try:
+            mounts.set_propagation(tree, _MS_FLAGS[nibbles & 7])
+        except OSError as error:
+            raise SysError(origin, "mount_setattr", error.errno or 0, context="propagation") from error
         nibbles >>= 4
 
 
 def _namespace(holder: dict[str, Any], pointer: str) -> int:
     """A user namespace with the mappings of a mount or of the container: what mount_setattr(2) takes them from."""
-    ffi, lib = interpreter.quick()
-    stage = ffi.new("int *")
     texts = [mappings.text(holder[field]).encode("ascii") for field in ("uidMappings", "gidMappings")]
-    fd = lib.pr_userns(texts[0], texts[1], stage)
-    if fd < 0:
-        field = {2: "/uidMappings", 3: "/gidMappings"}.get(stage[0], "")
-        hint = "/proc/sys/user/max_user_namespaces is reached" if fd == -ENOSPC else ""
-        raise SysError(pointer + field, _STAGES[stage[0]], -fd, context="user namespace for the mapping", hint=hint)
-    return int(fd)
+    try:
+        return namespaces.user_namespace(texts[0], texts[1])
+    except OSError as error:
+        stage, number = str(error.strerror), error.errno or 0
+        field = {"uid_map": "/uidMappings", "gid_map": "/gidMappings"}.get(stage, "")
+        call = "write" if field else stage
+        hint = "/proc/sys/user/max_user_namespaces is reached" if number == ENOSPC else ""
+        context = "user namespace for the mapping"
+        raise SysError(pointer + field, call, number, context=context, hint=hint) from error
 
 
 def _joined(linux: dict[str, Any]) -> int:

@@ -12,8 +12,9 @@ from errno import EAGAIN, ETIMEDOUT
 from posix import O_CLOEXEC
 from select import POLLERR, POLLHUP, POLLIN, poll
 
-from pyrunc import fs, interpreter
+from pyrunc import fs
 from pyrunc.errors import SysError
+from pyrunc.native import sockets
 
 SOCKET = "notify.sock"
 BARRIER_SECONDS = 30.0  # as sd_notify_barrier(3) suggests
@@ -41,9 +42,10 @@ class Proxy:
         path = f"{directory}/{SOCKET}"
         fs.ignore(posix.unlink, path)
         # For whatever user the service is; ROOT is 0700.
-        self.sock: int = interpreter.quick()[1].pr_listen_unix(fs.encode(path), _SOCK_DGRAM, 0o777)
-        if self.sock < 0:
-            raise SysError(path, "bind", -self.sock)
+        try:
+            self.sock = sockets.listen(fs.encode(path), sockets.SOCK_DGRAM, 0o777)
+        except OSError as error:
+            raise SysError(path, "bind", error.errno or 0) from error
 
     def wait(self, pidfd: int, pid: int) -> bool:
         """Wait until the container is ready and tell the host; False when it ended before.  Raises SysError.
@@ -76,9 +78,10 @@ class Proxy:
         return False
 
     def _tell(self, line: bytes, pid: int) -> None:
-        host = interpreter.quick()[1].pr_connect_unix_type(fs.encode(self.host), _SOCK_DGRAM)
-        if host < 0:
-            raise SysError("NOTIFY_SOCKET", "connect", -host, value=self.host)
+        try:
+            host = sockets.connect_type(fs.encode(self.host), sockets.SOCK_DGRAM)
+        except OSError as error:
+            raise SysError("NOTIFY_SOCKET", "connect", error.errno or 0, value=self.host) from error
         try:
             posix.write(host, line)
             posix.write(host, b"MAINPID=%d" % pid)
@@ -102,11 +105,9 @@ def _barrier(host: int) -> None:
     read_end, write_end = posix.pipe2(O_CLOEXEC)
     try:
         try:
-            sent = interpreter.quick()[1].pr_send_fd(host, message, len(message), write_end)
+            sockets.send_descriptor(host, message, write_end)
         finally:
             posix.close(write_end)
-        if sent < 0:
-            raise OSError(-sent, "sendmsg")
         poller = poll()
         poller.register(read_end, POLLHUP | POLLERR)
         deadline = time.monotonic() + BARRIER_SECONDS

@@ -9,6 +9,7 @@ import posix
 from posix import O_CLOEXEC, O_PATH, O_RDONLY
 
 from pyrunc import fs
+from pyrunc.native import files
 from pyrunc.signals import SIGKILL
 
 _NSFS_MAGIC = 0x6E736673
@@ -175,13 +176,12 @@ def open_namespace(path: str, pointer: str) -> int:
     The path may lead to anything: opening a fifo waits for its other end, opening a device does something.  So what it
     is is asked before it is opened.
     """
-    from pyrunc import interpreter
     from pyrunc.errors import SysError
 
     try:
         found = posix.open(path, O_PATH | O_CLOEXEC)
         try:
-            if interpreter.quick()[1].pr_fs_type_fd(found) == _NSFS_MAGIC:
+            if files.filesystem_type(found) == _NSFS_MAGIC:
                 return posix.open(f"/proc/self/fd/{found}", O_RDONLY | O_CLOEXEC)
         finally:
             posix.close(found)

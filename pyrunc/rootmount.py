@@ -11,8 +11,9 @@ import posix
 from errno import EINVAL
 from posix import O_CLOEXEC, O_DIRECTORY
 
-from pyrunc import fs, host, interpreter
+from pyrunc import fs, host
 from pyrunc.errors import PyruncError, SysError
+from pyrunc.native import mounts
 
 MNT_DETACH = 2
 MS_PRIVATE = 1 << 18
@@ -41,19 +42,19 @@ def remove(rootfs: str, below: int, own: int) -> None:
     try:
         top = _mount_id(fd)
         if top != (own or top) or top == below:
-            mounts = _mountinfo()
-            if own != top and own in mounts and top in mounts and mounts[own][2] == mounts[top][2]:
+            listed = _mountinfo()
+            if own != top and own in listed and top in listed and listed[own][2] == listed[top][2]:
                 raise PyruncError(f"{rootfs}: another mount covers the one of this container; unmount it first")
             return
         if not own and not _is_self_bind(_mountinfo(), top):
             return  # somebody else's
-        _, lib = interpreter.quick()
         # Otherwise what is unmounted below would be unmounted in its peers as well: the host's own /dev/pts, say.
-        failed = lib.pr_mount_propagation(fd, MS_PRIVATE)
-        if failed == 0:
-            failed = lib.pr_umount(fs.encode(f"/proc/self/fd/{fd}"), MNT_DETACH)
-        if failed not in (0, -EINVAL):
-            raise SysError("/root/path", "umount2", -failed, value=rootfs)
+        try:
+            mounts.set_propagation(fd, MS_PRIVATE)
+            mounts.unmount(fs.encode(f"/proc/self/fd/{fd}"), MNT_DETACH)
+        except OSError as error:
+            if error.errno != EINVAL:
+                raise SysError("/root/path", "umount2", error.errno or 0, value=rootfs) from error
     finally:
         posix.close(fd)
 
@@ -85,11 +86,11 @@ def _mountinfo() -> dict[int, tuple[int, str, str]]:
     return found
 
 
-def _is_self_bind(mounts: dict[int, tuple[int, str, str]], mount: int) -> bool:
+def _is_self_bind(listed: dict[int, tuple[int, str, str]], mount: int) -> bool:
     """Whether a mount shows the very directory that it covers."""
-    parent, root, point = mounts.get(mount, (0, "", ""))
-    if parent not in mounts:
+    parent, root, point = listed.get(mount, (0, "", ""))
+    if parent not in listed:
         return False
-    _, above, at = mounts[parent]
+    _, above, at = listed[parent]
     inside = point[len(at) :] if at != "/" else point
     return fs.normpath(f"{above}/{inside}") == root

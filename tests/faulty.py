@@ -13,13 +13,26 @@ from typing import Any
 
 import pytest
 
+from pyrunc.native import (
+    bpf,
+    bus,
+    files,
+    libseccomp,
+    mounts,
+    namespaces,
+    processes,
+    signals,
+    sockets,
+    terminals,
+)
+
 # They cannot fail, or nothing follows from their failure.
 SAFE = {
     "getpid", "geteuid", "getuid", "getcwd", "fspath", "set_blocking", "WIFEXITED", "WEXITSTATUS", "WTERMSIG",
-    "WIFSIGNALED", "environ", "pr_seccomp_version",
+    "WIFSIGNALED", "environ",
 }  # fmt: skip
-# Their last argument gets the stage at which they failed.
-STAGED = {"pr_userns", "pr_spawn_hook"}
+SAFE_NATIVE = {"version", "catch", "caught", "restore", "read", "text", "pack", "unpack", "_number"}
+NATIVE = (bpf, bus, files, libseccomp, mounts, namespaces, processes, signals, sockets, terminals)
 
 
 class Faults:
@@ -58,37 +71,26 @@ class Posix:
         return call
 
 
-class Lib:
-    """The shim: -errno instead of the chosen call."""
+def failing(faults: Faults, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of pyrunc.native that raises OSError when it is the chosen call."""
 
-    def __init__(self, faults: Faults, real: Any) -> None:
-        self.faults, self.real = faults, real
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if faults.fails(name):
+            raise OSError(faults.number, name)
+        return real(*args, **kwargs)
 
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self.real, name)
-        if name in SAFE:
-            return value
-
-        def call(*args: Any) -> Any:
-            if not self.faults.fails(name):
-                return value(*args)
-            if name in STAGED:
-                args[-1][0] = 1
-            return -self.faults.number
-
-        return call
+    return call
 
 
 def into(patch: pytest.MonkeyPatch, faults: Faults, modules: Iterable[Any]) -> None:
-    """Put the failing calls in the place of `posix` in these modules, and of the shim's everywhere."""
-    from pyrunc import interpreter
-
+    """Put the failing calls in the place of `posix` in these modules, and of pyrunc.native's everywhere."""
     for module in modules:
         if hasattr(module, "posix"):
             patch.setattr(module, "posix", Posix(faults, module.posix))
-    ffi, lib = interpreter.shim()
-    patch.setattr(interpreter, "shim", lambda: (ffi, Lib(faults, lib)))
-    patch.setattr(interpreter, "quick", lambda: (ffi, Lib(faults, lib)))
+    for module in NATIVE:
+        for name, value in list(vars(module).items()):
+            if callable(value) and not isinstance(value, type) and name not in SAFE_NATIVE:
+                patch.setattr(module, name, failing(faults, name, value))
 
 
 def open_descriptors() -> dict[str, str]:

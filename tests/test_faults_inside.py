@@ -16,10 +16,11 @@ import faulty
 import pyrunc.state.container
 import pyrunc.state.root
 import pyrunc.state.store
-from pyrunc import fs, hooks, idmap, interpreter, jsontext, log, procfs, state
+from pyrunc import fs, hooks, idmap, jsontext, log, procfs, state
 from pyrunc.cgroup import delegate, devices
 from pyrunc.errors import PyruncError, StateError, SysError
 from pyrunc.launch import netdev
+from pyrunc.native import binding, bpf, sockets
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -262,7 +263,7 @@ def test_hook(tmp_path: Path, sinks: bool) -> None:
 
         return run
 
-    assert set(faulty.sweep((hooks, fs), scene)) <= {"close", "write", "pr_pidfd_send_signal"}
+    assert set(faulty.sweep((hooks, fs), scene)) <= {"close", "write", "pidfd_send_signal"}
 
 
 # --- devices ----------------------------------------------------------------------------------------------------------
@@ -272,7 +273,7 @@ class Programs:
     """bpf(2) of a cgroup, with real descriptors."""
 
     def __init__(self, attached: int) -> None:
-        self.attached = list(range(1, attached + 1))
+        self.present = list(range(1, attached + 1))
         self.by_fd: dict[int, int] = {}
 
     def _open(self, number: int) -> int:
@@ -280,27 +281,32 @@ class Programs:
         self.by_fd[fd] = number
         return fd
 
-    def pr_bpf_prog_load_device(self, *_: object) -> int:
+    def load_device(self, code: bytes) -> int:
+        assert code
         return self._open(99)
 
-    def pr_bpf_prog_query(self, _: int, ids: Any, size: int) -> int:
-        for index, number in enumerate(self.attached):
-            ids[index] = number
-        return len(self.attached)
+    def attached(self, _: int, most: int) -> list[int]:
+        assert len(self.present) < most
+        return list(self.present)
 
-    def pr_bpf_prog_get_fd_by_id(self, number: int) -> int:
+    def open_program(self, number: int) -> int:
         return self._open(number)
 
-    def pr_bpf_prog_attach(self, _: int, fd: int, flags: int, replaced: int) -> int:
+    def attach(self, _: int, fd: int, flags: int, replaced: int) -> int:
         assert flags == (2 | 4 if replaced >= 0 else 2)
         if replaced >= 0:
-            self.attached.remove(self.by_fd[replaced])
-        self.attached.append(self.by_fd[fd])
+            self.present.remove(self.by_fd[replaced])
+        self.present.append(self.by_fd[fd])
         return 0
 
-    def pr_bpf_prog_detach(self, _: int, fd: int) -> int:
-        self.attached.remove(self.by_fd[fd])
+    def detach(self, _: int, fd: int) -> int:
+        self.present.remove(self.by_fd[fd])
         return 0
+
+    def into(self, patch: pytest.MonkeyPatch) -> None:
+        """Take the place of the kernel's."""
+        for name in ("load_device", "attached", "open_program", "attach", "detach"):
+            patch.setattr(bpf, name, getattr(self, name))
 
 
 @pytest.mark.parametrize("attached", [0, 1, 3])
@@ -310,25 +316,22 @@ def test_device_program(
     monkeypatch: pytest.MonkeyPatch, attached: int, replace: bool, rules: list[dict[str, Any]]
 ) -> None:
     """Never less in force than before, unless all went well; each program's descriptor is closed."""
-    ffi = interpreter.shim()[0]
     now = [Programs(0)]
 
     def scene() -> Callable[[], list[int]]:
         now[0] = Programs(attached)
-        interpreter.shim = lambda: (ffi, now[0])  # type: ignore[assignment]
+        now[0].into(monkeypatch)
 
         def run() -> list[int]:
             devices.attach(5, rules, replace=replace)
-            return sorted(now[0].attached)
+            return sorted(now[0].present)
 
         return run
 
     def after(error: BaseException | None) -> None:
         old = set(range(1, attached + 1))
-        assert error is None or 99 in now[0].attached or old <= set(now[0].attached) or rules != []
+        assert error is None or 99 in now[0].present or old <= set(now[0].present) or rules != []
 
-    monkeypatch.setattr(interpreter, "shim", interpreter.shim)
-    monkeypatch.setattr(interpreter, "quick", interpreter.quick)
     wanted = [99] if replace else [*range(1, attached + 1), 99]
     if rules:
         wanted = [] if replace else list(range(1, attached + 1))
@@ -340,28 +343,33 @@ def test_device_program(
 
 def test_programs_that_have_gone_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     class Gone(Programs):
-        def pr_bpf_prog_get_fd_by_id(self, number: int) -> int:
-            return -errno.ENOENT if number == 2 else super().pr_bpf_prog_get_fd_by_id(number)
+        def open_program(self, number: int) -> int:
+            if number == 2:
+                raise FileNotFoundError(errno.ENOENT, "bpf(PROG_GET_FD_BY_ID)")
+            return super().open_program(number)
 
-        def pr_bpf_prog_detach(self, cgroup: int, fd: int) -> int:
-            return -errno.ENOENT if self.by_fd[fd] == 3 else super().pr_bpf_prog_detach(cgroup, fd)
+        def detach(self, cgroup: int, fd: int) -> int:
+            if self.by_fd[fd] == 3:
+                raise FileNotFoundError(errno.ENOENT, "bpf(PROG_DETACH)")
+            return super().detach(cgroup, fd)
 
     made = Gone(4)
-    monkeypatch.setattr(interpreter, "quick", lambda: (interpreter.shim()[0], made))
+    made.into(monkeypatch)
     before = faulty.open_descriptors()
     devices.attach(5, [], replace=True)
-    assert sorted(made.attached) == [2, 3, 99]
+    assert sorted(made.present) == [2, 3, 99]
     assert faulty.open_descriptors() == before
 
 
-@pytest.mark.parametrize(("number", "words"), [(errno.E2BIG, "too many rules (2)"), (errno.EINVAL, "the verifier")])
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.E2BIG, "too many rules (2)"), (errno.EINVAL, "the verifier says")]
+)
 def test_program_that_is_refused(monkeypatch: pytest.MonkeyPatch, number: int, words: str) -> None:
-    class Refusing(Programs):
-        def pr_bpf_prog_load_device(self, code: bytes, count: int, log: Any, size: int) -> int:
-            log[0:19] = b"the verifier  says\n"
-            return -number
+    def load(code: bytes, count: int, log: bytearray, size: int) -> int:
+        log[0:19] = b"the verifier  says\n"
+        raise OSError(number, "bpf(PROG_LOAD)")
 
-    monkeypatch.setattr(interpreter, "quick", lambda: (interpreter.shim()[0], Refusing(0)))
+    monkeypatch.setattr(binding.calls, "bpf_prog_load_device", load)
     rules = [{"allow": False, "access": "rwm"}, {"allow": True, "type": "c", "major": 1, "minor": 1, "access": "r"}]
     with pytest.raises(SysError) as raised:
         devices.attach(5, rules, "/x")
@@ -467,9 +475,11 @@ def test_namespace_of_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
         assert getattr(raised.value, "errno", 0) == number
         del raised
         assert faulty.open_descriptors() == before
-    monkeypatch.setattr(
-        interpreter, "shim", lambda: (None, type("L", (), {"pr_netlink_in": lambda self, fd: -errno.EMFILE})())
-    )
+
+    def fails(fd: int) -> int:
+        raise OSError(errno.EMFILE, "setns")
+
+    monkeypatch.setattr(sockets, "netlink_in", fails)
     with pytest.raises(SysError, match="setns"):
         netdev.Namespace("/proc/self/ns/net")
     assert faulty.open_descriptors() == before

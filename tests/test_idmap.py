@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from pyrunc import errors, fs, hooks, host, idmap, interpreter, log, state
+from pyrunc import errors, fs, hooks, host, idmap, log, state
 from pyrunc.cgroup import delegate
 from pyrunc.host import HostFacts
 from pyrunc.launch import rootless
+from pyrunc.native import mounts
 from pyrunc.spec import mappings
 
 SELF = [{"containerID": 0, "hostID": 1000, "size": 1}]
@@ -156,10 +157,12 @@ def test_namespace_for_a_mapping() -> None:
 
 
 def test_tree_of_a_missing_path() -> None:
-    _, lib = interpreter.shim()
-    assert lib.pr_open_tree(b"/no/such/path", 0) < 0
-    assert lib.pr_mount_idmap(-1, 0, -1) < 0
-    assert lib.pr_mount_propagation(-1, 1 << 19) < 0
+    with pytest.raises(FileNotFoundError, match="open_tree"):
+        mounts.open_tree(b"/no/such/path", False)
+    with pytest.raises(OSError, match="mount_setattr"):
+        mounts.map_ids(-1, False, -1)
+    with pytest.raises(OSError, match="mount_setattr"):
+        mounts.set_propagation(-1, 1 << 19)
 
 
 # --- rootless -----------------------------------------------------------------------------------------------

@@ -81,8 +81,7 @@ def test_a_run_gives_the_terminal_back_though_the_container_cannot_be_removed(mo
         raise PyruncError("it is busy")
 
     monkeypatch.setattr(create, "Job", Made)
-    monkeypatch.setattr(create, "checked", lambda *_: -1)
-    monkeypatch.setattr(create.runtime, "quick", lambda: (None, Made()))
+    monkeypatch.setattr(create, "signal_descriptor", lambda: -1)
     monkeypatch.setattr(foreground, "Watch", Made)
     monkeypatch.setattr(lifecycle, "remove", remove)
     with pytest.raises(PyruncError, match="it is busy"):

@@ -9,10 +9,11 @@ meets one ends it.  What remains at the end is decided by the default: deny, unl
 from __future__ import annotations
 
 from _struct import Struct
-from errno import E2BIG, EFAULT, ENOENT
+from errno import E2BIG, EFAULT
 
-from pyrunc import fs, interpreter
+from pyrunc import fs
 from pyrunc.errors import ConfigError, Problem, SysError, show
+from pyrunc.native import bpf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -132,58 +133,61 @@ def attach(
     ``replace`` takes the place of the programs that are attached already (an update of the rules); else they stay in
     force beside it, and those of the cgroups above in any case.  Raises SysError, ConfigError.
     """
-    ffi, lib = interpreter.quick()
     if allows_everything(rules, ptr):
         if replace:
-            _detach(lib, cgroup_fd, _attached(ffi, lib, cgroup_fd, ptr), ptr)
+            _detach(cgroup_fd, _attached(cgroup_fd, ptr), ptr)
         return
     code = program(rules, ptr)
-    log = ffi.new("char[]", 4096)
-    new = lib.pr_bpf_prog_load_device(code, len(code) // 8, log, 4096)
-    if new < 0:
-        hint = f"too many rules ({len(rules or ())})" if new in (-E2BIG, -EFAULT) else ""
-        words = "" if hint else " ".join(ffi.string(log).decode("ascii", "replace").split())[-200:]
-        raise SysError(ptr, "bpf(PROG_LOAD)", -new, detail=words, hint=hint)
     try:
-        old = _attached(ffi, lib, cgroup_fd, ptr) if replace else []
+        new = bpf.load_device(code)
+    except bpf.Refused as error:
+        hint = f"too many rules ({len(rules or ())})" if error.errno in (E2BIG, EFAULT) else ""
+        words = "" if hint else error.log[-200:]
+        raise SysError(ptr, "bpf(PROG_LOAD)", error.errno or 0, detail=words, hint=hint) from error
+    old: list[int] = []
+    try:
+        old = _attached(cgroup_fd, ptr) if replace else []
         flags, replaced = (_ALLOW_MULTI | _REPLACE, old[0]) if len(old) == 1 else (_ALLOW_MULTI, -1)
-        result = lib.pr_bpf_prog_attach(cgroup_fd, new, flags, replaced)
-        if result >= 0 and replaced < 0:
-            _detach(lib, cgroup_fd, old, ptr)  # after the new one, so that there is never less than one in force
-        else:
-            for fd in old:
-                fs.close(fd)
-        if result < 0:
-            raise SysError(ptr, "bpf(PROG_ATTACH)", -result)
+        try:
+            bpf.attach(cgroup_fd, new, flags, replaced)
+        except OSError as error:
+            raise SysError(ptr, "bpf(PROG_ATTACH)", error.errno or 0) from error
+        if replaced < 0:  # after the new one, so that there is never less than one in force
+            gone, old = old, []
+            _detach(cgroup_fd, gone, ptr)
     finally:
+        for fd in old:
+            fs.close(fd)
         fs.close(new)
 
 
-def _attached(ffi: Any, lib: Any, cgroup_fd: int, ptr: str) -> list[int]:
+def _attached(cgroup_fd: int, ptr: str) -> list[int]:
     """Descriptors of the device programs of this very cgroup.  Raises SysError."""
-    ids = ffi.new("uint32_t[]", _MAX_PROGRAMS)
-    count = lib.pr_bpf_prog_query(cgroup_fd, ids, _MAX_PROGRAMS)
-    if count < 0:
-        raise SysError(ptr, "bpf(PROG_QUERY)", -count)
     fds: list[int] = []
-    for index in range(count):
-        fd = lib.pr_bpf_prog_get_fd_by_id(ids[index])
-        if fd >= 0:
-            fds.append(fd)
-        elif fd != -ENOENT:  # one that has gone meanwhile; any other would stay in force, and what it forbids forbidden
-            for other in fds:
-                fs.close(other)
-            raise SysError(ptr, "bpf(PROG_GET_FD_BY_ID)", -fd)
+    try:
+        for number in bpf.attached(cgroup_fd, _MAX_PROGRAMS):
+            try:
+                fds.append(bpf.open_program(number))
+            except FileNotFoundError:
+                pass  # it has gone meanwhile; any other would stay in force
+    except OSError as error:
+        for fd in fds:
+            fs.close(fd)
+        raise SysError(ptr, str(error.strerror), error.errno or 0) from error
     return fds
 
 
-def _detach(lib: Any, cgroup_fd: int, programs: list[int], ptr: str) -> None:
+def _detach(cgroup_fd: int, programs: list[int], ptr: str) -> None:
     """Detach programs and close their descriptors.  Raises SysError."""
     failed = 0
     for fd in programs:
-        result = lib.pr_bpf_prog_detach(cgroup_fd, fd)
-        fs.close(fd)
-        if result < 0 and result != -ENOENT:
-            failed = -result
+        try:
+            bpf.detach(cgroup_fd, fd)
+        except FileNotFoundError:
+            pass  # detached meanwhile
+        except OSError as error:
+            failed = error.errno or 0
+        finally:
+            fs.close(fd)
     if failed:
         raise SysError(ptr, "bpf(PROG_DETACH)", failed)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import posix
 import time
-from errno import EINTR, ETIMEDOUT
 from posix import O_CLOEXEC, O_NOFOLLOW
 
-from pyrunc import fs, handshake, interpreter, procfs, state
+from pyrunc import fs, handshake, procfs, state
 from pyrunc.errors import PyruncError, StateError
+from pyrunc.native import processes
 from pyrunc.signals import SIGKILL, SIGTERM
 
 TYPE_CHECKING = False
@@ -226,15 +226,25 @@ def await_end(container: Container, fd: int, timeout: float) -> None:
     The pidfd alone would make us wait for others: while a process that joined its pid namespace from outside is a
     zombie that its parent has not reaped, the first one is not even that.
     """
-    lib = interpreter.quick()[1]
     deadline, pause = time.monotonic() + timeout, _PAUSE_FIRST
-    while lib.pr_wait_pid_timeout(fd, pause) in (-ETIMEDOUT, -EINTR) and container.init_alive():
+    while not _ended(fd, pause) and container.init_alive():
         if time.monotonic() > deadline:
             from pyrunc import host
 
             pid = container.data["pid"]
             raise PyruncError(f"container init still running: pid {pid} waits in {host.waits_in(pid)}")
         pause = min(pause * 2, _PAUSE_MOST)
+
+
+def _ended(fd: int, timeout_ms: int) -> bool:
+    """Whether the process of a pidfd has ended, waiting for that; a child of ours is reaped."""
+    try:
+        processes.wait(fd, timeout_ms)
+    except (TimeoutError, InterruptedError):
+        return False
+    except OSError:
+        pass  # not our child, and it has ended
+    return True
 
 
 def reap(pid: int) -> None:
@@ -345,7 +355,7 @@ def stop_maker(container: Container, number: int) -> None:
     if creator and container.creating() and not creator.get("library"):
         fd = procfs.open_process(creator.get("pid"), creator.get("starttime"))
         if fd >= 0:
-            interpreter.quick()[1].pr_pidfd_send_signal(fd, number)
+            fs.ignore(processes.pidfd_send_signal, fd, number)
             posix.close(fd)
 
 

@@ -8,33 +8,32 @@ from __future__ import annotations
 
 import posix
 import time
-from errno import EAGAIN, EINTR, EIO
+from errno import EAGAIN, EIO
 from select import POLLIN, POLLNVAL, POLLOUT, poll
 
-from pyrunc import fs, interpreter
+from pyrunc import fs
 from pyrunc.errors import PyruncError, SysError
+from pyrunc.native import sockets, terminals
 
 _EOF = b"\x04"  # VEOF of a new terminal
 _CHUNK = 4096  # PIPE_BUF: so much can be written without blocking to a pipe that is reported writable
 _DRAIN_QUIET_MS = 100  # no output for so long after the end means that there is none
 _DRAIN_SECONDS = 2.0
 _RECEIVE_TIMEOUT_MS = 10_000
-_MODE = 64  # PR_TERMINAL of shim.h
 
 
 def receive_master(sock: int) -> int:
     """Take the pty's master that init sent over ``sock``.  Raises PyruncError."""
-    ffi, lib = interpreter.quick()
-    name, fd = ffi.new("char[4096]"), ffi.new("int *", -1)
     while True:
-        got = lib.pr_recv_fd(sock, name, 4096, _RECEIVE_TIMEOUT_MS, fd)
-        if got != -EINTR:
-            break
-    if got < 0:
-        raise SysError("/process/terminal", "recvmsg", -got)
-    if fd[0] < 0:
-        raise PyruncError("/process/terminal: init sent no terminal")
-    return int(fd[0])
+        try:
+            _, fd = sockets.receive_descriptor(sock, _CHUNK, _RECEIVE_TIMEOUT_MS)
+        except InterruptedError:
+            continue
+        except OSError as error:
+            raise SysError("/process/terminal", "recvmsg", error.errno or 0) from error
+        if fd < 0:
+            raise PyruncError("/process/terminal: init sent no terminal")
+        return fd
 
 
 class Relay:
@@ -42,12 +41,10 @@ class Relay:
 
     __slots__ = (
         "input",
-        "lib",
         "master",
         "master_open",
         "output",
         "saved",
-        "size",
         "stdin",
         "stdin_open",
         "stdout",
@@ -56,26 +53,30 @@ class Relay:
 
     def __init__(self, master: int, stdin: int = 0, stdout: int = 1) -> None:
         """Takes over ``master``.  Raises OSError."""
-        ffi, self.lib = interpreter.quick()
         self.master, self.stdin, self.stdout = master, stdin, stdout
         self.input = self.output = b""  # read, not written yet
         self.master_open = self.stdin_open = self.stdout_open = True
         posix.set_blocking(master, False)  # ours alone; stdio is shared with the caller's shell and stays as it is
         # The container's newlines stay newlines: whoever reads our stdout through a pipe wants no carriage returns.
-        self.lib.pr_terminal_clear_onlcr(master)
-        self.size = ffi.new("unsigned short[4]")
+        fs.ignore(terminals.clear_onlcr, master)
         self.resize()
         # The caller's output processing stays, because the container's has no ONLCR.
-        saved = ffi.new("char[]", _MODE)
-        self.saved = saved if self.lib.pr_terminal_raw(stdin, saved, _MODE) == 0 else None
+        self.saved: bytes | None = None
+        try:
+            self.saved = terminals.make_raw(stdin)
+        except OSError:
+            pass  # not a terminal
 
     def resize(self) -> None:
         """Give the container's terminal the size of the caller's; without one it keeps /process/consoleSize."""
         for fd in (self.stdin, self.stdout, 2):
-            if self.lib.pr_get_winsize(fd, self.size) == 0:
-                if self.size[0] or self.size[1]:  # a terminal that does not know its size says 0 x 0
-                    self.lib.pr_set_winsize(self.master, self.size[0], self.size[1])
-                return
+            try:
+                rows, columns = terminals.size(fd)
+            except OSError:
+                continue  # not a terminal
+            if rows or columns:  # a terminal that does not know its size reports 0 x 0
+                fs.ignore(terminals.set_size, self.master, rows, columns)
+            return
 
     def masks(self) -> dict[int, int]:
         """What to poll for now.  A direction that has bytes to write does not read more."""
@@ -175,7 +176,7 @@ class Relay:
     def close(self) -> None:
         """Give the caller the terminal back as it was."""
         if self.saved is not None:
-            self.lib.pr_terminal_restore(self.stdin, self.saved, _MODE)  # fails where it was hung up
+            fs.ignore(terminals.restore, self.stdin, self.saved)  # fails where it was hung up
             self.saved = None
         if self.master >= 0:
             posix.close(self.master)

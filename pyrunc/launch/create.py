@@ -12,10 +12,10 @@ import posix
 from errno import EACCES, EPERM, EROFS
 from posix import O_CLOEXEC, O_NOFOLLOW, O_RDWR
 
-from pyrunc import cgroup, fs, handshake, host, interpreter, state
+from pyrunc import cgroup, fs, handshake, host, state
 from pyrunc.errors import StateError, SysError
 from pyrunc.launch import session
-from pyrunc.launch.session import WAIT_FOREVER, Interrupts, Session, checked, write_pid_file
+from pyrunc.launch.session import WAIT_FOREVER, Interrupts, Session, signal_descriptor, write_pid_file
 from pyrunc.plan import create as compiler
 from pyrunc.plan.context import Options
 from pyrunc.spec import load, older, validate
@@ -88,7 +88,7 @@ def run(opts: CreateOptions, job: Job | None = None) -> int:
         proxy = job.notify_proxy()
         if not opts.detach:
             # Blocked from here on and kept: one that comes while the program starts must reach it.
-            job.signal_fd = checked("signalfd", interpreter.quick()[1].pr_signalfd())
+            job.signal_fd = signal_descriptor()
         job.go()
         if not opts.detach:
             from pyrunc.launch import foreground

@@ -12,10 +12,11 @@ import posix
 from errno import ENODEV, ENOENT
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY, W_OK
 
-from pyrunc import fs, handshake, host, interpreter, procfs
+from pyrunc import fs, handshake, host, procfs
 from pyrunc.errors import PyruncError, StateError, SysError, UsageError, show
 from pyrunc.launch import session
-from pyrunc.launch.session import Interrupts, Session, checked, write_pid_file
+from pyrunc.launch.session import Interrupts, Session, signal_descriptor, write_pid_file
+from pyrunc.native import files, processes
 from pyrunc.plan import exec
 from pyrunc.plan.context import Options
 from pyrunc.plan.process import RLIMIT_NPROC
@@ -258,7 +259,7 @@ class Exec(Session):
                 raise SysError(where, "open", error.errno or 0, value=sub or None) from error
             what = "no such cgroup in the container's" if sub else "the container's cgroup is gone"
             raise SysError(where, "open", error.errno or 0, value=sub or None, detail=what) from error
-        if interpreter.quick()[1].pr_fs_type_fd(self.cgroup_fd) != _CGROUP2_MAGIC:
+        if files.filesystem_type(self.cgroup_fd) != _CGROUP2_MAGIC:
             raise PyruncError(f"{show(directory)} is not in a cgroup v2 hierarchy")
         return directory
 
@@ -346,7 +347,7 @@ class Exec(Session):
         self.send_pidfd()
         if not self.opts.detach:
             # Blocked from here on and kept: one that comes while the program starts must reach it.
-            self.signal_fd = checked("signalfd", interpreter.quick()[1].pr_signalfd())
+            self.signal_fd = signal_descriptor()
         if self.console >= 0:
             from pyrunc.launch import console
 
@@ -356,11 +357,13 @@ class Exec(Session):
 
     def set_scheduler(self) -> None:
         """process.scheduler, from here because the process has no capability for it any more.  Raises SysError."""
-        failed = interpreter.quick()[1].pr_sched_setattr(self.init_pid, self.plan.sched_attr)
-        if failed < 0:
+        try:
+            processes.sched_setattr(self.init_pid, self.plan.sched_attr)
+        except OSError as error:
             from pyrunc import hints
 
-            raise SysError("/process/scheduler", "sched_setattr", -failed, hint=hints.find("SCHEDULER", -failed))
+            hint = hints.find("SCHEDULER", error.errno or 0)
+            raise SysError("/process/scheduler", "sched_setattr", error.errno or 0, hint=hint) from error
 
     def setting(self) -> Setting:
         """Where and as whom the program was to run."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import posix
 from select import POLLIN, poll
 
-from pyrunc import fs, interpreter
+from pyrunc import fs
+from pyrunc.native import processes, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Watch:
     def __init__(self, job: Job, subreaper: bool = False) -> None:
         self.job = job
         if subreaper:
-            interpreter.quick()[1].pr_set_child_subreaper(1)
+            processes.set_child_subreaper(1)
         self.signals = Signals(job.signal_fd)
         self.relay, self.streams = job.relay, job.streams
         self.loop: Loop | None = None
@@ -86,18 +87,14 @@ class Watch:
 class Signals:
     """Every signal of ours arrives at a descriptor, so that one poll waits for everything."""
 
-    __slots__ = ("fd", "lib")
+    __slots__ = ("fd",)
 
     def __init__(self, fd: int) -> None:
-        self.lib = interpreter.quick()[1]
         self.fd = fd
 
     def read(self) -> list[int]:
         """The signals that came since the last call."""
-        out: list[int] = []
-        while (number := self.lib.pr_signalfd_read(self.fd)) > 0:
-            out.append(number)
-        return out
+        return signals.read(self.fd)
 
     def close(self) -> None:
         """Stop reporting; the signals stay blocked, so that none ends us while we clean up."""
@@ -168,7 +165,7 @@ class Loop:
             elif number == SIGCHLD:
                 self.reap_orphans()
             elif number not in _NOT_FORWARDED:
-                self.signals.lib.pr_pidfd_send_signal(self.job.pidfd, number)
+                fs.ignore(processes.pidfd_send_signal, self.job.pidfd, number)
 
     def reap_orphans(self) -> None:
         """As subreaper we inherit what a container without a pid namespace leaves; `run` waits for init itself."""

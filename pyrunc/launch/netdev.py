@@ -14,6 +14,7 @@ from posix import O_CLOEXEC, O_RDONLY
 
 from pyrunc import interpreter
 from pyrunc.errors import PyruncError, SysError
+from pyrunc.native import sockets
 from pyrunc.spec.names import escape
 
 TYPE_CHECKING = False
@@ -107,9 +108,10 @@ class Namespace:
         self.sequence = 0
         self.link_message, self.address_message = _messages()
         self.fd = posix.open(path, O_RDONLY | O_CLOEXEC)
-        self.sock = interpreter.quick()[1].pr_netlink_in(self.fd)
-        if self.sock < 0:
-            raise SysError(POINTER, "setns", -self.sock, value=path)
+        try:
+            self.sock = sockets.netlink_in(self.fd)
+        except OSError as error:
+            raise SysError(POINTER, "setns", error.errno or 0, value=path) from error
 
     def close(self) -> None:
         """Release the descriptors."""

@@ -7,11 +7,12 @@ done at the sync points: those methods are the subclass's.
 from __future__ import annotations
 
 import posix
-from errno import ECHILD, ECONNRESET, EINTR, EPIPE, ESRCH, ETIMEDOUT
+from errno import ESRCH
 
 from pyrunc import errors, fs, handshake, interpreter, procfs, state
 from pyrunc.errors import PyruncError, SysError
 from pyrunc.launch.undo import Undo
+from pyrunc.native import files, processes, signals, sockets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -146,22 +147,22 @@ class Session:
         self.listen_fds = self.activated()
         npreserve = self.listen_fds + self.opts.preserve_fds
         check_preserved(npreserve)
-        ffi, lib = interpreter.quick()
         self.open_stdio()
-        stdio = ffi.NULL
+        stdio = []
         if self.streams is not None:
             self.undo.push(self.close_streams)
-            stdio = ffi.new("int[3]", self.streams.theirs)
+            stdio = self.streams.theirs
         image = interpreter.init_image()
-        memfd = checked("memfd_create", lib.pr_memfd_sealed(b"pyrunc-init", ffi.from_buffer(image), len(image), 1))
-        pair = ffi.new("int[2]")
-        checked("socketpair", lib.pr_socketpair(pair, 4 + npreserve))
-        self.sock = pair[0]
+        memfd = theirs = -1
         try:
-            self.enter_pid = checked("posix_spawn", lib.pr_spawn_init(memfd, pair[1], npreserve, stdio))
+            memfd = files.memfd_sealed(b"pyrunc-init", image, executable=True)
+            self.sock, theirs = sockets.socketpair(4 + npreserve)
+            self.enter_pid = processes.spawn_init(memfd, theirs, npreserve, stdio)
+        except OSError as error:
+            raise of_init(error) from error
         finally:
-            posix.close(pair[1])
-            posix.close(memfd)
+            fs.close(theirs)
+            fs.close(memfd)
             if self.streams is not None:
                 self.streams.close_theirs()
 
@@ -272,15 +273,16 @@ class Session:
         """
         if self.protocol.state in (handshake.DONE, handshake.FAILED):
             return error  # init waits for `start`, or this is its failure
-        ffi, lib = interpreter.quick()
-        buffer = ffi.new("char[256]")
         for _ in range(_PENDING + len(self.plan.steps)):  # STAMPS too
-            got = lib.pr_recv(self.sock, buffer, handshake.RECORD_SIZE, 0)
-            if got in (0, -ECONNRESET):
-                return self.premature_end()
-            if got < 0:
+            try:
+                data = sockets.receive(self.sock, handshake.RECORD_SIZE, 0)
+            except ConnectionResetError:
+                data = b""
+            except OSError:
                 break  # init is at work, or waits for our answer
-            record = handshake.Record(ffi.buffer(buffer, got)[:])
+            if not data:
+                return self.premature_end()
+            record = handshake.Record(data)
             if record.type == handshake.FAIL:
                 try:
                     self.on_fail(record)
@@ -303,14 +305,13 @@ class Session:
         """
         from select import POLLIN, poll
 
-        lib = interpreter.quick()[1]
         poller = poll()
         poller.register(self.sock, POLLIN)
         waited = 0
         while not poller.poll(_LOOK_MS):
             interrupts.check()
             waited += _LOOK_MS
-            if lib.pr_await_end(self.enter_pid, 0) == 0 and not poller.poll(0):
+            if has_ended(self.enter_pid) and not poller.poll(0):
                 raise self.premature_end()
             if 0 <= timeout <= waited:
                 raise self.no_answer()
@@ -328,24 +329,22 @@ class Session:
 
     def receive(self, timeout: int, interrupts: Interrupts | None) -> handshake.Record | None:
         """The next record; None at EOF.  Raises PyruncError when init says nothing for ``timeout`` ms."""
-        ffi, lib = interpreter.quick()
-        buffer = ffi.new("char[256]")
         if self.signal_fd >= 0 and timeout and not self.await_record(timeout):
             raise self.no_answer()
         while True:
-            got = lib.pr_recv(self.sock, buffer, handshake.RECORD_SIZE, timeout)
-            if got == -EINTR:
+            try:
+                data = sockets.receive(self.sock, handshake.RECORD_SIZE, timeout)
+            except InterruptedError:
                 if interrupts is not None:
                     interrupts.check()
-                continue
-            if got == -ETIMEDOUT:
-                if timeout == 0:
-                    raise self.premature_end()
-                raise self.no_answer()
-            if got in (0, -ECONNRESET):  # reset: init died with a record of ours unread
+            except TimeoutError:
+                raise self.premature_end() if timeout == 0 else self.no_answer() from None
+            except ConnectionResetError:  # init died with a record of ours unread
                 return None
-            checked("recv", got)
-            return handshake.Record(ffi.buffer(buffer, got)[:])
+            except OSError as error:
+                raise of_init(error) from error
+            else:
+                return handshake.Record(data) if data else None
 
     def no_answer(self) -> PyruncError:
         """The error of a step that takes too long."""
@@ -362,14 +361,13 @@ class Session:
         poller = poll()
         poller.register(self.sock, POLLIN)
         poller.register(self.signal_fd, POLLIN)
-        lib = interpreter.quick()[1]
         while ready := poller.poll(None if timeout < 0 else timeout):
             if any(fd == self.sock for fd, _ in ready):
                 return True
             poller.unregister(self.signal_fd)
             if poller.poll(START_TIMEOUT_MS):
                 return True  # the signal stays pending, for the foreground loop to forward
-            while (number := int(lib.pr_signalfd_read(self.signal_fd))) > 0:
+            for number in signals.read(self.signal_fd):
                 if number in _ENDING:
                     raise PyruncError(f"interrupted by signal {number}: {where(self.init_pid)}")
             poller.register(self.signal_fd, POLLIN)
@@ -377,12 +375,12 @@ class Session:
 
     def send(self, kind: int, value: int = 0, fds: list[int] | None = None) -> None:
         """Send a record, with descriptors attached."""
-        ffi, lib = interpreter.quick()
-        numbers = ffi.new("int[]", fds or [0])
-        sent = lib.pr_send(self.sock, handshake.encode(kind, value), 256, numbers, len(fds or ()))
-        if sent in (-EPIPE, -ECONNRESET):
-            raise self.premature_end()
-        checked("send", sent)
+        try:
+            sockets.send(self.sock, handshake.encode(kind, value), fds or ())
+        except (BrokenPipeError, ConnectionResetError):
+            raise self.premature_end() from None
+        except OSError as error:
+            raise of_init(error) from error
 
     def on_send_plan(self, record: handshake.Record) -> None:
         """HELLO: compare builds, hand over the plan and its descriptors."""
@@ -390,12 +388,14 @@ class Session:
 
         if record.value != ops.ABI:
             raise PyruncError(f"init is of another build: ABI {record.value:#x}, expected {ops.ABI:#x}")
-        _, lib = interpreter.quick()
         self.fill_filter()
         blob = self.plan.encode()
         opened: list[int] = []
         try:
-            opened.append(checked("memfd_create", lib.pr_memfd_sealed(b"pyrunc-plan", blob, len(blob), 0)))
+            try:
+                opened.append(files.memfd_sealed(b"pyrunc-plan", blob))
+            except OSError as error:
+                raise of_init(error) from error
             for kind, value, origin in self.plan.fds:
                 opened.append(self.open_slot(kind, value, origin))
             self.send(handshake.PLAN, len(blob), opened)
@@ -426,17 +426,14 @@ class Session:
 
     def open_console(self) -> int:
         """The socket that the pty's master goes to: the caller's, or one end of a pair that `run` keeps."""
-        ffi, lib = interpreter.quick()
         if self.opts.console_socket:
-            fd = lib.pr_connect_unix(fs.encode(self.opts.console_socket))
-            if fd < 0:
-                raise SysError("--console-socket", "connect", -fd, value=self.opts.console_socket)
-            return int(fd)
-        pair = ffi.new("int[2]")
-        checked("socketpair", lib.pr_socketpair(pair, 0))
-        self.console = pair[0]
+            return connect("--console-socket", self.opts.console_socket)
+        try:
+            self.console, theirs = sockets.socketpair()
+        except OSError as error:
+            raise of_init(error) from error
         self.undo.push(posix.close, self.console)
-        return int(pair[1])
+        return theirs
 
     def on_ready(self, record: handshake.Record) -> None:
         """READY: rlimits from here, because init may have lost CAP_SYS_RESOURCE and needs descriptors until now."""
@@ -445,27 +442,28 @@ class Session:
 
     def set_limits(self, pid: int, put_off: int = -1) -> None:
         """Set the plan's rlimits; ``put_off``, which init sets itself, is only raised.  Raises SysError."""
-        _, lib = interpreter.quick()
         for resource, soft, hard, origin in self.plan.rlimits:
             if resource == put_off:
                 soft = hard = _INFINITY  # if this is refused, init can still lower the limit
-            failed = lib.pr_prlimit(pid, resource, soft, hard)
-            if failed < 0 and resource != put_off:
-                from pyrunc import hints
+            try:
+                processes.prlimit(pid, resource, soft, hard)
+            except OSError as error:
+                if resource != put_off:
+                    from pyrunc import hints
 
-                raise SysError(origin, "prlimit", -failed, hint=hints.find("RLIMIT", -failed))
+                    hint = hints.find("RLIMIT", error.errno or 0)
+                    raise SysError(origin, "prlimit", error.errno or 0, hint=hint) from error
 
     def send_pidfd(self) -> None:
         """--pidfd-socket: one SCM_RIGHTS message with init's pidfd, as runc sends it."""
         path = self.opts.pidfd_socket
         if not path:
             return
-        _, lib = interpreter.quick()
-        fd = lib.pr_connect_unix(fs.encode(path))
-        if fd < 0:
-            raise SysError("--pidfd-socket", "connect", -fd, value=path)
+        fd = connect("--pidfd-socket", path)
         try:
-            checked("sendmsg", lib.pr_send_fd(fd, b"pidfd", 5, self.pidfd))
+            sockets.send_descriptor(fd, b"pidfd", self.pidfd)
+        except OSError as error:
+            raise of_init(error) from error
         finally:
             posix.close(fd)
 
@@ -541,16 +539,15 @@ class Session:
 class Interrupts:
     """SIGINT, SIGTERM, SIGHUP, SIGQUIT during set-up: noted, acted on between two steps, never in mid-rollback."""
 
-    __slots__ = ("lib",)
+    __slots__ = ()
 
     def __init__(self) -> None:
-        self.lib = interpreter.quick()[1]
-        self.lib.pr_signals_catch()
+        signals.catch()
 
     @property
     def caught(self) -> int:
         """The signal that came, 0 without one."""
-        return int(self.lib.pr_signals_caught())
+        return signals.caught()
 
     def check(self) -> None:
         """Raises PyruncError when a signal came."""
@@ -559,7 +556,7 @@ class Interrupts:
 
     def restore(self) -> None:
         """Put the former dispositions back."""
-        self.lib.pr_signals_restore()
+        signals.restore()
 
 
 def unknown_children() -> list[int]:
@@ -584,20 +581,43 @@ def where(pid: int) -> str:
 
 def await_end(pid: int, interrupts: Interrupts | None = None) -> None:
     """Wait for the end of a child that is about to end, without reaping it.  Raises PyruncError, OSError."""
-    lib = interpreter.quick()[1]
     while True:
-        ended = lib.pr_await_end(pid, END_TIMEOUT_MS)
-        if ended == -EINTR:
+        try:
+            processes.await_end(pid, END_TIMEOUT_MS)
+        except InterruptedError:
             if interrupts is not None:
                 interrupts.check()
-        elif ended == -ETIMEDOUT:
-            raise PyruncError(f"a process of ours does not end: {where(pid)}")
-        elif ended == -ECHILD:
+        except TimeoutError:
+            raise PyruncError(f"a process of ours does not end: {where(pid)}") from None
+        except ChildProcessError:
             return  # somebody else in this process has reaped it
-        elif ended < 0:
-            raise OSError(-ended, "waitid")
         else:
             return
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a child that nobody has reaped has ended."""
+    try:
+        processes.await_end(pid, 0)
+    except OSError:
+        return False
+    return True
+
+
+def signal_descriptor() -> int:
+    """Block our signals; the descriptor that reports them.  Raises SysError."""
+    try:
+        return signals.signalfd()
+    except OSError as error:
+        raise of_init(error) from error
+
+
+def connect(option: str, path: str) -> int:
+    """A connection to the socket that an option names.  Raises SysError."""
+    try:
+        return sockets.connect(fs.encode(path))
+    except OSError as error:
+        raise SysError(option, "connect", error.errno or 0, value=path) from error
 
 
 def reap(pid: int, interrupts: Interrupts | None = None) -> int:
@@ -618,13 +638,12 @@ def raise_interrupted(interrupts: Interrupts, error: BaseException) -> None:
         raise PyruncError(f"interrupted by signal {interrupts.caught}") from error
 
 
-def checked(call: str, result: int) -> int:
-    """A shim result: the value, or SysError for -errno."""
-    if result < 0:
-        from pyrunc import hints
+def of_init(error: OSError) -> SysError:
+    """The error of a system call that starts init or talks to it."""
+    from pyrunc import hints
 
-        raise SysError("init", call, -result, hint=hints.find(call, -result))
-    return int(result)
+    call, number = str(error.strerror), error.errno or 0
+    return SysError("init", call, number, hint=hints.find(call, number))
 
 
 def as_sys_error(error: OSError) -> SysError:

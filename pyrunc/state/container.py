@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import posix
 import time
-from errno import EFBIG, ELOOP, ENXIO, ESRCH, EWOULDBLOCK
+from errno import EFBIG, ELOOP, ENXIO, EWOULDBLOCK
 from fcntl import LOCK_EX, LOCK_NB, flock
 from posix import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY
 
-from pyrunc import SPEC_VERSION, fs, interpreter
+from pyrunc import SPEC_VERSION, fs
 from pyrunc.errors import Busy, Damaged, NotFound, StateError, SysError
 from pyrunc.jsontext import dumps
+from pyrunc.native import processes
 from pyrunc.procfs import alive, boot_id, first_in_namespace, kill_headless, open_process, process_stat
 from pyrunc.signals import SIGKILL
 from pyrunc.state import document
@@ -416,12 +417,15 @@ class Container:
         try:
             if number == SIGKILL and not first_in_namespace(self.data["pid"]):
                 self.kill_cgroup(number)
-            sent = interpreter.quick()[1].pr_pidfd_send_signal(fd, number)
+            try:
+                processes.pidfd_send_signal(fd, number)
+            except ProcessLookupError:
+                return False
+            except OSError as error:
+                raise SysError(self.id, "pidfd_send_signal", error.errno or 0) from error
         finally:
             fs.close(fd)
-        if sent < 0 and sent != -ESRCH:
-            raise SysError(self.id, "pidfd_send_signal", -sent)
-        return bool(sent == 0)
+        return True
 
     def open_init(self) -> int:
         """A pidfd of the first process, -1 if it has ended."""
