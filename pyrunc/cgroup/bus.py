@@ -6,10 +6,11 @@ a variant's value is itself such a pair.  Every wait has a time limit.
 
 from __future__ import annotations
 
-from errno import EACCES, ECONNREFUSED, ECONNRESET, ENOENT, ENOPKG, ENOTCONN, EPERM, ETIMEDOUT
+from errno import EACCES, ECONNREFUSED, ECONNRESET, ENOENT, ENOPKG, ENOTCONN, EPERM
 
-from pyrunc import fs, interpreter
+from pyrunc import fs
 from pyrunc.errors import PyruncError, SysError, show
+from pyrunc.native.bus import Bus, Message, PeerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,31 +70,28 @@ class Manager:
     Raises PyruncError when there is none to talk to.
     """
 
-    __slots__ = ("bus", "ffi", "lib")
+    __slots__ = ("bus",)
 
     def __init__(self, user: bool) -> None:
-        self.ffi, self.lib = interpreter.quick()
-        self.bus: Any = self.connect(user)
+        self.bus: Bus | None = None
+        self.connect(user)
 
-    def connect(self, user: bool) -> Any:
+    def connect(self, user: bool) -> None:
         """Try one address after the other."""
-        slot = self.ffi.new("uint64_t *")
         tried = []
         for address, broker in addresses(user):
-            result = self.lib.pr_bus_open(fs.encode(address), broker, slot)
-            if result == -ENOPKG:
+            try:
+                self.bus = Bus(fs.encode(address), broker)
+                if broker:
+                    self.listen()
+                return
+            except (OSError, SysError) as error:
+                self.close()
+                number = error.errno or 0
+            if number == ENOPKG:
                 raise PyruncError("the systemd cgroup driver needs libsystemd.so.0, which is not installed")
-            if result >= 0:
-                self.bus = slot[0]
-                try:
-                    if broker:
-                        self.listen()
-                    return self.bus
-                except SysError as error:
-                    self.close()
-                    result = -error.errno
-            if -result not in _GONE:
-                raise SysError("systemd", "connect", -result, value=address)
+            if number not in _GONE:
+                raise SysError("systemd", "connect", number, value=address)
             tried.append(address)
         hint = "" if tried else ": neither XDG_RUNTIME_DIR nor DBUS_SESSION_BUS_ADDRESS is set"
         whose = "the user's systemd" if user else "systemd"
@@ -101,13 +99,13 @@ class Manager:
 
     def close(self) -> None:
         """Close the connection; idempotent."""
-        self.lib.pr_bus_close(self.bus)
-        self.bus = 0
+        if self.bus is not None:
+            self.bus.close()
+            self.bus = None
 
     def __del__(self) -> None:
         """A driver that goes takes its connection along."""
-        if getattr(self, "bus", None):
-            self.close()
+        self.close()
 
     def listen(self) -> None:
         """Have the broker pass JobRemoved on; systemd's own socket does without being asked."""
@@ -118,77 +116,82 @@ class Manager:
 
     # -- calls -------------------------------------------------------------------------------------------------
 
-    def call(self, member: str, *values: Value, target: tuple[bytes, bytes, bytes] = (SERVICE, PATH, MANAGER)) -> Any:
+    def call(
+        self, member: str, *values: Value, target: tuple[bytes, bytes, bytes] = (SERVICE, PATH, MANAGER)
+    ) -> Message:
         """Call a method and return its reply, to be freed.  Raises BusError for a refusal, SysError."""
-        ffi, lib = self.ffi, self.lib
-        message, reply, error = ffi.new("uint64_t *"), ffi.new("uint64_t *"), ffi.new("char[1024]")
-        name = member.encode("ascii")
-        checked(member, lib.pr_bus_message(self.bus, *target, name, message))
+        bus = self.connection()
         try:
-            for signature, value in values:
-                self.add(message[0], signature, value)
-            result = lib.pr_bus_call(self.bus, message[0], CALL_TIMEOUT, error, 1024, reply)
-        finally:
-            lib.pr_bus_free(message[0])
-        if result < 0:
-            name, _, words = ffi.string(error).decode("utf-8", "replace").partition("\n")
-            if name:
-                raise BusError(member, name, words)
-            checked(member, result)
-        return reply[0]
+            message = bus.message(*target, member.encode("ascii"))
+            try:
+                for signature, value in values:
+                    self.add(message, signature, value)
+                return bus.call(message, CALL_TIMEOUT)
+            finally:
+                message.free()
+        except PeerError as error:
+            raise BusError(member, error.name, error.words) from error
+        except OSError as error:
+            raise failed(member, error) from error
+
+    def connection(self) -> Bus:
+        """The open connection."""
+        if self.bus is None:
+            raise failed("connection", OSError(ENOTCONN, ""))
+        return self.bus
 
     def order(self, member: str, *values: Value) -> None:
         """A call whose reply says nothing.  Raises as `call` does."""
-        self.lib.pr_bus_free(self.call(member, *values))
+        self.call(member, *values).free()
 
     def job(self, member: str, *values: Value) -> None:
         """A call that starts a job; returns when it is done.  Raises BusError, SysError, PyruncError (it failed)."""
         reply = self.call(member, *values)
-        job = self.ffi.new("char[256]")
         try:
-            checked(member, self.lib.pr_bus_read_text(reply, b"o", job, 256))
-        finally:
-            self.lib.pr_bus_free(reply)
-        result = self.ffi.new("char[64]")
-        waited = self.lib.pr_bus_wait_job(self.bus, job, JOB_TIMEOUT, result, 64)
-        if waited == -ETIMEDOUT:
-            raise PyruncError(f"systemd: {member}: the job was not done within {JOB_TIMEOUT // 1000} s")
-        checked(member, waited)
-        text = self.ffi.string(result).decode("ascii", "replace")
-        if text != "done":
-            raise PyruncError(f"systemd: {member}: the job ended with {show(text)}")
+            try:
+                job = reply.read_text(b"o", 256)
+            finally:
+                reply.free()
+            result = self.connection().wait_job(job, JOB_TIMEOUT)
+        except TimeoutError:
+            raise PyruncError(f"systemd: {member}: the job was not done within {JOB_TIMEOUT // 1000} s") from None
+        except OSError as error:
+            raise failed(member, error) from error
+        if result != "done":
+            raise PyruncError(f"systemd: {member}: the job ended with {show(result)}")
 
-    def add(self, message: Any, signature: str, value: Any) -> None:
+    def add(self, message: Message, signature: str, value: Any) -> None:
         """Append a value of one complete type.  Raises SysError, ValueError (a value that its type cannot hold)."""
-        lib, kind = self.lib, signature[:1]
+        kind = signature[:1]
         letter = kind.encode("ascii")
-        if kind in "sog":
-            result = lib.pr_bus_add_text(message, letter, fs.encode(value))
-        elif kind == "d":
-            result = lib.pr_bus_add_real(message, value)
-        elif kind in "ybnqiuxt":
-            result = lib.pr_bus_add_number(message, letter, int(value) & 0xFFFFFFFFFFFFFFFF)
-        elif signature == "ay" and isinstance(value, bytes):
-            result = lib.pr_bus_add_bytes(message, value, len(value))
-        elif kind == "v":
-            result = lib.pr_bus_open_container(message, b"v", value[0].encode("ascii"))
-            if result >= 0:
+        try:
+            if kind in "sog":
+                message.add_text(letter, fs.encode(value))
+            elif kind == "d":
+                message.add_real(value)
+            elif kind in "ybnqiuxt":
+                message.add_number(letter, int(value))
+            elif signature == "ay" and isinstance(value, bytes):
+                message.add_bytes(value)
+            elif kind == "v":
+                message.open_container(b"v", value[0].encode("ascii"))
                 self.add(message, *value)
-                result = lib.pr_bus_close_container(message)
-        elif kind == "a":
-            result = lib.pr_bus_open_container(message, b"a", signature[1:].encode("ascii"))
-            for item in value.items() if isinstance(value, dict) else value:
-                self.add(message, signature[1:], item)
-            result = lib.pr_bus_close_container(message) if result >= 0 else result
-        elif kind in "({":
-            inner = signature[1:-1]
-            result = lib.pr_bus_open_container(message, b"r" if kind == "(" else b"e", inner.encode("ascii"))
-            for part, item in zip(split(inner), value, strict=True):
-                self.add(message, part, item)
-            result = lib.pr_bus_close_container(message) if result >= 0 else result
-        else:
-            raise ValueError(f"unknown D-Bus type {signature}")
-        checked(f"a value of type {signature}", result)
+                message.close_container()
+            elif kind == "a":
+                message.open_container(b"a", signature[1:].encode("ascii"))
+                for item in value.items() if isinstance(value, dict) else value:
+                    self.add(message, signature[1:], item)
+                message.close_container()
+            elif kind in "({":
+                inner = signature[1:-1]
+                message.open_container(b"r" if kind == "(" else b"e", inner.encode("ascii"))
+                for part, item in zip(split(inner), value, strict=True):
+                    self.add(message, part, item)
+                message.close_container()
+            else:
+                raise ValueError(f"unknown D-Bus type {signature}")
+        except OSError as error:
+            raise failed(f"a value of type {signature}", error) from error
 
     # -- the manager's methods ---------------------------------------------------------------------------------
 
@@ -223,19 +226,18 @@ class Manager:
     def control_group(self) -> str:
         """The cgroup that the manager itself has, and below which its units are."""
         reply = self.call("Get", ("s", MANAGER.decode()), ("s", "ControlGroup"), target=(SERVICE, PATH, PROPERTIES))
-        text = self.ffi.new("char[4096]")
         try:
-            checked("ControlGroup", self.lib.pr_bus_enter(reply, b"v", b"s"))
-            checked("ControlGroup", self.lib.pr_bus_read_text(reply, b"s", text, 4096))
+            reply.enter(b"v", b"s")
+            return reply.read_text(b"s", 4096).decode("utf-8", "surrogateescape")
+        except OSError as error:
+            raise failed("ControlGroup", error) from error
         finally:
-            self.lib.pr_bus_free(reply)
-        return bytes(self.ffi.string(text)).decode("utf-8", "surrogateescape")
+            reply.free()
 
 
-def checked(what: str, result: int) -> None:
-    """Raises SysError for -errno."""
-    if result < 0:
-        raise SysError("systemd", what, -result)
+def failed(what: str, error: OSError) -> SysError:
+    """The error of a call that systemd did not answer."""
+    return SysError("systemd", what, error.errno or 0)
 
 
 def split(signature: str) -> list[str]:
