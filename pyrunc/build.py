@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyrunc import interpreter
+from pyrunc.native import libseccomp as native
 
 COMMIT = "unknown"  # native/launcher/freeze.py has the commit instead when it knows it
 
@@ -14,7 +14,7 @@ def commit() -> str:
 
 def libseccomp() -> str:
     """Version of the libseccomp that is linked in, ``a.b.c``."""
-    number = interpreter.quick()[1].pr_seccomp_version()
+    number = native.version()
     return f"{number >> 16}.{number >> 8 & 0xFF}.{number & 0xFF}"
 
 

@@ -18,13 +18,12 @@ from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY
 from pyrunc import SPEC_VERSION, build, fs, interpreter
 from pyrunc.errors import ConfigError, Problem, PyruncError, SysError, errno_text, show
 from pyrunc.jsontext import dumps
+from pyrunc.native import libseccomp, processes, sockets
 from pyrunc.plan.security import SECCOMP_FLAGS, filter_flags, notifies
 from pyrunc.signals import SIGKILL, SIGXCPU
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from pyrunc.spec.types import Seccomp
 
 POINTER = "/linux/seccomp"
@@ -127,15 +126,14 @@ def compile_filter(profile: Seccomp, *, cache_dir: str = "") -> tuple[bytes, int
     Raises ConfigError: an architecture or a rule that this libseccomp cannot do, or a program longer than 4096
     instructions; PyruncError: compiling it took more than there is, or libseccomp crashed; InterruptedError.
     """
-    _, lib = interpreter.quick()
-    archs = _architectures(profile, lib)
-    encoded = FlatProfile(profile, archs).encode(lib.pr_seccomp_version())
+    archs = _architectures(profile)
+    encoded = FlatProfile(profile, archs).encode(libseccomp.version())
     flags, listener = filter_flags(profile), notifies(profile)
     directory = _open_cache(cache_dir) if cache_dir else -1
     if directory < 0:
         return _compile(encoded, profile, archs), flags, listener
     try:
-        digest = _digest(pack("q", lib.pr_seccomp_arch(b"")) + encoded)
+        digest = _digest(pack("q", libseccomp.arch(b"")) + encoded)
         program = _recall(directory, digest)
         if not program:
             program = _compile(encoded, profile, archs)
@@ -145,15 +143,16 @@ def compile_filter(profile: Seccomp, *, cache_dir: str = "") -> tuple[bytes, int
     return program, flags, listener
 
 
-def _architectures(profile: Seccomp, lib: Any) -> list[int]:
+def _architectures(profile: Seccomp) -> list[int]:
     """libseccomp's tokens of the architectures besides the native one, which is always there; each once."""
-    native = lib.pr_seccomp_arch(b"")
+    native = libseccomp.arch(b"")
     tokens: list[int] = []
     for index, name in enumerate(profile.get("architectures", ())):
-        token = lib.pr_seccomp_arch(_arch_name(name))
-        if token < 0:
+        try:
+            token = libseccomp.arch(_arch_name(name))
+        except OSError:
             expected = f"an architecture of libseccomp {build.libseccomp()}"
-            raise ConfigError([Problem(f"{POINTER}/architectures/{index}", expected, show(name))])
+            raise ConfigError([Problem(f"{POINTER}/architectures/{index}", expected, show(name))]) from None
         if token != native and token not in tokens:
             tokens.append(token)
     return tokens
@@ -166,25 +165,28 @@ def _arch_name(name: str) -> bytes:
 
 def _compile(encoded: bytes, profile: Seccomp, archs: list[int]) -> bytes:
     """The program, from the child.  Raises as `compile_filter` does."""
-    ffi, lib = interpreter.quick()
-    out, report = ffi.new("char[]", PROGRAM_MAX), ffi.new("int[3]")
-    size = lib.pr_seccomp_compile(encoded, len(encoded), out, PROGRAM_MAX, report)
-    if size >= 0:
-        return bytes(ffi.buffer(out, size))
-    stage, index, name = report
+    try:
+        return libseccomp.compile(encoded, PROGRAM_MAX)
+    except libseccomp.Failure as error:
+        raise _failed(error, profile, archs) from error
+
+
+def _failed(error: libseccomp.Failure, profile: Seccomp, archs: list[int]) -> PyruncError | OSError:
+    """What the child reported, or its end."""
+    number, stage = error.errno or 0, error.stage
     if stage == NO_ANSWER:
-        raise SysError(POINTER, ffi.string(out).decode("ascii"), -size, context="compiling the profile")
-    if stage < DEATH and size == -ENOMEM:
-        raise _death(f"compiling the profile takes more memory than it may ({MEMORY})", limit=True)
+        return SysError(POINTER, str(error.strerror), number, context="compiling the profile")
+    if stage < DEATH and number == ENOMEM:
+        return _death(f"compiling the profile takes more memory than it may ({MEMORY})", limit=True)
     if stage < DEATH:
-        raise ConfigError([_problem(-size, stage, index, name, profile, archs)])
-    if size == -EINTR:
-        raise InterruptedError(EINTR, "compiling the profile")
-    if size == -ECHILD:
-        raise _ended(index)
-    if size == -ETIMEDOUT:
-        raise _death("compiling the profile did not end in time")
-    raise _death("libseccomp gave no valid answer for the profile")
+        return ConfigError([_problem(error, profile, archs)])
+    if number == EINTR:
+        return InterruptedError(EINTR, "compiling the profile")
+    if number == ECHILD:
+        return _ended(error.index)
+    if number == ETIMEDOUT:
+        return _death("compiling the profile did not end in time")
+    return _death("libseccomp gave no valid answer for the profile")
 
 
 def _ended(status: int) -> PyruncError:
@@ -205,8 +207,9 @@ def _death(what: str, *, limit: bool = False) -> PyruncError:
     return PyruncError(f"{POINTER}: {what}{hint}")
 
 
-def _problem(number: int, stage: int, index: int, name: int, profile: Seccomp, archs: list[int]) -> Problem:
+def _problem(error: libseccomp.Failure, profile: Seccomp, archs: list[int]) -> Problem:
     """What libseccomp did not take, in terms of the profile; the child's indexes are not trusted."""
+    number, stage, index, name = error.errno or 0, error.stage, error.index, error.name
     rules = profile.get("syscalls", ())
     if stage == ARCH and 0 <= index < len(archs):
         expected = (
@@ -226,20 +229,22 @@ def usable_architectures() -> list[str]:
     """The names of the schema that this libseccomp and this machine can filter, for `features`.  Raises MemoryError."""
     from pyrunc.spec.schema import SECCOMP_ARCHES
 
-    lib = interpreter.quick()[1]
-    tokens = {name: lib.pr_seccomp_arch(_arch_name(name)) for name in SECCOMP_ARCHES}
-    usable = {name: lib.pr_seccomp_arch_usable(token) for name, token in tokens.items() if token >= 0}
-    if min(usable.values(), default=0) < 0:
-        raise MemoryError
-    return [name for name, found in usable.items() if found]
+    found = []
+    for name in SECCOMP_ARCHES:
+        try:
+            token = libseccomp.arch(_arch_name(name))
+        except OSError:
+            continue  # this libseccomp does not know it
+        if libseccomp.usable(token):
+            found.append(name)
+    return found
 
 
 def usable_flags() -> list[str]:
     """The flags of a profile that this kernel takes, for `features`."""
-    lib = interpreter.quick()[1]
     with_listener = {SECCOMP_FLAGS["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]: NEW_LISTENER}
     return [
-        name for name, bit in SECCOMP_FLAGS.items() if not bit or lib.pr_seccomp_flag(bit | with_listener.get(bit, 0))
+        name for name, bit in SECCOMP_FLAGS.items() if not bit or libseccomp.knows_flag(bit | with_listener.get(bit, 0))
     ]
 
 
@@ -355,35 +360,37 @@ def take_listener(pidfd: int, number: int, profile: Seccomp) -> int:
     path = profile.get("listenerPath", "")
     if not path:
         raise SysError(POINTER, "pidfd_getfd", EINVAL, detail="init reports a listener that the profile does not have")
-    listener = interpreter.quick()[1].pr_pidfd_getfd(pidfd, number)
-    if listener < 0:
-        hint = "container init was killed" if listener == -ESRCH else ""
-        raise SysError(f"{POINTER}/listenerPath", "pidfd_getfd", -listener, value=path, hint=hint)
+    try:
+        listener = processes.pidfd_getfd(pidfd, number)
+    except OSError as error:
+        hint = "container init was killed" if error.errno == ESRCH else ""
+        raise SysError(f"{POINTER}/listenerPath", "pidfd_getfd", error.errno or 0, value=path, hint=hint) from error
     # The number may come from a process that the container has taken over: only what it says it is goes to the agent.
     if posix.readlink(f"/proc/self/fd/{listener}") != "anon_inode:seccomp notify":
         posix.close(listener)
         raise SysError(POINTER, "pidfd_getfd", EINVAL, detail="what init reports is not a notify descriptor")
-    return int(listener)
+    return listener
 
 
 def hand_over(listener: int, profile: Seccomp, pid: int, status: str) -> None:
     """Send the notify descriptor of process ``pid`` to the agent, as `send_listener` says.  Raises SysError."""
-    ffi, lib = interpreter.quick()
     path = profile.get("listenerPath", "")
     message = _process_state(profile, pid, status)
-    sock = lib.pr_connect_unix(fs.encode(path))
-    if sock < 0:
-        hint = "failed to connect with seccomp agent"  # runc's words, which scripts look for
-        raise SysError(f"{POINTER}/listenerPath", "connect", -sock, value=path, hint=hint)
     try:
-        sent = lib.pr_send_fd(sock, message, len(message), listener)
-        while 0 <= sent < len(message):  # a stream: large annotations may need several, the descriptor only one
-            rest = message[sent:]
-            more = lib.pr_send(sock, rest, len(rest), ffi.NULL, 0)
-            sent = sent + more if more > 0 else more or -EPIPE
-        if sent < 0:
-            number = ETIMEDOUT if sent == -EAGAIN else -sent
-            raise SysError(f"{POINTER}/listenerPath", "sendmsg", number, value=path)
+        sock = sockets.connect(fs.encode(path))
+    except OSError as error:
+        hint = "failed to connect with seccomp agent"  # runc's words, which scripts look for
+        raise SysError(f"{POINTER}/listenerPath", "connect", error.errno or 0, value=path, hint=hint) from error
+    try:
+        sent = sockets.send_descriptor(sock, message, listener)
+        while sent < len(message):  # a stream: large annotations may need several, the descriptor only one
+            more = sockets.send(sock, message[sent:])
+            if not more:
+                raise OSError(EPIPE, "sendmsg")
+            sent += more
+    except OSError as error:
+        number = ETIMEDOUT if error.errno == EAGAIN else error.errno or 0
+        raise SysError(f"{POINTER}/listenerPath", "sendmsg", number, value=path) from error
     finally:
         posix.close(sock)
 

@@ -23,8 +23,9 @@ import pytest
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 import plan_support
-from pyrunc import interpreter, seccomp
+from pyrunc import seccomp
 from pyrunc.errors import ConfigError, PyruncError, SysError
+from pyrunc.native import binding, libseccomp
 from pyrunc.spec import validate
 from pyrunc.spec.schema import SECCOMP_ARCHES
 from test_seccomp import ALLOW, NEWEST, NR, compiled, profile, rule, run
@@ -205,39 +206,25 @@ def test_too_much_time() -> None:
 
 def killed(number: int) -> Callable[..., int]:
     """A compiler whose child ends with this wait status."""
-
-    def compile(encoded: bytes, length: int, out: Any, size: int, report: Any) -> int:
-        report[0], report[1] = 5, number
-        return -errno.ECHILD
-
-    return compile
+    return answering(-errno.ECHILD, 5, number)
 
 
 def answering(value: int, stage: int, index: int = 0, name: int = 0, text: bytes = b"") -> Callable[..., int]:
-    """A compiler that says this."""
+    """A compiler that gives this answer."""
 
-    def compile(encoded: bytes, length: int, out: Any, size: int, report: Any) -> int:
-        report[0], report[1], report[2] = stage, index, name
-        for at, byte in enumerate(text):
-            out[at] = bytes((byte,))
+    def compile(encoded: bytes, length: int, out: bytearray, size: int, report: bytearray) -> int:
+        report[:] = struct.pack("3i", stage, index, name)
+        out[: len(text)] = text
+        if value < 0:
+            raise OSError(-value, "seccomp_compile")
         return value
 
     return compile
 
 
-class Library:
-    """The shim, but for one function."""
-
-    def __init__(self, compile: Callable[..., int]) -> None:
-        self.pr_seccomp_compile = compile
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(interpreter.shim()[1], name)
-
-
 def outcome(monkeypatch: pytest.MonkeyPatch, compile: Callable[..., int]) -> BaseException:
     """What becomes of an answer."""
-    monkeypatch.setattr(interpreter, "quick", lambda: (interpreter.shim()[0], Library(compile)))
+    monkeypatch.setattr(binding.calls, "seccomp_compile", compile)
     with pytest.raises((PyruncError, OSError)) as caught:
         seccomp.compile_filter(profile(rule("read"), NEWEST, architectures=["SCMP_ARCH_X86"]))
     assert str(caught.value).isprintable()
@@ -314,9 +301,10 @@ def encoded(**changed: Any) -> bytes:
 
 
 def compile_directly(data: bytes) -> tuple[int, list[int]]:
-    ffi, lib = interpreter.shim()
-    out, report = ffi.new("char[]", seccomp.PROGRAM_MAX), ffi.new("int[3]")
-    return lib.pr_seccomp_compile(data, len(data), out, seccomp.PROGRAM_MAX, report), list(report)
+    try:
+        return len(libseccomp.compile(data, seccomp.PROGRAM_MAX)), [0, 0, 0]
+    except libseccomp.Failure as error:
+        return -(error.errno or 0), [error.stage, error.index, error.name]
 
 
 def test_a_description_that_is_right() -> None:
@@ -364,13 +352,10 @@ def test_usable_architectures() -> None:
 
 
 def test_no_memory_is_not_an_architecture_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = interpreter.quick()[1]
+    def usable(token: int) -> int:
+        raise OSError(errno.ENOMEM, "seccomp_arch_usable")
 
-    class Lib:
-        pr_seccomp_arch = staticmethod(real.pr_seccomp_arch)
-        pr_seccomp_arch_usable = staticmethod(lambda token: -errno.ENOMEM)
-
-    monkeypatch.setattr(interpreter, "quick", lambda: (None, Lib))
+    monkeypatch.setattr(binding.calls, "seccomp_arch_usable", usable)
     with pytest.raises(MemoryError):
         seccomp.usable_architectures()
 

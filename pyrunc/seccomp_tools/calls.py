@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyrunc import interpreter
+from pyrunc.native import libseccomp
 from pyrunc.spec.schema import SECCOMP_ARCHES
 
 TYPE_CHECKING = False
@@ -58,7 +58,7 @@ class Arch:
         """The number of a call; negative if this architecture lacks it (`UNKNOWN`: all lack it)."""
         found = self._numbers.get(name)
         if found is None:
-            found = int(interpreter.quick()[1].pr_seccomp_number(self.token, name.encode("utf-8")))
+            found = libseccomp.number(self.token, name.encode("utf-8"))
             if found < UNKNOWN and self.token == X86:
                 # A function of socketcall(2) or ipc(2) may also be a call of its own, which
                 # libseccomp covers as well.
@@ -70,10 +70,7 @@ class Arch:
         """The name of a call, or "" if libseccomp does not know it."""
         found = self._names.get(number)
         if found is None:
-            ffi, lib = interpreter.quick()
-            buffer = ffi.new("char[64]")
-            length = lib.pr_seccomp_name(self.token, number, buffer, 64) if number < 1 << 31 else -1
-            found = bytes(ffi.buffer(buffer, length)).decode("ascii") if length > 0 else ""
+            found = libseccomp.name(self.token, number) if number < 1 << 31 else ""
             if len(self._names) < 4 * _LAST:  # a program can use any number
                 self._names[number] = found
         return found
@@ -98,24 +95,24 @@ class Arch:
 
     def _base(self) -> int:
         """The lowest number: MIPS has 4000, 5000 and 6000 for its three ABIs."""
-        number = int(interpreter.quick()[1].pr_seccomp_number(self.token, b"read"))
+        number = libseccomp.number(self.token, b"read")
         return number - number % 1000 if number >= 4000 else 0
 
 
 def all_arches() -> dict[str, Arch]:
     """Every architecture that this libseccomp supports, by name."""
-    lib = interpreter.quick()[1]
     found = {}
     for name in SECCOMP_ARCHES:
-        token = lib.pr_seccomp_arch(name.removeprefix("SCMP_ARCH_").lower().encode("ascii"))
-        if token >= 0:
-            found[name] = Arch(name, token)
+        try:
+            found[name] = Arch(name, libseccomp.arch(name.removeprefix("SCMP_ARCH_").lower().encode("ascii")))
+        except OSError:
+            continue  # this libseccomp does not know it
     return found
 
 
 def native() -> Arch:
     """This machine's."""
-    token = interpreter.quick()[1].pr_seccomp_arch(b"")
+    token = libseccomp.arch(b"")
     return next(arch for arch in all_arches().values() if arch.token == token)
 
 

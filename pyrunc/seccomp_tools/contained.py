@@ -8,9 +8,10 @@ import time
 from _struct import pack
 from select import POLLIN, poll
 
-from pyrunc import handshake, interpreter, seccomp
+from pyrunc import fs, handshake, seccomp
 from pyrunc.errors import PyruncError, SysError
 from pyrunc.launch import create, session
+from pyrunc.native import libseccomp, sockets
 from pyrunc.plan.security import WAIT_KILLABLE_RECV, filter_flags
 
 TYPE_CHECKING = False
@@ -48,7 +49,7 @@ class Job(create.Job):
         self.args = args  # the command line; [] means the bundle's
         # Without it, a signal would interrupt a call that has been reported, and the call would be
         # repeated.
-        known = interpreter.quick()[1].pr_seccomp_flag(WAIT_KILLABLE_RECV | seccomp.NEW_LISTENER)
+        known = libseccomp.knows_flag(WAIT_KILLABLE_RECV | seccomp.NEW_LISTENER)
         self.flags = WAIT_KILLABLE_RECV if known else 0
 
     def read_config(self, path: str) -> tuple[dict[str, Any], bytes]:
@@ -78,11 +79,11 @@ class Job(create.Job):
             return  # init has failed and reports why
         fd = seccomp.take_listener(self.pidfd, number, profile())
         try:
-            sent = interpreter.quick()[1].pr_send_fd(self.control, LISTENER, 1, fd)
+            sockets.send_descriptor(self.control, LISTENER, fd)
+        except OSError as error:
+            raise SysError("seccomp", "sendmsg", error.errno or 0) from error
         finally:
             posix.close(fd)
-        if sent < 0:
-            raise SysError("seccomp", "sendmsg", -sent)
 
     def listener(self) -> int:
         """The number of the notify descriptor in init; -1 if init has ended. Raises PyruncError,
@@ -140,6 +141,5 @@ def run(opts: create.CreateOptions, control: int, args: list[str]) -> int:
 
 def report(control: int, text: str) -> None:
     """Report why there is no container. One message: the socket preserves boundaries."""
-    ffi, lib = interpreter.quick()
     message = ERROR + text.encode("utf-8", "surrogateescape")[:4000]
-    lib.pr_send(control, message, len(message), ffi.NULL, 0)  # if that fails, nobody is listening
+    fs.ignore(sockets.send, control, message)  # if that fails, nobody is listening

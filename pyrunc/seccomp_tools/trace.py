@@ -18,10 +18,11 @@ import time
 from errno import EPIPE
 from select import POLLIN, poll
 
-from pyrunc import interpreter, log, state
+from pyrunc import log, state
 from pyrunc.container import lifecycle
 from pyrunc.errors import PyruncError, SysError
-from pyrunc.launch.session import checked
+from pyrunc.launch.session import signal_descriptor
+from pyrunc.native import processes, sockets
 from pyrunc.seccomp_tools import calls, contained, decode
 from pyrunc.seccomp_tools.listener import Listener
 from pyrunc.signals import SIGKILL
@@ -83,10 +84,7 @@ class Tracer:
     def fork(self) -> None:
         """Start the guard first: from then on the container cannot outlive us unattended. Raises
         SysError, OSError."""
-        ffi, lib = interpreter.quick()
-        pair = ffi.new("int[2]")
-        checked("socketpair", lib.pr_socketpair(pair, 0))
-        self.control, theirs = pair[0], pair[1]
+        self.control, theirs = sockets.socketpair()
         watched, self.leash = posix.pipe2(posix.O_CLOEXEC)
         self.guard = posix.fork()
         if not self.guard:
@@ -98,7 +96,7 @@ class Tracer:
             posix.close(self.control)
             leave(lambda: contained.run(self.opts, theirs, self.args))
         posix.close(theirs)
-        self.signals = checked("signalfd", lib.pr_signalfd())
+        self.signals = signal_descriptor()
 
     def delete(self) -> None:
         """After an error: kill the container and remove what exists of it."""
@@ -110,7 +108,9 @@ class Tracer:
             lifecycle.delete_by_force(store, self.opts.id, self.opts.log)
             # It notices and restores the terminal; one still in setup has been signalled to undo
             # it.
-            if interpreter.quick()[1].pr_await_end(self.container, _SETTLE_MS) < 0:
+            try:
+                processes.await_end(self.container, _SETTLE_MS)
+            except OSError:
                 posix.kill(self.container, SIGKILL)
             posix.waitpid(self.container, 0)
             lifecycle.delete_by_force(store, self.opts.id, self.opts.log)
@@ -165,14 +165,14 @@ class Tracer:
 
     def take(self, poller: poll) -> None:
         """Handle a message of the container's process."""
-        ffi, lib = interpreter.quick()
-        buffer, fd = ffi.new("char[]", _MESSAGE), ffi.new("int *", -1)
-        got = lib.pr_recv_fd(self.control, buffer, _MESSAGE, 0, fd)
-        data = bytes(ffi.buffer(buffer, got)) if got > 0 else b""
+        try:
+            data, fd = sockets.receive_descriptor(self.control, _MESSAGE, 0)
+        except OSError:
+            data, fd = b"", -1
         if data[:1] == contained.ERROR:
             self.error = data[1:].decode("utf-8", "replace")
-        elif data[:1] == contained.LISTENER and fd[0] >= 0:
-            self.listener = Listener(fd[0])
+        elif data[:1] == contained.LISTENER and fd >= 0:
+            self.listener = Listener(fd)
             poller.register(self.listener.fd, POLLIN)
         elif not data:
             poller.unregister(self.control)

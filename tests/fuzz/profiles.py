@@ -10,8 +10,9 @@ from typing import Any
 import test_seccomp as emulator
 from fuzz import configs
 from fuzz.draw import Draw
-from pyrunc import interpreter, seccomp
+from pyrunc import seccomp
 from pyrunc.errors import PyruncError
+from pyrunc.native import libseccomp
 from pyrunc.plan.security import SECCOMP_FLAGS
 from pyrunc.spec import load, validate
 
@@ -133,14 +134,13 @@ def description(data: bytes) -> None:
     sizes = [len(part) for part in (*parts, names)]
     head = struct.pack("8I", 0, 0, draw.number(4), draw.below(2), *sizes)
     blob = head + b"".join(parts) + names if draw.one_in(2) else draw.rest()
-    ffi, lib = interpreter.shim()
-    out, report = ffi.new("char[]", seccomp.PROGRAM_MAX), ffi.new("int[3]")
-    size = lib.pr_seccomp_compile(blob, len(blob), out, seccomp.PROGRAM_MAX, report)
-    assert -4096 < size <= seccomp.PROGRAM_MAX and size != 0
-    if size > 0:
-        check(bytes(ffi.buffer(out, size)))
+    try:
+        compiled = libseccomp.compile(blob, seccomp.PROGRAM_MAX)
+    except libseccomp.Failure as error:
+        assert 0 < (error.errno or 0) < 4096 and 1 <= error.stage <= 5, error.stage
     else:
-        assert 1 <= report[0] <= 5, list(report)
+        assert 0 < len(compiled) <= seccomp.PROGRAM_MAX
+        check(compiled)
     try:
         assert os.waitpid(-1, os.WNOHANG) == (0, 0)
     except ChildProcessError:
