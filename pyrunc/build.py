@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyrunc import interpreter
 from pyrunc.native import libseccomp as native
 
 COMMIT = "unknown"  # native/launcher/freeze.py has the commit instead when it knows it

@@ -11,7 +11,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any
 
 FROZEN = "_pyrunc_launcher" in sys.builtin_module_names  # inside the launcher
@@ -49,33 +49,6 @@ def look_beside() -> None:
         return  # what needs one of them fails with its own ImportError
     if place not in sys.path:
         sys.path.append(place)
-
-
-def shim() -> tuple[Any, Any]:
-    """``(ffi, lib)`` of the cffi extension (pyrunc/_shim.pyi).  Raises ImportError: the launcher has none."""
-    from pyrunc._shim import ffi, lib
-
-    return ffi, lib
-
-
-def quick() -> tuple[Any, Any]:
-    """The same; inside the launcher its own builtin functions, which take 0.4 ms less than to load cffi.
-
-    Numbers, bytes, and arrays of them (pyrunc/quick.py), and `texts`.
-    """
-    if _launcher is None:
-        return shim()
-    from pyrunc.quick import Ffi, Legacy
-
-    return Ffi, Legacy()
-
-
-def texts(items: Iterable[bytes]) -> list[Any]:
-    """What a function of `quick` takes as a ``char *const[]`` that ends in NULL; to be kept until it has returned."""
-    if _launcher is not None:
-        return list(items)
-    ffi, _ = shim()
-    return [*(ffi.new("char[]", item) for item in items), ffi.NULL]
 
 
 def json_reader() -> Callable[..., Any]:

@@ -13,18 +13,20 @@ import pytest
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 from doctor_support import made
-from pyrunc import cli, interpreter
+from pyrunc import cli
 from pyrunc.doctor import findings, machine, run
 from pyrunc.doctor.findings import Area, Finding
 from pyrunc.errors import PyruncError
+from pyrunc.native import probe
 
 
 def test_the_numbers_of_probes() -> None:
     """The launcher has the functions of the header without its constants."""
-    _, lib = interpreter.shim()
-    assert {name: getattr(lib, f"PR_PROBE_{name}") for name in machine.PROBES} == machine.PROBES
+    from pyrunc._shim import lib
+
+    assert {name: getattr(lib, f"PR_PROBE_{name}") for name in probe.PROBES} == probe.PROBES
     header = (Path(__file__).resolve().parent.parent / "native/shim/shim.h").read_text()
-    assert header.count("#define PR_PROBE_") == len(machine.PROBES)
+    assert header.count("#define PR_PROBE_") == len(probe.PROBES)
 
 
 def some() -> list[Finding]:

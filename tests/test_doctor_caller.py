@@ -23,10 +23,9 @@ from doctor_support import (
     program_at,
     statuses,
 )
-from pyrunc import interpreter
 from pyrunc.doctor import privileges, users
 from pyrunc.doctor.machine import Machine
-from pyrunc.quick import Ffi
+from pyrunc.native import probe
 from pyrunc.spec.names import CLONE_FLAGS
 
 complete = doctor_support.complete
@@ -195,15 +194,13 @@ def test_yama_and_lockdown(tmp_path: Path) -> None:
 
 
 def test_a_server_that_hangs_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Lib:
-        asked = 0
+    asked = []
 
-        def pr_subids(self, *_: object) -> int:
-            self.asked += 1
-            return -errno.ETIMEDOUT
+    def subordinate_ids(owner: bytes, groups: bool) -> bytes:
+        asked.append(owner)
+        raise TimeoutError(errno.ETIMEDOUT, "subids")
 
-    lib = Lib()
-    monkeypatch.setattr(interpreter, "quick", lambda: (Ffi, lib))
+    monkeypatch.setattr(probe, "subordinate_ids", subordinate_ids)
     machine = Machine()
     assert machine.subordinate_ids("joe", False) is machine.subordinate_ids("joe", True) is None
-    assert lib.asked == 1
+    assert asked == [b"joe"]

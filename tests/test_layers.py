@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pyrunc"
 # Lower number = lower layer.  A module may import its own layer (cycles are checked apart) and everything below.
 LAYERS = [
     {
-        "", "errors", "fs", "handshake", "hints", "interpreter", "native", "quick", "signals", "build", "procfs", "jsontext",
+        "", "errors", "fs", "handshake", "hints", "interpreter", "native", "signals", "build", "procfs", "jsontext",
         "log", "_shim", "_reader",
     },
     {"spec"},

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import BinaryIO
 
-from pyrunc import interpreter, signals
+from pyrunc import signals
 from pyrunc.api.children import Child
 from pyrunc.api.stdio import Stdio
 from pyrunc.errors import PyruncError, SysError, brief, show
+from pyrunc.native import processes
 
 _CHUNK = 65536
 _KILL_SECONDS = 10.0  # a killed process that takes longer is stuck in the kernel
@@ -177,9 +178,11 @@ class Process(Program):
         PyruncError."""
         number = signals.number(str(signal)) if isinstance(signal, str) else int(signal)
         if not self._child.poll():
-            sent = interpreter.quick()[1].pr_pidfd_send_signal(self._child.fd, number)
-            if sent < 0 and not self._child.poll():
-                raise SysError(f"process {self.pid}", "pidfd_send_signal", -sent)
+            try:
+                processes.pidfd_send_signal(self._child.fd, number)
+            except OSError as error:
+                if not self._child.poll():
+                    raise SysError(f"process {self.pid}", "pidfd_send_signal", error.errno or 0) from error
 
     def complete(self, input: bytes = b"", timeout: float | None = None) -> Completed:
         """Like `communicate`, with the return code. Raises TimeoutError, PyruncError."""

@@ -6,10 +6,11 @@ import os
 from dataclasses import dataclass
 from errno import E2BIG, EINVAL, ENOSYS, EOPNOTSUPP
 
-from pyrunc import interpreter
 from pyrunc.doctor.findings import Area
 from pyrunc.doctor.machine import Machine, system_error
 from pyrunc.errors import errno_name
+from pyrunc.native import bpf, mounts
+from pyrunc.native.namespaces import user_namespace
 from pyrunc.spec.names import CLONE_FLAGS
 
 FLOOR = (5, 12)  # docs/adr/0005-kernel-floor.md
@@ -132,20 +133,16 @@ def idmapped_mounts(machine: Machine, area: Area, path: str, check: str = "idmap
 
 def map_ids(path: str) -> int:
     """0, or ``-errno`` of the failed call."""
-    ffi, lib = interpreter.quick()
-    tree = int(lib.pr_open_tree(os.fsencode(path), 0))
-    if tree < 0:
-        return tree
+    opened: list[int] = []
     try:
-        userns = int(lib.pr_userns(b"0 1 1\n", b"0 1 1\n", ffi.new("int *")))
-        if userns < 0:
-            return userns
-        try:
-            return int(lib.pr_mount_idmap(tree, 0, userns))
-        finally:
-            os.close(userns)
+        opened.append(mounts.open_tree(os.fsencode(path), False))
+        opened.append(user_namespace(b"0 1 1\n", b"0 1 1\n"))
+        return mounts.map_ids(opened[0], False, opened[1])
+    except OSError as error:
+        return -(error.errno or 0)
     finally:
-        os.close(tree)
+        for fd in opened:
+            os.close(fd)
 
 
 def filesystem_at(machine: Machine, path: str) -> str:
@@ -175,11 +172,11 @@ def device_programs(machine: Machine, area: Area) -> None:
 
 def load_device_program() -> int:
     """0, or ``-errno``."""
-    ffi, lib = interpreter.quick()
-    fd = int(lib.pr_bpf_prog_load_device(_ALLOW_ALL, len(_ALLOW_ALL) // 8, ffi.NULL, 0))
-    if fd >= 0:
-        os.close(fd)
-    return min(fd, 0)
+    try:
+        os.close(bpf.load_device(_ALLOW_ALL))
+    except OSError as error:
+        return -(error.errno or 0)
+    return 0
 
 
 def filesystems(machine: Machine, area: Area) -> None:

@@ -12,10 +12,11 @@ import time
 from collections.abc import Iterator
 from shlex import quote
 
-from pyrunc import interpreter, jsontext, state
+from pyrunc import jsontext, state
 from pyrunc.doctor.findings import Area
 from pyrunc.doctor.machine import Machine
 from pyrunc.errors import PyruncError, StateError, show
+from pyrunc.native import bpf
 
 SECONDS = 0.05  # CPU time of each search
 CGROUPS_MOST = 5000
@@ -284,13 +285,20 @@ def is_pyruncs(directory: str) -> bool:
 def programs(cgroup: int) -> list[str]:
     """The names of the device programs attached to a cgroup; [] if the caller may not query
     them."""
-    ffi, lib = interpreter.quick()
-    ids, name = ffi.new("uint32_t[16]"), ffi.new("char[32]")
-    out = []
-    for index in range(max(int(lib.pr_bpf_prog_query(cgroup, ids, 16)), 0)):
-        fd = int(lib.pr_bpf_prog_get_fd_by_id(ids[index]))
-        if fd >= 0:
-            if lib.pr_bpf_prog_name(fd, name, 32) > 0:
-                out.append(ffi.string(name).decode("ascii", "replace"))
+    try:
+        numbers = bpf.attached(cgroup, 16)
+    except OSError:
+        return []
+    out: list[str] = []
+    for number in numbers:
+        try:
+            fd = bpf.open_program(number)
+        except OSError:
+            continue  # it no longer exists
+        try:
+            out.append(bpf.name(fd))
+        except OSError:
+            pass  # it has no name that the caller may see
+        finally:
             os.close(fd)
     return out

@@ -11,27 +11,21 @@ from errno import ETIMEDOUT
 
 from pyrunc import fs, host, interpreter
 from pyrunc.errors import errno_name
+from pyrunc.native import probe
 from pyrunc.spec.names import CLONE_FLAGS
 
 PROGRAM_DIRS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
-PROBES = {  # PR_PROBE_* of native/shim/shim.h
-    "NAMESPACES": 0,
-    "MOUNT_API": 1,
-    "OPENAT2": 2,
-    "CLONE_INTO_CGROUP": 3,
-    "SECCOMP_NOTIFY": 4,
-    "LANDLOCK": 5,
-}
 FILE_MOST = 4 << 20  # bytes of a file; the tables in /proc are the largest
-IDS_ROOM = 65536  # bytes of libsubid's answer
 
 Probe = Callable[[str, int], int]
 
 
 def try_out(what: str, flags: int) -> int:
     """Run a probe of the shim by name, in new namespaces; returns its value, or ``-errno``."""
-    _, lib = interpreter.quick()
-    return int(lib.pr_probe(PROBES[what], flags))
+    try:
+        return probe.probe(what, flags)
+    except OSError as error:
+        return -(error.errno or 0)
 
 
 class Machine:
@@ -185,13 +179,11 @@ class Machine:
         """
         if self._nss_hangs:
             return None
-        ffi, lib = interpreter.quick()
-        room = ffi.new(f"char[{IDS_ROOM}]")
-        length = lib.pr_subids(fs.encode(owner), int(groups), room, IDS_ROOM)
-        if length < 0:
-            self._nss_hangs = length == -ETIMEDOUT
+        try:
+            lines = probe.subordinate_ids(fs.encode(owner), groups).decode("ascii").splitlines()
+        except OSError as error:
+            self._nss_hangs = error.errno == ETIMEDOUT
             return None
-        lines = bytes(ffi.buffer(room, length))[1:].decode("ascii").splitlines()
         return [(int(first), int(number)) for first, number in (line.split() for line in lines if line.count(" ") == 1)]
 
     def works(self, what: str, flags: int = 0) -> tuple[int, bool]:

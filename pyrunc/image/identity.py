@@ -10,8 +10,9 @@ import os
 import pwd
 from dataclasses import dataclass, field
 
-from pyrunc import host, idmap, interpreter
+from pyrunc import host, idmap
 from pyrunc.errors import SysError
+from pyrunc.native import namespaces
 from pyrunc.spec import default
 
 CLONE_NEWUSER = 0x10000000
@@ -74,10 +75,10 @@ def subordinate(path: str) -> tuple[int, int] | None:
 def _enter_namespace(mappings: Mappings) -> None:
     """Join a new user namespace. A child holds it until newuidmap and newgidmap have written its
     maps."""
-    _, lib = interpreter.quick()
-    pid = lib.pr_hold_userns()
-    if pid < 0:
-        raise SysError("user namespace", "clone", -pid)
+    try:
+        pid = namespaces.hold_user_namespace()
+    except OSError as error:
+        raise SysError("user namespace", "clone", error.errno or 0) from error
     try:
         from pyrunc.host import HostFacts
 
@@ -86,9 +87,9 @@ def _enter_namespace(mappings: Mappings) -> None:
         idmap.write_maps(pid, mappings, facts)
         fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            failed = lib.pr_setns(fd, CLONE_NEWUSER)
-            if failed < 0:
-                raise SysError("user namespace", "setns", -failed)
+            namespaces.setns(fd, CLONE_NEWUSER)
+        except OSError as error:
+            raise SysError("user namespace", "setns", error.errno or 0) from error
         finally:
             os.close(fd)
     finally:

@@ -10,6 +10,7 @@ from fcntl import LOCK_SH, flock
 from pyrunc import fs, interpreter, state
 from pyrunc.errors import SysError, UsageError
 from pyrunc.image import locate
+from pyrunc.native import processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,13 +120,12 @@ def pull(context: Context, values: dict[str, Any], store: str) -> int:
         words += ["--mirror", host]
     if values.get("plain-http"):
         words.append("--plain-http")
-    ffi, lib = interpreter.quick()
     argv = [fs.encode(word) for word in [*words, values["image"]]]
     envp = [name + b"=" + value for name, value in posix.environ.items()]
-    stage = ffi.new("int *")
-    pid = lib.pr_spawn_hook(argv[0], interpreter.texts(argv), interpreter.texts(envp), ffi.NULL, -1, 2, stage)
-    if pid < 0:
-        raise SysError("--image", "execve", -pid, value=words[0])
+    try:
+        pid = processes.spawn_hook(argv[0], argv, envp, out=2)
+    except OSError as error:
+        raise SysError("--image", "execve", error.errno or 0, value=words[0]) from error
     status = posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
     return status if status >= 0 else 128 - status
 

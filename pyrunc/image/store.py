@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pyrunc import fs, interpreter, jsontext, state
+from pyrunc import fs, jsontext, state
 from pyrunc.errors import SysError
 from pyrunc.image import convert, identity, locate, unpack
 from pyrunc.image.errors import Within
@@ -29,6 +29,7 @@ from pyrunc.image.manifest import Image, Layer
 from pyrunc.image.progress import Progress
 from pyrunc.image.sources import Source
 from pyrunc.image.tree import Tree
+from pyrunc.native import mounts, namespaces
 
 _CLONE_NEWNS = 0x20000
 _MS_REC_SLAVE = 1 << 14 | 1 << 19
@@ -94,13 +95,12 @@ class Store:
 
     def _private_mounts(self) -> None:
         """A private mount namespace, so that the overlays end with this process in any case."""
-        _, lib = interpreter.quick()
-        for call, failed in (
-            ("unshare", lib.pr_unshare(_CLONE_NEWNS)),
-            ("mount", lib.pr_mount(b"none", b"/", b"", _MS_REC_SLAVE, b"")),
-        ):
-            if failed < 0:
-                raise SysError("--store", call, -failed, context="a mount namespace to unpack layers in")
+        try:
+            namespaces.unshare(_CLONE_NEWNS)
+            mounts.mount(b"none", b"/", b"", _MS_REC_SLAVE, b"")
+        except OSError as error:
+            context = "a mount namespace to unpack layers in"
+            raise SysError("--store", str(error.strerror), error.errno or 0, context=context) from error
         os.chdir(self.path)  # from here on, layers are named by their short links
 
     def _unpack(
@@ -157,12 +157,9 @@ class Store:
         for name in ("work", "root"):
             os.mkdir(name, 0o700, dir_fd=partial.fd)
         base = f"layers/{partial.temporary}"
-        _, lib = interpreter.quick()
         data = locate.overlay_options([layer.chain_id for layer in lower], f"{base}/diff", f"{base}/work", prefix="l/")
         text = ",".join([*data, "redirect_dir=off", "metacopy=off"] if "userxattr" not in data else data)
-        failed = lib.pr_mount(b"overlay", fs.encode(f"{base}/root"), b"overlay", 0, fs.encode(text))
-        if failed < 0:
-            raise SysError("--store", "mount", -failed, value=self.path, context="an overlay of the layers")
+        self._mount_overlay(f"{base}/root", text)
         try:
             root = os.open("root", _DIR, dir_fd=partial.fd)
             try:
@@ -170,7 +167,15 @@ class Store:
             finally:
                 fs.close(root)
         finally:
-            lib.pr_umount(fs.encode(f"{base}/root"), _MNT_DETACH)
+            fs.ignore(mounts.unmount, fs.encode(f"{base}/root"), _MNT_DETACH)
+
+    def _mount_overlay(self, place: str, options: str) -> None:
+        """Mount an overlay of layers.  Raises SysError."""
+        try:
+            mounts.mount(b"overlay", fs.encode(place), b"overlay", 0, fs.encode(options))
+        except OSError as error:
+            number, context = error.errno or 0, "an overlay of the layers"
+            raise SysError("--store", "mount", number, value=self.path, context=context) from error
 
     def _link(self, layer: Layer) -> None:
         """The short name of a layer."""
@@ -186,16 +191,13 @@ class Store:
         self, image: Image, options: unpack.Options, ids: identity.Identity, warnings: Warnings
     ) -> dict[str, Any]:
         """config.json for a container of the image; users by name come from all layers together."""
-        _, lib = interpreter.quick()
         root, mounted = f"{self.path}/l", False
         if len(image.layers) == 1:
             root = f"{self.path}/layers/{locate.encode_digest(image.chain_id)}/diff"
         elif image.layers:
             root, mounted = f"{self.path}/containers", True
             data = locate.overlay_options([layer.chain_id for layer in image.layers], "", "", prefix="l/")
-            failed = lib.pr_mount(b"overlay", fs.encode(root), b"overlay", 0, fs.encode(",".join(data)))
-            if failed < 0:
-                raise SysError("--store", "mount", -failed, value=self.path, context="an overlay of the layers")
+            self._mount_overlay(root, ",".join(data))
         fd = os.open(root, _DIR)
         tree = Tree(fd, options.limits.depth)
         try:
@@ -204,7 +206,7 @@ class Store:
             tree.close()
             fs.close(fd)
             if mounted:
-                lib.pr_umount(fs.encode(root), _MNT_DETACH)
+                fs.ignore(mounts.unmount, fs.encode(root), _MNT_DETACH)
 
     def _register(self, image: Image, config: dict[str, Any], reference: str) -> None:
         """Write the image, then the reference to it."""
