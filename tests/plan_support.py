@@ -1,4 +1,4 @@
-"""What the tests of the plan compiler share: a stub of the host, and the configurations of tests/golden/."""
+"""Shared by the tests of the compiler: a stub of the host, and the cases of tests/golden/."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bytes of a plan, read back by the rules of native/init/plan.h: first in Python, then by init's own loader."""
+"""The encoded plan, decoded by the rules of native/init/plan.h: in Python and by init's loader."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NATIVE = pathlib.Path(__file__).parent.parent / "native"
 
 
 def decode(data: bytes) -> tuple[list[tuple[int, int, tuple[int, ...], tuple[object, ...]]], int, int]:
-    """Steps, nfds and npreserve; every rule of plan.h that a reader relies on is asserted."""
+    """Steps, nfds and npreserve; asserts every rule of plan.h that a reader relies on."""
     magic, abi, size, nsteps, nfds, npreserve, area, reserved = struct.unpack_from("=8I", data)
     assert (magic, abi, size, reserved) == (0x4E505250, ops.ABI, len(data), 0)
     assert area == 32 + 52 * nsteps
@@ -88,8 +88,8 @@ TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("C
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(TEXT, max_size=4), max_size=8), st.lists(st.binary(max_size=40), max_size=4), st.lists(TEXT))
-def test_any_strings(lists: list[list[str]], blobs: list[bytes], texts: list[str]) -> None:
-    """Empty lists, lists of empty strings, strings that begin like lists: all come back as they went in."""
+def test_strings_lists_and_blobs_round_trip(lists: list[list[str]], blobs: list[bytes], texts: list[str]) -> None:
+    """Also empty lists, lists of empty strings, and strings that begin like lists."""
     plan = Plan()
     for items in lists:
         plan.execve("x", args=items, env=[*items, ""])
@@ -120,8 +120,8 @@ def test_path_bytes_survive() -> None:
 
 
 @pytest.mark.parametrize("args", [["a\0b"], ["a", "b\0"], ["a", "\0"]])
-def test_nul_is_refused(args: list[str]) -> None:
-    """Also where the string with the NUL looks like a list that is known already."""
+def test_nul_in_a_list_is_refused(args: list[str]) -> None:
+    """Even if the string with the NUL looks like a pooled list."""
     plan = Plan()
     plan.execve("x", args=["a", "b"], env=["a", "b", ""])
     plan.execve("x", args=args)
@@ -153,22 +153,22 @@ def test_too_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
         plan.encode()
 
 
-def test_limits_are_those_of_the_header() -> None:
+def test_limits_match_the_header() -> None:
     header = (NATIVE / "init" / "plan.h").read_text(encoding="utf-8")
     assert int(re.search(r"PLAN_MAGIC\s+(0x\w+)u", header).group(1), 16) == encode.MAGIC  # type: ignore[union-attr]
     assert int(re.search(r"PLAN_MAX_STEPS\s+(\d+)u", header).group(1)) == encode.MAX_STEPS  # type: ignore[union-attr]
     assert re.search(r"PLAN_MAX_SIZE\s+\(64u << 20\)", header) and encode.MAX_SIZE == 64 << 20
 
 
-# -- how much is done: a number of calls is the same on every machine ---------------------------------------------
+# -- cost, as a number of calls, which is the same on every machine ---------------------------------------------
 
 
-def test_default_plan_is_little_work() -> None:
+def test_cost_of_the_default_plan() -> None:
     config, facts, opts = load_case("default")
     assert calls(lambda: compile_create(config, facts, opts).encode()) < 1600  # 1251 when this was written
 
 
-def test_mounts_are_work_in_proportion() -> None:
+def test_cost_is_linear_in_the_mounts() -> None:
     def work(count: int) -> tuple[int, int]:
         mounts = [{"destination": f"/m/{i}", "source": f"/src/{i}", "options": ["rbind", "ro"]} for i in range(count)]
         config = merge(base("bare"), {"mounts": mounts})
@@ -180,7 +180,7 @@ def test_mounts_are_work_in_proportion() -> None:
     assert many[0] < 10.5 * few[0] and many[1] < 10.5 * few[1]
 
 
-# -- the reader that counts ---------------------------------------------------------------------------------------
+# -- the loader of init ---------------------------------------------------------------------------------------
 
 HARNESS = r"""
 #include <stdint.h>
@@ -209,7 +209,7 @@ int main(void)
 
 @pytest.fixture(scope="session")
 def loader(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """init's plan_load.c as a program, with the sanitizers where the compiler has them."""
+    """init's plan_load.c as a program, with sanitizers if the compiler has them."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     source = NATIVE / "init" / "plan_load.c"
     if not compiler or not source.exists():
@@ -252,7 +252,7 @@ def test_init_accepts_every_plan(loader: pathlib.Path) -> None:
 
 
 def test_init_survives_damaged_plans(loader: pathlib.Path) -> None:
-    """Not a fuzzer (that is C's), but our own encoder's output with bytes flipped: an answer each, no crash."""
+    """The encoder's output with flipped bytes: init answers each and does not crash."""
     data = compiled({"process": {"user": {"uid": 0, "gid": 0, "additionalGids": [1, 2]}}}).encode()
     random_bytes = random.Random(1)
     damaged = []

@@ -1,4 +1,4 @@
-"""FAIL records in the words of config.json."""
+"""FAIL records in terms of config.json."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CONFIG: dict[str, Any] = {
 
 
 class Record:
-    """What handshake.Record has; ``arg`` by name."""
+    """A handshake.Record with ``arg`` by name."""
 
     def __init__(
         self, plan: Plan, op: str, nth: int = 0, arg: str = "", item: int = 0, err: int = 2, **words: str
@@ -50,12 +50,12 @@ def plan() -> Plan:
 
 @pytest.fixture(autouse=True)
 def no_hints(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hints have tests of their own; here they would only lengthen the lines."""
+    """Without hints, which have tests of their own."""
     hints = pytest.importorskip("pyrunc.hints")
     monkeypatch.setattr(hints, "find", lambda op, number: "")
 
 
-def test_the_issues_own_example(plan: Plan) -> None:
+def test_error_for_an_unknown_mount_option(plan: Plan) -> None:
     record = Record(
         plan, "MOUNT", 1, "data", 1, errno.EINVAL, call="fsconfig", detail="tmpfs: Unknown parameter 'bogus'"
     )
@@ -92,15 +92,15 @@ def test_where(plan: Plan, op: str, nth: int, arg: str, where: str, value: str |
 
 
 @pytest.mark.parametrize(("op", "arg"), [("HOOK", "path"), ("EXECVE", "args"), ("WAIT_START", "")])
-def test_saved_steps_say_the_same(plan: Plan, op: str, arg: str) -> None:
-    """What `start` says from state.json is what `create` would have said."""
+def test_saved_steps_give_the_same_error(plan: Plan, op: str, arg: str) -> None:
+    """`start` reports from state.json what `create` would have reported."""
     late = json.loads(json.dumps(plan.late_origins()))
     record = Record(plan, op, 0, arg, err=errno.EACCES)
     assert str(faults.saved_error(late, record)) == str(faults.error(plan, record))
 
 
 @pytest.mark.parametrize("source", ["plan", "saved"])
-def test_no_such_step(plan: Plan, source: str) -> None:
+def test_unknown_step(plan: Plan, source: str) -> None:
     record = Record(plan, "EXECVE")
     record.step = 0xFFFFFFFF
     fault = faults.describe(plan if source == "plan" else plan.late_origins(), record)
@@ -122,7 +122,7 @@ def test_item_out_of_range(plan: Plan) -> None:
     ],
 )
 def test_words_that_callers_match(args: list[str], op: str, arg: str, err: int, words: str) -> None:
-    """podman makes exit code 127 or 126 of them, containerd a not-found."""
+    """podman maps them to exit code 127 or 126, containerd to not-found."""
     plan = compiled({"process": {"args": args}})
     text = str(faults.error(plan, Record(plan, op, 0, arg, err=err, call="execve")))
     assert text.startswith("/process/cwd" if op == "CHDIR" else "/process/args") and words in text
@@ -139,8 +139,8 @@ def test_words_that_callers_match(args: list[str], op: str, arg: str, err: int, 
         (errno.ELIBBAD, "execve: ELIBBAD: exec /bin/prog"),
     ],
 )
-def test_a_failed_execve_says_what_go_says(err: int, words: str) -> None:
-    """init reports the file that it found, not the name that was given."""
+def test_failed_execve_has_the_words_of_go(err: int, words: str) -> None:
+    """init reports the path that it found, not the given name."""
     plan = compiled({"process": {"args": ["prog"]}})
     text = str(faults.error(plan, Record(plan, "EXECVE", 0, "args", err=err, call="execve", detail="exec /bin/prog")))
     assert text.startswith('/process/args/0 "prog": execve: ') and text.endswith(words)
@@ -150,19 +150,19 @@ def test_a_failed_execve_says_what_go_says(err: int, words: str) -> None:
     ("option", "words"),
     [("nosiud", "; did you mean nosuid?"), ("siz", "; did you mean size?"), ("bogus", "'bogus'"), ("", "''")],
 )
-def test_a_misspelled_option_of_a_mount(option: str, words: str) -> None:
-    """The filesystem takes what is no option of a mount for one of its own."""
+def test_misspelled_mount_option(option: str, words: str) -> None:
+    """An unknown mount option goes to the filesystem."""
     plan = compiled({"mounts": [{"destination": "/m", "type": "tmpfs", "source": "x", "options": [f"{option}=1"]}]})
     detail = f"tmpfs: Unknown parameter '{option}'"
     text = str(faults.error(plan, Record(plan, "MOUNT", 0, "data", err=errno.EINVAL, call="fsconfig", detail=detail)))
     assert text.endswith(words)
 
 
-def test_missing_files_elsewhere_do_not_say_those_words(plan: Plan) -> None:
+def test_other_missing_files_have_other_words(plan: Plan) -> None:
     text = str(faults.error(plan, Record(plan, "MOUNT", 2, "source", call="open_tree")))
     assert text == '/mounts/2/source "/gone" (/data): open_tree: ENOENT: path not found'
 
 
-def test_kernel_words_win(plan: Plan) -> None:
+def test_kernel_message_takes_precedence(plan: Plan) -> None:
     text = str(faults.error(plan, Record(plan, "FIND_EXE", 0, "file", detail="a directory")))
     assert text.endswith(": a directory")

@@ -17,7 +17,7 @@ from pyrunc.errors import ConfigError
 from pyrunc.plan import ops, show
 from pyrunc.plan.create import compile_create
 
-# Ops and policy bits that are in golden/exec/ only: test_plan_join looks for them.
+# Ops and policy bits that only golden/exec/ has: test_plan_exec requires them.
 EXEC_OPS = {"CPU_INITIAL", "CPU_FINAL", "RLIMIT"}
 EXEC_BITS = {
     ("CLONE_INIT", "COMPLETE"),
@@ -50,14 +50,14 @@ def test_golden(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", case_names())
-def test_refusals_are_named_so(name: str) -> None:
+def test_names_of_refused_cases(name: str) -> None:
     refused = (GOLDEN / f"{name}.plan").read_text(encoding="utf-8").startswith("refused ")
     assert refused == name.endswith("-refused")
 
 
 @pytest.mark.parametrize("name", [name for name in case_names() if not name.endswith("-refused")])
 def test_cases_are_valid_configurations(name: str) -> None:
-    """A golden plan of something that validation refuses would prove nothing."""
+    """The golden plan of an invalid configuration would prove nothing."""
     validate = pytest.importorskip("pyrunc.spec.validate")
     config, facts, _ = load_case(name)
     validate.check(config, facts=facts)
@@ -66,13 +66,13 @@ def test_cases_are_valid_configurations(name: str) -> None:
 # The engines' privileged containers list some two hundred devices; one of them is enough.
 @pytest.mark.parametrize("name", [n for n in RECORDED if "privileged" not in n or n.startswith("containerd2")])
 def test_recorded_bundles(name: str) -> None:
-    """What containerd, podman and docker really send."""
+    """Configurations recorded from containerd, podman and docker."""
     config = json.loads((BUNDLES / f"{name}.json").read_text(encoding="utf-8"))
     opts = options(cgroup_path="/" + config["linux"].get("cgroupsPath", "x").lstrip("/"))
     compare(GOLDEN / f"bundle-{name}.plan", listing(config, Facts(), opts))
 
 
-def test_no_plan_without_a_case() -> None:
+def test_every_plan_has_a_case() -> None:
     known = set(case_names()) | {f"bundle-{name}" for name in RECORDED}
     if not RECORDED:
         known |= {path.stem for path in GOLDEN.glob("bundle-*.plan")}
@@ -80,8 +80,8 @@ def test_no_plan_without_a_case() -> None:
 
 
 def test_every_op_and_policy_is_covered() -> None:
-    """Each row of plan.def is in some golden plan, and so is each of its policy bits that the compiler knows."""
-    # What init decides by itself, or nobody asks for yet.
+    """Golden plans contain every op of plan.def, and every policy bit that the compiler sets."""
+    # Bits that init decides by itself, or that nothing sets yet.
     later_bits = {
         ("MOUNT", "NO_FOLLOW_SOURCE"),
         ("PROPAGATION", "RECURSIVE"),
@@ -94,7 +94,7 @@ def test_every_op_and_policy_is_covered() -> None:
 
 
 def covered(load: Any, names: list[str], compile_: Any) -> tuple[set[str], set[tuple[str, str]]]:
-    """The ops of the plans of some cases, and their policy bits."""
+    """The ops and the policy bits in the plans of some cases."""
     seen, bits = set(), set()
     for name in names:
         try:

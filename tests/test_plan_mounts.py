@@ -1,4 +1,4 @@
-"""Mount options: every one of the table, against mount_setattr(2) and the lists of runtime-spec config.md."""
+"""Mount options: the whole table, against mount_setattr(2) and the lists of config.md."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_binds_that_are_cloned_before_the_user_namespace(mount: dict[str, Any], 
     ("fstype", "kind", "bound"),
     [("proc", "pid", "/proc"), ("mqueue", "ipc", "/dev/mqueue"), ("sysfs", "network", "/sys")],
 )
-def test_what_of_the_host_is_bound(fstype: str, kind: str, bound: str) -> None:
-    """Where the kernel refuses a new one, and never where it would show somebody else's processes or queues."""
+def test_filesystems_bound_from_the_host(fstype: str, kind: str, bound: str) -> None:
+    """If the kernel refuses a new one, unless it would show other processes or queues."""
     other, joined = {"type": kind}, {"type": kind, "path": "/proc/1/ns/x"}
     user = {"type": "user"}
 
@@ -167,7 +167,7 @@ def numbers(args: dict[str, Any]) -> tuple[int, int, int, int]:
     return args["attr_set"], args["attr_clr"], args["rec_set"], args["rec_clr"]
 
 
-def test_table_is_the_specs() -> None:
+def test_option_table_matches_the_specification() -> None:
     assert set(mount_options.OPTIONS) == set(MUST) | set(SHOULD) | set(MAY)
 
 
@@ -178,7 +178,7 @@ def test_attribute_of_a_bind(option: str) -> None:
 
 @pytest.mark.parametrize("option", FLAGS)
 def test_recursive_attribute_of_a_bind(option: str) -> None:
-    """A tree has no single mode of the access time to take back, so the whole field is cleared."""
+    """A tree has no single access-time mode to withdraw, so the whole field is cleared."""
     on, off = FLAGS[option]
     assert numbers(bind("r" + option)) == (0, 0, on, 0x70 if off & 0x70 else off)
 
@@ -186,7 +186,7 @@ def test_recursive_attribute_of_a_bind(option: str) -> None:
 @pytest.mark.parametrize("option", FLAGS)
 @pytest.mark.parametrize("prefix", ["", "r"])
 def test_attribute_of_a_new_filesystem(option: str, prefix: str) -> None:
-    """fsmount(2) starts from nothing: there is nothing to clear, and nothing below."""
+    """fsmount(2) starts with no flags: there is nothing to clear, and nothing below."""
     args = fresh(prefix + option)
     assert numbers(args) == (FLAGS[option][0], 0, 0, 0)
     assert args["data"] == (["ro"] if option == "ro" else [])
@@ -211,13 +211,13 @@ def test_superblock_flag(option: str) -> None:
 
 
 @pytest.mark.parametrize("option", NOTHING)
-def test_without_effect(option: str) -> None:
+def test_options_without_effect(option: str) -> None:
     for args in (fresh(option), bind(option)):
         assert numbers(args) == (0, 0, 0, 0)
         assert (args["data"], args["propagation"]) == ([], 0)
 
 
-def test_every_option_was_tested() -> None:
+def test_every_option_is_tested() -> None:
     tested = {
         *FLAGS,
         *("r" + name for name in FLAGS),
@@ -234,18 +234,18 @@ def test_every_option_was_tested() -> None:
     [
         (["ro", "rw"], (0, 1, 0, 0)),
         (["rw", "ro"], (1, 0, 0, 0)),
-        # mount(2) takes any of them together: strictatime wins over noatime, noatime over relatime
+        # mount(2) accepts all of them: strictatime overrides noatime, which overrides relatime
         (["noatime", "strictatime"], (0x20, 0x70, 0, 0)),
         (["strictatime", "noatime"], (0x20, 0x70, 0, 0)),
         (["strictatime", "relatime"], (0x20, 0x70, 0, 0)),
         (["noatime", "relatime"], (0x10, 0x70, 0, 0)),
-        # a negation takes back its own option only
+        # a negation withdraws only its own option
         (["strictatime", "atime"], (0x20, 0x70, 0, 0)),
         (["noatime", "nostrictatime"], (0x10, 0x70, 0, 0)),
         (["noatime", "norelatime"], (0x10, 0x70, 0, 0)),
         (["noatime", "atime"], (0, 0x10, 0, 0)),
         (["relatime", "norelatime"], (0, 0, 0, 0)),
-        # the recursive one speaks of the mount itself too
+        # a recursive option includes the mount itself
         (["ro", "rrw"], (0, 0, 0, 1)),
         (["rw", "rro"], (0, 0, 1, 0)),
         (["noatime", "rstrictatime"], (0, 0, 0x20, 0x70)),
@@ -253,7 +253,7 @@ def test_every_option_was_tested() -> None:
         (["rnosuid", "nodev"], (4, 0, 2, 0)),
     ],
 )
-def test_order_decides(options: list[str], expected: tuple[int, ...]) -> None:
+def test_later_option_wins(options: list[str], expected: tuple[int, ...]) -> None:
     assert numbers(bind(*options)) == expected
 
 
@@ -267,8 +267,8 @@ PLAIN = sorted(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(PLAIN), max_size=12))
-def test_kernel_would_take_it(options: list[str]) -> None:
-    """The rules of mount_setattr(2), for any list: the access time's field is cleared as a whole or not at all.
+def test_arguments_are_valid_for_the_kernel(options: list[str]) -> None:
+    """The rules of mount_setattr(2): the access-time field is cleared as a whole or not at all.
 
     Only attr_clr may have less of it; init makes it whole or nothing.
     """
@@ -280,7 +280,7 @@ def test_kernel_would_take_it(options: list[str]) -> None:
         assert not on & 0x70 or off & 0x70 == 0x70
         assert not on & off & ~0x70
     assert not flags.implied & (flags.set | flags.clr)
-    # Doing it twice changes nothing.
+    # The result is idempotent.
     flags, again = Flags(options), Flags(options + options)
     flags.fold()
     again.fold()
@@ -290,8 +290,8 @@ def test_kernel_would_take_it(options: list[str]) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from([name for name in FLAGS if "atime" not in name]), max_size=8))
-def test_last_one_wins(options: list[str]) -> None:
-    """Against a model: one after the other, as mount(8) would."""
+def test_attributes_against_a_model(options: list[str]) -> None:
+    """The model applies one option after the other, like mount(8)."""
     state = 0
     for option in options:
         on, off = FLAGS[option]
@@ -305,10 +305,11 @@ MODES = {"relatime": 0, "noatime": 0x10, "strictatime": 0x20}
 
 
 def remounted(options: list[str], source: set[str]) -> set[str]:
-    """What mount(2) makes of a bind of ``source``: MS_BIND, then MS_REMOUNT|MS_BIND with the flags that are named.
+    """The flags of a bind of ``source`` after mount(2).
 
-    Without any there is no second call.  fs/namespace.c, path_mount: all flags are replaced, the access time is not
-    when no flag is about it.  Beyond mount(2), an option that takes back what the source has does so (mount(8)).
+    MS_BIND, then MS_REMOUNT|MS_BIND with the flags that are named, if any. The second call replaces
+    all flags, and the access time only if a flag names it (fs/namespace.c, path_mount). Beyond
+    mount(2), an option can withdraw a flag of the source (mount(8)).
     """
     flags: set[str] = set()
     cleared: set[str] = set()
@@ -341,8 +342,8 @@ def attributes(flags: set[str]) -> int:
     st.sets(st.sampled_from(sorted(BITS))),
     st.sampled_from(sorted(MODES)),
 )
-def test_a_bind_is_what_mount_makes_of_it(options: list[str], flags: set[str], mode: str) -> None:
-    """Every combination of options on every source: explicit flags are the whole truth, no flag keeps the source's."""
+def test_bind_flags_match_mount(options: list[str], flags: set[str], mode: str) -> None:
+    """Named flags replace those of the source; without any, those of the source stay."""
     source = {*flags, mode}
     args = bind(*options)
     on, off = args["attr_set"], args["attr_clr"] | args["implied"]
@@ -353,34 +354,34 @@ def test_a_bind_is_what_mount_makes_of_it(options: list[str], flags: set[str], m
 
 
 @pytest.mark.parametrize("options", [[], ["defaults"], ["rprivate"], ["rslave"], ["rro"], ["rnosuid"], ["mode=755"]])
-def test_what_is_no_flag_of_the_mount_implies_nothing(options: list[str]) -> None:
+def test_other_options_imply_no_flags(options: list[str]) -> None:
     assert bind(*options)["implied"] == 0
 
 
 @pytest.mark.parametrize("option", [*NOTHING, *SUPER, "rw"])
-def test_any_flag_implies_the_others(option: str) -> None:
+def test_any_flag_clears_the_others(option: str) -> None:
     expected = 0 if option == "defaults" else 0x20000F & ~(option == "rw")
     assert bind(option)["implied"] == expected
     assert fresh(option)["implied"] == 0
 
 
-def test_a_recursive_flag_does_not_make_an_earlier_plain_one_unsaid() -> None:
+def test_recursive_flag_keeps_an_earlier_plain_one_named() -> None:
     assert bind("dev", "rnodev")["implied"] == 0x20000F
 
 
-def test_flags_that_only_a_newer_kernel_knows_are_not_implied() -> None:
+def test_flags_unknown_to_the_kernel_are_not_cleared() -> None:
     plan = compiled({"mounts": [mount("bind", "ro")]}, facts=Facts(kernel=(5, 13)))
     assert step(plan, "MOUNT")["implied"] == 0xE
 
 
 @pytest.mark.parametrize("options", [["remount"], ["remount", "bind"], ["remount", "size=1m"]])
 def test_a_remount_replaces_all_flags(options: list[str]) -> None:
-    """mount(2) knows no other kind."""
+    """As mount(2) does."""
     plan = compiled({"mounts": [mount(*options, type="tmpfs")]})
     assert step(plan, "MOUNT")["implied"] == 0x20000F
 
 
-def test_the_bind_that_stands_for_a_cgroup_mount_has_the_flags_of_a_new_one() -> None:
+def test_bind_in_place_of_a_cgroup_mount_has_its_flags() -> None:
     entry = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro", "nosuid"]}
     args = step(compiled({"mounts": [entry], "linux": {"namespaces": [{"type": "mount"}]}}), "MOUNT")
     assert (args["policy"], args["attr_set"], args["implied"]) == ({"BIND"}, 0x3, 0x20000C)
@@ -421,19 +422,19 @@ def test_a_read_only_bind_of_type_tmpfs_is_a_bind() -> None:
 
 
 @pytest.mark.parametrize("dest", ["/dev", "/dev/", "//dev", "dev", "/x/../dev", "/./dev"])
-def test_dev_is_recognised(dest: str) -> None:
+def test_bind_of_dev_is_recognized(dest: str) -> None:
     plan = compiled({"mounts": [{"destination": dest, "source": "/dev", "options": ["rbind"]}]})
     assert "DEV_NODE" not in names(plan) and "DEV_LINK" not in names(plan) and "REOPEN_NULL" not in names(plan)
 
 
 @pytest.mark.parametrize("dest", ["/dev2", "/dev/pts", "/x/dev"])
-def test_other_binds_leave_dev_to_us(dest: str) -> None:
+def test_other_binds_do_not_replace_dev(dest: str) -> None:
     plan = compiled({"mounts": [{"destination": dest, "source": "/dev", "options": ["rbind"]}]})
     assert names(plan).count("DEV_NODE") == 6
 
 
-def test_nodes_of_a_bound_dev_keep_their_modes() -> None:
-    """Otherwise `-v /dev:/dev --device X` would change the host's own node, or create one."""
+def test_nodes_in_a_bound_dev_keep_their_modes() -> None:
+    """Otherwise `-v /dev:/dev --device X` would change or create a node on the host."""
     device = {"path": "/dev//fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o666, "uid": 0, "gid": 0}
     patch = {
         "mounts": [{"destination": "/dev", "source": "/dev", "options": ["rbind"]}],
@@ -489,7 +490,7 @@ def test_tmpcopyup_is_refused_on_a_cgroup_mount(spaces: list[dict[str, str]]) ->
     ("value", "policy"),
     [(None, set()), ("private", set()), ("rshared", set()), ("slave", {"SLAVE"}), ("rslave", {"SLAVE"})],
 )
-def test_the_root_follows_the_host_only_when_asked(value: str | None, policy: set[str]) -> None:
+def test_root_receives_host_mounts_only_on_request(value: str | None, policy: set[str]) -> None:
     plan = compiled({"linux": {"rootfsPropagation": value}})
     assert step(plan, "ROOT")["policy"] == policy
     assert step(plan, "PROPAGATION")["propagation"] == (PROPAGATIONS[value] if value else 10)
@@ -504,7 +505,7 @@ def test_the_root_follows_the_host_only_when_asked(value: str | None, policy: se
         ({"options": ["rbind"], "uidMappings": [{"containerID": 0, "hostID": 0, "size": 1}]}, 11),
     ],
 )
-def test_a_bind_is_a_peer_of_the_host_only_when_asked(mount: dict[str, Any], propagation: int) -> None:
+def test_bind_is_a_peer_of_the_host_only_on_request(mount: dict[str, Any], propagation: int) -> None:
     entry = {"destination": "/mnt", "source": "/s", **mount}
     if "uidMappings" in mount:
         entry["gidMappings"] = mount["uidMappings"]

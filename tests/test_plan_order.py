@@ -1,4 +1,4 @@
-"""The order of a plan, as properties over arbitrary configurations: each of these was a vulnerability or a bug once."""
+"""The order of a plan: properties that each prevent a known vulnerability or bug."""
 
 from __future__ import annotations
 
@@ -67,28 +67,30 @@ def configurations(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def before(order: list[str], first: str, then: str) -> bool:
-    """Every step of ``first`` comes before every step of ``then``; true when either is missing."""
+    """Whether every ``first`` precedes every ``then``; true if either is missing."""
     if first not in order or then not in order:
         return True
     return len(order) - 1 - order[::-1].index(first) < order.index(then)
 
 
 CHAINS = [
-    # oom_score_adj becomes root-only, then nothing may ptrace us, then other namespaces (CVE-2016-9962)
+    # oom_score_adj becomes root-only, then nothing may ptrace us, then other namespaces
+    # (CVE-2016-9962)
     ["OOM_SCORE", "DUMPABLE", "JOIN_NS", "UNSHARE", "CLONE_INIT", "SETSID"],
     # with nsdelegate a cgroup namespace is a border, so it is joined from inside the cgroup
     ["CLONE_INIT", "JOIN_CGROUP_NS", "SETSID"],
     ["CLONE_INIT", "UNSHARE_CGROUP"],
-    # propagation is cut before anything is mounted; devices go into the mounted /dev; hooks see all of it
+    # propagation is limited before anything is mounted; devices go into the mounted /dev; hooks see
+    # all of it
     ["PROPAGATION", "ROOT", "MOUNT", "DEV_NODE", "DEV_LINK", "SYNC_MOUNTED", "PIVOT"],
-    # inside the new root: what writes comes before what makes read-only
+    # inside the new root: steps that write precede steps that make read-only
     ["PIVOT", "CONSOLE", "MAKE_CWD", "REMOUNT_RO", "ROOT_RO"],
     ["SYSCTL", "READONLY_PATH", "MASK_PATH", "ROOT_RO", "SYNC_READY"],
     ["ROOT_PROPAGATION", "ROOT_RO"],
     # from the most privileged step to the least
     ["SYNC_READY", "CAP_BOUND", "GROUPS", "SET_IDS", "CAPS", "CHDIR", "FIND_EXE", "WAIT_START", "EXECVE"],
     ["NO_NEW_PRIVS", "SYNC_READY"],
-    # nothing that changes ids, which would take it back, comes after it, and no filter that could forbid it before
+    # after every change of ids, which would reset it, and before a filter, which could forbid it
     ["FIND_EXE", "JOINABLE", "WAIT_START"],
     ["JOINABLE", "SECCOMP"],
     ["FIND_EXE", "SECCOMP", "DROP_ADMIN", "WAIT_START"],
@@ -167,13 +169,13 @@ def check_create(config: dict[str, Any], changes: dict[str, Any], plan: Plan) ->
 
 
 def check_sections(plan: Plan) -> None:
-    """Sections come in order; only HOOK may appear in a later one than its own (startContainer)."""
+    """Sections are in order; only HOOK may be in a later section than its own (startContainer)."""
     ranks = [SECTIONS.index(ops.OPS[step[0]][1]) for step in plan.steps if step[0] != ops.OP_HOOK]
     assert ranks == sorted(ranks)
 
 
 def check_joins(plan: Plan) -> None:
-    """The mount namespace last: the other paths were looked up in the old one."""
+    """The mount namespace is last: the other paths are looked up in the old one."""
     joined = [step[2][1] for step in plan.steps if step[0] == ops.OP_JOIN_NS and step[2][1] != CGROUP_NS]
     assert 0x20000 not in joined[:-1]
     new = [step[2][0] for step in plan.steps if step[0] == ops.OP_UNSHARE]
@@ -188,12 +190,12 @@ def check_seccomp(config: dict[str, Any], order: list[str]) -> None:
         assert order[order.index("SECCOMP") + 1] == "WAIT_START"
         assert before(order, "NO_NEW_PRIVS", "SECCOMP")
     else:
-        # loading it takes CAP_SYS_ADMIN, which goes at once
+        # loading it takes CAP_SYS_ADMIN, which is dropped at once
         assert order[order.index("SECCOMP") + 1 :][:2] == ["DROP_ADMIN", "WAIT_START"]
 
 
 def check_end(config: dict[str, Any], order: list[str]) -> None:
-    """EXECVE is last, whenever there is a program; only startContainer hooks come between it and WAIT_START."""
+    """EXECVE is last if there is a program; before it, only startContainer hooks run."""
     tail = order[order.index("WAIT_START") + 1 :]
     if "process" in config:
         hooks = len(config["hooks"].get("startContainer", ()))
@@ -206,8 +208,8 @@ def check_end(config: dict[str, Any], order: list[str]) -> None:
     assert middle == ["HOOK"] * created
 
 
-def test_compile_changes_nothing_it_was_given() -> None:
-    """The state directory gets the same config afterwards."""
+def test_compile_does_not_change_its_input() -> None:
+    """The same config is stored in the state directory afterwards."""
     config = merge(base("default"), {"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "flags": []}}})
     copy = merge({}, config)
     first = compile_create(config, Facts(), options()).encode()

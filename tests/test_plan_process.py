@@ -1,4 +1,4 @@
-"""What the process gets: environment, ids, limits, capabilities, seccomp, hooks, and what the host side is told."""
+"""The process: environment, ids, limits, capabilities, seccomp, hooks, and the host side's part."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def caps(facts: Facts | None = None, **sets: list[str]) -> Plan:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("ABC"), st.text("xy=", max_size=3))))
-def test_last_duplicate_wins(pairs: list[tuple[str, str]]) -> None:
+def test_last_duplicate_variable_wins(pairs: list[tuple[str, str]]) -> None:
     env = environment({"cwd": "/", "env": [f"{name}={value}" for name, value in pairs]})
     expected = [
         f"{name}={value}" for i, (name, value) in enumerate(pairs) if name not in [n for n, _ in pairs[i + 1 :]]
@@ -56,7 +56,7 @@ def test_program_is_found_on_the_containers_path(entries: list[str], path: str) 
     assert step(compiled({"process": {"env": entries}}), "FIND_EXE")["path"] == path
 
 
-def test_activation_variables_win_over_the_configs() -> None:
+def test_socket_activation_overrides_configured_variables() -> None:
     env = ["LISTEN_FDS=9", "LISTEN_PID=9", "NOTIFY_SOCKET=/x"]
     plan = compiled({"process": {"env": env}}, listen_fds=2, preserve_fds=3, notify="/run/n")
     assert step(plan, "EXECVE")["env"] == ["LISTEN_FDS=2", "LISTEN_PID=1", "NOTIFY_SOCKET=/run/notify/notify.sock"]
@@ -67,7 +67,7 @@ def test_activation_variables_win_over_the_configs() -> None:
 # -- ids, limits, terminal ------------------------------------------------------------------------------------
 
 
-def test_groups_are_exactly_the_configs() -> None:
+def test_groups_are_exactly_the_configured_ones() -> None:
     gids = [0, 5, 4294967294]
     plan = compiled({"process": {"user": {"uid": 1, "gid": 2, "additionalGids": gids}}})
     assert step(plan, "GROUPS")["gids"] == struct.pack("=3I", *gids)
@@ -78,7 +78,7 @@ def test_keep_original_groups() -> None:
     assert "GROUPS" not in names(compiled({"annotations": {"run.oci.keep_original_groups": "1"}}))
 
 
-def test_umask_zero_is_a_value() -> None:
+def test_umask_zero_is_not_the_default() -> None:
     assert step(compiled({"process": {"user": {"umask": 0}}}), "UMASK")["mask"] == 0
     assert step(compiled(), "UMASK")["mask"] == 0o22
 
@@ -111,7 +111,7 @@ def test_every_capability(bit: int) -> None:
 
 
 def test_capability_numbers() -> None:
-    """A few that <linux/capability.h> fixes, so that the table cannot slip."""
+    """Some numbers from <linux/capability.h>, so that the table cannot shift."""
     known = {"CAP_CHOWN": 0, "CAP_KILL": 5, "CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_SETFCAP": 31, "CAP_BPF": 39}
     assert {name: CAPABILITIES.index(name) for name in known} == known
     assert len(CAPABILITIES) == 41
@@ -144,7 +144,7 @@ def test_ambient_needs_permitted_and_inheritable() -> None:
         ({"inheritable": ["CAP_KILL"], "permitted": ["CAP_KILL"]}, "/process/capabilities/inheritable"),
     ],
 )
-def test_impossible_sets(sets: dict[str, list[str]], pointer: str) -> None:
+def test_impossible_capability_sets(sets: dict[str, list[str]], pointer: str) -> None:
     with pytest.raises(ConfigError) as caught:
         caps(**sets)
     assert [problem.pointer for problem in caught.value.problems] == [pointer]
@@ -214,15 +214,15 @@ def test_listener(action: str, policy: set[str]) -> None:
     [("", True, 0), ("p", True, 1), ("p", False, 1), ("unconfined", True, 1), ("unconfined", False, 0)],
 )
 def test_apparmor(profile: str, apparmor: bool, steps_made: int) -> None:
-    """A profile that somehow passed validation fails in init; it is never dropped."""
+    """A profile that validation missed fails in init; it is never dropped."""
     plan = compiled({"process": {"apparmorProfile": profile}}, facts=Facts(apparmor=apparmor))
     assert names(plan).count("APPARMOR") == steps_made
 
 
-# -- hooks and what stays behind ------------------------------------------------------------------------------
+# -- hooks, and what is saved for start ------------------------------------------------------------------------------
 
 
-def test_hooks_of_the_host_never_see_the_process_environment() -> None:
+def test_host_hooks_do_not_get_the_process_environment() -> None:
     """CVE-2025-23266: a createContainer hook is a program of the host."""
     hook = {"path": "/h"}
     patch = {"process": {"env": ["LD_PRELOAD=/x.so"]}, "hooks": {"createContainer": [hook], "startContainer": [hook]}}
@@ -236,7 +236,7 @@ def test_hooks_of_the_host_never_see_the_process_environment() -> None:
     assert create["args"] == ["/h"] and create["timeout_ms"] == 0
 
 
-def test_a_hook_can_have_an_empty_environment() -> None:
+def test_hook_with_an_empty_environment() -> None:
     patch = {"process": {"env": ["A=1"]}, "hooks": {"startContainer": [{"path": "/h", "env": [], "timeout": 2}]}}
     args = step(compiled(patch), "HOOK")
     assert (args["env"], args["timeout_ms"]) == ([], 2000)
@@ -253,7 +253,7 @@ def test_a_hook_can_have_an_empty_environment() -> None:
     ],
 )
 def test_has_hooks(kind: str, waits: bool) -> None:
-    """Only what runs before CREATED takes the time-out off the handshake."""
+    """Only hooks that run before CREATED remove the time limit of the handshake."""
     plan = compiled({"hooks": {kind: [{"path": "/h"}]}})
     assert plan.has_hooks() == waits
     assert (kind in plan.hooks) == (kind not in ("createContainer", "startContainer"))

@@ -1,4 +1,4 @@
-"""Scheduling fields: masks, the calls that init makes for them, and the order around the cgroup."""
+"""Scheduling fields: masks, the system calls of init, and the order around the cgroup."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ init_exe, spawn = init_parent.init_exe, init_parent.spawn
 
 
 @given(st.sets(st.integers(0, 1023), min_size=1))
-def test_a_mask_is_the_list(numbers: set[int]) -> None:
+def test_mask_has_the_bits_of_the_list(numbers: set[int]) -> None:
     text = ",".join(map(str, numbers))
     made = scheduling.mask(text, 1023)
     assert len(made) % 8 == 0
@@ -36,7 +36,7 @@ def test_lists(text: str, numbers: list[int]) -> None:
     assert listed(text, 1023) == numbers
 
 
-def test_the_tables_are_the_schemas() -> None:
+def test_tables_match_the_schema() -> None:
     scheduler, policy = schema.SCHEDULER[1], schema.MEMORY_POLICY[1]
     assert set(scheduling.CLASSES) == set(scheduler["policy"][1])
     assert set(scheduling.SCHEDULER_FLAGS) == set(scheduler["flags"][1][1])
@@ -45,7 +45,7 @@ def test_the_tables_are_the_schemas() -> None:
     assert set(scheduling.MEMORY_FLAGS) == set(policy["flags"][1][1])
 
 
-def test_flags_are_the_bits_of_the_step() -> None:
+def test_flags_match_the_policy_bits() -> None:
     for table, op, prefix in (
         (scheduling.SCHEDULER_FLAGS, "SCHEDULER", "SCHED_FLAG_"),
         (scheduling.MEMORY_FLAGS, "MEMORY_POLICY", "MPOL_F_"),
@@ -63,7 +63,7 @@ def test_clocks_are_set_before_a_process_is_in_the_namespace() -> None:
     assert step(plan, "TIME_OFFSETS")["offsets"] == ["boottime -5 0"]
 
 
-def test_the_first_process_is_not_bound() -> None:
+def test_first_process_has_no_affinity() -> None:
     """execCPUAffinity is not applicable to the container's init process (config.md)."""
     plan = compiled({"process": {"execCPUAffinity": {"initial": "0", "final": "0"}}})
     assert not {"CPU_INITIAL", "CPU_FINAL"} & set(names(plan))
@@ -87,7 +87,7 @@ def test_nodes_must_exist(nodes: str, missing: bool) -> None:
     validate.check(config, facts=Facts())
 
 
-def test_nice_without_a_meaning_is_a_warning() -> None:
+def test_ignored_nice_value_is_a_warning() -> None:
     process = {"cwd": "/", "args": ["x"], "scheduler": {"policy": "SCHED_FIFO", "priority": 1, "nice": 5}}
     (warning,) = validate.check({"ociVersion": "1.3.0", "root": {"path": "r"}, "process": process})
     assert warning.pointer == "/process/scheduler/nice"
@@ -96,7 +96,7 @@ def test_nice_without_a_meaning_is_a_warning() -> None:
 # -- init ---------------------------------------------------------------------------------------------------------
 
 
-def test_init_sets_what_it_is_told(spawn: Spawn) -> None:
+def test_init_sets_the_scheduling_class(spawn: Spawn) -> None:
     plan = Plan()
     plan.scheduler("", kind=scheduling.CLASSES["SCHED_BATCH"], level=3)
     plan.io_priority("", kind=2, level=6)
@@ -104,14 +104,14 @@ def test_init_sets_what_it_is_told(spawn: Spawn) -> None:
     assert (stat[41 - 3], stat[19 - 3]) == ("3", "3")
 
 
-def test_init_says_which_class_it_could_not_set(spawn: Spawn) -> None:
+def test_init_reports_the_class_that_it_cannot_set(spawn: Spawn) -> None:
     plan = Plan()
     plan.scheduler("", kind=99)
     record = fail(spawn(), finish(plan, shell("true")))
     assert (record.step, record.call, record.err) == (0, "sched_setattr", 22)
 
 
-def test_init_binds_to_cpus(spawn: Spawn) -> None:
+def test_init_sets_the_affinity(spawn: Spawn) -> None:
     last = max(os.sched_getaffinity(0))
     plan = Plan()
     plan.cpu_initial("", cpus=scheduling.mask(str(last), 8191))
@@ -126,8 +126,8 @@ def test_init_binds_to_cpus(spawn: Spawn) -> None:
     assert parent.output().split()[1] == str(last)
 
 
-def test_init_takes_all_cpus_where_none_are_asked_for(spawn: Spawn) -> None:
-    """As CLONE_INIT does for `create`."""
+def test_init_resets_the_affinity_by_default(spawn: Spawn) -> None:
+    """Like CLONE_INIT for `create`."""
     plan = Plan()
     plan.cpu_initial("", cpus=scheduling.mask(str(max(os.sched_getaffinity(0))), 8191))
     plan.cpu_final("")
@@ -137,7 +137,7 @@ def test_init_takes_all_cpus_where_none_are_asked_for(spawn: Spawn) -> None:
         assert text.split()[1] == file.read().strip()
 
 
-def test_init_leaves_the_callers_cpus(spawn: Spawn) -> None:
+def test_init_keeps_the_affinity_with_initial_only(spawn: Spawn) -> None:
     before = os.sched_getaffinity(0)
     if len(before) < 2:
         pytest.skip("one cpu")
@@ -157,7 +157,7 @@ def test_init_leaves_the_callers_cpus(spawn: Spawn) -> None:
 
 
 @pytest.mark.parametrize("op", ["cpu_initial", "cpu_final"])
-def test_cpus_that_are_not_there(spawn: Spawn, op: str) -> None:
+def test_missing_cpus(spawn: Spawn, op: str) -> None:
     plan = Plan()
     getattr(plan, op)("", cpus=scheduling.mask("8191", 8191))
     record = fail(spawn(), finish(plan, shell("true")))
@@ -175,7 +175,7 @@ def test_init_sets_the_memory_policy(spawn: Spawn) -> None:
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/numa_maps").exists(), reason="this kernel was built without NUMA")
 def test_the_highest_node_of_a_mask(spawn: Spawn) -> None:
-    """The kernel looks at one bit less than it is told; without any, MPOL_PREFERRED is the local node."""
+    """The kernel reads maxnode - 1 bits; with none set, MPOL_PREFERRED is the local node."""
     if pathlib.Path("/sys/devices/system/node/node63").exists():
         pytest.skip("this machine has it")
     plan = Plan()
@@ -203,7 +203,7 @@ def test_init_sets_clocks(spawn: Spawn) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.skipif(not pathlib.Path("/proc/self/timens_offsets").exists(), reason="no time namespaces here")
-def test_clock_that_init_cannot_set(spawn: Spawn) -> None:
+def test_init_reports_a_clock_that_it_cannot_set(spawn: Spawn) -> None:
     plan = Plan()
     plan.unshare("", flags=0x80)
     plan.time_offsets("", offsets=["monotonic 7 1", "boottime -999999999 0"])

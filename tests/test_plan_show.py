@@ -21,7 +21,7 @@ PLANS = [name for name in case_names() if not name.endswith("-refused")]
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_json_holds_every_step(name: str) -> None:
+def test_json_has_every_step(name: str) -> None:
     plan = compile_create(*load_case(name))
     found = json.loads(json.dumps(show.as_json(plan)))
     assert [entry["op"] for entry in found["steps"]] == names(plan)
@@ -34,7 +34,7 @@ def test_json_holds_every_step(name: str) -> None:
 
 @pytest.mark.parametrize("name", PLANS)
 def test_text_has_a_line_per_step(name: str) -> None:
-    """Control characters of a config must not reach a terminal, and a line is a line."""
+    """Control characters of a config must reach neither the terminal nor split a line."""
     plan = compile_create(*load_case(name))
     text = show.text(plan)
     assert text.endswith("\n") and text.replace("\n", "").isprintable()
@@ -88,8 +88,8 @@ def test_a_filter_shows_its_length() -> None:
     assert "10 instructions spec_allow" in show.text(plan)
 
 
-def test_hooks_of_the_host_stand_where_they_run() -> None:
-    """prestart and createRuntime after SYNC_MOUNTED, poststart after EXECVE, startContainer in RUN."""
+def test_host_hooks_are_listed_where_they_run() -> None:
+    """prestart, createRuntime: after SYNC_MOUNTED; poststart: EXECVE; startContainer: RUN."""
     lines = show.text(compile_create(*load_case("hooks"))).splitlines()
     at = {word: next(i for i, line in enumerate(lines) if word in line) for word in ("SYNC_MOUNTED", "EXECVE")}
     assert "prestart" in lines[at["SYNC_MOUNTED"] + 1] and "createRuntime" in lines[at["SYNC_MOUNTED"] + 2]
@@ -122,12 +122,12 @@ def test_the_listing_fits_and_stays_aligned(name: str, width: int) -> None:
         assert line[:4].strip() or line[5:9] == "host" or not line[: len(left[0])].strip(), (
             "what goes on does so in its column"
         )
-    # Nothing is lost.
+    # No text is lost.
     long = show.text(plan, config)
     assert sorted("".join(lines).replace(" ", "")) == sorted(long.replace("\n", "").replace(" ", ""))
 
 
-def test_colours_change_nothing_else() -> None:
+def test_colours_do_not_change_the_text() -> None:
     config, facts, opts = load_case("capabilities")
     plan = compile_create(config, facts, opts)
     plain, coloured = (show.fitted(plan, config, 90, colour=colour) for colour in (False, True))
@@ -167,8 +167,8 @@ def test_appearance(
     assert verb.appearance() == expected
 
 
-def test_where_a_narrow_listing_is_broken() -> None:
-    """Arguments at blanks, origins before slashes, both in their columns; what has no such place, anywhere."""
+def test_line_breaks_of_a_narrow_listing() -> None:
+    """Arguments break at blanks, origins before slashes, and both anywhere if they have none."""
     plan = Plan()
     plan.oom_score("/process/oomScoreAdj", value=-999)
     plan.chdir("/process/cwd", cwd="/a/long/path to/a working directory/of somebody")

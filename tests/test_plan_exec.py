@@ -1,4 +1,4 @@
-"""Golden plans of `exec`: tests/golden/exec/*.json, as test_plan_golden.py has them for `create`; and its order."""
+"""Golden plans of `exec` (tests/golden/exec/*.json), and the order of its steps."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def load(name: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     return case["process"], merge(base(case.get("base", "bare")), case.get("config", {})), case.get("options", {})
 
 
-def test_what_only_exec_has_is_covered() -> None:
+def test_ops_of_exec_are_covered() -> None:
     seen, bits = covered(load, CASES, lambda program, config, more: joined(program, config, **more))
     assert seen >= EXEC_OPS and bits >= EXEC_BITS
 
@@ -52,7 +52,7 @@ def test_golden(name: str) -> None:
 
 
 def test_user_namespace_first_and_mount_namespace_last() -> None:
-    """The user namespace gives the right to join the others; paths change their meaning with the mount namespace."""
+    """The user namespace grants the right to join the others; the mount namespace changes paths."""
     order = [step["path"].rpartition("/")[2] for step in steps(joined(PROGRAM), "JOIN_NS")]
     assert order[0] == "user"
     assert order[-1] == "mnt"
@@ -65,7 +65,7 @@ def test_not_dumpable_before_anything_is_joined() -> None:
     assert order[:4] == ["CPU_FINAL", "OOM_SCORE", "DUMPABLE", "JOIN_NS"]
 
 
-def test_nothing_is_made() -> None:
+def test_creates_nothing() -> None:
     made = {"UNSHARE", "UNSHARE_USER", "UNSHARE_CGROUP", "MOUNT", "DEV_NODE", "DEV_LINK", "SYNC_MOUNTED", "MAKE_CWD",
             "HOSTNAME", "SYSCTL", "MASK_PATH", "READONLY_PATH", "ROOT_RO", "LO_UP", "WAIT_START", "HOOK"}  # fmt: skip
     config = {"linux": {"sysctl": {"kernel.x": "1"}, "maskedPaths": ["/x"]}, "hostname": "h", "hooks": {}}
@@ -76,8 +76,8 @@ FILTER = {"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}}}
 
 
 @pytest.mark.parametrize("nnp", [True, False])
-def test_what_the_container_can_see_has_nothing_to_lose(nnp: bool) -> None:
-    """Whoever has CAP_SYS_PTRACE in the container takes what the process that CLONE_INIT makes holds."""
+def test_process_visible_to_the_container_is_unprivileged(nnp: bool) -> None:
+    """A process with CAP_SYS_PTRACE in the container can take all that CLONE_INIT's child holds."""
     program = {
         **PROGRAM,
         "noNewPrivileges": nnp,
@@ -98,7 +98,7 @@ def test_what_the_container_can_see_has_nothing_to_lose(nnp: bool) -> None:
     assert ("DROP_ADMIN" in before) == (not nnp)
 
 
-def test_the_filter_that_stops_us_is_left_to_the_second_time() -> None:
+def test_impassable_filter_is_loaded_after_the_clone() -> None:
     plan = joined(PROGRAM, FILTER)
     plan.set_filter(b"12345678", 0, True)
     assert [step["policy"] for step in steps(plan, "SECCOMP")] == [{"IF_PASSABLE", "LISTENER"}, {"LISTENER"}]
@@ -106,8 +106,8 @@ def test_the_filter_that_stops_us_is_left_to_the_second_time() -> None:
     assert [step["policy"] for step in steps(joined({**PROGRAM, "noNewPrivileges": True}, FILTER), "CAPS")] == [set()]
 
 
-def test_the_class_of_the_scheduler_is_set_from_outside() -> None:
-    """A clone would lose a deadline, and SCHED_RESET_ON_FORK makes it lose the rest."""
+def test_scheduling_class_is_set_by_the_host_side() -> None:
+    """A clone does not inherit a deadline, and nothing after SCHED_RESET_ON_FORK."""
     scheduler = {"policy": "SCHED_FIFO", "priority": 7, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}
     plan = joined({**PROGRAM, "scheduler": scheduler})
     assert "SCHEDULER" not in names(plan)
@@ -119,8 +119,8 @@ def test_the_class_of_the_scheduler_is_set_from_outside() -> None:
     assert joined(PROGRAM).sched_attr == b""
 
 
-def test_a_user_namespace_is_entered_from_inside_the_cgroup() -> None:
-    """Its root may not go there any more; and the keyring is found by its users."""
+def test_cgroup_is_entered_before_the_user_namespace() -> None:
+    """Root of the namespace may not enter the cgroup.  Its users look up the keyring."""
     config = {"linux": {"namespaces": [{"type": "user"}, {"type": "pid"}]}}
     plan = joined(
         PROGRAM, config, cgroup="/sys/fs/cgroup/x", joined=[("user", "/proc/9/ns/user"), ("pid", "/proc/9/ns/pid")]
@@ -133,7 +133,7 @@ def test_a_user_namespace_is_entered_from_inside_the_cgroup() -> None:
 
 
 def test_sections_come_in_order() -> None:
-    """As they are shown: everything before the clone is ENTER."""
+    """In the listing everything before the clone is ENTER."""
     ranks = {"ENTER": 0, "SETUP": 1, "FINISH": 2, "RUN": 3}
     plan = joined({**PROGRAM, "terminal": True}, cgroup="/sys/fs/cgroup/x", rootfs="/b/rootfs")
     found = [ranks[step["section"]] for step in show.as_json(plan)["steps"]]
