@@ -222,11 +222,15 @@ def test_little_memory_is_an_error_and_no_crash(launcher: Path, size: int, limit
 
 
 @pytest.mark.parametrize(("verb", "status"), [("state", 1), ("exec", 255)])
-def test_status_without_memory_to_begin_with(launcher: Path, verb: str, status: int) -> None:
+def test_status_without_memory(launcher: Path, tmp_path: Path, verb: str, status: int) -> None:
     """Callers take another status of `exec` for the program's."""
+    container = tmp_path / "c"
+    container.mkdir(mode=0o700)
+    (container / "state.json").write_text('{"x": "' + "a" * (6 << 20) + '"}')
     said = 0
-    for size in range(26 << 20, 60 << 20, 1 << 20):
-        argv = ["prlimit", f"--as={size}", str(launcher), "--root", "/nonexistent", verb, "c", "sh"]
+    for size in range(16 << 20, 60 << 20, 1 << 20):
+        argv = ["prlimit", f"--as={size}", str(launcher), "--root", str(tmp_path), verb, "c", "sh"]
+        argv = argv if verb == "exec" else argv[:-1]
         result = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
         if result.stderr.startswith("pyrunc: error: out of memory"):
             said += 1

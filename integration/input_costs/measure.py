@@ -103,7 +103,10 @@ def hash_secret(program: str) -> str:
     """The key of string hashes that is in an executable, in hexadecimal; "" where each process makes one."""
     import snapshot
 
-    elf = snapshot.Elf(pathlib.Path(program).read_bytes())
+    try:
+        elf = snapshot.Elf(pathlib.Path(program).read_bytes())
+    except snapshot.NoSnapshotError:
+        return ""
     symbols = elf.symbols()
     if "pyrunc_snapshot" not in symbols or "_Py_HashSecret" not in symbols:
         return ""

@@ -1,20 +1,15 @@
 /* An allocator whose blocks can be part of a snapshot: see heap.h.
  *
  * The linker's --wrap sends every malloc, calloc, realloc and free of what is linked into the executable here; shared
- * libraries keep libc's.  Blocks come from one mapping, by size class, a page (or four) of one class at a time.  While the
+ * libraries keep libc's.  Blocks come from one array, by size class, a page (or four) of one class at a time.  While the
  * snapshot is made everything is from there.  In a process that started from one, small blocks still are, large ones are
- * libc's, and so is everything as soon as there is a second thread: what is in the mapping is then never given back.
+ * libc's, and so is everything as soon as there is a second thread: what is in the array is then never given back.
  */
 #include "heap.h"
 
 #include <stdint.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/single_threaded.h>
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
-#endif
 
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
@@ -27,8 +22,7 @@ void __wrap_free(void *block);
 
 enum {
     PAGE = 4096,
-    HUGE = 512 * PAGE,
-    PAGES = 8 * 512,
+    PAGES = HEAP_SIZE / PAGE,
     STEP = 16,   /* classes of small blocks: 16, 32 ... 512 bytes */
     SMALL = 512, /* then 640 ... 1024, 1280 ... 2048, 2560 ... 4096 */
     LARGEST = 4096,
@@ -40,8 +34,16 @@ struct free_block {
     struct free_block *next;
 };
 
-static unsigned char *heap;
+/* The compiler says of its own accord that a section has content: the rest of its line is made a comment. */
+#ifdef __aarch64__
+#define NO_CONTENT ".pyheap,\"aw\",@nobits//"
+#else
+#define NO_CONTENT ".pyheap,\"aw\",@nobits#"
+#endif
+unsigned char pyrunc_heap[HEAP_SIZE] __attribute__((aligned(4096), section(NO_CONTENT)));
+
 static int recording;
+static size_t most_pages; /* 0: there is no heap */
 static unsigned char page_class[PAGES];
 static unsigned short run_pages[PAGES]; /* at the first page of a run */
 static size_t used_pages;
@@ -66,48 +68,36 @@ static size_t class_size(size_t class)
     return ((size_t)SMALL << group) + (place + 1) * ((size_t)128 << group);
 }
 
-unsigned char *heap_map(size_t used)
+void heap_record(void)
 {
-    unsigned char *start, *space = mmap(NULL, PAGES * PAGE + HUGE, PROT_READ | PROT_WRITE,
-                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (space == MAP_FAILED)
-        return NULL;
-    start = space + (-(uintptr_t)space & (HUGE - 1));
-    /* A page fault for each of 600 pages is half of the time of a short verb: huge pages, or one call for all. */
-    if (used > 0) {
-        (void)madvise(start, (used + HUGE / 4 + HUGE - 1) & ~(size_t)(HUGE - 1), MADV_HUGEPAGE);
-        (void)madvise(start, used, MADV_POPULATE_WRITE);
-    }
-    return start;
-}
-
-void heap_record(unsigned char *start)
-{
-    heap = start;
     recording = 1;
+    most_pages = PAGES;
 }
 
 size_t heap_seal(void)
 {
     recording = 0;
+    if (most_pages)
+        most_pages = used_pages + HEAP_SPARE / PAGE;
     return used_pages * PAGE;
 }
 
+/* brk's heap may begin where the spare part ends. */
 static int is_ours(const void *block)
 {
-    return heap && (uintptr_t)block - (uintptr_t)heap < (uintptr_t)PAGES * PAGE;
+    return (uintptr_t)block - (uintptr_t)pyrunc_heap < (uintptr_t)most_pages * PAGE;
 }
 
 static size_t page_of(const void *block)
 {
-    return (size_t)((const unsigned char *)block - heap) / PAGE;
+    return (size_t)((const unsigned char *)block - pyrunc_heap) / PAGE;
 }
 
 static unsigned char *take_pages(size_t count, unsigned char class)
 {
-    if (count > PAGES - used_pages)
+    if (count > most_pages - used_pages)
         return NULL;
-    unsigned char *start = heap + used_pages * PAGE;
+    unsigned char *start = pyrunc_heap + used_pages * PAGE;
     memset(page_class + used_pages, class, count);
     used_pages += count;
     return start;
@@ -177,7 +167,7 @@ static void give_back(void *block)
 
 static int usable(void)
 {
-    return heap && __libc_single_threaded;
+    return most_pages && __libc_single_threaded;
 }
 
 void *__wrap_malloc(size_t size)

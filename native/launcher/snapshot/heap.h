@@ -4,13 +4,19 @@
 
 #include <stddef.h>
 
-/* Map the heap, of which `used` bytes are written at once; NULL if there is no memory. */
-unsigned char *heap_map(size_t used);
+enum {
+    HEAP_SIZE = 16 << 20,
+    HEAP_SPARE = 256 << 10, /* what snapshot.py leaves of it behind the used part */
+};
 
-/* From now on every block comes from `start`, and what is freed is cleared. */
-void heap_record(unsigned char *start);
+/* The blocks, in a section of its own behind all other variables. */
+extern unsigned char pyrunc_heap[HEAP_SIZE];
 
-/* The end of it: from now on small blocks alone come from there.  Returns how many bytes are in use. */
+/* From now on every block comes from there, and what is freed is cleared. */
+void heap_record(void);
+
+/* The end of it: from now on small blocks alone come from there, and only as many as the spare part
+ * holds.  Returns how many bytes are in use. */
 size_t heap_seal(void);
 
 #endif

@@ -1,13 +1,13 @@
 """Put a snapshot of the started interpreter into the launcher: ``snapshot.py LINKED OUTPUT [--required]``.
 
-LINKED is run as a copy whose ``pyrunc_snapshot.state`` is SNAPSHOT_MAKE (snapshot.h): it starts the interpreter,
-imports the hot modules, prints its memory and ends. That is done several times, each at another load address, with
-another environment and working directory. A word of memory that is the same each time is a number, one that differs
-exactly by the load addresses is an address in the executable or on the heap. Any other word is something that must
-not be in a snapshot - an address in libc, a time, a random number - and then there is none: OUTPUT is LINKED as it
-is, and starts as any embedded interpreter does (``--required``: it is an error).
+LINKED is executed as a copy whose ``pyrunc_snapshot`` is SNAPSHOT_MAKE (snapshot.h): it starts the
+interpreter, imports the hot modules, prints its memory and ends.  The addresses of its variables
+and of its heap are fixed, so that the memory can be used as it is.  It is taken twice, with another
+environment, directory and placement of libraries and stack.  A word that differs is an address in
+libc, a time or a random number, which must not be in a snapshot.  Then there is none: OUTPUT is
+LINKED, and starts as any embedded interpreter does (``--required``: it is an error).
 
-In OUTPUT .bss is in the file, and .pyimage holds the heap and the bitmaps of the words that are addresses.
+In OUTPUT .bss and the used part of .pyheap have content.
 """
 
 from __future__ import annotations
@@ -19,16 +19,14 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 PAGE = 4096
 MAKE, READY = 1, 2
-NOTHING = 2  # see struct pyrunc_fixup
-RUNS, MOST_RUNS = 3, 60
-LOAD, NOBITS, PROGBITS, SYMTAB, RELA, RELR = 1, 8, 1, 2, 4, 19
-RELATIVE = {62: 8, 183: 1027}  # R_X86_64_RELATIVE, R_AARCH64_RELATIVE
-MASK = (1 << 64) - 1
+SPARE = 256 << 10  # HEAP_SPARE of heap.h
+LOAD, NOBITS, PROGBITS, SYMTAB, RELA = 1, 8, 1, 2, 4
+EXECUTABLE = 2  # ET_EXEC
+MACHINES = {62: 5, 183: 1024}  # x86_64, aarch64 -> the type of a relocation that copies an object
 
 
 class NoSnapshotError(Exception):
@@ -58,8 +56,8 @@ class Elf:
     def __init__(self, data: bytes) -> None:
         self.data = bytearray(data)
         header = struct.unpack_from(self.HEADER, data)
-        if header[0][:6] != b"\x7fELF\x02\x01" or header[2] not in RELATIVE:
-            raise NoSnapshotError("not an executable of this kind")
+        if header[0][:6] != b"\x7fELF\x02\x01" or header[1] != EXECUTABLE or header[2] not in MACHINES:
+            raise NoSnapshotError("not an executable with fixed addresses")
         self.machine = header[2]
         self.phoff, self.shoff, self.phnum, self.shnum, names = header[5], header[6], header[10], header[12], header[13]
         rows = [struct.unpack_from(self.SECTION, data, self.shoff + 64 * number) for number in range(self.shnum)]
@@ -86,6 +84,11 @@ class Elf:
                 found[self.text(names + name)] = (value, size)
         return found
 
+    def word(self, address: int) -> int:
+        """A variable's first value."""
+        inside = [one for one in self.sections if one.addr <= address < one.addr + one.size and one.type != NOBITS]
+        return int.from_bytes(self.data[self.offset(address) :][:8], "little") if inside else 0
+
     def offset(self, address: int) -> int:
         """Where in the file an address of a section is."""
         for one in self.sections:
@@ -93,39 +96,26 @@ class Elf:
                 return one.offset + address - one.addr
         raise NoSnapshotError(f"address {address:#x} is not in the file")
 
-    def relocated(self) -> set[int]:
-        """Addresses of all words that ld.so writes."""
+    def written_by_loader(self) -> set[int]:
+        """The addresses of all words that ld.so writes: addresses of libraries, and copies of their objects."""
         found = set()
-        for table in self.sections:
-            if table.type == RELA:
-                found |= {
-                    row[0] for row in struct.iter_unpack("<QQq", self.data[table.offset : table.offset + table.size])
-                }
-            elif table.type == RELR:
-                found |= relr(struct.iter_unpack("<Q", self.data[table.offset : table.offset + table.size]))
+        for table in (one for one in self.sections if one.type == RELA):
+            names = self.sections[table.link]
+            for place, info, _ in struct.iter_unpack("<QQq", self.data[table.offset : table.offset + table.size]):
+                size = 8
+                if info & 0xFFFFFFFF == MACHINES[self.machine]:
+                    (size,) = struct.unpack_from("<Q", self.data, names.offset + 24 * (info >> 32) + 16)
+                found |= set(range(place & ~7, place + size, 8))
         return found
 
 
-def relr(entries: Any) -> set[int]:
-    """The addresses in a table of packed relative relocations: an address, then bitmaps of the 63 words after it."""
-    found, place = set(), 0
-    for (entry,) in entries:
-        if entry & 1:
-            found |= {place + 8 * bit for bit in range(63) if entry >> (bit + 1) & 1}
-            place += 8 * 63
-        else:
-            found.add(entry)
-            place = entry + 8
-    return found
-
-
 class Dump(NamedTuple):
-    """Memory of one run, as words: variables when main() began and when the snapshot was taken, and the heap."""
+    """Memory of one run."""
 
-    bases: tuple[int, int]  # of the executable, of the heap
-    start: int  # of the variables, from the load address on
-    before: array.array[int]
-    pieces: tuple[array.array[int], array.array[int]]
+    start: int  # the address of the first variable
+    heap: int
+    stack: int
+    memory: array.array[int]  # words, to the end of the used part of the heap
 
 
 def words(data: bytes) -> array.array[int]:
@@ -143,153 +133,68 @@ def take(program: pathlib.Path, number: int) -> Dump:
             [program, *["argument"] * number], cwd=place, env=environment, capture_output=True, check=False, timeout=300
         )
     out = result.stdout
-    if result.returncode or len(out) < 40:
+    if result.returncode or len(out) < 32:
         raise NoSnapshotError(
             f"making it failed ({result.returncode}): {result.stderr.decode(errors='replace').strip()}"
         )
-    base, start, end, heap, used = struct.unpack_from("<5Q", out)
-    size = end - start
-    if len(out) != 40 + 2 * size + used:
+    start, heap, used, stack = struct.unpack_from("<4Q", out)
+    if len(out) != 32 + heap - start + used:
         raise NoSnapshotError("the memory is not complete")
-    variables, stored = words(out[40 + size : 40 + 2 * size]), words(out[40 + 2 * size :])
-    return Dump((base, heap), start - base, words(out[40 : 40 + size]), (variables, stored))
+    return Dump(start, heap, stack, words(out[32:]))
 
 
-def agreeing(program: pathlib.Path) -> list[Dump]:
-    """Runs whose load addresses have the same last digits.
-
-    Until it is cleared the cache of methods keeps names alive, and which ones depends on bits 3 to 14 of addresses; so
-    does what the blocks are reused for that they are in.
-    """
-    found: dict[int, list[Dump]] = {}
-    for number in range(MOST_RUNS):
-        dump = take(program, number)
-        alike = found.setdefault(dump.bases[0] & 0x7FFF, [])
-        alike.append(dump)
-        if len(alike) == RUNS:
-            return alike
-    raise NoSnapshotError("no load addresses that are alike")
-
-
-class Piece:
-    """Variables or heap: what the runs have in common."""
-
-    def __init__(self, image: Image, number: int) -> None:
-        self.number = number
-        runs = [dump.pieces[number] for dump in image.dumps]
-        self.words = array.array("Q", runs[0])
-        size = (len(self.words) + 63) // 64 * 8
-        self.bits = (bytearray(size), bytearray(size))
-        self.strange: list[int] = []
-        for index, values in enumerate(zip(*runs, strict=True)):
-            same = values.count(values[0]) == len(values)
-            base, target = (NOTHING, values[0]) if same else image.target(values)
-            if number == 0 and image.dumps[0].start + 8 * index in image.relocated:
-                # ld.so writes it: only what start-up has changed since must be written again.
-                if all(dump.before[index] == dump.pieces[0][index] for dump in image.dumps):
-                    continue
-                if base >= 0:
-                    image.fixups += [number, 8 * index, base, target]
-            elif base in (0, 1):
-                self.words[index] = target
-                self.bits[base][index // 8] |= 1 << index % 8
-            if base < 0:
-                self.strange.append(8 * index)
-        if self.strange:
-            self.strange = self.unexplained(image, [run.tobytes() for run in (self.words, *runs)])
-
-    def unexplained(self, image: Image, memory: list[bytes]) -> list[int]:
-        """What is left after addresses that are not at a multiple of 8: the caches within byte code."""
-        left, done = [], -8
-        for place in self.strange:
-            for at in range(max(place - 6, 0), place + 8, 2):
-                if at == done:
-                    break
-                base, target = image.target([int.from_bytes(one[at : at + 8], "little") for one in memory[1:]])
-                if base >= 0:
-                    image.fixups += [self.number, at, base, target]
-                    memory[0] = memory[0][:at] + target.to_bytes(8, "little") + memory[0][at + 8 :]
-                    done = at
-                    break
-            else:
-                left.append(place)
-        self.words = words(memory[0])
-        return left
+def common(elf: Elf, dumps: list[Dump]) -> bytes:
+    """The memory that the runs have in common; what ld.so writes is as in the file."""
+    first, second = dumps
+    if first.stack == second.stack:
+        raise NoSnapshotError("address space randomization is off, so that libc's addresses look like numbers")
+    if first[:2] != second[:2] or len(first.memory) != len(second.memory):
+        raise NoSnapshotError("the runs differ in the memory they use")
+    loaders = elf.written_by_loader()
+    strange = []
+    for index, (one, other) in enumerate(zip(first.memory, second.memory, strict=True)):
+        address = first.start + 8 * index
+        if address in loaders:
+            first.memory[index] = elf.word(address)
+        elif one != other:
+            strange.append(address)
+    if strange:
+        raise NoSnapshotError(describe(elf, first.heap, strange))
+    return first.memory.tobytes()
 
 
-class Image:
-    """All of it."""
-
-    def __init__(self, dumps: list[Dump], relocated: set[int]) -> None:
-        self.dumps, self.relocated = dumps, relocated
-        self.fixups: list[int] = []  # four numbers each (struct pyrunc_fixup)
-        if any(len({dump.bases[number] for dump in dumps}) < len(dumps) for number in (0, 1)):
-            raise NoSnapshotError("runs have the same load address (address space randomization is off)")
-        if len({(dump.start, len(dump.pieces[0]), len(dump.pieces[1])) for dump in dumps}) > 1:
-            raise NoSnapshotError("the runs differ in the memory they use")
-        self.limits = (dumps[0].start + 8 * len(dumps[0].pieces[0]), 8 * len(dumps[0].pieces[1]))
-        self.pieces = [Piece(self, number) for number in (0, 1)]
-
-    def target(self, values: Sequence[int]) -> tuple[int, int]:
-        """Which base the values of the runs count from, and how far from there; (-1, 0) when they do not."""
-        for number in (0, 1):
-            target = values[0] - self.dumps[0].bases[number]
-            if 0 <= target <= self.limits[number] and all(
-                value - dump.bases[number] == target for value, dump in zip(values, self.dumps, strict=True)
-            ):
-                return number, target
-        return -1, 0
-
-    def describe(self, elf: Elf) -> str:
-        """Which words cannot be explained, for the build's log."""
-        symbols = [(value, size, name) for name, (value, size) in elf.symbols().items()]
-        lines = [f"heap+{place:#x}" for place in self.pieces[1].strange]
-        for place in self.pieces[0].strange:
-            address = self.dumps[0].start + place
-            inside = [f"{name}+{address - value}" for value, size, name in symbols if value <= address < value + size]
-            lines.append(inside[0] if inside else f"{address:#x}")
-        return f"{len(lines)} words are neither numbers nor addresses: {', '.join(lines[:20])}"
+def describe(elf: Elf, heap: int, strange: list[int]) -> str:
+    """Which words are not the same in every process, for the build's log."""
+    symbols = [(value, size, name) for name, (value, size) in elf.symbols().items()]
+    lines = []
+    for address in strange[:20]:
+        inside = [f"{name}+{address - value}" for value, size, name in symbols if value <= address < value + size]
+        lines.append(f"heap+{address - heap:#x}" if address >= heap else inside[0] if inside else f"{address:#x}")
+    return f"{len(strange)} words differ from process to process: {', '.join(lines)}"
 
 
-def build(elf: Elf, image: Image) -> bytes:
+def build(elf: Elf, start: int, memory: bytes) -> bytes:
     """The executable with the memory in it."""
-    space = elf.section(".pyimage")
-    start = image.dumps[0].start
-    content = bytearray()
-
-    def add(data: bytes) -> int:
-        content.extend(data)
-        return space.addr + len(content) - len(data)
-
-    control = [READY, start, add(image.pieces[1].words.tobytes())]
-    for piece in image.pieces:
-        control += [len(piece.words), *(add(bytes(bits)) for bits in piece.bits)]
-    control += [add(array.array("Q", image.fixups).tobytes()), len(image.fixups) // 4]
-    if len(content) > space.size:
-        raise NoSnapshotError("larger than the space for it")
-    # What follows the last segment that is loaded moves to make room for .bss and .pyimage.
+    # What follows the last segment that is loaded moves to make room for .bss and the heap.
     rows = [elf.phoff + 56 * number for number in range(elf.phnum)]
     segments = [(row, list(struct.unpack_from(elf.SEGMENT, elf.data, row))) for row in rows]
     row, segment = max((pair for pair in segments if pair[1][0] == LOAD), key=lambda pair: pair[1][3])
     shift = segment[2] - segment[3]  # from an address to a place in the file
-    old_end, end = segment[2] + segment[5], space.addr + len(content)
+    old_end, end = segment[2] + segment[5], start + len(memory)
     moved = (end + shift - old_end + PAGE - 1) // PAGE * PAGE
     out = bytearray(elf.data[:old_end]) + bytes(moved) + elf.data[old_end:]
-    segment[5] = segment[6] = end - segment[3]  # without the rest of .pyimage, which would count as memory
+    segment[5] = end - segment[3]
+    segment[6] = segment[5] + SPARE
     struct.pack_into(elf.SEGMENT, out, row, *segment)
-    variables = bytearray(image.pieces[0].words.tobytes())
-    for place in (address - start for address in image.relocated):  # ld.so's words keep what the linker put there
-        if 0 <= place < len(variables):
-            variables[place : place + 8] = out[place + start + shift : place + start + shift + 8]
-    out[start + shift : start + shift + len(variables)] = variables
-    out[space.addr + shift : end + shift] = content
-    struct.pack_into(f"<{len(control)}Q", out, elf.symbols()["pyrunc_snapshot"][0] + shift, *control)
-    return with_headers(elf, out, shift, moved, len(content))
+    out[start + shift : end + shift] = memory
+    struct.pack_into("<Q", out, elf.symbols()["pyrunc_snapshot"][0] + shift, READY)
+    heap = elf.section(".pyheap")
+    return with_headers(elf, out, shift, moved, end - heap.addr)
 
 
 def with_headers(elf: Elf, out: bytearray, shift: int, moved: int, used: int) -> bytes:
-    """The section headers anew, at the end: .bss and .pyimage have content, the rest of .pyimage is one more."""
-    bss, space = elf.section(".bss"), elf.section(".pyimage")
+    """The section headers anew, at the end: .bss and .pyheap have content, the rest of .pyheap is one more."""
+    bss, space = elf.section(".bss"), elf.section(".pyheap")
     headers = []
     for one, name in zip(elf.sections, elf.name_offsets, strict=True):
         place = one.addr + shift
@@ -299,7 +204,7 @@ def with_headers(elf: Elf, out: bytearray, shift: int, moved: int, used: int) ->
             headers.append((name, *one._replace(type=PROGBITS, offset=place, size=used)[1:]))
         else:
             headers.append((name, *one._replace(offset=one.offset + (moved if one.offset >= bss.offset else 0))[1:]))
-    rest = space._replace(addr=space.addr + used, offset=space.addr + used + shift, size=space.size - used, align=1)
+    rest = space._replace(addr=space.addr + used, offset=space.addr + used + shift, size=SPARE, align=1)
     headers.append((elf.name_offsets[elf.sections.index(space)], *rest[1:]))
     out += bytes(-len(out) % 8)
     struct.pack_into("<Q", out, 40, len(out))
@@ -321,11 +226,8 @@ def make(linked: pathlib.Path) -> bytes:
         struct.pack_into("<Q", data, elf.offset(control[0]), MAKE)
         copy.write_bytes(data)
         copy.chmod(0o700)
-        dumps = agreeing(copy)
-    image = Image(dumps, elf.relocated())
-    if any(piece.strange for piece in image.pieces):
-        raise NoSnapshotError(image.describe(elf))
-    return build(elf, image)
+        dumps = [take(copy, number) for number in range(2)]
+    return build(elf, dumps[0].start, common(elf, dumps))
 
 
 def check(linked: pathlib.Path, output: pathlib.Path) -> None:
