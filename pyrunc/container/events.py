@@ -14,12 +14,19 @@ from pyrunc.errors import PyruncError, StateError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
+    from typing import Any, Literal, NotRequired, TypedDict
 
     from pyrunc.log import Log
     from pyrunc.state import Container
 
-    Emit = Callable[[dict[str, Any]], object]
+    class Event(TypedDict):
+        """An event as `events` prints it."""
+
+        type: Literal["stats", "oom"]
+        id: str
+        data: NotRequired[Any]  # of stats; pyrunc/api/types.py names the members
+
+    Emit = Callable[[Event], object]
 
 _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 
@@ -41,7 +48,7 @@ def duration(text: str) -> float | None:
     return total if text.removeprefix("+") else None
 
 
-def measure(container: Container) -> dict[str, Any]:
+def measure(container: Container) -> Event:
     """The stats event of a container.  Raises StateError when it has stopped, PyruncError."""
     if container.status() in ("stopped", "creating"):
         raise StateError("container not running")
@@ -78,7 +85,7 @@ class Watch:
             self.fd = -1
             return self.kills
 
-    def news(self) -> Iterator[dict[str, Any]]:
+    def news(self) -> Iterator[Event]:
         """An event when the OOM killer struck since the last time; one for all it took meanwhile."""
         before, self.kills = self.kills, self.oom_kills()
         if self.kills > before:
@@ -98,7 +105,7 @@ def follow(containers: list[Container], interval: float, emit: Emit, log: Log) -
         emit(event)
 
 
-def watch(containers: list[Container], interval: float, log: Log) -> Iterator[dict[str, Any]]:
+def watch(containers: list[Container], interval: float, log: Log) -> Iterator[Event]:
     """Events until every container has stopped; statistics each ``interval`` seconds.  Raises StateError."""
     watches: list[Watch] = []
     try:
@@ -137,7 +144,7 @@ def ended(pidfd: int) -> bool:
     return bool(poller.poll(0))
 
 
-def sample(containers: list[Container], log: Log) -> Iterator[dict[str, Any]]:
+def sample(containers: list[Container], log: Log) -> Iterator[Event]:
     """Statistics of each; one that cannot be measured this time is only noted: it may be stopping."""
     for container in containers:
         try:

@@ -18,11 +18,11 @@ from pyrunc.signals import SIGKILL, SIGTERM
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from pyrunc.cgroup import Driver
     from pyrunc.log import Log
     from pyrunc.notify import Proxy
+    from pyrunc.spec.types import Hook
     from pyrunc.state import Container, Store
 
 # Seconds of patience with another pyrunc that holds the container: first it may finish, then it is asked to stop (a
@@ -65,7 +65,7 @@ def start(container: Container, log: Log, *, notify: bool = True) -> None:
     if data:
         from pyrunc.plan import faults
 
-        late, record = container.data.get("late") or [], handshake.Record(data)
+        late, record = container.data.get("late", []), handshake.Record(data)
         (give_up if faults.describe(late, record).op == "HOOK" else stop)(container, log)
         raise faults.saved_error(late, record, lambda name, number: explain(container, name, number))
     listed = container.data.get("hooks", {}).get("poststart")
@@ -85,7 +85,7 @@ def explain(container: Container, name: str, number: int) -> str:
     from pyrunc.spec import load
 
     config, _ = load.load_config(container.dir + "/config.json")
-    return program(Setting(config, config.get("process") or {}, container.data["rootfs"]), name, number)
+    return program(Setting(config, config["process"], container.data["rootfs"]), name, number)
 
 
 def let_go(container: Container, log: Log, release: int, errors_fd: int) -> bytes:
@@ -167,7 +167,7 @@ def driver_of(container: Container) -> Driver:
     """The cgroup driver that the container was made with."""
     from pyrunc import cgroup, host
 
-    return cgroup.open_driver(container.data.get("cgroup_manager") or "cgroupfs", host.snapshot())
+    return cgroup.open_driver(container.data.get("cgroup_manager", "cgroupfs"), host.snapshot())
 
 
 def kill(container: Container, number: int, *, everyone: bool = False) -> None:
@@ -280,7 +280,7 @@ def remove(container: Container, log: Log, *, poststop: bool = True) -> None:
         from pyrunc.image import locate
 
         locate.remove_bundle(container.data["image_bundle"])
-    listed = (container.data.get("hooks") or {}).get("poststop") if poststop else None
+    listed = container.data.get("hooks", {}).get("poststop") if poststop else None
     text = container.oci_state("stopped") if listed else ""
     container.destroy()
     if listed:
@@ -359,10 +359,10 @@ def stop_maker(container: Container, number: int) -> None:
             posix.close(fd)
 
 
-def run_hooks(container: Container, kind: str, listed: list[Any], text: str, log: Log, *, fatal: bool) -> None:
+def run_hooks(container: Container, kind: str, listed: list[Hook], text: str, log: Log, *, fatal: bool) -> None:
     """Hooks of one kind in the runtime's namespaces; ``text`` is the state they read."""
     from pyrunc import hooks
 
     bundle = container.data.get("bundle") or "/"
-    annotations = container.data.get("annotations") or {}
+    annotations = container.data.get("annotations", {})
     hooks.run_hooks(kind, listed, text, bundle=bundle, log=log, fatal=fatal, annotations=annotations)

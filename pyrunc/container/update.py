@@ -20,14 +20,17 @@ from pyrunc.spec.structure import structure, without_unknown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from pyrunc.cgroup import Driver, rdt
     from pyrunc.log import Log
+    from pyrunc.spec.types import DeviceRule, Memory, Resources
     from pyrunc.state import Container
 
-    Resources = dict[str, Any]
+    Values = Mapping[str, Any]  # option -> value, as in command.Values
+    Sections = dict[str, Any]  # Resources to code that treats all members alike
+    Item = dict[str, object]
 
 SOURCE = "resources"
 
@@ -63,9 +66,9 @@ _SUFFIXES = "kmgtp"
 # -- what is asked for ----------------------------------------------------------------------------------------
 
 
-def from_flags(values: dict[str, Any]) -> Resources:
+def from_flags(values: Values) -> Resources:
     """The resources that the flags of `update` name.  Raises UsageError."""
-    out: Resources = {}
+    out: dict[str, dict[str, str | int]] = {}
     for flag, section, field, kind in FIELDS:
         text = values.get(flag)
         if text is None or (text == "" and kind == "text"):
@@ -78,7 +81,7 @@ def from_flags(values: dict[str, Any]) -> Resources:
                 wanted = "bytes, with a suffix k, m or g if need be, or -1" if kind == "size" else "a number"
                 raise UsageError(f"option --{flag} {show(text)}: expected {wanted}")
         out.setdefault(section, {})[field] = value
-    return out
+    return typed(out)
 
 
 def number(text: str) -> int | None:
@@ -117,29 +120,31 @@ def from_file(path: str) -> Resources:
 
 def parse(data: bytes) -> Resources:
     """A LinuxResources object as JSON.  Raises ConfigError."""
-    resources = load.parse_json(data, SOURCE)
+    resources: Resources = load.parse_json(data, SOURCE)
     problems = Capped()
     structure(schema.RESOURCES, resources, "", problems)
     if problems:
         raise ConfigError(problems, SOURCE)
-    return without_unknown(schema.RESOURCES, resources)  # type: ignore[no-any-return]
+    return typed(without_unknown(schema.RESOURCES, resources))
 
 
 # -- merging (pure) -------------------------------------------------------------------------------------------
 
 
 def asked(resources: Resources) -> Resources:
-    """Only what these resources want changed: empty sections and values that mean "unset" are left out."""
-    out: Resources = {}
-    for key, value in resources.items():
+    """The changes that these resources ask for, without empty sections and values that mean "unset"."""
+    sections: Sections = {**resources}
+    found: Sections = {}
+    for key, value in sections.items():
         if key in schema.RESOURCES[1]:
             if key in _UNSET:
                 unset = _UNSET[key]
                 value = {name: item for name, item in value.items() if item or name not in unset}
-                if key == "cpu" and "idle" in value and "shares" in resources[key]:
-                    value["shares"] = resources[key]["shares"]
+                if key == "cpu" and "idle" in value and "shares" in sections[key]:
+                    value["shares"] = sections[key]["shares"]
             if value or key == "devices":
-                out[key] = value
+                found[key] = value
+    out = typed(found)
     limits = out.get("memory", {})
     if limits.get("limit") == -1 and "swap" not in limits:
         limits["swap"] = -1  # else the stored swap limit would be one without a memory limit
@@ -154,24 +159,30 @@ def merge(stored: Resources, new: Resources) -> Resources:
 
     Lists are merged by what their entries are about: the device, the page size.
     """
-    out = dict(stored)
-    for key, value in new.items():
-        old = stored.get(key)
+    out: Sections = {**stored}
+    changes: Sections = {**new}
+    for key, value in changes.items():
+        old = out.get(key)
         if key == "hugepageLimits":
             out[key] = _by(old, value, "pageSize")
-        elif type(value) is dict:
+        elif isinstance(value, dict):
             out[key] = {**(old or {}), **value}
             for name, item in value.items():
                 if key == "blockIO" and type(item) is list:
                     out[key][name] = _by((old or {}).get(name), item, "major", "minor")
         else:
             out[key] = value
-    return out
+    return typed(out)
 
 
-def _by(old: list[Any] | None, new: list[Any], *keys: str) -> list[Any]:
+def typed(sections: Sections) -> Resources:
+    """Sections whose members come from resources that fit the schema."""
+    return sections  # type: ignore[return-value]
+
+
+def _by(old: list[Item] | None, new: list[Item], *keys: str) -> list[Item]:
     """Entries of ``old`` with those of ``new`` in their place, or after them, by the values of ``keys``."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Item] = {}
     for item in [*(old or ()), *new]:
         key = fs.salted(":".join(str(item[name]) for name in keys))
         found[key] = {**found.get(key, {}), **item}
@@ -183,11 +194,12 @@ def check(new: Resources, merged: Resources, log: Log) -> Resources:
 
     Raises ConfigError for values that make no sense by themselves or with what is stored.
     """
-    out = {key: merged[key] if key in _WHOLE else value for key, value in new.items()}
+    sections: Sections = {**merged}
+    out = typed({key: sections[key] if key in _WHOLE else value for key, value in new.items()})
     report = Report()
     structure(schema.RESOURCES, out, "", report.problems)
     if not report.problems:
-        rules_resources.check({"linux": {"resources": out}}, report, "")
+        rules_resources.check(out, report, "")
     if report.problems:
         raise ConfigError(report.problems, SOURCE)
     log.warnings(report.warnings, SOURCE)
@@ -202,8 +214,8 @@ def stored(container: Container) -> Resources:
     found = container.data.get("resources")
     if found is None:
         config, _ = load.load_config(f"{container.dir}/config.json")
-        found = (config.get("linux") or {}).get("resources")
-    return found or {}
+        found = config.get("linux", {}).get("resources", {})
+    return found
 
 
 def update(container: Container, resources: Resources, log: Log, schemata: dict[str, str] | None = None) -> None:
@@ -222,8 +234,8 @@ def update(container: Container, resources: Resources, log: Log, schemata: dict[
     if rules == old.get("devices"):
         rules = None  # engines send the whole of what they have, also to change one limit
     driver, path = lifecycle.driver_of(container), container.data.get("cgroup") or ""
-    if (out.get("memory") or {}).get("checkBeforeUpdate"):
-        check_usage(container.data.get("cgroup_dir") or "", new.get("memory") or {})
+    if out.get("memory", {}).get("checkBeforeUpdate"):
+        check_usage(container.data.get("cgroup_dir", ""), new.get("memory", {}))
     values = driver.values(path, out, "")
     before, cgroup_fd = container.data, -1
     put_schemata_back = change_schemata(container, schemata, log) if schemata else None
@@ -247,7 +259,7 @@ def update(container: Container, resources: Resources, log: Log, schemata: dict[
             fs.close(cgroup_fd)
 
 
-def change(driver: Driver, path: str, cgroup_fd: int, out: Resources, rules: list[Any] | None) -> None:
+def change(driver: Driver, path: str, cgroup_fd: int, out: Resources, rules: list[DeviceRule] | None) -> None:
     """Limits first: a device program that was replaced is the harder one to get back.  Raises PyruncError."""
     driver.apply(path, out, "")
     if rules is not None:
@@ -262,7 +274,7 @@ def put_rules_back(driver: Driver, cgroup_fd: int, old: Resources, log: Log) -> 
         log.warning(f"the old device rules could not be put back: {error}")
 
 
-def check_usage(directory: str, limits: dict[str, Any]) -> None:
+def check_usage(directory: str, limits: Memory) -> None:
     """Refuse limits below what is used: memory.max would have the OOM killer make room (docs/callers.md).
 
     Usage that cannot be read is no reason to refuse.  Raises PyruncError.
@@ -271,8 +283,10 @@ def check_usage(directory: str, limits: dict[str, Any]) -> None:
         used = int(fs.read_file(f"{directory}/memory.current", 64))
     except (OSError, ValueError):
         return
-    for field, name in (("swap", "memory+swap limit"), ("limit", "memory limit")):
-        value = limits.get(field) or 0
+    for field, name, value in (
+        ("swap", "memory+swap limit", limits.get("swap", 0)),
+        ("limit", "memory limit", limits.get("limit", 0)),
+    ):
         if 0 < value <= used:
             raise PyruncError(f"/memory/{field} {value}: rejecting {name} {value} <= usage {used}")
 

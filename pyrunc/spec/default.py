@@ -6,7 +6,16 @@ from pyrunc import SPEC_VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import TypedDict
+
+    from pyrunc.spec.types import Config, IdMapping, Mount, NamespaceType
+
+    class Mappings(TypedDict):
+        """The mappings of a user namespace."""
+
+        uidMappings: list[IdMapping]
+        gidMappings: list[IdMapping]
+
 
 SHM = "/dev/shm"  # a mount point of the container  # noqa: S108  # nosec B108
 _CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
@@ -26,15 +35,16 @@ MASKED = [
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ]
+_NAMESPACES: tuple[NamespaceType, ...] = ("pid", "network", "ipc", "uts", "mount", "cgroup")
 READONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 
 
-def mount(destination: str, type: str, source: str, *options: str) -> dict[str, Any]:
+def mount(destination: str, type: str, source: str, *options: str) -> Mount:
     """One entry of mounts."""
     return {"destination": destination, "type": type, "source": source, "options": list(options)}
 
 
-def config() -> dict[str, Any]:
+def config() -> Config:
     """The configuration: a shell on a read-only root filesystem with namespaces, masks and few capabilities."""
     hidden = ("nosuid", "noexec", "nodev")
     pty = ("newinstance", "ptmxmode=0666", "mode=0620", "gid=5")
@@ -46,7 +56,11 @@ def config() -> dict[str, Any]:
             "args": ["sh"],
             "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
             "cwd": "/",
-            "capabilities": {kind: list(_CAPABILITIES) for kind in ("bounding", "effective", "permitted")},
+            "capabilities": {
+                "bounding": list(_CAPABILITIES),
+                "effective": list(_CAPABILITIES),
+                "permitted": list(_CAPABILITIES),
+            },
             "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
             "noNewPrivileges": True,
         },
@@ -63,14 +77,14 @@ def config() -> dict[str, Any]:
         ],
         "linux": {
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
-            "namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")],
+            "namespaces": [{"type": kind} for kind in _NAMESPACES],
             "maskedPaths": MASKED,
             "readonlyPaths": READONLY,
         },
     }
 
 
-def own_ids(uid: int, gid: int) -> dict[str, list[dict[str, int]]]:
+def own_ids(uid: int, gid: int) -> Mappings:
     """The mappings that a user may write without help: root inside is that user outside."""
     return {
         "uidMappings": [{"containerID": 0, "hostID": uid, "size": 1}],
@@ -78,7 +92,7 @@ def own_ids(uid: int, gid: int) -> dict[str, list[dict[str, int]]]:
     }
 
 
-def rootless(config: dict[str, Any], mappings: dict[str, list[dict[str, int]]]) -> dict[str, Any]:
+def rootless(config: Config, mappings: Mappings) -> Config:
     """The configuration changed for a user other than root, as in runc.
 
     The network is the host's, because nobody else would set one up, and with it the sysfs; devpts gets no group that is
@@ -86,7 +100,7 @@ def rootless(config: dict[str, Any], mappings: dict[str, list[dict[str, int]]]) 
     """
     linux = config["linux"]
     linux["namespaces"] = [entry for entry in linux["namespaces"] if entry["type"] != "network"] + [{"type": "user"}]
-    linux |= mappings
+    linux["uidMappings"], linux["gidMappings"] = mappings["uidMappings"], mappings["gidMappings"]
     del linux["resources"]
     for entry in config["mounts"]:
         if entry["destination"] == "/sys":

@@ -11,10 +11,14 @@ from pyrunc.spec.report import Report, describe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Mapping
+    from typing import Any, Literal
 
     from pyrunc.errors import Capped
     from pyrunc.spec.report import Facts
+    from pyrunc.spec.types import Capabilities, Process, User
+
+    Values = Mapping[str, Any]  # flag -> value, whose type is in the table of flags
 
 # What a process.json that says nothing about it takes from the container, as runc has it: not the limits, and not
 # noNewPrivileges, a field that is left out when it is false.
@@ -29,43 +33,44 @@ _INHERITED = (
 )
 
 
-def parse(data: bytes, source: str) -> dict[str, Any]:
+def parse(data: bytes, source: str) -> Process:
     """A process.json.  Raises ConfigError with every problem of its types; the rules come with `check`."""
     from pyrunc.spec import load, schema, structure
 
-    process = load.parse_json(data, source)
+    process: Process = load.parse_json(data, source)
     report = Report()
-    known = structure.structure(schema.PROCESS, process, "/process", report.problems)
+    known: Process = structure.structure(schema.PROCESS, process, "/process", report.problems)
     if type(known) is not dict:
         raise ConfigError([Problem("", "object", describe(process))], source)
     if report.problems:
         report.reported = tuple(problem.pointer for problem in report.problems)
         if not report.problems.full():
-            rules_process.check({"process": known}, report)
+            rules_process.check(known, report)
         raise ConfigError(report.problems, source)
-    return process  # type: ignore[no-any-return]
+    return process
 
 
-def inherit(process: dict[str, Any], container: dict[str, Any]) -> dict[str, Any]:
+def inherit(process: Process, container: Process) -> Process:
     """A process.json's object with what it leaves to the container's own process."""
-    out = dict(process)
+    out: Process = {**process}
     for name in _INHERITED:
         # An empty label is absent; an empty object is not: {} for the capabilities means none.
-        if out.get(name) in (None, "") and container.get(name) is not None:
-            out[name] = container[name]
-    user, own = dict(out.get("user") or {}), container.get("user") or {}
+        if out.get(name, "") == "" and name in container:
+            out[name] = container[name]  # type: ignore[literal-required]  # of the same member
+    user: User = {**out.get("user", {})}
+    own = container.get("user", {})
     if "umask" not in user and "umask" in own:
         user["umask"] = own["umask"]
     out["user"] = user
     return out
 
 
-def build(container: dict[str, Any], args: list[str], flags: dict[str, Any]) -> dict[str, Any]:
+def build(container: Process, args: list[str], flags: Values) -> Process:
     """The container's own process with the arguments and flags of the command line.  Raises UsageError."""
-    out = dict(container)
+    out: Process = {**container}
     out["args"] = args
     out["cwd"] = flags.get("cwd") or out.get("cwd") or "/"
-    out["env"] = [*(out.get("env") or ()), *flags.get("env", ())]
+    out["env"] = [*out.get("env", ()), *flags.get("env", ())]
     out["terminal"] = bool(flags.get("tty"))  # never the container's own: its terminal is taken
     if "no-new-privs" in flags:
         out["noNewPrivileges"] = flags["no-new-privs"]
@@ -74,22 +79,23 @@ def build(container: dict[str, Any], args: list[str], flags: dict[str, Any]) -> 
     if flags.get("process-label"):
         out["selinuxLabel"] = flags["process-label"]
     if flags.get("cap"):
-        out["capabilities"] = _with_caps(out.get("capabilities") or {}, flags["cap"])
-    out["user"] = _user(dict(out.get("user") or {}), flags)
+        out["capabilities"] = _with_caps(out.get("capabilities", {}), flags["cap"])
+    out["user"] = _user({**out.get("user", {})}, flags)
     return out
 
 
-def _with_caps(sets: dict[str, list[str]], added: list[str]) -> dict[str, list[str]]:
+def _with_caps(sets: Capabilities, added: list[str]) -> Capabilities:
     """Add capabilities.  Never to the inheritable set: files could then give them to any user (CVE-2022-29162)."""
-    out = dict(sets)
+    out: Capabilities = {**sets}
+    kind: Literal["bounding", "effective", "permitted"]
     for kind in ("bounding", "effective", "permitted"):
-        out[kind] = [*(out.get(kind) or ()), *added]
+        out[kind] = [*out.get(kind, ()), *added]
     if out.get("inheritable"):
-        out["ambient"] = [*(out.get("ambient") or ()), *added]
+        out["ambient"] = [*out.get("ambient", ()), *added]
     return out
 
 
-def _user(user: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+def _user(user: User, flags: Values) -> User:
     """--user and --additional-gids.
 
     Numbers only, and exactly: a name would be looked up in a file that the container wrote (CVE-2016-3697), and a
@@ -106,14 +112,14 @@ def _user(user: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
     except UsageError as error:
         raise UsageError(f"{option} {error}") from None
     if more:
-        user["additionalGids"] = [*(user.get("additionalGids") or ()), *more]
+        user["additionalGids"] = [*user.get("additionalGids", ()), *more]
     return user
 
 
-def check(process: dict[str, Any], facts: Facts, source: str) -> Capped:
+def check(process: Process, facts: Facts, source: str) -> Capped:
     """The rules of `process` (runtime-spec) and this host.  Returns the warnings.  Raises ConfigError."""
     report = Report(facts)
-    rules_process.check({"process": process}, report)
+    rules_process.check(process, report)
     if report.problems:
         raise ConfigError(report.problems, source)
     return report.warnings

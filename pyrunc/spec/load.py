@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyrunc.spec.types import Config
+
 MAX_BYTES = 16 << 20
 MAX_DEPTH = 128  # READER_DEPTH of native/reader/reader.h
 MAX_VALUES = 1 << 19  # READER_VALUES: strings, numbers, arrays, objects ... of one document
@@ -32,10 +34,11 @@ class Unreadable(ConfigError):
         self.source = source
 
 
-def load_config(path: str) -> tuple[dict[str, Any], bytes]:
+def load_config(path: str) -> tuple[Config, bytes]:
     """Read and parse a config.json.  Returns the top-level object and the bytes of the file.
 
-    Raises ConfigError: not there, unreadable, larger than 16 MiB, not strict JSON, not an object.
+    The members are not checked yet.  Raises ConfigError: not there, unreadable, larger than 16 MiB, not strict JSON,
+    not an object.
     """
     source = path.rpartition("/")[2] or path
     try:
@@ -44,7 +47,7 @@ def load_config(path: str) -> tuple[dict[str, Any], bytes]:
         raise _unreadable(path, source, error) from error
     except ValueError as error:  # NUL in the path
         raise Unreadable(source, f"cannot be read: {show(path)} is no path") from error
-    config = parse_json(data, source)
+    config: Config = parse_json(data, source)
     if type(config) is not dict:
         kind = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}.get(type(config), "a number")
         raise ConfigError([Problem("", "object", kind)], source)
@@ -61,7 +64,7 @@ def _unreadable(path: str, source: str, error: OSError) -> Unreadable:
     return Unreadable(source, f"cannot be read: open {show(path)}: {errno_text(number)}{hint}")
 
 
-def parse_json(data: bytes, source: str) -> Any:
+def parse_json(data: bytes, source: str) -> Any:  # the caller names the type that it goes on to check
     """Parse one JSON document (RFC 8259), stricter than the json module.  A member that is null counts as absent.
 
     ``source`` is the name for messages.  Raises ConfigError on: more than 16 MiB or 524,288 values, bytes that are
@@ -125,7 +128,7 @@ def _malformed(data: bytes, offset: int, word: str) -> Problem:
     return Problem(f"line {line} column {offset - text.rfind(chr(10), 0, offset)}", expected, found)
 
 
-def _content(path: list[str | int], kind: str, found: Any) -> Problem:
+def _content(path: list[str | int], kind: str, found: str) -> Problem:
     """What is wrong with a value or a key."""
     pointer = "".join(f"/{escape(step) if type(step) is str else step}" for step in path)
     if kind == "duplicate":

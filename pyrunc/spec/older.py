@@ -6,17 +6,17 @@ from pyrunc.spec.names import version
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from pyrunc.spec.types import Config
 
 _ZERO_IS_A_LIMIT = (1, 3, 0)  # config-linux.md, "PIDs"
 
 
-def adapt(config: dict[str, Any]) -> None:
+def adapt(config: Config) -> None:
     """Rewrite fields whose meaning has changed; ``config`` has passed validate.check.
 
     pids.limit 0 was "no limit" before 1.3.0, and is what podman before 5.5 writes for its
     ``--pids-limit=-1`` (docs/adr/0023-pids-limit-0.md).
     """
-    pids = ((config.get("linux") or {}).get("resources") or {}).get("pids")
+    pids = config.get("linux", {}).get("resources", {}).get("pids")
     if pids and pids.get("limit") == 0 and (version(config["ociVersion"]) or _ZERO_IS_A_LIMIT) < _ZERO_IS_A_LIMIT:
         pids["limit"] = -1

@@ -6,8 +6,10 @@ from pyrunc.errors import Capped, Problem, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any, Protocol
+    from collections.abc import Iterator, Sequence
+    from typing import Protocol, TypeVar
+
+    Item = TypeVar("Item")
 
     class Facts(Protocol):
         """The facts of a host that validation looks at (pyrunc/host.py has them)."""
@@ -51,21 +53,21 @@ class Report:
         self.mapped = False  # a mount has an id mapping
         self.namespaces: dict[str, str] = {}  # type -> path, "" for a new one
 
-    def bad(self, pointer: str, expected: str, value: Any = NOTHING, hint: str = "") -> None:
+    def bad(self, pointer: str, expected: str, value: object = NOTHING, hint: str = "") -> None:
         """Record an error; but not the absence of what has the wrong type."""
         if self.problems.full():
             self.problems.more += 1
         elif pointer not in self.reported:
             self.problems.append(Problem(pointer, expected, describe(value), hint))
 
-    def bad_item(self, pointer: str, index: int, expected: str, value: Any, hint: str = "") -> None:
+    def bad_item(self, pointer: str, index: int, expected: str, value: object, hint: str = "") -> None:
         """`bad` for an item of an array, whose pointer is only made when it is kept: there may be a million of them."""
         if self.problems.full():
             self.problems.more += 1
         else:
             self.bad(f"{pointer}/{index}", expected, value, hint)
 
-    def warn(self, pointer: str, expected: str, value: Any = NOTHING, hint: str = "") -> None:
+    def warn(self, pointer: str, expected: str, value: object = NOTHING, hint: str = "") -> None:
         """Record something that is carried out differently from what the config says, or not at all."""
         if self.warnings.full():
             self.warnings.more += 1
@@ -73,7 +75,7 @@ class Report:
             self.warnings.append(Problem(pointer, expected, describe(value), hint))
 
 
-def describe(value: Any) -> str:
+def describe(value: object) -> str:
     """A value with its JSON type: ``number 7``, ``string "x"``."""
     kind = type(value)
     if value is NOTHING:
@@ -86,19 +88,14 @@ def describe(value: Any) -> str:
         return "string " + show(value)
     if kind is int or kind is float:
         return "number " + show(value)
-    if kind is list:
+    if isinstance(value, list):
         return f"an array of {len(value)}" if value else "an empty array"
     return "an object"
 
 
-def numbered(items: Any, pointer: str) -> Iterator[tuple[str, Any]]:
-    """(pointer, item) of each item of an array that may be absent; items of a wrong type are left out."""
+def numbered(items: Sequence[Item] | None, pointer: str) -> Iterator[tuple[str, Item]]:
+    """(pointer, item) of each item of an array that may be absent.  An item of a wrong type is None, and left out."""
     if items:
         for index, item in enumerate(items):
             if item is not None:
                 yield f"{pointer}/{index}", item
-
-
-def section(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """An object inside an object; empty when it is not there."""
-    return config.get(name) or {}

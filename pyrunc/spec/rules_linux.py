@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pyrunc.fs import salted
 from pyrunc.spec.names import escape, sysctl_path
-from pyrunc.spec.report import NOTHING, numbered, section
+from pyrunc.spec.report import NOTHING, numbered
 from pyrunc.spec.rules_process import absolute
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Literal
 
     from pyrunc.spec.report import Report
+    from pyrunc.spec.types import Config, Linux, Seccomp
 
 HOST_NAME_MAX = 64  # __NEW_UTS_LEN
 NAME_MAX = 255
@@ -42,9 +43,9 @@ SECCOMP_ARCHES = 32
 PER_CALL, PER_CONDITION, COUNTABLE = 2, 8, 0xFFFF
 
 
-def namespaces(config: dict[str, Any], report: Report) -> None:
+def namespaces(config: Config, report: Report) -> None:
     """Each type once; fills ``report.namespaces`` for the other rules."""
-    for pointer, entry in numbered(section(config, "linux").get("namespaces"), "/linux/namespaces"):
+    for pointer, entry in numbered(config.get("linux", {}).get("namespaces"), "/linux/namespaces"):
         kind = entry.get("type")
         if kind is None:
             continue
@@ -57,7 +58,7 @@ def namespaces(config: dict[str, Any], report: Report) -> None:
             absolute(path, f"{pointer}/path", report)
 
 
-def check(config: dict[str, Any], report: Report) -> None:
+def check(config: Config, report: Report) -> None:
     """All rules of `linux` but those of namespaces and resources."""
     names(config, report)
     linux = config.get("linux")
@@ -68,7 +69,7 @@ def check(config: dict[str, Any], report: Report) -> None:
     hidden_paths(linux, report)
     mount_namespace(linux, report)
     cgroup_path(linux, report)
-    if section(linux, "personality").get("flags"):
+    if linux.get("personality", {}).get("flags"):
         report.bad("/linux/personality/flags", "no flags (the specification has none)", linux["personality"]["flags"])
     if linux.get("mountLabel") and report.facts is not None and not report.facts.selinux:
         report.warn("/linux/mountLabel", "no label on a host without SELinux", linux["mountLabel"], "ignored")
@@ -83,14 +84,16 @@ def check(config: dict[str, Any], report: Report) -> None:
     if "memoryPolicy" in linux or "timeOffsets" in linux:
         from pyrunc.spec import rules_scheduling
 
-        rules_scheduling.memory_policy(section(linux, "memoryPolicy"), report)
-        rules_scheduling.time_offsets(section(linux, "timeOffsets"), report)
+        if "memoryPolicy" in linux:
+            rules_scheduling.memory_policy(linux["memoryPolicy"], report)
+        rules_scheduling.time_offsets(linux.get("timeOffsets", {}), report)
     if "seccomp" in linux:
         seccomp(linux["seccomp"], "/linux/seccomp", report)
 
 
-def names(config: dict[str, Any], report: Report) -> None:
+def names(config: Config, report: Report) -> None:
     """hostname and domainname, which without a uts namespace would be the host's."""
+    field: Literal["hostname", "domainname"]
     for field in ("hostname", "domainname"):
         value = config.get(field)
         if not value:
@@ -101,10 +104,10 @@ def names(config: dict[str, Any], report: Report) -> None:
             report.bad(f"/{field}", f"at most {HOST_NAME_MAX} bytes", value)
 
 
-def sysctls(config: dict[str, Any], linux: dict[str, Any], report: Report) -> None:
+def sysctls(config: Config, linux: Linux, report: Report) -> None:
     """Only what belongs to a namespace of the container, in either spelling, and each of them once."""
     seen: set[str] = set()
-    for key in section(linux, "sysctl"):
+    for key in linux.get("sysctl", {}):
         pointer = f"/linux/sysctl/{escape(key)}"
         path = sysctl_path(key)
         if not path:
@@ -150,7 +153,7 @@ def of_the_host(kind: str, path: str, report: Report) -> bool:
     return report.facts is not None and report.facts.own_namespace(kind, path)
 
 
-def devices(linux: dict[str, Any], report: Report) -> None:
+def devices(linux: Linux, report: Report) -> None:
     """Absolute paths, and numbers except for a fifo."""
     for pointer, device in numbered(linux.get("devices"), "/linux/devices"):
         path = device.get("path")
@@ -164,14 +167,15 @@ def devices(linux: dict[str, Any], report: Report) -> None:
                     report.bad(f"{pointer}/{field}", f"a number for a device of type {kind}")
 
 
-def hidden_paths(linux: dict[str, Any], report: Report) -> None:
+def hidden_paths(linux: Linux, report: Report) -> None:
     """maskedPaths and readonlyPaths are absolute."""
+    field: Literal["maskedPaths", "readonlyPaths"]
     for field in ("maskedPaths", "readonlyPaths"):
         for pointer, path in numbered(linux.get(field), f"/linux/{field}"):
             absolute(path, pointer, report)
 
 
-def mount_namespace(linux: dict[str, Any], report: Report) -> None:
+def mount_namespace(linux: Linux, report: Report) -> None:
     """What is impossible without one: everything is mounted in the caller's then (plan.mounts)."""
     if "mount" in report.namespaces:
         return
@@ -184,7 +188,7 @@ def mount_namespace(linux: dict[str, Any], report: Report) -> None:
         report.bad("/linux/namespaces", "a mount namespace beside the user namespace", linux["namespaces"], hint)
 
 
-def cgroup_path(linux: dict[str, Any], report: Report) -> None:
+def cgroup_path(linux: Linux, report: Report) -> None:
     """A path that climbs could leave the hierarchy or meet another container's cgroup; peers normalize it silently."""
     path = linux.get("cgroupsPath")
     if not path:
@@ -200,14 +204,15 @@ def cgroup_path(linux: dict[str, Any], report: Report) -> None:
         report.bad("/linux/cgroupsPath", expected, f"{path[:20]}...", f"{len(names)} levels")
 
 
-def seccomp(profile: dict[str, Any], pointer: str, report: Report) -> None:
+def seccomp(profile: Seccomp, pointer: str, report: Report) -> None:
     """What libseccomp would not notice, or would notice without saying where."""
     default = profile.get("defaultAction")
     if default == "SCMP_ACT_NOTIFY":
         # init itself would wait for an agent that does not have the descriptor yet.
         hint = "SCMP_ACT_NOTIFY cannot be used as default action"
         report.bad(f"{pointer}/defaultAction", "an action other than SCMP_ACT_NOTIFY", default, hint)
-    _errno(profile, "defaultErrnoRet", default, pointer, report)
+    if "defaultErrnoRet" in profile:
+        _errno(profile["defaultErrnoRet"], default, f"{pointer}/defaultErrnoRet", report)
     if "listenerMetadata" in profile and not profile.get("listenerPath"):
         report.bad(f"{pointer}/listenerMetadata", "nothing here without listenerPath", profile["listenerMetadata"])
     notifies = False
@@ -223,7 +228,8 @@ def seccomp(profile: dict[str, Any], pointer: str, report: Report) -> None:
                 _names(calls, f"{here}/names", notify, report)
         elif calls is not None:
             report.bad(f"{here}/names", "at least one string", calls)
-        _errno(rule, "errnoRet", action, here, report)
+        if "errnoRet" in rule:
+            _errno(rule["errnoRet"], action, f"{here}/errnoRet", report)
         notifies = notifies or notify
     if notifies and not profile.get("listenerPath"):
         value = profile.get("listenerPath", NOTHING)
@@ -242,7 +248,7 @@ def _names(calls: list[str], pointer: str, notify: bool, report: Report) -> None
             report.bad(place, "a system call other than write", name, hint)
 
 
-def _size(profile: dict[str, Any], pointer: str, report: Report, named: int, conditions: int) -> None:
+def _size(profile: Seccomp, pointer: str, report: Report, named: int, conditions: int) -> None:
     """No more than libseccomp can be trusted with; ``conditions`` are counted for each system call of their rule."""
     arches = profile.get("architectures") or ()
     if len(arches) > SECCOMP_ARCHES:
@@ -261,14 +267,13 @@ def _size(profile: dict[str, Any], pointer: str, report: Report, named: int, con
             report.bad(f"{pointer}/syscalls", expected, size, hint)
 
 
-def _errno(holder: dict[str, Any], field: str, action: str | None, pointer: str, report: Report) -> None:
+def _errno(value: int, action: str | None, pointer: str, report: Report) -> None:
     """An errno only for the actions that return one, and one that fits."""
-    value = holder.get(field)
-    if value is None or action is None:
+    if action is None:
         return
     if action not in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"):
-        report.bad(f"{pointer}/{field}", f"nothing here for {action}", value)
+        report.bad(pointer, f"nothing here for {action}", value)
     else:
         limit = ERRNO_MAX if action == "SCMP_ACT_ERRNO" else TRACE_MAX
         if value > limit:
-            report.bad(f"{pointer}/{field}", f"integer from 0 to {limit}", value)
+            report.bad(pointer, f"integer from 0 to {limit}", value)

@@ -9,9 +9,8 @@ from pyrunc.spec.rules_process import short
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from pyrunc.spec.report import Report
+    from pyrunc.spec.types import Config, Mount
 
 # The files of /proc that lxcfs and its like cover.  Anything else there could fake what is read and written under
 # /proc: security labels, sysctls, masks (CVE-2019-16884, CVE-2025-52881).
@@ -29,7 +28,7 @@ PROC_FILES = (
 )
 
 
-def check(config: dict[str, Any], report: Report) -> None:
+def check(config: Config, report: Report) -> None:
     """All rules of `mounts`."""
     mounts = config.get("mounts")
     for pointer, mount in numbered(mounts, "/mounts"):
@@ -45,7 +44,7 @@ def check(config: dict[str, Any], report: Report) -> None:
                 report.bad(here, "uidMappings and gidMappings of the mount for its mapping", option)
 
 
-def destination(mount: dict[str, Any], pointer: str, bind: bool, report: Report) -> None:
+def destination(mount: Mount, pointer: str, bind: bool, report: Report) -> None:
     """Not the root itself, and nothing over /proc but a procfs and the files listed above."""
     path = mount.get("destination")
     if path is None:
@@ -66,13 +65,13 @@ def destination(mount: dict[str, Any], pointer: str, bind: bool, report: Report)
         # Whether the source really is a procfs is checked again on the descriptor when it is mounted.
         procfs = normpath((mount.get("source") or "")[:PATH_MAX]) == "/proc" if bind else mount.get("type") == "proc"
         if not procfs and "remount" not in options:
-            found = mount.get("source" if bind else "type", NOTHING)
+            found = mount.get("source", NOTHING) if bind else mount.get("type", NOTHING)
             report.bad(pointer, "only a procfs on /proc (type proc, or a bind of /proc)", found)
     elif clean.startswith("/proc/") and clean not in PROC_FILES:
         report.bad(pointer, "nothing mounted under /proc", path, "except " + ", ".join(PROC_FILES))
 
 
-def source(mount: dict[str, Any], pointer: str, bind: bool, report: Report) -> None:
+def source(mount: Mount, pointer: str, bind: bool, report: Report) -> None:
     """A bind needs something to bind, anything else the name of a filesystem."""
     if bind:
         if not mount.get("source"):

@@ -7,14 +7,13 @@ from pyrunc.spec.names import escape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from pyrunc.spec.report import Report
+    from pyrunc.spec.types import NetDevice
 
 NAME_MAX = 15  # IFNAMSIZ with its NUL
 
 
-def check(devices: dict[str, Any], report: Report) -> None:
+def check(devices: dict[str, NetDevice], report: Report) -> None:
     """Names as the kernel takes them, each wanted once, and a network namespace to move the devices to."""
     if not devices:
         return

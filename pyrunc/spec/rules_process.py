@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pyrunc.spec.names import CAPABILITIES, PATH_MAX
-from pyrunc.spec.report import numbered, section
+from pyrunc.spec.report import numbered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Literal
 
     from pyrunc.spec.report import Report
+    from pyrunc.spec.types import Process, Rlimit
 
 # execve(2), fs/exec.c: one string with its NUL (MAX_ARG_STRLEN), and all of them with their pointers: a quarter of the
 # stack limit, but never more than three quarters of 8 MiB nor less than 128 KiB.
@@ -22,11 +23,8 @@ GROUPS_MAX = 65536  # NGROUPS_MAX
 WINDOW_MAX = 0xFFFF  # struct winsize
 
 
-def check(config: dict[str, Any], report: Report) -> None:
-    """All rules of `process`; a config without one is valid, only `start` needs it."""
-    process = config.get("process")
-    if process is None:
-        return
+def check(process: Process, report: Report) -> None:
+    """All rules of `process`."""
     absolute(process.get("cwd"), "/process/cwd", report)
     command(process, report)
     environment(process.get("env"), "/process/env", report)
@@ -35,7 +33,7 @@ def check(config: dict[str, Any], report: Report) -> None:
     rlimits(process.get("rlimits"), report)
     capabilities(process, report)
     labels(process, report)
-    groups = section(process, "user").get("additionalGids")
+    groups = process.get("user", {}).get("additionalGids")
     if groups and len(groups) > GROUPS_MAX:
         report.bad("/process/user/additionalGids", f"at most {GROUPS_MAX} groups", groups)
     if "scheduler" in process or "execCPUAffinity" in process:
@@ -60,7 +58,7 @@ def short(path: str | None, pointer: str, report: Report) -> bool:
     return False
 
 
-def command(process: dict[str, Any], report: Report) -> None:
+def command(process: Process, report: Report) -> None:
     """At least one argument, and the first one names a program."""
     args = process.get("args")
     if args is None:
@@ -71,16 +69,17 @@ def command(process: dict[str, Any], report: Report) -> None:
         report.bad("/process/args/0", "the name of a program", args[0])
 
 
-def environment(env: Any, pointer: str, report: Report) -> None:
+def environment(env: list[str] | None, pointer: str, report: Report) -> None:
     """NAME=VALUE with a name, as environ(7) has it."""
     for index, entry in enumerate(env or ()):
         if entry is not None and entry.find("=") < 1:
             report.bad_item(pointer, index, "NAME=VALUE", entry)
 
 
-def size(process: dict[str, Any], report: Report) -> None:
+def size(process: Process, report: Report) -> None:
     """What execve(2) would refuse with E2BIG after the container has been made."""
     total = 0
+    field: Literal["args", "env"]
     for field in ("args", "env"):
         for index, text in enumerate(process.get(field) or ()):
             if text is None:
@@ -98,15 +97,18 @@ def size(process: dict[str, Any], report: Report) -> None:
         report.bad("/process/args", f"arguments and environment of at most {limit} bytes together", total)
 
 
-def terminal(process: dict[str, Any], report: Report) -> None:
+def terminal(process: Process, report: Report) -> None:
     """consoleSize has to be ignored without a terminal (config.md)."""
     if process.get("terminal"):
-        for name, value in section(process, "consoleSize").items():
-            if name in ("height", "width") and value > WINDOW_MAX:
+        console = process.get("consoleSize", {})
+        name: Literal["height", "width"]
+        for name in ("height", "width"):
+            value = console.get(name, 0)
+            if value > WINDOW_MAX:
                 report.bad(f"/process/consoleSize/{name}", f"integer from 0 to {WINDOW_MAX}", value)
 
 
-def rlimits(items: Any, report: Report) -> None:
+def rlimits(items: list[Rlimit] | None, report: Report) -> None:
     """Each type once, soft <= hard."""
     seen: set[str] = set()
     for pointer, rlimit in numbered(items, "/process/rlimits"):
@@ -120,10 +122,11 @@ def rlimits(items: Any, report: Report) -> None:
             report.bad(f"{pointer}/soft", f"at most the hard limit {hard}", soft)
 
 
-def capabilities(process: dict[str, Any], report: Report) -> None:
+def capabilities(process: Process, report: Report) -> None:
     """A capability that we or the kernel do not know is a warning: the spec wants the container to start without it."""
     last = report.facts.cap_last if report.facts is not None else len(CAPABILITIES)
-    sets = section(process, "capabilities")
+    sets = process.get("capabilities", {})
+    kind: Literal["bounding", "effective", "inheritable", "permitted", "ambient"]
     for kind in ("bounding", "effective", "inheritable", "permitted", "ambient"):
         for pointer, name in numbered(sets.get(kind), f"/process/capabilities/{kind}"):
             if name not in CAP_BITS:
@@ -132,7 +135,7 @@ def capabilities(process: dict[str, Any], report: Report) -> None:
                 report.warn(pointer, "a capability of this kernel", name, "ignored")
 
 
-def labels(process: dict[str, Any], report: Report) -> None:
+def labels(process: Process, report: Report) -> None:
     """A label that cannot be applied must not be dropped: the program would run unconfined."""
     facts = report.facts
     if facts is None:

@@ -1,4 +1,4 @@
-"""Rules for `linux.intelRdt`.  Loaded only for a config that has it."""
+"""Rules for `linux.intelRdt`.  Loaded only for a wanted that has it."""
 
 from __future__ import annotations
 
@@ -6,31 +6,33 @@ from pyrunc.spec.report import numbered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Literal
 
     from pyrunc.spec.report import Report
+    from pyrunc.spec.types import IntelRdt
 
 # Directories that every resctrl file system has at its top.
 TEXT_MAX = 65536  # of a schemata file, where one write takes a page
 RESERVED = (".", "..", "info", "mon_groups", "mon_data")
 
 
-def check(config: dict[str, Any], report: Report) -> None:
+def check(wanted: IntelRdt, report: Report) -> None:
     """A class that is one directory, schemata of one line each, and a resctrl file system to write them to."""
     pointer = "/linux/intelRdt"
-    clos = config.get("closID") or ""
+    clos = wanted.get("closID") or ""
     if clos in RESERVED or (clos != "/" and "/" in clos) or any(char in clos for char in "\n\0"):
         report.bad(f"{pointer}/closID", 'the name of a class, or "/" for the default one', clos)
-    if config.get("l3CacheSchema") and not config["l3CacheSchema"].lstrip().startswith("L3"):
-        report.warn(f"{pointer}/l3CacheSchema", "a schema that begins with L3:", config["l3CacheSchema"])
-    bandwidth = config.get("memBwSchema")
+    if wanted.get("l3CacheSchema") and not wanted["l3CacheSchema"].lstrip().startswith("L3"):
+        report.warn(f"{pointer}/l3CacheSchema", "a schema that begins with L3:", wanted["l3CacheSchema"])
+    bandwidth = wanted.get("memBwSchema")
     if bandwidth and (not bandwidth.startswith("MB:") or "\n" in bandwidth):
         report.bad(f"{pointer}/memBwSchema", "one line that begins with MB:", bandwidth)
-    for here, line in numbered(config.get("schemata"), f"{pointer}/schemata"):
+    for here, line in numbered(wanted.get("schemata"), f"{pointer}/schemata"):
         if "\n" in line or ":" not in line:
             report.bad(here, "one line such as L3:0=7f0;1=1f", line)
+    field: Literal["l3CacheSchema", "memBwSchema"]
     for field in ("l3CacheSchema", "memBwSchema"):
-        text = config.get(field) or ""
+        text = wanted.get(field) or ""
         if len(text) > TEXT_MAX:
             report.bad(
                 f"{pointer}/{field}", f"at most {TEXT_MAX} characters", f"{text[:20]}...", f"{len(text)} characters"
@@ -39,6 +41,6 @@ def check(config: dict[str, Any], report: Report) -> None:
         report.bad(
             pointer,
             "a mounted resctrl file system",
-            config,
+            wanted,
             "mount -t resctrl resctrl /sys/fs/resctrl, on a cpu with RDT",
         )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pyrunc.fs import salted
 from pyrunc.spec.names import cpu_list, escape
-from pyrunc.spec.report import numbered, section
+from pyrunc.spec.report import numbered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Literal
 
     from pyrunc.spec.report import Report
+    from pyrunc.spec.types import BlockIO, Cpu, DeviceRule, HugepageLimit, Memory, Resources, WeightDevice
 
 WEIGHT_MIN, WEIGHT_MAX = 10, 1000  # of blkio, from which io.weight is converted
 PERIOD_MIN, PERIOD_MAX = 1000, 1_000_000  # microseconds; kernel/sched/core.c, min and max_cfs_quota_period
@@ -20,25 +21,23 @@ NAME_MAX = 255
 TEXT_MAX = 65536  # of a file of the cgroup, where one write takes a page
 
 
-def check(config: dict[str, Any], report: Report, pointer: str = "/linux/resources") -> None:
+def check(resources: Resources, report: Report, pointer: str = "/linux/resources") -> None:
     """All rules of `linux.resources`."""
-    resources = section(section(config, "linux"), "resources")
-    if not resources:
-        return
+    field: Literal["hugepageLimits", "rdma", "unified"]
     for field in ("hugepageLimits", "rdma", "unified"):
         entries = resources.get(field)
         if entries and len(entries) > ENTRIES_MAX:
             report.bad(f"{pointer}/{field}", f"at most {ENTRIES_MAX} entries", len(entries))
             return
     device_rules(resources.get("devices"), f"{pointer}/devices", report)
-    memory(section(resources, "memory"), f"{pointer}/memory", report)
-    cpu(section(resources, "cpu"), f"{pointer}/cpu", report)
-    block_io(section(resources, "blockIO"), f"{pointer}/blockIO", report)
+    memory(resources.get("memory", {}), f"{pointer}/memory", report)
+    cpu(resources.get("cpu", {}), f"{pointer}/cpu", report)
+    block_io(resources.get("blockIO", {}), f"{pointer}/blockIO", report)
     huge_pages(resources.get("hugepageLimits"), f"{pointer}/hugepageLimits", report)
     others(resources, pointer, report)
 
 
-def device_rules(rules: Any, pointer: str, report: Report) -> None:
+def device_rules(rules: list[DeviceRule] | None, pointer: str, report: Report) -> None:
     """Each rule says what it is about: an empty access would be a rule without effect, or a rule for everything.
 
     An ``a`` beside other letters is ignored, as in runc: tools that wrote rules for cgroup v1 mean "all" by it.
@@ -51,7 +50,7 @@ def device_rules(rules: Any, pointer: str, report: Report) -> None:
             report.bad(f"{here}/access", "a combination of r, w and m", access)
 
 
-def memory(limits: dict[str, Any], pointer: str, report: Report) -> None:
+def memory(limits: Memory, pointer: str, report: Report) -> None:
     """`swap` is memory plus swap; v2 wants the difference, so it needs a limit that is not larger."""
     limit, swap = limits.get("limit", 0), limits.get("swap", 0)
     if swap > 0:
@@ -59,6 +58,7 @@ def memory(limits: dict[str, Any], pointer: str, report: Report) -> None:
             report.bad(f"{pointer}/swap", "no swap limit without a memory limit", swap)
         elif swap < limit:
             report.bad(f"{pointer}/swap", f"at least the memory limit {limit} (it is memory plus swap)", swap)
+    field: Literal["kernel", "kernelTCP"]
     for field in ("kernel", "kernelTCP"):
         if limits.get(field, -1) > 0:
             report.warn(f"{pointer}/{field}", "no limit of its own", limits[field], "cgroup v2 has none, ignored")
@@ -70,7 +70,7 @@ def memory(limits: dict[str, Any], pointer: str, report: Report) -> None:
         report.warn(f"{pointer}/useHierarchy", "true", False, "cgroup v2 always is, ignored")
 
 
-def cpu(limits: dict[str, Any], pointer: str, report: Report) -> None:
+def cpu(limits: Cpu, pointer: str, report: Report) -> None:
     """cpu.max takes 1 ms to 1 s and at least 1 ms of it; 0 stands for unset."""
     period, quota, burst = limits.get("period", 0), limits.get("quota", 0), limits.get("burst", 0)
     if period and not PERIOD_MIN <= period <= PERIOD_MAX:
@@ -81,16 +81,18 @@ def cpu(limits: dict[str, Any], pointer: str, report: Report) -> None:
         report.bad(f"{pointer}/burst", f"at most the quota {quota}", burst)
     if limits.get("idle", 0) not in (0, 1):
         report.bad(f"{pointer}/idle", "0 or 1", limits["idle"])
+    field: Literal["realtimeRuntime", "realtimePeriod"]
     for field in ("realtimeRuntime", "realtimePeriod"):
         if limits.get(field):
             report.bad(f"{pointer}/{field}", "nothing here, cgroup v2 has no realtime limits", limits[field])
-    for field in ("cpus", "mems"):
-        text = limits.get(field)
+    nodes: Literal["cpus", "mems"]
+    for nodes in ("cpus", "mems"):
+        text = limits.get(nodes)
         if text and not cpu_list(text):
-            report.bad(f"{pointer}/{field}", "a list such as 0-3,7", text)
+            report.bad(f"{pointer}/{nodes}", "a list such as 0-3,7", text)
 
 
-def block_io(limits: dict[str, Any], pointer: str, report: Report) -> None:
+def block_io(limits: BlockIO, pointer: str, report: Report) -> None:
     """Weights from 10 to 1000, 0 for unset; there are no leaf weights in v2."""
     _weight(limits, pointer, report)
     for here, entry in numbered(limits.get("weightDevice"), f"{pointer}/weightDevice"):
@@ -99,7 +101,7 @@ def block_io(limits: dict[str, Any], pointer: str, report: Report) -> None:
             report.bad(f"{here}/weight", f"integer from {WEIGHT_MIN} to {WEIGHT_MAX}")
 
 
-def _weight(holder: dict[str, Any], pointer: str, report: Report) -> None:
+def _weight(holder: BlockIO | WeightDevice, pointer: str, report: Report) -> None:
     weight = holder.get("weight", 0)
     if weight and not WEIGHT_MIN <= weight <= WEIGHT_MAX:
         report.bad(f"{pointer}/weight", f"0 or {WEIGHT_MIN} to {WEIGHT_MAX}", weight)
@@ -107,7 +109,7 @@ def _weight(holder: dict[str, Any], pointer: str, report: Report) -> None:
         report.bad(f"{pointer}/leafWeight", "nothing here, cgroup v2 has no leaf weights", holder["leafWeight"])
 
 
-def huge_pages(limits: Any, pointer: str, report: Report) -> None:
+def huge_pages(limits: list[HugepageLimit] | None, pointer: str, report: Report) -> None:
     """Page sizes in the form that the control files are named with: 2MB, 64KB, 1GB."""
     seen: set[str] = set()
     for here, entry in numbered(limits, pointer):
@@ -122,20 +124,21 @@ def huge_pages(limits: Any, pointer: str, report: Report) -> None:
         seen.add(salted(size))
 
 
-def others(resources: dict[str, Any], pointer: str, report: Report) -> None:
+def others(resources: Resources, pointer: str, report: Report) -> None:
     """network, rdma, unified."""
-    network = section(resources, "network")
+    network = resources.get("network", {})
+    field: Literal["classID", "priorities"]
     for field in ("classID", "priorities"):
         if network.get(field):
             expected = "nothing here, cgroup v2 has neither net_cls nor net_prio"
             report.bad(f"{pointer}/network/{field}", expected, network[field])
-    for name, limits in section(resources, "rdma").items():
+    for name, limits in resources.get("rdma", {}).items():
         here = f"{pointer}/rdma/{escape(name)}"
         if "hcaHandles" not in limits and "hcaObjects" not in limits:
             report.bad(here, "hcaHandles, hcaObjects or both", limits)
         if len(name.split()) != 1:  # the name is the first word of a line in rdma.max
             report.bad(here, "a device name without blanks", name)
-    for name, text in section(resources, "unified").items():
+    for name, text in resources.get("unified", {}).items():
         if "/" in name or name in (".", "..") or len(name) > NAME_MAX:
             report.bad(f"{pointer}/unified/{escape(name)}", "the name of a file in the container's cgroup", name)
         elif len(text) > TEXT_MAX:

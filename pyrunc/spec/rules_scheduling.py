@@ -6,13 +6,14 @@ Loaded only for a config that has one of these fields.
 from __future__ import annotations
 
 from pyrunc.spec.names import escape, listed
-from pyrunc.spec.report import NOTHING, section
+from pyrunc.spec.report import NOTHING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Literal
 
     from pyrunc.spec.report import Report
+    from pyrunc.spec.types import MemoryPolicy, Process, Scheduler, TimeOffsets
 
 FAIR = ("SCHED_OTHER", "SCHED_BATCH", "SCHED_IDLE")  # they have a nice value
 REALTIME = ("SCHED_FIFO", "SCHED_RR")  # they have a priority
@@ -27,21 +28,24 @@ NODES_MAX = 1023  # nor is MAX_NUMNODES
 WITHOUT_NODES = ("MPOL_DEFAULT", "MPOL_LOCAL")
 WITH_NODES = ("MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_PREFERRED_MANY", "MPOL_WEIGHTED_INTERLEAVE")
 
-CLOCKS = ("monotonic", "boottime")
+CLOCKS: tuple[Literal["monotonic"], Literal["boottime"]] = ("monotonic", "boottime")
 NANOSECONDS = 1_000_000_000
 
 
-def process(config: dict[str, Any], report: Report) -> None:
+def process(program: Process, report: Report) -> None:
     """`process.scheduler` and `process.execCPUAffinity`; of `ioPriority` the types say everything."""
-    scheduler = section(config, "scheduler")
-    if scheduler.get("policy"):
+    scheduler = program.get("scheduler")
+    if scheduler and scheduler.get("policy"):
         _scheduler(scheduler, report)
-    for name, text in section(config, "execCPUAffinity").items():
-        if name in ("initial", "final") and text and not listed(text, CPUS_MAX):
+    affinity = program.get("execCPUAffinity", {})
+    name: Literal["initial", "final"]
+    for name in ("initial", "final"):
+        text = affinity.get(name, "")
+        if text and not listed(text, CPUS_MAX):
             report.bad(f"/process/execCPUAffinity/{name}", f"a list such as 0-3,7 of cpus up to {CPUS_MAX}", text)
 
 
-def _scheduler(scheduler: dict[str, Any], report: Report) -> None:
+def _scheduler(scheduler: Scheduler, report: Report) -> None:
     pointer, policy = "/process/scheduler", scheduler["policy"]
     nice, priority = scheduler.get("nice", 0), scheduler.get("priority", 0)
     if policy in FAIR and not NICE_MIN <= nice <= NICE_MAX:
@@ -57,12 +61,13 @@ def _scheduler(scheduler: dict[str, Any], report: Report) -> None:
     if policy == "SCHED_DEADLINE":
         _deadline(scheduler, pointer, report)
     else:
+        name: Literal["runtime", "deadline", "period"]
         for name in ("runtime", "deadline", "period"):
             if scheduler.get(name):
                 report.bad(f"{pointer}/{name}", f"0 for {policy}, it belongs to SCHED_DEADLINE", scheduler[name])
 
 
-def _deadline(scheduler: dict[str, Any], pointer: str, report: Report) -> None:
+def _deadline(scheduler: Scheduler, pointer: str, report: Report) -> None:
     """1024 ns <= runtime <= deadline <= period, which the kernel would only call invalid (sched(7))."""
     runtime, deadline = scheduler.get("runtime", 0), scheduler.get("deadline", 0)
     period = scheduler.get("period", 0)
@@ -78,7 +83,7 @@ def _deadline(scheduler: dict[str, Any], pointer: str, report: Report) -> None:
         report.bad(f"{pointer}/period", f"0, or from the deadline {deadline} to {TIME_MAX} ns", period)
 
 
-def memory_policy(policy: dict[str, Any], report: Report) -> None:
+def memory_policy(policy: MemoryPolicy, report: Report) -> None:
     """`linux.memoryPolicy`, with the words that scripts and runc's own tests look for in each problem."""
     _memory_policy(policy, report)
     for problem in report.problems:
@@ -88,7 +93,7 @@ def memory_policy(policy: dict[str, Any], report: Report) -> None:
             problem.hint = f"{words}: {problem.hint}" if problem.hint else words
 
 
-def _memory_policy(policy: dict[str, Any], report: Report) -> None:
+def _memory_policy(policy: MemoryPolicy, report: Report) -> None:
     """Which modes want nodes, which flags go together, and whether the nodes exist."""
     pointer, mode, text = "/linux/memoryPolicy", policy.get("mode"), policy.get("nodes", "")
     nodes = listed(text, NODES_MAX) if text else []
@@ -115,7 +120,7 @@ def _memory_policy(policy: dict[str, Any], report: Report) -> None:
             report.bad(f"{pointer}/nodes", f"nodes that this host has (with memory: {known or 'none'})", text)
 
 
-def time_offsets(offsets: dict[str, Any], report: Report) -> None:
+def time_offsets(offsets: TimeOffsets, report: Report) -> None:
     """`linux.timeOffsets`: two clocks, and only for a time namespace that is being made."""
     if not offsets:
         return
@@ -124,9 +129,11 @@ def time_offsets(offsets: dict[str, Any], report: Report) -> None:
         joined = "time" in report.namespaces
         hint = "the offsets of a namespace that is joined are set already" if joined else ""
         report.bad(pointer, "a new time namespace in /linux/namespaces", offsets, hint)
-    for clock, offset in offsets.items():
-        # The keys are names of clocks, so an unknown one is an unsupported value and not a field of a later version.
-        if clock not in CLOCKS:
-            report.bad(f"{pointer}/{escape(clock)}", "the clock monotonic or boottime", clock)
-        elif offset.get("nanosecs", 0) >= NANOSECONDS:
-            report.bad(f"{pointer}/{clock}/nanosecs", f"integer from 0 to {NANOSECONDS - 1}", offset["nanosecs"])
+    # The keys are names of clocks, so an unknown one is an unsupported value and not a field of a later version.
+    for name in offsets:
+        if name not in CLOCKS:
+            report.bad(f"{pointer}/{escape(name)}", "the clock monotonic or boottime", name)
+    for clock in CLOCKS:
+        nanoseconds = offsets.get(clock, {}).get("nanosecs", 0)
+        if nanoseconds >= NANOSECONDS:
+            report.bad(f"{pointer}/{clock}/nanosecs", f"integer from 0 to {NANOSECONDS - 1}", nanoseconds)

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from pyrunc.spec.mappings import map_id, text
-from pyrunc.spec.report import NOTHING, numbered, section
+from pyrunc.spec.report import NOTHING, numbered
 from pyrunc.spec.rules_linux import of_the_host
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Literal
 
+    from pyrunc.spec.mappings import Mappings
     from pyrunc.spec.report import Report
+    from pyrunc.spec.types import Config, Linux
+
+    Kind = Literal["uid", "gid"]
+    Field = Literal["uidMappings", "gidMappings"]
+    Maps = dict[Kind, Mappings]
 
 # kernel/user_namespace.c: extents of a map, and bytes of one write (a page)
 MAX_EXTENTS = 340
 MAX_TEXT = 4095
 LAST = 0xFFFFFFFF  # (uid_t)-1 is no id, so no range may reach it
 
-_FIELDS = (("uid", "uidMappings"), ("gid", "gidMappings"))
+_FIELDS: tuple[tuple[Kind, Field], ...] = (("uid", "uidMappings"), ("gid", "gidMappings"))
 
 
-def check(config: dict[str, Any], report: Report) -> None:
+def check(config: Config, report: Report) -> None:
     """All of them."""
-    linux = section(config, "linux")
-    unmapped = {kind: linux.get(field) or [] for kind, field in _FIELDS}
+    linux = config.get("linux", {})
+    unmapped: Maps = {kind: linux.get(field, []) for kind, field in _FIELDS}
     for _, field in _FIELDS:
         if linux.get(field):
             extents(linux[field], f"/linux/{field}", report)
@@ -33,7 +39,7 @@ def check(config: dict[str, Any], report: Report) -> None:
                 report.bad(f"/linux/{field}", "no mappings without a user namespace of the container", linux[field])
         if report.facts is not None and report.facts.euid != 0:
             hint = "only root can do without; `pyrunc spec --rootless` writes a config that has one"
-            report.bad("/linux/namespaces", "a user namespace", section(config, "linux").get("namespaces"), hint)
+            report.bad("/linux/namespaces", "a user namespace", config.get("linux", {}).get("namespaces"), hint)
     elif report.namespaces["user"] == "" or any(unmapped.values()):
         for kind, field in _FIELDS:
             if not unmapped[kind]:
@@ -48,14 +54,14 @@ def check(config: dict[str, Any], report: Report) -> None:
     idmapped_mounts(config, linux, report)
 
 
-def broken(mappings: list[Any]) -> bool:
+def broken(mappings: Mappings) -> bool:
     """Whether an entry lacks a field, or there are too many to look at: reported already (see structure, `extents`)."""
     if len(mappings) > MAX_EXTENTS:
         return True
     return any(entry is None or len(entry.keys() & {"containerID", "hostID", "size"}) < 3 for entry in mappings)
 
 
-def extents(mappings: list[Any], pointer: str, report: Report) -> None:
+def extents(mappings: Mappings, pointer: str, report: Report) -> None:
     """What the kernel would answer with EINVAL, and nothing else."""
     if len(mappings) > MAX_EXTENTS:
         report.bad(pointer, f"at most {MAX_EXTENTS} mappings", mappings)
@@ -64,6 +70,7 @@ def extents(mappings: list[Any], pointer: str, report: Report) -> None:
         return
     if len(text(mappings)) > MAX_TEXT:
         report.bad(pointer, f"mappings of at most {MAX_TEXT} characters as /proc/PID/uid_map has them", mappings)
+    field: Literal["containerID", "hostID"]
     for here, entry in numbered(mappings, pointer):
         if entry["size"] == 0:
             report.bad(f"{here}/size", "a size of at least 1", 0)
@@ -79,9 +86,9 @@ def extents(mappings: list[Any], pointer: str, report: Report) -> None:
                 report.bad(f"{pointer}/{after[2]}/{field}", "ranges that do not overlap", after[0], hint)
 
 
-def user(config: dict[str, Any], maps: dict[str, Any], report: Report) -> None:
+def user(config: Config, maps: Maps, report: Report) -> None:
     """Who the program is to be has to exist in the namespace."""
-    who = section(section(config, "process"), "user")
+    who = config.get("process", {}).get("user", {})
     for field in ("uid", "gid"):
         if field in maps and map_id(maps[field], who.get(field, 0)) < 0:
             report.bad(f"/process/user/{field}", f"an id that /linux/{field}Mappings has", who.get(field, 0))
@@ -97,7 +104,7 @@ def user(config: dict[str, Any], maps: dict[str, Any], report: Report) -> None:
             report.bad("/process/user/additionalGids", "no additional groups", who["additionalGids"], hint)
 
 
-def mount_data(config: dict[str, Any], maps: dict[str, Any], report: Report) -> None:
+def mount_data(config: Config, maps: Maps, report: Report) -> None:
     """uid= and gid= of a new filesystem: the kernel's own answer is a bare EINVAL."""
     for pointer, mount in numbered(config.get("mounts"), "/mounts"):
         names = mount.get("options") or ()
@@ -111,7 +118,7 @@ def mount_data(config: dict[str, Any], maps: dict[str, Any], report: Report) -> 
                 report.bad(here, f"an id that /linux/{kind}Mappings has", option)
 
 
-def devices(linux: dict[str, Any], maps: dict[str, Any], report: Report) -> None:
+def devices(linux: Linux, maps: Maps, report: Report) -> None:
     """The owner of a device node is one of the container's users (config-linux.md, Devices)."""
     for pointer, device in numbered(linux.get("devices"), "/linux/devices"):
         for kind, mappings in maps.items():
@@ -120,7 +127,7 @@ def devices(linux: dict[str, Any], maps: dict[str, Any], report: Report) -> None
                 report.bad(f"{pointer}/{kind}", f"an id that /linux/{kind}Mappings has", value)
 
 
-def idmapped_mounts(config: dict[str, Any], linux: dict[str, Any], report: Report) -> None:
+def idmapped_mounts(config: Config, linux: Linux, report: Report) -> None:
     """Options idmap and ridmap, and mappings of mounts."""
     joined = report.namespaces.get("user") or ""
     # A namespace that is joined has a mapping of its own, whether config.json repeats it or not.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    Node = tuple[Any, ...]
+    Node = tuple[Any, ...]  # Any: the first item says what the others are
 
 STRING = ("string", None)
 BOOLEAN = ("boolean",)

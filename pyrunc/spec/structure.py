@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pyrunc.spec.schema import Node
 
 
-def structure(node: Node, value: Any, pointer: str, problems: Capped) -> Any:
+def structure(node: Node, value: object, pointer: str, problems: Capped) -> Any:  # has the type that the node says
     """Compare a value with its node of the table and add what does not fit to ``problems``.
 
     Returns what the rules can go on with: the value, or a copy without what does not fit, `NOTHING` when that is the
@@ -53,7 +53,7 @@ def structure(node: Node, value: Any, pointer: str, problems: Capped) -> Any:
     return NOTHING
 
 
-def _items(node: Node, value: list[Any], pointer: str, problems: Capped) -> list[Any]:
+def _items(node: Node, value: list[object], pointer: str, problems: Capped) -> list[object]:
     """The items of an array."""
     strings, found = node is STRING, value
     for index, item in enumerate(value):
@@ -65,7 +65,7 @@ def _items(node: Node, value: list[Any], pointer: str, problems: Capped) -> list
     return found
 
 
-def _entries(node: Node, value: dict[str, Any], pointer: str, problems: Capped) -> dict[str, Any]:
+def _entries(node: Node, value: dict[str, object], pointer: str, problems: Capped) -> dict[str, object]:
     """What a map has, whatever the keys are."""
     strings, found = node is STRING, value
     for key, item in value.items():
@@ -79,7 +79,7 @@ def _entries(node: Node, value: dict[str, Any], pointer: str, problems: Capped) 
     return found
 
 
-def _with(found: dict[str, Any], value: dict[str, Any], key: str, fit: Any) -> dict[str, Any]:
+def _with(found: dict[str, object], value: dict[str, object], key: str, fit: object) -> dict[str, object]:
     """``found`` with another value of a key, or without it; never ``value`` itself."""
     if found is value:
         found = dict(value)
@@ -90,7 +90,7 @@ def _with(found: dict[str, Any], value: dict[str, Any], key: str, fit: Any) -> d
     return found
 
 
-def fits(node: Node, value: Any) -> bool:
+def fits(node: Node, value: object) -> bool:
     """Whether a string, number or boolean is what its node says.  True is no integer, 1.0 is none either."""
     kind = node[0]
     if kind == "string":
@@ -110,7 +110,7 @@ def expectation(node: Node) -> str:
     return "object" if kind == "map" else kind
 
 
-def without_unknown(node: Node, value: Any) -> Any:
+def without_unknown(node: Node, value: Any) -> Any:  # likewise
     """A value that fits, without the members that the specification does not know."""
     kind = node[0]
     if kind == "object":

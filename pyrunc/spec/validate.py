@@ -11,22 +11,27 @@ from pyrunc.errors import ConfigError
 from pyrunc.fs import normpath
 from pyrunc.spec import rules_linux, rules_mounts, rules_process, rules_resources, schema
 from pyrunc.spec.names import version
-from pyrunc.spec.report import Report, numbered, section
+from pyrunc.spec.report import Report, numbered
 from pyrunc.spec.structure import structure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Literal
 
     from pyrunc.errors import Capped
     from pyrunc.spec.report import Facts
+    from pyrunc.spec.types import Config
+
+    HookKind = Literal["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
 
 
 ENTRIES_MAX = 16000  # engines have some dozen, a pod with many volumes some hundred
+_LISTS: tuple[Literal["devices", "maskedPaths", "readonlyPaths", "sysctl"], ...]
 _LISTS = ("devices", "maskedPaths", "readonlyPaths", "sysctl")
+_HOOKS: tuple[HookKind, ...] = tuple(schema.CONFIG[1]["hooks"][1])
 
 
-def check(config: dict[str, Any], *, facts: Facts | None = None) -> Capped:
+def check(config: Config, *, facts: Facts | None = None) -> Capped:
     """Validate a config.json (runtime-spec 1.3.0, Linux).
 
     With ``facts`` (pyrunc.host.HostFacts) also against this host: labels fail closed where their LSM is absent.
@@ -42,10 +47,12 @@ def check(config: dict[str, Any], *, facts: Facts | None = None) -> Capped:
         raise ConfigError(report.problems)
     general(config, report)
     rules_linux.namespaces(config, report)
-    rules_process.check(config, report)
+    if "process" in config:  # only `start` needs one
+        rules_process.check(config["process"], report)
     rules_mounts.check(config, report)
     rules_linux.check(config, report)
-    rules_resources.check(config, report)
+    if "resources" in config.get("linux", {}):
+        rules_resources.check(config["linux"]["resources"], report)
     if needs_userns_rules(config, report):
         from pyrunc.spec import rules_userns
 
@@ -55,23 +62,22 @@ def check(config: dict[str, Any], *, facts: Facts | None = None) -> Capped:
     return report.warnings
 
 
-def needs_userns_rules(config: dict[str, Any], report: Report) -> bool:
+def needs_userns_rules(config: Config, report: Report) -> bool:
     """Whether anything in a config has to do with user namespaces, or should have: users other than root need one."""
-    linux = section(config, "linux")
+    linux = config.get("linux", {})
     if "user" in report.namespaces or report.mapped or (report.facts is not None and report.facts.euid != 0):
         return True
     return bool(linux.get("uidMappings") or linux.get("gidMappings"))
 
 
-def few_entries(config: dict[str, Any], report: Report) -> bool:
+def few_entries(config: Config, report: Report) -> bool:
     """Whether there is not too much to do: each of these is a step of the plan, or a program to run."""
-    linux, hooks = section(config, "linux"), section(config, "hooks")
-    total = len(config.get("mounts") or ())
+    linux, hooks = config.get("linux", {}), config.get("hooks", {})
+    total = len(config.get("mounts", ()))
     for name in _LISTS:
-        total += len(linux.get(name) or ())
-    for kind in hooks:
-        if kind in schema.CONFIG[1]["hooks"][1]:
-            total += len(hooks[kind])
+        total += len(linux.get(name, ()))
+    for kind in _HOOKS:
+        total += len(hooks.get(kind, ()))
     if total <= ENTRIES_MAX:
         return True
     hint = "mounts, devices, hooks, sysctls, masked and read-only paths count together"
@@ -79,18 +85,17 @@ def few_entries(config: dict[str, Any], report: Report) -> bool:
     return False
 
 
-def general(config: dict[str, Any], report: Report) -> None:
+def general(config: Config, report: Report) -> None:
     """ociVersion, root, hooks."""
     text = config.get("ociVersion")
     if text is not None:
         _version(text, report)
-    path = section(config, "root").get("path")
+    path = config.get("root", {}).get("path")
     if rules_process.short(path, "/root/path", report) and path is not None and (not path or normpath(path) == "/"):
         report.bad("/root/path", "a directory other than /", path)
-    for kind, hooks in section(config, "hooks").items():
-        if kind not in schema.CONFIG[1]["hooks"][1]:
-            continue
-        for pointer, hook in numbered(hooks, f"/hooks/{kind}"):
+    hooks = config.get("hooks", {})
+    for kind in _HOOKS:
+        for pointer, hook in numbered(hooks.get(kind), f"/hooks/{kind}"):
             # A relative path would be looked up by execve in whatever directory the runtime is (MUST be absolute).
             rules_process.absolute(hook.get("path"), f"{pointer}/path", report)
             rules_process.environment(hook.get("env"), f"{pointer}/env", report)

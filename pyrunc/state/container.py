@@ -20,8 +20,7 @@ from pyrunc.state.root import DIR_FLAGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    from pyrunc.spec.types import Config
     from pyrunc.state.document import AfterStart, Document, Report, Status
     from pyrunc.state.root import Root
 
@@ -240,7 +239,7 @@ class Container:
     def describe_intent(
         self,
         *,
-        config: dict[str, Any],
+        config: Config,
         bundle: str,
         cgroup: str,
         cgroup_dir: str,
@@ -260,12 +259,12 @@ class Container:
         self.data |= {
             "bundle": bundle,
             "rootfs": fs.normpath(fs.join(bundle, config["root"]["path"])) if config.get("root") else "",
-            "annotations": config.get("annotations") or {},
+            "annotations": config.get("annotations", {}),
             "owner": posix.geteuid(),
             "cgroup": cgroup,
             "cgroup_dir": cgroup_dir,
             "cgroup_manager": cgroup_manager,
-            "process": config.get("process") is not None,
+            "process": "process" in config,
             "hooks": after,
             "late": late,
         }
@@ -372,7 +371,7 @@ class Container:
 
         In our mount namespace the hierarchy may be mounted at another place than in the one of `create`.
         """
-        directory: str = self.data.get("cgroup_dir") or ""
+        directory: str = self.data.get("cgroup_dir", "")
         if directory and not fs.exists(directory):
             from pyrunc import host
 
@@ -401,7 +400,7 @@ class Container:
     def oci_state(self, status: Status) -> str:
         """The state for host-side hooks; the pid is 0 after the container has stopped."""
         pid = 0 if status == "stopped" else self.data["pid"]
-        return document.oci_state(self.id, status, pid, self.data.get("bundle", ""), self.data.get("annotations") or {})
+        return document.oci_state(self.id, status, pid, self.data.get("bundle", ""), self.data.get("annotations", {}))
 
     # -- signals -----------------------------------------------------------------------------------------------
 
@@ -438,7 +437,7 @@ class Container:
             return False
         from pyrunc import cgroup, host
 
-        driver = cgroup.open_driver(self.data.get("cgroup_manager") or "cgroupfs", host.snapshot())
+        driver = cgroup.open_driver(self.data.get("cgroup_manager", "cgroupfs"), host.snapshot())
         if not driver.pids(path):
             return False
         driver.kill(path, number, stays=self.keeps_cgroup())

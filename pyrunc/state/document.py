@@ -10,10 +10,10 @@ from pyrunc.jsontext import dumps, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Literal, NotRequired, TypedDict
+    from typing import Literal, NotRequired, TypedDict
 
     from pyrunc.cgroup.rdt import Record
-    from pyrunc.spec.types import Hook
+    from pyrunc.spec.types import Hook, Resources
 
     class Process(TypedDict):
         """A process; the start time (field 22 of /proc/PID/stat) excludes a later one with the same pid."""
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
         process: NotRequired[bool]  # config.json has a process
         hooks: NotRequired[AfterStart]
         late: NotRequired[list[list[object]]]  # Plan.late_origins()
-        resources: NotRequired[dict[str, Any]]  # as changed by `update`
+        resources: NotRequired[Resources]  # as changed by `update`
         rdt: NotRequired[Record]
         notify: NotRequired[str]  # directory of the NOTIFY_SOCKET for the container
         root_below: NotRequired[int]  # ID of the mount that the root filesystem is mounted on
