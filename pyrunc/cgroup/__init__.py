@@ -12,9 +12,10 @@ from pyrunc.errors import ConfigError, Problem, PyruncError, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Protocol
+    from typing import Protocol
 
     from pyrunc.host import HostFacts
+    from pyrunc.spec.types import DeviceRule, Resources
 
     Owner = tuple[str, int, dict[str, str]]  # container id, a process to put into the cgroup, annotations
 
@@ -26,20 +27,20 @@ if TYPE_CHECKING:
         def missing(self, path: str) -> list[str]:
             """Ancestors (and the path itself) that do not exist yet, outermost first."""
 
-        def create(self, path: str, resources: dict[str, Any], ptr: str = ..., owner: Owner | None = ...) -> int:
+        def create(self, path: str, resources: Resources, ptr: str = ..., owner: Owner | None = ...) -> int:
             """Make the cgroup; returns a descriptor of its directory.  systemd needs to know whose it will be."""
 
-        def apply(self, path: str, resources: dict[str, Any], ptr: str = ...) -> None:
+        def apply(self, path: str, resources: Resources, ptr: str = ...) -> None:
             """Write the limits; in a running container only those given change (memory and cpu are given whole)."""
 
-        def values(self, path: str, resources: dict[str, Any], ptr: str = ...) -> list[tuple[str, str]]:
+        def values(self, path: str, resources: Resources, ptr: str = ...) -> list[tuple[str, str]]:
             """What is in force of what these limits would change; raises as `apply` when one is not there."""
 
         def put_back(self, path: str, values: list[tuple[str, str]]) -> list[str]:
             """Put what `values` told in force again, as far as possible; returns what was not."""
 
         def devices(
-            self, cgroup_fd: int, rules: list[dict[str, Any]] | None, ptr: str = ..., *, replace: bool = ...
+            self, cgroup_fd: int, rules: list[DeviceRule] | None, ptr: str = ..., *, replace: bool = ...
         ) -> None:
             """Attach the device program; ``replace``: in place of those that are attached."""
 

@@ -17,11 +17,10 @@ from pyrunc.signals import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from pyrunc.cgroup import Owner
     from pyrunc.cgroup.resources import Write
     from pyrunc.host import HostFacts
+    from pyrunc.spec.types import DeviceRule, Resources
 
 REMOVE_TIMEOUT = 10.0  # seconds
 FREEZE_TIMEOUT = 5.0
@@ -69,9 +68,7 @@ class Cgroupfs:
             path = self.above(path)
         return out[::-1]
 
-    def create(
-        self, path: str, resources: dict[str, Any], ptr: str = "/linux/resources", owner: Owner | None = None
-    ) -> int:
+    def create(self, path: str, resources: Resources, ptr: str = "/linux/resources", owner: Owner | None = None) -> int:
         """Make the cgroup and its ancestors and enable controllers; returns an O_PATH descriptor of its directory.
 
         Nothing is made when a limit's controller is not available, and nothing of ours is left when this fails.
@@ -99,9 +96,9 @@ class Cgroupfs:
             raise
         return fd
 
-    def needed(self, resources: dict[str, Any], ptr: str) -> dict[str, Write]:
+    def needed(self, resources: Resources, ptr: str) -> dict[str, Write]:
         """The controllers that limits need, each with the first limit that does.  Raises ConfigError."""
-        if not any(resources[key] for key in resources if key != "devices"):
+        if not any(value for key, value in resources.items() if key != "devices"):
             return {}
         from pyrunc.cgroup import resources as conversion
 
@@ -252,9 +249,9 @@ class Cgroupfs:
 
     # -- limits ------------------------------------------------------------------------------------------------
 
-    def apply(self, path: str, resources: dict[str, Any], ptr: str = "/linux/resources") -> None:
+    def apply(self, path: str, resources: Resources, ptr: str = "/linux/resources") -> None:
         """Write every limit.  Raises SysError naming field, value and file, ConfigError."""
-        if not any(resources[key] for key in resources if key != "devices"):
+        if not any(value for key, value in resources.items() if key != "devices"):
             return
         from pyrunc.cgroup import resources as conversion
 
@@ -276,7 +273,7 @@ class Cgroupfs:
             except OSError as error:
                 raise self.explain(path, write, error.errno or 0) from error
 
-    def values(self, path: str, resources: dict[str, Any], ptr: str = "/linux/resources") -> list[tuple[str, str]]:
+    def values(self, path: str, resources: Resources, ptr: str = "/linux/resources") -> list[tuple[str, str]]:
         """What the files that these limits go to hold now, for `put_back`.
 
         Raises as `apply` would when a file is not there; nothing has been touched then.
@@ -337,7 +334,7 @@ class Cgroupfs:
     def devices(
         self,
         cgroup_fd: int,
-        rules: list[dict[str, Any]] | None,
+        rules: list[DeviceRule] | None,
         ptr: str = "/linux/resources/devices",
         *,
         replace: bool = False,

@@ -17,7 +17,8 @@ from pyrunc.native import bpf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+
+    from pyrunc.spec.types import DeviceRule
 
     Rule = tuple[bool, int, int, int, int]  # allow, type, major, minor, access
 
@@ -56,7 +57,7 @@ def _insn(op: int, dst: int = 0, src: int = 0, off: int = 0, imm: int = 0) -> in
     return op | dst << 8 | src << 12 | off << 16 | (imm & 0xFFFFFFFF) << 32
 
 
-def flatten(rules: list[dict[str, Any]] | None, ptr: str = "/linux/resources/devices") -> tuple[bool, list[Rule]]:
+def flatten(rules: list[DeviceRule] | None, ptr: str = "/linux/resources/devices") -> tuple[bool, list[Rule]]:
     """``(default allow, [(allow, type, major, minor, access), ...])`` of the config's rules, defaults appended.
 
     A rule for all devices makes everything before it moot.  Raises ConfigError for an access that is empty or unknown:
@@ -65,13 +66,11 @@ def flatten(rules: list[dict[str, Any]] | None, ptr: str = "/linux/resources/dev
     default = False
     out: list[Rule] = []
     for index, rule in enumerate(rules or ()):
-        allow, access = bool(rule.get("allow")), rule.get("access") or ""
-        kind = _TYPES[rule.get("type") or "a"]
+        allow, access = rule["allow"], rule.get("access", "")
+        kind = _TYPES[rule.get("type", "a")]
         if access.strip("rwma") or not access.strip("a"):
             raise ConfigError([Problem(f"{ptr}/{index}/access", "a combination of r, w and m", show(access))])
-        major, minor = rule.get("major"), rule.get("minor")
-        major = ANY if major is None else major
-        minor = ANY if minor is None else minor
+        major, minor = rule.get("major", ANY), rule.get("minor", ANY)
         bits = (MKNOD if "m" in access else 0) | (READ if "r" in access else 0) | (WRITE if "w" in access else 0)
         if kind == major == minor == ANY and bits == ALL:
             default, out = allow, []
@@ -81,13 +80,13 @@ def flatten(rules: list[dict[str, Any]] | None, ptr: str = "/linux/resources/dev
     return default, out
 
 
-def allows_everything(rules: list[dict[str, Any]] | None, ptr: str = "/linux/resources/devices") -> bool:
+def allows_everything(rules: list[DeviceRule] | None, ptr: str = "/linux/resources/devices") -> bool:
     """Whether no program is needed: nothing is denied (a privileged container)."""
     default, flat = flatten(rules, ptr)
     return default and all(rule[0] for rule in flat)
 
 
-def program(rules: list[dict[str, Any]] | None, ptr: str = "/linux/resources/devices") -> bytes:
+def program(rules: list[DeviceRule] | None, ptr: str = "/linux/resources/devices") -> bytes:
     """The instructions, 8 bytes each.  Raises ConfigError as `flatten` does.
 
     Major and minor are loaded anew for each comparison: a register that outlives it would carry "equals 1" or "not 1"
@@ -123,7 +122,7 @@ def program(rules: list[dict[str, Any]] | None, ptr: str = "/linux/resources/dev
 
 def attach(
     cgroup_fd: int,
-    rules: list[dict[str, Any]] | None,
+    rules: list[DeviceRule] | None,
     ptr: str = "/linux/resources/devices",
     *,
     replace: bool = False,

@@ -6,9 +6,8 @@ from pyrunc.errors import ConfigError, Problem, PyruncError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from pyrunc.cgroup import Owner
+    from pyrunc.spec.types import DeviceRule, Resources
 
 
 class Disabled:
@@ -20,14 +19,12 @@ class Disabled:
     def missing(self, path: str) -> list[str]:
         return []
 
-    def create(
-        self, path: str, resources: dict[str, Any], ptr: str = "/linux/resources", owner: Owner | None = None
-    ) -> int:
+    def create(self, path: str, resources: Resources, ptr: str = "/linux/resources", owner: Owner | None = None) -> int:
         self.apply(path, resources, ptr)
         return -1
 
-    def apply(self, path: str, resources: dict[str, Any], ptr: str = "/linux/resources") -> None:
-        if not any(resources[key] for key in resources if key != "devices"):
+    def apply(self, path: str, resources: Resources, ptr: str = "/linux/resources") -> None:
+        if not any(value for key, value in resources.items() if key != "devices"):
             return
         from pyrunc.cgroup.resources import limiting
 
@@ -36,16 +33,14 @@ class Disabled:
             hint = "cgroups are disabled (--cgroup-manager disabled, or no cgroup2 mount)"
             raise ConfigError([Problem(f"{ptr}/{key}", "nothing", "a limit", hint) for key in asked])
 
-    def values(self, path: str, resources: dict[str, Any], ptr: str = "/linux/resources") -> list[tuple[str, str]]:
+    def values(self, path: str, resources: Resources, ptr: str = "/linux/resources") -> list[tuple[str, str]]:
         self.apply(path, resources, ptr)
         return []
 
     def put_back(self, path: str, values: list[tuple[str, str]]) -> list[str]:
         return []
 
-    def devices(
-        self, cgroup_fd: int, rules: list[dict[str, Any]] | None, ptr: str = "", *, replace: bool = False
-    ) -> None:
+    def devices(self, cgroup_fd: int, rules: list[DeviceRule] | None, ptr: str = "", *, replace: bool = False) -> None:
         if replace:
             raise PyruncError(f"{ptr}: the container has no cgroup that device rules could be attached to")
 

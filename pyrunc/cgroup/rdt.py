@@ -14,7 +14,9 @@ from pyrunc.errors import PyruncError, SysError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NotRequired, TypedDict
+    from typing import Literal, NotRequired, TypedDict
+
+    from pyrunc.spec.types import IntelRdt
 
     class Record(TypedDict):
         """The groups of one container; in its state under "rdt"."""
@@ -33,36 +35,37 @@ _HINTS = {
 }
 
 
-def plan(config: dict[str, Any], id: str, root: str) -> Record:
+def plan(wanted: IntelRdt, id: str, root: str) -> Record:
     """What `apply` would use and make for ``linux.intelRdt``; looks, and touches nothing.
 
     ``root`` is where resctrl is mounted.  Raises SysError for a class of its own name that is not there.
     """
-    clos = config.get("closID") or ""
+    clos = wanted.get("closID", "")
     group = root if clos == "/" else f"{root}/{clos or id}"
     exists = fs.exists(group)
-    if clos and not exists and not lines(config):
+    if clos and not exists and not lines(wanted):
         detail = "there is no such class, and no schema to make it with"
         raise SysError(f"{POINTER}/closID", "", ENOENT, value=clos, detail=detail)
     made = []
-    if config.get("enableMonitoring"):
+    if wanted.get("enableMonitoring"):
         made.append(f"{group}/mon_groups/{id}")
     if not clos and not exists:
         made.append(group)
     return {"root": root, "group": group, "made": made}
 
 
-def lines(config: dict[str, Any]) -> list[tuple[str, str]]:
+def lines(wanted: IntelRdt) -> list[tuple[str, str]]:
     """(JSON pointer, line) of everything for the schemata file, in the order that is asked for: l3, bandwidth, rest."""
     found = []
+    name: Literal["l3CacheSchema", "memBwSchema"]
     for name in ("l3CacheSchema", "memBwSchema"):
-        found += [(f"{POINTER}/{name}", line) for line in (config.get(name) or "").split("\n") if line.strip()]
-    for index, line in enumerate(config.get("schemata") or ()):
+        found += [(f"{POINTER}/{name}", line) for line in wanted.get(name, "").split("\n") if line.strip()]
+    for index, line in enumerate(wanted.get("schemata", ())):
         found.append((f"{POINTER}/schemata/{index}", line))
     return found
 
 
-def apply(config: dict[str, Any], record: Record, pid: int) -> None:
+def apply(wanted: IntelRdt, record: Record, pid: int) -> None:
     """Make the groups, write the schemata, put the process in.  Raises SysError, PyruncError.
 
     What was made before a failure is for `remove`: of a class with a name of its own, too, when this call made it.
@@ -71,14 +74,14 @@ def apply(config: dict[str, Any], record: Record, pid: int) -> None:
     fresh = _make(group, record)
     if fresh and group not in record["made"]:
         record["new_class"] = group
-    wanted = lines(config)
-    if not fresh and config.get("closID"):
+    schema = lines(wanted)
+    if not fresh and wanted.get("closID"):
         # Others may be in it: what it gives has to be what was asked for, and only `schemata` may change it.
-        compare(group, [entry for entry in wanted if not entry[0].startswith(f"{POINTER}/schemata/")])
-        wanted = [entry for entry in wanted if entry[0].startswith(f"{POINTER}/schemata/")]
-    write_schemata(record, wanted)
+        compare(group, [entry for entry in schema if not entry[0].startswith(f"{POINTER}/schemata/")])
+        schema = [entry for entry in schema if entry[0].startswith(f"{POINTER}/schemata/")]
+    write_schemata(record, schema)
     join(record, pid)
-    if config.get("enableMonitoring"):
+    if wanted.get("enableMonitoring"):
         monitor = record["made"][0]
         try:
             posix.mkdir(monitor, 0o755)

@@ -10,7 +10,13 @@ from pyrunc.errors import ConfigError, Problem, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Literal
+
+    from pyrunc.spec.types import BlockIO, Cpu, Memory, Pids, Resources, WeightDevice
+
+    Throttle = Literal[
+        "throttleReadBpsDevice", "throttleWriteBpsDevice", "throttleReadIOPSDevice", "throttleWriteIOPSDevice"
+    ]
 
 OPTIONAL = 1  # the file may be missing: the value is then what holds anyway
 LATER = 2  # EINVAL: once more after the others, whose old values may be what it contradicts
@@ -43,28 +49,33 @@ class Write:
         return "" if name == "cgroup" else name
 
 
-def convert(resources: dict[str, Any], ptr: str = "/linux/resources") -> list[Write]:
+def convert(resources: Resources, ptr: str = "/linux/resources") -> list[Write]:
     """Every write for these resources, in order.  Raises ConfigError for values that contradict each other."""
     out: list[Write] = []
     problems: list[Problem] = []
-    for key, topic in (("pids", _pids), ("memory", _memory), ("blockIO", _block_io), ("cpu", _cpu)):
-        section = resources.get(key)
-        if section:
-            topic(out, section, f"{ptr}/{key}", problems)
-    for index, item in enumerate(resources.get("hugepageLimits") or ()):
+    if "pids" in resources:
+        _pids(out, resources["pids"], f"{ptr}/pids")
+    if "memory" in resources:
+        _memory(out, resources["memory"], f"{ptr}/memory", problems)
+    if "blockIO" in resources:
+        _block_io(out, resources["blockIO"], f"{ptr}/blockIO", problems)
+    if "cpu" in resources:
+        _cpu(out, resources["cpu"], f"{ptr}/cpu", problems)
+    for index, item in enumerate(resources.get("hugepageLimits", ())):
         where, value = f"{ptr}/hugepageLimits/{index}/limit", item["limit"]
         out.append(Write(f"hugetlb.{item['pageSize']}.max", str(value), where, value))
         # Reservations too: otherwise a process that only maps can use up what others were promised.  Linux 5.7.
         out.append(Write(f"hugetlb.{item['pageSize']}.rsvd.max", str(value), where, value, OPTIONAL))
-    for name, item in (resources.get("rdma") or {}).items():
+    for name, limits in resources.get("rdma", {}).items():
         words = [name]
-        for key, field in (("hca_handle", "hcaHandles"), ("hca_object", "hcaObjects")):
-            if item.get(field) is not None:
-                words.append(f"{key}={item[field]}")
+        if "hcaHandles" in limits:
+            words.append(f"hca_handle={limits['hcaHandles']}")
+        if "hcaObjects" in limits:
+            words.append(f"hca_object={limits['hcaObjects']}")
         if len(words) > 1:
-            out.append(Write("rdma.max", " ".join(words), f"{ptr}/rdma/{escape(name)}", item))
+            out.append(Write("rdma.max", " ".join(words), f"{ptr}/rdma/{escape(name)}", limits))
     # Last: what is asked for by file name has the last word.
-    for name, text in (resources.get("unified") or {}).items():
+    for name, text in resources.get("unified", {}).items():
         where = f"{ptr}/unified/{escape(name)}"
         if not name or "/" in name or "\0" in name or name in (".", ".."):
             problems.append(Problem(where, "the name of a file in the container's cgroup", show(name)))
@@ -76,13 +87,13 @@ def convert(resources: dict[str, Any], ptr: str = "/linux/resources") -> list[Wr
     return out
 
 
-def limiting(resources: dict[str, Any]) -> list[str]:
+def limiting(resources: Resources) -> list[str]:
     """The fields of linux.resources that ask for more than what holds without a cgroup; not ``devices``."""
     out = []
     for key, value in resources.items():
         if key == "devices" or not value:
             continue
-        writes = convert({key: value})
+        writes = convert({key: value})  # type: ignore[misc]  # of the same member
         if not writes or not all(write.flags & OPTIONAL for write in writes):
             out.append(key)
     return out
@@ -114,15 +125,14 @@ def limit(value: int) -> str:
     return "max" if value < 0 else str(value)
 
 
-def _pids(out: list[Write], pids: dict[str, Any], ptr: str, problems: list[Problem]) -> None:
-    value = pids.get("limit")
-    if value is not None:
-        # The kernel takes 0, which means the same as 1, and systemd's TasksMax does not.  runc writes 1 as well.
-        out.append(Write("pids.max", limit(value or 1), ptr + "/limit", value, OPTIONAL if value < 0 else 0))
+def _pids(out: list[Write], pids: Pids, ptr: str) -> None:
+    value = pids["limit"]
+    # The kernel takes 0, which means the same as 1, and systemd's TasksMax does not.  runc writes 1 as well.
+    out.append(Write("pids.max", limit(value or 1), ptr + "/limit", value, OPTIONAL if value < 0 else 0))
 
 
-def _memory(out: list[Write], memory: dict[str, Any], ptr: str, problems: list[Problem]) -> None:
-    value, swap, low = memory.get("limit") or 0, memory.get("swap") or 0, memory.get("reservation") or 0
+def _memory(out: list[Write], memory: Memory, ptr: str, problems: list[Problem]) -> None:
+    value, swap, low = memory.get("limit", 0), memory.get("swap", 0), memory.get("reservation", 0)
     if not swap and value == -1:
         swap = -1  # as v1 has it: no memory limit, and nothing said of swap, is no swap limit either
     where = ptr + "/swap"
@@ -144,7 +154,7 @@ def _memory(out: list[Write], memory: dict[str, Any], ptr: str, problems: list[P
         out.append(Write("memory.low", limit(low), ptr + "/reservation", low))
 
 
-_THROTTLE = (
+_THROTTLE: tuple[tuple[Throttle, str], ...] = (
     ("throttleReadBpsDevice", "rbps"),
     ("throttleWriteBpsDevice", "wbps"),
     ("throttleReadIOPSDevice", "riops"),
@@ -152,17 +162,17 @@ _THROTTLE = (
 )
 
 
-def _block_io(out: list[Write], block: dict[str, Any], ptr: str, problems: list[Problem]) -> None:
+def _block_io(out: list[Write], block: BlockIO, ptr: str, problems: list[Problem]) -> None:
     # With the BFQ scheduler there is a file with v1's range; else the one of the io.cost controller.
-    weight = block.get("weight") or 0
+    weight = block.get("weight", 0)
     if weight:
         other = ("io.weight", str(io_weight(weight)))
         out.append(Write("io.bfq.weight", str(weight), ptr + "/weight", weight, 0, other))
-    holders = [(block, ptr)]
-    for index, item in enumerate(block.get("weightDevice") or ()):
+    holders: list[tuple[BlockIO | WeightDevice, str]] = [(block, ptr)]
+    for index, item in enumerate(block.get("weightDevice", ())):
         where, number = f"{ptr}/weightDevice/{index}", f"{item['major']}:{item['minor']}"
         holders.append((item, where))
-        weight = item.get("weight") or 0
+        weight = item.get("weight", 0)
         if weight:
             other = ("io.weight", f"{number} {io_weight(weight)}")
             out.append(Write("io.bfq.weight", f"{number} {weight}", where + "/weight", weight, 0, other))
@@ -171,10 +181,10 @@ def _block_io(out: list[Write], block: dict[str, Any], ptr: str, problems: list[
         if leaf:
             problems.append(Problem(where + "/leafWeight", "nothing, cgroup v2 has no leaf weights", show(leaf)))
     for field, key in _THROTTLE:
-        for index, item in enumerate(block.get(field) or ()):
-            rate = item["rate"] or "max"  # v1's 0 removes a limit; io.max answers it with ERANGE
-            text = f"{item['major']}:{item['minor']} {key}={rate}"
-            out.append(Write("io.max", text, f"{ptr}/{field}/{index}/rate", item["rate"]))
+        for index, device in enumerate(block.get(field, ())):
+            rate = device["rate"] or "max"  # v1's 0 removes a limit; io.max answers it with ERANGE
+            text = f"{device['major']}:{device['minor']} {key}={rate}"
+            out.append(Write("io.max", text, f"{ptr}/{field}/{index}/rate", device["rate"]))
 
 
 def io_weight(weight: int) -> int:
@@ -182,15 +192,15 @@ def io_weight(weight: int) -> int:
     return 1 + (weight - 10) * 9999 // 990
 
 
-def _cpu(out: list[Write], cpu: dict[str, Any], ptr: str, problems: list[Problem]) -> None:
-    idle, shares = cpu.get("idle"), cpu.get("shares") or 0
+def _cpu(out: list[Write], cpu: Cpu, ptr: str, problems: list[Problem]) -> None:
+    idle, shares = cpu.get("idle"), cpu.get("shares", 0)
     if idle is not None:  # before the weight, which an idle cgroup does not take
         out.append(Write("cpu.idle", str(idle), ptr + "/idle", idle))
     if shares:
         if idle == 1:
             problems.append(Problem(ptr + "/shares", "0 beside idle 1, which has the lowest weight", str(shares)))
         out.append(Write("cpu.weight", str(cpu_weight(shares)), ptr + "/shares", shares))
-    quota, period, burst = cpu.get("quota") or 0, cpu.get("period") or 0, cpu.get("burst")
+    quota, period, burst = cpu.get("quota", 0), cpu.get("period", 0), cpu.get("burst")
     if burst and 0 < quota < burst:
         problems.append(Problem(ptr + "/burst", f"at most the quota {quota}", str(burst)))
     if burst is not None:
@@ -201,6 +211,7 @@ def _cpu(out: list[Write], cpu: dict[str, Any], ptr: str, problems: list[Problem
         where, value = ("/quota", quota) if quota else ("/period", period)
         flags = OPTIONAL if quota < 0 else 0
         out.append(Write("cpu.max", f"{limit(quota or -1)} {period or 100000}", ptr + where, value, flags))
+    field: Literal["cpus", "mems"]
     for field in ("cpus", "mems"):
         if cpu.get(field):
             out.append(Write(f"cpuset.{field}", cpu[field], f"{ptr}/{field}", cpu[field]))

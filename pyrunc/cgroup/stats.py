@@ -16,9 +16,7 @@ from pyrunc.errors import PyruncError, SysError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
-    Stats = dict[str, Any]
+    Stats = dict[str, object]  # as `events` prints them; pyrunc/api/types.py names the members
 
 UNLIMITED = (1 << 64) - 1  # for "max", as runc has it
 _CPUSET = (
@@ -82,8 +80,8 @@ def pairs(content: str) -> dict[str, int]:
     return out
 
 
-def some(**values: Any) -> Stats:
-    """Go's omitempty: only what is not zero or empty."""
+def omit_empty(**values: object) -> Stats:
+    """The values that are neither zero nor empty, as with Go's omitempty."""
     return {key: value for key, value in values.items() if value}
 
 
@@ -93,14 +91,14 @@ def _cpu(fd: int) -> Stats:
     def nanoseconds(key: str) -> int:
         return found.get(key, 0) * 1000
 
-    usage = some(total=nanoseconds("usage_usec"))
+    usage = omit_empty(total=nanoseconds("usage_usec"))
     usage |= {"kernel": nanoseconds("system_usec"), "user": nanoseconds("user_usec")}
-    throttling = some(
+    throttling = omit_empty(
         periods=found.get("nr_periods", 0),
         throttledPeriods=found.get("nr_throttled", 0),
         throttledTime=nanoseconds("throttled_usec"),
     )
-    return {"usage": usage, "throttling": throttling, **some(psi=_pressure(fd, "cpu.pressure"))}
+    return {"usage": usage, "throttling": throttling, **omit_empty(psi=_pressure(fd, "cpu.pressure"))}
 
 
 def _memory(fd: int) -> Stats:
@@ -108,7 +106,7 @@ def _memory(fd: int) -> Stats:
     if not raw:
         nothing = _entry(0, 0, 0)
         entries = {"usage": nothing, "swap": nothing, "kernel": nothing, "kernelTCP": nothing}
-        return {**entries, **some(psi=_pressure(fd, "memory.pressure"))}
+        return {**entries, **omit_empty(psi=_pressure(fd, "memory.pressure"))}
     usage, limit = number(text(fd, "memory.current")), number(text(fd, "memory.max"))
     swap = text(fd, "memory.swap.current")
     if swap:  # v1's is memory plus swap
@@ -118,30 +116,30 @@ def _memory(fd: int) -> Stats:
     else:
         swap_entry = _entry(usage=usage, limit=limit, most=0)  # not accounted: none of it
     return {
-        **some(cache=raw.get("file", 0)),
+        **omit_empty(cache=raw.get("file", 0)),
         "usage": _entry(limit, usage, number(text(fd, "memory.peak"))),  # Linux 5.19
         "swap": swap_entry,
         "kernel": _entry(0, 0, 0),
         "kernelTCP": _entry(0, 0, 0),
         "raw": raw,
-        **some(psi=_pressure(fd, "memory.pressure")),
+        **omit_empty(psi=_pressure(fd, "memory.pressure")),
     }
 
 
 def _entry(limit: int, usage: int, most: int) -> Stats:
-    return {"limit": limit, **some(usage=usage, max=most), "failcnt": 0}
+    return {"limit": limit, **omit_empty(usage=usage, max=most), "failcnt": 0}
 
 
 def _pids(fd: int) -> Stats:
     current = text(fd, "pids.current")
     if not current:
-        return some(current=len(tree.processes(fd)))
+        return omit_empty(current=len(tree.processes(fd)))
     limit = number(text(fd, "pids.max"))
-    return some(current=number(current), limit=0 if limit == UNLIMITED else limit)
+    return omit_empty(current=number(current), limit=0 if limit == UNLIMITED else limit)
 
 
 def _block_io(fd: int) -> Stats:
-    out: Stats = {}
+    out: dict[str, list[Stats]] = {}
     for line in text(fd, "io.stat").splitlines():
         device, *words = line.split()
         major, _, minor = device.partition(":")
@@ -149,9 +147,9 @@ def _block_io(fd: int) -> Stats:
             key, _, value = word.partition("=")
             if key in _IO:
                 table, operation = _IO[key]
-                entry = some(major=number(major), minor=number(minor), op=operation, value=number(value))
+                entry = omit_empty(major=number(major), minor=number(minor), op=operation, value=number(value))
                 out.setdefault(table, []).append(entry)
-    return {**out, **some(psi=_pressure(fd, "io.pressure"))}
+    return {**out, **omit_empty(psi=_pressure(fd, "io.pressure"))}
 
 
 def _huge_pages(fd: int) -> Stats:
@@ -165,13 +163,13 @@ def _huge_pages(fd: int) -> Stats:
             continue
         usage = text(fd, f"hugetlb.{size}.rsvd.current") or text(fd, name)
         events = pairs(text(fd, f"hugetlb.{size}.events"))
-        out[size] = {**some(usage=number(usage)), "failcnt": events.get("max", 0)}
+        out[size] = {**omit_empty(usage=number(usage)), "failcnt": events.get("max", 0)}
     return out
 
 
 def _pressure(fd: int, file: str) -> Stats:
     """Pressure stall information: ``some avg10=0.00 avg60=0.00 avg300=0.00 total=0`` and the same for ``full``."""
-    nothing = {"avg10": 0, "avg60": 0, "avg300": 0, "total": 0}
+    nothing: dict[str, float] = {"avg10": 0, "avg60": 0, "avg300": 0, "total": 0}
     out: Stats = {}
     for line in text(fd, file).splitlines():
         kind, *words = line.split()
@@ -184,6 +182,6 @@ def _pressure(fd: int, file: str) -> Stats:
     return {"some": out.get("some", nothing), "full": out.get("full", nothing)} if out else {}
 
 
-def _short(value: float) -> Any:
+def _short(value: float) -> float:
     """A number as Go writes it: 0 for 0.0."""
     return int(value) if value == int(value) else value

@@ -21,12 +21,11 @@ from pyrunc.errors import Capped, ConfigError, Problem, PyruncError, SysError, s
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from pyrunc.cgroup import Owner
     from pyrunc.cgroup.bus import Value
     from pyrunc.cgroup.resources import Write
     from pyrunc.host import HostFacts
+    from pyrunc.spec.types import Resources
 
 POINTER = "/linux/cgroupsPath"
 SUBGROUP = "run.oci.systemd.subgroup"
@@ -268,9 +267,7 @@ class Systemd(Cgroupfs):
         scope = names(path)[0]
         return [scope] if scope == path else [scope, path]
 
-    def create(
-        self, path: str, resources: dict[str, Any], ptr: str = "/linux/resources", owner: Owner | None = None
-    ) -> int:
+    def create(self, path: str, resources: Resources, ptr: str = "/linux/resources", owner: Owner | None = None) -> int:
         """Start the scope around the owner's process; returns a descriptor of the cgroup's directory.
 
         The scope is stopped again when this fails.  Raises as `Cgroupfs.create` does, BusError (systemd refused).
@@ -320,9 +317,9 @@ class Systemd(Cgroupfs):
         out["DefaultDependencies"] = ("b", False)  # not stopped before the engine at a shutdown
         return out
 
-    def limits(self, resources: dict[str, Any], ptr: str) -> dict[str, Value]:
+    def limits(self, resources: Resources, ptr: str) -> dict[str, Value]:
         """Properties for linux.resources.  Raises ConfigError."""
-        if not any(resources[key] for key in resources if key != "devices"):
+        if not any(value for key, value in resources.items() if key != "devices"):
             return {}
         from pyrunc.cgroup import resources as conversion
 
@@ -361,7 +358,7 @@ class Systemd(Cgroupfs):
         fs.ignore(posix.mkdir, self.dir(path), 0o755)
         fs.write_file(self.dir(path) + "/cgroup.procs", str(member).encode())
 
-    def apply(self, path: str, resources: dict[str, Any], ptr: str = "/linux/resources") -> None:
+    def apply(self, path: str, resources: Resources, ptr: str = "/linux/resources") -> None:
         """Write every limit, then report to systemd only what the kernel accepted.
 
         systemd writes its files some time after it has answered.  Raises as `Cgroupfs.apply` does, BusError,
