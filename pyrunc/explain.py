@@ -19,7 +19,9 @@ from pyrunc.spec.mappings import host_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Literal
+    from typing import Literal
+
+    from pyrunc.spec.types import Config, Linux, Mount, Process, Seccomp
 
 MAX_LINKS = 40  # as in the kernel: MAXSYMLINKS
 HEAD = 4096
@@ -41,15 +43,17 @@ class Setting:
 
     __slots__ = ("linux", "mounts", "process", "root")
 
-    def __init__(self, config: dict[str, Any], process: dict[str, Any], root: str) -> None:
+    def __init__(self, config: Config, process: Process, root: str) -> None:
         self.process = process
-        self.linux: dict[str, Any] = config.get("linux") or {}
-        self.mounts: list[dict[str, Any]] = config.get("mounts") or []
+        self.linux: Linux = config.get("linux", {})
+        self.mounts = config.get("mounts", [])
         self.root = root  # a path on the host
 
-    def host_id(self, kind: str) -> int:
-        """The host's number of the process's "uid" or "gid"."""
-        return host_id(self.linux.get(f"{kind}Mappings") or [], (self.process.get("user") or {}).get(kind) or 0)
+    def ids(self) -> tuple[int, int]:
+        """The host's uid and gid of the process."""
+        user = self.process.get("user", {})
+        uid = host_id(self.linux.get("uidMappings", []), user.get("uid", 0))
+        return uid, host_id(self.linux.get("gidMappings", []), user.get("gid", 0))
 
 
 def bounded(setting: Setting, name: str, error: int) -> str:
@@ -91,7 +95,7 @@ def program(setting: Setting, name: str, error: int) -> str:
     Raises OSError.
     """
     if error not in (ENOENT, EACCES, ENOEXEC):
-        return _seccomp(setting.linux.get("seccomp") or {}, error)
+        return _seccomp(setting.linux["seccomp"], error) if "seccomp" in setting.linux else ""
     with Tree(setting) as tree:
         for path in candidates(setting.process, name):
             if tree.find(path):
@@ -106,7 +110,7 @@ def program(setting: Setting, name: str, error: int) -> str:
     return ""
 
 
-def candidates(process: dict[str, Any], name: str) -> list[str]:
+def candidates(process: Process, name: str) -> list[str]:
     """The absolute paths that execvp(3) tries, inside the container."""
     cwd = process.get("cwd") or "/"
     if "/" in name:
@@ -114,16 +118,16 @@ def candidates(process: dict[str, Any], name: str) -> list[str]:
     return [fs.join(fs.join(cwd, directory), name) for directory in _path(process).split(":")[:64]]
 
 
-def _path(process: dict[str, Any]) -> str:
+def _path(process: Process) -> str:
     """The variable PATH, of several entries the last."""
     found = DEFAULT_PATH
-    for entry in process.get("env") or ():
+    for entry in process.get("env", ()):
         if entry.startswith("PATH="):
             found = entry[5:]
     return found
 
 
-def _missing(tree: Tree, process: dict[str, Any], name: str) -> str:
+def _missing(tree: Tree, process: Process, name: str) -> str:
     """ENOENT, and it is not there: which directory is missing, or where it was looked for."""
     if "/" not in name:
         return f"looked for in {show(_path(process))}"
@@ -140,10 +144,10 @@ class Tree:
     """Looks a path up in a root filesystem, component by component, and notes the first that its user cannot pass."""
 
     def __init__(self, setting: Setting) -> None:
-        self.uid, self.gid = setting.host_id("uid"), setting.host_id("gid")
-        user = setting.process.get("user") or {}
-        self.groups = {self.gid, *(user.get("additionalGids") or ())}
-        self.may_override = "CAP_DAC_OVERRIDE" in ((setting.process.get("capabilities") or {}).get("effective") or ())
+        self.uid, self.gid = setting.ids()
+        user = setting.process.get("user", {})
+        self.groups = {self.gid, *user.get("additionalGids", ())}
+        self.may_override = "CAP_DAC_OVERRIDE" in setting.process.get("capabilities", {}).get("effective", ())
         self.mounts = setting.mounts
         self.root = posix.open(setting.root, _PATH | posix.O_DIRECTORY)
         self.fd = -1  # of the file that was found
@@ -254,7 +258,7 @@ def _denied(tree: Tree, path: str) -> str:
     return "its mode permits it: an ACL or a security module (AppArmor, SELinux) may not"
 
 
-def _noexec(mounts: list[dict[str, Any]], path: str) -> str:
+def _noexec(mounts: list[Mount], path: str) -> str:
     """The mount that a path is in, if no program can be executed there."""
     for number, mount in reversed(list(enumerate(mounts))):
         if (path + "/").startswith(mount["destination"].rstrip("/") + "/"):
@@ -323,11 +327,11 @@ def _elf(tree: Tree, head: bytes) -> str:
     return ""
 
 
-def _seccomp(profile: dict[str, Any], error: int) -> str:
+def _seccomp(profile: Seccomp, error: int) -> str:
     """An error that a profile gives to execve: no mode and no mount gives it for a program like any other."""
-    rules = profile.get("syscalls") or ()
+    rules = profile.get("syscalls", ())
     for number, rule in enumerate(rules):
-        if "execve" in (rule.get("names") or ()):
+        if "execve" in rule["names"]:
             if rule.get("action") == "SCMP_ACT_ERRNO" and rule.get("errnoRet", EPERM) == error:
                 return f"/linux/seccomp/syscalls/{number} answers execve with this error"
             if not rule.get("args"):
@@ -337,10 +341,11 @@ def _seccomp(profile: dict[str, Any], error: int) -> str:
     return ""
 
 
-def killed(linux: dict[str, Any]) -> str:
+def killed(linux: Linux) -> str:
     """What SIGSYS before the program ran means."""
-    profile = linux.get("seccomp") or {}
-    for number, rule in enumerate(profile.get("syscalls") or ()):
-        if "execve" in (rule.get("names") or ()) and "KILL" in rule.get("action", ""):
+    if "seccomp" not in linux:
+        return ""
+    for number, rule in enumerate(linux["seccomp"].get("syscalls", ())):
+        if "execve" in rule["names"] and "KILL" in rule["action"]:
             return f"/linux/seccomp/syscalls/{number} kills execve"
-    return "/linux/seccomp kills a system call that it takes to execute a program" if profile else ""
+    return "/linux/seccomp kills a system call that it takes to execute a program"

@@ -16,9 +16,10 @@ from pyrunc.spec import mappings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Sequence
 
     from pyrunc.host import HostFacts
+    from pyrunc.spec.types import Config, IdMapping, Linux, Mount
 
 # Where the setuid helpers may be.  Never searched for in PATH, which is the caller's (CVE-2018-6556's family).
 HELPER_DIRS = ("/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin")
@@ -32,14 +33,13 @@ _MS_FLAGS = {1: 1 << 20, 2: 1 << 19, 3: 1 << 18, 4: 1 << 17}  # MS_* of a propag
 # -- the container's user namespace ---------------------------------------------------------------------------
 
 
-def write_maps(pid: int, linux: dict[str, Any], facts: HostFacts) -> None:
+def write_maps(pid: int, linux: Linux, facts: HostFacts) -> None:
     """Write setgroups, gid_map and uid_map of a process that has just made its user namespace.
 
     Root writes them itself; a user who maps more than the own id calls newuidmap and newgidmap, which check
     /etc/subuid and /etc/subgid.  Raises SysError, PyruncError (the helper is missing or refuses) naming the field.
     """
-    for kind in ("gid", "uid"):
-        wanted = linux[f"{kind}Mappings"]
+    for kind, wanted in (("gid", linux["gidMappings"]), ("uid", linux["uidMappings"])):
         pointer = f"/linux/{kind}Mappings"
         if facts.euid == 0 or is_self(wanted, posix.geteuid() if kind == "uid" else posix.getegid()):
             if kind == "gid" and facts.euid != 0:
@@ -51,7 +51,7 @@ def write_maps(pid: int, linux: dict[str, Any], facts: HostFacts) -> None:
             _call_helper(f"new{kind}map", pid, wanted, pointer)
 
 
-def is_self(wanted: list[dict[str, int]], own: int) -> bool:
+def is_self(wanted: Sequence[IdMapping], own: int) -> bool:
     """Whether it is the one mapping that a user may write without help: of the own id alone."""
     return len(wanted) == 1 and wanted[0]["size"] == 1 and wanted[0]["hostID"] == own
 
@@ -72,7 +72,7 @@ def _write(pid: int, file: str, text: str, pointer: str) -> None:
         raise SysError(pointer, "write", error.errno or 0, value=value, context=file, hint=hint) from error
 
 
-def _call_helper(name: str, pid: int, wanted: list[dict[str, int]], pointer: str) -> None:
+def _call_helper(name: str, pid: int, wanted: Sequence[IdMapping], pointer: str) -> None:
     path = next((f"{place}/{name}" for place in HELPER_DIRS if fs.exists(f"{place}/{name}")), "")
     if not path:
         raise PyruncError(
@@ -91,14 +91,13 @@ def _call_helper(name: str, pid: int, wanted: list[dict[str, int]], pointer: str
         raise PyruncError(f"{error}; {file} must have a line that gives uid {posix.geteuid()} these ids") from error
 
 
-def check_joined(pid: int, linux: dict[str, Any]) -> None:
+def check_joined(pid: int, linux: Linux) -> None:
     """Mappings beside a user namespace that is joined by path, as CRI engines send them, must be the namespace's own.
 
     ``pid`` is a process inside.  Raises ConfigError.
     """
     problems = []
-    for kind in ("uid", "gid"):
-        wanted = linux.get(f"{kind}Mappings")
+    for kind, wanted in (("uid", linux.get("uidMappings")), ("gid", linux.get("gidMappings"))):
         if not wanted:
             continue
         found = fs.read_file(f"/proc/{pid}/{kind}_map", 65536).decode("ascii")
@@ -114,7 +113,7 @@ def check_joined(pid: int, linux: dict[str, Any]) -> None:
 # -- idmapped mounts ------------------------------------------------------------------------------------------
 
 
-def open_mount(config: dict[str, Any], source: str, origin: str) -> int:
+def open_mount(config: Config, source: str, origin: str) -> int:
     """A detached, idmapped clone of what is to be bound; ``origin`` is the mount's JSON pointer.
 
     With the mount's own mappings, or else the container's: as config.json has them, or of the user namespace that it
@@ -147,7 +146,7 @@ def open_mount(config: dict[str, Any], source: str, origin: str) -> int:
     return tree
 
 
-def _propagate(tree: int, linux: dict[str, Any], origin: str) -> None:
+def _propagate(tree: int, linux: Linux, origin: str) -> None:
     """The clone comes from our mount namespace: what is mounted below it inside must not show up here."""
     from pyrunc.plan import userns
 
@@ -160,7 +159,7 @@ def _propagate(tree: int, linux: dict[str, Any], origin: str) -> None:
         nibbles >>= 4
 
 
-def _namespace(holder: dict[str, Any], pointer: str) -> int:
+def _namespace(holder: Linux | Mount, pointer: str) -> int:
     """A user namespace with the mappings of a mount or of the container: what mount_setattr(2) takes them from."""
     texts = [mappings.text(holder[field]).encode("ascii") for field in ("uidMappings", "gidMappings")]
     try:
@@ -174,7 +173,7 @@ def _namespace(holder: dict[str, Any], pointer: str) -> int:
         raise SysError(pointer + field, call, number, context=context, hint=hint) from error
 
 
-def _joined(linux: dict[str, Any]) -> int:
+def _joined(linux: Linux) -> int:
     """The user namespace that the container joins by path.  mount_setattr(2) refuses whatever else is there."""
     for index, entry in enumerate(linux.get("namespaces") or ()):
         if entry["type"] == "user":
@@ -182,7 +181,7 @@ def _joined(linux: dict[str, Any]) -> int:
     raise PyruncError("an idmapped mount without a mapping")  # refused by spec.rules_userns
 
 
-def _explain(source: str, number: int, mount: dict[str, Any]) -> dict[str, str]:
+def _explain(source: str, number: int, mount: Mount) -> dict[str, str]:
     """Which mount and filesystem did not want to be idmapped, and why."""
     context = f"{mount['destination']}, filesystem {_filesystem(source)}"
     if number == EINVAL:

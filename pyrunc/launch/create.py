@@ -22,13 +22,12 @@ from pyrunc.spec import load, older, validate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from pyrunc.explain import Setting
     from pyrunc.launch.console import Relay
     from pyrunc.log import Log
     from pyrunc.notify import Proxy
     from pyrunc.plan import Plan
+    from pyrunc.spec.types import Config, Linux, Resources
     from pyrunc.state.document import Status
 
 
@@ -62,7 +61,7 @@ class CreateOptions(session.Options):
         self.overlay: list[str] = []  # mount options of the overlay that is its root
 
 
-def compile_only(opts: CreateOptions) -> tuple[dict[str, Any], host.HostFacts, Plan]:
+def compile_only(opts: CreateOptions) -> tuple[Config, host.HostFacts, Plan]:
     """Load, validate and compile, touching nothing: what `pyrunc plan` prints.  Raises ConfigError."""
     job = Job(opts, "fifo")
     job.prepare(for_show=True)
@@ -131,7 +130,7 @@ def run(opts: CreateOptions, job: Job | None = None) -> int:
 class Job(Session):
     """One create or run at work."""
 
-    __slots__ = ("config", "container", "facts", "notify", "options", "opts", "raw", "relay", "wait")
+    __slots__ = ("config", "container", "facts", "linux", "notify", "options", "opts", "raw", "relay", "wait")
 
     opts: CreateOptions
 
@@ -140,7 +139,8 @@ class Job(Session):
         self.opts, self.wait = opts, wait
         self.notify = ""
         self.relay: Relay | None = None  # of a foreground terminal
-        self.config: dict[str, Any]
+        self.config: Config
+        self.linux: Linux  # of the config
         self.raw: bytes
         self.facts: host.HostFacts
         self.options: Options
@@ -168,9 +168,9 @@ class Job(Session):
             self.log.warnings(warnings, "config.json")
             terminal = bool(self.config.get("process", {}).get("terminal"))
             self.check_terminal(terminal, not self.foreground())
-        linux = self.config.get("linux", {})
+        linux = self.linux = self.config.get("linux", {})
         options = self.options = Options(opts.id, bundle)
-        annotations = self.config.get("annotations") or {}
+        annotations = self.config.get("annotations", {})
         if opts.seccomp_log or "org.pyrunc.seccomp_log" in annotations:
             from pyrunc.launch import seccomp_log
 
@@ -186,12 +186,12 @@ class Job(Session):
         options.wait, options.overlay = self.wait, opts.overlay
         if self.notifies():
             self.notify = options.notify = f"{state.root_dir(opts.root)}/{opts.id}/notify"
-        if any((self.config.get("hooks") or {}).values()):
+        if any(self.config.get("hooks", {}).values()):
             options.create_state = state.split_state(opts.id, "creating", bundle, annotations)
             options.start_state = state.split_state(opts.id, "created", bundle, annotations)
         if options.console:
             self.close_streams()
-        self.own_streams(self.config, self.config.get("process") or {})
+        self.own_streams(self.config, self.config.get("process") or {"cwd": "/"})
         self.plan = compiler.compile_create(self.config, self.facts, options)
         if for_show:  # `plan` prints them
             self.plan.warnings[:0] = map(str, warnings)
@@ -199,7 +199,7 @@ class Job(Session):
         else:
             self.log.warnings(self.plan.warnings, "config.json")
 
-    def read_config(self, path: str) -> tuple[dict[str, Any], bytes]:
+    def read_config(self, path: str) -> tuple[Config, bytes]:
         """The configuration, and the bytes to keep of it.  Raises ConfigError."""
         return load.load_config(path)
 
@@ -266,10 +266,10 @@ class Job(Session):
             notify.prepare(self.notify)
         if self.plan.cgroup_path:
             container.data["cgroup_made"] = self.driver.missing(self.plan.cgroup_path)
-        if self.linux("intelRdt") is not None:
+        if "intelRdt" in self.linux:
             from pyrunc.cgroup import rdt
 
-            container.data["rdt"] = rdt.plan(self.linux("intelRdt"), self.opts.id, self.facts.resctrl)
+            container.data["rdt"] = rdt.plan(self.linux["intelRdt"], self.opts.id, self.facts.resctrl)
         container.save()
         fs.write_new(f"{container.dir}/config.json", self.raw)
 
@@ -307,7 +307,7 @@ class Job(Session):
             return
         self.undo.push(self.remove_cgroup)
         try:
-            owner = (self.opts.id, self.enter_pid, self.config.get("annotations") or {})
+            owner = (self.opts.id, self.enter_pid, self.config.get("annotations", {}))
             self.cgroup_fd = self.driver.create(path, resources, owner=owner)
         except SysError as error:
             if error.errno not in (EACCES, EPERM, EROFS) or not self.facts.rootless:
@@ -341,13 +341,9 @@ class Job(Session):
         if made:
             self.driver.remove(path, made=made)
 
-    def resources(self) -> dict[str, Any]:
+    def resources(self) -> Resources:
         """linux.resources, {} without any."""
-        return self.linux("resources") or {}
-
-    def linux(self, name: str) -> Any:
-        """A field of ``linux``, None without it."""
-        return (self.config.get("linux") or {}).get(name)
+        return self.linux.get("resources", {})
 
     # -- the handshake -----------------------------------------------------------------------------------
 
@@ -368,7 +364,7 @@ class Job(Session):
         from pyrunc import explain
 
         root = fs.join(fs.abspath(self.opts.bundle), self.config["root"]["path"])
-        return explain.Setting(self.config, self.config.get("process") or {}, root)
+        return explain.Setting(self.config, self.config.get("process") or {"cwd": "/"}, root)
 
     def on_map_ids(self, record: handshake.Record) -> None:
         """MAP: the process that enter is by now has a new user namespace, and is nobody in it."""
@@ -385,7 +381,7 @@ class Job(Session):
         self.container.set_init(self.init_pid)
         self.container.save()
         resources = self.resources()
-        linux = self.config.get("linux") or {}
+        linux = self.linux
         if linux.get("uidMappings") and not self.plan.new_userns:
             from pyrunc import idmap
 
@@ -407,13 +403,13 @@ class Job(Session):
             from pyrunc.cgroup import delegate
 
             delegate.give(self.facts.cgroup_dir(self.plan.cgroup_path), self.plan.cgroup_owner)
-        if self.linux("intelRdt") is not None:
+        if "intelRdt" in self.linux:
             from pyrunc.cgroup import rdt
 
             classes = self.container.data["rdt"]
             self.undo.push(rdt.undo, classes)
-            rdt.apply(self.linux("intelRdt"), classes, self.init_pid)
-        devices = self.linux("netDevices")
+            rdt.apply(self.linux["intelRdt"], classes, self.init_pid)
+        devices = self.linux.get("netDevices")
         if devices:
             # Before the hooks, which may want to configure them, and before init's sysctls, which may name them.
             from pyrunc.launch import netdev
@@ -429,7 +425,7 @@ class Job(Session):
         from pyrunc import seccomp
 
         status = state.oci_state(
-            self.opts.id, "creating", self.init_pid, self.container.data["bundle"], self.config.get("annotations") or {}
+            self.opts.id, "creating", self.init_pid, self.container.data["bundle"], self.config.get("annotations", {})
         )
         seccomp.send_listener(self.pidfd, record.value, self.plan.seccomp or seccomp.NO_PROFILE, self.init_pid, status)
         self.send(handshake.GO)
@@ -451,9 +447,9 @@ class Job(Session):
         if listed:
             pid = 0 if status == "stopped" else self.init_pid
             text = state.oci_state(
-                self.opts.id, status, pid, self.container.data["bundle"], self.config.get("annotations") or {}
+                self.opts.id, status, pid, self.container.data["bundle"], self.config.get("annotations", {})
             )
-            annotations = self.config.get("annotations") or {}
+            annotations = self.config.get("annotations", {})
             from pyrunc import hooks
 
             hooks.run_hooks(
@@ -510,7 +506,7 @@ class Job(Session):
 # -- helpers --------------------------------------------------------------------------------------------------
 
 
-def has_userns(config: dict[str, Any]) -> bool:
+def has_userns(config: Config) -> bool:
     """Whether a config, not yet validated, asks for a user namespace."""
     linux = config.get("linux") if type(config) is dict else None
     spaces = linux.get("namespaces") if type(linux) is dict else None

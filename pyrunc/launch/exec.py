@@ -24,13 +24,14 @@ from pyrunc.spec import exec_process, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Mapping
 
     from pyrunc import state
     from pyrunc.explain import Setting
     from pyrunc.launch.console import Relay
     from pyrunc.log import Log
     from pyrunc.plan import Plan
+    from pyrunc.spec.types import Config, Process
 
 _CGROUP2_MAGIC = 0x63677270
 _MAX_PROCESS = 16 << 20  # bytes of a process.json
@@ -45,7 +46,7 @@ class ExecOptions(session.Options):
         super().__init__(id, log)
         self.args: list[str] = []
         self.process = ""  # path of a process.json; then ``args`` and ``flags`` are not used
-        self.flags: dict[str, Any] = {}
+        self.flags: Mapping[str, object] = {}
         self.cgroup: list[str] = []
         self.detach = self.ignore_paused = False
 
@@ -69,19 +70,19 @@ def execute(opts: ExecOptions) -> int:
     return code
 
 
-def compile_only(config: dict[str, Any], facts: host.HostFacts, id: str, path: str, cgroup: str) -> Plan:
+def compile_only(config: Config, facts: host.HostFacts, id: str, path: str, cgroup: str) -> Plan:
     """What `exec --process` would do in a container of ``config``: for `pyrunc plan`.  Raises ConfigError."""
-    source, process = read_process(path, config.get("process") or {})
+    source, process = read_process(path, config.get("process") or {"cwd": "/"})
     exec_process.check(process, facts, source)
     options = Options(id)
-    kinds = {entry["type"] for entry in (config.get("linux") or {}).get("namespaces") or ()}
+    kinds = {entry["type"] for entry in config.get("linux", {}).get("namespaces", ())}
     options.joined = [(kind, f"/proc/PID/ns/{name}") for kind, name in exec.NAMESPACES.items() if kind in kinds]
     options.cgroup = facts.cgroup_dir(cgroup) if cgroup else ""
     options.rootfs = "" if "mount" in kinds else config["root"]["path"]
     return exec.compile_exec(config, process, facts, options)
 
 
-def read_process(path: str, container: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def read_process(path: str, container: Process) -> tuple[str, Process]:
     """A process.json completed by the container's own process; and its name, for messages.  Raises ConfigError."""
     source = path.rpartition("/")[2]
     try:
@@ -105,8 +106,8 @@ class Exec(Session):
         self.filtered = False
         self.listener = -1  # the notify descriptor of the filter, until its agent can be told the pid
         self.ns_fds: dict[str, int] = {}  # path -> descriptor
-        self.config: dict[str, Any] = {}
-        self.wanted: dict[str, Any] = {}  # the process
+        self.config: Config
+        self.wanted: Process
         self.container: state.Container
 
     # -- the flow ----------------------------------------------------------------------------------------
@@ -164,7 +165,7 @@ class Exec(Session):
             options.cgroup_origin = f"--cgroup {show(opts.cgroup[0])}"
         if options.cgroup and container.data.get("cgroup_manager") == "systemd":
             self.let_in(options.cgroup, facts)
-        kinds = [entry["type"] for entry in (self.config.get("linux") or {}).get("namespaces") or ()]
+        kinds = [entry["type"] for entry in self.config.get("linux", {}).get("namespaces", ())]
         options.rootfs = "" if "mount" in kinds else container.data.get("rootfs", "")
         options.no_new_keyring = bool(container.data.get("no_new_keyring"))
         options.preserve_fds, options.listen_fds = opts.preserve_fds, self.listen_fds
@@ -180,10 +181,10 @@ class Exec(Session):
             # "stopped" is what callers look for
             raise StateError(f"cannot exec in a {status} container")
 
-    def process(self, facts: host.HostFacts) -> dict[str, Any]:
+    def process(self, facts: host.HostFacts) -> Process:
         """The process to run, checked.  Raises ConfigError, UsageError."""
         opts = self.opts
-        own = self.config.get("process") or {}
+        own: Process = self.config.get("process") or {"cwd": "/"}
         if opts.process:
             source, process = self.read_process(own)
         else:
@@ -197,7 +198,7 @@ class Exec(Session):
         self.own_streams(self.config, process)
         return process
 
-    def read_process(self, own: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    def read_process(self, own: Process) -> tuple[str, Process]:
         """The process of --process, and its name, for messages.  Raises ConfigError, SysError."""
         return read_process(self.opts.process, own)
 

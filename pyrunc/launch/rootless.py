@@ -7,9 +7,8 @@ from pyrunc.errors import PyruncError, SysError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from pyrunc.log import Log
+    from pyrunc.spec.types import Config
 
 DELEGATE = (
     "no cgroup is delegated to this user: start pyrunc from one that is (systemd-run --user --scope -p Delegate=yes"
@@ -17,7 +16,7 @@ DELEGATE = (
 )
 
 
-def check_no_cgroup(config: dict[str, Any], error: SysError, log: Log) -> None:
+def check_no_cgroup(config: Config, error: SysError, log: Log) -> None:
     """Whether a container can be without a cgroup of its own, now that none could be made (``error``).
 
     It can when its configuration names none and sets no limit; runc's rule.  Device rules do not count: without

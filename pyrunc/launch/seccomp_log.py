@@ -7,29 +7,29 @@ from pyrunc.errors import ConfigError, Problem, UsageError, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from pyrunc.log import Log
+    from pyrunc.spec.types import Config, Seccomp, SeccompFlag
 
 ANNOTATION = "org.pyrunc.seccomp_log"
-_LOG, _DEFAULT = "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"  # without `flags`: see filter_flags
+_LOG: SeccompFlag = "SECCOMP_FILTER_FLAG_LOG"
+_DEFAULT: SeccompFlag = "SECCOMP_FILTER_FLAG_SPEC_ALLOW"  # without `flags`: see filter_flags
 _LOGGED = "/proc/sys/kernel/seccomp/actions_logged"
 # The words of that file, but for those that are an action's own name in lower case.
 _WORDS = {"SCMP_ACT_KILL": "kill_thread", "SCMP_ACT_NOTIFY": "user_notif"}
 WHERE = "`ausearch -m SECCOMP`, or dmesg without auditd; `pyrunc seccomp explain BUNDLE LINE` names the rule"
 
 
-def wanted(config: dict[str, Any], option: bool, log: Log | None) -> bool:
+def wanted(config: Config, option: bool, log: Log | None) -> bool:
     """Whether to log, of a valid config; ``log``: where to say what is in the way, None for nowhere.
 
     Raises UsageError: the option without a profile; ConfigError: another value of the annotation.
     """
-    value = (config.get("annotations") or {}).get(ANNOTATION)
+    value = config.get("annotations", {}).get(ANNOTATION)
     if value not in (None, "true", "false"):
         raise ConfigError([Problem(f"/annotations/{ANNOTATION}", "true or false", show(value))])
     if not option and value != "true":
         return False
-    profile = (config.get("linux") or {}).get("seccomp")
+    profile = config.get("linux", {}).get("seccomp")
     if not profile:
         if option:
             raise UsageError("--seccomp-log: /linux/seccomp is missing in config.json, so that nothing is denied")
@@ -44,7 +44,7 @@ def wanted(config: dict[str, Any], option: bool, log: Log | None) -> bool:
     return True
 
 
-def add(config: dict[str, Any]) -> None:
+def add(config: Config) -> None:
     """Add the flag to the profile of a valid config."""
     profile = config["linux"]["seccomp"]
     flags = profile.get("flags")
@@ -52,9 +52,9 @@ def add(config: dict[str, Any]) -> None:
     profile["flags"] = [*flags, _LOG]
 
 
-def actions(profile: dict[str, Any]) -> set[str]:
+def actions(profile: Seccomp) -> set[str]:
     """What a profile does besides allowing, in the kernel's words."""
-    found = {profile["defaultAction"], *(rule["action"] for rule in profile.get("syscalls") or ())}
+    found = {profile["defaultAction"], *(rule["action"] for rule in profile.get("syscalls", ()))}
     found.discard("SCMP_ACT_ALLOW")
     return {_WORDS.get(name, name.removeprefix("SCMP_ACT_").lower()) for name in found if name in seccomp.ACTIONS}
 

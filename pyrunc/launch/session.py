@@ -16,13 +16,12 @@ from pyrunc.native import files, processes, signals, sockets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from pyrunc.cgroup import Driver
     from pyrunc.explain import Setting
     from pyrunc.launch.streams import Streams
     from pyrunc.log import Log
     from pyrunc.plan import Plan
+    from pyrunc.spec.types import Config, Process
 
 # A step of init that takes longer than this is hung (a dead network filesystem, say).  Hooks inside the container have
 # their own limits or none, so a plan with hooks waits without one.
@@ -182,7 +181,7 @@ class Session:
         """Whether we stay until the program has ended."""
         return False
 
-    def own_streams(self, config: dict[str, Any], process: dict[str, Any]) -> None:
+    def own_streams(self, config: Config, process: Process) -> None:
         """The pipes belong to the program's user, who could not open /dev/stdout again otherwise.
 
         Where that user is of the container's user namespace, init is in there too late to give them away.

@@ -10,8 +10,6 @@ from pyrunc.spec.names import CLONE_FLAGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from pyrunc.host import HostFacts
     from pyrunc.spec.types import Config, Hooks, Linux, Process, User
 
@@ -113,14 +111,14 @@ class Context:
         "user",
     )
 
-    def __init__(self, config: Any, process: Any, facts: HostFacts, options: Options) -> None:
+    def __init__(self, config: Config, process: Process, facts: HostFacts, options: Options) -> None:
         """``config`` and ``process`` are valid; an empty ``process``: there is no program."""
         self.plan = plan = Plan()
         plan.npreserve = options.listen_fds + options.preserve_fds
-        self.config: Config = config
+        self.config = config
         self.linux: Linux = config.get("linux", {})
         self.hooks: Hooks = config.get("hooks", {})
-        self.process: Process = process
+        self.process = process
         self.user: User = process.get("user", {})
         self.facts = facts
         self.options = options

@@ -12,20 +12,20 @@ from pyrunc.plan.context import Context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from pyrunc.host import HostFacts
     from pyrunc.plan import Plan
     from pyrunc.plan.context import Options
+    from pyrunc.spec.types import Config, Process
 
 
-def compile_create(config: dict[str, Any], facts: HostFacts, options: Options) -> Plan:
+def compile_create(config: Config, facts: HostFacts, options: Options) -> Plan:
     """The plan that creates the container and leaves it waiting for `start`.
 
     ``config`` has passed spec.validate.check. Raises ConfigError, with all problems that only show
     here.
     """
-    ctx = Context(config, config.get("process", {}), facts, options)
+    program: Process = config.get("process", {})  # type: ignore[assignment]  # empty: none
+    ctx = Context(config, program, facts, options)
     ctx.plan.cgroup_path = options.cgroup_path
     ctx.read_mounts()
     hooks.host_side(ctx)

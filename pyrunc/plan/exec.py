@@ -21,11 +21,10 @@ from pyrunc.plan.ops import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from pyrunc.host import HostFacts
     from pyrunc.plan import Plan
     from pyrunc.plan.context import Options
+    from pyrunc.spec.types import Config, Process
 
 # The name in /proc/PID/ns of each type of namespace, in the order of setns(2): see
 # namespaces._JOIN_RANK.
@@ -41,7 +40,7 @@ NAMESPACES = {
 }
 
 
-def compile_exec(config: dict[str, Any], program: dict[str, Any], facts: HostFacts, options: Options) -> Plan:
+def compile_exec(config: Config, program: Process, facts: HostFacts, options: Options) -> Plan:
     """The plan that joins the container and becomes ``program``, a valid ``process`` object.
 
     ``config`` is the container's. Raises ConfigError, with all problems that only show here.
