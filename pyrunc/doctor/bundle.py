@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import stat
 from shlex import quote
-from typing import Any
 
 from pyrunc import fs, host, seccomp
 from pyrunc.cgroup.cgroupfs import Cgroupfs
@@ -19,6 +18,12 @@ from pyrunc.plan import Plan
 from pyrunc.spec import load
 from pyrunc.spec.names import CAPABILITIES, CLONE_FLAGS, RLIMITS
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from pyrunc.spec.types import Config, Linux, Process
+
 NOFILE = RLIMITS.index("RLIMIT_NOFILE")
 UNLIMITED = (1 << 64) - 1
 REALTIME = ("SCHED_FIFO", "SCHED_RR", "SCHED_DEADLINE")
@@ -27,11 +32,11 @@ REALTIME = ("SCHED_FIFO", "SCHED_RR", "SCHED_DEADLINE")
 class Wanted:
     """A config and its compilation."""
 
-    def __init__(self, path: str, config: dict[str, Any], facts: host.HostFacts, plan: Plan) -> None:
+    def __init__(self, path: str, config: Config, facts: host.HostFacts, plan: Plan) -> None:
         self.path, self.config, self.facts, self.plan = path, config, facts, plan
-        self.process: dict[str, Any] = config.get("process") or {}
-        self.linux: dict[str, Any] = config.get("linux") or {}
-        self.user_namespace = any(entry["type"] == "user" for entry in self.linux.get("namespaces") or ())
+        self.process: Process = config.get("process") or {"cwd": "/"}
+        self.linux: Linux = config.get("linux", {})
+        self.user_namespace = any(entry["type"] == "user" for entry in self.linux.get("namespaces", ()))
 
 
 def check(machine: Machine, opts: create.CreateOptions) -> list[Area]:
@@ -120,7 +125,7 @@ def oom_score(machine: Machine, area: Area, wanted: Wanted) -> None:
 
 def controllers(machine: Machine, area: Area, wanted: Wanted) -> None:
     """Limits need their controllers in the parent of the container's cgroup."""
-    resources = wanted.linux.get("resources") or {}
+    resources = wanted.linux.get("resources", {})
     path = wanted.plan.cgroup_path
     if not path:
         asked = ", ".join(f"/linux/resources/{key}" for key in limiting(resources))
@@ -154,8 +159,11 @@ def offering(machine: Machine, error: PyruncError) -> str:
 
 def capabilities(machine: Machine, area: Area, wanted: Wanted) -> None:
     """Without a user namespace, a container can have only the caller's privileges."""
-    sets = wanted.process.get("capabilities") or {}
-    asked = {name for names in sets.values() for name in names or () if name in CAPABILITIES}
+    sets = wanted.process.get("capabilities", {})
+    kind: Literal["bounding", "effective", "inheritable", "permitted", "ambient"]
+    asked: set[str] = set()
+    for kind in ("bounding", "effective", "inheritable", "permitted", "ambient"):
+        asked.update(name for name in sets.get(kind, ()) if name in CAPABILITIES)
     if wanted.user_namespace:
         return
     held = machine.capabilities("CapPrm")
@@ -204,8 +212,9 @@ def id_maps(machine: Machine, area: Area, wanted: Wanted) -> None:
     """A user may map the user's own id, and the ids granted by /etc/subuid, /etc/subgid or NSS."""
     if machine.euid == 0:
         return
+    field: Literal["uidMappings", "gidMappings"]
     for field, groups, own in (("uidMappings", False, machine.euid), ("gidMappings", True, machine.egid)):
-        maps = wanted.linux.get(field) or ()
+        maps = wanted.linux.get(field, ())
         if not maps:
             continue
         name = users.user_name(machine.uid)

@@ -18,7 +18,7 @@ DROP_INS = 64
 SHIM = "io.containerd.runc.v2"
 PLUGINS = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}  # depends on the version of config.toml
 
-Table = dict[str, Any]
+Table = dict[str, Any]  # of a file in TOML or JSON; `table` checks its tables
 
 
 class Unreadable(Exception):

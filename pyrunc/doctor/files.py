@@ -11,7 +11,6 @@ import os
 import stat
 from collections.abc import Sequence
 from shlex import quote
-from typing import Any
 
 from pyrunc import explain, fs
 from pyrunc.doctor import kernel
@@ -19,14 +18,19 @@ from pyrunc.doctor.findings import Area
 from pyrunc.doctor.machine import Machine
 from pyrunc.errors import show
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.spec.types import Config, Mount
+    from pyrunc.spec.validate import HookKind
+
 # Hooks that run in the runtime's namespaces, or before the root changes.
-HOST_HOOKS = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
+HOST_HOOKS: tuple[HookKind, ...] = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
 SPECIAL_TYPES = {"none", "cgroup"}  # the latter is the unified hierarchy (ADR 8)
 
 
-def check(machine: Machine, area: Area, bundle: str, config: dict[str, Any]) -> None:
+def check(machine: Machine, area: Area, bundle: str, config: Config) -> None:
     """Everything of a config that must exist before a create."""
-    path = (config.get("root") or {}).get("path") or ""
+    path = config["root"]["path"]
     root = fs.normpath(fs.join(bundle, path)) if path else ""
     if root and root_filesystem(machine, area, root, config):
         program(machine, area, root, config)
@@ -34,7 +38,7 @@ def check(machine: Machine, area: Area, bundle: str, config: dict[str, Any]) -> 
     hooks(machine, area, config)
 
 
-def root_filesystem(machine: Machine, area: Area, root: str, config: dict[str, Any]) -> bool:
+def root_filesystem(machine: Machine, area: Area, root: str, config: Config) -> bool:
     """The root must be a directory from which programs can be executed."""
     found = machine.stat(root)
     if found is None or not stat.S_ISDIR(found.st_mode):
@@ -73,13 +77,13 @@ def remount(machine: Machine, path: str, option: str) -> str:
 # -- the program ------------------------------------------------------------------------------------------------------
 
 
-def program(machine: Machine, area: Area, root: str, config: dict[str, Any]) -> None:
+def program(machine: Machine, area: Area, root: str, config: Config) -> None:
     """/process/args/0 must exist, be executable and match this machine, unless a mount of the
     config covers it."""
-    process = config.get("process") or {}
-    name = (process.get("args") or [""])[0]
-    if not name:
+    process = config.get("process")
+    if process is None:
         return
+    name = process["args"][0]
     covers = [mount["destination"].rstrip("/") + "/" for mount in config.get("mounts") or ()]
     listed = [fs.normpath(path) for path in explain.candidates(process, name)]
     with explain.Tree(explain.Setting(config, process, machine.place(root))) as tree:
@@ -141,7 +145,7 @@ def emulated(machine: Machine) -> bool:
 # -- mounts and hooks -------------------------------------------------------------------------------------------------
 
 
-def mounts(machine: Machine, area: Area, bundle: str, config: dict[str, Any]) -> None:
+def mounts(machine: Machine, area: Area, bundle: str, config: Config) -> None:
     """Bind sources must exist, types must be known, and idmapped sources must support it."""
     known = {line.split("\t")[-1] for line in machine.text("/proc/filesystems").split("\n")}
     bad = 0
@@ -178,16 +182,16 @@ def mounts(machine: Machine, area: Area, bundle: str, config: dict[str, Any]) ->
         area.ok("mounts", f"the sources and types of all {len(listed)}")
 
 
-def mapped(mount: dict[str, Any], options: Sequence[str]) -> bool:
+def mapped(mount: Mount, options: Sequence[str]) -> bool:
     """Whether a bind mount is idmapped."""
     return bool(mount.get("uidMappings") or "idmap" in options or "ridmap" in options)
 
 
-def hooks(machine: Machine, area: Area, config: dict[str, Any]) -> None:
+def hooks(machine: Machine, area: Area, config: Config) -> None:
     """Hooks that run on the host's files must be programs there."""
     listed, bad = 0, 0
     for kind in HOST_HOOKS:
-        for index, hook in enumerate((config.get("hooks") or {}).get(kind) or ()):
+        for index, hook in enumerate(config.get("hooks", {}).get(kind, ())):
             listed += 1
             path = hook["path"]
             if not machine.is_program(path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from pyrunc.errors import brief
 
@@ -78,7 +77,7 @@ def counts(findings: Iterable[Finding]) -> dict[str, int]:
     return out
 
 
-def as_json(findings: list[Finding]) -> dict[str, Any]:
+def as_json(findings: list[Finding]) -> dict[str, object]:
     """The document of `--json`."""
     found = counts(findings)
     worst = PROBLEM if found[PROBLEM] else NOTE if found[NOTE] else OK

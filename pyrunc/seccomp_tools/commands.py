@@ -10,19 +10,17 @@ from pyrunc.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from pyrunc.launch.create import CreateOptions
 
 
-def explain(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+def explain(context: command.Context, values: command.Values, args: list[str]) -> int:
     """`seccomp explain`."""
     from pyrunc.seccomp_tools import explain, profile
 
     filter = profile.open_filter(args[0])
     if len(args) > 1:
         found = explain.answers(filter, args[1:])
-        document: Any = {"source": filter.source, "calls": [answer.as_json() for answer in found]}
+        document: object = {"source": filter.source, "calls": [answer.as_json() for answer in found]}
         lines = explain.lines(found)
     else:
         summaries = [explain.Summary(filter, arch) for arch in filter.arches]
@@ -35,7 +33,7 @@ def explain(context: command.Context, values: dict[str, Any], args: list[str]) -
     return command.out(json.dumps(document, indent=2) + "\n" if values.get("json") else "\n".join(lines) + "\n")
 
 
-def check(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+def check(context: command.Context, values: command.Values, args: list[str]) -> int:
     """`seccomp check`: exit status 1 if there are problems."""
     from pyrunc.seccomp_tools import check, profile
 
@@ -50,12 +48,12 @@ def check(context: command.Context, values: dict[str, Any], args: list[str]) -> 
     return 1 if problems else 0
 
 
-def options(context: command.Context, values: dict[str, Any]) -> CreateOptions:
+def options(context: command.Context, values: command.Values) -> CreateOptions:
     """The id of the traced container, which no other container has."""
     return command.created_by(context, f"seccomp-{posix.getpid()}", {"bundle": values.get("bundle", "")})
 
 
-def trace(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+def trace(context: command.Context, values: command.Values, args: list[str]) -> int:
     """`seccomp trace`."""
     from pyrunc.seccomp_tools import profile
     from pyrunc.seccomp_tools import trace as tracing
@@ -73,7 +71,7 @@ def trace(context: command.Context, values: dict[str, Any], args: list[str]) -> 
     return code
 
 
-def record(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+def record(context: command.Context, values: command.Values, args: list[str]) -> int:
     """`seccomp record`."""
     from pyrunc.seccomp_tools import record as recording
     from pyrunc.seccomp_tools.trace import Tracer

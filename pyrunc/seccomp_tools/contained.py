@@ -16,9 +16,7 @@ from pyrunc.plan.security import WAIT_KILLABLE_RECV, filter_flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
-    from pyrunc.spec.types import Seccomp, SyscallRule
+    from pyrunc.spec.types import Config, Linux, Seccomp, SyscallRule
 
 # ret USER_NOTIF: every call on every architecture
 ASK = pack("HBBI", 0x06, 0, 0, seccomp.ACTIONS["SCMP_ACT_NOTIFY"])
@@ -52,12 +50,12 @@ class Job(create.Job):
         known = libseccomp.knows_flag(WAIT_KILLABLE_RECV | seccomp.NEW_LISTENER)
         self.flags = WAIT_KILLABLE_RECV if known else 0
 
-    def read_config(self, path: str) -> tuple[dict[str, Any], bytes]:
+    def read_config(self, path: str) -> tuple[Config, bytes]:
         """The bundle's plan with our filter and command line."""
         import json
 
         config, _ = super().read_config(path)
-        linux = config.get("linux")
+        linux: Linux = config.get("linux", {})  # not validated yet
         config["linux"] = {**(linux if isinstance(linux, dict) else {}), "seccomp": profile()}
         process = config.get("process")
         if self.args and isinstance(process, dict):

@@ -12,7 +12,6 @@ from pyrunc.seccomp_tools.outcomes import Outcome, outcomes
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any
 
     from pyrunc.seccomp_tools.calls import Arch
     from pyrunc.seccomp_tools.profile import Filter
@@ -31,7 +30,7 @@ class Answer:
         self.name, self.arch, self.number = name, arch, number
         self.outcomes = found  # empty: the architecture lacks the call
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Name, architecture, number (null if the architecture lacks it), outcomes."""
         return {
             "name": self.name,
@@ -161,7 +160,7 @@ class Summary:
             else:
                 self.by_action.setdefault(found[0].verdict.text, []).append(name)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Names by action, and names for which the arguments decide."""
         return {"arch": self.arch.name, "actions": self.by_action, "conditional": self.conditional}
 

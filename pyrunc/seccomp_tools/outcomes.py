@@ -15,7 +15,6 @@ from pyrunc.seccomp_tools.profile import Verdict
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Any
 
     from pyrunc.seccomp_tools.calls import Arch
     from pyrunc.seccomp_tools.profile import Filter
@@ -37,7 +36,7 @@ class Outcome:
         self.verdict = verdict
         self.when = when  # conditions, "otherwise", or "" for always
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The verdict and ``when``."""
         return {**self.verdict.as_json(), "when": self.when}
 

@@ -15,7 +15,6 @@ from pyrunc.spec.structure import structure
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
     from pyrunc.seccomp_tools.calls import Arch
     from pyrunc.spec.types import Seccomp, SyscallArg, SyscallRule
@@ -50,7 +49,7 @@ class Verdict:
             return self.action
         return f"{self.action} {errno_name(self.errno) if self.action == ERRNO else self.errno}"
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Action, errno (null for actions without one), rule, why."""
         return {"action": self.action, "errno": self.errno, "rule": self.pointer, "why": self.why}
 
@@ -205,7 +204,7 @@ def read(path: str) -> tuple[Seccomp | None, str, str]:
     source = name.rpartition("/")[2]
     if "linux" not in document and "ociVersion" not in document:
         return valid(document, "", source), "", source
-    linux = document.get("linux") or {}
+    linux = document.get("linux", {})
     if type(linux) is not dict:
         raise ConfigError([Problem("/linux", "object", show(linux))], source)
     profile = linux.get("seccomp")
@@ -220,16 +219,15 @@ def is_directory(path: str) -> bool:
         return False
 
 
-def valid(profile: Any, pointer: str, source: str) -> Seccomp:
+def valid(profile: object, pointer: str, source: str) -> Seccomp:
     """The profile, validated as `create` does. Raises ConfigError."""
     report = Report()
-    found = structure(schema.SECCOMP, profile, pointer, report.problems)
+    found: Seccomp = structure(schema.SECCOMP, profile, pointer, report.problems)
     if type(found) is dict and not report.problems:
         rules_linux.seccomp(found, pointer, report)
     if report.problems:
         raise ConfigError(report.problems, source)
-    checked: Seccomp = profile
-    return checked
+    return profile  # type: ignore[return-value]  # has been checked
 
 
 def open_filter(path: str) -> Filter:

@@ -10,11 +10,10 @@ from pyrunc.spec.schema import SECCOMP_ARCHES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from pyrunc.log import Log
     from pyrunc.seccomp_tools.calls import Arch
     from pyrunc.seccomp_tools.listener import Notification
+    from pyrunc.spec.types import Seccomp
 
 _FIELDS = ("defaultAction", "defaultErrnoRet", "architectures", "syscalls")
 # Calls that `start` needs from an init that `create` left behind this filter, and that `run` may
@@ -29,8 +28,8 @@ class Recorder:
 
     __slots__ = ("before", "counts", "known", "nameless", "names")
 
-    def __init__(self, before: dict[str, Any]) -> None:
-        """``before``: the profile of earlier runs, or {}."""
+    def __init__(self, before: Seccomp | None) -> None:
+        """``before``: the profile of earlier runs, or None."""
         self.before = before
         self.known = list(calls.all_arches().values())
         self.names: dict[tuple[int, int, int], tuple[str, str]] = {}  # AUDIT_ARCH_*, number, part -> SCMP_ARCH_*, name
@@ -62,17 +61,19 @@ class Recorder:
             found.setdefault(arch, {})[name] = count
         return found
 
-    def profile(self) -> dict[str, Any]:
+    def profile(self) -> Seccomp:
         """The profile of this run and earlier ones; the same calls produce the same bytes."""
         found = self.calls()
         native: Arch = calls.native()
-        arches = {native.name, *found, *(self.before.get("architectures") or ())}
-        names = {name for rule in self.before.get("syscalls") or () for name in rule["names"]}
+        arches, names = {native.name, *found}, set[str]()
+        if self.before is not None:
+            arches.update(self.before.get("architectures", ()))
+            names = {name for rule in self.before.get("syscalls", ()) for name in rule["names"]}
         names |= {name for listed in found.values() for name in listed} | set(_START)
         return {
             "defaultAction": "SCMP_ACT_ERRNO",
             "defaultErrnoRet": 1,
-            "architectures": sorted(arches, key=_place),
+            "architectures": sorted(arches, key=_place),  # type: ignore[arg-type]  # names that `_place` knows
             "syscalls": [{"names": sorted(names), "action": "SCMP_ACT_ALLOW"}],
         }
 
@@ -89,19 +90,19 @@ def _place(arch: str) -> int:
     return SECCOMP_ARCHES.index(arch)
 
 
-def earlier(path: str) -> dict[str, Any]:
-    """The profile that an earlier `record` wrote to a file; {} if there is none. Raises
+def earlier(path: str) -> Seccomp | None:
+    """The profile that an earlier `record` wrote to a file; None if there is none. Raises
     ConfigError."""
     if not path or not fs.exists(path):
-        return {}
-    document, _ = load.load_config(fs.abspath(path))
+        return None
+    found, _ = load.load_config(fs.abspath(path))
     source = path.rpartition("/")[2]
-    profile.valid(document, "", source)
-    rules = document.get("syscalls") or [{}]
+    document = profile.valid(found, "", source)
+    rules = document.get("syscalls", [])
     expected = "what `seccomp record` writes: one rule, SCMP_ACT_ALLOW, without conditions"
     if list(document) != list(_FIELDS):
         raise ConfigError([Problem("", expected, f"the members {show(list(document))}")], source)
-    if len(rules) > 1 or rules[0].get("action") != "SCMP_ACT_ALLOW" or rules[0].get("args"):
+    if len(rules) != 1 or rules[0]["action"] != "SCMP_ACT_ALLOW" or rules[0].get("args"):
         raise ConfigError([Problem("/syscalls", expected, "other rules")], source)
     if document["defaultAction"] != "SCMP_ACT_ERRNO" or document["defaultErrnoRet"] != 1:
         raise ConfigError([Problem("/defaultAction", expected, show(document["defaultAction"]))], source)

@@ -277,7 +277,7 @@ class Printer:
         if self.as_json:
             import json
 
-            row: dict[str, Any] = {"time": round(seconds, 6), "pid": call.pid, "comm": comm, "arch": arch}
+            row: dict[str, object] = {"time": round(seconds, 6), "pid": call.pid, "comm": comm, "arch": arch}
             row |= {"number": call.number, "name": name, "args": list(call.args), "text": text}
             row |= verdict.as_json() if verdict is not None else {"action": None, "errno": None, "rule": "", "why": ""}
             line = json.dumps(row)

@@ -11,7 +11,6 @@ from pyrunc.trace.target import Target
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
     from pyrunc.trace.record import Recorder, Span
 
@@ -41,7 +40,7 @@ class Chrome(Target):
             length = span.end - span.begin
             args = {key: clean(value) for key, value in span.args.items()}
             lines.append(
-                f'{{"name":{quote(clean(span.name))},"cat":"{span.kind}","ph":"X","ts":{micro(span.begin)}'
+                f'{{"name":{quote(str(clean(span.name)))},"cat":"{span.kind}","ph":"X","ts":{micro(span.begin)}'
                 f',"dur":{micro(length)},"pid":{recorder.pid},"tid":{track},"args":{dumps(args)}}}'
             )
         return ",\n".join(lines).encode("ascii")
@@ -49,7 +48,8 @@ class Chrome(Target):
     def name(self, recorder: Recorder, what: str, name: str, track: int) -> str:
         """A metadata event."""
         self.named.add(track)
-        return f'{{"name":"{what}","ph":"M","pid":{recorder.pid},"tid":{track},"args":{{"name":{quote(clean(name))}}}}}'
+        label = quote(str(clean(name)))
+        return f'{{"name":"{what}","ph":"M","pid":{recorder.pid},"tid":{track},"args":{{"name":{label}}}}}'
 
 
 def micro(ns: int) -> str:
@@ -57,7 +57,7 @@ def micro(ns: int) -> str:
     return f"{ns // 1000}.{ns % 1000:03d}"
 
 
-def clean(value: Any) -> Any:
+def clean(value: object) -> object:
     """Bytes of a path that are not UTF-8 are lone surrogates, which other JSON readers reject."""
     if type(value) is str and not value.isascii():
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

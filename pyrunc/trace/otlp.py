@@ -12,7 +12,6 @@ from pyrunc.trace.target import Target
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
     from pyrunc.trace.record import Recorder, Span
 
@@ -45,7 +44,11 @@ class Otlp(Target):
 
     def render(self, recorder: Recorder, spans: Sequence[Span]) -> bytes:
         """One line. ``head`` is the part of it that `write` prepends to the first line."""
-        resource: dict[str, Any] = {"service.name": "pyrunc", "service.version": VERSION, "process.pid": recorder.pid}
+        resource: dict[str, object] = {
+            "service.name": "pyrunc",
+            "service.version": VERSION,
+            "process.pid": recorder.pid,
+        }
         if recorder.id:
             resource["container.id"] = recorder.id
         scope = {"scope": {"name": "pyrunc"}, "spans": [self.span(span) for span in spans]}
@@ -54,11 +57,11 @@ class Otlp(Target):
 
     between = head
 
-    def span(self, span: Span) -> dict[str, Any]:
+    def span(self, span: Span) -> dict[str, object]:
         """One span."""
         own = -1 - span.step if span.step >= 0 else span.number
         parent = self.span_id(span.parent) if span.parent else self.parent
-        out: dict[str, Any] = {"traceId": self.trace, "spanId": self.span_id(own)}
+        out: dict[str, object] = {"traceId": self.trace, "spanId": self.span_id(own)}
         if parent:
             out["parentSpanId"] = parent
         out |= {"name": clean(span.name), "kind": _INTERNAL}
@@ -69,12 +72,12 @@ class Otlp(Target):
         return out
 
 
-def attributes(found: dict[str, Any]) -> list[dict[str, Any]]:
+def attributes(found: dict[str, object]) -> list[dict[str, object]]:
     """A list of OTLP's KeyValue."""
     return [{"key": key, "value": any_value(clean(value))} for key, value in found.items()]
 
 
-def any_value(value: Any) -> dict[str, Any]:
+def any_value(value: object) -> dict[str, object]:
     """OTLP's AnyValue; 64-bit numbers are strings in JSON."""
     if type(value) is bool:
         return {"boolValue": value}

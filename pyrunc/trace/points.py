@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 
     from pyrunc.launch import session
     from pyrunc.plan import Plan
+    from pyrunc.spec.types import Config
     from pyrunc.trace.record import Recorder, Span
 
-    Details = Callable[[Span, tuple[Any, ...]], None]
+    Args = tuple[Any, ...]  # of a traced function
+    Call = Callable[..., Any]  # a traced function
+    Details = Callable[[Span, Args], None]
 
 # (module, name in it, kind, name in the trace); a trailing "=": DETAILS adds what a call is about.
 POINTS: tuple[tuple[str, str, str, str], ...] = (
@@ -171,7 +174,7 @@ def replace(module: str, path: str, make: Callable[[Any], Any]) -> None:
     set_value(owner, name, make(vars(owner).get(name)))
 
 
-def timed(recorder: Recorder, call: Any, kind: str, title: str, details: Details | None) -> Any:
+def timed(recorder: Recorder, call: Call, kind: str, title: str, details: Details | None) -> Any:
     """Wrap a function in a span."""
     plain = title.rstrip("=")
 
@@ -193,7 +196,7 @@ def timed(recorder: Recorder, call: Any, kind: str, title: str, details: Details
 # -- details ----------------------------------------------------------------------------------------------------------
 
 
-def _written(span: Span, args: tuple[Any, ...]) -> None:
+def _written(span: Span, args: Args) -> None:
     path, data = str(args[0]), args[1]
     file = path.rpartition("/")[2]
     if file.startswith(_CGROUP_FILES):
@@ -202,19 +205,19 @@ def _written(span: Span, args: tuple[Any, ...]) -> None:
     span.args = {"path": brief(path, record.TEXT), "value": brief(data.decode("utf-8", "replace").strip(), record.TEXT)}
 
 
-def _about_cgroup(span: Span, args: tuple[Any, ...]) -> None:
+def _about_cgroup(span: Span, args: Args) -> None:
     span.args = {"cgroup": brief(str(args[1]), record.TEXT)}
 
 
-def _member(span: Span, args: tuple[Any, ...]) -> None:
+def _member(span: Span, args: Args) -> None:
     span.name = f"{span.name} {args[1]}".strip()
 
 
-def _kind_of_hooks(span: Span, args: tuple[Any, ...]) -> None:
+def _kind_of_hooks(span: Span, args: Args) -> None:
     span.name = f"{args[0]} hooks"
 
 
-def _hook(span: Span, args: tuple[Any, ...]) -> None:
+def _hook(span: Span, args: Args) -> None:
     program = args[0]
     if not program.pointer.startswith("/hooks/"):
         span.kind = "phase"
@@ -252,7 +255,7 @@ def on_verb(recorder: Recorder, module: ModuleType) -> None:
     set_value(module, "main", noted(module.main))
 
 
-def planned(recorder: Recorder, call: Any) -> Any:
+def planned(recorder: Recorder, call: Call) -> Any:
     """A plan that requests times from init, and whose hooks receive TRACEPARENT."""
 
     def compile(*args: Any, **kwargs: Any) -> Any:
@@ -302,7 +305,7 @@ def watching(recorder: Recorder, base: type[handshake.Record]) -> type[handshake
     return Record
 
 
-def received(recorder: Recorder, call: Any) -> Any:
+def received(recorder: Recorder, call: Call) -> Any:
     """The next record that is a message, after storing the times that precede it."""
 
     def receive(self: session.Session, timeout: int, interrupts: session.Interrupts | None) -> Any:
@@ -325,7 +328,7 @@ def received(recorder: Recorder, call: Any) -> Any:
     return receive
 
 
-def read_late(recorder: Recorder, call: Any) -> Any:
+def read_late(recorder: Recorder, call: Call) -> Any:
     """The rest as `start` sees it: times, then a failure or the end of the error fifo."""
 
     def read_record(fd: int) -> bytes:
@@ -350,23 +353,24 @@ def ops_of(recorder: Recorder) -> int:
     return len(recorder.steps.rows) if recorder.steps is not None else 0
 
 
-def released(recorder: Recorder, call: Any) -> Any:
+def released(recorder: Recorder, call: Call) -> Any:
     """`start`: the remaining steps."""
 
     def let_go(container: state.Container, *args: Any) -> bytes:
         recorder.init_pid = container.data["pid"]
         try:
-            config = jsontext.loads(container.read_bytes("config.json"))
+            config: Config | None = jsontext.loads(container.read_bytes("config.json"))
         except (OSError, ValueError):
-            config = {}
-        recorder.steps = record.of_state(container.data.get("late") or [], config if type(config) is dict else {})
+            config = None
+        hooks = config.get("hooks", {}) if type(config) is dict else {}
+        recorder.steps = record.of_state(container.data.get("late", []), hooks.get("startContainer", []))
         data: bytes = call(container, *args)
         return data
 
     return let_go
 
 
-def flushed(recorder: Recorder, call: Any) -> Any:
+def flushed(recorder: Recorder, call: Call) -> Any:
     """Stop timing: the rest may take as long as the container lives."""
 
     def wait(*args: Any) -> Any:
@@ -376,7 +380,7 @@ def flushed(recorder: Recorder, call: Any) -> Any:
     return wait
 
 
-def hook_ended(recorder: Recorder, call: Any) -> Any:
+def hook_ended(recorder: Recorder, call: Call) -> Call:
     """A hook's exit status."""
 
     def wait(program: Any, *args: Any) -> int:
@@ -391,7 +395,7 @@ def hook_ended(recorder: Recorder, call: Any) -> Any:
     return wait
 
 
-def hook_environment(recorder: Recorder, call: Any) -> Any:
+def hook_environment(recorder: Recorder, call: Call) -> Call:
     """TRACEPARENT for a hook."""
 
     def environment(program: Any) -> list[bytes]:

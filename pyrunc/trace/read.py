@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    Fields = dict[str, Any]  # of a span as it was read
+
 MOST_BYTES = 64 << 20
 MOST_TIME = 1e17  # above it, the sum of two is not a valid time
 DEPTH = 40
@@ -28,7 +30,7 @@ class Span:
     def __init__(self, name: str, kind: str, begin: float, length: float) -> None:
         self.name, self.kind, self.begin, self.length = name, kind, begin, length
         self.pid = self.tid = 0
-        self.args: dict[str, Any] = {}
+        self.args: dict[str, object] = {}
         self.parts: list[Span] = []
 
     @property
@@ -100,7 +102,7 @@ def events(data: bytes) -> tuple[list[Span], dict[int, str]]:
     return spans, names
 
 
-def parsed(data: bytes, where: str) -> Any:
+def parsed(data: bytes, where: str) -> Any:  # whoever reads a member checks its type
     """One JSON document.  Raises WrongError."""
     try:
         return interpreter.json_reader()(data)
@@ -110,7 +112,7 @@ def parsed(data: bytes, where: str) -> Any:
         raise WrongError(f"{where}: expected JSON{found}") from None
 
 
-def text(event: dict[str, Any], key: str, where: str) -> str:
+def text(event: Fields, key: str, where: str) -> str:
     """A string of an event.  Raises WrongError."""
     value = event.get(key)
     if type(value) is not str:
@@ -118,7 +120,7 @@ def text(event: dict[str, Any], key: str, where: str) -> str:
     return value
 
 
-def number(event: dict[str, Any], key: str, where: str) -> float:
+def number(event: Fields, key: str, where: str) -> float:
     """A number of an event.  Raises WrongError."""
     value = event.get(key)
     if (type(value) is not int and type(value) is not float) or not 0 <= value < MOST_TIME:
@@ -144,7 +146,7 @@ def otlp(data: bytes) -> list[Span]:
     return spans
 
 
-def otlp_span(span: dict[str, Any], pid: int, where: str) -> Span:
+def otlp_span(span: Fields, pid: int, where: str) -> Span:
     """One span.  Raises WrongError, KeyError, TypeError, ValueError."""
     begin, end = int(span["startTimeUnixNano"]), int(span["endTimeUnixNano"])
     times = {"ts": begin / 1000, "dur": (end - begin) / 1000}
@@ -155,12 +157,12 @@ def otlp_span(span: dict[str, Any], pid: int, where: str) -> Span:
     return made
 
 
-def plain(attributes: list[dict[str, Any]]) -> dict[str, Any]:
+def plain(attributes: list[Fields]) -> Fields:
     """Convert KeyValues to a dictionary."""
     return {str(entry["key"]): plain_value(entry["value"]) for entry in attributes}
 
 
-def plain_value(value: dict[str, Any]) -> Any:
+def plain_value(value: Fields) -> object:
     """An AnyValue."""
     if "intValue" in value:
         return int(value["intValue"])
@@ -226,13 +228,13 @@ def nest(spans: list[Span]) -> list[Span]:
     return top
 
 
-def as_json(found: list[Command]) -> dict[str, Any]:
+def as_json(found: list[Command]) -> dict[str, object]:
     """The commands in the format of `trace show --json`; times in microseconds, relative to the
     first command."""
     zero = found[0].whole.begin
 
-    def row(span: Span) -> dict[str, Any]:
-        out: dict[str, Any] = {"name": span.name, "kind": span.kind, "begin": round(span.begin - zero, 3)}
+    def row(span: Span) -> dict[str, object]:
+        out: dict[str, object] = {"name": span.name, "kind": span.kind, "begin": round(span.begin - zero, 3)}
         out |= {"length": round(span.length, 3), "args": span.args}
         return out | {"parts": [row(part) for part in span.parts]}
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from pyrunc.plan import Plan
+    from pyrunc.spec.types import Hook
 
     class Sink(Protocol):
         """The destination of spans."""
@@ -56,7 +57,7 @@ class Span:
         self.number, self.parent = number, parent  # parent 0: none
         self.name, self.kind = name, kind
         self.begin, self.end = begin, 0
-        self.args: dict[str, Any] = {}
+        self.args: dict[str, object] = {}
         self.lane = RUNTIME
         self.step = -1  # number of the plan's step
 
@@ -226,7 +227,7 @@ class Step:
         self.index, self.origin, self.op = index, origin, op
         named = {arg[0]: strings[arg[4]] for arg in ops.OPS[op][2] if 0 <= arg[4] < len(strings)}
         self.about = next((str(named[name]) for name in _ABOUT if type(named.get(name)) is str), "")
-        self.args: dict[str, Any] = {}
+        self.args: dict[str, object] = {}
         if op == ops.OP_HOOK:
             given = named.get("args")
             self.args["argv"] = words(given) if type(given) is list else [brief(str(given), TEXT)]
@@ -254,10 +255,9 @@ def of_plan(plan: Plan) -> Steps:
     return Steps(rows)
 
 
-def of_state(late: Sequence[Sequence[Any]], config: dict[str, Any]) -> Steps:
+def of_state(late: Sequence[Sequence[Any]], hooks: list[Hook]) -> Steps:
     """The steps that `start` releases, from `Plan.late_origins` and the hooks of config.json."""
     codes = {row[0]: op for op, row in ops.OPS.items()}
-    hooks = (config.get("hooks") or {}).get("startContainer") or []
     rows: list[Step] = []
     for index, origin, name, strings in late:
         if name == "WAIT_START" or name not in codes:
