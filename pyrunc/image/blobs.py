@@ -94,9 +94,9 @@ class Zstd:
         except ImportError as error:
             hint = "install backports.zstd (pip install 'pyrunc[image]')"
             raise ImageError(f"zstd layers need a zstd module: {hint}") from error
-        self.make: Callable[[], Any] = zstd.ZstdDecompressor
+        self.make: Callable[[], Any] = zstd.ZstdDecompressor  # of either module, and perhaps without types
         self.failure: type[Exception] = zstd.ZstdError
-        self.engine: Any = None
+        self.engine: Any = None  # of `make`
         self.frames = 0
 
     def feed(self, data: bytes) -> list[bytes]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pyrunc.errors import UsageError, show
 from pyrunc.image import accounts
 from pyrunc.image.accounts import User
@@ -14,12 +12,17 @@ from pyrunc.image.manifest import Image
 from pyrunc.image.tree import Tree
 from pyrunc.spec import default
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.image.descriptor import Document
+    from pyrunc.spec.types import Config, Mount
+
 PREFIX = "org.opencontainers.image."
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 VOLUME_KINDS = ("tmpfs", "bind", "none")
 
 
-def _strings(config: dict[str, Any], name: str) -> list[str]:
+def _strings(config: Document, name: str) -> list[str]:
     """An optional array of strings. Raises ImageError."""
     found = config.get(name) or []
     if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
@@ -27,21 +30,21 @@ def _strings(config: dict[str, Any], name: str) -> list[str]:
     return found
 
 
-def _string(config: dict[str, Any], name: str, where: str) -> str:
+def _string(config: Document, name: str, where: str) -> str:
     found = config.get(name) or ""
     if not isinstance(found, str):
         raise ImageError(f"{where}/{name}: expected a string, found {show(found)}")
     return found
 
 
-def _object(config: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+def _object(config: Document, name: str, where: str) -> Document:
     found = config.get(name) or {}
     if not isinstance(found, dict):
         raise ImageError(f"{where}/{name}: expected an object, found {show(found)}")
     return found
 
 
-def convert(image: Image, tree: Tree, *, volumes: str, ids: Identity, warnings: Warnings) -> dict[str, Any]:
+def convert(image: Image, tree: Tree, *, volumes: str, ids: Identity, warnings: Warnings) -> Config:
     """A config.json for an unpacked image.
 
     ``tree`` is its root filesystem, used to look up users by name. ``volumes``: tmpfs, bind or
@@ -81,7 +84,7 @@ def _environment(env: list[str], user: User) -> list[str]:
     return env + [entry for entry in added if entry.partition("=")[0] not in names]
 
 
-def _annotations(image: Image, source: dict[str, Any]) -> dict[str, str]:
+def _annotations(image: Image, source: Document) -> dict[str, str]:
     """conversion.md, "Annotation Fields": labels take precedence."""
     found = {
         "os": _string(image.config, "os", ""),
@@ -101,14 +104,14 @@ def _annotations(image: Image, source: dict[str, Any]) -> dict[str, str]:
     return annotations | labels
 
 
-def _features(config: dict[str, Any]) -> list[str]:
+def _features(config: Document) -> list[str]:
     found = config.get("os.features") or []
     if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
         raise ImageError(f"/os.features: expected an array of strings, found {show(found)}")
     return found
 
 
-def _volumes(volumes: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+def _volumes(volumes: Document, kind: str) -> list[Mount]:
     """A mount for each volume (conversion.md, "Volumes": implementations should offer them)."""
     if kind not in VOLUME_KINDS:
         raise UsageError(f"--volumes {show(kind)}: expected {', '.join(VOLUME_KINDS[:-1])} or {VOLUME_KINDS[-1]}")
@@ -124,7 +127,7 @@ def _volumes(volumes: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     return mounts
 
 
-def with_command(config: dict[str, Any], command: list[str]) -> dict[str, Any]:
+def with_command(config: Config, command: list[str]) -> Config:
     """The configuration with another command line, which replaces Cmd and keeps Entrypoint's
     environment."""
     if command:

@@ -9,11 +9,14 @@ import os
 import re
 import subprocess
 from dataclasses import dataclass
-from typing import Any
 
 from pyrunc.errors import errno_text, show
 from pyrunc.image import sources
 from pyrunc.image.errors import ImageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.image.descriptor import Document
 
 HELPER_SECONDS = 30.0
 DOCKER_HUB = "https://index.docker.io/v1/"  # docker login's name for docker.io
@@ -63,7 +66,7 @@ def find(host: str, repository: str, chosen: str = "") -> Credentials | None:
     return None
 
 
-def _in_file(document: dict[str, Any], host: str, repository: str, path: str) -> Credentials | None:
+def _in_file(document: Document, host: str, repository: str, path: str) -> Credentials | None:
     """containers-auth.json(5): the most specific key first: HOST/a/b, HOST/a, HOST."""
     parts = [host, *repository.split("/")]
     keys = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
@@ -86,7 +89,7 @@ def _in_file(document: dict[str, Any], host: str, repository: str, path: str) ->
     return None
 
 
-def _row(row: dict[str, Any], path: str, key: str) -> Credentials:
+def _row(row: Document, path: str, key: str) -> Credentials:
     token = row.get("identitytoken") or ""
     text = row.get("auth") or ""
     try:

@@ -12,6 +12,8 @@ from typing import Any
 from pyrunc.errors import show
 from pyrunc.image.errors import ImageError
 
+Document = dict[str, Any]  # JSON from outside: whoever reads a member checks its type
+
 OCI = "application/vnd.oci.image."
 DOCKER = "application/vnd.docker."
 INDEXES = (OCI + "index.v1+json", DOCKER + "distribution.manifest.list.v2+json")
@@ -67,7 +69,7 @@ def check_media_type(text: object, what: str) -> str:
     return text
 
 
-def hasher(digest: str) -> Any:
+def hasher(digest: str) -> hashlib._Hash:
     """A hashlib object for the algorithm of a checked digest."""
     return hashlib.new(digest.partition(":")[0])
 
@@ -85,7 +87,7 @@ class Platform:
     architecture: str
     variant: str = ""
 
-    def accepts(self, found: dict[str, Any]) -> bool:
+    def accepts(self, found: Document) -> bool:
         """Whether an image for a descriptor's platform object can run here.
 
         arm64 without a variant is v8 (image-index.md, "Platform Variants").
@@ -109,7 +111,7 @@ class Descriptor:
     digest: str
     size: int
     data: bytes | None = None  # embedded content, verified when read
-    platform: dict[str, Any] = field(default_factory=dict)
+    platform: Document = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
     artifact_type: str = ""
 

@@ -16,7 +16,10 @@ from pyrunc.native import namespaces
 from pyrunc.spec import default
 
 CLONE_NEWUSER = 0x10000000
-Mappings = dict[str, list[dict[str, int]]]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.spec.default import Mappings
 
 
 @dataclass(slots=True)
@@ -39,14 +42,16 @@ def enter(own_only: bool, *, mounts: bool = False) -> Identity:
     if os.geteuid() == 0:
         return Identity(owners=True, devices=host.initial_userns())
     own = default.own_ids(os.geteuid(), os.getegid())
-    ranges = {} if own_only else {kind: subordinate(f"/etc/sub{kind}") for kind in ("uid", "gid")}
-    if not all(ranges.values()) or not ranges:
+    uids = gids = None
+    if not own_only:
+        uids, gids = subordinate("/etc/subuid"), subordinate("/etc/subgid")
+    if uids is None or gids is None:
         if mounts:
             _enter_namespace(own)
         return Identity(owners=False, devices=False, mappings=own)
-    mappings = {
-        f"{kind}Mappings": own[f"{kind}Mappings"] + [{"containerID": 1, "hostID": first, "size": size}]
-        for kind, (first, size) in ((kind, found) for kind, found in ranges.items() if found)
+    mappings: Mappings = {
+        "uidMappings": [*own["uidMappings"], {"containerID": 1, "hostID": uids[0], "size": uids[1]}],
+        "gidMappings": [*own["gidMappings"], {"containerID": 1, "hostID": gids[0], "size": gids[1]}],
     }
     _enter_namespace(mappings)
     return Identity(owners=True, devices=False, mappings=mappings)
@@ -84,7 +89,7 @@ def _enter_namespace(mappings: Mappings) -> None:
 
         facts = HostFacts()
         facts.euid = os.geteuid()
-        idmap.write_maps(pid, mappings, facts)
+        idmap.write_maps(pid, {"uidMappings": mappings["uidMappings"], "gidMappings": mappings["gidMappings"]}, facts)
         fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
             namespaces.setns(fd, CLONE_NEWUSER)

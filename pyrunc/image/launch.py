@@ -15,9 +15,8 @@ from pyrunc.native import processes
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
-    from pyrunc.command import Context
+    from pyrunc.command import Context, Values
     from pyrunc.launch.create import CreateOptions
 
 PULL_POLICIES = ("missing", "always", "never")
@@ -26,7 +25,7 @@ _PASSED_ON = ("platform", "authfile", "cert-dir")
 
 def launched(
     context: Context,
-    values: dict[str, Any],
+    values: Values,
     opts: CreateOptions,
     command: list[str],
     do: Callable[[CreateOptions], int],
@@ -57,7 +56,7 @@ class _Bundle:
                 self.opts.log.warning(str(failed))
 
 
-def prepare(context: Context, values: dict[str, Any], opts: CreateOptions, command: list[str]) -> int:
+def prepare(context: Context, values: Values, opts: CreateOptions, command: list[str]) -> int:
     """Create the bundle of a container of --image, and point ``opts`` to it. Returns 0, or the
     status of a failed pull.
 
@@ -82,7 +81,7 @@ def prepare(context: Context, values: dict[str, Any], opts: CreateOptions, comma
     return status
 
 
-def _make_bundle(store: str, reference: str, values: dict[str, Any], opts: CreateOptions, command: list[str]) -> bool:
+def _make_bundle(store: str, reference: str, values: Values, opts: CreateOptions, command: list[str]) -> bool:
     """The bundle of an image in the store; False if the image is missing."""
     try:
         lock = posix.open(f"{store}/lock", posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_CLOEXEC)
@@ -107,7 +106,7 @@ def _make_bundle(store: str, reference: str, values: dict[str, Any], opts: Creat
     return True
 
 
-def pull(context: Context, values: dict[str, Any], store: str) -> int:
+def pull(context: Context, values: Values, store: str) -> int:
     """Run `images pull` and wait for it; its messages go to our stderr. Returns its exit status."""
     words = own_command()
     if context.root:

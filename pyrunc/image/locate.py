@@ -14,7 +14,7 @@ from pyrunc.errors import PyruncError, SysError, UsageError, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from pyrunc.image.descriptor import Document
 
 PAGE = 4095  # bytes of mount options that mount(2) accepts
 
@@ -95,7 +95,7 @@ def validator(reference: str) -> list[int]:
     return []
 
 
-def find(store: str, reference: str) -> dict[str, Any] | None:
+def find(store: str, reference: str) -> Document | None:
     """The image for a reference; None if it must be pulled (again). Raises SysError,
     PyruncError."""
     try:
@@ -103,7 +103,7 @@ def find(store: str, reference: str) -> dict[str, Any] | None:
         link = jsontext.loads(fs.read_file(f"{store}/refs/{encode_reference(reference)}"))
         if link["reference"] != reference or link["validator"] != validator(reference):
             return None
-        image: dict[str, Any] = jsontext.loads(fs.read_file(f"{store}/images/{encode_digest(link['digest'])}.json"))
+        image: Document = jsontext.loads(fs.read_file(f"{store}/images/{encode_digest(link['digest'])}.json"))
         for chain in image["chains"]:
             posix.stat(f"{store}/l/{short(chain)}")
     except FileNotFoundError:
@@ -147,7 +147,7 @@ def is_used(bundle: str) -> bool:
         return False
 
 
-def make_bundle(store: str, image: dict[str, Any], owner: tuple[str, str], args: list[str], *, terminal: bool) -> str:
+def make_bundle(store: str, image: Document, owner: tuple[str, str], args: list[str], *, terminal: bool) -> str:
     """Create a bundle for a container of an image: an overlay with a private writable layer.
     Returns its path.
 

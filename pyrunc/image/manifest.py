@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 from pyrunc.errors import show
 from pyrunc.image import descriptor, sources
 from pyrunc.image.descriptor import Descriptor, Platform
 from pyrunc.image.errors import ImageError, Within
 from pyrunc.image.sources import MAX_LAYERS, Source
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.image.descriptor import Document
 
 MAX_NESTING = 8  # nesting of indexes; image-index.md allows nesting and sets no limit
 
@@ -49,7 +52,7 @@ class Image:
     """A verified manifest and configuration. The layers are verified when they are read."""
 
     manifest: Descriptor
-    config: dict[str, Any]
+    config: Document
     layers: list[Layer]
 
     @property
@@ -133,7 +136,7 @@ class _NoPlatform(ImageError):
         super().__init__(f"no image for {platform} (offered: {seen}); --platform chooses another one")
 
 
-def _check_media_type(document: Any, wanted: Descriptor, what: str) -> None:
+def _check_media_type(document: Document, wanted: Descriptor, what: str) -> None:
     """CVE-2021-41190: a document's own media type, if present, must match its descriptor."""
     if not isinstance(document, dict):
         raise ImageError(f"{what}: expected an object")
@@ -151,7 +154,7 @@ def _image(source: Source, found: Descriptor, platform: Platform, force: bool) -
     return Image(found, config, layers)
 
 
-def parse_manifest(document: Any, found: Descriptor) -> tuple[Descriptor, list[Descriptor]]:
+def parse_manifest(document: Document, found: Descriptor) -> tuple[Descriptor, list[Descriptor]]:
     """The configuration and the layers of an image manifest with the descriptor ``found``.
 
     Raises ImageError, also for the manifest of another kind of artifact.
@@ -173,7 +176,7 @@ def parse_manifest(document: Any, found: Descriptor) -> tuple[Descriptor, list[D
     return config_blob, [descriptor.parse(entry, f"/layers/{number}") for number, entry in enumerate(listed)]
 
 
-def pair_layers(blobs: list[Descriptor], config: Any) -> list[Layer]:
+def pair_layers(blobs: list[Descriptor], config: Document) -> list[Layer]:
     """Pair the blobs with the configuration's diff_ids, and chain them.  Raises ImageError."""
     rootfs = config.get("rootfs") if isinstance(config, dict) else None
     if not isinstance(rootfs, dict) or rootfs.get("type") != "layers":
@@ -195,7 +198,7 @@ def pair_layers(blobs: list[Descriptor], config: Any) -> list[Layer]:
     return layers
 
 
-def check_platform(config: dict[str, Any], platform: Platform, force: bool) -> None:
+def check_platform(config: Document, platform: Platform, force: bool) -> None:
     """Check that an image is for a platform; ``force`` checks only the types. Raises ImageError."""
     said = {key: config.get(key) for key in ("os", "architecture", "variant")}
     for key in ("os", "architecture"):

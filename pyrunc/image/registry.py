@@ -11,7 +11,7 @@ import json
 import os
 import re
 import threading
-from typing import IO, Any
+from typing import IO
 from urllib.parse import urlencode, urljoin, urlsplit
 
 try:
@@ -35,6 +35,10 @@ from pyrunc.image.download import Download
 from pyrunc.image.errors import ImageError, chain
 from pyrunc.image.reference import Registry
 from pyrunc.image.sources import Source
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.image.descriptor import Document
 
 CONNECT_SECONDS, READ_SECONDS = 10.0, 60.0
 MAX_REDIRECTS = 5
@@ -65,7 +69,7 @@ def is_loopback(host: str) -> bool:
 class Connection:
     """One registry: scheme, TLS, tokens. Raises ImageError for every failure."""
 
-    def __init__(self, host: str, repository: str, options: dict[str, Any]) -> None:
+    def __init__(self, host: str, repository: str, options: Document) -> None:
         self.host, self.repository = host, repository
         self.plain = is_loopback(host) or bool(options.get("plain-http"))  # HTTP is acceptable without TLS
         self.scheme = "" if self.plain else "https"  # "": not known yet
@@ -265,7 +269,7 @@ def tls_context(directory: str) -> ssl.SSLContext:
 class RegistrySource(Source):
     """One image of a repository; mirrors are tried first, the registry itself last."""
 
-    def __init__(self, reference: Registry, options: dict[str, Any]) -> None:
+    def __init__(self, reference: Registry, options: Document) -> None:
         self.reference = reference
         self.name = str(reference)
         hosts = [*options.get("mirror", []), reference.host]
@@ -364,6 +368,6 @@ def _repository(host: str, repository: str) -> str:
     return repository
 
 
-def open_registry(reference: Registry, options: dict[str, Any]) -> RegistrySource:
+def open_registry(reference: Registry, options: Document) -> RegistrySource:
     """The source for a reference; it sends no request yet."""
     return RegistrySource(reference, options)

@@ -22,6 +22,10 @@ from pyrunc.image.descriptor import Descriptor, digest_of
 from pyrunc.image.errors import ImageError, Within
 from pyrunc.spec import load
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.image.descriptor import Document
+
 LAYOUT_VERSION = "1.0.0"  # image-layout.md, "oci-layout file"
 MAX_LAYERS = 512  # overlayfs and all engines have lower limits
 
@@ -47,7 +51,7 @@ class Source(ABC):
         """Release descriptors and connections."""
 
 
-def read_json(stream: IO[bytes], what: str, limit: int = descriptor.MAX_DOCUMENT) -> Any:
+def read_json(stream: IO[bytes], what: str, limit: int = descriptor.MAX_DOCUMENT) -> Any:  # as load.parse_json
     """A JSON document of bounded size.  Raises ImageError."""
     data = stream.read(limit + 1)
     if len(data) > limit:
@@ -67,14 +71,14 @@ def parse_json(data: bytes, what: str) -> Any:
         raise ImageError(str(error)) from error
 
 
-def check_layout(document: Any) -> None:
+def check_layout(document: Document) -> None:
     """Check that the oci-layout file names the only existing version. Raises ImageError."""
     version = document.get("imageLayoutVersion") if isinstance(document, dict) else None
     if version != LAYOUT_VERSION:
         raise ImageError(f"oci-layout: expected imageLayoutVersion {show(LAYOUT_VERSION)}, found {show(version)}")
 
 
-def parse_index(document: Any, what: str) -> list[Descriptor]:
+def parse_index(document: Document, what: str) -> list[Descriptor]:
     """The manifests of an image index.  Raises ImageError.
 
     An index that also has ``layers`` or ``config`` could be read as a manifest (CVE-2021-41190).
@@ -194,7 +198,7 @@ class DockerArchive(_Archive):
                 found.append(self._descriptor(manifest, str(tag)))
         return found
 
-    def _manifest(self, entry: dict[str, Any]) -> bytes:
+    def _manifest(self, entry: Document) -> bytes:
         config, layers = entry.get("Config"), entry.get("Layers")
         if not isinstance(config, str) or not isinstance(layers, list) or len(layers) > MAX_LAYERS:
             raise ImageError(f"expected a Config and at most {MAX_LAYERS} Layers")

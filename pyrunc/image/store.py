@@ -18,7 +18,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from pyrunc import fs, jsontext, state
 from pyrunc.errors import SysError
@@ -30,6 +29,11 @@ from pyrunc.image.progress import Progress
 from pyrunc.image.sources import Source
 from pyrunc.image.tree import Tree
 from pyrunc.native import mounts, namespaces
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.image.descriptor import Document
+    from pyrunc.spec.types import Config
 
 _CLONE_NEWNS = 0x20000
 _MS_REC_SLAVE = 1 << 14 | 1 << 19
@@ -189,7 +193,7 @@ class Store:
 
     def _configuration(
         self, image: Image, options: unpack.Options, ids: identity.Identity, warnings: Warnings
-    ) -> dict[str, Any]:
+    ) -> Config:
         """config.json for a container of the image; users by name come from all layers together."""
         root, mounted = f"{self.path}/l", False
         if len(image.layers) == 1:
@@ -208,7 +212,7 @@ class Store:
             if mounted:
                 fs.ignore(mounts.unmount, fs.encode(root), _MNT_DETACH)
 
-    def _register(self, image: Image, config: dict[str, Any], reference: str) -> None:
+    def _register(self, image: Image, config: Config, reference: str) -> None:
         """Write the image, then the reference to it."""
         name = f"{locate.encode_digest(image.manifest.digest)}.json"
         document = {
@@ -222,7 +226,7 @@ class Store:
         link = {"reference": reference, "digest": image.manifest.digest, "validator": locate.validator(reference)}
         fs.replace_file(f"{self.path}/refs/{locate.encode_reference(reference)}", jsontext.dumps(link).encode("ascii"))
 
-    def documents(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    def documents(self, kind: str) -> Iterator[tuple[str, Document]]:
         """(file name, document) of all readable images or refs."""
         for name in sorted(os.listdir(f"{self.path}/{kind}")):
             if name.endswith(".json") and not name.startswith("."):
@@ -233,7 +237,7 @@ class Store:
                 if isinstance(document, dict):
                     yield name, document
 
-    def list(self) -> list[dict[str, Any]]:
+    def list(self) -> list[Document]:
         """The images with their references, for `images list`."""
         names: dict[str, list[str]] = {}
         for _, ref in self.documents("refs"):

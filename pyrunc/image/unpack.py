@@ -8,7 +8,6 @@ import json
 import os
 import secrets
 from dataclasses import dataclass, field
-from typing import Any
 
 from pyrunc import fs
 from pyrunc.errors import ConfigError, SysError, show
@@ -23,6 +22,11 @@ from pyrunc.image.sources import Source
 from pyrunc.image.tree import Tree
 from pyrunc.jsontext import dumps
 from pyrunc.spec import validate
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.image.descriptor import Document
+    from pyrunc.spec.types import Config
 
 PARTIAL = ".pyrunc-unpack-"  # next to the bundle, until everything in it is verified
 _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -69,7 +73,7 @@ def _open(source: Source, image: Image, number: int, limits: Limits) -> LayerStr
         return LayerStream(layer, source.open(layer.blob), limits)
 
 
-def unpack(source: Source, image: Image, bundle: str, options: Options, progress: Progress) -> dict[str, Any]:
+def unpack(source: Source, image: Image, bundle: str, options: Options, progress: Progress) -> Document:
     """Write ``bundle``/rootfs and ``bundle``/config.json. Returns the output of `unpack`.
 
     The bundle must not exist, or must be an empty directory. Raises PyruncError, and then leaves
@@ -98,7 +102,7 @@ def unpack(source: Source, image: Image, bundle: str, options: Options, progress
 
 def _fill(
     partial: Partial, source: Source, image: Image, ids: identity.Identity, options: Options, progress: Progress
-) -> tuple[dict[str, Any], Warnings]:
+) -> tuple[Config, Warnings]:
     """Write the content of the bundle, under the partial name."""
     os.mkdir("rootfs", 0o755, dir_fd=partial.fd)
     root = os.open("rootfs", _DIR, dir_fd=partial.fd)
@@ -124,7 +128,7 @@ def _fill(
     return config, warnings
 
 
-def check(config: dict[str, Any]) -> None:
+def check(config: Config) -> None:
     """Check that `create` accepts the config of `unpack`. Raises ImageError.
 
     It uses no facts of this host, because the bundle may run on another, and no program, which may
@@ -139,7 +143,7 @@ def check(config: dict[str, Any]) -> None:
         raise ImageError(f"its configuration cannot be run: {error}") from error
 
 
-def seed_volumes(tree: Tree, bundle_fd: int, config: dict[str, Any]) -> None:
+def seed_volumes(tree: Tree, bundle_fd: int, config: Config) -> None:
     """Volumes that are directories of the bundle: the image's directory moves there, with its
     content.
 
