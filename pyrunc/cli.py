@@ -18,7 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
-    from typing import Any
 
     from pyrunc.log import Log
 
@@ -98,7 +97,7 @@ def main(argv: list[str]) -> int:
         return fail(error, log, verb, debug)
 
 
-def parse_global(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
+def parse_global(argv: list[str]) -> tuple[command.Values, list[str]]:
     """The global options, and the rest from the verb on.  Raises UsageError."""
     try:
         return parse(argv, GLOBAL_FLAGS, stop_at_first=True)

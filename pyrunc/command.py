@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pyrunc.launch.create import CreateOptions
     from pyrunc.log import Log
 
+    Values = dict[str, Any]  # option -> str, bool, int or list[str], by its kind in the table
+
 # (name, short, metavar, kind, help); kinds: str, bool, int, multi
 Flag = tuple[str, str, str, str, str]
 
@@ -42,7 +44,7 @@ class Context:
 
     __slots__ = ("cgroup_manager", "debug", "log", "root", "rootless")
 
-    def __init__(self, values: dict[str, Any]) -> None:
+    def __init__(self, values: Values) -> None:
         from pyrunc.log import Log
 
         format = values.get("log-format", "text")
@@ -60,13 +62,13 @@ class Context:
         self.log: Log = Log(values.get("log", ""), format, self.debug)
 
 
-def parse(argv: Sequence[str], flags: Sequence[Flag], stop_at_first: bool | str) -> tuple[dict[str, Any], list[str]]:
+def parse(argv: Sequence[str], flags: Sequence[Flag], stop_at_first: bool | str) -> tuple[Values, list[str]]:
     """Split arguments into option values and positionals.  Raises UsageError.
 
     ``stop_at_first``: options end at the first positional, as they must where a command line follows; a name: if that
     option was given.
     """
-    values: dict[str, Any] = {}
+    values: Values = {}
     positionals: list[str] = []
     rest = list(argv)
     while rest:
@@ -109,7 +111,7 @@ def boolean(word: str, text: str) -> bool:
     raise UsageError(f"option {show(word)}: expected true or false")
 
 
-def store(values: dict[str, Any], flag: Flag, text: str) -> None:
+def store(values: Values, flag: Flag, text: str) -> None:
     """Keep an option's value by its kind; of repeated ones the last counts, except for lists."""
     if flag[3] == "int":
         if not (text.isascii() and text.isdigit() and len(text) < 10):
@@ -130,7 +132,7 @@ def out(text: str) -> int:
     return 0
 
 
-def created_by(context: Context, id: str, values: dict[str, Any]) -> CreateOptions:
+def created_by(context: Context, id: str, values: Values) -> CreateOptions:
     """The options that `create` and `run` share, as launch wants them."""
     from pyrunc import state
     from pyrunc.launch import create

@@ -5,10 +5,6 @@ from __future__ import annotations
 from pyrunc import command
 from pyrunc.launch import create
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 USAGE = "create [OPTIONS] ID | create [OPTIONS] --image IMAGE ID [COMMAND [ARG...]]"
 SUMMARY = "create a container; its program waits for start"
 ARGS = (1, 1)
@@ -41,7 +37,7 @@ FLAGS: tuple[command.Flag, ...] = (
 )
 
 
-def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+def main(context: command.Context, values: command.Values, args: list[str]) -> int:
     """Create the container."""
     opts = command.created_by(context, args[0], values)
     if "image" not in values:

@@ -5,10 +5,6 @@ from __future__ import annotations
 from pyrunc import command, state
 from pyrunc.container import lifecycle
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 USAGE = "delete [OPTIONS] ID"
 SUMMARY = "delete a container that has stopped or was never started"
 ARGS = (1, 1)
@@ -18,7 +14,7 @@ FLAGS: tuple[command.Flag, ...] = (
 )
 
 
-def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+def main(context: command.Context, values: command.Values, args: list[str]) -> int:
     """Delete the container."""
     store = state.Store(state.root_dir(context.root))
     if values.get("force"):

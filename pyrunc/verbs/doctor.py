@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from pyrunc import command, interpreter
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 USAGE = "doctor [OPTIONS]"
 SUMMARY = "check this host, and whether a bundle can run on it; changes nothing; exits with 1 if there are problems"
 ARGS = (0, 0)
@@ -17,7 +13,7 @@ FLAGS: tuple[command.Flag, ...] = (
 )
 
 
-def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+def main(context: command.Context, values: command.Values, args: list[str]) -> int:
     """Print the findings."""
     interpreter.complete()
     import json

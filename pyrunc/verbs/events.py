@@ -8,7 +8,7 @@ from pyrunc.errors import PyruncError, StateError, UsageError, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from pyrunc.api.types import Stats
 
 USAGE = "events [OPTIONS] ID [ID ...]"
 SUMMARY = "print statistics and OOM kills of containers as JSON lines, until they stop"
@@ -21,7 +21,7 @@ FLAGS: tuple[command.Flag, ...] = (
 HEADER = ("ID", "CPU TIME", "THROTTLED", "MEMORY", "LIMIT", "SWAP", "PIDS", "READ", "WRITTEN")
 
 
-def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+def main(context: command.Context, values: command.Values, args: list[str]) -> int:
     """Print the events. With several containers, print those that can be read, then fail for the
     others."""
     format, once = values.get("format", "json"), values.get("stats", False)
@@ -56,19 +56,19 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
     return 0
 
 
-def emit(event: dict[str, Any]) -> None:
+def emit(event: events.Event) -> None:
     """One line."""
     command.out(jsontext.dumps(event) + "\n")
 
 
-def table(shown: list[dict[str, Any]]) -> str:
+def table(shown: list[events.Event]) -> str:
     """One line per container for people; "-" if a controller is missing."""
     from pyrunc.verbs import list as listing
 
     return listing.columns([HEADER, *(row(event["id"], event["data"]) for event in shown)])
 
 
-def row(id: str, data: dict[str, Any]) -> tuple[str, ...]:
+def row(id: str, data: Stats) -> tuple[str, ...]:
     """The cells of a container."""
     cpu, memory, pids = data["cpu"], data["memory"], data["pids"]
     throttled = cpu["throttling"].get("throttledTime")

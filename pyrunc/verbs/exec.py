@@ -6,10 +6,6 @@ from pyrunc import command, fs
 from pyrunc.errors import UsageError
 from pyrunc.launch import exec
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 USAGE = "exec [OPTIONS] ID COMMAND [ARGUMENTS] | exec [OPTIONS] --process FILE ID"
 SUMMARY = "run another process in a container; exit with its status"
 ARGS = (1, command.ANY_NUMBER)
@@ -36,7 +32,7 @@ FLAGS: tuple[command.Flag, ...] = (
 )
 
 
-def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+def main(context: command.Context, values: command.Values, args: list[str]) -> int:
     """Run the process."""
     opts = exec.ExecOptions(args[0], context.log)
     opts.root, opts.args, opts.flags = context.root, args[1:], values

@@ -6,10 +6,6 @@ from pyrunc import SPEC_VERSION, build, cgroup, command, jsontext, seccomp
 from pyrunc.plan import mount_options, scheduling, security
 from pyrunc.spec import names, schema
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 USAGE = "features"
 SUMMARY = "show what this runtime supports, as JSON"
 ARGS = (0, 0)
@@ -18,7 +14,7 @@ FLAGS: tuple[command.Flag, ...] = ()
 NAMESPACES = ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"]
 
 
-def describe() -> dict[str, Any]:
+def describe() -> dict[str, object]:
     """The document. It lists only what works, because callers rely on it.
 
     Most of it comes from the tables that the code uses; tests/test_features.py compares the rest
@@ -58,6 +54,6 @@ def describe() -> dict[str, Any]:
     }
 
 
-def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+def main(context: command.Context, values: command.Values, args: list[str]) -> int:
     """Print the document."""
     return command.out(jsontext.dumps(describe(), "    ") + "\n")

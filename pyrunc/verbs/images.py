@@ -8,8 +8,6 @@ from pyrunc.verbs.unpack import SOURCE_FLAGS, open_source, platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from pyrunc.image.store import Store
 
 USAGE = "images [OPTIONS] [list | pull IMAGE | prune]"
@@ -30,7 +28,7 @@ FLAGS: tuple[command.Flag, ...] = (
 )
 
 
-def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+def main(context: command.Context, values: command.Values, args: list[str]) -> int:
     """Dispatch."""
     interpreter.complete()
     from pyrunc.image import locate, store
@@ -51,7 +49,7 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
         opened.close()
 
 
-def list_images(opened: Store, values: dict[str, Any]) -> int:
+def list_images(opened: Store, values: command.Values) -> int:
     """`images list`."""
     rows = opened.list()
     if values.get("json"):
@@ -63,7 +61,7 @@ def list_images(opened: Store, values: dict[str, Any]) -> int:
     return command.out("\n".join(lines) + "\n")
 
 
-def pull(context: command.Context, opened: Store, values: dict[str, Any], image: str) -> int:
+def pull(context: command.Context, opened: Store, values: command.Values, image: str) -> int:
     """`images pull`: unpack an image into the store."""
     from pyrunc.image import limits, locate, manifest, unpack
     from pyrunc.image.progress import Progress
@@ -88,7 +86,7 @@ def pull(context: command.Context, opened: Store, values: dict[str, Any], image:
     return 0
 
 
-def prune(context: command.Context, opened: Store, values: dict[str, Any]) -> int:
+def prune(context: command.Context, opened: Store, values: command.Values) -> int:
     """`images prune`: existing containers name the bundles they use in their state."""
     counts = opened.prune(everything=values.get("all", False))
     if values.get("json"):
@@ -97,7 +95,7 @@ def prune(context: command.Context, opened: Store, values: dict[str, Any]) -> in
     return command.out(f"removed: {removed}\n")
 
 
-def referrers(image: str, values: dict[str, Any]) -> int:
+def referrers(image: str, values: command.Values) -> int:
     """`images --referrers`."""
     if not image.startswith("docker://"):
         raise UsageError(f"--referrers {show(image)}: expected an image in a registry, docker://...")

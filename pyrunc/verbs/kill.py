@@ -5,10 +5,6 @@ from __future__ import annotations
 from pyrunc import command, signals, state
 from pyrunc.container import lifecycle
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 USAGE = "kill [OPTIONS] ID [SIGNAL]"
 SUMMARY = "send a signal (default SIGTERM) to the container's first process"
 ARGS = (1, 2)
@@ -18,7 +14,7 @@ FLAGS: tuple[command.Flag, ...] = (
 )
 
 
-def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+def main(context: command.Context, values: command.Values, args: list[str]) -> int:
     """Send the signal."""
     number = signals.number(args[1] if len(args) > 1 else "TERM")
     container = state.Store(state.root_dir(context.root)).open(args[0])

@@ -8,7 +8,6 @@ from pyrunc.errors import PyruncError, SysError, UsageError, show
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Any
 
     from pyrunc.state.document import Report
 
@@ -22,7 +21,7 @@ FLAGS: tuple[command.Flag, ...] = (
 HEADER = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
 
 
-def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+def main(context: command.Context, values: command.Values, args: list[str]) -> int:
     """Print the containers; report unreadable ones on stderr.
 
     Returns 1 if the list may lack a running container because its state cannot be read at the

@@ -9,7 +9,7 @@ from pyrunc.errors import ConfigError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from pyrunc.spec.types import Config
 
 MOST = 32768  # a longer listing is useless; together with the error it stays below 64 KiB in any encoding
 USAGE = "plan [OPTIONS]"
@@ -36,7 +36,7 @@ def listed(error: ConfigError) -> str:
     return f"{text}and {left} more\n" if left else text
 
 
-def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+def main(context: command.Context, values: command.Values, args: list[str]) -> int:
     """Print the plan, or every problem of the configuration, one per line."""
     from pyrunc.launch import create, exec
     from pyrunc.plan import show
@@ -44,16 +44,17 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
     opts = command.created_by(context, args[0] if args else "ID", values)
     try:
         config, facts, plan = create.compile_only(opts)
+        shown: Config | None = config
         if values.get("exec"):
             plan = exec.compile_only(config, facts, opts.id, fs.abspath(values["exec"]), plan.cgroup_path)
-            config = {}  # its limits are the container's
+            shown = None  # its limits are the container's
     except ConfigError as error:
         if len(error.problems) > 1:
             fs.ignore(fs.write_all, 2, listed(error).encode("utf-8", "replace"))
         raise
     if values.get("json"):
-        return command.out(jsontext.dumps(show.as_json(plan, config), "  ") + "\n")
-    return command.out(show.fitted(plan, config, *appearance()))
+        return command.out(jsontext.dumps(show.as_json(plan, shown), "  ") + "\n")
+    return command.out(show.fitted(plan, shown, *appearance()))
 
 
 def appearance() -> tuple[int, bool]:

@@ -8,10 +8,6 @@ from pyrunc import command, fs, jsontext, state
 from pyrunc.container import processes
 from pyrunc.errors import PyruncError, UsageError, errno_text, printable, show
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 USAGE = "ps [OPTIONS] ID [PS OPTIONS]"
 SUMMARY = "list the processes of a container; options after ID go to ps(1) (default -ef)"
 ARGS = (1, command.ANY_NUMBER)
@@ -22,7 +18,7 @@ FLAGS: tuple[command.Flag, ...] = (
 SIGPIPE = 13  # Python ignores these signals, and ps would inherit that
 
 
-def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+def main(context: command.Context, values: command.Values, args: list[str]) -> int:
     """Print the processes; an empty list is not an error."""
     format = values.get("format", "table")
     if format not in ("table", "json"):

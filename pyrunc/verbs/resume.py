@@ -5,10 +5,6 @@ from __future__ import annotations
 from pyrunc import command, state
 from pyrunc.container import lifecycle
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 USAGE = "resume ID"
 SUMMARY = "resume all processes of a paused container"
 ARGS = (1, 1)
@@ -16,7 +12,7 @@ STDERR_IS_OURS = True
 FLAGS: tuple[command.Flag, ...] = ()
 
 
-def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+def main(context: command.Context, values: command.Values, args: list[str]) -> int:
     """Thaw the container; returns when its processes are running."""
     with state.Store(state.root_dir(context.root)).open(args[0]) as container:
         lifecycle.resume(container)

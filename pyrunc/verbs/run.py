@@ -6,10 +6,6 @@ from pyrunc import command
 from pyrunc.launch import create
 from pyrunc.verbs import create as create_verb
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 USAGE = "run [OPTIONS] ID | run [OPTIONS] --image IMAGE ID [COMMAND [ARG...]]"
 SUMMARY = "create and start a container; exit with its program's status"
 ARGS = (1, 1)
@@ -23,7 +19,7 @@ FLAGS: tuple[command.Flag, ...] = (
 )
 
 
-def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+def main(context: command.Context, values: command.Values, args: list[str]) -> int:
     """Run the container."""
     opts = command.created_by(context, args[0], values)
     if "image" not in values:

@@ -5,10 +5,6 @@ from __future__ import annotations
 from pyrunc import command, interpreter
 from pyrunc.errors import UsageError, show
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 USAGE = "seccomp explain [--json] BUNDLE [SYSCALL...] | seccomp check [OPTIONS] PROFILE"
 USAGE += " | seccomp trace [OPTIONS] [-- COMMAND [ARG...]] | seccomp record [OPTIONS] [-- COMMAND [ARG...]]"
 SUMMARY = "explain or check a seccomp profile, trace the system calls of a container, or record a profile"
@@ -55,7 +51,7 @@ COMMANDS = {
 }
 
 
-def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+def main(context: command.Context, values: command.Values, args: list[str]) -> int:
     """Dispatch."""
     name, rest = args[0], args[1:]
     if name not in COMMANDS:

@@ -8,10 +8,6 @@ from pyrunc import command, fs, jsontext
 from pyrunc.errors import PyruncError, SysError, show
 from pyrunc.spec import default
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 USAGE = "spec [OPTIONS]"
 SUMMARY = "write a default config.json; an existing one is not replaced"
 ARGS = (0, 0)
@@ -21,7 +17,7 @@ FLAGS: tuple[command.Flag, ...] = (
 )
 
 
-def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+def main(context: command.Context, values: command.Values, args: list[str]) -> int:
     """Write config.json."""
     config = default.config()
     if values.get("rootless"):

@@ -5,10 +5,6 @@ from __future__ import annotations
 from pyrunc import command, state
 from pyrunc.container import lifecycle
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 USAGE = "start ID"
 SUMMARY = "execute the program of a created container"
 ARGS = (1, 1)
@@ -16,7 +12,7 @@ STDERR_IS_OURS = True
 FLAGS: tuple[command.Flag, ...] = ()
 
 
-def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+def main(context: command.Context, values: command.Values, args: list[str]) -> int:
     """Start the container; returns when its program has been executed."""
     with state.Store(state.root_dir(context.root)).open(args[0]) as container:
         lifecycle.start(container, context.log)

@@ -9,8 +9,6 @@ from pyrunc.errors import SysError, UsageError, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from pyrunc.trace.draw import Style
 
 USAGE = "trace show [OPTIONS] FILE"
@@ -24,7 +22,7 @@ FLAGS: tuple[command.Flag, ...] = (
 WIDTH = 100
 
 
-def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+def main(context: command.Context, values: command.Values, args: list[str]) -> int:
     """Print the commands, or write the picture."""
     if args[0] != "show" or len(args) != 2:
         raise UsageError(f"{show(' '.join(args))}: expected show FILE")

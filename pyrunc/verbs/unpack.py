@@ -6,8 +6,6 @@ from pyrunc import command, interpreter, jsontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from pyrunc.image.descriptor import Platform
     from pyrunc.image.sources import Source
 
@@ -32,7 +30,7 @@ FLAGS: tuple[command.Flag, ...] = (
 )
 
 
-def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+def main(context: command.Context, values: command.Values, args: list[str]) -> int:
     """Unpack the image."""
     interpreter.complete()
     from pyrunc.image import limits, manifest, unpack
@@ -57,7 +55,7 @@ def main(context: command.Context, values: dict[str, Any], args: list[str]) -> i
     return command.out(jsontext.dumps(result) + "\n") if values.get("json") else 0
 
 
-def open_source(image: str, values: dict[str, Any]) -> Source:
+def open_source(image: str, values: command.Values) -> Source:
     """The source that IMAGE names.  Raises UsageError, ImageError."""
     from pyrunc.image import reference
 
@@ -68,7 +66,7 @@ def open_source(image: str, values: dict[str, Any]) -> Source:
     return registry.open_registry(reference.parse_registry(image), values)
 
 
-def platform(values: dict[str, Any]) -> Platform:
+def platform(values: command.Values) -> Platform:
     """--platform, or this machine's."""
     from pyrunc.image import manifest
 

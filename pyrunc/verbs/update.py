@@ -5,10 +5,6 @@ from __future__ import annotations
 from pyrunc import command, state
 from pyrunc.container import update
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 USAGE = "update [OPTIONS] ID"
 SUMMARY = "change the limits and device rules of a container"
 ARGS = (1, 1)
@@ -36,7 +32,7 @@ FLAGS: tuple[command.Flag, ...] = (
 )
 
 
-def main(context: command.Context, values: dict[str, Any], args: list[str]) -> int:
+def main(context: command.Context, values: command.Values, args: list[str]) -> int:
     """Update the container."""
     container = state.Store(state.root_dir(context.root)).open(args[0])
     source = values.get("resources")
