@@ -220,7 +220,7 @@ class AsyncContainer:
         """See `Container.resume`."""
         await _finished(self.container.resume)
 
-    async def update(self, resources: Resources | Mapping[str, Any]) -> None:
+    async def update(self, resources: Resources | Mapping[str, object]) -> None:
         """See `Container.update`."""
         await _finished(partial(self.container.update, resources))
 
@@ -318,6 +318,6 @@ class AsyncRuntime:
         """See `Runtime.list`."""
         return [AsyncContainer(container) for container in await _finished(self.runtime.list)]
 
-    async def plan(self, bundle: Path = ".", *, config: Mapping[str, Any] | Path | None = None) -> documents.Plan:
+    async def plan(self, bundle: Path = ".", *, config: Mapping[str, object] | Path | None = None) -> documents.Plan:
         """See `Runtime.plan`."""
         return await _finished(partial(self.runtime.plan, bundle, config=config))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
 from pyrunc import signals, state
 from pyrunc.api import children, library
@@ -49,7 +49,7 @@ class ExecOptions(TypedDict, total=False):
     selinux_label: str
     cgroup: str
     ignore_paused: bool
-    process: Mapping[str, Any]
+    process: Mapping[str, object]
     stdin: Stream
     stdout: Stream
     stderr: Stream
@@ -176,8 +176,7 @@ class Container(Program):
             pidfd, job.pidfd = job.pidfd, -1
             job.close()
             job.release()
-            words = tuple(args) or tuple(options["process"].get("args") or ())
-            return Process(words, children.Child(job.init_pid, pidfd), stdio)
+            return Process(tuple(job.wanted.get("args", ())), children.Child(job.init_pid, pidfd), stdio)
         except OSError as error:
             raise library.as_error(error) from error
         finally:
@@ -245,7 +244,7 @@ class Container(Program):
         with self._locked() as found:
             lifecycle.resume(found)
 
-    def update(self, resources: Resources | Mapping[str, Any]) -> None:
+    def update(self, resources: Resources | Mapping[str, object]) -> None:
         """Change the limits, all of them or none (``linux.resources`` of config-linux.md).
 
         Raises StateError if the container has stopped, ConfigError with pointers into

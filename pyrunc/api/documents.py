@@ -55,7 +55,7 @@ class Plan:
     cgroup: str
     warnings: tuple[str, ...]
     _plan: CompiledPlan
-    _config: Mapping[str, Any]
+    _config: Mapping[str, object]
 
     def __str__(self) -> str:
         return show.text(self._plan, self._config)
@@ -90,7 +90,7 @@ def compiled(job: library.Create) -> Plan:
     return Plan(steps, job.plan.cgroup_path, tuple(found["warnings"]), job.plan, job.config)
 
 
-def plan(bundle: Path = ".", *, config: Mapping[str, Any] | Path | None = None) -> Plan:
+def plan(bundle: Path = ".", *, config: Mapping[str, object] | Path | None = None) -> Plan:
     """The steps of a `create` with this bundle: `Runtime.plan` of ``Runtime()``.
 
     >>> import pyrunc
@@ -116,7 +116,7 @@ class Problems(builtins.list[Problem]):
         self.warnings: builtins.list[Problem] = []
 
 
-def validate(config: Mapping[str, Any] | Path, *, on_this_host: bool = False) -> Problems:
+def validate(config: Mapping[str, object] | Path, *, on_this_host: bool = False) -> Problems:
     """All problems of a configuration: a dict, or the path of a config.json or a bundle.
 
     The rules are those of config.md and config-linux.md. ``on_this_host`` adds what this machine or

@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pyrunc import fs, jsontext, log, state
 from pyrunc.api.stdio import Stdio, Stream
@@ -23,6 +23,10 @@ from pyrunc.errors import SysError, UsageError
 from pyrunc.launch import create, session
 from pyrunc.launch import exec as execution
 from pyrunc.spec import exec_process, load
+
+if TYPE_CHECKING:
+    from pyrunc.handshake import Record
+    from pyrunc.spec.types import Config, Process
 
 _logger = logging.getLogger("pyrunc")
 _logger.addHandler(logging.NullHandler())  # otherwise warnings would appear on the calling program's stderr
@@ -196,7 +200,7 @@ class Creation(create.CreateOptions):
     def __init__(self, id: str, messages: Messages, stdio: Stdio) -> None:
         super().__init__(id, messages)
         self.messages, self.stdio = messages, stdio
-        self.document: Mapping[str, Any] | None = None  # replaces config.json
+        self.document: Mapping[str, object] | None = None  # replaces config.json
         self.detach = True
 
 
@@ -209,7 +213,7 @@ class Create(Library, create.Job):
         """The caller's request."""
         self.streams = self.opts.stdio
 
-    def read_config(self, path: str) -> tuple[dict[str, Any], bytes]:
+    def read_config(self, path: str) -> tuple[Config, bytes]:
         """The bundle's config.json, or the caller's replacement."""
         if self.opts.document is None:
             return super().read_config(path)
@@ -229,7 +233,7 @@ class Create(Library, create.Job):
         super().take_id()
         self.container.data["runtime"]["library"] = True
 
-    def on_pid(self, record: Any) -> None:
+    def on_pid(self, record: Record) -> None:
         """It is our child from now on."""
         self.adopted(record.value)
         super().on_pid(record)
@@ -241,7 +245,7 @@ class Execution(execution.ExecOptions):
     def __init__(self, id: str, messages: Messages, stdio: Stdio) -> None:
         super().__init__(id, messages)
         self.stdio = stdio
-        self.document: Mapping[str, Any] | None = None  # replaces process.json
+        self.document: Mapping[str, object] | None = None  # replaces process.json
         self.detach = True
 
 
@@ -258,12 +262,12 @@ class Execute(Library, execution.Exec):
         """A store that is closed if the container is not found."""
         return _ClosingStore(state.root_dir(self.opts.root))
 
-    def read_process(self, own: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    def read_process(self, own: Process) -> tuple[str, Process]:
         """The caller's process, completed with the container's own."""
         data = to_json(self.opts.document or {}, "process")
         return "process", exec_process.inherit(exec_process.parse(data, "process"), own)
 
-    def on_pid(self, record: Any) -> None:
+    def on_pid(self, record: Record) -> None:
         """It is our child from now on."""
         self.adopted(record.value)
         super().on_pid(record)
@@ -296,16 +300,16 @@ def open_stdio(stdin: Stream, stdout: Stream, stderr: Stream) -> Stdio:
         raise SysError("stdin, stdout, stderr", "open", error.errno or 0) from error
 
 
-def to_json(document: Mapping[str, Any], what: str) -> bytes:
+def to_json(document: Mapping[str, object], what: str) -> bytes:
     """Encode dicts, lists, strings, numbers, booleans and None as JSON. Raises UsageError."""
     with suppress(TypeError, ValueError, RecursionError):
         return jsontext.dumps(document).encode("ascii")
     raise UsageError(f"{what}: expected a dict of what JSON has: dicts, lists, strings, numbers, booleans and None")
 
 
-def parse_config(document: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+def parse_config(document: Mapping[str, object]) -> tuple[Config, bytes]:
     """Parse a configuration given as a dict as strictly as a file; also returns its bytes.
     Raises ConfigError."""
     data = to_json(document, "config")
-    config: dict[str, Any] = load.parse_json(data, "config.json")
+    config: Config = load.parse_json(data, "config.json")
     return config, data

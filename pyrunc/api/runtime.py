@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from pyrunc import fs, state
 from pyrunc.api import children, documents, library
@@ -34,7 +34,7 @@ class CreateOptions(TypedDict, total=False):
     keeps the caller's session keyring.
     """
 
-    config: Mapping[str, Any] | Path
+    config: Mapping[str, object] | Path
     stdin: Stream
     stdout: Stream
     stderr: Stream
@@ -158,7 +158,7 @@ class Runtime:
         with library.opened(self.root) as store:
             return [Container(self, found.id) for found in store.list(broken)]
 
-    def plan(self, bundle: Path = ".", *, config: Mapping[str, Any] | Path | None = None) -> documents.Plan:
+    def plan(self, bundle: Path = ".", *, config: Mapping[str, object] | Path | None = None) -> documents.Plan:
         """The steps of a `create` with a bundle. Nothing is changed, and no privilege is needed.
 
         Raises ConfigError.

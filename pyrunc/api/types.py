@@ -152,7 +152,7 @@ class Resources(TypedDict, total=False):
     cpu: CpuResources
     memory: MemoryResources
     pids: PidsResources
-    blockIO: Mapping[str, Any]
-    hugepageLimits: Sequence[Mapping[str, Any]]
-    devices: Sequence[Mapping[str, Any]]
+    blockIO: Mapping[str, object]
+    hugepageLimits: Sequence[Mapping[str, object]]
+    devices: Sequence[Mapping[str, object]]
     unified: Mapping[str, str]
