@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import transcript
 from pyrunc.cgroup import devices
 from pyrunc.errors import ConfigError
+
+kept = transcript.follow("pyrunc.cgroup.devices")
 
 DENY_ALL = {"allow": False, "access": "rwm"}
 ALLOW_ALL = {"allow": True, "access": "rwm"}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+import transcript
 from pyrunc import cgroup
 from pyrunc.cgroup.cgroupfs import Cgroupfs
 from pyrunc.cgroup.disabled import Disabled
 from pyrunc.cgroup.systemd import Systemd
 from pyrunc.errors import ConfigError, PyruncError
 from pyrunc.host import HostFacts
+
+kept = transcript.follow("pyrunc.cgroup", "pyrunc.cgroup.systemd")
 
 
 def facts(own: str = "/", root: str = "/", mount: str = "/sys/fs/cgroup") -> HostFacts:

@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import transcript
 from pyrunc.cgroup import resources
 from pyrunc.cgroup.resources import LATER, OPTIONAL, convert, cpu_weight, io_weight
 from pyrunc.errors import ConfigError
+
+kept = transcript.follow("pyrunc.cgroup.resources")
 
 
 def files(given: dict[str, Any]) -> list[tuple[str, str]]:

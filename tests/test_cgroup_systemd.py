@@ -12,11 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import transcript
 from bus_peer import JOB, Error, Peer
 from pyrunc import cgroup
 from pyrunc.cgroup import bus, gvariant, resources, systemd
 from pyrunc.errors import ConfigError, PyruncError, SysError
 from pyrunc.host import HostFacts
+
+kept = transcript.follow("pyrunc.cgroup.gvariant", "pyrunc.cgroup.systemd")
 
 INFINITY = (1 << 64) - 1
 

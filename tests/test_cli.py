@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 
+import transcript
 from pyrunc import cli, command, errors, state
 from pyrunc.errors import PyruncError, UsageError
 from pyrunc.launch import create, exec
+
+kept = transcript.follow("pyrunc.cli", "pyrunc.command")
 
 FLAGS: tuple[command.Flag, ...] = (
     ("root", "r", "DIR", "str", ""),

@@ -14,12 +14,15 @@ import pytest
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
+import transcript
 from pyrunc import cli, state
 from pyrunc.cgroup import stats
 from pyrunc.container import events
 from pyrunc.errors import PyruncError, StateError
 from pyrunc.log import Log
 from pyrunc.verbs import events as verb
+
+kept = transcript.follow("pyrunc.cgroup.stats", "pyrunc.container.events")
 
 # -- statistics --------------------------------------------------------------------------------------------------
 

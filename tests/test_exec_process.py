@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+import transcript
 from plan_support import Facts
 from pyrunc.errors import ConfigError, UsageError
 from pyrunc.launch import exec as pexec
 from pyrunc.spec import exec_process
+
+kept = transcript.follow("pyrunc.spec.exec_process")
 
 OWN: dict[str, Any] = {
     "terminal": True,

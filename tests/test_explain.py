@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import transcript
 from pyrunc import explain
+
+kept = transcript.follow("pyrunc.explain")
 
 PROCESS = {
     "user": {"uid": 1000, "gid": 100, "additionalGids": [7]},

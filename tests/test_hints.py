@@ -8,7 +8,10 @@ import time
 
 import pytest
 
+import transcript
 from pyrunc import fs, hints
+
+kept = transcript.follow("pyrunc.hints")
 
 WORDS = ("start", "state", "create", "delete", "--bundle", "KILL", "USR1", "USR2", "nosuid")
 

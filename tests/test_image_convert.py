@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import transcript
 from image_support import digest
 from pyrunc.errors import UsageError
 from pyrunc.image import accounts, convert, limits, unpack
@@ -19,6 +20,14 @@ from pyrunc.image.layer import Warnings
 from pyrunc.image.manifest import Image
 from pyrunc.image.tree import Tree
 from pyrunc.spec import default
+
+kept = transcript.follow(
+    "pyrunc.image.convert",
+    "pyrunc.image.accounts",
+    "pyrunc.image.reference",
+    "pyrunc.image.locate",
+    "pyrunc.image.identity",
+)
 
 ROOT = Identity(owners=True, devices=True)
 USERS = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:44::/var/www:/bin/sh\n#comment\n7:x:1:1::/:\nbad:x:y:z::/:\n"

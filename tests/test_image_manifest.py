@@ -11,12 +11,22 @@ from typing import Any
 
 import pytest
 
+import transcript
 from image_support import CONFIG, INDEX, LAYER, MANIFEST, Layout, digest, entry, tar
 from pyrunc.errors import UsageError
 from pyrunc.image import manifest, reference
 from pyrunc.image.descriptor import Platform
 from pyrunc.image.errors import ImageError
 from pyrunc.image.manifest import Image
+
+kept = transcript.follow(
+    "pyrunc.image.manifest",
+    "pyrunc.image.descriptor",
+    "pyrunc.image.reference",
+    "pyrunc.image.sources",
+    "pyrunc.image.locate",
+    leave=("test_layout_archive", "test_docker_archive", "test_archives_that_are_none"),
+)
 
 AMD64 = Platform("linux", "amd64")
 LAYERS = [tar([entry("a", b"1")]), tar([entry("b", b"2")])]

@@ -8,11 +8,16 @@ from typing import Any
 
 import pytest
 
+import transcript
 from integration import fake_resctrl
 from pyrunc import host
 from pyrunc.cgroup import rdt
 from pyrunc.errors import ConfigError, PyruncError
 from pyrunc.spec import validate
+
+kept = transcript.follow(
+    "pyrunc.cgroup.rdt", leave=("test_monitoring_inside_the_containers_own_class", "test_undo_leaves_nothing")
+)
 
 
 @pytest.fixture

@@ -16,12 +16,24 @@ import pytest
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
+import transcript
 from pyrunc import cli
 from pyrunc.errors import ConfigError, PyruncError, UsageError
 from pyrunc.seccomp_tools import calls, check, decode, explain, profile
 from pyrunc.seccomp_tools.bpf import Program
 from pyrunc.seccomp_tools.outcomes import outcomes
 from test_seccomp import BUNDLES, run
+
+kept = transcript.follow(
+    "pyrunc.seccomp_tools.calls",
+    "pyrunc.seccomp_tools.check",
+    "pyrunc.seccomp_tools.decode",
+    "pyrunc.seccomp_tools.explain",
+    "pyrunc.seccomp_tools.outcomes",
+    "pyrunc.seccomp_tools.profile",
+    "pyrunc.seccomp_tools.commands",
+    leave=("test_arguments_in_words",),
+)
 
 ALLOW, ERRNO, KILL = "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL"
 X86 = platform.machine() == "x86_64"

@@ -6,8 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import transcript
 from pyrunc.errors import PyruncError
 from pyrunc.spec import names
+
+kept = transcript.follow("pyrunc.spec.names")
 
 
 @pytest.mark.parametrize("id", ["a", "0", "_x", "+", "a.b-c+d_E9", "f" * 64, "x" * names.ID_MAX, "a.", "a..b"])

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import transcript
 from cgroup_support import Kernel
 from pyrunc import cli, jsontext, state
 from pyrunc.cgroup import resources as conversion
@@ -17,6 +18,8 @@ from pyrunc.cgroup.disabled import Disabled
 from pyrunc.container import lifecycle, update
 from pyrunc.errors import ConfigError, PyruncError, StateError, SysError, UsageError
 from pyrunc.log import Log
+
+kept = transcript.follow("pyrunc.container.update")
 
 # -- values ----------------------------------------------------------------------------------------------------
 

@@ -5,9 +5,18 @@ The words are free to change: PYRUNC_UPDATE_GOLDEN=1 writes the cases that are r
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import importlib
+import inspect
 import os
-from collections.abc import Iterable
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 
@@ -34,3 +43,88 @@ def compare(file: str, case: str, lines: Iterable[str]) -> None:
         text = "\n".join(f"== {name}\n" + "".join(f"{line}\n" for line in known[name]) for name in sorted(known))
         path.write_text(text, encoding="utf-8")
     assert got == known.get(case), f"{case}: not as in {path}; when the change is meant: PYRUNC_UPDATE_GOLDEN=1"
+
+
+# --- what functions return --------------------------------------------------------------------------------------
+
+LONGEST = 300
+Fixture = Callable[..., Iterator[None]]
+
+
+def follow(*modules: str, leave: Iterable[str] = ()) -> Fixture:
+    """A fixture for a file of tests: what the functions of modules give to its tests is compared as a whole.
+
+    A test asserts what it is about; this holds the rest.  ``leave``: tests whose results are not the same each time.
+    """
+
+    @pytest.fixture(autouse=True)
+    def kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+        test, lines = request.node.function, []
+        # Numbers of system calls and the like are another machine's; what only root may do is not there for others.
+        elsewhere = os.geteuid() != 0 or os.uname().machine != "x86_64"
+        if hasattr(test, "hypothesis") or test.__name__ in leave or elsewhere:
+            yield
+            return
+        own = vars(request.module)
+        for name in modules:
+            module = importlib.import_module(name)
+            for key, value in list(vars(module).items()):
+                if not inspect.isfunction(value) or value.__module__ != name or key.startswith("_"):
+                    continue
+                made = _told(value, request.module.__file__, lines)
+                monkeypatch.setattr(module, key, made)
+                for alias in [alias for alias, found in own.items() if found is value]:
+                    monkeypatch.setitem(own, alias, made)
+        yield
+        text = "\n".join(lines).replace(str(tmp_path), "TOP")
+        if lines:
+            compare(request.module.__name__.removeprefix("test_"), request.node.name.replace("\n", "\\n"), [text])
+
+    return kept
+
+
+def _told(call: Callable[..., Any], file: str, lines: list[str]) -> Callable[..., Any]:
+    """A function whose results are told when a test calls it."""
+
+    @functools.wraps(call)
+    def wrapper(*args: Any, **more: Any) -> Any:
+        if sys._getframe(1).f_code.co_filename != file:
+            return call(*args, **more)
+        try:
+            found = call(*args, **more)
+        except Exception as error:
+            lines.append(_short(f"{type(error).__name__}: {error}"))
+            raise
+        if not inspect.isgenerator(found):
+            lines.append(_short(_shown(found, 5)))
+        return found
+
+    return wrapper
+
+
+def _short(text: str) -> str:
+    text = text.encode("ascii", "backslashreplace").decode().replace("\n", "\\n")
+    more = hashlib.sha256(text[LONGEST:].encode()).hexdigest()[:8]
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ... {len(text)} {more}"
+
+
+def _shown(value: Any, depth: int) -> str:
+    """A value with all that is in it, without addresses."""
+    if isinstance(value, str | bytes | int | float | None | type(...)):
+        return repr(value)
+    if depth == 0 or callable(value) or isinstance(value, types.ModuleType):
+        return type(value).__name__
+    if isinstance(value, dict):
+        inside = [f"{_shown(key, depth - 1)}: {_shown(item, depth - 1)}" for key, item in value.items()]
+    elif isinstance(value, list | tuple):
+        inside = [_shown(item, depth - 1) for item in value]
+    elif isinstance(value, set | frozenset):
+        inside = sorted(_shown(item, depth - 1) for item in value)
+    else:
+        names = [
+            *getattr(value, "__dict__", ()),
+            *(s for kind in type(value).__mro__ for s in getattr(kind, "__slots__", ())),
+        ]
+        found = [(name, getattr(value, name)) for name in sorted(set(names)) if hasattr(value, name)]
+        inside = [f"{name}={_shown(item, depth - 1)}" for name, item in found]
+    return f"{type(value).__name__}({', '.join(inside)})"
