@@ -1,8 +1,9 @@
-"""Why a program could not be executed: what the file is, and who may not reach it.  Loaded on failure only.
+"""Explain why a program could not be executed. Only loaded on failure.
 
-The kernel has one errno for a dozen causes.  Here the file is looked at from outside: below the root filesystem as the
-host sees it, where what `mounts` put there is missing, or below /proc/PID/root of a running container.  Nothing is
-followed out of there, nothing but regular files is opened, and no more than one page of those is read.
+The kernel has one errno for a dozen causes. The file is inspected from outside: below the root
+filesystem on the host, which lacks the container's mounts, or below /proc/PID/root of a running
+container. No lookup leaves that directory, only regular files are opened, and at most one page of
+each is read.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pyrunc.errors import show
 from pyrunc.native import processes
 from pyrunc.plan.environment import DEFAULT_PATH
 from pyrunc.signals import SIGKILL
-from pyrunc.spec.mappings import host_id
+from pyrunc.spec.mappings import has_host_id, host_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
 
 MAX_LINKS = 40  # as in the kernel: MAXSYMLINKS
 HEAD = 4096
-_TEXT_MAX = 8192  # of an explanation; a pipe takes that much at once
+_TEXT_MAX = 8192  # of an explanation: one write to a pipe
 _PATIENCE_MS = 1000
 _TYPE, _DIRECTORY, _REGULAR, _LINK = 0o170000, 0o040000, 0o100000, 0o120000
 _PATH = posix.O_PATH | posix.O_CLOEXEC
 _INTERPRETER_MAX = 4096
-# elf.h, EM_*: what people call them.
+# The usual names of EM_* (elf.h).
 MACHINES = {
     2: "SPARC", 3: "i386", 8: "MIPS", 20: "PowerPC", 21: "ppc64", 22: "s390x", 40: "arm", 43: "SPARC v9",
     62: "x86_64", 183: "aarch64", 243: "riscv64", 258: "loongarch64",
@@ -39,7 +40,7 @@ NATIVE = {"x86_64": (62, 3), "aarch64": (183, 40)}
 
 
 class Setting:
-    """Where and as whom a program was to run."""
+    """Where and as which user a program should have run."""
 
     __slots__ = ("linux", "mounts", "process", "root")
 
@@ -50,14 +51,28 @@ class Setting:
         self.root = root  # a path on the host
 
     def ids(self) -> tuple[int, int]:
-        """The host's uid and gid of the process."""
+        """The uid and gid of the process, on the host."""
         user = self.process.get("user", {})
-        uid = host_id(self.linux.get("uidMappings", []), user.get("uid", 0))
-        return uid, host_id(self.linux.get("gidMappings", []), user.get("gid", 0))
+        uid = host_id(self.linux.get("uidMappings"), user.get("uid", 0))
+        return uid, host_id(self.linux.get("gidMappings"), user.get("gid", 0))
+
+    def additional_gids(self) -> list[int]:
+        """The additional gids of the process, on the host."""
+        gids = self.process.get("user", {}).get("additionalGids", ())
+        return [host_id(self.linux.get("gidMappings"), gid) for gid in gids]
+
+    def owns(self, found: posix.stat_result) -> bool:
+        """Whether capabilities of the process apply to a file: its owner and group must be mapped.
+
+        Kernel: capable_wrt_inode_uidgid.
+        """
+        return has_host_id(self.linux.get("uidMappings"), found.st_uid) and has_host_id(
+            self.linux.get("gidMappings"), found.st_gid
+        )
 
 
 def bounded(setting: Setting, name: str, error: int) -> str:
-    """`program` in a child that is given a second: what a container has mounted may keep whoever looks at it waiting.
+    """`program` in a child with a time limit: a filesystem of the container may never answer.
 
     Raises OSError.
     """
@@ -90,7 +105,7 @@ def bounded(setting: Setting, name: str, error: int) -> str:
 
 
 def program(setting: Setting, name: str, error: int) -> str:
-    """Why executing ``name`` (args[0], or its path) failed with an errno; "" if that cannot be seen.
+    """Why executing ``name`` (args[0], or its path) failed with an errno; "" if unknown.
 
     Raises OSError.
     """
@@ -101,7 +116,7 @@ def program(setting: Setting, name: str, error: int) -> str:
             if tree.find(path):
                 found = _denied(tree, path) if error == EACCES else _format(tree)
             else:
-                # It may be in a mount that is not seen from here.
+                # It may be in a mount of the container.
                 found = _noexec(tree.mounts, path) if error == EACCES else ""
             if found:
                 return found
@@ -112,14 +127,14 @@ def program(setting: Setting, name: str, error: int) -> str:
 
 def candidates(process: Process, name: str) -> list[str]:
     """The absolute paths that execvp(3) tries, inside the container."""
-    cwd = process.get("cwd") or "/"
+    cwd = process.get("cwd", "/")
     if "/" in name:
         return [fs.join(cwd, name)]
     return [fs.join(fs.join(cwd, directory), name) for directory in _path(process).split(":")[:64]]
 
 
 def _path(process: Process) -> str:
-    """The variable PATH, of several entries the last."""
+    """The variable PATH; the last entry wins."""
     found = DEFAULT_PATH
     for entry in process.get("env", ()):
         if entry.startswith("PATH="):
@@ -128,10 +143,10 @@ def _path(process: Process) -> str:
 
 
 def _missing(tree: Tree, process: Process, name: str) -> str:
-    """ENOENT, and it is not there: which directory is missing, or where it was looked for."""
+    """ENOENT for a missing file: the directory that is missing, or where it was looked up."""
     if "/" not in name:
         return f"looked for in {show(_path(process))}"
-    path = fs.join(process.get("cwd") or "/", name)
+    path = fs.join(process.get("cwd", "/"), name)
     parts = path.split("/")
     for end in range(2, min(len(parts), 64)):
         above = "/".join(parts[:end])
@@ -141,17 +156,18 @@ def _missing(tree: Tree, process: Process, name: str) -> str:
 
 
 class Tree:
-    """Looks a path up in a root filesystem, component by component, and notes the first that its user cannot pass."""
+    """Looks up paths in a root filesystem, and notes the first directory that denies the user."""
 
     def __init__(self, setting: Setting) -> None:
+        self.setting = setting
         self.uid, self.gid = setting.ids()
-        user = setting.process.get("user", {})
-        self.groups = {self.gid, *user.get("additionalGids", ())}
-        self.may_override = "CAP_DAC_OVERRIDE" in setting.process.get("capabilities", {}).get("effective", ())
+        self.groups = {self.gid, *setting.additional_gids()}
+        capabilities = setting.process.get("capabilities", {})
+        self.overrides = "CAP_DAC_OVERRIDE" in capabilities.get("effective", ())
         self.mounts = setting.mounts
         self.root = posix.open(setting.root, _PATH | posix.O_DIRECTORY)
-        self.fd = -1  # of the file that was found
-        self.path = ""  # its own, without links
+        self.fd = -1  # the file found last
+        self.path = ""  # its path, without links
         self.denied = ""
 
     def __enter__(self) -> Tree:
@@ -167,7 +183,7 @@ class Tree:
             self.fd = -1
 
     def find(self, path: str) -> bool:
-        """Look ``path`` up; what it is stays open as O_PATH.  False if it does not exist."""
+        """Look up ``path`` and keep the file open as O_PATH. False if it does not exist."""
         self._close()
         self.denied = ""
         try:
@@ -177,7 +193,7 @@ class Tree:
         return True
 
     def _walk(self, path: str) -> int:
-        """A descriptor of ``path``.  "..", and absolute links, end at the root.  Raises OSError."""
+        """A descriptor of ``path``; ".." and absolute links stay below the root. Raises OSError."""
         stack: list[tuple[int, str]] = [(posix.dup(self.root), "")]
         todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]
         links = 0
@@ -211,20 +227,22 @@ class Tree:
 
     def _note_directory(self, fd: int, name: str) -> None:
         found = posix.fstat(fd)
-        if not self.denied and not self.may_override and not self.may(found, 1):
+        if not self.denied and not self.may(found, 1):
             self.denied = (
                 f"{show(name)} has mode {found.st_mode & 0o7777:04o} and belongs to {found.st_uid}:{found.st_gid}:"
                 f" {self.uid}:{self.gid} may not search it"
             )
 
     def may(self, found: posix.stat_result, bit: int) -> bool:
-        """Whether the mode gives the user a right (1: execute, search; 4: read)."""
+        """Whether the user has a right: 1, to execute or search; 4, to read."""
+        if self.overrides and self.setting.owns(found):
+            return True
         if found.st_uid == self.uid:
             return bool(found.st_mode & bit << 6)
         return bool(found.st_mode & (bit << 3 if found.st_gid in self.groups else bit))
 
     def read(self, offset: int, size: int) -> bytes:
-        """Bytes of the file; b"" of anything but a regular file.  Raises OSError."""
+        """Bytes of the file, b"" if it is not a regular file. Raises OSError."""
         if posix.fstat(self.fd).st_mode & _TYPE != _REGULAR:
             return b""
         fd = posix.open(f"/proc/self/fd/{self.fd}", posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
@@ -235,7 +253,7 @@ class Tree:
 
 
 def _denied(tree: Tree, path: str) -> str:
-    """EACCES: of a directory on the way, or of the file."""
+    """EACCES, from a directory of the path or from the file."""
     if tree.denied:
         return tree.denied
     found = posix.fstat(tree.fd)
@@ -246,7 +264,7 @@ def _denied(tree: Tree, path: str) -> str:
         return "it is not a regular file"
     if not mode & 0o111:
         return f"its mode is {mode:04o}: `chmod +x` makes it executable"
-    if not tree.may_override and not tree.may(found, 1):
+    if not tree.may(found, 1):
         return (
             f"its mode is {mode:04o} and it belongs to {found.st_uid}:{found.st_gid}: {tree.uid}:{tree.gid} may not"
             " execute it"
@@ -259,7 +277,7 @@ def _denied(tree: Tree, path: str) -> str:
 
 
 def _noexec(mounts: list[Mount], path: str) -> str:
-    """The mount that a path is in, if no program can be executed there."""
+    """The mount of a path, if it has noexec."""
     for number, mount in reversed(list(enumerate(mounts))):
         if (path + "/").startswith(mount["destination"].rstrip("/") + "/"):
             return f"/mounts/{number} has the option noexec" if "noexec" in (mount.get("options") or ()) else ""
@@ -267,7 +285,7 @@ def _noexec(mounts: list[Mount], path: str) -> str:
 
 
 def _format(tree: Tree) -> str:
-    """ENOENT or ENOEXEC of a file that is there."""
+    """ENOENT or ENOEXEC for an existing file."""
     head = tree.read(0, HEAD)
     if head.startswith(b"\x7fELF"):
         return _elf(tree, head)
@@ -279,13 +297,13 @@ def _format(tree: Tree) -> str:
 
 
 def interpreter_of(head: bytes) -> str:
-    """What a #! line names, "" for nothing."""
+    """The interpreter of a #! line, or ""."""
     words = head[2:].split(b"\n", 1)[0].split()
     return words[0].decode("utf-8", "surrogateescape") if words else ""
 
 
 def machine_of(head: bytes) -> int:
-    """e_machine of an ELF file's first bytes."""
+    """e_machine of an ELF header."""
     return int.from_bytes(head[18:20], "big" if head[5:6] == b"\2" else "little")
 
 
@@ -301,7 +319,7 @@ def _script(tree: Tree, head: bytes) -> str:
 
 
 def _elf(tree: Tree, head: bytes) -> str:
-    """Wrong machine, or a loader that is missing."""
+    """An ELF file for another machine, or whose loader is missing."""
     if len(head) < 52:  # sizeof(Elf32_Ehdr)
         return "it is an ELF file without its header"
     wide = head[4:5] == b"\2"
@@ -328,7 +346,7 @@ def _elf(tree: Tree, head: bytes) -> str:
 
 
 def _seccomp(profile: Seccomp, error: int) -> str:
-    """An error that a profile gives to execve: no mode and no mount gives it for a program like any other."""
+    """The rule that makes execve fail with this error, which no file mode or mount causes."""
     rules = profile.get("syscalls", ())
     for number, rule in enumerate(rules):
         if "execve" in rule["names"]:
@@ -342,7 +360,7 @@ def _seccomp(profile: Seccomp, error: int) -> str:
 
 
 def killed(linux: Linux) -> str:
-    """What SIGSYS before the program ran means."""
+    """The cause of SIGSYS before the program ran."""
     if "seccomp" not in linux:
         return ""
     for number, rule in enumerate(linux["seccomp"].get("syscalls", ())):

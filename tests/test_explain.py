@@ -7,6 +7,7 @@ import os
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,6 +114,40 @@ def test_ids_are_those_of_the_host(tmp_path: Path) -> None:
     mapped = setting(tmp_path, linux={"uidMappings": [{"containerID": 0, "hostID": 100_000, "size": 65536}]})
     assert "may not search it" in explain.program(setting(tmp_path), "/own/x", errno.EACCES)
     assert "chmod +x" in explain.program(mapped, "/own/x", errno.EACCES)
+
+
+MAPPED = {
+    "uidMappings": [{"containerID": 0, "hostID": 100_000, "size": 65536}],
+    "gidMappings": [{"containerID": 0, "hostID": 200_000, "size": 65536}],
+}
+
+
+@pytest.mark.parametrize(("gid", "linux", "denied"), [(7, {}, False), (200_007, MAPPED, False), (7, MAPPED, True)])
+def test_additional_gids_are_mapped(tmp_path: Path, gid: int, linux: dict[str, object], denied: bool) -> None:
+    """additionalGids are ids of the container: its group 7 is another group on the host."""
+    (tmp_path / "own").mkdir(0o710)
+    (tmp_path / "own/x").write_text("")
+    os.chown(tmp_path / "own", 0, gid)
+    tmp_path.chmod(0o755)
+    found = explain.program(setting(tmp_path, linux=linux), "/own/x", errno.EACCES)
+    assert ("may not search it" in found) == denied
+
+
+@pytest.mark.parametrize(
+    ("owner", "linux", "denied"), [(0, {}, False), (0, MAPPED, True), (100_000, MAPPED, True), (-1, MAPPED, False)]
+)
+def test_capabilities_apply_to_mapped_owners(
+    tmp_path: Path, owner: int, linux: dict[str, object], denied: bool
+) -> None:
+    """CAP_DAC_OVERRIDE in a user namespace needs both ids of a file there; -1: both are mapped."""
+    (tmp_path / "own").mkdir(0o700)
+    (tmp_path / "own/x").write_text("")
+    os.chown(tmp_path / "own", *((100_000, 200_000) if owner < 0 else (owner, 0)))
+    tmp_path.chmod(0o755)
+    process: Any = {**PROCESS, "capabilities": {"effective": ["CAP_DAC_OVERRIDE"]}}
+    config: Any = {"linux": linux}
+    found = explain.program(explain.Setting(config, process, str(tmp_path)), "/own/x", errno.EACCES)
+    assert ("may not search it" in found) == denied
 
 
 REFUSES = {"names": ["execve"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS}

@@ -25,6 +25,13 @@ def host_id(mappings: Mappings | None, inside: int) -> int:
     return map_id(mappings, inside) if mappings else inside
 
 
+def has_host_id(mappings: Mappings | None, outside: int) -> bool:
+    """Whether an id of the host is mapped; without mappings every id is."""
+    if not mappings:
+        return True
+    return any(0 <= outside - entry["hostID"] < entry["size"] for entry in mappings)
+
+
 def is_single(mappings: Mappings) -> bool:
     """Whether a single id is mapped: a user may write such a map without newuidmap."""
     return len(mappings) == 1 and mappings[0]["size"] == 1
