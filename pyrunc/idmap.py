@@ -1,6 +1,6 @@
-"""Id mappings, the host's side of them: the maps of a container's user namespace, and idmapped mounts.
+"""The host side of id mappings: the maps of a user namespace, and idmapped mounts.
 
-Imported only for a container that has one of these.
+Only imported for a container that has one of these.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pyrunc.host import HostFacts
     from pyrunc.spec.types import Config, IdMapping, Linux, Mount
 
-# Where the setuid helpers may be.  Never searched for in PATH, which is the caller's (CVE-2018-6556's family).
+# The directories of the setuid helpers. PATH is not searched: the caller controls it (as in
+# CVE-2018-6556).
 HELPER_DIRS = ("/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin")
 HELPER_ENV = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
 HELPER_TIMEOUT = 10  # seconds; they ask NSS
@@ -34,17 +35,18 @@ _MS_FLAGS = {1: 1 << 20, 2: 1 << 19, 3: 1 << 18, 4: 1 << 17}  # MS_* of a propag
 
 
 def write_maps(pid: int, linux: Linux, facts: HostFacts) -> None:
-    """Write setgroups, gid_map and uid_map of a process that has just made its user namespace.
+    """Write setgroups, gid_map and uid_map of a process that has just created its user namespace.
 
-    Root writes them itself; a user who maps more than the own id calls newuidmap and newgidmap, which check
-    /etc/subuid and /etc/subgid.  Raises SysError, PyruncError (the helper is missing or refuses) naming the field.
+    Root writes them directly. For a user who maps more than a single id, newuidmap and newgidmap
+    do, which check /etc/subuid and /etc/subgid. Raises SysError, and PyruncError if the helper is
+    missing or refuses; both name the field.
     """
     for kind, wanted in (("gid", linux["gidMappings"]), ("uid", linux["uidMappings"])):
         pointer = f"/linux/{kind}Mappings"
         if facts.euid == 0 or is_self(wanted, posix.geteuid() if kind == "uid" else posix.getegid()):
             if kind == "gid" and facts.euid != 0:
-                # Who could drop a group that way might gain access to what is denied to it; the kernel insists on this
-                # before an unprivileged gid_map (CVE-2014-8989).
+                # Dropping a group could grant access that membership denies, so the kernel requires
+                # this before an unprivileged gid_map (CVE-2014-8989).
                 _write(pid, "setgroups", "deny", pointer)
             _write(pid, f"{kind}_map", mappings.text(wanted), pointer)
         else:
@@ -52,8 +54,8 @@ def write_maps(pid: int, linux: Linux, facts: HostFacts) -> None:
 
 
 def is_self(wanted: Sequence[IdMapping], own: int) -> bool:
-    """Whether it is the one mapping that a user may write without help: of the own id alone."""
-    return len(wanted) == 1 and wanted[0]["size"] == 1 and wanted[0]["hostID"] == own
+    """Whether a user may write the map without a helper: it maps the user's id and no other."""
+    return mappings.is_single(wanted) and wanted[0]["hostID"] == own
 
 
 def _write(pid: int, file: str, text: str, pointer: str) -> None:
@@ -92,9 +94,9 @@ def _call_helper(name: str, pid: int, wanted: Sequence[IdMapping], pointer: str)
 
 
 def check_joined(pid: int, linux: Linux) -> None:
-    """Mappings beside a user namespace that is joined by path, as CRI engines send them, must be the namespace's own.
+    """Check mappings in a config that joins a user namespace by path: they must be the namespace's.
 
-    ``pid`` is a process inside.  Raises ConfigError.
+    CRI engines send them. ``pid`` is a process in the namespace. Raises ConfigError.
     """
     problems = []
     for kind, wanted in (("uid", linux.get("uidMappings")), ("gid", linux.get("gidMappings"))):
@@ -114,15 +116,15 @@ def check_joined(pid: int, linux: Linux) -> None:
 
 
 def open_mount(config: Config, source: str, origin: str) -> int:
-    """A detached, idmapped clone of what is to be bound; ``origin`` is the mount's JSON pointer.
+    """A detached, idmapped clone of the source of a bind mount; ``origin`` is its JSON pointer.
 
-    With the mount's own mappings, or else the container's: as config.json has them, or of the user namespace that it
-    joins.  Raises SysError naming the field.
+    The mappings are the mount's, or else the container's, which come from config.json or from the
+    user namespace that it joins. Raises SysError, which names the field.
     """
     mount = config["mounts"][int(origin.rpartition("/")[2])]
-    linux = config.get("linux") or {}
+    linux: Linux = config.get("linux", {})
     holder = mount if mount.get("uidMappings") else linux
-    options = mount.get("options") or ()
+    options = mount.get("options", ())
     try:
         tree = mounts.open_tree(fs.encode(source), "rbind" in options)
     except OSError as error:
@@ -147,10 +149,10 @@ def open_mount(config: Config, source: str, origin: str) -> int:
 
 
 def _propagate(tree: int, linux: Linux, origin: str) -> None:
-    """The clone comes from our mount namespace: what is mounted below it inside must not show up here."""
+    """Keep later mounts below the clone, which the container makes, out of our mount namespace."""
     from pyrunc.plan import userns
 
-    nibbles = userns.clone_propagation(linux.get("rootfsPropagation") or "")
+    nibbles = userns.clone_propagation(linux.get("rootfsPropagation", ""))
     while nibbles:
         try:
             mounts.set_propagation(tree, _MS_FLAGS[nibbles & 7])
@@ -160,7 +162,7 @@ def _propagate(tree: int, linux: Linux, origin: str) -> None:
 
 
 def _namespace(holder: Linux | Mount, pointer: str) -> int:
-    """A user namespace with the mappings of a mount or of the container: what mount_setattr(2) takes them from."""
+    """A user namespace with the mappings of a mount or of the container, for mount_setattr(2)."""
     texts = [mappings.text(holder[field]).encode("ascii") for field in ("uidMappings", "gidMappings")]
     try:
         return namespaces.user_namespace(texts[0], texts[1])
@@ -174,15 +176,15 @@ def _namespace(holder: Linux | Mount, pointer: str) -> int:
 
 
 def _joined(linux: Linux) -> int:
-    """The user namespace that the container joins by path.  mount_setattr(2) refuses whatever else is there."""
-    for index, entry in enumerate(linux.get("namespaces") or ()):
+    """The user namespace that the container joins. mount_setattr(2) refuses any other file."""
+    for index, entry in enumerate(linux.get("namespaces", ())):
         if entry["type"] == "user":
             return procfs.open_namespace(entry["path"], f"/linux/namespaces/{index}/path")
     raise PyruncError("an idmapped mount without a mapping")  # refused by spec.rules_userns
 
 
 def _explain(source: str, number: int, mount: Mount) -> dict[str, str]:
-    """Which mount and filesystem did not want to be idmapped, and why."""
+    """The mount and the filesystem that could not be idmapped, and why."""
     context = f"{mount['destination']}, filesystem {_filesystem(source)}"
     if number == EINVAL:
         return {"context": context, "detail": "this filesystem does not support idmapped mounts on this kernel"}
@@ -195,7 +197,7 @@ def _explain(source: str, number: int, mount: Mount) -> dict[str, str]:
 
 
 def _filesystem(path: str) -> str:
-    """The type of the filesystem that a path is on, "?" when that cannot be found out."""
+    """The type of the filesystem of a path, "?" if unknown."""
     try:
         fd = posix.open(path, posix.O_PATH | O_CLOEXEC)
         try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
 from shlex import quote
 
 from pyrunc import explain, fs
@@ -17,10 +16,11 @@ from pyrunc.doctor import kernel
 from pyrunc.doctor.findings import Area
 from pyrunc.doctor.machine import Machine
 from pyrunc.errors import show
+from pyrunc.spec.mappings import is_idmapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.spec.types import Config, Mount
+    from pyrunc.spec.types import Config
     from pyrunc.spec.validate import HookKind
 
 # Hooks that run in the runtime's namespaces, or before the root changes.
@@ -166,7 +166,7 @@ def mounts(machine: Machine, area: Area, bundle: str, config: Config) -> None:
                     "create fails",
                     f"mkdir -p {quote(source)}",
                 )
-            elif mapped(mount, options) and found.st_dev not in tried:
+            elif is_idmapped(mount) and found.st_dev not in tried:
                 tried.add(found.st_dev)  # once per filesystem
                 kernel.idmapped_mounts(machine, area, source, "mounts")
         elif mount.get("type") and mount["type"] not in known | SPECIAL_TYPES:
@@ -180,11 +180,6 @@ def mounts(machine: Machine, area: Area, bundle: str, config: Config) -> None:
             )
     if listed and not bad:
         area.ok("mounts", f"the sources and types of all {len(listed)}")
-
-
-def mapped(mount: Mount, options: Sequence[str]) -> bool:
-    """Whether a bind mount is idmapped."""
-    return bool(mount.get("uidMappings") or "idmap" in options or "ridmap" in options)
 
 
 def hooks(machine: Machine, area: Area, config: Config) -> None:

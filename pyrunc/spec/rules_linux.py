@@ -1,4 +1,4 @@
-"""Rules for `linux` (except `resources`), and for the hostname, which needs one of its namespaces."""
+"""Rules for `linux` except `resources`, and for the host and domain name."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 HOST_NAME_MAX = 64  # __NEW_UTS_LEN
 NAME_MAX = 255
-CGROUP_DEPTH = 128  # each level is made by one mkdir that takes the kernel a while; engines use ten at most
+CGROUP_DEPTH = 128  # mkdir of a cgroup is slow; engines use ten levels at most
 
-# What is namespaced below /proc/sys, and by which namespace; everything else would change the host (CVE-2022-0811).
-# user/* belongs to the user namespace.
+# The sysctls of an ipc namespace. A sysctl that belongs to no namespace of the container would
+# change the host (CVE-2022-0811).
 IPC_SYSCTLS = (
     "kernel/msgmax",
     "kernel/msgmnb",
@@ -31,20 +31,21 @@ IPC_SYSCTLS = (
     "kernel/shm_rmid_forced",
 )
 
-ERRNO_MAX = 4095  # MAX_ERRNO: the kernel cuts larger ones down to it
+ERRNO_MAX = 4095  # MAX_ERRNO: the kernel lowers larger values to it
 TRACE_MAX = 0xFFFF  # SECCOMP_RET_DATA
 
-# A seccomp filter has at most 4096 instructions (BPF_MAXINSNS).  Each system call takes at least one, and so does each
-# condition that no two rules share.  The profiles of engines have 450 and 10 of them.
+# A seccomp filter has at most 4096 instructions (BPF_MAXINSNS). Each system call takes at least
+# one, and so does each condition that no two rules share. The profiles of engines have about 450
+# system calls and 10 conditions.
 SECCOMP_CALLS = SECCOMP_CONDITIONS = 4096
 SECCOMP_ARCHES = 32
-# libseccomp counts instructions in 16 bits (struct bpf_program, up to 2.6), and corrupts its heap when there are more.
-# An upper bound of what it generates for one architecture:
+# libseccomp up to 2.6 counts instructions in 16 bits (struct bpf_program), and corrupts its heap if
+# there are more. The first two are upper bounds of what it generates for one architecture.
 PER_CALL, PER_CONDITION, COUNTABLE = 2, 8, 0xFFFF
 
 
 def namespaces(config: Config, report: Report) -> None:
-    """Each type once; fills ``report.namespaces`` for the other rules."""
+    """Each type at most once; sets ``report.namespaces`` for the other rules."""
     for pointer, entry in numbered(config.get("linux", {}).get("namespaces"), "/linux/namespaces"):
         kind = entry.get("type")
         if kind is None:
@@ -59,7 +60,7 @@ def namespaces(config: Config, report: Report) -> None:
 
 
 def check(config: Config, report: Report) -> None:
-    """All rules of `linux` but those of namespaces and resources."""
+    """All rules of `linux` except namespaces and resources."""
     names(config, report)
     linux = config.get("linux")
     if linux is None:
@@ -92,7 +93,7 @@ def check(config: Config, report: Report) -> None:
 
 
 def names(config: Config, report: Report) -> None:
-    """hostname and domainname, which without a uts namespace would be the host's."""
+    """hostname and domainname: without a uts namespace they would change the host's."""
     field: Literal["hostname", "domainname"]
     for field in ("hostname", "domainname"):
         value = config.get(field)
@@ -105,7 +106,7 @@ def names(config: Config, report: Report) -> None:
 
 
 def sysctls(config: Config, linux: Linux, report: Report) -> None:
-    """Only what belongs to a namespace of the container, in either spelling, and each of them once."""
+    """Only sysctls of the container's namespaces, in either spelling, and each at most once."""
     seen: set[str] = set()
     for key in linux.get("sysctl", {}):
         pointer = f"/linux/sysctl/{escape(key)}"
@@ -124,7 +125,7 @@ def sysctls(config: Config, linux: Linux, report: Report) -> None:
 
 
 def _sysctl_owner(path: str, report: Report) -> str:
-    """What would have to be different for ``path`` to be written; "" when it may be."""
+    """What is required to write ``path``; "" if it may be written."""
     if path == "kernel/hostname":
         return "the field hostname instead of a sysctl"
     if path.startswith("net/"):
@@ -145,7 +146,7 @@ def _sysctl_owner(path: str, report: Report) -> str:
 
 
 def of_the_host(kind: str, path: str, report: Report) -> bool:
-    """Whether a namespace that is joined by path is the one we are in, under whatever name."""
+    """Whether a namespace that is joined by path is our own, under any name."""
     if not path:
         return False
     if path.startswith(("/proc/self/ns/", "/proc/thread-self/ns/", "/proc/1/ns/")):
@@ -176,7 +177,7 @@ def hidden_paths(linux: Linux, report: Report) -> None:
 
 
 def mount_namespace(linux: Linux, report: Report) -> None:
-    """What is impossible without one: everything is mounted in the caller's then (plan.mounts)."""
+    """What a container without a mount namespace cannot have: it mounts in the caller's."""
     if "mount" in report.namespaces:
         return
     if linux.get("rootfsPropagation"):
@@ -189,7 +190,7 @@ def mount_namespace(linux: Linux, report: Report) -> None:
 
 
 def cgroup_path(linux: Linux, report: Report) -> None:
-    """A path that climbs could leave the hierarchy or meet another container's cgroup; peers normalize it silently."""
+    """No "..", which could lead to another container's cgroup (peers normalize it silently)."""
     path = linux.get("cgroupsPath")
     if not path:
         return
@@ -205,10 +206,10 @@ def cgroup_path(linux: Linux, report: Report) -> None:
 
 
 def seccomp(profile: Seccomp, pointer: str, report: Report) -> None:
-    """What libseccomp would not notice, or would notice without saying where."""
+    """Errors that libseccomp does not report, or reports without saying where."""
     default = profile.get("defaultAction")
     if default == "SCMP_ACT_NOTIFY":
-        # init itself would wait for an agent that does not have the descriptor yet.
+        # init would wait for an agent that does not have the descriptor yet.
         hint = "SCMP_ACT_NOTIFY cannot be used as default action"
         report.bad(f"{pointer}/defaultAction", "an action other than SCMP_ACT_NOTIFY", default, hint)
     if "defaultErrnoRet" in profile:
@@ -238,18 +239,18 @@ def seccomp(profile: Seccomp, pointer: str, report: Report) -> None:
 
 
 def _names(calls: list[str], pointer: str, notify: bool, report: Report) -> None:
-    """The names of a rule in which one is wrong; engines list 400, which are not looked at one by one."""
+    """Report the wrong names of a rule. Only called if there are any: engines list 400 names."""
     for place, name in numbered(calls, pointer):
         if not name:
             report.bad(place, "the name of a system call", name)
         elif name == "write" and notify:
-            # init has to write the number of the notify descriptor to us with the filter in force.
+            # init reports the number of the notify descriptor with write(2), behind the filter.
             hint = "SCMP_ACT_NOTIFY cannot be used for the write syscall"
             report.bad(place, "a system call other than write", name, hint)
 
 
 def _size(profile: Seccomp, pointer: str, report: Report, named: int, conditions: int) -> None:
-    """No more than libseccomp can be trusted with; ``conditions`` are counted for each system call of their rule."""
+    """A size that libseccomp can handle; conditions count once per system call of their rule."""
     arches = profile.get("architectures") or ()
     if len(arches) > SECCOMP_ARCHES:
         report.bad(f"{pointer}/architectures", f"at most {SECCOMP_ARCHES} architectures", len(arches))
@@ -268,7 +269,7 @@ def _size(profile: Seccomp, pointer: str, report: Report, named: int, conditions
 
 
 def _errno(value: int, action: str | None, pointer: str, report: Report) -> None:
-    """An errno only for the actions that return one, and one that fits."""
+    """An errno only with an action that returns one, and in range."""
     if action is None:
         return
     if action not in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pyrunc.fs import normpath
+from pyrunc.spec.mappings import is_idmapped
 from pyrunc.spec.names import PATH_MAX
 from pyrunc.spec.report import NOTHING, numbered
 from pyrunc.spec.rules_process import short
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
     from pyrunc.spec.report import Report
     from pyrunc.spec.types import Config, Mount
 
-# The files of /proc that lxcfs and its like cover.  Anything else there could fake what is read and written under
-# /proc: security labels, sysctls, masks (CVE-2019-16884, CVE-2025-52881).
+# The files of /proc that lxcfs and similar programs cover. A mount on any other could fake security
+# labels, sysctls or masks (CVE-2019-16884, CVE-2025-52881).
 PROC_FILES = (
     "/proc/cpuinfo",
     "/proc/diskstats",
@@ -32,20 +33,20 @@ def check(config: Config, report: Report) -> None:
     """All rules of `mounts`."""
     mounts = config.get("mounts")
     for pointer, mount in numbered(mounts, "/mounts"):
-        options = mount.get("options") or ()
+        options = mount.get("options", ())
         bind = "bind" in options or "rbind" in options
         destination(mount, pointer, bind, report)
         source(mount, pointer, bind, report)
-        if mount.get("uidMappings") or mount.get("gidMappings") or "idmap" in options or "ridmap" in options:
+        if is_idmapped(mount):
             report.mapped = True
         for here, option in numbered(options, f"{pointer}/options"):
             if option.partition("=")[0] in ("idmap", "ridmap") and "=" in option:
-                # The form of one runtime; the specification has fields for it.
+                # crun's syntax; the specification has fields for it.
                 report.bad(here, "uidMappings and gidMappings of the mount for its mapping", option)
 
 
 def destination(mount: Mount, pointer: str, bind: bool, report: Report) -> None:
-    """Not the root itself, and nothing over /proc but a procfs and the files listed above."""
+    """Not the root, and on /proc only a procfs and the files listed above."""
     path = mount.get("destination")
     if path is None:
         return
@@ -61,8 +62,8 @@ def destination(mount: Mount, pointer: str, bind: bool, report: Report) -> None:
     if clean == "/":
         report.bad(pointer, "a path below /", path)
     elif clean == "/proc":
-        options = mount.get("options") or ()
-        # Whether the source really is a procfs is checked again on the descriptor when it is mounted.
+        options = mount.get("options", ())
+        # init checks that the source is a procfs, on the descriptor that it mounts.
         procfs = normpath((mount.get("source") or "")[:PATH_MAX]) == "/proc" if bind else mount.get("type") == "proc"
         if not procfs and "remount" not in options:
             found = mount.get("source", NOTHING) if bind else mount.get("type", NOTHING)
@@ -72,13 +73,13 @@ def destination(mount: Mount, pointer: str, bind: bool, report: Report) -> None:
 
 
 def source(mount: Mount, pointer: str, bind: bool, report: Report) -> None:
-    """A bind needs something to bind, anything else the name of a filesystem."""
+    """A bind mount needs a source, any other mount the type of a filesystem."""
     if bind:
         if not mount.get("source"):
             report.bad(f"{pointer}/source", "the path to bind", mount.get("source", NOTHING))
         short(mount.get("source"), f"{pointer}/source", report)
-    elif "remount" not in (mount.get("options") or ()):
+    elif "remount" not in (mount.get("options", ())):
         kind = mount.get("type", NOTHING)
         if kind is NOTHING or kind in ("", "none", "bind"):
-            # config.md: the option makes a bind mount, the type is a dummy then.
+            # config.md: the option makes a bind mount, the type is ignored.
             report.bad(f"{pointer}/type", "a filesystem type", kind, "a bind mount needs the option bind or rbind")

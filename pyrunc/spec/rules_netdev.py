@@ -1,4 +1,4 @@
-"""Rules for `linux.netDevices`.  Loaded only for a config that has it."""
+"""Rules for `linux.netDevices`. Only loaded for a config that has it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME_MAX = 15  # IFNAMSIZ with its NUL
 
 
 def check(devices: dict[str, NetDevice], report: Report) -> None:
-    """Names as the kernel takes them, each wanted once, and a network namespace to move the devices to."""
+    """Valid names, each new name once, and a network namespace for the devices."""
     if not devices:
         return
     pointer = "/linux/netDevices"
@@ -37,7 +37,7 @@ def check(devices: dict[str, NetDevice], report: Report) -> None:
 
 
 def valid_name(name: str) -> bool:
-    """What dev_valid_name of net/core/dev.c allows."""
+    """Whether dev_valid_name (net/core/dev.c) accepts a name."""
     if not name or len(name.encode("utf-8", "surrogateescape")) > NAME_MAX or name in (".", ".."):
         return False
     return not any(char in "/:" or char.isspace() or char == "\0" for char in name)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from pyrunc.spec.report import Report
     from pyrunc.spec.types import Process, Rlimit
 
-# execve(2), fs/exec.c: one string with its NUL (MAX_ARG_STRLEN), and all of them with their pointers: a quarter of the
-# stack limit, but never more than three quarters of 8 MiB nor less than 128 KiB.
+# execve(2), fs/exec.c: the limit of one string with its NUL (MAX_ARG_STRLEN), and of all strings
+# with their pointers: a quarter of the stack limit, between 128 KiB and three quarters of 8 MiB.
 STRING_MAX = 131072
 TOTAL_MAX = 6 << 20
 TOTAL_MIN = 131072
@@ -43,7 +43,7 @@ def check(process: Process, report: Report) -> None:
 
 
 def absolute(path: str | None, pointer: str, report: Report) -> None:
-    """A path that has to begin with "/"; None (absent or of the wrong type) has been reported already."""
+    """A path must begin with "/". None, absent or of a wrong type, is reported already."""
     if path is not None and not path.startswith("/"):
         report.bad(pointer, "an absolute path", path)
     else:
@@ -51,7 +51,7 @@ def absolute(path: str | None, pointer: str, report: Report) -> None:
 
 
 def short(path: str | None, pointer: str, report: Report) -> bool:
-    """Whether the kernel could look a path up; what is longer need not be taken apart."""
+    """Whether the kernel can look up a path; a longer one is reported and not parsed."""
     if path is None or len(path) < PATH_MAX:
         return True
     report.bad(pointer, f"less than {PATH_MAX} bytes", f"{path[:20]}...", f"{len(path)} characters")
@@ -59,7 +59,7 @@ def short(path: str | None, pointer: str, report: Report) -> bool:
 
 
 def command(process: Process, report: Report) -> None:
-    """At least one argument, and the first one names a program."""
+    """At least one argument; the first names a program."""
     args = process.get("args")
     if args is None:
         report.bad("/process/args", "an array with at least one string")
@@ -70,14 +70,14 @@ def command(process: Process, report: Report) -> None:
 
 
 def environment(env: list[str] | None, pointer: str, report: Report) -> None:
-    """NAME=VALUE with a name, as environ(7) has it."""
+    """NAME=VALUE with a name, as in environ(7)."""
     for index, entry in enumerate(env or ()):
         if entry is not None and entry.find("=") < 1:
             report.bad_item(pointer, index, "NAME=VALUE", entry)
 
 
 def size(process: Process, report: Report) -> None:
-    """What execve(2) would refuse with E2BIG after the container has been made."""
+    """Sizes for which execve(2) would fail with E2BIG in the created container."""
     total = 0
     field: Literal["args", "env"]
     for field in ("args", "env"):
@@ -98,7 +98,7 @@ def size(process: Process, report: Report) -> None:
 
 
 def terminal(process: Process, report: Report) -> None:
-    """consoleSize has to be ignored without a terminal (config.md)."""
+    """consoleSize is ignored without a terminal (config.md)."""
     if process.get("terminal"):
         console = process.get("consoleSize", {})
         name: Literal["height", "width"]
@@ -109,7 +109,7 @@ def terminal(process: Process, report: Report) -> None:
 
 
 def rlimits(items: list[Rlimit] | None, report: Report) -> None:
-    """Each type once, soft <= hard."""
+    """Each type at most once, soft <= hard."""
     seen: set[str] = set()
     for pointer, rlimit in numbered(items, "/process/rlimits"):
         kind = rlimit.get("type")
@@ -123,7 +123,7 @@ def rlimits(items: list[Rlimit] | None, report: Report) -> None:
 
 
 def capabilities(process: Process, report: Report) -> None:
-    """A capability that we or the kernel do not know is a warning: the spec wants the container to start without it."""
+    """An unknown capability is a warning: the container starts without it (config.md)."""
     last = report.facts.cap_last if report.facts is not None else len(CAPABILITIES)
     sets = process.get("capabilities", {})
     kind: Literal["bounding", "effective", "inheritable", "permitted", "ambient"]
@@ -136,7 +136,7 @@ def capabilities(process: Process, report: Report) -> None:
 
 
 def labels(process: Process, report: Report) -> None:
-    """A label that cannot be applied must not be dropped: the program would run unconfined."""
+    """A label that cannot be applied is an error: without it the program would be unconfined."""
     facts = report.facts
     if facts is None:
         return

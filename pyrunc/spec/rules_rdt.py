@@ -1,4 +1,4 @@
-"""Rules for `linux.intelRdt`.  Loaded only for a wanted that has it."""
+"""Rules for `linux.intelRdt`. Only loaded for a config that has it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from pyrunc.spec.report import Report
     from pyrunc.spec.types import IntelRdt
 
-# Directories that every resctrl file system has at its top.
-TEXT_MAX = 65536  # of a schemata file, where one write takes a page
+TEXT_MAX = 65536  # of a schemata file; one write is at most a page
+# Directories at the top of every resctrl filesystem.
 RESERVED = (".", "..", "info", "mon_groups", "mon_data")
 
 
 def check(wanted: IntelRdt, report: Report) -> None:
-    """A class that is one directory, schemata of one line each, and a resctrl file system to write them to."""
+    """A class that is one directory, schemata of one line each, and a mounted resctrl."""
     pointer = "/linux/intelRdt"
     clos = wanted.get("closID") or ""
     if clos in RESERVED or (clos != "/" and "/" in clos) or any(char in clos for char in "\n\0"):

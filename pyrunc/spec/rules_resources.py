@@ -1,4 +1,4 @@
-"""Rules for `linux.resources`: ranges that the kernel would refuse half-way, and what cgroup v2 does not have."""
+"""Rules for `linux.resources`: ranges that the kernel requires, and limits that cgroup v2 lacks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from pyrunc.spec.report import Report
     from pyrunc.spec.types import BlockIO, Cpu, DeviceRule, HugepageLimit, Memory, Resources, WeightDevice
 
-WEIGHT_MIN, WEIGHT_MAX = 10, 1000  # of blkio, from which io.weight is converted
+WEIGHT_MIN, WEIGHT_MAX = 10, 1000  # of blkio; converted to io.weight
 PERIOD_MIN, PERIOD_MAX = 1000, 1_000_000  # microseconds; kernel/sched/core.c, min and max_cfs_quota_period
 QUOTA_MIN = 1000
-ENTRIES_MAX = 1000  # each is a file, a device or a page size that this host must have
+ENTRIES_MAX = 1000  # each is a file, a device or a page size of this host
 NAME_MAX = 255
-TEXT_MAX = 65536  # of a file of the cgroup, where one write takes a page
+TEXT_MAX = 65536  # of a cgroup file; one write is at most a page
 
 
 def check(resources: Resources, report: Report, pointer: str = "/linux/resources") -> None:
@@ -38,9 +38,9 @@ def check(resources: Resources, report: Report, pointer: str = "/linux/resources
 
 
 def device_rules(rules: list[DeviceRule] | None, pointer: str, report: Report) -> None:
-    """Each rule says what it is about: an empty access would be a rule without effect, or a rule for everything.
+    """Each rule needs an access: an empty one could mean nothing or everything.
 
-    An ``a`` beside other letters is ignored, as in runc: tools that wrote rules for cgroup v1 mean "all" by it.
+    An ``a`` with other letters is ignored, as in runc: in rules for cgroup v1 it meant "all".
     """
     for here, rule in numbered(rules, pointer):
         access = rule.get("access")
@@ -51,7 +51,7 @@ def device_rules(rules: list[DeviceRule] | None, pointer: str, report: Report) -
 
 
 def memory(limits: Memory, pointer: str, report: Report) -> None:
-    """`swap` is memory plus swap; v2 wants the difference, so it needs a limit that is not larger."""
+    """`swap` is memory plus swap; v2 takes the difference, so a memory limit is required."""
     limit, swap = limits.get("limit", 0), limits.get("swap", 0)
     if swap > 0:
         if limit <= 0:
@@ -71,7 +71,7 @@ def memory(limits: Memory, pointer: str, report: Report) -> None:
 
 
 def cpu(limits: Cpu, pointer: str, report: Report) -> None:
-    """cpu.max takes 1 ms to 1 s and at least 1 ms of it; 0 stands for unset."""
+    """cpu.max takes a period of 1 ms to 1 s and a quota of at least 1 ms; 0 means unset."""
     period, quota, burst = limits.get("period", 0), limits.get("quota", 0), limits.get("burst", 0)
     if period and not PERIOD_MIN <= period <= PERIOD_MAX:
         report.bad(f"{pointer}/period", f"0 or {PERIOD_MIN} to {PERIOD_MAX} microseconds", period)
@@ -93,7 +93,7 @@ def cpu(limits: Cpu, pointer: str, report: Report) -> None:
 
 
 def block_io(limits: BlockIO, pointer: str, report: Report) -> None:
-    """Weights from 10 to 1000, 0 for unset; there are no leaf weights in v2."""
+    """Weights from 10 to 1000, 0 for unset; v2 has no leaf weights."""
     _weight(limits, pointer, report)
     for here, entry in numbered(limits.get("weightDevice"), f"{pointer}/weightDevice"):
         _weight(entry, here, report)
@@ -110,7 +110,7 @@ def _weight(holder: BlockIO | WeightDevice, pointer: str, report: Report) -> Non
 
 
 def huge_pages(limits: list[HugepageLimit] | None, pointer: str, report: Report) -> None:
-    """Page sizes in the form that the control files are named with: 2MB, 64KB, 1GB."""
+    """Page sizes as in the names of control files: 2MB, 64KB, 1GB."""
     seen: set[str] = set()
     for here, entry in numbered(limits, pointer):
         size = entry.get("pageSize")

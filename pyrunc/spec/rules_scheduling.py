@@ -1,6 +1,6 @@
-"""Rules for how a container is scheduled: scheduler, ioPriority, execCPUAffinity, memoryPolicy, timeOffsets.
+"""Rules for scheduler, ioPriority, execCPUAffinity, memoryPolicy and timeOffsets.
 
-Loaded only for a config that has one of these fields.
+Only loaded for a config with one of these fields.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from pyrunc.spec.report import Report
     from pyrunc.spec.types import MemoryPolicy, Process, Scheduler, TimeOffsets
 
-FAIR = ("SCHED_OTHER", "SCHED_BATCH", "SCHED_IDLE")  # they have a nice value
-REALTIME = ("SCHED_FIFO", "SCHED_RR")  # they have a priority
+FAIR = ("SCHED_OTHER", "SCHED_BATCH", "SCHED_IDLE")  # with a nice value
+REALTIME = ("SCHED_FIFO", "SCHED_RR")  # with a priority
 NICE_MIN, NICE_MAX = -20, 19
 PRIORITY_MIN, PRIORITY_MAX = 1, 99
 RUNTIME_MIN = 1024  # ns; kernel/sched/deadline.c, DL_SCALE
-TIME_MAX = (1 << 63) - 1  # ns; with the highest bit set the kernel takes it for negative
+TIME_MAX = (1 << 63) - 1  # ns; the kernel treats larger values as negative
 
-CPUS_MAX = 8191  # NR_CPUS is never larger
-NODES_MAX = 1023  # nor is MAX_NUMNODES
+CPUS_MAX = 8191  # the largest NR_CPUS
+NODES_MAX = 1023  # the largest MAX_NUMNODES
 
 WITHOUT_NODES = ("MPOL_DEFAULT", "MPOL_LOCAL")
 WITH_NODES = ("MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_PREFERRED_MANY", "MPOL_WEIGHTED_INTERLEAVE")
@@ -33,7 +33,7 @@ NANOSECONDS = 1_000_000_000
 
 
 def process(program: Process, report: Report) -> None:
-    """`process.scheduler` and `process.execCPUAffinity`; of `ioPriority` the types say everything."""
+    """`process.scheduler` and `process.execCPUAffinity`; `ioPriority` needs only its types."""
     scheduler = program.get("scheduler")
     if scheduler and scheduler.get("policy"):
         _scheduler(scheduler, report)
@@ -68,7 +68,7 @@ def _scheduler(scheduler: Scheduler, report: Report) -> None:
 
 
 def _deadline(scheduler: Scheduler, pointer: str, report: Report) -> None:
-    """1024 ns <= runtime <= deadline <= period, which the kernel would only call invalid (sched(7))."""
+    """1024 ns <= runtime <= deadline <= period; the kernel only reports EINVAL (sched(7))."""
     runtime, deadline = scheduler.get("runtime", 0), scheduler.get("deadline", 0)
     period = scheduler.get("period", 0)
     if not RUNTIME_MIN <= runtime <= TIME_MAX:
@@ -84,7 +84,7 @@ def _deadline(scheduler: Scheduler, pointer: str, report: Report) -> None:
 
 
 def memory_policy(policy: MemoryPolicy, report: Report) -> None:
-    """`linux.memoryPolicy`, with the words that scripts and runc's own tests look for in each problem."""
+    """`linux.memoryPolicy`; each problem has the words that scripts and runc's tests match."""
     _memory_policy(policy, report)
     for problem in report.problems:
         field = problem.pointer.removeprefix("/linux/memoryPolicy/").partition("/")[0]
@@ -94,7 +94,7 @@ def memory_policy(policy: MemoryPolicy, report: Report) -> None:
 
 
 def _memory_policy(policy: MemoryPolicy, report: Report) -> None:
-    """Which modes want nodes, which flags go together, and whether the nodes exist."""
+    """Nodes that each mode requires, flags that exclude each other, and nodes that exist."""
     pointer, mode, text = "/linux/memoryPolicy", policy.get("mode"), policy.get("nodes", "")
     nodes = listed(text, NODES_MAX) if text else []
     if text and not nodes:
@@ -121,7 +121,7 @@ def _memory_policy(policy: MemoryPolicy, report: Report) -> None:
 
 
 def time_offsets(offsets: TimeOffsets, report: Report) -> None:
-    """`linux.timeOffsets`: two clocks, and only for a time namespace that is being made."""
+    """`linux.timeOffsets`: two clocks, and only for a new time namespace."""
     if not offsets:
         return
     pointer = "/linux/timeOffsets"
@@ -129,7 +129,8 @@ def time_offsets(offsets: TimeOffsets, report: Report) -> None:
         joined = "time" in report.namespaces
         hint = "the offsets of a namespace that is joined are set already" if joined else ""
         report.bad(pointer, "a new time namespace in /linux/namespaces", offsets, hint)
-    # The keys are names of clocks, so an unknown one is an unsupported value and not a field of a later version.
+    # The keys are names of clocks: an unknown one is an unsupported value, not a field of a later
+    # version.
     for name in offsets:
         if name not in CLOCKS:
             report.bad(f"{pointer}/{escape(name)}", "the clock monotonic or boottime", name)

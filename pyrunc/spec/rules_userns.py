@@ -1,8 +1,8 @@
-"""Rules for user namespaces, id mappings and idmapped mounts.  Imported only for a config that has any of these."""
+"""Rules for user namespaces, id mappings and idmapped mounts. Only imported if there are any."""
 
 from __future__ import annotations
 
-from pyrunc.spec.mappings import map_id, text
+from pyrunc.spec.mappings import is_single, map_id, text
 from pyrunc.spec.report import NOTHING, numbered
 from pyrunc.spec.rules_linux import of_the_host
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     Field = Literal["uidMappings", "gidMappings"]
     Maps = dict[Kind, Mappings]
 
-# kernel/user_namespace.c: extents of a map, and bytes of one write (a page)
+# kernel/user_namespace.c: extents of a map, and bytes of a write (one page)
 MAX_EXTENTS = 340
 MAX_TEXT = 4095
-LAST = 0xFFFFFFFF  # (uid_t)-1 is no id, so no range may reach it
+LAST = 0xFFFFFFFF  # (uid_t)-1 is not a valid id, so no range may reach it
 
 _FIELDS: tuple[tuple[Kind, Field], ...] = (("uid", "uidMappings"), ("gid", "gidMappings"))
 
 
 def check(config: Config, report: Report) -> None:
-    """All of them."""
+    """All of these rules."""
     linux = config.get("linux", {})
     unmapped: Maps = {kind: linux.get(field, []) for kind, field in _FIELDS}
     for _, field in _FIELDS:
@@ -55,14 +55,14 @@ def check(config: Config, report: Report) -> None:
 
 
 def broken(mappings: Mappings) -> bool:
-    """Whether an entry lacks a field, or there are too many to look at: reported already (see structure, `extents`)."""
+    """Whether an entry lacks a field, or there are too many entries; both are reported already."""
     if len(mappings) > MAX_EXTENTS:
         return True
     return any(entry is None or len(entry.keys() & {"containerID", "hostID", "size"}) < 3 for entry in mappings)
 
 
 def extents(mappings: Mappings, pointer: str, report: Report) -> None:
-    """What the kernel would answer with EINVAL, and nothing else."""
+    """Mappings for which the kernel only reports EINVAL."""
     if len(mappings) > MAX_EXTENTS:
         report.bad(pointer, f"at most {MAX_EXTENTS} mappings", mappings)
         return
@@ -87,7 +87,7 @@ def extents(mappings: Mappings, pointer: str, report: Report) -> None:
 
 
 def user(config: Config, maps: Maps, report: Report) -> None:
-    """Who the program is to be has to exist in the namespace."""
+    """The ids of the program must be mapped."""
     who = config.get("process", {}).get("user", {})
     for field in ("uid", "gid"):
         if field in maps and map_id(maps[field], who.get(field, 0)) < 0:
@@ -96,18 +96,17 @@ def user(config: Config, maps: Maps, report: Report) -> None:
         for pointer, gid in numbered(who.get("additionalGids"), "/process/user/additionalGids"):
             if map_id(maps["gid"], gid) < 0:
                 report.bad(pointer, "an id that /linux/gidMappings has", gid)
-    if report.facts is not None and report.facts.euid != 0 and who.get("additionalGids"):
-        mappings = maps.get("gid") or []
-        # Such a map is written without newgidmap, and then setgroups has to be denied (CVE-2014-8989).
-        if len(mappings) == 1 and mappings[0]["size"] == 1:
-            hint = "map more groups than your own, which newgidmap does"
-            report.bad("/process/user/additionalGids", "no additional groups", who["additionalGids"], hint)
+    rootless = report.facts is not None and report.facts.euid != 0
+    if rootless and who.get("additionalGids") and is_single(maps.get("gid", ())):
+        # Such a map is written without newgidmap, so setgroups must be denied (CVE-2014-8989).
+        hint = "map more groups than your own, which newgidmap does"
+        report.bad("/process/user/additionalGids", "no additional groups", who["additionalGids"], hint)
 
 
 def mount_data(config: Config, maps: Maps, report: Report) -> None:
-    """uid= and gid= of a new filesystem: the kernel's own answer is a bare EINVAL."""
+    """uid= and gid= of a new filesystem, for which the kernel only reports EINVAL."""
     for pointer, mount in numbered(config.get("mounts"), "/mounts"):
-        names = mount.get("options") or ()
+        names = mount.get("options", ())
         if "bind" in names or "rbind" in names:
             continue
         for here, option in numbered(names, f"{pointer}/options"):
@@ -119,7 +118,7 @@ def mount_data(config: Config, maps: Maps, report: Report) -> None:
 
 
 def devices(linux: Linux, maps: Maps, report: Report) -> None:
-    """The owner of a device node is one of the container's users (config-linux.md, Devices)."""
+    """The owner of a device node must be mapped (config-linux.md, Devices)."""
     for pointer, device in numbered(linux.get("devices"), "/linux/devices"):
         for kind, mappings in maps.items():
             value = device.get(kind)
@@ -128,14 +127,14 @@ def devices(linux: Linux, maps: Maps, report: Report) -> None:
 
 
 def idmapped_mounts(config: Config, linux: Linux, report: Report) -> None:
-    """Options idmap and ridmap, and mappings of mounts."""
+    """The options idmap and ridmap, and the mappings of mounts."""
     joined = report.namespaces.get("user") or ""
-    # A namespace that is joined has a mapping of its own, whether config.json repeats it or not.
+    # A joined namespace has mappings, whether or not config.json repeats them.
     container = (linux.get("uidMappings") and linux.get("gidMappings")) or (
         joined and not of_the_host("user", joined, report)
     )
     for pointer, mount in numbered(config.get("mounts"), "/mounts"):
-        names = mount.get("options") or ()
+        names = mount.get("options", ())
         asked = next((name for name in names if name in ("idmap", "ridmap")), "")
         own = [field for _, field in _FIELDS if mount.get(field)]
         if not asked and not own:
@@ -143,7 +142,7 @@ def idmapped_mounts(config: Config, linux: Linux, report: Report) -> None:
         where = f"{pointer}/options" if asked else f"{pointer}/{own[0]}"
         value = asked or mount[own[0]]
         if not ("bind" in names or "rbind" in names) or "remount" in names:
-            # A filesystem that is mounted inside the user namespace has the container's ids anyway.
+            # A filesystem that is mounted in the user namespace already has the container's ids.
             report.bad(where, "a bind mount for an id mapping", value)
         if len(own) == 1:
             other = "gidMappings" if own == ["uidMappings"] else "uidMappings"
