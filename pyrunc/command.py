@@ -15,12 +15,14 @@ from pyrunc.errors import UsageError, show
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, TypeVar
 
     from pyrunc.launch.create import CreateOptions
+    from pyrunc.launch.run import RunOptions
     from pyrunc.log import Log
 
     Values = dict[str, Any]  # option -> str, bool, int or list[str], by its kind in the table
+    _Options = TypeVar("_Options", bound=CreateOptions)
 
 # (name, short, metavar, kind, help); kinds: str, bool, int, multi
 Flag = tuple[str, str, str, str, str]
@@ -132,20 +134,34 @@ def out(text: str) -> int:
     return 0
 
 
-def created_by(context: Context, id: str, values: Values) -> CreateOptions:
-    """The options that `create` and `run` share, as launch wants them."""
-    from pyrunc import state
-    from pyrunc.launch import create
+def create_options(context: Context, id: str, values: Values) -> CreateOptions:
+    """The options of `create`.  Raises UsageError."""
+    from pyrunc.launch.create import CreateOptions
 
-    state.check_id(id)  # before anything is derived from it, such as a cgroup
-    opts = create.CreateOptions(id, context.log)
+    return _filled(CreateOptions(id, context.log), context, values)
+
+
+def run_options(context: Context, id: str, values: Values) -> RunOptions:
+    """The options of `run`.  Raises UsageError."""
+    from pyrunc.launch.run import RunOptions
+
+    opts = _filled(RunOptions(id, context.log), context, values)
+    opts.detach, opts.keep = values.get("detach", False), values.get("keep", False)
+    opts.no_subreaper = values.get("no-subreaper", False)
+    return opts
+
+
+def _filled(opts: _Options, context: Context, values: Values) -> _Options:
+    """Options that `create` and `run` share."""
+    from pyrunc import state
+
+    state.check_id(opts.id)  # before anything is derived from it, such as a cgroup
     opts.root, opts.cgroup_manager, opts.rootless = context.root, context.cgroup_manager, context.rootless
     opts.bundle = values.get("bundle", "") or posix.getcwd()
     if values.get("config"):
-        opts.config = fs.abspath(values["config"])  # against the working directory, as crun has it
+        opts.config = fs.abspath(values["config"])  # relative to the working directory, as in crun
     opts.pid_file, opts.console_socket = values.get("pid-file", ""), values.get("console-socket", "")
     opts.pidfd_socket, opts.preserve_fds = values.get("pidfd-socket", ""), values.get("preserve-fds", 0)
     opts.no_pivot, opts.no_new_keyring = values.get("no-pivot", False), values.get("no-new-keyring", False)
-    opts.detach, opts.keep = values.get("detach", False), values.get("keep", False)
-    opts.no_subreaper, opts.seccomp_log = values.get("no-subreaper", False), values.get("seccomp-log", False)
+    opts.seccomp_log = values.get("seccomp-log", False)
     return opts

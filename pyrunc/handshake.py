@@ -39,7 +39,7 @@ NAMES = {
     STAMPS: "STAMPS",
 }
 
-# States of the parent.  What it waits for is what the state is called after.
+# States of the parent, named after what it waits for.
 SPAWNED, ENTERING, SETUP, FINISH, JOINED, CLONED, LATE, DONE, FAILED = (
     "spawned",
     "entering",
@@ -53,11 +53,12 @@ SPAWNED, ENTERING, SETUP, FINISH, JOINED, CLONED, LATE, DONE, FAILED = (
 )
 STATES = (SPAWNED, ENTERING, SETUP, FINISH, JOINED, CLONED, LATE, DONE, FAILED)
 
-# (state, message) -> (action, next state).  A pair that is not here is a protocol error: init would be of another
-# build, or not ours at all.  DEFER: enter and the init it cloned write to the same socket, and nothing orders the two,
-# so init's first records can overtake enter's PID; they wait until the pid is known.
+# (state, message) -> (action, next state).  A pair that is not here is a protocol error: init is of another build, or
+# not ours at all.  DEFER: enter and the init it cloned write to the same socket, and nothing orders the two, so init's
+# first records can overtake enter's PID; they wait until the pid is known.
 DEFER = "defer"
-TRANSITIONS: dict[tuple[str, int], tuple[str, str]] = {
+Transitions = dict[tuple[str, int], tuple[str, str]]
+CREATE: Transitions = {
     (SPAWNED, HELLO): ("send_plan", ENTERING),
     (ENTERING, PLACED): ("placed", ENTERING),
     (ENTERING, MAP): ("map_ids", ENTERING),
@@ -65,17 +66,25 @@ TRANSITIONS: dict[tuple[str, int], tuple[str, str]] = {
     (ENTERING, MOUNTED): (DEFER, ENTERING),
     (SETUP, MOUNTED): ("mounted", FINISH),
     (FINISH, READY): ("ready", LATE),
-    # a plan that joins a container: enter itself is ready, and the process it clones can only go on or fail
+    (LATE, SECCOMP): ("seccomp", LATE),
+    (LATE, CREATED): ("created", DONE),
+}
+# A plan that joins a container: enter itself is ready, and the process that it clones can only go on or fail.
+JOIN: Transitions = {
+    (SPAWNED, HELLO): ("send_plan", ENTERING),
+    (ENTERING, PLACED): ("placed", ENTERING),
     (ENTERING, READY): ("ready", JOINED),
     (JOINED, SECCOMP): ("seccomp", JOINED),
     (JOINED, PID): ("pid", CLONED),
     (CLONED, SECCOMP): ("seccomp", CLONED),
-    (LATE, SECCOMP): ("seccomp", LATE),
-    (LATE, CREATED): ("created", DONE),
 }
-for _state in (SPAWNED, ENTERING, SETUP, FINISH, JOINED, CLONED, LATE):
-    TRANSITIONS[_state, WARN] = ("warn", _state)
-    TRANSITIONS[_state, FAIL] = ("fail", FAILED)
+for _table, _states in (
+    (CREATE, (SPAWNED, ENTERING, SETUP, FINISH, LATE)),
+    (JOIN, (SPAWNED, ENTERING, JOINED, CLONED)),
+):
+    for _state in _states:
+        _table[_state, WARN] = ("warn", _state)
+        _table[_state, FAIL] = ("fail", FAILED)
 
 _RECORD = Struct("=IIiIHHI24s208s")
 RECORD_SIZE = _RECORD.size
@@ -114,15 +123,16 @@ class ProtocolError(Exception):
 class Protocol:
     """The parent's side of one handshake."""
 
-    __slots__ = ("deferred", "state")
+    __slots__ = ("deferred", "state", "transitions")
 
-    def __init__(self) -> None:
+    def __init__(self, transitions: Transitions) -> None:
+        self.transitions = transitions
         self.state = SPAWNED
         self.deferred: list[Record] = []
 
     def feed(self, record: Record) -> list[tuple[str, Record]]:
         """Take one record; returns the actions to carry out, in order.  Raises ProtocolError."""
-        found = TRANSITIONS.get((self.state, record.type))
+        found = self.transitions.get((self.state, record.type))
         if found is None:
             name = NAMES.get(record.type, str(record.type))
             raise ProtocolError(f"unexpected message {name} from init in state {self.state}")

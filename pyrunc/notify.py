@@ -16,10 +16,15 @@ from pyrunc import fs
 from pyrunc.errors import SysError
 from pyrunc.native import sockets
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 SOCKET = "notify.sock"
 BARRIER_SECONDS = 30.0  # as sd_notify_barrier(3) suggests
 _SOCK_DGRAM = 2
 _LIMIT = 64 << 10  # bytes of one datagram
+_TICK_MS = 500  # how often `check` is called
 
 
 def prepare(directory: str) -> None:
@@ -47,8 +52,10 @@ class Proxy:
         except OSError as error:
             raise SysError(path, "bind", error.errno or 0) from error
 
-    def wait(self, pidfd: int, pid: int) -> bool:
+    def wait(self, pidfd: int, pid: int, check: Callable[[], None] | None = None) -> bool:
         """Wait until the container is ready and tell the host; False when it ended before.  Raises SysError.
+
+        ``check`` is called while we wait and may raise to end that.
 
         As runc does, only READY is passed on, then MAINPID, then the barrier, so that the manager has read both
         before the sender is gone.
@@ -57,7 +64,9 @@ class Proxy:
         poller.register(pidfd, POLLIN)
         poller.register(self.sock, POLLIN)
         while True:
-            ready = [fd for fd, _ in poller.poll()]
+            ready = [fd for fd, _ in poller.poll(None if check is None else _TICK_MS)]
+            if check is not None:
+                check()
             if self.sock in ready:
                 if self.take(pid):
                     return True

@@ -15,7 +15,7 @@ import pytest
 import transcript
 from pyrunc import cli, command, errors, state
 from pyrunc.errors import PyruncError, UsageError
-from pyrunc.launch import create, exec
+from pyrunc.launch import create, exec, run
 
 kept = transcript.follow("pyrunc.cli", "pyrunc.command")
 
@@ -110,7 +110,7 @@ class Calls:
     def create(self, opts: create.CreateOptions) -> None:
         self.seen.append(("create", opts))
 
-    def run(self, opts: create.CreateOptions) -> int:
+    def run(self, opts: run.RunOptions) -> int:
         self.seen.append(("run", opts))
         return 7
 
@@ -119,7 +119,7 @@ class Calls:
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     made = Calls()
     monkeypatch.setattr(create, "create", made.create)
-    monkeypatch.setattr(create, "run", made.run)
+    monkeypatch.setattr(run, "run", made.run)
     return made
 
 
@@ -153,10 +153,19 @@ def test_recorded_creates(
     assert (verb, opts.id) == ("create", ID)
     for name, value in expected.items():
         assert getattr(opts, name) == value, name
-    untouched = {"detach": False, "keep": False, "no_subreaper": False, "no_pivot": False, "preserve_fds": 0}
+    untouched = {"no_new_keyring": False, "no_pivot": False, "seccomp_log": False, "preserve_fds": 0}
     for name, value in untouched.items():
         assert name in expected or getattr(opts, name) == value, name
+    assert opts.detach and not hasattr(opts, "keep"), "nobody stays with the container"
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("given", [(), ("detach",), ("keep",), ("no-subreaper",), ("detach", "keep", "no-subreaper")])
+def test_the_options_that_only_run_has(calls: Calls, given: tuple[str, ...]) -> None:
+    assert cli.main(["run", "-b", "/B", *(f"--{name}" for name in given), ID]) == 7
+    ((verb, opts),) = calls.seen
+    found = {name for name in ("detach", "keep", "no-subreaper") if getattr(opts, name.replace("-", "_"))}
+    assert (verb, opts.id, opts.bundle, found) == ("run", ID, "/B", set(given))
 
 
 EXECS = [

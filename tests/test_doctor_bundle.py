@@ -51,7 +51,7 @@ class Bundle:
     def look(self, **options: str) -> list[Finding]:
         (self.path / "config.json").write_text(json.dumps(self.config))
         context = command.Context(options)
-        opts = command.created_by(context, "c1", {"bundle": str(self.path)})
+        opts = command.create_options(context, "c1", {"bundle": str(self.path)})
         return flat(bundle.check(self.machine, opts))
 
     def only(self, check: str) -> Finding:
@@ -85,7 +85,7 @@ def test_not_json(one: Bundle) -> None:
     one.look()
     (one.path / "config.json").write_text("{")
     context = command.Context({})
-    opts = command.created_by(context, "c1", {"bundle": str(one.path)})
+    opts = command.create_options(context, "c1", {"bundle": str(one.path)})
     assert only(flat(bundle.check(one.machine, opts)), "config").status == "problem"
     (one.path / "config.json").unlink()
     with pytest.raises(load.Unreadable):
@@ -248,7 +248,7 @@ def test_apparmor(one: Bundle) -> None:
 
 def compiled(one: Bundle) -> bundle.Wanted:
     one.look()
-    opts = command.created_by(command.Context({}), "c1", {"bundle": str(one.path)})
+    opts = command.create_options(command.Context({}), "c1", {"bundle": str(one.path)})
     return bundle.Wanted(str(one.path), *create.compile_only(opts))
 
 

@@ -1,4 +1,4 @@
-"""What a failed command takes back when there is hardly any memory (pyrunc/container/lifecycle.py, Job.forget)."""
+"""What a failed command takes back when there is hardly any memory (pyrunc/container/lifecycle.py, Create.forget)."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_what_cannot_be_undone_can_be_found(problem: bool) -> None:
         if problem:
             raise OSError(16, "busy")
 
-    job: Any = object.__new__(create.Job)
+    job: Any = object.__new__(create.Create)
     job.undo, job.container = Undo(), Named()
     job.undo.push(job.forget)
     job.undo.push(release)

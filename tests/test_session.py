@@ -19,7 +19,7 @@ from plan_support import compiled
 from pyrunc import handshake as h
 from pyrunc.container import lifecycle
 from pyrunc.errors import PyruncError, SysError
-from pyrunc.launch import create, exec, foreground, session
+from pyrunc.launch import exec, run, session, spawn
 from pyrunc.log import Log
 
 HOST = SysError("/linux/resources/devices", "bpf(PROG_ATTACH)", errno.ENOENT)
@@ -50,7 +50,7 @@ class Given:
 
 
 def test_pipes_belong_to_the_user_of_the_program_as_the_host_knows_it() -> None:
-    one, given = session.Session(Log()), Given()
+    one, given = session.InitSession(Log()), Given()
     one.streams = given  # type: ignore[assignment]
     maps = {
         "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 5}],
@@ -62,30 +62,27 @@ def test_pipes_belong_to_the_user_of_the_program_as_the_host_knows_it() -> None:
     assert given.owners == [(1000, 2000), (1003, 2004)]
 
 
-def test_a_run_gives_the_terminal_back_though_the_container_cannot_be_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+class Watched:
+    """The watch over a program that has ended, and its container."""
+
+    def __init__(self, said: list[str]) -> None:
+        self.said = said
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args: self.said.append(name)
+
+
+def test_a_run_gives_the_terminal_back_if_the_container_cannot_be_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-
-    class Made:
-        """A container whose program has ended, and the watch over it."""
-
-        def __init__(self, *args: object, **options: object) -> None:
-            self.container, self.signal_fd = self, -1
-
-        def __getattr__(self, name: str) -> Any:
-            return lambda *args: said.append(name)
-
-        def notify_proxy(self) -> None:
-            return None
 
     def remove(*args: object) -> None:
         raise PyruncError("it is busy")
 
-    monkeypatch.setattr(create, "Job", Made)
-    monkeypatch.setattr(create, "signal_descriptor", lambda: -1)
-    monkeypatch.setattr(foreground, "Watch", Made)
     monkeypatch.setattr(lifecycle, "remove", remove)
+    one: Any = run.Run(run.RunOptions("c1", Log()))
+    one.watch = one.container = Watched(said)
     with pytest.raises(PyruncError, match="it is busy"):
-        create.run(create.CreateOptions("c1", Log()))
+        one.wait()
     assert said[-2:] == ["lock", "close"] and "drain" not in said
 
 
@@ -120,7 +117,7 @@ def test_only_a_cgroup_that_is_not_there_is_gone(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_child_that_is_gone_already_needs_no_end() -> None:
-    one = session.Session(Log())
+    one = session.InitSession(Log())
     pid = os.posix_spawn("/bin/true", ["true"], {})
     os.waitpid(pid, 0)
     one.kill_child(pid)
@@ -139,13 +136,15 @@ def test_null_is_the_device_alone(tmp_path: pathlib.Path) -> None:
     found = []
     for name in names:
         fd = os.open(name, os.O_PATH)
-        found += [name] if session.is_null(fd) else []
+        found += [name] if spawn.is_null(fd) else []
         os.close(fd)
     assert found == ["/dev/null"]
 
 
-class Fake(session.Session):
-    """A session whose action for PID fails; what init has sent by then is in ``queued``."""
+class Fake(session.InitSession):
+    """A session whose handler of PID fails; what init has sent by then is in ``queued``."""
+
+    transitions = h.CREATE
 
     def __init__(self, theirs: socket.socket, queued: list[bytes], *, ended: bool) -> None:
         super().__init__(Log())
@@ -153,8 +152,8 @@ class Fake(session.Session):
         self.plan.cgroup_path = ""
         self.theirs, self.queued, self.ended = theirs, queued, ended
 
-    def on_send_plan(self, record: h.Record) -> None:
-        return None
+    def handlers(self) -> Any:
+        return {"send_plan": lambda record: None, "pid": self.on_pid}
 
     def on_pid(self, record: h.Record) -> None:
         self.init_pid = record.value
@@ -205,7 +204,7 @@ def test_inits_own_failure_is_the_reason(child: int, queued: list[bytes], ended:
     """systemd removes the cgroup of an init that has ended, and attaching to that fails with ENOENT."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     made: Any = Fake(theirs, queued, ended=ended)
-    made.sock = ours.fileno()
+    made.channel.fd = ours.fileno()
     theirs.send(record(h.HELLO))
     theirs.send(record(h.PID, value=child))
     with pytest.raises(PyruncError) as caught:

@@ -18,7 +18,7 @@ import pytest
 from pyrunc import handshake, plan
 from pyrunc.container import lifecycle
 from pyrunc.errors import PyruncError, SysError
-from pyrunc.launch import create, exec, session
+from pyrunc.launch import create, exec, run, session
 from pyrunc.plan import ops
 from pyrunc.trace import chrome, otlp, points, record, target
 
@@ -94,14 +94,14 @@ def test_everything_is_put_in_place_and_back() -> None:
 
 def test_every_action_of_the_handshake_is_in_the_table() -> None:
     named = {name for _, name, _, _ in points.POINTS}
-    kinds = (session.Session, create.Job, exec.Exec)
+    kinds = (session.InitSession, create.Create, run.Run, exec.Exec)
     actions = {f"{kind.__name__}.{name}" for kind in kinds for name in vars(kind) if name.startswith("on_")}
     assert actions and actions <= named, actions - named
 
 
 def test_a_name_that_is_gone_is_noticed() -> None:
     with pytest.raises(AttributeError, match="no_such_function"):
-        points.replace("launch.session", "Session.no_such_function", lambda found: found)
+        points.replace("launch.session", "InitSession.no_such_function", lambda found: found)
 
 
 def test_nothing_of_it_is_imported_without_the_option() -> None:

@@ -28,6 +28,7 @@ FILES = {
     "native/init/uts.c": 6, "native/init/lookup.c": 5,
     "pyrunc/launch/session.py": 8, "pyrunc/launch/exec.py": 8, "pyrunc/launch/create.py": 8,
     "pyrunc/state/container.py": 8,
+    "pyrunc/launch/run.py": 8, "pyrunc/launch/spawn.py": 8, "pyrunc/launch/channel.py": 8, "pyrunc/launch/ending.py": 8,
     "pyrunc/seccomp.py": 7, "pyrunc/idmap.py": 7, "pyrunc/hooks.py": 7,
     "pyrunc/cgroup/devices.py": 8, "pyrunc/cgroup/tree.py": 6,
     "pyrunc/cgroup/cgroupfs.py": 6, "pyrunc/cgroup/delegate.py": 6, "pyrunc/plan/mounts.py": 7,

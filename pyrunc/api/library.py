@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from pyrunc import fs, jsontext, log, state
 from pyrunc.api.stdio import Stdio, Stream
 from pyrunc.errors import SysError, UsageError
-from pyrunc.launch import create, session
+from pyrunc.launch import create, ending, session
 from pyrunc.launch import exec as execution
 from pyrunc.spec import exec_process, load
 
@@ -88,7 +88,7 @@ class Messages(log.Log):
         _logger.error("%s", text)
 
 
-class _NoSignals(session.Interrupts):
+class _NoSignals(ending.Interrupts):
     """Signals belong to the calling program; a KeyboardInterrupt in its main thread undoes the
     session."""
 
@@ -105,7 +105,7 @@ class _NoSignals(session.Interrupts):
         """Nothing was changed."""
 
 
-class Library(session.Session):
+class Library(session.InitSession):
     """Differences of `create` and `exec` in a library."""
 
     __slots__ = ()
@@ -132,7 +132,7 @@ class Library(session.Session):
 
     def release(self) -> None:
         """Close every descriptor of ours except those that were taken over."""
-        self.close_socket()
+        self.channel.close()
         for name in ("pidfd", "cgroup_fd"):
             fd = getattr(self, name)
             if fd >= 0:
@@ -143,7 +143,7 @@ class Library(session.Session):
             container.unlock()
             container.root.close()
 
-    def catch_signals(self) -> session.Interrupts:
+    def catch_signals(self) -> ending.Interrupts:
         """None."""
         return _NoSignals()
 
@@ -201,10 +201,9 @@ class Creation(create.CreateOptions):
         super().__init__(id, messages)
         self.messages, self.stdio = messages, stdio
         self.document: Mapping[str, object] | None = None  # replaces config.json
-        self.detach = True
 
 
-class Create(Library, create.Job):
+class Create(Library, create.Create):
     """One `create` session."""
 
     opts: Creation

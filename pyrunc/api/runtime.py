@@ -101,7 +101,7 @@ class Runtime:
         )
         try:
             opts = self._creation(bundle, id, options, stdio)
-            job = library.Create(opts, "fifo")
+            job = library.Create(opts)
             job.execute()
             pidfd, job.pidfd = job.pidfd, -1
             data = job.container.data
@@ -166,7 +166,7 @@ class Runtime:
         options: CreateOptions = {} if config is None else {"config": config}
         stdio = library.open_stdio(DEVNULL, DEVNULL, DEVNULL)
         try:
-            return documents.compiled(library.Create(self._creation(bundle, "ID", options, stdio), "fifo"))
+            return documents.compiled(library.Create(self._creation(bundle, "ID", options, stdio)))
         except OSError as error:
             raise library.as_error(error) from error
         finally:

@@ -17,7 +17,6 @@ from pyrunc.native import bpf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-
     from pyrunc.spec.types import DeviceRule
 
     Rule = tuple[bool, int, int, int, int]  # allow, type, major, minor, access

@@ -15,9 +15,12 @@ from pyrunc.native import processes
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from pyrunc.command import Context, Values
     from pyrunc.launch.create import CreateOptions
+
+    _Options = TypeVar("_Options", bound=CreateOptions)
 
 PULL_POLICIES = ("missing", "always", "never")
 _PASSED_ON = ("platform", "authfile", "cert-dir")
@@ -26,12 +29,11 @@ _PASSED_ON = ("platform", "authfile", "cert-dir")
 def launched(
     context: Context,
     values: Values,
-    opts: CreateOptions,
+    opts: _Options,
     command: list[str],
-    do: Callable[[CreateOptions], int],
+    do: Callable[[_Options], int],
 ) -> int:
-    """Call launch.run or launch.create with the bundle of a container of --image. Returns the
-    exit status."""
+    """Create or run the container of --image, as ``do`` does. Returns the exit status."""
     status = prepare(context, values, opts, command)
     if not status:
         with _Bundle(opts):

@@ -1,4 +1,4 @@
-"""Create, run and start a container: the one flow, from a bundle to a process.
+"""Create a container: the one flow, from a bundle to a process that waits for `start`.
 
     load, validate -> host facts -> compile -> reserve the id -> cgroup -> spawn init, handshake -> commit
 
@@ -13,132 +13,82 @@ from errno import EACCES, EPERM, EROFS
 from posix import O_CLOEXEC, O_NOFOLLOW, O_RDWR
 
 from pyrunc import cgroup, fs, handshake, host, state
-from pyrunc.errors import StateError, SysError
-from pyrunc.launch import session
-from pyrunc.launch.session import WAIT_FOREVER, Interrupts, Session, signal_descriptor, write_pid_file
+from pyrunc.errors import SysError
+from pyrunc.launch.ending import Interrupts
+from pyrunc.launch.session import InitSession, SessionOptions, write_pid_file
 from pyrunc.plan import create as compiler
 from pyrunc.plan.context import Options
+from pyrunc.signals import SIGKILL
 from pyrunc.spec import load, older, validate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import ClassVar
+
     from pyrunc.explain import Setting
-    from pyrunc.launch.console import Relay
+    from pyrunc.launch.session import Handlers
     from pyrunc.log import Log
-    from pyrunc.notify import Proxy
     from pyrunc.plan import Plan
     from pyrunc.spec.types import Config, Linux, Resources
     from pyrunc.state.document import Status
 
 
-class CreateOptions(session.Options):
-    """What `create` and `run` were asked for; paths as given on the command line."""
+class CreateOptions(SessionOptions):
+    """The options of `create`; paths are as on the command line."""
 
     __slots__ = (
         "bundle",
         "cgroup_manager",
         "config",
-        "detach",
         "image_bundle",
-        "keep",
         "no_new_keyring",
         "no_pivot",
-        "no_subreaper",
         "overlay",
         "rootless",
         "seccomp_log",
     )
 
+    detach = True  # nobody stays with the container
+
     def __init__(self, id: str, log: Log) -> None:
         super().__init__(id, log)
         self.bundle = "."
         self.config = "config.json"
-        self.no_pivot = self.no_new_keyring = self.no_subreaper = self.seccomp_log = False
-        self.detach = self.keep = False
+        self.no_pivot = self.no_new_keyring = self.seccomp_log = False
         self.cgroup_manager = "cgroupfs"
         self.rootless = "auto"  # or "true", "false"
-        self.image_bundle = ""  # of a container of an image: removed with it
+        self.image_bundle = ""  # of a container of an image; removed with it
         self.overlay: list[str] = []  # mount options of the overlay that is its root
 
 
 def compile_only(opts: CreateOptions) -> tuple[Config, host.HostFacts, Plan]:
     """Load, validate and compile, touching nothing: what `pyrunc plan` prints.  Raises ConfigError."""
-    job = Job(opts, "fifo")
-    job.prepare(for_show=True)
-    return job.config, job.facts, job.plan
+    session = Create(opts)
+    session.prepare(for_show=True)
+    return session.config, session.facts, session.plan
 
 
 def create(opts: CreateOptions) -> None:
     """Create a container that waits for `start`.  Raises PyruncError; then nothing is left behind."""
-    job = Job(opts, "fifo")
-    job.execute()
-    job.finish()
+    session = Create(opts)
+    session.execute()
+    session.finish()
 
 
-def run(opts: CreateOptions, job: Job | None = None) -> int:
-    """Create and start; in the foreground wait, delete, and return the program's exit code (128 + n for signal n).
+class Create(InitSession):
+    """One create at work."""
 
-    ``job``: one that does more than `Job` (`seccomp trace`).
-    """
-    job = job or Job(opts, "socket")
-    job.execute()
-    watch = None
-    try:
-        proxy = job.notify_proxy()
-        if not opts.detach:
-            # Blocked from here on and kept: one that comes while the program starts must reach it.
-            job.signal_fd = signal_descriptor()
-        job.go()
-        if not opts.detach:
-            from pyrunc.launch import foreground
+    __slots__ = ("config", "container", "facts", "linux", "notify", "options", "opts", "raw", "reached_pid")
 
-            # While init is at its execve.  Its terminal was set up before: see Job.go.
-            watch = foreground.Watch(job, subreaper=not opts.no_subreaper)
-        job.await_program()
-        if proxy is not None and watch is None:
-            proxy.wait(job.pidfd, job.init_pid)
-    except BaseException:
-        restore = watch or job.relay
-        if restore is not None:
-            restore.close()
-        job.close_streams()
-        job.undo.forget()
-        from pyrunc.container import lifecycle
-
-        if opts.pid_file:
-            fs.ignore(posix.unlink, opts.pid_file)
-        lifecycle.remove(job.container, opts.log)
-        raise
-    job.finish()
-    if watch is None:
-        return 0
-    code = watch.wait(proxy)
-    try:
-        if not opts.keep:
-            from pyrunc.container import lifecycle
-
-            job.container.lock()
-            # Before the rest of the output: what is left of the container may hold the pipes.
-            lifecycle.remove(job.container, opts.log)
-    except BaseException:
-        watch.close()
-        raise
-    watch.drain()
-    return code
-
-
-class Job(Session):
-    """One create or run at work."""
-
-    __slots__ = ("config", "container", "facts", "linux", "notify", "options", "opts", "raw", "relay", "wait")
-
+    transitions = handshake.CREATE
+    WAIT: ClassVar = "fifo"  # where init waits for its start
     opts: CreateOptions
 
-    def __init__(self, opts: CreateOptions, wait: str) -> None:
+    def __init__(self, opts: CreateOptions) -> None:
         super().__init__(opts.log)
-        self.opts, self.wait = opts, wait
-        self.notify = ""
-        self.relay: Relay | None = None  # of a foreground terminal
+        self.opts = opts
+        self.notify = ""  # the directory of the container's notify socket
+        self.reached_pid = False  # there has been a process of the container
         self.config: Config
         self.linux: Linux  # of the config
         self.raw: bytes
@@ -146,9 +96,16 @@ class Job(Session):
         self.options: Options
         self.container: state.Container
 
-    def foreground(self) -> bool:
-        """A `run` without --detach."""
-        return self.wait == "socket" and not self.opts.detach
+    def handlers(self) -> Handlers:
+        """What answers each action of ``transitions``."""
+        return {
+            **super().handlers(),
+            "map_ids": self.on_map_ids,
+            "pid": self.on_pid,
+            "mounted": self.on_mounted,
+            "seccomp": self.on_seccomp,
+            "created": self.on_created,
+        }
 
     # -- pure and read-only ------------------------------------------------------------------------------
 
@@ -183,7 +140,7 @@ class Job(Session):
         options.console = bool(self.config.get("process", {}).get("terminal"))
         options.no_pivot, options.no_new_keyring = opts.no_pivot, opts.no_new_keyring
         options.preserve_fds, options.listen_fds = opts.preserve_fds, self.listen_fds
-        options.wait, options.overlay = self.wait, opts.overlay
+        options.wait, options.overlay = self.WAIT, opts.overlay
         if self.notifies():
             self.notify = options.notify = f"{state.root_dir(opts.root)}/{opts.id}/notify"
         if any(self.config.get("hooks", {}).values()):
@@ -220,19 +177,18 @@ class Job(Session):
         self.converse(interrupts)
 
     def abandon(self) -> None:
-        """Run the undo stack; poststop hooks run as the runtime-spec asks when a create fails half-way."""
-        reached_hooks = self.init_pid > 0
+        """Run the undo stack; then the poststop hooks, which the runtime-spec requires when a create fails half-way."""
         # Before everything else: a cgroup with processes cannot be removed.
-        self.close_socket()
+        self.channel.close()
         self.kill_children()
-        if self.stuck and self.plan.cgroup_path:
+        if self.stuck and self.undo.holds(self.remove_cgroup) and self.plan.cgroup_path:
             # The cgroup cannot be removed, and `delete --force` finds it through the state.
             self.undo.keep(self.remove_cgroup, self.forget)
             self.undo.push(self.container.unlock)
             self.stuck += f"; `delete --force {self.opts.id}` removes the rest once it has ended"
         for problem in self.undo.run():
             self.log.debug(f"undo: {problem}")
-        if reached_hooks:
+        if self.reached_pid:
             self.host_hooks("poststop", "stopped", fatal=False)
 
     def reserve(self) -> None:
@@ -337,7 +293,7 @@ class Job(Session):
         """Undo of `make_cgroup`; only what did not exist before, so that a cgroup in use stays."""
         path, made = self.plan.cgroup_path, self.driver.made
         if path in made:
-            self.driver.kill(path, 9)
+            self.driver.kill(path, SIGKILL)
         if made:
             self.driver.remove(path, made=made)
 
@@ -375,7 +331,7 @@ class Job(Session):
 
     def on_pid(self, record: handshake.Record) -> None:
         """PID: from now on there is a process to kill; say so in the state before anything else."""
-        self.init_pid = record.value
+        self.init_pid, self.reached_pid = record.value, True
         self.pidfd = posix.pidfd_open(self.init_pid)
         self.reap_enter()
         self.container.set_init(self.init_pid)
@@ -463,40 +419,10 @@ class Job(Session):
                 check=self.interrupts.check if self.interrupts is not None else None,
             )
 
-    def notify_proxy(self) -> Proxy | None:
-        """The sd_notify proxy, when the caller of `run` is a service manager."""
-        if not self.notify:
-            return None
-        from pyrunc import notify
-
-        return notify.Proxy(self.notify, fs.getenv("NOTIFY_SOCKET"))
-
-    def go(self) -> None:
-        """`run`: let init go on to the program.  Raises StateError when there is none."""
-        if "process" not in self.config:
-            raise StateError("cannot start: /process is missing in config.json")
-        if self.console >= 0:
-            from pyrunc.launch import console
-
-            # The program's first line must already meet a terminal in the right mode.
-            self.relay = console.Relay(console.receive_master(self.console))
-        self.send(handshake.GO)
-
-    def await_program(self) -> None:
-        """`run`: EOF on the socket is a successful execve.  Raises the failing step's error."""
-        record = self.receive(WAIT_FOREVER, None)
-        if record is not None:
-            raise self.step_error(record)
-        self.check_executed()
-        self.close_socket()
-        self.container.data["status"] = "running"
-        self.container.save()
-        self.host_hooks("poststart", "running", fatal=True)
-
     def finish(self) -> None:
         """Success: what was made stays; only our own descriptors go."""
         self.undo.forget()
-        self.close_socket()
+        self.channel.close()
         if self.cgroup_fd >= 0:
             fs.close(self.cgroup_fd)
             self.cgroup_fd = -1

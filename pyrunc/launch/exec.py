@@ -14,8 +14,7 @@ from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY, W_OK
 
 from pyrunc import fs, handshake, host, procfs
 from pyrunc.errors import PyruncError, StateError, SysError, UsageError, show
-from pyrunc.launch import session
-from pyrunc.launch.session import Interrupts, Session, signal_descriptor, write_pid_file
+from pyrunc.launch.session import WAIT_FOREVER, InitSession, SessionOptions, write_pid_file
 from pyrunc.native import files, processes
 from pyrunc.plan import exec
 from pyrunc.plan.context import Options
@@ -28,7 +27,8 @@ if TYPE_CHECKING:
 
     from pyrunc import state
     from pyrunc.explain import Setting
-    from pyrunc.launch.console import Relay
+    from pyrunc.launch.ending import Interrupts
+    from pyrunc.launch.session import Handlers
     from pyrunc.log import Log
     from pyrunc.plan import Plan
     from pyrunc.spec.types import Config, Process
@@ -37,8 +37,8 @@ _CGROUP2_MAGIC = 0x63677270
 _MAX_PROCESS = 16 << 20  # bytes of a process.json
 
 
-class ExecOptions(session.Options):
-    """What `exec` was asked for; ``flags`` are those that change the process, as the command line has them."""
+class ExecOptions(SessionOptions):
+    """The options of `exec`; ``flags`` are those that change the process, as on the command line."""
 
     __slots__ = ("args", "cgroup", "detach", "flags", "ignore_paused", "process")
 
@@ -56,17 +56,17 @@ def execute(opts: ExecOptions) -> int:
 
     Raises PyruncError when the program was not executed; then nothing is left behind.
     """
-    job = Exec(opts)
-    job.execute()
-    if job.signal_fd < 0:
-        job.close()
+    session = Exec(opts)
+    session.execute()
+    if opts.detach:
+        session.close()
         return 0
     from pyrunc.launch import foreground
 
-    watch = foreground.Watch(job)
+    watch = foreground.Watch(session)
     code = watch.wait(None)
     watch.drain()
-    job.close()
+    session.close()
     return code
 
 
@@ -92,23 +92,27 @@ def read_process(path: str, container: Process) -> tuple[str, Process]:
     return source, exec_process.inherit(exec_process.parse(data, source), container)
 
 
-class Exec(Session):
+class Exec(InitSession):
     """One exec at work."""
 
-    __slots__ = ("config", "container", "filtered", "listener", "ns_fds", "opts", "relay", "wanted")
+    __slots__ = ("config", "container", "filtered", "listener", "ns_fds", "opts", "wanted")
 
+    transitions = handshake.JOIN
     opts: ExecOptions
 
     def __init__(self, opts: ExecOptions) -> None:
         super().__init__(opts.log)
         self.opts = opts
-        self.relay: Relay | None = None  # of a foreground terminal
         self.filtered = False
         self.listener = -1  # the notify descriptor of the filter, until its agent can be told the pid
         self.ns_fds: dict[str, int] = {}  # path -> descriptor
         self.config: Config
         self.wanted: Process
         self.container: state.Container
+
+    def handlers(self) -> Handlers:
+        """What answers each action of ``transitions``."""
+        return {**super().handlers(), "pid": self.on_pid, "seccomp": self.on_seccomp}
 
     # -- the flow ----------------------------------------------------------------------------------------
 
@@ -117,16 +121,14 @@ class Exec(Session):
         self.spawn()  # it starts up on another core while the state is read here
         self.prepare()
         self.converse(interrupts)
-        self.close_socket()
+        self.channel.close()
         if self.opts.pid_file:
             write_pid_file(self.opts.pid_file, self.init_pid)
 
     def abandon(self) -> None:
         """End the process, if there is one yet, and give the terminal back."""
-        self.close_socket()
+        self.channel.close()
         self.kill_children()
-        if self.relay is not None:
-            self.relay.close()
         self.undo.run()
         self.close()
 
@@ -293,7 +295,7 @@ class Exec(Session):
 
     def step_limit(self) -> int:
         """A process that is born frozen answers when it is thawed."""
-        return session.WAIT_FOREVER if self.opts.ignore_paused else super().step_limit()
+        return WAIT_FOREVER if self.opts.ignore_paused else super().step_limit()
 
     def open_slot(self, kind: str, value: str, origin: str) -> int:
         """The namespaces are open already."""
@@ -346,14 +348,9 @@ class Exec(Session):
         if self.listener >= 0:
             self.hand_over_listener()
         self.send_pidfd()
-        if not self.opts.detach:
-            # Blocked from here on and kept: one that comes while the program starts must reach it.
-            self.signal_fd = signal_descriptor()
-        if self.console >= 0:
-            from pyrunc.launch import console
-
-            # The program's first line must already meet a terminal in the right mode.
-            self.relay = console.Relay(console.receive_master(self.console))
+        if self.foreground():
+            self.channel.block_signals()
+        self.attach_terminal()
         self.send(handshake.GO)
 
     def set_scheduler(self) -> None:

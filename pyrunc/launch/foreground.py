@@ -12,17 +12,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
 
+    from pyrunc.launch.channel import Channel
     from pyrunc.launch.console import Relay
     from pyrunc.launch.streams import Streams
     from pyrunc.notify import Proxy
 
-    class Job(Protocol):
+    class Session(Protocol):
         """A session whose program is about to start."""
 
+        channel: Channel
         init_pid: int
         pidfd: int
         relay: Relay | None
-        signal_fd: int
         streams: Streams | None
 
 
@@ -34,19 +35,19 @@ _ENDING = frozenset((1, 2, 3, 15))  # SIGHUP, SIGINT, SIGQUIT, SIGTERM, once the
 class Watch:
     """A `run` or `exec` in the foreground, from before its program starts until its end."""
 
-    __slots__ = ("job", "loop", "relay", "signals", "streams")
+    __slots__ = ("loop", "relay", "session", "signals", "streams")
 
-    def __init__(self, job: Job, subreaper: bool = False) -> None:
-        self.job = job
+    def __init__(self, session: Session, subreaper: bool = False) -> None:
+        self.session = session
         if subreaper:
             processes.set_child_subreaper(1)
-        self.signals = Signals(job.signal_fd)
-        self.relay, self.streams = job.relay, job.streams
+        self.signals = Signals(session.channel.signal_fd)
+        self.relay, self.streams = session.relay, session.streams
         self.loop: Loop | None = None
 
     def wait(self, proxy: Proxy | None) -> int:
         """Wait for the program's end.  Returns its exit code, 128 + n for signal n.  Its terminal is closed then."""
-        self.loop = Loop(self.job, self.signals, self.relay or self.streams, proxy)
+        self.loop = Loop(self.session, self.signals, self.relay or self.streams, proxy)
         try:
             status = self.loop.run()
         except BaseException:
@@ -106,12 +107,12 @@ class Signals:
 class Loop:
     """One poll over init's pidfd, the signals and the descriptors of the terminal or the pipes."""
 
-    __slots__ = ("job", "poller", "proxy", "relay", "signals")
+    __slots__ = ("poller", "proxy", "relay", "session", "signals")
 
-    def __init__(self, job: Job, signals: Signals, relay: Relay | Streams | None, proxy: Proxy | None) -> None:
-        self.job, self.signals, self.relay, self.proxy = job, signals, relay, proxy
+    def __init__(self, session: Session, signals: Signals, relay: Relay | Streams | None, proxy: Proxy | None) -> None:
+        self.session, self.signals, self.relay, self.proxy = session, signals, relay, proxy
         self.poller = poll()
-        self.poller.register(job.pidfd, POLLIN)
+        self.poller.register(session.pidfd, POLLIN)
         self.poller.register(signals.fd, POLLIN)
         if proxy is not None:
             self.poller.register(proxy.fileno(), POLLIN)
@@ -122,9 +123,9 @@ class Loop:
             ready = self.wait()
             if self.proxy is not None and self.proxy.fileno() in ready:
                 self.on_notify(self.proxy)
-            if self.job.pidfd in ready:
-                self.poller.unregister(self.job.pidfd)
-                return posix.waitpid(self.job.init_pid, 0)[1]
+            if self.session.pidfd in ready:
+                self.poller.unregister(self.session.pidfd)
+                return posix.waitpid(self.session.init_pid, 0)[1]
 
     def drain(self, streams: Streams) -> None:
         """Until all pipes are at their end, or a signal comes that is to end us."""
@@ -151,7 +152,7 @@ class Loop:
 
     def on_notify(self, proxy: Proxy) -> None:
         """sd_notify: READY is told once, then the container may say what it likes."""
-        if proxy.take(self.job.init_pid):
+        if proxy.take(self.session.init_pid):
             self.poller.unregister(proxy.fileno())
             proxy.close()
             self.proxy = None
@@ -160,12 +161,12 @@ class Loop:
         """Forward, resize or reap."""
         for number in numbers:
             if number == SIGWINCH:
-                if self.job.relay is not None:
-                    self.job.relay.resize()
+                if self.session.relay is not None:
+                    self.session.relay.resize()
             elif number == SIGCHLD:
                 self.reap_orphans()
             elif number not in _NOT_FORWARDED:
-                fs.ignore(processes.pidfd_send_signal, self.job.pidfd, number)
+                fs.ignore(processes.pidfd_send_signal, self.session.pidfd, number)
 
     def reap_orphans(self) -> None:
         """As subreaper we inherit what a container without a pid namespace leaves; `run` waits for init itself."""
@@ -174,6 +175,6 @@ class Loop:
                 found = posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
             except ChildProcessError:
                 return
-            if found is None or found.si_pid in (0, self.job.init_pid):
+            if found is None or found.si_pid in (0, self.session.init_pid):
                 return
             fs.ignore(posix.waitpid, found.si_pid, posix.WNOHANG)

@@ -1,7 +1,7 @@
-"""A process of ours inside a container: start init, drive the handshake with it, phrase what goes wrong.
+"""A process of ours inside a container: spawn init, drive the handshake with it, report what goes wrong.
 
-`launch` makes a container this way, `exec` adds a process to one.  What differs between the two is the plan and what is
-done at the sync points: those methods are the subclass's.
+`create` makes a container this way, `run` starts it as well, `exec` adds a process to one.  They differ in their plan
+and in what they do at the sync points: `handlers` of each class is the table of that.
 """
 
 from __future__ import annotations
@@ -9,39 +9,43 @@ from __future__ import annotations
 import posix
 from errno import ESRCH
 
-from pyrunc import errors, fs, handshake, interpreter, procfs, state
+from pyrunc import errors, fs, handshake, procfs, state
 from pyrunc.errors import PyruncError, SysError
+from pyrunc.launch.channel import Channel, NoRecordError, SlowStartError
+from pyrunc.launch.ending import Interrupts, await_end, has_ended, raise_interrupted, reap, unknown_children, where
+from pyrunc.launch.spawn import check_preserved, connect, is_null, listen_fds, of_init, spawn_init
 from pyrunc.launch.undo import Undo
-from pyrunc.native import files, processes, signals, sockets
+from pyrunc.native import files, processes, sockets
+from pyrunc.signals import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import ClassVar
+
     from pyrunc.cgroup import Driver
     from pyrunc.explain import Setting
+    from pyrunc.launch.console import Relay
     from pyrunc.launch.streams import Streams
     from pyrunc.log import Log
     from pyrunc.plan import Plan
     from pyrunc.spec.types import Config, Process
 
-# A step of init that takes longer than this is hung (a dead network filesystem, say).  Hooks inside the container have
-# their own limits or none, so a plan with hooks waits without one.
+    Handlers = dict[str, Callable[[handshake.Record], None]]
+
+# A step of init that takes longer is hung (on a dead network filesystem, for example).  Hooks inside the container
+# have their own time limits or none, so a plan with hooks has no limit here.
 STEP_TIMEOUT_MS = 120_000
 WAIT_FOREVER = -1
-_PENDING = 64  # records of init that can be waiting to be read: warnings, and the one that it waits for an answer to
+_PENDING = 64  # records of init that can be queued: warnings, and the one that it waits for an answer to
 _LOOK_MS = 500  # between two looks whether a process that should speak is still there
-# For a process that was killed, or is about to exit.  One that takes longer is stuck in the kernel
-# (waiting for a FUSE server, say), where no signal reaches it.
-END_TIMEOUT_MS = 5_000
-# A signal that arrives while the program starts is forwarded to it, unless the start takes longer.
-START_TIMEOUT_MS = 1_000
 _WARNINGS = 64  # a step warns once, CAPS once for each capability
 _INFINITY = 0xFFFFFFFFFFFFFFFF
 _TRAPS = frozenset((4, 5))  # SIGILL, SIGTRAP: __builtin_trap of x86_64 and of arm64
-_ENDING = frozenset((1, 2, 3, 15))  # SIGHUP, SIGINT, SIGQUIT, SIGTERM
 
 
-class Options:
-    """What every command that starts a process was asked for; paths as given on the command line."""
+class SessionOptions:
+    """The options of every command that starts a process; paths are as on the command line."""
 
     __slots__ = ("console_socket", "id", "log", "pid_file", "pidfd_socket", "preserve_fds", "root")
 
@@ -53,15 +57,16 @@ class Options:
         self.preserve_fds = 0
 
 
-class Session:
+class InitSession:
     """One init at work, from its spawn to its wait for start.
 
-    What a process may do that is only there for this one session is in methods of their own, which `pyrunc.api`
-    replaces: `catch_signals`, `open_stdio`, `activated`, `stray_children`, `open_store`.
+    Everything that a process may do only because it exists for this one session is in a method of its own, which
+    `pyrunc.api` replaces: `catch_signals`, `open_stdio`, `activated`, `stray_children`, `open_store`.
     """
 
     __slots__ = (
         "cgroup_fd",
+        "channel",
         "console",
         "driver",
         "enter_pid",
@@ -72,29 +77,30 @@ class Session:
         "pidfd",
         "plan",
         "protocol",
-        "signal_fd",
-        "sock",
+        "relay",
         "streams",
         "stuck",
         "undo",
         "warnings",
     )
 
-    opts: Options
+    transitions: ClassVar[handshake.Transitions] = {}  # which records may come, and when
+    opts: SessionOptions
     driver: Driver
     plan: Plan
 
     def __init__(self, log: Log) -> None:
         self.log = log
         self.undo = Undo()
-        self.protocol = handshake.Protocol()
-        self.sock = self.pidfd = self.cgroup_fd = -1
+        self.protocol = handshake.Protocol(self.transitions)
+        self.channel = Channel()
+        self.pidfd = self.cgroup_fd = -1
         self.enter_pid = self.init_pid = 0
         self.interrupts: Interrupts | None = None
         self.console = -1  # our end of the console socket of a foreground terminal
+        self.relay: Relay | None = None  # of a foreground terminal
         self.listen_fds = 0
         self.streams: Streams | None = None  # pipes in place of our stdio, for a program in the foreground
-        self.signal_fd = -1  # all our signals, once they are forwarded to a program in the foreground
         self.stuck = ""  # a process of ours that cannot be killed
         self.warnings = 0  # WARN records received so far
 
@@ -117,15 +123,25 @@ class Session:
             interrupts.restore()
 
     def steps(self, interrupts: Interrupts) -> None:
-        """From the command line to a process that waits, or runs.  Raises PyruncError, OSError."""
+        """From the command line to a process that waits or runs.  Raises PyruncError, OSError."""
         raise NotImplementedError
 
     def abandon(self) -> None:
         """Undo what `steps` has done so far."""
         raise NotImplementedError
 
+    def handlers(self) -> Handlers:
+        """What answers each action of ``transitions``."""
+        return {
+            "send_plan": self.on_send_plan,
+            "placed": self.on_placed,
+            "ready": self.on_ready,
+            "warn": self.on_warn,
+            "fail": self.on_fail,
+        }
+
     def check_terminal(self, terminal: bool, detached: bool) -> None:
-        """The terminal matrix of docs/callers.md, with runc's words.  Raises UsageError."""
+        """The terminal matrix of docs/callers.md, in runc's words.  Raises UsageError."""
         if detached and terminal and not self.opts.console_socket:
             raise errors.UsageError("cannot allocate tty if pyrunc will detach without setting console socket")
         if self.opts.console_socket and not (detached and terminal):
@@ -144,26 +160,17 @@ class Session:
     def spawn(self) -> None:
         """Start init from its sealed memfd, with the handshake socket and nothing else of ours."""
         self.listen_fds = self.activated()
-        npreserve = self.listen_fds + self.opts.preserve_fds
-        check_preserved(npreserve)
+        preserved = self.listen_fds + self.opts.preserve_fds
+        check_preserved(preserved)
         self.open_stdio()
-        stdio = []
-        if self.streams is not None:
-            self.undo.push(self.close_streams)
-            stdio = self.streams.theirs
-        image = interpreter.init_image()
-        memfd = theirs = -1
+        if self.streams is None:
+            self.channel.fd, self.enter_pid = spawn_init([], preserved)
+            return
+        self.undo.push(self.close_streams)
         try:
-            memfd = files.memfd_sealed(b"pyrunc-init", image, executable=True)
-            self.sock, theirs = sockets.socketpair(4 + npreserve)
-            self.enter_pid = processes.spawn_init(memfd, theirs, npreserve, stdio)
-        except OSError as error:
-            raise of_init(error) from error
+            self.channel.fd, self.enter_pid = spawn_init(self.streams.theirs, preserved)
         finally:
-            fs.close(theirs)
-            fs.close(memfd)
-            if self.streams is not None:
-                self.streams.close_theirs()
+            self.streams.close_theirs()
 
     def open_stdio(self) -> None:
         """In the foreground stdio are pipes: the caller's terminal, or a file of the host, stays the caller's."""
@@ -182,9 +189,9 @@ class Session:
         return False
 
     def own_streams(self, config: Config, process: Process) -> None:
-        """The pipes belong to the program's user, who could not open /dev/stdout again otherwise.
+        """Give the pipes to the program's user, who could not open /dev/stdout again otherwise.
 
-        Where that user is of the container's user namespace, init is in there too late to give them away.
+        init cannot do it if that user belongs to the container's user namespace: it is in there too early.
         """
         linux = config.get("linux") or {}
         if self.streams is not None and linux.get("uidMappings"):
@@ -195,16 +202,21 @@ class Session:
             self.streams.own(uid, host_id(linux.get("gidMappings") or [], user.get("gid") or 0))
 
     def close_streams(self) -> None:
-        """Without pipes from here on: a program with a terminal does not use them."""
+        """Close the pipes: a program with a terminal does not use them."""
         if self.streams is not None:
             self.streams.close()
             self.streams = None
 
-    def close_socket(self) -> None:
-        """EOF on the socket is what makes an init that is still setting up go away."""
-        if self.sock >= 0:
-            fs.close(self.sock)
-            self.sock = -1
+    def attach_terminal(self) -> None:
+        """Receive the terminal of a program in the foreground, which init is about to execute.
+
+        The program's first line must already meet a terminal in the right mode.
+        """
+        if self.console >= 0:
+            from pyrunc.launch import console
+
+            self.relay = console.Relay(console.receive_master(self.console))
+            self.undo.push(self.relay.close)
 
     def kill_children(self) -> None:
         """Kill and reap enter and init.  One that does not end is left behind and reported."""
@@ -212,7 +224,7 @@ class Session:
         for pid in known:
             self.kill_child(pid)
         self.init_pid = self.enter_pid = 0
-        for _ in range(2):  # of the two clones of a plan one may have cloned before it was killed
+        for _ in range(2):  # of the two clones of a plan, one may have cloned before it was killed
             for pid in self.stray_children():
                 if pid not in known:
                     self.kill_child(pid)
@@ -224,7 +236,7 @@ class Session:
     def kill_child(self, pid: int) -> None:
         """Kill and reap a process of ours."""
         try:
-            posix.kill(pid, 9)
+            posix.kill(pid, SIGKILL)
             reap(pid)
         except PyruncError as error:
             self.stuck = str(error)
@@ -240,7 +252,7 @@ class Session:
 
     def converse(self, interrupts: Interrupts) -> None:
         """Drive the handshake until init waits for start, or was replaced by the program."""
-        timeout = self.step_limit()
+        timeout, handlers = self.step_limit(), self.handlers()
         while self.protocol.state != handshake.DONE:
             if self.protocol.deferred:
                 self.await_enter()
@@ -259,53 +271,46 @@ class Session:
             for action, what in actions:
                 self.log.debug(f"init: {describe(what)}")
                 try:
-                    getattr(self, "on_" + action)(what)
+                    handlers[action](what)
                 except (PyruncError, OSError) as error:
                     raise self.reason(error) from error
             interrupts.check()
 
     def reason(self, error: PyruncError | OSError) -> PyruncError | OSError:
-        """What an action failed for: init's own failure, if that came first.
+        """Why a handler failed: because of init's own failure, if that came first.
 
-        init goes on while an action is at work.  When it fails, systemd removes its empty cgroup at
-        once, and what the action then does to the cgroup fails too, for no reason of its own.
+        init continues while a handler is at work.  When it fails, systemd removes its empty cgroup immediately, and
+        what the handler then does to the cgroup fails for no reason of its own.
         """
         if self.protocol.state in (handshake.DONE, handshake.FAILED):
             return error  # init waits for `start`, or this is its failure
-        for _ in range(_PENDING + len(self.plan.steps)):  # STAMPS too
-            try:
-                data = sockets.receive(self.sock, handshake.RECORD_SIZE, 0)
-            except ConnectionResetError:
-                data = b""
-            except OSError:
-                break  # init is at work, or waits for our answer
-            if not data:
+        for record in self.channel.queued(_PENDING + len(self.plan.steps)):  # STAMPS are among them
+            if record is None:
                 return self.premature_end()
-            record = handshake.Record(data)
             if record.type == handshake.FAIL:
                 try:
                     self.on_fail(record)
                 except PyruncError as own:
                     return own
-        return error
+        return error  # init is at work, or waits for our answer
 
     def await_enter(self) -> None:
-        """init has spoken, so enter only writes its pid and ends; it may also end without that, killed.
+        """Wait for the end of enter, which only writes the pid of init; it may also be killed before it does.
 
-        Then init waits for a GO to a record that waits for the pid: nobody would ever speak again.
+        Then init waits for a GO to a record that waits for the pid, and neither side would ever send again.
         """
         await_end(self.enter_pid, self.interrupts)
 
     def await_clone(self, timeout: int, interrupts: Interrupts) -> None:
-        """ENTERING, JOINED: wait for a record of enter, which may be about to clone, to report the pid and to end.
+        """ENTERING, JOINED: wait for a record of enter, which may be about to clone, to report the pid and to exit.
 
-        If it ends without that, killed, then its clone waits for our GO and keeps the socket open: nobody would ever
-        speak again.  Raises PyruncError then, and after ``timeout`` ms.
+        If it is killed before the report, its clone waits for our GO and keeps the socket open: neither side would
+        ever send again.  Raises PyruncError then, and after ``timeout`` ms.
         """
         from select import POLLIN, poll
 
         poller = poll()
-        poller.register(self.sock, POLLIN)
+        poller.register(self.channel.fd, POLLIN)
         waited = 0
         while not poller.poll(_LOOK_MS):
             interrupts.check()
@@ -316,9 +321,7 @@ class Session:
                 raise self.no_answer()
 
     def check_executed(self) -> None:
-        """EOF in place of the program's start: raises the error when it was init's death, not its execve."""
-        from pyrunc import procfs
-
+        """EOF in place of the program's start: raises the error if it was init's death, not its execve."""
         if procfs.never_executed(self.init_pid):
             raise self.premature_end()
 
@@ -327,59 +330,23 @@ class Session:
         return WAIT_FOREVER if self.plan.has_hooks() else STEP_TIMEOUT_MS
 
     def receive(self, timeout: int, interrupts: Interrupts | None) -> handshake.Record | None:
-        """The next record; None at EOF.  Raises PyruncError when init says nothing for ``timeout`` ms."""
-        if self.signal_fd >= 0 and timeout and not self.await_record(timeout):
-            raise self.no_answer()
-        while True:
-            try:
-                data = sockets.receive(self.sock, handshake.RECORD_SIZE, timeout)
-            except InterruptedError:
-                if interrupts is not None:
-                    interrupts.check()
-            except TimeoutError:
-                raise self.premature_end() if timeout == 0 else self.no_answer() from None
-            except ConnectionResetError:  # init died with a record of ours unread
-                return None
-            except OSError as error:
-                raise of_init(error) from error
-            else:
-                return handshake.Record(data) if data else None
+        """The next record; None at EOF.  Raises PyruncError if none arrives in ``timeout`` ms."""
+        try:
+            return self.channel.receive(timeout, interrupts)
+        except NoRecordError:
+            raise self.premature_end() if timeout == 0 else self.no_answer() from None
+        except SlowStartError as slow:
+            raise PyruncError(f"interrupted by signal {slow.number}: {where(self.init_pid)}") from None
 
     def no_answer(self) -> PyruncError:
         """The error of a step that takes too long."""
         process = where(self.init_pid or self.enter_pid)
         return PyruncError(f"container init did not answer within {STEP_TIMEOUT_MS // 1000} s: {process}")
 
-    def await_record(self, timeout: int) -> bool:
-        """Wait for a record or EOF while our signals are blocked; False on timeout (< 0: none).
-
-        Raises PyruncError for a signal if the program does not start soon after it.
-        """
-        from select import POLLIN, poll
-
-        poller = poll()
-        poller.register(self.sock, POLLIN)
-        poller.register(self.signal_fd, POLLIN)
-        while ready := poller.poll(None if timeout < 0 else timeout):
-            if any(fd == self.sock for fd, _ in ready):
-                return True
-            poller.unregister(self.signal_fd)
-            if poller.poll(START_TIMEOUT_MS):
-                return True  # the signal stays pending, for the foreground loop to forward
-            for number in signals.read(self.signal_fd):
-                if number in _ENDING:
-                    raise PyruncError(f"interrupted by signal {number}: {where(self.init_pid)}")
-            poller.register(self.signal_fd, POLLIN)
-        return False
-
     def send(self, kind: int, value: int = 0, fds: list[int] | None = None) -> None:
         """Send a record, with descriptors attached."""
-        try:
-            sockets.send(self.sock, handshake.encode(kind, value), fds or ())
-        except (BrokenPipeError, ConnectionResetError):
-            raise self.premature_end() from None
-        except OSError as error:
-            raise of_init(error) from error
+        if not self.channel.send(kind, value, fds or []):
+            raise self.premature_end()
 
     def on_send_plan(self, record: handshake.Record) -> None:
         """HELLO: compare builds, hand over the plan and its descriptors."""
@@ -403,13 +370,13 @@ class Session:
                 posix.close(fd)
 
     def on_placed(self, record: handshake.Record) -> None:
-        """PLACED: the spawned process went on as another one, in the cgroup; that one is enter from now on."""
+        """PLACED: the spawned process continued as its clone in the cgroup, which is enter from now on."""
         before, self.enter_pid = self.enter_pid, record.value
         reap(before, self.interrupts)
         self.send(handshake.GO)
 
     def fill_filter(self) -> None:
-        """Compile the seccomp profile; here, because init is starting up on the other core meanwhile."""
+        """Compile the seccomp profile; here, because init is starting up on another core meanwhile."""
         if self.plan.seccomp is not None:
             from pyrunc import seccomp
 
@@ -424,7 +391,7 @@ class Session:
         return procfs.open_namespace(value, origin + "/path")
 
     def open_console(self) -> int:
-        """The socket that the pty's master goes to: the caller's, or one end of a pair that `run` keeps."""
+        """The socket that receives the pty's master: the caller's, or one end of a pair whose other end we keep."""
         if self.opts.console_socket:
             return connect("--console-socket", self.opts.console_socket)
         try:
@@ -435,7 +402,7 @@ class Session:
         return theirs
 
     def on_ready(self, record: handshake.Record) -> None:
-        """READY: rlimits from here, because init may have lost CAP_SYS_RESOURCE and needs descriptors until now."""
+        """READY: set rlimits from here; init may have lost CAP_SYS_RESOURCE, and needed descriptors until now."""
         self.set_limits(self.init_pid)
         self.send(handshake.GO)
 
@@ -454,7 +421,7 @@ class Session:
                     raise SysError(origin, "prlimit", error.errno or 0, hint=hint) from error
 
     def send_pidfd(self) -> None:
-        """--pidfd-socket: one SCM_RIGHTS message with init's pidfd, as runc sends it."""
+        """--pidfd-socket: one SCM_RIGHTS message with init's pidfd, in runc's format."""
         path = self.opts.pidfd_socket
         if not path:
             return
@@ -466,8 +433,10 @@ class Session:
         finally:
             posix.close(fd)
 
+    # -- what init reports -------------------------------------------------------------------------------
+
     def on_warn(self, record: handshake.Record) -> None:
-        """WARN: init goes on.  Bounded: the container may have taken over this process."""
+        """WARN: init continues.  Bounded, because the container may have taken over this process."""
         self.warnings += 1
         if self.warnings > len(self.plan.steps) + _WARNINGS:
             raise PyruncError("container init sends warnings without end")
@@ -497,7 +466,7 @@ class Session:
         raise NotImplementedError
 
     def premature_end(self) -> PyruncError:
-        """EOF without FAIL: init was killed.  Says by what, where it can be known."""
+        """The error for EOF without FAIL: init was killed.  Says by which signal, if that can be known."""
         if self.plan.cgroup_path and self.driver.oom_kills(self.plan.cgroup_path):
             return PyruncError("/linux/resources/memory/limit: container init was OOM-killed (memory limit too low?)")
         text = f"container init ended unexpectedly in state {self.protocol.state}"
@@ -508,7 +477,7 @@ class Session:
                 text += f": killed by {self.killer(posix.WTERMSIG(status))}"
             text += self.muted(status)
         except PyruncError as error:
-            return PyruncError(f"{text}; {error}")  # it closed the socket, or lost it, and lives on
+            return PyruncError(f"{text}; {error}")  # it closed the socket, or lost it, and is still alive
         except OSError:
             pass
         self.init_pid = 0 if pid == self.init_pid else self.init_pid
@@ -526,123 +495,13 @@ class Session:
         return text
 
     def muted(self, status: int) -> str:
-        """A profile that keeps init from reporting an error: it ends by a trap where it may not exit."""
+        """Whether the profile kept init from reporting an error: it ends by a trap where it may not exit."""
         if self.plan.seccomp is None or not (posix.WIFEXITED(status) or posix.WTERMSIG(status) in _TRAPS):
             return ""
         return "; /linux/seccomp has to allow read, write, execve and exit_group: init ended without a word"
 
 
 # -- helpers --------------------------------------------------------------------------------------------------
-
-
-class Interrupts:
-    """SIGINT, SIGTERM, SIGHUP, SIGQUIT during set-up: noted, acted on between two steps, never in mid-rollback."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        signals.catch()
-
-    @property
-    def caught(self) -> int:
-        """The signal that came, 0 without one."""
-        return signals.caught()
-
-    def check(self) -> None:
-        """Raises PyruncError when a signal came."""
-        if self.caught:
-            raise PyruncError(f"interrupted by signal {self.caught}")
-
-    def restore(self) -> None:
-        """Put the former dispositions back."""
-        signals.restore()
-
-
-def unknown_children() -> list[int]:
-    """Children of this thread that are init by name.
-
-    One may be frozen in its cgroup, and a zombie in the container's pid namespace keeps that from ending.  A caller
-    may have left us other children (`sh -c 'job & exec pyrunc ...'`), which are not ours to touch.
-    """
-    from pyrunc import host
-
-    listed = host.read("/proc/thread-self/children").split()  # empty without CONFIG_PROC_CHILDREN
-    return [int(pid) for pid in listed if host.read(f"/proc/{int(pid)}/comm") == b"pyrunc-init\n"]
-
-
-def where(pid: int) -> str:
-    """``process 4711 (pyrunc-init) waits in request_wait_answer``; for messages."""
-    from pyrunc import host
-
-    name = host.read(f"/proc/{pid}/comm").decode("utf-8", "replace").strip() or "?"
-    return f"process {pid} ({name}) waits in {host.waits_in(pid)}"
-
-
-def await_end(pid: int, interrupts: Interrupts | None = None) -> None:
-    """Wait for the end of a child that is about to end, without reaping it.  Raises PyruncError, OSError."""
-    while True:
-        try:
-            processes.await_end(pid, END_TIMEOUT_MS)
-        except InterruptedError:
-            if interrupts is not None:
-                interrupts.check()
-        except TimeoutError:
-            raise PyruncError(f"a process of ours does not end: {where(pid)}") from None
-        except ChildProcessError:
-            return  # somebody else in this process has reaped it
-        else:
-            return
-
-
-def has_ended(pid: int) -> bool:
-    """Whether a child that nobody has reaped has ended."""
-    try:
-        processes.await_end(pid, 0)
-    except OSError:
-        return False
-    return True
-
-
-def signal_descriptor() -> int:
-    """Block our signals; the descriptor that reports them.  Raises SysError."""
-    try:
-        return signals.signalfd()
-    except OSError as error:
-        raise of_init(error) from error
-
-
-def connect(option: str, path: str) -> int:
-    """A connection to the socket that an option names.  Raises SysError."""
-    try:
-        return sockets.connect(fs.encode(path))
-    except OSError as error:
-        raise SysError(option, "connect", error.errno or 0, value=path) from error
-
-
-def reap(pid: int, interrupts: Interrupts | None = None) -> int:
-    """The wait status of a child that is about to end, 0 when somebody else has reaped it.
-
-    Raises PyruncError when it does not end, OSError.
-    """
-    await_end(pid, interrupts)
-    try:
-        return posix.waitpid(pid, 0)[1]
-    except ChildProcessError:
-        return 0
-
-
-def raise_interrupted(interrupts: Interrupts, error: BaseException) -> None:
-    """An error that a signal caused is reported as the interruption."""
-    if interrupts.caught and not isinstance(error, PyruncError):
-        raise PyruncError(f"interrupted by signal {interrupts.caught}") from error
-
-
-def of_init(error: OSError) -> SysError:
-    """The error of a system call that starts init or talks to it."""
-    from pyrunc import hints
-
-    call, number = str(error.strerror), error.errno or 0
-    return SysError("init", call, number, hint=hints.find(call, number))
 
 
 def as_sys_error(error: OSError) -> SysError:
@@ -657,29 +516,6 @@ def describe(record: handshake.Record) -> str:
     """A record for the debug log; steps are numbered as in the listing of `pyrunc plan`."""
     name = handshake.NAMES[record.type]
     return name if record.step == handshake.NO_STEP else f"{name} at step {record.step + 1}"
-
-
-def is_null(fd: int) -> bool:
-    """Whether a descriptor is /dev/null, through which nothing can be reached."""
-    found = posix.fstat(fd)
-    return found.st_rdev == 0x103 and found.st_mode & 0o170000 == 0o020000
-
-
-def listen_fds() -> int:
-    """LISTEN_FDS of socket activation, when LISTEN_PID says it is meant for us (sd_listen_fds(3))."""
-    count, pid = fs.getenv("LISTEN_FDS"), fs.getenv("LISTEN_PID")
-    if count.isdigit() and pid == str(posix.getpid()):
-        return int(count)
-    return 0
-
-
-def check_preserved(count: int) -> None:
-    """Every descriptor that is to be passed on must be open; asked before any of ours is.  Raises UsageError."""
-    for fd in range(3, 3 + count):
-        try:
-            posix.fstat(fd)
-        except OSError:
-            raise errors.UsageError(f"--preserve-fds: descriptor {fd} is not open") from None
 
 
 def write_pid_file(path: str, pid: int) -> None:

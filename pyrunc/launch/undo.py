@@ -30,6 +30,10 @@ class Undo:
                 self.problems.append(f"{release.__name__}: {error}")
         return self.problems
 
+    def holds(self, release: Callable[..., object]) -> bool:
+        """Whether a release is registered."""
+        return any(entry[0] == release for entry in self.entries)
+
     def keep(self, *releases: Callable[..., object]) -> None:
         """Keep what these would release."""
         self.entries = [entry for entry in self.entries if entry[0] not in releases]

@@ -10,7 +10,7 @@ from pyrunc.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.launch.create import CreateOptions
+    from pyrunc.launch.run import RunOptions
 
 
 def explain(context: command.Context, values: command.Values, args: list[str]) -> int:
@@ -48,9 +48,9 @@ def check(context: command.Context, values: command.Values, args: list[str]) -> 
     return 1 if problems else 0
 
 
-def options(context: command.Context, values: command.Values) -> CreateOptions:
+def options(context: command.Context, values: command.Values) -> RunOptions:
     """The id of the traced container, which no other container has."""
-    return command.created_by(context, f"seccomp-{posix.getpid()}", {"bundle": values.get("bundle", "")})
+    return command.run_options(context, f"seccomp-{posix.getpid()}", {"bundle": values.get("bundle", "")})
 
 
 def trace(context: command.Context, values: command.Values, args: list[str]) -> int:

@@ -10,7 +10,8 @@ from select import POLLIN, poll
 
 from pyrunc import fs, handshake, seccomp
 from pyrunc.errors import PyruncError, SysError
-from pyrunc.launch import create, session
+from pyrunc.launch import run as launch
+from pyrunc.launch import session
 from pyrunc.native import libseccomp, sockets
 from pyrunc.plan.security import WAIT_KILLABLE_RECV, filter_flags
 
@@ -36,13 +37,13 @@ def profile() -> Seccomp:
     return {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule], "listenerPath": "/traced/by/pyrunc/seccomp"}
 
 
-class Job(create.Job):
+class TracedRun(launch.Run):
     """One run that sends its listener to the process at the other end of ``control``."""
 
     __slots__ = ("args", "control", "flags")
 
-    def __init__(self, opts: create.CreateOptions, control: int, args: list[str]) -> None:
-        super().__init__(opts, "socket")
+    def __init__(self, opts: launch.RunOptions, control: int, args: list[str]) -> None:
+        super().__init__(opts)
         self.control = control
         self.args = args  # the command line; [] means the bundle's
         # Without it, a signal would interrupt a call that has been reported, and the call would be
@@ -122,10 +123,10 @@ def link(path: str) -> str:
         return ""
 
 
-def run(opts: create.CreateOptions, control: int, args: list[str]) -> int:
+def run(opts: launch.RunOptions, control: int, args: list[str]) -> int:
     """Run the container; returns its exit status. Errors are sent to the other process."""
     try:
-        return create.run(opts, Job(opts, control, args))
+        return launch.run(opts, TracedRun(opts, control, args))
     except PyruncError as error:
         report(control, str(error))
     except OSError as error:

@@ -21,7 +21,7 @@ from select import POLLIN, poll
 from pyrunc import log, state
 from pyrunc.container import lifecycle
 from pyrunc.errors import PyruncError, SysError
-from pyrunc.launch.session import signal_descriptor
+from pyrunc.launch.channel import signal_descriptor
 from pyrunc.native import processes, sockets
 from pyrunc.seccomp_tools import calls, contained, decode
 from pyrunc.seccomp_tools.listener import Listener
@@ -31,7 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
 
-    from pyrunc.launch.create import CreateOptions
+    from pyrunc.launch.run import RunOptions
     from pyrunc.seccomp_tools.listener import Notification
     from pyrunc.seccomp_tools.profile import Filter, Verdict
 
@@ -54,7 +54,7 @@ class Tracer:
 
     __slots__ = ("args", "container", "control", "error", "guard", "leash", "listener", "opts", "signals", "sink")
 
-    def __init__(self, opts: CreateOptions, args: list[str], sink: Sink) -> None:
+    def __init__(self, opts: RunOptions, args: list[str], sink: Sink) -> None:
         self.opts, self.args, self.sink = opts, args, sink
         self.container = self.guard = 0  # pids
         self.control = self.leash = self.signals = -1
@@ -227,7 +227,7 @@ def leave(work: Any) -> None:
         posix._exit(code)
 
 
-def guard(watched: int, opts: CreateOptions) -> None:
+def guard(watched: int, opts: RunOptions) -> None:
     """Wait for a message of the tracer, or its end; then delete the container by force."""
     posix.setsid()  # out of reach of a terminal's signals
     null = posix.open("/dev/null", posix.O_RDWR)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-    from pyrunc.launch import session
+    from pyrunc.launch.ending import Interrupts
+    from pyrunc.launch.session import InitSession
     from pyrunc.plan import Plan
     from pyrunc.spec.types import Config
     from pyrunc.trace.record import Recorder, Span
@@ -31,31 +32,31 @@ if TYPE_CHECKING:
 
 # (module, name in it, kind, name in the trace); a trailing "=": DETAILS adds what a call is about.
 POINTS: tuple[tuple[str, str, str, str], ...] = (
-    ("launch.session", "Session.spawn", "phase", "spawn init"),
-    ("launch.session", "Session.converse", "phase", "handshake"),
-    ("launch.session", "Session.on_send_plan", "phase", "HELLO: send the plan"),
-    ("launch.session", "Session.on_placed", "phase", "PLACED: the clone in the cgroup"),
-    ("launch.session", "Session.on_ready", "phase", "READY: resource limits"),
-    ("launch.session", "Session.on_warn", "phase", "WARN"),
-    ("launch.session", "Session.on_fail", "phase", "FAIL"),
-    ("launch.session", "Session.await_clone", "wait", "wait for enter"),
-    ("launch.session", "Session.await_enter", "wait", "wait for the end of enter"),
-    ("launch.session", "Session.reap_enter", "wait", "wait for the end of enter"),
-    ("launch.session", "Session.kill_children", "wait", "kill init"),
+    ("launch.session", "InitSession.spawn", "phase", "spawn init"),
+    ("launch.session", "InitSession.converse", "phase", "handshake"),
+    ("launch.session", "InitSession.on_send_plan", "phase", "HELLO: send the plan"),
+    ("launch.session", "InitSession.on_placed", "phase", "PLACED: the clone in the cgroup"),
+    ("launch.session", "InitSession.on_ready", "phase", "READY: resource limits"),
+    ("launch.session", "InitSession.on_warn", "phase", "WARN"),
+    ("launch.session", "InitSession.on_fail", "phase", "FAIL"),
+    ("launch.session", "InitSession.await_clone", "wait", "wait for enter"),
+    ("launch.session", "InitSession.await_enter", "wait", "wait for the end of enter"),
+    ("launch.session", "InitSession.reap_enter", "wait", "wait for the end of enter"),
+    ("launch.session", "InitSession.kill_children", "wait", "kill init"),
     ("launch.create", "write_pid_file", "phase", "write the pid file"),
     ("launch.exec", "write_pid_file", "phase", "write the pid file"),
-    ("launch.create", "Job.prepare", "phase", "prepare"),
-    ("launch.create", "Job.reserve", "phase", "reserve the id"),
-    ("launch.create", "Job.make_cgroup", "phase", "create the cgroup"),
-    ("launch.create", "Job.on_map_ids", "phase", "MAP: user and group maps"),
-    ("launch.create", "Job.on_pid", "phase", "PID: state, device rules"),
-    ("launch.create", "Job.on_mounted", "phase", "MOUNTED: limits, hooks"),
-    ("launch.create", "Job.on_seccomp", "phase", "SECCOMP: hand the listener over"),
-    ("launch.create", "Job.on_created", "phase", "CREATED: commit"),
-    ("launch.create", "Job.go", "phase", "release init"),
-    ("launch.create", "Job.await_program", "phase", "start the program"),
-    ("launch.create", "Job.abandon", "phase", "undo"),
-    ("launch.create", "Job.finish", "phase", "finish"),
+    ("launch.create", "Create.prepare", "phase", "prepare"),
+    ("launch.create", "Create.reserve", "phase", "reserve the id"),
+    ("launch.create", "Create.make_cgroup", "phase", "create the cgroup"),
+    ("launch.create", "Create.on_map_ids", "phase", "MAP: user and group maps"),
+    ("launch.create", "Create.on_pid", "phase", "PID: state, device rules"),
+    ("launch.create", "Create.on_mounted", "phase", "MOUNTED: limits, hooks"),
+    ("launch.create", "Create.on_seccomp", "phase", "SECCOMP: hand the listener over"),
+    ("launch.create", "Create.on_created", "phase", "CREATED: commit"),
+    ("launch.run", "Run.go", "phase", "release init"),
+    ("launch.run", "Run.await_program", "phase", "start the program"),
+    ("launch.create", "Create.abandon", "phase", "undo"),
+    ("launch.create", "Create.finish", "phase", "finish"),
     ("launch.exec", "Exec.prepare", "phase", "prepare"),
     ("launch.exec", "Exec.on_ready", "phase", "READY: resource limits"),
     ("launch.exec", "Exec.on_seccomp", "phase", "SECCOMP: take the listener"),
@@ -130,7 +131,7 @@ def install(recorder: Recorder) -> None:
         set_value(owner, last, timed(recorder, vars(owner).get(last), kind, title, DETAILS.get(name)))
     for module, name in (("plan.create", "compile_create"), ("plan.exec", "compile_exec")):
         replace(module, name, lambda found: planned(recorder, found))
-    replace("launch.session", "Session.receive", lambda found: received(recorder, found))
+    replace("launch.session", "InitSession.receive", lambda found: received(recorder, found))
     replace("container.lifecycle", "read_record", lambda found: read_late(recorder, found))
     replace("container.lifecycle", "let_go", lambda found: released(recorder, found))
     replace("launch.foreground", "Watch.wait", lambda found: flushed(recorder, found))
@@ -308,7 +309,7 @@ def watching(recorder: Recorder, base: type[handshake.Record]) -> type[handshake
 def received(recorder: Recorder, call: Call) -> Any:
     """The next record that is a message, after storing the times that precede it."""
 
-    def receive(self: session.Session, timeout: int, interrupts: session.Interrupts | None) -> Any:
+    def receive(self: InitSession, timeout: int, interrupts: Interrupts | None) -> Any:
         span = recorder.enter("wait for init", "wait")
         try:
             # At most one per step, times two: the container may control init.

@@ -39,7 +39,7 @@ FLAGS: tuple[command.Flag, ...] = (
 
 def main(context: command.Context, values: command.Values, args: list[str]) -> int:
     """Create the container."""
-    opts = command.created_by(context, args[0], values)
+    opts = command.create_options(context, args[0], values)
     if "image" not in values:
         return created(opts)
     from pyrunc.image import launch as from_image

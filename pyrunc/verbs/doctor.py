@@ -23,7 +23,7 @@ def main(context: command.Context, values: command.Values, args: list[str]) -> i
 
     host = machine.Machine()
     host.root_option, host.manager = context.root, context.cgroup_manager
-    opts = command.created_by(context, "ID", values) if values.get("bundle") else None
+    opts = command.create_options(context, "ID", values) if values.get("bundle") else None
     found = run.examine(host, opts)
     if values.get("json"):
         command.out(json.dumps(findings.as_json(found), indent=2) + "\n")

@@ -41,7 +41,7 @@ def main(context: command.Context, values: command.Values, args: list[str]) -> i
     from pyrunc.launch import create, exec
     from pyrunc.plan import show
 
-    opts = command.created_by(context, args[0] if args else "ID", values)
+    opts = command.create_options(context, args[0] if args else "ID", values)
     try:
         config, facts, plan = create.compile_only(opts)
         shown: Config | None = config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyrunc import command
-from pyrunc.launch import create
+from pyrunc.launch import run
 from pyrunc.verbs import create as create_verb
 
 USAGE = "run [OPTIONS] ID | run [OPTIONS] --image IMAGE ID [COMMAND [ARG...]]"
@@ -21,9 +21,9 @@ FLAGS: tuple[command.Flag, ...] = (
 
 def main(context: command.Context, values: command.Values, args: list[str]) -> int:
     """Run the container."""
-    opts = command.created_by(context, args[0], values)
+    opts = command.run_options(context, args[0], values)
     if "image" not in values:
-        return create.run(opts)
+        return run.run(opts)
     from pyrunc.image import launch as from_image
 
-    return from_image.launched(context, values, opts, args[1:], create.run)
+    return from_image.launched(context, values, opts, args[1:], run.run)

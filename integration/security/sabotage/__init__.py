@@ -422,10 +422,10 @@ TABLE = [
         "a helper is looked up in PATH",
         [
             (
-                "pyrunc/launch/session.py",
-                "        image = interpreter.init_image()\n",
-                "        image = interpreter.init_image()\n"
-                '        posix.waitpid(posix.posix_spawnp("modprobe", ["modprobe"], posix.environ), 0)\n',
+                "pyrunc/launch/spawn.py",
+                "    image = interpreter.init_image()\n",
+                "    image = interpreter.init_image()\n"
+                '    posix.waitpid(posix.posix_spawnp("modprobe", ["modprobe"], posix.environ), 0)\n',
             )
         ],
         "test_environment.py::test_no_program_is_looked_up_in_path",
@@ -436,10 +436,10 @@ TABLE = [
         "a lock file in a shared directory",
         [
             (
-                "pyrunc/launch/session.py",
-                "        image = interpreter.init_image()\n",
-                "        image = interpreter.init_image()\n"
-                '        posix.close(posix.open("/dev/shm/pyrunc.lock", posix.O_RDWR | posix.O_CREAT, 0o600))\n',
+                "pyrunc/launch/spawn.py",
+                "    image = interpreter.init_image()\n",
+                "    image = interpreter.init_image()\n"
+                '    posix.close(posix.open("/dev/shm/pyrunc.lock", posix.O_RDWR | posix.O_CREAT, 0o600))\n',
             )
         ],
         "test_leaks.py::test_nothing_is_made_in_shared_directories",
@@ -576,10 +576,9 @@ TABLE = [
         "another library looks at what comes from outside",
         [
             (
-                "pyrunc/launch/session.py",
-                "        image = interpreter.init_image()\n",
-                "        image = interpreter.init_image()\n"
-                "        interpreter.complete()\n        import _ssl  # noqa: F401\n",
+                "pyrunc/launch/spawn.py",
+                "    image = interpreter.init_image()\n",
+                "    image = interpreter.init_image()\n    interpreter.complete()\n    import _ssl  # noqa: F401\n",
             )
         ],
         "test_compiler.py::test_no_other_library_is_there",

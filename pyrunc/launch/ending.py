@@ -1,0 +1,99 @@
+"""How a session ends early: signals of the caller, and children that are killed, reaped or stuck."""
+
+from __future__ import annotations
+
+import posix
+
+from pyrunc.errors import PyruncError
+from pyrunc.native import processes, signals
+
+# For a process that was killed or is about to exit.  One that takes longer is stuck in the kernel (waiting for a
+# FUSE server, for example), where no signal reaches it.
+END_TIMEOUT_MS = 5_000
+
+
+class Interrupts:
+    """SIGINT, SIGTERM, SIGHUP and SIGQUIT during set-up: noted, handled between two steps, never in mid-rollback."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        signals.catch()
+
+    @property
+    def caught(self) -> int:
+        """The signal that arrived; 0 if none did."""
+        return signals.caught()
+
+    def check(self) -> None:
+        """Raises PyruncError if a signal arrived."""
+        if self.caught:
+            raise PyruncError(f"interrupted by signal {self.caught}")
+
+    def restore(self) -> None:
+        """Restore the previous dispositions."""
+        signals.restore()
+
+
+def raise_interrupted(interrupts: Interrupts, error: BaseException) -> None:
+    """Report an error that a signal caused as the interruption.  Raises PyruncError, or returns."""
+    if interrupts.caught and not isinstance(error, PyruncError):
+        raise PyruncError(f"interrupted by signal {interrupts.caught}") from error
+
+
+def unknown_children() -> list[int]:
+    """Children of this thread whose name is that of init.
+
+    One may be frozen in its cgroup, and a zombie in the container's pid namespace would keep that namespace's first
+    process from ending.  The caller may have left us other children (`sh -c 'job & exec pyrunc ...'`), which are not
+    ours to touch.
+    """
+    from pyrunc import host
+
+    listed = host.read("/proc/thread-self/children").split()  # empty without CONFIG_PROC_CHILDREN
+    return [int(pid) for pid in listed if host.read(f"/proc/{int(pid)}/comm") == b"pyrunc-init\n"]
+
+
+def where(pid: int) -> str:
+    """``process 4711 (pyrunc-init) waits in request_wait_answer``; for messages."""
+    from pyrunc import host
+
+    name = host.read(f"/proc/{pid}/comm").decode("utf-8", "replace").strip() or "?"
+    return f"process {pid} ({name}) waits in {host.waits_in(pid)}"
+
+
+def await_end(pid: int, interrupts: Interrupts | None = None) -> None:
+    """Wait for a child that is about to end, without reaping it.  Raises PyruncError, OSError."""
+    while True:
+        try:
+            processes.await_end(pid, END_TIMEOUT_MS)
+        except InterruptedError:
+            if interrupts is not None:
+                interrupts.check()
+        except TimeoutError:
+            raise PyruncError(f"a process of ours does not end: {where(pid)}") from None
+        except ChildProcessError:
+            return  # somebody else in this process has reaped it
+        else:
+            return
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a child that nobody has reaped has ended."""
+    try:
+        processes.await_end(pid, 0)
+    except OSError:
+        return False
+    return True
+
+
+def reap(pid: int, interrupts: Interrupts | None = None) -> int:
+    """The wait status of a child that is about to end; 0 if somebody else has reaped it.
+
+    Raises PyruncError if it does not end, OSError.
+    """
+    await_end(pid, interrupts)
+    try:
+        return posix.waitpid(pid, 0)[1]
+    except ChildProcessError:
+        return 0

@@ -1,0 +1,70 @@
+"""Spawning init from its sealed memfd, and the descriptors that it inherits."""
+
+from __future__ import annotations
+
+import posix
+
+from pyrunc import fs, interpreter
+from pyrunc.errors import SysError, UsageError
+from pyrunc.native import files, processes, sockets
+
+
+def spawn_init(stdio: list[int], preserved: int) -> tuple[int, int]:
+    """Start init with the handshake socket and ``preserved`` descriptors from 3 on, and nothing else of ours.
+
+    ``stdio``: its descriptors 0, 1 and 2; empty for ours.  Returns our end of the socket and the pid.  Raises SysError.
+    """
+    image = interpreter.init_image()
+    memfd = ours = theirs = -1
+    try:
+        memfd = files.memfd_sealed(b"pyrunc-init", image, executable=True)
+        ours, theirs = sockets.socketpair(4 + preserved)
+        return ours, processes.spawn_init(memfd, theirs, preserved, stdio)
+    except BaseException as error:
+        if ours >= 0:
+            fs.close(ours)
+        if isinstance(error, OSError):
+            raise of_init(error) from error
+        raise
+    finally:
+        fs.close(theirs)
+        fs.close(memfd)
+
+
+def connect(option: str, path: str) -> int:
+    """A connection to the socket that an option names.  Raises SysError."""
+    try:
+        return sockets.connect(fs.encode(path))
+    except OSError as error:
+        raise SysError(option, "connect", error.errno or 0, value=path) from error
+
+
+def of_init(error: OSError) -> SysError:
+    """The error of a system call that starts init or communicates with it."""
+    from pyrunc import hints
+
+    call, number = str(error.strerror), error.errno or 0
+    return SysError("init", call, number, hint=hints.find(call, number))
+
+
+def is_null(fd: int) -> bool:
+    """Whether a descriptor is /dev/null, through which nothing can be reached."""
+    found = posix.fstat(fd)
+    return found.st_rdev == 0x103 and found.st_mode & 0o170000 == 0o020000
+
+
+def listen_fds() -> int:
+    """LISTEN_FDS of socket activation if LISTEN_PID says that it is meant for us (sd_listen_fds(3)), else 0."""
+    count, pid = fs.getenv("LISTEN_FDS"), fs.getenv("LISTEN_PID")
+    if count.isdigit() and pid == str(posix.getpid()):
+        return int(count)
+    return 0
+
+
+def check_preserved(count: int) -> None:
+    """Every descriptor to pass on must be open.  Called before any of ours is opened.  Raises UsageError."""
+    for fd in range(3, 3 + count):
+        try:
+            posix.fstat(fd)
+        except OSError:
+            raise UsageError(f"--preserve-fds: descriptor {fd} is not open") from None

@@ -1,0 +1,159 @@
+"""Every session answers each record that its protocol allows, and undoes everything for any other."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("pyrunc._shim", reason="the extension is not built")
+
+from plan_support import compiled
+from pyrunc import handshake as h
+from pyrunc.api import library
+from pyrunc.errors import PyruncError
+from pyrunc.launch import create, exec, run, session
+from pyrunc.log import Log
+from pyrunc.seccomp_tools import contained
+
+
+def record(kind: int, value: int = 0) -> bytes:
+    return struct.pack("=IIiIHHI24s208s", kind, 0, errno.EACCES, value, 0, 0, 0, b"call", b"what init says")
+
+
+NO_STREAMS: Any = None
+# Each class of session that exists, and how one is made.
+KINDS: dict[str, Callable[[], session.InitSession]] = {
+    "create": lambda: create.Create(create.CreateOptions("c1", Log())),
+    "run": lambda: run.Run(run.RunOptions("c1", Log())),
+    "exec": lambda: exec.Exec(exec.ExecOptions("c1", Log())),
+    "api create": lambda: library.Create(library.Creation("c1", library.Messages(), NO_STREAMS)),
+    "api exec": lambda: library.Execute(library.Execution("c1", library.Messages(), NO_STREAMS)),
+    "seccomp run": lambda: contained.TracedRun(run.RunOptions("c1", Log()), -1, []),
+}
+PATHS = {  # to each state: the records that lead there
+    (h.SPAWNED, "create"): (), (h.SPAWNED, "exec"): (),
+    (h.ENTERING, "create"): (h.HELLO,), (h.ENTERING, "exec"): (h.HELLO,),
+    (h.SETUP, "create"): (h.HELLO, h.PID),
+    (h.FINISH, "create"): (h.HELLO, h.PID, h.MOUNTED),
+    (h.LATE, "create"): (h.HELLO, h.PID, h.MOUNTED, h.READY),
+    (h.JOINED, "exec"): (h.HELLO, h.READY),
+    (h.CLONED, "exec"): (h.HELLO, h.READY, h.PID),
+}  # fmt: skip
+
+
+def every_class(of: type[Any]) -> Iterator[type[Any]]:
+    for kind in of.__subclasses__():
+        if kind.__module__.startswith("pyrunc."):
+            yield kind
+            yield from every_class(kind)
+
+
+def test_no_kind_of_session_is_left_out() -> None:
+    complete = {kind for kind in every_class(session.InitSession) if kind.transitions}
+    assert complete == {type(make()) for make in KINDS.values()}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_each_action_of_the_protocol_has_a_handler(name: str) -> None:
+    one = KINDS[name]()
+    actions = {action for action, _ in one.transitions.values()} - {h.DEFER}
+    assert one.handlers().keys() == actions and len(actions) >= 7
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_handler_that_a_subclass_replaces_is_called(name: str) -> None:
+    one = KINDS[name]()
+    handlers = one.handlers()
+    assert handlers == {action: getattr(one, f"on_{action}") for action in handlers}
+
+
+class Undone:
+    """A session of which only the handshake is real: its init is a child that only sleeps."""
+
+    def __init__(self, name: str, last: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.last = last  # the number of the record whose handler fails
+        self.session: Any = KINDS[name]()
+        self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.child = os.posix_spawn("/bin/sleep", ["sleep", "60"], {})
+        self.handled: list[str] = []
+        self.released: list[str] = []
+        kind = type(self.session)
+        handlers = {action: self.noting(action) for action in self.session.handlers()}
+        monkeypatch.setattr(kind, "handlers", lambda _: handlers)
+        monkeypatch.setattr(kind, "steps", lambda _, interrupts: self.steps(interrupts))
+        monkeypatch.setattr(kind, "stray_children", lambda _: [])
+
+    def noting(self, action: str) -> Callable[[h.Record], None]:
+        def handler(record: h.Record) -> None:
+            self.handled.append(action)
+            if len(self.handled) > self.last:
+                raise PyruncError(f"the handler of {action} was called")
+
+        return handler
+
+    def steps(self, interrupts: Any) -> None:
+        one = self.session
+        one.plan = compiled({"process": {"args": ["prog"]}})
+        one.plan.cgroup_path = ""
+        one.enter_pid, one.channel.fd = self.child, self.ours.detach()
+        one.undo.push(self.released.append, "undone")
+        one.converse(interrupts)
+
+    def finish(self) -> None:
+        self.theirs.close()
+        try:
+            os.kill(self.child, 9)
+            os.waitpid(self.child, 0)
+        except (ChildProcessError, ProcessLookupError):
+            pass
+
+
+@pytest.fixture
+def undone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, int], Undone]]:
+    made: list[Undone] = []
+
+    def make(name: str, last: int) -> Undone:
+        made.append(Undone(name, last, monkeypatch))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.finish()
+
+
+def protocol_of(name: str) -> str:
+    return "exec" if name.endswith("exec") else "create"
+
+
+STATES = [(name, state) for name in KINDS for state, protocol in PATHS if protocol == protocol_of(name)]
+
+
+@pytest.mark.parametrize(("name", "state"), STATES)
+def test_any_record_in_any_state(undone: Callable[[str, int], Undone], name: str, state: str) -> None:
+    """It reaches its handler, or ends the session: one line, the child reaped, the socket closed, the stack run."""
+    path = PATHS[state, protocol_of(name)]
+    for kind in sorted(h.NAMES):
+        one = undone(name, len(path))
+        found = one.session.transitions.get((state, kind))
+        if found and found[0] == h.DEFER:
+            continue  # waits for the pid (tests/test_handshake.py)
+        for data in (*path, kind):
+            one.theirs.send(record(data))
+        with pytest.raises(PyruncError) as raised:
+            one.session.execute()
+        if found is None:
+            assert str(raised.value) == f"unexpected message {h.NAMES[kind]} from init in state {state}"
+            assert len(one.handled) == len(path)
+        else:
+            assert str(raised.value) == f"the handler of {found[0]} was called"
+        assert one.released == ["undone"] and one.session.channel.fd == -1
+        assert one.session.enter_pid == one.session.init_pid == 0
+        with pytest.raises(ChildProcessError):
+            os.waitpid(one.child, os.WNOHANG)
+        assert one.theirs.recv(1) == b"", "our end is closed"
