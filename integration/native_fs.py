@@ -27,6 +27,7 @@ skip_marks = [
 NATIVE = pathlib.Path(__file__).resolve().parent.parent / "native"
 OBJECTS = [
     "path",
+    "fsapi",
     "mount",
     "source",
     "copyup",

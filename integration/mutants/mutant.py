@@ -25,7 +25,7 @@ FILES = {
     "native/init/device.c": 9, "native/init/mount.c": 9, "native/init/main.c": 8, "native/init/enter.c": 8,
     "native/init/seccomp.c": 8, "native/init/lsm.c": 8, "native/init/plan_load.c": 8, "native/init/hook.c": 7,
     "native/init/console.c": 7, "native/init/source.c": 7, "native/init/run.c": 7, "native/init/copyup.c": 6,
-    "native/init/uts.c": 6, "native/init/lookup.c": 5,
+    "native/init/uts.c": 6, "native/init/lookup.c": 5, "native/init/fsapi.c": 9,
     "pyrunc/launch/session.py": 8, "pyrunc/launch/exec.py": 8, "pyrunc/launch/create.py": 8,
     "pyrunc/state/container.py": 8,
     "pyrunc/launch/run.py": 8, "pyrunc/launch/spawn.py": 8, "pyrunc/launch/channel.py": 8, "pyrunc/launch/ending.py": 8,

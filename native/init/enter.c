@@ -61,6 +61,17 @@ static int clone_into(struct init *in, uint32_t slot, int in_cgroup)
     return pid < 0 ? fault(in, pid, "clone3", -1, 0, "") : pid;
 }
 
+/* The file is this process's: opened again after PLACE. */
+int open_time_offsets(struct init *in)
+{
+    if (in->timensfd >= 0)
+        close(in->timensfd);
+    in->timensfd = open_proc(in, "self/timens_offsets", O_WRONLY);
+    if (in->timensfd == -ENOENT)
+        return fault(in, ENOENT, "open", -1, 0, "this kernel has no time namespaces");
+    return in->timensfd < 0 ? fault(in, in->timensfd, "open", -1, 0, "timens_offsets") : 0;
+}
+
 /* Whether a process may go into a cgroup is a question of who it is, and the root of a user namespace is nobody
  * there.  So we go first, before anything is joined.  Moving in from outside would do as well, but waits for
  * an RCU grace period, several milliseconds (kernel: cgroup_attach_lock). */

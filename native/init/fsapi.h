@@ -58,7 +58,7 @@ int same_place(int a, int b);
 /* f_type of the filesystem behind a descriptor, or -errno. */
 long fs_magic(int fd);
 
-/* mount.c -------------------------------------------------------------------------------------------- */
+/* fsapi.c -------------------------------------------------------------------------------------------- */
 
 /* mount_setattr(2) on a descriptor, nothing when there is nothing to change; recursive: AT_RECURSIVE or 0. */
 int set_attr(int fd, unsigned recursive, uint64_t set, uint64_t clr);
@@ -68,8 +68,6 @@ int set_attr(int fd, unsigned recursive, uint64_t set, uint64_t clr);
 int set_propagation(int fd, uint32_t nibbles);
 /* Clone the mount behind a descriptor (recursive: AT_RECURSIVE or 0) as a detached tree.  -errno on error. */
 int clone_tree(int fd, unsigned recursive);
-/* A detached tmpfs of our own, `label`: its SELinux context or "".  -errno on error. */
-int scratch_tmpfs(const char *label);
 /* Unmount, lazily, the mount whose root a descriptor is. */
 int umount_fd(int fd);
 /* Attach a detached tree to what `dest` names. */
@@ -77,6 +75,11 @@ int attach(int tree, int dest);
 /* The kernel's words about the last failure of an fs-context, without their "e " prefix; "" when there are
  * none. */
 void fs_message(int fsfd, char text[MSG_DETAIL]);
+
+/* mount.c -------------------------------------------------------------------------------------------- */
+
+/* A detached tmpfs of our own, `label`: its SELinux context or "".  -errno on error. */
+int scratch_tmpfs(const char *label);
 
 /* source.c ------------------------------------------------------------------------------------------- */
 

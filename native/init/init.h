@@ -49,6 +49,7 @@ struct init {
     int at_cwd;      /* CHDIR is done */
     int hidden;      /* DUMPABLE 0: to be repeated whenever ids or capabilities change */
     int admin;       /* CAPS kept CAP_SYS_ADMIN beyond what it was to leave, until DROP_ADMIN */
+    int traced;      /* each step leaves a stamp */
     char released;   /* what `start` wrote into its fifo: START_*; 0 before that */
 };
 
@@ -104,13 +105,11 @@ void add_home(const struct init *in, char **end, char *buf, size_t size);
 void close_host_fds(struct init *in);
 /* Give back the memory that only the steps so far needed. */
 void trim_memory(struct init *in);
-/* End, also behind a filter that forbids exit_group. */
-_Noreturn void leave(int status);
 
-/* main.c: fill in->timensfd, while there are the rights of before. */
+/* leave.c: end, also behind a filter that forbids exit_group. */
+_Noreturn void leave(int status);
+/* enter.c: fill in->timensfd, while there are the rights of before. */
 int open_time_offsets(struct init *in);
-/* main.c: do the steps from the one at work on, with a stamp for each. */
-_Noreturn void walk_traced(struct init *in);
 
 /* trace.c: what only a traced init calls, but for trace_failed() ---------------------------------------- */
 

@@ -262,17 +262,6 @@ static void open_host_files(struct init *in)
         die(in, fault(in, ENODEV, "fstat", -1, 0, "/dev/null of the host is not the device 1:3"));
 }
 
-/* The file is this process's: opened again after PLACE. */
-int open_time_offsets(struct init *in)
-{
-    if (in->timensfd >= 0)
-        close(in->timensfd);
-    in->timensfd = open_proc(in, "self/timens_offsets", O_WRONLY);
-    if (in->timensfd == -ENOENT)
-        return fault(in, ENOENT, "open", -1, 0, "this kernel has no time namespaces");
-    return in->timensfd < 0 ? fault(in, in->timensfd, "open", -1, 0, "timens_offsets") : 0;
-}
-
 /* Before anything is joined, too: the kernel asks whether who opened the file may set the clock of the new namespace,
  * and once we are not dumpable a user other than root could not open it at all (DUMPABLE). */
 static void prepare_time_offsets(struct init *in)
@@ -314,16 +303,6 @@ static _Noreturn void no_program(struct init *in)
     die(in, fault(in, ENOEXEC, "plan", -1, 0, "the plan ends without EXECVE: there is no program to run"));
 }
 
-/* A loop of its own: without stamps there is nothing to ask in front of each step. */
-_Noreturn void walk_traced(struct init *in)
-{
-    for (; in->step < in->plan->nsteps; in->step++) {
-        trace_step(in);
-        do_step(in);
-    }
-    no_program(in);
-}
-
 int main(int argc, char **argv)
 {
     struct init *in = &state;
@@ -344,9 +323,11 @@ int main(int argc, char **argv)
     open_host_files(in);
     prepare_time_offsets(in);
     in->step = 0;
-    if (in->plan->flags & PLAN_TRACE)
-        walk_traced(in);
-    for (; in->step < in->plan->nsteps; in->step++)
+    in->traced = (in->plan->flags & PLAN_TRACE) != 0;
+    for (; in->step < in->plan->nsteps; in->step++) {
+        if (in->traced)
+            trace_step(in);
         do_step(in);
+    }
     no_program(in);
 }

@@ -1,4 +1,4 @@
-/* What init says to its parent, and how it ends when something is wrong. */
+/* What init reports to its parent. */
 #include "sys.h"
 
 #include <string.h>

@@ -72,7 +72,7 @@ static const struct {
     {"MOUNT_LABEL", OP_MOUNT_LABEL, op_mount_label},
 };
 
-/* Of run.c, which would bring the rest of init along. */
+/* In place of leave.c, so that the sanitizers' reports at the end are made. */
 _Noreturn void leave(int status)
 {
     _exit(status);

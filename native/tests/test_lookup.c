@@ -10,7 +10,7 @@
 #include "lookup.h"
 #include "tap.h"
 
-/* Of run.c; nothing ends here. */
+/* In place of leave.c; nothing ends here. */
 _Noreturn void leave(int status)
 {
     exit(status);
