@@ -24,7 +24,7 @@ int pr_bus_message(pr_bus bus, const char *service, const char *path, const char
 int pr_bus_free(pr_message message);
 int pr_bus_add_text(pr_message message, char type, const char *value); /* types s o g */
 int pr_bus_add_number(pr_message message, char type,
-                      uint64_t value);               /* types y b n q i u x t, as two's complement */
+                      uint64_t value);                 /* types y b n q i u x t, as two's complement */
 int pr_bus_add_real(pr_message message, double value); /* type d */
 int pr_bus_add_bytes(pr_message message, const void *data, size_t len); /* type ay */
 int pr_bus_open_container(pr_message message, char type,

@@ -1,4 +1,5 @@
-/* Where init comes from on a host that executes no memfd (vm.memfd_noexec=2): a file in a mount that only we have. */
+/* The file that init is executed from on a host that forbids executing memfds (vm.memfd_noexec=2): it is in a private
+ * mount. */
 #include "image.h"
 #include "mount_abi.h"
 
@@ -7,6 +8,20 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+int write_all(int fd, const char *data, size_t len)
+{
+    while (len > 0) {
+        ssize_t n = write(fd, data, len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        data += n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
 
 static int own_tmpfs(void)
 {

@@ -40,20 +40,6 @@ static int close_error(int fd, int err)
     return -err;
 }
 
-int write_all(int fd, const char *data, size_t len)
-{
-    while (len > 0) {
-        ssize_t n = write(fd, data, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        data += n;
-        len -= (size_t)n;
-    }
-    return 0;
-}
-
 int pr_memfd_sealed(const char *name, const void *buf, size_t len, int executable)
 {
     /* vm.memfd_noexec (6.3) wants the choice made here; older kernels refuse the flags with EINVAL. */
