@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.compare import Series
+    from bench.series import Series
 
 
 def measure(series: Series, bundle: Path, count: int, at_once: int) -> str:
