@@ -1,8 +1,10 @@
-"""The import graph of pyrunc/: layers, no cycles, pure rooms without I/O (ARCHITECTURE.md, "The house")."""
+"""Who uses whom: layers, no cycles, pure rooms without I/O (ARCHITECTURE.md, "The house"); and no cycles in C."""
 
 from __future__ import annotations
 
 import ast
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -78,10 +80,10 @@ def imports(path: Path) -> list[tuple[str, bool]]:
     return found
 
 
-def modules() -> dict[str, Path]:
+def modules(top: Path = PACKAGE) -> dict[str, Path]:
     out = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        relative = path.relative_to(PACKAGE.parent).with_suffix("")
+    for path in sorted(top.rglob("*.py")):
+        relative = path.relative_to(top.parent).with_suffix("")
         name = ".".join(relative.parts)
         out[name.removesuffix(".__init__")] = path
     return out
@@ -98,23 +100,103 @@ def test_no_upward_import(name: str) -> None:
             assert layer(room(target)) <= own, f"{name} imports {target}, which is in a higher layer"
 
 
-def test_no_cycle_between_modules() -> None:
-    graph = {
-        name: {t for t, top in imports(path) if top and t in MODULES and t != name} for name, path in MODULES.items()
+def circles(graph: Mapping[str, set[str]]) -> list[tuple[str, ...]]:
+    """Those that lead back to themselves, one list for each circle."""
+
+    def reached(name: str) -> set[str]:
+        found: set[str] = set()
+        todo = [name]
+        while todo:
+            new = graph[todo.pop()] - found
+            found |= new
+            todo += new
+        return found
+
+    leads = {name: reached(name) for name in graph}
+    return sorted({tuple(sorted(n for n in leads[name] if name in leads[n])) for name in graph if name in leads[name]})
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"d"}, "e": set()}) == [("b", "c"), ("d",)]
+
+
+# The package itself gives type checkers the names of the API, and all modules import the package.  In that API a
+# container has its runtime as an attribute, whose methods return containers.
+PUBLIC = {("pyrunc", "pyrunc.api"), ("pyrunc.api.container", "pyrunc.api.runtime")}
+
+
+def needed(name: str, path: Path, known: Mapping[str, Path]) -> set[str]:
+    """What a module imports outside functions, for type checkers as well."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = {
+        id(part)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for part in ast.walk(function)
     }
-    done: set[str] = set()
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in inside:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            members = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (members & set(known)) or {node.module}
+    return {target for target in found & set(known) - {name} if (name, target) not in PUBLIC}
 
-    def visit(name: str, trail: tuple[str, ...]) -> None:
-        assert name not in trail, "import cycle: " + " -> ".join((*trail, name))
-        if name not in done:
-            for target in graph[name]:
-                visit(target, (*trail, name))
-            done.add(name)
 
-    for name in graph:
-        visit(name, ())
-    assert done == set(MODULES)
-    assert sum(map(len, graph.values())) > 200
+@pytest.mark.parametrize("top", ["pyrunc", "bench"])
+def test_no_circle_among_modules_and_their_types(top: str) -> None:
+    known = modules(PACKAGE.parent / top)
+    graph = {name: needed(name, path, known) for name, path in known.items()}
+    assert sum(map(len, graph.values())) > len(known) / 2
+    assert circles(graph) == []
+
+
+# --- C ----------------------------------------------------------------------------------------------------------------
+
+ROOMS = ["init", "launcher", "reader", "shim"]
+NOISE = re.compile(r'/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
+# A function or a variable that other files can see: it begins a line, and is not static, extern or a type.
+DEFINED = re.compile(
+    r"^(?!static\b|extern\b|typedef\b|enum\b|return\b|else\b)[A-Za-z_][\w ]*?[ *]\*?(\w+)(?:\(|\[| =|;)", re.MULTILINE
+)
+
+
+def c_graph(room: Path) -> dict[str, set[str]]:
+    """File -> the files whose functions and variables it uses, and the headers it includes."""
+    files = {path: path.read_text() for path in sorted(room.rglob("*.[ch]"))}
+    code = {path: NOISE.sub("", text) for path, text in files.items()}
+    owner = {
+        name: path for path in files if path.suffix == ".c" for name in DEFINED.findall(code[path]) if name[:2] != "__"
+    }
+    graph: dict[str, set[str]] = {}
+    for path, text in files.items():
+        names = set(re.findall(r"\w+", code[path])) if path.suffix == ".c" else set()
+        used = {owner[name].name for name in names & set(owner)}
+        included = set(re.findall(r'#include "(?:\w+/)*(\w+\.h)"', text)) & {other.name for other in files}
+        graph[path.name] = (used | included) - {path.name}
+    return graph
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_no_circle_among_c_files(name: str) -> None:
+    graph = c_graph(PACKAGE.parent / "native" / name)
+    assert {"init": "report.c", "launcher": "guard.h", "reader": "crowd.c", "shim": "image.c"}[name] in {
+        target for targets in graph.values() for target in targets
+    }
+    assert circles(graph) == []
+
+
+def test_a_circle_among_c_files_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.c").write_text("int first(void)\n{\n    return second();\n}\n")
+    (tmp_path / "b.c").write_text(
+        '/* first() */ int second(void);\nint second(void)\n{\n    return 0 * (int)"first";\n}\n'
+    )
+    assert circles(c_graph(tmp_path)) == []
+    (tmp_path / "b.c").write_text("int second(void)\n{\n    return first();\n}\n")
+    assert circles(c_graph(tmp_path)) == [("a.c", "b.c")]
 
 
 @pytest.mark.parametrize("name", sorted(n for n in MODULES if room(n) in PURE))

@@ -21,9 +21,9 @@ from pyrunc.api import documents, library
 from pyrunc.api.children import Child
 from pyrunc.api.container import Container, ExecOptions
 from pyrunc.api.programs import Completed, Process, ProgramFailed
-from pyrunc.api.runtime import CgroupManager, CreateOptions, Path, Rootless, Runtime
+from pyrunc.api.runtime import CgroupManager, CreateOptions, Rootless, Runtime
 from pyrunc.api.stdio import DEVNULL, PIPE
-from pyrunc.api.types import Event, Resources, State, Stats
+from pyrunc.api.types import Event, Path, Resources, State, Stats
 from pyrunc.container import events as happenings
 from pyrunc.errors import PyruncError, UsageError
 

@@ -18,7 +18,7 @@ from pyrunc.spec import load
 from pyrunc.spec import validate as validation
 
 if TYPE_CHECKING:
-    from pyrunc.api.runtime import Path
+    from pyrunc.api.types import Path
 
 Argument = int | str | bytes | list[str]
 """An argument of a step: a number (flags, ids, descriptor slots), a string, a blob or a list of

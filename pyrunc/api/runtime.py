@@ -10,12 +10,12 @@ from pyrunc import fs, state
 from pyrunc.api import children, documents, library
 from pyrunc.api.container import Container
 from pyrunc.api.stdio import DEVNULL, Stdio, Stream
+from pyrunc.api.types import Path
 from pyrunc.errors import PyruncError, UsageError, show
 
 if TYPE_CHECKING:
     import builtins
 
-Path = str | os.PathLike[str]
 CgroupManager = Literal["cgroupfs", "systemd", "disabled"]
 Rootless = Literal["auto", "true", "false"]
 

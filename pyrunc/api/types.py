@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
+Path = str | os.PathLike[str]
 Status = Literal["creating", "created", "running", "paused", "stopped"]
 
 
