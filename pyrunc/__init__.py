@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pyrunc.api import *  # noqa: F403
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> Any:  # functions and classes
     """A name of the API, at its first use (PEP 562).  Modules of the package, which are asked for as well, are not."""
     import sys
 

@@ -137,7 +137,7 @@ def pointer_of(text: str) -> str:
 
 
 class PyruncError(Exception):
-    """Any failure that is reported to the user.
+    """A failure that is reported to the user.
 
     ``exit_code`` is the status of the command line; ``errno`` that of a system call, 0 without one; ``value`` what was
     found; ``hint`` what may help.  What is not known is empty, or None for ``value``.

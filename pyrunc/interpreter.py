@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 FROZEN = "_pyrunc_launcher" in sys.builtin_module_names  # inside the launcher
-_launcher: Any = None
+_launcher: Any = None  # the builtin module, which has no stub
 if FROZEN:
     import _pyrunc_launcher
 
@@ -51,7 +51,7 @@ def look_beside() -> None:
         sys.path.append(place)
 
 
-def json_reader() -> Callable[..., Any]:
+def json_reader() -> Callable[..., Any]:  # of any document
     """``read_json`` of pyrunc/_reader.pyi: builtin inside the launcher, else an extension.  Raises ImportError."""
     if _launcher is not None:
         return _launcher.read_json  # type: ignore[no-any-return]
@@ -69,13 +69,13 @@ def json_writer() -> Callable[..., str]:
     return write_json
 
 
-def init_image() -> Any:
+def init_image() -> bytes:
     """The container-side program as a bytes-like object: no file is read inside the launcher.
 
     Raises OSError when the package was not built (``make build``).
     """
     if _launcher is not None:
-        return _launcher.init_image()
+        return _launcher.init_image()  # type: ignore[no-any-return]
     from pyrunc import fs
 
     return fs.read_file(__file__.rpartition("/")[0] + "/_init")

@@ -217,13 +217,12 @@ def test_the_steps_of_start() -> None:
         [9, "/process/args", "EXECVE", ["/bin/sh", "A=secret"]],
         [10, "x", "NO_SUCH_OP", []],
     ]
-    config = {"hooks": {"startContainer": [{"path": "/h", "args": ["h", "one"]}]}}
-    rows = record.of_state(late, config).rows
+    rows = record.of_state(late, [{"path": "/h", "args": ["h", "one"]}]).rows
     assert [(row.index, ops.OPS[row.op][0], row.about, row.args) for row in rows] == [
         (8, "HOOK", "/h", {"argv": ["h", "one"]}),
         (9, "EXECVE", "/bin/sh", {}),
     ]
-    assert record.of_state(late, {}).rows[0].args == {"argv": ["h"]}
+    assert record.of_state(late, []).rows[0].args == {"argv": ["h"]}
 
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

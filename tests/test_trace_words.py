@@ -73,7 +73,7 @@ def command(sink: Any, verb: str, ending: str) -> record.Recorder:
     with pytest.raises(OSError, match="Invalid"):
         points.timed(made, fails, "write", "=", points.DETAILS["write_file"])("/sys/fs/cgroup/c/cpu.max", b" max\n")
     what = everything()
-    made.steps = record.of_plan(what) if verb == "create" else record.of_state(LATE, HOOKS)
+    made.steps = record.of_plan(what) if verb == "create" else record.of_state(LATE, HOOKS["hooks"]["startContainer"])
     first = made.steps.rows[0].index
     times = [START + 10_000 * number for number in range(1, len(made.steps.rows) + 1)]
     if ending == "untimed":

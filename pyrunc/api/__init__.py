@@ -25,7 +25,10 @@ from pyrunc.api.types import Event, Resources, State, Stats
 from pyrunc.errors import Busy, ConfigError, Damaged, NotFound, Problem, PyruncError, StateError, SysError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pyrunc.api.aio import AsyncContainer, AsyncProcess, AsyncRuntime
+    from pyrunc.api.types import Path
 
 __all__ = [
     "DEVNULL", "INHERIT", "PIPE", "STDOUT", "Argument", "AsyncContainer", "AsyncProcess", "AsyncRuntime", "Busy",
@@ -39,14 +42,14 @@ class _Callable(ModuleType):
     """``pyrunc.plan`` is also the compiler's package; importing it would hide the function of
     that name."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Plan:
-        return plan(*args, **kwargs)
+    def __call__(self, bundle: Path = ".", *, config: Mapping[str, object] | Path | None = None) -> Plan:
+        return plan(bundle, config=config)
 
 
 sys.modules["pyrunc.plan"].__class__ = _Callable
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> Any:  # classes
     """Names that need asyncio."""
     if name.startswith("Async") and name in __all__:
         from pyrunc.api import aio

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, Unpack
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, Unpack
 
 from pyrunc.api import documents, library
 from pyrunc.api.children import Child
@@ -47,7 +47,7 @@ async def _finished(call: Callable[[], T], undo: Callable[[T], object] | None = 
         raise
 
 
-async def _whatever_comes(future: asyncio.Future[Any]) -> None:
+async def _whatever_comes(future: asyncio.Future[T]) -> None:
     """Wait until a future is done, through any number of cancellations."""
     while not future.done():
         with suppress(asyncio.CancelledError):

@@ -19,6 +19,7 @@ from pyrunc.spec import validate as validation
 
 if TYPE_CHECKING:
     from pyrunc.api.types import Path
+    from pyrunc.spec.types import Config
 
 Argument = int | str | bytes | list[str]
 """An argument of a step: a number (flags, ids, descriptor slots), a string, a blob or a list of
@@ -55,15 +56,14 @@ class Plan:
     cgroup: str
     warnings: tuple[str, ...]
     _plan: CompiledPlan
-    _config: Mapping[str, object]
+    _config: Config
 
     def __str__(self) -> str:
         return show.text(self._plan, self._config)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:  # JSON; a narrower type would break callers
         """The plan as JSON types: the content of `pyrunc plan --json`. Blobs are hexadecimal."""
-        found: dict[str, Any] = json.loads(json.dumps(show.as_json(self._plan, self._config)))
-        return found
+        return dict(json.loads(json.dumps(show.as_json(self._plan, self._config))))
 
     def of(self, pointer: str) -> tuple[Step, ...]:
         """The steps that come from a field or from anything below it."""

@@ -46,7 +46,7 @@ class CreateOptions(TypedDict, total=False):
 
 
 class Runtime:
-    """Containers under one state root. Any number of instances, and of threads, may be used
+    """Containers under one state root. Several instances, and several threads, may be used
     concurrently.
 
     ``root`` is the state directory, by default /run/pyrunc, for users $XDG_RUNTIME_DIR/pyrunc (from

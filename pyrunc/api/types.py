@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 Path = str | os.PathLike[str]
 Status = Literal["creating", "created", "running", "paused", "stopped"]
@@ -96,6 +96,23 @@ class PidsStats(TypedDict, total=False):
     limit: int
 
 
+class BlkioEntry(TypedDict, total=False):
+    """Bytes or operations of a device; ``op`` is Read or Write."""
+
+    major: int
+    minor: int
+    op: str
+    value: int
+
+
+class BlkioStats(TypedDict, total=False):
+    """io.stat and io.pressure of the cgroup."""
+
+    ioServiceBytesRecursive: list[BlkioEntry]
+    ioServicedRecursive: list[BlkioEntry]
+    psi: Pressures
+
+
 class Stats(TypedDict):
     """A container's usage: the ``data`` of a stats event of `pyrunc events`, with runc's names.
 
@@ -106,9 +123,9 @@ class Stats(TypedDict):
     cpuset: dict[str, int]
     memory: MemoryStats
     pids: PidsStats
-    blkio: dict[str, Any]
+    blkio: BlkioStats
     hugetlb: dict[str, dict[str, int]]
-    intel_rdt: dict[str, Any]
+    intel_rdt: dict[str, object]
     network_interfaces: None
 
 

@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    Value = tuple[str, Any]
+    Value = tuple[str, Any]  # D-Bus signature, and a value that fits it
     Properties = list[tuple[str, Value]]
 
 CALL_TIMEOUT = 25_000_000  # microseconds, D-Bus's usual one: PID 1 answers nothing during a daemon-reload
@@ -160,7 +160,7 @@ class Manager:
         if result != "done":
             raise PyruncError(f"systemd: {member}: the job ended with {show(result)}")
 
-    def add(self, message: Message, signature: str, value: Any) -> None:
+    def add(self, message: Message, signature: str, value: Any) -> None:  # fits the signature
         """Append a value of one complete type.  Raises SysError, ValueError (a value that its type cannot hold)."""
         kind = signature[:1]
         letter = kind.encode("ascii")

@@ -11,8 +11,6 @@ from pyrunc.errors import show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from pyrunc.cgroup.bus import Value
 
 _KEYWORDS = {
@@ -146,7 +144,7 @@ class Scanner:
             raise ValueError(f"a GVariant value, not {show(word)} (strings stand in quotes)")
         return self.value(said, depth + 1)
 
-    def typed(self, kind: str, own: str, value: Any) -> Value:
+    def typed(self, kind: str, own: str, value: object) -> Value:
         """A value whose type is fixed.  Raises ValueError when another is wanted."""
         if kind != own:
             raise ValueError(f"a value of type {kind}")
@@ -205,7 +203,7 @@ class Scanner:
             raise ValueError(f"a value of type {kind}")
         self.need("[")
         inner = kind[1:]
-        items: list[Any] = []
+        items: list[object] = []
         if not self.take("]"):
             while True:
                 inner, item = self.value(inner, depth + 1)
@@ -226,7 +224,7 @@ class Scanner:
         wanted = split(kind[1:-1]) if kind else []
         self.need("(")
         kinds: list[str] = []
-        items: list[Any] = []
+        items: list[object] = []
         while not self.take(")"):
             one, item = self.value(wanted[len(items)] if len(items) < len(wanted) else "", depth + 1)
             kinds.append(one)
@@ -247,7 +245,7 @@ class Scanner:
             raise ValueError(f"a value of type {kind}")
         key_kind, value_kind = split(kind[2:-1]) if kind else ("", "")
         self.need("{")
-        out: dict[Any, Any] = {}
+        out: dict[object, object] = {}
         if not self.take("}"):
             while True:
                 key_kind, key = self.value(key_kind, depth + 1)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pyrunc.state import Container
     from pyrunc.state.document import Process
 
-    Clues = dict[str, Any]
+    Clues = dict[str, Any]  # members of a damaged state, with the types of _KINDS
 
 # What a `create` makes before it saves its first state, when nothing else exists yet.
 _FIRST = frozenset((".state.json.tmp", "notify"))
@@ -89,7 +89,7 @@ def clues(text: bytes) -> Clues:
     return {key: data[key] for key, kind in _KINDS if type(data.get(key)) is kind} if type(data) is dict else {}
 
 
-def parsed(text: bytes) -> Any:
+def parsed(text: bytes) -> object:
     """A JSON document, None when it is not one."""
     try:
         return jsontext.loads(text)

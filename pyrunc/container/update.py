@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import DeviceRule, Memory, Resources
     from pyrunc.state import Container
 
-    Values = Mapping[str, Any]  # option -> value, as in command.Values
     Sections = dict[str, Any]  # Resources to code that treats all members alike
     Item = dict[str, object]
 
@@ -66,21 +65,21 @@ _SUFFIXES = "kmgtp"
 # -- what is asked for ----------------------------------------------------------------------------------------
 
 
-def from_flags(values: Values) -> Resources:
+def from_flags(values: Mapping[str, object]) -> Resources:
     """The resources that the flags of `update` name.  Raises UsageError."""
     out: dict[str, dict[str, str | int]] = {}
     for flag, section, field, kind in FIELDS:
         text = values.get(flag)
-        if text is None or (text == "" and kind == "text"):
+        if not isinstance(text, str) or (text == "" and kind == "text"):
             continue
         if kind == "text":
-            value = text
+            out.setdefault(section, {})[field] = text
         else:
             value = size(text) if kind == "size" else number(text)
             if value is None:
                 wanted = "bytes, with a suffix k, m or g if need be, or -1" if kind == "size" else "a number"
                 raise UsageError(f"option --{flag} {show(text)}: expected {wanted}")
-        out.setdefault(section, {})[field] = value
+            out.setdefault(section, {})[field] = value
     return typed(out)
 
 

@@ -87,7 +87,7 @@ def merge(into: Table, other: Table) -> None:
                 left[key] = value
 
 
-def table(found: Any, *keys: str) -> Table:
+def table(found: object, *keys: str) -> Table:
     """A nested table; {} if it is missing."""
     for key in keys:
         found = found.get(key) if type(found) is dict else None

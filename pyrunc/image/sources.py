@@ -59,7 +59,7 @@ def read_json(stream: IO[bytes], what: str, limit: int = descriptor.MAX_DOCUMENT
     return parse_json(data, what)
 
 
-def parse_json(data: bytes, what: str) -> Any:
+def parse_json(data: bytes, what: str) -> Any:  # as load.parse_json
     """Parse strict JSON, as for config.json: two parsers that disagree about a document would run
     different images.
 

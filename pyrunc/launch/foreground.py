@@ -10,7 +10,7 @@ from pyrunc.native import processes, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Protocol
+    from typing import Protocol
 
     from pyrunc.launch.channel import Channel
     from pyrunc.launch.console import Relay
@@ -120,7 +120,7 @@ class Loop:
     def run(self) -> int:
         """Until init has ended; returns its wait status."""
         while True:
-            ready = self.wait()
+            ready, _ = self.wait()
             if self.proxy is not None and self.proxy.fileno() in ready:
                 self.on_notify(self.proxy)
             if self.session.pidfd in ready:
@@ -132,23 +132,22 @@ class Loop:
         if self.proxy is not None:
             self.poller.unregister(self.proxy.fileno())
         while streams.masks():
-            if _ENDING.intersection(self.wait()[self.signals.fd]):
+            if _ENDING.intersection(self.wait()[1]):
                 return
 
-    def wait(self) -> dict[int, Any]:
+    def wait(self) -> tuple[dict[int, int], list[int]]:
         """One poll: passes on signals and bytes.  What poll(2) reported, and the signals that came."""
         masks = self.relay.masks() if self.relay is not None else {}
         for fd, mask in masks.items():
             self.poller.register(fd, mask)
-        ready: dict[int, Any] = dict(self.poller.poll())
+        ready: dict[int, int] = dict(self.poller.poll())
         for fd in masks:
             self.poller.unregister(fd)
         signals = self.signals.read() if self.signals.fd in ready else []
         self.on_signals(signals)
         if self.relay is not None:
             self.relay.handle({fd: event for fd, event in ready.items() if fd in masks})
-        ready[self.signals.fd] = signals
-        return ready
+        return ready, signals
 
     def on_notify(self, proxy: Proxy) -> None:
         """sd_notify: READY is told once, then the container may say what it likes."""

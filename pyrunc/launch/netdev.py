@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.log import Log
+    from pyrunc.spec.types import NetDevice
+
+    Message = Any  # of pyroute2, which has no types: a dict with methods
 
 POINTER = "/linux/netDevices"
 IFF_UP, IFF_LOOPBACK = 0x1, 0x8
@@ -52,7 +55,7 @@ class Device:
 
     __slots__ = ("addresses", "index", "moved", "name", "pointer", "up", "wanted")
 
-    def __init__(self, name: str, wanted: str, index: int, up: bool, addresses: list[dict[str, Any]]) -> None:
+    def __init__(self, name: str, wanted: str, index: int, up: bool, addresses: list[Message]) -> None:
         self.pointer = f"{POINTER}/{escape(name)}"
         self.name, self.wanted = name, wanted
         self.index, self.up, self.addresses = index, up, addresses
@@ -67,7 +70,7 @@ class NetlinkError(Exception):
         self.errno = number
 
 
-def _messages() -> tuple[Any, Any]:
+def _messages() -> tuple[type[Message], type[Message]]:
     """pyroute2's classes for links and addresses.
 
     The package's own __init__ imports every protocol that it knows, and asyncio: 0.2 s of processor time, against 25 ms
@@ -123,14 +126,14 @@ class Namespace:
     def __del__(self) -> None:
         self.close()
 
-    def request(self, kind: int, flags: int, message: Any) -> list[Any]:
+    def request(self, kind: int, flags: int, message: Message) -> list[Message]:
         """Send a message and read the answers to it.  Raises NetlinkError, OSError."""
         self.sequence += 1
         message["header"]["type"], message["header"]["flags"] = kind, NLM_F_REQUEST | flags
         message["header"]["sequence_number"] = self.sequence
         message.encode()
         posix.write(self.sock, bytes(message.data))
-        found: list[Any] = []
+        found: list[Message] = []
         while True:
             data = posix.read(self.sock, 1 << 16)  # a dump comes in pieces of at most 32 KiB (netlink(7))
             at = 0
@@ -154,7 +157,7 @@ class Namespace:
         answers = self.request(RTM_GETLINK, NLM_F_DUMP, self.link_message())
         return {link.get_attr("IFLA_IFNAME"): (link["index"], link["flags"]) for link in answers}
 
-    def set_link(self, index: int, attributes: list[tuple[str, Any]], *, up: bool = False) -> None:
+    def set_link(self, index: int, attributes: list[tuple[str, object]], *, up: bool = False) -> None:
         """Change a device.  Raises NetlinkError."""
         message = self.link_message()
         message["index"], message["attrs"] = index, attributes
@@ -162,7 +165,7 @@ class Namespace:
             message["flags"] = message["change"] = IFF_UP
         self.request(RTM_NEWLINK, NLM_F_ACK, message)
 
-    def addresses(self, index: int) -> list[dict[str, Any]]:
+    def addresses(self, index: int) -> list[Message]:
         """The addresses of a device that go with it: permanent ones of global scope, of any family."""
         found = []
         for entry in self.request(RTM_GETADDR, NLM_F_DUMP, self.address_message()):
@@ -177,7 +180,7 @@ class Namespace:
             found.append({"family": entry["family"], "prefixlen": entry["prefixlen"], "attrs": kept})
         return found
 
-    def set_up(self, index: int, addresses: list[dict[str, Any]], up: bool) -> None:
+    def set_up(self, index: int, addresses: list[Message], up: bool) -> None:
         """Give a device that has just come its addresses, and switch it on."""
         for address in addresses:
             message = self.address_message()
@@ -216,7 +219,7 @@ class Move:
         self.host, self.inside = Namespace("/proc/self/ns/net"), Namespace(f"/proc/{pid}/ns/net")
         self.devices: list[Device] = []
 
-    def all(self, wanted: dict[str, Any]) -> None:
+    def all(self, wanted: dict[str, NetDevice]) -> None:
         """Move all of ``linux.netDevices``, or none.  Raises SysError, PyruncError."""
         here, there = posix.fstat(self.host.fd), posix.fstat(self.inside.fd)
         if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
@@ -234,7 +237,7 @@ class Move:
                 raise _as_sys_error(error, device.pointer, device.wanted) from error
             raise
 
-    def _check(self, wanted: dict[str, Any]) -> list[Device]:
+    def _check(self, wanted: dict[str, NetDevice]) -> list[Device]:
         """Everything that can be known before the first one is moved (MUST check)."""
         links, taken = self.host.links(), self.inside.links()
         devices = []
@@ -287,7 +290,7 @@ class Move:
         self.devices = []
 
 
-def move(devices: dict[str, Any], pid: int, log: Log) -> Move:
+def move(devices: dict[str, NetDevice], pid: int, log: Log) -> Move:
     """Move devices into the network namespace of ``pid``, all or none; the result's `restore` undoes it."""
     job = Move(pid, log)
     job.all(devices)

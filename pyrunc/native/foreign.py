@@ -17,7 +17,7 @@ def call(name: str) -> Callable[..., int]:
     word = CALLS.get(name, name)
     bound: list[Any] = []  # Any: cffi types its objects no better
 
-    def function(*args: Any) -> int:
+    def function(*args: object) -> int:
         if not bound:
             from pyrunc._shim import ffi, lib
 
@@ -33,7 +33,7 @@ def call(name: str) -> Callable[..., int]:
     return function
 
 
-def argument(ffi: Any, kind: Any, value: Any) -> Any:
+def argument(ffi: Any, kind: Any, value: Any) -> Any:  # cffi has no better types
     """An argument as cffi takes it for a parameter of this C type.  The result keeps its memory."""
     if kind.kind != "pointer":
         return value

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pyrunc.plan import Plan
 
     Explain = Callable[[str, int], str]
+    Late = list[Any]  # rows of Plan.late_origins: int, str, str, list[str]
 
 # FIND_EXE has found the file, so it is not the file that is missing.
 _EXEC_WORDS = {ENOENT: "no such file or directory (the program, its #! interpreter or its ELF loader)"}
@@ -39,7 +40,7 @@ class Fault:
         self.where, self.value, self.context, self.op = where, value, context, op
 
 
-def describe(source: Plan | Sequence[Sequence[Any]], record: Record) -> Fault:
+def describe(source: Plan | Late, record: Record) -> Fault:
     """Find the origin of ``record.step`` in a plan or in the result of `Plan.late_origins`.
 
     ``record.arg`` is a string slot plus 1 (0: no argument in particular), ``record.item`` the index
@@ -66,13 +67,12 @@ def describe(source: Plan | Sequence[Sequence[Any]], record: Record) -> Fault:
     return Fault(where, value, context, op)
 
 
-def _find(source: Plan | Sequence[Sequence[Any]], step: int) -> tuple[str, str, Sequence[object]]:
+def _find(source: Plan | Late, step: int) -> tuple[str, str, Sequence[object]]:
     """Origin, op name and string arguments of a step; ("init", "", ()) if there is no such step."""
-    if hasattr(source, "steps"):
-        plan: Any = source
-        if step < len(plan.steps):
-            op, _, _, strings = plan.steps[step]
-            return plan.origins[step], OPS[op][0], strings
+    if not isinstance(source, list):
+        if step < len(source.steps):
+            op, _, _, strings = source.steps[step]
+            return source.origins[step], OPS[op][0], strings
         return "init", "", ()
     for index, origin, name, strings in source:
         if index == step:
@@ -87,7 +87,7 @@ def _item(value: object, index: int) -> str | None:
     return None if isinstance(value, bytes) else str(value)
 
 
-def error(source: Plan | Sequence[Sequence[Any]], record: Record, explain: Explain | None = None) -> SysError:
+def error(source: Plan | Late, record: Record, explain: Explain | None = None) -> SysError:
     """The exception for a FAIL or WARN record, with a hint if there is one.
 
     ``explain``: explains why a program (a path) could not be executed, from the errno.
@@ -109,7 +109,7 @@ def error(source: Plan | Sequence[Sequence[Any]], record: Record, explain: Expla
     )
 
 
-def saved_error(late: Sequence[Sequence[Any]], record: Record, explain: Explain | None = None) -> SysError:
+def saved_error(late: Late, record: Record, explain: Explain | None = None) -> SysError:
     """`error` after `create` has ended; ``late`` is the result of `Plan.late_origins`."""
     return error(late, record, explain)
 

@@ -46,7 +46,7 @@ MAX_PROPAGATIONS = 8  # in a u32
 SET, CLEAR, ATIME, UNATIME, REC_SET, REC_CLEAR, REC_ATIME, REC_UNATIME = range(8)
 PROPAGATE, SUPER, BIND, REMOUNT, COPY_UP, NOTHING = range(8, 14)
 _REC = REC_SET - SET  # the distance from a plain option to its recursive counterpart
-OPTIONS: dict[str, tuple[int, Any]] = {
+OPTIONS: dict[str, tuple[int, Any]] = {  # Any: by `what`, see above
     "ro": (SET, RDONLY),
     "rw": (CLEAR, RDONLY),
     "nosuid": (SET, NOSUID),

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
-    Args = Mapping[str, Any]
+    from pyrunc.spec.types import Config, Hook, Linux
+
+    Args = Mapping[str, Any]  # of a step: int, str, bytes or list[str], by the kind in plan.def
 
 WIDTH = 76  # of the arguments column; longer arguments only move the origin of their own line
 _ATTRIBUTES = (
@@ -43,7 +45,7 @@ _SYNC_HOOKS = {ops.OP_SYNC_MOUNTED: ("prestart", "createRuntime"), ops.OP_EXECVE
 _BOLD, _FAINT, _YELLOW = "1", "2", "33"  # ECMA-48, select graphic rendition
 
 
-def text(plan: Plan, config: Mapping[str, Any] | None = None) -> str:
+def text(plan: Plan, config: Config | None = None) -> str:
     """The numbered listing: number, section, op, arguments and field of origin of each step.
 
     With ``config`` it includes the limits of the cgroup. Ends with a newline.
@@ -55,7 +57,7 @@ def text(plan: Plan, config: Mapping[str, Any] | None = None) -> str:
     return "\n".join(lines + _outside(plan, config)) + "\n"
 
 
-def fitted(plan: Plan, config: Mapping[str, Any] | None, width: int, colour: bool) -> str:
+def fitted(plan: Plan, config: Config | None, width: int, colour: bool) -> str:
     """`text` in lines of at most ``width`` characters: longer columns continue on the next line."""
     rows = _rows(plan)
     section, op = _widths(rows)
@@ -105,7 +107,7 @@ def _wrap(words: str, width: int, at: str) -> list[str]:
     return [*parts, indent + words[start:]] if words[start:] or not parts else parts
 
 
-def as_json(plan: Plan, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def as_json(plan: Plan, config: Config | None = None) -> dict[str, Any]:  # JSON, for the API too
     """The plan as JSON-ready objects: named arguments, blobs in hexadecimal, unused slots null."""
     steps, borders = [], _borders(plan)
     for index, (op, policy, _, _) in enumerate(plan.steps):
@@ -136,9 +138,9 @@ def as_json(plan: Plan, config: Mapping[str, Any] | None = None) -> dict[str, An
         "cgroup": {
             "path": plan.cgroup_path,
             "owner": plan.cgroup_owner if plan.cgroup_owner >= 0 else None,
-            "resources": _resources(config),
+            "resources": _linux(config).get("resources", {}),
         },
-        "netDevices": _linux(config, "netDevices"),
+        "netDevices": _linux(config).get("netDevices", {}),
         "hooks": plan.hooks,
         "warnings": _warnings(plan),
     }
@@ -164,10 +166,10 @@ def _section(plan: Plan, index: int, borders: tuple[int, int]) -> str:
     return "ENTER" if index <= borders[0] else ops.OPS[op][1]
 
 
-def arguments(plan: Plan, index: int) -> dict[str, Any]:
+def arguments(plan: Plan, index: int) -> Args:
     """Arguments of one step by name: ints, strings, lists of strings, bytes."""
     op, _, numbers, strings = plan.steps[index]
-    found: dict[str, Any] = {}
+    found = {}
     for name, kind, _, number, string in ops.OPS[op][2]:
         if string >= 0:
             found[name] = strings[string]
@@ -180,7 +182,7 @@ def arguments(plan: Plan, index: int) -> dict[str, Any]:
     return found
 
 
-def _json_value(value: Any) -> Any:
+def _json_value(value: object) -> object:
     if isinstance(value, bytes):
         return value.hex()
     return None if value == NO_SLOT else value
@@ -201,8 +203,8 @@ def _step_rows(plan: Plan, index: int, borders: tuple[int, int]) -> Iterable[tup
             yield "", "host", kind, _host_hook(hook), f"/hooks/{kind}/{number}"
 
 
-def _host_hook(hook: Mapping[str, Any]) -> str:
-    words = [_command([hook["path"], *(hook.get("args") or [])[1:]])]
+def _host_hook(hook: Hook) -> str:
+    words = [_command([hook["path"], *hook.get("args", [])[1:]])]
     if hook.get("timeout"):
         words.append(f"timeout={hook['timeout']}s")
     if hook.get("env"):
@@ -210,7 +212,7 @@ def _host_hook(hook: Mapping[str, Any]) -> str:
     return "  ".join(words)
 
 
-def _outside(plan: Plan, config: Mapping[str, Any] | None) -> list[str]:
+def _outside(plan: Plan, config: Config | None) -> list[str]:
     """What the host side does: descriptors, cgroup, limits, hooks that run after the program."""
     lines = [""]
     for slot, (kind, value, origin) in enumerate(plan.fds, 1):
@@ -219,9 +221,9 @@ def _outside(plan: Plan, config: Mapping[str, Any] | None) -> list[str]:
         lines.append(f"descriptors 3 to {2 + plan.npreserve} are passed on")
     owner = f"  given to uid {plan.cgroup_owner}" if plan.cgroup_owner >= 0 else ""
     lines.append(f"cgroup {plan.cgroup_path or 'none of its own'}{owner}")
-    for name, limits in _resources(config).items():
+    for name, limits in _linux(config).get("resources", {}).items():
         lines.append(f"  limit {name} {value_text(limits)}  /linux/resources/{name}")
-    for name, entry in _linux(config, "netDevices").items():
+    for name, entry in _linux(config).get("netDevices", {}).items():
         lines.append(f"network device {name} -> {entry.get('name') or name}  /linux/netDevices/{escape(name)}")
     for number, soft, hard, origin in plan.rlimits:
         lines.append(f"rlimit {RLIMITS[number]} soft={_limit(soft)} hard={_limit(hard)}  {origin}")
@@ -249,12 +251,8 @@ def _sched_attr(plan: Plan) -> dict[str, int]:
     )
 
 
-def _resources(config: Mapping[str, Any] | None) -> dict[str, Any]:
-    return _linux(config, "resources")
-
-
-def _linux(config: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
-    return dict(((config or {}).get("linux") or {}).get(name) or {})
+def _linux(config: Config | None) -> Linux:
+    return config.get("linux", {}) if config is not None else {}
 
 
 def _limit(value: int) -> str:

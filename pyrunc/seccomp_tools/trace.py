@@ -29,7 +29,8 @@ from pyrunc.signals import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Protocol
+    from collections.abc import Callable
+    from typing import Protocol
 
     from pyrunc.launch.run import RunOptions
     from pyrunc.seccomp_tools.listener import Notification
@@ -211,14 +212,14 @@ class Tracer:
                     return
 
 
-def poll_of(fd: int) -> Any:
+def poll_of(fd: int) -> poll:
     """Poll one descriptor."""
     poller = poll()
     poller.register(fd, POLLIN)
     return poller
 
 
-def leave(work: Any) -> None:
+def leave(work: Callable[[], int | None]) -> None:
     """Run the work of a fork and exit in any case."""
     code = 1
     try:

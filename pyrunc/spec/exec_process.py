@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pyrunc.spec.report import Facts
     from pyrunc.spec.types import Capabilities, Process, User
 
-    Values = Mapping[str, Any]  # flag -> value, whose type is in the table of flags
+    Values = Mapping[str, Any]  # as command.Values
 
 # What a process.json that says nothing about it takes from the container, as runc has it: not the limits, and not
 # noNewPrivileges, a field that is left out when it is false.

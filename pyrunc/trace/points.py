@@ -20,14 +20,16 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from pyrunc.hooks import _Program
     from pyrunc.launch.ending import Interrupts
     from pyrunc.launch.session import InitSession
     from pyrunc.plan import Plan
     from pyrunc.spec.types import Config
     from pyrunc.trace.record import Recorder, Span
 
-    Args = tuple[Any, ...]  # of a traced function
-    Call = Callable[..., Any]  # a traced function
+    # The traced functions have no type in common.
+    Args = tuple[Any, ...]
+    Call = Callable[..., Any]  # likewise
     Details = Callable[[Span, Args], None]
 
 # (module, name in it, kind, name in the trace); a trailing "=": DETAILS adds what a call is about.
@@ -120,7 +122,7 @@ POINTS: tuple[tuple[str, str, str, str], ...] = (
     ("cgroup.bus", "Manager.job", "dbus", "job="),
 )
 _CGROUP_FILES = ("cgroup.", "cpu.", "cpuset.", "io.", "memory.", "pids.", "hugetlb.", "rdma.", "misc.", "dmem.")
-_replaced: list[tuple[Any, str, Any]] = []
+_replaced: list[tuple[object, str, object]] = []
 
 
 def install(recorder: Recorder) -> None:
@@ -128,7 +130,7 @@ def install(recorder: Recorder) -> None:
     exits of hooks."""
     for module, name, kind, title in POINTS:
         owner, last = owner_of(module, name)
-        set_value(owner, last, timed(recorder, vars(owner).get(last), kind, title, DETAILS.get(name)))
+        set_value(owner, last, timed(recorder, getattr(owner, last), kind, title, DETAILS.get(name)))
     for module, name in (("plan.create", "compile_create"), ("plan.exec", "compile_exec")):
         replace(module, name, lambda found: planned(recorder, found))
     replace("launch.session", "InitSession.receive", lambda found: received(recorder, found))
@@ -138,7 +140,7 @@ def install(recorder: Recorder) -> None:
     replace("container.lifecycle", "wait_ready", lambda found: flushed(recorder, found))
     replace("hooks", "_wait", lambda found: hook_ended(recorder, found))
     replace("hooks", "_Program.environment", lambda found: hook_environment(recorder, found))
-    replace("handshake", "Record", lambda found: watching(recorder, found))
+    set_value(handshake, "Record", watching(recorder, handshake.Record))
     set_value(lifecycle, "RELEASE", b"1")
 
 
@@ -149,37 +151,37 @@ def remove() -> None:
         setattr(owner, name, value)
 
 
-def owner_of(module: str, path: str) -> tuple[Any, str]:
+def owner_of(module: str, path: str) -> tuple[object, str]:
     """The object that defines the name of a row, a module or a class, and the last part of the
     name."""
     full = f"pyrunc.{module}"
     __import__(full)
-    owner: Any = sys.modules[full]
+    owner: object = sys.modules[full]
     *classes, name = path.split(".")
     for part in classes:
         owner = getattr(owner, part)
     return owner, name
 
 
-def set_value(owner: Any, name: str, value: Any) -> None:
+def set_value(owner: object, name: str, value: object) -> None:
     """Set a value until `remove`. Raises AttributeError if the name is not defined there."""
     if name not in vars(owner):
-        raise AttributeError(f"{owner.__name__} does not define {name}")
+        raise AttributeError(f"{owner} does not define {name}")
     _replaced.append((owner, name, vars(owner)[name]))
     setattr(owner, name, value)
 
 
-def replace(module: str, path: str, make: Callable[[Any], Any]) -> None:
+def replace(module: str, path: str, make: Callable[[Call], object]) -> None:
     """Replace the current value with ``make(value)``."""
     owner, name = owner_of(module, path)
-    set_value(owner, name, make(vars(owner).get(name)))
+    set_value(owner, name, make(getattr(owner, name)))
 
 
-def timed(recorder: Recorder, call: Call, kind: str, title: str, details: Details | None) -> Any:
+def timed(recorder: Recorder, call: Call, kind: str, title: str, details: Details | None) -> Call:
     """Wrap a function in a span."""
     plain = title.rstrip("=")
 
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
+    def wrapper(*args: object, **kwargs: object) -> object:
         span = recorder.enter(plain, kind)
         if details is not None:
             details(span, args)
@@ -243,8 +245,8 @@ DETAILS |= {name: _about_cgroup for _, name, kind, title in POINTS if kind == "c
 def on_verb(recorder: Recorder, module: ModuleType) -> None:
     """Record the container that the verb operates on."""
 
-    def noted(found: Any) -> Any:
-        def main(context: Any, values: Any, args: list[str]) -> Any:
+    def noted(found: Call) -> Call:
+        def main(context: object, values: object, args: list[str]) -> object:
             if args:
                 recorder.id = brief(args[0], 80)
                 recorder.root.name = f"{recorder.verb} {recorder.id}"
@@ -256,11 +258,11 @@ def on_verb(recorder: Recorder, module: ModuleType) -> None:
     set_value(module, "main", noted(module.main))
 
 
-def planned(recorder: Recorder, call: Call) -> Any:
+def planned(recorder: Recorder, call: Call) -> Call:
     """A plan that requests times from init, and whose hooks receive TRACEPARENT."""
 
-    def compile(*args: Any, **kwargs: Any) -> Any:
-        plan = call(*args, **kwargs)
+    def compile(*args: object, **kwargs: object) -> Plan:
+        plan: Plan = call(*args, **kwargs)
         plan.flags |= TRACE
         recorder.steps = record.of_plan(plan)
         pass_on(recorder, plan)
@@ -306,15 +308,15 @@ def watching(recorder: Recorder, base: type[handshake.Record]) -> type[handshake
     return Record
 
 
-def received(recorder: Recorder, call: Call) -> Any:
+def received(recorder: Recorder, call: Call) -> Call:
     """The next record that is a message, after storing the times that precede it."""
 
-    def receive(self: InitSession, timeout: int, interrupts: Interrupts | None) -> Any:
+    def receive(self: InitSession, timeout: int, interrupts: Interrupts | None) -> handshake.Record | None:
         span = recorder.enter("wait for init", "wait")
         try:
             # At most one per step, times two: the container may control init.
             for _ in range(2 * len(self.plan.steps) + 64 if recorder.steps is not None else 1):
-                found = call(self, timeout, interrupts)
+                found: handshake.Record | None = call(self, timeout, interrupts)
                 recorder.init_pid = self.init_pid or self.enter_pid or recorder.init_pid
                 if found is None or found.type != handshake.STAMPS:
                     recorder.hear(found)
@@ -329,7 +331,7 @@ def received(recorder: Recorder, call: Call) -> Any:
     return receive
 
 
-def read_late(recorder: Recorder, call: Call) -> Any:
+def read_late(recorder: Recorder, call: Call) -> Call:
     """The rest as `start` sees it: times, then a failure or the end of the error fifo."""
 
     def read_record(fd: int) -> bytes:
@@ -354,10 +356,10 @@ def ops_of(recorder: Recorder) -> int:
     return len(recorder.steps.rows) if recorder.steps is not None else 0
 
 
-def released(recorder: Recorder, call: Call) -> Any:
+def released(recorder: Recorder, call: Call) -> Call:
     """`start`: the remaining steps."""
 
-    def let_go(container: state.Container, *args: Any) -> bytes:
+    def let_go(container: state.Container, *args: object) -> bytes:
         recorder.init_pid = container.data["pid"]
         try:
             config: Config | None = jsontext.loads(container.read_bytes("config.json"))
@@ -371,10 +373,10 @@ def released(recorder: Recorder, call: Call) -> Any:
     return let_go
 
 
-def flushed(recorder: Recorder, call: Call) -> Any:
+def flushed(recorder: Recorder, call: Call) -> Call:
     """Stop timing: the rest may take as long as the container lives."""
 
-    def wait(*args: Any) -> Any:
+    def wait(*args: object) -> object:
         recorder.flush()
         return call(*args)
 
@@ -384,7 +386,7 @@ def flushed(recorder: Recorder, call: Call) -> Any:
 def hook_ended(recorder: Recorder, call: Call) -> Call:
     """A hook's exit status."""
 
-    def wait(program: Any, *args: Any) -> int:
+    def wait(program: object, *args: object) -> int:
         status: int = call(program, *args)
         how = recorder.open[-1].args
         if status & 0x7F:
@@ -399,7 +401,7 @@ def hook_ended(recorder: Recorder, call: Call) -> Call:
 def hook_environment(recorder: Recorder, call: Call) -> Call:
     """TRACEPARENT for a hook."""
 
-    def environment(program: Any) -> list[bytes]:
+    def environment(program: _Program) -> list[bytes]:
         found: list[bytes] = call(program)
         parent = recorder.sink.traceparent(recorder.open[-1].number)
         if parent and program.pointer.startswith("/hooks/"):

@@ -18,9 +18,10 @@ from pyrunc.plan.encode import MAX_STEPS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any, Protocol
+    from typing import Protocol
 
     from pyrunc.plan import Plan
+    from pyrunc.plan.faults import Late
     from pyrunc.spec.types import Hook
 
     class Sink(Protocol):
@@ -223,7 +224,7 @@ class Step:
 
     __slots__ = ("about", "args", "index", "op", "origin")
 
-    def __init__(self, index: int, origin: str, op: int, strings: Sequence[Any]) -> None:
+    def __init__(self, index: int, origin: str, op: int, strings: Sequence[object]) -> None:
         self.index, self.origin, self.op = index, origin, op
         named = {arg[0]: strings[arg[4]] for arg in ops.OPS[op][2] if 0 <= arg[4] < len(strings)}
         self.about = next((str(named[name]) for name in _ABOUT if type(named.get(name)) is str), "")
@@ -255,7 +256,7 @@ def of_plan(plan: Plan) -> Steps:
     return Steps(rows)
 
 
-def of_state(late: Sequence[Sequence[Any]], hooks: list[Hook]) -> Steps:
+def of_state(late: Late, hooks: list[Hook]) -> Steps:
     """The steps that `start` releases, from `Plan.late_origins` and the hooks of config.json."""
     codes = {row[0]: op for op, row in ops.OPS.items()}
     rows: list[Step] = []
@@ -269,7 +270,7 @@ def of_state(late: Sequence[Sequence[Any]], hooks: list[Hook]) -> Steps:
     return Steps(rows)
 
 
-def words(argv: Sequence[Any]) -> list[str]:
+def words(argv: Sequence[object]) -> list[str]:
     """A command line of bounded length."""
     out = [brief(str(word), TEXT) for word in argv[:WORDS]]
     return [*out, f"... {len(argv) - WORDS} more"] if len(argv) > WORDS else out
