@@ -24,7 +24,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 UMASK := umask 022
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --use-pep517
 
-# A new or a removed file must cause a build, too: the list of sources is itself a source.
+# A new or a removed file must also cause a build: the list of sources is itself a source.
 SOURCES := $(shell find pyrunc native -name __pycache__ -prune -o -type f \
     \( -name '*.py' -o -name '*.pyi' -o -name '*.[ch]' -o -name '*.list' -o -name '*.def' -o -name py.typed \) -print | LC_ALL=C sort)
 LIST := build/sources.txt

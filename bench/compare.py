@@ -1,9 +1,10 @@
 """The benchmark: interleaved rounds of every runtime, medians, ratios, goals.
 
-It prints tables; ``--json FILE`` is for machines.
+It prints tables; ``--json FILE`` writes the results for machines.
 
-A round runs, for each runtime in turn: `run` of /bin/true, and create, state, start, kill, delete of a container that
-sleeps.  The order of the runtimes rotates, so that a slow second of the machine does not hit one of them only.
+A round runs, for each runtime in turn: `run` of /bin/true, and create, state, start, kill and
+delete of a container that sleeps. The order of the runtimes rotates, so that a slow second of the
+machine does not affect only one of them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from bench.series import SUM, Series, usable
 VERBS = ["run", "create", "start", "state", "exec", "ps", "events", "kill", "delete"]
 Samples = dict[str, dict[str, list[float]]]
 
-# (what, series, verb, compared with, factor): the figures that the project has set itself
+# (what, series, verb, compared with, factor): the project's goals
 GOALS = [
     ("run /bin/true", "pyrunc", "run", "runc", 0.55),
     ("run /bin/true", "pyrunc", "run", "crun", 1.3),
@@ -77,7 +78,8 @@ def created(series: Series, long: Path) -> dict[str, int]:
 
 
 def big_config(series: list[Series], place: Path, pyrunc: str) -> dict[str, float]:
-    """Milliseconds of `create` with 10 MB of annotations, the median of three (of one where it takes seconds)."""
+    """Milliseconds of `create` with 10 MB of annotations, the median of three (of one if it
+    takes seconds)."""
     annotations = {f"org.example.key{number:06}": "v" * 75 for number in range(100_000)}
     bundle = make_bundle(place, pyrunc, "big", ["/bin/true"], annotations=annotations)
     times: dict[str, list[float]] = {}
@@ -93,7 +95,8 @@ def big_config(series: list[Series], place: Path, pyrunc: str) -> dict[str, floa
 
 
 def many_binds(series: list[Series], place: Path, pyrunc: str) -> dict[str, str]:
-    """`run` with 2 000 bind mounts under RLIMIT_NOFILE 1024: milliseconds, or why not."""
+    """`run` with 2 000 bind mounts under RLIMIT_NOFILE 1024: milliseconds, or the reason for a
+    failure."""
     bundle = make_bundle(place, pyrunc, "binds", ["/bin/true"])
     path = bundle / "config.json"
     config = json.loads(path.read_text())
@@ -151,14 +154,15 @@ sys.stderr.write("\\n%d %d" % (len(new), len([name for name in new if not name.s
 
 
 def imports(place: Path, pyrunc: str, long: Path) -> dict[str, str]:
-    """Modules that each verb imports under a plain interpreter: all of them, and those not of pyrunc itself."""
+    """Modules that each verb imports in a plain interpreter: all of them, and those outside
+    pyrunc."""
     site = subprocess.run(
         [str(REPO / ".venv/bin/python"), "-c", "import sysconfig; print(sysconfig.get_path('platlib'))"],
         capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
     counts = {}
     root, ident = place / "imports", f"bench{os.getpid()}-imports"
-    errors = place / "imports.err"  # a file: the container keeps what it is given as stderr
+    errors = place / "imports.err"  # a file, because the container keeps its stderr open
     for verb in ("create", "state", "start", "kill", "delete"):
         more = ["--bundle", str(long)] if verb == "create" else []
         argv = ["--root", str(root), verb, *more, ident, *(["KILL"] if verb == "kill" else [])]
@@ -174,7 +178,7 @@ def imports(place: Path, pyrunc: str, long: Path) -> dict[str, str]:
 
 
 def table(rows: list[list[str]]) -> str:
-    """Columns aligned: the first to the left, the others to the right."""
+    """Aligned columns: the first to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -205,7 +209,7 @@ def medians_table(samples: Samples, names: list[str]) -> str:
 
 
 def judge(samples: Samples) -> list[dict[str, Any]]:
-    """Each goal with the ratio that was measured; `met` is None when there was nothing to compare with."""
+    """Each goal with the measured ratio; `met` is None if there was nothing to compare with."""
     results: list[dict[str, Any]] = []
     for what, series, verb, other, factor in GOALS:
         if not samples.get(other, {}).get(verb) or not samples.get(series, {}).get(verb):
@@ -230,7 +234,7 @@ def options() -> argparse.Namespace:
 
 
 def set_up(place: Path, only: str, quick: Path, long: Path) -> tuple[list[Series], Worker, Worker, list[str]]:
-    """The columns that can be measured here, the two workers, and remarks about those that cannot."""
+    """The columns that can be measured here, the two workers, and remarks about the others."""
     inside, outside = Worker(private=True), Worker(private=False)
     wanted = only.split(",") if only else ["runc", "runc-new", "crun", "pyrunc"]
     series, remarks = [], []
@@ -262,7 +266,7 @@ def section(title: str, body: str) -> None:
 def extras(
     series: list[Series], place: Path, pyrunc: str, quick: Path, long: Path, given: argparse.Namespace
 ) -> dict[str, Any]:
-    """Everything but the comparison, printed as it comes."""
+    """Everything except the comparison, printed as it is measured."""
     found: dict[str, Any] = {}
 
     def show(title: str, key: str, measure: Callable[[], dict[str, Any]]) -> None:
@@ -299,7 +303,7 @@ def extras(
 
 
 def main() -> None:
-    """Measure, print, and write JSON when asked to; the exit code does not depend on the goals."""
+    """Measure, print, and write JSON on request; the exit status does not depend on the goals."""
     given = options()
     if os.geteuid() != 0:
         sys.exit("bench: needs root, as every runtime does here")

@@ -28,17 +28,17 @@ from bench.measure import Worker, make_bundle
 LAYERS = 5
 PLACES = ("usr/lib", "usr/share", "usr/bin", "var/lib", "etc", "usr/include", "usr/local")
 OCI = "application/vnd.oci.image."
-GOALS = {"umoci": 1.0, "podman": 1.2}  # pyrunc's time in theirs
-GOAL_SECOND, GOAL_MEMORY = 1.3, 150  # times a plain run; MiB
-LIMIT = 600  # seconds for one of them
+GOALS = {"umoci": 1.0, "podman": 1.2}  # pyrunc's time as a fraction of theirs
+GOAL_SECOND, GOAL_MEMORY = 1.3, 150  # multiple of a plain run; MiB
+LIMIT = 600  # seconds for one command
 
 
 class Usage(NamedTuple):
-    """What a process and its children took."""
+    """Resources that a process and its children used."""
 
     wall: float  # seconds
     cpu: float
-    memory: float  # MiB, of the largest; at least those of the Python that started it
+    memory: float  # MiB, of the largest; at least the size of the Python that started it
 
 
 def measure(worker: Worker, argv: list[str]) -> Usage:
@@ -69,7 +69,7 @@ def layers(size: int) -> Iterator[bytes]:
                 try:
                     archive.add(path, recursive=False)
                 except OSError:
-                    continue  # gone, or not ours to read
+                    continue  # gone, or unreadable for us
                 if out.tell() >= size * 1_000_000 // LAYERS:
                     break
         yield out.getvalue()
@@ -101,7 +101,7 @@ def make_layout(path: Path, contents: Iterator[bytes], config: dict[str, Any]) -
 
 
 def unpackers(pyrunc: str, layout: Path, place: Path) -> dict[str, Callable[[int], list[str]]]:
-    """How each of those that are installed unpacks the image, the n-th time."""
+    """How each installed program unpacks the image, the n-th time."""
     found: dict[str, Callable[[int], list[str]]] = {
         "pyrunc": lambda number: [pyrunc, "unpack", "--quiet", f"{layout}:x", str(place / f"pyrunc{number}")]
     }
@@ -127,7 +127,7 @@ def unpacking(worker: Worker, pyrunc: str, place: Path, size: int, rounds: int) 
     for number in range(rounds):
         for name, argv in tools.items():
             used[name].append(measure(worker, argv(number)))
-            os.sync()  # what one has left in the page cache is not the next one's to write
+            os.sync()  # one program's dirty pages must not be written back during the next one
             for left in place.glob(f"{name}*{number}"):
                 shutil.rmtree(left)
     ours = median(used["pyrunc"])
@@ -149,7 +149,8 @@ def verdict(value: float, goal: float) -> str:
 
 
 def second_start(worker: Worker, pyrunc: str, place: Path, rounds: int) -> None:
-    """Print the row of the second `run --image`: the image is in the store, the container is a new one each time."""
+    """Print the row of the second `run --image`: the image is in the store, and each container
+    is new."""
     bundle = make_bundle(place, pyrunc, "plain", ["/bin/true"])
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
@@ -180,7 +181,7 @@ def main() -> None:
     parser.add_argument("--place", help="where to unpack; default: a temporary directory")
     options = parser.parse_args()
     pyrunc = os.path.abspath(options.pyrunc)
-    worker = Worker(private=False)  # before anything is read: a process counts the memory of the one that forked it
+    worker = Worker(private=False)  # before anything is read: a process counts the memory of its parent at the fork
     with tempfile.TemporaryDirectory(prefix="pybench", dir=options.place) as place:
         second_start(worker, pyrunc, Path(place), 40 * options.rounds)
         unpacking(worker, pyrunc, Path(place), options.size, options.rounds)

@@ -1,7 +1,8 @@
-"""Instructions that each verb of pyrunc executes (valgrind --tool=callgrind): exact where wall time is noise.
+"""Instructions that each verb of pyrunc executes (valgrind --tool=callgrind): exact where wall time
+is noisy.
 
-Only the runtime's own process is counted, not init's.  ``python -m bench.instructions`` prints a table;
-``--keep DIR`` leaves the profiles there for callgrind_annotate.
+Only the runtime's own process is counted, without init. ``python -m bench.instructions`` prints a
+table; ``--keep DIR`` leaves the profiles there for callgrind_annotate.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from pathlib import Path
 from bench.measure import ENVIRONMENT, LIMIT, become_subreaper, find, make_bundle
 
 VERBS = ["create", "run", "exec", "state", "start", "kill", "delete"]
-SPAWNS = "unexpectedly in state spawned"  # what valgrind makes of executing init from a memfd, which it cannot do
+SPAWNS = "unexpectedly in state spawned"  # valgrind's error for executing init from a memfd, which it does not support
 
 
 def one(pyrunc: str, args: list[str], profile: Path) -> str:
-    """Instructions of one call as 12 345 678, or why there is no count."""
+    """Instructions of one call as 12 345 678, or the reason why there is no count."""
     argv = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={profile}", pyrunc, *args]
     errors = profile.with_suffix(".log")
     with errors.open("w") as sink:
@@ -50,7 +51,7 @@ def one(pyrunc: str, args: list[str], profile: Path) -> str:
 
 
 def count(pyrunc: str, bundle: Path, place: Path) -> dict[str, str]:
-    """Of every verb, on a bundle that sleeps; profiles go to `place`."""
+    """The counts of every verb, on a bundle that sleeps; profiles go to `place`."""
     if shutil.which("valgrind") is None:
         return dict.fromkeys(VERBS, "not measured: valgrind is not installed")
     place.mkdir(parents=True, exist_ok=True)
@@ -69,7 +70,7 @@ def count(pyrunc: str, bundle: Path, place: Path) -> dict[str, str]:
         args = [verb, ident, *{"kill": ["KILL"], "exec": ["/bin/true"]}.get(verb, [])]
         results[verb] = one(pyrunc, [*root, *args], place / f"{verb}.callgrind")
         if verb == "kill":
-            plain("delete", "--force", ident)  # whether or not valgrind let it through
+            plain("delete", "--force", ident)  # whether or not valgrind executed it
             plain("create", "--bundle", str(bundle), ident)
     plain("delete", "--force", ident)
     return results

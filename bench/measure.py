@@ -1,6 +1,6 @@
-"""Start processes and take their wall time; find the runtimes and build the bundle they are measured on.
+"""Start processes and measure their wall time; find the runtimes and build the bundle.
 
-Times are in milliseconds.  Nothing here knows what is good or bad: see compare.py.
+Times are in milliseconds. Nothing here evaluates them; see compare.py.
 """
 
 from __future__ import annotations
@@ -32,14 +32,16 @@ def _call(name: str, *args: Any) -> None:
 
 
 def become_subreaper() -> None:
-    """A container's init becomes our child when the runtime has gone, so that we can wait for its end."""
+    """A container's init becomes our child when the runtime exits, so that we can wait for its
+    end."""
     _call("prctl", 36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 
 
 def enter_private_namespace() -> bool:
-    """On a host whose cgroup2 is not at /sys/fs/cgroup (peers look only there), move to a mount namespace where it is.
+    """If cgroup2 is not at /sys/fs/cgroup (the only place where peers look), enter a mount
+    namespace where it is.
 
-    Returns False when nothing had to be done.
+    Returns False if nothing had to be done.
     """
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         left, _, right = line.partition(" - ")
@@ -52,9 +54,9 @@ def enter_private_namespace() -> bool:
 
 
 class Worker:
-    """A process of our own that starts others on request, in the host's mount namespace or in the private one.
+    """A process that starts others on request, in the host's mount namespace or in the private one.
 
-    Two of them take turns, so that the series of both places are interleaved like everything else.
+    Two of them alternate, so that the series of both places are interleaved as well.
     """
 
     def __init__(self, private: bool) -> None:
@@ -71,7 +73,7 @@ class Worker:
         self.moved = bool(self.ask({"ready": 1})["moved"])
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Send a request; the answer to it.  RuntimeError when the worker has gone."""
+        """Send a request and return its answer. RuntimeError if the worker is gone."""
         self.requests.write(json.dumps(request) + "\n")
         self.requests.flush()
         line = self.answers.readline()
@@ -81,34 +83,37 @@ class Worker:
         return answer
 
     def run(self, argv: Sequence[str], expect: int | None = 0, out: str = "/dev/null") -> float:
-        """Milliseconds from the start of `argv` to its end; RuntimeError when its exit code is not `expect`."""
+        """Milliseconds from the start of `argv` to its end; RuntimeError if its exit status is
+        not `expect`."""
         return float(self.usage(argv, expect, out)["ms"])
 
     def usage(
         self, argv: Sequence[str], expect: int | None = 0, out: str = "/dev/null", limit: float = LIMIT
     ) -> dict[str, Any]:
-        """The same with "cpu_ms" and "peak_kib" of `argv` and what it waited for; the peak is at least the worker's."""
+        """The same with "cpu_ms" and "peak_kib" of `argv` and its children; the peak is at least
+        the worker's."""
         answer = self.ask({"argv": list(argv), "out": out, "limit": limit})
         if expect is not None and answer["rc"] != expect:
             raise RuntimeError(f"{' '.join(argv)}: exit code {answer['rc']}: {answer['err'].strip()}")
         return answer
 
     def storm(self, argv: Sequence[str], count: int, at_once: int) -> dict[str, Any]:
-        """Run `argv` `count` times, `at_once` at a time, {} in an argument being the number: see `_storm`."""
+        """Run `argv` `count` times, `at_once` at a time, with the number in place of {}: see
+        `_storm`."""
         return self.ask({"storm": list(argv), "count": count, "at_once": at_once})
 
     def reap(self) -> None:
-        """Wait for the end of every orphan, i.e. of a container that was killed."""
+        """Wait for the end of every orphan, which is a killed container."""
         self.ask({"reap": 1})
 
     def close(self) -> None:
-        self.ask({"quit": 1})  # the end of the pipe says nothing: a later worker has a copy of our end of it
+        self.ask({"quit": 1})  # EOF on the pipe is unreliable: a later worker has a copy of our end
         self.requests.close()
         os.waitpid(self.pid, 0)
 
     @staticmethod
     def _serve(requests: int, answers: int, private: bool) -> None:
-        """The worker's whole life; never returns."""
+        """The worker's main function; never returns."""
         status = 1
         try:
             become_subreaper()
@@ -144,7 +149,7 @@ def _reap() -> None:
 
 
 def _timed(argv: list[str], out: str, limit: float) -> dict[str, Any]:
-    """posix_spawn to wait4, with the error text of a failure."""
+    """From posix_spawn to wait4, with the error text of a failure."""
     signal.alarm(int(limit))
     start = time.perf_counter_ns()
     pid, errors = _spawn(argv, out)
@@ -163,9 +168,11 @@ def _timed(argv: list[str], out: str, limit: float) -> dict[str, Any]:
 
 
 def _storm(template: list[str], count: int, at_once: int) -> dict[str, Any]:
-    """Seconds for all, how many failed and what the first of them said, and the peak resident memory of one in KiB.
+    """Seconds for all, the number of failures with the first message, and the peak resident memory
+    of one in KiB.
 
-    The peak is what /proc says every millisecond (VmHWM): wait4's ru_maxrss is at least the spawner's.
+    The peak is read from /proc every millisecond (VmHWM), because wait4's ru_maxrss is at least the
+    spawner's.
     """
     running: dict[int, int] = {}  # pid: descriptor of its stderr
     started = failed = peak = 0
@@ -193,7 +200,7 @@ def _storm(template: list[str], count: int, at_once: int) -> dict[str, Any]:
 
 
 def _peak(pid: int) -> int:
-    """The most resident memory that a process of ours has had, KiB; 0 when it has ended."""
+    """The peak resident memory of one of our processes, in KiB; 0 if it has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -203,7 +210,7 @@ def _peak(pid: int) -> int:
 
 
 def _spawn(argv: list[str], out: str = "/dev/null") -> tuple[int, int]:
-    """Start a process; its pid, and the descriptor of what it will say on stderr."""
+    """Start a process; returns its pid and a descriptor of its stderr."""
     errors = os.memfd_create("stderr", os.MFD_CLOEXEC)
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
@@ -214,7 +221,7 @@ def _spawn(argv: list[str], out: str = "/dev/null") -> tuple[int, int]:
 
 
 class Peer:
-    """A runtime: where it is and what it calls itself."""
+    """A runtime: its path and its name."""
 
     def __init__(self, name: str, path: str) -> None:
         self.name, self.path = name, path
@@ -234,7 +241,7 @@ def find(name: str) -> str | None:
 
 
 def interpreter() -> str:
-    """The interpreter that pyrunc was built with: the one of the virtual environment, without the environment."""
+    """The interpreter that pyrunc was built with: the base of the virtual environment."""
     python = REPO / ".venv/bin/python"
     return os.path.realpath(python if python.exists() else sys.executable)
 

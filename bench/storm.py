@@ -1,4 +1,4 @@
-"""A storm of containers: many, some at a time, and what is left of them."""
+"""A storm of containers: many, several at a time, and their leftovers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 def measure(series: Series, bundle: Path, count: int, at_once: int) -> str:
-    """Containers a second, the peak memory of one runtime process, and what they left: state, cgroups, processes."""
+    """Containers per second, the peak memory of one runtime process, and leftovers: state,
+    cgroups, processes."""
     prefix = f"bench{os.getpid()}-{series.root.name}-storm"
     argv = [series.peer.path, "--root", str(series.root), "run", "--bundle", str(bundle), prefix + "{}"]
     result = series.worker.storm(argv, count, at_once)
@@ -28,7 +29,8 @@ def measure(series: Series, bundle: Path, count: int, at_once: int) -> str:
 
 
 def leftovers(root: Path, prefix: str) -> list[str]:
-    """Names in the state directory and of cgroups, and processes, that have to do with these containers."""
+    """Names in the state directory and of cgroups, and processes, that belong to these
+    containers."""
     found = [name for name in os.listdir(root) if name.startswith(prefix)] if root.exists() else []
     for _, names, _ in os.walk("/sys/fs/cgroup"):
         found += [name for name in names if prefix in name]

@@ -1,8 +1,9 @@
-"""What `run` costs with the systemd cgroup driver, compared with runc: ``python -m bench.systemd``, systemd being init.
+"""The cost of `run` with the systemd cgroup driver, compared with runc: ``python -m
+bench.systemd``, systemd being init.
 
-`run` of /bin/true, without limits and with some, interleaved; the order of the runtimes changes with every round.
-Medians and the ratio.  ``make bench-systemd`` does this in a guest where systemd is not this machine's init: both
-runtimes are emulated then, and only the ratio says something.
+`run` of /bin/true, with and without limits, interleaved; the order of the runtimes alternates.
+Prints medians and the ratio. ``make bench-systemd`` does this in a guest if systemd is not this
+machine's init. Both runtimes are then emulated, and only the ratio is meaningful.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 from bench.compare import section, table
 from bench.measure import Peer, Worker, find, make_bundle
 
-FACTOR = 1.0  # the figure that the project has set itself
+FACTOR = 1.0  # the project's goal
 LIMITS: dict[str, Any] = {
     "memory": {"limit": 64 << 20},
     "cpu": {"quota": 50_000, "period": 100_000},
@@ -30,7 +31,7 @@ Times = dict[str, dict[str, list[float]]]
 
 
 def bundles(place: Path, pyrunc: str) -> dict[str, Path]:
-    """One without limits and one with, otherwise the same."""
+    """One bundle without limits and one with, otherwise equal."""
     made = {"run": make_bundle(place, pyrunc, "plain", ["/bin/true"])}
     made["run with limits"] = make_bundle(place, pyrunc, "limited", ["/bin/true"])
     path = made["run with limits"] / "config.json"
@@ -41,7 +42,7 @@ def bundles(place: Path, pyrunc: str) -> dict[str, Path]:
 
 
 def collect(peers: list[Peer], worker: Worker, place: Path, made: dict[str, Path], rounds: int) -> Times:
-    """Milliseconds, by row and runtime.  The first two rounds warm up and do not count."""
+    """Milliseconds, by row and runtime. The first two rounds warm up and do not count."""
     times: Times = {row: {peer.name: [] for peer in peers} for row in made}
     for number in range(-2, rounds):
         turn = number % len(peers)
@@ -56,7 +57,7 @@ def collect(peers: list[Peer], worker: Worker, place: Path, made: dict[str, Path
 
 
 def report(times: Times, names: list[str]) -> str:
-    """Medians, least times, and the ratio of the medians to runc's."""
+    """Medians, minimum times, and the ratio of the medians to runc's."""
     rows = [["ms", *(f"{name} {what}" for name in names for what in ("median", "least")), "ratio"]]
     for row, found in times.items():
         cells = [f"{value(found[name]):.1f}" for name in names for value in (statistics.median, min)]
@@ -66,7 +67,7 @@ def report(times: Times, names: list[str]) -> str:
 
 
 def main() -> None:
-    """Measure and print; the exit code does not depend on the goal."""
+    """Measure and print; the exit status does not depend on the goal."""
     parser = argparse.ArgumentParser(prog="bench.systemd", description=__doc__)
     parser.add_argument("--rounds", type=int, default=25, help="rounds that count (25)")
     given = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What a user namespace costs: `run` of /bin/true with one and without, interleaved."""
+"""The cost of a user namespace: `run` of /bin/true with and without one, interleaved."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.measure import make_bundle
 
-FACTOR = 1.3  # the figure that the project has set itself
+FACTOR = 1.3  # the project's goal
 HOST, SIZE = 100000, 65536
 
 
@@ -25,13 +25,14 @@ def mapped(place: Path, pyrunc: str) -> Path:
     path.write_text(json.dumps(config, indent=2))
     for at, _, _ in os.walk(bundle / "rootfs"):
         os.chown(at, HOST, HOST)
-    place.chmod(0o711)  # peers want the namespace's root to get there
+    place.chmod(0o711)  # other runtimes need the namespace's root to reach it
     bundle.chmod(0o711)
     return bundle
 
 
 def measure(series: list[Any], place: Path, pyrunc: str, quick: Path, rounds: int) -> dict[str, str]:
-    """Medians in milliseconds, plain and mapped, and their ratio; or why there is none."""
+    """Medians in milliseconds, plain and mapped, and their ratio; or the reason why there is
+    none."""
     bundles = {"plain": quick, "mapped": mapped(place, pyrunc)}
     times: dict[str, dict[str, list[float]]] = {one.name: {kind: [] for kind in bundles} for one in series}
     said: dict[str, str] = {}

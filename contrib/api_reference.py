@@ -39,7 +39,7 @@ Sections refer to [runtime-spec](https://github.com/opencontainers/runtime-spec)
 [ADR 26](adr/0026-python-api.md) defines what the API guarantees to the calling program.
 """
 
-# Heading, what comes first in the section, and the names in it.
+# Heading, introduction of the section, and the names in it.
 SECTIONS = (
     ("Containers", "", ("Runtime", "CreateOptions", "Container", "ExecOptions", "Process", "Completed")),
     ("Streams", "The stdin, stdout or stderr of a program:", ("PIPE", "STDOUT", "DEVNULL", "INHERIT")),
@@ -65,7 +65,7 @@ Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def public() -> list[str]:
-    """The names of the API: those of pyrunc/api/__init__.py."""
+    """The names of the API, from pyrunc/api/__init__.py."""
     tree = ast.parse((API / "__init__.py").read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__":
@@ -74,7 +74,8 @@ def public() -> list[str]:
 
 
 def definitions() -> dict[str, tuple[ast.stmt, str]]:
-    """Every definition of the API's modules, and its docstring; of a constant, the string behind it."""
+    """Every definition of the API's modules, with its docstring; for a constant, the string
+    after it."""
     found: dict[str, tuple[ast.stmt, str]] = {}
     for path in (*sorted(API.glob("*.py")), API.parent / "errors.py"):
         body = ast.parse(path.read_text(encoding="utf-8")).body
@@ -89,7 +90,7 @@ def definitions() -> dict[str, tuple[ast.stmt, str]]:
 
 
 def text_of(node: ast.stmt | None) -> str:
-    """The string that a statement consists of."""
+    """The string, if a statement consists of one."""
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
         return node.value.value
     return ""
@@ -111,14 +112,14 @@ def prose(docstring: str) -> list[str]:
 
 
 def marked(line: str) -> str:
-    """One line outside of examples."""
+    """One line that is not an example."""
     line = re.sub(r"``(.+?)``", lambda match: f"\0{match[1]}\0", line).replace(".  ", ". ")
     line = re.sub(r"`(\w+)(?:\.(\w+))?`", reference, line)
     return line.replace("\0", "`")
 
 
 def reference(match: re.Match[str]) -> str:
-    """`Name` or `Name.method` as a link, when it is in this document."""
+    """`Name` or `Name.method` as a link, if this document contains it."""
     name, method = match[1], match[2]
     if name not in NAMES:
         return match[0]
@@ -126,7 +127,8 @@ def reference(match: re.Match[str]) -> str:
 
 
 def link(title: str) -> str:
-    """A link to a heading of this document: anchors are in lower case, and numbered when they would be equal."""
+    """A link to a heading of this document: anchors are in lower case, and equal ones are
+    numbered."""
     return f"[`{title}`](#{'plan-1' if title == 'Plan' else title.replace('.', '').lower()})"
 
 
@@ -142,7 +144,7 @@ def signature(node: ast.FunctionDef | ast.AsyncFunctionDef, owner: str = "") -> 
 
 
 def folded(text: str) -> list[str]:
-    """A signature, one parameter a line when it is long."""
+    """A signature, one parameter per line if it is long."""
     if len(text) <= 100:
         return [text]
     head, _, rest = text.partition("(")
@@ -172,7 +174,7 @@ def entry(name: str, node: ast.stmt, docstring: str) -> Iterator[str]:
 
 
 def class_entry(node: ast.ClassDef, docstring: str) -> Iterator[str]:
-    """A class: how it is made, or its fields, and its methods."""
+    """A class: its constructor or fields, and its methods."""
     bases = ", ".join(name for base in node.bases if (name := ast.unparse(base)) in NAMES | {"TypedDict"})
     fields = [item for item in node.body if isinstance(item, ast.AnnAssign) and not private(item.target)]
     if bases != "TypedDict" and not node.decorator_list:

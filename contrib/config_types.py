@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from typing import Literal, NotRequired, TypedDict'''
 
-# Pointer -> name, where the last word of the pointer is not a good one.
+# Pointer -> name, if the last word of the pointer is not a good name.
 NAMES = {
     "": "Config",
     "/mounts/*/uidMappings/*": "IdMapping",
@@ -50,14 +50,14 @@ NAMES = {
 
 
 class Writer:
-    """The definitions so far, in an order in which each stands before its first use."""
+    """The definitions so far, ordered so that each precedes its first use."""
 
     def __init__(self) -> None:
         self.names: dict[int, str] = {}  # id() of a node -> its type
         self.out: list[str] = []
 
     def type(self, node: schema.Node, pointer: str, owner: str) -> str:
-        """The type of a node as text; ``owner`` is the class that has it as a field."""
+        """The type of a node as text; ``owner`` is the class that contains it as a field."""
         kind = node[0]
         if kind in ("integer", "boolean"):
             return "int" if kind == "integer" else "bool"
@@ -77,7 +77,7 @@ class Writer:
         return self.names[id(node)]
 
     def name(self, pointer: str, owner: str) -> str:
-        """What a type is called.  Raises SystemExit when two of them would share a name."""
+        """The name of a type. Raises SystemExit if two types would share a name."""
         found = NAMES.get(pointer)
         if found is None:
             word = pointer.removesuffix("/*").rpartition("/")[2]
@@ -96,7 +96,7 @@ class Writer:
         self.out.append(line)
 
     def typed_dict(self, name: str, node: schema.Node, pointer: str) -> None:
-        """A class, or a call where a key is a keyword of Python."""
+        """A class, or a call if a key is a keyword of Python."""
         fields = []
         for key, child in node[1].items():
             text = self.type(child, f"{pointer}/{key}", name)
@@ -111,7 +111,7 @@ class Writer:
 
 
 def quoted(text: str) -> str:
-    """A string constant as ruff formats it."""
+    """A string constant in ruff's format."""
     return f'"{text}"'
 
 

@@ -33,12 +33,13 @@ CHOICES = {
     ("ps", "format"): ["table", "json"],
     ("seccomp", "libc"): ["glibc", "musl", "none"],
 }
-# First arguments that are words of their own, and what follows them: dir, file, or '' for free text.
+# First arguments that are words of their own, and the type of what follows: dir, file, or '' for
+# free text.
 SUBCOMMANDS = {
     "images": {"list": "", "pull": "file", "prune": ""},
     "seccomp": {"explain": "file", "check": "file"},
 }
-# Where pyrunc's ids are to be looked for: verbs that take an existing container.
+# Verbs without an existing container, so that ids are not completed.
 NOT_ON_CONTAINERS = {"create", "run", "plan", "spec", "features", "list"}
 
 
@@ -48,7 +49,7 @@ def verbs() -> dict[str, tuple[Flag, ...]]:
 
 
 def kind(verb: str, flag: Flag) -> str:
-    """What a value of an option is: dir, file, words, or '' for free text."""
+    """The type of an option's value: dir, file, words, or '' for free text."""
     if (verb, flag[0]) in CHOICES:
         return "words"
     return {"DIR": "dir", "FILE": "file", "PATH": "file"}.get(flag[2], "")
@@ -410,7 +411,7 @@ FILES = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write or compare every file; 1 when ``--check`` found one that differs."""
+    """Write or compare every file; returns 1 if ``--check`` finds a difference."""
     stale = []
     for name, make in FILES.items():
         path, text = HERE / name, make()

@@ -1,1 +1,1 @@
-"""Tests that need root: containers are really run, and a probe inside tells what it sees."""
+"""Tests that need root: they run real containers, and a probe inside reports what it sees."""

@@ -1,7 +1,9 @@
-"""Compare what the probe saw inside a container with what its config.json says: every difference is one line of text.
+"""Compare the probe's report with the container's config.json: every difference is one line of
+text.
 
-Pure: works on the parsed config and the probe's report only.  It knows the rules that are not in the config itself -
-default devices, mount flags that the kernel derives, what execve makes of capabilities - and nothing of any runtime.
+Pure: it uses only the parsed config and the probe's report. It knows rules that are not in the
+config itself (default devices, mount flags that the kernel derives, the effect of execve on
+capabilities) but nothing about any runtime.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ DEFAULT_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1,
 def differences(
     config: dict[str, Any], report: dict[str, Any], host_ns: dict[str, str], joined: dict[str, str]
 ) -> list[str]:
-    """All.  `host_ns`: readlink of the runtime's /proc/self/ns/NAME; `joined`: of the config's paths, by type."""
+    """All differences. `host_ns`: readlink of the runtime's /proc/self/ns/NAME; `joined`: of the
+    config's paths, by type."""
     found: list[str] = []
     for part in (mounts, user, capabilities, limits, devices, environment, masked, seccomp, identity):
         found += part(config, report)
@@ -52,7 +55,8 @@ def differences(
 
 
 def mounts(config: dict[str, Any], report: dict[str, Any]) -> Iterator[str]:
-    """Each mount of the config: there, of its type, with its flags and propagation; and the root's readonly."""
+    """Each mount of the config must exist with its type, flags and propagation; also the root's
+    readonly."""
     seen: dict[str, list[Mount]] = {}
     for one in parse_mountinfo(report["mountinfo"]):
         seen.setdefault(one.dest, []).append(one)
@@ -97,7 +101,7 @@ def mount(entry: dict[str, Any], seen: Mount, linux: dict[str, Any]) -> Iterator
 
 
 def outside(linux: dict[str, Any], kind: str, inside: int) -> int:
-    """An id of the container as the initial user namespace has it."""
+    """The id in the initial user namespace for an id of the container."""
     for entry in linux.get(f"{kind}Mappings") or []:
         if 0 <= inside - entry["containerID"] < entry["size"]:
             return int(inside - entry["containerID"] + entry["hostID"])
@@ -105,7 +109,8 @@ def outside(linux: dict[str, Any], kind: str, inside: int) -> int:
 
 
 def data(dest: str, options: list[str], seen: Mount, linux: dict[str, Any]) -> Iterator[str]:
-    """File system options as the superblock shows them (sizes in KiB, modes without leading zeros, ids of the host)."""
+    """Filesystem options in the superblock's form (sizes in KiB, modes without leading zeros,
+    ids of the host)."""
     shown = dict(item.partition("=")[::2] for item in seen.super)
     for option in options:
         name, _, value = option.partition("=")
@@ -138,7 +143,8 @@ def user(config: dict[str, Any], report: dict[str, Any]) -> Iterator[str]:
 
 
 def capabilities(config: dict[str, Any], report: dict[str, Any]) -> Iterator[str]:
-    """The sets after execve: root gets permitted from bounding unless noNewPrivileges, others only ambient ones."""
+    """The sets after execve: root gets permitted from bounding unless noNewPrivileges is set,
+    others only ambient ones."""
     given = config["process"].get("capabilities") or {}
     want = {kind: sum(CAP_BIT[name] for name in given.get(kind) or []) for kind in report["caps"]}
     if config["process"]["user"]["uid"] == 0:
@@ -185,8 +191,8 @@ def devices(config: dict[str, Any], report: dict[str, Any]) -> Iterator[str]:
     if report["devices"].get("/dev/ptmx", {}).get("target") == "pts/ptmx":
         want.pop(
             "/dev/ptmx", None
-        )  # privileged engines list the host's 5:2 node; the link to the own instance is as good
-    bound = bool(config["linux"].get("uidMappings"))  # the host's nodes, whose owner is nobody in a user namespace
+        )  # privileged engines list the host's 5:2 node; the link to the container's own instance is equivalent
+    bound = bool(config["linux"].get("uidMappings"))  # the host's nodes, whose owner is unmapped in a user namespace
     for path, expected in want.items():
         node = seen.pop(path, None)
         if node is None:
@@ -210,7 +216,7 @@ def environment(config: dict[str, Any], report: dict[str, Any]) -> Iterator[str]
 
 
 def masked(config: dict[str, Any], report: dict[str, Any]) -> Iterator[str]:
-    """Masked and read-only paths that exist show up as mounts; whether they exist is the host's business."""
+    """Masked and read-only paths that exist are mounts; whether they exist depends on the host."""
     seen = {one.dest: one for one in parse_mountinfo(report["mountinfo"])}
     for path in config["linux"].get("readonlyPaths") or []:
         if path in seen and "ro" not in seen[path].options:
@@ -225,7 +231,7 @@ def masked(config: dict[str, Any], report: dict[str, Any]) -> Iterator[str]:
 
 
 def seccomp(config: dict[str, Any], report: dict[str, Any]) -> Iterator[str]:
-    """Filter mode exactly when there is a profile."""
+    """Filter mode if and only if there is a profile."""
     mode = next(line.split()[1] for line in report["status"].splitlines() if line.startswith("Seccomp:"))
     want = "2" if config["linux"].get("seccomp") else "0"
     if mode != want:
@@ -252,7 +258,8 @@ def identity(config: dict[str, Any], report: dict[str, Any]) -> Iterator[str]:
 def namespaces(
     config: dict[str, Any], report: dict[str, Any], host_ns: dict[str, str], joined: dict[str, str]
 ) -> Iterator[str]:
-    """New ones differ from the host's, joined ones are the given ones, the rest is inherited."""
+    """New namespaces differ from the host's, joined ones are the given ones, the rest is
+    inherited."""
     entries = {entry["type"]: entry.get("path") for entry in config["linux"]["namespaces"]}
     for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup", "user", "time"):
         file = NS_FILE.get(kind, kind)

@@ -1,4 +1,4 @@
-"""Fixtures and marks of the integration tests; what they hand out is defined in harness.py."""
+"""Fixtures and marks of the integration tests; their types are defined in harness.py."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _counter = itertools.count()
 PEERS_LEAVE = ("cgroup", "state .empty-directory")
 TEST_LIMIT = 120 * harness.SLOW  # one test, seconds
 
-# Marks whose tests this run is there for: when one of them is skipped, or none runs, the run fails.  MARK:ARGUMENT is
-# for the tests whose mark has that argument.
+# Marks that this run must cover: if one of them is skipped, or none runs, the run fails.
+# MARK:ARGUMENT stands for the tests whose mark has that argument.
 COVER = os.environ.get("PYRUNC_TEST_COVER", "").split()
-_covers: dict[str, list[str]] = {}  # test -> those of COVER that it has
+_covers: dict[str, list[str]] = {}  # test -> its marks that are in COVER
 _covered: dict[str, int] = dict.fromkeys(COVER, 0)
 _skipped: list[str] = []
 
@@ -102,7 +102,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def runtime() -> Runtime:
-    """The runtime under test; skips what needs it when we are not root or it is not there."""
+    """The runtime under test; skips tests that need it without root, or if it is missing."""
     if os.geteuid() != 0:
         pytest.skip("integration tests need root")
     path = Runtime.find()
@@ -116,7 +116,7 @@ def runtime() -> Runtime:
 
 @pytest.fixture(scope="session")
 def base() -> Iterator[Path]:
-    """A short directory: a unix socket's path has at most 107 bytes."""
+    """A short directory, because a unix socket's path has at most 107 bytes."""
     path = Path(tempfile.mkdtemp(prefix="pyt", dir=os.environ.get("PYRUNC_TEST_TMP")))
     path.chmod(0o755)
     yield path
@@ -125,7 +125,8 @@ def base() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def probe(base: Path) -> Path:
-    """The static probe program, built from probe/probe.c unless PYRUNC_TEST_PROBE names a built one."""
+    """The static probe program, built from probe/probe.c unless PYRUNC_TEST_PROBE names a
+    prebuilt one."""
     target = base / "probe"
     built = os.environ.get("PYRUNC_TEST_PROBE", "")
     if built:
@@ -143,9 +144,9 @@ def rootfs(base: Path, probe: Path) -> Path:
 
 @pytest.fixture
 def box(request: pytest.FixtureRequest, runtime: Runtime, rootfs: Path, base: Path) -> Iterator[Box]:
-    """One test's own corner; after the test nothing of it may be left on the host."""
+    """The resources of one test; afterwards nothing of it may be left on the host."""
     mark = request.node.get_closest_marker("pyrunc_only")
-    if mark and not runtime.is_pyrunc and not os.environ.get("PYRUNC_TEST_ALL"):  # set: check the reasons given
+    if mark and not runtime.is_pyrunc and not os.environ.get("PYRUNC_TEST_ALL"):  # if set, check the given reasons
         pytest.skip(f"{runtime.name}: {mark.args[0]}")
 
     def too_long(_signal: int, _frame: object) -> None:
@@ -156,7 +157,7 @@ def box(request: pytest.FixtureRequest, runtime: Runtime, rootfs: Path, base: Pa
     made = Box(runtime, rootfs, base, f"t{os.getpid():x}n{next(_counter)}")
     yield made
     left = made.close()
-    if not runtime.is_pyrunc:  # its own leaks would hide what these tests are calibrated for
+    if not runtime.is_pyrunc:  # leaks of other runtimes are not ours to report
         left = [text for text in left if not text.startswith(PEERS_LEAVE)]
     signal.setitimer(signal.ITIMER_REAL, 0)
     assert not left, "left behind: " + "; ".join(left)
@@ -164,13 +165,14 @@ def box(request: pytest.FixtureRequest, runtime: Runtime, rootfs: Path, base: Pa
 
 @pytest.fixture
 def bundle(box: Box) -> Callable[..., Bundle]:
-    """``bundle(*probe_actions, edits={pointer: value})`` makes a bundle."""
+    """``bundle(*probe_actions, edits={pointer: value})`` creates a bundle."""
     return box.bundle
 
 
 @pytest.fixture
 def container(box: Box) -> Callable[..., Container]:
-    """``container(*probe_actions, edits={pointer: value})`` makes a bundle and a container for it (not created yet)."""
+    """``container(*probe_actions, edits={pointer: value})`` creates a bundle and a container
+    object for it."""
     return box.container
 
 
@@ -192,7 +194,8 @@ def holder(box: Box) -> Iterator[Callable[..., Holder]]:
 def refused(box: Box) -> Callable[..., None]:
     """``refused(result, pointer, *texts)``: the call failed as it should, and left nothing.
 
-    The pointer, the texts and the one-line rule are pyrunc's own promises; peers only have to fail.
+    The pointer, the texts and the one-line rule are pyrunc's own promises; other runtimes only have
+    to fail.
     """
 
     def check(result: harness.Result, pointer: str = "", *texts: str) -> None:

@@ -1,4 +1,5 @@
-"""Containers that do not start, for the most common reasons that users report, and the lines that say why.
+"""Containers that do not start, for the most common reasons that users report, and the lines that
+explain why.
 
 ``python -m integration.failures`` runs them on pyrunc, runc and crun and writes docs/errors.md.
 """
@@ -23,7 +24,7 @@ CASES: dict[str, tuple[Change, str]] = {}
 
 
 def case(line: str) -> Callable[[Change], Change]:
-    """A container that cannot be started, and the line that says why (ROOT: its root filesystem)."""
+    """A container that cannot start, and the line that explains why (ROOT: its root filesystem)."""
 
     def register(change: Change) -> Change:
         CASES[change.__name__] = (change, line)
@@ -261,14 +262,14 @@ page; these are the lines of {versions}. ROOT is the root filesystem of the cont
 
 
 def last_line(text: str, root: Path) -> str:
-    """The last line of stderr, without what changes from run to run."""
+    """The last line of stderr, without parts that change from run to run."""
     found = (text.strip().splitlines() or ["(nothing)"])[-1].replace(str(root), "ROOT")
     found = found.replace(str(root.parent), "BUNDLE")
     return re.sub(r'^time="[^"]*" ', "", found)
 
 
 def observe(name: str, runtime: harness.Runtime, place: Path, template: Path) -> str:
-    """What a runtime makes of a case: its exit status and the last line it prints."""
+    """A runtime's result for a case: its exit status and the last line it prints."""
     bundle = harness.Bundle(place, template, harness.default_config(f"/{place.name}"))
     root = bundle.path / "rootfs"
     CASES[name][0](bundle.config, root)

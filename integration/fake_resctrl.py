@@ -1,6 +1,8 @@
-"""`pyrunc` with a directory in the place of a resctrl file system: ``fake_resctrl.py DIRECTORY ARGS...``.
+"""`pyrunc` with a directory in place of a resctrl filesystem: ``fake_resctrl.py DIRECTORY
+ARGS...``.
 
-What the kernel does there and a directory does not: a new group has its files, and goes away together with them.
+It emulates what the kernel does and a directory does not: a new group contains its files, and is
+removed together with them.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 REPO = Path(__file__).resolve().parent.parent
-CLASSES = 4  # a group more than that is refused, as hardware does
+CLASSES = 4  # further groups are refused, as by hardware
 
 
 def populate(group: Path, *, monitor: bool) -> None:
@@ -26,7 +28,7 @@ def populate(group: Path, *, monitor: bool) -> None:
 
 
 def make(root: Path) -> Path:
-    """A new file system with only the default class in it."""
+    """A new filesystem with only the default class."""
     root.mkdir()
     (root / "info").mkdir()
     populate(root, monitor=False)
@@ -44,13 +46,13 @@ def mkdir(path: str, mode: int) -> None:
 
 
 def rmdir(path: str) -> None:
-    """rmdir(2) on resctrl: with all that is in the group."""
+    """rmdir(2) on resctrl removes a group with its content."""
     os.stat(path)
     shutil.rmtree(path)
 
 
 def patched() -> Any:
-    """`posix` as pyrunc.cgroup.rdt is to see it."""
+    """`posix` as seen by pyrunc.cgroup.rdt."""
     return SimpleNamespace(**{**vars(posix), "mkdir": mkdir, "rmdir": rmdir})
 
 

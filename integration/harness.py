@@ -1,10 +1,12 @@
-"""Drive an OCI runtime from a test: bundles, containers, the probe's answers, and what was left behind.
+"""Drive an OCI runtime from a test: bundles, containers, the probe's answers, and leftovers.
 
-The runtime is ``PYRUNC_UNDER_TEST`` (a path, or a name looked up in ``PATH``), by default ``.venv/bin/pyrunc`` of this
-checkout.  A peer (runc, crun) knows cgroup v2 only at ``/sys/fs/cgroup``; on a hybrid host it therefore runs in an own
-mount namespace that has the unified hierarchy there.  pyrunc runs as it is.
+The runtime is ``PYRUNC_UNDER_TEST`` (a path, or a name looked up in ``PATH``), by default
+``.venv/bin/pyrunc`` of this checkout. Other runtimes look for cgroup v2 only at ``/sys/fs/cgroup``;
+on a hybrid host they run in a private mount namespace with the unified hierarchy there. pyrunc runs
+without this change.
 
-Times are in seconds and are multiplied by ``PYRUNC_TEST_SLOW`` (emulated machines); paths are absolute.
+Times are in seconds and are multiplied by ``PYRUNC_TEST_SLOW`` (emulated machines); paths are
+absolute.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def libc(name: str, *args: Any) -> int:
-    """Call a libc function that returns -1 and sets errno on failure; OSError then."""
+    """Call a libc function that returns -1 and sets errno on failure; raises OSError then."""
     rc = int(getattr(_libc, name)(*args))
     if rc < 0:
         number = ctypes.get_errno()
@@ -73,10 +75,11 @@ def libc(name: str, *args: Any) -> int:
 
 
 def own_mount_namespace() -> None:
-    """Move this process into its own mount namespace whose mounts are shared, as on a host that runs systemd.
+    """Move this process into a private mount namespace whose mounts are shared, as on a host that
+    runs systemd.
 
-    Other programs' mounts then cannot upset the comparison of mountinfo, and a mount that a runtime lets propagate to
-    its host shows up, which it would not on a machine whose mounts happen to be private.
+    Other programs' mounts then cannot disturb the comparison of mountinfo. A mount that a runtime
+    lets propagate to its host becomes visible, even on a machine whose mounts happen to be private.
     """
     libc("unshare", 0x00020000)  # CLONE_NEWNS
     libc("mount", None, b"/", None, 0x4000 | (1 << 18), None)  # MS_REC|MS_PRIVATE
@@ -85,9 +88,9 @@ def own_mount_namespace() -> None:
 
 
 def own_devices() -> None:
-    """Put nodes of our own over those in /dev that containers get as stdio or as bind mounts.
+    """Mount private nodes over those in /dev that containers get as stdio or as bind mounts.
 
-    A runtime that gives them to the user of a container, or changes their mode, must not do that to the machine.
+    A runtime that changes their owner or mode must not affect the machine.
     """
     with tempfile.TemporaryDirectory(prefix="pytdev") as place:
         libc("mount", b"none", place.encode(), b"tmpfs", 0, b"mode=755")
@@ -100,12 +103,14 @@ def own_devices() -> None:
 
 
 def become_subreaper() -> None:
-    """Orphans (a container's init after `create`) become our children, as they become a shim's or conmon's."""
+    """Orphans (a container's init after `create`) become our children, as they become a shim's
+    or conmon's."""
     libc("prctl", 36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout: float = 5.0) -> Any:
-    """Poll `condition` until it is true and return its value; AssertionError naming `what` after `timeout`."""
+    """Poll `condition` until it is true and return its value; AssertionError naming `what` after
+    `timeout`."""
     limit = time.monotonic() + timeout * SLOW
     while True:
         value = condition()
@@ -122,12 +127,13 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = 5.0) ->
 def end_of(child: subprocess.Popen[bytes], timeout: float) -> int:
     """The return code of a child; subprocess.TimeoutExpired after ``timeout`` seconds.
 
-    At the moment of its end: Popen.wait with a time limit sleeps up to 50 ms between two looks.
+    Returns immediately at its end, unlike Popen.wait with a timeout, which sleeps up to 50 ms
+    between checks.
     """
     rc = child.poll()
     if rc is not None:
         return rc
-    with suppress(ProcessLookupError):  # reaped by others
+    with suppress(ProcessLookupError):  # reaped elsewhere
         fd = os.pidfd_open(child.pid)
         try:
             poller = select.poll()
@@ -183,7 +189,7 @@ def parse_mountinfo(text: str) -> list[Mount]:
 
 
 def cgroup2_mount() -> Path | None:
-    """Where the unified hierarchy is mounted here, or None."""
+    """Where the unified hierarchy is mounted, or None."""
     for mount in parse_mountinfo(Path("/proc/self/mountinfo").read_text()):
         if mount.fstype == "cgroup2":
             return Path(mount.dest)
@@ -210,9 +216,9 @@ def own_bounding_caps() -> list[str]:
 
 
 def sysctl_as_it_is(key: str) -> str:
-    """The value that the file meant by a sysctl key has on this machine, "1" when there is none.
+    """The value of a sysctl key in a given file on this machine, or "1".
 
-    For keys that must be refused: should they be taken, nothing of the machine changes.
+    For keys that must be refused: if one is accepted, nothing on the machine changes.
     """
     parts = [part for part in re.split(r"[./+]+", key) if part]
     for start in range(len(parts) - 1):
@@ -234,13 +240,13 @@ def systemd_runs() -> bool:
 
 
 def apparmor_is_on() -> bool:
-    """Whether the kernel has AppArmor and it was not switched off at boot."""
+    """Whether AppArmor is in the kernel and enabled."""
     enabled = Path("/sys/module/apparmor/parameters/enabled")
     return enabled.exists() and enabled.read_text().startswith("Y")
 
 
 def systemd_user() -> int:
-    """The uid of a user, not root, whose systemd instance has a bus; 0 when there is none."""
+    """The uid of a user other than root whose systemd instance has a bus; 0 if there is none."""
     for path in sorted(Path("/run/user").glob("*/bus")) if os.path.isdir("/run/user") else ():
         uid = int(path.parent.name)
         if uid:
@@ -252,7 +258,8 @@ def systemd_user() -> int:
 
 
 class Result:
-    """What one call of the runtime gave: exit code (negative: killed by that signal), both outputs, duration."""
+    """The result of one call of the runtime: exit status (negative: killed by that signal), both
+    outputs, duration."""
 
     def __init__(self, argv: Sequence[str], rc: int, out: str, err: str, seconds: float) -> None:
         self.argv, self.rc, self.out, self.err, self.seconds = list(argv), rc, out, err, seconds
@@ -281,7 +288,8 @@ def parse_objects(text: str) -> list[dict[str, Any]]:
 
 
 def find_report(text: str, context: object) -> dict[str, Any]:
-    """The first ``report`` among the probe's answers; AssertionError that shows `context` when there is none."""
+    """The first ``report`` among the probe's answers; AssertionError that shows `context`
+    without one."""
     for item in parse_objects(text):
         if item.get("action") == "report":
             return item
@@ -289,12 +297,12 @@ def find_report(text: str, context: object) -> dict[str, Any]:
 
 
 def errno_of(item: dict[str, Any]) -> str:
-    """The errno of one answer of the probe by name, '' for success."""
+    """The errno name of one answer of the probe; '' for success."""
     return errno.errorcode[item["errno"]] if item["errno"] else ""
 
 
 class Runtime:
-    """The runtime under test: how to call it, and what kind it is."""
+    """The runtime under test: how to call it, and its kind."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -310,7 +318,7 @@ class Runtime:
 
     @staticmethod
     def find() -> str | None:
-        """The path of the runtime under test, or None when it is not there."""
+        """The path of the runtime under test, or None if it is missing."""
         wanted = os.environ.get("PYRUNC_UNDER_TEST", str(REPO / ".venv/bin/pyrunc"))
         if "/" not in wanted:
             return shutil.which(wanted)
@@ -334,9 +342,9 @@ class Runtime:
         wrap: Sequence[str] = (),
         preexec: Callable[[], Any] | None = None,
     ) -> Result:
-        """Run it and wait.  `stdin` is a descriptor or the text to send; `out`/`err` are files that the container keeps
-        as its stdio after `create` (temporary ones otherwise); `wrap` goes before the whole command line.
-        """
+        """Run it and wait. `stdin` is a descriptor or the text to send; `out`/`err` are files
+        that the container keeps as its stdio after `create` (temporary ones otherwise); `wrap`
+        is prepended to the command line."""
         argv = [*wrap, *self.argv(*args)]
         with tempfile.TemporaryFile() as out_file, tempfile.TemporaryFile() as err_file:
             stdout = open(out, "ab") if out else out_file  # noqa: SIM115
@@ -377,7 +385,7 @@ class Runtime:
 
 
 def compile_static(source: Path, target: Path) -> None:
-    """Compile one C file into a static program.  AssertionError with what the compilers said."""
+    """Compile one C file into a static program. AssertionError with the compilers' output."""
     options = ["-std=gnu11", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-O1", "-static", "-o", str(target)]
     errors = []
     for compiler in ("musl-gcc", "gcc"):
@@ -415,13 +423,14 @@ def build_template(base: Path, probe: Path) -> Path:
 
 
 def copy_tree(source: Path, target: Path) -> Path:
-    """A copy whose regular files are hard links: cheap, and a test may add, remove and replace names freely."""
+    """A copy whose regular files are hard links: cheap, and a test may freely add, remove and
+    replace names."""
     shutil.copytree(source, target, symlinks=True, copy_function=os.link)
     return target
 
 
 def default_config(cgroups_path: str) -> dict[str, Any]:
-    """What a plain `spec` writes, in short, for the probe and with an own cgroup."""
+    """A minimal version of what plain `spec` writes, for the probe and with a cgroup of its own."""
     return {
         "ociVersion": "1.0.2",
         "process": {
@@ -474,7 +483,8 @@ def default_config(cgroups_path: str) -> dict[str, Any]:
 
 
 def edit(config: Any, edits: dict[str, Any]) -> Any:
-    """Set members by JSON pointer, in order: missing objects are made, ``-`` appends to a list, `DELETE` removes."""
+    """Set members by JSON pointer, in order: missing objects are created, ``-`` appends to a
+    list, `DELETE` removes."""
     for pointer, value in edits.items():
         at = config
         *way, last = pointer.strip("/").split("/")
@@ -498,7 +508,7 @@ def edit(config: Any, edits: dict[str, Any]) -> Any:
 
 
 class Bundle:
-    """A bundle directory: `config` is written by `save`, `rootfs` is its root filesystem."""
+    """A bundle directory: `save` writes `config`, and `rootfs` is its root filesystem."""
 
     def __init__(self, path: Path, template: Path, config: dict[str, Any]) -> None:
         self.path, self.config = path, config
@@ -506,7 +516,7 @@ class Bundle:
         self.rootfs = copy_tree(template, path / "rootfs")
 
     def save(self, raw: str | bytes | None = None) -> None:
-        """Write config.json: `config`, or `raw` as it is."""
+        """Write config.json: `config`, or `raw` verbatim."""
         if raw is None:
             raw = json.dumps(self.config)
         (self.path / "config.json").write_bytes(raw.encode() if isinstance(raw, str) else raw)
@@ -516,7 +526,7 @@ class Bundle:
 
 
 class Container:
-    """One container id of one bundle, with the calls a test makes on it."""
+    """One container id of one bundle, with the calls that a test makes on it."""
 
     def __init__(self, box: Box, ident: str, bundle: Bundle) -> None:
         self.box, self.id, self.bundle = box, ident, bundle
@@ -525,7 +535,8 @@ class Container:
         self.pid = 0
 
     def call(self, verb: str, *args: str, check: bool = True, globals_: Sequence[str] = (), **kwargs: Any) -> Result:
-        """``RUNTIME --root ROOT [globals_] VERB args...``; AssertionError when `check` and it failed."""
+        """``RUNTIME --root ROOT [globals_] VERB args...``; AssertionError if `check` is set and
+        it fails."""
         result = self.box.runtime.call("--root", str(self.box.root), *globals_, verb, *args, **kwargs)
         if check:
             assert result.rc == 0, f"{verb} failed: {result!r}"
@@ -546,7 +557,7 @@ class Container:
         return result
 
     def run(self, *flags: str, check: bool = True, save: bool = True, **kwargs: Any) -> Result:
-        """`run` in the foreground; `check` wants exit code 0."""
+        """`run` in the foreground; `check` requires exit status 0."""
         if save:
             self.bundle.save()
         return self.call("run", *flags, "--bundle", str(self.bundle.path), self.id, check=check, **kwargs)
@@ -588,7 +599,7 @@ class Container:
 
     @property
     def cgroup(self) -> Path:
-        """The cgroup directory that the config asks for."""
+        """The cgroup directory that the config requests."""
         root = cgroup2_mount()
         assert root
         return root / str(self.bundle.config["linux"]["cgroupsPath"]).lstrip("/")
@@ -614,7 +625,8 @@ class Container:
 
 
 class Box:
-    """What one test owns: a directory, a state root, an id prefix; knows how to clean up and what was left."""
+    """The resources of one test: a directory, a state root, an id prefix; cleans up and detects
+    leftovers."""
 
     def __init__(self, runtime: Runtime, template: Path, base: Path, prefix: str) -> None:
         self.runtime, self.template, self.prefix = runtime, template, prefix
@@ -623,7 +635,7 @@ class Box:
         self.root = self.path / "root"
         self.containers: list[Container] = []
         self.helpers: set[int] = set()  # pids of this test's own background processes
-        self.own_cgroups: set[Path] = set()  # cgroups that the test made itself and removes itself
+        self.own_cgroups: set[Path] = set()  # cgroups that the test creates and removes itself
         self.mounts = self._mounts()
         self.count = 0
 
@@ -633,7 +645,8 @@ class Box:
         return {(m.device, m.root, m.dest, m.fstype) for m in mounts}
 
     def bundle(self, *actions: str, edits: dict[str, Any] | None = None) -> Bundle:
-        """A new bundle; `actions` are the probe's arguments (default: report), `edits` see `edit`."""
+        """A new bundle; `actions` are the probe's arguments (default: report); for `edits` see
+        `edit`."""
         self.count += 1
         config = default_config(f"/{self.prefix}b{self.count}")
         if actions:
@@ -641,7 +654,8 @@ class Box:
         return Bundle(self.path / f"b{self.count}", self.template, edit(config, edits or {}))
 
     def container(self, *actions: str, edits: dict[str, Any] | None = None, bundle: Bundle | None = None) -> Container:
-        """A container (not yet created) of `bundle` or of a new one; deleted by force after the test."""
+        """A container (not yet created) of `bundle` or of a new one; deleted by force after the
+        test."""
         made = Container(self, f"{self.prefix}c{len(self.containers)}", bundle or self.bundle(*actions, edits=edits))
         self.containers.append(made)
         return made
@@ -655,7 +669,8 @@ class Box:
         return sorted(found, key=lambda p: -len(p.parts))
 
     def children(self) -> dict[int, str]:
-        """Live children of this process: what a runtime left running, by pid (zombies are reaped first)."""
+        """Live children of this process, which a runtime left running, by pid (zombies are
+        reaped first)."""
         reap()
         found = {}
         for entry in os.listdir("/proc"):
@@ -672,7 +687,8 @@ class Box:
         return found
 
     def leftovers(self, *, settle: float = 2.0) -> list[str]:
-        """What is left of this test's containers on the host, one text each; gives dying processes `settle` seconds."""
+        """Leftovers of this test's containers on the host, as texts; dying processes have
+        `settle` seconds."""
         limit = time.monotonic() + settle * SLOW
         while (children := self.children()) and time.monotonic() < limit:
             time.sleep(0.01)
@@ -685,7 +701,8 @@ class Box:
         return left
 
     def close(self) -> list[str]:
-        """Delete every container by force, report what stays, and remove it by hand so that other tests can go on."""
+        """Delete every container by force, report leftovers, and remove them so that other tests
+        can run."""
         left = []
         for made in self.containers:
             result = made.delete("--force", check=False)
@@ -715,7 +732,7 @@ def _empty(group: Path) -> bool:
 
 
 def reap() -> None:
-    """Collect every zombie child; only to be called when no Popen object is still waited for."""
+    """Collect every zombie child; call it only if no Popen object is still waited for."""
     while True:
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)
@@ -730,7 +747,7 @@ NS_FILE = {"network": "net", "mount": "mnt"}  # names in /proc/PID/ns that diffe
 
 
 class Holder:
-    """A process in new namespaces (`kinds` as in config.json), for containers to join by path."""
+    """A process in new namespaces (`kinds` as in config.json) that containers join by path."""
 
     def __init__(self, box: Box, kinds: Iterable[str]) -> None:
         self.box, self.kinds = box, list(kinds)
@@ -746,11 +763,11 @@ class Holder:
         wait_until(lambda: "sleep" in Path(f"/proc/{self.pid}/comm").read_text(), "namespace holder's exec")
 
     def path(self, kind: str) -> str:
-        """The namespace's path, good for `linux.namespaces[].path`."""
+        """The namespace's path for `linux.namespaces[].path`."""
         return f"/proc/{self.pid}/ns/{NS_FILE.get(kind, kind)}"
 
     def ident(self, kind: str) -> str:
-        """What readlink of the namespace gives, e.g. ``net:[4026532]``."""
+        """The readlink of the namespace, e.g. ``net:[4026532]``."""
         return os.readlink(self.path(kind))
 
     def close(self) -> None:

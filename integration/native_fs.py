@@ -1,8 +1,10 @@
-"""What the tests of init's filesystem handlers share: native/tests/fs_driver.c, its language, and what it answers.
+"""Shared code of the tests of init's filesystem handlers: native/tests/fs_driver.c, its language,
+and its answers.
 
-The driver runs single ops in namespaces of its own, so that the kernel's view (mountinfo, stat, errno) of one op can be
-asserted without a container around it.  A plugin: test modules name it in ``pytest_plugins``.
-(PYTEST_DONT_REWRITE: they import from it before, and pytest comes too late to rewrite its assertions.)
+The driver runs single ops in private namespaces, so that the kernel's view (mountinfo, stat, errno)
+of one op can be asserted without a container around it. A plugin: test modules name it in
+``pytest_plugins``. (PYTEST_DONT_REWRITE: they import it earlier, so pytest cannot rewrite its
+assertions.)
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ CHR, BLK, FIFO = stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO
 
 
 def build_driver(out: pathlib.Path, *sanitizers: str) -> pathlib.Path:
-    """Compile fs_driver; what the compiler says is the assertion's message."""
+    """Compile fs_driver; the compiler's output is the assertion's message."""
     own = NATIVE / "tests"
     sources = [
         own / "fs_driver.c",
@@ -70,7 +72,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def plain_driver(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """Without the sanitizers, which make thousands of forks slow."""
+    """Without the sanitizers, which slow down thousands of forks."""
     return build_driver(tmp_path_factory.mktemp("plain") / "fs_driver")
 
 
@@ -90,7 +92,7 @@ class Mount:
 
 
 class Script:
-    """Lines for fs_driver; every method returns the index of its answer in what `run` gives."""
+    """Lines for fs_driver; every method returns the index of its answer in the result of `run`."""
 
     def __init__(self, driver: pathlib.Path, root: pathlib.Path) -> None:
         self.driver, self.root, self.lines = driver, root, []  # type: pathlib.Path, pathlib.Path, list[str]
@@ -110,7 +112,7 @@ class Script:
         return self._op("op", name, args)
 
     def refused(self, name: str, /, **args: Any) -> int:
-        """An op that is expected to fail: the script goes on."""
+        """An op that is expected to fail; the script continues."""
         return self._op("try", name, args)
 
     def start(self) -> Script:
@@ -127,7 +129,8 @@ class Script:
                        data=["newinstance", "ptmxmode=0666", "mode=0620"])  # fmt: skip
 
     def run(self, *flags: str, before: str = "") -> list[str]:
-        """The answers; ``before`` is a shell command for a mount namespace around the driver's (its host)."""
+        """The answers; ``before`` is a shell command for a mount namespace around the driver's
+        (its host)."""
         env = {"ASAN_OPTIONS": "detect_leaks=0", "PATH": os.environ["PATH"]}
         text = "\n".join(self.lines) + "\n"
         argv = [str(self.driver), *flags]
@@ -142,7 +145,7 @@ class Script:
         return answers
 
     def sweep(self, errors: list[int], *flags: str) -> list[tuple[int, int, str, str]]:
-        """Number and name of each system call of the last op, and the answer to it when that fails with an error."""
+        """Number and name of each system call of the last op, and the answer if that call fails."""
         answers = self.run("-F", ",".join(map(str, errors)), *flags)
         fields = [line.split("\t", 3) for line in answers]
         return [(int(error), int(index), call, answer) for error, index, call, answer in fields]
@@ -157,7 +160,7 @@ def mounts(answer: str) -> list[Mount]:
 
 
 def below(answer: str, root: pathlib.Path) -> dict[str, Mount]:
-    """The mounts inside the root filesystem by their path there; of several at one place the last."""
+    """The mounts inside the root filesystem by path; for several at one path, the last."""
     return {m.point[len(str(root)) :]: m for m in mounts(answer) if m.point.startswith(f"{root}/")}
 
 
@@ -169,7 +172,7 @@ def failure(answer: str) -> tuple[str, str, int, int, str]:
 
 @pytest.fixture
 def root(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A root filesystem; nothing that is mounted in it may be seen by the host."""
+    """A root filesystem; the host must not see any mount in it."""
     path = tmp_path / "rootfs"
     path.mkdir()
     yield path
@@ -178,7 +181,7 @@ def root(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 @pytest.fixture
 def outside(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """What no container may ever change."""
+    """State that no container may ever change."""
     path = tmp_path / "outside"
     path.mkdir()
     yield path

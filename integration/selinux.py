@@ -1,6 +1,6 @@
-"""The smallest SELinux policy with which labels can be given and seen, loaded into a guest's kernel.
+"""The smallest SELinux policy that allows labels to be set and read, loaded into a guest's kernel.
 
-Nothing is enforced: what a container may do is the policy's business, which label it gets is the runtime's.
+Nothing is enforced: the policy decides what a container may do, the runtime only sets labels.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def policy() -> str:
 
 
 def load(folder: Path) -> None:
-    """Compile it with secilc, and load it if no policy is loaded yet.  AssertionError when that fails."""
+    """Compile the policy with secilc, and load it unless one is loaded. AssertionError on
+    failure."""
     source, binary = folder / "policy.cil", folder / "policy.bin"
     source.write_text(policy())
     argv = ["secilc", "-o", str(binary), "-f", "/dev/null", str(source)]

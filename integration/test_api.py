@@ -399,7 +399,7 @@ def test_a_program_that_nobody_waits_for_is_reaped(box: Box, runtime_: pyrunc.Ru
 def test_a_status_that_somebody_else_took(box: Box, runtime_: pyrunc.Runtime, shell: Shell) -> None:
     with runtime_.run(shell(SLEEP).path, box.prefix + "x") as container:
         process = container.exec(["/bin/true"])
-        with suppress(ChildProcessError):  # so that somebody has it for sure
+        with suppress(ChildProcessError):  # so that one of them certainly has it
             os.waitpid(process.pid, 0)
         with pytest.raises(pyrunc.PyruncError, match=r"status of process .* is lost"):
             process.wait(10)

@@ -51,7 +51,7 @@ def flags_of(one: Mount) -> set[str]:
 
 
 def atimes(flags: list[str]) -> set[str]:
-    """The access time of a mount that was made with these flags."""
+    """The access time of a mount with these flags."""
     kept = {name for name in flags if name in ("noatime", "nodiratime")}
     return kept | (set() if {"noatime", "strictatime"} & set(flags) else {"relatime"})
 

@@ -1,4 +1,4 @@
-"""Nothing that a caller, a configuration or a container names makes a command wait for ever."""
+"""Nothing named by a caller, a configuration or a container makes a command wait forever."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def refuse(one: Container, problems: list[tuple[str, str, str]]) -> None:
 
 
 def without_obstacles(config: dict[str, Any]) -> list[str]:
-    """Take away what stands in the way, and say what that was."""
+    """Remove what prevents a start, and return what that was."""
     removed = []
     linux, process = config["linux"], config["process"]
     for pointer, _, reason in obstacles(config):

@@ -142,7 +142,7 @@ def test_a_create_that_is_killed(container: Make, box: Box) -> None:
 
 
 def test_a_root_filesystem_that_is_a_mount_already(container: Make, box: Box) -> None:
-    """An engine's overlay, or a bind that somebody made: that one stays."""
+    """An engine's overlay, or a bind made by another program, stays."""
     one = container("ls", "/", edits=WITHOUT)
     subprocess.run(["mount", "--bind", str(one.bundle.rootfs), str(one.bundle.rootfs)], check=True)
     try:

@@ -11,7 +11,7 @@ import pytest
 from integration.harness import TIMEOUT, Container
 
 Make = Callable[..., Container]
-# All of the host's files once more at $1, in a mount namespace of its own; then what follows, in there.
+# All of the host's files again at $1, in a private mount namespace; then run the rest in there.
 IN_CHROOT = 'at=$1; shift; mount --rbind / "$at" && exec chroot "$at" "$@"'
 
 

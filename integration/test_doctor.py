@@ -88,7 +88,7 @@ def test_create_agrees(edits: dict[str, Any], check: str, container: Make) -> No
 
 
 def test_start_agrees(container: Make) -> None:
-    """What only execve(2) finds: an interpreter that is not there, a file of another kind."""
+    """Faults that only execve(2) finds: a missing interpreter, a file of another kind."""
     for content in ("#!/gone\n", "neither\n"):
         one = container("report", edits={"/process/args": ["/program"]})
         (one.bundle.rootfs / "program").write_text(content)
@@ -160,7 +160,8 @@ def test_nothing_is_touched(container: Make, box: Box) -> None:
 
 @pytest.mark.needs_program("strace")
 def test_no_system_call_changes_anything(container: Make, box: Box, tmp_path: Path) -> None:
-    """Files are opened for reading, but those of our own children's namespaces; nothing is made, removed or changed."""
+    """Files are opened for reading, except those of child processes' namespaces; nothing is
+    created, removed or changed."""
     one = container("report")
     one.bundle.save()
     trace = tmp_path / "trace"

@@ -175,7 +175,7 @@ def test_no_mount_namespace(container: Make) -> None:
 
 
 def test_created_container(container: Make) -> None:
-    """Before `start`, too: engines set things up this way."""
+    """Also before `start`: engines set things up this way."""
     one = container("sleep", "600")
     one.create()
     assert run(one, "/probe", "say", "early").out == "early\n"

@@ -97,7 +97,7 @@ def test_no_more_cgroups(box: Box) -> None:
 
 
 def test_no_more_user_namespaces(box: Box) -> None:
-    """Inside of one whose limit is 0, so that the host's stays."""
+    """Inside a namespace whose limit is 0, so that the host's limit stays."""
     ids = [{"containerID": 0, "hostID": 0, "size": 1}]
     bundle = box.bundle(edits={"/linux/uidMappings": ids, "/linux/gidMappings": ids})
     bundle.config["linux"]["namespaces"].append({"type": "user"})

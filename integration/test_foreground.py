@@ -112,7 +112,7 @@ def test_the_program_does_not_hold_the_callers_files(argv: Callable[..., list[st
 
 
 def test_the_callers_terminal_stays_the_callers(argv: Callable[..., list[str]], box: Box) -> None:
-    """CVE-2017-5226: what the program gets is no terminal, so that nothing can be typed into it."""
+    """CVE-2017-5226: the program does not get a terminal, so nothing can be typed into it."""
     master, slave = pty.openpty()
 
     def own_terminal() -> None:
@@ -133,7 +133,8 @@ def test_the_callers_terminal_stays_the_callers(argv: Callable[..., list[str]], 
 
 
 def test_a_user_can_open_its_stdout_again(container: Make) -> None:
-    """/dev/stdout of a pipe that belongs to somebody else could not be opened; programs log there."""
+    """A program could not open /dev/stdout if it were a pipe of another user; programs log
+    there."""
     one = started(container, edits={"/process/user": {"uid": 1000, "gid": 1000}})
     result = one.call("exec", one.id, "/bin/sh", "-c", "echo again > /proc/self/fd/1")
     assert result.out == "again\n"
@@ -179,7 +180,7 @@ def test_a_signal_ends_that_waiting(container: Make, box: Box) -> None:
 
 
 def test_no_busy_loop(argv: Callable[..., list[str]], box: Box) -> None:
-    """An end of input that nobody reads, and output that ended early, must not be polled for ever."""
+    """Input that ends unread, and output that ends early, must not be polled forever."""
     command = argv("/bin/sh", "-c", "exec >&- 2>&-; sleep 1.5")
     with running(box, command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         time.sleep(1)

@@ -244,7 +244,8 @@ def test_failing_start_container(container: Make, box: Box) -> None:
 
 
 def destroyed(one: Container) -> None:
-    """Nothing is left of a container whose start failed; engines then delete it, and must be told the usual words."""
+    """A failed start leaves nothing of the container; engines then delete it, and must get the
+    usual error."""
     assert "does not exist" in one.call("state", one.id, check=False).err
     again = one.delete(check=False)
     if one.box.runtime.name != "crun":  # which says that it cannot open a directory

@@ -48,7 +48,7 @@ ODD = [
     entry("odd/fifo", type=tarfile.FIFOTYPE, mode=0o600),
     entry("odd/null", type=tarfile.CHRTYPE, devmajor=1, devminor=3, mode=0o666),
     entry('odd/caf\u00e9 \\ "quoted"', b"name"),
-    entry("lower/"),  # without one its time would be that of the unpacking
+    entry("lower/"),  # without one, its time would be the time of unpacking
     entry("lower/a", b"a"),
     entry("lower/b", b"b"),
     entry("lower/sub/"),

@@ -263,7 +263,7 @@ def test_what_ends_a_program_ends_a_created_container(container: Make, box: Box,
     if filter != "none":
         one.bundle.config["process"]["noNewPrivileges"] = filter == "late"
         calls = {"names": ["rt_sigaction", "rt_sigreturn"], "action": "SCMP_ACT_ERRNO"}
-        if not box.runtime.is_pyrunc:  # whose init is no Go program
+        if not box.runtime.is_pyrunc:  # whose init is not a Go program
             calls = {"names": ["chroot"], "action": "SCMP_ACT_ERRNO"}
         one.bundle.config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [calls]}
     one.create()
@@ -683,7 +683,7 @@ def test_features(box: Box) -> None:
 
 
 def test_default_cgroup_and_root(container: Make, box: Box) -> None:
-    """Without cgroupsPath the container gets an own cgroup named after its id."""
+    """Without cgroupsPath, the container gets a cgroup named after its id."""
     from integration.harness import DELETE
 
     one = container("report", edits={"/linux/cgroupsPath": DELETE, "/linux/namespaces/5": DELETE})

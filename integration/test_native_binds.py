@@ -115,7 +115,8 @@ def test_tree_that_came_with_the_plan(begun: Script, root: pathlib.Path, source:
 
 
 def test_tree_cloned_before(begun: Script, root: pathlib.Path, source: pathlib.Path) -> None:
-    """OPEN_TREE takes a source while it can be reached; what cannot be cloned is told by the MOUNT that wants it."""
+    """OPEN_TREE clones a source while it is reachable; the MOUNT that needs it reports a
+    failure."""
     begun.ask("mount", "t", source / "sub", "tmpfs", 0, "")
     begun.op("open_tree", slot=7, propagation=PRIVATE | REC, path=str(source))
     begun.op("open_tree", policy=ops.P_OPEN_TREE_RECURSIVE, slot=8, propagation=PRIVATE | REC, path=str(source))

@@ -288,7 +288,7 @@ def test_proc_on_a_file_is_refused_and_a_missing_directory_is_made(begun: Script
 
 
 def test_nothing_covers_part_of_proc(begun: Script, root: pathlib.Path) -> None:
-    """T04 (CVE-2019-16884): told by what the destination is, not by its name."""
+    """T04 (CVE-2019-16884): decided by the type of the destination, not its name."""
     (root / "p").symlink_to("/proc/sys")
     begun.proc()
     bad = [

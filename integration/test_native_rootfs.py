@@ -249,7 +249,7 @@ def test_masked_paths(begun: Script, root: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("op", ["mask_path", "readonly_path"])
 def test_path_that_cannot_be_looked_up_is_not_left_open(begun: Script, root: pathlib.Path, op: str) -> None:
-    """Only what is not there needs no hiding; any other error must not leave it visible."""
+    """Only a missing path needs no mask; any other error must not leave it visible."""
     (root / "loop").symlink_to("loop")
     (root / "long").symlink_to("x" * 300)
     begun.op("pivot")

@@ -121,7 +121,7 @@ def test_stdio_owner(begun: Script, tmp_path: pathlib.Path) -> None:
 
 
 def test_stdio_owner_of_a_terminal(terminal: Script) -> None:
-    """The group of a terminal is for write(1) and stays that of its devpts."""
+    """The group of a terminal is for write(1) and stays as devpts set it."""
     terminal.op("pivot")
     terminal.op("console", fd=1, uid=21, gid=22)
     terminal.op("stdio_owner", uid=41, gid=42)

@@ -166,7 +166,7 @@ def test_unpack(root: Root, compression: str) -> None:
 @pytest.mark.needs_program("ip")
 @pytest.mark.needs_cap("NET_ADMIN")
 def test_net_devices(root: Root) -> None:
-    """Their cost, too: at most 0.1 s of processor time more than without them."""
+    """They cost at most 0.1 s of processor time more than without them."""
     made = "ip link add one type veth peer name other; ip addr add 192.0.2.1/24 dev one"
     if subprocess.run(["unshare", "-n", "sh", "-ec", made], check=False, capture_output=True).returncode:
         pytest.skip("this kernel has no pairs of network devices")

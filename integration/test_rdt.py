@@ -52,7 +52,7 @@ def test_life_of_a_class(container: Make, box: Box) -> None:
     assert call(box, root, "update", "--l3-cache-schema", "L3:0=3", "--mem-bw-schema", "MB:1=50", made.id) == (0, "")
     assert (group / "schemata").read_text().startswith("MB:1=50\n")  # the last of the writes, in a plain file
     rc, err = call(box, root, "update", "--l3-cache-schema", "L3:0=1", "--memory", "999999m", made.id)
-    if rc:  # no memory controller here: the schema is put back, too
+    if rc:  # no memory controller here: the schema is restored
         assert "memory" in err
         assert "L3:0=1" not in (group / "schemata").read_text()
     note = box.path / "exec.pid"

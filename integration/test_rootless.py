@@ -1,4 +1,5 @@
-"""Containers of a user other than root: with the own id alone or with subordinate ids, with and without a cgroup."""
+"""Containers of a user other than root: with only the user's own id or with subordinate ids,
+with and without a cgroup."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ def test_exec_with_cpus_that_are_not_there(container: Make) -> None:
     made = container("sleep", "600", edits={"/process/execCPUAffinity": {"final": "8191"}})
     made.create()
     made.start()
-    for _ in range(5):  # its init, too, must be reaped at once, or the container could not end
+    for _ in range(5):  # its init must be reaped at once as well, or the container could not end
         result = made.call("exec", made.id, "/probe", "report", check=False)
         assert result.rc == 255
         assert "/process/execCPUAffinity/final: sched_setaffinity: EINVAL" in result.err

@@ -147,7 +147,7 @@ def test_argument_operators(
     argument = {"index": 1, "value": value, "valueTwo": two, "op": op}
     actions: list[str] = []
     for number in [*denied, *allowed]:
-        actions += [*call("getpriority", 77, number), "--"]  # 77 is no PRIO_ value: EINVAL when the call gets through
+        actions += [*call("getpriority", 77, number), "--"]  # 77 is not a PRIO_ value: EINVAL if the call is allowed
     one = container(*actions[:-1], edits=profile(rule("getpriority", errnoRet=99, args=[argument])))
     got = [item["errno"] for item in one.run().objects]
     assert got == [99] * len(denied) + [22] * len(allowed)

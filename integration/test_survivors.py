@@ -1,6 +1,8 @@
-"""What outlives a container's first process, or the attempt to end it: who is killed, who is waited for, who is named.
+"""Processes that outlive a container's first process, or the attempt to end it: who is killed,
+waited for, and named.
 
-A process that stands in a freezer of cgroup v1 takes no signal before it is thawed, like one in uninterruptible sleep.
+A process frozen by cgroup v1 takes no signal before it is thawed, like one in uninterruptible
+sleep.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ BOUND = 35 * SLOW  # seconds: 10 for init, 10 for the cgroup, and a slow machine
 
 
 class Freezer:
-    """A freezer of our own; `thaw` lets everything in it go on."""
+    """A freezer of our own; `thaw` releases everything in it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

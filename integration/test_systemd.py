@@ -291,7 +291,7 @@ def test_unit_that_exists(scoped: Scoped, refused: Refused) -> None:
 
 @pytest.mark.pyrunc_only("runc 1.1.5 makes no scope then, and says nothing")
 def test_failed_unit_of_the_same_name(scoped: Scoped) -> None:
-    """What is left of an older one that failed does not stand in the way."""
+    """Remains of an older failed one do not block it."""
     scope = scoped("exit", "0")
     service = scope.unit.replace(".scope", ".service")
     argv = ["systemd-run", "-q", "--scope", "-p", "RuntimeMaxSec=1", "--unit", scope.unit, "sleep", "600"]
@@ -366,7 +366,7 @@ def test_update(scoped: Scoped) -> None:
     changed = {"pids": {"limit": 50}, "memory": {"limit": 48 * MIB, "swap": 48 * MIB}}
     scope.one.call("update", "--resources", "-", scope.one.id, stdin=json.dumps(changed))
     wanted = {"TasksMax": "50", "MemoryMax": str(48 * MIB)}
-    wanted |= {"MemorySwapMax": "0"} if scope.one.box.runtime.is_pyrunc else {}  # runc does not tell systemd of a zero
+    wanted |= {"MemorySwapMax": "0"} if scope.one.box.runtime.is_pyrunc else {}  # runc does not pass a zero to systemd
     wait_until(lambda: scope.show(*wanted) == wanted, "systemd knows the new limits")
     wait_until(lambda: (scope.dir / "pids.max").read_text() == "50\n", "they are in force")
     systemctl("daemon-reload")

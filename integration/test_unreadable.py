@@ -174,7 +174,7 @@ def test_a_created_container_without_any_state_is_found_by_its_fifo(container: M
 
 @pytest.mark.parametrize("state", ["", "\0\0\0", '{"id":', None], ids=["empty", "zeros", "half", "missing"])
 def test_nothing_is_known_is_not_gone(container: Make, box: Box, state: str | None) -> None:
-    """It runs on, and stays where it can be found, until somebody else has ended it."""
+    """It keeps running, and can be found until another process ends it."""
     one = running(container)
     whole = files(one)
     config = json.loads(whole["config.json"])

@@ -344,7 +344,8 @@ def test_bind_from_a_directory_that_only_the_host_may_enter(mapped: Make, box: B
 
 
 def test_mounts_below_such_a_source_stay_inside(mapped: Make, box: Box) -> None:
-    """The stand-in is a clone of a host mount: what the container mounts below it must not come back to the host."""
+    """The replacement is a clone of a host mount: mounts below it must not propagate to the
+    host."""
     secret = box.path / "secret"
     (secret / "volume/sub").mkdir(parents=True)
     secret.chmod(0o700)
@@ -625,7 +626,7 @@ def test_joined_user_namespace_with_the_same_mappings_in_pieces(container: Make,
 
 
 def test_network_of_the_host_owner_joined_by_a_new_user_namespace(mapped: Make, holder: Callable[..., Any]) -> None:
-    """Namespaces that the caller owns have to be joined before the new user namespace is made."""
+    """Namespaces that the caller owns must be joined before the new user namespace is created."""
     held = holder("network", "uts")
     joined = {kind: held.path(kind) for kind in ("network", "uts")}
     one = mapped("report", more={"/hostname": DELETE, "/mounts/5": DELETE}, **joined)

@@ -1,8 +1,8 @@
-"""A small D-Bus peer on a unix socket: systemd's manager as far as pyrunc talks to it.
+"""A small D-Bus peer on a unix socket: systemd's manager as far as pyrunc uses it.
 
-Its answers are the test's: ``replies`` maps a method to what it gives, one after the other, the last one for ever: a
-list of values, an `Error`, None to hang up, or a function that gets the arguments and returns one of these.
-``calls`` records (method, arguments).
+The test provides its answers: ``replies`` maps a method to its successive results, of which the
+last repeats: a list of values, an `Error`, None to hang up, or a function that gets the arguments
+and returns one of these. ``calls`` records (method, arguments).
 """
 
 from __future__ import annotations

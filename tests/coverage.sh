@@ -8,7 +8,7 @@ python=$(realpath -s "$1") out=$(realpath -m "$2") top=$(realpath "$(dirname "$0
 shift 2
 rm -rf "$out"
 mkdir -p "$out/bin" "$out/gcov"
-chmod 1777 "$out" # users' commands count, too
+chmod 1777 "$out" # users' commands count as well
 cat >"$out/rc" <<END
 [run]
 branch = true
@@ -49,7 +49,7 @@ mkdir -p "$counts" "$out/init" "$out/launcher" "$out/shim" "$out/reader" "$out/d
 for product in init launcher shim reader driver; do
     : >"$counts/$product"
 done
-chmod -R a+rwX "$counts" # a rootless container counts, too
+chmod -R a+rwX "$counts" # a rootless container counts as well
 # native/tests/fs_driver.c runs init's code as well, and ends without exit(3).
 cat >"$out/bin/gcc" <<END
 #!/bin/sh
@@ -106,4 +106,4 @@ PYRUNC_COVERAGE_DUMP=$out/shim "$python" -c 'import sys; sys.path.insert(0, sys.
 PYRUNC_COVERAGE_DUMP=$out/reader "$python" -c 'import sys; sys.path.insert(0, sys.argv[1]); import pyrunc._reader' "$package"
 [ ! -e "$out/fs_driver" ] || PYRUNC_COVERAGE_DUMP=$out/driver "$out/fs_driver"
 "$python" tests/gcov.py "$out/init" "$out/launcher" "$out/shim" "$out/reader" "$out/driver" "$out/gcov" | tee "$out/c.txt"
-[ $status -le 1 ] # what failed has been told; 2 and more are pytest's own troubles
+[ $status -le 1 ] # failures have been reported; 2 and more are errors of pytest

@@ -1,4 +1,5 @@
-"""Keys that collide in a dict of this very interpreter, as somebody would choose them who knows its seed."""
+"""Keys that collide in a dict of this interpreter, as an attacker who knows its seed would
+choose them."""
 
 from __future__ import annotations
 

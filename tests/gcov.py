@@ -29,7 +29,7 @@ def main(directories: list[pathlib.Path]) -> int:
                 for line in file["lines"]:
                     number, counts = line["line_number"], [branch["count"] for branch in line["branches"]]
                     lines[name][number] += line["count"]
-                    # Where flags made other branches of a line, the first program's stand.
+                    # If flags made other branches of a line, the first program's count.
                     known = branches[name].setdefault(number, counts)
                     if known is not counts and len(known) == len(counts):
                         branches[name][number] = [a + b for a, b in zip(known, counts, strict=True)]

@@ -70,7 +70,7 @@ class Parent:
         argv = [*(wrap or ["pyrunc-init"]), str(npreserve)]
         self.pid = os.posix_spawn(exe, argv, {}, file_actions=actions)
         self.children = [self.pid]
-        self.early: list[handshake.Record] = []  # what init wrote before enter told its pid
+        self.early: list[handshake.Record] = []  # what init wrote before enter reported its pid
         theirs.close()
         for fd in (out, *moved):
             os.close(fd)

@@ -35,7 +35,7 @@ def facts(own: str = "/", root: str = "/", mount: str = "/sys/fs/cgroup") -> Hos
         ("a:b", "/", "/", "/a:b"),
         ("/a:b:c", "/", "/", "/a:b:c"),
         ("/...", "/", "/", "/..."),
-        # a mount that shows only a part: never outside of it
+        # a mount that shows only a part: never outside it
         ("/a", "/docker/c", "/docker/c", "/docker/c/a"),
         ("", "/docker/c", "/docker/c", "/docker/c/c1"),
         ("x", "/docker/c/one/two", "/docker/c", "/docker/c/one/x"),

@@ -445,7 +445,7 @@ def test_life_of_a_scope(driver: systemd.Systemd, peer: Peer, tmp_path: Path) ->
     assert peer.calls[1:] == [("SetUnitProperties", ["pyrunc-c1.scope", True, [("TasksMax", ("t", 9))]])]
     driver.remove(PATH, 1, [PATH])
     assert [name for name, _ in peer.calls[2:]] == ["StopUnit", "ResetFailedUnit"]
-    driver.remove(PATH, 1, [PATH])  # once more: nothing to ask systemd for
+    driver.remove(PATH, 1, [PATH])  # again: nothing to ask systemd for
     assert len(peer.calls) == 4
 
 

@@ -248,7 +248,8 @@ def test_a_value_the_kernel_does_not_take(kernel: Kernel) -> None:
 
 
 def test_pids_of_the_whole_tree_without_those_of_other_namespaces(kernel: Kernel) -> None:
-    """The kernel shows a process outside of our pid namespace as 0, and kill(0) would signal our own group."""
+    """The kernel shows a process outside our pid namespace as 0, and kill(0) would signal our
+    own group."""
     create(kernel, "/a/b/c")
     for path, text in (("/a", "0\n5\n"), ("/a/b", "7\n5\n"), ("/a/b/c", "0\n")):
         (kernel.cgroup(path) / "cgroup.procs").write_text(text)

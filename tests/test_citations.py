@@ -40,7 +40,7 @@ def documents() -> set[str]:
 
 
 def citations(text: str) -> set[str]:
-    """The documents that a text cites; those at an address on the web are somebody else's."""
+    """The documents that a text cites, except those at an address on the web."""
     text = re.sub(r"https?://\S+", "", text)
     return {name.removeprefix("./") for name in CITATION.findall(text)}
 

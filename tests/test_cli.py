@@ -241,7 +241,7 @@ def test_the_bundle_is_the_working_directory(calls: Calls, tmp_path: Path, monke
 
 @pytest.mark.parametrize("option", ["--systemd-cgroup", "--cgroup-manager=systemd", "-systemd-cgroup=true"])
 def test_systemd_driver(calls: Calls, tmp_path: Path, option: str) -> None:
-    """For create and run; the other verbs take the flag, and go by what the container was made with."""
+    """For create and run; other verbs accept the flag, and use the driver of the container."""
     for verb, status in (("create", 0), ("run", 7)):
         assert cli.main([option, verb, "c"]) == status
         assert calls.seen[-1][1].cgroup_manager == "systemd"
@@ -314,7 +314,7 @@ def test_wrong_command_lines(capfd: pytest.CaptureFixture[str], argv: list[str],
 
 @pytest.mark.parametrize(("argv", "words"), NO_COMMANDS)
 def test_unknown_commands(capfd: pytest.CaptureFixture[str], argv: list[str], words: str) -> None:
-    """Status 3, as with runc: a caller sees that it was no container that failed."""
+    """Status 3, as in runc: a caller sees that it was not a container that failed."""
     assert cli.main(argv) == 3
     out, err = capfd.readouterr()
     assert out == "" and err.count("\n") == 1 and len(err) < 400

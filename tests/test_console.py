@@ -1,4 +1,5 @@
-"""The terminal relay, with a pty in the place of the container's and another (or a pipe) in that of the caller's."""
+"""The terminal relay, with a pty in place of the container's and another (or a pipe) in place of
+the caller's."""
 
 from __future__ import annotations
 

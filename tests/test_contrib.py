@@ -168,7 +168,7 @@ def test_install_and_uninstall(tmp_path: Path) -> None:
     assert len(sources) > 100 and not late, "compiling them takes longer than all of a create"
     writable = [path for path in usr.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o022]
     assert not writable, "the launcher refuses what a group may write"
-    make("install", *where)  # once more, over itself
+    make("install", *where)  # again, over itself
     make("uninstall", *where)
     assert sorted(path for path in usr.rglob("*") if not path.is_dir()) == sorted(others)
     make("uninstall", *where)

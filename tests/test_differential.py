@@ -143,7 +143,8 @@ def test_what_is_left_is_a_fact() -> None:
 
 
 def test_mounts_on_one_place_are_numbered_from_below() -> None:
-    """In mountinfo the upper one can be first: ids are given when a mount is made, not when it is attached."""
+    """In mountinfo the upper one can come first: ids are assigned when a mount is created, not
+    when it is attached."""
     text = (
         "30 40 0:5 /null /x ro - tmpfs b rw\n"
         "20 1 0:4 / / rw - tmpfs root rw\n"

@@ -1,4 +1,5 @@
-"""pyrunc.doctor.engines: configurations of containerd, CRI-O, podman and docker, and the commands that mend them."""
+"""pyrunc.doctor.engines: configurations of containerd, CRI-O, podman and docker, and the
+commands that fix them."""
 
 from __future__ import annotations
 

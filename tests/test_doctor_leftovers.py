@@ -178,10 +178,10 @@ def test_an_init_without_a_state(root: Root) -> None:
 @pytest.mark.parametrize(
     ("start", "link", "exe"),
     [
-        (100, "/run/pyrunc/c1/start", "/memfd:pyrunc-init (deleted)"),  # it waits for `start`
+        (100, "/run/pyrunc/c1/start", "/memfd:pyrunc-init (deleted)"),  # another process that took the name
         (100, "socket:[1]", "/memfd:pyrunc-init (deleted)"),  # its runtime is at work
         (995, "/run/pyrunc/c1/start (deleted)", "/memfd:pyrunc-init (deleted)"),  # so may this one's be
-        (100, "/run/pyrunc/c1/start (deleted)", "/usr/bin/sleep"),  # somebody who took the name
+        (100, "/run/pyrunc/c1/start (deleted)", "/usr/bin/sleep"),  # another process that took the name
     ],
 )
 def test_an_init_that_is_none_of_ours(start: int, link: str, exe: str, root: Root) -> None:

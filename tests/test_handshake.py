@@ -45,7 +45,7 @@ def test_record_layout_is_that_of_the_header() -> None:
         h.Record(b"x" * 255)
 
 
-# Both protocols once more, by hand: what each state answers to each message; what is absent is refused.
+# Both protocols again, by hand: the answer of each state to each message; absent ones are refused.
 EXPECTED = {
     "CREATE": {
         "spawned": {"HELLO": ("send_plan", "entering")},

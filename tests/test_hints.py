@@ -1,4 +1,4 @@
-"""What people are told about failures, and what they meant to write."""
+"""Explanations of failures, and suggestions for misspelled words."""
 
 from __future__ import annotations
 

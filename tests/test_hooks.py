@@ -44,7 +44,7 @@ def test_a_hook_gets_state_args_env_and_bundle(tmp_path: Path) -> None:
     assert json.loads(state) == json.loads(STATE)
     assert args.endswith("|one|t w o") and pwd == str(tmp_path)
     assert {line for line in env if not line.startswith(("PWD=", "_=", "OLDPWD=", "SHLVL="))} == {"A=1", "B=x y"}
-    assert fds.split() == ["0", "1", "2", "3"]  # 3 is that of ls
+    assert fds.split() == ["0", "1", "2", "3"]  # ls exits with 3
 
 
 def test_argv0_is_args0_and_without_args_the_path(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_kernel_version(release: str, version: tuple[int, int]) -> None:
 
 
 def test_files_that_cannot_be_read_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Strictly, only a file that is not there is empty."""
+    """In strict mode, only a missing file counts as empty."""
     assert host.read("/proc/self/none") == host.read("/proc/self/none", strict=True) == b""
 
     def full(*_: object) -> bytes:

@@ -104,7 +104,7 @@ def test_types_and_attributes(root: Root) -> None:
     assert found.st_mtime == 1_000_000_000 and (root / "etc/file").read_bytes() == b"text"
     directory = os.stat(root / "etc")
     assert (directory.st_mode & 0o7777, directory.st_uid, directory.st_gid) == (0o750, 5, 6)
-    assert directory.st_mtime == 1_000_000_000  # although files were made in it afterwards
+    assert directory.st_mtime == 1_000_000_000  # although files were created in it afterwards
     assert os.readlink(root / "link") == "/etc/file"
     assert os.lstat(root / "link").st_mtime == 1_000_000_000
     assert stat.S_ISFIFO(os.stat(root / "fifo").st_mode)

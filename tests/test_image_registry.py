@@ -115,7 +115,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    daemon_threads = False  # the end of the server waits for that of its connections
+    daemon_threads = False  # the server's end waits for its connections to end
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)

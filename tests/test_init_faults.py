@@ -359,14 +359,14 @@ def test_failures(run: Callable[..., tuple[str, str]], shared: dict[str, int], n
 TOLERATED = {
     # of SIGKILL and SIGSTOP, which cannot be had; nothing but these can fail
     "start: rt_sigaction", "start: rt_sigprocmask",
-    # musl's open(2) sets close-on-exec once more with fcntl(2)
+    # musl's open(2) sets close-on-exec again with fcntl(2)
     "start: fcntl", "home: fcntl", "directory: fcntl",
     # the name of the process
     "start: prctl",
     "start: close",
     # tried with the rights of root; the user tries again
     "identity: chdir", "identity: getcwd",
-    # the next directory of PATH has the program, too
+    # the next directory of PATH also has the program
     "program: stat", "program: faccessat2",
     # advice
     "filter: madvise", "listener: madvise",

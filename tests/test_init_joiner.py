@@ -202,7 +202,8 @@ def test_second_failure_is_the_one_that_counts(spawn: Spawn) -> None:
 
 @needs_root
 def test_working_directory_that_was_not_entered_is_left(spawn: Spawn, tmp_path: pathlib.Path) -> None:
-    """A directory outside of the root, entered in the attempt, must not be one that others see us in."""
+    """A directory outside the root, entered in the attempt, must not be visible as ours to
+    others."""
     root = tmp_path / "root"
     (root / "proc").mkdir(parents=True)
     outside = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)

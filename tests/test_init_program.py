@@ -262,7 +262,7 @@ def test_hook_times_out(spawn: Spawn, tmp_path: pathlib.Path) -> None:
             hook_plan(f"echo here; sleep 60 & echo $! >{file}.new; mv {file}.new {file}; wait", timeout_ms=limit),
         )
         seconds = time.monotonic() - before
-        assert limit / 1000 - 0.01 <= seconds < 55  # poll(2) may return a clock tick early; 60 s would be no limit
+        assert limit / 1000 - 0.01 <= seconds < 55  # poll(2) may return a clock tick early; 60 s would not be a limit
         if file.exists():
             break
     assert (record.err, record.detail) == (0, f"hook timed out after {limit} ms: here")
@@ -353,7 +353,8 @@ def test_nothing_but_read_write_close_after_the_filter(spawn: Spawn, fifos: tupl
 
 @pytest.mark.parametrize("forbidden", [("execve", "write", "exit", "exit_group"), ()], ids=["exit", "everything"])
 def test_filter_that_lets_nobody_exit(spawn: Spawn, forbidden: tuple[str, ...]) -> None:
-    """The C library repeats exit(2) until it works: that would be a process at work for ever, without a word."""
+    """The C library repeats exit(2) until it works: the process would run forever without a
+    word."""
     rules = {NUMBERS[os.uname().machine][name]: ERRNO | errno.ENOSYS for name in forbidden}
     plan = Plan()
     plan.no_new_privs("/process/noNewPrivileges")
@@ -530,7 +531,7 @@ def test_join_namespaces(spawn: Spawn) -> None:
         parent.go()
         want = [os.readlink(f"/proc/{holder.pid}/ns/{name}") for name in ("uts", "net")]
         assert parent.output().split() == want
-        # and the wrong type is told from the right one
+        # and the wrong type is distinguished from the right one
         plan = Plan()
         plan.join_ns("/linux/namespaces/0", fd=plan.fd("ns", "x", ""), nstype=CLONE_NEWPID, path="x")
         record = fail(spawn(), plan, (fds[0],))
@@ -617,7 +618,7 @@ def test_dumpable_only_for_a_parent_that_is_not_root(spawn: Spawn, policy: int) 
 
 @needs_root
 def test_place_in_what_is_no_cgroup(spawn: Spawn, tmp_path: pathlib.Path) -> None:
-    """Nothing goes on outside of the cgroup, and no process is left."""
+    """Nothing continues outside the cgroup, and no process is left."""
     fd = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
     parent = spawn()
     plan = Plan()

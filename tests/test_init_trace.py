@@ -158,7 +158,7 @@ def test_a_start_that_asks_for_nothing_hears_only_of_the_failure(spawn: Spawn, f
 @pytest.mark.parametrize("action", [KILL, ERRNO | errno.EPERM])
 @pytest.mark.parametrize("number", [CLOCK_GETTIME, WRITE])
 def test_a_filter_that_forbids_what_times_need_ends_them(spawn: Spawn, number: int, action: int) -> None:
-    """A container must not be killed because somebody watches."""
+    """A container must not be killed because it is traced."""
     what = Plan()
     what.no_new_privs("/process/noNewPrivileges")
     what.find_exe("/process/args/0", file="true", path="/usr/bin:/bin")

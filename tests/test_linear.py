@@ -57,7 +57,8 @@ def test_salted_keys_do_not_crowd() -> None:
 
 
 def test_the_environment() -> None:
-    """Of duplicates the last one stays, at its place; salted, so that an image cannot crowd the table."""
+    """For duplicate names the last entry wins and keeps its position; salted, so that an image
+    cannot crowd the table."""
     env = ["A=1", "PATH=/x", "B=", "A=2", "HOME=", "C=a=b", "PATH=/y"]
     found = environment({"cwd": "/", "env": env})
     assert found.entries == ["B=", "A=2", "C=a=b", "PATH=/y"]

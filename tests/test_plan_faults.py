@@ -151,7 +151,7 @@ def test_failed_execve_has_the_words_of_go(err: int, words: str) -> None:
     [("nosiud", "; did you mean nosuid?"), ("siz", "; did you mean size?"), ("bogus", "'bogus'"), ("", "''")],
 )
 def test_misspelled_mount_option(option: str, words: str) -> None:
-    """An unknown mount option goes to the filesystem."""
+    """The filesystem treats an unknown mount option as one of its own."""
     plan = compiled({"mounts": [{"destination": "/m", "type": "tmpfs", "source": "x", "options": [f"{option}=1"]}]})
     detail = f"tmpfs: Unknown parameter '{option}'"
     text = str(faults.error(plan, Record(plan, "MOUNT", 0, "data", err=errno.EINVAL, call="fsconfig", detail=detail)))

@@ -46,7 +46,8 @@ def test_binds_that_are_cloned_before_the_user_namespace(mount: dict[str, Any], 
     [("proc", "pid", "/proc"), ("mqueue", "ipc", "/dev/mqueue"), ("sysfs", "network", "/sys")],
 )
 def test_filesystems_bound_from_the_host(fstype: str, kind: str, bound: str) -> None:
-    """If the kernel refuses a new one, unless it would show other processes or queues."""
+    """Where the kernel refuses a new one, and never where it would show processes or queues of
+    others."""
     other, joined = {"type": kind}, {"type": kind, "path": "/proc/1/ns/x"}
     user = {"type": "user"}
 

@@ -1,4 +1,5 @@
-"""The process: environment, ids, limits, capabilities, seccomp, hooks, and the host side's part."""
+"""The process: environment, ids, limits, capabilities, seccomp, hooks, and the information for
+the host side."""
 
 from __future__ import annotations
 

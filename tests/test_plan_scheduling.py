@@ -175,7 +175,8 @@ def test_init_sets_the_memory_policy(spawn: Spawn) -> None:
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/numa_maps").exists(), reason="this kernel was built without NUMA")
 def test_the_highest_node_of_a_mask(spawn: Spawn) -> None:
-    """The kernel reads maxnode - 1 bits; with none set, MPOL_PREFERRED is the local node."""
+    """The kernel uses one bit less than the given number; without any, MPOL_PREFERRED is the
+    local node."""
     if pathlib.Path("/sys/devices/system/node/node63").exists():
         pytest.skip("this machine has it")
     plan = Plan()

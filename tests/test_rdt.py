@@ -44,7 +44,7 @@ def test_the_id_names_the_class(root: Path) -> None:
     assert "L3:0=7ff" in (root / "c1/schemata").read_text()  # not written
     rdt.remove(record)
     assert not (root / "c1").exists()
-    rdt.remove(record)  # once more is no error
+    rdt.remove(record)  # not an error the second time
 
 
 def test_a_class_that_was_there_stays(root: Path) -> None:

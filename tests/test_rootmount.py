@@ -43,7 +43,8 @@ Remove = Callable[..., list[str]]
 
 @pytest.fixture
 def remove(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Remove:
-    """``remove(top, below, own, without=[ids])``: the calls that are made where mount ``top`` is seen at the path."""
+    """``remove(top, below, own, without=[ids])``: the calls made if mount ``top`` is seen at the
+    path."""
 
     def made(top: int, below: int, own: int, without: tuple[int, ...] = (), answer: int = 0) -> list[str]:
         library = Library()
@@ -67,7 +68,7 @@ DONE = ["propagation 0x40000", "umount 2"]
         (BIND, DATA, BIND, DONE),
         (BIND, DATA, 0, DONE),  # a create that was killed
         (DATA, DATA, 0, []),  # before it came to that
-        (DATA, DATA, BIND, []),  # unmounted by somebody
+        (DATA, DATA, BIND, []),  # unmounted by another process
         (OVER, DATA, 0, []),  # not what we make
         (BIND, BIND, BIND, []),  # an id that was given again
     ],

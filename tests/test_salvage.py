@@ -152,7 +152,7 @@ def test_the_text_of_a_state_that_lost_its_end(damaged: Damaged, facts: host.Hos
     damaged.put(state=text[: text.index(b'{"pid"') if cut else text.index(b'"bundle"')])
     salvage.recover(container)
     assert (container.data["cgroup"], container.data["pid"]) == ('/a/"b', 0)
-    # Without the member before it, a pid may be that of the pyrunc that made the container.
+    # Without the preceding member, a pid may belong to the pyrunc that made the container.
     start = text.index(b'"runtime"')
     assert salvage.clues(text[start:]) == {} == salvage.clues(b'x"pid":7') == salvage.clues(b"")
 

@@ -512,7 +512,7 @@ def test_a_hit_needs_no_libseccomp(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert file.stat().st_mode & 0o7777 == 0o600
     monkeypatch.setattr(seccomp, "_compile", no_compiler)
     assert seccomp.compile_filter(given_profile, cache_dir=str(cache)) == first
-    # Flags and the listener's path are no part of the program.
+    # Flags and the listener's path do not belong to the program.
     again = seccomp.compile_filter({**given_profile, "flags": ["SECCOMP_FILTER_FLAG_LOG"]}, cache_dir=str(cache))
     assert again == (first[0], 2, False)
 
@@ -737,7 +737,7 @@ def test_send_listener_failures(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reads", [False, True], ids=["does-not-accept", "does-not-read"])
 def test_send_listener_to_an_agent_that_sleeps(tmp_path: Path, reads: bool) -> None:
-    """Ten seconds, then an error: nobody waits for an agent for ever."""
+    """Ten seconds, then an error: no command waits forever for an agent."""
     path = str(tmp_path / "agent.sock")
     with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as other:
         server.bind(path)

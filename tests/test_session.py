@@ -197,7 +197,7 @@ FAIL = record(h.FAIL, step=0, err=errno.EACCES, detail=b"what init says")
         ([WARN], True, "container init ended unexpectedly"),
         ([], False, "bpf(PROG_ATTACH)"),  # it is at work
         ([MOUNTED], False, "bpf(PROG_ATTACH)"),  # it waits for an answer
-        ([WARN] * 100, False, "bpf(PROG_ATTACH)"),  # and nobody listens for ever
+        ([WARN] * 100, False, "bpf(PROG_ATTACH)"),  # and nothing listens forever
     ],
 )
 def test_inits_own_failure_is_the_reason(child: int, queued: list[bytes], ended: bool, words: str) -> None:

@@ -1,4 +1,5 @@
-"""The start-up snapshot: how it is made, and what may not be in it (docs/adr/0028-fixed-addresses.md)."""
+"""The start-up snapshot: its creation, and what may not be in it
+(docs/adr/0010-start-up-snapshot.md)."""
 
 from __future__ import annotations
 
@@ -108,7 +109,7 @@ for name in {names!r}:
 
 
 def test_importing_asks_the_system_nothing() -> None:
-    """What a module finds out when it is imported would be what the building machine said, for ever."""
+    """A fact that a module collects at import would be the build machine's, forever."""
     package = ROOT / "pyrunc"
     modules = [(freeze.module_name(package, path), path) for path in sorted(package.rglob("*.py"))]
     names = freeze.preloadable(modules)

@@ -60,7 +60,7 @@ def validator() -> Any:
         (name, Resource.from_contents(document, default_specification=DRAFT4)) for name, document in documents().items()
     )
     root = {"$schema": "http://json-schema.org/draft-04/schema#", "$ref": "config-schema.json"}
-    # True is no integer and 1.0 is none: what draft 4 says, and what we do.
+    # True and 1.0 are not integers, in draft 4 and here.
     checker = jsonschema.Draft4Validator.TYPE_CHECKER.redefine("integer", lambda _, v: type(v) is int)
     strict = jsonschema.validators.extend(jsonschema.Draft4Validator, type_checker=checker)
     return strict(root, registry=registry)

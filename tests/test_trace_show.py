@@ -1,4 +1,5 @@
-"""`trace show`: the picture of a fixed trace in a terminal, as SVG and as JSON; and files that are no trace."""
+"""`trace show`: the picture of a fixed trace in a terminal, as SVG and as JSON; and files that
+are not traces."""
 
 from __future__ import annotations
 
@@ -198,7 +199,8 @@ def test_names_that_are_hostile(kind: Any, tmp_path: Path) -> None:
     assert "<script>" not in svg.picture(read.load(str(file)), True)
 
 
-# -- what is no trace -------------------------------------------------------------------------------------------------
+# -- other files
+# ------------------------------------------------------------------------------------------------------
 
 WRONG = [
     (b"", "expected JSON"),

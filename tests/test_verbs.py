@@ -331,7 +331,7 @@ def test_kill_checks_the_signal_first(runtime: Runtime, sleeper: subprocess.Pope
 
 
 def test_kill_all_after_a_reboot(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cgroup that has the recorded name now belongs to somebody else."""
+    """The cgroup with the recorded name now belongs to another container."""
     from pyrunc import cgroup
 
     monkeypatch.setattr(cgroup, "open_driver", lambda *_: pytest.fail("no cgroup is touched"))

@@ -1,10 +1,11 @@
-"""`make conformance`: runtime-tools' validation programs against pyrunc, with runc beside it.
+"""`make conformance`: run runtime-tools' validation programs on pyrunc and on runc.
 
-The programs call the runtime without ``--root`` and expect cgroup2 at /sys/fs/cgroup, so each runs in an own mount
-namespace with that and a fresh /run; in an own pid namespace, because some leave containers behind when they fail; and
-below an own cgroup, which is removed afterwards.  The result is written to integration/conformance.md; a program that
-can pass on this machine and does not, three times in a row alone, is exit status 1.  The two that need AppArmor and
-every capability run in a guest where this machine has not both.
+The programs call the runtime without ``--root`` and expect cgroup2 at /sys/fs/cgroup. So each runs
+in a private mount namespace with that and a fresh /run; in a private pid namespace, because some
+leave containers behind when they fail; and below a cgroup of its own, which is removed afterwards.
+The result is written to integration/conformance.md. A program that can pass on this machine and
+fails three times in a row, alone, causes exit status 1. The two that need AppArmor and every
+capability run in a guest if this machine lacks either.
 """
 
 from __future__ import annotations

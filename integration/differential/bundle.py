@@ -101,7 +101,7 @@ def _operate(path: Path, operation: str, words: list[str]) -> None:
 
 
 def remove(path: str | Path) -> None:
-    """A file or a whole tree; what is gone already is no error."""
+    """Remove a file or a whole tree; a missing one is not an error."""
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)
     elif os.path.lexists(path):

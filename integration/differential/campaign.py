@@ -126,7 +126,8 @@ class Campaign:
         return self.results
 
     def _again(self, case: Case, worker: pool.Worker) -> None:
-        """More looks: what is not seen each time has to do with time; what is, is made small."""
+        """Repeat the case: differences that do not reappear depend on timing; the others are
+        reduced."""
         left: list[Difference] = []
         for _ in range(LOOKS):
             answer = worker.ask(case)

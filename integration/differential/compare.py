@@ -1,7 +1,7 @@
-"""Where runtimes differ: facts of the same case, from each runtime, and what stands alone.
+"""Compare facts of the same case from each runtime, and find the outliers.
 
-Pure.  Two runtimes are compared up to the first step at which one failed and the other did not: what follows is then
-a consequence.
+Pure. Two runtimes are compared up to the first step at which only one of them failed; everything
+after that is a consequence.
 """
 
 from __future__ import annotations

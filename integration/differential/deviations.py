@@ -61,7 +61,7 @@ def _same_hooks(pair: Pair) -> bool:
 
 
 def _refused_first(pair: Pair) -> bool:
-    """Hooks have run and nodes were made for the others."""
+    """The others have run hooks and created nodes by then."""
     if isinstance(pair.ours, list) and isinstance(pair.theirs, list):
         return set(pair.ours) < set(pair.theirs)
     return pair.ours in ({}, ABSENT)

@@ -223,7 +223,7 @@ def root(draw: Draw, context: Context) -> Feature:
 
 
 def sysctl(draw: Draw, context: Context) -> Feature | None:
-    """Of the namespaces that the container has of its own."""
+    """Sysctls of the namespaces that belong to the container."""
     pool = [pair for kind, pairs in SYSCTLS.items() if context.own(kind) for pair in pairs]
     if not pool:
         return None
@@ -317,7 +317,7 @@ def seccomp(draw: Draw, context: Context) -> Feature:
 
 
 def seccomp_allow(draw: Draw, context: Context) -> Feature:
-    """An allow-list as engines have it: by default an error, and the newest calls do not exist."""
+    """An allow-list like those of engines: an error by default, and ENOSYS for the newest calls."""
     left_out = set(draw(st.lists(st.sampled_from(DENIED), max_size=6, unique=True)))
     profile: dict[str, Any] = {
         "defaultAction": "SCMP_ACT_ERRNO",

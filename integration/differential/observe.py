@@ -297,7 +297,7 @@ def _files(found: Facts, files: dict[str, str | None], names: Names) -> None:
 
 
 def _depth(one: Mount, mounts: dict[int, Mount]) -> int:
-    """How many mounts are below it: mountinfo lists them in the order in which they were made, not attached."""
+    """How many mounts are below it: mountinfo lists them in order of creation, not attachment."""
     depth = 0
     while one.parent in mounts and mounts[one.parent] is not one and depth < len(mounts):
         one, depth = mounts[one.parent], depth + 1

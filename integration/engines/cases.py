@@ -32,7 +32,7 @@ def detached(engine: Any, name: str, *args: str, flags: tuple[str, ...] = ()) ->
 
 
 def inspect(engine: Any, name: str, template: str) -> str:
-    """A member of what ``inspect`` tells."""
+    """A member of the output of ``inspect``."""
     return str(engine.call("inspect", "--format", template, name).out.strip())
 
 
@@ -57,7 +57,7 @@ def box(engine: Any) -> Iterator[str]:
 
 
 class Commands:
-    """Foreground commands and how their failures are told."""
+    """Foreground commands and how their failures are reported."""
 
     def test_run(self, engine: Any, seen: Seen) -> None:
         done = run(engine, "/bin/sh", "-c", "echo out; echo err >&2; exit 3")

@@ -26,7 +26,7 @@ NAMES = os.environ.get("PYRUNC_ENGINE_RUNTIMES", "runc pyrunc").split()
 
 
 def find(name: str) -> str | None:
-    """The absolute path of a runtime, None when it is not there."""
+    """The absolute path of a runtime, or None."""
     if name != "pyrunc":
         return shutil.which(name)
     return harness.Runtime.find()
@@ -137,5 +137,5 @@ def pytest_runtest_makereport(item: pytest.Function, call: pytest.CallInfo[None]
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     target = os.environ.get("PYRUNC_ENGINES_RECORD")
-    if target and not session.config.option.keyword:  # a selection of cases is no result
+    if target and not session.config.option.keyword:  # a selection of cases does not count as a result
         session.config.stash[RECORD].save(Path(target))

@@ -52,7 +52,8 @@ class Containerd:
         assert done.rc == 0, done
 
     def run_args(self, *flags: str, id: str, args: tuple[str, ...]) -> list[str]:
-        """Arguments of ``ctr run``, without the client's default of 1024 cpu shares: there may be no cpu controller."""
+        """Arguments of ``ctr run``, without the client's default of 1024 cpu shares, because the
+        cpu controller may be missing."""
         fixed = ["--snapshotter", "native", "--cpu-shares", "0", "--runc-binary", self.runtime]
         return ["run", *fixed, "--cgroup", f"{self.host.cgroup}/{id}", *flags, REFERENCE, id, *args]
 

@@ -170,7 +170,7 @@ class Cri:
         )
 
     def status(self, id: str) -> dict[str, Any]:
-        """What CRI tells of a container."""
+        """CRI's status of a container."""
         found: dict[str, Any] = json.loads(self.must("inspect", id))["status"]
         return found
 

@@ -135,7 +135,7 @@ class Host:
             time.sleep(0.05)
 
     def list(self, path: str) -> list[str]:
-        """Names in a directory of the namespaces; none when it is not there."""
+        """Names in a directory of the namespaces; none if it is missing."""
         try:
             return sorted(os.listdir(f"/proc/{self.pid}/root{path}"))
         except FileNotFoundError:
@@ -151,9 +151,10 @@ class Host:
         return found
 
     def wait_gone(self, *words: str) -> list[str]:
-        """Wait until no process has one of `words` in its command line; those still there after 20 s.
+        """Wait until no process has one of `words` in its command line; returns those left after 20
+        s.
 
-        Monitors end on their own, a moment after the engine has told that the container is gone.
+        Monitors exit on their own shortly after the engine has reported the container's removal.
         """
 
         def left() -> list[str]:

@@ -53,10 +53,11 @@ def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def build(folder: Path, reference: str = REFERENCE, config: dict[str, Any] | None = None) -> tuple[Path, Path]:
-    """Write ``oci.tar`` and ``docker.tar`` into `folder`, for an image called `reference`; returns their paths.
+    """Write ``oci.tar`` and ``docker.tar`` into `folder`, for an image called `reference`; returns
+    their paths.
 
-    The one layer is an uncompressed tar, so that its digest is its diff id, too.  `config` replaces members of the
-    image's default process.
+    The only layer is an uncompressed tar, so its digest is also its diff id. `config` replaces
+    members of the image's default process.
     """
     root = build_rootfs(folder / "rootfs")
     buffer = io.BytesIO()

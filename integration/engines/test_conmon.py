@@ -54,7 +54,8 @@ class Conmon:
         return bundle
 
     def reply(self, bundle: Path) -> dict[str, Any]:
-        """What conmon tells through its pipe: the container's pid, or a negative number and a message."""
+        """conmon's report through its pipe: the container's pid, or a negative number and a
+        message."""
         file = bundle / "sync"
         harness.wait_until(lambda: file.read_text().endswith("\n"), "conmon's answer", 20)
         answer: dict[str, Any] = json.loads(file.read_text().splitlines()[0])
@@ -76,7 +77,7 @@ class Conmon:
         return str(json.loads(self.oci("state", id).out)["status"])
 
     def exit_code(self, id: str) -> int:
-        """Wait for conmon to tell the exit code."""
+        """Wait for conmon to report the exit status."""
         file = self.exits / id
         harness.wait_until(lambda: file.exists() and file.read_text() != "", f"exit code of {id}", 20)
         return int(file.read_text())

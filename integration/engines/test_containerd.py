@@ -26,7 +26,7 @@ def engine(host: Host, oci_path: str, images: tuple[Path, Path]) -> Iterator[Con
 
 
 def exit_code(done: Done) -> int:
-    """The exit code that ``task delete`` tells in a warning."""
+    """The exit status that ``task delete`` reports in a warning."""
     found = re.search(r"non-zero exit code (\d+)", done.err)
     return int(found[1]) if found and done.rc == 0 else -done.rc
 

@@ -25,7 +25,7 @@ def engine(host: Host, oci: str, oci_path: str, images: tuple[Path, Path]) -> It
 
 
 class TestDocker(Cases):
-    """The cases that podman has, too, and docker's own."""
+    """The cases shared with podman, and docker's own."""
 
     def test_runtime_is_the_one_asked_for(self, engine: Docker, oci: str, seen: Seen) -> None:
         detached(engine, "w1")

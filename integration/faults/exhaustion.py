@@ -290,7 +290,7 @@ def nested(corner: Corner) -> list[str]:
 
 
 def removed(corner: Corner) -> list[str]:
-    """Somebody has killed it all and removed the cgroup."""
+    """Another process has killed everything and removed the cgroup."""
     one = _running(corner, "removed")
     (one.cgroup / "cgroup.kill").write_text("1")
     limit = time.monotonic() + 5 * SLOW

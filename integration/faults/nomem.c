@@ -4,7 +4,7 @@
  *
  * Every malloc, calloc, realloc and mmap that the C library is asked for is one allocation, counted from 1 at the process's
  * start.  pyrunc's small blocks come from a heap of its own (native/launcher/snapshot/heap.c), but only while the process has one
- * thread: it is made to believe in a second one, so that all of them come here.  That is done when it has restored its
+ * thread: a fake second one makes all of them go through here.  That is done when it has restored its
  * snapshot, which says otherwise; the last thing it does then is to take over its thread.  OUT gets two numbers at the end: how many
  * allocations there were, and how many of them failed.  Programs that the process executes do not inherit this.
  */

@@ -23,14 +23,15 @@ def _set(names: str) -> frozenset[str]:
     return frozenset(names.split())
 
 
-# What the loader and the C library do before main: not ours to handle.  The first call outside of it ends it.
+# Calls of the loader and the C library before main, which we do not control. The first other call
+# ends it.
 _START = _set(
     """
     execve brk mmap mprotect munmap openat read pread64 close newfstatat fstat arch_prctl set_tid_address
     set_robust_list rseq access getrandom prlimit64 readlink readlinkat faccessat
     """
 )
-# Calls that have no way to fail, or whose failure cannot be told to anybody.
+# Calls that cannot fail, or whose failure cannot be reported.
 _CANNOT = _set(
     """
     exit exit_group rt_sigreturn getpid gettid getppid getuid geteuid getgid getegid umask alarm brk sched_yield

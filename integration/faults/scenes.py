@@ -1,8 +1,8 @@
-"""The commands that faults are put into, and how to tell whether what they said is true.
+"""The commands that faults are injected into, and checks of their claims.
 
-Every scene is a command with something to do before it and a judgement after it.  The rule is the same for all: exit 0
-only when the thing was done, an error of one line otherwise, nothing left by a failed `create`, and nothing left by
-anything after `delete --force`.
+Every scene is a command with a preparation and a judgement. The rule is the same for all: exit 0
+only if the thing was done, an error of one line otherwise, nothing left by a failed `create`, and
+nothing left by anything after `delete --force`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from integration.harness import SLOW, Box, Container, cgroup2_mount, end_of, par
 
 LIMIT = 20 * SLOW  # seconds: whatever takes longer hangs
 NOISE = ("Traceback", "internal error", "panic:", "goroutine ", "fatal error", "SIGSEGV", "Segmentation")
-MOMENTARY = ("ns", "tty", "stat")  # of a report: inodes and figures of the moment
+MOMENTARY = ("ns", "tty", "stat")  # volatile parts of a report: inodes and figures
 HOOK = {"path": "/bin/true", "args": ["true"]}
 MEASURED = re.compile(r"Vm|Rss|Hugetlb|SigQ|FDSize|.*ctxt_switches")  # lines of status: two runs agree only by chance
 
@@ -209,7 +209,7 @@ class Scene:
         return []
 
     def spoke(self, done: Outcome) -> list[str]:
-        """Whether an error was told in one line; only pyrunc promises that."""
+        """Whether an error was reported in one line; only pyrunc promises that."""
         lines = done.err.splitlines()
         if self.pyrunc and (not lines or not lines[-1].startswith("pyrunc: error: ")):
             return [f"failed without a message: {done.err!r}"]
@@ -271,7 +271,7 @@ class Create(Scene):
         """Make what the container needs besides its bundle."""
 
     def seen(self) -> dict[str, Any]:
-        """What the program sees in a container that was made without a fault."""
+        """The program's view in a container that was created without a fault."""
         self.before()
         self.one.create(*self.flags, save=False, err=self.corner.path / "inject.err")  # the same stdio as with a fault
         self.one.start()
@@ -507,7 +507,7 @@ class Exec(Inside):
 
 
 class ExecDetached(Inside):
-    """`exec --detach`: the pid in the file must be that of the program, in the container."""
+    """`exec --detach`: the pid in the file must belong to the program, in the container."""
 
     name = "exec-detach"
     kills_init = True

@@ -94,10 +94,11 @@ class Squeeze:
 
 @contextmanager
 def pressure(corner: Corner, limit: int, seconds: float) -> Iterator[Callable[[], int]]:
-    """Every call of the runtime in a cgroup that is full of page cache: every page has to be reclaimed first.
+    """Run every call of the runtime in a cgroup that is full of page cache: every page must be
+    reclaimed first.
 
-    Yields what tells how often the limit was hit.  Where reclaim is too slow, the kernel kills a process: one of the
-    readers, which are started again.  The harness itself stays outside.
+    Yields a function that returns how often the limit was hit. If reclaim is too slow, the kernel
+    kills a process: one of the readers, which are restarted. The harness itself stays outside.
     """
     squeeze = Squeeze("memory", corner.prefix + "pressure", limit)
     filler = corner.path / "filler"

@@ -22,7 +22,7 @@ WEIGHT = {"create": 3, "create-rich": 2, "create-user": 3, "create-joined": 2, "
 # What went wrong once: scene, error ("" for SIGKILL), thread, call.  At most three points of each are done every time.
 KNOWN = [
     ("create", "EIO", 0, "openat"),  # the directory that took the id stayed
-    ("create", "ENOMEM", 0, "read"),  # no start time of init in the state: stopped for ever
+    ("create", "ENOMEM", 0, "read"),  # no start time of init in the state: stopped forever
     ("create", "EMFILE", 2, "openat2"),  # HOME=/ for want of a descriptor
     ("create-rich", "ENOMEM", 0, "close"),  # failed after all was committed: the container stayed
     ("create-user", "EINTR", 0, "write"),  # of the maps of a mount's user namespace
@@ -37,7 +37,7 @@ KNOWN = [
     ("start", "EIO", 0, "read"),  # failed, and the program ran
     ("start", "ENOMEM", 0, "close"),
     ("run", "ENOSPC", 0, "openat"),  # no mountinfo, so no hierarchy, so nothing to remove
-    ("exec", "EIO", 1, "write"),  # enter could not tell the pid: everybody waited
+    ("exec", "EIO", 1, "write"),  # enter could not report the pid: both sides waited
     ("exec", "ENOMEM", 2, "read"),  # init ended without a word: taken for the program's start
     ("exec-detach", "", 1, "clone3"),  # enter killed after it had made init: everybody waited
     ("exec-detach", "", 2, "capset"),  # killed between the last record and execve: taken for the program's start

@@ -1,6 +1,8 @@
-"""The sweep: every place, every shape, every verb that reads it.  Prints what is beyond a limit; status 1 then.
+"""The sweep: every position, every shape, every verb that reads it. Prints exceeded limits, and
+exits with 1 then.
 
-``--match TEXT`` chooses cases, ``--seconds N`` ends it after so long, ``--part I/N`` takes every N-th case.
+``--match TEXT`` selects cases, ``--seconds N`` limits the time, ``--part I/N`` selects every N-th
+case.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pyrunc.spec import schema
 
 
 class Sweep:
-    """A bundle, a container to change, and what was found."""
+    """A bundle, a container to change, and the findings."""
 
     def __init__(self, program: str, place: pathlib.Path) -> None:
         self.program, self.place, self.root = program, place, str(place / "root")
@@ -56,7 +58,7 @@ class Sweep:
     # -- a document, and the verbs that read it ----------------------------------------------------------------
 
     def configs(self, data: bytes, turn: int = 0) -> Iterator[measure.Usage]:
-        """A config.json; of the verbs that do not change anything each case takes one more."""
+        """A config.json; each case adds one of the verbs that change nothing."""
         bundle = str(self.place / "bundle")
         (self.place / "bundle" / "config.json").write_bytes(data)
         yield self.run("plan", *(("--json",) if turn % 2 else ()), "--bundle", bundle)
@@ -71,7 +73,7 @@ class Sweep:
         yield self.run("delete", "--force", self.id)
 
     def processes(self, data: bytes, turn: int = 0) -> Iterator[measure.Usage]:
-        """A process.json of `exec`, in a container that is there."""
+        """A process.json of `exec`, in an existing container."""
         (self.place / "process.json").write_bytes(data)
         yield self.run("exec", "--process", str(self.place / "process.json"), self.beside)
 
@@ -89,7 +91,7 @@ class Sweep:
                 raise RuntimeError(usage.err)
 
     def readers(self) -> list[tuple[dict[str, Any], Any, Any]]:
-        """A document that works, its node, and what reads it."""
+        """A valid document, its node, and its readers."""
         process = {"cwd": "/", "args": ["/bin/true"], "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}}
         return [
             (self.bundle, schema.CONFIG, self.configs),
@@ -98,13 +100,13 @@ class Sweep:
         ]
 
     def cases(self) -> Iterator[tuple[documents.Case, Any]]:
-        """Everything, with what reads it."""
+        """Every document with its readers."""
         for base, node, verbs in self.readers():
             for case in documents.Documents(base, node, self.keys).cases():
                 yield case, verbs
 
     def check(self, case: documents.Case, verbs: Any, turn: int = 0) -> list[str]:
-        """What is beyond the limits."""
+        """The exceeded limits."""
         data = case.build()
         return [text for usage in verbs(data, turn) for text in usage.wrong(case.items, len(data))]
 

@@ -1,4 +1,4 @@
-"""The documents: places of the schema, and what is put there."""
+"""The documents: positions of the schema, and the content put there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyrunc.spec import load, schema
 MANY = 100_000
 HERE = "@here@"
 
-# Texts that get as far as possible, by the last part of a pointer; {} is a number.
+# Texts that pass as many checks as possible, by the last part of a pointer; {} is a number.
 TEXTS = {
     "env": "V{}=x", "args": "a{}", "cwd": "/", "path": "/bin/true{}", "destination": "/mnt/{}", "source": "tmpfs",
     "options": "nosuid", "names": "read", "access": "rwm", "pageSize": "{}MB", "name": "name{}", "cpus": "0",
@@ -23,7 +23,7 @@ TEXTS = {
     "memBwSchema": "MB:0=10",
 }  # fmt: skip
 KEYS = {"sysctl": "net.ipv4.k{}", "unified": "memory.k{}", "netDevices": "eth{}", "rdma": "mlx{}"}
-# What fills 16 MiB with one text.
+# Patterns that fill 16 MiB with one text.
 FILLINGS = {
     "letters": "a", "path": "/a", "long-names": "/" + "a" * 250, "dots": "a.", "climb": "../", "slashes": "/",
     "ranges": "0-9,", "digits": "9", "pairs": "a=b,", "colons": "a:", "dashes": "a-", "lines": "a\\n",
@@ -35,7 +35,7 @@ FILLINGS = {
 
 
 class Case(NamedTuple):
-    """One document: where what is put, how many items that are, and its text."""
+    """One document: the position, the number of items, and the text."""
 
     pointer: str
     shape: str
@@ -55,12 +55,12 @@ class Place(NamedTuple):
 
 
 def places(node: Any = schema.CONFIG, pointer: str = "") -> list[Place]:
-    """Every place of a document, the document itself included."""
+    """Every position of a document, including the document itself."""
     return [Place(pointer, node), *(Place(where, child) for where, child in walk(node, pointer))]
 
 
 def walk(node: Any, pointer: str) -> Iterator[tuple[str, Any]]:
-    """All that is inside, items of arrays and of maps as well (`schema.fields` leaves those out)."""
+    """All nested positions, including items of arrays and maps (`schema.fields` omits those)."""
     inner = node[1].items() if node[0] == "object" else [("*", node[1])] if node[0] in ("array", "map") else []
     for step, child in inner:
         yield f"{pointer}/{step}", child
@@ -68,7 +68,7 @@ def walk(node: Any, pointer: str) -> Iterator[tuple[str, Any]]:
 
 
 def valid(node: Any, pointer: str, number: int = 0) -> Any:
-    """A value that fits, and as little else as possible stands in its way; different for each number."""
+    """A valid, minimal value; different for each number."""
     kind = node[0]
     if kind == "object":
         wanted = [*node[2], *(name for name in ("type", "options", "access", "major", "minor") if name in node[1])]
@@ -88,7 +88,7 @@ def valid(node: Any, pointer: str, number: int = 0) -> Any:
 
 
 def values(document: Any) -> int:
-    """How many values a document is for the reader."""
+    """How many values a document has for the reader."""
     inner = document.values() if isinstance(document, dict) else document if isinstance(document, list) else ()
     return 1 + sum(map(values, inner))
 
@@ -105,7 +105,7 @@ class Documents:
         self.base, self.node, self.colliding = base, node, colliding
 
     def frame(self, place: Place) -> tuple[bytes, bytes]:
-        """The base document around a place; what is on the way there and missing is made."""
+        """The base document around a position; missing parents are created."""
         here, node, at = [json.loads(json.dumps(self.base))], self.node, 0
         steps, holder, pointer = [step for step in place.pointer.split("/")[1:] if step], here, ""
         for step in steps:
@@ -126,7 +126,7 @@ class Documents:
         return head, tail
 
     def cases(self) -> Iterator[Case]:
-        """Of every place."""
+        """Documents for every position."""
         for place in places(self.node):
             kind = place.node[0]
             shapes = [
@@ -146,7 +146,7 @@ class Documents:
         return build
 
     def anywhere(self) -> Iterator[tuple[str, int, Callable[[int], str]]]:
-        """What can be in place of any value."""
+        """Values that can replace any value."""
         yield "deep arrays", 1, lambda room: "[" * min(MANY, room // 2) + "]" * min(MANY, room // 2)
         yield "deep objects", 1, lambda room: '{"a":' * MANY + "1" + "}" * MANY
         yield "long number", 1, lambda room: "9" * 4300

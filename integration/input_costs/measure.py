@@ -1,4 +1,4 @@
-"""Run a verb, and hold what it took against the limits."""
+"""Run a verb, and compare its resource usage with the limits."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import NamedTuple
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "native" / "launcher" / "snapshot"))
 
-CPU, CPU_MANY, MANY = 2.0, 6.0, 100_000  # seconds; for more items than that
+CPU, CPU_MANY, MANY = 2.0, 6.0, 100_000  # seconds, for more than that many items
 MEMORY = 600 << 10  # KiB
 STDERR = 64 << 10
 PRINTED = 32  # bytes on stdout for each byte of the document
-WALL = 120  # seconds after which it will not end
+WALL = 120  # seconds after which it counts as hanging
 
 
 class Usage(NamedTuple):
-    """What one call took."""
+    """The resources that one call used."""
 
     verb: str
     status: int
@@ -31,7 +31,7 @@ class Usage(NamedTuple):
     err: str
 
     def wrong(self, items: int, size: int) -> list[str]:
-        """What is beyond the limits."""
+        """The exceeded limits."""
         found = []
         allowed = CPU_MANY if items > MANY and self.status == 0 else CPU
         if self.cpu > allowed:
@@ -50,8 +50,9 @@ class Usage(NamedTuple):
         return [f"{self.verb}: {text}" for text in found]
 
 
-# Starts the program and reports its status, CPU seconds and peak of memory (KiB).  A process counts the memory of the
-# one that it was forked from as its own, and the one that runs the tests may have more than any verb is allowed.
+# Starts the program and reports its status, CPU seconds and peak memory (KiB). A process inherits
+# the memory peak of its parent at the fork, and the process that runs the tests may exceed the
+# limits.
 _STARTER = """
 import os, sys
 report = int(sys.argv[1])
@@ -63,7 +64,7 @@ os.write(report, f"{status} {used.ru_utime + used.ru_stime} {used.ru_maxrss}".en
 
 
 def run(program: str, root: str, *args: str) -> Usage:
-    """One call, with the state root that is meant."""
+    """One call on the given state root."""
     ours, theirs = os.pipe()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = subprocess.Popen(
@@ -84,7 +85,7 @@ def run(program: str, root: str, *args: str) -> Usage:
             report = os.read(ours, 256).split()
         finally:
             os.close(ours)
-        # Without a report it did not end in time.
+        # Without a report, it did not end in time.
         status, cpu, memory = report or (str(signal.SIGKILL.value), WALL, 0)
         err.seek(0)
         text = err.read(2 * STDERR).decode("utf-8", "replace")
@@ -100,7 +101,7 @@ def run(program: str, root: str, *args: str) -> Usage:
 
 
 def hash_secret(program: str) -> str:
-    """The key of string hashes that is in an executable, in hexadecimal; "" where each process makes one."""
+    """The hash seed in an executable, in hexadecimal; "" if each process chooses one."""
     import snapshot
 
     try:
@@ -115,7 +116,7 @@ def hash_secret(program: str) -> str:
 
 
 def colliding(secret: str, place: pathlib.Path, size: int = 131072) -> list[str]:
-    """Names that collide in a dict of so many slots, as many as fit into it."""
+    """Names that collide in a dict of that many slots, as many as fit."""
     program = place / "colliding"
     source = pathlib.Path(__file__).parent / "colliding.c"
     subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, source], check=True)

@@ -1,11 +1,13 @@
-"""In the place of gcc and musl-gcc: compiles each source by itself, once, so that a mutant costs one file and a link.
+"""Stand-in for gcc and musl-gcc: compiles each source separately, once, so that a mutant costs one
+file and a link.
 
-Tests compile what they test in one command from many sources.  Objects are kept by what they are made of; what is not
-there yet goes where the sandbox may write.  Warnings are no errors: a statement less leaves something unused.
-With MUTANTS_BLOCKS set, programs of init's code also say which basic blocks ran (native/coverage/blocks.c).
+Tests compile many sources in one command. Objects are cached by their inputs; new ones go to a
+directory that the sandbox may write. Warnings are not errors, because a removed statement leaves
+something unused. With MUTANTS_BLOCKS set, programs of init's code also report which basic blocks
+ran (native/coverage/blocks.c).
 
-Environment: MUTANTS_COMPILERS (directory of the real compilers' names), MUTANTS_OBJECTS (directories, the last one
-is written to), MUTANTS_BLOCKS (directory of the shared files).
+Environment: MUTANTS_COMPILERS (directory of the real compilers' names), MUTANTS_OBJECTS
+(directories, the last one is written to), MUTANTS_BLOCKS (directory of the shared files).
 """
 
 from __future__ import annotations
@@ -82,7 +84,8 @@ def program_blocks(output: str) -> list[str]:
 
 
 def main() -> None:
-    """Compile as told, or hand over to the real compiler what is no program from several sources of ours."""
+    """Compile a program from several sources of ours, or run the real compiler for anything
+    else."""
     name = os.path.basename(sys.argv[0])
     real = os.path.join(os.environ["MUTANTS_COMPILERS"], name)
     compile_, link, sources, output = split(sys.argv[1:])

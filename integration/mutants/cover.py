@@ -57,10 +57,10 @@ class Test(NamedTuple):
 
 
 def test_files(tree: Tree) -> list[str]:
-    """All files of tests that can tell mutants from the original."""
+    """All test files that can detect mutants."""
     places = ["tests", "integration", "integration/security"]
     found = [str(path.relative_to(tree.root)) for place in places for path in (tree.root / place).glob("test_*.py")]
-    # Those without containers first: they are quick, and try every mutant first, too.
+    # Test files without containers first: they are quick, and also try every mutant first.
     return sorted((name for name in found if name not in LEFT_OUT), key=lambda name: (name[0] != "t", name))
 
 
@@ -264,7 +264,7 @@ def spread(tests: list[Test]) -> list[Test]:
 
 @cache
 def _table(old: str, new: str) -> dict[int, int]:
-    """Old line -> new line, for lines that are still there; others go to what stands in their place."""
+    """Old line -> new line, for unchanged lines; others map to what replaced them."""
     before, after = Path(old).read_text().splitlines(), Path(new).read_text().splitlines()
     if before == after:
         return {}
@@ -291,9 +291,8 @@ def scope_lines(mutant: Mutant) -> range:
 
 
 def macro_lines(mutant: Mutant) -> list[int]:
-    """The lines that use the macro of a mutant outside of all functions, and those around: blocks are known
-    by the line of one of their statements.
-    """
+    """The lines that use the macro of a mutant outside all functions, and those around: a block
+    is known by the line of one of its statements."""
     text = mutant.source.splitlines()
     match = re.match(r"#define (\w+)", text[mutant.line - 1])
     word = re.compile(rf"\b{match[1]}\b") if match else None

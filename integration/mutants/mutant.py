@@ -44,7 +44,7 @@ class Mutant:
     """``source[start:end]`` becomes ``text``."""
 
     file: str  # relative to the checkout
-    scope: str  # the function or class, "" outside of all
+    scope: str  # the function or class, "" outside all
     kind: str  # of KINDS
     start: int
     end: int
@@ -107,10 +107,10 @@ def unique(mutants: Iterable[Mutant]) -> list[Mutant]:
 
 
 def equivalents(path: Path = HERE / "equivalent.toml") -> dict[str, str]:
-    """Mutants that no test can tell from the original: key -> reason.
+    """Mutants that behave like the original: key -> reason.
 
-    An entry is about content: the file, the function, the lines before and after; it ends to be in force when one of
-    them changes.
+    An entry identifies content: the file, the function, the lines before and after. It becomes void
+    when one of them changes.
     """
     found = {}
     for entry in tomllib.loads(path.read_text(encoding="utf-8")).get("equivalent", []):

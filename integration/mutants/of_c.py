@@ -1,7 +1,7 @@
-"""Mutants of init's C: by its tokens, as edits of the text.
+"""Mutants of init's C: edits of the text, found by its tokens.
 
-What security hangs on comes first: a check that is left out, a flag that is missing, an error that is swallowed, two
-calls in the other order.  The code is formatted by clang-format, so that tokens are enough to tell statements.
+Security-relevant kinds come first: a removed check, a missing flag, a swallowed error, two swapped
+calls. The code is formatted by clang-format, so tokens suffice to recognize statements.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ KEYWORDS = {
     "default",
 }
 ENDS = {"return", "continue", "break", "goto", "die", "_exit"}
-# What stands before an operand: then + - & * < > are not binary operators, or not ones of numbers.
+# Tokens before an operand: after them + - & * < > are not binary operators, or not arithmetic.
 BEFORE_OPERAND = {
     "(",
     ",",
@@ -71,7 +71,7 @@ BEFORE_OPERAND = {
 
 
 class Token(NamedTuple):
-    """A word of C and where it stands."""
+    """A token of C and its position."""
 
     kind: str
     text: str
@@ -121,7 +121,8 @@ class Finder:
         return self.found
 
     def functions(self) -> Iterator[tuple[str, int, int]]:
-        """Name, and indices of the braces, of every function: a brace after a bracket, outside of all others."""
+        """Name, and indices of the braces, of every function: a brace after a bracket, outside
+        all others."""
         index = 0
         while index < len(self.tokens):
             if self.tokens[index].text == "{":
@@ -132,7 +133,7 @@ class Finder:
             index += 1
 
     def tables(self) -> None:
-        """Numbers and flags in static tables and in #define, outside of functions."""
+        """Numbers and flags in static tables and in #define, outside functions."""
         self.scope = ""
         for match in re.finditer(r"^#define (\w+)[ \t]+(\d+)\b", self.source, re.M):
             if TUNING.search(match[1]):
@@ -222,7 +223,7 @@ class Finder:
         return self.close[index + 1] == last - 1 and first.text not in ("die", "_exit")
 
     def is_assignment(self, index: int, last: int) -> bool:
-        """``something = value;``, which is no declaration."""
+        """``something = value;`` that is not a declaration."""
         at = index
         while at < last and self.tokens[at].text not in ("=", "|=", "&=", "+=", "-=", "<<=", ">>="):
             at = self.close.get(at, at) + 1
@@ -300,7 +301,8 @@ class Finder:
             self.add("flag dropped", self.tokens[index - 1].end, right, "")
 
     def operand(self, index: int, step: int, stop: str) -> int | None:
-        """Where the operand before or after an operator begins or ends, None when that cannot be told."""
+        """Where the operand before or after an operator begins or ends, or None if that is
+        unknown."""
         at = index + step
         pairs = self.close if step > 0 else self.open
         ends = {"(", ")", "{", "}", "[", "]", ",", ";", "=", "|=", "?", ":", "return", stop} | (

@@ -78,7 +78,7 @@ class Finder(ast.NodeVisitor):
         return self.starts[line - 1] + (column if text.isascii() else len(text.encode()[:column].decode()))
 
     def span(self, node: ast.AST) -> tuple[int, int]:
-        """Where a node stands."""
+        """The position of a node."""
         start = self.at(node.lineno, node.col_offset)  # type: ignore[attr-defined]
         return start, self.at(node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
 

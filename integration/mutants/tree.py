@@ -62,7 +62,7 @@ class Tree:
         self.compile(changed)
 
     def tools(self) -> None:
-        """The compilers' stand-ins, the runtime, the probe, init."""
+        """The compilers' replacements, the runtime, the probe, init."""
         real = self.base / "real"
         for place in (real, self.compilers):
             place.mkdir(exist_ok=True)
@@ -131,7 +131,7 @@ class Tree:
 
 
 def copy(source: Path, target: Path) -> bool:
-    """Unless it is there already: times tell, and compiled tests stay valid."""
+    """Unless it already exists: modification times identify it, and compiled tests stay valid."""
     if (
         target.exists()
         and target.stat().st_mtime == source.stat().st_mtime

@@ -24,7 +24,7 @@ OWN = ("integration", "pyrunc", "tests", "native", "contrib", "bench")
 
 
 class Watcher:
-    """Tells which test fails, and which is at work."""
+    """Reports which test fails, and which is running."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd

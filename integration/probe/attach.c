@@ -166,7 +166,7 @@ static void look_around(int pid)
     char *rest = strrchr(text, ')');
     int session = -1, terminal = 0;
     if (rest && sscanf(rest, ") %*c %*d %*d %d %d", &session, &terminal) == 2 && is_runtime(pid)) {
-        /* a session that cannot be seen from here is somebody else's */
+        /* a session that is invisible from here belongs to another process */
         snprintf(name, sizeof(name), "session %s terminal %d", session ? "ours" : "foreign", terminal);
         note(&terminals, name);
     }

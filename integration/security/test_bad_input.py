@@ -1,5 +1,6 @@
-"""Documents that are refused before anything is made: the 61 cases that runc and crun were measured with, and the same
-for `exec --process`.  Each gives one line that names the field, and leaves nothing."""
+"""Documents that are refused before anything is created: 61 cases measured with runc and crun,
+and the same for `exec --process`. Each produces one line that names the field, and leaves
+nothing."""
 
 from __future__ import annotations
 

@@ -290,7 +290,7 @@ def test_hooks_of_the_host_get_nothing_of_the_image(container: Make, box: Box) -
 
 # --- T35 ------------------------------------------------------------------------------------------------------------
 
-# moby's oci/defaults.go; what is not on this machine is not there in the container either
+# moby's oci/defaults.go; devices missing on this machine are also missing in the container
 MASKED = [
     *("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats"),
     *("/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats"),
@@ -336,7 +336,7 @@ def test_default_masks(container: Make, box: Box) -> None:
 
 @pytest.mark.row("T38")
 def test_no_mount_reaches_the_host(container: Make, box: Box) -> None:
-    """runc 1.2 mended a leak: nothing of ours shows up below a shared mount that is busy."""
+    """Fixed in runc 1.2, a leak: nothing of ours appears below a busy shared mount."""
     one = container("exit", "0", edits={"/mounts/-": tmpfs("/volume/inside")})
     volume = one.bundle.rootfs / "volume"
     volume.mkdir()

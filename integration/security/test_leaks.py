@@ -39,7 +39,7 @@ def check_exe(pid: int) -> None:
         os.close(os.open(exe, os.O_WRONLY))
     fd = os.open(exe, os.O_RDONLY)
     try:
-        seals = fcntl.fcntl(fd, F_GET_SEALS)  # EINVAL when it is no memfd
+        seals = fcntl.fcntl(fd, F_GET_SEALS)  # EINVAL if it is not a memfd
     finally:
         os.close(fd)
     missing = [name for name, bit in SEALS.items() if not seals & bit]
@@ -246,9 +246,11 @@ def test_no_abstract_socket(container: Make, box: Box) -> None:
 @pytest.mark.skipif(not IOCTL, reason="the number of ioctl(2) is not known for this machine")
 @pytest.mark.parametrize("verb", ["create", "run"])
 def test_the_callers_terminal_is_not_the_containers(container: Make, box: Box, verb: str) -> None:
-    """CVE-2017-5226, CVE-2016-10124: TIOCSTI on an inherited terminal types into the caller's shell.
+    """CVE-2017-5226, CVE-2016-10124: TIOCSTI on an inherited terminal types into the caller's
+    shell.
 
-    `create` passes the caller's stdio on; `run` in the foreground puts a pipe between, which is no terminal at all.
+    `create` passes the caller's stdio on; `run` in the foreground puts a pipe in between, which is
+    not a terminal.
     """
     master, slave = pty.openpty()
 

@@ -38,7 +38,7 @@ def test_proc_and_sys_are_ordinary_directories(
     (one.bundle.rootfs / name).rmdir()
     (one.bundle.rootfs / name).symlink_to(target.replace("OUTSIDE", str(outside)))
     index = next(i for i, m in enumerate(one.bundle.config["mounts"]) if m["destination"] == f"/{name}")
-    # runc's conformance test looks for these words, too
+    # runc's conformance test looks for these words
     refused(one.create(check=False), f"/mounts/{index}/destination", "must be mounted on ordinary directory")
 
 
@@ -74,7 +74,7 @@ def test_destination_that_changes_is_never_followed_out(container: Make, box: Bo
 @pytest.mark.pyrunc_only("runc 1.1.5 makes missing directories by path")
 @pytest.mark.parametrize("kind", ["directory", "file"])
 def test_missing_destination_is_made_inside(container: Make, box: Box, kind: str) -> None:
-    """CVE-2024-45310: the missing mount point was made where the exchanged link led."""
+    """CVE-2024-45310: the missing mount point was created where the exchanged link led."""
     canary = box.path / "canary"
     canary.mkdir()
     source = box.path / "source"
@@ -93,7 +93,7 @@ def test_missing_destination_is_made_inside(container: Make, box: Box, kind: str
             if result.rc != 0:
                 one.delete("--force")
             assert not tree(canary), "a mount point was made outside"
-            for place in ("a/b/new", "a/link/new"):  # so that it is missing the next time, too
+            for place in ("a/b/new", "a/link/new"):  # so that it is missing the next time
                 _remove(one.bundle.rootfs / place)
     assert won, "no container started at all: nothing was tested"
 
@@ -113,7 +113,7 @@ def _remove(top: Path) -> None:
 def test_links_in_a_destination_count_from_the_root(container: Make, box: Box, target: str, depth: int) -> None:
     """CVE-2019-18837: a link in each component of a destination, resolved as the container would."""
     outside = box.path / "outside"
-    (outside / "two/three/here").mkdir(parents=True)  # what is asked for exists there, too
+    (outside / "two/three/here").mkdir(parents=True)  # the requested file exists there
     (outside / "three/here").mkdir(parents=True)
     (outside / "here").mkdir()
     before = tree(outside)
@@ -164,7 +164,8 @@ DEV_LINKS = ["ABSOLUTE", "../../outside", "chain"]
 @pytest.mark.parametrize("target", DEV_LINKS)
 @pytest.mark.parametrize("mounted", [False, True])
 def test_dev_that_is_a_link(container: Make, box: Box, target: str, mounted: bool) -> None:
-    """CVE-2026-41579, CVE-2026-47766: device nodes and links were made through it on the host."""
+    """CVE-2026-41579, CVE-2026-47766: device nodes and links were created through it on the
+    host."""
     outside = box.path / "outside"
     outside.mkdir()
     one = container("exit", "0")

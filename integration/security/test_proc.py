@@ -257,7 +257,8 @@ def test_sysctls_of_the_host(container: Make, refused: Refused, key: str) -> Non
 def test_sysctl_of_a_namespace_that_is_the_hosts(
     container: Make, box: Box, refused: Refused, kind: str, key: str, value: str, how: str
 ) -> None:
-    """By whatever path the runtime's own namespace comes: it is told by what it is, not by its name."""
+    """The runtime's own namespace is recognized by identity, not by name, whatever path leads to
+    it."""
     file = {"network": "net"}.get(kind, kind)
     other = box.path / "namespace"
     one = container(edits={"/linux/sysctl": {key: value}})
@@ -324,7 +325,8 @@ def test_a_label_is_applied_or_refused(container: Make, box: Box, refused: Refus
 @pytest.mark.row("T33")
 @pytest.mark.parametrize("profile", ["unconfined_foo", "unconfined ", " unconfined", "Unconfined", "unconfined\n"])
 def test_only_unconfined_is_unconfined(container: Make, refused: Refused, profile: str) -> None:
-    """crun 1.29.1 mended a comparison by prefix: the profile "unconfined_foo" was no profile."""
+    """Fixed in crun 1.29.1, a comparison by prefix: the profile "unconfined_foo" counted as
+    none."""
     refused(container(edits={"/process/apparmorProfile": profile}).create(check=False), "/process/apparmorProfile")
 
 

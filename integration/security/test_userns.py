@@ -22,7 +22,7 @@ def _become() -> None:
 
 
 def _unprivileged(container: Make, box: Box, size: int, *actions: str) -> Container:
-    """A container of an ordinary user, who maps `size` ids from the own one on."""
+    """A container of an ordinary user, who maps `size` ids starting at the user's own."""
     maps = [{"containerID": 0, "hostID": USER, "size": size}]
     changes: dict[str, Any] = edits({"/linux/resources": DELETE, "/linux/cgroupsPath": DELETE, "/mounts": []})
     one = container(*actions, edits={**changes, "/linux/uidMappings": maps, "/linux/gidMappings": maps})

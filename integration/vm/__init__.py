@@ -1,1 +1,2 @@
-"""Machines to test in: a QEMU guest with pure cgroup v2, systemd, another kernel or another architecture."""
+"""Machines for tests: a QEMU guest with pure cgroup v2, systemd, another kernel or another
+architecture."""

@@ -1,8 +1,10 @@
-"""Run one command in a throw-away QEMU machine made by mkimage.sh; live output, its real exit status.
+"""Run one command in a throw-away QEMU machine made by mkimage.sh, with live output and its real
+exit status.
 
-The guest has no network.  What goes in is a tar stream over a virtio port, what comes out is the command's output and a
-trailer with its status.  Writes go to a temporary overlay, so that every run starts from the same image.  Root is not
-needed.  Only one machine runs at a time: an emulated one takes every core there is.
+The guest has no network. The input is a tar stream over a virtio port; the output is the command's
+output and a trailer with its status. Writes go to a temporary overlay, so that every run starts
+from the same image. Root is not needed. Only one machine runs at a time, because an emulated one
+uses every core.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ EMULATOR = {"amd64": "qemu-system-x86_64", "arm64": "qemu-system-aarch64"}
 NATIVE = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, "")
 PROCESSORS, MEMORY = "2", "1G"
 BOOTS = 3
-KVM_BOOT = 20.0  # seconds in which a guest on KVM has to answer
+KVM_BOOT = 20.0  # seconds in which a guest on KVM must answer
 TIMED_OUT, NO_BOOT = 124, 125  # exit statuses
 
 
@@ -40,23 +42,24 @@ def owned_by_root(leave_out: Callable[[str], bool], info: tarfile.TarInfo) -> ta
         return None
     info.uid = info.gid = 0
     info.uname = info.gname = "root"
-    info.mode &= ~0o022  # the launcher refuses what a group can write
+    info.mode &= ~0o022  # the launcher refuses group-writable files
     return info
 
 
 class Job:
-    """What goes in: trees and files below /job/files, the command, its environment, what differs when emulated."""
+    """The input: trees and files below /job/files, the command, its environment, and differences
+    when emulated."""
 
     def __init__(self, command: list[str], env: dict[str, str], emulated: dict[str, str]) -> None:
         self.command, self.env, self.emulated = command, env, emulated
         self.trees: list[tuple[Path, str, Callable[[str], bool]]] = []
 
     def put(self, source: Path, name: str, leave_out: Callable[[str], bool] = lambda name: False) -> None:
-        """Copy a file or a tree to /job/files/NAME; `leave_out` is asked for every base name."""
+        """Copy a file or a tree to /job/files/NAME; `leave_out` decides about every base name."""
         self.trees.append((source, name, leave_out))
 
     def tar(self, nonce: str, emulated: bool) -> bytes:
-        """The stream that agent.sh unpacks.  Everything belongs to root in it."""
+        """The stream that agent.sh unpacks. Root owns everything in it."""
         stream = io.BytesIO()
         with tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT) as tar:
             for source, name, leave_out in self.trees:
@@ -73,7 +76,7 @@ class Job:
 
 
 def find_emulator(arch: str) -> tuple[str, int]:
-    """Path and major version of QEMU for an architecture; ("", 0) when it is not installed."""
+    """Path and major version of QEMU for an architecture; ("", 0) if it is not installed."""
     path = shutil.which(EMULATOR[arch])
     if path is None:
         return "", 0
@@ -89,19 +92,20 @@ class Machine:
         self.image, self.arch, self.systemd, self.lsm = image, arch, systemd, lsm
 
     def accelerators(self) -> list[str]:
-        """What to try: KVM where it can be used, emulation after it.  PYRUNC_VM_ACCEL names one."""
+        """The accelerators to try: KVM if usable, then emulation. PYRUNC_VM_ACCEL selects one."""
         wanted = os.environ.get("PYRUNC_VM_ACCEL", "")
         if wanted:
             return [wanted]
         return ["kvm", "tcg"] if self.arch == NATIVE and os.access("/dev/kvm", os.R_OK | os.W_OK) else ["tcg"]
 
     def run(self, job: Job, timeout: float, boot_timeout: float = 180.0) -> int:
-        """Boot, run the job, and return its status; TIMED_OUT, or NO_BOOT when no guest answered."""
+        """Boot, run the job, and return its status; TIMED_OUT, or NO_BOOT if no guest answered."""
         lock = os.open(f"{tempfile.gettempdir()}/pyrunc-vm.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             for accel in self.accelerators():
-                # QEMU 10.0 sometimes aborts while the guest sets up its devices (iotlb_to_section): hence the attempts.
+                # QEMU 10.0 sometimes aborts while the guest sets up its devices (iotlb_to_section),
+                # so retry.
                 for _ in range(1 if accel == "kvm" else BOOTS):
                     boot = Boot(self, accel)
                     status = boot.run(job, timeout, KVM_BOOT if accel == "kvm" else boot_timeout)
@@ -119,7 +123,7 @@ class Machine:
         kernel = ["quiet", "loglevel=4", "panic=-1", "mitigations=off", "nokaslr", "audit=0", "random.trust_cpu=on"]
         kernel += [f"lsm=landlock,yama,{self.lsm},bpf", "selinux=1", "enforcing=0"]
         if self.arch == "amd64":
-            # QEMU 7.2 corrupts state in an emulated cmpxchg16b: there it is hidden from the guest.
+            # QEMU 7.2 corrupts state in an emulated cmpxchg16b, so it is hidden from the guest.
             board, cpu = "q35", "max,-cx16" if version < 8 else "max"
             kernel += ["console=ttyS0", "no_timer_check", "tsc=reliable"]
         else:
@@ -147,12 +151,12 @@ class Machine:
         for number, (name, fd) in enumerate(ports.items(), 1):
             out += ["-chardev", f"socket,id={name},fd={fd}"]
             out += ["-device", f"virtserialport,chardev={name},name=vm.{name},nr={number}"]
-        # The machine must not outlive us, not even when we are killed.
+        # The machine must not outlive us, even if we are killed.
         return ["setpriv", "--pdeathsig", "KILL", *out]
 
 
 def before_trailer(data: bytes) -> int:
-    """How much of the output can be passed on: not what may be the beginning of a trailer."""
+    """How much of the output can be passed on, excluding a possible beginning of a trailer."""
     at = data.rfind(b"\n\0")
     return at if at >= 0 else len(data) - data.endswith(b"\n")
 
@@ -170,7 +174,7 @@ class Boot:
             argv,
             stdin=subprocess.DEVNULL,
             pass_fds=[pair[1].fileno() for pair in pairs.values()],
-            env={**os.environ, "TMPDIR": str(self.dir)},  # where QEMU puts the overlay
+            env={**os.environ, "TMPDIR": str(self.dir)},  # QEMU's directory for the overlay
             start_new_session=True,
         )
         for pair in pairs.values():
@@ -179,7 +183,7 @@ class Boot:
         self.ready = False
 
     def run(self, job: Job, timeout: float, boot_timeout: float) -> int | None:
-        """The command's status; None when the guest never answered."""
+        """The command's status; None if the guest never answered."""
         try:
             return self.follow(job, timeout, boot_timeout)
         finally:
@@ -193,7 +197,8 @@ class Boot:
             shutil.rmtree(self.dir, ignore_errors=True)
 
     def follow(self, job: Job, timeout: float, boot_timeout: float) -> int | None:
-        """Send the job when the guest is ready, pass its output on until the trailer comes."""
+        """Send the job when the guest is ready, and pass its output on until the trailer
+        arrives."""
         nonce = secrets.token_hex(8)
         trailer = re.compile(rb"\n\0VMRC " + nonce.encode() + rb" (\d+)\n")
         started = time.monotonic()

@@ -4,7 +4,7 @@
 # Make a bootable machine of Debian's packages: DIR/vmlinuz, DIR/initrd, DIR/root.img (sparse ext4).  Needs root, mmdebstrap, kmod
 # and mke2fs.  machine.py opens the image with snapshot=on only: it stays as made here.
 #
-# Of a foreign architecture the packages are unpacked and not configured, since their scripts cannot run here (in an emulator they
+# Packages of a foreign architecture are unpacked and not configured, since their scripts cannot run here (in an emulator they
 # would take ten minutes and more).  That is enough for all but systemd.
 set -eu -o pipefail
 while getopts o:a:s:k:m:p: option; do
@@ -42,7 +42,7 @@ else
         --dpkgopt='path-exclude=/usr/share/locale/*' --include="$packages" "$suite" "$root" "$mirror"
 fi
 
-# -- the kernel: unpacked, never configured, so that no initramfs is made -------------------------------------------------------
+# -- the kernel: unpacked, never configured, so that no initramfs is built ------------------------------------------------------
 "${fetch[@]}" --variant=extract --include="linux-image-cloud-$arch" "$kernel_suite" "$tmp/kernel" "$mirror"
 modules=$(find "$tmp/kernel/lib" "$tmp/kernel/usr/lib" -maxdepth 2 -path '*/modules/*' 2>/dev/null | head -n 1) || true
 version=$(basename "$modules")
@@ -79,7 +79,7 @@ done
 install -m 0755 "$here/initramfs.sh" "$early/init"
 : >"$early/lib/order"
 for module in virtio_mmio virtio_pci virtio_blk virtio_console ext4; do
-    # "insmod PATH" in the order of dependencies; built-in ones are told otherwise
+    # "insmod PATH" in the order of dependencies; built-in ones are printed differently
     modprobe -d "$root" -S "$version" --show-depends "$module" 2>/dev/null || true
 done | awk '$1 == "insmod" && !seen[$2]++ {print $2}' | while read -r file; do
     name=$(basename "$file")

@@ -1,10 +1,11 @@
-"""Where a set of tests runs: on this machine when it has what they need, else in a guest.
+"""Where a set of tests runs: on this machine if it has what they need, otherwise in a guest.
 
     python -m integration.vm TIER [ARGUMENT FOR PYTEST...]
 
-A tier names the marks it is there for: a test that has one of them must not be skipped in it (PYRUNC_TEST_COVER,
-integration/conftest.py).  PYRUNC_TEST_WHERE is ``auto``, ``native`` or ``guest``.  The exit status is pytest's, or
-UNAVAILABLE with the reason on stderr when no machine can be had.
+A tier names the marks that it covers: a test with one of them must not be skipped in it
+(PYRUNC_TEST_COVER, integration/conftest.py). PYRUNC_TEST_WHERE is ``auto``, ``native`` or
+``guest``. The exit status is pytest's, or UNAVAILABLE with the reason on stderr if no machine is
+available.
 """
 
 from __future__ import annotations
@@ -47,19 +48,19 @@ SYSTEMD = ("test_systemd.py", "test_rootless.py")
 
 
 class Tier(NamedTuple):
-    """What to run and where."""
+    """What to run, and where."""
 
     arch: str
     kernel: str  # the Debian suite whose kernel the guest has
     systemd: bool
     files: tuple[str, ...]  # below integration/
     cover: tuple[str, ...]  # marks
-    timeout: float  # seconds, for all of it
-    built_there: bool = False  # from source, with the guest's own compiler; with the unit tests
+    timeout: float  # seconds for the whole run
+    built_there: bool = False  # from source, with the guest's own compiler; includes the unit tests
     module: str = "pytest"  # what Python runs; the arguments are its own
     script: str = "test.sh"  # what runs in the guest
-    tmp: str = ""  # where bundles go, if not to /tmp, a tmpfs
-    lsm: str = "apparmor"  # the security module of the guest's kernel: there can be one of the large ones
+    tmp: str = ""  # directory for bundles instead of /tmp, a tmpfs
+    lsm: str = "apparmor"  # the security module of the guest's kernel; only one of the large ones can be active
 
 
 TIERS = {
@@ -72,7 +73,7 @@ TIERS = {
         ("needs_controller", "needs_cap", "needs_apparmor"),
         1800,
     ),
-    # Its arguments are names of programs.  Only run.py asks for it.
+    # Its arguments are names of programs. Only run.py calls it.
     "conformance": Tier("amd64", "trixie", False, (), (), 900, module="", script="conformance.sh"),
     "selinux": Tier("amd64", "trixie", False, ("test_selinux.py",), ("needs_selinux",), 900, lsm="selinux"),
     "systemd": Tier("amd64", "trixie", True, SYSTEMD, ("needs_systemd", "needs_systemd_user"), 1500),
@@ -94,7 +95,7 @@ TIERS = {
 
 
 def why_not_native(name: str, tier: Tier) -> str:
-    """What this machine lacks for a tier; "" when it will do."""
+    """What this machine lacks for a tier, or ""."""
     if os.geteuid() != 0:
         return "not root"
     if tier.arch != NATIVE:
@@ -116,12 +117,12 @@ def why_not_native(name: str, tier: Tier) -> str:
 
 
 def environment(tier: Tier, slow: float) -> dict[str, str]:
-    """What the tests are told."""
+    """The environment of the tests."""
     peer = os.environ.get("PYRUNC_UNDER_TEST", "")
     out = {"PYRUNC_TEST_SLOW": f"{slow:g}"}
     if tier.tmp:
         out["PYRUNC_TEST_TMP"] = tier.tmp
-    if peer:  # for which some tests are skipped
+    if peer:  # some tests are skipped for it
         out["PYRUNC_UNDER_TEST"] = peer
     else:
         out["PYRUNC_TEST_COVER"] = " ".join(tier.cover)
@@ -129,14 +130,14 @@ def environment(tier: Tier, slow: float) -> dict[str, str]:
 
 
 def arguments(tier: Tier, extra: list[str]) -> list[str]:
-    """What Python is called with."""
+    """Python's arguments."""
     files = [f"integration/{name}" for name in tier.files]
     module = ["-m", tier.module] if tier.module else []
     return [*module, *(["tests"] if tier.built_there else []), *files, *extra]
 
 
 def native(tier: Tier, extra: list[str]) -> int:
-    """Run it here."""
+    """Run it natively."""
     argv = [sys.executable, *arguments(tier, extra)]
     return subprocess.run(argv, cwd=REPO, env={**os.environ, **environment(tier, harness.SLOW)}, check=False).returncode
 
@@ -170,7 +171,7 @@ def required(*groups: str) -> list[str]:
 
 
 def put_sources(job: Job, more: list[str]) -> None:
-    """What git knows of this tree, and what a build put beside it."""
+    """The files that git tracks, and the build products beside them."""
     listed = images.run(["git", "-C", str(REPO), "ls-files", "-co", "--exclude-standard"], "listing the sources")
     for name in [*listed.splitlines(), *more]:
         if (REPO / name).is_file():
@@ -178,7 +179,8 @@ def put_sources(job: Job, more: list[str]) -> None:
 
 
 def put_build(job: Job) -> None:
-    """What runs without a compiler: an installation, the probe, and the Python packages that the tests import."""
+    """What runs without a compiler: an installation, the probe, and the Python packages that the
+    tests import."""
     if f"{sys.base_prefix}/bin/python3" != "/usr/bin/python3":
         raise Unavailable(
             f"built for {sys.base_prefix}, and the guest has Debian's Python: make PYTHON=/usr/bin/python3"
@@ -194,7 +196,8 @@ def put_build(job: Job) -> None:
 
 
 def wheels(arch: str) -> Path:
-    """What `make test-tools build` asks pip for, for another architecture: the guest has no network."""
+    """The packages that `make test-tools build` installs with pip, for another architecture: the
+    guest has no network."""
     import tomllib
 
     path = images.directory() / f"wheels-{arch}"

@@ -83,14 +83,14 @@ def mutate(draw: Draw, document: Any, path: tuple[Any, ...]) -> Any:
         return changed(document, path, lambda holder, key: holder.__delitem__(key))
     if kind == 1:  # something else
         junk = draw.pick(JUNK)
-    elif kind == 2:  # what stands elsewhere in a config.json
+    elif kind == 2:  # values from elsewhere in a config.json
         other = draw.below(len(documents()))
         junk = get(documents()[other], draw.pick(places_of(other)))
     elif kind == 3:
         junk = draw.number(8) - draw.number(4)
     elif kind == 4:
         junk = draw.text(("/", ".", "..", "a", ":", "-", ",", "=", "1", "%", "\\", "~", "\t"), 8)
-    elif kind == 5:  # once more, or under another name
+    elif kind == 5:  # again, or under another name
 
         def more(holder: Any, key: Any) -> None:
             if type(holder) is list:
