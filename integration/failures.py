@@ -251,12 +251,12 @@ RUNTIMES = {
 HEAD = """\
 # When a container does not start
 
-The most common reasons that users of container engines report, and what pyrunc, runc and crun print
-(exit status: last line). pyrunc's line names the field of config.json, the value, the system call,
-the kernel's answer, and the cause or the remedy where that can be found out. Engines recognize some
-of the words, so these are the same as in runc.
+The failures that users of container engines report most often, and the output of pyrunc, runc and
+crun (exit status: last line). pyrunc's line names the field of config.json, the value, the system
+call, the kernel's error, and the cause or the fix if it can be determined. Engines parse some of the
+words, so these are the same as in runc.
 
-`integration/test_explained.py` holds pyrunc's lines. `python -m integration.failures` writes this
+`integration/test_explained.py` tests pyrunc's lines. `python -m integration.failures` writes this
 page; these are the lines of {versions}. ROOT is the root filesystem of the container.
 """
 

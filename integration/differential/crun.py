@@ -33,11 +33,11 @@ ALL: tuple[Deviation, ...] = (
         lambda pair: pair.ours == [] and set(pair.theirs) <= {".cache", ".empty-directory"},
     ),
     Deviation(
-        "crun: masked directories are one of its state root",
+        "crun: masks of directories come from its state root",
         "crun",
         MOUNT + "(?:is|super)",
         "config-linux.md#masked-paths",
-        "which file system shows is not specified",
+        "the file system is not specified",
         lambda pair: (
             "/.empty-directory" in str(pair.theirs)
             or str(pair.theirs).startswith("mode=755,rw")
@@ -49,7 +49,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         MOUNT + "super|" + PROGRAM + r"path \S+ write",
         "config.md#mounts",
-        "mount(2) with MS_RDONLY makes both read-only: EROFS comes before EACCES; what can be written is the same",
+        "mount(2) with MS_RDONLY makes both read-only: EROFS comes before EACCES; write access is the same",
         lambda pair: str(pair.ours).replace("ro", "rw") == str(pair.theirs) or (pair.ours, pair.theirs) == (30, 13),
     ),
     Deviation(
@@ -57,7 +57,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         PROGRAM + r"(?:dev /dev/core|path /dev names)",
         "config-linux.md#dev-symbolic-links",
-        "the link is made where its source exists, which it does not here",
+        "the link is created if its source exists, which it does not here",
         lambda pair: pair.ours == ABSENT or pair.theirs == pair.ours + 1,
     ),
     Deviation(
@@ -65,7 +65,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         PROGRAM + "keyring",
         "config.md#process",
-        "not specified; the name and the rights are runc's, and exec joins the container's",
+        "not specified; name and permissions as in runc, and exec joins the container's keyring",
         lambda pair: str(pair.theirs).startswith("keyring;"),
     ),
     Deviation(
@@ -73,7 +73,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         r"rootfs \S+|left (?:sources|files)",
         "config.md#mounts",
-        "directories get the sticky bit, files are executable; what a failed create made stays",
+        "directories get the sticky bit, files are executable; leftovers of a failed create stay",
         lambda pair: any(mode in str(pair.theirs) for mode in ("drwxr-xr-t", "-rwx------")) or pair.theirs == ABSENT,
     ),
     Deviation(
@@ -97,7 +97,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         r"hook \S+ (?:umask|sigblk|sigign)",
         "config.md#posix-platform-hooks",
-        "hooks inherit what crun has set for itself",
+        "hooks inherit crun's own settings",
         lambda pair: pair.theirs == 0 or " sig" in pair.fact,
     ),
     Deviation(
@@ -113,7 +113,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         r"hook (?:createRuntime|createContainer|startContainer)-\d(?:#\d)? stdin (?:status|bundle|pid)",
         "runtime.md#state",
-        "status is creating until create is done; the bundle is a path of the host, the pid is 1",
+        "status is creating until create has finished; the bundle is a host path, the pid is 1",
         lambda pair: pair.theirs in ("created", "starting", "none") or pair.fact.endswith(" bundle"),
     ),
     Deviation(
@@ -198,7 +198,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         MOUNT + "propagation",
         "config.md#mounts",
-        "private, or what rootfsPropagation says, where the kernel's default is that of the source",
+        "private, or as rootfsPropagation requests; the kernel's default is the source's propagation",
         lambda pair: (
             set(str(pair.theirs).split()) < set(str(pair.ours).split())
             or (pair.theirs == "unbindable" and "rootfsPropagation" in pair.config["linux"])
@@ -209,7 +209,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         r"step \d+ \S+ owner",
         "config-linux.md#cgroup-ownership",
-        "without regard for the mount and the namespace",
+        "regardless of the mount and the namespace",
         lambda pair: str(pair.theirs).startswith("drwxr-xr-x ") and pair.theirs != pair.ours,
     ),
     Deviation(
@@ -217,7 +217,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         PROGRAM + "calls newest",
         "config-linux.md#seccomp",
-        "a call that is newer than the profile does not exist: ENOSYS, as with runc, so that programs fall back",
+        "a call newer than the profile fails with ENOSYS, as with runc, so that programs fall back",
         lambda pair: pair.ours == 38,
     ),
     Deviation(
@@ -242,7 +242,7 @@ ALL: tuple[Deviation, ...] = (
         ),
     ),
     Deviation(
-        "crun: of options that contradict each other another one wins",
+        "crun: another one of contradicting options wins",
         "crun",
         PROGRAM + r"path \S+ (?:read|bytes|write|execute)|" + MOUNT + "(?:options|super)",
         "config.md#linux-mount-options",
@@ -281,7 +281,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         MOUNT + "options",
         "config.md#mounts",
-        "the option ro is about the bind as well",
+        "the option ro applies to the bind as well",
         lambda pair: pair.has("namespaces.user") and " /sys " in pair.fact and "rw" in _words(pair.theirs),
     ),
     Deviation(
@@ -289,7 +289,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         MOUNT + "options",
         "config.md#linux-mount-options",
-        "a bind with options about flags has those, and one without has its source's: ADR 20; crun mixes them",
+        "a bind with flag options has those flags, one without has its source's (ADR 20); crun mixes them",
         lambda pair: (
             _words(pair.ours) ^ _words(pair.theirs) <= {"nosuid", "nodev", "noexec", "ro", "rw", "noatime", "relatime"}
             and any({"bind", "rbind"} & set(options) for options in pair.options)
@@ -314,11 +314,11 @@ ALL: tuple[Deviation, ...] = (
         lambda pair: any(command[0] == "kill" and "--all" in command for command in pair.case.commands),
     ),
     Deviation(
-        "crun: the caller's umask decides about cgroups",
+        "crun: the caller's umask affects cgroups",
         "crun",
         PROGRAM + r"path /\S*cgroup\S* mode",
         "config-linux.md#cgroup-ownership",
-        "not specified; the same directories whoever calls, as for mount points",
+        "not specified; the same directories for every caller, as for mount points",
         caller_umask,
     ),
     Deviation(
@@ -326,7 +326,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         PROGRAM + r"(?:rlimits \S+|oom_score_adj)",
         "config.md#linux-process",
-        "the process of an exec has what the container's has, unless it says otherwise",
+        "the process of an exec inherits the container's settings unless it overrides them",
         lambda pair: any(command[0] == "exec" for command in pair.case.commands),
     ),
     Deviation(
@@ -334,7 +334,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         r"hooks order|hook startContainer-\d(?:#\d)? is there",
         "config-linux.md#seccomp",
-        "the container's namespace has its filter",
+        "the filter applies in the container's namespace",
         lambda pair: pair.has("linux.seccomp"),
     ),
     Deviation(
@@ -350,7 +350,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         MOUNT + "super|" + PROGRAM + r"(?:dev \S+|path \S+ mode)",
         "config.md#mounts",
-        "a tmpfs takes the mode of its mount point, which crun makes sticky",
+        "a tmpfs inherits the mode of its mount point, which crun makes sticky",
         lambda pair: (
             str(pair.theirs).replace("1755", "755") == str(pair.ours).replace("0755", "755")
             or (pair.ours, pair.theirs) == (0o755, 0o1755)
@@ -361,7 +361,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         LESS,
         "runtime.md#errors",
-        "a config that fails with both, with crun for something that comes first",
+        "a config that fails with both, with crun for an earlier reason",
         less,
     ),
     Deviation(
@@ -393,7 +393,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         PROGRAM + r"(?:scheduling \S+|status Cpus_allowed_list|timer_slack)",
         "config.md#linux-process",
-        "the process of an exec has what the container's has, unless it says otherwise",
+        "the process of an exec inherits the container's settings unless it overrides them",
         lambda pair: pair.has("process.scheduling", "process.execCPUAffinity") and "'exec'" in str(pair.case.commands),
     ),
     Deviation(
@@ -401,7 +401,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         PROGRAM + "umask",
         "config.md#posix-platform-user",
-        "umask is set when the process has one, also that of exec",
+        "a process's umask is set, including the one of exec",
         lambda pair: any(command[0] == "exec" for command in pair.case.commands),
     ),
     Deviation(
@@ -409,7 +409,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         PROGRAM + "cwd(?:_stat)?",
         "config.md#process",
-        "the container's, unless it says otherwise",
+        "the container's, unless overridden",
         lambda pair: any(command[0] == "exec" for command in pair.case.commands),
     ),
     Deviation(
@@ -429,7 +429,7 @@ ALL: tuple[Deviation, ...] = (
         lambda pair: pair.has("process.oomScoreAdj", "process.user"),
     ),
     Deviation(
-        "crun: masked and read-only paths in the order of its own",
+        "crun: masked and read-only paths in another order",
         "crun",
         MOUNT + r"(?:is|options|super|propagation|on)|" + PROGRAM + r"path \S+ (?:bytes|write)",
         "config-linux.md#masked-paths",
@@ -441,7 +441,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         "left sources",
         "config.md#mounts",
-        "modes of mount points that it makes in an overlay's upper layer; a read-only overlay is mounted writable",
+        "modes of its mount points in an overlay's upper layer; a read-only overlay is mounted writable",
         lambda pair: pair.has("mount.overlay"),
     ),
     Deviation(
@@ -461,11 +461,11 @@ ALL: tuple[Deviation, ...] = (
         lambda pair: before(pair, "cgroup-gone"),
     ),
     Deviation(
-        "crun: nodes of a user namespace",
+        "crun: nodes in a user namespace",
         "crun",
         PROGRAM + r"(?:mount|path|dev) /\S+.*",
         "config-linux.md#devices",
-        "they have no mode: nobody but root can open them",
+        "they have no mode bits: only root can open them",
         lambda pair: pair.has("namespaces.user") and pair.has("linux.devices"),
     ),
     Deviation(
@@ -473,7 +473,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         PROGRAM + r"path \S+ \S+|" + MOUNT + ".*",
         "config.md#mounts",
-        "a read-only tmpfs that another one covers is made read-only at the end, and takes its place",
+        "a covered read-only tmpfs is remounted read-only at the end, on top of the other one",
         lambda pair: len({entry["destination"] for entry in pair.config["mounts"]}) < len(pair.config["mounts"]),
     ),
     Deviation(
@@ -481,7 +481,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         PROGRAM + r"path /\S+ (?:read|bytes)",
         "config-linux.md#allowed-device-list",
-        "what is not allowed is denied, as with runc; ENXIO says that the kernel has looked for the driver",
+        "what is not allowed is denied, as with runc; ENXIO shows that the kernel has looked for the driver",
         lambda pair: (
             not pair.config["linux"]["resources"].get("devices")
             or (pair.theirs == 6 and pair.has("linux.resources.devices"))
@@ -500,7 +500,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         MOUNT + "super",
         "config.md#linux-mount-options",
-        "no effect on a file system that keeps nothing",
+        "no effect on a file system without storage",
         lambda pair: _words(pair.theirs) - _words(pair.ours) == {"sync"},
     ),
     Deviation(
@@ -508,7 +508,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         PROGRAM + r"path \S+ write|" + MOUNT + "options",
         "config.md#mounts",
-        "without any option about flags a bind has its source's, as with mount(2) and runc",
+        "without flag options a bind has its source's flags, as with mount(2) and runc",
         lambda pair: any(
             {"bind", "rbind"} & set(options) and not set(options) & {*FLAGS, *ATIME} for options in pair.options
         ),
@@ -526,7 +526,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         PROGRAM + "(?:stdio 0 (?:mode|uid|gid)|fd_flags 0)",
         "config-linux.md#default-devices",
-        "the container's own, as with runc: its owner and mode are those of the config",
+        "the container's own, as with runc, with the owner and mode of the config",
         lambda pair: pair.has("linux.devices", "mount.default.dev-bound"),
     ),
     Deviation(
@@ -534,7 +534,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         MOUNT + "(?:is|options|super|propagation|on)",
         "config.md#linux-mount-options",
-        "bind is not; rprivate and the like are about what is there",
+        "bind is not recursive; rprivate and similar options apply to existing mounts",
         lambda pair: (
             pair.ours == ABSENT
             and any("bind" in options and any(one[0] == "r" for one in options) for options in pair.options)
@@ -545,7 +545,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         "window .*",
         "runtime.md#errors",
-        "a console socket for an exec in the foreground is refused by pyrunc and runc, before there is a terminal",
+        "pyrunc and runc refuse a console socket for an exec in the foreground before a terminal exists",
         lambda pair: pair.ours == ABSENT and "--console-socket" in str(pair.case.commands),
     ),
     Deviation(
@@ -561,7 +561,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         MOUNT + ".*",
         "config.md#mounts",
-        "a sysfs of a user namespace is bound; what crun mounts there again covers the same",
+        "sysfs is bound in a user namespace; crun mounts the same file system again on top",
         lambda pair: pair.ours == ABSENT and pair.has("namespaces.user") and " /sys/fs/cgroup #2 " in pair.fact,
     ),
     Deviation(
@@ -569,7 +569,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         r"step \d+ \S+ (?:rc|state \S+|owner|group \S+)",
         "runtime.md#lifecycle",
-        "it is stopped, and the caller deletes it",
+        "the container is stopped, and the caller deletes it",
         lambda pair: pair.has("hooks.failing.poststart") and pair.theirs in ("none", ABSENT, "fails", None),
     ),
     Deviation(
@@ -577,7 +577,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         r"hooks order|hook \S+ is there|rootfs \S+",
         "runtime.md#errors",
-        "a config that fails with both, with pyrunc and runc for something that comes first",
+        "a config that fails with all, with pyrunc and runc for an earlier reason",
         lambda pair: pair.failed and "runc" in pair.company,
     ),
     Deviation(
@@ -585,7 +585,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         r"step \d+ \S+ (?:rc|state \S+|init|cgroup)|hooks order|hook \S+ is there",
         "runtime.md#lifecycle",
-        "step 7 generates an error; the hook fails with crun alone, which runs it before stdio is the user's",
+        "step 7 generates an error; only with crun the hook fails, because it runs before stdio belongs to the user",
         lambda pair: (
             "startContainer" in (pair.config.get("hooks") or ())
             and (pair.has("linux.devices") or "runc" in pair.company)
@@ -597,7 +597,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         "terminal inside is there",
         "config.md#process",
-        "what the program has written to its terminal is copied to the caller's before run ends",
+        "the program's output to its terminal is copied to the caller's before run ends",
         lambda pair: pair.theirs == ABSENT and pair.case.commands[0][0] == "run",
     ),
     Deviation(
@@ -605,7 +605,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         "left processes",
         "runtime.md#errors",
-        "of a create that failed: an error leaves the environment as if the operation were never attempted",
+        "of a failed create: an error leaves the environment as if the operation were never attempted",
         lambda pair: pair.ours == [] and bool(pair.theirs) and set(pair.theirs) == {"crun"},
     ),
     Deviation(
@@ -613,7 +613,7 @@ ALL: tuple[Deviation, ...] = (
         "crun",
         r"step \d+ delete (?:init|cgroup)",
         "runtime.md#delete",
-        "what create made is gone when delete returns",
+        "when delete returns, everything that create made is gone",
         lambda pair: pair.ours in ("gone", "") and pair.theirs in ("alive", "/box/c (deleted)"),
     ),
 )

@@ -100,7 +100,7 @@ ALL: tuple[Deviation, ...] = (
         "runc crun",
         MOUNT + "options",
         "config-linux.md#masked-paths",
-        "an empty read-only directory; the flags cost nothing and leave nothing to use",
+        "an empty read-only directory; the flags are free and remove attack surface",
         _masked_directory,
     ),
     Deviation(
@@ -108,7 +108,7 @@ ALL: tuple[Deviation, ...] = (
         "runc crun",
         MOUNT + "options",
         "config-linux.md#masked-paths",
-        "what masks is the host's /dev/null, whose owner and mode must not be changed through it",
+        "the mask is the host's /dev/null, whose owner and mode must not change through it",
         _masked_file,
     ),
     Deviation(
@@ -116,7 +116,7 @@ ALL: tuple[Deviation, ...] = (
         "runc crun",
         MOUNT + "super",
         "config-linux.md#masked-paths",
-        "a tmpfs of one inode for directories, the host's /dev/null for files; which one shows is not specified",
+        "a tmpfs of one inode for directories, the host's /dev/null for files; the file system is not specified",
         lambda pair: (
             bool(MASKED_DIRECTORY.fullmatch(str(pair.ours)))
             or (pair.ours, pair.theirs) == ("mode=755,rw", "mode=755,rw,size=65536k")
@@ -127,15 +127,15 @@ ALL: tuple[Deviation, ...] = (
         "runc crun",
         PROGRAM + r"(?:path \S+ mode|dev \S+|cwd_stat)",
         "config-linux.md#masked-paths",
-        "nobody can write there, and the mode says so",
+        "no process can write there, and the mode reflects that",
         lambda pair: pair.ours in (0o555, "d 0555 0:0") and pair.theirs in (0o1777, 0o755, "d 1777 0:0", "d 0755 0:0"),
     ),
     Deviation(
-        "compiled seccomp profiles are kept",
+        "compiled seccomp profiles are cached",
         "runc crun",
         "left files",
         "runtime.md#delete",
-        "a cache in a directory of root's, not a resource of the container",
+        "a cache in a directory of root, not a resource of the container",
         lambda pair: (
             all(
                 path.startswith("/run/pyrunc.seccomp") and text.startswith(("-rw------- 0:0", "drwx------ 0:0"))
@@ -157,7 +157,7 @@ ALL: tuple[Deviation, ...] = (
         "runc crun",
         r"hooks order|hook poststart-\d is there|hook poststop-\d is there|hook startContainer-\d is there",
         "config.md#poststart",
-        "poststart hooks are called after the program is executed, which it never was",
+        "poststart hooks are called after the program is executed, which did not happen",
         lambda pair: is_not_executed(pair) or pair.has("hooks.failing.startContainer"),
     ),
     Deviation(
@@ -181,7 +181,7 @@ ALL: tuple[Deviation, ...] = (
         "runc crun",
         r"hooks order|hook \S+ is there|rootfs \S+|left (?:sources|files)|window .*",
         "runtime.md#create",
-        "what the kernel or the config's own /dev would refuse is seen before hooks run and nodes are made",
+        "errors of the kernel or of the config's own /dev are detected before hooks run and nodes are created",
         _refused_first,
         "pyrunc: error: (?:config.json: )?/"
         "(?:linux/devices/|linux/sysctl/|process/capabilities|process/args/0 .*/proc/self/exe)",
@@ -191,7 +191,7 @@ ALL: tuple[Deviation, ...] = (
         "runc crun",
         PROGRAM + r"env|hook startContainer-\d env",
         "config.md#posix-process",
-        "not specified; an empty HOME is of no use to a shell, and login(1) takes / as well",
+        "not specified; an empty HOME is useless to a shell, and login(1) also uses /",
         _empty_home,
     ),
     Deviation(
@@ -199,7 +199,7 @@ ALL: tuple[Deviation, ...] = (
         "runc crun",
         r"step \d+ \S+ owner|" + PROGRAM + r"path /sys/fs/cgroup\S* (?:uid|write)",
         "config-linux.md#cgroup-ownership",
-        "the owner SHOULD be the host's uid of the container's user; the others give it to nobody or to root",
+        "the owner SHOULD be the host's uid of the container's user; the others use nobody or root",
         _owned,
     ),
     Deviation(
@@ -207,7 +207,7 @@ ALL: tuple[Deviation, ...] = (
         "runc crun",
         MOUNT + ".*",
         "config-linux.md#masked-paths",
-        "a second mount on top of the first hides nothing more",
+        "a second mount on top of the first has no effect",
         _twice,
     ),
     Deviation(
@@ -219,11 +219,11 @@ ALL: tuple[Deviation, ...] = (
         _exec_process("oomScoreAdj"),
     ),
     Deviation(
-        "binds are no peers of the host's mounts unless they ask for it",
+        "binds are not peers of the host's mounts unless they request it",
         "runc crun",
         MOUNT + "propagation",
         "config-linux.md#rootfs-mount-propagation",
-        "a shared root is not shared with the host; what is mounted in the bind, masks included, would appear there",
+        "a shared root is not shared with the host, where mounts in the bind, including masks, would appear",
         lambda pair: (
             bool(pair.config["linux"].get("rootfsPropagation"))
             and "shared" in str(pair.theirs)
@@ -236,7 +236,7 @@ ALL: tuple[Deviation, ...] = (
         "runc crun",
         "left (?:mounts|sources)",
         "runtime.md#delete",
-        "delete MUST delete what create made; in a bind that is a peer of the host's mount a mount appears there",
+        "delete MUST delete what create made; a mount in a peer of the host's mount appears on the host",
         lambda pair: bool(pair.config["linux"].get("rootfsPropagation")) and len(pair.ours) <= len(pair.theirs),
     ),
     Deviation(
@@ -244,7 +244,7 @@ ALL: tuple[Deviation, ...] = (
         "runc crun",
         r"step \d+ ps rc|left (?:processes|state)|force",
         "runtime.md#delete",
-        "the first process is still known by its pid: it is listed, and delete --force ends it",
+        "the first process is still known by its pid: ps lists it, and delete --force kills it",
         _cgroup_left,
     ),
     Deviation(
@@ -260,7 +260,7 @@ ALL: tuple[Deviation, ...] = (
         "runc crun",
         r"(?:out|terminal) .* is there|step \d+ wait rc",
         "runtime.md#lifecycle",
-        "it is stopped, which may be before its program has written anything or ended",
+        "it is stopped, possibly before its program has written anything or ended",
         lambda pair: pair.has("hooks.failing.poststart"),
     ),
     Deviation(
@@ -268,7 +268,7 @@ ALL: tuple[Deviation, ...] = (
         "runc crun",
         r"hook (?:createContainer|startContainer)-\d(?:#\d)? umask",
         "config.md#posix-platform-hooks",
-        "not specified; the same for all hooks, whatever the caller's and the process's are",
+        "not specified; the same for all hooks, independent of the caller and the process",
         lambda pair: pair.ours == 0o022,
     ),
     Deviation(
@@ -276,7 +276,7 @@ ALL: tuple[Deviation, ...] = (
         "runc crun",
         PROGRAM + r"path \S+ \S+",
         "config.md#linux-mount-options",
-        "it is not content of the directory, and can be a whole procfs",
+        "a mount is not content of the directory, and can be a whole procfs",
         lambda pair: any(
             "tmpcopyup" in (entry.get("options") or ()) and f" /{entry['destination'].strip('/')}" in pair.fact
             for entry in pair.config["mounts"]
@@ -295,7 +295,7 @@ ALL: tuple[Deviation, ...] = (
         "runc crun",
         MOUNT + "options",
         "config.md#linux-mount-options",
-        "noatime is not used; the others leave the flag as it is when the option asks for no other one",
+        "atime clears noatime; the others keep the flag unless the option sets another one",
         lambda pair: (
             any("atime" in options for options in pair.options)
             and _words(pair.ours) == _words(pair.theirs) - {"noatime"} | {"relatime"}
@@ -321,7 +321,7 @@ ALL: tuple[Deviation, ...] = (
         "runc crun",
         PROGRAM + r"(?:personality|calls \S+)",
         "config-linux.md#seccomp",
-        "what the register holds is not specified",
+        "the content of the register is not specified",
         lambda pair: any(
             argument["index"] >= (3 if rule["names"] == ["socket"] else 1)
             for rule in (pair.config["linux"].get("seccomp") or {}).get("syscalls") or ()
@@ -333,7 +333,7 @@ ALL: tuple[Deviation, ...] = (
         "runc crun",
         r"step \d+ delete (?:init|cgroup)",
         "runtime.md#delete",
-        "the first process has given up all it had, and waits for others of its pid namespace to be reaped",
+        "the first process has released everything, and waits for others in its pid namespace to be reaped",
         lambda pair: pair.ours in ("alive", "/box/c (deleted)") and pair.theirs in ("gone", ""),
     ),
     Deviation(
@@ -341,7 +341,7 @@ ALL: tuple[Deviation, ...] = (
         "runc crun",
         MOUNT + "propagation",
         "config.md#mounts",
-        "what the host mounts below later would be seen with other owners",
+        "later mounts of the host below it would appear with other owners",
         lambda pair: (pair.ours, pair.theirs) == ("", "master:host") and pair.has("mount.idmapped"),
     ),
     Deviation(
@@ -349,7 +349,7 @@ ALL: tuple[Deviation, ...] = (
         "runc crun",
         r"terminal inside(?: \d+)? tty (?:rows|cols)",
         "config.md#process",
-        "a terminal of 0 x 0 does not know its size, and consoleSize says one",
+        "a terminal of 0 x 0 has no size, and consoleSize specifies one",
         lambda pair: "consoleSize" in pair.config["process"] and pair.theirs == 0,
     ),
 )

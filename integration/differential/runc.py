@@ -265,7 +265,7 @@ ALL: tuple[Deviation, ...] = (
         "runc",
         MOUNT + ".*",
         "config-linux.md#masked-paths",
-        "a second mount on top of the first hides nothing more; the mask is on top with all",
+        "a second mount on top of the first has no effect; the mask is on top with all",
         lambda pair: pair.has("linux.paths") and (" #" in pair.fact or _masked_and_readonly(pair)),
     ),
     Deviation(
@@ -293,7 +293,7 @@ ALL: tuple[Deviation, ...] = (
         "runc",
         PROGRAM + r"(?:nodes null|path /dev/null \S+|dev /dev/null)",
         "config-linux.md#default-devices",
-        "/dev/null MUST be there for the program, also with a mode of its own",
+        "/dev/null MUST be available for the program, also with another mode",
         lambda pair: "'/dev/null'" in str(pair.config["linux"].get("devices")),
     ),
     Deviation(
@@ -301,7 +301,7 @@ ALL: tuple[Deviation, ...] = (
         "runc",
         PROGRAM + "groups",
         "config.md#posix-platform-user",
-        "a group that is given once is there once",
+        "a group that is given once is set once",
         lambda pair: "--additional-gids" in str(pair.case.commands) and set(pair.ours) == set(pair.theirs),
     ),
     Deviation(
@@ -309,7 +309,7 @@ ALL: tuple[Deviation, ...] = (
         "runc",
         MOUNT + "propagation",
         "config.md#mounts",
-        "private as a new mount of the same type is: it does not depend on whether there is a cgroup namespace",
+        "private, like a new mount of the same type, with or without a cgroup namespace",
         lambda pair: (pair.ours, pair.theirs) == ("", "master:host") and pair.has("mount.cgroup"),
     ),
     Deviation(
@@ -317,7 +317,7 @@ ALL: tuple[Deviation, ...] = (
         "runc",
         r"hooks order|hook poststop-\d is there",
         "runtime.md#lifecycle",
-        "the config was refused before there was anything to stop",
+        "the config was refused before anything was created",
         lambda pair: pair.failed and pair.ours in ([], ABSENT) and "crun" in pair.company,
     ),
     Deviation(
@@ -325,7 +325,7 @@ ALL: tuple[Deviation, ...] = (
         "runc",
         r"step \d+ \S+ group cgroup.freeze",
         "runtime.md#kill",
-        "SIGKILL ends a frozen process, and another signal does not end a pause",
+        "SIGKILL kills a frozen process, and other signals do not end a pause",
         lambda pair: (pair.ours, pair.theirs) == ("1", "0") and before(pair, "kill"),
     ),
     Deviation(
@@ -333,7 +333,7 @@ ALL: tuple[Deviation, ...] = (
         "runc",
         PROGRAM + r"(?:(?:path|dev|mount) /dev/console.*|path /dev names)",
         "config-linux.md#default-devices",
-        "its mount point would be created in the host's /dev, and stay there",
+        "its mount point would be created in the host's /dev and stay there",
         lambda pair: pair.has("mount.default.dev-bound") and bool(pair.config["process"].get("terminal")),
     ),
 )

@@ -9,9 +9,10 @@ from typing import Any
 
 HEAD = """# Engines, case by case
 
-Written by `make engines` and `make test-cri`, not by hand. Every case is one test, which does the same with runc and
-with pyrunc; "seen" is what both were seen to do, "ok" that this is what the case expects. All but those of CRI are part
-of `make test`. critest's specs are Kubernetes' own; one that fails with both lacks an image or a controller here.
+Written by `make engines` and `make test-cri`; do not edit. Each case is one test that runs on runc and on pyrunc.
+"seen" is the behaviour observed with both; "ok" means that it is the expected behaviour. `make test` includes all
+cases except CRI's. critest's specs belong to Kubernetes; one that fails with both runtimes lacks an image or a
+controller here.
 """
 
 Seen = dict[str, Any]

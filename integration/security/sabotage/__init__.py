@@ -43,14 +43,14 @@ TABLE = [
     ),
     Sabotage(
         "T01",
-        "what takes the memfd's place stays writable",
+        "the replacement of the memfd stays writable",
         [("native/shim/image.c", "attr_set = ATTR_RDONLY", "attr_set = 0")],
         "test_leaks.py::test_where_no_memfd_can_be_executed",
         "Read-only file system",
     ),
     Sabotage(
         "T01",
-        "the program may be our own",
+        "the program may be pyrunc's own",
         [
             (
                 "native/init/lookup.c",
@@ -70,14 +70,14 @@ TABLE = [
     ),
     Sabotage(
         "T03",
-        "where chdir has led is not looked at",
+        "the result of chdir is not checked",
         [("native/init/cred.c", "    if (ret > 0 && path[0] == '/')\n", "    if (ret > 0)\n")],
         "test_exec.py::test_working_directory_is_never_a_leaked_descriptor",
         "assert not [item for item in result.objects",
     ),
     Sabotage(
         "T04",
-        "the descriptor of the destination is not asked whether it is in a procfs",
+        "the destination's descriptor is not checked for procfs",
         [
             (
                 "native/init/mount.c",
@@ -104,7 +104,7 @@ TABLE = [
     ),
     Sabotage(
         "T07",
-        "missing directories are made through links",
+        "missing directories are created through links",
         [
             (
                 "native/init/path.c",
@@ -137,7 +137,7 @@ TABLE = [
     ),
     Sabotage(
         "T10",
-        "the terminal is opened by its name",
+        "the terminal is opened by name",
         [
             (
                 "native/init/console.c",
@@ -156,7 +156,7 @@ TABLE = [
     ),
     Sabotage(
         "T11",
-        "a sysctl is written by its path",
+        "a sysctl is written by path",
         [
             (
                 "native/init/uts.c",
@@ -169,14 +169,14 @@ TABLE = [
     ),
     Sabotage(
         "T12",
-        "/dev may be a link, and links are followed out of the root",
+        "/dev may be a link that is followed out of the root",
         [FOLLOW, ("native/init/device.c", "    if (fd >= 0 || fd == -ENOENT)\n", "    if (fd >= 0 || fd < 0)\n")],
         "test_paths.py::test_dev_that_is_a_link",
         "assert not tree(outside)",
     ),
     Sabotage(
         "T13",
-        "what is permitted is inheritable",
+        "permitted capabilities are inheritable",
         [("pyrunc/plan/security.py", "        inheritable=inheritable,\n", "        inheritable=permitted,\n")],
         "test_exec.py::test_added_capability_is_not_inheritable",
         'assert (caps["inheritable"], caps["ambient"]) == (0, 0)',
@@ -190,7 +190,7 @@ TABLE = [
     ),
     Sabotage(
         "T14",
-        "the ids are those of a passwd entry",
+        "the ids come from a passwd entry",
         [("pyrunc/plan/process.py", 'set_ids("/process/user", uid=uid, gid=gid)\n',
           'set_ids("/process/user", uid=0, gid=0)\n')],
         "test_identity.py::test_a_number_is_never_looked_up_as_a_name",
@@ -225,7 +225,7 @@ TABLE = [
     ),
     Sabotage(
         "T18",
-        "setgroups stays allowed, and groups are dropped where they can be",
+        "setgroups stays allowed, and groups are dropped if possible",
         [
             (
                 "pyrunc/idmap.py",
@@ -238,7 +238,7 @@ TABLE = [
     ),
     Sabotage(
         "T19",
-        "the host's hierarchy is mounted as the configuration has it",
+        "the host's hierarchy is mounted with the configured options",
         [
             (
                 "pyrunc/plan/mounts.py",
@@ -251,7 +251,7 @@ TABLE = [
     ),
     Sabotage(
         "T20",
-        "the device program allows what no rule says anything about",
+        "the device program allows accesses that no rule covers",
         [("pyrunc/cgroup/devices.py", "    out += [verdict[default], leave]\n", "    out += [verdict[1], leave]\n")],
         "test_host.py::test_devices_are_denied_by_default",
         '== ("EPERM", "EPERM", "")',
@@ -265,7 +265,7 @@ TABLE = [
     ),
     Sabotage(
         "T22",
-        "the host's namespaces are told by their names",
+        "the host's namespaces are recognized by name",
         [
             (
                 "pyrunc/spec/rules_linux.py",
@@ -294,7 +294,7 @@ TABLE = [
     ),
     Sabotage(
         "T24",
-        "/proc is opened again inside the namespaces",
+        "/proc is reopened inside the namespaces",
         [
             (
                 "native/init/enter.c",
@@ -343,7 +343,7 @@ TABLE = [
     ),
     Sabotage(
         "T30",
-        "a file of ours is written into the root",
+        "pyrunc writes a file into the root",
         [
             (
                 "native/init/pivot.c",
@@ -380,7 +380,7 @@ TABLE = [
     ),
     Sabotage(
         "T33",
-        "a profile is unconfined when its name begins so",
+        "any profile name with the prefix `unconfined` is unconfined",
         [
             (
                 "pyrunc/spec/rules_process.py",
@@ -398,7 +398,7 @@ TABLE = [
     ),
     Sabotage(
         "T34",
-        "a hook of the host gets the environment of the container's program",
+        "a host hook gets the environment of the container's program",
         [
             (
                 "pyrunc/launch/create.py",
@@ -433,7 +433,7 @@ TABLE = [
     ),
     Sabotage(
         "T37",
-        "a lock file in a shared directory",
+        "a lock file is created in a shared directory",
         [
             (
                 "pyrunc/launch/spawn.py",

@@ -136,10 +136,10 @@ def write(found: list[tuple[Sabotage, str]]) -> None:
     lines = [
         "# Proof that the tests can fail",
         "",
-        "Written by `make prove-security`: each change was made in a scratch copy; the test failed as shown.",
-        "The changes are in `sabotage/__init__.py`.",
+        "Written by `make prove-security`; do not edit. Each change was applied to a scratch copy, and the test",
+        "failed as shown. `sabotage/__init__.py` contains the changes.",
         "",
-        "| row | guards against | what was broken | test | failing assertion |",
+        "| row | guards against | change | test | failing assertion |",
         "|---|---|---|---|---|",
     ]
     for sabotage, seen in found:
