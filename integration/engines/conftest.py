@@ -1,4 +1,4 @@
-"""Fixtures of the engine tests: the runtimes to compare, the image, the corner of the machine, and what was seen.
+"""Fixtures of the engine tests: the runtimes to compare, the image, the sandbox on the machine, and what was seen.
 
 Each test runs once for each of ``PYRUNC_ENGINE_RUNTIMES`` (default: ``runc pyrunc``, where pyrunc is what
 ``PYRUNC_UNDER_TEST`` names), in this order, with an engine of its own.  What a test passes to ``seen`` must be the same
@@ -61,14 +61,14 @@ def images() -> Iterator[tuple[Path, Path]]:
 
 @pytest.fixture(scope="module")
 def host(request: pytest.FixtureRequest, oci: str) -> Iterator[Host]:
-    """The corner, removed with everything in it."""
-    with corner(request.module.__name__.rpartition("test_")[2] + "-" + oci) as made:
+    """The sandbox, removed with everything in it."""
+    with sandbox(request.module.__name__.rpartition("test_")[2] + "-" + oci) as made:
         yield made
 
 
 @contextmanager
-def corner(name: str) -> Iterator[Host]:
-    """A corner of the machine for the time of a ``with``."""
+def sandbox(name: str) -> Iterator[Host]:
+    """A sandbox on the machine for the time of a ``with``."""
     folder = Path(tempfile.mkdtemp(prefix="pye", dir=os.environ.get("PYRUNC_TEST_TMP")))
     folder.chmod(0o755)
     made = Host(folder, name)

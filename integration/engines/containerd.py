@@ -1,4 +1,4 @@
-"""containerd and its client ctr in a corner of this machine."""
+"""containerd and its client ctr in a sandbox on this machine."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Kubernetes' interface: containerd's CRI plugin (Debian's 1.x, or a current one) in a corner of this machine.
+"""Kubernetes' interface: containerd's CRI plugin (Debian's 1.x, or a current one) in a sandbox on this machine.
 
-The images come from a registry on the corner's loopback, the network from the distribution's CNI plugins.
+The images come from a registry on the sandbox's loopback, the network from the distribution's CNI plugins.
 """
 
 from __future__ import annotations

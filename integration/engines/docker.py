@@ -1,4 +1,4 @@
-"""docker engine (dockerd with its client) in a corner of this machine, on a containerd of the corner."""
+"""docker engine (dockerd with its client) in a sandbox on this machine, on a containerd of the sandbox."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A corner of this machine for one engine: its own mount, pid and network namespaces, a directory and a cgroup prefix.
+"""A sandbox on this machine for one engine: its own mount, pid and network namespaces, a directory and a cgroup prefix.
 
 The machine's own daemons are never talked to.  The namespaces have a fresh /run and /dev/shm, where engines and
 runtimes keep what they would otherwise share with others, cgroup v2 at /sys/fs/cgroup, which is the only place where
@@ -43,7 +43,7 @@ class Done(NamedTuple):
 
 
 class Host:
-    """The corner.  `name` is a prefix for cgroups and files; `folder` is an existing directory with a short path."""
+    """The sandbox.  `name` is a prefix for cgroups and files; `folder` is an existing directory with a short path."""
 
     def __init__(self, folder: Path, name: str, env: dict[str, str] | None = None) -> None:
         self.path, self.name = folder, name
@@ -166,7 +166,7 @@ class Host:
         return left()
 
     def cgroups(self) -> list[Path]:
-        """This corner's cgroups, deepest first."""
+        """This sandbox's cgroups, deepest first."""
         root = harness.cgroup2_mount()
         top = Path(f"{root}{self.cgroup}")
         found = [Path(at) for at, _, _ in os.walk(top)]

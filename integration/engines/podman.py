@@ -1,4 +1,4 @@
-"""podman (with conmon) in a corner of this machine."""
+"""podman (with conmon) in a sandbox on this machine."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import pytest
 from integration import harness
 from integration.engines import image
 from integration.engines.cases import SPIN
-from integration.engines.conftest import Seen, corner
+from integration.engines.conftest import Seen, sandbox
 from integration.engines.cri import BUSYBOX, Cri
 
 BINS = os.environ.get("PYRUNC_CRI_BIN", "")
@@ -24,7 +24,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module", params=[1, 2])
 def engine(request: pytest.FixtureRequest, oci: str, oci_path: str, images: tuple[Path, Path]) -> Iterator[Cri]:
-    with corner(f"cri{request.param}-{oci}") as host:
+    with sandbox(f"cri{request.param}-{oci}") as host:
         made = Cri(host, oci_path, request.param == 2, Path(BINS), images[0].parent)
         made.must("pull", BUSYBOX)
         yield made

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.engines.conftest import RECORD, corner
+from integration.engines.conftest import RECORD, sandbox
 from integration.engines.cri import BUSYBOX, Cri
 from integration.engines.host import Host
 
@@ -63,7 +63,7 @@ def critest(host: Host, engine: Cri) -> Result:
 
 
 def test_conformance(request: pytest.FixtureRequest, oci: str, oci_path: str, images: tuple[Path, Path]) -> None:
-    with corner("critest-" + oci) as host:
+    with sandbox("critest-" + oci) as host:
         engine = Cri(host, oci_path, True, Path(BINS), images[0].parent)
         result = critest(host, engine)
     print(f"{oci}: {len(result.passed)} passed, {len(result.failed)} failed")

@@ -22,7 +22,7 @@ LABEL = "podman, rootless"
 
 
 class Rootless(Podman):
-    """podman of the user `pyrunctest`, who exists in this corner only."""
+    """podman of the user `pyrunctest`, who exists in this sandbox only."""
 
     label = LABEL
 
@@ -39,7 +39,7 @@ class Rootless(Podman):
         config = self.home / ".config/containers"
         for folder in (etc, config, self.home / "run"):
             folder.mkdir(parents=True)
-        # podman wants shared mounts; not the cgroups, which are this corner's own.
+        # podman wants shared mounts; not the cgroups, which are this sandbox's own.
         assert host.call("mount", "--make-rshared", "/").rc == 0
         for name, text in files.items():
             if not os.path.exists(f"/etc/{name}"):

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from integration.faults.crowd import Light, Tally
-from integration.faults.scenes import LIMIT, NOISE, Corner
+from integration.faults.fleet import Light, Tally
+from integration.faults.scenes import LIMIT, NOISE, Sandbox
 
 
 def _replace(content: Callable[[bytes], bytes]) -> Callable[[Path], None]:
@@ -85,44 +85,44 @@ KINDS: dict[str, Callable[[Path], None]] = {
 }
 
 
-def corrupt(corner: Corner, rounds: int, seconds: float) -> Tally:
+def corrupt(sandbox: Sandbox, rounds: int, seconds: float) -> Tally:
     """Every kind of damage to the state of a running container beside a healthy one."""
     tally = Tally()
-    file = "status" if corner.runtime.name == "crun" else "state.json"
-    healthy = Light(corner, "healthy").container()
+    file = "status" if sandbox.runtime.name == "crun" else "state.json"
+    healthy = Light(sandbox, "healthy").container()
     healthy.create(save=False)
     healthy.start()
-    corner.helpers.add(healthy.pid)
-    broken = Light(corner, "broken", "fork", "1", "--", "signals", "600").container()
+    sandbox.helpers.add(healthy.pid)
+    broken = Light(sandbox, "broken", "fork", "1", "--", "signals", "600").container()
     for number in tally.rounds(min(rounds, len(KINDS)), seconds):
         name, damage = list(KINDS.items())[number]
         broken.create(save=False)
         broken.start()
         try:
-            damage(corner.root / broken.id / file)
+            damage(sandbox.root / broken.id / file)
         except (OSError, ValueError) as error:
             broken.delete("--force", check=False)
-            tally.figures[f"not for {corner.runtime.name}: {name}"] = str(error)
+            tally.figures[f"not for {sandbox.runtime.name}: {name}"] = str(error)
             continue
-        tally.note(look(corner, healthy.id, broken.id) + gone(corner, healthy, broken), name)
+        tally.note(look(sandbox, healthy.id, broken.id) + gone(sandbox, healthy, broken), name)
     healthy.delete("--force", check=False)
     return tally
 
 
-def look(corner: Corner, healthy: str, broken: str) -> list[str]:
+def look(sandbox: Sandbox, healthy: str, broken: str) -> list[str]:
     """`list` shows the healthy one, `state` of the damaged one does not crash."""
     problems = []
     try:
-        listed = corner.runtime.call("--root", str(corner.root), "list", "-q", timeout=LIMIT)
+        listed = sandbox.runtime.call("--root", str(sandbox.root), "list", "-q", timeout=LIMIT)
         problems += [f"list: {listed!r}"] if listed.rc or healthy not in listed.out.split() else []
-        state = corner.runtime.call("--root", str(corner.root), "state", broken, timeout=LIMIT)
+        state = sandbox.runtime.call("--root", str(sandbox.root), "state", broken, timeout=LIMIT)
         problems += [f"said {word!r}" for word in NOISE if word in listed.err + state.err]
     except AssertionError as error:
         problems.append(f"hang: {error}")
     return problems
 
 
-def gone(corner: Corner, healthy: Any, broken: Any) -> list[str]:
+def gone(sandbox: Sandbox, healthy: Any, broken: Any) -> list[str]:
     """`delete --force` frees process, cgroup and directory; the healthy one stays."""
     try:
         result = broken.delete("--force", check=False, timeout=2 * LIMIT)
@@ -131,14 +131,14 @@ def gone(corner: Corner, healthy: Any, broken: Any) -> list[str]:
         problems = [f"hang: {error}"]
     else:
         problems = [f"delete --force: {result!r}"] if result.rc else []
-    left = [text for text in corner.leftovers() if healthy.id not in text]
+    left = [text for text in sandbox.leftovers() if healthy.id not in text]
     problems += [f"after delete --force: {text}" for text in left]
     if problems:
         (broken.cgroup / "cgroup.kill").write_text("1") if broken.cgroup.exists() else None
-        corner.leftovers()
+        sandbox.leftovers()
         if broken.cgroup.exists():
             broken.cgroup.rmdir()
-        shutil.rmtree(corner.root / broken.id, ignore_errors=True)
+        shutil.rmtree(sandbox.root / broken.id, ignore_errors=True)
     if healthy.status != "running":
         problems.append("the healthy one does not run any more")
     return problems

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from integration.faults import squeeze
-from integration.faults.crowd import Light, Tally, judge_end
-from integration.faults.scenes import LIMIT, NOISE, Corner
+from integration.faults import pressure
+from integration.faults.fleet import Light, Tally, judge_end
+from integration.faults.scenes import LIMIT, NOISE, Sandbox
 from integration.harness import DELETE, SLOW, Container, cgroup2_mount
 
 MIB = 1 << 20
@@ -62,26 +62,26 @@ def said(one: Container, result: Any, must: bool) -> list[str]:
     return problems
 
 
-def exhaustion(corner: Corner, rounds: int, seconds: float) -> Tally:
+def exhaustion(sandbox: Sandbox, rounds: int, seconds: float) -> Tally:
     """Limits, closed descriptors, a directory that is gone, disks without room."""
     tally = Tally()
-    one = Light(corner, "scarce").container()
-    corner.root.mkdir(mode=0o700)
+    one = Light(sandbox, "scarce").container()
+    sandbox.root.mkdir(mode=0o700)
     for name, before, must in limits():
-        problems = attempt(corner, one, must, preexec=before)
+        problems = attempt(sandbox, one, must, preexec=before)
         if name.startswith("FSIZE"):  # stderr is a file here, and takes no message either
             problems = [text for text in problems if text != "failed without a message"]
         tally.note(problems, name)
-    tally.note(attempt(corner, one, True, preexec=_lost(corner)), "deleted working directory")
+    tally.note(attempt(sandbox, one, True, preexec=_lost(sandbox)), "deleted working directory")
     for options in [*(f"nr_inodes={n},size=1m" for n in range(3, 13)), *(f"size={n}k" for n in (4, 8, 12, 16, 20, 24))]:
-        tally.note(on_disk(corner, one, options), options)
-    tally.note(on_disk(corner, one, "size=4k", full=True), "full disk")
-    tally.note(on_disk(corner, one, "ro"), "read-only root")
+        tally.note(on_disk(sandbox, one, options), options)
+    tally.note(on_disk(sandbox, one, "size=4k", full=True), "full disk")
+    tally.note(on_disk(sandbox, one, "ro"), "read-only root")
     for controller, limit, must in CALLERS:
-        if squeeze.hierarchy(controller):
-            tally.note(in_cgroup(corner, one, controller, limit, must), f"caller's cgroup: {controller}={limit}")
+        if pressure.hierarchy(controller):
+            tally.note(in_cgroup(sandbox, one, controller, limit, must), f"caller's cgroup: {controller}={limit}")
     for processes in (0, 1, 2, 3, 4, 8):
-        tally.note(as_user(corner, processes), f"NPROC={processes} as a user")
+        tally.note(as_user(sandbox, processes), f"NPROC={processes} as a user")
     return tally
 
 
@@ -92,11 +92,11 @@ CALLERS = [
 ]
 
 
-def in_cgroup(corner: Corner, one: Container, controller: str, limit: int, must: bool) -> list[str]:
+def in_cgroup(sandbox: Sandbox, one: Container, controller: str, limit: int, must: bool) -> list[str]:
     """A caller without room.  One that the kernel kills for it can leave something, but not after `delete --force`."""
-    tight = squeeze.Squeeze(controller, f"{corner.prefix}tight", limit)
+    tight = pressure.LimitedGroup(controller, f"{sandbox.prefix}tight", limit)
     try:
-        problems = attempt(corner, one, must, preexec=tight.enter)
+        problems = attempt(sandbox, one, must, preexec=tight.enter)
     finally:
         tight.remove()
     if controller == "memory" and not must and "killed by signal 9" in problems:
@@ -104,17 +104,17 @@ def in_cgroup(corner: Corner, one: Container, controller: str, limit: int, must:
     return problems
 
 
-def as_user(corner: Corner, processes: int) -> list[str]:
+def as_user(sandbox: Sandbox, processes: int) -> list[str]:
     """A user with a limit of processes: root is beyond such limits.  One that is at its limit cannot make any."""
     namespaces = [{"type": kind} for kind in ("user", "pid", "mount", "ipc", "uts")]
     mapping = [{"containerID": 0, "hostID": UID, "size": 1}]
     edits = {"/linux/namespaces": namespaces, "/linux/uidMappings": mapping, "/linux/gidMappings": mapping}
     edits |= {"/linux/resources": DELETE, "/linux/cgroupsPath": DELETE, "/mounts/2": DELETE, "/mounts/4": DELETE}
-    one = Light(corner, f"user{processes}", edits=edits).container()
-    root, corner.root = corner.root, corner.path / f"user{processes}"
-    os.chown(corner.path, UID, UID)
-    corner.root.mkdir(mode=0o700)
-    os.chown(corner.root, UID, UID)
+    one = Light(sandbox, f"user{processes}", edits=edits).container()
+    root, sandbox.root = sandbox.root, sandbox.path / f"user{processes}"
+    os.chown(sandbox.path, UID, UID)
+    sandbox.root.mkdir(mode=0o700)
+    os.chown(sandbox.root, UID, UID)
 
     def become(limit: int) -> None:
         resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
@@ -126,21 +126,21 @@ def as_user(corner: Corner, processes: int) -> list[str]:
         result = one.create(check=False, save=False, timeout=LIMIT, preexec=lambda: become(processes))
         problems = said(one, result, processes >= 8)
         if result.rc:
-            problems += [f"left by the failed command: {text}" for text in corner.leftovers()]
+            problems += [f"left by the failed command: {text}" for text in sandbox.leftovers()]
         result = one.delete("--force", check=False, timeout=LIMIT, preexec=lambda: become(100))
         problems += [f"delete --force: {result!r}"] if result.rc else []
-        return problems + [f"after delete --force: {text}" for text in corner.leftovers()]
+        return problems + [f"after delete --force: {text}" for text in sandbox.leftovers()]
     except AssertionError as error:
         return [f"hang: {error}"]
     finally:
-        corner.sweep_up()
-        corner.root = root
-        os.chown(corner.path, 0, 0)
+        sandbox.sweep_up()
+        sandbox.root = root
+        os.chown(sandbox.path, 0, 0)
 
 
-def _lost(corner: Corner) -> Callable[[], None]:
+def _lost(sandbox: Sandbox) -> Callable[[], None]:
     def go() -> None:
-        path = corner.path / "lost"
+        path = sandbox.path / "lost"
         path.mkdir()
         os.chdir(path)
         path.rmdir()
@@ -148,41 +148,41 @@ def _lost(corner: Corner) -> Callable[[], None]:
     return go
 
 
-def attempt(corner: Corner, one: Container, must: bool, **how: Any) -> list[str]:
+def attempt(sandbox: Sandbox, one: Container, must: bool, **how: Any) -> list[str]:
     """One `create`, and what was left before and after `delete --force`."""
     try:
         result = one.create(check=False, save=False, timeout=LIMIT, **how)
     except AssertionError as error:
-        return [f"hang: {error}", *judge_end(corner, one)]
+        return [f"hang: {error}", *judge_end(sandbox, one)]
     problems = said(one, result, must)
     if result.rc:
-        problems += [f"left by the failed command: {text}" for text in corner.leftovers()]
-    return problems + judge_end(corner, one)
+        problems += [f"left by the failed command: {text}" for text in sandbox.leftovers()]
+    return problems + judge_end(sandbox, one)
 
 
-def on_disk(corner: Corner, one: Container, options: str, full: bool = False) -> list[str]:
+def on_disk(sandbox: Sandbox, one: Container, options: str, full: bool = False) -> list[str]:
     """A `create` whose state root is on a small filesystem."""
-    disk, root, before = corner.path / "disk", corner.root, corner.mounts
+    disk, root, before = sandbox.path / "disk", sandbox.root, sandbox.mounts
     disk.mkdir(exist_ok=True)
     read_only = options == "ro"
     subprocess.run(["mount", "-t", "tmpfs", "-o", "rw" if read_only else options, "none", str(disk)], check=True)
     try:
-        corner.root, corner.mounts = disk / "root", corner._mounts()
-        corner.root.mkdir(mode=0o700)
+        sandbox.root, sandbox.mounts = disk / "root", sandbox._mounts()
+        sandbox.root.mkdir(mode=0o700)
         if full:
             subprocess.run(["dd", "if=/dev/zero", f"of={disk}/filler"], capture_output=True, check=False)
         if read_only:
             subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        return attempt(corner, one, False)
+        return attempt(sandbox, one, False)
     finally:
-        corner.root, corner.mounts = root, before
+        sandbox.root, sandbox.mounts = root, before
         subprocess.run(["umount", str(disk)], check=True)
 
 
 # -- what others do ------------------------------------------------------------------------------------------
 
 
-def others(corner: Corner, rounds: int, seconds: float) -> Tally:
+def others(sandbox: Sandbox, rounds: int, seconds: float) -> Tally:
     """Frozen, occupied and shared cgroups, paused containers."""
     tally = Tally()
     for name, case in {
@@ -194,104 +194,104 @@ def others(corner: Corner, rounds: int, seconds: float) -> Tally:
         "delete with a cgroup below": nested,
         "delete after the cgroup was removed": removed,
     }.items():
-        tally.note(case(corner), name)
-        corner.own_cgroups.clear()
-        corner.sweep_up()
+        tally.note(case(sandbox), name)
+        sandbox.own_cgroups.clear()
+        sandbox.sweep_up()
     return tally
 
 
-def _group(corner: Corner, name: str) -> Path:
+def _group(sandbox: Sandbox, name: str) -> Path:
     root = cgroup2_mount()
     assert root
-    path = root / f"{corner.prefix}{name}"
+    path = root / f"{sandbox.prefix}{name}"
     path.mkdir()
-    corner.own_cgroups.add(path)
+    sandbox.own_cgroups.add(path)
     return path
 
 
-def _refused(corner: Corner, one: Container) -> list[str]:
+def _refused(sandbox: Sandbox, one: Container) -> list[str]:
     try:
         result = one.create(check=False, save=False, timeout=LIMIT)
     except AssertionError as error:
         return [f"hang: {error}"]
     if result.rc == 0:
-        return ["was accepted", *judge_end(corner, one)]
-    return said(one, result, False) + [f"left: {text}" for text in corner.leftovers()]
+        return ["was accepted", *judge_end(sandbox, one)]
+    return said(one, result, False) + [f"left: {text}" for text in sandbox.leftovers()]
 
 
-def in_frozen(corner: Corner) -> list[str]:
+def in_frozen(sandbox: Sandbox) -> list[str]:
     """Nothing that is started there would run."""
-    group = _group(corner, "frozen")
+    group = _group(sandbox, "frozen")
     (group / "cgroup.freeze").write_text("1")
-    problems = _refused(corner, Light(corner, "frozen").container())
+    problems = _refused(sandbox, Light(sandbox, "frozen").container())
     (group / "cgroup.freeze").write_text("0")
     return problems
 
 
-def in_occupied(corner: Corner) -> list[str]:
+def in_occupied(sandbox: Sandbox) -> list[str]:
     """Two owners of one cgroup: the first one's end would be the second one's."""
-    group = _group(corner, "occupied")
+    group = _group(sandbox, "occupied")
     sleeper = subprocess.Popen(["/bin/sleep", "60"], stdin=subprocess.DEVNULL)
-    corner.helpers.add(sleeper.pid)
+    sandbox.helpers.add(sleeper.pid)
     (group / "cgroup.procs").write_text(str(sleeper.pid))
-    problems = _refused(corner, Light(corner, "occupied").container())
+    problems = _refused(sandbox, Light(sandbox, "occupied").container())
     alive = sleeper.poll() is None
     sleeper.kill()
     sleeper.wait()
     return problems if alive else [*problems, "the process that was there was killed"]
 
 
-def _running(corner: Corner, name: str) -> Container:
-    one = Light(corner, name, "fork", "1", "--", "signals", "600").container()
+def _running(sandbox: Sandbox, name: str) -> Container:
+    one = Light(sandbox, name, "fork", "1", "--", "signals", "600").container()
     one.create(save=False)
     one.start()
     return one
 
 
-def paused(corner: Corner) -> list[str]:
+def paused(sandbox: Sandbox) -> list[str]:
     """Frozen processes can be killed."""
-    one = _running(corner, "paused")
+    one = _running(sandbox, "paused")
     one.call("pause", one.id)
-    return judge_end(corner, one)
+    return judge_end(sandbox, one)
 
 
-def paused_kill(corner: Corner) -> list[str]:
+def paused_kill(sandbox: Sandbox) -> list[str]:
     """SIGKILL ends a paused container."""
-    one = _running(corner, "pausedkill")
+    one = _running(sandbox, "pausedkill")
     one.call("pause", one.id)
     result = one.kill("KILL", check=False)
     problems = [f"kill: {result!r}"] if result.rc else []
     limit = time.monotonic() + 5 * SLOW
     while one.status != "stopped" and time.monotonic() < limit:
         time.sleep(0.01)
-    return problems + ([] if one.status == "stopped" else ["goes on"]) + judge_end(corner, one)
+    return problems + ([] if one.status == "stopped" else ["goes on"]) + judge_end(sandbox, one)
 
 
-def foreign(corner: Corner) -> list[str]:
+def foreign(sandbox: Sandbox) -> list[str]:
     """Either the call fails and names the process, or cgroup and process are gone."""
-    one = _running(corner, "foreign")
+    one = _running(sandbox, "foreign")
     sleeper = subprocess.Popen(["/bin/sleep", "60"], stdin=subprocess.DEVNULL)
-    corner.helpers.add(sleeper.pid)
+    sandbox.helpers.add(sleeper.pid)
     (one.cgroup / "cgroup.procs").write_text(str(sleeper.pid))
     result = one.delete("--force", check=False, timeout=2 * LIMIT)
     problems = ["exit 0, but the cgroup is left"] if result.rc == 0 and one.cgroup.exists() else []
     sleeper.kill()
     sleeper.wait()
-    return problems + judge_end(corner, one)
+    return problems + judge_end(sandbox, one)
 
 
-def nested(corner: Corner) -> list[str]:
+def nested(sandbox: Sandbox) -> list[str]:
     """What a container made below its cgroup goes with it."""
-    one = _running(corner, "nested")
+    one = _running(sandbox, "nested")
     (one.cgroup / "a").mkdir()
     (one.cgroup / "a/b").mkdir()
     (one.cgroup / "a/b/cgroup.procs").write_text(str(one.pid))
-    return judge_end(corner, one)
+    return judge_end(sandbox, one)
 
 
-def removed(corner: Corner) -> list[str]:
+def removed(sandbox: Sandbox) -> list[str]:
     """Another process has killed everything and removed the cgroup."""
-    one = _running(corner, "removed")
+    one = _running(sandbox, "removed")
     (one.cgroup / "cgroup.kill").write_text("1")
     limit = time.monotonic() + 5 * SLOW
     while one.cgroup.exists() and time.monotonic() < limit:
@@ -299,4 +299,4 @@ def removed(corner: Corner) -> list[str]:
             one.cgroup.rmdir()
         except OSError:
             time.sleep(0.01)
-    return judge_end(corner, one)
+    return judge_end(sandbox, one)

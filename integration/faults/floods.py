@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from integration import harness
-from integration.faults import exhaustion, squeeze, sweep
-from integration.faults.crowd import Light, Tally, judge_end, together
+from integration.faults import exhaustion, pressure, sweep
 from integration.faults.damage import corrupt
-from integration.faults.scenes import LIMIT, Corner
+from integration.faults.fleet import Light, Tally, judge_end, together
+from integration.faults.scenes import LIMIT, Sandbox
 from integration.harness import SLOW, Container
 
 WIDTH = 8
@@ -36,26 +36,26 @@ KILLED = "the runtime was killed"
 MEMORY = 256 << 20  # bytes, for the runtimes of a soak: what they leave for the page cache is in use all the time
 
 
-def one_winner(corner: Corner, rounds: int, seconds: float, width: int = 16) -> Tally:
+def one_winner(sandbox: Sandbox, rounds: int, seconds: float, width: int = 16) -> Tally:
     """R4: many `create` of one id: one makes it, the others all say the same, nothing is left."""
     tally = Tally()
-    one = Light(corner, "winner").container()
-    argv = corner.runtime.argv("--root", str(corner.root), "create", "--bundle", str(one.bundle.path), one.id)
+    one = Light(sandbox, "winner").container()
+    argv = sandbox.runtime.argv("--root", str(sandbox.root), "create", "--bundle", str(one.bundle.path), one.id)
     for _ in tally.rounds(rounds, seconds):
-        ends = together([argv] * width, corner)
+        ends = together([argv] * width, sandbox)
         winners = sum(end.rc == 0 for end in ends)
         texts = {end.err for end in ends if end.rc}
         problems = [] if winners == 1 else [f"{winners} winners"]
-        problems += [f"losers say {len(texts)} things: {texts}"] if len(texts) > 1 and corner.runtime.is_pyrunc else []
-        tally.note(problems + [text for end in ends for text in end.problems] + judge_end(corner, one))
+        problems += [f"losers say {len(texts)} things: {texts}"] if len(texts) > 1 and sandbox.runtime.is_pyrunc else []
+        tally.note(problems + [text for end in ends for text in end.problems] + judge_end(sandbox, one))
     return tally
 
 
-def deletes(corner: Corner, rounds: int, seconds: float, width: int = 10) -> Tally:
+def deletes(sandbox: Sandbox, rounds: int, seconds: float, width: int = 10) -> Tally:
     """R5: many `delete --force` of one container, also against start, kill, state and list: each delete says 0."""
     tally = Tally()
-    one = Light(corner, "deleted", "fork", "1", "--", "signals", "60").container()
-    base = corner.runtime.argv("--root", str(corner.root))
+    one = Light(sandbox, "deleted", "fork", "1", "--", "signals", "60").container()
+    base = sandbox.runtime.argv("--root", str(sandbox.root))
     others = [[], ["start", one.id], ["kill", one.id, "KILL"], ["state", one.id], ["list"]]
     for number in tally.rounds(rounds, seconds):
         one.create(save=False)
@@ -65,12 +65,12 @@ def deletes(corner: Corner, rounds: int, seconds: float, width: int = 10) -> Tal
         argvs = [[*base, "delete", "--force", one.id]] * width
         for _ in range(4 if other else 0):
             argvs.insert(random.randrange(len(argvs)), [*base, *other])
-        ends = together(argvs, corner)
+        ends = together(argvs, sandbox)
         problems = [text for end in ends for text in end.problems]
         for argv, end in zip(argvs, ends, strict=True):
             if end.rc and ("delete" in argv or "list" in argv):
                 problems.append(f"{argv[-3:]} says {end.rc}: {end.err}")
-        tally.note(problems + judge_end(corner, one))
+        tally.note(problems + judge_end(sandbox, one))
     return tally
 
 
@@ -96,7 +96,7 @@ def delete_at_last(one: Container) -> list[str]:
     return ["delete --force was killed ten times"]
 
 
-def crowd(corner: Corner, work: Callable[[int], object], count: int, until: float) -> int:
+def fleet(sandbox: Sandbox, work: Callable[[int], object], count: int, until: float) -> int:
     """Call ``work`` for 0 ... in WIDTH threads until the time is over; how often it was called."""
     numbers = iter(range(count))
     lock, done = threading.Lock(), [0]
@@ -118,7 +118,7 @@ def crowd(corner: Corner, work: Callable[[int], object], count: int, until: floa
     return done[0]
 
 
-def lifecycles(corner: Corner, rounds: int, seconds: float, jitter: bool = False) -> Tally:
+def lifecycles(sandbox: Sandbox, rounds: int, seconds: float, jitter: bool = False) -> Tally:
     """R6: whole lives, eight at a time."""
     tally = Tally()
     local = threading.local()
@@ -128,7 +128,7 @@ def lifecycles(corner: Corner, rounds: int, seconds: float, jitter: bool = False
 
     def live(_: int) -> None:
         if not hasattr(local, "one"):
-            local.one = Light(corner, f"life{next(names)}").container()
+            local.one = Light(sandbox, f"life{next(names)}").container()
         try:
             problems = lifecycle(local.one)
         except AssertionError as error:
@@ -146,19 +146,19 @@ def lifecycles(corner: Corner, rounds: int, seconds: float, jitter: bool = False
             local.one.pid = 0
 
     stop = threading.Event()
-    shaker = threading.Thread(target=shake, args=(corner, stop, running)) if jitter else None
+    shaker = threading.Thread(target=shake, args=(sandbox, stop, running)) if jitter else None
     if shaker:
         shaker.start()
-    crowd(corner, live, rounds, time.monotonic() + seconds)
+    fleet(sandbox, live, rounds, time.monotonic() + seconds)
     stop.set()
     if shaker:
         shaker.join()
         tally.figures |= {"stopped processes": len(running), "killed for memory": len(killed)}
-    tally.wrong += [f"at the end: {text}" for text in corner.leftovers(settle=5)]
+    tally.wrong += [f"at the end: {text}" for text in sandbox.leftovers(settle=5)]
     return tally
 
 
-def shake(corner: Corner, stop: threading.Event, shaken: list[int]) -> None:
+def shake(sandbox: Sandbox, stop: threading.Event, shaken: list[int]) -> None:
     """SIGSTOP, a moment, SIGCONT: to whatever of ours happens to run."""
     while not stop.wait(0.003):
         found = []
@@ -175,35 +175,35 @@ def shake(corner: Corner, stop: threading.Event, shaken: list[int]) -> None:
             shaken.append(pid)
 
 
-def soak(corner: Corner, rounds: int, seconds: float) -> Tally:
+def soak(sandbox: Sandbox, rounds: int, seconds: float) -> Tally:
     """R13: lives eight at a time, while processes stop and go on at any moment and memory is short."""
-    with squeeze.pressure(corner, MEMORY, seconds) as hits:
-        tally = lifecycles(corner, rounds, seconds, jitter=True)
+    with pressure.reclaiming(sandbox, MEMORY, seconds) as hits:
+        tally = lifecycles(sandbox, rounds, seconds, jitter=True)
         tally.figures |= {"minutes": round(seconds / 60, 1), "memory limit hit": hits()}
     return tally
 
 
-def at_once(corner: Corner, rounds: int, seconds: float) -> Tally:
+def at_once(sandbox: Sandbox, rounds: int, seconds: float) -> Tally:
     """R6: many containers at a time, and how long `list` takes then."""
     tally = Tally()
     made: dict[int, Container] = {}
 
     def create(number: int) -> None:
-        one = Light(corner, f"c{number}").container()
+        one = Light(sandbox, f"c{number}").container()
         result = one.create(check=False, save=False, timeout=LIMIT)
         tally.note([f"create: {result!r}"] if result.rc else [])
         made[number] = one
 
     until = time.monotonic() + seconds
-    crowd(corner, create, rounds, until)
+    fleet(sandbox, create, rounds, until)
     times = []
     for _ in range(5):
-        listed = corner.runtime.call("--root", str(corner.root), "list", "-q", timeout=LIMIT)
+        listed = sandbox.runtime.call("--root", str(sandbox.root), "list", "-q", timeout=LIMIT)
         times.append(listed.seconds)
     there = len(listed.out.split())
     if there != len(made):
         tally.wrong.append(f"list shows {there} of {len(made)}")
-    table = [corner.runtime.call("--root", str(corner.root), "list", timeout=LIMIT).seconds for _ in range(5)]
+    table = [sandbox.runtime.call("--root", str(sandbox.root), "list", timeout=LIMIT).seconds for _ in range(5)]
     tally.figures |= {"list -q ms": round(min(times) * 1000), "list ms": round(min(table) * 1000)}
 
     def delete(number: int) -> None:
@@ -211,12 +211,12 @@ def at_once(corner: Corner, rounds: int, seconds: float) -> Tally:
         if result.rc:
             tally.wrong.append(f"delete: {result!r}")
 
-    crowd(corner, delete, len(made), time.monotonic() + 600 * SLOW)
-    tally.wrong += [f"at the end: {text}" for text in corner.leftovers(settle=5)]
+    fleet(sandbox, delete, len(made), time.monotonic() + 600 * SLOW)
+    tally.wrong += [f"at the end: {text}" for text in sandbox.leftovers(settle=5)]
     return tally
 
 
-FLOODS: dict[str, tuple[Callable[[Corner, int, float], Tally], int, int]] = {
+FLOODS: dict[str, tuple[Callable[[Sandbox, int, float], Tally], int, int]] = {
     "one-winner": (one_winner, 4, 500),
     "deletes": (deletes, 5, 200),
     "lifecycles": (lifecycles, 24, 1000),
@@ -229,14 +229,14 @@ FLOODS: dict[str, tuple[Callable[[Corner, int, float], Tally], int, int]] = {
 
 
 def run(name: str, runtime: harness.Runtime, template: Path, base: Path, *, full: bool, seconds: float) -> Tally:
-    """One flood in a corner of its own."""
+    """One flood in a sandbox of its own."""
     function, small, large = FLOODS[name]
-    corner = Corner(runtime, template, base, f"f{os.getpid():x}{name.replace('-', '')}")
+    sandbox = Sandbox(runtime, template, base, f"f{os.getpid():x}{name.replace('-', '')}")
     try:
-        return function(corner, large if full else small, seconds)
+        return function(sandbox, large if full else small, seconds)
     finally:
-        corner.sweep_up()
-        shutil.rmtree(corner.path, ignore_errors=True)
+        sandbox.sweep_up()
+        shutil.rmtree(sandbox.path, ignore_errors=True)
 
 
 def save(path: Path, name: str, tally: Tally, build: str) -> None:
@@ -259,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     assert path, "the runtime under test is not there (make build)"
     runtime = harness.Runtime(path)
     for controller in ("memory", "pids"):
-        squeeze.hierarchy(controller)  # while it is in sight
+        pressure.hierarchy(controller)  # while it is in sight
     sweep.settle(runtime)
     base = Path(tempfile.mkdtemp(prefix="pyf"))
     base.chmod(0o755)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from integration.faults.points import Point
-from integration.faults.scenes import Corner, Outcome, Scene
+from integration.faults.scenes import Outcome, Sandbox, Scene
 from integration.test_images import CHANGES, HIDDEN, ODD, Layout, described, tar
 
 CONFIG = {"Cmd": ["sh"], "User": "1000:5", "Env": ["PATH=/bin"], "Volumes": {"/lower": {}}}
@@ -21,10 +21,10 @@ class Unpack(Scene):
     name = "unpack"
     kinds = frozenset(("error", "kill"))
 
-    def __init__(self, corner: Corner) -> None:
-        super().__init__(corner)
-        self.place = corner.path / "made"
-        layout = Layout(corner.path / "layout")
+    def __init__(self, sandbox: Sandbox) -> None:
+        super().__init__(sandbox)
+        self.place = sandbox.path / "made"
+        layout = Layout(sandbox.path / "layout")
         layout.tag(layout.image([tar(ODD), tar(CHANGES)], CONFIG, compress="gzip"), "odd")
         self.image = f"{layout.path}:odd"
         first, second = self.made(), self.made()
@@ -36,7 +36,7 @@ class Unpack(Scene):
     def made(self) -> dict[str, Any]:
         """What there is after a command without a fault."""
         self.before()
-        result = self.corner.runtime.call(*self.arguments())
+        result = self.sandbox.runtime.call(*self.arguments())
         assert result.rc == 0, result
         return self.found()
 
@@ -46,11 +46,11 @@ class Unpack(Scene):
 
     def arguments(self) -> list[str]:
         """Options, verb and arguments."""
-        root = str(self.corner.root)
+        root = str(self.sandbox.root)
         return ["--root", root, "unpack", "--quiet", "--volumes", "bind", self.image, str(self.place / "bundle")]
 
     def command(self) -> list[str]:
-        return self.corner.runtime.argv(*self.arguments())
+        return self.sandbox.runtime.argv(*self.arguments())
 
     def found(self) -> dict[str, Any]:
         """Everything in the place."""
@@ -65,7 +65,7 @@ class Unpack(Scene):
             problems.append(f"not one line: {done.err!r}")
         if killed and os.path.exists(self.place / "bundle"):
             return self.differences("killed after the bundle was there, but")
-        again = self.corner.runtime.call(*self.arguments())
+        again = self.sandbox.runtime.call(*self.arguments())
         if again.rc != 0:
             return [*problems, f"the next call fails: {again!r}"]
         return problems + self.differences("after the next call") + self.hidden()
@@ -89,7 +89,7 @@ class Unpack(Scene):
 
     def clean(self) -> list[str]:
         shutil.rmtree(self.place, ignore_errors=True)
-        return self.corner.leftovers()
+        return self.sandbox.leftovers()
 
 
 class Pull(Unpack):
@@ -98,7 +98,7 @@ class Pull(Unpack):
     name = "pull"
 
     def arguments(self) -> list[str]:
-        return ["--root", str(self.corner.root), "images", "--store", str(self.place), "--quiet", "pull", self.image]
+        return ["--root", str(self.sandbox.root), "images", "--store", str(self.place), "--quiet", "pull", self.image]
 
     def found(self) -> dict[str, Any]:
         """Without the time in the image's document."""
@@ -119,7 +119,10 @@ class Pull(Unpack):
         return [*problems, "a reference to no image"] if refs > images else problems
 
     def hidden(self) -> list[str]:
-        call, store = self.corner.runtime.call, ["--root", str(self.corner.root), "images", "--store", str(self.place)]
+        call, store = (
+            self.sandbox.runtime.call,
+            ["--root", str(self.sandbox.root), "images", "--store", str(self.place)],
+        )
         listed = call(*store, "--json", "list")
         problems = super().hidden()
         if listed.rc != 0 or [row["layers"] for row in json.loads(listed.out or "[]")] != [2]:

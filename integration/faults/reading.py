@@ -15,7 +15,7 @@ class Reading(Inside):
     words: tuple[str, ...] = ()  # in any true answer
 
     def output(self) -> Path:
-        return self.corner.path / "reading.out"
+        return self.sandbox.path / "reading.out"
 
     def arguments(self) -> list[str]:
         """Verb, options and arguments."""
@@ -108,7 +108,7 @@ class DeleteDamaged(Delete):
 
     def before(self) -> None:
         super().before()
-        self.damage(self.corner.root / self.one.id)
+        self.damage(self.sandbox.root / self.one.id)
 
     def damage(self, directory: Path) -> None:
         """Do it."""

@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
     hit: str
 
 
-class Corner(Box):
+class Sandbox(Box):
     """A `Box` that looks around cheaply, thousands of times."""
 
     def cgroups(self) -> list[Path]:
@@ -129,13 +129,13 @@ class Scene:
     kinds = frozenset(("error", "kill", "init", "memory", "space", "library"))  # of points that it is for
     kills_init = False  # its processes inside the container are the container's own: R3
 
-    def __init__(self, corner: Corner) -> None:
-        self.corner = corner
-        self.pyrunc = corner.runtime.is_pyrunc
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self.pyrunc = sandbox.runtime.is_pyrunc
 
     def argv(self, *args: str) -> list[str]:
         """A whole command line."""
-        return self.corner.runtime.argv("--root", str(self.corner.root), *args)
+        return self.sandbox.runtime.argv("--root", str(self.sandbox.root), *args)
 
     def before(self) -> None:
         """Make what the command needs."""
@@ -159,9 +159,9 @@ class Scene:
     def trace(self) -> list[points.Call]:
         """All calls of the command, from a dry run."""
         self.before()
-        done = self.corner.inject(self.command(), "trace", None, self.output())
+        done = self.sandbox.inject(self.command(), "trace", None, self.output())
         assert done.rc == self.success or not self.pyrunc, f"{self.name} fails by itself: {done}"
-        calls = points.read_calls(self.corner.path / "inject")
+        calls = points.read_calls(self.sandbox.path / "inject")
         problems = self.clean()
         assert not problems, problems
         return calls
@@ -169,24 +169,24 @@ class Scene:
     def allocations(self) -> int:
         """How many allocations the command makes, from a dry run."""
         self.before()
-        done = self.corner.inject(
+        done = self.sandbox.inject(
             self.command(), "", Point(self.name, Call(0, scarcity.NEVER, "malloc"), "NOMEM"), self.output()
         )
         assert done.rc == self.success, f"{self.name} fails by itself: {done}"
         problems = self.clean()
         assert not problems, problems
-        return scarcity.outcome(self.corner.path / "inject")[0]
+        return scarcity.outcome(self.sandbox.path / "inject")[0]
 
     def attempt(self, point: Point) -> tuple[Outcome, list[str]]:
         """One point: what came of it and what is wrong."""
         self.before()
-        done = self.corner.inject(self.command(), "error" if point.error else "kill", point, self.output())
+        done = self.sandbox.inject(self.command(), "error" if point.error else "kill", point, self.output())
         if point.error and point.error not in points.errors_of(done.hit):
             done = done._replace(hit="")  # the calls have moved, and this one cannot fail like that
         problems = [f"said {word!r}" for word in NOISE if word in done.err]
         if done.rc is None:
-            problems.append("hang: " + "; ".join(map(waiting, self.corner.children())))
-            for pid in self.corner.children():
+            problems.append("hang: " + "; ".join(map(waiting, self.sandbox.children())))
+            for pid in self.sandbox.children():
                 if "/probe" not in Path(f"/proc/{pid}/cmdline").read_text():
                     os.kill(pid, signal.SIGKILL)
         elif 128 < done.rc < 160 and not (point.error == "" and point.call.own):
@@ -197,7 +197,7 @@ class Scene:
                 problems.append(f"failed without the standard library: {done.err}")
         problems += self.clean()
         if problems:
-            self.corner.sweep_up()
+            self.sandbox.sweep_up()
             self.reset()
         return done, problems
 
@@ -231,14 +231,14 @@ class Scene:
         except AssertionError as error:
             return [f"hang: {error}"]
         problems = [f"delete --force: {result!r}"] if result.rc != 0 else []
-        return problems + [f"after delete --force: {text}" for text in self.corner.leftovers()]
+        return problems + [f"after delete --force: {text}" for text in self.sandbox.leftovers()]
 
     def container(self, *actions: str, edits: dict[str, Any] | None = None) -> Container:
         """The scene's one container, in a nested cgroup; peers do not remove the cgroups above theirs."""
-        bundle = self.corner.bundle(*actions, edits=edits)
+        bundle = self.sandbox.bundle(*actions, edits=edits)
         bundle.config["linux"]["cgroupsPath"] += "/inner" if self.pyrunc else ""
         bundle.save()
-        return Container(self.corner, f"{self.corner.prefix}{self.name}", bundle)
+        return Container(self.sandbox, f"{self.sandbox.prefix}{self.name}", bundle)
 
 
 def waiting(pid: int) -> str:
@@ -259,8 +259,8 @@ class Create(Scene):
     edits: dict[str, Any] = {}  # noqa: RUF012
     flags: tuple[str, ...] = ()
 
-    def __init__(self, corner: Corner) -> None:
-        super().__init__(corner)
+    def __init__(self, sandbox: Sandbox) -> None:
+        super().__init__(sandbox)
         self.one = self.container("report", "--", "signals", "60", edits=self.edits)
         self.prepare()
         first, second = self.seen(), self.seen()
@@ -273,7 +273,7 @@ class Create(Scene):
     def seen(self) -> dict[str, Any]:
         """The program's view in a container that was created without a fault."""
         self.before()
-        self.one.create(*self.flags, save=False, err=self.corner.path / "inject.err")  # the same stdio as with a fault
+        self.one.create(*self.flags, save=False, err=self.sandbox.path / "inject.err")  # the same stdio as with a fault
         self.one.start()
         seen = self.report()
         problems = self.delete(self.one)
@@ -311,7 +311,7 @@ class Create(Scene):
             return self.truly_created(point)
         if point.call.own and not point.error:
             return []
-        problems = [f"left by the failed command: {text}" for text in self.corner.leftovers()]
+        problems = [f"left by the failed command: {text}" for text in self.sandbox.leftovers()]
         problems += self.again(point, done)
         if not point.error and self.pyrunc and not any(word in done.err for word in self.named):
             problems.append(f"the message does not name the step: {done.err}")
@@ -356,7 +356,7 @@ class CreateRich(Create):
     }
 
     def prepare(self) -> None:
-        self.flags = ("--pid-file", str(self.corner.path / "rich.pid"))
+        self.flags = ("--pid-file", str(self.sandbox.path / "rich.pid"))
 
 
 class Start(Scene):
@@ -365,8 +365,8 @@ class Start(Scene):
     name = "start"
     edits: dict[str, Any] = {}  # noqa: RUF012
 
-    def __init__(self, corner: Corner) -> None:
-        super().__init__(corner)
+    def __init__(self, sandbox: Sandbox) -> None:
+        super().__init__(sandbox)
         self.one = self.container("signals", "60", edits=self.edits)
 
     def before(self) -> None:
@@ -403,8 +403,8 @@ class Delete(Scene):
     name = "delete"
     edits: dict[str, Any] = {}  # noqa: RUF012
 
-    def __init__(self, corner: Corner) -> None:
-        super().__init__(corner)
+    def __init__(self, sandbox: Sandbox) -> None:
+        super().__init__(sandbox)
         self.one = self.container("fork", "1", "--", "signals", "60", edits=self.edits)
 
     def before(self) -> None:
@@ -416,7 +416,7 @@ class Delete(Scene):
 
     def judge(self, point: Point, done: Outcome) -> list[str]:
         if done.rc == 0:
-            return [f"exit 0, but left: {text}" for text in self.corner.leftovers()]
+            return [f"exit 0, but left: {text}" for text in self.sandbox.leftovers()]
         if point.call.own and not point.error:
             return []
         return self.spoke(done) + self.again(point, done)
@@ -431,8 +431,8 @@ class Run(Scene):
     name = "run"
     success = 77
 
-    def __init__(self, corner: Corner) -> None:
-        super().__init__(corner)
+    def __init__(self, sandbox: Sandbox) -> None:
+        super().__init__(sandbox)
         self.one = self.container("exit", "77")
 
     def command(self) -> list[str]:
@@ -443,7 +443,7 @@ class Run(Scene):
             return ["exit 0, but the program ends with 77"]
         if point.call.own and not point.error:
             return []
-        problems = [f"left by the command: {text}" for text in self.corner.leftovers()] if done.rc == 77 else []
+        problems = [f"left by the command: {text}" for text in self.sandbox.leftovers()] if done.rc == 77 else []
         return problems + (self.spoke(done) if done.rc != 77 else [])
 
     def clean(self) -> list[str]:
@@ -455,8 +455,8 @@ class Inside(Scene):
 
     edits: dict[str, Any] = {}  # noqa: RUF012
 
-    def __init__(self, corner: Corner) -> None:
-        super().__init__(corner)
+    def __init__(self, sandbox: Sandbox) -> None:
+        super().__init__(sandbox)
         self.one = self.container("signals", "0", edits=self.edits)
         self.running = False
 
@@ -481,7 +481,7 @@ class Inside(Scene):
         while procs.exists() and procs.read_text().split() != [str(self.one.pid)]:
             if time.monotonic() > limit:
                 return [f"processes in the container: {procs.read_text().split()}, not only {self.one.pid}"]
-            for pid in self.corner.children():
+            for pid in self.sandbox.children():
                 if pid != self.one.pid and "signals 61" in Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "):
                     os.kill(pid, signal.SIGKILL)  # the detached exec's
             time.sleep(0.005)
@@ -515,10 +515,10 @@ class ExecDetached(Inside):
 
     def before(self) -> None:
         super().before()
-        (self.corner.path / "exec.pid").unlink(missing_ok=True)
+        (self.sandbox.path / "exec.pid").unlink(missing_ok=True)
 
     def command(self) -> list[str]:
-        flags = ["--detach", "--pid-file", str(self.corner.path / "exec.pid"), *self.flags]
+        flags = ["--detach", "--pid-file", str(self.sandbox.path / "exec.pid"), *self.flags]
         return self.argv("exec", *flags, self.one.id, "/probe", "signals", "61")
 
     def judge(self, point: Point, done: Outcome) -> list[str]:
@@ -526,7 +526,7 @@ class ExecDetached(Inside):
             if point.call.own and not point.error:
                 return []
             return self.spoke(done)
-        file = self.corner.path / "exec.pid"
+        file = self.sandbox.path / "exec.pid"
         pid = file.read_text() if file.exists() else "0"
         try:
             text = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -565,7 +565,7 @@ class State(Inside):
     name = "state"
 
     def output(self) -> Path:
-        return self.corner.path / "state.out"
+        return self.sandbox.path / "state.out"
 
     def command(self) -> list[str]:
         self.output().write_text("")

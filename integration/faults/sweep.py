@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from integration import harness
-from integration.faults import points, scarcity, scenes, wide
+from integration.faults import points, rich_scenes, scarcity, scenes
 from integration.faults.points import Point
-from integration.faults.scenes import Corner, Scene
+from integration.faults.scenes import Sandbox, Scene
 
 RESULTS = harness.REPO / "build/faults"
 KINDS = ("error", "kill", "init", "memory", "space", "library")
@@ -90,11 +90,11 @@ def work(base: Path, options: argparse.Namespace, runtime: harness.Runtime) -> i
     probe = base / "probe"
     harness.build_probe(probe)
     template = harness.build_template(base, probe)
-    wanted = [kind for kind in wide.ALL if not options.scenes or kind.name in options.scenes.split(",")]
+    wanted = [kind for kind in rich_scenes.ALL if not options.scenes or kind.name in options.scenes.split(",")]
     end, faults = time.monotonic() + options.seconds, 0
     for number, kind in enumerate(wanted):
-        corner = Corner(runtime, template, base, f"f{os.getpid():x}s{number}")
-        scene = kind(corner)
+        sandbox = Sandbox(runtime, template, base, f"f{os.getpid():x}s{number}")
+        scene = kind(sandbox)
         chosen = points.shuffled(points_of(scene, options.kind.split(",")), share, shares)
         todo = [point for point in chosen if point.key not in passed][: options.most or None]
         until = time.monotonic() + (end - time.monotonic()) / (len(wanted) - number)
@@ -109,8 +109,8 @@ def work(base: Path, options: argparse.Namespace, runtime: harness.Runtime) -> i
                 faults += 1
                 print(f"{point.key} {done.hit}: {'; '.join(problems)[:600]} (said: {done.err[:200]!r})", flush=True)
         scene.close()
-        corner.sweep_up()
-        shutil.rmtree(corner.path, ignore_errors=True)
+        sandbox.sweep_up()
+        shutil.rmtree(sandbox.path, ignore_errors=True)
     return faults
 
 

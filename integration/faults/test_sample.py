@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from integration import harness
-from integration.faults import points, sweep, wide
+from integration.faults import points, rich_scenes, sweep
 from integration.faults.points import Point
-from integration.faults.scenes import Corner, Scene
+from integration.faults.scenes import Sandbox, Scene
 
 # For all scenes together; those with more points have more of it.
 SECONDS = float(os.environ.get("PYRUNC_FAULT_SECONDS", "40"))
@@ -54,16 +54,16 @@ KNOWN = [
 ]
 
 
-@pytest.fixture(params=wide.ALL, ids=lambda kind: kind.name)
+@pytest.fixture(params=rich_scenes.ALL, ids=lambda kind: kind.name)
 def scene(request: pytest.FixtureRequest, runtime: harness.Runtime, rootfs: Path, base: Path) -> Iterator[Scene]:
     if not runtime.is_pyrunc:
         pytest.skip("peers leak at many points: `make reliability` counts them")
     suffix = "s" if "scarcity" in request.node.name else ""
-    corner = Corner(runtime, rootfs, base, f"f{os.getpid():x}{request.param.name.replace('-', '')}{suffix}")
-    made = request.param(corner)
+    sandbox = Sandbox(runtime, rootfs, base, f"f{os.getpid():x}{request.param.name.replace('-', '')}{suffix}")
+    made = request.param(sandbox)
     yield made
     made.close()
-    corner.sweep_up()
+    sandbox.sweep_up()
 
 
 def known(scene: Scene, found: list[Point]) -> list[Point]:
@@ -85,7 +85,7 @@ def test_faults(scene: Scene) -> None:
         pytest.skip("this scene is about memory")
     found = sweep.points_of(scene, ("error", "kill", "init"))
     first = known(scene, found)
-    total = sum(WEIGHT.get(kind.name, 1) for kind in wide.ALL)
+    total = sum(WEIGHT.get(kind.name, 1) for kind in rich_scenes.ALL)
     end = time.monotonic() + SECONDS * WEIGHT.get(scene.name, 1) / total
     wrong, hit = [], 0
     for number, point in enumerate(first + points.shuffled(found)):
@@ -107,7 +107,7 @@ def test_scarcity(scene: Scene) -> None:
         pytest.skip("this scene needs the standard library")
     memory, space = (points.shuffled(sweep.scarce_points(scene, [kind])) for kind in ("memory", "space"))
     mixed = [point for pair in itertools.zip_longest(memory, space) for point in pair if point]
-    total = sum(WEIGHT.get(kind.name, 1) for kind in wide.ALL)
+    total = sum(WEIGHT.get(kind.name, 1) for kind in rich_scenes.ALL)
     end = time.monotonic() + SECONDS / 3 * WEIGHT.get(scene.name, 1) / total
     wrong, hit, done_at_least = [], 0, 6
     for number, point in enumerate(sweep.scarce_points(scene, ["library"]) + mixed):

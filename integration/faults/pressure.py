@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from integration import harness
-from integration.faults.scenes import Corner
+from integration.faults.scenes import Sandbox
 
 READERS = 4
 # What each controller's limit and its count of refusals are called, in v2 and in v1.
@@ -49,7 +49,7 @@ def _mounted(controller: str) -> tuple[Path, int] | None:
     return None
 
 
-class Squeeze:
+class LimitedGroup:
     """A cgroup with a limit."""
 
     def __init__(self, controller: str, name: str, limit: int) -> None:
@@ -93,30 +93,30 @@ class Squeeze:
 
 
 @contextmanager
-def pressure(corner: Corner, limit: int, seconds: float) -> Iterator[Callable[[], int]]:
+def reclaiming(sandbox: Sandbox, limit: int, seconds: float) -> Iterator[Callable[[], int]]:
     """Run every call of the runtime in a cgroup that is full of page cache: every page must be
     reclaimed first.
 
     Yields a function that returns how often the limit was hit. If reclaim is too slow, the kernel
     kills a process: one of the readers, which are restarted. The harness itself stays outside.
     """
-    squeeze = Squeeze("memory", corner.prefix + "pressure", limit)
-    filler = corner.path / "filler"
+    group = LimitedGroup("memory", sandbox.prefix + "pressure", limit)
+    filler = sandbox.path / "filler"
     with filler.open("wb") as file:
         file.truncate(2 * limit)  # zeros that are read fill the cache as well as any data
-    enter = f"echo 0 >{squeeze.path}/cgroup.procs"
+    enter = f"echo 0 >{group.path}/cgroup.procs"
     read = f'{enter}; echo 1000 >/proc/self/oom_score_adj; exec cat "{filler}" >/dev/null'
     loop = f"while :; do sh -c '{read}'; done 2>/dev/null"
     loops = [["timeout", f"{seconds + 600:.0f}", "/bin/sh", "-c", loop]] * READERS
     readers = [subprocess.Popen(argv, stdin=subprocess.DEVNULL) for argv in loops]
-    corner.helpers.update(reader.pid for reader in readers)
-    prefix, corner.runtime.prefix = corner.runtime.prefix, ["/bin/sh", "-c", f'{enter} && exec "$@"', "sh"]
+    sandbox.helpers.update(reader.pid for reader in readers)
+    prefix, sandbox.runtime.prefix = sandbox.runtime.prefix, ["/bin/sh", "-c", f'{enter} && exec "$@"', "sh"]
     try:
-        yield squeeze.hits
+        yield group.hits
     finally:
-        corner.runtime.prefix = prefix
+        sandbox.runtime.prefix = prefix
         for reader in readers:
             reader.terminate()
             reader.wait()
-        squeeze.remove()
+        group.remove()
         filler.unlink()

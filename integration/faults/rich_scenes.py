@@ -23,7 +23,6 @@ from integration.faults import images, reading, scenes
 from integration.faults.points import Point
 from integration.faults.scenes import (
     HOOK,
-    Corner,
     Create,
     Delete,
     Exec,
@@ -32,6 +31,7 @@ from integration.faults.scenes import (
     Kill,
     Outcome,
     Run,
+    Sandbox,
     Scene,
     Start,
     State,
@@ -131,7 +131,7 @@ class CreateUser(Create):
         (full / "link").symlink_to("dir/file")
         os.mkfifo(full / "fifo")
         userns.own(self.one)
-        self.agent = Receiver(self.corner.path / "agent", lambda fds: None)
+        self.agent = Receiver(self.sandbox.path / "agent", lambda fds: None)
         config = self.one.bundle.config
         config["linux"]["seccomp"]["listenerPath"] = str(self.agent.path)
         bind = {"type": "bind", "source": "volume"}
@@ -155,7 +155,7 @@ class CreateJoined(Create):
     edits = {"/process/terminal": True, "/process/consoleSize": {"height": 25, "width": 80}, "/hostname": DELETE}  # noqa: RUF012
 
     def prepare(self) -> None:
-        self.consoles = Consoles(self.corner.path / "console", self.one.out_file)
+        self.consoles = Consoles(self.sandbox.path / "console", self.one.out_file)
         self.flags = ("--console-socket", str(self.consoles.path))
         self.pod: Holder | None = None
 
@@ -164,7 +164,7 @@ class CreateJoined(Create):
         if self.pod and time.monotonic() - self.since < HOLDERS_LIFE:
             return
         self.close_pod()
-        self.pod, self.since = Holder(self.corner, self._JOINED), time.monotonic()
+        self.pod, self.since = Holder(self.sandbox, self._JOINED), time.monotonic()
         joined = [{"type": kind, "path": self.pod.path(kind)} for kind in self._JOINED]
         self.one.bundle.config["linux"]["namespaces"] = [*joined, {"type": "mount"}]
         self.one.bundle.save()
@@ -173,7 +173,7 @@ class CreateJoined(Create):
         """End the pod's process."""
         if self.pod:
             self.pod.close()
-            self.corner.helpers.discard(self.pod.parent.pid)
+            self.sandbox.helpers.discard(self.pod.parent.pid)
             self.pod = None
 
     def close(self) -> list[str]:
@@ -236,8 +236,8 @@ class ExecProcess(Exec):
         "/linux/seccomp": SECCOMP,
     }
 
-    def __init__(self, corner: Corner) -> None:
-        super().__init__(corner)
+    def __init__(self, sandbox: Sandbox) -> None:
+        super().__init__(sandbox)
         userns.own(self.one)
         process = {
             "args": ["/probe", "exit", "77"],
@@ -252,7 +252,7 @@ class ExecProcess(Exec):
             "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 5},
             "execCPUAffinity": {"initial": "0", "final": "0-1"},
         }
-        self.file = corner.path / "process.json"
+        self.file = sandbox.path / "process.json"
         self.file.write_text(json.dumps(process))
 
     def command(self) -> list[str]:
@@ -264,9 +264,9 @@ class ExecTerminal(ExecDetached):
 
     name = "exec-terminal"
 
-    def __init__(self, corner: Corner) -> None:
-        super().__init__(corner)
-        self.consoles = Consoles(corner.path / "console", Path(os.devnull))
+    def __init__(self, sandbox: Sandbox) -> None:
+        super().__init__(sandbox)
+        self.consoles = Consoles(sandbox.path / "console", Path(os.devnull))
         self.flags = ("--tty", "--console-socket", str(self.consoles.path))
 
     def close(self) -> list[str]:
@@ -342,7 +342,7 @@ class Ps(Inside):
     name = "ps"
 
     def output(self) -> Path:
-        return self.corner.path / "ps.out"
+        return self.sandbox.path / "ps.out"
 
     def command(self) -> list[str]:
         self.output().write_text("")
@@ -361,10 +361,10 @@ class Update(Delete):
     name = "update"
     _NODE = Path("/dev/kmsg")  # not among what every container may open
 
-    def __init__(self, corner: Corner) -> None:
-        super().__init__(corner)
+    def __init__(self, sandbox: Sandbox) -> None:
+        super().__init__(sandbox)
         mine = {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "r"}
-        self.file = corner.path / "resources.json"
+        self.file = sandbox.path / "resources.json"
         self.file.write_text(json.dumps({"devices": [{"allow": False, "access": "rwm"}, mine]}))
 
     def before(self) -> None:

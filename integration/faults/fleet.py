@@ -9,19 +9,19 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from integration.faults.scenes import LIMIT, NOISE, Corner
+from integration.faults.scenes import LIMIT, NOISE, Sandbox
 from integration.harness import Bundle, Container, default_config, edit, end_of
 
 
 class Light(Bundle):
-    """A bundle that is one file: the root filesystem is the corner's template."""
+    """A bundle that is one file: the root filesystem is the sandbox's template."""
 
-    def __init__(self, corner: Corner, name: str, *actions: str, edits: dict[str, Any] | None = None) -> None:
-        self.corner, self.name = corner, name
-        self.path = corner.path / f"bundle-{name}"
+    def __init__(self, sandbox: Sandbox, name: str, *actions: str, edits: dict[str, Any] | None = None) -> None:
+        self.sandbox, self.name = sandbox, name
+        self.path = sandbox.path / f"bundle-{name}"
         self.path.mkdir()
-        self.rootfs = corner.template
-        self.config = default_config(f"/{corner.prefix}{name}")
+        self.rootfs = sandbox.template
+        self.config = default_config(f"/{sandbox.prefix}{name}")
         self.config["root"]["path"] = str(self.rootfs)
         self.config["process"]["args"] = ["/probe", *(actions or ("signals", "600"))]
         edit(self.config, edits or {})
@@ -29,7 +29,7 @@ class Light(Bundle):
 
     def container(self) -> Container:
         """The container of this bundle."""
-        return Container(self.corner, f"{self.corner.prefix}{self.name}", self)
+        return Container(self.sandbox, f"{self.sandbox.prefix}{self.name}", self)
 
 
 class Tally:
@@ -68,7 +68,7 @@ class End(NamedTuple):
         return out + [f"said {word!r}: {self.err}" for word in NOISE if word in self.err]
 
 
-def together(argvs: Sequence[list[str]], corner: Corner) -> list[End]:
+def together(argvs: Sequence[list[str]], sandbox: Sandbox) -> list[End]:
     """Start all command lines at once and wait for their ends."""
     env = {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")}
     running = []
@@ -91,14 +91,14 @@ def together(argvs: Sequence[list[str]], corner: Corner) -> list[End]:
     return ends
 
 
-def judge_end(corner: Corner, one: Container) -> list[str]:
+def judge_end(sandbox: Sandbox, one: Container) -> list[str]:
     """`delete --force`, and nothing may be left."""
     try:
         result = one.delete("--force", check=False, timeout=2 * LIMIT)
     except AssertionError as error:
         return [f"hang: {error}"]
     problems = [f"delete --force: {result!r}"] if result.rc else []
-    problems += [f"after delete --force: {text}" for text in corner.leftovers()]
+    problems += [f"after delete --force: {text}" for text in sandbox.leftovers()]
     if problems:
-        corner.sweep_up()
+        sandbox.sweep_up()
     return problems
