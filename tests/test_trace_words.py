@@ -48,7 +48,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 
 
 def everything() -> Plan:
-    """A step of each section, hooks, and what must not be told."""
+    """A step of each section, hooks, and secrets that must not appear."""
     what = Plan()
     hook = {"args": ["one", "two"], "env": ["TRACEPARENT=old", "A=1"], "path": "/bin/one"}
     what.hostname("/hostname", name="h")
