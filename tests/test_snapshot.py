@@ -1,5 +1,5 @@
 """The start-up snapshot: its creation, and what may not be in it
-(docs/adr/0010-start-up-snapshot.md)."""
+(docs/adr/0028-fixed-addresses.md)."""
 
 from __future__ import annotations
 
