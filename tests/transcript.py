@@ -60,7 +60,7 @@ def follow(*modules: str, leave: Iterable[str] = ()) -> Fixture:
     @pytest.fixture(autouse=True)
     def kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         test, lines = request.node.function, []
-        # Numbers of system calls and the like are another machine's; what only root may do is not there for others.
+        # System call numbers differ between machines, and only root sees the results of privileged calls.
         elsewhere = os.geteuid() != 0 or os.uname().machine != "x86_64"
         if hasattr(test, "hypothesis") or test.__name__ in leave or elsewhere:
             yield
@@ -84,7 +84,7 @@ def follow(*modules: str, leave: Iterable[str] = ()) -> Fixture:
 
 
 def _told(call: Callable[..., Any], file: str, lines: list[str]) -> Callable[..., Any]:
-    """A function whose results are told when a test calls it."""
+    """A function whose results a test records."""
 
     @functools.wraps(call)
     def wrapper(*args: Any, **more: Any) -> Any:
