@@ -27,7 +27,7 @@ def record(kind: int, value: int = 0) -> bytes:
 
 
 NO_STREAMS: Any = None
-# Each class of session that exists, and how one is made.
+# Each class of session that exists, and how one is created.
 KINDS: dict[str, Callable[[], session.InitSession]] = {
     "create": lambda: create.Create(create.CreateOptions("c1", Log())),
     "run": lambda: run.Run(run.RunOptions("c1", Log())),
