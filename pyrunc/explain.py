@@ -280,7 +280,7 @@ def _noexec(mounts: list[Mount], path: str) -> str:
     """The mount of a path, if it has noexec."""
     for number, mount in reversed(list(enumerate(mounts))):
         if (path + "/").startswith(mount["destination"].rstrip("/") + "/"):
-            return f"/mounts/{number} has the option noexec" if "noexec" in (mount.get("options") or ()) else ""
+            return f"/mounts/{number} has the option noexec" if "noexec" in mount.get("options", ()) else ""
     return ""
 
 

@@ -9,19 +9,18 @@ from __future__ import annotations
 from errno import EACCES, ENOENT
 
 from pyrunc.errors import PyruncError, SysError, errno_text, hook_failure
-from pyrunc.plan.ops import OPS
+from pyrunc.plan.ops import OPS, Builder
 from pyrunc.spec.names import CAPABILITIES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
 
     from pyrunc.handshake import Record
     from pyrunc.plan import Plan
 
+    Late = Sequence[Sequence[object]]  # the result of Plan.late_origins, perhaps from state.json
     Explain = Callable[[str, int], str]
-    Late = list[Any]  # rows of Plan.late_origins: int, str, str, list[str]
 
 # FIND_EXE has found the file, so it is not the file that is missing.
 _EXEC_WORDS = {ENOENT: "no such file or directory (the program, its #! interpreter or its ELF loader)"}
@@ -69,14 +68,14 @@ def describe(source: Plan | Late, record: Record) -> Fault:
 
 def _find(source: Plan | Late, step: int) -> tuple[str, str, Sequence[object]]:
     """Origin, op name and string arguments of a step; ("init", "", ()) if there is no such step."""
-    if not isinstance(source, list):
+    if isinstance(source, Builder):
         if step < len(source.steps):
             op, _, _, strings = source.steps[step]
             return source.origins[step], OPS[op][0], strings
         return "init", "", ()
-    for index, origin, name, strings in source:
-        if index == step:
-            return str(origin), str(name), strings
+    for index, origin, name, first in source:
+        if index == step and isinstance(first, list):
+            return str(origin), str(name), first
     return "init", "", ()
 
 

@@ -53,9 +53,9 @@ def _steps(
 ) -> None:
     parts = list(state)  # one list for all: encode stores it once
     for index, hook in enumerate(hooks):
-        env = hook.get("env")
+        env = hook.get("env", [])
         policy = P_HOOK_IN_CONTAINER if inherited is not None else 0
-        if env is None and inherited is not None:
+        if inherited is not None and "env" not in hook:
             env = inherited.entries
             policy |= P_HOOK_SET_HOME if inherited.find_home else 0
         ctx.plan.hook(
@@ -64,6 +64,6 @@ def _steps(
             timeout_ms=hook.get("timeout", 0) * 1000,
             path=hook["path"],
             args=hook.get("args") or [hook["path"]],
-            env=env or [],
+            env=env,
             state=parts,
         )

@@ -10,8 +10,6 @@ from pyrunc.spec.mappings import is_idmapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from pyrunc.host import HostFacts
     from pyrunc.spec import types
 
@@ -41,12 +39,12 @@ MAX_PROPAGATIONS = 8  # in a u32
 
 # The effect of an option: (what, value). The value of SET and CLEAR is attribute bits; of ATIME
 # and UNATIME, the mode that is requested or no longer requested; of REC_ATIME and REC_UNATIME, the
-# value of the field; of PROPAGATE, the nibble of the MOUNT step; of SUPER, the name of the
-# superblock flag and its state; of NOTHING, whether it counts as a flag.
+# value of the field; of PROPAGATE, the nibble of the MOUNT step; of SUPER, the state of the
+# superblock flag; of BIND, whether it is recursive; of NOTHING, whether it counts as a flag.
 SET, CLEAR, ATIME, UNATIME, REC_SET, REC_CLEAR, REC_ATIME, REC_UNATIME = range(8)
 PROPAGATE, SUPER, BIND, REMOUNT, COPY_UP, NOTHING = range(8, 14)
 _REC = REC_SET - SET  # the distance from a plain option to its recursive counterpart
-OPTIONS: dict[str, tuple[int, Any]] = {  # Any: by `what`, see above
+OPTIONS: dict[str, tuple[int, int]] = {
     "ro": (SET, RDONLY),
     "rw": (CLEAR, RDONLY),
     "nosuid": (SET, NOSUID),
@@ -84,19 +82,19 @@ OPTIONS: dict[str, tuple[int, Any]] = {  # Any: by `what`, see above
     "rstrictatime": (REC_ATIME, STRICTATIME),
     "rnostrictatime": (REC_UNATIME, STRICTATIME),
     **{name: (PROPAGATE, value) for name, value in PROPAGATIONS.items()},
-    "sync": (SUPER, ("sync", True)),
-    "async": (SUPER, ("sync", False)),
-    "dirsync": (SUPER, ("dirsync", True)),
-    "lazytime": (SUPER, ("lazytime", True)),
-    "nolazytime": (SUPER, ("lazytime", False)),
-    "mand": (SUPER, ("mand", True)),
-    "nomand": (SUPER, ("mand", False)),
+    "sync": (SUPER, True),
+    "async": (SUPER, False),
+    "dirsync": (SUPER, True),
+    "lazytime": (SUPER, True),
+    "nolazytime": (SUPER, False),
+    "mand": (SUPER, True),
+    "nomand": (SUPER, False),
     "bind": (BIND, False),
     "rbind": (BIND, True),
     "idmap": (NOTHING, False),  # see mappings.is_idmapped
     "ridmap": (NOTHING, False),
-    "remount": (REMOUNT, None),
-    "tmpcopyup": (COPY_UP, None),
+    "remount": (REMOUNT, True),
+    "tmpcopyup": (COPY_UP, True),
     # MS_SILENT and MS_I_VERSION have no counterpart in fsconfig(2); "defaults" is mount(8)'s word
     # for no option.
     "defaults": (NOTHING, False),
@@ -105,8 +103,9 @@ OPTIONS: dict[str, tuple[int, Any]] = {  # Any: by `what`, see above
     "iversion": (NOTHING, True),
     "noiversion": (NOTHING, True),
 }
-# The option with which a remount clears a superblock flag.
-_SUPER_OFF = {"sync": "async", "lazytime": "nolazytime", "mand": "nomand"}
+# Options that clear a superblock flag, and the flag.
+_CLEARS = {"async": "sync", "nolazytime": "lazytime", "nomand": "mand"}
+_CLEARED_BY = {flag: option for option, flag in _CLEARS.items()}
 
 # Common options of the filesystems that containers mount; only for the suggestions of `meant`.
 _OF_FILESYSTEMS = (
@@ -178,16 +177,16 @@ class Flags:
                     self.propagation.append(value)
             elif what == SUPER:
                 self.named = True
-                self.supers[value[0]] = value[1]
+                self.supers[_CLEARS.get(option, option)] = bool(value)
             elif what == BIND:
                 self.bind = True
-                self.recursive = self.recursive or value
+                self.recursive = self.recursive or bool(value)
             elif what == REMOUNT:
                 self.remount = True
             elif what == COPY_UP:
                 self.copy_up = True
             else:
-                self.named = self.named or value
+                self.named = self.named or bool(value)
 
     def _plain(self, what: int, value: int) -> None:
         self.named = True
@@ -261,7 +260,7 @@ class Flags:
             return []
         names = [name for name, on in self.supers.items() if on]
         if self.remount:
-            names += [_SUPER_OFF[name] for name, on in self.supers.items() if not on]
+            names += [_CLEARED_BY[name] for name, on in self.supers.items() if not on]
         return names
 
 
