@@ -15,12 +15,13 @@ from pyrunc.spec.names import CAPABILITIES
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from pyrunc.handshake import Record
     from pyrunc.plan import Plan
 
-    Late = Sequence[Sequence[object]]  # the result of Plan.late_origins, perhaps from state.json
     Explain = Callable[[str, int], str]
+    Late = list[Any]  # rows of Plan.late_origins: int, str, str, list[str]
 
 # FIND_EXE has found the file, so it is not the file that is missing.
 _EXEC_WORDS = {ENOENT: "no such file or directory (the program, its #! interpreter or its ELF loader)"}
@@ -74,7 +75,7 @@ def _find(source: Plan | Late, step: int) -> tuple[str, str, Sequence[object]]:
             return source.origins[step], OPS[op][0], strings
         return "init", "", ()
     for index, origin, name, first in source:
-        if index == step and isinstance(first, list):
+        if index == step:
             return str(origin), str(name), first
     return "init", "", ()
 
