@@ -231,6 +231,8 @@ def test_hook_that_reads_nothing(spawn: Spawn) -> None:
         ("exit 3", "exit status 3"),
         ("echo one; echo two >&2; exit 1", "exit status 1: one two"),
         ("kill -9 $$", "killed by signal 9"),
+        (r"printf ' \n \r\n'; exit 1", "exit status 1"),
+        (r"printf 'one\001two \n\n'; exit 1", "exit status 1: one two"),
     ],
 )
 def test_hook_fails(spawn: Spawn, script: str, text: str) -> None:

@@ -91,6 +91,11 @@ def test_what_says_nothing_to_the_program_is_left_alone(code: str) -> None:
     assert python(code) == []
 
 
+def test_a_flag_that_is_0_is_left_alone() -> None:
+    assert {after for _, _, after in in_c("a = f(O_RDONLY | B);\n")} == {"(void)0;", "a = f(O_RDONLY);"}
+    assert {after for _, _, after in python("f(os.O_RDONLY | B)\n")} == {"pass", "f(os.O_RDONLY)"}
+
+
 def test_names_of_types_are_left_alone() -> None:
     assert python('A = tuple[int | None, str]\nB = Literal["auto", "true"]\n') == []
     assert python("def f():\n    a = tuple[1]\n") != []

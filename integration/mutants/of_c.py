@@ -295,7 +295,7 @@ class Finder:
     def flags(self, index: int) -> None:
         """One flag less on either side of a |."""
         left, right = self.operand(index, -1, "|"), self.operand(index, 1, "|")
-        if left is not None:
+        if left is not None and self.tokens[index - 1].text != "O_RDONLY":  # 0
             self.add("flag dropped", left, self.tokens[index + 1].start, "")
         if right is not None and self.tokens[index + 1].text != "(":
             self.add("flag dropped", self.tokens[index - 1].end, right, "")

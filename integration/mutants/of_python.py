@@ -279,9 +279,9 @@ class Finder(ast.NodeVisitor):
     def visit_BinOp(self, node: ast.BinOp) -> None:
         if isinstance(node.op, ast.BitOr):
             # Python adds close-on-exec by itself (PEP 446).
-            if not self.text(node.right).endswith("O_CLOEXEC"):
+            if not self.text(node.right).endswith(("O_CLOEXEC", "O_RDONLY")):
                 self.add("flag dropped", self.span(node.left)[1], self.span(node.right)[1], "")
-            if not self.text(node.left).endswith("O_CLOEXEC"):
+            if not self.text(node.left).endswith(("O_CLOEXEC", "O_RDONLY")):  # the latter is 0
                 self.add("flag dropped", self.span(node.left)[0], self.span(node.right)[0], "")
         elif isinstance(node.op, ast.LShift) and isinstance(node.left, ast.Constant) and _is_size(node.right):
             return  # 16 << 20: another number of the same size is as good
