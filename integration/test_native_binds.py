@@ -193,7 +193,7 @@ def test_locked_flags_that_are_only_implied(begun: Script, root: pathlib.Path, s
 def test_an_access_time_beside_a_locked_flag(
     begun: Script, root: pathlib.Path, source: pathlib.Path, taken: int, good: bool
 ) -> None:
-    """Once more without the flag that is locked; a part of the access time's field is still no value of it."""
+    """Again without the flag that is locked; a part of the access time's field is still no value of it."""
     sub, policy = str(source / "sub"), ops.P_MOUNT_BIND
     ask = begun.op if good else begun.refused
     number = ask("mount", policy=policy, source=sub, dest="/d", attr_clr=taken, implied=NOSUID | NODEV)

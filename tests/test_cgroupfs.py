@@ -10,9 +10,21 @@ from pathlib import Path
 
 import pytest
 
+import transcript
 from cgroup_support import Kernel
 from pyrunc.cgroup import tree
 from pyrunc.errors import ConfigError, PyruncError, SysError
+
+
+def written(request: pytest.FixtureRequest) -> list[str]:
+    """What the driver wrote and what is left, in the tests that have one hierarchy."""
+    if "kernel" not in request.fixturenames:
+        return []
+    kernel = request.getfixturevalue("kernel")
+    return [*(f"{path} <- {text}" for path, text in kernel.writes), *kernel.exists_below()]
+
+
+kept = transcript.follow(also=written, leave=("test_remove_gives_up_in_time_and_names_who_is_left",))
 
 Make = Callable[[str], Kernel]
 

@@ -15,7 +15,10 @@ from collections.abc import Iterator
 
 import pytest
 
+import transcript
 from pyrunc.launch import console
+
+kept = transcript.follow()
 
 
 @pytest.fixture

@@ -13,8 +13,11 @@ import pytest
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
+import transcript
 from pyrunc import hooks, log
 from pyrunc.errors import PyruncError, SysError
+
+kept = transcript.follow()
 
 STATE = json.dumps({"ociVersion": "1.3.0", "id": "c", "status": "creating", "pid": 5, "bundle": "/b"})
 

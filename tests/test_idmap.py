@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 
+import transcript
 from pyrunc import errors, fs, hooks, host, idmap, log, state
 from pyrunc.cgroup import delegate
 from pyrunc.host import HostFacts
 from pyrunc.launch import rootless
 from pyrunc.native import mounts
 from pyrunc.spec import mappings
+
+kept = transcript.follow(leave=("test_namespace_for_a_mapping",))
 
 SELF = [{"containerID": 0, "hostID": 1000, "size": 1}]
 MANY = [*SELF, {"containerID": 1, "hostID": 100000, "size": 65535}]

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import pytest
 
 import crowded
+import transcript
 from image_support import digest, entry, hard_link, link, tar
 from pyrunc.fs import salted
 from pyrunc.image import blobs, layer
@@ -24,6 +25,8 @@ from pyrunc.image.errors import ImageError
 from pyrunc.image.limits import Limits
 from pyrunc.image.manifest import Layer
 from pyrunc.image.tree import Tree
+
+kept = transcript.follow()
 
 pytestmark = pytest.mark.root
 

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+import transcript
 from pyrunc.container import lifecycle
 from pyrunc.errors import SysError
 from pyrunc.launch import create
 from pyrunc.launch.undo import Undo
+
+kept = transcript.follow()
 
 
 class Said:

@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
+import transcript
 from pyrunc.launch import netdev
+
+kept = transcript.follow()
 
 pytest.importorskip("pyroute2")
 

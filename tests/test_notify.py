@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+import transcript
 from pyrunc import notify
 from pyrunc.errors import SysError
+
+kept = transcript.follow()
 
 
 class Manager:

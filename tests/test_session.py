@@ -15,12 +15,15 @@ import pytest
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
+import transcript
 from plan_support import compiled
 from pyrunc import handshake as h
 from pyrunc.container import lifecycle
 from pyrunc.errors import PyruncError, SysError
 from pyrunc.launch import exec, run, session, spawn
 from pyrunc.log import Log
+
+kept = transcript.follow()
 
 HOST = SysError("/linux/resources/devices", "bpf(PROG_ATTACH)", errno.ENOENT)
 

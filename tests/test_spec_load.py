@@ -16,9 +16,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import crowded
+import transcript
 from pyrunc import jsontext
 from pyrunc.errors import ConfigError
 from pyrunc.spec import load
+
+kept = transcript.follow()
 
 _reader = pytest.importorskip("pyrunc._reader", reason="not built: make build")
 

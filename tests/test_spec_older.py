@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+import transcript
 from pyrunc.spec import older
+
+kept = transcript.follow()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import transcript
 from pyrunc.launch.streams import Pump, Streams
+
+kept = transcript.follow()
 
 
 @pytest.fixture

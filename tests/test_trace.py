@@ -20,7 +20,6 @@ from pyrunc.container import lifecycle
 from pyrunc.errors import PyruncError, SysError
 from pyrunc.launch import create, exec, run, session
 from pyrunc.plan import ops
-from pyrunc.spec.types import Hook
 from pyrunc.trace import chrome, otlp, points, record, target
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -5,6 +5,7 @@ The words are free to change: PYRUNC_UPDATE_GOLDEN=1 writes the cases that are r
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -51,10 +52,13 @@ LONGEST = 300
 Fixture = Callable[..., Iterator[None]]
 
 
-def follow(*modules: str, leave: Iterable[str] = ()) -> Fixture:
+def follow(
+    *modules: str, leave: Iterable[str] = (), also: Callable[[pytest.FixtureRequest], Iterable[str]] | None = None
+) -> Fixture:
     """A fixture for a file of tests: what the functions of modules give to its tests is compared as a whole.
 
-    A test asserts what it is about; this holds the rest.  ``leave``: tests whose results are not the same each time.
+    So are the errors that a test expects, and what ``also`` says at its end.  A test asserts what it is about; this
+    holds the rest.  ``leave``: tests whose results are not the same each time.
     """
 
     @pytest.fixture(autouse=True)
@@ -65,6 +69,16 @@ def follow(*modules: str, leave: Iterable[str] = ()) -> Fixture:
         if hasattr(test, "hypothesis") or test.__name__ in leave or elsewhere:
             yield
             return
+        raises = pytest.raises
+
+        @contextlib.contextmanager
+        def telling(*args: Any, **more: Any) -> Iterator[Any]:
+            with raises(*args, **more) as caught:
+                yield caught
+            lines.append(_short(f"{caught.type.__name__}: {caught.value}"))
+
+        if not modules:
+            monkeypatch.setattr(pytest, "raises", telling)
         own = vars(request.module)
         for name in modules:
             module = importlib.import_module(name)
@@ -75,7 +89,10 @@ def follow(*modules: str, leave: Iterable[str] = ()) -> Fixture:
                 monkeypatch.setattr(module, key, made)
                 for alias in [alias for alias, found in own.items() if found is value]:
                     monkeypatch.setitem(own, alias, made)
+        if also is not None:
+            also(request)  # what it looks at is there before, and after, this fixture
         yield
+        lines += also(request) if also is not None else ()
         text = "\n".join(lines).replace(str(tmp_path), "TOP")
         if lines:
             compare(request.module.__name__.removeprefix("test_"), request.node.name.replace("\n", "\\n"), [text])
