@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import pathlib
 from typing import Any
 
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from plan_support import Facts, base, merge, names, options
 from pyrunc.plan import Plan, ops
 from pyrunc.plan.create import compile_create
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 CGROUP_NS = 0x02000000
 SECTIONS = ["ENTER", "SETUP", "FINISH", "RUN"]
 HOOK = {"path": "/bin/true"}
@@ -215,3 +218,23 @@ def test_compile_does_not_change_its_input() -> None:
     first = compile_create(config, Facts(), options()).encode()
     assert config == copy
     assert compile_create(config, Facts(), options()).encode() == first
+
+
+def written_by(path: pathlib.Path) -> list[str]:
+    """The attributes of a Context that a module assigns."""
+    return [
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "ctx"
+    ]
+
+
+def test_only_the_order_of_steps_writes_to_the_context() -> None:
+    """What one step determines for later ones is visible where the order is."""
+    written = {path.name: written_by(path) for path in (ROOT / "pyrunc/plan").glob("*.py")}
+    assert {name: sorted(attributes) for name, attributes in written.items() if attributes} == {
+        "create.py": ["nodes", "read_only", "trees"]
+    }

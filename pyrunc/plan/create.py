@@ -39,7 +39,7 @@ def compile_create(config: Config, facts: HostFacts, options: Options) -> Plan:
 def enter(ctx: Context) -> None:
     """ENTER: the spawned process, in the caller's namespaces, until it clones pid 1."""
     userns.enter_cgroup(ctx)
-    # Before DUMPABLE: the kernel then gives the file oom_score_adj to root.
+    # Before DUMPABLE, after which only root may write oom_score_adj.
     process.oom_score_adj(ctx)
     ctx.plan.dumpable("(default)", value=0)
     # With the caller's rights over the host's mounts and devices, which the user namespace takes
