@@ -29,13 +29,13 @@ class Library:
         self.calls: list[str] = []
         self.answer = 0
 
-    def pr_mount_propagation(self, fd: int, flag: int) -> int:
+    def set_propagation(self, fd: int, flag: int) -> None:
         self.calls.append(f"propagation {flag:#x}")
-        return 0
 
-    def pr_umount(self, path: bytes, flags: int) -> int:
+    def unmount(self, path: bytes, flags: int) -> None:
         self.calls.append(f"umount {flags}")
-        return self.answer
+        if self.answer:  # -errno
+            raise OSError(-self.answer, os.strerror(-self.answer))
 
 
 Remove = Callable[..., list[str]]
@@ -52,7 +52,7 @@ def remove(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Remove:
         table = {mount: entry for mount, entry in TABLE.items() if mount not in without}
         monkeypatch.setattr(rootmount, "_mount_id", lambda fd: top)
         monkeypatch.setattr(rootmount, "_mountinfo", lambda: table)
-        monkeypatch.setattr(rootmount.runtime, "shim", lambda: (None, library))
+        monkeypatch.setattr(rootmount, "mounts", library)
         rootmount.remove(str(tmp_path), below, own)
         return library.calls
 

@@ -23,7 +23,7 @@ from pyrunc import cgroup, fs, jsontext, procfs, signals, state
 from pyrunc.cgroup import devices, resources
 from pyrunc.container import events, salvage, update
 from pyrunc.errors import Capped, PyruncError, StateError
-from pyrunc.handshake import RECORD_SIZE, STATES, Protocol, ProtocolError, Record
+from pyrunc.handshake import CREATE, JOIN, RECORD_SIZE, STATES, Protocol, ProtocolError, Record
 from pyrunc.plan import Plan, context, create, show
 from pyrunc.plan import exec as plan_exec
 from pyrunc.plan.mount_options import ATIME_FIELD, OPTIONS, Flags, clean
@@ -300,13 +300,14 @@ def records(data: bytes) -> None:
     with refusing(ValueError):
         Record(data)
         assert len(data) == RECORD_SIZE
-    protocol = Protocol()
-    with refusing(ProtocolError):
-        for at, kind in enumerate(data):
-            record = Record((kind % 16).to_bytes(4, "little") + data[at : at + 252].ljust(RECORD_SIZE - 4, b"\xff"))
-            actions = protocol.feed(record)
-            assert protocol.state in STATES and all(type(name) is str for name, _ in actions)
-            assert len(protocol.deferred) <= len(data)
+    for transitions in (CREATE, JOIN):
+        protocol = Protocol(transitions)
+        with refusing(ProtocolError):
+            for at, kind in enumerate(data):
+                record = Record((kind % 16).to_bytes(4, "little") + data[at : at + 252].ljust(RECORD_SIZE - 4, b"\xff"))
+                actions = protocol.feed(record)
+                assert protocol.state in STATES and all(type(name) is str for name, _ in actions)
+                assert len(protocol.deferred) <= len(data)
 
 
 TARGETS: dict[str, Target] = {
