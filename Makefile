@@ -63,6 +63,8 @@ $(STAMPS)/build: $(STAMPS)/venv $(SOURCES) $(LIST) meson.build meson.options
 	    cp --remove-destination $$site/pyrunc/_init $$site/pyrunc/_shim*.so $$site/pyrunc/_reader*.so pyrunc/ # never into a file that is mapped
 	@touch $@
 	@echo "built $(BIN)/pyrunc; \`make demo\` runs a container with it, \`make install\` puts a copy into $(PREFIX)"
+	@$(BIN)/pyrunc --version | sed -n 's/^launcher: /its launcher: /p'
+	@sed -n 's/^.*no start-up snapshot: /it starts slowly, without a snapshot: /p' build/pip.log | head -n 1
 
 demo: build ## run a container from a busybox bundle and look around inside it
 	@.ci/require demo

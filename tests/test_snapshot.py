@@ -49,6 +49,15 @@ def test_two_snapshots_are_the_same(launcher: Path, tmp_path: Path) -> None:
     snapshot.check(LINKED, again)
 
 
+def test_the_heap_is_where_the_launcher_reads_it(launcher: Path) -> None:
+    control(launcher)
+    data = launcher.read_bytes()
+    elf = snapshot.Elf(data)
+    place = int.from_bytes(data[elf.offset(elf.symbols()["pyrunc_snapshot"][0]) + 8 :][:8], "little")
+    heap = next(one for one in elf.sections if one.name == ".pyheap")
+    assert place == heap.offset and heap.size > 1 << 20
+
+
 def test_sections_are_whole(launcher: Path) -> None:
     """What is in the file is in a section, so that strip(1) and debuggers understand it."""
     control(launcher)

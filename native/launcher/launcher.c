@@ -120,18 +120,24 @@ static int run(int argc, char **argv)
     return status < 0 || status > 255 ? -1 : (int)status;
 }
 
-/* Callers take a 1 of `exec` for the program's own status (pyrunc/verbs/exec.py). */
-static int failure_status(int argc, char **argv)
+static int has(int argc, char **argv, const char *word)
 {
     for (int i = 1; i < argc; i++)
-        if (strcmp(argv[i], "exec") == 0)
-            return 255;
-    return 1;
+        if (strcmp(argv[i], word) == 0)
+            return 1;
+    return 0;
+}
+
+/* Verbs that start processes execute most of pyrunc.  A wrong guess costs time only. */
+static int does_much(int argc, char **argv)
+{
+    return has(argc, argv, "run") || has(argc, argv, "create") || has(argc, argv, "exec");
 }
 
 int main(int argc, char **argv)
 {
-    failure = failure_status(argc, argv);
+    if (has(argc, argv, "exec")) /* its callers take 1 for the program's own status (pyrunc/verbs/exec.py) */
+        failure = 255;
     if (snapshot_state() == SNAPSHOT_MAKE)
         snapshot_before();
     const char *refusal = guard_process();
@@ -142,7 +148,7 @@ int main(int argc, char **argv)
         fail(refusal);
     if (snapshot_state() != SNAPSHOT_READY)
         start_interpreter();
-    else if ((refusal = snapshot_restore()))
+    else if ((refusal = snapshot_restore(does_much(argc, argv))))
         fail(refusal);
     int status = snapshot_state() == SNAPSHOT_MAKE ? snapshot_print() : run(argc < 1 ? 1 : argc, argv);
     if (status < 0)

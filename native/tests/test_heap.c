@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <stdint.h>
 
@@ -122,6 +124,19 @@ int main(void)
     }
     ok(clean, "nothing of what was freed is left");
     ok(churn(ROUNDS), "after it was taken");
+    char *kept_block = malloc(100);
+    memset(kept_block, 9, 100);
+    int file = memfd_create("heap", 0);
+    size_t now = heap_seal();
+    ok(file >= 0 && pwrite(file, pyrunc_heap, now, 4096) == (ssize_t)now, "the heap is in a file");
+    memset(kept_block, 8, 100);
+    heap_copy(-1, 4096);
+    ok(kept_block[99] == 8, "what cannot be read leaves everything as it was");
+    heap_copy(file, 4096);
+    ok(kept_block[0] == 9 && kept_block[99] == 9, "the heap is what the file says");
+    free(kept_block);
+    ok(churn(ROUNDS / 10), "and can be used");
+    close(file);
     void *large = malloc(1 << 20);
     ok(large && (size_t)((unsigned char *)large - pyrunc_heap) >= used + HEAP_SPARE, "large blocks are libc's");
     free(large);

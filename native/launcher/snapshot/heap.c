@@ -7,9 +7,10 @@
  */
 #include "heap.h"
 
-#include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/single_threaded.h>
+#include <unistd.h>
 
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
@@ -80,6 +81,27 @@ size_t heap_seal(void)
     if (most_pages)
         most_pages = used_pages + HEAP_SPARE / PAGE;
     return used_pages * PAGE;
+}
+
+void heap_copy(int file, uint64_t place)
+{
+    enum { HUGE = 2 << 20 };
+    size_t used = used_pages * PAGE, size = most_pages * PAGE;
+    unsigned char *space = mmap(NULL, size + HUGE, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (space == MAP_FAILED)
+        return;
+    size_t skipped = -(uintptr_t)space & (HUGE - 1);
+    unsigned char *start = space + skipped;
+    /* Whole ones: the rest is less than half of one, or would be. */
+    (void)madvise(start, (used + HUGE / 2) & ~(size_t)(HUGE - 1), MADV_HUGEPAGE);
+    if (pread(file, start, used, (off_t)place) != (ssize_t)used ||
+        mremap(start, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, pyrunc_heap) == MAP_FAILED) {
+        (void)munmap(space, size + HUGE);
+        return;
+    }
+    (void)munmap(space, skipped);
+    (void)munmap(start + size, HUGE - skipped);
 }
 
 /* brk's heap may begin where the spare part ends. */

@@ -3,6 +3,7 @@
 #define PYRUNC_HEAP_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 enum {
     HEAP_SIZE = 16 << 20,
@@ -18,5 +19,9 @@ void heap_record(void);
 /* The end of it: from now on small blocks alone come from there, and only as many as the spare part
  * holds.  Returns how many bytes are in use. */
 size_t heap_seal(void);
+
+/* Replace the used part, which is in the file of this descriptor at this place, by memory in huge
+ * pages.  If that fails, nothing has changed. */
+void heap_copy(int file, uint64_t place);
 
 #endif

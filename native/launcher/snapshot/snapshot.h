@@ -19,11 +19,15 @@ enum snapshot {
 #define SNAPSHOT_HASH_SEED 1
 
 /* Written into the executable by snapshot.py, which finds it by its name. */
-extern volatile uint64_t pyrunc_snapshot;
+struct pyrunc_snapshot {
+    uint64_t state;
+    uint64_t heap; /* its place in the file */
+};
+extern volatile struct pyrunc_snapshot pyrunc_snapshot;
 
 static inline uint64_t snapshot_state(void)
 {
-    return pyrunc_snapshot;
+    return pyrunc_snapshot.state;
 }
 
 /* While a snapshot is made.  First of all: let blocks come from heap.c. */
@@ -33,8 +37,9 @@ void snapshot_use_heap(PyPreConfig *config);
 /* Import the hot modules and print memory to stdout.  0, or -1 with an exception set. */
 int snapshot_print(void);
 
-/* Make the interpreter that is in memory this process's.  NULL, or what was wrong. */
-const char *snapshot_restore(void);
+/* Make the interpreter that is in memory this process's; `much` if most of its heap will be used.
+ * NULL, or what was wrong. */
+const char *snapshot_restore(int much);
 
 #else
 
@@ -55,8 +60,9 @@ static inline int snapshot_print(void)
 {
     return -1;
 }
-static inline const char *snapshot_restore(void)
+static inline const char *snapshot_restore(int much)
 {
+    (void)much;
     return NULL;
 }
 

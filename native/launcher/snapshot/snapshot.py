@@ -187,8 +187,8 @@ def build(elf: Elf, start: int, memory: bytes) -> bytes:
     segment[6] = segment[5] + SPARE
     struct.pack_into(elf.SEGMENT, out, row, *segment)
     out[start + shift : end + shift] = memory
-    struct.pack_into("<Q", out, elf.symbols()["pyrunc_snapshot"][0] + shift, READY)
     heap = elf.section(".pyheap")
+    struct.pack_into("<2Q", out, elf.symbols()["pyrunc_snapshot"][0] + shift, READY, heap.addr + shift)
     return with_headers(elf, out, shift, moved, end - heap.addr)
 
 
