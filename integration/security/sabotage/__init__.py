@@ -184,7 +184,7 @@ TABLE = [
     Sabotage(
         "T13",
         "`spec` writes an inheritable set",
-        [("pyrunc/spec/default.py", '("bounding", "effective", "permitted")}', '("bounding", "inheritable")}')],
+        [("pyrunc/spec/default.py", '                "permitted": list(', '                "inheritable": list(')],
         "test_identity.py::test_default_configuration_has_no_inheritable_capabilities",
         '"inheritable" not in written',
     ),
