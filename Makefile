@@ -78,7 +78,7 @@ test-tools: $(STAMPS)/venv
 	    $(BIN)/python -c $(read_list) project.optional-dependencies.test | \
 	    xargs -d "\n" $(PIP) -q && touch $(STAMPS)/test; }
 
-test: test-tools build peers ## all tests, unit and integration (root); PYTEST_ARGS='-k NAME -x'
+test: test-tools build peers criu ## all tests, unit and integration (root); PYTEST_ARGS='-k NAME -x'
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 RESULTS := integration/engines/results.json
@@ -116,7 +116,10 @@ MUTANTS_ARGS ?= --python 600 --c 150
 mutants: test-tools build coverage-tools ## change the code in one place after the other and see whether tests notice; MUTANTS_SEED=1 MUTANTS_SECONDS=7200
 	@$(BIN)/python -m integration.mutants --seed $(MUTANTS_SEED) --seconds $(MUTANTS_SECONDS) $(MUTANTS_ARGS)
 
-.PHONY: differential peers
+.PHONY: differential peers criu
+criu:
+	@bench/criu.sh >build/criu.log 2>&1 || echo "without criu: the checkpoint tests are skipped (build/criu.log)"
+
 peers:
 	@test -x build/peers/bin/crun -a -x build/peers/bin/runc-new || bench/peers.sh || echo "without the newest runc and crun"
 

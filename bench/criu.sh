@@ -1,0 +1,70 @@
+#!/bin/sh
+# Get a CRIU for the checkpoint tests into a private prefix; the system is not changed.
+#
+#   bench/criu.sh [PREFIX]        default: build/criu, where the tests find it
+#
+# Distributions of the same age as this machine's kernel may have a CRIU that is too old for it (Debian 12's 3.17 fails at
+# `criu check` on Linux 6.18), so this takes the one of Debian 13 or newer.  As in peers.sh, the packages come from the
+# mirror that this machine's own apt sources name, are read with private lists, and are unpacked, not installed.
+set -eu
+cd "$(dirname "$0")/.."
+prefix=${1:-build/criu}
+if [ -x "$prefix/usr/sbin/criu" ] && "$prefix/usr/sbin/criu" --version >/dev/null 2>&1; then
+    echo "criu: $prefix has $("$prefix/usr/sbin/criu" --version | head -n 1)"
+    exit 0
+fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+mirror=$(apt-get indextargets --format '$(ORIGIN) $(COMPONENT) $(CODENAME) $(REPO_URI)' 'Created-By: Packages' |
+    awk '$1 == "Debian" && $2 == "main" && $3 !~ /-/ { print $4; exit }')
+if [ -z "$mirror" ]; then
+    echo "criu: no Debian main archive among this machine's apt sources" >&2
+    exit 1
+fi
+
+# apt SUITE COMMAND...: apt with lists and cache of its own
+apt() {
+    suite=$1
+    shift
+    mkdir -p "$work/$suite/lists/partial" "$work/$suite/cache/archives/partial"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$work/$suite.list"
+    "$@" -o Dir::Etc::sourcelist="$work/$suite.list" -o Dir::Etc::sourceparts=- -o APT::Sandbox::User=root \
+        -o Dir::State::lists="$work/$suite/lists" -o Dir::Cache="$work/$suite/cache"
+}
+
+chosen=
+for suite in trixie testing unstable; do
+    apt "$suite" apt-get -qq update 2>/dev/null || continue
+    version=$(apt "$suite" apt-cache policy criu | awk '/Candidate:/ { print $2 }')
+    echo "$suite: criu ${version:-none}"
+    if [ -n "$version" ] && [ "$version" != "(none)" ]; then
+        chosen=$suite
+        break
+    fi
+done
+if [ -z "$chosen" ]; then
+    echo "criu: no suite of the mirror has a criu" >&2
+    exit 1
+fi
+
+# What the executable itself needs: the package also depends on Python for its other tools.
+packages=$(apt "$chosen" apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
+    --no-replaces --no-enhances criu | grep -E '^(criu|iptables|lib)[a-z0-9.+-]*$' | grep -vE '^libpython|^libcompel' | sort -u)
+mkdir "$work/debs"
+cd "$work/debs"
+# shellcheck disable=SC2086 # one word per package
+apt "$chosen" apt-get -qq download $packages
+apt-get -qq -o APT::Sandbox::User=root download patchelf
+cd - >/dev/null
+rm -rf "$prefix"
+mkdir -p "$prefix"
+prefix=$(cd "$prefix" && pwd)
+for deb in "$work"/debs/*.deb; do dpkg -x "$deb" "$prefix"; done
+
+libraries=$(dirname "$(find "$prefix" -name 'libc.so.6' | head -n 1)")
+loader=$(find "$libraries" -name 'ld-linux*' | head -n 1)
+# DT_RPATH, not DT_RUNPATH: it also holds for the libraries' own libraries
+"$prefix/usr/bin/patchelf" --set-interpreter "$loader" --set-rpath "$libraries" --force-rpath "$prefix/usr/sbin/criu"
+"$prefix/usr/sbin/criu" --version | head -n 1
+"$prefix/usr/sbin/criu" check
