@@ -142,6 +142,17 @@ def first_in_namespace(pid: int) -> bool:
     return True
 
 
+def stdio(pid: int | str) -> list[str]:
+    """What stdin, stdout and stderr of a process are: a path, ``pipe:[4711]``, or "" if that cannot be known."""
+    found = []
+    for fd in (0, 1, 2):
+        try:
+            found.append(posix.readlink(f"/proc/{pid}/fd/{fd}"))
+        except OSError:
+            found.append("")
+    return found
+
+
 def pid_namespace(pid: int | str) -> str:
     """What identifies the pid namespace of a process; "" when it has ended.  Raises OSError when that is unknown."""
     try:

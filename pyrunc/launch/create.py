@@ -12,7 +12,7 @@ import posix
 from errno import EACCES, EPERM, EROFS
 from posix import O_CLOEXEC, O_NOFOLLOW, O_RDWR
 
-from pyrunc import cgroup, fs, handshake, host, state
+from pyrunc import cgroup, fs, handshake, host, procfs, state
 from pyrunc.errors import SysError
 from pyrunc.launch.ending import Interrupts
 from pyrunc.launch.session import InitSession, SessionOptions, write_pid_file
@@ -335,6 +335,7 @@ class Create(InitSession):
         self.pidfd = posix.pidfd_open(self.init_pid)
         self.reap_enter()
         self.container.set_init(self.init_pid)
+        self.container.data["descriptors"] = procfs.stdio(self.init_pid)  # for `checkpoint`
         self.container.save()
         resources = self.resources()
         linux = self.linux

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
         notify: NotRequired[str]  # directory of the NOTIFY_SOCKET for the container
         root_below: NotRequired[int]  # ID of the mount that the root filesystem is mounted on
         root_mount: NotRequired[int]  # ID of the mount of the root filesystem
+        descriptors: NotRequired[list[str]]  # what stdio was, for descriptors.json of a checkpoint
         image_bundle: NotRequired[str]  # created by `run --image`, removed with the container
         no_new_keyring: NotRequired[bool]
         seccomp_log: NotRequired[bool]
@@ -94,7 +95,7 @@ _TYPES = (
     ("starttime", int), ("bootid", str), ("bundle", str), ("rootfs", str), ("annotations", dict), ("cgroup", str),
     ("cgroup_dir", str), ("cgroup_manager", str), ("runtime", dict), ("hooks", dict), ("late", list),
     ("created", str), ("ociVersion", str), ("resources", dict), ("owner", int), ("notify", str), ("cgroup_made", list),
-    ("root_below", int), ("root_mount", int),
+    ("root_below", int), ("root_mount", int), ("descriptors", list),
 )  # fmt: skip
 
 # `dumps` never writes a NUL, and the pid comes before all free text.
