@@ -24,7 +24,7 @@ from fuzz.draw import Draw
 EXAMPLES = {
     "config": 600, "process": 600, "resources": 400, "plan-roundtrip": 500, "devices": 400, "texts": 1500,
     "mount-options": 1500, "seccomp": 200, "seccomp-description": 150, "state": 400, "argv": 1000,
-    "records": 400, "image-layer": 300, "image-documents": 600,
+    "records": 400, "image-layer": 300, "image-documents": 600, "criu-messages": 2000,
 }  # fmt: skip
 
 

@@ -25,6 +25,7 @@ LAYERS = [
     {"image"},
     {"container"},
     {"launch"},
+    {"checkpoint"},
     {"doctor"},
     {"command", "api"},
     {"seccomp_tools"},

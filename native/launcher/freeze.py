@@ -111,6 +111,7 @@ STANDARD = ("_io", "_blake2")
 # Large, and for verbs that people call by hand: every other one would pay for its place in the snapshot.  A package
 # stands for what is in it.
 COLD = (
+    "pyrunc.checkpoint",
     "pyrunc.native.foreign",
     "pyrunc.native.probe",
     "pyrunc.native.prototypes",
@@ -118,7 +119,9 @@ COLD = (
     "pyrunc.plan.show",
     "pyrunc.launch.seccomp_log",
     "pyrunc.seccomp_tools",
+    "pyrunc.verbs.checkpoint",
     "pyrunc.verbs.doctor",
+    "pyrunc.verbs.restore",
     "pyrunc.verbs.seccomp",
 )
 

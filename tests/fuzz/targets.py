@@ -21,6 +21,7 @@ from fuzz import argv, configs, decoder, images, models, profiles
 from fuzz.draw import Draw
 from pyrunc import cgroup, fs, jsontext, procfs, signals, state
 from pyrunc.cgroup import devices, resources
+from pyrunc.checkpoint import messages, protobuf
 from pyrunc.container import events, salvage, update
 from pyrunc.errors import Capped, PyruncError, StateError
 from pyrunc.handshake import CREATE, JOIN, RECORD_SIZE, STATES, Protocol, ProtocolError, Record
@@ -310,6 +311,19 @@ def records(data: bytes) -> None:
                 assert len(protocol.deferred) <= len(data)
 
 
+def criu_messages(data: bytes) -> None:
+    """Any packet of CRIU is a message or a ValueError; what was read is written so that it is read as the same."""
+    began = time.process_time()
+    for message in (messages.RESPONSE, messages.REQUEST):
+        try:
+            found = protobuf.decode(message, data)
+        except ValueError as error:
+            assert str(error).isprintable()
+            continue
+        assert protobuf.decode(message, protobuf.encode(message, found)) == found
+    assert time.process_time() - began < SECONDS
+
+
 TARGETS: dict[str, Target] = {
     "config": config_bytes,
     "process": process_json,
@@ -325,6 +339,7 @@ TARGETS: dict[str, Target] = {
     "records": records,
     "image-layer": images.Layers(),
     "image-documents": images.documents,
+    "criu-messages": criu_messages,
 }
 
 

@@ -1,0 +1,119 @@
+"""The part of the protocol buffers wire format that CRIU's messages use: varints and length-delimited fields.
+
+A message is described by a table, and is a dict in Python.  What a table does not have is skipped when it is read, as
+protocol buffers ask for: a newer CRIU may send more.  https://protobuf.dev/programming-guides/encoding/
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Value = Any  # a field's is what its kind says; a kind has a recursive type
+    Kind = Value  # "int", "bool", "text", or the table of a message; in a list: repeated
+    Message = dict[str, tuple[int, Kind]]  # name -> (field number, kind)
+    Fields = dict[str, Value]  # a message
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_MASK = 0xFFFFFFFFFFFFFFFF
+_MOST_FIELD = (1 << 29) - 1  # of a field number
+
+
+def encode(message: Message, values: Fields) -> bytes:
+    """The bytes of ``values``; None is left out.  Raises KeyError for a field that the table does not have."""
+    out = bytearray()
+    for name, value in values.items():
+        number, kind = message[name]
+        if isinstance(kind, list):
+            for item in value:
+                _put(out, number, kind[0], item)
+        elif value is not None:
+            _put(out, number, kind, value)
+    return bytes(out)
+
+
+def _put(out: bytearray, number: int, kind: Kind, value: Value) -> None:
+    """Append one field."""
+    if kind in ("int", "bool"):
+        out += _varint(number << 3 | _VARINT) + _varint(int(value) & _MASK)  # a negative int32 has 64 bits
+        return
+    data = value.encode("utf-8", "surrogateescape") if kind == "text" else encode(kind, value)
+    out += _varint(number << 3 | _BYTES) + _varint(len(data)) + data
+
+
+def _varint(value: int) -> bytes:
+    """Seven bits per byte, the lowest first."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def decode(message: Message, data: bytes) -> Fields:
+    """The fields that are there; the last one wins, a repeated one is a list.  Raises ValueError for anything else."""
+    known = {number: (name, kind) for name, (number, kind) in message.items()}
+    out: Fields = {}
+    at = 0
+    while at < len(data):
+        key, at = _read_varint(data, at)
+        number, wire = key >> 3, key & 7
+        if not 0 < number <= _MOST_FIELD:
+            raise ValueError(f"field number {number}")
+        value, at = _read_value(data, at, wire)
+        name, kind = known.get(number, ("", None))
+        if not name:
+            continue
+        repeated = isinstance(kind, list)
+        item = _value(name, kind[0] if repeated else kind, wire, value)
+        if repeated:
+            out.setdefault(name, []).append(item)
+        else:
+            out[name] = item
+    return out
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """A varint and the place behind it."""
+    value = shift = 0
+    while True:
+        if at >= len(data):
+            raise ValueError("it ends within a number")
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & _MASK, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number of more than ten bytes")
+
+
+def _read_value(data: bytes, at: int, wire: int) -> tuple[int | bytes, int]:
+    """What follows a key, and the place behind it."""
+    if wire == _VARINT:
+        return _read_varint(data, at)
+    if wire == _BYTES:
+        size, at = _read_varint(data, at)
+    elif wire in (_FIXED64, _FIXED32):
+        size = 8 if wire == _FIXED64 else 4
+    else:
+        raise ValueError(f"wire type {wire}")
+    if size > len(data) - at:
+        raise ValueError("it ends within a field")
+    return data[at : at + size], at + size
+
+
+def _value(name: str, kind: Kind, wire: int, raw: int | bytes) -> Value:
+    """A field's value by its kind."""
+    if wire != (_VARINT if kind in ("int", "bool") else _BYTES):
+        raise ValueError(f"{name} has wire type {wire}")
+    if isinstance(raw, int):
+        if kind == "bool":
+            return raw != 0
+        return raw - (1 << 64) if raw >> 63 else raw
+    if kind == "text":
+        return raw.decode("utf-8", "surrogateescape")
+    return decode(kind, raw)
