@@ -1,0 +1,254 @@
+"""A `criu swrk` at work: spawn it, send requests over its socket, answer its notifications, reap it."""
+
+from __future__ import annotations
+
+import posix
+from fcntl import F_DUPFD_CLOEXEC, fcntl
+
+from pyrunc import fs
+from pyrunc.checkpoint import messages, protobuf
+from pyrunc.errors import PyruncError, SysError, brief, errno_text
+from pyrunc.launch.ending import has_ended
+from pyrunc.native import processes, sockets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pyrunc.checkpoint.protobuf import Fields
+    from pyrunc.log import Log
+
+    # What a notification asks for: its name, the pid that it is about (0: none), a descriptor that came with it (-1).
+    Handler = Callable[[str, int, int], object]
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+OLDEST = 31500  # 3.15: external pid namespaces, "status-ready"
+_SOCKET = 3  # the number of the socket in criu
+EXTRA = _SOCKET + 1  # the number of the first descriptor that is passed on besides
+_ABOVE = 100  # descriptors are moved out of the way of the numbers that they are to get
+_REPLY = 64 << 10
+_LOOK_MS = 500  # between two looks whether a signal came
+_END_MS = 10_000
+_SIGNALS = range(1, 65)
+_UNSETTABLE = (9, 19, 32, 33)  # SIGKILL, SIGSTOP; those of libc's threads
+_SIGKILL = 9
+_TYPE, _REGULAR = 0o170000, 0o100000  # of st_mode (inode(7))
+_FEATURES = {
+    "mem_track": "to track memory changes (--pre-dump, --parent-path)",
+    "lazy_pages": "userfaultfd (--lazy-pages)",
+}
+
+
+def find() -> str:
+    """The criu program.  Raises PyruncError if there is none."""
+    for directory in (fs.getenv("PATH") or PATH).split(":"):
+        path = f"{directory or '.'}/criu"
+        try:
+            regular = posix.stat(path).st_mode & _TYPE == _REGULAR
+        except OSError:
+            continue
+        if regular and posix.access(path, posix.X_OK):
+            return path
+    raise PyruncError("criu: not found in $PATH; checkpoint and restore need CRIU 3.15 or later")
+
+
+class Criu:
+    """One criu, from its start to its end."""
+
+    __slots__ = ("check", "log", "pid", "sock", "version")
+
+    def __init__(self, log: Log, check: Callable[[], None]) -> None:
+        """``check`` is called while criu is waited for; it raises to stop that."""
+        self.log, self.check = log, check
+        self.sock, self.pid, self.version = -1, 0, 0
+
+    def spawn(self, stdio: Sequence[int], extra: Sequence[int] = ()) -> None:
+        """Start it with three descriptors as stdio, and ``extra`` as EXTRA and up.  Raises PyruncError, OSError."""
+        path = find()
+        self.sock, theirs = socketpair()
+        moved: list[int] = []
+        try:
+            wanted = (*stdio, theirs, *extra)
+            moved += [fcntl(fd, F_DUPFD_CLOEXEC, _ABOVE + len(wanted)) for fd in wanted]
+            # Callers leave descriptors open that are not ours to pass on.
+            actions: list[tuple[int, ...]] = [
+                (posix.POSIX_SPAWN_CLOSE, fd) for fd in _open_descriptors() if fd not in moved
+            ]
+            actions += [(posix.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(moved)]
+            self.pid = posix.posix_spawn(
+                path,
+                ["criu", "swrk", str(_SOCKET)],
+                {b"PATH": fs.encode(PATH), **posix.environ},
+                file_actions=actions,
+                setsigmask=(),
+                setsigdef=[number for number in _SIGNALS if number not in _UNSETTABLE],
+            )
+        finally:
+            for fd in (theirs, *moved):
+                posix.close(fd)  # with the server's end open here, the end of criu would not be an EOF
+
+    # -- requests ----------------------------------------------------------------------------------------
+
+    def prepare(self, features: Sequence[str] = ()) -> None:
+        """Ask for the version, and for features of the kernel.  Raises PyruncError for what is too old or missing."""
+        found = self.ask({"type": messages.VERSION, "keep_open": True}).get("version") or {}
+        self.version = found.get("major", 0) * 10000 + found.get("minor", 0) * 100 + found.get("sublevel", 0)
+        if found.get("gitid"):
+            self.version = self.version // 100 * 100 + 100  # built between two releases
+        self.log.debug(f"criu: version {self.version}")
+        if self.version < OLDEST:
+            name = f"{found.get('major', 0)}.{found.get('minor', 0)}"
+            raise PyruncError(f"criu: version {name} is too old; checkpoint and restore need 3.15 or later")
+        if features:
+            wanted = dict.fromkeys(features, True)
+            answer = self.ask({"type": messages.FEATURE_CHECK, "keep_open": True, "features": wanted})
+            there = answer.get("features") or {}
+            for name in features:
+                if not there.get(name):
+                    raise PyruncError(f"criu: this kernel or CRIU lacks what is needed {_FEATURES[name]}")
+
+    def ask(self, request: Fields, notified: Handler | None = None, until: str = "") -> Fields:
+        """Send a request; returns the reply to it, or {} at the notification ``until``, which `go_on` answers.
+
+        Raises CriuError for a reply that reports a failure, PyruncError, and what ``notified`` raises.
+        """
+        self.send(request)
+        return self.converse(request["type"], notified, until)
+
+    def go_on(self, kind: int, notified: Handler | None) -> Fields:
+        """Answer the notification that `ask` stopped at; returns the reply.  Raises as `ask` does."""
+        self.send({"type": messages.NOTIFY, "notify_success": True})
+        return self.converse(kind, notified, "")
+
+    def converse(self, kind: int, notified: Handler | None, until: str) -> Fields:
+        """Answer notifications until the reply comes."""
+        while True:
+            reply, fd = self.receive()
+            try:
+                if reply.get("type") != messages.NOTIFY:
+                    if not reply.get("success"):
+                        raise CriuError(reply)
+                    if reply.get("type") != kind:
+                        raise PyruncError(f"criu: a reply of type {reply.get('type')} to type {kind}")
+                    return reply
+                told = reply.get("notify") or {}
+                script: str = told.get("script", "")
+                self.log.debug(f"criu: {brief(script)}")
+                if notified is not None:
+                    notified(script, told.get("pid", 0), fd)
+            finally:
+                if fd >= 0:
+                    posix.close(fd)
+            if script == until:
+                return {}
+            self.send({"type": messages.NOTIFY, "notify_success": True})
+
+    def send(self, request: Fields) -> None:
+        """One request is one packet.  Raises PyruncError."""
+        data = protobuf.encode(messages.REQUEST, request)
+        try:
+            sockets.send(self.sock, data)
+        except OSError:
+            raise self.ended() from None
+
+    def receive(self) -> tuple[Fields, int]:
+        """The next packet, and a descriptor that came with it, or -1.  Raises PyruncError."""
+        data, fd, over = b"", -1, False
+        while True:
+            try:
+                data, fd = sockets.receive_descriptor(self.sock, _REPLY, 0 if over else _LOOK_MS)
+                self.check()
+                break
+            except (TimeoutError, InterruptedError, BlockingIOError):
+                self.check()
+                if over:
+                    break
+                # Not by EOF alone: processes that a killed criu was restoring have its end of the socket.
+                over = has_ended(self.pid)
+            except OSError:
+                break
+        if not data:
+            raise self.ended()
+        try:
+            return protobuf.decode(messages.RESPONSE, data), fd
+        except ValueError as error:
+            if fd >= 0:
+                posix.close(fd)
+            raise PyruncError(f"criu: its message cannot be read: {error}") from error
+
+    def ended(self) -> PyruncError:
+        """The error of a criu that went away without a reply."""
+        status = self.wait()
+        if posix.WIFSIGNALED(status):
+            from pyrunc.signals import described
+
+            return PyruncError(f"criu was killed by {described(posix.WTERMSIG(status))}")
+        return PyruncError(f"criu ended without a reply (exit status {posix.WEXITSTATUS(status)})")
+
+    # -- the end -----------------------------------------------------------------------------------------
+
+    def finish(self) -> int:
+        """Close the socket, which ends criu, and return its wait status.  Raises PyruncError if it does not end."""
+        if self.sock >= 0:
+            posix.close(self.sock)
+            self.sock = -1
+        return self.wait() if self.pid else 0
+
+    def wait(self) -> int:
+        """The wait status of a criu that is about to end."""
+        pid = self.pid
+        if not pid:
+            return 0
+        for _ in range(_END_MS // _LOOK_MS):
+            try:
+                processes.await_end(pid, _LOOK_MS)
+            except (TimeoutError, InterruptedError):
+                continue
+            except ChildProcessError:
+                pass
+            break
+        else:
+            raise PyruncError(f"criu (pid {pid}) does not end")
+        self.pid = 0
+        try:
+            return posix.waitpid(pid, 0)[1]
+        except ChildProcessError:
+            return 0
+
+    def kill(self) -> None:
+        """End it, whatever it is doing; idempotent.  Raises PyruncError if it does not end."""
+        if self.pid:
+            fs.ignore(posix.kill, self.pid, _SIGKILL)
+        self.finish()
+
+
+class CriuError(PyruncError):
+    """criu reports that a request failed."""
+
+    def __init__(self, reply: Fields) -> None:
+        text = brief(reply.get("cr_errmsg") or "")
+        number = reply.get("cr_errno") or 0
+        self.reason = ": ".join(part for part in (text.strip(), errno_text(number) if number > 0 else "") if part)
+        super().__init__(f"criu: {self.reason or 'failed'}")
+
+
+def socketpair() -> tuple[int, int]:
+    """Both ends of a socket for criu.  Raises SysError."""
+    try:
+        return sockets.socketpair()
+    except OSError as error:
+        raise SysError("criu", "socketpair", error.errno or 0) from error
+
+
+def _open_descriptors() -> list[int]:
+    """Ours above stdio.  Raises OSError."""
+    found = []
+    for name in fs.names("/proc/self/fd"):
+        fd = int(name)
+        if fd > 2:
+            try:
+                posix.fstat(fd)
+            except OSError:
+                continue  # that of the listing itself
+            found.append(fd)
+    return found

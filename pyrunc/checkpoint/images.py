@@ -1,0 +1,165 @@
+"""The files of a checkpoint: the directory of images, the work directory with CRIU's log, and descriptors.json."""
+
+from __future__ import annotations
+
+import posix
+from errno import EEXIST, ELOOP, ENOENT, ENOTDIR
+from posix import O_CLOEXEC, O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_TRUNC, O_WRONLY
+
+from pyrunc import fs, jsontext
+from pyrunc.errors import PyruncError, SysError, UsageError, brief, show
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.command import Values
+DEFAULT = "checkpoint"  # below the working directory, as with runc
+DESCRIPTORS = "descriptors.json"
+_INVENTORY = "inventory.img"
+_DIRECTORY = O_RDONLY | O_DIRECTORY | O_CLOEXEC
+_MOST = 64 << 10  # bytes of descriptors.json
+_EMPTY = (b"FAILED.", b"failed with -1")
+_TAIL = 1 << 20  # bytes of a log that are searched for the last error
+_TYPE, _REGULAR = 0o170000, 0o100000  # of st_mode (inode(7))
+
+
+class Images:
+    """The directories that --image-path, --work-path and --parent-path name, opened."""
+
+    __slots__ = ("fd", "log", "parent", "path", "work", "work_fd")
+
+    def __init__(self, values: Values, log: str) -> None:
+        """``log`` is the name of CRIU's log file."""
+        self.path = fs.abspath(values.get("image-path") or DEFAULT)
+        self.work = fs.abspath(values["work-path"]) if values.get("work-path") else self.path
+        self.parent: str = values.get("parent-path", "")
+        self.log = f"{self.work}/{log}"
+        self.fd = self.work_fd = -1
+
+    def open(self, *, make: bool) -> None:
+        """Open both directories; ``make``: create those that are missing.  Raises UsageError, SysError, PyruncError."""
+        self.fd = _open(self.path, "--image-path", make)
+        self.work_fd = self.fd if self.work == self.path else _open(self.work, "--work-path", True)
+        self.check_parent()
+        # CRIU opens its files by name.  A link, or a file with another name, would be overwritten where it leads to.
+        for name in (self.log.rpartition("/")[2], "stats-dump", "stats-restore"):
+            _refuse_link(self.work_fd, self.work, name)
+
+    def check_parent(self) -> None:
+        """--parent-path: relative to the images, and there.  Raises UsageError."""
+        if not self.parent:
+            return
+        if self.parent.startswith("/"):
+            raise UsageError("--parent-path must be relative to --image-path")
+        try:
+            posix.close(posix.open(self.parent, _DIRECTORY, dir_fd=self.fd))
+        except OSError as error:
+            raise SysError(
+                "invalid --parent-path", "open", error.errno or 0, value=f"{self.path}/{self.parent}"
+            ) from error
+
+    def close(self) -> None:
+        """Close both; idempotent."""
+        for fd in {self.fd, self.work_fd} - {-1}:
+            posix.close(fd)
+        self.fd = self.work_fd = -1
+
+    # -- descriptors.json --------------------------------------------------------------------------------
+
+    def write_descriptors(self, targets: list[str]) -> None:
+        """What stdin, stdout and stderr were when the container was created.  Raises SysError."""
+        try:
+            fs.ignore(posix.unlink, f"{self.path}/{DESCRIPTORS}")  # of a link, the link
+            flags = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC
+            fd = posix.open(DESCRIPTORS, flags, 0o600, dir_fd=self.fd)
+            try:
+                fs.write_all(fd, jsontext.dumps(targets).encode("ascii"))
+            finally:
+                posix.close(fd)
+        except OSError as error:
+            raise SysError(f"{self.path}/{DESCRIPTORS}", "write", error.errno or 0) from error
+
+    def read_descriptors(self) -> list[str]:
+        """The same, of a checkpoint that may come from somebody else.  Raises PyruncError."""
+        for name in (_INVENTORY, DESCRIPTORS):
+            try:
+                posix.stat(name, dir_fd=self.fd)
+            except OSError as error:
+                raise PyruncError(f"--image-path {show(self.path)}: not a checkpoint: {name} is missing") from error
+        where = f"{self.path}/{DESCRIPTORS}"
+        try:
+            fd = posix.open(DESCRIPTORS, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, dir_fd=self.fd)
+            try:
+                if posix.fstat(fd).st_mode & _TYPE != _REGULAR:
+                    raise PyruncError(f"{where}: not a regular file")
+                found = jsontext.loads(fs.read_fd(fd, _MOST))
+            finally:
+                posix.close(fd)
+        except OSError as error:
+            raise SysError(where, "read", error.errno or 0) from error
+        except ValueError as error:
+            raise PyruncError(f"{where}: {error}") from error
+        if type(found) is not list or len(found) != 3 or any(type(item) is not str for item in found):
+            raise PyruncError(f"{where}: expected an array of three strings, found {show(found)}")
+        return found
+
+    # -- CRIU's log --------------------------------------------------------------------------------------
+
+    def failure(self, verb: str, reason: str) -> PyruncError:
+        """The error of a failed CRIU: the last error of its log, and where the log is."""
+        last = self.last_error() or reason.removeprefix("criu: ") or "failed"
+        return PyruncError(f"criu {verb}: {brief(last, 400)}; see {self.log}")
+
+    def last_error(self) -> str:
+        """The last line of the log that reports an error, without its time stamp; "" if there is none."""
+        try:
+            fd = posix.open(self.log, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
+        except OSError:
+            return ""
+        try:
+            size = posix.fstat(fd).st_size
+            data = posix.pread(fd, _TAIL, size - _TAIL if size > _TAIL else 0)
+        except OSError:
+            return ""
+        finally:
+            posix.close(fd)
+        lines = [line for line in data.split(b"\n") if b"Error (" in line]
+        # The last ones of all say that it failed, and not why.
+        telling = [line for line in lines if not line.endswith(_EMPTY)] or lines
+        if not telling:
+            return ""
+        return telling[-1].decode("utf-8", "replace").partition("): ")[2].strip()
+
+
+def _open(path: str, option: str, make: bool) -> int:
+    """A directory of an option.  Raises SysError."""
+    try:
+        if make:
+            _make(path)
+        return posix.open(path, _DIRECTORY)
+    except OSError as error:
+        raise SysError(option, "open", error.errno or 0, value=path) from error
+
+
+def _make(path: str) -> None:
+    """Create a directory, 0700, and those above it.  Raises OSError."""
+    try:
+        posix.mkdir(path, 0o700)
+    except OSError as error:
+        if error.errno == ENOENT and path != "/":
+            _make(path.rpartition("/")[0] or "/")
+            posix.mkdir(path, 0o700)
+        elif error.errno != EEXIST:
+            raise
+
+
+def _refuse_link(fd: int, directory: str, name: str) -> None:
+    """Raise SysError if a file that CRIU is going to write is anything but a file of its own."""
+    try:
+        found = posix.stat(name, dir_fd=fd, follow_symlinks=False)
+    except OSError as error:
+        if error.errno == ENOENT:
+            return
+        raise SysError(f"{directory}/{name}", "stat", error.errno or 0) from error
+    if found.st_mode & _TYPE != _REGULAR or found.st_nlink != 1:
+        number = ELOOP if found.st_mode & _TYPE == 0o120000 else ENOTDIR if found.st_nlink == 0 else EEXIST
+        raise SysError(f"{directory}/{name}", "", number, detail="expected a regular file with this one name")
