@@ -1,0 +1,257 @@
+"""Which mounts of a container CRIU is not to dump itself, and what they are when it restores them.
+
+CRIU knows such a mount by a name.  The names are those of crun: the destination, of masked files as well; `restore`
+also knows the one of runc, which is "/dev/null" for all masked files.
+
+What CRIU binds at a restore is not the source itself, but a bind of it that has the flags already ("staged").  CRIU 4.1
+does not set the flags of a mount if another mount of the same filesystem has the same ones: of two read-only binds of a
+filesystem one came back writable.
+"""
+
+from __future__ import annotations
+
+import posix
+from errno import EINVAL
+
+from pyrunc import fs, host
+from pyrunc.checkpoint import rootfs
+from pyrunc.errors import PyruncError, SysError
+from pyrunc.native import mounts as native
+from pyrunc.plan.devices import DEFAULTS
+from pyrunc.plan.mount_options import IMPLIED, NODEV, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY, Flags, clean
+from pyrunc.spec.mappings import is_idmapped
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.spec.types import Config, Linux, Mount
+
+_MS_BIND, _MS_REC, _MS_REMOUNT = 0x1000, 0x4000, 0x20
+_MNT_DETACH = 2
+_NULL = "/dev/null"
+_NOTIFY = "/run/notify"
+
+
+class Mounts:
+    """The external mounts of one configuration."""
+
+    __slots__ = ("bundle", "config", "linux")
+
+    def __init__(self, config: Config, bundle: str) -> None:
+        self.config, self.bundle = config, bundle
+        self.linux: Linux = config.get("linux", {})
+
+    def namespace(self, kind: str) -> bool:
+        """Whether the container has a namespace of this kind, its own or one by path."""
+        return any(entry.get("type") == kind for entry in self.linux.get("namespaces") or ())
+
+    def binds(self) -> list[tuple[int, str, str, Flags]]:
+        """(index, destination, source, options) of each bind mount."""
+        out = []
+        for index, mount in enumerate(self.config.get("mounts") or ()):
+            flags = Flags(mount.get("options") or [])
+            if (flags.bind or mount.get("type") == "bind") and not flags.remount:
+                source = mount["source"]
+                source = source if source.startswith("/") else f"{self.bundle}/{source}"
+                out.append((index, clean(mount["destination"]), source, flags))
+        return out
+
+    def hierarchies(self) -> list[str]:
+        """Destinations where the cgroup hierarchy is bound (docs/adr/0008-cgroup2-bind.md)."""
+        if self.namespace("cgroup"):
+            return []
+        mounts = self.config.get("mounts") or ()
+        return [clean(mount["destination"]) for mount in mounts if mount.get("type") in ("cgroup", "cgroup2")]
+
+    def nodes(self) -> list[str]:
+        """Device nodes that may be bind mounts: all are in a user namespace, where mknod(2) is refused."""
+        listed = [clean(entry["path"]) for entry in self.linux.get("devices") or ()]
+        if self.namespace("user"):
+            listed += [path for path, _, _ in DEFAULTS if path not in listed]
+        return listed
+
+    def dumped(self, root: int, mountinfo: str) -> list[dict[str, str]]:
+        """ext_mnt of a dump; ``root`` is the root of the running container, and the file its mounts.
+
+        Raises SysError.
+        """
+        out: dict[str, str] = {}
+        try:
+            points = mount_points(mountinfo)
+            for _, destination, _, flags in self.binds():
+                at = rootfs.resolved(root, destination)
+                out[at] = at
+                if flags.recursive:
+                    out |= {point: point for point in points if point.startswith(at.rstrip("/") + "/")}
+            for mount in self.config.get("mounts") or ():  # what is inside a bind and is not the host's
+                if not is_bind(mount):
+                    out.pop(clean(mount["destination"]), None)
+            for path in (*self.hierarchies(), *self.nodes(), _NOTIFY):
+                out[path] = path
+            for path in self.linux.get("maskedPaths") or ():
+                if rootfs.kind(root, path) == "file":
+                    at = rootfs.resolved(root, path)
+                    out[at] = at
+        except OSError as error:
+            raise SysError("/mounts", "open", error.errno or 0) from error
+        return [{"key": key, "val": value} for key, value in out.items()]
+
+    def restored(self, root: int, stage: str, sources: tuple[str, str]) -> list[dict[str, str]]:
+        """ext_mnt of a restore, after `make_places`, in a mount namespace of our own.  Raises SysError.
+
+        ``stage`` is a directory for the binds that CRIU binds from; ``sources`` are the directories of the cgroup
+        hierarchy on the host, and of the container's sd_notify socket.
+        """
+        null = staged(stage, "null", _NULL, "/linux/maskedPaths", 0)
+        remount(null, RDONLY | NOSUID | NOEXEC)
+        out = {_NULL: null, _NOTIFY: staged(stage, "notify", sources[1], "(NOTIFY_SOCKET)", 0)}
+        out |= {path: path for path in self.nodes()}
+        out |= {rootfs.resolved(root, path): null for path in self.linux.get("maskedPaths") or ()}
+        for path in self.hierarchies():
+            out[path] = sources[0]
+        for index, destination, source, flags in self.binds():
+            try:
+                at = rootfs.resolved(root, destination)
+            except OSError as error:
+                raise SysError(f"/mounts/{index}/destination", "open", error.errno or 0, value=destination) from error
+            place = staged(stage, str(index), source, f"/mounts/{index}/source", _MS_REC if flags.recursive else 0)
+            out[at] = place
+            if flags.recursive:
+                points = mount_points("/proc/self/mountinfo")
+                below = [point[len(place) :] for point in points if point.startswith(place + "/")]
+                out |= {at.rstrip("/") + path: place + path for path in below}
+            flags.change(host.snapshot(), replace=False)
+            if flags.named:
+                remount(place, flags.set & IMPLIED | attributes(place) & IMPLIED & ~(flags.clr | flags.implied))
+        return [{"key": key, "val": value} for key, value in out.items()]
+
+    # -- restore: places to mount on -----------------------------------------------------------------------
+
+    def make_places(self, root: int) -> None:
+        """Create the mount points that are missing below the root filesystem, as `create` does.  Raises PyruncError.
+
+        Bind mounts are made on the way: a later destination may be inside one.  This is in a mount namespace of our
+        own, so that nobody sees them; they are taken away again, because CRIU makes its own.
+        """
+        made: list[int] = []
+        binds = {index: source for index, _, source, _ in self.binds()}
+        try:
+            for index, mount in enumerate(self.config.get("mounts") or ()):
+                destination = clean(mount["destination"])
+                if index not in binds and (mount.get("type") in ("cgroup", "cgroup2") or Flags(options(mount)).remount):
+                    continue
+                if self.below_tmpfs(destination):
+                    continue  # CRIU restores what is in it
+                made += self.make_place(root, index, destination, binds.get(index, ""))
+        finally:
+            while made:
+                fd = made.pop()
+                fs.ignore(native.unmount, fs.encode(f"/proc/self/fd/{fd}"), _MNT_DETACH)
+                posix.close(fd)
+
+    def make_place(self, root: int, index: int, destination: str, source: str) -> list[int]:
+        """One mount point; with ``source`` it is bound there, and the descriptor of that returned."""
+        pointer = f"/mounts/{index}"
+        try:
+            make = "file" if source and not is_directory(source) else "dir"
+        except OSError as error:
+            raise SysError(f"{pointer}/source", "stat", error.errno or 0, value=source) from error
+        try:
+            with rootfs.Walk(root, make) as walk:
+                walk.go(destination)
+                if not source:
+                    return []
+                place = fs.encode(f"/proc/self/fd/{walk.fd}")
+                bind(f"{pointer}/source", source, place, _MS_REC)
+            with rootfs.Walk(root) as walk:
+                return [posix.dup(walk.go(destination).fd)]
+        except OSError as error:
+            raise SysError(f"{pointer}/destination", "open", error.errno or EINVAL, value=destination) from error
+
+    def below_tmpfs(self, path: str) -> bool:
+        """Whether a path is inside a tmpfs of the configuration."""
+        mounts = self.config.get("mounts") or ()
+        return any(
+            mount.get("type") == "tmpfs" and path.startswith(clean(mount["destination"]).rstrip("/") + "/")
+            for mount in mounts
+        )
+
+    # -- refusals ------------------------------------------------------------------------------------------
+
+    def refuse(self) -> None:
+        """Raise PyruncError for what CRIU could not restore as it was."""
+        for index, mount in enumerate(self.config.get("mounts") or ()):
+            if is_idmapped(mount):
+                raise PyruncError(f"/mounts/{index}: CRIU cannot restore an id-mapped mount")
+        if not self.namespace("mount"):
+            raise PyruncError("/linux/namespaces: CRIU needs a mount namespace of the container's own")
+        for index, entry in enumerate(self.linux.get("namespaces") or ()):
+            if entry.get("type") == "cgroup" and entry.get("path"):
+                raise PyruncError(f"/linux/namespaces/{index}: CRIU cannot restore into an existing cgroup namespace")
+        from pyrunc.plan.security import notifies
+
+        profile = self.linux.get("seccomp")
+        if profile and notifies(profile):
+            raise PyruncError("/linux/seccomp: CRIU cannot restore a filter that asks an agent (SCMP_ACT_NOTIFY)")
+
+
+def options(mount: Mount) -> list[str]:
+    """The options of a mount."""
+    return mount.get("options", [])
+
+
+def is_bind(mount: Mount) -> bool:
+    """Whether an entry of /mounts is a bind mount."""
+    return mount.get("type") == "bind" or Flags(options(mount)).bind
+
+
+def mount_points(mountinfo: str) -> list[str]:
+    """The mount points of a mountinfo file.  Raises OSError."""
+    lines = fs.read_file(mountinfo, 64 << 20).split(b"\n")
+    return [host.unescape(fields[4]) for line in lines if len(fields := line.split(b" ", 5)) == 6]
+
+
+def bind(pointer: str, source: str, target: bytes, flags: int) -> None:
+    """A bind mount.  Raises SysError."""
+    try:
+        native.mount(fs.encode(source), target, b"", _MS_BIND | flags, b"")
+    except OSError as error:
+        raise SysError(pointer, "mount", error.errno or 0, value=source) from error
+
+
+def staged(stage: str, name: str, source: str, pointer: str, flags: int) -> str:
+    """A bind of ``source`` in the directory of staged ones; returns its path.  Raises SysError."""
+    path = f"{stage}/{name}"
+    try:
+        if is_directory(source):
+            posix.mkdir(path, 0o700)
+        else:
+            fs.write_new(path, b"")
+    except OSError as error:
+        raise SysError(pointer, "stat", error.errno or 0, value=source) from error
+    bind(pointer, source, fs.encode(path), flags)
+    return path
+
+
+# mount_setattr(2) -> mount(2), and statvfs(3); the first four are the same everywhere
+_PLAIN = RDONLY | NOSUID | NODEV | NOEXEC
+_MS_NOSYMFOLLOW, _ST_NOSYMFOLLOW = 0x100, 0x2000
+
+
+def remount(path: str, attributes: int) -> None:
+    """Give a mount these attributes and no others.  Raises SysError."""
+    flags = attributes & _PLAIN | (_MS_NOSYMFOLLOW if attributes & NOSYMFOLLOW else 0)
+    try:
+        native.mount(b"none", fs.encode(path), b"", _MS_BIND | _MS_REMOUNT | flags, b"")
+    except OSError as error:
+        raise SysError(path, "mount", error.errno or 0) from error
+
+
+def attributes(path: str) -> int:
+    """The attributes of a mount.  Raises OSError."""
+    found = posix.statvfs(path).f_flag
+    return found & _PLAIN | (NOSYMFOLLOW if found & _ST_NOSYMFOLLOW else 0)
+
+
+def is_directory(path: str) -> bool:
+    """Whether a path is a directory.  Raises OSError."""
+    return posix.stat(path).st_mode & 0o170000 == 0o040000
