@@ -259,7 +259,7 @@ WRONG = [
     (["--sytemd-cgroup", "state", "c"], 'unknown option "--sytemd-cgroup"; did you mean --systemd-cgroup?'),
     (
         ["-b", "/B", "run", "c"],
-        'unknown option "-b" before the command; it is an option of create, doctor, plan, run, seccomp, spec',
+        'unknown option "-b" before the command; it is an option of create, doctor, plan, restore, run, seccomp, spec',
     ),
     (["run", "--budle=/B", "c"], 'run: unknown option "--budle=/B"; did you mean --bundle?'),
     (

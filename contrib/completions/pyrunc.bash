@@ -8,6 +8,8 @@ _pyrunc_value() {
         ' --log-format') echo 'words text json' ;;
         ' --cgroup-manager') echo 'words cgroupfs systemd disabled' ;;
         ' --rootless') echo 'words true false auto' ;;
+        'checkpoint --image-path' | 'checkpoint --work-path' | 'checkpoint --parent-path') echo 'dir' ;;
+        'checkpoint --manage-cgroups-mode' | 'checkpoint --empty-ns' | 'checkpoint --network-lock' | 'checkpoint --page-server' | 'checkpoint --status-fd') echo 'any' ;;
         'create --bundle' | 'create -b' | 'create --store' | 'create --cert-dir') echo 'dir' ;;
         'create --config' | 'create -f' | 'create --console-socket' | 'create --pidfd-socket' | 'create --pid-file' | 'create --authfile') echo 'file' ;;
         'create --preserve-fds' | 'create --image' | 'create --pull' | 'create --platform' | 'create --mirror') echo 'any' ;;
@@ -23,6 +25,9 @@ _pyrunc_value() {
         'plan --bundle' | 'plan -b') echo 'dir' ;;
         'plan --config' | 'plan -f' | 'plan --exec') echo 'file' ;;
         'ps --format' | 'ps -f') echo 'words table json' ;;
+        'restore --bundle' | 'restore -b' | 'restore --image-path' | 'restore --work-path' | 'restore --parent-path') echo 'dir' ;;
+        'restore --config' | 'restore -f' | 'restore --pid-file' | 'restore --console-socket') echo 'file' ;;
+        'restore --manage-cgroups-mode' | 'restore --empty-ns' | 'restore --network-lock' | 'restore --lsm-profile' | 'restore --lsm-mount-context' | 'restore --preserve-fds') echo 'any' ;;
         'run --bundle' | 'run -b' | 'run --store' | 'run --cert-dir') echo 'dir' ;;
         'run --config' | 'run -f' | 'run --console-socket' | 'run --pidfd-socket' | 'run --pid-file' | 'run --authfile') echo 'file' ;;
         'run --preserve-fds' | 'run --image' | 'run --pull' | 'run --platform' | 'run --mirror') echo 'any' ;;
@@ -42,6 +47,7 @@ _pyrunc_value() {
 _pyrunc_options() {
     case "$1" in
         '') echo '--root --log --log-format --debug --systemd-cgroup --cgroup-manager --rootless --trace --criu --help -h --version -v --licenses' ;;
+        'checkpoint') echo '--image-path --work-path --parent-path --tcp-established --ext-unix-sk --shell-job --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --lazy-pages --network-lock --leave-running --pre-dump --page-server --status-fd --tcp-skip-in-flight --link-remap --help -h' ;;
         'create') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --seccomp-log --preserve-fds --image --pull --store --tty -t --platform --authfile --plain-http --cert-dir --mirror --help -h' ;;
         'delete') echo '--force -f --help -h' ;;
         'doctor') echo '--bundle -b --json --help -h' ;;
@@ -54,6 +60,7 @@ _pyrunc_options() {
         'pause') echo '--help -h' ;;
         'plan') echo '--bundle -b --config -f --exec --json --no-pivot --help -h' ;;
         'ps') echo '--format -f --help -h' ;;
+        'restore') echo '--bundle -b --config -f --detach -d --pid-file --console-socket --image-path --work-path --parent-path --tcp-established --ext-unix-sk --shell-job --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --lazy-pages --network-lock --tcp-close --lsm-profile --lsm-mount-context --no-subreaper --no-pivot --no-new-keyring --preserve-fds --help -h' ;;
         'resume') echo '--help -h' ;;
         'run') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --seccomp-log --preserve-fds --image --pull --store --tty -t --platform --authfile --plain-http --cert-dir --mirror --detach -d --keep --no-subreaper --help -h' ;;
         'seccomp') echo '--bundle -b --output -o --denied --libc --json --help -h' ;;
@@ -100,9 +107,9 @@ _pyrunc() {
     elif [[ $cur == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(_pyrunc_options "$verb")" -- "$cur")
     elif [[ -z $verb ]]; then
-        mapfile -t COMPREPLY < <(compgen -W "create delete doctor events exec features images kill list pause plan ps resume run seccomp spec start state trace unpack update help" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "checkpoint create delete doctor events exec features images kill list pause plan ps restore resume run seccomp spec start state trace unpack update help" -- "$cur")
     elif [[ $verb == help ]]; then
-        mapfile -t COMPREPLY < <(compgen -W "create delete doctor events exec features images kill list pause plan ps resume run seccomp spec start state trace unpack update" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "checkpoint create delete doctor events exec features images kill list pause plan ps restore resume run seccomp spec start state trace unpack update" -- "$cur")
     elif [[ $verb == kill && $count == 1 ]]; then
         mapfile -t COMPREPLY < <(compgen -A signal -- "$cur" | grep ^SIG)
     elif [[ $count -gt 0 ]]; then
@@ -113,7 +120,7 @@ _pyrunc() {
         case $verb in
             images) mapfile -t COMPREPLY < <(compgen -W 'list pull prune' -- "$cur") ;;
             seccomp) mapfile -t COMPREPLY < <(compgen -W 'explain check' -- "$cur") ;;
-            delete | events | exec | kill | pause | ps | resume | start | state | update) mapfile -t COMPREPLY < <(compgen -W "$(_pyrunc_ids "$root")" -- "$cur") ;;
+            checkpoint | delete | events | exec | kill | pause | ps | restore | resume | start | state | update) mapfile -t COMPREPLY < <(compgen -W "$(_pyrunc_ids "$root")" -- "$cur") ;;
         esac
     fi
 }

@@ -48,7 +48,7 @@ def describe() -> dict[str, object]:
         },
         "annotations": {
             "io.github.seccomp.libseccomp.version": build.libseccomp(),
-            "org.opencontainers.runc.checkpoint.enabled": "false",
+            "org.opencontainers.runc.checkpoint.enabled": "true",
         },
         "potentiallyUnsafeConfigAnnotations": unsafe,
     }

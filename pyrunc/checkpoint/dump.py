@@ -1,0 +1,161 @@
+"""`checkpoint`: have CRIU write the processes of a container to files, then delete it, or leave it running."""
+
+from __future__ import annotations
+
+import posix
+
+from pyrunc import fs
+from pyrunc.checkpoint import messages, options, rootfs
+from pyrunc.checkpoint.criu import Criu
+from pyrunc.checkpoint.images import Images
+from pyrunc.checkpoint.mounts import Mounts
+from pyrunc.container import lifecycle
+from pyrunc.errors import PyruncError, StateError, SysError
+from pyrunc.launch.ending import Interrupts
+from pyrunc.spec import load
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.command import Values
+    from pyrunc.log import Log
+    from pyrunc.state import Container
+
+# kind in config.json -> name in /proc/PID/ns; the others are joined when they are restored
+EXTERNAL = {"network": "net", "pid": "pid"}
+UNKNOWN = ["/dev/null"] * 3  # of a container that was created before its stdio was noted
+
+
+def key_of(name: str) -> str:
+    """The name by which CRIU knows an external namespace: extRootNetNS, as with runc and crun."""
+    return f"extRoot{name.capitalize()}NS"
+
+
+def checkpoint(container: Container, values: Values, log: Log) -> None:
+    """Checkpoint a locked container.  Raises PyruncError; the container goes on then as before."""
+    options.refuse_rootless()
+    dump = Dump(container, values, log)
+    dump.refuse()
+    interrupts = Interrupts()
+    try:
+        dump.run(interrupts)
+    finally:
+        interrupts.restore()
+    if not (values.get("leave-running") or values.get("pre-dump")):
+        try:
+            lifecycle.remove(container, log)
+        except (OSError, PyruncError) as error:  # the checkpoint is complete: as with runc this is not its failure
+            log.warning(f"container {container.id}: {error}")
+
+
+class Dump:
+    """One dump or pre-dump."""
+
+    __slots__ = ("config", "container", "log", "mounts", "request", "status_fd", "values")
+
+    def __init__(self, container: Container, values: Values, log: Log) -> None:
+        self.container, self.values, self.log = container, values, log
+        self.config, _ = load.load_config(container.dir + "/config.json")
+        self.mounts = Mounts(self.config, container.data["bundle"])
+        self.request = options.common(values, container.data.get("annotations") or {})
+        if values.get("page-server"):
+            self.request["ps"] = options.page_server(values["page-server"])
+        self.status_fd = options.status_fd(values["status-fd"]) if "status-fd" in values else -1
+
+    def refuse(self) -> None:
+        """Raise StateError, PyruncError before anything is touched."""
+        status = self.container.status()
+        if status not in ("running", "paused"):
+            raise StateError(f"container cannot be checkpointed in {status} state")
+        if self.container.data.get("image_bundle") and not self.values.get("leave-running"):
+            raise PyruncError(
+                "the files of a container that was made with --image are deleted with it, and it could not be restored;"
+                " use --leave-running, or make a bundle with `unpack`"
+            )
+        self.mounts.refuse()
+
+    def run(self, interrupts: Interrupts) -> None:
+        """Drive CRIU.  Raises PyruncError."""
+        images = Images(self.values, "dump.log")
+        criu = Criu(self.log, interrupts.check)
+        null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
+        paused = self.container.frozen()
+        done = False
+        try:
+            images.open(make=True)
+            criu.spawn((null, null, null))
+            criu.prepare(self.features())
+            self.fill(images)
+            pre = self.values.get("pre-dump")
+            if not pre:
+                images.write_descriptors(self.container.data.get("descriptors") or UNKNOWN)
+            kind = messages.SINGLE_PRE_DUMP if pre else messages.DUMP
+            try:
+                criu.ask({"type": kind, "opts": self.request}, self.notified)
+            except PyruncError as error:
+                interrupts.check()
+                raise images.failure("dump", str(error)) from error
+            done = True
+        finally:
+            posix.close(null)
+            images.close()
+            fs.ignore(criu.finish) if done else self.end(criu, paused)
+
+    def end(self, criu: Criu, paused: bool) -> None:
+        """After a failure: the processes go on.  A killed CRIU has not thawed them."""
+        try:
+            criu.kill()
+        finally:
+            if not paused and self.container.init_alive() and self.container.frozen():
+                lifecycle.driver_of(self.container).thaw(self.container.data["cgroup"])
+
+    def features(self) -> list[str]:
+        """What the kernel has to offer."""
+        found = ["mem_track"] if self.values.get("pre-dump") or self.values.get("parent-path") else []
+        return [*found, "lazy_pages"] if self.values.get("lazy-pages") else found
+
+    def fill(self, images: Images) -> None:
+        """The rest of the request.  Raises SysError."""
+        data = self.container.data
+        self.request |= {
+            "images_dir_fd": images.fd,
+            "work_dir_fd": images.work_fd,
+            "log_file": "dump.log",
+            "pid": data["pid"],
+            "root": data["rootfs"],
+            "external": self.namespaces(),
+            "freeze_cgroup": self.container.cgroup_directory() or None,
+        }
+        if images.parent:
+            self.request |= {"parent_img": images.parent, "track_mem": True}
+        if self.values.get("pre-dump"):
+            self.request["track_mem"] = True
+            return
+        try:
+            root = rootfs.open_root(f"/proc/{data['pid']}/root")
+        except OSError as error:
+            raise SysError("/root", "open", error.errno or 0) from error
+        try:
+            self.request["ext_mnt"] = self.mounts.dumped(root, f"/proc/{data['pid']}/mountinfo")
+        finally:
+            posix.close(root)
+
+    def namespaces(self) -> list[str]:
+        """``external``: the namespaces with a path that CRIU is not to dump.  Raises SysError."""
+        out = []
+        for index, entry in enumerate(self.mounts.linux.get("namespaces") or ()):
+            name = EXTERNAL.get(entry["type"])
+            if name and entry.get("path"):
+                try:
+                    inode = posix.stat(entry["path"]).st_ino
+                except OSError as error:
+                    where = f"/linux/namespaces/{index}/path"
+                    raise SysError(where, "stat", error.errno or 0, value=entry["path"]) from error
+                out.append(f"{name}[{inode}]:{key_of(name)}")
+        return out
+
+    def notified(self, script: str, pid: int, fd: int) -> None:
+        """A notification.  The networks are the engine's to lock, and no hook is run."""
+        if script == "status-ready" and self.status_fd >= 0:
+            fs.ignore(posix.write, self.status_fd, b"\0")
+            posix.close(self.status_fd)
+            self.status_fd = -1

@@ -1,0 +1,146 @@
+"""The criu of a restore: a fork of ours that joins the container's cgroup and leaves our namespaces before its execve.
+
+Python has one thread here, and nothing of it goes on to the container.
+"""
+
+from __future__ import annotations
+
+import posix
+from fcntl import F_DUPFD_CLOEXEC, fcntl
+
+from pyrunc import fs, jsontext
+from pyrunc.checkpoint import criu, rootfs
+from pyrunc.errors import PyruncError, SysError
+from pyrunc.native import mounts, namespaces, signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    External = list[dict[str, str]]  # the ext_mnt of a restore
+    Look = Callable[[int], External]
+
+CLONE_NEWNS, CLONE_NEWCGROUP = 0x20000, 0x2000000
+_MS_BIND_RECURSIVE, _MS_SLAVE_RECURSIVE, _MS_PRIVATE = 0x1000 | 0x4000, 0x80000 | 0x4000, 0x40000
+_SOCKET = 3
+_ABOVE = 200
+_LAST_FD = 0x7FFFFFFF
+_MOST = 16 << 20
+_ROOT = "rootfs"
+_FAILED = 127
+
+
+class Nest:
+    """The fork, from its birth to its execve.
+
+    ``stage`` is an empty directory of ours, below ``top``.  In the fork's mount namespace it becomes a tmpfs with the
+    root filesystem and all that CRIU is to bind from, and takes the place of ``top``: a user namespace's root cannot
+    enter the directory of our state, and CRIU wants a root filesystem below which nothing is hidden.
+    """
+
+    __slots__ = ("cgroup_namespace", "pid", "release", "report", "rootfs", "stage", "top")
+
+    def __init__(self, rootfs: str, stage: str, top: str, *, cgroup_namespace: bool) -> None:
+        self.rootfs, self.stage, self.top, self.cgroup_namespace = rootfs, stage, top, cgroup_namespace
+        self.pid = 0
+        self.release = self.report = -1
+
+    def fork(self, stdio: Sequence[int], extra: Sequence[int], look: Look) -> int:
+        """Start it; it waits for `go`.  Returns our end of criu's socket.
+
+        ``look`` is called in it with the descriptor of the mounted root; what it returns is what `go` returns.
+        Raises PyruncError, OSError.
+        """
+        path = criu.find()
+        ours, theirs = criu.socketpair()
+        wait, self.release = posix.pipe2(posix.O_CLOEXEC)
+        self.report, told = posix.pipe2(posix.O_CLOEXEC)
+        self.pid = posix.fork()
+        if not self.pid:
+            try:
+                posix.close(self.release)
+                self.become(path, wait, told, (*stdio, theirs, *extra), look)
+            finally:
+                posix._exit(_FAILED)
+        for fd in (theirs, wait, told):
+            posix.close(fd)
+        return ours
+
+    def become(self, path: str, wait: int, told: int, descriptors: Sequence[int], look: Look) -> None:
+        """In the fork: wait, leave the namespaces, report, execute criu."""
+        try:
+            if posix.read(wait, 1) != b"g":
+                return
+            self.leave()
+            root = rootfs.open_root(f"{self.stage}/{_ROOT}")
+            found = look(root)
+            self.mount(self.stage, self.top, b"", _MS_BIND_RECURSIVE, b"")
+            fs.write_all(told, jsontext.dumps({"found": found}).encode("ascii"))
+            moved = [fcntl(fd, F_DUPFD_CLOEXEC, _ABOVE) for fd in descriptors]
+            told = fcntl(told, F_DUPFD_CLOEXEC, _ABOVE)
+            signals.restore()
+            for number, fd in enumerate(moved):
+                posix.dup2(fd, number)
+            # Callers leave descriptors open that are not ours to pass on; what is above has close-on-exec.
+            for fd in range(len(moved), _ABOVE):
+                fs.ignore(posix.close, fd)
+            posix.execve(path, ["criu", "swrk", str(_SOCKET)], {b"PATH": fs.encode(criu.PATH), **posix.environ})
+        except BaseException as error:
+            text = str(error) if isinstance(error, PyruncError) else f"criu: {error}"
+            fs.ignore(fs.write_all, told, jsontext.dumps({"error": text}).encode("ascii"))
+
+    def leave(self) -> None:
+        """A mount namespace of its own, with the root filesystem in `stage`.  Raises SysError."""
+        try:
+            namespaces.unshare(CLONE_NEWNS | (CLONE_NEWCGROUP if self.cgroup_namespace else 0))
+        except OSError as error:
+            raise SysError("criu", "unshare", error.errno or 0) from error
+        self.mount("none", "/", b"", _MS_SLAVE_RECURSIVE, b"")
+        self.mount("none", self.stage, b"tmpfs", 0, b"mode=0755")
+        place = f"{self.stage}/{_ROOT}"
+        posix.mkdir(place, 0o755)
+        self.mount(self.rootfs, place, b"", _MS_BIND_RECURSIVE, b"")
+        root = rootfs.open_root(place)
+        try:
+            mounts.set_propagation(root, _MS_PRIVATE)
+        except OSError as error:
+            raise SysError("/root/path", "mount_setattr", error.errno or 0, value=self.rootfs) from error
+        finally:
+            posix.close(root)
+
+    def mount(self, source: str, target: str, kind: bytes, flags: int, data: bytes) -> None:
+        """mount(2).  Raises SysError."""
+        try:
+            mounts.mount(fs.encode(source), fs.encode(target), kind, flags, data)
+        except OSError as error:
+            raise SysError(target, "mount", error.errno or 0, value=source) from error
+
+    def final(self, path: str) -> str:
+        """Where criu finds what was put at a path in `stage`."""
+        return self.top + path[len(self.stage) :] if path.startswith(self.stage + "/") else path
+
+    @property
+    def root(self) -> str:
+        """Where criu finds the root filesystem."""
+        return f"{self.top}/{_ROOT}"
+
+    def go(self) -> External:
+        """Let it go on until its execve; returns what ``look`` found.  Raises PyruncError."""
+        try:
+            posix.write(self.release, b"g")
+            told = jsontext.loads(fs.read_fd(self.report, _MOST))
+        except (BrokenPipeError, ValueError):
+            raise PyruncError("criu was killed before it was executed") from None
+        finally:
+            self.close()
+        if "error" in told:
+            raise PyruncError(told["error"])
+        found: External = told["found"]
+        return found
+
+    def close(self) -> None:
+        """Close our ends of its pipes; one that still waits ends then.  Idempotent."""
+        for fd in (self.release, self.report):
+            if fd >= 0:
+                posix.close(fd)
+        self.release = self.report = -1

@@ -1,0 +1,322 @@
+"""`restore`: a container of a bundle whose processes come from a checkpoint.
+
+    images, config.json, host facts -> reserve the id -> cgroup -> criu in it -> places for mounts -> CRIU -> commit
+
+It is a `run` in which CRIU takes the place of init.  When the processes are complete, and still stopped, CRIU notifies
+us ("post-restore"); that is the moment at which a created container would wait for start.
+"""
+
+from __future__ import annotations
+
+import posix
+from posix import O_CLOEXEC, O_RDWR
+
+from pyrunc import fs, procfs, state
+from pyrunc.checkpoint import messages, options
+from pyrunc.checkpoint.criu import EXTRA, Criu
+from pyrunc.checkpoint.dump import EXTERNAL, key_of
+from pyrunc.checkpoint.images import Images
+from pyrunc.checkpoint.mounts import Mounts
+from pyrunc.checkpoint.nest import Nest
+from pyrunc.errors import PyruncError, SysError, UsageError
+from pyrunc.launch.run import Run, run
+from pyrunc.launch.session import write_pid_file
+from pyrunc.launch.spawn import connect
+from pyrunc.native import sockets
+from pyrunc.spec.mappings import host_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.checkpoint.protobuf import Fields
+    from pyrunc.command import Values
+    from pyrunc.launch.ending import Interrupts
+    from pyrunc.launch.run import RunOptions
+
+# Namespaces with a path that CRIU joins by itself: kind in config.json -> CRIU's name
+_JOINED = {"user": "user", "uts": "uts", "ipc": "ipc", "mount": "mnt", "time": "time"}
+_LSM = ("apparmor", "selinux")
+_COMPLETE = "post-restore"
+_STAGE = "criu"  # a directory in that of the state: see nest.py
+
+
+def restored(opts: RunOptions, values: Values) -> int:
+    """Restore a container; in the foreground wait, delete, and return the program's exit code.  Raises PyruncError."""
+    options.refuse_rootless()
+    return run(opts, Restore(opts, values))
+
+
+class Restore(Run):
+    """One restore at work."""
+
+    __slots__ = ("criu", "images", "master", "mounts", "request", "shared", "stdio", "targets", "values")
+
+    def __init__(self, opts: RunOptions, values: Values) -> None:
+        super().__init__(opts)
+        self.values = values
+        self.images = Images(values, "restore.log")
+        self.mounts: Mounts
+        self.criu = Criu(opts.log, self.check)
+        self.request: Fields = {}
+        self.targets: list[str] = []  # what stdio was when the container was created
+        self.stdio = [0, 1, 2]  # what takes its place
+        self.master = -1  # of the terminal
+        self.shared: posix.stat_result | None = None  # the directory of images as it was
+
+    # -- before anything is touched ----------------------------------------------------------------------
+
+    def steps(self, interrupts: Interrupts) -> None:
+        """From the bundle to processes that are complete, and stopped."""
+        self.undo.push(self.images.close)
+        self.images.open(make=False)
+        self.targets = self.images.read_descriptors()
+        self.open_stdio()
+        if self.streams is not None:
+            self.undo.push(self.close_streams)
+        self.prepare()
+        if self.streams is not None:  # a terminal has none
+            self.stdio = list(self.streams.theirs)
+        self.mounts = Mounts(self.config, fs.abspath(self.opts.bundle))
+        self.mounts.refuse()
+        self.fill()
+        self.reserve()
+        self.container.data["descriptors"] = [
+            posix.readlink(f"/proc/self/fd/{fd}") if target.startswith("pipe:") else target
+            for target, fd in zip(self.targets, self.stdio, strict=True)
+        ]
+        self.ask()
+        if self.foreground():  # there is no READY to wait for: the service was ready before it was dumped
+            self.channel.block_signals()
+            interrupts.check()
+        self.release(interrupts)
+
+    def check(self) -> None:
+        """Raise PyruncError if a signal came."""
+        if self.interrupts is not None:
+            self.interrupts.check()
+
+    def notifies(self) -> bool:
+        """Always: whether the checkpoint had the socket's directory is not known, and CRIU has to find it."""
+        return True
+
+    def fill(self) -> None:
+        """The request, as far as it does not need anything that is to be made.  Raises PyruncError."""
+        profile = self.values.get("lsm-profile")
+        if profile and (profile.partition(":")[0] not in _LSM or not profile.partition(":")[2]):
+            raise UsageError(f"--lsm-profile {profile}: expected apparmor:NAME or selinux:LABEL")
+        self.request = options.common(self.values, self.config.get("annotations") or {}) | {
+            "images_dir_fd": self.images.fd,
+            "work_dir_fd": self.images.work_fd,
+            "log_file": "restore.log",
+            "evasive_devices": True,
+            "rst_sibling": True,  # the first process becomes our child, and not criu's
+            "lsm_profile": profile or None,
+            "lsm_mount_context": self.values.get("lsm-mount-context") or None,
+            "parent_img": self.images.parent or None,
+        }
+
+    def share_images(self) -> None:
+        """Let root of the container's user namespace search the directory of images while CRIU restores.
+
+        CRIU opens images as root of the host, as whom a process is born into a user namespace, and then as root of
+        that.  The owner is the one; the group is to be the other.
+        """
+        maps = self.linux.get("gidMappings")
+        if not maps:
+            return
+        fd, group = self.images.fd, host_id(maps, 0)
+        found = posix.fstat(fd)
+        if group < 0 or found.st_mode & 0o001:
+            return
+        try:
+            posix.fchown(fd, -1, group)
+            self.undo.push(posix.fchown, fd, -1, found.st_gid)
+            posix.fchmod(fd, found.st_mode & 0o7777 | 0o010)
+            self.undo.push(posix.fchmod, fd, found.st_mode & 0o7777)
+        except OSError as error:  # a read-only filesystem; CRIU will say what it cannot open
+            self.log.debug(f"--image-path: {error}")
+        self.shared = found
+
+    def unshare_images(self) -> None:
+        """Put the mode and the group of the directory of images back."""
+        if self.shared is not None:
+            fs.ignore(posix.fchmod, self.images.fd, self.shared.st_mode & 0o7777)
+            fs.ignore(posix.fchown, self.images.fd, -1, self.shared.st_gid)
+
+    # -- CRIU --------------------------------------------------------------------------------------------
+
+    def ask(self) -> None:
+        """Start criu in the container's cgroup, and have it restore."""
+        stage = f"{self.container.dir}/{_STAGE}"
+        posix.mkdir(stage, 0o700)
+        nest = Nest(
+            self.container.data["rootfs"],
+            stage,
+            self.container.dir.rpartition("/")[0],
+            cgroup_namespace=self.own_cgroup_namespace(),
+        )
+        self.undo.push(nest.close)
+        extra = self.namespaces()
+        null = posix.open("/dev/null", O_RDWR | O_CLOEXEC)
+        try:
+            # What criu prints is not the container's.  A shell job has the terminal that criu has.
+            stdio = self.stdio if self.values.get("shell-job") else [null] * 3
+            inherited = self.inherit_stdio(EXTRA + len(extra))
+            self.criu.sock = nest.fork(stdio, (*extra, *(fd for _, fd in inherited)), self.look)
+        finally:
+            for fd in (null, *extra):
+                posix.close(fd)
+        self.enter_pid = self.criu.pid = nest.pid
+        self.make_cgroup()
+        self.join_cgroup()
+        self.request["ext_mnt"] = [entry | {"val": nest.final(entry["val"])} for entry in nest.go()]
+        if self.streams is not None:
+            self.streams.close_theirs()
+        self.request["root"] = nest.root
+        self.share_images()
+        try:
+            self.criu.prepare()
+            self.criu.ask({"type": messages.RESTORE, "opts": self.request}, self.notified, _COMPLETE)
+        except PyruncError as error:
+            raise self.explained(error) from error
+        self.commit()
+
+    def own_cgroup_namespace(self) -> bool:
+        """Whether criu has to be in the container's cgroup namespace: it makes one only if it manages cgroups."""
+        return self.mounts.namespace("cgroup") and not self.request["manage_cgroups_mode"]
+
+    def look(self, root: int) -> list[dict[str, str]]:
+        """In the fork: create the places for mounts, and name the external ones."""
+        self.mounts.make_places(root)
+        stage = f"{self.container.dir}/{_STAGE}"
+        return self.mounts.restored(root, stage, (self.facts.cgroup2_mount, self.notify))
+
+    def namespaces(self) -> list[int]:
+        """Descriptors of the namespaces that criu inherits; the others with a path it joins.  Raises SysError."""
+        opened: list[int] = []
+        inherited, joined = [], []
+        for index, entry in enumerate(self.mounts.linux.get("namespaces") or ()):
+            path, name = entry.get("path"), EXTERNAL.get(entry["type"])
+            if not path:
+                continue
+            if name:
+                opened.append(procfs.open_namespace(path, f"/linux/namespaces/{index}/path"))
+                inherited.append({"key": key_of(name), "fd": EXTRA + len(opened) - 1})
+            else:
+                joined.append({"ns": _JOINED[entry["type"]], "ns_file": path})
+        self.request["inherit_fd"], self.request["join_ns"] = inherited, joined
+        return opened
+
+    def inherit_stdio(self, number: int) -> list[tuple[str, int]]:
+        """(what it was, descriptor) of each pipe that stdio was; ``number`` is the first one's in criu."""
+        seen: dict[str, int] = {}
+        for target, fd in zip(self.targets, self.stdio, strict=True):
+            if target.startswith("pipe:"):
+                seen.setdefault(target, fd)
+        for offset, target in enumerate(seen):
+            self.request["inherit_fd"].append({"key": target, "fd": number + offset})
+        return list(seen.items())
+
+    def join_cgroup(self) -> None:
+        """Have criu, and so what it restores, in the container's cgroup; device rules apply from here on."""
+        path = self.plan.cgroup_path
+        if not path:
+            return
+        fs.write_file(f"{self.facts.cgroup_dir(path)}/cgroup.procs", b"%d" % self.enter_pid)
+        self.driver.devices(self.cgroup_fd, self.resources().get("devices"), "/linux/resources/devices")
+        if self.request["manage_cgroups_mode"]:
+            lines = fs.read_file(f"/proc/{self.enter_pid}/cgroup", 65536).decode("utf-8", "surrogateescape").split("\n")
+            parts = [line.split(":", 2) for line in lines if line]
+            self.request["cg_root"] = [{"ctrl": controllers, "path": at} for _, controllers, at in parts]
+
+    def explained(self, error: PyruncError) -> PyruncError:
+        """A failure of CRIU in the words of its log; any other as it is."""
+        self.check()
+        if not str(error).startswith("criu"):
+            return error
+        return self.images.failure("restore", str(error))
+
+    def notified(self, script: str, pid: int, fd: int) -> None:
+        """A notification of CRIU."""
+        if script == "setup-namespaces":
+            self.on_namespaces(pid)
+        elif script == "orphan-pts-master" and fd >= 0:
+            self.on_terminal(fd)
+        elif script == _COMPLETE:
+            self.on_complete(pid)
+
+    def on_namespaces(self, pid: int) -> None:
+        """The first process is there, alone, in its namespaces: what `create` does before init goes on."""
+        self.init_pid, self.reached_pid = pid, True
+        self.pidfd = posix.pidfd_open(pid)
+        self.container.set_init(pid)
+        self.container.save()
+        if "intelRdt" in self.linux:
+            from pyrunc.cgroup import rdt
+
+            classes = self.container.data["rdt"]
+            self.undo.push(rdt.undo, classes)
+            rdt.apply(self.linux["intelRdt"], classes, pid)
+        self.host_hooks("prestart", "created", fatal=True)
+        self.host_hooks("createRuntime", "creating", fatal=True)
+
+    def on_terminal(self, master: int) -> None:
+        """The master of the terminal, which nobody had when it was dumped."""
+        if not self.opts.console_socket:
+            self.master = posix.dup(master)
+            return
+        sock = connect("--console-socket", self.opts.console_socket)
+        try:
+            sockets.send_descriptor(sock, b"orphan-pts-master", master)
+        except OSError as error:
+            raise SysError("--console-socket", "sendmsg", error.errno or 0) from error
+        finally:
+            posix.close(sock)
+
+    def on_complete(self, pid: int) -> None:
+        """All processes are there and stopped.  The limits come now, when criu's own memory is given back soon."""
+        if pid != self.init_pid:
+            raise PyruncError(f"criu: the first process was {self.init_pid}, and is {pid}")
+        resources = self.resources()
+        if self.plan.cgroup_path and resources:
+            self.driver.apply(self.plan.cgroup_path, resources)
+
+    def commit(self) -> None:
+        """The state, before the caller hears of the container."""
+        if self.opts.pid_file:
+            write_pid_file(self.opts.pid_file, self.init_pid)
+            self.undo.push(fs.ignore, posix.unlink, self.opts.pid_file)
+        self.container.data |= {"created": state.now(), "status": "running"}
+        self.container.save()
+
+    # -- as `run` continues ------------------------------------------------------------------------------
+
+    def go(self) -> None:
+        """The program's first line must already meet a terminal in the right mode."""
+        if self.master >= 0:
+            from pyrunc.launch import console
+
+            self.relay = console.Relay(self.master)
+            self.undo.push(self.relay.close)
+        self.undo.push(self.end_program)
+
+    def await_program(self, interrupts: Interrupts) -> None:
+        """Let the processes go on.  Raises PyruncError."""
+        try:
+            self.criu.go_on(messages.RESTORE, self.notified)
+        except PyruncError as error:
+            raise self.explained(error) from error
+        self.criu.finish()
+        self.enter_pid = 0
+        self.unshare_images()
+        self.images.close()
+        fs.ignore(posix.rmdir, f"{self.container.dir}/{_STAGE}")
+
+    def kill_children(self) -> None:
+        """Kill criu and the first process."""
+        super().kill_children()
+        self.criu.pid = 0
+        self.criu.finish()
+
+    def stray_children(self) -> list[int]:
+        """None: what criu had made before it was killed is in the cgroup."""
+        return []

@@ -1,0 +1,374 @@
+"""Checkpoint and restore without CRIU: the wire format, command lines, the directory of images, paths."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyrunc import cli, command
+from pyrunc.checkpoint import messages, mounts, options, protobuf, rootfs
+from pyrunc.checkpoint.criu import find
+from pyrunc.checkpoint.images import Images
+from pyrunc.errors import PyruncError, UsageError
+from pyrunc.verbs import checkpoint as checkpoint_verb
+from pyrunc.verbs import restore as restore_verb
+
+# -- protocol buffers -------------------------------------------------------------------------------------------------
+
+# Worked out by hand from https://protobuf.dev/programming-guides/encoding/
+VECTORS: list[tuple[dict[str, Any], str]] = [
+    ({"type": messages.VERSION, "keep_open": True}, "080a2001"),
+    ({"type": messages.NOTIFY, "notify_success": True}, "08061801"),
+    ({"type": messages.DUMP, "opts": {"images_dir_fd": 5, "pid": 300}}, "08011205080510ac02"),
+    ({"type": messages.DUMP, "opts": {"images_dir_fd": -1}}, "0801120b08ffffffffffffffffff01"),
+    (
+        {"type": messages.RESTORE, "opts": {"ext_mnt": [{"key": "/a", "val": "b"}], "external": ["x", "y"]}},
+        "08021212ba01070a022f61120162aa020178aa020179",
+    ),
+    ({"type": messages.FEATURE_CHECK, "features": {"mem_track": True}}, "08092a020801"),
+]
+
+
+@pytest.mark.parametrize(("values", "text"), VECTORS)
+def test_encode(values: dict[str, Any], text: str) -> None:
+    data = protobuf.encode(messages.REQUEST, values)
+    assert data.hex() == text
+    assert protobuf.decode(messages.REQUEST, data) == values
+
+
+def test_none_is_left_out() -> None:
+    assert protobuf.encode(messages.OPTIONS, {"root": None, "pid": 1}) == b"\x10\x01"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("08", "ends within a number"),
+        ("08" + "ff" * 10, "more than ten bytes"),
+        ("1205" + "00", "ends within a field"),
+        ("12ffffffffffffffffff01", "ends within a field"),
+        ("0b", "wire type 3"),
+        ("0e", "wire type 6"),
+        ("00", "field number 0"),
+        ("0a00", "type has wire type 2"),
+        ("1001", "opts has wire type 0"),
+        ("0d", "ends within a field"),
+    ],
+)
+def test_decode_refuses(text: str, what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        protobuf.decode(messages.REQUEST, bytes.fromhex(text))
+
+
+def test_unknown_fields_are_skipped() -> None:
+    unknown = "a00601" + "a2060378797a" + "a506" + "00" * 4 + "a106" + "00" * 8
+    assert protobuf.decode(messages.REQUEST, bytes.fromhex("0801" + unknown + "1801")) == {
+        "type": 1,
+        "notify_success": True,
+    }
+
+
+def test_the_last_value_wins() -> None:
+    assert protobuf.decode(messages.REQUEST, bytes.fromhex("08010802")) == {"type": 2}
+
+
+def test_random_bytes() -> None:
+    chance, read = random.Random(1), 0
+    for _ in range(20000):
+        try:
+            protobuf.decode(messages.RESPONSE, chance.randbytes(chance.randrange(12)))
+            read += 1
+        except ValueError:
+            pass
+    assert 100 < read < 20000
+
+
+# -- command lines of callers -----------------------------------------------------------------------------------------
+
+CHECKPOINTS = [
+    "--image-path /I --work-path /W --parent-path ../p --tcp-established --ext-unix-sk --shell-job --file-locks"
+    " --empty-ns network --leave-running c",
+    "--image-path /I --work-path /B --leave-running --leave-running --pre-dump c",
+    "--page-server 1.2.3.4:27 --lazy-pages --status-fd 3 --manage-cgroups-mode soft c",
+    "-image-path=/I -network-lock nftables -tcp-skip-in-flight -link-remap -auto-dedup c",
+]
+RESTORES = [
+    "--image-path /I --work-path /W --parent-path p --detach --pid-file /F --console-socket /S --no-pivot"
+    " -no-subreaper --bundle /B c",
+    "--bundle /B --pid-file /F --no-pivot --no-new-keyring --detach --image-path /I --work-path /B --tcp-established"
+    " --tcp-close --file-locks --lsm-mount-context=L --lsm-profile=selinux:L --preserve-fds 2 --console-socket /S c",
+    "-b /B -d --network-lock skip --manage-cgroups-mode ignore --lazy-pages --auto-dedup --empty-ns network c",
+]
+
+
+@pytest.mark.parametrize("line", CHECKPOINTS)
+def test_command_lines_of_checkpoint(line: str) -> None:
+    values, args = command.parse(line.split(), checkpoint_verb.FLAGS, stop_at_first=False)
+    assert args == ["c"] and options.common(values, {})["orphan_pts_master"] is True
+
+
+@pytest.mark.parametrize("line", RESTORES)
+def test_command_lines_of_restore(line: str) -> None:
+    values, args = command.parse(line.split(), restore_verb.FLAGS, stop_at_first=False)
+    assert args == ["c"] and options.common(values, {})["notify_scripts"] is True
+
+
+def test_the_probe_of_podman(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["checkpoint", "--help"]) == 0
+    assert cli.main(["restore", "--lsm-mount-context"]) == 1
+    assert "flag needs an argument" in capfd.readouterr().err
+
+
+def test_the_fields_of_options() -> None:
+    given = {"tcp-established": True, "shell-job": False, "network-lock": "skip", "manage-cgroups-mode": "full"}
+    found = options.common(given, {"org.criu.config": ""})
+    assert found["tcp_established"] is True and "shell_job" not in found
+    assert (found["network_lock"], found["manage_cgroups_mode"], found["config_file"]) == (3, 4, None)
+    assert options.common({}, {})["manage_cgroups_mode"] == 0
+    assert options.config_file({"org.criu.config": "/c"}) == "/c"
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"manage-cgroups-mode": "x"}, "expected ignore, soft, full, strict"),
+        ({"empty-ns": ["pid"]}, "expected network"),
+        ({"network-lock": "x"}, "expected iptables, nftables, skip"),
+    ],
+)
+def test_refused_options(values: dict[str, Any], text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        options.common(values, {})
+
+
+def test_page_server() -> None:
+    assert options.page_server("[::1]:80") == {"address": "::1", "port": 80}
+    for text in ("", "a", "a:", ":1", "a:0", "a:65536", "a:x", "a:" + "9" * 5000):
+        with pytest.raises(UsageError, match="expected ADDRESS:PORT"):
+            options.page_server(text)
+
+
+def test_status_fd() -> None:
+    read, write = os.pipe()
+    try:
+        assert options.status_fd(write) == write
+        with pytest.raises(UsageError, match="not writable"):
+            options.status_fd(read)
+    finally:
+        os.close(read)
+        os.close(write)
+    with pytest.raises(UsageError, match="not open"):
+        options.status_fd(write)
+
+
+# -- the directory of images ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Images:
+    (tmp_path / "i").mkdir()
+    (tmp_path / "i/inventory.img").touch()
+    (tmp_path / "i/descriptors.json").write_text('["/dev/null","pipe:[1]",""]')
+    return Images({"image-path": str(tmp_path / "i")}, "restore.log")
+
+
+def test_descriptors(images: Images) -> None:
+    images.open(make=False)
+    assert images.read_descriptors() == ["/dev/null", "pipe:[1]", ""]
+    images.write_descriptors(["a", "b", "c"])
+    assert images.read_descriptors() == ["a", "b", "c"]
+    images.close()
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '["a","b"]', '["a","b",3]', "[" * 5000, '["a","b","c","d"]'])
+def test_damaged_descriptors(images: Images, content: str) -> None:
+    Path(images.path, "descriptors.json").write_text(content)
+    images.open(make=False)
+    with pytest.raises(PyruncError, match=r"descriptors\.json"):
+        images.read_descriptors()
+    images.close()
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "directory", "large"])
+def test_descriptors_that_are_something_else(images: Images, kind: str, tmp_path: Path) -> None:
+    path = Path(images.path, "descriptors.json")
+    path.unlink()
+    if kind == "link":
+        (tmp_path / "target").write_text('["a","b","c"]')
+        path.symlink_to(tmp_path / "target")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.write_text(json.dumps(["a" * 70000, "b", "c"]))
+    images.open(make=False)
+    with pytest.raises(PyruncError, match=r"descriptors\.json"):
+        images.read_descriptors()
+    images.close()
+
+
+@pytest.mark.parametrize("name", ["inventory.img", "descriptors.json"])
+def test_what_is_not_a_checkpoint(images: Images, name: str) -> None:
+    Path(images.path, name).unlink()
+    images.open(make=False)
+    with pytest.raises(PyruncError, match=f"not a checkpoint: {name} is missing"):
+        images.read_descriptors()
+    images.close()
+
+
+@pytest.mark.parametrize("name", ["restore.log", "stats-restore"])
+def test_a_link_in_place_of_a_log(images: Images, name: str, tmp_path: Path) -> None:
+    """CRIU would follow it."""
+    Path(images.path, name).symlink_to(tmp_path / "outside")
+    with pytest.raises(PyruncError, match=name):
+        images.open(make=False)
+    images.close()
+    Path(images.path, name).unlink()
+    (tmp_path / "other").touch()
+    os.link(tmp_path / "other", Path(images.path, name))
+    with pytest.raises(PyruncError, match=name):
+        images.open(make=False)
+    images.close()
+    Path(images.path, name).unlink()
+    Path(images.path, name).touch()  # CRI-O creates it, with a label
+    images.open(make=False)
+    images.close()
+
+
+def test_parent_path(images: Images, tmp_path: Path) -> None:
+    for parent, text in (("/abs", "must be relative"), ("missing", "invalid --parent-path"), ("file", "parent-path")):
+        images.parent = parent
+        (Path(images.path) / "file").touch()
+        with pytest.raises(PyruncError, match=text):
+            images.open(make=True)
+        images.close()
+    (tmp_path / "pre").mkdir()
+    images.parent = "../pre"
+    images.open(make=True)
+    images.close()
+
+
+def test_directories_are_created(tmp_path: Path) -> None:
+    made = Images({"image-path": str(tmp_path / "a/b"), "work-path": str(tmp_path / "w")}, "dump.log")
+    made.open(make=True)
+    assert (tmp_path / "a/b").stat().st_mode & 0o777 == 0o700 and (tmp_path / "w").is_dir()
+    made.close()
+
+
+def test_the_last_error_of_a_log(images: Images) -> None:
+    log = Path(images.path, "restore.log")
+    assert "see " + str(log) in str(images.failure("restore", "criu: EPERM"))
+    log.write_text(
+        "(00.1) Error (criu/util.c:1): rlimit: Can't setup\n(00.2) Warn  (criu/x.c:2): Error no\n"
+        "(00.2) Error (criu/files.c:9): Can't lookup mount=27 for fd=2\n"
+        "(00.3) Error (criu/cr-dump.c:2): Dump files (pid: 3) failed with -1\n"
+        "(00.4) Error (criu/cr-dump.c:3): Dumping FAILED.\n"
+    )
+    assert str(images.failure("dump", "")) == f"criu dump: Can't lookup mount=27 for fd=2; see {log}"
+    log.write_bytes(b"\xff Error (\x1b[31m): \x1b[2Jx\n")
+    assert str(images.failure("dump", "")).isprintable()
+
+
+# -- paths ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    root = tmp_path / "root"
+    (root / "real/conf").mkdir(parents=True)
+    (root / "real/file").touch()
+    links = {"link": "/real/conf", "up": "../../../../real", "loop": "loop", "out": str(tmp_path)}
+    for name, target in (links | {"rel": "real/../real/conf"}).items():
+        (root / name).symlink_to(target)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/link", "/real/conf"), ("/up/conf", "/real/conf"), ("/rel", "/real/conf"), ("/../../real", "/real"),
+        ("/", "/"), ("/missing/x", "/missing/x"), ("/real/file/x", "/real/file/x"), ("/out", "/out"),
+    ],
+)  # fmt: skip
+def test_resolved(tree: Path, path: str, found: str) -> None:
+    root = rootfs.open_root(str(tree))
+    assert rootfs.resolved(root, path) == found
+    os.close(root)
+
+
+def test_kinds(tree: Path) -> None:
+    root = rootfs.open_root(str(tree))
+    assert [rootfs.kind(root, path) for path in ("/real/file", "/link", "/missing")] == ["file", "dir", ""]
+    with pytest.raises(OSError, match="Errno 40"):
+        rootfs.resolved(root, "/loop")
+    os.close(root)
+
+
+def test_what_is_made_stays_inside(tree: Path, tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    root = rootfs.open_root(str(tree))
+    for path, make in (("/up/../new/dir", "dir"), ("/link/file", "file"), ("/out/evil", "dir")):
+        with rootfs.Walk(root, make) as walk:
+            walk.go(path)
+    os.close(root)
+    assert (tree / "new/dir").is_dir() and (tree / "real/conf/file").is_file()
+    assert sorted(os.listdir(tmp_path)) == ["root"]
+    assert (tree / str(tmp_path).lstrip("/") / "evil").is_dir()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# -- mounts -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({"mounts": [{"destination": "/a", "uidMappings": [{}]}]}, "/mounts/0: CRIU cannot restore an id-mapped"),
+        ({"mounts": [{"destination": "/a", "options": ["ridmap"]}]}, "/mounts/0"),
+        ({}, "/linux/namespaces: CRIU needs a mount namespace"),
+        ({"linux": {"namespaces": [{"type": "cgroup", "path": "/p"}]}}, "/linux/namespaces/0: CRIU cannot"),
+        ({"linux": {"seccomp": {"syscalls": [{"action": "SCMP_ACT_NOTIFY"}]}}}, "/linux/seccomp: CRIU cannot"),
+    ],
+)
+def test_refused_configurations(config: dict[str, Any], text: str) -> None:
+    if config:
+        config.setdefault("linux", {}).setdefault("namespaces", []).append({"type": "mount"})
+    with pytest.raises(PyruncError, match=text):
+        mounts.Mounts(config, "/b").refuse()
+
+
+def test_external_mounts(tree: Path) -> None:
+    config = {
+        "mounts": [
+            {"destination": "/link", "source": "src", "options": ["bind"]},
+            {"destination": "/proc", "type": "proc"},
+            {"destination": "/sys/fs/cgroup", "type": "cgroup2"},
+        ],
+        "linux": {"namespaces": [{"type": "mount"}], "maskedPaths": ["/real/file", "/real/conf", "/none"]},
+    }
+    found = mounts.Mounts(config, "/b")
+    assert [bind[:3] for bind in found.binds()] == [(0, "/link", "/b/src")]
+    root = rootfs.open_root(str(tree))
+    keys = {entry["key"] for entry in found.dumped(root, "/dev/null")}
+    os.close(root)
+    assert keys == {"/real/conf", "/sys/fs/cgroup", "/run/notify", "/real/file"}
+
+
+# -- the program ------------------------------------------------------------------------------------------------------
+
+
+def test_find(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}/a:{tmp_path}/b")
+    monkeypatch.setitem(__import__("posix").environ, b"PATH", f"{tmp_path}/a:{tmp_path}/b".encode())
+    (tmp_path / "a/criu").mkdir(parents=True)
+    (tmp_path / "b").mkdir()
+    with pytest.raises(PyruncError, match="not found in"):
+        find()
+    (tmp_path / "b/criu").touch(0o755)
+    assert find() == f"{tmp_path}/b/criu"
