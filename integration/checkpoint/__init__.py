@@ -1,0 +1,1 @@
+"""Checkpoint and restore with a CRIU that bench/criu.sh has unpacked."""

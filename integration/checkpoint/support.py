@@ -1,0 +1,164 @@
+"""A container that counts on its stdout, and the two verbs on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from integration.harness import REPO, SLOW, Container, Mount, parse_mountinfo, wait_until
+
+UNPACKED = REPO / "build/criu/usr/sbin"
+# What a peer has to be told, because it would change the options of the host's cgroup2 otherwise (criu#3029).
+IGNORE = ("--manage-cgroups-mode", "ignore")
+COUNT = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"
+TIMEOUT = 30 * SLOW
+
+
+def environment() -> dict[str, str]:
+    """With the unpacked criu first in PATH, if there is one."""
+    return {"PATH": f"{UNPACKED}:{os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"}
+
+
+def why_not() -> str:
+    """Why CRIU cannot be used here, "" if it can."""
+    try:
+        done = subprocess.run(["criu", "check"], env=environment(), capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "no criu: bench/criu.sh gets one where the machine's apt sources have it"
+    return "" if done.returncode == 0 else f"criu check: {done.stderr.strip().splitlines()[-1:]}"
+
+
+class Pipe:
+    """A pipe of ours that a container writes to."""
+
+    def __init__(self) -> None:
+        self.end, self.theirs = os.pipe()
+        os.set_blocking(self.end, False)
+        self.text = ""
+
+    def read(self) -> str:
+        """All that has come so far."""
+        while True:
+            try:
+                data = os.read(self.end, 65536)
+            except BlockingIOError:
+                return self.text
+            if not data:
+                return self.text
+            self.text += data.decode()
+
+    def close_theirs(self) -> None:
+        if self.theirs >= 0:
+            os.close(self.theirs)
+            self.theirs = -1
+
+    def close(self) -> None:
+        self.close_theirs()
+        os.close(self.end)
+
+
+class Counter:
+    """One container with pipes of ours as stdout and stderr, which change with each restore."""
+
+    def __init__(self, made: Container, script: str = COUNT) -> None:
+        self.made = made
+        self.images = made.box.path / "images"
+        self.pipes: list[Pipe] = []
+        made.bundle.config["process"]["args"] = ["/bin/sh", "-c", script]
+
+    @property
+    def peer(self) -> bool:
+        return not self.made.box.runtime.is_pyrunc
+
+    @property
+    def out(self) -> str:
+        return self.pipes[-2].read()
+
+    @property
+    def err(self) -> str:
+        return self.pipes[-1].read()
+
+    @property
+    def numbers(self) -> list[int]:
+        """What was counted since the last start; a line that is not complete does not count."""
+        return [int(line) for line in self.out.split("\n")[:-1] if line.isdigit()]
+
+    def spawn(self, verb: str, *args: str, **kwargs: Any) -> subprocess.Popen[bytes]:
+        """A call of the runtime with the two pipes."""
+        self.pipes += [Pipe(), Pipe()]
+        argv = self.made.box.runtime.argv("--root", str(self.made.box.root), verb, *args)
+        kwargs.setdefault("stdin", subprocess.DEVNULL)
+        kwargs.setdefault("stdout", self.pipes[-2].theirs)
+        kwargs.setdefault("stderr", self.pipes[-1].theirs)
+        child = subprocess.Popen(argv, env=environment(), **kwargs)
+        for pipe in self.pipes[-2:]:
+            pipe.close_theirs()
+        return child
+
+    def started(self, verb: str, *flags: str, check: bool = True, **kwargs: Any) -> int:
+        """`run -d` or `restore -d`; returns the exit status."""
+        self.made.bundle.save()
+        file = self.made.box.path / f"{self.made.id}.pid"
+        bundle = ("--bundle", str(self.made.bundle.path))
+        child = self.spawn(verb, "--detach", "--pid-file", str(file), *bundle, *flags, self.made.id, **kwargs)
+        rc = child.wait(TIMEOUT)
+        if check:
+            assert rc == 0, self.err + self.log("restore.log")[-6000:]
+            self.made.pid = int(file.read_text())
+        return rc
+
+    def run(self, *flags: str) -> None:
+        self.started("run", *flags)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Wait until it has counted further."""
+        before = len(self.numbers)
+        wait_until(lambda: len(self.numbers) > before + 1, f"a number (stderr: {self.err!r})")
+
+    def flags(self) -> tuple[str, ...]:
+        return ("--image-path", str(self.images), *(IGNORE if self.peer else ()))
+
+    def checkpoint(self, *flags: str, check: bool = True) -> Any:
+        return self.made.call(
+            "checkpoint", *self.flags(), *flags, self.made.id, check=check, env=environment(), timeout=TIMEOUT
+        )
+
+    def restore(self, *flags: str, check: bool = True, **kwargs: Any) -> int:
+        return self.started("restore", *self.flags(), *flags, check=check, **kwargs)
+
+    def exec(self, script: str) -> str:
+        return str(self.made.call("exec", self.made.id, "/bin/sh", "-c", script).out)
+
+    def gone(self) -> bool:
+        """Whether the state and the cgroup are gone."""
+        return not (self.made.box.root / self.made.id).exists() and not self.made.cgroup.exists()
+
+    def mounts(self) -> list[tuple[str, str, tuple[str, ...], str]]:
+        """The container's mounts, without what differs from mount to mount."""
+        return sorted(
+            (m.dest, m.fstype, tuple(m.options), m.root if m.fstype != "cgroup2" else "") for m in self.mountinfo()
+        )
+
+    def mountinfo(self) -> list[Mount]:
+        return parse_mountinfo(Path(f"/proc/{self.made.pid}/mountinfo").read_text())
+
+    def log(self, name: str) -> str:
+        path = self.images / name
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def descriptors(self) -> Any:
+        return json.loads((self.images / "descriptors.json").read_text())
+
+    def close(self) -> None:
+        for pipe in self.pipes:
+            pipe.close()
+
+
+def settle(seconds: float) -> None:
+    """Let time pass for something that must not happen."""
+    time.sleep(seconds * SLOW)
