@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Generate both sides of the plan from ``plan.def``: ``init/plan_ops.h`` (C) and ``pyrunc/plan/ops.py`` (Python).
+"""Generate both sides of the plan from ``plan.def``.
+
+C: ``init/plan_ops.h``, the handlers' prototypes (``init/handlers.h``) and table (``init/handlers.c``).  Python:
+``pyrunc/plan/ops.py``.
 
 Usage: ``gen_plan.py [--check]``.  ``--check`` writes nothing and exits 1 when a committed copy is stale.
 """
@@ -14,6 +17,8 @@ from typing import NamedTuple
 HERE = pathlib.Path(__file__).resolve().parent
 TABLE = HERE / "plan.def"
 C_OUT = HERE / "init" / "plan_ops.h"
+PROTOTYPES_OUT = HERE / "init" / "handlers.h"
+HANDLERS_OUT = HERE / "init" / "handlers.c"
 PY_OUT = HERE.parent / "pyrunc" / "plan" / "ops.py"
 
 NUMBERS, STRINGS = 8, 4  # slots of one step; plan.h has the struct
@@ -128,6 +133,68 @@ def emit_c(ops: list[Op], number: int) -> str:
     return "\n".join(out) + "\n"
 
 
+def emit_prototypes(ops: list[Op]) -> str:
+    """The C side: one handler per op."""
+    out = [
+        "/* generated from plan.def by gen_plan.py: do not edit */",
+        "#ifndef PYRUNC_HANDLERS_H",
+        "#define PYRUNC_HANDLERS_H",
+        "",
+        '#include "plan.h"',
+        "",
+        "struct init;",
+        "",
+        "typedef int handler(struct init *in, const struct plan_step *st);",
+        "extern handler *const handlers[OP_LAST + 1];",
+        "",
+        *(f"int op_{op.name.lower()}(struct init *in, const struct plan_step *st);" for op in ops),
+        "",
+        "#endif",
+    ]
+    return "\n".join(out) + "\n"
+
+
+def emit_handlers(ops: list[Op]) -> str:
+    """The C side: the table of handlers."""
+    out = [
+        "/* generated from plan.def by gen_plan.py: do not edit */",
+        '#include "handlers.h"',
+        "",
+        "handler *const handlers[OP_LAST + 1] = {",
+        *(f"    [OP_{op.name}] = op_{op.name.lower()}," for op in ops),
+        "};",
+    ]
+    return "\n".join(out) + "\n"
+
+
+def emit_method(op: Op) -> list[str]:
+    """The Python side: the builder method of one op."""
+    params = "".join(f", {a.name}: {PY_TYPE[a.kind]} = {PY_DEFAULT[a.kind]}" for a in op.args)
+    numbers, strings = [], []
+    for a in op.args:
+        if a.kind in ("u32", "i32"):
+            numbers.append(f"{a.name} & 0xFFFFFFFF" if a.kind == "i32" else a.name)
+        elif a.kind == "u64":
+            numbers += [f"{a.name} & 0xFFFFFFFF", f"{a.name} >> 32"]
+        elif a.number >= 0:
+            numbers.append(f"len({a.name})")
+        if a.string >= 0:
+            strings.append(a.name)
+    star = ", *" if params or op.policy else ""
+    policy = ", policy: int = 0" if op.policy else ""
+    tail = "," if len(numbers) == 1 else ""
+    stail = "," if len(strings) == 1 else ""
+    doc = op.doc.replace('"', "'").replace("\\", "")
+    return [
+        "",
+        f"    def {op.name.lower()}(self, origin: str{star}{policy}{params}) -> None:",
+        f'        """{doc[0].upper()}{doc[1:]}."""',
+        "        self.origins.append(origin)",
+        f"        self.steps.append(({op.code}, {'policy' if op.policy else '0'}, "
+        f"({', '.join(numbers)}{tail}), ({', '.join(strings)}{stail})))",
+    ]
+
+
 def emit_py(ops: list[Op], number: int) -> str:
     """The Python side: constants, the table for show and errors, and one builder method per op."""
     out = [
@@ -165,39 +232,21 @@ def emit_py(ops: list[Op], number: int) -> str:
         "        self.origins: list[str] = []",
     ]
     for op in ops:
-        params = "".join(f", {a.name}: {PY_TYPE[a.kind]} = {PY_DEFAULT[a.kind]}" for a in op.args)
-        numbers, strings = [], []
-        for a in op.args:
-            if a.kind in ("u32", "i32"):
-                numbers.append(f"{a.name} & 0xFFFFFFFF" if a.kind == "i32" else a.name)
-            elif a.kind == "u64":
-                numbers += [f"{a.name} & 0xFFFFFFFF", f"{a.name} >> 32"]
-            elif a.number >= 0:
-                numbers.append(f"len({a.name})")
-            if a.string >= 0:
-                strings.append(a.name)
-        star = ", *" if params or op.policy else ""
-        policy = ", policy: int = 0" if op.policy else ""
-        tail = "," if len(numbers) == 1 else ""
-        stail = "," if len(strings) == 1 else ""
-        doc = op.doc.replace('"', "'").replace("\\", "")
-        out += [
-            "",
-            f"    def {op.name.lower()}(self, origin: str{star}{policy}{params}) -> None:",
-            f'        """{doc[0].upper()}{doc[1:]}."""',
-            "        self.origins.append(origin)",
-            f"        self.steps.append(({op.code}, {'policy' if op.policy else '0'}, "
-            f"({', '.join(numbers)}{tail}), ({', '.join(strings)}{stail})))",
-        ]
+        out += emit_method(op)
     return "\n".join(out) + "\n"
 
 
 def main(argv: list[str]) -> int:
-    """Write both files, or compare them with ``--check``."""
+    """Write the files, or compare them with ``--check``."""
     text = TABLE.read_text(encoding="utf-8")
     ops, number = parse(text), abi(text)
     stale = []
-    for path, content in ((C_OUT, emit_c(ops, number)), (PY_OUT, emit_py(ops, number))):
+    for path, content in (
+        (C_OUT, emit_c(ops, number)),
+        (PROTOTYPES_OUT, emit_prototypes(ops)),
+        (HANDLERS_OUT, emit_handlers(ops)),
+        (PY_OUT, emit_py(ops, number)),
+    ):
         if path.exists() and path.read_text(encoding="utf-8") == content:
             continue
         stale.append(path.name)

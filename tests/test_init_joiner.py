@@ -210,7 +210,7 @@ def test_working_directory_that_was_not_entered_is_left(spawn: Spawn, tmp_path: 
     plan = Plan()
     plan.npreserve = 1
     plan.unshare("/linux/namespaces", flags=0x20000)
-    plan.propagation("(default)", policy=ops.P_PROPAGATION_RECURSIVE, propagation=3)
+    plan.propagation("(default)", propagation=3)
     plan.root("/root/path", path=str(root))
     plan.mount("/mounts/0", fstype="proc", source="proc", dest="/proc")
     plan.pivot("/root/path")

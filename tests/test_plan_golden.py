@@ -81,13 +81,7 @@ def test_every_plan_has_a_case() -> None:
 
 def test_every_op_and_policy_is_covered() -> None:
     """Golden plans contain every op of plan.def, and every policy bit that the compiler sets."""
-    # Bits that init decides by itself, or that nothing sets yet.
-    later_bits = {
-        ("MOUNT", "NO_FOLLOW_SOURCE"),
-        ("PROPAGATION", "RECURSIVE"),
-        ("ROOT", "NO_BIND"),  # of `exec`
-        ("ROOT_PROPAGATION", "RECURSIVE"),
-    }
+    later_bits = {("ROOT", "NO_BIND")}  # of `exec`
     seen, bits = covered(load_case, case_names(), compile_create)
     assert {row[0] for row in ops.OPS.values()} - seen == EXEC_OPS
     assert {(row[0], bit) for row in ops.OPS.values() for bit in row[3]} - bits <= later_bits | EXEC_BITS

@@ -61,7 +61,7 @@ int op_make_cwd(struct init *in, const struct plan_step *st)
         return fault(in, errno, "open", -1, 0, "/");
     int AUTO_CLOSE fd = create_in_root(root, step_str(in, st, S_MAKE_CWD_cwd), 0);
     if (fd < 0)
-        return fault(in, fd, "mkdir", S_MAKE_CWD_cwd, 0, "");
+        return fault(in, -fd, "mkdir", S_MAKE_CWD_cwd, 0, "");
     return 0;
 }
 
@@ -121,16 +121,15 @@ int op_groups(struct init *in, const struct plan_step *st)
 
     /* Asked only afterwards: after READY a descriptor may not be had any more. */
     if (ret == -EPERM && groups_denied(in)) {
-        if (bytes) {
-            fault(in, EPERM, "setgroups", -1, 0, "denied in this user namespace: no additional groups");
-            warn_fault(in, EPERM);
-        }
+        if (bytes)
+            warn_fault(in, fault(in, EPERM, "setgroups", -1, 0,
+                                 "denied in this user namespace: no additional groups"));
         return 0;
     }
     if (ret == -EINVAL)
         return fault(in, EINVAL, "setgroups", -1, 0,
                      "invalid argument: a group is not mapped in the user namespace, or there are too many");
-    return ret < 0 ? fault(in, ret, "setgroups", -1, 0, "") : 0;
+    return ret < 0 ? fault(in, -ret, "setgroups", -1, 0, "") : 0;
 }
 
 /* The step that will enter the working directory; NULL in a plan without. */
@@ -169,11 +168,11 @@ int op_set_ids(struct init *in, const struct plan_step *st)
     /* The group first: without uid 0 it could not be changed any more. */
     int ret = sys_setresgid(st->n[N_SET_IDS_gid]);
     if (ret < 0)
-        return fault(in, ret, "setresgid", -1, 0,
+        return fault(in, -ret, "setresgid", -1, 0,
                      ret == -EINVAL ? "invalid argument: the group is not mapped in the user namespace" : "");
     ret = sys_setresuid(st->n[N_SET_IDS_uid]);
     if (ret < 0)
-        return fault(in, ret, "setresuid", -1, 0,
+        return fault(in, -ret, "setresuid", -1, 0,
                      ret == -EINVAL ? "invalid argument: the user is not mapped in the user namespace" : "");
     return stay_hidden(in);
 }
@@ -250,7 +249,7 @@ int op_caps(struct init *in, const struct plan_step *st)
         int ret = fault(in, err, "prctl", -1, 0, cap_text(in, "can't raise ambient capability ", cap));
         if (err != EPERM && err != EINVAL)
             return ret;
-        warn_fault(in, err);
+        warn_fault(in, ret);
     }
     return stay_hidden(in);
 }
@@ -262,7 +261,7 @@ int op_drop_admin(struct init *in, const struct plan_step *st)
         return 0;
     int ret = set_caps(final_caps);
     if (ret < 0)
-        return fault(in, ret, "capset", -1, 0,
+        return fault(in, -ret, "capset", -1, 0,
                      "the seccomp profile must allow capset without noNewPrivileges");
     in->admin = 0;
     return 0;
@@ -274,7 +273,7 @@ int op_rlimit(struct init *in, const struct plan_step *st)
                                step_u64(st, N_RLIMIT_hard)}; /* struct rlimit64 */
     int ret = (int)sys_ret(syscall(SYS_prlimit64, 0L, (long)st->n[N_RLIMIT_resource], limit, NULL));
 
-    return ret < 0 ? fault(in, ret, "prlimit", -1, 0, "") : 0;
+    return ret < 0 ? fault(in, -ret, "prlimit", -1, 0, "") : 0;
 }
 
 /* The kernel says "(unreachable)/..." for a directory that is not below our root: one of the host's,
@@ -299,7 +298,7 @@ static int check_cwd(struct init *in, const char *cwd)
      * so no.  "/" needs no check. */
     if ((ret == -EPERM || ret == -ENOSYS) && cwd[0] == '/' && !cwd[1])
         return 0;
-    return fault(in, (int)ret, "getcwd", S_CHDIR_cwd, 0,
+    return fault(in, (int)-ret, "getcwd", S_CHDIR_cwd, 0,
                  in->filtered ? "the seccomp profile must allow getcwd, to verify cwd" : "");
 }
 

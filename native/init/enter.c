@@ -58,7 +58,7 @@ static int clone_into(struct init *in, uint32_t slot, int in_cgroup)
         args.cgroup = (uint64_t)fd;
     }
     int pid = sys_clone3(&args, sizeof(args));
-    return pid < 0 ? fault(in, pid, "clone3", -1, 0, "") : pid;
+    return pid < 0 ? fault(in, -pid, "clone3", -1, 0, "") : pid;
 }
 
 /* The file is this process's: opened again after PLACE. */
@@ -69,7 +69,7 @@ int open_time_offsets(struct init *in)
     in->timensfd = open_proc(in, "self/timens_offsets", O_WRONLY);
     if (in->timensfd == -ENOENT)
         return fault(in, ENOENT, "open", -1, 0, "this kernel has no time namespaces");
-    return in->timensfd < 0 ? fault(in, in->timensfd, "open", -1, 0, "timens_offsets") : 0;
+    return in->timensfd < 0 ? fault(in, -in->timensfd, "open", -1, 0, "timens_offsets") : 0;
 }
 
 /* Whether a process may go into a cgroup is a question of who it is, and the root of a user namespace is nobody
@@ -104,11 +104,10 @@ int op_oom_score(struct init *in, const struct plan_step *st)
     text_num(&t, value < 0 ? (uint32_t)-value : (uint32_t)value);
     int ret = write_proc(in, "thread-self/oom_score_adj", buf, (size_t)(t.at - buf));
     if (ret == -EACCES && (st->policy & P_OOM_SCORE_BEST_EFFORT)) {
-        fault(in, ret, "write", -1, 0, "permission denied: the score stays the caller's");
-        warn_fault(in, ret);
+        warn_fault(in, fault(in, EACCES, "write", -1, 0, "permission denied: the score stays the caller's"));
         return 0;
     }
-    return ret < 0 ? fault(in, ret, "write", -1, 0, "") : 0;
+    return ret < 0 ? fault(in, -ret, "write", -1, 0, "") : 0;
 }
 
 /* 0 before anything is joined: a process of the container could otherwise ptrace us, and steal our
@@ -130,13 +129,13 @@ static int become_root(struct init *in)
      * purpose: dropping one could gain access (CVE-2014-8989). */
     int ret = sys_setgroups(0, NULL);
     if (ret < 0 && !(ret == -EPERM && groups_denied(in)))
-        return fault(in, ret, "setgroups", -1, 0, "");
+        return fault(in, -ret, "setgroups", -1, 0, "");
     ret = sys_setresgid(0);
     if (ret < 0)
-        return fault(in, ret, "setresgid", -1, 0, "group 0 is not mapped in the user namespace");
+        return fault(in, -ret, "setresgid", -1, 0, "group 0 is not mapped in the user namespace");
     ret = sys_setresuid(0);
     if (ret < 0)
-        return fault(in, ret, "setresuid", -1, 0, "user 0 is not mapped in the user namespace");
+        return fault(in, -ret, "setresuid", -1, 0, "user 0 is not mapped in the user namespace");
     return stay_hidden(in);
 }
 
@@ -267,7 +266,7 @@ static int clone_sibling(struct init *in)
 {
     close_host_fds(in);
     int pid = (int)sys_ret(syscall(SYS_clone, (long)CLONE_PARENT, 0L, 0L, 0L, 0L));
-    return pid < 0 ? fault(in, pid, "clone", -1, 0, "") : pid;
+    return pid < 0 ? fault(in, -pid, "clone", -1, 0, "") : pid;
 }
 
 /* CLONE_PARENT makes init a child of the parent and not of ours, so that the parent can wait for it and
@@ -355,7 +354,7 @@ int op_keyring(struct init *in, const struct plan_step *st)
         return fault(in, EDQUOT, "keyctl", S_KEYRING_name, 0,
                      "the key quota of this user is used up (/proc/sys/kernel/keys/maxkeys)");
     if (id < 0)
-        return fault(in, (int)id, "keyctl", S_KEYRING_name, 0, "join session keyring");
+        return fault(in, (int)-id, "keyctl", S_KEYRING_name, 0, "join session keyring");
     long ret = sys_keyctl(KEYCTL_DESCRIBE, id, (long)text, (long)sizeof(text));
     if (ret >= 0) {
         text[sizeof(text) - 1] = 0;
@@ -366,7 +365,7 @@ int op_keyring(struct init *in, const struct plan_step *st)
             KEYCTL_SETPERM, id,
             (long)(perm | (st->policy & P_KEYRING_OTHER_SEARCH ? KEY_OTH_SEARCH : KEY_USR_SEARCH)), 0);
     if (ret < 0 && !keys_unavailable(ret))
-        return fault(in, (int)ret, "keyctl", S_KEYRING_name, 0, "permissions of the session keyring");
+        return fault(in, (int)-ret, "keyctl", S_KEYRING_name, 0, "permissions of the session keyring");
     return 0;
 }
 

@@ -266,7 +266,7 @@ static int run_hook(struct init *in, const struct plan_step *st, struct hook *h)
     if (ret == -ETIMEDOUT)
         hook_failed(in, h, "", "hook timed out after ", timeout_ms, " ms");
     if (ret < 0)
-        return fault(in, ret, "wait", S_HOOK_path, 0, "");
+        return fault(in, -ret, "wait", S_HOOK_path, 0, "");
     if (WIFSIGNALED(status))
         hook_failed(in, h, "hook", "killed by signal ", (uint64_t)WTERMSIG(status), "");
     if (WEXITSTATUS(status))
@@ -279,10 +279,10 @@ int op_hook(struct init *in, const struct plan_step *st)
     char home[HOME_BUF];
     int AUTO_CLOSE input = make_input(in, st);
     if (input < 0)
-        return fault(in, input, "memfd_create", S_HOOK_state, 0, "");
+        return fault(in, -input, "memfd_create", S_HOOK_state, 0, "");
     int AUTO_CLOSE output = sys_memfd_create("hook-output", MFD_CLOEXEC);
     if (output < 0)
-        return fault(in, output, "memfd_create", S_HOOK_path, 0, "");
+        return fault(in, -output, "memfd_create", S_HOOK_path, 0, "");
     struct hook h = {.path = step_str(in, st, S_HOOK_path),
                      .argv = in->pointers,
                      .input = input,

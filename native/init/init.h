@@ -82,13 +82,14 @@ static inline uint64_t step_u64(const struct plan_step *st, int slot)
 
 /* report.c ------------------------------------------------------------------------------------------- */
 
-/* Note where it failed and return -err, so that a handler can say `return fault(in, errno, "open",
- * S_X_path, 0, "")`. `detail` may be NULL or empty. */
+/* Note a failure and return -err; `err` is a positive errno: `return fault(in, errno, "open", S_X_path, 0, "")`.
+ * `detail` may be NULL or empty. */
 int fault(struct init *in, int err, const char *call, int arg, uint32_t item, const char *detail);
-/* Send the fault as a WARN record and forget it: the step goes on. */
-void warn_fault(struct init *in, int err);
-/* Send FAIL for the step at work (over the socket, or into the error fifo after WAIT_START) and exit 1. */
-_Noreturn void die(struct init *in, int err);
+/* Send the fault as a WARN record and clear it: the step continues.  `ret` is what fault() returned. */
+void warn_fault(struct init *in, int ret);
+/* Send FAIL for the current step (over the socket, or into the error fifo after WAIT_START) and exit 1.  `ret` is
+ * what fault() returned. */
+_Noreturn void die(struct init *in, int ret);
 /* Send a record; exits silently when the parent is gone before CREATED was sent. */
 void send_msg(struct init *in, uint32_t type, uint32_t value);
 /* Wait for GO; exits silently at EOF (the runtime was killed: what it began must not live on). */
@@ -151,75 +152,7 @@ int open_proc(struct init *in, const char *rel, int flags);
 /* open_proc + one write(2) + close.  Returns 0 or -errno. */
 int write_proc(struct init *in, const char *rel, const char *data, size_t len);
 
-/* Op handlers: 0, or -errno after fault().  One per row of plan.def. --- */
-#define HANDLER(name) int op_##name(struct init *in, const struct plan_step *st)
-/* enter.c */
-HANDLER(oom_score);
-HANDLER(place);
-HANDLER(dumpable);
-HANDLER(join_ns);
-HANDLER(unshare_user);
-HANDLER(unshare);
-HANDLER(time_offsets);
-HANDLER(clone_init);
-HANDLER(setsid);
-HANDLER(keyring);
-HANDLER(key_label);
-HANDLER(mount_label);
-HANDLER(unshare_cgroup);
-HANDLER(lo_up);
-/* sync points and hooks: hook.c, run.c */
-HANDLER(sync_mounted);
-HANDLER(sync_ready);
-HANDLER(hook);
-HANDLER(wait_start);
-HANDLER(execve);
-/* mount.c, source.c, device.c, pivot.c, mask.c */
-HANDLER(open_tree);
-HANDLER(enter_root);
-HANDLER(make_node);
-HANDLER(propagation);
-HANDLER(root);
-HANDLER(mount);
-HANDLER(dev_node);
-HANDLER(dev_link);
-HANDLER(pivot);
-HANDLER(remount_ro);
-HANDLER(root_ro);
-HANDLER(root_propagation);
-HANDLER(readonly_path);
-HANDLER(mask_path);
-/* console.c */
-HANDLER(console);
-HANDLER(reopen_null);
-HANDLER(stdio_owner);
-/* uts.c: hostname, domainname, sysctl */
-HANDLER(hostname);
-HANDLER(domainname);
-HANDLER(sysctl);
-/* sched.c */
-HANDLER(cpu_initial);
-HANDLER(cpu_final);
-HANDLER(scheduler);
-HANDLER(io_priority);
-HANDLER(memory_policy);
-/* cred.c, lsm.c, seccomp.c */
-HANDLER(apparmor);
-HANDLER(selinux);
-HANDLER(personality);
-HANDLER(umask);
-HANDLER(make_cwd);
-HANDLER(find_home);
-HANDLER(no_new_privs);
-HANDLER(joinable);
-HANDLER(seccomp);
-HANDLER(cap_bound);
-HANDLER(groups);
-HANDLER(set_ids);
-HANDLER(caps);
-HANDLER(drop_admin);
-HANDLER(rlimit);
-HANDLER(chdir);
-HANDLER(find_exe);
+/* Op handlers, generated from plan.def: 0, or -errno after fault(). */
+#include "handlers.h"
 
 #endif

@@ -131,7 +131,7 @@ int op_find_home(struct init *in, const struct plan_step *st)
         ret = S_ISREG(info.st_mode) ? read_passwd(fd, st->n[N_FIND_HOME_uid], in->home) : 0;
     }
     if (no_answer(ret))
-        return fault(in, ret, "read", -1, 0, "/etc/passwd");
+        return fault(in, -ret, "read", -1, 0, "/etc/passwd");
     if (ret <= 0 || !in->home[0])
         memcpy(in->home, "/", 2);
     return 0;
@@ -224,17 +224,17 @@ static int find_exe(struct init *in, const struct plan_step *st)
         ret = *file ? search_path(in, file, step_str(in, st, S_FIND_EXE_path)) : -ENOENT;
         if (ret == -ENOENT)
             return fault(in, ENOENT, "execvp", S_FIND_EXE_file, 0, "executable file not found in $PATH");
-        return ret < 0 ? fault(in, ret, "execvp", S_FIND_EXE_file, 0, "permission denied") : 0;
+        return ret < 0 ? fault(in, -ret, "execvp", S_FIND_EXE_file, 0, "permission denied") : 0;
     }
     if (strlen(file) >= PATH_BUF)
         return fault(in, ENAMETOOLONG, "stat", S_FIND_EXE_file, 0, "");
     ret = check_program(in, file);
     if (ret == -ENOENT)
-        return fault(in, ret, "stat", S_FIND_EXE_file, 0, "no such file or directory");
+        return fault(in, -ret, "stat", S_FIND_EXE_file, 0, "no such file or directory");
     if (ret == -EISDIR)
         return fault(in, EACCES, "stat", S_FIND_EXE_file, 0, "permission denied: is a directory");
     if (ret < 0)
-        return fault(in, ret, "stat", S_FIND_EXE_file, 0, ret == -EACCES ? "permission denied" : "");
+        return fault(in, -ret, "stat", S_FIND_EXE_file, 0, ret == -EACCES ? "permission denied" : "");
     memcpy(in->exe, file, strlen(file) + 1);
     return 0;
 }

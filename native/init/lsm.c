@@ -20,7 +20,7 @@ static int write_label(struct init *in, const char *file, const char *text, size
     int AUTO_CLOSE fd = open_proc(in, file, O_WRONLY);
 
     if (fd < 0)
-        return fault(in, fd, "openat2", 0, 0, "");
+        return fault(in, -fd, "openat2", 0, 0, "");
     ssize_t n = sys_write(fd, text, len);
     if (n == (ssize_t)len)
         return 0;

@@ -21,73 +21,6 @@
 #define FIRST_FD       3
 #define KERNEL_SIGNALS 64
 
-typedef int handler(struct init *in, const struct plan_step *st);
-
-static handler *const handlers[] = {
-    [OP_PLACE] = op_place,
-    [OP_OOM_SCORE] = op_oom_score,
-    [OP_DUMPABLE] = op_dumpable,
-    [OP_OPEN_TREE] = op_open_tree,
-    [OP_ENTER_ROOT] = op_enter_root,
-    [OP_MAKE_NODE] = op_make_node,
-    [OP_JOIN_NS] = op_join_ns,
-    [OP_UNSHARE_USER] = op_unshare_user,
-    [OP_UNSHARE] = op_unshare,
-    [OP_TIME_OFFSETS] = op_time_offsets,
-    [OP_CPU_INITIAL] = op_cpu_initial,
-    [OP_CLONE_INIT] = op_clone_init,
-    [OP_CPU_FINAL] = op_cpu_final,
-    [OP_SETSID] = op_setsid,
-    [OP_KEYRING] = op_keyring,
-    [OP_KEY_LABEL] = op_key_label,
-    [OP_MOUNT_LABEL] = op_mount_label,
-    [OP_UNSHARE_CGROUP] = op_unshare_cgroup,
-    [OP_LO_UP] = op_lo_up,
-    [OP_PROPAGATION] = op_propagation,
-    [OP_ROOT] = op_root,
-    [OP_MOUNT] = op_mount,
-    [OP_DEV_NODE] = op_dev_node,
-    [OP_DEV_LINK] = op_dev_link,
-    [OP_SYNC_MOUNTED] = op_sync_mounted,
-    [OP_HOOK] = op_hook,
-    [OP_PIVOT] = op_pivot,
-    [OP_CONSOLE] = op_console,
-    [OP_REOPEN_NULL] = op_reopen_null,
-    [OP_REMOUNT_RO] = op_remount_ro,
-    [OP_ROOT_RO] = op_root_ro,
-    [OP_ROOT_PROPAGATION] = op_root_propagation,
-    [OP_HOSTNAME] = op_hostname,
-    [OP_DOMAINNAME] = op_domainname,
-    [OP_SYSCTL] = op_sysctl,
-    [OP_READONLY_PATH] = op_readonly_path,
-    [OP_MASK_PATH] = op_mask_path,
-    [OP_APPARMOR] = op_apparmor,
-    [OP_SELINUX] = op_selinux,
-    [OP_PERSONALITY] = op_personality,
-    [OP_SCHEDULER] = op_scheduler,
-    [OP_IO_PRIORITY] = op_io_priority,
-    [OP_MEMORY_POLICY] = op_memory_policy,
-    [OP_UMASK] = op_umask,
-    [OP_MAKE_CWD] = op_make_cwd,
-    [OP_STDIO_OWNER] = op_stdio_owner,
-    [OP_FIND_HOME] = op_find_home,
-    [OP_NO_NEW_PRIVS] = op_no_new_privs,
-    [OP_JOINABLE] = op_joinable,
-    [OP_SYNC_READY] = op_sync_ready,
-    [OP_SECCOMP] = op_seccomp,
-    [OP_CAP_BOUND] = op_cap_bound,
-    [OP_GROUPS] = op_groups,
-    [OP_SET_IDS] = op_set_ids,
-    [OP_CAPS] = op_caps,
-    [OP_DROP_ADMIN] = op_drop_admin,
-    [OP_RLIMIT] = op_rlimit,
-    [OP_CHDIR] = op_chdir,
-    [OP_FIND_EXE] = op_find_exe,
-    [OP_WAIT_START] = op_wait_start,
-    [OP_EXECVE] = op_execve,
-};
-_Static_assert(sizeof(handlers) / sizeof(handlers[0]) == OP_LAST + 1, "one handler per row of plan.def");
-
 /* Static storage: a page of it that is never written never exists. */
 static struct init state;
 
@@ -134,7 +67,7 @@ static void first_acts(struct init *in)
      * (CVE-2024-21626). */
     int ret = sys_close_range((unsigned)in->sock + 1, ~0u, 0);
     if (ret < 0)
-        die(in, fault(in, ret, "close_range", -1, 0, ""));
+        die(in, fault(in, -ret, "close_range", -1, 0, ""));
     if (fcntl(in->sock, F_SETFD, FD_CLOEXEC) < 0)
         _exit(1); /* no socket: not started by pyrunc */
     reset_signals();
@@ -204,7 +137,7 @@ static void load_plan(struct init *in, int npreserve)
         die(in, fault(in, errno, "mmap", -1, 0, "plan"));
     int ret = plan_check(map, size, &why, &in->step);
     if (ret < 0)
-        die(in, fault(in, ret, "plan_check", -1, 0, why));
+        die(in, fault(in, -ret, "plan_check", -1, 0, why));
     in->plan = map;
     in->steps = (const struct plan_step *)(in->plan + 1);
     in->strings = (const char *)map + in->plan->strings;

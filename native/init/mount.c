@@ -27,7 +27,6 @@ static int fs_fault(struct init *in, int err, const char *call, int arg, uint32_
     return fault(in, err, call, arg, item, text);
 }
 
-/* Propagation of a mount that is attached: there it takes part in its parent's peer group, if any. */
 static int apply_propagation(struct init *in, const struct plan_step *st, int fd)
 {
     int ret = set_propagation(fd, st->n[N_MOUNT_propagation]);
@@ -162,12 +161,13 @@ static int check_dest(struct init *in, const struct plan_step *st, int dest, int
     return fault(in, EPERM, "move_mount", S_MOUNT_dest, 0, "would cover part of /proc");
 }
 
-static int attach_at(struct init *in, int tree, int dest)
+/* The propagation comes last: once attached, the mount takes part in its parent's peer group, if there is one. */
+static int attach_at(struct init *in, const struct plan_step *st, int tree, int dest)
 {
     int ret = attach(tree, dest);
 
     if (ret == 0)
-        return 0;
+        return apply_propagation(in, st, tree);
     const char *why = "";
     if (ret == -ENOTDIR)
         why = "a directory can be mounted on a directory only, a file on a file only";
@@ -320,10 +320,7 @@ static int mount_new(struct init *in, const struct plan_step *st)
     ret = set_attr(tree, AT_RECURSIVE, st->n[N_MOUNT_rec_set], st->n[N_MOUNT_rec_clr]);
     if (ret < 0)
         return fault(in, -ret, "mount_setattr", -1, 0, NULL);
-    ret = attach_at(in, tree, dest);
-    if (ret == 0)
-        ret = apply_propagation(in, st, tree);
-    return ret;
+    return attach_at(in, st, tree, dest);
 }
 
 /* --- options that are too long for fsconfig ---------------------------------------------------------- */
@@ -469,11 +466,7 @@ static int mount_legacy(struct init *in, const struct plan_step *st)
     if (tree < 0)
         return tree;
     ret = apply_attr(in, st, tree);
-    if (ret == 0)
-        ret = attach_at(in, tree, dest);
-    if (ret == 0)
-        ret = apply_propagation(in, st, tree);
-    return ret;
+    return ret == 0 ? attach_at(in, st, tree, dest) : ret;
 }
 
 /* --- binds and remounts ------------------------------------------------------------------------------ */
@@ -498,11 +491,7 @@ static int mount_bind(struct init *in, const struct plan_step *st)
     int ret = check_dest(in, st, dest, tree);
     if (ret == 0)
         ret = apply_attr(in, st, tree);
-    if (ret == 0)
-        ret = attach_at(in, tree, dest);
-    if (ret == 0)
-        ret = apply_propagation(in, st, tree);
-    return ret;
+    return ret == 0 ? attach_at(in, st, tree, dest) : ret;
 }
 
 /* Change what is mounted at the destination: with BIND the flags of the mount, without it the filesystem's

@@ -24,17 +24,17 @@ int fault(struct init *in, int err, const char *call, int arg, uint32_t item, co
         f->detail[0] = 0;
     else if (detail != f->detail) /* a handler may have written its words there itself */
         copy_text(f->detail, sizeof(f->detail), detail);
-    return err < 0 ? err : -err;
+    return -err;
 }
 
-static struct msg record(const struct init *in, uint32_t type, int err)
+static struct msg record(const struct init *in, uint32_t type, int ret)
 {
     struct msg m;
 
     memset(&m, 0, sizeof(m));
     m.type = type;
     m.step = in->step;
-    m.err = err < 0 ? -err : err;
+    m.err = -ret;
     return m;
 }
 
@@ -54,7 +54,7 @@ static void add_fault(struct init *in, struct msg *m)
 
 /* One record is one write(2): atomic on a SOCK_SEQPACKET socket, and on a fifo because it is below
  * PIPE_BUF.  write and not send: after SECCOMP it is among the few calls that every usable filter allows.
- * SIGPIPE is at its default, so a gone parent ends us here (as pid 1 of a namespace we get EPIPE instead). */
+ * SIGPIPE is at its default, so without a parent we end here (as pid 1 of a namespace we get EPIPE instead). */
 static int put(int fd, const struct msg *m)
 {
     return sys_write(fd, m, sizeof(*m)) == (ssize_t)sizeof(*m) ? 0 : -1;
@@ -69,21 +69,21 @@ void send_msg(struct init *in, uint32_t type, uint32_t value)
         leave(1);
 }
 
-void warn_fault(struct init *in, int err)
+void warn_fault(struct init *in, int ret)
 {
-    struct msg m = record(in, MSG_WARN, err);
+    struct msg m = record(in, MSG_WARN, ret);
 
     add_fault(in, &m);
-    /* After CREATED nobody listens for warnings, and what goes into the error fifo fails `start`. */
+    /* After CREATED nobody listens for warnings, and a record in the error fifo makes `start` fail. */
     if (in->sock >= 0 && put(in->sock, &m) < 0)
         leave(1);
     memset(&in->fault, 0, sizeof(in->fault));
     in->fault.arg = -1;
 }
 
-_Noreturn void die(struct init *in, int err)
+_Noreturn void die(struct init *in, int ret)
 {
-    struct msg m = record(in, MSG_FAIL, err);
+    struct msg m = record(in, MSG_FAIL, ret);
     int fd = in->error_fd >= 0 ? in->error_fd : in->sock;
 
     add_fault(in, &m);
@@ -102,8 +102,6 @@ void wait_go(struct init *in)
         die(in, fault(in, errno, "read", -1, 0, "the answer of the parent"));
     if (n == 0)
         leave(1);
-    if (n != (ssize_t)sizeof(m) || m.type != MSG_GO) {
-        fault(in, EPROTO, "read", -1, 0, "a message other than GO came from the parent");
-        die(in, EPROTO);
-    }
+    if (n != (ssize_t)sizeof(m) || m.type != MSG_GO)
+        die(in, fault(in, EPROTO, "read", -1, 0, "a message other than GO came from the parent"));
 }

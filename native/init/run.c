@@ -134,7 +134,7 @@ int op_execve(struct init *in, const struct plan_step *st)
     if (!in->filtered) {
         int ret = sys_close_range(3 + in->plan->npreserve, ~0u, CLOSE_RANGE_CLOEXEC);
         if (ret < 0)
-            return fault(in, ret, "close_range", -1, 0, "");
+            return fault(in, -ret, "close_range", -1, 0, "");
     }
     execve(exe, argv, envp);
     return execve_fault(in, errno, exe);

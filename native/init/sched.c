@@ -65,7 +65,7 @@ static int cpus(struct init *in, const char *mask, uint32_t bytes)
     if (ret == -EINVAL)
         return fault(in, EINVAL, "sched_setaffinity", -1, 0,
                      "invalid argument: none of these cpus is online and in the cpuset");
-    return ret < 0 ? fault(in, ret, "sched_setaffinity", -1, 0, "") : 0;
+    return ret < 0 ? fault(in, -ret, "sched_setaffinity", -1, 0, "") : 0;
 }
 
 int op_cpu_initial(struct init *in, const struct plan_step *st)
@@ -100,7 +100,7 @@ int op_scheduler(struct init *in, const struct plan_step *st)
     attr.deadline = step_u64(st, N_SCHEDULER_deadline);
     attr.period = step_u64(st, N_SCHEDULER_period);
     int ret = (int)sys_ret(syscall(SYS_sched_setattr, 0L, &attr, 0L));
-    return ret < 0 ? fault(in, ret, "sched_setattr", -1, 0, "") : 0;
+    return ret < 0 ? fault(in, -ret, "sched_setattr", -1, 0, "") : 0;
 }
 
 int op_io_priority(struct init *in, const struct plan_step *st)
@@ -108,7 +108,7 @@ int op_io_priority(struct init *in, const struct plan_step *st)
     long value = (long)(st->n[N_IO_PRIORITY_kind] << IOPRIO_CLASS_SHIFT | st->n[N_IO_PRIORITY_level]);
     int ret = (int)sys_ret(syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0L, value));
 
-    return ret < 0 ? fault(in, ret, "ioprio_set", -1, 0, "") : 0;
+    return ret < 0 ? fault(in, -ret, "ioprio_set", -1, 0, "") : 0;
 }
 
 /* It stays across fork and execve.  After MOUNTED, when cpuset.mems has been written: the kernel keeps the policy
@@ -121,5 +121,5 @@ int op_memory_policy(struct init *in, const struct plan_step *st)
     long bits = bytes ? (long)bytes * 8 + 1 : 0; /* the kernel looks at one bit less than it is told */
     int ret = (int)sys_ret(syscall(SYS_set_mempolicy, mode, mask, bits));
 
-    return ret < 0 ? fault(in, ret, "set_mempolicy", -1, 0, "") : 0;
+    return ret < 0 ? fault(in, -ret, "set_mempolicy", -1, 0, "") : 0;
 }

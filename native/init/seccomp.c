@@ -56,7 +56,7 @@ int op_seccomp(struct init *in, const struct plan_step *st)
      * execve, not even a descriptor that some handler forgot to mark (CVE-2024-21626). */
     int ret = sys_close_range(3 + in->plan->npreserve, ~0u, CLOSE_RANGE_CLOEXEC);
     if (ret < 0)
-        return fault(in, ret, "close_range", -1, 0, "");
+        return fault(in, -ret, "close_range", -1, 0, "");
     trim_memory(in);
     int fd = sys_seccomp(SET_MODE_FILTER, flags, &program);
     if (fd < 0)

@@ -64,7 +64,6 @@ int open_source(struct init *in, const struct plan_step *st)
                                  "no such descriptor came with the plan");
     }
     flags |= HAS(RECURSIVE) ? AT_RECURSIVE : 0u;
-    flags |= HAS(NO_FOLLOW_SOURCE) ? AT_SYMLINK_NOFOLLOW : 0u;
     /* First from inside, if that goes: only such a clone keeps what the host has read-only, nosuid and so on
      * locked.  EACCES: behind a directory that we may not search.  EINVAL: mounts below it are locked to it in
      * the new mount namespace, and a bind that is not recursive would show what they cover. */

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-ABI = 0x53bc9852
+ABI = 0x6155ea28
 _NONE: list[str] = []
 
 OP_PLACE = 1
@@ -74,7 +74,6 @@ P_CLONE_INIT_IN_CGROUP = 0x1
 P_CLONE_INIT_COMPLETE = 0x2
 P_SETSID_TERMINAL = 0x1
 P_KEYRING_OTHER_SEARCH = 0x1
-P_PROPAGATION_RECURSIVE = 0x1
 P_ROOT_NO_BIND = 0x1
 P_ROOT_CWD = 0x2
 P_ROOT_SLAVE = 0x4
@@ -89,8 +88,7 @@ P_MOUNT_IN_PROC = 0x40
 P_MOUNT_CGROUP = 0x80
 P_MOUNT_HOST_BIND = 0x100
 P_MOUNT_SOURCE_FD = 0x200
-P_MOUNT_NO_FOLLOW_SOURCE = 0x400
-P_MOUNT_NEW_ROOT = 0x800
+P_MOUNT_NEW_ROOT = 0x400
 P_DEV_NODE_DEFAULT = 0x1
 P_DEV_NODE_BIND_HOST = 0x2
 P_DEV_NODE_MADE = 0x4
@@ -105,7 +103,6 @@ P_PIVOT_MOVE = 0x1
 P_PIVOT_CHROOT = 0x2
 P_CONSOLE_MOUNT_CONSOLE = 0x1
 P_CONSOLE_NOT_CONTROLLING = 0x2
-P_ROOT_PROPAGATION_RECURSIVE = 0x1
 P_SCHEDULER_RESET_ON_FORK = 0x1
 P_SCHEDULER_RECLAIM = 0x2
 P_SCHEDULER_DL_OVERRUN = 0x4
@@ -145,9 +142,9 @@ OPS: dict[int, tuple[str, str, tuple[tuple[str, str, str, int, int], ...], tuple
     16: ("KEY_LABEL", "SETUP", (("label", "str", "", -1, 0),), ()),
     17: ("UNSHARE_CGROUP", "SETUP", (), ()),
     18: ("LO_UP", "SETUP", (), ()),
-    19: ("PROPAGATION", "SETUP", (("propagation", "u32", "", 0, -1),), ("RECURSIVE",)),
+    19: ("PROPAGATION", "SETUP", (("propagation", "u32", "", 0, -1),), ()),
     20: ("ROOT", "SETUP", (("path", "str", "path", -1, 0),), ("NO_BIND", "CWD", "SLAVE", "CALLERS",)),
-    21: ("MOUNT", "SETUP", (("attr_set", "u32", "", 0, -1), ("attr_clr", "u32", "", 1, -1), ("implied", "u32", "", 2, -1), ("rec_set", "u32", "", 3, -1), ("rec_clr", "u32", "", 4, -1), ("propagation", "u32", "", 5, -1), ("tree", "u32", "", 6, -1), ("fstype", "str", "type", -1, 0), ("source", "str", "source", -1, 1), ("dest", "str", "destination", -1, 2), ("data", "list", "options", 7, 3),), ("BIND", "RECURSIVE", "REMOUNT", "COPY_UP", "INHERIT_MODE", "PLAIN_DIR", "IN_PROC", "CGROUP", "HOST_BIND", "SOURCE_FD", "NO_FOLLOW_SOURCE", "NEW_ROOT",)),
+    21: ("MOUNT", "SETUP", (("attr_set", "u32", "", 0, -1), ("attr_clr", "u32", "", 1, -1), ("implied", "u32", "", 2, -1), ("rec_set", "u32", "", 3, -1), ("rec_clr", "u32", "", 4, -1), ("propagation", "u32", "", 5, -1), ("tree", "u32", "", 6, -1), ("fstype", "str", "type", -1, 0), ("source", "str", "source", -1, 1), ("dest", "str", "destination", -1, 2), ("data", "list", "options", 7, 3),), ("BIND", "RECURSIVE", "REMOUNT", "COPY_UP", "INHERIT_MODE", "PLAIN_DIR", "IN_PROC", "CGROUP", "HOST_BIND", "SOURCE_FD", "NEW_ROOT",)),
     22: ("MOUNT_LABEL", "SETUP", (("dest", "str", "destination", -1, 0), ("label", "str", "", -1, 1),), ()),
     23: ("DEV_NODE", "SETUP", (("kind", "u32", "", 0, -1), ("mode", "u32", "", 1, -1), ("major", "u32", "", 2, -1), ("minor", "u32", "", 3, -1), ("uid", "u32", "", 4, -1), ("gid", "u32", "", 5, -1), ("number", "u32", "", 6, -1), ("path", "str", "path", -1, 0),), ("DEFAULT", "BIND_HOST", "MADE", "ANY_MODE", "ANY_UID", "ANY_GID", "THERE",)),
     24: ("DEV_LINK", "SETUP", (("target", "str", "", -1, 0), ("path", "str", "", -1, 1),), ("IF_TARGET",)),
@@ -158,7 +155,7 @@ OPS: dict[int, tuple[str, str, tuple[tuple[str, str, str, int, int], ...], tuple
     29: ("REOPEN_NULL", "FINISH", (), ()),
     30: ("REMOUNT_RO", "FINISH", (("attr_set", "u32", "", 0, -1), ("dest", "str", "destination", -1, 0),), ()),
     31: ("ROOT_RO", "FINISH", (), ()),
-    32: ("ROOT_PROPAGATION", "FINISH", (("propagation", "u32", "", 0, -1),), ("RECURSIVE",)),
+    32: ("ROOT_PROPAGATION", "FINISH", (("propagation", "u32", "", 0, -1),), ()),
     33: ("HOSTNAME", "FINISH", (("name", "str", "", -1, 0),), ()),
     34: ("DOMAINNAME", "FINISH", (("name", "str", "", -1, 0),), ()),
     35: ("SYSCTL", "FINISH", (("key", "str", "", -1, 0), ("value", "str", "", -1, 1),), ()),
@@ -290,10 +287,10 @@ class Builder:
         self.origins.append(origin)
         self.steps.append((18, 0, (), ()))
 
-    def propagation(self, origin: str, *, policy: int = 0, propagation: int = 0) -> None:
+    def propagation(self, origin: str, *, propagation: int = 0) -> None:
         """Propagation of / in the new mount namespace (MS_SLAVE, MS_PRIVATE ...)."""
         self.origins.append(origin)
-        self.steps.append((19, policy, (propagation,), ()))
+        self.steps.append((19, 0, (propagation,), ()))
 
     def root(self, origin: str, *, policy: int = 0, path: str = "") -> None:
         """Bind the root filesystem onto itself (pivot_root needs a mount) and open it; NO_BIND: only open it (`exec`); CWD: it is the working directory; SLAVE: it follows the host's mount instead of being private; CALLERS: the mount namespace is the caller's, whose mounts keep their propagation."""
@@ -355,10 +352,10 @@ class Builder:
         self.origins.append(origin)
         self.steps.append((31, 0, (), ()))
 
-    def root_propagation(self, origin: str, *, policy: int = 0, propagation: int = 0) -> None:
+    def root_propagation(self, origin: str, *, propagation: int = 0) -> None:
         """Propagation of the container's / (linux.rootfsPropagation)."""
         self.origins.append(origin)
-        self.steps.append((32, policy, (propagation,), ()))
+        self.steps.append((32, 0, (propagation,), ()))
 
     def hostname(self, origin: str, *, name: str = "") -> None:
         """Sethostname(2)."""
