@@ -224,7 +224,7 @@ def seccomp(profile: Seccomp, pointer: str, report: Report) -> None:
         notify = action == "SCMP_ACT_NOTIFY"
         if calls:
             named += len(calls)
-            conditions += len(calls) * len(rule.get("args") or ())
+            conditions += len(calls) * len(rule.get("args", ()))
             if "" in calls or (notify and "write" in calls):
                 _names(calls, f"{here}/names", notify, report)
         elif calls is not None:
@@ -251,7 +251,7 @@ def _names(calls: list[str], pointer: str, notify: bool, report: Report) -> None
 
 def _size(profile: Seccomp, pointer: str, report: Report, named: int, conditions: int) -> None:
     """A size that libseccomp can handle; conditions count once per system call of their rule."""
-    arches = profile.get("architectures") or ()
+    arches = profile.get("architectures", ())
     if len(arches) > SECCOMP_ARCHES:
         report.bad(f"{pointer}/architectures", f"at most {SECCOMP_ARCHES} architectures", len(arches))
     if named > SECCOMP_CALLS:

@@ -81,7 +81,7 @@ def size(process: Process, report: Report) -> None:
     total = 0
     field: Literal["args", "env"]
     for field in ("args", "env"):
-        for index, text in enumerate(process.get(field) or ()):
+        for index, text in enumerate(process.get(field, ())):
             if text is None:
                 continue
             length = (len(text) if text.isascii() else len(text.encode("utf-8"))) + 1
@@ -90,7 +90,7 @@ def size(process: Process, report: Report) -> None:
                 hint = f"{length - 1} bytes"
                 report.bad_item(f"/process/{field}", index, f"less than {STRING_MAX} bytes", f"{text[:20]}...", hint)
     limit = TOTAL_MAX
-    for rlimit in process.get("rlimits") or ():
+    for rlimit in process.get("rlimits", ()):
         if rlimit and rlimit.get("type") == "RLIMIT_STACK" and "soft" in rlimit:
             limit = max(TOTAL_MIN, min(TOTAL_MAX, rlimit["soft"] // 4))
     if total > limit:

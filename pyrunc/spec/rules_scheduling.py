@@ -104,7 +104,7 @@ def _memory_policy(policy: MemoryPolicy, report: Report) -> None:
         report.bad(f"{pointer}/nodes", f"no nodes for {mode}", text, f"mode requires 0 nodes but got {len(nodes)}")
     elif mode in WITH_NODES and not nodes:
         report.bad(f"{pointer}/nodes", f"at least one node for {mode}", policy.get("nodes", NOTHING))
-    flags = policy.get("flags") or ()
+    flags = policy.get("flags", ())
     fixed = [name for name in ("MPOL_F_STATIC_NODES", "MPOL_F_RELATIVE_NODES") if name in flags]
     if len(fixed) == 2:
         report.bad(f"{pointer}/flags", "one of MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES", flags)
