@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import transcript
 from pyrunc import handshake as h
-
-kept = transcript.follow()
 
 ROOT = Path(__file__).resolve().parent.parent
 PLAN_H = (ROOT / "native" / "init" / "plan.h").read_text(encoding="utf-8")

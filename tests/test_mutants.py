@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.mutants import cover, mutant, of_c, of_python, parallel, run, sandbox
+from integration.mutants import cover, mutant, of_c, of_python, parallel, run, sandbox, worker
 from integration.mutants.cover import Test
 from integration.mutants.mutant import Mutant
 from integration.mutants.tree import Tree
@@ -313,6 +313,18 @@ def test_results_are_kept(tmp_path: Path) -> None:
     kept.add(one, run.Outcome("survived", tests=3))
     kept.add(one, run.Outcome("killed", by="tests/test_a.py::one"))
     assert run.Results(tmp_path / "results").rows[one.key]["status"] == "killed"
+
+
+def test_a_test_that_is_gone_is_left_out(tmp_path: Path) -> None:
+    """A map may be older than the tests: pytest's error about a name it does not know kills no mutant."""
+
+    class Item:
+        def __init__(self, nodeid: str) -> None:
+            self.nodeid = nodeid
+
+    items = [Item("a::x"), Item("a::y"), Item("a::z")]
+    worker.Only(["a::z", "a::gone", "a::x"]).pytest_collection_modifyitems(items)  # type: ignore[arg-type]
+    assert [item.nodeid for item in items] == ["a::z", "a::x"]
 
 
 def test_work_in_parallel_gives_every_answer(tmp_path: Path) -> None:
