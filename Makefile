@@ -32,7 +32,7 @@ ifneq ($(file <$(LIST)),$(SOURCES))
 $(shell mkdir -p build && echo '$(SOURCES)' > $(LIST))
 endif
 
-TIERS := test-vm test-selinux test-systemd test-arm64 test-kernel61 bench-systemd
+TIERS := test-vm test-selinux test-systemd test-arm64 test-kernel61 test-engines bench-systemd
 .PHONY: help build demo test analyze analysis prove-security sanitize $(TIERS) engines test-cri conformance lint fuzz coverage bench clean install uninstall test-tools lint-tools
 
 help: ## this list
@@ -138,11 +138,13 @@ test-systemd: TIER := systemd
 test-arm64: TIER := arm64
 test-kernel61: TIER := kernel61
 test-selinux: TIER := selinux
+test-engines: TIER := engines
 bench-systemd: TIER := bench-systemd
 test-vm: ## limits that bite, with every cgroup v2 controller: here when it has them, else in a QEMU guest
 test-systemd: ## the systemd cgroup driver, under systemd as init: here or in a guest
 test-arm64: ## build from source on arm64, unit tests and core integration tests: here or in a guest
 test-selinux: ## SELinux labels, with SELinux on: here or in a guest
+test-engines: ## podman, containerd, docker and conmon with every cgroup v2 controller: here or in a guest
 test-kernel61: ## the core tests on Linux 6.1, in a guest
 bench-systemd: ## `run` with the systemd driver against runc's, under systemd as init: here or in a guest
 $(TIERS): test-tools build

@@ -121,13 +121,16 @@ def install_qemu(arch: str) -> None:
         shutil.rmtree(state, ignore_errors=True)
 
 
-def image(arch: str, kernel_suite: str, packages: list[str]) -> Path:
-    """The directory of an image, built now if there is no current one. Raises Unavailable."""
+def image(arch: str, kernel_suite: str, packages: list[str], variant: str = "") -> Path:
+    """The directory of an image, built now if there is no current one. Raises Unavailable.
+
+    ``variant`` keeps images of different packages apart.
+    """
     provide(arch)
     suite = release()
     recipe = hashlib.sha256(b"".join((HERE / part).read_bytes() for part in PARTS))
     recipe.update(" ".join([arch, suite, kernel_suite, *packages, time.strftime("%Y-%m")]).encode())
-    path = directory() / f"{arch}-{kernel_suite}"
+    path = directory() / "-".join(filter(None, (arch, kernel_suite, variant)))
     stamp = path / "recipe"
     if stamp.exists() and stamp.read_text() == recipe.hexdigest():
         return path

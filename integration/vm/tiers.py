@@ -45,6 +45,8 @@ OLDER = (
     "test_seccomp.py",
 )
 SYSTEMD = ("test_systemd.py", "test_rootless.py")
+# Those of Debian; what `make test-cri` builds is not in the guest.
+ENGINES = ("conmon", "containerd", "docker", "podman", "podman_rootless")
 
 
 class Tier(NamedTuple):
@@ -61,6 +63,7 @@ class Tier(NamedTuple):
     script: str = "test.sh"  # what runs in the guest
     tmp: str = ""  # directory for bundles instead of /tmp, a tmpfs
     lsm: str = "apparmor"  # the security module of the guest's kernel; only one of the large ones can be active
+    groups: tuple[str, ...] = ()  # groups of .ci/require whose packages the guest also has
 
 
 TIERS = {
@@ -76,6 +79,16 @@ TIERS = {
     # Its arguments are names of programs. Only run.py calls it.
     "conformance": Tier("amd64", "trixie", False, (), (), 900, module="", script="conformance.sh"),
     "selinux": Tier("amd64", "trixie", False, ("test_selinux.py",), ("needs_selinux",), 900, lsm="selinux"),
+    "engines": Tier(
+        "amd64",
+        "trixie",
+        False,
+        tuple(f"engines/test_{engine}.py" for engine in ENGINES),
+        ("needs_controller",),
+        5400,
+        tmp="/var/tmp",
+        groups=("engines", "demo"),
+    ),
     "systemd": Tier("amd64", "trixie", True, SYSTEMD, ("needs_systemd", "needs_systemd_user"), 1500),
     "bench-systemd": Tier("amd64", "trixie", True, (), (), 1500, module="bench.systemd"),
     "arm64": Tier(
@@ -86,6 +99,7 @@ TIERS = {
         ("needs_arch:aarch64",),
         5400,
         built_there=True,
+        groups=("build", "test", "demo"),
     ),
     # A tmpfs takes no id mapping before Linux 6.3 (kernel: 7a80e5b8c6fa), ext4 does.
     "kernel61": Tier(
@@ -144,8 +158,9 @@ def native(tier: Tier, extra: list[str]) -> int:
 
 def guest(tier: Tier, extra: list[str]) -> int:
     """Run it in a guest.  Raises Unavailable."""
-    packages = required("build", "test", "demo") if tier.built_there else []
-    machine = Machine(images.image(tier.arch, tier.kernel, packages), tier.arch, systemd=tier.systemd, lsm=tier.lsm)
+    variant = "engines" if "engines" in tier.groups else ""
+    path = images.image(tier.arch, tier.kernel, required(*tier.groups) if tier.groups else [], variant)
+    machine = Machine(path, tier.arch, systemd=tier.systemd, lsm=tier.lsm)
     script = "integration/vm/" + ("build-and-test.sh" if tier.built_there else tier.script)
     job = Job(
         ["sh", "src/" + script, *arguments(tier, extra)],
