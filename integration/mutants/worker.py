@@ -120,7 +120,7 @@ def test_mutant(tree: Tree, mutant: Mutant | None, tests: list[str], fd: int) ->
     status = int(pytest.main([*options, *tests], plugins=[watcher]))
     if status != pytest.ExitCode.USAGE_ERROR:
         return status
-    # A test of the map is not there any more, which must not count as a test that fails.
+    # A test of the map no longer exists, which must not count as a test that fails.
     files = list(dict.fromkeys(name.partition("::")[0] for name in tests))
     status = int(
         pytest.main([*options, *(file for file in files if os.path.exists(file))], plugins=[watcher, Only(tests)])

@@ -1,0 +1,86 @@
+"""Small functions that several commands use and that no test of a command looks at by themselves."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from pyrunc import procfs
+from pyrunc.launch import seccomp_log
+from pyrunc.plan import scheduling
+from pyrunc.seccomp_tools import check
+from pyrunc.trace import read
+
+SCHED_ATTR = "=IIQiIQQQII"  # struct sched_attr, include/uapi/linux/sched/types.h
+RESET, RECLAIM = 1, 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fields"),
+    [
+        ({"policy": "SCHED_OTHER", "nice": -5}, (0, 0, -5, 0, 0, 0, 0)),
+        ({"policy": "SCHED_BATCH", "nice": 19, "priority": 7}, (3, 0, 19, 0, 0, 0, 0)),
+        ({"policy": "SCHED_FIFO", "priority": 9, "nice": 3}, (1, 0, 0, 9, 0, 0, 0)),
+        ({"policy": "SCHED_RR", "priority": 1, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}, (2, RESET, 0, 1, 0, 0, 0)),
+        ({"policy": "SCHED_DEADLINE", "nice": 4, "runtime": 1, "deadline": 2, "period": 3}, (6, 0, 0, 0, 1, 2, 3)),
+        (
+            {"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_RESET_ON_FORK", "SCHED_FLAG_RECLAIM"]},
+            (0, RESET | RECLAIM, 0, 0, 0, 0, 0),
+        ),
+    ],
+)
+def test_scheduler_attributes(wanted: Any, fields: tuple[int, ...]) -> None:
+    """Clamps of utilisation, the last two fields, are not asked for."""
+    found = struct.unpack(SCHED_ATTR, scheduling.scheduler_attributes(wanted))
+    assert found == (struct.calcsize(SCHED_ATTR), *fields, 0, 0) and found[0] == 56
+
+
+@pytest.mark.parametrize(
+    ("args", "failed"),
+    [
+        ({}, False), ({"exit": 0}, False), ({"exit": 1}, True), ({"signal": 9}, True), ({"error": "x"}, True),
+        ({"error": "", "exit": 0, "signal": 0}, False), ({"pointer": "/x"}, False),
+    ],
+)  # fmt: skip
+def test_spans_that_failed(args: dict[str, object], failed: bool) -> None:
+    span = read.Span("name", "kind", 3.0, 4.5)
+    span.args = args
+    assert span.failed() is failed and span.end == 7.5
+
+
+def test_a_finding_about_a_profile() -> None:
+    found = check.Finding("error", "a-code", "", "the text\n")
+    assert found.as_json() == {"level": "error", "code": "a-code", "pointer": "/", "text": "the text\n"}
+    assert str(found).startswith("error: /: the text") and str(found).endswith(" [a-code]") and "\n" not in str(found)
+    assert check.Finding("note", "b", "/syscalls/0", "t").as_json()["pointer"] == "/syscalls/0"
+
+
+def test_actions_in_the_kernels_words() -> None:
+    """As in /proc/sys/kernel/seccomp/actions_logged, seccomp(2)."""
+    names = ["KILL", "KILL_PROCESS", "KILL_THREAD", "TRAP", "ERRNO", "NOTIFY", "TRACE", "LOG", "ALLOW", "NO_SUCH"]
+    rules = [{"action": f"SCMP_ACT_{name}", "names": ["a"]} for name in names]
+    profile: Any = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules}
+    found = seccomp_log.actions(profile)
+    assert found == {"kill_process", "kill_thread", "trap", "errno", "user_notif", "trace", "log"}
+    assert seccomp_log.actions({"defaultAction": "SCMP_ACT_ALLOW"}) == set()
+    assert seccomp_log.actions({"defaultAction": "SCMP_ACT_TRAP"}) == {"trap"}
+
+
+def test_processes_below_a_process() -> None:
+    script = "import subprocess, sys; child = subprocess.Popen(['sleep', '9']); print(child.pid, flush=True); "
+    script += "sys.stdin.read(); child.kill(); child.wait()"
+    first = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout is not None
+        below = int(first.stdout.readline())
+        assert procfs.descendants(first.pid) == [first.pid, below]
+        mine = procfs.descendants(os.getpid())
+        assert mine[0] == os.getpid() and {first.pid, below} <= set(mine) and 1 not in mine[1:]
+    finally:
+        first.communicate()
+    assert procfs.descendants(4_000_000) == [4_000_000], "one that is gone has nothing below it"
