@@ -228,38 +228,38 @@ class ConfigError(PyruncError):
 class SysError(PyruncError):
     """A system call failed on behalf of a config field or of an operation.
 
-    ``where`` is a JSON pointer, a path, an option or a word; ``call`` the system call.  Rendered as
+    ``where`` is a JSON pointer, a path, an option or a word; ``call`` is the system call.  ``str()`` is
     ``WHERE "VALUE" (CONTEXT): CALL: ERRNO: text; hint``; each part may be missing.  ``detail`` replaces
-    our words for the errno when the kernel gave its own (fsconfig's log).
+    our text for the errno if the kernel gave its own (the log of fsconfig(2)).
     """
 
+    context = ""
+
     def __init__(
-        self,
-        where: str,
-        call: str,
-        number: int,
-        *,
-        value: str | None = None,
-        context: str = "",
-        detail: str = "",
-        hint: str = "",
+        self, where: str, call: str, number: int, *, value: str | None = None, detail: str = "", hint: str = ""
     ) -> None:
+        super().__init__(where, call, number)
         self.where, self.call, self.errno = where, call, number
-        self.value, self.context, self.detail, self.hint = value, context, detail, hint
-        text = brief(where)
-        if value is not None:
-            text += " " + show(value)
-        if context:
-            text += f" ({brief(context)})"
-        if call:
-            text += f": {call}"
-        if number:
-            text += f": {errno_name(number) if detail else errno_text(number)}"
-        if detail:
-            text += f": {brief(detail, 2000)}"
-        if hint:
-            text += f"; {hint}"
-        super().__init__(text)
+        self.value, self.detail, self.hint = value, detail, hint
+
+    def within(self, context: str) -> SysError:
+        """The same error, with the place within ``where`` that it is about: a file, or a step."""
+        self.context = context
+        return self
+
+    def __str__(self) -> str:
+        text = brief(self.where)
+        if self.value is not None:
+            text += " " + show(self.value)
+        if self.context:
+            text += f" ({brief(self.context)})"
+        if self.call:
+            text += f": {self.call}"
+        if self.errno:
+            text += f": {errno_name(self.errno) if self.detail else errno_text(self.errno)}"
+        if self.detail:
+            text += f": {brief(self.detail, 2000)}"
+        return f"{text}; {self.hint}" if self.hint else text
 
     @property
     def pointer(self) -> str:

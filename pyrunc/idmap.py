@@ -71,7 +71,7 @@ def _write(pid: int, file: str, text: str, pointer: str) -> None:
         if error.errno == EPERM:
             hint = "the ids must be mapped in the user namespace that pyrunc itself runs in (/proc/self/uid_map)"
         value = text.strip().replace("\n", ", ")
-        raise SysError(pointer, "write", error.errno or 0, value=value, context=file, hint=hint) from error
+        raise SysError(pointer, "write", error.errno or 0, value=value, hint=hint).within(file) from error
 
 
 def _call_helper(name: str, pid: int, wanted: Sequence[IdMapping], pointer: str) -> None:
@@ -138,8 +138,7 @@ def open_mount(config: Config, source: str, origin: str) -> int:
         try:
             mounts.map_ids(tree, "ridmap" in options, userns)
         except OSError as error:
-            number = error.errno or 0
-            raise SysError(origin, "mount_setattr", number, value=source, **_explain(source, number, mount)) from error
+            raise _refused(origin, source, error.errno or 0, mount) from error
         finally:
             posix.close(userns)
     except BaseException:
@@ -157,7 +156,7 @@ def _propagate(tree: int, linux: Linux, origin: str) -> None:
         try:
             mounts.set_propagation(tree, _MS_FLAGS[nibbles & 7])
         except OSError as error:
-            raise SysError(origin, "mount_setattr", error.errno or 0, context="propagation") from error
+            raise SysError(origin, "mount_setattr", error.errno or 0).within("propagation") from error
         nibbles >>= 4
 
 
@@ -172,7 +171,7 @@ def _namespace(holder: Linux | Mount, pointer: str) -> int:
         call = "write" if field else stage
         hint = "/proc/sys/user/max_user_namespaces is reached" if number == ENOSPC else ""
         context = "user namespace for the mapping"
-        raise SysError(pointer + field, call, number, context=context, hint=hint) from error
+        raise SysError(pointer + field, call, number, hint=hint).within(context) from error
 
 
 def _joined(linux: Linux) -> int:
@@ -183,17 +182,18 @@ def _joined(linux: Linux) -> int:
     raise PyruncError("an idmapped mount without a mapping")  # refused by spec.rules_userns
 
 
-def _explain(source: str, number: int, mount: Mount) -> dict[str, str]:
-    """The mount and the filesystem that could not be idmapped, and why."""
-    context = f"{mount['destination']}, filesystem {_filesystem(source)}"
+def _refused(origin: str, source: str, number: int, mount: Mount) -> SysError:
+    """The error of a mount that could not be idmapped: its destination, the filesystem, and why."""
+    detail = hint = ""
     if number == EINVAL:
-        return {"context": context, "detail": "this filesystem does not support idmapped mounts on this kernel"}
-    if number == EPERM:
+        detail = "this filesystem does not support idmapped mounts on this kernel"
+    elif number == EPERM:
         detail = "an idmapped mount needs CAP_SYS_ADMIN in the user namespace that mounted the filesystem,"
-        return {"context": context, "detail": detail + " and a mount that is not idmapped already"}
-    if number == ENOSYS:
-        return {"context": context, "hint": "idmapped mounts need Linux 5.12"}
-    return {"context": context}
+        detail += " and a mount that is not idmapped already"
+    elif number == ENOSYS:
+        hint = "idmapped mounts need Linux 5.12"
+    error = SysError(origin, "mount_setattr", number, value=source, detail=detail, hint=hint)
+    return error.within(f"{mount['destination']}, filesystem {_filesystem(source)}")
 
 
 def _filesystem(path: str) -> str:

@@ -175,7 +175,7 @@ def _failed(error: libseccomp.Failure, profile: Seccomp, archs: list[int]) -> Py
     """What the child reported, or its end."""
     number, stage = error.errno or 0, error.stage
     if stage == NO_ANSWER:
-        return SysError(POINTER, str(error.strerror), number, context="compiling the profile")
+        return SysError(POINTER, str(error.strerror), number).within("compiling the profile")
     if stage < DEATH and number == ENOMEM:
         return _death(f"compiling the profile takes more memory than it may ({MEMORY})", limit=True)
     if stage < DEATH:

@@ -23,9 +23,8 @@ def test_sys_error_line() -> None:
         "fsconfig",
         errno.EINVAL,
         value="bogus=1",
-        context="/dev",
         detail="tmpfs: Unknown parameter 'bogus'",
-    )
+    ).within("/dev")
     assert str(error) == "/mounts/1/options \"bogus=1\" (/dev): fsconfig: EINVAL: tmpfs: Unknown parameter 'bogus'"
 
 
@@ -35,7 +34,7 @@ def test_enoent_does_not_say_what_podman_takes_for_a_missing_command() -> None:
 
 @given(st.text())
 def test_errors_are_one_printable_line(text: str) -> None:
-    line = str(errors.SysError("/hostname", "sethostname", errno.EPERM, value=text, context=text, detail=text))
+    line = str(errors.SysError("/hostname", "sethostname", errno.EPERM, value=text, detail=text).within(text))
     assert line.isprintable()
     assert str(errors.ConfigError([errors.Problem("/hostname", "a name", errors.show(text))])).isprintable()
 

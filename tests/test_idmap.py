@@ -75,10 +75,9 @@ def test_somebody_elses_id_needs_the_helper(calls: list[tuple[str, ...]]) -> Non
     ],
 )
 def test_why_a_mount_was_not_idmapped(number: int, words: str) -> None:
-    found = idmap._explain("/proc", number, {"destination": "/data"})
-    with pytest.raises(errors.SysError, match=words) as raised:
-        raise errors.SysError("/mounts/0", "mount_setattr", number, value="/proc", **found)
-    assert "/data, filesystem proc" in str(raised.value)
+    error = idmap._refused("/mounts/0", "/proc", number, {"destination": "/data"})
+    assert words in str(error) and error.errno == number
+    assert str(error).startswith('/mounts/0 "/proc" (/data, filesystem proc): mount_setattr: ')
 
 
 @pytest.mark.parametrize("place", ["/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin"])

@@ -329,7 +329,7 @@ class Cgroupfs:
             detail = f"cgroup {path} has no file of this name"
         elif number == EINVAL:
             detail = f"the kernel does not take {show(write.text)}"
-        return SysError(write.pointer, "write", number, value=str(write.value), context=write.file, detail=detail)
+        return SysError(write.pointer, "write", number, value=str(write.value), detail=detail).within(write.file)
 
     def devices(
         self,
@@ -365,7 +365,7 @@ class Cgroupfs:
         except OSError as error:
             if error.errno in (ENOENT, ENODEV, ENOTDIR):
                 return []
-            raise SysError(f"cgroup {path}", "read", error.errno or 0, context=file) from error
+            raise SysError(f"cgroup {path}", "read", error.errno or 0).within(file) from error
 
     def pairs(self, path: str, file: str) -> dict[str, int]:
         """A flat-keyed file (cgroup.events, memory.events) as numbers; {} when it is not there.  Raises SysError."""
@@ -379,7 +379,7 @@ class Cgroupfs:
         try:
             return tree.members(self.dir(path), WALK_TIMEOUT)
         except OSError as error:
-            raise SysError(path, "read", error.errno or 0, context="cgroup.procs") from error
+            raise SysError(path, "read", error.errno or 0).within("cgroup.procs") from error
 
     def oom_kills(self, path: str) -> int:
         """How often the OOM killer struck in the cgroup or below; 0 where memory is not controlled.
@@ -422,9 +422,7 @@ class Cgroupfs:
         try:
             self.write_freeze(path, value)
         except OSError as error:
-            raise SysError(
-                f"cannot {verb} cgroup {path}", "write", error.errno or 0, context="cgroup.freeze"
-            ) from error
+            raise SysError(f"cannot {verb} cgroup {path}", "write", error.errno or 0).within("cgroup.freeze") from error
 
     def write_freeze(self, path: str, value: bytes) -> None:
         """Write cgroup.freeze.  Raises OSError."""
@@ -458,7 +456,7 @@ class Cgroupfs:
             except OSError as error:
                 # ENOENT: no cgroup, or an older kernel; EOPNOTSUPP: a threaded cgroup; ENODEV: removed this moment
                 if error.errno not in (ENOENT, ENODEV, EOPNOTSUPP):
-                    raise SysError(path, "write", error.errno or 0, context="cgroup.kill") from error
+                    raise SysError(path, "write", error.errno or 0).within("cgroup.kill") from error
         self.kill_each(path, signal)
 
     def kill_each(self, path: str, signal: int) -> None:
@@ -487,7 +485,7 @@ class Cgroupfs:
             if not was_frozen:
                 fs.ignore(self.write_freeze, path, b"0")
         if failed:
-            raise SysError(path, "kill", failed, context="cgroup")
+            raise SysError(path, "kill", failed).within("cgroup")
 
     def remove(self, path: str, timeout: float = REMOVE_TIMEOUT, made: list[str] | None = None) -> None:
         """Remove the cgroup and all below, then those of its ancestors that create made and nobody uses.
@@ -526,7 +524,7 @@ class Cgroupfs:
         except OSError as error:
             if error.errno in (EBUSY, ENOTEMPTY):
                 return False
-            raise SysError(path, "rmdir", error.errno or 0, context="cgroup") from error
+            raise SysError(path, "rmdir", error.errno or 0).within("cgroup") from error
         return True
 
     def remove_below(self, path: str, deadline: float) -> bool:
@@ -552,7 +550,7 @@ class Cgroupfs:
         except OSError as error:
             if error.errno == ETIMEDOUT:
                 return False
-            raise SysError(path, "rmdir", error.errno or 0, context="below the cgroup") from error
+            raise SysError(path, "rmdir", error.errno or 0).within("below the cgroup") from error
         return not busy
 
     def survivors(self, path: str) -> str:

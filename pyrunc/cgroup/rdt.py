@@ -187,4 +187,4 @@ def _write(path: str, text: str, pointer: str) -> None:
     except OSError as error:
         hint = _HINTS.get(path.rpartition("/")[2], "")
         value = text.strip()
-        raise SysError(pointer, "write", error.errno or 0, value=value, context=path, hint=hint) from error
+        raise SysError(pointer, "write", error.errno or 0, value=value, hint=hint).within(path) from error

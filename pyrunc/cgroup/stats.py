@@ -39,7 +39,7 @@ def read(directory: str) -> Stats:
     try:
         fd = posix.open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC)
     except OSError as error:
-        raise SysError(directory, "open", error.errno or 0, context="cgroup") from error
+        raise SysError(directory, "open", error.errno or 0).within("cgroup") from error
     try:
         return {
             "cpu": _cpu(fd),

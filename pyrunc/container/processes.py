@@ -26,7 +26,7 @@ def pids(container: Container) -> tuple[list[int], str]:
         try:
             return tree.members(directory, TIMEOUT), ""
         except OSError as error:
-            raise SysError(directory, "read", error.errno or 0, context="cgroup.procs") from error
+            raise SysError(directory, "read", error.errno or 0).within("cgroup.procs") from error
     # None of its own, or one that was removed after a service manager in the container had moved everything elsewhere.
     if not container.init_alive():
         return [], ""

@@ -104,7 +104,7 @@ class Store:
             mounts.mount(b"none", b"/", b"", _MS_REC_SLAVE, b"")
         except OSError as error:
             context = "a mount namespace to unpack layers in"
-            raise SysError("--store", str(error.strerror), error.errno or 0, context=context) from error
+            raise SysError("--store", str(error.strerror), error.errno or 0).within(context) from error
         os.chdir(self.path)  # from here on, layers are named by their short links
 
     def _unpack(
@@ -179,7 +179,7 @@ class Store:
             mounts.mount(b"overlay", fs.encode(place), b"overlay", 0, fs.encode(options))
         except OSError as error:
             number, context = error.errno or 0, "an overlay of the layers"
-            raise SysError("--store", "mount", number, value=self.path, context=context) from error
+            raise SysError("--store", "mount", number, value=self.path).within(context) from error
 
     def _link(self, layer: Layer) -> None:
         """The short name of a layer."""

@@ -103,10 +103,9 @@ def error(source: Plan | Late, record: Record, explain: Explain | None = None) -
         _hook_call(fault.where, record.call) if fault.op == "HOOK" else record.call,
         record.err,
         value=fault.value,
-        context=fault.context,
         detail=_program_words(fault.op, fault.value, record, bool(hint)),
         hint=hint or hints.find(fault.op, record.err),
-    )
+    ).within(fault.context)
 
 
 def saved_error(late: Late, record: Record, explain: Explain | None = None) -> SysError:
