@@ -1,4 +1,4 @@
-/* pyrunc._reader: the reader for an interpreter that is not our launcher. */
+/* pyrunc._reader: the reader for interpreters other than the launcher. */
 #include "reader.h"
 
 PyMODINIT_FUNC PyInit__reader(void);

@@ -6,9 +6,9 @@
 #include <string.h>
 
 enum {
-    RECENT = 64,      /* keys that are remembered: "destination" comes once per mount */
+    RECENT = 64,      /* keys that are cached: "destination" occurs once per mount */
     KEY_LONGEST = 32, /* of those */
-    CROWD = 128,      /* members from which on collisions matter: 128 that all collide cost 20 us */
+    CROWD = 128,      /* fewer members are not checked for collisions: 128 that all collide cost 20 us */
     KEY = 1,          /* what `read_string` reads */
     TEXT = 0,
 };
@@ -20,20 +20,20 @@ struct frame {
 };
 
 struct reader {
-    const unsigned char *start, *at, *end; /* *end is a NUL: what ends a loop */
-    int ours;                              /* a file that pyrunc wrote: see _reader.pyi */
-    /* Values that are complete, of containers that are not: of an object the keys as well. */
+    const unsigned char *start, *at, *end; /* *end is a NUL, which ends loops */
+    int ours;                              /* a file written by pyrunc: see _reader.pyi */
+    /* The complete values of incomplete containers; for objects also the keys. */
     PyObject **values;
     size_t count, space;
     struct frame frames[READER_DEPTH];
     size_t depth;
-    size_t left; /* values that may still come */
+    size_t left; /* how many more values are accepted */
     PyObject *recent[RECENT];
-    PyObject *faults; /* what is wrong with the content, NULL without any */
+    PyObject *faults; /* problems of the content, or NULL */
     size_t fault_count;
 };
 
-/* Words for what is malformed; pyrunc/spec/load.py has sentences for them. */
+/* Keywords for malformed input; pyrunc/spec/load.py has the messages. */
 static PyObject *malformed(struct reader *r, const unsigned char *at, const char *word)
 {
     PyObject *args = Py_BuildValue("ns", (Py_ssize_t)(at - r->start), word);
@@ -52,7 +52,7 @@ static int refuse(struct reader *r, const unsigned char *at, const char *word)
 
 /* Faults of the content -------------------------------------------------------------------------------------- */
 
-/* Keys and indexes that lead to the frame at `depth`: the last of them is the one in the frame around it. */
+/* The keys and indexes that lead to the frame at `depth`. */
 static PyObject *path_to(const struct reader *r, size_t depth)
 {
     PyObject *path = PyList_New(0);
@@ -68,7 +68,7 @@ static PyObject *path_to(const struct reader *r, size_t depth)
     return path;
 }
 
-/* Note (path, kind, found): the path leads to the frame at `depth`, and to a key in it when there is one.
+/* Record (path, kind, found): the path leads to the frame at `depth`, or to a key in it if there is one.
  * 0, or -1 with an exception set. */
 static int fault(struct reader *r, size_t depth, PyObject *key, const char *kind, PyObject *found)
 {
@@ -104,7 +104,7 @@ static unsigned int hex4(PyObject *text, Py_ssize_t at)
     return value;
 }
 
-/* `raw` without its escapes, whose form has been checked. */
+/* `raw` with its escapes, which are well-formed, replaced. */
 static PyObject *unescape(PyObject *raw)
 {
     static const char letters[] = "bfnrt", meant[] = "\b\f\n\r\t";
@@ -124,7 +124,7 @@ static PyObject *unescape(PyObject *raw)
                 c = (unsigned char)meant[letter - letters];
             }
         }
-        /* Two halves of a pair are one character, but only if both are escaped: raw ones were no UTF-8. */
+        /* Two halves of a surrogate pair are one character if both are escaped: raw ones are not UTF-8. */
         if (c >= 0xDC00 && c <= 0xDFFF && out > 0 && text[out - 1] >= 0xD800 && text[out - 1] <= 0xDBFF)
             text[out - 1] = 0x10000 + ((text[out - 1] - 0xD800) << 10) + (c - 0xDC00);
         else
@@ -135,7 +135,8 @@ static PyObject *unescape(PyObject *raw)
     return result;
 }
 
-/* C would cut a string at U+0000, and a lone surrogate would become a byte that is not UTF-8: "U+XXXX", or NULL. */
+/* "U+XXXX" of a character that cannot be used, or NULL: C would truncate a string at U+0000, and a lone
+ * surrogate would become a byte that is not UTF-8. */
 static PyObject *wrong_character(PyObject *text)
 {
     for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(text); i++) {
@@ -160,7 +161,7 @@ static int check_characters(struct reader *r, PyObject *text, int kind)
     return result;
 }
 
-/* The last character of an escape whose backslash is at `at`; NULL with an exception set. */
+/* The last character of the escape whose backslash is at `at`; NULL with an exception set. */
 static const unsigned char *escape_end(struct reader *r, const unsigned char *at)
 {
     const unsigned char *letter = at + 1;
@@ -171,13 +172,13 @@ static const unsigned char *escape_end(struct reader *r, const unsigned char *at
     else if (*letter != 'u')
         return letter;
     else if (is_hex(letter[1]) && is_hex(letter[2]) && is_hex(letter[3]) && is_hex(letter[4]))
-        return letter + 4; /* the NUL at the end is no digit: nothing behind it is looked at */
+        return letter + 4; /* the NUL at the end is not a digit: nothing after it is read */
     else
         (void)malformed(r, letter, "hex");
     return NULL;
 }
 
-/* The closing quote; NULL with an exception set.  *escaped and *ascii say what is before it. */
+/* The closing quote; NULL with an exception set.  *escaped and *ascii describe the text before it. */
 static const unsigned char *string_end(struct reader *r, int *escaped, int *ascii)
 {
     const unsigned char *at = r->at;
@@ -208,7 +209,7 @@ static PyObject *ascii_string(const unsigned char *text, size_t len)
     return result;
 }
 
-/* A key that is short and plain, from among the recent ones when it is there. */
+/* A short, plain key; the cached object if there is one. */
 static PyObject *plain_key(struct reader *r, const unsigned char *text, size_t len)
 {
     if (len == 0 || len > KEY_LONGEST)
@@ -224,7 +225,7 @@ static PyObject *plain_key(struct reader *r, const unsigned char *text, size_t l
     return made;
 }
 
-/* The string behind an opening quote. */
+/* The string after an opening quote. */
 static PyObject *read_string(struct reader *r, int kind)
 {
     int escaped, ascii;
@@ -309,7 +310,7 @@ static PyObject *read_word(struct reader *r)
     static const struct {
         const char *text;
         size_t len;
-        PyObject *meant; /* NULL: JavaScript has it, JSON has not */
+        PyObject *meant; /* NULL: valid in JavaScript but not in JSON */
     } words[] = {{"true", 4, Py_True},
                  {"false", 5, Py_False},
                  {"null", 4, Py_None},
@@ -357,7 +358,7 @@ static void raise_faults(struct reader *r)
     Py_CLEAR(r->faults);
 }
 
-/* That ends it: whatever is done with such keys takes long. */
+/* Stop here: every use of such keys is slow. */
 static PyObject *raise_crowd(struct reader *r, size_t members)
 {
     PyObject *number = PyLong_FromSize_t(members);
@@ -369,7 +370,7 @@ static PyObject *raise_crowd(struct reader *r, size_t members)
     return NULL;
 }
 
-/* A member that is null counts as absent, as for every runtime that reads into the fields of a structure. */
+/* A null member counts as absent, as in every runtime that decodes into a struct. */
 static int drop_nulls(PyObject *dict, PyObject *const *pairs, size_t count)
 {
     for (size_t i = 0; i < count; i += 2)
@@ -402,7 +403,7 @@ static PyObject *make_object(struct reader *r, const struct frame *frame)
     return dict;
 }
 
-/* The container that ends here takes the place of its values. */
+/* Replace the values of the container that ends here with the container. */
 static int close_container(struct reader *r)
 {
     struct frame *frame = &r->frames[r->depth - 1];
@@ -448,7 +449,7 @@ static int read_key(struct reader *r)
     return 0;
 }
 
-/* An opening bracket.  1: there is a value to read next, 0: it closed at once. */
+/* Open a container.  1: a value follows; 0: it is empty and closed. */
 static int open_container(struct reader *r, int is_object)
 {
     if (r->depth == READER_DEPTH)
@@ -463,7 +464,7 @@ static int open_container(struct reader *r, int is_object)
     return is_object && read_key(r) < 0 ? -1 : 1;
 }
 
-/* What begins here.  1: a container was opened, 0: a value is complete. */
+/* Start a value.  1: a container was opened; 0: the value is complete. */
 static int read_value(struct reader *r)
 {
     skip_blanks(r);
@@ -493,7 +494,7 @@ static int read_value(struct reader *r)
     }
 }
 
-/* After a value: 1 when another one of the same container follows, 0 at the end of the document. */
+/* After a value: 1 if another one of the same container follows, 0 at the end of the document. */
 static int after_value(struct reader *r)
 {
     while (r->depth > 0) {
@@ -558,7 +559,7 @@ PyObject *read_json(PyObject *self, PyObject *const *args, Py_ssize_t count)
         Py_CLEAR(result);
         raise_faults(&r);
     }
-    Py_XDECREF(r.faults); /* what is malformed is reported before them */
+    Py_XDECREF(r.faults); /* malformed input is reported before them */
     return result;
 }
 

@@ -49,7 +49,7 @@ static void put_escape(struct writer *w, unsigned int unit)
     w->len += sizeof escape;
 }
 
-/* One character, for which there is room.  A byte that was not UTF-8 is a lone surrogate here, and stays one. */
+/* Write one character; there is room.  A byte that was not UTF-8 is a lone surrogate and remains one. */
 static void put_character(struct writer *w, Py_UCS4 c)
 {
     static const char special[] = "\"\\\n\r\t", letters[] = "\"\\nrt";
@@ -75,7 +75,7 @@ static int write_string(struct writer *w, PyObject *text)
     if (put(w, "\"", 1) < 0)
         return -1;
     for (Py_ssize_t at = 0; at < len;) {
-        /* Room for a while of the longest characters: to ask for each is what takes time. */
+        /* Reserve room for several of the longest characters: checking for each one is slow. */
         Py_ssize_t end = len - at > 256 ? at + 256 : len;
         if (reserve(w, (size_t)(end - at) * 12) < 0)
             return -1;
@@ -85,7 +85,7 @@ static int write_string(struct writer *w, PyObject *text)
     return put(w, "\"", 1);
 }
 
-/* A number, in Python's own words. */
+/* A number, as Python formats it. */
 static int write_number(struct writer *w, PyObject *text)
 {
     Py_ssize_t len;

@@ -38,13 +38,13 @@ int pr_bpf_prog_load_device(const void *insns, int ninsns, char *log, int loglen
     while (fd == -EAGAIN && --tries > 0);
     if (fd >= 0 || !log || loglen < 128)
         return fd;
-    /* Once more for the verifier's words: asking for them always would cost time on every good program. */
+    /* Load it again for the verifier's log: logging slows down every load. */
     memset(log, 0, (size_t)loglen);
     attr.log_level = 1;
     attr.log_buf = address(log);
     attr.log_size = (uint32_t)loglen;
     int again = bpf(BPF_PROG_LOAD, &attr);
-    return again == -ENOSPC ? fd : again; /* ENOSPC: the words did not fit */
+    return again == -ENOSPC ? fd : again; /* ENOSPC: the log did not fit */
 }
 
 int pr_bpf_prog_attach(int cgroup_fd, int prog_fd, unsigned int flags, int replace_fd)

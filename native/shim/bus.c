@@ -1,4 +1,5 @@
-/* libsystemd's sd-bus, loaded on demand: see bus.h.  Prototypes as in sd-bus.h (sd-bus(3)), whose ABI is stable. */
+/* libsystemd's sd-bus, loaded on demand: see bus.h.  The prototypes are those of sd-bus(3); their ABI is
+ * stable. */
 #include "bus.h"
 
 #include <dlfcn.h>
@@ -188,7 +189,7 @@ int pr_bus_call(pr_bus bus, pr_message message, uint64_t timeout_us, char *error
     error[0] = '\0';
     int r = sd.call(opaque(bus), opaque(message), timeout_us, &failed, &answer);
     *reply = (uintptr_t)answer;
-    /* For what is no answer at all the library makes up an error of its own. */
+    /* Without an answer the library invents an error. */
     int lost = r == -ETIMEDOUT || r == -ECONNRESET || r == -ENOTCONN || r == -EPIPE;
     if (r < 0 && failed.name && !lost)
         (void)snprintf(error, size, "%s\n%s", failed.name, failed.message ? failed.message : "");
@@ -220,7 +221,7 @@ static int64_t now_ms(void)
     return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-/* JobRemoved(u id, o job, s unit, s result), org.freedesktop.systemd1(5).  1 when it is about our job. */
+/* JobRemoved(u id, o job, s unit, s result), org.freedesktop.systemd1(5).  Returns 1 if it is our job. */
 static int is_about(void *m, const char *job, char *out, size_t size)
 {
     uint32_t id;

@@ -1,7 +1,9 @@
-/* A D-Bus client: libsystemd's sd-bus, loaded when the systemd cgroup driver is used; for pyrunc/cgroup/bus.py alone.
- * The library is not linked: few callers use the driver, and looking it up costs every start a millisecond.
+/* A D-Bus client: libsystemd's sd-bus, loaded by the first connection; for pyrunc/native/bus.py.
+ * It is not linked: few callers use the systemd driver, and loading it would cost every start a
+ * millisecond.
  *
- * A bus and a message are sd-bus's own pointers as numbers, 0 for none.  Functions return a value >= 0, or -errno.
+ * A bus and a message are sd-bus's pointers as numbers; 0 is none.  Functions return a value >= 0 or
+ * -errno.
  */
 #ifndef PYRUNC_BUS_H
 #define PYRUNC_BUS_H
@@ -14,11 +16,11 @@
 typedef uint64_t pr_bus;
 typedef uint64_t pr_message;
 
-/* Connect.  `address` as in D-Bus ("unix:path=/run/systemd/private"); `broker`: there is a bus daemon on the other side, which
- * wants to be greeted.  -ENOPKG: there is no libsystemd here. */
+/* Connect to an address in D-Bus's syntax ("unix:path=/run/systemd/private").  `broker`: the peer is a
+ * bus daemon, which expects a Hello.  -ENOPKG: libsystemd is not installed. */
 int pr_bus_open(const char *address, int broker, pr_bus *bus);
 int pr_bus_close(pr_bus bus);
-/* A method call to fill with the functions below, then for pr_bus_call. */
+/* Create a method call.  The functions below fill it; pr_bus_call sends it. */
 int pr_bus_message(pr_bus bus, const char *service, const char *path, const char *interface,
                    const char *member, pr_message *message);
 int pr_bus_free(pr_message message);
@@ -30,15 +32,15 @@ int pr_bus_add_bytes(pr_message message, const void *data, size_t len); /* type 
 int pr_bus_open_container(pr_message message, char type,
                           const char *contents); /* types a r e v: array, struct, entry, variant */
 int pr_bus_close_container(pr_message message);
-/* Send and wait for the answer.  -ETIMEDOUT.  When the peer answers with an error its name, a newline and its words are in
- * `error`, else that is "". */
+/* Send a call and wait for the reply.  -ETIMEDOUT.  If the peer answers with an error, `error` holds its
+ * name, a newline and its message; otherwise "". */
 int pr_bus_call(pr_bus bus, pr_message message, uint64_t timeout_us, char *error, size_t size,
                 pr_message *reply);
-/* The next value of a reply, of type s o g; -EMSGSIZE when longer than `size`. */
+/* Read the next value of a reply, of type s o g; -EMSGSIZE if it is longer than `size`. */
 int pr_bus_read_text(pr_message reply, char type, char *out, size_t size);
 int pr_bus_enter(pr_message reply, char type, const char *contents);
-/* Wait for systemd's signal that this job is done; its result ("done", "failed" ...) in `out`.  -ETIMEDOUT; -EINTR after
- * a signal that pr_signals_caught knows. */
+/* Wait for systemd's signal that this job is finished; `out` gets its result ("done", "failed" ...).
+ * -ETIMEDOUT; -EINTR after a signal that pr_signals_caught reports. */
 int pr_bus_wait_job(pr_bus bus, const char *job, int timeout_ms, char *out, size_t size);
 
 #endif

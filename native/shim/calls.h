@@ -38,7 +38,7 @@ static void release(struct argument *arguments, size_t count)
     }
 }
 
-/* A number that fits; cffi says OverflowError as well. */
+/* A number that fits; OverflowError otherwise, as with cffi. */
 static int take_number(char kind, PyObject *given, struct argument *to)
 {
     if (!PyLong_Check(given)) {
@@ -75,7 +75,7 @@ static int take_char(PyObject *given, struct argument *to)
     return 0;
 }
 
-/* A list of bytes, which the caller keeps, as an array that ends in NULL. */
+/* A list of bytes, which the caller keeps alive, as a NULL-terminated array. */
 static int take_list(PyObject *given, struct argument *to)
 {
     if (!PyList_Check(given)) {
@@ -101,7 +101,7 @@ static int take_list(PyObject *given, struct argument *to)
     return 0;
 }
 
-/* s a path or a text (bytes: they end in NUL), p memory, w memory that is written. */
+/* s: a path or text (bytes end in a NUL); p: memory; w: memory that is written. */
 static int take_buffer(char kind, PyObject *given, struct argument *to)
 {
     if (given == Py_None)
@@ -134,8 +134,8 @@ static int take_one(char kind, PyObject *given, struct argument *to)
     }
 }
 
-/* kinds, one letter each: i int, u unsigned int, q int64_t, Q uint64_t, d double, c char, v a list of texts, and those
- * of take_buffer(). */
+/* kinds, one letter each: i int, u unsigned int, q int64_t, Q uint64_t, d double, c char, v list of bytes,
+ * and those of take_buffer(). */
 static int take(const char *name, const char *kinds, PyObject *const *given, Py_ssize_t count,
                 struct argument *to)
 {

@@ -1,5 +1,5 @@
-/* The file that init is executed from on a host that forbids executing memfds (vm.memfd_noexec=2): it is in a private
- * mount. */
+/* The file that init is executed from on a host that forbids executing memfds (vm.memfd_noexec=2): it is
+ * in a private mount. */
 #include "image.h"
 #include "mount_abi.h"
 
@@ -43,9 +43,9 @@ static int write_file(int mount, const char *buf, size_t len)
         return -errno;
     int ret = write_all(fd, buf, len);
     if (ret == 0 &&
-        fchmod(fd, 0555) < 0) /* whatever the umask is: root of a user namespace executes it, too */
+        fchmod(fd, 0555) < 0) /* despite the umask: root of a user namespace executes it as well */
         ret = -errno;
-    close(fd); /* or execve says ETXTBSY */
+    close(fd); /* otherwise execve fails with ETXTBSY */
     return ret;
 }
 
@@ -56,7 +56,7 @@ int read_only_image(const void *buf, size_t len)
     if (mount < 0)
         return mount;
     int ret = write_file(mount, buf, len);
-    /* The seal: the mount is in no namespace, so that nobody can make it writable again (CVE-2019-5736). */
+    /* This is the seal: the mount is in no namespace, so nobody can make it writable (CVE-2019-5736). */
     if (ret == 0 && syscall(NR_mount_setattr, mount, "", AT_EMPTY_PATH, &attr, sizeof attr) < 0)
         ret = -errno;
     if (ret == 0) {

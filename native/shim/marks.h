@@ -1,4 +1,4 @@
-/* What the headers of the shim say about a function besides its prototype; gen_calls.py reads it, the compiler does not. */
+/* Marks on the prototypes of the shim's headers.  gen_calls.py reads them; the compiler ignores them. */
 #ifndef PYRUNC_MARKS_H
 #define PYRUNC_MARKS_H
 

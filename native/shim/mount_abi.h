@@ -1,4 +1,4 @@
-/* <linux/mount.h> contradicts glibc's <sys/mount.h>: what the ABI fixes of it is written down here. */
+/* <linux/mount.h> conflicts with glibc's <sys/mount.h>: these are the parts of the ABI that we use. */
 #ifndef PYRUNC_MOUNT_ABI_H
 #define PYRUNC_MOUNT_ABI_H
 

@@ -1,7 +1,7 @@
-/* What this kernel and this caller can do, tried out in a child that ends: see shim.h.
+/* Features of this kernel that the caller can use, tested in a child: see shim.h.
  *
- * fork(2) instead of clone(CLONE_VM): a probe unshares namespaces and installs a filter, and a library
- * that it loads may crash.  None of that may reach the caller.
+ * fork(2) instead of clone(CLONE_VM): a probe unshares namespaces, installs a filter, and loads a library
+ * that may crash.  None of that may affect the caller.
  */
 #include "child.h"
 #include "image.h"
@@ -29,7 +29,7 @@
 #include <unistd.h>
 
 #define PROBE_MS 5000
-#define NSS_MS   300 /* a server that it asks may not answer */
+#define NSS_MS   300 /* a server that the library asks may not answer */
 
 #ifndef CLONE_INTO_CGROUP
 #define CLONE_INTO_CGROUP 0x200000000ULL
@@ -52,7 +52,7 @@ static int failed(long result)
     return result < 0 ? -errno : 0;
 }
 
-/* A file system that is mounted nowhere: it goes with the child's descriptor. */
+/* A filesystem that is mounted nowhere: it disappears with the child's descriptor. */
 static int mount_api(void)
 {
     const struct attr attr = {.attr_set = ATTR_RDONLY};
@@ -71,7 +71,8 @@ static int walk_in_root(void)
     return failed(syscall(SYS_openat2, AT_FDCWD, "/", &how, sizeof how));
 }
 
-/* With a descriptor that is not open: EBADF comes from the code that would have used it, and no process is made. */
+/* With a closed descriptor: EBADF comes from the code that would have used it, and no process is
+ * created. */
 static int clone_into_cgroup(void)
 {
     const struct {
@@ -91,7 +92,7 @@ static int listen_for_calls(void)
     return failed(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program));
 }
 
-/* The version of its ABI, which is at least 1. */
+/* Its ABI version, which is at least 1. */
 static int landlock(void)
 {
     long version = syscall(NR_landlock_create_ruleset, NULL, 0L, LANDLOCK_VERSION);
@@ -126,7 +127,7 @@ static void answer_probe(const struct question *q, int out)
     (void)write_all(out, (const char *)&result, sizeof result);
 }
 
-/* <shadow/subid.h>, whose ABI went through these names. */
+/* <shadow/subid.h>; these are the sonames of its ABI. */
 struct range {
     unsigned long start, count;
 };
@@ -140,7 +141,7 @@ static void *load_libsubid(void)
     return library;
 }
 
-/* The answer begins with a byte: 1 when the library answered. */
+/* The first byte of the answer is 1 if the library answered. */
 static void answer_subids(const struct question *q, int out)
 {
     bool (*init)(const char *, FILE *);
@@ -159,7 +160,7 @@ static void answer_subids(const struct question *q, int out)
         found = dlsym(library, "libsubid_init");
     if (found) {
         memcpy(&init, &found, sizeof init);
-        (void)init("pyrunc", NULL); /* its messages go nowhere */
+        (void)init("pyrunc", NULL); /* its messages are discarded */
     }
     int count = get(q->owner, &ranges);
     if (write_all(out, "\1", 1) < 0)
@@ -174,7 +175,7 @@ static void answer_subids(const struct question *q, int out)
 
 /* The parent -------------------------------------------------------------------------------------------- */
 
-/* What the child writes, up to its end: the length, or -errno. */
+/* Read what the child writes until its end; the length or -errno. */
 static int read_answer(int fd, int timeout_ms, char *answer, size_t room)
 {
     size_t have = 0;
@@ -201,7 +202,7 @@ static int ask(void (*work)(const struct question *, int), const struct question
     pid_t parent = getpid();
     if (pipe2(ends, O_CLOEXEC) < 0)
         return -errno;
-    sigfillset(&all); /* no handler of ours may run in the child */
+    sigfillset(&all); /* none of our handlers may run in the child */
     (void)pthread_sigmask(SIG_SETMASK, &all, &old);
     pid_t pid = fork();
     int err = errno;
@@ -217,7 +218,7 @@ static int ask(void (*work)(const struct question *, int), const struct question
     int got = pid < 0 ? -err : read_answer(ends[0], q->timeout_ms, answer, room);
     close(ends[0]);
     if (pid > 0) {
-        (void)kill(pid, SIGKILL); /* it has answered, or takes too long */
+        (void)kill(pid, SIGKILL); /* it has answered or timed out */
         while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
             ;
     }

@@ -1,8 +1,8 @@
-/* A child that works on hostile data and can do nothing else: see sandbox.h.
+/* A child that processes hostile data and can do nothing else: see sandbox.h.
  *
- * fork(2) instead of clone(CLONE_VM): what the work corrupts must be the child's own memory.  Not a
- * separate program either: there may be no file that can be executed (a chroot, a host that executes
- * no memfd), and the library is in this process already.
+ * fork(2) instead of clone(CLONE_VM): only the child's memory may be corrupted.  It is not a separate
+ * program, because there may be no executable file (a chroot, a host that forbids executing memfds), and
+ * the library is already in this process.
  */
 #include "sandbox.h"
 #include "child.h"
@@ -42,7 +42,7 @@
 
 #define NOT_BEGUN 126 /* exit status: a step failed, and the answer is a struct refusal */
 
-/* What the child gives up, in this order, by the number that a refusal carries. */
+/* What the child gives up, in this order; a refusal carries the number. */
 enum step { DEATH, PIPE, DESCRIPTORS, LIMITS, DUMPABLE, CAPABILITIES, PRIVILEGES, CALLS, STEPS };
 static const char *const step_calls[STEPS] = {
     [DEATH] = "prctl(PR_SET_PDEATHSIG)",
@@ -55,11 +55,11 @@ static const char *const step_calls[STEPS] = {
     [CALLS] = "seccomp",
 };
 
-/* What the child has to know. */
+/* The child's input. */
 struct terms {
     pid_t parent;
     int out;
-    rlim_t memory; /* bytes that it may map, what it has already included */
+    rlim_t memory; /* bytes that it may have mapped, including what it has now */
 };
 
 struct refusal {
@@ -76,12 +76,13 @@ struct refusal {
 #define EQUAL(value, yes, no)  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (value), (yes), (no))
 #define ANY_BIT(mask, yes, no) BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, (mask), (yes), (no))
 #define ALLOW                  BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
-/* Not a kill: libc tries calls that it can do without, and a message about the heap must not hide SIGABRT. */
+/* An errno instead of a kill: libc tries calls that it does not need, and a message about the heap must
+ * not hide SIGABRT. */
 #define DENY           BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM)
 #define ALLOW_CALL(nr) EQUAL((nr), 0, 1), ALLOW
 
-/* Memory that is not executable, an answer, an end; and what libseccomp asks the kernel about seccomp.
- * An x32 number equals none of these. */
+/* Non-executable memory, the answer, the exit, and libseccomp's queries about seccomp.  No x32 number
+ * equals one of these. */
 static int install_filter(void)
 {
     struct sock_filter code[] = {
@@ -93,7 +94,7 @@ static int install_filter(void)
         ALLOW_CALL(__NR_exit),
         ALLOW_CALL(__NR_brk),
         ALLOW_CALL(__NR_munmap),
-        EQUAL(__NR_mmap, 0, 4), /* the only descriptor is a pipe, which cannot be mapped */
+        EQUAL(__NR_mmap, 0, 4), /* its only descriptor is a pipe, which cannot be mapped */
         LOAD(LOW(2)),
         ANY_BIT(PROT_EXEC, 1, 0),
         ALLOW,
@@ -112,7 +113,7 @@ static int install_filter(void)
         EQUAL((uint32_t)getpid(), 0, 1),
         ALLOW,
         DENY,
-        /* Questions only: a null pointer loads nothing. */
+        /* Queries only: a null pointer loads nothing. */
         EQUAL(__NR_seccomp, 0, 8),
         LOAD(LOW(0)),
         EQUAL(SECCOMP_GET_ACTION_AVAIL, 5, 0),
@@ -125,14 +126,14 @@ static int install_filter(void)
         DENY,
     };
     struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
-    /* Without SPEC_ALLOW older kernels switch speculation off for us, which costs more than the work. */
+    /* Without SPEC_ALLOW, older kernels disable speculation, which costs more than the work itself. */
     long flags = SECCOMP_FILTER_FLAG_SPEC_ALLOW;
     return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program) < 0 ? errno : 0;
 }
 
 /* The child ----------------------------------------------------------------------------------------------- */
 
-/* Never more than there is. */
+/* Never more than the current limit. */
 static int limit(__rlimit_resource_t resource, rlim_t soft, rlim_t hard)
 {
     struct rlimit has;
@@ -154,7 +155,7 @@ static int drop_capabilities(void)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0, 0, 0}};
-    return syscall(SYS_capset, &header, none) < 0 ? errno : 0; /* ambient ones go with these */
+    return syscall(SYS_capset, &header, none) < 0 ? errno : 0; /* this drops the ambient ones as well */
 }
 
 /* 0 or an errno.  The pipe becomes descriptor 0. */
@@ -164,7 +165,7 @@ static int give_up(enum step step, const struct terms *to)
     case DEATH:
         if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0L, 0L, 0L) < 0)
             return errno;
-        return getppid() != to->parent ? ESRCH : 0; /* it died before that was in force */
+        return getppid() != to->parent ? ESRCH : 0; /* it died before that took effect */
     case PIPE:
         return to->out != 0 && dup2(to->out, 0) < 0 ? errno : 0;
     case DESCRIPTORS:
@@ -196,14 +197,14 @@ static void child_main(const struct sandbox *c, const struct terms *t)
     }
     if (status == 0)
         c->work(c->input, c->length, 0);
-    /* Not _exit(2), before which ASan makes system calls that the filter denies. */
+    /* Not _exit(2): ASan makes system calls before it, which the filter denies. */
     for (;;)
         (void)syscall(SYS_exit_group, status);
 }
 
 /* The parent ---------------------------------------------------------------------------------------------- */
 
-/* What this process has mapped, in bytes, or -errno. */
+/* The number of bytes this process has mapped, or -errno. */
 static int64_t mapped(void)
 {
     char text[32];
@@ -239,7 +240,7 @@ static int fail(struct sandbox *c, const char *call, int err)
     return err;
 }
 
-/* The answer up to its end: its length or -errno. */
+/* Read the whole answer; its length or -errno. */
 static int read_answer(struct sandbox *c, int fd)
 {
     int64_t end = now_ms() + SANDBOX_WALL_MS;
@@ -263,7 +264,7 @@ static int read_answer(struct sandbox *c, int fd)
     return -E2BIG;
 }
 
-/* What the child said of a call that failed: untrusted as everything that it says. */
+/* The child's report of a failed call; like all it sends, it is not trusted. */
 static int refused(struct sandbox *c, int got)
 {
     struct refusal r;
@@ -288,10 +289,10 @@ int sandbox_run(struct sandbox *c)
     if (pipe2(ends, O_CLOEXEC) < 0)
         return fail(c, "pipe2", -errno);
     struct terms terms = {.parent = getpid(), .out = ends[1], .memory = (rlim_t)memory + SANDBOX_MEMORY};
-    /* No handler of ours may run in the child: the signals are blocked until it has reset them. */
+    /* None of our handlers may run in the child: signals are blocked until it has reset them. */
     sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    /* Not clone(2): after fork(3) the allocator is usable even if another thread was in it. */
+    /* Not clone(2): after fork(3) the allocator is usable even if another thread held its lock. */
     pid_t pid = fork();
     int err = errno;
     if (pid == 0)
@@ -299,7 +300,7 @@ int sandbox_run(struct sandbox *c)
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
     int got = pid < 0 ? fail(c, "fork", -err) : 0;
     if (close(ends[1]) < 0 && got == 0)
-        got = fail(c, "close", -errno); /* the answer would have no end */
+        got = fail(c, "close", -errno); /* otherwise the answer would never end */
     if (got == 0)
         got = read_answer(c, ends[0]);
     close(ends[0]);

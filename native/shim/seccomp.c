@@ -1,4 +1,4 @@
-/* From a seccomp profile to a BPF program. */
+/* Compile a seccomp profile to a BPF program: see seccomp.h. */
 #include "seccomp.h"
 #include "image.h"
 #include "sandbox.h"
@@ -15,16 +15,16 @@
 #include <unistd.h>
 
 #define X32_BIT 0x40000000u
-/* Calls of 32-bit ARM that are no system calls: breakpoint, cacheflush, set_tls ...
+/* Private calls of 32-bit ARM: breakpoint, cacheflush, set_tls ...
  * (arch/arm/include/uapi/asm/unistd.h). */
 #define ARM_PRIVATE 0x0f0000u
 #define MAX_ARCHS   32
 #define CHECK_MAX   7
-/* libseccomp searches a filter linearly, which shows on every system call of a long profile; its binary tree
- * is for those only (with few rules there is nothing to win, and 2.5 fails on an empty one). */
+/* libseccomp's default filter is searched linearly, which slows down every system call under a long
+ * profile.  The binary tree is for those: short ones gain nothing, and 2.5 fails on an empty one. */
 #define LONG_PROFILE 32u
 
-/* Where the system calls that a profile knows end, per AUDIT_ARCH; x86_64 and x32 share one. */
+/* The end of the system calls that a profile knows, per AUDIT_ARCH; x86_64 and x32 share one. */
 struct known {
     uint32_t audit_arch;
     uint32_t end; /* the first number that is too new; 0: the profile names nothing of this architecture */
@@ -42,7 +42,7 @@ struct profile {
     int narchs;
 };
 
-/* What failed, as seccomp.h numbers it, and its place. */
+/* What failed, numbered as in seccomp.h, and where. */
 enum { STAGE_FILTER = 1, STAGE_ARCH, STAGE_RULE, STAGE_EXPORT, STAGE_DEATH, STAGE_NONSENSE, STAGE_NO_ANSWER };
 struct fault {
     int32_t stage;
@@ -50,7 +50,7 @@ struct fault {
     int32_t name;  /* within the rule */
 };
 
-/* The end of the child's answer, behind the program. */
+/* The end of the child's answer, after the program. */
 struct tail {
     uint32_t magic;
     int32_t ret;
@@ -60,7 +60,7 @@ struct tail {
 
 int pr_seccomp_flag(unsigned int flag)
 {
-    /* Without a program: EFAULT when it gets as far as reading it. */
+    /* Without a program: EFAULT means that the kernel has accepted the flag. */
     return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, (unsigned long)flag, NULL) < 0 && errno == EFAULT;
 }
 
@@ -118,7 +118,7 @@ static int add_rule(scmp_filter_ctx ctx, uint32_t action, int nr, const struct s
                     unsigned int count)
 {
     int ret = seccomp_rule_add_array(ctx, action, nr, count, cmp);
-    /* Engines put their profiles together from pieces, in which a rule may come twice. */
+    /* Engines assemble profiles from parts, which may contain the same rule. */
     return ret == -EEXIST ? 0 : ret;
 }
 
@@ -140,7 +140,7 @@ static int add_call(scmp_filter_ctx ctx, const struct pr_seccomp_rule *rule, int
         else if (i < 6)
             cmp[i] = one;
         else
-            ret = -EINVAL; /* seven different arguments: there are only six */
+            ret = -EINVAL; /* seven different arguments; there are only six */
     }
     if (ret == 0 && !rule->either)
         ret = add_rule(ctx, rule->action, nr, cmp, rule->args);
@@ -157,8 +157,7 @@ static int add_rules(scmp_filter_ctx ctx, const struct profile *p, struct fault 
         for (fault->name = 0; (uint32_t)fault->name < rule->names; fault->name++) {
             int nr = seccomp_syscall_resolve_name(name);
             name += strlen(name) + 1;
-            /* libseccomp refuses rules that change nothing.  A name that it does not know is of another
-             * kernel. */
+            /* libseccomp rejects rules that change nothing.  An unknown name belongs to another kernel. */
             if (rule->action == p->head.default_action || nr == __NR_SCMP_ERROR)
                 continue;
             int ret = add_call(ctx, rule, nr, args);
@@ -172,10 +171,10 @@ static int add_rules(scmp_filter_ctx ctx, const struct profile *p, struct fault 
 
 /* -- ENOSYS for what the profile cannot know ------------------------------------------------------------ */
 
-/* A profile lists what was there when it was written.  glibc tries a newer system call and falls back when it
- * gets ENOSYS; with the profile's EPERM it gives up instead (clone3, faccessat2, openat2 were such cases).  So
- * a call with a higher number than any that the profile names, whatever it says about them, is answered as an
- * old kernel would.  Numbers grow over time on every architecture. */
+/* A profile lists the system calls that existed when it was written.  glibc tries newer ones and falls back
+ * on ENOSYS, but fails on the profile's EPERM (clone3, faccessat2 and openat2 were such cases).  Therefore
+ * a call with a higher number than every one that the profile names gets ENOSYS, as from an older kernel.
+ * Numbers grow over time on every architecture. */
 static void remember(struct known *k, uint32_t token, const struct profile *p)
 {
     const char *name = p->names;
@@ -185,7 +184,8 @@ static void remember(struct known *k, uint32_t token, const struct profile *p)
             uint32_t *end = token == SCMP_ARCH_X32 ? &k->x32_end : &k->end;
             name += strlen(name) + 1;
             if (nr < 0 ||
-                (k->arm && (uint32_t)nr >= ARM_PRIVATE)) /* negative: unknown, or not of this architecture */
+                (k->arm &&
+                 (uint32_t)nr >= ARM_PRIVATE)) /* negative: unknown, or missing on this architecture */
                 continue;
             if ((uint32_t)nr >= *end)
                 *end = (uint32_t)nr + 1;
@@ -214,9 +214,9 @@ static struct sock_filter insn(unsigned int code, uint32_t k, int jt, int jf)
     return (struct sock_filter){.code = (uint16_t)code, .jt = (uint8_t)jt, .jf = (uint8_t)jf, .k = k};
 }
 
-/* The check for one architecture.  Falls out of its end when the call is to be judged by the profile.
+/* The check for one architecture.  It falls through to the profile's own rules.
  *
- *      ld arch                      every time: an x32 number can look like the AUDIT_ARCH of i386
+ *      ld arch                      every time: an x32 number can equal the AUDIT_ARCH of i386
  *      jeq arch, next, JUDGE
  *      ld nr
  *      (x86_64)  jset X32_BIT, the x32 check, next        (arm)  jge ARM_PRIVATE, JUDGE, next
@@ -235,14 +235,14 @@ static int check_arch(struct sock_filter *out, const struct known *k)
     at++;
     out[at++] = insn(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr), 0, 0);
     if (x86_64) {
-        /* Without x32 in the profile, libseccomp's part answers such calls. */
+        /* If the profile lacks x32, libseccomp's code answers such calls. */
         out[at] = insn(BPF_JMP | BPF_JSET | BPF_K, X32_BIT, k->x32_end ? 1 : judge - at - 1, 0);
         at++;
     } else if (k->arm) {
         out[at] = insn(BPF_JMP | BPF_JGE | BPF_K, ARM_PRIVATE, judge - at - 1, 0);
         at++;
     }
-    /* An end of 0 stands for none, and 0 >= 0 would deny everything. */
+    /* An end of 0 means none; 0 >= 0 would deny everything. */
     out[at] = insn(BPF_JMP | BPF_JGE | BPF_K, k->end, (k->end ? deny : judge) - at - 1, judge - at - 1);
     at++;
     if (x86_64) {
@@ -253,8 +253,8 @@ static int check_arch(struct sock_filter *out, const struct known *k)
     return at;
 }
 
-/* The checks for all architectures: at most CHECK_MAX * MAX_ARCHS instructions, none when the profile names
- * nothing. */
+/* The checks for all architectures: at most CHECK_MAX * MAX_ARCHS instructions, none if the profile names
+ * no system call. */
 static int checks(struct sock_filter *out, const struct profile *p)
 {
     struct known found[MAX_ARCHS];
@@ -267,7 +267,7 @@ static int checks(struct sock_filter *out, const struct profile *p)
 
 /* -- the child ------------------------------------------------------------------------------------------ */
 
-/* Find the parts of a profile.  Returns 0, or -EINVAL where they do not fit together. */
+/* Find the parts of a profile.  Returns 0, or -EINVAL if they are inconsistent. */
 static int parse(struct profile *p, const void *data, size_t length)
 {
     uint64_t names = 0, args = 0, ends = 0;
@@ -304,7 +304,7 @@ static int add_everything(scmp_filter_ctx ctx, const struct profile *p, struct f
         calls += p->rules[i].names;
 #if SCMP_VER_MAJOR > 2 || (SCMP_VER_MAJOR == 2 && SCMP_VER_MINOR >= 5)
     if (calls > LONG_PROFILE)
-        (void)seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* slower without, not wrong */
+        (void)seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* only slower without it */
 #endif
     return add_rules(ctx, p, fault);
 }
@@ -324,7 +324,7 @@ static int compile(const void *data, size_t length, int out, struct fault *fault
     *fault = (struct fault){.stage = STAGE_EXPORT};
     if (p.head.enosys)
         ret = write_all(out, (const char *)head, (size_t)checks(head, &p) * sizeof *head);
-    /* Before 2.6 it can only write to a descriptor.  The memory goes with the process. */
+    /* Before 2.6 it can only write to a descriptor.  The memory is freed with the process. */
     return ret < 0 ? ret : seccomp_export_bpf(ctx, out);
 }
 
@@ -345,8 +345,7 @@ static int report_fault(int report[3], int stage, int index, int err)
 }
 
 /* The size of the program in an answer of `got` bytes, or -errno.  Only its form is checked: the kernel
- * checks every instruction when it loads the program, and what the program allows is up to the author
- * of the profile anyway. */
+ * checks every instruction when it loads the program, and the profile's author decides what it allows. */
 static int judge(const struct sandbox *c, size_t got, int report[3])
 {
     struct tail tail;

@@ -42,7 +42,7 @@ static int close_error(int fd, int err)
 
 int pr_memfd_sealed(const char *name, const void *buf, size_t len, int executable)
 {
-    /* vm.memfd_noexec (6.3) wants the choice made here; older kernels refuse the flags with EINVAL. */
+    /* vm.memfd_noexec (6.3) requires one of the two; older kernels reject both with EINVAL. */
     unsigned int flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
     int seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
     int fd = memfd_create(name, flags | (executable ? MFD_EXEC : MFD_NOEXEC_SEAL));
@@ -65,7 +65,7 @@ int pr_memfd_sealed(const char *name, const void *buf, size_t len, int executabl
     return fd;
 }
 
-/* Move a descriptor out of the numbers that a spawned process needs for itself. */
+/* Move a descriptor out of the range of numbers that a spawned process needs. */
 static int raise_fd(int fd, int min_fd)
 {
     if (fd >= min_fd)
@@ -151,7 +151,8 @@ static int wait_readable(int fd, int timeout_ms)
     return ready == 0 ? -ETIMEDOUT : 0;
 }
 
-/* Keep the first descriptor of a message in *fd (when asked for); close all others: a peer must not fill our table. */
+/* Keep the first descriptor of a message in *fd if `fd` is not NULL, and close all others: a peer must not
+ * fill our descriptor table. */
 static void take_fds(struct msghdr *header, int *fd)
 {
     for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c; c = CMSG_NXTHDR(header, c)) {
@@ -204,8 +205,9 @@ int pr_recv(int sock, void *msg, size_t len, int timeout_ms)
 
 /* Unix socket addresses ----------------------------------------------------------------------------------- */
 
-/* Fill `addr`.  sun_path has 108 bytes and state directories are deeper than that: then the parent directory is opened
- * and named through /proc/self/fd.  *dir_fd is to be closed after use (-1: none).  Returns the address length. */
+/* Fill `addr`.  sun_path has 108 bytes, and paths of state directories may be longer: then the parent
+ * directory is opened and named through /proc/self/fd.  The caller closes *dir_fd (-1: none).  Returns the
+ * length of the address. */
 static int unix_address(const char *path, struct sockaddr_un *addr, int *dir_fd)
 {
     size_t len = strlen(path);
@@ -248,12 +250,12 @@ int pr_connect_unix_type(const char *path, int type)
         return len;
     int err = 0;
     int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
-    /* For connect(2) too, which waits while the other side's backlog is full. */
+    /* Also limits connect(2), which waits while the peer's backlog is full. */
     struct timeval limit = {.tv_sec = PR_PEER_SECONDS};
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) < 0)
         err = errno;
     else {
-        do /* a unix socket that was interrupted is as it was */
+        do /* an interrupted connect leaves a unix socket unchanged */
             err = connect(fd, (struct sockaddr *)&addr, (socklen_t)len) < 0 ? errno : 0;
         while (err == EINTR && !pr_signals_caught());
         err = err == EAGAIN ? ETIMEDOUT : err;
@@ -279,13 +281,12 @@ int pr_listen_unix(const char *path, int type, unsigned int mode)
         return len;
     int err = 0;
     int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
-    /* The file gets its mode from the socket inode, so there is no moment at which it is wider than asked for. */
+    /* The file inherits the mode of the socket's inode, so it is never wider than requested. */
     if (fd < 0 || fchmod(fd, (mode_t)mode) < 0 || bind(fd, (struct sockaddr *)&addr, (socklen_t)len) < 0)
         err = errno;
     else if (type != SOCK_DGRAM && listen(fd, 16) < 0)
         err = errno;
-    else if (addr.sun_path[0] &&
-             chmod(addr.sun_path, (mode_t)mode) < 0) /* the umask may have taken bits away */
+    else if (addr.sun_path[0] && chmod(addr.sun_path, (mode_t)mode) < 0) /* the umask may have removed bits */
         err = errno;
     if (dir_fd >= 0)
         close(dir_fd);
@@ -304,11 +305,11 @@ int pr_netlink_in(int netns_fd)
     /* A socket belongs to the namespace it was created in. */
     int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
     int err = fd < 0 ? errno : 0;
-    int on = 1; /* extended acknowledgements, since Linux 4.12: without them errors have no words */
+    int on = 1; /* extended acknowledgements (Linux 4.12): without them errors have no message */
     if (fd >= 0)
         (void)setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof on);
     if (setns(own, CLONE_NEWNET) < 0)
-        abort(); /* everything after this would happen to the container's network */
+        abort(); /* everything after this would affect the container's network */
     close(own);
     return err ? -err : fd;
 }

@@ -1,5 +1,5 @@
-/* Signals of the runtime itself: see shim.h.  Python's own signal module cannot be imported in the interpreter's core
- * phase, and a handler that runs Python code is more than a flag needs. */
+/* pyrunc's own signals: see shim.h.  Python's signal module cannot be imported in the interpreter's core
+ * phase, and setting a flag needs no handler in Python. */
 #include "shim.h"
 
 #include <errno.h>
@@ -25,7 +25,7 @@ int pr_signals_catch(void)
 {
     struct sigaction action;
     memset(&action, 0, sizeof action);
-    action.sa_handler = note; /* no SA_RESTART: a wait must return to notice the flag */
+    action.sa_handler = note; /* no SA_RESTART: a wait must return, so that the flag is checked */
     caught = 0;
     for (size_t i = 0; i < COUNT; i++)
         if (sigaction(interrupting[i], &action, &before[i]) < 0)
@@ -54,7 +54,7 @@ int pr_signalfd(void)
 {
     sigset_t set;
     sigfillset(&set);
-    /* A fault of this process must end it, not be passed on; libc keeps 32 and 33 to itself. */
+    /* A fault of this process must end it instead of being forwarded.  libc reserves 32 and 33. */
     static const int faults[] = {SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS};
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
         sigdelset(&set, faults[i]);
@@ -68,7 +68,7 @@ int pr_signalfd_read(int fd)
 {
     struct signalfd_siginfo info;
     ssize_t got;
-    /* What writing to a closed pipe raises is blocked, not ignored, and would be passed on as if it had been sent. */
+    /* SIGPIPE from our own writes is blocked, not ignored, and would be forwarded like a sent one. */
     do
         got = read(fd, &info, sizeof info);
     while ((got < 0 && errno == EINTR) ||

@@ -1,7 +1,7 @@
-/* Starting init and hooks without forking Python, and looking after processes: see shim.h.
+/* Start init and hooks without forking Python, and wait for processes: see shim.h.
  *
- * The child shares our memory until it executes (CLONE_VM | CLONE_VFORK), so nothing of a large heap is copied and
- * nothing of Python ever runs in it.  It runs on a stack of its own and makes system calls only.
+ * The child shares our memory until it executes (CLONE_VM | CLONE_VFORK): no heap is copied, and no
+ * Python code runs in it.  It has its own stack and only makes system calls.
  */
 #include "child.h"
 #include "shim.h"
@@ -45,15 +45,15 @@ struct child {
     int out_fd;
 };
 
-/* Everything to its default: CPython and Go callers leave SIGPIPE and others ignored, and an ignored signal stays
- * ignored across execve (SigIgn=0x1001000 was seen in containers).  The mask goes last, when no handler of ours can run in
- * the shared memory any more. */
+/* Reset all signals: CPython and Go callers ignore SIGPIPE and others, and an ignored signal stays ignored
+ * across execve (SigIgn=0x1001000 has been seen in containers).  The mask is reset last, when no handler
+ * of ours can run in the shared memory. */
 void reset_signals(void)
 {
-    /* Raw calls: libc keeps two signals out of reach, and glibc's posix_spawn leaves them ignored (seen below make). */
+    /* Raw calls: libc hides two signals, and glibc's posix_spawn leaves them ignored (seen below make). */
     const unsigned long nothing[4] = {0}; /* struct sigaction of the kernel: SIG_DFL, no flags, empty mask */
     for (int sig = 1; sig < NSIG; sig++)
-        (void)syscall(SYS_rt_sigaction, sig, nothing, NULL, 8L); /* refused for KILL and STOP only */
+        (void)syscall(SYS_rt_sigaction, sig, nothing, NULL, 8L); /* fails only for KILL and STOP */
     sigset_t none;
     sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
@@ -96,14 +96,14 @@ static int init_work(struct child *c)
     char *argv[] = {name, count, NULL};
     char *envp[] = {NULL};
     (void)snprintf(count, sizeof count, "%d", c->npreserve);
-    /* The image may itself have the number that the socket or, where the caller has closed its stdio,
-     * one of ours is to get: dup2 would close it. */
+    /* The image may have the number that the socket is to get, or a stdio number if the caller has closed
+     * its stdio: dup2 would close it. */
     if (c->exe_fd <= target) {
         c->exe_fd = fcntl(c->exe_fd, F_DUPFD_CLOEXEC, target + 1);
         if (c->exe_fd < 0)
             return errno;
     }
-    /* Before the socket: none of them is 0, 1 or 2, but one may have the number that it is to get. */
+    /* Before the socket: one of them may have the number that the socket is to get. */
     for (int fd = 0; c->stdio && fd < 3; fd++)
         if (c->stdio[fd] >= 0 && dup2(c->stdio[fd], fd) < 0)
             return errno;
@@ -128,7 +128,7 @@ int pr_spawn_init(int exe_fd, int sock, int npreserve, const int *stdio)
 
 /* hooks --------------------------------------------------------------------------------------------------- */
 
-/* A descriptor for stdio that dup2 to 0-2 cannot run over. */
+/* A descriptor for stdio that dup2 to 0-2 cannot overwrite. */
 static int stdio_source(int fd)
 {
     if (fd < 0)
@@ -199,7 +199,7 @@ int pr_wait_pid_timeout(int pidfd, int timeout_ms)
         return -ETIMEDOUT;
     siginfo_t info;
     memset(&info, 0, sizeof info);
-    /* __WALL: a child that was cloned with another exit signal than SIGCHLD is ours, too. */
+    /* __WALL: also children cloned with an exit signal other than SIGCHLD. */
     if (waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED | __WALL) < 0)
         return -errno;
     if (info.si_code == CLD_EXITED)

@@ -1,4 +1,4 @@
-/* User namespaces and mounts for them, made on the host's side: see shim.h. */
+/* User namespaces and the mounts for them, on the host side: see shim.h. */
 #include "child.h"
 #include "image.h"
 #include "mount_abi.h"
@@ -64,9 +64,9 @@ int pr_unshare(int flags)
     return unshare(flags) < 0 ? -errno : 0;
 }
 
-/* The process that holds the new user namespace until we have a descriptor of it.  It shares our memory and makes
- * system calls only, and none that fails (errno is ours, too).  It ends with us, or after HOLDER_SECONDS at the latest;
- * its copies of our descriptors, locks and sockets among them, go at once. */
+/* The process that holds the new user namespace until we have a descriptor of it.  It shares our memory,
+ * errno included, and makes only system calls that cannot fail.  It ends with us, after HOLDER_SECONDS at
+ * the latest, and first closes its copies of our descriptors, locks and sockets among them. */
 struct hold {
     pid_t parent;
     int seconds;
@@ -84,7 +84,7 @@ static int holder(void *arg)
     _exit(0);
 }
 
-/* The mask is inherited: no handler of ours runs in the holder. */
+/* The mask is inherited: none of our handlers runs in the holder. */
 static int start_holder(void *stack_end, struct hold *hold, int seconds)
 {
     sigset_t all, old;
@@ -126,7 +126,7 @@ static int write_map(int pid, const char *file, const char *text)
     int fd = open_file(path, O_WRONLY);
     if (fd < 0)
         return fd;
-    int err = write_all(fd, text, strlen(text)); /* the kernel takes it at once or not at all */
+    int err = write_all(fd, text, strlen(text)); /* the kernel accepts it in one write or not at all */
     close(fd);
     return err;
 }
