@@ -1,6 +1,6 @@
-"""What can go wrong, said once: which field, which value, which call, why, and what to do about it.
+"""Errors: which field, which value, which call, why, and what to do about it.
 
-Every error a user can meet is a `PyruncError`; its `str()` is the one line that goes to stderr and to ``--log``.
+Every error that a user can get is a `PyruncError`.  Its `str()` is the line on stderr and in ``--log``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# strerror(3) is not used as it is: engines grep our stderr.  podman turns any "no such file or directory" into exit
-# status 127 (command not found), so only the look-up of the program may say those words (docs/callers.md, Words).
+# Not the texts of strerror(3): engines search our stderr.  podman turns every "no such file or directory" into exit
+# status 127 (command not found), so only the search for the program may print these words (docs/callers.md, Words).
 _TEXT = {
     "ENOENT": "path not found",
     "EPERM": "operation not permitted",
@@ -47,12 +47,12 @@ _TEXT = {
 
 
 def errno_name(number: int) -> str:
-    """The symbolic name of an errno, e.g. ``ENOENT``; ``errno 999`` for one this libc does not know."""
+    """The name of an errno, as ``ENOENT``; ``errno 999`` if libc does not know it."""
     return errorcode.get(number, f"errno {number}")
 
 
 def errno_text(number: int) -> str:
-    """Name and words of an errno: ``ENOENT: path not found``."""
+    """Name and text of an errno: ``ENOENT: path not found``."""
     name = errno_name(number)
     text = _TEXT.get(name)
     return f"{name}: {text}" if text else name
@@ -62,7 +62,7 @@ def printable(text: str) -> str:
     """``text`` as one line without control characters: values come from config.json and end up on terminals."""
     if text.isprintable():
         return text
-    # Loops in C: a value may be long, and `plan` shows all of it.
+    # Loops in C, because `plan` shows all of a value, which may be long.
     wrong = [c for c in set(text) if not c.isprintable()]
     if len(wrong) > 64:
         return text.translate({ord(c): f"\\u{ord(c):04x}" for c in wrong})
@@ -78,7 +78,7 @@ def brief(text: str, most: int = 200) -> str:
 
 
 def show(value: object) -> str:
-    """A config value as a reader would write it in JSON, cut to a line; the json module is not needed for that."""
+    """A config value as JSON, cut to one line; does not need the json module."""
     if value is None or value is True or value is False:
         return {None: "null", True: "true", False: "false"}[value]
     if type(value) is str:
@@ -94,12 +94,12 @@ def show(value: object) -> str:
 
 
 def hook_failure(kind: str, index: int) -> str:
-    """How an error about a hook begins; scripts, and runc's own tests, look for these words."""
+    """The start of an error about a hook; scripts and runc's own tests search for these words."""
     return f"error running {kind} hook #{index}"
 
 
 def frames(error: BaseException) -> str:
-    """Where an exception came from, one line per frame; the traceback module needs a complete interpreter."""
+    """The traceback of an exception, one line per frame: the traceback module needs a complete interpreter."""
     lines = []
     entry = error.__traceback__
     while entry is not None:
@@ -110,17 +110,17 @@ def frames(error: BaseException) -> str:
 
 
 def of_interpreter(error: BaseException) -> str:
-    """What it means when the interpreter itself cannot go on, "" for any other exception."""
+    """The meaning of an exception that the interpreter raises if it cannot go on, "" for any other."""
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and str(error) == "can't allocate lock"):
         return "out of memory"
     if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
         return "cannot start a thread (too little memory, or too many processes)"
-    # CPython's own code failed without an exception: it forgot to say that it got no memory.
+    # CPython failed without setting an exception, which happens when it runs out of memory.
     return "out of memory (or a defect of the interpreter)" if isinstance(error, SystemError) else ""
 
 
-# The first step of a JSON pointer into config.json, process.json or the resources of `update`: what an error names may
-# as well be a path of a file.
+# The first step of a JSON pointer into config.json, process.json or the resources of `update`.  An error may name the
+# path of a file instead.
 _FIELDS = frozenset((
     "ociVersion", "process", "root", "hostname", "domainname", "mounts", "hooks", "annotations", "linux",
     "memory", "cpu", "pids", "blockIO", "hugepageLimits", "unified", "devices", "network", "rdma",
@@ -128,11 +128,11 @@ _FIELDS = frozenset((
 
 
 def pointer_of(text: str) -> str:
-    """The JSON pointer that a text begins with, "" without one."""
+    """The JSON pointer at the start of a text, "" if there is none."""
     word = text.partition(" ")[0].rstrip(":")
     first = word[1:].partition("/")[0] if word.startswith("/") else ""
     if first == "root" and word not in ("/root", "/root/path", "/root/readonly"):
-        return ""  # of a file
+        return ""  # the path of a file
     return word if first in _FIELDS else ""
 
 
@@ -177,9 +177,9 @@ class Problem:
 
 
 class Capped(list):  # type: ignore[type-arg]  # a hot module does without typing.Generic
-    """The first hundred of what is appended; ``more`` counts the rest.
+    """A list that keeps the first hundred items; ``more`` counts the rest.
 
-    A document may be wrong in a million places: nobody reads that, and it takes a GiB.
+    A document may have a million problems.  Nobody reads that many, and they would take a GiB.
     """
 
     MOST = 100
@@ -196,7 +196,7 @@ class Capped(list):  # type: ignore[type-arg]  # a hot module does without typin
             self.more += 1
 
     def full(self) -> bool:
-        """Whether an item would only be counted: there is no need to make one."""
+        """Whether further items are only counted, so that there is no need to create one."""
         return len(self) >= self.MOST
 
 

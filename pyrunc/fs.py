@@ -1,7 +1,7 @@
-"""Small file helpers on `posix` alone.
+"""Small file helpers that need only `posix`.
 
-``import os`` costs 1.2 ms in the embedded interpreter and nothing on the hot path needs what it adds, so the hot
-modules use `posix` and these few functions (docs/adr/0006-core-phase.md).
+``import os`` takes 1.2 ms in the embedded interpreter, and hot modules need nothing that it adds
+(docs/adr/0006-core-phase.md).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-WRITER_MS = 10_000  # how long a fifo that was given to us may have no writer
+WRITER_MS = 10_000  # how long a fifo that we were given may be without a writer
 _salt = ""
 
 
 def salted(text: str) -> str:
     """``text`` as the key of a dict or set whose keys come from outside: see docs/adr/0014-json-reader.md.
 
-    Where the launcher's hash seed is public, 128 random bits in front make collisions as hard to find as they are
+    The launcher's hash seed is public.  With 128 random bits in front, collisions are as hard to find as
     with a random seed.
     """
     global _salt
@@ -42,9 +42,8 @@ def salted(text: str) -> str:
 
 
 def read_file(path: str, limit: int = 16 << 20, dir_fd: int | None = None) -> bytes:
-    """The content of a file, at most ``limit`` bytes.  Raises OSError; EFBIG when the file is larger.
-
-    Does not wait for ever: ETIMEDOUT for a fifo or terminal that nobody writes to for `WRITER_MS`.
+    """The content of a file, at most ``limit`` bytes.  Raises OSError: EFBIG if the file is larger, ETIMEDOUT
+    for a fifo or terminal that nobody writes to for `WRITER_MS`.
     """
     fd = posix.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, dir_fd=dir_fd)
     try:
@@ -54,7 +53,7 @@ def read_file(path: str, limit: int = 16 << 20, dir_fd: int | None = None) -> by
 
 
 def read_fd(fd: int, limit: int = 16 << 20) -> bytes:
-    """Read ``fd`` to its end, at most ``limit`` bytes.  Raises OSError; EFBIG when there is more."""
+    """Read ``fd`` to its end, at most ``limit`` bytes.  Raises OSError: EFBIG if there is more."""
     chunks: list[bytes] = []
     left = limit
     while True:
@@ -65,7 +64,7 @@ def read_fd(fd: int, limit: int = 16 << 20) -> bytes:
             continue
         if not chunk:
             if not chunks and _is_fifo(fd):
-                _await_writer(fd)  # its end, or nobody has opened it for writing yet
+                _await_writer(fd)  # at its end, or not opened for writing yet
                 chunks.append(b"")
                 continue
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -82,7 +81,7 @@ def _is_fifo(fd: int) -> bool:
 
 
 def _await_writer(fd: int) -> None:
-    """Wait until there is something to read, or the writers are gone.  Raises OSError (ETIMEDOUT)."""
+    """Wait until there is something to read or all writers are gone.  Raises OSError (ETIMEDOUT)."""
     from select import POLLIN, poll
 
     poller = poll()
@@ -94,7 +93,7 @@ def _await_writer(fd: int) -> None:
 
 
 def names(directory: str) -> list[str]:
-    """What is in a directory.  Raises OSError; not EINTR, which `posix.listdir` passes on for a path."""
+    """The names in a directory.  Raises OSError, but not EINTR, which `posix.listdir` raises for a path."""
     fd = posix.open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     try:
         return posix.listdir(fd)
@@ -103,14 +102,14 @@ def names(directory: str) -> list[str]:
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Write everything, however short the kernel's writes are.  Raises OSError."""
+    """Write all of ``data``, also if the kernel writes less at a time.  Raises OSError."""
     done = posix.write(fd, data)
     while done < len(data):
         done += posix.write(fd, data[done:])
 
 
 def write_file(path: str, data: bytes, dir_fd: int | None = None) -> None:
-    """Write to an existing file in one write(2) (cgroup and /proc files want it whole).  Raises OSError."""
+    """Write to an existing file with one write(2), as cgroup and /proc files require.  Raises OSError."""
     fd = posix.open(path, O_WRONLY | O_CLOEXEC, dir_fd=dir_fd)
     try:
         write_all(fd, data)
@@ -119,7 +118,7 @@ def write_file(path: str, data: bytes, dir_fd: int | None = None) -> None:
 
 
 def write_new(path: str, data: bytes) -> None:
-    """Create a file in a directory that is only ours, which need not be atomic.  Raises OSError."""
+    """Create a file in a private directory, not atomically.  Raises OSError."""
     fd = posix.open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
     try:
         write_all(fd, data)
@@ -128,9 +127,9 @@ def write_new(path: str, data: bytes) -> None:
 
 
 def replace_file(name: str, data: bytes, mode: int = 0o600, dir_fd: int | None = None) -> None:
-    """Create or replace ``name`` atomically: temporary name beside it, then rename.  Raises OSError.
+    """Create or replace ``name`` atomically: write ``.NAME.tmp`` beside it, then rename.  Raises OSError.
 
-    A temporary file that a killed process left is overwritten; nothing else may use the ``.NAME.tmp`` names.
+    A temporary file that a killed process left behind is replaced; nothing else may use such names.
     """
     head, _, tail = name.rpartition("/")
     temporary = f"{head}/.{tail}.tmp" if head or name.startswith("/") else f".{tail}.tmp"
@@ -155,13 +154,13 @@ def replace_file(name: str, data: bytes, mode: int = 0o600, dir_fd: int | None =
 
 
 def remove_tree(name: str, dir_fd: int) -> None:
-    """Remove a directory and everything in it, however deep, without following a link.  Raises OSError.
+    """Remove a directory tree of any depth without following links.  Raises OSError.
 
-    One descriptor at a time: what a container left may be deeper than a process may have descriptors.  On the way up
-    `..` must be where we came from.
+    It keeps one descriptor open, because a container's tree may be deeper than the limit on descriptors.
+    On the way up, `..` must be the directory that we came from.
     """
     flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
-    above: list[tuple[str, list[str], tuple[int, int]]] = []  # a name, what is left beside it, and the directory
+    above: list[tuple[str, list[str], tuple[int, int]]] = []  # a name, the names left beside it, the directory
     fd = posix.open(name, flags, dir_fd=dir_fd)
     try:
         names = posix.listdir(fd)
@@ -191,7 +190,7 @@ def remove_tree(name: str, dir_fd: int) -> None:
 
 
 def _remove_entry(entry: str, fd: int) -> bool:
-    """Remove a file or an empty directory; False for a directory that is not empty.  Raises OSError."""
+    """Remove a file or an empty directory; False if the directory is not empty.  Raises OSError."""
     try:
         posix.unlink(entry, dir_fd=fd)
         return True
@@ -211,7 +210,7 @@ def _remove_entry(entry: str, fd: int) -> bool:
 
 
 def ignore(call: Callable[..., object], *args: object) -> None:
-    """Call and forget an OSError: for clean-up paths, where the first error is the one to report."""
+    """Call and ignore an OSError: for clean-up, where the first error is the one to report."""
     try:
         call(*args)
     except OSError:
@@ -219,31 +218,31 @@ def ignore(call: Callable[..., object], *args: object) -> None:
 
 
 def close(fd: int) -> None:
-    """Close what was not written to: there is nothing that a failure could mean, and nothing to be done about it."""
+    """Close a descriptor that was not written to, so that a failure has no consequence."""
     ignore(posix.close, fd)
 
 
 def exists(path: str) -> bool:
-    """Whether ``path`` can be stat'ed (symbolic links followed).  Raises OSError when that cannot be known (ENOMEM)."""
+    """Whether ``path`` exists; follows links.  Raises OSError if that is unknown (`is_inconclusive`)."""
     try:
         posix.stat(path)
     except OSError as error:
-        if unknown(error):
+        if is_inconclusive(error):
             raise
         return False
     return True
 
 
-def unknown(error: OSError) -> bool:
-    """Whether an error says nothing about what was asked for: memory, descriptors or a disk failed instead.
+def is_inconclusive(error: OSError) -> bool:
+    """Whether an error says nothing about the object: memory, descriptors or a disk failed instead.
 
-    "Not there" and "has ended" must never come from one of these: a `delete` would leave what it did not see.
+    It must never be taken for "does not exist" or "has ended": a `delete` would leave something behind.
     """
     return error.errno in (ENOMEM, EIO, EINTR, EMFILE, ENFILE, ENOSPC)
 
 
 def normpath(path: str) -> str:
-    """Lexical clean-up: no ``//``, ``.`` or resolvable ``..``; an absolute path never climbs above ``/``."""
+    """``path`` without ``//``, ``.`` and resolvable ``..``, lexically; an absolute path stays below ``/``."""
     absolute = path.startswith("/")
     out: list[str] = []
     for part in path.split("/"):
@@ -260,7 +259,7 @@ def normpath(path: str) -> str:
 
 
 def join(base: str, path: str) -> str:
-    """``path`` when it is absolute, else ``base``/``path``."""
+    """``path`` if it is absolute, otherwise ``base``/``path``."""
     if path.startswith("/"):
         return path
     return f"{base}{path}" if base.endswith("/") else f"{base}/{path}"
@@ -272,10 +271,10 @@ def abspath(path: str) -> str:
 
 
 def encode(path: str) -> bytes:
-    """A path as the kernel gets it; undoes the surrogateescape decoding of argv."""
+    """A path as the kernel takes it: reverses the surrogateescape decoding of argv."""
     return path.encode("utf-8", "surrogateescape")
 
 
 def getenv(name: str) -> str:
-    """An environment variable, ``""`` when unset: engines pass variables that are set but empty (docs/callers.md)."""
+    """An environment variable, ``""`` if unset: engines pass variables that are set but empty (docs/callers.md)."""
     return posix.environ.get(name.encode(), b"").decode("utf-8", "surrogateescape")

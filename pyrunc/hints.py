@@ -1,4 +1,4 @@
-"""What a user can do about a failure, by op and errno.  Loaded on failure only."""
+"""What a user can do about a failure, by op and errno.  Loaded only on failure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CAPABILITY = "pyrunc itself needs more privileges here: run it as root, outside
 _PLACE = "to move a process into a cgroup takes write access to both and to what is above them: start pyrunc from the"
 _PLACE += " part of the hierarchy that is delegated (systemd-run --user --scope -p Delegate=yes pyrunc ...)"
 
-# (op of native/plan.def, or RLIMIT, CGROUP or a call of the shim for the host side; errno) -> hint
+# (op of native/plan.def; or RLIMIT, CGROUP or a call of the shim; errno) -> hint
 _HINTS = {
     ("memfd_create", "EACCES"): "vm.memfd_noexec is 2 on this host, and only root can do without executing a memfd",
     ("posix_spawn", "EAGAIN"): "a limit on processes is reached: RLIMIT_NPROC, or pids.max of the caller's cgroup",
@@ -90,13 +90,13 @@ _HINTS = {
 
 
 def find(op: str, number: int) -> str:
-    """A hint for a failing operation and its errno, ``""`` when there is none."""
+    """A hint for a failed operation and its errno, ``""`` if there is none."""
     if (op, number) == ("UNSHARE_USER", EPERM):
         return _no_user_namespace()
     return _HINTS.get((op, errorcode.get(number, "")), "")
 
 
-# The settings that keep users from making user namespaces, and the value that does.
+# Settings that forbid user namespaces to users other than root, and the forbidding value.
 _USERNS_SETTINGS = (
     ("/proc/sys/kernel/unprivileged_userns_clone", b"0"),  # Debian's
     ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", b"1"),  # Ubuntu's
@@ -104,7 +104,7 @@ _USERNS_SETTINGS = (
 
 
 def _no_user_namespace() -> str:
-    """Why unshare(CLONE_NEWUSER) is not permitted; only a setting that is in force here is named."""
+    """Why unshare(CLONE_NEWUSER) is not permitted; names a setting only if it applies on this host."""
     from pyrunc import fs
 
     if posix.geteuid() != 0:
@@ -113,18 +113,18 @@ def _no_user_namespace() -> str:
                 if fs.read_file(path, 64).strip() == forbids:
                     return f"{path} is {forbids.decode()}: only root may make user namespaces"
             except OSError:
-                continue  # not a kernel of this distribution
+                continue  # the kernel lacks this setting
     # create_user_ns() of kernel/user_namespace.c
     return "the kernel forbids it in a chroot, and to a user that is not mapped; a seccomp filter or an LSM may, too"
 
 
 # -- misspelled words -------------------------------------------------------------------------------------------------
 
-_LONGEST = 32  # characters of a word that is compared: none of ours is longer
+_LONGEST = 32  # characters of a word that is compared; none of ours is longer
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``; did you mean start or state?``, "" when no known word is close to ``word``."""
+    """``; did you mean start or state?``, "" if no known word is close to ``word``."""
     if len(word) < 2:
         return ""  # one letter away from every short word
     limit = 1 if len(word) < 6 else 2
@@ -136,7 +136,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def _distance(left: str, right: str, limit: int) -> int:
-    """Insertions, deletions, substitutions and swaps of neighbours between two words; ``limit`` + 1 for any more."""
+    """How many insertions, deletions, substitutions and swaps separate two words, at most ``limit`` + 1."""
     if abs(len(left) - len(right)) > limit or len(left) > _LONGEST:
         return limit + 1
     before: list[int] = []

@@ -151,7 +151,7 @@ def snapshot(prefix: str = "") -> HostFacts:
     try:
         mountinfo = posix.open(prefix + "/proc/self/mountinfo", O_RDONLY | O_CLOEXEC)
     except OSError as error:
-        if fs.unknown(error):
+        if fs.is_inconclusive(error):
             raise
         return facts
     try:
@@ -174,7 +174,7 @@ def initial_userns(prefix: str = "") -> bool:
     try:
         return posix.stat(prefix + "/proc/self/ns/user").st_ino == INITIAL_USERNS
     except OSError as error:
-        if fs.unknown(error):
+        if fs.is_inconclusive(error):
             raise
         return True
 
@@ -189,7 +189,7 @@ def read(path: str, *, strict: bool = False) -> bytes:
     try:
         return fs.read_file(path)
     except OSError as error:
-        if strict and fs.unknown(error):
+        if strict and fs.is_inconclusive(error):
             raise
         return b""
 

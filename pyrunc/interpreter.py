@@ -1,4 +1,4 @@
-"""What differs between our launcher and a plain interpreter, in one place.
+"""Differences between the launcher's interpreter and a plain one.
 
 Inside the launcher (native/launcher) the interpreter stands in its *core* phase: builtin and frozen modules import,
 nothing else does (docs/adr/0006-core-phase.md).  Under ``python -m pyrunc`` and pytest each function here is a plain

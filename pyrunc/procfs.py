@@ -1,4 +1,4 @@
-"""What /proc says of one process: whether it is still the same one, and what it does.
+"""Facts about one process from /proc: whether it is still the same process, and its state.
 
 "There is none" and "it cannot be known" are different answers: the first is a value, the second an OSError.
 """
@@ -18,7 +18,7 @@ _STATE, _PARENT, _FLAGS, _THREADS, _STARTTIME = 0, 1, 6, 17, 19  # fields 3, 4, 
 
 
 def process_stat(pid: int | str) -> tuple[str, int]:
-    """State letter and start time (clock ticks since boot) of a process; ``("", 0)`` when there is none.
+    """State letter and start time (clock ticks since boot) of a process; ``("", 0)`` if it does not exist.
 
     Raises OSError when it cannot be known (ENOMEM).
     """
@@ -27,11 +27,11 @@ def process_stat(pid: int | str) -> tuple[str, int]:
 
 
 def stat_fields(pid: int | str) -> list[bytes]:
-    """/proc/PID/stat from field 3 on, [] without such a process; the name in field 2 may hold blanks and brackets."""
+    """/proc/PID/stat from field 3 on; [] without a process.  Field 2, the name, may contain blanks and brackets."""
     try:
         return fs.read_file(f"/proc/{pid}/stat", 65536).rpartition(b")")[2].split()
-    except OSError as error:  # ESRCH while reading is the process going away, too
-        if fs.unknown(error):
+    except OSError as error:  # ESRCH while reading: it has just ended
+        if fs.is_inconclusive(error):
             raise
         return []
 
@@ -47,7 +47,7 @@ def never_executed(pid: int) -> bool:
 
 
 def alive(pid: object, starttime: object) -> bool:
-    """Whether the very process (not another with its pid) is there and has not ended.
+    """Whether a process (not another one with its pid) exists and has not ended.
 
     A process whose first thread has called pthread_exit looks like a zombie, but has other threads.  The first process
     of a pid namespace that waits for zombies which somebody else must reap has ended all the same (`released`).
@@ -66,7 +66,7 @@ def alive(pid: object, starttime: object) -> bool:
 
 
 def kill_headless(pids: list[int]) -> None:
-    """SIGKILL for those of the processes whose first thread has ended and that have others.
+    """Send SIGKILL to the processes whose first thread has ended while others run.
 
     cgroup.kill signals the first thread of each process only, which does nothing there.
     """
@@ -76,11 +76,11 @@ def kill_headless(pids: list[int]) -> None:
             if fields and fields[_STATE] == b"Z" and int(fields[_THREADS]) > 1:
                 posix.kill(pid, SIGKILL)
         except OSError:
-            pass  # it has ended, or cannot be known now: who waits for its end says that it is still there
+            pass  # it has ended, or is unknown; whoever waits for its end reports that
 
 
 def released(pid: int) -> bool:
-    """Whether an exiting process has given up all it had: memory, descriptors, mounts, its place in a cgroup.
+    """Whether an exiting process has released its memory, descriptors, mounts and cgroup.
 
     exit_task_namespaces() comes after exit_mm() and exit_files() and just before exit_notify(), where the first process
     of a pid namespace waits until every zombie in it was reaped (zap_pid_ns_processes).  A process that joined the
@@ -96,14 +96,14 @@ def released(pid: int) -> bool:
 
 
 def boot_id() -> str:
-    """Identifies this boot of the machine: start times of different boots cannot be compared.
+    """The id of this boot: start times of different boots cannot be compared.
 
     "" where the kernel does not tell.  Raises OSError when it cannot be known (ENOMEM).
     """
     try:
         return fs.read_file("/proc/sys/kernel/random/boot_id", 64).decode("ascii").strip()
     except OSError as error:
-        if fs.unknown(error):
+        if fs.is_inconclusive(error):
             raise
         return ""
     except ValueError:
@@ -111,7 +111,7 @@ def boot_id() -> str:
 
 
 def open_process(pid: object, starttime: object) -> int:
-    """A pidfd of the very process, or -1 when it has ended.  Raises OSError (EMFILE).
+    """A pidfd of exactly this process, or -1 if it has ended.  Raises OSError (EMFILE).
 
     First the pidfd, then the check: after it, the pid can no longer be somebody else's.
     """
@@ -137,7 +137,7 @@ def first_in_namespace(pid: int) -> bool:
             if line.startswith(b"NSpid:"):
                 return line.split()[-1] == b"1"
     except OSError as error:
-        if fs.unknown(error):
+        if fs.is_inconclusive(error):
             raise
     return True
 
@@ -158,7 +158,7 @@ def pid_namespace(pid: int | str) -> str:
     try:
         return posix.readlink(f"/proc/{pid}/ns/pid")
     except OSError as error:
-        if fs.unknown(error):
+        if fs.is_inconclusive(error):
             raise
         return ""
 

@@ -64,7 +64,7 @@ def _open(path: str) -> int:
     try:
         return posix.open(path, posix.O_PATH | O_DIRECTORY | O_CLOEXEC)
     except OSError as error:
-        if fs.unknown(error):
+        if fs.is_inconclusive(error):
             raise
         return -1
 

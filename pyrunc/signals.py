@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyrunc.errors import PyruncError, show
 
-# signal(7), x86 and arm: position is the number, from 1 on.  Python's own table is not there in the core phase.
+# signal(7) on x86 and arm, in order from 1.  Python's own table cannot be imported in the core phase.
 NAMES = (
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
     "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
@@ -12,11 +12,11 @@ NAMES = (
 )  # fmt: skip
 ALIASES = {"IOT": 6, "CLD": 17, "POLL": 29}
 SIGKILL, SIGTERM, SIGXCPU, SIGSYS = 9, 15, 24, 31
-RTMIN, RTMAX = 34, 64  # as libc numbers them: it keeps the kernel's first two to itself
+RTMIN, RTMAX = 34, 64  # libc's numbers: it reserves the kernel's first two
 
 
 def number(text: str) -> int:
-    """The number of a signal; 0 only asks whether the process is there.  Raises PyruncError."""
+    """The number of a signal; 0 only tests whether the process exists.  Raises PyruncError."""
     if text.isascii() and text.isdigit() and len(text) < 4 and int(text) <= RTMAX:
         return int(text)
     short = text.upper().removeprefix("SIG") if text.isascii() else ""  # U+0131 becomes "I" in upper case
@@ -36,7 +36,7 @@ def number(text: str) -> int:
 
 
 def _expected(text: str, short: str) -> str:
-    """What a word that is no signal should have been."""
+    """What was expected in place of a word that is not a signal."""
     if text.removeprefix("-").isdigit():
         return f": expected a number from 0 to {RTMAX}"
     from pyrunc import hints
@@ -46,7 +46,7 @@ def _expected(text: str, short: str) -> str:
 
 
 def described(value: int) -> str:
-    """``SIGKILL``; of the one by which seccomp ends a program also what it means, a word that people look for."""
+    """``SIGKILL``; for SIGSYS, by which seccomp ends a program, also the words that people search for."""
     return name(value) + (" (bad system call)" if value == SIGSYS else "")
 
 

@@ -120,7 +120,7 @@ def waiting_process(container: Container) -> int:
     try:
         fd = posix.open(container.fifo("start"), O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW)
     except OSError as error:
-        if fs.unknown(error):
+        if fs.is_inconclusive(error):
             raise
         return 0
     try:
@@ -139,14 +139,14 @@ def has_open(pid: int, file: posix.stat_result) -> bool:
     try:
         descriptors = fs.names(f"/proc/{pid}/fd")
     except OSError as error:
-        if fs.unknown(error):
+        if fs.is_inconclusive(error):
             raise
         return False
     for fd in descriptors:
         try:
             found = posix.stat(f"/proc/{pid}/fd/{fd}")
         except OSError as error:
-            if fs.unknown(error):
+            if fs.is_inconclusive(error):
                 raise
             continue
         if (found.st_ino, found.st_dev) == (file.st_ino, file.st_dev):

@@ -157,7 +157,7 @@ class Container:
         except StateError:
             return False
         except OSError as error:
-            if fs.unknown(error):
+            if fs.is_inconclusive(error):
                 raise
             return False  # a symbolic link
         finally:
@@ -171,7 +171,7 @@ class Container:
         try:
             posix.stat(f"{self.id}/{name}", dir_fd=self.root.fd, follow_symlinks=False)
         except OSError as error:
-            if fs.unknown(error):
+            if fs.is_inconclusive(error):
                 raise
             return False
         return True
@@ -349,7 +349,7 @@ class Container:
                 posix.close(posix.open(self.fifo("start"), O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW))
                 return "created"
             except OSError as error:
-                if fs.unknown(error):
+                if fs.is_inconclusive(error):
                     raise
                 # ENXIO: no reader; ENOENT: started, or created by `run`
         return "running"
@@ -362,7 +362,7 @@ class Container:
         try:
             return fs.read_file(directory + "/cgroup.freeze", 16)[:1] == b"1"
         except OSError as error:
-            if fs.unknown(error):
+            if fs.is_inconclusive(error):
                 raise
             return False
 
