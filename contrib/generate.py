@@ -151,8 +151,8 @@ def bash() -> str:
         for what, names in by_kind.items():
             pattern = " | ".join(f"'{verb} {name}'" for name in names)
             values.append(f"        {pattern}) echo '{what}' ;;")
-        names = " ".join(name for flag in flags for name in spelled(flag))
-        options.append(f"        '{verb}') echo '{names}' ;;")
+        words = " ".join(name for flag in flags for name in spelled(flag))
+        options.append(f"        '{verb}') echo '{words}' ;;")
     return BASH.format(
         head=HEAD,
         values="\n".join(values),

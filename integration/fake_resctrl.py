@@ -63,5 +63,5 @@ if __name__ == "__main__":
 
     fake = sys.argv[1]
     host.HostFacts.resctrl = property(lambda facts: fake)  # type: ignore[assignment, method-assign]
-    rdt.posix = patched()
+    setattr(rdt, "posix", patched())  # noqa: B010
     sys.exit(__main__.run(sys.argv[2:]))

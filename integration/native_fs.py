@@ -52,7 +52,7 @@ CHR, BLK, FIFO = stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO
 def build_driver(out: pathlib.Path, *sanitizers: str) -> pathlib.Path:
     """Compile fs_driver; the compiler's output is the assertion's message."""
     own = NATIVE / "tests"
-    sources = [
+    sources: list[str | pathlib.Path] = [
         own / "fs_driver.c",
         own / "calls.c",
         f"@{own}/calls.flags",

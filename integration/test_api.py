@@ -207,7 +207,7 @@ def test_errors(box: Box, runtime_: pyrunc.Runtime, shell: Shell) -> None:
         with pytest.raises(pyrunc.PyruncError, match="unknown signal"):
             container.kill("NOSUCH")
         with pytest.raises(pyrunc.ConfigError) as limits:
-            container.update({"memory": {"limit": "much"}})  # type: ignore[typeddict-item]
+            container.update({"memory": {"limit": "much"}})
         assert limits.value.pointer == "/memory/limit"
 
 
@@ -298,7 +298,7 @@ def test_messages_of_a_service_manager_are_not_taken(
     import posix
 
     for name, value in (("NOTIFY_SOCKET", "/nowhere"), ("LISTEN_FDS", "5"), ("LISTEN_PID", str(os.getpid()))):
-        monkeypatch.setitem(posix.environ, name.encode(), value.encode())  # type: ignore[attr-defined]
+        monkeypatch.setitem(posix.environ, name.encode(), value.encode())
     with runtime_.run(shell("env; ls /proc/self/fd").path, box.prefix + "x", stdout=pyrunc.PIPE) as container:
         out = container.communicate(timeout=10)[0]
     assert b"LISTEN" not in out and b"NOTIFY" not in out and out.endswith(b"0\n1\n2\n3\n")

@@ -65,6 +65,7 @@ def test_waiting_costs_no_thread(box: Box, shell: Shell, run: Run) -> None:  # n
     async def test(runtime: pyrunc.AsyncRuntime) -> None:
         async with await runtime.run(bundle.path, box.prefix + "x") as container:
             processes = [await container.exec(["/bin/cat"], stdin=pyrunc.PIPE, stdout=pyrunc.PIPE) for _ in range(40)]
+            waiting: list[asyncio.Task[Any]]
             waiting = [asyncio.create_task(process.communicate(b"x")) for process in processes[1:]]
             waiting.append(asyncio.create_task(processes[0].wait()))
             assert await container.state()  # the executor is free
@@ -120,6 +121,6 @@ def test_events(box: Box, shell: Shell, run: Run) -> None:  # noqa: F811
                 async for _ in container.events(0):
                     pass
             with pytest.raises(pyrunc.ConfigError):
-                await container.update({"pids": {"limit": "x"}})  # type: ignore[typeddict-item]
+                await container.update({"pids": {"limit": "x"}})
 
     run(test)

@@ -21,7 +21,7 @@ Make = Callable[..., Container]
 Refused = Callable[..., None]
 
 FLAGS = ("ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime", "nosymfollow")
-SOURCES = (
+SOURCES: tuple[list[str], ...] = (
     [],
     ["ro"],
     ["nosuid", "nodev", "noexec"],

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Unpack
 
 import pytest
 
@@ -17,8 +18,9 @@ from integration.harness import cgroup2_mount, controllers
 from pyrunc import host
 from pyrunc.cgroup.cgroupfs import Cgroupfs
 from pyrunc.errors import PyruncError, SysError
+from pyrunc.spec.types import DeviceRule, Resources
 
-DENY = {"allow": False, "access": "rwm"}
+DENY: DeviceRule = {"allow": False, "access": "rwm"}
 Child = Callable[..., "subprocess.Popen[bytes]"]
 
 
@@ -67,7 +69,7 @@ def child(driver: Cgroupfs) -> Iterator[Child]:
         process.communicate(timeout=10)
 
 
-def make(driver: Cgroupfs, path: str, **resources: object) -> None:
+def make(driver: Cgroupfs, path: str, **resources: Unpack[Resources]) -> None:
     os.close(driver.create(path, resources))
 
 
@@ -175,7 +177,7 @@ def test_a_missing_controller(driver: Cgroupfs, top: str) -> None:
 def test_huge_pages(driver: Cgroupfs, top: str) -> None:
     size = next(Path("/sys/kernel/mm/hugepages").iterdir()).name.removeprefix("hugepages-").removesuffix("kB")
     name = f"{int(size) >> 10}MB" if int(size) < 1 << 20 else f"{int(size) >> 20}GB"
-    limits = {"hugepageLimits": [{"pageSize": name, "limit": 8 << 30}]}
+    limits: Resources = {"hugepageLimits": [{"pageSize": name, "limit": 8 << 30}]}
     make(driver, f"{top}/a", **limits)
     driver.apply(f"{top}/a", limits)
     directory = Path(driver.dir(f"{top}/a"))
@@ -187,7 +189,7 @@ def test_huge_pages(driver: Cgroupfs, top: str) -> None:
 
 @pytest.mark.needs_controller("hugetlb")
 def test_unified(driver: Cgroupfs, top: str) -> None:
-    limits = {"unified": {"hugetlb.2MB.max": "4194304", "cgroup.max.depth": "7"}}
+    limits: Resources = {"unified": {"hugetlb.2MB.max": "4194304", "cgroup.max.depth": "7"}}
     make(driver, top, **limits)
     driver.apply(top, limits)
     directory = Path(driver.dir(top))
@@ -294,7 +296,7 @@ def opened(child: Child, path: str, *tries: str) -> list[int]:
     return [int(word) for word in process.communicate(timeout=20)[0].split()]
 
 
-def attach(driver: Cgroupfs, path: str, rules: list[dict[str, object]] | None, replace: bool = False) -> None:
+def attach(driver: Cgroupfs, path: str, rules: list[DeviceRule] | None, replace: bool = False) -> None:
     fd = driver.create(path, {}) if driver.missing(path) else os.open(driver.dir(path), os.O_PATH)
     try:
         driver.devices(fd, rules, replace=replace)
@@ -305,9 +307,7 @@ def attach(driver: Cgroupfs, path: str, rules: list[dict[str, object]] | None, r
 @pytest.mark.parametrize(
     "rules", [None, [], [DENY], [{"allow": True, "type": "c", "major": 1, "minor": 3, "access": "r"}]]
 )
-def test_devices_denied(
-    driver: Cgroupfs, top: str, child: Child, node: str, rules: list[dict[str, object]] | None
-) -> None:
+def test_devices_denied(driver: Cgroupfs, top: str, child: Child, node: str, rules: list[DeviceRule] | None) -> None:
     attach(driver, top, rules)
     assert opened(child, top, node, "O_RDONLY", "/dev/null", "O_RDWR", "/dev/zero", "O_RDONLY") == [errno.EPERM, 0, 0]
 
@@ -327,7 +327,7 @@ def test_privileged(driver: Cgroupfs, top: str, child: Child, node: str) -> None
 
 
 def test_rules_replaced(driver: Cgroupfs, top: str, child: Child, node: str) -> None:
-    allow = {"allow": True, "type": "c", "major": 60, "minor": 11, "access": "rw"}
+    allow: DeviceRule = {"allow": True, "type": "c", "major": 60, "minor": 11, "access": "rw"}
     attach(driver, top, [DENY])
     attach(driver, top, [DENY, allow])
     assert opened(child, top, node, "O_RDONLY") == [errno.EPERM], "without replace both are in force"
@@ -347,12 +347,14 @@ def test_rules_above_stay_in_force(driver: Cgroupfs, top: str, child: Child, nod
 
 def test_thousands_of_rules(driver: Cgroupfs, top: str, child: Child, node: str) -> None:
     """The verifier walks a program in steps that grow with the rules, not with their square."""
+    many: list[DeviceRule]
     many = [{"allow": True, "type": "c", "major": 60 + n % 4000, "minor": n, "access": "rw"} for n in range(3000)]
     attach(driver, top, [DENY, {"allow": True, "type": "c", "major": 60, "minor": 11, "access": "r"}, *many])
     assert opened(child, top, node, "O_RDONLY", node, "O_WRONLY") == [errno.ENXIO, errno.EPERM]
 
 
 def test_too_many_rules(driver: Cgroupfs, top: str) -> None:
+    many: list[DeviceRule]
     many = [{"allow": True, "type": "c", "major": 60, "minor": n, "access": "rw"} for n in range(10_000)]
     fds = len(os.listdir("/proc/self/fd"))
     with pytest.raises(SysError, match=r"/linux/resources/devices: bpf\(PROG_LOAD\): E.*too many rules \(10001\)"):

@@ -634,8 +634,8 @@ class Interactive:
             os.setsid()
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
-        stdio = {"stdin": self.slave, "stdout": self.slave, "stderr": self.slave}
-        self.child = subprocess.Popen(argv, preexec_fn=own_terminal, **stdio)
+        tty = self.slave
+        self.child = subprocess.Popen(argv, preexec_fn=own_terminal, stdin=tty, stdout=tty, stderr=tty)
         one.box.helpers.add(self.child.pid)
 
     def resize(self, rows: int, cols: int) -> None:

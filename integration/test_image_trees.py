@@ -32,14 +32,14 @@ class Model:
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
         self.directories = [""]
-        self.files: dict[str, dict[str, object]] = {}  # with their attributes
+        self.files: dict[str, dict[str, Any]] = {}  # with their attributes
 
     def path(self) -> str:
         directory = self.chance.choice(self.directories)
         return f"{directory}{self.chance.choice('abcdefgh')}{self.chance.randrange(4)}"
 
-    def attributes(self, *, special: bool = False) -> dict[str, object]:
-        found: dict[str, object] = {
+    def attributes(self, *, special: bool = False) -> dict[str, Any]:
+        found: dict[str, Any] = {
             "mode": self.chance.choice((0o644, 0o755, 0o4755, 0o2711, 0o1777, 0o400)),
             "uid": self.chance.choice((0, 0, 1, 1000, 65534)),
             "gid": self.chance.choice((0, 5, 1000)),
@@ -93,7 +93,7 @@ class Model:
             elif kind < 0.95:
                 entries.append(entry(path, type=tarfile.FIFOTYPE, **self.attributes(special=True)))
             else:
-                device = {"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 3}
+                device: dict[str, Any] = {"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 3}
                 entries.append(entry(path, **device, **self.attributes(special=True)))
         for path in lower_files:
             if self.chance.random() < 0.2 and fresh(path) and path in self.files:

@@ -6,6 +6,7 @@ import ctypes
 import os
 import pathlib
 import threading
+from typing import Any
 
 import pytest
 
@@ -228,9 +229,12 @@ def test_destination_exchanged_while_mounting(
     (root / "a" / "dir").mkdir(parents=True)
     (root / "a" / "link").symlink_to(outside)
     (root / str(outside)[1:]).mkdir(parents=True)
-    args = {"tmpfs": {"fstype": "tmpfs", "source": "t"}, "bind": {"policy": ops.P_MOUNT_BIND, "source": "/etc"},
-            "file": {"policy": ops.P_MOUNT_BIND, "source": "/etc/hostname"}}[kind]  # fmt: skip
-    tries = [begun.refused("mount", dest=f"/a/dir/m{i}", **args) for i in range(300)]
+    args: dict[str, Any] = {
+        "tmpfs": {"fstype": "tmpfs", "source": "t"},
+        "bind": {"policy": ops.P_MOUNT_BIND, "source": "/etc"},
+        "file": {"policy": ops.P_MOUNT_BIND, "source": "/etc/hostname"},
+    }
+    tries = [begun.refused("mount", dest=f"/a/dir/m{i}", **args[kind]) for i in range(300)]
     info = begun.ask("mountinfo")
     answers: list[str] = []
     with swapping(root / "a" / "dir", root / "a" / "link"):

@@ -207,8 +207,8 @@ def test_a_node_that_was_made_before(begun: Script, root: pathlib.Path, number: 
         assert failure(answers[refused])[:2] == ("ENOENT", "open_tree") and not found
     else:
         assert list(found) == ["/deep/node"]
-        mode = ("020640", "020602")[number]
-        assert answers[node].split()[:3] == [mode, "5:6", f"1:{3 + number}"]
+        shown = ("020640", "020602")[number]
+        assert answers[node].split()[:3] == [shown, "5:6", f"1:{3 + number}"]
         assert {"nosuid", "noexec"} <= set(found["/deep/node"].options)
         assert "nodev" not in found["/deep/node"].options and not found["/deep/node"].tags
     assert answers[after] == answers[before]

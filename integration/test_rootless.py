@@ -11,6 +11,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,10 @@ def user(box: Box) -> Iterator[Callable[..., User]]:
         one.close()
 
 
+def is_empty(cgroup: Path) -> bool:
+    return not (cgroup / "cgroup.procs").read_text()
+
+
 @pytest.fixture
 def delegated(box: Box) -> Iterator[Path]:
     """A cgroup that belongs to the user, with one below for the commands themselves."""
@@ -194,7 +199,7 @@ def delegated(box: Box) -> Iterator[Path]:
         yield top
     finally:
         for place in (top / "session", top):
-            wait_until(lambda at=place: not (at / "cgroup.procs").read_text(), "the cgroup to empty")
+            wait_until(partial(is_empty, place), "the cgroup to empty")
             place.rmdir()
 
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -298,12 +299,17 @@ class Running:
         return self.process.returncode, err.decode()
 
 
+def ended(pid: int) -> bool:
+    if Path(f"/proc/{pid}/exe").exists():
+        harness.reap()
+        return False
+    return True
+
+
 def gone(box: Box, *pids: int) -> None:
     wait_until(lambda: not os.listdir(box.root), "the state is removed", TIMEOUT)
     for pid in pids:
-        wait_until(
-            lambda pid=pid: not Path(f"/proc/{pid}/exe").exists() or harness.reap(), f"the end of {pid}", TIMEOUT
-        )
+        wait_until(partial(ended, pid), f"the end of {pid}", TIMEOUT)
 
 
 def test_a_program_that_is_killed_half_way(busy: Container, box: Box) -> None:

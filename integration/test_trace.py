@@ -29,6 +29,7 @@ class Trace:
 
     def command(self, verb: str) -> dict[str, Any]:
         """The span of a command."""
+        found: dict[str, Any]
         [found] = [span for span in self.spans if span["cat"] == "command" and span["name"].split()[0] == verb]
         return found
 

@@ -588,7 +588,8 @@ def test_pod_of_a_cri_engine(container: Make, pod: Callable[..., Pod]) -> None:
     held = pod("-n", "-i", "-u")
     names = {"user": "user", "network": "net", "ipc": "ipc", "uts": "uts"}
     joined = {kind: held.path(name) for kind, name in names.items()}
-    one = own(container("report", "--", "read", "/proc/self/uid_map", edits=edits({"/hostname": DELETE}, **joined)))
+    changed = edits({"/hostname": DELETE}, None, **joined)
+    one = own(container("report", "--", "read", "/proc/self/uid_map", edits=changed))
     result = one.run()
     seen = result.report["ns"]
     for name in names.values():

@@ -111,7 +111,7 @@ def joined_userns(draw: Draw, context: Context) -> Feature:
 
 def devices(draw: Draw, context: Context) -> Feature:
     """Nodes: with modes, owners, at usual and unusual paths, instead of default ones."""
-    found = []
+    found: list[dict[str, Any]] = []
     for _ in range(draw(st.integers(1, 3))):
         kind, major, minor = draw(
             st.sampled_from(
@@ -374,7 +374,7 @@ def memory_policy(draw: Draw, context: Context) -> Feature:
     return Feature("linux.memoryPolicy", [["/linux/memoryPolicy", policy]])
 
 
-def annotations(draw: Draw, context: Context) -> Feature:
+def some_annotations(draw: Draw, context: Context) -> Feature:
     """Annotations, which come back with the state."""
     chosen = draw(
         st.dictionaries(

@@ -69,7 +69,8 @@ def _options(draw: Draw, *, recursive: bool) -> list[str]:
         chosen.append(draw(st.sampled_from(PROPAGATION)))
     if recursive and draw(st.integers(0, 3)) == 0:
         chosen += draw(st.lists(st.sampled_from(RECURSIVE), min_size=1, max_size=2, unique=True))
-    return draw(st.permutations(chosen))
+    found: list[str] = draw(st.permutations(chosen))
+    return found
 
 
 def _feature(kind: str, entry: dict[str, Any], *, rootfs: list[list[str]] | None = None) -> Feature:

@@ -124,7 +124,7 @@ def capabilities(draw: Draw, context: Context) -> Feature:
     if shape == "all":
         everything = [name for name in CAP_BIT if name != "CAP_SYS_RESOURCE"]
         return Feature("process.capabilities.all", [["/process/capabilities", dict.fromkeys(SETS[:3], everything)]])
-    sets: dict[str, list[str]] = {}
+    sets: dict[str, Any] = {}
     if shape == "same":
         sets = dict.fromkeys(SETS, pool)
     elif shape == "subsets":

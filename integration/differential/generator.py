@@ -63,7 +63,7 @@ _BUILDERS: tuple[tuple[Builder, int], ...] = (
     (fields_linux.unified, 1),
     (fields_linux.personality, 2),
     (fields_linux.memory_policy, 1),
-    (fields_linux.annotations, 2),
+    (fields_linux.some_annotations, 2),
     (fields_linux.version, 2),
     (fields_hooks.hooks, 6),
     (fields_hooks.failing, 3),

@@ -74,7 +74,7 @@ class Worker:
             line = process.stdout.readline() if ready else ""
         except OSError as error:
             line = ""
-            ready = [error]
+            ready = [error]  # type: ignore[list-item]  # shown only
         if line:
             answer = json.loads(line)
             assert isinstance(answer, dict)

@@ -258,7 +258,8 @@ class Run:
 
     def _terminal_streams(self) -> Streams:
         master, slave = pty.openpty()
-        os.set_inheritable(master, False), os.set_inheritable(slave, False)
+        os.set_inheritable(master, False)
+        os.set_inheritable(slave, False)
         self.terminals.append(self.reader.add(master))
         return Streams((slave, slave, slave), [slave])
 

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,7 +136,7 @@ class Host:
                 raise AssertionError(f"{what} did not start ({dead}): {text}")
             time.sleep(0.05)
 
-    def list(self, path: str) -> list[str]:
+    def listdir(self, path: str) -> list[str]:
         """Names in a directory of the namespaces; none if it is missing."""
         try:
             return sorted(os.listdir(f"/proc/{self.pid}/root{path}"))
@@ -186,7 +187,7 @@ class Host:
                 child.kill()
                 child.wait()
         for group in self.cgroups():
-            harness.wait_until(lambda group=group: remove(group), f"{group} to be empty")
+            harness.wait_until(partial(remove, group), f"{group} to be empty")
 
 
 def remove(group: Path) -> bool:

@@ -51,7 +51,7 @@ def cell_text(cells: dict[str, Seen], runtime: str) -> str:
     if cell is None:
         return "not run"
     if cell["outcome"] == "skipped":
-        return "skipped: " + cell["reason"]
+        return f"skipped: {cell['reason']}"
     return "ok" if cell["outcome"] == "passed" else "**failed**"
 
 
@@ -80,7 +80,7 @@ def table(data: dict[str, Any]) -> str:
         ]
         for case, cells in cases.items():
             texts = [cell_text(cells, name) for name in runtimes]
-            seen = next((cell["seen"] for cell in cells.values() if cell["seen"]), [])
+            seen: list[str] = next((cell["seen"] for cell in cells.values() if cell["seen"]), [])
             what = "; ".join(seen).replace("|", "\\|").replace("\n", " ")
             lines.append(f"| {case} | " + " | ".join(texts) + f" | {what} |")
     return "\n".join(lines) + "\n"

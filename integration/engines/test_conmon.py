@@ -248,7 +248,7 @@ def test_version_and_features(engine: Conmon, seen: Seen) -> None:
 
 def test_nothing_left(engine: Conmon, seen: Seen) -> None:
     harness.wait_until(lambda: not any("conmon" in args for args in engine.host.processes()), "conmon to end", 20)
-    left = engine.host.list(engine.root)
+    left = engine.host.listdir(engine.root)
     groups = [path.name for path in engine.host.cgroups() if not path.name.startswith("pyt-")]
     seen(containers=left, cgroups=groups)
     assert not left and not groups, (left, groups)

@@ -70,7 +70,7 @@ def test_command_not_executable(engine: Containerd, seen: Seen) -> None:
 def test_detached(engine: Containerd, box: str, seen: Seen) -> None:
     seen(status=engine.status(box))
     assert engine.status(box) == "RUNNING"
-    assert engine.host.list("/run/containerd/runc/default") == [box]
+    assert engine.host.listdir("/run/containerd/runc/default") == [box]
 
 
 def test_exec(engine: Containerd, box: str, seen: Seen) -> None:
@@ -218,7 +218,7 @@ def test_memory_limit(engine: Containerd, seen: Seen) -> None:
 
 
 def test_nothing_left(engine: Containerd, seen: Seen) -> None:
-    state = engine.host.list("/run/containerd/runc/default")
+    state = engine.host.listdir("/run/containerd/runc/default")
     shims = engine.host.wait_gone("shim")
     groups = [path for path in engine.host.cgroups() if str(path).count(engine.host.cgroup + "/")]
     seen(containers=len(state), shims=len(shims), cgroups=len(groups))

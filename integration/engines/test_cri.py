@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def pod(engine: Cri) -> Iterator[str]:
     engine.must("rmp", made)
 
 
-def start(engine: Cri, pod: str, *args: str, **more: object) -> str:
+def start(engine: Cri, pod: str, *args: str, **more: Any) -> str:
     """A started container."""
     id = engine.create(pod, *(args or ("/bin/sh", "-c", SPIN)), **more)
     engine.must("start", id)
@@ -188,7 +189,7 @@ def test_pod_on_the_network_of_the_host(engine: Cri, seen: Seen) -> None:
 
 
 def test_nothing_left(engine: Cri, seen: Seen) -> None:
-    left = engine.host.list("/run/containerd/runc/k8s.io")
+    left = engine.host.listdir("/run/containerd/runc/k8s.io")
     harness.wait_until(lambda: not [a for a in engine.host.processes() if "shim" in a], "the shims to end", 20)
     groups = [path.name for path in engine.host.cgroups() if not path.name.startswith("pyt-")]
     seen(containers=left, cgroups=groups)

@@ -26,7 +26,11 @@ def _limit(which: int, value: int) -> Callable[[], None]:
 
 
 def _close(*fds: int) -> Callable[[], None]:
-    return lambda: [os.close(fd) for fd in fds] and None
+    def close() -> None:
+        for fd in fds:
+            os.close(fd)
+
+    return close
 
 
 def limits() -> Iterator[tuple[str, Callable[[], None], bool]]:

@@ -10,7 +10,9 @@ from typing import Any
 
 from integration.faults.points import Point
 from integration.faults.scenes import Outcome, Sandbox, Scene
-from integration.test_images import CHANGES, HIDDEN, ODD, Layout, described, tar
+from integration.test_images import CHANGES, HIDDEN, ODD, described
+
+from image_support import Layout, tar  # isort: skip  # integration.test_images has set the path
 
 CONFIG = {"Cmd": ["sh"], "User": "1000:5", "Env": ["PATH=/bin"], "Volumes": {"/lower": {}}}
 
@@ -102,7 +104,7 @@ class Pull(Unpack):
 
     def found(self) -> dict[str, Any]:
         """Without the time in the image's document."""
-        found = described(self.place)
+        found: dict[str, Any] = described(self.place)
         for name in [name for name in found if name.startswith("images/")]:
             document = json.loads((self.place / name).read_bytes())
             del document["created"]

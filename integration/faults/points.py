@@ -79,7 +79,7 @@ class Call(NamedTuple):
     """One system call of a dry run; ``own``: of the runtime's process, not of one that it started."""
 
     thread: int
-    index: int
+    index: int  # type: ignore[assignment]  # in place of tuple.index()
     name: str
     own: bool = True
 

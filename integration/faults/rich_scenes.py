@@ -36,7 +36,7 @@ from integration.faults.scenes import (
     Start,
     State,
 )  # fmt: skip
-from integration.harness import DELETE, Holder
+from integration.harness import DELETE, SLOW, Holder
 
 MAPPED = userns.edits(kinds=[*userns.KINDS, "time"])
 SECCOMP = scenes.CreateRich.edits["/linux/seccomp"]
@@ -158,6 +158,7 @@ class CreateJoined(Create):
         self.consoles = Consoles(self.sandbox.path / "console", self.one.out_file)
         self.flags = ("--console-socket", str(self.consoles.path))
         self.pod: Holder | None = None
+        self.since = 0.0
 
     def before(self) -> None:
         super().before()
@@ -322,7 +323,7 @@ class Resume(Pause):
     def before(self) -> None:
         super().before()
         (self.one.cgroup / "cgroup.freeze").write_text("1")
-        limit = time.monotonic() + 5 * scenes.SLOW
+        limit = time.monotonic() + 5 * SLOW
         while not self.frozen():
             assert time.monotonic() < limit, "the container does not freeze"
             time.sleep(0.001)

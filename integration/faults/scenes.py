@@ -94,7 +94,8 @@ class Sandbox(Box):
         number = points.numbers().get(call.name, 0)
         how = [action, str(call.thread), str(call.index), str(number)]
         how.append(str(points.number(point.error) if point else 0))
-        before, extra = [points.build(str(self.path.parent)), str(log), *how], {}
+        before = [points.build(str(self.path.parent)), str(log), *how]
+        extra: dict[str, str] = {}
         if point is not None and scarce:
             before, extra = scarcity.around(point, str(self.path.parent), log)
         start = time.monotonic()

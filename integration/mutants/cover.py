@@ -40,8 +40,6 @@ LEFT_OUT = {
 class Test(NamedTuple):
     """A test that passes in a sandbox."""
 
-    __test__ = False  # not one of pytest's
-
     name: str
     seconds: float
 
@@ -54,6 +52,9 @@ class Test(NamedTuple):
     def unit(self) -> bool:
         """Whether it needs no container."""
         return self.name.startswith("tests/")
+
+
+Test.__test__ = False  # type: ignore[attr-defined]  # not one of pytest's
 
 
 def test_files(tree: Tree) -> list[str]:
@@ -146,12 +147,12 @@ class Map:
             for source in found["imports"]:
                 self.importers[source].add(file)
             self.words(file)  # known before the processes of single mutants fork
-            sets = [{tests[index] for index in one} - {None} for one in found["sets"]]
+            sets = [{test for index in one if (test := tests[index])} for one in found["sets"]]
             for source, of_lines in found["lines"].items():
                 places = self.moved(source, found["sources"])
                 for line, number in of_lines.items():
                     for now, there in places(int(line)):
-                        self.lines[now][there] |= sets[number]  # type: ignore[arg-type]
+                        self.lines[now][there] |= sets[number]
         return self
 
     def moved(self, source: str, sources: dict[str, str]) -> Callable[[int], list[tuple[str, int]]]:
@@ -303,7 +304,10 @@ def macro_lines(mutant: Mutant) -> list[int]:
 @cache
 def _c_scopes(file: str, source: str) -> dict[str, range]:
     finder = of_c.Finder(file, source)
-    line = lambda index: source.count("\n", 0, finder.tokens[index].start) + 1  # noqa: E731
+
+    def line(index: int) -> int:
+        return source.count("\n", 0, finder.tokens[index].start) + 1
+
     return {name: range(line(begin) - 1, line(end) + 1) for name, begin, end in finder.functions()}
 
 

@@ -6,7 +6,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from integration.mutants import sandbox
 
@@ -20,7 +20,7 @@ def each(items: Iterable[Item], work: Callable[[Item], Result], jobs: int, place
     ``place`` is a directory for what the processes answer.  Raises RuntimeError when one ends without an answer.
     """
     queue = iter(items)
-    running: dict[int, tuple[Item, object]] = {}
+    running: dict[int, tuple[Item, IO[bytes]]] = {}
     more = True
     while True:
         while more and len(running) < jobs:
@@ -39,10 +39,10 @@ def each(items: Iterable[Item], work: Callable[[Item], Result], jobs: int, place
         pid, status = os.wait()
         if pid not in running:
             continue
-        item, answer = running.pop(pid)
-        with answer:  # type: ignore[attr-defined]
-            answer.seek(0)  # type: ignore[attr-defined]
-            data = answer.read()  # type: ignore[attr-defined]
+        item, written = running.pop(pid)
+        with written:
+            written.seek(0)
+            data = written.read()
         if not data:
             raise RuntimeError(f"a process ended with status {status} and without an answer")
         yield item, pickle.loads(data)  # noqa: S301  # our own child's

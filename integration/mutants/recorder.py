@@ -78,7 +78,7 @@ def base_of(binary: str) -> int:
         head = file.read(4096)
     offset, size, count = (*struct.unpack_from("=Q", head, 32), *struct.unpack_from("=HH", head, 54))
     segments = [struct.unpack_from("=IIQQ", head, offset + size * number) for number in range(count)]
-    return min(address for kind, _, _, address in segments if kind == 1)
+    return min(int(address) for kind, _, _, address in segments if kind == 1)
 
 
 class Recorder:

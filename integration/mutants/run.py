@@ -48,7 +48,8 @@ class Outcome:
 
 def chosen(tests: list[Test], budget: float) -> list[str]:
     """As many as the budget takes; tests of one file stay together, the cheapest file first."""
-    found, cost = [], 0.0
+    found: list[Test] = []
+    cost = 0.0
     for test in tests:
         if cost + test.seconds > budget and found:
             continue

@@ -124,4 +124,8 @@ def repeating(act: Callable[[], None]) -> Iterator[None]:
 def swapping(one: Path, two: Path) -> Any:
     """Exchange two names all the time (renameat2), as a process that shares the image with the runtime can."""
     names = os.fsencode(one), os.fsencode(two)
-    return repeating(lambda: harness.libc("renameat2", -100, names[0], -100, names[1], 2) and None)  # RENAME_EXCHANGE
+
+    def exchange() -> None:
+        harness.libc("renameat2", -100, names[0], -100, names[1], 2)  # RENAME_EXCHANGE
+
+    return repeating(exchange)

@@ -58,7 +58,7 @@ def of_package(name: str) -> tuple[str, str]:
         for path in found.files or ()
         if "licenses/" in str(path) and NOT_USED not in path.name
     ]
-    return found.version, "\n\n".join(texts) or f"License: {found.metadata.get('License-Expression', 'unknown')}"
+    return found.version, "\n\n".join(texts) or f"License: {found.metadata['License-Expression'] or 'unknown'}"
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""Scripts that generate files and check the tree; files for engines and shells."""
