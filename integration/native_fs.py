@@ -54,6 +54,7 @@ def build_driver(out: pathlib.Path, *sanitizers: str) -> pathlib.Path:
     own = NATIVE / "tests"
     sources: list[str | pathlib.Path] = [
         own / "fs_driver.c",
+        own / "fs_commands.c",
         own / "calls.c",
         f"@{own}/calls.flags",
         *(NATIVE / "init" / f"{name}.c" for name in OBJECTS),

@@ -16,30 +16,27 @@
  *
  * Each is answered by one line: "ok", "fail errno call arg item detail", or what was asked for.
  */
-#include "../init/fsapi.h"
+#include "fs_driver.h"
+
 #include "calls.h"
 
-#include <dirent.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/utsname.h>
 #include <sys/wait.h>
-#include <sys/xattr.h>
-#include <termios.h>
 
 #define MAX_FIELDS 10
 #define MAX_SWEEP  1000
 
-static struct init in;
+struct init in;
 static struct plan_header header;
 static struct plan_step steps[2];
 static char strings[65536];
-static int console_end, parent, next_op, keep_shared, log_last;
-static FILE *out;
+static int next_op, keep_shared, log_last;
+int console_end, parent;
+FILE *out;
 
 static const struct {
     const char *name;
@@ -123,309 +120,6 @@ static void run_op(char **f, int n, int may_fail)
     abort();
 }
 
-static void answer(long ret)
-{
-    fprintf(out, "%s\n", ret < 0 ? strerrorname_np(errno) : "ok");
-}
-
-static void put_stat(int ret, const struct stat *st)
-{
-    if (ret < 0) {
-        answer(ret);
-        return;
-    }
-    fprintf(out, "%06o %u:%u %u:%u %llu\n", st->st_mode, st->st_uid, st->st_gid, major(st->st_rdev),
-            minor(st->st_rdev), (unsigned long long)st->st_dev);
-}
-
-static void cmd_stat(char **f)
-{
-    struct stat st;
-
-    put_stat(lstat(f[1], &st), &st);
-}
-
-static void cmd_fd(char **f)
-{
-    struct stat st;
-
-    put_stat(fstat(atoi(f[1]), &st), &st);
-}
-
-static void put_file(int fd)
-{
-    static char buf[1 << 20];
-    size_t have = 0;
-    ssize_t n;
-
-    if (fd < 0) {
-        answer(-1);
-        return;
-    }
-    while (have < sizeof(buf) && (n = read(fd, buf + have, sizeof(buf) - have)) > 0)
-        have += (size_t)n;
-    close(fd);
-    for (size_t i = 0; i < have; i++)
-        fputc(buf[i] == '\n' ? 0x1f : buf[i], out);
-    fputc('\n', out);
-}
-
-static void cmd_cat(char **f)
-{
-    put_file(open(f[1], O_RDONLY | O_NONBLOCK));
-}
-
-static void cmd_mountinfo(char **f)
-{
-    (void)f;
-    put_file(open_proc(&in, "thread-self/mountinfo", O_RDONLY));
-}
-
-/* The mounts of the namespace as our parent sees them: its root is the host's, whatever ours became. */
-static void cmd_parentinfo(char **f)
-{
-    char rel[64];
-
-    (void)f;
-    snprintf(rel, sizeof(rel), "%d/mountinfo", parent);
-    put_file(open_proc(&in, rel, O_RDONLY));
-}
-
-/* Take another private procfs: one of this mount namespace, which can be mounted on. */
-static void cmd_procfd(char **f)
-{
-    close(in.procfd);
-    in.procfd = open(f[1], O_PATH | O_DIRECTORY | O_CLOEXEC);
-    answer(in.procfd);
-}
-
-static void cmd_ls(char **f)
-{
-    DIR *dir = opendir(f[1]);
-    struct dirent *entry;
-
-    if (!dir) {
-        answer(-1);
-        return;
-    }
-    while ((entry = readdir(dir)))
-        if (entry->d_name[0] != '.')
-            fprintf(out, "%s ", entry->d_name);
-    fprintf(out, "\n");
-    closedir(dir);
-}
-
-static void cmd_link(char **f)
-{
-    char text[4096];
-    ssize_t len = readlink(f[1], text, sizeof(text));
-
-    if (len < 0)
-        answer(-1);
-    else
-        fprintf(out, "%.*s\n", (int)len, text);
-}
-
-static void cmd_xattr(char **f)
-{
-    char text[4096];
-    ssize_t len = lgetxattr(f[1], f[2], text, sizeof(text));
-
-    if (len < 0)
-        answer(-1);
-    else
-        fprintf(out, "%.*s\n", (int)len, text);
-}
-
-static void cmd_write(char **f)
-{
-    int fd = open(f[1], O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-
-    answer(fd < 0 ? -1 : write(fd, f[2], strlen(f[2])));
-    close(fd);
-}
-
-static void cmd_mkdir(char **f)
-{
-    answer(mkdir(f[1], 0755));
-}
-
-static void cmd_symlink(char **f)
-{
-    answer(symlink(f[1], f[2]));
-}
-
-static void cmd_mount(char **f)
-{
-    answer(mount(f[1], f[2], f[3], strtoul(f[4], NULL, 0), f[5]));
-}
-
-/* Open descriptors above stdio; those of opendir and of this function do not count. */
-static void cmd_fds(char **f)
-{
-    int n = 0;
-
-    (void)f;
-    for (int fd = 3; fd < 1024; fd++)
-        n += fcntl(fd, F_GETFD) >= 0;
-    fprintf(out, "%d\n", n);
-}
-
-static void cmd_cwd(char **f)
-{
-    char buf[4096];
-
-    (void)f;
-    fprintf(out, "%s\n", getcwd(buf, sizeof(buf)) ? buf : "?");
-}
-
-static void cmd_uname(char **f)
-{
-    struct utsname name;
-
-    (void)f;
-    uname(&name);
-    fprintf(out, "%s %s\n", name.nodename, name.domainname);
-}
-
-static void cmd_umask(char **f)
-{
-    fprintf(out, "%03o\n", umask((mode_t)strtoul(f[1], NULL, 8)));
-}
-
-/* Put an open_tree clone into a slot of the plan. */
-static void cmd_slot(char **f)
-{
-    int fd = sys_open_tree(AT_FDCWD, f[2], OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-
-    in.fds[atoi(f[1])] = fd;
-    fprintf(out, "%s\n", fd < 0 ? strerrorname_np(-fd) : "ok");
-}
-
-/* Make a descriptor of stdio the host's /dev/null, or (other argument) that file. */
-static void cmd_stdio(char **f)
-{
-    int fd = open(f[2], O_RDWR);
-
-    answer(fd < 0 ? -1 : dup2(fd, atoi(f[1])));
-    if (fd > 2)
-        close(fd);
-}
-
-/* What a trap does at a call of that name (at the first one, or after SKIP others): "rename" FROM TO, "link" TEXT PATH;
- * "open" PATH: whatever the call opens is that file in the end. */
-static struct {
-    char call[32], what[16], a[4096], b[4096];
-    int after, skip, fd;
-} trap;
-
-static void spring(const char *name, int after)
-{
-    if (strcmp(name, trap.call) != 0)
-        return;
-    if (trap.skip) {
-        trap.skip -= after;
-        return;
-    }
-    if (strcmp(trap.what, "open") == 0 && !after) {
-        trap.fd = open("/", O_PATH | O_CLOEXEC); /* the number that the call will give */
-        close(trap.fd);
-        return;
-    }
-    if (after != trap.after)
-        return;
-    trap.call[0] = 0;
-    int ret = -1, fd = -1;
-    if (strcmp(trap.what, "rename") == 0)
-        ret = rename(trap.a, trap.b);
-    else if (strcmp(trap.what, "link") == 0)
-        ret = symlink(trap.a, trap.b);
-    else if (strcmp(trap.what, "open") == 0)
-        ret = dup3(fd = open(trap.a, O_PATH | O_CLOEXEC), trap.fd, O_CLOEXEC);
-    if (ret < 0) {
-        perror(trap.what);
-        _exit(2);
-    }
-    close(fd);
-}
-
-static void cmd_trap(char **f)
-{
-    snprintf(trap.call, sizeof(trap.call), "%s", f[2]);
-    trap.skip = atoi(f[3]);
-    snprintf(trap.what, sizeof(trap.what), "%s", f[4]);
-    snprintf(trap.a, sizeof(trap.a), "%s", f[5]);
-    snprintf(trap.b, sizeof(trap.b), "%s", f[6]);
-    trap.after = strcmp(f[1], "after") == 0;
-    calls.watch = spring;
-    fprintf(out, "ok\n");
-}
-
-/* Take another /dev/null of the host. */
-static void cmd_nullfd(char **f)
-{
-    close(in.nullfd);
-    in.nullfd = open(f[1], O_PATH | O_CLOEXEC);
-    answer(in.nullfd);
-}
-
-/* What came over the console socket, and whether it is the other side of our stdio. */
-static void cmd_console(char **f)
-{
-    char text[32] = "", space[CMSG_SPACE(sizeof(int))], seen[32] = "";
-    struct iovec iov = {.iov_base = text, .iov_len = sizeof(text) - 1};
-    struct msghdr msg = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = space, .msg_controllen = sizeof(space)};
-    struct winsize size;
-    int master = -1;
-
-    (void)f;
-    if (recvmsg(console_end, &msg, MSG_DONTWAIT) < 0) {
-        answer(-1);
-        return;
-    }
-    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-    if (c && c->cmsg_type == SCM_RIGHTS)
-        memcpy(&master, CMSG_DATA(c), sizeof(master));
-    if (write(1, "hello", 5) != 5 || read(master, seen, sizeof(seen) - 1) != 5 ||
-        ioctl(2, TIOCGWINSZ, &size) < 0) {
-        answer(-1);
-        return;
-    }
-    fprintf(out, "%s %s %ux%u %s\n", text, seen, size.ws_row, size.ws_col,
-            tcgetsid(0) == getsid(0) ? "controlling" : "foreign");
-    close(master);
-}
-
-static const struct {
-    const char *name;
-    int fields;
-    void (*run)(char **f);
-} commands[] = {
-    {"stat", 2, cmd_stat},
-    {"fd", 2, cmd_fd},
-    {"cat", 2, cmd_cat},
-    {"ls", 2, cmd_ls},
-    {"link", 2, cmd_link},
-    {"xattr", 3, cmd_xattr},
-    {"write", 3, cmd_write},
-    {"mkdir", 2, cmd_mkdir},
-    {"symlink", 3, cmd_symlink},
-    {"mount", 6, cmd_mount},
-    {"fds", 1, cmd_fds},
-    {"cwd", 1, cmd_cwd},
-    {"uname", 1, cmd_uname},
-    {"umask", 2, cmd_umask},
-    {"slot", 3, cmd_slot},
-    {"stdio", 3, cmd_stdio},
-    {"console", 1, cmd_console},
-    {"mountinfo", 1, cmd_mountinfo},
-    {"parentinfo", 1, cmd_parentinfo},
-    {"procfd", 2, cmd_procfd},
-    {"nullfd", 2, cmd_nullfd},
-    {"trap", 7, cmd_trap},
-};
-
 static void run_line(char *line)
 {
     char *f[MAX_FIELDS];
@@ -438,13 +132,7 @@ static void run_line(char *line)
         run_op(f, n, f[0][0] == 't' || calls.fail_at >= 0 || calls.log);
         return;
     }
-    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
-        if (strcmp(commands[i].name, f[0]) == 0 && commands[i].fields == n) {
-            commands[i].run(f);
-            return;
-        }
-    fprintf(stderr, "not understood: %s\n", f[0]);
-    abort();
+    run_command(f, n);
 }
 
 static void write_file(const char *path, const char *text)

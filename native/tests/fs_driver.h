@@ -1,0 +1,17 @@
+/* fs_driver: its state, and the commands of its scripts. */
+#ifndef PYRUNC_FS_DRIVER_H
+#define PYRUNC_FS_DRIVER_H
+
+#include "../init/fsapi.h"
+
+#include <stdio.h>
+
+extern struct init in;
+extern FILE *out;       /* where the answers go */
+extern int console_end; /* our end of the console socket */
+extern int parent;      /* the process outside of the namespaces */
+
+/* Run a command with its arguments, n fields in all; aborts for one that does not exist. */
+void run_command(char **f, int n);
+
+#endif
