@@ -1,30 +1,29 @@
-/* Keys chosen to collide.
+/* Keys that were chosen to collide.
  *
- * Python hashes strings with SipHash-1-3.  Its key is random in an ordinary interpreter but a constant in
- * the launcher, because the dicts of the start-up snapshot are laid out by it.  Anyone with the executable
- * can therefore compute keys that all map to one slot of a dict, and 40,000 of them cost seconds in every
- * verb.  No honest document has such keys; an object with them is rejected.  The probes of a dict are
- * counted for each size that it has while it grows.
+ * Python hashes strings with SipHash-1-3.  Its key is random in an ordinary interpreter, but a constant of ours, because the
+ * dicts of the start-up snapshot are laid out by it: whoever has the executable can compute keys that all meet in one
+ * place of a dict, and then 40,000 of them cost seconds in each verb.  No honest document has such keys, so that an
+ * object of them is refused.  What is counted is what a dict would do, for each size that it has while it grows.
  */
 #include "reader.h"
 
 #include <stdint.h>
 #include <string.h>
 
-/* The most probes per key that are accepted; ordinary keys take less than one. */
+/* The most steps per key that are accepted; keys that nobody chose take less than one. */
 enum { STEPS = 8, SHIFT = 5 };
 
 static int same(PyObject *one, PyObject *other)
 {
-    /* Different strings rarely have equal hashes, so comparing them costs nothing. */
+    /* Equal hashes of different strings are so rare that comparing them costs nothing. */
     return PyUnicode_GET_LENGTH(one) == PyUnicode_GET_LENGTH(other) && PyUnicode_Compare(one, other) == 0;
 }
 
-/* Probes that a dict of `size` slots needs to insert the keys, counted up to `most`. */
-static size_t insert_all(PyObject *const *keys, const Py_hash_t *hashes, size_t count, size_t stride,
-                         uint32_t *slots, size_t size, size_t most)
+/* Whether a dict of `size` slots needs more than STEPS probes per key. */
+static int collide(PyObject *const *keys, const Py_hash_t *hashes, size_t count, size_t stride,
+                   uint32_t *slots, size_t size)
 {
-    size_t mask = size - 1, steps = 0;
+    size_t mask = size - 1, steps = 0, most = count * STEPS;
     memset(slots, 0, size * sizeof *slots);
     for (size_t i = 0; i < count && steps <= most; i++) {
         /* lookdict of CPython's Objects/dictobject.c */
@@ -32,14 +31,14 @@ static size_t insert_all(PyObject *const *keys, const Py_hash_t *hashes, size_t 
         while (slots[at] && steps <= most) {
             size_t there = slots[at] - 1;
             if (hashes[there] == hashes[i] && same(keys[there * stride], keys[i * stride]))
-                break; /* a duplicate, which is reported separately */
+                break; /* a duplicate, which is reported as such */
             steps++;
             perturb >>= SHIFT;
             at = (at * 5 + perturb + 1) & mask;
         }
         slots[at] = (uint32_t)(i + 1);
     }
-    return steps;
+    return steps > most;
 }
 
 int keys_crowd(PyObject *const *keys, size_t count, size_t stride)
@@ -62,7 +61,7 @@ int keys_crowd(PyObject *const *keys, size_t count, size_t stride)
     for (size_t size = 8; size <= largest && crowd == 0; size *= 2) {
         size_t fit = size * 2 / 3 < count ? size * 2 / 3
                                           : count; /* a dict grows when two thirds of it are used */
-        crowd = insert_all(keys, hashes, fit, stride, slots, size, fit * STEPS) > fit * STEPS;
+        crowd = collide(keys, hashes, fit, stride, slots, size);
     }
     PyMem_Free(slots);
     PyMem_Free(hashes);
