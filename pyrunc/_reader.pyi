@@ -3,7 +3,7 @@
 from typing import Any
 
 def read_json(data: bytes, ours: bool = False, /) -> Any:
-    """One JSON document (RFC 8259); a member that is null is left out, as if it were not there.
+    """One JSON document (RFC 8259); a member that is null is left out, as if it were absent.
 
     Raises ValueError with ``(offset, word)`` for what is malformed: the place in bytes, and a word that
     `pyrunc.spec.load` has sentences for.  Raises ValueError with ``(faults, count)`` for content that is refused:

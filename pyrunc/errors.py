@@ -139,8 +139,8 @@ def pointer_of(text: str) -> str:
 class PyruncError(Exception):
     """A failure that is reported to the user.
 
-    ``exit_code`` is the status of the command line; ``errno`` that of a system call, 0 without one; ``value`` what was
-    found; ``hint`` what may help.  What is not known is empty, or None for ``value``.
+    ``exit_code`` is the status of the command line; ``errno`` is the system call's, or 0; ``value``
+    is the value found; ``hint`` is a suggestion. Unknown parts are empty, or None for ``value``.
     """
 
     exit_code = 1

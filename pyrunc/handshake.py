@@ -1,7 +1,9 @@
-"""The handshake with init, as data: which message may come in which state, and what the parent does about it.
+"""The handshake with init, as data: which message is allowed in which state, and the parent's
+action.
 
-The picture is in docs/handshake.md, the wire structs in native/init/plan.h.  This module does no I/O: `Protocol`
-is told each record and answers with the name of the action, so that a test can walk every state with every message.
+The picture is in docs/handshake.md, the wire structs in native/init/plan.h. This module does no
+I/O: `Protocol` receives each record and returns the name of the action, so that a test can walk
+every state with every message.
 """
 
 from __future__ import annotations

@@ -137,10 +137,10 @@ class HostFacts:
 
 
 def snapshot(prefix: str = "") -> HostFacts:
-    """The facts of this host; ``prefix`` stands before /proc and /sys in tests.
+    """The facts of this host; tests put ``prefix`` before /proc and /sys.
 
-    What is missing is no error; raises OSError when it cannot be known (ENOMEM): without its hierarchy a container's
-    cgroup would not be seen, and stay.
+    Missing files are not an error. Raises OSError if a fact cannot be determined (ENOMEM): without
+    its hierarchy a container's cgroup would be overlooked and left behind.
     """
     facts = HostFacts()
     name = posix.uname()
@@ -185,7 +185,8 @@ def waits_in(pid: int) -> str:
 
 
 def read(path: str, *, strict: bool = False) -> bytes:
-    """A whole file, b"" when it cannot be read; ``strict``: raises OSError unless that is because it is not there."""
+    """Read a whole file; b"" if it is unreadable; ``strict``: raise OSError unless it is
+    missing."""
     try:
         return fs.read_file(path)
     except OSError as error:

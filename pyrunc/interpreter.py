@@ -1,8 +1,8 @@
 """Differences between the launcher's interpreter and a plain one.
 
-Inside the launcher (native/launcher) the interpreter stands in its *core* phase: builtin and frozen modules import,
-nothing else does (docs/adr/0006-core-phase.md).  Under ``python -m pyrunc`` and pytest each function here is a plain
-import.
+Inside the launcher (native/launcher) the interpreter is in its *core* phase: it can import builtin
+and frozen modules and nothing else (docs/adr/0006-core-phase.md). Under ``python -m pyrunc`` and
+pytest each function here is a plain import.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class Log:
             self._say_warning(text)
 
     def _say_warning(self, text: str) -> None:
-        """On stderr, as long as that is read by somebody: 16,000 hooks can fail."""
+        """Write to stderr, bounded: 16,000 hooks can fail."""
         if self.said < _MOST:
             text = brief(text, 4096)
             say("warning", text)
@@ -105,7 +105,7 @@ class Log:
         else:
             escaped = text.replace("\\", "\\\\").replace('"', '\\"')
             line = f'time="{stamp}" level={level} msg="{escaped}"\n'
-        # A full disk must not turn a working command into a failing one, nor hide the error that is being told.
+        # A full disk must not make a working command fail, nor hide the error being reported.
         fs.ignore(fs.write_all, self.fd, line.encode("utf-8"))
 
 

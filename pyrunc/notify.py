@@ -37,7 +37,7 @@ def prepare(directory: str) -> None:
 
 
 class Proxy:
-    """Receives what the container says and tells the host."""
+    """Receives the container's messages and notifies the host."""
 
     __slots__ = ("host", "sock")
 
@@ -53,12 +53,13 @@ class Proxy:
             raise SysError(path, "bind", error.errno or 0) from error
 
     def wait(self, pidfd: int, pid: int, check: Callable[[], None] | None = None) -> bool:
-        """Wait until the container is ready and tell the host; False when it ended before.  Raises SysError.
+        """Wait until the container is ready and notify the host; False if it ended before. Raises
+        SysError.
 
-        ``check`` is called while we wait and may raise to end that.
+        ``check`` is called during the wait and may raise to end it.
 
-        As runc does, only READY is passed on, then MAINPID, then the barrier, so that the manager has read both
-        before the sender is gone.
+        As in runc, only READY is passed on, then MAINPID, then the barrier, so that the manager has
+        read both before the sender is gone.
         """
         poller = poll()
         poller.register(pidfd, POLLIN)
@@ -78,7 +79,8 @@ class Proxy:
         return self.sock
 
     def take(self, pid: int) -> bool:
-        """Read one datagram; True when it said READY and the host was told.  Raises SysError."""
+        """Read one datagram; True if it contained READY and the host was notified. Raises
+        SysError."""
         # read, not recvmsg: descriptors that the container attaches are dropped by the kernel.
         for line in posix.read(self.sock, _LIMIT).split(b"\n"):
             if line.startswith(b"READY="):

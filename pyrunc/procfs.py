@@ -49,9 +49,9 @@ def never_executed(pid: int) -> bool:
 def alive(pid: object, starttime: object) -> bool:
     """Whether a process (not another one with its pid) exists and has not ended.
 
-    A process whose first thread has called pthread_exit looks like a zombie, but has other threads.  The first process
-    of a pid namespace that waits for zombies which somebody else must reap has ended all the same (`released`).
-    Raises OSError when it cannot be known (ENOMEM).
+    A process whose first thread has called pthread_exit looks like a zombie, but has other threads.
+    The first process of a pid namespace counts as ended while it waits for zombies that another
+    process must reap (`released`). Raises OSError if this cannot be determined (ENOMEM).
     """
     if type(pid) is not int or pid <= 0:
         return False
@@ -98,7 +98,7 @@ def released(pid: int) -> bool:
 def boot_id() -> str:
     """The id of this boot: start times of different boots cannot be compared.
 
-    "" where the kernel does not tell.  Raises OSError when it cannot be known (ENOMEM).
+    "" if the kernel does not expose it. Raises OSError if it cannot be determined (ENOMEM).
     """
     try:
         return fs.read_file("/proc/sys/kernel/random/boot_id", 64).decode("ascii").strip()
@@ -113,7 +113,7 @@ def boot_id() -> str:
 def open_process(pid: object, starttime: object) -> int:
     """A pidfd of exactly this process, or -1 if it has ended.  Raises OSError (EMFILE).
 
-    First the pidfd, then the check: after it, the pid can no longer be somebody else's.
+    The check comes after the pidfd, because the pid cannot be reused then.
     """
     if type(pid) is not int or pid <= 0:
         return -1

@@ -31,10 +31,10 @@ def mount_id(path: str) -> int:
 
 
 def remove(rootfs: str, below: int, own: int) -> None:
-    """Take the bind at ``rootfs`` away, with all that is mounted in it; nothing if it is gone.
+    """Remove the bind at ``rootfs`` with all mounts in it; does nothing if it is gone.
 
-    ``below`` is the id of the mount that was there before, ``own`` that of the bind; 0 if `create` did not come to know
-    it.  Raises PyruncError if another mount covers it, SysError.
+    ``below`` is the id of the mount that was there before, ``own`` the id of the bind, or 0 if
+    `create` did not learn it. Raises PyruncError if another mount covers it, SysError.
     """
     fd = _open(rootfs)
     if fd < 0:
@@ -47,7 +47,7 @@ def remove(rootfs: str, below: int, own: int) -> None:
                 raise PyruncError(f"{rootfs}: another mount covers the one of this container; unmount it first")
             return
         if not own and not _is_self_bind(_mountinfo(), top):
-            return  # somebody else's
+            return  # another program's mount
         # Otherwise what is unmounted below would be unmounted in its peers as well: the host's own /dev/pts, say.
         try:
             mounts.set_propagation(fd, MS_PRIVATE)

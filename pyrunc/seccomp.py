@@ -327,7 +327,7 @@ def _header(digest: bytes, program: bytes) -> bytes:
 
 
 def _remember(directory: int, digest: bytes, program: bytes) -> None:
-    """Keep a program; no cache is no error."""
+    """Cache a program; a missing cache is not an error."""
     try:
         names = posix.listdir(directory)
         if len(names) >= CACHE_MAX:

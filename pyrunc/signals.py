@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pyrunc.errors import PyruncError, show
 
-# signal(7) on x86 and arm, in order from 1.  Python's own table cannot be imported in the core phase.
+# signal(7), x86 and arm: the position is the number, starting at 1. Python's own table does not
+# exist in the core phase.
 NAMES = (
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
     "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
@@ -36,7 +37,7 @@ def number(text: str) -> int:
 
 
 def _expected(text: str, short: str) -> str:
-    """What was expected in place of a word that is not a signal."""
+    """The signal that a misspelled word probably means."""
     if text.removeprefix("-").isdigit():
         return f": expected a number from 0 to {RTMAX}"
     from pyrunc import hints

@@ -110,8 +110,8 @@ static int copy_piece(struct init *in, int from, int to, off_t at, off_t end, co
     return 0;
 }
 
-/* Holes stay holes: an image that is small must not become one of gigabytes in memory.  The size is that of the
- * beginning: somebody who shares the image could append faster than we copy. */
+/* Holes stay holes: an image that is small must not become one of gigabytes in memory.  Only the initial
+ * size is copied: a process that shares the image could append faster than we copy. */
 static int copy_bytes(struct init *in, int from, int to, const char *name)
 {
     struct stat st;

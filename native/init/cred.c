@@ -158,7 +158,7 @@ int op_set_ids(struct init *in, const struct plan_step *st)
          * of the host may be left for a working directory like /proc/self/fd/8 to find (CVE-2024-21626). */
         close_host_fds(in);
         in->early_cwd = chdir(step_str(in, cwd, S_CHDIR_cwd)) == 0;
-        /* Somebody may see us before CHDIR has its say. */
+        /* Other processes may see us before CHDIR. */
         if (in->early_cwd && !inside_root() && chdir("/") == 0)
             in->early_cwd = 0;
     }
@@ -277,7 +277,7 @@ int op_rlimit(struct init *in, const struct plan_step *st)
 }
 
 /* The kernel says "(unreachable)/..." for a directory that is not below our root: one of the host's,
- * entered through somebody's descriptor or /proc/PID/root (CVE-2024-21626).  The raw call: libc may turn
+ * entered through another process's descriptor or /proc/PID/root (CVE-2024-21626).  The raw call: libc may turn
  * that into ENOENT, or walk. */
 static int check_cwd(struct init *in, const char *cwd)
 {
@@ -294,8 +294,8 @@ static int check_cwd(struct init *in, const char *cwd)
     if (ret == -ENOENT)
         return fault(in, ENOENT, "getcwd", S_CHDIR_cwd, 0, "the working directory was removed");
     /* A filter without getcwd, loaded early because noNewPrivileges is false.  Without the answer we
-     * cannot tell inside from outside, and no other call could that such a filter is more likely to allow:
-     * so no.  "/" needs no check. */
+     * cannot distinguish inside from outside, nor could another call that such a filter is more likely to allow:
+     * so the answer is no.  "/" needs no check. */
     if ((ret == -EPERM || ret == -ENOSYS) && cwd[0] == '/' && !cwd[1])
         return 0;
     return fault(in, (int)-ret, "getcwd", S_CHDIR_cwd, 0,

@@ -1,8 +1,8 @@
-/* DEV_NODE and DEV_LINK: what stands in /dev.
+/* DEV_NODE and DEV_LINK: the content of /dev.
  *
  * /dev of an image may be a symbolic link to anywhere; nodes made through it by name landed on the host
  * (CVE-2026-41579, CVE-2026-47766).  The parent directory is opened inside the root once, and everything is
- * made relative to that descriptor.
+ * created relative to that descriptor.
  */
 #include "fsapi.h"
 
@@ -97,7 +97,7 @@ static void number_name(char name[FD_NAME], uint32_t number)
 }
 
 /* Without the right to make it, which may come from a user namespace around ours or a security module, the host's
- * own node may do; DEV_NODE says why it does not.  Any other error is one of the moment: the container would get
+ * own node may do; DEV_NODE says why it does not.  Any other error is temporary: the container would get
  * another node than it gets the next time. */
 static int cannot_make(struct init *in, int err, const char *call)
 {

@@ -53,7 +53,7 @@ static int clone_into(struct init *in, uint32_t slot, int in_cgroup)
 
         if (fd < 0)
             return fault(in, EBADF, "clone3", -1, 0, "the plan names no cgroup descriptor");
-        /* Born in its cgroup: no moment outside of it in which to fork, and no migration to pay for. */
+        /* Born in its cgroup: no moment outside it in which to fork, and no migration to pay for. */
         args.flags |= CLONE3_INTO_CGROUP;
         args.cgroup = (uint64_t)fd;
     }
@@ -195,7 +195,7 @@ int op_unshare_user(struct init *in, const struct plan_step *st)
     return become_root(in);
 }
 
-/* Name the namespace that cannot be made: the combined call does not tell.  We are about to fail anyway,
+/* Name the namespace that cannot be created: the combined call does not report it.  We are about to fail anyway,
  * so trying the flags one after the other does no harm. */
 static int unshare_fault(struct init *in, uint32_t flags, int err)
 {

@@ -83,7 +83,7 @@ int scratch_tmpfs(const char *label);
 
 /* source.c ------------------------------------------------------------------------------------------- */
 
-/* The tree of a bind mount: a clone of its source, or one that was made before the user namespace was entered.
+/* The tree of a bind mount: a clone of its source, or a clone from before the user namespace was entered.
  * -errno after fault(). */
 int open_source(struct init *in, const struct plan_step *st);
 

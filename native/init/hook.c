@@ -50,7 +50,7 @@ static int write_all(int fd, const char *data, size_t len)
 }
 
 /* The state as the hook reads it.  A memfd and not a pipe: a state of any size can be written before the
- * hook exists, and a hook that does not read it is no error (no EPIPE). */
+ * hook exists, and a hook that does not read it is not an error (no EPIPE). */
 static int make_input(struct init *in, const struct plan_step *st)
 {
     const char *part = step_str(in, st, S_HOOK_state);

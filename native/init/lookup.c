@@ -1,4 +1,4 @@
-/* What only the container's own files can tell: the home directory, and where its program is. */
+/* Facts that only the container's own files contain: the home directory, and the location of its program. */
 #include "sys.h"
 
 #include <string.h>

@@ -107,7 +107,7 @@ static size_t receive_plan(struct init *in)
         n = recvmsg(in->sock, &mh, MSG_CMSG_CLOEXEC);
     while (n < 0 && errno == EINTR);
     if (n <= 0)
-        _exit(1); /* the parent is gone, or this is no socket of ours */
+        _exit(1); /* the parent is gone, or this is not our socket */
     if (n != (ssize_t)sizeof(m) || m.type != MSG_PLAN)
         die(in, fault(in, EPROTO, "recvmsg", -1, 0, "a message other than PLAN came from the parent"));
     take_fds(in, &mh);
@@ -195,7 +195,7 @@ static void open_host_files(struct init *in)
         die(in, fault(in, ENODEV, "fstat", -1, 0, "/dev/null of the host is not the device 1:3"));
 }
 
-/* Before anything is joined, too: the kernel asks whether who opened the file may set the clock of the new namespace,
+/* Also before anything is joined: the kernel checks whether the opener of the file may set the clock of the new namespace,
  * and once we are not dumpable a user other than root could not open it at all (DUMPABLE). */
 static void prepare_time_offsets(struct init *in)
 {
@@ -242,7 +242,7 @@ int main(int argc, char **argv)
     int npreserve = argc == 2 ? parse_count(argv[1]) : -1;
 
     if (npreserve < 0)
-        return 1; /* nobody to tell: the socket's number is not known */
+        return 1; /* no way to report it: the socket's number is unknown */
     in->sock = FIRST_FD + npreserve;
     in->error_fd = in->procfd = in->rootfd = in->nullfd = in->timensfd = -1;
     for (int i = 0; i < MAX_FDS; i++)

@@ -152,7 +152,7 @@ static int check_dest(struct init *in, const struct plan_step *st, int dest, int
     if (same && !HAS(NEW_ROOT))
         return fault(in, EINVAL, "move_mount", S_MOUNT_dest, 0, "mounting over / is not possible");
     /* What an image's volume puts over part of /proc would take the writes of labels and sysctls
-     * (CVE-2019-16884).  The descriptor tells, whatever the path looks like. */
+     * (CVE-2019-16884).  The descriptor decides, whatever the path looks like. */
     long magic = HAS(IN_PROC) ? 0 : fs_magic(dest);
     if (magic < 0)
         return fault(in, (int)-magic, "fstatfs", S_MOUNT_dest, 0, NULL);
@@ -279,7 +279,7 @@ static int mount_fallback(struct init *in, const struct plan_step *st, int err)
     else if (HAS(HOST_BIND) && err == -EPERM)
         tree = sys_open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
     if (tree < 0)
-        return err; /* the first failure is the one to report; its fault record still stands */
+        return err; /* the first failure is the one to report; its fault record is still valid */
     int ret = set_attr(tree, AT_RECURSIVE, st->n[N_MOUNT_attr_set], st->n[N_MOUNT_attr_clr]);
     if (ret < 0) {
         close(tree);
@@ -423,7 +423,7 @@ static int mount_elsewhere(void *arg)
     _exit(0);
 }
 
-/* What mount(2) makes is attached, and has a path only: so it is made where nobody sees it, and cloned from there. */
+/* A mount of mount(2) is attached and has only a path, so it is created where no process sees it, and cloned from there. */
 static int legacy_tree(struct init *in, const struct plan_step *st, const char *data)
 {
     static unsigned char stack[16384] __attribute__((aligned(16)));

@@ -221,7 +221,7 @@ static int create(int rootfd, const char *path, int as_file, int plain)
     return ret;
 }
 
-/* What exists already is opened by the kernel in one go; the walk is for what is not there. */
+/* The kernel opens existing paths in one call; the walk is for missing ones. */
 static int open_or_create(int rootfd, const char *path, int as_file, int plain)
 {
     struct stat st;

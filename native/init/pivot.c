@@ -123,8 +123,8 @@ int op_root(struct init *in, const struct plan_step *st)
 
 /* In a chroot "/" is not the root of the mount namespace.  Exchanged there, the container's root filesystem would hide
  * in a namespace whose own root is still the host's, and that is where setns(2) leads whoever joins it later (`exec`).
- * setns(2) to the namespace that we are in makes its root ours.  Without CAP_SYS_CHROOT nobody is in a chroot that we
- * could tell from a root. */
+ * setns(2) to the namespace that we are in makes its root ours.  Without CAP_SYS_CHROOT we cannot be in a chroot that we
+ * could distinguish from a root. */
 static int leave_chroot(struct init *in)
 {
     int AUTO_CLOSE fd = openat(in->procfd, "thread-self/ns/mnt", O_RDONLY | O_CLOEXEC);

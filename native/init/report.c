@@ -89,7 +89,7 @@ _Noreturn void die(struct init *in, int ret)
     add_fault(in, &m);
     trace_failed(in);
     if (fd >= 0)
-        put(fd, &m); /* nobody is left to tell when this fails too */
+        put(fd, &m); /* there is nothing left to do if this also fails */
     leave(1);
 }
 

@@ -112,13 +112,13 @@ int op_io_priority(struct init *in, const struct plan_step *st)
 }
 
 /* It stays across fork and execve.  After MOUNTED, when cpuset.mems has been written: the kernel keeps the policy
- * inside of it, and moves it along when that changes later. */
+ * inside it, and adapts it when that changes later. */
 int op_memory_policy(struct init *in, const struct plan_step *st)
 {
     uint32_t bytes = st->n[L_MEMORY_POLICY_nodes];
     long mode = (long)(st->n[N_MEMORY_POLICY_mode] | (uint32_t)st->policy << MPOL_FLAGS_SHIFT);
     const char *mask = bytes ? step_str(in, st, S_MEMORY_POLICY_nodes) : NULL;
-    long bits = bytes ? (long)bytes * 8 + 1 : 0; /* the kernel looks at one bit less than it is told */
+    long bits = bytes ? (long)bytes * 8 + 1 : 0; /* the kernel uses one bit less than the given number */
     int ret = (int)sys_ret(syscall(SYS_set_mempolicy, mode, mask, bits));
 
     return ret < 0 ? fault(in, -ret, "set_mempolicy", -1, 0, "") : 0;

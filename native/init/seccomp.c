@@ -48,7 +48,7 @@ int op_seccomp(struct init *in, const struct plan_step *st)
         return 0;
     if (st->policy & P_SECCOMP_LISTENER) {
         flags |= FLAG_NEW_LISTENER;
-        /* With TSYNC the two meanings of a positive result (a thread id, a descriptor) must be told apart. */
+        /* With TSYNC the two meanings of a positive result (a thread id, a descriptor) must be distinguished. */
         if (flags & FLAG_TSYNC)
             flags |= FLAG_TSYNC_ESRCH;
     }

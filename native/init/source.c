@@ -9,7 +9,7 @@
 #define HAS(bit) ((st->policy & P_MOUNT_##bit) != 0)
 
 /* Before UNSHARE_USER.  A failure is not reported here: the source may be made by an earlier mount of the
- * configuration, or be within reach, and MOUNT tells when it is neither. */
+ * configuration, or be within reach, and MOUNT reports it if it is neither. */
 int op_open_tree(struct init *in, const struct plan_step *st)
 {
     uint32_t slot = st->n[N_OPEN_TREE_slot];

@@ -88,7 +88,7 @@ void trace_step(struct init *in)
     if (trace.record.value < MSG_TIMES && !leaves(in->steps[in->step].op))
         return;
     send_times(in);
-    add_time(); /* once more: the write was not the step's */
+    add_time(); /* again: the write does not belong to the step */
 }
 
 void trace_failed(struct init *in)

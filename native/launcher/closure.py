@@ -50,7 +50,8 @@ class Module(NamedTuple):
 
 
 class Closure:
-    """What is needed: Python modules and extension modules by name; what was looked for and is not there."""
+    """The needed Python modules and extension modules by name, and the names that were not
+    found."""
 
     def __init__(self) -> None:
         self.modules: dict[str, Module] = {}

@@ -46,7 +46,8 @@ class Strip(ast.NodeTransformer):
         return ast.copy_location(ast.Assign(targets=[node.target], value=node.value), node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
-        """Without ``__slots__``: each slot costs a descriptor when the class is made, and most have one instance."""
+        """Without ``__slots__``: each slot costs a descriptor per class, and most classes have
+        one instance."""
         node.body = [item for item in node.body if not is_slots(item)] or [ast.copy_location(ast.Pass(), node)]
         if node.decorator_list:
             # A dataclass reads the annotations of its fields.  As text: the names may be there for type checkers only.

@@ -69,7 +69,7 @@ static const struct {
     {"MOUNT_LABEL", OP_MOUNT_LABEL, op_mount_label},
 };
 
-/* In place of leave.c, so that the sanitizers' reports at the end are made. */
+/* In place of leave.c, so that the sanitizers report at the end. */
 _Noreturn void leave(int status)
 {
     _exit(status);

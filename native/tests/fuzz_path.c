@@ -1,6 +1,6 @@
 /* F4: init/path.c in random trees full of symbolic links, against a model.  libFuzzer, with the sanitizers.
  *
- * The input describes a tree and some paths.  The tree is made in ./root; each path is resolved by the kernel
+ * The input describes a tree and some paths.  The tree is created in ./root; each path is resolved by the kernel
  * (openat2), by the walk in user space that makes what is missing, and by the model, which knows the tree as an array
  * and resolves links by recursion.  All must end at the same inode or with the same error; at the end the tree must be
  * what the model says, and the directories beside ./root, where every escape would lead, empty.
@@ -61,7 +61,7 @@ static void draw_path(char out[PATH_MOST])
 /* The model ------------------------------------------------------------------------------------------------- */
 
 struct model {
-    int create; /* what is missing is made: the walk; else the kernel, for which "file/" is no file */
+    int create; /* create missing parts: the walk; else the kernel, for which "file/" is not a file */
     int as_file;
     int plain;
     int links;

@@ -333,14 +333,14 @@ static void test_moments(void)
     at(0, "mkdirat", link, "root/m/dir");
     EXPECT(dir_at("/m/dir/below"), S_IFDIR);
     EXPECT(outside_is_empty(), 1);
-    /* A directory that becomes a link after it was looked at: what is made goes into the directory. */
+    /* A directory that becomes a link after it was checked: new files go into the directory. */
     at(3, "openat", "root/m/in", "root/m/was");
     EXPECT(file_at("/m/in/sub2/x"), S_IFREG);
     EXPECT(mode("root/m/was/sub2/x"), S_IFREG | 0644);
     EXPECT(outside_is_empty(), 1);
 }
 
-/* A component that comes and goes, in the other order than we look: not for ever. */
+/* A component that comes and goes, in the other order than we look, but not forever. */
 static void come_and_go(const char *name, int after)
 {
     if (strcmp(name, "mkdirat") != 0)
@@ -432,7 +432,7 @@ static void test_race(void)
     EXPECT(dir_at("/race/dir"), S_IFDIR);
     if (!realpath("outside", outside))
         perror("realpath");
-    /* As text this path means DIR/root/DIR/outside inside the root, and the real one outside of it. */
+    /* As text this path means DIR/root/DIR/outside inside the root, and the real one outside it. */
     EXPECT(symlink(outside, "root/race/link"), 0);
     EXPECT(dir_at(outside), S_IFDIR);
     pid_t pid = start_swapper();

@@ -34,10 +34,12 @@ if TYPE_CHECKING:
             """Write the limits; in a running container only those given change (memory and cpu are given whole)."""
 
         def values(self, path: str, resources: Resources, ptr: str = ...) -> list[tuple[str, str]]:
-            """What is in force of what these limits would change; raises as `apply` when one is not there."""
+            """The current values of what these limits would change; raises like `apply` if one
+            is missing."""
 
         def put_back(self, path: str, values: list[tuple[str, str]]) -> list[str]:
-            """Put what `values` told in force again, as far as possible; returns what was not."""
+            """Restore what `values` returned, as far as possible; returns what could not be
+            restored."""
 
         def devices(
             self, cgroup_fd: int, rules: list[DeviceRule] | None, ptr: str = ..., *, replace: bool = ...
@@ -72,11 +74,12 @@ MANAGERS = ("cgroupfs", "systemd", "disabled")
 def path_for(
     config_path: str, id: str, facts: HostFacts, manager: str, annotations: dict[str, str] | None = None
 ) -> str:
-    """The container's cgroup, absolute inside the hierarchy; "" when it gets none.
+    """The container's cgroup, absolute inside the hierarchy; "" if it gets none.
 
-    An absolute ``linux.cgroupsPath`` counts from the top of what the mount shows.  A relative one, and without one the
-    container's id, counts from the parent of our own cgroup, as runc has it on v2: ours has processes, so it cannot
-    offer controllers (cgroups(7), "no internal processes").  Raises ConfigError for a path that climbs out.
+    An absolute ``linux.cgroupsPath`` starts at the top of the mount. A relative one, or the
+    container's id without one, starts at the parent of our own cgroup, as in runc on v2. Ours has
+    processes, so it cannot offer controllers (cgroups(7), "no internal processes"). Raises
+    ConfigError for a path that climbs out.
     """
     if manager == "disabled" or not facts.cgroup2_mount:
         return ""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Properties = list[tuple[str, Value]]
 
 CALL_TIMEOUT = 25_000_000  # microseconds, D-Bus's usual one: PID 1 answers nothing during a daemon-reload
-JOB_TIMEOUT = 30_000  # milliseconds, as runc has it
+JOB_TIMEOUT = 30_000  # milliseconds, as in runc
 SERVICE, PATH = b"org.freedesktop.systemd1", b"/org/freedesktop/systemd1"
 MANAGER, PROPERTIES = b"org.freedesktop.systemd1.Manager", b"org.freedesktop.DBus.Properties"
 UNIT_EXISTS, NO_SUCH_UNIT = "org.freedesktop.systemd1.UnitExists", "org.freedesktop.systemd1.NoSuchUnit"
@@ -38,9 +38,9 @@ class BusError(PyruncError):
 
 
 def addresses(user: bool) -> list[tuple[str, bool]]:
-    """Where the manager can be reached, best first, and whether a message broker stands between.
+    """The addresses of the manager, best first, and whether a message broker is in between.
 
-    Its own socket first: no broker has to be asked, and none has to run.
+    Its private socket comes first: it needs no broker.
     """
     if not user:
         return [("unix:path=" + PRIVATE, False), (fs.getenv("DBUS_SYSTEM_BUS_ADDRESS") or SYSTEM, True)]
@@ -65,9 +65,10 @@ def escape(path: str) -> str:
 
 
 class Manager:
-    """A connection to systemd: the system's, or with ``user`` that of the user whose session bus is in the environment.
+    """A connection to systemd: the system's, or with ``user`` the one whose session bus is in the
+    environment.
 
-    Raises PyruncError when there is none to talk to.
+    Raises PyruncError if there is none.
     """
 
     __slots__ = ("bus",)
@@ -200,7 +201,7 @@ class Manager:
         self.job("StartTransientUnit", ("s", unit), ("s", "fail"), ("a(sv)", properties), ("a(sa(sv))", []))
 
     def stop(self, unit: str) -> None:
-        """StopUnit, and wait until it has ended; nothing for a unit that is not there."""
+        """Call StopUnit and wait until the unit has ended; a missing unit is ignored."""
         try:
             self.job("StopUnit", ("s", unit), ("s", "replace"))
         except BusError as error:

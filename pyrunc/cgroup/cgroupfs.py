@@ -1,7 +1,8 @@
 """The cgroupfs driver: mkdir, write, rmdir in the unified hierarchy.
 
-Limits whose controller is not there are errors that name the controller: on a hybrid host most controllers are bound to
-v1 hierarchies, and a limit that is silently absent is worse than a container that does not start.
+A limit whose controller is missing is an error that names the controller. On a hybrid host most
+controllers are bound to v1 hierarchies, and a silently missing limit is worse than a container that
+does not start.
 """
 
 from __future__ import annotations
@@ -69,10 +70,12 @@ class Cgroupfs:
         return out[::-1]
 
     def create(self, path: str, resources: Resources, ptr: str = "/linux/resources", owner: Owner | None = None) -> int:
-        """Make the cgroup and its ancestors and enable controllers; returns an O_PATH descriptor of its directory.
+        """Create the cgroup and its ancestors and enable controllers; returns an O_PATH descriptor
+        of its directory.
 
-        Nothing is made when a limit's controller is not available, and nothing of ours is left when this fails.
-        Raises ConfigError, SysError, PyruncError (a controller is missing, the cgroup is in use or frozen).
+        Nothing is created if a limit's controller is unavailable, and a failure leaves nothing
+        behind. Raises ConfigError, SysError, PyruncError (a controller is missing, the cgroup is in
+        use or frozen).
         """
         needed = self.needed(resources, ptr)
         if needed:
@@ -130,9 +133,11 @@ class Cgroupfs:
         return PyruncError("; ".join([*texts, why] if why else texts))
 
     def make(self, path: str, made: list[str]) -> bool:
-        """mkdir with ancestors; what was made is appended to ``made``.  False when the cgroup was there.
+        """mkdir with ancestors; created directories are appended to ``made``. False if the cgroup
+        existed.
 
-        Another container's delete may take an ancestor away between two calls, hence the attempts.  Raises SysError.
+        Another container's delete may remove an ancestor between two calls, hence the retries.
+        Raises SysError.
         """
         for _ in range(ATTEMPTS):
             try:
@@ -152,7 +157,7 @@ class Cgroupfs:
         Raises FileNotFoundError without a parent, SysError.
         """
         directory = self.dir(path)
-        made.append(path)  # before it is: afterwards there may be no memory for that
+        made.append(path)  # beforehand: afterwards there may be no memory for it
         try:
             posix.mkdir(directory, 0o755)
         except BaseException as error:
@@ -194,7 +199,8 @@ class Cgroupfs:
             )
 
     def make_threaded(self, path: str, needed: dict[str, Write]) -> None:
-        """Below a threaded cgroup a new one is "domain invalid" and takes no process until it is threaded, too."""
+        """Below a threaded cgroup a new one is "domain invalid" and accepts no process until it
+        is also threaded."""
         kind = " ".join(self.words(path, "cgroup.type"))
         if kind in ("domain", ""):
             return
@@ -274,9 +280,9 @@ class Cgroupfs:
                 raise self.explain(path, write, error.errno or 0) from error
 
     def values(self, path: str, resources: Resources, ptr: str = "/linux/resources") -> list[tuple[str, str]]:
-        """What the files that these limits go to hold now, for `put_back`.
+        """The current content of the files that these limits change, for `put_back`.
 
-        Raises as `apply` would when a file is not there; nothing has been touched then.
+        Raises like `apply` if a file is missing; nothing has been changed then.
         """
         from pyrunc.cgroup import resources as conversion
 
@@ -356,9 +362,10 @@ class Cgroupfs:
     # -- watch -------------------------------------------------------------------------------------------------
 
     def words(self, path: str, file: str) -> list[str]:
-        """A file of blank-separated words; [] when it is not there.
+        """The words of a blank-separated file; [] if it is missing.
 
-        Raises SysError for any other reason: "empty" and "not frozen" must not come from a lack of memory.
+        Raises SysError for any other reason: a lack of memory must not look like "empty" or "not
+        frozen".
         """
         try:
             return fs.read_file(f"{self.dir(path)}/{file}", 65536).decode("ascii", "replace").split()
@@ -368,7 +375,8 @@ class Cgroupfs:
             raise SysError(f"cgroup {path}", "read", error.errno or 0).within(file) from error
 
     def pairs(self, path: str, file: str) -> dict[str, int]:
-        """A flat-keyed file (cgroup.events, memory.events) as numbers; {} when it is not there.  Raises SysError."""
+        """A flat-keyed file (cgroup.events, memory.events) as numbers; {} if it is missing.
+        Raises SysError."""
         words = self.words(path, file)
         return {key: int(value) for key, value in zip(words[::2], words[1::2], strict=False) if value.isdigit()}
 
@@ -392,14 +400,15 @@ class Cgroupfs:
             return 0
 
     def frozen(self, path: str) -> bool:
-        """Whether the cgroup or one above it is frozen, and all its processes stand."""
+        """Whether the cgroup or one above it is frozen, with all its processes."""
         return self.pairs(path, "cgroup.events").get("frozen", 0) == 1
 
     def freeze(self, path: str) -> None:
-        """Freeze, and wait until every process stands.  Raises SysError, PyruncError after FREEZE_TIMEOUT seconds.
+        """Freeze, and wait until every process is frozen. Raises SysError, PyruncError after
+        FREEZE_TIMEOUT seconds.
 
-        A process that the kernel cannot stop (state D) must not leave the others half-frozen: on any failure all is
-        thawed.
+        A process that the kernel cannot stop (state D) must not leave the others half-frozen: any
+        failure thaws all.
         """
         try:
             self.set_freeze(path, b"1", "freeze")
@@ -460,7 +469,8 @@ class Cgroupfs:
         self.kill_each(path, signal)
 
     def kill_each(self, path: str, signal: int) -> None:
-        """Freeze, signal, thaw; once more as long as unseen processes turn up, because freezing may not be possible."""
+        """Freeze, signal, thaw; repeat while new processes appear, because freezing may be
+        impossible."""
         if not self.pids(path):
             return
         was_frozen = self.frozen(path)
@@ -509,7 +519,7 @@ class Cgroupfs:
             pause = min(pause * 2, PAUSE_MOST)
         for ancestor in reversed(made or ()):
             if path.startswith(ancestor + "/") and not self.rmdir(ancestor):
-                break  # somebody else's cgroup is in there by now, and so in all above
+                break  # the cgroup, and so every one above it, is in use by others
 
     def is_empty(self, path: str) -> bool:
         """Whether no process is in the cgroup or below it; zombies do not count.  Raises SysError."""

@@ -57,10 +57,11 @@ def _insn(op: int, dst: int = 0, src: int = 0, off: int = 0, imm: int = 0) -> in
 
 
 def flatten(rules: list[DeviceRule] | None, ptr: str = "/linux/resources/devices") -> tuple[bool, list[Rule]]:
-    """``(default allow, [(allow, type, major, minor, access), ...])`` of the config's rules, defaults appended.
+    """``(default allow, [(allow, type, major, minor, access), ...])`` of the config's rules,
+    defaults appended.
 
-    A rule for all devices makes everything before it moot.  Raises ConfigError for an access that is empty or unknown:
-    without one a rule would say nothing, and runc refuses it, too.
+    A rule for all devices overrides everything before it. Raises ConfigError for an empty or
+    unknown access: without access a rule has no meaning, and runc also refuses it.
     """
     default = False
     out: list[Rule] = []

@@ -1,8 +1,9 @@
-"""Annotations ``org.systemd.property.NAME`` as D-Bus values: GVariant's text format, as far as properties have it.
+"""Annotations ``org.systemd.property.NAME`` as D-Bus values, in the part of GVariant's text format
+that properties use.
 
-Booleans, numbers (``5``, ``-0x1f``, ``1.5``), strings, byte strings (``b'..'``), arrays, tuples, dictionaries, variants
-(``<5>``), and types said before a value (``uint64 5``, ``@as []``).  A plain integer is an int32, as in GVariant;
-systemd takes only what has the property's very type.
+Booleans, numbers (``5``, ``-0x1f``, ``1.5``), strings, byte strings (``b'..'``), arrays, tuples,
+dictionaries, variants (``<5>``), and types before a value (``uint64 5``, ``@as []``). A plain
+integer is an int32, as in GVariant; systemd accepts only the property's exact type.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Scanner:
         self.text, self.at = text, 0
 
     def peek(self) -> str:
-        """The next character that is no blank, "" at the end."""
+        """The next non-blank character; "" at the end."""
         while self.text[self.at : self.at + 1].isspace():
             self.at += 1
         return self.text[self.at : self.at + 1]
@@ -157,7 +158,7 @@ class Scanner:
         return kind, self.quoted()
 
     def quoted(self) -> str:
-        """What stands between quotes, escapes resolved."""
+        """The text between quotes, with escapes resolved."""
         quote = self.text[self.at]
         self.at += 1
         out: list[str] = []

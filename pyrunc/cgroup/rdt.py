@@ -36,9 +36,9 @@ _HINTS = {
 
 
 def plan(wanted: IntelRdt, id: str, root: str) -> Record:
-    """What `apply` would use and make for ``linux.intelRdt``; looks, and touches nothing.
+    """The changes that `apply` would make for ``linux.intelRdt``; read-only.
 
-    ``root`` is where resctrl is mounted.  Raises SysError for a class of its own name that is not there.
+    ``root`` is the mount point of resctrl. Raises SysError for a named class that does not exist.
     """
     clos = wanted.get("closID", "")
     group = root if clos == "/" else f"{root}/{clos or id}"
@@ -66,9 +66,9 @@ def lines(wanted: IntelRdt) -> list[tuple[str, str]]:
 
 
 def apply(wanted: IntelRdt, record: Record, pid: int) -> None:
-    """Make the groups, write the schemata, put the process in.  Raises SysError, PyruncError.
+    """Create the groups, write the schemata, add the process. Raises SysError, PyruncError.
 
-    What was made before a failure is for `remove`: of a class with a name of its own, too, when this call made it.
+    `remove` undoes a partial result, including a named class if this call created it.
     """
     group = record["group"]
     fresh = _make(group, record)
@@ -98,7 +98,7 @@ def apply(wanted: IntelRdt, record: Record, pid: int) -> None:
 def _make(group: str, record: Record) -> bool:
     """Make a group; whether it is new."""
     if fs.exists(group):
-        if group in record["made"]:  # somebody else has made it since `plan` looked
+        if group in record["made"]:  # another process has created it since `plan` looked
             record["made"].remove(group)
         return False
     try:
@@ -156,7 +156,8 @@ def parse(line: str) -> tuple[str, dict[str, int]]:
 
 
 def remove(record: Record) -> None:
-    """Remove the groups that were made for this container; its processes are gone.  Raises SysError."""
+    """Remove the groups that were created for this container; its processes are gone. Raises
+    SysError."""
     for path in record["made"]:
         try:
             posix.rmdir(path)
@@ -167,7 +168,8 @@ def remove(record: Record) -> None:
 
 
 def undo(record: Record) -> None:
-    """`remove` after a create that failed: a named class that it made goes too, unless somebody else is in it now."""
+    """`remove` after a failed create: also removes a named class that it created, unless it is
+    in use by others."""
     remove(record)
     group = record.get("new_class")
     if group:

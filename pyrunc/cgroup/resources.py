@@ -1,7 +1,9 @@
-"""linux.resources -> what to write into which cgroup v2 file: pure, and in the order in which it must happen.
+"""linux.resources -> the values for cgroup v2 files: pure, and in the order in which they must be
+written.
 
-runtime-spec values have cgroup v1's ranges; the formulas are those that runc, crun and systemd agreed on, so that a
-container gets the same share from every runtime.  Of what v2 does not have the validation tells (spec/rules_resources).
+runtime-spec values have cgroup v1's ranges. The formulas are those of runc, crun and systemd, so
+that a container gets the same share from every runtime. Validation reports what v2 lacks
+(spec/rules_resources).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     ]
 
 OPTIONAL = 1  # the file may be missing: the value is then what holds anyway
-LATER = 2  # EINVAL: once more after the others, whose old values may be what it contradicts
+LATER = 2  # EINVAL: retry after the others, whose old values may contradict it
 
 
 class Write:
@@ -79,7 +81,8 @@ def convert(resources: Resources, ptr: str = "/linux/resources") -> list[Write]:
         where = f"{ptr}/unified/{escape(name)}"
         if not name or "/" in name or "\0" in name or name in (".", ".."):
             problems.append(Problem(where, "the name of a file in the container's cgroup", show(name)))
-        # Line by line, as the kernel's parsers of keyed files want it; an empty value is a line, too.
+        # One line at a time, as the kernel's parsers of keyed files require; an empty value is also
+        # a line.
         lines = [line for line in text.split("\n") if line]
         out += [Write(name, line, where, line) for line in lines or ("",)]
     if problems:
@@ -134,7 +137,7 @@ def _pids(out: list[Write], pids: Pids, ptr: str) -> None:
 def _memory(out: list[Write], memory: Memory, ptr: str, problems: list[Problem]) -> None:
     value, swap, low = memory.get("limit", 0), memory.get("swap", 0), memory.get("reservation", 0)
     if not swap and value == -1:
-        swap = -1  # as v1 has it: no memory limit, and nothing said of swap, is no swap limit either
+        swap = -1  # as in v1: without a memory limit and a swap setting, swap is unlimited as well
     where = ptr + "/swap"
     if swap < 0:
         text = "max"

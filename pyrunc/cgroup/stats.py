@@ -1,7 +1,7 @@
-"""What a cgroup has used, in the shape of runc's ``events --stats``: one file after the other.
+"""A cgroup's usage in the format of runc's ``events --stats``, read file by file.
 
-A file that is not there is a controller that is not, and leaves zeros; runc's omitempty decides which zeros are shown.
-The names and units are those of cgroup v1, because that is what callers parse.
+A missing file means a missing controller and leaves zeros; runc's omitempty decides which zeros are
+shown. Names and units follow cgroup v1, because callers parse them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     Stats = dict[str, object]  # as `events` prints them; pyrunc/api/types.py names the members
 
-UNLIMITED = (1 << 64) - 1  # for "max", as runc has it
+UNLIMITED = (1 << 64) - 1  # for "max", as in runc
 _CPUSET = (
     "cpu_exclusive", "mem_hardwall", "mem_exclusive", "memory_migrate", "memory_spread_page", "memory_spread_slab",
     "memory_pressure", "sched_load_balance", "sched_relax_domain_level",
@@ -56,7 +56,8 @@ def read(directory: str) -> Stats:
 
 
 def text(directory: int, file: str) -> str:
-    """A file of the cgroup, "" when it is not there or not served (PSI switched off).  Raises SysError."""
+    """A file of the cgroup; "" if it is missing or not served (PSI switched off). Raises
+    SysError."""
     try:
         return fs.read_file(file, 1 << 20, dir_fd=directory).decode("ascii", "replace")
     except OSError as error:
@@ -66,7 +67,7 @@ def text(directory: int, file: str) -> str:
 
 
 def number(value: str) -> int:
-    """A value of a file; ``max`` is `UNLIMITED`, what is not there or no number is 0."""
+    """A value of a file; ``max`` is `UNLIMITED`, a missing or invalid value is 0."""
     value = value.strip()
     return UNLIMITED if value == "max" else int(value) if value.isdigit() else 0
 
@@ -86,7 +87,7 @@ def omit_empty(**values: object) -> Stats:
 
 
 def _cpu(fd: int) -> Stats:
-    found = pairs(text(fd, "cpu.stat"))  # the first three are there without the controller, too
+    found = pairs(text(fd, "cpu.stat"))  # the first three exist without the controller as well
 
     def nanoseconds(key: str) -> int:
         return found.get(key, 0) * 1000
@@ -153,7 +154,8 @@ def _block_io(fd: int) -> Stats:
 
 
 def _huge_pages(fd: int) -> Stats:
-    """By page size.  Reservations count, where the kernel accounts for them: limits are set on them, too."""
+    """By page size. Where the kernel accounts for reservations they count, because limits apply
+    to them."""
     out: Stats = {}
     with posix.scandir(f"/proc/self/fd/{fd}") as found:
         names = sorted(entry.name for entry in found if entry.name.startswith("hugetlb."))

@@ -1,12 +1,15 @@
-"""The systemd driver: systemd makes the container's cgroup as a transient scope and knows its limits.
+"""The systemd driver: systemd creates the container's cgroup as a transient scope and knows its
+limits.
 
-A scope is made around a process: ours is `enter`, the host-side half of init, which waits for its plan at that time.
-systemd moves it into the new cgroup; it clones the container's first process there and ends.  From then on the scope
-lives as long as the container (docs/adr/0011-systemd-driver.md).
+A scope is created around a process: ours is `enter`, the host-side half of init, which waits for
+its plan at that time. systemd moves it into the new cgroup. It clones the container's first process
+there and exits. From then on the scope lives as long as the container
+(docs/adr/0011-systemd-driver.md).
 
-Limits are told to systemd when the scope is started, in the same call, so that a daemon-reload writes what we would.
-They are written to the cgroup as well, as with cgroupfs: not every file has a property.  Devices are an eBPF program of
-our own: DeviceAllow= knows no order of rules.
+systemd gets the limits in the call that starts the scope, so that a daemon-reload writes the same
+values. They are also written to the cgroup, as with cgroupfs, because not every file has a
+property. Devices are controlled by our own eBPF program: DeviceAllow= does not support an order of
+rules.
 """
 
 from __future__ import annotations
@@ -86,9 +89,10 @@ def problem(expected: str, found: str) -> ConfigError:
 
 
 def expand(slice_: str, config_path: str) -> str:
-    """A slice's cgroup below the manager's: ``a-b.slice`` -> ``/a.slice/a-b.slice``; "" for the root slice, ``-``.
+    """A slice's cgroup below the manager's: ``a-b.slice`` -> ``/a.slice/a-b.slice``; "" for the
+    root slice, ``-``.
 
-    Raises ConfigError for what is no slice's name (systemd.slice(5)).
+    Raises ConfigError for an invalid slice name (systemd.slice(5)).
     """
     if slice_ in ("-", "-.slice"):
         return ""
@@ -249,8 +253,8 @@ class Systemd(Cgroupfs):
     def __init__(self, facts: HostFacts) -> None:
         super().__init__(facts)
         self.link: bus.Manager | None = None
-        self.fresh = ""  # the cgroup whose limits systemd was told when it made it
-        self.late: dict[str, Value] = {}  # of those limits, what it is told once init is alone there
+        self.fresh = ""  # the cgroup whose limits systemd received when it created it
+        self.late: dict[str, Value] = {}  # the part of those limits that it receives once init is alone there
 
     @property
     def manager(self) -> bus.Manager:
@@ -327,7 +331,7 @@ class Systemd(Cgroupfs):
 
     def start(self, unit: str, asked: dict[str, Value]) -> None:
         """StartTransientUnit, without what this systemd does not know.  Raises PyruncError, BusError."""
-        # The manager's own failing is told before anything is asked of it.
+        # The manager's own error is reported before anything is requested from it.
         manager, again = self.manager, True
         while True:
             try:

@@ -85,9 +85,9 @@ def members(directory: str, timeout: float) -> list[int]:
 
 
 def processes(directory: str | int) -> list[int]:
-    """The processes of one cgroup, in our pid namespace; those outside of it (the kernel shows 0) are left out.
+    """The processes of one cgroup in our pid namespace; those outside it (shown as 0) are omitted.
 
-    A threaded cgroup tells only its threads.  [] when the cgroup is gone.
+    A threaded cgroup lists only its threads. [] if the cgroup is gone.
     """
     name = "" if isinstance(directory, int) else directory + "/"
     dir_fd = directory if isinstance(directory, int) else None

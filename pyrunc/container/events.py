@@ -128,7 +128,8 @@ def watch(containers: list[Container], interval: float, log: Log) -> Iterator[Ev
 
 
 def wait(watches: list[Watch], seconds: float) -> None:
-    """Until a container ends, its memory.events changes (kernfs tells it as POLLPRI), or the time has come."""
+    """Wait until a container ends, its memory.events changes (kernfs reports it as POLLPRI), or
+    the time has come."""
     poller = select.poll()
     for watch in watches:
         poller.register(watch.pidfd, select.POLLIN)

@@ -164,7 +164,7 @@ def read_record(fd: int) -> bytes:
 
 
 def driver_of(container: Container) -> Driver:
-    """The cgroup driver that the container was made with."""
+    """The cgroup driver that created the container."""
     from pyrunc import cgroup, host
 
     return cgroup.open_driver(container.data.get("cgroup_manager", "cgroupfs"), host.snapshot())
@@ -201,7 +201,8 @@ def pause(container: Container) -> None:
 
 def resume(container: Container) -> None:
     """Thaw a locked container; returns when its processes run.  Raises StateError, PyruncError."""
-    # Not by the status alone: a created container that was frozen by hand must not stay so for ever.
+    # The status alone is not enough: a created container that was frozen by hand must not stay
+    # frozen forever.
     if not (container.init_alive() and container.frozen()):
         raise StateError("container not paused")
     driver_of(container).thaw(container.data["cgroup"])
@@ -252,7 +253,7 @@ def reap(pid: int) -> None:
     try:
         posix.waitpid(pid, posix.WNOHANG)
     except OSError:
-        pass  # somebody else's child
+        pass  # another program's child
 
 
 def remove(container: Container, log: Log, *, poststop: bool = True) -> None:
@@ -263,7 +264,7 @@ def remove(container: Container, log: Log, *, poststop: bool = True) -> None:
     """
     kill_and_wait(container)
     path = container.data.get("cgroup")
-    if path and container.this_boot():  # a reboot removed ours; what has its name now is somebody else's
+    if path and container.this_boot():  # a reboot removed ours; the current one with its name is not ours
         driver = driver_of(container)
         driver.kill(path, SIGKILL, stays=container.keeps_cgroup())
         driver.remove(path, KILL_TIMEOUT, container.data.get("cgroup_made"))

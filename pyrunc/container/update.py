@@ -266,7 +266,7 @@ def change(driver: Driver, path: str, cgroup_fd: int, out: Resources, rules: lis
 
 
 def put_rules_back(driver: Driver, cgroup_fd: int, old: Resources, log: Log) -> None:
-    """The device program of the old rules; the error that led here is the one to be told."""
+    """Restore the device program of the old rules; the original error is the one to report."""
     try:
         driver.devices(cgroup_fd, old.get("devices"), "/devices", replace=True)
     except PyruncError as error:
@@ -274,9 +274,10 @@ def put_rules_back(driver: Driver, cgroup_fd: int, old: Resources, log: Log) -> 
 
 
 def check_usage(directory: str, limits: Memory) -> None:
-    """Refuse limits below what is used: memory.max would have the OOM killer make room (docs/callers.md).
+    """Refuse limits below the current usage: memory.max would invoke the OOM killer
+    (docs/callers.md).
 
-    Usage that cannot be read is no reason to refuse.  Raises PyruncError.
+    Unreadable usage is not a reason to refuse. Raises PyruncError.
     """
     try:
         used = int(fs.read_file(f"{directory}/memory.current", 64))

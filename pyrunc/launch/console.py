@@ -85,7 +85,7 @@ class Relay:
             wanted[self.stdin] = POLLIN
         if self.master_open:
             mask = (0 if self.output else POLLIN) | (POLLOUT if self.input else 0)
-            if mask:  # polled for nothing it would still report POLLHUP, for ever
+            if mask:  # if polled for nothing, it would report POLLHUP forever
                 wanted[self.master] = mask
         if self.output:
             wanted[self.stdout] = POLLOUT

@@ -421,7 +421,7 @@ class Create(InitSession):
             )
 
     def finish(self) -> None:
-        """Success: what was made stays; only our own descriptors go."""
+        """Success: the result stays, and only our own descriptors are closed."""
         self.undo.forget()
         self.channel.close()
         if self.cgroup_fd >= 0:

@@ -42,11 +42,11 @@ def raise_interrupted(interrupts: Interrupts, error: BaseException) -> None:
 
 
 def unknown_children() -> list[int]:
-    """Children of this thread whose name is that of init.
+    """Children of this thread that have init's name.
 
-    One may be frozen in its cgroup, and a zombie in the container's pid namespace would keep that namespace's first
-    process from ending.  The caller may have left us other children (`sh -c 'job & exec pyrunc ...'`), which are not
-    ours to touch.
+    One may be frozen in its cgroup, and a zombie in the container's pid namespace would keep that
+    namespace's first process from ending. The caller may have left us other children (`sh -c 'job &
+    exec pyrunc ...'`), which we must not touch.
     """
     from pyrunc import host
 
@@ -73,7 +73,7 @@ def await_end(pid: int, interrupts: Interrupts | None = None) -> None:
         except TimeoutError:
             raise PyruncError(f"a process of ours does not end: {where(pid)}") from None
         except ChildProcessError:
-            return  # somebody else in this process has reaped it
+            return  # other code in this process has reaped it
         else:
             return
 
@@ -88,7 +88,7 @@ def has_ended(pid: int) -> bool:
 
 
 def reap(pid: int, interrupts: Interrupts | None = None) -> int:
-    """The wait status of a child that is about to end; 0 if somebody else has reaped it.
+    """The wait status of a child that is about to end; 0 if other code has reaped it.
 
     Raises PyruncError if it does not end, OSError.
     """

@@ -104,7 +104,7 @@ class Exec(InitSession):
         super().__init__(opts.log)
         self.opts = opts
         self.filtered = False
-        self.listener = -1  # the notify descriptor of the filter, until its agent can be told the pid
+        self.listener = -1  # the filter's notify descriptor, until its agent can get the pid
         self.ns_fds: dict[str, int] = {}  # path -> descriptor
         self.config: Config
         self.wanted: Process
@@ -151,7 +151,7 @@ class Exec(InitSession):
         opts = self.opts
         self.container = container = self.open_store().open(opts.id)
         self.check_status()
-        # Validated when the container was made, and in a directory of ours since.
+        # Validated when the container was created, and in a directory of ours since.
         self.config, _ = load.load_config(container.dir + "/config.json")
         if container.data.get("seccomp_log"):
             from pyrunc.launch import seccomp_log

@@ -150,7 +150,7 @@ class Loop:
         return ready, signals
 
     def on_notify(self, proxy: Proxy) -> None:
-        """sd_notify: READY is told once, then the container may say what it likes."""
+        """sd_notify: READY is passed on once; the container's later messages are ignored."""
         if proxy.take(self.session.init_pid):
             self.poller.unregister(proxy.fileno())
             proxy.close()

@@ -259,8 +259,8 @@ class Move:
 
     def _move(self, device: Device) -> None:
         template = "%" in device.wanted
-        # With a template the kernel would choose the number after the move, and the device could not be told from
-        # others any more.
+        # With a template the kernel would choose the number after the move, and the device could
+        # not be identified any more.
         name = _MOVING.format(device.index) if template else device.wanted
         try:
             self.host.set_link(device.index, [("IFLA_IFNAME", name), ("IFLA_NET_NS_FD", self.inside.fd)])

@@ -1,7 +1,8 @@
 """Pipes between the caller's stdio and a program in the foreground that has no terminal.
 
-As runc has it: the program never holds the caller's terminal (whose mode, size and input it could take), nor a file of
-the host.  The loop is `foreground`'s, as with the terminal's `console.Relay`; nothing here blocks or raises OSError.
+As in runc, the program never holds the caller's terminal (whose mode, size and input it could
+take), nor a file of the host. `foreground` runs the loop, as it does for the terminal's
+`console.Relay`; nothing here blocks or raises OSError.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ class Pump:
     def __init__(self, source: int, target: int, inward: bool) -> None:
         self.source, self.target, self.inward = source, target, inward  # -1: closed
         self.data = b""  # read, not written yet
-        # Our end of a pipe does not block, and a file never does; the caller's own descriptors stay as they are:
-        # others use them, too.
+        # Our end of a pipe does not block, and a file never does. The caller's own descriptors stay
+        # unchanged, because other processes use them as well.
         self.most = _CHUNK if inward or posix.fstat(target).st_mode & 0o170000 == _REGULAR else _SAFE
 
     def masks(self, wanted: dict[int, int]) -> None:
@@ -86,7 +87,8 @@ class Streams:
             posix.set_blocking(read_end if fd else write_end, False)
 
     def close_theirs(self) -> None:
-        """After the program's process was made: its ends are only its own, or there would never be an end of output."""
+        """After the clone of the program's process: it alone must hold its ends, or the output
+        would never end."""
         for fd in self.theirs:
             if fd >= 0:
                 posix.close(fd)

@@ -16,9 +16,9 @@ _IDS_ROOM = 65536  # bytes of the answer of libsubid
 
 
 def probe(what: str, flags: int) -> int:
-    """Try something out in new namespaces (CLONE_NEW*): 0, or its version.  Raises OSError.
+    """Run a probe in new namespaces (CLONE_NEW*): returns 0, or its version. Raises OSError.
 
-    Its errno is that of the call that failed; EPIPE if the child was killed.
+    The errno comes from the failed call; EPIPE if the child was killed.
     """
     return calls.probe(PROBES[what], flags)
 

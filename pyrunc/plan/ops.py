@@ -273,7 +273,7 @@ class Builder:
         self.steps.append((15, policy, (), (name,)))
 
     def key_label(self, origin: str, *, label: str = "") -> None:
-        """SELinux: the label of keys that are made from here on; empty: the kernel's choice again."""
+        """SELinux: the label of keys created from here on; empty: the kernel's choice again."""
         self.origins.append(origin)
         self.steps.append((16, 0, (), (label,)))
 
@@ -318,7 +318,7 @@ class Builder:
         self.steps.append((24, policy, (), (target, path)))
 
     def sync_mounted(self, origin: str) -> None:
-        """Tell the parent that the mounts are there; it sets limits and runs prestart and createRuntime hooks."""
+        """Report the mounts to the parent; it sets limits and runs prestart and createRuntime hooks."""
         self.origins.append(origin)
         self.steps.append((25, 0, (), ()))
 
@@ -438,7 +438,7 @@ class Builder:
         self.steps.append((48, 0, (), ()))
 
     def sync_ready(self, origin: str) -> None:
-        """Tell the parent that set-up is done; it sets rlimits and writes the state."""
+        """Report the end of set-up to the parent; it sets rlimits and writes the state."""
         self.origins.append(origin)
         self.steps.append((49, 0, (), ()))
 
@@ -488,7 +488,7 @@ class Builder:
         self.steps.append((58, policy, (), (file, path)))
 
     def joinable(self, origin: str) -> None:
-        """Close what leads to the host, then prctl(PR_SET_DUMPABLE, 1): a caller who is not root may join our namespaces before `start`, too."""
+        """Close what leads to the host, then prctl(PR_SET_DUMPABLE, 1): a caller other than root may also join our namespaces before `start`."""
         self.origins.append(origin)
         self.steps.append((59, 0, (), ()))
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     Values = Mapping[str, Any]  # as command.Values
 
-# What a process.json that says nothing about it takes from the container, as runc has it: not the limits, and not
-# noNewPrivileges, a field that is left out when it is false.
+# Fields that a process.json inherits from the container if absent, as in runc: not the limits, and
+# not noNewPrivileges, which is left out when it is false.
 _INHERITED = (
     "capabilities",
     "apparmorProfile",

@@ -26,7 +26,7 @@ _BLANKS = " \t\n\r"
 
 
 class Unreadable(ConfigError):
-    """The document is not there or cannot be read; there is no pointer to name."""
+    """The document is missing or unreadable; there is no pointer to name."""
 
     def __init__(self, source: str, text: str) -> None:
         PyruncError.__init__(self, f"{source}: {text}")

@@ -81,8 +81,8 @@ RLIMITS = (
     "RLIMIT_RTTIME",
 )
 
-# The id becomes the name of a directory and of a cgroup (255 bytes), and with `pyrunc-` and `.scope` around it that of
-# a systemd unit (255 bytes as well).
+# The id becomes the name of a directory and of a cgroup (255 bytes) and, between `pyrunc-` and
+# `.scope`, of a systemd unit (255 bytes as well).
 ID_MAX = 242
 
 LIST_MAX = 65536  # characters of a list of cpus; all of the 8192 that a kernel can have take 40,000
@@ -152,7 +152,7 @@ def cpu_list(text: str) -> bool:
     """Whether ``text`` is a list of numbers and ranges as cpuset.cpus and cpuset.mems take it: ``0-3,7``."""
     if len(text) > LIST_MAX:
         return False
-    for part in text.strip(" \t\n").split(","):  # the blanks that the kernel strips, too
+    for part in text.strip(" \t\n").split(","):  # including the blanks that the kernel strips
         first, dash, last = part.partition("-")
         if not (first.isascii() and first.isdigit() and len(first) < 7):
             return False

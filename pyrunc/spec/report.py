@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Nothing:
-    """The value of a field that is not there."""
+    """The value of a missing field."""
 
     __slots__ = ()
 

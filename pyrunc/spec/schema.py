@@ -35,7 +35,7 @@ U32 = ("integer", 0, 0xFFFFFFFF)
 U64 = ("integer", 0, 0xFFFFFFFFFFFFFFFF)
 I32 = ("integer", -0x80000000, 0x7FFFFFFF)
 I64 = ("integer", -0x8000000000000000, 0x7FFFFFFFFFFFFFFF)
-ID = ("integer", 0, 0xFFFFFFFE)  # -1 is no id: setresuid(-1) keeps the caller's, which would be root
+ID = ("integer", 0, 0xFFFFFFFE)  # -1 is not an id: setresuid(-1) keeps the caller's, which would be root
 
 ID_MAPPINGS = (
     "array",

@@ -91,7 +91,7 @@ def _with(found: dict[str, object], value: dict[str, object], key: str, fit: obj
 
 
 def fits(node: Node, value: object) -> bool:
-    """Whether a string, number or boolean is what its node says.  True is no integer, 1.0 is none either."""
+    """Whether a string, number or boolean has its node's type. True and 1.0 are not integers."""
     kind = node[0]
     if kind == "string":
         return type(value) is str and (node[1] is None or value in node[1])

@@ -2,7 +2,7 @@
  *
  * The linker's --wrap sends every malloc, calloc, realloc and free of what is linked into the executable here; shared
  * libraries keep libc's.  Blocks come from one array, by size class, a page (or four) of one class at a time.  While the
- * snapshot is made everything is from there.  In a process that started from one, small blocks still are, large ones are
+ * snapshot is taken everything is from there.  In a process that started from one, small blocks still are, large ones are
  * libc's, and so is everything as soon as there is a second thread: what is in the array is then never given back.
  */
 #include "heap.h"
@@ -35,7 +35,7 @@ struct free_block {
     struct free_block *next;
 };
 
-/* The compiler says of its own accord that a section has content: the rest of its line is made a comment. */
+/* The compiler adds flags that say a section has content: a comment sign disables the rest of its line. */
 #ifdef __aarch64__
 #define NO_CONTENT ".pyheap,\"aw\",@nobits//"
 #else
@@ -125,7 +125,7 @@ static unsigned char *take_pages(size_t count, unsigned char class)
     return start;
 }
 
-/* A block of whole pages; only while the snapshot is made, so that a linear search will do. */
+/* A block of whole pages; only while the snapshot is taken, so a linear search suffices. */
 static void *take_run(size_t size)
 {
     size_t count = (size + PAGE - 1) / PAGE;

@@ -82,7 +82,7 @@ int snapshot_print(void)
     (void)PyGC_Collect();
     forget_thread();
     size_t used = heap_seal();
-    /* The last one tells whether addresses are randomized: otherwise libc's would pass for numbers. */
+    /* The last one shows whether addresses are randomized: otherwise libc's would pass for numbers. */
     uint64_t head[] = {(uintptr_t)__data_start, (uintptr_t)pyrunc_heap, used,
                        (uintptr_t)__builtin_frame_address(0)};
     if (print(head, sizeof head) < 0)
@@ -90,7 +90,7 @@ int snapshot_print(void)
     return print(__data_start, (size_t)(pyrunc_heap - __data_start) + used);
 }
 
-/* posix.environ was made by another process. */
+/* Another process filled posix.environ. */
 static int renew_environment(void)
 {
     PyObject *posix = PyImport_ImportModule("posix");

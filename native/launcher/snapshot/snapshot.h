@@ -30,7 +30,7 @@ static inline uint64_t snapshot_state(void)
     return pyrunc_snapshot.state;
 }
 
-/* While a snapshot is made.  First of all: let blocks come from heap.c. */
+/* Called before a snapshot, first of all: lets blocks come from heap.c. */
 void snapshot_before(void);
 /* Let the interpreter take all its memory from there. */
 void snapshot_use_heap(PyPreConfig *config);
