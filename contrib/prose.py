@@ -25,7 +25,7 @@ COLUMNS = 100
 # Phrase (a regular expression) -> what to write instead.
 PHRASES: dict[str, str] = {
     r"\b(tells?|told)\b(?! (\w+ ){1,6}apart\b)": "report, say, show, pass",
-    r"(?<!there )(?<!there may )\b(is|are|was|were|be) no (?!longer\b|more\b|less\b|later\b|such\b|different\b)\w+": "is not a",
+    r"(?<!there )(?<!may )\b(is|are|was|were|be) no (?!longer\b|more\b|less\b|later\b|such\b|different\b)\w+": "not a",
     r"\b(is|are|was|were) not there\b": "is missing, does not exist",
     r"(?<!\b[Ii]s )(?<!\bbe )\b(is|are|was|were|gets?) made\b(?! of\b| up\b)": "is created",
     r"\bas \w+ (has|have) it\b": "as in",
