@@ -12,7 +12,7 @@ from typing import Any
 from integration.harness import REPO, SLOW, Container, Mount, parse_mountinfo, wait_until
 
 UNPACKED = REPO / "build/criu/usr/sbin"
-# What a peer has to be told, because it would change the options of the host's cgroup2 otherwise (criu#3029).
+# Options for other runtimes, which would otherwise change the options of the host's cgroup2 (criu#3029).
 IGNORE = ("--manage-cgroups-mode", "ignore")
 COUNT = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"
 TIMEOUT = 30 * SLOW

@@ -73,7 +73,7 @@ def test_options(counter: Make, flags: tuple[str, ...], text: str) -> None:
 
 @pytest.mark.pyrunc_only("quotes the whole log")
 def test_the_last_error_of_criu(counter: Make) -> None:
-    """A file outside of the container as stdout."""
+    """A file outside the container as stdout."""
     one = counter()
     one.made.bundle.save()
     with (one.made.box.path / "out").open("wb") as out:
@@ -151,7 +151,7 @@ def test_a_link_among_the_images(counter: Make, name: str, tmp_path: Path) -> No
 
 
 def test_a_hostile_root_filesystem(counter: Make, tmp_path: Path) -> None:
-    """The places of mounts are made inside, wherever the links in it lead to."""
+    """Mount points are created inside the root, wherever links in it lead."""
     outside = tmp_path / "outside"
     outside.mkdir()
     one = counter()

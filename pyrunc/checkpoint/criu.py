@@ -249,6 +249,6 @@ def _open_descriptors() -> list[int]:
             try:
                 posix.fstat(fd)
             except OSError:
-                continue  # that of the listing itself
+                continue  # the descriptor of the listing itself
             found.append(fd)
     return found

@@ -79,7 +79,7 @@ class Images:
             raise SysError(f"{self.path}/{DESCRIPTORS}", "write", error.errno or 0) from error
 
     def read_descriptors(self) -> list[str]:
-        """The same, of a checkpoint that may come from somebody else.  Raises PyruncError."""
+        """The same, for a checkpoint that may come from another user.  Raises PyruncError."""
         for name in (_INVENTORY, DESCRIPTORS):
             try:
                 posix.stat(name, dir_fd=self.fd)

@@ -129,8 +129,8 @@ class Mounts:
     def make_places(self, root: int) -> None:
         """Create the mount points that are missing below the root filesystem, as `create` does.  Raises PyruncError.
 
-        Bind mounts are made on the way: a later destination may be inside one.  This is in a mount namespace of our
-        own, so that nobody sees them; they are taken away again, because CRIU makes its own.
+        Bind mounts are set up on the way, because a later destination may be inside one.  This happens in a private
+        mount namespace.  They are removed again, because CRIU mounts its own.
         """
         made: list[int] = []
         binds = {index: source for index, _, source, _ in self.binds()}

@@ -58,7 +58,7 @@ def common(values: Values, annotations: dict[str, str]) -> Fields:
 
 
 def config_file(annotations: dict[str, str]) -> str | None:
-    """The file whose settings have precedence over ours: that of org.criu.config, which may be "" for none."""
+    """The file whose settings override ours, from org.criu.config; "" means none."""
     if "org.criu.config" in annotations:
         return annotations["org.criu.config"] or None
     return CONFIG if fs.exists(CONFIG) else RUNC_CONFIG

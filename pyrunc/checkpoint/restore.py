@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _JOINED = {"user": "user", "uts": "uts", "ipc": "ipc", "mount": "mnt", "time": "time"}
 _LSM = ("apparmor", "selinux")
 _COMPLETE = "post-restore"
-_STAGE = "criu"  # a directory in that of the state: see nest.py
+_STAGE = "criu"  # a directory in the state directory: see nest.py
 
 
 def restored(opts: RunOptions, values: Values) -> int:

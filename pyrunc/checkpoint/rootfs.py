@@ -106,7 +106,7 @@ class Walk:
 
 
 def resolved(root: int, path: str) -> str:
-    """Where ``path`` leads below the root; as it is if it is not there.  Raises OSError (ELOOP)."""
+    """Where ``path`` leads below the root; unchanged if it is missing.  Raises OSError (ELOOP)."""
     with Walk(root) as walk:
         try:
             return walk.go(path).path
@@ -117,7 +117,7 @@ def resolved(root: int, path: str) -> str:
 
 
 def kind(root: int, path: str) -> str:
-    """ "dir", "file" (anything else) or "" for what is not there.  Raises OSError."""
+    """ "dir", "file" (anything else), or "" if it is missing.  Raises OSError."""
     with Walk(root) as walk:
         try:
             walk.go(path)
