@@ -1,21 +1,22 @@
-/* Keys that were chosen to collide.
+/* Keys chosen to collide.
  *
- * Python hashes strings with SipHash-1-3.  Its key is random in an ordinary interpreter, but a constant of ours, because the
- * dicts of the start-up snapshot are laid out by it: whoever has the executable can compute keys that all meet in one
- * place of a dict, and then 40,000 of them cost seconds in each verb.  No honest document has such keys, so that an
- * object of them is refused.  What is counted is what a dict would do, for each size that it has while it grows.
+ * Python hashes strings with SipHash-1-3.  Its key is random in an ordinary interpreter but a constant in
+ * the launcher, because the dicts of the start-up snapshot are laid out by it.  Anyone with the executable
+ * can therefore compute keys that all map to one slot of a dict, and 40,000 of them cost seconds in every
+ * verb.  No honest document has such keys; an object with them is rejected.  The probes of a dict are
+ * counted for each size that it has while it grows.
  */
 #include "reader.h"
 
 #include <stdint.h>
 #include <string.h>
 
-/* The most steps per key that are accepted; keys that nobody chose take less than one. */
+/* The most probes per key that are accepted; ordinary keys take less than one. */
 enum { STEPS = 8, SHIFT = 5 };
 
 static int same(PyObject *one, PyObject *other)
 {
-    /* Equal hashes of different strings are so rare that comparing them costs nothing. */
+    /* Different strings rarely have equal hashes, so comparing them costs nothing. */
     return PyUnicode_GET_LENGTH(one) == PyUnicode_GET_LENGTH(other) && PyUnicode_Compare(one, other) == 0;
 }
 
@@ -31,7 +32,7 @@ static int collide(PyObject *const *keys, const Py_hash_t *hashes, size_t count,
         while (slots[at] && steps <= most) {
             size_t there = slots[at] - 1;
             if (hashes[there] == hashes[i] && same(keys[there * stride], keys[i * stride]))
-                break; /* a duplicate, which is reported as such */
+                break; /* a duplicate, which is reported separately */
             steps++;
             perturb >>= SHIFT;
             at = (at * 5 + perturb + 1) & mask;
