@@ -407,7 +407,7 @@ def driver(peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> syste
 
 
 PATH = "/system.slice/pyrunc-c1.scope"
-OWNER: tuple[str, int, dict[str, str]] = ("c1", 41, {})
+REQUEST = cgroup.ScopeRequest("c1", 41, {})
 
 
 def properties_of(call: tuple[str, list[Any]]) -> dict[str, Any]:
@@ -415,9 +415,9 @@ def properties_of(call: tuple[str, list[Any]]) -> dict[str, Any]:
 
 
 def test_life_of_a_scope(driver: systemd.Systemd, peer: Peer, tmp_path: Path) -> None:
-    owner = ("c1", 41, {"org.systemd.property.TimeoutStopSec": "3"})
+    request = cgroup.ScopeRequest("c1", 41, {"org.systemd.property.TimeoutStopSec": "3"})
     limits = {"memory": {"limit": 1 << 26}, "pids": {"limit": 5}}
-    fd = driver.create(PATH, limits, owner=owner)
+    fd = driver.create(PATH, limits, request=request)
     assert os.readlink(f"/proc/self/fd/{fd}") == str(tmp_path / "cgroup" / PATH[1:])
     os.close(fd)
     assert driver.made == [PATH]
@@ -455,7 +455,7 @@ def test_small_limits_of_tasks_come_when_init_is_alone(
 ) -> None:
     """Until then `enter` is in the scope too, and the clone of init would be one too many: EAGAIN."""
     limits = {"memory": {"limit": 1 << 26}, "pids": {"limit": limit}}
-    os.close(driver.create(PATH, limits, owner=OWNER))
+    os.close(driver.create(PATH, limits, request=REQUEST))
     told = properties_of(peer.calls[0])
     assert "TasksMax" not in told and told["MemoryMax"] == ("t", 1 << 26)
     driver.apply(PATH, limits)
@@ -480,7 +480,7 @@ def test_properties_that_this_systemd_lacks(driver: systemd.Systemd, peer: Peer,
     lacks = Error("org.freedesktop.DBus.Error.PropertyReadOnly", f"Cannot set property {name}, or unknown property.")
     (start,) = peer.replies["StartTransientUnit"]
     peer.replies["StartTransientUnit"] = [lacks, start]
-    os.close(driver.create(PATH, {"unified": NEWER[name]}, owner=OWNER))
+    os.close(driver.create(PATH, {"unified": NEWER[name]}, request=REQUEST))
     first, second = map(properties_of, peer.calls)
     assert set(first) - set(second) == {name}
 
@@ -501,19 +501,19 @@ def test_property_that_nobody_knows(driver: systemd.Systemd, peer: Peer) -> None
     words = "Cannot set property Nonsense, or unknown property."
     peer.replies["StartTransientUnit"] = [Error("org.freedesktop.DBus.Error.PropertyReadOnly", words)]
     with pytest.raises(bus.BusError, match="StartTransientUnit: Cannot set property Nonsense"):
-        driver.create(PATH, {}, owner=("c1", 41, {"org.systemd.property.Nonsense": "5"}))
+        driver.create(PATH, {}, request=cgroup.ScopeRequest("c1", 41, {"org.systemd.property.Nonsense": "5"}))
     assert [name for name, _ in peer.calls] == ["StartTransientUnit"]
 
 
 def test_unit_that_is_there(driver: systemd.Systemd, peer: Peer) -> None:
     """A failed one of an older container is forgotten; one that runs is an error, and stays."""
     peer.replies["StartTransientUnit"].insert(0, Error(bus.UNIT_EXISTS, "exists"))
-    os.close(driver.create(PATH, {}, owner=OWNER))
+    os.close(driver.create(PATH, {}, request=REQUEST))
     driver.remove(PATH, 1, [PATH])
     peer.calls.clear()
     peer.replies["StartTransientUnit"] = [Error(bus.UNIT_EXISTS, "exists")]
     with pytest.raises(PyruncError, match=r'/linux/cgroupsPath "pyrunc-c1.scope": systemd has a unit of this name'):
-        driver.create(PATH, {}, owner=OWNER)
+        driver.create(PATH, {}, request=REQUEST)
     assert [name for name, _ in peer.calls] == ["StartTransientUnit", "ResetFailedUnit", "StartTransientUnit"]
 
 
@@ -521,7 +521,7 @@ def test_unit_that_is_there(driver: systemd.Systemd, peer: Peer) -> None:
 def test_scope_that_does_not_start_is_stopped(driver: systemd.Systemd, peer: Peer, tmp_path: Path, result: str) -> None:
     peer.result = result
     with pytest.raises(PyruncError, match=result):
-        driver.create(PATH, {}, owner=OWNER)
+        driver.create(PATH, {}, request=REQUEST)
     assert [name for name, _ in peer.calls] == ["StartTransientUnit", "StopUnit"]
     assert not (tmp_path / "cgroup" / PATH[1:]).exists()
 
@@ -531,7 +531,7 @@ def test_a_scope_that_cannot_be_stopped(driver: systemd.Systemd, peer: Peer, tmp
     (tmp_path / "proc/41/cgroup").write_text("0::/elsewhere\n")
     peer.replies["StopUnit"] = [Error("a.b", "not now"), Error("a.b", "not now")]
     with pytest.raises(PyruncError, match=r"systemd put pyrunc-c1.scope into the cgroup /elsewhere"):
-        driver.create(PATH, {}, owner=OWNER)
+        driver.create(PATH, {}, request=REQUEST)
     assert "not now" in driver.stop("pyrunc-c1.scope")
     assert [name for name, _ in peer.calls].count("StopUnit") == 2
 
@@ -539,21 +539,21 @@ def test_a_scope_that_cannot_be_stopped(driver: systemd.Systemd, peer: Peer, tmp
 def test_process_elsewhere(driver: systemd.Systemd, peer: Peer, tmp_path: Path) -> None:
     (tmp_path / "proc/41/cgroup").write_text("0::/elsewhere\n")
     with pytest.raises(PyruncError, match=r"systemd put pyrunc-c1.scope into the cgroup /elsewhere"):
-        driver.create(PATH, {}, owner=OWNER)
+        driver.create(PATH, {}, request=REQUEST)
     assert peer.calls[-2][0] == "StopUnit"
 
 
 def test_limit_without_its_controller(driver: systemd.Systemd, peer: Peer, tmp_path: Path) -> None:
     (tmp_path / "cgroup/cgroup.controllers").write_text("memory pids cpu\n")
     with pytest.raises(PyruncError, match=r"/linux/resources/cpu/cpus.*the cpuset controller is not available"):
-        driver.create(PATH, {"cpu": {"cpus": "0"}}, owner=OWNER)
+        driver.create(PATH, {"cpu": {"cpus": "0"}}, request=REQUEST)
     assert not peer.calls
 
 
 def test_unit_that_vanished(driver: systemd.Systemd, peer: Peer) -> None:
     with pytest.raises(PyruncError, match=r"pyrunc-c1.scope has no cgroup any more"):
         driver.apply(PATH, {"pids": {"limit": 9}})
-    os.close(driver.create(PATH, {}, owner=OWNER))
+    os.close(driver.create(PATH, {}, request=REQUEST))
     driver.fresh = ""
     peer.replies["SetUnitProperties"] = [Error(bus.NO_SUCH_UNIT, "Unit pyrunc-c1.scope not loaded.")]
     with pytest.raises(bus.BusError, match=r"SetUnitProperties: Unit pyrunc-c1.scope not loaded"):
@@ -571,7 +571,7 @@ def test_subgroup_below_the_scope(driver: systemd.Systemd, peer: Peer, tmp_path:
         return reply
 
     peer.replies["StartTransientUnit"] = [start_with_more]
-    os.close(driver.create(PATH + "/inner", {}, owner=OWNER))
+    os.close(driver.create(PATH + "/inner", {}, request=REQUEST))
     assert (tmp_path / "cgroup" / PATH[1:] / "inner/cgroup.procs").read_text() == "41"
     assert driver.made == [PATH, PATH + "/inner"]
 
@@ -589,16 +589,16 @@ def test_a_user_is_let_in(
     peer.replies["AttachProcessesToUnit"] = [[]]
     mine = facts()
     mine.euid = 7
-    systemd.let_in(path, below, 41, mine)
+    systemd.move_into_scope(path, below, 41, mine)
     assert peer.calls == [("AttachProcessesToUnit", ["pyrunc-c1.scope", told, [41]])]
 
 
 def test_root_needs_nobody(peer: Peer, tmp_path: Path) -> None:
-    systemd.let_in(PATH, "", 41, facts(str(tmp_path)))
+    systemd.move_into_scope(PATH, "", 41, facts(str(tmp_path)))
     assert not peer.calls
 
 
 def test_without_systemd(tmp_path: Path) -> None:
     driver = systemd.Systemd(facts(str(tmp_path)))
     with pytest.raises(PyruncError, match=r"the systemd cgroup driver cannot be used: systemd is not this host's init"):
-        driver.create(PATH, {}, owner=OWNER)
+        driver.create(PATH, {}, request=REQUEST)

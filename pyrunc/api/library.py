@@ -218,7 +218,7 @@ class Create(Library, create.Create):
             return super().read_config(path)
         return parse_config(self.opts.document)
 
-    def notifies(self) -> bool:
+    def has_notify_socket(self) -> bool:
         """The service manager's messages are for the calling program."""
         return False
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from pyrunc.host import HostFacts
     from pyrunc.spec.types import DeviceRule, Resources
 
-    Owner = tuple[str, int, dict[str, str]]  # container id, a process to put into the cgroup, annotations
-
     class Driver(Protocol):
         """What every driver can do; paths are inside the hierarchy, pointers say which field a limit came from."""
 
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
         def missing(self, path: str) -> list[str]:
             """Ancestors (and the path itself) that do not exist yet, outermost first."""
 
-        def create(self, path: str, resources: Resources, ptr: str = ..., owner: Owner | None = ...) -> int:
+        def create(self, path: str, resources: Resources, ptr: str = ..., request: ScopeRequest | None = ...) -> int:
             """Make the cgroup; returns a descriptor of its directory.  systemd needs to know whose it will be."""
 
         def apply(self, path: str, resources: Resources, ptr: str = ...) -> None:
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
             """The current values of what these limits would change; raises like `apply` if one
             is missing."""
 
-        def put_back(self, path: str, values: list[tuple[str, str]]) -> list[str]:
+        def restore(self, path: str, values: list[tuple[str, str]]) -> list[str]:
             """Restore what `values` returned, as far as possible; returns what could not be
             restored."""
 
@@ -66,6 +64,15 @@ if TYPE_CHECKING:
 
         def remove(self, path: str, timeout: float = ..., made: list[str] | None = ...) -> None:
             """Remove the cgroup, all below it, and of its ancestors those in ``made``."""
+
+
+class ScopeRequest:
+    """What systemd needs for a scope besides its limits: the container, and the process to start it around."""
+
+    __slots__ = ("annotations", "id", "pid")
+
+    def __init__(self, id: str, pid: int, annotations: dict[str, str]) -> None:
+        self.id, self.pid, self.annotations = id, pid, annotations
 
 
 MANAGERS = ("cgroupfs", "systemd", "disabled")

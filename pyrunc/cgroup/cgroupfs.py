@@ -18,7 +18,7 @@ from pyrunc.signals import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.cgroup import Owner
+    from pyrunc.cgroup import ScopeRequest
     from pyrunc.cgroup.resources import Write
     from pyrunc.host import HostFacts
     from pyrunc.spec.types import DeviceRule, Resources
@@ -69,7 +69,9 @@ class Cgroupfs:
             path = self.above(path)
         return out[::-1]
 
-    def create(self, path: str, resources: Resources, ptr: str = "/linux/resources", owner: Owner | None = None) -> int:
+    def create(
+        self, path: str, resources: Resources, ptr: str = "/linux/resources", request: ScopeRequest | None = None
+    ) -> int:
         """Create the cgroup and its ancestors and enable controllers; returns an O_PATH descriptor
         of its directory.
 
@@ -280,7 +282,7 @@ class Cgroupfs:
                 raise self.explain(path, write, error.errno or 0) from error
 
     def values(self, path: str, resources: Resources, ptr: str = "/linux/resources") -> list[tuple[str, str]]:
-        """The current content of the files that these limits change, for `put_back`.
+        """The current content of the files that these limits change, for `restore`.
 
         Raises like `apply` if a file is missing; nothing has been changed then.
         """
@@ -301,7 +303,7 @@ class Cgroupfs:
                 break
         return list(out)
 
-    def put_back(self, path: str, values: list[tuple[str, str]]) -> list[str]:
+    def restore(self, path: str, values: list[tuple[str, str]]) -> list[str]:
         """Write what `values` read; returns the files that do not take it."""
         left = values[::-1]
         for _ in range(2):  # one value may contradict another that is still to come (a burst and its quota)

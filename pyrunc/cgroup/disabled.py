@@ -6,7 +6,7 @@ from pyrunc.errors import ConfigError, Problem, PyruncError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.cgroup import Owner
+    from pyrunc.cgroup import ScopeRequest
     from pyrunc.spec.types import DeviceRule, Resources
 
 
@@ -19,7 +19,9 @@ class Disabled:
     def missing(self, path: str) -> list[str]:
         return []
 
-    def create(self, path: str, resources: Resources, ptr: str = "/linux/resources", owner: Owner | None = None) -> int:
+    def create(
+        self, path: str, resources: Resources, ptr: str = "/linux/resources", request: ScopeRequest | None = None
+    ) -> int:
         self.apply(path, resources, ptr)
         return -1
 
@@ -37,7 +39,7 @@ class Disabled:
         self.apply(path, resources, ptr)
         return []
 
-    def put_back(self, path: str, values: list[tuple[str, str]]) -> list[str]:
+    def restore(self, path: str, values: list[tuple[str, str]]) -> list[str]:
         return []
 
     def devices(self, cgroup_fd: int, rules: list[DeviceRule] | None, ptr: str = "", *, replace: bool = False) -> None:

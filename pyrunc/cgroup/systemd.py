@@ -18,13 +18,12 @@ import posix
 from posix import O_CLOEXEC, O_DIRECTORY, O_PATH
 
 from pyrunc import fs, host
-from pyrunc.cgroup import bus
+from pyrunc.cgroup import ScopeRequest, bus
 from pyrunc.cgroup.cgroupfs import REMOVE_TIMEOUT, Cgroupfs
 from pyrunc.errors import Capped, ConfigError, Problem, PyruncError, SysError, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.cgroup import Owner
     from pyrunc.cgroup.bus import Value
     from pyrunc.cgroup.resources import Write
     from pyrunc.host import HostFacts
@@ -124,7 +123,7 @@ def manager_path(facts: HostFacts, user: bool) -> str:
     return host.own_cgroup(host.read(facts.prefix + "/proc/1/cgroup")).removesuffix("/init.scope").rstrip("/")
 
 
-def let_in(path: str, below: str, pid: int, facts: HostFacts) -> None:
+def move_into_scope(path: str, below: str, pid: int, facts: HostFacts) -> None:
     """Have a user's systemd move a process to its container's cgroup, or to the one ``below`` that (``/name``).
 
     systemd asks the system's for what it may not do itself.  Nothing where that is ours already.  Raises PyruncError.
@@ -271,23 +270,26 @@ class Systemd(Cgroupfs):
         scope = names(path)[0]
         return [scope] if scope == path else [scope, path]
 
-    def create(self, path: str, resources: Resources, ptr: str = "/linux/resources", owner: Owner | None = None) -> int:
-        """Start the scope around the owner's process; returns a descriptor of the cgroup's directory.
+    def create(
+        self, path: str, resources: Resources, ptr: str = "/linux/resources", request: ScopeRequest | None = None
+    ) -> int:
+        """Start the scope around the process of ``request``; returns a descriptor of the cgroup's directory.
 
-        The scope is stopped again when this fails.  Raises as `Cgroupfs.create` does, BusError (systemd refused).
+        The scope is stopped again if this fails.  Raises as `Cgroupfs.create` does, BusError (systemd refused).
         """
         scope, unit, slice_ = names(path)
         needed = self.needed(resources, ptr)
         if needed:
             self.check_available(path, needed)
-        id, member, annotations = owner or ("", 0, {})
-        asked = self.described(unit, slice_, member, id)
+        request = request or ScopeRequest("", 0, {})
+        member = request.pid
+        asked = self.described(unit, slice_, member, request.id)
         limits = self.limits(resources, ptr)
         tasks = limits.get("TasksMax")
         if tasks is not None and int(tasks[1]) < ENTERING:
             self.late["TasksMax"] = limits.pop("TasksMax")
         asked.update(limits)
-        asked.update(annotated(annotations))
+        asked.update(annotated(request.annotations))
         self.check_usable(path)
         self.start(unit, asked)
         try:

@@ -94,7 +94,7 @@ class Restore(Run):
         if self.interrupts is not None:
             self.interrupts.check()
 
-    def notifies(self) -> bool:
+    def has_notify_socket(self) -> bool:
         """Always: whether the checkpoint had the socket's directory is not known, and CRIU has to find it."""
         return True
 

@@ -59,7 +59,7 @@ def start(container: Container, log: Log, *, notify: bool = True) -> None:
     try:
         release = posix.open(container.fifo("start"), posix.O_WRONLY | posix.O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW)
         posix.set_blocking(errors_fd, True)
-        data = let_go(container, log, release, errors_fd)
+        data = release_init(container, log, release, errors_fd)
     finally:
         fs.close(errors_fd)
     if data:
@@ -88,7 +88,7 @@ def explain(container: Container, name: str, number: int) -> str:
     return program(Setting(config, config["process"], container.data["rootfs"]), name, number)
 
 
-def let_go(container: Container, log: Log, release: int, errors_fd: int) -> bytes:
+def release_init(container: Container, log: Log, release: int, errors_fd: int) -> bytes:
     """Release init and wait for the end of its waiting: its error record, or b"" when the program is executed.
 
     Raises PyruncError, OSError; the container is stopped then, because a `start` that failed must not have started.

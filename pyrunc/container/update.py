@@ -248,7 +248,7 @@ def update(container: Container, resources: Resources, log: Log, schemata: dict[
         container.data = before
         if put_schemata_back is not None:
             put_schemata_back()
-        for file in driver.put_back(path, values):
+        for file in driver.restore(path, values):
             log.warning(f"{file} of cgroup {path} could not be put back to what it was")
         if cgroup_fd >= 0:
             put_rules_back(driver, cgroup_fd, old, log)
@@ -307,7 +307,7 @@ def change_schemata(container: Container, wanted: dict[str, str], log: Log) -> C
     before = [("intelRdt", line) for line in rdt.schemata(group["group"]).splitlines()]
     lines = [(f"--{flag}", line) for flag, text in wanted.items() for line in text.split("\n") if line.strip()]
 
-    def put_back() -> None:
+    def restore() -> None:
         try:
             rdt.write_schemata(group, before)
         except PyruncError as error:
@@ -316,6 +316,6 @@ def change_schemata(container: Container, wanted: dict[str, str], log: Log) -> C
     try:
         rdt.write_schemata(group, lines)
     except PyruncError:
-        put_back()
+        restore()
         raise
-    return put_back
+    return restore

@@ -141,7 +141,7 @@ class Create(InitSession):
         options.no_pivot, options.no_new_keyring = opts.no_pivot, opts.no_new_keyring
         options.preserve_fds, options.listen_fds = opts.preserve_fds, self.listen_fds
         options.wait, options.overlay = self.WAIT, opts.overlay
-        if self.notifies():
+        if self.has_notify_socket():
             self.notify = options.notify = f"{state.root_dir(opts.root)}/{opts.id}/notify"
         if any(self.config.get("hooks", {}).values()):
             options.create_state = state.split_state(opts.id, "creating", bundle, annotations)
@@ -160,7 +160,7 @@ class Create(InitSession):
         """The configuration, and the bytes to keep of it.  Raises ConfigError."""
         return load.load_config(path)
 
-    def notifies(self) -> bool:
+    def has_notify_socket(self) -> bool:
         """Whether the container's service reports to our service manager (sd_notify(3))."""
         return bool(fs.getenv("NOTIFY_SOCKET"))
 
@@ -263,8 +263,8 @@ class Create(InitSession):
             return
         self.undo.push(self.remove_cgroup)
         try:
-            owner = (self.opts.id, self.enter_pid, self.config.get("annotations", {}))
-            self.cgroup_fd = self.driver.create(path, resources, owner=owner)
+            request = cgroup.ScopeRequest(self.opts.id, self.enter_pid, self.config.get("annotations", {}))
+            self.cgroup_fd = self.driver.create(path, resources, request=request)
         except SysError as error:
             if error.errno not in (EACCES, EPERM, EROFS) or not self.facts.rootless:
                 raise

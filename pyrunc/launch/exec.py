@@ -166,7 +166,7 @@ class Exec(InitSession):
         if opts.cgroup:
             options.cgroup_origin = f"--cgroup {show(opts.cgroup[0])}"
         if options.cgroup and container.data.get("cgroup_manager") == "systemd":
-            self.let_in(options.cgroup, facts)
+            self.move_into_scope(options.cgroup, facts)
         kinds = [entry["type"] for entry in self.config.get("linux", {}).get("namespaces", ())]
         options.rootfs = "" if "mount" in kinds else container.data.get("rootfs", "")
         options.no_new_keyring = bool(container.data.get("no_new_keyring"))
@@ -274,7 +274,7 @@ class Exec(InitSession):
             return base + path[len(top) :]
         return host.snapshot().cgroup_dir(path)
 
-    def let_in(self, directory: str, facts: host.HostFacts) -> None:
+    def move_into_scope(self, directory: str, facts: host.HostFacts) -> None:
         """Ask a user's systemd to move enter to its scope, where we may not do that ourselves.  Raises PyruncError.
 
         The kernel wants write access to what is above both cgroups (cgroups(7), "Delegation containment").  A user who
@@ -289,7 +289,7 @@ class Exec(InitSession):
         if not posix.access(above + "/cgroup.procs", W_OK):
             from pyrunc.cgroup import systemd
 
-            systemd.let_in(path, directory[len(base) :], self.enter_pid, facts)
+            systemd.move_into_scope(path, directory[len(base) :], self.enter_pid, facts)
 
     # -- the handshake -----------------------------------------------------------------------------------
 

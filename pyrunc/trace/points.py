@@ -65,7 +65,7 @@ POINTS: tuple[tuple[str, str, str, str], ...] = (
     ("launch.exec", "Exec.on_pid", "phase", "PID: last settings"),
     ("launch.exec", "Exec.on_fail", "phase", "FAIL"),
     ("launch.exec", "Exec.abandon", "phase", "undo"),
-    ("launch.exec", "Exec.let_in", "phase", "move to the container's scope"),
+    ("launch.exec", "Exec.move_into_scope", "phase", "move to the container's scope"),
     ("spec.load", "load_config", "phase", "read config.json"),
     ("spec.validate", "check", "phase", "validate"),
     ("spec.exec_process", "check", "phase", "validate the process"),
@@ -81,7 +81,7 @@ POINTS: tuple[tuple[str, str, str, str], ...] = (
     ("container.lifecycle", "kill", "phase", "kill"),
     ("container.lifecycle", "pause", "phase", "pause"),
     ("container.lifecycle", "resume", "phase", "resume"),
-    ("container.lifecycle", "let_go", "phase", "release init"),
+    ("container.lifecycle", "release_init", "phase", "release init"),
     ("container.lifecycle", "take", "wait", "take the container"),
     ("container.lifecycle", "stop", "phase", "stop the container"),
     ("container.lifecycle", "remove", "phase", "remove the container"),
@@ -135,7 +135,7 @@ def install(recorder: Recorder) -> None:
         replace(module, name, lambda found: planned(recorder, found))
     replace("launch.session", "InitSession.receive", lambda found: received(recorder, found))
     replace("container.lifecycle", "read_record", lambda found: read_late(recorder, found))
-    replace("container.lifecycle", "let_go", lambda found: released(recorder, found))
+    replace("container.lifecycle", "release_init", lambda found: released(recorder, found))
     replace("launch.foreground", "Watch.wait", lambda found: flushed(recorder, found))
     replace("container.lifecycle", "wait_ready", lambda found: flushed(recorder, found))
     replace("hooks", "_wait", lambda found: hook_ended(recorder, found))
@@ -359,7 +359,7 @@ def ops_of(recorder: Recorder) -> int:
 def released(recorder: Recorder, call: Call) -> Call:
     """`start`: the remaining steps."""
 
-    def let_go(container: state.Container, *args: object) -> bytes:
+    def release_init(container: state.Container, *args: object) -> bytes:
         recorder.init_pid = container.data["pid"]
         try:
             config: Config | None = jsontext.loads(container.read_bytes("config.json"))
@@ -370,7 +370,7 @@ def released(recorder: Recorder, call: Call) -> Call:
         data: bytes = call(container, *args)
         return data
 
-    return let_go
+    return release_init
 
 
 def flushed(recorder: Recorder, call: Call) -> Call:
