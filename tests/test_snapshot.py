@@ -39,6 +39,13 @@ def test_the_built_launcher_has_one(launcher: Path) -> None:
     assert control(launcher) == snapshot.READY
 
 
+def test_its_interpreter_is_in_the_core_phase(launcher: Path) -> None:
+    """A complete one has streams of the building process, and is larger."""
+    control(launcher)
+    elf = snapshot.Elf(launcher.read_bytes())
+    assert elf.word(elf.symbols()["in_core_phase"][0]) & 0xFFFFFFFF == 1
+
+
 def test_two_snapshots_are_the_same(launcher: Path, tmp_path: Path) -> None:
     """Made of the same program they are equal, byte for byte."""
     if control(launcher) != snapshot.READY or not LINKED.exists():
