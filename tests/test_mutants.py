@@ -187,7 +187,10 @@ def test_every_file_of_init_has_mutants_in_each_function() -> None:
     for path in paths:
         finder = of_c.Finder(str(path.relative_to(mutant.ROOT)), path.read_text())
         names = {name for name, _, _ in finder.functions()}
-        assert names and names >= {one.scope for one in finder.all()} - {""}
+        if not names:  # a generated table
+            assert finder.all() == [], path
+            continue
+        assert names >= {one.scope for one in finder.all()} - {""}
         assert len({one.scope for one in finder.all()}) > 0.7 * len(names)
 
 

@@ -319,7 +319,7 @@ def main(argv: list[str] | None = None) -> int:
             trials[-1].run(runner)
     print("\n".join(trial.summary() for trial in trials))
     if not options.only and not options.key:
-        print("\n".join(stale([mutant for trial in trials for mutant in trial.mutants])))
+        print("\n".join(stale([mutant for mutants, _ in everything.values() for mutant in mutants])))
     return 1 if any(trial.score < LEAST[trial.name] for trial in trials) else 0
 
 
