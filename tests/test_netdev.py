@@ -1,4 +1,4 @@
-"""linux.netDevices without a network: what is imported for it, and what the kernel's answers mean."""
+"""linux.netDevices without a network: imports, and the interpretation of the kernel's answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytest.importorskip("pyroute2")
 
 
 def test_few_modules_of_pyroute2_are_imported() -> None:
-    """All of pyroute2 costs 0.2 s of processor time, most of it for protocols that nobody asks for."""
+    """All of pyroute2 costs 0.2 s of CPU time, most of it for unused protocols."""
     script = (
         "import sys; from pyrunc.launch import netdev; links, addresses = netdev._messages();"
         "print(links.__name__, addresses.__name__, 'asyncio' in sys.modules, 'pyroute2.iproute' in sys.modules,"

@@ -1,4 +1,4 @@
-"""A sample of `make differential` with a fixed seed, and that a difference would be noticed."""
+"""A sample of `make differential` with a fixed seed, and proof that it detects a difference."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from integration.differential.model import Case, Feature
 from integration.harness import SLOW
 
 SEED = 20261128
-SECONDS = 50 * SLOW  # a minute with the start of the workers and second looks
+SECONDS = 50 * SLOW  # a minute including the start of the workers and repeated cases
 CONFIGS, SEQUENCES = 150, 50  # at most
 LEAST = 20  # cases, on the slowest machine
 
-# What the wrapper changes in the config.json before pyrunc sees it, and the fact that has to show it.
+# The wrapper's change to config.json, which pyrunc then reads, and the fact that must reveal it.
 SABOTAGE = {
     "noNewPrivileges": ("c['process']['noNewPrivileges'] = False", "out inside no_new_privs"),
     "a capability more": (
@@ -68,7 +68,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def in_time() -> Iterator[Case]:
-    """Configs and sequences in turn, while there is time."""
+    """Configs and sequences alternate while there is time."""
     end = time.monotonic() + SECONDS
     configs, sequences = campaign.cases(SEED, CONFIGS, 0), campaign.cases(SEED, 0, SEQUENCES)
     while time.monotonic() < end:
@@ -80,7 +80,7 @@ def in_time() -> Iterator[Case]:
 
 @pytest.mark.slow
 def test_sample(peers: dict[str, str], program: Path) -> None:
-    """Nothing differs that no entry explains."""
+    """Every difference has an entry."""
     work = campaign.Campaign(program, peers, min(os.cpu_count() or 1, 4))
     work.reducing = False
     results = work.run(in_time())
@@ -92,7 +92,7 @@ def test_sample(peers: dict[str, str], program: Path) -> None:
 
 @pytest.fixture(scope="module")
 def honest(peers: dict[str, str], program: Path) -> campaign.Answer:
-    """The answer to the case that is sabotaged."""
+    """The answer to the sabotaged case."""
     worker = pool.Worker(program, peers)
     try:
         return worker.ask(CASE)
@@ -102,7 +102,7 @@ def honest(peers: dict[str, str], program: Path) -> campaign.Answer:
 
 @pytest.fixture(scope="module")
 def saboteur(program: Path) -> Iterator[tuple[pool.Worker, Path]]:
-    """A worker whose pyrunc is a wrapper, and that wrapper."""
+    """A worker whose pyrunc is a wrapper, and the wrapper."""
     wrapper = program.parent / f"wrapper.{os.getpid()}"
     worker = pool.Worker(program, {"pyrunc": str(wrapper)})
     try:
@@ -121,7 +121,7 @@ def test_a_difference_is_noticed(
     wrapper.write_text(WRAPPER.format(change=change, real=peers["pyrunc"]))
     wrapper.chmod(0o755)
     own = worker.ask(CASE)
-    answer = {key: value | own[key] for key, value in honest.items()}  # the peers' part is the same
+    answer = {key: value | own[key] for key, value in honest.items()}  # the other runtimes' part is unchanged
     assert [one for one in compare.differences(honest["facts"]) if one.fact == fact and one.alone] == []
     assert [one.fact for one in compare.differences(answer["facts"]) if one.fact == fact and one.alone] == [fact]
     assert fact in [one.fact for one in campaign.unexplained(CASE, answer)]

@@ -1,4 +1,5 @@
-"""podman as a user other than root: the runtime is root of podman's user namespace, and has no cgroup to write in."""
+"""podman as a user other than root: the runtime is root of podman's user namespace, and has no
+writable cgroup."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ LABEL = "podman, rootless"
 
 
 class Rootless(Podman):
-    """podman of the user `pyrunctest`, who exists in this sandbox only."""
+    """podman of the user `pyrunctest`, who exists only in this sandbox."""
 
     label = LABEL
 
@@ -39,7 +40,7 @@ class Rootless(Podman):
         config = self.home / ".config/containers"
         for folder in (etc, config, self.home / "run"):
             folder.mkdir(parents=True)
-        # podman wants shared mounts; not the cgroups, which are this sandbox's own.
+        # podman needs shared mounts, except for the cgroups, which belong to this sandbox.
         assert host.call("mount", "--make-rshared", "/").rc == 0
         for name, text in files.items():
             if not os.path.exists(f"/etc/{name}"):
@@ -60,7 +61,7 @@ class Rootless(Podman):
         self.versions = {"podman": self.version}
 
     def argv(self, *args: str) -> list[str]:
-        """The command line of one call, as the user and with nothing of root's environment."""
+        """The command line of one call, as the user and without root's environment."""
         config = self.home / ".config/containers"
         env = {
             "HOME": self.home,
@@ -74,14 +75,15 @@ class Rootless(Podman):
         return [*user, "env", "-i", "-C", "/", *(f"{key}={value}" for key, value in env.items()), *super().argv(*args)]
 
     def load(self, archive: Path) -> None:
-        """Load a docker archive, from where the user can read it."""
+        """Load a docker archive from a place that the user can read."""
         copy = self.home / "image.tar"
         shutil.copy(archive, copy)
         copy.chmod(0o644)
         super().load(copy)
 
     def run_flags(self) -> list[str]:
-        """What every run gets; no cgroup parent, because there is no cgroup that the user could write in."""
+        """Common options of every run; no cgroup parent, because the user cannot write to any
+        cgroup."""
         return ["--network", "none"]
 
 
@@ -132,7 +134,8 @@ def test_detached_exec_kill(engine: Rootless, box: str, seen: Seen) -> None:
 
 
 def test_nested_user_namespace(engine: Rootless, seen: Seen) -> None:
-    """keep-id: the runtime, root of podman's user namespace, makes another one with several mappings."""
+    """keep-id: the runtime, root of podman's user namespace, creates another one with several
+    mappings."""
     done = run(engine, "/bin/sh", "-c", "id -u; wc -l < /proc/self/uid_map", flags=("--userns=keep-id",))
     seen(exit_code=done.rc, out=done.out.split())
     assert done.rc == 0 and done.out.split() == [str(UID), "3"], done

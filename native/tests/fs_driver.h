@@ -9,7 +9,7 @@
 extern struct init in;
 extern FILE *out;       /* where the answers go */
 extern int console_end; /* our end of the console socket */
-extern int parent;      /* the process outside of the namespaces */
+extern int parent;      /* the process outside the namespaces */
 
 /* Run a command with its arguments, n fields in all; aborts for one that does not exist. */
 void run_command(char **f, int n);

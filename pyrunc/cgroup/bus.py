@@ -1,7 +1,8 @@
-"""systemd's manager over D-Bus, as far as the systemd driver needs it (org.freedesktop.systemd1(5)).
+"""systemd's manager over D-Bus, as far as the systemd driver needs it
+(org.freedesktop.systemd1(5)).
 
-A value that goes over the bus is a pair ``(signature, value)``: ``("s", "text")``, ``("au", [1])``, ``("ay", b"..")``;
-a variant's value is itself such a pair.  Every wait has a time limit.
+A value on the bus is a pair ``(signature, value)``: ``("s", "text")``, ``("au", [1])``, ``("ay",
+b"..")``; a variant's value is itself such a pair. Every wait has a time limit.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    Value = tuple[str, Any]  # D-Bus signature, and a value that fits it
+    Value = tuple[str, Any]  # D-Bus signature, and a matching value
     Properties = list[tuple[str, Value]]
 
-CALL_TIMEOUT = 25_000_000  # microseconds, D-Bus's usual one: PID 1 answers nothing during a daemon-reload
+CALL_TIMEOUT = 25_000_000  # microseconds, D-Bus's default: PID 1 does not answer during a daemon-reload
 JOB_TIMEOUT = 30_000  # milliseconds, as in runc
 SERVICE, PATH = b"org.freedesktop.systemd1", b"/org/freedesktop/systemd1"
 MANAGER, PROPERTIES = b"org.freedesktop.systemd1.Manager", b"org.freedesktop.DBus.Properties"
 UNIT_EXISTS, NO_SUCH_UNIT = "org.freedesktop.systemd1.UnitExists", "org.freedesktop.systemd1.NoSuchUnit"
 PRIVATE = "/run/systemd/private"
 SYSTEM = "unix:path=/run/dbus/system_bus_socket"
-_GONE = (ENOENT, ECONNREFUSED, EACCES, EPERM, ENOTCONN, ECONNRESET)  # there may still be another way to it
+_GONE = (ENOENT, ECONNREFUSED, EACCES, EPERM, ENOTCONN, ECONNRESET)  # another way to reach it may exist
 
 
 class BusError(PyruncError):
-    """systemd refused a call; ``name`` is D-Bus's name of the error."""
+    """systemd refused a call; ``name`` is the D-Bus error name."""
 
     def __init__(self, call: str, name: str, words: str) -> None:
         super().__init__(f"systemd: {call}: {words or name}")
@@ -105,11 +106,12 @@ class Manager:
             self.bus = None
 
     def __del__(self) -> None:
-        """A driver that goes takes its connection along."""
+        """The connection closes with its driver."""
         self.close()
 
     def listen(self) -> None:
-        """Have the broker pass JobRemoved on; systemd's own socket does without being asked."""
+        """Have the broker pass JobRemoved on; systemd's private socket does so without a
+        request."""
         rule = "type='signal',sender='org.freedesktop.systemd1',interface='org.freedesktop.systemd1.Manager'"
         target = (b"org.freedesktop.DBus", b"/org/freedesktop/DBus", b"org.freedesktop.DBus")
         self.call("AddMatch", ("s", rule + ",member='JobRemoved'"), target=target)
@@ -142,11 +144,12 @@ class Manager:
         return self.bus
 
     def order(self, member: str, *values: Value) -> None:
-        """A call whose reply says nothing.  Raises as `call` does."""
+        """A call with an empty reply. Raises the same as `call`."""
         self.call(member, *values).free()
 
     def job(self, member: str, *values: Value) -> None:
-        """A call that starts a job; returns when it is done.  Raises BusError, SysError, PyruncError (it failed)."""
+        """A call that starts a job; returns when the job is done. Raises BusError, SysError,
+        PyruncError (it failed)."""
         reply = self.call(member, *values)
         try:
             try:
@@ -197,7 +200,7 @@ class Manager:
     # -- the manager's methods ---------------------------------------------------------------------------------
 
     def start_transient(self, unit: str, properties: Properties) -> None:
-        """StartTransientUnit, and wait until it runs."""
+        """Call StartTransientUnit, and wait until the unit is running."""
         self.job("StartTransientUnit", ("s", unit), ("s", "fail"), ("a(sv)", properties), ("a(sa(sv))", []))
 
     def stop(self, unit: str) -> None:
@@ -209,7 +212,7 @@ class Manager:
                 raise
 
     def reset_failed(self, unit: str) -> None:
-        """ResetFailedUnit: a failed unit keeps its name taken."""
+        """ResetFailedUnit: releases the name of a failed unit."""
         try:
             self.order("ResetFailedUnit", ("s", unit))
         except BusError as error:
@@ -225,7 +228,7 @@ class Manager:
         self.order("AttachProcessesToUnit", ("s", unit), ("s", below), ("au", [pid]))
 
     def control_group(self) -> str:
-        """The cgroup that the manager itself has, and below which its units are."""
+        """The manager's own cgroup; its units are below it."""
         reply = self.call("Get", ("s", MANAGER.decode()), ("s", "ControlGroup"), target=(SERVICE, PATH, PROPERTIES))
         try:
             reply.enter(b"v", b"s")

@@ -1,21 +1,22 @@
-"""Signals of pyrunc itself."""
+"""The signals of the pyrunc process itself."""
 
 from __future__ import annotations
 
 from pyrunc.native.binding import calls
 
-# (): note SIGHUP, SIGINT, SIGQUIT and SIGTERM instead of ending; a wait that one interrupts raises InterruptedError.
+# (): record SIGHUP, SIGINT, SIGQUIT and SIGTERM instead of dying; an interrupted wait raises
+# InterruptedError.
 catch = calls.signals_catch
-# (): the last one that was noted, 0 without any.
+# (): the last recorded signal, or 0.
 caught = calls.signals_caught
-# (): the former dispositions.
+# (): restore the previous dispositions.
 restore = calls.signals_restore
-# (): block every signal but those of a fault, and return a descriptor that reports them.
+# (): block every signal except those of a fault, and return a descriptor that reports them.
 signalfd = calls.signalfd
 
 
 def read(fd: int) -> list[int]:
-    """The numbers of the signals that a `signalfd` has to report, but no SIGPIPE of our own writes."""
+    """The numbers of the signals in a `signalfd`, without SIGPIPE from our own writes."""
     found: list[int] = []
     try:
         while True:
