@@ -292,7 +292,7 @@ def network_devices(machine: Machine, area: Area, wanted: Wanted) -> None:
 def kernel_parameters(machine: Machine, area: Area, wanted: Wanted) -> None:
     """linux.sysctl, except the container's own devices, which are unknown here; intelRdt needs
     its filesystem."""
-    for name in wanted.linux.get("sysctl") or {}:
+    for name in wanted.linux.get("sysctl", {}):
         path = "/proc/sys/" + (name if "/" in name else name.replace(".", "/"))
         if "/conf/" not in path and "/neigh/" not in path and not machine.exists(path):
             seen = f"/linux/sysctl has {show(name)}, which is not in /proc/sys"

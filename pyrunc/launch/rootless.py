@@ -22,8 +22,8 @@ def check_no_cgroup(config: Config, error: SysError, log: Log) -> None:
     It can when its configuration names none and sets no limit; runc's rule.  Device rules do not count: without
     CAP_BPF they cannot be enforced, and without CAP_MKNOD there is nothing to enforce.  Raises PyruncError.
     """
-    linux = config.get("linux") or {}
-    resources = linux.get("resources") or {}
+    linux = config.get("linux", {})
+    resources = linux.get("resources", {})
     asked = [f"/linux/resources/{key}" for key in limiting(resources)]
     if linux.get("cgroupsPath"):
         asked.insert(0, "/linux/cgroupsPath")

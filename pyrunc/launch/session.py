@@ -193,11 +193,11 @@ class InitSession:
 
         init cannot do it if that user belongs to the container's user namespace: it is in there too early.
         """
-        linux = config.get("linux") or {}
+        linux = config.get("linux", {})
         if self.streams is not None and linux.get("uidMappings"):
             from pyrunc.spec.mappings import host_id
 
-            user = process.get("user") or {}
+            user = process.get("user", {})
             uid = host_id(linux["uidMappings"], user.get("uid") or 0)
             self.streams.own(uid, host_id(linux.get("gidMappings") or [], user.get("gid") or 0))
 
