@@ -92,8 +92,8 @@ PyObject *load_library(const struct pyrunc_library *library)
     PyObject *imp = PyImport_ImportModule("_imp");
     PyObject *spec = imp ? make_spec(library->name, fd) : NULL;
     PyObject *module = spec ? PyObject_CallMethod(imp, "create_dynamic", "O", spec) : NULL;
-    (void)close(fd);
-    /* Multi-phase modules are not put into sys.modules by themselves. */
+    /* It stays open: dlopen() takes a second library with the path of the first for the same one.
+     * Multi-phase modules are not put into sys.modules by themselves. */
     if (module && PyDict_SetItemString(PyImport_GetModuleDict(), library->name, module) < 0)
         Py_CLEAR(module);
     PyObject *done = module ? PyObject_CallMethod(imp, "exec_dynamic", "O", module) : NULL;
