@@ -1,8 +1,14 @@
 """Differences between the launcher's interpreter and a plain one.
 
+<<<<<<< HEAD
 Inside the launcher (native/launcher) the interpreter is in its *core* phase: it can import builtin
 and frozen modules and nothing else (docs/adr/0006-core-phase.md). Under ``python -m pyrunc`` and
 pytest each function here is a plain import.
+=======
+Inside the launcher (native/launcher) the interpreter is in its *core* phase, in which only builtin and frozen modules
+can be imported (docs/adr/0006-core-phase.md).  Under ``python -m pyrunc`` and pytest each function here is a plain
+import.
+>>>>>>> 04ea321 (ground: say first what a function does)
 """
 
 from __future__ import annotations
@@ -28,18 +34,18 @@ def core_phase() -> bool:
 
 
 def complete() -> None:
-    """Complete the interpreter, so that the standard library can be imported.  2 ms the first time, then nothing.
+    """Complete the interpreter, so that the standard library can be imported.  The first call takes 2 ms.
 
-    Everything that verbs import is in the executable, and nothing else is looked for.
+    Everything that verbs import is in the executable; no other place is searched.
     """
     if _launcher is not None and _launcher.in_core():
         _launcher.complete()
 
 
 def look_beside() -> None:
-    """Let packages that are installed beside pyrunc be imported, which the executable does not hold (python-prctl).
+    """Allow importing packages that are installed beside pyrunc but are not in the executable (python-prctl).
 
-    They stay out if others than the owner could write to their directory.
+    Not if anyone other than the owner can write to their directory.
     """
     if _launcher is None:
         return
@@ -52,7 +58,7 @@ def look_beside() -> None:
 
 
 def json_reader() -> Callable[..., Any]:  # of any document
-    """``read_json`` of pyrunc/_reader.pyi: builtin inside the launcher, else an extension.  Raises ImportError."""
+    """``read_json`` of pyrunc/_reader.pyi: builtin in the launcher, otherwise an extension.  Raises ImportError."""
     if _launcher is not None:
         return _launcher.read_json  # type: ignore[no-any-return]
     from pyrunc._reader import read_json
@@ -70,9 +76,9 @@ def json_writer() -> Callable[..., str]:
 
 
 def init_image() -> bytes:
-    """The container-side program as a bytes-like object: no file is read inside the launcher.
+    """The container-side program; the launcher reads no file.
 
-    Raises OSError when the package was not built (``make build``).
+    Raises OSError if the package was not built (``make build``).
     """
     if _launcher is not None:
         return _launcher.init_image()  # type: ignore[no-any-return]
