@@ -185,6 +185,8 @@ def test_every_file_of_init_has_mutants_in_each_function() -> None:
     paths = sorted((mutant.ROOT / "native/init").glob("*.c"))
     assert len(paths) > 15
     for path in paths:
+        if path.name == "handlers.c":  # generated: a table without a function
+            continue
         finder = of_c.Finder(str(path.relative_to(mutant.ROOT)), path.read_text())
         names = {name for name, _, _ in finder.functions()}
         if not names:  # a generated table
