@@ -65,31 +65,31 @@ class _Program:
         return [fs.encode(item) for item in self.env]
 
 
-def run_hooks(
-    kind: str,
-    hooks: Sequence[Hook],
-    state: str,
-    *,
-    bundle: str,
-    log: Log,
-    fatal: bool,
-    annotations: dict[str, str] | None = None,
-    check: Callable[[], None] | None = None,
-) -> None:
+class Surroundings:
+    """What the hooks of one container share.  ``check`` is called while a hook runs and may raise to stop it."""
+
+    __slots__ = ("annotations", "bundle", "check", "log")
+
+    def __init__(self, bundle: str, log: Log, annotations: dict[str, str] | None = None) -> None:
+        self.bundle, self.log, self.annotations = bundle, log, annotations or {}
+        self.check: Callable[[], None] | None = None
+
+
+def run_hooks(kind: str, hooks: Sequence[Hook], state: str, around: Surroundings, *, fatal: bool) -> None:
     """Run hooks of one kind in order, ``state`` (JSON) on stdin.
 
     ``fatal``: the first failure raises PyruncError; otherwise it is a warning and the rest still runs (poststop,
-    runtime-spec lifecycle 13).  ``check`` is called while a hook runs and may raise to stop it.
+    runtime-spec lifecycle 13).
     """
     for index, hook in enumerate(hooks):
         pointer = f"/hooks/{kind}/{index}"
-        log.debug(f"{pointer}: running {hook['path']}")
+        around.log.debug(f"{pointer}: running {hook['path']}")
         try:
-            _run_one(_Program(pointer, hook, hook_failure(kind, index)), state, bundle, annotations or {}, check)
+            _run_one(_Program(pointer, hook, hook_failure(kind, index)), state, around)
         except PyruncError as error:
             if fatal:
                 raise
-            log.warning(str(error))
+            around.log.warning(str(error))
 
 
 def run_program(pointer: str, program: Hook) -> None:
@@ -97,17 +97,13 @@ def run_program(pointer: str, program: Hook) -> None:
 
     Raises HookError, SysError.
     """
-    _run_one(_Program(pointer, program), "", "/", {}, None)
+    from pyrunc.log import Log
+
+    _run_one(_Program(pointer, program), "", Surroundings("/", Log()))
 
 
-def _run_one(
-    program: _Program,
-    state: str,
-    bundle: str,
-    annotations: dict[str, str],
-    check: Callable[[], None] | None,
-) -> None:
-    sinks = _open_sinks(annotations)
+def _run_one(program: _Program, state: str, around: Surroundings) -> None:
+    sinks = _open_sinks(around.annotations)
     read_end = -1
     try:
         read_end, write_end = posix.pipe2(O_CLOEXEC | posix.O_NONBLOCK)
@@ -115,7 +111,7 @@ def _run_one(
             posix.set_blocking(write_end, True)
             stdin = _state_file(state)
             try:
-                pid = _spawn(program, bundle, stdin, write_end)
+                pid = _spawn(program, around.bundle, stdin, write_end)
             finally:
                 fs.close(stdin)  # what runs by now must be waited for, whatever close says
         finally:
@@ -123,7 +119,7 @@ def _run_one(
         pidfd = _pidfd(pid)
         try:
             output = _Output(read_end, sinks)
-            status = _wait(program, pidfd, output, check)
+            status = _wait(program, pidfd, output, around.check)
         finally:
             fs.close(pidfd)
     except OSError as error:

@@ -256,8 +256,8 @@ def test_hook(tmp_path: Path, sinks: bool) -> None:
 
         def run() -> str:
             hooks.run_hooks(
-                "prestart", [hook], '{"pid":1}', bundle=str(tmp_path), log=log.Log(), fatal=True,
-                annotations=names if sinks else None,
+                "prestart", [hook], '{"pid":1}',
+                hooks.Surroundings(str(tmp_path), log.Log(), names if sinks else None), fatal=True,
             )  # fmt: skip
             return (tmp_path / "ran").read_text()
 

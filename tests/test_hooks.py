@@ -32,7 +32,9 @@ def script(tmp_path: Path, body: str, name: str = "hook") -> str:
 def run(tmp_path: Path, *listed: dict[str, Any], fatal: bool = True, kind: str = "createRuntime", **rest: Any) -> str:
     """Run hooks; returns what was logged."""
     path = tmp_path / "log"
-    hooks.run_hooks(kind, listed, STATE, bundle=str(tmp_path), log=log.Log(str(path)), fatal=fatal, **rest)
+    around = hooks.Surroundings(str(tmp_path), log.Log(str(path)), rest.get("annotations"))
+    around.check = rest.get("check")
+    hooks.run_hooks(kind, listed, STATE, around, fatal=fatal)
     return path.read_text()
 
 
@@ -138,9 +140,8 @@ def test_output_that_is_no_text(tmp_path: Path) -> None:
 def test_a_large_state_and_a_hook_that_does_not_read_it(tmp_path: Path) -> None:
     big = json.dumps({"annotations": {"k": "v" * 300_000}})
     reader = {"path": "/bin/sh", "args": ["sh", "-c", f"/bin/cat >{tmp_path}/seen"]}
-    hooks.run_hooks(
-        "prestart", [{"path": "/bin/true"}, reader], big, bundle="/", log=log.Log(str(tmp_path / "log")), fatal=True
-    )
+    around = hooks.Surroundings("/", log.Log(str(tmp_path / "log")))
+    hooks.run_hooks("prestart", [{"path": "/bin/true"}, reader], big, around, fatal=True)
     assert (tmp_path / "seen").read_text() == big
 
 
@@ -160,9 +161,8 @@ def test_what_cannot_be_executed(tmp_path: Path, path: str, words: str) -> None:
 
 def test_a_missing_bundle_is_named(tmp_path: Path) -> None:
     with pytest.raises(SysError, match='"/nowhere": error running prestart hook #0: chdir: ENOENT'):
-        hooks.run_hooks(
-            "prestart", [{"path": "/bin/true"}], STATE, bundle="/nowhere", log=log.Log(str(tmp_path / "l")), fatal=True
-        )
+        around = hooks.Surroundings("/nowhere", log.Log(str(tmp_path / "l")))
+        hooks.run_hooks("prestart", [{"path": "/bin/true"}], STATE, around, fatal=True)
 
 
 def test_timeout_kills(tmp_path: Path) -> None:
@@ -269,5 +269,5 @@ def test_no_descriptor_stays_open(tmp_path: Path) -> None:
     before = sorted(os.listdir("/proc/self/fd"))
     sink = log.Log()
     for hook in ({"path": "/bin/true"}, {"path": "/bin/false"}, {"path": "/nowhere"}):
-        hooks.run_hooks("poststop", [hook], STATE, bundle="/", log=sink, fatal=False)
+        hooks.run_hooks("poststop", [hook], STATE, hooks.Surroundings("/", sink), fatal=False)
     assert sorted(os.listdir("/proc/self/fd")) == before

@@ -366,4 +366,4 @@ def run_hooks(container: Container, kind: str, listed: list[Hook], text: str, lo
 
     bundle = container.data.get("bundle") or "/"
     annotations = container.data.get("annotations", {})
-    hooks.run_hooks(kind, listed, text, bundle=bundle, log=log, fatal=fatal, annotations=annotations)
+    hooks.run_hooks(kind, listed, text, hooks.Surroundings(bundle, log, annotations), fatal=fatal)

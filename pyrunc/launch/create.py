@@ -406,19 +406,11 @@ class Create(InitSession):
             text = state.oci_state(
                 self.opts.id, status, pid, self.container.data["bundle"], self.config.get("annotations", {})
             )
-            annotations = self.config.get("annotations", {})
             from pyrunc import hooks
 
-            hooks.run_hooks(
-                kind,
-                listed,
-                text,
-                bundle=self.container.data["bundle"],
-                log=self.log,
-                fatal=fatal,
-                annotations=annotations,
-                check=self.interrupts.check if self.interrupts is not None else None,
-            )
+            around = hooks.Surroundings(self.container.data["bundle"], self.log, self.config.get("annotations"))
+            around.check = self.interrupts.check if self.interrupts is not None else None
+            hooks.run_hooks(kind, listed, text, around, fatal=fatal)
 
     def finish(self) -> None:
         """Success: the result stays, and only our own descriptors are closed."""
