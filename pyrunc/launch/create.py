@@ -168,8 +168,8 @@ class Create(InitSession):
 
     def steps(self, interrupts: Interrupts) -> None:
         """From the bundle to an init that waits for start."""
-        # First of all, because it can start up on another core while the configuration is read here.  Until it
-        # has a plan it is an idle process that ends with its socket: nothing is touched yet.
+        # First, because init can start up on another core while the configuration is read here.  Without a plan
+        # it is an idle process that exits with its socket: nothing has been touched.
         self.spawn()
         self.prepare()
         self.reserve()
@@ -248,14 +248,14 @@ class Create(InitSession):
         rootmount.remove(self.container.data["rootfs"], self.container.data["root_below"], 0)
 
     def forget(self) -> None:
-        """Undo of `reserve`, the last: what could not be undone has to be found by `delete --force`."""
+        """Undo of `reserve`, the last: `delete --force` must find what could not be undone."""
         if self.undo.problems:
             self.container.unlock()
         else:
             self.container.destroy()
 
     def make_cgroup(self) -> None:
-        """Create the cgroup; limits come at MOUNTED, when init's own set-up no longer counts against them."""
+        """Create the cgroup.  The limits are set at MOUNTED, after init's own set-up, which must not count."""
         path = self.plan.cgroup_path
         resources = self.resources()
         if not path:
@@ -271,7 +271,7 @@ class Create(InitSession):
             self.do_without_cgroup(error)
         else:
             if "memory" in resources and self.plan.copies_up():
-                # What init copies is the image's: as much of it as the limit allows, not as much as there is.
+                # init copies data of the image: the memory limit must bound it.
                 self.driver.apply(path, {"memory": resources["memory"]})
 
     def do_without_cgroup(self, error: SysError) -> None:
@@ -290,7 +290,7 @@ class Create(InitSession):
         self.container.save()
 
     def remove_cgroup(self) -> None:
-        """Undo of `make_cgroup`; only what did not exist before, so that a cgroup in use stays."""
+        """Undo of `make_cgroup`: remove only what did not exist before, so that a cgroup in use stays."""
         path, made = self.plan.cgroup_path, self.driver.made
         if path in made:
             self.driver.kill(path, SIGKILL)
@@ -330,7 +330,7 @@ class Create(InitSession):
         self.send(handshake.GO)
 
     def on_pid(self, record: handshake.Record) -> None:
-        """PID: from now on there is a process to kill; say so in the state before anything else."""
+        """PID: from now on there is a process to kill; record it in the state before anything else."""
         self.init_pid, self.reached_pid = record.value, True
         self.pidfd = posix.pidfd_open(self.init_pid)
         self.reap_enter()
@@ -388,7 +388,7 @@ class Create(InitSession):
         self.send(handshake.GO)
 
     def on_created(self, record: handshake.Record) -> None:
-        """CREATED: init waits.  The state is committed before the caller hears of it."""
+        """CREATED: init waits.  The state is committed before the caller learns of it."""
         self.send_pidfd()
         if self.opts.pid_file:
             write_pid_file(self.opts.pid_file, self.init_pid)

@@ -184,7 +184,7 @@ class Exec(InitSession):
             raise StateError(f"cannot exec in a {status} container")
 
     def process(self, facts: host.HostFacts) -> Process:
-        """The process to run, checked.  Raises ConfigError, UsageError."""
+        """The process to run, validated.  Raises ConfigError, UsageError."""
         opts = self.opts
         own: Process = self.config.get("process") or {"cwd": "/"}
         if opts.process:
@@ -304,7 +304,7 @@ class Exec(InitSession):
         return super().open_slot(kind, value, origin)
 
     def on_ready(self, record: handshake.Record) -> None:
-        """READY: enter is in the container, and about to give up what it could be given limits and a class with."""
+        """READY: enter is in the container, and about to give up the privileges that limits and an RDT class need."""
         if self.container.data.get("rdt"):
             from pyrunc.cgroup import rdt
 
@@ -339,7 +339,7 @@ class Exec(InitSession):
         self.listener = -1
 
     def on_pid(self, record: handshake.Record) -> None:
-        """PID: a process of the container waits for us, with nothing left to do but to become the program."""
+        """PID: a process of the container waits for us; all it has left to do is to execute the program."""
         self.init_pid = record.value
         self.pidfd = posix.pidfd_open(self.init_pid)
         self.reap_enter()
@@ -354,7 +354,7 @@ class Exec(InitSession):
         self.send(handshake.GO)
 
     def set_scheduler(self) -> None:
-        """process.scheduler, from here because the process has no capability for it any more.  Raises SysError."""
+        """Set process.scheduler from here: the process has dropped the capability for it.  Raises SysError."""
         try:
             processes.sched_setattr(self.init_pid, self.plan.sched_attr)
         except OSError as error:
@@ -376,12 +376,12 @@ class Exec(InitSession):
         return explain.bounded(self.setting(), name, number)
 
     def on_fail(self, record: handshake.Record) -> None:
-        """FAIL: the step's own error, unless the container has ended under it."""
+        """FAIL: the step's own error, unless the container has ended meanwhile."""
         self.check_alive()
         raise self.step_error(record)
 
     def premature_end(self) -> PyruncError:
-        """EOF without FAIL: killed, or the container has ended and took it along."""
+        """EOF without FAIL: it was killed, alone or with the container."""
         self.check_alive()
         return super().premature_end()
 

@@ -1,4 +1,4 @@
-"""The undo stack: what is acquired registers its release; a failure runs them in reverse, a success forgets them."""
+"""The undo stack: each acquired resource registers its release; a failure runs them in reverse order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Undo:
 
     def __init__(self) -> None:
         self.entries: list[tuple[Callable[..., object], tuple[object, ...]]] = []
-        self.problems: list[str] = []  # what a release itself said; the first error is the one to report
+        self.problems: list[str] = []  # errors of the releases; the original error is the one to report
 
     def push(self, release: Callable[..., object], *args: object) -> None:
         """Register a release."""
