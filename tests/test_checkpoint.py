@@ -334,6 +334,7 @@ def test_what_is_made_stays_inside(tree: Path, tmp_path: Path) -> None:
         ({}, "/linux/namespaces: CRIU needs a mount namespace"),
         ({"linux": {"namespaces": [{"type": "cgroup", "path": "/p"}]}}, "/linux/namespaces/0: CRIU cannot"),
         ({"linux": {"seccomp": {"syscalls": [{"action": "SCMP_ACT_NOTIFY"}]}}}, "/linux/seccomp: CRIU cannot"),
+        ({"linux": {"netDevices": {"eth0": {}}, "namespaces": [{"type": "network"}]}}, "/linux/netDevices: CRIU"),
     ],
 )
 def test_refused_configurations(config: dict[str, Any], text: str) -> None:
@@ -341,6 +342,11 @@ def test_refused_configurations(config: dict[str, Any], text: str) -> None:
         config.setdefault("linux", {}).setdefault("namespaces", []).append({"type": "mount"})
     with pytest.raises(PyruncError, match=text):
         mounts.Mounts(config, "/b").refuse()
+
+
+def test_devices_in_a_network_by_path_stay_there() -> None:
+    namespaces = [{"type": "mount"}, {"type": "network", "path": "/run/netns/x"}]
+    mounts.Mounts({"linux": {"netDevices": {"eth0": {}}, "namespaces": namespaces}}, "/b").refuse()
 
 
 def test_external_mounts(tree: Path) -> None:

@@ -184,9 +184,16 @@ class Mounts:
                 raise PyruncError(f"/mounts/{index}: CRIU cannot restore an id-mapped mount")
         if not self.namespace("mount"):
             raise PyruncError("/linux/namespaces: CRIU needs a mount namespace of the container's own")
-        for index, entry in enumerate(self.linux.get("namespaces") or ()):
+        namespaces = self.linux.get("namespaces") or ()
+        for index, entry in enumerate(namespaces):
             if entry.get("type") == "cgroup" and entry.get("path"):
                 raise PyruncError(f"/linux/namespaces/{index}: CRIU cannot restore into an existing cgroup namespace")
+        own_network = any(entry.get("type") == "network" and not entry.get("path") for entry in namespaces)
+        if self.linux.get("netDevices") and own_network:
+            raise PyruncError(
+                "/linux/netDevices: CRIU cannot restore a device that was moved into the container's own network"
+                " namespace; use a namespace by path"
+            )
         from pyrunc.plan.security import notifies
 
         profile = self.linux.get("seccomp")
