@@ -13,25 +13,7 @@ if [ -x "$prefix/usr/sbin/criu" ] && "$prefix/usr/sbin/criu" --version >/dev/nul
     echo "criu: $prefix has $("$prefix/usr/sbin/criu" --version | head -n 1)"
     exit 0
 fi
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-
-mirror=$(apt-get indextargets --format '$(ORIGIN) $(COMPONENT) $(CODENAME) $(REPO_URI)' 'Created-By: Packages' |
-    awk '$1 == "Debian" && $2 == "main" && $3 !~ /-/ { print $4; exit }')
-if [ -z "$mirror" ]; then
-    echo "criu: no Debian main archive among this machine's apt sources" >&2
-    exit 1
-fi
-
-# apt SUITE COMMAND...: apt with lists and cache of its own
-apt() {
-    suite=$1
-    shift
-    mkdir -p "$work/$suite/lists/partial" "$work/$suite/cache/archives/partial"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$work/$suite.list"
-    "$@" -o Dir::Etc::sourcelist="$work/$suite.list" -o Dir::Etc::sourceparts=- -o APT::Sandbox::User=root \
-        -o Dir::State::lists="$work/$suite/lists" -o Dir::Cache="$work/$suite/cache"
-}
+. bench/debian.sh
 
 chosen=
 for suite in trixie testing unstable; do

@@ -12,26 +12,7 @@ cd "$(dirname "$0")/.."
 prefix=${1:-build/peers}
 mkdir -p "$prefix"
 prefix=$(cd "$prefix" && pwd)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-
-found=$(apt-get indextargets --format '$(ORIGIN) $(COMPONENT) $(CODENAME) $(REPO_URI)' 'Created-By: Packages' |
-    awk '$1 == "Debian" && $2 == "main" && $3 !~ /-/ { print $3, $4; exit }')
-codename=${found%% *} mirror=${found#* }
-if [ -z "$found" ]; then
-    echo "peers: no Debian main archive among this machine's apt sources" >&2
-    exit 1
-fi
-
-# apt SUITE COMMAND...: apt with lists and cache of its own
-apt() {
-    suite=$1
-    shift
-    mkdir -p "$work/$suite/lists/partial" "$work/$suite/cache/archives/partial"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$work/$suite.list"
-    "$@" -o Dir::Etc::sourcelist="$work/$suite.list" -o Dir::Etc::sourceparts=- -o APT::Sandbox::User=root \
-        -o Dir::State::lists="$work/$suite/lists" -o Dir::Cache="$work/$suite/cache"
-}
+. bench/debian.sh
 
 chosen=
 for suite in "$codename-backports" testing unstable; do
