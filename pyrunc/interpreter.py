@@ -1,14 +1,8 @@
 """Differences between the launcher's interpreter and a plain one.
 
-<<<<<<< HEAD
-Inside the launcher (native/launcher) the interpreter is in its *core* phase: it can import builtin
-and frozen modules and nothing else (docs/adr/0006-core-phase.md). Under ``python -m pyrunc`` and
-pytest each function here is a plain import.
-=======
-Inside the launcher (native/launcher) the interpreter is in its *core* phase, in which only builtin and frozen modules
-can be imported (docs/adr/0006-core-phase.md).  Under ``python -m pyrunc`` and pytest each function here is a plain
-import.
->>>>>>> 04ea321 (ground: say first what a function does)
+Inside the launcher (native/launcher) the interpreter is in its *core* phase, in which it can import
+only builtin and frozen modules (docs/adr/0006-core-phase.md). Under ``python -m pyrunc`` and pytest
+each function here is a plain import.
 """
 
 from __future__ import annotations
@@ -29,12 +23,13 @@ if FROZEN:
 
 
 def core_phase() -> bool:
-    """Whether the interpreter is still in its core phase: no ``os``, no codecs, no ``sys.stdout``."""
+    """Whether the interpreter is in its core phase: without ``os``, codecs and ``sys.stdout``."""
     return _launcher is not None and _launcher.in_core()
 
 
 def complete() -> None:
-    """Complete the interpreter, so that the standard library can be imported.  The first call takes 2 ms.
+    """Complete the interpreter, so that the standard library can be imported. The first call takes
+    2 ms.
 
     Everything that verbs import is in the executable; no other place is searched.
     """
@@ -43,7 +38,7 @@ def complete() -> None:
 
 
 def look_beside() -> None:
-    """Allow importing packages that are installed beside pyrunc but are not in the executable (python-prctl).
+    """Allow imports of packages installed beside pyrunc, but not in the executable (python-prctl).
 
     Not if anyone other than the owner can write to their directory.
     """
@@ -52,13 +47,16 @@ def look_beside() -> None:
     try:
         place = _launcher.package_parent()
     except ImportError:
-        return  # what needs one of them fails with its own ImportError
+        return  # the import of such a package fails
     if place not in sys.path:
         sys.path.append(place)
 
 
 def json_reader() -> Callable[..., Any]:  # of any document
-    """``read_json`` of pyrunc/_reader.pyi: builtin in the launcher, otherwise an extension.  Raises ImportError."""
+    """``read_json`` of pyrunc/_reader.pyi: builtin in the launcher, otherwise an extension.
+
+    Raises ImportError.
+    """
     if _launcher is not None:
         return _launcher.read_json  # type: ignore[no-any-return]
     from pyrunc._reader import read_json
@@ -76,7 +74,7 @@ def json_writer() -> Callable[..., str]:
 
 
 def init_image() -> bytes:
-    """The container-side program; the launcher reads no file.
+    """The program `init`; the launcher contains it, and reads no file.
 
     Raises OSError if the package was not built (``make build``).
     """
@@ -88,7 +86,7 @@ def init_image() -> bytes:
 
 
 def about() -> tuple[str, bool]:
-    """How the interpreter is linked into the executable ("" without one), and whether it starts from a snapshot."""
+    """How the interpreter is linked ("" outside the launcher), and whether it uses a snapshot."""
     if _launcher is None:
         return "", False
     kind, snapshot = _launcher.about()
@@ -96,5 +94,5 @@ def about() -> tuple[str, bool]:
 
 
 def licenses() -> str:
-    """The licences of what is in the executable; "" without one."""
+    """The licences of the software in the executable; "" outside the launcher."""
     return "" if _launcher is None else str(_launcher.licenses())
