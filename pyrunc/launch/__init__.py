@@ -1,1 +1,1 @@
-"""Create a container or add a process to one: spawn init, drive the handshake, wait in the foreground."""
+"""Create a container or add a process to one: spawn init, drive the handshake, wait."""

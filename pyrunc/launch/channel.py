@@ -1,6 +1,6 @@
 """The parent's end of the socket to init: one record in, one record out.
 
-What the records mean is in `pyrunc.handshake`; who answers them is in `pyrunc.launch.session`.
+`pyrunc.handshake` defines the records; `pyrunc.launch.session` handles them.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
     from pyrunc.launch.ending import Interrupts
 
-# A signal that arrives while the program starts is forwarded to it, unless the start takes longer.
+# A signal during the start is forwarded to the program, unless the start takes longer than this.
 START_TIMEOUT_MS = 1_000
 _TERMINATING = frozenset((1, 2, 3, 15))  # SIGHUP, SIGINT, SIGQUIT, SIGTERM
 
 
 class NoRecordError(Exception):
-    """No record arrived in time."""
+    """The time limit for a record expired."""
 
 
 class SlowStartError(Exception):
-    """A signal arrived, and the program did not start soon after it."""
+    """A signal arrived, and the program did not start within START_TIMEOUT_MS."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -33,7 +33,10 @@ class SlowStartError(Exception):
 
 
 class Channel:
-    """A SOCK_SEQPACKET socket; ``signal_fd`` is a signalfd, once our signals are for the program in the foreground."""
+    """A SOCK_SEQPACKET socket.
+
+    ``signal_fd`` is a signalfd, open once signals are to be forwarded to a foreground program.
+    """
 
     __slots__ = ("fd", "signal_fd")
 
@@ -41,19 +44,20 @@ class Channel:
         self.fd = self.signal_fd = -1
 
     def close(self) -> None:
-        """Close the socket; idempotent.  At its EOF an init that is still setting up exits."""
+        """Close the socket; idempotent.  init exits at EOF, unless its setup is complete."""
         if self.fd >= 0:
             fs.close(self.fd)
             self.fd = -1
 
     def block_signals(self) -> None:
-        """Block all signals and keep them: one that arrives while the program starts is for the program."""
+        """Block all signals; those that arrive during the start stay pending for the program."""
         self.signal_fd = signal_descriptor()
 
     def receive(self, timeout: int, interrupts: Interrupts | None) -> handshake.Record | None:
-        """The next record; None at EOF.  ``timeout`` is in ms, negative for none.
+        """The next record; None at EOF.  ``timeout`` is in ms; negative means no limit.
 
-        Raises NoRecordError on timeout, PyruncError and SlowStartError for a signal, SysError.
+        Raises NoRecordError after the timeout, PyruncError and SlowStartError for a signal,
+        SysError.
         """
         if self.signal_fd >= 0 and timeout and not self._await_record(timeout):
             raise NoRecordError
@@ -65,7 +69,7 @@ class Channel:
                     interrupts.check()
             except TimeoutError:
                 raise NoRecordError from None
-            except ConnectionResetError:  # init died with a record of ours unread
+            except ConnectionResetError:  # init died with an unread record
                 return None
             except OSError as error:
                 raise of_init(error) from error
@@ -73,7 +77,7 @@ class Channel:
                 return handshake.Record(data) if data else None
 
     def queued(self, most: int) -> Iterator[handshake.Record | None]:
-        """Up to ``most`` records that have arrived; None, as the last, for EOF."""
+        """Up to ``most`` records that have already arrived, and None last at EOF."""
         for _ in range(most):
             try:
                 data = sockets.receive(self.fd, handshake.RECORD_SIZE, 0)
@@ -97,7 +101,10 @@ class Channel:
         return True
 
     def _await_record(self, timeout: int) -> bool:
-        """Wait for a record or EOF while our signals are blocked; False on timeout.  Raises SlowStartError."""
+        """Wait for a record or EOF with signals blocked; False after the timeout.
+
+        Raises SlowStartError.
+        """
         from select import POLLIN, poll
 
         poller = poll()
@@ -108,7 +115,7 @@ class Channel:
                 return True
             poller.unregister(self.signal_fd)
             if poller.poll(START_TIMEOUT_MS):
-                return True  # the signal stays pending, for the foreground loop to forward
+                return True  # the foreground loop forwards the pending signal
             for number in signals.read(self.signal_fd):
                 if number in _TERMINATING:
                     raise SlowStartError(number)
@@ -117,7 +124,7 @@ class Channel:
 
 
 def signal_descriptor() -> int:
-    """Block our signals; the descriptor that reports them.  Raises SysError."""
+    """Block all signals and return a signalfd for them.  Raises SysError."""
     try:
         return signals.signalfd()
     except OSError as error:

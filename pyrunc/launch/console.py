@@ -1,7 +1,7 @@
-"""The terminal of a foreground `run`: bytes between the caller's terminal and the container's pty, sizes, raw mode.
+"""The relay between the caller's terminal and the container's pty in the foreground.
 
-`Relay` owns no loop: the foreground loop polls what `masks` asks for, so that the terminal, the signals and the end of
-the container are waited for in one place.
+`Relay` has no loop of its own.  The foreground loop polls the descriptors of `masks` together with
+the signals and the pidfd of init.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pyrunc.errors import PyruncError, SysError
 from pyrunc.native import sockets, terminals
 
 _EOF = b"\x04"  # VEOF of a new terminal
-_CHUNK = 4096  # PIPE_BUF: so much can be written without blocking to a pipe that is reported writable
-_DRAIN_QUIET_MS = 100  # no output for so long after the end means that there is none
+_CHUNK = 4096  # PIPE_BUF: a write of this size to a writable pipe does not block
+_DRAIN_QUIET_MS = 100  # after the exit, silence of this length ends the drain
 _DRAIN_SECONDS = 2.0
 _RECEIVE_TIMEOUT_MS = 10_000
 
 
 def receive_master(sock: int) -> int:
-    """Take the pty's master that init sent over ``sock``.  Raises PyruncError."""
+    """Receive the pty master that init sends over ``sock``.  Raises PyruncError."""
     while True:
         try:
             _, fd = sockets.receive_descriptor(sock, _CHUNK, _RECEIVE_TIMEOUT_MS)
@@ -37,7 +37,7 @@ def receive_master(sock: int) -> int:
 
 
 class Relay:
-    """Copies stdin to the master and the master to stdout; the caller's terminal is raw until `close`."""
+    """Copy stdin to the pty and the pty to stdout; the caller's terminal is raw until `close`."""
 
     __slots__ = (
         "input",
@@ -52,15 +52,15 @@ class Relay:
     )
 
     def __init__(self, master: int, stdin: int = 0, stdout: int = 1) -> None:
-        """Takes over ``master``.  Raises OSError."""
+        """Take ownership of ``master``.  Raises OSError."""
         self.master, self.stdin, self.stdout = master, stdin, stdout
-        self.input = self.output = b""  # read, not written yet
+        self.input = self.output = b""  # read but not yet written
         self.master_open = self.stdin_open = self.stdout_open = True
-        posix.set_blocking(master, False)  # ours alone; stdio is shared with the caller's shell and stays as it is
-        # The container's newlines stay newlines: whoever reads our stdout through a pipe wants no carriage returns.
+        posix.set_blocking(master, False)  # not stdio, which the caller's shell shares
+        # Readers of our stdout through a pipe expect newlines without carriage returns.
         fs.ignore(terminals.clear_onlcr, master)
         self.resize()
-        # The caller's output processing stays, because the container's has no ONLCR.
+        # Raw mode keeps the caller's output processing, because the container's pty has no ONLCR.
         self.saved: bytes | None = None
         try:
             self.saved = terminals.make_raw(stdin)
@@ -68,36 +68,36 @@ class Relay:
             pass  # not a terminal
 
     def resize(self) -> None:
-        """Give the container's terminal the size of the caller's; without one it keeps /process/consoleSize."""
+        """Copy the size of the caller's terminal, if any, instead of /process/consoleSize."""
         for fd in (self.stdin, self.stdout, 2):
             try:
                 rows, columns = terminals.size(fd)
             except OSError:
                 continue  # not a terminal
-            if rows or columns:  # a terminal that does not know its size reports 0 x 0
+            if rows or columns:  # 0 x 0 means that the size is unknown
                 fs.ignore(terminals.set_size, self.master, rows, columns)
             return
 
     def masks(self) -> dict[int, int]:
-        """What to poll for now.  A direction that has bytes to write does not read more."""
+        """The descriptors and events to poll.  A direction with unwritten bytes does not read."""
         wanted: dict[int, int] = {}
         if self.stdin_open and self.master_open and not self.input:
             wanted[self.stdin] = POLLIN
         if self.master_open:
             mask = (0 if self.output else POLLIN) | (POLLOUT if self.input else 0)
-            if mask:  # if polled for nothing, it would report POLLHUP forever
+            if mask:  # with an empty mask, poll(2) would report POLLHUP forever
                 wanted[self.master] = mask
         if self.output:
             wanted[self.stdout] = POLLOUT
         return wanted
 
     def handle(self, ready: dict[int, int]) -> None:
-        """Move bytes for the descriptors that poll(2) reported.  Never blocks, never raises OSError."""
+        """Copy bytes of the descriptors that poll(2) reported.  Does not block or raise OSError."""
         if self.stdin in ready:
             self.input = self._read(self.stdin) if not ready[self.stdin] & POLLNVAL else b""
             if not self.input:
                 self.stdin_open = False
-                self.input = _EOF  # else what reads from a pipe through a terminal would never see its end
+                self.input = _EOF  # a program that reads the terminal would never see EOF
         if self.stdout in ready:
             self._write_out()
         events = ready.get(self.master, 0)
@@ -114,7 +114,10 @@ class Relay:
             return b""
 
     def _read_master(self) -> bool:
-        """Fill ``output``; False when there was nothing.  EIO is the end: nobody has the other side open."""
+        """Fill ``output``; False if there is no data.
+
+        EIO means that no process has the slave open.
+        """
         try:
             self.output = posix.read(self.master, _CHUNK)
         except OSError as error:
@@ -134,7 +137,7 @@ class Relay:
                 self.master_open = error.errno != EIO
 
     def _write_out_if_ready(self) -> None:
-        """Spare a turn of the loop: terminals are writable nearly always."""
+        """Write now if possible: stdout is nearly always writable, and this saves a poll."""
         if self.output:
             now = poll()
             now.register(self.stdout, POLLOUT)
@@ -148,14 +151,15 @@ class Relay:
         except OSError as error:
             if error.errno == EAGAIN:
                 return
-            self.stdout_open = False  # the reader is gone; the container goes on, its output goes nowhere
+            self.stdout_open = False  # no reader; discard further output
         if not self.stdout_open:
             self.output = b""
 
     def drain(self) -> None:
-        """After the end of the container: pass on all it has written.
+        """Copy the remaining output after init has exited.
 
-        The end is EIO.  A process that outlives init may keep the terminal open: then silence or the clock ends it.
+        It ends at EIO.  If a process that outlives init keeps the terminal open, it ends after a
+        silence or a deadline.
         """
         waiter = poll()
         waiter.register(self.master, POLLIN)
@@ -174,9 +178,9 @@ class Relay:
                 return
 
     def close(self) -> None:
-        """Give the caller the terminal back as it was."""
+        """Restore the caller's terminal and close the master."""
         if self.saved is not None:
-            fs.ignore(terminals.restore, self.stdin, self.saved)  # fails where it was hung up
+            fs.ignore(terminals.restore, self.stdin, self.saved)  # fails after a hangup
             self.saved = None
         if self.master >= 0:
             posix.close(self.master)

@@ -1,9 +1,9 @@
-"""Create a container: the one flow, from a bundle to a process that waits for `start`.
+"""Create a container: from a bundle to a process that waits for `start`.
 
-    load, validate -> host facts -> compile -> reserve the id -> cgroup -> spawn init, handshake -> commit
+    load, validate -> host facts -> compile -> reserve the id -> cgroup -> handshake -> commit
 
-The order is what makes a killed pyrunc recoverable: the intent (id, cgroup path, who we are) is in the state
-directory before the first side effect, so that `delete --force ID` knows what to remove (runc #4534).
+The order makes a killed pyrunc recoverable: the intent (id, cgroup path, our pid) is in the state
+directory before the first side effect, so `delete --force ID` knows what to remove (runc #4534).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class CreateOptions(SessionOptions):
-    """The options of `create`; paths are as on the command line."""
+    """Options of `create`; paths are as given on the command line."""
 
     __slots__ = (
         "bundle",
@@ -48,7 +48,7 @@ class CreateOptions(SessionOptions):
         "seccomp_log",
     )
 
-    detach = True  # nobody stays with the container
+    detach = True  # the command exits after the create
 
     def __init__(self, id: str, log: Log) -> None:
         super().__init__(id, log)
@@ -57,47 +57,50 @@ class CreateOptions(SessionOptions):
         self.no_pivot = self.no_new_keyring = self.seccomp_log = False
         self.cgroup_manager = "cgroupfs"
         self.rootless = "auto"  # or "true", "false"
-        self.image_bundle = ""  # of a container of an image; removed with it
-        self.overlay: list[str] = []  # mount options of the overlay that is its root
+        self.image_bundle = ""  # the bundle unpacked from an image; removed with the container
+        self.overlay: list[str] = []  # mount options of the overlay that is the root filesystem
 
 
 def compile_only(opts: CreateOptions) -> tuple[Config, host.HostFacts, Plan]:
-    """Load, validate and compile, touching nothing: what `pyrunc plan` prints.  Raises ConfigError."""
+    """Load, validate and compile without side effects, for `pyrunc plan`.  Raises ConfigError."""
     session = Create(opts)
     session.prepare(for_show=True)
     return session.config, session.facts, session.plan
 
 
 def create(opts: CreateOptions) -> None:
-    """Create a container that waits for `start`.  Raises PyruncError; then nothing is left behind."""
+    """Create a container that waits for `start`.
+
+    Raises PyruncError after everything has been undone.
+    """
     session = Create(opts)
     session.execute()
     session.finish()
 
 
 class Create(InitSession):
-    """One create at work."""
+    """The session of one `create`."""
 
     __slots__ = ("config", "container", "facts", "linux", "notify", "options", "opts", "raw", "reached_pid")
 
     transitions = handshake.CREATE
-    WAIT: ClassVar = "fifo"  # where init waits for its start
+    WAIT: ClassVar = "fifo"  # what init waits on for `start`
     opts: CreateOptions
 
     def __init__(self, opts: CreateOptions) -> None:
         super().__init__(opts.log)
         self.opts = opts
         self.notify = ""  # the directory of the container's notify socket
-        self.reached_pid = False  # there has been a process of the container
+        self.reached_pid = False  # the container has had a process
         self.config: Config
-        self.linux: Linux  # of the config
+        self.linux: Linux  # /linux of the config
         self.raw: bytes
         self.facts: host.HostFacts
         self.options: Options
         self.container: state.Container
 
     def handlers(self) -> Handlers:
-        """What answers each action of ``transitions``."""
+        """The method that handles each action of ``transitions``."""
         return {
             **super().handlers(),
             "map_ids": self.on_map_ids,
@@ -110,7 +113,7 @@ class Create(InitSession):
     # -- pure and read-only ------------------------------------------------------------------------------
 
     def prepare(self, *, for_show: bool = False) -> None:
-        """Everything that can fail without having touched anything; ``for_show``: nothing will follow."""
+        """Do everything that has no side effects.  ``for_show``: the plan is only printed."""
         opts = self.opts
         bundle = fs.abspath(opts.bundle)
         self.config, self.raw = self.read_config(fs.join(bundle, opts.config))
@@ -118,7 +121,7 @@ class Create(InitSession):
         if opts.rootless != "auto":
             self.facts.rootless = opts.rootless == "true"
         if for_show and not has_userns(self.config):
-            self.facts.euid = 0  # the plan of the one user who could carry it out
+            self.facts.euid = 0  # only root can execute this plan
         warnings = validate.check(self.config, facts=self.facts)
         older.adapt(self.config)
         if not for_show:
@@ -150,26 +153,26 @@ class Create(InitSession):
             self.close_streams()
         self.own_streams(self.config, self.config.get("process") or {"cwd": "/"})
         self.plan = compiler.compile_create(self.config, self.facts, options)
-        if for_show:  # `plan` prints them
+        if for_show:  # `pyrunc plan` prints the warnings
             self.plan.warnings[:0] = map(str, warnings)
             self.plan.warnings.more += warnings.more
         else:
             self.log.warnings(self.plan.warnings, "config.json")
 
     def read_config(self, path: str) -> tuple[Config, bytes]:
-        """The configuration, and the bytes to keep of it.  Raises ConfigError."""
+        """The parsed configuration, and its bytes for the state directory.  Raises ConfigError."""
         return load.load_config(path)
 
     def has_notify_socket(self) -> bool:
-        """Whether the container's service reports to our service manager (sd_notify(3))."""
+        """Whether a service manager expects sd_notify(3) messages."""
         return bool(fs.getenv("NOTIFY_SOCKET"))
 
     # -- side effects ------------------------------------------------------------------------------------
 
     def steps(self, interrupts: Interrupts) -> None:
-        """From the bundle to an init that waits for start."""
-        # First, because init can start up on another core while the configuration is read here.  Without a plan
-        # it is an idle process that exits with its socket: nothing has been touched.
+        """Go from the bundle to an init that waits for `start`."""
+        # init starts on another core while we read the configuration.  Until it gets a plan, it has
+        # no side effects and exits when its socket closes.
         self.spawn()
         self.prepare()
         self.reserve()
@@ -177,12 +180,12 @@ class Create(InitSession):
         self.converse(interrupts)
 
     def abandon(self) -> None:
-        """Run the undo stack; then the poststop hooks, which the runtime-spec requires when a create fails half-way."""
-        # Before everything else: a cgroup with processes cannot be removed.
+        """Undo everything, then run the poststop hooks, as runtime.md requires after a failure."""
+        # Kill first: a cgroup with processes cannot be removed.
         self.channel.close()
         self.kill_children()
         if self.stuck and self.undo.holds(self.remove_cgroup) and self.plan.cgroup_path:
-            # The cgroup cannot be removed, and `delete --force` finds it through the state.
+            # Keep the state, so that `delete --force` can find and remove the cgroup later.
             self.undo.keep(self.remove_cgroup, self.forget)
             self.undo.push(self.container.unlock)
             self.stuck += f"; `delete --force {self.opts.id}` removes the rest once it has ended"
@@ -192,7 +195,7 @@ class Create(InitSession):
             self.host_hooks("poststop", "stopped", fatal=False)
 
     def reserve(self) -> None:
-        """Take the id and write the intent."""
+        """Reserve the id and write the intent."""
         self.driver = cgroup.open_driver(
             self.opts.cgroup_manager if self.facts.cgroup2_mount else "disabled", self.facts
         )
@@ -212,9 +215,9 @@ class Create(InitSession):
         if self.plan.callers_mounts:
             self.watch_root()
         if self.opts.no_new_keyring:
-            container.data["no_new_keyring"] = True  # for `exec`, which would join it
+            container.data["no_new_keyring"] = True  # for `exec`, which would join a keyring
         if self.opts.seccomp_log:
-            container.data["seccomp_log"] = True  # for `exec`, whose filter is the same
+            container.data["seccomp_log"] = True  # for `exec`, which uses the same filter
         if self.notify:
             from pyrunc import notify
 
@@ -230,11 +233,11 @@ class Create(InitSession):
         fs.write_new(f"{container.dir}/config.json", self.raw)
 
     def take_id(self) -> None:
-        """Reserve the id.  Raises StateError when it is taken, SysError."""
+        """Reserve the id.  Raises StateError if it is in use, SysError."""
         self.container.reserve()
 
     def watch_root(self) -> None:
-        """Note what is at the root filesystem before init mounts in our own mount namespace."""
+        """Record the mount at the root filesystem before init mounts in our own mount namespace."""
         from pyrunc import rootmount
 
         data = self.container.data
@@ -242,24 +245,27 @@ class Create(InitSession):
         self.undo.push(self.remove_root)
 
     def remove_root(self) -> None:
-        """Undo of ROOT in our mount namespace."""
+        """Undo ROOT in our mount namespace."""
         from pyrunc import rootmount
 
         rootmount.remove(self.container.data["rootfs"], self.container.data["root_below"], 0)
 
     def forget(self) -> None:
-        """Undo of `reserve`, the last: `delete --force` must find what could not be undone."""
+        """Undo `reserve`; keep the state if an earlier undo failed, for `delete --force`."""
         if self.undo.problems:
             self.container.unlock()
         else:
             self.container.destroy()
 
     def make_cgroup(self) -> None:
-        """Create the cgroup.  The limits are set at MOUNTED, after init's own set-up, which must not count."""
+        """Create the cgroup.
+
+        Limits are set at MOUNTED, so that they do not apply to init's setup.
+        """
         path = self.plan.cgroup_path
         resources = self.resources()
         if not path:
-            self.driver.create(path, resources)  # refuses limits
+            self.driver.create(path, resources)  # raises if limits are set
             return
         self.undo.push(self.remove_cgroup)
         try:
@@ -271,13 +277,13 @@ class Create(InitSession):
             self.do_without_cgroup(error)
         else:
             if "memory" in resources and self.plan.copies_up():
-                # init copies data of the image: the memory limit must bound it.
+                # init copies data of the image to tmpfs; the memory limit must already apply.
                 self.driver.apply(path, {"memory": resources["memory"]})
 
     def do_without_cgroup(self, error: SysError) -> None:
-        """Leave the container in our own cgroup, which is all a user has to whom none is delegated.
+        """Leave the container in our own cgroup, because this user has no delegated cgroup.
 
-        Raises PyruncError when the configuration asks for more.
+        Raises PyruncError if the configuration requires a cgroup.
         """
         from pyrunc.launch import rootless
 
@@ -290,7 +296,7 @@ class Create(InitSession):
         self.container.save()
 
     def remove_cgroup(self) -> None:
-        """Undo of `make_cgroup`: remove only what did not exist before, so that a cgroup in use stays."""
+        """Undo `make_cgroup`; a cgroup that existed before is kept."""
         path, made = self.plan.cgroup_path, self.driver.made
         if path in made:
             self.driver.kill(path, SIGKILL)
@@ -298,13 +304,13 @@ class Create(InitSession):
             self.driver.remove(path, made=made)
 
     def resources(self) -> Resources:
-        """linux.resources, {} without any."""
+        """linux.resources, {} by default."""
         return self.linux.get("resources", {})
 
     # -- the handshake -----------------------------------------------------------------------------------
 
     def open_slot(self, kind: str, value: str, origin: str) -> int:
-        """The fifos of the start channel, besides what every session opens."""
+        """Also open the fifos of the start channel and the namespaces of idmapped mounts."""
         if kind in ("start", "error"):
             path = self.container.fifo(kind)
             posix.mkfifo(path, 0o600)
@@ -316,21 +322,21 @@ class Create(InitSession):
         return super().open_slot(kind, value, origin)
 
     def setting(self) -> Setting:
-        """Where and as whom the program was to run."""
+        """The root, process and config that explain a failed execve."""
         from pyrunc import explain
 
         root = fs.join(fs.abspath(self.opts.bundle), self.config["root"]["path"])
         return explain.Setting(self.config, self.config.get("process") or {"cwd": "/"}, root)
 
     def on_map_ids(self, record: handshake.Record) -> None:
-        """MAP: the process that enter is by now has a new user namespace, and is nobody in it."""
+        """MAP: write the id maps of the user namespace that `enter` has created."""
         from pyrunc import idmap
 
         idmap.write_maps(self.enter_pid, self.config["linux"], self.facts)
         self.send(handshake.GO)
 
     def on_pid(self, record: handshake.Record) -> None:
-        """PID: from now on there is a process to kill; record it in the state before anything else."""
+        """PID: record the process in the state first, so that it can be killed."""
         self.init_pid, self.reached_pid = record.value, True
         self.pidfd = posix.pidfd_open(self.init_pid)
         self.reap_enter()
@@ -344,11 +350,12 @@ class Create(InitSession):
 
             idmap.check_joined(self.init_pid, linux)
         if self.plan.cgroup_path:
-            # Overlaps init's mounts.  The default device rules allow what init does meanwhile (mknod, /dev/null, ptys).
+            # Runs in parallel with init's mounts.  The default device rules allow the devices that
+            # init uses (mknod, /dev/null, ptys).
             self.driver.devices(self.cgroup_fd, resources.get("devices"), "/linux/resources/devices")
 
     def on_mounted(self, record: handshake.Record) -> None:
-        """MOUNTED: limits, then the hooks that run in the runtime's namespaces."""
+        """MOUNTED: set limits, then run the hooks of the runtime's namespaces."""
         if "root_below" in self.container.data:
             from pyrunc import rootmount
 
@@ -368,17 +375,18 @@ class Create(InitSession):
             rdt.apply(self.linux["intelRdt"], classes, self.init_pid)
         devices = self.linux.get("netDevices")
         if devices:
-            # Before the hooks, which may want to configure them, and before init's sysctls, which may name them.
+            # Before the hooks, which may configure the devices, and before sysctls that name them.
             from pyrunc.launch import netdev
 
             self.undo.push(netdev.move(devices, self.init_pid, self.log).restore)
-        # runtime.md has prestart after the step that "creating" stands for; crun and the conformance suite agree.
+        # prestart hooks get the status "created", as in crun and the conformance suite: runtime.md
+        # runs them after the "creating" step.
         self.host_hooks("prestart", "created", fatal=True)
         self.host_hooks("createRuntime", "creating", fatal=True)
         self.send(handshake.GO)
 
     def on_seccomp(self, record: handshake.Record) -> None:
-        """SECCOMP: fetch the notify descriptor out of init and hand it to the agent at listenerPath."""
+        """SECCOMP: send init's notify descriptor to the agent at listenerPath."""
         from pyrunc import seccomp
 
         status = state.oci_state(
@@ -388,7 +396,7 @@ class Create(InitSession):
         self.send(handshake.GO)
 
     def on_created(self, record: handshake.Record) -> None:
-        """CREATED: init waits.  The state is committed before the caller learns of it."""
+        """CREATED: init waits for `start`.  Save the state before the command reports success."""
         self.send_pidfd()
         if self.opts.pid_file:
             write_pid_file(self.opts.pid_file, self.init_pid)
@@ -399,7 +407,7 @@ class Create(InitSession):
     # -- after CREATED -----------------------------------------------------------------------------------
 
     def host_hooks(self, kind: str, status: Status, *, fatal: bool) -> None:
-        """Run the hooks of one kind in the runtime's namespaces."""
+        """Run the hooks of a kind in the runtime's namespaces."""
         listed = self.plan.hooks.get(kind)
         if listed:
             pid = 0 if status == "stopped" else self.init_pid
@@ -413,7 +421,7 @@ class Create(InitSession):
             hooks.run_hooks(kind, listed, text, around, fatal=fatal)
 
     def finish(self) -> None:
-        """Success: the result stays, and only our own descriptors are closed."""
+        """Keep the container and close our descriptors."""
         self.undo.forget()
         self.channel.close()
         if self.cgroup_fd >= 0:
@@ -426,7 +434,7 @@ class Create(InitSession):
 
 
 def has_userns(config: Config) -> bool:
-    """Whether a config, not yet validated, asks for a user namespace."""
+    """Whether a config, not yet validated, has a user namespace."""
     linux = config.get("linux") if type(config) is dict else None
     spaces = linux.get("namespaces") if type(linux) is dict else None
     return type(spaces) is list and any(type(entry) is dict and entry.get("type") == "user" for entry in spaces)

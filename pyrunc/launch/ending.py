@@ -1,4 +1,4 @@
-"""How a session ends early: signals of the caller, and children that are killed, reaped or stuck."""
+"""How a session ends early: signals, and children that are killed, reaped or stuck."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import posix
 from pyrunc.errors import PyruncError
 from pyrunc.native import processes, signals
 
-# For a process that was killed or is about to exit.  One that takes longer is stuck in the kernel (waiting for a
-# FUSE server, for example), where no signal reaches it.
+# For a process that was killed or is about to exit.  A process that takes longer is stuck in the
+# kernel, for example on a FUSE server, where signals do not reach it.
 END_TIMEOUT_MS = 5_000
 
 
 class Interrupts:
-    """SIGINT, SIGTERM, SIGHUP and SIGQUIT during set-up: noted, handled between two steps, never in mid-rollback."""
+    """Catch SIGINT, SIGTERM, SIGHUP and SIGQUIT.
+
+    They are handled between two steps, never during an undo.
+    """
 
     __slots__ = ()
 
@@ -22,7 +25,7 @@ class Interrupts:
 
     @property
     def caught(self) -> int:
-        """The signal that arrived; 0 if none did."""
+        """The signal that arrived, or 0."""
         return signals.caught()
 
     def check(self) -> None:
@@ -36,7 +39,7 @@ class Interrupts:
 
 
 def raise_interrupted(interrupts: Interrupts, error: BaseException) -> None:
-    """Report an error that a signal caused as the interruption.  Raises PyruncError, or returns."""
+    """Raises PyruncError if a signal arrived and ``error`` is not already a PyruncError."""
     if interrupts.caught and not isinstance(error, PyruncError):
         raise PyruncError(f"interrupted by signal {interrupts.caught}") from error
 
@@ -55,7 +58,7 @@ def unknown_children() -> list[int]:
 
 
 def where(pid: int) -> str:
-    """``process 4711 (pyrunc-init) waits in request_wait_answer``; for messages."""
+    """Text for messages: ``process 4711 (pyrunc-init) waits in request_wait_answer``."""
     from pyrunc import host
 
     name = host.read(f"/proc/{pid}/comm").decode("utf-8", "replace").strip() or "?"
@@ -63,7 +66,10 @@ def where(pid: int) -> str:
 
 
 def await_end(pid: int, interrupts: Interrupts | None = None) -> None:
-    """Wait for a child that is about to end, without reaping it.  Raises PyruncError, OSError."""
+    """Wait for a child to exit, without reaping it.
+
+    Raises PyruncError after END_TIMEOUT_MS, OSError.
+    """
     while True:
         try:
             processes.await_end(pid, END_TIMEOUT_MS)
@@ -79,7 +85,7 @@ def await_end(pid: int, interrupts: Interrupts | None = None) -> None:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether a child that nobody has reaped has ended."""
+    """Whether an unreaped child has ended."""
     try:
         processes.await_end(pid, 0)
     except OSError:
@@ -88,9 +94,9 @@ def has_ended(pid: int) -> bool:
 
 
 def reap(pid: int, interrupts: Interrupts | None = None) -> int:
-    """The wait status of a child that is about to end; 0 if other code has reaped it.
+    """Wait for a child to exit and reap it. Returns its wait status, 0 if other code has reaped it.
 
-    Raises PyruncError if it does not end, OSError.
+    Raises PyruncError if it does not end in time, OSError.
     """
     await_end(pid, interrupts)
     try:

@@ -1,9 +1,9 @@
-"""One more process in a container that exists: the flow of `create` with a plan that joins.
+"""Add a process to an existing container, with a plan that joins its namespaces.
 
-    check the state -> open the namespaces -> compile -> handshake -> pid file; in the foreground wait for its end
+    check the state -> open the namespaces -> compile -> handshake -> pid file -> foreground: wait
 
-Nothing is written to the container's state, and its lock is not taken: any number of execs may be at work, and `kill`
-and `delete` need not wait for them.
+`exec` does not write the container's state and does not lock it.  Several execs can run at the same
+time, and `kill` and `delete` do not wait for them.
 """
 
 from __future__ import annotations
@@ -38,23 +38,24 @@ _MAX_PROCESS = 16 << 20  # bytes of a process.json
 
 
 class ExecOptions(SessionOptions):
-    """The options of `exec`; ``flags`` are those that change the process, as on the command line."""
+    """Options of `exec`; ``flags`` are the command-line options that change the process."""
 
     __slots__ = ("args", "cgroup", "detach", "flags", "ignore_paused", "process")
 
     def __init__(self, id: str, log: Log) -> None:
         super().__init__(id, log)
         self.args: list[str] = []
-        self.process = ""  # path of a process.json; then ``args`` and ``flags`` are not used
+        self.process = ""  # path of a process.json, which replaces ``args`` and ``flags``
         self.flags: Mapping[str, object] = {}
         self.cgroup: list[str] = []
         self.detach = self.ignore_paused = False
 
 
 def execute(opts: ExecOptions) -> int:
-    """Run a process in a container; its exit code (128 + n for signal n), or 0 at once with ``detach``.
+    """Run a process in a container.
 
-    Raises PyruncError when the program was not executed; then nothing is left behind.
+    Returns its exit code (128 + n for signal n); with ``detach``, returns 0 as soon as it runs.
+    Raises PyruncError if the program could not be executed, after everything has been undone.
     """
     session = Exec(opts)
     session.execute()
@@ -71,7 +72,10 @@ def execute(opts: ExecOptions) -> int:
 
 
 def compile_only(config: Config, facts: host.HostFacts, id: str, path: str, cgroup: str) -> Plan:
-    """What `exec --process` would do in a container of ``config``: for `pyrunc plan`.  Raises ConfigError."""
+    """The plan of `exec --process` in a container of ``config``, for `pyrunc plan`.
+
+    Raises ConfigError.
+    """
     source, process = read_process(path, config.get("process") or {"cwd": "/"})
     exec_process.check(process, facts, source)
     options = Options(id)
@@ -83,7 +87,10 @@ def compile_only(config: Config, facts: host.HostFacts, id: str, path: str, cgro
 
 
 def read_process(path: str, container: Process) -> tuple[str, Process]:
-    """A process.json completed by the container's own process; and its name, for messages.  Raises ConfigError."""
+    """The name of a process.json, and its process with defaults from ``container``.
+
+    Raises ConfigError, SysError.
+    """
     source = path.rpartition("/")[2]
     try:
         data = fs.read_file(path, _MAX_PROCESS)
@@ -93,7 +100,7 @@ def read_process(path: str, container: Process) -> tuple[str, Process]:
 
 
 class Exec(InitSession):
-    """One exec at work."""
+    """The session of one `exec`."""
 
     __slots__ = ("config", "container", "filtered", "listener", "ns_fds", "opts", "wanted")
 
@@ -104,21 +111,21 @@ class Exec(InitSession):
         super().__init__(opts.log)
         self.opts = opts
         self.filtered = False
-        self.listener = -1  # the filter's notify descriptor, until its agent can get the pid
+        self.listener = -1  # the seccomp notify descriptor, until the pid for its agent is known
         self.ns_fds: dict[str, int] = {}  # path -> descriptor
         self.config: Config
         self.wanted: Process
         self.container: state.Container
 
     def handlers(self) -> Handlers:
-        """What answers each action of ``transitions``."""
+        """The method that handles each action of ``transitions``."""
         return {**super().handlers(), "pid": self.on_pid, "seccomp": self.on_seccomp}
 
     # -- the flow ----------------------------------------------------------------------------------------
 
     def steps(self, interrupts: Interrupts) -> None:
-        """From the command line to a program that runs."""
-        self.spawn()  # it starts up on another core while the state is read here
+        """Go from the command line to a running program."""
+        self.spawn()  # init starts on another core while we read the state
         self.prepare()
         self.converse(interrupts)
         self.channel.close()
@@ -126,14 +133,14 @@ class Exec(InitSession):
             write_pid_file(self.opts.pid_file, self.init_pid)
 
     def abandon(self) -> None:
-        """End the process, if there is one yet, and give the terminal back."""
+        """Kill the process, if any, and restore the terminal."""
         self.channel.close()
         self.kill_children()
         self.undo.run()
         self.close()
 
     def close(self) -> None:
-        """Release descriptors."""
+        """Close the descriptors of the session."""
         for fd in (*self.ns_fds.values(), self.cgroup_fd, self.pidfd, self.listener):
             if fd >= 0:
                 fs.ignore(posix.close, fd)
@@ -141,17 +148,17 @@ class Exec(InitSession):
         self.cgroup_fd = self.pidfd = self.listener = -1
 
     def foreground(self) -> bool:
-        """Without --detach."""
+        """Whether the command waits: without --detach."""
         return not self.opts.detach
 
     # -- read-only ---------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """The container as it is now, the process that is wanted, and the plan."""
+        """Read the container's state, build the process, and compile the plan."""
         opts = self.opts
         self.container = container = self.open_store().open(opts.id)
         self.check_status()
-        # Validated when the container was created, and in a directory of ours since.
+        # Not validated again: create has validated it, and only we write to this directory.
         self.config, _ = load.load_config(container.dir + "/config.json")
         if container.data.get("seccomp_log"):
             from pyrunc.launch import seccomp_log
@@ -175,16 +182,16 @@ class Exec(InitSession):
         self.log.warnings(self.plan.warnings, "config.json")
 
     def check_status(self) -> None:
-        """Raises StateError unless a process can be added now."""
+        """Raises StateError if the status does not allow exec."""
         status = self.container.status()
         if status == "paused" and not self.opts.ignore_paused:
             raise StateError("cannot exec in a paused container (use --ignore-paused to override)")
         if status in ("stopped", "creating"):
-            # "stopped" is what callers look for
+            # callers search for "stopped"
             raise StateError(f"cannot exec in a {status} container")
 
     def process(self, facts: host.HostFacts) -> Process:
-        """The process to run, validated.  Raises ConfigError, UsageError."""
+        """Build and validate the process to run.  Raises ConfigError, UsageError."""
         opts = self.opts
         own: Process = self.config.get("process") or {"cwd": "/"}
         if opts.process:
@@ -201,14 +208,14 @@ class Exec(InitSession):
         return process
 
     def read_process(self, own: Process) -> tuple[str, Process]:
-        """The process of --process, and its name, for messages.  Raises ConfigError, SysError."""
+        """The name of the --process file, and its process.  Raises ConfigError, SysError."""
         return read_process(self.opts.process, own)
 
     def open_namespaces(self) -> list[tuple[str, str]]:
-        """Open what init is in and we are not.  Raises StateError when it has ended meanwhile.
+        """Open the namespaces of init that differ from ours.  Raises StateError if init has ended.
 
-        The pid is checked before and after: a pid that was given to another process in between would lead into
-        whatever that one is in.
+        The pid is checked before and after: if it was reused in between, the namespaces would
+        belong to another process.
         """
         data = self.container.data
         pid = data["pid"]
@@ -220,7 +227,7 @@ class Exec(InitSession):
                     ours, theirs = posix.stat(f"/proc/thread-self/ns/{name}"), posix.stat(path)
                 except FileNotFoundError:
                     if fs.exists(f"/proc/{pid}/ns"):
-                        continue  # a kernel without this type
+                        continue  # the kernel lacks this type
                     raise
                 if ours.st_ino != theirs.st_ino or ours.st_dev != theirs.st_dev:
                     self.ns_fds[path] = posix.open(path, O_RDONLY | O_CLOEXEC)
@@ -239,10 +246,11 @@ class Exec(InitSession):
     # -- the cgroup --------------------------------------------------------------------------------------
 
     def open_cgroup(self) -> str:
-        """Open the cgroup that the process is born in; its directory, "" when the container has none of its own.
+        """Open the cgroup in which the process is created.
 
-        Without --cgroup that is init's where the container's own was removed or takes no processes: a service manager
-        in the container moves itself.  With --cgroup it is that one and no other.
+        Returns its directory, or "" if the container has no cgroup of its own.  Without --cgroup,
+        init's current cgroup is used if the container's cgroup is removed or cannot contain
+        processes: a service manager in the container moves itself.
         """
         base = self.container.cgroup_directory()
         sub = sub_cgroup(self.opts.cgroup)
@@ -267,7 +275,10 @@ class Exec(InitSession):
         return directory
 
     def init_cgroup(self, base: str) -> str:
-        """The directory of init's own cgroup, which need not be below the container's.  Raises OSError."""
+        """The directory of init's current cgroup, which may be outside the container's.
+
+        Raises OSError.
+        """
         path = host.own_cgroup(fs.read_file(f"/proc/{self.container.data['pid']}/cgroup"))
         top = self.container.data["cgroup"]
         if path == top or path.startswith(top.rstrip("/") + "/"):
@@ -275,10 +286,11 @@ class Exec(InitSession):
         return host.snapshot().cgroup_dir(path)
 
     def move_into_scope(self, directory: str, facts: host.HostFacts) -> None:
-        """Ask a user's systemd to move enter to its scope, where we may not do that ourselves.  Raises PyruncError.
+        """Ask the user's systemd to move `enter` to its scope if we lack the permission.
 
-        The kernel wants write access to what is above both cgroups (cgroups(7), "Delegation containment").  A user who
-        comes from a login session has none: that is root's, and so is the slice that it has in common with the scope.
+        The kernel requires write access to the common ancestor of both cgroups (cgroups(7),
+        "Delegation containment").  For a user in a login session, root owns this ancestor.
+        Raises PyruncError.
         """
         base, path = self.container.cgroup_directory(), self.container.data["cgroup"]
         ours, theirs = host.own_cgroup(host.read("/proc/self/cgroup")).split("/"), path.split("/")
@@ -294,17 +306,17 @@ class Exec(InitSession):
     # -- the handshake -----------------------------------------------------------------------------------
 
     def step_limit(self) -> int:
-        """A process that is born frozen answers when it is thawed."""
+        """No limit with --ignore-paused: a process in a frozen cgroup answers after the thaw."""
         return WAIT_FOREVER if self.opts.ignore_paused else super().step_limit()
 
     def open_slot(self, kind: str, value: str, origin: str) -> int:
-        """The namespaces are open already."""
+        """Also pass on the namespaces, which are already open."""
         if kind == "ns":
             return self.ns_fds.pop(value)
         return super().open_slot(kind, value, origin)
 
     def on_ready(self, record: handshake.Record) -> None:
-        """READY: enter is in the container, and about to give up the privileges that limits and an RDT class need."""
+        """READY: set the RDT class and rlimits of `enter` before it drops its privileges."""
         if self.container.data.get("rdt"):
             from pyrunc.cgroup import rdt
 
@@ -313,7 +325,7 @@ class Exec(InitSession):
         self.send(handshake.GO)
 
     def on_seccomp(self, record: handshake.Record) -> None:
-        """SECCOMP: the notify descriptor goes to the agent of the container, with the program's pid."""
+        """SECCOMP: take the notify descriptor; send it once the program's pid is known."""
         from pyrunc import seccomp
 
         if self.filtered:
@@ -330,7 +342,7 @@ class Exec(InitSession):
         self.send(handshake.GO)
 
     def hand_over_listener(self) -> None:
-        """Send the notify descriptor to the agent."""
+        """Send the notify descriptor to the seccomp agent."""
         from pyrunc import seccomp
 
         status = self.container.oci_state(self.container.status())
@@ -339,7 +351,7 @@ class Exec(InitSession):
         self.listener = -1
 
     def on_pid(self, record: handshake.Record) -> None:
-        """PID: a process of the container waits for us; all it has left to do is to execute the program."""
+        """PID: the process waits for GO, and only executes the program after it."""
         self.init_pid = record.value
         self.pidfd = posix.pidfd_open(self.init_pid)
         self.reap_enter()
@@ -354,7 +366,10 @@ class Exec(InitSession):
         self.send(handshake.GO)
 
     def set_scheduler(self) -> None:
-        """Set process.scheduler from here: the process has dropped the capability for it.  Raises SysError."""
+        """Set process.scheduler, for which the process itself no longer has the capability.
+
+        Raises SysError.
+        """
         try:
             processes.sched_setattr(self.init_pid, self.plan.sched_attr)
         except OSError as error:
@@ -364,7 +379,7 @@ class Exec(InitSession):
             raise SysError("/process/scheduler", "sched_setattr", error.errno or 0, hint=hint) from error
 
     def setting(self) -> Setting:
-        """Where and as whom the program was to run."""
+        """The root, process and config that explain a failed execve."""
         from pyrunc import explain
 
         return explain.Setting(self.config, self.wanted, f"/proc/{self.container.data['pid']}/root")
@@ -376,23 +391,26 @@ class Exec(InitSession):
         return explain.bounded(self.setting(), name, number)
 
     def on_fail(self, record: handshake.Record) -> None:
-        """FAIL: the step's own error, unless the container has ended meanwhile."""
+        """FAIL: raise the error of the step, or StateError if the container has ended."""
         self.check_alive()
         raise self.step_error(record)
 
     def premature_end(self) -> PyruncError:
-        """EOF without FAIL: it was killed, alone or with the container."""
+        """The error for EOF without FAIL.  Raises StateError if the container has ended."""
         self.check_alive()
         return super().premature_end()
 
     def check_alive(self) -> None:
-        """Raises StateError when the container has ended."""
+        """Raises StateError if the container has ended."""
         if not self.container.init_alive():
             raise StateError("cannot exec in a stopped container: its first process has just ended")
 
 
 def takes_processes(directory: str) -> bool:
-    """Whether a cgroup is there and offers no controllers to those below, as one with processes.  Raises OSError."""
+    """Whether a cgroup exists and can contain processes: it delegates no controllers.
+
+    Raises OSError.
+    """
     try:
         return not fs.read_file(directory + "/cgroup.subtree_control", 4096).strip()
     except FileNotFoundError:
@@ -402,15 +420,16 @@ def takes_processes(directory: str) -> bool:
 def sub_cgroup(given: list[str]) -> str:
     """The path of --cgroup below the container's cgroup.  Raises UsageError.
 
-    There is one hierarchy, so that controllers before a colon, which runc wants on v1, choose nothing; but all must
-    mean the same path.
+    cgroup v2 has one hierarchy: controllers before a colon, a v1 syntax of runc, select nothing,
+    but all paths must be equal.
     """
     found = ""
     for text in given:
         controllers, colon, path = text.rpartition(":")
         if colon and not all(controllers.split(",")):
             raise UsageError(f"--cgroup {show(text)}: an empty controller name before the colon")
-        # No ".." at all: cgroupfs has no links, so that this alone keeps it below (crun 1.28 had an escape here).
+        # cgroupfs has no symbolic links, so refusing ".." keeps the path below the container's
+        # cgroup (crun 1.28 had an escape here).
         if ".." in path.split("/") or "\0" in path or "\n" in path:
             raise UsageError(f'--cgroup {show(text)}: bad sub cgroup path: expected one without ".."')
         path = fs.normpath("/" + path)[1:]

@@ -1,4 +1,4 @@
-"""Waiting for a program in the foreground: signals go to it, its terminal is relayed, its exit code is ours."""
+"""Wait for a foreground program: forward signals, relay its terminal, return its exit code."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 SIGCHLD, SIGURG, SIGWINCH = 17, 23, 28
 _NOT_FORWARDED = (SIGCHLD, SIGURG, SIGWINCH)
-_ENDING = frozenset((1, 2, 3, 15))  # SIGHUP, SIGINT, SIGQUIT, SIGTERM, once there is nobody to pass them on to
+_ENDING = frozenset((1, 2, 3, 15))  # SIGHUP, SIGINT, SIGQUIT, SIGTERM: end `drain`
 
 
 class Watch:
-    """A `run` or `exec` in the foreground, from before its program starts until its end."""
+    """A `run` or `exec` in the foreground, from before its program starts until it exits."""
 
     __slots__ = ("loop", "relay", "session", "signals", "streams")
 
@@ -46,7 +46,10 @@ class Watch:
         self.loop: Loop | None = None
 
     def wait(self, proxy: Proxy | None) -> int:
-        """Wait for the program's end.  Returns its exit code, 128 + n for signal n.  Its terminal is closed then."""
+        """Wait for the program to exit and close its terminal.
+
+        Returns its exit code, 128 + n for signal n.
+        """
         self.loop = Loop(self.session, self.signals, self.relay or self.streams, proxy)
         try:
             status = self.loop.run()
@@ -62,10 +65,10 @@ class Watch:
         return posix.WEXITSTATUS(status)
 
     def drain(self) -> None:
-        """After `wait`, and after what is left of the container was killed: pass on output until its end.
+        """Copy output until EOF, after `wait` and after the container's processes were killed.
 
-        As with runc the end comes when nobody has the pipes open any more, so a process that the program has left
-        behind in the background holds us; but a signal that would end us does so.
+        As in runc, EOF comes when no process has the pipes open, so a background process that
+        outlives the program delays it.  A terminating signal ends the drain.
         """
         try:
             if self.streams is not None and self.loop is not None:
@@ -75,7 +78,7 @@ class Watch:
             self.close()
 
     def close(self) -> None:
-        """Put the terminal back, close the pipes; idempotent."""
+        """Restore the terminal and close the pipes; idempotent."""
         if self.relay is not None:
             self.relay.close()
             self.relay = None
@@ -86,7 +89,7 @@ class Watch:
 
 
 class Signals:
-    """Every signal of ours arrives at a descriptor, so that one poll waits for everything."""
+    """A signalfd for all our signals, so that one poll waits for everything."""
 
     __slots__ = ("fd",)
 
@@ -94,11 +97,11 @@ class Signals:
         self.fd = fd
 
     def read(self) -> list[int]:
-        """The signals that came since the last call."""
+        """The signals that arrived since the last call."""
         return signals.read(self.fd)
 
     def close(self) -> None:
-        """Stop reporting; the signals stay blocked, so that none ends us while we clean up."""
+        """Close the signalfd.  Signals stay blocked, so that none ends us during cleanup."""
         if self.fd >= 0:
             posix.close(self.fd)
             self.fd = -1
@@ -118,7 +121,7 @@ class Loop:
             self.poller.register(proxy.fileno(), POLLIN)
 
     def run(self) -> int:
-        """Until init has ended; returns its wait status."""
+        """Wait until init exits, and return its wait status."""
         while True:
             ready, _ = self.wait()
             if self.proxy is not None and self.proxy.fileno() in ready:
@@ -128,7 +131,7 @@ class Loop:
                 return posix.waitpid(self.session.init_pid, 0)[1]
 
     def drain(self, streams: Streams) -> None:
-        """Until all pipes are at their end, or a signal comes that is to end us."""
+        """Wait until all pipes reach EOF or a terminating signal arrives."""
         if self.proxy is not None:
             self.poller.unregister(self.proxy.fileno())
         while streams.masks():
@@ -136,7 +139,7 @@ class Loop:
                 return
 
     def wait(self) -> tuple[dict[int, int], list[int]]:
-        """One poll: passes on signals and bytes.  What poll(2) reported, and the signals that came."""
+        """Poll once, forward signals and bytes.  Returns what poll(2) reported, and the signals."""
         masks = self.relay.masks() if self.relay is not None else {}
         for fd, mask in masks.items():
             self.poller.register(fd, mask)
@@ -150,14 +153,14 @@ class Loop:
         return ready, signals
 
     def on_notify(self, proxy: Proxy) -> None:
-        """sd_notify: READY is passed on once; the container's later messages are ignored."""
+        """Forward READY of sd_notify once; later messages of the container are ignored."""
         if proxy.take(self.session.init_pid):
             self.poller.unregister(proxy.fileno())
             proxy.close()
             self.proxy = None
 
     def on_signals(self, numbers: list[int]) -> None:
-        """Forward, resize or reap."""
+        """Handle signals: forward them, resize the terminal, or reap orphans."""
         for number in numbers:
             if number == SIGWINCH:
                 if self.session.relay is not None:
@@ -168,7 +171,10 @@ class Loop:
                 fs.ignore(processes.pidfd_send_signal, self.session.pidfd, number)
 
     def reap_orphans(self) -> None:
-        """As subreaper we inherit what a container without a pid namespace leaves; `run` waits for init itself."""
+        """Reap orphans, except init.
+
+        As subreaper we inherit the orphans of a container without a pid namespace.
+        """
         while True:
             try:
                 found = posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)

@@ -1,8 +1,8 @@
 """linux.netDevices: move network devices of the host into the container's network namespace.
 
-Cold: pyroute2's messages are imported for a config with devices only.  The devices are moved before any hook runs and
-stay there: with the namespace the kernel removes them, or gives physical ones back to the host (config-linux.md,
-Namespace Lifecycle).  Only a create that fails moves back what it has moved itself.
+pyroute2 is imported only for a config with devices.  The devices are moved before any hook runs.
+When the namespace ends, the kernel removes them, or returns physical ones to the host
+(config-linux.md, Namespace Lifecycle).  Only a failed create moves its devices back.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from pyrunc.log import Log
     from pyrunc.spec.types import NetDevice
 
-    Message = Any  # of pyroute2, which has no types: a dict with methods
+    Message = Any  # a message of pyroute2, which has no type hints
 
 POINTER = "/linux/netDevices"
 IFF_UP, IFF_LOOPBACK = 0x1, 0x8
 IFA_F_PERMANENT = 0x80
-# What of an address's flags says how it is used; the others are what the kernel found out about it.
-KEPT_FLAGS = 0x200 | 0x400 | 0x100 | 0x10 | 0x02  # NOPREFIXROUTE, MCAUTOJOIN, MANAGETEMPADDR, HOMEADDRESS, NODAD
+# Flags that configure an address; the kernel maintains the others.
+# NOPREFIXROUTE, MCAUTOJOIN, MANAGETEMPADDR, HOMEADDRESS, NODAD
+KEPT_FLAGS = 0x200 | 0x400 | 0x100 | 0x10 | 0x02
 SCOPE_UNIVERSE = 0
 _ADDRESS_ATTRIBUTES = ("IFA_ADDRESS", "IFA_LOCAL", "IFA_BROADCAST", "IFA_RT_PRIORITY")
 # linux/rtnetlink.h, linux/netlink.h
@@ -39,7 +40,7 @@ NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x300
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 NLMSG_ERROR, NLMSG_DONE, NLMSGERR_ATTR_MSG = 2, 3, 1
 _HEADER = Struct("=IHHII")  # struct nlmsghdr
-_MOVING = "pyrunc-{}"  # the name on the way, where the kernel is to choose the final one
+_MOVING = "pyrunc-{}"  # temporary name during the move, for templates
 
 _HINTS = {
     "EPERM": "moving a device needs CAP_NET_ADMIN in both network namespaces",
@@ -51,7 +52,7 @@ _HINTS = {
 
 
 class Device:
-    """A device on its way: what it was on the host, and where it is now."""
+    """A device to move: its state on the host, and its index in the container."""
 
     __slots__ = ("addresses", "index", "moved", "name", "pointer", "up", "wanted")
 
@@ -59,11 +60,11 @@ class Device:
         self.pointer = f"{POINTER}/{escape(name)}"
         self.name, self.wanted = name, wanted
         self.index, self.up, self.addresses = index, up, addresses
-        self.moved = 0  # its index in the container's namespace
+        self.moved = 0  # its index in the container's namespace; 0 before the move
 
 
 class NetlinkError(Exception):
-    """The kernel refused a request: its errno, and its words if it has any."""
+    """The kernel refused a request: its errno, and its extended acknowledgement, if any."""
 
     def __init__(self, number: int, words: str) -> None:
         super().__init__(number, words)
@@ -73,8 +74,8 @@ class NetlinkError(Exception):
 def _messages() -> tuple[type[Message], type[Message]]:
     """pyroute2's classes for links and addresses.
 
-    The package's own __init__ imports every protocol that it knows, and asyncio: 0.2 s of processor time, against 25 ms
-    for these two.
+    The package's __init__ imports all protocols and asyncio, which costs 0.2 s of CPU time; these
+    two modules cost 25 ms.
     """
     interpreter.complete()
     from importlib import import_module
@@ -86,7 +87,7 @@ def _messages() -> tuple[type[Message], type[Message]]:
 
 
 def _shell() -> None:
-    """An empty package pyroute2, as it is in the executable.  Raises ModuleNotFoundError."""
+    """Register an empty package pyroute2, as in the executable.  Raises ModuleNotFoundError."""
     import sys
     from importlib.machinery import PathFinder
     from types import ModuleType
@@ -102,12 +103,12 @@ def _shell() -> None:
 
 
 class Namespace:
-    """A network namespace with a netlink socket in it.  It exists as long as this object does."""
+    """A network namespace and a netlink socket in it.  The object keeps the namespace alive."""
 
     __slots__ = ("address_message", "fd", "link_message", "sequence", "sock")
 
     def __init__(self, path: str) -> None:
-        self.fd = self.sock = -1  # both before anything can fail: __del__ asks for them
+        self.fd = self.sock = -1  # __del__ needs both
         self.sequence = 0
         self.link_message, self.address_message = _messages()
         self.fd = posix.open(path, O_RDONLY | O_CLOEXEC)
@@ -117,7 +118,7 @@ class Namespace:
             raise SysError(POINTER, "setns", error.errno or 0, value=path) from error
 
     def close(self) -> None:
-        """Release the descriptors."""
+        """Close the descriptors."""
         for fd in (self.sock, self.fd):
             if fd >= 0:
                 posix.close(fd)
@@ -127,7 +128,7 @@ class Namespace:
         self.close()
 
     def request(self, kind: int, flags: int, message: Message) -> list[Message]:
-        """Send a message and read the answers to it.  Raises NetlinkError, OSError."""
+        """Send a message and return the answers.  Raises NetlinkError, OSError."""
         self.sequence += 1
         message["header"]["type"], message["header"]["flags"] = kind, NLM_F_REQUEST | flags
         message["header"]["sequence_number"] = self.sequence
@@ -135,7 +136,7 @@ class Namespace:
         posix.write(self.sock, bytes(message.data))
         found: list[Message] = []
         while True:
-            data = posix.read(self.sock, 1 << 16)  # a dump comes in pieces of at most 32 KiB (netlink(7))
+            data = posix.read(self.sock, 1 << 16)  # a dump comes in parts of up to 32 KiB
             at = 0
             while at + _HEADER.size <= len(data):
                 length, answer, answer_flags, sequence, _ = _HEADER.unpack_from(data, at)
@@ -153,7 +154,7 @@ class Namespace:
                 found.append(parsed)
 
     def links(self) -> dict[str, tuple[int, int]]:
-        """The devices in it: name -> (index, IFF_* flags)."""
+        """The devices of the namespace: name -> (index, IFF_* flags)."""
         answers = self.request(RTM_GETLINK, NLM_F_DUMP, self.link_message())
         return {link.get_attr("IFLA_IFNAME"): (link["index"], link["flags"]) for link in answers}
 
@@ -166,7 +167,7 @@ class Namespace:
         self.request(RTM_NEWLINK, NLM_F_ACK, message)
 
     def addresses(self, index: int) -> list[Message]:
-        """The addresses of a device that go with it: permanent ones of global scope, of any family."""
+        """The addresses that move with a device: permanent, of global scope, of any family."""
         found = []
         for entry in self.request(RTM_GETADDR, NLM_F_DUMP, self.address_message()):
             if entry["index"] != index:
@@ -181,7 +182,7 @@ class Namespace:
         return found
 
     def set_up(self, index: int, addresses: list[Message], up: bool) -> None:
-        """Give a device that has just come its addresses, and switch it on."""
+        """Add the addresses to a device that was just moved, and set it up if ``up``."""
         for address in addresses:
             message = self.address_message()
             for name, value in address.items():
@@ -193,7 +194,7 @@ class Namespace:
 
 
 def _check_ack(body: bytes, flags: int) -> None:
-    """Raises NetlinkError unless an NLMSG_ERROR says that there was none (netlink(7))."""
+    """Raises NetlinkError unless an NLMSG_ERROR message has error 0 (netlink(7))."""
     (number,) = Struct("=i").unpack_from(body, _HEADER.size)
     if number == 0:
         return
@@ -210,7 +211,7 @@ def _check_ack(body: bytes, flags: int) -> None:
 
 
 class Move:
-    """The devices of one container; `restore` is for the undo stack."""
+    """The move of a container's devices; `restore` goes on the undo stack."""
 
     __slots__ = ("devices", "host", "inside", "log")
 
@@ -220,7 +221,7 @@ class Move:
         self.devices: list[Device] = []
 
     def all(self, wanted: dict[str, NetDevice]) -> None:
-        """Move all of ``linux.netDevices``, or none.  Raises SysError, PyruncError."""
+        """Move all devices of ``linux.netDevices``, or none.  Raises SysError, PyruncError."""
         here, there = posix.fstat(self.host.fd), posix.fstat(self.inside.fd)
         if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
             raise PyruncError(
@@ -238,7 +239,7 @@ class Move:
             raise
 
     def _check(self, wanted: dict[str, NetDevice]) -> list[Device]:
-        """Everything that can be known before the first one is moved (MUST check)."""
+        """Check all devices before the first one is moved, as the runtime-spec requires."""
         links, taken = self.host.links(), self.inside.links()
         devices = []
         for name, entry in wanted.items():
@@ -259,13 +260,14 @@ class Move:
 
     def _move(self, device: Device) -> None:
         template = "%" in device.wanted
-        # With a template the kernel would choose the number after the move, and the device could
-        # not be identified any more.
+        # With a template, the kernel chooses the number after the move, and the device could no
+        # longer be identified.
         name = _MOVING.format(device.index) if template else device.wanted
         try:
             self.host.set_link(device.index, [("IFLA_IFNAME", name), ("IFLA_NET_NS_FD", self.inside.fd)])
         except Exception:
-            # Renaming is the second part of the request: when that fails, the device is there under its old name.
+            # The kernel moves first and renames second; if the rename fails, the device has its old
+            # name.
             if device.name not in self.host.links():
                 device.moved, _ = self.inside.links().get(device.name, (0, 0))
             raise
@@ -276,7 +278,7 @@ class Move:
         self.log.debug(f"moved network device {device.name} to the container as {device.wanted}")
 
     def restore(self) -> None:
-        """Give back what was moved, with its name, addresses and state; what cannot be given back is logged."""
+        """Move the devices back with their names, addresses and state; failures are logged."""
         for device in reversed(self.devices):
             if not device.moved:
                 continue
@@ -285,20 +287,21 @@ class Move:
                 index, _ = self.host.links()[device.name]
                 self.host.set_up(index, device.addresses, device.up)
                 device.moved = 0
-            except Exception as error:  # the first failure is the one to report, and the other devices still wait
+            except Exception as error:  # continue with the other devices
                 self.log.warning(f"{device.pointer}: could not be moved back to the host: {error}")
         self.devices = []
 
 
 def move(devices: dict[str, NetDevice], pid: int, log: Log) -> Move:
-    """Move devices into the network namespace of ``pid``, all or none; the result's `restore` undoes it."""
+    """Move devices into the network namespace of ``pid``, all or none; `restore` of the result
+    undoes it."""
     job = Move(pid, log)
     job.all(devices)
     return job
 
 
 def _as_sys_error(error: BaseException, pointer: str, name: str) -> BaseException:
-    """A netlink error in the words of the kernel (extended acknowledgement), with a hint."""
+    """A SysError with the kernel's extended acknowledgement and a hint."""
     number = getattr(error, "errno", 0)
     if not number:
         return error

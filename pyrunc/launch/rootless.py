@@ -1,4 +1,4 @@
-"""What a user without the host's root has to do without, and how it is said.  Imported only when that is met."""
+"""Restrictions of rootless containers and their messages; imported only when they apply."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ DELEGATE = (
 
 
 def check_no_cgroup(config: Config, error: SysError, log: Log) -> None:
-    """Whether a container can be without a cgroup of its own, now that none could be made (``error``).
+    """Check that a container can run without a cgroup, after creating one failed with ``error``.
 
-    It can when its configuration names none and sets no limit; runc's rule.  Device rules do not count: without
-    CAP_BPF they cannot be enforced, and without CAP_MKNOD there is nothing to enforce.  Raises PyruncError.
+    As in runc, it can if its configuration has no cgroupsPath and sets no limit.  Device rules are
+    ignored: they cannot be enforced without CAP_BPF, and need not be without CAP_MKNOD.  Raises
+    PyruncError.
     """
     linux = config.get("linux", {})
     resources = linux.get("resources", {})
@@ -31,6 +32,6 @@ def check_no_cgroup(config: Config, error: SysError, log: Log) -> None:
         raise PyruncError(f"{error}; {DELEGATE}, or leave {', '.join(asked)} away") from error
     text = f"{error}; the container runs without a cgroup of its own"
     if any(entry["type"] == "pid" for entry in linux.get("namespaces") or ()):
-        log.info(text)  # what a user without a delegated cgroup expects
+        log.info(text)  # expected without a delegated cgroup
     else:
         log.warning(f"{text}, and without a pid namespace: kill and delete reach its first process only")

@@ -1,6 +1,6 @@
-"""Run a container: `create`, then its start, in one session.
+"""Run a container: create and start it in one session.
 
-In the foreground: wait for the program's end, delete the container, and exit with the program's status.
+In the foreground, wait for the program, delete the container, and exit with the program's status.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class RunOptions(CreateOptions):
-    """The options of `run`; paths are as on the command line."""
+    """Options of `run`; paths are as given on the command line."""
 
     __slots__ = ("detach", "keep", "no_subreaper")
 
@@ -32,9 +32,10 @@ class RunOptions(CreateOptions):
 
 
 def run(opts: RunOptions, session: Run | None = None) -> int:
-    """Create and start; in the foreground wait, delete, and return the program's exit code (128 + n for signal n).
+    """Create and start a container.
 
-    ``session``: one that does more than `Run` (`seccomp trace`).
+    In the foreground, wait, delete it, and return the program's exit code (128 + n for signal n).
+    ``session``: a subclass of `Run` (`seccomp trace`).
     """
     session = session or Run(opts)
     session.execute()
@@ -43,7 +44,7 @@ def run(opts: RunOptions, session: Run | None = None) -> int:
 
 
 class Run(Create):
-    """One run at work."""
+    """The session of one `run`."""
 
     __slots__ = ("proxy", "watch")
 
@@ -52,29 +53,29 @@ class Run(Create):
 
     def __init__(self, opts: RunOptions) -> None:
         super().__init__(opts)
-        self.proxy: Proxy | None = None  # for the READY of a service, if our caller is a service manager
+        self.proxy: Proxy | None = None  # forwards READY, if the caller is a service manager
         self.watch: Watch | None = None  # in the foreground
 
     def foreground(self) -> bool:
-        """Without --detach."""
+        """Whether the command waits: without --detach."""
         return not self.opts.detach
 
     def steps(self, interrupts: Interrupts) -> None:
-        """From the bundle to a program that runs."""
+        """Go from the bundle to a running program."""
         super().steps(interrupts)
         self.open_proxy()
         if self.foreground():
             self.channel.block_signals()
-            interrupts.check()  # one that arrived before it would be lost
+            interrupts.check()  # a signal caught before the block would be lost
         self.release(interrupts)
 
     def release(self, interrupts: Interrupts) -> None:
-        """Let init execute the program, and run the poststart hooks."""
+        """Have init execute the program, and run the poststart hooks."""
         self.go()
         if self.foreground():
             from pyrunc.launch import foreground
 
-            # While init is at its execve.
+            # Import and set up while init executes the program.
             self.watch = foreground.Watch(self, subreaper=not self.opts.no_subreaper)
             self.undo.push(self.watch.close)
         self.await_program(interrupts)
@@ -90,7 +91,7 @@ class Run(Create):
             self.undo.push(self.proxy.close)
 
     def go(self) -> None:
-        """Release init.  Raises StateError if there is no program."""
+        """Release init.  Raises StateError if the config has no process."""
         if "process" not in self.config:
             raise StateError("cannot start: /process is missing in config.json")
         self.attach_terminal()
@@ -98,13 +99,13 @@ class Run(Create):
         self.send(handshake.GO)
 
     def end_program(self) -> None:
-        """Undo of `go`: kill what the program has started, also in a cgroup that existed before and stays."""
+        """Undo `go`: kill all processes of the container, also in a cgroup that is kept."""
         path = self.plan.cgroup_path
         if path:
             self.driver.kill(path, SIGKILL, stays=path not in self.driver.made)
 
     def await_program(self, interrupts: Interrupts) -> None:
-        """EOF on the socket is a successful execve.  Raises the failing step's error."""
+        """Wait for the execve, which closes the socket.  Raises the error of a failed step."""
         record = self.receive(WAIT_FOREVER, interrupts)
         if record is not None:
             raise self.step_error(record)
@@ -115,7 +116,10 @@ class Run(Create):
         self.host_hooks("poststart", "running", fatal=True)
 
     def wait(self) -> int:
-        """In the foreground wait for the program, delete the container and return the exit code; else 0."""
+        """In the foreground, wait for the program and delete the container.
+
+        Returns the exit code.
+        """
         watch = self.watch
         if watch is None:
             return 0
@@ -125,7 +129,7 @@ class Run(Create):
                 from pyrunc.container import lifecycle
 
                 self.container.lock()
-                # Before the rest of the output: what is left of the container may hold the pipes.
+                # Before the drain: remaining processes of the container may hold the pipes open.
                 lifecycle.remove(self.container, self.opts.log)
         except BaseException:
             watch.close()

@@ -1,4 +1,4 @@
-"""`--seccomp-log` and its annotation: the kernel logs what a container's filter does not let pass."""
+"""`--seccomp-log` and its annotation: log system calls that the filter does not allow."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ ANNOTATION = "org.pyrunc.seccomp_log"
 _LOG: SeccompFlag = "SECCOMP_FILTER_FLAG_LOG"
 _DEFAULT: SeccompFlag = "SECCOMP_FILTER_FLAG_SPEC_ALLOW"  # without `flags`: see filter_flags
 _LOGGED = "/proc/sys/kernel/seccomp/actions_logged"
-# The words of that file, but for those that are an action's own name in lower case.
+# The names in that file that are not the action's own name in lower case.
 _WORDS = {"SCMP_ACT_KILL": "kill_thread", "SCMP_ACT_NOTIFY": "user_notif"}
 WHERE = "`ausearch -m SECCOMP`, or dmesg without auditd; `pyrunc seccomp explain BUNDLE LINE` names the rule"
 
 
 def wanted(config: Config, option: bool, log: Log | None) -> bool:
-    """Whether to log, of a valid config; ``log``: where to say what is in the way, None for nowhere.
+    """Whether a valid config requests logging; obstacles are reported to ``log``, if given.
 
-    Raises UsageError: the option without a profile; ConfigError: another value of the annotation.
+    Raises UsageError for the option without a profile, ConfigError for a bad annotation.
     """
     value = config.get("annotations", {}).get(ANNOTATION)
     if value not in (None, "true", "false"):
@@ -39,8 +39,8 @@ def wanted(config: Config, option: bool, log: Log | None) -> bool:
     if log is not None:
         unlogged = sorted(actions(profile) - set(logged()))
         if unlogged:
-            log.warning(f"seccomp: {_LOGGED} does not have {', '.join(unlogged)}: the kernel does not log those")
-        log.info(f"seccomp: what the filter does not let pass is logged: {WHERE}")
+            log.warning(f"seccomp: {_LOGGED} lacks {', '.join(unlogged)}: the kernel does not log these actions")
+        log.info(f"seccomp: system calls that the filter does not allow are logged: {WHERE}")
     return True
 
 
@@ -53,14 +53,14 @@ def add(config: Config) -> None:
 
 
 def actions(profile: Seccomp) -> set[str]:
-    """What a profile does besides allowing, in the kernel's words."""
+    """The actions of a profile other than allow, by the kernel's names."""
     found = {profile["defaultAction"], *(rule["action"] for rule in profile.get("syscalls", ()))}
     found.discard("SCMP_ACT_ALLOW")
     return {_WORDS.get(name, name.removeprefix("SCMP_ACT_").lower()) for name in found if name in seccomp.ACTIONS}
 
 
 def logged() -> list[str]:
-    """The actions that this kernel logs; all of them if it does not say."""
+    """The actions that the kernel logs; all of them if the file is unreadable."""
     try:
         return fs.read_file(_LOGGED, 4096).decode("ascii", "replace").split()
     except OSError:

@@ -1,7 +1,7 @@
-"""A process of ours inside a container: spawn init, drive the handshake with it, report what goes wrong.
+"""A session with one init process: spawn it, drive the handshake, report errors.
 
-`create` makes a container this way, `run` starts it as well, `exec` adds a process to one.  They differ in their plan
-and in what they do at the sync points: `handlers` of each class is the table of that.
+`create` creates a container, `run` also starts it, and `exec` adds a process to one.  They differ
+in the plan and in the actions at the sync points, which `handlers` of each class lists.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 
     Handlers = dict[str, Callable[[handshake.Record], None]]
 
-# A step of init that takes longer is hung (on a dead network filesystem, for example).  Hooks inside the container
-# have their own time limits or none, so a plan with hooks has no limit here.
+# A step that takes longer is hung, for example on a dead network filesystem.  A plan with hooks in
+# the container has no limit here: a hook has its own timeout or none.
 STEP_TIMEOUT_MS = 120_000
 WAIT_FOREVER = -1
-_PENDING = 64  # records of init that can be queued: warnings, and the one that it waits for an answer to
-_LOOK_MS = 500  # between two looks whether a process that should speak is still there
+_PENDING = 64  # records init can queue: warnings, and one that awaits an answer
+_LOOK_MS = 500  # interval of the checks that enter is alive
 _WARNINGS = 64  # a step warns once, CAPS once for each capability
 _INFINITY = 0xFFFFFFFFFFFFFFFF
 _TRAPS = frozenset((4, 5))  # SIGILL, SIGTRAP: __builtin_trap of x86_64 and of arm64
 
 
 class SessionOptions:
-    """The options of every command that starts a process; paths are as on the command line."""
+    """Options of all commands that start a process; paths are as on the command line."""
 
     __slots__ = ("console_socket", "id", "log", "pid_file", "pidfd_socket", "preserve_fds", "root")
 
@@ -58,10 +58,11 @@ class SessionOptions:
 
 
 class InitSession:
-    """One init at work, from its spawn to its wait for start.
+    """One init process, from its spawn until it waits for `start` or executes the program.
 
-    Everything that a process may do only because it exists for this one session is in a method of its own, which
-    `pyrunc.api` replaces: `catch_signals`, `open_stdio`, `activated`, `stray_children`, `open_store`.
+    Actions that assume a process of our own for this session are separate methods, which
+    `pyrunc.api` overrides: `catch_signals`, `open_stdio`, `activated`, `stray_children`,
+    `open_store`.
     """
 
     __slots__ = (
@@ -84,7 +85,7 @@ class InitSession:
         "warnings",
     )
 
-    transitions: ClassVar[handshake.Transitions] = {}  # which records may come, and when
+    transitions: ClassVar[handshake.Transitions] = {}  # the records allowed in each state
     opts: SessionOptions
     driver: Driver
     plan: Plan
@@ -100,12 +101,12 @@ class InitSession:
         self.console = -1  # our end of the console socket of a foreground terminal
         self.relay: Relay | None = None  # of a foreground terminal
         self.listen_fds = 0
-        self.streams: Streams | None = None  # pipes in place of our stdio, for a program in the foreground
-        self.stuck = ""  # a process of ours that cannot be killed
+        self.streams: Streams | None = None  # pipes that replace our stdio in the foreground
+        self.stuck = ""  # describes a child that could not be killed
         self.warnings = 0  # WARN records received so far
 
     def execute(self) -> None:
-        """Carry out `steps`.  Raises PyruncError with everything undone."""
+        """Run `steps`.  Raises PyruncError after everything has been undone."""
         interrupts = self.interrupts = self.catch_signals()
         try:
             try:
@@ -123,7 +124,10 @@ class InitSession:
             interrupts.restore()
 
     def steps(self, interrupts: Interrupts) -> None:
-        """From the command line to a process that waits or runs.  Raises PyruncError, OSError."""
+        """Do the work of the command, up to a process that waits or runs.
+
+        Raises PyruncError, OSError.
+        """
         raise NotImplementedError
 
     def abandon(self) -> None:
@@ -131,7 +135,7 @@ class InitSession:
         raise NotImplementedError
 
     def handlers(self) -> Handlers:
-        """What answers each action of ``transitions``."""
+        """The method that handles each action of ``transitions``."""
         return {
             "send_plan": self.on_send_plan,
             "placed": self.on_placed,
@@ -141,24 +145,28 @@ class InitSession:
         }
 
     def check_terminal(self, terminal: bool, detached: bool) -> None:
-        """The terminal matrix of docs/callers.md, in runc's words.  Raises UsageError."""
+        """Check the terminal options (docs/callers.md), with runc's messages.
+
+        Raises UsageError.
+        """
         if detached and terminal and not self.opts.console_socket:
             raise errors.UsageError("cannot allocate tty if pyrunc will detach without setting console socket")
         if self.opts.console_socket and not (detached and terminal):
             raise errors.UsageError("cannot use console socket if pyrunc will not detach or allocate tty")
 
     def catch_signals(self) -> Interrupts:
-        """Note the signals that would end us, until the session is over."""
+        """Catch the terminating signals until the session ends."""
         return Interrupts()
 
     def open_store(self) -> state.Store:
-        """The containers under our state root."""
+        """The state store of ``--root``."""
         return state.Store(state.root_dir(self.opts.root))
 
     # -- the process -------------------------------------------------------------------------------------
 
     def spawn(self) -> None:
-        """Start init from its sealed memfd, with the handshake socket and nothing else of ours."""
+        """Start init from its sealed memfd; it inherits the handshake socket and preserved
+        descriptors."""
         self.listen_fds = self.activated()
         preserved = self.listen_fds + self.opts.preserve_fds
         check_preserved(preserved)
@@ -173,7 +181,8 @@ class InitSession:
             self.streams.close_theirs()
 
     def open_stdio(self) -> None:
-        """In the foreground stdio are pipes: the caller's terminal, or a file of the host, stays the caller's."""
+        """Create pipes for stdio in the foreground: the program must not hold a terminal or file of
+        the host."""
         piped = [fd for fd in (0, 1, 2) if not is_null(fd)] if self.foreground() else []
         if piped:
             from pyrunc.launch import streams
@@ -181,17 +190,19 @@ class InitSession:
             self.streams = streams.Streams(piped)
 
     def activated(self) -> int:
-        """How many sockets a service manager gave us for the container."""
+        """The number of sockets that a service manager passed for the container."""
         return listen_fds()
 
     def foreground(self) -> bool:
-        """Whether we stay until the program has ended."""
+        """Whether the command waits for the program to exit."""
         return False
 
     def own_streams(self, config: Config, process: Process) -> None:
-        """Give the pipes to the program's user, who could not open /dev/stdout again otherwise.
+        """Change the owner of the pipes to the program's user, who could not reopen /dev/stdout
+        otherwise.
 
-        init cannot do it if that user belongs to the container's user namespace: it is in there too early.
+        init cannot do this in a container with its own user namespace: it enters the namespace
+        first.
         """
         linux = config.get("linux", {})
         if self.streams is not None and linux.get("uidMappings"):
@@ -202,15 +213,15 @@ class InitSession:
             self.streams.own(uid, host_id(linux.get("gidMappings") or [], user.get("gid") or 0))
 
     def close_streams(self) -> None:
-        """Close the pipes: a program with a terminal does not use them."""
+        """Close the pipes; a program with a terminal does not use them."""
         if self.streams is not None:
             self.streams.close()
             self.streams = None
 
     def attach_terminal(self) -> None:
-        """Receive the terminal of a program in the foreground, which init is about to execute.
+        """Receive the terminal of a foreground program before init executes it.
 
-        The program's first line must already meet a terminal in the right mode.
+        The terminal must be in raw mode before the program writes its first line.
         """
         if self.console >= 0:
             from pyrunc.launch import console
@@ -219,39 +230,39 @@ class InitSession:
             self.undo.push(self.relay.close)
 
     def kill_children(self) -> None:
-        """Kill and reap enter and init.  One that does not end is left behind and reported."""
+        """Kill and reap `enter` and init; a process that does not end is reported."""
         known = [pid for pid in (self.init_pid, self.enter_pid) if pid]
         for pid in known:
             self.kill_child(pid)
         self.init_pid = self.enter_pid = 0
-        for _ in range(2):  # of the two clones of a plan, one may have cloned before it was killed
+        for _ in range(2):  # a clone may itself have cloned before it was killed
             for pid in self.stray_children():
                 if pid not in known:
                     self.kill_child(pid)
 
     def stray_children(self) -> list[int]:
-        """Clones whose pid was not reported before their parent was killed."""
+        """Clones of a parent that was killed before it reported their pid."""
         return unknown_children()
 
     def kill_child(self, pid: int) -> None:
-        """Kill and reap a process of ours."""
+        """Kill and reap a child."""
         try:
             posix.kill(pid, SIGKILL)
             reap(pid)
         except PyruncError as error:
             self.stuck = str(error)
         except OSError:
-            pass  # gone already, or reaped
+            pass  # already reaped
 
     def reap_enter(self) -> None:
-        """Reap enter, which has sent its last record.  Raises PyruncError if it does not end."""
+        """Reap `enter` after its last record.  Raises PyruncError if it does not end."""
         reap(self.enter_pid, self.interrupts)
         self.enter_pid = 0
 
     # -- the handshake -----------------------------------------------------------------------------------
 
     def converse(self, interrupts: Interrupts) -> None:
-        """Drive the handshake until init waits for start, or was replaced by the program."""
+        """Drive the handshake until init waits for `start` or has executed the program."""
         timeout, handlers = self.step_limit(), self.handlers()
         while self.protocol.state != handshake.DONE:
             if self.protocol.deferred:
@@ -260,7 +271,7 @@ class InitSession:
                 self.await_clone(timeout, interrupts)
             record = self.receive(0 if self.protocol.deferred else timeout, interrupts)
             if record is None:
-                if self.protocol.state == handshake.CLONED:  # there is no start to wait for
+                if self.protocol.state == handshake.CLONED:  # exec: no `start` follows
                     self.check_executed()
                     return
                 raise self.premature_end()
@@ -277,14 +288,14 @@ class InitSession:
             interrupts.check()
 
     def reason(self, error: PyruncError | OSError) -> PyruncError | OSError:
-        """Why a handler failed: because of init's own failure, if that came first.
+        """The error to report for a failed handler: init's own, if init failed first.
 
-        init continues while a handler is at work.  When it fails, systemd removes its empty cgroup immediately, and
-        what the handler then does to the cgroup fails for no reason of its own.
+        init continues while a handler runs.  If init fails, systemd removes its empty cgroup
+        immediately, and the handler's writes to the cgroup fail as a consequence.
         """
         if self.protocol.state in (handshake.DONE, handshake.FAILED):
-            return error  # init waits for `start`, or this is its failure
-        for record in self.channel.queued(_PENDING + len(self.plan.steps)):  # STAMPS are among them
+            return error  # init waits for `start`, or this is its own error
+        for record in self.channel.queued(_PENDING + len(self.plan.steps)):  # includes STAMPS
             if record is None:
                 return self.premature_end()
             if record.type == handshake.FAIL:
@@ -292,20 +303,22 @@ class InitSession:
                     self.on_fail(record)
                 except PyruncError as own:
                     return own
-        return error  # init is at work, or waits for our answer
+        return error  # init is running, or waits for our answer
 
     def await_enter(self) -> None:
-        """Wait for the end of enter, which only writes the pid of init; it may also be killed before it does.
+        """Wait for `enter` to exit after it reports the pid of init.
 
-        Then init waits for a GO to a record that waits for the pid, and neither side would ever send again.
+        If `enter` is killed before the report, init waits for the GO to a record that is deferred
+        until the pid is known.  Without this wait, both sides would block forever.
         """
         await_end(self.enter_pid, self.interrupts)
 
     def await_clone(self, timeout: int, interrupts: Interrupts) -> None:
-        """ENTERING, JOINED: wait for a record of enter, which may be about to clone, to report the pid and to exit.
+        """ENTERING, JOINED: wait for a record while `enter` may be about to clone.
 
-        If it is killed before the report, its clone waits for our GO and keeps the socket open: neither side would
-        ever send again.  Raises PyruncError then, and after ``timeout`` ms.
+        If `enter` is killed before it reports the pid, its clone waits for our GO and keeps the
+        socket open, so both sides would block forever.  Raises PyruncError in this case, and
+        after ``timeout`` ms.
         """
         from select import POLLIN, poll
 
@@ -321,12 +334,12 @@ class InitSession:
                 raise self.no_answer()
 
     def check_executed(self) -> None:
-        """EOF in place of the program's start: raises the error if it was init's death, not its execve."""
+        """After EOF: raises PyruncError if init was killed before its execve."""
         if procfs.never_executed(self.init_pid):
             raise self.premature_end()
 
     def step_limit(self) -> int:
-        """How long init may take between two records, in ms."""
+        """The time limit between two records of init, in ms."""
         return WAIT_FOREVER if self.plan.has_hooks() else STEP_TIMEOUT_MS
 
     def receive(self, timeout: int, interrupts: Interrupts | None) -> handshake.Record | None:
@@ -339,17 +352,17 @@ class InitSession:
             raise PyruncError(f"interrupted by signal {slow.number}: {where(self.init_pid)}") from None
 
     def no_answer(self) -> PyruncError:
-        """The error of a step that takes too long."""
+        """The error for a step that exceeds its time limit."""
         process = where(self.init_pid or self.enter_pid)
         return PyruncError(f"container init did not answer within {STEP_TIMEOUT_MS // 1000} s: {process}")
 
     def send(self, kind: int, value: int = 0, fds: list[int] | None = None) -> None:
-        """Send a record, with descriptors attached."""
+        """Send a record with descriptors attached.  Raises PyruncError if init is gone."""
         if not self.channel.send(kind, value, fds or []):
             raise self.premature_end()
 
     def on_send_plan(self, record: handshake.Record) -> None:
-        """HELLO: compare builds, hand over the plan and its descriptors."""
+        """HELLO: compare the ABI, then send the plan and its descriptors."""
         from pyrunc.plan import ops
 
         if record.value != ops.ABI:
@@ -370,20 +383,20 @@ class InitSession:
                 posix.close(fd)
 
     def on_placed(self, record: handshake.Record) -> None:
-        """PLACED: the spawned process continued as its clone in the cgroup, which is enter from now on."""
+        """PLACED: the process has cloned itself into the cgroup; the clone is now `enter`."""
         before, self.enter_pid = self.enter_pid, record.value
         reap(before, self.interrupts)
         self.send(handshake.GO)
 
     def fill_filter(self) -> None:
-        """Compile the seccomp profile; here, because init is starting up on another core meanwhile."""
+        """Compile the seccomp profile while init starts on another core."""
         if self.plan.seccomp is not None:
             from pyrunc import seccomp
 
             self.plan.set_filter(*seccomp.compile_filter(self.plan.seccomp, cache_dir=seccomp.cache_dir()))
 
     def open_slot(self, kind: str, value: str, origin: str) -> int:
-        """Open one descriptor that the plan needs.  Raises SysError with the field it came from."""
+        """Open a descriptor for the plan.  Raises SysError with the pointer of its field."""
         if kind == "cgroup":
             return posix.dup(self.cgroup_fd)
         if kind == "console":
@@ -391,7 +404,7 @@ class InitSession:
         return procfs.open_namespace(value, origin + "/path")
 
     def open_console(self) -> int:
-        """The socket that receives the pty's master: the caller's, or one end of a pair whose other end we keep."""
+        """Open the socket that receives the pty master: the caller's, or our own socketpair."""
         if self.opts.console_socket:
             return connect("--console-socket", self.opts.console_socket)
         try:
@@ -402,12 +415,18 @@ class InitSession:
         return theirs
 
     def on_ready(self, record: handshake.Record) -> None:
-        """READY: set rlimits from here; init may have lost CAP_SYS_RESOURCE, and needed descriptors until now."""
+        """READY: set rlimits on behalf of init, which may lack CAP_SYS_RESOURCE.
+
+        Not earlier: RLIMIT_NOFILE would have limited the descriptors of init.
+        """
         self.set_limits(self.init_pid)
         self.send(handshake.GO)
 
     def set_limits(self, pid: int, put_off: int = -1) -> None:
-        """Set the plan's rlimits; ``put_off``, which init sets itself, is only raised.  Raises SysError."""
+        """Set the plan's rlimits; only raise ``put_off``, which init sets itself.
+
+        Raises SysError.
+        """
         for resource, soft, hard, origin in self.plan.rlimits:
             if resource == put_off:
                 soft = hard = _INFINITY  # if this is refused, init can still lower the limit
@@ -436,21 +455,24 @@ class InitSession:
     # -- what init reports -------------------------------------------------------------------------------
 
     def on_warn(self, record: handshake.Record) -> None:
-        """WARN: init continues.  Bounded, because the container may have taken over this process."""
+        """WARN: init continues.
+
+        The number is limited because the container may control this process.
+        """
         self.warnings += 1
         if self.warnings > len(self.plan.steps) + _WARNINGS:
             raise PyruncError("container init sends warnings without end")
         self.log.warning(str(self.step_error(record)))
 
     def on_fail(self, record: handshake.Record) -> None:
-        """FAIL: init has ended."""
+        """FAIL: init has failed and exits.  Raises PyruncError."""
         error = self.step_error(record)
         if self.plan.cgroup_path and self.driver.oom_kills(self.plan.cgroup_path):
             raise PyruncError(f"{error}; container init was OOM-killed (memory limit too low?)")
         raise error
 
     def step_error(self, record: handshake.Record) -> PyruncError:
-        """A FAIL or WARN record in the words of config.json."""
+        """The error of a FAIL or WARN record, with the pointer of its field in config.json."""
         from pyrunc.plan import faults
 
         return faults.error(self.plan, record, self.explain)
@@ -462,11 +484,11 @@ class InitSession:
         return explain.program(self.setting(), name, number)
 
     def setting(self) -> Setting:
-        """Where and as whom the program was to run, for the explanation of a failure."""
+        """The root, process and config that explain a failed execve."""
         raise NotImplementedError
 
     def premature_end(self) -> PyruncError:
-        """The error for EOF without FAIL: init was killed.  Says by which signal, if that can be known."""
+        """The error for EOF without FAIL: init was killed.  Names the signal, if known."""
         if self.plan.cgroup_path and self.driver.oom_kills(self.plan.cgroup_path):
             return PyruncError("/linux/resources/memory/limit: container init was OOM-killed (memory limit too low?)")
         text = f"container init ended unexpectedly in state {self.protocol.state}"
@@ -477,14 +499,14 @@ class InitSession:
                 text += f": killed by {self.killer(posix.WTERMSIG(status))}"
             text += self.muted(status)
         except PyruncError as error:
-            return PyruncError(f"{text}; {error}")  # it closed the socket, or lost it, and is still alive
+            return PyruncError(f"{text}; {error}")  # the socket is closed, but the process is alive
         except OSError:
             pass
         self.init_pid = 0 if pid == self.init_pid else self.init_pid
         return PyruncError(text)
 
     def killer(self, number: int) -> str:
-        """A signal by its name, and what sends it while a program is started."""
+        """The name of a signal, and its likely cause during start."""
         from pyrunc import signals
 
         text = signals.described(number)
@@ -495,7 +517,10 @@ class InitSession:
         return text
 
     def muted(self, status: int) -> str:
-        """Whether the profile kept init from reporting an error: it ends by a trap where it may not exit."""
+        """A note if the seccomp profile kept init from reporting an error.
+
+        init traps if the profile denies exit_group.
+        """
         if self.plan.seccomp is None or not (posix.WIFEXITED(status) or posix.WTERMSIG(status) in _TRAPS):
             return ""
         return "; /linux/seccomp has to allow read, write, execve and exit_group: init ended without a word"
@@ -505,7 +530,7 @@ class InitSession:
 
 
 def as_sys_error(error: OSError) -> SysError:
-    """An OSError of our own file work, with the path it was about."""
+    """A SysError for an OSError of our own, with its path."""
     name = error.filename
     if isinstance(name, bytes):
         name = name.decode("utf-8", "replace")
@@ -513,13 +538,16 @@ def as_sys_error(error: OSError) -> SysError:
 
 
 def describe(record: handshake.Record) -> str:
-    """A record for the debug log; steps are numbered as in the listing of `pyrunc plan`."""
+    """A record as text for the debug log; steps are numbered as in `pyrunc plan`."""
     name = handshake.NAMES[record.type]
     return name if record.step == handshake.NO_STEP else f"{name} at step {record.step + 1}"
 
 
 def write_pid_file(path: str, pid: int) -> None:
-    """Decimal digits without a newline: go-runc uses Atoi on the raw bytes.  Atomic.  Raises SysError."""
+    """Write the pid atomically, without a newline: go-runc parses the raw bytes.
+
+    Raises SysError.
+    """
     try:
         fs.replace_file(path, str(pid).encode(), 0o644)
     except OSError as error:

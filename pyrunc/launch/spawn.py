@@ -1,4 +1,4 @@
-"""Spawning init from its sealed memfd, and the descriptors that it inherits."""
+"""Spawn init from its sealed memfd, with the descriptors it inherits."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pyrunc.native import files, processes, sockets
 
 
 def spawn_init(stdio: list[int], preserved: int) -> tuple[int, int]:
-    """Start init with the handshake socket and ``preserved`` descriptors from 3 on, and nothing else of ours.
+    """Start init with the handshake socket and ``preserved`` descriptors from 3 on.
 
-    ``stdio``: its descriptors 0, 1 and 2; empty for ours.  Returns our end of the socket and the pid.  Raises SysError.
+    ``stdio``: its descriptors 0, 1 and 2; if empty, it inherits ours. Returns our end of the socket
+    and the pid. Raises SysError.
     """
     image = interpreter.init_image()
     memfd = ours = theirs = -1
@@ -32,7 +33,7 @@ def spawn_init(stdio: list[int], preserved: int) -> tuple[int, int]:
 
 
 def connect(option: str, path: str) -> int:
-    """A connection to the socket that an option names.  Raises SysError."""
+    """Connect to the socket of an option.  Raises SysError."""
     try:
         return sockets.connect(fs.encode(path))
     except OSError as error:
@@ -40,7 +41,7 @@ def connect(option: str, path: str) -> int:
 
 
 def of_init(error: OSError) -> SysError:
-    """The error of a system call that starts init or communicates with it."""
+    """The SysError of a system call that starts init or communicates with it."""
     from pyrunc import hints
 
     call, number = str(error.strerror), error.errno or 0
@@ -48,13 +49,13 @@ def of_init(error: OSError) -> SysError:
 
 
 def is_null(fd: int) -> bool:
-    """Whether a descriptor is /dev/null, through which nothing can be reached."""
+    """Whether a descriptor is /dev/null, which is safe to pass on."""
     found = posix.fstat(fd)
     return found.st_rdev == 0x103 and found.st_mode & 0o170000 == 0o020000
 
 
 def listen_fds() -> int:
-    """LISTEN_FDS of socket activation if LISTEN_PID says that it is meant for us (sd_listen_fds(3)), else 0."""
+    """LISTEN_FDS of socket activation if LISTEN_PID is our pid (sd_listen_fds(3)), else 0."""
     count, pid = fs.getenv("LISTEN_FDS"), fs.getenv("LISTEN_PID")
     if count.isdigit() and pid == str(posix.getpid()):
         return int(count)
@@ -62,7 +63,7 @@ def listen_fds() -> int:
 
 
 def check_preserved(count: int) -> None:
-    """Every descriptor to pass on must be open.  Called before any of ours is opened.  Raises UsageError."""
+    """Check that all descriptors to pass on are open, before we open any.  Raises UsageError."""
     for fd in range(3, 3 + count):
         try:
             posix.fstat(fd)

@@ -1,8 +1,8 @@
-"""Pipes between the caller's stdio and a program in the foreground that has no terminal.
+"""Pipes between the caller's stdio and a foreground program without a terminal.
 
-As in runc, the program never holds the caller's terminal (whose mode, size and input it could
-take), nor a file of the host. `foreground` runs the loop, as it does for the terminal's
-`console.Relay`; nothing here blocks or raises OSError.
+As in runc, the program never holds a file of the host or the caller's terminal, whose mode, size
+and input it could take. `foreground` runs the loop, as for `console.Relay`; nothing here blocks or
+raises OSError.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from select import POLLIN, POLLOUT
 
 from pyrunc import fs
 
-_CHUNK = 65536  # what a pipe holds
-_SAFE = 4096  # PIPE_BUF: so much can be written without blocking to what poll(2) calls writable
+_CHUNK = 65536  # the default capacity of a pipe
+_SAFE = 4096  # PIPE_BUF: a write of this size to a writable pipe does not block
 _REGULAR = 0o100000
 
 
 class Pump:
-    """One direction: what is read from ``source`` is written to ``target``."""
+    """One direction: copies ``source`` to ``target``."""
 
     __slots__ = ("data", "inward", "most", "source", "target")
 
     def __init__(self, source: int, target: int, inward: bool) -> None:
         self.source, self.target, self.inward = source, target, inward  # -1: closed
-        self.data = b""  # read, not written yet
+        self.data = b""  # read but not yet written
         # Our end of a pipe does not block, and a file never does. The caller's own descriptors stay
         # unchanged, because other processes use them as well.
         self.most = _CHUNK if inward or posix.fstat(target).st_mode & 0o170000 == _REGULAR else _SAFE
 
     def masks(self, wanted: dict[int, int]) -> None:
-        """What to poll for now: to write what is there before more is read."""
+        """Add the descriptor to poll; pending data is written before more is read."""
         if self.data:
             wanted[self.target] = POLLOUT
         elif self.source >= 0:
             wanted[self.source] = POLLIN
 
     def handle(self, ready: dict[int, int]) -> None:
-        """Move bytes for the descriptors that poll(2) reported."""
+        """Copy bytes of the descriptors that poll(2) reported."""
         if self.source in ready and not self.data:
             try:
                 self.data = posix.read(self.source, _CHUNK)
@@ -54,7 +54,7 @@ class Pump:
             self.write()
 
     def write(self) -> None:
-        """Write what the target takes now.  When it takes nothing any more, the other side is to know."""
+        """Write as much as the target accepts.  If it is closed, close the source as well."""
         try:
             self.data = self.data[posix.write(self.target, self.data[: self.most]) :]
         except OSError as error:
@@ -63,7 +63,7 @@ class Pump:
                 self.end()
 
     def end(self) -> None:
-        """Close our end of the pipe: the program reads the end of its input, or gets SIGPIPE for its output."""
+        """Close our end of the pipe: the program reads EOF, or gets SIGPIPE for its output."""
         ours = self.target if self.inward else self.source
         if ours >= 0:
             fs.ignore(posix.close, ours)
@@ -77,7 +77,7 @@ class Streams:
     __slots__ = ("pumps", "theirs")
 
     def __init__(self, piped: list[int]) -> None:
-        """Make a pipe for each of ``piped``, some of 0, 1 and 2.  Raises OSError (EMFILE)."""
+        """Create a pipe for each of ``piped``, a subset of 0, 1 and 2.  Raises OSError (EMFILE)."""
         self.theirs = [-1, -1, -1]  # the program's ends, until `close_theirs`
         self.pumps: list[Pump] = []
         for fd in piped:
@@ -87,38 +87,37 @@ class Streams:
             posix.set_blocking(read_end if fd else write_end, False)
 
     def close_theirs(self) -> None:
-        """After the clone of the program's process: it alone must hold its ends, or the output
-        would never end."""
+        """Close the program's ends after the clone; otherwise its output would never reach EOF."""
         for fd in self.theirs:
             if fd >= 0:
                 posix.close(fd)
         self.theirs = [-1, -1, -1]
 
     def own(self, uid: int, gid: int) -> None:
-        """Give the pipes to a user, by the ids of the host; -1 leaves one as it is."""
+        """Change the owner of the pipes to host ids; -1 keeps an id."""
         for pump in self.pumps:
             fs.ignore(posix.fchown, pump.target if pump.inward else pump.source, uid, gid)
 
     def masks(self) -> dict[int, int]:
-        """What to poll for now; empty when all is done."""
+        """The descriptors and events to poll; empty after EOF of all pipes."""
         wanted: dict[int, int] = {}
         for pump in self.pumps:
             pump.masks(wanted)
         return wanted
 
     def handle(self, ready: dict[int, int]) -> None:
-        """Move bytes for the descriptors that poll(2) reported."""
+        """Copy bytes of the descriptors that poll(2) reported."""
         for pump in self.pumps:
             pump.handle(ready)
 
     def close_input(self) -> None:
-        """The program has ended: nobody reads any more."""
+        """Close the input pipe, after the program has ended."""
         for pump in self.pumps:
             if pump.inward:
                 pump.end()
 
     def close(self) -> None:
-        """Close everything of ours; idempotent."""
+        """Close all pipes; idempotent."""
         self.close_theirs()
         for pump in self.pumps:
             pump.end()

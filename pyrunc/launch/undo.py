@@ -1,4 +1,4 @@
-"""The undo stack: each acquired resource registers its release; a failure runs them in reverse order."""
+"""The undo stack: each resource registers its release; a failure runs them in reverse order."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ if TYPE_CHECKING:
 
 
 class Undo:
-    """Releases in the order of acquisition; `run` goes backwards and never raises."""
+    """A stack of releases; `run` calls them in reverse order and never raises."""
 
     __slots__ = ("entries", "problems")
 
     def __init__(self) -> None:
         self.entries: list[tuple[Callable[..., object], tuple[object, ...]]] = []
-        self.problems: list[str] = []  # errors of the releases; the original error is the one to report
+        self.problems: list[str] = []  # errors of the releases
 
     def push(self, release: Callable[..., object], *args: object) -> None:
         """Register a release."""
         self.entries.append((release, args))
 
     def run(self) -> list[str]:
-        """Release everything, newest first; returns what went wrong on the way (for the debug log)."""
+        """Release everything, newest first.  Returns the errors, for the debug log."""
         while self.entries:
             release, args = self.entries.pop()
             try:
                 release(*args)
-            except Exception as error:  # a failing release must not keep the others from running
+            except Exception as error:  # the remaining releases must still run
                 self.problems.append(f"{release.__name__}: {error}")
         return self.problems
 
@@ -35,9 +35,9 @@ class Undo:
         return any(entry[0] == release for entry in self.entries)
 
     def keep(self, *releases: Callable[..., object]) -> None:
-        """Keep what these would release."""
+        """Drop these releases, so that their resources are kept."""
         self.entries = [entry for entry in self.entries if entry[0] not in releases]
 
     def forget(self) -> None:
-        """Keep everything that was acquired."""
+        """Drop all releases, so that all resources are kept."""
         self.entries.clear()
