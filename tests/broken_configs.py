@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from json_type import Json
+
 GONE = object()
 
 MAP = [{"containerID": 0, "hostID": 1000, "size": 70}]
@@ -18,7 +20,7 @@ USERNS: list[tuple[str, Any]] = [
 ]
 JOINED = ("/linux/namespaces/-", {"type": "user", "path": "/x"})
 
-BASE: dict[str, Any] = {
+BASE: Json = {
     "ociVersion": "1.3.0",
     "root": {"path": "rootfs"},
     "hostname": "box",
@@ -74,7 +76,7 @@ BASE: dict[str, Any] = {
 }
 
 
-def changed(*changes: tuple[str, Any]) -> dict[str, Any]:
+def changed(*changes: tuple[str, Any]) -> Json:
     """`BASE` with changes."""
     config = copy.deepcopy(BASE)
     for pointer, value in changes:

@@ -7,6 +7,8 @@ import json
 import pathlib
 from typing import Any
 
+from json_type import Json
+from pyrunc.host import HostFacts
 from pyrunc.plan import Plan, ops
 from pyrunc.plan.context import Options
 from pyrunc.plan.create import compile_create
@@ -14,20 +16,24 @@ from pyrunc.plan.create import compile_create
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
-class Facts:
-    """A host as `host.HostFacts` describes it, with nothing special about it."""
+class Facts(HostFacts):
+    """A host with nothing special about it."""
+
+    memory_nodes = frozenset({0, 1, 3})
+    resctrl = "/sys/fs/resctrl"
 
     def __init__(self, **changes: Any) -> None:
+        super().__init__()
+        self.prefix = "/nowhere"  # what no test has set is not this machine's either
         self.euid, self.rootless, self.arch, self.kernel = 0, False, "x86_64", (6, 1)
         self.cgroup2_mount, self.cgroup2_root, self.own_cgroup = "/sys/fs/cgroup", "/", "/"
         self.cap_last, self.apparmor, self.selinux, self.hybrid = 40, False, False, False
-        self.memory_nodes, self.resctrl = frozenset({0, 1, 3}), "/sys/fs/resctrl"
         for name, value in changes.items():
             assert hasattr(self, name)
             setattr(self, name, value)
 
 
-def merge(base: Any, patch: Any) -> Any:
+def merge(base: Json, patch: Json) -> Json:
     """RFC 7396: null deletes, objects merge, everything else replaces."""
     if not isinstance(patch, dict):
         return copy.deepcopy(patch)
@@ -40,17 +46,16 @@ def merge(base: Any, patch: Any) -> Any:
     return result
 
 
-def base(name: str) -> dict[str, Any]:
+def base(name: str) -> Json:
     """One of the two configurations that the cases change: "default" or "bare"."""
-    loaded: dict[str, Any] = json.loads((GOLDEN / f"_{name}.json").read_text(encoding="utf-8"))
-    return loaded
+    return json.loads((GOLDEN / f"_{name}.json").read_text(encoding="utf-8"))
 
 
 def case_names() -> list[str]:
     return sorted(path.stem for path in GOLDEN.glob("[!_]*.json"))
 
 
-def load_case(name: str) -> tuple[dict[str, Any], Facts, Options]:
+def load_case(name: str) -> tuple[Json, Facts, Options]:
     """Config, facts and options of a case."""
     case = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
     return merge(base(case["base"]), case["config"]), Facts(**case.get("facts", {})), options(**case.get("options", {}))

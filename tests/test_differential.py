@@ -25,6 +25,7 @@ from integration.differential import (
 from integration.differential.compare import ABSENT, Difference
 from integration.differential.entries import Deviation
 from integration.differential.model import Case, Feature
+from json_type import Json
 from pyrunc.errors import ConfigError
 from pyrunc.spec import validate
 
@@ -80,8 +81,9 @@ def test_configs_are_valid(drawn: list[Case]) -> None:
     """Nearly all pass the rules of the specification: what else is found are values that only the host can refuse."""
     refused = Counter[str]()
     for case in drawn:
+        config: Json = case.config()
         try:
-            validate.check(case.config())
+            validate.check(config)
         except ConfigError as error:
             refused.update({re.sub(r"/\d+", "/*", problem.pointer) for problem in error.problems})
     assert sum(refused.values()) < 0.06 * len(drawn), refused
@@ -100,7 +102,7 @@ def outcome(**changed: Any) -> dict[str, Any]:
     state = {"ociVersion": "1.2.0", "id": "c", "status": "created", "pid": 4321, "bundle": "/w/b"}
     step = {"do": "create", "rc": 0, "state_rc": 0, "state": state, "init": "alive", "cgroup": "/box/c", "group": None}
     steps = [step | {"owner": "drwxr-xr-x 0:0"}]
-    left = {"processes": [], "files": {}}
+    left: Json = {"processes": [], "files": {}}
     return {
         "steps": steps,
         "force": 0,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import transcript
+from json_type import Json
 from plan_support import Facts
 from pyrunc.errors import ConfigError, UsageError
 from pyrunc.launch import exec as pexec
@@ -15,7 +16,7 @@ from pyrunc.spec import exec_process
 
 kept = transcript.follow("pyrunc.spec.exec_process")
 
-OWN: dict[str, Any] = {
+OWN: Json = {
     "terminal": True,
     "args": ["init"],
     "cwd": "/srv",
@@ -28,9 +29,10 @@ OWN: dict[str, Any] = {
     "selinuxLabel": "label",
     "oomScoreAdj": 9,
 }
+NOTHING: Json = {}
 
 
-def built(**flags: Any) -> dict[str, Any]:
+def built(**flags: Any) -> Json:
     return exec_process.build(OWN, ["sh"], {name.replace("_", "-"): value for name, value in flags.items()})
 
 
@@ -41,7 +43,13 @@ def test_without_flags_it_is_the_containers_process_without_its_terminal() -> No
 
 
 def test_a_container_without_a_process() -> None:
-    assert exec_process.build({}, ["sh"], {}) == {"args": ["sh"], "cwd": "/", "env": [], "terminal": False, "user": {}}
+    assert exec_process.build(NOTHING, ["sh"], {}) == {
+        "args": ["sh"],
+        "cwd": "/",
+        "env": [],
+        "terminal": False,
+        "user": {},
+    }
 
 
 def test_nothing_of_the_container_is_changed() -> None:
@@ -97,11 +105,11 @@ def test_groups() -> None:
 def test_cap_never_becomes_inheritable() -> None:
     sets = built(cap=["CAP_CHOWN"])["capabilities"]
     assert sets == {kind: ["CAP_KILL", "CAP_CHOWN"] for kind in ("bounding", "effective", "permitted")}
-    assert exec_process.build({}, ["sh"], {"cap": ["CAP_CHOWN"]})["capabilities"]["bounding"] == ["CAP_CHOWN"]
+    assert exec_process.build(NOTHING, ["sh"], {"cap": ["CAP_CHOWN"]})["capabilities"]["bounding"] == ["CAP_CHOWN"]
 
 
 def test_cap_is_ambient_when_the_container_uses_inheritable_ones() -> None:
-    own = {"capabilities": {"inheritable": ["CAP_KILL"]}}
+    own: Json = {"capabilities": {"inheritable": ["CAP_KILL"]}}
     sets = exec_process.build(own, ["sh"], {"cap": ["CAP_CHOWN"]})["capabilities"]
     assert sets["ambient"] == ["CAP_CHOWN"]
     assert sets["inheritable"] == ["CAP_KILL"]
@@ -129,13 +137,18 @@ def test_what_a_process_file_leaves_out_is_the_containers() -> None:
 
 
 def test_what_a_process_file_says_counts() -> None:
-    given = {"args": ["sh"], "cwd": "/", "oomScoreAdj": 0, "rlimits": [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]}
-    made = exec_process.inherit({**given, "user": {"umask": 0}}, OWN)
+    given: Json = {
+        "args": ["sh"],
+        "cwd": "/",
+        "oomScoreAdj": 0,
+        "rlimits": [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}],
+    }
+    made = exec_process.inherit(given | {"user": {"umask": 0}}, OWN)
     assert (made["oomScoreAdj"], made["rlimits"], made["user"]) == (0, given["rlimits"], {"umask": 0})
 
 
 def test_empty_capabilities_of_a_process_file_are_none() -> None:
-    given = {"args": ["sh"], "cwd": "/", "capabilities": {}, "apparmorProfile": ""}
+    given: Json = {"args": ["sh"], "cwd": "/", "capabilities": {}, "apparmorProfile": ""}
     made = exec_process.inherit(given, OWN)
     assert made["capabilities"] == {}
     assert made["apparmorProfile"] == OWN["apparmorProfile"]

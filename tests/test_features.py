@@ -13,6 +13,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT4
 
 from broken_configs import BASE
+from json_type import Json
 from official import MISSING, OFFICIAL
 from plan_support import Facts
 from pyrunc import SPEC_VERSION, cgroup, cli, seccomp
@@ -20,7 +21,7 @@ from pyrunc.errors import ConfigError
 from pyrunc.spec import schema, validate
 from pyrunc.verbs import features
 
-DOCUMENT = features.describe()
+DOCUMENT: Json = features.describe()
 LINUX = DOCUMENT["linux"]
 SECCOMP = LINUX["seccomp"]
 
@@ -105,7 +106,8 @@ def test_mount_options_are_the_specifications() -> None:
 
 
 def test_namespaces() -> None:
-    kinds = schema.LINUX[1]["namespaces"][1][1]["type"][1]
+    linux: schema.Node = schema.LINUX
+    kinds = linux[1]["namespaces"][1][1]["type"][1]
     for kind in kinds:
         config = copy.deepcopy(BASE)
         config["linux"]["namespaces"] = [entry for entry in BASE["linux"]["namespaces"] if entry["type"] != kind]
@@ -137,7 +139,7 @@ def test_cgroup_drivers() -> None:
     assert problems(("/linux/resources/rdma", {"mlx5_0": {"hcaHandles": 1}})) == []
 
 
-def profile(**members: Any) -> dict[str, Any]:
+def profile(**members: Any) -> Json:
     return {"defaultAction": "SCMP_ACT_ALLOW", **members}
 
 

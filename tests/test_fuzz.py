@@ -9,10 +9,13 @@ import pathlib
 import random
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from pyrunc.errors import PyruncError
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
@@ -66,7 +69,7 @@ def test_configs_are_worth_the_time() -> None:
         try:
             targets.read_config(configs.document_bytes(Draw(b""), configs.config(Draw(chance.randbytes(60)))))
             plans += 1
-        except targets.PyruncError:
+        except PyruncError:
             continue
     assert 40 < plans < 190
 
@@ -80,7 +83,8 @@ def test_the_round_trip_can_fail(tmp_path: pathlib.Path) -> None:
         blob = plan.encode()
         assert process.decode(blob) == decoder.expected(plan)
         op, policy, numbers, strings = plan.steps[-1]
-        plan.steps[-1] = (op, policy, numbers, ([*strings[0], "more"], strings[1]))
+        args: Any = strings[0]
+        plan.steps[-1] = (op, policy, numbers, ([*args, "more"], strings[1]))
         assert process.decode(blob) != decoder.expected(plan)
         assert process.decode(plan.encode()) != decoder.expected(plan)  # its count says otherwise
         assert len(process.decode(blob[:-1])) == 4

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import crowded
+from json_type import Json
 from plan_support import Facts, options
 from pyrunc import fs
 from pyrunc.cgroup import gvariant, systemd
@@ -23,12 +24,13 @@ from pyrunc.plan import encode, scheduling, show
 from pyrunc.plan.create import compile_create
 from pyrunc.plan.environment import DEFAULT_PATH, environment
 from pyrunc.spec import names, validate
+from pyrunc.spec.types import ThrottleDevice
 
 SPACES = [{"type": kind} for kind in ("mount", "pid", "user", "network", "ipc", "uts")]
 
 
-def config(**fields: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {"ociVersion": "1.0.0", "root": {"path": "r"}, "process": {"cwd": "/", "args": ["sh"]}}
+def config(**fields: Any) -> Json:
+    found: Json = {"ociVersion": "1.0.0", "root": {"path": "r"}, "process": {"cwd": "/", "args": ["sh"]}}
     linux = {"namespaces": SPACES, "uidMappings": ids(1), "gidMappings": ids(1)}
     return {**found, "linux": {**linux, **fields.pop("linux", {})}, **fields}
 
@@ -37,7 +39,7 @@ def ids(count: int) -> list[dict[str, int]]:
     return [{"containerID": 10 * number, "hostID": 10 * number, "size": 1} for number in range(count)]
 
 
-def refused(document: dict[str, Any]) -> str:
+def refused(document: Json) -> str:
     with pytest.raises(ConfigError) as caught:
         validate.check(document)
     return str(caught.value)
@@ -132,11 +134,11 @@ def test_numbers_of_systemd() -> None:
 
 
 def test_devices_of_an_update_are_told_apart() -> None:
-    old = [{"major": number, "minor": 1, "rate": 1} for number in range(3)]
-    new = [{"major": 1, "minor": 1, "rate": 5}, {"major": 11, "minor": 1, "rate": 7}]
+    old: list[ThrottleDevice] = [{"major": number, "minor": 1, "rate": 1} for number in range(3)]
+    new: list[ThrottleDevice] = [{"major": 1, "minor": 1, "rate": 5}, {"major": 11, "minor": 1, "rate": 7}]
     merged = update.merge({"blockIO": {"throttleReadBpsDevice": old}}, {"blockIO": {"throttleReadBpsDevice": new}})
     assert [item["rate"] for item in merged["blockIO"]["throttleReadBpsDevice"]] == [1, 5, 1, 7]
-    network = {"network": {"priorities": [{"name": "eth0", "priority": 1}]}}
+    network: Json = {"network": {"priorities": [{"name": "eth0", "priority": 1}]}}
     assert update.merge({}, network) == network  # refused later, in words of its own
 
 
@@ -150,7 +152,7 @@ def test_many_hooks_share_what_they_are_given() -> None:
     document["process"]["env"] = [f"V{number}={'x' * 1000}" for number in range(5000)]
     made.create_state = made.start_state = ("{", "y" * 5_000_000 + "}")
     started = time.process_time()
-    plan = compile_create(document, Facts(), made)  # type: ignore[arg-type]
+    plan = compile_create(document, Facts(), made)
     blob = plan.encode()
     sections = [step["section"] for step in show.as_json(plan)["steps"] if step["op"] == "HOOK"]
     assert time.process_time() - started < 5

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from json_type import Json
 from plan_support import GOLDEN, Facts, base, merge, names, step, steps
 from pyrunc.errors import ConfigError
 from pyrunc.plan import Plan, show
@@ -20,16 +21,16 @@ PROGRAM = {"args": ["sh"], "cwd": "/", "env": ["PATH=/bin", "HOME=/"]}
 ALL = list(NAMESPACES)
 
 
-def joined(program: dict[str, Any], config: dict[str, Any] | None = None, kinds: list[str] = ALL, **more: Any) -> Plan:
+def joined(program: Json, config: Json = None, kinds: list[str] = ALL, **more: Any) -> Plan:
     options = Options("c1")
     options.joined = [(kind, f"/proc/7/ns/{NAMESPACES[kind]}") for kind in kinds]
     for name, value in more.items():
         setattr(options, name, value)
-    facts: Any = Facts()
-    return compile_exec(config or {}, program, facts, options)
+    without: Json = {}
+    return compile_exec(config or without, program, Facts(), options)
 
 
-def load(name: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def load(name: str) -> tuple[Json, Json, dict[str, Any]]:
     """The process, the container's configuration and the options of a case."""
     case = json.loads((GOLDEN / "exec" / f"{name}.json").read_text(encoding="utf-8"))
     return case["process"], merge(base(case.get("base", "bare")), case.get("config", {})), case.get("options", {})

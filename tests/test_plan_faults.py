@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import errno
 import json
-from typing import Any
 
 import pytest
 
+from json_type import Json
 from plan_support import compiled, names
+from pyrunc import handshake
 from pyrunc.plan import Plan, faults, ops
 
-CONFIG: dict[str, Any] = {
+CONFIG: Json = {
     "process": {"args": ["prog", "x"], "env": ["PATH=/bin"]},
     "mounts": [
         {"destination": "/proc", "type": "proc", "source": "proc"},
@@ -28,8 +29,8 @@ CONFIG: dict[str, Any] = {
 }
 
 
-class Record:
-    """A handshake.Record with ``arg`` by name."""
+class Record(handshake.Record):
+    """One with ``arg`` by name."""
 
     def __init__(
         self, plan: Plan, op: str, nth: int = 0, arg: str = "", item: int = 0, err: int = 2, **words: str

@@ -14,8 +14,11 @@ import pytest
 
 from plan_support import GOLDEN, Facts, case_names, load_case, options
 from pyrunc.errors import ConfigError
+from pyrunc.host import HostFacts
 from pyrunc.plan import ops, show
+from pyrunc.plan.context import Options
 from pyrunc.plan.create import compile_create
+from pyrunc.spec.types import Config
 
 # Ops and policy bits that only golden/exec/ has: test_plan_exec requires them.
 EXEC_OPS = {"CPU_INITIAL", "CPU_FINAL", "RLIMIT"}
@@ -31,7 +34,7 @@ BUNDLES = pathlib.Path(__file__).parent.parent / "integration" / "bundles"
 RECORDED = sorted(path.stem for path in BUNDLES.glob("*.json"))
 
 
-def listing(config, facts, opts) -> str:
+def listing(config: Config, facts: HostFacts, opts: Options) -> str:
     try:
         return show.text(compile_create(config, facts, opts), config)
     except ConfigError as error:

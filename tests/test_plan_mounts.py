@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from json_type import Json
 from plan_support import Facts, compiled, names, step, steps
 from pyrunc.errors import ConfigError
 from pyrunc.plan import mount_options, mounts
 from pyrunc.plan.context import Namespaces
 from pyrunc.plan.mount_options import PROPAGATIONS, Flags, clean
 from pyrunc.plan.mounts import cgroup_source
+from pyrunc.spec.types import Namespace
 
 
 @pytest.mark.parametrize(
@@ -48,16 +50,17 @@ def test_binds_that_are_cloned_before_the_user_namespace(mount: dict[str, Any], 
 def test_filesystems_bound_from_the_host(fstype: str, kind: str, bound: str) -> None:
     """Where the kernel refuses a new one, and never where it would show processes or queues of
     others."""
-    other, joined = {"type": kind}, {"type": kind, "path": "/proc/1/ns/x"}
-    user = {"type": "user"}
+    other: Json = {"type": kind}
+    joined: Json = {"type": kind, "path": "/proc/1/ns/x"}
+    user: Namespace = {"type": "user"}
 
-    def source(*namespaces: dict[str, str], rootless: bool = False) -> str:
-        return mounts.host_source(fstype, Facts(rootless=rootless), Namespaces({"namespaces": list(namespaces)}))  # type: ignore[arg-type]
+    def source(*namespaces: Namespace, rootless: bool = False) -> str:
+        return mounts.host_source(fstype, Facts(rootless=rootless), Namespaces({"namespaces": list(namespaces)}))
 
     assert source(user) == source(rootless=True) == bound
     assert source() == source(user, other) == source(other, rootless=True) == ""
     assert source(user, joined) == source(joined, rootless=True) == (bound if fstype == "sysfs" else "")
-    assert mounts.host_source("tmpfs", Facts(rootless=True), Namespaces({"namespaces": [user]})) == ""  # type: ignore[arg-type]
+    assert mounts.host_source("tmpfs", Facts(rootless=True), Namespaces({"namespaces": [user]})) == ""
 
 
 # config.md, Mounts: MUST, SHOULD and MAY
@@ -274,7 +277,7 @@ def test_arguments_are_valid_for_the_kernel(options: list[str]) -> None:
     Only attr_clr may have less of it; init makes it whole or nothing.
     """
     flags = Flags(options)
-    flags.change(Facts(), replace=False)  # type: ignore[arg-type]
+    flags.change(Facts(), replace=False)
     for on, off in ((flags.set, flags.clr | flags.implied), (flags.rec_set, flags.rec_clr)):
         assert off & 0x70 in (0, 0x70) or (off == flags.clr | flags.implied and not on & 0x70)
         assert on & 0x70 in (0, 0x10, 0x20)
@@ -477,7 +480,7 @@ def test_clean(path: str, expected: str) -> None:
 )
 def test_cgroup_source(cgroup: str, facts: dict[str, str], expected: str) -> None:
     spaces = Namespaces({"namespaces": [{"type": "cgroup"}]})
-    assert cgroup_source(cgroup, Facts(**facts), spaces) == expected  # type: ignore[arg-type]
+    assert cgroup_source(cgroup, Facts(**facts), spaces) == expected
 
 
 @pytest.mark.parametrize("spaces", [[], [{"type": "cgroup"}]])

@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from json_type import Json
 from plan_support import Facts, base, merge, names, options
 from pyrunc.plan import Plan, ops
 from pyrunc.plan.create import compile_create
@@ -24,7 +25,7 @@ def flag() -> st.SearchStrategy[bool]:
 
 
 @st.composite
-def configurations(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
+def configurations(draw: st.DrawFn) -> tuple[Json, dict[str, Any]]:
     """A valid configuration with a mount namespace, and options."""
     kinds = draw(st.lists(st.sampled_from(["pid", "network", "ipc", "uts", "cgroup", "time"]), unique=True))
     spaces = [{"type": kind, **({"path": f"/ns/{kind}"} if draw(flag()) else {})} for kind in kinds]
@@ -134,7 +135,7 @@ AT_MOST_ONCE = [
 
 @settings(max_examples=250, deadline=None)
 @given(configurations())
-def test_invariants(drawn: tuple[dict[str, Any], dict[str, Any]]) -> None:
+def test_invariants(drawn: tuple[Json, dict[str, Any]]) -> None:
     config, changes = drawn
     check_create(config, changes, compile_create(config, Facts(), options(**changes)))
     facts = Facts()
@@ -146,7 +147,7 @@ def test_invariants(drawn: tuple[dict[str, Any], dict[str, Any]]) -> None:
     assert names(plan).count("JOINABLE") == (not early)
 
 
-def check_create(config: dict[str, Any], changes: dict[str, Any], plan: Plan) -> None:
+def check_create(config: Json, changes: dict[str, Any], plan: Plan) -> None:
     order = names(plan)
     if changes["cgroup_path"]:
         late = [at for at, step in enumerate(plan.steps) if step[0] == ops.OP_JOIN_NS and step[2][1] == CGROUP_NS]
@@ -185,7 +186,7 @@ def check_joins(plan: Plan) -> None:
     assert not any(flags & 0x12000000 for flags in new)  # neither user nor cgroup
 
 
-def check_seccomp(config: dict[str, Any], order: list[str]) -> None:
+def check_seccomp(config: Json, order: list[str]) -> None:
     process = config.get("process") or {}
     if "SECCOMP" not in order:
         assert "seccomp" not in config["linux"]
@@ -197,7 +198,7 @@ def check_seccomp(config: dict[str, Any], order: list[str]) -> None:
         assert order[order.index("SECCOMP") + 1 :][:2] == ["DROP_ADMIN", "WAIT_START"]
 
 
-def check_end(config: dict[str, Any], order: list[str]) -> None:
+def check_end(config: Json, order: list[str]) -> None:
     """EXECVE is last if there is a program; before it, only startContainer hooks run."""
     tail = order[order.index("WAIT_START") + 1 :]
     if "process" in config:

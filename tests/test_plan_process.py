@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from json_type import Json
 from plan_support import Facts, compiled, names, step, steps
 from pyrunc.errors import ConfigError
 from pyrunc.plan import Plan, security
@@ -145,7 +146,7 @@ def test_ambient_needs_permitted_and_inheritable() -> None:
         ({"inheritable": ["CAP_KILL"], "permitted": ["CAP_KILL"]}, "/process/capabilities/inheritable"),
     ],
 )
-def test_impossible_capability_sets(sets: dict[str, list[str]], pointer: str) -> None:
+def test_impossible_capability_sets(sets: dict[str, Any], pointer: str) -> None:
     with pytest.raises(ConfigError) as caught:
         caps(**sets)
     assert [problem.pointer for problem in caught.value.problems] == [pointer]
@@ -205,7 +206,7 @@ def test_set_filter_replaces_the_program() -> None:
 
 @pytest.mark.parametrize(("action", "policy"), [("SCMP_ACT_NOTIFY", {"LISTENER"}), ("SCMP_ACT_ERRNO", set())])
 def test_listener(action: str, policy: set[str]) -> None:
-    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mount"], "action": action}]}
+    profile: Json = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mount"], "action": action}]}
     assert step(compiled({"linux": {"seccomp": profile}}), "SECCOMP")["policy"] == policy
     assert security.notifies(profile) == bool(policy)
 

@@ -16,6 +16,7 @@ from pyrunc.errors import ConfigError
 from pyrunc.plan import Plan, ops, scheduling
 from pyrunc.spec import schema, validate
 from pyrunc.spec.names import listed
+from pyrunc.spec.types import Config, Process
 
 init_exe, spawn = init_parent.init_exe, init_parent.spawn
 
@@ -37,10 +38,11 @@ def test_lists(text: str, numbers: list[int]) -> None:
 
 
 def test_tables_match_the_schema() -> None:
-    scheduler, policy = schema.SCHEDULER[1], schema.MEMORY_POLICY[1]
+    nodes: tuple[schema.Node, ...] = (schema.SCHEDULER, schema.MEMORY_POLICY, schema.PROCESS)
+    scheduler, policy, process = (node[1] for node in nodes)
     assert set(scheduling.CLASSES) == set(scheduler["policy"][1])
     assert set(scheduling.SCHEDULER_FLAGS) == set(scheduler["flags"][1][1])
-    assert set(scheduling.IO_CLASSES) == set(schema.PROCESS[1]["ioPriority"][1]["class"][1])
+    assert set(scheduling.IO_CLASSES) == set(process["ioPriority"][1]["class"][1])
     assert set(scheduling.MEMORY_MODES) == set(policy["mode"][1])
     assert set(scheduling.MEMORY_FLAGS) == set(policy["flags"][1][1])
 
@@ -72,7 +74,7 @@ def test_first_process_has_no_affinity() -> None:
 
 @pytest.mark.parametrize(("nodes", "missing"), [("0-1", False), ("0,3", False), ("2", True), ("0-2", True)])
 def test_nodes_must_exist(nodes: str, missing: bool) -> None:
-    config = {
+    config: Config = {
         "ociVersion": "1.3.0",
         "root": {"path": "rootfs"},
         "linux": {"memoryPolicy": {"mode": "MPOL_INTERLEAVE", "nodes": nodes}},
@@ -83,12 +85,12 @@ def test_nodes_must_exist(nodes: str, missing: bool) -> None:
         return
     with pytest.raises(ConfigError, match="with memory: 0,1,3"):
         validate.check(config, facts=Facts())
-    config["linux"]["memoryPolicy"]["flags"] = ["MPOL_F_RELATIVE_NODES"]  # type: ignore[index]
+    config["linux"]["memoryPolicy"]["flags"] = ["MPOL_F_RELATIVE_NODES"]
     validate.check(config, facts=Facts())
 
 
 def test_ignored_nice_value_is_a_warning() -> None:
-    process = {"cwd": "/", "args": ["x"], "scheduler": {"policy": "SCHED_FIFO", "priority": 1, "nice": 5}}
+    process: Process = {"cwd": "/", "args": ["x"], "scheduler": {"policy": "SCHED_FIFO", "priority": 1, "nice": 5}}
     (warning,) = validate.check({"ociVersion": "1.3.0", "root": {"path": "r"}, "process": process})
     assert warning.pointer == "/process/scheduler/nice"
 

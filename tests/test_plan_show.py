@@ -10,6 +10,7 @@ import re
 
 import pytest
 
+from json_type import Json
 from plan_support import case_names, compiled, load_case, names
 from pyrunc import fs
 from pyrunc.errors import ConfigError
@@ -138,7 +139,8 @@ def test_colours_do_not_change_the_text() -> None:
 def test_a_line_without_blanks_is_cut() -> None:
     plan = Plan()
     plan.hostname("/hostname", name="x" * 1000)
-    lines = show.fitted(plan, {}, 100, colour=False).splitlines()
+    config: Json = {}
+    lines = show.fitted(plan, config, 100, colour=False).splitlines()
     assert max(map(len, lines)) <= 100 and "".join(lines).count("x") == 1000
 
 

@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from json_type import Json
+
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 import plan_support
@@ -34,7 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EQUAL, MASKED = "SCMP_CMP_EQ", "SCMP_CMP_MASKED_EQ"
 
 
-def crashing() -> dict[str, Any]:
+def crashing() -> Json:
     """More than 65,535 instructions: after some time libseccomp up to 2.6 corrupts its heap (struct bpf_program)."""
 
     def value(number: int) -> int:
@@ -48,7 +50,7 @@ def crashing() -> dict[str, Any]:
     )
 
 
-def slow(rules: int = 500) -> dict[str, Any]:
+def slow(rules: int = 500) -> Json:
     """Within all bounds, and a minute of work: each rule is compared with all others."""
     return profile(
         *(
@@ -58,7 +60,7 @@ def slow(rules: int = 500) -> dict[str, Any]:
     )
 
 
-def problems(given: dict[str, Any]) -> list[str]:
+def problems(given: Json) -> list[str]:
     """What validation says about a profile."""
     config, _, _ = plan_support.load_case(plan_support.case_names()[0])
     config.setdefault("linux", {})["seccomp"] = given
@@ -87,7 +89,7 @@ MANY = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_AARCH64
         (profile(rule("read"), architectures=["SCMP_ARCH_X86"] * 33), "/linux/seccomp/architectures: expected at most"),
     ],
 )
-def test_too_much(given: dict[str, Any], words: str) -> None:
+def test_too_much(given: Json, words: str) -> None:
     """Refused before libseccomp sees it, by one problem and at once."""
     began = time.process_time()
     (problem,) = problems(given)
@@ -105,7 +107,7 @@ def test_too_much(given: dict[str, Any], words: str) -> None:
         slow(),
     ],
 )
-def test_just_not_too_much(given: dict[str, Any]) -> None:
+def test_just_not_too_much(given: Json) -> None:
     assert problems(given) == []
 
 
@@ -135,7 +137,7 @@ def test_profiles_of_all_engines_together_are_small() -> None:
     bundle = ROOT / "integration/bundles/podman4.3-readonly.json"
     given = json.loads(bundle.read_text())["linux"]["seccomp"]
     assert problems(given) == []
-    doubled = {**given, "syscalls": given["syscalls"] * 8}
+    doubled: Json = {**given, "syscalls": given["syscalls"] * 8}
     assert problems(doubled) == []
     assert seccomp.compile_filter(doubled) == seccomp.compile_filter(given)
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import crowded
 import transcript
+from json_type import Json
 from pyrunc import jsontext
 from pyrunc.errors import ConfigError
 from pyrunc.spec import load
@@ -197,7 +198,7 @@ def test_nothing_is_kept() -> None:
 def test_only_bytes_are_read() -> None:
     for argument in ("{}", bytearray(b"{}"), None):
         with pytest.raises(TypeError):
-            _reader.read_json(argument)  # type: ignore[arg-type]
+            _reader.read_json(argument)
 
 
 def test_duplicate_inside_a_value_that_a_duplicate_hides() -> None:
@@ -315,7 +316,8 @@ def test_any_bytes_parse_or_fail_cleanly(data: bytes) -> None:
 def test_load_config(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_bytes(b'{"ociVersion": "1.3.0"}\n')
-    assert load.load_config(str(path)) == ({"ociVersion": "1.3.0"}, b'{"ociVersion": "1.3.0"}\n')
+    wanted: Json = {"ociVersion": "1.3.0"}
+    assert load.load_config(str(path)) == (wanted, b'{"ociVersion": "1.3.0"}\n')
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "1", '"x"', "true"])

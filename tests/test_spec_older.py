@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import transcript
+from json_type import Json
 from pyrunc.spec import older
 
 kept = transcript.follow()
@@ -28,13 +29,13 @@ kept = transcript.follow()
 )
 def test_pids_limit_0(version: str, limit: int | None, expected: int | None) -> None:
     """No limit before 1.3.0, which says that it is one."""
-    config: dict[str, Any] = {"ociVersion": version, "linux": {"resources": {"pids": {"limit": limit}}}}
+    config: Json = {"ociVersion": version, "linux": {"resources": {"pids": {"limit": limit}}}}
     older.adapt(config)
     assert config["linux"]["resources"]["pids"]["limit"] == expected
 
 
 @pytest.mark.parametrize("linux", [{}, {"resources": {}}, {"resources": {"pids": {}}}])
 def test_nothing_to_adapt(linux: dict[str, Any]) -> None:
-    config = {"ociVersion": "1.0.0", "linux": linux}
+    config: Json = {"ociVersion": "1.0.0", "linux": linux}
     older.adapt(config)
     assert config == {"ociVersion": "1.0.0", "linux": linux}

@@ -18,7 +18,7 @@ from referencing.jsonschema import DRAFT4
 from broken_configs import BASE, BROKEN, changed
 from official import MISSING, OFFICIAL
 from pyrunc.errors import Capped, ConfigError
-from pyrunc.spec import schema, validate
+from pyrunc.spec import schema, structure, validate
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
@@ -62,7 +62,8 @@ def validator() -> Any:
     root = {"$schema": "http://json-schema.org/draft-04/schema#", "$ref": "config-schema.json"}
     # True and 1.0 are not integers, in draft 4 and here.
     checker = jsonschema.Draft4Validator.TYPE_CHECKER.redefine("integer", lambda _, v: type(v) is int)
-    strict = jsonschema.validators.extend(jsonschema.Draft4Validator, type_checker=checker)
+    extend: Any = jsonschema.validators.extend
+    strict = extend(jsonschema.Draft4Validator, type_checker=checker)
     return strict(root, registry=registry)
 
 
@@ -196,7 +197,7 @@ def test_official_samples(path: Path) -> None:
         assert path.parent.name == "bad"
         return
     structural: Any = Capped()
-    validate.structure(schema.CONFIG, config, "", structural)
+    structure.structure(schema.CONFIG, config, "", structural)
     if path.parent.name == "good":
         assert structural == []
         assert validator().is_valid(config)
@@ -231,13 +232,18 @@ def officially_valid(config: Any) -> bool:
     linux = config.get("linux") if isinstance(config, dict) else None
     if isinstance(linux, dict):
         propagation = linux.get("rootfsPropagation")
-        if isinstance(propagation, str) and propagation in schema.LINUX[1]["rootfsPropagation"][1]:
+        ours: schema.Node = schema.LINUX
+        if isinstance(propagation, str) and propagation in ours[1]["rootfsPropagation"][1]:
             linux["rootfsPropagation"] = propagation.removeprefix("r")
         devices = linux.get("devices")
         for device in devices if isinstance(devices, list) else ():
             if isinstance(device, dict) and type(device.get("fileMode")) is int and 511 < device["fileMode"] <= 0xFFFF:
                 device["fileMode"] = 511
     return bool(validator().is_valid(config))
+
+
+def later(node: Any, depth: int) -> st.SearchStrategy[Any]:
+    return st.deferred(lambda: generate(node, depth))
 
 
 def generate(node: Any, depth: int = 0) -> st.SearchStrategy[Any]:
@@ -253,7 +259,7 @@ def generate(node: Any, depth: int = 0) -> st.SearchStrategy[Any]:
         return st.lists(generate(node[1], depth + 1), max_size=1)
     if kind == "map":
         return st.dictionaries(st.sampled_from(["a", "b.c"]), generate(node[1], depth + 1), max_size=1)
-    children = {name: st.deferred(lambda child=child: generate(child, depth + 1)) for name, child in node[1].items()}
+    children = {name: later(child, depth + 1) for name, child in node[1].items()}
     must = {name: children[name] for name in node[2]}
     may = {name: strategy for name, strategy in children.items() if name not in node[2]}
     names = st.lists(st.sampled_from(sorted(may)), max_size=3, unique=True) if may else st.just([])
@@ -270,7 +276,7 @@ PATTERNS = (
 @given(generate(schema.CONFIG))
 def test_what_we_take_is_officially_valid(config: Any) -> None:
     structural: Any = Capped()
-    validate.structure(schema.CONFIG, config, "", structural)
+    structure.structure(schema.CONFIG, config, "", structural)
     assert structural == []
     if not _problems(config):
         assert officially_valid(config), list(validator().iter_errors(config))
@@ -305,7 +311,7 @@ def test_mutants(data: st.DataObject) -> None:
         target[last] = junk
     assume(not any(pointer.startswith(pattern) for pattern in PATTERNS))
     structural: Any = Capped()
-    validate.structure(schema.CONFIG, config, "", structural)
+    structure.structure(schema.CONFIG, config, "", structural)
     assert structural or _problems(config) or officially_valid(config), f"{pointer} = {junk!r}"
     for problem in structural:
         assert problem.pointer.startswith(pointer) or pointer.startswith(problem.pointer)

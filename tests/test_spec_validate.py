@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from broken_configs import BASE, BROKEN, changed
+from json_type import Json
 from pyrunc.errors import ConfigError
 from pyrunc.spec import load, validate
 from work import calls
@@ -21,6 +22,9 @@ BUNDLES = sorted((ROOT / "integration" / "bundles").glob("**/*.json")) or sorted
 
 class Facts:
     """A host with nothing special."""
+
+    memory_nodes: frozenset[int] = frozenset()
+    resctrl = ""
 
     def __init__(self, *, apparmor: bool = False, selinux: bool = False, cap_last: int = 40, euid: int = 0) -> None:
         self.apparmor, self.selinux, self.cap_last, self.euid = apparmor, selinux, cap_last, euid
@@ -127,6 +131,7 @@ def test_junk_anywhere_gives_problems_not_exceptions(junk: Any) -> None:
 
 
 def test_not_an_object() -> None:
+    junk: Json
     for junk in (None, [], "x", 1):
         assert problems(junk)[0].startswith("/: expected object, found ")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from json_type import Json
 from plan_support import Facts
 from pyrunc.container import update
 from pyrunc.errors import Capped, ConfigError, Problem
@@ -83,8 +84,9 @@ def test_plan(value: Any, tmp_path: Path) -> None:
 
 
 def test_args_of_a_wrong_type_are_one_problem() -> None:
+    value: Json
     for value in ("sh", 1, {}, True):
-        config = {"ociVersion": "1.0.0", "root": {"path": "r"}, "process": {"cwd": "/", "args": value}}
+        config: Json = {"ociVersion": "1.0.0", "root": {"path": "r"}, "process": {"cwd": "/", "args": value}}
         with pytest.raises(ConfigError) as caught:
             validate.check(config)
         assert [problem.pointer for problem in caught.value.problems] == ["/process/args"]
@@ -100,7 +102,7 @@ def test_process_and_resources(value: Any, tmp_path: Path) -> None:
     for place in places(schema.PROCESS):
         try:
             data = json.dumps(with_value(process, place, value)).encode()
-            exec_process.check(exec_process.parse(data, "p.json"), Facts(), "p.json")  # type: ignore[arg-type]
+            exec_process.check(exec_process.parse(data, "p.json"), Facts(), "p.json")
         except ConfigError:
             refused += 1
     for place in places(schema.RESOURCES):
@@ -117,7 +119,7 @@ def test_null_counts_as_absent(tmp_path: Path) -> None:
     """Wherever a field is optional: the same plan, or the same problems, as without the field."""
     path, opts = tmp_path / "config.json", create.CreateOptions("c", Log())
     opts.bundle = str(tmp_path)
-    config = {"ociVersion": "1.0.0", "root": {"path": "r"}, "process": {"cwd": "/", "args": ["sh"], "user": {}},
+    config: Json = {"ociVersion": "1.0.0", "root": {"path": "r"}, "process": {"cwd": "/", "args": ["sh"], "user": {}},
               "linux": {"namespaces": [{"type": "mount"}], "resources": {}}, "hooks": {}}  # fmt: skip
 
     def answer(document: Any) -> str:
@@ -152,7 +154,7 @@ def walk(document: Any, place: tuple[Any, ...]) -> Any:
 
 
 def test_a_hundred_problems_are_kept() -> None:
-    config = {"ociVersion": "1.0.0", "root": {"path": "r"}, "mounts": [1] * 100_000}
+    config: Json = {"ociVersion": "1.0.0", "root": {"path": "r"}, "mounts": [1] * 100_000}
     with pytest.raises(ConfigError) as caught:
         validate.check(config)
     assert len(caught.value.problems) == 100 and caught.value.more == 99_900

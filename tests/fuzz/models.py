@@ -55,7 +55,7 @@ def size(text: str) -> int | None:
     found = SIZE.fullmatch(text)
     if not found:
         return None
-    scale = 1024 ** " kmgtp".index((found[3] or " ").lower())
+    scale: int = 1024 ** " kmgtp".index((found[3] or " ").lower())
     return int(found[1]) * scale + int(Fraction(int((found[2] or "0")[:18]), 10 ** len((found[2] or "0")[:18])) * scale)
 
 

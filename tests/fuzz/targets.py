@@ -19,7 +19,8 @@ import plan_support
 import test_cgroup_devices as devices_model
 from fuzz import argv, configs, decoder, images, models, profiles
 from fuzz.draw import Draw
-from pyrunc import cgroup, fs, jsontext, procfs, signals, state
+from json_type import Json
+from pyrunc import cgroup, fs, jsontext, log, procfs, signals, state
 from pyrunc.cgroup import devices, resources
 from pyrunc.checkpoint import messages, protobuf
 from pyrunc.container import events, salvage, update
@@ -33,6 +34,7 @@ from pyrunc.spec import exec_process, load, names, validate
 SECONDS = 2.0  # of processor time for one small input
 
 Target = Callable[[bytes], None]
+NO_PROCESS: Json = {}
 
 
 class Host(plan_support.Facts):
@@ -59,7 +61,7 @@ def read_config(data: bytes) -> Plan:
     facts = Host()
     config = load.parse_json(data, "config.json")
     validate.check(config, facts=facts)
-    limits = (config.get("linux") or {}).get("resources") or {}
+    limits: Json = (config.get("linux") or {}).get("resources") or {}
     resources.convert(limits)
     devices.program(limits.get("devices"))
     path = cgroup.path_for((config.get("linux") or {}).get("cgroupsPath") or "", "c1", facts, "cgroupfs")
@@ -102,10 +104,11 @@ def process_json(data: bytes) -> None:
     draw = Draw(data)
     document = configs.config(draw)
     process = document.get("process") if type(document) is dict else document
-    container = configs.documents()[draw.below(len(configs.documents()))]
+    container: Json = configs.documents()[draw.below(len(configs.documents()))]
     with refusing():
         parsed = exec_process.parse(configs.document_bytes(draw, process), "process.json")
-        parsed = exec_process.inherit(parsed, container.get("process") or {})
+        own: Json = container.get("process") or {}
+        parsed = exec_process.inherit(parsed, own)
         exec_process.check(parsed, Host(), "process.json")
         plan_exec.compile_exec(container, parsed, Host(), context.Options("c1")).encode()
 
@@ -119,7 +122,7 @@ def resources_json(data: bytes) -> None:
         linux = document.get("linux") if type(document) is dict else None
         return linux.get("resources") if type(linux) is dict else document
 
-    stored = configs.documents()[draw.below(len(configs.documents()))].get("linux", {}).get("resources") or {}
+    stored: Json = configs.documents()[draw.below(len(configs.documents()))].get("linux", {}).get("resources") or {}
     text = configs.document_bytes(draw, limits())
     with tempfile.NamedTemporaryFile() as file, refusing():
         file.write(text)
@@ -129,7 +132,7 @@ def resources_json(data: bytes) -> None:
         resources.convert(out, "")
 
 
-class Silent:
+class Silent(log.Log):
     """A log that nobody reads."""
 
     def warnings(self, found: Capped, source: str) -> None:
@@ -145,9 +148,9 @@ NUMBERS = (-1, 0, 1, 3, 5, 8, 10, 136, 200, 4095, 0x7FFFFFFF, 0xFFFFFFFF)
 def device_rules(data: bytes) -> None:
     """F5: the device program, in an emulator, decides as the list of rules read naively."""
     draw = Draw(data)
-    rules = []
+    rules: list[Json] = []
     for _ in range(draw.below(12)):
-        rule: dict[str, Any] = {"allow": draw.one_in(2), "access": draw.pick(("r", "w", "m", "rw", "rm", "wm", "rwm"))}
+        rule: Json = {"allow": draw.one_in(2), "access": draw.pick(("r", "w", "m", "rw", "rm", "wm", "rwm"))}
         for key, values in (("type", ("a", "b", "c")), ("major", NUMBERS), ("minor", NUMBERS)):
             if draw.one_in(2):
                 rule[key] = draw.pick(values)
@@ -200,7 +203,7 @@ def small_texts(data: bytes) -> None:
     assert not path or not ({"", ".", ".."} & set(path.split("/")))
     assert fs.normpath(text) == models.normpath(text)
     with refusing():
-        exec_process.build({}, ["a"], {"user": text, "additional-gids": [text]})
+        exec_process.build(NO_PROCESS, ["a"], {"user": text, "additional-gids": [text]})
     assert clean(text) == models.normpath("/" + text)
 
 
@@ -212,7 +215,7 @@ def mount_options(data: bytes) -> None:
     assert flags.data == [option for option in options if option not in OPTIONS and option]
     plain = {"ro": (1, True), "rw": (1, False), "nosuid": (2, True), "suid": (2, False), "nodev": (4, True),
              "dev": (4, False), "noexec": (8, True), "exec": (8, False)}  # fmt: skip
-    last = {}
+    last: dict[int, bool] = {}
     for option in options:
         if option.startswith("r") and option[1:] in plain:  # recursive: takes back what was said about it
             last.pop(plain[option[1:]][0], None)
