@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import transcript
+from json_type import Json
 from pyrunc.cgroup import devices
 from pyrunc.errors import ConfigError
+from pyrunc.spec.types import DeviceRule
 
 kept = transcript.follow("pyrunc.cgroup.devices")
 
-DENY_ALL = {"allow": False, "access": "rwm"}
-ALLOW_ALL = {"allow": True, "access": "rwm"}
+DENY_ALL: DeviceRule = {"allow": False, "access": "rwm"}
+ALLOW_ALL: DeviceRule = {"allow": True, "access": "rwm"}
 M32, M64 = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 
 
@@ -61,7 +62,7 @@ def run(code: bytes, kind: int, major: int, minor: int, access: int) -> int:
         assert 0 <= at < len(code) // 8, "jump out of the program"
 
 
-def naive(rules: list[dict[str, Any]], kind: str, major: int, minor: int, access: str) -> bool:
+def naive(rules: list[Json], kind: str, major: int, minor: int, access: str) -> bool:
     """Each kind of access is decided by the last rule that speaks of it; what every container may comes on top."""
     basics = {("c", 1, n) for n in (3, 5, 7, 8, 9)} | {("c", 5, 0), ("c", 5, 2), ("c", 10, 200)}
     if (kind, major, minor) in basics or (kind, major) == ("c", 136):
@@ -75,7 +76,7 @@ def naive(rules: list[dict[str, Any]], kind: str, major: int, minor: int, access
     return all(verdict[one] for one in access if one != "m")
 
 
-def emulated(rules: list[dict[str, Any]] | None, kind: str, major: int, minor: int, access: str) -> bool:
+def emulated(rules: list[Json] | None, kind: str, major: int, minor: int, access: str) -> bool:
     bits = sum({"m": 1, "r": 2, "w": 4}[one] for one in access)
     result = run(devices.program(rules), {"b": 1, "c": 2}[kind], major, minor, bits)
     return {0: False, 1: True}[result]
@@ -98,24 +99,20 @@ RULES = st.lists(
 
 @settings(max_examples=600, deadline=None)
 @given(RULES, st.sampled_from(["b", "c"]), NUMBERS, NUMBERS, st.sampled_from(["r", "w", "m", "rw", "rwm"]))
-def test_program_does_what_the_list_says(
-    rules: list[dict[str, Any]], kind: str, major: int, minor: int, access: str
-) -> None:
+def test_program_does_what_the_list_says(rules: list[Json], kind: str, major: int, minor: int, access: str) -> None:
     assert emulated(rules, kind, major, minor, access) == naive(rules, kind, major, minor, access)
 
 
 @settings(max_examples=200, deadline=None)
 @given(RULES, st.sampled_from(["b", "c"]), NUMBERS, NUMBERS)
-def test_no_program_only_where_nothing_is_denied(
-    rules: list[dict[str, Any]], kind: str, major: int, minor: int
-) -> None:
+def test_no_program_only_where_nothing_is_denied(rules: list[Json], kind: str, major: int, minor: int) -> None:
     assert naive(rules, kind, major, minor, "rwm") or not devices.allows_everything(rules)
 
 
 @pytest.mark.parametrize(
     "rules", [None, [], [DENY_ALL], [{"allow": True, "type": "c", "major": 1, "minor": 3, "access": "r"}]]
 )
-def test_default_is_deny(rules: list[dict[str, Any]] | None) -> None:
+def test_default_is_deny(rules: list[Json] | None) -> None:
     """GHSA-g54h-m393-cpwq: no rules, or only allows, must not become a list of what is denied."""
     assert not devices.allows_everything(rules)
     assert not emulated(rules, "b", 8, 0, "r")
@@ -143,7 +140,7 @@ def test_default_is_deny(rules: list[dict[str, Any]] | None) -> None:
         ([{"allow": True, "access": "rw"}], False),
     ],
 )
-def test_privileged_needs_no_program(rules: list[dict[str, Any]], everything: bool) -> None:
+def test_privileged_needs_no_program(rules: list[Json], everything: bool) -> None:
     assert devices.allows_everything(rules) is everything
 
 
@@ -164,14 +161,14 @@ def test_read_and_write_may_come_from_two_rules() -> None:
 
 
 @pytest.mark.parametrize("rule", [{"allow": True, "access": ""}, {"allow": True}, {"allow": False, "access": "rx"}])
-def test_bad_access(rule: dict[str, Any]) -> None:
+def test_bad_access(rule: Json) -> None:
     with pytest.raises(ConfigError, match="/linux/resources/devices/1/access"):
         devices.program([DENY_ALL, rule])
 
 
 def test_a_wildcard_shortens_the_program() -> None:
     """Engines send the wildcard first; rules in front of one have no effect and cost nothing."""
-    many = [{"allow": True, "type": "c", "major": n, "minor": n, "access": "rw"} for n in range(500)]
+    many: list[DeviceRule] = [{"allow": True, "type": "c", "major": n, "minor": n, "access": "rw"} for n in range(500)]
     assert devices.program([*many, DENY_ALL]) == devices.program([DENY_ALL]) == devices.program([])
     assert len(devices.program([])) <= 8 * 80
     assert len(devices.program(many)) < 8 * (80 + 500 * 10)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import transcript
+from json_type import Json
 from pyrunc.cgroup import resources
 from pyrunc.cgroup.resources import LATER, OPTIONAL, convert, cpu_weight, io_weight
 from pyrunc.errors import ConfigError
+from pyrunc.spec.types import Resources
 
 kept = transcript.follow("pyrunc.cgroup.resources")
 
 
-def files(given: dict[str, Any]) -> list[tuple[str, str]]:
+def files(given: Json) -> list[tuple[str, str]]:
     return [(write.file, write.text) for write in convert(given)]
 
 
@@ -70,7 +71,7 @@ def test_pids(limit: int, expected: list[tuple[str, str]]) -> None:
         ({"network": {"classID": 1}}, ["network"]),
     ],
 )
-def test_what_limits(given: dict[str, Any], expected: list[str]) -> None:
+def test_what_limits(given: Json, expected: list[str]) -> None:
     """No limit is what a cgroup without the controller has."""
     assert resources.limiting(given) == expected
 
@@ -94,7 +95,7 @@ def test_what_limits(given: dict[str, Any], expected: list[str]) -> None:
         ({"kernel": 1, "kernelTCP": 2, "swappiness": 60, "disableOOMKiller": True}, []),
     ],
 )
-def test_memory(memory: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+def test_memory(memory: Json, expected: list[tuple[str, str]]) -> None:
     assert files({"memory": memory}) == expected
 
 
@@ -106,7 +107,7 @@ def test_memory(memory: dict[str, Any], expected: list[tuple[str, str]]) -> None
         ({"limit": 1000, "swap": 999}, "/linux/resources/memory/swap: expected at least the memory limit 1000"),
     ],
 )
-def test_memory_contradictions(memory: dict[str, Any], text: str) -> None:
+def test_memory_contradictions(memory: Json, text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         convert({"memory": memory})
 
@@ -136,7 +137,7 @@ def test_a_missing_swap_file_matters_only_for_a_real_limit() -> None:
         ({"cpus": "", "mems": ""}, []),
     ],
 )
-def test_cpu(cpu: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+def test_cpu(cpu: Json, expected: list[tuple[str, str]]) -> None:
     assert files({"cpu": cpu}) == expected
 
 
@@ -149,7 +150,7 @@ def test_burst_is_repeated_after_a_quota_that_was_too_small_for_it() -> None:
     ("cpu", "pointer"),
     [({"burst": 6000, "quota": 5000}, "/linux/resources/cpu/burst"), ({"idle": 1, "shares": 2}, "/cpu/shares")],
 )
-def test_cpu_contradictions(cpu: dict[str, Any], pointer: str) -> None:
+def test_cpu_contradictions(cpu: Json, pointer: str) -> None:
     with pytest.raises(ConfigError, match=pointer):
         convert({"cpu": cpu})
 
@@ -254,7 +255,7 @@ def test_order_of_everything() -> None:
 
 @pytest.mark.parametrize(("quota", "burst", "good"), [(1, 1, True), (1, 2, False), (-1, 9, True), (0, 9, True)])
 def test_a_burst_is_at_most_the_quota(quota: int, burst: int, good: bool) -> None:
-    given = {"cpu": {"quota": quota, "burst": burst}}
+    given: Resources = {"cpu": {"quota": quota, "burst": burst}}
     if good:
         assert ("cpu.max.burst", str(burst)) in files(given)
         return

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 import transcript
 from bus_peer import JOB, Error, Peer
+from json_type import Json
 from pyrunc import cgroup
 from pyrunc.cgroup import bus, gvariant, resources, systemd
 from pyrunc.errors import ConfigError, PyruncError, SysError
 from pyrunc.host import HostFacts
+from pyrunc.spec.types import Resources
 
 kept = transcript.follow("pyrunc.cgroup.gvariant", "pyrunc.cgroup.systemd")
 
@@ -144,7 +146,7 @@ def test_subgroup() -> None:
     ],
     ids=range(19),
 )
-def test_properties(given_: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_properties(given_: Json, expected: dict[str, Any]) -> None:
     assert systemd.properties(resources.convert(given_)) == expected
 
 
@@ -317,7 +319,12 @@ def test_peer_that_says_nothing(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> 
     import time
 
     monkeypatch.setattr(bus, "CALL_TIMEOUT", 50_000)
-    peer.replies["StopUnit"] = [lambda *_: time.sleep(0.5) or Error("a.b", "late")]
+
+    def late(*_: Any) -> Error:
+        time.sleep(0.5)
+        return Error("a.b", "late")
+
+    peer.replies["StopUnit"] = [late]
     manager = bus.Manager(user=False)
     with pytest.raises(SysError, match="StopUnit: ETIMEDOUT"):
         manager.stop("x.scope")
@@ -416,7 +423,7 @@ def properties_of(call: tuple[str, list[Any]]) -> dict[str, Any]:
 
 def test_life_of_a_scope(driver: systemd.Systemd, peer: Peer, tmp_path: Path) -> None:
     request = cgroup.ScopeRequest("c1", 41, {"org.systemd.property.TimeoutStopSec": "3"})
-    limits = {"memory": {"limit": 1 << 26}, "pids": {"limit": 5}}
+    limits: Resources = {"memory": {"limit": 1 << 26}, "pids": {"limit": 5}}
     fd = driver.create(PATH, limits, request=request)
     assert os.readlink(f"/proc/self/fd/{fd}") == str(tmp_path / "cgroup" / PATH[1:])
     os.close(fd)
@@ -454,7 +461,7 @@ def test_small_limits_of_tasks_come_when_init_is_alone(
     driver: systemd.Systemd, peer: Peer, tmp_path: Path, limit: int
 ) -> None:
     """Until then `enter` is in the scope too, and the clone of init would be one too many: EAGAIN."""
-    limits = {"memory": {"limit": 1 << 26}, "pids": {"limit": limit}}
+    limits: Resources = {"memory": {"limit": 1 << 26}, "pids": {"limit": limit}}
     os.close(driver.create(PATH, limits, request=REQUEST))
     told = properties_of(peer.calls[0])
     assert "TasksMax" not in told and told["MemoryMax"] == ("t", 1 << 26)
@@ -565,7 +572,7 @@ def test_subgroup_below_the_scope(driver: systemd.Systemd, peer: Peer, tmp_path:
     (start,) = peer.replies["StartTransientUnit"]
 
     def start_with_more(*arguments: Any) -> list[Any]:
-        reply = start(*arguments)
+        reply: list[Any] = start(*arguments)
         (tmp_path / "cgroup" / PATH[1:] / "inner").mkdir()
         (tmp_path / "cgroup" / PATH[1:] / "inner/cgroup.procs").touch()
         return reply

@@ -7,13 +7,17 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import transcript
 from cgroup_support import Kernel
+from json_type import Json
+from pyrunc import fs
 from pyrunc.cgroup import tree
 from pyrunc.errors import ConfigError, PyruncError, SysError
+from pyrunc.spec.types import Resources
 
 
 def written(request: pytest.FixtureRequest) -> list[str]:
@@ -39,8 +43,9 @@ def kernel(make: Make) -> Kernel:
     return make("cpu memory pids")
 
 
-def create(kernel: Kernel, path: str, **resources: object) -> None:
-    os.close(kernel.driver.create(path, resources))
+def create(kernel: Kernel, path: str, **resources: Any) -> None:
+    limits: Json = resources
+    os.close(kernel.driver.create(path, limits))
 
 
 # --- create -----------------------------------------------------------------------------------------------------------
@@ -200,7 +205,7 @@ def test_a_mount_that_shows_a_part(kernel: Kernel) -> None:
 def test_apply_writes_in_order(kernel: Kernel) -> None:
     create(kernel, "/a")
     kernel.writes.clear()
-    limits = {"memory": {"limit": 1000, "swap": 1000}, "cpu": {"quota": 5000}, "unified": {"pids.max": ""}}
+    limits: Resources = {"memory": {"limit": 1000, "swap": 1000}, "cpu": {"quota": 5000}, "unified": {"pids.max": ""}}
     kernel.driver.apply("/a", limits)  # memory.swap.max "0" is skipped where there is no swap
     assert kernel.writes == [("/a/memory.max", "1000"), ("/a/cpu.max", "5000 100000"), ("/a/pids.max", "\n")]
     kernel.writes.clear()
@@ -227,7 +232,7 @@ def test_io_weight_where_bfq_is_not(make: Make) -> None:
     kernel = make("io")
     create(kernel, "/a")
     kernel.writes.clear()
-    limits = {"blockIO": {"weight": 100, "weightDevice": [{"major": 8, "minor": 0, "weight": 500}]}}
+    limits: Resources = {"blockIO": {"weight": 100, "weightDevice": [{"major": 8, "minor": 0, "weight": 500}]}}
     kernel.driver.apply("/a", limits)
     assert kernel.writes == [("/a/io.weight", "910"), ("/a/io.weight", "8:0 4950")]
     (kernel.cgroup("/a") / "io.bfq.weight").touch()
@@ -474,7 +479,7 @@ def test_processes_of_a_threaded_cgroup(monkeypatch: pytest.MonkeyPatch) -> None
             raise OSError(errno.EOPNOTSUPP, "threaded")
         return b"5\n0\n6\n"
 
-    monkeypatch.setattr(tree.fs, "read_file", read_file)
+    monkeypatch.setattr(fs, "read_file", read_file)
     assert tree.processes("/x") == [5, 6]
 
 
@@ -484,6 +489,6 @@ def test_processes_that_cannot_be_read_are_an_error(monkeypatch: pytest.MonkeyPa
     def read_file(path: str, dir_fd: int | None = None) -> bytes:
         raise OSError(errno.ENOMEM, "no memory")
 
-    monkeypatch.setattr(tree.fs, "read_file", read_file)
+    monkeypatch.setattr(fs, "read_file", read_file)
     with pytest.raises(OSError, match="no memory"):
         tree.processes("/x")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from json_type import Json
 from pyrunc import cli, command
 from pyrunc.checkpoint import messages, mounts, options, protobuf, rootfs
 from pyrunc.checkpoint.criu import find
@@ -337,7 +338,7 @@ def test_what_is_made_stays_inside(tree: Path, tmp_path: Path) -> None:
         ({"linux": {"netDevices": {"eth0": {}}, "namespaces": [{"type": "network"}]}}, "/linux/netDevices: CRIU"),
     ],
 )
-def test_refused_configurations(config: dict[str, Any], text: str) -> None:
+def test_refused_configurations(config: Json, text: str) -> None:
     if config:
         config.setdefault("linux", {}).setdefault("namespaces", []).append({"type": "mount"})
     with pytest.raises(PyruncError, match=text):
@@ -346,11 +347,12 @@ def test_refused_configurations(config: dict[str, Any], text: str) -> None:
 
 def test_devices_in_a_network_by_path_stay_there() -> None:
     namespaces = [{"type": "mount"}, {"type": "network", "path": "/run/netns/x"}]
-    mounts.Mounts({"linux": {"netDevices": {"eth0": {}}, "namespaces": namespaces}}, "/b").refuse()
+    config: Json = {"linux": {"netDevices": {"eth0": {}}, "namespaces": namespaces}}
+    mounts.Mounts(config, "/b").refuse()
 
 
 def test_external_mounts(tree: Path) -> None:
-    config = {
+    config: Json = {
         "mounts": [
             {"destination": "/link", "source": "src", "options": ["bind"]},
             {"destination": "/proc", "type": "proc"},

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from json_type import Json
+
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 from doctor_support import made
@@ -61,7 +63,7 @@ def test_colour() -> None:
 
 
 def test_json() -> None:
-    document = findings.as_json(some())
+    document: Json = findings.as_json(some())
     assert document["status"] == "problem" and document["counts"] == {"ok": 1, "note": 1, "problem": 2}
     assert list(document["findings"][0]) == ["area", "check", "status", "seen", "means", "mend"]
     assert json.loads(json.dumps(document)) == document

@@ -10,9 +10,11 @@ import socket
 import struct
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from json_type import Json
+from pyrunc.spec.types import IdMapping, Mount, SyscallRule
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
@@ -75,7 +77,8 @@ def test_nothing_is_wrong(one: Bundle) -> None:
 def test_every_problem_of_a_config(one: Bundle) -> None:
     one.config["process"]["cwd"] = "relative"
     one.config["process"]["env"] = ["x"] * 500
-    one.config["mounts"] = [{"destination": 1}]
+    wrong: Json = {"destination": 1}
+    one.config["mounts"] = [wrong]
     found = one.look()
     assert {finding.check for finding in found} == {"config"} and len(found) <= MOST + 1
     assert found[0].status == "problem" and "/process/cwd" in " ".join(finding.seen for finding in found)
@@ -214,7 +217,7 @@ def test_ids_of_a_user(one: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_seccomp(one: Bundle) -> None:
-    rule = {"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}
+    rule: SyscallRule = {"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}
     one.config["linux"]["seccomp"] = {
         "defaultAction": "SCMP_ACT_ALLOW",
         "syscalls": [{**rule, "action": "SCMP_ACT_KILL"}],
@@ -236,7 +239,8 @@ def test_seccomp(one: Bundle) -> None:
 def test_apparmor(one: Bundle) -> None:
     area = Area("bundle")
     one.machine.facts.apparmor = True
-    wanted = bundle.Wanted("", {"process": {"apparmorProfile": "mine"}}, one.machine.facts, compiled(one).plan)
+    config: Json = {"process": {"apparmorProfile": "mine"}}
+    wanted = bundle.Wanted("", config, one.machine.facts, compiled(one).plan)
     profiles = one.host / "sys/kernel/security/apparmor/profiles"
     profiles.parent.mkdir(parents=True)
     for text, status in (("mine2 (enforce)\n", "problem"), ("x (complain)\nmine (enforce)\n", "ok")):
@@ -360,7 +364,7 @@ def test_a_chain_of_links_ends(one: Bundle) -> None:
 
 
 def test_mounts(one: Bundle) -> None:
-    mounts: list[dict[str, Any]] = one.config["mounts"]
+    mounts = one.config["mounts"]
     mounts.append({"destination": "/a", "type": "bind", "source": "src dir", "options": ["bind"]})
     found = one.only("mounts")
     assert found.status == "problem" and found.mend == f"mkdir -p '{one.path}/src dir'"
@@ -372,8 +376,8 @@ def test_mounts(one: Bundle) -> None:
 
 
 def test_idmapped_mounts(one: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    ids = [{"containerID": 0, "hostID": 5, "size": 1}]
-    mount = {"destination": "/a", "source": ".", "options": ["bind"], "uidMappings": ids, "gidMappings": ids}
+    ids: list[IdMapping] = [{"containerID": 0, "hostID": 5, "size": 1}]
+    mount: Mount = {"destination": "/a", "source": ".", "options": ["bind"], "uidMappings": ids, "gidMappings": ids}
     one.config["mounts"].append(mount)
     assert set(statuses(one.look()).values()) == {"ok"}
     monkeypatch.setattr(kernel, "map_ids", lambda path: -errno.EINVAL)

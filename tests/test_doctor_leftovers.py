@@ -8,8 +8,11 @@ import re
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from json_type import Json
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
@@ -18,6 +21,7 @@ from doctor_support import Made, flat, made, only, tree
 from pyrunc import procfs, state
 from pyrunc.doctor import leftovers
 from pyrunc.doctor.findings import MOST, Finding
+from pyrunc.doctor.machine import Machine
 
 complete = doctor_support.complete
 
@@ -38,15 +42,17 @@ class Root:
         self.machine.root_option = str(self.path)
         self.store = state.Store(str(self.path))
 
-    def make(self, id: str = "c1", pid: int = 0, **changes: object) -> None:
+    def make(self, id: str = "c1", pid: int = 0, **changes: Any) -> None:
         container = self.store.reserve(id)
+        config: Json = {"root": {"path": "rootfs"}, "process": {}}
         container.describe_intent(
-            config={"root": {"path": "rootfs"}, "process": {}}, bundle="/b", cgroup=f"/pods/{id}",
+            config=config, bundle="/b", cgroup=f"/pods/{id}",
             cgroup_dir=f"{self.top}/sys/fs/cgroup/pods/{id}", cgroup_manager="cgroupfs", late=[],
         )  # fmt: skip
         if pid:
             container.set_init(pid)
-        container.data |= {"status": "running", **changes}
+        data: Json = {"status": "running", **changes}
+        container.data |= data
         container.save()
         container.unlock()
 
@@ -252,6 +258,6 @@ def test_names_of_programs() -> None:
 
 
 def test_age_of_this_process() -> None:
-    machine = leftovers.Machine()
+    machine = Machine()
     started = procfs.process_stat(os.getpid())[1]
     assert started and 0 <= leftovers.age(machine, os.getpid()) < 36000

@@ -22,6 +22,7 @@ from doctor_support import (
 )
 from pyrunc.doctor import limits, storage
 from pyrunc.doctor.findings import Finding
+from pyrunc.doctor.users import user_name
 
 complete = doctor_support.complete
 
@@ -147,7 +148,7 @@ def test_linger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / f"run/user/{uid}/pyrunc").mkdir(parents=True, mode=0o700)
     machine.root_option = f"/run/user/{uid}/pyrunc"
     assert only(storage_of(machine), "linger").mend.startswith("loginctl enable-linger ")
-    linger = tmp_path / "var/lib/systemd/linger" / storage.user_name(uid)
+    linger = tmp_path / "var/lib/systemd/linger" / user_name(uid)
     linger.parent.mkdir(parents=True)
     linger.touch()
     assert "linger" not in statuses(storage_of(machine))

@@ -12,19 +12,22 @@ from typing import Any
 import pytest
 
 import transcript
+from json_type import Json
 from pyrunc import explain
+from pyrunc.spec.types import Process
 
 kept = transcript.follow("pyrunc.explain")
 
-PROCESS = {
+PROCESS: Process = {
     "user": {"uid": 1000, "gid": 100, "additionalGids": [7]},
     "cwd": "/work",
     "env": ["PATH=/a:/b", "PATH=/c:/d"],
 }
 
 
-def setting(root: Path, **config: object) -> explain.Setting:
-    return explain.Setting(dict(config), PROCESS, str(root))
+def setting(root: Path, **config: Any) -> explain.Setting:
+    document: Json = config
+    return explain.Setting(document, PROCESS, str(root))
 
 
 def test_one_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,6 +184,8 @@ def test_seccomp(tmp_path: Path, profile: dict[str, object], error: int, text: s
 
 def test_killed_by_seccomp() -> None:
     kill = {"names": ["execve"], "action": "SCMP_ACT_KILL_PROCESS"}
-    assert explain.killed({"seccomp": {"syscalls": [kill]}}) == "/linux/seccomp/syscalls/0 kills execve"
-    assert explain.killed({"seccomp": {"syscalls": []}}).startswith("/linux/seccomp kills a system call")
+    linux: Json = {"seccomp": {"syscalls": [kill]}}
+    assert explain.killed(linux) == "/linux/seccomp/syscalls/0 kills execve"
+    linux = {"seccomp": {"syscalls": []}}
+    assert explain.killed(linux).startswith("/linux/seccomp kills a system call")
     assert explain.killed({}) == ""

@@ -16,11 +16,13 @@ import faulty
 import pyrunc.state.container
 import pyrunc.state.root
 import pyrunc.state.store
+from json_type import Json
 from pyrunc import fs, hooks, idmap, jsontext, log, procfs, state
 from pyrunc.cgroup import delegate, devices
 from pyrunc.errors import PyruncError, StateError, SysError
 from pyrunc.launch import netdev
 from pyrunc.native import binding, bpf, sockets
+from pyrunc.spec.types import DeviceRule, Hook
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -45,7 +47,9 @@ class Root:
     def made(self, **data: Any) -> state.Container:
         """One with a container, which is unlocked."""
         container = self.new().reserve("c1")
-        container.data |= {"status": "created", "pid": os.getpid(), "starttime": procfs.process_stat("self")[1]} | data
+        start = procfs.process_stat("self")[1]
+        full: Json = {"status": "created", "pid": os.getpid(), "starttime": start} | data
+        container.data |= full
         container.save()
         container.unlock()
         return self.store.open("c1")
@@ -96,7 +100,15 @@ def test_reserve(root: Root) -> None:
 def test_make_the_root(root: Root) -> None:
     def scene() -> Callable[[], bool]:
         store = root.new()
-        return lambda: store.open_root(make=True) and bool(os.close(store.fd) or setattr(store, "fd", -1) or True)
+
+        def run() -> bool:
+            if not store.open_root(make=True):
+                return False
+            os.close(store.fd)
+            store.fd = -1
+            return True
+
+        return run
 
     faulty.sweep(STATE, scene)
 
@@ -162,7 +174,12 @@ def test_destroy_can_be_repeated(root: Root) -> None:
         (root.directory / "config.json").touch()
         container.acquire(1)
         held.append(container)
-        return lambda: container.destroy() is None
+
+        def run() -> bool:
+            container.destroy()
+            return True
+
+        return run
 
     def after(error: BaseException | None) -> None:
         container = held.pop()
@@ -191,7 +208,7 @@ def test_list(root: Root) -> None:
 
     def scene() -> Callable[[], list[str]]:
         root.made()
-        said: list[str] = []
+        said: list[PyruncError] = []
 
         def run() -> list[str]:
             names = [container.id for container in root.store.list(said.append)]
@@ -252,7 +269,7 @@ def test_hook(tmp_path: Path, sinks: bool) -> None:
 
     def scene() -> Callable[[], str]:
         (tmp_path / "ran").unlink(missing_ok=True)
-        hook = {"path": "/bin/sh", "args": ["sh", "-c", f"cat >{tmp_path}/ran; echo said"], "timeout": 20}
+        hook: Hook = {"path": "/bin/sh", "args": ["sh", "-c", f"cat >{tmp_path}/ran; echo said"], "timeout": 20}
 
         def run() -> str:
             hooks.run_hooks(
@@ -312,9 +329,7 @@ class Programs:
 @pytest.mark.parametrize("attached", [0, 1, 3])
 @pytest.mark.parametrize("replace", [False, True])
 @pytest.mark.parametrize("rules", [[], [{"allow": True, "access": "rwm"}]])
-def test_device_program(
-    monkeypatch: pytest.MonkeyPatch, attached: int, replace: bool, rules: list[dict[str, Any]]
-) -> None:
+def test_device_program(monkeypatch: pytest.MonkeyPatch, attached: int, replace: bool, rules: list[DeviceRule]) -> None:
     """Never less in force than before, unless all went well; each program's descriptor is closed."""
     now = [Programs(0)]
 
@@ -370,7 +385,10 @@ def test_program_that_is_refused(monkeypatch: pytest.MonkeyPatch, number: int, w
         raise OSError(number, "bpf(PROG_LOAD)")
 
     monkeypatch.setattr(binding.calls, "bpf_prog_load_device", load)
-    rules = [{"allow": False, "access": "rwm"}, {"allow": True, "type": "c", "major": 1, "minor": 1, "access": "r"}]
+    rules: list[DeviceRule] = [
+        {"allow": False, "access": "rwm"},
+        {"allow": True, "type": "c", "major": 1, "minor": 1, "access": "r"},
+    ]
     with pytest.raises(SysError) as raised:
         devices.attach(5, rules, "/x")
     assert raised.value.errno == number
@@ -423,7 +441,7 @@ def test_idmapped_mount(tmp_path: Path) -> None:
         "destination": "/x", "source": str(tmp_path / "source"), "options": ["rbind", "idmap"],
         "uidMappings": one, "gidMappings": one,
     }  # fmt: skip
-    config: dict[str, Any] = {"mounts": [mount], "linux": {"rootfsPropagation": ""}}
+    config: Json = {"mounts": [mount], "linux": {"rootfsPropagation": ""}}
 
     def scene() -> Callable[[], int]:
         def run() -> int:

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from json_type import Json
+from pyrunc.spec.types import Hook
+
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 import transcript
@@ -29,7 +32,7 @@ def script(tmp_path: Path, body: str, name: str = "hook") -> str:
     return str(path)
 
 
-def run(tmp_path: Path, *listed: dict[str, Any], fatal: bool = True, kind: str = "createRuntime", **rest: Any) -> str:
+def run(tmp_path: Path, *listed: Hook, fatal: bool = True, kind: str = "createRuntime", **rest: Any) -> str:
     """Run hooks; returns what was logged."""
     path = tmp_path / "log"
     around = hooks.Surroundings(str(tmp_path), log.Log(str(path)), rest.get("annotations"))
@@ -40,7 +43,7 @@ def run(tmp_path: Path, *listed: dict[str, Any], fatal: bool = True, kind: str =
 
 def test_a_hook_gets_state_args_env_and_bundle(tmp_path: Path) -> None:
     body = f"exec >{tmp_path}/out; cat; echo; echo \"$0|$1|$2\"; pwd; /usr/bin/env; ls -1 /proc/self/fd | tr '\\n' ' '"
-    hook = {"path": script(tmp_path, body), "args": ["zero", "one", "t w o"], "env": ["A=1", "B=x y"]}
+    hook: Hook = {"path": script(tmp_path, body), "args": ["zero", "one", "t w o"], "env": ["A=1", "B=x y"]}
     leak = os.open("/dev/null", os.O_RDONLY)
     os.set_inheritable(leak, True)
     run(tmp_path, hook)
@@ -64,8 +67,9 @@ def test_an_environment_that_is_not_given_is_ours(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(posix, "environ", {b"CALLERS": b"1=2", b"BYTES": b"\xff", b"EMPTY": b""})
     ours = b"CALLERS=1=2\0BYTES=\xff\0EMPTY=\0"
     out = tmp_path / "env"
+    hook: Json
     for hook, expected in (({}, ours), ({"env": None}, ours), ({"env": []}, b""), ({"env": ["A=b"]}, b"A=b\0")):
-        run(tmp_path, {"path": "/bin/sh", "args": ["sh", "-c", f"/bin/cat </proc/$$/environ >{out}"], **hook})
+        run(tmp_path, {"path": "/bin/sh", "args": ["sh", "-c", f"/bin/cat </proc/$$/environ >{out}"]} | hook)
         assert out.read_bytes() == expected
 
 
@@ -86,7 +90,7 @@ def test_signals_are_default_in_a_hook(tmp_path: Path) -> None:
 
 
 def test_hooks_run_in_order_and_stop_at_the_first_failure(tmp_path: Path) -> None:
-    def step(number: int, status: int = 0) -> dict[str, Any]:
+    def step(number: int, status: int = 0) -> Hook:
         body = f"echo {number} >>{tmp_path}/order; exit {status}"
         return {"path": "/bin/sh", "args": ["sh", "-c", body]}
 
@@ -98,8 +102,8 @@ def test_hooks_run_in_order_and_stop_at_the_first_failure(tmp_path: Path) -> Non
 
 
 def test_not_fatal_warns_and_goes_on(tmp_path: Path) -> None:
-    bad = {"path": "/bin/sh", "args": ["sh", "-c", "echo oops >&2; exit 1"]}
-    good = {"path": "/bin/sh", "args": ["sh", "-c", f"touch {tmp_path}/ran"]}
+    bad: Hook = {"path": "/bin/sh", "args": ["sh", "-c", "echo oops >&2; exit 1"]}
+    good: Hook = {"path": "/bin/sh", "args": ["sh", "-c", f"touch {tmp_path}/ran"]}
     text = run(tmp_path, bad, {"path": "/nowhere/hook"}, good, fatal=False, kind="poststop")
     assert (tmp_path / "ran").exists()
     assert text.count("level=warning") == 2 and "level=error" not in text
@@ -139,7 +143,7 @@ def test_output_that_is_no_text(tmp_path: Path) -> None:
 
 def test_a_large_state_and_a_hook_that_does_not_read_it(tmp_path: Path) -> None:
     big = json.dumps({"annotations": {"k": "v" * 300_000}})
-    reader = {"path": "/bin/sh", "args": ["sh", "-c", f"/bin/cat >{tmp_path}/seen"]}
+    reader: Hook = {"path": "/bin/sh", "args": ["sh", "-c", f"/bin/cat >{tmp_path}/seen"]}
     around = hooks.Surroundings("/", log.Log(str(tmp_path / "log")))
     hooks.run_hooks("prestart", [{"path": "/bin/true"}, reader], big, around, fatal=True)
     assert (tmp_path / "seen").read_text() == big
@@ -195,7 +199,7 @@ def test_a_daemon_that_keeps_the_output_open_is_not_waited_for(tmp_path: Path) -
 def test_output_goes_to_the_annotated_files(tmp_path: Path) -> None:
     sink = tmp_path / "sink"
     sink.write_text("before\n")
-    hook = {"path": "/bin/sh", "args": ["sh", "-c", "echo out; echo err >&2"]}
+    hook: Hook = {"path": "/bin/sh", "args": ["sh", "-c", "echo out; echo err >&2"]}
     annotations = {"run.oci.hooks.stdout": str(sink), "run.oci.hooks.stderr": str(sink)}
     run(tmp_path, hook, hook, annotations=annotations)
     assert sink.read_text() == "before\nout\nerr\nout\nerr\n"
@@ -268,6 +272,6 @@ def test_check_stops_a_hook(tmp_path: Path) -> None:
 def test_no_descriptor_stays_open(tmp_path: Path) -> None:
     before = sorted(os.listdir("/proc/self/fd"))
     sink = log.Log()
-    for hook in ({"path": "/bin/true"}, {"path": "/bin/false"}, {"path": "/nowhere"}):
-        hooks.run_hooks("poststop", [hook], STATE, hooks.Surroundings("/", sink), fatal=False)
+    for path in ("/bin/true", "/bin/false", "/nowhere"):
+        hooks.run_hooks("poststop", [{"path": path}], STATE, hooks.Surroundings("/", sink), fatal=False)
     assert sorted(os.listdir("/proc/self/fd")) == before

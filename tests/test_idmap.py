@@ -11,18 +11,20 @@ from typing import Any
 import pytest
 
 import transcript
+from json_type import Json
 from pyrunc import errors, fs, hooks, host, idmap, log, state
 from pyrunc.cgroup import delegate
 from pyrunc.host import HostFacts
 from pyrunc.launch import rootless
 from pyrunc.native import mounts
 from pyrunc.spec import mappings
+from pyrunc.spec.types import IdMapping, Linux
 
 kept = transcript.follow(leave=("test_namespace_for_a_mapping",))
 
-SELF = [{"containerID": 0, "hostID": 1000, "size": 1}]
-MANY = [*SELF, {"containerID": 1, "hostID": 100000, "size": 65535}]
-LINUX = {"uidMappings": MANY, "gidMappings": SELF}
+SELF: list[IdMapping] = [{"containerID": 0, "hostID": 1000, "size": 1}]
+MANY: list[IdMapping] = [*SELF, {"containerID": 1, "hostID": 100000, "size": 65535}]
+LINUX: Linux = {"uidMappings": MANY, "gidMappings": SELF}
 
 
 @pytest.fixture
@@ -30,8 +32,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     made: list[tuple[str, ...]] = []
     monkeypatch.setattr(idmap, "_write", lambda pid, file, text, pointer: made.append((file, text, pointer)))
     monkeypatch.setattr(idmap, "_call_helper", lambda name, pid, wanted, pointer: made.append((name, pointer)))
-    monkeypatch.setattr(idmap.posix, "geteuid", lambda: 1000)
-    monkeypatch.setattr(idmap.posix, "getegid", lambda: 1000)
+    monkeypatch.setattr(posix, "geteuid", lambda: 1000)
+    monkeypatch.setattr(posix, "getegid", lambda: 1000)
     return made
 
 
@@ -60,7 +62,7 @@ def test_a_user_writes_the_own_id_and_denies_setgroups(calls: list[tuple[str, ..
 
 
 def test_somebody_elses_id_needs_the_helper(calls: list[tuple[str, ...]]) -> None:
-    other = [{"containerID": 0, "hostID": 0, "size": 1}]
+    other: list[IdMapping] = [{"containerID": 0, "hostID": 0, "size": 1}]
     idmap.write_maps(7, {"uidMappings": other, "gidMappings": other}, facts(1000))
     assert [call[0] for call in calls] == ["newgidmap", "newuidmap"]
 
@@ -153,7 +155,7 @@ def test_namespace_for_a_mapping() -> None:
     assert set(Path("/proc/self/task").iterdir()) == before
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
-    bad = [{"containerID": 0, "hostID": 1, "size": 0}]
+    bad: list[IdMapping] = [{"containerID": 0, "hostID": 1, "size": 0}]
     with pytest.raises(errors.SysError, match=r"/mounts/0/gidMappings .*: write: EINVAL"):
         idmap._namespace({"uidMappings": MANY, "gidMappings": bad}, "/mounts/0")
 
@@ -193,7 +195,7 @@ def test_the_initial_user_namespace_is_known_by_its_inode(monkeypatch: pytest.Mo
     def no_memory(path: str) -> None:
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr(host.posix, "stat", no_memory)
+    monkeypatch.setattr(posix, "stat", no_memory)
     with pytest.raises(OSError, match="allocate"):
         host.initial_userns(prefix)
 
@@ -214,11 +216,12 @@ def test_the_initial_user_namespace_is_known_by_its_inode(monkeypatch: pytest.Mo
         ({"resources": {"pids": {"limit": 1}}}, "leave /linux/resources/pids away"),
     ],
 )
-def test_without_a_cgroup(tmp_path: Path, linux: dict[str, Any], said: str) -> None:
+def test_without_a_cgroup(tmp_path: Path, linux: Linux, said: str) -> None:
     file = tmp_path / "log"
     error = errors.SysError("/linux/cgroupsPath", "mkdir", 13, value="/c1")
+    config: Json = {"linux": linux}
     try:
-        rootless.check_no_cgroup({"linux": linux}, error, log.Log(str(file), "text", False))
+        rootless.check_no_cgroup(config, error, log.Log(str(file), "text", False))
         text = file.read_text()
     except errors.PyruncError as refused:
         text = str(refused)
@@ -252,7 +255,7 @@ def test_delegation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             raise FileNotFoundError(2, "no such file", path)
         given.append(name)
 
-    monkeypatch.setattr(delegate.posix, "chown", chown)
+    monkeypatch.setattr(posix, "chown", chown)
     monkeypatch.setattr(delegate, "DELEGATE", str(tmp_path / "delegate"))
     delegate.give("/cg", 100000)  # an older kernel without the list
     assert given == ["", *delegate.FALLBACK]

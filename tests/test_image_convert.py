@@ -11,6 +11,7 @@ import pytest
 
 import transcript
 from image_support import digest
+from json_type import Json
 from pyrunc.errors import UsageError
 from pyrunc.image import accounts, convert, limits, unpack
 from pyrunc.image.descriptor import Descriptor
@@ -20,6 +21,7 @@ from pyrunc.image.layer import Warnings
 from pyrunc.image.manifest import Image
 from pyrunc.image.tree import Tree
 from pyrunc.spec import default
+from pyrunc.spec.types import Config
 
 kept = transcript.follow(
     "pyrunc.image.convert",
@@ -33,7 +35,7 @@ ROOT = Identity(owners=True, devices=True)
 USERS = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:44::/var/www:/bin/sh\n#comment\n7:x:1:1::/:\nbad:x:y:z::/:\n"
 USERS += "half:x:9:z::/half:\n"
 GROUP = "root:x:0:\nweb:x:44:\nvideo:x:50:web,other\naudio:x:51:other\nadm:x:4:web\nbad:x:x:web\n"
-Convert = Callable[..., dict[str, Any]]
+Convert = Callable[..., Json]
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
 
 @pytest.fixture
 def converted(tree: Tree) -> Convert:
-    def call(source: dict[str, Any] | None, ids: Identity = ROOT, volumes: str = "tmpfs", **top: Any) -> dict[str, Any]:
+    def call(source: dict[str, Any] | None, ids: Identity = ROOT, volumes: str = "tmpfs", **top: Any) -> Config:
         document = {"os": "linux", "architecture": "amd64", "config": source, **top}
         image = Image(Descriptor("m", digest(b""), 0), document, [])
         return convert.convert(image, tree, volumes=volumes, ids=ids, warnings=Warnings())
@@ -158,7 +160,7 @@ def test_annotations(converted: Convert) -> None:
 
 
 def test_volumes(converted: Convert) -> None:
-    source = {"Volumes": {"/data": {}, "/cache": {}}}
+    source: Json = {"Volumes": {"/data": {}, "/cache": {}}}
     added = converted(source)["mounts"][-2:]
     assert [(mount["destination"], mount["type"]) for mount in added] == [("/cache", "tmpfs"), ("/data", "tmpfs")]
     assert [mount["source"] for mount in converted(source, volumes="bind")["mounts"][-2:]] == ["volumes/0", "volumes/1"]

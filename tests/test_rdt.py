@@ -10,10 +10,12 @@ import pytest
 
 import transcript
 from integration import fake_resctrl
+from json_type import Json
 from pyrunc import host
 from pyrunc.cgroup import rdt
 from pyrunc.errors import ConfigError, PyruncError
 from pyrunc.spec import validate
+from pyrunc.spec.types import IntelRdt
 
 kept = transcript.follow(
     "pyrunc.cgroup.rdt", leave=("test_monitoring_inside_the_containers_own_class", "test_undo_leaves_nothing")
@@ -33,8 +35,9 @@ def group(root: Path, name: str) -> Path:
 
 
 def applied(root: Path, pid: int = 42, **config: Any) -> rdt.Record:
-    record = rdt.plan(config, "c1", str(root))
-    rdt.apply(config, record, pid)
+    given: Json = config
+    record = rdt.plan(given, "c1", str(root))
+    rdt.apply(given, record, pid)
     return record
 
 
@@ -101,7 +104,7 @@ def test_order_of_the_schemata(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ({"l3CacheSchema": "L3:x"}, "l3CacheSchema"),
     ],
 )
-def test_a_class_that_exists_is_compared(root: Path, config: dict[str, str], wrong: str) -> None:
+def test_a_class_that_exists_is_compared(root: Path, config: dict[str, Any], wrong: str) -> None:
     before = (group(root, "gold") / "schemata").read_text()
     if wrong:
         with pytest.raises(PyruncError, match=f"/linux/intelRdt/{wrong}: the class"):
@@ -141,7 +144,7 @@ def test_no_room_for_a_monitoring_group(root: Path) -> None:
 
 
 def test_a_monitoring_group_of_somebody_else(root: Path) -> None:
-    config = {"closID": "/", "enableMonitoring": True}
+    config: IntelRdt = {"closID": "/", "enableMonitoring": True}
     record = rdt.plan(config, "c1", str(root))
     fake_resctrl.mkdir(str(root / "mon_groups/c1"), 0o755)
     with pytest.raises(PyruncError, match="EEXIST"):
@@ -191,7 +194,7 @@ def test_exec_and_update(root: Path) -> None:
 # -- against the host ---------------------------------------------------------------------------------------------
 
 
-def config(**rdt: Any) -> dict[str, Any]:
+def config(**rdt: Any) -> Json:
     return {"ociVersion": "1.3.0", "root": {"path": "r"}, "linux": {"intelRdt": rdt}}
 
 

@@ -20,6 +20,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from json_type import Json
+from pyrunc.spec.types import Seccomp
+
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 from pyrunc import seccomp
@@ -50,6 +53,7 @@ def run(program: bytes, nr: int, *args: int, arch: int = NATIVE, steps: list[int
     data = struct.pack("<IIQ6Q", nr & 0xFFFFFFFF, arch, 0, *(*args, 0, 0, 0, 0, 0, 0)[:6])
     code = [struct.unpack_from("<HBBI", program, at) for at in range(0, len(program), 8)]
     at = accumulator = executed = 0
+    k: int
     while True:
         executed += 1
         op, jump_true, jump_false, k = code[at]  # an IndexError is a program that the kernel would refuse
@@ -77,16 +81,16 @@ def run(program: bytes, nr: int, *args: int, arch: int = NATIVE, steps: list[int
             raise AssertionError(f"an instruction {op:#x} that nobody expected")
 
 
-def profile(*syscalls: dict[str, Any], **fields: Any) -> dict[str, Any]:
+def profile(*syscalls: Json, **fields: Any) -> Json:
     return {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": list(syscalls), **fields}
 
 
-def rule(names: str, action: str = "SCMP_ACT_ALLOW", *args: tuple[Any, ...], **fields: Any) -> dict[str, Any]:
+def rule(names: str, action: str = "SCMP_ACT_ALLOW", *args: tuple[Any, ...], **fields: Any) -> Json:
     conditions = [dict(zip(("index", "op", "value", "valueTwo"), arg, strict=False)) for arg in args]
     return {"names": names.split(), "action": action, "args": conditions, **fields}
 
 
-def compiled(*syscalls: dict[str, Any], **fields: Any) -> bytes:
+def compiled(*syscalls: Json, **fields: Any) -> bytes:
     program = seccomp.compile_filter(profile(*syscalls, **fields))[0]
     assert program
     assert len(program) % 8 == 0
@@ -220,10 +224,11 @@ def test_conditions_belong_to_their_own_rule() -> None:
 
 
 def test_without_syscalls() -> None:
+    fields: Json
     for fields in ({}, {"syscalls": []}):
-        program = seccomp.compile_filter({"defaultAction": "SCMP_ACT_ALLOW", **fields})[0]
+        program = seccomp.compile_filter(fields | {"defaultAction": "SCMP_ACT_ALLOW"})[0]
         assert run(program, 0) == run(program, 5000) == ALLOW
-        program = seccomp.compile_filter({"defaultAction": "SCMP_ACT_KILL_PROCESS", **fields})[0]
+        program = seccomp.compile_filter(fields | {"defaultAction": "SCMP_ACT_KILL_PROCESS"})[0]
         assert run(program, 0) == run(program, 5000) == KILL_PROCESS
 
 
@@ -513,7 +518,7 @@ def test_a_hit_needs_no_libseccomp(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(seccomp, "_compile", no_compiler)
     assert seccomp.compile_filter(given_profile, cache_dir=str(cache)) == first
     # Flags and the listener's path do not belong to the program.
-    again = seccomp.compile_filter({**given_profile, "flags": ["SECCOMP_FILTER_FLAG_LOG"]}, cache_dir=str(cache))
+    again = seccomp.compile_filter(given_profile | {"flags": ["SECCOMP_FILTER_FLAG_LOG"]}, cache_dir=str(cache))
     assert again == (first[0], 2, False)
 
 
@@ -560,6 +565,14 @@ def tampered(path: Path) -> list[Any]:
         path.rename(path.with_name("real"))
         path.symlink_to("real")
 
+    def fifo() -> None:
+        path.unlink()
+        os.mkfifo(path, 0o600)
+
+    def directory() -> None:
+        path.unlink()
+        path.mkdir(0o600)
+
     return [
         *(flip(at) for at in (0, 12, 20, 47, 48, 55, -1)),
         rewrite(lambda data: data[:-8]),
@@ -572,8 +585,8 @@ def tampered(path: Path) -> list[Any]:
         lambda: path.chmod(0o4600),
         lambda: os.link(path, path.with_name("other")),
         link,
-        lambda: (path.unlink(), os.mkfifo(path, 0o600)),
-        lambda: (path.unlink(), path.mkdir(0o600)),
+        fifo,
+        directory,
         lambda: os.chown(path, 1, -1) if os.geteuid() == 0 else path.chmod(0o640),
     ]
 
@@ -701,7 +714,7 @@ def test_send_listener(metadata: str | None, annotations: dict[str, str]) -> Non
         reader, writer = os.pipe()
         before = len(os.listdir("/proc/self/fd"))
         status = {"ociVersion": "1.3.0", "id": "x", "status": "creating", "pid": 42, "annotations": annotations}
-        config = {"listenerPath": path} | ({} if metadata is None else {"listenerMetadata": metadata})
+        config: Json = {"listenerPath": path} | ({} if metadata is None else {"listenerMetadata": metadata})
         try:
             seccomp.hand_over(writer, config, 42, json.dumps(status))
             agent.join()
@@ -719,18 +732,23 @@ def test_send_listener(metadata: str | None, annotations: dict[str, str]) -> Non
         assert found == {"ociVersion": "1.3.0", "fds": ["seccompFd"], "pid": 42, "state": status}
 
 
+def heard_at(path: Path | str) -> Seccomp:
+    """A profile whose listener is there."""
+    return {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": str(path)}
+
+
 def test_send_listener_failures(tmp_path: Path) -> None:
     pidfd = os.pidfd_open(os.getpid())
     try:
         with pytest.raises(SysError, match=r'/linux/seccomp/listenerPath ".*nobody.sock": connect: ENOENT'):
-            seccomp.hand_over(0, {"listenerPath": str(tmp_path / "nobody.sock")}, 1, "{}")
+            seccomp.hand_over(0, heard_at(tmp_path / "nobody.sock"), 1, "{}")
         with pytest.raises(SysError, match="pidfd_getfd: EBADF"):
-            seccomp.send_listener(pidfd, 999_999, {"listenerPath": "/x"}, 1, "{}")
+            seccomp.send_listener(pidfd, 999_999, heard_at("/x"), 1, "{}")
         # A process that the container has taken over may name any descriptor, or speak without having been asked.
         with pytest.raises(SysError, match="is not a notify descriptor"):
-            seccomp.send_listener(pidfd, 0, {"listenerPath": "/x"}, 1, "{}")
+            seccomp.send_listener(pidfd, 0, heard_at("/x"), 1, "{}")
         with pytest.raises(SysError, match="a listener that the profile does not have"):
-            seccomp.send_listener(pidfd, 0, {}, 1, "{}")
+            seccomp.send_listener(pidfd, 0, {"defaultAction": "SCMP_ACT_ALLOW"}, 1, "{}")
     finally:
         os.close(pidfd)
 
@@ -747,4 +765,4 @@ def test_send_listener_to_an_agent_that_sleeps(tmp_path: Path, reads: bool) -> N
         status = json.dumps({"annotations": {"a": "b" * 4_000_000}})
         call = "sendmsg" if reads else "connect"
         with pytest.raises(SysError, match=f'listenerPath ".*": {call}: ETIMEDOUT'):
-            seccomp.hand_over(server.fileno(), {"listenerPath": path}, 1, status)
+            seccomp.hand_over(server.fileno(), heard_at(path), 1, status)

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from json_type import Json
+
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 import transcript
@@ -51,7 +53,7 @@ def arg(index: int, value: int, op: str = "EQ", **more: Any) -> dict[str, Any]:
 
 
 def made(*rules: dict[str, Any], default: str = ALLOW, **more: Any) -> profile.Filter:
-    document = {"defaultAction": default, "architectures": [NATIVE], "syscalls": list(rules), **more}
+    document: Json = {"defaultAction": default, "architectures": [NATIVE], "syscalls": list(rules), **more}
     profile.valid(document, "", "p.json")
     return profile.Filter(document, "", "p.json")
 

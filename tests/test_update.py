@@ -12,12 +12,14 @@ import pytest
 
 import transcript
 from cgroup_support import Kernel
+from json_type import Json
 from pyrunc import cli, jsontext, state
 from pyrunc.cgroup import resources as conversion
 from pyrunc.cgroup.disabled import Disabled
 from pyrunc.container import lifecycle, update
 from pyrunc.errors import ConfigError, PyruncError, StateError, SysError, UsageError
 from pyrunc.log import Log
+from pyrunc.spec.types import DeviceRule
 
 kept = transcript.follow("pyrunc.container.update")
 
@@ -125,7 +127,7 @@ A, B = {"major": 8, "minor": 0}, {"major": 8, "minor": 16}
     ],
     ids=range(21),
 )  # fmt: skip
-def test_merge(old: dict[str, Any], new: dict[str, Any], merged: dict[str, Any]) -> None:
+def test_merge(old: Json, new: Json, merged: Json) -> None:
     before = repr((old, new))
     assert update.merge(old, update.asked(new)) == merged
     assert repr((old, new)) == before, "the documents themselves stay"
@@ -134,7 +136,7 @@ def test_merge(old: dict[str, Any], new: dict[str, Any], merged: dict[str, Any])
 def test_check_looks_at_what_will_be_in_force(tmp_path: Path) -> None:
     log = Log(str(tmp_path / "log"))
 
-    def check(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    def check(old: Json, new: Json) -> Json:
         new = update.asked(new)
         return update.check(new, update.merge(old, new), log)
 
@@ -263,7 +265,8 @@ def test_what_cannot_be_put_back_is_told_in_the_log(case: Case, tmp_path: Path) 
 
 
 def test_device_rules(case: Case) -> None:
-    deny, allow = {"allow": False, "access": "rwm"}, {"allow": True, "access": "rwm"}
+    deny: DeviceRule = {"allow": False, "access": "rwm"}
+    allow: DeviceRule = {"allow": True, "access": "rwm"}
     one = case.container(devices=[deny])
     update.update(one, {"devices": [deny]}, case.log)
     assert case.attached == [], "the same rules are in force already"
@@ -273,7 +276,8 @@ def test_device_rules(case: Case) -> None:
 
 
 def test_device_rules_that_are_refused(case: Case) -> None:
-    deny, allow = {"allow": False, "access": "rwm"}, {"allow": True, "access": "rwm"}
+    deny: DeviceRule = {"allow": False, "access": "rwm"}
+    allow: DeviceRule = {"allow": True, "access": "rwm"}
     one = case.container(devices=[deny])
     case.refuse_devices = 1
     with pytest.raises(SysError, match=r"/devices: bpf\(PROG_ATTACH\): EPERM"):
@@ -318,11 +322,11 @@ def test_right_states(case: Case, status: str) -> None:
         ({"limit": 4096, "checkBeforeUpdate": False}, ""),
     ],
 )
-def test_memory_check_before_update(case: Case, limits: dict[str, Any], fails: str) -> None:
+def test_memory_check_before_update(case: Case, limits: Json, fails: str) -> None:
     case.kernel.cgroup("/c").joinpath("memory.current").write_text("8192\n")
     case.kernel.cgroup("/c").joinpath("memory.swap.max").write_text("max\n")
     one = case.container()
-    new = {"memory": {"checkBeforeUpdate": True, **limits}}
+    new: Json = {"memory": {"checkBeforeUpdate": True, **limits}}
     if fails:
         with pytest.raises(PyruncError, match=fails):
             update.update(one, new, case.log)
