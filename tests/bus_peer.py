@@ -10,7 +10,6 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +187,7 @@ class Peer:
         self.calls.append((member, arguments))
         planned = self.replies.get(member, [[]])
         reply = planned.pop(0) if len(planned) > 1 else planned[0]
-        if isinstance(reply, Callable):
+        if callable(reply):
             reply = reply(*arguments)
         if reply is None:
             raise EOFError  # hang up

@@ -141,7 +141,7 @@ class Parent:
 
     def output(self) -> str:
         """What the program wrote, until it closed its stdout."""
-        chunks = []
+        chunks: list[bytes] = []
         while True:
             assert select.select([self.out], [], [], TIMEOUT)[0], "no output"
             chunk = os.read(self.out, 65536)

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from json_type import Json
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
@@ -28,6 +30,8 @@ from pyrunc.spec import default
 kept = transcript.follow(leave=("test_communicate_goes_on_after_a_timeout", "test_a_lost_status"))
 
 ROOT = Path(__file__).resolve().parent.parent
+
+NOTHING: Json = {}
 
 
 @pytest.fixture
@@ -280,7 +284,7 @@ def test_one_child_object_for_all() -> None:
     process = spawned("sleep 1000", pyrunc.DEVNULL, pyrunc.DEVNULL, pyrunc.DEVNULL)
     start = procfs.process_stat(process.pid)[1]
     first, second = children.known(process.pid, start), children.known(process.pid, start)
-    assert first is second is not None and children.known(process.pid, start + 1) is None
+    assert first is not None and first is second and children.known(process.pid, start + 1) is None
     process.kill()
     assert first.wait(10) and first.returncode == 137
 
@@ -304,7 +308,7 @@ def test_streams(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def forked() -> Iterator[Any]:
+def forked() -> Callable[[Any], int]:
     """``forked(call)``: the exit status of a forked process that calls it."""
 
     def fork(call: Any) -> int:
@@ -319,7 +323,7 @@ def forked() -> Iterator[Any]:
 def test_locks_do_not_outlive_a_fork(tmp_path: Path, forked: Any) -> None:
     tmp_path.chmod(0o700)
     container = state.Store(str(tmp_path)).reserve("c1")
-    container.describe_intent(config={}, bundle="/b", cgroup="", cgroup_dir="", cgroup_manager="disabled", late=[])
+    container.describe_intent(config=NOTHING, bundle="/b", cgroup="", cgroup_dir="", cgroup_manager="disabled", late=[])
     container.save()
     container.unlock()
     with library.locked(container):

@@ -196,7 +196,12 @@ def test_recorded_execs(
     expected: dict[str, Any],
 ) -> None:
     seen: list[exec.ExecOptions] = []
-    monkeypatch.setattr(exec, "execute", lambda opts: seen.append(opts) or 5)
+
+    def execute(opts: exec.ExecOptions) -> int:
+        seen.append(opts)
+        return 5
+
+    monkeypatch.setattr(exec, "execute", execute)
     assert cli.main(line.replace("LOG", str(tmp_path / "log")).split()) == 5
     (opts,) = seen
     assert opts.id == ID
@@ -229,7 +234,7 @@ def test_exec_without_a_command(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_run_returns_the_programs_status(calls: Calls) -> None:
     assert cli.main(["run", "-d", "--keep", "-no-subreaper", "-b", "/B", "c"]) == 7
-    opts = calls.seen[0][1]
+    opts: Any = calls.seen[0][1]
     assert (opts.detach, opts.keep, opts.no_subreaper, opts.bundle) == (True, True, True, "/B")
 
 
@@ -246,8 +251,8 @@ def test_systemd_driver(calls: Calls, tmp_path: Path, option: str) -> None:
         assert cli.main([option, verb, "c"]) == status
         assert calls.seen[-1][1].cgroup_manager == "systemd"
     (tmp_path / "root").mkdir(mode=0o700)
-    for verb in (["delete", "--force", "c"], ["list"]):
-        assert cli.main(["--root", str(tmp_path / "root"), option, *verb]) == 0
+    for words in (["delete", "--force", "c"], ["list"]):
+        assert cli.main(["--root", str(tmp_path / "root"), option, *words]) == 0
     assert cli.main(["--systemd-cgroup=false", "create", "c"]) == 0
     assert calls.seen[-1][1].cgroup_manager == "cgroupfs"
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from json_type import Json
+
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 import transcript
@@ -92,10 +94,11 @@ def test_memory(tmp_path: Path) -> None:
         "raw": {"anon": 5, "file": 7},
         "psi": PSI_READ,
     }
-    limited = stats.read(cgroup(tmp_path, memory__max="500\n"))["memory"]
+    limited: Json = stats.read(cgroup(tmp_path, memory__max="500\n"))["memory"]
     assert limited["swap"] == {"limit": 1500, "usage": 111, "failcnt": 0}
     (tmp_path / "memory.swap.current").unlink()
-    assert stats.read(str(tmp_path))["memory"]["swap"] == {"limit": 500, "usage": 100, "failcnt": 0}
+    limited = stats.read(str(tmp_path))["memory"]
+    assert limited["swap"] == {"limit": 500, "usage": 100, "failcnt": 0}
 
 
 def test_pids(tmp_path: Path) -> None:

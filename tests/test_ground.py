@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import posix
 import resource
 import threading
 import time
@@ -162,7 +163,7 @@ def test_exists_does_not_guess(monkeypatch: pytest.MonkeyPatch, number: int) -> 
     def stat(path: str) -> None:
         raise OSError(number, path)
 
-    monkeypatch.setattr(fs.posix, "stat", stat)
+    monkeypatch.setattr(posix, "stat", stat)
     with pytest.raises(OSError, match="/x"):
         fs.exists("/x")
 

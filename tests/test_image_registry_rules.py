@@ -44,7 +44,8 @@ class Net:
     """Answers requests from a table, and keeps what was asked.  An answer that is a list is given one by one."""
 
     def __init__(self, table: dict[str, Any]) -> None:
-        self.table, self.seen = table, []
+        self.table = table
+        self.seen: list[tuple[str, str, dict[str, str], Any]] = []
 
     def request(self, _pool: Any, method: str, url: str, *, headers: dict[str, str], body: Any, **more: Any) -> Any:
         assert more == {"redirect": False, "preload_content": False}
@@ -65,7 +66,7 @@ class Net:
             def fails(*_: object, **__: object) -> bytes:
                 raise content
 
-            response.read = fails
+            response.read = fails  # type: ignore[method-assign]
         return response
 
     @property

@@ -15,8 +15,8 @@ import pytest
 
 import init_parent
 from init_parent import Parent, Spawn, fifo_plan, finish, shell
-from pyrunc import handshake, plan
-from pyrunc.plan import Plan, ops
+from pyrunc import handshake
+from pyrunc.plan import TRACE, Plan, ops
 from test_init_program import ALLOW, ERRNO, KILL, program
 
 init_exe, spawn, fifos = init_parent.init_exe, init_parent.spawn, init_parent.fifos
@@ -25,7 +25,7 @@ WRITE = {"x86_64": 1, "aarch64": 64}[os.uname().machine]
 
 
 def traced(what: Plan) -> Plan:
-    what.flags = plan.TRACE
+    what.flags = TRACE
     return what
 
 
@@ -178,7 +178,7 @@ def test_the_system_calls_are_the_same(init_exe: str, tmp_path: pathlib.Path) ->
     if strace is None or subprocess.run([strace, "-qq", "-o", "/dev/null", "true"], check=False).returncode:
         pytest.skip("strace is not installed, or cannot trace here")
     logs = []
-    for flags in (0, plan.TRACE):
+    for flags in (0, TRACE):
         log = tmp_path / f"log{flags}"
         parent = Parent(strace, wrap=["strace", "-qq", "-o", str(log), init_exe])
         what = Plan()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import posix
 import re
 import stat
 import threading
@@ -12,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from pyrunc import log as log_module
 from pyrunc.errors import SysError
 from pyrunc.log import Log
 
@@ -147,7 +147,7 @@ def test_where_a_warning_goes(
     terminal: bool,
 ) -> None:
     """Always to the log; to stderr when a person reads that, or when it is the only place and nobody merges it."""
-    monkeypatch.setattr(log_module.posix, "isatty", lambda fd: terminal and fd == 2)
+    monkeypatch.setattr(posix, "isatty", lambda fd: terminal and fd == 2)
     path = tmp_path / "log"
     log = Log(str(path) if to_file else "")
     log.stderr_is_ours = ours

@@ -32,7 +32,7 @@ def test_c_unit(test: str, sources: list[str], tmp_path: pathlib.Path) -> None:
     assert GCC
     exe, work = tmp_path / test, tmp_path / "work"
     work.mkdir()
-    files = [C_TESTS / f"{test}.c", *(INIT / f"{name}.c" for name in sources)]
+    files: list[pathlib.Path | str] = [C_TESTS / f"{test}.c", *(INIT / f"{name}.c" for name in sources)]
     files += [C_TESTS / "calls.c", f"@{C_TESTS}/calls.flags"] if test != "test_plan_load" else []
     subprocess.run([GCC, *FLAGS, *SANITIZERS, "-o", exe, *files], check=True)
     args = [str(work)] if test != "test_plan_load" else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posix
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def test_a_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def no_descriptors(*args: Any) -> int:
         raise OSError(24, os.strerror(24))
 
-    monkeypatch.setattr(rootmount.posix, "open", no_descriptors)
+    monkeypatch.setattr(posix, "open", no_descriptors)
     with pytest.raises(OSError, match="Too many open files"):
         rootmount.remove(missing, DATA, BIND)
 

@@ -7,13 +7,16 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import transcript
 from pyrunc import host, jsontext, procfs, state
 from pyrunc.container import salvage
+
+if TYPE_CHECKING:
+    from pyrunc.state.document import Document
 
 kept = transcript.follow(leave=("test_a_cgroup_with_others_is_not_killed",))
 
@@ -52,7 +55,7 @@ class Damaged:
             data = content if isinstance(content, bytes) else json.dumps(content).encode()
             (self.directory / f"{name}.json").write_bytes(data)
 
-    def recover(self) -> dict[str, Any]:
+    def recover(self) -> Document:
         """What was found out."""
         found = self.store.find("c1")
         salvage.recover(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pathlib
+import posix
 import socket
 import stat
 import struct
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
+
+from json_type import Json
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
@@ -59,9 +62,13 @@ def test_pipes_belong_to_the_user_of_the_program_as_the_host_knows_it() -> None:
         "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 5}],
         "gidMappings": [{"containerID": 0, "hostID": 2000, "size": 5}],
     }
-    one.own_streams({"linux": maps}, {})
-    one.own_streams({"linux": maps}, {"user": {"uid": 3, "gid": 4}})
-    one.own_streams({"linux": {}}, {"user": {"uid": 3, "gid": 4}})  # init gives these away
+    mapped: Json = {"linux": maps}
+    plain: Json = {"linux": {}}
+    nobody: Json = {}
+    user: Json = {"user": {"uid": 3, "gid": 4}}
+    one.own_streams(mapped, nobody)
+    one.own_streams(mapped, user)
+    one.own_streams(plain, user)  # init gives these away
     assert given.owners == [(1000, 2000), (1003, 2004)]
 
 
@@ -111,7 +118,7 @@ def test_only_a_cgroup_that_is_not_there_is_gone(monkeypatch: pytest.MonkeyPatch
     one = exec.Exec(exec.ExecOptions("c1", Log()))
     one.container = Container()  # type: ignore[assignment]
     monkeypatch.setattr(exec, "takes_processes", lambda base: True)
-    monkeypatch.setattr(exec.posix, "open", fails)
+    monkeypatch.setattr(posix, "open", fails)
     with pytest.raises(SysError) as raised:
         one.open_cgroup()
     monkeypatch.undo()

@@ -23,6 +23,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from json_type import Json
 from pyrunc import fs, jsontext, procfs, state
 from pyrunc.container import salvage
 from pyrunc.errors import PyruncError, StateError, SysError
@@ -64,15 +65,17 @@ def test_a_new_id_waits_for_who_only_looks(store: state.Store, monkeypatch: pyte
 def made(store: state.Store, id: str = "c1", **changes: Any) -> state.Container:
     """A container as create leaves it, without a process."""
     container = store.reserve(id)
+    config: Json = {"root": {"path": "rootfs"}, "annotations": {"a": "1"}, "process": {}}
     container.describe_intent(
-        config={"root": {"path": "rootfs"}, "annotations": {"a": "1"}, "process": {}},
+        config=config,
         bundle="/b",
         cgroup="",
         cgroup_dir="",
         cgroup_manager="disabled",
         late=[],
     )
-    container.data |= {"status": "created"} | changes
+    data: Json = {"status": "created"} | changes
+    container.data |= data
     container.save()
     container.unlock()
     return container
@@ -438,7 +441,12 @@ def test_a_list_of_ids_does_not_parse_states(store: state.Store, monkeypatch: py
     Path(store.root, "zero/fifo").replace(Path(store.root, "zero/state.json"))
     loaded: list[str] = []
     real = state.Container.load
-    monkeypatch.setattr(state.Container, "load", lambda self: (loaded.append(self.id), real(self))[1])
+
+    def load(self: state.Container) -> None:
+        loaded.append(self.id)
+        real(self)
+
+    monkeypatch.setattr(state.Container, "load", load)
     errors: list[PyruncError] = []
     assert [c.id for c in store.list(errors.append, content=False)] == ["good"]
     assert loaded == ["half", "other", "zero"]
@@ -562,7 +570,8 @@ def test_lock_reads_again(store: state.Store) -> None:
     fresh.data["status"] = "running"
     fresh.save()
     fresh.unlock()
-    assert stale.data["status"] == "created"
+    before = stale.data["status"]
+    assert before == "created"
     stale.lock()
     assert stale.data["status"] == "running"
     stale.unlock()
@@ -615,7 +624,7 @@ def test_paused_is_a_frozen_cgroup(store: state.Store, sleeper: subprocess.Popen
 
 @pytest.mark.parametrize("change", [{"starttime": 1}, {"bootid": "other"}, {"pid": 1}, {"pid": 0}, {"pid": -1}])
 def test_a_reused_pid_is_a_stopped_container(
-    store: state.Store, sleeper: subprocess.Popen[bytes], change: dict[str, Any]
+    store: state.Store, sleeper: subprocess.Popen[bytes], change: Json
 ) -> None:
     container = made(store)
     child_of(container, sleeper.pid)
@@ -672,7 +681,7 @@ def test_a_process_that_waits_for_zombies_of_others_has_ended(
             raise namespace
         return "mnt:[1]"
 
-    monkeypatch.setattr(procfs.posix, "readlink", readlink)
+    monkeypatch.setattr(posix, "readlink", readlink)
     assert procfs.alive(5, 77) is alive and not procfs.alive(5, 78)
 
 

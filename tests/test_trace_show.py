@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from json_type import Json
 from pyrunc.errors import PyruncError, SysError
 from pyrunc.trace import chrome, draw, otlp, read, svg
 from test_trace import HOSTILE, one_command
@@ -138,7 +139,8 @@ def test_both_formats_say_the_same(tmp_path: Path) -> None:
     for kind in (chrome.Chrome, otlp.Otlp):
         file = tmp_path / kind.__name__
         one_command(kind(str(file), "--trace"), "a part")
-        [command] = read.as_json(read.load(str(file)))["commands"]
+        document: Json = read.as_json(read.load(str(file)))
+        [command] = document["commands"]
         found.append([(lane["lane"], names(lane["parts"])) for lane in command["lanes"]])
     assert found[0] == found[1]
     assert found[0][0] == ("pyrunc", [("start up", []), ("open the trace", []), ("a part", [])])
@@ -165,7 +167,8 @@ def test_a_pid_that_was_used_twice(tmp_path: Path) -> None:
     first = {"name": "create a", "cat": "command", "dur": 100}
     second = {"name": "start a", "cat": "command", "ts": 1000, "dur": 100}
     file = write(tmp_path / "t", {"name": "one"}, first, {"name": "two", "ts": 1010}, second)
-    commands = read.as_json(read.load(str(file)))["commands"]
+    document: Json = read.as_json(read.load(str(file)))
+    commands = document["commands"]
     assert [(one["name"], names(one["lanes"][0]["parts"])) for one in commands] == [
         ("create a", [("one", [])]),
         ("start a", [("two", [])]),
@@ -252,7 +255,7 @@ def test_usage(args: list[str]) -> None:
 def test_output_is_bounded_and_time_linear(tmp_path: Path) -> None:
     """Spans beside, inside and across each other, and more commands than anybody reads."""
     drawn = 0
-    shapes = [
+    shapes: list[list[dict[str, Any]]] = [
         [{"ts": n * 10, "dur": 9} for n in range(20000)],
         [{"ts": n, "dur": 100000 - 2 * n} for n in range(20000)],
         [{"ts": n, "dur": 30000} for n in range(20000)],

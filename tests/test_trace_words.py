@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import errno
 import json
+import posix
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 import transcript
+from json_type import Json
 from pyrunc import handshake
 from pyrunc.errors import PyruncError
 from pyrunc.plan import TRACE, Plan, ops
@@ -37,9 +40,9 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     """Times, process ids and random numbers are the same in every run."""
     made = Clock()
-    monkeypatch.setattr(record.time, "time_ns", made)
-    monkeypatch.setattr(record.posix, "getpid", lambda: 77)
-    monkeypatch.setattr(otlp.posix, "urandom", lambda size: bytes(range(1, size + 1)))
+    monkeypatch.setattr(time, "time_ns", made)
+    monkeypatch.setattr(posix, "getpid", lambda: 77)
+    monkeypatch.setattr(posix, "urandom", lambda size: bytes(range(1, size + 1)))
     for module in (chrome, otlp):
         monkeypatch.setattr(module, "VERSION", "1.2.3")
     monkeypatch.setenv("TRACEPARENT", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
@@ -50,7 +53,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 def everything() -> Plan:
     """A step of each section, hooks, and secrets that must not appear."""
     what = Plan()
-    hook = {"args": ["one", "two"], "env": ["TRACEPARENT=old", "A=1"], "path": "/bin/one"}
+    hook: Json = {"args": ["one", "two"], "env": ["TRACEPARENT=old", "A=1"], "path": "/bin/one"}
     what.hostname("/hostname", name="h")
     what.hook("/hooks/createContainer/0", **hook)
     what.umask("/process/user/umask", mask=0o22)
@@ -96,7 +99,7 @@ LATE = [
     [4, "/hooks/startContainer/0", "HOOK", ["/bin/one", "one", "A=secret", "{}"]],
     [5, "/process/args", "EXECVE", ["/bin/sh", "A=secret"]],
 ]
-HOOKS = {"hooks": {"startContainer": [{"path": "/bin/one", "args": ["one", "two"]}]}}
+HOOKS: Json = {"hooks": {"startContainer": [{"path": "/bin/one", "args": ["one", "two"]}]}}
 
 
 @pytest.mark.parametrize("verb", ["create", "start"])

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from json_type import Json
+
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 from pyrunc import cli, procfs, state
@@ -46,13 +48,14 @@ class Runtime:
         """What create leaves; ``pid`` is the first process."""
         container = self.store.reserve(id)
         hooks = changes.pop("hooks", {})
-        config = {"root": {"path": "rootfs"}, "annotations": {"k": "v"}, "process": {}, "hooks": hooks}
+        config: Json = {"root": {"path": "rootfs"}, "annotations": {"k": "v"}, "process": {}, "hooks": hooks}
         container.describe_intent(
             config=config, bundle="/b", cgroup="", cgroup_dir="", cgroup_manager="disabled", late=[]
         )
         if pid:
             container.set_init(pid)
-        container.data |= {"status": "running", "created": "2026-11-23T15:23:58.327213653Z"} | changes
+        data: Json = {"status": "running", "created": "2026-11-23T15:23:58.327213653Z"} | changes
+        container.data |= data
         container.save()
         container.unlock()
         return container
@@ -234,7 +237,12 @@ def test_list_looks_names_up_once(runtime: Runtime, monkeypatch: pytest.MonkeyPa
         runtime.make(f"c{number}")
     asked: list[int] = []
     real = pwd.getpwuid
-    monkeypatch.setattr(pwd, "getpwuid", lambda uid: asked.append(uid) or real(uid))
+
+    def getpwuid(uid: int) -> pwd.struct_passwd:
+        asked.append(uid)
+        return real(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", getpwuid)
     runtime("list")
     assert asked == [os.geteuid()]
 
