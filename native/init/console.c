@@ -1,4 +1,4 @@
-/* CONSOLE, REOPEN_NULL, STDIO_OWNER: the descriptors 0, 1 and 2 of the container. */
+/* CONSOLE, REOPEN_NULL, STDIO_OWNER: the container's descriptors 0, 1 and 2. */
 #include "fsapi.h"
 
 #include <string.h>
@@ -14,8 +14,8 @@
 #define TIOCGPTPEER 0x5441
 #endif
 
-/* /dev/ptmx of the container: looked at before it is opened, because opening an unknown device does
- * something. */
+/* Open the container's /dev/ptmx.  Check it first, because opening an unknown device has side
+ * effects. */
 static int open_master(struct init *in)
 {
     int AUTO_CLOSE fd = open_in_root(in->rootfd, "/dev/ptmx", O_PATH);
@@ -28,8 +28,8 @@ static int open_master(struct init *in)
     return master < 0 ? fault(in, -master, "openat", -1, 0, "/dev/ptmx") : master;
 }
 
-/* The slave comes from the master, never from its name: /dev/pts/N was a symbolic link by the time it was
- * bound (CVE-2025-52565). */
+/* Get the slave from the master, never by its name: attackers replaced /dev/pts/N by a symbolic
+ * link before the bind (CVE-2025-52565). */
 static int open_slave(struct init *in, int master)
 {
     struct stat st;
@@ -47,7 +47,7 @@ static int open_slave(struct init *in, int master)
     return fault(in, ENODEV, "TIOCGPTPEER", -1, 0, "the terminal is not on a devpts");
 }
 
-/* /dev/console as a place to mount on.  A link there would choose the place for us. */
+/* Open /dev/console as a mount point.  A link there would redirect the mount. */
 static int open_console(struct init *in)
 {
     char buf[PATH_BUF];
@@ -84,7 +84,7 @@ static int mount_console(struct init *in, int slave)
     return ret < 0 ? fault(in, -ret, "move_mount", -1, 0, "/dev/console") : 0;
 }
 
-/* One message, one descriptor: what runc sends, and what console sockets of callers expect. */
+/* Send one message with one descriptor, like runc; console sockets of callers expect it. */
 static int send_master(struct init *in, int sock, int master)
 {
     static char name[] = "/dev/ptmx";
@@ -116,7 +116,7 @@ static int send_master(struct init *in, int sock, int master)
 static int make_stdio(struct init *in, int slave, int controlling)
 {
     for (int fd = 0; fd < 3; fd++) {
-        /* dup2 of a descriptor onto itself would leave it close-on-exec */
+        /* dup2(2) of a descriptor onto itself would leave it close-on-exec */
         int ret = slave == fd ? fcntl(fd, F_SETFD, 0) : dup2(slave, fd);
         if (ret < 0)
             return fault(in, errno, "dup2", -1, 0, NULL);
@@ -133,7 +133,7 @@ static int set_up_slave(struct init *in, const struct plan_step *st, int slave)
 
     if ((rows || cols) && ioctl(slave, TIOCSWINSZ, &size) < 0)
         return fault(in, errno, "TIOCSWINSZ", -1, 0, NULL);
-    /* The group is devpts' (gid=5, mode=620 in the usual configuration): write(1) and wall(1) need it. */
+    /* Keep the group of devpts (usually gid=5, mode=620): write(1) and wall(1) need it. */
     if (fchown(slave, st->n[N_CONSOLE_uid], (gid_t)-1) < 0 && errno != EINVAL && errno != EPERM)
         return fault(in, errno, "fchown", -1, 0, "the terminal");
     return (st->policy & P_CONSOLE_MOUNT_CONSOLE) ? mount_console(in, slave) : 0;
@@ -164,8 +164,9 @@ int op_console(struct init *in, const struct plan_step *st)
     return ret;
 }
 
-/* The caller's /dev/null is a file of the host: it would keep a host mount reachable as /proc/1/fd/0.  A
- * container without a real /dev/null of its own keeps it, since anything else there may be a trap. */
+/* The caller's /dev/null is a file of the host, and would keep a host mount reachable as
+ * /proc/1/fd/0.  Keep it if the container has no real /dev/null, because another file there may
+ * be a trap. */
 int op_reopen_null(struct init *in, const struct plan_step *st)
 {
     int AUTO_CLOSE null = -1;
@@ -193,9 +194,9 @@ int op_reopen_null(struct init *in, const struct plan_step *st)
     return 0;
 }
 
-/* So that the user can reopen /dev/stdout.  The group of a terminal stays devpts'.  Not possible for what is
- * on a read-only or foreign filesystem, or for ids that are not mapped: then it was not possible before
- * either. */
+/* Give stdio to the user, who may reopen /dev/stdout.  A terminal keeps the group of devpts.
+ * chown fails on a read-only or foreign filesystem and for unmapped ids; ignore that, because
+ * the user could not reopen it before either. */
 int op_stdio_owner(struct init *in, const struct plan_step *st)
 {
     uid_t uid = st->n[N_STDIO_OWNER_uid];
@@ -208,7 +209,7 @@ int op_stdio_owner(struct init *in, const struct plan_step *st)
             return fault(in, errno, "fstat", -1, 0, NULL);
         }
         if (S_ISCHR(sb.st_mode) && sb.st_rdev == makedev(1, 3))
-            continue; /* the host's or everybody's: never ours to give away */
+            continue; /* shared with the host or other users: never change its owner */
         gid_t gid = isatty(fd) ? (gid_t)-1 : st->n[N_STDIO_OWNER_gid];
         if (sb.st_uid == uid && (gid == (gid_t)-1 || sb.st_gid == gid))
             continue;

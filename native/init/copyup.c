@@ -1,8 +1,8 @@
-/* COPY_UP ("tmpcopyup"): fill a new tmpfs with what its destination holds.
+/* COPY_UP ("tmpcopyup"): fill a new tmpfs with the content of its destination.
  *
- * The tree belongs to an image and may be changed by other containers meanwhile, so it is walked by
- * descriptors: each entry is opened once without following it, and read through that descriptor.  Hard links
- * become files of their own.
+ * The tree belongs to an image, and other containers may change it meanwhile.  The walk uses
+ * descriptors: it opens each entry once without following it, and reads through that descriptor.
+ * Hard links become separate files.
  */
 #include "fsapi.h"
 
@@ -12,7 +12,7 @@
 
 #include "text.h"
 
-#define MAX_DEPTH 64 /* two descriptors and three kilobytes of stack each */
+#define MAX_DEPTH 64 /* each takes two descriptors and three kilobytes of stack */
 #define DIR_BUF   2048
 
 struct dirent64 {
@@ -23,7 +23,7 @@ struct dirent64 {
     char name[];
 };
 
-static char chunk[65536];     /* file contents, or one attribute's value (XATTR_SIZE_MAX) */
+static char chunk[65536];     /* file content, or the value of one attribute (XATTR_SIZE_MAX) */
 static char attr_list[65536]; /* XATTR_LIST_MAX */
 
 static int copy_entry(struct init *in, int from, int to, const char *name, int depth);
@@ -38,8 +38,8 @@ static int copy_fault(struct init *in, int err, const char *call, const char *na
     return fault(in, err, call, S_MOUNT_dest, 0, detail);
 }
 
-/* What the tmpfs or our rights do not take is left out: user.* before Linux 6.6, trusted.* in a user
- * namespace. */
+/* Copy the attributes.  Skip those that the tmpfs or our privileges do not allow: user.* before
+ * Linux 6.6, trusted.* in a user namespace. */
 static int copy_xattrs(struct init *in, int from, int to, const char *name)
 {
     ssize_t len = flistxattr(from, attr_list, sizeof(attr_list));
@@ -49,7 +49,7 @@ static int copy_xattrs(struct init *in, int from, int to, const char *name)
     for (const char *key = attr_list; key < attr_list + len; key = list_next(key)) {
         ssize_t size = fgetxattr(from, key, chunk, sizeof(chunk));
         if (size < 0)
-            continue; /* removed meanwhile, or not for our eyes */
+            continue; /* removed meanwhile, or not readable */
         if (fsetxattr(to, key, chunk, (size_t)size, 0) < 0 && errno != ENOTSUP && errno != EPERM &&
             errno != EACCES)
             return copy_fault(in, errno, "fsetxattr", name);
@@ -57,7 +57,7 @@ static int copy_xattrs(struct init *in, int from, int to, const char *name)
     return 0;
 }
 
-/* Owner before mode and attributes: chown clears set-id bits and security.capability. */
+/* Set the owner before mode and attributes: chown clears set-id bits and security.capability. */
 static int copy_meta(struct init *in, int from, int to, const char *name)
 {
     struct stat st;
@@ -75,8 +75,8 @@ static int copy_meta(struct init *in, int from, int to, const char *name)
     return 0;
 }
 
-/* The next piece of data from *at on, and its end; 0 when there is only a hole left.  A filesystem that knows nothing
- * of holes has one piece. */
+/* Find the next extent of data from *at on, and its end.  Returns 0 if only a hole is left.  A
+ * filesystem without support for holes has one extent. */
 static int next_data(int from, off_t size, off_t *at, off_t *end)
 {
     off_t data = lseek(from, *at, SEEK_DATA);
@@ -98,7 +98,7 @@ static int copy_piece(struct init *in, int from, int to, off_t at, off_t end, co
         if (have < 0 && errno == EINTR)
             continue;
         if (have <= 0)
-            return have < 0 ? copy_fault(in, errno, "read", name) : 0; /* it was cut meanwhile */
+            return have < 0 ? copy_fault(in, errno, "read", name) : 0; /* truncated meanwhile */
         for (ssize_t done = 0, n; done < have; done += n) {
             n = pwrite(to, chunk + done, (size_t)(have - done), at + done);
             if (n == 0 || (n < 0 && errno != EINTR))
@@ -110,8 +110,8 @@ static int copy_piece(struct init *in, int from, int to, off_t at, off_t end, co
     return 0;
 }
 
-/* Holes stay holes: an image that is small must not become one of gigabytes in memory.  Only the initial
- * size is copied: a process that shares the image could append faster than we copy. */
+/* Keep holes: a small image must not become gigabytes in memory.  Copy only the initial size: a
+ * process that shares the image could append faster than we copy. */
 static int copy_bytes(struct init *in, int from, int to, const char *name)
 {
     struct stat st;
@@ -156,8 +156,8 @@ static int copy_link(struct init *in, const struct stat *st, int source, int to,
     return 0;
 }
 
-/* A fifo or a device.  A device that may not be made (user namespace) is left out: it could not be used
- * either. */
+/* Copy a fifo or a device.  Skip a device without permission to create it (user namespace):
+ * nobody could use it there. */
 static int copy_node(struct init *in, const struct stat *st, int to, const char *name)
 {
     mode_t mask = umask(0);
@@ -173,7 +173,7 @@ static int copy_node(struct init *in, const struct stat *st, int to, const char 
     return 0;
 }
 
-/* Every entry of a directory that is open for reading. */
+/* Copy every entry of a directory that is open for reading. */
 static int copy_entries(struct init *in, int from, int to, int depth)
 {
     _Alignas(struct dirent64) char buf[DIR_BUF];
@@ -219,8 +219,8 @@ static int copy_entry(struct init *in, int from, int to, const char *name, int d
     struct stat st;
     int AUTO_CLOSE source = sys_openat2(from, name, &how, sizeof(how));
 
-    /* What an earlier mount put there is not part of the directory (it may be a whole procfs), and what is
-     * gone by now was never there. */
+    /* An earlier mount is not part of the directory (it may be a whole procfs).  Skip it, and an
+     * entry that vanished. */
     if (source == -EXDEV || source == -ENOENT)
         return 0;
     if (source < 0)
@@ -235,7 +235,7 @@ static int copy_entry(struct init *in, int from, int to, const char *name, int d
     case S_IFLNK:
         return copy_link(in, &st, source, to, name);
     case S_IFSOCK:
-        return 0; /* nobody listens on a copy */
+        return 0; /* no process listens on a copy */
     default:
         return copy_node(in, &st, to, name);
     }

@@ -1,8 +1,8 @@
 /* DEV_NODE and DEV_LINK: the content of /dev.
  *
- * /dev of an image may be a symbolic link to anywhere; nodes made through it by name landed on the host
- * (CVE-2026-41579, CVE-2026-47766).  The parent directory is opened inside the root once, and everything is
- * created relative to that descriptor.
+ * /dev of an image may be a symbolic link to anywhere.  Nodes created through it by name ended up
+ * on the host (CVE-2026-41579, CVE-2026-47766).  The parent directory is opened once inside the
+ * root, and everything is created relative to that descriptor.
  */
 #include "fsapi.h"
 
@@ -17,7 +17,7 @@ static int open_node(int dir, const char *name)
     return (int)sys_ret(openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
 }
 
-/* 1: the descriptor is the node of this step; 0: something else; -errno. */
+/* Returns 1 if the descriptor is the node of this step, 0 for anything else, or -errno. */
 static int is_node(const struct plan_step *st, int fd)
 {
     struct stat sb;
@@ -37,7 +37,8 @@ static int set_owner(struct init *in, const struct plan_step *st, int fd)
     return 0;
 }
 
-/* chmod through the name of the descriptor: fchmod refuses O_PATH, and fchmodat2 is Linux 6.6. */
+/* chmod through the name of the descriptor: fchmod(2) refuses O_PATH, and fchmodat2(2) needs
+ * Linux 6.6. */
 static int set_mode(struct init *in, const struct plan_step *st, int fd)
 {
     char name[FD_NAME];
@@ -55,8 +56,8 @@ static int mismatch(struct init *in)
     return fault(in, EEXIST, "mknodat", S_DEV_NODE_path, 0, "exists already and is not the same device");
 }
 
-/* A node that was there before us.  A default device is taken as it is when it is the right one; for a
- * configured one its mode and owner are part of what was asked for. */
+/* Keep a node that exists.  A default device of the right kind stays as it is.  A configured one
+ * gets its mode and owner. */
 static int keep_node(struct init *in, const struct plan_step *st, int fd)
 {
     if (fd < 0)
@@ -69,10 +70,10 @@ static int keep_node(struct init *in, const struct plan_step *st, int fd)
     if (HAS(DEFAULT))
         return 0;
     int ret = set_owner(in, st, fd);
-    return ret == 0 ? set_mode(in, st, fd) : ret; /* last: chown clears set-id bits */
+    return ret == 0 ? set_mode(in, st, fd) : ret; /* after chown, which clears set-id bits */
 }
 
-/* THERE: what is bound to /dev is usually the host's, where whatever was created would stay. */
+/* THERE: the directory bound to /dev is usually the host's, where a new node would remain. */
 static int find_node(struct init *in, const struct plan_step *st)
 {
     int AUTO_CLOSE fd = open_in_root(in->rootfd, step_str(in, st, S_DEV_NODE_path), O_PATH | O_NOFOLLOW);
@@ -85,8 +86,9 @@ static int find_node(struct init *in, const struct plan_step *st)
 
 /* --- nodes for a user namespace ----------------------------------------------------------------------- */
 
-/* A tmpfs of the caller's user namespace with the nodes of MAKE_NODE: devices work on a filesystem of the
- * initial one only (SB_I_NODEV).  It is detached between steps, and its files are named by their numbers. */
+/* A tmpfs of the caller's user namespace holds the nodes of MAKE_NODE: devices only work on a
+ * filesystem of the initial user namespace (SB_I_NODEV).  It is detached between steps, and its
+ * files are named by number. */
 static int node_dir = -1;
 
 static void number_name(char name[FD_NAME], uint32_t number)
@@ -96,9 +98,9 @@ static void number_name(char name[FD_NAME], uint32_t number)
     text_num(&t, number);
 }
 
-/* Without the right to make it, which may come from a user namespace around ours or a security module, the host's
- * own node may do; DEV_NODE says why it does not.  Any other error is temporary: the container would get
- * another node than it gets the next time. */
+/* An outer user namespace or a security module may deny the creation.  The host's own node may
+ * then do; DEV_NODE reports if it does not.  Any other error is temporary, and is fatal:
+ * otherwise the container would get different nodes from run to run. */
 static int cannot_make(struct init *in, int err, const char *call)
 {
     if (err == EPERM || err == EACCES)
@@ -106,7 +108,7 @@ static int cannot_make(struct init *in, int err, const char *call)
     return fault(in, err, call, S_MAKE_NODE_path, 0, NULL);
 }
 
-/* Before UNSHARE_USER. */
+/* Runs before UNSHARE_USER. */
 int op_make_node(struct init *in, const struct plan_step *st)
 {
     char name[FD_NAME];
@@ -131,9 +133,9 @@ int op_make_node(struct init *in, const struct plan_step *st)
     return 0;
 }
 
-/* Clone node_dir's file `name`.  Only what is mounted in our namespace can be cloned (before Linux 6.15), so the
- * tmpfs is put over the root filesystem, whose mount is private, for as long as that takes.  It cannot be put
- * there twice: a clone of it takes its place if there are more nodes. */
+/* Clone the file `name` in node_dir.  Before Linux 6.15 only a mount of our namespace can be
+ * cloned, so attach the tmpfs over the root filesystem, whose mount is private, for that time.
+ * It cannot be attached twice: if there are more nodes, a clone of it replaces it. */
 static int clone_made(struct init *in, const char *name, int last)
 {
     int tree, next = -1;
@@ -144,7 +146,7 @@ static int clone_made(struct init *in, const char *name, int last)
     tree = sys_open_tree(node_dir, name, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     if (!last)
         next = clone_tree(node_dir, 0);
-    /* A mount that stayed there would be what setns(2) takes for the root of the mount namespace. */
+    /* If it stayed mounted, setns(2) would use it as the root of the mount namespace. */
     ret = umount_fd(node_dir);
     close(node_dir);
     node_dir = next;
@@ -160,8 +162,8 @@ static int last_made(const struct init *in, const struct plan_step *st)
     return in->step + 1 >= in->plan->nsteps || st[1].op != OP_DEV_NODE || !(st[1].policy & P_DEV_NODE_MADE);
 }
 
-/* 0: the host's node is what the configuration asks for; otherwise why not, and nothing can be done about it:
- * its owner and mode are the host's. */
+/* Returns NULL if the host's node is what the configuration asks for, otherwise the reason.
+ * Owner and mode are the host's and cannot be changed. */
 static const char *other_than_asked(const struct plan_step *st, const struct stat *sb)
 {
     if (!HAS(ANY_MODE) && (sb->st_mode & 07777) != (st->n[N_DEV_NODE_mode] & 07777))
@@ -209,7 +211,8 @@ static int clone_node(struct init *in, const struct plan_step *st)
     return tree >= 0 ? tree : clone_host(in, st);
 }
 
-/* Where mknod is not allowed (user namespace): a node made before, or the host's, bound over an empty file. */
+/* Without permission for mknod(2) (user namespace), bind a node made earlier or the host's over
+ * an empty file. */
 static int bind_node(struct init *in, const struct plan_step *st, int dir, const char *name)
 {
     struct stat sb;
@@ -218,7 +221,7 @@ static int bind_node(struct init *in, const struct plan_step *st, int dir, const
     if (tree < 0)
         return tree;
     int ret = set_attr(tree, 0, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0);
-    /* A mount that the host puts over its own node must not replace the container's. */
+    /* A mount that the host puts over its own node must not propagate to the container's. */
     if (ret == 0)
         ret = set_propagation(tree, PRIVATE);
     if (ret < 0)
@@ -243,7 +246,7 @@ static int bind_node(struct init *in, const struct plan_step *st, int dir, const
 static int make_node(const struct plan_step *st, int dir, const char *name)
 {
     mode_t mode = (st->n[N_DEV_NODE_kind] & S_IFMT) | (st->n[N_DEV_NODE_mode] & 07777);
-    mode_t mask = umask(0); /* the mode is the configuration's, whatever the caller's umask */
+    mode_t mask = umask(0); /* the mode comes from the configuration, whatever the umask */
     int ret = (int)sys_ret(
         mknodat(dir, name, mode, makedev(st->n[N_DEV_NODE_major], st->n[N_DEV_NODE_minor])));
 
@@ -251,8 +254,8 @@ static int make_node(const struct plan_step *st, int dir, const char *name)
     return ret;
 }
 
-/* The default nodes go into a directory that is really there: an image whose /dev is a symbolic link wants them
- * somewhere else, and nothing good comes of guessing where (CVE-2026-41579).  A missing /dev is created. */
+/* The default nodes need a real directory.  An image whose /dev is a symbolic link wants them
+ * elsewhere, and guessing where is unsafe (CVE-2026-41579).  A missing /dev is created. */
 static int check_dev(struct init *in)
 {
     int AUTO_CLOSE fd = open_in_root_plain(in->rootfd, "/dev", O_PATH | O_DIRECTORY);
@@ -294,14 +297,14 @@ int op_dev_node(struct init *in, const struct plan_step *st)
     if (fd < 0)
         return fault(in, -fd, "openat", S_DEV_NODE_path, 0, NULL);
     if (is_node(st, fd) != 1)
-        return mismatch(in); /* replaced behind our back: nothing of ours is given away */
+        return mismatch(in); /* replaced meanwhile: do not change its owner */
     if (st->n[N_DEV_NODE_uid] == 0 && st->n[N_DEV_NODE_gid] == 0)
         return 0;
     return set_owner(in, st, fd);
 }
 
-/* A name that exists keeps what it is, as in runc: an image may bring its own /dev/fd, and a wrong one hurts
- * only the container itself. */
+/* An existing name stays, as in runc: an image may bring its own /dev/fd, and a wrong one
+ * affects only the container itself. */
 int op_dev_link(struct init *in, const struct plan_step *st)
 {
     char buf[PATH_BUF];

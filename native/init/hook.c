@@ -1,4 +1,4 @@
-/* Hooks that run inside the container's namespaces: createContainer (before PIVOT) and startContainer. */
+/* Hooks inside the container's namespaces: createContainer (before PIVOT) and startContainer. */
 #include "sys.h"
 
 #include <poll.h>
@@ -11,27 +11,27 @@
 #include "init.h"
 #include "text.h"
 
-#define TICK_MS  200 /* how often a gone parent is looked for while a hook runs */
+#define TICK_MS  200 /* interval of the check for the parent while a hook runs */
 #define NO_LIMIT 0
 
 #define ALL_SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
 
-/* What child() runs on: a few frames and system calls.  Pages that are never touched cost nothing. */
+/* The stack of child(): a few frames and system calls.  Untouched pages cost nothing. */
 static unsigned char child_stack[16384] __attribute__((aligned(16)));
 
-/* One hook at work.  Shared with the child until it executes (CLONE_VFORK). */
+/* One running hook.  The child shares it until execve (CLONE_VFORK). */
 struct hook {
     const char *path;
     char **argv;
     char **envp;
     int input;  /* memfd with the state */
     int output; /* memfd for its stdout and stderr */
-    int rootfd; /* its working directory; -1: ours */
+    int rootfd; /* the working directory; -1 for ours */
     int npreserve;
     int filtered;
-    int group; /* lead a process group, to be killed with all it started */
-    /* What the child failed at.  volatile: it never returns, so the compiler takes its writes for
-     * invisible. */
+    int group; /* lead a process group, so that a kill reaches all its processes */
+    /* The failure of the child. volatile: the child never returns, so the compiler would treat
+     * its writes as dead. */
     volatile int err;
     const char *volatile call;
 };
@@ -49,8 +49,8 @@ static int write_all(int fd, const char *data, size_t len)
     return 0;
 }
 
-/* The state as the hook reads it.  A memfd and not a pipe: a state of any size can be written before the
- * hook exists, and a hook that does not read it is not an error (no EPIPE). */
+/* The state for the hook's stdin.  A memfd holds a state of any size before the hook exists, and
+ * a hook that does not read it causes no EPIPE, unlike with a pipe. */
 static int make_input(struct init *in, const struct plan_step *st)
 {
     const char *part = step_str(in, st, S_HOOK_state);
@@ -59,7 +59,7 @@ static int make_input(struct init *in, const struct plan_step *st)
     int fd = sys_memfd_create("hook-state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     int ret = fd;
 
-    /* As the container sees it: 1 in a new pid namespace (runtime.md, State). */
+    /* The pid as the container sees it: 1 in a new pid namespace (runtime.md, State). */
     text_num(&t, (uint64_t)getpid());
     for (uint32_t i = 0; i < st->n[L_HOOK_state] && ret >= 0; i++, part = list_next(part)) {
         if (i > 0)
@@ -69,7 +69,8 @@ static int make_input(struct init *in, const struct plan_step *st)
     }
     if (ret >= 0 && lseek(fd, 0, SEEK_SET) < 0)
         ret = -errno;
-    /* Like a pipe in that nobody can change it.  A filter need not allow these calls, and may kill for them. */
+    /* Sealed, so that nobody can change it, as with a pipe.  A filter may deny these calls, or
+     * kill for them. */
     if (ret >= 0 && filter_allows(in, SYS_fchmod, (uint64_t)fd, 0400) &&
         filter_allows(in, SYS_fcntl, (uint64_t)fd, F_ADD_SEALS) &&
         (fchmod(fd, 0400) < 0 || fcntl(fd, F_ADD_SEALS, ALL_SEALS) < 0))
@@ -86,7 +87,7 @@ static _Noreturn void child_fail(struct hook *h, const char *call)
     leave(127);
 }
 
-/* Runs in our memory: system calls only, and nothing written but h->err and h->call. */
+/* Runs in our memory.  It makes only system calls, and writes only h->err and h->call. */
 static int child(void *hook)
 {
     struct hook *h = hook;
@@ -96,8 +97,8 @@ static int child(void *hook)
         child_fail(h, "fchdir");
     if (dup2(h->input, 0) < 0 || dup2(h->output, 1) < 0 || dup2(h->output, 2) < 0)
         child_fail(h, "dup2");
-    /* Preserved descriptors are for the container's program; all others are close-on-exec, and this makes
-     * sure. */
+    /* Only the container's program gets the preserved descriptors.  All others should already be
+     * close-on-exec; this guarantees it. */
     for (int fd = 3; fd < 3 + h->npreserve; fd++)
         close(fd);
     if (!h->filtered) {
@@ -116,8 +117,9 @@ static int child(void *hook)
     child_fail(h, "execve");
 }
 
-/* A failing execve is known at once and by number, and nothing is copied.  Not vfork(): musl's is fork() on arm64,
- * where what the child writes stays with the child. */
+/* With CLONE_VM the parent gets the errno of a failed execve at once, and nothing is copied.
+ * vfork() does not work: on arm64 musl implements it as fork(), and the writes of the child are
+ * lost. */
 static pid_t spawn(struct hook *h)
 {
     return clone(child, child_stack + sizeof(child_stack), CLONE_VM | CLONE_VFORK | SIGCHLD, h);
@@ -157,7 +159,7 @@ static void end_hook(const struct hook *h, pid_t pid)
     reap(pid, &status);
 }
 
-/* SIGCHLD is blocked, so it stays pending until it is taken here, for pid 1 too. */
+/* SIGCHLD is blocked and stays pending until this takes it, for pid 1 as well. */
 static int wait_signal(uint64_t ms)
 {
     const uint64_t chld = 1ull << (SIGCHLD - 1);
@@ -168,13 +170,13 @@ static int wait_signal(uint64_t ms)
     return 0;
 }
 
-/* Wait for the hook: 0 with its status, -ETIMEDOUT after having killed it, -errno.  Exits when the parent
- * is gone: what it began must not live on. */
+/* Wait for the hook.  Returns 0 with its status, -ETIMEDOUT after killing it, or -errno.  Exits
+ * if the parent is gone, because the hook must not outlive it. */
 static int wait_hook(struct init *in, const struct hook *h, pid_t pid, uint32_t timeout_ms, int *status)
 {
     uint64_t end = now_ms() + timeout_ms;
 
-    /* After `start` nobody is watched, so without a limit no other call is needed than the one. */
+    /* After `start` there is no parent to watch, so without a limit a single call is enough. */
     if (timeout_ms == NO_LIMIT && in->sock < 0)
         return reap(pid, status);
     for (;;) {
@@ -203,7 +205,7 @@ static int wait_hook(struct init *in, const struct hook *h, pid_t pid, uint32_t 
     }
 }
 
-/* The end of what the hook wrote, as part of one line. */
+/* Append the tail of the hook's output, as part of one line. */
 static void add_output(struct text *t, int fd)
 {
     char buf[MSG_DETAIL];
@@ -221,7 +223,7 @@ static void add_output(struct text *t, int fd)
     if (n <= 0)
         return;
     buf[n] = 0;
-    /* The cut may have gone through a UTF-8 character. */
+    /* The cut may have split a UTF-8 character. */
     while (size > (off_t)room && (*from & 0xc0) == 0x80)
         from++;
     for (char *p = from; *p; p++)
@@ -231,8 +233,8 @@ static void add_output(struct text *t, int fd)
     text_str(t, from);
 }
 
-/* errno 0 in the record: nothing but the hook itself says what was wrong.  A handler cannot return that,
- * so it ends here. */
+/* errno 0 in the record: only the hook itself knows what went wrong.  A handler cannot return 0
+ * as an error, so exit here. */
 static _Noreturn void hook_failed(struct init *in, const struct hook *h, const char *call, const char *what,
                                   uint64_t number, const char *after)
 {
@@ -291,8 +293,8 @@ int op_hook(struct init *in, const struct plan_step *st)
                      .npreserve = (int)in->plan->npreserve,
                      .filtered = in->filtered,
                      .group = st->n[N_HOOK_timeout_ms] != NO_LIMIT};
-    /* The environment is the hook's own, never the process's: LD_PRELOAD of an image must not reach a
-     * program of the host (CVE-2025-23266). */
+    /* The environment is the hook's own, never the process's: LD_PRELOAD of an image must not
+     * reach a program of the host (CVE-2025-23266). */
     h.envp = pointer_list(h.argv, step_str(in, st, S_HOOK_args), st->n[L_HOOK_args]);
     char **end = pointer_list(h.envp, step_str(in, st, S_HOOK_env), st->n[L_HOOK_env]);
     if (st->policy & P_HOOK_SET_HOME)

@@ -1,4 +1,4 @@
-/* Facts that only the container's own files contain: the home directory, and the location of its program. */
+/* Lookups in the container's own files: the home directory, and the path of the program. */
 #include "sys.h"
 
 #include <string.h>
@@ -7,7 +7,7 @@
 #include "init.h"
 #include "lookup.h"
 
-#define PASSWD_LIMIT (1u << 20) /* bytes read at most: the file is the image's */
+#define PASSWD_LIMIT (1u << 20) /* bytes read at most: the image controls the file */
 enum { FIELD_UID = 2, FIELD_HOME = 5 };
 
 static void line_begin(struct passwd_scan *scan)
@@ -28,7 +28,7 @@ void passwd_begin(struct passwd_scan *scan, uint32_t uid, char *out, size_t size
     line_begin(scan);
 }
 
-/* A field is complete.  Numbers are numbers: no sign, no blank, no wrap-around (CVE-2024-40635). */
+/* End a field.  A number has only digits: no sign, no blank, no wrap-around (CVE-2024-40635). */
 static void field_end(struct passwd_scan *scan)
 {
     if (scan->field == FIELD_UID && (scan->digits == 0 || scan->value != scan->uid))
@@ -39,8 +39,7 @@ static void field_end(struct passwd_scan *scan)
 static void line_end(struct passwd_scan *scan)
 {
     field_end(scan);
-    /* The first line with the uid decides, as in getpwuid(3); one that is cut off before its home decides
-     * nothing. */
+    /* The first line with the uid wins, as in getpwuid(3).  A line without a home is skipped. */
     if (scan->line_ok && scan->field > FIELD_HOME) {
         scan->out[scan->length] = 0;
         scan->found = 1;
@@ -58,7 +57,7 @@ static void take(struct passwd_scan *scan, char c)
         scan->digits = 1;
     } else if (scan->field == FIELD_HOME && scan->line_ok) {
         if (c == 0 || scan->length + 1 >= scan->size)
-            scan->line_ok = 0; /* a home that no path can be is none */
+            scan->line_ok = 0; /* not a valid path */
         else
             scan->out[scan->length++] = c;
     }
@@ -84,13 +83,13 @@ int passwd_end(struct passwd_scan *scan)
     return scan->found;
 }
 
-/* Not an answer about the file: another HOME than the image's own must not come from a lack of memory. */
+/* These errors say nothing about the file: HOME must not depend on a lack of memory. */
 static int no_answer(int ret)
 {
     return ret == -ENOMEM || ret == -EMFILE || ret == -ENFILE || ret == -EIO;
 }
 
-/* 1: found, 0: not in there, negative: errno */
+/* Returns 1 if found, 0 if not, or -errno. */
 static int read_passwd(int fd, uint32_t uid, char *home)
 {
     char buf[1024];
@@ -112,8 +111,8 @@ static int read_passwd(int fd, uint32_t uid, char *home)
     return n == 0 && passwd_end(&scan);
 }
 
-/* Only a number is ever looked up, never a name: a line "1000:x:0:0" must not make uid 1000 root
- * (CVE-2016-3697), and it cannot, because all that comes from here is the value of HOME. */
+/* Only a number is looked up, never a name: a line "1000:x:0:0" must not make uid 1000 root
+ * (CVE-2016-3697).  It cannot, because the lookup only returns the value of HOME. */
 int op_find_home(struct init *in, const struct plan_step *st)
 {
     struct stat info;
@@ -122,7 +121,7 @@ int op_find_home(struct init *in, const struct plan_step *st)
     int AUTO_CLOSE root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root < 0)
         return fault(in, errno, "open", -1, 0, "/");
-    /* O_NONBLOCK: the image may have a fifo there, and nobody would ever write to it. */
+    /* O_NONBLOCK: the image may have a fifo there without a writer. */
     int AUTO_CLOSE fd = open_in_root(root, "/etc/passwd", O_RDONLY | O_NONBLOCK | O_NOCTTY);
     int ret = fd;
     if (fd >= 0) {
@@ -142,9 +141,9 @@ static int filtered_out(int ret)
     return ret == -ENOSYS || ret == -EPERM;
 }
 
-/* May we execute it?  With the effective ids and capabilities, as execve will ask.  An early filter may
- * know only the older call (our real ids are the effective ones by now), or none: then execve has the last
- * word. */
+/* Check for execute permission with the effective ids and capabilities, as execve(2) does.  An
+ * early filter may allow only the older call (our real ids equal the effective ones here), or
+ * none: then execve(2) decides. */
 static int may_execute(const char *path)
 {
     int ret = sys_faccessat2(AT_FDCWD, path, X_OK, AT_EACCESS);
@@ -154,7 +153,7 @@ static int may_execute(const char *path)
     return filtered_out(ret) ? 0 : ret;
 }
 
-/* 0, -EISDIR, -EACCES, -ENOENT ... */
+/* Returns 0, -EISDIR, -EACCES, -ENOENT or another -errno. */
 static int check_program(const struct init *in, const char *path)
 {
     struct stat st;
@@ -165,15 +164,15 @@ static int check_program(const struct init *in, const char *path)
         return -EISDIR;
     if (!S_ISREG(st.st_mode))
         return -EACCES;
-    /* /proc/self/exe, or an image's link to it: what runs now is us, and we are not the container's to run
-     * (CVE-2019-5736 began with that name). */
+    /* /proc/self/exe, or a link to it in the image, resolves to our own executable, which the
+     * container must not run (CVE-2019-5736 began with that name). */
     if (st.st_dev == in->self.st_dev && st.st_ino == in->self.st_ino)
         return -EACCES;
     return may_execute(path);
 }
 
-/* Join one element of $PATH and the name; an empty element is the working directory (POSIX, Environment
- * Variables). */
+/* Join one element of $PATH and the name.  An empty element is the working directory (POSIX,
+ * Environment Variables). */
 static int join_path(char *out, const char *dir, size_t len, const char *file)
 {
     size_t more = strlen(file);
@@ -190,8 +189,8 @@ static int join_path(char *out, const char *dir, size_t len, const char *file)
     return 0;
 }
 
-/* As execvp(3): the first file that may be executed; what may not is remembered, because "permission
- * denied" says more than "not found".  A colon at the end has one more, empty element behind it. */
+/* Use the first executable file, as execvp(3) does.  Remember EACCES: "permission denied" is
+ * more precise than "not found".  A trailing colon is followed by an empty element. */
 static int search_path(struct init *in, const char *file, const char *path)
 {
     int err = -ENOENT, more = *path != 0;
@@ -207,14 +206,14 @@ static int search_path(struct init *in, const char *file, const char *path)
         if (ret == -EACCES)
             err = -EACCES;
         more = path[len] == ':';
-        path += len + 1; /* behind the NUL when there is no more */
+        path += len + 1; /* past the NUL at the end */
     }
     in->exe[0] = 0;
     return err;
 }
 
-/* The words are those that engines look for (docs/callers.md): "executable file not found in $PATH" and
- * "no such file or directory" become exit status 127, "permission denied" 126. */
+/* Engines search for these words (docs/callers.md): "executable file not found in $PATH" and "no
+ * such file or directory" become exit status 127, "permission denied" 126. */
 static int find_exe(struct init *in, const struct plan_step *st)
 {
     const char *file = step_str(in, st, S_FIND_EXE_file);

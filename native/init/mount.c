@@ -1,9 +1,9 @@
-/* MOUNT: every mount of the configuration, and REMOUNT_RO.
+/* MOUNT and REMOUNT_RO: the mounts of the configuration.
  *
- * A mount is built detached (fsopen .. fsmount, or open_tree with OPEN_TREE_CLONE), gets its flags, and only
- * then is attached to the descriptor of its destination.  So no path string inside the root filesystem
- * reaches mount(2) (CVE-2021-30465), nobody sees a mount without its flags, and a failing mount leaves
- * nothing to undo.
+ * A mount is built detached (fsopen .. fsmount, or open_tree with OPEN_TREE_CLONE) and gets its
+ * flags before it is attached to the descriptor of its destination.  No path string inside the root
+ * filesystem reaches mount(2) (CVE-2021-30465), no process sees a mount without its flags, and a
+ * mount that fails leaves nothing to undo.
  */
 #include "fsapi.h"
 
@@ -34,8 +34,9 @@ static int apply_propagation(struct init *in, const struct plan_step *st, int fd
     return ret < 0 ? fault(in, -ret, "mount_setattr", S_MOUNT_data, 0, "setting the propagation") : 0;
 }
 
-/* The access time is one field, which mount_setattr(2) clears as a whole or not at all.  A part of it stands for
- * the modes that an option takes back ("atime": noatime), which the mount may or may not be in. */
+/* The access time is one field: mount_setattr(2) clears all of it or nothing.  A subset of its
+ * bits are the modes that an option revokes ("atime" revokes noatime); the mount may or may not
+ * be in one of them. */
 static int whole_atime(int fd, uint64_t *clr)
 {
     uint64_t modes = *clr & MOUNT_ATTR__ATIME, mode = MOUNT_ATTR_STRICTATIME;
@@ -53,7 +54,7 @@ static int whole_atime(int fd, uint64_t *clr)
     return 0;
 }
 
-/* Clear each flag that is not locked, and leave the others: nobody named them. */
+/* Clear each flag that is not locked.  The others stay set: no option names them. */
 static int clear_unlocked(int fd, uint64_t implied)
 {
     static const uint64_t flags[] = {MOUNT_ATTR_RDONLY,     MOUNT_ATTR_NOSUID,     MOUNT_ATTR_NODEV,
@@ -68,8 +69,9 @@ static int clear_unlocked(int fd, uint64_t implied)
     return 0;
 }
 
-/* The flags of the mount itself.  Those that an outer user namespace locked cannot be cleared (mount_namespaces(7)):
- * an error for an option that asks for it, and no change for what is only implied by the other options. */
+/* Set the flags of the mount itself.  A flag that an outer user namespace locked cannot be
+ * cleared (mount_namespaces(7)).  This is an error if an option asks for it.  If the other
+ * options only imply it, the flag stays. */
 static int apply_own_attr(int fd, uint64_t set, uint64_t clr, uint64_t implied)
 {
     uint64_t all = clr | implied;
@@ -104,7 +106,7 @@ static int apply_attr(struct init *in, const struct plan_step *st, int fd)
 
 /* --- the destination --------------------------------------------------------------------------------- */
 
-/* Open the destination, made when it is missing; `*existed` is for INHERIT_MODE. */
+/* Open the destination, and create it if it is missing.  INHERIT_MODE needs `*existed`. */
 static int open_dest(struct init *in, const struct plan_step *st, int as_file, int *existed)
 {
     const char *dest = step_str(in, st, S_MOUNT_dest);
@@ -119,8 +121,9 @@ static int open_dest(struct init *in, const struct plan_step *st, int as_file, i
         if (fd != -ENOENT && fd != -ENOTDIR)
             return fault(in, -fd, "openat2", S_MOUNT_dest, 0, NULL);
     }
-    /* A procfs or sysfs behind a symbolic link is not where masked paths, sysctls and labels are looked for
-     * afterwards (CVE-2019-19921, and CVE-2023-27561 when that check was lost again). */
+    /* Masked paths, sysctls and labels are looked up below /proc and /sys by these names, so a
+     * procfs or sysfs must not be mounted behind a symbolic link (CVE-2019-19921; CVE-2023-27561
+     * when the check was lost). */
     fd = HAS(PLAIN_DIR) ? create_in_root_plain(in->rootfd, dest, 0)
                         : create_in_root(in->rootfd, dest, as_file);
     if (fd >= 0)
@@ -135,7 +138,7 @@ static int open_dest(struct init *in, const struct plan_step *st, int as_file, i
     return fault(in, -fd, "openat2", S_MOUNT_dest, 0, why);
 }
 
-/* 1: the root of a procfs, which a whole procfs may be mounted on or be a bind of. */
+/* Returns 1 for the root of a procfs.  A whole procfs may be mounted on it, or bound from it. */
 static int is_proc_root(int fd)
 {
     struct sys_statx sx;
@@ -151,8 +154,8 @@ static int check_dest(struct init *in, const struct plan_step *st, int dest, int
         return fault(in, -same, "statx", S_MOUNT_dest, 0, NULL);
     if (same && !HAS(NEW_ROOT))
         return fault(in, EINVAL, "move_mount", S_MOUNT_dest, 0, "mounting over / is not possible");
-    /* What an image's volume puts over part of /proc would take the writes of labels and sysctls
-     * (CVE-2019-16884).  The descriptor decides, whatever the path looks like. */
+    /* An image's volume that covers part of /proc would receive the writes of labels and sysctls
+     * (CVE-2019-16884).  Check the descriptor, not the path. */
     long magic = HAS(IN_PROC) ? 0 : fs_magic(dest);
     if (magic < 0)
         return fault(in, (int)-magic, "fstatfs", S_MOUNT_dest, 0, NULL);
@@ -161,7 +164,8 @@ static int check_dest(struct init *in, const struct plan_step *st, int dest, int
     return fault(in, EPERM, "move_mount", S_MOUNT_dest, 0, "would cover part of /proc");
 }
 
-/* The propagation comes last: once attached, the mount takes part in its parent's peer group, if there is one. */
+/* Set the propagation last: an attached mount joins the peer group of its parent, if there is
+ * one. */
 static int attach_at(struct init *in, const struct plan_step *st, int tree, int dest)
 {
     int ret = attach(tree, dest);
@@ -181,7 +185,7 @@ static int attach_at(struct init *in, const struct plan_step *st, int tree, int 
 
 /* --- a new filesystem -------------------------------------------------------------------------------- */
 
-/* One option: "key=value", or "flag". */
+/* Set one option: "key=value" or "flag". */
 static int config_item(int fsfd, const char *text)
 {
     char key[FS_STRING_MAX + 1];
@@ -208,7 +212,7 @@ static int config_all(struct init *in, const struct plan_step *st, int fsfd)
     return 0;
 }
 
-/* tmpfs over an existing directory takes its mode, as runc does: /tmp stays 1777. */
+/* A tmpfs over an existing directory takes its mode, as in runc: /tmp stays 1777. */
 static int config_mode(struct init *in, int fsfd, int dest)
 {
     struct stat st;
@@ -223,8 +227,8 @@ static int config_mode(struct init *in, int fsfd, int dest)
     return ret < 0 ? fs_fault(in, -ret, "fsconfig", S_MOUNT_fstype, 0, fsfd) : 0;
 }
 
-/* fsopen .. fsmount: a detached mount, or -errno after fault().  `mode_of`: directory to take the mode from,
- * or -1. */
+/* fsopen .. fsmount.  Returns a detached mount, or -errno after fault().  `mode_of` is the
+ * directory to take the mode from, or -1. */
 static int new_mount(struct init *in, const struct plan_step *st, int mode_of)
 {
     const char *fstype = step_str(in, st, S_MOUNT_fstype), *source = step_str(in, st, S_MOUNT_source);
@@ -234,7 +238,8 @@ static int new_mount(struct init *in, const struct plan_step *st, int mode_of)
     if (fsfd < 0)
         return fault(in, -fsfd, "fsopen", S_MOUNT_fstype, 0,
                      fsfd == -ENODEV ? "filesystem type unknown to this kernel" : "");
-    /* With CGROUP and HOST_BIND the source is the directory of the fallback, not a name for the mount table. */
+    /* With CGROUP and HOST_BIND the source is the directory to fall back to, not a name for the
+     * mount table. */
     if (source[0])
         ret = sys_fsconfig(fsfd, FSCONFIG_SET_STRING, "source",
                            HAS(CGROUP)      ? "cgroup"
@@ -254,7 +259,8 @@ static int new_mount(struct init *in, const struct plan_step *st, int mode_of)
         int blame_source = ret == -ENOENT || ret == -ENOTBLK || ret == -ENXIO || ret == -ENODEV;
         return fs_fault(in, -ret, "fsconfig", blame_source ? S_MOUNT_source : -1, 0, fsfd);
     }
-    /* What is copied up needs a writable mount, and it is detached: read-only comes after the copy. */
+    /* Copying needs a writable mount.  The mount is still detached, and becomes read-only after
+     * the copy. */
     uint32_t attr = st->n[N_MOUNT_attr_set] & (HAS(COPY_UP) ? ~(uint32_t)MOUNT_ATTR_RDONLY : ~0u);
     ret = sys_fsmount(fsfd, FSMOUNT_CLOEXEC, attr);
     if (ret < 0)
@@ -262,7 +268,7 @@ static int new_mount(struct init *in, const struct plan_step *st, int mode_of)
     return ret;
 }
 
-/* The closed list of what may stand in for a filesystem that cannot be mounted here. */
+/* Replace a filesystem that cannot be mounted here.  This list is complete. */
 static int mount_fallback(struct init *in, const struct plan_step *st, int err)
 {
     const char *source = step_str(in, st, S_MOUNT_source);
@@ -270,12 +276,12 @@ static int mount_fallback(struct init *in, const struct plan_step *st, int err)
 
     if (in->fault.arg == S_MOUNT_data)
         return err; /* a wrong option is the user's mistake, not a reason to mount something else */
-    /* cgroup2: EPERM in a user namespace that does not own the cgroup namespace, EBUSY while v1 holds
-     * controllers. */
+    /* cgroup2 fails with EPERM in a user namespace that does not own the cgroup namespace, and
+     * with EBUSY while v1 holds controllers. */
     if (HAS(CGROUP) && source[0] == '/')
         tree = sys_open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-    /* sysfs, procfs: EPERM in a user namespace that does not own the network or pid namespace.  What it shows
-     * is then the caller's, as these namespaces are. */
+    /* sysfs and procfs fail with EPERM in a user namespace that does not own the network or pid
+     * namespace.  These namespaces are then the caller's, and so is the content of the bind. */
     else if (HAS(HOST_BIND) && err == -EPERM)
         tree = sys_open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
     if (tree < 0)
@@ -337,7 +343,7 @@ static int too_long_for_fsconfig(struct init *in, const struct plan_step *st)
     return strlen(step_str(in, st, S_MOUNT_source)) > FS_STRING_MAX;
 }
 
-/* The items with commas between them, as mount(2) wants them. */
+/* Join the items with commas, as mount(2) expects. */
 static int join_data(struct init *in, const struct plan_step *st, char data[LEGACY_MAX])
 {
     const char *item = step_str(in, st, S_MOUNT_data);
@@ -387,17 +393,17 @@ int scratch_tmpfs(const char *label)
     return ret < 0 ? ret : sys_fsmount(fs, FSMOUNT_CLOEXEC, 0);
 }
 
-/* Shared with the child, which ends before we go on (CLONE_VFORK).  volatile: it never returns, so the compiler takes
- * its writes for invisible. */
+/* Shared with the child, which exits before we continue (CLONE_VFORK).  The fields are volatile
+ * because the child never returns, and the compiler would treat its writes as dead. */
 struct elsewhere {
     const char *source, *fstype, *data;
     volatile int tree; /* detached, or -errno */
     const char *volatile call;
 };
 
-/* Runs in our memory, with our descriptors, in a mount namespace of its own.  Over its root: that name cannot be replaced,
- * and nothing is hidden by it that the options name, such as a lowerdir in the root filesystem.  ".." of a root is what
- * is mounted on it. */
+/* Runs in our memory, with our descriptors, in its own mount namespace.  It mounts over "/":
+ * nobody can replace that name, and the mount hides nothing that the options name, such as a
+ * lowerdir in the root filesystem.  ".." of the root resolves to the mount on top of it. */
 static int mount_elsewhere(void *arg)
 {
     struct elsewhere *job = arg;
@@ -416,14 +422,15 @@ static int mount_elsewhere(void *arg)
     int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     int top = open("/..", O_PATH | O_DIRECTORY | O_CLOEXEC);
     int same = root < 0 || top < 0 ? -errno : same_place(root, top);
-    /* Never our own root, whatever "/.." led to. */
+    /* Never return our own root, wherever "/.." leads. */
     job->tree = same < 0 ? same : same ? -EXDEV : clone_tree(top, 0);
-    close(root); /* the table of descriptors is shared, and _exit leaves no scope */
+    close(root); /* the descriptor table is shared, and _exit runs no cleanup */
     close(top);
     _exit(0);
 }
 
-/* A mount of mount(2) is attached and has only a path, so it is created where no process sees it, and cloned from there. */
+/* mount(2) attaches the mount and takes only a path, so create it where no process sees it, and
+ * clone it from there. */
 static int legacy_tree(struct init *in, const struct plan_step *st, const char *data)
 {
     static unsigned char stack[16384] __attribute__((aligned(16)));
@@ -444,7 +451,7 @@ static int legacy_tree(struct init *in, const struct plan_step *st, const char *
     return job.tree;
 }
 
-/* overlay with a long lowerdir: mount(2) is the only way in before Linux 6.7 (lowerdir+). */
+/* An overlay with a long lowerdir: before Linux 6.7 (lowerdir+) only mount(2) accepts it. */
 static int mount_legacy(struct init *in, const struct plan_step *st)
 {
     char data[LEGACY_MAX];
@@ -458,7 +465,7 @@ static int mount_legacy(struct init *in, const struct plan_step *st)
         ret = join_data(in, st, data);
     if (ret < 0)
         return ret;
-    if (HAS(NEW_ROOT)) { /* what is on top of the root is found by its path only: the next ROOT does that */
+    if (HAS(NEW_ROOT)) { /* the next ROOT step finds the mount on top of the root by its path */
         ret = mount_on_fd(in, st, dest, data);
         return ret < 0 ? fault(in, -ret, "mount", ret == -ENODEV ? S_MOUNT_fstype : -1, 0, NULL) : 0;
     }
@@ -481,8 +488,8 @@ static int mount_bind(struct init *in, const struct plan_step *st)
         return tree;
     if (fstat(tree, &sb) < 0)
         return fault(in, errno, "fstat", S_MOUNT_source, 0, NULL);
-    /* A bind to /proc comes with the type "proc": labels and sysctls of the container are looked for there,
-     * so nothing but a whole procfs may be (CVE-2019-16884). */
+    /* A bind to /proc has the type "proc".  Labels and sysctls of the container are written
+     * there, so only a whole procfs is allowed (CVE-2019-16884). */
     if (strcmp(step_str(in, st, S_MOUNT_fstype), "proc") == 0 && !is_proc_root(tree))
         return fault(in, EPERM, "open_tree", S_MOUNT_source, 0, "only a procfs may be mounted on /proc");
     int AUTO_CLOSE dest = open_dest(in, st, !S_ISDIR(sb.st_mode), &existed);
@@ -494,8 +501,8 @@ static int mount_bind(struct init *in, const struct plan_step *st)
     return ret == 0 ? attach_at(in, st, tree, dest) : ret;
 }
 
-/* Change what is mounted at the destination: with BIND the flags of the mount, without it the filesystem's
- * too. */
+/* Change the mount at the destination.  With BIND change only its own flags, without BIND also
+ * the filesystem's. */
 static int remount(struct init *in, const struct plan_step *st)
 {
     int ret = 0;
@@ -529,7 +536,7 @@ int op_mount(struct init *in, const struct plan_step *st)
     return mount_new(in, st);
 }
 
-/* What had to be filled before it may become read-only: /dev, and every tmpfs with "ro". */
+/* Make a mount read-only that had to be filled first: /dev, and every tmpfs with "ro". */
 int op_remount_ro(struct init *in, const struct plan_step *st)
 {
     int AUTO_CLOSE fd = open_in_root(in->rootfd, step_str(in, st, S_REMOUNT_RO_dest), O_PATH);

@@ -1,9 +1,9 @@
 /* Paths inside the root filesystem and below the private procfs.
  *
- * Whatever lives inside the root filesystem may be a trap, and may change while we look: an image holds any
- * symbolic link, and a volume is shared with containers that run already.  So no path is checked first and
- * used afterwards (CVE-2021-30465, CVE-2019-18837): the kernel resolves it inside the root once, and the
- * descriptor is what counts from then on.
+ * The content of the root filesystem is untrusted, and it may change while we resolve a path: an
+ * image holds any symbolic link, and running containers share its volumes.  No path is checked
+ * first and used afterwards (CVE-2021-30465, CVE-2019-18837): the kernel resolves it once inside
+ * the root, and all later steps use the descriptor.
  */
 #include "fsapi.h"
 
@@ -14,10 +14,10 @@
 #include "text.h"
 
 #define MAX_LINKS     40   /* the kernel's own limit, MAXSYMLINKS */
-#define MAX_RETRIES   128  /* of openat2: EAGAIN says that a rename or a mount elsewhere raced with ".." */
-#define MAX_STEPS     4096 /* components of one walk, those of followed links included */
-#define MAX_RACES     16   /* a component that is gone when opened and there when made */
-#define PROC_ROOT_INO 1    /* of the root of every procfs, as opposed to a directory in it */
+#define MAX_RETRIES   128  /* of openat2(2): EAGAIN means that a rename or a mount raced with ".." */
+#define MAX_STEPS     4096 /* components of one walk, including those of followed links */
+#define MAX_RACES     16   /* a component that is missing for open and exists for create */
+#define PROC_ROOT_INO 1    /* the root of every procfs, unlike a directory in it */
 
 static int openat2_retry(int dirfd, const char *path, int flags, uint64_t resolve)
 {
@@ -39,14 +39,14 @@ int open_in_root_plain(int rootfd, const char *path, int flags)
     return openat2_retry(rootfd, path, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS);
 }
 
-/* A resolution in user space, for paths that have to be made on the way. */
+/* A path resolution in user space, for paths with missing components. */
 struct walk {
     int rootfd;
-    int fd;              /* the directory reached so far, O_PATH; owned unless it is rootfd */
+    int fd;              /* the current directory, O_PATH; owned unless it is rootfd */
     int plain;           /* symbolic links are an error */
     unsigned links;      /* followed so far */
-    char done[PATH_BUF]; /* path of fd inside the root, free of links: what ".." is taken from */
-    char rest[PATH_BUF]; /* what is still to do */
+    char done[PATH_BUF]; /* path of fd inside the root without links; ".." is relative to it */
+    char rest[PATH_BUF]; /* the remaining path */
 };
 
 static void walk_enter(struct walk *w, int fd)
@@ -56,7 +56,7 @@ static void walk_enter(struct walk *w, int fd)
     w->fd = fd;
 }
 
-/* Take the next component off the rest: its length, 0 at the end, -errno. */
+/* Take the next component off the rest.  Returns its length, 0 at the end, or -errno. */
 static int walk_next(struct walk *w, char name[NAME_MAX + 1])
 {
     char *start = w->rest;
@@ -75,8 +75,9 @@ static int walk_next(struct walk *w, char name[NAME_MAX + 1])
     return (int)len;
 }
 
-/* "..": by opening the parent's known path from the root again, never by openat(fd, ".."): the directory may
- * have been moved out of the root in the meantime, and then its parent is the host's. */
+/* ".." opens the known path of the parent from the root again. openat(fd, "..") is unsafe:
+ * another process may have moved the directory out of the root, and its parent is then the
+ * host's. */
 static int walk_up(struct walk *w)
 {
     char *slash = strrchr(w->done, '/');
@@ -108,7 +109,8 @@ static int walk_down(struct walk *w, const char *name, int fd)
     return 0;
 }
 
-/* Put the target of a link in front of the rest.  Only its text counts, for magic links of procfs too. */
+/* Put the target of a link in front of the rest.  Only the text counts, even for the magic links
+ * of procfs. */
 static int walk_link(struct walk *w, int link)
 {
     char text[PATH_BUF];
@@ -131,8 +133,8 @@ static int walk_link(struct walk *w, int link)
     return 0;
 }
 
-/* Open one component, made when it is missing; never through a link, and O_EXCL so that a link which appears
- * just now is not written through (CVE-2024-45310). */
+/* Open one component, and create it if it is missing.  Never follow a link.  O_EXCL prevents a
+ * write through a link that appears in between (CVE-2024-45310). */
 static int walk_open(struct walk *w, const char *name, int as_file)
 {
     for (int i = 0; i < MAX_RACES; i++) {
@@ -152,7 +154,7 @@ static int walk_open(struct walk *w, const char *name, int as_file)
     return -EAGAIN;
 }
 
-/* One component: 1 when `*out` is the file that was asked for, 0 to go on, -errno. */
+/* Resolve one component.  Returns 1 if `*out` is the requested file, 0 to continue, or -errno. */
 static int walk_step(struct walk *w, const char *name, int as_file, int *out)
 {
     struct stat st;
@@ -183,8 +185,7 @@ static int walk_step(struct walk *w, const char *name, int as_file, int *out)
     return 1;
 }
 
-/* What the walk gives: the file, or a descriptor of its own for the directory (the walk's may be rootfd
- * itself). */
+/* Returns the file, or a new descriptor of the directory (the walk's own may be rootfd). */
 static int walk_all(struct walk *w, int as_file)
 {
     char name[NAME_MAX + 1];
@@ -212,8 +213,8 @@ static int create(int rootfd, const char *path, int as_file, int plain)
     if (len >= sizeof(w.rest))
         return -ENAMETOOLONG;
     memcpy(w.rest, path, len + 1);
-    /* The caller's umask may be anything; a mount point of mode 0700 hides the mount from the container's
-     * user. */
+    /* The caller's umask is arbitrary.  A mount point of mode 0700 would hide the mount from the
+     * container's user. */
     mode_t mask = umask(022);
     int ret = walk_all(&w, as_file);
     umask(mask);
@@ -221,7 +222,7 @@ static int create(int rootfd, const char *path, int as_file, int plain)
     return ret;
 }
 
-/* The kernel opens existing paths in one call; the walk is for missing ones. */
+/* The kernel opens existing paths in one call.  The walk creates missing ones. */
 static int open_or_create(int rootfd, const char *path, int as_file, int plain)
 {
     struct stat st;
@@ -270,9 +271,9 @@ int parent_in_root(int rootfd, const char *path, const char **name, char buf[PAT
     return create_in_root(rootfd, buf, 0);
 }
 
-/* A write that is meant for one file of procfs must not end in another one, or outside procfs
- * (CVE-2019-16884, CVE-2025-52881): so the descriptor is the root of a real procfs, and nothing mounted on it
- * is crossed. */
+/* A write to a file of procfs must not reach another file, inside or outside procfs
+ * (CVE-2019-16884, CVE-2025-52881).  So the descriptor must be the root of a real procfs, and
+ * the lookup crosses no mount on it. */
 int open_proc(struct init *in, const char *rel, int flags)
 {
     struct stat st;
@@ -293,7 +294,7 @@ int write_proc(struct init *in, const char *rel, const char *data, size_t len)
 
     if (fd < 0)
         return fd;
-    /* One write: files of procfs take a value whole or not at all. */
+    /* A single write: files of procfs take a whole value or nothing. */
     ssize_t done = sys_write(fd, data, len);
     if (done < 0)
         return -errno;

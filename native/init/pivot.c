@@ -1,9 +1,9 @@
-/* PROPAGATION, ROOT, PIVOT, ROOT_RO, ROOT_PROPAGATION: how / becomes the container's root filesystem. */
+/* PROPAGATION, ROOT, PIVOT, ROOT_RO, ROOT_PROPAGATION: make the container's root filesystem "/". */
 #include "fsapi.h"
 
 #include <string.h>
 
-#define MAX_UP      2048 /* directories above a root filesystem: PATH_MAX / 2 */
+#define MAX_UP      2048 /* maximum depth of a root filesystem: PATH_MAX / 2 */
 #define SLAVE_ALL   10u  /* recursive */
 #define PRIVATE_ALL 11u
 
@@ -12,9 +12,9 @@ static int open_slash(void)
     return (int)sys_ret(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
 }
 
-/* Before any other mount: from here on nothing of ours reaches the host's peer groups, whatever the host
- * mounts meanwhile (runc 1.2 leaked mounts in that window).  Slave by default: what the host unmounts goes
- * away here too. */
+/* Runs before any other mount: from here on none of our mounts reaches the host's peer groups,
+ * whatever the host mounts meanwhile (runc 1.2 leaked mounts in that window).  The default is
+ * slave, so an unmount on the host propagates here. */
 int op_propagation(struct init *in, const struct plan_step *st)
 {
     uint32_t nibbles = st->n[N_PROPAGATION_propagation];
@@ -28,10 +28,11 @@ int op_propagation(struct init *in, const struct plan_step *st)
     return 0;
 }
 
-/* The mount that holds the root filesystem must not be shared: pivot_root refuses that, and the bind below
- * would show up in its peers.  It still is with "shared", or with the non-recursive kinds where it is not the
- * mount of /.  `kind` is PRIVATE, or SLAVE where linux.rootfsPropagation asks for a root that receives what the
- * host mounts there; SLAVE leaves a private mount private. */
+/* The mount that holds the root filesystem must not be shared: pivot_root(2) refuses it, and its
+ * peers would receive the bind below.  It is still shared with "shared", and with the
+ * non-recursive kinds if it is not the mount of "/".  `kind` is PRIVATE, or SLAVE if
+ * linux.rootfsPropagation asks for a root that receives the host's mounts.  SLAVE leaves a
+ * private mount private. */
 static int unshare_parent(int start, uint32_t kind)
 {
     struct sys_statx sx;
@@ -47,7 +48,7 @@ static int unshare_parent(int start, uint32_t kind)
         if (up < 0)
             ret = -errno;
         else if (same_place(up, fd) == 1)
-            ret = -EINVAL; /* chrooted into something that is not a mount */
+            ret = -EINVAL; /* chrooted into a directory that is not a mount */
         close(fd);
         fd = up;
     }
@@ -56,16 +57,16 @@ static int unshare_parent(int start, uint32_t kind)
     return ret;
 }
 
-/* A clone of the host's /dev/null, for MASK_PATH after the host's mounts are gone.  The descriptor that was
- * opened before unshare(CLONE_NEWNS) is of no use: it belongs to a mount of the old namespace, and open_tree
- * clones only what is mounted in ours.  A detached clone survives PIVOT.  Not having one is an error only
- * when it is needed. */
+/* Clone the host's /dev/null for MASK_PATH, which runs after the host's mounts are gone.  A
+ * descriptor opened before unshare(CLONE_NEWNS) would not do: it belongs to a mount of the old
+ * namespace, and open_tree(2) only clones mounts of ours.  A detached clone survives PIVOT.  A
+ * missing clone is an error only if a step needs it. */
 static void take_null(struct init *in)
 {
     int AUTO_CLOSE fd = open("/dev/null", O_PATH | O_NOFOLLOW | O_CLOEXEC);
     int tree = fd >= 0 && is_chr(fd, 1, 3) == 1 ? clone_tree(fd, 0) : -1;
 
-    /* A mount that the host puts over its /dev/null must not replace the mask. */
+    /* A mount that the host puts over its /dev/null must not propagate to the mask. */
     if (tree >= 0 && set_propagation(tree, PRIVATE) < 0) {
         close(tree);
         tree = -1;
@@ -92,8 +93,9 @@ int op_root(struct init *in, const struct plan_step *st)
     }
     int callers = (st->policy & P_ROOT_CALLERS) != 0;
     int ret = callers ? 0 : unshare_parent(fd, kind);
-    /* Above it are directories that we may not search, being root of a user namespace.  The mounts of its mount
-     * namespace are slaves or private already (copy_mnt_ns: CL_SHARED_TO_SLAVE). */
+    /* The root of a user namespace may lack search permission on the directories above.  The
+     * mounts of its mount namespace are already slaves or private (copy_mnt_ns:
+     * CL_SHARED_TO_SLAVE). */
     if (ret == -EACCES && in_cwd)
         ret = 0;
     if (ret < 0)
@@ -102,29 +104,29 @@ int op_root(struct init *in, const struct plan_step *st)
     if (tree < 0)
         return fault(in, -tree, "open_tree", S_ROOT_path, 0,
                      tree == -EINVAL ? "it is on an unbindable mount" : "");
-    /* Where the parent could not be reached, the clone is still a slave of the host's mount. */
+    /* If the parent could not be reached, the clone is still a slave of the host's mount. */
     ret = set_propagation(tree, kind);
     if (ret == 0)
         ret = attach(tree, fd);
-    /* Attached to a shared mount it has become one.  What is mounted in it must not show up in the peers, as the
-     * bind itself does. */
+    /* Attaching the clone to a shared mount made it shared.  The bind itself propagates to the
+     * peers; later mounts inside it must not. */
     if (ret == 0 && callers)
         ret = set_propagation(tree, PRIVATE_ALL);
     if (ret < 0) {
         close(tree);
         return fault(in, -ret, "move_mount", S_ROOT_path, 0, NULL);
     }
-    in->rootfd = tree; /* the descriptor stays with the mount, wherever it goes from here */
+    in->rootfd = tree; /* the descriptor follows the mount */
     take_null(in);
     return 0;
 }
 
 /* --- PIVOT ------------------------------------------------------------------------------------------- */
 
-/* In a chroot "/" is not the root of the mount namespace.  Exchanged there, the container's root filesystem would hide
- * in a namespace whose own root is still the host's, and that is where setns(2) leads whoever joins it later (`exec`).
- * setns(2) to the namespace that we are in makes its root ours.  Without CAP_SYS_CHROOT we cannot be in a chroot that we
- * could distinguish from a root. */
+/* In a chroot, "/" is not the root of the mount namespace.  A pivot there would leave the host's
+ * root as the root of the namespace, and a later setns(2) of `exec` would land on it.  setns(2)
+ * to our own namespace resets our root to the namespace's root.  It needs CAP_SYS_CHROOT;
+ * without that capability we cannot distinguish a chroot from a root. */
 static int leave_chroot(struct init *in)
 {
     int AUTO_CLOSE fd = openat(in->procfd, "thread-self/ns/mnt", O_RDONLY | O_CLOEXEC);
@@ -149,12 +151,13 @@ static int pivot(struct init *in)
         return fault(
             in, -ret, "pivot_root", -1, 0,
             ret == -EINVAL ? "/ is the initial ramfs, or a mount on the way is shared: see --no-pivot" : "");
-    /* The old root is on top of the new one now.  As a slave its unmounting stays here; private would do too,
-     * but would keep busy what the host unmounts in this very moment. */
+    /* The old root is now mounted on top of the new one.  As a slave, its unmount does not
+     * propagate.  Private would do the same, but would keep mounts busy that the host unmounts
+     * right now. */
     ret = set_propagation(old, SLAVE_ALL);
     if (ret < 0)
         return fault(in, -ret, "mount_setattr", -1, 0, "the old root");
-    /* pivot_root(2) does not promise where "." is afterwards, so say it. */
+    /* pivot_root(2) does not specify where "." is afterwards. */
     if (fchdir(old) < 0)
         return fault(in, errno, "fchdir", -1, 0, NULL);
     if (umount2(".", MNT_DETACH) < 0)
@@ -164,7 +167,7 @@ static int pivot(struct init *in)
     return 0;
 }
 
-/* One record of mountinfo, cut out of the buffer: its id, root, mount point and type. */
+/* One line of mountinfo, split in the buffer. */
 struct mount_line {
     uint64_t id;
     char *root, *point, *type;
@@ -179,7 +182,8 @@ static char *next_field(char **at)
     return start;
 }
 
-/* "36 35 98:0 /root /point opts [tags] - type source options"; 0 when it is not one. */
+/* Parse "36 35 98:0 /root /point opts [tags] - type source options".  Returns 0 if the line is
+ * malformed. */
 static int parse_line(char *text, struct mount_line *line)
 {
     line->id = 0;
@@ -198,7 +202,7 @@ static int parse_line(char *text, struct mount_line *line)
     return 0;
 }
 
-/* "\040" and the like, in place. */
+/* Decode "\040" and other octal escapes in place. */
 static void unescape(char *text)
 {
     char *to = text;
@@ -220,8 +224,8 @@ struct reader {
     char buf[4 * PATH_BUF];
 };
 
-/* The next line without its newline; NULL at the end, at an error (r->err), or for a line that is longer than
- * the kernel makes them. */
+/* Returns the next line without its newline.  Returns NULL at the end, on an error (r->err), and
+ * for a line that is longer than the kernel writes. */
 static char *next_line(struct reader *r)
 {
     for (;;) {
@@ -249,16 +253,16 @@ static int inside(const char *path, const char *dir)
     return strncmp(path, dir, len) == 0 && (path[len] == 0 || path[len] == '/');
 }
 
-/* Take one procfs or sysfs of the host out of sight; one that is locked to its parent is covered instead. */
+/* Unmount one procfs or sysfs of the host, or cover it if it is locked to its parent. */
 static int hide(struct init *in, char *point)
 {
     unescape(point);
     int fd = open(point, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
-        return 0; /* below one that is gone already */
+        return 0; /* below a mount that is already gone */
     if (fd < 0)
         return fault(in, errno, "open", -1, 0, point);
-    /* So that no peer sees the unmounting.  EINVAL: it went away with a mount above it. */
+    /* The unmount must not propagate to peers.  EINVAL: it went away with a mount above it. */
     int ret = set_propagation(fd, PRIVATE_ALL);
     close(fd);
     if (ret < 0 && ret != -EINVAL)
@@ -272,9 +276,9 @@ static int hide(struct init *in, char *point)
     return 0;
 }
 
-/* After MS_MOVE and chroot the host's mounts are still there, above the root; a container with CAP_SYS_ADMIN
- * gets a mount of procfs only where a fully visible one exists, so no full procfs or sysfs may stay reachable
- * by a way around the chroot (runc does the same before its MS_MOVE). */
+/* After MS_MOVE and chroot the host's mounts still exist above the root.  The kernel lets a
+ * container with CAP_SYS_ADMIN mount procfs only if a fully visible procfs exists, so no full
+ * procfs or sysfs may stay reachable around the chroot. runc does the same before its MS_MOVE. */
 static int hide_host_proc(struct init *in)
 {
     struct reader r = {.fd = -1};
