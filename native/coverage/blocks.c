@@ -1,7 +1,9 @@
-/* Which basic blocks ran, in a file that all processes of a program share: one byte for each address of the code.
+/* Record which basic blocks ran, in a file shared by all processes of a program: one byte per code
+ * address.
  *
- * With gcc -fsanitize-coverage=trace-pc; integration/mutants/ asks which tests reach which function.  Whatever the end
- * of a process is (execve, SIGKILL, a root filesystem that has nothing), what it did is there.
+ * Built with gcc -fsanitize-coverage=trace-pc. integration/mutants/ uses it to find the tests that
+ * reach a function.  The record survives any end of a process (execve, SIGKILL, an empty root
+ * filesystem).
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE

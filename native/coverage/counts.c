@@ -1,8 +1,9 @@
-/* What `make coverage` builds into each product (-Dcoverage=DIRECTORY): gcov's counters lie in a file that all its processes
- * share, so what a process did is counted whatever its end is: execve, SIGKILL, a root filesystem that has nothing.
+/* `make coverage` builds this into each product (-Dcoverage=DIRECTORY). gcov's counters are in a
+ * file shared by all its processes, so the counts survive any end of a process: execve, SIGKILL, an
+ * empty root filesystem.
  *
- * counters.ld puts the counters on pages of their own.  With PYRUNC_COVERAGE_DUMP=DIRECTORY in the environment the program
- * writes gcov's files there instead of doing anything.
+ * counters.ld puts the counters on separate pages.  With PYRUNC_COVERAGE_DUMP=DIRECTORY in the
+ * environment, the program only writes gcov's files there and exits.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -27,7 +28,8 @@ void __gcov_info_to_gcda(const struct gcov_info *, void (*name)(const char *, vo
 extern const struct gcov_info *const __start_gcov_info[], *const __stop_gcov_info[];
 extern char pyrunc_counters[], pyrunc_counters_end[] __attribute__((visibility("hidden")));
 
-/* What GCC calls in an instrumented program.  The first is only looked at; libgcov's others would write files. */
+/* GCC calls these in an instrumented program.  Only the presence of the first matters. libgcov's
+ * versions of the others would write files. */
 void __gcov_merge_add(int64_t *counters, unsigned count);
 pid_t __gcov_fork(void);
 int __gcov_execve(const char *path, char *const argv[], char *const envp[]);

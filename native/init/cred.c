@@ -1,4 +1,4 @@
-/* Who the container's program runs as, with which rights, and where. */
+/* The credentials, privileges and working directory of the container's program. */
 #include "sys.h"
 
 #include <string.h>
@@ -23,13 +23,13 @@ struct cap_header {
     int32_t pid;
 };
 
-struct cap_data { /* two of them: the low and the high halves */
+struct cap_data { /* an array of two: the low and the high halves */
     uint32_t effective;
     uint32_t permitted;
     uint32_t inheritable;
 };
 
-/* What DROP_ADMIN sets: the container's sets, without what CAPS kept. */
+/* Set by DROP_ADMIN: the container's sets, without the capability that CAPS kept. */
 static struct cap_data final_caps[2];
 
 int stay_hidden(struct init *in)
@@ -73,7 +73,7 @@ int op_no_new_privs(struct init *in, const struct plan_step *st)
     return 0;
 }
 
-/* "capability 24": the compiler knows the names, and `pyrunc plan` shows them. */
+/* "capability 24": the plan compiler knows the names, and `pyrunc plan` shows them. */
 static const char *cap_text(struct init *in, const char *before, int cap)
 {
     struct text t = text_in(in->fault.detail, sizeof(in->fault.detail));
@@ -84,7 +84,7 @@ static const char *cap_text(struct init *in, const char *before, int cap)
     return in->fault.detail;
 }
 
-/* Before SET_IDS: dropping takes CAP_SETPCAP. */
+/* Runs before SET_IDS: dropping needs CAP_SETPCAP. */
 int op_cap_bound(struct init *in, const struct plan_step *st)
 {
     uint64_t keep = step_u64(st, N_CAP_BOUND_mask);
@@ -93,10 +93,10 @@ int op_cap_bound(struct init *in, const struct plan_step *st)
         if (keep >> cap & 1 || prctl(PR_CAPBSET_DROP, (long)cap, 0L, 0L, 0L) == 0)
             continue;
         if (errno == EINVAL && cap > 0)
-            break; /* beyond the last one that this kernel has */
+            break; /* beyond the kernel's last capability */
         int err = errno;
         if (prctl(PR_CAPBSET_READ, (long)cap, 0L, 0L, 0L) == 0)
-            continue; /* not there in the first place */
+            continue; /* already absent */
         return fault(in, err, "prctl", -1, 0, cap_text(in, "PR_CAPBSET_DROP: ", cap));
     }
     return 0;
@@ -112,14 +112,14 @@ int groups_denied(struct init *in)
     return sys_read(fd, text, sizeof(text) - 1) >= 4 && memcmp(text, "deny", 4) == 0;
 }
 
-/* Exactly these and none of the caller's (CVE-2022-36109), before the uid goes. */
+/* Set exactly these groups and none of the caller's (CVE-2022-36109), before the uid changes. */
 int op_groups(struct init *in, const struct plan_step *st)
 {
     uint32_t bytes = st->n[L_GROUPS_gids];
     const uint32_t *gids = (const void *)step_str(in, st, S_GROUPS_gids); /* aligned: plan_check */
     int ret = bytes % 4 ? -EINVAL : sys_setgroups(bytes / 4, gids);
 
-    /* Asked only afterwards: after READY a descriptor may not be had any more. */
+    /* Check only after the failure: after READY no new descriptor may be available. */
     if (ret == -EPERM && groups_denied(in)) {
         if (bytes)
             warn_fault(in, fault(in, EPERM, "setgroups", -1, 0,
@@ -132,7 +132,7 @@ int op_groups(struct init *in, const struct plan_step *st)
     return ret < 0 ? fault(in, -ret, "setgroups", -1, 0, "") : 0;
 }
 
-/* The step that will enter the working directory; NULL in a plan without. */
+/* Returns the step that will enter the working directory, or NULL. */
 static const struct plan_step *chdir_step(const struct init *in)
 {
     for (uint32_t i = in->step + 1; i < in->plan->nsteps; i++)
@@ -153,19 +153,20 @@ int op_set_ids(struct init *in, const struct plan_step *st)
     const struct plan_step *cwd = chdir_step(in);
 
     if (cwd) {
-        /* Engines give users a working directory that only root may enter (`-u 1000 -w /root`), and other
-         * runtimes allow it: they try with either identity.  CHDIR decides and checks; but first nothing
-         * of the host may be left for a working directory like /proc/self/fd/8 to find (CVE-2024-21626). */
+        /* Engines set a working directory that only root may enter (`-u 1000 -w /root`), and
+         * other runtimes try it with both identities.  CHDIR decides and checks.  First close
+         * all references to the host, which a working directory like /proc/self/fd/8 could reach
+         * (CVE-2024-21626). */
         close_host_fds(in);
         in->early_cwd = chdir(step_str(in, cwd, S_CHDIR_cwd)) == 0;
         /* Other processes may see us before CHDIR. */
         if (in->early_cwd && !inside_root() && chdir("/") == 0)
             in->early_cwd = 0;
     }
-    /* Kept across the change of uid for CAPS to choose from; what is not chosen goes there. */
+    /* Keep the capabilities across the change of uid.  CAPS drops those that were not requested. */
     if (prctl(PR_SET_KEEPCAPS, 1L, 0L, 0L, 0L) < 0)
         return fault(in, errno, "prctl", -1, 0, "PR_SET_KEEPCAPS");
-    /* The group first: without uid 0 it could not be changed any more. */
+    /* Set the group first: without uid 0 it could not be changed. */
     int ret = sys_setresgid(st->n[N_SET_IDS_gid]);
     if (ret < 0)
         return fault(in, -ret, "setresgid", -1, 0,
@@ -177,7 +178,7 @@ int op_set_ids(struct init *in, const struct plan_step *st)
     return stay_hidden(in);
 }
 
-/* Name one capability that the caller itself does not have: "operation not permitted" alone does not help. */
+/* Name one capability that the caller lacks: "operation not permitted" alone does not help. */
 static int capset_fault(struct init *in, int err, uint64_t wanted)
 {
     struct cap_header header = {CAPABILITY_VERSION_3, 0};
@@ -202,8 +203,8 @@ static int set_caps(const struct cap_data data[2])
     return (int)sys_ret(syscall(SYS_capset, &header, data));
 }
 
-/* The bit that a filter takes and that the container does not have; 0 where we do not have it either: then SECCOMP
- * says so. */
+/* Returns the capability that loading a filter needs and the container lacks.  Returns 0 if we
+ * lack it as well; SECCOMP then reports it. */
 static uint32_t kept_for_filter(const struct cap_data *wanted)
 {
     struct cap_header header = {CAPABILITY_VERSION_3, 0};
@@ -234,7 +235,7 @@ int op_caps(struct init *in, const struct plan_step *st)
         return capset_fault(in, -failed, permitted | inheritable);
     if (prctl(PR_SET_KEEPCAPS, 0L, 0L, 0L, 0L) < 0)
         return fault(in, errno, "prctl", -1, 0, "PR_SET_KEEPCAPS");
-    /* EINVAL: a kernel without ambient capabilities, which then have nothing to clear. */
+    /* EINVAL: the kernel has no ambient capabilities, so there is nothing to clear. */
     if (prctl(PR_CAP_AMBIENT, (long)PR_CAP_AMBIENT_CLEAR_ALL, 0L, 0L, 0L) < 0 && errno != EINVAL)
         return fault(in, errno, "prctl", -1, 0, "PR_CAP_AMBIENT_CLEAR_ALL");
     for (int cap = 0; cap <= MAX_CAP; cap++) {
@@ -242,9 +243,9 @@ int op_caps(struct init *in, const struct plan_step *st)
             continue;
         if (prctl(PR_CAP_AMBIENT, (long)PR_CAP_AMBIENT_RAISE, (long)cap, 0L, 0L) == 0)
             continue;
-        /* Only what is permitted and inheritable can be ambient (EPERM), and an old kernel knows fewer
-         * (EINVAL).  Engines ask for more, and the container has less than it asked for, not more: a
-         * warning, as runc and crun do. */
+        /* Only a permitted and inheritable capability can be ambient (EPERM), and an old kernel
+         * knows fewer (EINVAL).  Engines request more.  The container then has fewer
+         * capabilities than requested, so this is only a warning, as in runc and crun. */
         int err = errno;
         int ret = fault(in, err, "prctl", -1, 0, cap_text(in, "can't raise ambient capability ", cap));
         if (err != EPERM && err != EINVAL)
@@ -276,9 +277,9 @@ int op_rlimit(struct init *in, const struct plan_step *st)
     return ret < 0 ? fault(in, -ret, "prlimit", -1, 0, "") : 0;
 }
 
-/* The kernel says "(unreachable)/..." for a directory that is not below our root: one of the host's,
- * entered through another process's descriptor or /proc/PID/root (CVE-2024-21626).  The raw call: libc may turn
- * that into ENOENT, or walk. */
+/* getcwd(2) returns "(unreachable)/..." for a directory that is not below our root: one of the
+ * host's, entered through another process's descriptor or /proc/PID/root (CVE-2024-21626).  Raw
+ * call, because libc may return ENOENT for it, or walk the tree. */
 static int check_cwd(struct init *in, const char *cwd)
 {
     char path[PATH_BUF];
@@ -289,13 +290,13 @@ static int check_cwd(struct init *in, const char *cwd)
     if (ret > 0)
         return fault(in, EACCES, "chdir", S_CHDIR_cwd, 0,
                      "permission denied: the working directory is outside of the container's root");
-    if (ret == -ERANGE || ret == -ENAMETOOLONG) /* too deep to have a name */
+    if (ret == -ERANGE || ret == -ENAMETOOLONG) /* the path is too long */
         return fault(in, ENAMETOOLONG, "getcwd", S_CHDIR_cwd, 0, "");
     if (ret == -ENOENT)
         return fault(in, ENOENT, "getcwd", S_CHDIR_cwd, 0, "the working directory was removed");
-    /* A filter without getcwd, loaded early because noNewPrivileges is false.  Without the answer we
-     * cannot distinguish inside from outside, nor could another call that such a filter is more likely to allow:
-     * so the answer is no.  "/" needs no check. */
+    /* The filter forbids getcwd(2), and was loaded early because noNewPrivileges is false.  No
+     * other call that such a filter is more likely to allow can distinguish inside from outside,
+     * so refuse.  "/" needs no check. */
     if ((ret == -EPERM || ret == -ENOSYS) && cwd[0] == '/' && !cwd[1])
         return 0;
     return fault(in, (int)-ret, "getcwd", S_CHDIR_cwd, 0,
@@ -309,7 +310,7 @@ static int enter_cwd(struct init *in, const struct plan_step *st)
     if (chdir(cwd) < 0) {
         int err = errno;
 
-        /* As the user it may not be entered, and before SET_IDS it was: stay there. */
+        /* The user may not enter it, but chdir succeeded before SET_IDS: stay there. */
         if (!(err == EACCES && in->early_cwd))
             return fault(in, err, "chdir", S_CHDIR_cwd, 0, err == EACCES ? "permission denied" : "");
     }
@@ -325,6 +326,7 @@ int op_chdir(struct init *in, const struct plan_step *st)
     in->at_cwd = ret == 0;
     if (ret == 0 || !(st->policy & P_CHDIR_TRY))
         return ret;
-    /* /proc/self of the container leads nowhere before CLONE_INIT.  Not to be left where it should not be. */
+    /* The container's /proc/self does not resolve before CLONE_INIT.  Do not stay in an
+     * unchecked directory. */
     return chdir("/") < 0 ? fault(in, errno, "chdir", -1, 0, "/") : 0;
 }

@@ -1,5 +1,5 @@
-/* From the caller's namespaces to the first process of the container, and the first things that process
- * does. */
+/* Get from the caller's namespaces to the first process of the container, and run its first
+ * steps. */
 #include "sys.h"
 
 #include <net/if.h>
@@ -41,7 +41,8 @@ static void close_slot(struct init *in, uint32_t slot)
     in->fds[slot] = -1;
 }
 
-/* clone3(CLONE_PARENT), into the cgroup of a slot if wanted: the pid, 0 in the child, -errno after fault(). */
+/* clone3(CLONE_PARENT), optionally into the cgroup of a slot.  Returns the pid, 0 in the child,
+ * or -errno after fault(). */
 static int clone_into(struct init *in, uint32_t slot, int in_cgroup)
 {
     struct sys_clone_args args;
@@ -53,7 +54,7 @@ static int clone_into(struct init *in, uint32_t slot, int in_cgroup)
 
         if (fd < 0)
             return fault(in, EBADF, "clone3", -1, 0, "the plan names no cgroup descriptor");
-        /* Born in its cgroup: no moment outside it in which to fork, and no migration to pay for. */
+        /* The child starts in its cgroup: it cannot fork outside, and no migration is needed. */
         args.flags |= CLONE3_INTO_CGROUP;
         args.cgroup = (uint64_t)fd;
     }
@@ -61,7 +62,7 @@ static int clone_into(struct init *in, uint32_t slot, int in_cgroup)
     return pid < 0 ? fault(in, -pid, "clone3", -1, 0, "") : pid;
 }
 
-/* The file is this process's: opened again after PLACE. */
+/* The file belongs to this process, so PLACE opens it again. */
 int open_time_offsets(struct init *in)
 {
     if (in->timensfd >= 0)
@@ -72,27 +73,29 @@ int open_time_offsets(struct init *in)
     return in->timensfd < 0 ? fault(in, -in->timensfd, "open", -1, 0, "timens_offsets") : 0;
 }
 
-/* Whether a process may go into a cgroup is a question of who it is, and the root of a user namespace is nobody
- * there.  So we go first, before anything is joined.  Moving in from outside would do as well, but waits for
- * an RCU grace period, several milliseconds (kernel: cgroup_attach_lock). */
+/* The kernel checks the credentials of a process that moves into a cgroup, and the root of a
+ * user namespace has no rights there.  So move first, before any namespace is joined.  Moving
+ * from outside would also work, but waits several milliseconds for an RCU grace period (kernel:
+ * cgroup_attach_lock). */
 int op_place(struct init *in, const struct plan_step *st)
 {
     int pid = clone_into(in, st->n[N_PLACE_cgroup_fd], 1);
 
-    /* Sent by the one that is not in the cgroup, where the other may be frozen: the parent must know whom to kill. */
+    /* The process outside the cgroup sends this, because the one inside may be frozen.  The
+     * parent must know which process to kill. */
     if (pid > 0) {
         send_msg(in, MSG_PLACED, (uint32_t)pid);
         leave(0);
     }
     if (pid < 0)
         return pid;
-    wait_go(in); /* nothing orders two writers */
+    wait_go(in); /* two writers have no order */
     close_slot(in, st->n[N_PLACE_cgroup_fd]);
     return in->timensfd < 0 ? 0 : open_time_offsets(in);
 }
 
-/* Before DUMPABLE 0 (the file becomes root's) and before a user namespace is entered (lowering needs
- * CAP_SYS_RESOURCE in the initial one). */
+/* Runs before DUMPABLE 0 (the file becomes root's) and before a user namespace is entered
+ * (lowering needs CAP_SYS_RESOURCE in the initial one). */
 int op_oom_score(struct init *in, const struct plan_step *st)
 {
     int32_t value = (int32_t)st->n[N_OOM_SCORE_value];
@@ -110,9 +113,9 @@ int op_oom_score(struct init *in, const struct plan_step *st)
     return ret < 0 ? fault(in, -ret, "write", -1, 0, "") : 0;
 }
 
-/* 0 before anything is joined: a process of the container could otherwise ptrace us, and steal our
- * descriptors through /proc/PID/fd, from the moment we are in its pid namespace (CVE-2016-9962).  execve
- * sets it back. */
+/* 0 before any namespace is joined: once we are in its pid namespace, a process of the container
+ * could otherwise ptrace us, and steal our descriptors through /proc/PID/fd (CVE-2016-9962).
+ * execve(2) resets it. */
 int op_dumpable(struct init *in, const struct plan_step *st)
 {
     in->hidden = st->n[N_DUMPABLE_value] == 0;
@@ -121,12 +124,12 @@ int op_dumpable(struct init *in, const struct plan_step *st)
     return 0;
 }
 
-/* Root of the user namespace we are in now; without that, everything made later belongs to the overflow
- * id. */
+/* Become root of the current user namespace.  Otherwise the overflow id would own all files that
+ * we create. */
 static int become_root(struct init *in)
 {
-    /* Groups of the caller must not come along.  Where setgroups is denied the kernel keeps them on
-     * purpose: dropping one could gain access (CVE-2014-8989). */
+    /* Drop the caller's groups.  If setgroups(2) is denied, the kernel keeps them on purpose:
+     * dropping one could grant access (CVE-2014-8989). */
     int ret = sys_setgroups(0, NULL);
     if (ret < 0 && !(ret == -EPERM && groups_denied(in)))
         return fault(in, -ret, "setgroups", -1, 0, "");
@@ -139,9 +142,9 @@ static int become_root(struct init *in)
     return stay_hidden(in);
 }
 
-/* Namespaces that our present user namespace owns can be joined now and not after the user namespace;
- * those that the container's owns, only after it (runc issue 4466).  So all are tried, and what fails is
- * tried again, and reported, at its own step. */
+/* Namespaces owned by our current user namespace must be joined now, before the user namespace,
+ * and those owned by the container's only after it (runc issue 4466).  Try all of them.  A
+ * failed one is retried, and reported, at its own step. */
 static void join_what_can_be(struct init *in)
 {
     for (uint32_t i = in->step + 1; i < in->plan->nsteps && in->steps[i].op == OP_JOIN_NS; i++) {
@@ -152,8 +155,9 @@ static void join_what_can_be(struct init *in)
     }
 }
 
-/* The descriptors were all opened by the parent, before any of this: once the mount namespace is joined a
- * path would mean the container's files.  pid and time apply to the next child, i.e. from CLONE_INIT on. */
+/* The parent opened all descriptors earlier: after we join the mount namespace, a path would
+ * refer to the container's files. pid and time namespaces apply to the next child, i.e. from
+ * CLONE_INIT on. */
 int op_join_ns(struct init *in, const struct plan_step *st)
 {
     uint32_t type = st->n[N_JOIN_NS_nstype];
@@ -175,8 +179,8 @@ int op_join_ns(struct init *in, const struct plan_step *st)
         return fault(in, err, "setns", S_JOIN_NS_path, 0, in->fault.detail);
     }
     in->joined |= type;
-    /* A container that may trace everybody will see us soon.  What leads to namespaces is closed by then
-     * (CVE-2016-9962, CVE-2016-8649). */
+    /* A container that may trace other processes will see us soon.  Close the descriptors of
+     * namespaces first (CVE-2016-9962, CVE-2016-8649). */
     close_slot(in, st->n[N_JOIN_NS_fd]);
     return type == CLONE_NEWUSER ? become_root(in) : 0;
 }
@@ -185,9 +189,9 @@ int op_unshare_user(struct init *in, const struct plan_step *st)
 {
     if (unshare(CLONE_NEWUSER) < 0)
         return fault(in, errno, "unshare", -1, 0, "CLONE_NEWUSER");
-    /* The map files of a process that is not dumpable are root's: an unprivileged parent could not write
-     * them.  Only for this handshake, and only for such a parent, who cannot have joined anything before that
-     * could look at us. */
+    /* root owns the map files of a process that is not dumpable, and an unprivileged parent
+     * could not write them.  Be dumpable only during this handshake, and only for such a parent:
+     * it joined no namespace whose processes could see us. */
     if ((st->policy & P_UNSHARE_USER_DUMPABLE) && prctl(PR_SET_DUMPABLE, 1L, 0L, 0L, 0L) < 0)
         return fault(in, errno, "prctl", -1, 0, "PR_SET_DUMPABLE");
     send_msg(in, MSG_MAP, 0);
@@ -195,8 +199,8 @@ int op_unshare_user(struct init *in, const struct plan_step *st)
     return become_root(in);
 }
 
-/* Name the namespace that cannot be created: the combined call does not report it.  We are about to fail anyway,
- * so trying the flags one after the other does no harm. */
+/* Name the namespace that cannot be created, which the combined call does not report.  The step
+ * fails anyway, so it is safe to try the flags one by one. */
 static int unshare_fault(struct init *in, uint32_t flags, int err)
 {
     struct text t = text_in(in->fault.detail, sizeof(in->fault.detail));
@@ -218,8 +222,8 @@ static int unshare_fault(struct init *in, uint32_t flags, int err)
     return fault(in, err, "unshare", -1, 0, in->fault.detail);
 }
 
-/* After UNSHARE_USER and its maps: made before, the kernel's own mounts of the new namespaces (mqueue) get
- * the wrong owner and SELinux label. */
+/* Runs after UNSHARE_USER and its maps.  Otherwise the kernel's own mounts of the new namespaces
+ * (mqueue) would get the wrong owner and SELinux label. */
 int op_unshare(struct init *in, const struct plan_step *st)
 {
     uint32_t flags = st->n[N_UNSHARE_flags];
@@ -229,14 +233,15 @@ int op_unshare(struct init *in, const struct plan_step *st)
     return 0;
 }
 
-/* Through a descriptor of before (open_time_offsets).  The offsets are those of the namespace that our children enter,
- * and can be set only until one does; each write has to begin at 0. */
+/* Use the descriptor opened earlier (open_time_offsets).  The offsets apply to the namespace
+ * that our children enter, and are fixed once a child enters it.  Each write must start at
+ * offset 0. */
 int op_time_offsets(struct init *in, const struct plan_step *st)
 {
     const char *line = step_str(in, st, S_TIME_OFFSETS_offsets);
 
     for (uint32_t i = 0; i < st->n[L_TIME_OFFSETS_offsets]; i++, line = list_next(line)) {
-        /* no pwrite(2) on files of this kind */
+        /* these files do not support pwrite(2) */
         if (lseek(in->timensfd, 0, SEEK_SET) == 0 && sys_write(in->timensfd, line, strlen(line)) >= 0)
             continue;
         int err = errno;
@@ -249,8 +254,9 @@ int op_time_offsets(struct init *in, const struct plan_step *st)
     return 0;
 }
 
-/* A session of our own, and our pid: with the caller's session, TIOCSTI on its terminal would type into the caller's
- * shell (CVE-2017-5226).  The result and not getpid(2): a filter has to let through one call less. */
+/* Create a session and store our pid.  In the caller's session, TIOCSTI on its terminal would
+ * type into the caller's shell (CVE-2017-5226).  Use the result instead of getpid(2), so that a
+ * filter has to allow one call less. */
 static int new_session(struct init *in)
 {
     int pid = setsid();
@@ -260,8 +266,8 @@ static int new_session(struct init *in)
     return pid < 0 && getsid(0) != in->pid ? fault(in, err, "setsid", -1, 0, "") : 0;
 }
 
-/* clone(2) and not clone3(2): the container's filter may be in force, and the filters of engines forbid clone3, whose
- * flags they cannot see. */
+/* clone(2) instead of clone3(2): the container's filter may be active, and the filters of
+ * engines forbid clone3, because they cannot inspect its flags. */
 static int clone_sibling(struct init *in)
 {
     close_host_fds(in);
@@ -269,15 +275,18 @@ static int clone_sibling(struct init *in)
     return pid < 0 ? fault(in, -pid, "clone", -1, 0, "") : pid;
 }
 
-/* CLONE_PARENT makes init a child of the parent and not of ours, so that the parent can wait for it and
- * nobody in between has to live on.  The kernel wants exit_signal 0 with it; init then inherits ours.
+/* CLONE_PARENT makes init a child of the parent, so that the parent can wait for it and no
+ * process in between must stay.  The kernel requires exit_signal 0 with it; init then inherits
+ * ours.
  *
- * From here on processes of the container may see us, and with CAP_SYS_PTRACE take what we have: memory, descriptors,
- * capabilities (CVE-2016-9962).  A plan that joins a container has nothing left that those do not have. */
+ * From here on processes of the container may see us, and with CAP_SYS_PTRACE read our memory
+ * and take our descriptors and capabilities (CVE-2016-9962).  A plan that joins a container then
+ * holds nothing that they lack. */
 int op_clone_init(struct init *in, const struct plan_step *st)
 {
     int complete = (st->policy & P_CLONE_INIT_COMPLETE) != 0;
-    /* Not in the caller's session for a moment: whoever sees the child could open its /dev/tty. */
+    /* Leave the caller's session before the clone: a process that sees the child could open its
+     * /dev/tty. */
     int pid = new_session(in);
 
     if (pid < 0)
@@ -295,7 +304,7 @@ int op_clone_init(struct init *in, const struct plan_step *st)
         wait_go(in);
         return 0;
     }
-    /* What leads to the host's cgroups was needed only to get here. */
+    /* The descriptor of the host's cgroup is no longer needed. */
     close_slot(in, st->n[N_CLONE_INIT_cgroup_fd]);
     all_cpus();
     return 0;
@@ -310,7 +319,8 @@ int op_setsid(struct init *in, const struct plan_step *st)
     return ret;
 }
 
-/* The permissions in what KEYCTL_DESCRIBE says: "type;uid;gid;perm;description", perm in hexadecimal. */
+/* Parse the permissions in the result of KEYCTL_DESCRIBE: "type;uid;gid;perm;description", perm
+ * in hexadecimal. */
 static int key_permissions(const char *text, uint32_t *perm)
 {
     for (int i = 0; i < 3; i++) {
@@ -333,15 +343,15 @@ static int key_permissions(const char *text, uint32_t *perm)
     return 0;
 }
 
-/* Kernels without keyrings and filters around us that forbid keyctl: the container simply has none of its
- * own. */
+/* Returns 1 if the kernel has no keyrings or an outer filter forbids keyctl(2).  The container
+ * then has no keyring of its own. */
 static int keys_unavailable(long ret)
 {
     return ret == -ENOSYS || ret == -EPERM;
 }
 
-/* Otherwise the container could read the keys in the caller's session keyring.  UID-search, so that the
- * container's processes find keys in it after a change of user (docs/callers.md). */
+/* Otherwise the container could read the keys in the caller's session keyring.  UID search lets
+ * its processes find keys in it after a change of user (docs/callers.md). */
 int op_keyring(struct init *in, const struct plan_step *st)
 {
     char text[256];
@@ -369,7 +379,8 @@ int op_keyring(struct init *in, const struct plan_step *st)
     return 0;
 }
 
-/* Once, and only inside the final cgroup: what we are in now becomes the root that the container sees. */
+/* Runs once, inside the final cgroup: the current cgroup becomes the root that the container
+ * sees. */
 int op_unshare_cgroup(struct init *in, const struct plan_step *st)
 {
     (void)st;
@@ -383,8 +394,8 @@ int op_lo_up(struct init *in, const struct plan_step *st)
     struct ifreq req;
 
     (void)st;
-    /* Interface ioctls work on a socket of any family; AF_UNIX is the one that is there for sure, AF_INET
-     * may be compiled out or filtered. */
+    /* Interface ioctls work on a socket of any family.  AF_UNIX is always available; AF_INET may
+     * be compiled out or filtered. */
     int AUTO_CLOSE fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return fault(in, errno, "socket", -1, 0, "");

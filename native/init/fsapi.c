@@ -1,9 +1,9 @@
-/* The mount API on descriptors, for the handlers of several ops. */
+/* The mount API on descriptors, shared by several ops. */
 #include "fsapi.h"
 
 #include "text.h"
 
-#define FS_MESSAGES 8 /* the kernel keeps that many per context */
+#define FS_MESSAGES 8 /* the kernel keeps this many per context */
 
 int set_attr(int fd, unsigned recursive, uint64_t set, uint64_t clr)
 {
@@ -49,7 +49,7 @@ void fs_message(int fsfd, char text[MSG_DETAIL])
     for (int i = 0; i < FS_MESSAGES; i++) {
         ssize_t len = sys_read(fsfd, line, sizeof(line) - 1);
         if (len < 0 && errno == EMSGSIZE)
-            continue; /* longer than that: the kernel has dropped it */
+            continue; /* too long: the kernel dropped it */
         if (len <= 2)
             return;
         while (len > 2 && line[len - 1] == '\n')

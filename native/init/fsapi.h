@@ -1,7 +1,8 @@
-/* What the filesystem files of init (path, mount, copyup, device, pivot, mask, console) share besides init.h.
+/* Shared by the filesystem files of init (path, mount, copyup, device, pivot, mask, console),
+ * besides init.h.
  *
- * The rule for all of them: a path that may hold a component the container controls is resolved once, by
- * path.c, and everything after that acts on the descriptor.
+ * One rule holds for all of them: path.c resolves a path with a component that the container
+ * controls once, and everything after that uses the descriptor.
  */
 #ifndef PYRUNC_FSAPI_H
 #define PYRUNC_FSAPI_H
@@ -17,7 +18,7 @@
 #define MOUNT_ATTR_SIZE_VER0 32
 #endif
 
-/* statx(2): musl 1.2.3 has neither the struct nor the call. */
+/* statx(2): musl 1.2.3 lacks the struct and the call. */
 struct sys_statx {
     uint32_t mask, blksize;
     uint64_t attributes;
@@ -42,54 +43,58 @@ static inline int sys_statx(int fd, unsigned mask, struct sys_statx *out)
 
 /* path.c --------------------------------------------------------------------------------------------- */
 
-/* create_in_root, but a symbolic link anywhere on the way is ELOOP. */
+/* Like create_in_root, but any symbolic link on the way fails with ELOOP. */
 int create_in_root_plain(int rootfd, const char *path, int as_file);
-/* Open the directory of our own descriptors in the private procfs, and write the name of `fd` in it.  That
- * name is a magic link, the only kind we follow: what it leads to is decided by the descriptor alone. */
+/* Open the directory of our own descriptors in the private procfs, and set `name` to the name of
+ * `fd` in it.  The name is a magic link, the only kind we follow: the descriptor alone
+ * determines its target. */
 #define FD_NAME 12
 int own_fds(struct init *in, int fd, char name[FD_NAME]);
-/* Open the object behind an O_PATH descriptor, through the private procfs: its name may mean something else
- * by now. */
+/* Reopen the object of an O_PATH descriptor through the private procfs, because its name may now
+ * refer to another object. */
 int reopen_fd(struct init *in, int fd, int flags);
-/* 1: a character device with this number; 0: something else; -errno. */
+/* Returns 1 for a character device with this number, 0 for anything else, or -errno. */
 int is_chr(int fd, unsigned maj, unsigned min);
-/* 1: both descriptors are the same object of the same mount; 0: not; -errno. */
+/* Returns 1 if both descriptors are the same object of the same mount, 0 if not, or -errno. */
 int same_place(int a, int b);
-/* f_type of the filesystem behind a descriptor, or -errno. */
+/* Returns f_type of the descriptor's filesystem, or -errno. */
 long fs_magic(int fd);
 
 /* fsapi.c -------------------------------------------------------------------------------------------- */
 
-/* mount_setattr(2) on a descriptor, nothing when there is nothing to change; recursive: AT_RECURSIVE or 0. */
+/* mount_setattr(2) on a descriptor, skipped if nothing changes.  `recursive` is AT_RECURSIVE or
+ * 0. */
 int set_attr(int fd, unsigned recursive, uint64_t set, uint64_t clr);
-/* Propagation changes, one per nibble from the lowest: 1 shared, SLAVE, PRIVATE, 4 unbindable, +8 recursive. */
+/* Change the propagation, once per nibble from the lowest: 1 shared, SLAVE, PRIVATE, 4
+ * unbindable, +8 recursive. */
 #define SLAVE   2u
 #define PRIVATE 3u
 int set_propagation(int fd, uint32_t nibbles);
-/* Clone the mount behind a descriptor (recursive: AT_RECURSIVE or 0) as a detached tree.  -errno on error. */
+/* Clone the mount of a descriptor as a detached tree.  `recursive` is AT_RECURSIVE or 0.
+ * Returns -errno on error. */
 int clone_tree(int fd, unsigned recursive);
-/* Unmount, lazily, the mount whose root a descriptor is. */
+/* Lazily unmount the mount that has this descriptor as its root. */
 int umount_fd(int fd);
-/* Attach a detached tree to what `dest` names. */
+/* Attach a detached tree to `dest`. */
 int attach(int tree, int dest);
-/* The kernel's words about the last failure of an fs-context, without their "e " prefix; "" when there are
- * none. */
+/* The kernel's message about the last failure of an fs context, without its "e " prefix, or "". */
 void fs_message(int fsfd, char text[MSG_DETAIL]);
 
 /* mount.c -------------------------------------------------------------------------------------------- */
 
-/* A detached tmpfs of our own, `label`: its SELinux context or "".  -errno on error. */
+/* Create a detached tmpfs.  `label` is its SELinux context or "".  Returns -errno on error. */
 int scratch_tmpfs(const char *label);
 
 /* source.c ------------------------------------------------------------------------------------------- */
 
-/* The tree of a bind mount: a clone of its source, or a clone from before the user namespace was entered.
- * -errno after fault(). */
+/* Returns the tree of a bind mount: a clone of its source, or a clone taken before we entered
+ * the user namespace.  Returns -errno after fault(). */
 int open_source(struct init *in, const struct plan_step *st);
 
 /* copyup.c ------------------------------------------------------------------------------------------- */
 
-/* Copy everything below directory `from` (O_PATH) into the empty directory `to` (O_PATH, a detached tmpfs).
+/* Copy everything below the directory `from` (O_PATH) into the empty directory `to` (O_PATH, a
+ * detached tmpfs).
  */
 int copy_up(struct init *in, int from, int to);
 

@@ -1,7 +1,8 @@
-/* The label that the next execve takes on.
+/* The label for the next execve.
  *
- * Written through the private procfs descriptor: the container's /proc may be a fake that swallows the write,
- * and then the container runs unconfined (CVE-2019-16884, CVE-2015-1334, CVE-2025-52881).
+ * It is written through the private procfs descriptor: the container's /proc may be a fake that
+ * swallows the write, and the container would run unconfined (CVE-2019-16884, CVE-2015-1334,
+ * CVE-2025-52881).
  */
 #include "sys.h"
 
@@ -12,8 +13,7 @@
 #include "init.h"
 #include "text.h"
 
-/* The words around the path are what podman looks for: `/proc/.../attr/...` in backticks
- * (docs/callers.md). */
+/* podman searches for `/proc/.../attr/...` in backticks (docs/callers.md). */
 static int write_label(struct init *in, const char *file, const char *text, size_t len)
 {
     struct text t = text_in(in->fault.detail, sizeof(in->fault.detail));
@@ -47,8 +47,8 @@ int op_apparmor(struct init *in, const struct plan_step *st)
     if (t.at == t.end)
         return fault(in, ENAMETOOLONG, "write", S_APPARMOR_profile, 0, "");
     size_t len = (size_t)(t.at - text);
-    /* attr/exec belongs to the first of several stacked security modules; attr/apparmor/ is AppArmor's
-     * since 5.1. */
+    /* attr/exec belongs to the first of several stacked security modules.  AppArmor has
+     * attr/apparmor/ since Linux 5.1. */
     int ret = write_label(in, "thread-self/attr/apparmor/exec", text, len);
     if (ret == -ENOENT && strcmp(in->fault.call, "openat2") == 0)
         ret = write_label(in, "thread-self/attr/exec", text, len);
@@ -67,7 +67,8 @@ int op_selinux(struct init *in, const struct plan_step *st)
     return ret;
 }
 
-/* Around KEYRING: the session keyring is the program's, not ours.  A lone newline is how attr files are reset. */
+/* Runs before and after KEYRING: only the session keyring gets the program's label.  A lone
+ * newline resets an attr file. */
 int op_key_label(struct init *in, const struct plan_step *st)
 {
     const char *label = step_str(in, st, S_KEY_LABEL_label);
@@ -76,7 +77,7 @@ int op_key_label(struct init *in, const struct plan_step *st)
                   : write_label(in, "thread-self/attr/keycreate", "\n", 1);
 }
 
-/* Through a descriptor of the directory itself: the destination was looked up in the image. */
+/* Use a descriptor of the directory itself: the destination is a path in the image. */
 int op_mount_label(struct init *in, const struct plan_step *st)
 {
     const char *label = step_str(in, st, S_MOUNT_LABEL_label);

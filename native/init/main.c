@@ -1,7 +1,8 @@
-/* pyrunc-init: takes a plan from its parent, does it step by step, and becomes the container's program.
+/* pyrunc-init: receive a plan from the parent, execute its steps, and become the container's
+ * program.
  *
- * Started from a sealed memfd with the argument "<number of preserved descriptors>", an empty environment,
- * and the handshake socket as the first descriptor after the preserved ones.
+ * The parent executes it from a sealed memfd, with the argument "<number of preserved descriptors>"
+ * and an empty environment.  The handshake socket is the first descriptor after the preserved ones.
  */
 #include "sys.h"
 
@@ -21,10 +22,10 @@
 #define FIRST_FD       3
 #define KERNEL_SIGNALS 64
 
-/* Static storage: a page of it that is never written never exists. */
+/* Static storage: a page that is never written is never allocated. */
 static struct init state;
 
-/* The number of preserved descriptors; -1 when it is not a plain decimal number. */
+/* Returns the number of preserved descriptors, or -1 if the text is not a plain decimal number. */
 static int parse_count(const char *text)
 {
     int value = 0;
@@ -39,20 +40,20 @@ static int parse_count(const char *text)
     return value;
 }
 
-/* An ignored signal stays ignored across execve, and CPython, like many callers, ignores SIGPIPE and
- * SIGXFSZ (SigIgn 0x1001000 was seen in containers).  Raw calls: libc keeps two or three real-time signals
- * out of reach. */
+/* An ignored signal stays ignored across execve, and CPython, like many callers, ignores SIGPIPE
+ * and SIGXFSZ (containers started with SigIgn 0x1001000).  Raw calls, because libc reserves two
+ * or three real-time signals. */
 static void reset_signals(void)
 {
-    const uint64_t nothing[4] = {0}; /* struct sigaction of the kernel: SIG_DFL, no flags, empty mask */
+    const uint64_t nothing[4] = {0}; /* the kernel's struct sigaction: SIG_DFL, no flags, empty mask */
 
     for (int sig = 1; sig <= KERNEL_SIGNALS; sig++)
-        syscall(SYS_rt_sigaction, (long)sig, nothing, NULL, 8L); /* refused for KILL and STOP only */
+        syscall(SYS_rt_sigaction, (long)sig, nothing, NULL, 8L); /* fails only for KILL and STOP */
     syscall(SYS_rt_sigprocmask, (long)SIG_SETMASK, nothing, NULL, 8L);
 }
 
-/* A closed 0, 1 or 2 would be taken by the next open, and the container would find our descriptor as its
- * stdin. */
+/* The next open would reuse a closed 0, 1 or 2, and the container would get our descriptor as
+ * its stdin. */
 static void fill_stdio(struct init *in)
 {
     for (int fd = 0; fd < FIRST_FD; fd++)
@@ -62,19 +63,19 @@ static void fill_stdio(struct init *in)
 
 static void first_acts(struct init *in)
 {
-    /* First of all: what whoever runs pyrunc left open without close-on-exec came here, too (fds of a
-     * caller's shell were seen), and a descriptor of a host directory is a way out of the container
-     * (CVE-2024-21626). */
+    /* Do this first: descriptors that the caller left open without close-on-exec reach us (those
+     * of a caller's shell did), and a descriptor of a host directory is a way out of the
+     * container (CVE-2024-21626). */
     int ret = sys_close_range((unsigned)in->sock + 1, ~0u, 0);
     if (ret < 0)
         die(in, fault(in, -ret, "close_range", -1, 0, ""));
     if (fcntl(in->sock, F_SETFD, FD_CLOEXEC) < 0)
-        _exit(1); /* no socket: not started by pyrunc */
+        _exit(1); /* no socket: pyrunc did not start us */
     reset_signals();
     fill_stdio(in);
-    /* The name would be the number of the memfd that we were executed from. */
+    /* The default name is the number of the memfd we were executed from. */
     prctl(PR_SET_NAME, "pyrunc-init", 0L, 0L, 0L);
-    /* Files get the modes that the plan says; UMASK sets the container's. */
+    /* Files get the modes of the plan.  UMASK sets the container's umask. */
     umask(0);
 }
 
@@ -89,7 +90,7 @@ static void take_fds(struct init *in, struct msghdr *mh)
     memcpy(in->fds, CMSG_DATA(c), c->cmsg_len - CMSG_LEN(0));
 }
 
-/* Receive PLAN: the size, and the descriptors.  Returns the size. */
+/* Receive PLAN with its descriptors.  Returns the size. */
 static size_t receive_plan(struct init *in)
 {
     _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int) * MAX_FDS)];
@@ -123,7 +124,7 @@ static uint32_t count_fds(const struct init *in)
     return n;
 }
 
-/* Map and check the plan.  MAP_PRIVATE and the memfd's seals: what was checked is what is used. */
+/* Map and check the plan.  MAP_PRIVATE and the memfd's seals keep it unchanged after the check. */
 static void load_plan(struct init *in, int npreserve)
 {
     const char *why = "";
@@ -143,12 +144,12 @@ static void load_plan(struct init *in, int npreserve)
     in->strings = (const char *)map + in->plan->strings;
     if (in->plan->nfds != count_fds(in) || in->plan->npreserve != (uint32_t)npreserve)
         die(in, fault(in, EINVAL, "plan_check", -1, 0, "the plan is for another number of descriptors"));
-    close(in->fds[0]); /* the mapping is what is needed; one descriptor less that could be found */
+    close(in->fds[0]); /* the mapping is enough; leave no descriptor to find */
     in->fds[0] = -1;
 }
 
-/* Room for argv and envp of the largest step, taken now: mmap may be forbidden once SECCOMP is done.  Not
- * touched, not paid for. */
+/* Reserve space for argv and envp of the largest step now: a filter may forbid mmap(2).
+ * Untouched pages cost nothing. */
 static void reserve_pointers(struct init *in)
 {
     size_t most = 0;
@@ -156,7 +157,7 @@ static void reserve_pointers(struct init *in)
 
     for (uint32_t i = 0; i < in->plan->nsteps; i++) {
         const struct plan_step *st = &in->steps[i];
-        size_t need = 4; /* two NULLs, HOME, and one to spare */
+        size_t need = 4; /* two NULLs, HOME, and one spare */
 
         if (st->op == OP_HOOK)
             need += (size_t)st->n[L_HOOK_args] + st->n[L_HOOK_env];
@@ -167,14 +168,14 @@ static void reserve_pointers(struct init *in)
         has_umask |= st->op == OP_UMASK;
     }
     if (!has_umask)
-        umask(022); /* never the 0 of our own set-up */
+        umask(022); /* never the 0 of our own setup */
     in->pointers = mmap(NULL, most * sizeof(char *), PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (in->pointers == MAP_FAILED)
         die(in, fault(in, errno, "mmap", -1, 0, "argument pointers"));
 }
 
-/* What stays trustworthy when the mount namespace is the container's, opened while it is still the host's:
+/* Open files of the host that stay trustworthy after we enter the container's mount namespace:
  * procfs for writes (CVE-2025-52881), /dev/null for masks (CVE-2025-31133). */
 static void open_host_files(struct init *in)
 {
@@ -195,8 +196,8 @@ static void open_host_files(struct init *in)
         die(in, fault(in, ENODEV, "fstat", -1, 0, "/dev/null of the host is not the device 1:3"));
 }
 
-/* Also before anything is joined: the kernel checks whether the opener of the file may set the clock of the new namespace,
- * and once we are not dumpable a user other than root could not open it at all (DUMPABLE). */
+/* Also before any namespace is joined: the kernel checks whether the opener of the file may set
+ * the clock of the new namespace, and only root can open it once we are not dumpable (DUMPABLE). */
 static void prepare_time_offsets(struct init *in)
 {
     for (uint32_t i = 0; i < in->plan->nsteps; i++) {
@@ -242,7 +243,7 @@ int main(int argc, char **argv)
     int npreserve = argc == 2 ? parse_count(argv[1]) : -1;
 
     if (npreserve < 0)
-        return 1; /* no way to report it: the socket's number is unknown */
+        return 1; /* cannot report it: the socket's number is unknown */
     in->sock = FIRST_FD + npreserve;
     in->error_fd = in->procfd = in->rootfd = in->nullfd = in->timensfd = -1;
     for (int i = 0; i < MAX_FDS; i++)

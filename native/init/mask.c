@@ -1,17 +1,18 @@
-/* MASK_PATH and READONLY_PATH: hide a path of the container, or make it read-only.  Both run after PIVOT. */
+/* MASK_PATH and READONLY_PATH: hide a path in the container, or make it read-only.  Both run
+ * after PIVOT. */
 #include "fsapi.h"
 
-/* What hides things: attached for the first path and cloned for the others, since what is mounted in our
- * namespace can be cloned, and a detached mount cannot before Linux 6.15. */
+/* A mount that hides paths.  It is attached to the first path and cloned for the others: before
+ * Linux 6.15 a mount in our namespace can be cloned, a detached one cannot. */
 struct cover {
     int mount;
     int attached;
 };
-/* One tmpfs for every masked directory, as in runc 1.5 and crun. */
+/* All masked directories share one tmpfs, as in runc 1.5 and crun. */
 static struct cover empty_dir = {.mount = -1};
 static struct cover null_file = {.mount = -1};
 
-/* 1: opened into *fd; 0: there is nothing to hide; -errno after fault(). */
+/* Returns 1 with the path opened in *fd, 0 if there is nothing to hide, or -errno after fault(). */
 static int open_target(struct init *in, const char *path, int arg, int *fd)
 {
     *fd = open_in_root(in->rootfd, path, O_PATH);
@@ -22,7 +23,8 @@ static int open_target(struct init *in, const char *path, int arg, int *fd)
     return 1;
 }
 
-/* An empty read-only directory, as small as tmpfs can be.  -errno after fault(). */
+/* Create an empty read-only directory on the smallest possible tmpfs.  Returns -errno after
+ * fault(). */
 static int make_empty_dir(struct init *in)
 {
     static const char *const options[][2] = {
@@ -46,10 +48,10 @@ static int make_empty_dir(struct init *in)
     return ret < 0 ? fault(in, -ret, "fsmount", -1, 0, NULL) : ret;
 }
 
-/* Only a real /dev/null may stand for a file: an image's was a symbolic link, and what it led to was mounted
- * read-write over the masked path (CVE-2025-31133).  So it is the host's, taken by ROOT before the host's
- * mounts went out of sight, and looked at again here.  Read-only, which does not concern what is written to a
- * device: chmod or chown of a masked path would change the host's node. */
+/* Only a real /dev/null may mask a file.  An image's was a symbolic link, and its target was
+ * mounted read-write over the masked path (CVE-2025-31133).  So ROOT takes the host's before the
+ * host's mounts disappear, and this checks it again.  It is read-only, because chmod or chown of
+ * a masked path would change the host's node.  Writes to the device still work. */
 static int take_null(struct init *in)
 {
     if (in->nullfd < 0 || is_chr(in->nullfd, 1, 3) != 1)
@@ -108,9 +110,9 @@ int op_mask_path(struct init *in, const struct plan_step *st)
     return ret;
 }
 
-/* Read-only is the top mount alone, as in runc and crun: configurations rely on a writable mount below a
- * read-only path (/sys/fs/cgroup below /sys).  The clone keeps nosuid, nodev and noexec, because nothing but
- * RDONLY is named. */
+/* Only the top mount becomes read-only, as in runc and crun: configurations rely on a writable
+ * mount below a read-only path (/sys/fs/cgroup below /sys).  The clone keeps nosuid, nodev and
+ * noexec, because only RDONLY is set. */
 int op_readonly_path(struct init *in, const struct plan_step *st)
 {
     int AUTO_CLOSE fd = -1;
@@ -121,7 +123,7 @@ int op_readonly_path(struct init *in, const struct plan_step *st)
     int root = same_place(fd, in->rootfd);
     if (root < 0)
         return fault(in, -root, "statx", S_READONLY_PATH_path, 0, NULL);
-    /* A mount over our own root would not be seen: / stays what is below it. */
+    /* A mount over our own root would have no effect: "/" stays the mount below it. */
     if (root)
         return op_root_ro(in, st);
     int AUTO_CLOSE tree = clone_tree(fd, AT_RECURSIVE);

@@ -1,8 +1,9 @@
-/* Whether init could finish its plan behind a seccomp filter: the filter's answer, without loading it.
+/* Decide whether init could finish its plan under a seccomp filter, without loading it.
  *
- * `exec` wants the filter in force before processes of the container can see its process, which is before CLONE_INIT;
- * most filters let through the handful of calls that are left then.  The instructions are those that seccomp(2) takes
- * and libseccomp emits; anything else is taken for a filter that stops us.
+ * `exec` loads the filter before processes of the container can see its process, i.e. before
+ * CLONE_INIT.  Most filters allow the few system calls that remain then.  The interpreter handles
+ * the instructions that seccomp(2) accepts and libseccomp emits.  A filter with any other
+ * instruction counts as one that blocks us.
  */
 #include "sys.h"
 
@@ -40,7 +41,7 @@ enum code {
 #define ARCHITECTURE 0xc00000b7u
 #endif
 
-/* What a filter looks at: struct seccomp_data. */
+/* The input of a filter: struct seccomp_data. */
 struct call {
     uint32_t number;
     uint32_t architecture;
@@ -49,7 +50,7 @@ struct call {
 };
 _Static_assert(sizeof(struct call) == 64, "struct seccomp_data of <linux/seccomp.h>");
 
-/* 1 when a jump is taken, 0 when not, -1 for another instruction. */
+/* Returns 1 if the jump is taken, 0 if not, -1 for other instructions. */
 static int jumps(const struct instruction *at, uint32_t a)
 {
     switch (at->code) {
@@ -66,7 +67,8 @@ static int jumps(const struct instruction *at, uint32_t a)
     }
 }
 
-/* The filter's action for a call; 0, which kills, for what we do not understand.  Jumps lead forward only, so it ends. */
+/* Returns the filter's action for a call, or 0 (kill) for an unknown instruction.  Jumps only go
+ * forward, so the loop ends. */
 static uint32_t action_of(const struct instruction *filter, uint32_t count, const struct call *call)
 {
     uint32_t a = 0;
@@ -105,14 +107,14 @@ int filter_allows(const struct init *in, long number, uint64_t first, uint64_t s
     for (uint32_t i = 0; i < in->plan->nsteps; i++) {
         const struct plan_step *st = &in->steps[i];
 
-        if (st->op == OP_SECCOMP) /* of two it is the same one */
+        if (st->op == OP_SECCOMP) /* if there are two, they have the same filter */
             return allowed(step_str(in, st, S_SECCOMP_filter),
                            st->n[L_SECCOMP_filter] / sizeof(struct instruction), number, first, second);
     }
     return 0;
 }
 
-/* Addresses are given as 0: no filter can mean anything by them. */
+/* Addresses are 0, because a filter cannot dereference them. */
 int filter_passable(const struct init *in, const void *filter, uint32_t count)
 {
     uint64_t sock = (uint64_t)in->sock;

@@ -7,10 +7,10 @@
 
 struct area {
     const char *base;
-    size_t size; /* the last byte is NUL, so that every string that begins inside ends inside */
+    size_t size; /* the last byte is NUL, so every string that starts inside ends inside */
 };
 
-/* `count` strings, one after the other, all inside the area. */
+/* Check that `count` consecutive strings are inside the area. */
 static int list_fits(const struct area *a, size_t offset, uint32_t count)
 {
     while (count--) {
@@ -25,7 +25,7 @@ static int blob_fits(const struct area *a, size_t offset, uint32_t length)
 {
     if (length > a->size - offset)
         return 0;
-    /* Filters and group lists are read in place. */
+    /* Filters and group lists are used in place. */
     return length == 0 || ((uintptr_t)(a->base + offset) & 7) == 0;
 }
 
@@ -36,7 +36,8 @@ static const char *check_step(const struct plan_step *st, const struct area *a)
     if (st->op == 0 || st->op > OP_LAST)
         return "unknown op";
     info = &plan_ops[st->op];
-    /* A policy bit is a security decision (a fallback, a follow): one we do not know cannot be left out. */
+    /* A policy bit is a security decision (a fallback, a follow), so an unknown one must not be
+     * ignored. */
     if (st->policy & ~info->policy)
         return "unknown policy bit";
     for (int i = 0; i < PLAN_STRINGS; i++) {

@@ -1,4 +1,4 @@
-/* What init reports to its parent. */
+/* Records that init sends to its parent. */
 #include "sys.h"
 
 #include <string.h>
@@ -22,7 +22,7 @@ int fault(struct init *in, int err, const char *call, int arg, uint32_t item, co
     f->item = item;
     if (!detail)
         f->detail[0] = 0;
-    else if (detail != f->detail) /* a handler may have written its words there itself */
+    else if (detail != f->detail) /* a handler may have written its text there itself */
         copy_text(f->detail, sizeof(f->detail), detail);
     return -err;
 }
@@ -52,9 +52,10 @@ static void add_fault(struct init *in, struct msg *m)
     copy_text(m->detail, sizeof(m->detail), f->detail);
 }
 
-/* One record is one write(2): atomic on a SOCK_SEQPACKET socket, and on a fifo because it is below
- * PIPE_BUF.  write and not send: after SECCOMP it is among the few calls that every usable filter allows.
- * SIGPIPE is at its default, so without a parent we end here (as pid 1 of a namespace we get EPIPE instead). */
+/* One record is one write(2): atomic on a SOCK_SEQPACKET socket, and on a fifo because it is
+ * smaller than PIPE_BUF. write and not send, because every usable filter allows it after
+ * SECCOMP.  SIGPIPE has its default action, so without a parent we die here (pid 1 of a
+ * namespace gets EPIPE instead). */
 static int put(int fd, const struct msg *m)
 {
     return sys_write(fd, m, sizeof(*m)) == (ssize_t)sizeof(*m) ? 0 : -1;
@@ -74,7 +75,8 @@ void warn_fault(struct init *in, int ret)
     struct msg m = record(in, MSG_WARN, ret);
 
     add_fault(in, &m);
-    /* After CREATED nobody listens for warnings, and a record in the error fifo makes `start` fail. */
+    /* After CREATED no process reads warnings, and a record in the error fifo would make `start`
+     * fail. */
     if (in->sock >= 0 && put(in->sock, &m) < 0)
         leave(1);
     memset(&in->fault, 0, sizeof(in->fault));
@@ -89,7 +91,7 @@ _Noreturn void die(struct init *in, int ret)
     add_fault(in, &m);
     trace_failed(in);
     if (fd >= 0)
-        put(fd, &m); /* there is nothing left to do if this also fails */
+        put(fd, &m); /* nothing left to do if this fails */
     leave(1);
 }
 

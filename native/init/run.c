@@ -1,4 +1,4 @@
-/* The end: wait for `start`, then become the container's program. */
+/* Wait for `start`, then become the container's program. */
 #include "sys.h"
 
 #include <signal.h>
@@ -12,7 +12,7 @@
 char **pointer_list(char **at, const char *item, uint32_t count)
 {
     for (; count; count--, item = list_next(item))
-        *at++ = (char *)(uintptr_t)item; /* execve(2) takes char *const and does not write */
+        *at++ = (char *)(uintptr_t)item; /* execve(2) takes char *const and does not write to it */
     *at++ = NULL;
     return at;
 }
@@ -54,13 +54,12 @@ void close_host_fds(struct init *in)
 
 void trim_memory(struct init *in)
 {
-    /* Everything here can be read again from the plan's memfd.  A container that waits for start should
-     * cost next to nothing; advice that is not taken costs nothing either. */
+    /* The pages can be read again from the plan's memfd.  A container that waits for start
+     * should use almost no memory.  madvise(2) may fail without harm. */
     (void)madvise((void *)(uintptr_t)in->plan, in->plan->size, MADV_DONTNEED);
 }
 
-/* After SECCOMP only read, write and close may be used from here on: the filter is the container's, not
- * ours. */
+/* After SECCOMP init may only use read, write and close: the filter is the container's. */
 int op_wait_start(struct init *in, const struct plan_step *st)
 {
     int start = slot_fd(in, st->n[N_WAIT_START_start_fd]), error = slot_fd(in, st->n[N_WAIT_START_error_fd]);
@@ -73,7 +72,7 @@ int op_wait_start(struct init *in, const struct plan_step *st)
     if (st->policy & P_WAIT_START_SOCKET) {
         send_msg(in, MSG_CREATED, 0);
         wait_go(in);
-        return 0; /* the socket stays: FAIL goes there, and the EOF of its close-on-exec is success */
+        return 0; /* keep the socket: it carries FAIL, and its EOF on execve means success */
     }
     if (start < 0 || error < 0)
         return fault(in, EBADF, "read", -1, 0, "the plan names no start or error fifo");
@@ -85,7 +84,8 @@ int op_wait_start(struct init *in, const struct plan_step *st)
     n = sys_read(start, &byte, 1);
     if (n < 0)
         return fault(in, errno, "read", -1, 0, "start fifo");
-    /* We hold the fifo for reading and writing, so there is no EOF: only a byte releases us. */
+    /* We hold the fifo open for reading and writing, so there is no EOF: only a byte releases
+     * us. */
     if (n != 1)
         return fault(in, EPROTO, "read", -1, 0, "start fifo");
     in->released = byte;
@@ -103,8 +103,8 @@ static int execve_fault(struct init *in, int err, const char *exe)
     return fault(in, err, "execve", S_EXECVE_args, 0, in->fault.detail);
 }
 
-/* sd_listen_fds(3) takes the descriptors only when LISTEN_PID is the pid of who asks, and that is not known
- * before the process is there. */
+/* sd_listen_fds(3) accepts the descriptors only if LISTEN_PID is the pid of the caller, which is
+ * unknown before the process exists. */
 static void set_listen_pid(const struct init *in, char **envp, char *buf, size_t size)
 {
     static const char name[] = "LISTEN_PID=";
@@ -140,10 +140,11 @@ int op_execve(struct init *in, const struct plan_step *st)
     return execve_fault(in, errno, exe);
 }
 
-/* /proc/PID/ns is closed to a caller who is not root while we are not dumpable: our memory is older than the user
- * namespace that such a caller has power over (__ptrace_may_access).  Whoever may trace us now is in the container with
- * us, and finds the privileges that the program will have and no descriptor of the host's (CVE-2016-9962).  Before a
- * filter, that need not allow prctl. */
+/* An unprivileged caller cannot open /proc/PID/ns while we are not dumpable: our mm is older
+ * than the user namespace in which the caller is privileged (__ptrace_may_access).  Only
+ * processes in the container may trace us now.  They find the privileges that the program will
+ * have, and no descriptor of the host (CVE-2016-9962).  Runs before the filter, which may deny
+ * prctl(2). */
 int op_joinable(struct init *in, const struct plan_step *st)
 {
     (void)st;
@@ -154,8 +155,8 @@ int op_joinable(struct init *in, const struct plan_step *st)
     return 0;
 }
 
-/* The parent sets limits and runs prestart and createRuntime hooks: the mounts are there, the old root
- * still is. */
+/* The parent sets limits and runs prestart and createRuntime hooks.  The mounts exist, and the
+ * old root is still present. */
 int op_sync_mounted(struct init *in, const struct plan_step *st)
 {
     (void)st;
@@ -164,14 +165,15 @@ int op_sync_mounted(struct init *in, const struct plan_step *st)
     return 0;
 }
 
-/* Never returns, so no filter can be in the way of rt_sigreturn. */
+/* Never returns, so a filter that denies rt_sigreturn(2) does no harm. */
 static void end_by_signal(int sig)
 {
     leave(128 + sig);
 }
 
-/* The kernel drops signals for pid 1 that have no handler, and a container that was created must end by what
- * ends a program: runc's init does, and engines stop containers so.  execve sets the handlers back. */
+/* The kernel drops signals without a handler for pid 1.  A created container must still die from
+ * the usual signals, as runc's init does, because engines stop containers this way.  execve(2)
+ * resets the handlers. */
 static int end_by_signals(struct init *in)
 {
     static const int ending[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -185,12 +187,13 @@ static int end_by_signals(struct init *in)
     return 0;
 }
 
-/* The parent sets our rlimits: from here on nothing is opened, mapped or written that they could forbid. */
+/* The parent sets our rlimits.  From here on init opens, maps and writes nothing that they could
+ * forbid. */
 int op_sync_ready(struct init *in, const struct plan_step *st)
 {
     (void)st;
     send_msg(in, MSG_READY, 0);
     wait_go(in);
-    /* Not later: a filter need not allow rt_sigaction. */
+    /* Now, because a filter may deny rt_sigaction(2). */
     return in->pid == 1 ? end_by_signals(in) : 0;
 }

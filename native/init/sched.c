@@ -1,4 +1,4 @@
-/* How the container's program is scheduled: cpus, scheduling class, I/O priority, memory policy. */
+/* Scheduling of the container's program: CPUs, scheduling class, I/O priority, memory policy. */
 #include "sys.h"
 
 #include <string.h>
@@ -6,7 +6,7 @@
 #include "init.h"
 #include "text.h"
 
-/* sched_setattr(2), <linux/sched/types.h>; the size with the two clamps, which Linux 5.3 added */
+/* sched_setattr(2), <linux/sched/types.h>, with the two clamps that Linux 5.3 added */
 struct sched_attributes {
     uint32_t size;
     uint32_t policy;
@@ -21,7 +21,7 @@ struct sched_attributes {
 };
 _Static_assert(sizeof(struct sched_attributes) == 56, "SCHED_ATTR_SIZE_VER1");
 
-enum { CLASS_FIFO = 1, CLASS_RR = 2 }; /* SCHED_FIFO, SCHED_RR: their level is a priority */
+enum { CLASS_FIFO = 1, CLASS_RR = 2 }; /* SCHED_FIFO and SCHED_RR take a priority */
 
 /* The policy bits of the step are the kernel's flags. */
 _Static_assert(P_SCHEDULER_RESET_ON_FORK == 0x01 && P_SCHEDULER_RECLAIM == 0x02 &&
@@ -40,16 +40,17 @@ _Static_assert(P_MEMORY_POLICY_NUMA_BALANCING == 1 && P_MEMORY_POLICY_RELATIVE_N
                    P_MEMORY_POLICY_STATIC_NODES == 4,
                "MPOL_F_* >> MPOL_FLAGS_SHIFT");
 
-#define CPU_MASK_BYTES 1024 /* 8192 cpus, the most that a kernel can be built for */
+#define CPU_MASK_BYTES 1024 /* 8192 CPUs, the kernel's maximum */
 
-/* Raw: libc's wrapper may check the mask against its own idea of a cpu set. */
+/* Raw call: libc's wrapper may check the mask against its own cpu set. */
 static int set_affinity(const void *mask, size_t bytes)
 {
     return (int)sys_ret(syscall(SYS_sched_setaffinity, 0L, bytes, mask));
 }
 
-/* Since Linux 6.2 a mask that was once asked for stays, whatever cpuset.cpus says later: a caller bound to cpu 0
- * would bind each of its containers to it (runc issue 3922).  No harm done when it is refused. */
+/* Since Linux 6.2 the kernel keeps a requested mask across later changes of cpuset.cpus: a
+ * caller bound to CPU 0 would bind all of its containers to it (runc issue 3922).  A failure
+ * does no harm. */
 void all_cpus(void)
 {
     unsigned char mask[CPU_MASK_BYTES];
@@ -82,7 +83,7 @@ int op_cpu_final(struct init *in, const struct plan_step *st)
     return cpus(in, step_str(in, st, S_CPU_FINAL_cpus), st->n[L_CPU_FINAL_cpus]);
 }
 
-/* While the capabilities are there: realtime classes take CAP_SYS_NICE. */
+/* Runs while we have CAP_SYS_NICE, which realtime classes need. */
 int op_scheduler(struct init *in, const struct plan_step *st)
 {
     struct sched_attributes attr;
@@ -111,14 +112,14 @@ int op_io_priority(struct init *in, const struct plan_step *st)
     return ret < 0 ? fault(in, -ret, "ioprio_set", -1, 0, "") : 0;
 }
 
-/* It stays across fork and execve.  After MOUNTED, when cpuset.mems has been written: the kernel keeps the policy
- * inside it, and adapts it when that changes later. */
+/* The policy persists across fork and execve.  Runs after MOUNTED, when cpuset.mems is set: the
+ * kernel restricts the policy to it, and adapts the policy to later changes. */
 int op_memory_policy(struct init *in, const struct plan_step *st)
 {
     uint32_t bytes = st->n[L_MEMORY_POLICY_nodes];
     long mode = (long)(st->n[N_MEMORY_POLICY_mode] | (uint32_t)st->policy << MPOL_FLAGS_SHIFT);
     const char *mask = bytes ? step_str(in, st, S_MEMORY_POLICY_nodes) : NULL;
-    long bits = bytes ? (long)bytes * 8 + 1 : 0; /* the kernel uses one bit less than the given number */
+    long bits = bytes ? (long)bytes * 8 + 1 : 0; /* the kernel uses one bit less than the number */
     int ret = (int)sys_ret(syscall(SYS_set_mempolicy, mode, mask, bits));
 
     return ret < 0 ? fault(in, -ret, "set_mempolicy", -1, 0, "") : 0;

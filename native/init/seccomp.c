@@ -21,8 +21,8 @@ static int load_fault(struct init *in, int err, uint32_t flags)
 {
     struct text t = text_in(in->fault.detail, sizeof(in->fault.detail));
 
-    /* No retry without the flags: each came from the profile, and a profile that is half applied is a
-     * surprise. */
+    /* Do not retry without the flags: the profile asked for each of them, and must not be half
+     * applied. */
     if (err == EINVAL && flags) {
         text_str(&t, "invalid argument: this kernel may not know one of the filter flags ");
         text_num(&t, flags);
@@ -41,19 +41,20 @@ int op_seccomp(struct init *in, const struct plan_step *st)
                                      .filter = step_str(in, st, S_SECCOMP_filter)};
 
     if (in->filtered)
-        return 0; /* the SECCOMP before CLONE_INIT did it */
+        return 0; /* the SECCOMP before CLONE_INIT loaded it */
     if (bytes == 0 || bytes % INSTRUCTION || bytes / INSTRUCTION > MAX_INSTRUCTIONS)
         return fault(in, EINVAL, "seccomp", -1, 0, "the filter has no instructions, or too many");
     if ((st->policy & P_SECCOMP_IF_PASSABLE) && !filter_passable(in, program.filter, program.len))
         return 0;
     if (st->policy & P_SECCOMP_LISTENER) {
         flags |= FLAG_NEW_LISTENER;
-        /* With TSYNC the two meanings of a positive result (a thread id, a descriptor) must be distinguished. */
+        /* With TSYNC a positive result is either a thread id or a descriptor.  This flag
+         * distinguishes them. */
         if (flags & FLAG_TSYNC)
             flags |= FLAG_TSYNC_ESRCH;
     }
-    /* The last moment at which every system call may still be made.  Nothing we opened may survive
-     * execve, not even a descriptor that some handler forgot to mark (CVE-2024-21626). */
+    /* From here on the filter restricts system calls.  No descriptor of ours may survive execve,
+     * not even one that a handler failed to mark (CVE-2024-21626). */
     int ret = sys_close_range(3 + in->plan->npreserve, ~0u, CLOSE_RANGE_CLOEXEC);
     if (ret < 0)
         return fault(in, -ret, "close_range", -1, 0, "");
@@ -63,8 +64,8 @@ int op_seccomp(struct init *in, const struct plan_step *st)
         return load_fault(in, -fd, flags);
     in->filtered = 1;
     if (st->policy & P_SECCOMP_LISTENER) {
-        /* Not sent as a descriptor: sendmsg may be forbidden already, or wait for a decision of the very
-         * listener that is being handed over.  The parent takes it with pidfd_getfd(2). */
+        /* Do not send the descriptor: the filter may already forbid sendmsg, or make it wait for
+         * the listener that is being handed over.  The parent takes it with pidfd_getfd(2). */
         send_msg(in, MSG_SECCOMP, (uint32_t)fd);
         wait_go(in);
         close(fd);

@@ -1,15 +1,16 @@
-/* OPEN_TREE, ENTER_ROOT, and the sources of bind mounts: what lies behind directories that the root of a user
+/* OPEN_TREE, ENTER_ROOT, and the sources of bind mounts behind directories that the root of a user
  * namespace may not search.
  *
- * The bundle, the state directory and the volumes of engines are below directories of mode 0700.  What is in
- * there is opened while we are still the caller, and used from inside the user namespace.
+ * The bundle, the state directory and the volumes of engines are below directories of mode 0700.
+ * init opens their content with the caller's credentials, and uses it inside the user namespace.
  */
 #include "fsapi.h"
 
 #define HAS(bit) ((st->policy & P_MOUNT_##bit) != 0)
 
-/* Before UNSHARE_USER.  A failure is not reported here: the source may be made by an earlier mount of the
- * configuration, or be within reach, and MOUNT reports it if it is neither. */
+/* Runs before UNSHARE_USER.  A failure is not reported here: an earlier mount of the
+ * configuration may create the source, or the source may be reachable later.  Otherwise MOUNT
+ * reports it. */
 int op_open_tree(struct init *in, const struct plan_step *st)
 {
     uint32_t slot = st->n[N_OPEN_TREE_slot];
@@ -21,8 +22,9 @@ int op_open_tree(struct init *in, const struct plan_step *st)
     int tree = sys_open_tree(AT_FDCWD, step_str(in, st, S_OPEN_TREE_path), flags);
     if (tree < 0)
         return 0;
-    /* The clone is a peer of the host's mount, where one made inside would be what the new mount namespace has
-     * made of it: what the container mounts below it must not show up on the host. */
+    /* The clone is a peer of the host's mount; a clone taken inside would have the propagation
+     * of the new mount namespace.  The container's mounts below it must not propagate to the
+     * host. */
     if (set_propagation(tree, st->n[N_OPEN_TREE_propagation]) < 0) {
         close(tree);
         return 0;
@@ -31,8 +33,8 @@ int op_open_tree(struct init *in, const struct plan_step *st)
     return 0;
 }
 
-/* Before UNSHARE: the working directory is, with the root, the one thing that unshare(2) translates into the new
- * mount namespace; a descriptor would go on meaning the old one. */
+/* Runs before UNSHARE: unshare(2) translates only the root and the working directory into the
+ * new mount namespace.  A descriptor would still refer to the old one. */
 int op_enter_root(struct init *in, const struct plan_step *st)
 {
     if (chdir(step_str(in, st, S_ENTER_ROOT_path)) < 0)
@@ -40,7 +42,7 @@ int op_enter_root(struct init *in, const struct plan_step *st)
     return 0;
 }
 
-/* The descriptor in the slot that the step names, taken out of it; -EBADF when there is none. */
+/* Take the descriptor out of the slot of the step.  Returns -EBADF if there is none. */
 static int take_tree(struct init *in, const struct plan_step *st)
 {
     uint32_t slot = st->n[N_MOUNT_tree];
@@ -64,9 +66,10 @@ int open_source(struct init *in, const struct plan_step *st)
                                  "no such descriptor came with the plan");
     }
     flags |= HAS(RECURSIVE) ? AT_RECURSIVE : 0u;
-    /* First from inside, if that goes: only such a clone keeps what the host has read-only, nosuid and so on
-     * locked.  EACCES: behind a directory that we may not search.  EINVAL: mounts below it are locked to it in
-     * the new mount namespace, and a bind that is not recursive would show what they cover. */
+    /* Try from inside first: only such a clone keeps the host's read-only, nosuid and other
+     * flags locked.  EACCES: the source is behind a directory that we may not search.  EINVAL:
+     * mounts below it are locked to it in the new mount namespace, and a non-recursive bind
+     * would reveal what they cover. */
     tree = sys_open_tree(AT_FDCWD, step_str(in, st, S_MOUNT_source), flags);
     if ((tree == -EACCES || tree == -EINVAL) && st->n[N_MOUNT_tree]) {
         int stand_in = take_tree(in, st);

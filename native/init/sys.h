@@ -1,8 +1,9 @@
-/* System calls and constants that libc may not have: thin wrappers that return the value or -errno.
+/* System calls and constants that libc may lack: thin wrappers that return the value or -errno.
  *
- * Include this file first: it asks for _GNU_SOURCE.  musl-gcc has no kernel headers on its include path, and
- * <linux/mount.h> contradicts glibc's <sys/mount.h>, so nothing of <linux/...> is included anywhere in init:
- * what the kernel's ABI fixes is written down here.  Numbers above 423 are the same on every architecture.
+ * Include this file first, because it defines _GNU_SOURCE. musl-gcc has no kernel headers in its
+ * include path, and <linux/mount.h> conflicts with glibc's <sys/mount.h>, so init includes no
+ * <linux/...> header.  This file defines the constants of the kernel ABI instead.  Numbers above
+ * 423 are the same on every architecture.
  */
 #ifndef PYRUNC_SYS_H
 #define PYRUNC_SYS_H
@@ -24,7 +25,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Own names for the numbers: __NR_* depends on the age of the headers. */
+/* Our own names for the numbers: __NR_* depends on the version of the headers. */
 enum sys_number {
     NR_pidfd_send_signal = 424,
     NR_open_tree = 428,
@@ -66,8 +67,8 @@ struct sys_open_how {
 #define RESOLVE_IN_ROOT       0x10
 #endif
 
-/* --- the mount API.  glibc 2.36 and later define some of these as enum members with a macro of the same
- *     name, which is why <sys/mount.h> is included above and each constant is asked for by itself. --- */
+/* --- The mount API. glibc 2.36 and later define some of these as enum members with a macro of
+ * the same name, so <sys/mount.h> is included above, and each constant is tested separately. --- */
 struct sys_mount_attr {
     uint64_t attr_set;
     uint64_t attr_clr;
@@ -183,7 +184,8 @@ struct sys_mount_attr {
 #ifndef MS_LAZYTIME
 #define MS_LAZYTIME (1 << 25)
 #endif
-/* f_flags of statfs(2); <sys/statvfs.h> of glibc and musl disagree about who may see the names */
+/* f_flags of statfs(2); glibc and musl disagree on the visibility of the names in
+ * <sys/statvfs.h> */
 #define SYS_ST_NOATIME  0x0400
 #define SYS_ST_RELATIME 0x1000
 
@@ -228,13 +230,14 @@ struct sys_clone_args {
 #define MFD_ALLOW_SEALING 2
 #endif
 
-/* The kernel's return value as we want it; one place where errno is read. */
+/* Convert the result of a system call to a value or -errno.  Only this function reads errno for
+ * it. */
 static inline long sys_ret(long value)
 {
     return value < 0 ? -(long)errno : value;
 }
 
-/* One read or write, made again when a signal came before anything was transferred. */
+/* A single read or write, restarted if a signal interrupted it before any transfer. */
 static inline ssize_t sys_read(int fd, void *data, size_t len)
 {
     ssize_t n;
@@ -326,7 +329,7 @@ static inline int sys_faccessat2(int dirfd, const char *path, int mode, int flag
     return (int)sys_ret(syscall(NR_faccessat2, (long)dirfd, path, (long)mode, (long)flags));
 }
 
-/* The call without flags: real ids decide.  For filters that know faccessat2 only as "unknown". */
+/* The call without flags checks the real ids.  For filters that do not know faccessat2(2). */
 static inline int sys_faccessat(int dirfd, const char *path, int mode)
 {
     return (int)sys_ret(syscall(SYS_faccessat, (long)dirfd, path, (long)mode));
@@ -347,7 +350,7 @@ static inline long sys_keyctl(int op, long a, long b, long c)
     return sys_ret(syscall(NR_keyctl, (long)op, a, b, c, 0L));
 }
 
-/* Not libc's: those may signal "all threads" first (musl), which costs system calls that a filter may
+/* Raw calls: libc's may first signal all threads (musl), with system calls that a filter may
  * forbid. */
 static inline int sys_setresuid(uint32_t id)
 {
@@ -364,11 +367,11 @@ static inline int sys_setgroups(size_t count, const uint32_t *gids)
     return (int)sys_ret(syscall(SYS_setgroups, count, gids));
 }
 
-/* --- a descriptor that closes itself at the end of the scope: int AUTO_CLOSE fd = ... --- */
+/* --- A descriptor that is closed at the end of its scope: int AUTO_CLOSE fd = ... --- */
 static inline void sys_auto_close(const int *fd)
 {
     if (*fd >= 0) {
-        int saved = errno; /* the error that made us leave the scope is read after this */
+        int saved = errno; /* the caller reads the error after this */
         close(*fd);
         errno = saved;
     }

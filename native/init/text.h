@@ -1,5 +1,5 @@
-/* Build a short text in a fixed buffer: always NUL-terminated, cut at the end.  stdio would be a third of
- * init. */
+/* Build a short text in a fixed buffer.  It is always NUL-terminated, and truncated if it does
+ * not fit. stdio would be a third of init. */
 #ifndef PYRUNC_TEXT_H
 #define PYRUNC_TEXT_H
 
@@ -8,7 +8,7 @@
 
 struct text {
     char *at;
-    char *end; /* where the last possible NUL goes */
+    char *end; /* the last byte of the buffer, for the NUL */
 };
 
 static inline struct text text_in(char *buf, size_t size)

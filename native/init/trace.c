@@ -1,7 +1,7 @@
-/* When each step began: times that go to a parent that asked for them (docs/adr/0025-trace.md).
+/* Times at which steps start, sent to a parent that requested them (docs/adr/0025-trace.md).
  *
- * They are collected in one record, which is sent when it is full and before a step after which it could not be sent
- * any more, or not by this process.
+ * One record collects them.  It is sent when it is full, and before a step after which this process
+ * could not send it.
  */
 #include "sys.h"
 
@@ -10,16 +10,17 @@
 
 #include "init.h"
 
-/* Static storage: an init that is not traced never has this page. */
+/* Static storage: an init without tracing never allocates this page. */
 static struct {
     struct msg record;
     int stopped;
-    int asked; /* the filter, whether it lets through what we need */
+    int asked; /* the filter was checked */
 } trace;
 
 _Static_assert(offsetof(struct msg, detail) % 8 == 0, "times in a record");
 
-/* CLOCK_REALTIME: it is the same in every time namespace, so that the parent's times and ours are of one clock. */
+/* CLOCK_REALTIME is the same in every time namespace, so the parent's times and ours are
+ * comparable. */
 static void add_time(void)
 {
     struct msg *m = &trace.record;
@@ -37,7 +38,7 @@ static int channel(const struct init *in)
     return in->error_fd >= 0 ? in->error_fd : in->sock;
 }
 
-/* A gone parent is found by whatever is said to it next. */
+/* Ignore errors: the next message to the parent detects that it is gone. */
 static void send_times(const struct init *in)
 {
     if (trace.record.value)
@@ -47,8 +48,9 @@ static void send_times(const struct init *in)
     trace.record.step = in->step;
 }
 
-/* Whether the times end here.  A filter may kill for the clock, which is a system call where the vDSO cannot read it,
- * and for the write.  A `start` that did not ask for times takes a record for the failure of a step. */
+/* Returns 1 if no more times may be sent.  A filter may kill for the write, and for the clock,
+ * which is a system call where the vDSO cannot read it.  A `start` that did not request times
+ * would treat a record as the failure of a step. */
 static int stopped(const struct init *in)
 {
     if (in->filtered && !trace.asked) {
@@ -60,7 +62,7 @@ static int stopped(const struct init *in)
     return trace.stopped;
 }
 
-/* After these steps another process goes on, the socket is closed, or the parent is at work. */
+/* After these steps another process continues, the socket is closed, or the parent is working. */
 static int leaves(uint16_t op)
 {
     switch (op) {
@@ -88,7 +90,7 @@ void trace_step(struct init *in)
     if (trace.record.value < MSG_TIMES && !leaves(in->steps[in->step].op))
         return;
     send_times(in);
-    add_time(); /* again: the write does not belong to the step */
+    add_time(); /* again: the write is not part of the step */
 }
 
 void trace_failed(struct init *in)

@@ -23,8 +23,8 @@ int op_domainname(struct init *in, const struct plan_step *st)
     return 0;
 }
 
-/* "net/../kernel/core_pattern" would pass as a key of the network namespace (CVE-2022-0811 was of that kind);
- * the configuration is checked for it, this is the second lock. */
+/* "net/../kernel/core_pattern" would pass as a key of the network namespace (CVE-2022-0811 was
+ * similar).  The validation of the configuration refuses it; this is a second check. */
 static int has_dotdot(const char *path)
 {
     for (const char *at = path; (at = strstr(at, "..")); at += 2)
@@ -33,8 +33,8 @@ static int has_dotdot(const char *path)
     return 0;
 }
 
-/* The host's procfs serves: what is below sys/ belongs to the namespaces of who opens it, not to the mount,
- * and the container's own /proc may be a trap by now (CVE-2025-52881). */
+/* Use the host's procfs: files below sys/ belong to the namespaces of the process that opens
+ * them, not to the mount.  The container's own /proc may be a trap (CVE-2025-52881). */
 int op_sysctl(struct init *in, const struct plan_step *st)
 {
     char path[PATH_BUF];
@@ -50,8 +50,8 @@ int op_sysctl(struct init *in, const struct plan_step *st)
     int AUTO_CLOSE fd = open_proc(in, path, O_WRONLY);
     if (fd < 0)
         return fault(in, -fd, "open", S_SYSCTL_key, 0, fd == -EXDEV ? "something is mounted over it" : "");
-    /* An empty value is a write of nothing, which the kernel takes without looking; a newline is an empty
-     * value. */
+    /* An empty value would be a write of zero bytes, which the kernel ignores.  A newline is an
+     * empty value. */
     size_t len = strlen(value);
     ssize_t done = len ? sys_write(fd, value, len) : sys_write(fd, "\n", 1);
     if (done < 0)
