@@ -261,7 +261,7 @@ def test_what_cannot_be_put_back_is_told_in_the_log(case: Case, tmp_path: Path) 
     case.kernel.refuse["/c", "cpu.weight"] = [errno.EINVAL] * 3
     with pytest.raises(SysError):
         update.update(case.container(), {"cpu": {"shares": 512}}, case.log)
-    assert "cpu.weight of cgroup /c could not be put back" in (tmp_path / "log").read_text()
+    assert "cannot restore cpu.weight of cgroup /c" in (tmp_path / "log").read_text()
 
 
 def test_device_rules(case: Case) -> None:

@@ -1,1 +1,1 @@
-"""Containers that exist: start, kill, delete, update, measure, and what is left of a damaged one."""
+"""Operations on existing containers: start, kill, delete, update, measure, salvage."""

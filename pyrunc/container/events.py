@@ -1,4 +1,4 @@
-"""What happens in containers: statistics at intervals, and the OOM killer, until they have stopped."""
+"""Events of containers until they stop: periodic statistics, and kills by the OOM killer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
         type: Literal["stats", "oom"]
         id: str
-        data: NotRequired[Any]  # of stats; pyrunc/api/types.py names the members
+        data: NotRequired[Any]  # statistics; pyrunc/api/types.py defines the members
 
     Emit = Callable[[Event], object]
 
@@ -32,7 +32,7 @@ _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10
 
 
 def duration(text: str) -> float | None:
-    """Seconds of a duration as Go writes them: ``5s``, ``1m30s``, ``1.5h``, ``250ms``; None when it is none."""
+    """Parse a Go duration (``5s``, ``1m30s``, ``1.5h``, ``250ms``).  Returns seconds, or None."""
     rest = text.removeprefix("+")
     if rest == "0":
         return 0.0
@@ -49,7 +49,7 @@ def duration(text: str) -> float | None:
 
 
 def measure(container: Container) -> Event:
-    """The stats event of a container.  Raises StateError when it has stopped, PyruncError."""
+    """The stats event of a container.  Raises StateError if it has stopped, PyruncError."""
     if container.status() in ("stopped", "creating"):
         raise StateError("container not running")
     data = stats.read(container.data.get("cgroup_dir") or "")
@@ -57,12 +57,15 @@ def measure(container: Container) -> Event:
 
 
 class Watch:
-    """One container that is watched; ``fd`` (-1: no memory controller) becomes ready when memory.events changes."""
+    """A watched container.
+
+    ``fd`` becomes ready when memory.events changes; it is -1 without a memory controller.
+    """
 
     __slots__ = ("container", "fd", "kills", "pidfd")
 
     def __init__(self, container: Container) -> None:
-        """Raises StateError when it has stopped, OSError."""
+        """Open the descriptors.  Raises StateError if the container has stopped, OSError."""
         self.container, self.fd = container, -1
         self.pidfd = container.open_init() if container.status() not in ("stopped", "creating") else -1
         if self.pidfd < 0:
@@ -74,25 +77,25 @@ class Watch:
         self.kills = self.oom_kills()
 
     def oom_kills(self) -> int:
-        """How many processes the OOM killer took so far; reading is what makes the descriptor wait for the next."""
+        """The number of OOM kills so far.  The read also re-arms the descriptor."""
         if self.fd < 0:
             return 0
         try:
             posix.lseek(self.fd, 0, 0)
             return stats.pairs(fs.read_fd(self.fd, 65536).decode("ascii", "replace")).get("oom_kill", 0)
-        except OSError:  # the cgroup is gone
+        except OSError:  # the cgroup was removed
             posix.close(self.fd)
             self.fd = -1
             return self.kills
 
     def news(self) -> Iterator[Event]:
-        """An event when the OOM killer struck since the last time; one for all it took meanwhile."""
+        """Yield one event if there were OOM kills since the last call."""
         before, self.kills = self.kills, self.oom_kills()
         if self.kills > before:
             yield {"type": "oom", "id": self.container.id}
 
     def close(self) -> None:
-        """Release the descriptors."""
+        """Close the descriptors."""
         for fd in (self.pidfd, self.fd):
             if fd >= 0:
                 posix.close(fd)
@@ -100,13 +103,16 @@ class Watch:
 
 
 def follow(containers: list[Container], interval: float, emit: Emit, log: Log) -> None:
-    """Emit the events of `watch`.  Raises StateError."""
+    """Pass the events of `watch` to ``emit``.  Raises StateError."""
     for event in watch(containers, interval, log):
         emit(event)
 
 
 def watch(containers: list[Container], interval: float, log: Log) -> Iterator[Event]:
-    """Events until every container has stopped; statistics each ``interval`` seconds.  Raises StateError."""
+    """Yield events until all containers have stopped, with statistics every ``interval`` seconds.
+
+    Raises StateError.
+    """
     watches: list[Watch] = []
     try:
         for container in containers:
@@ -128,8 +134,7 @@ def watch(containers: list[Container], interval: float, log: Log) -> Iterator[Ev
 
 
 def wait(watches: list[Watch], seconds: float) -> None:
-    """Wait until a container ends, its memory.events changes (kernfs reports it as POLLPRI), or
-    the time has come."""
+    """Wait until a container ends, memory.events changes (POLLPRI), or ``seconds`` pass."""
     poller = select.poll()
     for watch in watches:
         poller.register(watch.pidfd, select.POLLIN)
@@ -146,7 +151,7 @@ def ended(pidfd: int) -> bool:
 
 
 def sample(containers: list[Container], log: Log) -> Iterator[Event]:
-    """Statistics of each; one that cannot be measured this time is only noted: it may be stopping."""
+    """Yield the statistics of each container; only log failures: it may be stopping."""
     for container in containers:
         try:
             event = measure(container)
@@ -157,12 +162,12 @@ def sample(containers: list[Container], log: Log) -> Iterator[Event]:
 
 
 def open_all(store: state.Store, ids: list[str]) -> tuple[list[Container], list[str]]:
-    """The containers of these ids, and for each that cannot be opened why."""
+    """Open containers by id.  Returns them, and an error for each that cannot be opened."""
     found, problems = [], []
     for id in ids:
         try:
             found.append(store.open(id))
-        except state.NotFound as error:  # names the id itself
+        except state.NotFound as error:  # the message contains the id
             problems.append(str(error))
         except StateError as error:
             problems.append(f"{id}: {error}" if len(ids) > 1 else str(error))

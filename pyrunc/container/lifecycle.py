@@ -1,7 +1,7 @@
-"""The life of a container that exists, from its start to its end: what the verbs and the Python API share.
+"""Operations on an existing container, shared by the commands and the Python API.
 
-Bounded everywhere: a process in uninterruptible sleep or a cgroup that does not empty ends in an error that names the
-survivor, never in an endless loop (crun #868).
+All waits are bounded: a process in uninterruptible sleep, or a cgroup that does not become empty,
+causes an error that names the survivor, not an endless loop (crun #868).
 """
 
 from __future__ import annotations
@@ -25,30 +25,31 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Hook
     from pyrunc.state import Container, Store
 
-# Seconds of patience with another pyrunc that holds the container: first it may finish, then it is asked to stop (a
-# create undoes what it has done), then it is killed.  Together they are state.LOCK_TIMEOUT.
+# Seconds to wait for another pyrunc that holds the lock: until it finishes, after SIGTERM (a create
+# undoes its work), and after SIGKILL.  The sum is state.LOCK_TIMEOUT.
 PATIENCE = (1.0, 5.0, 4.0)
 RELEASE = b"0"  # START_PLAIN of plan.h
-KILL_TIMEOUT = 10.0  # seconds until a killed process must be gone, as with runc
+KILL_TIMEOUT = 10.0  # seconds until a killed process must have ended, as in runc
 _ATTEMPTS = 100
-_PAUSE_FIRST, _PAUSE_MOST = 10, 100  # milliseconds between two looks at a process that does not end
+_PAUSE_FIRST, _PAUSE_MOST = 10, 100  # polling interval in ms
 
 
 def start(container: Container, log: Log, *, notify: bool = True) -> None:
-    """Start a created container; returns when its program was executed.
+    """Start a created container, and return after its program was executed.
 
-    ``notify``: wait for READY=1 when our environment has NOTIFY_SOCKET.
+    ``notify``: wait for READY=1 if our environment has NOTIFY_SOCKET.
 
-    Raises StateError in any other status, and the failing step's error when the execve or a hook fails.  After an
-    execve that failed the container is stopped, as with runc and crun.  After a startContainer or poststart hook that
-    failed it is gone, and its poststop hooks have run (runtime.md, lifecycle 7 and 9: continue at step 12).
+    Raises StateError in any other status, and the error of the failed step if the execve or a hook
+    fails.  After a failed execve the container is stopped, as in runc and crun.  After a failed
+    startContainer or poststart hook it is deleted, and its poststop hooks have run (runtime.md,
+    lifecycle 7 and 9: continue at step 12).
     """
     status = container.status()
     if status != "created":
         raise StateError(
             {
                 "stopped": "cannot start a container that has stopped",
-                # Frozen before or after its start; init would not see that it was released.
+                # A frozen init would not notice its release.
                 "paused": "cannot start a container in the paused state",
             }.get(status, f"cannot start an already {status} container")
         )
@@ -72,7 +73,7 @@ def start(container: Container, log: Log, *, notify: bool = True) -> None:
     if listed:
         try:
             run_hooks(container, "poststart", listed, container.oci_state("running"), log, fatal=True)
-        except BaseException:  # also what kept us from calling them
+        except BaseException:  # also if the hooks could not be called
             give_up(container, log)
             raise
     if proxy is not None:
@@ -89,9 +90,10 @@ def explain(container: Container, name: str, number: int) -> str:
 
 
 def release_init(container: Container, log: Log, release: int, errors_fd: int) -> bytes:
-    """Release init and wait for the end of its waiting: its error record, or b"" when the program is executed.
+    """Release init, and return its error record, or b"" after it has executed the program.
 
-    Raises PyruncError, OSError; the container is stopped then, because a `start` that failed must not have started.
+    Raises PyruncError, OSError after the container was stopped: a failed `start` must not leave it
+    running.
     """
     try:
         try:
@@ -108,17 +110,20 @@ def release_init(container: Container, log: Log, release: int, errors_fd: int) -
 
 
 def stop(container: Container, log: Log) -> None:
-    """End a container whose start failed.  Raises nothing: why it failed is what the caller wants to know."""
+    """Kill a container whose start failed.
+
+    Errors are logged: the original error is the one to report.
+    """
     insist(kill_and_wait, container, log)
 
 
 def give_up(container: Container, log: Log) -> None:
-    """Delete a container whose start failed, as `stop` does."""
+    """Delete a container whose start failed.  Errors are logged."""
     insist(lambda container: remove(container, log), container, log)
 
 
 def insist(end: Callable[[Container], object], container: Container, log: Log) -> None:
-    """Call ``end``, again when there is no memory: the way up from where that was noticed has freed some."""
+    """Call ``end``, and repeat it after a MemoryError: unwinding the stack has freed memory."""
     for _ in range(_ATTEMPTS):
         try:
             end(container)
@@ -130,7 +135,7 @@ def insist(end: Callable[[Container], object], container: Container, log: Log) -
 
 
 def notify_proxy(container: Container) -> Proxy | None:
-    """The sd_notify proxy, when `create` and `start` were both called by a service manager."""
+    """The sd_notify proxy, if a service manager called both `create` and `start`."""
     host = fs.getenv("NOTIFY_SOCKET")
     if not host or not container.data.get("notify"):
         return None
@@ -140,11 +145,11 @@ def notify_proxy(container: Container) -> Proxy | None:
 
 
 def wait_ready(container: Container, proxy: Proxy) -> None:
-    """Hold `start` until the service says READY or ends, as its manager expects of a notify service."""
+    """Wait until the service sends READY or ends, as service managers expect of Type=notify."""
     fd = container.open_init()
     if fd < 0:
         return
-    container.unlock()  # it may take long; kill and delete must work meanwhile
+    container.unlock()  # the wait may be long; kill and delete must not block
     try:
         proxy.wait(fd, container.data["pid"])
     finally:
@@ -153,7 +158,7 @@ def wait_ready(container: Container, proxy: Proxy) -> None:
 
 
 def read_record(fd: int) -> bytes:
-    """One record from the error fifo, b"" at EOF (execve closed it)."""
+    """Read a record from the error fifo; b"" at EOF, which means that execve closed it."""
     data = b""
     while len(data) < handshake.RECORD_SIZE:
         chunk = posix.read(fd, handshake.RECORD_SIZE - len(data))
@@ -171,18 +176,18 @@ def driver_of(container: Container) -> Driver:
 
 
 def kill(container: Container, number: int, *, everyone: bool = False) -> None:
-    """Send a signal to the first process, or to ``everyone``, also when the first one has ended.
+    """Send a signal to the first process; with ``everyone``, to all, even if the first has ended.
 
-    Raises StateError when there is nobody, unless ``everyone`` was asked for; OSError, PyruncError.
+    Raises StateError if there is no process, unless ``everyone`` is set; OSError, PyruncError.
     """
     if everyone and container.data.get("cgroup"):
-        # containerd also sends this after init's end: what is left in the cgroup must go.  An init that has left its
-        # cgroup, as systemd does, is signalled by its pid.
+        # containerd also does this after init has ended, to kill the rest of the cgroup.  An init
+        # that has left its cgroup, as systemd does, is signalled by pid.
         if not container.kill_cgroup(number):
             container.kill_init(number)
         return
     stopped = container.status() in ("creating", "stopped") or not container.kill_init(number)
-    # In a shared pid namespace the others outlive the first process; a create at work ends what is its own.
+    # In a shared pid namespace, other processes outlive the first.  A running create kills its own.
     if stopped and number == SIGKILL and not container.creating():
         stopped = not container.kill_cgroup(number)
     if stopped and not everyone:
@@ -190,7 +195,10 @@ def kill(container: Container, number: int, *, everyone: bool = False) -> None:
 
 
 def pause(container: Container) -> None:
-    """Freeze a locked container; returns when all its processes are stopped.  Raises StateError, PyruncError."""
+    """Freeze a locked container, and return after all its processes are frozen.
+
+    Raises StateError, PyruncError.
+    """
     status = container.status()
     if status == "paused":
         raise StateError("container is already paused")
@@ -200,16 +208,21 @@ def pause(container: Container) -> None:
 
 
 def resume(container: Container) -> None:
-    """Thaw a locked container; returns when its processes run.  Raises StateError, PyruncError."""
-    # The status alone is not enough: a created container that was frozen by hand must not stay
-    # frozen forever.
+    """Thaw a locked container, and return after its processes run.
+
+    Raises StateError, PyruncError.
+    """
+    # Do not rely on the status: a created container that another program has frozen must thaw.
     if not (container.init_alive() and container.frozen()):
         raise StateError("container not paused")
     driver_of(container).thaw(container.data["cgroup"])
 
 
 def kill_and_wait(container: Container, timeout: float = KILL_TIMEOUT) -> None:
-    """SIGKILL to the first process, then wait for its end.  Raises PyruncError naming what survives."""
+    """Send SIGKILL to the first process and wait for its end.
+
+    Raises PyruncError if it survives.
+    """
     fd = container.open_init() if container.init_alive() else -1
     if fd < 0:
         return
@@ -222,10 +235,10 @@ def kill_and_wait(container: Container, timeout: float = KILL_TIMEOUT) -> None:
 
 
 def await_end(container: Container, fd: int, timeout: float) -> None:
-    """Wait for the end of the first process, whose pidfd is ``fd``.  Raises PyruncError after ``timeout`` seconds.
+    """Wait for the end of the first process, whose pidfd is ``fd``.
 
-    The pidfd alone would make us wait for others: while a process that joined its pid namespace from outside is a
-    zombie that its parent has not reaped, the first one is not even that.
+    The pidfd is not sufficient: the first process does not become a zombie while its pid namespace
+    has an unreaped zombie that joined from outside.  Raises PyruncError after ``timeout`` seconds.
     """
     deadline, pause = time.monotonic() + timeout, _PAUSE_FIRST
     while not _ended(fd, pause) and container.init_alive():
@@ -238,18 +251,18 @@ def await_end(container: Container, fd: int, timeout: float) -> None:
 
 
 def _ended(fd: int, timeout_ms: int) -> bool:
-    """Whether the process of a pidfd has ended, waiting for that; a child of ours is reaped."""
+    """Wait for the process of a pidfd, and reap our own child.  Returns whether it has ended."""
     try:
         processes.wait(fd, timeout_ms)
     except (TimeoutError, InterruptedError):
         return False
     except OSError:
-        pass  # not our child, and it has ended
+        pass  # not our child; it has ended
     return True
 
 
 def reap(pid: int) -> None:
-    """Collect the process when it is our own child (`run`); a zombie would keep its cgroup busy."""
+    """Reap the process if it is our child (`run`); a zombie would keep its cgroup busy."""
     try:
         posix.waitpid(pid, posix.WNOHANG)
     except OSError:
@@ -257,14 +270,13 @@ def reap(pid: int) -> None:
 
 
 def remove(container: Container, log: Log, *, poststop: bool = True) -> None:
-    """Kill what is left of a container and remove all that create made, then run its poststop hooks (warnings only).
+    """Kill and remove a locked container, then run its poststop hooks, whose failures are warnings.
 
-    The container must be locked.  Raises PyruncError when something survives; its state is still there then, so that
-    the call can be repeated.
+    Raises PyruncError if something survives; the state is kept, so that the call can be repeated.
     """
     kill_and_wait(container)
     path = container.data.get("cgroup")
-    if path and container.this_boot():  # a reboot removed ours; the current one with its name is not ours
+    if path and container.this_boot():  # after a reboot, a cgroup of this name is not ours
         driver = driver_of(container)
         driver.kill(path, SIGKILL, stays=container.keeps_cgroup())
         driver.remove(path, KILL_TIMEOUT, container.data.get("cgroup_made"))
@@ -289,30 +301,33 @@ def remove(container: Container, log: Log, *, poststop: bool = True) -> None:
 
 
 def delete(container: Container, log: Log) -> None:
-    """Remove a container that has stopped, or was never started.  Raises StateError for any other, PyruncError."""
-    refuse(container)  # at once, where waiting for the lock cannot change the answer
+    """Remove a stopped or created container.
+
+    Raises StateError in any other status, PyruncError.
+    """
+    refuse(container)  # fail without waiting for the lock
     with container:
         refuse(container)
         remove(container, log)
 
 
 def refuse(container: Container) -> None:
-    """Raise StateError unless the container may be deleted without force."""
+    """Raises StateError unless the container can be deleted without force."""
     status = container.status()
     if status not in ("stopped", "created"):
         raise StateError(f"cannot delete container {container.id} that is not stopped: {status}")
 
 
 def delete_by_force(store: Store, id: str, log: Log) -> None:
-    """Remove whatever is there: a container that runs, the remains of a killed create, a damaged state, or nothing.
+    """Remove a container in any status, including a killed create, a damaged state, or none at all.
 
-    Raises Busy when another pyrunc keeps the container, SysError, PyruncError.
+    Raises Busy if another pyrunc holds the lock, SysError, PyruncError.
     """
     try:
         container = store.find(id)
         take(container)
     except state.NotFound:
-        return  # engines do this after every failed create
+        return  # engines call this after every failed create
     try:
         read_or_salvage(container)
         remove(container, log)
@@ -321,7 +336,7 @@ def delete_by_force(store: Store, id: str, log: Log) -> None:
 
 
 def read_or_salvage(container: Container) -> None:
-    """Read the state, or find out what a damaged one leaves to remove.  Raises Damaged, SysError, MemoryError."""
+    """Read the state; recover a damaged one.  Raises Damaged, SysError, MemoryError."""
     try:
         container.load()
     except state.Damaged:
@@ -332,7 +347,7 @@ def read_or_salvage(container: Container) -> None:
 
 
 def take(container: Container) -> None:
-    """Lock a container in whatever state.  Raises Busy, NotFound, SysError."""
+    """Lock a container, and stop its creator if necessary.  Raises Busy, NotFound, SysError."""
     for step, seconds in enumerate(PATIENCE):
         try:
             container.acquire(seconds)
@@ -344,9 +359,9 @@ def take(container: Container) -> None:
 
 
 def stop_maker(container: Container, number: int) -> None:
-    """Signal the pyrunc that is creating the container: the very process, not one that got its pid.
+    """Signal the pyrunc that is creating the container, identified by pid and start time.
 
-    Not a program that uses pyrunc as a library: that one has other things to do.
+    A program that uses pyrunc as a library is not signalled.
     """
     try:
         container.load()
@@ -361,7 +376,7 @@ def stop_maker(container: Container, number: int) -> None:
 
 
 def run_hooks(container: Container, kind: str, listed: list[Hook], text: str, log: Log, *, fatal: bool) -> None:
-    """Hooks of one kind in the runtime's namespaces; ``text`` is the state they read."""
+    """Run the hooks of a kind in the runtime's namespaces, with the state ``text`` on stdin."""
     from pyrunc import hooks
 
     bundle = container.data.get("bundle") or "/"

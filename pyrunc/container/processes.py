@@ -1,4 +1,4 @@
-"""Which processes belong to a container: those of its cgroup, or what can be said without one."""
+"""The processes of a container: those in its cgroup, or an approximation without a cgroup."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ TIMEOUT = 10.0  # seconds for the walk through a tree of cgroups
 
 
 def pids(container: Container) -> tuple[list[int], str]:
-    """The processes in our pid namespace, and where they were looked for ("" for the cgroup).
+    """The container's pids in our pid namespace, and their source ("" for the cgroup).
 
-    Raises OSError when they cannot be known now, SysError.
+    Raises OSError if they cannot be determined now, SysError.
     """
     if not container.this_boot():
         return [], ""
@@ -27,7 +27,8 @@ def pids(container: Container) -> tuple[list[int], str]:
             return tree.members(directory, TIMEOUT), ""
         except OSError as error:
             raise SysError(directory, "read", error.errno or 0).within("cgroup.procs") from error
-    # None of its own, or one that was removed after a service manager in the container had moved everything elsewhere.
+    # The container has no cgroup, or a service manager in it has moved its processes and removed
+    # it.
     if not container.init_alive():
         return [], ""
     init = container.data["pid"]

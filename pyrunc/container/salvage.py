@@ -1,8 +1,8 @@
-"""What a container may have left whose state.json is not ours: for `delete --force`.
+"""Recover the resources of a container with a damaged state.json, for `delete --force`.
 
-Clues, from the best to the worst: intent.json; a pid and start time in what is left of the texts, or the process that
-still waits for `start`, and the cgroup of this very process; a cgroup in the texts; the one that config.json asks for.
-A container of which nothing is known stays where it is: to remove it would be to say that its processes are gone.
+Sources, best first: intent.json; the cgroup of the first process, found by pid and start time in
+the damaged files or as the process that waits for `start`; a cgroup in the damaged files; the
+cgroupsPath of config.json.  If nothing is known, the container is kept: its processes may be alive.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
     Clues = dict[str, Any]  # members of a damaged state, with the types of _KINDS
 
-# What a `create` makes before it saves its first state, when nothing else exists yet.
+# Names that `create` may create before it saves its first state.
 _FIRST = frozenset((".state.json.tmp", "notify"))
 _KINDS = (("pid", int), ("starttime", int), ("bootid", str), ("cgroup", str), ("cgroup_made", list))
 _WALK_SECONDS = 10.0
 
 
 def recover(container: Container) -> None:
-    """Fill ``container.data`` with what has to be removed.
+    """Fill ``container.data`` with the resources to remove.
 
-    Raises Damaged when that cannot be found out, SysError or MemoryError when it cannot be known now.
+    Raises Damaged if they are unknown, SysError or MemoryError if they cannot be determined now.
     """
     container.data = {"id": container.id, "status": "running", "pid": 0, "cgroup": ""}
     if _FIRST.issuperset(fs.names(container.dir)):
@@ -59,15 +59,15 @@ def recover(container: Container) -> None:
 
 
 def keep(container: Container) -> None:
-    """Save what was found out: should this `delete` be killed, the next one finds no process that leads to the rest."""
+    """Save the recovered state, because its sources may be gone if this `delete` is killed."""
     try:
         container.save()
     except PyruncError:
-        pass  # a full disk, a directory in the place of the file
+        pass  # for example a full disk, or a directory of that name
 
 
 def content(container: Container, name: str) -> bytes:
-    """The bytes of one of our files, b"" when there are none.  Raises SysError."""
+    """The content of a file in the state directory, b"" if there is none.  Raises SysError."""
     try:
         return container.read_bytes(name)
     except (ValueError, FileNotFoundError):
@@ -77,9 +77,10 @@ def content(container: Container, name: str) -> bytes:
 
 
 def clues(text: bytes) -> Clues:
-    """The members of a damaged state that still have the right type.
+    """The members of a damaged state that have the right type.
 
-    In a text that is not JSON any more, `Container.reserve` has put these next to each other and before all free text.
+    In a file that is no longer JSON, they are adjacent and before any free text, because
+    `Container.reserve` writes them in this order.
     """
     data = parsed(text)
     if type(data) is not dict:
@@ -90,7 +91,7 @@ def clues(text: bytes) -> Clues:
 
 
 def parsed(text: bytes) -> object:
-    """A JSON document, None when it is not one."""
+    """A parsed JSON document, or None."""
     try:
         return jsontext.loads(text)
     except ValueError:
@@ -98,7 +99,7 @@ def parsed(text: bytes) -> object:
 
 
 def earlier_boot(clue: Clues) -> bool:
-    """Whether the container is known to be one of an earlier boot: nothing of it is left then."""
+    """Whether the container is from an earlier boot, so that it has no processes or cgroups."""
     return bool(clue.get("bootid")) and clue["bootid"] != procfs.boot_id()
 
 
@@ -106,9 +107,9 @@ def earlier_boot(clue: Clues) -> bool:
 
 
 def first_process(container: Container, found: list[Clues]) -> Process | None:
-    """Pid and start time of the container's first process, None unless it is alive."""
+    """Pid and start time of the container's first process, or None if it is not alive."""
     for clue in found:
-        # Without the boot a start time proves nothing.
+        # A start time identifies a process only within a boot.
         if clue.get("bootid") and procfs.alive(clue.get("pid"), clue.get("starttime")):
             return {"pid": clue["pid"], "starttime": clue["starttime"]}
     pid = waiting_process(container)
@@ -116,7 +117,7 @@ def first_process(container: Container, found: list[Clues]) -> Process | None:
 
 
 def waiting_process(container: Container) -> int:
-    """The process that waits for `start`, 0 without one: it has the fifo open, which nobody else can."""
+    """The pid of the process that waits for `start`, or 0: only this process has the fifo open."""
     try:
         fd = posix.open(container.fifo("start"), O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW)
     except OSError as error:
@@ -135,7 +136,7 @@ def waiting_process(container: Container) -> int:
 
 
 def has_open(pid: int, file: posix.stat_result) -> bool:
-    """Whether a process has a file open; False when it has ended, or belongs to another user."""
+    """Whether a process has a file open; False if it has ended or belongs to another user."""
     try:
         descriptors = fs.names(f"/proc/{pid}/fd")
     except OSError as error:
@@ -158,9 +159,10 @@ def has_open(pid: int, file: posix.stat_result) -> bool:
 
 
 def choose(container: Container, found: list[Clues], facts: HostFacts) -> str:
-    """The container's cgroup: of the candidates the first that exists, "" without one.
+    """The container's cgroup: the first candidate that exists, or "".
 
-    Where none exists, and no process either, the container had the first one; but a user's may have had none.
+    If neither a candidate nor a process exists, it is the first candidate; a rootless container may
+    have had no cgroup.
     """
     pid = container.data["pid"]
     candidates: list[str] = [
@@ -176,7 +178,7 @@ def choose(container: Container, found: list[Clues], facts: HostFacts) -> str:
 
 
 def made(path: str, found: list[Clues]) -> list[str]:
-    """Which cgroups `create` made on the way to the container's; that one for sure."""
+    """The cgroups that `create` has created, including the container's."""
     for clue in found:
         listed: list[str] = clue.get("cgroup_made", [])
         if path in listed and all(type(above) is str and (path + "/").startswith(above + "/") for above in listed):
@@ -185,14 +187,14 @@ def made(path: str, found: list[Clues]) -> list[str]:
 
 
 def is_possible(path: str, facts: HostFacts) -> bool:
-    """Whether a path can be a container's cgroup: neither the top of the hierarchy nor one that we are in ourselves."""
+    """Whether a path can be a container's cgroup: not the root, and not one that contains us."""
     if not path.startswith("/") or path != fs.normpath(path) or "\0" in path or path in ("/", facts.cgroup2_root):
         return False
     return bool(facts.cgroup2_mount) and not (facts.own_cgroup + "/").startswith(path + "/")
 
 
 def cgroup_of(pid: int, facts: HostFacts) -> str:
-    """The cgroup of a process, "" when others are in it than those of its own pid namespace."""
+    """The cgroup of a process, or "" if it has processes of other pid namespaces."""
     from pyrunc.cgroup import tree
 
     path = host.own_cgroup(host.read(f"/proc/{pid}/cgroup", strict=True))
@@ -206,7 +208,7 @@ def cgroup_of(pid: int, facts: HostFacts) -> str:
 
 
 def asked_for(container: Container, facts: HostFacts) -> str:
-    """The cgroup that config.json asks for; "" when it is relative to what only the caller of `create` knew."""
+    """The cgroup of config.json, or "" if its path is relative to the cgroup of `create`."""
     try:
         config = jsontext.loads(content(container, "config.json"))
         path, annotations = config["linux"]["cgroupsPath"], config.get("annotations") or {}
@@ -217,16 +219,16 @@ def asked_for(container: Container, facts: HostFacts) -> str:
         return ""
     except SysError:
         raise
-    except PyruncError:  # a path that no driver takes
+    except PyruncError:  # a path that no driver accepts
         return ""
 
 
 def check_alone(container: Container, found: list[Clues]) -> None:
-    """Without a cgroup: Damaged is raised unless all processes are gone, or go with the first one."""
+    """Raises Damaged unless the container needs no cgroup: its processes end with the first."""
     pid = container.data["pid"]
     if pid and procfs.first_in_namespace(pid):
         return
-    # The state of a container without a cgroup (--cgroup-manager disabled) whose first process has ended.
+    # The state says: no cgroup (--cgroup-manager disabled), and the first process has ended.
     if not pid and any(clue.get("cgroup") == "" and clue.get("pid", 0) > 0 and "starttime" in clue for clue in found):
         return
     why = f"process {pid} shares its cgroup and its pid namespace" if pid else "nothing says which cgroup it has"

@@ -1,9 +1,9 @@
-"""Change the limits of a container that exists, and remember them.
+"""Change the limits of an existing container, and save them.
 
-    flags or JSON -> resources -> checked, merged with what is in force -> written, or all as before -> state.json
+    flags or JSON -> resources -> check, merge with the current ones -> write -> state.json
 
-The stored resources are those of the last update, before the first one those of config.json: a quota that comes alone
-is written with the period that the container has, and a later update starts from this one.
+The current resources are those of the last update, or of config.json.  They complete an update: a
+quota without a period is written with the current period.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import DeviceRule, Memory, Resources
     from pyrunc.state import Container
 
-    Sections = dict[str, Any]  # Resources to code that treats all members alike
+    Sections = dict[str, Any]  # Resources, for code that handles all members alike
     Item = dict[str, object]
 
 SOURCE = "resources"
@@ -52,21 +52,21 @@ FIELDS = (
     ("memory-swap", "memory", "swap", "size"),
     ("pids-limit", "pids", "limit", "number"),
 )
-# Values that say "as it is", because callers that know no null send them.
+# Fields whose zero value means "unchanged": callers without null send it.
 _UNSET = {
     "memory": ("limit", "swap", "reservation"),
     "cpu": ("shares", "quota", "period", "cpus", "mems"),
     "blockIO": ("weight",),
 }
-_WHOLE = ("memory", "cpu")  # sections whose fields depend on each other: written with what is stored of them
+_WHOLE = ("memory", "cpu")  # sections with interdependent fields, written as a whole
 _SUFFIXES = "kmgtp"
 
 
-# -- what is asked for ----------------------------------------------------------------------------------------
+# -- parsing --------------------------------------------------------------------------------------------------
 
 
 def from_flags(values: Mapping[str, object]) -> Resources:
-    """The resources that the flags of `update` name.  Raises UsageError."""
+    """Parse the flags of `update`.  Raises UsageError."""
     out: dict[str, dict[str, str | int]] = {}
     for flag, section, field, kind in FIELDS:
         text = values.get(flag)
@@ -77,20 +77,23 @@ def from_flags(values: Mapping[str, object]) -> Resources:
         else:
             value = size(text) if kind == "size" else number(text)
             if value is None:
-                wanted = "bytes, with a suffix k, m or g if need be, or -1" if kind == "size" else "a number"
+                wanted = "bytes, with an optional suffix k, m or g, or -1" if kind == "size" else "a number"
                 raise UsageError(f"option --{flag} {show(text)}: expected {wanted}")
             out.setdefault(section, {})[field] = value
     return typed(out)
 
 
 def number(text: str) -> int | None:
-    """A decimal number, negative too; None when it is none."""
+    """Parse a decimal number, which may be negative.  Returns None if it is not a number."""
     digits = text.removeprefix("-")
     return int(text) if digits.isascii() and digits.isdigit() and len(digits) < 20 else None
 
 
 def size(text: str) -> int | None:
-    """Bytes as docker and runc write them: ``64m``, ``1.5GiB``, ``100 kb`` (powers of 1024), or -1; None otherwise."""
+    """Parse a size as docker and runc do: ``64m``, ``1.5GiB``, ``100 kb`` (powers of 1024), or -1.
+
+    Returns bytes, or None.
+    """
     if text.strip() == "-1":
         return -1
     if not text.isascii():
@@ -109,7 +112,7 @@ def size(text: str) -> int | None:
 
 
 def from_file(path: str) -> Resources:
-    """The LinuxResources object in a file, ``-`` for standard input.  Raises ConfigError, SysError."""
+    """Read a LinuxResources object from a file, or stdin (``-``).  Raises ConfigError, SysError."""
     try:
         data = fs.read_fd(0, load.MAX_BYTES) if path == "-" else fs.read_file(path, load.MAX_BYTES)
     except OSError as error:
@@ -118,7 +121,7 @@ def from_file(path: str) -> Resources:
 
 
 def parse(data: bytes) -> Resources:
-    """A LinuxResources object as JSON.  Raises ConfigError."""
+    """Parse a LinuxResources object in JSON.  Raises ConfigError."""
     resources: Resources = load.parse_json(data, SOURCE)
     problems = Capped()
     structure(schema.RESOURCES, resources, "", problems)
@@ -131,7 +134,7 @@ def parse(data: bytes) -> Resources:
 
 
 def asked(resources: Resources) -> Resources:
-    """The changes that these resources ask for, without empty sections and values that mean "unset"."""
+    """The requested changes: ``resources`` without empty sections and unset values."""
     sections: Sections = {**resources}
     found: Sections = {}
     for key, value in sections.items():
@@ -146,17 +149,17 @@ def asked(resources: Resources) -> Resources:
     out = typed(found)
     limits = out.get("memory", {})
     if limits.get("limit") == -1 and "swap" not in limits:
-        limits["swap"] = -1  # else the stored swap limit would be one without a memory limit
+        limits["swap"] = -1  # a swap limit is invalid without a memory limit
     cpu = out.get("cpu", {})
     if "idle" in cpu and "shares" not in cpu:
-        cpu["shares"] = 0  # an idle cgroup takes no weight, and one that no longer is gets the default one
+        cpu["shares"] = 0  # an idle cgroup has no weight; otherwise use the default
     return out
 
 
 def merge(stored: Resources, new: Resources) -> Resources:
-    """What is in force when ``new`` (of `asked`) comes on top of ``stored``.
+    """Apply ``new`` (from `asked`) to ``stored``, and return the result.
 
-    Lists are merged by what their entries are about: the device, the page size.
+    Lists are merged by the key of their entries: the device or the page size.
     """
     out: Sections = {**stored}
     changes: Sections = {**new}
@@ -175,12 +178,12 @@ def merge(stored: Resources, new: Resources) -> Resources:
 
 
 def typed(sections: Sections) -> Resources:
-    """Sections whose members come from resources that fit the schema."""
+    """Cast sections whose members come from valid resources."""
     return sections  # type: ignore[return-value]
 
 
 def _by(old: list[Item] | None, new: list[Item], *keys: str) -> list[Item]:
-    """Entries of ``old`` with those of ``new`` in their place, or after them, by the values of ``keys``."""
+    """Entries of ``old``, replaced by or followed by those of ``new``, identified by ``keys``."""
     found: dict[str, Item] = {}
     for item in [*(old or ()), *new]:
         key = fs.salted(":".join(str(item[name]) for name in keys))
@@ -189,9 +192,9 @@ def _by(old: list[Item] | None, new: list[Item], *keys: str) -> list[Item]:
 
 
 def check(new: Resources, merged: Resources, log: Log) -> Resources:
-    """What to write: of ``new``, with the stored rest of sections that are written whole.
+    """The resources to write: ``new``, with the sections of `_WHOLE` completed from ``merged``.
 
-    Raises ConfigError for values that make no sense by themselves or with what is stored.
+    Raises ConfigError for values that are invalid alone or together with the stored ones.
     """
     sections: Sections = {**merged}
     out = typed({key: sections[key] if key in _WHOLE else value for key, value in new.items()})
@@ -205,11 +208,11 @@ def check(new: Resources, merged: Resources, log: Log) -> Resources:
     return out
 
 
-# -- carrying it out ------------------------------------------------------------------------------------------
+# -- applying -------------------------------------------------------------------------------------------------
 
 
 def stored(container: Container) -> Resources:
-    """The resources in force: of the last update, else of the container's config.json.  Raises PyruncError."""
+    """The current resources: of the last update, else of config.json.  Raises PyruncError."""
     found = container.data.get("resources")
     if found is None:
         config, _ = load.load_config(f"{container.dir}/config.json")
@@ -220,9 +223,10 @@ def stored(container: Container) -> Resources:
 def update(container: Container, resources: Resources, log: Log, schemata: dict[str, str] | None = None) -> None:
     """Apply resources to a locked container that is created, running or paused, and save them.
 
-    ``schemata``: lines for its resctrl group, by the flag that they came with.
+    ``schemata`` maps a flag to lines for the resctrl group.
 
-    Raises StateError when it has stopped, ConfigError, and PyruncError; all limits are as before then.
+    Raises StateError if the container has stopped, ConfigError, PyruncError; all limits are
+    restored first.
     """
     if container.status() in ("stopped", "creating"):
         raise StateError("container not running")
@@ -231,7 +235,7 @@ def update(container: Container, resources: Resources, log: Log, schemata: dict[
     out = check(new, merged, log)
     rules = out.pop("devices", None)
     if rules == old.get("devices"):
-        rules = None  # engines send the whole of what they have, also to change one limit
+        rules = None  # engines send all resources to change one limit
     driver, path = lifecycle.driver_of(container), container.data.get("cgroup") or ""
     if out.get("memory", {}).get("checkBeforeUpdate"):
         check_usage(container.data.get("cgroup_dir", ""), new.get("memory", {}))
@@ -249,7 +253,7 @@ def update(container: Container, resources: Resources, log: Log, schemata: dict[
         if put_schemata_back is not None:
             put_schemata_back()
         for file in driver.restore(path, values):
-            log.warning(f"{file} of cgroup {path} could not be put back to what it was")
+            log.warning(f"cannot restore {file} of cgroup {path}")
         if cgroup_fd >= 0:
             put_rules_back(driver, cgroup_fd, old, log)
         raise
@@ -259,7 +263,7 @@ def update(container: Container, resources: Resources, log: Log, schemata: dict[
 
 
 def change(driver: Driver, path: str, cgroup_fd: int, out: Resources, rules: list[DeviceRule] | None) -> None:
-    """Limits first: a device program that was replaced is the harder one to get back.  Raises PyruncError."""
+    """Write the limits, then the device rules, which are harder to restore.  Raises PyruncError."""
     driver.apply(path, out, "")
     if rules is not None:
         driver.devices(cgroup_fd, rules, "/devices", replace=True)
@@ -270,14 +274,13 @@ def put_rules_back(driver: Driver, cgroup_fd: int, old: Resources, log: Log) -> 
     try:
         driver.devices(cgroup_fd, old.get("devices"), "/devices", replace=True)
     except PyruncError as error:
-        log.warning(f"the old device rules could not be put back: {error}")
+        log.warning(f"cannot restore the old device rules: {error}")
 
 
 def check_usage(directory: str, limits: Memory) -> None:
-    """Refuse limits below the current usage: memory.max would invoke the OOM killer
-    (docs/callers.md).
+    """Refuse limits below the current usage, which would invoke the OOM killer (docs/callers.md).
 
-    Unreadable usage is not a reason to refuse. Raises PyruncError.
+    If the usage is unreadable, all limits are accepted.  Raises PyruncError.
     """
     try:
         used = int(fs.read_file(f"{directory}/memory.current", 64))
@@ -292,7 +295,10 @@ def check_usage(directory: str, limits: Memory) -> None:
 
 
 def rdt_class(container: Container, flags: list[str]) -> rdt.Record:
-    """The resctrl group that ``--l3-cache-schema`` and ``--mem-bw-schema`` change.  Raises PyruncError without one."""
+    """The resctrl group for ``--l3-cache-schema`` and ``--mem-bw-schema``.
+
+    Raises PyruncError if the container has none.
+    """
     found = container.data.get("rdt")
     if not found:
         raise PyruncError(f"--{flags[0]}: the container has no intelRdt (/linux/intelRdt in its config.json)")
@@ -300,7 +306,10 @@ def rdt_class(container: Container, flags: list[str]) -> rdt.Record:
 
 
 def change_schemata(container: Container, wanted: dict[str, str], log: Log) -> Callable[[], None]:
-    """Write the schemata of flags; returns what puts the former ones back.  Raises PyruncError with nothing changed."""
+    """Write the schemata of flags, and return a function that restores the old ones.
+
+    Raises PyruncError after the old ones were restored.
+    """
     from pyrunc.cgroup import rdt
 
     group = rdt_class(container, list(wanted))
@@ -311,7 +320,7 @@ def change_schemata(container: Container, wanted: dict[str, str], log: Log) -> C
         try:
             rdt.write_schemata(group, before)
         except PyruncError as error:
-            log.warning(f"the old schemata could not be put back: {error}")
+            log.warning(f"cannot restore the old schemata: {error}")
 
     try:
         rdt.write_schemata(group, lines)
