@@ -1,4 +1,4 @@
-"""``python -m pyrunc``, and what the launcher calls: run the command line, and let no traceback reach a user."""
+"""The entry point of ``python -m pyrunc`` and of the launcher; users never see a traceback."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from posix import write
 from pyrunc import errors, fs, interpreter
 
 if interpreter.FROZEN:
-    # Where nobody can catch an exception CPython prints a traceback: for want of memory in a generator that is closed.
-    # `callable` takes one argument and does nothing, without any memory.
+    # CPython prints a traceback for an exception that cannot be caught, for example a MemoryError
+    # when a generator is closed.  `callable` takes one argument and does nothing, without memory.
     sys.unraisablehook = callable
 
 
 def run(argv: list[str]) -> int:
-    """Run one command line (without the program's name); returns the exit status."""
+    """Run a command line (without the program's name), and return the exit status."""
     try:
         from pyrunc import cli
 
@@ -25,23 +25,26 @@ def run(argv: list[str]) -> int:
 
 
 def flush(status: int) -> int:
-    """Text that cold verbs printed must be out before the process ends.  Raises OSError when it cannot be."""
-    # The core phase has neither, and what succeeded must not fail here for want of memory.
+    """Flush stdout and stderr before the process ends.  Raises OSError."""
+    # The core phase has no streams, and a lookup in sys must not fail for lack of memory.
     if "stdout" in sys.__dict__:
         for stream in (sys.stdout, sys.stderr):
-            if stream is not None:  # as in a process that was started without stdio
+            if stream is not None:  # None if the process was started without stdio
                 stream.flush()
     return status
 
 
 def last_resort(error: BaseException, argv: list[str]) -> int:
-    """Whatever nobody expected: one line, no traceback (unless ``--debug`` asks for it), and the verb's status."""
+    """Report an unexpected exception in one line, with a traceback only for ``--debug``.
+
+    Returns the exit status of the command.
+    """
     if isinstance(error, SystemExit) and type(error.code) is int:
         return error.code
-    # exec's callers take 1 for the program's own status (pyrunc.verbs.exec.FAILURE).
+    # Callers of exec interpret 1 as the program's own status (pyrunc.verbs.exec.FAILURE).
     code = 255 if "exec" in argv else 1
     if isinstance(error, MemoryError):
-        fs.ignore(write, 2, b"pyrunc: error: out of memory\n")  # there may be none for another text
+        fs.ignore(write, 2, b"pyrunc: error: out of memory\n")  # no memory for another text
         return code
     text = errors.of_interpreter(error) or f"internal error: {type(error).__name__}: {errors.printable(str(error))}"
     fs.ignore(write, 2, f"pyrunc: error: {text}\n".encode("utf-8", "backslashreplace"))
@@ -53,5 +56,5 @@ def last_resort(error: BaseException, argv: list[str]) -> int:
 if __name__ == "__main__":
     from posix import _exit
 
-    # Like the launcher: no finalization, whose errors would be a traceback (stdout=/dev/full).
+    # Skip finalization, as the launcher does: its errors are tracebacks (stdout=/dev/full).
     _exit(run(sys.argv[1:]))

@@ -1,8 +1,8 @@
-"""The command line: global options, then a verb with its own.
+"""The command line: global options, then a command (verb) with its options.
 
-Engines call runtimes with the leniency of Go's flag packages, which argparse does not have: `-opt val`, `--opt=val`,
-`--flag=false`, options before or after positionals.  One table per verb (``FLAGS``) serves parser, help and shell
-completions.
+Engines rely on the syntax of Go's flag packages, which argparse does not support: `-opt val`,
+`--opt=val`, `--flag=false`, options before or after positionals.  One table per verb (``FLAGS``)
+defines the parser, the help and the shell completions.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ GLOBAL_FLAGS: tuple[Flag, ...] = (
 
 
 class UnknownCommand(UsageError):
-    """A command that does not exist."""
+    """The command does not exist."""
 
-    exit_code = 3  # as with runc
+    exit_code = 3  # as in runc
 
     def __init__(self, name: str) -> None:
         from pyrunc import hints
@@ -61,7 +61,7 @@ class UnknownCommand(UsageError):
 
 
 def load_verb(name: str) -> ModuleType:
-    """The module of a verb; only this one is imported.  Raises UnknownCommand."""
+    """Import the module of a verb, and no other.  Raises UnknownCommand."""
     if name not in VERBS:
         raise UnknownCommand(name)
     __import__("pyrunc.verbs." + name)
@@ -69,7 +69,10 @@ def load_verb(name: str) -> ModuleType:
 
 
 def main(argv: list[str]) -> int:
-    """Run one command line, without the program's name; returns the exit status.  Raises nothing a user could cause."""
+    """Run a command line (without the program's name), and return the exit status.
+
+    All errors are reported here.
+    """
     log: Log | None = None
     verb = ""
     debug = False
@@ -82,7 +85,7 @@ def main(argv: list[str]) -> int:
             return out(licenses_text())
         if values.get("help") or not rest or rest[0] in ("help", "h"):
             return help_for(rest[1:] if rest else [])
-        # The log first: engines look there for why a command failed, whatever the reason (docs/callers.md, Log).
+        # Open the log first: engines read the reason of any failure there (docs/callers.md, Log).
         context = Context(values)
         log = context.log
         module = load_verb(rest[0])
@@ -98,7 +101,10 @@ def main(argv: list[str]) -> int:
 
 
 def parse_global(argv: list[str]) -> tuple[command.Values, list[str]]:
-    """The global options, and the rest from the verb on.  Raises UsageError."""
+    """Parse the global options.
+
+    Returns them, and the arguments from the verb on. Raises UsageError.
+    """
     try:
         return parse(argv, GLOBAL_FLAGS, stop_at_first=True)
     except UnknownOption as error:
@@ -109,13 +115,13 @@ def parse_global(argv: list[str]) -> tuple[command.Values, list[str]]:
 
 
 def stop_of(module: ModuleType) -> bool | str:
-    """When a verb's options end at its first argument: always (True), never, or with the option of this name."""
+    """Whether a verb's options end at its first argument, or the option that has this effect."""
     stop: bool | str = getattr(module, "STOP_AT_FIRST", False)
     return stop
 
 
 def run_verb(module: ModuleType, context: Context, argv: list[str]) -> int:
-    """Parse a verb's own options and call it."""
+    """Parse the options of a verb and call it."""
     flags = (*module.FLAGS, ("help", "h", "", "bool", "show help"))
     try:
         values, args = parse(argv, flags, stop_of(module))
@@ -135,7 +141,7 @@ def run_verb(module: ModuleType, context: Context, argv: list[str]) -> int:
 
 
 def arguments(least: int, most: int) -> str:
-    """``1 argument``, ``1 or 2 arguments``, ``at least 1 argument``."""
+    """The number of arguments as text, for example ``1 or 2 arguments``."""
     if most == ANY_NUMBER:
         return f"at least {least} argument{'' if least == 1 else 's'}"
     numbers = str(least) if least == most else f"{least} or {most}" if most == least + 1 else f"{least} to {most}"
@@ -143,7 +149,10 @@ def arguments(least: int, most: int) -> str:
 
 
 def fail(error: BaseException, log: Log | None, verb: str, debug: bool) -> int:
-    """One line on stderr and one in the log, whatever happened; the traceback only with --debug."""
+    """Report an error: one line on stderr, one in the log, and with --debug the traceback.
+
+    Returns the exit status.
+    """
     from pyrunc.log import LINE, say
 
     if isinstance(error, PyruncError):
@@ -156,7 +165,7 @@ def fail(error: BaseException, log: Log | None, verb: str, debug: bool) -> int:
     else:
         words = {RecursionError: "nested too deeply", KeyboardInterrupt: "interrupted"}
         internal = errors.of_interpreter(error) or f"internal error: {type(error).__name__}: {error}"
-        if isinstance(error, ImportError):  # also the loader's: no memory or descriptor for a shared library
+        if isinstance(error, ImportError):  # also: no memory for a shared library
             internal = f"cannot load a part of pyrunc: {error}"
         text, code = next((t for kind, t in words.items() if isinstance(error, kind)), internal), 1
     if verb:
@@ -176,7 +185,7 @@ def fail(error: BaseException, log: Log | None, verb: str, debug: bool) -> int:
 
 
 def version_text() -> str:
-    """``--version``: go-runc, podman and moby read the first three lines."""
+    """The text of ``--version``; go-runc, podman and moby parse the first three lines."""
     from pyrunc import build
 
     lines = [f"pyrunc version {VERSION}", f"commit: {build.commit()}", f"spec: {SPEC_VERSION}"]
@@ -185,14 +194,14 @@ def version_text() -> str:
 
 
 def licenses_text() -> str:
-    """``--licenses``."""
+    """The text of ``--licenses``."""
     from pyrunc import interpreter
 
     return interpreter.licenses() or "pyrunc is licensed under the Apache License 2.0.\n"
 
 
 def help_for(args: list[str]) -> int:
-    """``help``, ``help VERB``."""
+    """Print the help of `help` and `help VERB`."""
     if args and args[0] not in ("help", "h"):
         return out(verb_help(load_verb(args[0])))
     lines = ["usage: pyrunc [GLOBAL OPTIONS] COMMAND [OPTIONS] [ARGUMENTS]", "", "commands:"]
@@ -202,7 +211,7 @@ def help_for(args: list[str]) -> int:
 
 
 def verb_help(module: ModuleType) -> str:
-    """The help of one verb."""
+    """The help text of a verb."""
     lines = [f"usage: pyrunc {module.USAGE}", "", module.SUMMARY]
     if module.FLAGS:
         lines += ["", "options:", *flag_lines(module.FLAGS)]
@@ -212,7 +221,7 @@ def verb_help(module: ModuleType) -> str:
 
 
 def flag_lines(flags: Sequence[Flag]) -> list[str]:
-    """One line per flag."""
+    """The help lines of flags."""
     heads = [
         f"  {'-' + short + ', ' if short else ''}--{name}{' ' + metavar if metavar else ''}"
         for name, short, metavar, _, _ in flags

@@ -1,8 +1,8 @@
-"""What every verb is given and uses: options, the global context, stdout.
+"""Shared by all verbs: the option parser, the global context, and output to stdout.
 
-Engines call runtimes with the leniency of Go's flag packages, which argparse does not have: `-opt val`, `--opt=val`,
-`--flag=false`, options before or after positionals.  One table per verb (``FLAGS``) serves parser, help and shell
-completions.
+Engines rely on the syntax of Go's flag packages, which argparse does not support: `-opt val`,
+`--opt=val`, `--flag=false`, options before or after positionals.  One table per verb (``FLAGS``)
+defines the parser, the help and the shell completions.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from pyrunc.launch.run import RunOptions
     from pyrunc.log import Log
 
-    Values = dict[str, Any]  # option -> str, bool, int or list[str], by its kind in the table
+    Values = dict[str, Any]  # option -> str, bool, int or list[str], as its kind requires
     _Options = TypeVar("_Options", bound=CreateOptions)
 
 # (name, short, metavar, kind, help); kinds: str, bool, int, multi
 Flag = tuple[str, str, str, str, str]
 
-ANY_NUMBER = 1 << 30  # of arguments, as the upper bound of a verb's ARGS
+ANY_NUMBER = 1 << 30  # no upper bound, in a verb's ARGS
 
 
 class UnknownOption(UsageError):
-    """An option that a table does not have; ``name`` is without its dashes."""
+    """The option does not exist; ``name`` has no dashes."""
 
     def __init__(self, name: str, word: str, flags: Sequence[Flag]) -> None:
         from pyrunc import hints
@@ -42,7 +42,7 @@ class UnknownOption(UsageError):
 
 
 class Context:
-    """What the global options said, for the verbs."""
+    """The values of the global options, for the verbs."""
 
     __slots__ = ("cgroup_manager", "debug", "log", "root", "rootless")
 
@@ -67,8 +67,8 @@ class Context:
 def parse(argv: Sequence[str], flags: Sequence[Flag], stop_at_first: bool | str) -> tuple[Values, list[str]]:
     """Split arguments into option values and positionals.  Raises UsageError.
 
-    ``stop_at_first``: options end at the first positional, as they must where a command line follows; a name: if that
-    option was given.
+    ``stop_at_first``: options end at the first positional, because a command line follows.  If it
+    is a name, this applies only if that option was given.
     """
     values: Values = {}
     positionals: list[str] = []
@@ -89,7 +89,7 @@ def parse(argv: Sequence[str], flags: Sequence[Flag], stop_at_first: bool | str)
             continue
         if not equals:
             if not rest:
-                # podman asks for an option that it knows by these words of Go's flag package.
+                # podman searches for these words of Go's flag package to detect an option.
                 raise UsageError(f"flag needs an argument: {word} {flag[2]}")
             text = rest.pop(0)
         store(values, flag, text)
@@ -97,7 +97,7 @@ def parse(argv: Sequence[str], flags: Sequence[Flag], stop_at_first: bool | str)
 
 
 def find(flags: Sequence[Flag], name: str, word: str) -> Flag:
-    """The flag of a name, long or short."""
+    """Find a flag by its long or short name.  Raises UnknownOption."""
     for flag in flags:
         if name == flag[0] or (flag[1] and name == flag[1]):
             return flag
@@ -105,7 +105,7 @@ def find(flags: Sequence[Flag], name: str, word: str) -> Flag:
 
 
 def boolean(word: str, text: str) -> bool:
-    """``--flag=TEXT``, with the spellings that Go's strconv.ParseBool takes."""
+    """Parse the value of ``--flag=TEXT`` as Go's strconv.ParseBool does.  Raises UsageError."""
     if text in ("1", "t", "T", "true", "TRUE", "True"):
         return True
     if text in ("0", "f", "F", "false", "FALSE", "False"):
@@ -114,7 +114,7 @@ def boolean(word: str, text: str) -> bool:
 
 
 def store(values: Values, flag: Flag, text: str) -> None:
-    """Keep an option's value by its kind; of repeated ones the last counts, except for lists."""
+    """Store the value of an option; the last one wins, except for lists.  Raises UsageError."""
     if flag[3] == "int":
         if not (text.isascii() and text.isdigit() and len(text) < 10):
             raise UsageError(f"option --{flag[0]} {show(text)}: expected a number")
@@ -126,7 +126,7 @@ def store(values: Values, flag: Flag, text: str) -> None:
 
 
 def out(text: str) -> int:
-    """Write to stdout, all of it.  Raises SysError: a full disk is a failure, not a shorter answer."""
+    """Write all of ``text`` to stdout.  Raises SysError, for example if the disk is full."""
     try:
         fs.write_all(1, text.encode("utf-8", "surrogateescape"))
     except OSError as error:
@@ -152,10 +152,10 @@ def run_options(context: Context, id: str, values: Values) -> RunOptions:
 
 
 def _filled(opts: _Options, context: Context, values: Values) -> _Options:
-    """Options that `create` and `run` share."""
+    """Fill in the options that `create` and `run` share.  Raises UsageError."""
     from pyrunc import state
 
-    state.check_id(opts.id)  # before anything is derived from it, such as a cgroup
+    state.check_id(opts.id)  # before a cgroup path is derived from it
     opts.root, opts.cgroup_manager, opts.rootless = context.root, context.cgroup_manager, context.rootless
     opts.bundle = values.get("bundle", "") or posix.getcwd()
     if values.get("config"):

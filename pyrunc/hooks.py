@@ -1,9 +1,9 @@
 """Hooks that run in the runtime's namespaces: prestart, createRuntime, poststart, poststop.
 
-A hook gets exactly the arguments of config.json, the state on stdin and the bundle as working
-directory.  Without ``env`` in config.json it gets our own environment, as with runc and crun: a
-hook that calls another program needs a PATH.  It never gets the container's (CVE-2025-23266).
-What a hook prints is kept to explain a failure.
+A hook gets the arguments of config.json, the state on stdin, and the bundle as its working
+directory.  Without ``env`` in config.json it inherits our environment, as in runc and crun, because
+hooks need a PATH; it never gets the container's environment (CVE-2025-23266).  Its output is kept
+for the error message.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Hook
 
 S_IFMT, S_IFREG, S_IFIFO = 0o170000, 0o100000, 0o010000
-TAIL = 4096  # bytes of a hook's output that an error keeps
-_TICK_MS = 500  # how often `check` is asked while a hook runs
+TAIL = 4096  # bytes of a hook's output in an error message
+_TICK_MS = 500  # interval of the calls of `check` while a hook runs
 _ADD_SEALS, _ALL_SEALS = 1033, 0xF  # F_ADD_SEALS; seal, shrink, grow, write (linux/fcntl.h)
-_KILL_WAIT_MS = 5000  # a killed hook that is stuck in the kernel is left behind
+_KILL_WAIT_MS = 5000  # a killed hook may be stuck in the kernel
 
 
 class HookError(PyruncError):
-    """A hook failed; the text names its pointer, path, end and output."""
+    """A hook failed; the message contains its pointer, path, exit status and output."""
 
 
 class _Program:
-    """What is run: a hook, or a helper program (``kind`` "")."""
+    """A program to run: a hook, or a helper program without ``words``."""
 
     __slots__ = ("args", "env", "path", "pointer", "timeout", "words")
 
@@ -51,22 +51,25 @@ class _Program:
         self.timeout: float | None = raw.get("timeout")
 
     def failed(self, call: str, number: int, value: str) -> SysError:
-        """A system call failed."""
+        """The error for a failed system call."""
         return SysError(self.pointer, ": ".join(part for part in (self.words, call) if part), number, value=value)
 
     def ended(self, how: str) -> HookError:
-        """It ran, and not to a good end."""
+        """The error for a program that failed."""
         return HookError(": ".join(part for part in (f"{self.pointer} {show(self.path)}", self.words, how) if part))
 
     def environment(self) -> list[bytes]:
-        """Its own, or ours when config.json does not say; ``"env": []`` says an empty one."""
+        """The environment of config.json, which may be empty, or else ours."""
         if self.env is None:
             return [name + b"=" + value for name, value in posix.environ.items()]
         return [fs.encode(item) for item in self.env]
 
 
 class Surroundings:
-    """What the hooks of one container share.  ``check`` is called while a hook runs and may raise to stop it."""
+    """The context of a container's hooks.
+
+    ``check`` is called while a hook runs, and may raise to stop it.
+    """
 
     __slots__ = ("annotations", "bundle", "check", "log")
 
@@ -76,10 +79,10 @@ class Surroundings:
 
 
 def run_hooks(kind: str, hooks: Sequence[Hook], state: str, around: Surroundings, *, fatal: bool) -> None:
-    """Run hooks of one kind in order, ``state`` (JSON) on stdin.
+    """Run the hooks of a kind in order, with ``state`` (JSON) on stdin.
 
-    ``fatal``: the first failure raises PyruncError; otherwise it is a warning and the rest still runs (poststop,
-    runtime-spec lifecycle 13).
+    With ``fatal``, the first failure raises PyruncError.  Otherwise failures are warnings, and all
+    hooks run (poststop; runtime.md, lifecycle 13).
     """
     for index, hook in enumerate(hooks):
         pointer = f"/hooks/{kind}/{index}"
@@ -93,9 +96,9 @@ def run_hooks(kind: str, hooks: Sequence[Hook], state: str, around: Surroundings
 
 
 def run_program(pointer: str, program: Hook) -> None:
-    """Run a helper program with its own ``env`` as if it were a hook without a state: bounded, its output in the error.
+    """Run a helper program like a hook without a state: with its ``env`` and a timeout.
 
-    Raises HookError, SysError.
+    Raises HookError, which contains the output, SysError.
     """
     from pyrunc.log import Log
 
@@ -113,7 +116,7 @@ def _run_one(program: _Program, state: str, around: Surroundings) -> None:
             try:
                 pid = _spawn(program, around.bundle, stdin, write_end)
             finally:
-                fs.close(stdin)  # what runs by now must be waited for, whatever close says
+                fs.close(stdin)  # ignores errors: the running hook must be waited for
         finally:
             fs.close(write_end)
         pidfd = _pidfd(pid)
@@ -133,7 +136,10 @@ def _run_one(program: _Program, state: str, around: Surroundings) -> None:
 
 
 def _open_sinks(annotations: dict[str, str]) -> list[int]:
-    """Files that get a copy of what hooks print (crun's annotations).  Raises SysError."""
+    """Open the files that get a copy of the hooks' output (crun's annotations).
+
+    Raises SysError.
+    """
     flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | posix.O_NONBLOCK
     paths = {annotations[key] for key in ("run.oci.hooks.stdout", "run.oci.hooks.stderr") if annotations.get(key)}
     sinks: list[int] = []
@@ -141,7 +147,7 @@ def _open_sinks(annotations: dict[str, str]) -> list[int]:
         try:
             sinks.append(posix.open(path, flags, 0o600))
             found = posix.fstat(sinks[-1])
-            # An annotation may come from whoever wrote a pod: not into a device, nor into what others prepared.
+            # The annotation may come from the author of a pod: refuse devices and files of others.
             if found.st_mode & S_IFMT not in (S_IFREG, S_IFIFO) or found.st_uid != posix.geteuid():
                 raise PermissionError(EPERM, "")
         except OSError as error:
@@ -154,9 +160,9 @@ def _open_sinks(annotations: dict[str, str]) -> list[int]:
 
 
 def _state_file(state: str) -> int:
-    """The state as a memfd: a hook that does not read it cannot block us, and there is no EPIPE.
+    """Create a memfd with the state: a hook that does not read it cannot block us or cause EPIPE.
 
-    Sealed and 0400, so that it is like a pipe in that nobody can change it.
+    It is sealed and has mode 0400, so that the hook cannot change it.
     """
     fd = posix.memfd_create("pyrunc-state", posix.MFD_CLOEXEC | posix.MFD_ALLOW_SEALING)
     try:
@@ -171,7 +177,7 @@ def _state_file(state: str) -> int:
 
 
 def _spawn(program: _Program, bundle: str, stdin: int, out: int) -> int:
-    """Start it; returns its pid.  Raises SysError."""
+    """Start the program and return its pid.  Raises SysError."""
     argv, envp = [fs.encode(item) for item in program.args], program.environment()
     try:
         return processes.spawn_hook(fs.encode(program.path), argv, envp, cwd=fs.encode(bundle), stdin=stdin, out=out)
@@ -182,11 +188,11 @@ def _spawn(program: _Program, bundle: str, stdin: int, out: int) -> int:
 
 
 def _pidfd(pid: int) -> int:
-    """A descriptor of the hook.  Raises OSError; the hook, which nobody could watch, is ended then."""
+    """Open a pidfd of the hook.  Raises OSError after killing the hook."""
     try:
         return posix.pidfd_open(pid)
     except OSError:
-        posix.kill(pid, SIGKILL)  # our child, not reaped yet: nobody else can have this number
+        posix.kill(pid, SIGKILL)  # an unreaped child: the pid cannot be reused
         for _ in range(_KILL_WAIT_MS // 10):
             if posix.waitpid(pid, posix.WNOHANG)[0]:
                 break
@@ -195,7 +201,7 @@ def _pidfd(pid: int) -> int:
 
 
 class _Output:
-    """The last `TAIL` bytes of what a hook printed."""
+    """The last `TAIL` bytes of a hook's output."""
 
     __slots__ = ("fd", "open", "sinks", "tail")
 
@@ -204,7 +210,10 @@ class _Output:
         self.tail = b""
 
     def drain(self) -> None:
-        """Take what is there now.  Bounded: an endless writer must not keep us from watching the clock."""
+        """Read the available output.
+
+        Bounded, so that an endless writer does not delay the timeout.
+        """
         for _ in range(64):
             try:
                 data = posix.read(self.fd, 65536)
@@ -218,16 +227,17 @@ class _Output:
                 fs.ignore(fs.write_all, sink, data)
 
     def text(self) -> str:
-        """``: `` and the output as one line; ``""`` when there was none."""
+        """``: `` and the output as one line, or ``""``."""
         lines = [line.strip() for line in self.tail.decode("utf-8", "replace").splitlines()]
         joined = " / ".join(line for line in lines if line)
         return f": {joined}" if joined else ""
 
 
 def _wait(program: _Program, pidfd: int, output: _Output, check: Callable[[], None] | None) -> int:
-    """Wait for the hook, collecting its output; returns the wait status.  Raises HookError on time-out, OSError.
+    """Wait for the hook and collect its output.  Returns the wait status.
 
-    The hook's end is what counts, not the end of its output: a daemon that it leaves behind may keep that open.
+    The output may stay open after the hook has exited, because of a daemon that it has started.
+    Raises HookError after the timeout, OSError.
     """
     poller = poll()
     poller.register(pidfd, POLLIN)
@@ -262,13 +272,16 @@ def _wait(program: _Program, pidfd: int, output: _Output, check: Callable[[], No
 
 
 def _kill(pidfd: int) -> None:
-    """End and reap the hook, if it is still there."""
+    """Kill and reap the hook, if it is alive."""
     fs.ignore(processes.pidfd_send_signal, pidfd, SIGKILL)
     fs.ignore(_reap, pidfd, _KILL_WAIT_MS)
 
 
 def _reap(pidfd: int, timeout_ms: int) -> int:
-    """The wait status.  Raises OSError; ECHILD when the caller had SIGCHLD ignored and the kernel reaped it."""
+    """Reap the hook and return its wait status.
+
+    Raises OSError; ECHILD if the kernel has reaped it because the caller ignores SIGCHLD.
+    """
     while True:
         try:
             return processes.wait(pidfd, timeout_ms)
@@ -281,7 +294,7 @@ def _reap(pidfd: int, timeout_ms: int) -> int:
 
 
 def _end(status: int) -> str:
-    """``exit status 3`` or ``killed by SIGTERM``."""
+    """A wait status as text: ``exit status 3`` or ``killed by SIGTERM``."""
     if posix.WIFEXITED(status):
         return f"exit status {posix.WEXITSTATUS(status)}"
     from pyrunc.signals import described

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # CVE-2018-6556).
 HELPER_DIRS = ("/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin")
 HELPER_ENV = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
-HELPER_TIMEOUT = 10  # seconds; they ask NSS
+HELPER_TIMEOUT = 10  # seconds; the helpers query NSS
 
 _STAGES = {1: "clone", 2: "write", 3: "write", 4: "open"}
 _MS_FLAGS = {1: 1 << 20, 2: 1 << 19, 3: 1 << 18, 4: 1 << 17}  # MS_* of a propagation nibble (plan.mounts)
@@ -148,7 +148,7 @@ def open_mount(config: Config, source: str, origin: str) -> int:
 
 
 def _propagate(tree: int, linux: Linux, origin: str) -> None:
-    """Keep later mounts below the clone, which the container makes, out of our mount namespace."""
+    """Set the propagation of the clone: later mounts in the container must not reach the host."""
     from pyrunc.plan import userns
 
     nibbles = userns.clone_propagation(linux.get("rootfsPropagation", ""))

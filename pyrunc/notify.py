@@ -1,7 +1,9 @@
-"""sd_notify between a service in the container and the service manager of the host (docs/callers.md).
+"""sd_notify between a service in the container and the service manager of the host
+(docs/callers.md).
 
-The container gets a socket of its own at /run/notify/notify.sock and never the host's: its READY is passed on with the
-pid that the host knows.  The socket's directory is ``ROOT/ID/notify``, bound read-only into the container.
+The container never gets the host's socket, but its own at /run/notify/notify.sock.  Its READY is
+forwarded with the pid on the host.  The directory of the socket is ``ROOT/ID/notify``, bind-mounted
+read-only into the container.
 """
 
 from __future__ import annotations
@@ -24,42 +26,44 @@ SOCKET = "notify.sock"
 BARRIER_SECONDS = 30.0  # as sd_notify_barrier(3) suggests
 _SOCK_DGRAM = 2
 _LIMIT = 64 << 10  # bytes of one datagram
-_TICK_MS = 500  # how often `check` is called
+_TICK_MS = 500  # interval of the calls of `check`
 
 
 def prepare(directory: str) -> None:
-    """Make the directory that is bound into the container.  Raises SysError."""
+    """Create the directory for the bind mount.  Raises SysError."""
     try:
         posix.mkdir(directory, 0o755)
-        posix.chmod(directory, 0o755)  # whatever the umask: the service need not be root  # nosec B103
+        posix.chmod(directory, 0o755)  # not subject to the umask: the service may not be root  # nosec B103
     except OSError as error:
         raise SysError(directory, "mkdir", error.errno or 0) from error
 
 
 class Proxy:
-    """Receives the container's messages and notifies the host."""
+    """Receive the container's messages and notify the host."""
 
     __slots__ = ("host", "sock")
 
     def __init__(self, directory: str, host: str) -> None:
-        """Bind the socket in ``directory``; ``host`` is NOTIFY_SOCKET, a path or ``@abstract``.  Raises SysError."""
+        """Bind the socket in ``directory``.  Raises SysError.
+
+        ``host`` is NOTIFY_SOCKET, a path or ``@abstract``.
+        """
         self.host = host
         path = f"{directory}/{SOCKET}"
         fs.ignore(posix.unlink, path)
-        # For whatever user the service is; ROOT is 0700.
+        # The service may run as any user; ROOT has mode 0700.
         try:
             self.sock = sockets.listen(fs.encode(path), sockets.SOCK_DGRAM, 0o777)
         except OSError as error:
             raise SysError(path, "bind", error.errno or 0) from error
 
     def wait(self, pidfd: int, pid: int, check: Callable[[], None] | None = None) -> bool:
-        """Wait until the container is ready and notify the host; False if it ended before. Raises
-        SysError.
+        """Wait until the container is ready and notify the host; False if it ended before.
 
-        ``check`` is called during the wait and may raise to end it.
+        ``check`` is called during the wait and may raise to end it.  Raises SysError.
 
-        As in runc, only READY is passed on, then MAINPID, then the barrier, so that the manager has
-        read both before the sender is gone.
+        As in runc, we send READY, MAINPID and a barrier, so that the manager has read both messages
+        before we exit.
         """
         poller = poll()
         poller.register(pidfd, POLLIN)
@@ -79,9 +83,11 @@ class Proxy:
         return self.sock
 
     def take(self, pid: int) -> bool:
-        """Read one datagram; True if it contained READY and the host was notified. Raises
-        SysError."""
-        # read, not recvmsg: descriptors that the container attaches are dropped by the kernel.
+        """Read a datagram; True if it contained READY and the host was notified.
+
+        Raises SysError.
+        """
+        # read, not recvmsg: the kernel drops descriptors that the container attaches.
         for line in posix.read(self.sock, _LIMIT).split(b"\n"):
             if line.startswith(b"READY="):
                 self._tell(line, pid)
@@ -98,20 +104,20 @@ class Proxy:
             posix.write(host, b"MAINPID=%d" % pid)
             _barrier(host)
         except OSError as error:
-            number = ETIMEDOUT if error.errno == EAGAIN else error.errno or 0  # a full queue that nobody reads
+            number = ETIMEDOUT if error.errno == EAGAIN else error.errno or 0  # the queue is full
             raise SysError("NOTIFY_SOCKET", "send", number, value=self.host) from error
         finally:
             posix.close(host)
 
     def close(self) -> None:
-        """Release the socket, once; its file goes with the state directory."""
+        """Close the socket; idempotent.  Its file is removed with the state directory."""
         if self.sock >= 0:
             posix.close(self.sock)
             self.sock = -1
 
 
 def _barrier(host: int) -> None:
-    """sd_notify_barrier(3): the manager closes the descriptor once it has handled all before it."""
+    """Wait until the manager has handled all earlier messages (sd_notify_barrier(3))."""
     message = b"BARRIER=1"
     read_end, write_end = posix.pipe2(O_CLOEXEC)
     try:

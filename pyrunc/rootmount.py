@@ -1,8 +1,8 @@
 """The mount at the root filesystem of a container without a mount namespace.
 
-config-linux.md lets such a container inherit the caller's mount namespace, and config.md has its mounts made all the
-same.  They are in that namespace, below one bind of the root filesystem onto itself; taking that away takes all of them
-away (runtime.md, Delete: "MUST delete the resources that were created").
+Such a container inherits the caller's mount namespace (config-linux.md), and its mounts are created
+there (config.md), below a bind mount of the root filesystem onto itself. Unmounting this bind mount
+removes all of them (runtime.md, Delete: "MUST delete the resources that were created").
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MS_PRIVATE = 1 << 18
 
 
 def mount_id(path: str) -> int:
-    """The id of the mount that a directory is seen on, 0 if there is no such directory.  Raises OSError."""
+    """The id of the mount that contains a directory, 0 if it does not exist.  Raises OSError."""
     fd = _open(path)
     if fd < 0:
         return 0
@@ -34,7 +34,7 @@ def remove(rootfs: str, below: int, own: int) -> None:
     """Remove the bind at ``rootfs`` with all mounts in it; does nothing if it is gone.
 
     ``below`` is the id of the mount that was there before, ``own`` the id of the bind, or 0 if
-    `create` did not learn it. Raises PyruncError if another mount covers it, SysError.
+    unknown. Raises PyruncError if another mount covers it, SysError.
     """
     fd = _open(rootfs)
     if fd < 0:
@@ -48,7 +48,7 @@ def remove(rootfs: str, below: int, own: int) -> None:
             return
         if not own and not _is_self_bind(_mountinfo(), top):
             return  # another program's mount
-        # Otherwise what is unmounted below would be unmounted in its peers as well: the host's own /dev/pts, say.
+        # Otherwise the unmount would propagate to peers, for example to the host's /dev/pts.
         try:
             mounts.set_propagation(fd, MS_PRIVATE)
             mounts.unmount(fs.encode(f"/proc/self/fd/{fd}"), MNT_DETACH)
@@ -60,7 +60,7 @@ def remove(rootfs: str, below: int, own: int) -> None:
 
 
 def _open(path: str) -> int:
-    """The directory, -1 if there is none.  Raises OSError if that cannot be known."""
+    """Open a directory; -1 if it does not exist.  Raises OSError if that is unknown."""
     try:
         return posix.open(path, posix.O_PATH | O_DIRECTORY | O_CLOEXEC)
     except OSError as error:
@@ -77,7 +77,7 @@ def _mount_id(fd: int) -> int:
 
 
 def _mountinfo() -> dict[int, tuple[int, str, str]]:
-    """(parent, root, mount point) of every mount, by id."""
+    """All mounts: id -> (parent, root, mount point)."""
     found = {}
     for line in fs.read_file("/proc/self/mountinfo", 64 << 20).split(b"\n"):
         fields = line.split(b" ", 5)
@@ -87,7 +87,7 @@ def _mountinfo() -> dict[int, tuple[int, str, str]]:
 
 
 def _is_self_bind(listed: dict[int, tuple[int, str, str]], mount: int) -> bool:
-    """Whether a mount shows the very directory that it covers."""
+    """Whether a mount is a bind of the directory that it covers."""
     parent, root, point = listed.get(mount, (0, "", ""))
     if parent not in listed:
         return False

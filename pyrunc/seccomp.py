@@ -1,11 +1,12 @@
-"""linux.seccomp on the host side: compile a profile to a BPF program, keep it, hand the listener to its agent.
+"""linux.seccomp on the host: compile a profile to BPF, cache it, send the listener to its agent.
 
-libseccomp compiles profiles in a child that can do nothing else (native/shim/sandbox.h): profiles may be hostile, and
-it was not written for such (docs/adr/0018-profile-compiler.md).  spec.rules_linux bounds a profile before that.
+libseccomp compiles profiles in a sandboxed child (native/shim/sandbox.h), because it is not
+designed for hostile profiles (docs/adr/0018-profile-compiler.md). spec.rules_linux limits their
+size before.
 
-Programs are cached because engines send the same profile with every container and libseccomp takes 20 ms for it.  A
-cached program decides what a container may do, so it is only taken from a directory that nobody but us can write to,
-under a name that is a hash of everything that goes into it.
+Programs are cached because engines send the same profile for every container, and libseccomp needs
+20 ms to compile it.  A cached program restricts a container, so the cache is used only if nobody
+else can write to its directory, and its key is a hash of all inputs.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 POINTER = "/linux/seccomp"
 
-# SECCOMP_RET_* of <linux/seccomp.h>, which libseccomp's SCMP_ACT_* are
+# SECCOMP_RET_* of <linux/seccomp.h>, equal to libseccomp's SCMP_ACT_*
 ACTIONS = {
     "SCMP_ACT_KILL": 0x00000000,
     "SCMP_ACT_KILL_THREAD": 0x00000000,
@@ -41,7 +42,7 @@ ACTIONS = {
     "SCMP_ACT_ALLOW": 0x7FFF0000,
 }
 WITH_ERRNO = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
-EPERM, ENOSYS = 1, 38  # the default of errnoRet (config-linux.md); on x86 and arm
+EPERM, ENOSYS = 1, 38  # EPERM is the default of errnoRet (config-linux.md)
 
 OPERATORS = {  # enum scmp_compare
     "SCMP_CMP_NE": 1,
@@ -53,7 +54,7 @@ OPERATORS = {  # enum scmp_compare
     "SCMP_CMP_MASKED_EQ": 7,
 }
 
-NO_PROFILE: Seccomp = {"defaultAction": "SCMP_ACT_ALLOW"}  # of a container without a filter
+NO_PROFILE: Seccomp = {"defaultAction": "SCMP_ACT_ALLOW"}  # for a container without a filter
 NEW_LISTENER = 1 << 3
 
 PROGRAM_MAX = 4096 * 8  # BPF_MAXINSNS instructions
@@ -62,26 +63,26 @@ PROGRAM_MAX = 4096 * 8  # BPF_MAXINSNS instructions
 _HEAD = Struct("8I")  # struct pr_seccomp_head
 _RULE = Struct("IIII")  # struct pr_seccomp_rule
 _ARG = Struct("IIQQ")  # struct pr_seccomp_arg
-ARCH, RULE, DEATH, NO_ANSWER = 2, 3, 5, 7  # what failed, of pr_seccomp_compile
+ARCH, RULE, DEATH, NO_ANSWER = 2, 3, 5, 7  # stages of pr_seccomp_compile that failed
 # native/shim/sandbox.h
 CPU_SECONDS = 5
 MEMORY = "256 MiB"
 
-# The cache.  FORMAT goes into the hash: raise it whenever other programs come out of the same input.
+# The cache.  FORMAT is part of the hash: increment it if the same input compiles differently.
 FORMAT = 2
 MAGIC = b"pyruncBPF\x00\x00\x01"
-CACHE_MAX = 64  # programs; all are dropped when there are more, which takes 64 different profiles
+CACHE_MAX = 64  # programs; when the cache is full, all are dropped
 _DIGEST = 32
 
 
 class FlatProfile:
-    """A profile as native/shim/seccomp.h takes it."""
+    """A profile in the format of native/shim/seccomp.h."""
 
     __slots__ = ("archs", "args", "default", "enosys", "names", "rules")
 
     def __init__(self, profile: Seccomp, archs: list[int]) -> None:
         self.default = encode_action(profile["defaultAction"], profile.get("defaultErrnoRet"))
-        # What lets calls through lets new ones through too; a tracer knows how to answer them itself.
+        # A profile that allows by default also allows new calls; a tracer handles them itself.
         permissive = profile["defaultAction"] in ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
         self.enosys = not permissive and self.default != ACTIONS["SCMP_ACT_ERRNO"] | ENOSYS
         self.archs = pack(f"{len(archs)}I", *archs)
@@ -89,7 +90,7 @@ class FlatProfile:
         for rule in profile.get("syscalls", ()):
             conditions = rule.get("args", ())
             used = [condition["index"] for condition in conditions]
-            # Two conditions on one argument cannot be one libseccomp rule; runc's profiles mean "or" by it.
+            # A libseccomp rule allows one condition per argument; as in runc, several mean "or".
             either = len(set(used)) != len(used)
             action = encode_action(rule["action"], rule.get("errnoRet"))
             rules.append(_RULE.pack(action, len(rule["names"]), len(conditions), either))
@@ -102,10 +103,10 @@ class FlatProfile:
         self.args = b"".join(args)
 
     def encode(self, version: int) -> bytes:
-        """struct pr_seccomp_head and what follows it; also the cache's key.
+        """Encode struct pr_seccomp_head and the data that follows it, which is also the cache key.
 
-        It is everything that the program depends on, with the sizes first, so that no two profiles look alike.
-        ``version``: libseccomp's.
+        It contains all inputs of the program, with the sizes first, so that it is unambiguous.
+        ``version`` is the version of libseccomp.
         """
         sizes = (len(self.args), len(self.rules), len(self.archs), len(self.names))
         head = _HEAD.pack(FORMAT, version, self.default, self.enosys, *sizes)
@@ -121,10 +122,12 @@ def encode_action(name: str, number: int | None) -> int:
 def compile_filter(profile: Seccomp, *, cache_dir: str = "") -> tuple[bytes, int, bool]:
     """Compile ``linux.seccomp``, which spec.validate has checked.
 
-    Returns the program (``struct sock_filter[]``), the SECCOMP_FILTER_FLAG_* to load it with (without NEW_LISTENER),
-    and whether it notifies.  ``cache_dir``: where programs are kept, made when it is missing; "" for no cache.
-    Raises ConfigError: an architecture or a rule that this libseccomp cannot do, or a program longer than 4096
-    instructions; PyruncError: compiling it took more than there is, or libseccomp crashed; InterruptedError.
+    Returns the program (``struct sock_filter[]``), its SECCOMP_FILTER_FLAG_* without NEW_LISTENER,
+    and whether it notifies.  ``cache_dir`` is created if it does not exist; "" disables the cache.
+
+    Raises ConfigError if libseccomp does not support an architecture or a rule, or if the program
+    has more than 4096 instructions; PyruncError if a limit is exceeded or libseccomp crashes;
+    InterruptedError.
     """
     archs = _architectures(profile)
     encoded = FlatProfile(profile, archs).encode(libseccomp.version())
@@ -144,7 +147,10 @@ def compile_filter(profile: Seccomp, *, cache_dir: str = "") -> tuple[bytes, int
 
 
 def _architectures(profile: Seccomp) -> list[int]:
-    """libseccomp's tokens of the architectures besides the native one, which is always there; each once."""
+    """libseccomp's tokens of the non-native architectures, without duplicates.
+
+    Raises ConfigError.
+    """
     native = libseccomp.arch(b"")
     tokens: list[int] = []
     for index, name in enumerate(profile.get("architectures", ())):
@@ -159,12 +165,12 @@ def _architectures(profile: Seccomp) -> list[int]:
 
 
 def _arch_name(name: str) -> bytes:
-    """libseccomp's word for SCMP_ARCH_*."""
+    """libseccomp's name of SCMP_ARCH_*."""
     return name.removeprefix("SCMP_ARCH_").lower().encode("utf-8")
 
 
 def _compile(encoded: bytes, profile: Seccomp, archs: list[int]) -> bytes:
-    """The program, from the child.  Raises as `compile_filter` does."""
+    """Compile the program in the child.  Raises the errors of `compile_filter`."""
     try:
         return libseccomp.compile(encoded, PROGRAM_MAX)
     except libseccomp.Failure as error:
@@ -172,7 +178,7 @@ def _compile(encoded: bytes, profile: Seccomp, archs: list[int]) -> bytes:
 
 
 def _failed(error: libseccomp.Failure, profile: Seccomp, archs: list[int]) -> PyruncError | OSError:
-    """What the child reported, or its end."""
+    """The error that the child reported, or the error for its death."""
     number, stage = error.errno or 0, error.stage
     if stage == NO_ANSWER:
         return SysError(POINTER, str(error.strerror), number).within("compiling the profile")
@@ -190,7 +196,7 @@ def _failed(error: libseccomp.Failure, profile: Seccomp, archs: list[int]) -> Py
 
 
 def _ended(status: int) -> PyruncError:
-    """The end of a child that did not answer, by its wait status."""
+    """The error for a child that did not answer, by its wait status."""
     if not posix.WIFSIGNALED(status):
         return _death(f"compiling the profile ended with status {posix.WEXITSTATUS(status)}")
     number = posix.WTERMSIG(status)
@@ -208,7 +214,7 @@ def _death(what: str, *, limit: bool = False) -> PyruncError:
 
 
 def _problem(error: libseccomp.Failure, profile: Seccomp, archs: list[int]) -> Problem:
-    """What libseccomp did not take, in terms of the profile; the child's indexes are not trusted."""
+    """The part of the profile that libseccomp rejected; the child's indexes are not trusted."""
     number, stage, index, name = error.errno or 0, error.stage, error.index, error.name
     rules = profile.get("syscalls", ())
     if stage == ARCH and 0 <= index < len(archs):
@@ -226,7 +232,10 @@ def _problem(error: libseccomp.Failure, profile: Seccomp, archs: list[int]) -> P
 
 
 def usable_architectures() -> list[str]:
-    """The names of the schema that this libseccomp and this machine can filter, for `features`.  Raises MemoryError."""
+    """The architectures that libseccomp and this machine support, for `features`.
+
+    Raises MemoryError.
+    """
     from pyrunc.spec.schema import SECCOMP_ARCHES
 
     found = []
@@ -234,14 +243,14 @@ def usable_architectures() -> list[str]:
         try:
             token = libseccomp.arch(_arch_name(name))
         except OSError:
-            continue  # this libseccomp does not know it
+            continue  # unknown to this libseccomp
         if libseccomp.usable(token):
             found.append(name)
     return found
 
 
 def usable_flags() -> list[str]:
-    """The flags of a profile that this kernel takes, for `features`."""
+    """The seccomp flags that this kernel supports, for `features`."""
     with_listener = {SECCOMP_FLAGS["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]: NEW_LISTENER}
     return [
         name for name, bit in SECCOMP_FLAGS.items() if not bit or libseccomp.knows_flag(bit | with_listener.get(bit, 0))
@@ -252,9 +261,9 @@ def usable_flags() -> list[str]:
 
 
 def cache_dir() -> str:
-    """Where programs are kept: /run/pyrunc.seccomp for root, below XDG_RUNTIME_DIR for others, "" for nowhere.
+    """The cache directory: /run/pyrunc.seccomp for root, else below XDG_RUNTIME_DIR, or "".
 
-    Not below the state root, where every name is a container's id; gone after a reboot like it.
+    It is not below the state root, where every name is a container's id.  Both are lost at reboot.
     """
     if posix.geteuid() == 0:
         return "/run/pyrunc.seccomp"
@@ -264,7 +273,7 @@ def cache_dir() -> str:
 
 def _digest(data: bytes) -> bytes:
     try:
-        from _blake2 import blake2b  # hashlib's own, without hashlib's 3 ms (it looks for OpenSSL)
+        from _blake2 import blake2b  # importing hashlib takes 3 ms, because of OpenSSL
     except ImportError:
         interpreter.complete()
         from hashlib import blake2b
@@ -272,7 +281,7 @@ def _digest(data: bytes) -> bytes:
 
 
 def _open_cache(path: str) -> int:
-    """A descriptor of the cache directory, made when it is missing; -1 when there is none to trust."""
+    """Open or create the cache directory; -1 if it cannot be trusted."""
     flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
     try:
         try:
@@ -289,19 +298,19 @@ def _open_cache(path: str) -> int:
 
 
 def _make_cache(path: str, flags: int) -> int:
-    """The cache directory, created.  Raises OSError."""
+    """Create and open the cache directory.  Raises OSError."""
     try:
         posix.mkdir(path, 0o700)
-    except FileExistsError:  # another create was faster
+    except FileExistsError:  # another process has created it
         return posix.open(path, flags)
     directory = posix.open(path, flags)
-    # Whatever the caller's umask is: this directory is the cache of all later callers.
+    # Independent of the caller's umask, because later callers use the directory.
     fs.ignore(posix.fchmod, directory, 0o700)
     return directory
 
 
 def _recall(directory: int, digest: bytes) -> bytes:
-    """The program kept under ``digest``; empty when there is none, or one that is not exactly as we write them."""
+    """Read a program from the cache; empty if it does not exist or is not as we write it."""
     try:
         fd = posix.open(digest.hex(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, dir_fd=directory)
     except OSError:
@@ -322,7 +331,7 @@ def _recall(directory: int, digest: bytes) -> bytes:
 
 
 def _header(digest: bytes, program: bytes) -> bytes:
-    """Magic, length, hash over input and program: a file that was cut short or renamed is not taken."""
+    """Magic, length, and a hash of input and program: a truncated or renamed file is rejected."""
     return MAGIC + pack("I", len(program)) + _digest(digest + program)
 
 
@@ -342,11 +351,11 @@ def _remember(directory: int, digest: bytes, program: bytes) -> None:
 
 
 def send_listener(pidfd: int, number: int, profile: Seccomp, pid: int, status: str) -> None:
-    """Take the notify descriptor ``number`` out of init and send it to the agent at ``listenerPath``.
+    """Take the notify descriptor ``number`` from init and send it to the agent at ``listenerPath``.
 
-    ``status``: the container's state as JSON, status "creating".  One connection, the container process state
-    (config-linux.md) with the descriptor in the first message, then closed.  Raises SysError; an agent that does not
-    take it is one after ten seconds.
+    ``status`` is the container's state as JSON, with the status "creating".  Each call sends the
+    container process state (config-linux.md) over its own connection, with the descriptor in the
+    first message.  Raises SysError, also if the agent does not receive it within ten seconds.
     """
     listener = take_listener(pidfd, number, profile)
     try:
@@ -356,7 +365,10 @@ def send_listener(pidfd: int, number: int, profile: Seccomp, pid: int, status: s
 
 
 def take_listener(pidfd: int, number: int, profile: Seccomp) -> int:
-    """Take the notify descriptor ``number`` out of init.  Raises SysError, also for a profile that notifies nobody."""
+    """Take the notify descriptor ``number`` from init.
+
+    Raises SysError, also if the profile has no listenerPath.
+    """
     path = profile.get("listenerPath", "")
     if not path:
         raise SysError(POINTER, "pidfd_getfd", EINVAL, detail="init reports a listener that the profile does not have")
@@ -365,7 +377,7 @@ def take_listener(pidfd: int, number: int, profile: Seccomp) -> int:
     except OSError as error:
         hint = "container init was killed" if error.errno == ESRCH else ""
         raise SysError(f"{POINTER}/listenerPath", "pidfd_getfd", error.errno or 0, value=path, hint=hint) from error
-    # The number may come from a process that the container has taken over: only what it says it is goes to the agent.
+    # The container may control the process that sent the number: pass on notify descriptors only.
     if posix.readlink(f"/proc/self/fd/{listener}") != "anon_inode:seccomp notify":
         posix.close(listener)
         raise SysError(POINTER, "pidfd_getfd", EINVAL, detail="what init reports is not a notify descriptor")
@@ -373,17 +385,20 @@ def take_listener(pidfd: int, number: int, profile: Seccomp) -> int:
 
 
 def hand_over(listener: int, profile: Seccomp, pid: int, status: str) -> None:
-    """Send the notify descriptor of process ``pid`` to the agent, as `send_listener` says.  Raises SysError."""
+    """Send the notify descriptor of process ``pid`` to the agent (see `send_listener`).
+
+    Raises SysError.
+    """
     path = profile.get("listenerPath", "")
     message = _process_state(profile, pid, status)
     try:
         sock = sockets.connect(fs.encode(path))
     except OSError as error:
-        hint = "failed to connect with seccomp agent"  # runc's words, which scripts look for
+        hint = "failed to connect with seccomp agent"  # scripts search for these words of runc
         raise SysError(f"{POINTER}/listenerPath", "connect", error.errno or 0, value=path, hint=hint) from error
     try:
         sent = sockets.send_descriptor(sock, message, listener)
-        while sent < len(message):  # a stream: large annotations may need several, the descriptor only one
+        while sent < len(message):  # large annotations may need several writes
             more = sockets.send(sock, message[sent:])
             if not more:
                 raise OSError(EPIPE, "sendmsg")
@@ -396,7 +411,7 @@ def hand_over(listener: int, profile: Seccomp, pid: int, status: str) -> None:
 
 
 def _process_state(profile: Seccomp, pid: int, status: str) -> bytes:
-    """The container process state; ``status`` is JSON already and stays as it is."""
+    """The container process state; ``status`` is inserted as JSON."""
     head = dumps({"ociVersion": SPEC_VERSION, "fds": ["seccompFd"], "pid": pid})
     metadata = profile.get("listenerMetadata")
     middle = f',"metadata":{dumps(metadata)}' if metadata else ""
