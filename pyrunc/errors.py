@@ -1,6 +1,7 @@
 """Errors: which field, which value, which call, why, and what to do about it.
 
-Every error that a user can get is a `PyruncError`.  Its `str()` is the line on stderr and in ``--log``.
+Every error that a user can get is a `PyruncError`. Its `str()` is the line on stderr and in
+``--log``.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Not the texts of strerror(3): engines search our stderr.  podman turns every "no such file or directory" into exit
-# status 127 (command not found), so only the search for the program may print these words (docs/callers.md, Words).
+# Not the texts of strerror(3): engines search our stderr. podman turns every "no such file or
+# directory" into exit status 127 (command not found), so only the search for the program may print
+# these words (docs/callers.md, Words).
 _TEXT = {
     "ENOENT": "path not found",
     "EPERM": "operation not permitted",
@@ -59,10 +61,10 @@ def errno_text(number: int) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` as one line without control characters: values come from config.json and end up on terminals."""
+    """``text`` as one line without control characters, because errors are shown on terminals."""
     if text.isprintable():
         return text
-    # Loops in C, because `plan` shows all of a value, which may be long.
+    # These loops run in C: `plan` shows complete values, which may be long.
     wrong = [c for c in set(text) if not c.isprintable()]
     if len(wrong) > 64:
         return text.translate({ord(c): f"\\u{ord(c):04x}" for c in wrong})
@@ -99,7 +101,7 @@ def hook_failure(kind: str, index: int) -> str:
 
 
 def frames(error: BaseException) -> str:
-    """The traceback of an exception, one line per frame: the traceback module needs a complete interpreter."""
+    """The traceback of an exception, without the traceback module, which the core phase lacks."""
     lines = []
     entry = error.__traceback__
     while entry is not None:
@@ -110,7 +112,7 @@ def frames(error: BaseException) -> str:
 
 
 def of_interpreter(error: BaseException) -> str:
-    """The meaning of an exception that the interpreter raises if it cannot go on, "" for any other."""
+    """The meaning of an exception that the interpreter raises by itself, or ""."""
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and str(error) == "can't allocate lock"):
         return "out of memory"
     if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
@@ -119,8 +121,8 @@ def of_interpreter(error: BaseException) -> str:
     return "out of memory (or a defect of the interpreter)" if isinstance(error, SystemError) else ""
 
 
-# The first step of a JSON pointer into config.json, process.json or the resources of `update`.  An error may name the
-# path of a file instead.
+# The first step of JSON pointers into config.json, process.json and the resources of `update`,
+# which distinguishes a pointer from the path of a file.
 _FIELDS = frozenset((
     "ociVersion", "process", "root", "hostname", "domainname", "mounts", "hooks", "annotations", "linux",
     "memory", "cpu", "pids", "blockIO", "hugepageLimits", "unified", "devices", "network", "rdma",
@@ -150,15 +152,15 @@ class PyruncError(Exception):
 
     @property
     def pointer(self) -> str:
-        """The JSON pointer (RFC 6901) of the field that the failure is about, "" when it is not about one."""
+        """The JSON pointer (RFC 6901) of the field that caused the failure, or ""."""
         return pointer_of(str(self))
 
 
 class Problem:
     """One thing wrong with a document.
 
-    ``pointer`` (RFC 6901, or a line and column) is where it is; ``expected`` and ``found`` are words; ``hint`` is what
-    may help, "" for nothing.  ``str()`` of it is one line.
+    ``pointer`` (RFC 6901, or a line and column) is its place; ``expected`` and ``found`` are words;
+    ``hint`` is a suggestion, or "".  ``str()`` returns one line.
     """
 
     __slots__ = ("expected", "found", "hint", "pointer")
@@ -176,7 +178,7 @@ class Problem:
         return f"{text} ({self.hint})" if self.hint else text
 
 
-class Capped(list):  # type: ignore[type-arg]  # a hot module does without typing.Generic
+class Capped(list):  # type: ignore[type-arg]  # a hot module avoids typing.Generic
     """A list that keeps the first hundred items; ``more`` counts the rest.
 
     A document may have a million problems.  Nobody reads that many, and they would take a GiB.
@@ -201,10 +203,10 @@ class Capped(list):  # type: ignore[type-arg]  # a hot module does without typin
 
 
 class ConfigError(PyruncError):
-    """config.json, or ``source``, cannot be used; ``problems`` are those found in one pass, each a `Problem`.
+    """config.json, or ``source``, is invalid; ``problems`` lists the problems found in one pass.
 
-    ``more``: how many there are besides, after the first hundred.  ``pointer``, ``value`` and ``hint`` are those of
-    the first problem.  A document that cannot be read has no problems.
+    ``more`` is the number of problems after the first hundred.  ``pointer``, ``value`` and ``hint``
+    are those of the first problem.  An unreadable document has no problems.
     """
 
     SHOWN = 20  # a one-line message stays readable; `pyrunc plan` prints up to 100
@@ -228,9 +230,9 @@ class ConfigError(PyruncError):
 class SysError(PyruncError):
     """A system call failed on behalf of a config field or of an operation.
 
-    ``where`` is a JSON pointer, a path, an option or a word; ``call`` is the system call.  ``str()`` is
-    ``WHERE "VALUE" (CONTEXT): CALL: ERRNO: text; hint``; each part may be missing.  ``detail`` replaces
-    our text for the errno if the kernel gave its own (the log of fsconfig(2)).
+    ``where`` is a JSON pointer, a path, an option or a word; ``call`` is the system call. ``str()``
+    is ``WHERE "VALUE" (CONTEXT): CALL: ERRNO: text; hint``; each part may be missing. ``detail``
+    replaces our text for the errno if the kernel gave its own (the log of fsconfig(2)).
     """
 
     context = ""
@@ -243,7 +245,7 @@ class SysError(PyruncError):
         self.value, self.detail, self.hint = value, detail, hint
 
     def within(self, context: str) -> SysError:
-        """The same error, with the place within ``where`` that it is about: a file, or a step."""
+        """Set the context within ``where``, a file or a step, and return the error."""
         self.context = context
         return self
 
@@ -263,7 +265,7 @@ class SysError(PyruncError):
 
     @property
     def pointer(self) -> str:
-        """The field of config.json; "" when ``where`` is a path, an option or something else."""
+        """The field of config.json, or "" if ``where`` is something else."""
         return pointer_of(self.where)
 
 
@@ -275,19 +277,19 @@ class NotFound(StateError):
     """There is no such container."""
 
     def __init__(self, id: str) -> None:
-        super().__init__(f"container does not exist: {id}")  # containerd and CRI-O look for the first words
+        super().__init__(f"container does not exist: {id}")  # containerd and CRI-O search for the first words
 
 
 class Damaged(StateError):
     """The state of a container is not JSON, or JSON that is not ours.
 
-    Nothing else is damage.  Being out of memory or descriptors, or an I/O error, says nothing about the state; to treat
-    it as damage would be to forget a running container.
+    Lack of memory or descriptors and I/O errors are not damage: a `delete` that treated them as
+    such would lose a running container.
     """
 
 
 class Busy(StateError):
-    """Another pyrunc works on the container."""
+    """Another pyrunc holds the lock of the container."""
 
 
 class UsageError(PyruncError):

@@ -30,10 +30,11 @@ _salt = ""
 
 
 def salted(text: str) -> str:
-    """``text`` as the key of a dict or set whose keys come from outside: see docs/adr/0014-json-reader.md.
+    """``text`` as the key of a dict or set whose keys come from outside: see
+    docs/adr/0014-json-reader.md.
 
-    The launcher's hash seed is public.  With 128 random bits in front, collisions are as hard to find as
-    with a random seed.
+    The launcher's hash seed is public. With 128 random bits in front, collisions are as hard to
+    find as with a random seed.
     """
     global _salt
     if not _salt:
@@ -42,8 +43,8 @@ def salted(text: str) -> str:
 
 
 def read_file(path: str, limit: int = 16 << 20, dir_fd: int | None = None) -> bytes:
-    """The content of a file, at most ``limit`` bytes.  Raises OSError: EFBIG if the file is larger, ETIMEDOUT
-    for a fifo or terminal that nobody writes to for `WRITER_MS`.
+    """The content of a file, at most ``limit`` bytes. Raises OSError: EFBIG if the file is larger,
+    ETIMEDOUT for a fifo or terminal that nobody writes to for `WRITER_MS`.
     """
     fd = posix.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, dir_fd=dir_fd)
     try:
@@ -81,7 +82,10 @@ def _is_fifo(fd: int) -> bool:
 
 
 def _await_writer(fd: int) -> None:
-    """Wait until there is something to read or all writers are gone.  Raises OSError (ETIMEDOUT)."""
+    """Wait until there is something to read or all writers are gone.
+
+    Raises OSError (ETIMEDOUT).
+    """
     from select import POLLIN, poll
 
     poller = poll()
@@ -93,7 +97,10 @@ def _await_writer(fd: int) -> None:
 
 
 def names(directory: str) -> list[str]:
-    """The names in a directory.  Raises OSError, but not EINTR, which `posix.listdir` raises for a path."""
+    """The names in a directory.
+
+    Raises OSError, but not EINTR, which `posix.listdir` raises for a path.
+    """
     fd = posix.open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     try:
         return posix.listdir(fd)
@@ -109,7 +116,10 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def write_file(path: str, data: bytes, dir_fd: int | None = None) -> None:
-    """Write to an existing file with one write(2), as cgroup and /proc files require.  Raises OSError."""
+    """Write to an existing file with one write(2), as cgroup and /proc files require.
+
+    Raises OSError.
+    """
     fd = posix.open(path, O_WRONLY | O_CLOEXEC, dir_fd=dir_fd)
     try:
         write_all(fd, data)
@@ -127,7 +137,8 @@ def write_new(path: str, data: bytes) -> None:
 
 
 def replace_file(name: str, data: bytes, mode: int = 0o600, dir_fd: int | None = None) -> None:
-    """Create or replace ``name`` atomically: write ``.NAME.tmp`` beside it, then rename.  Raises OSError.
+    """Create or replace ``name`` atomically: write ``.NAME.tmp`` beside it, then rename. Raises
+    OSError.
 
     A temporary file that a killed process left behind is replaced; nothing else may use such names.
     """
@@ -156,8 +167,8 @@ def replace_file(name: str, data: bytes, mode: int = 0o600, dir_fd: int | None =
 def remove_tree(name: str, dir_fd: int) -> None:
     """Remove a directory tree of any depth without following links.  Raises OSError.
 
-    It keeps one descriptor open, because a container's tree may be deeper than the limit on descriptors.
-    On the way up, `..` must be the directory that we came from.
+    It keeps one descriptor open, because a container's tree may be deeper than the limit on
+    descriptors. On the way up, `..` must be the directory that we came from.
     """
     flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
     above: list[tuple[str, list[str], tuple[int, int]]] = []  # a name, the names left beside it, the directory
@@ -223,7 +234,10 @@ def close(fd: int) -> None:
 
 
 def exists(path: str) -> bool:
-    """Whether ``path`` exists; follows links.  Raises OSError if that is unknown (`is_inconclusive`)."""
+    """Whether ``path`` exists; follows links.
+
+    Raises OSError if that is unknown (`is_inconclusive`).
+    """
     try:
         posix.stat(path)
     except OSError as error:
@@ -236,13 +250,15 @@ def exists(path: str) -> bool:
 def is_inconclusive(error: OSError) -> bool:
     """Whether an error says nothing about the object: memory, descriptors or a disk failed instead.
 
-    It must never be taken for "does not exist" or "has ended": a `delete` would leave something behind.
+    It must never be taken for "does not exist" or "has ended": a `delete` would leave something
+    behind.
     """
     return error.errno in (ENOMEM, EIO, EINTR, EMFILE, ENFILE, ENOSPC)
 
 
 def normpath(path: str) -> str:
-    """``path`` without ``//``, ``.`` and resolvable ``..``, lexically; an absolute path stays below ``/``."""
+    """``path`` without ``//``, ``.`` and resolvable ``..``, lexically; an absolute path stays below
+    ``/``."""
     absolute = path.startswith("/")
     out: list[str] = []
     for part in path.split("/"):
@@ -266,7 +282,10 @@ def join(base: str, path: str) -> str:
 
 
 def abspath(path: str) -> str:
-    """``path`` made absolute against the working directory, lexically clean.  Raises OSError (cwd deleted)."""
+    """``path`` made absolute against the working directory, lexically clean.
+
+    Raises OSError (cwd deleted).
+    """
     return normpath(path if path.startswith("/") else join(posix.getcwd(), path))
 
 
@@ -276,5 +295,6 @@ def encode(path: str) -> bytes:
 
 
 def getenv(name: str) -> str:
-    """An environment variable, ``""`` if unset: engines pass variables that are set but empty (docs/callers.md)."""
+    """An environment variable, ``""`` if unset: engines pass variables that are set but empty
+    (docs/callers.md)."""
     return posix.environ.get(name.encode(), b"").decode("utf-8", "surrogateescape")

@@ -23,7 +23,7 @@ GO = 9
 WARN = 10
 FAIL = 11
 PLACED = 12
-STAMPS = 13  # only from an init that is traced (pyrunc/trace/), which takes them out: not a message of the protocol
+STAMPS = 13  # only from a traced init; pyrunc/trace/ removes them
 
 NAMES = {
     HELLO: "HELLO",
@@ -47,17 +47,17 @@ SPAWNED, ENTERING, SETUP, FINISH, JOINED, CLONED, LATE, DONE, FAILED = (
     "entering",
     "setup",
     "finish",
-    "joined",  # `exec`: enter is set up, and still not in the container's pid namespace
-    "cloned",  # `exec`: a process that the container can see
+    "joined",  # `exec`: enter is set up, outside the container's pid namespace
+    "cloned",  # `exec`: the process is visible in the container
     "late",
     "done",
     "failed",
 )
 STATES = (SPAWNED, ENTERING, SETUP, FINISH, JOINED, CLONED, LATE, DONE, FAILED)
 
-# (state, message) -> (action, next state).  A pair that is not here is a protocol error: init is of another build, or
-# not ours at all.  DEFER: enter and the init it cloned write to the same socket, and nothing orders the two, so init's
-# first records can overtake enter's PID; they wait until the pid is known.
+# (state, message) -> (action, next state).  A missing pair is a protocol error: init is of another
+# build, or not ours.  DEFER: enter and the init that it has cloned write to the same socket without
+# synchronization, so init's first records can arrive before enter's PID.  They wait for the pid.
 DEFER = "defer"
 Transitions = dict[tuple[str, int], tuple[str, str]]
 CREATE: Transitions = {
@@ -71,7 +71,7 @@ CREATE: Transitions = {
     (LATE, SECCOMP): ("seccomp", LATE),
     (LATE, CREATED): ("created", DONE),
 }
-# A plan that joins a container: enter itself is ready, and the process that it clones can only go on or fail.
+# A plan that joins a container: enter itself sends READY, and its clone only continues or fails.
 JOIN: Transitions = {
     (SPAWNED, HELLO): ("send_plan", ENTERING),
     (ENTERING, PLACED): ("placed", ENTERING),
@@ -94,12 +94,12 @@ NO_STEP = 0xFFFFFFFF
 
 
 class Record:
-    """One message: ``step`` is NO_STEP when none is meant, ``arg`` the string slot at fault plus 1 (0: none)."""
+    """A message.  ``step`` may be NO_STEP; ``arg`` is the failing string slot plus 1, or 0."""
 
     __slots__ = ("arg", "call", "detail", "err", "item", "step", "type", "value")
 
     def __init__(self, data: bytes) -> None:
-        """Decode 256 bytes.  Raises ValueError when the size is wrong."""
+        """Decode 256 bytes.  Raises ValueError if the size differs."""
         if len(data) != RECORD_SIZE:
             raise ValueError(f"a handshake record has {RECORD_SIZE} bytes, not {len(data)}")
         kind, step, err, value, arg, item, _, call, detail = _RECORD.unpack(data)
@@ -114,12 +114,12 @@ class Record:
 
 
 def encode(kind: int, value: int = 0) -> bytes:
-    """A record from the parent: PLAN or GO."""
+    """Encode a record of the parent: PLAN or GO."""
     return _RECORD.pack(kind, NO_STEP, 0, value, 0, 0, 0, b"", b"")
 
 
 class ProtocolError(Exception):
-    """A message came that the state does not allow."""
+    """The state does not allow this message."""
 
 
 class Protocol:
@@ -133,7 +133,7 @@ class Protocol:
         self.deferred: list[Record] = []
 
     def feed(self, record: Record) -> list[tuple[str, Record]]:
-        """Take one record; returns the actions to carry out, in order.  Raises ProtocolError."""
+        """Process a record, and return the actions to run, in order.  Raises ProtocolError."""
         found = self.transitions.get((self.state, record.type))
         if found is None:
             name = NAMES.get(record.type, str(record.type))

@@ -1,6 +1,7 @@
-"""One read-only snapshot of what this host is: kernel, cgroup v2 hierarchy, security modules, our own privileges.
+"""A read-only snapshot of the host: kernel, cgroup v2 hierarchy, security modules, privileges.
 
-The compiler takes these facts as input, so that a plan is a pure function; nothing below `launch` asks the host again.
+These facts are an input of the compiler, which makes a plan a pure function. Nothing below `launch`
+queries the host again.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ from posix import O_CLOEXEC, O_RDONLY
 
 from pyrunc import fs
 
-CAP_LAST = 40  # CAP_CHECKPOINT_RESTORE, Linux 5.9: what is assumed where /proc does not say
+CAP_LAST = 40  # CAP_CHECKPOINT_RESTORE, Linux 5.9: the default without /proc
 DEFAULT_MOUNT = "/sys/fs/cgroup"
 INITIAL_USERNS = 0xEFFFFFFD  # inode of the first user namespace in nsfs (kernel: PROC_USER_INIT_INO)
 _CGROUP2 = b" - cgroup2 "
 
 
 class HostFacts:
-    """The snapshot.  Paths are "" where there is nothing; the security modules are looked up when first asked for.
+    """The snapshot.  Missing paths are "".  Security modules are looked up on first use.
 
-    cgroup paths (``own_cgroup``, ``cgroup2_root`` and what `cgroup_dir` takes) are those of /proc/self/cgroup; a mount
-    may show only the part of the hierarchy below ``cgroup2_root`` (a bind mount inside a container).
+    cgroup paths (``own_cgroup``, ``cgroup2_root`` and the argument of `cgroup_dir`) are relative to
+    the root in /proc/self/cgroup.  In a container, the mount may contain only the part of the
+    hierarchy below ``cgroup2_root``.
     """
 
     __slots__ = (
@@ -42,9 +44,9 @@ class HostFacts:
         self.euid = 0
         self.arch = "x86_64"
         self.kernel = (0, 0)  # (major, minor)
-        self.cgroup2_mount = ""  # where the unified hierarchy is mounted
-        self.cgroup2_root = "/"  # which of its cgroups the mount shows as its top (mountinfo field 4)
-        self.own_cgroup = "/"  # our cgroup in it
+        self.cgroup2_mount = ""  # mount point of the unified hierarchy
+        self.cgroup2_root = "/"  # the cgroup at the root of this mount (mountinfo field 4)
+        self.own_cgroup = "/"  # our cgroup in the hierarchy
         self.hybrid = False  # mounted, but not at /sys/fs/cgroup: controllers may be in v1 hierarchies
         self.prefix = ""
         self._cap_last: int | None = None
@@ -54,7 +56,7 @@ class HostFacts:
 
     @property
     def cap_last(self) -> int:
-        """Number of the last capability this kernel knows."""
+        """The number of the last capability of this kernel."""
         if self._cap_last is None:
             try:
                 self._cap_last = int(fs.read_file(self.prefix + "/proc/sys/kernel/cap_last_cap", 32))
@@ -79,7 +81,7 @@ class HostFacts:
 
     @property
     def selinux(self) -> bool:
-        """Whether SELinux is enabled: the kernel registers its filesystem only then, mounted or not."""
+        """Whether SELinux is enabled, which is when the kernel registers its filesystem."""
         if self._selinux is None:
             mounted = fs.exists(self.prefix + "/sys/fs/selinux/enforce")
             self._selinux = mounted or b"\tselinuxfs\n" in read(self.prefix + "/proc/filesystems")
@@ -91,7 +93,7 @@ class HostFacts:
 
     @property
     def rootless(self) -> bool:
-        """Whether what only the host's root may do can be missing: another user, or root of a user namespace."""
+        """Whether we may lack privileges of the host's root: as a user, or in a user namespace."""
         if self._rootless is None:
             self._rootless = self.euid != 0 or not initial_userns(self.prefix)
         return self._rootless
@@ -101,9 +103,9 @@ class HostFacts:
         self._rootless = value
 
     def own_namespace(self, kind: str, path: str) -> bool:
-        """Whether ``path`` leads to our own namespace of that type (config.json's name): the same inode of nsfs.
+        """Whether ``path`` is our own namespace of a type (by its name in config.json).
 
-        A path that cannot be looked up is not; joining it will say why.
+        Returns False if the lookup fails, because joining the namespace reports the reason.
         """
         name = {"network": "net", "mount": "mnt"}.get(kind, kind)
         try:
@@ -114,7 +116,7 @@ class HostFacts:
 
     @property
     def memory_nodes(self) -> frozenset[int]:
-        """The NUMA nodes that have memory; looked up for linux.memoryPolicy only."""
+        """The NUMA nodes with memory; read only for linux.memoryPolicy."""
         from pyrunc.spec.names import listed
 
         text = read(self.prefix + "/sys/devices/system/node/has_memory").decode("ascii", "replace")
@@ -122,7 +124,7 @@ class HostFacts:
 
     @property
     def resctrl(self) -> str:
-        """Where a resctrl file system is mounted, "" for nowhere; looked up for linux.intelRdt only."""
+        """The mount point of resctrl, or ""; read only for linux.intelRdt."""
         for line in read(self.prefix + "/proc/self/mountinfo").split(b"\n"):
             if b" - resctrl " in line:
                 return self.prefix + unescape(line.split(b" ")[4])
@@ -160,16 +162,17 @@ def snapshot(prefix: str = "") -> HostFacts:
         posix.close(mountinfo)
     facts.own_cgroup = own_cgroup(read(prefix + "/proc/self/cgroup", strict=True))
     if facts.cgroup2_root.startswith("/.."):
-        # The mount shows more than our cgroup namespace; where we are in it cannot be known.
+        # The mount is outside our cgroup namespace, so our position in it is unknown.
         facts.cgroup2_root = facts.own_cgroup = "/"
     return facts
 
 
 def initial_userns(prefix: str = "") -> bool:
-    """Whether we are in the initial user namespace, so that root has its rights over the host.
+    """Whether we are in the initial user namespace, where root has privileges over the host.
 
-    The maps do not say: systemd maps every id to itself in other namespaces as well (PrivateUsers=full).  A kernel
-    without user namespaces has no such file.  Raises OSError if it cannot be known (ENOMEM).
+    The id maps are not sufficient: PrivateUsers=full of systemd maps every id to itself in another
+    namespace. A kernel without user namespaces lacks the file. Raises OSError if the answer cannot
+    be determined (ENOMEM).
     """
     try:
         return posix.stat(prefix + "/proc/self/ns/user").st_ino == INITIAL_USERNS
@@ -180,13 +183,12 @@ def initial_userns(prefix: str = "") -> bool:
 
 
 def waits_in(pid: int) -> str:
-    """The kernel function that a process sleeps in (/proc/PID/wchan); "?" when it runs, is gone, or may not be seen."""
+    """The kernel function in which a process sleeps (/proc/PID/wchan), or "?" if unknown."""
     return read(f"/proc/{pid}/wchan").decode("ascii", "replace").strip("0\n") or "?"
 
 
 def read(path: str, *, strict: bool = False) -> bytes:
-    """Read a whole file; b"" if it is unreadable; ``strict``: raise OSError unless it is
-    missing."""
+    """Read a file; b"" if it is unreadable.  With ``strict``, raises inconclusive OSErrors."""
     try:
         return fs.read_file(path)
     except OSError as error:
@@ -196,7 +198,7 @@ def read(path: str, *, strict: bool = False) -> bytes:
 
 
 def kernel_version(release: str) -> tuple[int, int]:
-    """``6.1.0-13-amd64`` -> (6, 1)."""
+    """Parse a release: ``6.1.0-13-amd64`` -> (6, 1)."""
     numbers = []
     for part in release.split(".")[:2]:
         digits = ""
@@ -209,11 +211,11 @@ def kernel_version(release: str) -> tuple[int, int]:
 
 
 def find_cgroup2(facts: HostFacts, mountinfo: int) -> None:
-    """The unified hierarchy, wherever it is mounted; /sys/fs/cgroup is preferred when there are several.
+    """Find a mount of the unified hierarchy, preferably /sys/fs/cgroup.
 
-    On a hybrid host it is at /sys/fs/cgroup/unified, beside the v1 controllers.  A mount that another one covers is
-    still listed: only one whose files can be seen counts.  The descriptor is read a page at a time and no further than
-    needed, because a node with thousands of mounts needs milliseconds to print them, and this one comes early.
+    On a hybrid host it is /sys/fs/cgroup/unified, beside the v1 controllers.  Covered mounts are
+    also listed, so the files of the mount must be visible.  The descriptor is read in parts until
+    the mount is found: listing thousands of mounts takes milliseconds, and this mount comes early.
     """
     rest = b""
     while chunk := posix.read(mountinfo, 65536):
@@ -232,7 +234,7 @@ def find_cgroup2(facts: HostFacts, mountinfo: int) -> None:
 
 
 def unescape(field: bytes) -> str:
-    r"""A mountinfo path: blanks and backslashes are written as octal (``\040``, proc(5))."""
+    r"""Decode a mountinfo path, in which blanks and backslashes are octal (``\040``, proc(5))."""
     if b"\\" in field:
         parts = field.split(b"\\")
         field = parts[0] + b"".join(bytes((int(part[:3], 8),)) + part[3:] for part in parts[1:])
@@ -242,7 +244,7 @@ def unescape(field: bytes) -> str:
 def own_cgroup(text: bytes) -> str:
     """Our path in the unified hierarchy: the ``0::`` line of /proc/self/cgroup (cgroups(7)).
 
-    Above the root of our cgroup namespace it starts with ``/..``; then it is taken for the top.
+    A path outside our cgroup namespace starts with ``/..``; it is treated as the root.
     """
     for line in text.split(b"\n"):
         if line.startswith(b"0::"):

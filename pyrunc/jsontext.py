@@ -1,4 +1,4 @@
-"""JSON that pyrunc writes, and reads back."""
+"""JSON documents that pyrunc writes and reads."""
 
 from __future__ import annotations
 
@@ -10,20 +10,24 @@ if TYPE_CHECKING:
 
 
 def quote(text: str) -> str:
-    """``text`` as a JSON string in ASCII; a byte that was not UTF-8 (surrogateescape) stays a lone surrogate."""
+    """``text`` as a JSON string in ASCII; a surrogateescaped byte becomes a lone surrogate."""
     return interpreter.json_writer()(text)
 
 
 def dumps(value: object, indent: str = "") -> str:
-    """A JSON document of dicts, lists, strings, numbers, booleans and None; compact without ``indent``.
+    """Encode dicts, lists, strings, numbers, booleans and None as JSON.
 
-    ``indent`` is the text of one level.  Raises TypeError for anything else.
+    ``indent`` is the text of one level; without it, the document is compact. Raises TypeError for
+    anything else.
     """
     return interpreter.json_writer()(value, indent)
 
 
 def loads(data: bytes) -> Any:  # the caller names the type of the document that it has written
-    """Parse a document that `dumps` wrote.  Raises ValueError, without details: nobody edits these files."""
+    """Parse a document of `dumps`.
+
+    Raises ValueError, without details: nobody edits these files.
+    """
     try:
         return interpreter.json_reader()(data, True)
     except ValueError:

@@ -1,11 +1,11 @@
-"""``--log``: one line per event, in the two shapes engines parse (docs/callers.md, Log); and warnings on stderr.
+"""``--log``, in the two formats that engines parse (docs/callers.md, Log), and warnings on stderr.
 
 containerd decodes every line of the file as JSON and reports the last one of level error, so a
 failing command writes exactly one such line, whole, in one write(2).
 
-A warning goes to the file, and to stderr when that is a terminal.  Without ``--log`` it goes to
-stderr in any case, but not where an engine merges stderr with what it parses, or with the output
-of the container (docs/adr/0022-stderr.md).
+A warning is written to the file, and to stderr if it is a terminal. Without ``--log``, it is always
+written to stderr, except for commands whose stderr engines parse or mix with the container's output
+(docs/adr/0022-stderr.md).
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _MOST = 24576  # characters of warnings on stderr, which callers keep in memory
 
 
 def say(level: str, text: str) -> None:
-    """One line on stderr: ``pyrunc: error: TEXT``.  A stderr that is closed or full changes nothing.
+    """Write a line to stderr: ``pyrunc: error: TEXT``.  Failures are ignored.
 
-    Scripts, and youki's tests, know a failure by the word `error`.
+    Scripts and youki's tests search for the word `error`.
     """
     line = f"pyrunc: {level}: {brief(text, LINE)}\n".encode("utf-8", "replace")
     fs.ignore(fs.write_all, _STDERR, line)
 
 
 class Log:
-    """Where messages go: the file of ``--log``, and stderr.
+    """Writes messages to the file of ``--log`` and to stderr.
 
-    ``stderr_is_ours``: nobody takes what is on stderr for the answer of the command, or for the
-    program's output.
+    ``stderr_is_ours``: callers do not parse stderr as a result of the command or as the program's
+    output.
     """
 
     __slots__ = ("debugging", "fd", "json", "said", "stderr_is_ours", "to_file")
@@ -58,17 +58,17 @@ class Log:
             self.to_file = True
 
     def debug(self, text: str) -> None:
-        """For ``--debug`` only."""
+        """Log a message if ``--debug`` is set."""
         if self.debugging:
             self._write("debug", text)
 
     def info(self, text: str) -> None:
-        """Worth knowing, nothing to do about it."""
+        """Log a message that requires no action."""
         if self.debugging or self.to_file:
             self._write("info", text)
 
     def warning(self, text: str, *, aloud: bool = False) -> None:
-        """Something has no effect, or not all of it; ``aloud``: on stderr whatever else reads that."""
+        """Log that something has no effect or fails.  ``aloud``: write it to stderr in any case."""
         if self.debugging or self.to_file:
             self._write("warning", text)
             if self.fd == _STDERR:
@@ -77,23 +77,23 @@ class Log:
             self._say_warning(text)
 
     def _say_warning(self, text: str) -> None:
-        """Write to stderr, bounded: 16,000 hooks can fail."""
+        """Write to stderr; limited, because 16,000 hooks can fail."""
         if self.said < _MOST:
             text = brief(text, 4096)
             say("warning", text)
             self.said += len(text)
             if self.said >= _MOST:
-                say("warning", "what else there is to warn of is left out here")
+                say("warning", "further warnings are omitted")
 
     def warnings(self, found: Capped, source: str) -> None:
-        """All warnings about a document."""
+        """Log the warnings about a document."""
         for one in found:
             self.warning(f"{source}: {one}")
         if found.more:
             self.warning(f"{source}: and {found.more} more")
 
     def error(self, text: str) -> None:
-        """Why the command fails; into the file only: the caller says it on stderr in its own shape."""
+        """Log an error to the file only: the caller writes it to stderr in another format."""
         if self.to_file:
             self._write("error", text)
 
@@ -110,9 +110,9 @@ class Log:
 
 
 def own_number(path: str) -> int:
-    """The descriptor of ours that a path names, -1 for any other path.
+    """The descriptor that a path such as /dev/stderr names, -1 for other paths.
 
-    runc's own default is spelled /dev/stderr; these names are links that O_NOFOLLOW would refuse.
+    The default of runc is /dev/stderr.  These paths are links, which O_NOFOLLOW refuses.
     """
     number = {"/dev/stdout": "1", "/dev/stderr": "2"}.get(path, "")
     for prefix in ("/dev/fd/", "/proc/self/fd/"):
@@ -122,7 +122,7 @@ def own_number(path: str) -> int:
 
 
 def _open(path: str) -> int:
-    """The descriptor to append to.  Raises SysError."""
+    """Open the file for appending.  Raises SysError."""
     number = own_number(path)
     try:
         if number >= 0:

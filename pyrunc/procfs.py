@@ -1,6 +1,6 @@
 """Facts about one process from /proc: whether it is still the same process, and its state.
 
-"There is none" and "it cannot be known" are different answers: the first is a value, the second an OSError.
+A process that does not exist is reported by a value; an unknown answer is an OSError.
 """
 
 from __future__ import annotations
@@ -18,29 +18,32 @@ _STATE, _PARENT, _FLAGS, _THREADS, _STARTTIME = 0, 1, 6, 17, 19  # fields 3, 4, 
 
 
 def process_stat(pid: int | str) -> tuple[str, int]:
-    """State letter and start time (clock ticks since boot) of a process; ``("", 0)`` if it does not exist.
+    """State letter and start time (clock ticks since boot); ``("", 0)`` without such a process.
 
-    Raises OSError when it cannot be known (ENOMEM).
+    Raises OSError if they cannot be determined (ENOMEM).
     """
     fields = stat_fields(pid)
     return (fields[_STATE].decode("ascii"), int(fields[_STARTTIME])) if fields else ("", 0)
 
 
 def stat_fields(pid: int | str) -> list[bytes]:
-    """/proc/PID/stat from field 3 on; [] without a process.  Field 2, the name, may contain blanks and brackets."""
+    """/proc/PID/stat from field 3 on; [] without such a process.
+
+    Field 2, the name, may contain blanks and parentheses.
+    """
     try:
         return fs.read_file(f"/proc/{pid}/stat", 65536).rpartition(b")")[2].split()
-    except OSError as error:  # ESRCH while reading: it has just ended
+    except OSError as error:  # ESRCH: it ended during the read
         if fs.is_inconclusive(error):
             raise
         return []
 
 
 def never_executed(pid: int) -> bool:
-    """Whether a process, perhaps a zombie, is known to have executed nothing since it was cloned.
+    """Whether a process, possibly a zombie, has not called execve since it was cloned.
 
-    execve clears PF_FORKNOEXEC before it closes descriptors: an EOF from its end of a socket alone is also what its
-    death looks like.  False when it was reaped.
+    execve clears PF_FORKNOEXEC before it closes descriptors.  An EOF alone does not distinguish
+    execve from the death of the process.  False if it was reaped.
     """
     fields = stat_fields(pid)
     return bool(fields) and int(fields[_FLAGS]) & _PF_FORKNOEXEC != 0
@@ -76,15 +79,16 @@ def kill_headless(pids: list[int]) -> None:
             if fields and fields[_STATE] == b"Z" and int(fields[_THREADS]) > 1:
                 posix.kill(pid, SIGKILL)
         except OSError:
-            pass  # it has ended, or is unknown; whoever waits for its end reports that
+            pass  # it has ended, or the caller's wait reports it
 
 
 def released(pid: int) -> bool:
     """Whether an exiting process has released its memory, descriptors, mounts and cgroup.
 
-    exit_task_namespaces() comes after exit_mm() and exit_files() and just before exit_notify(), where the first process
-    of a pid namespace waits until every zombie in it was reaped (zap_pid_ns_processes).  A process that joined the
-    namespace from outside may be left to a parent that takes its time.
+    The kernel calls exit_task_namespaces() after exit_mm() and exit_files(), and just before
+    exit_notify(), where the first process of a pid namespace waits until all its zombies were
+    reaped (zap_pid_ns_processes).  A zombie that joined from outside has a parent outside, which
+    may be slow.
     """
     try:
         posix.readlink(f"/proc/{pid}/ns/mnt")
@@ -131,7 +135,7 @@ def open_process(pid: object, starttime: object) -> int:
 
 
 def first_in_namespace(pid: int) -> bool:
-    """Whether a process is pid 1 of its own pid namespace (the last number of NSpid in /proc/PID/status)."""
+    """Whether a process is pid 1 of its pid namespace (the last NSpid of /proc/PID/status)."""
     try:
         for line in fs.read_file(f"/proc/{pid}/status", 65536).split(b"\n"):
             if line.startswith(b"NSpid:"):
@@ -143,7 +147,7 @@ def first_in_namespace(pid: int) -> bool:
 
 
 def stdio(pid: int | str) -> list[str]:
-    """What stdin, stdout and stderr of a process are: a path, ``pipe:[4711]``, or "" if that cannot be known."""
+    """The files of stdin, stdout and stderr: a path, ``pipe:[4711]``, or "" if unknown."""
     found = []
     for fd in (0, 1, 2):
         try:
@@ -154,7 +158,10 @@ def stdio(pid: int | str) -> list[str]:
 
 
 def pid_namespace(pid: int | str) -> str:
-    """What identifies the pid namespace of a process; "" when it has ended.  Raises OSError when that is unknown."""
+    """The pid namespace of a process, ``pid:[4026531836]``; "" if the process has ended.
+
+    Raises OSError if that is unknown.
+    """
     try:
         return posix.readlink(f"/proc/{pid}/ns/pid")
     except OSError as error:
@@ -184,8 +191,8 @@ def descendants(first: int) -> list[int]:
 def open_namespace(path: str, pointer: str) -> int:
     """A descriptor of the namespace at ``path``.  Raises SysError that names ``pointer``.
 
-    The path may lead to anything: opening a fifo waits for its other end, opening a device does something.  So what it
-    is is asked before it is opened.
+    The path may be any file, and opening a fifo blocks or opening a device has side effects, so its
+    type is checked first.
     """
     from pyrunc.errors import SysError
 

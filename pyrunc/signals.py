@@ -1,4 +1,4 @@
-"""Signal names and numbers, as people and engines write them: ``9``, ``KILL``, ``sigkill``, ``RTMIN+3``."""
+"""Signal names and numbers: ``9``, ``KILL``, ``sigkill``, ``RTMIN+3``."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def _expected(text: str, short: str) -> str:
 
 
 def described(value: int) -> str:
-    """``SIGKILL``; for SIGSYS, by which seccomp ends a program, also the words that people search for."""
+    """The name of a signal; for SIGSYS, which seccomp sends, with the text of strsignal(3)."""
     return name(value) + (" (bad system call)" if value == SIGSYS else "")
 
 
 def name(value: int) -> str:
-    """``SIGKILL`` for 9, ``SIGRTMIN+1`` for 35."""
+    """The name of a signal: ``SIGKILL`` for 9, ``SIGRTMIN+1`` for 35."""
     if 1 <= value <= len(NAMES):
         return "SIG" + NAMES[value - 1]
     return f"SIGRTMIN+{value - RTMIN}" if RTMIN <= value <= RTMAX else f"signal {value}"

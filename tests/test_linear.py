@@ -190,7 +190,7 @@ def test_warnings_on_stderr_end(capfd: pytest.CaptureFixture[str]) -> None:
         log.warning(f"hook {number}: " + "x" * 10_000 * (number % 10 == 0), aloud=True)
     out, err = capfd.readouterr()
     assert out == "" and len(err) < 40_000
-    assert err.splitlines()[-1] == "pyrunc: warning: what else there is to warn of is left out here"
+    assert err.splitlines()[-1] == "pyrunc: warning: further warnings are omitted"
     say("error", "\U0001f600" * 1_000_000)
     assert len(capfd.readouterr().err.encode()) < 65536
 
