@@ -1,7 +1,7 @@
-"""Which modules the executable must hold: those that pyrunc imports, and their own imports.
+"""Find the modules that the executable must contain: those that pyrunc imports, and their imports.
 
 Imports in pyrunc's functions count.  Imports in functions of other modules do not: most of them
-are never executed, and together they reach the whole standard library.  LAZY names the few that
+are never executed, and together they reach the whole standard library.  LAZY lists the few that
 verbs execute.
 """
 
@@ -13,7 +13,7 @@ import pathlib
 import sys
 from typing import NamedTuple
 
-# Imported by a function, or by a name that is known at run time only.
+# Imported in a function, or by a name computed at run time.
 LAZY = (
     "encodings.aliases", "encodings.ascii", "encodings.idna", "encodings.latin_1", "encodings.punycode",
     "encodings.utf_8", "encodings.utf_8_sig", "encodings.utf_16", "encodings.utf_16_be", "encodings.utf_16_le",
@@ -23,7 +23,7 @@ LAZY = (
     "linecache", "traceback", "warnings",  # the interpreter, for an exception of a thread
     "pyroute2.netlink.rtnl.ifaddrmsg", "pyroute2.netlink.rtnl.ifinfmsg",  # launch/netdev.py, by name
 )  # fmt: skip
-# Their importers work without them, or are not used themselves.
+# Their importers work without them, or are unused.
 NEEDLESS = frozenset({
     "_asyncio", "_bootlocale", "_bz2", "_crypt", "_ctypes", "_curses", "_decimal",
     "_elementtree", "_hashlib", "_json", "_lsprof", "_lzma", "_posixshmem", "_py_abc", "_queue",
@@ -37,8 +37,8 @@ NEEDLESS = frozenset({
 })  # fmt: skip
 
 
-# Packages whose __init__ is left out: it imports every part of the package (launch/netdev.py), or
-# what no verb uses.
+# Packages whose __init__ is replaced by an empty one: it imports the whole package
+# (launch/netdev.py), or modules that no verb uses.
 SHELLS = frozenset({"pyroute2", "urllib3.http2"})
 
 
@@ -50,8 +50,7 @@ class Module(NamedTuple):
 
 
 class Closure:
-    """The needed Python modules and extension modules by name, and the names that were not
-    found."""
+    """The required Python and extension modules by name, and the names that were not found."""
 
     def __init__(self) -> None:
         self.modules: dict[str, Module] = {}
@@ -60,7 +59,7 @@ class Closure:
         self.own: dict[str, Module] = {}
 
     def add(self, name: str, importer: str) -> bool:
-        """Take a module, the packages above it and all that they import; whether it is one."""
+        """Add a module, its parent packages and all their imports.  Returns whether it is a module."""
         if name in self.modules or name in self.extensions or name in self.own or name in sys.builtin_module_names:
             return True
         if name in NEEDLESS or name == "_pyrunc_launcher":
@@ -90,13 +89,13 @@ class Closure:
         return True
 
     def follow(self, name: str, module: Module, *, functions: bool) -> None:
-        """Add what a module imports."""
+        """Add the imports of a module."""
         for target, attribute in imports(ast.parse(module.path.read_bytes()), name, module.package, functions):
             if self.add(target, name) and attribute and f"{target}.{attribute}" not in NEEDLESS:
                 self.submodule(target, attribute)
 
     def submodule(self, package: str, name: str) -> None:
-        """``from package import name``: which may be a module."""
+        """Add ``name`` of ``from package import name`` if it is a module."""
         found = self.modules.get(package)
         if found is None or not found.package:
             return
@@ -106,7 +105,7 @@ class Closure:
 
 
 def imports(tree: ast.Module, name: str, package: bool, functions: bool) -> list[tuple[str, str]]:
-    """(module, name taken from it) of each import statement that is executed when a module is imported."""
+    """Return (module, imported name) of each import statement that importing the module executes."""
     found: list[tuple[str, str]] = []
     todo: list[ast.AST] = [tree]
     while todo:
@@ -130,14 +129,14 @@ def imports(tree: ast.Module, name: str, package: bool, functions: bool) -> list
 
 
 def is_for_others(test: ast.expr) -> bool:
-    """``if TYPE_CHECKING``, ``if __name__ == "__main__"``."""
+    """Whether a test is ``TYPE_CHECKING`` or ``__name__ == "__main__"``."""
     if isinstance(test, ast.Compare) and isinstance(test.left, ast.Name):
         return test.left.id == "__name__"
     return getattr(test, "id", getattr(test, "attr", "")) == "TYPE_CHECKING"
 
 
 def closure(own: dict[str, Module], above: pathlib.Path) -> Closure:
-    """What pyrunc's modules need that is not theirs; ``above`` is the directory that holds the package."""
+    """Return the foreign modules that pyrunc needs; ``above`` is the directory of the package."""
     result = Closure()
     result.own = own
     importlib.machinery.PathFinder.invalidate_caches()

@@ -1,4 +1,4 @@
-/* The launcher for an interpreter that cannot be embedded: it becomes that interpreter, isolated. */
+/* The launcher for an interpreter that cannot be embedded: execute that interpreter, isolated. */
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,14 +8,15 @@
 #include "guard.h"
 #include "package_path.h"
 
-/* -I -S: neither the environment nor the working directory nor a site module is looked at.  The package directory
- * comes in as the first argument. */
+/* -I -S: ignore the environment, the working directory and site modules.  The first argument is
+ * the package directory. */
 static const char program[] = "import sys, posix\n"
                               "sys.path.append(sys.argv[1])\n"
                               "from pyrunc.__main__ import run\n"
                               "posix._exit(run(sys.argv[2:]))\n";
 
-/* Directory and cffi's backend, checked as the embedded launcher checks them; an error ends the process. */
+/* Find the package directory, and check it and cffi's backend like the embedded launcher.  Exits
+ * on an error. */
 static void find_package(char *dir, size_t size)
 {
     static const char file[] = "/_cffi_backend" PYTHON_EXT_SUFFIX;

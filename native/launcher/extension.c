@@ -1,4 +1,4 @@
-/* Extension modules that are in the executable, and where the package is. */
+/* Extension modules in the executable, and the location of the package. */
 #include "launcher.h"
 
 #include <errno.h>
@@ -51,8 +51,8 @@ const struct pyrunc_library *find_library(const char *name)
     return NULL;
 }
 
-/* A file in memory that the dynamic loader can open; -1 with an exception set.  It is mapped, not executed, which the
- * kernel allows whatever vm.memfd_noexec says. */
+/* Create a memfd that the dynamic loader can open.  Returns -1 with an exception set.  The file
+ * is mapped, not executed, so the kernel allows it whatever vm.memfd_noexec is. */
 static int library_file(const struct pyrunc_library *library)
 {
     int fd = memfd_create(library->name, MFD_CLOEXEC | MFD_NOEXEC_SEAL);
@@ -72,7 +72,7 @@ static int library_file(const struct pyrunc_library *library)
     return fd;
 }
 
-/* An object with the two attributes that _imp.create_dynamic asks for. */
+/* Create an object with the two attributes that _imp.create_dynamic reads. */
 static PyObject *make_spec(const char *name, int fd)
 {
     char path[32];
@@ -92,8 +92,8 @@ PyObject *load_library(const struct pyrunc_library *library)
     PyObject *imp = PyImport_ImportModule("_imp");
     PyObject *spec = imp ? make_spec(library->name, fd) : NULL;
     PyObject *module = spec ? PyObject_CallMethod(imp, "create_dynamic", "O", spec) : NULL;
-    /* It stays open: dlopen() takes a second library with the path of the first for the same one.
-     * Multi-phase modules are not put into sys.modules by themselves. */
+    /* Keep the file open: dlopen() would treat a second library with the same path as the first.
+     * Multi-phase modules do not add themselves to sys.modules. */
     if (module && PyDict_SetItemString(PyImport_GetModuleDict(), library->name, module) < 0)
         Py_CLEAR(module);
     PyObject *done = module ? PyObject_CallMethod(imp, "exec_dynamic", "O", module) : NULL;

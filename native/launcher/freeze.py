@@ -1,14 +1,14 @@
 """Freeze Python into C, for the launcher.
 
 ``freeze.py package PACKAGE_DIR INIT LICENSES OUTPUT.c OUTPUT.bin COMMIT``: pyrunc's modules, the
-modules that they need (closure.py), the container-side program, and the licences of all of it.
-Annotations, docstrings, asserts and ``if TYPE_CHECKING`` blocks of pyrunc's modules are dropped:
-they cost unmarshalling time on every start, and nothing in the launcher reads them.
+modules that they need (closure.py), the container-side program, and all licences.  It drops
+annotations, docstrings, asserts and ``if TYPE_CHECKING`` blocks of pyrunc's modules, because they
+cost unmarshalling time on every start, and nothing in the launcher reads them.
 
 ``freeze.py bootstrap OUTPUT.c``: the modules that start an interpreter, marshalled.  CPython 3.11
-and 3.12 keep them as 1 MB of static objects instead, all of which start-up relocates and walks
-(`_Py_Deepfreeze_Init`) although the core phase needs a tenth of them: 0.5 ms of 3.  3.13 returned
-to marshalled ones.  These tables replace the archive's at link time.
+and 3.12 have 1 MB of static objects instead.  Start-up relocates and walks all of them
+(`_Py_Deepfreeze_Init`), which takes 0.5 of 3 ms, although the core phase needs a tenth of them.
+3.13 returned to marshalled modules.  These tables replace the archive's at link time.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from closure import SHELLS, Closure, Module, closure
 
 
 class Strip(ast.NodeTransformer):
-    """Remove what only readers and type checkers need."""
+    """Remove code that only readers and type checkers need."""
 
     def visit_function(self, node: Any) -> Any:
-        """Parameters and result lose their annotations."""
+        """Remove the annotations of parameters and result."""
         every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
         for arg in every:
             if arg is not None:
@@ -39,18 +39,19 @@ class Strip(ast.NodeTransformer):
     visit_FunctionDef = visit_AsyncFunctionDef = visit_function
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt | None:
-        """``x: T = v`` becomes ``x = v``; a bare ``x: T`` goes (a class or module body never needs it)."""
+        """Turn ``x: T = v`` into ``x = v``, and drop a bare ``x: T``, which no class or module needs."""
         self.generic_visit(node)
         if node.value is None:
             return ast.copy_location(ast.Pass(), node)
         return ast.copy_location(ast.Assign(targets=[node.target], value=node.value), node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
-        """Without ``__slots__``: each slot costs a descriptor per class, and most classes have
+        """Remove ``__slots__``: each slot costs a descriptor per class, and most classes have
         one instance."""
         node.body = [item for item in node.body if not is_slots(item)] or [ast.copy_location(ast.Pass(), node)]
         if node.decorator_list:
-            # A dataclass reads the annotations of its fields.  As text: the names may be there for type checkers only.
+            # A dataclass reads the annotations of its fields.  Make them strings: their names may
+            # be imported only for type checkers.
             fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]
             for item in fields:
                 item.annotation = ast.copy_location(ast.Constant(ast.unparse(item.annotation)), item.annotation)
@@ -60,32 +61,32 @@ class Strip(ast.NodeTransformer):
         return node
 
     def visit_If(self, node: ast.If) -> Any:
-        """``if TYPE_CHECKING:`` is never true at run time."""
+        """Remove ``if TYPE_CHECKING:``, which is never true at run time."""
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             return [self.visit(item) for item in node.orelse] or ast.copy_location(ast.Pass(), node)
         self.generic_visit(node)
         return node
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.stmt:
-        """Without annotations, postponing their evaluation is pointless."""
+        """Remove ``from __future__``: without annotations there is no evaluation to postpone."""
         if node.module == "__future__":
             return ast.copy_location(ast.Pass(), node)
         return node
 
 
 def is_slots(node: ast.stmt) -> bool:
-    """Whether a statement of a class body is ``__slots__ = ...``."""
+    """Whether a statement in a class body is ``__slots__ = ...``."""
     return isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__slots__" for t in node.targets)
 
 
 def module_name(package: pathlib.Path, path: pathlib.Path) -> str:
-    """``pyrunc/plan/ops.py`` -> ``pyrunc.plan.ops``."""
+    """Return ``pyrunc.plan.ops`` for ``pyrunc/plan/ops.py``."""
     parts = [package.name, *path.relative_to(package).with_suffix("").parts]
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def compile_module(path: pathlib.Path, name: str, constants: dict[str, str]) -> bytes:
-    """The marshalled code object of one module, with other values for some of its constants."""
+    """Return the marshalled code of a module; ``constants`` replaces values of its constants."""
     tree = Strip().visit(ast.parse(path.read_bytes(), str(path)))
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in constants:
@@ -94,23 +95,23 @@ def compile_module(path: pathlib.Path, name: str, constants: dict[str, str]) -> 
 
 
 def c_array(data: bytes) -> str:
-    """The bytes as C initializers, 32 a line."""
+    """Format bytes as C initializers, 32 per line."""
     lines = [data[i : i + 32] for i in range(0, len(data), 32)]
     return ",\n".join(",".join(map(str, line)) for line in lines)
 
 
-# Module -> what importlib calls it: needed to start an interpreter at all.
+# Module -> its name in importlib.  Every interpreter needs them to start.
 BOOTSTRAP = {
     "_frozen_importlib": "importlib._bootstrap",
     "_frozen_importlib_external": "importlib._bootstrap_external",
     "zipimport": "",
 }
-# What verbs import from the standard library besides what the hot modules do: importing takes memory, and where there
-# is none, CPython's own modules fail in ways that say nothing about memory.  _io is what `interpreter.complete`
-# begins with.
+# Modules of the standard library that verbs import and hot modules do not.  Importing takes memory,
+# and without memory CPython's modules fail with misleading errors.  `interpreter.complete` imports
+# _io first.
 STANDARD = ("_io", "_blake2")
-# Large, and for verbs that people call by hand: every other one would pay for its place in the snapshot.  A package
-# stands for what is in it.
+# Large modules for verbs that people call by hand; in the snapshot they would slow down every other
+# verb.  A package includes its modules.
 COLD = (
     "pyrunc.checkpoint",
     "pyrunc.native.foreign",
@@ -128,7 +129,7 @@ COLD = (
 
 
 def freeze_bootstrap(output: pathlib.Path) -> None:
-    """Write the tables that take the place of the archive's frozen.o and deepfreeze.o."""
+    """Write the tables that replace the archive's frozen.o and deepfreeze.o."""
     out = ["/* Generated by native/launcher/freeze.py. */", "#include <Python.h>", ""]
     rows = []
     for number, name in enumerate(BOOTSTRAP):
@@ -159,7 +160,7 @@ def freeze_bootstrap(output: pathlib.Path) -> None:
 
 
 class Store:
-    """One file of read-only data, and where in it each piece is."""
+    """A file of read-only data, composed of pieces."""
 
     ALIGN = 16
 
@@ -167,7 +168,7 @@ class Store:
         self.data = bytearray(first)
 
     def add(self, piece: bytes) -> str:
-        """C initializers for address and size."""
+        """Append a piece.  Returns C initializers for its address and size."""
         self.data += bytes(-len(self.data) % self.ALIGN)
         self.data += piece
         return f"pyrunc_store + {len(self.data) - len(piece)}, {len(piece)}"
@@ -181,8 +182,8 @@ def freeze_package(
     store_path: pathlib.Path,
     commit: pathlib.Path,
 ) -> None:
-    """Write the C file and the data that it includes; modules are looked up from the first row on."""
-    # The command line does without the Python API.
+    """Write the C file and the data that it includes.  The loader searches modules in row order."""
+    # The command line does not use the Python API.
     paths = [path for path in sorted(package.rglob("*.py")) if path.parent.name != "api"]
     modules = [(module_name(package, path), path) for path in paths]
     image = init.read_bytes()
@@ -227,7 +228,7 @@ def freeze_package(
 
 
 def foreign_rows(needed: Closure, store: Store) -> list[str]:
-    """Rows for the modules that are not pyrunc's, as they are but for docstrings and asserts."""
+    """Return the rows of foreign modules, without docstrings and asserts."""
     rows = []
     for name, module in sorted(needed.modules.items()):
         source = module.path.read_bytes() if name not in SHELLS and module.path.exists() else b""
@@ -237,8 +238,11 @@ def foreign_rows(needed: Closure, store: Store) -> list[str]:
 
 
 def preloadable(modules: list[tuple[str, pathlib.Path]]) -> list[str]:
-    """Those that import nothing but builtin modules and each other: what a snapshot can hold (snapshot/snapshot.h)."""
-    # Not what a trace needs: every address in the snapshot is written at every start, and few commands are traced.
+    """Return the modules that a snapshot can contain (snapshot/snapshot.h).
+
+    They import only builtin modules and each other.
+    """
+    # Exclude the modules of a trace: few commands are traced, and each start would pay for them.
     modules = [row for row in modules if not row[0].startswith("pyrunc.trace")]
     names = {name for name, _ in modules}
     needs = {name: imported(ast.parse(path.read_bytes()), names) for name, path in modules}
@@ -250,7 +254,7 @@ def preloadable(modules: list[tuple[str, pathlib.Path]]) -> list[str]:
 
 
 def imported(tree: ast.Module, modules: set[str]) -> set[str]:
-    """Modules that a module imports when it is imported, not in a function; ``if TYPE_CHECKING`` does not count."""
+    """Return the imports of a module outside functions and ``if TYPE_CHECKING``."""
     found: set[str] = set()
     todo: list[ast.stmt] = list(Strip().visit(tree).body)
     while todo:
@@ -266,7 +270,7 @@ def imported(tree: ast.Module, modules: set[str]) -> set[str]:
 
 
 def main() -> None:
-    """Do what the first argument says."""
+    """Write the files that the first argument selects."""
     paths = [pathlib.Path(word) for word in sys.argv[2:]]
     if sys.argv[1] == "bootstrap":
         freeze_bootstrap(*paths)

@@ -1,4 +1,4 @@
-/* The first acts of the process: see guard.h. */
+/* The first steps of the process: see guard.h. */
 #include "guard.h"
 
 #include <errno.h>
@@ -15,7 +15,7 @@
 
 #define MIN_STACK (256u << 10)
 
-/* A closed 0, 1 or 2 would be the number of the first file we open; what is printed then goes into that file. */
+/* The first file we open would reuse a closed 0, 1 or 2, and receive our output. */
 static int fill_stdio(void)
 {
     for (int fd = 0; fd <= 2; fd++) {
@@ -27,8 +27,9 @@ static int fill_stdio(void)
     return 0;
 }
 
-/* What the deepest of our calls takes, several times over.  Below it the kernel's answer is SIGSEGV, which nobody can
- * report.  A limit that we raised would be inherited by hooks and by the container. */
+/* Several times the stack of our deepest call.  With less, the kernel sends SIGSEGV, which we
+ * cannot report.  Raising the limit is not an option, because hooks and the container would
+ * inherit it. */
 static int stack_is_large_enough(void)
 {
     struct rlimit limit;
@@ -41,17 +42,18 @@ const char *guard_process(void)
         return "the limit on the stack is too small (RLIMIT_STACK, `ulimit -s`): 256 KiB are needed";
     if (fill_stdio() < 0)
         return "cannot open /dev/null for a closed standard descriptor";
-    /* Set-user-ID or file capabilities: the caller would choose what a more privileged pyrunc does. */
+    /* With set-user-ID or file capabilities, the caller would control a more privileged pyrunc. */
     if (getauxval(AT_SECURE))
         return "refusing to run set-user-ID or with file capabilities";
-    /* Descriptors of the caller go to no hook and to no container; --preserve-fds undoes it for its own
-     * (CVE-2024-21626).  ENOSYS is a kernel below our floor, which the first real step reports. */
+    /* Keep the caller's descriptors from hooks and containers (CVE-2024-21626). --preserve-fds
+     * undoes it for its own.  ENOSYS: the kernel is too old, and the first real step reports it. */
     (void)syscall(SYS_close_range, 3U, ~0U, CLOSE_RANGE_CLOEXEC);
     struct sigaction ignore = {.sa_handler = SIG_IGN}, standard = {.sa_handler = SIG_DFL};
-    /* A closed pipe or a file size limit is an error of the write, not our death in mid-rollback. */
+    /* A closed pipe or the file size limit must fail the write, and not kill us in the middle of
+     * a rollback. */
     (void)sigaction(SIGPIPE, &ignore, NULL);
     (void)sigaction(SIGXFSZ, &ignore, NULL);
-    /* An ignored SIGCHLD reaps init and hooks behind our back. */
+    /* With SIGCHLD ignored, the kernel would reap init and hooks before we wait for them. */
     (void)sigaction(SIGCHLD, &standard, NULL);
     return NULL;
 }

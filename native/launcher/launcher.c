@@ -1,8 +1,9 @@
 /* pyrunc: the installed executable.
  *
- * It is the interpreter it was built with, linked in and started isolated: nothing is read from the environment, no site
- * module runs, the search path is empty, and every module that a verb imports is frozen into it.  Where CPython offers it,
- * start-up ends after the core phase (docs/adr/0006-core-phase.md), which halves its cost.
+ * It embeds the interpreter it was built with, isolated: it reads nothing from the environment,
+ * runs no site module, and has an empty search path.  Every module that a verb imports is frozen
+ * into it.  If CPython supports it, start-up ends after the core phase
+ * (docs/adr/0006-core-phase.md), at half the cost.
  */
 #include "launcher.h"
 
@@ -15,7 +16,7 @@
 
 static int failure = 1; /* the exit status */
 
-/* Without Python, which may not be there yet, or not be able to. */
+/* Report without Python, which may be unavailable or out of memory. */
 static void fail(const char *text)
 {
     static const char who[] = "pyrunc: error: ";
@@ -28,8 +29,9 @@ static void fail(const char *text)
 
 static PyStatus set_paths(PyConfig *config)
 {
-    /* Every path that is set is one that getpath does not compute, and with `home` it reads no file (pyvenv.cfg, ._pth).
-     * There is nothing to find: all modules are in the executable.  Below a device no file can be. */
+    /* getpath computes none of the paths that are set, and with `home` it reads no file
+     * (pyvenv.cfg, ._pth).  All modules are in the executable, so it has nothing to find.  No
+     * file can exist below a device. */
     wchar_t **const fields[] = {&config->home,       &config->executable,      &config->base_executable,
                                 &config->prefix,     &config->base_prefix,     &config->exec_prefix,
                                 &config->stdlib_dir, &config->base_exec_prefix};
@@ -58,8 +60,7 @@ static void start_interpreter(void)
 {
     PyPreConfig pre;
     PyPreConfig_InitIsolatedConfig(&pre);
-    pre.utf8_mode =
-        1; /* paths are bytes to the kernel; surrogateescape round-trips them whatever the locale */
+    pre.utf8_mode = 1; /* paths are bytes to the kernel; surrogateescape round-trips them in every locale */
     if (snapshot_state() == SNAPSHOT_MAKE)
         snapshot_use_heap(&pre);
     PyStatus status = Py_PreInitialize(&pre);
@@ -75,7 +76,7 @@ static void start_interpreter(void)
     config.site_import = 0;
     config.write_bytecode = 0;
     config.pathconfig_warnings = 0;
-    config.install_signal_handlers = 0; /* no KeyboardInterrupt in the middle of a roll-back */
+    config.install_signal_handlers = 0; /* no KeyboardInterrupt in the middle of a rollback */
     config.configure_c_stdio = 0;
     if (snapshot_state() == SNAPSHOT_MAKE) {
         config.use_hash_seed = 1; /* the hashes of strings are part of the snapshot */
@@ -90,7 +91,7 @@ static void start_interpreter(void)
         status = Py_InitializeFromConfig(&config);
     if (PyStatus_Exception(status))
         fail(status.err_msg ? status.err_msg : "cannot start the interpreter");
-    /* A verb lives for milliseconds; complete_interpreter() turns it on again. */
+    /* A verb runs for milliseconds; complete_interpreter() enables it again. */
     (void)PyGC_Disable();
     if (install_loader() < 0)
         report_exception();
@@ -110,7 +111,7 @@ static PyObject *argument_list(int argc, char **argv)
     return list;
 }
 
-/* pyrunc.__main__.run(argv) handles every exception itself; -1 means that even that could not be done. */
+/* pyrunc.__main__.run(argv) handles every exception itself; -1 means that even this failed. */
 static int run(int argc, char **argv)
 {
     PyObject *main_module = PyImport_ImportModule("pyrunc.__main__");
@@ -128,7 +129,7 @@ static int has(int argc, char **argv, const char *word)
     return 0;
 }
 
-/* Verbs that start processes execute most of pyrunc.  A wrong guess costs time only. */
+/* Verbs that start processes execute most of pyrunc.  A wrong guess only costs time. */
 static int does_much(int argc, char **argv)
 {
     return has(argc, argv, "run") || has(argc, argv, "create") || has(argc, argv, "exec");
@@ -136,13 +137,12 @@ static int does_much(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    if (has(argc, argv, "exec")) /* its callers take 1 for the program's own status (pyrunc/verbs/exec.py) */
+    if (has(argc, argv, "exec")) /* its callers treat 1 as the program's own status (pyrunc/verbs/exec.py) */
         failure = 255;
     if (snapshot_state() == SNAPSHOT_MAKE)
         snapshot_before();
     const char *refusal = guard_process();
-    if (!refusal &&
-        snapshot_state() != SNAPSHOT_MAKE) /* the build runs that one, in a directory of its own */
+    if (!refusal && snapshot_state() != SNAPSHOT_MAKE) /* the build runs it, in its own directory */
         refusal = package_path_refusal();
     if (refusal)
         fail(refusal);
@@ -153,6 +153,6 @@ int main(int argc, char **argv)
     int status = snapshot_state() == SNAPSHOT_MAKE ? snapshot_print() : run(argc < 1 ? 1 : argc, argv);
     if (status < 0)
         report_exception();
-    /* No finalization: all output is written, the kernel frees the rest faster. */
+    /* No finalization: all output is written, and the kernel frees the rest faster. */
     _exit(status);
 }

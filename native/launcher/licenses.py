@@ -1,7 +1,7 @@
-"""``licenses.py OUTPUT [NAME=VERSION...]``: the licences of what the executable holds.
+"""Collect the licences of the executable's content: ``licenses.py OUTPUT [NAME=VERSION...]``.
 
-`pyrunc --licenses` prints them.  Each text came with what is linked: the interpreter's licence,
-those of Python packages, and for libraries the copyright file of the distribution.
+`pyrunc --licenses` prints them.  The texts are the interpreter's licence, those of the Python
+packages, and for each library the copyright file of the distribution.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ NOT_USED = "GPL"  # pyroute2 may be used under the Apache License instead
 
 
 def read(path: pathlib.Path) -> str:
-    """A text, without what would change a terminal."""
+    """Read a text without characters that affect a terminal."""
     return path.read_text(encoding="utf-8", errors="replace").replace("\r", "").replace("\f", "").strip()
 
 
 def of_python() -> str:
-    """The interpreter's licence; a pointer to it if the distribution has removed the file."""
+    """Return the interpreter's licence, or a reference to it if the distribution removed the file."""
     places = [pathlib.Path(sysconfig.get_path("stdlib")) / "LICENSE.txt"]
     version = sysconfig.get_python_version()
     places += [pathlib.Path(f"/usr/share/doc/{name}{version}/copyright") for name in ("python", "libpython")]
@@ -38,7 +38,7 @@ def of_python() -> str:
 
 
 def of_library(name: str) -> str:
-    """A library's copyright file, or the name of its licence."""
+    """Return a library's copyright file, or the name of its licence."""
     license_id, packages = LIBRARIES[name]
     places = [pathlib.Path(f"/usr/share/doc/{package}/copyright") for package in packages]
     texts = [read(path) for path in places if path.exists()] or [f"SPDX-License-Identifier: {license_id}"]
@@ -48,7 +48,7 @@ def of_library(name: str) -> str:
 
 
 def of_package(name: str) -> tuple[str, str]:
-    """Version and licence texts of a Python package; empty if it is not installed."""
+    """Return version and licence texts of a Python package, empty if it is not installed."""
     try:
         found = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:

@@ -1,9 +1,10 @@
-/* A short way for `import pyrunc.x`.
+/* A fast path for `import pyrunc.x`.
  *
- * importlib's own way to a frozen module (two finders, a spec, a module lock, a namespace object) takes 40 us, and a hot verb
- * imports twenty modules.  `import` calls importlib's `_find_and_load` for a module that is not in sys.modules; ours
- * answers for pyrunc's modules and passes everything else on.  Without it (an interpreter that does not ask there) the same
- * table is found through PyImport_FrozenModules: slower, same result.
+ * importlib takes 40 us for a frozen module (two finders, a spec, a module lock, a namespace
+ * object), and a hot verb imports twenty modules.  `import` calls importlib's `_find_and_load` for
+ * a module that is not in sys.modules.  Ours handles pyrunc's modules and passes the others on.  In
+ * an interpreter that does not call it, importlib finds the same table through
+ * PyImport_FrozenModules, which is slower.
  */
 #include "launcher.h"
 
@@ -64,7 +65,7 @@ static PyObject *execute(const struct _frozen *f, PyObject *name)
     return module;
 }
 
-/* The parent package, imported; *found = 0 when there is none. */
+/* Import the parent package.  Sets *found to 0 if there is none. */
 static PyObject *import_parent(const char *name, int *found)
 {
     const char *dot = strrchr(name, '.');
@@ -106,7 +107,7 @@ static PyObject *load_named(PyObject *name)
     return module;
 }
 
-/* A module that is a shared library in the executable. */
+/* Load a module that is a shared library in the executable. */
 static PyObject *load_extension(const struct pyrunc_library *library)
 {
     const char *dot = strrchr(library->name, '.');
@@ -135,7 +136,8 @@ static PyObject *find_and_load(PyObject *self, PyObject *const *args, Py_ssize_t
             return NULL;
         if (strncmp(name, "pyrunc", 6) == 0 && (name[6] == '.' || name[6] == '\0'))
             return load_named(args[0]);
-        /* A codec's error handler wants the package `encodings`, which importlib does not find yet. */
+        /* A codec's error handler imports the package `encodings`, which importlib cannot find
+         * yet. */
         if (in_core_phase && find(name))
             return load_named(args[0]);
         const struct pyrunc_library *library = find_library(name);

@@ -1,4 +1,4 @@
-/* _pyrunc_launcher: what pyrunc/interpreter.py needs from the launcher. */
+/* _pyrunc_launcher: the functions of the launcher for pyrunc/interpreter.py. */
 #include "launcher.h"
 
 #include "../reader/reader.h"

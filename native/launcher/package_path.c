@@ -1,4 +1,4 @@
-/* Where the installed package is: see package_path.h. */
+/* The location of the installed package: see package_path.h. */
 #include "package_path.h"
 
 #include <limits.h>
@@ -9,16 +9,16 @@
 
 #define MARKER "/pyrunc/_init"
 
-/* Where an installation keeps the package, seen from the directory above bin/. */
+/* Where an installation keeps the package, relative to the directory above bin/. */
 static const char *const layouts[] = {
     "lib/pyrunc",                                 /* make install */
     "lib/python" PYTHON_VERSION "/site-packages", /* a virtual environment, pip --user */
     "lib64/python" PYTHON_VERSION "/site-packages",
-    "lib/python" PYTHON_VERSION "/dist-packages", /* Debian's pip outside one */
+    "lib/python" PYTHON_VERSION "/dist-packages", /* Debian's pip outside a virtual environment */
     "lib/python3/dist-packages",                  /* a Debian package */
 };
 
-/* The directory above the executable's, with its slash: the length, or 0. */
+/* Find the directory above the executable's.  Returns its length including the slash, or 0. */
 static size_t prefix_of_self(char *buf, size_t size)
 {
     ssize_t len = readlink("/proc/self/exe", buf, size - 1);
@@ -50,7 +50,7 @@ size_t package_path_find(char *dir, size_t size)
     return 0;
 }
 
-/* Who owns the executable, or a directory above it, can change what root runs anyway. */
+/* The owner of the executable, or of a directory above it, can change what root runs anyway. */
 static uid_t owner_of_self(void)
 {
     struct stat st;
@@ -106,7 +106,7 @@ const char *package_path_refusal(void)
     char path[PATH_MAX], hint[PATH_MAX + 32];
     if (geteuid() != 0)
         return NULL;
-    /* An executable that was replaced meanwhile ("... (deleted)") has no place any more. */
+    /* A replaced executable ("... (deleted)") no longer has a path. */
     ssize_t len = readlink("/proc/self/exe", path, sizeof path - 1);
     path[len > 0 ? len : 0] = '\0';
     if (len <= 0 || access(path, F_OK) < 0 || package_path_check(path, 0) == 0) {

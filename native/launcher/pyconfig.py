@@ -1,4 +1,4 @@
-"""What meson must know of the building interpreter and of the source, one ``key=value`` a line."""
+"""Print facts about the building interpreter and the source for meson, one ``key=value`` per line."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import sysconfig
 
 
 def version() -> str:
-    """E.g. ``3.11``."""
+    """Return the version, e.g. ``3.11``."""
     return sysconfig.get_python_version()
 
 
 def libraries() -> list[str]:
-    """What a program with a static libpython must be linked with, without the ``-l``."""
+    """Return the libraries to link with a static libpython, without ``-l``."""
     words = " ".join(str(sysconfig.get_config_var(name) or "") for name in ("MODLIBS", "LIBS", "SYSLIBS")).split()
     return list(dict.fromkeys(word[2:] for word in words if word.startswith("-l")))
 
 
 def commit() -> str:
-    """The commit that is checked out, with ``-dirty`` when files differ from it; "unknown" outside a checkout."""
+    """Return the checked-out commit, with ``-dirty`` if files differ; "unknown" outside a checkout."""
     root = pathlib.Path(__file__).resolve().parent.parent.parent
     git = ["git", "-C", str(root)]
     try:
         top = subprocess.run([*git, "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=True)
-        if pathlib.Path(top.stdout.strip()).resolve() != root:  # sources that lie in the repository of something else
+        if pathlib.Path(top.stdout.strip()).resolve() != root:  # inside the repository of another project
             return "unknown"
         describe = [*git, "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty"]
         return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()

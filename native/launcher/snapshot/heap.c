@@ -1,9 +1,11 @@
 /* An allocator whose blocks can be part of a snapshot: see heap.h.
  *
- * The linker's --wrap sends every malloc, calloc, realloc and free of what is linked into the executable here; shared
- * libraries keep libc's.  Blocks come from one array, by size class, a page (or four) of one class at a time.  While the
- * snapshot is taken everything is from there.  In a process that started from one, small blocks still are, large ones are
- * libc's, and so is everything as soon as there is a second thread: what is in the array is then never given back.
+ * The linker's --wrap redirects every malloc, calloc, realloc and free of code linked into the
+ * executable to this file.  Shared libraries keep libc's.  Blocks come from one array, grouped by
+ * size class, a page (or four) of one class at a time.  While the snapshot is taken, all blocks
+ * come from the array.  A process that started from a snapshot only takes small blocks from it.
+ * Once there is a second thread, all new blocks are libc's, and blocks in the array are never
+ * freed.
  */
 #include "heap.h"
 
@@ -28,14 +30,15 @@ enum {
     SMALL = 512, /* then 640 ... 1024, 1280 ... 2048, 2560 ... 4096 */
     LARGEST = 4096,
     CLASSES = SMALL / STEP + 12,
-    RUN = 255, /* class of a page of a block of whole pages */
+    RUN = 255, /* class of the pages of a multi-page block */
 };
 
 struct free_block {
     struct free_block *next;
 };
 
-/* The compiler adds flags that say a section has content: a comment sign disables the rest of its line. */
+/* The compiler appends flags that mark a section as having content.  A comment sign disables the
+ * rest of its line. */
 #ifdef __aarch64__
 #define NO_CONTENT ".pyheap,\"aw\",@nobits//"
 #else
@@ -46,7 +49,7 @@ unsigned char pyrunc_heap[HEAP_SIZE] __attribute__((aligned(4096), section(NO_CO
 static int recording;
 static size_t most_pages; /* 0: there is no heap */
 static unsigned char page_class[PAGES];
-static unsigned short run_pages[PAGES]; /* at the first page of a run */
+static unsigned short run_pages[PAGES]; /* of the run that starts at this page */
 static size_t used_pages;
 static struct free_block *freed[CLASSES];
 static struct {
@@ -93,7 +96,7 @@ void heap_copy(int file, uint64_t place)
         return;
     size_t skipped = -(uintptr_t)space & (HUGE - 1);
     unsigned char *start = space + skipped;
-    /* Whole ones: the rest is less than half of one, or would be. */
+    /* Round to the nearest whole huge page. */
     (void)madvise(start, (used + HUGE / 2) & ~(size_t)(HUGE - 1), MADV_HUGEPAGE);
     if (pread(file, start, used, (off_t)place) != (ssize_t)used ||
         mremap(start, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, pyrunc_heap) == MAP_FAILED) {
@@ -104,7 +107,7 @@ void heap_copy(int file, uint64_t place)
     (void)munmap(start + size, HUGE - skipped);
 }
 
-/* brk's heap may begin where the spare part ends. */
+/* The brk heap may start where the spare part ends. */
 static int is_ours(const void *block)
 {
     return (uintptr_t)block - (uintptr_t)pyrunc_heap < (uintptr_t)most_pages * PAGE;
@@ -125,7 +128,8 @@ static unsigned char *take_pages(size_t count, unsigned char class)
     return start;
 }
 
-/* A block of whole pages; only while the snapshot is taken, so a linear search suffices. */
+/* Take a block of whole pages.  Only the process that takes the snapshot does, so they are never
+ * reused. */
 static void *take_run(size_t size)
 {
     size_t count = (size + PAGE - 1) / PAGE;
@@ -145,7 +149,8 @@ static void *take(size_t size)
     struct free_block *block = freed[class];
     if (block) {
         freed[class] = block->next;
-        /* The snapshot must not contain a part of an address, where a block is not written to its end. */
+        /* The snapshot must not contain parts of an address in a block that is not fully
+         * written. */
         if (recording)
             block->next = NULL;
         return block;
@@ -175,8 +180,8 @@ static void give_back(void *block)
     size_t class = page_class[page_of(block)];
     struct free_block *freed_block = block, **place = &freed[class == RUN ? 0 : class];
     if (recording) {
-        /* Two runs must give the same snapshot.  The order in which blocks are freed depends on addresses now and
-         * then (a set of types that is thrown away): the lists are kept sorted. */
+        /* Two runs must produce the same snapshot.  The order in which blocks are freed
+         * sometimes depends on addresses (a discarded set of types), so the lists are sorted. */
         memset(block, 0, block_size(block));
         while (class != RUN && *place && *place < freed_block)
             place = &(*place)->next;

@@ -7,21 +7,21 @@
 
 enum {
     HEAP_SIZE = 16 << 20,
-    HEAP_SPARE = 256 << 10, /* what snapshot.py leaves of it behind the used part */
+    HEAP_SPARE = 256 << 10, /* the part that snapshot.py reserves after the used part */
 };
 
-/* The blocks, in a section of its own behind all other variables. */
+/* The blocks, in a separate section after all other variables. */
 extern unsigned char pyrunc_heap[HEAP_SIZE];
 
-/* From now on every block comes from there, and what is freed is cleared. */
+/* From now on every block comes from the array, and freed blocks are cleared. */
 void heap_record(void);
 
-/* The end of it: from now on small blocks alone come from there, and only as many as the spare part
- * holds.  Returns how many bytes are in use. */
+/* Stop recording: from now on only small blocks come from the array, and only as many as the
+ * spare part holds.  Returns the number of bytes in use. */
 size_t heap_seal(void);
 
-/* Replace the used part, which is in the file of this descriptor at this place, by memory in huge
- * pages.  If that fails, nothing has changed. */
+/* Replace the used part with memory in huge pages, read from the file at this offset.  A failure
+ * leaves everything unchanged. */
 void heap_copy(int file, uint64_t place);
 
 #endif

@@ -12,7 +12,7 @@
 
 volatile struct pyrunc_snapshot pyrunc_snapshot __attribute__((section(".data"))) = {SNAPSHOT_NONE, 0};
 
-/* ld's name for the first of the executable's variables.  The heap is the last. */
+/* ld's symbol for the executable's first variable.  The heap is the last one. */
 extern unsigned char __data_start[];
 
 extern char **environ;
@@ -43,7 +43,8 @@ void snapshot_use_heap(PyPreConfig *config)
     PyObject_SetArenaAllocator(&(PyObjectArenaAllocator){NULL, take_arena, free_arena});
 }
 
-/* What ties an interpreter to a process is the ids of its thread (there is only one) and the key of a thread variable. */
+/* Only the ids of its single thread and the key of a thread variable tie an interpreter to a
+ * process. */
 static void forget_thread(void)
 {
     PyThreadState *thread = PyThreadState_Get();
@@ -82,7 +83,8 @@ int snapshot_print(void)
     (void)PyGC_Collect();
     forget_thread();
     size_t used = heap_seal();
-    /* The last one shows whether addresses are randomized: otherwise libc's would pass for numbers. */
+    /* The last word shows whether addresses are randomized.  Without randomization, libc's
+     * addresses would look like numbers. */
     uint64_t head[] = {(uintptr_t)__data_start, (uintptr_t)pyrunc_heap, used,
                        (uintptr_t)__builtin_frame_address(0)};
     if (print(head, sizeof head) < 0)
@@ -90,7 +92,7 @@ int snapshot_print(void)
     return print(__data_start, (size_t)(pyrunc_heap - __data_start) + used);
 }
 
-/* Another process filled posix.environ. */
+/* posix.environ holds the environment of the process that took the snapshot. */
 static int renew_environment(void)
 {
     PyObject *posix = PyImport_ImportModule("posix");
@@ -113,8 +115,9 @@ static int renew_environment(void)
     return 0;
 }
 
-/* A page of the file that is written to is copied, which takes a page fault.  A short verb writes to
- * 200 pages of the heap, create to 550: then it is faster to read all of it into huge pages. */
+/* The first write to a page of the file copies it, with a page fault.  A short verb writes to
+ * 200 pages of the heap, create to 550: for create it is faster to read the whole heap into huge
+ * pages. */
 static void copy_heap(void)
 {
     int self = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
@@ -128,6 +131,6 @@ const char *snapshot_restore(int much)
 {
     if (much)
         copy_heap();
-    /* Each of them fails for nothing but a lack of memory, or of keys for thread variables. */
+    /* They only fail for lack of memory, or of keys for thread variables. */
     return adopt_thread() < 0 || renew_environment() < 0 ? "out of memory" : NULL;
 }

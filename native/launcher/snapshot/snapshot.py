@@ -1,11 +1,12 @@
-"""Put a snapshot of the started interpreter into the launcher: ``snapshot.py LINKED OUTPUT [--required]``.
+"""Put a snapshot of the started interpreter into the launcher.
 
-LINKED is executed as a copy whose ``pyrunc_snapshot`` is SNAPSHOT_MAKE (snapshot.h): it starts the
-interpreter, imports the hot modules, prints its memory and ends.  The addresses of its variables
-and of its heap are fixed, so that the memory can be used as it is.  It is taken twice, with another
-environment, directory and placement of libraries and stack.  A word that differs is an address in
-libc, a time or a random number, which must not be in a snapshot.  Then there is none: OUTPUT is
-LINKED, and starts as any embedded interpreter does (``--required``: it is an error).
+``snapshot.py LINKED OUTPUT [--required]`` runs a copy of LINKED whose ``pyrunc_snapshot`` is
+SNAPSHOT_MAKE (snapshot.h).  The copy starts the interpreter, imports the hot modules, prints its
+memory and exits.  Its variables and its heap have fixed addresses, so the memory can be used
+unchanged.  The snapshot is taken twice, with different environments, directories, and addresses of
+libraries and stack.  A word that differs is an address in libc, a time or a random number, and must
+not be in a snapshot.  In this case OUTPUT is a copy of LINKED and starts like any embedded
+interpreter; with ``--required`` it is an error.
 
 In OUTPUT .bss and the used part of .pyheap have content.
 """
@@ -30,7 +31,7 @@ MACHINES = {62: 5, 183: 1024}  # x86_64, aarch64 -> the type of a relocation tha
 
 
 class NoSnapshotError(Exception):
-    """Why there is none."""
+    """The reason why there is no snapshot."""
 
 
 class Section(NamedTuple):
@@ -75,7 +76,7 @@ class Elf:
         raise NoSnapshotError(f"no section {name}")
 
     def symbols(self) -> dict[str, tuple[int, int]]:
-        """Address and size by name."""
+        """Return address and size of each symbol."""
         found = {}
         for table in (one for one in self.sections if one.type == SYMTAB):
             names = self.sections[table.link].offset
@@ -85,19 +86,22 @@ class Elf:
         return found
 
     def word(self, address: int) -> int:
-        """A variable's first value."""
+        """Return the initial value of a variable."""
         inside = [one for one in self.sections if one.addr <= address < one.addr + one.size and one.type != NOBITS]
         return int.from_bytes(self.data[self.offset(address) :][:8], "little") if inside else 0
 
     def offset(self, address: int) -> int:
-        """Where in the file an address of a section is."""
+        """Return the file offset of an address in a section."""
         for one in self.sections:
             if one.addr and one.addr <= address < one.addr + one.size and one.type != NOBITS:
                 return one.offset + address - one.addr
         raise NoSnapshotError(f"address {address:#x} is not in the file")
 
     def written_by_loader(self) -> set[int]:
-        """The addresses of all words that ld.so writes: addresses of libraries, and copies of their objects."""
+        """Return the addresses of all words that ld.so writes.
+
+        These are addresses in libraries, and copies of their objects.
+        """
         found = set()
         for table in (one for one in self.sections if one.type == RELA):
             names = self.sections[table.link]
@@ -110,7 +114,7 @@ class Elf:
 
 
 class Dump(NamedTuple):
-    """Memory of one run."""
+    """The memory of one run."""
 
     start: int  # the address of the first variable
     heap: int
@@ -119,14 +123,14 @@ class Dump(NamedTuple):
 
 
 def words(data: bytes) -> array.array[int]:
-    """Little-endian 64-bit words."""
+    """Split bytes into little-endian 64-bit words."""
     found = array.array("Q")
     found.frombytes(data)
     return found
 
 
 def take(program: pathlib.Path, number: int) -> Dump:
-    """Run the copy; every run differs from the others in what must not matter."""
+    """Run the copy.  Each run differs in everything that must not affect the snapshot."""
     environment = {f"SNAPSHOT_{number}": "x" * number * 100} if number else {}
     with tempfile.TemporaryDirectory(prefix="x" * (number + 1)) as place:
         result = subprocess.run(
@@ -144,7 +148,7 @@ def take(program: pathlib.Path, number: int) -> Dump:
 
 
 def common(elf: Elf, dumps: list[Dump]) -> bytes:
-    """The memory that the runs have in common; what ld.so writes is as in the file."""
+    """Return the memory that the runs share.  Words that ld.so writes keep the file's value."""
     first, second = dumps
     if first.stack == second.stack:
         raise NoSnapshotError("address space randomization is off, so that libc's addresses look like numbers")
@@ -164,7 +168,7 @@ def common(elf: Elf, dumps: list[Dump]) -> bytes:
 
 
 def describe(elf: Elf, heap: int, strange: list[int]) -> str:
-    """Which words are not the same in every process, for the build's log."""
+    """Describe the words that differ between processes, for the build log."""
     symbols = [(value, size, name) for name, (value, size) in elf.symbols().items()]
     lines = []
     for address in strange[:20]:
@@ -174,12 +178,12 @@ def describe(elf: Elf, heap: int, strange: list[int]) -> str:
 
 
 def build(elf: Elf, start: int, memory: bytes) -> bytes:
-    """The executable with the memory in it."""
-    # What follows the last segment that is loaded moves to make room for .bss and the heap.
+    """Return the executable with the memory in it."""
+    # Move everything after the last loaded segment to make room for .bss and the heap.
     rows = [elf.phoff + 56 * number for number in range(elf.phnum)]
     segments = [(row, list(struct.unpack_from(elf.SEGMENT, elf.data, row))) for row in rows]
     row, segment = max((pair for pair in segments if pair[1][0] == LOAD), key=lambda pair: pair[1][3])
-    shift = segment[2] - segment[3]  # from an address to a place in the file
+    shift = segment[2] - segment[3]  # from an address to a file offset
     old_end, end = segment[2] + segment[5], start + len(memory)
     moved = (end + shift - old_end + PAGE - 1) // PAGE * PAGE
     out = bytearray(elf.data[:old_end]) + bytes(moved) + elf.data[old_end:]
@@ -193,7 +197,10 @@ def build(elf: Elf, start: int, memory: bytes) -> bytes:
 
 
 def with_headers(elf: Elf, out: bytearray, shift: int, moved: int, used: int) -> bytes:
-    """The section headers anew, at the end: .bss and .pyheap have content, the rest of .pyheap is one more."""
+    """Append new section headers.
+
+    .bss and .pyheap have content, and the rest of .pyheap is a section of its own.
+    """
     bss, space = elf.section(".bss"), elf.section(".pyheap")
     headers = []
     for one, name in zip(elf.sections, elf.name_offsets, strict=True):
@@ -215,7 +222,7 @@ def with_headers(elf: Elf, out: bytearray, shift: int, moved: int, used: int) ->
 
 
 def make(linked: pathlib.Path) -> bytes:
-    """The executable with a snapshot.  Raises NoSnapshotError."""
+    """Return the executable with a snapshot.  Raises NoSnapshotError."""
     elf = Elf(linked.read_bytes())
     control = elf.symbols().get("pyrunc_snapshot")
     if control is None:
@@ -231,7 +238,7 @@ def make(linked: pathlib.Path) -> bytes:
 
 
 def check(linked: pathlib.Path, output: pathlib.Path) -> None:
-    """Both must do the same, in the core phase and after it.  Raises NoSnapshotError."""
+    """Check that both behave the same, in the core phase and after it.  Raises NoSnapshotError."""
     for arguments in (["help"], ["--no-such-option"], ["spec", "--bundle", "."], ["plan", "--bundle", "."]):
         answers = []
         for program in (linked, output):
@@ -252,7 +259,7 @@ def check(linked: pathlib.Path, output: pathlib.Path) -> None:
 
 
 def main() -> None:
-    """Write OUTPUT, with a snapshot or without."""
+    """Write OUTPUT, with or without a snapshot."""
     linked, output = map(pathlib.Path, sys.argv[1:3])
     try:
         output.write_bytes(make(linked))
