@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Generate both sides of the plan from ``plan.def``.
 
-C: ``init/plan_ops.h``, the handlers' prototypes (``init/handlers.h``) and table (``init/handlers.c``).  Python:
-``pyrunc/plan/ops.py``.
+The C side is ``init/plan_ops.h``, ``init/handlers.h`` (prototypes) and ``init/handlers.c`` (their
+table).  The Python side is ``pyrunc/plan/ops.py``.
 
-Usage: ``gen_plan.py [--check]``.  ``--check`` writes nothing and exits 1 when a committed copy is stale.
+Usage: ``gen_plan.py [--check]``.  ``--check`` writes nothing and exits 1 if a committed copy is stale.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ PROTOTYPES_OUT = HERE / "init" / "handlers.h"
 HANDLERS_OUT = HERE / "init" / "handlers.c"
 PY_OUT = HERE.parent / "pyrunc" / "plan" / "ops.py"
 
-NUMBERS, STRINGS = 8, 4  # slots of one step; plan.h has the struct
+NUMBERS, STRINGS = 8, 4  # slots of a step: struct plan_step in plan.h
 WIDTH = {"u32": 1, "i32": 1, "u64": 2, "str": 0, "list": 1, "blob": 1}
 PY_TYPE = {"u32": "int", "i32": "int", "u64": "int", "str": "str", "list": "list[str]", "blob": "bytes"}
 PY_DEFAULT = {"u32": "0", "i32": "0", "u64": "0", "str": '""', "list": "_NONE", "blob": 'b""'}
 
 
 class Arg(NamedTuple):
-    """One argument of an op: ``number`` and ``string`` are slot indexes (-1: none)."""
+    """One argument of an op; ``number`` and ``string`` are slot indexes, or -1."""
 
     name: str
     kind: str
@@ -49,7 +49,7 @@ class Op(NamedTuple):
 
 
 def parse(text: str) -> list[Op]:
-    """Read the table; raises SystemExit on a row that does not fit a step."""
+    """Parse the table.  Raises SystemExit for a row that does not fit into a step."""
     ops: list[Op] = []
     for line in text.splitlines():
         if not line.strip() or line.startswith("#"):
@@ -71,13 +71,13 @@ def parse(text: str) -> list[Op]:
 
 
 def abi(text: str) -> int:
-    """The ABI number that both sides compare in HELLO: a checksum of the rows."""
+    """Return the ABI number that both sides compare in HELLO: a checksum of the rows."""
     rows = [line.split("|", 4)[:4] for line in text.splitlines() if "|" in line and not line.startswith("#")]
     return zlib.crc32(repr(rows).encode()) & 0x7FFFFFFF
 
 
 def emit_c(ops: list[Op], number: int) -> str:
-    """The C side: op codes, slot names, policy bits and the table the loader checks a plan against."""
+    """Return the C side: op codes, slot names, policy bits, and the table for the check of a plan."""
     out = [
         "/* generated from plan.def by gen_plan.py: do not edit */",
         "#ifndef PYRUNC_PLAN_OPS_H",
@@ -113,9 +113,9 @@ def emit_c(ops: list[Op], number: int) -> str:
         "struct plan_op_info {",
         "    const char *name;",
         "    unsigned char section;",
-        "    unsigned char kind[4];  /* of each string slot */",
-        "    unsigned char count[4]; /* the number slot that goes with it */",
-        "    unsigned short policy;  /* the bits this op knows */",
+        "    unsigned char kind[4];  /* kind of each string slot */",
+        "    unsigned char count[4]; /* number slot with its count or length */",
+        "    unsigned short policy;  /* known bits */",
         "};",
         "",
         "static const struct plan_op_info plan_ops[OP_LAST + 1] = {",
@@ -134,7 +134,7 @@ def emit_c(ops: list[Op], number: int) -> str:
 
 
 def emit_prototypes(ops: list[Op]) -> str:
-    """The C side: one handler per op."""
+    """Return the C prototypes: one handler per op."""
     out = [
         "/* generated from plan.def by gen_plan.py: do not edit */",
         "#ifndef PYRUNC_HANDLERS_H",
@@ -155,7 +155,7 @@ def emit_prototypes(ops: list[Op]) -> str:
 
 
 def emit_handlers(ops: list[Op]) -> str:
-    """The C side: the table of handlers."""
+    """Return the C table of handlers."""
     out = [
         "/* generated from plan.def by gen_plan.py: do not edit */",
         '#include "handlers.h"',
@@ -168,7 +168,7 @@ def emit_handlers(ops: list[Op]) -> str:
 
 
 def emit_method(op: Op) -> list[str]:
-    """The Python side: the builder method of one op."""
+    """Return the builder method of one op."""
     params = "".join(f", {a.name}: {PY_TYPE[a.kind]} = {PY_DEFAULT[a.kind]}" for a in op.args)
     numbers, strings = [], []
     for a in op.args:
@@ -196,7 +196,7 @@ def emit_method(op: Op) -> list[str]:
 
 
 def emit_py(ops: list[Op], number: int) -> str:
-    """The Python side: constants, the table for show and errors, and one builder method per op."""
+    """Return the Python side: constants, the table for show and errors, one builder method per op."""
     out = [
         "# ruff: noqa: E501",
         '"""The op table.  Generated from native/plan.def by native/gen_plan.py: do not edit."""',
@@ -223,7 +223,7 @@ def emit_py(ops: list[Op], number: int) -> str:
         "",
         "",
         "class Builder:",
-        '    """Collects steps: (op, policy, numbers, strings), and for each the JSON pointer it came from."""',
+        '    """The steps of a plan: (op, policy, numbers, strings), and the JSON pointer of each."""',
         "",
         '    __slots__ = ("origins", "steps")',
         "",
@@ -237,7 +237,7 @@ def emit_py(ops: list[Op], number: int) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Write the files, or compare them with ``--check``."""
+    """Write the files, or with ``--check`` compare them."""
     text = TABLE.read_text(encoding="utf-8")
     ops, number = parse(text), abi(text)
     stale = []

@@ -255,9 +255,9 @@ enum plan_kind { KIND_NONE, KIND_STR, KIND_LIST, KIND_BLOB };
 struct plan_op_info {
     const char *name;
     unsigned char section;
-    unsigned char kind[4];  /* of each string slot */
-    unsigned char count[4]; /* the number slot that goes with it */
-    unsigned short policy;  /* the bits this op knows */
+    unsigned char kind[4];  /* kind of each string slot */
+    unsigned char count[4]; /* number slot with its count or length */
+    unsigned short policy;  /* known bits */
 };
 
 static const struct plan_op_info plan_ops[OP_LAST + 1] = {

@@ -189,7 +189,7 @@ OPS: dict[int, tuple[str, str, tuple[tuple[str, str, str, int, int], ...], tuple
 
 
 class Builder:
-    """Collects steps: (op, policy, numbers, strings), and for each the JSON pointer it came from."""
+    """The steps of a plan: (op, policy, numbers, strings), and the JSON pointer of each."""
 
     __slots__ = ("origins", "steps")
 
@@ -198,7 +198,7 @@ class Builder:
         self.origins: list[str] = []
 
     def place(self, origin: str, *, cgroup_fd: int = 0) -> None:
-        """Go on as a clone that is born in the cgroup: from inside a user namespace this process could not go there."""
+        """Continue as a clone that starts in the cgroup: from inside a user namespace this process could not move there."""
         self.origins.append(origin)
         self.steps.append((1, 0, (cgroup_fd,), ()))
 
@@ -208,22 +208,22 @@ class Builder:
         self.steps.append((2, policy, (value & 0xFFFFFFFF,), ()))
 
     def dumpable(self, origin: str, *, value: int = 0) -> None:
-        """Prctl(PR_SET_DUMPABLE); 0 before anything is joined (CVE-2016-9962)."""
+        """Prctl(PR_SET_DUMPABLE); 0 before any namespace is joined (CVE-2016-9962)."""
         self.origins.append(origin)
         self.steps.append((3, 0, (value,), ()))
 
     def open_tree(self, origin: str, *, policy: int = 0, slot: int = 0, propagation: int = 0, path: str = "") -> None:
-        """Clone the source of a bind mount while the caller's rights are there, for a MOUNT inside a user namespace that cannot reach it; failing is left to that MOUNT."""
+        """Clone the source of a bind mount with the caller's credentials, for a MOUNT inside a user namespace that cannot reach it; that MOUNT reports a failure."""
         self.origins.append(origin)
         self.steps.append((4, policy, (slot, propagation), (path,)))
 
     def enter_root(self, origin: str, *, path: str = "") -> None:
-        """Make the root filesystem the working directory while the caller's rights are there: unshare(2) takes it along."""
+        """Make the root filesystem the working directory with the caller's credentials: unshare(2) keeps it."""
         self.origins.append(origin)
         self.steps.append((5, 0, (), (path,)))
 
     def make_node(self, origin: str, *, number: int = 0, kind: int = 0, mode: int = 0, major: int = 0, minor: int = 0, uid: int = 0, gid: int = 0, path: str = "", label: str = "") -> None:
-        """Create a device node on a filesystem of our own while the caller's rights are there, for a DEV_NODE inside a user namespace, where mknod(2) is refused; ids are the host's; label: its SELinux context; having no right to is left to that DEV_NODE."""
+        """Create a device node on a filesystem of our own with the caller's credentials, for a DEV_NODE inside a user namespace, where mknod(2) is denied; ids are the host's; label: its SELinux context; that DEV_NODE reports a lack of permission."""
         self.origins.append(origin)
         self.steps.append((6, 0, (number, kind, mode, major, minor, uid, gid), (path, label)))
 
@@ -233,7 +233,7 @@ class Builder:
         self.steps.append((7, 0, (fd, nstype), (path,)))
 
     def unshare_user(self, origin: str, *, policy: int = 0) -> None:
-        """Unshare(CLONE_NEWUSER), ask the parent to write the maps, become root inside; DUMPABLE: the parent is not root, and may write the maps of a dumpable process only."""
+        """Unshare(CLONE_NEWUSER), ask the parent to write the maps, become root inside; DUMPABLE: the parent is not root, and can write the maps only while the process is dumpable."""
         self.origins.append(origin)
         self.steps.append((8, policy, (), ()))
 
@@ -253,7 +253,7 @@ class Builder:
         self.steps.append((11, 0, (len(cpus),), (cpus,)))
 
     def clone_init(self, origin: str, *, policy: int = 0, cgroup_fd: int = 0) -> None:
-        """Clone3(CLONE_PARENT, CLONE_INTO_CGROUP when IN_CGROUP), report the pid, exit; the child goes on, on every cpu of its cgroup; COMPLETE: nothing of the host is left to close and no cpus to choose, clone(2) will do, and the child waits for a GO."""
+        """Clone3(CLONE_PARENT, with IN_CGROUP also CLONE_INTO_CGROUP), report the pid, exit; the child continues on every cpu of its cgroup; COMPLETE: no descriptors of the host to close and no cpus to choose, use clone(2), and the child waits for GO."""
         self.origins.append(origin)
         self.steps.append((12, policy, (cgroup_fd,), ()))
 
@@ -263,27 +263,27 @@ class Builder:
         self.steps.append((13, 0, (len(cpus),), (cpus,)))
 
     def setsid(self, origin: str, *, policy: int = 0) -> None:
-        """New session, so that no terminal of the caller can be reached (CVE-2017-5226); TERMINAL: stdin becomes its controlling terminal."""
+        """Create a session, so that no terminal of the caller is reachable (CVE-2017-5226); TERMINAL: stdin becomes its controlling terminal."""
         self.origins.append(origin)
         self.steps.append((14, policy, (), ()))
 
     def keyring(self, origin: str, *, policy: int = 0, name: str = "") -> None:
-        """Join a new session keyring; ENOSYS and EPERM are tolerated; OTHER_SEARCH: for users of a user namespace."""
+        """Join a new session keyring; ENOSYS and EPERM are ignored; OTHER_SEARCH: for users of a user namespace."""
         self.origins.append(origin)
         self.steps.append((15, policy, (), (name,)))
 
     def key_label(self, origin: str, *, label: str = "") -> None:
-        """SELinux: the label of keys created from here on; empty: the kernel's choice again."""
+        """SELinux: the label of keys created from here on; empty: restore the kernel's choice."""
         self.origins.append(origin)
         self.steps.append((16, 0, (), (label,)))
 
     def unshare_cgroup(self, origin: str) -> None:
-        """Unshare(CLONE_NEWCGROUP), inside the final cgroup only."""
+        """Unshare(CLONE_NEWCGROUP), only inside the final cgroup."""
         self.origins.append(origin)
         self.steps.append((17, 0, (), ()))
 
     def lo_up(self, origin: str) -> None:
-        """Bring the loopback interface of a new network namespace up."""
+        """Set the loopback interface of a new network namespace up."""
         self.origins.append(origin)
         self.steps.append((18, 0, (), ()))
 
@@ -293,37 +293,37 @@ class Builder:
         self.steps.append((19, 0, (propagation,), ()))
 
     def root(self, origin: str, *, policy: int = 0, path: str = "") -> None:
-        """Bind the root filesystem onto itself (pivot_root needs a mount) and open it; NO_BIND: only open it (`exec`); CWD: it is the working directory; SLAVE: it follows the host's mount instead of being private; CALLERS: the mount namespace is the caller's, whose mounts keep their propagation."""
+        """Bind the root filesystem onto itself (pivot_root needs a mount) and open it; NO_BIND: only open it (`exec`); CWD: it is the working directory; SLAVE: make it a slave of the host's mount instead of private; CALLERS: the mount namespace is the caller's, whose mounts keep their propagation."""
         self.origins.append(origin)
         self.steps.append((20, policy, (), (path,)))
 
     def mount(self, origin: str, *, policy: int = 0, attr_set: int = 0, attr_clr: int = 0, implied: int = 0, rec_set: int = 0, rec_clr: int = 0, propagation: int = 0, tree: int = 0, fstype: str = "", source: str = "", dest: str = "", data: list[str] = _NONE) -> None:
-        """Mount a filesystem or a bind at dest inside the root filesystem; implied: attributes to clear where they are not locked; tree: slot of a detached tree that stands in for a source out of reach (SOURCE_FD: that is the source)."""
+        """Mount a filesystem or a bind at dest inside the root filesystem; implied: attributes to clear unless locked; tree: slot of a detached tree that replaces an unreachable source (SOURCE_FD: it is the source)."""
         self.origins.append(origin)
         self.steps.append((21, policy, (attr_set, attr_clr, implied, rec_set, rec_clr, propagation, tree, len(data)), (fstype, source, dest, data)))
 
     def mount_label(self, origin: str, *, dest: str = "", label: str = "") -> None:
-        """SELinux: the label of the root of a filesystem that takes no context= option (mqueue)."""
+        """SELinux: label the root of a filesystem without the context= option (mqueue)."""
         self.origins.append(origin)
         self.steps.append((22, 0, (), (dest, label)))
 
     def dev_node(self, origin: str, *, policy: int = 0, kind: int = 0, mode: int = 0, major: int = 0, minor: int = 0, uid: int = 0, gid: int = 0, number: int = 0, path: str = "") -> None:
-        """Create a device node (kind: S_IFCHR, S_IFBLK, S_IFIFO); an existing other node is an error, and with THERE a missing one; BIND_HOST: bind the host's, MADE: or the one of MAKE_NODE with this number; a bound one must have the mode, uid and gid unless it is DEFAULT or may have ANY."""
+        """Create a device node (kind: S_IFCHR, S_IFBLK, S_IFIFO); a different existing node is an error, with THERE also a missing one; BIND_HOST: bind the host's node, MADE: or the one of MAKE_NODE with this number; a bound node must match mode, uid and gid, unless DEFAULT or the ANY bit is set."""
         self.origins.append(origin)
         self.steps.append((23, policy, (kind, mode, major, minor, uid, gid, number), (path,)))
 
     def dev_link(self, origin: str, *, policy: int = 0, target: str = "", path: str = "") -> None:
-        """Create a symbolic link in /dev; IF_TARGET: only when the target exists on the host."""
+        """Create a symbolic link in /dev; IF_TARGET: only if the target exists on the host."""
         self.origins.append(origin)
         self.steps.append((24, policy, (), (target, path)))
 
     def sync_mounted(self, origin: str) -> None:
-        """Report the mounts to the parent; it sets limits and runs prestart and createRuntime hooks."""
+        """Report the mounts to the parent, which sets limits and runs prestart and createRuntime hooks."""
         self.origins.append(origin)
         self.steps.append((25, 0, (), ()))
 
     def hook(self, origin: str, *, policy: int = 0, timeout_ms: int = 0, path: str = "", args: list[str] = _NONE, env: list[str] = _NONE, state: list[str] = _NONE) -> None:
-        """Run a hook, its stdin the state JSON: state[0] + own pid + state[1]; SET_HOME: as EXECVE."""
+        """Run a hook with the state JSON as its stdin: state[0] + our pid + state[1]; SET_HOME: as in EXECVE."""
         self.origins.append(origin)
         self.steps.append((26, policy, (timeout_ms, len(args), len(env), len(state)), (path, args, env, state)))
 
@@ -333,17 +333,17 @@ class Builder:
         self.steps.append((27, policy, (), ()))
 
     def console(self, origin: str, *, policy: int = 0, fd: int = 0, rows: int = 0, cols: int = 0, uid: int = 0, gid: int = 0) -> None:
-        """Open a pty, send its master over the socket in slot fd, make it stdio and the controlling terminal; MOUNT_CONSOLE: bind it to /dev/console; NOT_CONTROLLING: SETSID will do that."""
+        """Open a pty, send its master over the socket in slot fd, make it stdio and the controlling terminal; MOUNT_CONSOLE: bind it to /dev/console; NOT_CONTROLLING: SETSID makes it the controlling terminal."""
         self.origins.append(origin)
         self.steps.append((28, policy, (fd, rows, cols, uid, gid), ()))
 
     def reopen_null(self, origin: str) -> None:
-        """Stdio that is the host's /dev/null becomes the container's."""
+        """Replace the host's /dev/null as stdio by the container's."""
         self.origins.append(origin)
         self.steps.append((29, 0, (), ()))
 
     def remount_ro(self, origin: str, *, attr_set: int = 0, dest: str = "") -> None:
-        """Make a mount that had to be filled first read-only."""
+        """Make a mount read-only that had to be filled first."""
         self.origins.append(origin)
         self.steps.append((30, 0, (attr_set,), (dest,)))
 
@@ -373,12 +373,12 @@ class Builder:
         self.steps.append((35, 0, (), (key, value)))
 
     def readonly_path(self, origin: str, *, path: str = "") -> None:
-        """Bind a path onto itself and make it read-only; a missing path is skipped."""
+        """Bind a path onto itself and make it read-only; skip a missing path."""
         self.origins.append(origin)
         self.steps.append((36, 0, (), (path,)))
 
     def mask_path(self, origin: str, *, path: str = "") -> None:
-        """Hide a file behind /dev/null (checked to be 1:3, CVE-2025-31133), a directory behind an empty read-only tmpfs; a missing path is skipped."""
+        """Hide a file behind /dev/null (checked to be 1:3, CVE-2025-31133), a directory behind an empty read-only tmpfs; skip a missing path."""
         self.origins.append(origin)
         self.steps.append((37, 0, (), (path,)))
 
@@ -403,7 +403,7 @@ class Builder:
         self.steps.append((41, policy, (kind, level & 0xFFFFFFFF, runtime & 0xFFFFFFFF, runtime >> 32, deadline & 0xFFFFFFFF, deadline >> 32, period & 0xFFFFFFFF, period >> 32), ()))
 
     def io_priority(self, origin: str, *, kind: int = 0, level: int = 0) -> None:
-        """Ioprio_set(2) for the container's first process and what it starts."""
+        """Ioprio_set(2) for the container's first process and its children."""
         self.origins.append(origin)
         self.steps.append((42, 0, (kind, level), ()))
 
@@ -418,17 +418,17 @@ class Builder:
         self.steps.append((44, 0, (mask,), ()))
 
     def make_cwd(self, origin: str, *, cwd: str = "") -> None:
-        """Create the working directory when it is missing (0755), as runc does."""
+        """Create the working directory if it is missing (0755), as in runc."""
         self.origins.append(origin)
         self.steps.append((45, 0, (), (cwd,)))
 
     def stdio_owner(self, origin: str, *, uid: int = 0, gid: int = 0) -> None:
-        """Fchown stdio to the user; EPERM and EROFS are tolerated, /dev/null is skipped."""
+        """Fchown stdio to the user; EPERM and EROFS are ignored, /dev/null is skipped."""
         self.origins.append(origin)
         self.steps.append((46, 0, (uid, gid), ()))
 
     def find_home(self, origin: str, *, uid: int = 0) -> None:
-        """Look HOME up in the container's /etc/passwd for EXECVE; default /."""
+        """Look up HOME in the container's /etc/passwd for EXECVE; default /."""
         self.origins.append(origin)
         self.steps.append((47, 0, (uid,), ()))
 
@@ -438,12 +438,12 @@ class Builder:
         self.steps.append((48, 0, (), ()))
 
     def sync_ready(self, origin: str) -> None:
-        """Report the end of set-up to the parent; it sets rlimits and writes the state."""
+        """Report the end of setup to the parent, which sets rlimits and writes the state."""
         self.origins.append(origin)
         self.steps.append((49, 0, (), ()))
 
     def seccomp(self, origin: str, *, policy: int = 0, flags: int = 0, filter: bytes = b"") -> None:
-        """Load the filter, unless it is loaded; LISTENER: report the number of the notify descriptor; IF_PASSABLE: only a filter that lets init finish the plan, else it is left to the next SECCOMP."""
+        """Load the filter, unless it is loaded; LISTENER: report the number of the notify descriptor; IF_PASSABLE: only load a filter that lets init finish the plan, otherwise leave it to the next SECCOMP."""
         self.origins.append(origin)
         self.steps.append((50, policy, (flags, len(filter)), (filter,)))
 
@@ -453,7 +453,7 @@ class Builder:
         self.steps.append((51, 0, (mask & 0xFFFFFFFF, mask >> 32), ()))
 
     def groups(self, origin: str, *, gids: bytes = b"") -> None:
-        """Setgroups(2) with exactly these (native-endian u32 each); skipped where setgroups is denied."""
+        """Setgroups(2) with exactly these (native-endian u32 each); skipped if setgroups is denied."""
         self.origins.append(origin)
         self.steps.append((52, 0, (len(gids),), (gids,)))
 
@@ -463,41 +463,41 @@ class Builder:
         self.steps.append((53, 0, (uid, gid), ()))
 
     def caps(self, origin: str, *, policy: int = 0, effective: int = 0, permitted: int = 0, inheritable: int = 0, ambient: int = 0) -> None:
-        """Capset(2) and the ambient set; FOR_FILTER: CAP_SYS_ADMIN stays for SECCOMP, until DROP_ADMIN."""
+        """Capset(2) and the ambient set; FOR_FILTER: keep CAP_SYS_ADMIN for SECCOMP, until DROP_ADMIN."""
         self.origins.append(origin)
         self.steps.append((54, policy, (effective & 0xFFFFFFFF, effective >> 32, permitted & 0xFFFFFFFF, permitted >> 32, inheritable & 0xFFFFFFFF, inheritable >> 32, ambient & 0xFFFFFFFF, ambient >> 32), ()))
 
     def drop_admin(self, origin: str) -> None:
-        """Once the filter is loaded: capset(2) without what CAPS kept for it."""
+        """Once the filter is loaded: capset(2) without the capability that CAPS kept."""
         self.origins.append(origin)
         self.steps.append((55, 0, (), ()))
 
     def rlimit(self, origin: str, *, resource: int = 0, soft: int = 0, hard: int = 0) -> None:
-        """Prlimit(2) of this process, where the parent cannot set the limit in time."""
+        """Prlimit(2) of this process, for a limit that the parent cannot set in time."""
         self.origins.append(origin)
         self.steps.append((56, 0, (resource, soft & 0xFFFFFFFF, soft >> 32, hard & 0xFFFFFFFF, hard >> 32), ()))
 
     def chdir(self, origin: str, *, policy: int = 0, cwd: str = "") -> None:
-        """Chdir and check that the result is inside the root (CVE-2024-21626), unless done; TRY: a failure is left to the next CHDIR."""
+        """Chdir and check that the result is inside the root (CVE-2024-21626), unless done; TRY: leave a failure to the next CHDIR."""
         self.origins.append(origin)
         self.steps.append((57, policy, (), (cwd,)))
 
     def find_exe(self, origin: str, *, policy: int = 0, file: str = "", path: str = "") -> None:
-        """Resolve the program as execvp would, so that a missing one fails `create`, unless done; TRY: a failure is left to the next FIND_EXE."""
+        """Resolve the program like execvp, so that a missing one fails `create`, unless done; TRY: leave a failure to the next FIND_EXE."""
         self.origins.append(origin)
         self.steps.append((58, policy, (), (file, path)))
 
     def joinable(self, origin: str) -> None:
-        """Close what leads to the host, then prctl(PR_SET_DUMPABLE, 1): a caller other than root may also join our namespaces before `start`."""
+        """Close all references to the host, then prctl(PR_SET_DUMPABLE, 1): a caller other than root may also join our namespaces before `start`."""
         self.origins.append(origin)
         self.steps.append((59, 0, (), ()))
 
     def wait_start(self, origin: str, *, policy: int = 0, start_fd: int = 0, error_fd: int = 0) -> None:
-        """Block until started; SOCKET: `run`, the parent still holds the other end."""
+        """Wait for start; SOCKET: `run`, the parent still holds the other end."""
         self.origins.append(origin)
         self.steps.append((60, policy, (start_fd, error_fd), ()))
 
     def execve(self, origin: str, *, policy: int = 0, args: list[str] = _NONE, env: list[str] = _NONE) -> None:
-        """Close_range, execve(2); SET_HOME: add what FIND_HOME found; LISTEN_PID: put our own pid into the variable of that name."""
+        """Close_range, execve(2); SET_HOME: add the result of FIND_HOME; LISTEN_PID: store our pid in the variable of that name."""
         self.origins.append(origin)
         self.steps.append((61, policy, (len(args), len(env)), (args, env)))
