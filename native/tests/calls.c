@@ -1,4 +1,4 @@
-/* See calls.h.  A function that is missing here or in calls.flags is an error of the linker. */
+/* See calls.h.  A function missing here or in calls.flags is a linker error. */
 #include "calls.h"
 
 #include <errno.h>
@@ -39,8 +39,9 @@ static void watch(const char *name, int after)
     errno = saved;
 }
 
-/* Which arguments are numbers of a meaning of their own: flags, modes, commands, ids; `a` is the number of a system call
- * without a function in libc.  '*': a structure of 64-bit words, up to the size that the next one says. */
+/* The numeric arguments with their own meaning: flags, modes, commands, ids.  `a` is the number
+ * of a system call without a libc function.  '*': a structure of 64-bit words, whose size is the
+ * next argument. */
 static const struct {
     const char *name, *words;
 } numbered[] = {
@@ -97,7 +98,7 @@ static long call(const char *name, function *real, long a, long b, long c, long 
     return ret;
 }
 
-/* Integers and pointers alone: they are passed on as they came, however many there are. */
+/* All arguments are integers or pointers.  They are passed on unchanged, however many there are. */
 #define WRAP_AS(function_name, name)                                                    \
     function __real_##function_name, __wrap_##function_name;                            \
     long __wrap_##function_name(long a, long b, long c, long d, long e, long f, long g) \

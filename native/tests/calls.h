@@ -1,6 +1,7 @@
-/* System calls of init as a test sees them: counted, made to fail, or with something done right before or after one.
+/* Intercept system calls of init in a test: count them, make them fail, or act right before or
+ * after one.
  *
- * calls.flags, a response file for the linker, puts the functions of calls.c in the place of libc's.
+ * calls.flags, a response file for the linker, replaces libc's functions by those of calls.c.
  */
 #ifndef PYRUNC_TEST_CALLS_H
 #define PYRUNC_TEST_CALLS_H
@@ -9,14 +10,15 @@
 
 struct calls {
     int armed;       /* 0: calls pass through and are not counted */
-    long count;      /* calls since it was armed */
-    long fail_at;    /* the call with this number, from 0 on, is not made and fails; -1: none */
-    long more;       /* and so do as many calls after it */
+    long count;      /* calls since arming */
+    long fail_at;    /* the call with this number, from 0, fails without being made; -1: none */
+    long more;       /* so do this many calls after it */
     int error;       /* with this errno */
-    const char *hit; /* the name of the call that failed; NULL: not reached */
-    /* Called around every call while armed; `after` is 0 before it and 1 after it.  Calls made from here pass through. */
+    const char *hit; /* the name of the failed call; NULL: not reached */
+    /* Called around every call while armed, with `after` 0 before the call and 1 after it.
+     * Calls from here pass through. */
     void (*watch)(const char *name, int after);
-    /* Where every call is written to while armed, with its flags and modes in hexadecimal; NULL: nowhere. */
+    /* While armed, log every call here, with its flags and modes in hexadecimal; NULL: no log. */
     FILE *log;
 };
 

@@ -1,4 +1,5 @@
-/* The commands of fs_driver: they look at the namespaces, or prepare something in them.  Each is answered by one line. */
+/* The commands of fs_driver: they inspect the namespaces, or prepare something in them.  Each
+ * has one line of output. */
 #include "fs_driver.h"
 
 #include "calls.h"
@@ -70,7 +71,7 @@ static void cmd_mountinfo(char **f)
     put_file(open_proc(&in, "thread-self/mountinfo", O_RDONLY));
 }
 
-/* The mounts of the namespace as our parent sees them: its root is the host's, whatever ours became. */
+/* The mounts of the namespace as our parent sees them: its root stays the host's. */
 static void cmd_parentinfo(char **f)
 {
     char rel[64];
@@ -80,7 +81,7 @@ static void cmd_parentinfo(char **f)
     put_file(open_proc(&in, rel, O_RDONLY));
 }
 
-/* Take another private procfs: one of this mount namespace, which can be mounted on. */
+/* Replace the private procfs by one of this mount namespace, which can be mounted on. */
 static void cmd_procfd(char **f)
 {
     close(in.procfd);
@@ -149,7 +150,7 @@ static void cmd_mount(char **f)
     answer(mount(f[1], f[2], f[3], strtoul(f[4], NULL, 0), f[5]));
 }
 
-/* Open descriptors above stdio; those of opendir and of this function do not count. */
+/* Count the open descriptors above stdio. */
 static void cmd_fds(char **f)
 {
     int n = 0;
@@ -182,7 +183,7 @@ static void cmd_umask(char **f)
     fprintf(out, "%03o\n", umask((mode_t)strtoul(f[1], NULL, 8)));
 }
 
-/* Put an open_tree clone into a slot of the plan. */
+/* Put a clone from open_tree(2) into a slot of the plan. */
 static void cmd_slot(char **f)
 {
     int fd = sys_open_tree(AT_FDCWD, f[2], OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
@@ -191,7 +192,7 @@ static void cmd_slot(char **f)
     fprintf(out, "%s\n", fd < 0 ? strerrorname_np(-fd) : "ok");
 }
 
-/* Make a descriptor of stdio the host's /dev/null, or (other argument) that file. */
+/* Open a file, such as the host's /dev/null, as a descriptor of stdio. */
 static void cmd_stdio(char **f)
 {
     int fd = open(f[2], O_RDWR);
@@ -201,8 +202,8 @@ static void cmd_stdio(char **f)
         close(fd);
 }
 
-/* What a trap does at a call of that name (at the first one, or after SKIP others): "rename" FROM TO, "link" TEXT PATH;
- * "open" PATH: whatever the call opens is that file in the end. */
+/* The action of a trap at a call of this name (the first one, or after SKIP others): "rename"
+ * FROM TO, "link" TEXT PATH, or "open" PATH, which replaces the file that the call opens. */
 static struct {
     char call[32], what[16], a[4096], b[4096];
     int after, skip, fd;
@@ -217,7 +218,7 @@ static void spring(const char *name, int after)
         return;
     }
     if (strcmp(trap.what, "open") == 0 && !after) {
-        trap.fd = open("/", O_PATH | O_CLOEXEC); /* the number that the call will give */
+        trap.fd = open("/", O_PATH | O_CLOEXEC); /* the number that the call will return */
         close(trap.fd);
         return;
     }
@@ -250,7 +251,7 @@ static void cmd_trap(char **f)
     fprintf(out, "ok\n");
 }
 
-/* Take another /dev/null of the host. */
+/* Replace the host's /dev/null. */
 static void cmd_nullfd(char **f)
 {
     close(in.nullfd);
@@ -258,7 +259,7 @@ static void cmd_nullfd(char **f)
     answer(in.nullfd);
 }
 
-/* What came over the console socket, and whether it is the other side of our stdio. */
+/* Receive from the console socket, and check that it is the master of our stdio. */
 static void cmd_console(char **f)
 {
     char text[32] = "", space[CMSG_SPACE(sizeof(int))], seen[32] = "";

@@ -1,20 +1,21 @@
-/* Runs ops of init on a real mount table, for integration/test_native_*.py.
+/* Run ops of init on a real mount table, for integration/test_native_*.py.
  *
- * Usage: fs_driver [-u] [-N] [-S] [-T] [-F ERRNO,..] < script.  Everything happens in a child with mount, pid, uts, ipc and
- * network namespaces of its own; nothing reaches the host.
- *   -u  a user namespace, too
- *   -N  the caller's network namespace
- *   -S  mounts keep their propagation: for a caller that has a mount namespace of its own
- *   -T  the answer to the last op is the list of its system calls
- *   -F  run the script once for each of the numbers and each system call of its last op, with that call failing.
- *       The answer is one line for each: the errno, the call's number and name, and what the op gave, with tabs between
+ * Usage: fs_driver [-u] [-N] [-S] [-T] [-F ERRNO,..] < script.  Everything runs in a child with its
+ * own mount, pid, uts, ipc and network namespaces; nothing reaches the host.
+ *   -u  create a user namespace
+ *   -N  keep the caller's network namespace
+ *   -S  keep the propagation of mounts, for a caller with its own mount namespace
+ *   -T  print the system calls of the last op instead of its result
+ *   -F  run the script once for each of the numbers and each system call of its last op, with that
+ *       call failing.  Each run prints one line: the errno, the call's number and name, and the
+ *       result of the op, separated by tabs
  *
- * Lines of the script, fields separated by tabs:
+ * Lines of the script, with fields separated by tabs:
  *   op   NAME  policy  "n0 n1 .."  s0  s1 ..   run a handler; 0x1f separates the items of a list
- *   try  NAME  ..                              the same, and go on when it fails
- *   COMMAND  argument ..                       look at something, or prepare something: see commands[]
+ *   try  NAME  ..                              the same, but continue if it fails
+ *   COMMAND  argument ..                       inspect or prepare something: see commands[]
  *
- * Each is answered by one line: "ok", "fail errno call arg item detail", or what was asked for.
+ * Each prints one line: "ok", "fail errno call arg item detail", or the requested output.
  */
 #include "fs_driver.h"
 
@@ -69,7 +70,7 @@ static const struct {
     {"MOUNT_LABEL", OP_MOUNT_LABEL, op_mount_label},
 };
 
-/* In place of leave.c, so that the sanitizers report at the end. */
+/* Replaces leave.c, so that the sanitizers report at exit. */
 _Noreturn void leave(int status)
 {
     _exit(status);
@@ -81,7 +82,7 @@ static void run_op(char **f, int n, int may_fail)
     size_t at = 1;
 
     memset(steps, 0, sizeof(steps));
-    /* What is behind the last step is nobody's, whatever it looks like. */
+    /* The memory after the last step is undefined, whatever it looks like. */
     header.nsteps = next_op ? 2 : 1;
     steps[1].op = next_op ? (uint16_t)next_op : (uint16_t)OP_DEV_NODE;
     steps[1].policy = next_op ? 0 : P_DEV_NODE_MADE;
@@ -144,7 +145,7 @@ static void write_file(const char *path, const char *text)
     close(fd);
 }
 
-/* Like enter: what refers to the host is opened before anything is unshared. */
+/* Like enter: open files of the host before any unshare. */
 static void set_up(int user, int net)
 {
     int pair[2];
@@ -177,11 +178,11 @@ static void set_up(int user, int net)
     }
 }
 
-/* Up to `stop`, or to the end when it is NULL. */
+/* Run the script up to `stop`, or to the end if it is NULL. */
 static void run_script(char *rest, const char *stop)
 {
     for (char *line; rest != stop && (line = strsep(&rest, "\n"));) {
-        /* MASK_PATH looks whether its row goes on */
+        /* MASK_PATH checks whether the next step is another one */
         next_op = rest && strncmp(rest, "op\tMASK_PATH\t", 13) == 0 ? OP_MASK_PATH : 0;
         if (*line)
             run_line(line);
@@ -212,7 +213,8 @@ static void run_with_log(char *script)
     out = answers;
 }
 
-/* The script with one call of its last op failing; exit status 9 when there is no such call. */
+/* Run the script with one failing call in its last op.  Exits with status 9 if there is no such
+ * call. */
 static _Noreturn void run_with_fault(char *script, long index)
 {
     static char nothing[1 << 16];
@@ -226,7 +228,7 @@ static _Noreturn void run_with_fault(char *script, long index)
     calls.count = 0;
     calls.fail_at = index;
     if (calls.hit)
-        abort(); /* not the last op's */
+        abort(); /* not in the last op */
     FILE *text = out = fmemopen(nothing, sizeof(nothing), "w");
     run_line(last);
     fclose(text);
@@ -246,7 +248,8 @@ static int status_of(pid_t pid)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-/* In a child, the first process of the new pid namespace; `fault`: the call that fails, -1 for none. */
+/* Run in a child, the first process of the new pid namespace.  `fault` is the failing call, or
+ * -1. */
 static int run(char *script, long fault, int user, int net)
 {
     set_up(user, net);
@@ -300,7 +303,7 @@ int main(int argc, char **argv)
         script[--len] = 0;
     if (len == 0)
         return 2;
-    int copy = fcntl(1, F_DUPFD_CLOEXEC, 500); /* out of the way of the ops' own descriptors */
+    int copy = fcntl(1, F_DUPFD_CLOEXEC, 500); /* above the descriptors of the ops */
     out = fdopen(copy, "w");
     return errors ? sweep(script, errors, user, net) : run(script, -1, user, net);
 }

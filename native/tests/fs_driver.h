@@ -1,4 +1,4 @@
-/* fs_driver: its state, and the commands of its scripts. */
+/* The state of fs_driver, and the commands of its scripts. */
 #ifndef PYRUNC_FS_DRIVER_H
 #define PYRUNC_FS_DRIVER_H
 
@@ -7,11 +7,11 @@
 #include <stdio.h>
 
 extern struct init in;
-extern FILE *out;       /* where the answers go */
+extern FILE *out;       /* output */
 extern int console_end; /* our end of the console socket */
 extern int parent;      /* the process outside the namespaces */
 
-/* Run a command with its arguments, n fields in all; aborts for one that does not exist. */
+/* Run a command of n fields, including its name.  Aborts if it does not exist. */
 void run_command(char **f, int n);
 
 #endif

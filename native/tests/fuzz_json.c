@@ -1,6 +1,7 @@
-/* libFuzzer: native/reader on any bytes, with Python's json module beside it.
+/* libFuzzer target: native/reader on any bytes, compared with Python's json module.
  *
- * What one of them takes and the other refuses has to have a reason, and what both take is the same value.
+ * Each difference in what they accept must have a reason.  If both accept an input, the values must
+ * be equal.
  */
 #include "../reader/reader.h"
 
@@ -12,7 +13,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 const char *__asan_default_options(void);
 
-/* An interpreter keeps what it has; tests/test_spec_load.py counts what the reader does not give back. */
+/* An interpreter does not free everything.  tests/test_spec_load.py checks the reader for leaks. */
 const char *__asan_default_options(void)
 {
     return "detect_leaks=0";

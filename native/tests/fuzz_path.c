@@ -1,11 +1,13 @@
-/* F4: init/path.c in random trees full of symbolic links, against a model.  libFuzzer, with the sanitizers.
+/* F4: init/path.c in random trees full of symbolic links, compared with a model.  libFuzzer, with
+ * the sanitizers.
  *
- * The input describes a tree and some paths.  The tree is created in ./root; each path is resolved by the kernel
- * (openat2), by the walk in user space that makes what is missing, and by the model, which knows the tree as an array
- * and resolves links by recursion.  All must end at the same inode or with the same error; at the end the tree must be
- * what the model says, and the directories beside ./root, where every escape would lead, empty.
+ * The input describes a tree and some paths.  The tree is created in ./root.  Three resolvers
+ * handle each path: the kernel (openat2), the walk in user space that creates missing components,
+ * and the model, which stores the tree as an array and resolves links by recursion.  All must end
+ * at the same inode or with the same error.  At the end the tree must match the model, and the
+ * directories beside ./root, where an escape would lead, must be empty.
  *
- * The working directory is an empty one that the caller gives us.
+ * The caller provides an empty working directory.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,7 +45,7 @@ static unsigned draw(unsigned below)
     return input < input_end ? *input++ % below : 0;
 }
 
-/* A few components, of which many exist. */
+/* Draw a path of a few components, many of which exist. */
 static void draw_path(char out[PATH_MOST])
 {
     static const char *const parts[] = {"a", "b", "c", "d", "..", "a", "b", "..", ".", ""};
@@ -61,7 +63,7 @@ static void draw_path(char out[PATH_MOST])
 /* The model ------------------------------------------------------------------------------------------------- */
 
 struct model {
-    int create; /* create missing parts: the walk; else the kernel, for which "file/" is not a file */
+    int create; /* create missing parts, like the walk; the kernel does not, and "file/" is not a file */
     int as_file;
     int plain;
     int links;
@@ -83,7 +85,7 @@ static int model_make(int dir, const char *name, size_t len, enum type type)
     return count++;
 }
 
-/* Is there a component that means something, neither "" nor "."? */
+/* Returns 1 if the path has a component other than "" and ".". */
 static int something(const char *path)
 {
     while (*path == '/' || (*path == '.' && (path[1] == '/' || path[1] == 0)))
@@ -91,7 +93,7 @@ static int something(const char *path)
     return *path != 0;
 }
 
-/* The node that `path` leads to from `dir`, or -errno; `more`: there are components after it. */
+/* Returns the node of `path` relative to `dir`, or -errno.  `more`: components follow it. */
 static int model_walk(struct model *m, int dir, const char *path, int more)
 {
     if (*path == '/')
@@ -142,7 +144,7 @@ static int model_create(const char *path, int as_file, int plain)
     return node >= 0 && as_file && nodes[node].type == DIR_NODE ? -EISDIR : node;
 }
 
-/* What create_in_root promises: what exists as the kernel finds it, else made. */
+/* The contract of create_in_root: an existing path as the kernel finds it, otherwise a new one. */
 static int model_both(const char *path, int as_file, int plain)
 {
     int node = model_kernel(path, as_file, plain);
@@ -154,7 +156,7 @@ static int model_both(const char *path, int as_file, int plain)
 
 /* The real tree --------------------------------------------------------------------------------------------- */
 
-/* The place of a node below ./root, free of links and dots; "." for the root. */
+/* Returns the path of a node below ./root, without links and dots; "." for the root. */
 static const char *place(int node, char out[4 * MAX_NODES])
 {
     char *at = out + 4 * MAX_NODES - 1;
@@ -197,7 +199,7 @@ static void build(unsigned wanted)
     }
 }
 
-/* Is what came out what the model says?  Closes it. */
+/* Check that the result matches the model, and close it. */
 static void same(int fd, int want)
 {
     char where[4 * MAX_NODES];
@@ -260,7 +262,7 @@ static void try_path(void)
         same(create(root, path, as_file, plain), model_create(path, as_file, plain));
 }
 
-/* Everything that the model knows goes; the root is empty then. */
+/* Remove everything in the model.  The root is then empty. */
 static void tear_down(void)
 {
     char where[4 * MAX_NODES];
@@ -272,7 +274,7 @@ static void tear_down(void)
     MUST(access("c", F_OK) < 0 && access("d", F_OK) < 0);
 }
 
-/* One input is many paths. */
+/* One input contains many paths. */
 static void say_paths(void)
 {
     fprintf(stderr, "stat::paths_resolved: %lu\n", paths);
@@ -283,7 +285,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     (void)argc;
     (void)argv;
     atexit(say_paths);
-    umask(077); /* of the caller: must not reach what we make */
+    umask(077); /* the caller's umask must not affect what we create */
     return 0;
 }
 
@@ -301,7 +303,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     umask(mask);
     while (input < input_end)
         try_path();
-    int after = dup(root); /* no descriptor was left open */
+    int after = dup(root); /* no descriptor leaked */
     MUST(after == next);
     close(after);
     tear_down();

@@ -1,7 +1,9 @@
-/* F3: any bytes as a plan.  libFuzzer, with the address and the undefined-behaviour sanitizer (`make fuzz`).
+/* F3: any bytes as a plan.  libFuzzer, with the address and the undefined-behaviour sanitizer
+ * (`make fuzz`).
  *
- * What passes plan_check is read as the handlers read it; every read must stay inside the block.  The size, the
- * magic and the ABI are put right for three inputs of four, so that the fuzzer need not guess them.
+ * A plan that passes plan_check is read like the handlers read it; every read must stay inside the
+ * block.  Three of four inputs get a correct size, magic and ABI, so that the fuzzer need not guess
+ * them.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -63,7 +65,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     data++;
     size--;
-    plan = malloc(size ? size : 1); /* exactly as long: one byte too far is seen */
+    plan = malloc(size ? size : 1); /* of the exact length: the sanitizer detects a read past the end */
     memcpy(plan, data, size);
     struct plan_header *h = (void *)plan;
     if (correct && size >= sizeof(*h)) {
@@ -80,7 +82,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         for (uint32_t i = 0; i < h->nsteps; i++)
             read_step(&in, &in.steps[i], room);
     } else if (!why || !*why || (step != NO_SLOT && step >= h->nsteps)) {
-        abort(); /* a refusal says why, and where */
+        abort(); /* an error has a reason and a location */
     }
     free(plan);
     return 0;

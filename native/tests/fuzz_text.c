@@ -1,7 +1,9 @@
-/* What init reads besides the plan, and what it writes: /etc/passwd and $PATH (lookup.c), short texts (text.h), records
- * (report.c).  libFuzzer, with the sanitizers; each against a model that says the same in another way.
+/* Text that init reads besides the plan, and text that it writes: /etc/passwd and $PATH (lookup.c),
+ * short texts (text.h), records (report.c).  libFuzzer, with the sanitizers, each compared with an
+ * independent model.
  *
- * The first byte says which.  FIND_EXE searches the working directory, an empty one that the caller gives us.
+ * The first byte selects the target.  FIND_EXE searches the working directory; the caller provides
+ * an empty one.
  */
 #include "sys.h"
 
@@ -18,13 +20,13 @@
 
 static jmp_buf stopped;
 
-/* init ends itself when the parent is gone or talks nonsense; here that is a result. */
+/* init exits if the parent is gone or sends invalid messages; here that is a result. */
 _Noreturn void leave(int status)
 {
     longjmp(stopped, status);
 }
 
-/* Of trace.c; nothing is timed here. */
+/* Replaces trace.c: nothing is traced here. */
 void trace_failed(struct init *in)
 {
     (void)in;
@@ -50,7 +52,7 @@ int open_in_root(int rootfd, const char *path, int flags)
     return openat(rootfd, path + strspn(path, "/"), flags | O_CLOEXEC);
 }
 
-/* The end of a field or line: the position of `mark`, or the end. */
+/* Returns the end of a field or line: the position of `mark`, or `to`. */
 static size_t until(const char *text, size_t from, size_t to, char mark)
 {
     while (from < to && text[from] != mark)
@@ -58,7 +60,7 @@ static size_t until(const char *text, size_t from, size_t to, char mark)
     return from;
 }
 
-/* The uid of a line, compared as text. */
+/* Compare the uid of a line as text. */
 static int is_uid(const char *digits, size_t len, uint32_t uid)
 {
     char want[12];
@@ -73,7 +75,7 @@ static int is_uid(const char *digits, size_t len, uint32_t uid)
     return len == strlen(want) && memcmp(digits, want, len) == 0;
 }
 
-/* The home of the first line that has all fields, the uid, and a home that is one; NULL when there is none. */
+/* Returns the home in the first line with all fields, the uid, and a valid home, or NULL. */
 static const char *model_home(const char *text, size_t size, uint32_t uid, size_t *len)
 {
     for (size_t at = 0; at <= size;) {
@@ -119,7 +121,7 @@ static void fuzz_passwd(const char *data, size_t size)
         MUST(strlen(home) == len && memcmp(home, want, len) == 0);
 }
 
-/* 0, -EACCES or another error: what a program at this place is good for. */
+/* Returns 0 if the program can be executed, -EACCES or another error. */
 static int model_program(const char *path)
 {
     struct stat st;
@@ -149,7 +151,7 @@ static int model_search(const char *file, const char *path, char out[PATH_BUF])
     return denied ? -EACCES : -ENOENT;
 }
 
-/* Names and lists of directories over a small alphabet, so that many of them are something. */
+/* Use a small alphabet for names and lists of directories, so that many of them exist. */
 static void fuzz_exe(const char *data, size_t size)
 {
     static const char letters[] = "ab:/.px:";
@@ -184,7 +186,7 @@ static void fuzz_exe(const char *data, size_t size)
     MUST(ret < 0 || strcmp(in.exe, want) == 0);
 }
 
-/* Pieces of text and numbers, end to end, cut where the buffer ends. */
+/* Append pieces of text and numbers, truncated at the end of the buffer. */
 static void fuzz_append(const char *data, size_t size)
 {
     char all[4096] = "", piece[64];
@@ -219,7 +221,8 @@ static int same_cut(const char *got, size_t size, const char *want)
     return strnlen(got, size) == len && memcmp(got, want, len) == 0;
 }
 
-/* A fault of any words becomes one record that ends where it says; any bytes from the parent but GO end init. */
+/* A fault with any text becomes one terminated record.  Any message from the parent but GO ends
+ * init. */
 static void fuzz_record(const char *data, size_t size)
 {
     char words[512] = "", call[64] = "";
@@ -285,7 +288,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (size == 0)
         return 0;
-    copy = malloc(size); /* exactly as long, and signed as init has its bytes */
+    copy = malloc(size); /* of the exact length, and signed like init's buffers */
     memcpy(copy, data + 1, size - 1);
     targets[data[0] % 4](copy, size - 1);
     free(copy);

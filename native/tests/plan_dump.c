@@ -1,8 +1,9 @@
-/* F2: plans from standard input, what plan_load.c makes of them to standard output, until the end of file.
+/* F2: read plans from standard input, and write the result of plan_load.c to standard output, until
+ * the end of file.
  *
- * In:  u32 size, the plan.  Out: u32 size, then either `-errno` as i32, or i32 0, u32 nfds, u32 npreserve, and for
- * each step u16 op, u16 policy, u32 n[8], and its four strings: u32 count, and for each string u32 length, bytes.
- * A blob is one string.
+ * In:  u32 size, the plan.  Out: u32 size, then either `-errno` as i32, or i32 0, u32 nfds, u32
+ * npreserve, and for each step u16 op, u16 policy, u32 n[8], and its four strings: u32 count, and
+ * for each string u32 length, bytes.  A blob is one string.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* Output in the Test Anything Protocol, and an exit status that says the same. */
+/* Output in the Test Anything Protocol, with a matching exit status. */
 #ifndef PYRUNC_TAP_H
 #define PYRUNC_TAP_H
 

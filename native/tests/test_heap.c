@@ -1,4 +1,5 @@
-/* heap.c alone: random calls against a model, with and without a second thread.  TAP on stdout. */
+/* Test heap.c alone: random calls compared with a model, with and without a second thread.  TAP
+ * on stdout. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,7 +54,7 @@ static void fill(size_t slot, size_t size)
     memset(slots[slot].block, slots[slot].fill, size);
 }
 
-/* Each block must keep what was written into it until it is freed. */
+/* Each block must keep its content until it is freed. */
 static int churn(unsigned int rounds)
 {
     int good = 1;
@@ -118,7 +119,7 @@ int main(void)
     size_t used = heap_seal();
     ok(kept && used > 0, "while the snapshot is made");
     int clean = 1;
-    for (size_t i = 0; i < used / 8; i++) { /* all is free: zero but for the lists, which are sorted */
+    for (size_t i = 0; i < used / 8; i++) { /* all is free: zero except for the sorted lists */
         uint64_t word = ((uint64_t *)(void *)pyrunc_heap)[i];
         clean &= word == 0 || (word > (uintptr_t)pyrunc_heap + 8 * i && word < (uintptr_t)pyrunc_heap + used);
     }
@@ -138,7 +139,8 @@ int main(void)
     ok(churn(ROUNDS / 10), "and can be used");
     close(file);
     void *large = malloc(1 << 20);
-    ok(large && (size_t)((unsigned char *)large - pyrunc_heap) >= used + HEAP_SPARE, "large blocks are libc's");
+    ok(large && (size_t)((unsigned char *)large - pyrunc_heap) >= used + HEAP_SPARE,
+       "large blocks are libc's");
     free(large);
     void *blocks[20000];
     for (size_t i = 0; i < 20000; i++)

@@ -1,4 +1,5 @@
-/* Unit test of init/hook.c: what a hook gets, and what is reported when a system call fails.  Prints TAP.
+/* Unit test of init/hook.c: the environment of a hook, and the reports of failed system calls.
+ * Prints TAP.
  *
  * Usage: test_hook DIR, an empty directory.
  */
@@ -17,11 +18,11 @@
 
 #define LEAK_MAX 100
 
-/* What came of one hook, in memory that is shared with the process that ran it. */
+/* The result of one hook, in memory shared with the process that ran it. */
 static struct outcome {
     int ret, status;
     char call[MSG_CALL], detail[MSG_DETAIL], hit[MSG_CALL];
-    struct msg last; /* what die() sent */
+    struct msg last; /* sent by die() */
 } * seen;
 
 static struct init in;
@@ -65,7 +66,8 @@ static void prepare(const char *path, const char *script)
     step.n[N_HOOK_timeout_ms] = group ? 30000 : 0;
 }
 
-/* In a process of its own, since a failing hook ends it.  Descriptor `leak` is open and not close-on-exec. */
+/* Run in a separate process, because a failing hook ends it.  Descriptor `leak` is open and not
+ * close-on-exec. */
 static const struct outcome *run(const char *path, const char *script)
 {
     int pair[2];
@@ -111,7 +113,7 @@ static const char *text_of(const char *path)
     return buf;
 }
 
-/* Whatever was forgotten: a hook gets its three descriptors and no other. */
+/* A hook gets its three descriptors and no other, even if one was leaked. */
 static void test_descriptors(void)
 {
     for (leak = 3; leak < LEAK_MAX; leak += 31) {
@@ -148,7 +150,7 @@ static void test_surroundings(void)
     group = 0;
 }
 
-/* Each system call of ours and of the child before its execve. */
+/* Make each system call fail, ours and the child's before execve. */
 static void test_faults(void)
 {
     int hits = 0, reported = 0;

@@ -1,4 +1,5 @@
-/* The passwd scanner, and FIND_EXE on a directory of programs (argv[1], an empty one of our own). */
+/* Test the passwd scanner, and FIND_EXE in a directory of programs (argv[1], an empty
+ * directory). */
 #include "sys.h"
 
 #include <stdlib.h>
@@ -10,13 +11,13 @@
 #include "lookup.h"
 #include "tap.h"
 
-/* In place of leave.c; nothing ends here. */
+/* Replaces leave.c: nothing exits here. */
 _Noreturn void leave(int status)
 {
     exit(status);
 }
 
-/* What plays /etc/passwd; below 0 the error of opening it. */
+/* The file used as /etc/passwd, and the error of opening it, if negative. */
 static const char *passwd = "passwd";
 static int passwd_error;
 
@@ -28,7 +29,8 @@ int open_in_root(int rootfd, const char *path, int flags)
     return (int)sys_ret(open(passwd, flags | O_CLOEXEC));
 }
 
-/* In pieces of every size, each in a block of its own for the sanitizer; all must agree. */
+/* Feed pieces of every size, each in a separate block for the sanitizer.  All results must
+ * agree. */
 static const char *home_of(const char *text, uint32_t uid, size_t size)
 {
     static char home[64];
@@ -164,7 +166,7 @@ static void test_find_exe(const char *dir)
     FOUND("here", ":", "./here");
     FOUND("./here", "", "./here");
     FOUND("b/prog", "", "b/prog");
-    if (stat("b/prog", &in.self) < 0) /* as if it were what we were executed from */
+    if (stat("b/prog", &in.self) < 0) /* as if we were executed from it */
         abort();
     REFUSED("b/prog", "", EACCES, "permission denied");
     REFUSED("link", "a:b", EACCES, "permission denied");
@@ -173,8 +175,7 @@ static void test_find_exe(const char *dir)
     REFUSED("plain", "a:b", EACCES, "permission denied");
     REFUSED("plain", "b", ENOENT, missing);
     make_file("plain", 0644);
-    REFUSED("plain", "b:", EACCES,
-            "permission denied"); /* an empty element at the end counts like any other */
+    REFUSED("plain", "b:", EACCES, "permission denied"); /* a trailing empty element counts */
     REFUSED("plain", ":b", EACCES, "permission denied");
     REFUSED("here", "a:b", ENOENT, missing);
     REFUSED("prog", "", ENOENT, missing);
@@ -196,7 +197,7 @@ static void test_find_exe(const char *dir)
     REFUSED(long_name, "a", ENAMETOOLONG, "");
 }
 
-/* A filter may answer the newer call, or both, with ENOSYS or EPERM. */
+/* A filter may return ENOSYS or EPERM for the newer call, or for both. */
 static void test_filtered(void)
 {
     static struct init in;
@@ -212,7 +213,7 @@ static void test_filtered(void)
             if (calls.more == 0)
                 REFUSED("a/plain", "", EACCES, "permission denied");
             else
-                FOUND("a/plain", "", "a/plain"); /* execve has the last word */
+                FOUND("a/plain", "", "a/plain"); /* execve decides */
         }
     }
     calls.more = 0;
@@ -263,14 +264,14 @@ static void test_find_home(void)
     HOME_IS(7u, "/");
     write_passwd("", 0);
     HOME_IS(7u, "/");
-    /* Only so much is read. */
+    /* The size of the file that is read is limited. */
     write_passwd(line, LIMIT - 64);
     HOME_IS(7u, "/home/a");
     write_passwd(cut, LIMIT - 64);
     HOME_IS(7u, "/home/a");
     write_passwd(line, LIMIT);
     HOME_IS(7u, "/");
-    write_passwd(cut, LIMIT - 8); /* ends in the middle of the line */
+    write_passwd(cut, LIMIT - 8); /* the limit is in the middle of the line */
     HOME_IS(7u, "/");
     passwd = "b/fifo";
     HOME_IS(7u, "/");

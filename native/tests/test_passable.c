@@ -1,4 +1,5 @@
-/* filter_passable on programs made by hand: each instruction, each way to end, and each call that init has left. */
+/* Test filter_passable on handwritten programs: each instruction, each return value, and each
+ * call that init still has to make. */
 #include "sys.h"
 
 #include <string.h>
@@ -62,7 +63,7 @@ static struct init in;
 static struct plan_header plan;
 static struct plan_step steps[8];
 
-/* A plan of these ops after the SECCOMP at work. */
+/* Set up a plan of these ops after the current SECCOMP. */
 static void have(const uint16_t *ops, uint32_t count)
 {
     memset(steps, 0, sizeof(steps));
@@ -82,7 +83,7 @@ static void have(const uint16_t *ops, uint32_t count)
     (filter_passable(&in, (const struct instruction[]){__VA_ARGS__}, \
                      (uint32_t)(sizeof((const struct instruction[]){__VA_ARGS__}) / 8)))
 
-/* A filter that answers one call and allows all others. */
+/* Check a filter that returns `answer` for one call and allows all others. */
 static int without(long number, uint32_t answer)
 {
     return PASSES(LOAD(NUMBER), EQ((uint32_t)number, 0, 1), RETURN(answer), RETURN(ALLOW));

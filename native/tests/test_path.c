@@ -1,6 +1,8 @@
-/* Unit test of init/path.c: paths inside a hostile root filesystem.  Needs no rights; prints TAP.
+/* Unit test of init/path.c: paths inside a hostile root filesystem.  Needs no privileges.  Prints
+ * TAP.
  *
- * Usage: test_path DIR, an empty directory.  DIR/root plays the root filesystem, DIR/outside must stay empty.
+ * Usage: test_path DIR, an empty directory.  DIR/root is the root filesystem, DIR/outside must stay
+ * empty.
  */
 #include "../init/fsapi.h"
 #include "calls.h"
@@ -33,7 +35,7 @@ static void check(int good, const char *what, long got)
         check(got_ == (want), #call " == " #want, got_); \
     } while (0)
 
-/* What a descriptor is, and close it: the type bits, or the error. */
+/* Close a descriptor.  Returns its file type, or the error. */
 static long kind(int fd)
 {
     struct stat st;
@@ -45,7 +47,7 @@ static long kind(int fd)
     return type;
 }
 
-/* Mode of a path below DIR (we are in it); 0 when it does not exist. */
+/* Returns the mode of a path below DIR (the working directory), 0 if it does not exist. */
 static long mode(const char *path)
 {
     struct stat st;
@@ -78,7 +80,7 @@ static long file_at(const char *path)
 
 static void test_create(void)
 {
-    umask(077); /* of the caller: must not reach what we make */
+    umask(077); /* the caller's umask must not affect what we create */
     EXPECT(dir_at("/a/b/c"), S_IFDIR);
     EXPECT(mode("root/a/b"), S_IFDIR | 0755);
     EXPECT(mode("root/a/b/c"), S_IFDIR | 0755);
@@ -118,7 +120,8 @@ static void test_long(void)
     EXPECT(dir_at(path), -ENAMETOOLONG);
 }
 
-/* Absolute and "../" links, dangling or not, in every place: always resolved inside (CVE-2019-18837). */
+/* Absolute and "../" links, dangling or not, in every position: they always resolve inside the
+ * root (CVE-2019-18837). */
 static void test_links(void)
 {
     EXPECT(symlink("/outside", "root/abs"), 0);
@@ -175,7 +178,7 @@ static void test_plain(void)
     EXPECT(mode("root/outside/dir"), 0);
 }
 
-/* Magic links lead out of any root; as text they are harmless. */
+/* Magic links lead out of any root.  Their text is harmless. */
 static void test_magic(void)
 {
     int AUTO_CLOSE slash = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -220,7 +223,7 @@ static long proc_kind(int procfd, const char *rel)
     return kind(open_proc(&in, rel, O_RDONLY));
 }
 
-/* T11: a write below /proc must not end anywhere else. */
+/* A write below /proc must not reach another file. */
 static void test_proc(void)
 {
     char comm[16] = "";
@@ -262,14 +265,14 @@ static void test_descriptors(void)
     EXPECT(same_place(file, other), 0);
     EXPECT(same_place(-1, file), -EBADF);
     EXPECT(same_place(file, -1), -EBADF);
-    /* Objects of two mounts may have the same number: the roots of procfs and sysfs do. */
+    /* Objects of two mounts may have the same inode number: the roots of procfs and sysfs do. */
     int AUTO_CLOSE sys = open("/sys", O_PATH | O_DIRECTORY | O_CLOEXEC);
     struct stat a, b;
     EXPECT(fstat(proc, &a) == 0 && fstat(sys, &b) == 0 && a.st_ino == b.st_ino, 1);
     EXPECT(same_place(proc, sys), 0);
     EXPECT(fs_magic(proc), MAGIC_PROC);
     EXPECT(fs_magic(-1), -EBADF);
-    /* The name leads elsewhere now, the descriptor does not. */
+    /* The name now refers to another file, the descriptor does not. */
     EXPECT(rename("root/another", "root/reopened"), 0);
     int fd = reopen_fd(&in, file, O_WRONLY);
     EXPECT(write(fd, "x", 1), 1);
@@ -278,7 +281,7 @@ static void test_descriptors(void)
     EXPECT(kind(reopen_fd(&in, null, O_RDWR)), S_IFCHR);
 }
 
-/* What happens to a path between two system calls of ours, as in the worst moment of a race. */
+/* A change of a path between two of our system calls, at the worst moment of a race. */
 static const char *moment, *from, *to;
 static int moments;
 
@@ -291,7 +294,7 @@ static void move_now(const char *name, int after)
         perror(to);
 }
 
-/* Before the call `name`, after `skip` others of that name: rename, or (">text") make a link. */
+/* Before the call `name`, after `skip` others of that name, rename, or (">text") create a link. */
 static void at(int skip, const char *name, const char *old, const char *new)
 {
     moments = skip;
@@ -308,7 +311,7 @@ static int outside_is_empty(void)
     return moment == NULL && entries("outside") == 2;
 }
 
-/* CVE-2024-45310 and its kind, at the very call where it hurts. */
+/* CVE-2024-45310 and similar races, at the vulnerable call. */
 static void test_moments(void)
 {
     EXPECT(dir_at("/m/in/sub"), S_IFDIR);
@@ -319,7 +322,8 @@ static void test_moments(void)
     EXPECT(mode("root/m/made"), S_IFDIR | 0755);
     EXPECT(rename("outside/in", "root/m/in"), 0);
     EXPECT(outside_is_empty(), 1);
-    /* A link that appears where a file is about to be made: not written through, but followed inside. */
+    /* A link that appears where a file is about to be created: never written through, but
+     * followed inside the root. */
     char outside[PATH_MAX], link[PATH_MAX + 16];
     if (!realpath("outside", outside))
         perror("realpath");
@@ -333,14 +337,14 @@ static void test_moments(void)
     at(0, "mkdirat", link, "root/m/dir");
     EXPECT(dir_at("/m/dir/below"), S_IFDIR);
     EXPECT(outside_is_empty(), 1);
-    /* A directory that becomes a link after it was checked: new files go into the directory. */
+    /* A directory that becomes a link after the check: new files are created in the directory. */
     at(3, "openat", "root/m/in", "root/m/was");
     EXPECT(file_at("/m/in/sub2/x"), S_IFREG);
     EXPECT(mode("root/m/was/sub2/x"), S_IFREG | 0644);
     EXPECT(outside_is_empty(), 1);
 }
 
-/* A component that comes and goes, in the other order than we look, but not forever. */
+/* A component that appears and disappears opposite to our checks, but not forever. */
 static void come_and_go(const char *name, int after)
 {
     if (strcmp(name, "mkdirat") != 0)
@@ -349,7 +353,7 @@ static void come_and_go(const char *name, int after)
         perror("shy");
 }
 
-/* Whatever a path is like, a walk ends. */
+/* A walk ends for any path. */
 static void test_ends(void)
 {
     static char text[4096], path[PATH_BUF];
@@ -358,7 +362,7 @@ static void test_ends(void)
     for (size_t i = 0; i < 3600; i += 9)
         memcpy(text + i, "steps/../", 9);
     EXPECT(symlink(text, "root/m/many"), 0);
-    /* 800 steps each, of 4096 */
+    /* each takes 800 of the 4096 steps */
     EXPECT(dir_at("/m/new1/../many/many/many/many/many/last"), S_IFDIR);
     EXPECT(dir_at("/m/new2/../many/many/many/many/many/many/last2"), -ELOOP);
     EXPECT(mode("root/m/last2"), 0);
@@ -371,7 +375,7 @@ static void test_ends(void)
     calls.watch = NULL;
 }
 
-/* Every call of a walk that fails ends it with that error, and nothing stays open. */
+/* Every failing call of a walk ends it with that error, and no descriptor leaks. */
 static void test_errors(void)
 {
     char path[64];
@@ -394,7 +398,7 @@ static void test_errors(void)
         EXPECT(got, calls.hit ? -EIO : i % 2 ? S_IFDIR : S_IFREG);
         hits += calls.hit != NULL;
         EXPECT(entries("/proc/self/fd"), before);
-        /* Made again each time. */
+        /* Removed, because each round creates it. */
         rmdir("root/errors/a/b");
         unlink("root/errors/a/b");
         rmdir("root/errors/a");
@@ -423,7 +427,8 @@ static double now(void)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-/* CVE-2021-30465, CVE-2024-45310: a directory becomes a link and back while we make things below it. */
+/* CVE-2021-30465, CVE-2024-45310: a directory becomes a link and back while we create files
+ * below it. */
 static void test_race(void)
 {
     char path[64], outside[PATH_MAX];
@@ -432,12 +437,12 @@ static void test_race(void)
     EXPECT(dir_at("/race/dir"), S_IFDIR);
     if (!realpath("outside", outside))
         perror("realpath");
-    /* As text this path means DIR/root/DIR/outside inside the root, and the real one outside it. */
+    /* As text this path is DIR/root/DIR/outside inside the root, and the real one is outside. */
     EXPECT(symlink(outside, "root/race/link"), 0);
     EXPECT(dir_at(outside), S_IFDIR);
     pid_t pid = start_swapper();
     double end = now() +
-                 SWAP_SECONDS; /* longer on a loaded machine: 100 is what the test is worth something from */
+                 SWAP_SECONDS; /* longer on a loaded machine: the test needs 100 paths to be meaningful */
     for (; now() < end || (made <= 100 && now() < end + 30); made++) {
         snprintf(path, sizeof(path), "/race/dir/%c%d/sub", made & 1 ? 'd' : 'f', made % 5000);
         long got = made & 1 ? dir_at(path) : file_at(path);

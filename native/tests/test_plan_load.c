@@ -1,7 +1,8 @@
-/* plan_check on good plans, on each rule's violation, and on every one-byte corruption of a good plan.
+/* Test plan_check on good plans, on violations of each rule, and on every one-byte corruption of a
+ * good plan.
  *
- * After each corruption that the check lets pass, everything that a handler would read is read: under the
- * address sanitizer that shows whether the check promises enough.
+ * After each corruption that passes the check, the test reads everything that a handler would read.
+ * Under the address sanitizer this shows whether the check guarantees enough.
  */
 #include "sys.h"
 
@@ -18,7 +19,7 @@ struct builder {
     struct plan_header header;
     struct plan_step steps[8];
     char strings[1024];
-    uint32_t used; /* of strings */
+    uint32_t used; /* bytes used in strings */
 };
 
 static void begin(struct builder *b)
@@ -58,7 +59,7 @@ static uint32_t add_blob(struct builder *b, const char *data, size_t len)
     return add_bytes(b, data, len);
 }
 
-/* Exactly as long as it says, on the heap: one byte too far is seen by the sanitizer. */
+/* Allocate the plan with its exact length: the sanitizer detects a read past the end. */
 static char *finish(struct builder *b, size_t *len)
 {
     size_t steps = b->header.nsteps * sizeof(struct plan_step);
@@ -80,7 +81,7 @@ static char *good_plan(size_t *len)
     struct plan_step *st;
 
     begin(&b);
-    b.header.nsteps = 5; /* blobs are aligned against the end of the steps */
+    b.header.nsteps = 5; /* blobs are aligned relative to the end of the steps */
     uint32_t host = add_str(&b, "host"), hook = add_str(&b, "/bin/hook");
     uint32_t args = add_str(&b, "hook");
     add_str(&b, "--flag");
@@ -118,7 +119,7 @@ static int check(const char *plan, size_t len)
     int ret = plan_check(plan, len, &why, &step);
 
     if (ret < 0 && (!why || !*why))
-        abort(); /* a refusal says why */
+        abort(); /* an error has a reason */
     return ret;
 }
 
@@ -130,7 +131,7 @@ static void read_list(const char *item, uint32_t count)
         sink += (unsigned)strlen(item);
 }
 
-/* What handlers read of a plan that passed. */
+/* Read a plan that passed like the handlers do. */
 static void use(const char *plan)
 {
     const struct plan_header *h = (const void *)plan;
@@ -189,7 +190,7 @@ static void test_every_length(void)
         memcpy(copy, plan, shorter);
         refused &= check(copy, shorter) < 0;
         if (shorter >= sizeof(struct plan_header)) {
-            /* a header that agrees with the cut: the strings end too early, or without a NUL */
+            /* a header that matches the cut: the strings end too early, or without a NUL */
             ((struct plan_header *)(void *)copy)->size = (uint32_t)shorter;
             if (check(copy, shorter) == 0)
                 use(copy);
@@ -211,7 +212,7 @@ static void test_random(void)
         memcpy(copy, plan, len);
         for (int i = 0; i < 4; i++) {
             seed = seed * 1103515245u + 12345u;
-            size_t at = 8 + (seed >> 8) % (len - 8); /* magic and abi stay: nothing else would be looked at */
+            size_t at = 8 + (seed >> 8) % (len - 8); /* keep magic and abi, or nothing else is checked */
             seed = seed * 1103515245u + 12345u;
             copy[at] = (char)(seed >> 16);
         }
@@ -227,7 +228,7 @@ static void test_random(void)
 
 struct rule {
     const char *name;
-    size_t offset; /* of a u32 */
+    size_t offset; /* offset of a u32 */
     uint32_t value;
     int err;
 };

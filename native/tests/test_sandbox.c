@@ -1,4 +1,5 @@
-/* native/shim/sandbox.c: what a child that has been taken over can do.  TAP on stdout; takes about three seconds. */
+/* Test native/shim/sandbox.c: the abilities of a compromised child.  TAP on stdout; takes about
+ * three seconds. */
 #include "sandbox.h"
 #include "shim.h"
 #include "tap.h"
@@ -25,7 +26,7 @@
 #define NOWHERE  ((void *)8)
 
 static char answer[4096];
-static int shared = 1; /* the child's own copy, whatever it does to it */
+static int shared = 1; /* the child changes its own copy */
 static pid_t parent;
 
 static int run(struct sandbox *s, void (*work)(const void *, size_t, int))
@@ -68,7 +69,7 @@ static void leaves(const void *input, size_t length, int out)
     (void)syscall(SYS_exit_group, 3); /* not _exit(2): see sandbox.c */
 }
 
-/* As if a step had failed that there is not. */
+/* Report the failure of a step that does not exist. */
 static void lies(const void *input, size_t length, int out)
 {
     (void)input;
@@ -168,7 +169,7 @@ static void kills_parent(const void *input, size_t length, int out)
     say(out, &number, sizeof number);
 }
 
-/* What libseccomp asks the kernel. */
+/* The queries of libseccomp to the kernel. */
 static void asks(const void *input, size_t length, int out)
 {
     (void)input;
@@ -294,7 +295,7 @@ static void check_signal(void)
         (void)kill(parent, SIGTERM);
         _exit(0);
     }
-    (void)setitimer(ITIMER_REAL, &soon, NULL); /* ignored: not a reason to give up */
+    (void)setitimer(ITIMER_REAL, &soon, NULL); /* ignored, so it must not end the child */
     double began = now();
     OK(run(&s, spins) == -EINTR && s.failed == NULL, "a signal that ends us ends the child");
     OK(now() - began < 0.9, "at once");
@@ -304,7 +305,7 @@ static void check_signal(void)
     OK(run(&s, reversed) == 5, "what was noted earlier is not a reason to give up");
 }
 
-/* The caller's own limits stay in force. */
+/* The caller's own limits stay in effect. */
 static void check_limits(void)
 {
     struct sandbox s;
@@ -330,7 +331,7 @@ static void check_limits(void)
     (void)setrlimit(RLIMIT_NOFILE, &before);
 }
 
-/* Descriptor 0 is the pipe, also where the pipe has that number already. */
+/* Descriptor 0 is the pipe, even if the pipe already has that number. */
 static void check_closed_stdin(void)
 {
     struct sandbox s;
