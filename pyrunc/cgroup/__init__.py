@@ -1,8 +1,9 @@
-"""cgroup v2: which path a container gets, and the driver that makes, limits, watches and removes it.
+"""cgroup v2: the path of a container's cgroup, and the drivers that create, limit, watch and remove
+it.
 
-A driver takes paths inside the hierarchy (``/a/b``), never directories of the file system; only the driver
-knows where the hierarchy is mounted.  `cgroupfs` creates directories, `systemd` asks systemd for a scope, and
-``disabled`` is for hosts where cgroups cannot be used.
+A driver takes paths inside the hierarchy (``/a/b``), never directories of the filesystem; only the
+driver knows where the hierarchy is mounted. `cgroupfs` creates directories, `systemd` requests a
+scope from systemd, and ``disabled`` is for hosts where cgroups cannot be used.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import DeviceRule, Resources
 
     class Driver(Protocol):
-        """What every driver can do; paths are inside the hierarchy, pointers say which field a limit came from."""
+        """The interface of every driver. Paths are inside the hierarchy; pointers name the field a
+        limit came from."""
 
         made: list[str]  # the cgroups that `create` made, outermost first
 
@@ -26,48 +28,51 @@ if TYPE_CHECKING:
             """Ancestors (and the path itself) that do not exist yet, outermost first."""
 
         def create(self, path: str, resources: Resources, ptr: str = ..., request: ScopeRequest | None = ...) -> int:
-            """Make the cgroup; returns a descriptor of its directory.  systemd needs to know whose it will be."""
+            """Create the cgroup; returns a descriptor of its directory. systemd needs to know whose
+            it is."""
 
         def apply(self, path: str, resources: Resources, ptr: str = ...) -> None:
-            """Write the limits; in a running container only those given change (memory and cpu are given whole)."""
+            """Write the limits; in a running container only the given ones change (memory and cpu
+            are given whole)."""
 
         def values(self, path: str, resources: Resources, ptr: str = ...) -> list[tuple[str, str]]:
-            """The current values of what these limits would change; raises like `apply` if one
-            is missing."""
+            """Read the current values of everything these limits change. Raises as `apply` does if
+            one is missing."""
 
         def restore(self, path: str, values: list[tuple[str, str]]) -> list[str]:
-            """Restore what `values` returned, as far as possible; returns what could not be
+            """Restore what `values` returned as far as possible; returns what could not be
             restored."""
 
         def devices(
             self, cgroup_fd: int, rules: list[DeviceRule] | None, ptr: str = ..., *, replace: bool = ...
         ) -> None:
-            """Attach the device program; ``replace``: in place of those that are attached."""
+            """Attach the device program; ``replace``: instead of the attached ones."""
 
         def pids(self, path: str) -> list[int]:
-            """All processes below, in our pid namespace."""
+            """All processes in the cgroup and below, in our pid namespace."""
 
         def kill(self, path: str, signal: int, *, stays: bool = ...) -> None:
-            """Signal all of them; ``stays``: the cgroup is not going to be removed."""
+            """Signal all of them; ``stays``: the cgroup will not be removed."""
 
         def freeze(self, path: str) -> None:
-            """Stop all of them, and wait until they are."""
+            """Freeze all of them, and wait until they are frozen."""
 
         def thaw(self, path: str) -> None:
-            """Let them go on."""
+            """Thaw all of them."""
 
         def frozen(self, path: str) -> bool:
             """Whether the cgroup is frozen."""
 
         def oom_kills(self, path: str) -> int:
-            """How many processes the OOM killer took."""
+            """The number of processes that the OOM killer killed."""
 
         def remove(self, path: str, timeout: float = ..., made: list[str] | None = ...) -> None:
-            """Remove the cgroup, all below it, and of its ancestors those in ``made``."""
+            """Remove the cgroup, its descendants, and those of its ancestors that are in ``made``."""
 
 
 class ScopeRequest:
-    """What systemd needs for a scope besides its limits: the container, and the process to start it around."""
+    """What systemd needs for a scope besides its limits: the container, and the scope's first
+    process."""
 
     __slots__ = ("annotations", "id", "pid")
 
@@ -111,7 +116,7 @@ def path_for(
 
 
 def open_driver(manager: str, facts: HostFacts) -> Driver:
-    """The driver of a name.  Raises PyruncError for one that is unknown or not supported."""
+    """The driver with this name. Raises PyruncError if it is unknown or unsupported."""
     if manager == "cgroupfs":
         if not facts.cgroup2_mount:
             raise PyruncError("no cgroup v2 hierarchy is mounted here (in this mount namespace)")

@@ -1,4 +1,4 @@
-"""systemd's manager over D-Bus, as far as the systemd driver needs it
+"""Calls to systemd's manager over D-Bus, limited to what the systemd driver needs
 (org.freedesktop.systemd1(5)).
 
 A value on the bus is a pair ``(signature, value)``: ``("s", "text")``, ``("au", [1])``, ``("ay",
@@ -39,9 +39,9 @@ class BusError(PyruncError):
 
 
 def addresses(user: bool) -> list[tuple[str, bool]]:
-    """The addresses of the manager, best first, and whether a message broker is in between.
+    """The addresses of the manager, best first, each with whether it leads to a message broker.
 
-    Its private socket comes first: it needs no broker.
+    The private socket comes first because it needs no broker.
     """
     if not user:
         return [("unix:path=" + PRIVATE, False), (fs.getenv("DBUS_SYSTEM_BUS_ADDRESS") or SYSTEM, True)]
@@ -57,7 +57,7 @@ def addresses(user: bool) -> list[tuple[str, bool]]:
 
 
 def escape(path: str) -> str:
-    """A path within a D-Bus address."""
+    """Escape a path for a D-Bus address."""
     out = ""
     for byte in fs.encode(path):
         char = chr(byte)
@@ -66,8 +66,8 @@ def escape(path: str) -> str:
 
 
 class Manager:
-    """A connection to systemd: the system's, or with ``user`` the one whose session bus is in the
-    environment.
+    """A connection to the system's systemd, or with ``user`` to the one on the session bus that the
+    environment names.
 
     Raises PyruncError if there is none.
     """
@@ -79,7 +79,7 @@ class Manager:
         self.connect(user)
 
     def connect(self, user: bool) -> None:
-        """Try one address after the other."""
+        """Try the addresses in order."""
         tried = []
         for address, broker in addresses(user):
             try:
@@ -106,12 +106,11 @@ class Manager:
             self.bus = None
 
     def __del__(self) -> None:
-        """The connection closes with its driver."""
+        """Close the connection together with its driver."""
         self.close()
 
     def listen(self) -> None:
-        """Have the broker pass JobRemoved on; systemd's private socket does so without a
-        request."""
+        """Have the broker forward JobRemoved; systemd's private socket does so without a request."""
         rule = "type='signal',sender='org.freedesktop.systemd1',interface='org.freedesktop.systemd1.Manager'"
         target = (b"org.freedesktop.DBus", b"/org/freedesktop/DBus", b"org.freedesktop.DBus")
         self.call("AddMatch", ("s", rule + ",member='JobRemoved'"), target=target)
@@ -144,12 +143,12 @@ class Manager:
         return self.bus
 
     def order(self, member: str, *values: Value) -> None:
-        """A call with an empty reply. Raises the same as `call`."""
+        """Make a call with an empty reply. Raises as `call` does."""
         self.call(member, *values).free()
 
     def job(self, member: str, *values: Value) -> None:
-        """A call that starts a job; returns when the job is done. Raises BusError, SysError,
-        PyruncError (it failed)."""
+        """Make a call that starts a job, and wait until the job is done. Raises BusError, SysError,
+        PyruncError (the job failed)."""
         reply = self.call(member, *values)
         try:
             try:
@@ -165,7 +164,8 @@ class Manager:
             raise PyruncError(f"systemd: {member}: the job ended with {show(result)}")
 
     def add(self, message: Message, signature: str, value: Any) -> None:  # fits the signature
-        """Append a value of one complete type.  Raises SysError, ValueError (a value that its type cannot hold)."""
+        """Append a value of one complete type. Raises SysError, ValueError (the type cannot hold
+        the value)."""
         kind = signature[:1]
         letter = kind.encode("ascii")
         try:
@@ -200,7 +200,7 @@ class Manager:
     # -- the manager's methods ---------------------------------------------------------------------------------
 
     def start_transient(self, unit: str, properties: Properties) -> None:
-        """Call StartTransientUnit, and wait until the unit is running."""
+        """Call StartTransientUnit and wait until the unit is running."""
         self.job("StartTransientUnit", ("s", unit), ("s", "fail"), ("a(sv)", properties), ("a(sa(sv))", []))
 
     def stop(self, unit: str) -> None:
@@ -212,7 +212,7 @@ class Manager:
                 raise
 
     def reset_failed(self, unit: str) -> None:
-        """ResetFailedUnit: releases the name of a failed unit."""
+        """Call ResetFailedUnit, which releases the name of a failed unit."""
         try:
             self.order("ResetFailedUnit", ("s", unit))
         except BusError as error:
@@ -220,15 +220,16 @@ class Manager:
                 raise
 
     def set_properties(self, unit: str, properties: Properties) -> None:
-        """SetUnitProperties, until the unit ends."""
+        """Call SetUnitProperties for the lifetime of the unit."""
         self.order("SetUnitProperties", ("s", unit), ("b", True), ("a(sv)", properties))
 
     def attach(self, unit: str, below: str, pid: int) -> None:
-        """AttachProcessesToUnit: move a process to a unit that is delegated, or to the cgroup ``below`` it."""
+        """Call AttachProcessesToUnit: move a process to a delegated unit, or to the cgroup
+        ``below`` it."""
         self.order("AttachProcessesToUnit", ("s", unit), ("s", below), ("au", [pid]))
 
     def control_group(self) -> str:
-        """The manager's own cgroup; its units are below it."""
+        """The manager's own cgroup, which contains the cgroups of its units."""
         reply = self.call("Get", ("s", MANAGER.decode()), ("s", "ControlGroup"), target=(SERVICE, PATH, PROPERTIES))
         try:
             reply.enter(b"v", b"s")
@@ -240,12 +241,12 @@ class Manager:
 
 
 def failed(what: str, error: OSError) -> SysError:
-    """The error of a call that systemd did not answer."""
+    """The error for a call that systemd did not answer."""
     return SysError("systemd", what, error.errno or 0)
 
 
 def split(signature: str) -> list[str]:
-    """The complete types of a signature: ``sa(sv)u`` -> ``s``, ``a(sv)``, ``u``."""
+    """Split a signature into its complete types: ``sa(sv)u`` -> ``s``, ``a(sv)``, ``u``."""
     out, at = [], 0
     while at < len(signature):
         start = at

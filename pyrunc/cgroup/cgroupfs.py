@@ -30,8 +30,9 @@ WALK_TIMEOUT = 10.0
 PAUSE_FIRST, PAUSE_MOST = 0.0002, 0.05
 ATTEMPTS = 8
 THREADED = frozenset(("cpu", "cpuset", "perf_event", "pids"))  # what a threaded cgroup can have (cgroups(7))
-# The controllers that files are named after.  A unified key of another prefix may belong to a kernel newer than this
-# list: it is written, and the kernel answers (runtime-spec: unknown keys too).
+# The controllers that files are named after. A unified key with another prefix may belong to a
+# newer kernel than this list knows: it is written, and the kernel decides (runtime-spec: unknown
+# keys too).
 _KNOWN = frozenset(("cpu", "cpuset", "io", "memory", "pids", "hugetlb", "rdma", "misc", "dmem"))
 
 
@@ -52,7 +53,8 @@ class Cgroupfs:
         return self.facts.cgroup_dir(path)
 
     def above(self, path: str) -> str:
-        """The parent; the top of the hierarchy (as the mount shows it) for what is directly below it."""
+        """The parent cgroup; a cgroup directly below the top has the top of the hierarchy, as
+        mounted."""
         return path.rpartition("/")[0] or "/"
 
     def top(self) -> str:
@@ -62,7 +64,7 @@ class Cgroupfs:
     # -- make --------------------------------------------------------------------------------------------------
 
     def missing(self, path: str) -> list[str]:
-        """The cgroups on the way to ``path``, and itself, that do not exist; outermost first."""
+        """The cgroups that do not exist among ``path`` and its ancestors, outermost first."""
         out: list[str] = []
         while path != "/" and not fs.exists(self.dir(path)):
             out.append(path)
@@ -82,7 +84,7 @@ class Cgroupfs:
         needed = self.needed(resources, ptr)
         if needed:
             self.check_available(path, needed)
-        # Kept from the start: whatever fails from here on, the caller can have it removed.
+        # Recorded first: if a later step fails, the caller can remove the cgroup.
         made = self.made = []
         try:
             fresh = self.make(path, made)
@@ -102,7 +104,8 @@ class Cgroupfs:
         return fd
 
     def needed(self, resources: Resources, ptr: str) -> dict[str, Write]:
-        """The controllers that limits need, each with the first limit that does.  Raises ConfigError."""
+        """The controllers that the limits need, each with the first limit that needs it. Raises
+        ConfigError."""
         if not any(value for key, value in resources.items() if key != "devices"):
             return {}
         from pyrunc.cgroup import resources as conversion
@@ -114,7 +117,7 @@ class Cgroupfs:
         return out
 
     def check_available(self, path: str, needed: dict[str, Write]) -> None:
-        """Raises PyruncError when the nearest cgroup above that exists does not offer a controller."""
+        """Raises PyruncError if the nearest existing ancestor does not offer a controller."""
         parent = self.above(path)
         while parent != "/" and not fs.exists(self.dir(parent)):
             parent = self.above(parent)
@@ -124,7 +127,7 @@ class Cgroupfs:
             raise self.unavailable(lacking, parent, offered, "")
 
     def unavailable(self, lacking: list[Write], where: str, offered: list[str], why: str) -> PyruncError:
-        """The error for limits without a controller."""
+        """The error for limits whose controller is missing."""
         texts = [
             f"{write.pointer} {show(str(write.value))}: the {write.controller} controller is not available"
             f" in cgroup {where} (available: {' '.join(offered) or 'none'})"
@@ -135,10 +138,10 @@ class Cgroupfs:
         return PyruncError("; ".join([*texts, why] if why else texts))
 
     def make(self, path: str, made: list[str]) -> bool:
-        """mkdir with ancestors; created directories are appended to ``made``. False if the cgroup
-        existed.
+        """Create the cgroup and its ancestors; created directories are appended to ``made``. False
+        if the cgroup existed.
 
-        Another container's delete may remove an ancestor between two calls, hence the retries.
+        Retries, because another container's `delete` may remove an ancestor between two calls.
         Raises SysError.
         """
         for _ in range(ATTEMPTS):
@@ -154,12 +157,12 @@ class Cgroupfs:
         raise PyruncError(f"/linux/cgroupsPath {show(path)}: the cgroups above are removed again and again")
 
     def mkdir(self, path: str, made: list[str]) -> bool:
-        """One cgroup, which is appended to ``made``; False when it is there.
+        """Create one cgroup and append it to ``made``; False if it exists.
 
         Raises FileNotFoundError without a parent, SysError.
         """
         directory = self.dir(path)
-        made.append(path)  # beforehand: afterwards there may be no memory for it
+        made.append(path)  # recorded first: after the mkdir there may be no memory for it
         try:
             posix.mkdir(directory, 0o755)
         except BaseException as error:
@@ -176,7 +179,7 @@ class Cgroupfs:
         return True
 
     def unmake(self, made: list[str]) -> None:
-        """Remove what a failing create made; what cannot be removed stays in the list."""
+        """Remove what a failed `create` made; what cannot be removed stays in the list."""
         for path in made[::-1]:
             try:
                 posix.rmdir(self.dir(path))
@@ -187,7 +190,7 @@ class Cgroupfs:
             made.remove(path)
 
     def check_usable(self, path: str) -> None:
-        """The cgroup must be empty, it and all above it not frozen.  Raises PyruncError."""
+        """Raises PyruncError unless the cgroup is empty and neither it nor an ancestor is frozen."""
         events = self.pairs(path, "cgroup.events")
         if events.get("populated"):
             pids = self.pids(path)
@@ -201,8 +204,8 @@ class Cgroupfs:
             )
 
     def make_threaded(self, path: str, needed: dict[str, Write]) -> None:
-        """Below a threaded cgroup a new one is "domain invalid" and accepts no process until it
-        is also threaded."""
+        """Make the cgroup threaded: below a threaded cgroup a new one is "domain invalid" and
+        accepts no process until it is threaded as well."""
         kind = " ".join(self.words(path, "cgroup.type"))
         if kind in ("domain", ""):
             return
@@ -213,9 +216,11 @@ class Cgroupfs:
             fs.write_file(self.dir(path) + "/cgroup.type", b"threaded")
 
     def enable(self, path: str, needed: dict[str, Write]) -> None:
-        """Offer every controller to each cgroup on the way, so that limits and statistics work in the container's.
+        """Enable every controller on the path, so that limits and statistics work in the
+        container's cgroup.
 
-        Best effort (a cgroup with processes of its own cannot: EBUSY); an error only for what a limit needs.
+        Best effort: EBUSY for a cgroup that has processes of its own. Only a controller that a
+        limit needs is an error.
         """
         wanted = self.words(self.top(), "cgroup.controllers")
         if wanted == self.words(path, "cgroup.controllers"):
@@ -234,7 +239,8 @@ class Cgroupfs:
             raise self.unavailable(lacking, path, offered, why)
 
     def enable_all(self, path: str) -> str:
-        """Offer all of a cgroup's controllers to its children; returns why one could not be, "" for success."""
+        """Enable all of a cgroup's controllers for its children; returns the reason for a failure,
+        "" on success."""
         enabled = self.words(path, "cgroup.subtree_control")
         wanted = [name for name in self.words(path, "cgroup.controllers") if name not in enabled]
         if not wanted:
@@ -244,7 +250,7 @@ class Cgroupfs:
             fs.write_file(control, " ".join("+" + name for name in wanted).encode())
             return ""
         except OSError:
-            pass  # one that cannot be enabled keeps all of one write from being: one by one
+            pass  # one controller that cannot be enabled fails the whole write: retry one by one
         why = ""
         for name in wanted:
             try:
@@ -282,9 +288,9 @@ class Cgroupfs:
                 raise self.explain(path, write, error.errno or 0) from error
 
     def values(self, path: str, resources: Resources, ptr: str = "/linux/resources") -> list[tuple[str, str]]:
-        """The current content of the files that these limits change, for `restore`.
+        """Read the current content of the files that these limits change, for `restore`.
 
-        Raises like `apply` if a file is missing; nothing has been changed then.
+        Raises as `apply` does if a file is missing; nothing has been changed then.
         """
         from pyrunc.cgroup import resources as conversion
 
@@ -304,9 +310,9 @@ class Cgroupfs:
         return list(out)
 
     def restore(self, path: str, values: list[tuple[str, str]]) -> list[str]:
-        """Write what `values` read; returns the files that do not take it."""
+        """Write back what `values` read; returns the files that refuse it."""
         left = values[::-1]
-        for _ in range(2):  # one value may contradict another that is still to come (a burst and its quota)
+        for _ in range(2):  # one value may contradict another that follows (a burst and its quota)
             again = []
             for file, text in left:
                 try:
@@ -317,9 +323,9 @@ class Cgroupfs:
         return [file for file, _ in left]
 
     def write(self, directory: str, write: Write) -> None:
-        """One limit.  Raises OSError."""
+        """Write one limit. Raises OSError."""
         try:
-            data = write.text.encode("utf-8", "surrogateescape") or b"\n"  # a write(2) of nothing would not arrive
+            data = write.text.encode("utf-8", "surrogateescape") or b"\n"  # write(2) of nothing does nothing
             fs.write_file(f"{directory}/{write.file}", data)
         except FileNotFoundError:
             if write.other is None:
@@ -328,7 +334,7 @@ class Cgroupfs:
             fs.write_file(f"{directory}/{file}", text.encode())
 
     def explain(self, path: str, write: Write, number: int) -> PyruncError:
-        """The error of a failed write, with what can be known about its cause."""
+        """The error for a failed write, with what is known about the cause."""
         detail = ""
         if number == ENOENT:
             offered = self.words(path, "cgroup.controllers")
@@ -347,17 +353,17 @@ class Cgroupfs:
         *,
         replace: bool = False,
     ) -> None:
-        """Attach the device program; without one every device would be open to the container's root.
+        """Attach the device program; without one every device is open to the container's root.
 
-        With ``replace`` it takes the place of those that are there (`devices.attach`).  Raises SysError, ConfigError.
+        ``replace`` replaces the attached programs (`devices.attach`). Raises SysError, ConfigError.
         """
         from pyrunc.cgroup import devices
 
         try:
             devices.attach(cgroup_fd, rules, ptr, replace=replace)
         except SysError as error:
-            # A user without CAP_BPF cannot have a program for a new container, and cannot make device nodes either;
-            # rules that are to change must really change.
+            # Without CAP_BPF a new container gets no program, but its user cannot create device
+            # nodes either. A change of the rules must take effect.
             if replace or error.errno not in (EPERM, EACCES) or not self.facts.rootless:
                 raise
 
@@ -366,8 +372,8 @@ class Cgroupfs:
     def words(self, path: str, file: str) -> list[str]:
         """The words of a blank-separated file; [] if it is missing.
 
-        Raises SysError for any other reason: a lack of memory must not look like "empty" or "not
-        frozen".
+        Raises SysError for any other error: running out of memory must not look like "empty" or
+        "not frozen".
         """
         try:
             return fs.read_file(f"{self.dir(path)}/{file}", 65536).decode("ascii", "replace").split()
@@ -383,7 +389,8 @@ class Cgroupfs:
         return {key: int(value) for key, value in zip(words[::2], words[1::2], strict=False) if value.isdigit()}
 
     def pids(self, path: str) -> list[int]:
-        """The processes of a cgroup and of all below; [] when there is no such cgroup.  Raises SysError."""
+        """The processes of a cgroup and its descendants; [] if the cgroup does not exist. Raises
+        SysError."""
         from pyrunc.cgroup import tree
 
         try:
@@ -392,9 +399,9 @@ class Cgroupfs:
             raise SysError(path, "read", error.errno or 0).within("cgroup.procs") from error
 
     def oom_kills(self, path: str) -> int:
-        """How often the OOM killer struck in the cgroup or below; 0 where memory is not controlled.
+        """The number of OOM kills in the cgroup and below; 0 without the memory controller.
 
-        Never raises: it is asked for the sake of another error's words.
+        Never raises, because it only adds detail to another error.
         """
         try:
             return self.pairs(path, "memory.events").get("oom_kill", 0)
@@ -402,14 +409,14 @@ class Cgroupfs:
             return 0
 
     def frozen(self, path: str) -> bool:
-        """Whether the cgroup or one above it is frozen, with all its processes."""
+        """Whether the cgroup or an ancestor is frozen, with all its processes."""
         return self.pairs(path, "cgroup.events").get("frozen", 0) == 1
 
     def freeze(self, path: str) -> None:
         """Freeze, and wait until every process is frozen. Raises SysError, PyruncError after
         FREEZE_TIMEOUT seconds.
 
-        A process that the kernel cannot stop (state D) must not leave the others half-frozen: any
+        A process that the kernel cannot stop (state D) must not leave the others frozen: any
         failure thaws all.
         """
         try:
@@ -423,7 +430,8 @@ class Cgroupfs:
             raise PyruncError(f"cgroup {path} did not freeze within {FREEZE_TIMEOUT:g} s{self.survivors(path)}")
 
     def thaw(self, path: str) -> None:
-        """Thaw, and wait until it is so.  Raises SysError, PyruncError after FREEZE_TIMEOUT seconds."""
+        """Thaw, and wait until every process runs again. Raises SysError, PyruncError after
+        FREEZE_TIMEOUT seconds."""
         self.set_freeze(path, b"0", "thaw")
         if not self.wait_event(path, "frozen", 0, FREEZE_TIMEOUT):
             raise PyruncError(f"cgroup {path} did not thaw within {FREEZE_TIMEOUT:g} s: a cgroup above it is frozen")
@@ -440,7 +448,8 @@ class Cgroupfs:
         fs.write_file(self.dir(path) + "/cgroup.freeze", value)
 
     def wait_event(self, path: str, key: str, value: int, timeout: float) -> bool:
-        """Wait until cgroup.events says so; False after ``timeout`` seconds.  A cgroup that is gone says 0 to all."""
+        """Wait for a value in cgroup.events; False after ``timeout`` seconds. A removed cgroup
+        counts as 0 for every key."""
         deadline, pause = time.monotonic() + timeout, PAUSE_FIRST
         while self.pairs(path, "cgroup.events").get(key, 0) != value:
             if time.monotonic() > deadline:
@@ -452,20 +461,22 @@ class Cgroupfs:
     # -- end ---------------------------------------------------------------------------------------------------
 
     def kill(self, path: str, signal: int, *, stays: bool = False) -> None:
-        """Signal every process of the cgroup and below; nothing when there is none, or no cgroup.
+        """Signal every process of the cgroup and below; does nothing if there is none.
 
-        SIGKILL through cgroup.kill (Linux 5.14), which no fork can escape; anything else process by process while
-        the cgroup is frozen, so that none forks or ends (and leaves its pid to another) meanwhile.  With ``stays``
-        SIGKILL as well: since kernel commit b69bb476dee9 (Linux 6.14, and in stable kernels before) whatever is cloned
-        into a cgroup with CLONE_INTO_CGROUP is killed if anything has ever been written to its cgroup.kill.
-        Raises SysError when a process cannot be signalled.
+        SIGKILL goes through cgroup.kill (Linux 5.14), which no fork can escape. Other signals are
+        sent to each process while the cgroup is frozen, so that none forks or ends (and frees its
+        pid) meanwhile. With ``stays`` this applies to SIGKILL as well: since kernel commit
+        b69bb476dee9 (Linux 6.14 and stable kernels before it) everything that is cloned into a
+        cgroup with CLONE_INTO_CGROUP is killed if its cgroup.kill has ever been written. Raises
+        SysError if a process cannot be signalled.
         """
         if signal == SIGKILL and not stays:
             try:
                 fs.write_file(self.dir(path) + "/cgroup.kill", b"1")
                 return
             except OSError as error:
-                # ENOENT: no cgroup, or an older kernel; EOPNOTSUPP: a threaded cgroup; ENODEV: removed this moment
+                # ENOENT: no such cgroup, or an older kernel; EOPNOTSUPP: a threaded cgroup; ENODEV:
+                # just removed
                 if error.errno not in (ENOENT, ENODEV, EOPNOTSUPP):
                     raise SysError(path, "write", error.errno or 0).within("cgroup.kill") from error
         self.kill_each(path, signal)
@@ -500,12 +511,13 @@ class Cgroupfs:
             raise SysError(path, "kill", failed).within("cgroup")
 
     def remove(self, path: str, timeout: float = REMOVE_TIMEOUT, made: list[str] | None = None) -> None:
-        """Remove the cgroup and all below, then those of its ancestors that create made and nobody uses.
+        """Remove the cgroup and its descendants, then the unused ancestors that `create` made.
 
-        ``made`` is what create made (None: only the cgroup itself): a cgroup that was there before stays, empty.
-        rmdir answers EBUSY until the last process has ended, so it is repeated with growing pauses for ``timeout``
-        seconds (containerd's 150 ms are too short under load, crun's loop has no end).  Idempotent.
-        Raises SysError, and PyruncError naming a surviving process.
+        ``made`` is what `create` made (None: only the cgroup itself); an older cgroup is emptied
+        and kept. rmdir(2) fails with EBUSY until the last process has ended, so it is retried with
+        growing pauses for ``timeout`` seconds (containerd's 150 ms are too short under load, crun's
+        loop has no end). Idempotent. Raises SysError, and PyruncError that names a surviving
+        process.
         """
         own = made is None or path in made
         deadline, pause = time.monotonic() + timeout, PAUSE_FIRST
@@ -521,14 +533,14 @@ class Cgroupfs:
             pause = min(pause * 2, PAUSE_MOST)
         for ancestor in reversed(made or ()):
             if path.startswith(ancestor + "/") and not self.rmdir(ancestor):
-                break  # the cgroup, and so every one above it, is in use by others
+                break  # this cgroup, and so each of its ancestors, is in use by others
 
     def is_empty(self, path: str) -> bool:
         """Whether no process is in the cgroup or below it; zombies do not count.  Raises SysError."""
         return not self.pairs(path, "cgroup.events").get("populated")
 
     def rmdir(self, path: str) -> bool:
-        """One attempt; False when it is in use or has others below.  Raises SysError."""
+        """Try once to remove a cgroup; False if it is in use or has children. Raises SysError."""
         try:
             posix.rmdir(self.dir(path))
         except FileNotFoundError:
@@ -540,7 +552,8 @@ class Cgroupfs:
         return True
 
     def remove_below(self, path: str, deadline: float) -> bool:
-        """One attempt at all cgroups below; False when one is in use, or the deadline passed.  Raises SysError."""
+        """Try once to remove all descendants; False if one is in use or the deadline has passed.
+        Raises SysError."""
         from pyrunc.cgroup import tree
 
         busy: list[str] = []
@@ -566,7 +579,8 @@ class Cgroupfs:
         return not busy
 
     def survivors(self, path: str) -> str:
-        """Who is still in a cgroup and what the first of them waits for, as the end of a sentence."""
+        """The end of a sentence that names the processes left in a cgroup and what the first one
+        waits for."""
         pids = self.pids(path)
         if not pids:
             return ", without a process that can be seen"

@@ -1,4 +1,5 @@
-"""Who owns a container's cgroup (config-linux.md, "Cgroup ownership"): what lets a service manager inside work."""
+"""Ownership of a container's cgroup (config-linux.md, "Cgroup ownership"), which a service manager
+inside needs."""
 
 from __future__ import annotations
 
@@ -9,14 +10,14 @@ from pyrunc import fs
 from pyrunc.errors import SysError
 
 DELEGATE = "/sys/kernel/cgroup/delegate"
-FALLBACK = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")  # where the kernel does not list them
+FALLBACK = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")  # if the kernel does not list them
 
 
 def give(directory: str, uid: int) -> None:
-    """Make ``uid`` (a user of the host) the owner of a cgroup and of the files that delegation is made of.
+    """Give ``uid`` (a user of the host) the cgroup and the files that delegation consists of.
 
-    Limits stay root's: they are files of the parent's.  Files that this kernel does not have are skipped.
-    Raises SysError.
+    The files with limits belong to the parent and stay root's. Files that this kernel lacks are
+    skipped. Raises SysError.
     """
     try:
         names = fs.read_file(DELEGATE, 65536).decode("ascii").split()

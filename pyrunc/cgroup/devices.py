@@ -1,9 +1,10 @@
 """linux.resources.devices as an eBPF program of type CGROUP_DEVICE (kernel commit ebc614f68736).
 
-The rules are a list in which a later entry overrides an earlier one, separately for each kind of access.  The program
-looks at them from the last to the first: an allow takes its kinds of access off what is still asked for, a deny that
-meets one ends it.  What remains at the end is decided by the default: deny, unless a wildcard rule allowed everything
-(GHSA-g54h-m393-cpwq: a list of allows must never become one of denies).
+The rules are a list in which a later entry overrides an earlier one, separately for each kind of
+access. The program evaluates them from the last to the first. An allow rule removes its kinds of
+access from those still requested; a deny rule that matches any of them ends the evaluation. The
+default decides the rest: deny, unless a wildcard rule allowed everything (GHSA-g54h-m393-cpwq: a
+list of allow rules must never become a list of deny rules).
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ ALL = 7
 ANY = -1
 _TYPES = {"a": ANY, "b": BLOCK, "c": CHAR}
 
-# What a container always may, whatever its rules: runc and crun append these, and engines count on it (making a node is
-# harmless, opening it is what counts; 10:200 is /dev/net/tun).
+# Always allowed, whatever the rules say: runc and crun append these, and engines rely on it.
+# Creating a node is harmless; what matters is opening it. 10:200 is /dev/net/tun.
 DEFAULTS: tuple[Rule, ...] = (
     (True, ANY, ANY, ANY, MKNOD),
     (True, CHAR, 10, 200, ALL),
@@ -57,11 +58,11 @@ def _insn(op: int, dst: int = 0, src: int = 0, off: int = 0, imm: int = 0) -> in
 
 
 def flatten(rules: list[DeviceRule] | None, ptr: str = "/linux/resources/devices") -> tuple[bool, list[Rule]]:
-    """``(default allow, [(allow, type, major, minor, access), ...])`` of the config's rules,
-    defaults appended.
+    """``(default allow, [(allow, type, major, minor, access), ...])`` of the config's rules, with
+    the defaults appended.
 
     A rule for all devices overrides everything before it. Raises ConfigError for an empty or
-    unknown access: without access a rule has no meaning, and runc also refuses it.
+    unknown access: a rule without access is meaningless, and runc also refuses it.
     """
     default = False
     out: list[Rule] = []
@@ -81,17 +82,17 @@ def flatten(rules: list[DeviceRule] | None, ptr: str = "/linux/resources/devices
 
 
 def allows_everything(rules: list[DeviceRule] | None, ptr: str = "/linux/resources/devices") -> bool:
-    """Whether no program is needed: nothing is denied (a privileged container)."""
+    """Whether no program is needed because nothing is denied (a privileged container)."""
     default, flat = flatten(rules, ptr)
     return default and all(rule[0] for rule in flat)
 
 
 def program(rules: list[DeviceRule] | None, ptr: str = "/linux/resources/devices") -> bytes:
-    """The instructions, 8 bytes each.  Raises ConfigError as `flatten` does.
+    """The instructions, 8 bytes each. Raises ConfigError as `flatten` does.
 
-    Major and minor are loaded anew for each comparison: a register that outlives it would carry "equals 1" or "not 1"
-    into the next rule, and the verifier would walk the rest of the program once for every rule (from 1000 rules on:
-    E2BIG, more than a million steps).
+    Major and minor are loaded again for each comparison. A register that lives longer would carry
+    "equals 1" or "not 1" into the next rule, and the verifier would walk the rest of the program
+    once per rule (from 1000 rules on: E2BIG, more than a million steps).
     """
     default, flat = flatten(rules, ptr)
     out = [
@@ -107,7 +108,7 @@ def program(rules: list[DeviceRule] | None, ptr: str = "/linux/resources/devices
             body = [_insn(_JSET_K, _ACCESS, off=1, imm=access), _insn(_JA, off=2), verdict[0], leave]
         elif access == ALL:
             body = [verdict[1], leave]
-        else:  # allowed when nothing else is asked for
+        else:  # allowed if nothing else is requested
             body = [_insn(_AND_K, _ACCESS, imm=ALL & ~access), _insn(_JNE32_K, _ACCESS, off=2), verdict[1], leave]
         if minor != ANY:
             body[:0] = [load_minor, _insn(_JNE32_K, _R0, off=len(body), imm=minor)]
@@ -127,10 +128,11 @@ def attach(
     *,
     replace: bool = False,
 ) -> None:
-    """Put the program of these rules in force for a cgroup, given by a descriptor of its directory.
+    """Attach the program for these rules to a cgroup, given by a descriptor of its directory.
 
-    ``replace`` takes the place of the programs that are attached already (an update of the rules); else they stay in
-    force beside it, and those of the cgroups above in any case.  Raises SysError, ConfigError.
+    ``replace`` detaches the programs that were attached before (an update of the rules); otherwise
+    they stay active. The programs of the cgroups above always stay active. Raises SysError,
+    ConfigError.
     """
     if allows_everything(rules, ptr):
         if replace:
@@ -151,7 +153,7 @@ def attach(
             bpf.attach(cgroup_fd, new, flags, replaced)
         except OSError as error:
             raise SysError(ptr, "bpf(PROG_ATTACH)", error.errno or 0) from error
-        if replaced < 0:  # after the new one, so that there is never less than one in force
+        if replaced < 0:  # after the new one is attached, so that the cgroup is never without a program
             gone, old = old, []
             _detach(cgroup_fd, gone, ptr)
     finally:
@@ -161,14 +163,14 @@ def attach(
 
 
 def _attached(cgroup_fd: int, ptr: str) -> list[int]:
-    """Descriptors of the device programs of this very cgroup.  Raises SysError."""
+    """Descriptors of the device programs attached to this cgroup itself. Raises SysError."""
     fds: list[int] = []
     try:
         for number in bpf.attached(cgroup_fd, _MAX_PROGRAMS):
             try:
                 fds.append(bpf.open_program(number))
             except FileNotFoundError:
-                pass  # it has gone meanwhile; any other would stay in force
+                pass  # it was detached meanwhile; any other would stay active
     except OSError as error:
         for fd in fds:
             fs.close(fd)

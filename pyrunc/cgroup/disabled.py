@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Disabled:
-    """Does nothing; refuses limits, because a missing limit is worse than an error."""
+    """Creates nothing, and refuses limits, because a missing limit is worse than an error."""
 
     def __init__(self) -> None:
         self.made: list[str] = []

@@ -1,5 +1,5 @@
-"""Annotations ``org.systemd.property.NAME`` as D-Bus values, in the part of GVariant's text format
-that properties use.
+"""Annotations ``org.systemd.property.NAME`` as D-Bus values, in the subset of GVariant's text
+format that properties use.
 
 Booleans, numbers (``5``, ``-0x1f``, ``1.5``), strings, byte strings (``b'..'``), arrays, tuples,
 dictionaries, variants (``<5>``), and types before a value (``uint64 5``, ``@as []``). A plain
@@ -32,13 +32,14 @@ _RANGES = {"y": (0, 8), "n": (1, 16), "q": (0, 16), "i": (1, 32), "u": (0, 32), 
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v", "a": "\a"}
 _WORD = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 MAX_DEPTH = 32
-TEXT_MAX = 4096  # a value of systemd's is a line or two
+TEXT_MAX = 4096  # a value for systemd takes a line or two
 
 
 def as_property(name: str, text: str) -> tuple[str, Value]:
-    """A property's name and value; ``FooSec`` becomes ``FooUSec`` in microseconds, the only form D-Bus has.
+    """A property's name and value; ``FooSec`` becomes ``FooUSec`` in microseconds, the only form on
+    D-Bus.
 
-    Raises ValueError saying what was expected.
+    Raises ValueError that says what was expected.
     """
     if len(name) < 3 or not (name.isascii() and name.isalpha()):
         raise ValueError("a property name of at least three letters after org.systemd.property.")
@@ -53,7 +54,7 @@ def as_property(name: str, text: str) -> tuple[str, Value]:
 
 
 def parse(text: str) -> Value:
-    """The value of a text.  Raises ValueError."""
+    """Parse a value. Raises ValueError."""
     scanner = Scanner(text)
     value = scanner.value("", 0)
     if scanner.peek():
@@ -62,7 +63,7 @@ def parse(text: str) -> Value:
 
 
 def in_range(kind: str, number: int) -> Value:
-    """An integer of a D-Bus type.  Raises ValueError when it does not fit."""
+    """Check an integer of a D-Bus type. Raises ValueError if it is out of range."""
     signed, bits = _RANGES[kind]
     low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
     if not low <= number <= high:
@@ -85,14 +86,14 @@ class Scanner:
         return self.text[self.at : self.at + 1]
 
     def take(self, char: str) -> bool:
-        """Step over a character if it is next."""
+        """Skip a character if it is next."""
         if self.peek() == char:
             self.at += 1
             return True
         return False
 
     def need(self, char: str) -> None:
-        """Step over a character.  Raises ValueError without it."""
+        """Skip a required character. Raises ValueError if another is next."""
         if not self.take(char):
             raise ValueError(f"{char!r} at character {self.at + 1}")
 
@@ -105,7 +106,7 @@ class Scanner:
         return self.text[start : self.at]
 
     def value(self, kind: str, depth: int) -> Value:
-        """A value; ``kind`` is the signature it must have, "" for what it says itself.  Raises ValueError."""
+        """Parse a value; ``kind`` is the signature it must have, "" to infer it. Raises ValueError."""
         if depth > MAX_DEPTH:
             raise ValueError(f"at most {MAX_DEPTH} levels")
         char = self.peek()
@@ -146,7 +147,7 @@ class Scanner:
         return self.value(said, depth + 1)
 
     def typed(self, kind: str, own: str, value: object) -> Value:
-        """A value whose type is fixed.  Raises ValueError when another is wanted."""
+        """Check a value whose type is fixed. Raises ValueError if another type is required."""
         if kind != own:
             raise ValueError(f"a value of type {kind}")
         return own, value

@@ -1,6 +1,8 @@
-"""linux.intelRdt: groups of the resctrl file system (cache and memory bandwidth), by the rules of config-linux.md.
+"""linux.intelRdt: groups of the resctrl filesystem (cache and memory bandwidth), as config-linux.md
+requires.
 
-Cold: loaded for a container with the field only.  The groups of a container are a `Record`, which its state keeps.
+Loaded only for a container that has the field. The groups of a container are a `Record`, which its
+state keeps.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import IntelRdt
 
     class Record(TypedDict):
-        """The groups of one container; in its state under "rdt"."""
+        """The groups of one container, kept in its state under "rdt"."""
 
         root: str  # mount point
         group: str
@@ -55,7 +57,8 @@ def plan(wanted: IntelRdt, id: str, root: str) -> Record:
 
 
 def lines(wanted: IntelRdt) -> list[tuple[str, str]]:
-    """(JSON pointer, line) of everything for the schemata file, in the order that is asked for: l3, bandwidth, rest."""
+    """(JSON pointer, line) for each line of the schemata file, in the required order: l3,
+    bandwidth, rest."""
     found = []
     name: Literal["l3CacheSchema", "memBwSchema"]
     for name in ("l3CacheSchema", "memBwSchema"):
@@ -76,7 +79,8 @@ def apply(wanted: IntelRdt, record: Record, pid: int) -> None:
         record["new_class"] = group
     schema = lines(wanted)
     if not fresh and wanted.get("closID"):
-        # Others may be in it: what it gives has to be what was asked for, and only `schemata` may change it.
+        # Other processes may use it: its schemata must equal the requested ones, and only
+        # `schemata` may change them.
         compare(group, [entry for entry in schema if not entry[0].startswith(f"{POINTER}/schemata/")])
         schema = [entry for entry in schema if entry[0].startswith(f"{POINTER}/schemata/")]
     write_schemata(record, schema)
@@ -96,9 +100,9 @@ def apply(wanted: IntelRdt, record: Record, pid: int) -> None:
 
 
 def _make(group: str, record: Record) -> bool:
-    """Make a group; whether it is new."""
+    """Create a group; returns whether it is new."""
     if fs.exists(group):
-        if group in record["made"]:  # another process has created it since `plan` looked
+        if group in record["made"]:  # another process has created it since `plan`
             record["made"].remove(group)
         return False
     try:
@@ -110,23 +114,23 @@ def _make(group: str, record: Record) -> bool:
 
 
 def join(record: Record, pid: int) -> None:
-    """Put one more process into the container's groups (`exec`).  Raises SysError."""
+    """Add a process to the container's groups (`exec`). Raises SysError."""
     _write(f"{record['group']}/tasks", str(pid), POINTER)
 
 
 def write_schemata(record: Record, wanted: list[tuple[str, str]]) -> None:
-    """Write lines (with the pointers they came from) into the class of the container.  Raises SysError."""
+    """Write lines, each with the pointer it came from, to the container's class. Raises SysError."""
     for pointer, line in wanted:
         _write(f"{record['group']}/schemata", line + "\n", pointer)
 
 
 def schemata(group: str) -> str:
-    """The text of a group's schemata file; `update` writes it back when it fails."""
+    """The text of a group's schemata file; `update` writes it back if it fails."""
     return fs.read_file(f"{group}/schemata", 65536).decode("ascii", "replace")
 
 
 def compare(group: str, wanted: list[tuple[str, str]]) -> None:
-    """Raises PyruncError for a line that the class does not have already, as numbers, not as text."""
+    """Raises PyruncError for a line whose values differ from the class's, compared as numbers."""
     if not wanted:
         return
     text = schemata(group)
@@ -143,7 +147,8 @@ def compare(group: str, wanted: list[tuple[str, str]]) -> None:
 
 
 def parse(line: str) -> tuple[str, dict[str, int]]:
-    """``L3:0=7f0;1=1f`` -> ("L3", {"0": 0x7f0, "1": 0x1f}); bandwidths are decimal.  No values when it is malformed."""
+    """``L3:0=7f0;1=1f`` -> ("L3", {"0": 0x7f0, "1": 0x1f}); bandwidths are decimal. Malformed text
+    has no values."""
     name, _, rest = line.strip().partition(":")
     values = {}
     for part in rest.split(";"):
@@ -168,8 +173,8 @@ def remove(record: Record) -> None:
 
 
 def undo(record: Record) -> None:
-    """`remove` after a failed create: also removes a named class that it created, unless it is
-    in use by others."""
+    """`remove` after a failed create: also removes a named class that it created, unless others use
+    it."""
     remove(record)
     group = record.get("new_class")
     if group:
@@ -179,7 +184,7 @@ def undo(record: Record) -> None:
 
 
 def _write(path: str, text: str, pointer: str) -> None:
-    """One write(2), which the kernel takes or refuses as a whole."""
+    """Write with one write(2), which the kernel accepts or refuses as a whole."""
     try:
         fd = posix.open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW)
         try:

@@ -1,9 +1,8 @@
-"""linux.resources -> the values for cgroup v2 files: pure, and in the order in which they must be
-written.
+"""linux.resources -> the values for cgroup v2 files, in the order in which they must be written.
 
-runtime-spec values have cgroup v1's ranges. The formulas are those of runc, crun and systemd, so
-that a container gets the same share from every runtime. Validation reports what v2 lacks
-(spec/rules_resources).
+A pure function. runtime-spec values have cgroup v1's ranges. The formulas are those of runc, crun
+and systemd, so that a container gets the same share from every runtime. Validation reports what v2
+lacks (spec/rules_resources).
 """
 
 from __future__ import annotations
@@ -20,14 +19,15 @@ if TYPE_CHECKING:
         "throttleReadBpsDevice", "throttleWriteBpsDevice", "throttleReadIOPSDevice", "throttleWriteIOPSDevice"
     ]
 
-OPTIONAL = 1  # the file may be missing: the value is then what holds anyway
+OPTIONAL = 1  # the file may be missing: the value is then the one that applies anyway
 LATER = 2  # EINVAL: retry after the others, whose old values may contradict it
 
 
 class Write:
-    """One value for one file; ``pointer`` and ``value`` say which field asked for it and with what value.
+    """One value for one file; ``pointer`` and ``value`` name the field that requires it and its
+    value.
 
-    ``other`` is (file, text) to be used where ``file`` does not exist.
+    ``other`` is the (file, text) to use if ``file`` does not exist.
     """
 
     __slots__ = ("file", "flags", "other", "pointer", "text", "value")
@@ -46,7 +46,8 @@ class Write:
 
     @property
     def controller(self) -> str:
-        """The controller that the file belongs to: ``memory`` for memory.max; "" for the cgroup's own files."""
+        """The controller that the file belongs to: ``memory`` for memory.max; "" for a file of the
+        cgroup core."""
         name = self.file.partition(".")[0]
         return "" if name == "cgroup" else name
 
@@ -66,7 +67,8 @@ def convert(resources: Resources, ptr: str = "/linux/resources") -> list[Write]:
     for index, item in enumerate(resources.get("hugepageLimits", ())):
         where, value = f"{ptr}/hugepageLimits/{index}/limit", item["limit"]
         out.append(Write(f"hugetlb.{item['pageSize']}.max", str(value), where, value))
-        # Reservations too: otherwise a process that only maps can use up what others were promised.  Linux 5.7.
+        # Reservations as well: otherwise a process that only maps pages can use up those promised
+        # to others. Linux 5.7.
         out.append(Write(f"hugetlb.{item['pageSize']}.rsvd.max", str(value), where, value, OPTIONAL))
     for name, limits in resources.get("rdma", {}).items():
         words = [name]
@@ -76,7 +78,7 @@ def convert(resources: Resources, ptr: str = "/linux/resources") -> list[Write]:
             words.append(f"hca_object={limits['hcaObjects']}")
         if len(words) > 1:
             out.append(Write("rdma.max", " ".join(words), f"{ptr}/rdma/{escape(name)}", limits))
-    # Last: what is asked for by file name has the last word.
+    # Last, so that a value given by file name wins.
     for name, text in resources.get("unified", {}).items():
         where = f"{ptr}/unified/{escape(name)}"
         if not name or "/" in name or "\0" in name or name in (".", ".."):
@@ -91,7 +93,7 @@ def convert(resources: Resources, ptr: str = "/linux/resources") -> list[Write]:
 
 
 def limiting(resources: Resources) -> list[str]:
-    """The fields of linux.resources that ask for more than what holds without a cgroup; not ``devices``."""
+    """The fields of linux.resources that only a cgroup can satisfy, without ``devices``."""
     out = []
     for key, value in resources.items():
         if key == "devices" or not value:
@@ -103,10 +105,10 @@ def limiting(resources: Resources) -> list[str]:
 
 
 def before(file: str, text: str, held: str) -> str:
-    """What to write into a file that holds ``held`` to undo the writing of ``text``.
+    """The text that undoes the write of ``text`` to a file with the content ``held``.
 
-    In a keyed file (io.max, io.weight, rdma.max, misc.max) that is the line of the same key; a device that has none
-    goes back to its default.
+    In a keyed file (io.max, io.weight, rdma.max, misc.max) it is the line of the same key; a device
+    without one returns to its default.
     """
     lines, words = held.splitlines(), text.split()
     if len(words) > 1:
@@ -124,13 +126,13 @@ def escape(key: str) -> str:
 
 
 def limit(value: int) -> str:
-    """A limit as the kernel wants it: negative is ``max``."""
+    """A limit in the kernel's form: a negative one is ``max``."""
     return "max" if value < 0 else str(value)
 
 
 def _pids(out: list[Write], pids: Pids, ptr: str) -> None:
     value = pids["limit"]
-    # The kernel takes 0, which means the same as 1, and systemd's TasksMax does not.  runc writes 1 as well.
+    # 0 and 1 mean the same to the kernel, but systemd's TasksMax refuses 0. runc writes 1 as well.
     out.append(Write("pids.max", limit(value or 1), ptr + "/limit", value, OPTIONAL if value < 0 else 0))
 
 
@@ -149,7 +151,8 @@ def _memory(out: list[Write], memory: Memory, ptr: str, problems: list[Problem])
     else:
         text = str(swap - value)
     if swap and not problems:
-        # A kernel without swap has no file, and "none" and "any amount" are what it gives anyway.
+        # A kernel without swap has no such file; "none" and "unlimited" are both true there
+        # already.
         out.append(Write("memory.swap.max", text, where, swap, OPTIONAL if text in ("0", "max") else 0))
     if value:
         out.append(Write("memory.max", limit(value), ptr + "/limit", value, OPTIONAL if value < 0 else 0))
@@ -166,7 +169,8 @@ _THROTTLE: tuple[tuple[Throttle, str], ...] = (
 
 
 def _block_io(out: list[Write], block: BlockIO, ptr: str, problems: list[Problem]) -> None:
-    # With the BFQ scheduler there is a file with v1's range; else the one of the io.cost controller.
+    # With the BFQ scheduler the file has v1's range; otherwise the io.cost controller's file
+    # applies.
     weight = block.get("weight", 0)
     if weight:
         other = ("io.weight", str(io_weight(weight)))
@@ -185,7 +189,7 @@ def _block_io(out: list[Write], block: BlockIO, ptr: str, problems: list[Problem
             problems.append(Problem(where + "/leafWeight", "nothing, cgroup v2 has no leaf weights", show(leaf)))
     for field, key in _THROTTLE:
         for index, device in enumerate(block.get(field, ())):
-            rate = device["rate"] or "max"  # v1's 0 removes a limit; io.max answers it with ERANGE
+            rate = device["rate"] or "max"  # 0 removes a limit in v1; io.max answers ERANGE
             text = f"{device['major']}:{device['minor']} {key}={rate}"
             out.append(Write("io.max", text, f"{ptr}/{field}/{index}/rate", device["rate"]))
 
@@ -197,7 +201,7 @@ def io_weight(weight: int) -> int:
 
 def _cpu(out: list[Write], cpu: Cpu, ptr: str, problems: list[Problem]) -> None:
     idle, shares = cpu.get("idle"), cpu.get("shares", 0)
-    if idle is not None:  # before the weight, which an idle cgroup does not take
+    if idle is not None:  # before the weight, which an idle cgroup refuses
         out.append(Write("cpu.idle", str(idle), ptr + "/idle", idle))
     if shares:
         if idle == 1:
@@ -207,7 +211,8 @@ def _cpu(out: list[Write], cpu: Cpu, ptr: str, problems: list[Problem]) -> None:
     if burst and 0 < quota < burst:
         problems.append(Problem(ptr + "/burst", f"at most the quota {quota}", str(burst)))
     if burst is not None:
-        # burst <= quota must hold after each write: the burst first when both get smaller, after it when they grow.
+        # burst <= quota must hold after each write: write the burst first if both shrink, last if
+        # they grow.
         flags = LATER if burst else OPTIONAL  # Linux 5.14
         out.append(Write("cpu.max.burst", str(burst), ptr + "/burst", burst, flags))
     if quota or period:
@@ -223,8 +228,8 @@ def _cpu(out: list[Write], cpu: Cpu, ptr: str, problems: list[Problem]) -> None:
 def cpu_weight(shares: int) -> int:
     """cpu.shares (2..262144) -> cpu.weight (1..10000), 1024 -> 100; 0 stays unset.
 
-    ceil(10 ^ ((L^2 + 125 L) / 612 - 7/34)) with L = log2(shares): minimum, default and maximum of both scales meet.
-    The older linear formula gave 39 for 1024.
+    ceil(10 ^ ((L^2 + 125 L) / 612 - 7/34)) with L = log2(shares) maps minimum, default and maximum
+    of the scales to each other. The older linear formula gave 39 for 1024.
     """
     if shares == 0:
         return 0
@@ -234,12 +239,14 @@ def cpu_weight(shares: int) -> int:
         return 10000
     log2 = _log2(shares)
     value = float(10.0 ** ((log2 * log2 + 125 * log2) / 612 - 7 / 34))
-    # Where the formula meets an integer (1024 -> 100), a rounding error must not become a step up.
+    # Where the formula yields an integer (1024 -> 100), a rounding error must not round up to the
+    # next one.
     return int(value + 1 - 1e-9)
 
 
 def _log2(value: int) -> float:
-    """Base-2 logarithm to float precision; `math` is a shared object in some interpreters, and this is called once."""
+    """Base-2 logarithm to float precision. `math` is a shared object in some interpreters, and this
+    is called once."""
     whole = value.bit_length() - 1
     fraction, bit = value / (1 << whole), 0.5
     result = float(whole)

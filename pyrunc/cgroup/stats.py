@@ -33,7 +33,8 @@ _IO = {
 
 
 def read(directory: str) -> Stats:
-    """The ``data`` of a stats event.  Times in nanoseconds, sizes in bytes.  Raises PyruncError without a cgroup."""
+    """The ``data`` of a stats event. Times in nanoseconds, sizes in bytes. Raises PyruncError
+    without a cgroup."""
     if not directory:
         raise PyruncError("the container has no cgroup that could be measured (--cgroup-manager disabled)")
     try:
@@ -43,7 +44,7 @@ def read(directory: str) -> Stats:
     try:
         return {
             "cpu": _cpu(fd),
-            "cpuset": dict.fromkeys(_CPUSET, 0),  # v2 has none of it
+            "cpuset": dict.fromkeys(_CPUSET, 0),  # v2 has none of these
             "memory": _memory(fd),
             "pids": _pids(fd),
             "blkio": _block_io(fd),
@@ -56,8 +57,7 @@ def read(directory: str) -> Stats:
 
 
 def text(directory: int, file: str) -> str:
-    """A file of the cgroup; "" if it is missing or not served (PSI switched off). Raises
-    SysError."""
+    """A file of the cgroup; "" if it is missing or disabled (PSI switched off). Raises SysError."""
     try:
         return fs.read_file(file, 1 << 20, dir_fd=directory).decode("ascii", "replace")
     except OSError as error:
@@ -82,7 +82,7 @@ def pairs(content: str) -> dict[str, int]:
 
 
 def omit_empty(**values: object) -> Stats:
-    """The values that are neither zero nor empty, as with Go's omitempty."""
+    """The values that are neither zero nor empty, as Go's omitempty keeps them."""
     return {key: value for key, value in values.items() if value}
 
 
@@ -110,12 +110,12 @@ def _memory(fd: int) -> Stats:
         return {**entries, **omit_empty(psi=_pressure(fd, "memory.pressure"))}
     usage, limit = number(text(fd, "memory.current")), number(text(fd, "memory.max"))
     swap = text(fd, "memory.swap.current")
-    if swap:  # v1's is memory plus swap
+    if swap:  # v1 reports memory plus swap
         swap_limit = number(text(fd, "memory.swap.max"))
         unlimited = UNLIMITED in (limit, swap_limit)
         swap_entry = _entry(UNLIMITED if unlimited else limit + swap_limit, usage + number(swap), 0)
     else:
-        swap_entry = _entry(usage=usage, limit=limit, most=0)  # not accounted: none of it
+        swap_entry = _entry(usage=usage, limit=limit, most=0)  # not accounted: all zero
     return {
         **omit_empty(cache=raw.get("file", 0)),
         "usage": _entry(limit, usage, number(text(fd, "memory.peak"))),  # Linux 5.19
@@ -154,7 +154,7 @@ def _block_io(fd: int) -> Stats:
 
 
 def _huge_pages(fd: int) -> Stats:
-    """By page size. Where the kernel accounts for reservations they count, because limits apply
+    """Usage per page size. If the kernel accounts for reservations they count, because limits apply
     to them."""
     out: Stats = {}
     with posix.scandir(f"/proc/self/fd/{fd}") as found:
@@ -185,5 +185,5 @@ def _pressure(fd: int, file: str) -> Stats:
 
 
 def _short(value: float) -> float:
-    """A number as Go writes it: 0 for 0.0."""
+    """A number in Go's form: 0 for 0.0."""
     return int(value) if value == int(value) else value

@@ -2,14 +2,13 @@
 limits.
 
 A scope is created around a process: ours is `enter`, the host-side half of init, which waits for
-its plan at that time. systemd moves it into the new cgroup. It clones the container's first process
-there and exits. From then on the scope lives as long as the container
+its plan at that time. systemd moves it into the new cgroup. `enter` clones the container's first
+process there and exits. From then on the scope lives as long as the container
 (docs/adr/0011-systemd-driver.md).
 
 systemd gets the limits in the call that starts the scope, so that a daemon-reload writes the same
-values. They are also written to the cgroup, as with cgroupfs, because not every file has a
-property. Devices are controlled by our own eBPF program: DeviceAllow= does not support an order of
-rules.
+values. The cgroupfs code also writes them, because not every file has a property. Devices are
+controlled by our own eBPF program: DeviceAllow= does not support an order of rules.
 """
 
 from __future__ import annotations
@@ -34,7 +33,8 @@ SUBGROUP = "run.oci.systemd.subgroup"
 PROPERTY = "org.systemd.property."
 INFINITY = (1 << 64) - 1
 MAX_CPUS = 8192
-# Until init is there alone, its cgroup also holds `enter`, a clone of that in a user namespace, and zombies of theirs.
+# Until init is alone, the cgroup also holds `enter`, its clone in a user namespace, and their
+# zombies.
 ENTERING = 4
 _SUFFIXES = {"K": 10, "M": 20, "G": 30, "T": 40, "P": 50}
 # cgroup file -> property; all of them limits: a number or "max"
@@ -47,8 +47,9 @@ _LIMITS = {
     "pids.max": "TasksMax",
     "cpu.weight": "CPUWeight",
 }
-# What some supported version of systemd does not know for a scope: left away when it says so, because the files are
-# written in any case.  AllowedCPUs 244, CPUQuotaPeriodUSec 242, CPUWeight 0 252, OOMPolicy 253, CollectMode 236.
+# Properties that some supported version of systemd does not know for a scope. They are dropped if
+# it says so, because the files are written in any case. AllowedCPUs 244, CPUQuotaPeriodUSec 242,
+# CPUWeight 0 252, OOMPolicy 253, CollectMode 236.
 _NEWER = ("AllowedCPUs", "AllowedMemoryNodes", "CPUQuotaPeriodUSec", "CPUWeight", "OOMPolicy", "CollectMode")
 
 
@@ -60,9 +61,11 @@ PROPERTIES_MAX = 256  # in annotations; systemd has fewer
 
 
 def path_for(config_path: str, id: str, facts: HostFacts, annotations: dict[str, str]) -> str:
-    """The cgroup of a container whose linux.cgroupsPath is ``slice:prefix:name``; absolute inside the hierarchy.
+    """The cgroup of a container whose linux.cgroupsPath is ``slice:prefix:name``, absolute inside
+    the hierarchy.
 
-    Without one it is ``:pyrunc:ID``.  Raises ConfigError, PyruncError (the user's systemd cannot be asked).
+    The default is ``:pyrunc:ID``. Raises ConfigError, PyruncError (the user's systemd cannot be
+    reached).
     """
     parts = (config_path or f":pyrunc:{id}").split(":")
     if len(parts) != 3 or not parts[2] or "/" in config_path:
@@ -83,7 +86,7 @@ def path_for(config_path: str, id: str, facts: HostFacts, annotations: dict[str,
 
 
 def problem(expected: str, found: str) -> ConfigError:
-    """The error for a cgroupsPath."""
+    """The error for an invalid cgroupsPath."""
     return ConfigError([Problem(POINTER, expected, show(found))])
 
 
@@ -113,7 +116,7 @@ def is_user(facts: HostFacts) -> bool:
 
 
 def manager_path(facts: HostFacts, user: bool) -> str:
-    """The cgroup that systemd's units are below, "" for the top.  Raises PyruncError."""
+    """The cgroup that contains systemd's units, "" for the top. Raises PyruncError."""
     if user:
         manager = bus.Manager(user=True)
         try:
@@ -124,9 +127,11 @@ def manager_path(facts: HostFacts, user: bool) -> str:
 
 
 def move_into_scope(path: str, below: str, pid: int, facts: HostFacts) -> None:
-    """Have a user's systemd move a process to its container's cgroup, or to the one ``below`` that (``/name``).
+    """Have a user's systemd move a process to its container's cgroup, or to the one ``below`` it
+    (``/name``).
 
-    systemd asks the system's for what it may not do itself.  Nothing where that is ours already.  Raises PyruncError.
+    The user's systemd asks the system's for what it may not do itself. Does nothing if we are there
+    already. Raises PyruncError.
     """
     if not is_user(facts):
         return
@@ -139,7 +144,7 @@ def move_into_scope(path: str, below: str, pid: int, facts: HostFacts) -> None:
 
 
 def names(path: str) -> tuple[str, str, str]:
-    """Of a path that `path_for` gave: the unit's own cgroup, the unit, and the slice that it is in."""
+    """The unit's own cgroup, the unit and its slice, from a path that `path_for` returned."""
     parts = path.split("/")
     for at in (len(parts) - 1, len(parts) - 2):
         if parts[at].endswith((".scope", ".slice")):
@@ -152,10 +157,10 @@ def names(path: str) -> tuple[str, str, str]:
 
 
 def properties(writes: list[Write]) -> dict[str, Value]:
-    """What systemd is to know of these limits, by property; a later write for the same one counts.
+    """The systemd properties for these limits; the last write for a property wins.
 
-    From the cgroup's files, so that linux.resources' fields and `unified` come the same way.  What cannot be said as a
-    property (or not be parsed) is left to the write of the file.
+    They come from the cgroup's files, so that the fields of linux.resources and `unified` take the
+    same way. Values that have no property, or cannot be parsed, are only written to the file.
     """
     out: dict[str, Value] = {}
     for write in writes:
@@ -191,7 +196,8 @@ def number(text: str) -> int | None:
 
 
 def cpu_max(out: dict[str, Value], text: str) -> None:
-    """cpu.max: the quota for a second, which systemd keeps in hundredths of a processor, and the period."""
+    """cpu.max: the quota per second, which systemd rounds to hundredths of a processor, and the
+    period."""
     quota, _, period = text.partition(" ")
     length = number(period) if period else 100_000
     amount = number(quota)
@@ -205,7 +211,7 @@ def cpu_max(out: dict[str, Value], text: str) -> None:
 
 
 def bitmask(text: str) -> bytes:
-    """A list such as ``0-3,8`` with a bit for each number, lowest first; b"" for what is none."""
+    """A list such as ``0-3,8`` as a bit mask, lowest bit first; b"" for an invalid list."""
     bits = 0
     for part in text.strip().split(","):
         first, _, last = part.strip().partition("-")
@@ -220,7 +226,8 @@ def bitmask(text: str) -> bytes:
 
 
 def annotated(annotations: dict[str, str]) -> dict[str, Value]:
-    """Properties from ``org.systemd.property.NAME`` annotations.  Raises ConfigError with every problem in them."""
+    """Properties from ``org.systemd.property.NAME`` annotations. Raises ConfigError with every
+    problem."""
     out: dict[str, Value] = {}
     problems = Capped()
     properties = [key for key in annotations if key.startswith(PROPERTY)]
@@ -245,7 +252,8 @@ def annotated(annotations: dict[str, str]) -> dict[str, Value]:
 
 
 class Systemd(Cgroupfs):
-    """A scope for each container; watching, freezing and killing is `Cgroupfs`'s.  Paths are those of `path_for`."""
+    """A scope for each container; `Cgroupfs` watches, freezes and kills. Paths come from
+    `path_for`."""
 
     __slots__ = ("fresh", "late", "link")
 
@@ -253,11 +261,11 @@ class Systemd(Cgroupfs):
         super().__init__(facts)
         self.link: bus.Manager | None = None
         self.fresh = ""  # the cgroup whose limits systemd received when it created it
-        self.late: dict[str, Value] = {}  # the part of those limits that it receives once init is alone there
+        self.late: dict[str, Value] = {}  # limits for systemd once init is alone in the cgroup
 
     @property
     def manager(self) -> bus.Manager:
-        """The connection, made when first used.  Raises PyruncError."""
+        """The connection, opened on first use. Raises PyruncError."""
         if self.link is None:
             if not fs.exists(self.facts.prefix + "/run/systemd/system"):
                 hint = "systemd is not this host's init (no /run/systemd/system)"
@@ -266,16 +274,18 @@ class Systemd(Cgroupfs):
         return self.link
 
     def missing(self, path: str) -> list[str]:
-        """What `create` makes.  The slices are systemd's, which removes those that are empty."""
+        """The cgroups that `create` makes. Slices belong to systemd, which removes the empty ones."""
         scope = names(path)[0]
         return [scope] if scope == path else [scope, path]
 
     def create(
         self, path: str, resources: Resources, ptr: str = "/linux/resources", request: ScopeRequest | None = None
     ) -> int:
-        """Start the scope around the process of ``request``; returns a descriptor of the cgroup's directory.
+        """Start the scope around the process of ``request``; returns a descriptor of the cgroup's
+        directory.
 
-        The scope is stopped again if this fails.  Raises as `Cgroupfs.create` does, BusError (systemd refused).
+        A failure stops the scope again. Raises as `Cgroupfs.create` does, BusError (systemd
+        refused).
         """
         scope, unit, slice_ = names(path)
         needed = self.needed(resources, ptr)
@@ -311,16 +321,17 @@ class Systemd(Cgroupfs):
         """The properties that do not come from the configuration."""
         out: dict[str, Value] = {"Description": ("s", f"container {id}")}
         if unit.endswith(".slice"):
-            # A slice takes no processes from systemd; the container's is cloned into its cgroup.
+            # systemd adds no processes to a slice; the container's first process is cloned into its
+            # cgroup.
             out["Wants"] = ("as", [slice_])
         else:
             out["Slice"] = ("s", slice_)
             out["PIDs"] = ("au", [member])
-            out["Delegate"] = ("b", True)  # the container may have cgroups of its own; systemd keeps out
-            out["CollectMode"] = ("s", "inactive-or-failed")  # no failed unit keeps the name taken
+            out["Delegate"] = ("b", True)  # the container may create cgroups; systemd leaves them alone
+            out["CollectMode"] = ("s", "inactive-or-failed")  # a failed unit does not keep its name
         for name in ("CPU", "IO", "Memory", "Tasks"):
             out[name + "Accounting"] = ("b", True)
-        out["DefaultDependencies"] = ("b", False)  # not stopped before the engine at a shutdown
+        out["DefaultDependencies"] = ("b", False)  # a shutdown does not stop it before the engine
         return out
 
     def limits(self, resources: Resources, ptr: str) -> dict[str, Value]:
@@ -332,8 +343,9 @@ class Systemd(Cgroupfs):
         return properties(conversion.convert(resources, ptr))
 
     def start(self, unit: str, asked: dict[str, Value]) -> None:
-        """StartTransientUnit, without what this systemd does not know.  Raises PyruncError, BusError."""
-        # The manager's own error is reported before anything is requested from it.
+        """Call StartTransientUnit without the properties that this systemd lacks. Raises
+        PyruncError, BusError."""
+        # Report an error of the connection itself before any request is sent.
         manager, again = self.manager, True
         while True:
             try:
@@ -344,15 +356,15 @@ class Systemd(Cgroupfs):
                         text = f"{POINTER} {show(unit)}: systemd has a unit of this name already"
                         raise PyruncError(text) from error
                     again = False
-                    manager.reset_failed(unit)  # of an older container; one that runs is not touched by it
+                    manager.reset_failed(unit)  # of an older container; a running unit is not affected
                 elif not without(asked, str(error)):
                     raise
             except PyruncError:
-                self.stop(unit)  # it may come up yet
+                self.stop(unit)  # it may start later
                 raise
 
     def check_place(self, scope: str, member: int, unit: str) -> None:
-        """The process must be where we will look for it.  Raises PyruncError."""
+        """Raises PyruncError unless the process is in the expected cgroup."""
         if unit.endswith(".slice"):
             return
         place = host.own_cgroup(host.read(f"{self.facts.prefix}/proc/{member}/cgroup"))
@@ -360,7 +372,8 @@ class Systemd(Cgroupfs):
             raise PyruncError(f"systemd put {unit} into the cgroup {place}, not {scope}")
 
     def nest(self, path: str, member: int) -> None:
-        """The cgroup below the scope's; the process goes there, so that the scope can offer controllers."""
+        """Create the cgroup below the scope's and move the process there, so that the scope can
+        enable controllers."""
         fs.ignore(posix.mkdir, self.dir(path), 0o755)
         fs.write_file(self.dir(path) + "/cgroup.procs", str(member).encode())
 
@@ -383,7 +396,8 @@ class Systemd(Cgroupfs):
         self.set_properties(unit, asked)
 
     def set_properties(self, unit: str, asked: dict[str, Value]) -> None:
-        """SetUnitProperties, without what this systemd does not know.  Raises PyruncError, BusError."""
+        """Call SetUnitProperties without the properties that this systemd lacks. Raises
+        PyruncError, BusError."""
         while asked:
             try:
                 self.manager.set_properties(unit, list(asked.items()))
@@ -393,7 +407,7 @@ class Systemd(Cgroupfs):
                     raise
 
     def stop(self, unit: str) -> str:
-        """Stop a unit and forget that it failed; returns why that could not be."""
+        """Stop a unit and reset its failed state; returns the reason for a failure."""
         try:
             self.manager.stop(unit)
             self.manager.reset_failed(unit)
@@ -402,10 +416,11 @@ class Systemd(Cgroupfs):
         return ""
 
     def remove(self, path: str, timeout: float = REMOVE_TIMEOUT, made: list[str] | None = None) -> None:
-        """Stop the scope, then remove what is left of its cgroup.  Raises as `Cgroupfs.remove` does.
+        """Stop the scope, then remove the rest of its cgroup. Raises as `Cgroupfs.remove` does.
 
-        systemd ends a scope by itself when its last process has ended; then there is nothing to ask it for.  When it
-        cannot be asked, the cgroup is removed all the same, and it will notice.
+        systemd ends a scope by itself when its last process has ended; then there is nothing to
+        request. If systemd cannot be reached, the cgroup is removed anyway, and systemd will
+        notice.
         """
         scope, unit, _ = names(path)
         why = self.stop(unit) if fs.exists(self.dir(scope)) else ""
@@ -418,7 +433,7 @@ class Systemd(Cgroupfs):
 
 
 def without(asked: dict[str, Value], words: str) -> bool:
-    """Take out the property that an error is about, if systemd may lack it; whether there was one."""
+    """Drop the property that an error names if systemd may lack it; returns whether there was one."""
     for name in _NEWER:
         if name in asked and name in words:
             del asked[name]

@@ -1,7 +1,7 @@
-"""Walking a cgroup and all below it, by descriptors.
+"""Walk a cgroup and its descendants by descriptors.
 
-Whoever has a delegated cgroup can nest others in it deeper than PATH_MAX or Python's stack allow, so neither paths nor
-recursion are used; one descriptor is open at a time.
+The owner of a delegated cgroup can nest others deeper than PATH_MAX or Python's stack allow, so
+neither paths nor recursion are used; one descriptor is open at a time.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ def walk(
     leave: Callable[[int, str], object] | None,
     deadline: float,
 ) -> None:
-    """Call ``enter(fd)`` for the directory and each one below, ``leave(parent fd, name)`` for those below, last first.
+    """Call ``enter(fd)`` for the directory and each descendant, ``leave(parent fd, name)`` for the
+    descendants, deepest first.
 
-    What goes away meanwhile is passed over.  Raises OSError: ENOENT without the directory, ETIMEDOUT when
-    ``deadline`` (of time.monotonic) passes: a container could make cgroups faster than we walk them.
+    A directory that disappears meanwhile is skipped. Raises OSError: ENOENT if the directory is
+    missing, ETIMEDOUT when ``deadline`` (of time.monotonic) passes: a container could create
+    cgroups faster than we walk them.
     """
     here = posix.open(directory, _FLAGS)
     try:
@@ -66,7 +68,7 @@ def walk(
 
 
 def children(directory: int) -> list[str]:
-    """The names of the cgroups directly below; none when it was removed."""
+    """The names of the child cgroups; [] if the cgroup was removed."""
     try:
         with posix.scandir(directory) as found:
             return [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
@@ -75,7 +77,8 @@ def children(directory: int) -> list[str]:
 
 
 def members(directory: str, timeout: float) -> list[int]:
-    """The processes of a cgroup and of all below, in our pid namespace; [] when it is gone.  Raises OSError."""
+    """The processes of a cgroup and its descendants, in our pid namespace; [] if it is gone. Raises
+    OSError."""
     out: list[int] = []
     try:
         walk(directory, lambda fd: out.extend(processes(fd)), None, time.monotonic() + timeout)

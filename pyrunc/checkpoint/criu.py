@@ -1,4 +1,5 @@
-"""A `criu swrk` at work: spawn it, send requests over its socket, answer its notifications, reap it."""
+"""A `criu swrk` process: spawn it, send requests over its socket, answer its notifications, reap
+it."""
 
 from __future__ import annotations
 
@@ -18,19 +19,20 @@ if TYPE_CHECKING:
     from pyrunc.checkpoint.protobuf import Fields
     from pyrunc.log import Log
 
-    # What a notification asks for: its name, the pid that it is about (0: none), a descriptor that came with it (-1).
+    # A notification's name, the pid it concerns (0: none), and the descriptor sent with it (-1:
+    # none).
     Handler = Callable[[str, int, int], object]
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OLDEST = 31500  # 3.15: external pid namespaces, "status-ready"
 _SOCKET = 3  # the number of the socket in criu
-EXTRA = _SOCKET + 1  # the number of the first descriptor that is passed on besides
-_ABOVE = 100  # descriptors are moved out of the way of the numbers that they are to get
+EXTRA = _SOCKET + 1  # the first of the additional descriptors in criu
+_ABOVE = 100  # descriptors are first moved above the numbers they will get
 _REPLY = 64 << 10
-_LOOK_MS = 500  # between two looks whether a signal came
+_LOOK_MS = 500  # between two checks for a signal
 _END_MS = 10_000
 _SIGNALS = range(1, 65)
-_UNSETTABLE = (9, 19, 32, 33)  # SIGKILL, SIGSTOP; those of libc's threads
+_UNSETTABLE = (9, 19, 32, 33)  # SIGKILL, SIGSTOP, and two that libc reserves for its threads
 _SIGKILL = 9
 _TYPE, _REGULAR = 0o170000, 0o100000  # of st_mode (inode(7))
 _FEATURES = {
@@ -40,7 +42,7 @@ _FEATURES = {
 
 
 def find() -> str:
-    """The criu program.  Raises PyruncError if there is none."""
+    """The path of the criu program. Raises PyruncError if there is none."""
     for directory in (fs.getenv("PATH") or PATH).split(":"):
         path = f"{directory or '.'}/criu"
         try:
@@ -53,24 +55,25 @@ def find() -> str:
 
 
 class Criu:
-    """One criu, from its start to its end."""
+    """One criu process, from spawn to exit."""
 
     __slots__ = ("check", "log", "pid", "sock", "version")
 
     def __init__(self, log: Log, check: Callable[[], None]) -> None:
-        """``check`` is called while criu is waited for; it raises to stop that."""
+        """``check`` is called while we wait for criu; it raises to abort the wait."""
         self.log, self.check = log, check
         self.sock, self.pid, self.version = -1, 0, 0
 
     def spawn(self, stdio: Sequence[int], extra: Sequence[int] = ()) -> None:
-        """Start it with three descriptors as stdio, and ``extra`` as EXTRA and up.  Raises PyruncError, OSError."""
+        """Spawn it with three descriptors as stdio, and ``extra`` as EXTRA and up. Raises
+        PyruncError, OSError."""
         path = find()
         self.sock, theirs = socketpair()
         moved: list[int] = []
         try:
             wanted = (*stdio, theirs, *extra)
             moved += [fcntl(fd, F_DUPFD_CLOEXEC, _ABOVE + len(wanted)) for fd in wanted]
-            # Callers leave descriptors open that are not ours to pass on.
+            # Callers leave descriptors open that we must not pass on.
             actions: list[tuple[int, ...]] = [
                 (posix.POSIX_SPAWN_CLOSE, fd) for fd in _open_descriptors() if fd not in moved
             ]
@@ -85,12 +88,13 @@ class Criu:
             )
         finally:
             for fd in (theirs, *moved):
-                posix.close(fd)  # with the server's end open here, the end of criu would not be an EOF
+                posix.close(fd)  # with the server's end open here, criu's exit would not be an EOF
 
     # -- requests ----------------------------------------------------------------------------------------
 
     def prepare(self, features: Sequence[str] = ()) -> None:
-        """Ask for the version, and for features of the kernel.  Raises PyruncError for what is too old or missing."""
+        """Check the version, and features of the kernel. Raises PyruncError if one is too old or
+        missing."""
         found = self.ask({"type": messages.VERSION, "keep_open": True}).get("version") or {}
         self.version = found.get("major", 0) * 10000 + found.get("minor", 0) * 100 + found.get("sublevel", 0)
         if found.get("gitid"):
@@ -108,9 +112,11 @@ class Criu:
                     raise PyruncError(f"criu: this kernel or CRIU lacks what is needed {_FEATURES[name]}")
 
     def ask(self, request: Fields, notified: Handler | None = None, until: str = "") -> Fields:
-        """Send a request; returns the reply to it, or {} at the notification ``until``, which `go_on` answers.
+        """Send a request; returns its reply, or {} at the notification ``until``, which `go_on`
+        answers.
 
-        Raises CriuError for a reply that reports a failure, PyruncError, and what ``notified`` raises.
+        Raises CriuError for a reply that reports a failure, PyruncError, and what ``notified``
+        raises.
         """
         self.send(request)
         return self.converse(request["type"], notified, until)
@@ -144,7 +150,7 @@ class Criu:
             self.send({"type": messages.NOTIFY, "notify_success": True})
 
     def send(self, request: Fields) -> None:
-        """One request is one packet.  Raises PyruncError."""
+        """Send a request as one packet. Raises PyruncError."""
         data = protobuf.encode(messages.REQUEST, request)
         try:
             sockets.send(self.sock, data)
@@ -152,7 +158,7 @@ class Criu:
             raise self.ended() from None
 
     def receive(self) -> tuple[Fields, int]:
-        """The next packet, and a descriptor that came with it, or -1.  Raises PyruncError."""
+        """Receive a packet and the descriptor sent with it, or -1. Raises PyruncError."""
         data, fd, over = b"", -1, False
         while True:
             try:
@@ -163,7 +169,8 @@ class Criu:
                 self.check()
                 if over:
                     break
-                # Not by EOF alone: processes that a killed criu was restoring have its end of the socket.
+                # EOF is not enough: processes that a killed criu was restoring hold its end of the
+                # socket.
                 over = has_ended(self.pid)
             except OSError:
                 break
@@ -177,7 +184,7 @@ class Criu:
             raise PyruncError(f"criu: its message cannot be read: {error}") from error
 
     def ended(self) -> PyruncError:
-        """The error of a criu that went away without a reply."""
+        """The error for a criu that ended without a reply."""
         status = self.wait()
         if posix.WIFSIGNALED(status):
             from pyrunc.signals import described
@@ -195,7 +202,7 @@ class Criu:
         return self.wait() if self.pid else 0
 
     def wait(self) -> int:
-        """The wait status of a criu that is about to end."""
+        """The wait status of a criu that is about to exit. Raises PyruncError if it does not."""
         pid = self.pid
         if not pid:
             return 0
@@ -216,14 +223,14 @@ class Criu:
             return 0
 
     def kill(self) -> None:
-        """End it, whatever it is doing; idempotent.  Raises PyruncError if it does not end."""
+        """Kill it in any state; idempotent. Raises PyruncError if it does not end."""
         if self.pid:
             fs.ignore(posix.kill, self.pid, _SIGKILL)
         self.finish()
 
 
 class CriuError(PyruncError):
-    """criu reports that a request failed."""
+    """A failed request, as criu reports it."""
 
     def __init__(self, reply: Fields) -> None:
         text = brief(reply.get("cr_errmsg") or "")
@@ -241,7 +248,7 @@ def socketpair() -> tuple[int, int]:
 
 
 def _open_descriptors() -> list[int]:
-    """Ours above stdio.  Raises OSError."""
+    """Our descriptors above stdio. Raises OSError."""
     found = []
     for name in fs.names("/proc/self/fd"):
         fd = int(name)

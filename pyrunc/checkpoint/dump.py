@@ -1,4 +1,5 @@
-"""`checkpoint`: have CRIU write the processes of a container to files, then delete it, or leave it running."""
+"""`checkpoint`: have CRIU write the processes of a container to files, then delete it or leave it
+running."""
 
 from __future__ import annotations
 
@@ -20,18 +21,18 @@ if TYPE_CHECKING:
     from pyrunc.log import Log
     from pyrunc.state import Container
 
-# kind in config.json -> name in /proc/PID/ns; the others are joined when they are restored
+# kind in config.json -> name in /proc/PID/ns; a restore joins the other kinds itself
 EXTERNAL = {"network": "net", "pid": "pid"}
-UNKNOWN = ["/dev/null"] * 3  # of a container that was created before its stdio was noted
+UNKNOWN = ["/dev/null"] * 3  # for a container that was created before its stdio was recorded
 
 
 def key_of(name: str) -> str:
-    """The name by which CRIU knows an external namespace: extRootNetNS, as with runc and crun."""
+    """CRIU's name of an external namespace: extRootNetNS, as in runc and crun."""
     return f"extRoot{name.capitalize()}NS"
 
 
 def checkpoint(container: Container, values: Values, log: Log) -> None:
-    """Checkpoint a locked container.  Raises PyruncError; the container goes on then as before."""
+    """Checkpoint a locked container. Raises PyruncError; the container then continues as before."""
     options.refuse_rootless()
     dump = Dump(container, values, log)
     dump.refuse()
@@ -43,7 +44,7 @@ def checkpoint(container: Container, values: Values, log: Log) -> None:
     if not (values.get("leave-running") or values.get("pre-dump")):
         try:
             lifecycle.remove(container, log)
-        except (OSError, PyruncError) as error:  # the checkpoint is complete: as with runc this is not its failure
+        except (OSError, PyruncError) as error:  # the checkpoint is complete: as in runc, this is only a warning
             log.warning(f"container {container.id}: {error}")
 
 
@@ -62,7 +63,7 @@ class Dump:
         self.status_fd = options.status_fd(values["status-fd"]) if "status-fd" in values else -1
 
     def refuse(self) -> None:
-        """Raise StateError, PyruncError before anything is touched."""
+        """Raises StateError or PyruncError for an unsupported container before anything is changed."""
         status = self.container.status()
         if status not in ("running", "paused"):
             raise StateError(f"container cannot be checkpointed in {status} state")
@@ -101,7 +102,7 @@ class Dump:
             fs.ignore(criu.finish) if done else self.end(criu, paused)
 
     def end(self, criu: Criu, paused: bool) -> None:
-        """After a failure: the processes go on.  A killed CRIU has not thawed them."""
+        """Resume the processes after a failure. A killed CRIU has not thawed them."""
         try:
             criu.kill()
         finally:
@@ -109,12 +110,12 @@ class Dump:
                 lifecycle.driver_of(self.container).thaw(self.container.data["cgroup"])
 
     def features(self) -> list[str]:
-        """What the kernel has to offer."""
+        """The features that the kernel must have."""
         found = ["mem_track"] if self.values.get("pre-dump") or self.values.get("parent-path") else []
         return [*found, "lazy_pages"] if self.values.get("lazy-pages") else found
 
     def fill(self, images: Images) -> None:
-        """The rest of the request.  Raises SysError."""
+        """Fill in the rest of the request. Raises SysError."""
         data = self.container.data
         self.request |= {
             "images_dir_fd": images.fd,
@@ -140,7 +141,7 @@ class Dump:
             posix.close(root)
 
     def namespaces(self) -> list[str]:
-        """``external``: the namespaces with a path that CRIU is not to dump.  Raises SysError."""
+        """``external``: the namespaces with a path, which CRIU must not dump. Raises SysError."""
         out = []
         for index, entry in enumerate(self.mounts.linux.get("namespaces") or ()):
             name = EXTERNAL.get(entry["type"])
@@ -154,7 +155,7 @@ class Dump:
         return out
 
     def notified(self, script: str, pid: int, fd: int) -> None:
-        """A notification.  The networks are the engine's to lock, and no hook is run."""
+        """Handle a notification. The engine locks its networks itself, and no hook runs."""
         if script == "status-ready" and self.status_fd >= 0:
             fs.ignore(posix.write, self.status_fd, b"\0")
             posix.close(self.status_fd)

@@ -12,7 +12,7 @@ from pyrunc.errors import PyruncError, SysError, UsageError, brief, show
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.command import Values
-DEFAULT = "checkpoint"  # below the working directory, as with runc
+DEFAULT = "checkpoint"  # in the working directory, as in runc
 DESCRIPTORS = "descriptors.json"
 _INVENTORY = "inventory.img"
 _DIRECTORY = O_RDONLY | O_DIRECTORY | O_CLOEXEC
@@ -23,7 +23,7 @@ _TYPE, _REGULAR = 0o170000, 0o100000  # of st_mode (inode(7))
 
 
 class Images:
-    """The directories that --image-path, --work-path and --parent-path name, opened."""
+    """The open directories that --image-path, --work-path and --parent-path name."""
 
     __slots__ = ("fd", "log", "parent", "path", "work", "work_fd")
 
@@ -40,12 +40,13 @@ class Images:
         self.fd = _open(self.path, "--image-path", make)
         self.work_fd = self.fd if self.work == self.path else _open(self.work, "--work-path", True)
         self.check_parent()
-        # CRIU opens its files by name.  A link, or a file with another name, would be overwritten where it leads to.
+        # CRIU opens its files by name. A symbolic link, or a file with another name, would be
+        # overwritten at its target.
         for name in (self.log.rpartition("/")[2], "stats-dump", "stats-restore"):
             _refuse_link(self.work_fd, self.work, name)
 
     def check_parent(self) -> None:
-        """--parent-path: relative to the images, and there.  Raises UsageError."""
+        """Check --parent-path: it is relative to the images and must exist. Raises UsageError."""
         if not self.parent:
             return
         if self.parent.startswith("/"):
@@ -66,9 +67,9 @@ class Images:
     # -- descriptors.json --------------------------------------------------------------------------------
 
     def write_descriptors(self, targets: list[str]) -> None:
-        """What stdin, stdout and stderr were when the container was created.  Raises SysError."""
+        """Record what stdin, stdout and stderr were at `create`. Raises SysError."""
         try:
-            fs.ignore(posix.unlink, f"{self.path}/{DESCRIPTORS}")  # of a link, the link
+            fs.ignore(posix.unlink, f"{self.path}/{DESCRIPTORS}")  # removes a link, not its target
             flags = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC
             fd = posix.open(DESCRIPTORS, flags, 0o600, dir_fd=self.fd)
             try:
@@ -79,7 +80,8 @@ class Images:
             raise SysError(f"{self.path}/{DESCRIPTORS}", "write", error.errno or 0) from error
 
     def read_descriptors(self) -> list[str]:
-        """The same, for a checkpoint that may come from another user.  Raises PyruncError."""
+        """Read what `write_descriptors` wrote; the file may come from another user. Raises
+        PyruncError."""
         for name in (_INVENTORY, DESCRIPTORS):
             try:
                 posix.stat(name, dir_fd=self.fd)
@@ -105,12 +107,13 @@ class Images:
     # -- CRIU's log --------------------------------------------------------------------------------------
 
     def failure(self, verb: str, reason: str) -> PyruncError:
-        """The error of a failed CRIU: the last error of its log, and where the log is."""
+        """The error for a failed CRIU: the last error in its log, and the path of the log."""
         last = self.last_error() or reason.removeprefix("criu: ") or "failed"
         return PyruncError(f"criu {verb}: {brief(last, 400)}; see {self.log}")
 
     def last_error(self) -> str:
-        """The last line of the log that reports an error, without its time stamp; "" if there is none."""
+        """The last line of the log that reports an error, without its timestamp; "" if there is
+        none."""
         try:
             fd = posix.open(self.log, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
         except OSError:
@@ -123,7 +126,7 @@ class Images:
         finally:
             posix.close(fd)
         lines = [line for line in data.split(b"\n") if b"Error (" in line]
-        # The last ones of all say that it failed, and not why.
+        # The very last ones only say that it failed, not why.
         telling = [line for line in lines if not line.endswith(_EMPTY)] or lines
         if not telling:
             return ""
@@ -131,7 +134,7 @@ class Images:
 
 
 def _open(path: str, option: str, make: bool) -> int:
-    """A directory of an option.  Raises SysError."""
+    """Open the directory that an option names. Raises SysError."""
     try:
         if make:
             _make(path)
@@ -141,7 +144,7 @@ def _open(path: str, option: str, make: bool) -> int:
 
 
 def _make(path: str) -> None:
-    """Create a directory, 0700, and those above it.  Raises OSError."""
+    """Create a directory with mode 0700, and its ancestors. Raises OSError."""
     try:
         posix.mkdir(path, 0o700)
     except OSError as error:
@@ -153,7 +156,7 @@ def _make(path: str) -> None:
 
 
 def _refuse_link(fd: int, directory: str, name: str) -> None:
-    """Raise SysError if a file that CRIU is going to write is anything but a file of its own."""
+    """Raises SysError if a file that CRIU will write is not a regular file with a single name."""
     try:
         found = posix.stat(name, dir_fd=fd, follow_symlinks=False)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""CRIU's messages: the fields of images/rpc.proto that are used here, by number."""
+"""The fields of CRIU's messages (images/rpc.proto) that are used here, by number."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Which mounts of a container CRIU is not to dump itself, and what they are when it restores them.
+"""The mounts of a container that CRIU must not dump, and their replacements at a restore.
 
-CRIU knows such a mount by a name.  The names are those of crun: the destination, of masked files as well; `restore`
-also knows the one of runc, which is "/dev/null" for all masked files.
+CRIU identifies such a mount by a name. The names are those of crun: the destination, for masked
+files as well. `restore` also accepts runc's name for all masked files, "/dev/null".
 
-What CRIU binds at a restore is not the source itself, but a bind of it that has the flags already ("staged").  CRIU 4.1
-does not set the flags of a mount if another mount of the same filesystem has the same ones: of two read-only binds of a
-filesystem one came back writable.
+At a restore CRIU binds a bind mount of the source that already has the flags ("staged"), not the
+source itself. CRIU 4.1 does not set the flags of a mount if another mount of the same filesystem
+has the same ones: one of two read-only binds of a filesystem became writable.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Mounts:
         self.linux: Linux = config.get("linux", {})
 
     def namespace(self, kind: str) -> bool:
-        """Whether the container has a namespace of this kind, its own or one by path."""
+        """Whether the container has a namespace of this kind, new or joined by path."""
         return any(entry.get("type") == kind for entry in self.linux.get("namespaces") or ())
 
     def binds(self) -> list[tuple[int, str, str, Flags]]:
@@ -56,21 +56,23 @@ class Mounts:
         return out
 
     def hierarchies(self) -> list[str]:
-        """Destinations where the cgroup hierarchy is bound (docs/adr/0008-cgroup2-bind.md)."""
+        """Destinations at which the cgroup hierarchy is bound (docs/adr/0008-cgroup2-bind.md)."""
         if self.namespace("cgroup"):
             return []
         mounts = self.config.get("mounts") or ()
         return [clean(mount["destination"]) for mount in mounts if mount.get("type") in ("cgroup", "cgroup2")]
 
     def nodes(self) -> list[str]:
-        """Device nodes that may be bind mounts: all are in a user namespace, where mknod(2) is refused."""
+        """Device nodes that may be bind mounts: in a user namespace all are, because mknod(2) is
+        refused."""
         listed = [clean(entry["path"]) for entry in self.linux.get("devices") or ()]
         if self.namespace("user"):
             listed += [path for path, _, _ in DEFAULTS if path not in listed]
         return listed
 
     def dumped(self, root: int, mountinfo: str) -> list[dict[str, str]]:
-        """ext_mnt of a dump; ``root`` is the root of the running container, and the file its mounts.
+        """ext_mnt for a dump; ``root`` is the root of the running container, and the file lists its
+        mounts.
 
         Raises SysError.
         """
@@ -82,7 +84,7 @@ class Mounts:
                 out[at] = at
                 if flags.recursive:
                     out |= {point: point for point in points if point.startswith(at.rstrip("/") + "/")}
-            for mount in self.config.get("mounts") or ():  # what is inside a bind and is not the host's
+            for mount in self.config.get("mounts") or ():  # mounts inside a bind that are not the host's
                 if not is_bind(mount):
                     out.pop(clean(mount["destination"]), None)
             for path in (*self.hierarchies(), *self.nodes(), _NOTIFY):
@@ -96,10 +98,11 @@ class Mounts:
         return [{"key": key, "val": value} for key, value in out.items()]
 
     def restored(self, root: int, stage: str, sources: tuple[str, str]) -> list[dict[str, str]]:
-        """ext_mnt of a restore, after `make_places`, in a mount namespace of our own.  Raises SysError.
+        """ext_mnt for a restore, after `make_places`, in our private mount namespace. Raises
+        SysError.
 
-        ``stage`` is a directory for the binds that CRIU binds from; ``sources`` are the directories of the cgroup
-        hierarchy on the host, and of the container's sd_notify socket.
+        ``stage`` is a directory for the binds that CRIU binds from; ``sources`` are the directories
+        of the cgroup hierarchy on the host, and of the container's sd_notify socket.
         """
         null = staged(stage, "null", _NULL, "/linux/maskedPaths", 0)
         remount(null, RDONLY | NOSUID | NOEXEC)
@@ -127,10 +130,12 @@ class Mounts:
     # -- restore: places to mount on -----------------------------------------------------------------------
 
     def make_places(self, root: int) -> None:
-        """Create the mount points that are missing below the root filesystem, as `create` does.  Raises PyruncError.
+        """Create the missing mount points below the root filesystem, as `create` does. Raises
+        PyruncError.
 
-        Bind mounts are set up on the way, because a later destination may be inside one.  This happens in a private
-        mount namespace.  They are removed again, because CRIU mounts its own.
+        Bind mounts are set up on the way, because a later destination may be inside one. This
+        happens in a private mount namespace. They are removed afterwards, because CRIU creates its
+        own.
         """
         made: list[int] = []
         binds = {index: source for index, _, source, _ in self.binds()}
@@ -140,7 +145,7 @@ class Mounts:
                 if index not in binds and (mount.get("type") in ("cgroup", "cgroup2") or Flags(options(mount)).remount):
                     continue
                 if self.below_tmpfs(destination):
-                    continue  # CRIU restores what is in it
+                    continue  # CRIU restores its content
                 made += self.make_place(root, index, destination, binds.get(index, ""))
         finally:
             while made:
@@ -149,7 +154,8 @@ class Mounts:
                 posix.close(fd)
 
     def make_place(self, root: int, index: int, destination: str, source: str) -> list[int]:
-        """One mount point; with ``source`` it is bound there, and the descriptor of that returned."""
+        """Create one mount point; with ``source``, bind it there and return the descriptor of the
+        mount point."""
         pointer = f"/mounts/{index}"
         try:
             make = "file" if source and not is_directory(source) else "dir"
@@ -168,7 +174,7 @@ class Mounts:
             raise SysError(f"{pointer}/destination", "open", error.errno or EINVAL, value=destination) from error
 
     def below_tmpfs(self, path: str) -> bool:
-        """Whether a path is inside a tmpfs of the configuration."""
+        """Whether a path is inside a tmpfs from the configuration."""
         mounts = self.config.get("mounts") or ()
         return any(
             mount.get("type") == "tmpfs" and path.startswith(clean(mount["destination"]).rstrip("/") + "/")
@@ -178,7 +184,7 @@ class Mounts:
     # -- refusals ------------------------------------------------------------------------------------------
 
     def refuse(self) -> None:
-        """Raise PyruncError for what CRIU could not restore as it was."""
+        """Raises PyruncError for mounts that CRIU cannot restore unchanged."""
         for index, mount in enumerate(self.config.get("mounts") or ()):
             if is_idmapped(mount):
                 raise PyruncError(f"/mounts/{index}: CRIU cannot restore an id-mapped mount")
@@ -202,7 +208,7 @@ class Mounts:
 
 
 def options(mount: Mount) -> list[str]:
-    """The options of a mount."""
+    """The options of a mount entry."""
     return mount.get("options", [])
 
 
@@ -218,7 +224,7 @@ def mount_points(mountinfo: str) -> list[str]:
 
 
 def bind(pointer: str, source: str, target: bytes, flags: int) -> None:
-    """A bind mount.  Raises SysError."""
+    """Create a bind mount. Raises SysError."""
     try:
         native.mount(fs.encode(source), target, b"", _MS_BIND | flags, b"")
     except OSError as error:
@@ -226,7 +232,7 @@ def bind(pointer: str, source: str, target: bytes, flags: int) -> None:
 
 
 def staged(stage: str, name: str, source: str, pointer: str, flags: int) -> str:
-    """A bind of ``source`` in the directory of staged ones; returns its path.  Raises SysError."""
+    """Bind ``source`` in the staging directory; returns the path. Raises SysError."""
     path = f"{stage}/{name}"
     try:
         if is_directory(source):
@@ -239,7 +245,7 @@ def staged(stage: str, name: str, source: str, pointer: str, flags: int) -> str:
     return path
 
 
-# mount_setattr(2) -> mount(2), and statvfs(3); the first four are the same everywhere
+# mount_setattr(2) -> mount(2) and statvfs(3); the first four have the same value in each
 _PLAIN = RDONLY | NOSUID | NODEV | NOEXEC
 _MS_NOSYMFOLLOW, _ST_NOSYMFOLLOW = 0x100, 0x2000
 

@@ -1,6 +1,7 @@
-"""The criu of a restore: a fork of ours that joins the container's cgroup and leaves our namespaces before its execve.
+"""The criu of a restore: a fork that joins the container's cgroup and leaves our namespaces before
+its execve.
 
-Python has one thread here, and nothing of it goes on to the container.
+Python has a single thread here, and none of its memory reaches the container.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ _FAILED = 127
 
 
 class Nest:
-    """The fork, from its birth to its execve.
+    """The forked process, until its execve.
 
-    ``stage`` is an empty directory of ours, below ``top``.  In the fork's mount namespace it becomes a tmpfs with the
-    root filesystem and all that CRIU is to bind from, and takes the place of ``top``: a user namespace's root cannot
-    enter the directory of our state, and CRIU wants a root filesystem below which nothing is hidden.
+    ``stage`` is an empty directory below ``top``. In the fork's mount namespace it becomes a tmpfs
+    that holds the root filesystem and everything that CRIU binds from, and replaces ``top``: root
+    of a user namespace cannot enter our state directory, and CRIU wants a root filesystem with
+    nothing hidden below it.
     """
 
     __slots__ = ("cgroup_namespace", "pid", "release", "report", "rootfs", "stage", "top")
@@ -46,9 +48,9 @@ class Nest:
         self.release = self.report = -1
 
     def fork(self, stdio: Sequence[int], extra: Sequence[int], look: Look) -> int:
-        """Start it; it waits for `go`.  Returns our end of criu's socket.
+        """Fork; the child waits for `go`. Returns our end of criu's socket.
 
-        ``look`` is called in it with the descriptor of the mounted root; what it returns is what `go` returns.
+        The child calls ``look`` with a descriptor of the mounted root; `go` returns its result.
         Raises PyruncError, OSError.
         """
         path = criu.find()
@@ -67,7 +69,7 @@ class Nest:
         return ours
 
     def become(self, path: str, wait: int, told: int, descriptors: Sequence[int], look: Look) -> None:
-        """In the fork: wait, leave the namespaces, report, execute criu."""
+        """In the child: wait, leave the namespaces, report, execute criu."""
         try:
             if posix.read(wait, 1) != b"g":
                 return
@@ -81,7 +83,8 @@ class Nest:
             signals.restore()
             for number, fd in enumerate(moved):
                 posix.dup2(fd, number)
-            # Callers leave descriptors open that are not ours to pass on; what is above has close-on-exec.
+            # Callers leave descriptors open that we must not pass on; higher ones have
+            # close-on-exec.
             for fd in range(len(moved), _ABOVE):
                 fs.ignore(posix.close, fd)
             posix.execve(path, ["criu", "swrk", str(_SOCKET)], {b"PATH": fs.encode(criu.PATH), **posix.environ})
@@ -90,7 +93,7 @@ class Nest:
             fs.ignore(fs.write_all, told, jsontext.dumps({"error": text}).encode("ascii"))
 
     def leave(self) -> None:
-        """A mount namespace of its own, with the root filesystem in `stage`.  Raises SysError."""
+        """Unshare the mount namespace and mount the root filesystem in `stage`. Raises SysError."""
         try:
             namespaces.unshare(CLONE_NEWNS | (CLONE_NEWCGROUP if self.cgroup_namespace else 0))
         except OSError as error:
@@ -116,16 +119,16 @@ class Nest:
             raise SysError(target, "mount", error.errno or 0, value=source) from error
 
     def final(self, path: str) -> str:
-        """Where criu finds what was put at a path in `stage`."""
+        """The path at which criu finds something that is staged at a path in `stage`."""
         return self.top + path[len(self.stage) :] if path.startswith(self.stage + "/") else path
 
     @property
     def root(self) -> str:
-        """Where criu finds the root filesystem."""
+        """The path at which criu finds the root filesystem."""
         return f"{self.top}/{_ROOT}"
 
     def go(self) -> External:
-        """Let it go on until its execve; returns what ``look`` found.  Raises PyruncError."""
+        """Let the child continue to its execve; returns the result of ``look``. Raises PyruncError."""
         try:
             posix.write(self.release, b"g")
             told = jsontext.loads(fs.read_fd(self.report, _MOST))
@@ -139,7 +142,7 @@ class Nest:
         return found
 
     def close(self) -> None:
-        """Close our ends of its pipes; one that still waits ends then.  Idempotent."""
+        """Close our ends of its pipes, which ends a child that still waits. Idempotent."""
         for fd in (self.release, self.report):
             if fd >= 0:
                 posix.close(fd)

@@ -1,4 +1,4 @@
-"""The command line of checkpoint and restore, as the options of CRIU's requests."""
+"""The command lines of checkpoint and restore, as options of CRIU's requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pyrunc.checkpoint.protobuf import Fields
     from pyrunc.command import Values
 
-# The names of the options are those of CRIU's fields, with dashes.
+# The options have the names of CRIU's fields, with dashes.
 _SWITCHES = (
     "tcp-established", "tcp-skip-in-flight", "tcp-close", "ext-unix-sk", "shell-job", "file-locks", "link-remap",
     "auto-dedup", "lazy-pages", "leave-running",
@@ -25,7 +25,7 @@ RUNC_CONFIG = "/etc/criu/runc.conf"
 
 
 def refuse_rootless() -> None:
-    """Raise PyruncError unless we are root of the machine, which CRIU needs."""
+    """Raises PyruncError unless we are root of the initial user namespace, which CRIU requires."""
     if posix.geteuid() != 0 or not host.initial_userns():
         raise PyruncError("checkpoint and restore need root in the initial user namespace")
 
@@ -48,17 +48,18 @@ def common(values: Values, annotations: dict[str, str]) -> Fields:
         "log_level": _LOG_LEVEL,
         "notify_scripts": True,
         "orphan_pts_master": True,
-        # The cgroup, its limits and its device program are ours to make.  In any other mode CRIU 4.2 and before mount
-        # the hierarchy anew and so take nsdelegate and memory_recursiveprot from the host (criu#3029).
+        # We create the cgroup, its limits and its device program. In any other mode CRIU 4.2 and
+        # earlier mount the hierarchy again, which removes nsdelegate and memory_recursiveprot from
+        # the host's mount (criu#3029).
         "manage_cgroups": True,
         "manage_cgroups_mode": messages.CGROUP_MODES[mode],
-        "empty_ns": messages.CLONE_NEWNET,  # network devices are those of an engine or of /linux/netDevices
+        "empty_ns": messages.CLONE_NEWNET,  # network devices belong to an engine or to /linux/netDevices
         "config_file": config_file(annotations),
     }
 
 
 def config_file(annotations: dict[str, str]) -> str | None:
-    """The file whose settings override ours, from org.criu.config; "" means none."""
+    """The file from org.criu.config whose settings override ours; "" for none."""
     if "org.criu.config" in annotations:
         return annotations["org.criu.config"] or None
     return CONFIG if fs.exists(CONFIG) else RUNC_CONFIG
@@ -74,7 +75,7 @@ def page_server(text: str) -> Fields:
 
 
 def status_fd(number: int) -> int:
-    """--status-fd: open, and writable.  Raises UsageError."""
+    """--status-fd: an open, writable descriptor. Raises UsageError."""
     try:
         mode = fcntl(number, F_GETFL) & posix.O_ACCMODE
     except OSError:

@@ -1,7 +1,9 @@
-"""The part of the protocol buffers wire format that CRIU's messages use: varints and length-delimited fields.
+"""The part of the protocol buffers wire format that CRIU's messages use: varints and
+length-delimited fields.
 
-A message is described by a table, and is a dict in Python.  What a table does not have is skipped when it is read, as
-protocol buffers ask for: a newer CRIU may send more.  https://protobuf.dev/programming-guides/encoding/
+A table describes a message, which is a dict in Python. The decoder skips fields that the table
+lacks, as protocol buffers require: a newer CRIU may send more.
+https://protobuf.dev/programming-guides/encoding/
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ _MOST_FIELD = (1 << 29) - 1  # of a field number
 
 
 def encode(message: Message, values: Fields) -> bytes:
-    """The bytes of ``values``; None is left out.  Raises KeyError for a field that the table does not have."""
+    """Encode ``values``; None is omitted. Raises KeyError for a field that the table lacks."""
     out = bytearray()
     for name, value in values.items():
         number, kind = message[name]
@@ -53,7 +55,8 @@ def _varint(value: int) -> bytes:
 
 
 def decode(message: Message, data: bytes) -> Fields:
-    """The fields that are there; the last one wins, a repeated one is a list.  Raises ValueError for anything else."""
+    """Decode the present fields; the last value wins, a repeated field is a list. Raises ValueError
+    if malformed."""
     known = {number: (name, kind) for name, (number, kind) in message.items()}
     out: Fields = {}
     at = 0
@@ -76,7 +79,7 @@ def decode(message: Message, data: bytes) -> Fields:
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """A varint and the place behind it."""
+    """Read a varint; returns it and the position after it."""
     value = shift = 0
     while True:
         if at >= len(data):
@@ -92,7 +95,7 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _read_value(data: bytes, at: int, wire: int) -> tuple[int | bytes, int]:
-    """What follows a key, and the place behind it."""
+    """Read the value that follows a key; returns it and the position after it."""
     if wire == _VARINT:
         return _read_varint(data, at)
     if wire == _BYTES:
@@ -107,7 +110,7 @@ def _read_value(data: bytes, at: int, wire: int) -> tuple[int | bytes, int]:
 
 
 def _value(name: str, kind: Kind, wire: int, raw: int | bytes) -> Value:
-    """A field's value by its kind."""
+    """Convert a field's value according to its kind."""
     if wire != (_VARINT if kind in ("int", "bool") else _BYTES):
         raise ValueError(f"{name} has wire type {wire}")
     if isinstance(raw, int):

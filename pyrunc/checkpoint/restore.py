@@ -1,9 +1,10 @@
-"""`restore`: a container of a bundle whose processes come from a checkpoint.
+"""`restore`: a container from a bundle whose processes come from a checkpoint.
 
-    images, config.json, host facts -> reserve the id -> cgroup -> criu in it -> places for mounts -> CRIU -> commit
+images, config.json, host facts -> reserve the id -> cgroup -> criu in it -> mount points -> CRIU ->
+commit
 
-It is a `run` in which CRIU takes the place of init.  When the processes are complete, and still stopped, CRIU notifies
-us ("post-restore"); that is the moment at which a created container would wait for start.
+A restore is a `run` in which CRIU replaces init. When the processes are complete and still stopped,
+CRIU sends "post-restore"; at that point a created container would wait for `start`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from pyrunc.launch.ending import Interrupts
     from pyrunc.launch.run import RunOptions
 
-# Namespaces with a path that CRIU joins by itself: kind in config.json -> CRIU's name
+# Namespaces with a path that CRIU joins itself: kind in config.json -> CRIU's name
 _JOINED = {"user": "user", "uts": "uts", "ipc": "ipc", "mount": "mnt", "time": "time"}
 _LSM = ("apparmor", "selinux")
 _COMPLETE = "post-restore"
@@ -40,13 +41,14 @@ _STAGE = "criu"  # a directory in the state directory: see nest.py
 
 
 def restored(opts: RunOptions, values: Values) -> int:
-    """Restore a container; in the foreground wait, delete, and return the program's exit code.  Raises PyruncError."""
+    """Restore a container; in the foreground, wait, delete it and return the program's exit code.
+    Raises PyruncError."""
     options.refuse_rootless()
     return run(opts, Restore(opts, values))
 
 
 class Restore(Run):
-    """One restore at work."""
+    """One restore in progress."""
 
     __slots__ = ("criu", "images", "master", "mounts", "request", "shared", "stdio", "targets", "values")
 
@@ -57,15 +59,15 @@ class Restore(Run):
         self.mounts: Mounts
         self.criu = Criu(opts.log, self.check)
         self.request: Fields = {}
-        self.targets: list[str] = []  # what stdio was when the container was created
-        self.stdio = [0, 1, 2]  # what takes its place
+        self.targets: list[str] = []  # what stdio was at `create`
+        self.stdio = [0, 1, 2]  # what replaces it
         self.master = -1  # of the terminal
-        self.shared: posix.stat_result | None = None  # the directory of images as it was
+        self.shared: posix.stat_result | None = None  # the directory of images before it was shared
 
     # -- before anything is touched ----------------------------------------------------------------------
 
     def steps(self, interrupts: Interrupts) -> None:
-        """From the bundle to processes that are complete, and stopped."""
+        """Take the bundle to processes that are complete and stopped."""
         self.undo.push(self.images.close)
         self.images.open(make=False)
         self.targets = self.images.read_descriptors()
@@ -73,7 +75,7 @@ class Restore(Run):
         if self.streams is not None:
             self.undo.push(self.close_streams)
         self.prepare()
-        if self.streams is not None:  # a terminal has none
+        if self.streams is not None:  # None with a terminal
             self.stdio = list(self.streams.theirs)
         self.mounts = Mounts(self.config, fs.abspath(self.opts.bundle))
         self.mounts.refuse()
@@ -84,22 +86,22 @@ class Restore(Run):
             for target, fd in zip(self.targets, self.stdio, strict=True)
         ]
         self.ask()
-        if self.foreground():  # there is no READY to wait for: the service was ready before it was dumped
+        if self.foreground():  # there is no READY to wait for: the service was ready before the dump
             self.channel.block_signals()
             interrupts.check()
         self.release(interrupts)
 
     def check(self) -> None:
-        """Raise PyruncError if a signal came."""
+        """Raises PyruncError if a signal arrived."""
         if self.interrupts is not None:
             self.interrupts.check()
 
     def has_notify_socket(self) -> bool:
-        """Always: whether the checkpoint had the socket's directory is not known, and CRIU has to find it."""
+        """Always true: the checkpoint may have the socket's directory, and then CRIU must find it."""
         return True
 
     def fill(self) -> None:
-        """The request, as far as it does not need anything that is to be made.  Raises PyruncError."""
+        """Fill in the parts of the request that need no new object. Raises PyruncError."""
         profile = self.values.get("lsm-profile")
         if profile and (profile.partition(":")[0] not in _LSM or not profile.partition(":")[2]):
             raise UsageError(f"--lsm-profile {profile}: expected apparmor:NAME or selinux:LABEL")
@@ -108,17 +110,19 @@ class Restore(Run):
             "work_dir_fd": self.images.work_fd,
             "log_file": "restore.log",
             "evasive_devices": True,
-            "rst_sibling": True,  # the first process becomes our child, and not criu's
+            "rst_sibling": True,  # the first process becomes our child, not criu's
             "lsm_profile": profile or None,
             "lsm_mount_context": self.values.get("lsm-mount-context") or None,
             "parent_img": self.images.parent or None,
         }
 
     def share_images(self) -> None:
-        """Let root of the container's user namespace search the directory of images while CRIU restores.
+        """Let root of the container's user namespace search the directory of images while CRIU
+        restores.
 
-        CRIU opens images as root of the host, as whom a process is born into a user namespace, and then as root of
-        that.  The owner is the one; the group is to be the other.
+        CRIU opens images as root of the host, as which a process enters a new user namespace, and
+        then as root inside it. One of them is the owner of the directory; the other gets access
+        through its group.
         """
         maps = self.linux.get("gidMappings")
         if not maps:
@@ -132,12 +136,12 @@ class Restore(Run):
             self.undo.push(posix.fchown, fd, -1, found.st_gid)
             posix.fchmod(fd, found.st_mode & 0o7777 | 0o010)
             self.undo.push(posix.fchmod, fd, found.st_mode & 0o7777)
-        except OSError as error:  # a read-only filesystem; CRIU will say what it cannot open
+        except OSError as error:  # a read-only filesystem; CRIU reports what it cannot open
             self.log.debug(f"--image-path: {error}")
         self.shared = found
 
     def unshare_images(self) -> None:
-        """Put the mode and the group of the directory of images back."""
+        """Restore the mode and the group of the directory of images."""
         if self.shared is not None:
             fs.ignore(posix.fchmod, self.images.fd, self.shared.st_mode & 0o7777)
             fs.ignore(posix.fchown, self.images.fd, -1, self.shared.st_gid)
@@ -145,7 +149,7 @@ class Restore(Run):
     # -- CRIU --------------------------------------------------------------------------------------------
 
     def ask(self) -> None:
-        """Start criu in the container's cgroup, and have it restore."""
+        """Start criu in the container's cgroup and request the restore."""
         stage = f"{self.container.dir}/{_STAGE}"
         posix.mkdir(stage, 0o700)
         nest = Nest(
@@ -158,7 +162,7 @@ class Restore(Run):
         extra = self.namespaces()
         null = posix.open("/dev/null", O_RDWR | O_CLOEXEC)
         try:
-            # What criu prints is not the container's.  A shell job has the terminal that criu has.
+            # criu's output is not the container's. A shell job gets the terminal that criu has.
             stdio = self.stdio if self.values.get("shell-job") else [null] * 3
             inherited = self.inherit_stdio(EXTRA + len(extra))
             self.criu.sock = nest.fork(stdio, (*extra, *(fd for _, fd in inherited)), self.look)
@@ -181,17 +185,19 @@ class Restore(Run):
         self.commit()
 
     def own_cgroup_namespace(self) -> bool:
-        """Whether criu has to be in the container's cgroup namespace: it makes one only if it manages cgroups."""
+        """Whether criu must run in the container's cgroup namespace: it creates one only if it
+        manages cgroups."""
         return self.mounts.namespace("cgroup") and not self.request["manage_cgroups_mode"]
 
     def look(self, root: int) -> list[dict[str, str]]:
-        """In the fork: create the places for mounts, and name the external ones."""
+        """In the child: create the mount points and name the external mounts."""
         self.mounts.make_places(root)
         stage = f"{self.container.dir}/{_STAGE}"
         return self.mounts.restored(root, stage, (self.facts.cgroup2_mount, self.notify))
 
     def namespaces(self) -> list[int]:
-        """Descriptors of the namespaces that criu inherits; the others with a path it joins.  Raises SysError."""
+        """Descriptors of the namespaces that criu inherits; it joins the others by path. Raises
+        SysError."""
         opened: list[int] = []
         inherited, joined = [], []
         for index, entry in enumerate(self.mounts.linux.get("namespaces") or ()):
@@ -207,7 +213,8 @@ class Restore(Run):
         return opened
 
     def inherit_stdio(self, number: int) -> list[tuple[str, int]]:
-        """(what it was, descriptor) of each pipe that stdio was; ``number`` is the first one's in criu."""
+        """(old name, descriptor) of each pipe that stdio was; ``number`` is the first descriptor in
+        criu."""
         seen: dict[str, int] = {}
         for target, fd in zip(self.targets, self.stdio, strict=True):
             if target.startswith("pipe:"):
@@ -217,7 +224,8 @@ class Restore(Run):
         return list(seen.items())
 
     def join_cgroup(self) -> None:
-        """Have criu, and so what it restores, in the container's cgroup; device rules apply from here on."""
+        """Move criu, and so everything it restores, to the container's cgroup; device rules apply
+        from here on."""
         path = self.plan.cgroup_path
         if not path:
             return
@@ -229,14 +237,14 @@ class Restore(Run):
             self.request["cg_root"] = [{"ctrl": controllers, "path": at} for _, controllers, at in parts]
 
     def explained(self, error: PyruncError) -> PyruncError:
-        """A failure of CRIU in the words of its log; any other as it is."""
+        """A failure of CRIU in the words of its log; any other error unchanged."""
         self.check()
         if not str(error).startswith("criu"):
             return error
         return self.images.failure("restore", str(error))
 
     def notified(self, script: str, pid: int, fd: int) -> None:
-        """A notification of CRIU."""
+        """Handle a notification from CRIU."""
         if script == "setup-namespaces":
             self.on_namespaces(pid)
         elif script == "orphan-pts-master" and fd >= 0:
@@ -245,7 +253,8 @@ class Restore(Run):
             self.on_complete(pid)
 
     def on_namespaces(self, pid: int) -> None:
-        """The first process is there, alone, in its namespaces: what `create` does before init goes on."""
+        """The first process is alone in its namespaces: do what `create` does before init
+        continues."""
         self.init_pid, self.reached_pid = pid, True
         self.pidfd = posix.pidfd_open(pid)
         self.container.set_init(pid)
@@ -260,7 +269,7 @@ class Restore(Run):
         self.host_hooks("createRuntime", "creating", fatal=True)
 
     def on_terminal(self, master: int) -> None:
-        """The master of the terminal, which nobody had when it was dumped."""
+        """Take over the master of the terminal, which had no owner when it was dumped."""
         if not self.opts.console_socket:
             self.master = posix.dup(master)
             return
@@ -273,7 +282,8 @@ class Restore(Run):
             posix.close(sock)
 
     def on_complete(self, pid: int) -> None:
-        """All processes are there and stopped.  The limits come now, when criu's own memory is given back soon."""
+        """All processes exist and are stopped. The limits are set now, because criu's own memory is
+        freed soon."""
         if pid != self.init_pid:
             raise PyruncError(f"criu: the first process was {self.init_pid}, and is {pid}")
         resources = self.resources()
@@ -281,7 +291,7 @@ class Restore(Run):
             self.driver.apply(self.plan.cgroup_path, resources)
 
     def commit(self) -> None:
-        """The state, before the caller hears of the container."""
+        """Save the state before the caller learns of the container."""
         if self.opts.pid_file:
             write_pid_file(self.opts.pid_file, self.init_pid)
             self.undo.push(fs.ignore, posix.unlink, self.opts.pid_file)
@@ -291,7 +301,7 @@ class Restore(Run):
     # -- as `run` continues ------------------------------------------------------------------------------
 
     def go(self) -> None:
-        """The program's first line must already meet a terminal in the right mode."""
+        """Set up the terminal before the program writes its first line."""
         if self.master >= 0:
             from pyrunc.launch import console
 
@@ -300,7 +310,7 @@ class Restore(Run):
         self.undo.push(self.end_program)
 
     def await_program(self, interrupts: Interrupts) -> None:
-        """Let the processes go on.  Raises PyruncError."""
+        """Resume the processes. Raises PyruncError."""
         try:
             self.criu.go_on(messages.RESTORE, self.notified)
         except PyruncError as error:
@@ -318,5 +328,5 @@ class Restore(Run):
         self.criu.finish()
 
     def stray_children(self) -> list[int]:
-        """None: what criu had made before it was killed is in the cgroup."""
+        """None: everything that a killed criu created is in the cgroup."""
         return []

@@ -1,7 +1,7 @@
-"""Paths in a root filesystem whose content is hostile: resolved by descriptor, one component at a time.
+"""Resolve paths in a root filesystem with hostile content, by descriptors, one component at a time.
 
-openat2(2) with RESOLVE_IN_ROOT would do the same; here the path that a destination leads to is wanted as well, because
-CRIU knows a mount by it.
+openat2(2) with RESOLVE_IN_ROOT does the same, but the resolved path of a destination is needed here
+as well, because CRIU identifies a mount by it.
 """
 
 from __future__ import annotations
@@ -16,29 +16,30 @@ _TYPE, _LINK, _DIR = 0o170000, 0o120000, 0o040000  # of st_mode (inode(7))
 
 
 class Walk:
-    """A walk from the root; `fd` (O_PATH) is what was reached, `parts` its path below the root."""
+    """A walk from the root; `fd` (O_PATH) is the current object, `parts` its path below the root."""
 
     __slots__ = ("fds", "links", "make", "parts", "todo")
 
     def __init__(self, root: int, make: str = "") -> None:
-        """``make``: "dir" or "file", what to create of a path that is missing; directories above it as needed."""
-        self.fds = [posix.dup(root)]  # of each directory on the way, so that ".." cannot lead out
+        """``make``: "dir" or "file", the kind of object to create if the path is missing, with its
+        parents."""
+        self.fds = [posix.dup(root)]  # of each directory on the path, so that ".." cannot leave the root
         self.parts: list[str] = []
         self.links, self.make = 0, make
         self.todo: list[str]
 
     @property
     def path(self) -> str:
-        """What was reached, absolute inside the root."""
+        """The current path, absolute inside the root."""
         return "/" + "/".join(self.parts)
 
     @property
     def fd(self) -> int:
-        """Its descriptor."""
+        """The current object's descriptor."""
         return self.fds[-1]
 
     def go(self, path: str) -> Walk:
-        """Resolve ``path``.  Raises OSError; close the walk in any case."""
+        """Resolve ``path``. Raises OSError; the caller closes the walk in any case."""
         self.todo = [part for part in path.split("/") if part not in ("", ".")][::-1]
         while self.todo:
             part = self.todo.pop()
@@ -59,7 +60,7 @@ class Walk:
         return self
 
     def enter(self, part: str) -> int:
-        """One component, created if it may be.  Raises OSError."""
+        """Enter one component, creating it if allowed. Raises OSError."""
         flags = O_PATH | O_NOFOLLOW | O_CLOEXEC
         try:
             return posix.open(part, flags, dir_fd=self.fd)
@@ -79,7 +80,7 @@ class Walk:
         return posix.open(part, flags, dir_fd=self.fd)
 
     def follow(self, fd: int) -> None:
-        """Put the target of a link in front of what is left to resolve; takes over ``fd``."""
+        """Prepend the target of a link to the rest of the path; takes ownership of ``fd``."""
         try:
             target = posix.readlink("", dir_fd=fd)
         finally:
@@ -106,7 +107,8 @@ class Walk:
 
 
 def resolved(root: int, path: str) -> str:
-    """Where ``path`` leads below the root; unchanged if it is missing.  Raises OSError (ELOOP)."""
+    """The path below the root to which ``path`` resolves; unchanged if it is missing. Raises
+    OSError (ELOOP)."""
     with Walk(root) as walk:
         try:
             return walk.go(path).path
@@ -129,5 +131,5 @@ def kind(root: int, path: str) -> str:
 
 
 def open_root(path: str) -> int:
-    """The root itself.  Raises OSError."""
+    """Open the root itself. Raises OSError."""
     return posix.open(path, O_PATH | O_DIRECTORY | O_CLOEXEC)

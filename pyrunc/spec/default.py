@@ -1,4 +1,5 @@
-"""The configuration that `spec` writes and that images are completed with: restrictive, and enough for a shell."""
+"""The default configuration, which `spec` writes and which completes images: restrictive, but
+enough for a shell."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 SHM = "/dev/shm"  # a mount point of the container  # noqa: S108  # nosec B108
 _CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
-# What the kernel shows of the host and a container has no business with: the list that the engines use (moby
-# oci/defaults.go), with the later additions /proc/interrupts and powercap (CVE-2020-8694).
+# Files of the host that a container must not see: the list of the engines (moby oci/defaults.go)
+# with the later additions /proc/interrupts and powercap (CVE-2020-8694).
 MASKED = [
     "/proc/acpi",
     "/proc/asound",
@@ -40,7 +41,7 @@ READONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trig
 
 
 def mount(destination: str, type: str, source: str, *options: str) -> Mount:
-    """One entry of mounts."""
+    """An entry of mounts."""
     return {"destination": destination, "type": type, "source": source, "options": list(options)}
 
 
@@ -85,7 +86,7 @@ def config() -> Config:
 
 
 def own_ids(uid: int, gid: int) -> Mappings:
-    """The mappings that a user may write without help: root inside is that user outside."""
+    """The mappings that a user may write without newuidmap: root inside is the user outside."""
     return {
         "uidMappings": [{"containerID": 0, "hostID": uid, "size": 1}],
         "gidMappings": [{"containerID": 0, "hostID": gid, "size": 1}],
@@ -93,10 +94,10 @@ def own_ids(uid: int, gid: int) -> Mappings:
 
 
 def rootless(config: Config, mappings: Mappings) -> Config:
-    """The configuration changed for a user other than root, as in runc.
+    """Adapt the configuration for a user other than root, as in runc.
 
-    The network is the host's, because nobody else would set one up, and with it the sysfs; devpts gets no group that is
-    not mapped; limits need a delegated cgroup, so there are none.
+    It shares the host's network, because no other program would set one up, and with it the sysfs.
+    devpts gets no unmapped group. There are no limits, because they need a delegated cgroup.
     """
     linux = config["linux"]
     linux["namespaces"] = [entry for entry in linux["namespaces"] if entry["type"] != "network"] + [{"type": "user"}]

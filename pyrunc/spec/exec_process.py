@@ -1,6 +1,7 @@
-"""The process of an `exec`: a process.json, or the container's own process changed by the command line.
+"""The process of an `exec`: a process.json, or the container's own process changed by the command
+line.
 
-Both end in an object like config.json's ``process`` that has passed the same rules.
+Both result in an object like config.json's ``process`` that passes the same rules.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
     Values = Mapping[str, Any]  # as command.Values
 
-# Fields that a process.json inherits from the container if absent, as in runc: not the limits, and
-# not noNewPrivileges, which is left out when it is false.
+# Fields that a process.json inherits from the container if they are absent, as in runc. Limits are
+# not among them, nor is noNewPrivileges, which is omitted when it is false.
 _INHERITED = (
     "capabilities",
     "apparmorProfile",
@@ -34,7 +35,7 @@ _INHERITED = (
 
 
 def parse(data: bytes, source: str) -> Process:
-    """A process.json.  Raises ConfigError with every problem of its types; the rules come with `check`."""
+    """Parse a process.json. Raises ConfigError with every type error; `check` applies the rules."""
     from pyrunc.spec import load, schema, structure
 
     process: Process = load.parse_json(data, source)
@@ -51,10 +52,10 @@ def parse(data: bytes, source: str) -> Process:
 
 
 def inherit(process: Process, container: Process) -> Process:
-    """A process.json's object with what it leaves to the container's own process."""
+    """Complete a process.json with the members that it inherits from the container's process."""
     out: Process = {**process}
     for name in _INHERITED:
-        # An empty label is absent; an empty object is not: {} for the capabilities means none.
+        # An empty label counts as absent; an empty object does not: {} as capabilities means none.
         if out.get(name, "") == "" and name in container:
             out[name] = container[name]  # type: ignore[literal-required]  # of the same member
     user: User = {**out.get("user", {})}
@@ -71,7 +72,7 @@ def build(container: Process, args: list[str], flags: Values) -> Process:
     out["args"] = args
     out["cwd"] = flags.get("cwd") or out.get("cwd") or "/"
     out["env"] = [*out.get("env", ()), *flags.get("env", ())]
-    out["terminal"] = bool(flags.get("tty"))  # never the container's own: its terminal is taken
+    out["terminal"] = bool(flags.get("tty"))  # not inherited: the container's own terminal is in use
     if "no-new-privs" in flags:
         out["noNewPrivileges"] = flags["no-new-privs"]
     if flags.get("apparmor"):
@@ -85,7 +86,8 @@ def build(container: Process, args: list[str], flags: Values) -> Process:
 
 
 def _with_caps(sets: Capabilities, added: list[str]) -> Capabilities:
-    """Add capabilities.  Never to the inheritable set: files could then give them to any user (CVE-2022-29162)."""
+    """Add capabilities, but never to the inheritable set: files could then give them to any user
+    (CVE-2022-29162)."""
     out: Capabilities = {**sets}
     kind: Literal["bounding", "effective", "permitted"]
     for kind in ("bounding", "effective", "permitted"):
@@ -96,10 +98,10 @@ def _with_caps(sets: Capabilities, added: list[str]) -> Capabilities:
 
 
 def _user(user: User, flags: Values) -> User:
-    """--user and --additional-gids.
+    """Parse --user and --additional-gids.
 
-    Numbers only, and exactly: a name would be looked up in a file that the container wrote (CVE-2016-3697), and a
-    lenient parser has turned "1" into 0 before (CVE-2026-30892).
+    Only plain numbers: a name would be looked up in a file that the container controls
+    (CVE-2016-3697), and a lenient parser once turned "1" into 0 (CVE-2026-30892).
     """
     option = "--user"
     try:
@@ -117,7 +119,8 @@ def _user(user: User, flags: Values) -> User:
 
 
 def check(process: Process, facts: Facts, source: str) -> Capped:
-    """The rules of `process` (runtime-spec) and this host.  Returns the warnings.  Raises ConfigError."""
+    """Apply the rules of `process` (runtime-spec), and those of this host. Returns the warnings.
+    Raises ConfigError."""
     report = Report(facts)
     rules_process.check(process, report)
     if report.problems:

@@ -1,8 +1,9 @@
-"""Strict JSON: bytes to Python values, with one reading only.
+"""Strict JSON: bytes to Python values, with exactly one interpretation.
 
-A runtime must not read a document differently from whoever checked it before (duplicate keys, NUL, lone surrogates and
-trailing data are where JSON parsers differ), so everything ambiguous is an error.  The reader itself is native/reader
-(docs/adr/0014-json-reader.md); this module reads files and says what is wrong with them.
+A runtime must not read a document differently from the program that checked it. JSON parsers differ
+in duplicate keys, NUL, lone surrogates and trailing data, so everything ambiguous is an error. The
+reader itself is native/reader (docs/adr/0014-json-reader.md); this module reads files and explains
+what is wrong with them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _BLANKS = " \t\n\r"
 
 
 class Unreadable(ConfigError):
-    """The document is missing or unreadable; there is no pointer to name."""
+    """The document is missing or unreadable, so there is no JSON pointer."""
 
     def __init__(self, source: str, text: str) -> None:
         PyruncError.__init__(self, f"{source}: {text}")
@@ -35,10 +36,10 @@ class Unreadable(ConfigError):
 
 
 def load_config(path: str) -> tuple[Config, bytes]:
-    """Read and parse a config.json.  Returns the top-level object and the bytes of the file.
+    """Read and parse a config.json. Returns the top-level object and the bytes of the file.
 
-    The members are not checked yet.  Raises ConfigError: not there, unreadable, larger than 16 MiB, not strict JSON,
-    not an object.
+    The members are not checked yet. Raises ConfigError if the file is missing, unreadable, larger
+    than 16 MiB, not strict JSON, or not an object.
     """
     source = path.rpartition("/")[2] or path
     try:
@@ -65,12 +66,14 @@ def _unreadable(path: str, source: str, error: OSError) -> Unreadable:
 
 
 def parse_json(data: bytes, source: str) -> Any:  # the caller names the type that it goes on to check
-    """Parse one JSON document (RFC 8259), stricter than the json module.  A member that is null counts as absent.
+    """Parse one JSON document (RFC 8259), stricter than the json module. A member that is null
+    counts as absent.
 
-    ``source`` is the name for messages.  Raises ConfigError on: more than 16 MiB or 524,288 values, bytes that are
-    not UTF-8, a byte order mark, duplicate keys, keys that were chosen to collide in a hash table, U+0000 or a lone
-    surrogate in a string or key, NaN and Infinity, numbers beyond a double or of more than 4300 characters, nesting
-    deeper than 128, anything after the document.  Raises MemoryError.
+    ``source`` is its name in messages. Raises ConfigError for: more than 16 MiB or 524,288 values,
+    bytes that are not UTF-8, a byte order mark, duplicate keys, keys that were chosen to collide in
+    a hash table, U+0000 or a lone surrogate in a string or key, NaN and Infinity, numbers beyond a
+    double or of more than 4300 characters, nesting deeper than 128, anything after the document.
+    Raises MemoryError.
     """
     if len(data) > MAX_BYTES:
         raise Unreadable(source, f"larger than {MAX_BYTES >> 20} MiB")
@@ -83,7 +86,7 @@ def parse_json(data: bytes, source: str) -> Any:  # the caller names the type th
     raise ConfigError([_content(*fault) for fault in first], source, more=second - len(first))
 
 
-# The reader's words -> what it expected and what it found; "" for the text at that place.
+# The reader's message -> what was expected and what was found; "" for the text at that position.
 _WORDS = {
     "value": ("value", ""),
     "key": ("property name enclosed in double quotes", ""),
@@ -103,13 +106,13 @@ _WORDS = {
 
 
 def _malformed(data: bytes, offset: int, word: str) -> Problem:
-    """What is wrong at a place of a text."""
+    """The problem at a position of a text."""
     if data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
         return Problem("line 1 column 1", "UTF-8 text", "a byte order mark")
     try:
         text = data.decode("utf-8", "strict")
         offset = len(data[:offset].decode("utf-8", "strict"))
-    except UnicodeDecodeError as error:  # wherever it is: what comes before may only look malformed
+    except UnicodeDecodeError as error:  # reported first: the text before it may only look malformed
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - data.rfind(b"\n", 0, error.start)
         return Problem(f"line {line} column {column}", "UTF-8 text", f"byte 0x{data[error.start]:02x}")
@@ -129,7 +132,7 @@ def _malformed(data: bytes, offset: int, word: str) -> Problem:
 
 
 def _content(path: list[str | int], kind: str, found: str) -> Problem:
-    """What is wrong with a value or a key."""
+    """The problem with a value or a key."""
     pointer = "".join(f"/{escape(step) if type(step) is str else step}" for step in path)
     if kind == "duplicate":
         return Problem(pointer, f"key {show(path[-1])} once", "it again")

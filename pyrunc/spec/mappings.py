@@ -1,4 +1,4 @@
-"""Id mappings of user namespaces and of mounts: containerID, hostID and size each."""
+"""Id mappings of user namespaces and mounts, with containerID, hostID and size."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def map_id(mappings: Mappings, inside: int) -> int:
 
 
 def host_id(mappings: Mappings | None, inside: int) -> int:
-    """`map_id` for a container: without mappings it shares the ids of the host."""
+    """`map_id` for a container, which shares the host's ids if it has no mappings."""
     return map_id(mappings, inside) if mappings else inside
 
 
@@ -60,7 +60,7 @@ def parse(data: str) -> list[IdMapping]:
 
 
 def merged(mappings: Mappings) -> list[tuple[int, int, int]]:
-    """Sorted (inside, outside, size), adjacent ranges joined: equal for equal effects."""
+    """Sorted (inside, outside, size) with adjacent ranges joined: equal results have equal effects."""
     out: list[tuple[int, int, int]] = []
     for item in sorted((entry["containerID"], entry["hostID"], entry["size"]) for entry in mappings):
         if out and (out[-1][0] + out[-1][2], out[-1][1] + out[-1][2]) == item[:2]:

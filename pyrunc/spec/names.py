@@ -1,10 +1,11 @@
-"""Names with rules of their own: container ids, users, capabilities, rlimits, sysctls, lists of cpus, JSON pointers."""
+"""Names with rules of their own: container ids, users, capabilities, rlimits, sysctls, CPU lists,
+JSON pointers."""
 
 from __future__ import annotations
 
 from pyrunc.errors import UsageError, show
 
-# Bit numbers are the positions (capability.h).
+# The position is the bit number (capability.h).
 CAPABILITIES = (
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -61,7 +62,7 @@ CLONE_FLAGS = {
     "network": 0x40000000,
 }
 
-# Resource numbers are the positions (asm-generic/resource.h; the same on x86_64 and arm64).
+# The position is the resource number (asm-generic/resource.h; the same on x86_64 and arm64).
 RLIMITS = (
     "RLIMIT_CPU",
     "RLIMIT_FSIZE",
@@ -81,20 +82,22 @@ RLIMITS = (
     "RLIMIT_RTTIME",
 )
 
-# The id becomes the name of a directory and of a cgroup (255 bytes) and, between `pyrunc-` and
-# `.scope`, of a systemd unit (255 bytes as well).
+# The id becomes the name of a directory and a cgroup (255 bytes) and, between `pyrunc-` and
+# `.scope`, the name of a systemd unit (also 255 bytes).
 ID_MAX = 242
 
-LIST_MAX = 65536  # characters of a list of cpus; all of the 8192 that a kernel can have take 40,000
-PATH_MAX = 4096  # with the NUL (linux/limits.h): what is longer is ENAMETOOLONG for every call
+LIST_MAX = 65536  # characters of a CPU list; a list of all 8192 CPUs that a kernel supports takes 40,000
+PATH_MAX = 4096  # with the NUL (linux/limits.h); every call answers ENAMETOOLONG to a longer path
 
 UID_MAX = 0xFFFFFFFE  # (uid_t)-1 means "do not change" to setresuid(2) and chown(2)
 
 
 def valid_id(id: str) -> str | None:
-    """Why ``id`` cannot be a container id, or None when it can: ``[A-Za-z0-9_+][A-Za-z0-9_+.-]{0,241}``.
+    """Why ``id`` cannot be a container id, or None if it can:
+    ``[A-Za-z0-9_+][A-Za-z0-9_+.-]{0,241}``.
 
-    A first "." would hide the directory (and "." and ".." are not names), a first "-" would read as an option.
+    A leading "." would hide the directory, and "." and ".." are not names; a leading "-" would look
+    like an option.
     """
     if not id:
         return "container id cannot be empty"
@@ -109,10 +112,10 @@ def valid_id(id: str) -> str | None:
 
 
 def parse_user(text: str) -> tuple[int, int | None]:
-    """``UID[:GID]`` -> (uid, gid or None).  Raises UsageError.
+    """``UID[:GID]`` -> (uid, gid or None). Raises UsageError.
 
-    Digits only: no names, signs, blanks or empty parts, and nothing that wraps to another id (CVE-2026-30892,
-    CVE-2024-40635; peers ran ``4294967296`` and the empty string as root).
+    Digits only: no names, signs, blanks or empty parts, and nothing that wraps around to another id
+    (CVE-2026-30892, CVE-2024-40635; peers ran ``4294967296`` and the empty string as root).
     """
     uid, colon, gid = text.partition(":")
     try:
@@ -122,7 +125,7 @@ def parse_user(text: str) -> tuple[int, int | None]:
 
 
 def parse_id(text: str) -> int:
-    """A user or group id in decimal digits, as strictly.  Raises UsageError."""
+    """Parse a user or group id in decimal digits, as strictly as `parse_user`. Raises UsageError."""
     if text.isascii() and text.isdigit() and len(text) <= 20:
         number = int(text)
         if number <= UID_MAX:
@@ -131,11 +134,12 @@ def parse_id(text: str) -> int:
 
 
 def sysctl_path(key: str) -> str:
-    """A sysctl key as the path below /proc/sys, e.g. ``net/ipv4/ip_forward``; ``""`` when it is not one.
+    """A sysctl key as the path below /proc/sys, e.g. ``net/ipv4/ip_forward``; ``""`` if it is
+    invalid.
 
-    The first separator decides (sysctl.d(5)): after a "/" dots are part of names; after a "." a "/" stands for a
-    dot in a name, as in ``net.ipv4.conf.eth0/100.rp_filter``.  A path can never climb: "..", "." and empty names
-    are refused, in either spelling.
+    The first separator decides (sysctl.d(5)): after a "/" dots belong to names; after a "." a "/"
+    represents a dot in a name, as in ``net.ipv4.conf.eth0/100.rp_filter``. A path cannot leave
+    /proc/sys: "..", "." and empty names are refused in both forms.
     """
     for char in key:
         if char in "./":
@@ -162,9 +166,9 @@ def cpu_list(text: str) -> bool:
 
 
 def listed(text: str, highest: int) -> list[int]:
-    """The numbers of a list such as ``0-3,7``, each once and in order.
+    """The numbers of a list such as ``0-3,7``, without duplicates, in order.
 
-    Empty when it is none, or one has a number above ``highest``.
+    [] if the list is invalid or has a number above ``highest``.
     """
     bits = 0
     if not cpu_list(text):
@@ -179,7 +183,7 @@ def listed(text: str, highest: int) -> list[int]:
 
 
 def version(text: str) -> tuple[int, int, int] | None:
-    """Major, minor and patch of a SemVer 2.0.0 version, or None when it is not one."""
+    """Major, minor and patch of a SemVer 2.0.0 version, or None if it is invalid."""
     core, plus, build = text.partition("+")
     core, dash, pre = core.partition("-")
     numbers = core.split(".")
@@ -202,5 +206,5 @@ def _label(text: str) -> bool:
 
 
 def escape(key: str) -> str:
-    """A key as a JSON pointer has it (RFC 6901)."""
+    """Escape a key for a JSON pointer (RFC 6901)."""
     return key.replace("~", "~0").replace("/", "~1") if "~" in key or "/" in key else key

@@ -1,4 +1,4 @@
-"""What the rules write to, and how a value is shown in a message."""
+"""The report that the rules write to, and the form of values in messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     Item = TypeVar("Item")
 
     class Facts(Protocol):
-        """The facts of a host that validation looks at (pyrunc/host.py has them)."""
+        """The facts of a host that validation uses (pyrunc/host.py provides them)."""
 
         apparmor: bool
         selinux: bool
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
         @property
         def resctrl(self) -> str:
-            """Where resctrl is mounted, "" for nowhere."""
+            """The mount point of resctrl, "" if it is not mounted."""
 
 
 class Nothing:
@@ -41,7 +41,7 @@ NOTHING = Nothing()
 
 
 class Report:
-    """Problems and warnings found so far, and what several rules need to know about the config."""
+    """Problems and warnings found so far, and facts about the config that several rules need."""
 
     __slots__ = ("facts", "mapped", "namespaces", "problems", "reported", "warnings")
 
@@ -49,26 +49,27 @@ class Report:
         self.facts = facts
         self.problems = Capped()
         self.warnings = Capped()
-        self.reported: tuple[str, ...] = ()  # pointers of what has the wrong type, and is taken out
+        self.reported: tuple[str, ...] = ()  # pointers of values that have the wrong type and are removed
         self.mapped = False  # a mount has an id mapping
         self.namespaces: dict[str, str] = {}  # type -> path, "" for a new one
 
     def bad(self, pointer: str, expected: str, value: object = NOTHING, hint: str = "") -> None:
-        """Record an error; but not the absence of what has the wrong type."""
+        """Record an error, except the absence of a value that had the wrong type."""
         if self.problems.full():
             self.problems.more += 1
         elif pointer not in self.reported:
             self.problems.append(Problem(pointer, expected, describe(value), hint))
 
     def bad_item(self, pointer: str, index: int, expected: str, value: object, hint: str = "") -> None:
-        """`bad` for an item of an array, whose pointer is only made when it is kept: there may be a million of them."""
+        """Record an error for an item of an array, which may have a million: the pointer is built
+        only if the error is kept."""
         if self.problems.full():
             self.problems.more += 1
         else:
             self.bad(f"{pointer}/{index}", expected, value, hint)
 
     def warn(self, pointer: str, expected: str, value: object = NOTHING, hint: str = "") -> None:
-        """Record something that is carried out differently from what the config says, or not at all."""
+        """Record something that is ignored, or done differently from what the config says."""
         if self.warnings.full():
             self.warnings.more += 1
         else:
@@ -94,7 +95,8 @@ def describe(value: object) -> str:
 
 
 def numbered(items: Sequence[Item] | None, pointer: str) -> Iterator[tuple[str, Item]]:
-    """(pointer, item) of each item of an array that may be absent.  An item of a wrong type is None, and left out."""
+    """(pointer, item) for each item of an optional array. An item of the wrong type is None and is
+    skipped."""
     if items:
         for index, item in enumerate(items):
             if item is not None:

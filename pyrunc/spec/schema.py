@@ -1,17 +1,17 @@
-"""config.json of runtime-spec 1.3.0 for Linux, as one table: which fields there are, their types, which are required.
+"""config.json of runtime-spec 1.3.0 for Linux as one table: its fields, their types, and the required ones.
 
-Nodes, always tuples so that the whole table is constants:
+Nodes are always tuples, so that the whole table is a constant:
 
-    ("string", values)               values: the ones allowed, or None
+    ("string", values)               values: the allowed ones, or None
     ("integer", lowest, highest)
     ("boolean",)
     ("array", item node)
-    ("map", item node)               an object whose keys are free
+    ("map", item node)               an object with arbitrary keys
     ("object", {name: node}, required names)
 
-Keys that are not here are ignored, as the specification wants it (extensibility): so are the sections of other
-platforms.  What a type cannot say is in the rules_*.py files.  tests/test_spec_schema.py compares all of it with the
-official JSON schemas; where we differ, that test says why.
+Other keys are ignored, as the specification requires (extensibility); so are the sections of other
+platforms.  The rules_*.py files hold what a type cannot express.  tests/test_spec_schema.py compares the
+table with the official JSON schemas and explains each difference.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ MOUNT = (
     ("destination",),
 )
 
-# The timeout travels in milliseconds in an int (poll(2)).
+# The timeout is passed in milliseconds in an int (poll(2)).
 HOOKS = (
     "array",
     ("object", {"path": STRING, "args": STRINGS, "env": STRINGS, "timeout": ("integer", 1, 2147483)}, ("path",)),
@@ -153,7 +153,7 @@ PROCESS = (
     ("cwd",),
 )
 
-# dev_t of the kernel has 12 and 20 bits; in a device rule -1 is what older engines write for "all".
+# The kernel's dev_t has 12 and 20 bits; in a device rule, older engines write -1 for "all".
 MAJOR = ("integer", 0, 0xFFF)
 MINOR = ("integer", 0, 0xFFFFF)
 RULE_NUMBER = ("integer", -1, 0xFFFFFFFF)
@@ -165,7 +165,7 @@ DEVICE = (
         "path": STRING,
         "major": MAJOR,
         "minor": MINOR,
-        # With the file type bits, as podman sends it; st_mode has 16 bits.
+        # Includes the file type bits, as podman sends it; st_mode has 16 bits.
         "fileMode": U16,
         "uid": ID,
         "gid": ID,
@@ -414,7 +414,8 @@ LINUX = (
         "resources": RESOURCES,
         "rootfsPropagation": (
             "string",
-            # The r-forms are not in the official list; engines send them.  "" is unset, as for runc and crun.
+            # The r-forms are not in the official list, but engines send them. "" is unset, as in
+            # runc and crun.
             ("private", "shared", "slave", "unbindable", "rprivate", "rshared", "rslave", "runbindable", ""),
         ),
         "seccomp": SECCOMP,
@@ -468,7 +469,8 @@ CONFIG: Node = (
 
 
 def fields(node: Node = CONFIG, pointer: str = "") -> Iterator[tuple[str, Node, bool]]:
-    """Every field below ``node``: its pointer (``*`` for indexes and free keys), its node, whether it is required."""
+    """Every field below ``node``: its pointer (``*`` for indexes and arbitrary keys), its node, and
+    whether it is required."""
     kind = node[0]
     if kind == "object":
         for name, child in node[1].items():

@@ -1,4 +1,4 @@
-"""The schema table against a value: types, ranges, required fields."""
+"""Checks of a value against the schema table: types, ranges, required fields."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from pyrunc.spec.schema import Node
 
 
-def structure(node: Node, value: object, pointer: str, problems: Capped) -> Any:  # has the type that the node says
-    """Compare a value with its node of the table and add what does not fit to ``problems``.
+def structure(node: Node, value: object, pointer: str, problems: Capped) -> Any:  # has the type of the node
+    """Compare a value with its node of the table and append each mismatch to ``problems``.
 
-    Returns what the rules can go on with: the value, or a copy without what does not fit, `NOTHING` when that is the
-    value itself.  A member is gone then, an item of an array is None, because indexes must not move.
+    Returns a value that the rules can use: the value itself, a copy without the mismatches, or
+    `NOTHING` if the value itself does not fit. A mismatching member is removed; an item of an array
+    becomes None, because indexes must not move.
     """
     kind = node[0]
     if kind == "object":
@@ -66,7 +67,7 @@ def _items(node: Node, value: list[object], pointer: str, problems: Capped) -> l
 
 
 def _entries(node: Node, value: dict[str, object], pointer: str, problems: Capped) -> dict[str, object]:
-    """What a map has, whatever the keys are."""
+    """The entries of a map with arbitrary keys."""
     strings, found = node is STRING, value
     for key, item in value.items():
         if not (strings and type(item) is str):
@@ -80,7 +81,7 @@ def _entries(node: Node, value: dict[str, object], pointer: str, problems: Cappe
 
 
 def _with(found: dict[str, object], value: dict[str, object], key: str, fit: object) -> dict[str, object]:
-    """``found`` with another value of a key, or without it; never ``value`` itself."""
+    """``found`` with a key changed or removed; copies ``value`` before the first change."""
     if found is value:
         found = dict(value)
     if fit is NOTHING:
@@ -101,7 +102,7 @@ def fits(node: Node, value: object) -> bool:
 
 
 def expectation(node: Node) -> str:
-    """A node in words, for messages."""
+    """The description of a node, for messages."""
     kind: str = node[0]
     if kind == "string" and node[1] is not None:
         return "one of " + ", ".join(filter(None, node[1]))
@@ -111,7 +112,7 @@ def expectation(node: Node) -> str:
 
 
 def without_unknown(node: Node, value: Any) -> Any:  # likewise
-    """A value that fits, without the members that the specification does not know."""
+    """A valid value without the members that the specification does not define."""
     kind = node[0]
     if kind == "object":
         return {key: without_unknown(node[1][key], item) for key, item in value.items() if key in node[1]}

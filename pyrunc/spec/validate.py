@@ -1,7 +1,8 @@
-"""Every problem of a config.json in one pass: its types against the table, then the rules a table cannot say.
+"""Report every problem of a config.json in one pass: first types, by the table, then the rules that
+a table cannot express.
 
-Nothing has been touched when this fails, so everything that can be known from the document alone is refused here
-rather than by a kernel that is half-way through making a container.
+Validation changes nothing on the host, so everything that the document alone decides is refused
+here, not by a kernel halfway through the creation of a container.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     HookKind = Literal["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
 
 
-ENTRIES_MAX = 16000  # engines have some dozen, a pod with many volumes some hundred
+ENTRIES_MAX = 16000  # engines write a few dozen, a pod with many volumes a few hundred
 _LISTS: tuple[Literal["devices", "maskedPaths", "readonlyPaths", "sysctl"], ...]
 _LISTS = ("devices", "maskedPaths", "readonlyPaths", "sysctl")
 _HOOKS: tuple[HookKind, ...] = tuple(schema.CONFIG[1]["hooks"][1])
@@ -34,14 +35,14 @@ _HOOKS: tuple[HookKind, ...] = tuple(schema.CONFIG[1]["hooks"][1])
 def check(config: Config, *, facts: Facts | None = None) -> Capped:
     """Validate a config.json (runtime-spec 1.3.0, Linux).
 
-    With ``facts`` (pyrunc.host.HostFacts) also against this host: labels fail closed where their LSM is absent.
-    Returns the warnings.  Raises ConfigError with every problem found.
+    With ``facts`` (pyrunc.host.HostFacts) also check it against this host: labels fail closed if
+    their LSM is absent. Returns the warnings. Raises ConfigError with every problem found.
     """
     report = Report(facts)
     config = structure(schema.CONFIG, config, "", report.problems)
     if type(config) is not dict or report.problems.full():
         raise ConfigError(report.problems)
-    # Go on with what has the right type, so that one run reports everything.
+    # Continue with the values of the right type, so that one run reports everything.
     report.reported = tuple(problem.pointer for problem in report.problems)
     if not few_entries(config, report):
         raise ConfigError(report.problems)
@@ -63,7 +64,7 @@ def check(config: Config, *, facts: Facts | None = None) -> Capped:
 
 
 def needs_userns_rules(config: Config, report: Report) -> bool:
-    """Whether anything in a config has to do with user namespaces, or should have: users other than root need one."""
+    """Whether a config uses user namespaces, or should: users other than root need one."""
     linux = config.get("linux", {})
     if "user" in report.namespaces or report.mapped or (report.facts is not None and report.facts.euid != 0):
         return True
@@ -71,7 +72,8 @@ def needs_userns_rules(config: Config, report: Report) -> bool:
 
 
 def few_entries(config: Config, report: Report) -> bool:
-    """Whether there is not too much to do: each of these is a step of the plan, or a program to run."""
+    """Whether the number of entries is acceptable: each entry is a step of the plan or a program to
+    run."""
     linux, hooks = config.get("linux", {}), config.get("hooks", {})
     total = len(config.get("mounts", ()))
     for name in _LISTS:
@@ -96,7 +98,8 @@ def general(config: Config, report: Report) -> None:
     hooks = config.get("hooks", {})
     for kind in _HOOKS:
         for pointer, hook in numbered(hooks.get(kind), f"/hooks/{kind}"):
-            # A relative path would be looked up by execve in whatever directory the runtime is (MUST be absolute).
+            # execve would resolve a relative path in the runtime's working directory (the
+            # specification says MUST be absolute).
             rules_process.absolute(hook.get("path"), f"{pointer}/path", report)
             rules_process.environment(hook.get("env"), f"{pointer}/env", report)
 
@@ -108,5 +111,5 @@ def _version(text: str, report: Report) -> None:
     elif numbers[0] != ours[0]:
         report.bad("/ociVersion", "version 1.x of the runtime specification", text)
     elif numbers[1] > ours[1]:
-        # Legal: whatever 1.x adds are keys, and unknown keys are to be ignored.
+        # Valid: a 1.x version can only add keys, and unknown keys are ignored.
         report.warn("/ociVersion", f"at most {SPEC_VERSION}", text, "fields that it does not know are ignored")

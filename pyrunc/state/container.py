@@ -1,4 +1,5 @@
-"""The directory of one container: its lock, its files, and what /proc and the cgroup say of its first process."""
+"""The directory of one container: its lock, its files, and the status of its first process from
+/proc and the cgroup."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pyrunc.state.document import AfterStart, Document, Report, Status
     from pyrunc.state.root import Root
 
-LOCK_TIMEOUT = 10.0  # seconds that a verb waits for another one to finish with the container
+LOCK_TIMEOUT = 10.0  # seconds that a verb waits for another one to release the container
 FRESH = 2.0  # seconds for which an empty directory may belong to a `create` that has just begun
 _FILE_FLAGS = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC
 _MAX_STATE = 64 << 20
@@ -41,8 +42,8 @@ class Container:
         self.id = id
         self.dir = f"{root.root}/{id}"
         self.data: Document = {}  # type: ignore[typeddict-item]  # until `load`, `reserve` or salvage.recover
-        self.fd = -1  # of the locked directory
-        self.backed_up = False  # intent.json was linked
+        self.fd = -1  # descriptor of the locked directory
+        self.backed_up = False  # intent.json is linked
 
     def reserve(self) -> None:
         """Take the id and lock the container.  The caller describes and saves it before any other side effect.
@@ -196,7 +197,7 @@ class Container:
             raise SysError(f"{self.dir}/state.json", "read", error.errno or 0) from error
 
     def looks_whole(self) -> bool:
-        """Whether state.json begins and ends as `save` writes it; if False, `load` decides."""
+        """Whether state.json begins and ends as `save` writes it; if not, `load` decides."""
         head = f'{{"version":{VERSION},"id":"{self.id}",'.encode()
         try:
             fd = posix.open(f"{self.id}/state.json", _FILE_FLAGS, dir_fd=self.root.fd)
@@ -215,9 +216,10 @@ class Container:
         return document.parse(self.read_bytes(name), self.id)
 
     def read_bytes(self, name: str) -> bytes:
-        """The bytes of a file of ours.
+        """Read one of our files.
 
-        Raises OSError, and ValueError if it is not a regular file; no link is followed, no fifo waited for.
+        Raises OSError, and ValueError if it is not a regular file; symbolic links are not followed,
+        fifos not waited for.
         """
         try:
             fd = posix.open(f"{self.id}/{name}", _FILE_FLAGS, dir_fd=self.root.fd)
@@ -315,7 +317,7 @@ class Container:
     # -- status ----------------------------------------------------------------------------------------------
 
     def creating(self) -> bool:
-        """Whether the pyrunc that creates this container is still at work."""
+        """Whether the pyrunc that creates this container is still running."""
         creator = self.data.get("runtime")
         if self.data["status"] != "creating" or not creator:
             return False
@@ -328,7 +330,8 @@ class Container:
         return self.this_boot()
 
     def this_boot(self) -> bool:
-        """Whether the container is of this boot; otherwise its pid and cgroup are meaningless."""
+        """Whether the container was created since the last boot; otherwise its pid and cgroup are
+        meaningless."""
         recorded = self.data.get("bootid")
         return not recorded or recorded == boot_id()
 
@@ -369,14 +372,14 @@ class Container:
     def cgroup_directory(self) -> str:
         """The directory of the container's cgroup, "" if it has none; it may not exist.
 
-        In our mount namespace the hierarchy may be mounted at another place than in the one of `create`.
+        Our mount namespace may have the hierarchy at another mount point than `create`'s.
         """
         directory: str = self.data.get("cgroup_dir", "")
         if directory and not fs.exists(directory):
             from pyrunc import host
 
             facts = host.snapshot()
-            path = self.data.get("cgroup")  # damaged by hand, perhaps
+            path = self.data.get("cgroup")  # may have been damaged by hand
             directory = facts.cgroup_dir(path) if path and facts.cgroup2_mount else ""
         return directory
 
@@ -446,7 +449,7 @@ class Container:
         return True
 
     def keeps_cgroup(self) -> bool:
-        """Whether the container's cgroup is older than the container, and outlives it."""
+        """Whether the container's cgroup existed before the container and outlives it."""
         made = self.data.get("cgroup_made")
         return made is not None and self.data.get("cgroup") not in made
 
@@ -456,7 +459,8 @@ def _rmdir_at(dir_fd: int, name: str) -> None:
 
 
 def _empty(fd: int, depth: int) -> None:
-    """Remove the content of a directory, except state.json and intent.json at the top.  No link is followed."""
+    """Remove the content of a directory, except state.json and intent.json at the top. Follows no
+    links."""
     for name in posix.listdir(fd):
         if depth < 3 or name not in ("state.json", "intent.json"):
             _remove(fd, name, depth)
