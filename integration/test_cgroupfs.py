@@ -36,7 +36,7 @@ def driver() -> Cgroupfs:
 
 @pytest.fixture
 def top(driver: Cgroupfs) -> Iterator[str]:
-    """A cgroup name nobody else uses; whatever a test leaves below it is removed."""
+    """The name of an unused cgroup; everything below it is removed after the test."""
     path = f"/pyrunc-test-{os.getpid():x}-{time.monotonic_ns():x}"
     yield path
     with contextlib.suppress(PyruncError):
@@ -47,7 +47,7 @@ def top(driver: Cgroupfs) -> Iterator[str]:
 
 @pytest.fixture
 def child(driver: Cgroupfs) -> Iterator[Child]:
-    """``child(path, *argv)``: a process in a cgroup; ended after the test."""
+    """``child(path, *argv)``: start a process in a cgroup; it is ended after the test."""
     made: list[subprocess.Popen[bytes]] = []
 
     def start(path: str, *argv: str) -> subprocess.Popen[bytes]:
@@ -91,7 +91,8 @@ def test_create_and_remove(driver: Cgroupfs, top: str) -> None:
 
 
 def test_a_fork_lands_in_the_descriptor(driver: Cgroupfs, top: str, child: Child) -> None:
-    """The O_PATH descriptor is what clone3(CLONE_INTO_CGROUP) gets; here openat through it must reach the cgroup."""
+    """clone3(CLONE_INTO_CGROUP) gets the O_PATH descriptor; here openat(2) through it must reach
+    the cgroup."""
     fd = driver.create(top, {})
     try:
         procs = os.open("cgroup.procs", os.O_RDONLY, dir_fd=fd)
@@ -142,7 +143,8 @@ def test_threaded(driver: Cgroupfs, top: str) -> None:
 
 
 def test_remove_deep_nesting(driver: Cgroupfs, top: str) -> None:
-    """What a container made below its own cgroup goes with it, also where no path is long enough to name it."""
+    """Cgroups that a container created below its own are removed with it, even if no path is long
+    enough to name them."""
     make(driver, top)
     fd, name, depth = os.open(driver.dir(top), os.O_RDONLY), "x" * 200, 30
     for _ in range(depth):
@@ -238,7 +240,7 @@ def test_kill_reaches_all_below(driver: Cgroupfs, top: str, child: Child, number
 
 
 def test_kill_of_a_frozen_cgroup_leaves_it_frozen(driver: Cgroupfs, top: str, child: Child) -> None:
-    """A signal other than SIGKILL is for after the resume; SIGKILL takes effect at once."""
+    """A signal other than SIGKILL is delivered after the thaw; SIGKILL takes effect at once."""
     make(driver, top)
     scripts = [child(top, "sh", "-c", "trap 'exit 3' TERM; echo x; while :; do read _; done") for _ in range(2)]
     assert [process.stdout.read(2) for process in scripts] == [b"x\n"] * 2  # type: ignore[union-attr]
@@ -272,7 +274,7 @@ def test_remove_waits_for_processes_that_end(driver: Cgroupfs, top: str, child: 
 
 # --- devices ----------------------------------------------------------------------------------------------------------
 
-# Opened by a process in the cgroup, which prints the errno (0: it could).
+# A process in the cgroup opens it and prints the errno (0: success).
 OPEN = """
 import os, sys
 for name, flags in zip(sys.argv[1::2], sys.argv[2::2]):
@@ -286,7 +288,8 @@ for name, flags in zip(sys.argv[1::2], sys.argv[2::2]):
 
 @pytest.fixture
 def node(tmp_path: Path) -> str:
-    """A device without a driver (60 is for local use): ENXIO means that the program let the open pass."""
+    """A device without a driver (60 is for local use): ENXIO means that the program allowed the
+    open."""
     os.mknod(tmp_path / "node", 0o20666, os.makedev(60, 11))
     return str(tmp_path / "node")
 
@@ -346,7 +349,7 @@ def test_rules_above_stay_in_force(driver: Cgroupfs, top: str, child: Child, nod
 
 
 def test_thousands_of_rules(driver: Cgroupfs, top: str, child: Child, node: str) -> None:
-    """The verifier walks a program in steps that grow with the rules, not with their square."""
+    """The verifier's steps grow linearly with the rules, not with their square."""
     many: list[DeviceRule]
     many = [{"allow": True, "type": "c", "major": 60 + n % 4000, "minor": n, "access": "rw"} for n in range(3000)]
     attach(driver, top, [DENY, {"allow": True, "type": "c", "major": 60, "minor": 11, "access": "r"}, *many])

@@ -42,7 +42,8 @@ def test_absolute_path(container: Make, box: Box) -> None:
 
 
 def _remove(box: Box) -> None:
-    """Parents of a path given by the engine are the engine's: runc leaves them, and so may others."""
+    """Remove parents of a path that the engine chose. They belong to the engine: runc leaves them,
+    and other runtimes may."""
     for group in box.cgroups():
         group.rmdir()
 
@@ -76,7 +77,7 @@ def test_everything_of_the_container_is_in_its_cgroup(container: Make) -> None:
 
 
 def test_runtime_is_not_left_inside(container: Make) -> None:
-    """Only init is charged to the container; no helper of the runtime stays."""
+    """Only init is charged to the container; no helper of the runtime remains in its cgroup."""
     one = container("exit", "0")
     one.create()
     assert (one.cgroup / "cgroup.procs").read_text().split() == [str(one.pid)]
@@ -84,7 +85,7 @@ def test_runtime_is_not_left_inside(container: Make) -> None:
 
 
 def test_delete_removes_child_cgroups(container: Make, box: Box) -> None:
-    """systemd in a container makes groups of its own."""
+    """systemd in a container creates cgroups of its own."""
     one = container("signals", "60")
     one.create()
     one.start()
@@ -107,7 +108,7 @@ def test_existing_empty_cgroup_is_used(container: Make, box: Box) -> None:
 @pytest.mark.pyrunc_only("runc removes it; crun's containers are killed from the second one on")
 @pytest.mark.parametrize("force", [False, True])
 def test_a_cgroup_that_stays_can_be_used_again(container: Make, box: Box, force: bool) -> None:
-    """Some kernels kill whatever is cloned into a cgroup whose cgroup.kill was ever written."""
+    """Some kernels kill everything that is cloned into a cgroup whose cgroup.kill was ever written."""
     one = container("fork", "1", "--", "signals", "60")
     one.cgroup.mkdir()
     box.own_cgroups.add(one.cgroup)
@@ -126,7 +127,7 @@ def test_a_cgroup_that_stays_can_be_used_again(container: Make, box: Box, force:
 @pytest.mark.pyrunc_only("runc and crun give up after a while")
 @pytest.mark.parametrize("how", ["delete", "kill"])
 def test_a_process_without_its_first_thread_is_killed(container: Make, how: str) -> None:
-    """cgroup.kill does not reach it, nor does the end of init when the pid namespace is the host's."""
+    """cgroup.kill misses such a process, and so does the end of init in the host's pid namespace."""
     one = container("signals", "60")
     spaces = one.bundle.config["linux"]["namespaces"]
     one.bundle.config["linux"]["namespaces"] = [item for item in spaces if item["type"] != "pid"]
@@ -185,7 +186,8 @@ def test_every_missing_controller_field(container: Make, refused: Refused) -> No
 
 @pytest.mark.skipif("pids" in controllers(), reason="the pids controller is here")
 def test_no_limit_needs_no_controller(container: Make, box: Box) -> None:
-    """What podman before 5.5 writes for `--pids-limit=-1`; 1.3.0 of the specification made a limit of it."""
+    """podman before 5.5 writes this for `--pids-limit=-1`; version 1.3.0 of the specification made
+    it a limit."""
     resources = {"devices": [], "pids": {"limit": 0}}
     edits: dict[str, Any] = {"/ociVersion": "1.0.2", "/linux/resources": resources}
     if not box.runtime.is_pyrunc and box.runtime.name != "crun":
@@ -213,7 +215,7 @@ def test_pids_limit_0(container: Make, version: str, expected: str) -> None:
 
 
 def test_values_that_mean_unset_need_no_controller(container: Make) -> None:
-    """docker sends zeros for everything it was not asked for."""
+    """docker sends zeros for every unset option."""
     edits: dict[str, Any] = {
         "/linux/resources/memory": {},
         "/linux/resources/cpu": {"shares": 0},

@@ -1,4 +1,4 @@
-"""`events`: statistics in runc's shape, OOM kills, and the end."""
+"""`events`: statistics in runc's format, OOM kills, and the end of the container."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def stats(one: Container) -> dict[str, Any]:
     return data
 
 
-# What runc has since 1.2.
+# Added in runc 1.2.
 NEWER = ("/cpu/psi", "/memory/psi", "/blkio/psi", "/memory/usage/max")
 
 
 def paths(value: Any, at: str = "") -> set[str]:
-    """Every key of a document with its way, and what kind of value it has."""
+    """Every key of a document with its path and the type of its value."""
     if isinstance(value, dict):
         value = {key: item for key, item in value.items() if f"{at}/{key}" not in NEWER}
     if isinstance(value, dict) and value:
@@ -53,7 +53,7 @@ def paths(value: Any, at: str = "") -> set[str]:
 
 
 def _served(path: Path) -> bool:
-    """Whether a pressure file is there and can be read: PSI may be switched off."""
+    """Whether a pressure file exists and is readable: PSI may be switched off."""
     try:
         return bool(path.read_text())
     except OSError:
@@ -88,7 +88,8 @@ def test_statistics_of_all_controllers(container: Make) -> None:
 
 
 def writing(container: Make, box: Box) -> Container:
-    """A container that has written to a disk and read, where that is counted: no figure that runc omits is zero."""
+    """A container that has written to and read from a disk whose I/O is accounted: runc omits no
+    figure, because none is zero."""
     if not own_disk() or "io" not in controllers():
         return running(container)
     write = "dd if=/dev/zero of=/mnt/data bs=4k count=4 oflag=direct conv=notrunc 2>/dev/null"
@@ -180,7 +181,8 @@ def test_following_ends_with_the_container(container: Make) -> None:
 
 @pytest.mark.pyrunc_only("runc 1.1.5 cannot watch without the memory controller")
 def test_the_interval_is_kept(container: Make) -> None:
-    """The end is noticed at once, not at the next interval; nothing is printed before the first one."""
+    """The end of the container is noticed at once, not at the next interval; nothing is printed
+    before the first interval."""
     one = running(container)
     child = follow(one, "--interval=1h")
     time.sleep(0.2)

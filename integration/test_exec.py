@@ -1,4 +1,4 @@
-"""`exec`: what a second process of a container gets, how it can be asked for, and how it ends."""
+"""`exec`: the properties of an additional process, the ways to request it, and how it ends."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def run(one: Container, *args: str, flags: tuple[str, ...] = (), check: bool = T
 
 
 def process_file(one: Container, **changes: Any) -> str:
-    """A process.json as engines write it: everything of config.json's process, changed."""
+    """A process.json as engines write it: the complete process of config.json, modified."""
     process = {**one.bundle.config["process"], "args": ["/probe", "report"], **changes}
     path = one.box.path / "process.json"
     path.write_text(json.dumps({key: value for key, value in process.items() if value is not DELETE}))
@@ -104,7 +104,8 @@ def detached(one: Container, *args: str, flags: tuple[str, ...] = ()) -> int:
 
 
 def end(pid: int) -> None:
-    """Kill and reap a detached process, as a shim does: until then its container's pid namespace cannot end."""
+    """Kill and reap a detached process, as a shim does: the container's pid namespace cannot end
+    before."""
     os.kill(pid, signal.SIGKILL)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 
@@ -157,7 +158,8 @@ def test_cap_is_not_inheritable(container: Make) -> None:
 
 
 def test_host_namespaces(container: Make) -> None:
-    """Without pid, network ... namespaces of its own the container is in the caller's, and so is the process."""
+    """Without its own pid, network ... namespaces the container is in the caller's, and so is the
+    process."""
     one = started(container, edits={"/linux/namespaces": [{"type": "mount"}], "/hostname": DELETE})
     seen = run(one, "/probe", "report").report
     for kind in ("pid", "net", "ipc", "uts", "cgroup"):
@@ -175,7 +177,7 @@ def test_no_mount_namespace(container: Make) -> None:
 
 
 def test_created_container(container: Make) -> None:
-    """Also before `start`: engines set things up this way."""
+    """It works before `start` as well: engines set things up this way."""
     one = container("sleep", "600")
     one.create()
     assert run(one, "/probe", "say", "early").out == "early\n"
@@ -215,7 +217,7 @@ def test_a_name_in_passwd_does_not_win(container: Make) -> None:
     "user", ["1:", ":1", "+1", " 1", "4294967295", "4294967296", "root", "-1", "1:-1", "1:2:3", "1:x"]
 )
 def test_users_that_are_no_numbers(container: Make, user: str) -> None:
-    """CVE-2026-30892: a lenient parser made root of such."""
+    """CVE-2026-30892: a lenient parser turned such users into root."""
     one = started(container)
     if user == "4294967296" and not one.box.runtime.is_pyrunc:
         pytest.skip("runc 1.1.5 makes root of it")
@@ -266,7 +268,7 @@ def test_process_file_is_relative_to_the_working_directory(container: Make) -> N
 
 
 def test_no_new_privileges_is_the_process_files(container: Make) -> None:
-    """Engines leave the field out when it is false."""
+    """Engines omit the field if it is false."""
     one = started(container, edits={"/process/noNewPrivileges": True})
     path = process_file(one, noNewPrivileges=DELETE)
     assert status_field(one.call("exec", "-p", path, one.id).report, "NoNewPrivs") == "0"
@@ -321,13 +323,13 @@ def test_exit_codes(container: Make) -> None:
 def test_programs_that_are_not_there(
     container: Make, box: Box, args: list[str], words: list[str], detach: tuple[str, ...]
 ) -> None:
-    """The words that podman and containerd make 127 and 126 of, on stderr and in the log."""
+    """podman and containerd map these words, on stderr and in the log, to exit codes 127 and 126."""
     one = started(container)
     script = one.bundle.rootfs / "run.sh"
     script.write_text("#!/no/such/interpreter\n")
     script.chmod(0o755)
     if args == ["/run.sh"] and not box.runtime.is_pyrunc:
-        # The peers do not wait for the execve: the words are on the stderr of the process only.
+        # The peers do not wait for the execve: the words are only on the stderr of the process.
         result = run(one, *args, check=False)
         assert words[0] in result.err or box.runtime.name == "crun"
         return
@@ -346,7 +348,7 @@ def test_programs_that_are_not_there(
 
 
 def test_a_working_directory_that_is_not_there(container: Make) -> None:
-    """By these words podman and docker exit with 127."""
+    """podman and docker exit with 127 for these words."""
     one = started(container)
     result = run(one, "/probe", "report", flags=("--cwd", "/nonexistent"), check=False)
     assert result.rc == 255
@@ -390,7 +392,7 @@ def test_paused(container: Make) -> None:
 
 
 def frozen(one: Container, *args: str) -> tuple[subprocess.Popen[bytes], int]:
-    """An exec whose process was born frozen: the caller, and the process's host pid."""
+    """An exec whose process was created frozen: the caller, and the host pid of the process."""
     (one.cgroup / "cgroup.freeze").write_text("1")
     wait_until(lambda: "frozen 1" in (one.cgroup / "cgroup.events").read_text(), "frozen")
     argv = one.box.runtime.argv("--root", str(one.box.root), "exec", "--ignore-paused", one.id, *args)
@@ -406,7 +408,8 @@ def frozen(one: Container, *args: str) -> tuple[subprocess.Popen[bytes], int]:
 
 @pytest.mark.pyrunc_only("runc's process is another program of its own")
 def test_nothing_of_the_host_can_be_written_through_it(container: Make) -> None:
-    """CVE-2019-5736: the process that enters is a sealed copy in memory, and not dumpable (CVE-2016-9962)."""
+    """CVE-2019-5736: the process that enters is a sealed copy in memory, and it is not dumpable
+    (CVE-2016-9962)."""
     one = started(container)
     child, pid = frozen(one, "/probe", "say", "x")
     try:
@@ -438,7 +441,8 @@ def test_interrupted_before_the_program_runs(container: Make) -> None:
 
 @pytest.mark.parametrize("privileged", [False, True])
 def test_what_leads_out_cannot_be_seen_from_inside(container: Make, privileged: bool) -> None:
-    """CVE-2016-9962: from the moment it is in the pid namespace; even where the container may trace everybody."""
+    """CVE-2016-9962: from the moment it is in the pid namespace, even if the container may trace
+    every process."""
     caps = own_bounding_caps() if privileged else DEFAULT_CAPS
     edits = {f"/process/capabilities/{kind}": caps for kind in ("bounding", "effective", "permitted")}
     one = container(edits={**edits, "/process/args": ["/bin/sh", "-c", WATCH]})
@@ -449,7 +453,8 @@ def test_what_leads_out_cannot_be_seen_from_inside(container: Make, privileged: 
     seen = (one.bundle.rootfs / "seen").read_text().splitlines()
     assert seen, "it has looked"
     ways = ("mnt:", "net:", "pid:", "uts:", "cgroup:")
-    # The container's own cgroup namespace is entered last, from inside (plan/exec.py): it leads nowhere else.
+    # The container's own cgroup namespace is entered last, from inside (plan/exec.py): it gives
+    # access to nothing else.
     own = os.readlink(f"/proc/{one.pid}/ns/cgroup")
     assert own != os.readlink("/proc/self/ns/cgroup")
     assert not [link for link in seen if link.startswith(ways) and link != own]
@@ -460,7 +465,7 @@ WATCH = "while :; do ls -l /proc/[0-9]*/fd/* 2>/dev/null | sed -n 's/.* -> //p' 
 
 @pytest.mark.pyrunc_only("runc 1.1.5 does not end there")
 def test_seccomp_agent(container: Make, agent: Agent) -> None:
-    """A listener of its own for every process."""
+    """Each process has its own listener."""
     edits = profile(rule("sethostname", "SCMP_ACT_NOTIFY"), listenerPath=str(agent.path), listenerMetadata="meta")
     one = container("sleep", "600", edits=edits)
     one.create()
@@ -538,7 +543,7 @@ def test_preserve_fds(container: Make, box: Box) -> None:
 
 @pytest.mark.pyrunc_only("runc passes them to init only")
 def test_listen_fds(container: Make) -> None:
-    """Socket activation of a process beside init: its pid is not 1."""
+    """Socket activation of a process other than init: its pid is not 1."""
     one = started(container)
     seen = run(one, "/probe", "report", wrap=["/bin/sh", "-c", LISTEN, "sh"]).report
     assert {"LISTEN_FDS=2", f"LISTEN_PID={seen['pid']}"} <= set(seen["env"])
@@ -622,7 +627,7 @@ def test_pidfd_socket(container: Make, box: Box) -> None:
 
 
 class Interactive:
-    """`exec -t` on a pty of ours, as in a user's terminal."""
+    """`exec -t` on a pty of the test, as in a user's terminal."""
 
     def __init__(self, one: Container, *args: str) -> None:
         self.master, self.slave = pty.openpty()

@@ -1,4 +1,5 @@
-"""The six kinds of hooks: order, place, state on stdin, environment, directory, timeouts, and what a failure undoes."""
+"""The six kinds of hooks: order, namespaces, state on stdin, environment, directory, timeouts, and
+the effect of a failure."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ def shell(script: str, **more: Any) -> dict[str, Any]:
 
 
 def recorder(path: Path, kind: str, inside: bool = False) -> dict[str, Any]:
-    """A hook that stores what it sees in a directory: of the host, or /rec of the container."""
+    """A hook that records what it sees in a directory of the host, or in /rec of the container."""
     at = "/rec" if inside else str(path)
     return shell(
         f"cat >{at}/{kind}.state; pwd >{at}/{kind}.cwd; /bin/cat /proc/self/environ >{at}/{kind}.env; "
@@ -35,7 +36,7 @@ def recorder(path: Path, kind: str, inside: bool = False) -> dict[str, Any]:
 
 @pytest.fixture
 def lived(container: Make, box: Box) -> tuple[Container, Path]:
-    """A container that went through its whole life with one recording hook of every kind."""
+    """A container that has gone through its whole lifecycle with one recording hook of every kind."""
     record = box.path / "record"
     record.mkdir()
     one = container("say", "program", "--", "ls", "/rec")
@@ -78,7 +79,7 @@ def test_order(lived: tuple[Container, Path]) -> None:
 def test_state_on_stdin(lived: tuple[Container, Path], kind: str, status: str) -> None:
     one, record = lived
     if kind == "prestart" and not one.box.runtime.is_pyrunc:
-        status = "creating"  # runc; crun and the conformance suite have it as we do
+        status = "creating"  # runc; crun and the conformance suite agree with us
     state = json.loads((record / f"{kind}.state").read_text())
     assert state["id"] == one.id
     assert state["bundle"] == str(one.bundle.path)
@@ -113,7 +114,7 @@ def test_container_hooks_run_in_the_containers_namespaces(lived: tuple[Container
 
 
 def variables(record: Path, kind: str) -> dict[str, str]:
-    """The environment that a recorder saw, without what its shell adds."""
+    """The environment that a recorder saw, without its shell's additions."""
     items = (record / f"{kind}.env").read_text().split("\0")
     found = dict(item.split("=", 1) for item in items if item)
     return {name: value for name, value in found.items() if name not in ("PWD", "SHLVL", "_", "OLDPWD")}
@@ -130,7 +131,8 @@ def test_host_hooks_get_the_runtimes_environment(lived: tuple[Container, Path], 
 
 
 def test_create_container_hooks_get_nothing(lived: tuple[Container, Path]) -> None:
-    """They run a program of the host on the container's mounts: neither the caller's variables nor the image's."""
+    """They execute a program of the host on the container's mounts: they get neither the caller's
+    variables nor the image's."""
     one, record = lived
     seen = variables(record, "createContainer")
     assert "LD_PRELOAD" not in seen
@@ -139,7 +141,7 @@ def test_create_container_hooks_get_nothing(lived: tuple[Container, Path]) -> No
 
 
 def test_start_container_hooks_get_the_programs(lived: tuple[Container, Path]) -> None:
-    """Also the HOME that the program gets when config.json does not say."""
+    """They also get the HOME that the program gets if config.json has none."""
     one, record = lived
     seen = variables(record, "startContainer")
     assert seen["LD_PRELOAD"] == "/evil.so" and seen["PATH"] != "/usr/bin:/bin" and "OF_THE_CALLER" not in seen
@@ -158,7 +160,7 @@ def test_an_empty_environment_is_none(container: Make, box: Box, kind: str) -> N
     if kind == "startContainer" and not box.runtime.is_pyrunc and box.runtime.name != "crun":
         pytest.skip("runc takes an empty list for none given here, though not for the other kinds")
     one.run()
-    busybox = {"PATH": "/sbin:/usr/sbin:/bin:/usr/bin"}  # what its shell exports when there is none
+    busybox = {"PATH": "/sbin:/usr/sbin:/bin:/usr/bin"}  # its shell exports this if there is none
     assert variables(out, kind) == (busybox if kind == "startContainer" else {})
 
 
@@ -218,7 +220,7 @@ def test_failure_undoes_create(container: Make, box: Box, refused: Refused, kind
     }
     result = container("exit", "0", edits={"/hooks": hooks}).create(check=False)
     assert "3" in result.err
-    if box.runtime.name != "crun":  # which says neither what the hook printed nor which one it was
+    if box.runtime.name != "crun":  # crun prints neither the hook's output nor its name
         assert "said so" in result.err
         assert f"error running {kind} hook #0: " in result.err
     refused(result, f"/hooks/{kind}/0")
@@ -244,11 +246,11 @@ def test_failing_start_container(container: Make, box: Box) -> None:
 
 
 def destroyed(one: Container) -> None:
-    """A failed start leaves nothing of the container; engines then delete it, and must get the
-    usual error."""
+    """A failed start removes the container. Engines delete it afterwards, and must get the usual
+    error."""
     assert "does not exist" in one.call("state", one.id, check=False).err
     again = one.delete(check=False)
-    if one.box.runtime.name != "crun":  # which says that it cannot open a directory
+    if one.box.runtime.name != "crun":  # crun reports that it cannot open a directory
         assert again.rc == 1 and "does not exist" in again.err
     assert one.id not in one.box.runtime.call("list", "-q").out
 
@@ -271,7 +273,7 @@ def test_failing_poststart_destroys_the_container(container: Make, box: Box) -> 
 
 
 def test_a_program_that_cannot_be_executed_leaves_a_stopped_container(container: Make, box: Box) -> None:
-    """No hook failed: the container is there to be looked at and deleted, as with the others."""
+    """No hook failed: the container remains for inspection and `delete`, as with the peers."""
     out = box.path / "out"
     one = container(edits={"/hooks/poststop": [shell(f"echo stop >>{out}")], "/process/args": ["/run.sh"]})
     one.bundle.rootfs.joinpath("run.sh").write_text("#!/no/such/interpreter\n")
@@ -335,7 +337,7 @@ def test_a_hook_within_its_timeout(container: Make) -> None:
 
 
 def test_a_hook_that_reads_nothing(container: Make) -> None:
-    """Writing the state to a hook that has gone is not an error, whatever its size."""
+    """Writing the state to a hook that has ended is not an error, whatever its size."""
     edits = {"/annotations": {"big": "x" * 300_000}, "/hooks/createRuntime": [{"path": "/bin/true"}]}
     edits["/hooks/createContainer"] = [{"path": "/bin/true"}]
     edits["/hooks/poststop"] = [{"path": "/bin/true"}]
@@ -379,7 +381,7 @@ def test_create_container_sees_the_host_and_its_root(container: Make, box: Box) 
 
 
 def test_prestart_can_use_the_network_namespace(container: Make, box: Box) -> None:
-    """What CNI and docker's libnetwork do: enter /proc/PID/ns/net."""
+    """As CNI and docker's libnetwork do: enter /proc/PID/ns/net."""
     out = box.path / "out"
     script = f"pid=$(tr -d ' \\n' | sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); readlink /proc/$pid/ns/net >{out}"
     one = container("report", edits={"/hooks/prestart": [shell(script, env=["PATH=/usr/bin:/bin"])]})

@@ -1,4 +1,5 @@
-"""create, start, state, kill, delete: the rules of a container's life, wrong states, ids, exit codes and messages."""
+"""create, start, state, kill, delete: the rules of a container's lifecycle, wrong states, ids, exit
+codes and messages."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def test_run_gives_output_and_exit_code(container: Make) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGUSR1])
 def test_run_of_a_killed_program_is_128_plus_signal(container: Make, number: int) -> None:
-    # pid 1 of a pid namespace cannot kill itself with a signal it does not handle: without one it can
+    # pid 1 of a pid namespace cannot kill itself with a signal that it does not handle; without one
+    # it can
     made = container("kill", str(int(number)))
     spaces = made.bundle.config["linux"]["namespaces"]
     made.bundle.config["linux"]["namespaces"] = [item for item in spaces if item["type"] != "pid"]
@@ -45,7 +47,7 @@ def test_a_whole_life(container: Make, box: Box) -> None:
     assert one.status == "running"
     assert one.kill("USR1").out == ""
     one.wait_output('"number":10')
-    one.kill()  # default: TERM
+    one.kill()  # default: SIGTERM
     assert one.wait() == 128 + signal.SIGTERM
     state = one.state()
     assert (state["status"], state.get("pid", 0)) == ("stopped", 0)
@@ -105,7 +107,7 @@ def test_pid_file_replaces_an_old_one(container: Make, box: Box) -> None:
 
 @pytest.mark.parametrize("detach", [(), ("--detach",)], ids=["foreground", "detach"])
 def test_pid_file_of_a_run_that_fails(container: Make, box: Box, detach: tuple[str, ...]) -> None:
-    """Also after the container was created, the number of a process that is gone is not left to the caller."""
+    """The number of an ended process is not left to the caller, even if the container was created."""
     hook = {"path": "/no/such/hook"}
     one, path = container(edits={"/hooks/poststart": [hook]}), box.path / "run.pid"
     one.bundle.save()
@@ -206,7 +208,8 @@ def test_kill_of_a_stopped_container(container: Make) -> None:
 
 
 def test_kill_all_of_a_stopped_container(container: Make) -> None:
-    """containerd's CRI sends ``kill --all ID 9`` after init has ended: what is left in the cgroup dies, no error."""
+    """containerd's CRI sends ``kill --all ID 9`` after init has ended: the remaining processes of
+    the cgroup die, without an error."""
     one = container("exit", "0")
     one.create()
     one.start()
@@ -256,14 +259,15 @@ def test_kill_reaches_a_created_container(container: Make) -> None:
 @pytest.mark.parametrize("given", ["HUP", "INT", "QUIT", "TERM"])
 @pytest.mark.parametrize("filter", ["none", "early", "late"])
 def test_what_ends_a_program_ends_a_created_container(container: Make, box: Box, given: str, filter: str) -> None:
-    """The kernel drops signals for a pid 1 without handlers, also in a container that waits for start."""
+    """The kernel drops signals to a pid 1 without handlers, even while the container waits for
+    start."""
     if box.runtime.name == "crun":
         pytest.skip("crun's init ignores all but KILL while it waits")
     one = container("exit", "0")
     if filter != "none":
         one.bundle.config["process"]["noNewPrivileges"] = filter == "late"
         calls = {"names": ["rt_sigaction", "rt_sigreturn"], "action": "SCMP_ACT_ERRNO"}
-        if not box.runtime.is_pyrunc:  # whose init is not a Go program
+        if not box.runtime.is_pyrunc:  # their init is not a Go program
             calls = {"names": ["chroot"], "action": "SCMP_ACT_ERRNO"}
         one.bundle.config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [calls]}
     one.create()
@@ -279,7 +283,7 @@ def test_what_ends_a_program_ends_a_created_container(container: Make, box: Box,
 
 
 def test_a_programs_own_signals_do_not_end_a_created_container(container: Make) -> None:
-    """And what ended it while it waited is the program's again once there is one."""
+    """The signals that would have ended the waiting container are the program's again."""
     one = container("signals", "60")
     one.create()
     for given in ("USR1", "WINCH", "CHLD", "CONT"):
@@ -555,7 +559,8 @@ def test_init_killed_while_created(container: Make) -> None:
 
 
 def test_pid_reuse_is_noticed(container: Make, box: Box) -> None:
-    """A state file whose pid now belongs to another process: stopped, and nothing is killed."""
+    """The pid in the state now belongs to another process: the container is stopped, and nothing is
+    killed."""
     one = container("exit", "0")
     one.create()
     one.start()
@@ -600,7 +605,7 @@ def test_empty_environment_works(container: Make) -> None:
 
 
 def test_empty_runtime_dir_counts_as_unset(box: Box) -> None:
-    """podman calls with XDG_RUNTIME_DIR="" and no --root."""
+    """podman sets XDG_RUNTIME_DIR="" and does not pass --root."""
     result = box.runtime.call("state", f"{box.prefix}-nothing", env={"XDG_RUNTIME_DIR": ""})
     assert result.rc == 1
     assert "does not exist" in result.err
@@ -683,7 +688,7 @@ def test_features(box: Box) -> None:
 
 
 def test_default_cgroup_and_root(container: Make, box: Box) -> None:
-    """Without cgroupsPath, the container gets a cgroup named after its id."""
+    """Without cgroupsPath the container's cgroup is named after its id."""
     from integration.harness import DELETE
 
     one = container("report", edits={"/linux/cgroupsPath": DELETE, "/linux/namespaces/5": DELETE})

@@ -1,4 +1,5 @@
-"""Limits that bite: what a container can no longer do, as its processes and the kernel's counters see it."""
+"""Limits that take effect: what a container can no longer do, seen by its processes and by the
+kernel's counters."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ MIB = 1 << 20
 
 
 def limited(container: Make, resources: dict[str, Any], *args: str) -> Container:
-    """A container of a busybox command, or of the probe's `signals`, under these limits."""
+    """A container with these limits that runs a busybox command, or the probe's `signals`."""
     edits: dict[str, Any] = {"/linux/resources": {"devices": [{"allow": False, "access": "rwm"}], **resources}}
     if args:
         edits["/process/args"] = list(args)
@@ -31,7 +32,7 @@ def flat(one: Container, file: str) -> dict[str, int]:
 
 
 def own_disk() -> str:
-    """``major:minor`` of the disk below this test's files, "" when they are on none that io.max takes."""
+    """``major:minor`` of the disk with this test's files, "" if io.max accepts none."""
     device = os.stat(os.environ.get("PYRUNC_TEST_TMP", "/var/tmp")).st_dev
     name = f"{os.major(device)}:{os.minor(device)}"
     path = Path(f"/sys/dev/block/{name}")
@@ -46,7 +47,7 @@ def own_disk() -> str:
 
 @pytest.mark.needs_controller("memory")
 def test_program_over_its_memory_is_killed(container: Make) -> None:
-    """tail keeps all of a line that does not end."""
+    """tail keeps the whole of an endless line in memory."""
     resources = {"memory": {"limit": 16 * MIB, "swap": 16 * MIB}}
     one = limited(container, resources, "/bin/tail", "-n", "1", "/dev/zero")
     one.create()
@@ -85,7 +86,7 @@ def test_one_mebibyte_starts_a_static_program(container: Make) -> None:
 @pytest.mark.needs_controller("memory")
 @pytest.mark.pyrunc_only("its error is another")
 def test_too_little_for_the_program_is_named(container: Make, box: Box) -> None:
-    """The program's image does not fit; `run` says so, not only "killed"."""
+    """The program's image does not fit; `run` reports that, not only "killed"."""
     result = limited(container, {"memory": {"limit": 4096, "swap": 4096}}, "/bin/true").run(check=False)
     assert result.rc != 0
     assert "memory" in result.err and "/linux/resources/memory/limit" in result.err, result
@@ -94,7 +95,8 @@ def test_too_little_for_the_program_is_named(container: Make, box: Box) -> None:
 @pytest.mark.needs_controller("memory")
 @pytest.mark.pyrunc_only("runc sets the limit before its own set-up as well, and reports something else")
 def test_what_is_copied_up_counts_against_the_limit(container: Make) -> None:
-    """It is the image's, in memory: 200 MB of it were copied before the limit of 16 was in force."""
+    """The copied files belong to the container's memory: 200 MB were copied before the limit of 16
+    MB applied."""
     one = limited(container, {"memory": {"limit": 16 * MIB, "swap": 16 * MIB}}, "/bin/true")
     (one.bundle.rootfs / "full").mkdir()
     with open(one.bundle.rootfs / "full/big", "wb") as file:
@@ -108,7 +110,7 @@ def test_what_is_copied_up_counts_against_the_limit(container: Make) -> None:
 
 @pytest.mark.needs_controller("memory")
 def test_init_is_charged_to_the_container(container: Make) -> None:
-    """Only the waiting init, and little of it: no interpreter is charged (docs/adr/0002)."""
+    """Only the waiting init is charged, and it is small: no interpreter is (docs/adr/0002)."""
     one = limited(container, {"memory": {"limit": 64 * MIB}})
     one.create()
     used = int((one.cgroup / "memory.current").read_text())
@@ -141,7 +143,8 @@ def test_a_quota_throttles(container: Make) -> None:
     first = flat(one, "cpu.stat")
     wait_until(lambda: flat(one, "cpu.stat")["nr_throttled"] >= first["nr_throttled"] + 5, "it stays throttled", 30)
     last = flat(one, "cpu.stat")
-    # Every period lets 10 ms through, and one more may have begun; slices of 5 ms a processor may exceed it.
+    # Each period allows 10 ms, and one more may have begun; each processor may exceed it by a slice
+    # of 5 ms.
     periods = last["nr_periods"] - first["nr_periods"] + 1
     assert last["usage_usec"] - first["usage_usec"] <= periods * 10_000 * 2
     assert last["throttled_usec"] > first["throttled_usec"]
@@ -149,7 +152,7 @@ def test_a_quota_throttles(container: Make) -> None:
 
 @pytest.mark.needs_controller("cpu")
 def test_pressure_is_told(container: Make) -> None:
-    """PSI of the container alone: waiting for its quota counts."""
+    """PSI covers the container alone and includes the time it waits for its quota."""
     one = limited(container, {"cpu": {"quota": 5_000, "period": 100_000}}, "/bin/sh", "-c", "while :; do :; done")
     one.create()
     one.start()
@@ -184,7 +187,7 @@ def test_idle_and_burst(container: Make) -> None:
 
 @pytest.mark.needs_controller("cpuset")
 def test_program_runs_on_its_processors(container: Make) -> None:
-    """The affinity that the program inherits is the cpuset's, not the caller's."""
+    """The program inherits the affinity of the cpuset, not the caller's."""
     last = max(os.sched_getaffinity(0))
     args = ("/bin/grep", "-E", "^(Cpus|Mems)_allowed_list:", "/proc/self/status")
     out = limited(container, {"cpu": {"cpus": str(last), "mems": "0"}}, *args).run().out
@@ -203,7 +206,7 @@ def test_processors_that_are_not_there(container: Make, refused: Refused) -> Non
 @pytest.mark.needs_controller("io")
 @pytest.mark.skipif(not own_disk(), reason="the tests' files are not on a disk of this machine")
 def test_writing_is_slowed(container: Make, tmp_path_factory: pytest.TempPathFactory, box: Box) -> None:
-    """4 MiB at 1 MiB/s take at least three seconds, wherever the bucket starts."""
+    """4 MiB at 1 MiB/s take at least three seconds, whatever the initial state of the bucket."""
     device = own_disk()
     major, minor = map(int, device.split(":"))
     target = Path(os.environ.get("PYRUNC_TEST_TMP", "/var/tmp")) / f"{box.prefix}.data"
@@ -230,9 +233,9 @@ def test_writing_is_slowed(container: Make, tmp_path_factory: pytest.TempPathFac
 
 
 def test_devices_outside_the_list_cannot_be_opened(container: Make) -> None:
-    """The nodes are there (mknod is allowed); opening is what the program decides on.
+    """The nodes exist (mknod is allowed); the device program decides about the open.
 
-    No driver has the major number 60 (devices.txt, "local use"): where the open is allowed, it is ENXIO.
+    No driver has the major number 60 (devices.txt, "local use"): an allowed open fails with ENXIO.
     """
     nodes = [{"path": f"/dev/{n}", "type": "c", "major": 60, "minor": n} for n in (1, 2)]
     deny = {"allow": False, "access": "rwm"}
@@ -269,7 +272,7 @@ def test_unified_and_fields_together(container: Make) -> None:
 
 @pytest.mark.needs_controller("memory", "pids", "cpu", "io")
 def test_nested_path_gets_every_controller(container: Make, box: Box) -> None:
-    """The way to the cgroup is enabled level by level."""
+    """The controllers are enabled in each ancestor."""
     path = f"/{box.prefix}p/a/b/c"
     one = limited(container, {"memory": {"limit": 64 * MIB}, "cpu": {"shares": 100}})
     one.bundle.config["linux"]["cgroupsPath"] = path

@@ -1,4 +1,5 @@
-"""mounts[]: every option, binds, recursion, tmpcopyup, propagation, and destinations that try to leave the rootfs."""
+"""mounts[]: every option, binds, recursion, tmpcopyup, propagation, and destinations that try to
+leave the rootfs."""
 
 from __future__ import annotations
 
@@ -160,7 +161,7 @@ def test_bind_source_relative_to_the_bundle(container: Make) -> None:
 
 
 def test_bind_type_needs_no_bind_option_name(container: Make, box: Box) -> None:
-    """Bind is said by the option; the type is then ignored."""
+    """The option makes it a bind mount; the type is then ignored."""
     source = box.path / "source"
     source.mkdir()
     (source / "here").touch()
@@ -227,7 +228,7 @@ def test_plain_ro_leaves_submounts_writable(container: Make, box: Box) -> None:
 
 
 def test_a_bind_keeps_the_flags_of_its_source(container: Make, box: Box) -> None:
-    """Not naming a flag does not clear it: a nosuid,nodev file system stays so."""
+    """A flag that is not named is not cleared: a nosuid,nodev filesystem keeps both."""
     source = box.path / "source"
     with mounted(source, options="nosuid,nodev,noexec"):
         seen = mounts_of(container(edits={"/mounts/-": mount("/mnt", str(source), "bind")}).run().report)
@@ -259,7 +260,7 @@ def test_unbindable(container: Make) -> None:
 
 
 def test_slave_mounts_follow_the_host(container: Make, box: Box) -> None:
-    """What engines want from rslave volumes: mounts made on the host later appear in the container."""
+    """The purpose of rslave volumes: later mounts on the host appear in the container."""
     source = box.path / "source"
     with mounted(source):
         (source / "later").mkdir()
@@ -279,7 +280,8 @@ def test_slave_mounts_follow_the_host(container: Make, box: Box) -> None:
 
 
 def test_mounts_of_the_container_stay_inside(container: Make, box: Box) -> None:
-    """Everything is mounted in the container's namespace only; the host's are shared here, so a slip would show."""
+    """All mounts are in the container's namespace; the host's are shared here, so that a mistake
+    would be visible."""
     before = Path("/proc/self/mountinfo").read_text()
     one = container("signals", "60", edits={"/mounts/-": tmpfs("/mnt")})
     one.create()
@@ -366,7 +368,8 @@ def test_symlinked_destination_stays_inside(container: Make, box: Box, target: s
 
 @pytest.mark.parametrize("target", ["OUT", "../../OUT-name"])
 def test_symlinked_parent_stays_inside(container: Make, box: Box, target: str) -> None:
-    """The target exists on the host under the same name: only there would a runtime that follows links go."""
+    """The target exists on the host under the same name: only a runtime that follows links would go
+    there."""
     canary = box.path / "canary"
     canary.mkdir()
     one = container("report")
@@ -382,7 +385,7 @@ def test_symlinked_parent_stays_inside(container: Make, box: Box, target: str) -
 @pytest.mark.parametrize("name", ["proc", "sys"])
 @pytest.mark.parametrize("target", ["/bar", "../bar", "bar"])
 def test_proc_and_sysfs_want_real_directories(container: Make, refused: Refused, name: str, target: str) -> None:
-    """CVE-2019-19921, CVE-2023-27561: a link there moved the mounts that the masks count on."""
+    """CVE-2019-19921, CVE-2023-27561: a link there moved the mounts that the masks rely on."""
     one = container()
     (one.bundle.rootfs / name).rmdir()
     (one.bundle.rootfs / name).symlink_to(target)
@@ -479,7 +482,7 @@ def test_ro_dev_is_filled_first(container: Make) -> None:
 
 
 def test_dev_of_the_host_bound_gets_no_devices(container: Make, box: Box) -> None:
-    """When /dev is a bind, its content is the caller's business."""
+    """If /dev is a bind, the caller is responsible for its content."""
     source = box.path / "dev"
     source.mkdir()
     os.mknod(source / "null", 0o20666, os.makedev(1, 3))
@@ -518,7 +521,8 @@ def test_two_thousand_binds_with_few_descriptors(container: Make, box: Box) -> N
 
 
 class Swapper:
-    """Exchanges two names over and over (renameat2): what a process of the image does to a mount's destination."""
+    """Exchanges two names continuously (renameat2), as a process of the image could do with a
+    mount's destination."""
 
     def __init__(self, one: Path, two: Path) -> None:
         self.names = (os.fsencode(one), os.fsencode(two))
@@ -538,7 +542,8 @@ class Swapper:
 @pytest.mark.pyrunc_only("runc 1.1.5 makes missing directories by path (CVE-2024-45310)")
 @pytest.mark.parametrize("missing", [False, True])
 def test_destination_that_is_swapped_for_a_link(container: Make, box: Box, missing: bool) -> None:
-    """CVE-2021-30465: a directory on the way turns into a link to the host between the look-up and the mount."""
+    """CVE-2021-30465: between the lookup and the mount, a directory on the path becomes a link to
+    the host."""
     canary = box.path / "canary"
     (canary / "sub").mkdir(parents=True)
     one = container("exit", "0", edits={"/mounts/-": tmpfs("/a/b/new/dir" if missing else "/a/b/sub")})
@@ -548,7 +553,7 @@ def test_destination_that_is_swapped_for_a_link(container: Make, box: Box, missi
     swapper = Swapper(one.bundle.rootfs / "a/b", one.bundle.rootfs / "a/link")
     try:
         for _ in range(30):
-            if one.run(check=False).rc != 0:  # losing the race is an error, never a mount elsewhere
+            if one.run(check=False).rc != 0:  # a lost race is an error, never a mount elsewhere
                 one.delete("--force")
             assert os.listdir(canary) == ["sub"]
             assert os.listdir(canary / "sub") == []
@@ -559,14 +564,15 @@ def test_destination_that_is_swapped_for_a_link(container: Make, box: Box, missi
 
 @pytest.mark.pyrunc_only("runc 1.1.5 lists options that it passes on to the file system")
 def test_every_option_of_features_is_taken(container: Make, box: Box) -> None:
-    """One mount for each option that `features` lists, in one container; and an unlisted one is refused."""
+    """One container has a mount for each option that `features` lists; an unlisted option is
+    refused."""
     listed = json.loads(box.runtime.call("features").out)["mountOptions"]
     source = box.path / "source"
     source.mkdir()
     edits: dict[str, Any] = {}
     for number, option in enumerate(listed):
         if option in ("idmap", "ridmap"):
-            continue  # they take mappings: integration/test_userns.py, where there are
+            continue  # they need mappings: integration/test_userns.py
         mount = {"destination": f"/m{number}", "type": "tmpfs", "source": "tmpfs", "options": [option]}
         if option in ("bind", "rbind"):
             mount |= {"type": "none", "source": str(source)}

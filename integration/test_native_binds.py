@@ -1,4 +1,4 @@
-"""Binds, remounts, propagation and copying up, on a real mount table."""
+"""Binds, remounts, propagation and tmpcopyup on a real mount table."""
 
 from __future__ import annotations
 
@@ -111,8 +111,8 @@ def test_tree_that_came_with_the_plan(begun: Script, root: pathlib.Path, source:
 
 
 def test_tree_cloned_before(begun: Script, root: pathlib.Path, source: pathlib.Path) -> None:
-    """OPEN_TREE clones a source while it is reachable; the MOUNT that needs it reports a
-    failure."""
+    """OPEN_TREE clones a source while it is reachable; a failure is reported by the MOUNT that
+    needs the clone."""
     begun.ask("mount", "t", source / "sub", "tmpfs", 0, "")
     begun.op("open_tree", slot=7, propagation=PRIVATE | REC, path=str(source))
     begun.op("open_tree", policy=ops.P_OPEN_TREE_RECURSIVE, slot=8, propagation=PRIVATE | REC, path=str(source))
@@ -133,7 +133,7 @@ def test_tree_cloned_before(begun: Script, root: pathlib.Path, source: pathlib.P
 
 
 def test_root_as_working_directory(begun: Script, root: pathlib.Path) -> None:
-    """ENTER_ROOT; what unshare(2) makes of it is integration/test_userns.py's."""
+    """ENTER_ROOT; integration/test_userns.py covers its effect on unshare(2)."""
     begun.op("enter_root", path=str(root))
     where = begun.ask("cwd")
     gone = begun.refused("enter_root", path=str(root / "absent"))
@@ -143,7 +143,8 @@ def test_root_as_working_directory(begun: Script, root: pathlib.Path) -> None:
 
 
 def test_locked_flags(begun: Script, root: pathlib.Path, source: pathlib.Path) -> None:
-    """In a user namespace the flags that the owner of a mount set are kept when not named, and cannot be cleared."""
+    """In a user namespace, flags that the owner of a mount set are kept if they are not named, and
+    cannot be cleared."""
     both = ops.P_MOUNT_BIND | ops.P_MOUNT_RECURSIVE
     begun.op("mount", policy=both, source=str(source / "sub"), dest="/keeps", attr_set=NOEXEC)
     cleared = begun.refused("mount", policy=both, source=str(source / "sub"), dest="/clears", attr_clr=RDONLY)
@@ -159,7 +160,7 @@ def test_locked_flags(begun: Script, root: pathlib.Path, source: pathlib.Path) -
 
 
 def test_implied_flags(begun: Script, root: pathlib.Path, source: pathlib.Path) -> None:
-    """Cleared because the options do not name them, unlike the others, which nobody spoke of."""
+    """They are cleared because the options omit them, unlike the others, which no option mentions."""
     policy = ops.P_MOUNT_BIND
     begun.op("mount", policy=policy, source=str(source / "sub"), dest="/rw", attr_clr=RDONLY, implied=NOSUID | NODEV)
     begun.op("mount", policy=policy, source=str(source / "sub"), dest="/ro", attr_set=RDONLY, implied=ATIME)
@@ -171,7 +172,7 @@ def test_implied_flags(begun: Script, root: pathlib.Path, source: pathlib.Path) 
 
 
 def test_locked_flags_that_are_only_implied(begun: Script, root: pathlib.Path, source: pathlib.Path) -> None:
-    """Each one stays that is locked, and the others go; an explicit one is still an error."""
+    """The locked ones stay and the others are cleared; an explicit one is still an error."""
     sub, policy = str(source / "sub"), ops.P_MOUNT_BIND
     every = RDONLY | NOSUID | NODEV | NOEXEC | ATIME
     begun.op("mount", policy=policy, source=sub, dest="/one", attr_set=NOEXEC)
@@ -189,7 +190,8 @@ def test_locked_flags_that_are_only_implied(begun: Script, root: pathlib.Path, s
 def test_an_access_time_beside_a_locked_flag(
     begun: Script, root: pathlib.Path, source: pathlib.Path, taken: int, good: bool
 ) -> None:
-    """Again without the flag that is locked; a part of the access time's field is still no value of it."""
+    """The retry omits the locked flag; part of the access time's field is still not a valid value
+    of it."""
     sub, policy = str(source / "sub"), ops.P_MOUNT_BIND
     ask = begun.op if good else begun.refused
     number = ask("mount", policy=policy, source=sub, dest="/d", attr_clr=taken, implied=NOSUID | NODEV)
@@ -215,7 +217,7 @@ def test_an_access_time_beside_a_locked_flag(
 def test_an_access_time_that_is_taken_back(
     begun: Script, root: pathlib.Path, source: pathlib.Path, mode: str, taken: int, want: set[str]
 ) -> None:
-    """A part of the field: only if the mount is in that mode (mount_setattr(2) would say EINVAL)."""
+    """Part of the field: only if the mount has that mode (mount_setattr(2) would answer EINVAL)."""
     begun.op("mount", policy=ops.P_MOUNT_BIND, source=str(source / "sub"), dest="/d", attr_clr=taken)
     info = begun.ask("mountinfo")
     found = below(begun.run(before=f"mount -t tmpfs -o {mode} t {source / 'sub'}")[info], root)
@@ -273,7 +275,7 @@ def test_remount(begun: Script, root: pathlib.Path) -> None:
 
 
 def fill(base: pathlib.Path) -> None:
-    """One of everything."""
+    """Create one object of each kind."""
     (base / "dir" / "deep").mkdir(parents=True)
     (base / "dir").chmod(0o2750)
     os.chown(base / "dir", 5, 6)

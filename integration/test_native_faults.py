@@ -1,7 +1,8 @@
-"""What each op reports for each of its system calls that fails: native/tests/failures.txt, one line for each.
+"""The report of each op for each of its system calls that fails: native/tests/failures.txt, one
+line for each.
 
-A check that is left out, an error that is swallowed or blamed on another field changes a line.  After a change that is
-meant: PYRUNC_UPDATE_GOLDEN=1, then read the diff.
+An omitted check, or an error that is swallowed or attributed to another field, changes a line.
+After an intended change: PYRUNC_UPDATE_GOLDEN=1, then read the diff.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ SCENES: dict[str, tuple[Scene, tuple[str, ...]]] = {}
 
 
 def scene(*flags: str) -> Callable[[Scene], Scene]:
-    """A function that prepares something and does one op, the last line of its script."""
+    """A function that prepares something and executes one op, the last line of its script."""
 
     def add(function: Scene) -> Scene:
         SCENES[function.__name__] = (function, flags)
@@ -54,7 +55,7 @@ def scene(*flags: str) -> Callable[[Scene], Scene]:
 
 
 def begun(script: Script) -> None:
-    """A root filesystem of its own for every run: a tmpfs with a few things in it."""
+    """A new root filesystem for every run: a tmpfs with a few files."""
     root = script.root
     script.ask("mount", "t", root, "tmpfs", 0, "")
     for name in ("dir", "etc", "dev", "old"):
@@ -425,7 +426,7 @@ def label(script: Script) -> None:
 # --- what came of it --------------------------------------------------------------------------------------------------
 
 
-# Errors that some op explains, works around or takes for an answer.
+# Errors that some op explains, works around or treats as an answer.
 ANSWERS = [
     errno.EINVAL, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EBUSY, errno.EEXIST, errno.ENODEV,
     errno.ELOOP, errno.EMFILE, errno.ENOSYS, errno.EROFS,
@@ -433,14 +434,15 @@ ANSWERS = [
 
 
 def outcomes(script: Script, name: str) -> list[str]:
-    """What the op said of each call that failed: with EIO, and with another error where that makes a difference."""
+    """The op's report for each failing call: with EIO, and with another error if that makes a
+    difference."""
     prepare, flags = SCENES[name]
     prepare(script)
     plain, found = {}, []
     for number, index, call, answer in script.sweep([errno.EIO, *ANSWERS], *flags):
         words = answer if answer == "ok" else " ".join(filter(None, map(str, failure(answer))))
         words = words.replace(str(script.root), "ROOT")
-        if name.startswith("pivot_by_moving"):  # for each procfs and sysfs that the machine has mounted, wherever
+        if name.startswith("pivot_by_moving"):  # for each procfs and sysfs that the machine has mounted anywhere
             words = re.sub(r" /(?!proc/thread-self)\S+$", " MOUNT", words)
         code = errno.errorcode[number]
         if number == errno.EIO:
@@ -479,28 +481,29 @@ def test_failures(script: Script, name: str) -> None:
 
 
 def test_few_failures_are_tolerated() -> None:
-    """Each of these was looked at: what failed was to be tried only."""
+    """Each of these was reviewed: the failing call was only an attempt."""
     tolerated = [line for line in GOLDEN.read_text().splitlines() if line.endswith(": ok") and "=" not in line]
     assert {line.removesuffix(": ok") for line in tolerated} == TOLERATED
 
 
 TOLERATED = {
-    # without /dev/null of the host only the masking of files fails, later
+    # without the host's /dev/null only the masking of files fails, later
     "root: open", "root: fstat", "root: open_tree", "root: mount_setattr",
     "root_in_a_mount: open", "root_in_a_mount: fstat", "root_in_a_mount: open_tree", "root_in_a_mount: mount_setattr",
     # nor is a directory above the root filesystem then known to be the last one
     "root_in_a_mount: statx",
-    # the bind mount stands in for a filesystem that cannot be mounted, whatever the reason; its words are not needed
+    # the bind mount replaces a filesystem that cannot be mounted for any reason; its message is not
+    # needed
     "mount_of_a_cgroup: fsopen", "mount_of_a_cgroup: fsconfig", "mount_of_a_cgroup: read",
-    # the MOUNT that wants it fails, if it cannot do without
+    # the MOUNT that needs it fails, unless it can do without
     "open_tree: open_tree", "open_tree: mount_setattr",
-    # then it is not taken for the node that is wanted, and that one is mounted over it
+    # then it does not count as the requested node, which is mounted over it
     "device_of_the_host: fstat", "device_in_a_user_namespace: fstat", "device_that_was_made_ahead: fstat",
-    # then all of the file is read
+    # then the whole file is read
     "mount_that_copies_up: lseek",
-    # then there is no target on the host
+    # then the target does not exist on the host
     "device_link: faccessat",
-    # stdio keeps the host's /dev/null where the container has none that can be looked at
+    # stdio keeps the host's /dev/null if the container's cannot be looked up
     "null_of_the_container: openat2", "null_of_the_container: fstat",
 }  # fmt: skip
 

@@ -1,7 +1,8 @@
-"""The system calls of each op of init on a filesystem, with their flags, in order: native/tests/flags.txt.
+"""The system calls of each filesystem op of init, with their flags, in order:
+native/tests/flags.txt.
 
-A flag less often changes nothing that can be seen from outside: O_NOFOLLOW where nobody races, O_PATH for root, a
-mask of statx.  After a change that is meant: PYRUNC_UPDATE_GOLDEN=1, then read the diff.
+A missing flag may change nothing that is visible from outside: O_NOFOLLOW without a race, O_PATH
+for root, a mask of statx. After an intended change: PYRUNC_UPDATE_GOLDEN=1, then read the diff.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def readable(call: str) -> str:
 
 
 def calls_of(script: Script, name: str) -> Iterator[str]:
-    """What the last op of a scene does; the same call several times in a row is one line."""
+    """The calls of the last op of a scene; the same call several times in a row is one line."""
     prepare, flags = SCENES[name]
     prepare(script)
     calls = [call for call, _ in itertools.groupby(map(readable, lines(script.run("-T", *flags)[-1])))]

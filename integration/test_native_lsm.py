@@ -1,4 +1,5 @@
-"""APPARMOR, SELINUX, KEY_LABEL and MOUNT_LABEL on a kernel without the module: where they write, and what they say."""
+"""APPARMOR, SELINUX, KEY_LABEL and MOUNT_LABEL on a kernel without the module: what they write to,
+and what they report."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ LABEL = "system_u:system_r:container_t:s0:c1,c2"
 
 
 def test_labels_of_the_next_program(begun: Script) -> None:
-    """attr/exec is there all the same, and takes nothing: EINVAL (fs/proc/base.c, proc_pid_attr_write)."""
+    """attr/exec exists all the same, but refuses everything: EINVAL (fs/proc/base.c,
+    proc_pid_attr_write)."""
     tried = [
         begun.refused("selinux", label=LABEL),
         begun.refused("apparmor", profile="profile"),
@@ -43,7 +45,7 @@ def test_profile_whose_name_is_too_long(begun: Script) -> None:
 
 @pytest.mark.parametrize("op", ["selinux", "apparmor", "key_label"])
 def test_covered_file(begun: Script, op: str) -> None:
-    """Another file over the one in the private procfs would swallow the label (CVE-2025-52881)."""
+    """A file mounted over the one in the private procfs would swallow the label (CVE-2025-52881)."""
     begun.ask("procfd", "/proc")
     for name in ("exec", "keycreate"):
         begun.ask("mount", "/dev/null", f"/proc/thread-self/attr/{name}", "", 4096, "")

@@ -93,7 +93,7 @@ def test_tmpfs_inherits_the_mode_of_an_existing_directory(begun: Script, root: p
 
 
 def test_long_options_may_name_what_is_in_the_root(begun: Script, root: pathlib.Path) -> None:
-    """As short ones may: mounting it must not hide them."""
+    """Like short ones: the mount must not hide the files that they name."""
     layers = [root / ("layer" * 30 + str(i)) for i in range(3)]
     for layer in layers:
         layer.mkdir()
@@ -107,7 +107,8 @@ def test_long_options_may_name_what_is_in_the_root(begun: Script, root: pathlib.
 
 
 def test_options_too_long_for_fsconfig(begun: Script, root: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """overlay with a lowerdir of more than 255 bytes: fsconfig(2) says EINVAL, so mount(2) on the descriptor."""
+    """overlay with a lowerdir of more than 255 bytes: fsconfig(2) answers EINVAL, so mount(2) on
+    the descriptor is used."""
     layers = [tmp_path / ("layer" * 30 + str(i)) for i in range(3)]
     for layer in layers:
         layer.mkdir()
@@ -140,7 +141,8 @@ def test_options_too_long_for_fsconfig(begun: Script, root: pathlib.Path, tmp_pa
 def test_a_destination_that_is_replaced_while_mount_is_called(
     begun: Script, root: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    """Nothing is mounted at a path: what is there by then stays as it is, and nothing is seen without its flags."""
+    """Nothing is mounted at a path: a replacement does not change, and no mount is visible without
+    its flags."""
     layers = [tmp_path / ("layer" * 30 + str(i)) for i in range(2)]
     for made in (*layers, root / "place", root / "theirs"):
         made.mkdir()
@@ -173,7 +175,7 @@ def test_cgroup2(begun: Script, root: pathlib.Path) -> None:
 
 
 def test_fallbacks_in_a_user_namespace(begun: Script, root: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """Neither cgroup2 nor sysfs can be mounted when their namespaces belong to another user namespace."""
+    """Neither cgroup2 nor sysfs can be mounted if its namespace belongs to another user namespace."""
     own = tmp_path / "own-cgroup"
     own.mkdir()
     (own / "cgroup.marker").touch()
@@ -210,7 +212,7 @@ def test_not_over_the_root(begun: Script, root: pathlib.Path, dest: str, bind: b
 def test_links_in_destinations_stay_inside(
     begun: Script, root: pathlib.Path, outside: pathlib.Path, link: str, tail: str
 ) -> None:
-    """T08 (CVE-2019-18837): also when what they lead to does not exist inside."""
+    """T08 (CVE-2019-18837): even if the target does not exist inside."""
     (root / "evil").symlink_to(link.format(outside=outside))
     (root / "hop").symlink_to(outside)
     begun.op("mount", fstype="tmpfs", source="t", dest="/evil" + tail)
@@ -225,7 +227,8 @@ def test_links_in_destinations_stay_inside(
 def test_destination_exchanged_while_mounting(
     begun: Script, root: pathlib.Path, outside: pathlib.Path, kind: str
 ) -> None:
-    """T06, T07 (CVE-2021-30465, CVE-2024-45310): a directory that becomes a link to the host and back all the time."""
+    """T06, T07 (CVE-2021-30465, CVE-2024-45310): a directory continuously becomes a link to the
+    host and back."""
     (root / "a" / "dir").mkdir(parents=True)
     (root / "a" / "link").symlink_to(outside)
     (root / str(outside)[1:]).mkdir(parents=True)
@@ -245,8 +248,9 @@ def test_destination_exchanged_while_mounting(
     assert not any(point.startswith(str(outside)) for point in points)
 
 
-class swapping:  # reads like the statement it is
-    """While in the block: exchange two names all the time, atomically (renameat2, RENAME_EXCHANGE)."""
+class swapping:  # used like a statement
+    """Within the block, exchange two names continuously and atomically (renameat2,
+    RENAME_EXCHANGE)."""
 
     def __init__(self, one: pathlib.Path, two: pathlib.Path) -> None:
         self.names = os.fsencode(one), os.fsencode(two)
@@ -314,7 +318,7 @@ def test_nothing_covers_part_of_proc(begun: Script, root: pathlib.Path) -> None:
 
 
 def test_only_a_procfs_is_bound_to_proc(begun: Script, root: pathlib.Path) -> None:
-    """T04: also where no procfs is mounted yet that could be covered."""
+    """T04: even if no procfs is mounted yet that could be covered."""
     policy = ops.P_MOUNT_BIND | ops.P_MOUNT_PLAIN_DIR
     bad = [
         begun.refused("mount", policy=policy, fstype="proc", source=source, dest="/proc")
@@ -330,7 +334,8 @@ def test_only_a_procfs_is_bound_to_proc(begun: Script, root: pathlib.Path) -> No
 
 @pytest.mark.parametrize("fstype", ["proc", "sysfs", "mqueue", "tmpfs", "devpts"])
 def test_read_only_from_the_start(begun: Script, root: pathlib.Path, fstype: str) -> None:
-    """As mount(2) does it: the superblock too, where it is not one that others use read-write already."""
+    """As with mount(2): the superblock is read-only as well, unless others use it read-write
+    already."""
     begun.op("mount", fstype=fstype, source=fstype, dest="/m", attr_set=RDONLY, data=["ro"])
     info = begun.ask("mountinfo")
     assert "ro" in below(begun.run("-N")[info], root)["/m"].options

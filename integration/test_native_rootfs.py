@@ -93,7 +93,8 @@ def test_existing_other_thing_is_an_error(begun: Script, root: pathlib.Path, wha
 
 @pytest.mark.parametrize("bind", [False, True])
 def test_node_that_is_replaced_is_not_given_away(begun: Script, root: pathlib.Path, bind: bool) -> None:
-    """Between making a node and opening it, a container that shares the directory puts something else there."""
+    """Between the creation and the open of a node, a container that shares the directory replaces
+    it."""
     (root / "dev").mkdir()
     (root / "theirs").write_text("theirs")
     call, policy = ("openat", ops.P_DEV_NODE_BIND_HOST) if bind else ("mknodat", 0)
@@ -187,7 +188,8 @@ def test_devices_in_a_user_namespace_are_the_hosts(begun: Script, root: pathlib.
 
 @pytest.mark.parametrize("number", [0, 1, 9])
 def test_a_node_that_was_made_before(begun: Script, root: pathlib.Path, number: int) -> None:
-    """MAKE_NODE keeps them on a filesystem that is nowhere in sight, before and after a DEV_NODE takes one."""
+    """MAKE_NODE keeps nodes on a filesystem that is mounted nowhere visible, before and after a
+    DEV_NODE takes one."""
     before = begun.ask("fds")
     for index, mode in enumerate((0o640, 0o602)):
         begun.op("make_node", number=index, kind=CHR, mode=mode, major=1, minor=3 + index, uid=5, gid=6)
@@ -259,7 +261,7 @@ def test_path_that_cannot_be_looked_up_is_not_left_open(begun: Script, root: pat
 
 
 def test_masks_share_what_they_can(begun: Script, root: pathlib.Path) -> None:
-    """One tmpfs for a row of masked directories, and nothing of it stays open."""
+    """A row of masked directories shares one tmpfs, which does not stay open."""
     for name in ("one", "two", "three"):
         (root / name).mkdir()
         (root / f"{name}.txt").touch()
@@ -297,7 +299,7 @@ def test_dev_null_of_the_image_is_never_used_for_masking(begun: Script, root: pa
 
 @pytest.mark.parametrize("other", ["/dev/zero", "/dev", "/etc/passwd"])
 def test_what_masks_is_looked_at_once_more(begun: Script, root: pathlib.Path, other: str) -> None:
-    """Whatever is there in the place of the host's /dev/null, it is mounted only when it is the device 1:3."""
+    """Whatever replaces the host's /dev/null, it is mounted only if it is the device 1:3."""
     (root / "secret").write_text("secret")
     begun.ask("nullfd", other)
     begun.op("pivot")
@@ -370,7 +372,7 @@ def test_pivot(begun: Script) -> None:
 def test_after_pivot_nothing_of_the_host_is_mounted(begun: Script, root: pathlib.Path) -> None:
     begun.op("pivot")
     info = begun.ask("parentinfo")
-    # the parent had the old root as its root: pivot_root takes it along
+    # the parent had the old root as its root: pivot_root(2) moves it as well
     assert [m.point for m in mounts(begun.run()[info])] == ["/"]
 
 
@@ -390,12 +392,12 @@ FULL = {"proc", "sysfs"}
 
 
 def whole(answer: str) -> list[str]:
-    """Where a whole procfs or sysfs is mounted."""
+    """The mount points of complete procfs and sysfs mounts."""
     return [m.point for m in mounts(answer) if m.type in FULL and m.root == "/"]
 
 
 def test_move_hides_what_is_beside_the_root(begun: Script, root: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """Every whole procfs of the host, also where the name begins like the root's or has to be escaped."""
+    """Every complete procfs of the host, even if its path begins like the root's or needs escapes."""
     names = ["rootfs2", "roo", "with space"]
     for name in names:
         (tmp_path / name).mkdir()
@@ -415,7 +417,7 @@ def test_move_hides_what_is_beside_the_root(begun: Script, root: pathlib.Path, t
 
 
 def test_move_covers_what_is_locked(script: Script, root: pathlib.Path) -> None:
-    """In a user namespace the host's procfs cannot be unmounted: something is mounted over it."""
+    """In a user namespace the host's procfs cannot be unmounted, so it is covered."""
     script.start()
     script.op("pivot", policy=ops.P_PIVOT_MOVE)
     info = script.ask("parentinfo")
@@ -457,7 +459,8 @@ def test_root_that_is_not_there(script: Script, root: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("on_mount", [False, True])
 def test_shared_root_propagation(script: Script, root: pathlib.Path, on_mount: bool) -> None:
-    """With / shared too, pivot_root wants the parent of the root private, and so do the peers of the host's mounts."""
+    """With / shared as well, pivot_root(2) requires a private parent of the root; so do the peers
+    of the host's mounts."""
     if on_mount:
         script.ask("mount", "t", root, "tmpfs", 0, "")
         script.ask("mount", "", root, "", MS_SHARED, "")
@@ -482,9 +485,11 @@ def test_shared_root_propagation(script: Script, root: pathlib.Path, on_mount: b
 def test_propagation_of_the_container_root(
     script: Script, root: pathlib.Path, kind: int, policy: int, tags: list[str], recursive: int
 ) -> None:
-    """On a mount that the host shares: a slave sees what the host mounts there later, and nothing goes back.
+    """On a mount that the host shares, a slave sees later mounts of the host, and nothing
+    propagates back.
 
-    Without the policy bit the root is private, whatever the copied mounts around it are.
+    Without the policy bit the root is private, whatever the propagation of the copied mounts around
+    it.
     """
     (root / "late").mkdir()
     script.op("propagation", propagation=kind | recursive)

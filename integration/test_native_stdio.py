@@ -1,4 +1,4 @@
-"""CONSOLE, stdio, host names and sysctls, in namespaces of their own."""
+"""CONSOLE, stdio, host names and sysctls, in separate namespaces."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_stdio_owner(begun: Script, tmp_path: pathlib.Path) -> None:
     (tmp_path / "log").touch()
     (tmp_path / "group").touch()
     os.chown(tmp_path / "group", 41, 7)
-    os.mknod(tmp_path / "null", CHR | 0o666, os.makedev(1, 3))  # never the machine's own
+    os.mknod(tmp_path / "null", CHR | 0o666, os.makedev(1, 3))  # never the machine's device
     for fd, name in enumerate(("null", "log", "group")):
         begun.ask("stdio", fd, tmp_path / name)
     begun.op("stdio_owner", uid=41, gid=42)
@@ -131,7 +131,7 @@ def test_stdio_owner_of_a_terminal(terminal: Script) -> None:
 
 @pytest.mark.parametrize("other", ["/file", "/pts", "/dev/pts/ptmx"])
 def test_terminal_must_be_one_of_a_devpts(terminal: Script, root: pathlib.Path, other: str) -> None:
-    """A device with the number of a terminal elsewhere, and another device of a devpts."""
+    """A device elsewhere with the number of a terminal, and another device in a devpts."""
     (root / "file").touch()
     os.mknod(root / "pts", CHR | 0o666, os.makedev(136, 0))
     terminal.op("pivot")
@@ -151,7 +151,7 @@ def test_names_and_sysctls(script: Script) -> None:
     script.op("sysctl", key="kernel/msgmax", value="12345")
     bad_key = script.refused("sysctl", key="net/ipv4/nope", value="1")
     bad_value = script.refused("sysctl", key="net/ipv4/ip_forward", value="word")
-    # With the value that it has, so that no mistake of ours would change the machine.
+    # With its current value, so that a mistake would not change the machine.
     same = pathlib.Path("/proc/sys/kernel/core_pattern").read_text().rstrip()
     dots = [
         script.refused("sysctl", key=key, value=same) for key in ("net/../kernel/core_pattern", "../self/comm", "..")
@@ -174,10 +174,10 @@ def test_names_and_sysctls(script: Script) -> None:
 
 
 def test_sysctl_with_something_mounted_over_it(script: Script, tmp_path: pathlib.Path) -> None:
-    """T11 (CVE-2025-52881): even with a procfs that can be mounted on, the write ends nowhere else."""
+    """T11 (CVE-2025-52881): even with a procfs that can be covered, the write never goes elsewhere."""
     (tmp_path / "decoy").touch()
     script.ask("mount", tmp_path / "decoy", "/proc/sys/kernel/domainname", "none", MS_BIND, "")
-    script.op("sysctl", key="kernel/domainname", value="private")  # through the procfs from before
+    script.op("sysctl", key="kernel/domainname", value="private")  # through the earlier procfs
     script.ask("procfd", "/proc")
     bad = script.refused("sysctl", key="kernel/domainname", value="shared")
     script.ask("mount", "t", "/proc", "tmpfs", 0, "")
@@ -192,7 +192,7 @@ def test_sysctl_with_something_mounted_over_it(script: Script, tmp_path: pathlib
 
 
 def test_every_handler_is_driven() -> None:
-    """A row of plan.def that belongs to these files and is not in the driver would never be tested here."""
+    """A plan.def entry of these files that the driver lacks would never be tested here."""
     text = (NATIVE / "tests" / "fs_driver.c").read_text()
     mine: Callable[[str], bool] = lambda name: f"int op_{name.lower()}(" in sources  # noqa: E731
     sources = "".join((NATIVE / "init" / f"{name}.c").read_text() for name in OBJECTS)

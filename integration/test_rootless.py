@@ -1,5 +1,5 @@
-"""Containers of a user other than root: with only the user's own id or with subordinate ids,
-with and without a cgroup."""
+"""Containers of a user other than root: with the user's own id or with subordinate ids, with and
+without a cgroup."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from integration.harness import (
     wait_until,
 )
 
-UID = 43210  # and the group's id
+UID = 43210  # also the group id
 FIRST, COUNT = 600000, 65536
 Make = Callable[..., Container]
 Refused = Callable[..., None]
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.needs_program("newuidmap", "setpriv")
 
 
 def own_ids(uid: int) -> dict[str, Any]:
-    """Mappings of one id, which is also the group's."""
+    """Mappings of a single id, which is also the group's."""
     return {kind: [{"containerID": 0, "hostID": uid, "size": 1}] for kind in ("uid", "gid")}
 
 
@@ -52,7 +52,8 @@ SUBORDINATE = {
 
 @pytest.fixture
 def etc(box: Box) -> Iterator[None]:
-    """A user with subordinate ids, in the mount namespace of the tests only: newuidmap asks for the name."""
+    """A user with subordinate ids, in the mount namespace of the tests only: newuidmap looks up the
+    name."""
     made = box.path / "etc"
     made.mkdir()
     texts = {
@@ -77,7 +78,7 @@ def etc(box: Box) -> Iterator[None]:
 
 
 class User:
-    """An unprivileged user with a runtime directory, a bundle, and a way to run commands."""
+    """An unprivileged user with a runtime directory, a bundle, and a method to run commands."""
 
     def __init__(self, box: Box, spec: dict[str, Any] | None = None, ids: dict[str, Any] = OWN, uid: int = UID) -> None:
         self.box, self.uid = box, uid
@@ -103,13 +104,13 @@ class User:
             mount["options"] = [
                 option for option in mount["options"] if ids is not OWN or not option.startswith("gid=")
             ]
-        if not box.runtime.is_pyrunc:  # which falls back to this where a sysfs cannot be mounted
+        if not box.runtime.is_pyrunc:  # pyrunc falls back to this if a sysfs cannot be mounted
             options = ["rbind", "nosuid", "noexec", "nodev", "ro"]
             config["mounts"][5] = {"destination": "/sys", "type": "none", "source": "/sys", "options": options}
         edit(config, spec or {})
         self.id = box.prefix + "u"
-        self.cgroup: Path | None = None  # where the commands start
-        self.extra: list[str] = []  # before the runtime's command line
+        self.cgroup: Path | None = None  # the cgroup in which commands start
+        self.extra: list[str] = []  # arguments before the runtime's command line
 
     def argv(self, *args: str) -> list[str]:
         ids = ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups", "--inh-caps=-all"]
@@ -184,7 +185,7 @@ def is_empty(cgroup: Path) -> bool:
 
 @pytest.fixture
 def delegated(box: Box) -> Iterator[Path]:
-    """A cgroup that belongs to the user, with one below for the commands themselves."""
+    """A cgroup that belongs to the user, with a child for the commands themselves."""
     root = cgroup2_mount()
     if root is None:
         pytest.skip("no cgroup2 mount")
@@ -207,7 +208,7 @@ def delegated(box: Box) -> Iterator[Path]:
 
 
 def test_own_id_alone(user: Callable[..., User]) -> None:
-    """No helper is needed for it, and setgroups is denied (T18)."""
+    """It needs no helper, and setgroups is denied (T18)."""
     one = user()
     result = one.run("report", "--", "read", "/proc/self/uid_map", "--", "read", "/proc/self/setgroups")
     assert result.report["uid"] == [0, 0, 0]
@@ -230,7 +231,7 @@ def test_whole_life(user: Callable[..., User], box: Box) -> None:
     one.call("start", one.id)
     wait_until(lambda: '"ready"' in out.read_text(), "the program")
     assert one.call("exec", one.id, "/probe", "report").report["uid"] == [0, 0, 0]
-    if box.runtime.is_pyrunc:  # runc asks a cgroup for its processes
+    if box.runtime.is_pyrunc:  # runc reads its processes from a cgroup
         assert json.loads(one.call("ps", "-f", "json", one.id).out) == [state["pid"]]
     assert one.id in one.call("list", "-q").out
     one.call("kill", one.id, "USR1")
@@ -316,7 +317,7 @@ def test_no_idmapped_mounts(user: Callable[..., User]) -> None:
 
 
 def test_subordinate_ids(user: Callable[..., User], etc: None, box: Box) -> None:
-    groups = [5] if box.runtime.is_pyrunc else []  # runc refuses all in a rootless container
+    groups = [5] if box.runtime.is_pyrunc else []  # runc refuses all groups in a rootless container
     one = user({"/process/user": {"uid": 1000, "gid": 1000, "additionalGids": groups}}, ids=SUBORDINATE)
     result = one.run("report", "--", "read", "/proc/self/uid_map")
     assert (result.report["uid"], result.report["groups"]) == ([1000] * 3, groups)
@@ -340,7 +341,7 @@ def test_ids_that_are_not_ours(user: Callable[..., User], etc: None) -> None:
 
 @pytest.mark.pyrunc_only("runc 1.1.5 looks in PATH")
 def test_helpers_are_not_looked_up_in_path(user: Callable[..., User], etc: None) -> None:
-    """T36: a program of that name in the caller's PATH is not run."""
+    """T36: a program of that name in the caller's PATH is not executed."""
     one = user(ids=SUBORDINATE)
     mark = one.home / "run/was-run"
     for name in ("newuidmap", "newgidmap"):
@@ -455,7 +456,7 @@ def test_delegation_that_the_caller_is_not_in(user: Callable[..., User], delegat
 
 
 def test_root_of_a_user_namespace(user: Callable[..., User], box: Box) -> None:
-    """podman and others run us that way: euid 0, and none of the host root's rights."""
+    """podman and others run us in this way: euid 0 without the rights of the host's root."""
     one = user({"/linux/uidMappings": DELETE, "/linux/gidMappings": DELETE})
     one.bundle.config["linux"]["namespaces"].pop()
     one.extra = ["unshare", "-U", "-r", "-m"]
@@ -464,7 +465,7 @@ def test_root_of_a_user_namespace(user: Callable[..., User], box: Box) -> None:
     assert (one.home / "run" / box.runtime.name).is_dir()
 
 
-# Its arguments, as root of a new user namespace in which every id is itself.
+# Executes its arguments as root of a new user namespace that maps every id to itself.
 WHOLE = """
 pipe=$1; shift; mkfifo "$pipe"
 unshare -U -m --propagation slave sh -c 'read go <"$0"; exec "$@"' "$pipe" "$@" &
@@ -479,7 +480,7 @@ wait $!
 
 @pytest.mark.pyrunc_only("the cgroup2 mount that a peer needs cannot be made in there")
 def test_a_user_namespace_that_maps_every_id_to_itself(container: Make, box: Box) -> None:
-    """systemd's PrivateUsers=full: the maps are those of the host, the rights are not."""
+    """systemd's PrivateUsers=full: the maps equal the host's, the rights do not."""
     result = container("report", "--", "read", "/proc/self/uid_map").run(
         wrap=["/bin/sh", "-c", WHOLE, "sh", str(box.path / "pipe")]
     )
@@ -543,7 +544,7 @@ def managed(request: pytest.FixtureRequest, user: Callable[..., User]) -> Callab
 
 
 def told(one: User, *names: str) -> dict[str, str]:
-    """Properties of the container's scope, as the user's systemd knows them."""
+    """Properties of the container's scope, as the user's systemd reports them."""
     user = ["setpriv", f"--reuid={one.uid}", f"--regid={one.uid}", "--clear-groups"]
     argv = [*user, "systemctl", "--user", "show", "-p", ",".join(names), f"{one.box.runtime.name}-{one.id}.scope"]
     env = {**one.env, "XDG_RUNTIME_DIR": f"/run/user/{one.uid}"}
@@ -591,7 +592,7 @@ def test_life_in_a_scope_of_the_users_systemd(managed: Callable[..., User], box:
 @pytest.mark.needs_systemd
 @pytest.mark.needs_systemd_user
 def test_run_in_a_scope_of_the_users_systemd(managed: Callable[..., User]) -> None:
-    """The limit bites, and nothing is left."""
+    """The limit takes effect, and nothing remains."""
     one = managed({"memory": {"limit": 16 * MIB, "swap": 16 * MIB}})
     one.bundle.config["process"]["args"] = ["/bin/tail", "-n", "1", "/dev/zero"]
     result = one.call(SYSTEMD, "run", one.id, check=False)

@@ -1,4 +1,5 @@
-"""The systemd cgroup driver, under a systemd that runs: what it shows of a container, and what it does to one."""
+"""The systemd cgroup driver under a running systemd: what systemd shows of a container and does to
+it."""
 
 from __future__ import annotations
 
@@ -71,7 +72,8 @@ class Scope:
 
 @pytest.fixture
 def scoped(box: Box) -> Iterator[Scoped]:
-    """``scoped(*probe_actions, edits={}, slice_="system.slice")``; afterwards no unit of the test is left."""
+    """``scoped(*probe_actions, edits={}, slice_="system.slice")``; no unit of the test remains
+    afterwards."""
     made: list[Scope] = []
 
     def make(*actions: str, edits: dict[str, Any] | None = None, slice_: str = "system.slice") -> Scope:
@@ -86,7 +88,7 @@ def scoped(box: Box) -> Iterator[Scoped]:
 
 
 def test_life_of_a_container(scoped: Scoped) -> None:
-    """Only create has the flag: the state says who made the cgroup."""
+    """Only create has the flag: the state records the cgroup manager."""
     scope = scoped("signals", "60")
     scope.create()
     assert scope.path == f"/system.slice/{scope.unit}"
@@ -116,7 +118,7 @@ def test_run(scoped: Scoped) -> None:
 
 
 def test_program_that_ends_by_itself(scoped: Scoped) -> None:
-    """systemd ends an empty scope; delete must take that as it is."""
+    """systemd ends an empty scope; delete must accept that."""
     scope = scoped("exit", "3")
     scope.create()
     scope.one.start()
@@ -164,7 +166,7 @@ def test_slices(scoped: Scoped, slice_: str, expected: str) -> None:
 
 
 def test_kubelet_layout(scoped: Scoped) -> None:
-    """The kubelet makes the pod's slice with its limits; the container's scope goes into it."""
+    """The kubelet creates the pod's slice with its limits; the container's scope goes into it."""
     pod = "kubepods-burstable-podc0ffee_1.slice"
     try:
         scope = scoped("signals", "60", slice_=pod, edits={"/linux/resources/memory": {"limit": 32 * MIB}})
@@ -202,7 +204,7 @@ LIMITS: list[tuple[dict[str, Any], dict[str, str], dict[str, str]]] = [
 
 @pytest.mark.parametrize(("resources", "properties", "files"), LIMITS, ids=range(len(LIMITS)))
 def test_limits(scoped: Scoped, resources: dict[str, Any], properties: dict[str, str], files: dict[str, str]) -> None:
-    """Both in systemd's books and in the kernel's."""
+    """Both systemd's properties and the kernel's files have them."""
     scope = scoped("signals", "60", edits={"/linux/resources": {"devices": [], **resources}})
     scope.create()
     assert scope.show(*properties) == properties
@@ -233,7 +235,7 @@ def test_one_mebibyte_is_enough(scoped: Scoped) -> None:
 
 
 def test_daemon_reload_changes_nothing(scoped: Scoped) -> None:
-    """systemd writes the limits and the device policy anew, as it knows them."""
+    """systemd writes its limits and device policy again."""
     node = {"path": "/dev/denied", "type": "c", "major": 60, "minor": 1}
     resources = {
         "devices": [{"allow": False, "access": "rwm"}],
@@ -260,7 +262,7 @@ def test_daemon_reload_changes_nothing(scoped: Scoped) -> None:
 
 
 def test_unit_that_is_stopped(scoped: Scoped) -> None:
-    """An administrator's `systemctl stop` ends the container; delete still removes what pyrunc has of it."""
+    """An administrator's `systemctl stop` ends the container; delete still removes the rest of it."""
     scope = scoped("signals", "600")
     scope.create()
     scope.one.start()
@@ -274,7 +276,7 @@ def test_unit_that_is_stopped(scoped: Scoped) -> None:
 
 @pytest.mark.pyrunc_only("runc 1.1.5 enters the other's cgroup and warns")
 def test_unit_that_exists(scoped: Scoped, refused: Refused) -> None:
-    """A name that is taken is an error, and the other unit is left alone."""
+    """A name in use is an error, and the other unit does not change."""
     scope = scoped("exit", "0")
     sleeper = subprocess.Popen(["systemd-run", "--scope", "-q", "--unit", scope.unit, "sleep", "600"])
     scope.one.box.helpers.add(sleeper.pid)
@@ -291,7 +293,7 @@ def test_unit_that_exists(scoped: Scoped, refused: Refused) -> None:
 
 @pytest.mark.pyrunc_only("runc 1.1.5 makes no scope then, and says nothing")
 def test_failed_unit_of_the_same_name(scoped: Scoped) -> None:
-    """Remains of an older failed one do not block it."""
+    """An older failed unit does not block its name."""
     scope = scoped("exit", "0")
     service = scope.unit.replace(".scope", ".service")
     argv = ["systemd-run", "-q", "--scope", "-p", "RuntimeMaxSec=1", "--unit", scope.unit, "sleep", "600"]
@@ -394,7 +396,8 @@ def test_pause_and_resume(scoped: Scoped) -> None:
 
 @pytest.mark.pyrunc_only("runc talks to the bus only")
 def test_through_the_message_bus(scoped: Scoped) -> None:
-    """Where systemd's own socket is not to be had (an engine in a container with the bus mounted)."""
+    """For hosts where systemd's own socket is not available (an engine in a container with the bus
+    mounted)."""
     hide = 'mount --bind /dev/null /run/systemd/private && exec "$@"'
     wrap = ["/usr/bin/unshare", "-m", "--propagation", "slave", "/bin/sh", "-c", hide, "sh"]
     scope = scoped("say", "fine")
@@ -446,7 +449,7 @@ print(os.path.exists(facts.cgroup2_mount + path))
 @pytest.mark.needs_systemd_user
 @pytest.mark.parametrize("private", [True, False])
 def test_scope_of_a_user(private: bool) -> None:
-    """The driver alone, as a user, through the user's systemd; with and without the message bus between."""
+    """The driver alone, as a user, through the user's systemd, with and without a message bus."""
     uid = systemd_user()
     directory = f"/run/user/{uid}"
     path = os.pathsep.join([str(REPO), *sys.path])
@@ -465,7 +468,7 @@ def test_scope_of_a_user(private: bool) -> None:
     assert path == place
     assert path.endswith(f"/user@{uid}.service/user.slice/pyrunc-{ident}.scope")
     assert (limit, left) == ("30", "False")
-    assert told in ("31", "")  # "" where systemctl finds no bus of its own
+    assert told in ("31", "")  # "" if systemctl finds no bus
 
 
 def test_this_is_systemd() -> None:

@@ -1,4 +1,5 @@
-"""process.terminal: the console socket, and the foreground pty with raw mode, resizing and signals."""
+"""process.terminal: the console socket, and the foreground pty with raw mode, window size and
+signals."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ TTY = {"/process/terminal": True}
 
 
 class Console:
-    """The caller's end of a console socket, as containerd and conmon have it."""
+    """The caller's end of a console socket, as in containerd and conmon."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -67,7 +68,7 @@ def console(box: Box) -> Iterator[Console]:
 
 
 def read_all(master: int, until: Callable[[str], bool] = lambda text: False, timeout: float = 10) -> str:
-    """What arrives on a pty master until it closes (EIO), or until the text satisfies `until`."""
+    """The output of a pty master until it closes (EIO) or the text satisfies `until`."""
     text = b""
     limit = time.monotonic() + timeout
     while time.monotonic() < limit:
@@ -145,7 +146,8 @@ def test_input_and_control_keys(container: Make, console: Console) -> None:
 
 @pytest.mark.parametrize("kind", ["link", "dir", "file"])
 def test_console_that_the_image_prepared(container: Make, console: Console, box: Box, kind: str) -> None:
-    """CVE-2025-52565: /dev/console must end up as the pty, or create fails; nothing outside is touched."""
+    """CVE-2025-52565: /dev/console must be the pty, or create fails; nothing outside the container
+    changes."""
     canary = box.path / "canary"
     canary.write_text("untouched")
     one = container("report", edits=TTY)
@@ -195,7 +197,7 @@ def test_console_socket_that_is_no_socket(container: Make, box: Box, refused: Re
 
 
 class Foreground:
-    """`run` of a container in the foreground on a pty of ours, as in a user's terminal."""
+    """`run` of a container in the foreground on a pty of the test, as in a user's terminal."""
 
     def __init__(self, one: Container, rows: int = 24, cols: int = 80) -> None:
         self.one = one
@@ -251,7 +253,8 @@ def test_foreground_output_exit_code_and_restored_mode(container: Make, foregrou
     )
     text = read_all(run.master, lambda so_far: so_far.endswith("marker\r\n"))
     assert run.finish() == 5
-    # ONLCR is cleared on the container's pty; ours, although raw, keeps OPOST and ONLCR: one carriage return a line
+    # ONLCR is cleared on the container's pty; ours is raw but keeps OPOST and ONLCR: one carriage
+    # return per line
     assert text.startswith("line\r\n")
     seen = next(item for item in parse_objects(text) if item["action"] == "report")
     assert (seen["tty"]["rows"], seen["tty"]["cols"]) == (24, 80)
@@ -310,7 +313,8 @@ def test_foreground_large_output(container: Make, foreground: Callable[..., Fore
 
 @pytest.mark.pyrunc_only("runc fails to open /dev/tty there, in words that do not say why")
 def test_terminal_without_a_terminal(container: Make) -> None:
-    """`run` of a terminal:true bundle from a script: the container has its pty, we have its output."""
+    """`run` of a bundle with terminal:true from a script: the container has its own pty, and its
+    output is ours."""
     one = container("report", "--", "exit", "3", edits=TTY)
     result = one.run(check=False)
     if result.rc == 3:

@@ -1,4 +1,4 @@
-"""`update`: limits and device rules of a container that runs."""
+"""`update`: limits and device rules of a running container."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def one(container: Make) -> Container:
 
 
 def resources(one: Container, value: Any, spelling: str = "-r -", check: bool = True) -> Any:
-    """``update`` with JSON in one of the spellings that engines use."""
+    """Call ``update`` with JSON in one of the forms that engines use."""
     text = json.dumps(value)
     if "FILE" in spelling:
         path = one.box.path / "resources.json"
@@ -188,7 +188,8 @@ def test_created_and_paused_containers(container: Make) -> None:
 
 @pytest.fixture
 def opener(container: Make) -> Iterator[Container]:
-    """A container that tries to open a device that no kernel has, and says whether it was its rules that refused."""
+    """A container that opens a device that no kernel has, and prints whether its rules refused
+    that."""
     script = (
         'while :; do case "$( (: < /dev/odd) 2>&1 )" in *permitted*) echo shut;; *) echo open;; esac; sleep 0.05; done'
     )
@@ -205,7 +206,8 @@ def opener(container: Make) -> Iterator[Container]:
 
 
 def says(one: Container, word: str) -> None:
-    """Wait until the container has said a word twice since now: the first may be from before."""
+    """Wait until the container has printed a word twice from now on: the first may be an earlier
+    one."""
     at = len(one.out)
     wait_until(lambda: one.out[at:].count(word + "\n") >= 2, f"{word} twice")
     at = len(one.out)
@@ -243,7 +245,7 @@ def test_device_rules_that_cannot_be_changed(container: Make, box: Box) -> None:
     options = ["--cgroup-manager", "disabled"]
     one.call("create", "--pid-file", str(pid_file), "-b", str(one.bundle.path), one.id, globals_=options)
     one.pid = int(pid_file.read_text())
-    resources(one, {"devices": [FULL_DENY]})  # what it has
+    resources(one, {"devices": [FULL_DENY]})  # its current rules
     result = resources(one, {"devices": [FULL_DENY, ODD]}, check=False)
     assert result.rc == 1 and "/devices" in result.err and "no cgroup" in result.err
     os.kill(one.pid, 9)
@@ -324,7 +326,7 @@ def test_check_before_update(one: Container) -> None:
 
 
 def test_nothing_to_do(one: Container) -> None:
-    """Only pyrunc promises that nothing is written."""
+    """Only pyrunc promises to write nothing."""
     before = {path.name: path.read_text() for path in sorted(Path(one.cgroup).glob("hugetlb.*.max"))}
     assert one.call("update", one.id).rc == 0
     resources(one, {})

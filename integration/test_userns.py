@@ -1,4 +1,4 @@
-"""User namespaces: who is who inside, and everything that is different there."""
+"""User namespaces: ids inside and outside, and everything else that differs there."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ CGROUP = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
 
 
 def edits(more: dict[str, Any] | None = None, kinds: list[str] | None = None, **joined: str) -> dict[str, Any]:
-    """A new user namespace with MAPS beside the namespaces `kinds`, and those joined by path."""
+    """A new user namespace with MAPS, the namespaces `kinds`, and those joined by path."""
     spaces = [{"type": kind} for kind in [*(KINDS if kinds is None else kinds), "user"] if kind not in joined]
     spaces += [{"type": kind, "path": path} for kind, path in joined.items()]
     return {"/linux/namespaces": spaces, "/linux/uidMappings": MAPS, "/linux/gidMappings": MAPS, **(more or {})}
 
 
 def own(one: Container, uid: int = HOST) -> Container:
-    """Give the directories of a root filesystem (its files are shared with other tests) to the container's root."""
+    """Give the directories of a root filesystem (its files are shared with other tests) to the
+    container's root."""
     for at, _, _ in os.walk(one.bundle.rootfs):
         os.chown(at, uid, uid)
     return one
@@ -40,7 +41,7 @@ def own(one: Container, uid: int = HOST) -> Container:
 
 @pytest.fixture
 def mapped(container: Make) -> Make:
-    """``mapped(*actions, more=edits, kinds=..., TYPE=PATH)``: a container with a user namespace of its own."""
+    """``mapped(*actions, more=edits, kinds=..., TYPE=PATH)``: a container in a new user namespace."""
 
     def make(*actions: str, more: dict[str, Any] | None = None, **kwargs: Any) -> Container:
         return own(container(*actions, edits=edits(more, **kwargs)))
@@ -49,7 +50,8 @@ def mapped(container: Make) -> Make:
 
 
 class Pod:
-    """A process in a user namespace with MAPS and the other namespaces of a pod, as a sandbox container has them."""
+    """A process in a user namespace with MAPS and in the other namespaces of a pod, like a sandbox
+    container."""
 
     def __init__(self, box: Box, *flags: str) -> None:
         command = ["/usr/bin/unshare", "-U", *flags, "--fork", "--kill-child", "/bin/sleep", "600"]
@@ -184,7 +186,7 @@ def node(path: str, minor: int = 3, **more: Any) -> dict[str, Any]:
     ids=lambda value: str(value.get("path")) if isinstance(value, dict) else "",
 )
 def test_configured_devices(mapped: Make, box: Box, entry: dict[str, Any], want: tuple[str, int, int, int]) -> None:
-    """config-linux.md, Devices: uid and gid are the container's.  The host's node is left as it is."""
+    """config-linux.md, Devices: uid and gid are the container's. The host's node does not change."""
     if box.runtime.name == "runc":
         pytest.skip("runc binds the host's node, whatever the entry says about it")
     if box.runtime.name == "crun" and entry["path"] == "/dev/full":
@@ -236,7 +238,7 @@ def test_devices_in_a_user_namespace_that_is_joined(mapped: Make, pod: Callable[
 def test_a_node_that_can_only_be_the_hosts(
     mapped: Make, pod: Callable[..., Pod], refused: Refused, entry: dict[str, Any], words: str
 ) -> None:
-    """Joined without mappings, so that the owner's id on the host is not known."""
+    """The namespace is joined without mappings, so the owner's id on the host is unknown."""
     more = {"/linux/devices": [entry]}
     one = mapped("stat", "/dev/full", more=more, user=pod().path("user"))
     for field in ("uidMappings", "gidMappings"):
@@ -273,7 +275,7 @@ def test_masked_and_readonly_paths(mapped: Make) -> None:
 
 
 def test_sysfs_without_a_network_namespace(mapped: Make, box: Box) -> None:
-    """EPERM for a new sysfs there: it is the host's, as the network namespace is."""
+    """A new sysfs fails with EPERM there: it is the host's, like the network namespace."""
     kinds = [kind for kind in KINDS if kind != "network"]
     one = mapped("ls", "/sys/class/net", "--", "mkdir", "/sys/x", kinds=kinds)
     if not box.runtime.is_pyrunc:
@@ -302,7 +304,8 @@ def test_mqueue_without_an_ipc_namespace(mapped: Make) -> None:
 def test_proc_of_a_joined_pid_namespace_is_not_the_hosts(
     mapped: Make, holder: Callable[..., Any], refused: Refused
 ) -> None:
-    """A new user namespace does not own it, so it cannot be mounted; the host's would show other processes."""
+    """A new user namespace does not own it, so a procfs cannot be mounted; the host's would show
+    other processes."""
     one = mapped("ls", "/proc", pid=holder("pid").path("pid"))
     refused(one.create(check=False), "/mounts/0", "EPERM")
 
@@ -323,7 +326,7 @@ def test_tmpfs_and_mqueue_belong_to_root_inside(mapped: Make) -> None:
 
 @pytest.mark.parametrize("below", ["", "deeper/and/deeper/"])
 def test_bind_from_a_directory_that_only_the_host_may_enter(mapped: Make, box: Box, below: str) -> None:
-    """Volumes of engines are below directories of mode 0700."""
+    """Engines keep volumes below directories with mode 0700."""
     if below and not box.runtime.is_pyrunc:
         pytest.skip("once is enough")
     secret = box.path / "secret"
@@ -344,7 +347,7 @@ def test_bind_from_a_directory_that_only_the_host_may_enter(mapped: Make, box: B
 
 
 def test_mounts_below_such_a_source_stay_inside(mapped: Make, box: Box) -> None:
-    """The replacement is a clone of a host mount: mounts below it must not propagate to the
+    """The source is replaced by a clone of a host mount: mounts below it must not propagate to the
     host."""
     secret = box.path / "secret"
     (secret / "volume/sub").mkdir(parents=True)
@@ -382,7 +385,7 @@ def test_readonly_flags_of_the_host_cannot_be_cleared(mapped: Make, box: Box) ->
         entry = {"destination": "/mnt", "type": "bind", "source": str(source), "options": ["bind", "rw"]}
         one = mapped("mkdir", "/mnt/x", more={"/mounts/-": entry})
         result = one.run(check=False)
-        # Refused or still read-only; never writable.
+        # It is refused or stays read-only, but is never writable.
         assert result.rc != 0 or errno_of(result.objects[0]) == "EROFS", result
     finally:
         subprocess.run(["umount", str(source)], check=True)
@@ -492,7 +495,7 @@ def test_terminal(mapped: Make, box: Box) -> None:
 
 
 def test_stdio_is_given_to_the_user(mapped: Make) -> None:
-    """As far as it can be: files of the host's root stay what they are."""
+    """As far as possible: files of the host's root do not change."""
     one = mapped(more={"/process/user": {"uid": 1000, "gid": 1000}})
     one.create()
     assert one.out_file.stat().st_uid in (0, HOST + 1000)
@@ -584,7 +587,7 @@ def test_a_killed_runtime_leaves_nothing_that_delete_cannot_remove(mapped: Make,
 
 
 def test_pod_of_a_cri_engine(container: Make, pod: Callable[..., Pod]) -> None:
-    """The sandbox's user, network, ipc and uts namespaces by path, and the mappings beside them."""
+    """The sandbox's user, network, ipc and uts namespaces by path, together with the mappings."""
     held = pod("-n", "-i", "-u")
     names = {"user": "user", "network": "net", "ipc": "ipc", "uts": "uts"}
     joined = {kind: held.path(name) for kind, name in names.items()}

@@ -1,4 +1,4 @@
-"""The container that the checkpoint tests count with."""
+"""The counting container of the checkpoint tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from integration.harness import Container
 
 @pytest.fixture(scope="session")
 def criu() -> None:
-    """Skips what needs CRIU where it cannot be used."""
+    """Skip tests that need CRIU if it cannot be used."""
     reason = support.why_not()
     if reason:
         pytest.skip(reason)
@@ -21,7 +21,7 @@ def criu() -> None:
 
 @pytest.fixture
 def counter(criu: None, container: Callable[..., Container]) -> Iterator[Callable[..., Counter]]:
-    """``counter(edits={pointer: value}, script=...)``: a container that counts (not started)."""
+    """``counter(edits={pointer: value}, script=...)``: a container that counts, not yet started."""
     made: list[Counter] = []
 
     def make(script: str = support.COUNT, **kwargs: object) -> Counter:

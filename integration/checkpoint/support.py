@@ -1,4 +1,4 @@
-"""A container that counts on its stdout, and the two verbs on it."""
+"""A container that counts on its stdout, and checkpoint and restore of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TIMEOUT = 30 * SLOW
 
 
 def environment() -> dict[str, str]:
-    """With the unpacked criu first in PATH, if there is one."""
+    """The environment with the unpacked criu first in PATH, if there is one."""
     return {"PATH": f"{UNPACKED}:{os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"}
 
 
@@ -33,7 +33,7 @@ def why_not() -> str:
 
 
 class Pipe:
-    """A pipe of ours that a container writes to."""
+    """A pipe that a container writes to."""
 
     def __init__(self) -> None:
         self.end, self.theirs = os.pipe()
@@ -41,7 +41,7 @@ class Pipe:
         self.text = ""
 
     def read(self) -> str:
-        """All that has come so far."""
+        """Everything received so far."""
         while True:
             try:
                 data = os.read(self.end, 65536)
@@ -62,7 +62,7 @@ class Pipe:
 
 
 class Counter:
-    """One container with pipes of ours as stdout and stderr, which change with each restore."""
+    """A container with our pipes as stdout and stderr, new ones for each restore."""
 
     def __init__(self, made: Container, script: str = COUNT) -> None:
         self.made = made
@@ -84,11 +84,11 @@ class Counter:
 
     @property
     def numbers(self) -> list[int]:
-        """What was counted since the last start; a line that is not complete does not count."""
+        """The numbers counted since the last start, without an incomplete line."""
         return [int(line) for line in self.out.split("\n")[:-1] if line.isdigit()]
 
     def spawn(self, verb: str, *args: str, **kwargs: Any) -> subprocess.Popen[bytes]:
-        """A call of the runtime with the two pipes."""
+        """Call the runtime with the two pipes."""
         self.pipes += [Pipe(), Pipe()]
         argv = self.made.box.runtime.argv("--root", str(self.made.box.root), verb, *args)
         kwargs.setdefault("stdin", subprocess.DEVNULL)
@@ -139,7 +139,7 @@ class Counter:
         return not (self.made.box.root / self.made.id).exists() and not self.made.cgroup.exists()
 
     def mounts(self) -> list[tuple[str, str, tuple[str, ...], str]]:
-        """The container's mounts, without what differs from mount to mount."""
+        """The container's mounts, without the parts that differ at each mount."""
         return sorted(
             (m.dest, m.fstype, tuple(m.options), m.root if m.fstype != "cgroup2" else "") for m in self.mountinfo()
         )
@@ -160,5 +160,5 @@ class Counter:
 
 
 def settle(seconds: float) -> None:
-    """Let time pass for something that must not happen."""
+    """Wait, to detect something that must not happen."""
     time.sleep(seconds * SLOW)

@@ -1,4 +1,4 @@
-"""What is refused before anything is touched, what a failing CRIU leaves, and what a hostile directory can do."""
+"""Refusals before any change, the leftovers of a failing CRIU, and hostile directories."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_options(counter: Make, flags: tuple[str, ...], text: str) -> None:
 
 @pytest.mark.pyrunc_only("quotes the whole log")
 def test_the_last_error_of_criu(counter: Make) -> None:
-    """A file outside the container as stdout."""
+    """The container's stdout is a file outside it."""
     one = counter()
     one.made.bundle.save()
     with (one.made.box.path / "out").open("wb") as out:
@@ -138,7 +138,7 @@ def test_damaged_images(counter: Make, name: str, damage: str) -> None:
 @pytest.mark.pyrunc_only("runc lets CRIU follow the link")
 @pytest.mark.parametrize("name", ["restore.log", "stats-restore", "descriptors.json"])
 def test_a_link_among_the_images(counter: Make, name: str, tmp_path: Path) -> None:
-    """Nothing is written where it leads to."""
+    """Nothing is written to its target."""
     target = tmp_path / "target"
     target.write_text('["/dev/null","/dev/null","/dev/null"]')
     one = counter()
@@ -187,7 +187,7 @@ def test_a_killed_criu_does_not_stop_the_container(counter: Make, delay: float) 
         assert one.gone()
         return
     assert "criu" in err and len(err.splitlines()) == 1
-    if one.made.status == "running":  # and not ended by CRIU, which kills what it has dumped
+    if one.made.status == "running":  # and was not ended by CRIU, which kills the processes it has dumped
         one.go_on()
         one.checkpoint()
 

@@ -1,4 +1,4 @@
-"""What a container is after checkpoint and restore: the same."""
+"""A container is the same after checkpoint and restore."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ USERNS = {
 
 
 def both(one: Counter, *flags: str) -> None:
-    """Run, checkpoint, restore: the count goes on where it was."""
+    """Run, checkpoint, restore: the count continues."""
     one.run()
     again(one, *flags)
 
@@ -98,7 +98,7 @@ def test_leave_running(counter: Make) -> None:
 
 
 def test_a_paused_container_stays_so(counter: Make) -> None:
-    """CRI-O pauses first."""
+    """CRI-O pauses the container first."""
     one = counter()
     one.run()
     one.made.call("pause", one.made.id)
@@ -116,7 +116,7 @@ def test_a_paused_container_stays_so(counter: Make) -> None:
 
 
 def test_exec_joins(counter: Make) -> None:
-    """CRIU restores into a time namespace, which the container had not."""
+    """CRIU restores into a time namespace, which the container did not have."""
     one = counter()
     both(one)
     spaces = [os.readlink(f"/proc/{one.made.pid}/ns/{name}") for name in ("pid", "mnt", "net", "uts", "ipc", "time")]
@@ -165,7 +165,8 @@ def test_an_external_network_namespace(counter: Make, holder: Callable[..., Hold
 
 
 def test_bind_mounts(counter: Make, tmp_path: Path) -> None:
-    """Through a link, nested in one another, with a source that is gone meanwhile inside, and a file."""
+    """Bind mounts through a link, nested in one another, from a source that is now missing inside,
+    and of a file."""
     inner, outer, file = tmp_path / "inner", tmp_path / "outer", tmp_path / "file"
     for place in (inner, outer):
         place.mkdir()
@@ -183,7 +184,7 @@ def test_bind_mounts(counter: Make, tmp_path: Path) -> None:
     one.run()
     mounts, text = one.mounts(), one.exec(show)
     one.checkpoint()
-    os.rmdir(outer / "inner")  # the place of the nested one
+    os.rmdir(outer / "inner")  # the mount point of the nested bind
     one.restore()
     one.go_on()
     assert one.exec(show) == text == "outerinnerfile"
@@ -234,7 +235,7 @@ def test_limits(counter: Make) -> None:
 
 
 def test_the_device_rules(counter: Make) -> None:
-    """What a rule denies is denied again; mknod is allowed by default."""
+    """A rule's denial applies again; mknod is allowed by default."""
     one = counter(edits={"/process/capabilities/bounding/-": "CAP_MKNOD"})
     script = "mknod /tmp/loop b 7 0 2>/dev/null; head -c 1 /tmp/loop 2>&1; head -c 1 /dev/zero | wc -c"
     one.run()
@@ -292,7 +293,7 @@ def test_a_failing_hook(counter: Make) -> None:
 
 
 def test_the_settings_of_the_annotation(counter: Make, tmp_path: Path) -> None:
-    """org.criu.config: precedence over ours."""
+    """org.criu.config overrides our settings."""
     settings = tmp_path / "criu.conf"
     settings.write_text("log-file=./other.log\n")
     one = counter(edits={"/annotations/org.criu.config": str(settings)})
@@ -326,7 +327,7 @@ def receive(server: socket.socket) -> int:
 
 
 def until(master: int, text: bytes) -> bytes:
-    """Read from a terminal until ``text`` has come."""
+    """Read from a terminal until ``text`` arrives."""
     got = b""
     os.set_blocking(master, False)
 

@@ -1,1 +1,2 @@
-"""Faults on purpose: every system call fails once, every process dies once, everything happens at once."""
+"""Deliberate faults: every system call fails once, every process dies once, and everything happens
+at once."""

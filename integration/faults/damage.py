@@ -1,4 +1,5 @@
-"""R8: state files that are damaged, missing or something else: `list` goes on, `delete --force` frees everything."""
+"""R8: state files that are damaged, missing or replaced: `list` continues, `delete --force` frees
+everything."""
 
 from __future__ import annotations
 
@@ -86,7 +87,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
 
 
 def corrupt(sandbox: Sandbox, rounds: int, seconds: float) -> Tally:
-    """Every kind of damage to the state of a running container beside a healthy one."""
+    """Damage the state of a running container in every way, beside a healthy one."""
     tally = Tally()
     file = "status" if sandbox.runtime.name == "crun" else "state.json"
     healthy = Light(sandbox, "healthy").container()
@@ -110,7 +111,7 @@ def corrupt(sandbox: Sandbox, rounds: int, seconds: float) -> Tally:
 
 
 def look(sandbox: Sandbox, healthy: str, broken: str) -> list[str]:
-    """`list` shows the healthy one, `state` of the damaged one does not crash."""
+    """`list` shows the healthy container, and `state` of the damaged one does not crash."""
     problems = []
     try:
         listed = sandbox.runtime.call("--root", str(sandbox.root), "list", "-q", timeout=LIMIT)
@@ -123,7 +124,7 @@ def look(sandbox: Sandbox, healthy: str, broken: str) -> list[str]:
 
 
 def gone(sandbox: Sandbox, healthy: Any, broken: Any) -> list[str]:
-    """`delete --force` frees process, cgroup and directory; the healthy one stays."""
+    """`delete --force` frees process, cgroup and directory; the healthy container remains."""
     try:
         result = broken.delete("--force", check=False, timeout=2 * LIMIT)
     except AssertionError as error:

@@ -1,4 +1,5 @@
-"""R9: `create` with too little of everything; and containers whose cgroup others have been at."""
+"""R9: `create` with too few resources of every kind; and containers whose cgroup other processes
+have changed."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from integration.harness import DELETE, SLOW, Container, cgroup2_mount
 
 MIB = 1 << 20
 UID = 43210
-ENOUGH_AS = 256 * MIB  # with that much address space a create has to work
+ENOUGH_AS = 256 * MIB  # with this much address space a create must work
 
 
 def _limit(which: int, value: int) -> Callable[[], None]:
@@ -34,12 +35,14 @@ def _close(*fds: int) -> Callable[[], None]:
 
 
 def limits() -> Iterator[tuple[str, Callable[[], None], bool]]:
-    """Name, what the child does before it executes the runtime, and whether `create` must work with that."""
+    """The name, what the child does before it executes the runtime, and whether `create` must then
+    work."""
     for files in (3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 32, 48, 64):
         yield f"NOFILE={files}", _limit(resource.RLIMIT_NOFILE, files), files >= 64
     for size in (0, 1, 100, 4096):
         yield f"FSIZE={size}", _limit(resource.RLIMIT_FSIZE, size), False
-    # With less the kernel, or the loader, cannot map the executable: SIGSEGV before there is anything of ours.
+    # With less the kernel or the loader cannot map the executable: SIGSEGV before any code of ours
+    # runs.
     for space in (24, 32, 48, 64, 96, 128, 256, 512):
         yield f"AS={space}M", _limit(resource.RLIMIT_AS, space * MIB), space * MIB >= ENOUGH_AS
     for data in (16, 64):
@@ -55,7 +58,7 @@ def limits() -> Iterator[tuple[str, Callable[[], None], bool]]:
 
 
 def said(one: Container, result: Any, must: bool) -> list[str]:
-    """What is wrong with an answer, apart from what is left."""
+    """The problems of an answer, apart from leftovers."""
     problems = [f"said {word!r}" for word in NOISE if word in result.err]
     if result.rc < 0:
         problems.append(f"killed by signal {-result.rc}")
@@ -67,13 +70,13 @@ def said(one: Container, result: Any, must: bool) -> list[str]:
 
 
 def exhaustion(sandbox: Sandbox, rounds: int, seconds: float) -> Tally:
-    """Limits, closed descriptors, a directory that is gone, disks without room."""
+    """Limits, closed descriptors, a removed working directory, full disks."""
     tally = Tally()
     one = Light(sandbox, "scarce").container()
     sandbox.root.mkdir(mode=0o700)
     for name, before, must in limits():
         problems = attempt(sandbox, one, must, preexec=before)
-        if name.startswith("FSIZE"):  # stderr is a file here, and takes no message either
+        if name.startswith("FSIZE"):  # stderr is a file here, and cannot hold a message either
             problems = [text for text in problems if text != "failed without a message"]
         tally.note(problems, name)
     tally.note(attempt(sandbox, one, True, preexec=_lost(sandbox)), "deleted working directory")
@@ -89,7 +92,7 @@ def exhaustion(sandbox: Sandbox, rounds: int, seconds: float) -> Tally:
     return tally
 
 
-# Limits of the caller's own cgroup, and whether a `create` must work with that.
+# Limits of the caller's own cgroup, and whether `create` must work with them.
 CALLERS = [
     *(("memory", mib * MIB, mib >= 32) for mib in (1, 2, 4, 6, 8, 12, 16, 32)),
     *(("pids", count, count >= 8) for count in (1, 2, 3, 4, 8)),
@@ -97,7 +100,8 @@ CALLERS = [
 
 
 def in_cgroup(sandbox: Sandbox, one: Container, controller: str, limit: int, must: bool) -> list[str]:
-    """A caller without room.  One that the kernel kills for it can leave something, but not after `delete --force`."""
+    """A caller with little memory. If the kernel kills it, something may remain, but not after
+    `delete --force`."""
     tight = pressure.LimitedGroup(controller, f"{sandbox.prefix}tight", limit)
     try:
         problems = attempt(sandbox, one, must, preexec=tight.enter)
@@ -109,7 +113,8 @@ def in_cgroup(sandbox: Sandbox, one: Container, controller: str, limit: int, mus
 
 
 def as_user(sandbox: Sandbox, processes: int) -> list[str]:
-    """A user with a limit of processes: root is beyond such limits.  One that is at its limit cannot make any."""
+    """A user with a limit of processes, which does not apply to root. A user at the limit cannot
+    create one."""
     namespaces = [{"type": kind} for kind in ("user", "pid", "mount", "ipc", "uts")]
     mapping = [{"containerID": 0, "hostID": UID, "size": 1}]
     edits = {"/linux/namespaces": namespaces, "/linux/uidMappings": mapping, "/linux/gidMappings": mapping}
@@ -153,7 +158,7 @@ def _lost(sandbox: Sandbox) -> Callable[[], None]:
 
 
 def attempt(sandbox: Sandbox, one: Container, must: bool, **how: Any) -> list[str]:
-    """One `create`, and what was left before and after `delete --force`."""
+    """One `create`, and the leftovers before and after `delete --force`."""
     try:
         result = one.create(check=False, save=False, timeout=LIMIT, **how)
     except AssertionError as error:
@@ -165,7 +170,7 @@ def attempt(sandbox: Sandbox, one: Container, must: bool, **how: Any) -> list[st
 
 
 def on_disk(sandbox: Sandbox, one: Container, options: str, full: bool = False) -> list[str]:
-    """A `create` whose state root is on a small filesystem."""
+    """A `create` with its state root on a small filesystem."""
     disk, root, before = sandbox.path / "disk", sandbox.root, sandbox.mounts
     disk.mkdir(exist_ok=True)
     read_only = options == "ro"
@@ -224,7 +229,7 @@ def _refused(sandbox: Sandbox, one: Container) -> list[str]:
 
 
 def in_frozen(sandbox: Sandbox) -> list[str]:
-    """Nothing that is started there would run."""
+    """No process that is started there would run."""
     group = _group(sandbox, "frozen")
     (group / "cgroup.freeze").write_text("1")
     problems = _refused(sandbox, Light(sandbox, "frozen").container())
@@ -233,7 +238,7 @@ def in_frozen(sandbox: Sandbox) -> list[str]:
 
 
 def in_occupied(sandbox: Sandbox) -> list[str]:
-    """Two owners of one cgroup: the first one's end would be the second one's."""
+    """Two owners of one cgroup: the end of the first would end the second."""
     group = _group(sandbox, "occupied")
     sleeper = subprocess.Popen(["/bin/sleep", "60"], stdin=subprocess.DEVNULL)
     sandbox.helpers.add(sleeper.pid)
@@ -272,7 +277,7 @@ def paused_kill(sandbox: Sandbox) -> list[str]:
 
 
 def foreign(sandbox: Sandbox) -> list[str]:
-    """Either the call fails and names the process, or cgroup and process are gone."""
+    """Either the call fails and names the process, or the cgroup and the process are gone."""
     one = _running(sandbox, "foreign")
     sleeper = subprocess.Popen(["/bin/sleep", "60"], stdin=subprocess.DEVNULL)
     sandbox.helpers.add(sleeper.pid)
@@ -285,7 +290,7 @@ def foreign(sandbox: Sandbox) -> list[str]:
 
 
 def nested(sandbox: Sandbox) -> list[str]:
-    """What a container made below its cgroup goes with it."""
+    """Cgroups that a container created below its own are removed with it."""
     one = _running(sandbox, "nested")
     (one.cgroup / "a").mkdir()
     (one.cgroup / "a/b").mkdir()

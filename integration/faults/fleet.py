@@ -1,4 +1,4 @@
-"""What floods are made of: containers that cost little, commands that run together, and a tally."""
+"""The parts of floods: cheap containers, commands that run together, and a tally."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from integration.harness import Bundle, Container, default_config, edit, end_of
 
 
 class Light(Bundle):
-    """A bundle that is one file: the root filesystem is the sandbox's template."""
+    """A bundle of a single file: the root filesystem is the sandbox's template."""
 
     def __init__(self, sandbox: Sandbox, name: str, *actions: str, edits: dict[str, Any] | None = None) -> None:
         self.sandbox, self.name = sandbox, name
@@ -33,7 +33,7 @@ class Light(Bundle):
 
 
 class Tally:
-    """How many rounds were done, what was wrong in them, and figures of interest."""
+    """The number of rounds, their problems, and other figures."""
 
     def __init__(self) -> None:
         self.done = self.bad = 0
@@ -41,7 +41,7 @@ class Tally:
         self.figures: dict[str, Any] = {}
 
     def rounds(self, count: int, seconds: float) -> Iterator[int]:
-        """0 ... as long as there is time."""
+        """Count from 0 until the time is over."""
         end = time.monotonic() + seconds
         for number in range(count):
             if time.monotonic() > end:
@@ -49,27 +49,27 @@ class Tally:
             yield number
 
     def note(self, problems: list[str], about: str = "") -> None:
-        """One round is done."""
+        """Record one round."""
         self.done += 1
         self.bad += bool(problems)
         self.wrong += [f"{about}: {text}" if about else text for text in problems]
 
 
 class End(NamedTuple):
-    """How one of many commands ended; rc None: it did not."""
+    """The end of one of many commands; rc is None if it did not end."""
 
     rc: int | None
     err: str
 
     @property
     def problems(self) -> list[str]:
-        """Hangs, deaths and noise."""
+        """Hangs, crashes and unexpected output."""
         out = ["hang"] if self.rc is None else [f"killed by signal {-self.rc}"] if self.rc < 0 else []
         return out + [f"said {word!r}: {self.err}" for word in NOISE if word in self.err]
 
 
 def together(argvs: Sequence[list[str]], sandbox: Sandbox) -> list[End]:
-    """Start all command lines at once and wait for their ends."""
+    """Start all command lines at once and wait for them to end."""
     env = {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")}
     running = []
     for argv in argvs:
@@ -92,7 +92,7 @@ def together(argvs: Sequence[list[str]], sandbox: Sandbox) -> list[End]:
 
 
 def judge_end(sandbox: Sandbox, one: Container) -> list[str]:
-    """`delete --force`, and nothing may be left."""
+    """`delete --force` must leave nothing."""
     try:
         result = one.delete("--force", check=False, timeout=2 * LIMIT)
     except AssertionError as error:

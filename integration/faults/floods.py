@@ -1,9 +1,10 @@
-"""Many at once (R4-R6, R13), damaged state (R8), too little of everything (R9), and what others do to a container.
+"""Many at once (R4-R6, R13), damaged state (R8), exhausted resources (R9), and interference with a
+container.
 
-    python -m integration.faults.floods [--full] [--only NAME,NAME] [--seconds S]
+python -m integration.faults.floods [--full] [--only NAME,NAME] [--seconds S]
 
-``--full`` has the counts of the goals, bounded by ``--seconds`` for each flood.  Results replace those of the same
-names in ``build/faults/floods-RUNTIME.json``.  Exit status 1 when something is wrong.
+``--full`` uses the target counts, bounded by ``--seconds`` for each flood. Results replace those of
+the same names in ``build/faults/floods-RUNTIME.json``. The exit status is 1 if there is a problem.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ from integration.harness import SLOW, Container
 
 WIDTH = 8
 KILLED = "the runtime was killed"
-MEMORY = 256 << 20  # bytes, for the runtimes of a soak: what they leave for the page cache is in use all the time
+MEMORY = 256 << 20  # bytes for the runtimes of a soak: the rest for the page cache is always in use
 
 
 def one_winner(sandbox: Sandbox, rounds: int, seconds: float, width: int = 16) -> Tally:
-    """R4: many `create` of one id: one makes it, the others all say the same, nothing is left."""
+    """R4: many `create` of one id: one succeeds, the others all report the same error, nothing
+    remains."""
     tally = Tally()
     one = Light(sandbox, "winner").container()
     argv = sandbox.runtime.argv("--root", str(sandbox.root), "create", "--bundle", str(one.bundle.path), one.id)
@@ -52,7 +54,8 @@ def one_winner(sandbox: Sandbox, rounds: int, seconds: float, width: int = 16) -
 
 
 def deletes(sandbox: Sandbox, rounds: int, seconds: float, width: int = 10) -> Tally:
-    """R5: many `delete --force` of one container, also against start, kill, state and list: each delete says 0."""
+    """R5: many `delete --force` of one container, also against start, kill, state and list: each
+    delete exits with 0."""
     tally = Tally()
     one = Light(sandbox, "deleted", "fork", "1", "--", "signals", "60").container()
     base = sandbox.runtime.argv("--root", str(sandbox.root))
@@ -75,7 +78,7 @@ def deletes(sandbox: Sandbox, rounds: int, seconds: float, width: int = 10) -> T
 
 
 def lifecycle(one: Container) -> list[str]:
-    """create, state, start, kill, delete; what does not say 0."""
+    """create, state, start, kill, delete; returns the commands that fail."""
     for verb in ("create", "state", "start", "kill", "delete"):
         if verb == "create":
             result = one.create(check=False, save=False, timeout=LIMIT)
@@ -88,7 +91,8 @@ def lifecycle(one: Container) -> list[str]:
 
 
 def delete_at_last(one: Container) -> list[str]:
-    """`delete --force` after a runtime was killed from outside, and again when that happens to this one as well."""
+    """`delete --force` after a runtime was killed from outside, repeated once if this one is killed
+    as well."""
     for _ in range(10):
         result = one.delete("--force", check=False, timeout=LIMIT)
         if result.rc != -signal.SIGKILL:
@@ -97,7 +101,7 @@ def delete_at_last(one: Container) -> list[str]:
 
 
 def fleet(sandbox: Sandbox, work: Callable[[int], object], count: int, until: float) -> int:
-    """Call ``work`` for 0 ... in WIDTH threads until the time is over; how often it was called."""
+    """Call ``work`` for 0 ... in WIDTH threads until the time is over; returns the number of calls."""
     numbers = iter(range(count))
     lock, done = threading.Lock(), [0]
 
@@ -119,7 +123,7 @@ def fleet(sandbox: Sandbox, work: Callable[[int], object], count: int, until: fl
 
 
 def lifecycles(sandbox: Sandbox, rounds: int, seconds: float, jitter: bool = False) -> Tally:
-    """R6: whole lives, eight at a time."""
+    """R6: whole lifecycles, eight at a time."""
     tally = Tally()
     local = threading.local()
     names = iter(range(WIDTH * 2))
@@ -133,14 +137,14 @@ def lifecycles(sandbox: Sandbox, rounds: int, seconds: float, jitter: bool = Fal
             problems = lifecycle(local.one)
         except AssertionError as error:
             problems = [str(error)]
-        if problems == [KILLED] and jitter:  # by the kernel, for its memory: nothing may be left all the same
+        if problems == [KILLED] and jitter:  # by the kernel, for its memory: still nothing may remain
             killed.append(local.one.id)
             problems = delete_at_last(local.one)
         elif problems:
             with suppress(AssertionError):
                 local.one.delete("--force", check=False, timeout=LIMIT)
         tally.note(problems)
-        if local.one.pid:  # our child since create's end: an hour's inits would fill the table of processes
+        if local.one.pid:  # our child once create has ended: the inits of an hour would fill the process table
             with suppress(ChildProcessError):
                 os.waitpid(local.one.pid, os.WNOHANG)
             local.one.pid = 0
@@ -159,7 +163,7 @@ def lifecycles(sandbox: Sandbox, rounds: int, seconds: float, jitter: bool = Fal
 
 
 def shake(sandbox: Sandbox, stop: threading.Event, shaken: list[int]) -> None:
-    """SIGSTOP, a moment, SIGCONT: to whatever of ours happens to run."""
+    """Send SIGSTOP, then after a moment SIGCONT, to one of our running processes."""
     while not stop.wait(0.003):
         found = []
         for task in os.listdir("/proc/self/task"):
@@ -176,7 +180,8 @@ def shake(sandbox: Sandbox, stop: threading.Event, shaken: list[int]) -> None:
 
 
 def soak(sandbox: Sandbox, rounds: int, seconds: float) -> Tally:
-    """R13: lives eight at a time, while processes stop and go on at any moment and memory is short."""
+    """R13: eight lifecycles at a time, while processes are stopped at any moment and memory is
+    short."""
     with pressure.reclaiming(sandbox, MEMORY, seconds) as hits:
         tally = lifecycles(sandbox, rounds, seconds, jitter=True)
         tally.figures |= {"minutes": round(seconds / 60, 1), "memory limit hit": hits()}
@@ -229,7 +234,7 @@ FLOODS: dict[str, tuple[Callable[[Sandbox, int, float], Tally], int, int]] = {
 
 
 def run(name: str, runtime: harness.Runtime, template: Path, base: Path, *, full: bool, seconds: float) -> Tally:
-    """One flood in a sandbox of its own."""
+    """Run one flood in its own sandbox."""
     function, small, large = FLOODS[name]
     sandbox = Sandbox(runtime, template, base, f"f{os.getpid():x}{name.replace('-', '')}")
     try:
@@ -240,7 +245,7 @@ def run(name: str, runtime: harness.Runtime, template: Path, base: Path, *, full
 
 
 def save(path: Path, name: str, tally: Tally, build: str) -> None:
-    """Put one result into the file of results."""
+    """Add one result to the file of results."""
     rows: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     row = {"build": build, "done": tally.done, "bad": tally.bad, "wrong": tally.wrong[:20], "figures": tally.figures}
     rows[name] = row
@@ -259,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     assert path, "the runtime under test is not there (make build)"
     runtime = harness.Runtime(path)
     for controller in ("memory", "pids"):
-        pressure.hierarchy(controller)  # while it is in sight
+        pressure.hierarchy(controller)  # while it is still visible
     sweep.settle(runtime)
     base = Path(tempfile.mkdtemp(prefix="pyf"))
     base.chmod(0o755)

@@ -1,4 +1,5 @@
-"""`unpack` and `images pull`: exit 0 with the whole tree, or nothing of it and a next call that succeeds."""
+"""`unpack` and `images pull`: exit 0 with the whole tree, or leave nothing and let the next call
+succeed."""
 
 from __future__ import annotations
 
@@ -30,13 +31,13 @@ class Unpack(Scene):
         layout.tag(layout.image([tar(ODD), tar(CHANGES)], CONFIG, compress="gzip"), "odd")
         self.image = f"{layout.path}:odd"
         first, second = self.made(), self.made()
-        # Times of what no entry of a layer names are those of the call.
+        # Objects that no layer entry names get the time of the call.
         self.expected = {name: value for name, value in first.items() if second.get(name) == value}
         self.names = set(first)
         assert len(self.expected) > len(first) / 2 and set(second) == self.names
 
     def made(self) -> dict[str, Any]:
-        """What there is after a command without a fault."""
+        """The result of a command without a fault."""
         self.before()
         result = self.sandbox.runtime.call(*self.arguments())
         assert result.rc == 0, result
@@ -55,7 +56,7 @@ class Unpack(Scene):
         return self.sandbox.runtime.argv(*self.arguments())
 
     def found(self) -> dict[str, Any]:
-        """Everything in the place."""
+        """Everything in the target directory."""
         return described(self.place)
 
     def judge(self, point: Point, done: Outcome) -> list[str]:
@@ -73,19 +74,19 @@ class Unpack(Scene):
         return problems + self.differences("after the next call") + self.hidden()
 
     def differences(self, when: str) -> list[str]:
-        """What is not as without a fault."""
+        """The differences from the result without a fault."""
         found = self.found()
         wrong = [name for name, value in self.expected.items() if found.get(name) != value]
         wrong += sorted(set(found) ^ self.names)
         return [f"{when} {', '.join(wrong[:10])} is not as it should be"] if wrong else []
 
     def left(self) -> list[str]:
-        """What a failed command left."""
+        """The leftovers of a failed command."""
         names = os.listdir(self.place)
         return [f"left by the failed command: {names}"] if names else []
 
     def hidden(self) -> list[str]:
-        """What is half made."""
+        """Unfinished objects."""
         names = [str(path) for path in self.place.rglob(f"{HIDDEN}*")]
         return [f"nobody removes {names}"] if names else []
 
@@ -103,7 +104,7 @@ class Pull(Unpack):
         return ["--root", str(self.sandbox.root), "images", "--store", str(self.place), "--quiet", "pull", self.image]
 
     def found(self) -> dict[str, Any]:
-        """Without the time in the image's document."""
+        """Omits the time in the image's document."""
         found: dict[str, Any] = described(self.place)
         for name in [name for name in found if name.startswith("images/")]:
             document = json.loads((self.place / name).read_bytes())
@@ -114,7 +115,7 @@ class Pull(Unpack):
         return found
 
     def left(self) -> list[str]:
-        """Whole layers may stay: the next call needs them."""
+        """Whole layers may remain: the next call uses them."""
         found = sorted(str(path.relative_to(self.place)) for path in self.place.glob("*/.*"))
         refs, images = len(list(self.place.glob("refs/*"))), len(list(self.place.glob("images/*")))
         problems = [f"left by the failed command: {found}"] if found else []

@@ -1,7 +1,7 @@
-"""Where a command can fail: its system calls, and the errors that make sense for each.
+"""Points at which a command can fail: its system calls, and the errors that make sense for each.
 
-A point is one call of one thread of one command, with what happens there: an errno instead of the call, or SIGKILL
-after it.  The list comes from a dry run under `inject.c`.
+A point is one call of one thread of one command, and a fault: an errno instead of the call, or
+SIGKILL after it. A dry run under `inject.c` lists the calls.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _DESCRIPTORS = _set(
     """
 )
 
-# How the problems of a point begin, and what they are.
+# Prefixes of a point's problems, and the kinds of fault they report.
 KINDS_OF_FAULT = {
     "does not end": "hang",
     "crash, traceback, internal error": ("said ", "killed by signal"),
@@ -76,7 +76,8 @@ KINDS_OF_FAULT = {
 
 
 class Call(NamedTuple):
-    """One system call of a dry run; ``own``: of the runtime's process, not of one that it started."""
+    """One system call of a dry run; ``own``: made by the runtime's process, not by one that it
+    started."""
 
     thread: int
     index: int  # type: ignore[assignment]  # in place of tuple.index()
@@ -85,7 +86,7 @@ class Call(NamedTuple):
 
 
 class Point(NamedTuple):
-    """One thing to do to one command; ``error`` is an errno's name, "" for SIGKILL."""
+    """One fault for one command; ``error`` is an errno's name, "" for SIGKILL."""
 
     scene: str
     call: Call
@@ -93,13 +94,13 @@ class Point(NamedTuple):
 
     @property
     def key(self) -> str:
-        """What identifies it in a file of results."""
+        """The identity of a point in a file of results."""
         return f"{self.scene}/{self.error or 'KILL'}/{self.call.thread}/{self.call.index}"
 
 
 @cache
 def build(directory: str) -> str:
-    """Compile the injector.  AssertionError with what the compiler said."""
+    """Compile the injector. Raises AssertionError with the compiler's output."""
     target = f"{directory}/inject"
     argv = ["gcc", "-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-o", target, str(HERE / "inject.c")]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
@@ -109,7 +110,7 @@ def build(directory: str) -> str:
 
 @cache
 def names() -> dict[int, str]:
-    """The system calls of this machine by number."""
+    """The names of this machine's system calls, by number."""
     argv = ["gcc", "-E", "-dM", "-include", "sys/syscall.h", "-x", "c", "/dev/null"]
     text = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     return {int(number): name for name, number in re.findall(r"#define __NR_(\w+) (\d+)", text)}
@@ -117,12 +118,12 @@ def names() -> dict[int, str]:
 
 @cache
 def numbers() -> dict[str, int]:
-    """The same by name."""
+    """The numbers, by name."""
     return {name: number for number, name in names().items()}
 
 
 def read_calls(path: Path) -> list[Call]:
-    """What the injector wrote, in order."""
+    """The calls that the injector recorded, in order."""
     calls = []
     for line in path.read_text().splitlines():
         thread, index, number, own = map(int, line.split())
@@ -133,7 +134,8 @@ def read_calls(path: Path) -> list[Call]:
 def after_start(calls: Iterable[Call], *, programs: bool = True) -> list[Call]:
     """The calls without those of the first thread's loader and C library.
 
-    ``programs``: what another thread executes by name (init itself has none) is the container's, and not ours.
+    ``programs``: a program that another thread executes by name belongs to the container (init
+    itself has no name), and its calls are omitted.
     """
     out = []
     begun = False
@@ -148,7 +150,8 @@ def after_start(calls: Iterable[Call], *, programs: bool = True) -> list[Call]:
 
 
 def errors_of(name: str) -> list[str]:
-    """The errors to inject into a call: ENOMEM into every one that can fail; for `scarcity` what it calls one."""
+    """The errors to inject into a call: ENOMEM for every call that can fail; for `scarcity`, what
+    it calls an error."""
     if name in _SCARCE:
         return _SCARCE[name]
     if name in _CANNOT or not name:
@@ -162,22 +165,23 @@ def errors_of(name: str) -> list[str]:
 
 
 def of_errors(scene: str, calls: Sequence[Call]) -> list[Point]:
-    """R1: every error that makes sense in every call of every thread."""
+    """R1: every error that makes sense, in every call of every thread."""
     return [Point(scene, call, error) for call in calls for error in errors_of(call.name)]
 
 
 def of_kills(scene: str, calls: Sequence[Call], *, inside: bool) -> list[Point]:
-    """R2: SIGKILL of the runtime after each of its calls; with ``inside`` R3: of the processes that it starts."""
+    """R2: SIGKILL of the runtime after each of its calls; with ``inside`` R3: of the processes that
+    it starts."""
     return [Point(scene, call, "") for call in calls if call.own != inside]
 
 
 def shuffled(points: Sequence[Point], share: int = 0, shares: int = 1) -> list[Point]:
-    """One share of the points in an order that is always the same and mixes everything: a prefix is a sample."""
+    """One share of the points in a fixed, mixed order: any prefix is a sample."""
     chosen = [p for p in points if int(hashlib.sha256(p.key.encode()).hexdigest(), 16) % shares == share]
     random.Random(5).shuffle(chosen)
     return chosen
 
 
 def number(error: str) -> int:
-    """An errno's number, 0 for what is not one."""
+    """The number of an errno, 0 for any other name."""
     return int(getattr(errno, error, 0))

@@ -1,7 +1,8 @@
-"""A cgroup of our own around a caller: too little memory, too few processes, or just enough of it for much reclaim.
+"""A cgroup around a caller with too little memory, too few processes, or just enough memory to
+force reclaim.
 
-cgroup v2 where it has the controller, else the v1 hierarchy of it that the machine has mounted; only our own directory
-is ever changed there.
+It is in cgroup v2 if the controller is there, else in the controller's mounted v1 hierarchy; only
+this directory is ever changed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from integration import harness
 from integration.faults.scenes import Sandbox
 
 READERS = 4
-# What each controller's limit and its count of refusals are called, in v2 and in v1.
+# The limit of each controller and its count of refusals, in v2 and in v1.
 FILES = {
     ("memory", 2): ("memory.max", "memory.events"),
     ("memory", 1): ("memory.limit_in_bytes", "memory.failcnt"),
@@ -29,9 +30,10 @@ FILES = {
 
 @cache
 def hierarchy(controller: str) -> tuple[Path, int] | None:
-    """Where a controller can be used, and the version of cgroups; None: nowhere.
+    """The hierarchy with a controller, and its cgroup version; None if there is none.
 
-    The path leads through a descriptor: for peers something else is mounted over it later (`sweep.settle`).
+    The path leads through a descriptor, because for peers something else is mounted over it later
+    (`sweep.settle`).
     """
     found = _mounted(controller)
     if found is None:
@@ -58,12 +60,12 @@ class LimitedGroup:
         self.controller, (self.top, self.version) = controller, found
         self.path = self.top / name
         self.path.mkdir()
-        self.former = self.top  # where who is left in it goes
+        self.former = self.top  # where its remaining processes go
         limit_file, self.events = FILES[controller, self.version]
         (self.path / limit_file).write_text(str(limit))
 
     def enter(self) -> None:
-        """Move the calling process, and all its threads, into it."""
+        """Move the calling process with all its threads into it."""
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             if self.controller in controllers.split(",") or (self.version == 2 and not controllers):
@@ -71,12 +73,13 @@ class LimitedGroup:
         (self.path / "cgroup.procs").write_text(str(os.getpid()))
 
     def hits(self) -> int:
-        """How often something did not fit."""
+        """The number of times the limit was hit."""
         words = (self.path / self.events).read_text().split()
         return int(words[words.index("max") + 1] if "max" in words else words[0])
 
     def remove(self) -> None:
-        """Back with what is left in it, and away with it; it takes a moment after the end of a process."""
+        """Move the remaining processes out and remove it, which takes a moment after the end of a
+        process."""
         for _ in range(200):
             for pid in (self.path / "cgroup.procs").read_text().split():
                 try:
@@ -94,8 +97,8 @@ class LimitedGroup:
 
 @contextmanager
 def reclaiming(sandbox: Sandbox, limit: int, seconds: float) -> Iterator[Callable[[], int]]:
-    """Run every call of the runtime in a cgroup that is full of page cache: every page must be
-    reclaimed first.
+    """Run every call of the runtime in a cgroup that is full of page cache, so that every page must
+    be reclaimed first.
 
     Yields a function that returns how often the limit was hit. If reclaim is too slow, the kernel
     kills a process: one of the readers, which are restarted. The harness itself stays outside.
@@ -103,7 +106,7 @@ def reclaiming(sandbox: Sandbox, limit: int, seconds: float) -> Iterator[Callabl
     group = LimitedGroup("memory", sandbox.prefix + "pressure", limit)
     filler = sandbox.path / "filler"
     with filler.open("wb") as file:
-        file.truncate(2 * limit)  # zeros that are read fill the cache as well as any data
+        file.truncate(2 * limit)  # zeros fill the cache as well as any data
     enter = f"echo 0 >{group.path}/cgroup.procs"
     read = f'{enter}; echo 1000 >/proc/self/oom_score_adj; exec cat "{filler}" >/dev/null'
     loop = f"while :; do sh -c '{read}'; done 2>/dev/null"

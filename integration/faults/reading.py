@@ -1,4 +1,4 @@
-"""Commands that only look: exit 0 with the whole truth; and `delete --force` of damaged states."""
+"""Commands that only read: exit 0 with the whole truth; and `delete --force` of damaged states."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from integration.faults.scenes import Create, Delete, Inside, Kill, Outcome, Sce
 
 
 class Reading(Inside):
-    """A command about one container that runs, whose answer is a text."""
+    """A command about one running container that prints a text."""
 
-    words: tuple[str, ...] = ()  # in any true answer
+    words: tuple[str, ...] = ()  # in every true answer
 
     def output(self) -> Path:
         return self.sandbox.path / "reading.out"
@@ -33,7 +33,7 @@ class Reading(Inside):
         return [f"exit 0, but {missing} is not in {found[:300]!r}"] if missing else []
 
     def wanted(self) -> list[str]:
-        """What is in any true answer."""
+        """The words in every true answer."""
         return list(self.words)
 
 
@@ -72,7 +72,7 @@ class Stats(Reading):
 
 
 class Features(Reading):
-    """`features`: engines decide by it what they may ask for."""
+    """`features`: engines rely on it."""
 
     name = "features"
     words = ('"SCMP_ARCH_X86"', '"SECCOMP_FILTER_FLAG_TSYNC"', '"tmpcopyup"')
@@ -102,7 +102,7 @@ class Version(Reading):
 
 
 class DeleteDamaged(Delete):
-    """`delete --force` when state.json is damaged: intent.json says what there is to remove."""
+    """`delete --force` with a damaged state.json: intent.json lists what to remove."""
 
     name = "delete-damaged"
 
@@ -111,12 +111,12 @@ class DeleteDamaged(Delete):
         self.damage(self.sandbox.root / self.one.id)
 
     def damage(self, directory: Path) -> None:
-        """Do it."""
+        """Damage the state."""
         (directory / "state.json").write_bytes(b"\0" * 100)
 
 
 class DeleteLost(DeleteDamaged):
-    """`delete --force` when only the pid is left: the process leads to the cgroup."""
+    """`delete --force` if only the pid is left: the process leads to the cgroup."""
 
     name = "delete-lost"
 
@@ -134,7 +134,7 @@ LARGE = {"/annotations": {f"key {number}": "x" * 100 for number in range(50_000)
 
 
 class KillLarge(Kill):
-    """`kill` when the state is so large that it may not fit into memory."""
+    """`kill` with a state so large that it may not fit into memory."""
 
     name = "kill-large"
     edits = LARGE
@@ -142,7 +142,7 @@ class KillLarge(Kill):
 
 
 class ListLarge(List):
-    """`list`, likewise."""
+    """`list` with such a state."""
 
     name = "list-large"
     edits = LARGE
@@ -150,7 +150,7 @@ class ListLarge(List):
 
 
 class DeleteLarge(Delete):
-    """`delete --force`, likewise."""
+    """`delete --force` with such a state."""
 
     name = "delete-large"
     edits = LARGE

@@ -1,4 +1,5 @@
-"""RELIABILITY.md from the files of results: ours beside the peers', from the same harness on the same machine.
+"""RELIABILITY.md from the files of results: pyrunc beside the peers, with the same harness on the
+same machine.
 
 python -m integration.faults.report >integration/RELIABILITY.md
 """
@@ -45,7 +46,7 @@ FLOOD_TITLES = {
 
 
 def newest(path: Path) -> list[dict[str, Any]]:
-    """The rows of the executable that was measured last; of a point that was done again the last one."""
+    """The rows of the executable that was measured last; for a repeated point, the last row."""
     if not path.exists():
         return []
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -54,7 +55,7 @@ def newest(path: Path) -> list[dict[str, Any]]:
 
 
 def faults(row: dict[str, Any]) -> set[str]:
-    """The kinds of what was wrong at a point."""
+    """The kinds of problems at a point."""
     return {name for text in row["problems"] for name, start in KINDS_OF_FAULT.items() if text.startswith(start)}
 
 
@@ -116,7 +117,7 @@ def of_floods() -> str:
 
 
 def wrong() -> str:
-    """What is wrong with pyrunc now, point by point."""
+    """The current problems of pyrunc, point by point."""
     rows = [row for row in newest(sweep.RESULTS / "pyrunc.jsonl") if row["result"] == "fault"]
     lines = [f"- `{row['key']}` ({row['call']}): {row['problems'][0][:200]}" for row in rows]
     return "## Failures of pyrunc\n\n" + ("\n".join(lines) or "At none of these points.") + "\n"

@@ -1,7 +1,7 @@
-"""Commands whose config asks for much at once: user namespaces, joined namespaces, terminals, agents, scheduling.
+"""Commands with rich configs: user namespaces, joined namespaces, terminals, agents, scheduling.
 
-What the plain scenes do not come through is here.  Descriptors are received by threads that take what comes, as
-engines and agents do, however early the other side ends.
+They cover the code that the plain scenes do not reach. Threads receive descriptors and accept
+anything, as engines and agents do, however early the other side ends.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from integration.harness import DELETE, SLOW, Holder
 
 MAPPED = userns.edits(kinds=[*userns.KINDS, "time"])
 SECCOMP = scenes.CreateRich.edits["/linux/seccomp"]
-HOLDERS_LIFE = 300  # seconds; its process ends by itself after twice that
+HOLDERS_LIFE = 300  # seconds; the process ends by itself after twice as long
 CAPS = {key: ["CAP_KILL", "CAP_CHOWN"] for key in ("bounding", "effective", "permitted", "inheritable", "ambient")}
 
 
 class Receiver:
-    """A unix socket that takes one message with descriptors from each connection, and what is done with them."""
+    """A unix socket that receives one message with descriptors per connection and passes them on."""
 
     def __init__(self, path: Path, take: Callable[[list[int]], None]) -> None:
         self.path, self.take = path, take
@@ -73,13 +73,13 @@ class Receiver:
             os.close(fd)
 
     def close(self) -> None:
-        """No more of them."""
+        """Stop receiving."""
         self.server.shutdown(socket.SHUT_RDWR)
         self.server.close()
 
 
 class Consoles(Receiver):
-    """A console socket: what a terminal says goes to a file."""
+    """A console socket: the output of a terminal goes to a file."""
 
     def __init__(self, path: Path, out: Path) -> None:
         super().__init__(path, self._copy)
@@ -87,7 +87,7 @@ class Consoles(Receiver):
 
     def _copy(self, fds: list[int]) -> None:
         for fd in fds:
-            with suppress(OSError), self.out.open("ab") as out:  # EIO: nobody has the other end any more
+            with suppress(OSError), self.out.open("ab") as out:  # EIO: the other end is closed
                 while data := os.read(fd, 65536):
                     out.write(data)
                     out.flush()
@@ -184,7 +184,7 @@ class CreateJoined(Create):
 
 
 class CreateUncached(Create):
-    """`create` with a seccomp profile that no create has had before: another process compiles it."""
+    """`create` with a seccomp profile that no earlier create had: another process compiles it."""
 
     name = "create-uncached"
     named = (*Create.named, "/linux/seccomp: ")
@@ -193,13 +193,13 @@ class CreateUncached(Create):
 
     def before(self) -> None:
         super().before()
-        # Each profile is an entry of the cache, which is thrown away before they are all used.
+        # Each profile is an entry of the cache, which is discarded before all are used.
         rule = {**SECCOMP["syscalls"][0], "errnoRet": next(self._attempts) % 4000 + 1}
         self.one.bundle.config["linux"]["seccomp"] = {**SECCOMP, "syscalls": [rule]}
         self.one.bundle.save()
 
     def again(self, point: Point, done: Outcome) -> list[str]:
-        """libseccomp does not try its write again, and has no signal handlers to be interrupted by."""
+        """libseccomp does not retry its write, and has no signal handlers that could interrupt it."""
         return [] if "config.json: /linux/seccomp: " in done.err else super().again(point, done)
 
 
@@ -211,7 +211,7 @@ class CreateChroot(Create):
 
 
 class CreateCallers(Create):
-    """`create` without a mount namespace: everything is mounted in ours."""
+    """`create` without a mount namespace: all mounts are in ours."""
 
     name = "create-callers"
     edits = {"/linux/namespaces": [{"type": kind} for kind in userns.KINDS if kind != "mount"]}  # noqa: RUF012
@@ -229,7 +229,7 @@ class StartRich(Start):
 
 
 class ExecProcess(Exec):
-    """`exec --process` with everything that a process can have, in a container with user and time namespaces."""
+    """`exec --process` with every field of a process, in a container with user and time namespaces."""
 
     name = "exec-process"
     edits = {  # noqa: RUF012
@@ -276,7 +276,7 @@ class ExecTerminal(ExecDetached):
 
 
 class DeleteStopped(Delete):
-    """`delete` of a container that has ended, with poststop hooks: their failure is only a warning."""
+    """`delete` of a stopped container with poststop hooks, whose failure is only a warning."""
 
     name = "delete-stopped"
     edits = {"/hooks": {"poststop": [HOOK, HOOK]}}  # noqa: RUF012
@@ -291,12 +291,12 @@ class DeleteStopped(Delete):
 
 
 class Pause(Inside):
-    """`pause`: exit 0 only when the container is frozen."""
+    """`pause`: exit 0 only if the container is frozen."""
 
     name = "pause"
 
     def frozen(self) -> bool:
-        """What the kernel says."""
+        """The state in the kernel."""
         return "frozen 1" in (self.one.cgroup / "cgroup.events").read_text()
 
     def command(self) -> list[str]:
@@ -316,7 +316,7 @@ class Pause(Inside):
 
 
 class Resume(Pause):
-    """`resume`: exit 0 only when the container runs on."""
+    """`resume`: exit 0 only if the container runs again."""
 
     name = "resume"
 
@@ -357,10 +357,10 @@ class Ps(Inside):
 
 
 class Update(Delete):
-    """`update` of the device rules: exit 0 only when the kernel decides by the new ones."""
+    """`update` of the device rules: exit 0 only if the kernel applies the new ones."""
 
     name = "update"
-    _NODE = Path("/dev/kmsg")  # not among what every container may open
+    _NODE = Path("/dev/kmsg")  # not among the devices that every container may open
 
     def __init__(self, sandbox: Sandbox) -> None:
         super().__init__(sandbox)
@@ -373,7 +373,7 @@ class Update(Delete):
         assert not self.may_open()
 
     def may_open(self) -> bool:
-        """What a process in the container's cgroup may do."""
+        """Whether a process in the container's cgroup may open it."""
         inside = f'echo 0 >"{self.one.cgroup}/cgroup.procs" && exec head -c 0 {self._NODE}'
         return subprocess.run(["/bin/sh", "-c", inside], stderr=subprocess.DEVNULL, check=False).returncode == 0
 

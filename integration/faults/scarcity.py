@@ -22,14 +22,16 @@ from integration.faults.points import HERE, Call, Point
 BURST = 50
 EVERY = 5  # of the allocations is the start of a burst
 NEVER = 1 << 40
-# KiB of address space: with less than the first the loader cannot map the executable, with the last all commands work.
+# KiB of address space: with less than the first value the loader cannot map the executable; with
+# the last one all commands work.
 LEAST, MOST, STEP = 30 << 10, 110 << 10, 1 << 10
 KINDS = {"NOMEM": "malloc", "NOMEMS": "malloc", "SPACE": "ulimit -v", "NOLIB": "library"}
 
 
 @cache
 def build(directory: str) -> str:
-    """Compile the library that lets allocations fail.  AssertionError with what the compiler said."""
+    """Compile the library that makes allocations fail. Raises AssertionError with the compiler's
+    output."""
     target = f"{directory}/nomem.so"
     flags = ["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
     argv = ["gcc", *flags, "-o", target, str(HERE / "nomem.c"), "-ldl"]
@@ -44,7 +46,7 @@ def failing(directory: str, log: Path, first: int, count: int) -> dict[str, str]
 
 
 def around(point: Point, directory: str, log: Path) -> tuple[list[str], dict[str, str]]:
-    """What goes before the command line of a point, and into its environment."""
+    """The prefix of a point's command line, and its additional environment."""
     if point.error == "NOLIB":
         return without_library(directory), {}
     if point.error == "SPACE":
@@ -53,15 +55,16 @@ def around(point: Point, directory: str, log: Path) -> tuple[list[str], dict[str
 
 
 def excused(point: Point, problem: str) -> bool:
-    """To undo what was done takes some memory: after a burst a failed command may have left something, or done it.
+    """Cleanup takes some memory: after a burst a failed command may leave something, or may have
+    done its work.
 
-    It still must not lie, hang or crash, and `delete --force` must end it all.
+    It must still not lie, hang or crash, and `delete --force` must end everything.
     """
     return point.error == "NOMEMS" and problem.startswith(("left by", "failed, but"))
 
 
 def outcome(log: Path) -> tuple[int, int]:
-    """How many allocations there were, and how many failed; zeros when the process did not end by itself."""
+    """The number of allocations and of failed ones; zeros if the process did not exit normally."""
     words = log.read_text().split() if log.exists() else []
     return (int(words[0]), int(words[1])) if len(words) == 2 else (0, 0)
 
@@ -84,7 +87,7 @@ def of_library(scene: str) -> list[Point]:
 
 @cache
 def without_library(directory: str) -> list[str]:
-    """What goes before a command line so that no file of the building interpreter, nor a package, can be found."""
+    """The prefix of a command line that hides every file and package of the building interpreter."""
     empty = Path(directory) / "empty"
     empty.mkdir(exist_ok=True)
     places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}

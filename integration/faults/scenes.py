@@ -1,8 +1,8 @@
 """The commands that faults are injected into, and checks of their claims.
 
 Every scene is a command with a preparation and a judgement. The rule is the same for all: exit 0
-only if the thing was done, an error of one line otherwise, nothing left by a failed `create`, and
-nothing left by anything after `delete --force`.
+only if the work is done, otherwise an error of one line; a failed `create` leaves nothing, and
+nothing survives `delete --force`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from integration.faults import points, scarcity
 from integration.faults.points import Call, Point
 from integration.harness import SLOW, Box, Container, cgroup2_mount, end_of, parse_mountinfo, parse_objects, reap
 
-LIMIT = 20 * SLOW  # seconds: whatever takes longer hangs
+LIMIT = 20 * SLOW  # seconds: a longer run is a hang
 NOISE = ("Traceback", "internal error", "panic:", "goroutine ", "fatal error", "SIGSEGV", "Segmentation")
 MOMENTARY = ("ns", "tty", "stat")  # volatile parts of a report: inodes and figures
 HOOK = {"path": "/bin/true", "args": ["true"]}
@@ -30,7 +30,7 @@ MEASURED = re.compile(r"Vm|Rss|Hugetlb|SigQ|FDSize|.*ctxt_switches")  # lines of
 
 
 class Outcome(NamedTuple):
-    """One command with a fault in it; ``hit``: whether it came to that call, ``rc`` None: it did not end."""
+    """One command with a fault; ``hit``: whether it reached the call, ``rc`` None: it did not end."""
 
     rc: int | None
     err: str
@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
 
 
 class Sandbox(Box):
-    """A `Box` that looks around cheaply, thousands of times."""
+    """A `Box` that can check for leftovers cheaply, thousands of times."""
 
     def cgroups(self) -> list[Path]:
         root = cgroup2_mount()
@@ -53,7 +53,7 @@ class Sandbox(Box):
         found = {}
         for task in os.listdir("/proc/self/task"):
             pids = []
-            with suppress(OSError):  # a thread that ends
+            with suppress(OSError):  # a thread that ended
                 pids = Path(f"/proc/self/task/{task}/children").read_text().split()
             for pid in map(int, pids):
                 with suppress(OSError):
@@ -63,11 +63,11 @@ class Sandbox(Box):
         return found
 
     def leftovers(self, *, settle: float = 2.0) -> list[str]:
-        """As the box has it; without the directory that crun keeps for all its containers."""
+        """The box's leftovers, without the directory that crun keeps for all its containers."""
         return [text for text in super().leftovers(settle=settle) if text != "state .empty-directory"]
 
     def sweep_up(self) -> None:
-        """Remove by hand what a fault left, so that the next point starts clean."""
+        """Remove the leftovers of a fault by hand, so that the next point starts clean."""
         for pid in self.children():
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
@@ -86,7 +86,8 @@ class Sandbox(Box):
         reap()
 
     def inject(self, argv: Sequence[str], action: str, point: Point | None, out: Path | None = None) -> Outcome:
-        """Run a command line under the injector, or scarcity; the container's stdout goes to ``out``."""
+        """Run a command line under the injector or `scarcity`; the container's stdout goes to
+        ``out``."""
         log, err = self.path / "inject", self.path / "inject.err"
         log.unlink(missing_ok=True)
         scarce = point is not None and point.error in scarcity.KINDS
@@ -110,7 +111,7 @@ class Sandbox(Box):
             try:
                 rc: int | None = end_of(child, LIMIT)
             except subprocess.TimeoutExpired:
-                child.kill()  # the command goes on untraced, as our child
+                child.kill()  # the command continues untraced, as our child
                 child.wait()
                 rc = None
         seconds = time.monotonic() - start
@@ -123,12 +124,12 @@ class Sandbox(Box):
 
 
 class Scene:
-    """One command; subclasses say which, and what is true after it."""
+    """One command; subclasses define it, and what is true after it."""
 
     name = ""
-    success = 0  # the command's status when nothing fails
-    kinds = frozenset(("error", "kill", "init", "memory", "space", "library"))  # of points that it is for
-    kills_init = False  # its processes inside the container are the container's own: R3
+    success = 0  # the command's status without a fault
+    kinds = frozenset(("error", "kill", "init", "memory", "space", "library"))  # of the points that it supports
+    kills_init = False  # its processes inside the container belong to the container: R3
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
@@ -139,22 +140,22 @@ class Scene:
         return self.sandbox.runtime.argv("--root", str(self.sandbox.root), *args)
 
     def before(self) -> None:
-        """Make what the command needs."""
+        """Prepare what the command needs."""
 
     def command(self) -> list[str]:
         """The command line."""
         raise NotImplementedError
 
     def output(self) -> Path | None:
-        """Where the command's stdout goes."""
+        """The target of the command's stdout."""
         return None
 
     def judge(self, point: Point, done: Outcome) -> list[str]:
-        """What is wrong after a command that ended."""
+        """The problems after a command that ended."""
         raise NotImplementedError
 
     def clean(self) -> list[str]:
-        """Remove what `before` and the command made; what is wrong about that."""
+        """Remove what `before` and the command created; returns the problems."""
         return []
 
     def trace(self) -> list[points.Call]:
@@ -168,7 +169,7 @@ class Scene:
         return calls
 
     def allocations(self) -> int:
-        """How many allocations the command makes, from a dry run."""
+        """The number of allocations of the command, from a dry run."""
         self.before()
         done = self.sandbox.inject(
             self.command(), "", Point(self.name, Call(0, scarcity.NEVER, "malloc"), "NOMEM"), self.output()
@@ -179,11 +180,11 @@ class Scene:
         return scarcity.outcome(self.sandbox.path / "inject")[0]
 
     def attempt(self, point: Point) -> tuple[Outcome, list[str]]:
-        """One point: what came of it and what is wrong."""
+        """One point: its outcome and its problems."""
         self.before()
         done = self.sandbox.inject(self.command(), "error" if point.error else "kill", point, self.output())
         if point.error and point.error not in points.errors_of(done.hit):
-            done = done._replace(hit="")  # the calls have moved, and this one cannot fail like that
+            done = done._replace(hit="")  # the calls have moved, and this one cannot fail in that way
         problems = [f"said {word!r}" for word in NOISE if word in done.err]
         if done.rc is None:
             problems.append("hang: " + "; ".join(map(waiting, self.sandbox.children())))
@@ -203,10 +204,10 @@ class Scene:
         return done, problems
 
     def reset(self) -> None:
-        """After a fault everything was thrown away."""
+        """After a fault, everything was discarded."""
 
     def close(self) -> list[str]:
-        """Remove what stayed from point to point."""
+        """Remove what is kept from point to point."""
         return []
 
     def spoke(self, done: Outcome) -> list[str]:
@@ -217,9 +218,10 @@ class Scene:
         return ["failed without a message"] if not lines else []
 
     def again(self, point: Point, done: Outcome) -> list[str]:
-        """A call that a signal interrupts must be made again.
+        """Whether an interrupted call must be repeated.
 
-        Not so dlopen's own, and init's open: init has no signal handlers, and opens nothing that one waits for.
+        dlopen's calls are excluded, and so are init's open calls: init has no signal handlers and
+        opens nothing that blocks.
         """
         excused = done.hit != point.call.name or "cannot load a part" in done.err
         excused = excused or (not point.call.own and done.hit in ("open", "openat"))
@@ -235,7 +237,7 @@ class Scene:
         return problems + [f"after delete --force: {text}" for text in self.sandbox.leftovers()]
 
     def container(self, *actions: str, edits: dict[str, Any] | None = None) -> Container:
-        """The scene's one container, in a nested cgroup; peers do not remove the cgroups above theirs."""
+        """The scene's container, in a nested cgroup; peers do not remove the cgroups above theirs."""
         bundle = self.sandbox.bundle(*actions, edits=edits)
         bundle.config["linux"]["cgroupsPath"] += "/inner" if self.pyrunc else ""
         bundle.save()
@@ -243,7 +245,7 @@ class Scene:
 
 
 def waiting(pid: int) -> str:
-    """What a hanging process is and waits in."""
+    """The state of a hanging process and what it waits in."""
     try:
         name = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")[:80]
         return f"{pid} {name!r} in {Path(f'/proc/{pid}/wchan').read_text()}"
@@ -252,11 +254,11 @@ def waiting(pid: int) -> str:
 
 
 class Create(Scene):
-    """`create`, then `start` when it says that all is well: the program must find what it finds without a fault."""
+    """`create`, then `start` if it succeeds: the program must find the same as without a fault."""
 
     name = "create"
     kills_init = True
-    named: tuple[str, ...] = ("init", "/hooks/")  # what an error says that comes from a process of ours that was killed
+    named: tuple[str, ...] = ("init", "/hooks/")  # in errors about a process of ours that was killed
     edits: dict[str, Any] = {}  # noqa: RUF012
     flags: tuple[str, ...] = ()
 
@@ -269,10 +271,10 @@ class Create(Scene):
         assert len(self.expected) > 10, "the reports of two runs have too little in common"
 
     def prepare(self) -> None:
-        """Make what the container needs besides its bundle."""
+        """Prepare what the container needs besides its bundle."""
 
     def seen(self) -> dict[str, Any]:
-        """The program's view in a container that was created without a fault."""
+        """The program's view of a container that was created without a fault."""
         self.before()
         self.one.create(*self.flags, save=False, err=self.sandbox.path / "inject.err")  # the same stdio as with a fault
         self.one.start()
@@ -291,7 +293,7 @@ class Create(Scene):
         return self.argv("create", *self.flags, "--bundle", str(self.one.bundle.path), self.one.id)
 
     def report(self) -> dict[str, Any]:
-        """The program's report, {} when none comes."""
+        """The program's report, {} if there is none."""
         limit = time.monotonic() + 5 * SLOW
         while time.monotonic() < limit:
             text = self.one.out
@@ -319,9 +321,9 @@ class Create(Scene):
         return problems + self.spoke(done)
 
     def truly_created(self, point: Point) -> list[str]:
-        """It said yes: the container must be there and be what was asked for."""
+        """`create` reported success: the container must exist and match the request."""
         state = self.one.call("state", self.one.id, check=False)
-        inside = not point.call.own  # init's own end after its last record is nobody's lie
+        inside = not point.call.own  # no command claims that init survives after its last record
         if inside and '"stopped"' in state.out:
             return []
         if state.rc != 0 or '"created"' not in state.out:
@@ -388,7 +390,7 @@ class Start(Scene):
         if point.call.own and not point.error:
             return []
         problems = self.spoke(done)
-        # A start that fails at a hook has destroyed the container (runtime.md, Lifecycle).
+        # A start that fails in a hook destroys the container (runtime.md, Lifecycle).
         state = self.one.call("state", self.one.id, check=False)
         if self.pyrunc and state.rc == 0 and json.loads(state.out)["status"] == "running":
             problems.append("failed, but the program runs")
@@ -452,7 +454,7 @@ class Run(Scene):
 
 
 class Inside(Scene):
-    """Commands on one container that runs all the time, and is looked at after each of them."""
+    """Commands on one container that keeps running and is checked after each of them."""
 
     edits: dict[str, Any] = {}  # noqa: RUF012
 
@@ -508,7 +510,7 @@ class Exec(Inside):
 
 
 class ExecDetached(Inside):
-    """`exec --detach`: the pid in the file must belong to the program, in the container."""
+    """`exec --detach`: the pid in the file must be the program's, in the container."""
 
     name = "exec-detach"
     kills_init = True
@@ -533,12 +535,12 @@ class ExecDetached(Inside):
             text = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             text = b""
-        killed = done.hit == "execve" and not point.error  # the program ran, and was killed then
+        killed = done.hit == "execve" and not point.error  # the program ran and was then killed
         return [] if text.startswith(b"/probe") or killed else [f"exit 0, but process {pid} is {text!r}"]
 
 
 class Kill(Inside):
-    """`kill ID USR1`: exit 0 only when the signal came."""
+    """`kill ID USR1`: exit 0 only if the signal arrives."""
 
     name = "kill"
 

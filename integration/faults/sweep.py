@@ -45,7 +45,7 @@ def points_of(scene: Scene, kinds: list[str] | tuple[str, ...]) -> list[Point]:
 
 
 def scarce_points(scene: Scene, kinds: list[str] | tuple[str, ...]) -> list[Point]:
-    """Those about the interpreter; peers have none."""
+    """Points of the interpreter itself; peers have none."""
     kinds = [kind for kind in kinds if kind in scene.kinds]
     found = scarcity.of_memory(scene.name, scene.allocations()) if "memory" in kinds else []
     found += scarcity.of_space(scene.name) if "space" in kinds else []
@@ -59,7 +59,7 @@ def kind_of(point: Point) -> str:
 
 
 def identity(path: str) -> str:
-    """Which executable results are about."""
+    """The executable that results are about."""
     return hashlib.sha256(Path(os.path.realpath(path)).read_bytes()).hexdigest()[:12]
 
 
@@ -74,7 +74,7 @@ def row(point: Point, build: str, done: scenes.Outcome, problems: list[str]) -> 
 
 
 def done_before(path: Path, build: str) -> set[str]:
-    """The points that this executable has passed; those with a fault are tried again."""
+    """The points that this executable has passed; points with a fault are repeated."""
     if not path.exists():
         return set()
     rows = (json.loads(line) for line in path.read_text().splitlines())
@@ -115,12 +115,12 @@ def work(base: Path, options: argparse.Namespace, runtime: harness.Runtime) -> i
 
 
 def settle(runtime: harness.Runtime) -> None:
-    """Own namespace, subreaper; for a peer cgroup v2 where it looks for it."""
+    """Enter a new namespace, become a subreaper, and mount cgroup v2 where a peer looks for it."""
     harness.own_mount_namespace()
     harness.become_subreaper()
     if runtime.prefix:
         runtime.prefix = []
-        harness.libc("umount2", b"/sys/fs/cgroup", 2)  # MNT_DETACH; in our namespace alone
+        harness.libc("umount2", b"/sys/fs/cgroup", 2)  # MNT_DETACH; only in our namespace
         harness.libc("mount", b"none", b"/sys/fs/cgroup", b"cgroup2", 0, None)
 
 

@@ -1,4 +1,4 @@
-"""Small floods; `make floods` has them with the counts of the goals."""
+"""Small floods; `make floods` runs them with the target counts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from integration.faults import floods
 @pytest.mark.slow
 @pytest.mark.parametrize("name", floods.FLOODS)
 def test_flood(name: str, runtime: harness.Runtime, rootfs: Path, base: Path) -> None:
-    """Nothing may go wrong; how long `list` takes is a figure, not a promise."""
+    """Nothing may go wrong; the time that `list` takes is a figure, not a promise."""
     if not runtime.is_pyrunc:
         pytest.skip("peers fail at many of these: `make reliability` counts them")
     tally = floods.run(name, runtime, rootfs, base, full=False, seconds=60 * harness.SLOW)

@@ -1,4 +1,5 @@
-"""A sample of the sweep (`make faults` is the whole of it), with the points first at which something was wrong once."""
+"""A sample of the sweep (`make faults` runs all of it), beginning with the points of former
+defects."""
 
 from __future__ import annotations
 
@@ -15,42 +16,43 @@ from integration.faults import points, rich_scenes, sweep
 from integration.faults.points import Point
 from integration.faults.scenes import Sandbox, Scene
 
-# For all scenes together; those with more points have more of it.
+# Seconds for all scenes together; a scene with more points gets more of them.
 SECONDS = float(os.environ.get("PYRUNC_FAULT_SECONDS", "40"))
 WEIGHT = {"create": 3, "create-rich": 2, "create-user": 3, "create-joined": 2, "run": 2, "exec-detach": 2}
 
-# What went wrong once: scene, error ("" for SIGKILL), thread, call.  At most three points of each are done every time.
+# Former defects: scene, error ("" for SIGKILL), thread, call. Up to three points of each are run
+# every time.
 KNOWN = [
-    ("create", "EIO", 0, "openat"),  # the directory that took the id stayed
-    ("create", "ENOMEM", 0, "read"),  # no start time of init in the state: stopped forever
-    ("create", "EMFILE", 2, "openat2"),  # HOME=/ for want of a descriptor
-    ("create-rich", "ENOMEM", 0, "close"),  # failed after all was committed: the container stayed
+    ("create", "EIO", 0, "openat"),  # the directory that took the id remained
+    ("create", "ENOMEM", 0, "read"),  # no start time of init in the state: the container counted as stopped
+    ("create", "EMFILE", 2, "openat2"),  # HOME=/ because no descriptor was left
+    ("create-rich", "ENOMEM", 0, "close"),  # failed after the commit: the container remained
     ("create-user", "EINTR", 0, "write"),  # of the maps of a mount's user namespace
-    ("create-user", "", 0, "clone"),  # the process that holds it stayed, with our locks, for 20 s
-    ("create-user", "ENOMEM", 0, "kill"),  # and when it could not be killed, nobody else ended it
+    ("create-user", "", 0, "clone"),  # the process that holds it remained, with our locks, for 20 s
+    ("create-user", "ENOMEM", 0, "kill"),  # if it could not be killed, no other process ended it
     ("create-user", "ENOMEM", 4, "openat2"),  # a tmpfs without the mode of its directory
-    ("create-user", "ENOMEM", 3, "fsopen"),  # no tmpfs for a device: the host's own node in its place
-    ("create-user", "ENOMEM", 4, "prctl"),  # fewer ambient capabilities than asked for and possible
+    ("create-user", "ENOMEM", 3, "fsopen"),  # no tmpfs for a device: the host's node was used
+    ("create-user", "ENOMEM", 4, "prctl"),  # fewer ambient capabilities than requested and possible
     ("create-joined", "EINTR", 0, "connect"),
     ("create-rich", "ENOMEM", 2, "fstat"),  # /dev/null, not recognized as such, was given to the user
-    ("start-rich", "ENOMEM", 0, "pipe2"),  # failed for want of a pipe for a poststart hook, and the program ran
-    ("start", "EIO", 0, "read"),  # failed, and the program ran
+    ("start-rich", "ENOMEM", 0, "pipe2"),  # failed without a pipe for a poststart hook, but the program ran
+    ("start", "EIO", 0, "read"),  # failed, but the program ran
     ("start", "ENOMEM", 0, "close"),
-    ("run", "ENOSPC", 0, "openat"),  # no mountinfo, so no hierarchy, so nothing to remove
-    ("exec", "EIO", 1, "write"),  # enter could not report the pid: both sides waited
-    ("exec", "ENOMEM", 2, "read"),  # init ended without a word: taken for the program's start
-    ("exec-detach", "", 1, "clone3"),  # enter killed after it had made init: everybody waited
-    ("exec-detach", "", 2, "capset"),  # killed between the last record and execve: taken for the program's start
+    ("run", "ENOSPC", 0, "openat"),  # no mountinfo, so no hierarchy, so nothing was removed
+    ("exec", "EIO", 1, "write"),  # enter could not report the pid: both sides waited forever
+    ("exec", "ENOMEM", 2, "read"),  # init ended without a record: mistaken for the program's start
+    ("exec-detach", "", 1, "clone3"),  # enter was killed after it had created init: both sides waited forever
+    ("exec-detach", "", 2, "capset"),  # killed between the last record and execve: mistaken for the program's start
     ("exec-detach", "", 2, "chdir"),
     ("kill", "ENOMEM", 0, "openat"),
-    ("state", "ENOMEM", 0, "openat"),  # a process whose stat cannot be read is not stopped
+    ("state", "ENOMEM", 0, "openat"),  # a process with an unreadable stat is not stopped
     ("state", "EIO", 0, "read"),
-    ("pause", "EIO", 0, "read"),  # failed, and stayed frozen
-    ("update", "ENOMEM", 0, "bpf"),  # the old program, which could not be had, stayed in force
-    ("update", "ENOMEM", 0, "close"),  # failed after all was done
+    ("pause", "EIO", 0, "read"),  # failed, but stayed frozen
+    ("update", "ENOMEM", 0, "bpf"),  # the old program could not be opened and stayed attached
+    ("update", "ENOMEM", 0, "close"),  # failed after all work was done
     ("delete", "EMFILE", 0, "openat"),
     ("delete", "ENOMEM", 0, "newfstatat"),
-    ("delete", "EIO", 0, "rmdir"),  # the cgroups above the container's own stayed
+    ("delete", "EIO", 0, "rmdir"),  # the cgroups above the container's own remained
 ]
 
 
@@ -67,7 +69,7 @@ def scene(request: pytest.FixtureRequest, runtime: harness.Runtime, rootfs: Path
 
 
 def known(scene: Scene, found: list[Point]) -> list[Point]:
-    """The points of this scene at which something was wrong once; of many alike the last ones."""
+    """The former defects of this scene; of many similar points, the last ones."""
     out: list[Point] = []
     for name, error, thread, call in KNOWN:
         alike = [p for p in found if p.error == error and p.call.thread == thread and p.call.name == call]
@@ -80,7 +82,7 @@ def known(scene: Scene, found: list[Point]) -> list[Point]:
 @pytest.mark.slow
 @pytest.mark.needs_arch("x86_64", "aarch64")
 def test_faults(scene: Scene) -> None:
-    """No hang, no traceback, nothing left, and no lie at any point that there is time for."""
+    """No hang, no traceback, no leftovers and no lie at any point that the time allows."""
     if "error" not in scene.kinds:
         pytest.skip("this scene is about memory")
     found = sweep.points_of(scene, ("error", "kill", "init"))
@@ -102,7 +104,7 @@ def test_faults(scene: Scene) -> None:
 @pytest.mark.slow
 @pytest.mark.needs_arch("x86_64", "aarch64")
 def test_scarcity(scene: Scene) -> None:
-    """The same when the interpreter has too little memory, and when its library is gone."""
+    """The same with too little memory for the interpreter, and without its library."""
     if "space" not in scene.kinds:
         pytest.skip("this scene needs the standard library")
     memory, space = (points.shuffled(sweep.scarce_points(scene, [kind])) for kind in ("memory", "space"))
