@@ -211,7 +211,7 @@ def missing_namespace(config: Config, root: Path) -> None:
 
 @case(
     '/process/args/0 "/probe": execve: EPERM: exec /probe: operation not permitted;'
-    " /linux/seccomp/syscalls/0 answers execve with this error"
+    " /linux/seccomp/syscalls/0 fails execve with this error"
 )
 def seccomp_refuses_execve(config: Config, root: Path) -> None:
     rule = {"names": ["execve"], "action": "SCMP_ACT_ERRNO"}

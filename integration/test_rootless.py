@@ -397,7 +397,7 @@ def test_without_delegation_limits_are_refused(user: Callable[..., User], spec: 
     if "pids" not in controllers() and "resources" in field:
         words = ["pids controller is not available"]
     else:
-        words = ["delegated to this user", "Delegate=yes", f"leave {field}"]
+        words = ["delegated to this user", "Delegate=yes", f"or remove {field}"]
     one = user(spec)
     result = one.run(check=False)
     assert result.rc == 1

@@ -33,7 +33,7 @@ GLOBAL_FLAGS: tuple[Flag, ...] = (
     ("debug", "", "", "bool", "log everything"),
     ("systemd-cgroup", "", "", "bool", "use the systemd cgroup driver"),
     ("cgroup-manager", "", "MANAGER", "str", "cgroupfs (default), systemd or disabled"),
-    ("rootless", "", "MODE", "str", "do without what only root may do in cgroups: true, false or auto (default)"),
+    ("rootless", "", "MODE", "str", "tolerate a lack of cgroup permissions: true, false or auto (default)"),
     (
         "trace",
         "",
@@ -44,7 +44,7 @@ GLOBAL_FLAGS: tuple[Flag, ...] = (
     ("criu", "", "PATH", "str", "accepted for callers of older runtimes, and ignored"),
     ("help", "h", "", "bool", "show help"),
     ("version", "v", "", "bool", "show the version"),
-    ("licenses", "", "", "bool", "show the licences of what is in the executable"),
+    ("licenses", "", "", "bool", "show the licences of the software in the executable"),
 )
 
 

@@ -351,11 +351,11 @@ def _seccomp(profile: Seccomp, error: int) -> str:
     for number, rule in enumerate(rules):
         if "execve" in rule["names"]:
             if rule.get("action") == "SCMP_ACT_ERRNO" and rule.get("errnoRet", EPERM) == error:
-                return f"/linux/seccomp/syscalls/{number} answers execve with this error"
+                return f"/linux/seccomp/syscalls/{number} fails execve with this error"
             if not rule.get("args"):
                 return ""
     if profile.get("defaultAction") == "SCMP_ACT_ERRNO" and profile.get("defaultErrnoRet", EPERM) == error:
-        return "/linux/seccomp/defaultAction answers execve with this error"
+        return "/linux/seccomp/defaultAction fails execve with this error"
     return ""
 
 
@@ -366,4 +366,4 @@ def killed(linux: Linux) -> str:
     for number, rule in enumerate(linux["seccomp"].get("syscalls", ())):
         if "execve" in rule["names"] and "KILL" in rule["action"]:
             return f"/linux/seccomp/syscalls/{number} kills execve"
-    return "/linux/seccomp kills a system call that it takes to execute a program"
+    return "/linux/seccomp kills a system call that the start of a program needs"

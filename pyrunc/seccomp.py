@@ -371,7 +371,7 @@ def take_listener(pidfd: int, number: int, profile: Seccomp) -> int:
     """
     path = profile.get("listenerPath", "")
     if not path:
-        raise SysError(POINTER, "pidfd_getfd", EINVAL, detail="init reports a listener that the profile does not have")
+        raise SysError(POINTER, "pidfd_getfd", EINVAL, detail="init reports a listener, but the profile has none")
     try:
         listener = processes.pidfd_getfd(pidfd, number)
     except OSError as error:
@@ -380,7 +380,7 @@ def take_listener(pidfd: int, number: int, profile: Seccomp) -> int:
     # The container may control the process that sent the number: pass on notify descriptors only.
     if posix.readlink(f"/proc/self/fd/{listener}") != "anon_inode:seccomp notify":
         posix.close(listener)
-        raise SysError(POINTER, "pidfd_getfd", EINVAL, detail="what init reports is not a notify descriptor")
+        raise SysError(POINTER, "pidfd_getfd", EINVAL, detail="init reports a file that is not a notify descriptor")
     return listener
 
 

@@ -154,7 +154,7 @@ def test_capabilities_apply_to_mapped_owners(
 
 
 REFUSES = {"names": ["execve"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS}
-DEFAULT = "/linux/seccomp/defaultAction answers execve with this error"
+DEFAULT = "/linux/seccomp/defaultAction fails execve with this error"
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ DEFAULT = "/linux/seccomp/defaultAction answers execve with this error"
         (
             {"syscalls": [{"names": ["a"]}, REFUSES]},
             errno.ENOSYS,
-            "/linux/seccomp/syscalls/1 answers execve with this error",
+            "/linux/seccomp/syscalls/1 fails execve with this error",
         ),
         ({"syscalls": [{"names": ["a"]}, REFUSES]}, errno.EPERM, ""),
         ({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{**REFUSES, "args": [{"index": 0}]}]}, errno.EPERM, DEFAULT),

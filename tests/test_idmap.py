@@ -212,8 +212,8 @@ def test_the_initial_user_namespace_is_known_by_its_inode(monkeypatch: pytest.Mo
             {"resources": {"devices": [{"allow": False}]}, "namespaces": [{"type": "pid"}]},
             "without a cgroup of its own",
         ),
-        ({"cgroupsPath": "/x"}, "leave /linux/cgroupsPath away"),
-        ({"resources": {"pids": {"limit": 1}}}, "leave /linux/resources/pids away"),
+        ({"cgroupsPath": "/x"}, "or remove /linux/cgroupsPath"),
+        ({"resources": {"pids": {"limit": 1}}}, "or remove /linux/resources/pids"),
     ],
 )
 def test_without_a_cgroup(tmp_path: Path, linux: Linux, said: str) -> None:

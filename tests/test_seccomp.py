@@ -744,10 +744,10 @@ def test_send_listener_failures(tmp_path: Path) -> None:
             seccomp.hand_over(0, heard_at(tmp_path / "nobody.sock"), 1, "{}")
         with pytest.raises(SysError, match="pidfd_getfd: EBADF"):
             seccomp.send_listener(pidfd, 999_999, heard_at("/x"), 1, "{}")
-        # A process that the container has taken over may name any descriptor, or speak without having been asked.
+        # A process that the container controls may send any descriptor, at any time.
         with pytest.raises(SysError, match="is not a notify descriptor"):
             seccomp.send_listener(pidfd, 0, heard_at("/x"), 1, "{}")
-        with pytest.raises(SysError, match="a listener that the profile does not have"):
+        with pytest.raises(SysError, match="a listener, but the profile has none"):
             seccomp.send_listener(pidfd, 0, {"defaultAction": "SCMP_ACT_ALLOW"}, 1, "{}")
     finally:
         os.close(pidfd)

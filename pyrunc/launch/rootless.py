@@ -29,7 +29,7 @@ def check_no_cgroup(config: Config, error: SysError, log: Log) -> None:
     if linux.get("cgroupsPath"):
         asked.insert(0, "/linux/cgroupsPath")
     if asked:
-        raise PyruncError(f"{error}; {DELEGATE}, or leave {', '.join(asked)} away") from error
+        raise PyruncError(f"{error}; {DELEGATE}, or remove {', '.join(asked)}") from error
     text = f"{error}; the container runs without a cgroup of its own"
     if any(entry["type"] == "pid" for entry in linux.get("namespaces") or ()):
         log.info(text)  # expected without a delegated cgroup

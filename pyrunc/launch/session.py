@@ -366,7 +366,7 @@ class InitSession:
         from pyrunc.plan import ops
 
         if record.value != ops.ABI:
-            raise PyruncError(f"init is of another build: ABI {record.value:#x}, expected {ops.ABI:#x}")
+            raise PyruncError(f"init is from another build: ABI {record.value:#x}, expected {ops.ABI:#x}")
         self.fill_filter()
         blob = self.plan.encode()
         opened: list[int] = []
@@ -461,7 +461,7 @@ class InitSession:
         """
         self.warnings += 1
         if self.warnings > len(self.plan.steps) + _WARNINGS:
-            raise PyruncError("container init sends warnings without end")
+            raise PyruncError("container init sends too many warnings")
         self.log.warning(str(self.step_error(record)))
 
     def on_fail(self, record: handshake.Record) -> None:
@@ -523,7 +523,7 @@ class InitSession:
         """
         if self.plan.seccomp is None or not (posix.WIFEXITED(status) or posix.WTERMSIG(status) in _TRAPS):
             return ""
-        return "; /linux/seccomp has to allow read, write, execve and exit_group: init ended without a word"
+        return "; /linux/seccomp has to allow read, write, execve and exit_group: init ended without reporting an error"
 
 
 # -- helpers --------------------------------------------------------------------------------------------------
