@@ -28,8 +28,8 @@ static int open_master(struct init *in)
     return master < 0 ? fault(in, -master, "openat", -1, 0, "/dev/ptmx") : master;
 }
 
-/* Get the slave from the master, never by its name: attackers replaced /dev/pts/N by a symbolic
- * link before the bind (CVE-2025-52565). */
+/* Get the slave from the master, never by its name: a symbolic link could replace /dev/pts/N
+ * before the bind (CVE-2025-52565). */
 static int open_slave(struct init *in, int master)
 {
     struct stat st;

@@ -29,7 +29,7 @@ struct cap_data { /* an array of two: the low and the high halves */
     uint32_t inheritable;
 };
 
-/* Set by DROP_ADMIN: the container's sets, without the capability that CAPS kept. */
+/* The sets that DROP_ADMIN applies: the container's, without the capability that CAPS kept. */
 static struct cap_data final_caps[2];
 
 int stay_hidden(struct init *in)

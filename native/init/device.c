@@ -99,8 +99,8 @@ static void number_name(char name[FD_NAME], uint32_t number)
 }
 
 /* An outer user namespace or a security module may deny the creation.  The host's own node may
- * then do; DEV_NODE reports if it does not.  Any other error is temporary, and is fatal:
- * otherwise the container would get different nodes from run to run. */
+ * then be used; DEV_NODE reports if it cannot.  Other errors are temporary, so fail: the
+ * container must not get different nodes from run to run. */
 static int cannot_make(struct init *in, int err, const char *call)
 {
     if (err == EPERM || err == EACCES)

@@ -191,7 +191,7 @@ int op_unshare_user(struct init *in, const struct plan_step *st)
         return fault(in, errno, "unshare", -1, 0, "CLONE_NEWUSER");
     /* root owns the map files of a process that is not dumpable, and an unprivileged parent
      * could not write them.  Be dumpable only during this handshake, and only for such a parent:
-     * it joined no namespace whose processes could see us. */
+     * it cannot have made us join a namespace whose processes could see us. */
     if ((st->policy & P_UNSHARE_USER_DUMPABLE) && prctl(PR_SET_DUMPABLE, 1L, 0L, 0L, 0L) < 0)
         return fault(in, errno, "prctl", -1, 0, "PR_SET_DUMPABLE");
     send_msg(in, MSG_MAP, 0);

@@ -35,8 +35,8 @@ static int apply_propagation(struct init *in, const struct plan_step *st, int fd
 }
 
 /* The access time is one field: mount_setattr(2) clears all of it or nothing.  A subset of its
- * bits are the modes that an option revokes ("atime" revokes noatime); the mount may or may not
- * be in one of them. */
+ * bits denotes the modes that an option revokes ("atime" revokes noatime); the mount may or may
+ * not be in one of them. */
 static int whole_atime(int fd, uint64_t *clr)
 {
     uint64_t modes = *clr & MOUNT_ATTR__ATIME, mode = MOUNT_ATTR_STRICTATIME;
@@ -106,7 +106,7 @@ static int apply_attr(struct init *in, const struct plan_step *st, int fd)
 
 /* --- the destination --------------------------------------------------------------------------------- */
 
-/* Open the destination, and create it if it is missing.  INHERIT_MODE needs `*existed`. */
+/* Open the destination, and create it if it is missing.  Set `*existed` for INHERIT_MODE. */
 static int open_dest(struct init *in, const struct plan_step *st, int as_file, int *existed)
 {
     const char *dest = step_str(in, st, S_MOUNT_dest);
@@ -268,7 +268,8 @@ static int new_mount(struct init *in, const struct plan_step *st, int mode_of)
     return ret;
 }
 
-/* Replace a filesystem that cannot be mounted here.  This list is complete. */
+/* Mount a replacement for a filesystem that cannot be mounted here.  There are no other
+ * fallbacks. */
 static int mount_fallback(struct init *in, const struct plan_step *st, int err)
 {
     const char *source = step_str(in, st, S_MOUNT_source);
@@ -281,7 +282,7 @@ static int mount_fallback(struct init *in, const struct plan_step *st, int err)
     if (HAS(CGROUP) && source[0] == '/')
         tree = sys_open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     /* sysfs and procfs fail with EPERM in a user namespace that does not own the network or pid
-     * namespace.  These namespaces are then the caller's, and so is the content of the bind. */
+     * namespace.  These namespaces are then the caller's, and the bind shows their content. */
     else if (HAS(HOST_BIND) && err == -EPERM)
         tree = sys_open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
     if (tree < 0)

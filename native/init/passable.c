@@ -114,7 +114,7 @@ int filter_allows(const struct init *in, long number, uint64_t first, uint64_t s
     return 0;
 }
 
-/* Addresses are 0, because a filter cannot dereference them. */
+/* Addresses are passed as 0: a filter cannot use them in a meaningful way. */
 int filter_passable(const struct init *in, const void *filter, uint32_t count)
 {
     uint64_t sock = (uint64_t)in->sock;

@@ -45,7 +45,7 @@ struct walk {
     int fd;              /* the current directory, O_PATH; owned unless it is rootfd */
     int plain;           /* symbolic links are an error */
     unsigned links;      /* followed so far */
-    char done[PATH_BUF]; /* path of fd inside the root without links; ".." is relative to it */
+    char done[PATH_BUF]; /* path of fd inside the root without links; ".." starts from it */
     char rest[PATH_BUF]; /* the remaining path */
 };
 

@@ -53,8 +53,8 @@ int op_seccomp(struct init *in, const struct plan_step *st)
         if (flags & FLAG_TSYNC)
             flags |= FLAG_TSYNC_ESRCH;
     }
-    /* From here on the filter restricts system calls.  No descriptor of ours may survive execve,
-     * not even one that a handler failed to mark (CVE-2024-21626). */
+    /* The filter restricts all later system calls, so do this now: no descriptor of ours may
+     * survive execve, not even one that a handler failed to mark (CVE-2024-21626). */
     int ret = sys_close_range(3 + in->plan->npreserve, ~0u, CLOSE_RANGE_CLOEXEC);
     if (ret < 0)
         return fault(in, -ret, "close_range", -1, 0, "");

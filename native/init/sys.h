@@ -230,8 +230,7 @@ struct sys_clone_args {
 #define MFD_ALLOW_SEALING 2
 #endif
 
-/* Convert the result of a system call to a value or -errno.  Only this function reads errno for
- * it. */
+/* Convert the result of a system call to the value or -errno. */
 static inline long sys_ret(long value)
 {
     return value < 0 ? -(long)errno : value;
