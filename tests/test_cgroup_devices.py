@@ -1,4 +1,4 @@
-"""The device program: an emulated eBPF machine against the rule list read naively."""
+"""The device program: an emulated eBPF machine against a naive evaluation of the rules."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ def run(code: bytes, kind: int, major: int, minor: int, access: int) -> int:
 
 
 def naive(rules: list[Json], kind: str, major: int, minor: int, access: str) -> bool:
-    """Each kind of access is decided by the last rule that speaks of it; what every container may comes on top."""
+    """The last rule for a kind of access decides about it; the accesses of every container are
+    added."""
     basics = {("c", 1, n) for n in (3, 5, 7, 8, 9)} | {("c", 5, 0), ("c", 5, 2), ("c", 10, 200)}
     if (kind, major, minor) in basics or (kind, major) == ("c", 136):
         return True
@@ -113,7 +114,7 @@ def test_no_program_only_where_nothing_is_denied(rules: list[Json], kind: str, m
     "rules", [None, [], [DENY_ALL], [{"allow": True, "type": "c", "major": 1, "minor": 3, "access": "r"}]]
 )
 def test_default_is_deny(rules: list[Json] | None) -> None:
-    """GHSA-g54h-m393-cpwq: no rules, or only allows, must not become a list of what is denied."""
+    """GHSA-g54h-m393-cpwq: no rules, or only allow rules, must not become a list of deny rules."""
     assert not devices.allows_everything(rules)
     assert not emulated(rules, "b", 8, 0, "r")
     assert not emulated(rules, "c", 1, 1, "rw")  # /dev/mem
@@ -145,14 +146,15 @@ def test_privileged_needs_no_program(rules: list[Json], everything: bool) -> Non
 
 
 def test_the_defaults_come_last() -> None:
-    """As runc and crun have it: no rule can take /dev/null away."""
+    """As in runc and crun: no rule can take /dev/null away."""
     assert emulated(
         [ALLOW_ALL, {"allow": False, "type": "c", "major": 1, "minor": 3, "access": "rwm"}], "c", 1, 3, "rw"
     )
 
 
 def test_read_and_write_may_come_from_two_rules() -> None:
-    """crun's program matches whole requests: two rules that allow r and w apart do not allow an O_RDWR there."""
+    """crun's program matches whole requests: two rules that allow r and w separately do not allow
+    O_RDWR there."""
     one = {"allow": True, "type": "c", "major": 60, "minor": 1}
     rules = [DENY_ALL, {**one, "access": "r"}, {**one, "access": "w"}]
     assert emulated(rules, "c", 60, 1, "rw")
@@ -167,7 +169,7 @@ def test_bad_access(rule: Json) -> None:
 
 
 def test_a_wildcard_shortens_the_program() -> None:
-    """Engines send the wildcard first; rules in front of one have no effect and cost nothing."""
+    """Engines send the wildcard first; rules before one have no effect and cost nothing."""
     many: list[DeviceRule] = [{"allow": True, "type": "c", "major": n, "minor": n, "access": "rw"} for n in range(500)]
     assert devices.program([*many, DENY_ALL]) == devices.program([DENY_ALL]) == devices.program([])
     assert len(devices.program([])) <= 8 * 80

@@ -1,4 +1,4 @@
-"""Which cgroup a container gets, and which driver."""
+"""The path of a container's cgroup, and the choice of the driver."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def facts(own: str = "/", root: str = "/", mount: str = "/sys/fs/cgroup") -> Hos
         ("a:b", "/", "/", "/a:b"),
         ("/a:b:c", "/", "/", "/a:b:c"),
         ("/...", "/", "/", "/..."),
-        # a mount that shows only a part: never outside it
+        # a mount that shows only a part: the path stays inside it
         ("/a", "/docker/c", "/docker/c", "/docker/c/a"),
         ("", "/docker/c", "/docker/c", "/docker/c/c1"),
         ("x", "/docker/c/one/two", "/docker/c", "/docker/c/one/x"),

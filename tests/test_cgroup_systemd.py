@@ -1,4 +1,5 @@
-"""The systemd driver: names, properties, and what it says to systemd, through libsystemd to a make-believe peer."""
+"""The systemd driver: names, properties, and its calls to systemd, through libsystemd to a fake
+peer."""
 
 from __future__ import annotations
 
@@ -72,7 +73,7 @@ def test_paths_refused(path: str) -> None:
 
 
 def test_below_the_manager(tmp_path: Path) -> None:
-    """systemd in a container is not at the top of the hierarchy; its first process says where."""
+    """systemd in a container is not at the top of the hierarchy; /proc/1/cgroup shows where it is."""
     (tmp_path / "proc/1").mkdir(parents=True)
     (tmp_path / "proc/1/cgroup").write_text("1:name=systemd:/x\n0::/docker/abc/init.scope\n")
     assert systemd.path_for("", "c1", facts(str(tmp_path)), {}) == "/docker/abc/system.slice/pyrunc-c1.scope"
@@ -115,7 +116,7 @@ def test_subgroup() -> None:
             {"cpu": {"quota": 50_000, "period": 200_000}},
             {"CPUQuotaPerSecUSec": ("t", 250_000), "CPUQuotaPeriodUSec": ("t", 200_000)},
         ),
-        # hundredths of a processor, upwards
+        # hundredths of a processor, rounded up
         ({"cpu": {"quota": 1001}}, {"CPUQuotaPerSecUSec": ("t", 20_000), "CPUQuotaPeriodUSec": ("t", 100_000)}),
         ({"cpu": {"quota": -1}}, {"CPUQuotaPerSecUSec": ("t", INFINITY), "CPUQuotaPeriodUSec": ("t", 100_000)}),
         (
@@ -138,9 +139,9 @@ def test_subgroup() -> None:
         ),
         ({"unified": {"memory.oom.group": "1"}}, {"OOMPolicy": ("s", "kill")}),
         ({"unified": {"memory.oom.group": "0"}}, {"OOMPolicy": ("s", "continue")}),
-        # the later one counts, as it does in the file
+        # the later one wins, as in the file
         ({"pids": {"limit": 17}, "unified": {"pids.max": "9"}}, {"TasksMax": ("t", 9)}),
-        # what has no property, and what cannot be parsed, is the file's business
+        # values without a property, or that cannot be parsed, are only written to the file
         ({"unified": {"memory.max": "nonsense", "cpuset.cpus": "x", "cpu.max": "a b", "io.max": "8:0 rbps=1"}}, {}),
         ({"cpu": {"cpus": "9000"}, "rdma": {"mlx5": {"hcaHandles": 3}}}, {}),
     ],
@@ -385,7 +386,7 @@ def test_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def driver(peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> systemd.Systemd:
-    """On a make-believe hierarchy in which the peer makes the scope's directory."""
+    """A driver on a fake hierarchy in which the peer creates the scope's directory."""
     made = facts(str(tmp_path))
     made.cgroup2_mount = str(tmp_path / "cgroup")
     (tmp_path / "cgroup").mkdir()
@@ -445,14 +446,14 @@ def test_life_of_a_scope(driver: systemd.Systemd, peer: Peer, tmp_path: Path) ->
         "TasksMax": ("t", 5),
         "TimeoutStopUSec": ("t", 3_000_000),
     }
-    driver.apply(PATH, limits)  # only the files: systemd knows
+    driver.apply(PATH, limits)  # only the files: systemd has the limits already
     assert len(peer.calls) == 1
     assert (tmp_path / "cgroup" / PATH[1:] / "memory.max").read_text().startswith(str(1 << 26))
     driver.apply(PATH, {"pids": {"limit": 9}})  # an update
     assert peer.calls[1:] == [("SetUnitProperties", ["pyrunc-c1.scope", True, [("TasksMax", ("t", 9))]])]
     driver.remove(PATH, 1, [PATH])
     assert [name for name, _ in peer.calls[2:]] == ["StopUnit", "ResetFailedUnit"]
-    driver.remove(PATH, 1, [PATH])  # again: nothing to ask systemd for
+    driver.remove(PATH, 1, [PATH])  # again: there is nothing to request from systemd
     assert len(peer.calls) == 4
 
 
@@ -460,7 +461,8 @@ def test_life_of_a_scope(driver: systemd.Systemd, peer: Peer, tmp_path: Path) ->
 def test_small_limits_of_tasks_come_when_init_is_alone(
     driver: systemd.Systemd, peer: Peer, tmp_path: Path, limit: int
 ) -> None:
-    """Until then `enter` is in the scope too, and the clone of init would be one too many: EAGAIN."""
+    """Until then `enter` is in the scope as well, and the clone of init would exceed the limit:
+    EAGAIN."""
     limits: Resources = {"memory": {"limit": 1 << 26}, "pids": {"limit": limit}}
     os.close(driver.create(PATH, limits, request=REQUEST))
     told = properties_of(peer.calls[0])
@@ -471,7 +473,8 @@ def test_small_limits_of_tasks_come_when_init_is_alone(
     assert (tmp_path / "cgroup" / PATH[1:] / "pids.max").read_text().startswith(f"{value}")
 
 
-# What the versions of systemd that we support do not all know for a scope, each with a limit that asks for it.
+# Properties of a scope that some supported version of systemd lacks, each with a limit that needs
+# it.
 NEWER = {
     "AllowedCPUs": {"cpuset.cpus": "0"},
     "AllowedMemoryNodes": {"cpuset.mems": "0"},
@@ -513,7 +516,7 @@ def test_property_that_nobody_knows(driver: systemd.Systemd, peer: Peer) -> None
 
 
 def test_unit_that_is_there(driver: systemd.Systemd, peer: Peer) -> None:
-    """A failed one of an older container is forgotten; one that runs is an error, and stays."""
+    """A failed unit of an older container is reset; a running one is an error and remains."""
     peer.replies["StartTransientUnit"].insert(0, Error(bus.UNIT_EXISTS, "exists"))
     os.close(driver.create(PATH, {}, request=REQUEST))
     driver.remove(PATH, 1, [PATH])
@@ -534,7 +537,7 @@ def test_scope_that_does_not_start_is_stopped(driver: systemd.Systemd, peer: Pee
 
 
 def test_a_scope_that_cannot_be_stopped(driver: systemd.Systemd, peer: Peer, tmp_path: Path) -> None:
-    """What was wrong first is what is said, and the cgroup goes without systemd's help."""
+    """The first error is the one to report, and the cgroup is removed without systemd's help."""
     (tmp_path / "proc/41/cgroup").write_text("0::/elsewhere\n")
     peer.replies["StopUnit"] = [Error("a.b", "not now"), Error("a.b", "not now")]
     with pytest.raises(PyruncError, match=r"systemd put pyrunc-c1.scope into the cgroup /elsewhere"):
@@ -568,7 +571,7 @@ def test_unit_that_vanished(driver: systemd.Systemd, peer: Peer) -> None:
 
 
 def test_subgroup_below_the_scope(driver: systemd.Systemd, peer: Peer, tmp_path: Path) -> None:
-    """The process moves down, so that the scope can offer its controllers."""
+    """The process moves down, so that the scope can enable its controllers."""
     (start,) = peer.replies["StartTransientUnit"]
 
     def start_with_more(*arguments: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Walking cgroups while they come and go, in directories that play a hierarchy."""
+"""Walks of cgroups that come and go, in directories that imitate a hierarchy."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_every_cgroup_once_and_what_is_below_first(top: Path) -> None:
 
 
 def test_one_that_vanishes_does_not_end_the_walk(top: Path) -> None:
-    """Whichever of its neighbours comes first, the other two are still walked."""
+    """Whichever of its siblings comes first, the other two are still visited."""
     gone: list[str] = []
 
     def vanish(name: str) -> None:

@@ -1,4 +1,4 @@
-"""The cgroupfs driver against a make-believe hierarchy; integration/test_cgroupfs.py has the real one."""
+"""The cgroupfs driver on a fake hierarchy; integration/test_cgroupfs.py uses the real one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pyrunc.spec.types import Resources
 
 
 def written(request: pytest.FixtureRequest) -> list[str]:
-    """What the driver wrote and what is left, in the tests that have one hierarchy."""
+    """The driver's writes and the remaining files, in tests with a single hierarchy."""
     if "kernel" not in request.fixturenames:
         return []
     kernel = request.getfixturevalue("kernel")
@@ -143,7 +143,7 @@ def test_a_frozen_cgroup_is_refused(kernel: Kernel) -> None:
 
 
 def test_a_new_cgroup_below_a_frozen_one_is_refused(kernel: Kernel) -> None:
-    """It would be born frozen: the first process in it would never run, and crun hangs there."""
+    """Its first process would be created frozen and never run; crun hangs there."""
     create(kernel, "/pod")
     kernel.events["frozen"] = 1
     with pytest.raises(PyruncError, match="frozen"):
@@ -206,7 +206,7 @@ def test_apply_writes_in_order(kernel: Kernel) -> None:
     create(kernel, "/a")
     kernel.writes.clear()
     limits: Resources = {"memory": {"limit": 1000, "swap": 1000}, "cpu": {"quota": 5000}, "unified": {"pids.max": ""}}
-    kernel.driver.apply("/a", limits)  # memory.swap.max "0" is skipped where there is no swap
+    kernel.driver.apply("/a", limits)  # memory.swap.max "0" is skipped without swap
     assert kernel.writes == [("/a/memory.max", "1000"), ("/a/cpu.max", "5000 100000"), ("/a/pids.max", "\n")]
     kernel.writes.clear()
     kernel.driver.apply("/a", {"devices": [{"allow": False, "access": "rwm"}], "memory": {}})
@@ -265,8 +265,8 @@ def test_a_value_the_kernel_does_not_take(kernel: Kernel) -> None:
 
 
 def test_pids_of_the_whole_tree_without_those_of_other_namespaces(kernel: Kernel) -> None:
-    """The kernel shows a process outside our pid namespace as 0, and kill(0) would signal our
-    own group."""
+    """The kernel shows a process outside our pid namespace as 0, and kill(0) would signal our own
+    group."""
     create(kernel, "/a/b/c")
     for path, text in (("/a", "0\n5\n"), ("/a/b", "7\n5\n"), ("/a/b/c", "0\n")):
         (kernel.cgroup(path) / "cgroup.procs").write_text(text)
@@ -308,7 +308,7 @@ def test_kill_without_it_freezes_first(
 ) -> None:
     create(kernel, "/a/b")
     if stays:
-        (kernel.cgroup("/a") / "cgroup.kill").write_text("")  # the kernel has it, and it is not used
+        (kernel.cgroup("/a") / "cgroup.kill").write_text("")  # the kernel has the file, but the driver does not use it
     (kernel.cgroup("/a/b") / "cgroup.procs").write_text("77\n")
     (kernel.cgroup("/a") / "cgroup.events").write_text("populated 1\nfrozen 1\n")
     killed: list[tuple[int, int, str]] = []
@@ -371,7 +371,8 @@ def test_remove_without_a_record_takes_the_cgroup_alone(kernel: Kernel) -> None:
 
 
 def test_a_cgroup_that_was_there_before_stays(kernel: Kernel) -> None:
-    """runtime-spec, delete: what create did not make must not be deleted; what the container made in it must."""
+    """runtime-spec, delete: what create did not make must not be deleted; what the container made
+    in it must be."""
     create(kernel, "/mine")
     create(kernel, "/mine")
     made = list(kernel.driver.made)
@@ -438,7 +439,7 @@ def test_a_freeze_that_does_not_come_is_taken_back(kernel: Kernel, monkeypatch: 
 
 
 def test_walk_order_and_depth(tmp_path: Path) -> None:
-    """Deeper than Python's stack, and than a path may be long; one descriptor at a time."""
+    """Deeper than Python's stack and longer than PATH_MAX; one descriptor at a time."""
     depth, fd = 1500, os.open(tmp_path, os.O_RDONLY)
     for _ in range(depth):
         os.mkdir("nest", dir_fd=fd)
@@ -484,7 +485,7 @@ def test_processes_of_a_threaded_cgroup(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_processes_that_cannot_be_read_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ "None" would let a delete go on with a live container."""
+    """Returning [] would let a delete continue with a live container."""
 
     def read_file(path: str, dir_fd: int | None = None) -> bytes:
         raise OSError(errno.ENOMEM, "no memory")

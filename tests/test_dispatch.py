@@ -1,4 +1,4 @@
-"""Every session answers each record that its protocol allows, and undoes everything for any other."""
+"""Every session answers each record that its protocol allows, and undoes everything at any other."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def record(kind: int, value: int = 0) -> bytes:
 
 
 NO_STREAMS: Any = None
-# Each class of session that exists, and how one is created.
+# Each existing class of session, and how to create one.
 KINDS: dict[str, Callable[[], session.InitSession]] = {
     "create": lambda: create.Create(create.CreateOptions("c1", Log())),
     "run": lambda: run.Run(run.RunOptions("c1", Log())),
@@ -36,7 +36,7 @@ KINDS: dict[str, Callable[[], session.InitSession]] = {
     "api exec": lambda: library.Execute(library.Execution("c1", library.Messages(), NO_STREAMS)),
     "seccomp run": lambda: contained.TracedRun(run.RunOptions("c1", Log()), -1, []),
 }
-PATHS = {  # to each state: the records that lead there
+PATHS = {  # to each state: the records that lead to it
     (h.SPAWNED, "create"): (), (h.SPAWNED, "exec"): (),
     (h.ENTERING, "create"): (h.HELLO,), (h.ENTERING, "exec"): (h.HELLO,),
     (h.SETUP, "create"): (h.HELLO, h.PID),
@@ -74,7 +74,7 @@ def test_a_handler_that_a_subclass_replaces_is_called(name: str) -> None:
 
 
 class Undone:
-    """A session of which only the handshake is real: its init is a child that only sleeps."""
+    """A session with a real handshake only: its init is a child that sleeps."""
 
     def __init__(self, name: str, last: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.last = last  # the number of the record whose handler fails
@@ -136,7 +136,8 @@ STATES = [(name, state) for name in KINDS for state, protocol in PATHS if protoc
 
 @pytest.mark.parametrize(("name", "state"), STATES)
 def test_any_record_in_any_state(undone: Callable[[str, int], Undone], name: str, state: str) -> None:
-    """It reaches its handler, or ends the session: one line, the child reaped, the socket closed, the stack run."""
+    """It reaches its handler, or ends the session: one line, the child reaped, the socket closed,
+    the undo stack run."""
     path = PATHS[state, protocol_of(name)]
     for kind in sorted(h.NAMES):
         one = undone(name, len(path))

@@ -1,4 +1,4 @@
-"""Hooks on the host side: what they are given, how they end, what is said about it."""
+"""Hooks on the host side: their input, their end, and the report about it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_argv0_is_args0_and_without_args_the_path(tmp_path: Path) -> None:
 
 
 def test_an_environment_that_is_not_given_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with runc and crun, where an empty list is an empty environment."""
+    """As in runc and crun, where an empty list is an empty environment."""
     monkeypatch.setattr(posix, "environ", {b"CALLERS": b"1=2", b"BYTES": b"\xff", b"EMPTY": b""})
     ours = b"CALLERS=1=2\0BYTES=\xff\0EMPTY=\0"
     out = tmp_path / "env"
@@ -209,7 +209,7 @@ def test_output_goes_to_the_annotated_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["link", "device", "directory"])
 def test_output_goes_to_files_only(tmp_path: Path, kind: str) -> None:
-    """Whoever wrote the annotation need not be who could write there."""
+    """The author of the annotation may lack the right to write there."""
     ran = tmp_path / "ran"
     path = {"link": tmp_path / "link", "device": Path("/dev/null"), "directory": tmp_path}[kind]
     if kind == "link":
@@ -249,7 +249,7 @@ WRITES = "echo x >&0; echo x 1<>/dev/stdin; truncate -s 0 /proc/self/fd/0; stat 
 
 
 def test_the_state_cannot_be_changed(tmp_path: Path) -> None:
-    """With the others it is a pipe: what one reads nobody can have written but the runtime."""
+    """The peers use a pipe: only the runtime can have written its content."""
     out = tmp_path / "out"
     run(tmp_path, {"path": "/bin/sh", "args": ["sh", "-c", f"({WRITES}) >{out} 2>/dev/null"]})
     assert out.read_text() == "400\n" + STATE

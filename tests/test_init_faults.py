@@ -1,7 +1,8 @@
-"""What init reports for each of its system calls that fails: native/tests/init-failures.txt, one line for each.
+"""The report of init for each of its system calls that fails: native/tests/init-failures.txt, one
+line for each.
 
-The program as it is, its calls stopped by integration/faults/inject.c.  Ops on filesystems are in
-integration/test_native_faults.py, hooks in native/tests/test_hook.c.  After a change that is meant:
+The program runs unchanged; integration/faults/inject.c makes its calls fail. Ops on filesystems are
+in integration/test_native_faults.py, hooks in native/tests/test_hook.c. After an intended change:
 PYRUNC_UPDATE_GOLDEN=1, then read the diff.
 """
 
@@ -39,14 +40,14 @@ SCENES: dict[str, Scene] = {}
 
 
 def scene(function: Scene) -> Scene:
-    """A function that fills a plan and returns the descriptors that go with it."""
+    """A function that fills a plan and returns the descriptors that it needs."""
     SCENES[function.__name__] = function
     return function
 
 
 @scene
 def start(plan: Plan) -> tuple[int, ...]:
-    """Nothing but what comes before the first step, and the end."""
+    """Only what comes before the first step, and the end."""
     return ()
 
 
@@ -165,7 +166,7 @@ def identity(plan: Plan) -> tuple[int, ...]:
 
 @scene
 def bounding(plan: Plan) -> tuple[int, ...]:
-    """One that every machine has, so that the lines are the same everywhere."""
+    """A capability that every machine has, so that the lines are the same everywhere."""
     plan.cap_bound("/process/capabilities/bounding", mask=~(1 << CAP_NET_RAW) & (1 << 64) - 1)
     return ()
 
@@ -190,7 +191,7 @@ def listener(plan: Plan) -> tuple[int, ...]:
     return ()
 
 
-# Errors that these steps explain, work around or take for an answer, besides EIO.
+# Errors that these steps explain, work around or treat as an answer, besides EIO.
 ANSWERS = {
     "start": [errno.EINTR, errno.ENOENT, errno.EACCES, errno.ENOSYS, errno.EPERM],
     "score": [errno.EACCES, errno.EPERM],
@@ -213,12 +214,13 @@ ANSWERS = {
     "listener": [errno.EINVAL, errno.EBUSY],
 }
 
-# What every plan ends with; "start" has it.
+# Every plan ends with these; "start" has them.
 COMMON = {
     "stat: fail EIO stat 1 0", "faccessat2: fail EIO stat 1 0", "write: exit status 1", "read: exit status 1",
     "close_range: fail EIO close_range 0 0", "close: ok",
 }  # fmt: skip
-# The look-up of the program, which every plan ends with, has its own answers to these; "start" has them.
+# The lookup of the program, with which every plan ends, has its own answers to these; "start" has
+# them.
 COMMON_ANSWERS = {
     (call, number)
     for call in ("stat", "faccessat2")
@@ -236,7 +238,7 @@ def injector(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def run(init_exe: str, injector: str, tmp_path: pathlib.Path) -> Iterator[Callable[..., tuple[str, str]]]:
-    """``run(scene, *words)``: what came of it, and the injector's own words."""
+    """``run(scene, *words)``: the outcome, and the injector's own output."""
 
     def go(name: str, *words: str) -> tuple[str, str]:
         out = tmp_path / "calls"
@@ -255,7 +257,7 @@ def run(init_exe: str, injector: str, tmp_path: pathlib.Path) -> Iterator[Callab
 
 
 def talk(parent: Parent, plan: Plan, fds: tuple[int, ...]) -> str:
-    """Answer init until it is silent: the record of its failure, "ok", or how it ended."""
+    """Answer init until it is silent: returns the record of its failure, "ok", or how it ended."""
     said = []
     while (record := next_record(parent)) is not None:
         if record.type == handshake.HELLO:
@@ -274,13 +276,13 @@ def talk(parent: Parent, plan: Plan, fds: tuple[int, ...]) -> str:
 
 
 def go(parent: Parent) -> None:
-    """GO, to an init that may have ended."""
+    """Send GO to an init that may have ended."""
     with contextlib.suppress(BrokenPipeError):
         parent.go()
 
 
 def next_record(parent: Parent) -> handshake.Record | None:
-    """The next record, also behind the error that an init leaves which ends with an answer of ours unread."""
+    """The next record, even after the error of a socket whose peer ended with an answer unread."""
     for _ in range(2):
         try:
             data = parent.sock.recv(handshake.RECORD_SIZE)
@@ -291,7 +293,7 @@ def next_record(parent: Parent) -> handshake.Record | None:
 
 
 def write_maps(pid: int) -> None:
-    """Of init, which is the injector's child; it may have ended by now."""
+    """Write the maps of init, which is the injector's child and may have ended."""
     children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     for child in children:
         with contextlib.suppress(OSError):
@@ -300,7 +302,8 @@ def write_maps(pid: int) -> None:
 
 
 def calls_of(run: Callable[..., tuple[str, str]], name: str) -> list[tuple[int, str]]:
-    """Index and name of the calls of the spawned process, from its start to its execve of the program or its end."""
+    """Index and name of the spawned process's calls, from its start to its execve of the program or
+    its end."""
     outcome, text = run(name, "trace", "0", "0", "0", "0")
     assert outcome == "ok"
     found = []
@@ -311,18 +314,18 @@ def calls_of(run: Callable[..., tuple[str, str]], name: str) -> list[tuple[int, 
             if call in ("execve", "exit_group"):
                 break
             found.append((index, call))
-    ours = [call for _, call in found].index("close_range")  # what comes before is the C library's
+    ours = [call for _, call in found].index("close_range")  # earlier calls belong to the C library
     return found[ours:]
 
 
 @pytest.fixture(scope="module")
 def shared() -> dict[str, int]:
-    """How many calls come before the first step of a plan; known once."""
+    """The number of calls before the first step of a plan; computed once."""
     return {}
 
 
 def prelude(run: Callable[..., tuple[str, str]], shared: dict[str, int]) -> int:
-    """The plainest plan does nothing but look for its program, after /dev/null of the host was looked at."""
+    """The simplest plan only looks up its program, after a check of the host's /dev/null."""
     if not shared:
         calls = calls_of(run, "start")
         shared["start"] = max(index for index, call in calls if call == "fstat")
@@ -357,14 +360,14 @@ def test_failures(run: Callable[..., tuple[str, str]], shared: dict[str, int], n
 
 
 TOLERATED = {
-    # of SIGKILL and SIGSTOP, which cannot be had; nothing but these can fail
+    # of SIGKILL and SIGSTOP, which cannot be handled; only these can fail
     "start: rt_sigaction", "start: rt_sigprocmask",
     # musl's open(2) sets close-on-exec again with fcntl(2)
     "start: fcntl", "home: fcntl", "directory: fcntl",
     # the name of the process
     "start: prctl",
     "start: close",
-    # tried with the rights of root; the user tries again
+    # first tried with root's rights; the user tries again
     "identity: chdir", "identity: getcwd",
     # the next directory of PATH also has the program
     "program: stat", "program: faccessat2",
@@ -374,6 +377,6 @@ TOLERATED = {
 
 
 def test_few_failures_are_tolerated() -> None:
-    """Each of these was looked at."""
+    """Each of these was reviewed."""
     tolerated = [line for line in GOLDEN.read_text().splitlines() if line.endswith(": ok") and "=" not in line]
     assert {line.removesuffix(": ok") for line in tolerated} == TOLERATED

@@ -1,4 +1,5 @@
-"""The end of a plan that joins a container: what the process that CLONE_INIT makes has, and what is put off for it."""
+"""The end of a plan that joins a container: the state of the process that CLONE_INIT creates, and
+what is deferred to it."""
 
 from __future__ import annotations
 
@@ -78,7 +79,7 @@ def test_it_ends_with_its_parent(spawn: Spawn) -> None:
     [([], True), (["clone3", "setuid"], True), (["clone"], False), (["setsid"], False), (["read"], False)],
 )
 def test_filter_is_loaded_before_the_clone_where_it_can_be(spawn: Spawn, forbidden: list[str], early: bool) -> None:
-    """And else after it, so that every profile that `create` takes is good for `exec`."""
+    """And after it otherwise, so that every profile that `create` accepts works for `exec`."""
     blob = program({NUMBERS[name]: ERRNO | errno.EPERM for name in forbidden}, ALLOW)
     plan = Plan()
     plan.no_new_privs("/process/noNewPrivileges")
@@ -100,7 +101,7 @@ def test_filter_is_loaded_before_the_clone_where_it_can_be(spawn: Spawn, forbidd
 
 @needs_root
 def test_capability_for_the_filter_that_is_not_ours(spawn: Spawn) -> None:
-    """Then it is SECCOMP that says what it takes."""
+    """Then SECCOMP reports what it requires."""
     plan = Plan()
     plan.caps("/process/capabilities", effective=CAP_CHOWN, permitted=CAP_CHOWN)
     caps_step(plan, CAP_CHOWN)
@@ -113,7 +114,8 @@ def test_capability_for_the_filter_that_is_not_ours(spawn: Spawn) -> None:
 @needs_root
 @pytest.mark.parametrize("forbidden", [[], ["clone"]])
 def test_capability_for_the_filter_goes_with_it(spawn: Spawn, forbidden: list[str]) -> None:
-    """Without no_new_privs the kernel wants CAP_SYS_ADMIN: kept only where the filter comes after the clone."""
+    """Without no_new_privs the kernel requires CAP_SYS_ADMIN: it is kept only if the filter is
+    loaded after the clone."""
     blob = program({NUMBERS[name]: ERRNO | errno.EPERM for name in forbidden}, ALLOW)
     plan = Plan()
     plan.set_ids("/process/user", uid=1000, gid=1000)
@@ -202,8 +204,8 @@ def test_second_failure_is_the_one_that_counts(spawn: Spawn) -> None:
 
 @needs_root
 def test_working_directory_that_was_not_entered_is_left(spawn: Spawn, tmp_path: pathlib.Path) -> None:
-    """A directory outside the root, entered in the attempt, must not be visible as ours to
-    others."""
+    """A directory outside the root that was entered in the first attempt must not be visible as
+    ours to other processes."""
     root = tmp_path / "root"
     (root / "proc").mkdir(parents=True)
     outside = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)

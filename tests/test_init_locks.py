@@ -1,6 +1,7 @@
-"""What init does so that a second mistake is needed before something of the host is within reach.
+"""Second lines of defence: with each of these, it takes another mistake before something of the
+host is within reach.
 
-Each of these is one line of init whose absence no container would notice.
+Each is one line of init whose absence no container would notice.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def descriptors(pid: int) -> dict[int, tuple[str, bool]]:
-    """What each descriptor of a process leads to, and whether it is close-on-exec."""
+    """The target of each descriptor of a process, and whether it is close-on-exec."""
     found = {}
     for name in os.listdir(f"/proc/{pid}/fd"):
         info = pathlib.Path(f"/proc/{pid}/fdinfo/{name}").read_text()
@@ -53,7 +54,8 @@ def leaky(pid: int) -> dict[int, str]:
 @needs_root
 @pytest.mark.parametrize("moment", ["map", "mounted", "ready"])
 def test_every_descriptor_is_close_on_exec(spawn: Spawn, tmp_path: pathlib.Path, moment: str) -> None:
-    """CVE-2024-21626: those that came with the plan, and those that init opens, at each point where it waits."""
+    """CVE-2024-21626: descriptors that came with the plan and those that init opens, at each point
+    where it waits."""
     plan = Plan()
     plan.fd("ns", "", "")
     if moment == "map":
@@ -90,7 +92,7 @@ def test_every_preserved_descriptor_goes_on_and_nothing_else(spawn: Spawn) -> No
 
 @pytest.fixture
 def own_cgroup() -> Iterator[int]:
-    """A descriptor of the cgroup that we are in, in the unified hierarchy."""
+    """A descriptor of our own cgroup in the unified hierarchy."""
     mounts = [line.split() for line in pathlib.Path("/proc/self/mounts").read_text().splitlines()]
     root = next((fields[1] for fields in mounts if fields[2] == "cgroup2"), None)
     if root is None:
@@ -104,7 +106,7 @@ def own_cgroup() -> Iterator[int]:
 @needs_root
 @pytest.mark.parametrize("placed", [False, True])
 def test_cgroup_descriptor_is_closed_at_once(spawn: Spawn, own_cgroup: int, placed: bool) -> None:
-    """It leads to every cgroup of the host."""
+    """It gives access to every cgroup of the host."""
     plan = Plan()
     cgroup = plan.fd("cgroup", "", "")
     if placed:
@@ -127,7 +129,7 @@ def test_cgroup_descriptor_is_closed_at_once(spawn: Spawn, own_cgroup: int, plac
 
 @needs_root
 def test_namespace_descriptors_are_closed_once_joined(spawn: Spawn) -> None:
-    """CVE-2016-9962, CVE-2016-8649: whoever can trace us finds no way to another namespace."""
+    """CVE-2016-9962, CVE-2016-8649: a process that can trace us finds no way to another namespace."""
     names = ["uts", "ipc"]
     fds = [os.open(f"/proc/self/ns/{name}", os.O_RDONLY) for name in names]
     plan = Plan()
@@ -144,10 +146,11 @@ def test_namespace_descriptors_are_closed_once_joined(spawn: Spawn) -> None:
 
 @needs_root
 def test_first_try_of_the_working_directory_sees_no_descriptor_of_the_host(spawn: Spawn) -> None:
-    """CVE-2024-21626: what root may enter before the ids change stays entered, so nothing must be open by then.
+    """CVE-2024-21626: a directory that root enters before the ids change stays entered, so no
+    descriptor may be open by then.
 
-    The way there leads through a directory that the user may not search, or the second try would say that the
-    descriptor is gone.
+    The path goes through a directory that the user may not search; otherwise the second try would
+    report that the descriptor is gone.
     """
     private = pathlib.Path(f"/run/pyrunc-test-{os.getpid()}")
     private.mkdir(mode=0o700)
@@ -169,14 +172,14 @@ def test_first_try_of_the_working_directory_sees_no_descriptor_of_the_host(spawn
 
 
 def ignore(sig: int, on: bool) -> None:
-    """rt_sigaction(2) itself: libc keeps two or three signals for itself."""
+    """Calls rt_sigaction(2) directly: libc reserves two or three signals."""
     action = (ctypes.c_uint64 * 4)(1 if on else 0, 0, 0, 0)  # SIG_IGN or SIG_DFL, no flags, no mask
     number = 13 if os.uname().machine == "x86_64" else 134
     libc.syscall(number, sig, action, None, 8)
 
 
 def test_no_signal_stays_ignored_or_blocked(spawn: Spawn) -> None:
-    """Also those that libc does not let anybody touch, and the last one."""
+    """This includes the signals that libc reserves, and the last one."""
     taken = {sig: signal.getsignal(sig) for sig in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ)}
     others = [sig for sig in KERNEL_SIGNALS if sig not in (*taken, signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD)]
     for sig in others:
@@ -202,7 +205,7 @@ def test_no_signal_stays_ignored_or_blocked(spawn: Spawn) -> None:
 
 @contextlib.contextmanager
 def ambient(*caps: int) -> Iterator[None]:
-    """Capabilities in this thread's inheritable and ambient sets, as a service manager sets them for a service."""
+    """Capabilities in this thread's inheritable and ambient sets, as a service manager sets them."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     data = (ctypes.c_uint32 * 6)()
     assert libc.capget(header, data) == 0
@@ -238,7 +241,7 @@ def test_ambient_capabilities_of_the_caller_do_not_come_along(spawn: Spawn) -> N
 
 @pytest.fixture
 def behind(init_exe: str, tmp_path: pathlib.Path) -> Iterator[Callable[[str], Parent]]:
-    """Start init in a mount namespace that a command of the shell has prepared."""
+    """Start init in a mount namespace that a shell command has prepared."""
     parents = []
 
     def start(command: str) -> Parent:
@@ -268,7 +271,8 @@ def behind(init_exe: str, tmp_path: pathlib.Path) -> Iterator[Callable[[str], Pa
 def test_host_that_is_not_what_init_relies_on(
     behind: Callable[[str], Parent], command: str, err: int, text: str
 ) -> None:
-    """CVE-2025-52881, CVE-2025-31133: every write below /proc, and every mask, goes through these two."""
+    """CVE-2025-52881, CVE-2025-31133: every write below /proc, and every mask, depends on these
+    two."""
     record = fail(behind(command), finish(Plan(), ["true"]))
     assert (record.err, record.detail, record.step) == (err, text, 0xFFFFFFFF)
 
@@ -276,7 +280,7 @@ def test_host_that_is_not_what_init_relies_on(
 @needs_root
 @pytest.mark.parametrize("kind", ["block", "link"])
 def test_host_null_of_another_kind(behind: Callable[[str], Parent], tmp_path: pathlib.Path, kind: str) -> None:
-    """The number alone is not enough, and a link is not followed."""
+    """The device number is not enough, and a link is not followed."""
     if kind == "block":
         os.mknod(tmp_path / "null", stat.S_IFBLK | 0o666, os.makedev(1, 3))
         command = f"mount --bind {tmp_path}/null /dev/null"
@@ -326,7 +330,7 @@ def test_plan_for_something_else(spawn: Spawn, wrong: str) -> None:
 
 @pytest.mark.parametrize("argument", ["", "x", "1x", "-1", " 1", "99999999999"])
 def test_bad_number_of_preserved_descriptors(init_exe: str, argument: str) -> None:
-    """Nothing is known then, not even whom to report it to."""
+    """Nothing is known then, not even the peer to report to."""
     pid = os.posix_spawn(init_exe, ["pyrunc-init", argument], {})
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
     pid = os.posix_spawn(init_exe, ["pyrunc-init", "0", "0"], {})

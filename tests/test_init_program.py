@@ -1,4 +1,5 @@
-"""What a plan does to the program that init becomes: environment, descriptors, hooks, filters, credentials."""
+"""The effects of a plan on the program that init executes: environment, descriptors, hooks,
+filters, credentials."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ init_exe, spawn, fifos = init_parent.init_exe, init_parent.spawn, init_parent.fi
 
 
 def test_signals_are_default(spawn: Spawn) -> None:
-    """The last one included, which libc does not count with: what is ignored stays ignored across execve."""
+    """This includes the last one, which libc does not count: an ignored signal stays ignored across
+    execve."""
     numbers = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD})
     assert {1, 64} <= set(numbers)
     old = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
@@ -154,7 +156,7 @@ def test_chdir_fails(spawn: Spawn, tmp_path: pathlib.Path, name: str, err: int) 
 
 
 def test_chdir_through_descriptors_of_init(spawn: Spawn) -> None:
-    """CVE-2024-21626: whatever number is tried, no descriptor of ours is left to enter."""
+    """CVE-2024-21626: whatever number is tried, no descriptor of ours can be entered."""
     for number in range(3, 12):
         plan = Plan()
         plan.fd("ns", "", "")
@@ -257,7 +259,7 @@ def test_hook_missing(spawn: Spawn) -> None:
 
 def test_hook_times_out(spawn: Spawn, tmp_path: pathlib.Path) -> None:
     file = tmp_path / "pid"
-    for limit in (300, 1200, 4800, 19200):  # ms; on a loaded machine the shell may not come that far
+    for limit in (300, 1200, 4800, 19200):  # ms; on a loaded machine the shell may be slower
         before = time.monotonic()
         record = fail(
             spawn(),
@@ -268,7 +270,7 @@ def test_hook_times_out(spawn: Spawn, tmp_path: pathlib.Path) -> None:
         if file.exists():
             break
     assert (record.err, record.detail) == (0, f"hook timed out after {limit} ms: here")
-    # and what it started is gone with it
+    # what it started has ended as well
     stray = pathlib.Path("/proc", file.read_text().strip(), "stat")
     deadline = before + 55
     while stray.exists() and stray.read_text().split()[2] != "Z":
@@ -300,7 +302,8 @@ def test_hook_after_start(spawn: Spawn, fifos: tuple[int, int], tmp_path: pathli
 
 @pytest.mark.parametrize(("forbidden", "mode"), [([], "400"), (["fchmod"], "777")])
 def test_state_of_a_hook_behind_the_filter(spawn: Spawn, forbidden: list[str], mode: str) -> None:
-    """Sealed as for every other hook, unless the profile forbids the calls that do it: it may kill for them."""
+    """The state is sealed as for every other hook, unless the profile forbids the required calls:
+    it may kill for them."""
     numbers = NUMBERS[os.uname().machine]
     plan = Plan()
     plan.no_new_privs("/process/noNewPrivileges")
@@ -355,8 +358,8 @@ def test_nothing_but_read_write_close_after_the_filter(spawn: Spawn, fifos: tupl
 
 @pytest.mark.parametrize("forbidden", [("execve", "write", "exit", "exit_group"), ()], ids=["exit", "everything"])
 def test_filter_that_lets_nobody_exit(spawn: Spawn, forbidden: tuple[str, ...]) -> None:
-    """The C library repeats exit(2) until it works: the process would run forever without a
-    word."""
+    """The C library repeats exit(2) until it succeeds: the process would run forever without a
+    report."""
     rules = {NUMBERS[os.uname().machine][name]: ERRNO | errno.ENOSYS for name in forbidden}
     plan = Plan()
     plan.no_new_privs("/process/noNewPrivileges")
@@ -458,14 +461,15 @@ def test_capability_that_the_caller_lacks(spawn: Spawn) -> None:
 
 @needs_root
 def test_cwd_of_root_for_a_user(spawn: Spawn) -> None:
-    """A directory that only root may enter is entered before the ids change, as the other runtimes do."""
+    """A directory that only root may enter is entered before the ids change, as in the other
+    runtimes."""
     private = pathlib.Path(f"/run/pyrunc-test-{os.getpid()}")
     private.mkdir(mode=0o700)
     try:
         plan = as_user(Plan(), 1234, 1234, [], 0)
         plan.chdir("/process/cwd", cwd=str(private))
         assert run(spawn(), finish(plan, shell("readlink /proc/self/cwd"))) == f"{private}\n"
-        # without root's try it is what it is
+        # without root's attempt it fails
         plan = as_user(Plan(), 1234, 1234, [], 0)
         plan.chdir("/process/cwd", cwd=f"{private}/missing")
         assert fail(spawn(), plan).err == errno.EACCES
@@ -548,7 +552,8 @@ def test_join_namespaces(spawn: Spawn) -> None:
 
 @needs_root
 def test_join_user_namespace_and_one_that_it_does_not_own(spawn: Spawn) -> None:
-    """runc issue 4466: the network namespace is the host's, and out of reach once the user namespace is joined."""
+    """runc issue 4466: the network namespace is the host's, and cannot be joined after the user
+    namespace."""
     holders = [
         subprocess.Popen(["unshare", *args, "sh", "-c", "echo; exec sleep 60"], stdout=subprocess.PIPE)
         for args in (["-U", "-r", "-u"], ["-n"])
@@ -604,7 +609,7 @@ def test_user_namespace(spawn: Spawn) -> None:
 @needs_root
 @pytest.mark.parametrize("policy", [0, ops.P_UNSHARE_USER_DUMPABLE])
 def test_dumpable_only_for_a_parent_that_is_not_root(spawn: Spawn, policy: int) -> None:
-    """CVE-2016-9962: while the maps are written, nobody but such a parent needs to look."""
+    """CVE-2016-9962: while the maps are written, only such a parent needs access."""
     plan = as_user(Plan(), 1234, 1234, [], 0)
     plan.dumpable("(default)", value=0)
     plan.unshare_user("/linux/namespaces/0", policy=policy)
@@ -612,7 +617,7 @@ def test_dumpable_only_for_a_parent_that_is_not_root(spawn: Spawn, policy: int) 
     parent = spawn()
     parent.plan(plan)
     parent.expect(handshake.MAP)
-    # The files of a process that cannot be dumped are root's.
+    # The files of a process that is not dumpable belong to root.
     assert pathlib.Path(f"/proc/{parent.pid}/uid_map").stat().st_uid == (1234 if policy else 0)
     parent.sock.close()
     assert parent.wait(parent.pid) == 1
@@ -620,7 +625,7 @@ def test_dumpable_only_for_a_parent_that_is_not_root(spawn: Spawn, policy: int) 
 
 @needs_root
 def test_place_in_what_is_no_cgroup(spawn: Spawn, tmp_path: pathlib.Path) -> None:
-    """Nothing continues outside the cgroup, and no process is left."""
+    """Nothing continues outside the cgroup, and no process remains."""
     fd = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
     parent = spawn()
     plan = Plan()
@@ -635,7 +640,8 @@ def test_place_in_what_is_no_cgroup(spawn: Spawn, tmp_path: pathlib.Path) -> Non
 
 @needs_root
 def test_place(spawn: Spawn, tmp_path: pathlib.Path) -> None:
-    """From inside the user namespace the cgroup could not be entered; the process that was placed can go on there."""
+    """The cgroup cannot be entered from inside the user namespace; the process that was placed
+    continues there."""
     mounts = [line.split() for line in pathlib.Path("/proc/self/mounts").read_text().splitlines()]
     root = next((pathlib.Path(fields[1]) for fields in mounts if fields[2] == "cgroup2"), None)
     if root is None:
@@ -677,7 +683,8 @@ def test_place(spawn: Spawn, tmp_path: pathlib.Path) -> None:
 
 @needs_root
 def test_what_only_the_caller_may_enter(spawn: Spawn, tmp_path: pathlib.Path) -> None:
-    """A bind's source and the root filesystem below a directory of mode 0700, seen by the root of a user namespace."""
+    """A bind's source and the root filesystem are below a directory with mode 0700; root of a user
+    namespace uses them."""
     secret = tmp_path / "secret"
     (secret / "root" / "old").mkdir(parents=True)
     (secret / "root" / "at").mkdir()
@@ -721,7 +728,8 @@ def test_unshare_names_the_namespace(spawn: Spawn) -> None:
 
 @needs_root
 def test_cwd_outside_of_the_root(spawn: Spawn, tmp_path: pathlib.Path) -> None:
-    """CVE-2024-21626 with a descriptor that the caller preserved: the kernel calls it unreachable, and so do we."""
+    """CVE-2024-21626 with a descriptor that the caller preserved: the kernel reports it as
+    unreachable, and so do we."""
     shutil.copy(shutil.which("busybox") or "/bin/busybox", tmp_path / "busybox")
     (tmp_path / "proc").mkdir()
     outside = os.open("/etc", os.O_RDONLY | os.O_DIRECTORY)

@@ -1,4 +1,5 @@
-"""The handshake between init and its parent: each message, each way it can end, and the wait for start."""
+"""The handshake between init and its parent: each message, each possible end, and the wait for
+start."""
 
 from __future__ import annotations
 
@@ -47,13 +48,14 @@ def test_run_through_clone(spawn: Spawn) -> None:
     parent.expect(handshake.CREATED)
     parent.go()
     assert parent.recv() is None  # execve closed the socket
-    assert parent.output() == f"{SHELL} b c 0\n{pid} {pid}\n"  # the session is its own
+    assert parent.output() == f"{SHELL} b c 0\n{pid} {pid}\n"  # it is the leader of its own session
     assert parent.wait(pid) == 0
 
 
 @needs_root
 def test_what_led_into_the_container_is_closed(spawn: Spawn) -> None:
-    """A process of the container that can look at us must not find a way to namespaces and cgroups (CVE-2016-9962)."""
+    """A process of the container that can trace us must not find a way to namespaces and cgroups
+    (CVE-2016-9962)."""
     paths = ["/proc/self/ns/uts", "/proc/self/ns/mnt"]
     fds = tuple(os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in paths)
     parent = spawn()
@@ -226,7 +228,7 @@ def test_not_started_by_pyrunc(init_exe: str, argv: list[str]) -> None:
 
 
 def test_waiting_process(spawn: Spawn, fifos: tuple[int, int], tmp_path: pathlib.Path) -> None:
-    """Small, alone, and holding nothing but its stdio and the two fifos."""
+    """It is small, has one thread, and holds only its stdio and the two fifos."""
     leaked = os.open("/etc", os.O_RDONLY)
     os.set_inheritable(leaked, True)
     plan = fifo_plan(shell("exit 7"))
@@ -261,7 +263,7 @@ def test_start_success_is_eof(spawn: Spawn, fifos: tuple[int, int], tmp_path: pa
     parent.plan(plan, fifos)
     parent.adopt()
     wait_closed(parent)
-    # As `start` does it; init is the only one that still holds the writing end when we have let go of ours.
+    # As `start` does: once we close our writing end, only init holds one.
     error = os.open(tmp_path / "error", os.O_RDONLY | os.O_NONBLOCK)
     os.dup2(error, fifos[1])
     os.set_blocking(error, True)
@@ -281,7 +283,7 @@ def test_start_failure_is_a_record(spawn: Spawn, fifos: tuple[int, int]) -> None
     os.write(fifos[0], b"x")
     record = handshake.Record(os.read(fifos[1], 256))
     assert (record.type, record.step, record.err, record.call) == (handshake.FAIL, 2, errno.ENOENT, "execve")
-    assert record.detail == "exec /nonexistent"  # the parent adds the words for the errno
+    assert record.detail == "exec /nonexistent"  # the parent adds the text of the errno
     assert record.arg == 1
     assert parent.wait(pid) == 1
 

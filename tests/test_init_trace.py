@@ -1,4 +1,5 @@
-"""The times that a traced init sends: each step once, in its order, and nothing to a parent that did not ask."""
+"""The times that a traced init sends: each step once and in order, and none to a parent that did
+not ask."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ def traced(what: Plan) -> Plan:
 
 
 class Times:
-    """The begin of each step, from the records of one init."""
+    """The start times of the steps, from the records of one init."""
 
     def __init__(self) -> None:
         self.begin: dict[int, int] = {}
@@ -50,7 +51,7 @@ class Times:
 
 
 def receive(parent: Parent, times: Times) -> handshake.Record | None:
-    """The next record that is not one of times."""
+    """The next record other than times."""
     while True:
         data = parent.sock.recv(handshake.RECORD_SIZE)
         if not data:
@@ -60,7 +61,7 @@ def receive(parent: Parent, times: Times) -> handshake.Record | None:
 
 
 def conversation(parent: Parent, what: Plan) -> tuple[Times, list[str]]:
-    """All of a plan without namespaces; every record that wants an answer gets it."""
+    """Run a plan without namespaces, answering every record that requires an answer."""
     times, seen = Times(), []
     parent.plan(what)
     while (record := receive(parent, times)) is not None:
@@ -173,7 +174,7 @@ def test_a_filter_that_forbids_what_times_need_ends_them(spawn: Spawn, number: i
 
 
 def test_the_system_calls_are_the_same(init_exe: str, tmp_path: pathlib.Path) -> None:
-    """With times there are a few writes more, and nothing else; without, what strace sees is what it always saw."""
+    """Times add a few writes and nothing else; without them, strace sees the same calls as before."""
     strace = shutil.which("strace")
     if strace is None or subprocess.run([strace, "-qq", "-o", "/dev/null", "true"], check=False).returncode:
         pytest.skip("strace is not installed, or cannot trace here")

@@ -1,4 +1,4 @@
-"""What `delete --force` finds out about a container with a damaged state."""
+"""What `delete --force` can find out about a container with a damaged state."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 
 class Damaged:
-    """A container's directory with what is in it."""
+    """A container's directory with given files."""
 
     def __init__(self, root: Path) -> None:
         self.store = state.Store(str(root))
@@ -50,13 +50,13 @@ class Damaged:
         self.directory = root / "c1"
 
     def put(self, **files: Any) -> None:
-        """Files by name without .json: bytes, or a document."""
+        """Write files by name without .json: bytes, or a document."""
         for name, content in files.items():
             data = content if isinstance(content, bytes) else json.dumps(content).encode()
             (self.directory / f"{name}.json").write_bytes(data)
 
     def recover(self) -> Document:
-        """What was found out."""
+        """The result of the recovery."""
         found = self.store.find("c1")
         salvage.recover(found)
         return found.data
@@ -75,7 +75,7 @@ def group(facts: host.HostFacts, path: str, *pids: int) -> None:
 
 
 def ours(child: subprocess.Popen[bytes], **changes: Any) -> dict[str, Any]:
-    """A state whose process lives, but which is not whole."""
+    """An incomplete state whose process is alive."""
     return {"pid": child.pid, "starttime": procfs.process_stat(child.pid)[1], "bootid": procfs.boot_id()} | changes
 
 
@@ -119,9 +119,9 @@ def test_without_a_hierarchy_nothing_is_seen(damaged: Damaged, facts: host.HostF
 
 def test_the_cgroup_that_config_json_asks_for(damaged: Damaged, facts: host.HostFacts) -> None:
     damaged.put(config={"linux": {"cgroupsPath": "/a/b"}})
-    assert damaged.recover()["cgroup"] == "/a/b"  # none is there any more
+    assert damaged.recover()["cgroup"] == "/a/b"  # neither exists any more
     facts.rootless = True
-    with pytest.raises(state.Damaged, match=REFUSED):  # a user's container may have been without it
+    with pytest.raises(state.Damaged, match=REFUSED):  # a user's container may have had none
         damaged.recover()
     group(facts, "/a/b")
     found = damaged.recover()
@@ -130,7 +130,7 @@ def test_the_cgroup_that_config_json_asks_for(damaged: Damaged, facts: host.Host
 
 def test_the_scope_that_config_json_asks_for(damaged: Damaged, facts: host.HostFacts) -> None:
     damaged.put(config={"linux": {"cgroupsPath": "system.slice:pyrunc:c1"}})
-    facts.prefix = str(damaged.directory)  # without /proc/1: systemd's units are at the top
+    facts.prefix = str(damaged.directory)  # without /proc/1, systemd's units are at the top
     assert damaged.recover()["cgroup"] == "/system.slice/pyrunc-c1.scope"
 
 
@@ -158,7 +158,7 @@ def test_the_text_of_a_state_that_lost_its_end(damaged: Damaged, facts: host.Hos
     damaged.put(state=text[: text.index(b'{"pid"') if cut else text.index(b'"bundle"')])
     salvage.recover(container)
     assert (container.data["cgroup"], container.data["pid"]) == ('/a/"b', 0)
-    # Without the preceding member, a pid may belong to the pyrunc that made the container.
+    # Without the preceding member, a pid may belong to the pyrunc that created the container.
     start = text.index(b'"runtime"')
     assert salvage.clues(text[start:]) == {} == salvage.clues(b'x"pid":7') == salvage.clues(b"")
 
@@ -191,7 +191,7 @@ def test_the_cgroup_of_the_process(
     ):
         damaged.put(state=ours(sleeper, cgroup="/a/kept", cgroup_made=listed))
         assert damaged.recover()["cgroup_made"] == used
-    # Another boot, another start time, another process: no clue.
+    # Another boot, another start time, another process: not evidence.
     for changes in {"starttime": 1}, {"pid": 1}, {"bootid": ""}:
         damaged.put(state=ours(sleeper, **changes))
         found = damaged.recover()
@@ -201,14 +201,14 @@ def test_the_cgroup_of_the_process(
 def test_a_cgroup_with_others_is_not_killed(
     damaged: Damaged, facts: host.HostFacts, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with --cgroup-manager disabled: the container is in its caller's."""
+    """As with --cgroup-manager disabled: the container is in its caller's cgroup."""
     monkeypatch.setattr(host, "read", lambda path, *, strict=False: b"0::/session\n")
     group(facts, "/session", os.getpid(), sleeper.pid)
     damaged.put(state=ours(sleeper))
     with pytest.raises(state.Damaged, match=f"process {sleeper.pid} shares its cgroup and its pid namespace"):
         damaged.recover()
     monkeypatch.setattr(procfs, "first_in_namespace", lambda pid: pid == sleeper.pid)
-    found = damaged.recover()  # its end is the end of its pid namespace
+    found = damaged.recover()  # when it ends, its pid namespace ends
     assert (found["pid"], found["cgroup"]) == (sleeper.pid, "")
 
 

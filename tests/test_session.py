@@ -1,4 +1,4 @@
-"""What a session makes of an init that fails while the parent is at work."""
+"""A session whose init fails while the parent is working."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_an_exec_that_fails_leaves_no_descriptor(tmp_path: pathlib.Path) -> None
 
 
 class Given:
-    """Pipes in the place of our stdio, and whom they were given to."""
+    """Pipes in place of our stdio, and the users they were given to."""
 
     def __init__(self) -> None:
         self.owners: list[tuple[int, int]] = []
@@ -73,7 +73,7 @@ def test_pipes_belong_to_the_user_of_the_program_as_the_host_knows_it() -> None:
 
 
 class Watched:
-    """The watch over a program that has ended, and its container."""
+    """The supervisor of a program that has ended, and its container."""
 
     def __init__(self, said: list[str]) -> None:
         self.said = said
@@ -152,7 +152,7 @@ def test_null_is_the_device_alone(tmp_path: pathlib.Path) -> None:
 
 
 class Fake(session.InitSession):
-    """A session whose handler of PID fails; what init has sent by then is in ``queued``."""
+    """A session whose PID handler fails; ``queued`` holds the records that init has sent by then."""
 
     transitions = h.CREATE
 
@@ -175,7 +175,7 @@ class Fake(session.InitSession):
 
 
 class Quiet:
-    """No signal ever comes."""
+    """No signal ever arrives."""
 
     def check(self) -> None:
         return None
@@ -205,13 +205,13 @@ FAIL = record(h.FAIL, step=0, err=errno.EACCES, detail=b"what init says")
         ([WARN, MOUNTED, FAIL], True, "what init says"),
         ([], True, "container init ended unexpectedly"),
         ([WARN], True, "container init ended unexpectedly"),
-        ([], False, "bpf(PROG_ATTACH)"),  # it is at work
+        ([], False, "bpf(PROG_ATTACH)"),  # it is running
         ([MOUNTED], False, "bpf(PROG_ATTACH)"),  # it waits for an answer
-        ([WARN] * 100, False, "bpf(PROG_ATTACH)"),  # and nothing listens forever
+        ([WARN] * 100, False, "bpf(PROG_ATTACH)"),  # and nothing reads forever
     ],
 )
 def test_inits_own_failure_is_the_reason(child: int, queued: list[bytes], ended: bool, words: str) -> None:
-    """systemd removes the cgroup of an init that has ended, and attaching to that fails with ENOENT."""
+    """systemd removes the cgroup of an init that has ended, and attaching to it fails with ENOENT."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     made: Any = Fake(theirs, queued, ended=ended)
     made.channel.fd = ours.fileno()

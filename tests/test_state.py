@@ -1,4 +1,5 @@
-"""The state directory: round trips, ownership of ids, locks, damage, and what a status is worked out from."""
+"""The state directory: round trips, ownership of ids, locks, damage, and the derivation of the
+status."""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_a_new_id_waits_for_who_only_looks(store: state.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`list` holds the lock for a moment to see whether a directory is an abandoned one."""
+    """`list` holds the lock for a moment to see whether a directory is abandoned."""
     looking: list[int] = []
     real = posix.mkdir
 
@@ -63,7 +64,7 @@ def test_a_new_id_waits_for_who_only_looks(store: state.Store, monkeypatch: pyte
 
 
 def made(store: state.Store, id: str = "c1", **changes: Any) -> state.Container:
-    """A container as create leaves it, without a process."""
+    """A container as `create` leaves it, without a process."""
     container = store.reserve(id)
     config: Json = {"root": {"path": "rootfs"}, "annotations": {"a": "1"}, "process": {}}
     container.describe_intent(
@@ -113,7 +114,7 @@ def test_a_path_that_is_not_utf8_survives() -> None:
 
 
 class Number(int):
-    """Not what the reader makes."""
+    """A number type that the reader never returns."""
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_texts_are_written_as_json_writes_them(text: str, indent: str) -> None:
     wanted = json.dumps([text], indent=indent or None).replace("\x7f", "\\u007f")
     written = jsontext.dumps([text], indent)
     assert json.loads(written) == [text] == jsontext.loads(written.encode())
-    if not {"\b", "\f"} & set(text):  # which have escapes of their own that nobody needs
+    if not {"\b", "\f"} & set(text):  # these have escapes of their own, which are not used
         assert written == wanted
 
 
@@ -270,7 +271,8 @@ def test_an_id_is_given_once(store: state.Store) -> None:
 
 
 def test_who_comes_second_after_a_forced_delete_in_between(store: state.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """mkdir, then `delete --force` by another, then mkdir and a whole create by a third: the directory is not ours."""
+    """mkdir, then `delete --force` by another process, then mkdir and a complete create by a third:
+    the directory is not ours."""
     acquire = state.Container.acquire
 
     def interfere(self: state.Container, timeout: float) -> None:
@@ -286,7 +288,7 @@ def test_who_comes_second_after_a_forced_delete_in_between(store: state.Store, m
 
 
 def contest(root: str, id: str) -> tuple[list[state.Container], list[str]]:
-    """Eight threads want the same id at once."""
+    """Eight threads request the same id at once."""
     winners: list[state.Container] = []
     losers: list[str] = []
     gate = threading.Barrier(8)
@@ -362,7 +364,7 @@ def test_damaged_state(store: state.Store, content: bytes, sleeper: subprocess.P
     container = made(store, cgroup="/x")
     child_of(container, sleeper.pid)
     path = Path(container.dir, "state.json")
-    path.unlink()  # what a file system that lost data shows: another inode than intent.json's
+    path.unlink()  # like a filesystem that lost data: another inode than intent.json's
     path.write_bytes(content)
     with pytest.raises(StateError, match=r"damaged.*delete --force"):
         store.open("c1")
@@ -469,7 +471,7 @@ def test_a_state_that_could_not_be_read_again_is_not_written(
 def test_the_intent_gets_the_pid_once_it_is_known(store: state.Store, sleeper: subprocess.Popen[bytes]) -> None:
     container = made(store)
     intent = Path(container.dir, "intent.json")
-    assert not intent.exists()  # until there is a process, state.json alone says what to remove
+    assert not intent.exists()  # until there is a process, only state.json lists what to remove
     child_of(container, sleeper.pid)
     assert json.loads(intent.read_bytes())["pid"] == sleeper.pid
     container.lock()
@@ -710,8 +712,8 @@ def test_kill_init_signals(store: state.Store, sleeper: subprocess.Popen[bytes])
 
 
 def test_first_in_namespace(sleeper: subprocess.Popen[bytes]) -> None:
-    assert not procfs.first_in_namespace(sleeper.pid)  # we are not pid 1 ourselves
-    assert procfs.first_in_namespace(4_000_000)  # gone: nothing more to kill
+    assert not procfs.first_in_namespace(sleeper.pid)  # we are not pid 1
+    assert procfs.first_in_namespace(4_000_000)  # gone: nothing remains to be killed
 
 
 def test_a_process_that_cannot_be_looked_up_is_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
