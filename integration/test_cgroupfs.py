@@ -342,7 +342,7 @@ def test_rules_replaced(driver: Cgroupfs, top: str, child: Child, node: str) -> 
     assert opened(child, top, node, "O_RDONLY") == [errno.ENXIO], "none left"
 
 
-def test_rules_above_stay_in_force(driver: Cgroupfs, top: str, child: Child, node: str) -> None:
+def test_rules_of_ancestors_stay_active(driver: Cgroupfs, top: str, child: Child, node: str) -> None:
     attach(driver, top, [DENY])
     attach(driver, f"{top}/x", [{"allow": True, "access": "rw"}])
     assert opened(child, f"{top}/x", node, "O_RDONLY") == [errno.EPERM]

@@ -63,7 +63,7 @@ def test_no_path(container: Make) -> None:
 
 @pytest.mark.pyrunc_only("runc cleans the path instead")
 @pytest.mark.parametrize("path", ["/../x", "../../x", "/a/../../x", "a/../../../x"])
-def test_paths_that_climb(container: Make, refused: Refused, path: str) -> None:
+def test_paths_that_leave_the_hierarchy_are_refused(container: Make, refused: Refused, path: str) -> None:
     refused(container(edits={"/linux/cgroupsPath": path}).create(check=False), "/linux/cgroupsPath", path)
 
 
@@ -342,7 +342,7 @@ def test_pids_limit_holds(container: Make) -> None:
     ],
     ids=range(5),
 )
-def test_resources_that_make_no_sense(
+def test_invalid_resources_are_refused(
     container: Make, refused: Refused, resources: dict[str, Any], pointer: str
 ) -> None:
     refused(container(edits={"/linux/resources": resources}).create(check=False), pointer)

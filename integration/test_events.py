@@ -180,7 +180,7 @@ def test_following_ends_with_the_container(container: Make) -> None:
 
 
 @pytest.mark.pyrunc_only("runc 1.1.5 cannot watch without the memory controller")
-def test_the_interval_is_kept(container: Make) -> None:
+def test_the_interval_is_respected(container: Make) -> None:
     """The end of the container is noticed at once, not at the next interval; nothing is printed
     before the first interval."""
     one = running(container)
@@ -194,7 +194,7 @@ def test_the_interval_is_kept(container: Make) -> None:
 
 
 @pytest.mark.needs_controller("memory")
-def test_an_oom_kill_is_told(container: Make) -> None:
+def test_an_oom_kill_is_reported(container: Make) -> None:
     hungry = "(dd if=/dev/zero of=/dev/null bs=64M count=1) 2>/dev/null"
     script = f"while [ ! -e /go ]; do sleep 0.1; done; {hungry}; echo survived; sleep 60"
     edits = {

@@ -216,7 +216,7 @@ def test_a_name_in_passwd_does_not_win(container: Make) -> None:
 @pytest.mark.parametrize(
     "user", ["1:", ":1", "+1", " 1", "4294967295", "4294967296", "root", "-1", "1:-1", "1:2:3", "1:x"]
 )
-def test_users_that_are_no_numbers(container: Make, user: str) -> None:
+def test_users_that_are_not_numbers(container: Make, user: str) -> None:
     """CVE-2026-30892: a lenient parser turned such users into root."""
     one = started(container)
     if user == "4294967296" and not one.box.runtime.is_pyrunc:
@@ -320,7 +320,7 @@ def test_exit_codes(container: Make) -> None:
         (["/run.sh"], ["exec /run.sh: no such file or directory"]),
     ],
 )
-def test_programs_that_are_not_there(
+def test_missing_programs(
     container: Make, box: Box, args: list[str], words: list[str], detach: tuple[str, ...]
 ) -> None:
     """podman and containerd map these words, on stderr and in the log, to exit codes 127 and 126."""
@@ -347,7 +347,7 @@ def test_programs_that_are_not_there(
     assert not pid_file.exists()
 
 
-def test_a_working_directory_that_is_not_there(container: Make) -> None:
+def test_a_missing_working_directory(container: Make) -> None:
     """podman and docker exit with 127 for these words."""
     one = started(container)
     result = run(one, "/probe", "report", flags=("--cwd", "/nonexistent"), check=False)
@@ -355,7 +355,7 @@ def test_a_working_directory_that_is_not_there(container: Make) -> None:
     assert "/nonexistent" in result.err and "no such file or directory" in result.err.lower()
 
 
-def test_states_that_take_no_process(container: Make, box: Box) -> None:
+def test_states_that_accept_no_process(container: Make, box: Box) -> None:
     one = container("exit", "0")
     one.create()
     one.start()
@@ -485,7 +485,7 @@ def test_seccomp_agent(container: Make, agent: Agent) -> None:
         second.close()
 
 
-def test_detached_leaves_nobody(container: Make, box: Box) -> None:
+def test_detached_leaves_no_process(container: Make, box: Box) -> None:
     one = started(container)
     before = set(box.children())
     pid = detached(one, "/probe", "sleep", "600")

@@ -401,7 +401,7 @@ def test_prestart_can_use_the_network_namespace(container: Make, box: Box) -> No
     ],
 )
 @pytest.mark.parametrize("kind", ["prestart", "poststop"])
-def test_bad_hooks_are_refused_before_anything_is_made(
+def test_bad_hooks_are_refused_before_anything_is_created(
     container: Make, refused: Refused, kind: str, hook: dict[str, Any], pointer: str
 ) -> None:
     refused(container(edits={f"/hooks/{kind}": [hook]}).create(check=False), f"/hooks/{kind}/0{pointer}")

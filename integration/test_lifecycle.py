@@ -228,7 +228,7 @@ def test_kill_takes_names_and_numbers(container: Make, given: str) -> None:
     one.wait_output('"number":10')
 
 
-def test_kill_zero_only_asks(container: Make) -> None:
+def test_kill_zero_only_checks(container: Make) -> None:
     one = container("signals", "60")
     one.create()
     one.start()

@@ -151,7 +151,7 @@ def test_a_quota_throttles(container: Make) -> None:
 
 
 @pytest.mark.needs_controller("cpu")
-def test_pressure_is_told(container: Make) -> None:
+def test_pressure_is_reported(container: Make) -> None:
     """PSI covers the container alone and includes the time it waits for its quota."""
     one = limited(container, {"cpu": {"quota": 5_000, "period": 100_000}}, "/bin/sh", "-c", "while :; do :; done")
     one.create()
@@ -195,7 +195,7 @@ def test_program_runs_on_its_processors(container: Make) -> None:
 
 
 @pytest.mark.needs_controller("cpuset")
-def test_processors_that_are_not_there(container: Make, refused: Refused) -> None:
+def test_missing_processors_are_refused(container: Make, refused: Refused) -> None:
     result = limited(container, {"cpu": {"cpus": "4000"}}).create(check=False)
     refused(result, "/linux/resources/cpu/cpus", "4000")
 

@@ -138,7 +138,7 @@ def test_tmpfs_keeps_the_mode_of_the_directory_it_covers(container: Make) -> Non
     assert one.run().objects[0]["mode"] == 0o1750
 
 
-def test_missing_destinations_are_made(container: Make, box: Box) -> None:
+def test_missing_destinations_are_created(container: Make, box: Box) -> None:
     file = box.path / "file"
     file.write_text("content")
     one = container("stat", "/new/dir", "--", "read", "/new/file")

@@ -285,7 +285,7 @@ def test_proc_and_sysfs_want_an_ordinary_directory(
         assert failure(answers[index]) == ("ENOTDIR", "openat2", 2, 0, "must be mounted on ordinary directory")
 
 
-def test_proc_on_a_file_is_refused_and_a_missing_directory_is_made(begun: Script, root: pathlib.Path) -> None:
+def test_proc_on_a_file_is_refused_and_a_missing_directory_is_created(begun: Script, root: pathlib.Path) -> None:
     (root / "file").touch()
     bad = begun.refused("mount", policy=ops.P_MOUNT_PLAIN_DIR, fstype="proc", source="proc", dest="/file")
     begun.proc()

@@ -298,7 +298,7 @@ def test_dev_null_of_the_image_is_never_used_for_masking(begun: Script, root: pa
 
 
 @pytest.mark.parametrize("other", ["/dev/zero", "/dev", "/etc/passwd"])
-def test_what_masks_is_looked_at_once_more(begun: Script, root: pathlib.Path, other: str) -> None:
+def test_source_of_a_mask_is_checked_again(begun: Script, root: pathlib.Path, other: str) -> None:
     """Whatever replaces the host's /dev/null, it is mounted only if it is the device 1:3."""
     (root / "secret").write_text("secret")
     begun.ask("nullfd", other)
@@ -446,7 +446,7 @@ def test_only_chroot(script: Script, root: pathlib.Path) -> None:
     assert (answers[cwd], answers[text]) == ("/", "here")
 
 
-def test_root_that_is_not_there(script: Script, root: pathlib.Path) -> None:
+def test_missing_root(script: Script, root: pathlib.Path) -> None:
     bad = script.refused("root", path=str(root / "missing"))
     (root / "file").touch()
     file = script.refused("root", path=str(root / "file"))

@@ -274,7 +274,7 @@ def test_spec_rootless_runs(user: Callable[..., User], box: Box) -> None:
 
 
 @pytest.mark.pyrunc_only("the hint is pyrunc's")
-def test_no_place_for_the_state(user: Callable[..., User]) -> None:
+def test_no_directory_for_the_state(user: Callable[..., User]) -> None:
     one = user()
     del one.env["XDG_RUNTIME_DIR"]
     result = one.run(check=False)
@@ -326,7 +326,7 @@ def test_subordinate_ids(user: Callable[..., User], etc: None, box: Box) -> None
 
 
 @pytest.mark.pyrunc_only("the words are pyrunc's")
-def test_ids_that_are_not_ours(user: Callable[..., User], etc: None) -> None:
+def test_ids_of_other_users_are_refused(user: Callable[..., User], etc: None) -> None:
     foreign = {
         kind: [{"containerID": 0, "hostID": 700000, "size": 10}, {"containerID": 10, "hostID": 0, "size": 1}]
         for kind in ("uid", "gid")
@@ -407,7 +407,7 @@ def test_without_delegation_limits_are_refused(user: Callable[..., User], spec: 
 
 
 @pytest.mark.pyrunc_only("--rootless=false means the same in runc, with other words")
-def test_rootless_false_wants_a_cgroup(user: Callable[..., User]) -> None:
+def test_rootless_false_requires_a_cgroup(user: Callable[..., User]) -> None:
     one = user()
     result = one.call("--rootless=false", "run", one.id, check=False)
     assert result.rc == 1 and "/linux/cgroupsPath" in result.err and "EACCES" in result.err, result
@@ -444,7 +444,7 @@ def test_with_delegation_the_container_manages_its_own_cgroup(user: Callable[...
 
 
 @pytest.mark.pyrunc_only("the hint is pyrunc's")
-def test_delegation_that_the_caller_is_not_in(user: Callable[..., User], delegated: Path) -> None:
+def test_delegated_cgroup_without_the_caller(user: Callable[..., User], delegated: Path) -> None:
     one = user({"/linux/cgroupsPath": f"/{delegated.name}/x"})
     result = one.run(check=False)
     assert result.rc == 1

@@ -187,7 +187,7 @@ def test_console_options_that_do_not_fit(
     refused(one.create(*flags, check=False), "", words)
 
 
-def test_console_socket_that_is_no_socket(container: Make, box: Box, refused: Refused) -> None:
+def test_console_socket_that_is_not_a_socket(container: Make, box: Box, refused: Refused) -> None:
     path = box.path / "file"
     path.touch()
     refused(container(edits=TTY).create("--console-socket", str(path), check=False), "", str(path))

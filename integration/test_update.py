@@ -74,7 +74,7 @@ def test_unified(one: Container) -> None:
 
 @hugetlb
 @pytest.mark.pyrunc_only("runc's update does not look at hugepageLimits")
-def test_a_failure_puts_the_old_values_back(one: Container) -> None:
+def test_a_failure_restores_the_old_values(one: Container) -> None:
     resources(one, huge(1 << 30))
     before = stored(one)
     for bad in (
@@ -126,7 +126,7 @@ def test_a_flag_without_its_controller(one: Container, flag: str, value: str, co
         (["--mem-bw-schema", "MB:0=10"], "intelRdt"), (["-r", "/nonexistent"], "--resources"),
     ],
 )  # fmt: skip
-def test_values_that_make_no_sense(one: Container, argv: list[str], text: str) -> None:
+def test_invalid_values_are_refused(one: Container, argv: list[str], text: str) -> None:
     result = one.call("update", *argv, one.id, check=False)
     assert result.rc == 1 and text in result.err and result.err.count("\n") == 1, result
     assert "no such file" not in result.err
@@ -304,7 +304,7 @@ def test_idle(container: Make) -> None:
 
 @pytest.mark.needs_controller("memory", "pids")
 @pytest.mark.pyrunc_only("runc writes the values of the config back, not those that were there")
-def test_a_failure_puts_limits_back(container: Make) -> None:
+def test_a_failure_restores_limits(container: Make) -> None:
     one = container("signals", "60", edits={"/linux/resources/memory": {"limit": 128 << 20}})
     one.create()
     (one.cgroup / "pids.max").write_text("77")

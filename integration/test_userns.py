@@ -89,7 +89,7 @@ def pod(box: Box) -> Iterator[Callable[..., Pod]]:
 # --- who is who ----------------------------------------------------------------------------------------------------
 
 
-def test_root_inside_is_somebody_outside(mapped: Make) -> None:
+def test_root_inside_is_another_user_outside(mapped: Make) -> None:
     one = mapped("report", "--", "read", "/proc/self/uid_map", "--", "read", "/proc/self/gid_map")
     one.create()
     assert Path(f"/proc/{one.pid}").stat().st_uid == HOST

@@ -360,7 +360,7 @@ def test_control_group(peer: Peer) -> None:
     assert peer.calls == [("Get", ["org.freedesktop.systemd1.Manager", "ControlGroup"])]
 
 
-def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_manager_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyrunc._shim", reason="the extension is not built")
     monkeypatch.setattr(bus, "PRIVATE", str(tmp_path / "none"))
     monkeypatch.setattr(bus, "SYSTEM", f"unix:path={tmp_path}/neither")
@@ -507,7 +507,7 @@ def test_limits_as_the_kernel_reads_them(text: str, value: int | None) -> None:
     assert systemd.number(text) == value
 
 
-def test_property_that_nobody_knows(driver: systemd.Systemd, peer: Peer) -> None:
+def test_unknown_property(driver: systemd.Systemd, peer: Peer) -> None:
     words = "Cannot set property Nonsense, or unknown property."
     peer.replies["StartTransientUnit"] = [Error("org.freedesktop.DBus.Error.PropertyReadOnly", words)]
     with pytest.raises(bus.BusError, match="StartTransientUnit: Cannot set property Nonsense"):
@@ -515,7 +515,7 @@ def test_property_that_nobody_knows(driver: systemd.Systemd, peer: Peer) -> None
     assert [name for name, _ in peer.calls] == ["StartTransientUnit"]
 
 
-def test_unit_that_is_there(driver: systemd.Systemd, peer: Peer) -> None:
+def test_existing_unit(driver: systemd.Systemd, peer: Peer) -> None:
     """A failed unit of an older container is reset; a running one is an error and remains."""
     peer.replies["StartTransientUnit"].insert(0, Error(bus.UNIT_EXISTS, "exists"))
     os.close(driver.create(PATH, {}, request=REQUEST))
@@ -592,7 +592,7 @@ USERS = "/user.slice/user-7.slice/user@7.service/user.slice/pyrunc-c1.scope"
 @pytest.mark.parametrize(
     ("path", "below", "told"), [(USERS, "", ""), (USERS, "/a/b", "/a/b"), (USERS + "/inner", "/a", "/inner/a")]
 )
-def test_a_user_is_let_in(
+def test_a_user_process_is_moved_into_the_scope(
     peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, below: str, told: str
 ) -> None:
     monkeypatch.setattr(bus, "addresses", lambda user: [(f"unix:path={tmp_path}/private", False)] if user else [])
@@ -603,7 +603,7 @@ def test_a_user_is_let_in(
     assert peer.calls == [("AttachProcessesToUnit", ["pyrunc-c1.scope", told, [41]])]
 
 
-def test_root_needs_nobody(peer: Peer, tmp_path: Path) -> None:
+def test_root_needs_no_systemd(peer: Peer, tmp_path: Path) -> None:
     systemd.move_into_scope(PATH, "", 41, facts(str(tmp_path)))
     assert not peer.calls
 

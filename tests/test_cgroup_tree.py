@@ -143,7 +143,7 @@ def test_processes_of_one_that_is_gone(monkeypatch: pytest.MonkeyPatch, gone: in
 
 
 @pytest.mark.parametrize("by_fd", [False, True])
-def test_a_threaded_cgroup_tells_its_threads(monkeypatch: pytest.MonkeyPatch, by_fd: bool) -> None:
+def test_a_threaded_cgroup_lists_its_threads(monkeypatch: pytest.MonkeyPatch, by_fd: bool) -> None:
     asked = []
 
     def answer(name: str, *_: object, dir_fd: int | None = None) -> bytes:

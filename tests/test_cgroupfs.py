@@ -51,7 +51,7 @@ def create(kernel: Kernel, path: str, **resources: Any) -> None:
 # --- create -----------------------------------------------------------------------------------------------------------
 
 
-def test_create_makes_the_way_and_enables_every_controller(kernel: Kernel) -> None:
+def test_create_makes_ancestors_and_enables_every_controller(kernel: Kernel) -> None:
     fd = kernel.driver.create("/a/b/c", {"devices": []})
     assert os.readlink(f"/proc/self/fd/{fd}") == str(kernel.cgroup("/a/b/c"))
     assert not os.get_inheritable(fd)
@@ -87,14 +87,14 @@ def test_a_needed_controller_that_cannot_be_enabled(kernel: Kernel) -> None:
     assert kernel.exists_below() == ["/pod"], "what was made is removed again"
 
 
-def test_the_same_without_a_limit_is_no_error(kernel: Kernel) -> None:
+def test_the_same_without_a_limit_is_not_an_error(kernel: Kernel) -> None:
     create(kernel, "/pod")
     kernel.refuse["/pod", "cgroup.subtree_control"] = [errno.EBUSY] * 4
     create(kernel, "/pod/x", cpu={"shares": 0})
     assert kernel.driver.made == ["/pod/x"]
 
 
-def test_a_missing_controller_is_told_before_anything_is_made(make: Make) -> None:
+def test_a_missing_controller_is_reported_before_anything_is_created(make: Make) -> None:
     kernel = make("hugetlb")
     kernel.driver.facts.hybrid = True
     with pytest.raises(PyruncError) as caught:
@@ -113,7 +113,7 @@ def test_a_unified_key_needs_its_controller_too(make: Make) -> None:
     create(kernel, "/a", unified={"future.knob": "5", "pids.max": "5"})
 
 
-def test_contradictions_are_told_before_anything_is_made(kernel: Kernel) -> None:
+def test_contradictions_are_reported_before_anything_is_created(kernel: Kernel) -> None:
     with pytest.raises(ConfigError, match="/linux/resources/memory/swap"):
         create(kernel, "/a/b", memory={"limit": 5, "swap": 4})
     assert kernel.exists_below() == []
@@ -274,7 +274,7 @@ def test_pids_of_the_whole_tree_without_those_of_other_namespaces(kernel: Kernel
     assert kernel.driver.pids("/nowhere") == []
 
 
-def test_what_cannot_be_read_is_not_taken_for_empty(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_does_not_count_as_empty(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     """ENOMEM on cgroup.events must not let a container into a cgroup that is in use."""
     create(kernel, "/a")
 
@@ -422,7 +422,7 @@ def test_freeze_and_thaw_wait_for_the_kernel(kernel: Kernel, monkeypatch: pytest
     assert not kernel.driver.frozen("/a")
 
 
-def test_a_freeze_that_does_not_come_is_taken_back(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_freeze_that_times_out_is_undone(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     create(kernel, "/a")
     monkeypatch.setattr("pyrunc.cgroup.cgroupfs.FREEZE_TIMEOUT", 0.05)
     with pytest.raises(PyruncError, match=r"did not freeze within 0.05 s"):

@@ -62,7 +62,7 @@ def test_argv0_is_args0_and_without_args_the_path(tmp_path: Path) -> None:
     assert (tmp_path / "count").read_text() == "0\n"
 
 
-def test_an_environment_that_is_not_given_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_environment_a_hook_gets_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in runc and crun, where an empty list is an empty environment."""
     monkeypatch.setattr(posix, "environ", {b"CALLERS": b"1=2", b"BYTES": b"\xff", b"EMPTY": b""})
     ours = b"CALLERS=1=2\0BYTES=\xff\0EMPTY=\0"
@@ -121,7 +121,7 @@ def test_not_fatal_warns_and_goes_on(tmp_path: Path) -> None:
         ("printf 'a\\n\\n  b  \\n'; exit 1", "exit status 1: a / b$"),
     ],
 )
-def test_how_it_ended_is_said(tmp_path: Path, body: str, words: str) -> None:
+def test_its_end_is_reported(tmp_path: Path, body: str, words: str) -> None:
     with pytest.raises(PyruncError, match=words) as caught:
         run(tmp_path, {"path": script(tmp_path, body)})
     assert str(caught.value).startswith('/hooks/createRuntime/0 "')
@@ -135,7 +135,7 @@ def test_the_end_of_much_output_is_kept(tmp_path: Path) -> None:
     assert len(str(caught.value)) < hooks.TAIL * 2
 
 
-def test_output_that_is_no_text(tmp_path: Path) -> None:
+def test_output_that_is_not_text(tmp_path: Path) -> None:
     with pytest.raises(PyruncError) as caught:
         run(tmp_path, {"path": script(tmp_path, "printf '\\377\\000x'; exit 1")})
     assert str(caught.value).endswith("x")

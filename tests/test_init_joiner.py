@@ -224,7 +224,7 @@ def test_working_directory_that_was_not_entered_is_left(spawn: Spawn, tmp_path: 
     assert os.stat(f"/proc/{pid}/cwd").st_ino == os.stat(root).st_ino
 
 
-def test_limit_that_init_sets(spawn: Spawn) -> None:
+def test_limit_set_by_init(spawn: Spawn) -> None:
     plan = Plan()
     plan.rlimit("/process/rlimits/0", resource=resource.RLIMIT_CORE, soft=5, hard=7)
     text = run(spawn(), finish(plan, shell("grep -i core /proc/self/limits")))

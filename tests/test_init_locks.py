@@ -268,9 +268,7 @@ def behind(init_exe: str, tmp_path: pathlib.Path) -> Iterator[Callable[[str], Pa
         ("mount -t tmpfs t /dev", errno.ENOENT, "/dev/null of the host"),
     ],
 )
-def test_host_that_is_not_what_init_relies_on(
-    behind: Callable[[str], Parent], command: str, err: int, text: str
-) -> None:
+def test_host_without_what_init_relies_on(behind: Callable[[str], Parent], command: str, err: int, text: str) -> None:
     """CVE-2025-52881, CVE-2025-31133: every write below /proc, and every mask, depends on these
     two."""
     record = fail(behind(command), finish(Plan(), ["true"]))

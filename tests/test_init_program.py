@@ -93,7 +93,7 @@ def test_home_is_looked_up(spawn: Spawn) -> None:
     assert text.split("\n") == ["A=1", "HOME=" + want.split(":")[5], ""]
 
 
-def test_home_of_nobody_is_root(spawn: Spawn) -> None:
+def test_home_of_an_unknown_user_is_root(spawn: Spawn) -> None:
     plan = Plan()
     plan.find_home("/process/user/uid", uid=4123456789)
     assert run(spawn(), finish(plan, ["env"], home=True)) == "HOME=/\n"
@@ -357,7 +357,7 @@ def test_nothing_but_read_write_close_after_the_filter(spawn: Spawn, fifos: tupl
 
 
 @pytest.mark.parametrize("forbidden", [("execve", "write", "exit", "exit_group"), ()], ids=["exit", "everything"])
-def test_filter_that_lets_nobody_exit(spawn: Spawn, forbidden: tuple[str, ...]) -> None:
+def test_filter_that_forbids_exit(spawn: Spawn, forbidden: tuple[str, ...]) -> None:
     """The C library repeats exit(2) until it succeeds: the process would run forever without a
     report."""
     rules = {NUMBERS[os.uname().machine][name]: ERRNO | errno.ENOSYS for name in forbidden}
@@ -624,7 +624,7 @@ def test_dumpable_only_for_a_parent_that_is_not_root(spawn: Spawn, policy: int) 
 
 
 @needs_root
-def test_place_in_what_is_no_cgroup(spawn: Spawn, tmp_path: pathlib.Path) -> None:
+def test_place_in_a_directory_that_is_not_a_cgroup(spawn: Spawn, tmp_path: pathlib.Path) -> None:
     """Nothing continues outside the cgroup, and no process remains."""
     fd = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
     parent = spawn()
@@ -727,7 +727,7 @@ def test_unshare_names_the_namespace(spawn: Spawn) -> None:
 
 
 @needs_root
-def test_cwd_outside_of_the_root(spawn: Spawn, tmp_path: pathlib.Path) -> None:
+def test_cwd_outside_the_root(spawn: Spawn, tmp_path: pathlib.Path) -> None:
     """CVE-2024-21626 with a descriptor that the caller preserved: the kernel reports it as
     unreachable, and so do we."""
     shutil.copy(shutil.which("busybox") or "/bin/busybox", tmp_path / "busybox")

@@ -187,7 +187,7 @@ def test_bad_plan(spawn: Spawn, offset: int, value: int, err: int, text: str) ->
     assert parent.wait(parent.pid) == 1
 
 
-def test_announced_size_is_not_there(spawn: Spawn) -> None:
+def test_plan_shorter_than_announced(spawn: Spawn) -> None:
     parent = spawn()
     parent.expect(handshake.HELLO)
     memfd = os.memfd_create("plan")

@@ -102,7 +102,7 @@ def test_a_create_that_was_killed_before_its_first_state(damaged: Damaged, names
     ],
     ids=repr,
 )  # fmt: skip
-def test_nothing_to_go_by_is_not_gone(damaged: Damaged, facts: host.HostFacts, files: dict[str, Any]) -> None:
+def test_no_evidence_does_not_mean_gone(damaged: Damaged, facts: host.HostFacts, files: dict[str, Any]) -> None:
     group(facts, "/own/service", os.getpid())
     damaged.put(**files)
     with pytest.raises(state.Damaged, match=REFUSED):

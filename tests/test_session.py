@@ -105,7 +105,7 @@ def test_a_run_gives_the_terminal_back_if_the_container_cannot_be_removed(monkey
         (errno.EACCES, "open"),
     ],
 )
-def test_only_a_cgroup_that_is_not_there_is_gone(monkeypatch: pytest.MonkeyPatch, number: int, words: str) -> None:
+def test_only_a_missing_cgroup_is_gone(monkeypatch: pytest.MonkeyPatch, number: int, words: str) -> None:
     class Container:
         data: ClassVar = {"cgroup": "/box"}
 
@@ -126,7 +126,7 @@ def test_only_a_cgroup_that_is_not_there_is_gone(monkeypatch: pytest.MonkeyPatch
     assert ("is gone" in str(raised.value)) == (words == "cgroup is gone")
 
 
-def test_a_child_that_is_gone_already_needs_no_end() -> None:
+def test_a_child_that_has_ended_is_not_killed() -> None:
     one = session.InitSession(Log())
     pid = os.posix_spawn("/bin/true", ["true"], {})
     os.waitpid(pid, 0)
@@ -138,7 +138,7 @@ def test_a_child_that_is_gone_already_needs_no_end() -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
-def test_null_is_the_device_alone(tmp_path: pathlib.Path) -> None:
+def test_only_the_device_counts_as_null(tmp_path: pathlib.Path) -> None:
     names = ["/dev/null", "/dev/zero", "/dev/full", "/dev", __file__]
     if os.geteuid() == 0:
         os.mknod(tmp_path / "block", stat.S_IFBLK | 0o600, os.makedev(1, 3))

@@ -44,7 +44,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     child.wait()
 
 
-def test_a_new_id_waits_for_who_only_looks(store: state.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_id_waits_for_list(store: state.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """`list` holds the lock for a moment to see whether a directory is abandoned."""
     looking: list[int] = []
     real = posix.mkdir
@@ -121,7 +121,7 @@ class Number(int):
     "value",
     [object(), {1, 2}, float("nan"), float("inf"), b"x", [b"x"], {1: 2}, {"a": {b"k": 1}}, Number(1), [Number(1)]],
 )
-def test_what_has_no_json(value: Any) -> None:
+def test_values_without_a_json_form(value: Any) -> None:
     with pytest.raises(TypeError):
         jsontext.dumps(value)
     before = sys.getallocatedblocks()
@@ -131,7 +131,7 @@ def test_what_has_no_json(value: Any) -> None:
     assert sys.getallocatedblocks() < before + 100
 
 
-def test_what_has_no_end_is_no_crash() -> None:
+def test_endless_nesting_does_not_crash() -> None:
     endless: list[Any] = []
     endless.append({"a": endless})
     with pytest.raises(RecursionError):
@@ -222,7 +222,7 @@ def test_a_root_that_others_can_write_to_is_refused(tmp_path: Path, mode: int) -
     state.Store(str(root)).reserve("c").unlock()
 
 
-def test_a_root_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_root_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("posix.geteuid", lambda: os.getuid() + 1)
     with pytest.raises(PyruncError, match="must belong to uid"):
         state.Store(str(tmp_path)).open("c")
@@ -259,7 +259,7 @@ def test_bad_ids_touch_nothing(store: state.Store, id: str) -> None:
     assert not os.path.exists(store.root)
 
 
-def test_an_id_is_given_once(store: state.Store) -> None:
+def test_an_id_is_unique(store: state.Store) -> None:
     first = store.reserve("c")
     with pytest.raises(StateError, match=r"^container with given ID already exists: c$"):
         state.Store(store.root).reserve("c")
@@ -270,7 +270,7 @@ def test_an_id_is_given_once(store: state.Store) -> None:
     assert store.open("c").data["id"] == "c"
 
 
-def test_who_comes_second_after_a_forced_delete_in_between(store: state.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_create_after_a_forced_delete_fails(store: state.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """mkdir, then `delete --force` by another process, then mkdir and a complete create by a third:
     the directory is not ours."""
     acquire = state.Container.acquire
@@ -543,7 +543,7 @@ def test_a_lock_is_waited_for_and_given_up(store: state.Store) -> None:
     other.unlock()
 
 
-def test_who_waited_for_a_deleted_container_learns_it(store: state.Store) -> None:
+def test_waiting_for_a_deleted_container_fails(store: state.Store) -> None:
     container = made(store)
     container.lock()
     other = state.Store(store.root).open("c1")
@@ -598,7 +598,7 @@ def test_running_then_zombie_then_gone(store: state.Store) -> None:
     assert store.open("c1").kill_init(0) is False
 
 
-def test_created_as_long_as_somebody_reads_the_start_fifo(store: state.Store, sleeper: subprocess.Popen[bytes]) -> None:
+def test_created_while_the_start_fifo_has_a_reader(store: state.Store, sleeper: subprocess.Popen[bytes]) -> None:
     container = made(store)
     child_of(container, sleeper.pid)
     os.mkfifo(container.fifo("start"))
@@ -755,7 +755,7 @@ def test_a_member_of_the_wrong_type_is_damage(store: state.Store, changes: dict[
         store.open("c1")
 
 
-def test_state_without_its_cgroup_is_damage(store: state.Store) -> None:
+def test_state_without_its_cgroup_is_damaged(store: state.Store) -> None:
     path = Path(made(store).dir) / "state.json"
     data = json.loads(path.read_text())
     del data["cgroup"]

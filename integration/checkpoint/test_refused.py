@@ -32,7 +32,7 @@ def refused(one: Counter, result: Any, *texts: str) -> None:
 
 
 @pytest.mark.parametrize("status", ["created", "stopped"])
-def test_only_what_runs(container: Callable[..., Container], status: str) -> None:
+def test_only_running_containers(container: Callable[..., Container], status: str) -> None:
     one = container("signals", "60") if status == "created" else container("exit", "0")
     one.create()
     if status == "stopped":
@@ -234,7 +234,7 @@ def test_no_room_for_the_images(counter: Make) -> None:
         subprocess.run(["umount", str(one.images)], check=True)
 
 
-def test_features_say_so(counter: Make) -> None:
+def test_features_report_it(counter: Make) -> None:
     one = counter()
     document = json.loads(one.made.box.runtime.call("features").out)
     assert document["annotations"]["org.opencontainers.runc.checkpoint.enabled"] == "true"

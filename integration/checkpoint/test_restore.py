@@ -97,7 +97,7 @@ def test_leave_running(counter: Make) -> None:
     assert one.numbers[0] <= last
 
 
-def test_a_paused_container_stays_so(counter: Make) -> None:
+def test_a_paused_container_stays_paused(counter: Make) -> None:
     """CRI-O pauses the container first."""
     one = counter()
     one.run()
