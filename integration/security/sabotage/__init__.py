@@ -402,9 +402,9 @@ TABLE = [
         [
             (
                 "pyrunc/launch/create.py",
-                "                kind,\n                listed,\n",
-                "                kind,\n"
-                '                [{"env": self.config["process"]["env"], **hook} for hook in listed],\n',
+                "        if listed:\n",
+                "        if listed:\n"
+                '            listed = [{"env": self.config["process"]["env"], **hook} for hook in listed]\n',
             )
         ],
         "test_host.py::test_hooks_of_the_host_get_nothing_of_the_image",
