@@ -265,7 +265,7 @@ def test_a_changed_layout_is_pulled_again(box: Box, images: Images, layout: Layo
 @pytest.mark.parametrize(
     ("args", "text"),
     [
-        (["--image", "LAYOUT", "--bundle", "/x", "ID"], "makes a bundle of its own"),
+        (["--image", "LAYOUT", "--bundle", "/x", "ID"], "creates its own bundle"),
         (["--image", "LAYOUT", "--pull", "sometimes", "ID"], "expected missing, always, never"),
         (["--image", "LAYOUT", "--pull", "never", "ID"], "not in the store"),
         (["--image", "/nowhere", "ID"], "ENOENT"),
