@@ -10,6 +10,7 @@ import socket
 import stat
 import struct
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -228,3 +229,17 @@ def test_inits_own_failure_is_the_reason(child: int, queued: list[bytes], ended:
 @pytest.mark.parametrize(("step", "words"), [(h.NO_STEP, "HELLO"), (0, "HELLO at step 1"), (41, "HELLO at step 42")])
 def test_steps_in_the_debug_log_are_those_of_the_listing(step: int, words: str) -> None:
     assert session.describe(h.Record(record(h.HELLO, step=step))) == words
+
+
+def test_an_end_of_init_that_stays_open_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its copy in our process would hide the end of file when init ends; the child is known by then."""
+
+    def fails(fd: int) -> None:
+        raise OSError(errno.EIO, "")
+
+    monkeypatch.setattr(session, "spawn_init", lambda stdio, preserved: (7, 8, 4242))
+    monkeypatch.setattr(posix, "close", fails)
+    stub = SimpleNamespace(channel=SimpleNamespace(fd=-1), enter_pid=0)
+    with pytest.raises(OSError, match="EIO|5"):
+        session.InitSession.start_init(stub, [], 0)  # type: ignore[arg-type]
+    assert (stub.channel.fd, stub.enter_pid) == (7, 4242)

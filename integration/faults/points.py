@@ -35,7 +35,7 @@ _START = _set(
 _CANNOT = _set(
     """
     exit exit_group rt_sigreturn getpid gettid getppid getuid geteuid getgid getegid umask alarm brk sched_yield
-    set_tid_address execve
+    set_tid_address execve arch_prctl
     """
 )
 _INTERRUPTED = _set(

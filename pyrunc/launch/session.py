@@ -172,13 +172,18 @@ class InitSession:
         check_preserved(preserved)
         self.open_stdio()
         if self.streams is None:
-            self.channel.fd, self.enter_pid = spawn_init([], preserved)
+            self.start_init([], preserved)
             return
         self.undo.push(self.close_streams)
         try:
-            self.channel.fd, self.enter_pid = spawn_init(self.streams.theirs, preserved)
+            self.start_init(self.streams.theirs, preserved)
         finally:
             self.streams.close_theirs()
+
+    def start_init(self, stdio: list[int], preserved: int) -> None:
+        """Spawn init and close its end of the socket, which would hide its end of file."""
+        self.channel.fd, theirs, self.enter_pid = spawn_init(stdio, preserved)
+        posix.close(theirs)
 
     def open_stdio(self) -> None:
         """Create pipes for stdio in the foreground: the program must not hold a terminal or file of

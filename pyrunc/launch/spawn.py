@@ -9,26 +9,26 @@ from pyrunc.errors import SysError, UsageError
 from pyrunc.native import files, processes, sockets
 
 
-def spawn_init(stdio: list[int], preserved: int) -> tuple[int, int]:
+def spawn_init(stdio: list[int], preserved: int) -> tuple[int, int, int]:
     """Start init with the handshake socket and ``preserved`` descriptors from 3 on.
 
-    ``stdio``: its descriptors 0, 1 and 2; if empty, it inherits ours. Returns our end of the socket
-    and the pid. Raises SysError.
+    ``stdio``: its descriptors 0, 1 and 2; if empty, it inherits ours. Returns our end of the
+    socket, init's end, which the caller has to close, and the pid. Raises SysError.
     """
     image = interpreter.init_image()
     memfd = ours = theirs = -1
     try:
         memfd = files.memfd_sealed(b"pyrunc-init", image, executable=True)
         ours, theirs = sockets.socketpair(4 + preserved)
-        return ours, processes.spawn_init(memfd, theirs, preserved, stdio)
+        return ours, theirs, processes.spawn_init(memfd, theirs, preserved, stdio)
     except BaseException as error:
         if ours >= 0:
             fs.close(ours)
+            fs.close(theirs)
         if isinstance(error, OSError):
             raise of_init(error) from error
         raise
     finally:
-        fs.close(theirs)
         fs.close(memfd)
 
 
