@@ -131,20 +131,20 @@ class Restore(Run):
         found = posix.fstat(fd)
         if group < 0 or found.st_mode & 0o001:
             return
+        self.shared = found
+        self.undo.push(self.unshare_images)
         try:
             posix.fchown(fd, -1, group)
-            self.undo.push(posix.fchown, fd, -1, found.st_gid)
             posix.fchmod(fd, found.st_mode & 0o7777 | 0o010)
-            self.undo.push(posix.fchmod, fd, found.st_mode & 0o7777)
         except OSError as error:  # a read-only filesystem; CRIU reports what it cannot open
             self.log.debug(f"--image-path: {error}")
-        self.shared = found
 
     def unshare_images(self) -> None:
-        """Restore the mode and the group of the directory of images."""
+        """Restore the mode and the group of the directory of images, which is open; idempotent."""
         if self.shared is not None:
             fs.ignore(posix.fchmod, self.images.fd, self.shared.st_mode & 0o7777)
             fs.ignore(posix.fchown, self.images.fd, -1, self.shared.st_gid)
+            self.shared = None
 
     # -- CRIU --------------------------------------------------------------------------------------------
 
