@@ -11,6 +11,7 @@ from pyrunc.checkpoint import messages, protobuf
 from pyrunc.errors import PyruncError, SysError, brief, errno_text
 from pyrunc.launch.ending import has_ended
 from pyrunc.native import processes, sockets
+from pyrunc.signals import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,15 +26,15 @@ if TYPE_CHECKING:
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OLDEST = 31500  # 3.15: external pid namespaces, "status-ready"
-_SOCKET = 3  # the number of the socket in criu
-EXTRA = _SOCKET + 1  # the first of the additional descriptors in criu
+SOCKET = 3  # the number of the socket in criu
+ARGV = ["criu", "swrk", str(SOCKET)]
+EXTRA = SOCKET + 1  # the first of the additional descriptors in criu
 _ABOVE = 100  # descriptors are first moved above the numbers they will get
 _REPLY = 64 << 10
 _LOOK_MS = 500  # between two checks for a signal
 _END_MS = 10_000
 _SIGNALS = range(1, 65)
 _UNSETTABLE = (9, 19, 32, 33)  # SIGKILL, SIGSTOP, and two that libc reserves for its threads
-_SIGKILL = 9
 _TYPE, _REGULAR = 0o170000, 0o100000  # of st_mode (inode(7))
 _FEATURES = {
     "mem_track": "to track memory changes (--pre-dump, --parent-path)",
@@ -52,6 +53,11 @@ def find() -> str:
         if regular and posix.access(path, posix.X_OK):
             return path
     raise PyruncError("criu: not found in $PATH; checkpoint and restore need CRIU 3.15 or later")
+
+
+def environment() -> dict[bytes, bytes]:
+    """The environment of criu: ours, with a PATH."""
+    return {b"PATH": fs.encode(PATH), **posix.environ}
 
 
 class Criu:
@@ -80,8 +86,8 @@ class Criu:
             actions += [(posix.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(moved)]
             self.pid = posix.posix_spawn(
                 path,
-                ["criu", "swrk", str(_SOCKET)],
-                {b"PATH": fs.encode(PATH), **posix.environ},
+                ARGV,
+                environment(),
                 file_actions=actions,
                 setsigmask=(),
                 setsigdef=[number for number in _SIGNALS if number not in _UNSETTABLE],
@@ -225,7 +231,7 @@ class Criu:
     def kill(self) -> None:
         """Kill it in any state; idempotent. Raises PyruncError if it does not end."""
         if self.pid:
-            fs.ignore(posix.kill, self.pid, _SIGKILL)
+            fs.ignore(posix.kill, self.pid, SIGKILL)
         self.finish()
 
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 CLONE_NEWNS, CLONE_NEWCGROUP = 0x20000, 0x2000000
 _MS_BIND_RECURSIVE, _MS_SLAVE_RECURSIVE, _MS_PRIVATE = 0x1000 | 0x4000, 0x80000 | 0x4000, 0x40000
-_SOCKET = 3
 _ABOVE = 200
 _LAST_FD = 0x7FFFFFFF
 _MOST = 16 << 20
@@ -87,7 +86,7 @@ class Nest:
             # close-on-exec.
             for fd in range(len(moved), _ABOVE):
                 fs.ignore(posix.close, fd)
-            posix.execve(path, ["criu", "swrk", str(_SOCKET)], {b"PATH": fs.encode(criu.PATH), **posix.environ})
+            posix.execve(path, criu.ARGV, criu.environment())
         except BaseException as error:
             text = str(error) if isinstance(error, PyruncError) else f"criu: {error}"
             fs.ignore(fs.write_all, told, jsontext.dumps({"error": text}).encode("ascii"))
