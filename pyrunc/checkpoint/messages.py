@@ -11,7 +11,6 @@ DUMP, RESTORE, NOTIFY, FEATURE_CHECK, VERSION, SINGLE_PRE_DUMP = 1, 2, 6, 9, 10,
 
 CGROUP_MODES = {"ignore": 0, "soft": 3, "full": 4, "strict": 5}  # criu_cg_mode
 NETWORK_LOCKS = {"iptables": 1, "nftables": 2, "skip": 3}  # criu_network_lock_method
-CLONE_NEWNET = 0x40000000  # of empty_ns
 
 _PAIR: Message = {"key": (1, "text"), "val": (2, "text")}
 

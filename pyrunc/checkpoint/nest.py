@@ -13,6 +13,7 @@ from pyrunc import fs, jsontext
 from pyrunc.checkpoint import criu, rootfs
 from pyrunc.errors import PyruncError, SysError
 from pyrunc.native import mounts, namespaces, signals
+from pyrunc.spec.names import CLONE_FLAGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     External = list[dict[str, str]]  # the ext_mnt of a restore
     Look = Callable[[int], External]
 
-CLONE_NEWNS, CLONE_NEWCGROUP = 0x20000, 0x2000000
 _MS_BIND_RECURSIVE, _MS_SLAVE_RECURSIVE, _MS_PRIVATE = 0x1000 | 0x4000, 0x80000 | 0x4000, 0x40000
 _ABOVE = 200
 _LAST_FD = 0x7FFFFFFF
@@ -94,7 +94,7 @@ class Nest:
     def leave(self) -> None:
         """Unshare the mount namespace and mount the root filesystem in `stage`. Raises SysError."""
         try:
-            namespaces.unshare(CLONE_NEWNS | (CLONE_NEWCGROUP if self.cgroup_namespace else 0))
+            namespaces.unshare(CLONE_FLAGS["mount"] | (CLONE_FLAGS["cgroup"] if self.cgroup_namespace else 0))
         except OSError as error:
             raise SysError("criu", "unshare", error.errno or 0) from error
         self.mount("none", "/", b"", _MS_SLAVE_RECURSIVE, b"")

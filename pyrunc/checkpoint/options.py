@@ -8,6 +8,7 @@ from fcntl import F_GETFL, fcntl
 from pyrunc import fs, host
 from pyrunc.checkpoint import messages
 from pyrunc.errors import PyruncError, UsageError, show
+from pyrunc.spec.names import CLONE_FLAGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def common(values: Values, annotations: dict[str, str]) -> Fields:
         # the host's mount (criu#3029).
         "manage_cgroups": True,
         "manage_cgroups_mode": messages.CGROUP_MODES[mode],
-        "empty_ns": messages.CLONE_NEWNET,  # network devices belong to an engine or to /linux/netDevices
+        "empty_ns": CLONE_FLAGS["network"],  # network devices belong to an engine or to /linux/netDevices
         "config_file": config_file(annotations),
     }
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pyrunc import host, idmap
 from pyrunc.errors import SysError
 from pyrunc.native import namespaces
+from pyrunc.signals import SIGKILL
 from pyrunc.spec import default
-
-CLONE_NEWUSER = 0x10000000
+from pyrunc.spec.names import CLONE_FLAGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,13 +92,13 @@ def _enter_namespace(mappings: Mappings) -> None:
         idmap.write_maps(pid, {"uidMappings": mappings["uidMappings"], "gidMappings": mappings["gidMappings"]}, facts)
         fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            namespaces.setns(fd, CLONE_NEWUSER)
+            namespaces.setns(fd, CLONE_FLAGS["user"])
         except OSError as error:
             raise SysError("user namespace", "setns", error.errno or 0) from error
         finally:
             os.close(fd)
     finally:
-        os.kill(pid, 9)
+        os.kill(pid, SIGKILL)
         os.waitpid(pid, 0)
     os.setgid(0)
     os.setuid(0)

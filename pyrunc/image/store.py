@@ -29,13 +29,13 @@ from pyrunc.image.progress import Progress
 from pyrunc.image.sources import Source
 from pyrunc.image.tree import Tree
 from pyrunc.native import mounts, namespaces
+from pyrunc.spec.names import CLONE_FLAGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.image.descriptor import Document
     from pyrunc.spec.types import Config
 
-_CLONE_NEWNS = 0x20000
 _MS_REC_SLAVE = 1 << 14 | 1 << 19
 _MNT_DETACH = 2
 _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -100,7 +100,7 @@ class Store:
     def _private_mounts(self) -> None:
         """A private mount namespace, so that the overlays end with this process in any case."""
         try:
-            namespaces.unshare(_CLONE_NEWNS)
+            namespaces.unshare(CLONE_FLAGS["mount"])
             mounts.mount(b"none", b"/", b"", _MS_REC_SLAVE, b"")
         except OSError as error:
             context = "a mount namespace to unpack layers in"
