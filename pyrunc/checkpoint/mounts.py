@@ -23,6 +23,7 @@ from pyrunc.spec.mappings import is_idmapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pyrunc.host import HostFacts
     from pyrunc.spec.types import Config, Linux, Mount
 
 _MS_BIND, _MS_REC, _MS_REMOUNT = 0x1000, 0x4000, 0x20
@@ -48,8 +49,8 @@ class Mounts:
         """(index, destination, source, options) of each bind mount."""
         out = []
         for index, mount in enumerate(self.config.get("mounts") or ()):
-            flags = Flags(mount.get("options") or [])
-            if (flags.bind or mount.get("type") == "bind") and not flags.remount:
+            flags = Flags(options(mount))
+            if is_bind(mount) and not flags.remount:
                 source = mount["source"]
                 source = source if source.startswith("/") else f"{self.bundle}/{source}"
                 out.append((index, clean(mount["destination"]), source, flags))
@@ -97,20 +98,20 @@ class Mounts:
             raise SysError("/mounts", "open", error.errno or 0) from error
         return [{"key": key, "val": value} for key, value in out.items()]
 
-    def restored(self, root: int, stage: str, sources: tuple[str, str]) -> list[dict[str, str]]:
+    def restored(self, root: int, stage: str, facts: HostFacts, notify: str) -> list[dict[str, str]]:
         """ext_mnt for a restore, after `make_places`, in our private mount namespace. Raises
         SysError.
 
-        ``stage`` is a directory for the binds that CRIU binds from; ``sources`` are the directories
-        of the cgroup hierarchy on the host, and of the container's sd_notify socket.
+        ``stage`` is a directory for the binds that CRIU binds from; ``notify`` is the directory of
+        the container's sd_notify socket.
         """
         null = staged(stage, "null", _NULL, "/linux/maskedPaths", 0)
         remount(null, RDONLY | NOSUID | NOEXEC)
-        out = {_NULL: null, _NOTIFY: staged(stage, "notify", sources[1], "(NOTIFY_SOCKET)", 0)}
+        out = {_NULL: null, _NOTIFY: staged(stage, "notify", notify, "(NOTIFY_SOCKET)", 0)}
         out |= {path: path for path in self.nodes()}
         out |= {rootfs.resolved(root, path): null for path in self.linux.get("maskedPaths") or ()}
         for path in self.hierarchies():
-            out[path] = sources[0]
+            out[path] = facts.cgroup2_mount
         for index, destination, source, flags in self.binds():
             try:
                 at = rootfs.resolved(root, destination)
@@ -122,7 +123,7 @@ class Mounts:
                 points = mount_points("/proc/self/mountinfo")
                 below = [point[len(place) :] for point in points if point.startswith(place + "/")]
                 out |= {at.rstrip("/") + path: place + path for path in below}
-            flags.change(host.snapshot(), replace=False)
+            flags.change(facts, replace=False)
             if flags.named:
                 remount(place, flags.set & IMPLIED | attributes(place) & IMPLIED & ~(flags.clr | flags.implied))
         return [{"key": key, "val": value} for key, value in out.items()]

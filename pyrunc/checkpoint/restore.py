@@ -193,7 +193,7 @@ class Restore(Run):
         """In the child: create the mount points and name the external mounts."""
         self.mounts.make_places(root)
         stage = f"{self.container.dir}/{_STAGE}"
-        return self.mounts.restored(root, stage, (self.facts.cgroup2_mount, self.notify))
+        return self.mounts.restored(root, stage, self.facts, self.notify)
 
     def namespaces(self) -> list[int]:
         """Descriptors of the namespaces that criu inherits; it joins the others by path. Raises
