@@ -21,7 +21,6 @@ from pyrunc.checkpoint.mounts import Mounts
 from pyrunc.checkpoint.nest import Nest
 from pyrunc.errors import PyruncError, SysError, UsageError
 from pyrunc.launch.run import Run, run
-from pyrunc.launch.session import write_pid_file
 from pyrunc.launch.spawn import connect
 from pyrunc.native import sockets
 from pyrunc.spec.mappings import host_id
@@ -182,7 +181,8 @@ class Restore(Run):
             self.criu.ask({"type": messages.RESTORE, "opts": self.request}, self.notified, _COMPLETE)
         except PyruncError as error:
             raise self.explained(error) from error
-        self.commit()
+        self.container.data["created"] = state.now()
+        self.commit("running")
 
     def own_cgroup_namespace(self) -> bool:
         """Whether criu must run in the container's cgroup namespace: it creates one only if it
@@ -259,14 +259,8 @@ class Restore(Run):
         self.pidfd = posix.pidfd_open(pid)
         self.container.set_init(pid)
         self.container.save()
-        if "intelRdt" in self.linux:
-            from pyrunc.cgroup import rdt
-
-            classes = self.container.data["rdt"]
-            self.undo.push(rdt.undo, classes)
-            rdt.apply(self.linux["intelRdt"], classes, pid)
-        self.host_hooks("prestart", "created", fatal=True)
-        self.host_hooks("createRuntime", "creating", fatal=True)
+        self.join_rdt()
+        self.create_hooks()
 
     def on_terminal(self, master: int) -> None:
         """Take over the master of the terminal, which had no owner when it was dumped."""
@@ -286,17 +280,7 @@ class Restore(Run):
         freed soon."""
         if pid != self.init_pid:
             raise PyruncError(f"criu: the first process was {self.init_pid}, and is {pid}")
-        resources = self.resources()
-        if self.plan.cgroup_path and resources:
-            self.driver.apply(self.plan.cgroup_path, resources)
-
-    def commit(self) -> None:
-        """Save the state before the caller learns of the container."""
-        if self.opts.pid_file:
-            write_pid_file(self.opts.pid_file, self.init_pid)
-            self.undo.push(fs.ignore, posix.unlink, self.opts.pid_file)
-        self.container.data |= {"created": state.now(), "status": "running"}
-        self.container.save()
+        self.set_resources()
 
     # -- as `run` continues ------------------------------------------------------------------------------
 

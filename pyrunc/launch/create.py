@@ -23,7 +23,7 @@ from pyrunc.spec import load, older, validate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import ClassVar
+    from typing import ClassVar, Literal
 
     from pyrunc.explain import Setting
     from pyrunc.launch.session import Handlers
@@ -360,30 +360,42 @@ class Create(InitSession):
             from pyrunc import rootmount
 
             self.container.data["root_mount"] = rootmount.mount_id(self.container.data["rootfs"])
-        resources = self.resources()
-        if self.plan.cgroup_path and resources:
-            self.driver.apply(self.plan.cgroup_path, resources)
+        self.set_resources()
         if self.plan.cgroup_owner >= 0:
             from pyrunc.cgroup import delegate
 
             delegate.give(self.facts.cgroup_dir(self.plan.cgroup_path), self.plan.cgroup_owner)
-        if "intelRdt" in self.linux:
-            from pyrunc.cgroup import rdt
-
-            classes = self.container.data["rdt"]
-            self.undo.push(rdt.undo, classes)
-            rdt.apply(self.linux["intelRdt"], classes, self.init_pid)
+        self.join_rdt()
         devices = self.linux.get("netDevices")
         if devices:
             # Before the hooks, which may configure the devices, and before sysctls that name them.
             from pyrunc.launch import netdev
 
             self.undo.push(netdev.move(devices, self.init_pid, self.log).restore)
+        self.create_hooks()
+        self.send(handshake.GO)
+
+    def set_resources(self) -> None:
+        """Set the limits of the cgroup."""
+        resources = self.resources()
+        if self.plan.cgroup_path and resources:
+            self.driver.apply(self.plan.cgroup_path, resources)
+
+    def join_rdt(self) -> None:
+        """Move the first process to its RDT class."""
+        if "intelRdt" in self.linux:
+            from pyrunc.cgroup import rdt
+
+            classes = self.container.data["rdt"]
+            self.undo.push(rdt.undo, classes)
+            rdt.apply(self.linux["intelRdt"], classes, self.init_pid)
+
+    def create_hooks(self) -> None:
+        """Run the hooks of `create` in the runtime's namespaces."""
         # prestart hooks get the status "created", as in crun and the conformance suite: runtime.md
         # runs them after the "creating" step.
         self.host_hooks("prestart", "created", fatal=True)
         self.host_hooks("createRuntime", "creating", fatal=True)
-        self.send(handshake.GO)
 
     def on_seccomp(self, record: handshake.Record) -> None:
         """SECCOMP: send init's notify descriptor to the agent at listenerPath."""
@@ -398,10 +410,14 @@ class Create(InitSession):
     def on_created(self, record: handshake.Record) -> None:
         """CREATED: init waits for `start`.  Save the state before the command reports success."""
         self.send_pidfd()
+        self.commit("created")
+
+    def commit(self, status: Literal["created", "running"]) -> None:
+        """Write the pid file and save the state, before the caller learns of the container."""
         if self.opts.pid_file:
             write_pid_file(self.opts.pid_file, self.init_pid)
             self.undo.push(fs.ignore, posix.unlink, self.opts.pid_file)
-        self.container.data["status"] = "created"
+        self.container.data["status"] = status
         self.container.save()
 
     # -- after CREATED -----------------------------------------------------------------------------------
