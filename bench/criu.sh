@@ -15,16 +15,7 @@ if [ -x "$prefix/usr/sbin/criu" ] && "$prefix/usr/sbin/criu" --version >/dev/nul
 fi
 . bench/debian.sh
 
-chosen=
-for suite in trixie testing unstable; do
-    apt "$suite" apt-get -qq update 2>/dev/null || continue
-    version=$(apt "$suite" apt-cache policy criu | awk '/Candidate:/ { print $2 }')
-    echo "$suite: criu ${version:-none}"
-    if [ -n "$version" ] && [ "$version" != "(none)" ]; then
-        chosen=$suite
-        break
-    fi
-done
+choose criu 0 trixie testing unstable
 if [ -z "$chosen" ]; then
     echo "criu: no suite of the mirror has a criu" >&2
     exit 1

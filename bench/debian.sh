@@ -22,3 +22,18 @@ apt() {
     "$@" -o Dir::Etc::sourcelist="$work/$suite.list" -o Dir::Etc::sourceparts=- -o APT::Sandbox::User=root \
         -o Dir::State::lists="$work/$suite/lists" -o Dir::Cache="$work/$suite/cache"
 }
+
+# choose NAME WANTED SUITE...: set $chosen to the first suite with this package, of version WANTED or later; "" for none
+choose() {
+    name=$1 wanted=$2 chosen=
+    shift 2
+    for suite in "$@"; do
+        apt "$suite" apt-get -qq update 2>/dev/null || continue
+        version=$(apt "$suite" apt-cache policy "$name" | awk '/Candidate:/ { print $2 }')
+        echo "$suite: $name ${version:-none}"
+        if [ -n "$version" ] && [ "$version" != "(none)" ] && dpkg --compare-versions "$version" ge "$wanted"; then
+            chosen=$suite
+            return
+        fi
+    done
+}

@@ -14,16 +14,7 @@ mkdir -p "$prefix"
 prefix=$(cd "$prefix" && pwd)
 . bench/debian.sh
 
-chosen=
-for suite in "$codename-backports" testing unstable; do
-    apt "$suite" apt-get -qq update 2>/dev/null || continue
-    version=$(apt "$suite" apt-cache policy crun | awk '/Candidate:/ { print $2 }')
-    echo "$suite: crun ${version:-none}"
-    if [ -n "$version" ] && [ "$version" != "(none)" ] && dpkg --compare-versions "$version" ge "$wanted"; then
-        chosen=$suite
-        break
-    fi
-done
+choose crun "$wanted" "$codename-backports" testing unstable
 if [ -z "$chosen" ]; then
     echo "peers: no crun >= $wanted in any suite of the mirror: compare with runc alone" >&2
     exit 1
