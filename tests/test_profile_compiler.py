@@ -30,7 +30,7 @@ from pyrunc.errors import ConfigError, PyruncError, SysError
 from pyrunc.native import binding, libseccomp
 from pyrunc.spec import validate
 from pyrunc.spec.schema import SECCOMP_ARCHES
-from test_seccomp import ALLOW, NEWEST, NR, compiled, profile, rule, run
+from seccomp_support import ALLOW, NEWEST, NR, compiled, profile, rule, run
 
 ROOT = Path(__file__).resolve().parent.parent
 EQUAL, MASKED = "SCMP_CMP_EQ", "SCMP_CMP_MASKED_EQ"

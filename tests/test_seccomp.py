@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import array
 import errno
 import json
-import os
 import platform
-import socket
-import struct
 import subprocess
 import sys
-import tempfile
-import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,84 +14,37 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from json_type import Json
-from pyrunc.spec.types import Seccomp
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 from pyrunc import seccomp
-from pyrunc.errors import ConfigError, SysError
-
-ROOT = Path(__file__).resolve().parent.parent
-PLACES = (ROOT / "integration" / "bundles", ROOT.parent / "shared" / "bundles")
-BUNDLES = {path.stem: path for place in PLACES for path in place.glob("**/*.json")}
-
-KILL_PROCESS, KILL, TRAP, ERRNO = 0x80000000, 0, 0x30000, 0x50000
-NOTIFY, TRACE, LOG, ALLOW = 0x7FC00000, 0x7FF00000, 0x7FFC0000, 0x7FFF0000
-EPERM, ENOSYS = ERRNO | errno.EPERM, ERRNO | errno.ENOSYS
-
-X86_64, I386, AARCH64, ARM = 0xC000003E, 0x40000003, 0xC00000B7, 0x40000028
-NATIVE = {"x86_64": X86_64, "aarch64": AARCH64}[platform.machine()]
-X32 = 0x40000000
-NUMBERS: dict[int, dict[str, int]] = {
-    X86_64: {"read": 0, "write": 1, "getpid": 39, "personality": 135, "clone3": 435, "openat2": 437},
-    I386: {"read": 3, "write": 4, "getpid": 20, "personality": 136, "clone3": 435, "openat2": 437, "socketcall": 102},
-    AARCH64: {"read": 63, "write": 64, "getpid": 172, "personality": 92, "clone3": 435, "openat2": 437},
-    ARM: {"read": 3, "write": 4, "getpid": 20, "personality": 136, "openat2": 437, "set_tls": 0xF0005},
-}
-NR = NUMBERS[NATIVE]
-
-
-def run(program: bytes, nr: int, *args: int, arch: int = NATIVE, steps: list[int] | None = None) -> int:
-    """What the kernel's classic BPF would return for a system call: struct seccomp_data is nr, arch, ip, args."""
-    data = struct.pack("<IIQ6Q", nr & 0xFFFFFFFF, arch, 0, *(*args, 0, 0, 0, 0, 0, 0)[:6])
-    code = [struct.unpack_from("<HBBI", program, at) for at in range(0, len(program), 8)]
-    at = accumulator = executed = 0
-    k: int
-    while True:
-        executed += 1
-        op, jump_true, jump_false, k = code[at]  # an IndexError is a program that the kernel would refuse
-        at += 1
-        if op == 0x20:  # ld [k]
-            assert k % 4 == 0
-            accumulator = struct.unpack_from("<I", data, k)[0]
-        elif op == 0x54:  # and #k
-            accumulator &= k
-        elif op == 0x05:  # ja
-            at += k
-        elif op in (0x15, 0x25, 0x35, 0x45):  # jeq, jgt, jge, jset
-            taken = {
-                0x15: accumulator == k,
-                0x25: accumulator > k,
-                0x35: accumulator >= k,
-                0x45: bool(accumulator & k),
-            }[op]
-            at += jump_true if taken else jump_false
-        elif op == 0x06:  # ret #k
-            if steps is not None:
-                steps.append(executed)
-            return k
-        else:
-            raise AssertionError(f"an instruction {op:#x} that nobody expected")
-
-
-def profile(*syscalls: Json, **fields: Any) -> Json:
-    return {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": list(syscalls), **fields}
-
-
-def rule(names: str, action: str = "SCMP_ACT_ALLOW", *args: tuple[Any, ...], **fields: Any) -> Json:
-    conditions = [dict(zip(("index", "op", "value", "valueTwo"), arg, strict=False)) for arg in args]
-    return {"names": names.split(), "action": action, "args": conditions, **fields}
-
-
-def compiled(*syscalls: Json, **fields: Any) -> bytes:
-    program = seccomp.compile_filter(profile(*syscalls, **fields))[0]
-    assert program
-    assert len(program) % 8 == 0
-    return program
-
-
-NEWEST = rule("openat2")  # so that the ENOSYS check does not come into it
-
+from pyrunc.errors import ConfigError
+from seccomp_support import (
+    AARCH64,
+    ALLOW,
+    ARM,
+    BUNDLES,
+    ENOSYS,
+    EPERM,
+    ERRNO,
+    I386,
+    KILL,
+    KILL_PROCESS,
+    LOG,
+    NATIVE,
+    NEWEST,
+    NOTIFY,
+    NR,
+    NUMBERS,
+    TRACE,
+    TRAP,
+    X32,
+    X86_64,
+    compiled,
+    profile,
+    rule,
+    run,
+)
 
 # -- actions and operators --------------------------------------------------------------------------------------
 
@@ -498,271 +444,3 @@ def test_the_kernel_takes_the_program() -> None:
         assert [a for a, b in zip(found, expected, strict=True) if b is not None] == [
             b for b in expected if b is not None
         ]
-
-
-# -- cache ---------------------------------------------------------------------------------------------------------
-
-
-def no_compiler(*_: Any) -> bytes:
-    raise AssertionError("compiled again")
-
-
-def test_a_hit_needs_no_libseccomp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = tmp_path / "cache"
-    given_profile = profile(rule("getpid"), NEWEST)
-    first = seccomp.compile_filter(given_profile, cache_dir=str(cache))
-    assert first == seccomp.compile_filter(given_profile)
-    assert cache.stat().st_mode & 0o7777 == 0o700
-    (file,) = cache.iterdir()
-    assert file.stat().st_mode & 0o7777 == 0o600
-    monkeypatch.setattr(seccomp, "_compile", no_compiler)
-    assert seccomp.compile_filter(given_profile, cache_dir=str(cache)) == first
-    # Flags and the listener's path do not belong to the program.
-    again = seccomp.compile_filter(given_profile | {"flags": ["SECCOMP_FILTER_FLAG_LOG"]}, cache_dir=str(cache))
-    assert again == (first[0], 2, False)
-
-
-DIFFERENT = [
-    profile(rule("getpid"), NEWEST),
-    profile(rule("getpid"), NEWEST, defaultErrnoRet=5),
-    profile(rule("getpid"), NEWEST, defaultAction="SCMP_ACT_KILL"),
-    profile(rule("getpid"), NEWEST, defaultErrnoRet=errno.ENOSYS),
-    profile(rule("getpid"), NEWEST, architectures=["SCMP_ARCH_ARM"]),
-    profile(rule("getpid read"), NEWEST),
-    profile(rule("getpid"), rule("read"), NEWEST),
-    profile(rule("getpid", "SCMP_ACT_LOG"), NEWEST),
-    profile(rule("getpid", "SCMP_ACT_ALLOW", (0, "SCMP_CMP_EQ", 0)), NEWEST),
-    profile(rule("getpid", "SCMP_ACT_ALLOW", (1, "SCMP_CMP_EQ", 0)), NEWEST),
-    profile(rule("getpid", "SCMP_ACT_ALLOW", (0, "SCMP_CMP_NE", 0)), NEWEST),
-    profile(rule("getpid", "SCMP_ACT_ALLOW", (0, "SCMP_CMP_EQ", 1)), NEWEST),
-    profile(rule("getpid", "SCMP_ACT_ALLOW", (0, "SCMP_CMP_MASKED_EQ", 1, 1)), NEWEST),
-    profile(rule("getpid", "SCMP_ACT_ALLOW", (0, "SCMP_CMP_MASKED_EQ", 1, 0)), NEWEST),
-    profile(rule("getpid", "SCMP_ACT_ERRNO", errnoRet=3), NEWEST),
-]
-
-
-def test_profiles_do_not_share_a_program(tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    for each in DIFFERENT:
-        assert seccomp.compile_filter(each, cache_dir=str(cache))[0] == seccomp.compile_filter(each)[0]
-    assert len(list(cache.iterdir())) == len(DIFFERENT)
-
-
-def tampered(path: Path) -> list[Any]:
-    """Ways to change a cached file; each must lead to a new compilation."""
-
-    def rewrite(change: Any) -> Any:
-        return lambda: path.write_bytes(change(bytearray(path.read_bytes())))
-
-    def flip(at: int) -> Any:
-        def change(data: bytearray) -> bytearray:
-            data[at] ^= 1
-            return data
-
-        return rewrite(change)
-
-    def link() -> None:
-        path.rename(path.with_name("real"))
-        path.symlink_to("real")
-
-    def fifo() -> None:
-        path.unlink()
-        os.mkfifo(path, 0o600)
-
-    def directory() -> None:
-        path.unlink()
-        path.mkdir(0o600)
-
-    return [
-        *(flip(at) for at in (0, 12, 20, 47, 48, 55, -1)),
-        rewrite(lambda data: data[:-8]),
-        rewrite(lambda data: data[:-1]),
-        rewrite(lambda data: data + data[-8:]),
-        rewrite(lambda data: data[:48]),
-        rewrite(lambda data: b""),
-        rewrite(lambda data: data + b"\0" * 40000),
-        lambda: path.chmod(0o644),
-        lambda: path.chmod(0o4600),
-        lambda: os.link(path, path.with_name("other")),
-        link,
-        fifo,
-        directory,
-        lambda: os.chown(path, 1, -1) if os.geteuid() == 0 else path.chmod(0o640),
-    ]
-
-
-@pytest.mark.parametrize("way", range(len(tampered(Path("/")))))
-def test_a_changed_file_is_not_taken(way: int, tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    given_profile = profile(rule("getpid"), NEWEST)
-    good = seccomp.compile_filter(given_profile, cache_dir=str(cache))
-    (file,) = cache.iterdir()
-    tampered(file)[way]()
-    directory = os.open(cache, os.O_RDONLY)
-    try:
-        assert seccomp._recall(directory, bytes.fromhex(file.name)) == b""
-    finally:
-        os.close(directory)
-    assert seccomp.compile_filter(given_profile, cache_dir=str(cache)) == good
-
-
-def test_a_file_under_another_name_is_not_taken(tmp_path: Path) -> None:
-    """A program that was cached for one profile, renamed to another's name."""
-    cache = tmp_path / "cache"
-    seccomp.compile_filter(DIFFERENT[0], cache_dir=str(cache))
-    (allowed,) = cache.iterdir()
-    strict = profile(rule("read"), NEWEST)
-    expected = seccomp.compile_filter(strict, cache_dir=str(cache))
-    (other,) = (path for path in cache.iterdir() if path != allowed)
-    allowed.replace(other)
-    assert seccomp.compile_filter(strict, cache_dir=str(cache)) == expected
-
-
-@pytest.mark.parametrize("mode", [0o755, 0o770, 0o702, 0o1700, 0o500])
-def test_a_directory_that_others_can_use_is_left_alone(tmp_path: Path, mode: int) -> None:
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    cache.chmod(mode)
-    assert seccomp.compile_filter(DIFFERENT[0], cache_dir=str(cache)) == seccomp.compile_filter(DIFFERENT[0])
-    assert list(cache.iterdir()) == []
-
-
-def test_no_directory(tmp_path: Path) -> None:
-    expected = seccomp.compile_filter(DIFFERENT[0])
-    (tmp_path / "real").mkdir(0o700)
-    (tmp_path / "link").symlink_to("real")
-    (tmp_path / "file").write_bytes(b"")
-    for name in ("missing/deeper", "link", "file"):
-        assert seccomp.compile_filter(DIFFERENT[0], cache_dir=str(tmp_path / name)) == expected
-    assert list((tmp_path / "real").iterdir()) == []
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs chown")
-def test_a_directory_of_somebody_else(tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    cache.mkdir(0o700)
-    os.chown(cache, 1, -1)
-    seccomp.compile_filter(DIFFERENT[0], cache_dir=str(cache))
-    assert list(cache.iterdir()) == []
-
-
-def test_the_cache_does_not_grow_without_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seccomp, "CACHE_MAX", 4)
-    cache = tmp_path / "cache"
-    for number in range(12):
-        seccomp.compile_filter(profile(NEWEST, defaultErrnoRet=number), cache_dir=str(cache))
-        assert 1 <= len(list(cache.iterdir())) <= 4
-
-
-def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    import posix
-
-    monkeypatch.setattr(posix, "geteuid", lambda: 0)
-    assert seccomp.cache_dir() == "/run/pyrunc.seccomp"
-    monkeypatch.setattr(posix, "geteuid", lambda: 1000)
-    for value, expected in ((b"/run/user/1000", "/run/user/1000/pyrunc.seccomp"), (b"", ""), (b"relative", "")):
-        monkeypatch.setitem(posix.environ, b"XDG_RUNTIME_DIR", value)
-        assert seccomp.cache_dir() == expected
-
-
-# -- listener -------------------------------------------------------------------------------------------------------
-
-
-class Agent:
-    """Takes one connection at a path: everything that comes, and the descriptors of the first message."""
-
-    def __init__(self, path: str) -> None:
-        self.server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.server.bind(path)
-        self.server.listen(1)
-        self.server.settimeout(10)
-        self.data = b""
-        self.fds: list[int] = []
-        self.later_fds = 0
-        self.thread = threading.Thread(target=self.serve)
-        self.thread.start()
-
-    def serve(self) -> None:
-        connection, _ = self.server.accept()
-        with connection:
-            connection.settimeout(10)
-            first = True
-            while True:
-                data, control, _, _ = connection.recvmsg(65536, socket.CMSG_SPACE(64))
-                for _, _, raw in control:
-                    numbers = array.array("i")
-                    numbers.frombytes(raw[: len(raw) - len(raw) % 4])
-                    if first:
-                        self.fds += numbers
-                    self.later_fds += 0 if first else len(numbers)
-                first = False
-                if not data:
-                    return
-                self.data += data
-
-    def join(self) -> None:
-        self.thread.join(10)
-        self.server.close()
-
-
-@pytest.mark.parametrize("metadata", [None, 'x"\n\u00e9\\', ""])
-@pytest.mark.parametrize("annotations", [{}, {"a": "b" * 1_000_000}], ids=["short", "long"])
-def test_send_listener(metadata: str | None, annotations: dict[str, str]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        path = f"{folder}/agent.sock"
-        agent = Agent(path)
-        reader, writer = os.pipe()
-        before = len(os.listdir("/proc/self/fd"))
-        status = {"ociVersion": "1.3.0", "id": "x", "status": "creating", "pid": 42, "annotations": annotations}
-        config: Json = {"listenerPath": path} | ({} if metadata is None else {"listenerMetadata": metadata})
-        try:
-            seccomp.hand_over(writer, config, 42, json.dumps(status))
-            agent.join()
-            os.write(agent.fds[0], b"it is the pipe")
-            assert os.read(reader, 100) == b"it is the pipe"
-            assert len(agent.fds) == 1
-            assert agent.later_fds == 0
-            assert os.fstat(agent.fds[0]).st_ino == os.fstat(writer).st_ino
-        finally:
-            for fd in (*agent.fds, reader, writer):
-                os.close(fd)
-        assert len(os.listdir("/proc/self/fd")) <= before
-        found = json.loads(agent.data)
-        assert found.pop("metadata", None) == (metadata or None)
-        assert found == {"ociVersion": "1.3.0", "fds": ["seccompFd"], "pid": 42, "state": status}
-
-
-def heard_at(path: Path | str) -> Seccomp:
-    """A profile whose listener is there."""
-    return {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": str(path)}
-
-
-def test_send_listener_failures(tmp_path: Path) -> None:
-    pidfd = os.pidfd_open(os.getpid())
-    try:
-        with pytest.raises(SysError, match=r'/linux/seccomp/listenerPath ".*nobody.sock": connect: ENOENT'):
-            seccomp.hand_over(0, heard_at(tmp_path / "nobody.sock"), 1, "{}")
-        with pytest.raises(SysError, match="pidfd_getfd: EBADF"):
-            seccomp.send_listener(pidfd, 999_999, heard_at("/x"), 1, "{}")
-        # A process that the container controls may send any descriptor, at any time.
-        with pytest.raises(SysError, match="is not a notify descriptor"):
-            seccomp.send_listener(pidfd, 0, heard_at("/x"), 1, "{}")
-        with pytest.raises(SysError, match="a listener, but the profile has none"):
-            seccomp.send_listener(pidfd, 0, {"defaultAction": "SCMP_ACT_ALLOW"}, 1, "{}")
-    finally:
-        os.close(pidfd)
-
-
-@pytest.mark.parametrize("reads", [False, True], ids=["does-not-accept", "does-not-read"])
-def test_send_listener_to_an_agent_that_sleeps(tmp_path: Path, reads: bool) -> None:
-    """Ten seconds, then an error: no command waits forever for an agent."""
-    path = str(tmp_path / "agent.sock")
-    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as other:
-        server.bind(path)
-        server.listen(0)
-        if not reads:
-            other.connect(path)  # fills the backlog
-        status = json.dumps({"annotations": {"a": "b" * 4_000_000}})
-        call = "sendmsg" if reads else "connect"
-        with pytest.raises(SysError, match=f'listenerPath ".*": {call}: ETIMEDOUT'):
-            seccomp.hand_over(server.fileno(), heard_at(path), 1, status)

@@ -24,7 +24,7 @@ from pyrunc.errors import ConfigError, PyruncError, UsageError
 from pyrunc.seccomp_tools import calls, check, decode, explain, profile
 from pyrunc.seccomp_tools.bpf import Program
 from pyrunc.seccomp_tools.outcomes import outcomes
-from test_seccomp import BUNDLES, run
+from seccomp_support import BUNDLES, run
 
 kept = transcript.follow(
     "pyrunc.seccomp_tools.calls",

@@ -7,7 +7,7 @@ import struct
 import time
 from typing import Any
 
-import test_seccomp as emulator
+import seccomp_support as emulator
 from fuzz import configs
 from fuzz.draw import Draw
 from pyrunc import seccomp
