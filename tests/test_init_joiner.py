@@ -11,10 +11,9 @@ import resource
 import pytest
 
 import init_parent
-from init_parent import Parent, Spawn, fail, finish, needs_root, run, shell, status_of
+from init_parent import ALLOW, ERRNO, Parent, Spawn, fail, finish, needs_root, program, run, shell, status_of
 from pyrunc import handshake
 from pyrunc.plan import Plan, ops
-from test_init_program import ALLOW, ERRNO, program
 
 init_exe, spawn = init_parent.init_exe, init_parent.spawn
 

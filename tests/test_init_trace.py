@@ -15,10 +15,9 @@ import time
 import pytest
 
 import init_parent
-from init_parent import Parent, Spawn, fifo_plan, finish, shell
+from init_parent import ALLOW, ERRNO, KILL, Parent, Spawn, fifo_plan, finish, program, shell
 from pyrunc import handshake
 from pyrunc.plan import TRACE, Plan, ops
-from test_init_program import ALLOW, ERRNO, KILL, program
 
 init_exe, spawn, fifos = init_parent.init_exe, init_parent.spawn, init_parent.fifos
 CLOCK_GETTIME = {"x86_64": 228, "aarch64": 113}[os.uname().machine]
