@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,9 @@ import pytest
 import transcript
 from pyrunc import host, jsontext, procfs, state
 from pyrunc.container import salvage
+from state_support import sleeper
+
+__all__ = ["sleeper"]  # a fixture
 
 if TYPE_CHECKING:
     from pyrunc.state.document import Document
@@ -31,14 +33,6 @@ def facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> host.HostFacts:
     (tmp_path / "cgroup").mkdir()
     monkeypatch.setattr(host, "snapshot", lambda: facts)
     return facts
-
-
-@pytest.fixture
-def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    child = subprocess.Popen(["sleep", "60"])
-    yield child
-    child.kill()
-    child.wait()
 
 
 class Damaged:
