@@ -7,17 +7,47 @@ and returns one of these. ``calls`` records (method, arguments).
 
 from __future__ import annotations
 
+import ctypes
 import socket
 import struct
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from pyrunc.cgroup import bus
 from pyrunc.cgroup.bus import split
 
 JOB = "/org/freedesktop/systemd1/job/7"
 ALIGN = {"y": 1, "g": 1, "v": 1, "n": 2, "q": 2, "x": 8, "t": 8, "d": 8, "(": 8, "{": 8}
 FORMAT = {"y": "B", "n": "h", "q": "H", "i": "i", "u": "I", "b": "I", "x": "q", "t": "Q", "d": "d"}
+
+INFINITY = (1 << 64) - 1  # of a limit
+
+# GVariant text -> (signature, value)
+GVARIANT = [
+    ("5", ("i", 5)),
+    ("-0x1f", ("i", -31)),
+    ("uint64 123", ("t", 123)),
+    ("@t 5", ("t", 5)),
+    ("byte 7", ("y", 7)),
+    ("1.5", ("d", 1.5)),
+    ("double 3", ("d", 3.0)),
+    ("true", ("b", True)),
+    ("'it\\'s\\n\\u0041'", ("s", "it's\nA")),
+    ('"x"', ("s", "x")),
+    ("objectpath '/a'", ("o", "/a")),
+    ("b'ab'", ("ay", b"ab\0")),
+    ("['a', 'b']", ("as", ["a", "b"])),
+    ("[uint32 1, 2]", ("au", [1, 2])),
+    ("@as []", ("as", [])),
+    ("('a', uint64 5)", ("(st)", ("a", 5))),
+    ("[('/dev/null', 'rw')]", ("a(ss)", [("/dev/null", "rw")])),
+    ("{'a': <5>}", ("a{sv}", {"a": ("i", 5)})),
+    ("<'a'>", ("v", ("s", "a"))),
+]
 
 
 class Error(Exception):
@@ -202,3 +232,16 @@ class Peer:
             other = [1, JOB + "1", "other.scope", "failed"]
             for values in (other, [7, JOB, arguments[0], self.result]):
                 connection.sendall(message(4, [*where, (3, ("s", "JobRemoved"))], "uoss", values))
+
+
+@pytest.fixture
+def peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peer]:
+    try:
+        ctypes.CDLL("libsystemd.so.0")
+    except OSError:
+        pytest.skip("libsystemd is not installed")
+    pytest.importorskip("pyrunc._shim", reason="the extension is not built")
+    made = Peer(tmp_path / "private")
+    monkeypatch.setattr(bus, "PRIVATE", str(tmp_path / "private"))
+    yield made
+    made.close()

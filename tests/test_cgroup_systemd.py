@@ -1,11 +1,8 @@
-"""The systemd driver: names, properties, and its calls to systemd, through libsystemd to a fake
-peer."""
+"""The systemd driver: names, properties, and the life of a scope, on a fake peer."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import transcript
-from bus_peer import JOB, Error, Peer
+from bus_peer import INFINITY, JOB, Error, Peer, peer
 from json_type import Json
 from pyrunc import cgroup
-from pyrunc.cgroup import bus, gvariant, resources, systemd
-from pyrunc.errors import ConfigError, PyruncError, SysError
+from pyrunc.cgroup import bus, resources, systemd
+from pyrunc.errors import ConfigError, PyruncError
 from pyrunc.host import HostFacts
 from pyrunc.spec.types import Resources
 
-kept = transcript.follow("pyrunc.cgroup.gvariant", "pyrunc.cgroup.systemd")
+__all__ = ["peer"]  # a fixture
 
-INFINITY = (1 << 64) - 1
+kept = transcript.follow("pyrunc.cgroup.gvariant", "pyrunc.cgroup.systemd")
 
 
 def facts(prefix: str = "/nowhere") -> HostFacts:
@@ -157,93 +154,6 @@ def test_bitmask(numbers: set[int]) -> None:
     assert {n for n in range(501) if mask >> n & 1} == numbers
 
 
-GVARIANT = [
-    ("5", ("i", 5)),
-    ("-0x1f", ("i", -31)),
-    ("uint64 123", ("t", 123)),
-    ("@t 5", ("t", 5)),
-    ("byte 7", ("y", 7)),
-    ("1.5", ("d", 1.5)),
-    ("double 3", ("d", 3.0)),
-    ("true", ("b", True)),
-    ("'it\\'s\\n\\u0041'", ("s", "it's\nA")),
-    ('"x"', ("s", "x")),
-    ("objectpath '/a'", ("o", "/a")),
-    ("b'ab'", ("ay", b"ab\0")),
-    ("['a', 'b']", ("as", ["a", "b"])),
-    ("[uint32 1, 2]", ("au", [1, 2])),
-    ("@as []", ("as", [])),
-    ("('a', uint64 5)", ("(st)", ("a", 5))),
-    ("[('/dev/null', 'rw')]", ("a(ss)", [("/dev/null", "rw")])),
-    ("{'a': <5>}", ("a{sv}", {"a": ("i", 5)})),
-    ("<'a'>", ("v", ("s", "a"))),
-]
-
-
-@pytest.mark.parametrize(("text", "expected"), GVARIANT, ids=[text for text, _ in GVARIANT])
-def test_gvariant(text: str, expected: object) -> None:
-    assert gvariant.parse(text) == expected
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *(
-            "",
-            "foo",
-            "[]",
-            "[1",
-            "'a",
-            "1 2",
-            "uint32 -1",
-            "byte 256",
-            "99999999999",
-            "['a', 5]",
-            "@as [5]",
-            "@",
-            "{1}",
-        ),
-        *("foo 5", "string int32 5", "true 5"),
-        *("('a'", "<5", "'\\u00'", "string 5", "true false", "uint64 'x'", "{[1]: 2}", "[" * 100),
-    ],
-)
-def test_gvariant_refused(text: str) -> None:
-    with pytest.raises(ValueError):
-        gvariant.parse(text)
-
-
-@pytest.mark.parametrize(
-    ("kind", "code", "low", "high"),
-    [
-        ("byte", "y", 0, 255), ("int16", "n", -(2**15), 2**15 - 1), ("uint16", "q", 0, 2**16 - 1),
-        ("int32", "i", -(2**31), 2**31 - 1), ("uint32", "u", 0, 2**32 - 1), ("int64", "x", -(2**63), 2**63 - 1),
-        ("uint64", "t", 0, 2**64 - 1),
-    ],
-)  # fmt: skip
-def test_gvariant_integers_to_their_ends(kind: str, code: str, low: int, high: int) -> None:
-    assert gvariant.parse(f"{kind} {low}") == (code, low) and gvariant.parse(f"{kind} {high}") == (code, high)
-    for number in (low - 1, high + 1):
-        with pytest.raises(ValueError, match=f"a number from {low} to {high}"):
-            gvariant.parse(f"{kind} {number}")
-
-
-def test_gvariant_characters_by_number() -> None:
-    assert gvariant.parse(r"'\u20ac\U0010ffff\u0001'") == ("s", "\u20ac\U0010ffff\x01")
-    for text in (r"'\U00110000'", r"'\u0000'", r"'\u12'", r"'\u-123'"):
-        with pytest.raises(ValueError, match="a character's number after"):
-            gvariant.parse(text)
-
-
-@given(st.text())
-def test_gvariant_never_fails_otherwise(text: str) -> None:
-    try:
-        signature, _ = gvariant.parse(text)
-    except ValueError as error:
-        assert str(error)
-    else:
-        assert signature
-
-
 def test_annotations() -> None:
     given_ = {
         "org.systemd.property.TimeoutStopSec": "1.5",
@@ -261,124 +171,6 @@ def test_annotations() -> None:
         systemd.annotated(bad)
     assert len(raised.value.problems) == 3
     assert "/annotations/org.systemd.property.FooSec" in str(raised.value)
-
-
-# --- the bus ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peer]:
-    try:
-        ctypes.CDLL("libsystemd.so.0")
-    except OSError:
-        pytest.skip("libsystemd is not installed")
-    pytest.importorskip("pyrunc._shim", reason="the extension is not built")
-    made = Peer(tmp_path / "private")
-    monkeypatch.setattr(bus, "PRIVATE", str(tmp_path / "private"))
-    yield made
-    made.close()
-
-
-def test_start_waits_for_its_job(peer: Peer) -> None:
-    manager = bus.Manager(user=False)
-    wanted: bus.Properties = [("Description", ("s", "a b")), ("PIDs", ("au", [41])), ("Delegate", ("b", True))]
-    wanted += [("MemoryMax", ("t", INFINITY)), ("AllowedCPUs", ("ay", b"\1\2")), ("X", ("a(ss)", [("a", "b")]))]
-    manager.start_transient("x.scope", wanted)
-    manager.close()
-    assert peer.calls == [("StartTransientUnit", ["x.scope", "fail", wanted, []])]
-
-
-def test_every_type_goes_over_the_wire(peer: Peer) -> None:
-    manager = bus.Manager(user=False)
-    sent = [gvariant.parse(text) for text, _ in GVARIANT]
-    manager.set_properties("x.scope", [(f"P{n}", value) for n, value in enumerate(sent)])
-    manager.close()
-    ((_, (unit, runtime, got)),) = peer.calls
-    assert (unit, runtime) == ("x.scope", True)
-    dictionary = ("a{sv}", [("a", ("i", 5))])
-    assert [value for _, value in got] == [dictionary if value[0] == "a{sv}" else value for value in sent]
-
-
-def test_job_that_fails(peer: Peer) -> None:
-    peer.result = "failed"
-    manager = bus.Manager(user=False)
-    with pytest.raises(PyruncError, match='StartTransientUnit: the job ended with "failed"'):
-        manager.start_transient("x.scope", [])
-    manager.close()
-
-
-def test_job_that_never_ends(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bus, "JOB_TIMEOUT", 50)
-    peer.result = ""
-    manager = bus.Manager(user=False)
-    with pytest.raises(PyruncError, match="the job was not done within"):
-        manager.start_transient("x.scope", [])
-    manager.close()
-
-
-def test_peer_that_says_nothing(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
-
-    monkeypatch.setattr(bus, "CALL_TIMEOUT", 50_000)
-
-    def late(*_: Any) -> Error:
-        time.sleep(0.5)
-        return Error("a.b", "late")
-
-    peer.replies["StopUnit"] = [late]
-    manager = bus.Manager(user=False)
-    with pytest.raises(SysError, match="StopUnit: ETIMEDOUT"):
-        manager.stop("x.scope")
-    manager.close()
-
-
-def test_peer_that_hangs_up(peer: Peer) -> None:
-    peer.replies["StopUnit"] = [None]
-    manager = bus.Manager(user=False)
-    with pytest.raises(SysError, match=r"StopUnit: (ECONNRESET|ENOTCONN|EPIPE)"):
-        manager.stop("x.scope")
-    manager.close()
-
-
-def test_refusals(peer: Peer) -> None:
-    peer.replies["StopUnit"] = [Error(bus.NO_SUCH_UNIT, "Unit x.scope not loaded.")]
-    peer.replies["ResetFailedUnit"] = [Error(bus.NO_SUCH_UNIT, "not loaded"), Error("a.b.Denied", "no, you")]
-    manager = bus.Manager(user=False)
-    manager.stop("x.scope")
-    manager.reset_failed("x.scope")
-    with pytest.raises(bus.BusError, match="systemd: ResetFailedUnit: no, you") as raised:
-        manager.reset_failed("x.scope")
-    assert raised.value.name == "a.b.Denied"
-    manager.close()
-
-
-def test_control_group(peer: Peer) -> None:
-    peer.replies["Get"] = [[("v", ("s", "/user.slice/user@7.service"))]]
-    manager = bus.Manager(user=False)
-    assert manager.control_group() == "/user.slice/user@7.service"
-    manager.close()
-    assert peer.calls == [("Get", ["org.freedesktop.systemd1.Manager", "ControlGroup"])]
-
-
-def test_no_manager_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("pyrunc._shim", reason="the extension is not built")
-    monkeypatch.setattr(bus, "PRIVATE", str(tmp_path / "none"))
-    monkeypatch.setattr(bus, "SYSTEM", f"unix:path={tmp_path}/neither")
-    with pytest.raises(PyruncError, match=r"systemd cannot be reached at .*none, .*neither|libsystemd"):
-        bus.Manager(user=False)
-    for name in ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(PyruncError, match=r"neither XDG_RUNTIME_DIR nor DBUS_SESSION_BUS_ADDRESS"):
-        bus.Manager(user=True)
-
-
-def test_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7,8")
-    monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
-    private = ("unix:path=/run/user/7%2c8/systemd/private", False)
-    assert bus.addresses(True) == [private, ("unix:path=/run/user/7%2c8/bus", True)]
-    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", "unix:abstract=x")
-    assert bus.addresses(True) == [private, ("unix:abstract=x", True)]
 
 
 # --- the driver -------------------------------------------------------------------------------------------------------
