@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
 import signal
 import socket
-import struct
 import subprocess
-import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +28,6 @@ from integration.harness import (
 )
 from integration.test_fds import LISTEN, passing
 from integration.test_seccomp import Agent, agent, profile, rule
-from integration.test_terminal import Console, read_all
 
 __all__ = ["agent"]  # a fixture
 
@@ -182,122 +177,6 @@ def test_created_container(container: Make) -> None:
     one.create()
     assert run(one, "/probe", "say", "early").out == "early\n"
     assert one.status == "created"
-
-
-# --- the command line -----------------------------------------------------------------------------------------------
-
-
-def test_environment(container: Make) -> None:
-    one = started(container, edits={"/process/env": [PATH_ENV, "A=config", "B=config"]})
-    seen = run(one, "/probe", "report", flags=("--env", "A=1", "--env=A=2", "-env", "C=")).report["env"]
-    assert {"A=2", "B=config", "C="} <= set(seen)
-    assert "A=1" not in seen
-    assert "A=config" not in seen
-
-
-def test_working_directory_and_user(container: Make) -> None:
-    one = started(container, edits={"/process/user": {"uid": 5, "gid": 6, "additionalGids": [7]}})
-    seen = run(one, "/probe", "report", flags=("--cwd", "/tmp", "-u", "1000", "-g", "8")).report
-    assert (seen["cwd"], seen["uid"], seen["gid"]) == ("/tmp", [1000] * 3, [6] * 3)
-    assert sorted(seen["groups"]) == [7, 8]
-    assert run(one, "/probe", "report", flags=("--user", "1:2")).report["gid"] == [2] * 3
-
-
-def test_a_name_in_passwd_does_not_win(container: Make) -> None:
-    """CVE-2016-3697."""
-    one = container("sleep", "600")
-    (one.bundle.rootfs / "etc/passwd").unlink()
-    (one.bundle.rootfs / "etc/passwd").write_text("1000:x:0:0::/root:/bin/sh\n")
-    one.create()
-    one.start()
-    assert run(one, "/probe", "report", flags=("--user", "1000")).report["uid"] == [1000] * 3
-
-
-@pytest.mark.parametrize(
-    "user", ["1:", ":1", "+1", " 1", "4294967295", "4294967296", "root", "-1", "1:-1", "1:2:3", "1:x"]
-)
-def test_users_that_are_not_numbers(container: Make, user: str) -> None:
-    """CVE-2026-30892: a lenient parser turned such users into root."""
-    one = started(container)
-    if user == "4294967296" and not one.box.runtime.is_pyrunc:
-        pytest.skip("runc 1.1.5 makes root of it")
-    result = run(one, "/probe", "report", flags=("--user=" + user,), check=False)
-    assert result.rc != 0 or 0 not in result.report["uid"]
-    if one.box.runtime.is_pyrunc:
-        assert result.rc == 255
-        assert "--user" in result.err
-
-
-def test_options_end_at_the_id(container: Make) -> None:
-    one = started(container)
-    assert run(one, "/bin/echo", "-t", "--cwd", "x").out == "-t --cwd x\n"
-
-
-def test_null_in_a_process_file_is_absent(container: Make) -> None:
-    one = started(container)
-    path = process_file(
-        one, user={"uid": 5, "gid": 5, "additionalGids": None}, capabilities=None, rlimits=None, env=[PATH_ENV]
-    )
-    seen = one.call("exec", "--process", path, one.id).report
-    assert (seen["uid"], seen["groups"]) == ([5] * 3, [])
-    want = one.bundle.config["process"]["capabilities"]["bounding"]
-    assert int(status_field(seen, "CapBnd"), 16) == sum(CAP_BIT[name] for name in want)
-
-
-def test_process_file(container: Make) -> None:
-    one = started(container)
-    user = {"uid": 1000, "gid": 1000, "additionalGids": [9]}
-    path = process_file(one, user=user, cwd="/tmp", env=[PATH_ENV, "X=y"], capabilities=DELETE)
-    seen = one.call("exec", "--process", path, one.id).report
-    assert (seen["uid"], seen["cwd"], seen["groups"]) == ([1000] * 3, "/tmp", [9])
-    assert "X=y" in seen["env"]
-    want = one.bundle.config["process"]["capabilities"]["bounding"]
-    assert int(status_field(seen, "CapBnd"), 16) == sum(CAP_BIT[name] for name in want), "left out: the container's"
-
-
-def test_empty_capabilities_of_a_process_file_are_none(container: Make) -> None:
-    one = started(container)
-    seen = one.call("exec", "--process", process_file(one, capabilities={}), one.id).report
-    assert seen["caps"] == dict.fromkeys(seen["caps"], 0)
-
-
-def test_process_file_is_relative_to_the_working_directory(container: Make) -> None:
-    one = started(container)
-    path = Path(process_file(one))
-    assert one.call("exec", "-p", path.name, one.id, cwd=path.parent).report["uid"] == [0] * 3
-
-
-def test_no_new_privileges_is_the_process_files(container: Make) -> None:
-    """Engines omit the field if it is false."""
-    one = started(container, edits={"/process/noNewPrivileges": True})
-    path = process_file(one, noNewPrivileges=DELETE)
-    assert status_field(one.call("exec", "-p", path, one.id).report, "NoNewPrivs") == "0"
-
-
-@pytest.mark.pyrunc_only("runc's words differ")
-@pytest.mark.parametrize(
-    ("changes", "pointer"),
-    [
-        ({"args": []}, "/process/args"),
-        ({"args": DELETE}, "/process/args"),
-        ({"cwd": "tmp"}, "/process/cwd"),
-        ({"cwd": DELETE}, "/process/cwd"),
-        ({"env": ["=x"]}, "/process/env/0"),
-        ({"user": {"uid": -1}}, "/process/user/uid"),
-        ({"user": {"uid": 4294967296}}, "/process/user/uid"),
-        ({"user": {"uid": 1.0}}, "/process/user/uid"),
-        ({"user": {"uid": True}}, "/process/user/uid"),
-        ({"rlimits": [{"type": "RLIMIT_NOFILE", "soft": 2, "hard": 1}]}, "/process/rlimits/0/soft"),
-        ({"apparmorProfile": "no-such-profile"}, "/process/apparmorProfile"),
-    ],
-)
-def test_process_files_that_are_wrong(container: Make, changes: dict[str, Any], pointer: str) -> None:
-    one = started(container)
-    result = one.call("exec", "-p", process_file(one, **changes), one.id, check=False)
-    assert result.rc == 255
-    assert pointer in result.err
-    assert "process.json" in result.err
-    assert len(result.err.splitlines()) == 1
 
 
 # --- how it ends ----------------------------------------------------------------------------------------------------
@@ -530,7 +409,7 @@ def test_signals_are_passed_on(container: Make) -> None:
         child.stdout.close()
 
 
-# --- descriptors and terminals --------------------------------------------------------------------------------------
+# --- descriptors --------------------------------------------------------------------------------------------------
 
 
 def test_preserve_fds(container: Make, box: Box) -> None:
@@ -569,42 +448,6 @@ def test_cwd_through_a_descriptor_never_leads_out(container: Make, number: int) 
     assert result.rc != 0 or result.objects[0]["dev"] != os.stat("/etc").st_dev
 
 
-def test_console_socket_as_conmon_calls(container: Make, box: Box) -> None:
-    one = started(container)
-    console = Console(box.path / "exec.sock")
-    try:
-        path = process_file(one, terminal=True, consoleSize={"height": 30, "width": 90})
-        pid_file = box.path / "exec.pid"
-        flags = ("--pid-file", str(pid_file), "--process", path, "--detach", "--tty")
-        one.call("exec", *flags, "--console-socket", str(console.path), one.id)
-        master = console.receive()
-        assert console.descriptors == 1
-        seen = next(item for item in parse_objects(read_all(master)) if item["action"] == "report")
-        assert [seen["tty"][str(fd)]["isatty"] for fd in range(3)] == [1, 1, 1]
-        assert (seen["tty"]["rows"], seen["tty"]["cols"]) == (30, 90)
-        assert seen["tty"]["foreground_pgrp"] == seen["pid"]
-        assert os.waitstatus_to_exitcode(os.waitpid(int(pid_file.read_text()), 0)[1]) == 0
-    finally:
-        console.close()
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (("-d", "-t"), "cannot allocate tty if"),
-        (("-d", "--console-socket", "/x"), "cannot use console socket if"),
-        (("-t", "--console-socket", "/x"), "cannot use console socket if"),
-        (("--console-socket", "/x"), "cannot use console socket if"),
-        (("-d", "-t=false", "--console-socket", "/x"), "cannot use console socket if"),
-    ],
-)
-def test_terminal_matrix(container: Make, flags: tuple[str, ...], words: str) -> None:
-    one = started(container)
-    result = run(one, "/probe", "report", flags=flags, check=False)
-    assert result.rc == 255
-    assert words in result.err
-
-
 @pytest.mark.pyrunc_only("runc 1.1.5 has no --pidfd-socket")
 def test_pidfd_socket(container: Make, box: Box) -> None:
     one = started(container)
@@ -621,80 +464,3 @@ def test_pidfd_socket(container: Make, box: Box) -> None:
     os.close(fds[0])
     end(pid)
     assert f"Pid:\t{pid}\n" in info
-
-
-# --- a terminal in the foreground -----------------------------------------------------------------------------------
-
-
-class Interactive:
-    """`exec -t` on a pty of the test, as in a user's terminal."""
-
-    def __init__(self, one: Container, *args: str) -> None:
-        self.master, self.slave = pty.openpty()
-        self.resize(24, 80)
-        self.before = termios.tcgetattr(self.slave)
-        argv = one.box.runtime.argv("--root", str(one.box.root), "exec", "-t", one.id, *args)
-
-        def own_terminal() -> None:
-            os.setsid()
-            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-        tty = self.slave
-        self.child = subprocess.Popen(argv, preexec_fn=own_terminal, stdin=tty, stdout=tty, stderr=tty)
-        one.box.helpers.add(self.child.pid)
-
-    def resize(self, rows: int, cols: int) -> None:
-        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
-
-    def close(self) -> None:
-        self.child.kill()
-        self.child.wait()
-        os.close(self.master)
-        os.close(self.slave)
-
-
-@pytest.fixture
-def interactive() -> Iterator[Callable[..., Interactive]]:
-    made: list[Interactive] = []
-
-    def make(*args: Any) -> Interactive:
-        made.append(Interactive(*args))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
-def test_terminal(container: Make, interactive: Callable[..., Interactive]) -> None:
-    one = started(container)
-    shell = interactive(one, "/probe", "report", "--", "line", "--", "exit", "5")
-    text = read_all(shell.master, lambda so_far: '"report"' in so_far and so_far.endswith("\n"))
-    seen = next(item for item in parse_objects(text) if item["action"] == "report")
-    assert [seen["tty"][str(fd)]["isatty"] for fd in range(3)] == [1, 1, 1]
-    assert (seen["tty"]["rows"], seen["tty"]["cols"]) == (24, 80)
-    assert seen["tty"]["foreground_pgrp"] == seen["sid"] == seen["pid"]
-    os.write(shell.master, b"typed\r")
-    assert '"text":"typed' in read_all(shell.master, lambda so_far: '"action":"line"' in so_far)
-    assert shell.child.wait(10) == 5
-    assert termios.tcgetattr(shell.slave) == shell.before, "the caller's terminal gets its mode back"
-
-
-def test_terminal_size_and_signals(container: Make, interactive: Callable[..., Interactive]) -> None:
-    one = started(container)
-    shell = interactive(one, "/probe", "signals", "60")
-    read_all(shell.master, lambda so_far: '"ready"' in so_far)
-    shell.resize(50, 132)
-    assert '"rows":50' in read_all(shell.master, lambda so_far: '"rows":50' in so_far)
-    os.write(shell.master, b"\x03")
-    assert '"number":2' in read_all(shell.master, lambda so_far: '"number":2' in so_far), "Ctrl-C goes to the program"
-    shell.child.send_signal(signal.SIGTERM)
-    assert shell.child.wait(10) == 143
-
-
-def test_failing_program_gives_the_terminal_back(container: Make, interactive: Callable[..., Interactive]) -> None:
-    one = started(container)
-    shell = interactive(one, "/nonexist")
-    assert shell.child.wait(10) == 255
-    assert termios.tcgetattr(shell.slave) == shell.before
-    assert "no such file or directory" in read_all(shell.master, lambda so_far: "directory" in so_far)
