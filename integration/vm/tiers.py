@@ -26,7 +26,8 @@ UNAVAILABLE = 3
 EMULATED_SLOW = 6  # factor for time limits in a guest without KVM
 CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
 CORE = ("test_cgroups.py", "test_cgroupfs.py", "test_limits.py", "test_update.py", "test_events.py")
-LIFE = ("test_lifecycle.py", "test_process.py", "test_errors.py", "test_crash.py", "test_hooks.py", "test_pause.py")
+STATES = ("test_lifecycle.py", "test_kill.py", "test_list.py")
+LIFE = (*STATES, "test_process.py", "test_errors.py", "test_crash.py", "test_hooks.py", "test_pause.py")
 MORE = (
     "test_apparmor.py",
     "test_devices.py",
@@ -95,16 +96,14 @@ TIERS = {
         "arm64",
         "trixie",
         False,
-        ("test_lifecycle.py", "test_seccomp.py"),
+        (*STATES, "test_seccomp.py"),
         ("needs_arch:aarch64",),
         5400,
         built_there=True,
         groups=("build", "test", "demo"),
     ),
     # A tmpfs takes no id mapping before Linux 6.3 (kernel: 7a80e5b8c6fa), ext4 does.
-    "kernel61": Tier(
-        "amd64", "bookworm", False, (*CORE, "test_lifecycle.py", *OLDER), ("needs_controller",), 1800, tmp="/var/tmp"
-    ),
+    "kernel61": Tier("amd64", "bookworm", False, (*CORE, *STATES, *OLDER), ("needs_controller",), 1800, tmp="/var/tmp"),
 }
 
 
