@@ -41,6 +41,7 @@ OLDER = (
     "test_mounts.py",
     "test_idmap.py",
     "test_userns.py",
+    "test_userns_mounts.py",
     "test_namespaces.py",
     "test_process.py",
     "test_seccomp.py",
