@@ -46,7 +46,7 @@ OLDER = (
     "test_process.py",
     "test_seccomp.py",
 )
-SYSTEMD = ("test_systemd.py", "test_rootless.py")
+SYSTEMD = ("test_systemd.py", "test_rootless.py", "test_rootless_systemd.py")
 # Those of Debian; what `make test-cri` builds is not in the guest.
 ENGINES = ("conmon", "containerd", "docker", "podman", "podman_rootless")
 
