@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from integration.harness import CAP_BIT, NS_FILE, Mount, parse_mountinfo
+from integration.harness import NS_FILE
+from integration.machine import CAP_BIT, Mount, parse_mountinfo
 
 FLAG_OPTIONS = {
     "ro": "ro",

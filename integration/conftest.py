@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from integration import harness
+from integration import harness, machine
 from integration.harness import Box, Bundle, Container, Holder, Runtime
 
 _counter = itertools.count()
@@ -30,12 +30,12 @@ _skipped: list[str] = []
 
 def _why_not(item: pytest.Item) -> str:
     for mark in item.iter_markers("needs_controller"):
-        missing = [name for name in mark.args if name not in harness.controllers()]
+        missing = [name for name in mark.args if name not in machine.controllers()]
         if missing:
-            there = " ".join(harness.controllers())
+            there = " ".join(machine.controllers())
             return f"no {', '.join(missing)} controller on this machine's cgroup v2 (it has: {there})"
     for mark in item.iter_markers("needs_cap"):
-        missing = [name for name in mark.args if not harness.has_cap(name)]
+        missing = [name for name in mark.args if not machine.has_cap(name)]
         if missing:
             return f"CAP_{', CAP_'.join(missing)} is not in this machine's bounding set"
     for mark in item.iter_markers("needs_program"):
@@ -43,18 +43,18 @@ def _why_not(item: pytest.Item) -> str:
         if missing:
             return f"not installed: {', '.join(missing)}"
     for mark in item.iter_markers("needs_kernel"):
-        if harness.kernel() < mark.args:
+        if machine.kernel() < mark.args:
             return f"Linux {'.'.join(map(str, mark.args))} is needed, this is {os.uname().release}"
     for mark in item.iter_markers("needs_arch"):
         if os.uname().machine not in mark.args:
             return f"for {', '.join(mark.args)}, this is {os.uname().machine}"
-    if item.get_closest_marker("needs_systemd") and not harness.systemd_runs():
+    if item.get_closest_marker("needs_systemd") and not machine.systemd_runs():
         return "systemd is not this machine's init"
-    if item.get_closest_marker("needs_apparmor") and not harness.apparmor_is_on():
+    if item.get_closest_marker("needs_apparmor") and not machine.apparmor_is_on():
         return "AppArmor is not on in this kernel"
     if item.get_closest_marker("needs_selinux") and not os.path.isdir("/sys/fs/selinux"):
         return "SELinux is not on in this kernel"
-    if item.get_closest_marker("needs_systemd_user") and not harness.systemd_user():
+    if item.get_closest_marker("needs_systemd_user") and not machine.systemd_user():
         return "no user has a running systemd --user (loginctl enable-linger)"
     return ""
 
@@ -109,8 +109,8 @@ def runtime() -> Runtime:
     if path is None:
         wanted = os.environ.get("PYRUNC_UNDER_TEST", ".venv/bin/pyrunc")
         pytest.skip(f"the runtime under test is not there: {wanted} (make build, or set PYRUNC_UNDER_TEST)")
-    harness.own_mount_namespace()
-    harness.become_subreaper()
+    machine.own_mount_namespace()
+    machine.become_subreaper()
     return Runtime(path)
 
 

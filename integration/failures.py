@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from integration import harness
+from integration.config import default_config
 from integration.harness import REPO
 
 ERRORS = REPO / "docs/errors.md"
@@ -270,7 +271,7 @@ def last_line(text: str, root: Path) -> str:
 
 def observe(name: str, runtime: harness.Runtime, place: Path, template: Path) -> str:
     """A runtime's result for a case: its exit status and the last line it prints."""
-    bundle = harness.Bundle(place, template, harness.default_config(f"/{place.name}"))
+    bundle = harness.Bundle(place, template, default_config(f"/{place.name}"))
     root = bundle.path / "rootfs"
     CASES[name][0](bundle.config, root)
     bundle.save()

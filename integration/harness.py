@@ -11,17 +11,12 @@ absolute.
 
 from __future__ import annotations
 
-import copy
-import ctypes
 import errno
-import itertools
 import json
 import os
-import re
 import select
 import shutil
 import signal
-import stat
 import subprocess
 import tempfile
 import time
@@ -29,12 +24,14 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from integration.config import default_config, edit
+from integration.machine import cgroup2_mount, parse_mountinfo
 
 REPO = Path(__file__).resolve().parent.parent
 SLOW = float(os.environ.get("PYRUNC_TEST_SLOW", "1"))
 TIMEOUT = 10 * SLOW  # for one call of the runtime
-DELETE = object()  # as a value of `edits`: remove the member
 
 _APPLETS = """
 cat chmod cp date dd echo env expr false grep head hostname id kill ln ls mkdir mknod mount mv nc printf ps pwd
@@ -42,70 +39,6 @@ readlink rm rmdir sed seq sh sleep sort stat stty tail tee test top touch tr tru
 ifconfig ip ping chown find awk
 """
 APPLETS = _APPLETS.split()
-
-_CAPS = """
-CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE
-NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN
-SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE
-MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE
-"""
-CAP_BIT = {"CAP_" + name: 1 << bit for bit, name in enumerate(_CAPS.split())}  # linux/capability.h
-
-PATH_ENV = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-DEFAULT_CAPS = [
-    "CAP_AUDIT_WRITE",
-    "CAP_CHOWN",
-    "CAP_KILL",
-    "CAP_MKNOD",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SETGID",
-    "CAP_SETUID",
-]
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def libc(name: str, *args: Any) -> int:
-    """Call a libc function that returns -1 and sets errno on failure; raises OSError then."""
-    rc = int(getattr(_libc, name)(*args))
-    if rc < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{name}: {os.strerror(number)}")
-    return rc
-
-
-def own_mount_namespace() -> None:
-    """Move this process into a private mount namespace whose mounts are shared, as on a host that
-    runs systemd.
-
-    Other programs' mounts then cannot disturb the comparison of mountinfo. A mount that a runtime
-    lets propagate to its host becomes visible, even on a machine whose mounts happen to be private.
-    """
-    libc("unshare", 0x00020000)  # CLONE_NEWNS
-    libc("mount", None, b"/", None, 0x4000 | (1 << 18), None)  # MS_REC|MS_PRIVATE
-    libc("mount", None, b"/", None, 0x4000 | (1 << 20), None)  # MS_REC|MS_SHARED
-    own_devices()
-
-
-def own_devices() -> None:
-    """Mount private nodes over those in /dev that containers get as stdio or as bind mounts.
-
-    A runtime that changes their owner or mode must not affect the machine.
-    """
-    with tempfile.TemporaryDirectory(prefix="pytdev") as place:
-        libc("mount", b"none", place.encode(), b"tmpfs", 0, b"mode=755")
-        for name in ("null", "zero", "full", "random", "urandom"):
-            node, theirs = os.path.join(place, name), os.path.join("/dev", name)
-            os.mknod(node, stat.S_IFCHR | 0o666, os.stat(theirs).st_rdev)
-            os.chmod(node, 0o666)
-            libc("mount", node.encode(), theirs.encode(), None, 0x1000, None)  # MS_BIND
-        libc("umount2", place.encode(), 2)  # MNT_DETACH
-
-
-def become_subreaper() -> None:
-    """Orphans (a container's init after `create`) become our children, as they become a shim's
-    or conmon's."""
-    libc("prctl", 36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout: float = 5.0) -> Any:
@@ -119,9 +52,6 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = 5.0) ->
         if time.monotonic() > limit:
             raise AssertionError(f"timed out waiting: {what}")
         time.sleep(0.005)
-
-
-# --- facts about this machine ---------------------------------------------------------------------------------------
 
 
 def end_of(child: subprocess.Popen[bytes], timeout: float) -> int:
@@ -143,115 +73,6 @@ def end_of(child: subprocess.Popen[bytes], timeout: float) -> int:
         finally:
             os.close(fd)
     return child.wait(1)
-
-
-class Mount(NamedTuple):
-    """One line of mountinfo; `shared` is the optional fields joined, '' for a private mount."""
-
-    id: int
-    parent: int
-    device: str
-    root: str
-    dest: str
-    options: list[str]
-    shared: str
-    fstype: str
-    source: str
-    super: list[str]
-
-
-def _unescape(field: str) -> str:
-    return field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
-
-
-def parse_mountinfo(text: str) -> list[Mount]:
-    """All mounts of a mountinfo file (proc_pid_mountinfo(5)), in mount order."""
-    mounts = []
-    for line in text.splitlines():
-        left, _, right = line.partition(" - ")
-        one = left.split(" ")
-        two = right.split(" ")
-        mounts.append(
-            Mount(
-                int(one[0]),
-                int(one[1]),
-                one[2],
-                _unescape(one[3]),
-                _unescape(one[4]),
-                one[5].split(","),
-                " ".join(one[6:]),
-                two[0],
-                _unescape(two[1]),
-                two[2].split(","),
-            )
-        )
-    return mounts
-
-
-def cgroup2_mount() -> Path | None:
-    """Where the unified hierarchy is mounted, or None."""
-    for mount in parse_mountinfo(Path("/proc/self/mountinfo").read_text()):
-        if mount.fstype == "cgroup2":
-            return Path(mount.dest)
-    return None
-
-
-def controllers() -> list[str]:
-    """Controllers of the unified hierarchy's root."""
-    root = cgroup2_mount()
-    return (root / "cgroup.controllers").read_text().split() if root else []
-
-
-def has_cap(name: str) -> bool:
-    """Whether a capability (without ``CAP_``) is in our bounding set."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapBnd:"):
-            return bool(int(line.split()[1], 16) & CAP_BIT["CAP_" + name])
-    return False
-
-
-def own_bounding_caps() -> list[str]:
-    """Full names of the capabilities in our bounding set."""
-    return [name for name in CAP_BIT if has_cap(name[4:])]
-
-
-def sysctl_as_it_is(key: str) -> str:
-    """The value of a sysctl key in a given file on this machine, or "1".
-
-    For keys that must be refused: if one is accepted, nothing on the machine changes.
-    """
-    parts = [part for part in re.split(r"[./+]+", key) if part]
-    for start in range(len(parts) - 1):
-        path = Path("/proc/sys", *parts[start:])
-        if path.exists():
-            return path.read_text().strip()
-    return "1"
-
-
-def kernel() -> tuple[int, int]:
-    """The running kernel's version."""
-    major, minor = os.uname().release.split(".")[:2]
-    return int(major), int("".join(itertools.takewhile(str.isdigit, minor)) or 0)
-
-
-def systemd_runs() -> bool:
-    """Whether systemd is this machine's init (sd_booted(3))."""
-    return os.path.isdir("/run/systemd/system")
-
-
-def apparmor_is_on() -> bool:
-    """Whether AppArmor is in the kernel and enabled."""
-    enabled = Path("/sys/module/apparmor/parameters/enabled")
-    return enabled.exists() and enabled.read_text().startswith("Y")
-
-
-def systemd_user() -> int:
-    """The uid of a user other than root whose systemd instance has a bus; 0 if there is none."""
-    for path in sorted(Path("/run/user").glob("*/bus")) if os.path.isdir("/run/user") else ():
-        uid = int(path.parent.name)
-        if uid:
-            return uid
-    return 0
 
 
 # --- the runtime ----------------------------------------------------------------------------------------------------
@@ -427,84 +248,6 @@ def copy_tree(source: Path, target: Path) -> Path:
     replace names."""
     shutil.copytree(source, target, symlinks=True, copy_function=os.link)
     return target
-
-
-def default_config(cgroups_path: str) -> dict[str, Any]:
-    """A minimal version of what plain `spec` writes, for the probe and with a cgroup of its own."""
-    return {
-        "ociVersion": "1.0.2",
-        "process": {
-            "terminal": False,
-            "user": {"uid": 0, "gid": 0},
-            "args": ["/probe", "report"],
-            "env": [PATH_ENV, "TERM=xterm"],
-            "cwd": "/",
-            "capabilities": {kind: list(DEFAULT_CAPS) for kind in ("bounding", "effective", "permitted")},
-            "noNewPrivileges": True,
-        },
-        "root": {"path": "rootfs", "readonly": False},
-        "hostname": "box",
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
-            {
-                "destination": "/dev",
-                "type": "tmpfs",
-                "source": "tmpfs",
-                "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
-            },
-            {
-                "destination": "/dev/pts",
-                "type": "devpts",
-                "source": "devpts",
-                "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-            },
-            {
-                "destination": "/dev/shm",
-                "type": "tmpfs",
-                "source": "shm",
-                "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
-            },
-            {
-                "destination": "/dev/mqueue",
-                "type": "mqueue",
-                "source": "mqueue",
-                "options": ["nosuid", "noexec", "nodev"],
-            },
-            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
-        ],
-        "linux": {
-            "cgroupsPath": cgroups_path,
-            "resources": {"devices": [{"allow": False, "access": "rwm"}]},
-            "namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")],
-            "maskedPaths": ["/proc/kcore", "/proc/keys", "/sys/firmware"],
-            "readonlyPaths": ["/proc/bus", "/proc/sys", "/proc/sysrq-trigger"],
-        },
-    }
-
-
-def edit(config: Any, edits: dict[str, Any]) -> Any:
-    """Set members by JSON pointer, in order: missing objects are created, ``-`` appends to a
-    list, `DELETE` removes."""
-    for pointer, value in edits.items():
-        at = config
-        *way, last = pointer.strip("/").split("/")
-        for part in way:
-            if isinstance(at, list):
-                at = at[int(part)]
-            else:
-                at = at.setdefault(part, {})
-        if isinstance(at, list):
-            if last == "-":
-                at.append(value)
-            elif value is DELETE:
-                del at[int(last)]
-            else:
-                at[int(last)] = value
-        elif value is DELETE:
-            at.pop(last, None)
-        else:
-            at[last] = copy.deepcopy(value)
-    return config
 
 
 class Bundle:

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from integration.harness import Box, Container, Mount
+from integration.harness import Box, Container
+from integration.machine import Mount
 from integration.test_mounts import mount, mounted, mounts_of
 from integration.test_userns import edits, own
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from integration import harness
-from integration.harness import PATH_ENV, Box, Container, wait_until
+from integration import machine
+from integration.config import PATH_ENV
+from integration.harness import Box, Container, wait_until
 from integration.test_exec import process_file, run, started
 
 Make = Callable[..., Container]
@@ -93,7 +94,7 @@ class SilentFile:
         path.write_text("")
         self.fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         options = f"fd={self.fd},rootmode=100755,user_id=0,group_id=0,allow_other".encode()
-        harness.libc("mount", b"fuse", os.fsencode(path), b"fuse", 0, options)
+        machine.libc("mount", b"fuse", os.fsencode(path), b"fuse", 0, options)
         self.asked, self.stopped = threading.Event(), threading.Event()
         self.thread = threading.Thread(target=self.serve, daemon=True)
         self.thread.start()

@@ -13,19 +13,9 @@ from typing import Any
 import pytest
 
 from integration import compare
-from integration.harness import (
-    APPLETS,
-    CAP_BIT,
-    DELETE,
-    Box,
-    Container,
-    Holder,
-    cgroup2_mount,
-    controllers,
-    edit,
-    has_cap,
-    own_bounding_caps,
-)
+from integration.config import DELETE, edit
+from integration.harness import APPLETS, Box, Container, Holder
+from integration.machine import CAP_BIT, cgroup2_mount, controllers, has_cap, own_bounding_caps
 from integration.test_terminal import Console, read_all
 
 Make = Callable[..., Container]

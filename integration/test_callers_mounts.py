@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from integration.harness import Box, Container, errno_of, parse_mountinfo, wait_until
+from integration.harness import Box, Container, errno_of, wait_until
+from integration.machine import parse_mountinfo
 from integration.test_mounts import mount, mounted, tmpfs
 from integration.test_terminal import Console, read_all
 

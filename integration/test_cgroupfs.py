@@ -14,7 +14,7 @@ from typing import Unpack
 
 import pytest
 
-from integration.harness import cgroup2_mount, controllers
+from integration.machine import cgroup2_mount, controllers
 from pyrunc import host
 from pyrunc.cgroup.cgroupfs import Cgroupfs
 from pyrunc.errors import PyruncError, SysError

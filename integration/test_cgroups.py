@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from integration.harness import DELETE, Box, Container, cgroup2_mount, controllers, systemd_runs, wait_until
+from integration.config import DELETE
+from integration.harness import Box, Container, wait_until
+from integration.machine import cgroup2_mount, controllers, systemd_runs
 
 Make = Callable[..., Container]
 Refused = Callable[..., None]

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from integration.harness import DELETE, SLOW, Box, Container, Result
+from integration.config import DELETE
+from integration.harness import SLOW, Box, Container, Result
 
 Make = Callable[..., Container]
 pytestmark = pytest.mark.pyrunc_only("peers have no such verb")

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from integration.harness import DELETE, PATH_ENV, SLOW, Box, Container
+from integration.config import DELETE, PATH_ENV
+from integration.harness import SLOW, Box, Container
 
 Make = Callable[..., Container]
 Refused = Callable[..., None]

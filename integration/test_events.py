@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from integration.harness import TIMEOUT, Box, Container, Runtime, controllers, wait_until
+from integration.harness import TIMEOUT, Box, Container, Runtime, wait_until
+from integration.machine import controllers
 from integration.test_cgroups import huge_sizes
 from integration.test_limits import own_disk
 

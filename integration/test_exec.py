@@ -14,18 +14,9 @@ from typing import Any
 
 import pytest
 
-from integration.harness import (
-    CAP_BIT,
-    DEFAULT_CAPS,
-    DELETE,
-    PATH_ENV,
-    Box,
-    Container,
-    Result,
-    own_bounding_caps,
-    parse_objects,
-    wait_until,
-)
+from integration.config import DEFAULT_CAPS, DELETE, PATH_ENV
+from integration.harness import Box, Container, Result, parse_objects, wait_until
+from integration.machine import CAP_BIT, own_bounding_caps
 from integration.test_fds import LISTEN, passing
 from integration.test_seccomp import Agent, agent, profile, rule
 

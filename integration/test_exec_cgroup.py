@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from integration.harness import Container, cgroup2_mount, wait_until
+from integration.harness import Container, wait_until
+from integration.machine import cgroup2_mount
 from integration.test_exec import detached, end, run, started
 
 Make = Callable[..., Container]

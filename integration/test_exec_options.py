@@ -7,11 +7,8 @@ from typing import Any
 
 import pytest
 
-from integration.harness import (
-    CAP_BIT,
-    DELETE,
-    PATH_ENV,
-)
+from integration.config import DELETE, PATH_ENV
+from integration.machine import CAP_BIT
 from integration.test_exec import Make, process_file, run, started, status_field
 
 

@@ -8,7 +8,8 @@ import subprocess
 import pytest
 
 from integration import failures
-from integration.harness import Box, cgroup2_mount
+from integration.harness import Box
+from integration.machine import cgroup2_mount
 
 pytestmark = pytest.mark.pyrunc_only("the lines are ours")
 

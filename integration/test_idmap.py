@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from integration.harness import DELETE, Box, Container, kernel, parse_mountinfo
+from integration.config import DELETE
+from integration.harness import Box, Container
+from integration.machine import kernel, parse_mountinfo
 from integration.test_userns import HOST, KINDS, MAPS, SIZE, Pod, edits, own
 
 Make = Callable[..., Container]

@@ -367,7 +367,7 @@ def test_pid_reuse_is_noticed(container: Make, box: Box) -> None:
 
 @pytest.mark.pyrunc_only("runc 1.1.5 needs `process` at create; the spec needs it at start only")
 def test_create_without_process(container: Make) -> None:
-    from integration.harness import DELETE
+    from integration.config import DELETE
 
     one = container(edits={"/process": DELETE})
     one.create()
@@ -478,7 +478,7 @@ def test_features(box: Box) -> None:
 
 def test_default_cgroup_and_root(container: Make, box: Box) -> None:
     """Without cgroupsPath the container's cgroup is named after its id."""
-    from integration.harness import DELETE
+    from integration.config import DELETE
 
     one = container("report", edits={"/linux/cgroupsPath": DELETE, "/linux/namespaces/5": DELETE})
     seen = one.run().report

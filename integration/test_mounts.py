@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from integration import harness
-from integration.harness import Box, Container, Mount, parse_mountinfo
+from integration import machine
+from integration.harness import Box, Container
+from integration.machine import Mount, parse_mountinfo
 
 Make = Callable[..., Container]
 Refused = Callable[..., None]
@@ -532,7 +533,7 @@ class Swapper:
 
     def _swap(self) -> None:
         while not self.stop.is_set():
-            harness.libc("renameat2", -100, self.names[0], -100, self.names[1], 2)  # AT_FDCWD, RENAME_EXCHANGE
+            machine.libc("renameat2", -100, self.names[0], -100, self.names[1], 2)  # AT_FDCWD, RENAME_EXCHANGE
 
     def close(self) -> None:
         self.stop.set()

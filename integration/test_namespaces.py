@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from integration.harness import DELETE, NS_FILE, Box, Container, Holder, sysctl_as_it_is
+from integration.config import DELETE
+from integration.harness import NS_FILE, Box, Container, Holder
+from integration.machine import sysctl_as_it_is
 
 Make = Callable[..., Container]
 Refused = Callable[..., None]

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import pytest
 
-from integration import harness
+from integration import machine
 from integration.native_fs import (
     BLK,
     CHR,
@@ -467,7 +467,7 @@ LABELS = {"label_of_a_mount", "label_of_keys", "profile", "label"}
 
 @pytest.mark.parametrize("name", SCENES)
 def test_failures(script: Script, name: str) -> None:
-    if name in LABELS and (harness.apparmor_is_on() or os.path.isdir("/sys/fs/selinux")):
+    if name in LABELS and (machine.apparmor_is_on() or os.path.isdir("/sys/fs/selinux")):
         pytest.skip("what a label says depends on the security module that is on")
     found = outcomes(script, name)
     assert found

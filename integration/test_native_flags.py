@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from integration import harness
+from integration import machine
 from integration.native_fs import NATIVE, Script, lines, skip_marks
 from integration.test_native_faults import LABELS, SCENES
 
@@ -58,7 +58,7 @@ def calls_of(script: Script, name: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", SCENES)
 def test_flags(script: Script, name: str) -> None:
-    modules = harness.apparmor_is_on() or os.path.isdir("/sys/fs/selinux")
+    modules = machine.apparmor_is_on() or os.path.isdir("/sys/fs/selinux")
     if modules and name in {*LABELS, "mount_that_copies_up"}:
         pytest.skip("what is written depends on the security module that is on")
     found = list(calls_of(script, name))

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from integration.harness import CAP_BIT, DELETE, PATH_ENV, Box, Container, errno_of, own_bounding_caps
+from integration.config import DELETE, PATH_ENV
+from integration.harness import Box, Container, errno_of
+from integration.machine import CAP_BIT, own_bounding_caps
 
 Make = Callable[..., Container]
 Refused = Callable[..., None]
@@ -231,7 +233,7 @@ def test_duplicate_rlimit(container: Make, refused: Refused) -> None:
 
 
 def test_rlimit_above_the_hard_limit(container: Make, refused: Refused) -> None:
-    from integration.harness import has_cap
+    from integration.machine import has_cap
 
     if has_cap("SYS_RESOURCE"):
         pytest.skip("CAP_SYS_RESOURCE may raise hard limits")

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from integration.harness import Box, Container, errno_of, parse_mountinfo
+from integration.harness import Box, Container, errno_of
+from integration.machine import parse_mountinfo
 
 Make = Callable[..., Container]
 Refused = Callable[..., None]

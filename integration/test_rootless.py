@@ -17,18 +17,9 @@ from typing import Any
 
 import pytest
 
-from integration.harness import (
-    DELETE,
-    SLOW,
-    Box,
-    Bundle,
-    Container,
-    Result,
-    cgroup2_mount,
-    controllers,
-    edit,
-    wait_until,
-)
+from integration.config import DELETE, edit
+from integration.harness import SLOW, Box, Bundle, Container, Result, wait_until
+from integration.machine import cgroup2_mount, controllers
 
 UID = 43210  # also the group id
 FIRST, COUNT = 600000, 65536

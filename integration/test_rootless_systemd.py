@@ -9,13 +9,8 @@ from typing import Any
 
 import pytest
 
-from integration.harness import (
-    SLOW,
-    Box,
-    cgroup2_mount,
-    systemd_user,
-    wait_until,
-)
+from integration.harness import SLOW, Box, wait_until
+from integration.machine import cgroup2_mount, systemd_user
 from integration.test_rootless import User, user
 
 __all__ = ["user"]  # a fixture

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from integration.harness import SLOW, Box, Container, Runtime, libc, parse_mountinfo, wait_until
+from integration.harness import SLOW, Box, Container, Runtime, wait_until
+from integration.machine import libc, parse_mountinfo
 
 Make = Callable[..., Container]
 BOUND = 35 * SLOW  # seconds: 10 for init, 10 for the cgroup, and a slow machine

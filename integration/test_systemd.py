@@ -13,18 +13,8 @@ from typing import Any
 
 import pytest
 
-from integration.harness import (
-    REPO,
-    SLOW,
-    Box,
-    Container,
-    Result,
-    cgroup2_mount,
-    errno_of,
-    systemd_runs,
-    systemd_user,
-    wait_until,
-)
+from integration.harness import REPO, SLOW, Box, Container, Result, errno_of, wait_until
+from integration.machine import cgroup2_mount, systemd_runs, systemd_user
 
 pytestmark = pytest.mark.needs_systemd
 Scoped = Callable[..., "Scope"]

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from integration.config import DELETE
 from integration.faults import scarcity
-from integration.harness import DELETE, Box, Container, wait_until
+from integration.harness import Box, Container, wait_until
 
 Make = Callable[..., Container]
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from integration.harness import Box, Container, controllers, wait_until
+from integration.harness import Box, Container, wait_until
+from integration.machine import controllers
 from integration.test_cgroups import huge_sizes
 
 Make = Callable[..., Container]

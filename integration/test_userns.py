@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from integration.harness import DELETE, Box, Container, errno_of, wait_until
+from integration.config import DELETE
+from integration.harness import Box, Container, errno_of, wait_until
 from integration.test_terminal import Console, read_all
 
 Make = Callable[..., Container]

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from integration.harness import Box, errno_of, parse_mountinfo
+from integration.harness import Box, errno_of
+from integration.machine import parse_mountinfo
 from integration.test_userns import CGROUP, HOST, KINDS, SIZE, Make, Pod, Refused, edits, mapped, pod
 
 __all__ = ["mapped", "pod"]  # fixtures

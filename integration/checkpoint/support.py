@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from integration.harness import REPO, SLOW, Container, Mount, parse_mountinfo, wait_until
+from integration.harness import REPO, SLOW, Container, wait_until
+from integration.machine import Mount, parse_mountinfo
 
 UNPACKED = REPO / "build/criu/usr/sbin"
 # Options for other runtimes, which would otherwise change the options of the host's cgroup2 (criu#3029).

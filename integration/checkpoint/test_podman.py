@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from integration.checkpoint import support
-from integration.harness import Box, Runtime, controllers
+from integration.harness import Box, Runtime
+from integration.machine import controllers
 
 SCRIPT = r"""
 set -eu

@@ -14,7 +14,8 @@ import pytest
 
 from integration.checkpoint import support
 from integration.checkpoint.support import Counter
-from integration.harness import Holder, cgroup2_mount, wait_until
+from integration.harness import Holder, wait_until
+from integration.machine import cgroup2_mount
 
 Make = Callable[..., Counter]
 USERNS = {

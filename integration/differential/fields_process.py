@@ -6,9 +6,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from integration.config import DEFAULT_CAPS, PATH_ENV
 from integration.differential.context import Context, Draw
 from integration.differential.model import REMOVE, Feature, words
-from integration.harness import CAP_BIT, DEFAULT_CAPS, PATH_ENV
+from integration.machine import CAP_BIT
 
 UIDS = (0, 1000, 1001, 1002, 4242, 65534)
 CWDS = words(

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-from integration.harness import DEFAULT_CAPS, DELETE, PATH_ENV, edit
+from integration.config import DEFAULT_CAPS, DELETE, PATH_ENV, edit
 
 
 def words(text: str) -> list[str]:
@@ -30,7 +30,7 @@ HOOKS = words(
         prestart createRuntime createContainer startContainer poststart poststop
         """
 )
-REMOVE = "@remove"  # an edit's value: DELETE of harness.edit, as JSON
+REMOVE = "@remove"  # an edit's value: config.DELETE, as JSON
 
 
 @dataclass(frozen=True)

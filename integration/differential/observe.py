@@ -11,7 +11,7 @@ import re
 from typing import Any, NamedTuple
 
 from integration.differential import model
-from integration.harness import Mount, parse_mountinfo
+from integration.machine import Mount, parse_mountinfo
 
 Facts = dict[str, Any]
 NUMBER = re.compile(r":\[\d+\]")

@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from integration import harness
+from integration import harness, machine
 from integration.differential import model, observe, sandbox
 from integration.differential.runner import Peer, Run
 
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     if ended:
         return 1
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    harness.become_subreaper()
+    machine.become_subreaper()
     for line in requests:
         try:
             reply = answer(model.Case.load(line), peers, Path(program))

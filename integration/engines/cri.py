@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from integration import harness
+from integration import harness, machine
 from integration.engines import image
 from integration.engines.containerd import Containerd
 from integration.engines.contrib import drop_in
@@ -103,7 +103,7 @@ class Cri:
     def __init__(self, host: Host, runtime: str, current: bool, bins: Path, images: Path) -> None:
         self.host, self.bins, self.current = host, bins, current
         self.label = f"CRI: containerd {'2' if current else '1'}.x with crictl"
-        self.limits = {"cpu", "memory", "pids"} <= set(harness.controllers())
+        self.limits = {"cpu", "memory", "pids"} <= set(machine.controllers())
         if current and not self.limits:
             wrapper = host.path / "without-limits"
             wrapper.write_text(STRIP.format(runtime=runtime))

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from integration import harness
+from integration import harness, machine
 
 TIMEOUT = 40 * harness.SLOW  # seconds, for one call of an engine
 SETUP = """
@@ -169,7 +169,7 @@ class Host:
 
     def cgroups(self) -> list[Path]:
         """This sandbox's cgroups, deepest first."""
-        root = harness.cgroup2_mount()
+        root = machine.cgroup2_mount()
         top = Path(f"{root}{self.cgroup}")
         found = [Path(at) for at, _, _ in os.walk(top)]
         return sorted(found, key=lambda path: -len(path.parts))

@@ -11,7 +11,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from integration import harness
+from integration import machine
 
 REFERENCE = "docker.io/library/bb:1"
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -128,4 +128,4 @@ def require() -> str:
         return "no /bin/busybox (package busybox-static)"
     if os.uname().machine not in ARCHITECTURE:
         return f"no image for {os.uname().machine}"
-    return "" if harness.cgroup2_mount() else "no cgroup v2 mount"
+    return "" if machine.cgroup2_mount() else "no cgroup v2 mount"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from integration import harness
+from integration.config import default_config
 from integration.engines import image
 from integration.engines.cases import SPIN
 from integration.engines.conftest import Seen
@@ -42,7 +43,7 @@ class Conmon:
         """A created container: its bundle, which has ``ctr.log``, ``pidfile`` and ``attach`` beside config.json."""
         bundle = self.host.path / id
         bundle.mkdir()
-        config = harness.default_config(f"{self.host.cgroup}/{id}")
+        config = default_config(f"{self.host.cgroup}/{id}")
         config["root"]["path"] = str(self.rootfs)
         config["process"] |= {"args": list(args), "terminal": terminal, "env": ["PATH=/bin", "TERM=xterm"]}
         config["annotations"] = {"io.kubernetes.container.name": "c"}
@@ -226,7 +227,7 @@ def test_terminal(engine: Conmon, seen: Seen) -> None:
 def test_failing_create(engine: Conmon, seen: Seen) -> None:
     bundle = engine.host.path / "f1"
     bundle.mkdir()
-    config = harness.default_config(f"{engine.host.cgroup}/f1")
+    config = default_config(f"{engine.host.cgroup}/f1")
     config["root"]["path"] = str(engine.rootfs)
     config["process"]["args"] = ["/nonexistent"]
     (bundle / "config.json").write_text(json.dumps(config))

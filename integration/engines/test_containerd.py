@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from integration import harness
+from integration import harness, machine
 from integration.engines import image
 from integration.engines.conftest import Seen
 from integration.engines.containerd import Containerd
@@ -210,7 +210,7 @@ def test_host_network(engine: Containerd, seen: Seen) -> None:
 def test_memory_limit(engine: Containerd, seen: Seen) -> None:
     # ctr's containers have no mount of cgroup2: the limit is read on the host.
     assert engine.detached("m1", flags=("--memory-limit", str(64 << 20))).rc == 0
-    top = harness.cgroup2_mount()
+    top = machine.cgroup2_mount()
     assert top is not None
     group = top / engine.host.cgroup.lstrip("/") / "m1"
     limit = (group / "memory.max").read_text().strip()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from integration import harness
+from integration import machine
 from integration.engines.cases import IMAGE, Cases, Commands, box, run
 from integration.engines.conftest import Seen
 from integration.engines.host import Host
@@ -49,7 +49,7 @@ class TestByName(Cases):
         seen(exit_code=done.rc)
         assert done.rc == 4 and "libpod" not in done.out, done
 
-    @pytest.mark.skipif("pids" in harness.controllers(), reason="the pids controller is here")
+    @pytest.mark.skipif("pids" in machine.controllers(), reason="the pids controller is here")
     def test_unlimited_pids(self, engine: Podman, seen: Seen) -> None:
         """It makes a limit of 0 of it, in a configuration that is older than the 0 that is a limit."""
         done = run(engine, "/bin/sh", "-c", "/bin/echo forked", flags=("--pids-limit=-1",))

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from integration.config import DELETE
 from integration.faults import pressure
 from integration.faults.fleet import Light, Tally, judge_end
 from integration.faults.scenes import LIMIT, NOISE, Sandbox
-from integration.harness import DELETE, SLOW, Container, cgroup2_mount
+from integration.harness import SLOW, Container
+from integration.machine import cgroup2_mount
 
 MIB = 1 << 20
 UID = 43210

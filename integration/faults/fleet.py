@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from integration.config import default_config, edit
 from integration.faults.scenes import LIMIT, NOISE, Sandbox
-from integration.harness import Bundle, Container, default_config, edit, end_of
+from integration.harness import Bundle, Container, end_of
 
 
 class Light(Bundle):

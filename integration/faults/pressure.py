@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from integration import harness
+from integration import machine
 from integration.faults.scenes import Sandbox
 
 READERS = 4
@@ -42,10 +42,10 @@ def hierarchy(controller: str) -> tuple[Path, int] | None:
 
 
 def _mounted(controller: str) -> tuple[Path, int] | None:
-    root = harness.cgroup2_mount()
+    root = machine.cgroup2_mount()
     if root and controller in (root / "cgroup.subtree_control").read_text().split():
         return root, 2
-    for mount in harness.parse_mountinfo(Path("/proc/self/mountinfo").read_text()):
+    for mount in machine.parse_mountinfo(Path("/proc/self/mountinfo").read_text()):
         if mount.fstype == "cgroup" and controller in mount.super and "rw" in mount.options:
             return Path(mount.dest), 1
     return None

@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from integration import test_userns as userns
+from integration.config import DELETE
 from integration.faults import images, reading, scenes
 from integration.faults.points import Point
 from integration.faults.scenes import (
@@ -36,7 +37,7 @@ from integration.faults.scenes import (
     Start,
     State,
 )  # fmt: skip
-from integration.harness import DELETE, SLOW, Holder
+from integration.harness import SLOW, Holder
 
 MAPPED = userns.edits(kinds=[*userns.KINDS, "time"])
 SECCOMP = scenes.CreateRich.edits["/linux/seccomp"]

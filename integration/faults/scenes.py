@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 from integration.faults import points, scarcity
 from integration.faults.points import Call, Point
-from integration.harness import SLOW, Box, Container, cgroup2_mount, end_of, parse_mountinfo, parse_objects, reap
+from integration.harness import SLOW, Box, Container, end_of, parse_objects, reap
+from integration.machine import cgroup2_mount, parse_mountinfo
 
 LIMIT = 20 * SLOW  # seconds: a longer run is a hang
 NOISE = ("Traceback", "internal error", "panic:", "goroutine ", "fatal error", "SIGSEGV", "Segmentation")

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from integration import harness
+from integration import harness, machine
 from integration.faults import points, rich_scenes, scarcity, scenes
 from integration.faults.points import Point
 from integration.faults.scenes import Sandbox, Scene
@@ -116,12 +116,12 @@ def work(base: Path, options: argparse.Namespace, runtime: harness.Runtime) -> i
 
 def settle(runtime: harness.Runtime) -> None:
     """Enter a new namespace, become a subreaper, and mount cgroup v2 where a peer looks for it."""
-    harness.own_mount_namespace()
-    harness.become_subreaper()
+    machine.own_mount_namespace()
+    machine.become_subreaper()
     if runtime.prefix:
         runtime.prefix = []
-        harness.libc("umount2", b"/sys/fs/cgroup", 2)  # MNT_DETACH; only in our namespace
-        harness.libc("mount", b"none", b"/sys/fs/cgroup", b"cgroup2", 0, None)
+        machine.libc("umount2", b"/sys/fs/cgroup", 2)  # MNT_DETACH; only in our namespace
+        machine.libc("mount", b"none", b"/sys/fs/cgroup", b"cgroup2", 0, None)
 
 
 def main() -> int:

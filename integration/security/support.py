@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from integration import harness
+from integration import machine
 from integration.harness import SLOW, Box, Container, wait_until
 
 Make = Callable[..., Container]
@@ -126,6 +126,6 @@ def swapping(one: Path, two: Path) -> Any:
     names = os.fsencode(one), os.fsencode(two)
 
     def exchange() -> None:
-        harness.libc("renameat2", -100, names[0], -100, names[1], 2)  # RENAME_EXCHANGE
+        machine.libc("renameat2", -100, names[0], -100, names[1], 2)  # RENAME_EXCHANGE
 
     return repeating(exchange)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from integration.harness import DELETE, sysctl_as_it_is
+from integration.config import DELETE
+from integration.machine import sysctl_as_it_is
 from integration.security.support import Make, Refused
 from integration.test_exec import process_file, run, started
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from integration.harness import CAP_BIT, Box, Container
+from integration.harness import Box, Container
+from integration.machine import CAP_BIT
 from integration.security.support import ROUNDS, Make, Trace, bind
 from integration.security.test_leaks import INHERIT, check_exe
 from integration.test_exec import run, started

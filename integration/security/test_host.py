@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from integration.harness import DELETE, Box, cgroup2_mount, errno_of, libc
+from integration.config import DELETE
+from integration.harness import Box, errno_of
+from integration.machine import cgroup2_mount, libc
 from integration.security.support import ROUNDS, Make, Refused, bind, mountinfo, repeating, tmpfs, tree
 
 # --- T20 ------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from integration.harness import CAP_BIT, DEFAULT_CAPS, Box
+from integration.config import DEFAULT_CAPS
+from integration.harness import Box
+from integration.machine import CAP_BIT
 from integration.security.support import Make, Refused, tree
 
 # --- T13 ------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 
 from integration import harness
-from integration.harness import CAP_BIT, DEFAULT_CAPS, Box, Container, wait_until
+from integration.config import DEFAULT_CAPS
+from integration.harness import Box, Container, wait_until
+from integration.machine import CAP_BIT
 from integration.security.support import ROUNDS, Make
 from integration.test_exec import run
 from integration.test_seccomp import profile, rule

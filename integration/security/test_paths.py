@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from integration.harness import Box, errno_of, parse_mountinfo
+from integration.harness import Box, errno_of
+from integration.machine import parse_mountinfo
 from integration.security.support import (
     ROUNDS,
     Make,

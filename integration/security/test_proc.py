@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from integration.harness import Box, Container, Holder, parse_objects, sysctl_as_it_is
+from integration.harness import Box, Container, Holder, parse_objects
+from integration.machine import sysctl_as_it_is
 from integration.security.support import Make, Refused, Trace, bind, tmpfs, without_mounts
 from integration.test_terminal import Console, read_all
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from integration.harness import DELETE, Box, Container, errno_of, parse_mountinfo
+from integration.config import DELETE
+from integration.harness import Box, Container, errno_of
+from integration.machine import parse_mountinfo
 from integration.security.support import Make
 from integration.test_userns import CGROUP, KINDS, edits, own
 

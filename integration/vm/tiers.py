@@ -17,7 +17,7 @@ import sysconfig
 from pathlib import Path
 from typing import NamedTuple
 
-from integration import harness
+from integration import harness, machine
 from integration.vm import images
 from integration.vm.images import REPO, Unavailable
 from integration.vm.machine import NATIVE, Job, Machine
@@ -120,12 +120,12 @@ def why_not_native(name: str, tier: Tier) -> str:
         return "" if os.path.isdir("/sys/fs/selinux") else "SELinux is off"
     if name == "kernel61":
         return "" if os.uname().release.startswith("6.1.") else f"kernel {os.uname().release}"
-    if str(harness.cgroup2_mount()) != "/sys/fs/cgroup":
+    if str(machine.cgroup2_mount()) != "/sys/fs/cgroup":
         return "no pure cgroup v2"
-    missing = [controller for controller in CONTROLLERS if controller not in harness.controllers()]
+    missing = [controller for controller in CONTROLLERS if controller not in machine.controllers()]
     if missing:
         return "no controller " + " ".join(missing)
-    if tier.systemd and not harness.systemd_runs():
+    if tier.systemd and not machine.systemd_runs():
         return "systemd is not running"
     return ""
 
