@@ -150,12 +150,28 @@ bench-systemd: ## `run` with the systemd driver against runc's, under systemd as
 $(TIERS): test-tools build
 	@$(BIN)/python -m integration.vm $(TIER) $(PYTEST_ARGS)
 
-test-cri: test-tools build ## crictl and critest on containerd 1.x and a current 2.x, built with Go (slow)
-	@.ci/require cri
-	@integration/engines/build-cri.sh build/cri
-	@PYRUNC_CRI_BIN=$(CURDIR)/build/cri/bin PYRUNC_ENGINES_RECORD=$(RESULTS) $(BIN)/python -m pytest \
-	    integration/engines/test_cri.py integration/engines/test_critest.py $(PYTEST_ARGS)
-	@$(BIN)/python -m integration.engines.record $(RESULTS) >integration/ENGINES.md
+# Current engines, built with Go from its module proxy: once, kept in build/engines.
+BUILT := $(CURDIR)/build/engines
+CONTAINERD := containerd ctr containerd-shim-runc-v2
+KUBERNETES := etcd kube-apiserver kube-scheduler kube-controller-manager kubelet kubectl
+record_engines = PYRUNC_ENGINES_BIN=$(BUILT)/bin PYRUNC_ENGINES_RECORD=$(RESULTS) $(BIN)/python -m pytest $(1) $(PYTEST_ARGS) && \
+    $(BIN)/python -m integration.engines.record $(RESULTS) >integration/ENGINES.md
+
+.PHONY: test-kubernetes test-containerd
+test-kubernetes: test-tools build peers ## a cluster of one node, the same pods on pyrunc and on runc (builds Kubernetes with Go: half an hour, once)
+	@.ci/require current
+	@integration/engines/build.sh $(BUILT) $(CONTAINERD) $(KUBERNETES)
+	@$(call record_engines,integration/engines/kubernetes)
+
+test-containerd: test-tools build ## containerd 1.x and a current 2.x with ctr (builds with Go: minutes, once)
+	@.ci/require current
+	@integration/engines/build.sh $(BUILT) $(CONTAINERD)
+	@$(call record_engines,integration/engines/test_containerd.py)
+
+test-cri: test-tools build ## crictl and critest on containerd 1.x and a current 2.x (builds with Go: minutes, once)
+	@.ci/require current cri
+	@integration/engines/build.sh $(BUILT) $(CONTAINERD) crictl critest
+	@$(call record_engines,integration/engines/test_cri.py integration/engines/test_critest.py)
 
 CONFORMANCE := build/conformance
 CONFORMANCE_ARGS ?=

@@ -41,9 +41,9 @@ ifconfig ip ping chown find awk
 APPLETS = _APPLETS.split()
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout: float = 5.0) -> Any:
-    """Poll `condition` until it is true and return its value; AssertionError naming `what` after
-    `timeout`."""
+def wait_until(condition: Callable[[], Any], what: str, timeout: float = 5.0, pause: float = 0.005) -> Any:
+    """Poll `condition` every `pause` seconds until it is true and return its value; AssertionError
+    naming `what` after `timeout`."""
     limit = time.monotonic() + timeout * SLOW
     while True:
         value = condition()
@@ -51,7 +51,7 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = 5.0) ->
             return value
         if time.monotonic() > limit:
             raise AssertionError(f"timed out waiting: {what}")
-        time.sleep(0.005)
+        time.sleep(pause)
 
 
 def end_of(child: subprocess.Popen[bytes], timeout: float) -> int:

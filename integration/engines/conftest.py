@@ -137,5 +137,8 @@ def pytest_runtest_makereport(item: pytest.Function, call: pytest.CallInfo[None]
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     target = os.environ.get("PYRUNC_ENGINES_RECORD")
-    if target and not session.config.option.keyword:  # a selection of cases does not count as a result
+    whole = (
+        session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not session.config.option.keyword
+    )
+    if target and whole:  # a selection of cases does not count as a result
         session.config.stash[RECORD].save(Path(target))

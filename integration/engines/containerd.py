@@ -19,6 +19,12 @@ address = "{path}/c.sock"
 level = "debug"
 """
 OFF = [f"io.containerd.snapshotter.v1.{name}" for name in ("btrfs", "zfs", "devmapper", "aufs", "blockfile", "erofs")]
+# Its default is below /opt of the machine.
+OPT = """
+[plugins."io.containerd.internal.v1.opt"]
+path = "{path}/opt"
+"""
+KEEP = 'pidfile=$1; shift; while :; do "$@" & echo $! >$pidfile; wait $!; sleep 0.2; done'
 SPIN = 'trap "exit 9" TERM; trap "echo usr1" USR1; echo started; while :; do sleep 0.1; done'
 
 
@@ -28,27 +34,49 @@ class Containerd:
     label = "containerd 1.x with ctr"
 
     def __init__(
-        self, host: Host, runtime: str, extra: str = "", off: list[str] | None = None, folder: str = ""
+        self,
+        host: Host,
+        runtime: str,
+        extra: str = "",
+        off: list[str] | None = None,
+        folder: str = "",
+        keep: bool = False,
     ) -> None:
         self.host, self.runtime, self.folder = host, runtime, folder
         disabled = ", ".join(f'"{name}"' for name in [*OFF, *(off or [])])
         config = host.path / "containerd.toml"
+        if folder:
+            self.label = "containerd 2.x with ctr"
+            extra += OPT.format(path=host.path)
         version = 3 if folder else 2
         config.write_text(CONFIG.format(path=host.path, disabled=disabled, version=version) + extra)
-        host.start(f"{folder}containerd", "-c", str(config), log="containerd.log")
-        host.wait_ready("containerd", lambda: self.ctr("version").rc == 0, "containerd.log")
+        self.argv = [f"{folder}containerd", "-c", str(config)]
+        if keep:  # as systemd does
+            self.argv = ["/bin/sh", "-c", KEEP, "sh", f"{host.path}/containerd.pid", *self.argv]
+        self.start()
         text = host.call(f"{folder}containerd", "--version").out
         found = re.search(r"\b(\d+\.\d+\.\d+)", text)
         self.version = found[1] if found else text
         self.versions = {"containerd": self.version}
 
+    def start(self) -> None:
+        """Start the daemon, for the first time or again, and wait until it answers."""
+        self.daemon = self.host.start(*self.argv, log="containerd.log")
+        self.host.wait_ready("containerd", lambda: self.ctr("version").rc == 0, "containerd.log")
+
     def ctr(self, *args: str, stdin: str | None = None) -> Done:
         """One call of ctr."""
-        return self.host.call(f"{self.folder}ctr", "-a", f"{self.host.path}/c.sock", *args, stdin=stdin)
+        return self.host.call(*self.words(*args), stdin=stdin)
+
+    def words(self, *args: str) -> list[str]:
+        """The command line of one call."""
+        return [f"{self.folder}ctr", "-a", f"{self.host.path}/c.sock", *args]
 
     def load(self, archive: Path) -> None:
         """Import an OCI archive."""
-        done = self.ctr("images", "import", "--snapshotter", "native", str(archive))
+        # The daemon of 2.x unpacks only for the snapshotters of its configuration.
+        words = ["--local"] if self.folder else []
+        done = self.ctr("images", "import", *words, "--snapshotter", "native", str(archive))
         assert done.rc == 0, done
 
     def run_args(self, *flags: str, id: str, args: tuple[str, ...]) -> list[str]:

@@ -121,7 +121,7 @@ class Cri:
         (host.path / "crictl.yaml").write_text(endpoints)
         self.containerd = Containerd(host, runtime, text, folder=f"{bins}/" if current else "")
         host.wait_ready("CRI", lambda: self.crictl("version").rc == 0, "containerd.log")
-        crictl = (bins.parent / "built").read_text().split()[1].removeprefix("v")  # it says "unknown" itself
+        crictl = (bins.parent / "built/crictl").read_text().strip()  # it says "unknown" itself
         self.versions = self.containerd.versions | {"crictl": crictl}
 
     def argv(self, *args: str) -> list[str]:

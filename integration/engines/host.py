@@ -126,6 +126,14 @@ class Host:
         self.daemons.append(daemon)
         return daemon
 
+    def end(self, daemon: subprocess.Popen[bytes]) -> None:
+        """End a daemon with SIGKILL; it is not one of those that have to run any more."""
+        self.daemons.remove(daemon)
+        children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children")  # nsenter waits for the daemon
+        for pid in children.read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+        daemon.wait(10 * harness.SLOW)
+
     def wait_ready(self, what: str, ready: Callable[[], bool], log: str = "daemon.log") -> None:
         """Wait until a daemon answers; when it does not, the end of its log is in the error."""
         limit = time.monotonic() + TIMEOUT

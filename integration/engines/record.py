@@ -9,10 +9,11 @@ from typing import Any
 
 HEAD = """# Engines, case by case
 
-Written by `make engines` and `make test-cri`; do not edit. Each case is one test that runs on runc
-and on pyrunc. "seen" is the behaviour observed with both; "ok" means that it is the expected
-behaviour. `make test` includes all cases except CRI's. critest's specs belong to Kubernetes; one
-that fails with both runtimes lacks an image or a controller here.
+Written by `make engines`, `make test-containerd`, `make test-cri` and `make test-kubernetes`; do not
+edit. Each case is one test that runs on runc and on pyrunc. "seen" is the behaviour observed with
+both; "ok" means that it is the expected behaviour. `make test` includes the cases of the engines
+that the distribution packages. critest's specs belong to Kubernetes; one that fails with both
+runtimes lacks an image or a controller here.
 """
 
 Seen = dict[str, Any]

@@ -1,7 +1,11 @@
-"""containerd (Debian's, 1.x) with ctr: the shim's calls of the runtime, without limits that need controllers."""
+"""containerd with ctr: the shim's calls of the runtime, without limits that need controllers.
+
+Debian's containerd 1.x, and the current 2.x that ``make test-current`` builds.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,19 +14,25 @@ import pytest
 
 from integration import harness, machine
 from integration.engines import image
-from integration.engines.conftest import Seen
+from integration.engines.conftest import Seen, sandbox
 from integration.engines.containerd import Containerd
-from integration.engines.host import Done, Host
+from integration.engines.host import Done
 
 pytestmark = pytest.mark.needs_program("containerd", "ctr")
 LABEL = Containerd.label
+BINS = os.environ.get("PYRUNC_ENGINES_BIN", "")
+OFF_2 = [f"io.containerd.{name}" for name in ("cri.v1.images", "cri.v1.runtime", "nri.v1.nri")]
 
 
-@pytest.fixture(scope="module")
-def engine(host: Host, oci_path: str, images: tuple[Path, Path]) -> Iterator[Containerd]:
-    made = Containerd(host, oci_path, off=["io.containerd.grpc.v1.cri"])
-    made.load(images[0])
-    yield made
+@pytest.fixture(scope="module", params=["", BINS] if BINS else [""], ids=["1", "2"][: 2 if BINS else 1])
+def engine(request: pytest.FixtureRequest, oci: str, oci_path: str, images: tuple[Path, Path]) -> Iterator[Containerd]:
+    folder = f"{request.param}/" if request.param else ""
+    with sandbox(f"containerd{2 if folder else 1}-{oci}") as host:
+        if folder:
+            host.env["PATH"] = f"{folder}:{host.env['PATH']}"  # for the shim of the same version
+        made = Containerd(host, oci_path, off=OFF_2 if folder else ["io.containerd.grpc.v1.cri"], folder=folder)
+        made.load(images[0])
+        yield made
 
 
 def exit_code(done: Done) -> int:
@@ -48,7 +58,7 @@ def test_run(engine: Containerd, seen: Seen) -> None:
 
 def test_run_on_a_terminal(engine: Containerd, seen: Seen) -> None:
     args = engine.run_args("--rm", "-t", id="t1", args=("/bin/sh", "-c", "tty; read x; echo got $x; exit 6"))
-    done = engine.host.call_on_terminal("ctr", "-a", f"{engine.host.path}/c.sock", *args, send=b"hello\n")
+    done = engine.host.call_on_terminal(*engine.words(*args), send=b"hello\n")
     seen(exit_code=done.rc, terminal="/dev/pts/0" in done.out)
     assert done.rc == 6 and "/dev/pts/0" in done.out and "got hello" in done.out, done
 
@@ -95,7 +105,7 @@ def test_exec_failing(engine: Containerd, box: str, seen: Seen) -> None:
 
 def test_exec_on_a_terminal(engine: Containerd, box: str, seen: Seen) -> None:
     command = ["task", "exec", "-t", "--exec-id", "x", box, "/bin/sh", "-c", "tty; read x; echo got $x; exit 6"]
-    done = engine.host.call_on_terminal("ctr", "-a", f"{engine.host.path}/c.sock", *command, send=b"hello\n")
+    done = engine.host.call_on_terminal(*engine.words(*command), send=b"hello\n")
     seen(exit_code=done.rc)
     assert done.rc == 6 and "/dev/pts/0" in done.out and "got hello" in done.out, done
 

@@ -16,7 +16,7 @@ from integration.engines.cases import SPIN
 from integration.engines.conftest import Seen, sandbox
 from integration.engines.cri import BUSYBOX, Cri
 
-BINS = os.environ.get("PYRUNC_CRI_BIN", "")
+BINS = os.environ.get("PYRUNC_ENGINES_BIN", "")
 pytestmark = [
     pytest.mark.needs_program("containerd"),
     pytest.mark.skipif(not BINS, reason="make test-cri builds what this needs"),

@@ -16,7 +16,7 @@ from integration.engines.conftest import RECORD, sandbox
 from integration.engines.cri import BUSYBOX, Cri
 from integration.engines.host import Host
 
-BINS = os.environ.get("PYRUNC_CRI_BIN", "")
+BINS = os.environ.get("PYRUNC_ENGINES_BIN", "")
 WANTED = Path(__file__).with_name("critest.txt")
 ENGINE = "critest on containerd 2.x"
 # What needs images of the internet, a security module, or a network beyond the sandbox.
