@@ -32,7 +32,7 @@ ifneq ($(file <$(LIST)),$(SOURCES))
 $(shell mkdir -p build && echo '$(SOURCES)' > $(LIST))
 endif
 
-TIERS := test-vm test-selinux test-systemd test-arm64 test-kernel61 test-engines bench-systemd
+TIERS := test-vm test-kubernetes-vm test-selinux test-systemd test-arm64 test-kernel61 test-engines bench-systemd
 .PHONY: help build demo test analyze analysis prove-security sanitize $(TIERS) engines test-cri conformance lint fuzz coverage bench clean install uninstall test-tools lint-tools
 
 help: ## this list
@@ -139,12 +139,15 @@ test-arm64: TIER := arm64
 test-kernel61: TIER := kernel61
 test-selinux: TIER := selinux
 test-engines: TIER := engines
+test-kubernetes-vm: TIER := kubernetes
+test-kubernetes-vm: peers kubernetes
 bench-systemd: TIER := bench-systemd
 test-vm: ## limits that bite, with every cgroup v2 controller: here when it has them, else in a QEMU guest
 test-systemd: ## the systemd cgroup driver, under systemd as init: here or in a guest
 test-arm64: ## build from source on arm64, unit tests and core integration tests: here or in a guest
 test-selinux: ## SELinux labels, with SELinux on: here or in a guest
 test-engines: ## podman, containerd, docker and conmon with every cgroup v2 controller: here or in a guest
+test-kubernetes-vm: ## the cluster of test-kubernetes with limits, out-of-memory kills and privileged pods: here or in a guest
 test-kernel61: ## the core tests on Linux 6.1, in a guest
 bench-systemd: ## `run` with the systemd driver against runc's, under systemd as init: here or in a guest
 $(TIERS): test-tools build
@@ -157,10 +160,12 @@ KUBERNETES := etcd kube-apiserver kube-scheduler kube-controller-manager kubelet
 record_engines = PYRUNC_ENGINES_BIN=$(BUILT)/bin PYRUNC_ENGINES_RECORD=$(RESULTS) $(BIN)/python -m pytest $(1) $(PYTEST_ARGS) && \
     $(BIN)/python -m integration.engines.record $(RESULTS) >integration/ENGINES.md
 
-.PHONY: test-kubernetes test-containerd
-test-kubernetes: test-tools build peers ## a cluster of one node, the same pods on pyrunc and on runc (builds Kubernetes with Go: half an hour, once)
+.PHONY: kubernetes test-kubernetes test-containerd
+kubernetes:
 	@.ci/require current
 	@integration/engines/build.sh $(BUILT) $(CONTAINERD) $(KUBERNETES)
+
+test-kubernetes: test-tools build peers kubernetes ## a cluster of one node, the same pods on pyrunc and on runc (builds Kubernetes with Go: half an hour, once)
 	@$(call record_engines,integration/engines/kubernetes)
 
 test-containerd: test-tools build ## containerd 1.x and a current 2.x with ctr (builds with Go: minutes, once)

@@ -30,7 +30,7 @@ from pathlib import Path
 READY = b"\0READY\n"
 EMULATOR = {"amd64": "qemu-system-x86_64", "arm64": "qemu-system-aarch64"}
 NATIVE = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, "")
-PROCESSORS, MEMORY = "2", "1G"
+PROCESSORS = "2"
 BOOTS = 3
 KVM_BOOT = 20.0  # seconds in which a guest on KVM must answer
 TIMED_OUT, NO_BOOT = 124, 125  # exit statuses
@@ -86,10 +86,12 @@ def find_emulator(arch: str) -> tuple[str, int]:
 
 
 class Machine:
-    """A kind of machine: an image, an architecture, an init."""
+    """A kind of machine: an image, an architecture, an init, its memory."""
 
-    def __init__(self, image: Path, arch: str, *, systemd: bool = False, lsm: str = "apparmor") -> None:
-        self.image, self.arch, self.systemd, self.lsm = image, arch, systemd, lsm
+    def __init__(
+        self, image: Path, arch: str, *, systemd: bool = False, lsm: str = "apparmor", memory: str = "1G"
+    ) -> None:
+        self.image, self.arch, self.systemd, self.lsm, self.memory = image, arch, systemd, lsm, memory
 
     def accelerators(self) -> list[str]:
         """The accelerators to try: KVM if usable, then emulation. PYRUNC_VM_ACCEL selects one."""
@@ -135,7 +137,7 @@ class Machine:
         else:
             kernel.append("VMINIT=/usr/local/sbin/vm-agent")
         out = [path, "-M", board, "-accel", "kvm" if kvm else "tcg,thread=multi,tb-size=512"]
-        out += ["-cpu", "host" if kvm else cpu, "-smp", PROCESSORS, "-m", MEMORY]
+        out += ["-cpu", "host" if kvm else cpu, "-smp", PROCESSORS, "-m", self.memory]
         out += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "file:" + console]
         out += [
             "-kernel",

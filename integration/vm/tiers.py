@@ -48,6 +48,11 @@ OLDER = (
 )
 SYSTEMD = ("test_systemd.py", "test_rootless.py", "test_rootless_systemd.py")
 # Those of Debian; what `make test-cri` builds is not in the guest.
+BUILT = "build/engines"  # below the sources, here as in the guest
+PROGRAMS = (
+    *("containerd", "ctr", "containerd-shim-runc-v2", "etcd", "kubelet", "kubectl"),
+    *("kube-apiserver", "kube-controller-manager", "kube-scheduler"),
+)
 ENGINES = ("conmon", "containerd", "docker", "podman", "podman_rootless")
 
 
@@ -65,6 +70,8 @@ class Tier(NamedTuple):
     script: str = "test.sh"  # what runs in the guest
     tmp: str = ""  # directory for bundles instead of /tmp, a tmpfs
     lsm: str = "apparmor"  # the security module of the guest's kernel; only one of the large ones can be active
+    memory: str = "1G"
+    engines: bool = False  # the guest also gets what integration/engines/build.sh built, and the newest runc
     groups: tuple[str, ...] = ()  # groups of .ci/require whose packages the guest also has
 
 
@@ -90,6 +97,18 @@ TIERS = {
         5400,
         tmp="/var/tmp",
         groups=("engines", "demo"),
+    ),
+    "kubernetes": Tier(
+        "amd64",
+        "trixie",
+        False,
+        ("engines/kubernetes",),
+        ("needs_controller", "needs_cap"),
+        7200,
+        tmp="/var/tmp",
+        memory="3G",
+        engines=True,
+        groups=("engines", "demo", "current"),
     ),
     "systemd": Tier("amd64", "trixie", True, SYSTEMD, ("needs_systemd", "needs_systemd_user"), 1500),
     "bench-systemd": Tier("amd64", "trixie", True, (), (), 1500, module="bench.systemd"),
@@ -136,6 +155,8 @@ def environment(tier: Tier, slow: float) -> dict[str, str]:
     out = {"PYRUNC_TEST_SLOW": f"{slow:g}"}
     if tier.tmp:
         out["PYRUNC_TEST_TMP"] = tier.tmp
+    if tier.engines:
+        out["PYRUNC_ENGINES_BIN"] = f"{BUILT}/bin"
     if peer:  # some tests are skipped for it
         out["PYRUNC_UNDER_TEST"] = peer
     else:
@@ -158,9 +179,9 @@ def native(tier: Tier, extra: list[str]) -> int:
 
 def guest(tier: Tier, extra: list[str]) -> int:
     """Run it in a guest.  Raises Unavailable."""
-    variant = "engines" if "engines" in tier.groups else ""
+    variant = "kubernetes" if tier.engines else "engines" if "engines" in tier.groups else ""
     path = images.image(tier.arch, tier.kernel, required(*tier.groups) if tier.groups else [], variant)
-    machine = Machine(path, tier.arch, systemd=tier.systemd, lsm=tier.lsm)
+    machine = Machine(path, tier.arch, systemd=tier.systemd, lsm=tier.lsm, memory=tier.memory)
     script = "integration/vm/" + ("build-and-test.sh" if tier.built_there else tier.script)
     job = Job(
         ["sh", "src/" + script, *arguments(tier, extra)],
@@ -169,6 +190,8 @@ def guest(tier: Tier, extra: list[str]) -> int:
     )
     if tier.script == "conformance.sh":
         job.put(REPO / "build/conformance", "conformance", lambda name: name == "log")
+    if tier.engines:
+        put_engines(job)
     if tier.built_there:
         put_sources(job, [])
         job.put(wheels(tier.arch), "wheels")
@@ -191,6 +214,16 @@ def put_sources(job: Job, more: list[str]) -> None:
     for name in [*listed.splitlines(), *more]:
         if (REPO / name).is_file():
             job.put(REPO / name, "src/" + name)
+
+
+def put_engines(job: Job) -> None:
+    """Current engines and the newest runc."""
+    for program in PROGRAMS:
+        job.put(REPO / BUILT / "bin" / program, f"src/{BUILT}/bin/{program}")
+    job.put(REPO / BUILT / "built", f"src/{BUILT}/built")
+    newest = "build/peers/bin/runc-new"
+    if (REPO / newest).exists():
+        job.put(REPO / newest, "src/" + newest)
 
 
 def put_build(job: Job) -> None:
