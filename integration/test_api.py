@@ -84,14 +84,14 @@ def test_the_command_line_sees_the_same(box: Box, runtime_: pyrunc.Runtime, shel
     state = json.loads(cli(box, "state", name))
     assert state["status"] == "created" and state["pid"] == container.pid and state["annotations"] == {"a": "b"}
     assert container.state() == pyrunc.State(
-        state["ociVersion"],
-        name,
-        state["pid"],
-        state["status"],
-        str(bundle.path),
-        str(bundle.rootfs),
-        state["created"],
-        state["annotations"],
+        oci_version=state["ociVersion"],
+        id=name,
+        status=state["status"],
+        pid=state["pid"],
+        bundle=str(bundle.path),
+        annotations=state["annotations"],
+        rootfs=str(bundle.rootfs),
+        created=state["created"],
     )
     cli(box, "start", name)
     assert container.state().status == "running"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import errno
 import importlib.util
+import inspect
 import json
 import os
 import subprocess
@@ -24,7 +25,8 @@ pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 import pyrunc
 import transcript
 from pyrunc import api, cli, errors, procfs, state
-from pyrunc.api import children, documents, library, programs, stdio
+from pyrunc.api import aio, children, documents, library, programs, stdio
+from pyrunc.api import runtime as runtime_module
 from pyrunc.spec import default
 
 kept = transcript.follow(leave=("test_communicate_goes_on_after_a_timeout", "test_a_lost_status"))
@@ -188,6 +190,23 @@ def test_arguments_are_checked(bundle: Path, tmp_path: Path) -> None:
             call()
     container.delete(force=True)
     assert not runtime.root.endswith("x") and not (tmp_path / "none").exists()
+
+
+def test_options_that_do_not_exist_are_refused(bundle: Path, tmp_path: Path) -> None:
+    runtime = api.Runtime(tmp_path / "root")
+    options: dict[str, Any] = {"pidfile": "/run/pid"}
+    with pytest.raises(TypeError, match=r"^create\(\) got an unexpected keyword argument 'pidfile'$"):
+        runtime.create(bundle, "c1", **options)
+    with pytest.raises(TypeError, match=r"^exec\(\) got an unexpected keyword argument 'pidfile'$"):
+        api.Container(runtime, "c1").exec(["true"], **options)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'pidfile'"):
+        aio.AsyncRuntime(**options)
+    assert not (tmp_path / "root").exists()
+
+
+def test_options_of_the_asyncio_runtime_are_those_of_the_runtime() -> None:
+    parameters = inspect.signature(api.Runtime).parameters
+    assert list(parameters) == ["root", *runtime_module.RuntimeOptions.__annotations__]
 
 
 def test_a_root_is_that_of_the_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from pyrunc.api import documents, library
 from pyrunc.api.children import Child
 from pyrunc.api.container import Container, ExecOptions
 from pyrunc.api.programs import Completed, Process, ProgramFailed
-from pyrunc.api.runtime import CgroupManager, CreateOptions, Rootless, Runtime
+from pyrunc.api.runtime import CreateOptions, Runtime, RuntimeOptions
 from pyrunc.api.stdio import DEVNULL, PIPE
 from pyrunc.api.types import Event, Path, Resources, State, Stats
 from pyrunc.container import events as happenings
@@ -282,16 +282,11 @@ class AsyncContainer:
 
 
 class AsyncRuntime:
-    """A `Runtime` for asyncio, with the same parameters."""
+    """A `Runtime` for asyncio. ``options`` are its ``cgroup_manager``, ``rootless`` and
+    ``on_warning``."""
 
-    def __init__(
-        self,
-        root: Path = "",
-        cgroup_manager: CgroupManager = "cgroupfs",
-        rootless: Rootless = "auto",
-        on_warning: Callable[[str], object] | None = None,
-    ) -> None:
-        self.runtime = Runtime(root, cgroup_manager, rootless, on_warning)
+    def __init__(self, root: Path = "", **options: Unpack[RuntimeOptions]) -> None:
+        self.runtime = Runtime(root, **options)
         """The underlying `Runtime`."""
 
     async def create(self, bundle: Path, id: str, **options: Unpack[CreateOptions]) -> AsyncContainer:

@@ -105,12 +105,12 @@ class Container(Program):
         return State(
             oci_version=report["ociVersion"],
             id=report["id"],
-            pid=report["pid"],
             status=report["status"],
+            pid=report["pid"],
             bundle=report["bundle"],
+            annotations=report.get("annotations") or {},
             rootfs=report["rootfs"],
             created=report["created"],
-            annotations=report.get("annotations") or {},
         )
 
     @property
@@ -162,6 +162,7 @@ class Container(Program):
         Raises StateError if the container has stopped or is paused, ConfigError, SysError,
         UsageError. An exception leaves nothing behind.
         """
+        library.check_options("exec", options, ExecOptions)
         if bool(args) == ("process" in options):
             raise UsageError("exec: expected arguments, or the option process")
         if isinstance(args, str):

@@ -289,6 +289,13 @@ def as_error(error: OSError) -> SysError:
     return session.as_sys_error(error)
 
 
+def check_options(call: str, options: Mapping[str, object], known: type) -> None:
+    """Refuse what is not an option of a call, as Python does for parameters. Raises TypeError."""
+    for name in options:
+        if name not in known.__annotations__:
+            raise TypeError(f"{call}() got an unexpected keyword argument {name!r}")
+
+
 def open_stdio(stdin: Stream, stdout: Stream, stderr: Stream) -> Stdio:
     """The streams that the caller requested. Raises UsageError, SysError."""
     try:

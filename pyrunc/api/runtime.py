@@ -45,6 +45,14 @@ class CreateOptions(TypedDict, total=False):
     no_new_keyring: bool
 
 
+class RuntimeOptions(TypedDict, total=False):
+    """Options of `Runtime` and `AsyncRuntime` beside ``root``, all optional."""
+
+    cgroup_manager: CgroupManager
+    rootless: Rootless
+    on_warning: Callable[[str], object] | None
+
+
 class Runtime:
     """Containers under one state root. Several instances, and several threads, may be used
     concurrently.
@@ -94,6 +102,7 @@ class Runtime:
         SysError with the field that the kernel refused, UsageError. An exception, including
         KeyboardInterrupt, leaves nothing behind.
         """
+        library.check_options("create", options, CreateOptions)
         children.reap_forgotten()
         state.check_id(id)
         stdio = library.open_stdio(

@@ -20,12 +20,12 @@ class State:
 
     oci_version: str
     id: str
-    pid: int
     status: Status
+    pid: int
     bundle: str
+    annotations: Mapping[str, str]
     rootfs: str
     created: str
-    annotations: Mapping[str, str]
 
 
 class CpuUsage(TypedDict, total=False):
