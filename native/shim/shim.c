@@ -241,30 +241,41 @@ static int unix_address(const char *path, struct sockaddr_un *addr, int *dir_fd)
     return (int)sizeof *addr;
 }
 
-int pr_connect_unix_type(const char *path, int type)
+/* A unix socket and what to do with it at an address: `use` returns an errno, 0 for success. */
+static int unix_socket(const char *path, int type, int (*use)(int, const struct sockaddr_un *, socklen_t, void *),
+                       void *arg)
 {
     struct sockaddr_un addr;
     int dir_fd;
     int len = unix_address(path, &addr, &dir_fd);
     if (len < 0)
         return len;
-    int err = 0;
     int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
-    /* Also limits connect(2), which waits while the peer's backlog is full. */
-    struct timeval limit = {.tv_sec = PR_PEER_SECONDS};
-    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) < 0)
-        err = errno;
-    else {
-        do /* an interrupted connect leaves a unix socket unchanged */
-            err = connect(fd, (struct sockaddr *)&addr, (socklen_t)len) < 0 ? errno : 0;
-        while (err == EINTR && !pr_signals_caught());
-        err = err == EAGAIN ? ETIMEDOUT : err;
-    }
+    int err = fd < 0 ? errno : use(fd, &addr, (socklen_t)len, arg);
     if (dir_fd >= 0)
         close(dir_fd);
     if (err && fd >= 0)
         close(fd);
     return err ? -err : fd;
+}
+
+static int connect_to(int fd, const struct sockaddr_un *addr, socklen_t len, void *unused)
+{
+    (void)unused;
+    /* Also limits connect(2), which waits while the peer's backlog is full. */
+    struct timeval limit = {.tv_sec = PR_PEER_SECONDS};
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) < 0)
+        return errno;
+    int err;
+    do /* an interrupted connect leaves a unix socket unchanged */
+        err = connect(fd, (const struct sockaddr *)addr, len) < 0 ? errno : 0;
+    while (err == EINTR && !pr_signals_caught());
+    return err == EAGAIN ? ETIMEDOUT : err;
+}
+
+int pr_connect_unix_type(const char *path, int type)
+{
+    return unix_socket(path, type, connect_to, NULL);
 }
 
 int pr_connect_unix(const char *path)
@@ -272,27 +283,28 @@ int pr_connect_unix(const char *path)
     return pr_connect_unix_type(path, SOCK_STREAM);
 }
 
+struct listener {
+    int type;
+    mode_t mode;
+};
+
+static int listen_at(int fd, const struct sockaddr_un *addr, socklen_t len, void *arg)
+{
+    const struct listener *how = arg;
+    /* The file inherits the mode of the socket's inode, so it is never wider than requested. */
+    if (fchmod(fd, how->mode) < 0 || bind(fd, (const struct sockaddr *)addr, len) < 0)
+        return errno;
+    if (how->type != SOCK_DGRAM && listen(fd, 16) < 0)
+        return errno;
+    if (addr->sun_path[0] && chmod(addr->sun_path, how->mode) < 0) /* the umask may have removed bits */
+        return errno;
+    return 0;
+}
+
 int pr_listen_unix(const char *path, int type, unsigned int mode)
 {
-    struct sockaddr_un addr;
-    int dir_fd;
-    int len = unix_address(path, &addr, &dir_fd);
-    if (len < 0)
-        return len;
-    int err = 0;
-    int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
-    /* The file inherits the mode of the socket's inode, so it is never wider than requested. */
-    if (fd < 0 || fchmod(fd, (mode_t)mode) < 0 || bind(fd, (struct sockaddr *)&addr, (socklen_t)len) < 0)
-        err = errno;
-    else if (type != SOCK_DGRAM && listen(fd, 16) < 0)
-        err = errno;
-    else if (addr.sun_path[0] && chmod(addr.sun_path, (mode_t)mode) < 0) /* the umask may have removed bits */
-        err = errno;
-    if (dir_fd >= 0)
-        close(dir_fd);
-    if (err && fd >= 0)
-        close(fd);
-    return err ? -err : fd;
+    struct listener how = {type, (mode_t)mode};
+    return unix_socket(path, type, listen_at, &how);
 }
 
 int pr_netlink_in(int netns_fd)
