@@ -72,20 +72,9 @@ static void see_descriptors(void)
     close_with('}');
 }
 
-static void see_names(void)
+static void see_place(void)
 {
-    struct utsname uts;
-    uname(&uts);
-    str("hostname", uts.nodename);
-    str("domainname", uts.domainname);
-    str("machine", uts.machine);
-    char cwd[4096];
-    long size = syscall(SYS_getcwd, cwd, sizeof(cwd));
-    key("cwd");
-    if (size > 0)
-        quoted(cwd);
-    else
-        fputs("null", out);
+    report_names();
     struct stat st;
     open_with("cwd_stat", '{');
     if (stat(".", &st) == 0)
@@ -115,37 +104,6 @@ static void see_scheduling(void)
     num("subreaper", prctl(37 /* PR_GET_CHILD_SUBREAPER */, &death, 0, 0, 0) == 0 ? death : -1);
     num("thp_disable", prctl(42 /* PR_GET_THP_DISABLE */, 0, 0, 0, 0));
     num("timer_slack", prctl(30 /* PR_GET_TIMERSLACK */, 0, 0, 0, 0));
-}
-
-static void see_keyring(void)
-{
-    char text[512];
-    long size = syscall(SYS_keyctl, 6 /* KEYCTL_DESCRIBE */, -3 /* KEY_SPEC_SESSION_KEYRING */, text,
-                        sizeof(text) - 1, 0);
-    key("keyring");
-    if (size > 0)
-        quoted(text);
-    else
-        fputs("null", out);
-}
-
-static void see_network(void)
-{
-    open_with("links", '{');
-    int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    struct if_nameindex *all = if_nameindex();
-    for (struct if_nameindex *i = all; sock >= 0 && i && i->if_name; i++) {
-        struct ifreq request;
-        memset(&request, 0, sizeof(request));
-        strncpy(request.ifr_name, i->if_name, IFNAMSIZ - 1);
-        if (ioctl(sock, SIOCGIFFLAGS, &request) == 0)
-            num(i->if_name, (unsigned short)request.ifr_flags);
-    }
-    if (all)
-        if_freenameindex(all);
-    if (sock >= 0)
-        close(sock);
-    close_with('}');
 }
 
 /* ---- what can be done --------------------------------------------------------------------------------- */
@@ -327,10 +285,10 @@ static void see_all(char **argv)
     report_signals();
     report_links("ns", "/proc/self/ns");
     report_tty();
-    see_names();
+    see_place();
     see_scheduling();
-    see_keyring();
-    see_network();
+    report_keyring();
+    report_network();
     see_files();
     open_with("devices", '{');
     walk("/dev", 3);
@@ -405,7 +363,7 @@ static int run_as_hook(const char *name, int argc, char **argv)
     report_caps();
     report_signals();
     report_links("ns", "/proc/self/ns");
-    see_names();
+    see_place();
     file_member("cgroup", "/proc/self/cgroup");
     file_member("oom_score_adj", "/proc/self/oom_score_adj");
     num("in_container", access(QUESTIONS, F_OK) == 0);

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-from integration.config import DEFAULT_CAPS, DELETE, PATH_ENV, edit
+from integration.config import DELETE, default_config, edit
 
 
 def words(text: str) -> list[str]:
@@ -134,48 +134,6 @@ def _flat(args: Iterable[Any]) -> Iterator[str]:
 
 def base_config() -> dict[str, Any]:
     """What every case begins with: a container as engines make them, without a seccomp profile."""
-    hidden = ["nosuid", "noexec", "nodev"]
-    return {
-        "ociVersion": "1.0.2",
-        "process": {
-            "terminal": False,
-            "user": {"uid": 0, "gid": 0},
-            "args": ["/bin/inside"],
-            "env": [PATH_ENV, "TERM=xterm"],
-            "cwd": "/",
-            "capabilities": {kind: list(DEFAULT_CAPS) for kind in ("bounding", "effective", "permitted")},
-            "noNewPrivileges": True,
-        },
-        "root": {"path": "rootfs", "readonly": False},
-        "hostname": "box",
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc", "options": hidden},
-            {
-                "destination": "/dev",
-                "type": "tmpfs",
-                "source": "tmpfs",
-                "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
-            },
-            {
-                "destination": "/dev/pts",
-                "type": "devpts",
-                "source": "devpts",
-                "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-            },
-            {
-                "destination": "/dev/shm",
-                "type": "tmpfs",
-                "source": "shm",
-                "options": [*hidden, "mode=1777", "size=65536k"],
-            },
-            {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": hidden},
-            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*hidden, "ro"]},
-        ],
-        "linux": {
-            "cgroupsPath": CGROUP,
-            "resources": {"devices": [{"allow": False, "access": "rwm"}]},
-            "namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")],
-            "maskedPaths": ["/proc/kcore", "/proc/keys", "/sys/firmware"],
-            "readonlyPaths": ["/proc/bus", "/proc/sys", "/proc/sysrq-trigger"],
-        },
-    }
+    config = default_config(CGROUP)
+    config["process"]["args"] = ["/bin/inside"]
+    return config

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 
 from integration import harness
 from integration.engines.containerd import Containerd
 from integration.engines.contrib import drop_in
 from integration.engines.host import Done, Host
+from integration.engines.image import LoadsImages
 
 
-class Docker:
+class Docker(LoadsImages):
     """A dockerd whose default runtime is called `name`."""
 
     label = "docker"
@@ -54,11 +54,6 @@ class Docker:
     def call(self, *args: str, stdin: str | None = None) -> Done:
         """One call of the client."""
         return self.host.call(*self.argv(*args), stdin=stdin)
-
-    def load(self, archive: Path) -> None:
-        """Load a docker archive."""
-        done = self.call("load", "-i", str(archive))
-        assert done.rc == 0, done
 
     def run_flags(self) -> list[str]:
         """What every run gets."""

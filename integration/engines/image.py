@@ -8,10 +8,12 @@ import json
 import os
 import subprocess
 import tarfile
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
 from integration import machine
+from integration.engines.host import Done
 
 REFERENCE = "docker.io/library/bb:1"
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -23,6 +25,19 @@ user:x:1000:1000:user:/:/bin/sh
 nobody:x:65534:65534::/:/bin/sh
 """
 GROUPS = "root:x:0:\ndaemon:x:1:\ntty:x:5:\nuser:x:1000:\nextra:x:1234:\nnogroup:x:65534:\n"
+
+
+class LoadsImages(ABC):
+    """An engine whose client loads docker archives."""
+
+    @abstractmethod
+    def call(self, *args: str) -> Done:
+        """One call of the client."""
+
+    def load(self, archive: Path) -> None:
+        """Load a docker archive."""
+        done = self.call("load", "-i", str(archive))
+        assert done.rc == 0, done
 
 
 def build_rootfs(root: Path) -> Path:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 from integration.engines.contrib import drop_in
 from integration.engines.host import Done, Host
+from integration.engines.image import LoadsImages
 
 # What podman sets by default and needs a capability or a controller that there may not be is switched off.
 CONTAINERS = """\
@@ -30,7 +30,7 @@ runroot = "{path}/run"
 """
 
 
-class Podman:
+class Podman(LoadsImages):
     """podman as root; `runtime` is what goes behind --runtime: a name known to containers.conf, or a path."""
 
     label = "podman with conmon"
@@ -63,11 +63,6 @@ class Podman:
     def call(self, *args: str, stdin: str | None = None, pass_fds: tuple[int, ...] = ()) -> Done:
         """One call of podman."""
         return self.host.call(*self.argv(*args), stdin=stdin, pass_fds=pass_fds)
-
-    def load(self, archive: Path) -> None:
-        """Load a docker archive."""
-        done = self.call("load", "-i", str(archive))
-        assert done.rc == 0, done
 
     def run_flags(self) -> list[str]:
         """What every run gets."""

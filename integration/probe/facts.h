@@ -1,4 +1,5 @@
-/* What a process can see of itself: ids, capabilities, limits, signals, files, links.  Shared by the test programs. */
+/* What a process can see of itself: ids, capabilities, limits, signals, files, links,
+ * names, network interfaces.  Shared by the test programs. */
 #ifndef INTEGRATION_FACTS_H
 #define INTEGRATION_FACTS_H
 
@@ -6,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <net/if.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -13,9 +15,11 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/utsname.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -230,6 +234,54 @@ static void report_links(const char *name, const char *dir)
         }
         closedir(d);
     }
+    close_with('}');
+}
+
+static void text_or_null(const char *name, const char *text, long size)
+{
+    key(name);
+    if (size > 0)
+        quoted(text);
+    else
+        fputs("null", out);
+}
+
+static void report_names(void)
+{
+    struct utsname uts;
+    uname(&uts);
+    str("hostname", uts.nodename);
+    str("domainname", uts.domainname);
+    str("machine", uts.machine);
+    char cwd[4096];
+    text_or_null("cwd", cwd, syscall(SYS_getcwd, cwd, sizeof(cwd)));
+}
+
+static void report_keyring(void)
+{
+    char text[4096];
+    long size = syscall(SYS_keyctl, 6 /* KEYCTL_DESCRIBE */, -3 /* KEY_SPEC_SESSION_KEYRING */, text,
+                        sizeof(text) - 1, 0);
+    text_or_null("keyring", text, size);
+}
+
+/* Network interfaces: name -> flags. */
+static void report_network(void)
+{
+    open_with("links", '{');
+    int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct if_nameindex *all = if_nameindex();
+    for (struct if_nameindex *i = all; sock >= 0 && i && i->if_name; i++) {
+        struct ifreq request;
+        memset(&request, 0, sizeof(request));
+        strncpy(request.ifr_name, i->if_name, IFNAMSIZ - 1);
+        if (ioctl(sock, SIOCGIFFLAGS, &request) == 0)
+            num(i->if_name, (unsigned short)request.ifr_flags);
+    }
+    if (all)
+        if_freenameindex(all);
+    if (sock >= 0)
+        close(sock);
     close_with('}');
 }
 

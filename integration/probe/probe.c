@@ -49,19 +49,8 @@ static void result(long ok)
 
 static void report_misc(void)
 {
-    struct utsname uts;
-    uname(&uts);
-    str("hostname", uts.nodename);
-    str("domainname", uts.domainname);
-    str("machine", uts.machine);
+    report_names();
     num("personality", personality(0xffffffff));
-    char cwd[4096];
-    long n = syscall(SYS_getcwd, cwd, sizeof(cwd));
-    key("cwd");
-    if (n > 0)
-        quoted(cwd);
-    else
-        fputs("null", out);
     num("oom_score_adj_readable", access("/proc/self/oom_score_adj", R_OK) == 0);
     file_member("oom_score_adj", "/proc/self/oom_score_adj");
     file_member("mountinfo", "/proc/self/mountinfo");
@@ -74,34 +63,13 @@ static void report_misc(void)
     CPU_ZERO(&cpus);
     num("cpus", sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : -1);
 
-    char description[4096];
-    long size = syscall(SYS_keyctl, 6 /* KEYCTL_DESCRIBE */, -3 /* KEY_SPEC_SESSION_KEYRING */, description,
-                        sizeof(description) - 1, 0);
-    key("keyring");
-    if (size > 0)
-        quoted(description);
-    else
-        fputs("null", out);
-
-    size = syscall(SYS_keyctl, 17 /* KEYCTL_GET_SECURITY */, -3, description, sizeof(description) - 1);
+    report_keyring();
+    char label[4096];
+    long size = syscall(SYS_keyctl, 17 /* KEYCTL_GET_SECURITY */, -3 /* KEY_SPEC_SESSION_KEYRING */, label,
+                        sizeof(label) - 1);
     key("keyring_label");
-    quoted(size > 1 ? description : "");
-
-    open_with("links", '{'); /* network interfaces: name -> flags */
-    int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    struct if_nameindex *all = if_nameindex();
-    for (struct if_nameindex *i = all; sock >= 0 && i && i->if_name; i++) {
-        struct ifreq request;
-        memset(&request, 0, sizeof(request));
-        strncpy(request.ifr_name, i->if_name, IFNAMSIZ - 1);
-        if (ioctl(sock, SIOCGIFFLAGS, &request) == 0)
-            num(i->if_name, (unsigned short)request.ifr_flags);
-    }
-    if (all)
-        if_freenameindex(all);
-    if (sock >= 0)
-        close(sock);
-    close_with('}');
+    quoted(size > 1 ? label : "");
+    report_network();
 }
 
 static void report(int argc, char **argv, int whole_argc, char **whole_argv)
