@@ -3,44 +3,69 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
-from bench.measure import Peer, Worker
+from bench.measure import LIMIT, Peer, Worker
 
 # Verbs that a runtime may lack (crun has no `events`), on a running container.
 OPTIONAL = {
     "exec": ["exec", "ID", "/bin/true"],
-    "ps": ["ps", "ID"],
-    "events": ["events", "--stats", "ID"],
+    "ps -f json": ["ps", "--format", "json", "ID"],
+    "events --stats": ["events", "--stats", "ID"],
 }
-SUM = "create+start+kill+delete"
+VERBS = ["run", "create", "start", "state", *OPTIONAL, "kill", "delete"]
+SUM = "create + start + kill + delete"
+
+
+class Usage(NamedTuple):
+    """Milliseconds of a call: from the start of the runtime to its end, and on the processor."""
+
+    wall: float
+    cpu: float
+
+    def __add__(self, other: object) -> Usage:
+        assert isinstance(other, Usage)
+        return Usage(self.wall + other.wall, self.cpu + other.cpu)
 
 
 class Series:
-    """One column: a runtime in one place."""
+    """One column: a runtime in one place. `root` is its state root."""
 
     def __init__(self, name: str, peer: Peer, worker: Worker, root: Path) -> None:
         self.name, self.peer, self.worker, self.root = name, peer, worker, root
+        self.pid_file = root.with_suffix(".pid")
         self.missing: dict[str, str] = {}  # optional verbs that it does not have, and what it says
 
-    def call(self, *args: str, expect: int | None = 0) -> float:
-        return self.worker.run([self.peer.path, "--root", str(self.root), *args], expect)
+    def call(self, *args: str, expect: int | None = 0) -> Usage:
+        """Run one verb. Raises RuntimeError if its exit status is not `expect`."""
+        argv = [self.peer.path, "--root", str(self.root), *args]
+        used = self.worker.usage(argv, expect, pid_file=str(self.pid_file))
+        return Usage(used["ms"], used["cpu_ms"])
 
-    def round(self, quick: Path, long: Path, number: int) -> dict[str, float]:
-        """One life; times by verb."""
+    def round(self, quick: Path, long: Path, number: int) -> dict[str, Usage]:
+        """One life of a container; what each verb used."""
         ident = f"bench{os.getpid()}-{self.root.name}-{number}"
-        times = {"run": self.call("run", "--bundle", str(quick), ident)}
-        times["create"] = self.call("create", "--bundle", str(long), ident)
-        times["state"] = self.call("state", ident)
-        times["start"] = self.call("start", ident)
+        used = {"run": self.call("run", "--bundle", str(quick), ident)}
+        used["create"] = self.call("create", "--bundle", str(long), "--pid-file", str(self.pid_file), ident)
+        used["state"] = self.call("state", ident)
+        used["start"] = self.call("start", ident)
         for verb, args in OPTIONAL.items():
             if verb not in self.missing:
-                times[verb] = self.call(*[ident if word == "ID" else word for word in args])
-        times["kill"] = self.call("kill", ident, "KILL")
-        self.worker.reap()
-        times["delete"] = self.call("delete", ident)
-        times[SUM] = sum(times[verb] for verb in ("create", "start", "kill", "delete"))
-        return times
+                used[verb] = self.call(*[ident if word == "ID" else word for word in args])
+        pid = int(self.pid_file.read_text())
+        used["kill"] = self.call("kill", ident, "KILL") + Usage(0.0, self.worker.reap(pid))
+        self.pid_file.unlink()
+        used["delete"] = self.call("delete", ident)
+        used[SUM] = used["create"] + used["start"] + used["kill"] + used["delete"]
+        return used
+
+    def clear(self) -> None:
+        """Delete what a failed measurement has left."""
+        for ident in os.listdir(self.root) if self.root.exists() else ():
+            argv = [self.peer.path, "--root", str(self.root), "delete", "--force", ident]
+            subprocess.run(argv, capture_output=True, timeout=LIMIT, check=False)
 
 
 def probe(series: Series, long: Path) -> None:

@@ -18,8 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.compare import section, table
 from bench.measure import Peer, Worker, find, make_bundle
+from bench.tables import aligned, section
 
 FACTOR = 1.0  # the project's goal
 LIMITS: dict[str, Any] = {
@@ -63,7 +63,7 @@ def report(times: Times, names: list[str]) -> str:
         cells = [f"{value(found[name]):.1f}" for name in names for value in (statistics.median, min)]
         ratio = statistics.median(found["pyrunc"]) / statistics.median(found["runc"])
         rows.append([row, *cells, f"{ratio:.2f} ({'pass' if ratio <= FACTOR else 'MISS'}: goal {FACTOR})"])
-    return table(rows)
+    return aligned(rows)
 
 
 def main() -> None:

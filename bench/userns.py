@@ -43,7 +43,7 @@ def measure(series: list[Any], place: Path, pyrunc: str, quick: Path, rounds: in
                     continue
                 ident = f"bench{os.getpid()}-userns{number}{kind}"
                 try:
-                    times[one.name][kind].append(one.call("run", "--bundle", str(bundle), ident))
+                    times[one.name][kind].append(one.call("run", "--bundle", str(bundle), ident).wall)
                 except RuntimeError as error:
                     said[one.name] = "fails: " + str(error).rpartition(": ")[2][-100:]
                     one.call("delete", "--force", ident, expect=None)
