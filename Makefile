@@ -78,7 +78,7 @@ test-tools: $(STAMPS)/venv
 	    $(BIN)/python -c $(read_list) project.optional-dependencies.test | \
 	    xargs -d "\n" $(PIP) -q && touch $(STAMPS)/test; }
 
-test: test-tools build peers criu ## all tests, unit and integration (root); PYTEST_ARGS='-k NAME -x'
+test: test-tools bench-tools build peers criu ## all tests, unit and integration (root); PYTEST_ARGS='-k NAME -x'
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 RESULTS := integration/engines/results.json
@@ -250,9 +250,20 @@ coverage-tools: $(STAMPS)/venv
 coverage: test-tools build coverage-tools ## lines and branches that the tests reach (root, slow); PYTEST_ARGS='-k NAME'
 	@tests/coverage.sh $(BIN)/python build/coverage $(PYTEST_ARGS)
 
-bench: build ## compare with runc and crun on the same bundle (root)
+.PHONY: bench-tools
+bench-tools: $(STAMPS)/venv
+	@test $(STAMPS)/bench -nt pyproject.toml || { $(BIN)/python -c $(read_list) project.optional-dependencies.bench | \
+	    xargs -d "\n" $(PIP) -q && touch $(STAMPS)/bench; }
+
+BENCH_ARGS ?=
+bench: build bench-tools peers criu ## compare with runc and crun on the same bundle, ten minutes; writes bench/RESULTS.md (root)
+	@.ci/require test demo bench
+	@$(BIN)/python -m bench --write $(BENCH_ARGS)
+
+.PHONY: scale
+scale: build peers ## 500 containers at once: rates, memory, and whether verbs become slower (root; part of bench); BENCH_ARGS='--containers 50'
 	@.ci/require test demo
-	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench.scale $(BENCH_ARGS)
 
 .PHONY: bench-images
 bench-images: build ## unpack an image beside umoci and podman; the second `run --image` beside a plain `run` (root)
