@@ -253,11 +253,20 @@ class Trial:
         found = list(self.judged().values())
         return 100.0 * sum(status not in ALIVE for status in found) / max(len(found), 1)
 
+    def by_module(self) -> list[str]:
+        """The figures of each module with survivors, the poorest first."""
+        files: dict[str, list[str]] = defaultdict(list)
+        for mutant, status in self.judged().items():
+            files[mutant.file].append(status)
+        alive = {file: sum(word in ALIVE for word in words) for file, words in files.items()}
+        order = sorted((file for file in files if alive[file]), key=lambda file: (-alive[file] / len(files[file]), file))
+        return [f"{len(files[file]) - alive[file]:4} of {len(files[file]):3} killed: {file}" for file in order]
+
     def summary(self) -> str:
         """The survivors, the most dangerous first, and the figures."""
         found = self.judged()
         alive = sorted((m for m, word in found.items() if word in ALIVE), key=lambda m: -m.danger)
-        out = [f"{mutant.danger:3} {mutant}" for mutant in alive]
+        out = [f"{mutant.danger:3} {mutant}" for mutant in alive] + self.by_module()
         same = sum(mutant.key in self.skip for mutant in self.taken)
         out.append(
             f"{self.name}: {len(self.taken)} mutants, {same} equivalent, {len(found) - len(alive)} of {len(found)}"

@@ -64,6 +64,13 @@ class Cgroup:
         if self.path is not None:
             (self.path / "cgroup.procs").write_text("0")
 
+    def leave_root(self) -> None:
+        """Move this process into a leaf: controllers reach the children of a cgroup only when it has no process."""
+        if self.path is not None:
+            leaf = self.path / "leaf"
+            leaf.mkdir(exist_ok=True)
+            (leaf / "cgroup.procs").write_text("0")
+
     def remove(self) -> None:
         """End what is in it and remove it; what the kernel still holds after two seconds stays."""
         if self.path is None:
@@ -96,7 +103,7 @@ def build(keep: str) -> None:
         call("syscall", SYS_MOUNT_SETATTR, -100, keep.encode(), 0, attr, len(attr))
     for place in WRITABLE:
         if os.path.isdir(place):
-            mount("tmpfs", place, "tmpfs", MS_NOSUID, "mode=1777")
+            mount("tmpfs", place, "tmpfs", 0, "mode=1777")  # as on most machines: `doctor` looks at the options
     mount("tmpfs", "/dev", "tmpfs", MS_NOSUID, "mode=755")
     for name, (major, minor) in NODES.items():
         os.mknod(f"/dev/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor))
@@ -154,6 +161,7 @@ def run(
             end_with_parent()
             cgroup.join()
             call("unshare", ALL)
+            cgroup.leave_root()
             first = os.fork()
             if first == 0:
                 end_with_parent()
