@@ -17,6 +17,7 @@ from pyrunc import errors, explain, fs, hints, log, trace
 from pyrunc.errors import ConfigError, PyruncError, SysError
 from pyrunc.image import registry, sources
 from pyrunc.image.errors import ImageError
+from pyrunc.plan.environment import DEFAULT_PATH
 from pyrunc.seccomp_tools import calls, outcomes, record
 from pyrunc.spec import structure
 from pyrunc.spec.report import Report
@@ -128,7 +129,8 @@ def test_where_programs_are_looked_for() -> None:
     assert explain.candidates(process, "./sh") == ["/w/./sh"] and explain.candidates(process, "/sh") == ["/sh"]
     process["env"] = ["PATH=a::/b"]
     assert explain.candidates(process, "sh") == ["/w/a/sh", fs.join(fs.join("/w", ""), "sh"), "/b/sh"]
-    assert explain.candidates({"args": []}, "sh") == [f"{one}/sh" for one in explain.DEFAULT_PATH.split(":")]  # type: ignore[typeddict-item]
+    process = {"args": []}
+    assert explain.candidates(process, "sh") == [f"{one}/sh" for one in DEFAULT_PATH.split(":")]
 
 
 def test_a_profile_that_cannot_be_written(tmp_path: Path) -> None:

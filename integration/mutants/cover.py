@@ -31,10 +31,9 @@ READERS = ("test_descriptors_are_close_on_exec", "test_every_op_has_its_handler"
 BEHIND = 4  # lines behind a mutant that may be the branch which it decides about
 # Tests of the build, of texts, of the tests themselves: they do not run what is mutated. Costs need the executable.
 LEFT_OUT = {
-    "tests/test_assertions.py", "tests/test_budgets.py", "tests/test_build.py", "tests/test_contrib.py",
-    "tests/test_engines_table.py", "tests/test_layers.py", "tests/test_mutants.py", "tests/test_readme.py",
-    "tests/test_citations.py", "tests/test_snapshot.py", "integration/test_guest.py",
-    "integration/test_input_costs.py", "integration/test_readme_commands.py",
+    "tests/test_assertions.py", "tests/test_budgets.py", "tests/test_build.py", "tests/test_citations.py",
+    "tests/test_engines_table.py", "tests/test_layers.py", "tests/test_mutants.py", "tests/test_snapshot.py",
+    "integration/test_guest.py", "integration/test_input_costs.py", "integration/test_readme_commands.py",
 }  # fmt: skip
 
 
