@@ -259,8 +259,12 @@ class Trial:
         for mutant, status in self.judged().items():
             files[mutant.file].append(status)
         alive = {file: sum(word in ALIVE for word in words) for file, words in files.items()}
-        order = sorted((file for file in files if alive[file]), key=lambda file: (-alive[file] / len(files[file]), file))
-        return [f"{len(files[file]) - alive[file]:4} of {len(files[file]):3} killed: {file}" for file in order]
+        order = sorted(files, key=lambda file: (-alive[file] / len(files[file]), file))
+        return [
+            f"{len(files[file]) - alive[file]:4} of {len(files[file]):3} killed: {file}"
+            for file in order
+            if alive[file]
+        ]
 
     def summary(self) -> str:
         """The survivors, the most dangerous first, and the figures."""
