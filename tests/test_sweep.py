@@ -235,7 +235,7 @@ def different(name: str, section: str, document: Json) -> str:
 
 
 def short(text: str) -> str:
-    """Its begin, and what tells whether the rest is the same."""
+    """The begin, and a digest of the whole if it is longer."""
     text = transcript._short(text)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}... {hashlib.sha256(text.encode()).hexdigest()[:8]}"
 

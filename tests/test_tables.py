@@ -169,7 +169,7 @@ def test_files_are_read_to_their_limit(tmp_path: Path, monkeypatch: pytest.Monke
             with pytest.raises(OSError) as caught:
                 fs.read_file(str(path), size - 1)
             assert caught.value.errno == errno.EFBIG and str(size - 1) in str(caught.value)
-    # An empty file is no fifo that someone may still open.
+    # An empty regular file has no writer to wait for.
     monkeypatch.setattr(fs, "_await_writer", lambda fd: pytest.fail("waited"))
     path.write_bytes(b"")
     assert fs.read_file(str(path)) == b""
