@@ -77,6 +77,22 @@ def test_every_descriptor_is_close_on_exec(spawn: Spawn, tmp_path: pathlib.Path,
     assert "/etc" in {target for target, _ in descriptors(parent.pid).values()}
 
 
+def test_files_of_the_host_cannot_be_read(spawn: Spawn) -> None:
+    """A process that takes one over gets a place, not a directory of the host to list."""
+    plan = Plan()
+    plan.sync_ready("(default)")
+    parent = spawn()
+    parent.plan(plan)
+    parent.expect(handshake.READY)
+    found = {}
+    for name in os.listdir(f"/proc/{parent.pid}/fd"):
+        info = pathlib.Path(f"/proc/{parent.pid}/fdinfo/{name}").read_text()
+        if int(name) > 2:
+            found[os.readlink(f"/proc/{parent.pid}/fd/{name}")] = int(info.split("flags:")[1].split()[0], 8)
+    assert {"/proc", "/dev/null"} <= set(found)
+    assert all(found[name] & os.O_PATH for name in ("/proc", "/dev/null"))
+
+
 def test_every_preserved_descriptor_goes_on_and_nothing_else(spawn: Spawn) -> None:
     plan = Plan()
     plan.npreserve = 1
