@@ -89,8 +89,7 @@ def test_files_of_the_host_cannot_be_read(spawn: Spawn) -> None:
         info = pathlib.Path(f"/proc/{parent.pid}/fdinfo/{name}").read_text()
         if int(name) > 2:
             found[os.readlink(f"/proc/{parent.pid}/fd/{name}")] = int(info.split("flags:")[1].split()[0], 8)
-    assert {"/proc", "/dev/null"} <= set(found)
-    assert all(found[name] & os.O_PATH for name in ("/proc", "/dev/null"))
+    assert found["/proc"] & os.O_PATH and found["/dev/null"] & os.O_PATH
 
 
 def test_every_preserved_descriptor_goes_on_and_nothing_else(spawn: Spawn) -> None:
