@@ -30,7 +30,7 @@ from pyrunc.verbs import ps
 
 
 class Heard(Log):
-    """A log that keeps what it is told."""
+    """A log that keeps its lines."""
 
     __slots__ = ("lines",)
 
