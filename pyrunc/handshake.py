@@ -24,6 +24,7 @@ WARN = 10
 FAIL = 11
 PLACED = 12
 STAMPS = 13  # only from a traced init; pyrunc/trace/ removes them
+TREE = 14
 
 NAMES = {
     HELLO: "HELLO",
@@ -39,6 +40,7 @@ NAMES = {
     FAIL: "FAIL",
     PLACED: "PLACED",
     STAMPS: "STAMPS",
+    TREE: "TREE",
 }
 
 # States of the parent, named after what it waits for.
@@ -80,9 +82,18 @@ JOIN: Transitions = {
     (JOINED, PID): ("pid", CLONED),
     (CLONED, SECCOMP): ("seccomp", CLONED),
 }
+# Mounts of an existing container: enter itself does all of it, and exits.
+MOUNTS: Transitions = {
+    (SPAWNED, HELLO): ("send_plan", ENTERING),
+    (ENTERING, TREE): ("tree", ENTERING),
+    (ENTERING, MOUNTED): ("mounted", FINISH),
+    (FINISH, TREE): ("tree", FINISH),
+    (FINISH, READY): ("ready", DONE),
+}
 for _table, _states in (
     (CREATE, (SPAWNED, ENTERING, SETUP, FINISH, LATE)),
     (JOIN, (SPAWNED, ENTERING, JOINED, CLONED)),
+    (MOUNTS, (SPAWNED, ENTERING, FINISH)),
 ):
     for _state in _states:
         _table[_state, WARN] = ("warn", _state)

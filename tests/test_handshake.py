@@ -45,7 +45,7 @@ def test_record_layout_is_that_of_the_header() -> None:
         h.Record(b"x" * 255)
 
 
-# Both protocols again, by hand: the answer of each state to each message; absent ones are refused.
+# The protocols again, by hand: the answer of each state to each message; absent ones are refused.
 EXPECTED = {
     "CREATE": {
         "spawned": {"HELLO": ("send_plan", "entering")},
@@ -64,6 +64,11 @@ EXPECTED = {
         "entering": {"PLACED": ("placed", "entering"), "READY": ("ready", "joined")},
         "joined": {"SECCOMP": ("seccomp", "joined"), "PID": ("pid", "cloned")},
         "cloned": {"SECCOMP": ("seccomp", "cloned")},
+    },
+    "MOUNTS": {
+        "spawned": {"HELLO": ("send_plan", "entering")},
+        "entering": {"TREE": ("tree", "entering"), "MOUNTED": ("mounted", "finish")},
+        "finish": {"TREE": ("tree", "finish"), "READY": ("ready", "done")},
     },
 }
 

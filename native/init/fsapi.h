@@ -33,6 +33,7 @@ struct sys_statx {
 _Static_assert(sizeof(struct sys_statx) == 256, "statx");
 #define SYS_STATX_INO             0x0100u
 #define SYS_STATX_MNT_ID          0x1000u
+#define SYS_STATX_MNT_ID_UNIQUE   0x4000u /* Linux 6.8 */
 #define SYS_STATX_ATTR_MOUNT_ROOT 0x2000u
 
 static inline int sys_statx(int fd, unsigned mask, struct sys_statx *out)
@@ -84,6 +85,31 @@ void fs_message(int fsfd, char text[MSG_DETAIL]);
 
 /* Create a detached tmpfs.  `label` is its SELinux context or "".  Returns -errno on error. */
 int scratch_tmpfs(const char *label);
+
+/* Open the destination of a MOUNT, and create it if it is missing.  Set `*existed` for INHERIT_MODE.
+ * Returns -errno after fault(). */
+int open_dest(struct init *in, const struct plan_step *st, int as_file, int *existed);
+/* Check that the tree may be attached to the destination.  Returns 0, or -errno after fault(). */
+int check_dest(struct init *in, const struct plan_step *st, int dest, int tree);
+/* Attach the tree of a MOUNT and set its propagation.  Returns 0, or -errno after fault(). */
+int attach_at(struct init *in, const struct plan_step *st, int tree, int dest);
+/* Create the mount of a MOUNT, detached.  Returns -errno after fault(). */
+int build_tree(struct init *in, const struct plan_step *st);
+
+/* Mount at the destination, or change the mount there.  Returns 0, or -errno after fault(). */
+int mount_now(struct init *in, const struct plan_step *st);
+
+/* legacy.c ------------------------------------------------------------------------------------------- */
+
+#define FS_STRING_MAX 255  /* fsconfig(2) refuses longer values, fs/fsopen.c: strndup_user(_value, 256) */
+#define LEGACY_MAX    4096 /* mount(2) takes one page of options */
+
+/* Returns 1 if fsconfig(2) would refuse the source or an option of a MOUNT for its length. */
+int too_long_for_fsconfig(struct init *in, const struct plan_step *st);
+/* Join the options with commas, as mount(2) expects.  Returns 0, or -errno after fault(). */
+int join_data(struct init *in, const struct plan_step *st, char data[LEGACY_MAX]);
+/* Create the filesystem with mount(2), detached.  Returns -errno after fault(). */
+int legacy_tree(struct init *in, const struct plan_step *st, const char *data);
 
 /* source.c ------------------------------------------------------------------------------------------- */
 

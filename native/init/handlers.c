@@ -23,6 +23,7 @@ handler *const handlers[OP_LAST + 1] = {
     [OP_PROPAGATION] = op_propagation,
     [OP_ROOT] = op_root,
     [OP_MOUNT] = op_mount,
+    [OP_UNMOUNT] = op_unmount,
     [OP_MOUNT_LABEL] = op_mount_label,
     [OP_DEV_NODE] = op_dev_node,
     [OP_DEV_LINK] = op_dev_link,
@@ -63,4 +64,5 @@ handler *const handlers[OP_LAST + 1] = {
     [OP_JOINABLE] = op_joinable,
     [OP_WAIT_START] = op_wait_start,
     [OP_EXECVE] = op_execve,
+    [OP_LEAVE] = op_leave,
 };

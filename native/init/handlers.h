@@ -30,6 +30,7 @@ int op_lo_up(struct init *in, const struct plan_step *st);
 int op_propagation(struct init *in, const struct plan_step *st);
 int op_root(struct init *in, const struct plan_step *st);
 int op_mount(struct init *in, const struct plan_step *st);
+int op_unmount(struct init *in, const struct plan_step *st);
 int op_mount_label(struct init *in, const struct plan_step *st);
 int op_dev_node(struct init *in, const struct plan_step *st);
 int op_dev_link(struct init *in, const struct plan_step *st);
@@ -70,5 +71,6 @@ int op_find_exe(struct init *in, const struct plan_step *st);
 int op_joinable(struct init *in, const struct plan_step *st);
 int op_wait_start(struct init *in, const struct plan_step *st);
 int op_execve(struct init *in, const struct plan_step *st);
+int op_leave(struct init *in, const struct plan_step *st);
 
 #endif

@@ -39,6 +39,7 @@ struct init {
     int timensfd;        /* timens_offsets of this process, for TIME_OFFSETS; -1 if unused or closed */
     char home[PATH_BUF]; /* the result of FIND_HOME */
     char exe[PATH_BUF];  /* the result of FIND_EXE */
+    void (*undo)(struct init *); /* what a failure undoes, or NULL */
     struct fault fault;
     char **pointers; /* space for the largest argv + envp: a filter may forbid mmap */
     int filtered;    /* a seccomp filter is loaded: make only essential system calls */
@@ -92,6 +93,8 @@ void warn_fault(struct init *in, int ret);
 _Noreturn void die(struct init *in, int ret);
 /* Send a record.  Exits silently if the parent is gone before CREATED was sent. */
 void send_msg(struct init *in, uint32_t type, uint32_t value);
+/* Send TREE; `text` goes into its field `call`. */
+void send_tree(struct init *in, uint32_t value, const char *text);
 /* Wait for GO.  Exits silently at EOF: the runtime was killed, and an unfinished container must
  * not outlive it. */
 void wait_go(struct init *in);

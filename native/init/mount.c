@@ -7,17 +7,12 @@
  */
 #include "fsapi.h"
 
-#include <sched.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/statfs.h>
-#include <sys/wait.h>
 
 #include "text.h"
 
-#define FS_STRING_MAX 255  /* fsconfig(2) refuses longer values, fs/fsopen.c: strndup_user(_value, 256) */
-#define LEGACY_MAX    4096 /* mount(2) takes one page of options */
-#define HAS(bit)      ((st->policy & P_MOUNT_##bit) != 0)
+#define HAS(bit) ((st->policy & P_MOUNT_##bit) != 0)
 
 static int fs_fault(struct init *in, int err, const char *call, int arg, uint32_t item, int fsfd)
 {
@@ -107,7 +102,7 @@ static int apply_attr(struct init *in, const struct plan_step *st, int fd)
 /* --- the destination --------------------------------------------------------------------------------- */
 
 /* Open the destination, and create it if it is missing.  Set `*existed` for INHERIT_MODE. */
-static int open_dest(struct init *in, const struct plan_step *st, int as_file, int *existed)
+int open_dest(struct init *in, const struct plan_step *st, int as_file, int *existed)
 {
     const char *dest = step_str(in, st, S_MOUNT_dest);
     int fd;
@@ -146,7 +141,7 @@ static int is_proc_root(int fd)
     return fs_magic(fd) == MAGIC_PROC && sys_statx(fd, SYS_STATX_INO, &sx) == 0 && sx.ino == 1;
 }
 
-static int check_dest(struct init *in, const struct plan_step *st, int dest, int tree)
+int check_dest(struct init *in, const struct plan_step *st, int dest, int tree)
 {
     int same = same_place(dest, in->rootfd);
 
@@ -166,7 +161,7 @@ static int check_dest(struct init *in, const struct plan_step *st, int dest, int
 
 /* Set the propagation last: an attached mount joins the peer group of its parent, if there is
  * one. */
-static int attach_at(struct init *in, const struct plan_step *st, int tree, int dest)
+int attach_at(struct init *in, const struct plan_step *st, int tree, int dest)
 {
     int ret = attach(tree, dest);
 
@@ -307,6 +302,21 @@ static int do_copy_up(struct init *in, const struct plan_step *st, int dest, int
     return ret < 0 ? fault(in, -ret, "mount_setattr", -1, 0, "after copying up") : 0;
 }
 
+/* The new mount or its replacement, detached; -errno after fault(). */
+static int new_tree(struct init *in, const struct plan_step *st, int mode_of)
+{
+    int tree = new_mount(in, st, mode_of);
+
+    return tree < 0 ? mount_fallback(in, st, tree) : tree;
+}
+
+static int apply_recursive(struct init *in, const struct plan_step *st, int tree)
+{
+    int ret = set_attr(tree, AT_RECURSIVE, st->n[N_MOUNT_rec_set], st->n[N_MOUNT_rec_clr]);
+
+    return ret < 0 ? fault(in, -ret, "mount_setattr", -1, 0, NULL) : 0;
+}
+
 static int mount_new(struct init *in, const struct plan_step *st)
 {
     int existed;
@@ -314,54 +324,18 @@ static int mount_new(struct init *in, const struct plan_step *st)
 
     if (dest < 0)
         return dest;
-    int AUTO_CLOSE tree = new_mount(in, st, existed ? dest : -1);
-    if (tree < 0)
-        tree = mount_fallback(in, st, tree);
+    int AUTO_CLOSE tree = new_tree(in, st, existed ? dest : -1);
     if (tree < 0)
         return tree;
     int ret = check_dest(in, st, dest, tree);
     if (ret == 0 && HAS(COPY_UP))
         ret = do_copy_up(in, st, dest, tree);
-    if (ret < 0)
-        return ret;
-    ret = set_attr(tree, AT_RECURSIVE, st->n[N_MOUNT_rec_set], st->n[N_MOUNT_rec_clr]);
-    if (ret < 0)
-        return fault(in, -ret, "mount_setattr", -1, 0, NULL);
-    return attach_at(in, st, tree, dest);
+    if (ret == 0)
+        ret = apply_recursive(in, st, tree);
+    return ret == 0 ? attach_at(in, st, tree, dest) : ret;
 }
 
 /* --- options that are too long for fsconfig ---------------------------------------------------------- */
-
-static int too_long_for_fsconfig(struct init *in, const struct plan_step *st)
-{
-    const char *item = step_str(in, st, S_MOUNT_data);
-
-    for (uint32_t i = 0; i < st->n[L_MOUNT_data]; i++, item = list_next(item)) {
-        const char *value = strchr(item, '=');
-        if (value && strlen(value + 1) > FS_STRING_MAX)
-            return 1;
-    }
-    return strlen(step_str(in, st, S_MOUNT_source)) > FS_STRING_MAX;
-}
-
-/* Join the items with commas, as mount(2) expects. */
-static int join_data(struct init *in, const struct plan_step *st, char data[LEGACY_MAX])
-{
-    const char *item = step_str(in, st, S_MOUNT_data);
-    size_t at = 0;
-
-    for (uint32_t i = 0; i < st->n[L_MOUNT_data]; i++, item = list_next(item)) {
-        size_t len = strlen(item);
-        if (at + len + 2 > LEGACY_MAX)
-            return fault(in, E2BIG, "mount", S_MOUNT_data, i, "more than a page of options");
-        if (at)
-            data[at++] = ',';
-        memcpy(data + at, item, len);
-        at += len;
-    }
-    data[at] = 0;
-    return 0;
-}
 
 static int mount_on_fd(struct init *in, const struct plan_step *st, int dest, const char *data)
 {
@@ -378,78 +352,6 @@ static int mount_on_fd(struct init *in, const struct plan_step *st, int dest, co
     if (fchdir(back) < 0 && ret == 0)
         ret = -errno;
     return ret;
-}
-
-int scratch_tmpfs(const char *label)
-{
-    int AUTO_CLOSE fs = sys_fsopen("tmpfs", FSOPEN_CLOEXEC);
-
-    if (fs < 0)
-        return fs;
-    int ret = sys_fsconfig(fs, FSCONFIG_SET_STRING, "mode", "0755", 0);
-    if (ret == 0 && label[0])
-        ret = sys_fsconfig(fs, FSCONFIG_SET_STRING, "context", label, 0);
-    if (ret == 0)
-        ret = sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
-    return ret < 0 ? ret : sys_fsmount(fs, FSMOUNT_CLOEXEC, 0);
-}
-
-/* Shared with the child, which exits before we continue (CLONE_VFORK).  The fields are volatile
- * because the child never returns, and the compiler would treat its writes as dead. */
-struct elsewhere {
-    const char *source, *fstype, *data;
-    volatile int tree; /* detached, or -errno */
-    const char *volatile call;
-};
-
-/* Runs in our memory, with our descriptors, in its own mount namespace.  It mounts over "/":
- * nobody can replace that name, and the mount hides nothing that the options name, such as a
- * lowerdir in the root filesystem.  ".." of the root resolves to the mount on top of it. */
-static int mount_elsewhere(void *arg)
-{
-    struct elsewhere *job = arg;
-
-    job->call = "unshare";
-    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
-        job->tree = -errno;
-        _exit(1);
-    }
-    job->call = "mount";
-    if (mount(job->source, "/", job->fstype, 0, job->data) < 0) {
-        job->tree = -errno;
-        _exit(1);
-    }
-    job->call = "open_tree";
-    int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    int top = open("/..", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    int same = root < 0 || top < 0 ? -errno : same_place(root, top);
-    /* Never return our own root, wherever "/.." leads. */
-    job->tree = same < 0 ? same : same ? -EXDEV : clone_tree(top, 0);
-    close(root); /* the descriptor table is shared, and _exit runs no cleanup */
-    close(top);
-    _exit(0);
-}
-
-/* mount(2) attaches the mount and takes only a path, so create it where no process sees it, and
- * clone it from there. */
-static int legacy_tree(struct init *in, const struct plan_step *st, const char *data)
-{
-    static unsigned char stack[16384] __attribute__((aligned(16)));
-    struct elsewhere job = {.source = step_str(in, st, S_MOUNT_source),
-                            .fstype = step_str(in, st, S_MOUNT_fstype),
-                            .data = data,
-                            .tree = -EIO,
-                            .call = "clone"};
-    pid_t pid = clone(mount_elsewhere, stack + sizeof(stack), CLONE_VM | CLONE_FILES | CLONE_VFORK | SIGCHLD,
-                      &job);
-
-    if (pid < 0)
-        return fault(in, errno, "clone", -1, 0, "");
-    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-        ;
-    if (job.tree < 0)
-        return fault(in, -job.tree, job.call, job.tree == -ENODEV ? S_MOUNT_fstype : -1, 0, "");
-    return job.tree;
 }
 
 /* An overlay with a long lowerdir: before Linux 6.7 (lowerdir+) only mount(2) accepts it. */
@@ -477,29 +379,79 @@ static int mount_legacy(struct init *in, const struct plan_step *st)
     return ret == 0 ? attach_at(in, st, tree, dest) : ret;
 }
 
+int scratch_tmpfs(const char *label)
+{
+    int AUTO_CLOSE fs = sys_fsopen("tmpfs", FSOPEN_CLOEXEC);
+
+    if (fs < 0)
+        return fs;
+    int ret = sys_fsconfig(fs, FSCONFIG_SET_STRING, "mode", "0755", 0);
+    if (ret == 0 && label[0])
+        ret = sys_fsconfig(fs, FSCONFIG_SET_STRING, "context", label, 0);
+    if (ret == 0)
+        ret = sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
+    return ret < 0 ? ret : sys_fsmount(fs, FSMOUNT_CLOEXEC, 0);
+}
+
 /* --- binds and remounts ------------------------------------------------------------------------------ */
+
+/* A bind to /proc has the type "proc".  Labels and sysctls of the container are written there, so
+ * only a whole procfs is allowed (CVE-2019-16884). */
+static int check_source(struct init *in, const struct plan_step *st, int tree)
+{
+    if (strcmp(step_str(in, st, S_MOUNT_fstype), "proc") != 0 || is_proc_root(tree))
+        return 0;
+    return fault(in, EPERM, "open_tree", S_MOUNT_source, 0, "only a procfs may be mounted on /proc");
+}
 
 static int mount_bind(struct init *in, const struct plan_step *st)
 {
     struct stat sb;
-    int existed;
+    int existed, ret;
     int AUTO_CLOSE tree = open_source(in, st);
 
     if (tree < 0)
         return tree;
     if (fstat(tree, &sb) < 0)
         return fault(in, errno, "fstat", S_MOUNT_source, 0, NULL);
-    /* A bind to /proc has the type "proc".  Labels and sysctls of the container are written
-     * there, so only a whole procfs is allowed (CVE-2019-16884). */
-    if (strcmp(step_str(in, st, S_MOUNT_fstype), "proc") == 0 && !is_proc_root(tree))
-        return fault(in, EPERM, "open_tree", S_MOUNT_source, 0, "only a procfs may be mounted on /proc");
+    ret = check_source(in, st, tree);
+    if (ret < 0)
+        return ret;
     int AUTO_CLOSE dest = open_dest(in, st, !S_ISDIR(sb.st_mode), &existed);
     if (dest < 0)
         return dest;
-    int ret = check_dest(in, st, dest, tree);
+    ret = check_dest(in, st, dest, tree);
     if (ret == 0)
         ret = apply_attr(in, st, tree);
     return ret == 0 ? attach_at(in, st, tree, dest) : ret;
+}
+
+/* The mount of the step, detached.  Nothing here depends on the destination, which is in another
+ * mount namespace. */
+int build_tree(struct init *in, const struct plan_step *st)
+{
+    char data[LEGACY_MAX];
+    int bind = HAS(BIND) || HAS(SOURCE_FD), ret = 0;
+    int tree;
+
+    if (bind) {
+        tree = open_source(in, st);
+    } else if (!HAS(CGROUP) && too_long_for_fsconfig(in, st)) {
+        ret = join_data(in, st, data);
+        tree = ret < 0 ? ret : legacy_tree(in, st, data);
+        bind = 1; /* all flags are still to be set */
+    } else {
+        tree = new_tree(in, st, -1);
+    }
+    if (tree < 0)
+        return tree;
+    ret = bind ? check_source(in, st, tree) : 0;
+    if (ret == 0)
+        ret = bind ? apply_attr(in, st, tree) : apply_recursive(in, st, tree);
+    if (ret == 0)
+        return tree;
+    close(tree);
+    return ret;
 }
 
 /* Change the mount at the destination.  With BIND change only its own flags, without BIND also
@@ -526,7 +478,7 @@ static int remount(struct init *in, const struct plan_step *st)
     return ret == 0 ? apply_propagation(in, st, fd) : ret;
 }
 
-int op_mount(struct init *in, const struct plan_step *st)
+int mount_now(struct init *in, const struct plan_step *st)
 {
     if (HAS(REMOUNT))
         return remount(in, st);

@@ -54,7 +54,8 @@ enum msg_type {
     MSG_WARN,      /* init -> parent: like FAIL, but init continues */
     MSG_FAIL,      /* init -> parent, or into the error fifo after CREATED: init exits */
     MSG_PLACED,    /* enter -> parent: value = pid of its clone in the cgroup, which continues after GO */
-    MSG_STAMPS /* init -> parent, or into the error fifo; only if traced: value = number of times in detail */
+    MSG_STAMPS, /* init -> parent, or into the error fifo; only if traced: value = number of times in detail */
+    MSG_TREE /* init -> parent: BUILD: value = mount id, call = unique id or ""; UNMOUNT: value = 1 if detached */
 };
 
 /* The byte that `start` writes into the start fifo. */

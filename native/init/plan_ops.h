@@ -2,7 +2,7 @@
 #ifndef PYRUNC_PLAN_OPS_H
 #define PYRUNC_PLAN_OPS_H
 
-#define PLAN_ABI 0x6155ea28u
+#define PLAN_ABI 0x4b9fb600u
 
 enum plan_section { SEC_ENTER = 1, SEC_SETUP, SEC_FINISH, SEC_RUN };
 
@@ -28,47 +28,49 @@ enum plan_op {
     OP_PROPAGATION = 19,
     OP_ROOT = 20,
     OP_MOUNT = 21,
-    OP_MOUNT_LABEL = 22,
-    OP_DEV_NODE = 23,
-    OP_DEV_LINK = 24,
-    OP_SYNC_MOUNTED = 25,
-    OP_HOOK = 26,
-    OP_PIVOT = 27,
-    OP_CONSOLE = 28,
-    OP_REOPEN_NULL = 29,
-    OP_REMOUNT_RO = 30,
-    OP_ROOT_RO = 31,
-    OP_ROOT_PROPAGATION = 32,
-    OP_HOSTNAME = 33,
-    OP_DOMAINNAME = 34,
-    OP_SYSCTL = 35,
-    OP_READONLY_PATH = 36,
-    OP_MASK_PATH = 37,
-    OP_APPARMOR = 38,
-    OP_SELINUX = 39,
-    OP_PERSONALITY = 40,
-    OP_SCHEDULER = 41,
-    OP_IO_PRIORITY = 42,
-    OP_MEMORY_POLICY = 43,
-    OP_UMASK = 44,
-    OP_MAKE_CWD = 45,
-    OP_STDIO_OWNER = 46,
-    OP_FIND_HOME = 47,
-    OP_NO_NEW_PRIVS = 48,
-    OP_SYNC_READY = 49,
-    OP_SECCOMP = 50,
-    OP_CAP_BOUND = 51,
-    OP_GROUPS = 52,
-    OP_SET_IDS = 53,
-    OP_CAPS = 54,
-    OP_DROP_ADMIN = 55,
-    OP_RLIMIT = 56,
-    OP_CHDIR = 57,
-    OP_FIND_EXE = 58,
-    OP_JOINABLE = 59,
-    OP_WAIT_START = 60,
-    OP_EXECVE = 61,
-    OP_LAST = 61
+    OP_UNMOUNT = 22,
+    OP_MOUNT_LABEL = 23,
+    OP_DEV_NODE = 24,
+    OP_DEV_LINK = 25,
+    OP_SYNC_MOUNTED = 26,
+    OP_HOOK = 27,
+    OP_PIVOT = 28,
+    OP_CONSOLE = 29,
+    OP_REOPEN_NULL = 30,
+    OP_REMOUNT_RO = 31,
+    OP_ROOT_RO = 32,
+    OP_ROOT_PROPAGATION = 33,
+    OP_HOSTNAME = 34,
+    OP_DOMAINNAME = 35,
+    OP_SYSCTL = 36,
+    OP_READONLY_PATH = 37,
+    OP_MASK_PATH = 38,
+    OP_APPARMOR = 39,
+    OP_SELINUX = 40,
+    OP_PERSONALITY = 41,
+    OP_SCHEDULER = 42,
+    OP_IO_PRIORITY = 43,
+    OP_MEMORY_POLICY = 44,
+    OP_UMASK = 45,
+    OP_MAKE_CWD = 46,
+    OP_STDIO_OWNER = 47,
+    OP_FIND_HOME = 48,
+    OP_NO_NEW_PRIVS = 49,
+    OP_SYNC_READY = 50,
+    OP_SECCOMP = 51,
+    OP_CAP_BOUND = 52,
+    OP_GROUPS = 53,
+    OP_SET_IDS = 54,
+    OP_CAPS = 55,
+    OP_DROP_ADMIN = 56,
+    OP_RLIMIT = 57,
+    OP_CHDIR = 58,
+    OP_FIND_EXE = 59,
+    OP_JOINABLE = 60,
+    OP_WAIT_START = 61,
+    OP_EXECVE = 62,
+    OP_LEAVE = 63,
+    OP_LAST = 63
 };
 
 /* N_OP_arg: index into step.n[]; a u64 takes two slots, low half first.  S_OP_arg: index into step.s[].
@@ -117,6 +119,8 @@ enum plan_slot {
     S_MOUNT_dest = 2,
     S_MOUNT_data = 3,
     L_MOUNT_data = 7,
+    N_UNMOUNT_id = 0,
+    S_UNMOUNT_dest = 0,
     S_MOUNT_LABEL_dest = 0,
     S_MOUNT_LABEL_label = 1,
     N_DEV_NODE_kind = 0,
@@ -217,6 +221,9 @@ enum plan_slot {
 #define P_MOUNT_HOST_BIND 0x100u
 #define P_MOUNT_SOURCE_FD 0x200u
 #define P_MOUNT_NEW_ROOT 0x400u
+#define P_MOUNT_BUILD 0x800u
+#define P_MOUNT_ATTACH 0x1000u
+#define P_UNMOUNT_UNIQUE 0x1u
 #define P_DEV_NODE_DEFAULT 0x1u
 #define P_DEV_NODE_BIND_HOST 0x2u
 #define P_DEV_NODE_MADE 0x4u
@@ -281,7 +288,8 @@ static const struct plan_op_info plan_ops[OP_LAST + 1] = {
     [OP_LO_UP] = {"LO_UP", SEC_SETUP, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_PROPAGATION] = {"PROPAGATION", SEC_SETUP, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_ROOT] = {"ROOT", SEC_SETUP, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0xf},
-    [OP_MOUNT] = {"MOUNT", SEC_SETUP, {KIND_STR, KIND_STR, KIND_STR, KIND_LIST}, {0, 0, 0, 7}, 0x7ff},
+    [OP_MOUNT] = {"MOUNT", SEC_SETUP, {KIND_STR, KIND_STR, KIND_STR, KIND_LIST}, {0, 0, 0, 7}, 0x1fff},
+    [OP_UNMOUNT] = {"UNMOUNT", SEC_SETUP, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
     [OP_MOUNT_LABEL] = {"MOUNT_LABEL", SEC_SETUP, {KIND_STR, KIND_STR, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_DEV_NODE] = {"DEV_NODE", SEC_SETUP, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x7f},
     [OP_DEV_LINK] = {"DEV_LINK", SEC_SETUP, {KIND_STR, KIND_STR, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
@@ -322,6 +330,7 @@ static const struct plan_op_info plan_ops[OP_LAST + 1] = {
     [OP_JOINABLE] = {"JOINABLE", SEC_FINISH, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_WAIT_START] = {"WAIT_START", SEC_RUN, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
     [OP_EXECVE] = {"EXECVE", SEC_RUN, {KIND_LIST, KIND_LIST, KIND_NONE, KIND_NONE}, {0, 1, 0, 0}, 0x3},
+    [OP_LEAVE] = {"LEAVE", SEC_RUN, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
 };
 
 #endif

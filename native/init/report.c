@@ -70,6 +70,16 @@ void send_msg(struct init *in, uint32_t type, uint32_t value)
         leave(1);
 }
 
+void send_tree(struct init *in, uint32_t value, const char *text)
+{
+    struct msg m = record(in, MSG_TREE, 0);
+
+    m.value = value;
+    copy_text(m.call, sizeof(m.call), text);
+    if (put(in->sock, &m) < 0)
+        leave(1);
+}
+
 void warn_fault(struct init *in, int ret)
 {
     struct msg m = record(in, MSG_WARN, ret);
@@ -89,6 +99,8 @@ _Noreturn void die(struct init *in, int ret)
     int fd = in->error_fd >= 0 ? in->error_fd : in->sock;
 
     add_fault(in, &m);
+    if (in->undo)
+        in->undo(in);
     trace_failed(in);
     if (fd >= 0)
         put(fd, &m); /* nothing left to do if this fails */
