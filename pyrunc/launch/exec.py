@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import posix
 from errno import ENODEV, ENOENT
-from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY, W_OK
+from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH, W_OK
 
-from pyrunc import fs, handshake, host, procfs
+from pyrunc import fs, handshake, host
 from pyrunc.errors import PyruncError, StateError, SysError, UsageError, show
+from pyrunc.launch import joined
 from pyrunc.launch.session import WAIT_FOREVER, InitSession, SessionOptions, write_pid_file
 from pyrunc.native import files, processes
 from pyrunc.plan import exec
@@ -212,36 +213,8 @@ class Exec(InitSession):
         return read_process(self.opts.process, own)
 
     def open_namespaces(self) -> list[tuple[str, str]]:
-        """Open the namespaces of init that differ from ours.  Raises StateError if init has ended.
-
-        The pid is checked before and after: if it was reused in between, the namespaces would
-        belong to another process.
-        """
-        data = self.container.data
-        pid = data["pid"]
-        found: list[tuple[str, str]] = []
-        try:
-            for kind, name in exec.NAMESPACES.items():
-                path = f"/proc/{pid}/ns/{name}"
-                try:
-                    ours, theirs = posix.stat(f"/proc/thread-self/ns/{name}"), posix.stat(path)
-                except FileNotFoundError:
-                    if fs.exists(f"/proc/{pid}/ns"):
-                        continue  # the kernel lacks this type
-                    raise
-                if ours.st_ino != theirs.st_ino or ours.st_dev != theirs.st_dev:
-                    self.ns_fds[path] = posix.open(path, O_RDONLY | O_CLOEXEC)
-                    found.append((kind, path))
-        except (FileNotFoundError, ProcessLookupError):
-            raise StateError("cannot exec in a stopped container") from None
-        except PermissionError as error:
-            detail = "permission denied: it belongs to another user"
-            if self.container.status() == "created":
-                detail = "permission denied: a seccomp filter without noNewPrivileges keeps it closed until `start`"
-            raise SysError(path, "open", error.errno or 0, detail=detail) from error
-        if not procfs.alive(pid, data.get("starttime")):
-            raise StateError("cannot exec in a stopped container")
-        return found
+        """Open the namespaces of init that differ from ours.  Raises StateError if init has ended."""
+        return joined.open_namespaces(self.container, self.ns_fds, "exec")
 
     # -- the cgroup --------------------------------------------------------------------------------------
 
