@@ -237,5 +237,6 @@ def test_only_the_order_of_steps_writes_to_the_context() -> None:
     """What one step determines for later ones is visible where the order is."""
     written = {path.name: written_by(path) for path in (ROOT / "pyrunc/plan").glob("*.py")}
     assert {name: sorted(attributes) for name, attributes in written.items() if attributes} == {
-        "create.py": ["nodes", "read_only", "trees"]
+        "added_mounts.py": ["read_only", "trees"],
+        "create.py": ["nodes", "read_only", "trees"],
     }

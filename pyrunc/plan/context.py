@@ -130,10 +130,10 @@ class Context:
         self.nodes: set[int] = set()  # indexes of linux.devices that MAKE_NODE creates
         self.read_only: list[Mount] = []  # mounts to make read-only when they have been filled
 
-    def read_mounts(self) -> None:
-        """Take the entries of `mounts` apart."""
+    def read_mounts(self, at: str = "/mounts") -> None:
+        """Take the entries of `mounts` apart; ``at`` is the pointer of the array."""
         for index, entry in enumerate(self.config.get("mounts", ())):
-            mount = Mount(f"/mounts/{index}", entry)
+            mount = Mount(f"{at}/{index}", entry)
             self.mounts.append(mount)
             if mount.at == "/dev" and mount.is_new_bind():
                 self.fills_dev = False

@@ -29,10 +29,10 @@ PROC_FILES = (
 )
 
 
-def check(config: Config, report: Report) -> None:
-    """All rules of `mounts`."""
+def check(config: Config, report: Report, at: str = "/mounts") -> None:
+    """All rules of `mounts`; ``at`` is the pointer of the array."""
     mounts = config.get("mounts")
-    for pointer, mount in numbered(mounts, "/mounts"):
+    for pointer, mount in numbered(mounts, at):
         options = mount.get("options", ())
         bind = "bind" in options or "rbind" in options
         destination(mount, pointer, bind, report)
@@ -70,6 +70,11 @@ def destination(mount: Mount, pointer: str, bind: bool, report: Report) -> None:
             report.bad(pointer, "only a procfs on /proc (type proc, or a bind of /proc)", found)
     elif clean.startswith("/proc/") and clean not in PROC_FILES:
         report.bad(pointer, "nothing mounted under /proc", path, "except " + ", ".join(PROC_FILES))
+
+
+def is_at_proc(mount: Mount) -> bool:
+    """Whether the destination is /proc."""
+    return normpath("/" + mount.get("destination", "")[:PATH_MAX]) == "/proc"
 
 
 def source(mount: Mount, pointer: str, bind: bool, report: Report) -> None:

@@ -46,12 +46,26 @@ def check(config: Config, report: Report) -> None:
                 report.bad(f"/linux/{field}", "at least one mapping for the new user namespace", NOTHING)
             elif not broken(unmapped[kind]) and map_id(unmapped[kind], 0) < 0:
                 report.bad(f"/linux/{field}", "a mapping for id 0, which sets the container up", unmapped[kind])
-    maps = {kind: found for kind, found in unmapped.items() if found and not broken(found)}
+    maps = usable(linux)
     if "user" in report.namespaces and maps:
         user(config, maps, report)
-        mount_data(config, maps, report)
         devices(linux, maps, report)
-    idmapped_mounts(config, linux, report)
+    mounts(config, report)
+
+
+def mounts(config: Config, report: Report, at: str = "/mounts") -> None:
+    """The rules for `mounts`; ``at`` is the pointer of the array."""
+    linux = config.get("linux", {})
+    maps = usable(linux)
+    if "user" in report.namespaces and maps:
+        mount_data(config, maps, report, at)
+    idmapped_mounts(config, linux, report, at)
+
+
+def usable(linux: Linux) -> Maps:
+    """The mappings of the container that are complete."""
+    found: Maps = {kind: linux.get(field, []) for kind, field in _FIELDS}
+    return {kind: entries for kind, entries in found.items() if entries and not broken(entries)}
 
 
 def broken(mappings: Mappings) -> bool:
@@ -103,9 +117,9 @@ def user(config: Config, maps: Maps, report: Report) -> None:
         report.bad("/process/user/additionalGids", "no additional groups", who["additionalGids"], hint)
 
 
-def mount_data(config: Config, maps: Maps, report: Report) -> None:
+def mount_data(config: Config, maps: Maps, report: Report, at: str) -> None:
     """uid= and gid= of a new filesystem, for which the kernel only reports EINVAL."""
-    for pointer, mount in numbered(config.get("mounts"), "/mounts"):
+    for pointer, mount in numbered(config.get("mounts"), at):
         names = mount.get("options", ())
         if "bind" in names or "rbind" in names:
             continue
@@ -126,14 +140,14 @@ def devices(linux: Linux, maps: Maps, report: Report) -> None:
                 report.bad(f"{pointer}/{kind}", f"an id that /linux/{kind}Mappings has", value)
 
 
-def idmapped_mounts(config: Config, linux: Linux, report: Report) -> None:
+def idmapped_mounts(config: Config, linux: Linux, report: Report, at: str) -> None:
     """The options idmap and ridmap, and the mappings of mounts."""
     joined = report.namespaces.get("user") or ""
     # A joined namespace has mappings, whether or not config.json repeats them.
     container = (linux.get("uidMappings") and linux.get("gidMappings")) or (
         joined and not of_the_host("user", joined, report)
     )
-    for pointer, mount in numbered(config.get("mounts"), "/mounts"):
+    for pointer, mount in numbered(config.get("mounts"), at):
         names = mount.get("options", ())
         asked = next((name for name in names if name in ("idmap", "ridmap")), "")
         own = [field for _, field in _FIELDS if mount.get(field)]
