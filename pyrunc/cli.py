@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pyrunc.log import Log
 
 VERBS = (
-    "checkpoint", "create", "delete", "doctor", "events", "exec", "features", "images", "kill", "list", "pause", "plan",
-    "ps", "restore", "resume", "run", "seccomp", "spec", "start", "state", "trace", "unpack", "update",
+    "checkpoint", "create", "delete", "doctor", "events", "exec", "features", "images", "kill", "list", "mounts",
+    "pause", "plan", "ps", "restore", "resume", "run", "seccomp", "spec", "start", "state", "trace", "unpack", "update",
 )  # fmt: skip
 
 GLOBAL_FLAGS: tuple[Flag, ...] = (

@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from plan_support import compiled
 from pyrunc import handshake as h
 from pyrunc.api import library
 from pyrunc.errors import PyruncError
-from pyrunc.launch import create, exec, run, session
+from pyrunc.launch import added_mounts, create, exec, run, session
 from pyrunc.log import Log
 from pyrunc.seccomp_tools import contained
 
@@ -27,6 +28,8 @@ def record(kind: int, value: int = 0) -> bytes:
 
 
 NO_STREAMS: Any = None
+NO_CONFIG: Any = {}
+TARGET: Any = SimpleNamespace(id="c1")
 # Each existing class of session, and how to create one.
 KINDS: dict[str, Callable[[], session.InitSession]] = {
     "create": lambda: create.Create(create.CreateOptions("c1", Log())),
@@ -34,6 +37,8 @@ KINDS: dict[str, Callable[[], session.InitSession]] = {
     "exec": lambda: exec.Exec(exec.ExecOptions("c1", Log())),
     "api create": lambda: library.Create(library.Creation("c1", library.Messages(), NO_STREAMS)),
     "api exec": lambda: library.Execute(library.Execution("c1", library.Messages(), NO_STREAMS)),
+    "mounts add": lambda: added_mounts.Add(TARGET, NO_CONFIG, [], Log()),
+    "mounts remove": lambda: added_mounts.Remove(TARGET, NO_CONFIG, [], Log()),
     "seccomp run": lambda: contained.TracedRun(run.RunOptions("c1", Log()), -1, []),
 }
 PATHS = {  # to each state: the records that lead to it
@@ -44,6 +49,8 @@ PATHS = {  # to each state: the records that lead to it
     (h.LATE, "create"): (h.HELLO, h.PID, h.MOUNTED, h.READY),
     (h.JOINED, "exec"): (h.HELLO, h.READY),
     (h.CLONED, "exec"): (h.HELLO, h.READY, h.PID),
+    (h.SPAWNED, "mounts"): (), (h.ENTERING, "mounts"): (h.HELLO,),
+    (h.FINISH, "mounts"): (h.HELLO, h.MOUNTED),
 }  # fmt: skip
 
 
@@ -63,7 +70,7 @@ def test_no_kind_of_session_is_left_out() -> None:
 def test_each_action_of_the_protocol_has_a_handler(name: str) -> None:
     one = KINDS[name]()
     actions = {action for action, _ in one.transitions.values()} - {h.DEFER}
-    assert one.handlers().keys() == actions and len(actions) >= 7
+    assert one.handlers().keys() == actions and len(actions) >= 6
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -128,7 +135,7 @@ def undone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, int], Und
 
 
 def protocol_of(name: str) -> str:
-    return "exec" if name.endswith("exec") else "create"
+    return "exec" if name.endswith("exec") else "mounts" if name.startswith("mounts") else "create"
 
 
 STATES = [(name, state) for name in KINDS for state, protocol in PATHS if protocol == protocol_of(name)]

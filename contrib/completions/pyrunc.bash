@@ -57,6 +57,7 @@ _pyrunc_options() {
         'images') echo '--store --all -a --referrers --json --platform --force --limit --authfile --plain-http --cert-dir --mirror --quiet -q --help -h' ;;
         'kill') echo '--all -a --help -h' ;;
         'list') echo '--format -f --quiet -q --help -h' ;;
+        'mounts') echo '--help -h' ;;
         'pause') echo '--help -h' ;;
         'plan') echo '--bundle -b --config -f --exec --json --no-pivot --help -h' ;;
         'ps') echo '--format -f --help -h' ;;
@@ -107,9 +108,9 @@ _pyrunc() {
     elif [[ $cur == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(_pyrunc_options "$verb")" -- "$cur")
     elif [[ -z $verb ]]; then
-        mapfile -t COMPREPLY < <(compgen -W "checkpoint create delete doctor events exec features images kill list pause plan ps restore resume run seccomp spec start state trace unpack update help" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "checkpoint create delete doctor events exec features images kill list mounts pause plan ps restore resume run seccomp spec start state trace unpack update help" -- "$cur")
     elif [[ $verb == help ]]; then
-        mapfile -t COMPREPLY < <(compgen -W "checkpoint create delete doctor events exec features images kill list pause plan ps restore resume run seccomp spec start state trace unpack update" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "checkpoint create delete doctor events exec features images kill list mounts pause plan ps restore resume run seccomp spec start state trace unpack update" -- "$cur")
     elif [[ $verb == kill && $count == 1 ]]; then
         mapfile -t COMPREPLY < <(compgen -A signal -- "$cur" | grep ^SIG)
     elif [[ $count -gt 0 ]]; then
@@ -120,7 +121,7 @@ _pyrunc() {
         case $verb in
             images) mapfile -t COMPREPLY < <(compgen -W 'list pull prune' -- "$cur") ;;
             seccomp) mapfile -t COMPREPLY < <(compgen -W 'explain check' -- "$cur") ;;
-            checkpoint | delete | events | exec | kill | pause | ps | restore | resume | start | state | update) mapfile -t COMPREPLY < <(compgen -W "$(_pyrunc_ids "$root")" -- "$cur") ;;
+            checkpoint | delete | events | exec | kill | mounts | pause | ps | restore | resume | start | state | update) mapfile -t COMPREPLY < <(compgen -W "$(_pyrunc_ids "$root")" -- "$cur") ;;
         esac
     fi
 }

@@ -1,6 +1,6 @@
 # fish completion for pyrunc.  Written by contrib/generate.py from the tables of options; do not edit.
 
-set -g __pyrunc_commands checkpoint create delete doctor events exec features images kill list pause plan ps restore resume run seccomp spec start state trace unpack update help
+set -g __pyrunc_commands checkpoint create delete doctor events exec features images kill list mounts pause plan ps restore resume run seccomp spec start state trace unpack update help
 
 function __pyrunc_needs_command
     not __fish_seen_subcommand_from $__pyrunc_commands
@@ -33,6 +33,7 @@ complete -c pyrunc -n __pyrunc_needs_command -a features -d 'show what this runt
 complete -c pyrunc -n __pyrunc_needs_command -a images -d 'list the images in the store, add one, or remove those that no container needs'
 complete -c pyrunc -n __pyrunc_needs_command -a kill -d 'send a signal (default SIGTERM) to the container\'s first process'
 complete -c pyrunc -n __pyrunc_needs_command -a list -d 'list the containers'
+complete -c pyrunc -n __pyrunc_needs_command -a mounts -d 'add mounts to a container, or remove those that were added; all of them or none'
 complete -c pyrunc -n __pyrunc_needs_command -a pause -d 'suspend all processes of a running container'
 complete -c pyrunc -n __pyrunc_needs_command -a plan -d 'print the steps that would create a container (or run a process in it), each with its config field'
 complete -c pyrunc -n __pyrunc_needs_command -a ps -d 'list the processes of a container; options after ID go to ps(1) (default -ef)'
@@ -137,6 +138,8 @@ complete -c pyrunc -n '__fish_seen_subcommand_from kill' -l help -s h -d 'show h
 complete -c pyrunc -n '__fish_seen_subcommand_from list' -l format -s f -x -a 'table json' -d 'table (default) or json'
 complete -c pyrunc -n '__fish_seen_subcommand_from list' -l quiet -s q -d 'ids only'
 complete -c pyrunc -n '__fish_seen_subcommand_from list' -l help -s h -d 'show help'
+complete -c pyrunc -n '__fish_seen_subcommand_from mounts' -a '(__pyrunc_ids)'
+complete -c pyrunc -n '__fish_seen_subcommand_from mounts' -l help -s h -d 'show help'
 complete -c pyrunc -n '__fish_seen_subcommand_from pause' -a '(__pyrunc_ids)'
 complete -c pyrunc -n '__fish_seen_subcommand_from pause' -l help -s h -d 'show help'
 complete -c pyrunc -n '__fish_seen_subcommand_from plan' -l bundle -s b -r -F -d 'directory of config.json (default: the working directory)'

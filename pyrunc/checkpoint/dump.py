@@ -72,6 +72,11 @@ class Dump:
                 "the files of a container that was made with --image are deleted with it, and it could not be restored;"
                 " use --leave-running, or make a bundle with `unpack`"
             )
+        if self.container.data.get("mounts"):
+            raise PyruncError(
+                "the container has mounts that `mounts add` made, which a restore from config.json would lack;"
+                " take them away with `mounts remove`"
+            )
         self.mounts.refuse()
 
     def run(self, interrupts: Interrupts) -> None:

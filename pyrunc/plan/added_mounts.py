@@ -44,7 +44,7 @@ def compile_add(config: Config, entries: list[Mount], facts: HostFacts, options:
     plan.dumpable("(default)", value=0)
     ctx.trees = userns.open_trees(ctx)
     namespaces.join(ctx, [entry for entry in options.joined if entry[0] != "mount"])
-    # Also without a user namespace: the propagation of a clone is that of the copy, as in `create`.
+    # Also without a user namespace: a clone takes its propagation from the copy, as in `create`.
     plan.unshare("(default)", flags=CLONE_FLAGS["mount"])
     mounts.limit_propagation(ctx)
     first = len(plan.steps)

@@ -397,6 +397,10 @@ class Container:
         }
         if data.get("annotations"):
             out["annotations"] = data["annotations"]
+        if data.get("mounts"):
+            added = [mount["entry"] for mount in data["mounts"] if not mount["pending"]]
+            if added:
+                out["annotations"] = {**out.get("annotations", {}), document.ADDED_MOUNTS: dumps(added)}
         out["owner"] = owner
         return out
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Literal, NotRequired, TypedDict
 
     from pyrunc.cgroup.rdt import Record
-    from pyrunc.spec.types import Hook, Resources
+    from pyrunc.spec.types import Hook, Mount, Resources
 
     class Process(TypedDict):
         """A process; the start time (field 22 of /proc/PID/stat) excludes a later one with the same pid."""
@@ -25,6 +25,15 @@ if TYPE_CHECKING:
         """The pyrunc that creates or runs the container."""
 
         library: NotRequired[bool]  # it is a process of the Python API, which outlives the call
+
+    class AddedMount(TypedDict):
+        """A mount that `mounts add` made."""
+
+        entry: Mount  # as given
+        id: int  # in mountinfo; the kernel reuses it after the mount is gone
+        unique: int  # 0 before Linux 6.8
+        at: str  # the mount point inside the container, without symbolic links; "" before it is attached
+        pending: bool  # about to be attached or detached: the next `mounts` detaches it
 
     class AfterStart(TypedDict):
         """Hooks that run after init has executed the program or has ended."""
@@ -68,6 +77,7 @@ if TYPE_CHECKING:
         root_mount: NotRequired[int]  # ID of the mount of the root filesystem
         descriptors: NotRequired[list[str]]  # what stdio was, for descriptors.json of a checkpoint
         image_bundle: NotRequired[str]  # created by `run --image`, removed with the container
+        mounts: NotRequired[list[AddedMount]]  # oldest first
         no_new_keyring: NotRequired[bool]
         seccomp_log: NotRequired[bool]
 
@@ -86,6 +96,7 @@ if TYPE_CHECKING:
 
 
 VERSION = 1  # of state.json
+ADDED_MOUNTS = "org.pyrunc.mounts"  # annotation of `state`: the mounts of `mounts add`, as JSON
 _ID_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-"
 _MAX_PID = 1 << 31
 
@@ -95,8 +106,10 @@ _TYPES = (
     ("starttime", int), ("bootid", str), ("bundle", str), ("rootfs", str), ("annotations", dict), ("cgroup", str),
     ("cgroup_dir", str), ("cgroup_manager", str), ("runtime", dict), ("hooks", dict), ("late", list),
     ("created", str), ("ociVersion", str), ("resources", dict), ("owner", int), ("notify", str), ("cgroup_made", list),
-    ("root_below", int), ("root_mount", int), ("descriptors", list),
+    ("root_below", int), ("root_mount", int), ("descriptors", list), ("mounts", list),
 )  # fmt: skip
+
+_ADDED = (("entry", dict), ("id", int), ("unique", int), ("at", str), ("pending", bool))  # AddedMount
 
 # `dumps` never writes a NUL, and the pid comes before all free text.
 _PID_MARK = "\0"
@@ -121,6 +134,11 @@ def parse(data: bytes, id: str) -> Document:
         # No path has either; a lone surrogate is a ValueError of `encode`.
         if kind is str and b"\0" in fs.encode(found.get(key, "")):
             raise ValueError(f"{key} contains a NUL")
+    for added in found.get("mounts", ()):
+        if type(added) is not dict or any(type(added.get(key)) is not kind for key, kind in _ADDED):
+            raise ValueError("mounts has an entry of another form")
+        if type(added["entry"].get("destination")) is not str:
+            raise ValueError("a mount has no destination")
     return found  # type: ignore[return-value]  # has been checked
 
 
