@@ -19,6 +19,7 @@ from integration.mutants.mutant import Mutant
 from integration.mutants.tree import Tree
 
 STILLBORN = 77  # the changed C code cannot be compiled
+SLOW = 2.0  # seconds of a test under the tracer
 OPTIONS = ["-q", "-p", "no:cacheprovider"]
 OWN = ("integration", "pyrunc", "tests", "native", "contrib", "bench")
 
@@ -134,6 +135,30 @@ def fill(tree: Tree, tests: list[str]) -> int:
     return int(pytest.main([*OPTIONS, "--hypothesis-seed=0", *tests]))
 
 
+class Timer:
+    """How long tests take."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A phase of a test is over."""
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+
+
+def untraced(tests: dict[str, tuple[str, float]]) -> None:
+    """Time slow tests again without the tracer, which makes some take twenty times as long."""
+    slow = [name for name, (outcome, seconds) in tests.items() if outcome == "passed" and seconds > SLOW]
+    if not slow:
+        return
+    os.unlink(f"{recorder.PLACE}/current")  # the runtime's own tracer
+    timer = Timer()
+    pytest.main([*OPTIONS, "--hypothesis-seed=0", *slow], plugins=[timer])
+    for name in slow:
+        outcome, seconds = tests[name]
+        tests[name] = outcome, min(seconds, timer.seconds.get(name, seconds))
+
+
 def record(tree: Tree, file: str, fd: int) -> int:
     """Run the tests of one file and say which lines each reaches; the result goes through ``fd``."""
     env = tree.environment(tree.counted, blocks=True)
@@ -150,6 +175,7 @@ def record(tree: Tree, file: str, fd: int) -> int:
     plugin = recorder.Recorder(tree.root, counted)
     status = int(pytest.main([*OPTIONS, "--hypothesis-seed=0", file], plugins=[plugin]))
     counted.stop()
+    untraced(plugin.tests)
     found = {"status": status, **plugin.result(), "log": Path(recorder.PLACE, "log").read_text()[-3000:]}
     data = json.dumps(found).encode()
     while data:
