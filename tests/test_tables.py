@@ -14,9 +14,11 @@ import pytest
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 from pyrunc import errors, explain, fs, hints, log, trace
+from pyrunc.cgroup import systemd
 from pyrunc.errors import ConfigError, PyruncError, SysError
 from pyrunc.image import registry, sources
 from pyrunc.image.errors import ImageError
+from pyrunc.plan import faults
 from pyrunc.plan.environment import DEFAULT_PATH
 from pyrunc.seccomp_tools import calls, outcomes, record
 from pyrunc.spec import structure
@@ -289,10 +291,43 @@ def test_an_archive_of_too_many_files(tmp_path: Path, monkeypatch: pytest.Monkey
         assert one.stream(name).read() == b"abc"
     with pytest.raises(ImageError, match=r"too many links in the archive"):
         one.stream("loop")
+    for number in range(8):
+        info = tarfile.TarInfo(f"l{number}")
+        info.type, info.linkname = tarfile.SYMTYPE, f"l{number - 1}" if number else "f"
+        one.members[fs.salted(info.name)] = info
+    assert one.stream("l6").read() == b"abc"
+    with pytest.raises(ImageError, match=r"too many links in the archive"):
+        one.stream("l7")
     for name in ("d", "none"):
         with pytest.raises(ImageError, match=rf'no "{name}" in the archive'):
             one.stream(name)
     one.close()
+
+
+# -- annotations and the kernel's words -------------------------------------------------------------------------------
+
+
+def letters(number: int) -> str:
+    return "".join(chr(ord("A") + int(digit)) for digit in f"{number:03}")
+
+
+def test_the_number_of_properties() -> None:
+    most = systemd.PROPERTIES_MAX
+    given = {f"{systemd.PROPERTY}{letters(number)}": "true" for number in range(most)}
+    assert len(systemd.annotated({**given, "a": "b"})) == most
+    with pytest.raises(ConfigError, match=rf"at most {most} properties of systemd, found {most + 1}"):
+        systemd.annotated({**given, f"{systemd.PROPERTY}Zzz": "true"})
+
+
+@pytest.mark.parametrize(
+    ("op", "detail", "found"),
+    [
+        ("MOUNT", "tmpfs: Unknown parameter 'nosiud'", "did you mean nosuid?"), ("MOUNT", "nosiud", ""),
+        ("MOUNT", "tmpfs: Unknown parameter 'qqqqqq'", ""), ("MASK_PATH", "Unknown parameter 'nosiud'", ""),
+    ],
+)  # fmt: skip
+def test_a_misspelled_option(op: str, detail: str, found: str) -> None:
+    assert faults._misspelled(op, detail) == found
 
 
 # -- hints ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,282 @@
+"""pyrunc.checkpoint.dump without CRIU: what it is asked for, and what happens after its answer."""
+
+from __future__ import annotations
+
+import errno
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("pyrunc._shim", reason="the extension is not built")
+
+from pyrunc.checkpoint import dump, messages, rootfs
+from pyrunc.checkpoint.dump import Dump, checkpoint, key_of
+from pyrunc.container import lifecycle
+from pyrunc.errors import PyruncError, StateError, SysError
+from pyrunc.launch.ending import Interrupts
+
+
+class Loose(Dump):
+    """One whose members are given."""
+
+    def __init__(self, container: Any, values: Any, log: Any) -> None:
+        self.container, self.values, self.log = container, values, log
+        self.config = {}
+        self.mounts: Any = Mounts(container.said)
+        self.request = {}
+        self.status_fd = -1
+
+
+class Mounts:
+    def __init__(self, said: list[Any]) -> None:
+        self.said = said
+        self.linux: Any = {}
+
+    def refuse(self) -> None:
+        self.said.append("mounts are good")
+
+    def dumped(self, root: int, mountinfo: str) -> list[str]:
+        self.said.append((os.readlink(f"/proc/self/fd/{root}"), mountinfo))
+        return ["m"]
+
+
+class Container:
+    """A container, and what is done to it."""
+
+    def __init__(self, status: str = "running", **data: Any) -> None:
+        self.id, self.said, self.state, self.alive = "c1", [], status, True  # type: ignore[var-annotated]
+        self.data: dict[str, Any] = {"pid": os.getpid(), "rootfs": "/r", "cgroup": "/c", **data}
+
+    def status(self) -> str:
+        return self.state
+
+    def frozen(self) -> bool:
+        return self.state == "paused"
+
+    def init_alive(self) -> bool:
+        return self.alive
+
+    def cgroup_directory(self) -> str:
+        return str(self.data.get("cgroup_dir", ""))
+
+
+class Log:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def warning(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Container:
+    """Fakes of CRIU and of the directory of images write to the same list as the container."""
+    one = Container()
+
+    class Images:
+        fd, work_fd, parent = 11, 12, ""
+
+        def __init__(self, values: Any, log: str) -> None:
+            one.said.append(("images", log))
+
+        def open(self, *, make: bool) -> None:
+            one.said.append(("open", make))
+
+        def write_descriptors(self, found: list[str]) -> None:
+            one.said.append(("descriptors", found))
+
+        def failure(self, what: str, text: str) -> PyruncError:
+            return PyruncError(f"{what}: {text}")
+
+        def close(self) -> None:
+            one.said.append("closed")
+
+    class Criu:
+        def __init__(self, log: object, check: object) -> None:
+            pass
+
+        def spawn(self, stdio: tuple[int, int, int]) -> None:
+            one.said.append([os.readlink(f"/proc/self/fd/{fd}") for fd in stdio])
+            os.write(stdio[1], b"x")
+
+        def prepare(self, features: list[str]) -> None:
+            one.said.append(("features", features))
+
+        def ask(self, message: Any, notified: object) -> None:
+            one.said.append((message["type"], sorted(message["opts"])))
+            if "error" in one.data:
+                raise one.data["error"]
+
+        def finish(self) -> None:
+            one.said.append("finished")
+
+        def kill(self) -> None:
+            one.said.append("killed")
+
+    monkeypatch.setattr(dump, "Images", Images)
+    monkeypatch.setattr(dump, "Criu", Criu)
+    monkeypatch.setattr(rootfs, "open_root", lambda path: os.open("/", os.O_PATH))
+    driver = SimpleNamespace(thaw=lambda cgroup: one.said.append(("thaw", cgroup)))
+    monkeypatch.setattr(lifecycle, "driver_of", lambda container: driver)
+    monkeypatch.setattr(lifecycle, "remove", lambda container, log: one.said.append("removed"))
+    return one
+
+
+def calm() -> Any:
+    return SimpleNamespace(check=lambda: None)
+
+
+OPTS = ["ext_mnt", "external", "freeze_cgroup", "images_dir_fd", "log_file", "pid", "root", "work_dir_fd"]
+
+
+def test_a_dump(world: Container) -> None:
+    one = Loose(world, {}, Log())
+    one.run(calm())
+    assert world.said == [
+        ("images", "dump.log"), ("open", True), ["/dev/null"] * 3, ("features", []),
+        ("/", f"/proc/{os.getpid()}/mountinfo"), ("descriptors", ["/dev/null"] * 3), (messages.DUMP, OPTS), "closed",
+        "finished",
+    ]  # fmt: skip
+    assert one.request == {
+        "images_dir_fd": 11, "work_dir_fd": 12, "log_file": "dump.log", "pid": os.getpid(), "root": "/r",
+        "external": [], "freeze_cgroup": None, "ext_mnt": ["m"],
+    }  # fmt: skip
+
+
+def test_a_dump_before_the_dump(world: Container) -> None:
+    world.data |= {"cgroup_dir": "/sys/c", "descriptors": ["a"]}
+    one = Loose(world, {"pre-dump": True, "lazy-pages": True}, Log())
+    one.run(calm())
+    assert ("features", ["mem_track", "lazy_pages"]) in world.said
+    kinds = [entry[0] for entry in world.said if isinstance(entry, tuple)]
+    assert messages.SINGLE_PRE_DUMP in kinds and "descriptors" not in kinds
+    assert (
+        one.request["track_mem"] is True and one.request["freeze_cgroup"] == "/sys/c" and "ext_mnt" not in one.request
+    )
+    world.said.clear()
+    Loose(world, {"parent-path": "p"}, Log()).run(calm())
+    assert ("features", ["mem_track"]) in world.said and ("descriptors", ["a"]) in world.said
+
+
+def test_a_parent_of_images(world: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Loose(world, {}, Log())
+    one.fill(SimpleNamespace(fd=1, work_fd=2, parent="../p"))  # type: ignore[arg-type]
+    assert (one.request["parent_img"], one.request["track_mem"]) == ("../p", True)
+
+    def fails(path: str) -> int:
+        assert path == f"/proc/{os.getpid()}/root"
+        raise OSError(errno.EACCES, "")
+
+    monkeypatch.setattr(rootfs, "open_root", fails)
+    with pytest.raises(SysError) as caught:
+        one.fill(SimpleNamespace(fd=1, work_fd=2, parent=""))  # type: ignore[arg-type]
+    assert str(caught.value).startswith("/root: open: EACCES") and caught.value.errno == errno.EACCES
+
+
+@pytest.mark.parametrize(
+    ("before", "alive", "after", "thawed"),
+    [
+        ("running", True, "paused", True), ("running", True, "running", False), ("running", False, "paused", False),
+        ("paused", True, "paused", False),
+    ],
+)  # fmt: skip
+def test_a_dump_that_fails(world: Container, before: str, alive: bool, after: str, thawed: bool) -> None:
+    world.state, world.data["error"] = before, PyruncError("no")
+    one = Loose(world, {}, Log())
+    frozen = [before == "paused", after == "paused"]
+    world.frozen = lambda: frozen.pop(0)  # type: ignore[method-assign]
+    world.alive = alive
+    with pytest.raises(PyruncError, match=r"^dump: no$"):
+        one.run(calm())
+    end = ["closed", "killed", *([("thaw", "/c")] if thawed else [])]
+    assert world.said[-len(end) :] == end and "finished" not in world.said
+
+
+def test_a_dump_that_is_interrupted(world: Container) -> None:
+    def check() -> None:
+        raise PyruncError("interrupted by signal 15")
+
+    world.data["error"] = PyruncError("no")
+    with pytest.raises(PyruncError, match="interrupted by signal 15"):
+        Loose(world, {}, Log()).run(SimpleNamespace(check=check))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("status", "data", "values", "words"),
+    [
+        ("running", {}, {}, ""), ("paused", {}, {}, ""),
+        ("created", {}, {}, "container cannot be checkpointed in created state"),
+        ("stopped", {}, {}, "container cannot be checkpointed in stopped state"),
+        ("running", {"image_bundle": "/b"}, {}, "the files of a container that was made with --image are deleted"),
+        ("running", {"image_bundle": "/b"}, {"leave-running": True}, ""),
+        ("running", {"mounts": ["m"]}, {}, "the container has mounts that `mounts add` made"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(status: str, data: Any, values: Any, words: str) -> None:
+    container = Container(status, **data)
+    one = Loose(container, values, Log())
+    if not words:
+        one.refuse()
+        assert container.said == ["mounts are good"]
+        return
+    with pytest.raises(PyruncError) as caught:
+        one.refuse()
+    assert str(caught.value).startswith(words) and isinstance(caught.value, StateError) == (status not in ("running",))
+
+
+def test_namespaces_with_a_path_are_external() -> None:
+    one = Loose(Container(), {}, Log())
+    one.mounts.linux = {
+        "namespaces": [
+            {"type": "network", "path": "/proc/self/ns/net"}, {"type": "pid", "path": "/proc/self/ns/pid"},
+            {"type": "ipc", "path": "/proc/self/ns/ipc"}, {"type": "network"}, {"type": "pid", "path": ""},
+        ]
+    }  # fmt: skip
+    inodes = [os.stat(f"/proc/self/ns/{name}").st_ino for name in ("net", "pid")]
+    assert one.namespaces() == [f"net[{inodes[0]}]:extRootNetNS", f"pid[{inodes[1]}]:extRootPidNS"]
+    one.mounts.linux["namespaces"].append({"type": "pid", "path": "/no"})
+    with pytest.raises(SysError) as caught:
+        one.namespaces()
+    assert str(caught.value).startswith('/linux/namespaces/5/path "/no": stat: ENOENT')
+    one.mounts.linux = {}
+    assert one.namespaces() == [] and key_of("net") == "extRootNetNS"
+
+
+def test_the_status_is_written_once() -> None:
+    one = Loose(Container(), {}, Log())
+    reader, writer = os.pipe()
+    one.status_fd = writer
+    one.notified("pre-dump", 1, -1)
+    assert one.status_fd == writer
+    one.notified("status-ready", 1, -1)
+    assert one.status_fd == -1 and os.read(reader, 9) == b"\0" and os.read(reader, 9) == b""
+    one.notified("status-ready", 1, -1)
+    os.close(reader)
+
+
+@pytest.mark.parametrize(
+    ("values", "removed"), [({}, True), ({"leave-running": True}, False), ({"pre-dump": True}, False)]
+)
+def test_what_becomes_of_the_container(
+    world: Container, monkeypatch: pytest.MonkeyPatch, values: Any, removed: bool
+) -> None:
+    restored: list[str] = []
+    monkeypatch.setattr(dump, "Dump", Loose)
+    monkeypatch.setattr(dump.options, "refuse_rootless", lambda: restored.append("asked"))
+    monkeypatch.setattr(Interrupts, "restore", lambda self: restored.append("restored"))
+    log = Log()
+    checkpoint(world, values, log)  # type: ignore[arg-type]
+    assert ("removed" in world.said) is removed and restored == ["asked", "restored"] and log.lines == []
+
+    def fails(*args: object) -> None:
+        raise PyruncError("busy")
+
+    monkeypatch.setattr(lifecycle, "remove", fails)
+    checkpoint(world, values, log)  # type: ignore[arg-type]
+    assert log.lines == (["container c1: busy"] if removed else [])
+    world.data["error"] = PyruncError("no")
+    with pytest.raises(PyruncError, match="dump: no"):
+        checkpoint(world, values, log)  # type: ignore[arg-type]
+    assert restored[-1] == "restored"
