@@ -23,7 +23,7 @@ class Loose(Dump):
 
     def __init__(self, container: Any, values: Any, log: Any) -> None:
         self.container, self.values, self.log = container, values, log
-        self.config = {}
+        self.config: Any = {}
         self.mounts: Any = Mounts(container.said)
         self.request = {}
         self.status_fd = -1
@@ -264,7 +264,7 @@ def test_what_becomes_of_the_container(
 ) -> None:
     restored: list[str] = []
     monkeypatch.setattr(dump, "Dump", Loose)
-    monkeypatch.setattr(dump.options, "refuse_rootless", lambda: restored.append("asked"))
+    monkeypatch.setattr("pyrunc.checkpoint.options.refuse_rootless", lambda: restored.append("asked"))
     monkeypatch.setattr(Interrupts, "restore", lambda self: restored.append("restored"))
     log = Log()
     checkpoint(world, values, log)  # type: ignore[arg-type]

@@ -169,7 +169,12 @@ class Map:
     # -- choosing ----------------------------------------------------------------------------------------------
 
     def reaching(self, mutant: Mutant) -> list[Test]:
-        """The tests that reach a mutant's line, else its function, else its module; those with less to do first."""
+        """The tests that reach a mutant's line, else its function, else its module: those without a container first,
+        and of each kind those that are about it."""
+        return sorted(self.near(mutant), key=lambda test: not test.unit)
+
+    def near(self, mutant: Mutant) -> list[Test]:
+        """The same, with all that are about it first, the cheap ones of them before the others."""
         lines = self.lines.get(mutant.file, {})
         found: set[Test] = set()
         if mutant.scope or mutant.file.endswith(".c"):

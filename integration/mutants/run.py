@@ -27,6 +27,7 @@ from integration.mutants.tree import Tree
 BASE = ROOT / "build/mutants"
 # Seconds of tests (as recorded, under a tracer) that one mutant may cost; a survivor costs them all.
 BUDGET = 60.0
+UNIT = 0.6  # of the budget, at most, for tests without a container
 SPARE = 200.0  # seconds that a run may take longer than recorded before it counts as endless: the machine may be busy
 FACTOR = 6.0
 PATIENCE = 40.0  # the same for one test
@@ -51,7 +52,8 @@ def chosen(tests: list[Test], budget: float) -> list[str]:
     found: list[Test] = []
     cost = 0.0
     for test in tests:
-        if cost + test.seconds > budget and found:
+        most = budget * UNIT if test.unit else budget
+        if cost + test.seconds > most and found:
             continue
         found.append(test)
         cost += test.seconds
