@@ -15,15 +15,17 @@ if [ -x "$prefix/usr/sbin/criu" ] && "$prefix/usr/sbin/criu" --version >/dev/nul
 fi
 . bench/debian.sh
 
-choose criu 0 trixie testing unstable
+# Before 4.2 it cannot dump TCP sockets on Linux 6.16 and later (criu#2705).
+choose criu 4.2 trixie testing unstable
+[ -n "$chosen" ] || choose criu 0 trixie testing unstable
 if [ -z "$chosen" ]; then
     echo "criu: no suite of the mirror has a criu" >&2
     exit 1
 fi
 
-# What the executable itself needs: the package also depends on Python for its other tools.
+# What the executable itself needs: the package also depends on Python for its other tools.  crun loads libcriu2.
 packages=$(apt "$chosen" apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
-    --no-replaces --no-enhances criu | grep -E '^(criu|iptables|lib)[a-z0-9.+-]*$' | grep -vE '^libpython|^libcompel' | sort -u)
+    --no-replaces --no-enhances criu libcriu2 | grep -E '^(criu|iptables|lib)[a-z0-9.+-]*$' | grep -vE '^libpython|^libcompel' | sort -u)
 mkdir "$work/debs"
 cd "$work/debs"
 # shellcheck disable=SC2086 # one word per package
