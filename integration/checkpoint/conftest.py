@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from integration.checkpoint import support
 from integration.checkpoint.support import Counter
-from integration.harness import Container
+from integration.harness import Container, compile_static
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +32,10 @@ def counter(criu: None, container: Callable[..., Container]) -> Iterator[Callabl
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture(scope="session")
+def client(base: Path) -> Path:
+    """The program of client.c."""
+    compile_static(Path(__file__).with_name("client.c"), base / "client")
+    return base / "client"

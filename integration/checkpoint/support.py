@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 from integration.harness import REPO, SLOW, Container, wait_until
 from integration.machine import Mount, parse_mountinfo
 
-UNPACKED = REPO / "build/criu/usr/sbin"
+UNPACKED = Path(os.environ.get("PYRUNC_TEST_CRIU") or REPO / "build/criu") / "usr/sbin"
 # Options for other runtimes, which would otherwise change the options of the host's cgroup2 (criu#3029).
 IGNORE = ("--manage-cgroups-mode", "ignore")
 COUNT = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"
@@ -69,7 +71,15 @@ class Counter:
         self.made = made
         self.images = made.box.path / "images"
         self.pipes: list[Pipe] = []
+        self.globals: tuple[str, ...] = ()  # options before the verb
+        self.environment: dict[str, str] = {}  # of this container's calls, beside the usual one
+        self.mode = ""  # --manage-cgroups-mode
         made.bundle.config["process"]["args"] = ["/bin/sh", "-c", script]
+
+    def runs(self, client: Path, *args: str) -> None:
+        """Replace the script by the program of client.c."""
+        shutil.copy(client, self.made.bundle.rootfs / "client")
+        self.made.bundle.config["process"]["args"] = ["/client", *args]
 
     @property
     def peer(self) -> bool:
@@ -91,11 +101,11 @@ class Counter:
     def spawn(self, verb: str, *args: str, **kwargs: Any) -> subprocess.Popen[bytes]:
         """Call the runtime with the two pipes."""
         self.pipes += [Pipe(), Pipe()]
-        argv = self.made.box.runtime.argv("--root", str(self.made.box.root), verb, *args)
+        argv = self.made.box.runtime.argv("--root", str(self.made.box.root), *self.globals, verb, *args)
         kwargs.setdefault("stdin", subprocess.DEVNULL)
         kwargs.setdefault("stdout", self.pipes[-2].theirs)
         kwargs.setdefault("stderr", self.pipes[-1].theirs)
-        child = subprocess.Popen(argv, env=environment(), **kwargs)
+        child = subprocess.Popen(argv, env=environment() | self.environment, **kwargs)
         for pipe in self.pipes[-2:]:
             pipe.close_theirs()
         return child
@@ -122,11 +132,17 @@ class Counter:
         wait_until(lambda: len(self.numbers) > before + 1, f"a number (stderr: {self.err!r})")
 
     def flags(self) -> tuple[str, ...]:
-        return ("--image-path", str(self.images), *(IGNORE if self.peer else ()))
+        return ("--image-path", str(self.images), *(IGNORE if self.peer and not self.mode else ()))
 
     def checkpoint(self, *flags: str, check: bool = True) -> Any:
         return self.made.call(
-            "checkpoint", *self.flags(), *flags, self.made.id, check=check, env=environment(), timeout=TIMEOUT
+            "checkpoint",
+            *self.flags(),
+            *flags,
+            self.made.id,
+            check=check,
+            env=environment() | self.environment,
+            timeout=TIMEOUT,
         )
 
     def restore(self, *flags: str, check: bool = True, **kwargs: Any) -> int:
@@ -160,6 +176,52 @@ class Counter:
             pipe.close()
 
 
+def libraries_for_crun(place: Path) -> dict[str, str]:
+    """An environment with links to libcriu for crun, whose other libraries are its own."""
+    for name in ("libcriu.so.2", "libprotobuf-c.so.1"):
+        found = sorted(UNPACKED.parent.glob(f"lib/*/{name}"))
+        if found:
+            (place / name).symlink_to(found[0])
+    return {"LD_LIBRARY_PATH": str(place)}
+
+
 def settle(seconds: float) -> None:
     """Wait, to detect something that must not happen."""
     time.sleep(seconds * SLOW)
+
+
+def why_no_tcp() -> str:
+    """Why CRIU cannot dump TCP sockets here, "" if it can (criu#2705)."""
+    with socket.socket() as one:
+        try:
+            one.getsockopt(socket.SOL_SOCKET, socket.SO_PASSSEC)
+        except OSError:
+            if version() < (4, 2):
+                return "CRIU before 4.2 asks TCP sockets for SO_PASSSEC, which Linux 6.16 and later refuse"
+    return ""
+
+
+def version() -> tuple[int, ...]:
+    """The version of criu, (0,) without one."""
+    try:
+        done = subprocess.run(["criu", "--version"], env=environment(), capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return (0,)
+    return tuple(int(part) for part in done.stdout.split()[1].split(".") if part.isdigit())
+
+
+def until(master: int, text: bytes) -> bytes:
+    """Read from a terminal until ``text`` arrives."""
+    got = b""
+    os.set_blocking(master, False)
+
+    def more() -> bool:
+        nonlocal got
+        try:
+            got += os.read(master, 4096)
+        except (BlockingIOError, OSError):
+            pass
+        return text in got
+
+    wait_until(more, f"{text!r} in {got!r}")
+    return got

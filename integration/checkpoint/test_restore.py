@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from integration.checkpoint import support
-from integration.checkpoint.support import Counter
+from integration.checkpoint.support import Counter, until
 from integration.harness import Holder, wait_until
 from integration.machine import cgroup2_mount
 
@@ -325,23 +325,6 @@ def receive(server: socket.socket) -> int:
     with connection:
         _, fds, _, _ = socket.recv_fds(connection, 4096, 1)
     return fds[0]
-
-
-def until(master: int, text: bytes) -> bytes:
-    """Read from a terminal until ``text`` arrives."""
-    got = b""
-    os.set_blocking(master, False)
-
-    def more() -> bool:
-        nonlocal got
-        try:
-            got += os.read(master, 4096)
-        except (BlockingIOError, OSError):
-            pass
-        return text in got
-
-    wait_until(more, f"{text!r} in {got!r}")
-    return got
 
 
 def test_a_terminal(counter: Make) -> None:

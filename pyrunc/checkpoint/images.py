@@ -17,7 +17,7 @@ DESCRIPTORS = "descriptors.json"
 _INVENTORY = "inventory.img"
 _DIRECTORY = O_RDONLY | O_DIRECTORY | O_CLOEXEC
 _MOST = 64 << 10  # bytes of descriptors.json
-_EMPTY = (b"FAILED.", b"failed with -1")
+_EMPTY = (b"FAILED.", b"failed with -1", b": Unable to open fd=")
 _TAIL = 1 << 20  # bytes of a log that are searched for the last error
 _TYPE, _REGULAR = 0o170000, 0o100000  # of st_mode (inode(7))
 
@@ -127,7 +127,7 @@ class Images:
             posix.close(fd)
         lines = [line for line in data.split(b"\n") if b"Error (" in line]
         # The very last ones only say that it failed, not why.
-        telling = [line for line in lines if not line.endswith(_EMPTY)] or lines
+        telling = [line for line in lines if not any(text in line for text in _EMPTY)] or lines
         if not telling:
             return ""
         return telling[-1].decode("utf-8", "replace").partition("): ")[2].strip()

@@ -12,7 +12,7 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 from pyrunc import fs, jsontext
 from pyrunc.checkpoint import criu, rootfs
 from pyrunc.errors import PyruncError, SysError
-from pyrunc.native import mounts, namespaces, signals
+from pyrunc.native import mounts, namespaces, signals, sockets
 from pyrunc.spec.names import CLONE_FLAGS
 
 TYPE_CHECKING = False
@@ -26,6 +26,7 @@ _MS_BIND_RECURSIVE, _MS_SLAVE_RECURSIVE, _MS_PRIVATE = 0x1000 | 0x4000, 0x80000 
 _ABOVE = 200
 _LAST_FD = 0x7FFFFFFF
 _MOST = 16 << 20
+_GET_MS = 1000
 _ROOT = "rootfs"
 _FAILED = 127
 
@@ -39,45 +40,51 @@ class Nest:
     nothing hidden below it.
     """
 
-    __slots__ = ("cgroup_namespace", "pid", "release", "report", "rootfs", "stage", "top")
+    __slots__ = ("cgroup_namespace", "directories", "pid", "release", "report", "rootfs", "stage", "top")
 
     def __init__(self, rootfs: str, stage: str, top: str, *, cgroup_namespace: bool) -> None:
         self.rootfs, self.stage, self.top, self.cgroup_namespace = rootfs, stage, top, cgroup_namespace
+        self.directories: Sequence[tuple[str, int]] = ()
         self.pid = 0
         self.release = self.report = -1
 
-    def fork(self, stdio: Sequence[int], extra: Sequence[int], look: Look) -> int:
-        """Fork; the child waits for `go`. Returns our end of criu's socket.
+    def fork(self, stdio: Sequence[int], extra: Sequence[int], look: Look) -> None:
+        """Fork; the child waits for `go`.
 
-        The child calls ``look`` with a descriptor of the mounted root; `go` returns its result.
-        Raises PyruncError, OSError.
+        The child calls ``look`` with a descriptor of the mounted root; `go` returns its result.  criu gets ``stdio``,
+        its socket, ``extra``, and `directories`, pairs of a path and its descriptor, opened in its own mount
+        namespace: it cannot mount anything on those of ours.  Raises PyruncError, OSError.
         """
         path = criu.find()
-        ours, theirs = criu.socketpair()
-        wait, self.release = posix.pipe2(posix.O_CLOEXEC)
+        self.release, wait = criu.socketpair()
         self.report, told = posix.pipe2(posix.O_CLOEXEC)
         self.pid = posix.fork()
         if not self.pid:
             try:
                 posix.close(self.release)
-                self.become(path, wait, told, (*stdio, theirs, *extra), look)
+                self.become(path, (wait, told), stdio, extra, look)
             finally:
                 posix._exit(_FAILED)
-        for fd in (theirs, wait, told):
+        for fd in (wait, told):
             posix.close(fd)
-        return ours
 
-    def become(self, path: str, wait: int, told: int, descriptors: Sequence[int], look: Look) -> None:
+    def become(
+        self, path: str, channels: tuple[int, int], stdio: Sequence[int], extra: Sequence[int], look: Look
+    ) -> None:
         """In the child: wait, leave the namespaces, report, execute criu."""
+        wait, told = channels
         try:
             if posix.read(wait, 1) != b"g":
                 return
-            self.leave()
+            opened = self.leave()
             root = rootfs.open_root(f"{self.stage}/{_ROOT}")
             found = look(root)
             self.mount(self.stage, self.top, b"", _MS_BIND_RECURSIVE, b"")
+            # CRIU takes the numbers of directories for those of the process that created its socket.
+            ours, theirs = criu.socketpair()
+            sockets.send_descriptor(wait, b"s", ours)
             fs.write_all(told, jsontext.dumps({"found": found}).encode("ascii"))
-            moved = [fcntl(fd, F_DUPFD_CLOEXEC, _ABOVE) for fd in descriptors]
+            moved = [fcntl(fd, F_DUPFD_CLOEXEC, _ABOVE) for fd in (*stdio, theirs, *extra, *opened)]
             told = fcntl(told, F_DUPFD_CLOEXEC, _ABOVE)
             signals.restore()
             for number, fd in enumerate(moved):
@@ -91,13 +98,15 @@ class Nest:
             text = str(error) if isinstance(error, PyruncError) else f"criu: {error}"
             fs.ignore(fs.write_all, told, jsontext.dumps({"error": text}).encode("ascii"))
 
-    def leave(self) -> None:
-        """Unshare the mount namespace and mount the root filesystem in `stage`. Raises SysError."""
+    def leave(self) -> list[int]:
+        """Unshare the mount namespace and mount the root filesystem in `stage`; returns `directories` as they are
+        here.  Raises SysError."""
         try:
             namespaces.unshare(CLONE_FLAGS["mount"] | (CLONE_FLAGS["cgroup"] if self.cgroup_namespace else 0))
         except OSError as error:
             raise SysError("criu", "unshare", error.errno or 0) from error
         self.mount("none", "/", b"", _MS_SLAVE_RECURSIVE, b"")
+        opened = [self.reopened(path, fd) for path, fd in self.directories]
         self.mount("none", self.stage, b"tmpfs", 0, b"mode=0755")
         place = f"{self.stage}/{_ROOT}"
         posix.mkdir(place, 0o755)
@@ -109,6 +118,16 @@ class Nest:
             raise SysError("/root/path", "mount_setattr", error.errno or 0, value=self.rootfs) from error
         finally:
             posix.close(root)
+        return opened
+
+    def reopened(self, path: str, fd: int) -> int:
+        """A directory by its path in this mount namespace; it must be the one that is open.  Raises PyruncError,
+        OSError."""
+        again = posix.open(path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        here, there = posix.fstat(again), posix.fstat(fd)
+        if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
+            raise PyruncError(f"{path}: another directory since it was opened")
+        return again
 
     def mount(self, source: str, target: str, kind: bytes, flags: int, data: bytes) -> None:
         """mount(2).  Raises SysError."""
@@ -126,19 +145,21 @@ class Nest:
         """The path at which criu finds the root filesystem."""
         return f"{self.top}/{_ROOT}"
 
-    def go(self) -> External:
-        """Let the child continue to its execve; returns the result of ``look``. Raises PyruncError."""
+    def go(self) -> tuple[External, int]:
+        """Let the child continue to its execve; returns the result of ``look`` and our end of criu's socket.  Raises
+        PyruncError."""
         try:
-            posix.write(self.release, b"g")
+            sockets.send(self.release, b"g")
             told = jsontext.loads(fs.read_fd(self.report, _MOST))
-        except (BrokenPipeError, ValueError):
+            if "error" in told:
+                raise PyruncError(told["error"])
+            _, sock = sockets.receive_descriptor(self.release, 1, _GET_MS)
+        except (OSError, ValueError):
             raise PyruncError("criu was killed before it was executed") from None
         finally:
             self.close()
-        if "error" in told:
-            raise PyruncError(told["error"])
         found: External = told["found"]
-        return found
+        return found, sock
 
     def close(self) -> None:
         """Close our ends of its pipes, which ends a child that still waits. Idempotent."""

@@ -105,11 +105,11 @@ class Restore(Run):
         if profile and (profile.partition(":")[0] not in _LSM or not profile.partition(":")[2]):
             raise UsageError(f"--lsm-profile {profile}: expected apparmor:NAME or selinux:LABEL")
         self.request = options.common(self.values, self.config.get("annotations") or {}) | {
-            "images_dir_fd": self.images.fd,
-            "work_dir_fd": self.images.work_fd,
             "log_file": "restore.log",
             "evasive_devices": True,
             "rst_sibling": True,  # the first process becomes our child, not criu's
+            # Otherwise CRIU opens a new terminal, and does not use the caller's with --shell-job.
+            "orphan_pts_master": self.config["process"].get("terminal", False),
             "lsm_profile": profile or None,
             "lsm_mount_context": self.values.get("lsm-mount-context") or None,
             "parent_img": self.images.parent or None,
@@ -164,14 +164,18 @@ class Restore(Run):
             # criu's output is not the container's. A shell job gets the terminal that criu has.
             stdio = self.stdio if self.values.get("shell-job") else [null] * 3
             inherited = self.inherit_stdio(EXTRA + len(extra))
-            self.criu.sock = nest.fork(stdio, (*extra, *(fd for _, fd in inherited)), self.look)
+            nest.directories = ((self.images.path, self.images.fd), (self.images.work, self.images.work_fd))
+            number = EXTRA + len(extra) + len(inherited)
+            self.request |= {"images_dir_fd": number, "work_dir_fd": number + 1}
+            nest.fork(stdio, (*extra, *(fd for _, fd in inherited)), self.look)
         finally:
             for fd in (null, *extra):
                 posix.close(fd)
         self.enter_pid = self.criu.pid = nest.pid
         self.make_cgroup()
         self.join_cgroup()
-        self.request["ext_mnt"] = [entry | {"val": nest.final(entry["val"])} for entry in nest.go()]
+        found, self.criu.sock = nest.go()
+        self.request["ext_mnt"] = [entry | {"val": nest.final(entry["val"])} for entry in found]
         if self.streams is not None:
             self.streams.close_theirs()
         self.request["root"] = nest.root
