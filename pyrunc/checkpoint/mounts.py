@@ -1,7 +1,8 @@
 """The mounts of a container that CRIU must not dump, and their replacements at a restore.
 
 CRIU identifies such a mount by a name. The names are those of crun: the destination, for masked
-files as well. `restore` also accepts runc's name for all masked files, "/dev/null".
+files as well. `restore` also accepts runc's name for all masked files, "/dev/null", and crun's name
+for all masked directories.
 
 At a restore CRIU binds a bind mount of the source that already has the flags ("staged"), not the
 source itself. CRIU 4.1 does not set the flags of a mount if another mount of the same filesystem
@@ -30,6 +31,7 @@ _MS_BIND, _MS_REC, _MS_REMOUNT = 0x1000, 0x4000, 0x20
 _MNT_DETACH = 2
 _NULL = "/dev/null"
 _NOTIFY = "/run/notify"
+_EMPTY = ".empty-directory"  # in crun's state root; crun masks directories with it
 
 
 class Mounts:
@@ -108,6 +110,11 @@ class Mounts:
         null = staged(stage, "null", _NULL, "/linux/maskedPaths", 0)
         remount(null, RDONLY | NOSUID | NOEXEC)
         out = {_NULL: null, _NOTIFY: staged(stage, "notify", notify, "(NOTIFY_SOCKET)", 0)}
+        empty = f"{stage}/empty"
+        posix.mkdir(empty, 0o555)
+        bind("/linux/maskedPaths", empty, fs.encode(empty), 0)
+        remount(empty, RDONLY | NOSUID | NODEV | NOEXEC)
+        out |= {f"{place}/{_EMPTY}": empty for place in ("/run/crun", stage.rpartition("/")[0].rpartition("/")[0])}
         out |= {path: path for path in self.nodes()}
         out |= {rootfs.resolved(root, path): null for path in self.linux.get("maskedPaths") or ()}
         for path in self.hierarchies():
