@@ -32,7 +32,7 @@ ifneq ($(file <$(LIST)),$(SOURCES))
 $(shell mkdir -p build && echo '$(SOURCES)' > $(LIST))
 endif
 
-TIERS := test-vm test-kubernetes-vm test-selinux test-systemd test-arm64 test-kernel61 test-engines bench-systemd
+TIERS := test-vm test-checkpoint test-kubernetes-vm test-selinux test-systemd test-arm64 test-kernel61 test-engines bench-systemd
 .PHONY: help build demo test analyze analysis prove-security sanitize $(TIERS) engines test-cri conformance lint fuzz coverage bench clean install uninstall test-tools lint-tools
 
 help: ## this list
@@ -136,6 +136,7 @@ engines: test-tools build ## containerd, podman, docker, conmon with runc and wi
 test-vm: TIER := vm
 test-systemd: TIER := systemd
 test-arm64: TIER := arm64
+test-checkpoint: TIER := checkpoint
 test-kernel61: TIER := kernel61
 test-selinux: TIER := selinux
 test-engines: TIER := engines
@@ -146,6 +147,7 @@ test-vm: ## limits that bite, with every cgroup v2 controller: here when it has 
 test-systemd: ## the systemd cgroup driver, under systemd as init: here or in a guest
 test-arm64: ## build from source on arm64, unit tests and core integration tests: here or in a guest
 test-selinux: ## SELinux labels, with SELinux on: here or in a guest
+test-checkpoint: ## checkpoint and restore with dirty memory tracking: here or in a guest
 test-engines: ## podman, containerd, docker and conmon with every cgroup v2 controller: here or in a guest
 test-kubernetes-vm: ## the cluster of test-kubernetes with limits, out-of-memory kills and privileged pods: here or in a guest
 test-kernel61: ## the core tests on Linux 6.1, in a guest

@@ -50,6 +50,8 @@ def _why_not(item: pytest.Item) -> str:
             return f"for {', '.join(mark.args)}, this is {os.uname().machine}"
     if item.get_closest_marker("needs_systemd") and not machine.systemd_runs():
         return "systemd is not this machine's init"
+    if item.get_closest_marker("needs_dirty_tracking") and not machine.tracks_dirty_memory():
+        return "this kernel does not track written pages (CONFIG_MEM_SOFT_DIRTY)"
     if item.get_closest_marker("needs_apparmor") and not machine.apparmor_is_on():
         return "AppArmor is not on in this kernel"
     if item.get_closest_marker("needs_selinux") and not os.path.isdir("/sys/fs/selinux"):

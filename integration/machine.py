@@ -159,6 +159,11 @@ def systemd_runs() -> bool:
     return os.path.isdir("/run/systemd/system")
 
 
+def tracks_dirty_memory() -> bool:
+    """Whether the kernel marks written pages (CONFIG_MEM_SOFT_DIRTY); it shows a flag for new areas."""
+    return b" sd " in Path("/proc/self/smaps").read_bytes()
+
+
 def apparmor_is_on() -> bool:
     """Whether AppArmor is in the kernel and enabled."""
     enabled = Path("/sys/module/apparmor/parameters/enabled")

@@ -188,7 +188,7 @@ def received(server: socket.socket) -> list[int]:
 
 @pytest.mark.pyrunc_only("CRIU opens a terminal that nobody has at the other end")
 def test_the_terminal_of_the_caller(counter: Make) -> None:
-    """--shell-job: stdio is a terminal that the container does not have; a restore uses that of its caller."""
+    """--shell-job: stdio is a terminal that the container does not have; a restore uses the one it is called on."""
     one = counter()
     one.made.bundle.save()
 

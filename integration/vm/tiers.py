@@ -36,6 +36,8 @@ MORE = (
     "test_scheduling.py",
     "test_netdev.py",
 )
+# With CRIU: the guest's kernel tracks dirty memory.
+CHECKPOINT = ("checkpoint",)
 # Where kernels differ most: mounts, user namespaces, seccomp.
 OLDER = (
     "test_mounts.py",
@@ -46,7 +48,7 @@ OLDER = (
     "test_process.py",
     "test_seccomp.py",
 )
-SYSTEMD = ("test_systemd.py", "test_rootless.py", "test_rootless_systemd.py")
+SYSTEMD = ("test_systemd.py", "test_rootless.py", "test_rootless_systemd.py", "checkpoint")
 # Those of Debian; what `make test-cri` builds is not in the guest.
 BUILT = "build/engines"  # below the sources, here as in the guest
 PROGRAMS = (
@@ -81,12 +83,13 @@ TIERS = {
         "amd64",
         "trixie",
         False,
-        (*CORE, *LIFE, *MORE),
+        (*CORE, *LIFE, *MORE, *CHECKPOINT),
         ("needs_controller", "needs_cap", "needs_apparmor"),
         1800,
     ),
     # Its arguments are names of programs. Only run.py calls it.
     "conformance": Tier("amd64", "trixie", False, (), (), 900, module="", script="conformance.sh"),
+    "checkpoint": Tier("amd64", "trixie", False, CHECKPOINT, ("needs_dirty_tracking",), 1200),
     "selinux": Tier("amd64", "trixie", False, ("test_selinux.py",), ("needs_selinux",), 900, lsm="selinux"),
     "engines": Tier(
         "amd64",
@@ -137,6 +140,8 @@ def why_not_native(name: str, tier: Tier) -> str:
         return "what the programs need"
     if name == "selinux":
         return "" if os.path.isdir("/sys/fs/selinux") else "SELinux is off"
+    if name == "checkpoint":
+        return "" if machine.tracks_dirty_memory() else "the kernel does not track dirty memory"
     if name == "kernel61":
         return "" if os.uname().release.startswith("6.1.") else f"kernel {os.uname().release}"
     if str(machine.cgroup2_mount()) != "/sys/fs/cgroup":
@@ -157,6 +162,7 @@ def environment(tier: Tier, slow: float) -> dict[str, str]:
         out["PYRUNC_TEST_TMP"] = tier.tmp
     if tier.engines:
         out["PYRUNC_ENGINES_BIN"] = f"{BUILT}/bin"
+    out["PYRUNC_TEST_CRIU"] = str(REPO / "build/criu")
     if peer:  # some tests are skipped for it
         out["PYRUNC_UNDER_TEST"] = peer
     else:
@@ -239,6 +245,9 @@ def put_build(job: Job) -> None:
     probe = images.directory() / "probe"
     harness.build_probe(probe)
     job.put(probe, "probe")
+    criu = REPO / "build/criu"
+    if criu.is_dir():  # its executable names its libraries by this path
+        job.put(criu, f"root{criu}")
     unneeded = ("pyrunc", "pip", "pip-", "meson", "ninja", "mypy", "ruff", "setuptools", "pkg_resources")
     job.put(Path(sysconfig.get_path("platlib")), "python", lambda name: name.startswith(unneeded))
 
