@@ -34,7 +34,7 @@ mount -t tmpfs tmpfs {root}/run
 mount -t tmpfs tmpfs {root}/tmp
 {before}
 cd {root}
-pivot_root . old
+busybox pivot_root . old
 exec /bin/busybox sh -s
 """
 INSIDE = """

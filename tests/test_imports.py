@@ -31,8 +31,7 @@ COLD_IMPORTS = {
     ("pyrunc.interpreter", "_pyrunc_launcher"),
     ("pyrunc.interpreter", "encodings"),
     ("pyrunc.native.binding", "_pyrunc_launcher"),
-    ("pyrunc.seccomp", "_hashlib"),
-    ("pyrunc.seccomp", "hashlib"),
+    ("pyrunc.seccomp", "_sha2"),
 }
 
 

@@ -13,6 +13,7 @@ import pathlib
 import sys
 from typing import NamedTuple
 
+BUILTIN = frozenset(sys.builtin_module_names)
 # Imported in a function, or by a name computed at run time.
 LAZY = (
     "encodings.aliases", "encodings.ascii", "encodings.idna", "encodings.latin_1", "encodings.punycode",
@@ -52,7 +53,8 @@ class Module(NamedTuple):
 class Closure:
     """The required Python and extension modules by name, and the names that were not found."""
 
-    def __init__(self) -> None:
+    def __init__(self, builtin: frozenset[str]) -> None:
+        self.builtin = builtin
         self.modules: dict[str, Module] = {}
         self.extensions: dict[str, pathlib.Path] = {}
         self.missing: dict[str, str] = {}
@@ -60,7 +62,7 @@ class Closure:
 
     def add(self, name: str, importer: str) -> bool:
         """Add a module, its parent packages and all their imports.  Returns whether it is a module."""
-        if name in self.modules or name in self.extensions or name in self.own or name in sys.builtin_module_names:
+        if name in self.modules or name in self.extensions or name in self.own or name in self.builtin:
             return True
         if name in NEEDLESS or name == "_pyrunc_launcher":
             return False
@@ -135,9 +137,12 @@ def is_for_others(test: ast.expr) -> bool:
     return getattr(test, "id", getattr(test, "attr", "")) == "TYPE_CHECKING"
 
 
-def closure(own: dict[str, Module], above: pathlib.Path) -> Closure:
-    """Return the foreign modules that pyrunc needs; ``above`` is the directory of the package."""
-    result = Closure()
+def closure(own: dict[str, Module], above: pathlib.Path, builtin: frozenset[str] = BUILTIN) -> Closure:
+    """Return the foreign modules that pyrunc needs.
+
+    ``above`` is the directory of the package, ``builtin`` the modules that the executable has as C code.
+    """
+    result = Closure(builtin)
     result.own = own
     importlib.machinery.PathFinder.invalidate_caches()
     before, sys.path = sys.path, [place for place in sys.path if pathlib.Path(place).resolve() != above.resolve()]

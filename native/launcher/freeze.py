@@ -1,7 +1,9 @@
 """Freeze Python into C, for the launcher.
 
-``freeze.py package PACKAGE_DIR INIT LICENSES OUTPUT.c OUTPUT.bin COMMIT``: pyrunc's modules, the
-modules that they need (closure.py), the container-side program, and all licences.  It drops
+``freeze.py package PACKAGE_DIR INIT LICENSES OUTPUT.c OUTPUT.bin COMMIT MISSING
+OWN``: pyrunc's modules, the modules that they need (closure.py), the container-side program, and
+all licences.  MISSING names the builtin modules of this interpreter that its static library lacks,
+OWN those that the launcher has instead.  It drops
 annotations, docstrings, asserts and ``if TYPE_CHECKING`` blocks of pyrunc's modules, because they
 cost unmarshalling time on every start, and nothing in the launcher reads them.
 
@@ -20,7 +22,7 @@ import pathlib
 import sys
 from typing import Any
 
-from closure import SHELLS, Closure, Module, closure
+from closure import BUILTIN, SHELLS, Closure, Module, closure
 
 
 class Strip(ast.NodeTransformer):
@@ -109,7 +111,9 @@ BOOTSTRAP = {
 # Modules of the standard library that verbs import and hot modules do not.  Importing takes memory,
 # and without memory CPython's modules fail with misleading errors.  `interpreter.complete` imports
 # _io first.
-STANDARD = ("_io", "_blake2")
+STANDARD = ("_io", "_blake2", "_sha2")
+# What the standard library's hashlib imports.  Without one of them it complains on stderr.
+HASHES = frozenset({"_md5", "_sha1", "_sha3", "_blake2"})
 # Large modules for verbs that people call by hand; in the snapshot they would slow down every other
 # verb.  A package includes its modules.
 COLD = (
@@ -178,21 +182,24 @@ def freeze_package(
     package: pathlib.Path,
     init: pathlib.Path,
     licenses: pathlib.Path,
-    output: pathlib.Path,
-    store_path: pathlib.Path,
-    commit: pathlib.Path,
+    outputs: tuple[pathlib.Path, pathlib.Path],
+    commit: str,
+    builtin: frozenset[str],
 ) -> None:
     """Write the C file and the data that it includes.  The loader searches modules in row order."""
     # The command line does not use the Python API.
     paths = [path for path in sorted(package.rglob("*.py")) if path.parent.name != "api"]
     modules = [(module_name(package, path), path) for path in paths]
+    output, store_path = outputs
     image = init.read_bytes()
     store = Store(image)
     rows = []
     for name, path in modules:
-        code = compile_module(path, name, {"COMMIT": str(commit)} if name == "pyrunc.build" else {})
+        code = compile_module(path, name, {"COMMIT": commit} if name == "pyrunc.build" else {})
         rows.append(f'    {{"{name}", {store.add(code)}, {int(path.name == "__init__.py")}}},')
-    needed = closure({name: Module(path, path.name == "__init__.py") for name, path in modules}, package.parent)
+    needed = closure(
+        {name: Module(path, path.name == "__init__.py") for name, path in modules}, package.parent, builtin
+    )
     rows += foreign_rows(needed, store)
     libraries = [
         f'    {{"{name}", {store.add(path.read_bytes())}}},' for name, path in sorted(needed.extensions.items())
@@ -216,8 +223,8 @@ def freeze_package(
         "    {.name = NULL},",
         "};",
         "const char *const pyrunc_preload[] = {",
-        *(f'    "{name}",' for name in STANDARD if name in sys.builtin_module_names),
-        *(f'    "{name}",' for name in preloadable(modules)),
+        *(f'    "{name}",' for name in STANDARD if name in builtin),
+        *(f'    "{name}",' for name in preloadable(modules, builtin)),
         "    NULL,",
         "};",
         f"const struct pyrunc_part pyrunc_init = {{pyrunc_store, {len(image)}}};",
@@ -231,13 +238,16 @@ def foreign_rows(needed: Closure, store: Store) -> list[str]:
     """Return the rows of foreign modules, without docstrings and asserts."""
     rows = []
     for name, module in sorted(needed.modules.items()):
-        source = module.path.read_bytes() if name not in SHELLS and module.path.exists() else b""
+        path = module.path
+        if name == "hashlib" and not needed.builtin | needed.extensions.keys() >= HASHES:
+            path = pathlib.Path(__file__).with_name("hashlib_sha2.py")
+        source = path.read_bytes() if name not in SHELLS and path.exists() else b""
         code = compile(source, f"<frozen {name}>", "exec", dont_inherit=True, optimize=2)
         rows.append(f'    {{"{name}", {store.add(marshal.dumps(code))}, {int(module.package)}}},')
     return rows
 
 
-def preloadable(modules: list[tuple[str, pathlib.Path]]) -> list[str]:
+def preloadable(modules: list[tuple[str, pathlib.Path]], builtin: frozenset[str] = BUILTIN) -> list[str]:
     """Return the modules that a snapshot can contain (snapshot/snapshot.h).
 
     They import only builtin modules and each other.
@@ -247,8 +257,7 @@ def preloadable(modules: list[tuple[str, pathlib.Path]]) -> list[str]:
     names = {name for name, _ in modules}
     needs = {name: imported(ast.parse(path.read_bytes()), names) for name, path in modules}
     fit = {name for name in names if not f"{name}.".startswith(tuple(f"{cold}." for cold in COLD))}
-    builtin = {*sys.builtin_module_names, "_pyrunc_launcher"}
-    while bad := {name for name in fit if not needs[name] <= fit | builtin}:
+    while bad := {name for name in fit if not needs[name] <= fit | builtin | {"_pyrunc_launcher"}}:
         fit -= bad
     return sorted(fit)
 
@@ -271,11 +280,13 @@ def imported(tree: ast.Module, modules: set[str]) -> set[str]:
 
 def main() -> None:
     """Write the files that the first argument selects."""
-    paths = [pathlib.Path(word) for word in sys.argv[2:]]
     if sys.argv[1] == "bootstrap":
-        freeze_bootstrap(*paths)
-    else:
-        freeze_package(*paths)
+        freeze_bootstrap(pathlib.Path(sys.argv[2]))
+        return
+    package, init, licenses, *outputs = map(pathlib.Path, sys.argv[2:7])
+    commit, missing, own = sys.argv[7:]
+    builtin = BUILTIN - frozenset(missing.split()) | frozenset(own.split())
+    freeze_package(package, init, licenses, (outputs[0], outputs[1]), commit, builtin)
 
 
 if __name__ == "__main__":

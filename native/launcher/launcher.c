@@ -27,21 +27,6 @@ static void fail(const char *text)
     _exit(failure);
 }
 
-static PyStatus set_paths(PyConfig *config)
-{
-    /* getpath computes none of the paths that are set, and with `home` it reads no file
-     * (pyvenv.cfg, ._pth).  All modules are in the executable, so it has nothing to find.  No
-     * file can exist below a device. */
-    wchar_t **const fields[] = {&config->home,       &config->executable,      &config->base_executable,
-                                &config->prefix,     &config->base_prefix,     &config->exec_prefix,
-                                &config->stdlib_dir, &config->base_exec_prefix};
-    PyStatus status = PyConfig_SetString(config, &config->program_name, L"pyrunc");
-    for (size_t i = 0; i < sizeof fields / sizeof *fields && !PyStatus_Exception(status); i++)
-        status = PyConfig_SetString(config, fields[i], L"/dev/null/pyrunc");
-    config->module_search_paths_set = 1;
-    return status;
-}
-
 static void report_exception(void)
 {
     PyObject *type, *value, *traceback;
@@ -70,25 +55,15 @@ static void start_interpreter(void)
     PyImport_FrozenModules = pyrunc_frozen;
     if (PyImport_AppendInittab("_pyrunc_launcher", PyInit__pyrunc_launcher) < 0)
         fail("out of memory");
+#ifdef OWN_SHA2
+    if (PyImport_AppendInittab("_sha2", PyInit__sha2) < 0)
+        fail("out of memory");
+#endif
 
-    PyConfig config;
-    PyConfig_InitIsolatedConfig(&config);
-    config.site_import = 0;
-    config.write_bytecode = 0;
-    config.pathconfig_warnings = 0;
-    config.install_signal_handlers = 0; /* no KeyboardInterrupt in the middle of a rollback */
-    config.configure_c_stdio = 0;
-    if (snapshot_state() == SNAPSHOT_MAKE) {
-        config.use_hash_seed = 1; /* the hashes of strings are part of the snapshot */
-        config.hash_seed = SNAPSHOT_HASH_SEED;
-    }
 #ifdef HAVE_CORE_PHASE
-    config._init_main = 0;
     in_core_phase = 1;
 #endif
-    status = set_paths(&config);
-    if (!PyStatus_Exception(status))
-        status = Py_InitializeFromConfig(&config);
+    status = initialize_interpreter(!in_core_phase);
     if (PyStatus_Exception(status))
         fail(status.err_msg ? status.err_msg : "cannot start the interpreter");
     /* A verb runs for milliseconds; complete_interpreter() enables it again. */

@@ -23,8 +23,14 @@ extern const struct pyrunc_library pyrunc_libraries[];
 /* The modules that hot verbs use: part of the snapshot (snapshot/snapshot.h). */
 extern const char *const pyrunc_preload[];
 
+/* initialize.c: initialize the interpreter, to the end of its core phase or as a whole.  A second
+ * call completes the first one. */
+PyStatus initialize_interpreter(int whole);
+
 /* module.c: the builtin module _pyrunc_launcher. */
 PyObject *PyInit__pyrunc_launcher(void);
+/* sha2.c: in place of a module that the interpreter's static library lacks. */
+PyMODINIT_FUNC PyInit__sha2(void);
 /* Complete an interpreter in its core phase.  Returns 0, or -1 with an exception set. */
 int complete_interpreter(void);
 extern int in_core_phase;

@@ -8,10 +8,9 @@ int in_core_phase;
 
 int complete_interpreter(void)
 {
-#ifdef HAVE_CORE_PHASE
     if (!in_core_phase)
         return 0;
-    PyStatus status = _Py_InitializeMain();
+    PyStatus status = initialize_interpreter(1);
     if (PyStatus_Exception(status)) {
         PyErr_Format(PyExc_ImportError, "cannot complete the interpreter: %s",
                      status.err_msg ? status.err_msg : "exit");
@@ -19,7 +18,6 @@ int complete_interpreter(void)
     }
     in_core_phase = 0;
     (void)PyGC_Enable();
-#endif
     return 0;
 }
 
