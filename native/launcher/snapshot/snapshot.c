@@ -3,6 +3,8 @@
 #include "../launcher.h"
 
 #include <fcntl.h>
+#include <internal/pycore_ceval.h>
+#include <internal/pycore_pystate.h>
 #include <internal/pycore_runtime.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,6 +18,12 @@ volatile struct pyrunc_snapshot pyrunc_snapshot __attribute__((section(".data"))
 extern unsigned char __data_start[];
 
 extern char **environ;
+
+/* snapshot.py puts it in the place of constructors that are not needed. */
+void snapshot_nothing(void);
+__attribute__((used)) void snapshot_nothing(void)
+{
+}
 
 void snapshot_before(void)
 {
@@ -43,22 +51,48 @@ void snapshot_use_heap(PyPreConfig *config)
     PyObject_SetArenaAllocator(&(PyObjectArenaAllocator){NULL, take_arena, free_arena});
 }
 
-/* Only the ids of its single thread and the key of a thread variable tie an interpreter to a
- * process. */
+/* What ties an interpreter to a process: the ids of its single thread, the keys of thread variables,
+ * from 3.12 on a thread variable of the executable, and in 3.14 the limits of the stack. */
+static PyThreadState *single_thread;
+
+#if PY_VERSION_HEX < 0x030C0000
+static Py_tss_t *const thread_keys[] = {&_PyRuntime.gilstate.autoTSSkey};
+#else
+static Py_tss_t *const thread_keys[] = {&_PyRuntime.autoTSSkey, &_PyRuntime.trashTSSkey};
+#endif
+
 static void forget_thread(void)
 {
-    PyThreadState *thread = PyThreadState_Get();
+    PyThreadState *thread = single_thread = PyThreadState_Get();
     _PyRuntime.main_thread = thread->thread_id = thread->native_thread_id = 0;
-    PyThread_tss_delete(&_PyRuntime.gilstate.autoTSSkey);
+    for (size_t i = 0; i < sizeof thread_keys / sizeof *thread_keys; i++)
+        PyThread_tss_delete(thread_keys[i]);
+    /* Finished calls leave addresses of the C stack. */
+    if (thread->datastack_chunk)
+        memset(thread->datastack_top, 0,
+               (size_t)(thread->datastack_limit - thread->datastack_top) * sizeof(PyObject *));
+#if PY_VERSION_HEX >= 0x030E0000
+    _PyThreadStateImpl *extended = (_PyThreadStateImpl *)thread;
+    extended->c_stack_top = extended->c_stack_soft_limit = extended->c_stack_hard_limit = 0;
+    extended->c_stack_init_base = extended->c_stack_init_top = 0;
+#endif
 }
 
 static int adopt_thread(void)
 {
-    PyThreadState *thread = PyThreadState_Get();
-    Py_tss_t *key = &_PyRuntime.gilstate.autoTSSkey;
+    PyThreadState *thread = single_thread;
     _PyRuntime.main_thread = thread->thread_id = PyThread_get_thread_ident();
     thread->native_thread_id = PyThread_get_thread_native_id();
-    return PyThread_tss_create(key) == 0 && PyThread_tss_set(key, thread) == 0 ? 0 : -1;
+#if PY_VERSION_HEX >= 0x030C0000
+    _Py_tss_tstate = thread;
+#endif
+#if PY_VERSION_HEX >= 0x030E0000
+    _Py_InitializeRecursionLimits(thread);
+#endif
+    for (size_t i = 0; i < sizeof thread_keys / sizeof *thread_keys; i++)
+        if (PyThread_tss_create(thread_keys[i]) != 0)
+            return -1;
+    return PyThread_tss_set(thread_keys[0], thread) == 0 ? 0 : -1;
 }
 
 static int print(const void *data, size_t len)

@@ -27,6 +27,9 @@ MAKE, READY = 1, 2
 SPARE = 256 << 10  # HEAP_SPARE of heap.h
 LOAD, NOBITS, PROGBITS, SYMTAB, RELA = 1, 8, 1, 2, 4
 EXECUTABLE = 2  # ET_EXEC
+# The constructor of mimalloc, which CPython links from 3.13 on and pyrunc's interpreter does not use.
+# It would set random numbers before each start.
+NEEDLESS = "_mi_process_init"
 MACHINES = {62: 5, 183: 1024}  # x86_64, aarch64 -> the type of a relocation that copies an object
 
 
@@ -89,6 +92,13 @@ class Elf:
         """Return the initial value of a variable."""
         inside = [one for one in self.sections if one.addr <= address < one.addr + one.size and one.type != NOBITS]
         return int.from_bytes(self.data[self.offset(address) :][:8], "little") if inside else 0
+
+    def drop_constructor(self, name: str, instead: str) -> None:
+        """Call another function instead of a constructor."""
+        symbols, table = self.symbols(), self.section(".init_array")
+        for place in range(table.offset, table.offset + table.size, 8):
+            if name in symbols and struct.unpack_from("<Q", self.data, place)[0] == symbols[name][0]:
+                struct.pack_into("<Q", self.data, place, symbols[instead][0])
 
     def offset(self, address: int) -> int:
         """Return the file offset of an address in a section."""
@@ -227,6 +237,7 @@ def make(linked: pathlib.Path) -> bytes:
     control = elf.symbols().get("pyrunc_snapshot")
     if control is None:
         raise NoSnapshotError("it cannot have one")
+    elf.drop_constructor(NEEDLESS, "snapshot_nothing")
     with tempfile.TemporaryDirectory() as place:
         copy = pathlib.Path(place) / "pyrunc"
         data = bytearray(elf.data)
