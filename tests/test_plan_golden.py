@@ -32,7 +32,7 @@ EXEC_BITS = {
 }
 # Ops and policy bits that only golden/mounts/ has: test_plan_added_mounts requires them.
 MOUNTS_OPS = {"UNMOUNT", "LEAVE"}
-MOUNTS_BITS = {("MOUNT", "BUILD"), ("MOUNT", "ATTACH"), ("UNMOUNT", "UNIQUE")}
+MOUNTS_BITS = {("MOUNT", "REPORT"), ("MOUNT", "BUILD"), ("MOUNT", "ATTACH"), ("UNMOUNT", "UNIQUE")}
 BUNDLES = pathlib.Path(__file__).parent.parent / "integration" / "bundles"
 RECORDED = sorted(path.stem for path in BUNDLES.glob("*.json"))
 

@@ -17,7 +17,7 @@ _pyrunc_value() {
         'events --interval' | 'events --format' | 'events -f') echo 'any' ;;
         'exec --process' | 'exec -p' | 'exec --console-socket' | 'exec --pid-file' | 'exec --pidfd-socket') echo 'file' ;;
         'exec --preserve-fds' | 'exec --env' | 'exec -e' | 'exec --user' | 'exec -u' | 'exec --additional-gids' | 'exec -g' | 'exec --cap' | 'exec -c' | 'exec --apparmor' | 'exec --process-label' | 'exec --cgroup') echo 'any' ;;
-        'exec --cwd') echo 'dir' ;;
+        'exec --cwd' | 'exec --tools') echo 'dir' ;;
         'images --store' | 'images --cert-dir') echo 'dir' ;;
         'images --referrers' | 'images --platform' | 'images --limit' | 'images --mirror') echo 'any' ;;
         'images --authfile') echo 'file' ;;
@@ -52,7 +52,7 @@ _pyrunc_options() {
         'delete') echo '--force -f --help -h' ;;
         'doctor') echo '--bundle -b --json --help -h' ;;
         'events') echo '--stats --interval --format -f --help -h' ;;
-        'exec') echo '--process -p --detach -d --tty -t --console-socket --pid-file --pidfd-socket --preserve-fds --cwd --env -e --user -u --additional-gids -g --cap -c --no-new-privs --apparmor --process-label --cgroup --ignore-paused --help -h' ;;
+        'exec') echo '--process -p --detach -d --tty -t --console-socket --pid-file --pidfd-socket --preserve-fds --cwd --env -e --user -u --additional-gids -g --cap -c --no-new-privs --apparmor --process-label --cgroup --tools --ignore-paused --help -h' ;;
         'features') echo '--help -h' ;;
         'images') echo '--store --all -a --referrers --json --platform --force --limit --authfile --plain-http --cert-dir --mirror --quiet -q --help -h' ;;
         'kill') echo '--all -a --help -h' ;;

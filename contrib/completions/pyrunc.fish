@@ -115,6 +115,7 @@ complete -c pyrunc -n '__fish_seen_subcommand_from exec' -l no-new-privs -d 'the
 complete -c pyrunc -n '__fish_seen_subcommand_from exec' -l apparmor -x -d 'AppArmor profile'
 complete -c pyrunc -n '__fish_seen_subcommand_from exec' -l process-label -x -d 'SELinux label'
 complete -c pyrunc -n '__fish_seen_subcommand_from exec' -l cgroup -x -d 'run in this cgroup below the container\'s, which must exist'
+complete -c pyrunc -n '__fish_seen_subcommand_from exec' -l tools -r -F -d 'bind this directory of the host for the process alone, and look programs up there'
 complete -c pyrunc -n '__fish_seen_subcommand_from exec' -l ignore-paused -d 'accept a paused container; the process waits until it is resumed'
 complete -c pyrunc -n '__fish_seen_subcommand_from exec' -l help -s h -d 'show help'
 complete -c pyrunc -n '__fish_seen_subcommand_from features' -l help -s h -d 'show help'

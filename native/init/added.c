@@ -45,7 +45,7 @@ static int mount_build(struct init *in, const struct plan_step *st)
     if (in->fds[slot] >= 0) /* a replacement for the source that was not needed */
         close(in->fds[slot]);
     in->fds[slot] = tree;
-    return report_ids(in, tree);
+    return st->policy & P_MOUNT_REPORT ? report_ids(in, tree) : 0;
 }
 
 /* A tmpfs over an existing directory takes its mode, as in `create`. */

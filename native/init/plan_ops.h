@@ -2,7 +2,7 @@
 #ifndef PYRUNC_PLAN_OPS_H
 #define PYRUNC_PLAN_OPS_H
 
-#define PLAN_ABI 0x4b9fb600u
+#define PLAN_ABI 0x60ab820fu
 
 enum plan_section { SEC_ENTER = 1, SEC_SETUP, SEC_FINISH, SEC_RUN };
 
@@ -223,6 +223,7 @@ enum plan_slot {
 #define P_MOUNT_NEW_ROOT 0x400u
 #define P_MOUNT_BUILD 0x800u
 #define P_MOUNT_ATTACH 0x1000u
+#define P_MOUNT_REPORT 0x2000u
 #define P_UNMOUNT_UNIQUE 0x1u
 #define P_DEV_NODE_DEFAULT 0x1u
 #define P_DEV_NODE_BIND_HOST 0x2u
@@ -288,7 +289,7 @@ static const struct plan_op_info plan_ops[OP_LAST + 1] = {
     [OP_LO_UP] = {"LO_UP", SEC_SETUP, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_PROPAGATION] = {"PROPAGATION", SEC_SETUP, {KIND_NONE, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_ROOT] = {"ROOT", SEC_SETUP, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0xf},
-    [OP_MOUNT] = {"MOUNT", SEC_SETUP, {KIND_STR, KIND_STR, KIND_STR, KIND_LIST}, {0, 0, 0, 7}, 0x1fff},
+    [OP_MOUNT] = {"MOUNT", SEC_SETUP, {KIND_STR, KIND_STR, KIND_STR, KIND_LIST}, {0, 0, 0, 7}, 0x3fff},
     [OP_UNMOUNT] = {"UNMOUNT", SEC_SETUP, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x1},
     [OP_MOUNT_LABEL] = {"MOUNT_LABEL", SEC_SETUP, {KIND_STR, KIND_STR, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x0},
     [OP_DEV_NODE] = {"DEV_NODE", SEC_SETUP, {KIND_STR, KIND_NONE, KIND_NONE, KIND_NONE}, {0, 0, 0, 0}, 0x7f},

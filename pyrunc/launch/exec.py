@@ -41,12 +41,13 @@ _MAX_PROCESS = 16 << 20  # bytes of a process.json
 class ExecOptions(SessionOptions):
     """Options of `exec`; ``flags`` are the command-line options that change the process."""
 
-    __slots__ = ("args", "cgroup", "detach", "flags", "ignore_paused", "process")
+    __slots__ = ("args", "cgroup", "detach", "flags", "ignore_paused", "process", "tools")
 
     def __init__(self, id: str, log: Log) -> None:
         super().__init__(id, log)
         self.args: list[str] = []
         self.process = ""  # path of a process.json, which replaces ``args`` and ``flags``
+        self.tools = ""  # absolute path of a directory with programs for this process alone
         self.flags: Mapping[str, object] = {}
         self.cgroup: list[str] = []
         self.detach = self.ignore_paused = False
@@ -170,6 +171,10 @@ class Exec(InitSession):
         process = self.wanted = self.process(facts)
         options = Options(opts.id)
         options.joined = self.open_namespaces()
+        if opts.tools:
+            from pyrunc.launch import tools
+
+            process = self.wanted = tools.prepare(opts.tools, self.config, process, options)
         options.cgroup = self.open_cgroup()
         if opts.cgroup:
             options.cgroup_origin = f"--cgroup {show(opts.cgroup[0])}"
@@ -286,6 +291,10 @@ class Exec(InitSession):
         """Also pass on the namespaces, which are already open."""
         if kind == "ns":
             return self.ns_fds.pop(value)
+        if kind == "tools":
+            from pyrunc.launch import tools
+
+            return tools.open_tree(value, f"/proc/{self.container.data['pid']}/ns/user")
         return super().open_slot(kind, value, origin)
 
     def on_ready(self, record: handshake.Record) -> None:

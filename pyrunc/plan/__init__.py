@@ -52,7 +52,7 @@ class Plan(Builder):
         # (kind, value, origin) of the descriptors that go with the plan, in the order of their
         # slots, from slot 1 on; slot 0 is the plan itself. Kinds: "ns" (value: path), "cgroup"
         # (path inside the hierarchy), "console", "start", "error", "idmap" (a path to bind with an
-        # id mapping; origin: the mount).
+        # id mapping; origin: the mount), "tools" (the directory of --tools).
         self.fds: list[tuple[str, str, str]] = []
         self.flags = 0  # of the header: TRACE
         self.npreserve = 0  # how many descriptors, from 3 on, are passed on

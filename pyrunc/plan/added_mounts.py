@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pyrunc.plan import mounts, namespaces, userns
 from pyrunc.plan.context import Context
-from pyrunc.plan.ops import OP_MOUNT, P_MOUNT_ATTACH, P_MOUNT_BUILD, P_ROOT_NO_BIND, P_UNMOUNT_UNIQUE
+from pyrunc.plan.ops import OP_MOUNT, P_MOUNT_ATTACH, P_MOUNT_BUILD, P_MOUNT_REPORT, P_ROOT_NO_BIND, P_UNMOUNT_UNIQUE
 from pyrunc.plan.userns import MAX_SLOTS
 from pyrunc.spec.names import CAPABILITIES, CLONE_FLAGS
 
@@ -108,7 +108,7 @@ def _build(ctx: Context, first: int) -> list[tuple[Step, str]]:
             slot -= 1
             tree = slot
         numbers = (*numbers[:_TREE], tree, *numbers[_TREE + 1 :])
-        plan.steps.append((op, policy | P_MOUNT_BUILD, numbers, strings))
+        plan.steps.append((op, policy | P_MOUNT_BUILD | P_MOUNT_REPORT, numbers, strings))
         plan.origins.append(origin)
         later.append(((op, policy | P_MOUNT_ATTACH, numbers, strings), origin))
     return later

@@ -34,6 +34,7 @@ class Options:
         "preserve_fds",
         "rootfs",
         "start_state",
+        "tools",
         "wait",
     )
 
@@ -57,6 +58,7 @@ class Options:
         self.joined: list[tuple[str, str]] = []  # (type, path), in setns order
         self.cgroup = ""  # directory of the cgroup to be born in; "": the caller's
         self.cgroup_origin = "/linux/cgroupsPath"  # or the option that names the cgroup
+        self.tools = ""  # directory of --tools; "": none
         self.rootfs = ""  # host path, for a container without a mount namespace of its own; else ""
 
 

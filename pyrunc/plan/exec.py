@@ -59,9 +59,16 @@ def enter(ctx: Context) -> None:
     scheduling.final_cpus(ctx)
     process.oom_score_adj(ctx)
     ctx.plan.dumpable("(default)", value=0)
-    namespaces.join(ctx, ctx.options.joined)
+    if ctx.options.tools:
+        from pyrunc.plan import tools
+
+        tools.join(ctx)
+    else:
+        namespaces.join(ctx, ctx.options.joined)
     namespaces.session_keyring(ctx)
     enter_root(ctx)
+    if ctx.options.tools:
+        tools.attach(ctx)
 
 
 def finish(ctx: Context) -> None:

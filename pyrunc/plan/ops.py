@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-ABI = 0x4b9fb600
+ABI = 0x60ab820f
 _NONE: list[str] = []
 
 OP_PLACE = 1
@@ -93,6 +93,7 @@ P_MOUNT_SOURCE_FD = 0x200
 P_MOUNT_NEW_ROOT = 0x400
 P_MOUNT_BUILD = 0x800
 P_MOUNT_ATTACH = 0x1000
+P_MOUNT_REPORT = 0x2000
 P_UNMOUNT_UNIQUE = 0x1
 P_DEV_NODE_DEFAULT = 0x1
 P_DEV_NODE_BIND_HOST = 0x2
@@ -149,7 +150,7 @@ OPS: dict[int, tuple[str, str, tuple[tuple[str, str, str, int, int], ...], tuple
     18: ("LO_UP", "SETUP", (), ()),
     19: ("PROPAGATION", "SETUP", (("propagation", "u32", "", 0, -1),), ()),
     20: ("ROOT", "SETUP", (("path", "str", "path", -1, 0),), ("NO_BIND", "CWD", "SLAVE", "CALLERS",)),
-    21: ("MOUNT", "SETUP", (("attr_set", "u32", "", 0, -1), ("attr_clr", "u32", "", 1, -1), ("implied", "u32", "", 2, -1), ("rec_set", "u32", "", 3, -1), ("rec_clr", "u32", "", 4, -1), ("propagation", "u32", "", 5, -1), ("tree", "u32", "", 6, -1), ("fstype", "str", "type", -1, 0), ("source", "str", "source", -1, 1), ("dest", "str", "destination", -1, 2), ("data", "list", "options", 7, 3),), ("BIND", "RECURSIVE", "REMOUNT", "COPY_UP", "INHERIT_MODE", "PLAIN_DIR", "IN_PROC", "CGROUP", "HOST_BIND", "SOURCE_FD", "NEW_ROOT", "BUILD", "ATTACH",)),
+    21: ("MOUNT", "SETUP", (("attr_set", "u32", "", 0, -1), ("attr_clr", "u32", "", 1, -1), ("implied", "u32", "", 2, -1), ("rec_set", "u32", "", 3, -1), ("rec_clr", "u32", "", 4, -1), ("propagation", "u32", "", 5, -1), ("tree", "u32", "", 6, -1), ("fstype", "str", "type", -1, 0), ("source", "str", "source", -1, 1), ("dest", "str", "destination", -1, 2), ("data", "list", "options", 7, 3),), ("BIND", "RECURSIVE", "REMOUNT", "COPY_UP", "INHERIT_MODE", "PLAIN_DIR", "IN_PROC", "CGROUP", "HOST_BIND", "SOURCE_FD", "NEW_ROOT", "BUILD", "ATTACH", "REPORT",)),
     22: ("UNMOUNT", "SETUP", (("id", "u64", "", 0, -1), ("dest", "str", "destination", -1, 0),), ("UNIQUE",)),
     23: ("MOUNT_LABEL", "SETUP", (("dest", "str", "destination", -1, 0), ("label", "str", "", -1, 1),), ()),
     24: ("DEV_NODE", "SETUP", (("kind", "u32", "", 0, -1), ("mode", "u32", "", 1, -1), ("major", "u32", "", 2, -1), ("minor", "u32", "", 3, -1), ("uid", "u32", "", 4, -1), ("gid", "u32", "", 5, -1), ("number", "u32", "", 6, -1), ("path", "str", "path", -1, 0),), ("DEFAULT", "BIND_HOST", "MADE", "ANY_MODE", "ANY_UID", "ANY_GID", "THERE",)),
@@ -305,7 +306,7 @@ class Builder:
         self.steps.append((20, policy, (), (path,)))
 
     def mount(self, origin: str, *, policy: int = 0, attr_set: int = 0, attr_clr: int = 0, implied: int = 0, rec_set: int = 0, rec_clr: int = 0, propagation: int = 0, tree: int = 0, fstype: str = "", source: str = "", dest: str = "", data: list[str] = _NONE) -> None:
-        """Mount a filesystem or a bind at dest inside the root filesystem; implied: attributes to clear unless locked; tree: slot of a detached tree that replaces an unreachable source (SOURCE_FD: it is the source); BUILD: leave the new mount detached in the slot, and report its id; ATTACH: attach the mount in the slot; a later failure detaches it again."""
+        """Mount a filesystem or a bind at dest inside the root filesystem; implied: attributes to clear unless locked; tree: slot of a detached tree that replaces an unreachable source (SOURCE_FD: it is the source); BUILD: leave the new mount detached in the slot; REPORT: and report its id; ATTACH: attach the mount in the slot; a later failure detaches it again."""
         self.origins.append(origin)
         self.steps.append((21, policy, (attr_set, attr_clr, implied, rec_set, rec_clr, propagation, tree, len(data)), (fstype, source, dest, data)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyrunc import command, fs
-from pyrunc.errors import UsageError
+from pyrunc.errors import UsageError, show
 from pyrunc.launch import exec
 
 USAGE = "exec [OPTIONS] ID COMMAND [ARGUMENTS] | exec [OPTIONS] --process FILE ID"
@@ -28,6 +28,7 @@ FLAGS: tuple[command.Flag, ...] = (
     ("apparmor", "", "PROFILE", "str", "AppArmor profile"),
     ("process-label", "", "LABEL", "str", "SELinux label"),
     ("cgroup", "", "[CTRL:]PATH", "multi", "run in this cgroup below the container's, which must exist"),
+    ("tools", "", "DIR", "str", "bind this directory of the host for the process alone, and look programs up there"),
     ("ignore-paused", "", "", "bool", "accept a paused container; the process waits until it is resumed"),
 )
 
@@ -43,5 +44,7 @@ def main(context: command.Context, values: command.Values, args: list[str]) -> i
     opts.detach, opts.ignore_paused = values.get("detach", False), values.get("ignore-paused", False)
     opts.pid_file, opts.console_socket = values.get("pid-file", ""), values.get("console-socket", "")
     opts.pidfd_socket, opts.preserve_fds = values.get("pidfd-socket", ""), values.get("preserve-fds", 0)
-    opts.cgroup = values.get("cgroup", [])
+    opts.cgroup, opts.tools = values.get("cgroup", []), values.get("tools", "")
+    if "tools" in values and not opts.tools.startswith("/"):
+        raise UsageError(f"--tools {show(opts.tools)}: expected the absolute path of a directory")
     return exec.execute(opts)
