@@ -39,6 +39,8 @@ KINDS: dict[str, Callable[[], session.InitSession]] = {
     "api exec": lambda: library.Execute(library.Execution("c1", library.Messages(), NO_STREAMS)),
     "mounts add": lambda: added_mounts.Add(TARGET, NO_CONFIG, [], Log()),
     "mounts remove": lambda: added_mounts.Remove(TARGET, NO_CONFIG, [], Log()),
+    "mounts add, api": lambda: library.AddMounts(TARGET, NO_CONFIG, [], Log()),
+    "mounts remove, api": lambda: library.RemoveMounts(TARGET, NO_CONFIG, [], Log()),
     "seccomp run": lambda: contained.TracedRun(run.RunOptions("c1", Log()), -1, []),
 }
 PATHS = {  # to each state: the records that lead to it

@@ -224,6 +224,14 @@ class AsyncContainer:
         """See `Container.update`."""
         await _finished(partial(self.container.update, resources))
 
+    async def add_mounts(self, mounts: Sequence[Mapping[str, object]]) -> None:
+        """See `Container.add_mounts`."""
+        await _finished(partial(self.container.add_mounts, mounts))
+
+    async def remove_mounts(self, mounts: Sequence[Mapping[str, object]]) -> None:
+        """See `Container.remove_mounts`."""
+        await _finished(partial(self.container.remove_mounts, mounts))
+
     async def delete(self, *, force: bool = False) -> None:
         """See `Container.delete`."""
         await _finished(partial(self.container.delete, force=force))

@@ -16,6 +16,7 @@ from pyrunc.container import events as happenings
 from pyrunc.container import lifecycle, processes
 from pyrunc.container import update as updates
 from pyrunc.errors import StateError, UsageError
+from pyrunc.spec import added_mounts
 
 if TYPE_CHECKING:
     import builtins
@@ -31,7 +32,9 @@ class ExecOptions(TypedDict, total=False):
     ``env`` is added to the container's environment. ``user`` is ``"UID[:GID]"``, numbers only (a
     name would be looked up in a file that the container can write); ``groups`` are supplementary
     ones. ``capabilities`` (``"CAP_NET_RAW"``) are added to the bounding, effective and permitted
-    sets. ``cgroup`` is a path below the container's cgroup, which must exist. ``process`` is a
+    sets. ``cgroup`` is a path below the container's cgroup, which must exist. ``tools`` is the
+    absolute path of a directory on the host that only this process sees, read-only; its ``bin`` is
+    the first directory in PATH. ``process`` is a
     complete ``process`` object of config.md that replaces the arguments and the options above.
 
     ``stdin``, ``stdout`` and ``stderr``: a descriptor, a file, `PIPE`, `STDOUT` (stderr only),
@@ -49,6 +52,7 @@ class ExecOptions(TypedDict, total=False):
     selinux_label: str
     cgroup: str
     ignore_paused: bool
+    tools: str
     process: Mapping[str, object]
     stdin: Stream
     stdout: Stream
@@ -195,6 +199,9 @@ class Container(Program):
             opts.process, opts.document = "process", options["process"]
         opts.cgroup = [options["cgroup"]] if options.get("cgroup") else []
         opts.ignore_paused = options.get("ignore_paused", False)
+        opts.tools = options.get("tools", "")
+        if "tools" in options and not opts.tools.startswith("/"):
+            raise UsageError(f"tools={opts.tools!r}: expected the absolute path of a directory")
         opts.console_socket, opts.pid_file = options.get("console_socket", ""), options.get("pid_file", "")
         return opts
 
@@ -254,6 +261,27 @@ class Container(Program):
         wanted = updates.parse(library.to_json(resources, updates.SOURCE))
         with self._locked() as found:
             updates.update(found, wanted, self.runtime._messages())
+
+    def add_mounts(self, mounts: Sequence[Mapping[str, object]]) -> None:
+        """Add mounts to a created, running or paused container: all of them or none.
+
+        ``mounts`` are objects like those in ``mounts`` of config.md. Raises StateError if the
+        container has stopped or has no mount namespace of its own, ConfigError with pointers into
+        ``mounts``, SysError.
+        """
+        entries = added_mounts.parse(library.to_json(list(mounts), added_mounts.SOURCE))
+        with self._locked() as found:
+            library.Mounts(found, self.runtime._messages()).add(entries)
+
+    def remove_mounts(self, mounts: Sequence[Mapping[str, object]]) -> None:
+        """Remove mounts that `add_mounts` made, by their ``destination``: all of them or none.
+
+        Of several at one destination, the newest is removed. Raises StateError if the container has
+        stopped, ConfigError for a destination without such a mount, SysError.
+        """
+        entries = added_mounts.parse(library.to_json(list(mounts), added_mounts.SOURCE))
+        with self._locked() as found:
+            library.Mounts(found, self.runtime._messages()).remove(entries)
 
     def delete(self, *, force: bool = False) -> None:
         """Remove a container that has stopped or was never started (runtime.md, "Delete"); with

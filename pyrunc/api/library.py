@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from pyrunc import fs, jsontext, log, state
 from pyrunc.api.stdio import Stdio, Stream
 from pyrunc.errors import SysError, UsageError
+from pyrunc.launch import added_mounts as mounts
 from pyrunc.launch import create, ending, session
 from pyrunc.launch import exec as execution
 from pyrunc.spec import exec_process, load
@@ -272,6 +273,21 @@ class Execute(Library, execution.Exec):
         super().on_pid(record)
 
 
+class AddMounts(Library, mounts.Add):
+    """One session that adds mounts."""
+
+
+class RemoveMounts(Library, mounts.Remove):
+    """One session that removes mounts."""
+
+
+class Mounts(mounts.Mounts):
+    """The mounts of a container."""
+
+    adding = AddMounts
+    removing = RemoveMounts
+
+
 class _ClosingStore(state.Store):
     """A state root that is closed if `open` fails."""
 
@@ -306,11 +322,12 @@ def open_stdio(stdin: Stream, stdout: Stream, stderr: Stream) -> Stdio:
         raise SysError("stdin, stdout, stderr", "open", error.errno or 0) from error
 
 
-def to_json(document: Mapping[str, object], what: str) -> bytes:
+def to_json(document: Mapping[str, object] | list[Mapping[str, object]], what: str) -> bytes:
     """Encode dicts, lists, strings, numbers, booleans and None as JSON. Raises UsageError."""
     with suppress(TypeError, ValueError, RecursionError):
         return jsontext.dumps(document).encode("ascii")
-    raise UsageError(f"{what}: expected a dict of what JSON has: dicts, lists, strings, numbers, booleans and None")
+    kind = "list" if isinstance(document, list) else "dict"
+    raise UsageError(f"{what}: expected a {kind} of what JSON has: dicts, lists, strings, numbers, booleans and None")
 
 
 def parse_config(document: Mapping[str, object]) -> tuple[Config, bytes]:
