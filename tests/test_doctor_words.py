@@ -12,10 +12,13 @@ import pytest
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
-from doctor_support import STATUS, flat, made, only
-from pyrunc.doctor import bundle, kernel, limits, privileges, users
+from doctor_support import STATUS, flat, made, only, program_at
+from pyrunc import interpreter
+from pyrunc.doctor import bundle, cgroups, engines, kernel, limits, machine, privileges, users
 from pyrunc.doctor.findings import Area
 from pyrunc.doctor.machine import Machine, system_error
+from pyrunc.errors import PyruncError
+from pyrunc.launch import create
 from pyrunc.spec.names import CLONE_FLAGS
 
 USER, MOUNT = CLONE_FLAGS["user"], CLONE_FLAGS["mount"]
@@ -37,9 +40,9 @@ USER, MOUNT = CLONE_FLAGS["user"], CLONE_FLAGS["mount"]
     ],
 )
 def test_why_a_probe_failed(tmp_path: Path, number: int, version: tuple[int, int], seccomp: int, words: str) -> None:
-    machine = made(tmp_path, {"/proc/self/status": STATUS.format(caps=0, nnp=0, seccomp=seccomp)})
-    machine.facts.kernel = version
-    found = kernel.why(machine, -number, "5.12")
+    host = made(tmp_path, {"/proc/self/status": STATUS.format(caps=0, nnp=0, seccomp=seccomp)})
+    host.facts.kernel = version
+    found = kernel.why(host, -number, "5.12")
     assert found == (words if number in (*kernel.ABSENT, EPERM, ENOSPC) else "")
 
 
@@ -61,8 +64,8 @@ def test_probes_in_a_user_namespace(
         seen.append((what, given))
         return first if len(seen) == 1 else second
 
-    machine = made(tmp_path, probe=probe)
-    assert machine.works("X", flags) == result
+    host = made(tmp_path, probe=probe)
+    assert host.works("X", flags) == result
     assert seen == [("X", flags), ("X", flags | USER | MOUNT)][:asked]
 
 
@@ -80,10 +83,10 @@ def test_what_is_asked_about_user_namespaces(tmp_path: Path) -> None:
         asked.append(flags)
         return 0
 
-    machine = made(tmp_path, probe=probe)
-    machine.become(1000)
+    host = made(tmp_path, probe=probe)
+    host.become(1000)
     area = Area("users")
-    users.user_namespace(machine, area)
+    users.user_namespace(host, area)
     assert asked == [USER, USER | MOUNT]
     asked.clear()
     users.user_namespace(made(tmp_path, probe=probe), area)
@@ -129,11 +132,11 @@ def test_namespaces_that_are_forbidden(tmp_path: Path, kind: str) -> None:
     ],
 )  # fmt: skip
 def test_profiles_of_apparmor(tmp_path: Path, profile: str, apparmor: bool, loaded: str, status: str | None) -> None:
-    machine = made(tmp_path, {"/sys/kernel/security/apparmor/profiles": loaded})
-    machine.facts.apparmor = apparmor
+    host = made(tmp_path, {"/sys/kernel/security/apparmor/profiles": loaded})
+    host.facts.apparmor = apparmor
     area, wanted = Area("bundle"), type("Wanted", (), {"process": {"apparmorProfile": profile}})
     given: Any = wanted
-    bundle.labels(machine, area, given)
+    bundle.labels(host, area, given)
     assert [one.status for one in area.done()] == ([status] if status else [])
 
 
@@ -147,3 +150,47 @@ def test_profiles_of_apparmor(tmp_path: Path, profile: str, apparmor: bool, load
 )  # fmt: skip
 def test_ids_within_ranges(first: int, size: int, ranges: list[tuple[int, int]], good: bool) -> None:
     assert bundle.covered(first, size, ranges) is good
+
+
+def test_controllers_of_the_first_version(tmp_path: Path) -> None:
+    text = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t3\t1\t1\nmemory\t0\t1\t1\nblkio\t5\t1\t1\n\nodd\n"
+    assert cgroups.bound_to_v1(made(tmp_path, {"/proc/cgroups": text})) == {"cpu", "io"}
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_program_in_suggestions(monkeypatch: pytest.MonkeyPatch, frozen: bool) -> None:
+    monkeypatch.setattr(interpreter, "FROZEN", frozen)
+    monkeypatch.setattr(os, "readlink", lambda path: "/a/pyrunc" if path == "/proc/self/exe" else "")
+    assert machine.own_program() == ("/a/pyrunc" if frozen else "/usr/local/bin/pyrunc")
+
+    def fails(path: str) -> str:
+        raise OSError(errno.EACCES, "")
+
+    monkeypatch.setattr(os, "readlink", fails)
+    assert machine.own_program() == "/usr/local/bin/pyrunc"
+
+
+def test_a_bundle_that_cannot_be_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(opts: object) -> Any:
+        raise PyruncError("no plan")
+
+    monkeypatch.setattr(create, "compile_only", fails)
+    opts: Any = type("Options", (), {"bundle": str(tmp_path)})
+    (area,) = bundle.check(made(tmp_path), opts)
+    (found,) = area.done()
+    assert (found.area, found.check, found.status, found.seen) == ("bundle", "config", "problem", "no plan")
+    assert found.means == "create fails"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("", "problem"), ("none", "problem"), ("/usr/local/bin/none", "problem"), ("other", "note"),
+                         ("/usr/local/bin/pyrunc", "ok"), ("pyrunc", "ok")],
+)  # fmt: skip
+def test_programs_of_engines(tmp_path: Path, path: str, status: str) -> None:
+    host = made(tmp_path)
+    program_at(tmp_path, "/usr/local/bin/pyrunc", "/usr/local/bin/other")
+    host.env = {"PATH": "/usr/local/bin"}
+    area = Area("engines")
+    assert engines.program(host, area, "docker", "/etc/d", path) is (status != "problem")
+    (found,) = area.done()
+    assert (found.check, found.status) == ("docker", status) and found.seen.startswith("/etc/d: ")

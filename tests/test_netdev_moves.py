@@ -177,6 +177,9 @@ def test_an_error_without_words_or_number(world: World) -> None:
     world.host.fail["eth0"] = KeyError("x")
     with pytest.raises(KeyError):
         move({"eth0": {}})
+    world.host.fail["eth0"] = SysError("/other", "open", errno.EBUSY)
+    with pytest.raises(SysError, match=r"^/other: "):
+        move({"eth0": {}})
     world.host.fail["eth0"] = PyruncError("as it is")
     with pytest.raises(PyruncError, match=r"^as it is$"):
         move({"eth0": {}})
@@ -207,3 +210,61 @@ def test_a_container_in_our_own_namespace(world: World, tmp_path: Path) -> None:
     with pytest.raises(PyruncError, match=r"^/linux/netDevices: the container is in our own network namespace"):
         move({"eth0": {}})
     assert world.host.asked == []
+
+
+class Answers:
+    """A namespace whose kernel has these addresses."""
+
+    def __init__(self, *entries: Any) -> None:
+        self.entries = entries
+        self.asked: list[tuple[int, int]] = []
+
+    def request(self, kind: int, flags: int, message: Any) -> list[Any]:
+        self.asked.append((kind, flags))
+        return list(self.entries)
+
+    def address_message(self) -> None:
+        return None
+
+
+class Address(dict[str, Any]):
+    def get_attr(self, name: str) -> Any:
+        return self["attrs"].get(name)
+
+
+def address(flags: int, *, index: int = 2, scope: int = 0, short: int = 0, **attributes: Any) -> Address:
+    given = {"IFA_ADDRESS": "10.0.0.1", **({"IFA_FLAGS": flags} if flags else {}), **attributes}
+    return Address(index=index, scope=scope, flags=short, family=2, prefixlen=24, attrs=given)
+
+
+def kept(*entries: Address) -> list[Any]:
+    one: Any = Answers(*entries)
+    found: list[Any] = netdev.Namespace.addresses(one, 2)
+    assert one.asked == [(netdev.RTM_GETADDR, netdev.NLM_F_DUMP)]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "flag", "stays"),
+    [
+        ("secondary", 0x01, False), ("nodad", 0x02, True), ("optimistic", 0x04, False), ("dadfailed", 0x08, False),
+        ("homeaddress", 0x10, True), ("deprecated", 0x20, False), ("tentative", 0x40, False),
+        ("managetempaddr", 0x100, True), ("noprefixroute", 0x200, True), ("mcautojoin", 0x400, True),
+        ("stable_privacy", 0x800, False),
+    ],
+)  # fmt: skip
+def test_flags_that_configure_an_address(name: str, flag: int, stays: bool) -> None:
+    (found,) = kept(address(0x80 | flag))
+    assert found == {
+        "family": 2, "prefixlen": 24,
+        "attrs": [("IFA_ADDRESS", "10.0.0.1"), ("IFA_FLAGS", flag if stays else 0)],
+    }  # fmt: skip
+
+
+def test_which_addresses_move() -> None:
+    assert kept(address(0x02), address(0x80, index=3), address(0x80, scope=253), address(0)) == []
+    (found,) = kept(address(0, short=0x80, IFA_LOCAL="l", IFA_BROADCAST="b", IFA_RT_PRIORITY=0, IFA_LABEL="x"))
+    assert found["attrs"] == [
+        ("IFA_ADDRESS", "10.0.0.1"), ("IFA_LOCAL", "l"), ("IFA_BROADCAST", "b"), ("IFA_RT_PRIORITY", 0),
+        ("IFA_FLAGS", 0),
+    ]  # fmt: skip

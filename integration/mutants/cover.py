@@ -249,7 +249,7 @@ def _words(path: str) -> dict[str, set[str]]:
     return {
         node.name: set(re.findall(r"[A-Za-z_]\w*", "\n".join(lines[node.lineno - 1 : node.end_lineno])))
         for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.FunctionDef)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
 
 
@@ -322,7 +322,7 @@ def _python_scopes(source: str) -> dict[str, range]:
 
     def walk(node: ast.AST, prefix: str) -> None:
         for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.FunctionDef | ast.ClassDef):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 name = f"{prefix}{child.name}"
                 out[name] = range(child.lineno, (child.end_lineno or 0) + 1)
                 walk(child, name + ".")

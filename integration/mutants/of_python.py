@@ -110,10 +110,10 @@ class Finder(ast.NodeVisitor):
 
     # -- statements --------------------------------------------------------------------------------------------
 
-    def scoped(self, node: ast.FunctionDef | ast.ClassDef) -> None:
+    def scoped(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> None:
         """The body and the defaults; annotations and docstrings say nothing to the program."""
         self.scope.append(node.name)
-        if isinstance(node, ast.FunctionDef):
+        if not isinstance(node, ast.ClassDef):
             for default in (*node.args.defaults, *node.args.kw_defaults):
                 if default is not None:
                     self.visit(default)
@@ -126,6 +126,7 @@ class Finder(ast.NodeVisitor):
         self.scope.pop()
 
     visit_FunctionDef = scoped
+    visit_AsyncFunctionDef = scoped
     visit_ClassDef = scoped
 
     def visit_Module(self, node: ast.Module) -> None:
