@@ -267,6 +267,10 @@ scale: build peers ## 500 containers at once: rates, memory, and whether verbs b
 	@.ci/require test demo
 	@$(BIN)/python -m bench.scale $(BENCH_ARGS)
 
+.PHONY: scale-engines
+scale-engines: test-tools build ## the same through containerd and ctr, with runc beside (root); BENCH_ARGS='--containers 50'
+	@$(BIN)/python -m integration.engines.scale $(BENCH_ARGS)
+
 .PHONY: bench-images
 bench-images: build ## unpack an image beside umoci and podman; the second `run --image` beside a plain `run` (root)
 	@.ci/require test demo

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from bench import checkpoint, instructions, memory, page, report, scale, storm, unusual, userns
+from bench import checkpoint, instructions, memory, mounts, page, report, scale, storm, unusual, userns
 from bench.goals import GOALS, judge
 from bench.load import busy
 from bench.measure import Peer, Worker, enter_private_namespace, find, make_bundle, tmpfs
@@ -118,6 +118,8 @@ def extras(
     show("memory", memories, names)
     points, why = checkpoint.rows(series, place, pyrunc, long)
     show("checkpoint and restore", points, [*names, "criu"])
+    added = mounts.rows(series, place, long)
+    show("mounts beside exec", added, [OURS, mounts.EXEC])
     crowds = scale.rows(series, quick, long)
     show(f"{scale.COUNT} containers at once", crowds, names)
     notes = {"Leftovers of the storm": left}
@@ -137,7 +139,7 @@ def extras(
     note("Smallest memory.max for /bin/true", lambda: unusual.smallest_memory(series, place, pyrunc))
     note("Modules that pyrunc imports in a plain interpreter", lambda: unusual.imports(place, pyrunc, long))
     note("Instructions of pyrunc (callgrind)", lambda: instructions.count(pyrunc, long, place / "callgrind"))
-    return rows + storms + memories + points + crowds, notes
+    return rows + storms + memories + points + added + crowds, notes
 
 
 def measure(place: Path, pyrunc: str, given: argparse.Namespace) -> Report:

@@ -26,7 +26,7 @@ class Goal(NamedTuple):
     def text(self) -> str:
         """The measure and what it is compared with."""
         kind = {"ms": "wall time", "CPU ms": "CPU time"}.get(self.unit, self.unit)
-        place = {"verbs": "", "loaded": " on busy cores", "scale": " with 500 containers"}
+        place = {"verbs": "", "loaded": " on busy cores", "scale": " with 500 containers", "mounts": ""}
         text = self.what + place.get(self.group, f" ({self.group})")
         return ", ".join(filter(None, [text, kind, f"x {self.peer}" if self.peer else ""]))
 
@@ -47,6 +47,7 @@ GOALS = [
     Goal("scale", "create + start, last fifth", "x first fifth", "", 1.2),
     Goal("scale", "delete --force, last fifth", "x first fifth", "", 1.2),
     Goal("scale", "cgroups left", "", "", 0.0),
+    Goal("mounts", "mounts add", "ms", "exec", 1.2),
     Goal("checkpoint", "checkpoint + restore", "ms", "runc", 1.0),
     Goal("checkpoint", "dump of 200 MB of dirty memory", "ms", "criu", 1.1),
 ]

@@ -362,7 +362,7 @@ def make_bundle(place: Path, pyrunc: str, name: str, args: list[str], **changes:
     shutil.copy(busybox, rootfs / "bin/busybox")
     for applet in ("true", "sleep", "sh"):
         (rootfs / "bin" / applet).symlink_to("busybox")
-    for directory in ("proc", "sys", "dev", "tmp"):
+    for directory in ("proc", "sys", "dev", "tmp", "mnt"):
         (rootfs / directory).mkdir()
     subprocess.run([pyrunc, "spec", "--bundle", str(bundle)], check=True, timeout=LIMIT)
     path = bundle / "config.json"

@@ -44,6 +44,10 @@ TITLES = {
         "`checkpoint` and `restore --detach` of the sleeping container, and `checkpoint` of a container with 200 MB of"
         " dirty memory beside `criu dump` alone.",
     ),
+    "mounts": (
+        "Mounts of a running container",
+        "One bind mount; `exec` is pyrunc's own, of `/bin/true` in the same container. No other runtime has the verb.",
+    ),
     "scale": (
         "Scale",
         "500 containers that sleep. `x alone` divides the time of a verb beside them by its time without them; `last`"
