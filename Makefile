@@ -162,7 +162,7 @@ KUBERNETES := etcd kube-apiserver kube-scheduler kube-controller-manager kubelet
 record_engines = PYRUNC_ENGINES_BIN=$(BUILT)/bin PYRUNC_ENGINES_RECORD=$(RESULTS) $(BIN)/python -m pytest $(1) $(PYTEST_ARGS) && \
     $(BIN)/python -m integration.engines.record $(RESULTS) >integration/ENGINES.md
 
-.PHONY: kubernetes test-kubernetes test-containerd
+.PHONY: kubernetes test-kubernetes test-containerd test-client
 kubernetes:
 	@.ci/require current
 	@integration/engines/build.sh $(BUILT) $(CONTAINERD) $(KUBERNETES)
@@ -174,6 +174,11 @@ test-containerd: test-tools build ## containerd 1.x and a current 2.x with ctr (
 	@.ci/require current
 	@integration/engines/build.sh $(BUILT) $(CONTAINERD)
 	@$(call record_engines,integration/engines/test_containerd.py)
+
+test-client: test-tools build peers ## containerd's own client tests on a current containerd (builds with Go: minutes, once)
+	@.ci/require current
+	@integration/engines/build.sh $(BUILT) $(CONTAINERD) client.test
+	@$(call record_engines,integration/engines/test_client.py)
 
 test-cri: test-tools build ## crictl and critest on containerd 1.x and a current 2.x (builds with Go: minutes, once)
 	@.ci/require current cri

@@ -1,10 +1,15 @@
-"""A read-only image registry on loopback, from OCI archives: ``registry.py PORT NAME:TAG=FILE ...``."""
+"""A read-only image registry on loopback, from OCI archives: ``registry.py PORT NAME:TAG=FILE ...``.
+
+With a file cert.pem and its key.pem in the current directory it speaks TLS.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import http.server
 import json
+import os
+import ssl
 import sys
 import tarfile
 
@@ -63,5 +68,9 @@ if __name__ == "__main__":
     for argument in sys.argv[2:]:
         load(*argument.split("=", 1))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+    if os.path.exists("cert.pem"):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain("cert.pem", "key.pem")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     print("ready", flush=True)
     server.serve_forever()

@@ -14,14 +14,14 @@ LABEL = Cluster.label
 
 
 def test_logs(pods: Pods, seen: Seen) -> None:
-    pod = pods.create(container("for i in 1 2 3; do echo line $i; done; echo err >&2")).ended()
+    pod = pods.create(container("for i in 1 2 3 4; do echo line $i; done")).ended()
     tail = pod.cluster.kubectl("logs", "--tail=1", pod.name).out.splitlines()
     count = len(pods.create(container("seq 20000")).ended().log())
     follow = pods.create(container("for i in 1 2 3; do echo $i; sleep 0.3; done"))
     follow.wait(lambda: follow.phase != "Pending", "to be started")
     followed = pod.cluster.kubectl("logs", "-f", follow.name).out.split()
     seen(lines=len(pod.log()), tail=tail, of_20000=count, followed=followed)
-    assert (len(pod.log()), len(tail), count, followed) == (4, 1, 20000, ["1", "2", "3"])
+    assert (len(pod.log()), tail, count, followed) == (4, ["line 4"], 20000, ["1", "2", "3"])
 
 
 def test_logs_of_the_previous_container(pods: Pods, seen: Seen) -> None:
