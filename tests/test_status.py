@@ -148,6 +148,23 @@ def test_kill_init_signals(store: state.Store, sleeper: subprocess.Popen[bytes])
     assert sleeper.wait(5) == -signal.SIGTERM
 
 
+@pytest.mark.parametrize("reached", [True, False])
+def test_kill_init_that_the_cgroup_ended(
+    store: state.Store, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, reached: bool
+) -> None:
+    """An engine reaps init as soon as cgroup.kill has ended it: the signal arrived if the cgroup was killed by us."""
+    container = made(store)
+    child_of(container, sleeper.pid)
+
+    def kill_cgroup(_: state.Container, number: int) -> bool:
+        sleeper.kill()
+        sleeper.wait(5)
+        return reached
+
+    monkeypatch.setattr(state.Container, "kill_cgroup", kill_cgroup)
+    assert container.kill_init(signal.SIGKILL) is reached
+
+
 def test_first_in_namespace(sleeper: subprocess.Popen[bytes]) -> None:
     assert not procfs.first_in_namespace(sleeper.pid)  # we are not pid 1
     assert procfs.first_in_namespace(4_000_000)  # gone: nothing remains to be killed

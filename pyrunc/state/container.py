@@ -421,12 +421,11 @@ class Container:
         if fd < 0:
             return False
         try:
-            if number == SIGKILL and not first_in_namespace(self.data["pid"]):
-                self.kill_cgroup(number)
+            killed = number == SIGKILL and not first_in_namespace(self.data["pid"]) and self.kill_cgroup(number)
             try:
                 processes.pidfd_send_signal(fd, number)
             except ProcessLookupError:
-                return False
+                return killed  # the engine's shim may have reaped it already
             except OSError as error:
                 raise SysError(self.id, "pidfd_send_signal", error.errno or 0) from error
         finally:
