@@ -6,7 +6,6 @@ kubernetes=1.37.2
 etcd=3.7.3
 containerd=2.4.2
 tools=1.37.0
-buildkit=0.34.2
 go=1.26.8 # the oldest compiler that all of them accept
 [ $# -gt 1 ] || { echo "usage: build.sh DIRECTORY PROGRAM..." >&2; exit 2; }
 mkdir -p "$1/bin" "$1/built"
@@ -72,12 +71,6 @@ build() {
             version=$containerd
             package=github.com/containerd/containerd/v2/integration/client
             fetch='test_module client $package@v$version && go test -c -mod=mod -tags $tags -o $GOBIN/client.test $package'
-            ;;
-        buildkitd | buildctl)
-            version=$buildkit
-            fetch='mkdir -p buildkit && cd buildkit && printf "module b\ngo %s\nrequire github.com/moby/buildkit v%s\n" $go $version >go.mod &&
-                go get -d github.com/moby/buildkit/cmd/'$1'@v$version &&
-                go build -mod=mod -trimpath -ldflags "-s -w" -o $GOBIN/'$1' github.com/moby/buildkit/cmd/'$1
             ;;
         *) echo "build.sh: unknown program $1" >&2; exit 2 ;;
     esac
