@@ -13,11 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from pyrunc import fs
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "native" / "launcher"), str(ROOT / "native" / "launcher" / "snapshot")]
 
 import freeze  # noqa: E402
 import snapshot  # noqa: E402
+import training  # noqa: E402
 
 LINKED = ROOT / "build" / "meson" / "pyrunc-linked"
 
@@ -56,13 +59,56 @@ def test_two_snapshots_are_the_same(launcher: Path, tmp_path: Path) -> None:
     snapshot.check(LINKED, again)
 
 
-def test_the_heap_is_where_the_launcher_reads_it(launcher: Path) -> None:
+def heap_of(launcher: Path) -> bytes:
     control(launcher)
-    data = launcher.read_bytes()
-    elf = snapshot.Elf(data)
-    place = int.from_bytes(data[elf.offset(elf.symbols()["pyrunc_snapshot"][0]) + 8 :][:8], "little")
-    heap = next(one for one in elf.sections if one.name == ".pyheap")
-    assert place == heap.offset and heap.size > 1 << 20
+    elf = snapshot.Elf(launcher.read_bytes())
+    heap = elf.section(".pyheap")
+    return bytes(elf.data[heap.offset : heap.offset + heap.size])
+
+
+def sizes() -> tuple[int, int]:
+    """HEAP_SHORT_SIZE and HEAP_LONG_SIZE of heap.h."""
+    header = (ROOT / "native" / "launcher" / "snapshot" / "heap.h").read_text()
+    short, long = (re.search(rf"{name} = (\d+) << (\d+)", header) for name in ("HEAP_SHORT_SIZE", "HEAP_LONG_SIZE"))
+    assert short and long
+    return int(short[1]) << int(short[2]), int(long[1]) << int(long[2])
+
+
+def test_blocks_that_are_written_to_are_together(launcher: Path) -> None:
+    """Few pages are copied.  A region without content means that the training run found nothing,
+    and a full one that it no longer separates anything."""
+    heap, (short, long) = heap_of(launcher), sizes()
+    used = len(heap[:short].rstrip(b"\0")), len(heap[short : short + long].rstrip(b"\0"))
+    assert 16 << 10 < used[0] < short // 2
+    assert 64 << 10 < used[1] < long * 3 // 4
+    assert len(heap) > short + long + (1 << 20)
+
+
+def test_nothing_of_the_training_is_left(launcher: Path) -> None:
+    """Verbs that ran before the snapshot leave no path, state or secret in it."""
+    heap = heap_of(launcher)
+    for text in (b"/cgroup/id", b"root/id", training.STARTED.encode(), b"pyrunc-plan\0time"):
+        assert text not in heap
+    assert b"is_inconclusive" in heap
+
+
+def test_variables_of_modules_are_as_imported() -> None:
+    """A salt that the build chose would make the hashes of every launcher predictable (ADR 14)."""
+    before = training.globals_of_modules()
+    known = training.sizes_of(before)
+    old = fs._salt
+    vars(fs).update(_salt="guessed", left="over")
+    training.forget(before, known)
+    assert fs._salt is old and not hasattr(fs, "left")
+    cache = {("pyrunc.fs", "cache"): 1}
+    with pytest.raises(RuntimeError, match="fills a cache"):
+        training.forget(before, known | cache)
+    sys.modules["pyrunc.late"] = fs
+    try:
+        with pytest.raises(RuntimeError, match=r"imported by a verb.*pyrunc\.late"):
+            training.forget(before, known)
+    finally:
+        del sys.modules["pyrunc.late"]
 
 
 def test_sections_are_whole(launcher: Path) -> None:
@@ -75,7 +121,7 @@ def test_sections_are_whole(launcher: Path) -> None:
     for one, following in itertools.pairwise(sections):
         assert one.addr + one.size <= following.addr, (one, following)
     assert elf.section(".bss").type == snapshot.PROGBITS
-    assert [one.type for one in sections if one.name == ".pyheap"] == [snapshot.PROGBITS, snapshot.NOBITS]
+    assert [one.type for one in sections if one.name == ".pyheap"] == [snapshot.PROGBITS]
 
 
 PURE = """
@@ -220,12 +266,6 @@ def test_a_program_with_random_addresses_is_refused() -> None:
         snapshot.Elf(Path("/bin/sh").resolve().read_bytes())
 
 
-def test_sizes_agree_with_the_header() -> None:
-    header = (ROOT / "native" / "launcher" / "snapshot" / "heap.h").read_text()
-    spare = re.search(r"HEAP_SPARE = (\d+) << (\d+)", header)
-    assert spare and int(spare[1]) << int(spare[2]) == snapshot.SPARE
-
-
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 def test_heap(tmp_path: Path) -> None:
     """The allocator, in C."""
@@ -241,7 +281,7 @@ def test_heap(tmp_path: Path) -> None:
         "-fno-builtin",
         wrap,
     ]
-    sources = [ROOT / "native" / "tests" / "test_heap.c", rooms / "heap.c"]
+    sources = [ROOT / "native" / "tests" / "test_heap.c", rooms / "heap.c", rooms / "training.c"]
     command = ["gcc", *flags, f"-I{rooms}", "-o", exe, *sources, "-pthread"]
     subprocess.run(command, check=True)  # type: ignore[arg-type]
     done = subprocess.run([exe], capture_output=True, text=True, timeout=120, check=False)

@@ -114,8 +114,8 @@ int main(int argc, char **argv)
 {
     if (has(argc, argv, "exec")) /* its callers treat 1 as the program's own status (pyrunc/verbs/exec.py) */
         failure = 255;
-    if (snapshot_state() == SNAPSHOT_MAKE)
-        snapshot_before();
+    if (snapshot_state() == SNAPSHOT_MAKE && snapshot_before() < 0)
+        fail("stdin has no request for a snapshot");
     const char *refusal = guard_process();
     if (!refusal && snapshot_state() != SNAPSHOT_MAKE) /* the build runs it, in its own directory */
         refusal = package_path_refusal();

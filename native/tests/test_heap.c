@@ -1,15 +1,15 @@
 /* Test heap.c alone: random calls compared with a model, with and without a second thread.  TAP
  * on stdout. */
 #include <pthread.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-#include <stdint.h>
-
 #include "heap.h"
+#include "training.h"
 
 enum { SLOTS = 2000, ROUNDS = 200000 };
 
@@ -107,6 +107,66 @@ static void in_two_threads(void)
     free(ours);
 }
 
+static size_t place(const void *block)
+{
+    return (size_t)((const unsigned char *)block - pyrunc_heap);
+}
+
+/* While blocks are recorded: the first ones have these levels. */
+static void in_levels(void)
+{
+    static const unsigned char levels[] = {HEAP_COLD, HEAP_SHORT, HEAP_LONG, HEAP_SHORT};
+    void *blocks[6], *large;
+    heap_record(levels, sizeof levels);
+    for (size_t i = 0; i < 3; i++)
+        blocks[i] = malloc(100);
+    large = malloc(10000);
+    for (size_t i = 3; i < 6; i++)
+        blocks[i] = malloc(100);
+    ok(place(blocks[1]) < HEAP_SHORT_SIZE && place(large) < HEAP_SHORT_SIZE &&
+           place(blocks[2]) - HEAP_SHORT_SIZE < HEAP_LONG_SIZE &&
+           place(blocks[0]) >= HEAP_SHORT_SIZE + HEAP_LONG_SIZE &&
+           place(blocks[3]) >= HEAP_SHORT_SIZE + HEAP_LONG_SIZE && place(blocks[3]) < HEAP_SIZE,
+       "blocks are in the regions of their levels");
+    for (size_t i = 0; i < 6; i++)
+        free(blocks[i]);
+    free(large);
+}
+
+/* In a process of its own: find the blocks that are written to. */
+static int train(void)
+{
+    heap_train();
+    char *blocks[5];
+    for (size_t i = 0; i < 5; i++)
+        blocks[i] = memset(malloc(i == 3 ? 20000 : 20), 1, 20);
+    free(blocks[4]);
+    size_t count = heap_imported();
+    if (training_watch(HEAP_SHORT) < 0)
+        return 1;
+    blocks[1][5] = 2;
+    if (training_watch(HEAP_LONG) < 0)
+        return 1;
+    blocks[1][6] = 2;
+    blocks[3][15000] = 2; /* not on its first page */
+    free(blocks[2]);
+    unsigned char levels[5] = {0};
+    int fds[2];
+    if (count != 5 || pipe(fds) < 0 || training_report(fds[1], count) < 0 || read(fds[0], levels, 5) != 5)
+        return 1;
+    static const unsigned char expected[5] = {HEAP_COLD, HEAP_SHORT, HEAP_COLD, HEAP_LONG, HEAP_COLD};
+    return memcmp(levels, expected, 5) != 0;
+}
+
+static int in_child(int (*function)(void))
+{
+    int status = 1;
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(function());
+    return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
+}
+
 int main(void)
 {
     ok(churn(ROUNDS / 10) && heap_seal() == 0, "without a snapshot everything is libc's");
@@ -114,38 +174,33 @@ int main(void)
     void *first = realloc(NULL, 10);
     ok(first != NULL, "realloc of nothing");
     free(first);
-    heap_record();
+    ok(in_child(train), "a training run finds what is written to");
+    in_levels();
     int kept = churn(ROUNDS / 20);
+    (void)heap_imported();
+    void *late = malloc(100000);
+    ok(place(late) >= HEAP_SIZE, "large blocks are libc's after the imports");
+    free(late);
     size_t used = heap_seal();
-    ok(kept && used > 0, "while the snapshot is made");
+    ok(kept && used > HEAP_SHORT_SIZE + HEAP_LONG_SIZE, "while the snapshot is made");
     int clean = 1;
     for (size_t i = 0; i < used / 8; i++) { /* all is free: zero except for the sorted lists */
         uint64_t word = ((uint64_t *)(void *)pyrunc_heap)[i];
         clean &= word == 0 || (word > (uintptr_t)pyrunc_heap + 8 * i && word < (uintptr_t)pyrunc_heap + used);
     }
     ok(clean, "nothing of what was freed is left");
+    heap_populate(1);
     ok(churn(ROUNDS), "after it was taken");
-    char *kept_block = malloc(100);
-    memset(kept_block, 9, 100);
-    int file = memfd_create("heap", 0);
-    size_t now = heap_seal();
-    ok(file >= 0 && pwrite(file, pyrunc_heap, now, 4096) == (ssize_t)now, "the heap is in a file");
-    memset(kept_block, 8, 100);
-    heap_copy(-1, 4096);
-    ok(kept_block[99] == 8, "what cannot be read leaves everything as it was");
-    heap_copy(file, 4096);
-    ok(kept_block[0] == 9 && kept_block[99] == 9, "the heap is what the file says");
-    free(kept_block);
-    ok(churn(ROUNDS / 10), "and can be used");
-    close(file);
+    char *small = malloc(100);
+    ok(place(small) < HEAP_SHORT_SIZE, "new blocks are in the first region");
+    free(small);
     void *large = malloc(1 << 20);
-    ok(large && (size_t)((unsigned char *)large - pyrunc_heap) >= used + HEAP_SPARE,
-       "large blocks are libc's");
+    ok(place(large) >= HEAP_SIZE, "large blocks are libc's");
     free(large);
-    void *blocks[20000];
+    static void *blocks[20000];
     for (size_t i = 0; i < 20000; i++)
         blocks[i] = memset(malloc(3000), 1, 3000);
-    ok(heap_seal() > used, "a full heap goes on with libc's");
+    ok(place(blocks[19999]) >= HEAP_SIZE, "a full heap goes on with libc's");
     for (size_t i = 0; i < 20000; i++)
         free(blocks[i]);
     volatile size_t much = (size_t)-1 / 2;

@@ -2,9 +2,9 @@
  *
  * The linker's --wrap redirects every malloc, calloc, realloc and free of code linked into the
  * executable to this file.  Shared libraries keep libc's.  Blocks come from one array, grouped by
- * size class, a page (or four) of one class at a time.  While the snapshot is taken, all blocks
- * come from the array.  A process that started from a snapshot only takes small blocks from it.
- * Once there is a second thread, all new blocks are libc's, and blocks in the array are never
+ * level and size class, a unit (or four) of one class at a time.  While the snapshot is taken, all
+ * blocks come from the array.  A process that started from a snapshot only takes small blocks from
+ * it.  Once there is a second thread, all new blocks are libc's, and blocks in the array are never
  * freed.
  */
 #include "heap.h"
@@ -12,7 +12,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/single_threaded.h>
-#include <unistd.h>
+
+#include "training.h"
 
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
@@ -24,13 +25,13 @@ void *__wrap_realloc(void *block, size_t size);
 void __wrap_free(void *block);
 
 enum {
-    PAGE = 4096,
-    PAGES = HEAP_SIZE / PAGE,
+    UNIT = 1024,
+    UNITS = HEAP_SIZE / UNIT,
     STEP = 16,   /* classes of small blocks: 16, 32 ... 512 bytes */
     SMALL = 512, /* then 640 ... 1024, 1280 ... 2048, 2560 ... 4096 */
     LARGEST = 4096,
     CLASSES = SMALL / STEP + 12,
-    RUN = 255, /* class of the pages of a multi-page block */
+    RUN = 255, /* class of the units of a larger block */
 };
 
 struct free_block {
@@ -46,15 +47,27 @@ struct free_block {
 #endif
 unsigned char pyrunc_heap[HEAP_SIZE] __attribute__((aligned(4096), section(NO_CONTENT)));
 
-static int recording;
-static size_t most_pages; /* 0: there is no heap */
-static unsigned char page_class[PAGES];
-static unsigned short run_pages[PAGES]; /* of the run that starts at this page */
-static size_t used_pages;
-static struct free_block *freed[CLASSES];
+static int recording, imported;
+static size_t extent; /* in units, while not recording; 0: there is no heap */
+static unsigned char unit_class[UNITS];
+static unsigned short run_units[UNITS]; /* of the run that starts at this unit */
+
+/* The levels of the first blocks, in the order of their allocation. */
+static const unsigned char *levels;
+static size_t level_count, taken;
+
+/* Each level has a region of the array.  Blocks that find no place in theirs go to the next. */
 static struct {
-    unsigned char *next, *end;
-} fresh[CLASSES];
+    size_t next, end; /* in units */
+    struct free_block *freed[CLASSES];
+    struct {
+        unsigned char *next, *end;
+    } fresh[CLASSES];
+} regions[HEAP_LEVELS] = {
+    [HEAP_SHORT] = {.end = HEAP_SHORT_SIZE / UNIT},
+    [HEAP_LONG] = {.next = HEAP_SHORT_SIZE / UNIT, .end = (HEAP_SHORT_SIZE + HEAP_LONG_SIZE) / UNIT},
+    [HEAP_COLD] = {.next = (HEAP_SHORT_SIZE + HEAP_LONG_SIZE) / UNIT, .end = UNITS},
+};
 
 static size_t class_of(size_t size)
 {
@@ -72,113 +85,155 @@ static size_t class_size(size_t class)
     return ((size_t)SMALL << group) + (place + 1) * ((size_t)128 << group);
 }
 
-void heap_record(void)
+void heap_record(const unsigned char *of_blocks, size_t count)
 {
     recording = 1;
-    most_pages = PAGES;
+    extent = UNITS;
+    levels = of_blocks;
+    level_count = count;
+}
+
+void heap_train(void)
+{
+    recording = training = 1;
+    extent = UNITS;
+}
+
+size_t heap_imported(void)
+{
+    imported = 1;
+    return taken;
 }
 
 size_t heap_seal(void)
 {
-    recording = 0;
-    if (most_pages)
-        most_pages = used_pages + HEAP_SPARE / PAGE;
-    return used_pages * PAGE;
-}
-
-void heap_copy(int file, uint64_t place)
-{
-    enum { HUGE = 2 << 20 };
-    size_t used = used_pages * PAGE, size = most_pages * PAGE;
-    unsigned char *space = mmap(NULL, size + HUGE, PROT_READ | PROT_WRITE,
-                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (space == MAP_FAILED)
-        return;
-    size_t skipped = -(uintptr_t)space & (HUGE - 1);
-    unsigned char *start = space + skipped;
-    /* Round to the nearest whole huge page. */
-    (void)madvise(start, (used + HUGE / 2) & ~(size_t)(HUGE - 1), MADV_HUGEPAGE);
-    if (pread(file, start, used, (off_t)place) != (ssize_t)used ||
-        mremap(start, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, pyrunc_heap) == MAP_FAILED) {
-        (void)munmap(space, size + HUGE);
-        return;
+    recording = imported = 0;
+    if (extent)
+        extent = regions[HEAP_COLD].next;
+    levels = NULL;
+    level_count = taken = 0;
+    /* What a process allocates is written to, and must not spread over the cold blocks. */
+    for (size_t level = HEAP_SHORT + 1; level < HEAP_LEVELS; level++) {
+        memset(regions[level].freed, 0, sizeof regions[level].freed);
+        memset(regions[level].fresh, 0, sizeof regions[level].fresh);
     }
-    (void)munmap(space, skipped);
-    (void)munmap(start + size, HUGE - skipped);
+    return extent * UNIT;
 }
 
-/* The brk heap may start where the spare part ends. */
+void heap_populate(int much)
+{
+    enum { PAGE = 4096, SPARE = 16 * PAGE };
+    size_t used = regions[HEAP_SHORT].next * UNIT + SPARE;
+    if (!regions[HEAP_SHORT].next)
+        return;
+    (void)madvise(pyrunc_heap, used & ~(size_t)(PAGE - 1), MADV_POPULATE_WRITE);
+    if (much)
+        (void)madvise(pyrunc_heap + HEAP_SHORT_SIZE,
+                      regions[HEAP_LONG].next * UNIT - HEAP_SHORT_SIZE, MADV_POPULATE_WRITE);
+}
+
+/* The brk heap may start where the array ends. */
 static int is_ours(const void *block)
 {
-    return (uintptr_t)block - (uintptr_t)pyrunc_heap < (uintptr_t)most_pages * PAGE;
+    if (training && training_has(block))
+        return 1;
+    return (uintptr_t)block - (uintptr_t)pyrunc_heap < (uintptr_t)extent * UNIT;
 }
 
-static size_t page_of(const void *block)
+static size_t unit_of(const void *block)
 {
-    return (size_t)((const unsigned char *)block - pyrunc_heap) / PAGE;
+    return (size_t)((const unsigned char *)block - pyrunc_heap) / UNIT;
 }
 
-static unsigned char *take_pages(size_t count, unsigned char class)
+static unsigned char *take_units(size_t level, size_t count, unsigned char class)
 {
-    if (count > most_pages - used_pages)
+    if (count > regions[level].end - regions[level].next)
         return NULL;
-    unsigned char *start = pyrunc_heap + used_pages * PAGE;
-    memset(page_class + used_pages, class, count);
-    used_pages += count;
-    return start;
+    size_t first = regions[level].next;
+    memset(unit_class + first, class, count);
+    regions[level].next += count;
+    return pyrunc_heap + first * UNIT;
 }
 
-/* Take a block of whole pages.  Only the process that takes the snapshot does, so they are never
+/* Take a block of whole units.  Only the process that takes the snapshot does, so they are never
  * reused. */
-static void *take_run(size_t size)
+static void *take_run(size_t level, size_t size)
 {
-    size_t count = (size + PAGE - 1) / PAGE;
+    size_t count = (size + UNIT - 1) / UNIT;
     if (count > 0xFFFF)
         return NULL;
-    unsigned char *start = take_pages(count, RUN);
+    unsigned char *start = take_units(level, count, RUN);
     if (start)
-        run_pages[page_of(start)] = (unsigned short)count;
+        run_units[unit_of(start)] = (unsigned short)count;
     return start;
 }
 
-static void *take(size_t size)
+static void *take_small(size_t level, size_t class)
 {
-    if (size > LARGEST)
-        return recording ? take_run(size) : NULL;
-    size_t class = class_of(size);
-    struct free_block *block = freed[class];
+    struct free_block *block = regions[level].freed[class];
     if (block) {
-        freed[class] = block->next;
+        regions[level].freed[class] = block->next;
         /* The snapshot must not contain parts of an address in a block that is not fully
          * written. */
         if (recording)
             block->next = NULL;
         return block;
     }
-    size = class_size(class);
-    if ((size_t)(fresh[class].end - fresh[class].next) < size) {
-        size_t pages = size > SMALL ? 4 : 1;
-        unsigned char *start = take_pages(pages, (unsigned char)class);
+    size_t size = class_size(class);
+    unsigned char **next = &regions[level].fresh[class].next, **end = &regions[level].fresh[class].end;
+    if ((size_t)(*end - *next) < size) {
+        size_t count = size > SMALL ? 4 : 1;
+        unsigned char *start = take_units(level, count, (unsigned char)class);
         if (!start)
             return NULL;
-        fresh[class].next = start;
-        fresh[class].end = start + pages * PAGE;
+        *next = start;
+        *end = start + count * UNIT;
     }
-    void *result = fresh[class].next;
-    fresh[class].next += size;
+    void *result = *next;
+    *next += size;
     return result;
+}
+
+static void *take(size_t size)
+{
+    if (!recording)
+        return size > LARGEST ? NULL : take_small(HEAP_SHORT, class_of(size));
+    if (imported && (training || size > LARGEST))
+        return NULL;
+    size_t number = taken++;
+    if (training)
+        return training_take(size > LARGEST ? (size + UNIT - 1) / UNIT * UNIT : class_size(class_of(size)),
+                             number);
+    void *block = NULL;
+    for (size_t level = number < level_count ? levels[number] : HEAP_COLD; !block && level < HEAP_LEVELS;
+         level++)
+        block = size > LARGEST ? take_run(level, size) : take_small(level, class_of(size));
+    return block;
 }
 
 static size_t block_size(const void *block)
 {
-    size_t page = page_of(block);
-    return page_class[page] == RUN ? (size_t)run_pages[page] * PAGE : class_size(page_class[page]);
+    if (training)
+        return training_size(block);
+    size_t unit = unit_of(block);
+    return unit_class[unit] == RUN ? (size_t)run_units[unit] * UNIT : class_size(unit_class[unit]);
+}
+
+static size_t level_of(const void *block)
+{
+    size_t offset = (size_t)((const unsigned char *)block - pyrunc_heap);
+    return offset < HEAP_SHORT_SIZE ? HEAP_SHORT : offset < HEAP_SHORT_SIZE + HEAP_LONG_SIZE ? HEAP_LONG
+                                                                                             : HEAP_COLD;
 }
 
 static void give_back(void *block)
 {
-    size_t class = page_class[page_of(block)];
-    struct free_block *freed_block = block, **place = &freed[class == RUN ? 0 : class];
+    if (training) {
+        training_give_back(block);
+        return;
+    }
+    size_t class = unit_class[unit_of(block)], level = recording ? level_of(block) : HEAP_SHORT;
+    struct free_block *freed_block = block, **place = &regions[level].freed[class == RUN ? 0 : class];
     if (recording) {
         /* Two runs must produce the same snapshot.  The order in which blocks are freed
          * sometimes depends on addresses (a discarded set of types), so the lists are sorted. */
@@ -194,7 +249,7 @@ static void give_back(void *block)
 
 static int usable(void)
 {
-    return most_pages && __libc_single_threaded;
+    return extent && __libc_single_threaded;
 }
 
 void *__wrap_malloc(size_t size)

@@ -7,21 +7,39 @@
 
 enum {
     HEAP_SIZE = 16 << 20,
-    HEAP_SPARE = 256 << 10, /* the part that snapshot.py reserves after the used part */
+    HEAP_SHORT_SIZE = 512 << 10, /* also what a process can allocate */
+    HEAP_LONG_SIZE = 1 << 20,
+};
+
+/* How soon a block is written to.  Blocks of one level are together, so that few pages are
+ * written. */
+enum heap_level {
+    HEAP_SHORT, /* by state, start, kill or delete */
+    HEAP_LONG,  /* by create, run or exec */
+    HEAP_COLD,
+    HEAP_LEVELS,
 };
 
 /* The blocks, in a separate section after all other variables. */
 extern unsigned char pyrunc_heap[HEAP_SIZE];
 
-/* From now on every block comes from the array, and freed blocks are cleared. */
-void heap_record(void);
+/* From now on every block comes from the array, and freed blocks are cleared.  The first blocks
+ * have these levels, the others are cold. */
+void heap_record(const unsigned char *of_blocks, size_t count);
 
-/* Stop recording: from now on only small blocks come from the array, and only as many as the
- * spare part holds.  Returns the number of bytes in use. */
+/* From now on every block is in pages of its own (training.h), for a run that takes no snapshot. */
+void heap_train(void);
+
+/* Call this when everything is imported: no large block that is allocated from now on stays.
+ * Returns the number of blocks allocated so far. */
+size_t heap_imported(void);
+
+/* Stop recording: from now on only small blocks come from the array, and only as many as its first
+ * region holds.  Returns the number of bytes in use. */
 size_t heap_seal(void);
 
-/* Replace the used part with memory in huge pages, read from the file at this offset.  A failure
- * leaves everything unchanged. */
-void heap_copy(int file, uint64_t place);
+/* Copy the pages that will be written to now, with fewer page faults.  `much`: also those of
+ * HEAP_LONG. */
+void heap_populate(int much);
 
 #endif

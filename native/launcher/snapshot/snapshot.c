@@ -2,17 +2,28 @@
 #define Py_BUILD_CORE 1
 #include "../launcher.h"
 
-#include <fcntl.h>
 #include <internal/pycore_ceval.h>
+#include <internal/pycore_interp.h>
 #include <internal/pycore_pystate.h>
 #include <internal/pycore_runtime.h>
+#include <marshal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "heap.h"
 #include "snapshot.h"
+#include "training.h"
 
-volatile struct pyrunc_snapshot pyrunc_snapshot __attribute__((section(".data"))) = {SNAPSHOT_NONE, 0};
+volatile struct pyrunc_snapshot pyrunc_snapshot __attribute__((section(".data"))) = {SNAPSHOT_NONE};
+
+/* What snapshot.py sends to stdin. */
+static struct {
+    uint64_t train;  /* 1: report the levels of blocks instead of memory */
+    uint64_t levels; /* number of bytes that follow: see heap_record */
+    uint64_t code;   /* number of bytes that follow: training.py, marshalled; 0: none */
+} request;
+static unsigned char *request_data;
 
 /* ld's symbol for the executable's first variable.  The heap is the last one. */
 extern unsigned char __data_start[];
@@ -25,11 +36,34 @@ __attribute__((used)) void snapshot_nothing(void)
 {
 }
 
-void snapshot_before(void)
+static int read_all(void *data, size_t size)
+{
+    for (unsigned char *next = data; size > 0;) {
+        ssize_t done = read(STDIN_FILENO, next, size);
+        if (done <= 0)
+            return -1;
+        next += done;
+        size -= (size_t)done;
+    }
+    return 0;
+}
+
+int snapshot_before(void)
 {
     static char *nothing[1];
     environ = nothing; /* see renew_environment */
-    heap_record();
+    if (read_all(&request, sizeof request) < 0)
+        return -1;
+    size_t size = request.levels + request.code;
+    request_data =
+        mmap(NULL, size + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (request_data == MAP_FAILED || read_all(request_data, size) < 0)
+        return -1;
+    if (request.train)
+        heap_train();
+    else
+        heap_record(request_data, request.levels);
+    return 0;
 }
 
 static void *take_arena(void *context, size_t size)
@@ -109,13 +143,94 @@ static int print(const void *data, size_t len)
     return 0;
 }
 
+/* Call a function of training.py. */
+static int call(PyObject *functions, const char *name)
+{
+    PyObject *function = PyDict_GetItemString(functions, name); /* borrowed */
+    PyObject *result = function ? PyObject_CallNoArgs(function) : NULL;
+    if (!function)
+        PyErr_SetString(PyExc_KeyError, name);
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
+/* A process that starts from the snapshot has the inline caches of the one that made it. */
+static PyObject *warm_up(void)
+{
+    PyObject *functions = PyDict_New();
+    if (!functions || request.code == 0)
+        return functions;
+    PyObject *code =
+        PyMarshal_ReadObjectFromString((char *)request_data + request.levels, (Py_ssize_t)request.code);
+    PyObject *result = code && PyDict_SetItemString(functions, "__builtins__", PyEval_GetBuiltins()) == 0
+                           ? PyEval_EvalCode(code, functions, functions)
+                           : NULL;
+    Py_XDECREF(code);
+    Py_XDECREF(result);
+    if (!result || call(functions, "warm") < 0)
+        Py_CLEAR(functions);
+    return functions;
+}
+
+static int report_levels(PyObject *functions, size_t count)
+{
+    if (call(functions, "create") < 0)
+        return -1;
+    if (training_watch(HEAP_SHORT) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    if (call(functions, "short") < 0)
+        return -1;
+    (void)training_watch(HEAP_LONG);
+    if (call(functions, "long") < 0)
+        return -1;
+    return training_report(STDOUT_FILENO, count);
+}
+
+/* PyGC_Collect does nothing while collection is disabled (start_interpreter). */
+static void collect(void)
+{
+    (void)PyGC_Enable();
+    (void)PyGC_Collect();
+    (void)PyGC_Disable();
+}
+
+/* Clear what ended calls left behind.  It depends on time, so snapshots would differ. */
+static void clear_remains(void)
+{
+    PyThreadState *thread = PyThreadState_Get();
+    memset(thread->datastack_top, 0,
+           (size_t)((char *)thread->datastack_limit - (char *)thread->datastack_top));
+#if PY_VERSION_HEX < 0x030C0000 /* later ones keep free objects elsewhere */
+    PyInterpreterState *interpreter = PyThreadState_GetInterpreter(thread);
+    if (interpreter->list.numfree == 0)
+        memset(interpreter->list.free_list, 0, sizeof interpreter->list.free_list);
+    if (interpreter->dict_state.numfree == 0)
+        memset(interpreter->dict_state.free_list, 0, sizeof interpreter->dict_state.free_list);
+    if (interpreter->dict_state.keys_numfree == 0)
+        memset(interpreter->dict_state.keys_free_list, 0, sizeof interpreter->dict_state.keys_free_list);
+#endif
+}
+
 int snapshot_print(void)
 {
     for (const char *const *name = pyrunc_preload; *name; name++)
         if (!PyImport_ImportModule(*name))
             return -1;
-    (void)PyGC_Collect();
+    collect();
+    size_t count = heap_imported();
+    PyObject *functions = warm_up();
+    if (!functions)
+        return -1;
+    if (request.train)
+        return report_levels(functions, count);
+    Py_DECREF(functions);
+    collect();
+    clear_remains();
     forget_thread();
+    memset(&request, 0, sizeof request);
+    request_data = NULL;
     size_t used = heap_seal();
     /* The last word shows whether addresses are randomized.  Without randomization, libc's
      * addresses would look like numbers. */
@@ -149,22 +264,9 @@ static int renew_environment(void)
     return 0;
 }
 
-/* The first write to a page of the file copies it, with a page fault.  A short verb writes to
- * 200 pages of the heap, create to 550: for create it is faster to read the whole heap into huge
- * pages. */
-static void copy_heap(void)
-{
-    int self = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-    if (self < 0)
-        return;
-    heap_copy(self, pyrunc_snapshot.heap);
-    (void)close(self);
-}
-
 const char *snapshot_restore(int much)
 {
-    if (much)
-        copy_heap();
+    heap_populate(much);
     /* They only fail for lack of memory, or of keys for thread variables. */
     return adopt_thread() < 0 || renew_environment() < 0 ? "out of memory" : NULL;
 }

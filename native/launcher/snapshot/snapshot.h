@@ -22,7 +22,6 @@ enum snapshot {
 /* Written into the executable by snapshot.py, which finds it by name. */
 struct pyrunc_snapshot {
     uint64_t state;
-    uint64_t heap; /* its offset in the file */
 };
 extern volatile struct pyrunc_snapshot pyrunc_snapshot;
 
@@ -31,15 +30,16 @@ static inline uint64_t snapshot_state(void)
     return pyrunc_snapshot.state;
 }
 
-/* Call this first when making a snapshot: heap.c then provides all blocks. */
-void snapshot_before(void);
+/* Call this first when making a snapshot: heap.c then provides all blocks.  Reads stdin.  Returns
+ * 0, or -1. */
+int snapshot_before(void);
 /* Make the interpreter allocate all its memory from heap.c. */
 void snapshot_use_heap(PyPreConfig *config);
-/* Import the hot modules and print memory to stdout.  Returns 0, or -1 with an exception set. */
+/* Import the hot modules, and print memory to stdout, or the levels of blocks.  Returns 0, or -1 with an exception set. */
 int snapshot_print(void);
 
-/* Adopt the interpreter in memory for this process.  `much` is set if most of its heap will be
- * used.  Returns NULL, or the error. */
+/* Adopt the interpreter in memory for this process.  `much` is set if the verb starts processes.
+ * Returns NULL, or the error. */
 const char *snapshot_restore(int much);
 
 #else
@@ -50,8 +50,9 @@ static inline uint64_t snapshot_state(void)
 {
     return SNAPSHOT_NONE;
 }
-static inline void snapshot_before(void)
+static inline int snapshot_before(void)
 {
+    return -1;
 }
 static inline void snapshot_use_heap(PyPreConfig *config)
 {

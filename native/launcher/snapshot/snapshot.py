@@ -1,12 +1,13 @@
 """Put a snapshot of the started interpreter into the launcher.
 
 ``snapshot.py LINKED OUTPUT [--required]`` runs a copy of LINKED whose ``pyrunc_snapshot`` is
-SNAPSHOT_MAKE (snapshot.h).  The copy starts the interpreter, imports the hot modules, prints its
-memory and exits.  Its variables and its heap have fixed addresses, so the memory can be used
-unchanged.  The snapshot is taken twice, with different environments, directories, and addresses of
-libraries and stack.  A word that differs is an address in libc, a time or a random number, and must
-not be in a snapshot.  In this case OUTPUT is a copy of LINKED and starts like any embedded
-interpreter; with ``--required`` it is an error.
+SNAPSHOT_MAKE (snapshot.h).  The copy starts the interpreter, imports the hot modules, runs the
+verbs of training.py, prints its memory and exits.  A first run finds the blocks of the heap that
+the verbs write to, and the other runs place these together.  The variables and the heap of the copy
+have fixed addresses, so the memory can be used unchanged.  The snapshot is taken twice, with
+different environments, directories, and addresses of libraries and stack.  A word that differs is
+an address in libc, a time or a random number, and must not be in a snapshot.  In this case OUTPUT
+is a copy of LINKED and starts like any embedded interpreter; with ``--required`` it is an error.
 
 In OUTPUT .bss and the used part of .pyheap have content.
 """
@@ -14,6 +15,8 @@ In OUTPUT .bss and the used part of .pyheap have content.
 from __future__ import annotations
 
 import array
+import json
+import marshal
 import pathlib
 import shutil
 import struct
@@ -24,7 +27,8 @@ from typing import NamedTuple
 
 PAGE = 4096
 MAKE, READY = 1, 2
-SPARE = 256 << 10  # HEAP_SPARE of heap.h
+ATTEMPTS = 3
+TIMEOUT = 120  # seconds, for one run
 LOAD, NOBITS, PROGBITS, SYMTAB, RELA = 1, 8, 1, 2, 4
 EXECUTABLE = 2  # ET_EXEC
 # The constructor of mimalloc, which CPython links from 3.13 on and pyrunc's interpreter does not use.
@@ -139,18 +143,56 @@ def words(data: bytes) -> array.array[int]:
     return found
 
 
-def take(program: pathlib.Path, number: int) -> Dump:
+class Training:
+    """training.py and its directory, which has the same length in every run."""
+
+    def __init__(self, place: str, program: pathlib.Path) -> None:
+        self.place = pathlib.Path(place)
+        for name in ("bundle", "bundle/rootfs", "cgroup"):
+            (self.place / name).mkdir()
+        subprocess.run([program, "spec", "--bundle", self.place / "bundle"], check=True, timeout=300)
+        config = self.place / "bundle/config.json"
+        document = json.loads(config.read_text())
+        document["process"]["terminal"] = False
+        config.write_text(json.dumps(document, indent=2))
+        source = pathlib.Path(__file__).with_name("training.py").read_text()
+        module = compile(source.replace('PLACE = "/"', f"PLACE = {place!r}"), "training.py", "exec", optimize=2)
+        self.code = marshal.dumps(module)
+
+    def request(self, *, train: bool = False, levels: bytes = b"") -> bytes:
+        """What a run of the copy reads from stdin: `request` of snapshot.c."""
+        return struct.pack("<3Q", train, len(levels), len(self.code)) + levels + self.code
+
+    def levels(self, program: pathlib.Path) -> bytes:
+        """Return the level of each block.  Raises NoSnapshotError."""
+        return run(program, 0, self.request(train=True))
+
+
+def run(program: pathlib.Path, number: int, request: bytes) -> bytes:
     """Run the copy.  Each run differs in everything that must not affect the snapshot."""
     environment = {f"SNAPSHOT_{number}": "x" * number * 100} if number else {}
     with tempfile.TemporaryDirectory(prefix="x" * (number + 1)) as place:
         result = subprocess.run(
-            [program, *["argument"] * number], cwd=place, env=environment, capture_output=True, check=False, timeout=300
+            [program, *["argument"] * number],
+            cwd=place,
+            env=environment,
+            input=request,
+            capture_output=True,
+            check=False,
+            timeout=TIMEOUT,
         )
-    out = result.stdout
-    if result.returncode or len(out) < 32:
+    if result.returncode:
         raise NoSnapshotError(
             f"making it failed ({result.returncode}): {result.stderr.decode(errors='replace').strip()}"
         )
+    return result.stdout
+
+
+def take(program: pathlib.Path, number: int, request: bytes) -> Dump:
+    """Return the memory of one run."""
+    out = run(program, number, request)
+    if len(out) < 32:
+        raise NoSnapshotError("the memory is not complete")
     start, heap, used, stack = struct.unpack_from("<4Q", out)
     if len(out) != 32 + heap - start + used:
         raise NoSnapshotError("the memory is not complete")
@@ -198,19 +240,15 @@ def build(elf: Elf, start: int, memory: bytes) -> bytes:
     moved = (end + shift - old_end + PAGE - 1) // PAGE * PAGE
     out = bytearray(elf.data[:old_end]) + bytes(moved) + elf.data[old_end:]
     segment[5] = end - segment[3]
-    segment[6] = segment[5] + SPARE
+    segment[6] = segment[5]
     struct.pack_into(elf.SEGMENT, out, row, *segment)
     out[start + shift : end + shift] = memory
-    heap = elf.section(".pyheap")
-    struct.pack_into("<2Q", out, elf.symbols()["pyrunc_snapshot"][0] + shift, READY, heap.addr + shift)
-    return with_headers(elf, out, shift, moved, end - heap.addr)
+    struct.pack_into("<Q", out, elf.symbols()["pyrunc_snapshot"][0] + shift, READY)
+    return with_headers(elf, out, shift, moved, end - elf.section(".pyheap").addr)
 
 
 def with_headers(elf: Elf, out: bytearray, shift: int, moved: int, used: int) -> bytes:
-    """Append new section headers.
-
-    .bss and .pyheap have content, and the rest of .pyheap is a section of its own.
-    """
+    """Append new section headers: .bss and .pyheap have content."""
     bss, space = elf.section(".bss"), elf.section(".pyheap")
     headers = []
     for one, name in zip(elf.sections, elf.name_offsets, strict=True):
@@ -221,8 +259,6 @@ def with_headers(elf: Elf, out: bytearray, shift: int, moved: int, used: int) ->
             headers.append((name, *one._replace(type=PROGBITS, offset=place, size=used)[1:]))
         else:
             headers.append((name, *one._replace(offset=one.offset + (moved if one.offset >= bss.offset else 0))[1:]))
-    rest = space._replace(addr=space.addr + used, offset=space.addr + used + shift, size=SPARE, align=1)
-    headers.append((elf.name_offsets[elf.sections.index(space)], *rest[1:]))
     out += bytes(-len(out) % 8)
     struct.pack_into("<Q", out, 40, len(out))
     struct.pack_into("<H", out, 60, len(headers))
@@ -244,8 +280,26 @@ def make(linked: pathlib.Path) -> bytes:
         struct.pack_into("<Q", data, elf.offset(control[0]), MAKE)
         copy.write_bytes(data)
         copy.chmod(0o700)
-        dumps = [take(copy, number) for number in range(2)]
-    return build(elf, dumps[0].start, common(elf, dumps))
+        return build(elf, *trained(elf, linked, copy))
+
+
+def trained(elf: Elf, linked: pathlib.Path, copy: pathlib.Path) -> tuple[int, bytes]:
+    """Return the address of the first variable and the memory, after a training run.
+
+    What the verbs of training.py do depends on time, rarely.  If it does so again and again, or if
+    they fail here, the snapshot is one without training: start-up then costs a third more.
+    """
+    for _ in range(ATTEMPTS):
+        try:
+            with tempfile.TemporaryDirectory(prefix="pyrunc") as place:
+                training = Training(place, linked.absolute())
+                levels = training.levels(copy)
+                dumps = [take(copy, number, training.request(levels=levels)) for number in range(2)]
+            return dumps[0].start, common(elf, dumps)
+        except (NoSnapshotError, subprocess.TimeoutExpired) as error:
+            print(f"training failed: {error}", file=sys.stderr)
+    dumps = [take(copy, number, struct.pack("<3Q", 0, 0, 0)) for number in range(2)]
+    return dumps[0].start, common(elf, dumps)
 
 
 def check(linked: pathlib.Path, output: pathlib.Path) -> None:

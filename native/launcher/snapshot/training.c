@@ -1,0 +1,125 @@
+/* Find the blocks of the heap that verbs write to.
+ *
+ * A training run has every block in pages of its own.  When the interpreter is as it will be in
+ * the snapshot, all blocks become read-only, and the handler of SIGSEGV notes the first write to
+ * each.  Allocations happen in the same order in every run, so their numbers identify the blocks
+ * in the runs that make the snapshot.
+ */
+#include "training.h"
+
+#include <signal.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "heap.h"
+
+enum { PAGE = 4096, PAGES = 1 << 18, BLOCKS = 1 << 22 };
+
+int training;
+static unsigned char *space;
+static struct {
+    uint32_t number, size; /* of the block that starts here */
+    uint32_t back;         /* from this page to the start of its block */
+} * pages;
+static unsigned char *level_of_block; /* by number */
+static uint32_t *unused;              /* stack of single pages */
+static size_t used_pages, unused_count;
+static unsigned char watched;
+
+static void *reserve(size_t size)
+{
+    void *found = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return found == MAP_FAILED ? NULL : found;
+}
+
+static int prepare(void)
+{
+    pages = reserve(PAGES * sizeof *pages);
+    unused = reserve(PAGES * sizeof *unused);
+    level_of_block = reserve(BLOCKS);
+    space = pages && unused && level_of_block ? reserve((size_t)PAGES * PAGE) : NULL;
+    if (space)
+        memset(level_of_block, HEAP_COLD, BLOCKS);
+    return space != NULL;
+}
+
+int training_has(const void *block)
+{
+    return space && (uintptr_t)block - (uintptr_t)space < (uintptr_t)PAGES * PAGE;
+}
+
+static size_t page_of(const void *block)
+{
+    return (size_t)((const unsigned char *)block - space) / PAGE;
+}
+
+void *training_take(size_t size, size_t number)
+{
+    if (number >= BLOCKS || (!space && !prepare()))
+        return NULL;
+    size_t count = (size + PAGE - 1) / PAGE, first;
+    if (count == 1 && unused_count > 0) {
+        first = unused[--unused_count];
+    } else {
+        if (count > PAGES - used_pages)
+            return NULL;
+        first = used_pages;
+        used_pages += count;
+    }
+    pages[first].number = (uint32_t)number;
+    pages[first].size = (uint32_t)size;
+    for (size_t i = 0; i < count; i++)
+        pages[first + i].back = (uint32_t)i;
+    return space + first * PAGE;
+}
+
+size_t training_size(const void *block)
+{
+    return pages[page_of(block)].size;
+}
+
+void training_give_back(void *block)
+{
+    size_t page = page_of(block);
+    if (!watched && pages[page].size <= PAGE)
+        unused[unused_count++] = (uint32_t)page;
+}
+
+static void on_write(int signal, siginfo_t *info, void *context)
+{
+    (void)context;
+    static const struct sigaction standard = {.sa_handler = SIG_DFL};
+    size_t page = training_has(info->si_addr) ? page_of(info->si_addr) : 0;
+    size_t first = page - pages[page].back;
+    if (!training_has(info->si_addr) ||
+        mprotect(space + first * PAGE, pages[first].size, PROT_READ | PROT_WRITE) < 0) {
+        (void)sigaction(signal, &standard, NULL); /* a real fault: it happens again */
+        return;
+    }
+    level_of_block[pages[first].number] = watched - 1;
+}
+
+int training_watch(unsigned char level)
+{
+    struct sigaction handler = {.sa_sigaction = on_write, .sa_flags = SA_SIGINFO};
+    int first = !watched;
+    watched = level + 1;
+    if (!first)
+        return 0;
+    if (sigaction(SIGSEGV, &handler, NULL) < 0)
+        return -1;
+    return mprotect(space, used_pages * PAGE, PROT_READ);
+}
+
+int training_report(int fd, size_t count)
+{
+    for (size_t done = 0; done < count;) {
+        ssize_t n = write(fd, level_of_block + done, count - done);
+        if (n < 0)
+            return -1;
+        done += (size_t)n;
+    }
+    return 0;
+}
