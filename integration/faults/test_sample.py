@@ -50,6 +50,7 @@ KNOWN = [
     ("pause", "EIO", 0, "read"),  # failed, but stayed frozen
     ("update", "ENOMEM", 0, "bpf"),  # the old program could not be opened and stayed attached
     ("update", "ENOMEM", 0, "close"),  # failed after all work was done
+    ("mounts-remove", "EMFILE", 1, "openat2"),  # a mount that could not be looked at counted as gone
     ("delete", "EMFILE", 0, "openat"),
     ("delete", "ENOMEM", 0, "newfstatat"),
     ("delete", "EIO", 0, "rmdir"),  # the cgroups above the container's own remained

@@ -136,9 +136,15 @@ int op_unmount(struct init *in, const struct plan_step *st)
     int AUTO_CLOSE fd = open_in_root_plain(in->rootfd, step_str(in, st, S_UNMOUNT_dest), O_PATH);
     int ours = 0;
 
-    if (fd >= 0 && sys_statx(fd, mask, &sx) == 0 && (sx.mask & mask))
+    /* Only these mean that nothing is there. */
+    if (fd < 0 && fd != -ENOENT && fd != -ENOTDIR && fd != -ELOOP)
+        return fault(in, -fd, "openat2", S_UNMOUNT_dest, 0, NULL);
+    int ret = fd < 0 ? 0 : sys_statx(fd, mask, &sx);
+    if (ret < 0)
+        return fault(in, -ret, "statx", S_UNMOUNT_dest, 0, NULL);
+    if (fd >= 0 && (sx.mask & mask))
         ours = sx.mnt_id == step_u64(st, N_UNMOUNT_id) && (sx.attributes & SYS_STATX_ATTR_MOUNT_ROOT);
-    int ret = ours ? detach(in, fd) : 0;
+    ret = ours ? detach(in, fd) : 0;
     if (ret < 0 && ret != -EINVAL) /* EINVAL: the container has just unmounted it */
         return fault(in, -ret, "umount2", S_UNMOUNT_dest, 0, NULL);
     send_tree(in, (uint32_t)ours, "");

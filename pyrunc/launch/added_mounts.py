@@ -45,7 +45,7 @@ class MovedError(Exception):
 class MountSession(InitSession):
     """One init that enters the mount namespace of a locked container."""
 
-    __slots__ = ("config", "ns_fds", "opts", "target")
+    __slots__ = ("committed", "config", "ns_fds", "opts", "target")
 
     opts: SessionOptions
 
@@ -54,12 +54,31 @@ class MountSession(InitSession):
         self.opts = SessionOptions(target.id, log)
         self.target, self.config = target, config
         self.ns_fds: dict[str, int] = {}  # path -> descriptor
+        self.committed = False  # the state says that it is done
 
     def handlers(self) -> Handlers:
         """The method that handles each action of ``transitions``."""
         found: Handlers = {**super().handlers(), "tree": self.on_tree, "mounted": self.on_mounted}
         del found["placed"]  # init does not enter the cgroup
         return found
+
+    def execute(self) -> None:
+        """Run `steps`.  Raises PyruncError after everything has been undone.
+
+        Once the state is written, the work is done, and init only has to exit.
+        """
+        try:
+            super().execute()
+        except (OSError, PyruncError) as error:
+            if not self.committed:
+                raise
+            self.log.debug(f"after the mounts of {self.target.id}: {error}")
+
+    def commit(self) -> None:
+        """Write the state, then let init exit.  Raises SysError."""
+        self.target.save()
+        self.committed = True
+        self.send(handshake.GO)
 
     def steps(self, interrupts: Interrupts) -> None:
         """Compile, then let init do it."""
@@ -181,12 +200,11 @@ class Add(MountSession):
                 raise PyruncError(f"{rules.SOURCE}: /{index}/destination: the container has detached it again")
             mount["at"], mount["pending"] = table.points[mount["id"]], False
         try:
-            self.target.save()
-        except BaseException:
-            for mount in self.added:
-                mount["pending"] = True
-            raise
-        self.send(handshake.GO)
+            self.commit()
+        finally:
+            if not self.committed:
+                for mount in self.added:
+                    mount["pending"] = True
 
 
 class Remove(MountSession):
@@ -240,8 +258,7 @@ class Remove(MountSession):
                 )
         gone = [id(mount) for mount in self.chosen]
         self.target.data["mounts"] = [m for m in self.target.data.get("mounts", ()) if id(m) not in gone]
-        self.target.save()
-        self.send(handshake.GO)
+        self.commit()
 
 
 class Mounts:

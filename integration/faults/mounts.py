@@ -1,0 +1,125 @@
+"""Scenes of `mounts add`, `mounts remove` and `exec --tools`: all of it or none, and nothing stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from integration.faults import scenes
+from integration.faults.points import Point
+from integration.faults.scenes import Outcome, Sandbox
+from integration.machine import parse_mountinfo
+
+PLACES = ["/data", "/scratch", "/scratch/below"]
+
+
+class Mounts(scenes.Inside):
+    """A container with or without three added mounts."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        super().__init__(sandbox)
+        source = sandbox.path / "source"
+        source.mkdir()
+        bind = {"source": str(source), "options": ["bind"]}
+        tmpfs = {"destination": PLACES[1], "type": "tmpfs", "source": "tmpfs"}
+        self.file, self.none = sandbox.path / "mounts.json", sandbox.path / "none.json"
+        self.file.write_text(
+            json.dumps([{"destination": PLACES[0], **bind}, tmpfs, {"destination": PLACES[2], **bind}])
+        )
+        self.none.write_text("[]")
+
+    def present(self) -> list[str]:
+        """Those of the mounts that the container has."""
+        found = parse_mountinfo(Path(f"/proc/{self.one.pid}/mountinfo").read_text())
+        return [mount.dest for mount in found if mount.dest in PLACES]
+
+    def noted(self) -> list[str]:
+        """Those of the mounts that `state` shows."""
+        text = self.one.state().get("annotations", {}).get("org.pyrunc.mounts", "[]")
+        return [mount["destination"] for mount in json.loads(text)]
+
+    def judge(self, point: Point, done: Outcome) -> list[str]:
+        problems = [] if done.rc == 0 or (point.call.own and not point.error) else self.spoke(done)
+        next_one = self.one.call("mounts", "add", self.one.id, str(self.none), check=False)
+        if next_one.rc != 0:
+            problems.append(f"the next `mounts` fails: {next_one!r}")
+        present, noted = self.present(), self.noted()
+        if present not in ([], PLACES) or noted != present:
+            problems.append(f"half done: {present} mounted, {noted} in the state")
+        return problems + self.claims(done, present)
+
+    def claims(self, done: Outcome, present: list[str]) -> list[str]:
+        """Whether the exit status is true."""
+        raise NotImplementedError
+
+    def clean(self) -> list[str]:
+        if self.running and self.present():
+            result = self.one.call("mounts", "remove", self.one.id, str(self.file), check=False)
+            if result.rc != 0 or self.present():
+                return [f"cannot be removed: {result!r}", *super().clean()]
+        return super().clean()
+
+
+class Add(Mounts):
+    """`mounts add`: exit 0 only with all mounts; another status only without any."""
+
+    name = "mounts-add"
+
+    def command(self) -> list[str]:
+        return self.argv("mounts", "add", self.one.id, str(self.file))
+
+    def claims(self, done: Outcome, present: list[str]) -> list[str]:
+        if done.rc == 0:
+            return [] if present else ["exit 0, but nothing is mounted"]
+        killed = done.rc is not None and done.rc >= 128  # perhaps after the commit
+        return [f"status {done.rc}, but mounted"] if present and not killed else []
+
+
+class Remove(Mounts):
+    """`mounts remove`: exit 0 only if all are gone."""
+
+    name = "mounts-remove"
+
+    def before(self) -> None:
+        super().before()
+        if not self.present():
+            self.one.call("mounts", "add", self.one.id, str(self.file))
+
+    def command(self) -> list[str]:
+        return self.argv("mounts", "remove", self.one.id, str(self.file))
+
+    def claims(self, done: Outcome, present: list[str]) -> list[str]:
+        return ["exit 0, but still mounted"] if done.rc == 0 and present else []
+
+
+class ExecTools(scenes.Exec):
+    """`exec --tools`: no mount and no file stays in the container."""
+
+    name = "exec-tools"
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        super().__init__(sandbox)
+        self.tools = sandbox.path / "tools"
+        (self.tools / "bin").mkdir(parents=True)
+        shutil.copy(self.one.bundle.rootfs / "probe", self.tools / "bin" / "own-name")
+
+    def before(self) -> None:
+        super().before()
+        self.mounts = Path(f"/proc/{self.one.pid}/mountinfo").read_text()
+        self.files = sorted(os.listdir(self.one.bundle.rootfs))
+
+    def command(self) -> list[str]:
+        return self.argv("exec", "--tools", str(self.tools), self.one.id, "own-name", "exit", "77")
+
+    def clean(self) -> list[str]:
+        problems = super().clean()
+        if Path(f"/proc/{self.one.pid}/mountinfo").read_text() != self.mounts:
+            problems.append("a mount is left in the container")
+        if sorted(os.listdir(self.one.bundle.rootfs)) != self.files:
+            problems.append("a file is left in the root filesystem")
+        return problems
+
+
+ALL: tuple[type[scenes.Scene], ...] = (Add, Remove, ExecTools)
