@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Check the English of comments, docstrings and documents against a list of phrases.
+"""Check the English of comments, docstrings, messages and documents against a list of phrases.
 
     .venv/bin/python contrib/prose.py [FILE...]
 
 Without FILE it checks the files that git tracks.  It prints ``file:line: "phrase": replacement`` for each finding, and
-exits with 1 if there is any.  Code, strings, quotations in backticks and generated documents are not checked.
+exits with 1 if there is any.  Messages are the strings of raise statements and of calls that report something; other
+strings, code, quotations in backticks and generated documents are not checked.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ COLUMNS = 100
 
 # Phrase (a regular expression) -> what to write instead.
 PHRASES: dict[str, str] = {
-    r"\b(tells?|told)\b(?! (\w+ ){1,6}apart\b)": "report, say, show, pass",
+    r"\b(tells?|told)\b(?! (\w+ ){0,6}apart\b)": "report, say, show, pass",
     r"(?<!there )(?<!may )\b(is|are|was|were|be) no (?!longer\b|more\b|less\b|later\b|such\b|different\b)\w+": "not a",
     r"\b(is|are|was|were) not there\b": "is missing, does not exist",
     r"(?<!\b[Ii]s )(?<!\bbe )\b(is|are|was|were|gets?) made\b(?! of\b| up\b)": "is created",
@@ -66,6 +67,11 @@ QUOTING = {"contrib/prose.py", "tests/test_prose.py"}
 _C = re.compile(r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'", re.DOTALL)
 _HASH = re.compile(r"(?:^|(?<=\s))#(?!!)[^\n]*")
 
+# Calls that report a problem: of Python, and of init.
+_REPORTS = re.compile(r"bad|debug|note|problem|warn|warning|\w*Error|Problem|Finding")
+_FAULT = re.compile(r"\b(?:fault|warn_fault|die|fail)\((?:[^;\"]|\"(?:\\.|[^\"\\])*\")*;")
+_C_STRING = re.compile(r"\"((?:\\.|[^\"\\\n])*)\"")
+
 Part = tuple[int, str]  # the first line, and a text whose line breaks are the file's
 
 
@@ -84,6 +90,37 @@ def _of_python(text: str) -> Iterator[Part]:
     yield from _joined(
         (token.start[0], token.start[1], token.string) for token in tokens if token.type == tokenize.COMMENT
     )
+
+
+def messages(text: str) -> Iterator[Part]:
+    """The strings of Python's raise statements and reporting calls; what a value replaces is a dot."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if _REPORTS.fullmatch(name):
+                for child in (*node.args, *(keyword.value for keyword in node.keywords)):
+                    yield from _strings(child)
+        elif isinstance(node, ast.Raise) and not isinstance(node.exc, ast.Call):
+            yield from _strings(node)
+
+
+def _strings(node: ast.AST) -> Iterator[Part]:
+    """The texts in an expression."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.lineno, node.value
+    elif isinstance(node, ast.JoinedStr):
+        texts = [part.value if isinstance(part, ast.Constant) else "\N{MIDDLE DOT}" for part in node.values]
+        yield node.lineno, "".join(map(str, texts))
+    else:
+        for child in ast.iter_child_nodes(node):
+            yield from _strings(child)
+
+
+def messages_of_c(text: str) -> Iterator[Part]:
+    """The strings of init's calls that report a failure."""
+    for call in _FAULT.finditer(text):
+        for string in _C_STRING.finditer(call[0]):
+            yield text.count("\n", 0, call.start() + string.start()) + 1, string[1]
 
 
 def _joined(comments: Iterator[tuple[int, int, str]]) -> Iterator[Part]:
@@ -140,8 +177,12 @@ def parts(path: Path) -> Iterator[Part]:
     text = path.read_text(encoding="utf-8", errors="replace")
     if path.suffix in {".py", ".pyi"}:
         yield from _of_python(text)
+        if path.is_relative_to(ROOT / "pyrunc"):
+            yield from messages(text)
     elif path.suffix in {".c", ".h", ".def"}:
         yield from _of_c(text)
+        if path.is_relative_to(ROOT / "native"):
+            yield from messages_of_c(text)
     elif path.suffix == ".md":
         yield from _of_markdown(text)
     elif path.suffix in {".sh", ".build", ".options", ".toml", ".list", ".yaml"} or path.name == "Makefile":

@@ -186,7 +186,7 @@ def unknown_filesystem(config: Config, root: Path) -> None:
     config["mounts"].append({"destination": "/x", "type": "nosuchfs", "source": "x", "options": []})
 
 
-@case("config.json: /process/user/uid: expected an id that /linux/uidMappings has, found number 1000")
+@case("config.json: /process/user/uid: expected an id mapped by /linux/uidMappings, found number 1000")
 def user_without_mapping(config: Config, root: Path) -> None:
     config["linux"]["namespaces"].append({"type": "user"})
     for kind in ("uidMappings", "gidMappings"):

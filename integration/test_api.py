@@ -189,7 +189,7 @@ def test_errors(box: Box, runtime_: pyrunc.Runtime, shell: Shell) -> None:
         runtime_.create(bundle.path, "../x")
     with pytest.raises(pyrunc.ConfigError, match="cannot be read"):
         runtime_.create(box.path / "nowhere", name)
-    with pytest.raises(pyrunc.UsageError, match="config: expected a dict of what JSON has"):
+    with pytest.raises(pyrunc.UsageError, match="config: expected a dict of JSON values"):
         runtime_.create(bundle.path, name, config={"process": object()})
     assert not [text for text in box.leftovers() if not text.startswith("state .")]
     with runtime_.run(bundle.path, name) as container:

@@ -170,7 +170,7 @@ def test_exec_that_waits_for_the_container_ends_with_a_signal(container: Make, s
     assert child.returncode == 255
     text = err.decode()
     assert len(text.splitlines()) == 1
-    assert "interrupted by signal 15; a child process does not end: process " in text
+    assert "interrupted by signal 15; a child process did not exit: process " in text
     assert "(pyrunc-init) waits in " in text and "waits in ?" not in text
     silent.close()
     wait_until(lambda: not [name for name in box.children().values() if "pyrunc-init" in name], "its end")
@@ -194,7 +194,7 @@ def test_create_that_waits_for_the_image_ends_with_a_signal(container: Make, sil
     assert child.returncode == 1
     text = (box.path / "error").read_text()
     assert len(text.splitlines()) == 1
-    assert "interrupted by signal 15; a child process does not end: process " in text
+    assert "interrupted by signal 15; a child process did not exit: process " in text
     assert f"`delete --force {one.id}` removes the rest once it has ended" in text
     silent.close()
     wait_until(lambda: not [name for name in box.children().values() if "pyrunc-init" in name], "its end")

@@ -87,7 +87,7 @@ def test_existing_other_thing_is_an_error(begun: Script, root: pathlib.Path, wha
     bad = begun.refused("dev_node", policy=policy, kind=CHR, mode=0o666, major=1, minor=3, path="/dev/null")
     before = path.lstat()
     answer = failure(begun.run()[bad])
-    assert (answer[0], answer[2], answer[4]) == ("EEXIST", 0, "exists already and is not the same device")
+    assert (answer[0], answer[2], answer[4]) == ("EEXIST", 0, "already exists and is a different device")
     assert path.lstat().st_mode == before.st_mode and path.lstat().st_rdev == before.st_rdev
 
 
@@ -103,7 +103,7 @@ def test_node_that_is_replaced_is_not_given_away(begun: Script, root: pathlib.Pa
     bad = begun.refused("dev_node", policy=policy, kind=CHR, mode=0o666, major=1, minor=3, path="/dev/null", **owner)
     info = begun.ask("mountinfo")
     answers = begun.run()
-    assert failure(answers[bad])[::4] == ("EEXIST", "exists already and is not the same device")
+    assert failure(answers[bad])[::4] == ("EEXIST", "already exists and is a different device")
     st = (root / "dev/null").lstat()
     assert (st.st_uid, st.st_gid, (root / "dev/null").read_text()) == (0, 0, "theirs")
     assert below(answers[info], root) == {}

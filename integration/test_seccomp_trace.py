@@ -540,7 +540,7 @@ def test_seccomp_log_that_makes_no_sense(container: Make) -> None:
     one = container()
     result = one.run("--seccomp-log", check=False)
     assert result.rc == 1 and result.err == (
-        "pyrunc: error: run: --seccomp-log: /linux/seccomp is missing in config.json, so that nothing is denied\n"
+        "pyrunc: error: run: --seccomp-log: /linux/seccomp is missing in config.json, so nothing is denied\n"
     )
     one.bundle.config["annotations"] = {"org.pyrunc.seccomp_log": "yes"}
     result = one.run(check=False)

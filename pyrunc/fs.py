@@ -93,7 +93,7 @@ def _await_writer(fd: int) -> None:
     if not poller.poll(WRITER_MS):
         from errno import ETIMEDOUT
 
-        raise OSError(ETIMEDOUT, "nobody writes to it")
+        raise OSError(ETIMEDOUT, "no process writes to it")
 
 
 def names(directory: str) -> list[str]:
@@ -193,7 +193,7 @@ def remove_tree(name: str, dir_fd: int) -> None:
             fd = up
             here = posix.fstat(fd)
             if (here.st_dev, here.st_ino) != place:
-                raise OSError(EIO, "a directory was moved while it was removed")
+                raise OSError(EIO, "a directory was moved during its removal")
             posix.rmdir(entry, dir_fd=fd)
     finally:
         posix.close(fd)

@@ -290,7 +290,7 @@ def _reap(pidfd: int, timeout_ms: int) -> int:
         except ChildProcessError:
             raise OSError(ECHILD, "its exit status is lost") from None
         except TimeoutError:
-            raise OSError(ETIMEDOUT, "it does not end") from None
+            raise OSError(ETIMEDOUT, "it did not exit") from None
 
 
 def _end(status: int) -> str:

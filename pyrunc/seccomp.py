@@ -225,10 +225,10 @@ def _problem(error: libseccomp.Failure, profile: Seccomp, archs: list[int]) -> P
     if stage == RULE and 0 <= index < len(rules) and 0 <= name < len(rules[index]["names"]):
         rule = rules[index]
         found = f"{errno_text(number)} for {show(rule['names'][name])} with {rule['action']}"
-        return Problem(f"{POINTER}/syscalls/{index}", "a rule that libseccomp and this kernel take", found)
+        return Problem(f"{POINTER}/syscalls/{index}", "a rule that libseccomp and this kernel accept", found)
     if number == E2BIG:
         return Problem(POINTER, f"a program of at most {PROGRAM_MAX // 8} instructions", "a longer one")
-    return Problem(POINTER, "a profile that libseccomp takes", errno_text(number))
+    return Problem(POINTER, "a profile that libseccomp accepts", errno_text(number))
 
 
 def usable_architectures() -> list[str]:

@@ -145,7 +145,7 @@ def test_validate(bundle: Path) -> None:
     if not os.path.isdir("/sys/kernel/security/apparmor"):
         assert pyrunc.validate(labelled, on_this_host=True)[0].pointer == "/process/apparmorProfile"
     for bad in ({"a": object()}, {"a": {1: 2}}):
-        with pytest.raises(pyrunc.UsageError, match="what JSON has"):
+        with pytest.raises(pyrunc.UsageError, match="dict of JSON values"):
             pyrunc.validate(bad)
     with pytest.raises(pyrunc.ConfigError, match="cannot be read"):
         pyrunc.validate("/nowhere")

@@ -353,7 +353,7 @@ def test_limit_without_its_controller(driver: systemd.Systemd, peer: Peer, tmp_p
 
 
 def test_unit_that_vanished(driver: systemd.Systemd, peer: Peer) -> None:
-    with pytest.raises(PyruncError, match=r"pyrunc-c1.scope has no cgroup any more"):
+    with pytest.raises(PyruncError, match=r"pyrunc-c1.scope no longer has a cgroup"):
         driver.apply(PATH, {"pids": {"limit": 9}})
     os.close(driver.create(PATH, {}, request=REQUEST))
     driver.fresh = ""

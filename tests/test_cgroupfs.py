@@ -175,7 +175,7 @@ def test_an_ancestor_that_another_delete_removes(kernel: Kernel) -> None:
     create(kernel, "/a/b")
     assert kernel.exists_below() == ["/a", "/a/b"]
     kernel.refuse["/c", "mkdir"] = [errno.ENOENT] * 1000
-    with pytest.raises(PyruncError, match="again and again"):
+    with pytest.raises(PyruncError, match="removed repeatedly"):
         create(kernel, "/c")
 
 

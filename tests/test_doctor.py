@@ -132,7 +132,7 @@ def test_the_verb(
     [
         (["--bundle", "/nowhere"], "config.json: cannot be read"),
         (["--bundle", "/dev/null"], "config.json: cannot be read"),
-        (["--bundle", "a\0b"], "no path"),
+        (["--bundle", "a\0b"], "not a path"),
         (["extra"], "expected 0 arguments"),
         (["--jsno"], "did you mean --json"),
     ],

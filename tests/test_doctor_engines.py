@@ -155,7 +155,7 @@ def test_bounded(tmp_path: Path) -> None:
         (containerd(BinaryName=""), "has no options.BinaryName"),
         ({CONTAINERD: (containerd(version=2)[CONTAINERD] or "").replace("version = 2", "version = 3")}, "is not read"),
         ({CONTAINERD: (containerd(version=3)[CONTAINERD] or "").replace("version = 3", "version = 2")}, "is not read"),
-        (containerd(SystemdCgroup="true"), "asks for systemd"),
+        (containerd(SystemdCgroup="true"), "requires systemd"),
     ],
 )
 def test_containerd(files: dict[str, str | None], seen: str, tmp_path: Path) -> None:

@@ -290,7 +290,7 @@ def test_files_of_other_users_are_counted(tmp_path: Path) -> None:
     ids = [(0, 0), (1, 0), (1, 0), (1, 0), (0, 1), (0, 1), (0, 1), (0, 1), (7, 0), (0, 0)]
     root = Root(tmp_path, owners=False)
     root.apply([entry(f"f{number}", b"", uid=uid, gid=gid) for number, (uid, gid) in enumerate(ids)])
-    assert root.warnings.lines() == ["files of other users belong to root: no subordinate ids (8 files)"]
+    assert root.warnings.lines() == ["files of other users are owned by root: no subordinate ids (8 files)"]
 
 
 def test_sparse_files_keep_their_holes(root: Root, tmp_path: Path) -> None:

@@ -357,4 +357,4 @@ def test_cwd_outside_the_root(spawn: Spawn, tmp_path: pathlib.Path) -> None:
     parent.adopt()
     record = parent.expect(handshake.FAIL)
     assert (record.step, record.err, record.call) == (6, errno.EACCES, "chdir")
-    assert "outside of the container's root" in record.detail
+    assert "outside the container's root" in record.detail

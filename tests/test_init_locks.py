@@ -337,7 +337,7 @@ def test_plan_for_something_else(spawn: Spawn, wrong: str) -> None:
     os.close(memfd)
     record = parent.expect(handshake.FAIL)
     assert (record.err, record.call) == (errno.EINVAL, "plan_check")
-    text = "number of descriptors" if wrong in ("nfds", "npreserve") else "the size that was announced"
+    text = "number of descriptors" if wrong in ("nfds", "npreserve") else "the announced size"
     assert text in record.detail
 
 

@@ -165,7 +165,7 @@ def test_code_that_others_may_change_is_refused(launcher: Path, tmp_path: Path, 
     result = call(copy, verb, *(["x"] if verb == "state" else []))
     assert result.returncode == 1 and result.stdout == ""
     assert len(result.stderr.splitlines()) == 1
-    assert f"refusing to run as root: {target} may be changed by others than its owner; {hint}\n" in result.stderr
+    assert f"refusing to run as root: {target} can be changed by users other than its owner; {hint}\n" in result.stderr
     target.chmod(0o755)
     os.chown(target, 0, 0)
     assert "refusing" not in call(copy, verb).stderr

@@ -103,6 +103,21 @@ def test_code_is_not_prose(suffix: str, text: str, tmp_path: Path, capsys: pytes
     assert (prose.main([str(path)]), capsys.readouterr().out) == (0, "")
 
 
+def test_messages_of_python() -> None:
+    text = (
+        'report.bad(\n    pointer,\n    f"{name} is told",\n)\nraise SysError("it stands") from error\nraise error\n'
+        'x = "it waits for ever"\nlog.debug("it is told" if x else "it is", hint="once more")\n'
+    )
+    assert sorted(prose.messages(text)) == [
+        (3, "\N{MIDDLE DOT} is told"), (5, "it stands"), (8, "it is"), (8, "it is told"), (8, "once more"),
+    ]  # fmt: skip
+
+
+def test_messages_of_c() -> None:
+    text = 'int x = call("for ever");\nif (x)\n    die(in, fault(in, EINVAL, "open", -1, 0,\n        "it; stands"));\n'
+    assert list(prose.messages_of_c(text)) == [(3, "open"), (4, "it; stands")]
+
+
 def test_the_tree_is_clean() -> None:
     done = subprocess.run([sys.executable, ROOT / "contrib/prose.py"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")

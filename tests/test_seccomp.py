@@ -385,7 +385,7 @@ def test_a_rule_that_libseccomp_does_not_take(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(seccomp.OPERATORS, "SCMP_CMP_EQ", 99)
     with pytest.raises(ConfigError) as caught:
         compiled(NEWEST, rule("read getpid", "SCMP_ACT_ALLOW", (0, "SCMP_CMP_EQ", 1)))
-    assert "/linux/seccomp/syscalls/1: expected a rule that libseccomp and this kernel take" in str(caught.value)
+    assert "/linux/seccomp/syscalls/1: expected a rule that libseccomp and this kernel accept" in str(caught.value)
     assert 'EINVAL: invalid argument for "read"' in str(caught.value)
 
 

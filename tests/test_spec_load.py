@@ -345,7 +345,7 @@ def test_unreadable(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("{}")
     with pytest.raises(ConfigError, match="ENOTDIR"):
         load.load_config(str(tmp_path / "f" / "config.json"))
-    with pytest.raises(ConfigError, match="is no path"):
+    with pytest.raises(ConfigError, match="is not a path"):
         load.load_config("a\0b")
     (tmp_path / "secret").symlink_to("/proc/self/mem")
     with pytest.raises(ConfigError, match="EIO"):

@@ -208,7 +208,7 @@ def test_names_that_are_hostile(kind: Any, tmp_path: Path) -> None:
 WRONG = [
     (b"", "expected JSON"),
     (b"{", "expected JSON"),
-    (b"[]", "found no event with a length"),
+    (b"[]", "found no event with a duration"),
     (b"{}", "expected an object with traceEvents"),
     (b"3", "expected an object with traceEvents"),
     (b'{"traceEvents": 3}', "expected an object with traceEvents"),
@@ -221,7 +221,7 @@ WRONG = [
     (b'[{"ph": "X", "name": "x", "ts": 1, "dur": "1"}]', '/traceEvents/0/dur: expected a number from 0 to 1e17, found'),
     (b'{"resourceSpans": 3}', "line 1: expected spans that pyrunc wrote"),
     (b'{"resourceSpans": [{}]}', "line 1: expected spans that pyrunc wrote"),
-    (b'{"resourceSpans":[]}', "found no event with a length"),
+    (b'{"resourceSpans":[]}', "found no event with a duration"),
     (b'{"resourceSpans":[]}\nx', "line 2: expected JSON"),
     (bytes(range(256)), "expected JSON"),
 ]  # fmt: skip

@@ -224,7 +224,7 @@ def test_messages_between_times(last: int | None) -> None:
 
 def test_one_message_before_there_is_a_plan() -> None:
     made = record.Recorder("create", Nowhere(), START, 0)
-    with pytest.raises(PyruncError, match="without end"):
+    with pytest.raises(PyruncError, match="does not stop sending times"):
         points.received(made, lambda *_: handshake.Record(stamps(0, 1)))(Session(), 1, None)
 
 

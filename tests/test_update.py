@@ -360,7 +360,7 @@ def test_the_verb(case: Case, tmp_path: Path, capfd: pytest.CaptureFixture[str])
         assert cli.main([*base, *argv, "c"]) == 0
         assert case.file("pids.max") == "9"
         case.kernel.cgroup("/c").joinpath("pids.max").write_text("max\n")
-    assert "--memory is ignored beside --resources" in (tmp_path / "log").read_text()
+    assert "--memory is ignored with --resources" in (tmp_path / "log").read_text()
     assert cli.main([*base, "c", "--pids-limit=-1", "--memory", "64m"]) == 0
     assert case.file("memory.max") == str(64 << 20)
     assert capfd.readouterr().err == ""

@@ -52,7 +52,7 @@ def test_unknown_containers(runtime: Runtime) -> None:
 
 
 def test_list_without_containers(runtime: Runtime) -> None:
-    assert "there is no such directory" in runtime("list", rc=1)[1]  # a typing error in --root
+    assert "it does not exist" in runtime("list", rc=1)[1]  # a typing error in --root
     runtime.root.mkdir(mode=0o700)
     header = "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n"
     assert runtime("list")[0] == header

@@ -163,7 +163,7 @@ PYRUNC: tuple[Deviation, ...] = (
         "config-linux.md#devices",
         "they MUST be available, and a created node would stay on the host; the others ignore the entries",
         lambda pair: pair.has("mount.default.dev-bound") and pair.has("linux.devices"),
-        "pyrunc: error: .*not in what is bound to /dev",
+        "pyrunc: error: .*missing in the directory bound to /dev",
     ),
     Deviation(
         "a terminal in a user namespace with a bound /dev",

@@ -400,7 +400,7 @@ def test_early_filter_need_not_allow_what_comes_before(container: Make) -> None:
 @pytest.mark.row("T39")
 @pytest.mark.parametrize("names", [["close_range"], ["mount", "pivot_root"], ["openat2"]])
 def test_early_filter(container: Make, names: list[str]) -> None:
-    """Without it the filter has to be loaded while CAP_SYS_ADMIN is still there, and is in force all the same."""
+    """Without it the filter has to be loaded while CAP_SYS_ADMIN was not dropped, and is in force all the same."""
     edits = {"/process/noNewPrivileges": False, "/linux/seccomp": _deny([*names, "chroot"])}
     one = container("chroot", "/", "--", "report", edits=edits)
     result = one.run()

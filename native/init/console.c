@@ -145,7 +145,7 @@ int op_console(struct init *in, const struct plan_step *st)
     int sock = slot_fd(in, slot);
 
     if (sock < 0)
-        return fault(in, EBADF, "sendmsg", -1, 0, "no console socket came with the plan");
+        return fault(in, EBADF, "sendmsg", -1, 0, "the plan came without a console socket");
     int AUTO_CLOSE master = open_master(in);
     if (master < 0)
         return master;

@@ -289,7 +289,7 @@ static int check_cwd(struct init *in, const char *cwd)
         return 0;
     if (ret > 0)
         return fault(in, EACCES, "chdir", S_CHDIR_cwd, 0,
-                     "permission denied: the working directory is outside of the container's root");
+                     "permission denied: the working directory is outside the container's root");
     if (ret == -ERANGE || ret == -ENAMETOOLONG) /* the path is too long */
         return fault(in, ENAMETOOLONG, "getcwd", S_CHDIR_cwd, 0, "");
     if (ret == -ENOENT)

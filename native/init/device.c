@@ -53,7 +53,7 @@ static int set_mode(struct init *in, const struct plan_step *st, int fd)
 
 static int mismatch(struct init *in)
 {
-    return fault(in, EEXIST, "mknodat", S_DEV_NODE_path, 0, "exists already and is not the same device");
+    return fault(in, EEXIST, "mknodat", S_DEV_NODE_path, 0, "already exists and is a different device");
 }
 
 /* Keep a node that exists.  A default device of the right kind stays as it is.  A configured one
@@ -80,7 +80,7 @@ static int find_node(struct init *in, const struct plan_step *st)
 
     if (fd == -ENOENT)
         return fault(in, ENOENT, "openat2", S_DEV_NODE_path, 0,
-                     "not in what is bound to /dev, where nothing is created");
+                     "missing in the directory bound to /dev, where nothing is created");
     return keep_node(in, st, fd);
 }
 
@@ -167,11 +167,11 @@ static int last_made(const struct init *in, const struct plan_step *st)
 static const char *other_than_asked(const struct plan_step *st, const struct stat *sb)
 {
     if (!HAS(ANY_MODE) && (sb->st_mode & 07777) != (st->n[N_DEV_NODE_mode] & 07777))
-        return "only the host's own node can be had here, and it has another mode";
+        return "only the host's own node is available here, and its mode differs";
     if (!HAS(ANY_UID) && sb->st_uid != st->n[N_DEV_NODE_uid])
-        return "only the host's own node can be had here, and another user owns it";
+        return "only the host's own node is available here, and another user owns it";
     if (!HAS(ANY_GID) && sb->st_gid != st->n[N_DEV_NODE_gid])
-        return "only the host's own node can be had here, and it is another group's";
+        return "only the host's own node is available here, and it belongs to another group";
     return NULL;
 }
 
@@ -193,7 +193,7 @@ static int clone_host(struct init *in, const struct plan_step *st)
     if (why)
         return fault(in, EPERM, "open_tree", S_DEV_NODE_path, 0, why);
     return fault(in, same < 0 ? -same : ENXIO, "open_tree", S_DEV_NODE_path, 0,
-                 "the host's node at this path is another device");
+                 "the host's node at this path is a different device");
 }
 
 static int clone_node(struct init *in, const struct plan_step *st)
@@ -206,7 +206,7 @@ static int clone_node(struct init *in, const struct plan_step *st)
         tree = clone_made(in, name, last_made(in, st));
         if (tree < 0 && tree != -ENOENT)
             return fault(in, -tree, "open_tree", S_DEV_NODE_path, 0,
-                         "the node that was made for the container");
+                         "the node created for the container");
     }
     return tree >= 0 ? tree : clone_host(in, st);
 }

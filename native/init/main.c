@@ -110,7 +110,7 @@ static size_t receive_plan(struct init *in)
     if (n <= 0)
         _exit(1); /* the parent is gone, or this is not our socket */
     if (n != (ssize_t)sizeof(m) || m.type != MSG_PLAN)
-        die(in, fault(in, EPROTO, "recvmsg", -1, 0, "a message other than PLAN came from the parent"));
+        die(in, fault(in, EPROTO, "recvmsg", -1, 0, "the parent sent a message other than PLAN"));
     take_fds(in, &mh);
     return m.value;
 }
@@ -132,7 +132,7 @@ static void load_plan(struct init *in, int npreserve)
     struct stat st;
 
     if (fstat(in->fds[0], &st) < 0 || size == 0 || size > PLAN_MAX_SIZE || st.st_size < (off_t)size)
-        die(in, fault(in, EINVAL, "plan_check", -1, 0, "the plan has not the size that was announced"));
+        die(in, fault(in, EINVAL, "plan_check", -1, 0, "the plan's size differs from the announced size"));
     void *map = mmap(NULL, size, PROT_READ, MAP_PRIVATE, in->fds[0], 0);
     if (map == MAP_FAILED)
         die(in, fault(in, errno, "mmap", -1, 0, "plan"));
@@ -143,7 +143,7 @@ static void load_plan(struct init *in, int npreserve)
     in->steps = (const struct plan_step *)(in->plan + 1);
     in->strings = (const char *)map + in->plan->strings;
     if (in->plan->nfds != count_fds(in) || in->plan->npreserve != (uint32_t)npreserve)
-        die(in, fault(in, EINVAL, "plan_check", -1, 0, "the plan is for another number of descriptors"));
+        die(in, fault(in, EINVAL, "plan_check", -1, 0, "the plan expects a different number of descriptors"));
     close(in->fds[0]); /* the mapping is enough; leave no descriptor to find */
     in->fds[0] = -1;
 }

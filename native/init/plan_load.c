@@ -69,7 +69,7 @@ static const char *check_step(const struct plan_step *st, const struct area *a)
 static const char *check_header(const struct plan_header *h, size_t len)
 {
     if (h->size != len)
-        return "the size in the header is not the plan's";
+        return "the size in the header differs from the plan's size";
     if (h->nsteps == 0 || h->nsteps > PLAN_MAX_STEPS)
         return "no steps, or too many";
     if (h->nfds == 0 || h->nfds > MAX_FDS)

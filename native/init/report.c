@@ -113,9 +113,9 @@ void wait_go(struct init *in)
     ssize_t n = sys_read(in->sock, &m, sizeof(m));
 
     if (n < 0)
-        die(in, fault(in, errno, "read", -1, 0, "the answer of the parent"));
+        die(in, fault(in, errno, "read", -1, 0, "the parent's answer"));
     if (n == 0)
         leave(1);
     if (n != (ssize_t)sizeof(m) || m.type != MSG_GO)
-        die(in, fault(in, EPROTO, "read", -1, 0, "a message other than GO came from the parent"));
+        die(in, fault(in, EPROTO, "read", -1, 0, "the parent sent a message other than GO"));
 }

@@ -67,7 +67,7 @@ int op_wait_start(struct init *in, const struct plan_step *st)
     ssize_t n;
 
     if (in->admin)
-        return fault(in, EPERM, "capset", -1, 0, "CAP_SYS_ADMIN is still there");
+        return fault(in, EPERM, "capset", -1, 0, "CAP_SYS_ADMIN was not dropped");
     close_host_fds(in);
     if (st->policy & P_WAIT_START_SOCKET) {
         send_msg(in, MSG_CREATED, 0);
@@ -126,7 +126,7 @@ int op_execve(struct init *in, const struct plan_step *st)
     char **end = pointer_list(envp, step_str(in, st, S_EXECVE_env), st->n[L_EXECVE_env]);
 
     if (in->admin)
-        return fault(in, EPERM, "capset", -1, 0, "CAP_SYS_ADMIN is still there");
+        return fault(in, EPERM, "capset", -1, 0, "CAP_SYS_ADMIN was not dropped");
     if (st->policy & P_EXECVE_SET_HOME)
         add_home(in, end, home, sizeof(home));
     if (st->policy & P_EXECVE_LISTEN_PID)

@@ -27,9 +27,9 @@ static int load_fault(struct init *in, int err, uint32_t flags)
         text_str(&t, "invalid argument: this kernel may not know one of the filter flags ");
         text_num(&t, flags);
     } else if (err == EACCES) {
-        text_str(&t, "permission denied: a filter takes noNewPrivileges or CAP_SYS_ADMIN");
+        text_str(&t, "permission denied: a filter requires noNewPrivileges or CAP_SYS_ADMIN");
     } else if (err == EBUSY) {
-        text_str(&t, "busy: there is a filter with a listener already");
+        text_str(&t, "busy: a filter with a listener is already installed");
     }
     return fault(in, err, "seccomp", -1, 0, in->fault.detail);
 }

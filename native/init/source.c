@@ -17,7 +17,7 @@ int op_open_tree(struct init *in, const struct plan_step *st)
     unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;
 
     if (slot < in->plan->nfds || slot >= MAX_FDS || in->fds[slot] >= 0)
-        return fault(in, EINVAL, "open_tree", -1, 0, "the plan has another use for the slot");
+        return fault(in, EINVAL, "open_tree", -1, 0, "the plan uses the slot for something else");
     flags |= st->policy & P_OPEN_TREE_RECURSIVE ? AT_RECURSIVE : 0u;
     int tree = sys_open_tree(AT_FDCWD, step_str(in, st, S_OPEN_TREE_path), flags);
     if (tree < 0)
@@ -63,7 +63,7 @@ int open_source(struct init *in, const struct plan_step *st)
         tree = take_tree(in, st);
         return tree >= 0 ? tree
                          : fault(in, EBADF, "move_mount", S_MOUNT_source, 0,
-                                 "no such descriptor came with the plan");
+                                 "the plan came without this descriptor");
     }
     flags |= HAS(RECURSIVE) ? AT_RECURSIVE : 0u;
     /* Try from inside first: only such a clone keeps the host's read-only, nosuid and other

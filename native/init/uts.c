@@ -57,6 +57,6 @@ int op_sysctl(struct init *in, const struct plan_step *st)
     if (done < 0)
         return fault(in, errno, "write", S_SYSCTL_value, 0, NULL);
     if ((size_t)done != (len ? len : 1))
-        return fault(in, EINVAL, "write", S_SYSCTL_value, 0, "only a part of the value was taken");
+        return fault(in, EINVAL, "write", S_SYSCTL_value, 0, "the kernel accepted only part of the value");
     return 0;
 }

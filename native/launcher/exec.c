@@ -37,7 +37,7 @@ static void find_package(char *dir, size_t size)
         char hint[PATH_MAX + 32];
         fprintf(
             stderr,
-            "pyrunc: error: refusing to load code from %s: %s may be changed by others than its owner%s\n",
+            "pyrunc: error: refusing to load code from %s: %s can be changed by users other than its owner%s\n",
             dir, path, package_path_hint(path, hint, sizeof hint));
         exit(1);
     }

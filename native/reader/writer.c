@@ -119,7 +119,7 @@ static int write_object(struct writer *w, PyObject *dict)
     int first = 1;
     while (PyDict_Next(dict, &place, &key, &value)) {
         if (!PyUnicode_Check(key)) {
-            PyErr_SetString(PyExc_TypeError, "no JSON for keys that are not str");
+            PyErr_SetString(PyExc_TypeError, "JSON keys must be str");
             return -1;
         }
         if (between(w, first) < 0 || write_string(w, key) < 0 || put(w, ": ", w->indent_len ? 2 : 1) < 0 ||

@@ -115,7 +115,7 @@ class Library(session.InitSession):
         """Run the session. On PyruncError everything is undone, and every descriptor is closed."""
         if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
             raise UsageError(
-                "SIGCHLD is ignored in this process, so that the exit status of its children is lost;"
+                "SIGCHLD is ignored in this process, so the exit status of its children is lost;"
                 " signal.signal(signal.SIGCHLD, signal.SIG_DFL) restores it"
             )
         _sessions.add(self)
@@ -327,7 +327,7 @@ def to_json(document: Mapping[str, object] | list[Mapping[str, object]], what: s
     with suppress(TypeError, ValueError, RecursionError):
         return jsontext.dumps(document).encode("ascii")
     kind = "list" if isinstance(document, list) else "dict"
-    raise UsageError(f"{what}: expected a {kind} of what JSON has: dicts, lists, strings, numbers, booleans and None")
+    raise UsageError(f"{what}: expected a {kind} of JSON values: dicts, lists, strings, numbers, booleans and None")
 
 
 def parse_config(document: Mapping[str, object]) -> tuple[Config, bytes]:

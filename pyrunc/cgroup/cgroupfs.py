@@ -154,7 +154,7 @@ class Cgroupfs:
                     self.mkdir(above, made)
             except FileNotFoundError:
                 pass
-        raise PyruncError(f"/linux/cgroupsPath {show(path)}: the cgroups above are removed again and again")
+        raise PyruncError(f"/linux/cgroupsPath {show(path)}: the parent cgroups are removed repeatedly")
 
     def mkdir(self, path: str, made: list[str]) -> bool:
         """Create one cgroup and append it to ``made``; False if it exists.

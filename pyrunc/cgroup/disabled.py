@@ -44,7 +44,7 @@ class Disabled:
 
     def devices(self, cgroup_fd: int, rules: list[DeviceRule] | None, ptr: str = "", *, replace: bool = False) -> None:
         if replace:
-            raise PyruncError(f"{ptr}: the container has no cgroup that device rules could be attached to")
+            raise PyruncError(f"{ptr}: the container has no cgroup to attach device rules to")
 
     def pids(self, path: str) -> list[int]:
         return []
@@ -53,10 +53,10 @@ class Disabled:
         return None
 
     def freeze(self, path: str) -> None:
-        raise PyruncError("the container has no cgroup that could be frozen (--cgroup-manager disabled)")
+        raise PyruncError("the container has no cgroup to freeze (--cgroup-manager disabled)")
 
     def thaw(self, path: str) -> None:
-        raise PyruncError("the container has no cgroup that could be thawed (--cgroup-manager disabled)")
+        raise PyruncError("the container has no cgroup to thaw (--cgroup-manager disabled)")
 
     def frozen(self, path: str) -> bool:
         return False

@@ -143,7 +143,7 @@ class Scanner:
             return self.typed(kind or "b", "b", word == "true")
         said = _KEYWORDS.get(word, "")
         if not said or (kind and said != kind):
-            raise ValueError(f"a GVariant value, not {show(word)} (strings stand in quotes)")
+            raise ValueError(f"a GVariant value, not {show(word)} (strings need quotes)")
         return self.value(said, depth + 1)
 
     def typed(self, kind: str, own: str, value: object) -> Value:

@@ -36,7 +36,7 @@ def read(directory: str) -> Stats:
     """The ``data`` of a stats event. Times in nanoseconds, sizes in bytes. Raises PyruncError
     without a cgroup."""
     if not directory:
-        raise PyruncError("the container has no cgroup that could be measured (--cgroup-manager disabled)")
+        raise PyruncError("the container has no cgroup to measure (--cgroup-manager disabled)")
     try:
         fd = posix.open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC)
     except OSError as error:

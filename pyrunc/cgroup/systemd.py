@@ -269,7 +269,7 @@ class Systemd(Cgroupfs):
         if self.link is None:
             if not fs.exists(self.facts.prefix + "/run/systemd/system"):
                 hint = "systemd is not this host's init (no /run/systemd/system)"
-                raise PyruncError(f"the systemd cgroup driver cannot be used: {hint}; leave --systemd-cgroup away")
+                raise PyruncError(f"the systemd cgroup driver cannot be used: {hint}; omit --systemd-cgroup")
             self.link = bus.Manager(is_user(self.facts))
         return self.link
 
@@ -391,7 +391,7 @@ class Systemd(Cgroupfs):
             return
         asked = self.limits(resources, ptr)
         if not fs.exists(self.dir(path)):
-            raise PyruncError(f"{unit} has no cgroup any more: was it stopped?")
+            raise PyruncError(f"{unit} no longer has a cgroup: was it stopped?")
         super().apply(path, resources, ptr)
         self.set_properties(unit, asked)
 

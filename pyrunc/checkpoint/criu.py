@@ -187,7 +187,7 @@ class Criu:
         except ValueError as error:
             if fd >= 0:
                 posix.close(fd)
-            raise PyruncError(f"criu: its message cannot be read: {error}") from error
+            raise PyruncError(f"criu: unreadable message: {error}") from error
 
     def ended(self) -> PyruncError:
         """The error for a criu that ended without a reply."""
@@ -221,7 +221,7 @@ class Criu:
                 pass
             break
         else:
-            raise PyruncError(f"criu (pid {pid}) does not end")
+            raise PyruncError(f"criu (pid {pid}) did not exit")
         self.pid = 0
         try:
             return posix.waitpid(pid, 0)[1]

@@ -69,8 +69,8 @@ class Dump:
             raise StateError(f"container cannot be checkpointed in {status} state")
         if self.container.data.get("image_bundle") and not self.values.get("leave-running"):
             raise PyruncError(
-                "the files of a container that was made with --image are deleted with it, and it could not be restored;"
-                " use --leave-running, or make a bundle with `unpack`"
+                "a container created with --image takes its files with it and could not be restored;"
+                " use --leave-running, or create a bundle with `unpack`"
             )
         if self.container.data.get("mounts"):
             raise PyruncError(

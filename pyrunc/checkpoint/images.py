@@ -165,4 +165,4 @@ def _refuse_link(fd: int, directory: str, name: str) -> None:
         raise SysError(f"{directory}/{name}", "stat", error.errno or 0) from error
     if found.st_mode & _TYPE != _REGULAR or found.st_nlink != 1:
         number = ELOOP if found.st_mode & _TYPE == 0o120000 else ENOTDIR if found.st_nlink == 0 else EEXIST
-        raise SysError(f"{directory}/{name}", "", number, detail="expected a regular file with this one name")
+        raise SysError(f"{directory}/{name}", "", number, detail="expected a regular file with a single link")

@@ -299,4 +299,4 @@ def kernel_parameters(machine: Machine, area: Area, wanted: Wanted) -> None:
             area.problem("sysctl", seen, "create fails (ENOENT): this kernel, or a module, lacks it", "remove it")
     if wanted.linux.get("intelRdt") is not None and not wanted.facts.resctrl:
         mend = "mount -t resctrl resctrl /sys/fs/resctrl"
-        area.problem("intel-rdt", "no resctrl is mounted", "create refuses /linux/intelRdt", mend)
+        area.problem("intel-rdt", "resctrl is not mounted", "create refuses /linux/intelRdt", mend)

@@ -146,7 +146,7 @@ def driver(machine: Machine, area: Area, engine: str, where: str, systemd: bool)
     """The cgroup driver must exist, and should be systemd's on a host with systemd."""
     running = machine.exists("/run/systemd/system")
     if systemd and not running:
-        area.problem(engine, f"{where} asks for systemd, which does not run", "no container starts", "use cgroupfs")
+        area.problem(engine, f"{where} requires systemd, which is not running", "no container starts", "use cgroupfs")
     elif running and not systemd:
         means = "two managers modify one hierarchy: systemd may move or limit containers; kubelet's default is systemd"
         area.note(engine, f"{where}: the cgroupfs driver on a host with systemd", means)
@@ -217,7 +217,10 @@ def containerd_entry(machine: Machine, area: Area, where: str, entry: Table, rea
     if text(entry, "runtime_type") != SHIM:
         seen = f"{where} has runtime_type {show(entry.get('runtime_type'))}"
         area.problem(
-            "containerd", seen, "another shim is started, which does not call pyrunc", f'runtime_type = "{SHIM}"'
+            "containerd",
+            seen,
+            "containerd starts a different shim, which does not call pyrunc",
+            f'runtime_type = "{SHIM}"',
         )
         return
     binary = text(options, "BinaryName")

@@ -162,7 +162,7 @@ def device_programs(machine: Machine, area: Area) -> None:
     if result >= 0:
         area.ok("device-programs", "eBPF programs of cgroups can be loaded")
     elif not machine.privileged:
-        means = "containers get no device rules; the kernel keeps users from making device nodes in any case"
+        means = "containers get no device rules; users cannot create device nodes in any case"
         area.note("device-programs", system_error(result), means)
     else:
         means = f"no container can be created with a cgroup of its own{why(machine, result, '4.15')}"

@@ -136,7 +136,9 @@ def judge(machine: Machine, area: Area, container: state.Container) -> None:
         area.note("states", f"{id} is from before the last boot", "only its id is taken", remove)
     elif data["status"] == "creating":
         if not container.creating():
-            area.problem("states", f"{id} was half created when its pyrunc was killed", "its id is taken", remove)
+            area.problem(
+                "states", f"{id} was only partly created when its pyrunc was killed", "its id is taken", remove
+            )
     elif not container.init_alive():
         if populated(data.get("cgroup_dir", "")):
             means = "its first process has ended, but others still run in its cgroup"

@@ -67,7 +67,7 @@ def capabilities(machine: Machine, area: Area) -> None:
     lacking = [name for name in NEEDED if not effective & bit(name)]
     for name in lacking:
         means = NEEDED[name]
-        area.problem("capabilities", f"{name} is missing", means, "run pyrunc as root outside of a container")
+        area.problem("capabilities", f"{name} is missing", means, "run pyrunc as root outside a container")
     missing = [name for name in USEFUL if not effective & bit(name)]
     if "CAP_BPF" in missing and effective & bit("CAP_SYS_ADMIN"):
         missing.remove("CAP_BPF")

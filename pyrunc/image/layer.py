@@ -239,7 +239,7 @@ class Applier:
             kind = stat.S_IFCHR if entry.ischr() else stat.S_IFBLK
             if not self.devices:
                 # As in umoci: a placeholder that marks the place of a device and is unusable.
-                self.warnings.add("device nodes are empty files of mode 0000: creating devices needs root")
+                self.warnings.add("device nodes are empty files of mode 0000: creating devices requires root")
                 os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0, dir_fd=fd))
                 return
             os.mknod(name, kind | 0o600, os.makedev(entry.devmajor, entry.devminor), dir_fd=fd)
@@ -280,7 +280,7 @@ class Applier:
             _check_ids(entry)
             os.fchown(fd, entry.uid, entry.gid)
         elif (entry.uid, entry.gid) != (0, 0):
-            self.warnings.add("files of other users belong to root: no subordinate ids")
+            self.warnings.add("files of other users are owned by root: no subordinate ids")
         os.fchmod(fd, entry.mode & 0o7777)
 
     def _attributes(self, parent: Directory, name: str, entry: tarfile.TarInfo) -> None:
@@ -298,7 +298,7 @@ class Applier:
             _check_ids(entry)
             os.chown(name, entry.uid, entry.gid, dir_fd=at, follow_symlinks=False)
         elif (entry.uid, entry.gid) != (0, 0):
-            self.warnings.add("files of other users belong to root: no subordinate ids")
+            self.warnings.add("files of other users are owned by root: no subordinate ids")
         if not entry.issym():
             os.chmod(name, entry.mode & 0o7777, dir_fd=at)  # just created: not a link, and only visible to us
         if xattrs(entry):

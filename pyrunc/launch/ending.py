@@ -77,7 +77,7 @@ def await_end(pid: int, interrupts: Interrupts | None = None) -> None:
             if interrupts is not None:
                 interrupts.check()
         except TimeoutError:
-            raise PyruncError(f"a child process does not end: {where(pid)}") from None
+            raise PyruncError(f"a child process did not exit: {where(pid)}") from None
         except ChildProcessError:
             return  # other code in this process has reaped it
         else:

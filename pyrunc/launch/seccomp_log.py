@@ -32,7 +32,7 @@ def wanted(config: Config, option: bool, log: Log | None) -> bool:
     profile = config.get("linux", {}).get("seccomp")
     if not profile:
         if option:
-            raise UsageError("--seccomp-log: /linux/seccomp is missing in config.json, so that nothing is denied")
+            raise UsageError("--seccomp-log: /linux/seccomp is missing in config.json, so nothing is denied")
         if log is not None:
             log.warning(f"config.json: /annotations/{ANNOTATION}: no effect without /linux/seccomp")
         return False

@@ -98,7 +98,7 @@ def allow_exec_to_join(ctx: Context) -> None:
     """JOINABLE: a user other than root may join a container that waits for `start` (`exec`).
 
     Not after an early filter, which may kill us for the prctl; not before SET_IDS, which resets
-    dumpable; and not while CAP_SYS_ADMIN is still there for the filter.
+    dumpable; and not while CAP_SYS_ADMIN was not dropped for the filter.
     """
     if ctx.facts.euid != 0 and not filter_takes_admin(ctx):
         ctx.plan.joinable("(default)")

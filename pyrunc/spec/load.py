@@ -47,7 +47,7 @@ def load_config(path: str) -> tuple[Config, bytes]:
     except OSError as error:
         raise _unreadable(path, source, error) from error
     except ValueError as error:  # NUL in the path
-        raise Unreadable(source, f"cannot be read: {show(path)} is no path") from error
+        raise Unreadable(source, f"cannot be read: {show(path)} is not a path") from error
     config: Config = parse_json(data, source)
     if type(config) is not dict:
         kind = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}.get(type(config), "a number")

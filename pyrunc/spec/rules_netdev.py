@@ -32,7 +32,7 @@ def check(devices: dict[str, NetDevice], report: Report) -> None:
             report.bad(f"{here}/name", expected, name)
         elif "%" not in name:
             if salted(name) in taken:
-                report.bad(f"{here}/name", "a name for one device only", name)
+                report.bad(f"{here}/name", "a name that no other device has", name)
             taken.add(salted(name))
 
 

@@ -94,7 +94,7 @@ def size(process: Process, report: Report) -> None:
         if rlimit and rlimit.get("type") == "RLIMIT_STACK" and "soft" in rlimit:
             limit = max(TOTAL_MIN, min(TOTAL_MAX, rlimit["soft"] // 4))
     if total > limit:
-        report.bad("/process/args", f"arguments and environment of at most {limit} bytes together", total)
+        report.bad("/process/args", f"arguments and environment of at most {limit} bytes in total", total)
 
 
 def terminal(process: Process, report: Report) -> None:

@@ -65,9 +65,9 @@ def memory(limits: Memory, pointer: str, report: Report) -> None:
     if "swappiness" in limits:
         report.warn(f"{pointer}/swappiness", "nothing", limits["swappiness"], "cgroup v2 has none, ignored")
     if limits.get("disableOOMKiller"):
-        report.warn(f"{pointer}/disableOOMKiller", "nothing", True, "cgroup v2 cannot, ignored")
+        report.warn(f"{pointer}/disableOOMKiller", "nothing", True, "not possible with cgroup v2, ignored")
     if limits.get("useHierarchy") is False:
-        report.warn(f"{pointer}/useHierarchy", "true", False, "cgroup v2 always is, ignored")
+        report.warn(f"{pointer}/useHierarchy", "true", False, "always so with cgroup v2, ignored")
 
 
 def cpu(limits: Cpu, pointer: str, report: Report) -> None:

@@ -83,7 +83,7 @@ def extents(mappings: Mappings, pointer: str, report: Report) -> None:
     if broken(mappings):
         return
     if len(text(mappings)) > MAX_TEXT:
-        report.bad(pointer, f"mappings of at most {MAX_TEXT} characters as /proc/PID/uid_map has them", mappings)
+        report.bad(pointer, f"mappings of at most {MAX_TEXT} characters in the format of /proc/PID/uid_map", mappings)
     field: Literal["containerID", "hostID"]
     for here, entry in numbered(mappings, pointer):
         if entry["size"] == 0:
@@ -105,11 +105,11 @@ def user(config: Config, maps: Maps, report: Report) -> None:
     who = config.get("process", {}).get("user", {})
     for field in ("uid", "gid"):
         if field in maps and map_id(maps[field], who.get(field, 0)) < 0:
-            report.bad(f"/process/user/{field}", f"an id that /linux/{field}Mappings has", who.get(field, 0))
+            report.bad(f"/process/user/{field}", f"an id mapped by /linux/{field}Mappings", who.get(field, 0))
     if "gid" in maps:
         for pointer, gid in numbered(who.get("additionalGids"), "/process/user/additionalGids"):
             if map_id(maps["gid"], gid) < 0:
-                report.bad(pointer, "an id that /linux/gidMappings has", gid)
+                report.bad(pointer, "an id mapped by /linux/gidMappings", gid)
     rootless = report.facts is not None and report.facts.euid != 0
     if rootless and who.get("additionalGids") and is_single(maps.get("gid", ())):
         # Such a map is written without newgidmap, so setgroups must be denied (CVE-2014-8989).
@@ -128,7 +128,7 @@ def mount_data(config: Config, maps: Maps, report: Report, at: str) -> None:
             if kind not in maps or not value.isascii() or not value.isdigit():
                 continue
             if len(value) > 10 or map_id(maps[kind], int(value)) < 0:
-                report.bad(here, f"an id that /linux/{kind}Mappings has", option)
+                report.bad(here, f"an id mapped by /linux/{kind}Mappings", option)
 
 
 def devices(linux: Linux, maps: Maps, report: Report) -> None:
@@ -137,7 +137,7 @@ def devices(linux: Linux, maps: Maps, report: Report) -> None:
         for kind, mappings in maps.items():
             value = device.get(kind)
             if value is not None and map_id(mappings, value) < 0:
-                report.bad(f"{pointer}/{kind}", f"an id that /linux/{kind}Mappings has", value)
+                report.bad(f"{pointer}/{kind}", f"an id mapped by /linux/{kind}Mappings", value)
 
 
 def idmapped_mounts(config: Config, linux: Linux, report: Report, at: str) -> None:
@@ -169,4 +169,4 @@ def idmapped_mounts(config: Config, linux: Linux, report: Report, at: str) -> No
             )
             report.bad(where, "mappings for it", value, hint)
         if report.facts is not None and report.facts.euid != 0:
-            report.bad(where, "no idmapped mount", value, "making one needs root on the host")
+            report.bad(where, "no idmapped mount", value, "creating one requires root on the host")

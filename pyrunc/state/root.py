@@ -26,7 +26,7 @@ def root_dir(option: str) -> str:
     if posix.geteuid() == 0 and not (runtime_dir and fs.getenv("USER") != "root" and not host.initial_userns()):
         return "/run/pyrunc"
     if not runtime_dir:
-        raise PyruncError("XDG_RUNTIME_DIR is not set: say where to keep state with --root DIR")
+        raise PyruncError("XDG_RUNTIME_DIR is not set: choose a state directory with --root DIR")
     return fs.abspath(runtime_dir) + "/pyrunc"
 
 

@@ -324,7 +324,7 @@ def received(recorder: Recorder, call: Call) -> Call:
                         f"wait for {handshake.NAMES.get(found.type, '?') if found is not None else 'the execve'}"
                     )
                     return found
-            raise PyruncError("container init sends times without end")
+            raise PyruncError("container init does not stop sending times")
         finally:
             recorder.leave(span)
 
@@ -344,7 +344,7 @@ def read_late(recorder: Recorder, call: Call) -> Call:
                     recorder.hear(found)
                     span.name = "wait for the execve"
                     return data
-            raise PyruncError("container init sends times without end")
+            raise PyruncError("container init does not stop sending times")
         finally:
             recorder.leave(span)
 

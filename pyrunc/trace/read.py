@@ -66,7 +66,7 @@ def load(path: str) -> list[Command]:
         raise PyruncError(f"{show(path)}: {error}") from None
     found = commands(spans, names)
     if not found:
-        raise PyruncError(f"{show(path)}: expected a trace of pyrunc, found no event with a length")
+        raise PyruncError(f"{show(path)}: expected a trace of pyrunc, found no event with a duration")
     return found
 
 

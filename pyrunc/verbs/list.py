@@ -32,7 +32,7 @@ def main(context: command.Context, values: command.Values, args: list[str]) -> i
         raise UsageError(f"--format {show(format)}: expected table or json")
     store = state.Store(state.root_dir(context.root))
     if context.root and not store.exists():
-        raise PyruncError(f"--root {show(context.root)}: there is no such directory")
+        raise PyruncError(f"--root {show(context.root)}: it does not exist")
     complete = True
 
     def broken(error: PyruncError) -> None:

@@ -40,7 +40,7 @@ def main(context: command.Context, values: command.Values, args: list[str]) -> i
     if source:
         for name in values:
             if name != "resources":
-                context.log.warning(f"update: --{name} is ignored beside --resources")
+                context.log.warning(f"update: --{name} is ignored with --resources")
         resources = update.from_file(source)
     else:
         schemata = {name: values[name] for name in ("l3-cache-schema", "mem-bw-schema") if values.get(name)}
