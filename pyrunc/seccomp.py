@@ -16,7 +16,7 @@ from _struct import Struct, pack
 from errno import E2BIG, EAGAIN, ECHILD, EDOM, EINTR, EINVAL, ENOMEM, EPIPE, ESRCH, ETIMEDOUT
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY
 
-from pyrunc import SPEC_VERSION, build, fs, interpreter
+from pyrunc import SPEC_VERSION, build, fs
 from pyrunc.errors import ConfigError, Problem, PyruncError, SysError, errno_text, show
 from pyrunc.jsontext import dumps
 from pyrunc.native import libseccomp, processes, sockets
