@@ -193,7 +193,10 @@ def test_a_module_with_a_foreign_import_stays_out(tmp_path: Path) -> None:
         "other": "TYPE_CHECKING = False\nif TYPE_CHECKING:\n    import typing\n",
         "foreign": "try:\n    import json\nexcept ImportError:\n    pass\n",
         "behind": "from p.foreign import json\n",
+        "q/__init__": "import json\n",
+        "q/inside": "import sys\n",
     }
+    (package / "q").mkdir()
     for name, text in files.items():
         (package / f"{name}.py").write_text(text)
     modules = [(freeze.module_name(package, path), path) for path in sorted(package.rglob("*.py"))]

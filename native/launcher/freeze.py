@@ -255,11 +255,17 @@ def preloadable(modules: list[tuple[str, pathlib.Path]], builtin: frozenset[str]
     # Exclude the modules of a trace: few commands are traced, and each start would pay for them.
     modules = [row for row in modules if not row[0].startswith("pyrunc.trace")]
     names = {name for name, _ in modules}
-    needs = {name: imported(ast.parse(path.read_bytes()), names) for name, path in modules}
+    needs = {name: imported(ast.parse(path.read_bytes()), names) | parents(name) for name, path in modules}
     fit = {name for name in names if not f"{name}.".startswith(tuple(f"{cold}." for cold in COLD))}
     while bad := {name for name in fit if not needs[name] <= fit | builtin | {"_pyrunc_launcher"}}:
         fit -= bad
     return sorted(fit)
+
+
+def parents(name: str) -> set[str]:
+    """Return the packages that importing a module imports first."""
+    parts = name.split(".")
+    return {".".join(parts[:count]) for count in range(1, len(parts))}
 
 
 def imported(tree: ast.Module, modules: set[str]) -> set[str]:
