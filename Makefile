@@ -180,6 +180,10 @@ test-client: test-tools build peers ## containerd's own client tests on a curren
 	@integration/engines/build.sh $(BUILT) $(CONTAINERD) client.test
 	@$(call record_engines,integration/engines/test_client.py)
 
+.PHONY: test-pythons
+test-pythons: ## build with CPython 3.11, 3.12, 3.13 and 3.14 and test each executable (root, slow); PYTHONS='3.13'
+	@PYTEST_ARGS="$(PYTEST_ARGS)" integration/pythons.sh $(PYTHONS)
+
 test-cri: test-tools build ## crictl and critest on containerd 1.x and a current 2.x (builds with Go: minutes, once)
 	@.ci/require current cri
 	@integration/engines/build.sh $(BUILT) $(CONTAINERD) crictl critest
