@@ -46,11 +46,8 @@ conf_dir = "{path}/cni"
 [plugins."io.containerd.grpc.v1.cri".registry]
 config_path = "{path}/certs.d"
 """
-SECOND = """
-[plugins."io.containerd.cri.v1.images".pinned_images]
-sandbox = "{pause}"
-[plugins."io.containerd.cri.v1.images".registry]
-config_path = "{path}/certs.d"
+# Of containerd 2: what a sandbox needs to start containers.
+RUNTIME = """\
 [plugins."io.containerd.cri.v1.runtime"]
 disable_apparmor = true
 restrict_oom_score_adj = true
@@ -58,6 +55,15 @@ restrict_oom_score_adj = true
 bin_dirs = ["/usr/lib/cni"]
 conf_dir = "{path}/cni"
 """
+SECOND = (
+    """
+[plugins."io.containerd.cri.v1.images".pinned_images]
+sandbox = "{pause}"
+[plugins."io.containerd.cri.v1.images".registry]
+config_path = "{path}/certs.d"
+"""
+    + RUNTIME
+)
 STRIP = """#!/usr/bin/python3 -IS
 # Kubernetes' engines set cpu shares on everything, and this host has no such controller: take the limits out of the
 # configuration, then become the runtime.

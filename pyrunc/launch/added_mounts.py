@@ -88,13 +88,6 @@ class MountSession(InitSession):
         self.reap_enter()
         self.close()
 
-    def abandon(self) -> None:
-        """End init."""
-        self.channel.close()
-        self.kill_children()
-        self.undo.run()
-        self.close()
-
     def close(self) -> None:
         """Close the descriptors of the session."""
         self.channel.close()

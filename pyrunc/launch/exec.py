@@ -134,13 +134,6 @@ class Exec(InitSession):
         if self.opts.pid_file:
             write_pid_file(self.opts.pid_file, self.init_pid)
 
-    def abandon(self) -> None:
-        """Kill the process, if any, and restore the terminal."""
-        self.channel.close()
-        self.kill_children()
-        self.undo.run()
-        self.close()
-
     def close(self) -> None:
         """Close the descriptors of the session."""
         for fd in (*self.ns_fds.values(), self.cgroup_fd, self.pidfd, self.listener):

@@ -130,9 +130,16 @@ class InitSession:
         """
         raise NotImplementedError
 
-    def abandon(self) -> None:
-        """Undo what `steps` has done so far."""
+    def close(self) -> None:
+        """Close the descriptors of the session."""
         raise NotImplementedError
+
+    def abandon(self) -> None:
+        """Undo what `steps` has done so far: end init, then release what is held."""
+        self.channel.close()
+        self.kill_children()
+        self.undo.run()
+        self.close()
 
     def handlers(self) -> Handlers:
         """The method that handles each action of ``transitions``."""

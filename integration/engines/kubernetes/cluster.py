@@ -20,7 +20,7 @@ from integration import harness, machine
 from integration.engines import image
 from integration.engines.containerd import Containerd
 from integration.engines.contrib import drop_in
-from integration.engines.cri import NETWORK, STRIP
+from integration.engines.cri import NETWORK, RUNTIME, STRIP
 from integration.engines.host import Done, Host
 
 Json = dict[str, Any]
@@ -40,23 +40,22 @@ PRIVATE = (
     "/opt/cni/bin",
     "/usr/local/bin",
 )
-CONTAINERD = """
+CONTAINERD = (
+    """
 [plugins."io.containerd.cri.v1.images"]
 snapshotter = "overlayfs"
 [plugins."io.containerd.cri.v1.images".pinned_images]
 sandbox = "{pause}"
-[plugins."io.containerd.cri.v1.runtime"]
-disable_apparmor = true
-restrict_oom_score_adj = true
-[plugins."io.containerd.cri.v1.runtime".cni]
-bin_dirs = ["/usr/lib/cni"]
-conf_dir = "{path}/cni"
+"""
+    + RUNTIME
+    + """\
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
 BinaryName = "{runc}"
 SystemdCgroup = false
 """
+)
 # A sandbox without limits never needs the wrapper's interpreter, except to create.
 QUICK = """#!/bin/sh
 case " $* " in *" create "*) exec {strip} "$@" ;; esac
