@@ -25,7 +25,7 @@ fi
 
 # What the executable itself needs: the package also depends on Python for its other tools.  crun loads libcriu2.
 packages=$(apt "$chosen" apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
-    --no-replaces --no-enhances criu libcriu2 | grep -E '^(criu|iptables|lib)[a-z0-9.+-]*$' | grep -vE '^libpython|^libcompel' | sort -u)
+    --no-replaces --no-enhances criu libcriu2 iptables | grep -E '^(criu|iptables|lib)[a-z0-9.+-]*$' | grep -vE '^libpython|^libcompel' | sort -u)
 mkdir "$work/debs"
 cd "$work/debs"
 # shellcheck disable=SC2086 # one word per package
@@ -40,6 +40,12 @@ for deb in "$work"/debs/*.deb; do dpkg -x "$deb" "$prefix"; done
 libraries=$(dirname "$(find "$prefix" -name 'libc.so.6' | head -n 1)")
 loader=$(find "$libraries" -name 'ld-linux*' | head -n 1)
 # DT_RPATH, not DT_RUNPATH: it also holds for the libraries' own libraries
-"$prefix/usr/bin/patchelf" --set-interpreter "$loader" --set-rpath "$libraries" --force-rpath "$prefix/usr/sbin/criu"
+for program in criu xtables-nft-multi; do
+    "$prefix/usr/bin/patchelf" --set-interpreter "$loader" --set-rpath "$libraries" --force-rpath "$prefix/usr/sbin/$program"
+done
+# CRIU calls iptables by these names, which the package's script would have set up.
+for name in iptables ip6tables; do
+    for verb in "" -save -restore; do ln -sf xtables-nft-multi "$prefix/usr/sbin/$name$verb"; done
+done
 "$prefix/usr/sbin/criu" --version | head -n 1
 "$prefix/usr/sbin/criu" check

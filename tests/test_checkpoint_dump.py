@@ -275,7 +275,7 @@ def test_what_becomes_of_the_container(
 
     monkeypatch.setattr(lifecycle, "remove", fails)
     checkpoint(world, values, log)  # type: ignore[arg-type]
-    assert log.lines == (["container c1: busy"] if removed else [])
+    assert log.lines == (["container c1: checkpointed, but not deleted: busy"] if removed else [])
     world.data["error"] = PyruncError("no")
     with pytest.raises(PyruncError, match="dump: no"):
         checkpoint(world, values, log)  # type: ignore[arg-type]

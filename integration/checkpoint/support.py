@@ -23,7 +23,9 @@ TIMEOUT = 30 * SLOW
 
 def environment() -> dict[str, str]:
     """The environment with the unpacked criu first in PATH, if there is one."""
-    return {"PATH": f"{UNPACKED}:{os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"}
+    found = {"PATH": f"{UNPACKED}:{os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"}
+    modules = sorted(UNPACKED.parent.glob("lib/*/xtables"))  # of the iptables beside it
+    return found | ({"XTABLES_LIBDIR": str(modules[0])} if modules else {})
 
 
 def why_not() -> str:

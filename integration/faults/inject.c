@@ -142,6 +142,15 @@ static int at_stop(struct thread *t, int status)
     return event ? 0 : sig;
 }
 
+/* CRIU traces what it restores, and a process has only one tracer. */
+static int is_criu(pid_t id)
+{
+    char path[64], name[4096];
+    snprintf(path, sizeof(path), "/proc/%d/exe", id);
+    ssize_t length = readlink(path, name, sizeof(name) - 1);
+    return length >= 5 && !memcmp(name + length - 5, "/criu", 5);
+}
+
 static int follow(pid_t child)
 {
     for (;;) {
@@ -161,6 +170,8 @@ static int follow(pid_t child)
         enum __ptrace_request request = run_free ? PTRACE_CONT : PTRACE_SYSCALL;
         if (status >> 16 == EVENT_STOP && WSTOPSIG(status) != SIGTRAP)
             request = PTRACE_LISTEN; /* it was stopped by a signal and stays so */
+        if (status >> 16 == PTRACE_EVENT_EXEC && is_criu(id))
+            request = PTRACE_DETACH;
         ptrace(request, id, 0L, (long)sig);
     }
 }

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from integration import test_userns as userns
 from integration.config import DELETE
-from integration.faults import images, mounts, reading, scenes
+from integration.faults import checkpoints, images, mounts, reading, scenes
 from integration.faults.points import Point
 from integration.faults.scenes import (
     HOOK,
@@ -393,5 +393,5 @@ class Update(Delete):
 ALL: tuple[type[Scene], ...] = (
     Create, scenes.CreateRich, CreateUncached, CreateUser, CreateJoined, CreateChroot, CreateCallers, Start, StartRich,
     Run, Exec, ExecProcess, ExecDetached, ExecTerminal, Kill, Pause, Resume, Ps, Update, State, Delete, DeleteStopped,
-    *reading.ALL, *images.ALL, *mounts.ALL,
+    *reading.ALL, *images.ALL, *mounts.ALL, *checkpoints.ALL,
 )  # fmt: skip

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from integration.checkpoint import support as checkpoints
 from integration.faults import points, scarcity
 from integration.faults.points import Call, Point
 from integration.harness import SLOW, Box, Container, end_of, parse_objects, reap
@@ -107,7 +108,7 @@ class Sandbox(Box):
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=errors,
-                env={"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), **extra},
+                env=checkpoints.environment() | extra,
             )
             try:
                 rc: int | None = end_of(child, LIMIT)

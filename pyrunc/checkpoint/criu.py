@@ -160,7 +160,9 @@ class Criu:
         data = protobuf.encode(messages.REQUEST, request)
         try:
             sockets.send(self.sock, data)
-        except OSError:
+        except OSError as error:
+            if self.pid and not has_ended(self.pid):  # `ended` would wait for a criu that waits for us
+                raise SysError("criu", "send", error.errno or 0) from error
             raise self.ended() from None
 
     def receive(self) -> tuple[Fields, int]:

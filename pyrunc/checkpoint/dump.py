@@ -45,7 +45,7 @@ def checkpoint(container: Container, values: Values, log: Log) -> None:
         try:
             lifecycle.remove(container, log)
         except (OSError, PyruncError) as error:  # the checkpoint is complete: as in runc, this is only a warning
-            log.warning(f"container {container.id}: {error}")
+            log.warning(f"container {container.id}: checkpointed, but not deleted: {error}")
 
 
 class Dump:
