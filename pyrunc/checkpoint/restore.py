@@ -302,7 +302,11 @@ class Restore(Run):
         try:
             self.criu.go_on(messages.RESTORE, self.notified)
         except PyruncError as error:
-            raise self.explained(error) from error
+            problem = self.explained(error)
+            # While criu traces the processes, we could not reap them.
+            self.criu.kill()
+            self.enter_pid = 0
+            raise problem from error
         self.criu.finish()
         self.enter_pid = 0
         self.unshare_images()
