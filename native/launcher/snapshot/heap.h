@@ -8,7 +8,7 @@
 enum {
     HEAP_SIZE = 16 << 20,
     HEAP_SHORT_SIZE = 512 << 10, /* also what a process can allocate */
-    HEAP_LONG_SIZE = 1 << 20,
+    HEAP_LONG_SIZE = 512 << 10,
 };
 
 /* How soon a block is written to.  Blocks of one level are together, so that few pages are
