@@ -219,6 +219,21 @@ def test_signals_are_caught_and_given_back() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+def test_dispositions_that_cannot_be_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`create` has made the container by then: an error would report one that exists as failed."""
+
+    def refuse() -> int:
+        raise OSError(errno.ENOMEM, "sigaction")
+
+    caught = ending.Interrupts()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(ending.signals, "restore", refuse)
+            caught.restore()
+    finally:
+        caught.restore()
+
+
 def test_a_library_catches_nothing() -> None:
     none = library._NoSignals()
     assert none.caught == 0
@@ -231,12 +246,13 @@ def test_a_library_catches_nothing() -> None:
 
 
 def test_reaping() -> None:
+    others = ending.unknown_children()
     pid = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 3"], {})
     ending.await_end(pid)
     assert ending.has_ended(pid), "it is still there, as a zombie"
     assert ending.reap(pid) == 3 << 8
     assert ending.reap(pid) == 0 and not ending.has_ended(pid), "another one has reaped it"
-    assert ending.unknown_children() == []
+    assert ending.unknown_children() == others
 
 
 def test_a_child_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +260,7 @@ def test_a_child_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         monkeypatch.setattr(ending, "END_TIMEOUT_MS", 10)
         assert not ending.has_ended(pid)
-        with pytest.raises(PyruncError, match=rf"^a child process does not end: process {pid} \(sleep\) waits in "):
+        with pytest.raises(PyruncError, match=rf"^a child process did not exit: process {pid} \(sleep\) waits in "):
             ending.await_end(pid)
         start = time.monotonic()
         lifecycle.reap(pid)

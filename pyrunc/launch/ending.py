@@ -34,8 +34,14 @@ class Interrupts:
             raise PyruncError(f"interrupted by signal {self.caught}")
 
     def restore(self) -> None:
-        """Restore the previous dispositions."""
-        signals.restore()
+        """Restore the previous dispositions, if the kernel allows it.
+
+        A failure is not an error: the work is done, and this process is about to exit.
+        """
+        try:
+            signals.restore()
+        except OSError:
+            pass
 
 
 def raise_interrupted(interrupts: Interrupts, error: BaseException) -> None:
