@@ -64,7 +64,7 @@ POINTS: tuple[tuple[str, str, str, str], ...] = (
     ("launch.exec", "Exec.on_seccomp", "phase", "SECCOMP: take the listener"),
     ("launch.exec", "Exec.on_pid", "phase", "PID: last settings"),
     ("launch.exec", "Exec.on_fail", "phase", "FAIL"),
-    ("launch.exec", "Exec.abandon", "phase", "undo"),
+    ("launch.session", "InitSession.abandon", "phase", "undo"),
     ("launch.exec", "Exec.move_into_scope", "phase", "move to the container's scope"),
     ("spec.load", "load_config", "phase", "read config.json"),
     ("spec.validate", "check", "phase", "validate"),
