@@ -209,7 +209,7 @@ def test_a_dump_that_is_interrupted(world: Container) -> None:
         ("running", {}, {}, ""), ("paused", {}, {}, ""),
         ("created", {}, {}, "container cannot be checkpointed in created state"),
         ("stopped", {}, {}, "container cannot be checkpointed in stopped state"),
-        ("running", {"image_bundle": "/b"}, {}, "the files of a container that was made with --image are deleted"),
+        ("running", {"image_bundle": "/b"}, {}, "a container created with --image takes its files with it"),
         ("running", {"image_bundle": "/b"}, {"leave-running": True}, ""),
         ("running", {"mounts": ["m"]}, {}, "the container has mounts that `mounts add` made"),
     ],

@@ -79,7 +79,7 @@ def test_every_device_is_checked() -> None:
         "/linux/netDevices/a b", "/linux/netDevices/", "/linux/netDevices/eth0/name", "/linux/netDevices/eth2/name",
         "/linux/netDevices/c:d",
     ]  # fmt: skip
-    assert "a name for one device only" in found[3] and "without blanks, / and :, or a template" in found[2]
+    assert "a name that no other device has" in found[3] and "without blanks, / and :, or a template" in found[2]
 
 
 @pytest.mark.parametrize(
