@@ -194,7 +194,7 @@ def delegated(box: Box) -> Iterator[Path]:
             place.rmdir()
 
 
-# --- without anything ---------------------------------------------------------------------------------------
+# --- without anything -----------------------------------------------------------------------------
 
 
 def test_own_id_alone(user: Callable[..., User]) -> None:
@@ -300,10 +300,10 @@ def test_additional_groups_need_newgidmap(user: Callable[..., User]) -> None:
 def test_no_idmapped_mounts(user: Callable[..., User]) -> None:
     entry = {"destination": "/mnt", "type": "bind", "source": "/tmp", "options": ["bind", "idmap"]}
     result = user({"/mounts/-": entry}).run(check=False)
-    assert result.rc == 1 and "needs root on the host" in result.err, result
+    assert result.rc == 1 and "requires root on the host" in result.err, result
 
 
-# --- subordinate ids ----------------------------------------------------------------------------------------
+# --- subordinate ids ------------------------------------------------------------------------------
 
 
 def test_subordinate_ids(user: Callable[..., User], etc: None, box: Box) -> None:
@@ -360,7 +360,7 @@ def test_without_the_helpers(user: Callable[..., User], etc: None) -> None:
     assert "gidMappings" in result.err, result
 
 
-# --- cgroups ------------------------------------------------------------------------------------------------
+# --- cgroups --------------------------------------------------------------------------------------
 
 
 @pytest.mark.pyrunc_only("runc 1.1.5 says so only with --debug")
@@ -442,7 +442,7 @@ def test_delegated_cgroup_without_the_caller(user: Callable[..., User], delegate
     assert not (delegated / "x").exists()
 
 
-# --- root of a user namespace -------------------------------------------------------------------------------
+# --- root of a user namespace ---------------------------------------------------------------------
 
 
 def test_root_of_a_user_namespace(user: Callable[..., User], box: Box) -> None:
@@ -511,7 +511,7 @@ def test_exec_in_a_created_container_that_stays_closed(user: Callable[..., User]
     assert one.call("exec", one.id, "/probe", "report").report["uid"] == [0, 0, 0]
 
 
-# --- tracing -------------------------------------------------------------------------------------------------
+# --- tracing --------------------------------------------------------------------------------------
 
 
 @pytest.mark.pyrunc_only("no other runtime traces its containers")

@@ -50,7 +50,8 @@ def node(path: str, minor: int = 3, **more: Any) -> dict[str, Any]:
     ids=lambda value: str(value.get("path")) if isinstance(value, dict) else "",
 )
 def test_configured_devices(mapped: Make, box: Box, entry: dict[str, Any], want: tuple[str, int, int, int]) -> None:
-    """config-linux.md, Devices: uid and gid are the container's. The host's node does not change."""
+    """config-linux.md, Devices: uid and gid are the container's. The host's node does not
+    change."""
     if box.runtime.name == "runc":
         pytest.skip("runc binds the host's node, whatever the entry says about it")
     if box.runtime.name == "crun" and entry["path"] == "/dev/full":
@@ -93,10 +94,10 @@ def test_devices_in_a_user_namespace_that_is_joined(mapped: Make, pod: Callable[
     ("entry", "words"),
     [
         (node("/dev/no-such-device"), "no node of the host"),
-        (node("/dev/full", 5), "another device"),
-        (node("/dev/full", 7, fileMode=0o600), "it has another mode"),
+        (node("/dev/full", 5), "a different device"),
+        (node("/dev/full", 7, fileMode=0o600), "its mode differs"),
         (node("/dev/full", 7, uid=0), "another user owns it"),
-        (node("/dev/full", 7, fileMode=0o666, gid=7), "it is another group's"),
+        (node("/dev/full", 7, fileMode=0o666, gid=7), "it belongs to another group"),
     ],
 )
 def test_a_node_that_can_only_be_the_hosts(
@@ -272,7 +273,8 @@ DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
 @pytest.mark.pyrunc_only("runc 1.1.5 changes owners with the systemd driver only")
 @pytest.mark.parametrize("uid", [0, 1000])
 def test_a_writable_cgroup_is_the_users(mapped: Make, uid: int) -> None:
-    """config-linux.md, "Cgroup ownership": the directory and the files of /sys/kernel/cgroup/delegate."""
+    """config-linux.md, "Cgroup ownership": the directory and the files of
+    /sys/kernel/cgroup/delegate."""
     more = {"/mounts/-": CGROUP, "/process/user": {"uid": uid, "gid": 0}}
     one = mapped("mkdir", "/sys/fs/cgroup/below", "--", "stat", "/sys/fs/cgroup/cgroup.procs", more=more)
     one.create()
