@@ -1,11 +1,13 @@
-# pyrunc: `make help` lists what there is.  Everything is built by meson through pip (meson.build, pyproject.toml); this
-# file wraps it, keeps a virtual environment and installs what a fresh machine lacks.
+# pyrunc: `make help` lists what there is. Everything is built by meson through pip (meson.build,
+# pyproject.toml); this file wraps it, keeps a virtual environment and installs what a fresh machine
+# lacks.
 SHELL := /bin/bash
 .SHELLFLAGS := -e -u -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-# Debian's own interpreter has a static library to link; another one is used when it is too old or not there.
+# Debian's own interpreter has a static library to link; another one is used when it is too old or
+# not there.
 new_enough = $(shell $(1) -I -c 'import sys; print(sys.version_info >= (3, 11))' 2>/dev/null)
 PYTHON ?= $(if $(filter True,$(call new_enough,/usr/bin/python3)),/usr/bin/python3,python3)
 PREFIX ?= /usr/local
@@ -132,7 +134,8 @@ engines: test-tools build ## containerd, podman, docker, conmon with runc and wi
 	@$(BIN)/python -m integration.engines.record $(RESULTS) >integration/ENGINES.md
 	@cat integration/ENGINES.md
 
-# The same tests where this machine's controllers, init, processor or kernel are not enough: integration/README.md.
+# The same tests where this machine's controllers, init, processor or kernel are not enough:
+# integration/README.md.
 test-vm: TIER := vm
 test-systemd: TIER := systemd
 test-arm64: TIER := arm64
@@ -289,8 +292,9 @@ clean: ## remove everything that was built
 	rm -rf build dist $(VENV) pyrunc/_init pyrunc/_shim*.so pyrunc/_reader*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find $(wildcard $(CODE)) -name __pycache__ -prune -exec rm -rf {} +
 
-# The copy needs neither this directory nor the virtual environment: the package, its three dependencies, the executable.
-# What is put there is listed in $(MANIFEST), so that only that is removed again.
+# The copy needs neither this directory nor the virtual environment: the package, its three
+# dependencies, the executable. What is put there is listed in $(MANIFEST), so that only that is
+# removed again.
 MANIFEST := $(LIBDIR)/installed-files
 define remove_installed
 	@if [ -f $(MANIFEST) ]; then \

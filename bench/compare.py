@@ -1,6 +1,7 @@
 """The benchmark: interleaved rounds of every runtime, medians, ratios, goals.
 
-It prints tables; ``--json FILE`` writes the results for machines, ``--write`` the page bench/RESULTS.md.
+It prints tables; ``--json FILE`` writes the results for machines, ``--write`` the page
+bench/RESULTS.md.
 
 A round runs, for each runtime in turn: `run` of /bin/true, and create, state, start, exec, ps,
 events, kill and delete of a container that sleeps. The order of the runtimes rotates, so that a

@@ -3,9 +3,10 @@
 #
 #   bench/criu.sh [PREFIX]        default: build/criu, where the tests find it
 #
-# Distributions of the same age as this machine's kernel may have a CRIU that is too old for it (Debian 12's 3.17 fails at
-# `criu check` on Linux 6.18), so this takes the one of Debian 13 or newer.  As in peers.sh, the packages come from the
-# mirror that this machine's own apt sources name, are read with private lists, and are unpacked, not installed.
+# Distributions of the same age as this machine's kernel may have a CRIU that is too old for it
+# (Debian 12's 3.17 fails at `criu check` on Linux 6.18), so this takes the one of Debian 13 or
+# newer. As in peers.sh, the packages come from the mirror that this machine's own apt sources name,
+# are read with private lists, and are unpacked, not installed.
 set -eu
 cd "$(dirname "$0")/.."
 prefix=${1:-build/criu}
@@ -23,7 +24,8 @@ if [ -z "$chosen" ]; then
     exit 1
 fi
 
-# What the executable itself needs: the package also depends on Python for its other tools.  crun loads libcriu2.
+# What the executable itself needs: the package also depends on Python for its other tools. crun
+# loads libcriu2.
 packages=$(apt "$chosen" apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
     --no-replaces --no-enhances criu libcriu2 iptables | grep -E '^(criu|iptables|lib)[a-z0-9.+-]*$' | grep -vE '^libpython|^libcompel' | sort -u)
 mkdir "$work/debs"

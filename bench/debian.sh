@@ -1,7 +1,8 @@
-# Sourced by peers.sh and criu.sh: packages of other suites of Debian, without a change to the system.
+# Sourced by peers.sh and criu.sh: packages of other suites of Debian, without a change to the
+# system.
 #
-# The mirror is the one that this machine's own apt sources name. Sets $work, a directory that is removed at the end,
-# $codename and $mirror.
+# The mirror is the one that this machine's own apt sources name. Sets $work, a directory that is
+# removed at the end, $codename and $mirror.
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -23,7 +24,8 @@ apt() {
         -o Dir::State::lists="$work/$suite/lists" -o Dir::Cache="$work/$suite/cache"
 }
 
-# choose NAME WANTED SUITE...: set $chosen to the first suite with this package, of version WANTED or later; "" for none
+# choose NAME WANTED SUITE...: set $chosen to the first suite with this package, of version WANTED
+# or later; "" for none
 choose() {
     name=$1 wanted=$2 chosen=
     shift 2

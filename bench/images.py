@@ -1,10 +1,12 @@
-"""OCI images: unpacking one beside umoci and podman, and the second `run --image` beside a plain `run`.
+"""OCI images: unpacking one beside umoci and podman, and the second `run --image` beside a plain
+`run`.
 
     .venv/bin/python -m bench.images                 # as root; umoci and podman where they are installed
     .venv/bin/python -m bench.images --size 100 --rounds 1
 
-The image has five gzip layers with files of this system, 400 MB altogether.  Everything is whole processes,
-interleaved; CPU time and the peak of resident memory are those of the process and of all that it waited for.
+The image has five gzip layers with files of this system, 400 MB altogether. Everything is whole
+processes, interleaved; CPU time and the peak of resident memory are those of the process and of all
+that it waited for.
 """
 
 from __future__ import annotations

@@ -200,7 +200,8 @@ def _container(counted: Counted, pid_file: str) -> float:
     try:
         with open(pid_file) as file:
             pid = int(file.read())
-        # The clock of another process is (~pid << 3) | CPUCLOCK_SCHED: include/linux/posix-timers.h.
+        # The clock of another process is (~pid << 3) | CPUCLOCK_SCHED:
+        # include/linux/posix-timers.h.
         now = time.clock_gettime_ns((~pid << 3) | 2)
     except (OSError, ValueError):
         return 0.0
@@ -253,7 +254,8 @@ def _timed(argv: list[str], out: str, limit: float) -> dict[str, Any]:
 def _traced(argv: list[str]) -> dict[str, Any]:
     """The peak resident KiB of a process, read when it is about to exit.
 
-    wait4's ru_maxrss includes the memory of the process that spawned it; VmHWM begins at the execve.
+    wait4's ru_maxrss includes the memory of the process that spawned it; VmHWM begins at the
+    execve.
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(int(LIMIT))
@@ -335,7 +337,8 @@ class Peer:
 
 
 def find(name: str) -> str | None:
-    """The path of a runtime: $PYRUNC, $RUNC or $CRUN, build/peers (bench/peers.sh), the virtual environment, PATH."""
+    """The path of a runtime: $PYRUNC, $RUNC or $CRUN, build/peers (bench/peers.sh), the virtual
+    environment, PATH."""
     given = os.environ.get(name.upper().replace("-", "_"))
     if given:
         return given

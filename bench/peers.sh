@@ -1,11 +1,13 @@
 #!/bin/sh
-# Get a crun that can be compared with (1.28 or later) and the newest runc into a private prefix; the system is not changed.
+# Get a crun that can be compared with (1.28 or later) and the newest runc into a private prefix;
+# the system is not changed.
 #
 #   bench/peers.sh [PREFIX]        default: build/peers, where bench finds it
 #
-# The mirror is the one that this machine's own apt sources name.  Suites are tried from the nearest to the newest; each is
-# read with apt's own client into a private list directory, so no source is added to the system.  The packages are unpacked,
-# not installed: crun gets the interpreter and the libraries of its own release through its ELF header.
+# The mirror is the one that this machine's own apt sources name. Suites are tried from the nearest
+# to the newest; each is read with apt's own client into a private list directory, so no source is
+# added to the system. The packages are unpacked, not installed: crun gets the interpreter and the
+# libraries of its own release through its ELF header.
 set -eu
 wanted=1.28
 cd "$(dirname "$0")/.."

@@ -1,4 +1,5 @@
-"""The picture of the comparison: bars by verb and runtime, as SVG (matplotlib, of the extra "bench")."""
+"""The picture of the comparison: bars by verb and runtime, as SVG (matplotlib, of the extra
+"bench")."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def draw(report: Report, path: Path) -> None:
 
 
 def panel(axis: Any, rows: list[Row], names: list[str]) -> None:
-    """The bars of one unit. `axis` is matplotlib's, which is not installed where types are checked."""
+    """The bars of one unit. `axis` is matplotlib's, which is not installed where types are
+    checked."""
     width = WIDTH / len(names)
     for number, name in enumerate(names):
         places = [index + (number - (len(names) - 1) / 2) * width for index in range(len(rows))]

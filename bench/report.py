@@ -43,7 +43,8 @@ class Report(TypedDict):
 
 
 def row(group: str, what: str, unit: str, samples: Mapping[str, Sequence[float]]) -> Row:
-    """Medians of each runtime's samples, and pyrunc's ratios; a runtime without samples is left out."""
+    """Medians of each runtime's samples, and pyrunc's ratios; a runtime without samples is left
+    out."""
     there = {name: values for name, values in samples.items() if values}
     return {
         "group": group,

@@ -1,4 +1,5 @@
-"""Many containers at once: what they cost, and whether verbs become slower: ``python -m bench.scale``.
+"""Many containers at once: what they cost, and whether verbs become slower: ``python -m
+bench.scale``.
 
 For each runtime in turn: rounds of every verb with no other container, then with `--containers`
 others that sleep, then with none again. Both ends are the baseline, so that a change of the

@@ -69,7 +69,8 @@ class Series:
 
 
 def probe(series: Series, long: Path) -> None:
-    """Find out which of the optional verbs there are.  Raises RuntimeError when even `create` does not work."""
+    """Find out which of the optional verbs there are. Raises RuntimeError when even `create` does
+    not work."""
     ident = f"bench{os.getpid()}-{series.root.name}-probe"
     series.call("create", "--bundle", str(long), ident)
     series.call("start", ident)

@@ -1,4 +1,5 @@
-"""Unusual containers: a huge config, thousands of mounts, little memory; and what each verb imports."""
+"""Unusual containers: a huge config, thousands of mounts, little memory; and what each verb
+imports."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Write docs/api.md, the reference of the Python API, from its docstrings; with ``--check`` only compare.
+"""Write docs/api.md, the reference of the Python API, from its docstrings; with ``--check`` only
+compare.
 
 .venv/bin/python contrib/api_reference.py
 """
@@ -97,7 +98,8 @@ def text_of(node: ast.stmt | None) -> str:
 
 
 def prose(docstring: str) -> list[str]:
-    """A docstring as Markdown: literals in single backquotes, references as links, examples in a block."""
+    """A docstring as Markdown: literals in single backquotes, references as links, examples in a
+    block."""
     lines: list[str] = []
     example = False
     for line in textwrap.dedent(docstring).strip().splitlines():

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Write pyrunc/spec/types.py, the types of config.json, from pyrunc/spec/schema.py; with ``--check`` only compare.
+"""Write pyrunc/spec/types.py, the types of config.json, from pyrunc/spec/schema.py; with
+``--check`` only compare.
 
     .venv/bin/python contrib/config_types.py
 
-Every object of the schema becomes a TypedDict, every set of allowed strings a Literal.  A node that occurs at several
-places is one type, whose docstring names the first of them.
+Every object of the schema becomes a TypedDict, every set of allowed strings a Literal. A node that
+occurs at several places is one type, whose docstring names the first of them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Write the shell completions and the manual page from pyrunc's tables of options; with ``--check`` only compare.
+"""Write the shell completions and the manual page from pyrunc's tables of options; with ``--check``
+only compare.
 
     .venv/bin/python contrib/generate.py
 
-The tables are GLOBAL_FLAGS of pyrunc/cli.py and FLAGS, USAGE and SUMMARY of each verb: what the parser and `help` use.
+The tables are GLOBAL_FLAGS of pyrunc/cli.py and FLAGS, USAGE and SUMMARY of each verb: what the
+parser and `help` use.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ def takes_container(verb: str) -> bool:
     return verb not in NOT_ON_CONTAINERS and " ID" in cli.load_verb(verb).USAGE
 
 
-# -- bash -----------------------------------------------------------------------------------------------------
+# -- bash ------------------------------------------------------------------------------------------
 
 BASH = """\
 # bash completion for pyrunc.  {head}
@@ -169,7 +171,7 @@ def bash() -> str:
     )
 
 
-# -- zsh ------------------------------------------------------------------------------------------------------
+# -- zsh -------------------------------------------------------------------------------------------
 
 ZSH = """\
 #compdef pyrunc
@@ -248,7 +250,7 @@ def zsh() -> str:
     )
 
 
-# -- fish -----------------------------------------------------------------------------------------------------
+# -- fish ------------------------------------------------------------------------------------------
 
 FISH = """\
 # fish completion for pyrunc.  {head}
@@ -303,7 +305,7 @@ def fish() -> str:
     return FISH.format(head=HEAD, verbs=" ".join(cli.VERBS), lines="\n".join(lines))
 
 
-# -- manual page ----------------------------------------------------------------------------------------------
+# -- manual page -----------------------------------------------------------------------------------
 
 MAN = """\
 .\\" {head}

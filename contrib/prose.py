@@ -3,9 +3,10 @@
 
     .venv/bin/python contrib/prose.py [FILE...]
 
-Without FILE it checks the files that git tracks.  It prints ``file:line: "phrase": replacement`` for each finding, and
-exits with 1 if there is any.  Messages are the strings of raise statements and of calls that report something; other
-strings, code, quotations in backticks and generated documents are not checked.
+Without FILE it checks the files that git tracks. It prints ``file:line: "phrase": replacement`` for
+each finding, and exits with 1 if there is any. Messages are the strings of raise statements and of
+calls that report something; other strings, code, quotations in backticks and generated documents
+are not checked.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ def _of_python(text: str) -> Iterator[Part]:
 
 
 def messages(text: str) -> Iterator[Part]:
-    """The strings of Python's raise statements and reporting calls; what a value replaces is a dot."""
+    """The strings of Python's raise statements and reporting calls; what a value replaces is a
+    dot."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Call):
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))

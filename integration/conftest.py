@@ -16,7 +16,8 @@ from integration import harness, machine
 from integration.harness import Box, Bundle, Container, Holder, Runtime
 
 _counter = itertools.count()
-# runc 1.1.5 sometimes loses the race for the rmdir of a cgroup; crun keeps a directory for masks in its state root.
+# runc 1.1.5 sometimes loses the race for the rmdir of a cgroup; crun keeps a directory for masks in
+# its state root.
 PEERS_LEAVE = ("cgroup", "state .empty-directory")
 TEST_LIMIT = 120 * harness.SLOW  # one test, seconds
 

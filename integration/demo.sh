@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# demo.sh PYRUNC: make a bundle from the host's static busybox, run it, look around inside, leave nothing behind.
+# demo.sh PYRUNC: make a bundle from the host's static busybox, run it, look around inside, leave
+# nothing behind.
 set -eu -o pipefail
 pyrunc=$(realpath "$1")
 if [ "$(id -u)" != 0 ]; then

@@ -75,7 +75,7 @@ def end_of(child: subprocess.Popen[bytes], timeout: float) -> int:
     return child.wait(1)
 
 
-# --- the runtime ----------------------------------------------------------------------------------------------------
+# --- the runtime ----------------------------------------------------------------------------------
 
 
 class Result:
@@ -202,7 +202,7 @@ class Runtime:
             return Result(argv, rc, texts[0], texts[1], seconds)
 
 
-# --- bundles --------------------------------------------------------------------------------------------------------
+# --- bundles --------------------------------------------------------------------------------------
 
 
 def compile_static(source: Path, target: Path) -> None:
@@ -265,7 +265,7 @@ class Bundle:
         (self.path / "config.json").write_bytes(raw.encode() if isinstance(raw, str) else raw)
 
 
-# --- containers -----------------------------------------------------------------------------------------------------
+# --- containers -----------------------------------------------------------------------------------
 
 
 class Container:
@@ -348,7 +348,8 @@ class Container:
         return root / str(self.bundle.config["linux"]["cgroupsPath"]).lstrip("/")
 
     def wait(self, timeout: float = 5.0) -> int:
-        """Wait for init, our child after `create` (subreaper), and return its exit code; 128+N for signal N."""
+        """Wait for init, our child after `create` (subreaper), and return its exit code; 128+N for
+        signal N."""
 
         def ended() -> list[int]:
             try:

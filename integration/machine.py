@@ -160,7 +160,8 @@ def systemd_runs() -> bool:
 
 
 def tracks_dirty_memory() -> bool:
-    """Whether the kernel marks written pages (CONFIG_MEM_SOFT_DIRTY); it shows a flag for new areas."""
+    """Whether the kernel marks written pages (CONFIG_MEM_SOFT_DIRTY); it shows a flag for new
+    areas."""
     return b" sd " in Path("/proc/self/smaps").read_bytes()
 
 

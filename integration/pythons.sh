@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# pythons.sh [VERSION...]: build pyrunc with CPython 3.11, 3.12, 3.13 and 3.14, and test each executable.
+# pythons.sh [VERSION...]: build pyrunc with CPython 3.11, 3.12, 3.13 and 3.14, and test each
+# executable.
 #
-# 3.11 and 3.12 are those of this machine (PATH or pyenv), 3.13 and 3.14 those of Debian 13 and Debian testing, in root
-# filesystems that mmdebstrap makes once, in build/pythons.  Each gets a copy of the tree, `make build`, tests/, a core of
-# integration/, and `python -m bench.instructions`.  PYTEST_ARGS replaces the list of tests.
+# 3.11 and 3.12 are those of this machine (PATH or pyenv), 3.13 and 3.14 those of Debian 13 and
+# Debian testing, in root filesystems that mmdebstrap makes once, in build/pythons. Each gets a copy
+# of the tree, `make build`, tests/, a core of integration/, and `python -m bench.instructions`.
+# PYTEST_ARGS replaces the list of tests.
 set -eu
 cd "$(dirname "$0")/.."
 tree=$PWD place=$PWD/build/pythons
@@ -35,7 +37,8 @@ copy() {
     git ls-files -co --exclude-standard -z | xargs -0 ls -d 2>/dev/null | tar -c -T - | tar -x -C "$1"
 }
 
-# inside SUITE COMMAND...: run it in the root filesystem, whose root is a mount point, with the tree at /src
+# inside SUITE COMMAND...: run it in the root filesystem, whose root is a mount point, with the tree
+# at /src
 inside() {
     unshare -m sh -ec '
         root=$0

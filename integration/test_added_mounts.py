@@ -172,7 +172,7 @@ def test_without_a_mount_namespace(container: Make, source: Path) -> None:
     assert result.rc == 1 and "no mount namespace" in result.err
 
 
-# --- remove -----------------------------------------------------------------------------------------------------
+# --- remove ---------------------------------------------------------------------------------------
 
 
 def test_mounts_of_the_configuration_stay(container: Make, source: Path) -> None:
@@ -230,7 +230,7 @@ def test_one_that_the_container_has_covered_is_reported(container: Make, source:
     assert "/data" not in points(one) and noted(one) == []
 
 
-# --- after a kill ---------------------------------------------------------------------------------------------------
+# --- after a kill ---------------------------------------------------------------------------------
 
 
 def test_half_of_an_add_is_undone_by_the_next_verb(container: Make, source: Path) -> None:
@@ -262,7 +262,7 @@ def test_an_id_that_the_kernel_has_reused_is_left_alone(container: Make, source:
     assert "/dev" in points(one)
 
 
-# --- user namespaces, ids, filesystems ------------------------------------------------------------------------------
+# --- user namespaces, ids, filesystems ------------------------------------------------------------
 
 
 def test_user_namespace(container: Make, source: Path) -> None:

@@ -1,5 +1,5 @@
-"""The Python API on real containers, in the process of the test: it must see what the command line sees, and leave the
-process as it was."""
+"""The Python API on real containers, in the process of the test: it must see what the command line
+sees, and leave the process as it was."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def descriptors() -> dict[str, str]:
 
 @pytest.fixture
 def runtime_(box: Box) -> Iterator[pyrunc.Runtime]:
-    """A runtime over the state root of the test; afterwards nothing is open that was not open before."""
+    """A runtime over the state root of the test; afterwards nothing is open that was not open
+    before."""
     before = descriptors()
     yield pyrunc.Runtime(root=box.root)
     gc.collect()  # what tracebacks of expected errors hold
@@ -361,7 +362,8 @@ def test_an_exception_from_a_signal_handler_undoes(
 
 
 def test_a_forked_process_keeps_nothing(box: Box, runtime_: pyrunc.Runtime, shell: Shell) -> None:
-    """Forked while another thread creates: neither the lock of the container nor the end of its pipe stays with it."""
+    """Forked while another thread creates: neither the lock of the container nor the end of its
+    pipe stays with it."""
     hook = {"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "1"]}]}
     bundle = shell("echo out", edits={"/hooks": hook})
     made: list[pyrunc.Container] = []
@@ -455,7 +457,8 @@ def test_user_namespace(box: Box, runtime_: pyrunc.Runtime, shell: Shell) -> Non
 
 
 def test_an_interpreter_of_the_virtual_environment(box: Box, shell: Shell, tmp_path: Path) -> None:
-    """What `pip install .` installs is enough: neither the source tree nor the executable is used."""
+    """What `pip install .` installs is enough: neither the source tree nor the executable is
+    used."""
     code = """
 import sys, pyrunc
 assert "site-packages" in pyrunc.__file__, pyrunc.__file__

@@ -1,4 +1,5 @@
-"""process.apparmorProfile where AppArmor is on: in the guest of `make test-vm`, if not on this machine."""
+"""process.apparmorProfile where AppArmor is on: in the guest of `make test-vm`, if not on this
+machine."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ def profile(name: str) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def profiles() -> Iterator[None]:
-    """Two profiles in the kernel; the tests are in a mount namespace of their own, so that a mount does no harm."""
+    """Two profiles in the kernel; the tests are in a mount namespace of their own, so that a mount
+    does no harm."""
     if not Path("/sys/kernel/security/apparmor").exists():
         subprocess.run(["mount", "-t", "securityfs", "none", "/sys/kernel/security"], check=True, timeout=TIMEOUT)
     parser("--replace", "--skip-cache")

@@ -1,4 +1,5 @@
-"""Flags and propagation of bind mounts: every option on every kind of source, with and without a user namespace.
+"""Flags and propagation of bind mounts: every option on every kind of source, with and without a
+user namespace.
 
 runc and crun give the same answers wherever a test does not say otherwise.
 """
@@ -98,7 +99,8 @@ NAMED = {
 
 @pytest.mark.parametrize("source", SOURCES, ids="-".join)
 def test_explicit_flags_are_the_whole_truth(container: Make, box: Box, source: list[str]) -> None:
-    """A volume below a noexec /var is executed from.  Options about other flags leave the access time alone."""
+    """A volume below a noexec /var is executed from. Options about other flags leave the access
+    time alone."""
     options = [name for name in NAMED if box.runtime.name != "crun" or name not in ("ro", "nosymfollow")]
     cases = [["rbind", "rprivate", name] for name in options]
     with source_with(box, source) as path:
@@ -171,7 +173,7 @@ def test_a_remount_replaces_all_flags(container: Make, options: list[str]) -> No
     assert flags_of(mounts_of(one.run().report)["/mnt"]) == {"relatime", *options}
 
 
-# --- in a user namespace -------------------------------------------------------------------------------------------
+# --- in a user namespace --------------------------------------------------------------------------
 
 
 @pytest.mark.pyrunc_only("crun binds the host's mount, whose flags are not locked, and runc keeps all if one is locked")

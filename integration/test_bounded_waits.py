@@ -22,7 +22,7 @@ from integration.test_exec import process_file, run, started
 Make = Callable[..., Container]
 
 
-# --- paths ----------------------------------------------------------------------------------------------------------
+# --- paths ----------------------------------------------------------------------------------------
 
 
 def make(path: Path, what: str) -> Path:
@@ -80,7 +80,7 @@ def test_process_file_that_nobody_writes(container: Make, box: Box) -> None:
     assert f'--process "{path}": open: ETIMEDOUT' in result.err
 
 
-# --- a process that no signal reaches -------------------------------------------------------------------------------
+# --- a process that no signal reaches -------------------------------------------------------------
 
 INIT, GETATTR, OPEN, READ = 26, 3, 14, 15  # linux/fuse.h
 ENOSYS = 38
@@ -153,7 +153,8 @@ def silent(box: Box) -> Iterator[SilentFile]:
 
 @pytest.mark.pyrunc_only("runc hangs until the FUSE server answers")
 def test_exec_that_waits_for_the_container_ends_with_a_signal(container: Make, silent: SilentFile, box: Box) -> None:
-    """An /etc/passwd of the container that never answers: our process is where SIGKILL does not reach it."""
+    """An /etc/passwd of the container that never answers: our process is where SIGKILL does not
+    reach it."""
     edits = {"/mounts/-": bound(silent, "/etc/passwd")}
     one = started(container, edits={**edits, "/process/env": [PATH_ENV, "HOME=/"]})
     file = process_file(one, env=[PATH_ENV])  # without HOME, which is looked up there
@@ -204,7 +205,8 @@ def test_create_that_waits_for_the_image_ends_with_a_signal(container: Make, sil
 
 @pytest.mark.pyrunc_only("runc hangs until the FUSE server answers")
 def test_program_that_does_not_start_leaves_signals_to_us(container: Make, silent: SilentFile, box: Box) -> None:
-    """They are the program's from the moment it starts; execve of a file that cannot be read is not that."""
+    """They are the program's from the moment it starts; execve of a file that cannot be read is not
+    that."""
     one = started(container, edits={"/mounts/-": bound(silent, "/hang")})
     argv = box.runtime.argv("--root", str(box.root), "exec", one.id, "/hang")
     child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

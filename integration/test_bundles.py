@@ -1,4 +1,5 @@
-"""The configs that engines really wrote: run each with the probe as its program, and compare what it sees with them."""
+"""The configs that engines really wrote: run each with the probe as its program, and compare what
+it sees with them."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ CONFIGS = sorted((Path(__file__).parent / "bundles").glob("*.json"))
 
 
 def obstacles(config: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """What this machine or this version cannot do: (JSON pointer, word of the expected error, reason)."""
+    """What this machine or this version cannot do: (JSON pointer, word of the expected error,
+    reason)."""
     found = []
     linux, process = config["linux"], config["process"]
     resources = linux.get("resources") or {}
@@ -46,7 +48,8 @@ def obstacles(config: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def prepare(one: Container, config: dict[str, Any], holder: Callable[..., Holder]) -> dict[str, str]:
-    """Make what the config needs around it; returns the identities of the namespaces to be joined."""
+    """Make what the config needs around it; returns the identities of the namespaces to be
+    joined."""
     bundle, box = one.bundle, one.box
     files = bundle.path / "files"
     files.mkdir()
@@ -141,7 +144,8 @@ def test_bundle(container: Make, box: Box, holder: Callable[..., Holder], path: 
 
 
 def refuse(one: Container, problems: list[tuple[str, str, str]]) -> None:
-    """One of the obstacles is named, with its field; the rest of the config: `test_bundle_without_obstacles`."""
+    """One of the obstacles is named, with its field; the rest of the config:
+    `test_bundle_without_obstacles`."""
     result = one.create(check=False)
     assert result.rc != 0, problems
     if one.box.runtime.is_pyrunc:
@@ -176,7 +180,8 @@ def without_obstacles(config: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
 def test_bundle_without_obstacles(container: Make, box: Box, holder: Callable[..., Holder], path: Path) -> None:
-    """The same for the configs that this machine cannot run as they are, minus what it cannot do."""
+    """The same for the configs that this machine cannot run as they are, minus what it cannot
+    do."""
     config = json.loads(path.read_text())
     if not without_obstacles(config):
         pytest.skip("runs as it is: see test_bundle")

@@ -1,4 +1,5 @@
-"""Containers without a mount namespace: what they mount is in the caller's, and goes with the container."""
+"""Containers without a mount namespace: what they mount is in the caller's, and goes with the
+container."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ WITHOUT = {"/linux/namespaces": [{"type": kind} for kind in KINDS]}
 
 
 def table() -> list[tuple[str, str, str]]:
-    """(mount point, type, propagation) of every mount here; peer groups by kind only, their numbers change."""
+    """(mount point, type, propagation) of every mount here; peer groups by kind only, their numbers
+    change."""
     found = parse_mountinfo(Path("/proc/self/mountinfo").read_text())
     return sorted((m.dest, m.fstype, " ".join(word.split(":")[0] for word in m.shared.split())) for m in found)
 
@@ -80,7 +82,8 @@ def test_run_and_exec(container: Make) -> None:
 
 
 def test_mounts_of_the_host_are_not_reached(container: Make, box: Box) -> None:
-    """A bind of a shared mount would be its peer: mounts below it, and their end, would be the host's as well."""
+    """A bind of a shared mount would be its peer: mounts below it, and their end, would be the
+    host's as well."""
     source = box.path / "source"
     with mounted(source), mounted(source / "inner"):
         before = table()
@@ -126,7 +129,8 @@ def test_a_create_that_fails_leaves_nothing(container: Make, refused: Refused, m
 
 
 def test_a_create_that_is_killed(container: Make, box: Box) -> None:
-    """The state does not have the mount's id yet; that it is a bind of the directory onto itself is enough."""
+    """The state does not have the mount's id yet; that it is a bind of the directory onto itself is
+    enough."""
     before = table()
     hook = [{"path": "/bin/sleep", "args": ["sleep", "30"]}]
     one = container("exit", "0", edits={**WITHOUT, "/hooks": {"createRuntime": hook}})
@@ -195,7 +199,8 @@ def test_a_terminal(container: Make, box: Box) -> None:
 
 
 def test_what_other_namespaces_see_of_it_goes_too(container: Make, box: Box) -> None:
-    """The bind itself is mounted on a shared mount of the host, and appears wherever that is received."""
+    """The bind itself is mounted on a shared mount of the host, and appears wherever that is
+    received."""
     other = subprocess.Popen(["unshare", "-m", "--propagation", "slave", "sleep", "600"], stdin=subprocess.DEVNULL)
     box.helpers.add(other.pid)
     try:

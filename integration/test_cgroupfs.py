@@ -73,7 +73,7 @@ def make(driver: Cgroupfs, path: str, **resources: Unpack[Resources]) -> None:
     os.close(driver.create(path, resources))
 
 
-# --- make and remove --------------------------------------------------------------------------------------------------
+# --- make and remove ------------------------------------------------------------------------------
 
 
 def test_create_and_remove(driver: Cgroupfs, top: str) -> None:
@@ -162,7 +162,7 @@ def test_path_too_long(driver: Cgroupfs) -> None:
         make(driver, "/x" * 3000)
 
 
-# --- limits -----------------------------------------------------------------------------------------------------------
+# --- limits ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif("memory" in controllers(), reason="this host has the memory controller")
@@ -203,7 +203,7 @@ def test_unified(driver: Cgroupfs, top: str) -> None:
         driver.apply(top, {"unified": {"hugetlb.2MB.max": "many"}})
 
 
-# --- processes --------------------------------------------------------------------------------------------------------
+# --- processes ------------------------------------------------------------------------------------
 
 
 def test_freeze_and_thaw(driver: Cgroupfs, top: str, child: Child) -> None:
@@ -272,7 +272,7 @@ def test_remove_waits_for_processes_that_end(driver: Cgroupfs, top: str, child: 
     driver.remove(top, 5)
 
 
-# --- devices ----------------------------------------------------------------------------------------------------------
+# --- devices --------------------------------------------------------------------------------------
 
 # A process in the cgroup opens it and prints the errno (0: success).
 OPEN = """

@@ -110,7 +110,8 @@ def test_existing_empty_cgroup_is_used(container: Make, box: Box) -> None:
 @pytest.mark.pyrunc_only("runc removes it; crun's containers are killed from the second one on")
 @pytest.mark.parametrize("force", [False, True])
 def test_a_cgroup_that_stays_can_be_used_again(container: Make, box: Box, force: bool) -> None:
-    """Some kernels kill everything that is cloned into a cgroup whose cgroup.kill was ever written."""
+    """Some kernels kill everything that is cloned into a cgroup whose cgroup.kill was ever
+    written."""
     one = container("fork", "1", "--", "signals", "60")
     one.cgroup.mkdir()
     box.own_cgroups.add(one.cgroup)
@@ -129,7 +130,8 @@ def test_a_cgroup_that_stays_can_be_used_again(container: Make, box: Box, force:
 @pytest.mark.pyrunc_only("runc and crun give up after a while")
 @pytest.mark.parametrize("how", ["delete", "kill"])
 def test_a_process_without_its_first_thread_is_killed(container: Make, how: str) -> None:
-    """cgroup.kill misses such a process, and so does the end of init in the host's pid namespace."""
+    """cgroup.kill misses such a process, and so does the end of init in the host's pid
+    namespace."""
     one = container("signals", "60")
     spaces = one.bundle.config["linux"]["namespaces"]
     one.bundle.config["linux"]["namespaces"] = [item for item in spaces if item["type"] != "pid"]

@@ -1,4 +1,5 @@
-"""A runtime that is killed, racing calls that have one winner.  SIGKILL after every single call: faults/."""
+"""A runtime that is killed, racing calls that have one winner. SIGKILL after every single call:
+faults/."""
 
 from __future__ import annotations
 

@@ -44,7 +44,8 @@ def test_default_devices_and_links(container: Make) -> None:
 
 @pytest.fixture
 def bound(box: Box) -> dict[str, Any]:
-    """Edits: a directory with a node of its own is bound to /dev, as engines do it with the host's."""
+    """Edits: a directory with a node of its own is bound to /dev, as engines do it with the
+    host's."""
     place = box.path / "dev"
     place.mkdir()
     for name in ("pts", "shm", "mqueue"):
@@ -140,7 +141,8 @@ def test_another_node_in_the_way(container: Make, refused: Refused, existing: st
 @pytest.mark.pyrunc_only("runc 1.1.5 leaves the node as it is (CVE-2025-31133)")
 @pytest.mark.parametrize("existing", ["link", "file", "other"])
 def test_false_null_in_the_image(container: Make, existing: str) -> None:
-    """With no /dev mount the image brings /dev/null; a false one must not become the mask of /proc/keys."""
+    """With no /dev mount the image brings /dev/null; a false one must not become the mask of
+    /proc/keys."""
     one = _without_dev_mount(container("stat", "/proc/keys"))
     path = one.bundle.rootfs / "dev/null"
     if existing == "link":
@@ -177,7 +179,7 @@ def test_bad_entries(container: Make, refused: Refused, given: dict[str, Any], p
     refused(container(edits={"/linux/devices": [given]}).create(check=False), pointer)
 
 
-# --- the device cgroup ----------------------------------------------------------------------------------------------
+# --- the device cgroup ----------------------------------------------------------------------------
 
 DENY = {"allow": False, "access": "rwm"}
 
@@ -199,7 +201,8 @@ def _tries(one: Container, *probes: tuple[str, ...]) -> list[str]:
 
 
 def test_default_devices_work_although_all_is_denied(container: Make) -> None:
-    """Every engine sends one rule, deny all; the basics stay allowed, and making (not opening) any node does."""
+    """Every engine sends one rule, deny all; the basics stay allowed, and making (not opening) any
+    node does."""
     one = container(edits={"/linux/resources/devices": [DENY]})
     tries = [("open", f"/dev/{name}", "rw") for name in ("null", "zero", "full", "random", "urandom")]
     assert _tries(one, *tries, ("open", "/dev/ptmx", "rw"), ("mknod", "/tmp/loop", "b", "7", "0")) == [""] * 7
@@ -238,13 +241,15 @@ def test_no_rules_deny_too(container: Make) -> None:
     ],
 )
 def test_rules(container: Make, rules: list[dict[str, Any]], reading: str, writing: str) -> None:
-    # no driver has this number (60-63 are for local use): ENXIO is what an open gives that the device program let pass
+    # no driver has this number (60-63 are for local use): ENXIO is what an open gives that the
+    # device program let pass
     one = container(edits={"/linux/resources/devices": rules, "/linux/devices": [device("/dev/mine", "c", 60, 11)]})
     assert _tries(one, ("open", "/dev/mine", "r"), ("open", "/dev/mine", "w")) == [reading, writing]
 
 
 def test_rules_hold_before_start(container: Make, box: Box) -> None:
-    """createContainer hooks already run under the container's rules; nothing of it ever ran without them."""
+    """createContainer hooks already run under the container's rules; nothing of it ever ran without
+    them."""
     node, out = box.path / "node", box.path / "hook"
     os.mknod(node, 0o20666, os.makedev(60, 11))
     hook = {"path": "/bin/sh", "args": ["sh", "-c", f"cat {node} 2>{out}; exit 0"]}

@@ -80,7 +80,8 @@ BROKEN: list[tuple[str, dict[str, Any], str]] = [  # what is wrong, edits, the c
 
 @pytest.mark.parametrize(("edits", "check"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN])
 def test_create_agrees(edits: dict[str, Any], check: str, container: Make) -> None:
-    """What the doctor calls a problem keeps this very bundle from running, and nothing else is one."""
+    """What the doctor calls a problem keeps this very bundle from running, and nothing else is
+    one."""
     one = container("report", edits=edits)
     result, document = doctor(one, "--bundle", str(one.bundle.path))
     assert result.rc == 1 and {row["check"] for row in of_bundle(document)} == {check}
@@ -117,7 +118,8 @@ def test_a_hard_limit_beyond_the_callers(container: Make) -> None:
 
 
 def snapshot(box: Box) -> dict[str, Any]:
-    """The files of the box, the mounts, the cgroups of this test, the children, our limits and ids."""
+    """The files of the box, the mounts, the cgroups of this test, the children, our limits and
+    ids."""
     files = {}
     for at, directories, names in os.walk(box.path):
         for name in [*directories, *names]:
@@ -204,7 +206,8 @@ def test_it_is_quick(container: Make, box: Box) -> None:
 
 @pytest.mark.root
 def test_as_another_user(container: Make, box: Box) -> None:
-    """A user without anything: no state root, perhaps no subordinate ids, no privileges; an answer all the same."""
+    """A user without anything: no state root, perhaps no subordinate ids, no privileges; an answer
+    all the same."""
     one = container("report")
     one.bundle.save()
     for parent in Path(os.path.realpath(box.runtime.path)).parents:

@@ -1,4 +1,5 @@
-"""Broken bundles: each is refused with its JSON pointer in one line, quickly, and leaves nothing behind."""
+"""Broken bundles: each is refused with its JSON pointer in one line, quickly, and leaves nothing
+behind."""
 
 from __future__ import annotations
 
@@ -182,7 +183,8 @@ def test_versions(container: Make, version: str) -> None:
 
 @pytest.mark.pyrunc_only("the figure is pyrunc's")
 def test_ten_megabytes_of_config(container: Make) -> None:
-    """The bound is generous: the figure itself (< 1 s) is held by bench/compare.py on an idle machine."""
+    """The bound is generous: the figure itself (< 1 s) is held by bench/compare.py on an idle
+    machine."""
     annotations = {f"org.example.key{number:06}": "v" * 75 for number in range(100_000)}
     one = container("exit", "0", edits={"/annotations": annotations})
     one.bundle.save()

@@ -53,7 +53,7 @@ def status_field(report: dict[str, Any], name: str) -> str:
     raise AssertionError(f"no {name} in {report['status']}")
 
 
-# --- what it gets ---------------------------------------------------------------------------------------------------
+# --- what it gets ---------------------------------------------------------------------------------
 
 
 def test_it_is_in_the_container(container: Make) -> None:
@@ -170,7 +170,7 @@ def test_created_container(container: Make) -> None:
     assert one.status == "created"
 
 
-# --- how it ends ----------------------------------------------------------------------------------------------------
+# --- how it ends ----------------------------------------------------------------------------------
 
 
 def test_exit_codes(container: Make) -> None:
@@ -193,7 +193,8 @@ def test_exit_codes(container: Make) -> None:
 def test_missing_programs(
     container: Make, box: Box, args: list[str], words: list[str], detach: tuple[str, ...]
 ) -> None:
-    """podman and containerd map these words, on stderr and in the log, to exit codes 127 and 126."""
+    """podman and containerd map these words, on stderr and in the log, to exit codes 127 and
+    126."""
     one = started(container)
     script = one.bundle.rootfs / "run.sh"
     script.write_text("#!/no/such/interpreter\n")
@@ -400,7 +401,7 @@ def test_signals_are_passed_on(container: Make) -> None:
         child.stdout.close()
 
 
-# --- descriptors --------------------------------------------------------------------------------------------------
+# --- descriptors ----------------------------------------------------------------------------------
 
 
 def test_preserve_fds(container: Make, box: Box) -> None:

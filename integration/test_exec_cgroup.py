@@ -53,7 +53,8 @@ def enable_below(one: Container) -> None:
 
 
 def test_controllers_enabled_below(container: Make) -> None:
-    """As systemd in a container does: its own cgroup takes no process any more, so exec goes where init is."""
+    """As systemd in a container does: its own cgroup takes no process any more, so exec goes where
+    init is."""
     one = started(container)
     inner = one.cgroup / "init.scope"
     inner.mkdir()
@@ -66,7 +67,8 @@ def test_controllers_enabled_below(container: Make) -> None:
 
 @contextmanager
 def moved(one: Container) -> Iterator[Path]:
-    """The container's first process is in another cgroup, not below its own: where a service manager went."""
+    """The container's first process is in another cgroup, not below its own: where a service
+    manager went."""
     other = one.cgroup.with_name(one.cgroup.name + "x")
     one.box.own_cgroups.add(other)
     other.mkdir()

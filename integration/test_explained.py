@@ -1,4 +1,5 @@
-"""Why a container does not start: one line with the field, the cause and, where there is one, the remedy."""
+"""Why a container does not start: one line with the field, the cause and, where there is one, the
+remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Descriptors and sockets around a container: inherited, preserved, leaked; LISTEN_FDS, sd_notify, the pidfd socket."""
+"""Descriptors and sockets around a container: inherited, preserved, leaked; LISTEN_FDS, sd_notify,
+the pidfd socket."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ Refused = Callable[..., None]
 
 @contextmanager
 def passing(box: Box, count: int, first: int = 3) -> Iterator[dict[str, Any]]:
-    """Arguments for a call that inherits `count` open files at 3, 4 ...; a wrapper shell opens them there."""
+    """Arguments for a call that inherits `count` open files at 3, 4 ...; a wrapper shell opens them
+    there."""
     files = []
     for index in range(count):
         path = box.path / f"inherited{index}"
@@ -42,7 +44,8 @@ def test_only_stdio_reaches_the_program(container: Make, box: Box) -> None:
 
 
 def test_leaked_descriptors_are_gone_while_created(container: Make, box: Box) -> None:
-    """CVE-2024-21626: nothing of the caller or of the host's tree is open in the process that waits."""
+    """CVE-2024-21626: nothing of the caller or of the host's tree is open in the process that
+    waits."""
     one = container("exit", "0")
     with passing(box, 5) as inherit:
         one.create(**inherit)
@@ -112,7 +115,8 @@ def test_listen_fds_for_another_process(container: Make) -> None:
 
 @pytest.mark.parametrize("closed", [[0], [1], [2], [0, 1, 2]])
 def test_closed_stdio(container: Make, closed: list[int]) -> None:
-    """A caller without stdio: what the runtime opens must not land on 0, 1 or 2 and so in the container."""
+    """A caller without stdio: what the runtime opens must not land on 0, 1 or 2 and so in the
+    container."""
     redirections = " ".join(f"{number}>&-" for number in closed)
     one = container("report")
     result = one.run(wrap=["/bin/sh", "-c", f'exec "$@" {redirections}', "sh"], check=False)
@@ -132,11 +136,12 @@ def test_deleted_working_directory(container: Make, box: Box) -> None:
     assert one.run(wrap=["/bin/sh", "-c", script, "sh"]).out == "fine\n"
 
 
-# --- sd_notify ------------------------------------------------------------------------------------------------------
+# --- sd_notify ------------------------------------------------------------------------------------
 
 
 class Supervisor:
-    """systemd's end of NOTIFY_SOCKET: collects datagrams, and answers the barrier by closing its descriptor."""
+    """systemd's end of NOTIFY_SOCKET: collects datagrams, and answers the barrier by closing its
+    descriptor."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -213,7 +218,7 @@ def test_notify_through_run(container: Make, supervisor: Supervisor) -> None:
     assert "READY=1" in supervisor.lines
 
 
-# --- --pidfd-socket -------------------------------------------------------------------------------------------------
+# --- --pidfd-socket -------------------------------------------------------------------------------
 
 
 @pytest.mark.pyrunc_only("newer than runc 1.1.5")

@@ -1,4 +1,5 @@
-"""`run` and `exec` in the foreground without a terminal: pipes between the caller's stdio and the program."""
+"""`run` and `exec` in the foreground without a terminal: pipes between the caller's stdio and the
+program."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ BIG = 10_000_000
 
 @pytest.fixture(params=["run", "exec"])
 def argv(request: pytest.FixtureRequest, container: Make) -> Iterator[Callable[..., list[str]]]:
-    """``argv(program, *arguments)``: the command line that executes it in a container, by either verb."""
+    """``argv(program, *arguments)``: the command line that executes it in a container, by either
+    verb."""
 
     def make(*args: str) -> list[str]:
         if request.param == "exec":
@@ -201,7 +203,8 @@ def ticks(pid: int) -> int:
 
 
 def test_left_behind_processes_of_a_run_are_killed(container: Make) -> None:
-    """Without a pid namespace: what the program leaves is the container's, and must not hold `run`."""
+    """Without a pid namespace: what the program leaves is the container's, and must not hold
+    `run`."""
     namespaces = [{"type": kind} for kind in ("mount", "uts", "ipc")]
     one = container(edits={"/linux/namespaces": namespaces, "/process/args": ["/bin/sh", "-c", "sleep 600 & exit 9"]})
     assert one.run(check=False).rc == 9

@@ -1,4 +1,5 @@
-"""The controller tests in a guest, when this machine's cgroup v2 has too few controllers; how they get there."""
+"""The controller tests in a guest, when this machine's cgroup v2 has too few controllers; how they
+get there."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from integration.vm.machine import Job
 def test_controllers_in_a_guest() -> None:
     """`python -m integration.vm short`; `make test-vm` has the whole of it.
 
-    Skipped with the reason when no guest can be had, and where the controllers are here: then the tests just ran.
+    Skipped with the reason when no guest can be had, and where the controllers are here: then the
+    tests just ran.
     """
     if os.environ.get("PYRUNC_UNDER_TEST"):
         pytest.skip("the guest has pyrunc only")
@@ -35,7 +37,8 @@ def test_controllers_in_a_guest() -> None:
 
 @pytest.mark.parametrize(("emulated", "factor"), [(False, "1"), (True, "6")])
 def test_time_limits_go_with_how_the_guest_really_runs(emulated: bool, factor: str) -> None:
-    """Where KVM is there but does not boot, the second attempt is emulated: it needs the time of that."""
+    """Where KVM is there but does not boot, the second attempt is emulated: it needs the time of
+    that."""
     job = Job(["true"], {"PYRUNC_TEST_SLOW": "1", "OTHER": "x y"}, {"PYRUNC_TEST_SLOW": "6"})
     with tarfile.open(fileobj=io.BytesIO(job.tar("nonce", emulated))) as tar:
         command = tar.extractfile("cmd")

@@ -36,7 +36,8 @@ def recorder(path: Path, kind: str, inside: bool = False) -> dict[str, Any]:
 
 @pytest.fixture
 def lived(container: Make, box: Box) -> tuple[Container, Path]:
-    """A container that has gone through its whole lifecycle with one recording hook of every kind."""
+    """A container that has gone through its whole lifecycle with one recording hook of every
+    kind."""
     record = box.path / "record"
     record.mkdir()
     one = container("say", "program", "--", "ls", "/rec")
@@ -122,7 +123,8 @@ def variables(record: Path, kind: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", HOST)
 def test_host_hooks_get_the_runtimes_environment(lived: tuple[Container, Path], kind: str) -> None:
-    """A hook that calls another program needs a PATH; the image's variables (CVE-2025-23266) are not among them."""
+    """A hook that calls another program needs a PATH; the image's variables (CVE-2025-23266) are
+    not among them."""
     one, record = lived
     seen = variables(record, kind)
     assert seen["OF_THE_CALLER"] == "x" and seen["PATH"] == "/usr/bin:/bin" and "LD_PRELOAD" not in seen

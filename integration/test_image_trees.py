@@ -1,4 +1,5 @@
-"""Thirty images with layers made at random: the tree is the one that umoci and podman make of them."""
+"""Thirty images with layers made at random: the tree is the one that umoci and podman make of
+them."""
 
 from __future__ import annotations
 
@@ -56,13 +57,15 @@ class Model:
         }
 
     def layer(self) -> Entries:
-        """Entries that nobody can understand in two ways: no path twice, parents described before their children."""
+        """Entries that nobody can understand in two ways: no path twice, parents described before
+        their children."""
         entries: Entries = [entry("./", mode=0o755, mtime=1)]
         mine: set[str] = set()
         lower_files, lower_directories = list(self.files), [name for name in self.directories if name]
 
         def fresh(path: str) -> bool:
-            # A name of this layer, or one in a directory that this layer replaced, would be ambiguous.
+            # A name of this layer, or one in a directory that this layer replaced, would be
+            # ambiguous.
             return not any(path == name or path.startswith(f"{name}/") or name.startswith(f"{path}/") for name in mine)
 
         for directory in lower_directories:
@@ -87,7 +90,8 @@ class Model:
                 entries.append(link(path, self.chance.choice(("/etc/x", "a0", "../b1", "nowhere"))))
             elif kind < 0.9 and self.files:
                 target = self.chance.choice(list(self.files))
-                # As tar writes it, with the target's attributes: podman applies them, and nobody else does.
+                # As tar writes it, with the target's attributes: podman applies them, and nobody
+                # else does.
                 entries.append(entry(path, type=tarfile.LNKTYPE, linkname=target, **self.files[target]))
                 self.files[path] = self.files[target]
             elif kind < 0.95:
@@ -129,8 +133,9 @@ def layout(base: Path) -> Layout:
 
 
 def plain_directories(found: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
-    """Without what podman's vfs driver does otherwise: it copies the layers below, and loses the times of directories;
-    a directory that is described again keeps the extended attributes of the layers below (umoci removes them).
+    """Without what podman's vfs driver does otherwise: it copies the layers below, and loses the
+    times of directories; a directory that is described again keeps the extended attributes of the
+    layers below (umoci removes them).
     """
     return {name: (*row[:4], 0, *row[5:7], {}) if stat.S_ISDIR(row[0]) else row for name, row in found.items()}
 

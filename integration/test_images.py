@@ -1,4 +1,5 @@
-"""Images for real: unpack beside umoci, containers straight from images, a registry, and processes that are killed."""
+"""Images for real: unpack beside umoci, containers straight from images, a registry, and processes
+that are killed."""
 
 from __future__ import annotations
 
@@ -206,7 +207,7 @@ def test_a_layout_of_other_things_than_files(box: Box, images: Images, layout: L
     assert result.rc == 1 and ("not a regular file" in result.err or "EISDIR" in result.err), result
 
 
-# -- containers of images -------------------------------------------------------------------------------------
+# -- containers of images --------------------------------------------------------------------------
 
 
 def test_run_image(box: Box, images: Images, layout: Layout) -> None:
@@ -286,7 +287,7 @@ def test_a_store_that_others_may_write_is_refused(box: Box, images: Images, layo
         assert result.rc != 0 and "writable by nobody else" in result.err, result
 
 
-# -- a registry -----------------------------------------------------------------------------------------------
+# -- a registry ------------------------------------------------------------------------------------
 
 
 class Registry:

@@ -1,4 +1,5 @@
-"""What hostile or huge documents cost: a sample of `make input-costs` (integration/input_costs has the rules)."""
+"""What hostile or huge documents cost: a sample of `make input-costs` (integration/input_costs has
+the rules)."""
 
 from __future__ import annotations
 
@@ -78,7 +79,8 @@ def test_what_is_accepted_is_accepted(sweep: Sweep) -> None:
 
 
 def test_the_names_do_collide(sweep: Sweep) -> None:
-    """In the interpreter that the launcher embeds, with its seed: else nothing above would mean anything."""
+    """In the interpreter that the launcher embeds, with its seed: else nothing above would mean
+    anything."""
     if not sweep.secret:
         pytest.skip("this launcher makes a new seed for each process")
     code = "import sys, time; d = {}; keys = sys.stdin.read().split(); began = time.process_time()\n"
@@ -96,7 +98,8 @@ def test_the_names_do_collide(sweep: Sweep) -> None:
 
 
 def test_the_state_of_another_container_costs_nothing(sweep: Sweep) -> None:
-    """16 MiB of annotations of one container: the verbs of another one do not read them, nor does `list -q`."""
+    """16 MiB of annotations of one container: the verbs of another one do not read them, nor does
+    `list -q`."""
     bundle, small = sweep.place / "bundle", f"{sweep.id}-small"
     verbs = (("list", "-q"), ("state", small), ("kill", small, "0"), ("exec", small, "/bin/true"))
 

@@ -107,7 +107,8 @@ def test_pid_file_replaces_an_old_one(container: Make, box: Box) -> None:
 
 @pytest.mark.parametrize("detach", [(), ("--detach",)], ids=["foreground", "detach"])
 def test_pid_file_of_a_run_that_fails(container: Make, box: Box, detach: tuple[str, ...]) -> None:
-    """The number of an ended process is not left to the caller, even if the container was created."""
+    """The number of an ended process is not left to the caller, even if the container was
+    created."""
     hook = {"path": "/no/such/hook"}
     one, path = container(edits={"/hooks/poststart": [hook]}), box.path / "run.pid"
     one.bundle.save()

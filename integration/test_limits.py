@@ -42,7 +42,7 @@ def own_disk() -> str:
     return (whole.parent / "dev").read_text().strip() if (whole / "partition").exists() else name
 
 
-# --- memory ---------------------------------------------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.needs_controller("memory")
@@ -117,7 +117,7 @@ def test_init_is_charged_to_the_container(container: Make) -> None:
     assert used < (2 * MIB if one.box.runtime.is_pyrunc else 64 * MIB)
 
 
-# --- pids -----------------------------------------------------------------------------------------------------------
+# --- pids -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.needs_controller("pids")
@@ -130,7 +130,7 @@ def test_forks_over_the_limit_fail(container: Make) -> None:
     assert flat(one, "pids.events")["max"] >= 1
 
 
-# --- cpu ------------------------------------------------------------------------------------------------------------
+# --- cpu ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.needs_controller("cpu")
@@ -200,7 +200,7 @@ def test_missing_processors_are_refused(container: Make, refused: Refused) -> No
     refused(result, "/linux/resources/cpu/cpus", "4000")
 
 
-# --- io -------------------------------------------------------------------------------------------------------------
+# --- io -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.needs_controller("io")
@@ -229,7 +229,7 @@ def test_writing_is_slowed(container: Make, tmp_path_factory: pytest.TempPathFac
         target.unlink()
 
 
-# --- devices --------------------------------------------------------------------------------------------------------
+# --- devices --------------------------------------------------------------------------------------
 
 
 def test_devices_outside_the_list_cannot_be_opened(container: Make) -> None:
@@ -247,7 +247,7 @@ def test_devices_outside_the_list_cannot_be_opened(container: Make) -> None:
         assert [errno_of(item) for item in one.run().objects] == expected
 
 
-# --- more than one --------------------------------------------------------------------------------------------------
+# --- more than one --------------------------------------------------------------------------------
 
 
 @pytest.mark.needs_controller("memory", "pids", "cpu")

@@ -1,4 +1,5 @@
-"""linux.namespaces: new, inherited and joined ones, and what goes with them (hostname, loopback, keyring)."""
+"""linux.namespaces: new, inherited and joined ones, and what goes with them (hostname, loopback,
+keyring)."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ pytest_plugins = ["integration.native_fs"]
 pytestmark = skip_marks
 
 
-# --- binds ------------------------------------------------------------------------------------------------------------
+# --- binds ----------------------------------------------------------------------------------------
 
 
 def test_bind_with_flags(begun: Script, root: pathlib.Path, source: pathlib.Path) -> None:
@@ -160,7 +160,8 @@ def test_locked_flags(begun: Script, root: pathlib.Path, source: pathlib.Path) -
 
 
 def test_implied_flags(begun: Script, root: pathlib.Path, source: pathlib.Path) -> None:
-    """They are cleared because the options omit them, unlike the others, which no option mentions."""
+    """They are cleared because the options omit them, unlike the others, which no option
+    mentions."""
     policy = ops.P_MOUNT_BIND
     begun.op("mount", policy=policy, source=str(source / "sub"), dest="/rw", attr_clr=RDONLY, implied=NOSUID | NODEV)
     begun.op("mount", policy=policy, source=str(source / "sub"), dest="/ro", attr_set=RDONLY, implied=ATIME)
@@ -271,7 +272,7 @@ def test_remount(begun: Script, root: pathlib.Path) -> None:
     assert failure(answers[option])[4] == "tmpfs: Unknown parameter 'bogus'"
 
 
-# --- copying up -------------------------------------------------------------------------------------------------------
+# --- copying up -----------------------------------------------------------------------------------
 
 
 def fill(base: pathlib.Path) -> None:

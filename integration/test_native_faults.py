@@ -77,7 +77,7 @@ def pivoted(script: Script) -> None:
     script.op("pivot")
 
 
-# --- the root ---------------------------------------------------------------------------------------------------------
+# --- the root -------------------------------------------------------------------------------------
 
 
 @scene()
@@ -142,7 +142,7 @@ def root_propagation(script: Script) -> None:
     script.op("root_propagation", propagation=SHARED | REC)
 
 
-# --- mounts -----------------------------------------------------------------------------------------------------------
+# --- mounts ---------------------------------------------------------------------------------------
 
 
 @scene()
@@ -263,7 +263,7 @@ def enter_root(script: Script) -> None:
     script.op("enter_root", path=str(script.root))
 
 
-# --- devices ----------------------------------------------------------------------------------------------------------
+# --- devices --------------------------------------------------------------------------------------
 
 NULL = {"kind": CHR, "mode": 0o666, "major": 1, "minor": 3, "path": "/dev/null"}
 
@@ -332,7 +332,7 @@ def device_link(script: Script) -> None:
     script.op("dev_link", policy=ops.P_DEV_LINK_IF_TARGET, target="/proc/self/fd", path="/dev/fd")
 
 
-# --- what is hidden ---------------------------------------------------------------------------------------------------
+# --- what is hidden -------------------------------------------------------------------------------
 
 
 @scene()
@@ -360,7 +360,7 @@ def read_only_path(script: Script) -> None:
     script.op("readonly_path", path="/dir")
 
 
-# --- stdio, names, labels ---------------------------------------------------------------------------------------------
+# --- stdio, names, labels -------------------------------------------------------------------------
 
 
 @scene()
@@ -423,7 +423,7 @@ def label(script: Script) -> None:
     script.op("selinux", label="u:r:t:s0")
 
 
-# --- what came of it --------------------------------------------------------------------------------------------------
+# --- what came of it ------------------------------------------------------------------------------
 
 
 # Errors that some op explains, works around or treats as an answer.

@@ -45,7 +45,8 @@ def test_profile_whose_name_is_too_long(begun: Script) -> None:
 
 @pytest.mark.parametrize("op", ["selinux", "apparmor", "key_label"])
 def test_covered_file(begun: Script, op: str) -> None:
-    """A file mounted over the one in the private procfs would swallow the label (CVE-2025-52881)."""
+    """A file mounted over the one in the private procfs would swallow the label
+    (CVE-2025-52881)."""
     begun.ask("procfd", "/proc")
     for name in ("exec", "keycreate"):
         begun.ask("mount", "/dev/null", f"/proc/thread-self/attr/{name}", "", 4096, "")

@@ -32,7 +32,7 @@ pytest_plugins = ["integration.native_fs"]
 pytestmark = skip_marks
 
 
-# --- new filesystems --------------------------------------------------------------------------------------------------
+# --- new filesystems ------------------------------------------------------------------------------
 
 
 def test_tmpfs_with_flags_and_options(begun: Script, root: pathlib.Path) -> None:
@@ -175,7 +175,8 @@ def test_cgroup2(begun: Script, root: pathlib.Path) -> None:
 
 
 def test_fallbacks_in_a_user_namespace(begun: Script, root: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """Neither cgroup2 nor sysfs can be mounted if its namespace belongs to another user namespace."""
+    """Neither cgroup2 nor sysfs can be mounted if its namespace belongs to another user
+    namespace."""
     own = tmp_path / "own-cgroup"
     own.mkdir()
     (own / "cgroup.marker").touch()
@@ -194,7 +195,7 @@ def test_fallbacks_in_a_user_namespace(begun: Script, root: pathlib.Path, tmp_pa
     assert answers[names].split() == ["cgroup.marker"] and {"ro", "noexec"} <= set(found["/cg"].options)
 
 
-# --- destinations -----------------------------------------------------------------------------------------------------
+# --- destinations ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dest", ["/", "//", "/.", "/a/..", "/back", "../.."])

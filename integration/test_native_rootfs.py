@@ -33,7 +33,7 @@ pytest_plugins = ["integration.native_fs"]
 pytestmark = skip_marks
 
 
-# --- devices ----------------------------------------------------------------------------------------------------------
+# --- devices --------------------------------------------------------------------------------------
 
 
 def test_device_nodes(begun: Script, root: pathlib.Path) -> None:
@@ -216,7 +216,7 @@ def test_a_node_that_was_made_before(begun: Script, root: pathlib.Path, number: 
     assert answers[after] == answers[before]
 
 
-# --- masked and read-only paths ---------------------------------------------------------------------------------------
+# --- masked and read-only paths -------------------------------------------------------------------
 
 
 def test_masked_paths(begun: Script, root: pathlib.Path) -> None:
@@ -338,7 +338,7 @@ def test_readonly_paths(begun: Script, root: pathlib.Path) -> None:
     assert {"ro", "nosuid", "nodev", "noexec"} <= set(last.options)
 
 
-# --- changing the root ------------------------------------------------------------------------------------------------
+# --- changing the root ----------------------------------------------------------------------------
 
 
 def check_new_root(script: Script, pivot: int, *flags: str) -> list[str]:
@@ -397,7 +397,8 @@ def whole(answer: str) -> list[str]:
 
 
 def test_move_hides_what_is_beside_the_root(begun: Script, root: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """Every complete procfs of the host, even if its path begins like the root's or needs escapes."""
+    """Every complete procfs of the host, even if its path begins like the root's or needs
+    escapes."""
     names = ["rootfs2", "roo", "with space"]
     for name in names:
         (tmp_path / name).mkdir()

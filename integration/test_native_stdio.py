@@ -15,7 +15,7 @@ pytest_plugins = ["integration.native_fs"]
 pytestmark = skip_marks
 
 
-# --- terminal and stdio -----------------------------------------------------------------------------------------------
+# --- terminal and stdio ---------------------------------------------------------------------------
 
 
 def test_console(terminal: Script) -> None:
@@ -140,7 +140,7 @@ def test_terminal_must_be_one_of_a_devpts(terminal: Script, root: pathlib.Path, 
     assert failure(terminal.run()[bad])[::4] == ("ENODEV", "the terminal is not on a devpts")
 
 
-# --- names and sysctls ------------------------------------------------------------------------------------------------
+# --- names and sysctls ----------------------------------------------------------------------------
 
 
 def test_names_and_sysctls(script: Script) -> None:
@@ -174,7 +174,8 @@ def test_names_and_sysctls(script: Script) -> None:
 
 
 def test_sysctl_with_something_mounted_over_it(script: Script, tmp_path: pathlib.Path) -> None:
-    """T11 (CVE-2025-52881): even with a procfs that can be covered, the write never goes elsewhere."""
+    """T11 (CVE-2025-52881): even with a procfs that can be covered, the write never goes
+    elsewhere."""
     (tmp_path / "decoy").touch()
     script.ask("mount", tmp_path / "decoy", "/proc/sys/kernel/domainname", "none", MS_BIND, "")
     script.op("sysctl", key="kernel/domainname", value="private")  # through the earlier procfs

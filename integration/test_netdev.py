@@ -1,4 +1,5 @@
-"""linux.netDevices, with veth pairs and bridges in a network namespace that stands for the host's."""
+"""linux.netDevices, with veth pairs and bridges in a network namespace that stands for the
+host's."""
 
 from __future__ import annotations
 
@@ -132,7 +133,8 @@ def test_never_moved_back(container: Make, host: Host) -> None:
     assert "left" not in host.devices()
     made.start()
     made.delete("--force")
-    # Both ends go with the namespace, in the kernel's own time; the device is never seen on the host again.
+    # Both ends go with the namespace, in the kernel's own time; the device is never seen on the
+    # host again.
     assert "left" not in host.devices()
 
 

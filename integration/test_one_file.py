@@ -46,7 +46,8 @@ cd /bundle
 
 
 class Root:
-    """A root filesystem with ld.so, what the executable is linked with, the executable, and busybox to call it."""
+    """A root filesystem with ld.so, what the executable is linked with, the executable, and busybox
+    to call it."""
 
     def __init__(self, place: Path, executable: Path, bundle: Bundle) -> None:
         self.place = place

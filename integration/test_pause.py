@@ -125,7 +125,7 @@ def test_kill_all_of_a_paused_container_leaves_it_paused(one: Container) -> None
     one.wait_output('"signal"')
 
 
-# -- ps --------------------------------------------------------------------------------------------------------------
+# -- ps --------------------------------------------------------------------------------------------
 
 
 def pids(one: Container) -> list[int]:
@@ -218,7 +218,7 @@ def test_ps_without_a_cgroup(container: Make, box: Box, own: bool) -> None:
             os.kill(int(child), 9)
 
 
-# -- kill --all --------------------------------------------------------------------------------------------------------
+# -- kill --all ------------------------------------------------------------------------------------
 
 
 def test_kill_all_when_init_is_dead(container: Make, box: Box) -> None:

@@ -1,4 +1,5 @@
-"""process: ids, groups, umask, cwd, environment, limits, capabilities, and the look-up of the program."""
+"""process: ids, groups, umask, cwd, environment, limits, capabilities, and the look-up of the
+program."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ OPTIONAL = (
 
 
 def test_null_is_absent(container: Make) -> None:
-    """As Go reads it into structures, which engines rely on that marshal pointers and empty slices."""
+    """As Go reads it into structures, which engines rely on that marshal pointers and empty
+    slices."""
     with_null = container(edits=dict.fromkeys(OPTIONAL))
     seen, without = with_null.run().report, container(edits=dict.fromkeys(OPTIONAL, DELETE)).run().report
     assert {name: seen[name] for name in ("uid", "groups", "umask", "env", "cwd")} == {
@@ -178,7 +180,7 @@ def test_host_environment_reaches_nothing(container: Make) -> None:
     assert b"SECRETENV" not in Path(f"/proc/{one.pid}/environ").read_bytes()
 
 
-# --- limits and scores ----------------------------------------------------------------------------------------------
+# --- limits and scores ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -276,7 +278,7 @@ def test_personality(container: Make, domain: str, machine: str | None) -> None:
         assert seen["machine"] == (machine or "x86_64")
 
 
-# --- capabilities ---------------------------------------------------------------------------------------------------
+# --- capabilities ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -293,7 +295,8 @@ def test_personality(container: Make, domain: str, machine: str | None) -> None:
 )
 @pytest.mark.parametrize("uid", [0, 1000])
 def test_capabilities(container: Make, caps: dict[str, list[str]], uid: int) -> None:
-    """What the kernel makes of the sets at execve (capabilities(7)); noNewPrivileges keeps root from gaining any."""
+    """What the kernel makes of the sets at execve (capabilities(7)); noNewPrivileges keeps root
+    from gaining any."""
     seen = container(edits={"/process/capabilities": caps, "/process/user/uid": uid}).run().report["caps"]
     want = {kind: bits(caps.get(kind, [])) for kind in SETS}
     assert seen["bounding"] == want["bounding"]
@@ -364,7 +367,7 @@ def test_signals_are_default_and_unblocked(container: Make) -> None:
     assert (one.report["sigblk"], one.report["sigign"]) == (0, 0)
 
 
-# --- the program ----------------------------------------------------------------------------------------------------
+# --- the program ----------------------------------------------------------------------------------
 
 
 def _fails(one: Container, refused: Refused, *texts: str) -> None:

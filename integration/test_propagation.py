@@ -25,7 +25,8 @@ Make = Callable[..., Container]
 def test_every_mount_of_a_plain_container_is_private(
     container: Make, box: Box, value: str, more: dict[str, Any]
 ) -> None:
-    """The host's mounts are shared here, as systemd has them; masks and device nodes are binds of them."""
+    """The host's mounts are shared here, as systemd has them; masks and device nodes are binds of
+    them."""
     changes = {**more, **({"/linux/rootfsPropagation": value} if value else {})}
     one = container("report", edits=changes)
     if more:
@@ -81,7 +82,8 @@ def test_a_slave_root_receives_what_the_host_mounts(container: Make, box: Box) -
 @pytest.mark.pyrunc_only("runc and crun leave the mask on the host")
 @pytest.mark.parametrize("value", ["private", "slave", "shared", "rshared"])
 def test_a_mask_in_a_bind_stays_inside(container: Make, box: Box, value: str) -> None:
-    """The bind has no propagation option: rootfsPropagation alone does not make it a peer of the host's mount."""
+    """The bind has no propagation option: rootfsPropagation alone does not make it a peer of the
+    host's mount."""
     source = box.path / "source"
     with mounted(source):
         (source / "secret").mkdir()

@@ -1,4 +1,5 @@
-"""linux.intelRdt through the whole runtime, with a directory in the place of resctrl, and without one."""
+"""linux.intelRdt through the whole runtime, with a directory in the place of resctrl, and without
+one."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ pytestmark = pytest.mark.pyrunc_only("runc 1.1.5 ignores the field without resct
 
 
 def call(box: Box, root: Path, *args: str) -> tuple[int, str]:
-    """The sources of this checkout, whatever executable is under test: the fake is put into them."""
+    """The sources of this checkout, whatever executable is under test: the fake is put into
+    them."""
     argv = [sys.executable, fake_resctrl.__file__, str(root), "--root", str(box.root), *args]
     # Not pipes: a created container keeps them open.
     with open(box.path / "stderr", "w+") as err:
@@ -58,7 +60,8 @@ def test_life_of_a_class(container: Make, box: Box) -> None:
     note = box.path / "exec.pid"
     rc, err = call(box, root, "exec", "-d", "--pid-file", str(note), made.id, "/probe", "sleep", "600")
     assert rc == 0, err
-    # The process that clones the new one joins the class, while it may: what it clones is born in it (resctrl.rst).
+    # The process that clones the new one joins the class, while it may: what it clones is born in
+    # it (resctrl.rst).
     joined = int((group / "tasks").read_text())
     assert joined not in (int(pid_file.read_text()), int(note.read_text())) and joined > 1
     os.kill(int(note.read_text()), signal.SIGKILL)

@@ -42,7 +42,8 @@ def test_from_python(box: Box) -> None:
 
 
 def test_by_hand(box: Box) -> None:
-    """On a terminal, as a person would: the last command is a shell, which gets a command and its end."""
+    """On a terminal, as a person would: the last command is a shell, which gets a command and its
+    end."""
     lines = block("By hand, with any root filesystem")
     assert lines[0].startswith("make build && export PATH=") and len(lines) == 6
     bin_directory = Path(box.runtime.path).parent

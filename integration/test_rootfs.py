@@ -1,4 +1,5 @@
-"""root: read-only, propagation, --no-pivot; masked and read-only paths; nothing of the host's tree stays reachable."""
+"""root: read-only, propagation, --no-pivot; masked and read-only paths; nothing of the host's tree
+stays reachable."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ def test_no_pivot(container: Make, box: Box) -> None:
 
 
 def test_no_pivot_hides_full_proc(container: Make, box: Box) -> None:
-    """With MS_MOVE the old mounts are only covered; a container that may mount must not find an unmasked procfs."""
+    """With MS_MOVE the old mounts are only covered; a container that may mount must not find an
+    unmasked procfs."""
     result = container("report").run("--no-pivot")
     procs = [m.dest for m in parse_mountinfo(result.report["mountinfo"]) if m.fstype == "proc" and m.root == "/"]
     assert procs == ["/proc"]
@@ -103,7 +105,7 @@ def test_root_that_is_the_hosts(container: Make, refused: Refused) -> None:
     refused(one.create(check=False), "/root/path" if one.box.runtime.is_pyrunc else "")
 
 
-# --- masked and read-only paths -------------------------------------------------------------------------------------
+# --- masked and read-only paths -------------------------------------------------------------------
 
 
 def _tree(one: Container) -> None:
@@ -133,7 +135,8 @@ def test_masked_default_paths(container: Make) -> None:
 
 
 def test_what_masks_a_file_cannot_be_changed(container: Make, box: Box) -> None:
-    """The owner and mode of the node that masks are out of reach: it is the host's /dev/null, here a copy of it."""
+    """The owner and mode of the node that masks are out of reach: it is the host's /dev/null, here
+    a copy of it."""
     copy = box.path / "null"
     os.mknod(copy, stat.S_IFCHR | 0o666, os.makedev(1, 3))
     copy.chmod(0o666)
@@ -161,7 +164,8 @@ def test_what_masks_a_file_cannot_be_changed(container: Make, box: Box) -> None:
 
 
 def test_masked_through_a_link(container: Make, box: Box) -> None:
-    """A mask of a path with a link in it hides the target inside the root filesystem, and nothing outside."""
+    """A mask of a path with a link in it hides the target inside the root filesystem, and nothing
+    outside."""
     canary = box.path / "canary"
     canary.write_text("untouched")
     one = container("read", "/m/file", edits={"/linux/maskedPaths": ["/alias/file", f"/out/{canary.name}"]})

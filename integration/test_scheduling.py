@@ -1,4 +1,5 @@
-"""process.scheduler, process.ioPriority, linux.memoryPolicy, linux.timeOffsets, and the cpus a container starts on."""
+"""process.scheduler, process.ioPriority, linux.memoryPolicy, linux.timeOffsets, and the cpus a
+container starts on."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def _scheduling(report: dict[str, Any]) -> tuple[int, int, int]:
 
 
 def _realtime_is_possible() -> bool:
-    """cgroup v1's cpu controller hands out realtime in pieces, and the piece of this group may be none."""
+    """cgroup v1's cpu controller hands out realtime in pieces, and the piece of this group may be
+    none."""
     code = "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))"
     return subprocess.run(["python3", "-c", code], capture_output=True, check=False).returncode == 0
 
@@ -161,7 +163,7 @@ def test_the_callers_cpus_are_not_inherited(container: Make, box: Box) -> None:
     assert found.report["cpus"] >= count
 
 
-# -- exec ---------------------------------------------------------------------------------------------------------
+# -- exec ------------------------------------------------------------------------------------------
 
 CPUS = sorted(os.sched_getaffinity(0))
 two_cpus = pytest.mark.skipif(len(CPUS) < 2, reason="this machine has one cpu")
@@ -216,7 +218,8 @@ def test_exec_has_the_class_of_the_first_process(container: Make) -> None:
 
 @pytest.mark.pyrunc_only(OLD_RUNC)
 def test_time_offsets_in_a_user_namespace(container: Make) -> None:
-    """The file is opened with the rights of before, by the process that is already in the cgroup."""
+    """The file is opened with the rights of before, by the process that is already in the
+    cgroup."""
     mapping = [{"containerID": 0, "hostID": 100000, "size": 65536}]
     edits = {
         "/linux/namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "user", "time")],

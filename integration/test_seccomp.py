@@ -1,4 +1,5 @@
-"""linux.seccomp: actions, errno values, argument operators, calls newer than the profile, flags, the notify agent."""
+"""linux.seccomp: actions, errno values, argument operators, calls newer than the profile, flags,
+the notify agent."""
 
 from __future__ import annotations
 
@@ -119,7 +120,8 @@ def _whitelist(action: str, *without: str) -> dict[str, Any]:
 
 
 def test_syscalls_newer_than_the_profile_are_enosys(container: Make) -> None:
-    """libcs fall back on ENOSYS only: an EPERM for a call the profile's author could not know breaks programs."""
+    """libcs fall back on ENOSYS only: an EPERM for a call the profile's author could not know
+    breaks programs."""
     edits = profile(_whitelist(ALLOW, "landlock_create_ruleset"), default=ERRNO, defaultErrnoRet=1)
     # 9000 is newer than anything; getpriority is old, left out on purpose
     one = container("syscall", "9000", "--", *call("getpriority", 0, 0), edits=edits)
@@ -186,7 +188,8 @@ def test_flags(container: Make, box: Box, flags: list[str]) -> None:
 
 @pytest.mark.parametrize("nnp", [True, False])
 def test_calls_that_set_up_needs_may_be_denied(container: Make, nnp: bool) -> None:
-    """With noNewPrivileges the filter is loaded last; without it before the capabilities go, and both must start."""
+    """With noNewPrivileges the filter is loaded last; without it before the capabilities go, and
+    both must start."""
     names = [
         "sethostname",
         "setdomainname",
@@ -240,7 +243,8 @@ def test_other_architectures_are_filtered_too(container: Make) -> None:
 
 @pytest.mark.needs_arch("aarch64")
 def test_arm64_has_no_legacy_calls(container: Make) -> None:
-    """A profile written for x86_64 names calls that arm64 does not have: those are passed over, the others hold.
+    """A profile written for x86_64 names calls that arm64 does not have: those are passed over, the
+    others hold.
 
     The filter is for AUDIT_ARCH_AARCH64, and for 32-bit ARM as docker's profile asks.
     """
@@ -298,7 +302,7 @@ def test_profiles_the_spec_forbids(container: Make, refused: Refused, edits: dic
     refused(container(edits=edits).create(check=False), pointer)
 
 
-# --- the compiler ---------------------------------------------------------------------------------------------------
+# --- the compiler ---------------------------------------------------------------------------------
 
 
 def uncached() -> tuple[dict[str, Any], int]:
@@ -374,11 +378,12 @@ def test_a_cached_profile_needs_no_compiler(container: Make, box: Box) -> None:
         assert ("/proc/self/statm" in trace.read_text()) == forks, "only the compiler's memory is bounded by it"
 
 
-# --- the notify agent -----------------------------------------------------------------------------------------------
+# --- the notify agent -----------------------------------------------------------------------------
 
 
 class Agent:
-    """Receives the notify descriptor as seccomp agents do, and answers every call with `errno` (spec, "seccomp")."""
+    """Receives the notify descriptor as seccomp agents do, and answers every call with `errno`
+    (spec, "seccomp")."""
 
     def __init__(self, path: Path, answer: int) -> None:
         self.path, self.answer = path, answer

@@ -65,7 +65,8 @@ def with_libraries(one: Container, program: Path) -> None:
 @pytest.mark.needs_program("gcc", "strace", "ldd")
 @pytest.mark.parametrize("linked", ["dynamic", "static"])
 def test_calls_of_a_start_up(container: Make, tmp_path: Path, linked: str) -> None:
-    """The table of `check` is measured: it has every call of a start, and says which ones must not be refused."""
+    """The table of `check` is measured: it has every call of a start, and says which ones must not
+    be refused."""
     if check.own_libc() != "glibc":
         pytest.skip("this host's libc is not glibc")
     source, program = tmp_path / "p.c", tmp_path / "p"

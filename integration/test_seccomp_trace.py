@@ -1,4 +1,5 @@
-"""`seccomp trace` and `seccomp record`: what programs do is seen, goes on, and nothing is left of it."""
+"""`seccomp trace` and `seccomp record`: what programs do is seen, goes on, and nothing is left of
+it."""
 
 from __future__ import annotations
 
@@ -129,7 +130,7 @@ def named(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     return [row for row in rows if row["name"] == name]
 
 
-# -- what is seen -----------------------------------------------------------------------------------------------------
+# -- what is seen ----------------------------------------------------------------------------------
 
 
 def test_every_call_goes_on_and_its_rule_is_named(container: Make) -> None:
@@ -233,7 +234,8 @@ def test_setuid_denied(container: Make, nnp: bool) -> None:
 
 
 def compat() -> bool:
-    """Whether this kernel takes 32-bit calls: a program that makes one ends by its own exit status."""
+    """Whether this kernel takes 32-bit calls: a program that makes one ends by its own exit
+    status."""
     config = Path("/proc/config.gz")
     if X86 and config.exists():
         import gzip
@@ -274,7 +276,7 @@ def test_with_a_terminal(container: Make, box: Box) -> None:
     assert "execve(" in out.read_text()
 
 
-# -- the end ----------------------------------------------------------------------------------------------------------
+# -- the end ---------------------------------------------------------------------------------------
 
 
 class Running:
@@ -330,7 +332,8 @@ def test_a_signal_is_passed_on(busy: Container, box: Box) -> None:
 
 
 def test_the_container_ends_with_its_tracer(busy: Container, box: Box) -> None:
-    """Without a listener every call fails, exit(2) as well: the container must not be left to that."""
+    """Without a listener every call fails, exit(2) as well: the container must not be left to
+    that."""
     running = Running(busy, "/p", "sleep")
     runtime, pid = running.container()
     running.process.kill()
@@ -370,7 +373,7 @@ def test_output_that_nobody_can_have(busy: Container, box: Box) -> None:
     gone(box)
 
 
-# -- record -----------------------------------------------------------------------------------------------------------
+# -- record ----------------------------------------------------------------------------------------
 
 
 def test_what_was_recorded_lets_the_program_run(container: Make, tmp_path: Path) -> None:
@@ -427,7 +430,7 @@ def test_a_call_without_a_name(container: Make, tmp_path: Path) -> None:
     assert result.err.startswith("pyrunc: warning: system call 9000 of 0x") and result.err.count("\n") == 1
 
 
-# -- bad input --------------------------------------------------------------------------------------------------------
+# -- bad input -------------------------------------------------------------------------------------
 
 OTHER = {"defaultAction": ALLOW, "syscalls": [{"names": ["read"], "action": ERRNO}]}
 
@@ -476,7 +479,7 @@ def test_the_examples_of_the_readme(container: Make, box: Box) -> None:
     assert json.loads((box.path / "profile.json").read_text())["architectures"] == [NATIVE]
 
 
-# -- the kernel's log -------------------------------------------------------------------------------------------------
+# -- the kernel's log ------------------------------------------------------------------------------
 
 
 def audit_lines(exe: str) -> list[str]:
@@ -486,7 +489,8 @@ def audit_lines(exe: str) -> list[str]:
 
 
 def marked(one: Container, how: str, name: str) -> list[str]:
-    """Flags of `run` or `create`; the container's program is renamed, so that the log shows whose line it is."""
+    """Flags of `run` or `create`; the container's program is renamed, so that the log shows whose
+    line it is."""
     os.rename(one.bundle.rootfs / "probe", one.bundle.rootfs / name)
     one.bundle.config["process"]["args"][0] = f"/{name}"
     if how == "annotation":
@@ -518,7 +522,8 @@ def test_the_kernel_logs_what_is_denied(container: Make, box: Box, how: str) -> 
 @pytest.mark.needs_program("strace")
 @pytest.mark.parametrize("how", ["option", "annotation", "neither"])
 def test_the_flag_is_set(container: Make, box: Box, how: str) -> None:
-    """By `create`, and by `exec` into the container; in addition to the flags that the profile has without."""
+    """By `create`, and by `exec` into the container; in addition to the flags that the profile has
+    without."""
     one = container("sleep", "60", edits=profile(rule("getpriority")))
     flags = marked(one, how, "probe2")
     seen = []

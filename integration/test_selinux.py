@@ -1,4 +1,5 @@
-"""process.selinuxLabel and linux.mountLabel where SELinux is on: in the guest of `make test-selinux`, if not here."""
+"""process.selinuxLabel and linux.mountLabel where SELinux is on: in the guest of `make
+test-selinux`, if not here."""
 
 from __future__ import annotations
 

@@ -134,7 +134,8 @@ def test_a_foreign_process_goes_with_the_cgroup(container: Make, box: Box) -> No
 
 
 def orphaned(container: Make) -> tuple[Container, int]:
-    """A container whose first process is dead while another one, in the same pid namespace as we, goes on."""
+    """A container whose first process is dead while another one, in the same pid namespace as we,
+    goes on."""
     one = container("fork", "1", "--", "signals", "60")
     spaces = one.bundle.config["linux"]["namespaces"]
     one.bundle.config["linux"]["namespaces"] = [space for space in spaces if space["type"] != "pid"]
@@ -171,7 +172,8 @@ def test_kill_when_nothing_is_left(container: Make, box: Box) -> None:
 
 
 def test_delete_does_not_wait_for_zombies_that_others_must_reap(container: Make, box: Box) -> None:
-    """The end of a pid namespace's first process waits for them: we are their parent, and do not reap meanwhile."""
+    """The end of a pid namespace's first process waits for them: we are their parent, and do not
+    reap meanwhile."""
     one = container("signals", "60")
     one.create()
     pid_file = box.path / "sleep.pid"

@@ -252,7 +252,8 @@ def test_daemon_reload_changes_nothing(scoped: Scoped) -> None:
 
 
 def test_unit_that_is_stopped(scoped: Scoped) -> None:
-    """An administrator's `systemctl stop` ends the container; delete still removes the rest of it."""
+    """An administrator's `systemctl stop` ends the container; delete still removes the rest of
+    it."""
     scope = scoped("signals", "600")
     scope.create()
     scope.one.start()

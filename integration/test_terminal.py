@@ -193,7 +193,7 @@ def test_console_socket_that_is_not_a_socket(container: Make, box: Box, refused:
     refused(container(edits=TTY).create("--console-socket", str(path), check=False), "", str(path))
 
 
-# --- foreground -----------------------------------------------------------------------------------------------------
+# --- foreground -----------------------------------------------------------------------------------
 
 
 class Foreground:

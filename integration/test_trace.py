@@ -1,4 +1,5 @@
-"""--trace: what a command did and how long it took, from both sides; and that a trace concerns nobody else."""
+"""--trace: what a command did and how long it took, from both sides; and that a trace concerns nobody
+else."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ class Trace:
 
 
 def nested(spans: list[dict[str, Any]]) -> None:
-    """Of any two spans of a track one is inside the other, or they are apart.  ``ts`` has the precision of a double."""
+    """Of any two spans of a track one is inside the other, or they are apart. ``ts`` has the
+    precision of a double."""
     open_: list[float] = []
     for span in sorted(spans, key=lambda span: (span["ts"], -span["dur"])):
         begin, end = span["ts"], span["ts"] + span["dur"]
@@ -108,7 +110,8 @@ def test_every_step_once_with_its_field(container: Make, box: Box) -> None:
 
 @pytest.mark.parametrize("verb", ["create", "start", "delete"])
 def test_the_parts_make_the_whole(container: Make, box: Box, verb: str) -> None:
-    """What is not in any part of a command is a tenth of it at the most; a busy machine may take us off in between."""
+    """What is not in any part of a command is a tenth of it at the most; a busy machine may take us
+    off in between."""
     shares = []
     for number in range(5):
         one = container("sleep", "100")
@@ -224,7 +227,7 @@ def test_the_variable_is_for_what_changes_a_container(container: Make, box: Box)
     ]
 
 
-# -- OpenTelemetry ----------------------------------------------------------------------------------------------------
+# -- OpenTelemetry ---------------------------------------------------------------------------------
 
 
 def otlp(file: Path) -> list[dict[str, Any]]:
@@ -268,7 +271,7 @@ def test_hooks_are_not_changed_by_a_trace_of_the_other_kind(container: Make, box
     assert "TRACEPARENT" not in (box.path / "env").read_text()
 
 
-# -- what a trace must not do ------------------------------------------------------------------------------------------
+# -- what a trace must not do ----------------------------------------------------------------------
 
 
 def test_a_full_disk_changes_nothing(container: Make, box: Box) -> None:

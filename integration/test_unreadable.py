@@ -1,4 +1,5 @@
-"""A state that cannot be read now is not damaged, and one that is damaged is not a container that is gone."""
+"""A state that cannot be read now is not damaged, and one that is damaged is not a container that
+is gone."""
 
 from __future__ import annotations
 
@@ -137,7 +138,7 @@ def test_a_damaged_state_without_the_standard_library(container: Make, box: Box)
     assert not box.leftovers()
 
 
-# -- damage -------------------------------------------------------------------------------------------------------
+# -- damage ----------------------------------------------------------------------------------------
 
 
 def cut(one: Container, **files: str | None) -> None:
@@ -193,7 +194,8 @@ def test_nothing_is_known_is_not_gone(container: Make, box: Box, state: str | No
 
 
 def test_a_container_without_a_cgroup_of_its_own(container: Make, box: Box) -> None:
-    """Its processes are in the caller's cgroup: they end with the pid namespace, and nobody else does."""
+    """Its processes are in the caller's cgroup: they end with the pid namespace, and nobody else
+    does."""
     one = container(
         "fork", "1", "--", "signals", "60", edits={"/linux/cgroupsPath": DELETE, "/linux/resources": DELETE}
     )
@@ -209,7 +211,8 @@ def test_a_container_without_a_cgroup_of_its_own(container: Make, box: Box) -> N
 
 
 def test_processes_that_cannot_be_told_apart(container: Make, box: Box) -> None:
-    """Neither a cgroup nor a pid namespace of its own: only the first process is known, so nothing is ended."""
+    """Neither a cgroup nor a pid namespace of its own: only the first process is known, so nothing
+    is ended."""
     one = container("signals", "60", edits={"/linux/cgroupsPath": DELETE, "/linux/resources": DELETE})
     spaces = one.bundle.config["linux"]["namespaces"]
     one.bundle.config["linux"]["namespaces"] = [space for space in spaces if space["type"] != "pid"]

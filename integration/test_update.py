@@ -184,7 +184,7 @@ def test_created_and_paused_containers(container: Make) -> None:
     one.call("resume", one.id)
 
 
-# -- device rules ------------------------------------------------------------------------------------------------------
+# -- device rules ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -253,7 +253,7 @@ def test_device_rules_that_cannot_be_changed(container: Make, box: Box) -> None:
     one.wait()
 
 
-# -- where the controllers are (a virtual machine) ---------------------------------------------------------------------
+# -- where the controllers are (a virtual machine) -------------------------------------------------
 
 FLAGS: list[tuple[str, list[str], dict[str, str]]] = [
     ("memory", ["--memory", "64m"], {"memory.max": str(64 << 20)}),

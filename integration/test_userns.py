@@ -41,7 +41,8 @@ def own(one: Container, uid: int = HOST) -> Container:
 
 @pytest.fixture
 def mapped(container: Make) -> Make:
-    """``mapped(*actions, more=edits, kinds=..., TYPE=PATH)``: a container in a new user namespace."""
+    """``mapped(*actions, more=edits, kinds=..., TYPE=PATH)``: a container in a new user
+    namespace."""
 
     def make(*actions: str, more: dict[str, Any] | None = None, **kwargs: Any) -> Container:
         return own(container(*actions, edits=edits(more, **kwargs)))
@@ -86,7 +87,7 @@ def pod(box: Box) -> Iterator[Callable[..., Pod]]:
         one.close()
 
 
-# --- who is who ----------------------------------------------------------------------------------------------------
+# --- who is who -----------------------------------------------------------------------------------
 
 
 def test_root_inside_is_another_user_outside(mapped: Make) -> None:
@@ -151,7 +152,7 @@ def test_capabilities_are_those_of_the_namespace(mapped: Make, box: Box) -> None
     assert not errno_of(name)
 
 
-# --- the rest of the container --------------------------------------------------------------------------------------
+# --- the rest of the container --------------------------------------------------------------------
 
 
 def test_sysctls(mapped: Make) -> None:
@@ -282,7 +283,7 @@ def test_a_killed_runtime_leaves_nothing_that_delete_cannot_remove(mapped: Make,
     assert not [left for left in box.leftovers() if "process" not in left]
 
 
-# --- joined namespaces ----------------------------------------------------------------------------------------------
+# --- joined namespaces ----------------------------------------------------------------------------
 
 
 def test_pod_of_a_cri_engine(container: Make, pod: Callable[..., Pod]) -> None:
@@ -337,7 +338,7 @@ def test_network_of_the_host_owner_joined_by_a_new_user_namespace(mapped: Make, 
     assert (seen["net"], seen["uts"]) == (held.ident("network"), held.ident("uts"))
 
 
-# --- what is refused ------------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""The process that waits between create and start: small, single-threaded, and with nothing of the host's in it."""
+"""The process that waits between create and start: small, single-threaded, and with nothing of the
+host's in it."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ def test_resident_memory(waiting: Container) -> None:
 
 
 def test_executable_is_not_a_file_of_the_host(waiting: Container) -> None:
-    """CVE-2019-5736: what /proc/PID/exe of a container process leads to can be opened by the container."""
+    """CVE-2019-5736: what /proc/PID/exe of a container process leads to can be opened by the
+    container."""
     link = os.readlink(f"/proc/{waiting.pid}/exe")
     if waiting.box.runtime.is_pyrunc:  # runc 1.1.5's is a file of a detached mount
         assert link.startswith("/memfd:"), link

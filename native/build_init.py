@@ -1,8 +1,9 @@
-"""Build the container-side program: ``build_init.py musl|glibc OUTPUT COMPILER... -- FLAGS... -- SOURCES...``.
+"""Build the container-side program: ``build_init.py musl|glibc OUTPUT COMPILER... -- FLAGS... --
+SOURCES...``.
 
-It must be a static position-independent executable without an interpreter: the loader of whatever root filesystem
-would be the container's code.  musl-gcc's specs know ``-static`` and know ``-pie`` but not both, so for musl the start
-file and the linker flags are named here.
+It must be a static position-independent executable without an interpreter: the loader of whatever
+root filesystem would be the container's code. musl-gcc's specs know ``-static`` and know ``-pie``
+but not both, so for musl the start file and the linker flags are named here.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
 The C side is ``init/plan_ops.h``, ``init/handlers.h`` (prototypes) and ``init/handlers.c`` (their
 table).  The Python side is ``pyrunc/plan/ops.py``.
 
-Usage: ``gen_plan.py [--check]``.  ``--check`` writes nothing and exits 1 if a committed copy is stale.
+Usage: ``gen_plan.py [--check]``. ``--check`` writes nothing and exits 1 if a committed copy is
+stale.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def abi(text: str) -> int:
 
 
 def emit_c(ops: list[Op], number: int) -> str:
-    """Return the C side: op codes, slot names, policy bits, and the table for the check of a plan."""
+    """Return the C side: op codes, slot names, policy bits, and the table for the check of a
+    plan."""
     out = [
         "/* generated from plan.def by gen_plan.py: do not edit */",
         "#ifndef PYRUNC_PLAN_OPS_H",
@@ -196,7 +198,8 @@ def emit_method(op: Op) -> list[str]:
 
 
 def emit_py(ops: list[Op], number: int) -> str:
-    """Return the Python side: constants, the table for show and errors, one builder method per op."""
+    """Return the Python side: constants, the table for show and errors, one builder method per
+    op."""
     out = [
         "# ruff: noqa: E501",
         '"""The op table.  Generated from native/plan.def by native/gen_plan.py: do not edit."""',

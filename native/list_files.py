@@ -1,4 +1,5 @@
-"""List files below a directory for meson: ``list_files.py DIR PATTERN...``, relative to the source root, sorted."""
+"""List files below a directory for meson: ``list_files.py DIR PATTERN...``, relative to the source
+root, sorted."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def _no_user_namespace() -> str:
     return "the kernel forbids it in a chroot, and to an unmapped user; a seccomp filter or an LSM may also forbid it"
 
 
-# -- misspelled words -------------------------------------------------------------------------------------------------
+# -- misspelled words ------------------------------------------------------------------------------
 
 _LONGEST = 32  # length limit of compared words; no known word is longer
 

@@ -31,7 +31,7 @@ _STAGES = {1: "clone", 2: "write", 3: "write", 4: "open"}
 _MS_FLAGS = {1: 1 << 20, 2: 1 << 19, 3: 1 << 18, 4: 1 << 17}  # MS_* of a propagation nibble (plan.mounts)
 
 
-# -- the container's user namespace ---------------------------------------------------------------------------
+# -- the container's user namespace ----------------------------------------------------------------
 
 
 def write_maps(pid: int, linux: Linux, facts: HostFacts) -> None:
@@ -112,7 +112,7 @@ def check_joined(pid: int, linux: Linux) -> None:
         raise ConfigError(problems)
 
 
-# -- idmapped mounts ------------------------------------------------------------------------------------------
+# -- idmapped mounts -------------------------------------------------------------------------------
 
 
 def open_mount(config: Config, source: str, origin: str) -> int:

@@ -1,4 +1,5 @@
-"""A caller's program, which `mypy --strict` must find nothing wrong with; it is not executed (tests/test_api.py)."""
+"""A caller's program, which `mypy --strict` must find nothing wrong with; it is not executed
+(tests/test_api.py)."""
 
 from __future__ import annotations
 

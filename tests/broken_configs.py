@@ -1,6 +1,8 @@
-"""Configs that must be refused, as data: what is changed in `BASE`, the pointer of the problem, words of its message.
+"""Configs that must be refused, as data: what is changed in `BASE`, the pointer of the problem,
+words of its message.
 
-A change is (JSON pointer, new value); the value `GONE` removes the field, a pointer that ends in ``/-`` appends.
+A change is (JSON pointer, new value); the value `GONE` removes the field, a pointer that ends in
+``/-`` appends.
 """
 
 from __future__ import annotations

@@ -40,7 +40,8 @@ def of_the_schema(node: schema.Node, tokens: list[str]) -> bool:
 
 @pytest.fixture(autouse=True)
 def problems_name_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a test is about: no error of ours sends its reader to a place that no document has."""
+    """Whatever a test is about: no error of ours sends its reader to a place that no document
+    has."""
     made = errors.Problem.__init__
     linux = schema.CONFIG[1]["linux"]
     documents = (schema.CONFIG, schema.CONFIG[1]["process"], linux[1]["resources"], linux[1]["seccomp"])
@@ -59,10 +60,11 @@ def problems_name_places(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_descriptor_left() -> Iterator[None]:
-    """Fail a test that leaves descriptors open; in a whole run they would pass the 1024 that select(2) can watch.
+    """Fail a test that leaves descriptors open; in a whole run they would pass the 1024 that
+    select(2) can watch.
 
-    A log, a state root, the lock of a container and a connection to systemd stay open until their process
-    ends. Those of a test are closed here.
+    A log, a state root, the lock of a container and a connection to systemd stay open until their
+    process ends. Those of a test are closed here.
     """
     logs: list[int] = []
     held: list[state.Store | state.Container] = []

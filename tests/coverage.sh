@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# coverage.sh PYTHON DIRECTORY [PYTEST ARGUMENTS]: lines and branches that the tests reach, in pyrunc/ and in native/.
+# coverage.sh PYTHON DIRECTORY [PYTEST ARGUMENTS]: lines and branches that the tests reach, in
+# pyrunc/ and in native/.
 #
 # 1. pyrunc as plain Python (the launcher has its modules frozen in), under coverage.py; with what tests compile of the C code.
 # 2. The products built with counters (native/coverage/counts.c), and faults in every system call for PYRUNC_FAULT_SECONDS (180).

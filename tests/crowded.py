@@ -22,8 +22,8 @@ def probes(text: str, mask: int) -> Iterator[int]:
 def keys(size: int, count: int) -> list[str]:
     """So many keys for a dict of `size` slots (a power of two), few of which find a free one soon.
 
-    Once nothing is left of the hash every key goes along one and the same cycle of places: that is filled in its
-    order, so that all keys which come late walk to its end.
+    Once nothing is left of the hash every key goes along one and the same cycle of places: that is
+    filled in its order, so that all keys which come late walk to its end.
     """
     mask, place = size - 1, 0
     used: set[int] = set()

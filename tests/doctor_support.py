@@ -1,4 +1,5 @@
-"""What the tests of the doctor share: a host made of files below a directory, and probes with known results."""
+"""What the tests of the doctor share: a host made of files below a directory, and probes with known
+results."""
 
 from __future__ import annotations
 
@@ -113,7 +114,8 @@ def works(what: str, flags: int) -> int:
 
 
 def fails(number: int, *whats: str, mask: int = 0) -> Callable[[str, int], int]:
-    """A probe for which some things fail with an errno: by name, or for all that unshare a flag of ``mask``."""
+    """A probe for which some things fail with an errno: by name, or for all that unshare a flag of
+    ``mask``."""
 
     def probe(what: str, flags: int) -> int:
         return -number if what in whats or flags & mask else works(what, flags)
@@ -171,7 +173,8 @@ def flat(areas: list[Area]) -> list[Finding]:
 
 @pytest.fixture(autouse=True)
 def complete(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
-    """Beside what a test asserts, all that it saw: nothing else may be found, or found in other words.
+    """Beside what a test asserts, all that it saw: nothing else may be found, or found in other
+    words.
 
     Not what it means, which is prose.
     """

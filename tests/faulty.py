@@ -1,7 +1,8 @@
 """System calls of one module of pyrunc that fail, one at a time, inside the test's own process.
 
-integration/faults does it to whole commands.  Here a scene is one function; after each failing call it must have
-raised, or have come to what it comes to without a fault, and no descriptor and no child may be left.
+integration/faults does it to whole commands. Here a scene is one function; after each failing call
+it must have raised, or have come to what it comes to without a fault, and no descriptor and no
+child may be left.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def failing(faults: Faults, name: str, real: Callable[..., Any]) -> Callable[...
 
 
 def into(patch: pytest.MonkeyPatch, faults: Faults, modules: Iterable[Any]) -> None:
-    """Put the failing calls in the place of `posix` in these modules, and of pyrunc.native's everywhere."""
+    """Put the failing calls in the place of `posix` in these modules, and of pyrunc.native's
+    everywhere."""
     for module in modules:
         if hasattr(module, "posix"):
             patch.setattr(module, "posix", Posix(faults, module.posix))

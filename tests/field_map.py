@@ -1,9 +1,11 @@
-"""From a field of config.json to the code: which file has its rule, which emits its steps, which ops these are.
+"""From a field of config.json to the code: which file has its rule, which emits its steps, which
+ops these are.
 
     PYTHONPATH=tests:. .venv/bin/python -m field_map
 
-writes the last column of the table in README.md.  Rules are found by the configs of broken_configs.py and who complains
-about them, steps by the golden configs and the origins of what they compile to.
+writes the last column of the table in README.md. Rules are found by the configs of
+broken_configs.py and who complains about them, steps by the golden configs and the origins of what
+they compile to.
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ def module(path: str) -> str:
 
 
 def rules() -> dict[str, set[str]]:
-    """Pointer -> the files that complain about it, but for the types and ranges of the schema's table."""
+    """Pointer -> the files that complain about it, but for the types and ranges of the schema's
+    table."""
     found: dict[str, set[str]] = {}
     bad = Report.bad
 

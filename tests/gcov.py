@@ -1,4 +1,5 @@
-"""gcov.py DIRECTORY...: lines and branches of native/ that programs reached which left their counts (*.gcda) there.
+"""gcov.py DIRECTORY...: lines and branches of native/ that programs reached which left their counts
+(*.gcda) there.
 
 A file is compiled into several programs; a line or branch is reached when one of them did.
 """

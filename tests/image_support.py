@@ -1,4 +1,5 @@
-"""Image layouts for tests, made of entries; nothing of pyrunc is used, so that both are not wrong in the same way."""
+"""Image layouts for tests, made of entries; nothing of pyrunc is used, so that both are not wrong
+in the same way."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ def digest(data: bytes) -> str:
 
 
 def entry(name: str, content: bytes | None = None, **attributes: Any) -> tuple[tarfile.TarInfo, bytes]:
-    """A tar entry: a regular file with ``content``, a directory for a name that ends in /, or by ``type``."""
+    """A tar entry: a regular file with ``content``, a directory for a name that ends in /, or by
+    ``type``."""
     info = tarfile.TarInfo(name.rstrip("/") or name)
     info.mtime = 1_000_000_000
     if name.endswith("/"):

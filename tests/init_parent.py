@@ -1,4 +1,5 @@
-"""The other end of init's handshake, in a few lines of Python: fixtures and plans for the tests of init.
+"""The other end of init's handshake, in a few lines of Python: fixtures and plans for the tests of
+init.
 
 The plans need no namespace of their own, so most tests run without root.
 """
@@ -54,11 +55,13 @@ class Parent:
     def __init__(
         self, exe: str, npreserve: int = 0, preserved: tuple[int, ...] = (), wrap: list[str] | None = None
     ) -> None:
-        """``wrap``: the arguments of ``exe`` when that is a program which executes init, the last of them."""
+        """``wrap``: the arguments of ``exe`` when that is a program which executes init, the last
+        of them."""
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.settimeout(TIMEOUT)
         self.out, out = os.pipe()
-        # Above everything that the file actions target, so that no dup2 runs over the source of a later one.
+        # Above everything that the file actions target, so that no dup2 runs over the source of a
+        # later one.
         moved = [move_up(os.dup(fd)) for fd in (theirs.fileno(), out, *preserved)]
         actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
@@ -254,7 +257,7 @@ def wait_closed(parent: Parent) -> None:
     assert parent.recv() is None
 
 
-# --- seccomp filters ---------------------------------------------------------------------------------------------
+# --- seccomp filters ------------------------------------------------------------------------------
 
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 NUMBERS = {

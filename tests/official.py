@@ -1,7 +1,7 @@
 """The JSON schemas of runtime-spec and of image-spec with their samples, which come as Go modules.
 
-The module cache has them after the first time.  runtime-spec is the one that `make conformance` is built with: go.mod
-says which version, go.sum that it is that one.
+The module cache has them after the first time. runtime-spec is the one that `make conformance` is
+built with: go.mod says which version, go.sum that it is that one.
 """
 
 from __future__ import annotations

@@ -32,7 +32,8 @@ NR = NUMBERS[NATIVE]
 
 
 def run(program: bytes, nr: int, *args: int, arch: int = NATIVE, steps: list[int] | None = None) -> int:
-    """What the kernel's classic BPF would return for a system call: struct seccomp_data is nr, arch, ip, args."""
+    """What the kernel's classic BPF would return for a system call: struct seccomp_data is nr,
+    arch, ip, args."""
     data = struct.pack("<IIQ6Q", nr & 0xFFFFFFFF, arch, 0, *(*args, 0, 0, 0, 0, 0, 0)[:6])
     code = [struct.unpack_from("<HBBI", program, at) for at in range(0, len(program), 8)]
     at = accumulator = executed = 0

@@ -45,7 +45,7 @@ def bundle(tmp_path: Path) -> Path:
     return tmp_path
 
 
-# -- names ----------------------------------------------------------------------------------------------------
+# -- names -----------------------------------------------------------------------------------------
 
 
 def test_every_name_is_there() -> None:
@@ -103,7 +103,7 @@ def test_examples(bundle: Path) -> None:
     assert runner.summarize() == (0, 4)
 
 
-# -- configurations -------------------------------------------------------------------------------------------
+# -- configurations --------------------------------------------------------------------------------
 
 
 def test_a_plan_is_that_of_the_command_line(bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -227,7 +227,7 @@ def test_a_damaged_state_is_a_warning(tmp_path: Path) -> None:
         pyrunc.Runtime(root=tmp_path).get("bad")
 
 
-# -- streams and children -------------------------------------------------------------------------------------
+# -- streams and children --------------------------------------------------------------------------
 
 
 def spawned(script: str, *streams: int) -> programs.Process:

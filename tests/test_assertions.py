@@ -1,6 +1,7 @@
 """Tests that can hardly fail: what can be seen of them in their source.
 
-A test must reach an assertion whatever it finds: not only one below ``if``, or in a loop over what may be empty.
+A test must reach an assertion whatever it finds: not only one below ``if``, or in a loop over what
+may be empty.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def either(node: ast.expr) -> bool:
     return len(values) > 1 and 0 in values
 
 
-# --- the check itself -----------------------------------------------------------------------------------------------
+# --- the check itself -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""The benchmark's tables, statistics, goals, page and picture. The measurements themselves are not tested."""
+"""The benchmark's tables, statistics, goals, page and picture. The measurements themselves are not
+tested."""
 
 from __future__ import annotations
 

@@ -57,14 +57,16 @@ def functions() -> list[Function]:
 
 
 def parameters(args: ast.arguments) -> int:
-    """How many a caller has to know: a keyword-only parameter with a default is named where it is given."""
+    """How many a caller has to know: a keyword-only parameter with a default is named where it is
+    given."""
     named = sum(default is None for default in args.kw_defaults)
     listed = [arg.arg for arg in (*args.posonlyargs, *args.args)]
     return len(listed) + named - (listed[:1] in (["self"], ["cls"]))
 
 
 def c_functions(name: str, text: str) -> list[Function]:
-    """Functions of our K&R style: an opening brace alone in column 0 to a closing one in column 0."""
+    """Functions of our K&R style: an opening brace alone in column 0 to a closing one in column
+    0."""
     out, start, head = [], 0, ""
     for number, line in enumerate(text.splitlines(), 1):
         if line == "{":

@@ -51,7 +51,8 @@ def test_hardening(pattern: str) -> None:
         assert not ("W" in segment[-16:] and "E" in segment[-16:]), segment
 
 
-# Our own objects: the launcher and the extension also hold libraries of the distribution, built with other flags.
+# Our own objects: the launcher and the extension also hold libraries of the distribution, built
+# with other flags.
 OBJECTS = ["libshim.a.p/*.o", "libreader.a.p/*.o", "pyrunc*.p/*.o"]  # pyrunc-linked: before it gets its snapshot
 
 

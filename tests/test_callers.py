@@ -1,4 +1,5 @@
-"""The command lines, environments and expectations of real callers, recorded from them, without any of them running.
+"""The command lines, environments and expectations of real callers, recorded from them, without any
+of them running.
 
 containerd 1.6 and 2.3 (through go-runc), dockerd 20.10, podman 4.3 and conmon 2.1, CRI-O 1.36.
 """
@@ -111,7 +112,8 @@ EVERY_FLAG += [("", flag) for flag in cli.GLOBAL_FLAGS]
 
 @pytest.mark.parametrize(("verb", "flag"), EVERY_FLAG, ids=lambda value: value if isinstance(value, str) else value[0])
 def test_every_spelling_of_every_option(verb: str, flag: command.Flag) -> None:
-    """One dash or two, the value behind a space or an equals sign, before the id or (but for exec and ps) behind it."""
+    """One dash or two, the value behind a space or an equals sign, before the id or (but for exec
+    and ps) behind it."""
     module = cli.load_verb(verb) if verb else None
     flags, first = (module.FLAGS, getattr(module, "STOP_AT_FIRST", False)) if module else (cli.GLOBAL_FLAGS, True)
     text, value = {"int": ("3", 3), "multi": ("x", ["x"]), "bool": ("true", True)}.get(flag[3], ("x", "x"))
@@ -125,7 +127,7 @@ def test_every_spelling_of_every_option(verb: str, flag: command.Flag) -> None:
                     assert command.parse([ID, *words], flags, first) == ({flag[0]: value}, [ID]), words
 
 
-# -- what the executable answers ------------------------------------------------------------------------------
+# -- what the executable answers -------------------------------------------------------------------
 
 # Environments as recorded; values that do not matter are shortened.
 ENVIRONMENTS = {
@@ -140,7 +142,8 @@ ENVIRONMENTS = {
 
 @pytest.fixture(params=sorted(ENVIRONMENTS))
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    """Call the executable as go-runc does: both outputs in one, a listening socket leaked as descriptor 3."""
+    """Call the executable as go-runc does: both outputs in one, a listening socket leaked as
+    descriptor 3."""
     if not EXECUTABLE.exists():
         pytest.skip("not built: make build")
     (tmp_path / "json.py").write_text("raise SystemExit('imported from the working directory')\n")
@@ -160,7 +163,8 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 
 def last_error(path: Path) -> str:
-    """containerd's getLastRuntimeError: every line is an object with a strict time; the last error counts."""
+    """containerd's getLastRuntimeError: every line is an object with a strict time; the last error
+    counts."""
     found = ""
     for line in path.read_text().splitlines():
         entry = json.loads(line)
@@ -193,7 +197,8 @@ def test_answers_in_every_environment(run: Any, tmp_path: Path) -> None:
 
 
 def test_status_without_controlling_anything(tmp_path: Path) -> None:
-    """podman's `kill` gets one variable, and an id that another runtime may have: no traceback, no file made."""
+    """podman's `kill` gets one variable, and an id that another runtime may have: no traceback, no
+    file made."""
     if not EXECUTABLE.exists():
         pytest.skip("not built: make build")
     before = set(os.listdir(tmp_path))

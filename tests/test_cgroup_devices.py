@@ -22,7 +22,8 @@ M32, M64 = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 
 
 def run(code: bytes, kind: int, major: int, minor: int, access: int) -> int:
-    """Execute with the semantics of Documentation/bpf/standardization/instruction-set.rst; returns r0."""
+    """Execute with the semantics of Documentation/bpf/standardization/instruction-set.rst; returns
+    r0."""
     context = struct.pack("<III", access << 16 | kind, major, minor)
     registers: list[int | None] = [None] * 11
     registers[1] = 0  # the context's address

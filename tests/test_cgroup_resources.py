@@ -113,7 +113,8 @@ def test_memory_contradictions(memory: Json, text: str) -> None:
 
 
 def test_a_missing_swap_file_matters_only_for_a_real_limit() -> None:
-    """Without swap there is no memory.swap.max; "none" and "unlimited" are both true there already."""
+    """Without swap there is no memory.swap.max; "none" and "unlimited" are both true there
+    already."""
     flags = {swap: convert({"memory": {"limit": 1000, "swap": swap}})[0].flags for swap in (1000, -1, 1500)}
     assert flags == {1000: OPTIONAL, -1: OPTIONAL, 1500: 0}
 

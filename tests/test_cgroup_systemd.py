@@ -30,7 +30,7 @@ def facts(prefix: str = "/nowhere") -> HostFacts:
     return made
 
 
-# --- names ------------------------------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,8 @@ def test_paths_refused(path: str) -> None:
 
 
 def test_below_the_manager(tmp_path: Path) -> None:
-    """systemd in a container is not at the top of the hierarchy; /proc/1/cgroup shows where it is."""
+    """systemd in a container is not at the top of the hierarchy; /proc/1/cgroup shows where it
+    is."""
     (tmp_path / "proc/1").mkdir(parents=True)
     (tmp_path / "proc/1/cgroup").write_text("1:name=systemd:/x\n0::/docker/abc/init.scope\n")
     assert systemd.path_for("", "c1", facts(str(tmp_path)), {}) == "/docker/abc/system.slice/pyrunc-c1.scope"
@@ -96,7 +97,7 @@ def test_subgroup() -> None:
             cgroup.path_for("", "c1", facts(), "systemd", {systemd.SUBGROUP: bad})
 
 
-# --- properties -------------------------------------------------------------------------------------------------------
+# --- properties -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_annotations() -> None:
     assert "/annotations/org.systemd.property.FooSec" in str(raised.value)
 
 
-# --- the driver -------------------------------------------------------------------------------------------------------
+# --- the driver -----------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -130,7 +130,7 @@ def test_a_failing_step_leaves_no_descriptor(top: Path) -> None:
     assert sorted(os.listdir("/proc/self/fd")) == before
 
 
-# --- processes --------------------------------------------------------------------------------------------------------
+# --- processes ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("gone", [errno.ENOENT, errno.ENODEV])

@@ -48,7 +48,7 @@ def create(kernel: Kernel, path: str, **resources: Any) -> None:
     os.close(kernel.driver.create(path, limits))
 
 
-# --- create -----------------------------------------------------------------------------------------------------------
+# --- create ---------------------------------------------------------------------------------------
 
 
 def test_create_makes_ancestors_and_enables_every_controller(kernel: Kernel) -> None:
@@ -199,7 +199,7 @@ def test_a_mount_that_shows_a_part(kernel: Kernel) -> None:
     assert kernel.exists_below() == []
 
 
-# --- limits -----------------------------------------------------------------------------------------------------------
+# --- limits ---------------------------------------------------------------------------------------
 
 
 def test_apply_writes_in_order(kernel: Kernel) -> None:
@@ -261,7 +261,7 @@ def test_a_value_the_kernel_does_not_take(kernel: Kernel) -> None:
     assert str(caught.value) == expected
 
 
-# --- watch, kill, remove ----------------------------------------------------------------------------------------------
+# --- watch, kill, remove --------------------------------------------------------------------------
 
 
 def test_pids_of_the_whole_tree_without_those_of_other_namespaces(kernel: Kernel) -> None:
@@ -435,7 +435,7 @@ def test_a_freeze_that_times_out_is_undone(kernel: Kernel, monkeypatch: pytest.M
         kernel.driver.freeze("/b")
 
 
-# --- the walk ---------------------------------------------------------------------------------------------------------
+# --- the walk -------------------------------------------------------------------------------------
 
 
 def test_walk_order_and_depth(tmp_path: Path) -> None:

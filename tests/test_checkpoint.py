@@ -1,4 +1,5 @@
-"""Checkpoint and restore without CRIU: the wire format, command lines, the directory of images, paths."""
+"""Checkpoint and restore without CRIU: the wire format, command lines, the directory of images,
+paths."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from pyrunc.errors import PyruncError, UsageError
 from pyrunc.verbs import checkpoint as checkpoint_verb
 from pyrunc.verbs import restore as restore_verb
 
-# -- protocol buffers -------------------------------------------------------------------------------------------------
+# -- protocol buffers ------------------------------------------------------------------------------
 
 # Worked out by hand from https://protobuf.dev/programming-guides/encoding/
 VECTORS: list[tuple[dict[str, Any], str]] = [
@@ -89,7 +90,7 @@ def test_random_bytes() -> None:
     assert 100 < read < 20000
 
 
-# -- command lines of callers -----------------------------------------------------------------------------------------
+# -- command lines of callers ----------------------------------------------------------------------
 
 CHECKPOINTS = [
     "--image-path /I --work-path /W --parent-path ../p --tcp-established --ext-unix-sk --shell-job --file-locks"
@@ -167,7 +168,7 @@ def test_status_fd() -> None:
         options.status_fd(write)
 
 
-# -- the directory of images ------------------------------------------------------------------------------------------
+# -- the directory of images -----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -276,7 +277,7 @@ def test_the_last_error_of_a_log(images: Images) -> None:
     assert str(images.failure("dump", "")).isprintable()
 
 
-# -- paths ------------------------------------------------------------------------------------------------------------
+# -- paths -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -324,7 +325,7 @@ def test_what_is_made_stays_inside(tree: Path, tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-# -- mounts -----------------------------------------------------------------------------------------------------------
+# -- mounts ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -368,7 +369,7 @@ def test_external_mounts(tree: Path) -> None:
     assert keys == {"/real/conf", "/sys/fs/cgroup", "/run/notify", "/real/file"}
 
 
-# -- the program ------------------------------------------------------------------------------------------------------
+# -- the program -----------------------------------------------------------------------------------
 
 
 def test_find(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

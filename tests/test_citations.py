@@ -1,4 +1,5 @@
-"""Every document that a comment, a docstring or a page cites is in the tree, or is one of a specification."""
+"""Every document that a comment, a docstring or a page cites is in the tree, or is one of a
+specification."""
 
 from __future__ import annotations
 

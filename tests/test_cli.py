@@ -1,4 +1,5 @@
-"""The command line: the leniency that engines need, the argv they were recorded with, errors and exit statuses."""
+"""The command line: the leniency that engines need, the argv they were recorded with, errors and
+exit statuses."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ FLAGS: tuple[command.Flag, ...] = (
 )
 
 
-# -- the parser ----------------------------------------------------------------------------------------------
+# -- the parser ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_every_table_is_sound() -> None:
         assert 0 <= module.ARGS[0] <= module.ARGS[1]
 
 
-# -- what engines send (docs/callers.md) ------------------------------------------------------------------------
+# -- what engines send (docs/callers.md) -----------------------------------------------------------
 
 ID = "0123456789abcdef" * 4
 G = "--root /run/containerd/runc/k8s.io --log LOG --log-format json"
@@ -215,7 +216,8 @@ def test_recorded_execs(
 
 
 def test_exec_in_an_empty_environment(tmp_path: Path) -> None:
-    """podman calls with hardly any variable, or none; its error is exec's own exit status and one line in the log."""
+    """podman calls with hardly any variable, or none; its error is exec's own exit status and one
+    line in the log."""
     log = tmp_path / "log"
     argv = ["--root", str(tmp_path / "no"), "--log", str(log), "--log-format=json", "exec", "--process", "/F", "x"]
     code = f"import sys; sys.path.insert(0, {str(Path(cli.__file__).parent.parent)!r})\n"
@@ -257,7 +259,7 @@ def test_systemd_driver(calls: Calls, tmp_path: Path, option: str) -> None:
     assert calls.seen[-1][1].cgroup_manager == "cgroupfs"
 
 
-# -- errors --------------------------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------------
 
 WRONG = [
     (["--bogus", "state", "c"], 'unknown option "--bogus"'),
@@ -408,7 +410,7 @@ def test_a_log_that_cannot_be_opened(capfd: pytest.CaptureFixture[str]) -> None:
     assert err.startswith('pyrunc: error: --log "/nowhere/log": open: ENOENT') and err.count("\n") == 1
 
 
-# -- help and version ----------------------------------------------------------------------------------------
+# -- help and version ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -450,7 +452,7 @@ def test_version(capfd: pytest.CaptureFixture[str], argv: list[str]) -> None:
     assert lines[4] == "python: " + sys.version.split()[0]
 
 
-# -- whole processes -----------------------------------------------------------------------------------------
+# -- whole processes -------------------------------------------------------------------------------
 
 
 def process(*argv: str, **rest: Any) -> subprocess.CompletedProcess[bytes]:

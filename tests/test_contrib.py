@@ -1,4 +1,5 @@
-"""contrib/: generated files are up to date and work, drop-in files are well-formed, and install and uninstall."""
+"""contrib/: generated files are up to date and work, drop-in files are well-formed, and install and
+uninstall."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ def test_generated_files_are_up_to_date() -> None:
     assert done.returncode == 0, done.stderr
 
 
-# -- completions ----------------------------------------------------------------------------------------------
+# -- completions -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_zsh_completion_is_well_formed() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-# -- the manual page ------------------------------------------------------------------------------------------
+# -- the manual page -------------------------------------------------------------------------------
 
 
 def test_every_verb_and_option_is_in_the_manual() -> None:
@@ -113,7 +114,7 @@ def test_the_manual_is_well_formed() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-# -- drop-in files --------------------------------------------------------------------------------------------
+# -- drop-in files ---------------------------------------------------------------------------------
 
 
 def test_drop_ins_are_well_formed() -> None:
@@ -135,7 +136,7 @@ def test_drop_ins_are_well_formed() -> None:
     assert "runtimeClassName: pyrunc" in classes[1]
 
 
-# -- install --------------------------------------------------------------------------------------------------
+# -- install ---------------------------------------------------------------------------------------
 
 
 def make(*words: str) -> None:

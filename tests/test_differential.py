@@ -1,4 +1,5 @@
-"""The differential test's own parts: the generator, the comparison, the entries, the reducer - on made-up outcomes."""
+"""The differential test's own parts: the generator, the comparison, the entries, the reducer - on
+made-up outcomes."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ SAID = {name: ["", ""] for name in ("pyrunc", "runc", "crun")}
 CONFIGS = 450
 
 
-# --- the generator ---------------------------------------------------------------------------------------------------
+# --- the generator --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,8 @@ def test_everything_is_drawn(drawn: list[Case]) -> None:
 
 
 def test_configs_are_valid(drawn: list[Case]) -> None:
-    """Nearly all pass the rules of the specification: what else is found are values that only the host can refuse."""
+    """Nearly all pass the rules of the specification: what else is found are values that only the
+    host can refuse."""
     refused = Counter[str]()
     for case in drawn:
         config: Json = case.config()
@@ -95,7 +97,7 @@ def test_a_case_survives_its_text(drawn: list[Case]) -> None:
     assert [case.config() for case in loaded] == [case.config() for case in drawn]
 
 
-# --- observation -----------------------------------------------------------------------------------------------------
+# --- observation ----------------------------------------------------------------------------------
 
 
 def outcome(**changed: Any) -> dict[str, Any]:
@@ -165,7 +167,7 @@ def test_mounts_on_one_place_are_numbered_from_below() -> None:
     assert found["mount /x #2 on"] == "/x"
 
 
-# --- comparison ------------------------------------------------------------------------------------------------------
+# --- comparison -----------------------------------------------------------------------------------
 
 
 def facts(**changed: Any) -> observe.Facts:
@@ -224,7 +226,7 @@ def test_shapes_group_what_is_alike() -> None:
     )
 
 
-# --- entries ---------------------------------------------------------------------------------------------------------
+# --- entries --------------------------------------------------------------------------------------
 
 
 def test_every_peer_that_differs_must_be_covered() -> None:
@@ -273,7 +275,7 @@ def test_entries_have_names_of_their_own() -> None:
     assert ({entry.peers for entry in runc.ALL}, {entry.peers for entry in crun.ALL}) == ({"runc"}, {"crun"})
 
 
-# --- results, reduction ----------------------------------------------------------------------------------------------
+# --- results, reduction ---------------------------------------------------------------------------
 
 
 def test_results_count_and_keep() -> None:

@@ -1,4 +1,5 @@
-"""Every session answers each record that its protocol allows, and undoes everything at any other."""
+"""Every session answers each record that its protocol allows, and undoes everything at any
+other."""
 
 from __future__ import annotations
 

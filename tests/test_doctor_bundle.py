@@ -33,7 +33,8 @@ ELF = b"\x7fELF\2\1\1" + bytes(11)
 
 
 class Bundle:
-    """A bundle with the default config and its program, on a healthy host: its /proc, /sys, /etc, /run are made up."""
+    """A bundle with the default config and its program, on a healthy host: its /proc, /sys, /etc,
+    /run are made up."""
 
     def __init__(self, top: Path) -> None:
         self.path, self.host = top / "b", top / "host"
@@ -101,7 +102,7 @@ def test_warnings_of_create(one: Bundle) -> None:
     assert found.status == "note" and "CAP_UNHEARD_OF" in found.seen
 
 
-# -- limits -------------------------------------------------------------------------------------------------------
+# -- limits ----------------------------------------------------------------------------------------
 
 
 def caps(*missing: str) -> str:
@@ -163,7 +164,7 @@ def test_limits_without_a_cgroup(one: Bundle) -> None:
     assert found.status == "problem" and "/linux/resources/pids" in found.means
 
 
-# -- privileges -----------------------------------------------------------------------------------------------------
+# -- privileges ------------------------------------------------------------------------------------
 
 
 def test_capabilities_that_the_caller_lacks(one: Bundle) -> None:
@@ -268,7 +269,7 @@ def test_devices_and_parameters(one: Bundle) -> None:
     assert "net.core.gone" in one.only("sysctl").seen
 
 
-# -- files --------------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 
 def test_no_root(one: Bundle) -> None:

@@ -39,7 +39,7 @@ def test_nothing_is_wrong_with_a_healthy_host(module: object, tmp_path: Path) ->
     assert {one.means + one.mend for one in found} == {""}
 
 
-# -- users --------------------------------------------------------------------------------------------------------
+# -- users -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_root_of_a_user_namespace(tmp_path: Path) -> None:
     assert only(flat(users.check(machine)), "mapped-ids").status == "ok"
 
 
-# -- privileges -----------------------------------------------------------------------------------------------------
+# -- privileges ------------------------------------------------------------------------------------
 
 
 def without(*names: str) -> dict[str, str | None]:

@@ -145,7 +145,7 @@ def test_bounded(tmp_path: Path) -> None:
     assert 10 < len(found) < 100
 
 
-# -- containerd ---------------------------------------------------------------------------------------------------
+# -- containerd ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_cgroupfs_on_a_host_with_systemd(tmp_path: Path) -> None:
     assert only(look(installed(tmp_path, "containerd", files)), "containerd").status == "ok"
 
 
-# -- the others ---------------------------------------------------------------------------------------------------
+# -- the others ------------------------------------------------------------------------------------
 
 
 def test_crio(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_nothing_is_wrong_with_a_healthy_host(module: object, tmp_path: Path) ->
     assert {one.means + one.mend for one in found} == {""}
 
 
-# -- kernel -------------------------------------------------------------------------------------------------------
+# -- kernel ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_filesystems(tmp_path: Path) -> None:
     assert [(one.status, one.seen.split()[0]) for one in found] == [("problem", "mqueue"), ("note", "overlay")]
 
 
-# -- cgroups ------------------------------------------------------------------------------------------------------
+# -- cgroups ---------------------------------------------------------------------------------------
 
 
 def test_no_hierarchy(tmp_path: Path) -> None:

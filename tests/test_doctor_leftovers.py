@@ -1,4 +1,5 @@
-"""pyrunc.doctor.leftovers: states, processes and cgroups that nobody needs, however many and whatever their names."""
+"""pyrunc.doctor.leftovers: states, processes and cgroups that nobody needs, however many and
+whatever their names."""
 
 from __future__ import annotations
 
@@ -160,7 +161,7 @@ def test_states_are_not_touched(root: Root) -> None:
     assert sorted(tree(str(root.path))) == before
 
 
-# -- processes ----------------------------------------------------------------------------------------------------
+# -- processes -------------------------------------------------------------------------------------
 
 
 def process(top: Path, pid: int, start: int, *links: str, exe: str = "/memfd:pyrunc-init (deleted)") -> None:
@@ -195,7 +196,7 @@ def test_an_init_that_is_none_of_ours(start: int, link: str, exe: str, root: Roo
     assert look(root.machine)[0].seen == "none"
 
 
-# -- cgroups ------------------------------------------------------------------------------------------------------
+# -- cgroups ---------------------------------------------------------------------------------------
 
 
 def cgroup(top: Path, path: str, populated: int = 0) -> None:

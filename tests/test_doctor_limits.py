@@ -39,7 +39,7 @@ def test_nothing_is_wrong_with_a_healthy_host(module: object, tmp_path: Path) ->
     assert {one.means + one.mend for one in found} == {""}
 
 
-# -- limits -------------------------------------------------------------------------------------------------------
+# -- limits ----------------------------------------------------------------------------------------
 
 
 def own(kind: str, limit: int, used: int) -> dict[str, str]:
@@ -94,7 +94,7 @@ def test_proc(tmp_path: Path) -> None:
     assert [one.status for one in found] == ["note", "problem"] and "/proc/kcore" in found[1].seen
 
 
-# -- storage ------------------------------------------------------------------------------------------------------
+# -- storage ---------------------------------------------------------------------------------------
 
 
 def storage_of(machine: Made) -> list[Finding]:

@@ -26,7 +26,7 @@ from pyrunc.verbs import events as verb
 
 kept = transcript.follow("pyrunc.cgroup.stats", "pyrunc.container.events")
 
-# -- statistics --------------------------------------------------------------------------------------------------
+# -- statistics ------------------------------------------------------------------------------------
 
 EMPTY = {
     "cpu": {"usage": {"kernel": 0, "user": 0}, "throttling": {}},
@@ -130,7 +130,7 @@ def test_huge_pages(tmp_path: Path) -> None:
     }
 
 
-# -- durations ---------------------------------------------------------------------------------------------------
+# -- durations -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_duration(text: str, value: float | None) -> None:
     assert found == (value if value is None else pytest.approx(value))
 
 
-# -- the verb ----------------------------------------------------------------------------------------------------
+# -- the verb --------------------------------------------------------------------------------------
 
 
 class Case:

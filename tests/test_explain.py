@@ -1,4 +1,5 @@
-"""Why a program could not be executed: bounds, and what no container of the integration tests shows."""
+"""Why a program could not be executed: bounds, and what no container of the integration tests
+shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Every system call of the modules that hold descriptors and processes fails once: nothing leaks, nothing is a lie."""
+"""Every system call of the modules that hold descriptors and processes fails once: nothing leaks,
+nothing is a lie."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ from pyrunc.spec.types import DeviceRule, Hook
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
-# --- the state directory ----------------------------------------------------------------------------------------------
+# --- the state directory --------------------------------------------------------------------------
 
 
 class Root:
@@ -194,7 +195,8 @@ def test_destroy_can_be_repeated(root: Root) -> None:
         container.unlock()
 
     held: list[state.Container] = []
-    # The lock's own descriptor goes with the directory, so that the number of descriptors is compared by hand.
+    # The lock's own descriptor goes with the directory, so that the number of descriptors is
+    # compared by hand.
     for number in (errno.ENOMEM, errno.EIO):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(faulty, "open_descriptors", dict)
@@ -259,12 +261,13 @@ def test_kill(root: Root, number: int) -> None:
         child.wait()
 
 
-# --- hooks ------------------------------------------------------------------------------------------------------------
+# --- hooks ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sinks", [False, True])
 def test_hook(tmp_path: Path, sinks: bool) -> None:
-    """It was run and waited for, or it is ended; its pipe, its state and the copies of its output are closed."""
+    """It was run and waited for, or it is ended; its pipe, its state and the copies of its output
+    are closed."""
     names = {"run.oci.hooks.stdout": f"{tmp_path}/out", "run.oci.hooks.stderr": f"{tmp_path}/err"}
 
     def scene() -> Callable[[], str]:
@@ -283,7 +286,7 @@ def test_hook(tmp_path: Path, sinks: bool) -> None:
     assert set(faulty.sweep((hooks, fs), scene)) <= {"close", "write", "pidfd_send_signal"}
 
 
-# --- devices ----------------------------------------------------------------------------------------------------------
+# --- devices --------------------------------------------------------------------------------------
 
 
 class Programs:
@@ -330,7 +333,8 @@ class Programs:
 @pytest.mark.parametrize("replace", [False, True])
 @pytest.mark.parametrize("rules", [[], [{"allow": True, "access": "rwm"}]])
 def test_device_program(monkeypatch: pytest.MonkeyPatch, attached: int, replace: bool, rules: list[DeviceRule]) -> None:
-    """Never less in force than before, unless all went well; each program's descriptor is closed."""
+    """Never less in force than before, unless all went well; each program's descriptor is
+    closed."""
     now = [Programs(0)]
 
     def scene() -> Callable[[], list[int]]:
@@ -396,12 +400,13 @@ def test_program_that_is_refused(monkeypatch: pytest.MonkeyPatch, number: int, w
     assert words in str(raised.value)
 
 
-# --- who owns a cgroup ------------------------------------------------------------------------------------------------
+# --- who owns a cgroup ----------------------------------------------------------------------------
 
 
 @needs_root
 def test_delegation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every file that is listed and there; one that this kernel has not, or that climbs, is passed over."""
+    """Every file that is listed and there; one that this kernel has not, or that climbs, is passed
+    over."""
     listed = tmp_path / "delegate"
     listed.write_text("cgroup.procs\nmissing\n../outside\nmemory.oom.group\n")
     monkeypatch.setattr(delegate, "DELEGATE", str(listed))
@@ -429,7 +434,7 @@ def test_delegation_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert set(faulty.sweep((delegate, fs), lambda: lambda: delegate.give(str(tmp_path), 0))) <= {"open", "close"}
 
 
-# --- id mappings ------------------------------------------------------------------------------------------------------
+# --- id mappings ----------------------------------------------------------------------------------
 
 
 @needs_root
@@ -460,7 +465,8 @@ def test_idmapped_mount(tmp_path: Path) -> None:
 
 
 def test_maps_of_a_process(tmp_path: Path) -> None:
-    """A process that is gone, or a map that the kernel refuses, names the field and leaves no descriptor."""
+    """A process that is gone, or a map that the kernel refuses, names the field and leaves no
+    descriptor."""
     before = faulty.open_descriptors()
     for pid, number in ((2**22 + 5, errno.ENOENT), (os.getpid(), errno.EPERM)):
         with pytest.raises(SysError) as raised:
@@ -471,7 +477,7 @@ def test_maps_of_a_process(tmp_path: Path) -> None:
     assert faulty.open_descriptors() == before
 
 
-# --- network devices --------------------------------------------------------------------------------------------------
+# --- network devices ------------------------------------------------------------------------------
 
 
 @needs_root

@@ -1,4 +1,5 @@
-"""`features` against the official schema, and each word in it against what is accepted and what is refused."""
+"""`features` against the official schema, and each word in it against what is accepted and what is
+refused."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ LATER = {"memoryPolicy": {"modes", "flags"}, "intelRdt": {"schemata", "monitorin
 
 
 def problems(*changes: tuple[str, Any]) -> list[str]:
-    """What validation says to the good base with members of `linux`, `process` or the top replaced."""
+    """What validation says to the good base with members of `linux`, `process` or the top
+    replaced."""
     config = copy.deepcopy(BASE)
     for pointer, value in changes:
         *way, last = pointer.strip("/").split("/")

@@ -1,4 +1,5 @@
-"""The Python targets of `make fuzz`, a little of each with hypothesis; the C ones, compiled and given their seeds.
+"""The Python targets of `make fuzz`, a little of each with hypothesis; the C ones, compiled and
+given their seeds.
 
 What a failing example means: `tests/fuzz/README.md`.
 """
@@ -42,7 +43,8 @@ def target(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[t
 
 @pytest.mark.parametrize(("target", "name"), [(name, name) for name in targets.TARGETS], indirect=["target"])
 def test_target(target: targets.Target, name: str) -> None:
-    """Chosen by hypothesis, which makes a failing input small; and as many at random, which are larger."""
+    """Chosen by hypothesis, which makes a failing input small; and as many at random, which are
+    larger."""
 
     @settings(max_examples=EXAMPLES[name] // 4, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(st.binary(max_size=120))

@@ -1,4 +1,5 @@
-"""Id mappings on the host's side, without a user namespace: what is written where, and who is asked to do it."""
+"""Id mappings on the host's side, without a user namespace: what is written where, and who is asked
+to do it."""
 
 from __future__ import annotations
 
@@ -169,7 +170,7 @@ def test_tree_of_a_missing_path() -> None:
         mounts.set_propagation(-1, 1 << 19)
 
 
-# --- rootless -----------------------------------------------------------------------------------------------
+# --- rootless -------------------------------------------------------------------------------------
 
 
 def test_who_is_rootless(monkeypatch: pytest.MonkeyPatch) -> None:

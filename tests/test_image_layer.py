@@ -162,7 +162,7 @@ def test_hard_link_into_a_lower_layer(root: Root) -> None:
     assert os.stat(root / "a").st_ino == os.stat(root / "d/b").st_ino
 
 
-# -- whiteouts ------------------------------------------------------------------------------------------------
+# -- whiteouts -------------------------------------------------------------------------------------
 
 LOWER: Entries = [entry("a/"), entry("a/x", b""), entry("a/d/"), entry("a/d/y", b""), entry("b", b"")]
 
@@ -211,7 +211,7 @@ def test_whiteout_below_a_link_hides_in_the_root(root: Root, tmp_path: Path) -> 
     assert (tmp_path / "outside").exists()
 
 
-# -- where entries go -----------------------------------------------------------------------------------------
+# -- where entries go ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_sparse_files_keep_their_holes(root: Root, tmp_path: Path) -> None:
         assert stream.read(4) == b"head" and stream.seek(-4, 2) and stream.read() == b"tail"
 
 
-# -- bombs, and blobs that lie --------------------------------------------------------------------------------
+# -- bombs, and blobs that lie ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -466,7 +466,8 @@ def test_blobs_that_are_not_what_they_are_said_to_be(root: Root) -> None:
 
 
 def test_names_of_an_image_key_no_table_as_they_are(root: Root) -> None:
-    """Whoever knows the seed of the launcher's hashes could choose names that meet in one place of a table."""
+    """Whoever knows the seed of the launcher's hashes could choose names that meet in one place of
+    a table."""
     chosen = crowded.keys(256, 170)
     root.apply([entry(f"d/{name}/") for name in chosen])
     directory = root.tree.root.children[salted("d")]

@@ -1,4 +1,5 @@
-"""Finding an image: layouts, archives, indexes, manifests, and documents that try to be two things at once."""
+"""Finding an image: layouts, archives, indexes, manifests, and documents that try to be two things
+at once."""
 
 from __future__ import annotations
 
@@ -124,7 +125,7 @@ def test_embedded_data(layout: Layout) -> None:
         resolve(layout.path)
 
 
-# -- documents that are refused -------------------------------------------------------------------------------
+# -- documents that are refused --------------------------------------------------------------------
 
 
 def written(layout: Layout, change: dict[str, Any], media_type: str = MANIFEST) -> None:
@@ -227,7 +228,7 @@ def test_layouts_that_are_none(tmp_path: Path) -> None:
         resolve("example.org/x:1")
 
 
-# -- archives -------------------------------------------------------------------------------------------------
+# -- archives --------------------------------------------------------------------------------------
 
 
 def test_layout_archive(layout: Layout, tmp_path: Path) -> None:
@@ -284,7 +285,7 @@ def test_config_media_type_is_that_of_docker_too(layout: Layout) -> None:
     assert len(resolve(layout.path).layers) == 2
 
 
-# -- references -----------------------------------------------------------------------------------------------
+# -- references ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""image-spec's own examples and the samples of its schemas: what is taken here, and what is refused."""
+"""image-spec's own examples and the samples of its schemas: what is taken here, and what is
+refused."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ SCHEMAS = {
     MANIFEST: "image-manifest-schema.json",
     CONFIG: "config-schema.json",
 }
-# A file of samples -> the media type; one has Docker's documents, and the name of the field says which.
+# A file of samples -> the media type; one has Docker's documents, and the name of the field says
+# which.
 SAMPLES = {
     "imagelayout_test.go": LAYOUT,
     "descriptor_test.go": DESCRIPTOR,
@@ -116,7 +118,8 @@ def read(tmp_path: Path) -> Iterator[Any]:
 
 def schema(name: str) -> dict[str, Any]:
     def stripped(node: Any) -> Any:
-        """Without the ids, which are addresses that the references are not meant to be relative to."""
+        """Without the ids, which are addresses that the references are not meant to be relative
+        to."""
         if isinstance(node, list):
             return [stripped(item) for item in node]
         if not isinstance(node, dict):

@@ -1,4 +1,5 @@
-"""Where images are: ranges of ids, the store, bundles, references to files; and the progress of a download."""
+"""Where images are: ranges of ids, the store, bundles, references to files; and the progress of a
+download."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from pyrunc.image import descriptor, identity, locate, reference, unpack
 from pyrunc.image.progress import Progress
 from pyrunc.image.sources import DockerArchive, LayoutArchive, LayoutDirectory
 
-# -- ids --------------------------------------------------------------------------------------------------------------
+# -- ids -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_subordinate_ids_of_a_user_without_a_name(tmp_path: Path, monkeypatch: p
     assert identity.subordinate(str(tmp_path / "none")) is None
 
 
-# -- the store --------------------------------------------------------------------------------------------------------
+# -- the store -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_whether_a_bundle_is_used_may_be_unknown(tmp_path: Path, monkeypatch: py
     assert locate.chains_of(str(tmp_path)) == []
 
 
-# -- references to files ----------------------------------------------------------------------------------------------
+# -- references to files ---------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -188,7 +189,7 @@ def test_files_that_are_not_of_that_kind(images: Path, text: str, words: str) ->
     assert ("docker://" in str(caught.value)) == ("docker.io" in text)
 
 
-# -- directories in preparation ---------------------------------------------------------------------------------------
+# -- directories in preparation --------------------------------------------------------------------
 
 
 def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
@@ -219,7 +220,7 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
     os.close(fd)
 
 
-# -- platforms --------------------------------------------------------------------------------------------------------
+# -- platforms -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -246,7 +247,7 @@ def test_platforms(ours: tuple[str, ...], theirs: tuple[str | None, ...], accept
     assert platform.accepts(found) is accepted and str(platform) == "/".join(ours)
 
 
-# -- progress ---------------------------------------------------------------------------------------------------------
+# -- progress --------------------------------------------------------------------------------------
 
 
 def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

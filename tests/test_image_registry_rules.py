@@ -1,4 +1,5 @@
-"""What is sent to which host, and how often: the registry client on a network that is a table of answers."""
+"""What is sent to which host, and how often: the registry client on a network that is a table of
+answers."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ class Answer:
 
 
 class Net:
-    """Answers requests from a table, and keeps what was asked.  An answer that is a list is given one by one."""
+    """Answers requests from a table, and keeps what was asked. An answer that is a list is given
+    one by one."""
 
     def __init__(self, table: dict[str, Any]) -> None:
         self.table = table
@@ -333,7 +335,7 @@ def test_bodies_are_bounded(monkeypatch: pytest.MonkeyPatch, auth: Path) -> None
         connection.body(connection.get("manifests/1"), size)
 
 
-# --- a repository ----------------------------------------------------------------------------------------------
+# --- a repository ---------------------------------------------------------------------------------
 
 DATA = b'{"schemaVersion": 2}'
 OTHER = "a" * 64
@@ -465,7 +467,7 @@ def test_a_directory_of_certificates(tmp_path: Path) -> None:
         registry.tls_context(str(tmp_path))
 
 
-# --- credentials -----------------------------------------------------------------------------------------------
+# --- credentials ----------------------------------------------------------------------------------
 
 
 def helper(directory: Path, text: str, status: int = 0) -> None:

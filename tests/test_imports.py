@@ -26,7 +26,8 @@ COLD = {
     "pyrunc.seccomp_tools.profile", "pyrunc.trace",
     "pyrunc.verbs.doctor", "pyrunc.doctor", "pyrunc.doctor.run", "pyrunc.doctor.machine",
 }  # fmt: skip
-# (module, what it imports in a function): after interpreter.complete(), or under a plain interpreter only.
+# (module, what it imports in a function): after interpreter.complete(), or under a plain
+# interpreter only.
 COLD_IMPORTS = {
     ("pyrunc.interpreter", "_pyrunc_launcher"),
     ("pyrunc.interpreter", "encodings"),
@@ -36,7 +37,8 @@ COLD_IMPORTS = {
 
 
 def hot_modules() -> set[str]:
-    """Everything that the hot verbs import at module level, or in a function from among pyrunc's own."""
+    """Everything that the hot verbs import at module level, or in a function from among pyrunc's
+    own."""
     todo = ["pyrunc.__main__", "pyrunc.cli", "pyrunc.launch.create", *(f"pyrunc.verbs.{verb}" for verb in HOT_VERBS)]
     seen: set[str] = set()
     while todo:

@@ -41,7 +41,7 @@ def descriptors(pid: int) -> dict[int, tuple[str, bool]]:
     return found
 
 
-# --- descriptors ------------------------------------------------------------------------------------------------------
+# --- descriptors ----------------------------------------------------------------------------------
 
 
 def leaky(pid: int) -> dict[int, str]:
@@ -144,7 +144,8 @@ def test_cgroup_descriptor_is_closed_at_once(spawn: Spawn, own_cgroup: int, plac
 
 @needs_root
 def test_namespace_descriptors_are_closed_once_joined(spawn: Spawn) -> None:
-    """CVE-2016-9962, CVE-2016-8649: a process that can trace us finds no way to another namespace."""
+    """CVE-2016-9962, CVE-2016-8649: a process that can trace us finds no way to another
+    namespace."""
     names = ["uts", "ipc"]
     fds = [os.open(f"/proc/self/ns/{name}", os.O_RDONLY) for name in names]
     plan = Plan()
@@ -183,7 +184,7 @@ def test_first_try_of_the_working_directory_sees_no_descriptor_of_the_host(spawn
         private.rmdir()
 
 
-# --- what the caller left on ------------------------------------------------------------------------------------------
+# --- what the caller left on ----------------------------------------------------------------------
 
 
 def ignore(sig: int, on: bool) -> None:
@@ -220,7 +221,8 @@ def test_no_signal_stays_ignored_or_blocked(spawn: Spawn) -> None:
 
 @contextlib.contextmanager
 def ambient(*caps: int) -> Iterator[None]:
-    """Capabilities in this thread's inheritable and ambient sets, as a service manager sets them."""
+    """Capabilities in this thread's inheritable and ambient sets, as a service manager sets
+    them."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     data = (ctypes.c_uint32 * 6)()
     assert libc.capget(header, data) == 0
@@ -251,7 +253,7 @@ def test_ambient_capabilities_of_the_caller_do_not_come_along(spawn: Spawn) -> N
     assert int(status_of(parent.pid)["CapAmb"], 16) == 1 << CAP_NET_RAW
 
 
-# --- what init believes -----------------------------------------------------------------------------------------------
+# --- what init believes ---------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from pyrunc.plan import Plan, ops
 init_exe, spawn, fifos = init_parent.init_exe, init_parent.spawn, init_parent.fifos
 
 
-# --- what reaches the program ----------------------------------------------------------------------------------
+# --- what reaches the program ---------------------------------------------------------------------
 
 
 def test_signals_are_default(spawn: Spawn) -> None:
@@ -123,7 +123,7 @@ def test_oom_score(spawn: Spawn) -> None:
     assert run(spawn(), finish(plan, ["cat", "/proc/self/oom_score_adj"])) == "987\n"
 
 
-# --- the working directory and the program ---------------------------------------------------------------------
+# --- the working directory and the program --------------------------------------------------------
 
 
 def test_chdir(spawn: Spawn, tmp_path: pathlib.Path) -> None:

@@ -35,7 +35,7 @@ from pyrunc.plan import Plan, ops
 init_exe, spawn, fifos = init_parent.init_exe, init_parent.spawn, init_parent.fifos
 
 
-# --- the handshake ---------------------------------------------------------------------------------------------
+# --- the handshake --------------------------------------------------------------------------------
 
 
 def test_run_through_clone(spawn: Spawn) -> None:
@@ -151,7 +151,7 @@ def test_wrong_message_for_plan(spawn: Spawn) -> None:
     assert (record.err, record.step) == (errno.EPROTO, handshake.NO_STEP)
 
 
-# --- bad plans -------------------------------------------------------------------------------------------------
+# --- bad plans ------------------------------------------------------------------------------------
 
 
 def good_blob() -> bytes:
@@ -224,7 +224,7 @@ def test_not_started_by_pyrunc(init_exe: str, argv: list[str]) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
 
 
-# --- waiting for start -----------------------------------------------------------------------------------------
+# --- waiting for start ----------------------------------------------------------------------------
 
 
 def test_waiting_process(spawn: Spawn, fifos: tuple[int, int], tmp_path: pathlib.Path) -> None:

@@ -173,7 +173,8 @@ def test_a_filter_that_forbids_what_times_need_ends_them(spawn: Spawn, number: i
 
 
 def test_the_system_calls_are_the_same(init_exe: str, tmp_path: pathlib.Path) -> None:
-    """Times add a few writes and nothing else; without them, strace sees the same calls as before."""
+    """Times add a few writes and nothing else; without them, strace sees the same calls as
+    before."""
     strace = shutil.which("strace")
     if strace is None or subprocess.run([strace, "-qq", "-o", "/dev/null", "true"], check=False).returncode:
         pytest.skip("strace is not installed, or cannot trace here")

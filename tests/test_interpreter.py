@@ -61,7 +61,7 @@ def test_exit_status_of_system_exit() -> None:
     assert entry.last_resort(SystemExit(3), []) == 3
 
 
-# -- the built executable ---------------------------------------------------------------------------------------------
+# -- the built executable --------------------------------------------------------------------------
 
 
 def call(launcher: Path | str, *argv: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -77,7 +77,8 @@ def test_empty_environment(launcher: Path) -> None:
 
 
 def test_environment_and_directory_are_not_looked_at(launcher: Path, tmp_path: Path) -> None:
-    """Hostile modules in the working directory and in PYTHONPATH do not run, neither hot nor cold."""
+    """Hostile modules in the working directory and in PYTHONPATH do not run, neither hot nor
+    cold."""
     for name in ("json", "os", "sitecustomize", "usercustomize", "traceback", "pyrunc", "posixpath"):
         (tmp_path / f"{name}.py").write_text("import posix\nposix.write(2, b'HIJACKED')\n", encoding="ascii")
     hostile = {
@@ -92,7 +93,8 @@ def test_environment_and_directory_are_not_looked_at(launcher: Path, tmp_path: P
 
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
 def test_closed_stdio(launcher: Path, closed: tuple[int, ...], tmp_path: Path) -> None:
-    """A closed 0-2 becomes /dev/null, so that no file of ours gets the number and takes what is printed."""
+    """A closed 0-2 becomes /dev/null, so that no file of ours gets the number and takes what is
+    printed."""
     redirections = " ".join(f"{fd}>&-" if fd else "0<&-" for fd in closed)
     probe = tmp_path / "out"
     command = f"{launcher} --root {tmp_path} state no-such-container {redirections}; echo $? > {probe}"
@@ -152,7 +154,8 @@ def test_copied_installation_needs_nothing_else(launcher: Path, tmp_path: Path) 
 @pytest.mark.parametrize("verb", ["features", "state", "--version"])
 @pytest.mark.parametrize("what", ["bin/pyrunc", "bin", "lib", "lib/pyrunc", ".", "..", "owner"])
 def test_code_that_others_may_change_is_refused(launcher: Path, tmp_path: Path, what: str, verb: str) -> None:
-    """By every command, whether it loads something from there or has all it needs in the executable."""
+    """By every command, whether it loads something from there or has all it needs in the
+    executable."""
     copy = copy_installation(launcher, tmp_path / "above" / "usr")
     target = Path(os.path.normpath(copy.parent.parent / ("lib/pyrunc" if what == "owner" else what)))
     if what == "owner":
@@ -173,7 +176,8 @@ def test_code_that_others_may_change_is_refused(launcher: Path, tmp_path: Path, 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the check is for root")
 def test_library_beside_the_package_is_not_loaded(launcher: Path, tmp_path: Path) -> None:
-    """Only an executable without an interpreter in it needs cffi; that one refuses what others could change."""
+    """Only an executable without an interpreter in it needs cffi; that one refuses what others
+    could change."""
     copy = copy_installation(launcher, tmp_path / "usr")
     target = next((tmp_path / "usr").glob("lib/pyrunc/_cffi_backend*"))
     target.write_bytes(b"not a library")
@@ -198,7 +202,8 @@ def test_group_of_root_may_write(launcher: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [16 << 10, 32 << 10, 64 << 10, 255 << 10])
 def test_small_stack_is_an_error_and_no_crash(launcher: Path, size: int) -> None:
-    """With 12 KiB the dynamic loader itself has too little now and then, before any code of ours runs."""
+    """With 12 KiB the dynamic loader itself has too little now and then, before any code of ours
+    runs."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_STACK, (size, resource.getrlimit(resource.RLIMIT_STACK)[1]))

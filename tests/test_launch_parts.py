@@ -26,11 +26,11 @@ from pyrunc.errors import PyruncError, StateError, SysError, UsageError
 from pyrunc.image import launch as image_launch
 from pyrunc.launch import create, ending, exec, session
 from pyrunc.log import Log
-from pyrunc.native import processes
+from pyrunc.native import processes, signals
 from pyrunc.state import Busy
 from pyrunc.verbs import ps
 
-# -- create and exec --------------------------------------------------------------------------------------------------
+# -- create and exec -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -222,14 +222,18 @@ def test_signals_are_caught_and_given_back() -> None:
 def test_dispositions_that_cannot_be_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     """`create` has made the container by then: an error would report one that exists as failed."""
 
+    refused = []
+
     def refuse() -> int:
+        refused.append(errno.ENOMEM)
         raise OSError(errno.ENOMEM, "sigaction")
 
     caught = ending.Interrupts()
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(ending.signals, "restore", refuse)
+            patch.setattr(signals, "restore", refuse)
             caught.restore()
+        assert refused == [errno.ENOMEM]
     finally:
         caught.restore()
 
@@ -242,7 +246,7 @@ def test_a_library_catches_nothing() -> None:
     ending.raise_interrupted(none, ValueError())
 
 
-# -- children ---------------------------------------------------------------------------------------------------------
+# -- children --------------------------------------------------------------------------------------
 
 
 def test_reaping() -> None:
@@ -328,7 +332,7 @@ def test_the_status_of_a_pull(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, b
     ]
 
 
-# -- ps ---------------------------------------------------------------------------------------------------------------
+# -- ps --------------------------------------------------------------------------------------------
 
 
 def test_ps_reports_what_ps_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,7 +384,7 @@ def test_ps_without_pids(text: str) -> None:
         ps.table(text, {5})
 
 
-# -- the command line, durations, limits ------------------------------------------------------------------------------
+# -- the command line, durations, limits -----------------------------------------------------------
 
 
 def test_values_that_are_not_given() -> None:
@@ -434,7 +438,7 @@ def test_limits_that_need_a_cgroup() -> None:
     assert resources.limiting({}) == []
 
 
-# -- /proc ------------------------------------------------------------------------------------------------------------
+# -- /proc -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -505,7 +509,7 @@ def test_no_more_mounts_are_read_than_needed(tmp_path: Path) -> None:
     os.close(fd)
 
 
-# -- the API ----------------------------------------------------------------------------------------------------------
+# -- the API ---------------------------------------------------------------------------------------
 
 
 def test_waiting_for_the_end_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
-"""Who uses whom: layers, no cycles, pure rooms without I/O (ARCHITECTURE.md, "The house"); and no cycles in C."""
+"""Who uses whom: layers, no cycles, pure rooms without I/O (ARCHITECTURE.md, "The house"); and no
+cycles in C."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "pyrunc"
 
-# Lower number = lower layer.  A module may import its own layer (cycles are checked apart) and everything below.
+# Lower number = lower layer. A module may import its own layer (cycles are checked apart) and
+# everything below.
 LAYERS = [
     {
         "", "errors", "fs", "handshake", "hints", "interpreter", "native", "signals", "build", "procfs", "jsontext",
@@ -36,7 +38,8 @@ LAYERS = [
 ]  # fmt: skip
 PACKAGES = {"pyrunc", *(f"pyrunc.{path.parent.name}" for path in PACKAGE.glob("*/__init__.py"))}
 PURE = {"spec", "plan"}
-# What a pure room may import besides pyrunc's own: no os, no posix, nothing that can open or execute.
+# What a pure room may import besides pyrunc's own: no os, no posix, nothing that can open or
+# execute.
 PURE_ALLOWED = {"__future__", "_struct", "errno", "collections.abc", "itertools", "typing", "sys"}
 PURE_EXCEPTIONS = {
     "spec/load.py": {"posix"}  # reads the one file it is about, and phrases the errors in it
@@ -121,8 +124,8 @@ def test_circles_are_found() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"d"}, "e": set()}) == [("b", "c"), ("d",)]
 
 
-# The package itself gives type checkers the names of the API, and all modules import the package.  In that API a
-# container has its runtime as an attribute, whose methods return containers.
+# The package itself gives type checkers the names of the API, and all modules import the package.
+# In that API a container has its runtime as an attribute, whose methods return containers.
 PUBLIC = {("pyrunc", "pyrunc.api"), ("pyrunc.api.container", "pyrunc.api.runtime")}
 
 
@@ -155,11 +158,12 @@ def test_no_circle_among_modules_and_their_types(top: str) -> None:
     assert circles(graph) == []
 
 
-# --- C ----------------------------------------------------------------------------------------------------------------
+# --- C --------------------------------------------------------------------------------------------
 
 ROOMS = ["init", "launcher", "reader", "shim"]
 NOISE = re.compile(r'/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
-# A function or a variable that other files can see: it begins a line, and is not static, extern or a type.
+# A function or a variable that other files can see: it begins a line, and is not static, extern or
+# a type.
 DEFINED = re.compile(
     r"^(?!static\b|extern\b|typedef\b|enum\b|return\b|else\b)[A-Za-z_][\w ]*?[ *]\*?(\w+)(?:\(|\[| =|;)", re.MULTILINE
 )

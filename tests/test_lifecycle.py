@@ -1,4 +1,5 @@
-"""What a failed command takes back when there is hardly any memory (pyrunc/container/lifecycle.py, Create.forget)."""
+"""What a failed command takes back when there is hardly any memory (pyrunc/container/lifecycle.py,
+Create.forget)."""
 
 from __future__ import annotations
 
@@ -79,7 +80,8 @@ def test_the_end_is_not_tried_for_ever() -> None:
 
 @pytest.mark.parametrize("problem", [True, False])
 def test_what_cannot_be_undone_can_be_found(problem: bool) -> None:
-    """The state directory stays for `delete --force` when something before it could not be taken back."""
+    """The state directory stays for `delete --force` when something before it could not be taken
+    back."""
 
     def release() -> None:
         if problem:

@@ -1,4 +1,5 @@
-"""What costs time or memory by a product of two sizes of a config, or takes a table that its author can crowd.
+"""What costs time or memory by a product of two sizes of a config, or takes a table that its author
+can crowd.
 
 Whole verbs, with every place of a config: integration/test_input_costs.py.
 """
@@ -111,7 +112,8 @@ def test_what_is_too_long_for_the_kernel_is_refused_as_such(fields: dict[str, An
 
 
 def test_ids_of_mounts_and_groups() -> None:
-    """Digits that the interpreter would not take for a number, and mappings that nobody has to go through."""
+    """Digits that the interpreter would not take for a number, and mappings that nobody has to go
+    through."""
     text = refused(config(mounts=[{"destination": "/t", "type": "tmpfs", "options": ["uid=" + "9" * 5000]}]))
     assert "/mounts/0/options/0: expected an id mapped by /linux/uidMappings" in text
     many = config(linux={"uidMappings": ids(100_000), "gidMappings": ids(100_000)})

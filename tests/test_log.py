@@ -1,4 +1,5 @@
-"""The log as engines read it: every line whole, times strict, nothing on stderr that was not asked for."""
+"""The log as engines read it: every line whole, times strict, nothing on stderr that was not asked
+for."""
 
 from __future__ import annotations
 
@@ -146,7 +147,8 @@ def test_where_a_warning_goes(
     ours: bool,
     terminal: bool,
 ) -> None:
-    """Always to the log; to stderr when a person reads that, or when it is the only place and nobody merges it."""
+    """Always to the log; to stderr when a person reads that, or when it is the only place and
+    nobody merges it."""
     monkeypatch.setattr(posix, "isatty", lambda fd: terminal and fd == 2)
     path = tmp_path / "log"
     log = Log(str(path) if to_file else "")

@@ -1,4 +1,5 @@
-"""The mutator: what it changes, what it leaves alone, how results are kept, and a sandbox that holds."""
+"""The mutator: what it changes, what it leaves alone, how results are kept, and a sandbox that
+holds."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ def in_c(code: str) -> list[tuple[str, str, str]]:
     return [(one.kind, *one.lines) for one in mutant.unique(found)]
 
 
-# --- Python -----------------------------------------------------------------------------------------------------------
+# --- Python ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_sizes_are_left_alone() -> None:
     assert in_c("a[2] = b;\n") != []
 
 
-# --- C ----------------------------------------------------------------------------------------------------------------
+# --- C --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,7 @@ def test_every_file_of_init_has_mutants_in_each_function() -> None:
         assert len({one.scope for one in finder.all()}) > 0.7 * len(names)
 
 
-# --- keys, equivalents, samples, tests -------------------------------------------------------------------------------
+# --- keys, equivalents, samples, tests ------------------------------------------------------------
 
 
 def make(source: str, old: str, new: str, **more: str) -> Mutant:
@@ -321,7 +322,8 @@ def test_results_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_test_that_is_gone_is_left_out(tmp_path: Path) -> None:
-    """A map may be older than the tests: pytest's error about a name it does not know kills no mutant."""
+    """A map may be older than the tests: pytest's error about a name it does not know kills no
+    mutant."""
 
     class Item:
         def __init__(self, nodeid: str) -> None:
@@ -338,7 +340,7 @@ def test_work_in_parallel_gives_every_answer(tmp_path: Path) -> None:
         list(parallel.each([1], lambda _: os._exit(3), 1, str(tmp_path)))
 
 
-# --- the sandbox ------------------------------------------------------------------------------------------------------
+# --- the sandbox ----------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

@@ -1,4 +1,5 @@
-"""pyrunc.native: its two bindings are of the same headers and behave alike, and each function converts its values."""
+"""pyrunc.native: its two bindings are of the same headers and behave alike, and each function
+converts its values."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ import gen_calls  # noqa: E402
 FUNCTIONS = {one.name: one for one in gen_calls.functions(HEADERS)}
 
 
-# --- what is generated ------------------------------------------------------------------------------------------------
+# --- what is generated ----------------------------------------------------------------------------
 
 
 def test_every_function_is_there() -> None:
@@ -78,7 +79,7 @@ def test_only_the_room_knows_the_bindings() -> None:
     assert not [str(path) for path in outside if any(word in path.read_text() for word in words)]
 
 
-# --- values -----------------------------------------------------------------------------------------------------------
+# --- values ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -180,7 +181,8 @@ def test_a_function_that_is_not_there() -> None:
 
 
 def test_without_the_extension() -> None:
-    """Importing works without it, and what needs it says that it is missing: here cffi is hidden."""
+    """Importing works without it, and what needs it says that it is missing: here cffi is
+    hidden."""
     code = (
         "import sys; sys.path.append(sys.argv[1]); from pyrunc.native import sockets\n"
         "try: sockets.socketpair()\nexcept ImportError as error: print('missing', error)"

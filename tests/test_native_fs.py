@@ -1,4 +1,5 @@
-"""``native/init/path.c`` in a root filesystem full of traps: the C unit test, compiled with sanitizers and run."""
+"""``native/init/path.c`` in a root filesystem full of traps: the C unit test, compiled with
+sanitizers and run."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not 
 def compile_to(
     out: pathlib.Path, *sources: pathlib.Path | str, compiler: str = "gcc", flags: list[str] = SANITIZE
 ) -> None:
-    """Compile ``sources`` with all warnings as errors; the compiler's words are the assertion message."""
+    """Compile ``sources`` with all warnings as errors; the compiler's words are the assertion
+    message."""
     command = [compiler, *WARNINGS, *flags, "-o", str(out), *map(str, sources)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -60,7 +62,8 @@ def test_no_allocation_and_no_stdio(name: str) -> None:
 
 @pytest.mark.parametrize("name", OWN)
 def test_no_path_of_procfs_by_name(name: str) -> None:
-    """T11 (CVE-2025-52881): nothing below /proc is opened by its absolute path; open_proc is the only way."""
+    """T11 (CVE-2025-52881): nothing below /proc is opened by its absolute path; open_proc is the
+    only way."""
     text = re.sub(r"/\*.*?\*/", "", (NATIVE / "init" / f"{name}.c").read_text(), flags=re.S)
     opened = [call for call in re.findall(r"\b\w+\([^;]*\"/proc[^;]*;", text) if not call.startswith("fault(")]
     assert opened == []

@@ -28,7 +28,8 @@ SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     ],
 )
 def test_c_unit(test: str, sources: list[str], tmp_path: pathlib.Path) -> None:
-    """Compile one C test with what it tests, run it, and look at its TAP output as well as its exit status."""
+    """Compile one C test with what it tests, run it, and look at its TAP output as well as its exit
+    status."""
     assert GCC
     exe, work = tmp_path / test, tmp_path / "work"
     work.mkdir()
@@ -46,7 +47,8 @@ def test_c_unit(test: str, sources: list[str], tmp_path: pathlib.Path) -> None:
 
 
 def test_every_op_has_its_handler() -> None:
-    """A row of plan.def without a handler, or with another op's, would only be seen when a plan uses it."""
+    """A row of plan.def without a handler, or with another op's, would only be seen when a plan
+    uses it."""
     rows = [line.split("|")[0].strip() for line in (ROOT / "native" / "plan.def").read_text().splitlines()]
     names = [name for name in rows if re.fullmatch(r"[A-Z_]+", name)]
     table = dict(re.findall(r"\[OP_(\w+)\] = op_(\w+),", (INIT / "handlers.c").read_text()))
@@ -55,7 +57,8 @@ def test_every_op_has_its_handler() -> None:
 
 
 def test_no_allocation_and_no_stdio() -> None:
-    """init allocates nothing and formats nothing with stdio: it must not fail, grow or wait where nobody expects it."""
+    """init allocates nothing and formats nothing with stdio: it must not fail, grow or wait where
+    nobody expects it."""
     paths = list(INIT.glob("*.c"))
     assert len(paths) > 15
     for path in paths:

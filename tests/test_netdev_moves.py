@@ -1,4 +1,5 @@
-"""pyrunc.launch.netdev: which devices move, under which names, and back; with made-up namespaces."""
+"""pyrunc.launch.netdev: which devices move, under which names, and back; with made-up
+namespaces."""
 
 from __future__ import annotations
 

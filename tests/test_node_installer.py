@@ -1,7 +1,8 @@
-"""contrib/kubernetes/installer: what it writes for containerd and for CRI-O, what it refuses, what removal leaves.
+"""contrib/kubernetes/installer: what it writes for containerd and for CRI-O, what it refuses, what
+removal leaves.
 
-The script runs in a directory, with programs that record how they are called in place of the engine and of kubectl.
-`make test-kubernetes` runs it in a cluster.
+The script runs in a directory, with programs that record how they are called in place of the engine
+and of kubectl. `make test-kubernetes` runs it in a cluster.
 """
 
 from __future__ import annotations

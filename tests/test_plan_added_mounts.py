@@ -1,4 +1,5 @@
-"""Golden plans of `mounts add` and `mounts remove` (tests/golden/mounts/*.json), and their order."""
+"""Golden plans of `mounts add` and `mounts remove` (tests/golden/mounts/*.json), and their
+order."""
 
 from __future__ import annotations
 

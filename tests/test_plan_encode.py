@@ -160,7 +160,7 @@ def test_limits_match_the_header() -> None:
     assert re.search(r"PLAN_MAX_SIZE\s+\(64u << 20\)", header) and encode.MAX_SIZE == 64 << 20
 
 
-# -- cost, as a number of calls, which is the same on every machine ---------------------------------------------
+# -- cost, as a number of calls, which is the same on every machine --------------------------------
 
 
 def test_cost_of_the_default_plan() -> None:
@@ -180,7 +180,7 @@ def test_cost_is_linear_in_the_mounts() -> None:
     assert many[0] < 10.5 * few[0] and many[1] < 10.5 * few[1]
 
 
-# -- the loader of init ---------------------------------------------------------------------------------------
+# -- the loader of init ----------------------------------------------------------------------------
 
 HARNESS = r"""
 #include <stdint.h>

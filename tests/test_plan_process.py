@@ -23,7 +23,7 @@ def caps(facts: Facts | None = None, **sets: list[str]) -> Plan:
     return compiled({"process": {"capabilities": sets}}, facts=facts)
 
 
-# -- environment ----------------------------------------------------------------------------------------------
+# -- environment -----------------------------------------------------------------------------------
 
 
 @settings(max_examples=200, deadline=None)
@@ -66,7 +66,7 @@ def test_socket_activation_overrides_configured_variables() -> None:
     assert step(compiled({"process": {"env": env}}), "EXECVE")["env"] == env
 
 
-# -- ids, limits, terminal ------------------------------------------------------------------------------------
+# -- ids, limits, terminal -------------------------------------------------------------------------
 
 
 def test_groups_are_exactly_the_configured_ones() -> None:
@@ -100,7 +100,7 @@ def test_terminal_owns_its_stdio() -> None:
     assert "STDIO_OWNER" not in names(plan) and "REOPEN_NULL" not in names(plan)
 
 
-# -- capabilities ---------------------------------------------------------------------------------------------
+# -- capabilities ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bit", range(len(CAPABILITIES)))
@@ -164,7 +164,7 @@ def test_all_problems_at_once() -> None:
     assert len(caught.value.problems) == 3
 
 
-# -- seccomp and labels ---------------------------------------------------------------------------------------
+# -- seccomp and labels ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_apparmor(profile: str, apparmor: bool, steps_made: int) -> None:
     assert names(plan).count("APPARMOR") == steps_made
 
 
-# -- hooks, and what is saved for start ------------------------------------------------------------------------------
+# -- hooks, and what is saved for start ------------------------------------------------------------
 
 
 def test_host_hooks_do_not_get_the_process_environment() -> None:

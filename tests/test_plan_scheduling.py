@@ -95,7 +95,7 @@ def test_ignored_nice_value_is_a_warning() -> None:
     assert warning.pointer == "/process/scheduler/nice"
 
 
-# -- init ---------------------------------------------------------------------------------------------------------
+# -- init ------------------------------------------------------------------------------------------
 
 
 def test_init_sets_the_scheduling_class(spawn: Spawn) -> None:

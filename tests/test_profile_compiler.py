@@ -1,4 +1,5 @@
-"""Profiles that are too much for libseccomp: what is refused, and what becomes of a compiler that crashes."""
+"""Profiles that are too much for libseccomp: what is refused, and what becomes of a compiler that
+crashes."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ EQUAL, MASKED = "SCMP_CMP_EQ", "SCMP_CMP_MASKED_EQ"
 
 
 def crashing() -> Json:
-    """More than 65,535 instructions: after some time libseccomp up to 2.6 corrupts its heap (struct bpf_program)."""
+    """More than 65,535 instructions: after some time libseccomp up to 2.6 corrupts its heap (struct
+    bpf_program)."""
 
     def value(number: int) -> int:
         return number << 32 | number
@@ -71,7 +73,7 @@ def problems(given: Json) -> list[str]:
     return []
 
 
-# -- bounds -------------------------------------------------------------------------------------------------------
+# -- bounds ----------------------------------------------------------------------------------------
 
 ONE_ARGUMENT = [rule("personality", "SCMP_ACT_ALLOW", (0, EQUAL, value)) for value in range(12_000)]
 MANY = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_AARCH64"]
@@ -120,7 +122,8 @@ def test_the_longest_lists_compile() -> None:
 
 @pytest.mark.parametrize("operator", seccomp.OPERATORS)
 def test_instructions_of_a_condition(operator: str) -> None:
-    """The bound counts more of them than libseccomp makes, so its own count does not wrap around."""
+    """The bound counts more of them than libseccomp makes, so its own count does not wrap
+    around."""
     from pyrunc.spec.rules_linux import PER_CALL, PER_CONDITION
 
     conditions = [((n * 7919) << 32 | n * 104729 + 1, (n * 31) << 32 | n + 1) for n in range(20)]
@@ -133,7 +136,8 @@ def test_instructions_of_a_condition(operator: str) -> None:
 
 
 def test_profiles_of_all_engines_together_are_small() -> None:
-    """Docker's and podman's have 430 and 440 names, 10 conditions and 1455 instructions for three architectures."""
+    """Docker's and podman's have 430 and 440 names, 10 conditions and 1455 instructions for three
+    architectures."""
     bundle = ROOT / "integration/bundles/podman4.3-readonly.json"
     given = json.loads(bundle.read_text())["linux"]["seccomp"]
     assert problems(given) == []
@@ -151,7 +155,7 @@ def test_words_that_scripts_look_for() -> None:
     assert "SCMP_ACT_NOTIFY cannot be used as default action" in problem
 
 
-# -- the child's end ------------------------------------------------------------------------------------------------
+# -- the child's end -------------------------------------------------------------------------------
 
 
 def children() -> set[int]:
@@ -165,7 +169,8 @@ def children() -> set[int]:
 
 @contextlib.contextmanager
 def striking(number: int) -> Iterator[None]:
-    """Send a signal to the next child that has given up its privileges, as if the work had raised it."""
+    """Send a signal to the next child that has given up its privileges, as if the work had raised
+    it."""
     before, ended = children(), threading.Event()
 
     def strike() -> None:
@@ -291,7 +296,7 @@ def test_no_descriptor_for_the_pipe() -> None:
     assert compiled(rule("read"), NEWEST)
 
 
-# -- the description ------------------------------------------------------------------------------------------------
+# -- the description -------------------------------------------------------------------------------
 
 
 def encoded(**changed: Any) -> bytes:
@@ -338,7 +343,7 @@ def test_a_description_that_is_wrong(data: bytes) -> None:
     assert compile_directly(data) == (-errno.EINVAL, [1, 0, 0])
 
 
-# -- what needs no child ----------------------------------------------------------------------------------------------
+# -- what needs no child ---------------------------------------------------------------------------
 
 
 def test_usable_architectures() -> None:
@@ -362,7 +367,7 @@ def test_no_memory_is_not_an_architecture_less(monkeypatch: pytest.MonkeyPatch) 
         seccomp.usable_architectures()
 
 
-# -- the cache --------------------------------------------------------------------------------------------------------
+# -- the cache -------------------------------------------------------------------------------------
 
 
 def test_umask_of_the_first_caller(tmp_path: Path) -> None:

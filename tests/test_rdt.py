@@ -1,4 +1,5 @@
-"""linux.intelRdt against a directory that stands for resctrl: the rules of config-linux.md, one by one."""
+"""linux.intelRdt against a directory that stands for resctrl: the rules of config-linux.md, one by
+one."""
 
 from __future__ import annotations
 
@@ -191,7 +192,7 @@ def test_exec_and_update(root: Path) -> None:
     assert rdt.schemata(record["group"]) != before
 
 
-# -- against the host ---------------------------------------------------------------------------------------------
+# -- against the host ------------------------------------------------------------------------------
 
 
 def config(**rdt: Any) -> Json:

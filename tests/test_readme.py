@@ -1,4 +1,5 @@
-"""README.md against the code: the table of supported fields, the verbs, and what the links point at."""
+"""README.md against the code: the table of supported fields, the verbs, and what the links point
+at."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ def test_every_proof_exists() -> None:
 
 
 def test_every_row_has_its_code() -> None:
-    """The last column is current; ``PYTHONPATH=tests:. .venv/bin/python -m field_map`` writes it."""
+    """The last column is current; ``PYTHONPATH=tests:. .venv/bin/python -m field_map`` writes
+    it."""
     assert field_map.table(README) == README
     listed = dict(field_map.columns())
     assert listed["/mounts"].startswith("`spec/rules_mounts`") and "`plan/mounts`" in listed["/mounts"]

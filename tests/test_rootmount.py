@@ -1,4 +1,5 @@
-"""The mount of a container without a mount namespace, by the mount table; integration/test_callers_mounts.py mounts."""
+"""The mount of a container without a mount namespace, by the mount table;
+integration/test_callers_mounts.py mounts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""native/shim/sandbox.c: the child that compiles seccomp profiles, with hostile work in place of libseccomp's."""
+"""native/shim/sandbox.c: the child that compiles seccomp profiles, with hostile work in place of
+libseccomp's."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ BUILDS = {"plain": ["-O2"], "sanitized": ["-g", "-O1", "-fsanitize=address,undef
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 @pytest.mark.parametrize("build", BUILDS)
 def test_what_a_child_can_do(build: str, tmp_path: pathlib.Path) -> None:
-    """Answer and end: no system call, no memory, no time beyond that, and nothing of it reaches us."""
+    """Answer and end: no system call, no memory, no time beyond that, and nothing of it reaches
+    us."""
     program = tmp_path / "test_sandbox"
     headers = [f"-I{NATIVE / 'shim'}", f"-I{NATIVE / 'tests'}"]
     command = ["gcc", *FLAGS, *BUILDS[build], *headers, "-o", program, NATIVE / "tests/test_sandbox.c", *SOURCES]

@@ -1,4 +1,5 @@
-"""pyrunc/seccomp.py and native/shim/seccomp.c: programs are run in an emulator, one also in the kernel."""
+"""pyrunc/seccomp.py and native/shim/seccomp.c: programs are run in an emulator, one also in the
+kernel."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ from seccomp_support import (
     run,
 )
 
-# -- actions and operators --------------------------------------------------------------------------------------
+# -- actions and operators -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,8 @@ def test_unknown_names_are_skipped() -> None:
 
 
 def test_conditions_belong_to_their_own_rule() -> None:
-    """The lists of names and conditions are walked side by side; a skipped rule must not shift them."""
+    """The lists of names and conditions are walked side by side; a skipped rule must not shift
+    them."""
     program = compiled(
         rule("no_such_call", "SCMP_ACT_ALLOW", (0, "SCMP_CMP_EQ", 1)),
         rule("read", "SCMP_ACT_ERRNO", (0, "SCMP_CMP_EQ", 2)),
@@ -213,7 +215,7 @@ def test_against_a_model(rules: dict[str, Any], calls: list[tuple[int, ...]]) ->
             assert run(program, NR[name], *args) == (EPERM if name not in rules else expected)
 
 
-# -- architectures ----------------------------------------------------------------------------------------------
+# -- architectures ---------------------------------------------------------------------------------
 
 
 def test_the_native_architecture_is_always_there_and_others_are_not() -> None:
@@ -264,7 +266,7 @@ def test_an_architecture_of_the_other_byte_order() -> None:
         compiled(rule("getpid"), architectures=["SCMP_ARCH_S390X"])
 
 
-# -- ENOSYS for newer system calls --------------------------------------------------------------------------------
+# -- ENOSYS for newer system calls -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("action", ["SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP"])
@@ -332,7 +334,7 @@ def test_x32_calls_without_x32_in_the_profile() -> None:
     assert run(program, X32 | 5000, arch=X86_64) == KILL
 
 
-# -- flags, limits ------------------------------------------------------------------------------------------------
+# -- flags, limits ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ from pyrunc.errors import SysError
 
 
 class Agent:
-    """Takes one connection at a path: everything that comes, and the descriptors of the first message."""
+    """Takes one connection at a path: everything that comes, and the descriptors of the first
+    message."""
 
     def __init__(self, path: str) -> None:
         self.server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -64,7 +64,7 @@ def said(filter: profile.Filter, name: str, arch: str = NATIVE) -> list[tuple[st
     return [(outcome.verdict.text, outcome.when, outcome.verdict.pointer) for outcome in found]
 
 
-# -- calls ----------------------------------------------------------------------------------------------------
+# -- calls -----------------------------------------------------------------------------------------
 
 
 def test_names_and_numbers() -> None:
@@ -97,7 +97,7 @@ def test_x32_and_x86_are_told_apart() -> None:
     assert x86.number("socket") == 359
 
 
-# -- the compiled filter --------------------------------------------------------------------------------------
+# -- the compiled filter ---------------------------------------------------------------------------
 
 
 PROFILES = {
@@ -130,7 +130,7 @@ def test_an_instruction_that_is_not_known() -> None:
         Program(struct.pack("HBBI", 0xB1, 0, 0, 0)).answer(bytes(64))
 
 
-# -- explain --------------------------------------------------------------------------------------------------
+# -- explain ---------------------------------------------------------------------------------------
 
 
 def test_default_and_rule() -> None:
@@ -221,7 +221,7 @@ def test_bad_words(word: str, message: str) -> None:
         explain.answers(made(rule("chroot")), ["read"] * (explain.MOST + 1))
 
 
-# -- check ----------------------------------------------------------------------------------------------------
+# -- check -----------------------------------------------------------------------------------------
 
 
 def found(*rules: dict[str, Any], libc: str = "none", **more: Any) -> list[tuple[str, str, str]]:
@@ -302,7 +302,7 @@ def test_hostile_profiles_take_bounded_time() -> None:
     assert time.monotonic() - before < 30
 
 
-# -- documents and the command line ---------------------------------------------------------------------------
+# -- documents and the command line ----------------------------------------------------------------
 
 
 def test_where_a_profile_is(tmp_path: Path) -> None:
@@ -387,7 +387,7 @@ def test_json(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "  SCMP_ACT_ERRNO EPERM: 1\n    chroot\n" in out and max(map(len, out.splitlines())) <= explain.WIDTH
 
 
-# -- decoding -------------------------------------------------------------------------------------------------
+# -- decoding --------------------------------------------------------------------------------------
 
 
 def test_arguments_in_words() -> None:

@@ -1,5 +1,5 @@
-"""pyrunc.seccomp_tools.trace, .listener and .contained without a container: the loop that answers calls, the
-processes around it, and what is printed."""
+"""pyrunc.seccomp_tools.trace, .listener and .contained without a container: the loop that answers
+calls, the processes around it, and what is printed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def number_of(name: str) -> int:
     return found
 
 
-# -- a notification ---------------------------------------------------------------------------------------------------
+# -- a notification --------------------------------------------------------------------------------
 
 
 def test_fields_of_a_notification() -> None:
@@ -101,7 +101,7 @@ def test_a_listener_closes_its_descriptor() -> None:
     os.close(writer)
 
 
-# -- the tracer -------------------------------------------------------------------------------------------------------
+# -- the tracer ------------------------------------------------------------------------------------
 
 
 PIPES: list[Piped] = []  # of the running test
@@ -385,7 +385,7 @@ def test_whatever_fails_nothing_is_left(monkeypatch: pytest.MonkeyPatch, step: s
     assert done[-2:] == ["delete", "close"]
 
 
-# -- the container's process ------------------------------------------------------------------------------------------
+# -- the container's process -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -429,7 +429,7 @@ def test_the_plans_profile_cannot_be_joined() -> None:
     assert struct.unpack("HBBI", contained.ASK) == (6, 0, 0, 0x7FC00000), "BPF_RET, SECCOMP_RET_USER_NOTIF"
 
 
-# -- output -----------------------------------------------------------------------------------------------------------
+# -- output ----------------------------------------------------------------------------------------
 
 
 class Deciding:

@@ -153,7 +153,8 @@ def test_only_the_device_counts_as_null(tmp_path: pathlib.Path) -> None:
 
 
 class Fake(session.InitSession):
-    """A session whose PID handler fails; ``queued`` holds the records that init has sent by then."""
+    """A session whose PID handler fails; ``queued`` holds the records that init has sent by
+    then."""
 
     transitions = h.CREATE
 
@@ -212,7 +213,8 @@ FAIL = record(h.FAIL, step=0, err=errno.EACCES, detail=b"what init says")
     ],
 )
 def test_inits_own_failure_is_the_reason(child: int, queued: list[bytes], ended: bool, words: str) -> None:
-    """systemd removes the cgroup of an init that has ended, and attaching to it fails with ENOENT."""
+    """systemd removes the cgroup of an init that has ended, and attaching to it fails with
+    ENOENT."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     made: Any = Fake(theirs, queued, ended=ended)
     made.channel.fd = ours.fileno()
@@ -232,7 +234,8 @@ def test_steps_in_the_debug_log_are_those_of_the_listing(step: int, words: str) 
 
 
 def test_an_end_of_init_that_stays_open_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its copy in our process would hide the end of file when init ends; the child is known by then."""
+    """Its copy in our process would hide the end of file when init ends; the child is known by
+    then."""
 
     def fails(fd: int) -> None:
         raise OSError(errno.EIO, "")

@@ -229,7 +229,7 @@ def test_whether_a_child_has_ended() -> None:
     assert ending.has_ended(pid) is False
 
 
-# -- fifos and files in the state directory ---------------------------------------------------------------------------
+# -- fifos and files in the state directory --------------------------------------------------------
 
 
 class Fifos:
@@ -297,7 +297,7 @@ def test_ps_knows_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert ps.run_ps(["-ISc", "import sys; print(sys.orig_argv[0], sys.orig_argv[1])"]) == "ps -ISc\n"
 
 
-# -- two forms of one API ---------------------------------------------------------------------------------------------
+# -- two forms of one API --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(aio.AsyncContainer, Container), (aio.AsyncRuntime, Runtime)])

@@ -1,4 +1,5 @@
-"""native/shim: each function with a real kernel behind it; no root needed except where it says so."""
+"""native/shim: each function with a real kernel behind it; no root needed except where it says
+so."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ lib: Any = shim.lib
 F_GET_SEALS = 1034
 SEALED = 1 | 2 | 4 | 8  # SEAL SHRINK GROW WRITE
 
-# Reports what it finds: arguments, environment, open descriptors, signal state; then the message on the socket.
+# Reports what it finds: arguments, environment, open descriptors, signal state; then the message on
+# the socket.
 REPORTER = r"""
 #include <dirent.h>
 #include <fcntl.h>
@@ -88,7 +90,7 @@ def pair(min_fd: int = 3) -> tuple[int, int]:
     return out[0], out[1]
 
 
-# -- descriptors ---------------------------------------------------------------------------------------------------
+# -- descriptors -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("executable", [0, 1])
@@ -122,7 +124,7 @@ def test_fs_type() -> None:
     assert lib.pr_fs_type(b"/no/such/path") == -errno.ENOENT
 
 
-# -- messages ------------------------------------------------------------------------------------------------------
+# -- messages --------------------------------------------------------------------------------------
 
 
 def test_message_with_descriptors_and_end() -> None:
@@ -195,11 +197,12 @@ def test_unix_socket_errors(tmp_path: Path) -> None:
     assert lib.pr_connect_unix_type(b"@pyrunc-test-no-such", 2) == -errno.ECONNREFUSED
 
 
-# -- processes -----------------------------------------------------------------------------------------------------
+# -- processes -------------------------------------------------------------------------------------
 
 
 def spawn(image: bytes, exe_fd: int, sock_fd: int, npreserve: int) -> tuple[str, int]:
-    """Spawn with the image and the socket at chosen numbers; returns the report and the exit status."""
+    """Spawn with the image and the socket at chosen numbers; returns the report and the exit
+    status."""
     a, b = pair(300)
     memfd = lib.pr_memfd_sealed(b"t", image, len(image), 1)
     spare = fcntl.fcntl(memfd, fcntl.F_DUPFD_CLOEXEC, 320)  # out of the way of the numbers under test
@@ -222,7 +225,8 @@ def spawn(image: bytes, exe_fd: int, sock_fd: int, npreserve: int) -> tuple[str,
 
 @pytest.fixture
 def ignored() -> Iterator[None]:
-    """The two signals that glibc keeps for itself ignored, as its posix_spawn leaves them (below make, say)."""
+    """The two signals that glibc keeps for itself ignored, as its posix_spawn leaves them (below
+    make, say)."""
     number = {"x86_64": 13, "aarch64": 134}[os.uname().machine]  # rt_sigaction
     libc, former = ctypes.CDLL(None), [ctypes.create_string_buffer(32) for _ in (32, 33)]
     action = struct.pack("@QQQQ", signal.SIG_IGN, 0, 0, 0)
@@ -402,7 +406,7 @@ def test_winsize() -> None:
     os.close(null)
 
 
-# -- device programs -----------------------------------------------------------------------------------------------
+# -- device programs -------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="bpf(2) needs root")

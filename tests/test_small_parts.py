@@ -1,4 +1,5 @@
-"""Small functions that several commands use and that no test of a command looks at by themselves."""
+"""Small functions that several commands use and that no test of a command looks at by
+themselves."""
 
 from __future__ import annotations
 

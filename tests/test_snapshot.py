@@ -217,7 +217,7 @@ def test_a_constructor_is_replaced(launcher: Path) -> None:
     assert snapshot.NEEDLESS not in symbols or symbols[snapshot.NEEDLESS][0] != first
 
 
-# -- what two runs have in common ----------------------------------------------------------------------------
+# -- what two runs have in common ------------------------------------------------------------------
 
 
 class FakeElf(snapshot.Elf):
@@ -247,7 +247,8 @@ def test_memory_is_taken_as_it_is() -> None:
 
 
 def test_a_word_that_varies_is_refused() -> None:
-    """A time, a random number, an address in libc or on the stack; the message names the variable."""
+    """A time, a random number, an address in libc or on the stack; the message names the
+    variable."""
     with pytest.raises(snapshot.NoSnapshotError, match=r"^1 words differ from process to process: counter\+0$"):
         snapshot.common(FakeElf(), [dump(1, 2, 3, stack=1), dump(1, 2, 4, stack=2)])
     with pytest.raises(snapshot.NoSnapshotError, match=r"heap\+0x0$"):

@@ -90,7 +90,8 @@ def resolve(node: dict[str, Any], document: str) -> tuple[dict[str, Any], str]:
 
 
 def official(node: dict[str, Any], document: str, pointer: str, out: dict[str, tuple[dict[str, Any], bool]]) -> None:
-    """Every field below a node of the official schema, with the same kind of pointers as schema.fields."""
+    """Every field below a node of the official schema, with the same kind of pointers as
+    schema.fields."""
     node, document = resolve(node, document)
     required = node.get("required", [])
     for name, child in node.get("properties", {}).items():
@@ -135,7 +136,8 @@ def test_the_same_types() -> None:
 
 
 def _document_of(pointer: str) -> str:
-    """The document in which the items of an array are looked up: only local references in `defs` files matter."""
+    """The document in which the items of an array are looked up: only local references in `defs`
+    files matter."""
     theirs, _ = both()
     reference = theirs[pointer][0]["items"].get("$ref", "")
     for name in ("defs.json", "defs-linux.json"):
@@ -202,8 +204,8 @@ def test_official_samples(path: Path) -> None:
         assert structural == []
         assert validator().is_valid(config)
         rules = _problems(config)
-        # What cgroup v2 has not, the one sample that says 0.5.0, one that would move devices to where they are, and
-        # those of platforms without namespaces.
+        # What cgroup v2 has not, the one sample that says 0.5.0, one that would move devices to
+        # where they are, and those of platforms without namespaces.
         allowed = ["cgroup v2 has", "version 1.x", "without a network namespace"]
         allowed += ["without a uts namespace"] if path.stem in ("freebsd-example", "zos-example") else []
         assert [text for text in rules if not any(words in text for words in allowed)] == []
@@ -296,7 +298,8 @@ def places(value: Any, pointer: str = "") -> list[str]:
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_mutants(data: st.DataObject) -> None:
-    """Any value in place of any other: what the official schema refuses, our types or rules refuse too."""
+    """Any value in place of any other: what the official schema refuses, our types or rules refuse
+    too."""
     source = data.draw(st.sampled_from([BASE, FULL]))
     pointer = data.draw(st.sampled_from(places(source)))
     junk = data.draw(st.sampled_from(JUNK))

@@ -76,13 +76,15 @@ def test_message_form() -> None:
 
 
 def test_all_problems_in_one_pass() -> None:
-    """Of every broken config that can be mixed with the others, one config: each pointer is there."""
+    """Of every broken config that can be mixed with the others, one config: each pointer is
+    there."""
     single = [b for b in BROKEN if len(b[0]) == 1 and b[0][0][0] == b[1]]
     taken: list[tuple[str, Any]] = []
     pointers: set[str] = set()
     for changes, pointer, _ in single:
         clash = any(pointer == p or pointer.startswith(p + "/") or p.startswith(pointer + "/") for p in pointers)
-        # Of these, changing one hides what another is about: a whole section goes, or an array item.
+        # Of these, changing one hides what another is about: a whole section goes, or an array
+        # item.
         if clash or pointer in ("/root", "/process", "/mounts", "/linux", "/annotations", "/mounts/1"):
             continue
         taken += changes

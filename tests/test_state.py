@@ -45,7 +45,7 @@ def test_a_new_id_waits_for_list(store: state.Store, monkeypatch: pytest.MonkeyP
     container.unlock()
 
 
-# -- the document ------------------------------------------------------------------------------------------
+# -- the document ----------------------------------------------------------------------------------
 
 
 def test_oci_state_is_one_line_of_json_with_the_required_keys() -> None:
@@ -73,7 +73,7 @@ def test_now_is_rfc3339_with_nanoseconds() -> None:
     assert abs(seen - time.time()) < 5
 
 
-# -- the root ---------------------------------------------------------------------------------------------------
+# -- the root --------------------------------------------------------------------------------------
 
 
 def test_root_dir(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_a_root_that_is_a_link_or_a_file_is_refused(tmp_path: Path) -> None:
     assert not list((tmp_path / "real").iterdir())
 
 
-# -- ids ----------------------------------------------------------------------------------------------------------
+# -- ids -------------------------------------------------------------------------------------------
 
 IDS = ["a", "A9_+.-", "a" * 242, "0", "_", "+x", "a..b", "a-"]
 BAD_IDS = ["", ".", "..", ".a", "-a", "a/b", "a b", "a;b", "a:b", "é", "a\n", "a\0", "a" * 243, "../x", "\udcff", "ａ"]
@@ -221,7 +221,7 @@ def test_missing_containers(store: state.Store) -> None:
     assert list(state.Store(store.root + "/nowhere").list()) == []
 
 
-# -- content ------------------------------------------------------------------------------------------------------
+# -- content ---------------------------------------------------------------------------------------
 
 
 def test_round_trip_and_modes(store: state.Store) -> None:
@@ -420,7 +420,7 @@ def test_destroy_removes_everything_and_follows_no_link(store: state.Store, tmp_
     assert (tmp_path / "precious" / "file").exists()
 
 
-# -- locks --------------------------------------------------------------------------------------------------------
+# -- locks -----------------------------------------------------------------------------------------
 
 
 def test_a_lock_is_waited_for_and_given_up(store: state.Store) -> None:
@@ -474,7 +474,7 @@ def test_lock_reads_again(store: state.Store) -> None:
     stale.unlock()
 
 
-# -- members of the wrong type ----------------------------------------------------------------------
+# -- members of the wrong type ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

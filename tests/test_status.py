@@ -152,7 +152,8 @@ def test_kill_init_signals(store: state.Store, sleeper: subprocess.Popen[bytes])
 def test_kill_init_that_the_cgroup_ended(
     store: state.Store, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, reached: bool
 ) -> None:
-    """An engine reaps init as soon as cgroup.kill has ended it: the signal arrived if the cgroup was killed by us."""
+    """An engine reaps init as soon as cgroup.kill has ended it: the signal arrived if the cgroup
+    was killed by us."""
     container = made(store)
     child_of(container, sleeper.pid)
 

@@ -1,8 +1,8 @@
-"""One field of a rich config after the other, with the values at which something changes: what is refused in which
-words, what is warned about, and which steps of the plan are others.
+"""One field of a rich config after the other, with the values at which something changes: what is
+refused in which words, what is warned about, and which steps of the plan are others.
 
-A rule that is dropped, a limit that moves by one, an option that sets another flag: whatever becomes different is in
-the diff of golden/sweep.txt (PYRUNC_UPDATE_GOLDEN=1).
+A rule that is dropped, a limit that moves by one, an option that sets another flag: whatever
+becomes different is in the diff of golden/sweep.txt (PYRUNC_UPDATE_GOLDEN=1).
 """
 
 from __future__ import annotations
@@ -129,7 +129,8 @@ def base(name: str) -> Json:
 
 
 def places(node: Any, value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
-    """JSON pointers with the schema's node; the first item of each list, and absent members of objects too."""
+    """JSON pointers with the schema's node; the first item of each list, and absent members of
+    objects too."""
     yield at, node
     if node[0] == "object":
         for key, child in node[1].items():
@@ -191,7 +192,8 @@ def listing(plan: Plan) -> list[str]:
 
 
 def outcome(document: Json, facts: Facts, section: str = "") -> list[str]:
-    """What validation says; then the files and properties of the cgroup, or the steps of `create` and of an `exec`."""
+    """What validation says; then the files and properties of the cgroup, or the steps of `create`
+    and of an `exec`."""
     try:
         out = [f"warning: {one}" for one in validate.check(document, facts=facts)]
         if section == "/linux/resources":

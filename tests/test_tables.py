@@ -60,7 +60,7 @@ def test_the_variable_traces_nothing_else(monkeypatch: pytest.MonkeyPatch) -> No
     assert trace.traced(module, context, ["a"], "", lambda *args: len(args[2])) == 1
 
 
-# -- devices of the network -------------------------------------------------------------------------------------------
+# -- devices of the network ------------------------------------------------------------------------
 
 
 def problems(devices: Any, *, namespace: bool = True) -> list[str]:
@@ -103,7 +103,7 @@ def test_templates_do_not_collide_and_devices_need_a_namespace() -> None:
     assert valid_name("a") and not valid_name("")
 
 
-# -- documents --------------------------------------------------------------------------------------------------------
+# -- documents -------------------------------------------------------------------------------------
 
 
 def test_members_that_the_specification_does_not_define() -> None:
@@ -159,7 +159,7 @@ def test_values_at_which_a_condition_changes(condition: Any, values: set[int]) -
     assert outcomes.interesting([], 0xFF) == [0]
 
 
-# -- files ------------------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 
 def test_files_are_read_to_their_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +208,7 @@ def test_a_file_is_replaced_through_one_beside_it(tmp_path: Path, monkeypatch: p
     assert seen == [str(beside)] * 3 and (tmp_path / name).read_bytes() == b"3" and not beside.exists()
 
 
-# -- messages ---------------------------------------------------------------------------------------------------------
+# -- messages --------------------------------------------------------------------------------------
 
 
 def test_lines_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
@@ -240,7 +240,7 @@ def test_descriptors_by_path(path: str, number: int) -> None:
     assert log.own_number(path) == number
 
 
-# -- names of images --------------------------------------------------------------------------------------------------
+# -- names of images -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_an_archive_of_too_many_files(tmp_path: Path, monkeypatch: pytest.Monkey
     one.close()
 
 
-# -- annotations and the kernel's words -------------------------------------------------------------------------------
+# -- annotations and the kernel's words ------------------------------------------------------------
 
 
 def letters(number: int) -> str:
@@ -330,7 +330,7 @@ def test_a_misspelled_option(op: str, detail: str, found: str) -> None:
     assert faults._misspelled(op, detail) == found
 
 
-# -- hints ------------------------------------------------------------------------------------------------------------
+# -- hints -----------------------------------------------------------------------------------------
 
 
 def test_errors_are_of_their_kinds() -> None:

@@ -1,4 +1,5 @@
-"""The writer of traces: the table of what is timed, the file in each format, and what init may say."""
+"""The writer of traces: the table of what is timed, the file in each format, and what init may
+say."""
 
 from __future__ import annotations
 
@@ -76,7 +77,7 @@ def stamps(step: int, *times: int) -> bytes:
     return head + struct.pack(f"={len(times)}Q", *times).ljust(208, b"\0")
 
 
-# -- the table --------------------------------------------------------------------------------------------------------
+# -- the table -------------------------------------------------------------------------------------
 
 
 def test_everything_is_put_in_place_and_back() -> None:
@@ -161,7 +162,7 @@ def test_what_a_call_raises_is_in_its_span() -> None:
     assert (span.kind, span.args["value"]) == ("cgroup", "max") and "Invalid" in str(span.args["error"])
 
 
-# -- what init says ---------------------------------------------------------------------------------------------------
+# -- what init says --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("step", "count"), [(0, 0), (0, 27), (0, 1 << 31), (16385, 1), (0xFFFFFFFF, 1)])
@@ -241,7 +242,7 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(len(word) for word in record.words(["x" * 100000] * 1000)) <= 400
 
 
-# -- the file ---------------------------------------------------------------------------------------------------------
+# -- the file --------------------------------------------------------------------------------------
 
 
 def test_commands_add_up(tmp_path: Path) -> None:
@@ -346,7 +347,7 @@ def test_a_name_with_the_prefix_can_be_written(tmp_path: Path, monkeypatch: pyte
     assert json.loads((tmp_path / "otlp:x").read_text())["traceEvents"]
 
 
-# -- OpenTelemetry ----------------------------------------------------------------------------------------------------
+# -- OpenTelemetry ---------------------------------------------------------------------------------
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 

@@ -49,7 +49,7 @@ def write(path: Path, *spans: dict[str, Any]) -> Path:
     return path
 
 
-# -- the pictures -----------------------------------------------------------------------------------------------------
+# -- the pictures ----------------------------------------------------------------------------------
 
 
 def test_the_listing() -> None:
@@ -150,7 +150,7 @@ def names(parts: list[dict[str, Any]]) -> list[Any]:
     return [(part["name"], names(part["parts"])) for part in parts]
 
 
-# -- what belongs together --------------------------------------------------------------------------------------------
+# -- what belongs together -------------------------------------------------------------------------
 
 
 def test_a_command_that_was_killed(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_names_that_are_hostile(kind: Any, tmp_path: Path) -> None:
 
 
 # -- other files
-# ------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 WRONG = [
     (b"", "expected JSON"),

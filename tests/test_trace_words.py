@@ -1,5 +1,5 @@
-"""What a trace says: the table of what is timed, and one command of each kind in both formats, with a clock that is
-set by the test."""
+"""What a trace says: the table of what is timed, and one command of each kind in both formats, with
+a clock that is set by the test."""
 
 from __future__ import annotations
 

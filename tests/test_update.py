@@ -23,7 +23,7 @@ from pyrunc.spec.types import DeviceRule
 
 kept = transcript.follow("pyrunc.container.update")
 
-# -- values ----------------------------------------------------------------------------------------------------
+# -- values ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_every_flag_is_in_the_table() -> None:
     assert named == {field[0] for field in update.FIELDS}
 
 
-# -- merging ---------------------------------------------------------------------------------------------------
+# -- merging ---------------------------------------------------------------------------------------
 
 A, B = {"major": 8, "minor": 0}, {"major": 8, "minor": 16}
 
@@ -155,7 +155,7 @@ def test_check_looks_at_what_will_be_in_force(tmp_path: Path) -> None:
     assert check({"blockIO": {"weightDevice": [{**A, "weight": 10}]}}, weights) == weights
 
 
-# -- the file system -------------------------------------------------------------------------------------------
+# -- the file system -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

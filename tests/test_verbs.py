@@ -1,4 +1,5 @@
-"""The verbs through the command line, on containers that are just a state directory and perhaps a process."""
+"""The verbs through the command line, on containers that are just a state directory and perhaps a
+process."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from verb_support import Runtime, gone, runtime
 __all__ = ["runtime", "sleeper"]  # fixtures
 
 
-# -- state ---------------------------------------------------------------------------------------------------
+# -- state -----------------------------------------------------------------------------------------
 
 
 def test_state(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
@@ -48,7 +49,7 @@ def test_unknown_containers(runtime: Runtime) -> None:
     assert not runtime.root.exists()
 
 
-# -- list ----------------------------------------------------------------------------------------------------
+# -- list ------------------------------------------------------------------------------------------
 
 
 def test_list_without_containers(runtime: Runtime) -> None:
@@ -191,7 +192,7 @@ def test_list_looks_names_up_once(runtime: Runtime, monkeypatch: pytest.MonkeyPa
     assert asked == [os.geteuid()]
 
 
-# -- ps, pause, resume ---------------------------------------------------------------------------------------
+# -- ps, pause, resume -----------------------------------------------------------------------------
 
 
 def test_ps_without_a_cgroup(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
@@ -239,7 +240,7 @@ def test_pause_and_resume_in_wrong_states(runtime: Runtime, sleeper: subprocess.
     os.close(fd)
 
 
-# -- kill ----------------------------------------------------------------------------------------------------
+# -- kill ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -293,7 +294,7 @@ def test_kill_all_after_a_reboot(runtime: Runtime, monkeypatch: pytest.MonkeyPat
     assert gone(runtime.root)
 
 
-# -- start ---------------------------------------------------------------------------------------------------
+# -- start -----------------------------------------------------------------------------------------
 
 
 def test_start_in_a_wrong_state(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
@@ -314,7 +315,7 @@ def test_start_is_called_with_the_lock(runtime: Runtime, monkeypatch: pytest.Mon
     runtime("start", "c1")
 
 
-# -- spec, features, plan ------------------------------------------------------------------------------------
+# -- spec, features, plan --------------------------------------------------------------------------
 
 
 def test_spec_is_this_very_file(runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
-"""A value of a wrong type, wherever in a document it is: one problem with its pointer, in each verb that reads one."""
+"""A value of a wrong type, wherever in a document it is: one problem with its pointer, in each verb
+that reads one."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""What the code says in each case of a test, kept in a text file: a change of any word, number or order is noticed.
+"""What the code says in each case of a test, kept in a text file: a change of any word, number or
+order is noticed.
 
-The words are free to change: PYRUNC_UPDATE_GOLDEN=1 writes the cases that are run; then read the diff.
+The words are free to change: PYRUNC_UPDATE_GOLDEN=1 writes the cases that are run; then read the
+diff.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ def _blocks(path: Path) -> dict[str, list[str]]:
 def compare(file: str, case: str, lines: Iterable[str]) -> None:
     """One case of ``golden/FILE.txt``."""
     path = GOLDEN / f"{file}.txt"
-    # A line cannot look like the head of a case, and has no blanks at its end that an editor would remove.
+    # A line cannot look like the head of a case, and has no blanks at its end that an editor would
+    # remove.
     got = ["  " + line.replace("== ", "=: ").rstrip() for text in lines for line in text.split("\n")]
     got = [line if line.strip() else "  ." for line in got]
     known = _blocks(path)
@@ -46,7 +49,7 @@ def compare(file: str, case: str, lines: Iterable[str]) -> None:
     assert got == known.get(case), f"{case}: not as in {path}; when the change is meant: PYRUNC_UPDATE_GOLDEN=1"
 
 
-# --- what functions return --------------------------------------------------------------------------------------
+# --- what functions return ------------------------------------------------------------------------
 
 LONGEST = 300
 Fixture = Callable[..., Iterator[None]]
@@ -55,16 +58,18 @@ Fixture = Callable[..., Iterator[None]]
 def follow(
     *modules: str, leave: Iterable[str] = (), also: Callable[[pytest.FixtureRequest], Iterable[str]] | None = None
 ) -> Fixture:
-    """A fixture for a file of tests: what the functions of modules give to its tests is compared as a whole.
+    """A fixture for a file of tests: what the functions of modules give to its tests is compared as
+    a whole.
 
-    So are the errors that a test expects, and what ``also`` says at its end.  A test asserts what it is about; this
-    holds the rest.  ``leave``: tests whose results are not the same each time.
+    So are the errors that a test expects, and what ``also`` says at its end. A test asserts what it
+    is about; this holds the rest. ``leave``: tests whose results are not the same each time.
     """
 
     @pytest.fixture(autouse=True)
     def kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         test, lines = request.node.function, []
-        # System call numbers differ between machines, and only root sees the results of privileged calls.
+        # System call numbers differ between machines, and only root sees the results of privileged
+        # calls.
         elsewhere = os.geteuid() != 0 or os.uname().machine != "x86_64"
         if hasattr(test, "hypothesis") or test.__name__ in leave or elsewhere:
             yield

@@ -8,7 +8,8 @@ from types import FrameType
 
 
 def calls(function: Callable[[], object]) -> int:
-    """The calls, of Python and of built-in functions, that ``function`` makes; the same number each time."""
+    """The calls, of Python and of built-in functions, that ``function`` makes; the same number each
+    time."""
     count = 0
 
     def note(frame: FrameType, event: str, arg: object) -> None:

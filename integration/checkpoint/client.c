@@ -1,4 +1,5 @@
-/* A counter with something that a checkpoint has to deal with: a file lock, a connected unix socket, dirty memory. */
+/* A counter with something that a checkpoint has to deal with: a file lock, a connected unix
+ * socket, dirty memory. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

@@ -15,7 +15,8 @@ from integration.harness import REPO, SLOW, Container, wait_until
 from integration.machine import Mount, parse_mountinfo
 
 UNPACKED = Path(os.environ.get("PYRUNC_TEST_CRIU") or REPO / "build/criu") / "usr/sbin"
-# Options for other runtimes, which would otherwise change the options of the host's cgroup2 (criu#3029).
+# Options for other runtimes, which would otherwise change the options of the host's cgroup2
+# (criu#3029).
 IGNORE = ("--manage-cgroups-mode", "ignore")
 COUNT = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"
 TIMEOUT = 30 * SLOW

@@ -41,7 +41,7 @@ def call(one: Counter, verb: str, *flags: str, check: bool = True) -> Any:
     return one.made.call(verb, *flags, one.made.id, check=check, env=support.environment(), timeout=support.TIMEOUT)
 
 
-# -- rounds ----------------------------------------------------------------------------------------------
+# -- rounds ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.needs_dirty_tracking
@@ -99,7 +99,7 @@ def test_pre_dump_needs_dirty_tracking(counter: Make) -> None:
     one.go_on()
 
 
-# -- the page server -------------------------------------------------------------------------------------
+# -- the page server -------------------------------------------------------------------------------
 
 
 def free_port() -> int:
@@ -159,7 +159,7 @@ def test_no_page_server(heavy: Counter) -> None:
     assert one.made.status == "running"
 
 
-# -- lazily ----------------------------------------------------------------------------------------------
+# -- lazily ----------------------------------------------------------------------------------------
 
 
 class Lazy:

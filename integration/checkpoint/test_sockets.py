@@ -66,7 +66,8 @@ class Echo:
 
 @pytest.fixture
 def connected(counter: Make, holder: Callable[..., Holder]) -> Iterator[Counter]:
-    """A container that counts over a connection to a server in its network namespace, which exists already."""
+    """A container that counts over a connection to a server in its network namespace, which exists
+    already."""
     net = holder("network")
     echo = Echo(net)
     yield counter(CLIENT, edits={"/linux/namespaces/1": {"type": "network", "path": net.path("network")}})
@@ -153,7 +154,8 @@ def test_a_file_lock(counter: Make, client: Path) -> None:
 def test_a_unix_socket_of_the_host(counter: Make, holder: Callable[..., Holder], client: Path, tmp_path: Path) -> None:
     """A datagram socket that is connected to one outside, as syslog(3) has it.
 
-    CRIU looks for the other end in the container's network namespace, and connects to the name that it was bound to.
+    CRIU looks for the other end in the container's network namespace, and connects to the name that
+    it was bound to.
     """
     net = holder("network")
     space = {"/linux/namespaces/1": {"type": "network", "path": net.path("network")}}
@@ -188,7 +190,8 @@ def received(server: socket.socket) -> list[int]:
 
 @pytest.mark.pyrunc_only("CRIU opens a terminal that nobody has at the other end")
 def test_the_terminal_of_the_caller(counter: Make) -> None:
-    """--shell-job: stdio is a terminal that the container does not have; a restore uses the one it is called on."""
+    """--shell-job: stdio is a terminal that the container does not have; a restore uses the one it is called
+    on."""
     one = counter()
     one.made.bundle.save()
 

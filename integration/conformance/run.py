@@ -82,7 +82,8 @@ def machine_lacks() -> dict[str, str]:
 
 
 def in_guest(names: list[str]) -> dict[str, str]:
-    """What the programs say in a guest with the word for it; nothing when none can be had (the reason is on stderr)."""
+    """What the programs say in a guest with the word for it; nothing when none can be had (the
+    reason is on stderr)."""
     argv = [sys.executable, "-m", "integration.vm", "conformance", *names]
     done = subprocess.run(argv, cwd=REPO, stdout=subprocess.PIPE, text=True, check=False, timeout=2000)
     found = re.findall(r"^(\w+): ((?:pass|fail).*)$", done.stdout, re.M)
@@ -191,7 +192,8 @@ class Runner:
 
 
 def patiently(runner: Runner, name: str) -> tuple[Outcome, int]:
-    """Up to three tries: under load single programs fail (a process that ends before it was killed, and the like)."""
+    """Up to three tries: under load single programs fail (a process that ends before it was killed,
+    and the like)."""
     for number in range(1, TRIES + 1):
         outcome = runner.run(name)
         if outcome.passed:

@@ -1,6 +1,8 @@
-"""The differential test: the same configs and sequences of commands on pyrunc, runc and crun, and what differs.
+"""The differential test: the same configs and sequences of commands on pyrunc, runc and crun, and
+what differs.
 
-A case is data (`model`).  `generator` draws cases from a seed, `runner` runs one on one runtime inside a `sandbox`,
-`observe` turns what was seen into comparable facts, `compare` finds where the runtimes differ, `deviations` explains
-what may, `reduce` makes a case smaller, `report` writes the table.  `python -m integration.differential --help`.
+A case is data (`model`). `generator` draws cases from a seed, `runner` runs one on one runtime
+inside a `sandbox`, `observe` turns what was seen into comparable facts, `compare` finds where the
+runtimes differ, `deviations` explains what may, `reduce` makes a case smaller, `report` writes the
+table. `python -m integration.differential --help`.
 """

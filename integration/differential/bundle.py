@@ -109,7 +109,8 @@ def remove(path: str | Path) -> None:
 
 
 def tree(top: str, *, everywhere: bool = False) -> dict[str, str]:
-    """Every path below `top`, with `everywhere` also in what is mounted there: type, mode, owner, size, target."""
+    """Every path below `top`, with `everywhere` also in what is mounted there: type, mode, owner,
+    size, target."""
     found = {}
     device = os.stat(top).st_dev
     for at, dirs, files in os.walk(top):

@@ -1,4 +1,5 @@
-"""Call a runtime: with the caller's settings of a case, in bounded time, and with everything read that it writes."""
+"""Call a runtime: with the caller's settings of a case, in bounded time, and with everything read
+that it writes."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ def status_of(raw: int) -> int:
 class Reader:
     """Descriptors that others write to, and what has come from each.
 
-    Each has a number of its own, since the kernel gives a closed descriptor's number to the next one.
+    Each has a number of its own, since the kernel gives a closed descriptor's number to the next
+    one.
     """
 
     def __init__(self) -> None:
@@ -49,7 +51,8 @@ class Reader:
         self.open: dict[int, int] = {}
 
     def add(self, fd: int) -> int:
-        """Read from this descriptor, which is closed at its end.  Returns the number for `finish`."""
+        """Read from this descriptor, which is closed at its end.  Returns the number for
+        `finish`."""
         os.set_blocking(fd, False)
         number = len(self.texts)
         self.texts[number] = b""
@@ -73,7 +76,8 @@ class Reader:
                 return
 
     def wait(self, pid: int, limit: float) -> int | None:
-        """The wait status of a child, None when it has not ended in `limit` seconds; reads meanwhile."""
+        """The wait status of a child, None when it has not ended in `limit` seconds; reads
+        meanwhile."""
         end = time.monotonic() + limit
         poller = select.poll()
         watch = os.pidfd_open(pid)
@@ -127,7 +131,8 @@ def environment(caller: dict[str, Any]) -> dict[str, str]:
 def spawn(argv: Sequence[str], streams: Streams, caller: dict[str, Any]) -> int:
     """Start a command with the caller's settings.
 
-    Of `caller`: umask, env (list of NAME=VALUE), ignore and block (signals), descriptors (how many are open from 3 on).
+    Of `caller`: umask, env (list of NAME=VALUE), ignore and block (signals), descriptors (how many
+    are open from 3 on).
     """
     actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(streams.fds)]
     spare = None

@@ -1,4 +1,5 @@
-"""A whole run: cases on all runtimes, every difference explained or kept, and what was drawn counted."""
+"""A whole run: cases on all runtimes, every difference explained or kept, and what was drawn
+counted."""
 
 from __future__ import annotations
 
@@ -73,7 +74,8 @@ def cases(seed: int, configs: int, sequences: int, first: int = 0) -> Iterator[C
 
 
 def unexplained(case: Case, answer: Answer, results: Results | None = None) -> list[Difference]:
-    """The differences of one case that the entries do not explain from every peer; counts into `results`."""
+    """The differences of one case that the entries do not explain from every peer; counts into
+    `results`."""
     left: list[Difference] = []
     matched: set[str] = set()
     for one in compare.differences(answer["facts"]):

@@ -57,7 +57,8 @@ def group_of(fact: str) -> str:
 
 
 def failed_at(facts: Facts) -> dict[int, str]:
-    """Each step's outcome: its status, reduced to ok, fails or hangs where the number says nothing."""
+    """Each step's outcome: its status, reduced to ok, fails or hangs where the number says
+    nothing."""
     found = {}
     for fact, value in facts.items():
         match = re.match(r"step (\d+) \S+ rc$", fact)

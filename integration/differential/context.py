@@ -8,7 +8,8 @@ from typing import Any
 
 ALL_NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "cgroup")
 
-# The `draw` of hypothesis.strategies.composite: its result's type is the strategy's, which mypy cannot know here.
+# The `draw` of hypothesis.strategies.composite: its result's type is the strategy's, which mypy
+# cannot know here.
 Draw = Callable[[Any], Any]
 
 

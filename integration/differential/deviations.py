@@ -1,4 +1,5 @@
-"""What pyrunc alone does, and why: each entry as narrow as it can be, with the section that decides.
+"""What pyrunc alone does, and why: each entry as narrow as it can be, with the section that
+decides.
 
 `runc.py` and `crun.py` have what one of the peers does alone.
 """
@@ -50,7 +51,8 @@ def _empty_home(pair: Pair) -> bool:
 
 
 def _same_hooks(pair: Pair) -> bool:
-    """The same hooks have run, and ours are in the order of the specification, for each container anew."""
+    """The same hooks have run, and ours are in the order of the specification, for each container
+    anew."""
     parts: list[list[str]] = [[]]
     for name in pair.ours:
         if name in parts[-1]:

@@ -60,8 +60,9 @@ def _always(pair: Pair) -> bool:
 class Deviation:
     """One known difference between pyrunc and `peers` (separated by blanks).
 
-    `fact` is a regular expression for the whole of a fact's name, `said` one for a part of what the peer and pyrunc
-    wrote at the fact's step.  With both peers it says why pyrunc is alone; with one, what that peer does differently.
+    `fact` is a regular expression for the whole of a fact's name, `said` one for a part of what the
+    peer and pyrunc wrote at the fact's step. With both peers it says why pyrunc is alone; with one,
+    what that peer does differently.
     """
 
     name: str
@@ -73,7 +74,8 @@ class Deviation:
     said: str = ""
 
     def covers(self, case: Case, one: Difference, peer: str, said: Mapping[str, Sequence[str]]) -> bool:
-        """Whether it explains the difference from this peer; `said` are each runtime's messages by step."""
+        """Whether it explains the difference from this peer; `said` are each runtime's messages by
+        step."""
         if peer not in self.peers.split() or re.fullmatch(self.fact, one.fact) is None:
             return False
         step = re.match(r"step (\d+) ", one.fact)
@@ -96,7 +98,8 @@ def _on_terminal(case: Case, step: int) -> bool:
 def explain(
     case: Case, one: Difference, entries: Sequence[Deviation], said: Mapping[str, Sequence[str]]
 ) -> dict[str, Deviation | None]:
-    """For each peer that differs the first entry that covers it; `said` are each runtime's messages by step."""
+    """For each peer that differs the first entry that covers it; `said` are each runtime's messages
+    by step."""
     return {
         peer: next((entry for entry in entries if entry.covers(case, one, peer, said)), None) for peer in one.against
     }

@@ -1,4 +1,5 @@
-"""Strategies for hooks: each kind, with and without args, env and timeout, succeeding and failing."""
+"""Strategies for hooks: each kind, with and without args, env and timeout, succeeding and
+failing."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def hooks(draw: Draw, context: Context) -> Feature:
 
 
 def failing(draw: Draw, context: Context) -> Feature:
-    """One fails: by its status, by taking too long, by not being there; other hooks show what happens then."""
+    """One fails: by its status, by taking too long, by not being there; other hooks show what
+    happens then."""
     kind = draw(st.sampled_from(HOOKS))
     how = draw(st.sampled_from(("status", "status", "status", "missing", "timeout", "signal")))
     bad = _hook(draw, kind, 0, failing=True)

@@ -46,7 +46,8 @@ DIRECTORIES = (
     "link",
 )
 FILES = ("file", "secret", "program", "link-file", "fifo", "null", "block")
-# Destinations: there or not, through links, below other mounts, with the wrong type, written unusually.
+# Destinations: there or not, through links, below other mounts, with the wrong type, written
+# unusually.
 ON_DIRECTORY = words(
     """
         /data /mnt /full /new /new/deep/one /link /link/below /absolute /absolute/new /escape /data/nested

@@ -1,4 +1,5 @@
-"""Strategies for `process`: users, programs, environments, capabilities, limits, terminals, scheduling."""
+"""Strategies for `process`: users, programs, environments, capabilities, limits, terminals,
+scheduling."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""Draw cases from a seed: valid configs with a few features each, and sequences of commands in any order.
+"""Draw cases from a seed: valid configs with a few features each, and sequences of commands in any
+order.
 
-Case N of a seed is always the same, whatever else is drawn: cases are drawn in batches, each with a seed of its own.
+Case N of a seed is always the same, whatever else is drawn: cases are drawn in batches, each with a
+seed of its own.
 """
 
 from __future__ import annotations

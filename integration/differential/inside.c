@@ -41,7 +41,7 @@ static void strings(const char *name, char **list)
     close_with(']');
 }
 
-/* ---- what is seen ------------------------------------------------------------------------------------- */
+/* ---- what is seen ---------------------------------------------------------------------------- */
 
 static void see_files(void)
 {
@@ -106,9 +106,10 @@ static void see_scheduling(void)
     num("timer_slack", prctl(30 /* PR_GET_TIMERSLACK */, 0, 0, 0, 0));
 }
 
-/* ---- what can be done --------------------------------------------------------------------------------- */
+/* ---- what can be done ------------------------------------------------------------------------ */
 
-/* Harmless calls whose answer shows a filter or a capability; each in a process of its own, which a filter may kill. */
+/* Harmless calls whose answer shows a filter or a capability; each in a process of its own,
+ * which a filter may kill. */
 static const struct {
     const char *name;
     long number, args[6];
@@ -172,7 +173,8 @@ static void try_calls(void)
     close_with('}');
 }
 
-/* Which nodes may be made, and which may be opened: the capability, the cgroup's device rules, the mount's nodev. */
+/* Which nodes may be made, and which may be opened: the capability, the cgroup's device rules,
+ * the mount's nodev. */
 static void try_devices(void)
 {
     static const struct {
@@ -300,7 +302,7 @@ static void see_all(char **argv)
     end();
 }
 
-/* ---- waiting ------------------------------------------------------------------------------------------- */
+/* ---- waiting --------------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t arrived;
 
@@ -342,7 +344,7 @@ static void wait_for_signals(int with_child)
     }
 }
 
-/* ---- hooks --------------------------------------------------------------------------------------------- */
+/* ---- hooks ----------------------------------------------------------------------------------- */
 
 static int run_as_hook(const char *name, int argc, char **argv)
 {

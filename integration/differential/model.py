@@ -1,4 +1,5 @@
-"""A case of the differential test as plain data, so that it can be printed, sent to a worker and made smaller."""
+"""A case of the differential test as plain data, so that it can be printed, sent to a worker and
+made smaller."""
 
 from __future__ import annotations
 
@@ -37,8 +38,9 @@ REMOVE = "@remove"  # an edit's value: config.DELETE, as JSON
 class Feature:
     """One thing that a case has beyond the default config.
 
-    `edits` are pairs of JSON pointer and value for config.json.  `rootfs` are operations on the root filesystem, `ask`
-    lines for the program (inside.c), `caller` settings of the process that calls the runtime.
+    `edits` are pairs of JSON pointer and value for config.json. `rootfs` are operations on the root
+    filesystem, `ask` lines for the program (inside.c), `caller` settings of the process that calls
+    the runtime.
     """
 
     kind: str
@@ -50,7 +52,8 @@ class Feature:
 
 @dataclass(frozen=True)
 class Case:
-    """Features, and the commands to run: each a list whose first member is what to do (`runner.Run`)."""
+    """Features, and the commands to run: each a list whose first member is what to do
+    (`runner.Run`)."""
 
     name: str
     features: Sequence[Feature]
@@ -113,7 +116,8 @@ class Case:
 
 
 def _details(pointer: str, value: Any) -> list[str]:
-    """What an edit is besides its feature, for counting: hooks of a kind, options of mounts, types of devices."""
+    """What an edit is besides its feature, for counting: hooks of a kind, options of mounts, types
+    of devices."""
     if pointer.startswith("/hooks/"):
         return [f"hook.{pointer.rpartition('/')[2]}"]
     if pointer == "/mounts/-" and isinstance(value, dict):

@@ -1,7 +1,7 @@
 """Turn what a run gave into facts that can be compared: one flat mapping of names to values.
 
-What differs from run to run without a meaning (pids, inodes, mount ids, times) is replaced by what it means: "the
-host's", "the container's own", "init's".  Pure.
+What differs from run to run without a meaning (pids, inodes, mount ids, times) is replaced by what
+it means: "the host's", "the container's own", "init's". Pure.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ _STATUS = (
 )
 _SEMVER = re.compile(r"\d+\.\d+\.\d+([-+].*)?$")
 _NUMBERS = {"ino", "dev"}
-# glibc's posix_spawn, with which the runtimes are called, leaves the two signals that it keeps for itself ignored.
+# glibc's posix_spawn, with which the runtimes are called, leaves the two signals that it keeps for
+# itself ignored.
 _GLIBC = 1 << 31 | 1 << 32
 # Commands whose status is the program's, or a number of things.
 _WITH_STATUS = ("run", "exec", "ps", "list")
@@ -103,7 +104,8 @@ class Names:
 
 
 def reports_of(texts: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    """What programs wrote, as (label, object); a text that is not the program's is an object as well."""
+    """What programs wrote, as (label, object); a text that is not the program's is an object as
+    well."""
     found: list[tuple[str, dict[str, Any]]] = []
     count: dict[str, int] = {}
     for entry in texts:

@@ -26,7 +26,8 @@ _counter = itertools.count()
 
 
 def runtimes() -> dict[str, str]:
-    """Name and executable of pyrunc and its peers: the newest runc, or else the system's, and crun."""
+    """Name and executable of pyrunc and its peers: the newest runc, or else the system's, and
+    crun."""
     found = {"pyrunc": os.environ.get("PYRUNC_UNDER_TEST") or str(REPO / ".venv/bin/pyrunc")}
     peers = REPO / "build/peers/bin"
     for name, paths in (

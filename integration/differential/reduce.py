@@ -1,4 +1,5 @@
-"""Make a case smaller while it still shows the same difference: features, then commands, then parts of values."""
+"""Make a case smaller while it still shows the same difference: features, then commands, then parts
+of values."""
 
 from __future__ import annotations
 

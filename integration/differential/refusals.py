@@ -1,4 +1,5 @@
-"""Commands whose status differs: what one runtime refuses and another does, by what it says then."""
+"""Commands whose status differs: what one runtime refuses and another does, by what it says
+then."""
 
 from __future__ import annotations
 

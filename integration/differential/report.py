@@ -1,4 +1,5 @@
-"""The page of a run: what was drawn, what differs and why.  DIFFERENTIAL.md is made of a whole run only."""
+"""The page of a run: what was drawn, what differs and why. DIFFERENTIAL.md is made of a whole run
+only."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class Run:
         finally:
             self._clear(before)
 
-    # ---- before and after -----------------------------------------------------------------------------------
+    # ---- before and after ------------------------------------------------------------------------
 
     def _prepare(self) -> None:
         for path in (model.BUNDLE, model.STATE):
@@ -214,10 +214,11 @@ class Run:
             f"cannot be put back: {changed}"
         )
 
-    # ---- calls -------------------------------------------------------------------------------------------------
+    # ---- calls -----------------------------------------------------------------------------------
 
     def call(self, *args: str, streams: Streams | None = None, plain: bool = False) -> Done:
-        """Run the runtime and wait.  Without `streams` its output is read; `plain`: without the caller's settings."""
+        """Run the runtime and wait. Without `streams` its output is read; `plain`: without the
+        caller's settings."""
         own = streams is None
         if streams is None:
             null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -279,7 +280,7 @@ class Run:
         self.terminals.append(self.reader.add(master))
         return True
 
-    # ---- commands ------------------------------------------------------------------------------------------------
+    # ---- commands --------------------------------------------------------------------------------
 
     def _step(self, command: Sequence[Any]) -> None:
         name, *args = command
@@ -439,7 +440,8 @@ class Run:
         return self.ended.get(self.pids[-1], -1)
 
     def do_cgroup_gone(self) -> int:
-        """The container's processes move away and its cgroup is removed, as systemd in a container does it."""
+        """The container's processes move away and its cgroup is removed, as systemd in a container
+        does it."""
         group = CGROUPS / model.CGROUP.lstrip("/")
         if not group.exists():
             return -2
@@ -499,7 +501,8 @@ def _cgroups() -> list[str]:
 
 
 def _processes() -> dict[int, str]:
-    """All of the sandbox but this one, what holds its namespaces and zombies, by pid: their names."""
+    """All of the sandbox but this one, what holds its namespaces and zombies, by pid: their
+    names."""
     found = {}
     ours = {os.getpid(), *sandbox.holders}
     for entry in os.listdir("/proc"):

@@ -1,9 +1,11 @@
-"""A place for containers in which nothing of the machine can be damaged, and where everything that is left can be seen.
+"""A place for containers in which nothing of the machine can be damaged, and where everything that
+is left can be seen.
 
-`enter` moves the process into new mount, pid, network, ipc, uts and cgroup namespaces with a root filesystem of its
-own: a tmpfs with read-only binds of the system's programs, a /dev of own nodes, cgroup2 at /sys/fs/cgroup with a part
-of the unified hierarchy of its own.  Its mounts are shared, as under systemd.  The caller becomes pid 1 there, so the
-kernel ends everything in it when the caller ends.
+`enter` moves the process into new mount, pid, network, ipc, uts and cgroup namespaces with a root
+filesystem of its own: a tmpfs with read-only binds of the system's programs, a /dev of own nodes,
+cgroup2 at /sys/fs/cgroup with a part of the unified hierarchy of its own. Its mounts are shared, as
+under systemd. The caller becomes pid 1 there, so the kernel ends everything in it when the caller
+ends.
 """
 
 from __future__ import annotations
@@ -69,7 +71,8 @@ def cgroup_of(name: str) -> Path:
 
 
 def enter(name: str, more: Sequence[Path]) -> int:
-    """Go there.  Returns 0 in the process that is inside; in the caller, when that has ended, its exit status.
+    """Go there. Returns 0 in the process that is inside; in the caller, when that has ended, its
+    exit status.
 
     `more` are directories that are needed inside, read-only, at their own paths.
     """
@@ -117,7 +120,8 @@ def remove_cgroups(group: Path) -> None:
 
 
 def _root_of(own: Path) -> Path:
-    """A directory of the machine that the sandbox's root is mounted on, empty for everybody else."""
+    """A directory of the machine that the sandbox's root is mounted on, empty for everybody
+    else."""
     return Path(f"/tmp/.{own.name}")
 
 
@@ -180,7 +184,8 @@ def _devices(dev: Path) -> None:
 
 
 def _sources() -> None:
-    """What mounts of the cases bind: every kind of file, and mounts with every kind of flag and propagation."""
+    """What mounts of the cases bind: every kind of file, and mounts with every kind of flag and
+    propagation."""
     src = Path(model.SOURCES)
     for path in (model.WORK, model.LOG, model.NAMESPACES, model.SOURCES):
         Path(path).mkdir()
@@ -237,7 +242,8 @@ READ_ONLY = ("ro", "tree/two")  # of the sources
 
 @contextmanager
 def writable_sources() -> Iterator[None]:
-    """Read-only sources can be written while this lasts: what containers have created through other mounts must go."""
+    """Read-only sources can be written while this lasts: what containers have created through other
+    mounts must go."""
     for name in READ_ONLY:
         mount("", f"{model.SOURCES}/{name}", flags=MS_REMOUNT | MS_BIND)
     try:
@@ -252,7 +258,8 @@ holders: list[int] = []  # first processes of pid namespaces, which cannot be jo
 
 
 def new_namespace(kind: str) -> str:
-    """Make a namespace, kept by a bind mount below /w/ns.  Returns what readlink of /proc/PID/ns/KIND gives in it."""
+    """Make a namespace, kept by a bind mount below /w/ns. Returns what readlink of
+    /proc/PID/ns/KIND gives in it."""
     file = {"network": "net"}.get(kind, kind)
     link = {"pid": "pid_for_children"}.get(kind, file)
     target = Path(model.NAMESPACES) / file

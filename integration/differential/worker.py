@@ -1,4 +1,5 @@
-"""A worker: cases on its standard input, facts of every runtime on its standard output, one JSON line each.
+"""A worker: cases on its standard input, facts of every runtime on its standard output, one JSON
+line each.
 
 `python -m integration.differential.worker NAME PROGRAM RUNTIME=PATH...`
 """

@@ -1,1 +1,2 @@
-"""Engines of a distribution (containerd, podman, docker, conmon), started for real, above pyrunc and above runc."""
+"""Engines of a distribution (containerd, podman, docker, conmon), started for real, above pyrunc
+and above runc."""

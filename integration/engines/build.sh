@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# build.sh DIRECTORY PROGRAM...: build current engines and what drives them into DIRECTORY/bin, from the Go module proxy.
-# A program of the pinned version that is already there is not built again.
+# build.sh DIRECTORY PROGRAM...: build current engines and what drives them into DIRECTORY/bin, from
+# the Go module proxy. A program of the pinned version that is already there is not built again.
 set -eu
 kubernetes=1.37.2
 etcd=3.7.3
@@ -14,7 +14,8 @@ shift
 
 command -v go >/dev/null || { echo "no Go compiler: any version on the PATH can fetch a current one" >&2; exit 1; }
 export CGO_ENABLED=0 GOFLAGS="-buildvcs=false ${GOFLAGS:-}" GOBIN=$top/bin GOTOOLCHAIN=auto GOWORK=off
-# Since 1.21 the compiler fetches a newer one by itself; for an older one it is a module like any other.
+# Since 1.21 the compiler fetches a newer one by itself; for an older one it is a module like any
+# other.
 if [ "$(printf '1.21\n%s\n' "$(go env GOVERSION | tr -d 'go')" | sort -V | head -n 1)" != 1.21 ]; then
     mkdir -p "$top/toolchain" && cd "$top/toolchain"
     [ -f go.mod ] || go mod init toolchain
@@ -24,7 +25,8 @@ if [ "$(printf '1.21\n%s\n' "$(go env GOVERSION | tr -d 'go')" | sort -V | head 
     PATH=$root/bin:$PATH
 fi
 
-# Kubernetes replaces its libraries by directories that its module does not contain. The published versions are the same.
+# Kubernetes replaces its libraries by directories that its module does not contain. The published
+# versions are the same.
 kubernetes_module() {
     mkdir -p "$top/kubernetes" && cd "$top/kubernetes"
     [ "$(cat version 2>/dev/null)" = "$kubernetes" ] && return

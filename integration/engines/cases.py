@@ -1,4 +1,5 @@
-"""What podman and docker have in common, case by case: their command lines are the same for all of this."""
+"""What podman and docker have in common, case by case: their command lines are the same for all of
+this."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Fixtures of the engine tests: the runtimes to compare, the image, the sandbox on the machine, and what was seen.
+"""Fixtures of the engine tests: the runtimes to compare, the image, the sandbox on the machine, and
+what was seen.
 
-Each test runs once for each of ``PYRUNC_ENGINE_RUNTIMES`` (default: ``runc pyrunc``, where pyrunc is what
-``PYRUNC_UNDER_TEST`` names), in this order, with an engine of its own.  What a test passes to ``seen`` must be the same
-for all of them.
+Each test runs once for each of ``PYRUNC_ENGINE_RUNTIMES`` (default: ``runc pyrunc``, where pyrunc
+is what ``PYRUNC_UNDER_TEST`` names), in this order, with an engine of its own. What a test passes
+to ``seen`` must be the same for all of them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Kubernetes' interface: containerd's CRI plugin (Debian's 1.x, or a current one) in a sandbox on this machine.
+"""Kubernetes' interface: containerd's CRI plugin (Debian's 1.x, or a current one) in a sandbox on
+this machine.
 
-The images come from a registry on the sandbox's loopback, the network from the distribution's CNI plugins.
+The images come from a registry on the sandbox's loopback, the network from the distribution's CNI
+plugins.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ NETWORK = {
     ],
 }
 
-# Cgroup controllers and security modules may be missing here, and so may the right to lower an oom_score_adj.
+# Cgroup controllers and security modules may be missing here, and so may the right to lower an
+# oom_score_adj.
 FIRST = """
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "{pause}"
@@ -104,7 +107,8 @@ def prepare(host: Host, folder: Path) -> None:
 
 
 class Cri:
-    """A containerd as kubelet uses it, with the runtime at `runtime` as the default, driven with crictl from `bins`."""
+    """A containerd as kubelet uses it, with the runtime at `runtime` as the default, driven with
+    crictl from `bins`."""
 
     def __init__(self, host: Host, runtime: str, current: bool, bins: Path, images: Path) -> None:
         self.host, self.bins, self.current = host, bins, current
@@ -163,7 +167,8 @@ class Cri:
         return self.must("runp", self.file("pod.json", self.sandbox))
 
     def create(self, pod: str, *args: str, name: str = "c", **more: Any) -> str:
-        """Create a container in a pod; its id.  `more` are members of the container's configuration."""
+        """Create a container in a pod; its id. `more` are members of the container's
+        configuration."""
         config = {
             "metadata": {"name": name, "attempt": 0},
             "image": {"image": BUSYBOX},

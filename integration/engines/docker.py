@@ -1,4 +1,5 @@
-"""docker engine (dockerd with its client) in a sandbox on this machine, on a containerd of the sandbox."""
+"""docker engine (dockerd with its client) in a sandbox on this machine, on a containerd of the
+sandbox."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""A sandbox on this machine for one engine: its own mount, pid and network namespaces, a directory and a cgroup prefix.
+"""A sandbox on this machine for one engine: its own mount, pid and network namespaces, a directory
+and a cgroup prefix.
 
-The machine's own daemons are never talked to.  The namespaces have a fresh /run and /dev/shm, where engines and
-runtimes keep what they would otherwise share with others, cgroup v2 at /sys/fs/cgroup, which is the only place where
-engines look for it, and loopback.  When the namespaces' first process ends, the kernel ends everything in them: nothing
-can stay behind, whatever a test did.
+The machine's own daemons are never talked to. The namespaces have a fresh /run and /dev/shm, where
+engines and runtimes keep what they would otherwise share with others, cgroup v2 at /sys/fs/cgroup,
+which is the only place where engines look for it, and loopback. When the namespaces' first process
+ends, the kernel ends everything in them: nothing can stay behind, whatever a test did.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Done(NamedTuple):
-    """What a call gave: exit code, standard output, standard error (joined into `out` for calls on a terminal)."""
+    """What a call gave: exit code, standard output, standard error (joined into `out` for calls on
+    a terminal)."""
 
     rc: int
     out: str
@@ -45,7 +47,8 @@ class Done(NamedTuple):
 
 
 class Host:
-    """The sandbox.  `name` is a prefix for cgroups and files; `folder` is an existing directory with a short path."""
+    """The sandbox. `name` is a prefix for cgroups and files; `folder` is an existing directory with
+    a short path."""
 
     def __init__(self, folder: Path, name: str, env: dict[str, str] | None = None) -> None:
         self.path, self.name = folder, name
@@ -89,7 +92,8 @@ class Host:
         return Done(child.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
 
     def call_on_terminal(self, *argv: str, send: bytes = b"", timeout: float = TIMEOUT) -> Done:
-        """Run a command whose stdio is a terminal of its own; `send` is typed as soon as it has written something."""
+        """Run a command whose stdio is a terminal of its own; `send` is typed as soon as it has
+        written something."""
         ours, theirs = pty.openpty()
         child = subprocess.Popen(
             ["setsid", "-c", "-w", *self.enter, *argv], stdin=theirs, stdout=theirs, stderr=theirs, env=self.env

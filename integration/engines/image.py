@@ -108,7 +108,8 @@ def describe(kind: str, data: bytes) -> dict[str, Any]:
 
 
 def write_oci(tar: tarfile.TarFile, reference: str, platform: dict[str, str], image: bytes, layer: bytes) -> None:
-    """An OCI image layout (image-spec image-layout.md) with the annotations by which containerd names the image."""
+    """An OCI image layout (image-spec image-layout.md) with the annotations by which containerd
+    names the image."""
     manifest = {
         "schemaVersion": 2,
         "mediaType": OCI + ".manifest.v1+json",
@@ -130,7 +131,8 @@ def write_oci(tar: tarfile.TarFile, reference: str, platform: dict[str, str], im
 
 
 def make_profile(path: Path) -> Path:
-    """A seccomp profile, in docker's format, which refuses chmod(2) and its relatives with EACCES only."""
+    """A seccomp profile, in docker's format, which refuses chmod(2) and its relatives with EACCES
+    only."""
     names = ["chmod", "fchmod", "fchmodat", "fchmodat2"]
     rule = {"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": 13}
     path.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}))

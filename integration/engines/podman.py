@@ -8,7 +8,8 @@ from integration.engines.contrib import drop_in
 from integration.engines.host import Done, Host
 from integration.engines.image import LoadsImages
 
-# What podman sets by default and needs a capability or a controller that there may not be is switched off.
+# What podman sets by default and needs a capability or a controller that there may not be is
+# switched off.
 CONTAINERS = """\
 [containers]
 apparmor_profile = ""
@@ -31,7 +32,8 @@ runroot = "{path}/run"
 
 
 class Podman(LoadsImages):
-    """podman as root; `runtime` is what goes behind --runtime: a name known to containers.conf, or a path."""
+    """podman as root; `runtime` is what goes behind --runtime: a name known to containers.conf, or
+    a path."""
 
     label = "podman with conmon"
     exec_missing = 127

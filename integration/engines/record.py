@@ -1,4 +1,5 @@
-"""What was seen of each case with each engine and runtime, and the table made of it (ENGINES.md)."""
+"""What was seen of each case with each engine and runtime, and the table made of it
+(ENGINES.md)."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class Record:
         self.rows.setdefault(engine, {}).setdefault(case, {})[runtime] = cell
 
     def other(self, engine: str, case: str, runtime: str) -> tuple[str, list[str]] | None:
-        """What another runtime that passed was seen to do in this case: its name and the observations."""
+        """What another runtime that passed was seen to do in this case: its name and the
+        observations."""
         for name, cell in self.rows.get(engine, {}).get(case, {}).items():
             if name != runtime and cell["outcome"] == "passed":
                 return name, cell["seen"]
@@ -57,7 +59,8 @@ def cell_text(cells: dict[str, Seen], runtime: str) -> str:
 
 
 def summary(data: dict[str, Any]) -> list[str]:
-    """The table of engines, as the README has it: versions, cases that could run here, how many were as expected."""
+    """The table of engines, as the README has it: versions, cases that could run here, how many
+    were as expected."""
     lines = ["| engine | versions | cases | with runc | with pyrunc |", "|---|---|---|---|---|"]
     for engine, cases in sorted(data["rows"].items()):
         versions = ", ".join(f"{name} {version}" for name, version in sorted(data["versions"][engine].items()))

@@ -1,4 +1,5 @@
-"""A read-only image registry on loopback, from OCI archives: ``registry.py PORT NAME:TAG=FILE ...``.
+"""A read-only image registry on loopback, from OCI archives: ``registry.py PORT NAME:TAG=FILE
+...``.
 
 With a file cert.pem and its key.pem in the current directory it speaks TLS.
 """

@@ -1,4 +1,5 @@
-"""conmon alone, called as CRI-O calls it, with the calls of the runtime that CRI-O makes itself beside it."""
+"""conmon alone, called as CRI-O calls it, with the calls of the runtime that CRI-O makes itself
+beside it."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ class Conmon:
         return self.host.call(self.runtime, "--root", self.root, *args, stdin=stdin, env=env)
 
     def create(self, id: str, *args: str, terminal: bool = False) -> Path:
-        """A created container: its bundle, which has ``ctr.log``, ``pidfile`` and ``attach`` beside config.json."""
+        """A created container: its bundle, which has ``ctr.log``, ``pidfile`` and ``attach`` beside
+        config.json."""
         bundle = self.host.path / id
         bundle.mkdir()
         config = default_config(f"{self.host.cgroup}/{id}")
@@ -93,7 +95,8 @@ class Conmon:
 
 
 def read_log(file: Path) -> list[tuple[str, str]]:
-    """A log in Kubernetes' format: "TIME STREAM P|F TEXT"; P (partial) says that the next record goes on with the line.
+    """A log in Kubernetes' format: "TIME STREAM P|F TEXT"; P (partial) says that the next record
+    goes on with the line.
 
     Where conmon cuts depends on how its reads fall, so what it cut is put together again.
     """

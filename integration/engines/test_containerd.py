@@ -171,7 +171,8 @@ def test_restart(engine: Containerd, box: str, seen: Seen) -> None:
 
 def test_logs(engine: Containerd, seen: Seen) -> None:
     log = engine.host.path / "ctr.log"
-    # It stays: containerd 1.6 closes the file for both streams as soon as one of them ends, with any runtime.
+    # It stays: containerd 1.6 closes the file for both streams as soon as one of them ends, with
+    # any runtime.
     script = "echo out; echo err >&2; exec sleep 77"
     done = engine.detached("l1", "/bin/sh", "-c", script, flags=("--log-uri", f"file://{log}"))
     assert done.rc == 0, done

@@ -1,4 +1,5 @@
-"""CRI, as kubelet uses it: containerd's plugin, of 1.x and of a current 2.x, driven with crictl (`make test-cri`)."""
+"""CRI, as kubelet uses it: containerd's plugin, of 1.x and of a current 2.x, driven with crictl
+(`make test-cri`)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Kubernetes' own conformance tests of CRI (critest of cri-tools) on a current containerd (`make test-cri`).
+"""Kubernetes' own conformance tests of CRI (critest of cri-tools) on a current containerd (`make
+test-cri`).
 
-``critest.txt`` lists the specs that pass with runc on a host without cgroup v2 controllers: pyrunc passes all of them.
-It is written by ``PYRUNC_CRITEST_WRITE=1 PYRUNC_ENGINE_RUNTIMES=runc``.
+``critest.txt`` lists the specs that pass with runc on a host without cgroup v2 controllers: pyrunc
+passes all of them. It is written by ``PYRUNC_CRITEST_WRITE=1 PYRUNC_ENGINE_RUNTIMES=runc``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""podman (Debian's) with conmon, as root, the runtime given by its name in containers.conf and by its path."""
+"""podman (Debian's) with conmon, as root, the runtime given by its name in containers.conf and by
+its path."""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ class TestByName(Cases):
 
     @pytest.mark.skipif("pids" in machine.controllers(), reason="the pids controller is here")
     def test_unlimited_pids(self, engine: Podman, seen: Seen) -> None:
-        """It makes a limit of 0 of it, in a configuration that is older than the 0 that is a limit."""
+        """It makes a limit of 0 of it, in a configuration that is older than the 0 that is a
+        limit."""
         done = run(engine, "/bin/sh", "-c", "/bin/echo forked", flags=("--pids-limit=-1",))
         seen(exit_code=done.rc, out=done.out.strip())
         assert (done.rc, done.out) == (0, "forked\n"), done
@@ -64,7 +66,8 @@ class TestByName(Cases):
 
 
 class TestByPath(Commands):
-    """``--runtime /PATH``: podman does not know what this runtime can do, and searches its stderr."""
+    """``--runtime /PATH``: podman does not know what this runtime can do, and searches its
+    stderr."""
 
     @pytest.fixture
     def engine(self, by_name: Podman, oci_path: str) -> Iterator[Podman]:

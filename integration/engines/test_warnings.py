@@ -1,4 +1,5 @@
-"""Warnings of the runtime are in no engine's way: not in a container's output, not taken for an error.
+"""Warnings of the runtime are in no engine's way: not in a container's output, not taken for an
+error.
 
 The runtime is a script that puts an unknown capability into each configuration, which the engines
 themselves would refuse, and calls pyrunc.

@@ -190,7 +190,7 @@ def on_disk(sandbox: Sandbox, one: Container, options: str, full: bool = False) 
         subprocess.run(["umount", str(disk)], check=True)
 
 
-# -- what others do ------------------------------------------------------------------------------------------
+# -- what others do --------------------------------------------------------------------------------
 
 
 def others(sandbox: Sandbox, rounds: int, seconds: float) -> Tally:

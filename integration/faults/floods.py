@@ -101,7 +101,8 @@ def delete_at_last(one: Container) -> list[str]:
 
 
 def fleet(sandbox: Sandbox, work: Callable[[int], object], count: int, until: float) -> int:
-    """Call ``work`` for 0 ... in WIDTH threads until the time is over; returns the number of calls."""
+    """Call ``work`` for 0 ... in WIDTH threads until the time is over; returns the number of
+    calls."""
     numbers = iter(range(count))
     lock, done = threading.Lock(), [0]
 

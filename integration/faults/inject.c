@@ -4,12 +4,14 @@
  *     inject OUT error  THREAD INDEX CALL ERRNO COMMAND [ARG...]    the call is not made and returns -ERRNO
  *     inject OUT kill   THREAD INDEX CALL 0     COMMAND [ARG...]    SIGKILL after the call
  *
- * strace's inject=CALL:when=N counts in each traced thread by itself, so that one N hits the runtime and the container's
- * first process alike, and the first hides the second.  Here a point is one call of one thread: threads are numbered in the
- * order in which they come to be, calls (of any name) from the thread's first one; futex(2) is not counted, since how
- * often a thread waits for another is chance, and it cannot fail.  So is where the heap grows: the point is the first call
- * with the number CALL from INDEX on.  After the point everything runs free.  OUT gets a line for each call (trace) or for the one that was hit: THREAD INDEX NUMBER OWN, the last 1 in a
- * thread of the command itself and 0 in another process.
+ * strace's inject=CALL:when=N counts in each traced thread by itself, so that one N hits the
+ * runtime and the container's first process alike, and the first hides the second. Here a point
+ * is one call of one thread: threads are numbered in the order in which they come to be, calls
+ * (of any name) from the thread's first one; futex(2) is not counted, since how often a thread
+ * waits for another is chance, and it cannot fail. So is where the heap grows: the point is the
+ * first call with the number CALL from INDEX on. After the point everything runs free. OUT gets
+ * a line for each call (trace) or for the one that was hit: THREAD INDEX NUMBER OWN, the last 1
+ * in a thread of the command itself and 0 in another process.
  *
  * The status is the command's, 128 + n when signal n ended it.
  */

@@ -1,4 +1,5 @@
-"""Scenes of `mounts add`, `mounts remove` and `exec --tools`: all of it or none, and nothing stays."""
+"""Scenes of `mounts add`, `mounts remove` and `exec --tools`: all of it or none, and nothing
+stays."""
 
 from __future__ import annotations
 

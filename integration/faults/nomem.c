@@ -2,11 +2,13 @@
  *
  *     NOMEM="OUT FIRST COUNT"    allocations FIRST ... FIRST+COUNT-1 of this process fail; COUNT 0: all from FIRST on
  *
- * Every malloc, calloc, realloc and mmap that the C library is asked for is one allocation, counted from 1 at the process's
- * start.  pyrunc's small blocks come from a heap of its own (native/launcher/snapshot/heap.c), but only while the process has one
- * thread: a fake second one makes all of them go through here.  That is done when it has restored its
- * snapshot, which says otherwise; the last thing it does then is to take over its thread.  OUT gets two numbers at the end: how many
- * allocations there were, and how many of them failed.  Programs that the process executes do not inherit this.
+ * Every malloc, calloc, realloc and mmap that the C library is asked for is one allocation,
+ * counted from 1 at the process's start. pyrunc's small blocks come from a heap of its own
+ * (native/launcher/snapshot/heap.c), but only while the process has one thread: a fake second
+ * one makes all of them go through here. That is done when it has restored its snapshot, which
+ * says otherwise; the last thing it does then is to take over its thread. OUT gets two numbers
+ * at the end: how many allocations there were, and how many of them failed. Programs that the
+ * process executes do not inherit this.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -46,7 +46,8 @@ CAPS = {key: ["CAP_KILL", "CAP_CHOWN"] for key in ("bounding", "effective", "per
 
 
 class Receiver:
-    """A unix socket that receives one message with descriptors per connection and passes them on."""
+    """A unix socket that receives one message with descriptors per connection and passes them
+    on."""
 
     def __init__(self, path: Path, take: Callable[[list[int]], None]) -> None:
         self.path, self.take = path, take
@@ -95,7 +96,8 @@ class Consoles(Receiver):
 
 
 class CreateUser(Create):
-    """`create` with a user namespace, a mapped volume, a filled tmpfs, a seccomp agent, clocks, limits of all kinds."""
+    """`create` with a user namespace, a mapped volume, a filled tmpfs, a seccomp agent, clocks,
+    limits of all kinds."""
 
     name = "create-user"
     edits = {  # noqa: RUF012
@@ -200,7 +202,8 @@ class CreateUncached(Create):
         self.one.bundle.save()
 
     def again(self, point: Point, done: Outcome) -> list[str]:
-        """libseccomp does not retry its write, and has no signal handlers that could interrupt it."""
+        """libseccomp does not retry its write, and has no signal handlers that could interrupt
+        it."""
         return [] if "config.json: /linux/seccomp: " in done.err else super().again(point, done)
 
 
@@ -230,7 +233,8 @@ class StartRich(Start):
 
 
 class ExecProcess(Exec):
-    """`exec --process` with every field of a process, in a container with user and time namespaces."""
+    """`exec --process` with every field of a process, in a container with user and time
+    namespaces."""
 
     name = "exec-process"
     edits = {  # noqa: RUF012

@@ -1,4 +1,5 @@
-"""Too little for the interpreter itself: an allocation that fails, a limit of address space, no standard library.
+"""Too little for the interpreter itself: an allocation that fails, a limit of address space, no
+standard library.
 
 The points look like those of system calls (`points.Point`), with these in the place of an errno:
 
@@ -87,7 +88,8 @@ def of_library(scene: str) -> list[Point]:
 
 @cache
 def without_library(directory: str) -> list[str]:
-    """The prefix of a command line that hides every file and package of the building interpreter."""
+    """The prefix of a command line that hides every file and package of the building
+    interpreter."""
     empty = Path(directory) / "empty"
     empty.mkdir(exist_ok=True)
     places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}

@@ -32,7 +32,8 @@ MEASURED = re.compile(r"Vm|Rss|Hugetlb|SigQ|FDSize|.*ctxt_switches")  # lines of
 
 
 class Outcome(NamedTuple):
-    """One command with a fault; ``hit``: whether it reached the call, ``rc`` None: it did not end."""
+    """One command with a fault; ``hit``: whether it reached the call, ``rc`` None: it did not
+    end."""
 
     rc: int | None
     err: str
@@ -239,7 +240,8 @@ class Scene:
         return problems + [f"after delete --force: {text}" for text in self.sandbox.leftovers()]
 
     def container(self, *actions: str, edits: dict[str, Any] | None = None) -> Container:
-        """The scene's container, in a nested cgroup; peers do not remove the cgroups above theirs."""
+        """The scene's container, in a nested cgroup; peers do not remove the cgroups above
+        theirs."""
         bundle = self.sandbox.bundle(*actions, edits=edits)
         bundle.config["linux"]["cgroupsPath"] += "/inner" if self.pyrunc else ""
         bundle.save()

@@ -1,9 +1,11 @@
-"""Walk through all points of all scenes: R1 errors, R2 kills of the runtime, R3 kills of what it starts, R10 to R12.
+"""Walk through all points of all scenes: R1 errors, R2 kills of the runtime, R3 kills of what it
+starts, R10 to R12.
 
     python -m integration.faults.sweep [--seconds S] [--jobs N] [--kind error,memory ...] [--scenes A,B] [--most N]
 
-Results are appended to ``build/faults/RUNTIME.jsonl`` one line a point, and a point that has one from the same
-executable is not done again: a sweep can be stopped and goes on.  Exit status 1 when something is wrong at a point.
+Results are appended to ``build/faults/RUNTIME.jsonl`` one line a point, and a point that has one
+from the same executable is not done again: a sweep can be stopped and goes on. Exit status 1 when
+something is wrong at a point.
 """
 
 from __future__ import annotations
@@ -82,7 +84,8 @@ def done_before(path: Path, build: str) -> set[str]:
 
 
 def work(base: Path, options: argparse.Namespace, runtime: harness.Runtime) -> int:
-    """One worker: its share of every scene's points until the time is over.  Returns the number of faults."""
+    """One worker: its share of every scene's points until the time is over. Returns the number of
+    faults."""
     share, shares = map(int, options.share.split("/"))
     out = RESULTS / f"{runtime.name}.jsonl"
     build = identity(runtime.path)

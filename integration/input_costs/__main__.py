@@ -55,7 +55,7 @@ class Sweep:
             self.worst[verb] = usage
         return usage
 
-    # -- a document, and the verbs that read it ----------------------------------------------------------------
+    # -- a document, and the verbs that read it ----------------------------------------------------
 
     def configs(self, data: bytes, turn: int = 0) -> Iterator[measure.Usage]:
         """A config.json; each case adds one of the verbs that change nothing."""

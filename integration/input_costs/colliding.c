@@ -1,9 +1,11 @@
-/* colliding SECRET SIZE COUNT: names of eight letters that meet in one place of a dict of SIZE slots.
+/* colliding SECRET SIZE COUNT: names of eight letters that meet in one place of a dict of SIZE
+ * slots.
  *
- * SECRET is the key of the interpreter's string hash in hexadecimal (16 bytes): with a constant seed anybody can do this.
- * Once nothing is left of a hash every key walks along one and the same cycle of slots (CPython's Objects/dictobject.c).
- * The dict is filled in the order of that cycle, so that the rest of the names, chosen to meet taken slots as long as
- * anything of their hash is left, walk to the end of what is filled: half of the dict for each.
+ * SECRET is the key of the interpreter's string hash in hexadecimal (16 bytes): with a constant
+ * seed anybody can do this. Once nothing is left of a hash every key walks along one and the
+ * same cycle of slots (CPython's Objects/dictobject.c). The dict is filled in the order of that
+ * cycle, so that the rest of the names, chosen to meet taken slots as long as anything of their
+ * hash is left, walk to the end of what is filled: half of the dict for each.
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -1,7 +1,8 @@
-"""The map: which tests reach which line, by a run of every test file in a sandbox; kept in build/mutants/map.
+"""The map: which tests reach which line, by a run of every test file in a sandbox; kept in
+build/mutants/map.
 
-A file of tests is run again when it has changed.  Sources move on meanwhile: their text of that time is kept, and a
-line that has changed since counts as its neighbours.
+A file of tests is run again when it has changed. Sources move on meanwhile: their text of that time
+is kept, and a line that has changed since counts as its neighbours.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ TIMEOUT = 1200  # for all tests of one file, under the tracer
 # Tests that read the source of init: they reach all of it.
 READERS = ("test_descriptors_are_close_on_exec", "test_every_op_has_its_handler")
 BEHIND = 4  # lines behind a mutant that may be the branch which it decides about
-# Tests of the build, of texts, of the tests themselves: they do not run what is mutated. Costs need the executable.
+# Tests of the build, of texts, of the tests themselves: they do not run what is mutated. Costs need
+# the executable.
 LEFT_OUT = {
     "tests/test_assertions.py", "tests/test_budgets.py", "tests/test_build.py", "tests/test_citations.py",
     "tests/test_engines_table.py", "tests/test_layers.py", "tests/test_mutants.py", "tests/test_snapshot.py",
@@ -83,7 +85,7 @@ class Map:
         self.tests: dict[str, Test] = {}
         self.failing: list[str] = []
 
-    # -- recording ---------------------------------------------------------------------------------------------
+    # -- recording ---------------------------------------------------------------------------------
 
     def path(self, file: str) -> Path:
         """The record of a file of tests."""
@@ -132,7 +134,7 @@ class Map:
         said = f"{passed} passed, {len(wrong)} failed {' '.join(wrong[:3])}"
         return said if passed else f"{said}: {found['log'][-500:]}"
 
-    # -- reading -----------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------
 
     def load(self) -> Map:
         """Read everything that is recorded."""
@@ -156,7 +158,8 @@ class Map:
         return self
 
     def moved(self, source: str, sources: dict[str, str]) -> Callable[[int], list[tuple[str, int]]]:
-        """Where a line of the text that was recorded is now: in the same file, or in files that are new."""
+        """Where a line of the text that was recorded is now: in the same file, or in files that are
+        new."""
         old = str(self.sources / sources.get(source, ""))
         if (self.tree.root / source).is_file():
             table = _table(old, str(self.tree.root / source)) if source in sources else {}
@@ -166,11 +169,11 @@ class Map:
         tables = [(name, _kept(old, str(self.tree.root / name))) for name in new]
         return lambda line: [(name, table[line]) for name, table in tables if line in table]
 
-    # -- choosing ----------------------------------------------------------------------------------------------
+    # -- choosing ----------------------------------------------------------------------------------
 
     def reaching(self, mutant: Mutant) -> list[Test]:
-        """The tests that reach a mutant's line, else its function, else its module: those without a container first,
-        and of each kind those that are about it."""
+        """The tests that reach a mutant's line, else its function, else its module: those without a
+        container first, and of each kind those that are about it."""
         return sorted(self.near(mutant), key=lambda test: not test.unit)
 
     def near(self, mutant: Mutant) -> list[Test]:
@@ -191,15 +194,18 @@ class Map:
         return spread(self.of_module(mutant))
 
     def ordered(self, tests: set[Test], mutant: Mutant | None = None) -> list[Test]:
-        """Cheap ones first; of those that a mutant is about, before all others the ones of its module's own file."""
+        """Cheap ones first; of those that a mutant is about, before all others the ones of its
+        module's own file."""
         stem = Path(mutant.file).stem if mutant else ""
         own = {test for test in tests if stem and stem in Path(test.file).stem}
         return spread(sorted(own, key=_cheap)) + spread(sorted(tests - own, key=_cheap))
 
     def about(self, mutant: Mutant, tests: set[Test]) -> set[Test]:
-        """Those that it is about: thousands may run through a line, and the time of a mutant is limited.
+        """Those that it is about: thousands may run through a line, and the time of a mutant is
+        limited.
 
-        They name the function, or go where few go behind the line: into the branch that it decides about.
+        They name the function, or go where few go behind the line: into the branch that it decides
+        about.
         """
         name = mutant.scope.rpartition(".")[2]
         naming = {test for test in tests if name and name in self.words(test.file).get(_function(test), set())}
@@ -215,7 +221,8 @@ class Map:
         return _words(str(self.tree.root / file))
 
     def of_module(self, mutant: Mutant) -> list[Test]:
-        """Tests for a table of a module: those that are about the module by their name, then whatever runs it."""
+        """Tests for a table of a module: those that are about the module by their name, then
+        whatever runs it."""
         used = union(self.lines.get(mutant.file, {}), itertools.count(1))
         stem = Path(mutant.file).stem
         close = [
@@ -283,7 +290,8 @@ def _table(old: str, new: str) -> dict[int, int]:
 
 @cache
 def _kept(old: str, new: str) -> dict[int, int]:
-    """Old line -> new line, for lines that went into another file: where several in a row are the same."""
+    """Old line -> new line, for lines that went into another file: where several in a row are the
+    same."""
     before, after = Path(old).read_text().splitlines(), Path(new).read_text().splitlines()
     blocks = difflib.SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks()
     return {a + step + 1: b + step + 1 for a, b, size in blocks if size > 2 for step in range(size)}

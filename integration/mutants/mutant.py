@@ -1,4 +1,5 @@
-"""One change of one place of the source, what identifies it, and how bad it would be if nobody noticed."""
+"""One change of one place of the source, what identifies it, and how bad it would be if nobody
+noticed."""
 
 from __future__ import annotations
 
@@ -98,7 +99,8 @@ def squeeze(text: str) -> str:
 
 
 def unique(mutants: Iterable[Mutant]) -> list[Mutant]:
-    """Without those that change the same lines of the same function in the same way, or change nothing."""
+    """Without those that change the same lines of the same function in the same way, or change
+    nothing."""
     found: dict[str, Mutant] = {}
     for mutant in mutants:
         if mutant.lines[0] != mutant.lines[1]:

@@ -145,7 +145,7 @@ class Finder:
         """One more mutant."""
         self.found.append(Mutant(self.file, self.scope, kind, start, end, text, self.source))
 
-    # -- statements --------------------------------------------------------------------------------------------
+    # -- statements --------------------------------------------------------------------------------
 
     def statements(self, begin: int, end: int) -> None:
         """The statements of one block, and those of the blocks in it."""
@@ -249,13 +249,14 @@ class Finder:
         second = self.source[self.tokens[two[0]].start : end]
         self.add("order", start, end, f"{second} {first}")
 
-    # -- expressions -------------------------------------------------------------------------------------------
+    # -- expressions -------------------------------------------------------------------------------
 
     def token(self, index: int) -> None:
         """What one token can be changed to."""
         token, before = self.tokens[index], self.tokens[index - 1]
         if token.text in COMPARE and not (token.text in ("<", ">=") and self.tokens[index + 1].text == "0"):
-            # A result below 0 is an error: no result is 0 where that would matter, since 0, 1 and 2 are open.
+            # A result below 0 is an error: no result is 0 where that would matter, since 0, 1 and 2
+            # are open.
             self.add("comparison", token.start, token.end, COMPARE[token.text])
         elif token.text == "|":
             self.flags(index)
@@ -272,7 +273,8 @@ class Finder:
             self.number(token, index)
 
     def is_size(self, index: int) -> bool:
-        """The number of elements in a declaration, ``int a[2]``: with one more there is the same."""
+        """The number of elements in a declaration, ``int a[2]``: with one more there is the
+        same."""
         inside = self.tokens[index - 1].text == "[" and self.tokens[index + 1].text == "]"
         words = self.tokens[max(index - 3, 0) : index - 1]
         return inside and [word.kind for word in words] == ["name", "name"] and words[0].text not in KEYWORDS

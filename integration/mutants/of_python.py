@@ -20,7 +20,8 @@ TUNING = re.compile(r"TIMEOUT|TICK|FRESH|PAUSE|WAIT|CHUNK|BUFFER|SLACK|RETR|_MS\
 # A name for a type, which annotations use and nothing else.
 ALIAS = re.compile(r"(tuple|list|dict|set|type|Literal|Callable|Sequence|Mapping|Iterable)\[")
 
-# A descriptor is compared with 0 to see whether there is one: none is 0, since 0, 1 and 2 are open from the start.
+# A descriptor is compared with 0 to see whether there is one: none is 0, since 0, 1 and 2 are open
+# from the start.
 FD = re.compile(r"\b(\w*fd|sock|listener|console)$")
 
 COMPARE: dict[type[ast.cmpop], tuple[str, ...]] = {
@@ -70,7 +71,7 @@ class Finder(ast.NodeVisitor):
         self.visit(tree)
         return self.found
 
-    # -- places ------------------------------------------------------------------------------------------------
+    # -- places ------------------------------------------------------------------------------------
 
     def at(self, line: int, column: int) -> int:
         """An offset in the text; columns of ast are bytes."""
@@ -108,7 +109,7 @@ class Finder(ast.NodeVisitor):
         if match:
             self.add(kind, start + match.start(), start + match.end(), new)
 
-    # -- statements --------------------------------------------------------------------------------------------
+    # -- statements --------------------------------------------------------------------------------
 
     def scoped(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> None:
         """The body and the defaults; annotations and docstrings say nothing to the program."""
@@ -214,7 +215,7 @@ class Finder(ast.NodeVisitor):
         for node in nodes:
             self.visit(node)
 
-    # -- expressions -------------------------------------------------------------------------------------------
+    # -- expressions -------------------------------------------------------------------------------
 
     def condition(self, test: ast.expr) -> None:
         """A condition that says the opposite."""

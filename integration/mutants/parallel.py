@@ -1,4 +1,5 @@
-"""Work in several processes at once, each forked from one that has everything imported and no threads."""
+"""Work in several processes at once, each forked from one that has everything imported and no
+threads."""
 
 from __future__ import annotations
 
@@ -15,9 +16,11 @@ Result = TypeVar("Result")
 
 
 def each(items: Iterable[Item], work: Callable[[Item], Result], jobs: int, place: str) -> Iterator[tuple[Item, Result]]:
-    """``work`` of every item, as the results come; items are taken when there is a process for them.
+    """``work`` of every item, as the results come; items are taken when there is a process for
+    them.
 
-    ``place`` is a directory for what the processes answer.  Raises RuntimeError when one ends without an answer.
+    ``place`` is a directory for what the processes answer. Raises RuntimeError when one ends
+    without an answer.
     """
     queue = iter(items)
     running: dict[int, tuple[Item, IO[bytes]]] = {}

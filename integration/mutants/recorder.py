@@ -1,6 +1,8 @@
-"""Which test reaches which line: a plugin of pytest, and what the processes that tests start leave for it.
+"""Which test reaches which line: a plugin of pytest, and what the processes that tests start leave
+for it.
 
-The runtime under test is a script (`runtime_script`) that imports the tree's modules, so that a mutant needs no build.
+The runtime under test is a script (`runtime_script`) that imports the tree's modules, so that a
+mutant needs no build.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Try mutants: a sample by a seed, within a time limit; the results are kept, so that a run goes on where it was.
+"""Try mutants: a sample by a seed, within a time limit; the results are kept, so that a run goes on
+where it was.
 
 python -m integration.mutants --seed 11 --python 600 --c 150 --seconds 7200
 """
@@ -25,7 +26,8 @@ from integration.mutants.mutant import ROOT, Mutant, equivalents
 from integration.mutants.tree import Tree
 
 BASE = ROOT / "build/mutants"
-# Seconds of tests (as recorded, under a tracer) that one mutant may cost; a survivor costs them all.
+# Seconds of tests (as recorded, under a tracer) that one mutant may cost; a survivor costs them
+# all.
 BUDGET = 60.0
 UNIT = 0.6  # of the budget, at most, for tests without a container
 SPARE = 200.0  # seconds that a run may take longer than recorded before it counts as endless: the machine may be busy
@@ -105,7 +107,8 @@ class Runner:
         self.tree, self.known, self.budget = tree, known, budget
 
     def warm(self) -> None:
-        """Have the objects of all programs that tests build from init's sources, unless they are there."""
+        """Have the objects of all programs that tests build from init's sources, unless they are
+        there."""
         sources = [*self.tree.root.glob("native/*/*.[ch]"), *self.tree.root.glob("native/*/*.flags")]
         stamp = digest(
             b"".join(path.read_bytes() for path in sorted(sources)) + repr(sorted(self.known.tests)).encode()
@@ -127,8 +130,8 @@ class Runner:
             return Outcome("unreached")
         start = time.monotonic()
         found = self.once(mutant, names)
-        # A test that fails once in a while must not count: it has to fail again (worker.py does that for unit tests),
-        # and to pass at the same time without the change.
+        # A test that fails once in a while must not count: it has to fail again (worker.py does
+        # that for unit tests), and to pass at the same time without the change.
         while found.by:
             twice = found.status == "killed" and found.by.startswith("tests/")
             again = twice or self.once(mutant, [found.by]).status != "survived"
@@ -188,9 +191,11 @@ class Results:
 
 
 def sample(mutants: list[Mutant], seed: int, secure: bool) -> list[Mutant]:
-    """All of them in the order of a seed; with ``secure`` every other one is of a kind that security hangs on.
+    """All of them in the order of a seed; with ``secure`` every other one is of a kind that
+    security hangs on.
 
-    The place of one hangs on nothing but itself: a change of the source changes no more of a sample than it must.
+    The place of one hangs on nothing but itself: a change of the source changes no more of a sample
+    than it must.
     """
     shuffled = sorted(mutants, key=lambda mutant: hashlib.sha256(f"{seed} {mutant.key}".encode()).digest())
     if not secure:

@@ -1,8 +1,10 @@
-"""A place in which changed code may run as root: namespaces of its own, everything read-only but a tmpfs, its own /dev.
+"""A place in which changed code may run as root: namespaces of its own, everything read-only but a
+tmpfs, its own /dev.
 
-A mutant may send SIGKILL to the wrong process, give /dev/null away or remove the wrong cgroup.  Here it can reach
-neither the machine's processes (pid namespace) nor its files (all mounts are read-only), devices (nodes of its own),
-network or cgroups (a cgroup namespace, with cgroup2 mounted anew).
+A mutant may send SIGKILL to the wrong process, give /dev/null away or remove the wrong cgroup. Here
+it can reach neither the machine's processes (pid namespace) nor its files (all mounts are
+read-only), devices (nodes of its own), network or cgroups (a cgroup namespace, with cgroup2 mounted
+anew).
 """
 
 from __future__ import annotations
@@ -65,7 +67,8 @@ class Cgroup:
             (self.path / "cgroup.procs").write_text("0")
 
     def leave_root(self) -> None:
-        """Move this process into a leaf: controllers reach the children of a cgroup only when it has no process."""
+        """Move this process into a leaf: controllers reach the children of a cgroup only when it
+        has no process."""
         if self.path is not None:
             leaf = self.path / "leaf"
             leaf.mkdir(exist_ok=True)
@@ -93,7 +96,8 @@ def end_with_parent() -> None:
 
 
 def build(keep: str) -> None:
-    """In the new namespaces, as their first process: every mount.  ``keep``: a directory that stays writable."""
+    """In the new namespaces, as their first process: every mount. ``keep``: a directory that stays
+    writable."""
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
     attr = struct.pack("=QQQQ", MS_RDONLY, 0, 0, 0)
     call("syscall", SYS_MOUNT_SETATTR, -100, b"/", AT_RECURSIVE, attr, len(attr))
@@ -136,7 +140,8 @@ def reap(child: int) -> int:
 
 
 def first_process(work: Callable[[], int], keep: str) -> int:
-    """Mounts, then the work in a child: it must not be pid 1, whose signals without a handler are lost."""
+    """Mounts, then the work in a child: it must not be pid 1, whose signals without a handler are
+    lost."""
     build(keep)
     worker = os.fork()
     if worker == 0:
@@ -152,8 +157,8 @@ def run(
     keep: str = "",
     stuck: Callable[[], bool] = lambda: False,
 ) -> int | None:
-    """Run a function in a sandbox, in a child; its status, or None when it was ended: after ``timeout`` seconds, or
-    because ``stuck``, which is asked every second, says so."""
+    """Run a function in a sandbox, in a child; its status, or None when it was ended: after
+    ``timeout`` seconds, or because ``stuck``, which is asked every second, says so."""
     pid = os.fork()
     if pid == 0:
         status = 99

@@ -1,4 +1,5 @@
-"""A copy of the checkout that mutants run in, with what the tests need besides it: built once a run."""
+"""A copy of the checkout that mutants run in, with what the tests need besides it: built once a
+run."""
 
 from __future__ import annotations
 
@@ -85,7 +86,8 @@ class Tree:
             raise SystemExit("init cannot be built")
 
     def compile(self, changed: list[str]) -> None:
-        """Bytecode of everything, with the assertions of the tests rewritten: a sandbox cannot keep any."""
+        """Bytecode of everything, with the assertions of the tests rewritten: a sandbox cannot keep
+        any."""
         env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         python = str(ROOT / ".venv/bin/python")
         folders = [name for name in PARTS if (self.root / name).is_dir()]

@@ -40,7 +40,8 @@ class Watcher:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-        """A test without a container that fails has to fail twice; others are tried again in another sandbox."""
+        """A test without a container that fails has to fail twice; others are tried again in
+        another sandbox."""
         if not item.nodeid.startswith("tests/"):
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
@@ -160,7 +161,8 @@ def untraced(tests: dict[str, tuple[str, float]]) -> None:
 
 
 def record(tree: Tree, file: str, fd: int) -> int:
-    """Run the tests of one file and say which lines each reaches; the result goes through ``fd``."""
+    """Run the tests of one file and say which lines each reaches; the result goes through
+    ``fd``."""
     env = tree.environment(tree.counted, blocks=True)
     settle(tree, env)
     recorder.prepare()

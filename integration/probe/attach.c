@@ -1,10 +1,12 @@
-/* A hostile process of a container: it attaches to every process of the runtime that it can see, and says what it got.
+/* A hostile process of a container: it attaches to every process of the runtime that it can see,
+ * and says what it got.
  *
  *     attach SECONDS
  *
- * A process is the runtime's as long as its program is a memfd.  Everything of it is looked at that
- * CAP_SYS_PTRACE opens: copies of its descriptors, its capabilities, root, namespaces, terminal.  One JSON object is
- * printed at the end; each list holds what was seen once, however often it was seen.
+ * A process is the runtime's as long as its program is a memfd. Everything of it is looked at
+ * that CAP_SYS_PTRACE opens: copies of its descriptors, its capabilities, root, namespaces,
+ * terminal. One JSON object is printed at the end; each list holds what was seen once, however
+ * often it was seen.
  */
 #define _GNU_SOURCE
 #include <dirent.h>

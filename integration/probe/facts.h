@@ -148,7 +148,8 @@ static void report_signals(void)
     uint64_t mask = 0, ignored = 0;
     sigprocmask(SIG_SETMASK, NULL, &blocked);
     for (int s = 1; s <= 64; s++) {
-        /* raw syscall: libc hides its own two signals, and inherited dispositions of those matter too */
+        /* raw syscall: libc hides its own two signals, and inherited dispositions of those
+         * matter too */
         struct {
             void (*handler)(int);
             unsigned long flags;

@@ -1,4 +1,5 @@
-/* One JSON object a line, written to `out`.  For programs that run inside containers: no allocation, no locale. */
+/* One JSON object a line, written to `out`. For programs that run inside containers: no
+ * allocation, no locale. */
 #ifndef INTEGRATION_JSON_H
 #define INTEGRATION_JSON_H
 

@@ -2,9 +2,10 @@
  *
  *     probe ACTION [ARG...] [-- ACTION [ARG...]]...
  *
- * Actions run in order; each prints one JSON object on one line, so that a test reads what the container saw
- * instead of guessing from exit codes.  An errno is printed as a number (0: success); Python knows the names.
- * Static, no libc feature that opens files behind our back: it must work without /proc, /etc or /dev.
+ * Actions run in order; each prints one JSON object on one line, so that a test reads what the
+ * container saw instead of guessing from exit codes. An errno is printed as a number (0:
+ * success); Python knows the names. Static, no libc feature that opens files behind our back: it
+ * must work without /proc, /etc or /dev.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -45,7 +46,7 @@ static void result(long ok)
     num("errno", ok < 0 ? errno : 0);
 }
 
-/* ---- report ---------------------------------------------------------------------------------------- */
+/* ---- report ---------------------------------------------------------------------------------- */
 
 static void report_misc(void)
 {
@@ -107,7 +108,7 @@ static void report(int argc, char **argv, int whole_argc, char **whole_argv)
     end();
 }
 
-/* ---- actions --------------------------------------------------------------------------------------- */
+/* ---- actions --------------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t got_signal;
 

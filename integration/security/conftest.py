@@ -1,4 +1,5 @@
-"""The mark that ties a test to its row, and the check that no program of the host has changed meanwhile."""
+"""The mark that ties a test to its row, and the check that no program of the host has changed
+meanwhile."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def host_programs(runtime: Runtime) -> dict[Path, str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def unchanged_programs(runtime: Runtime) -> Iterator[None]:
-    """T01 (CVE-2019-5736): whatever the containers of all these tests tried, the host's programs are the same."""
+    """T01 (CVE-2019-5736): whatever the containers of all these tests tried, the host's programs
+    are the same."""
     before = host_programs(runtime)
     yield
     assert host_programs(runtime) == before

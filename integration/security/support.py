@@ -1,4 +1,5 @@
-"""What several of the security tests need: a traced call, names that change all the time, a look at a whole tree."""
+"""What several of the security tests need: a traced call, names that change all the time, a look at
+a whole tree."""
 
 from __future__ import annotations
 
@@ -29,13 +30,15 @@ def bind(destination: str, source: Path | str, *options: str) -> dict[str, Any]:
 
 
 def without_mounts(one: Container, *below: str) -> None:
-    """Take the mounts at and below some destinations out of the configuration: the image's own files stay visible."""
+    """Take the mounts at and below some destinations out of the configuration: the image's own
+    files stay visible."""
     mounts = one.bundle.config["mounts"]
     one.bundle.config["mounts"] = [m for m in mounts if not m["destination"].startswith(below)]
 
 
 def tree(root: Path) -> dict[str, tuple[int, int, int, str]]:
-    """Every name below a directory, with mode, size, owner and the target of a link; nothing is followed."""
+    """Every name below a directory, with mode, size, owner and the target of a link; nothing is
+    followed."""
     found = {}
     for at, directories, files in os.walk(root):
         for name in directories + files:
@@ -51,7 +54,7 @@ def mountinfo() -> str:
     return Path("/proc/self/mountinfo").read_text()
 
 
-# --- tracing --------------------------------------------------------------------------------------------------------
+# --- tracing --------------------------------------------------------------------------------------
 
 
 class Trace:
@@ -65,7 +68,8 @@ class Trace:
 
     @property
     def lines(self) -> list[str]:
-        """``PID call(arguments) = result`` in order, calls that were interrupted by another's put together."""
+        """``PID call(arguments) = result`` in order, calls that were interrupted by another's put
+        together."""
         text = wait_until(self._whole, "the end of the runtime in the trace")
         pending: dict[str, str] = {}
         done = []
@@ -94,12 +98,13 @@ class Trace:
         return [line for line in self.lines if re.match(rf"\d+ (?:{name})\(", line)]
 
 
-# --- races ----------------------------------------------------------------------------------------------------------
+# --- races ----------------------------------------------------------------------------------------
 
 
 @contextmanager
 def repeating(act: Callable[[], None]) -> Iterator[None]:
-    """Do something over and over in another thread while the body runs; its first error is raised at the end."""
+    """Do something over and over in another thread while the body runs; its first error is raised
+    at the end."""
     stop, errors = threading.Event(), []
 
     def loop() -> None:
@@ -122,7 +127,8 @@ def repeating(act: Callable[[], None]) -> Iterator[None]:
 
 
 def swapping(one: Path, two: Path) -> Any:
-    """Exchange two names all the time (renameat2), as a process that shares the image with the runtime can."""
+    """Exchange two names all the time (renameat2), as a process that shares the image with the
+    runtime can."""
     names = os.fsencode(one), os.fsencode(two)
 
     def exchange() -> None:

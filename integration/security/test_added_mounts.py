@@ -1,4 +1,5 @@
-"""`mounts add` in a hostile container: destinations that are links, or are exchanged for one (T06, T07, T08)."""
+"""`mounts add` in a hostile container: destinations that are links, or are exchanged for one (T06,
+T07, T08)."""
 
 from __future__ import annotations
 

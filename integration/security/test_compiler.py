@@ -22,7 +22,8 @@ CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapAmb")
 
 
 def profile(rules: int, **more: Any) -> dict[str, Any]:
-    """Each rule is compared with all others: 500 are a minute of work, 2000 are more than libseccomp can count."""
+    """Each rule is compared with all others: 500 are a minute of work, 2000 are more than
+    libseccomp can count."""
     syscalls = [
         {
             "names": ["personality"],
@@ -172,17 +173,19 @@ def test_the_runtime_is_killed_meanwhile(box: Box, container: Make) -> None:
     ],
 )
 def test_more_than_libseccomp_can_count(container: Make, refused: Refused, edits: dict[str, Any], words: str) -> None:
-    """Past 65,535 instructions it corrupts its heap, and long before that it takes minutes: it never sees them."""
+    """Past 65,535 instructions it corrupts its heap, and long before that it takes minutes: it
+    never sees them."""
     refused(container(edits=edits).create(check=False, timeout=60), POINTER, words)
 
 
 @pytest.mark.row("T41")
 @pytest.mark.needs_program("strace", "ldd")
 def test_no_other_library_is_there(container: Make, box: Box) -> None:
-    """What a library does with a configuration, an image or an answer of the container it does as the host's root.
+    """What a library does with a configuration, an image or an answer of the container it does as
+    the host's root.
 
-    libseccomp was the one that could be made to fail.  No other comes in unnoticed: the life of a container loads
-    what the executable is linked with, and cffi.
+    libseccomp was the one that could be made to fail. No other comes in unnoticed: the life of a
+    container loads what the executable is linked with, and cffi.
     """
     linked = subprocess.run(["ldd", box.runtime.path], capture_output=True, text=True, check=True).stdout
     known = {Path(word).name for word in linked.split() if ".so" in word} | {"ld.so.cache", "libpthread.so.0"}

@@ -95,7 +95,8 @@ def test_order_of_entering(running: Container, box: Box) -> None:
 @pytest.mark.pyrunc_only("about the order of pyrunc's own calls")
 @pytest.mark.parametrize("userns", [False, True], ids=["host-ids", "user-namespace"])
 def test_not_dumpable_again_after_each_change_of_ids(container: Make, box: Box, userns: bool) -> None:
-    """A change of ids sets dumpable to fs.suid_dumpable, and 1 opens us to every process with the same ids."""
+    """A change of ids sets dumpable to fs.suid_dumpable, and 1 opens us to every process with the
+    same ids."""
     edits: dict[str, Any] = {"/process/user": {"uid": 1000, "gid": 1000}}
     if userns:
         maps = [{"containerID": 0, "hostID": 200000, "size": 2000}]
@@ -131,7 +132,8 @@ def test_nothing_of_an_entering_process_can_be_read(container: Make, box: Box) -
 @pytest.mark.row("T03")
 @pytest.mark.parametrize("preserved", [0, 5])
 def test_working_directory_is_never_a_leaked_descriptor(container: Make, preserved: int) -> None:
-    """CVE-2024-21626 of `exec --cwd`; with --preserve-fds the caller even means to pass the host's directories."""
+    """CVE-2024-21626 of `exec --cwd`; with --preserve-fds the caller even means to pass the host's
+    directories."""
     one = container("sleep", "600")
     for number in range(3, 13):
         (one.bundle.rootfs / f"link{number}").symlink_to(f"/proc/self/fd/{number}")
@@ -201,7 +203,8 @@ def test_leading_zeros_are_no_octal_number(running: Container) -> None:
 @pytest.mark.row("T24")
 @pytest.mark.parametrize("flag", ["--apparmor", "--process-label"])
 def test_label_with_a_fake_procfs(container: Make, box: Box, flag: str) -> None:
-    """CVE-2015-1334: the container's /proc is a tmpfs that takes every write; the label is applied or refused."""
+    """CVE-2015-1334: the container's /proc is a tmpfs that takes every write; the label is applied
+    or refused."""
     if not box.runtime.is_pyrunc:
         pytest.skip("runc 1.1.5 ignores labels where the module is not enabled")
     fake = box.path / "fake"

@@ -1,5 +1,5 @@
-"""What the runtime trusts and touches on the host: state root, devices, cgroup paths, hooks, lengths, its own rights
-(T20, T21, T27, T29-T31, T34, T35, T38, T39)."""
+"""What the runtime trusts and touches on the host: state root, devices, cgroup paths, hooks,
+lengths, its own rights (T20, T21, T27, T29-T31, T34, T35, T38, T39)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from integration.harness import Box, errno_of
 from integration.machine import cgroup2_mount, libc
 from integration.security.support import ROUNDS, Make, Refused, bind, mountinfo, repeating, tmpfs, tree
 
-# --- T20 ------------------------------------------------------------------------------------------------------------
+# --- T20 ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.row("T20")
@@ -35,7 +35,8 @@ from integration.security.support import ROUNDS, Make, Refused, bind, mountinfo,
     ids=["none", "absent", "allow only", "deny, allow"],
 )
 def test_devices_are_denied_by_default(container: Make, rules: list[dict[str, Any]] | None) -> None:
-    """GHSA-g54h-m393-cpwq: a list of allows was applied as if everything else had been allowed before."""
+    """GHSA-g54h-m393-cpwq: a list of allows was applied as if everything else had been allowed
+    before."""
     one = container(
         *("mknod", "/disk", "b", "8", "0", "--", "mknod", "/mem", "c", "1", "1"),
         *("--", "open", "/disk", "r", "--", "open", "/mem", "r", "--", "open", "/dev/null", "rw"),
@@ -77,12 +78,13 @@ def _attached_device_programs(group: Path) -> int:
         os.close(fd)
 
 
-# --- T21 ------------------------------------------------------------------------------------------------------------
+# --- T21 ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.row("T21")
 def test_lengths_beyond_sixteen_bits(container: Make) -> None:
-    """CVE-2021-43784: a length of more than 64 KiB was cut to 16 bits, and the rest was read as something else."""
+    """CVE-2021-43784: a length of more than 64 KiB was cut to 16 bits, and the rest was read as
+    something else."""
     one = container("report", edits={"/annotations": {"long": "a" * 100_000}})
     process = one.bundle.config["process"]
     process["env"] = ["BIG=" + "b" * 100_000, *(f"V{number}={number}" for number in range(70_000))]
@@ -118,7 +120,7 @@ def test_lengths_that_nothing_takes(container: Make, refused: Refused, pointer: 
     refused(container(edits={pointer: value}).create(check=False), pointer.removesuffix("/-"))
 
 
-# --- T27 ------------------------------------------------------------------------------------------------------------
+# --- T27 ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.row("T27")
@@ -185,7 +187,7 @@ def test_state_directory_that_is_a_link(container: Make, box: Box) -> None:
     (box.root / one.id).unlink(missing_ok=True)
 
 
-# --- T29 ------------------------------------------------------------------------------------------------------------
+# --- T29 ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.row("T29")
@@ -218,12 +220,13 @@ def test_a_set_user_id_copy_refuses_to_run(box: Box, bit: int) -> None:
     assert "set-user-ID" not in fine.stderr
 
 
-# --- T30 ------------------------------------------------------------------------------------------------------------
+# --- T30 ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.row("T30")
 def test_nothing_is_written_into_the_image(container: Make, box: Box) -> None:
-    """CVE-2025-24965: a file that the runtime wrote into the root went where a link of the image led."""
+    """CVE-2025-24965: a file that the runtime wrote into the root went where a link of the image
+    led."""
     outside = box.path / "outside"
     outside.mkdir()
     one = container("exit", "0", edits={"/mounts/-": tmpfs("/made/by/us"), "/process/cwd": "/also/made"})
@@ -241,7 +244,7 @@ def test_nothing_is_written_into_the_image(container: Make, box: Box) -> None:
     assert not [name for name in made if not stat.S_ISDIR(after[name][0])]
 
 
-# --- T31 ------------------------------------------------------------------------------------------------------------
+# --- T31 ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.row("T31")
@@ -261,14 +264,15 @@ def test_cgroup_path_never_climbs(container: Make, refused: Refused, path: str) 
     assert not (root / "x").exists() and not Path("/tmp/evil").exists()
 
 
-# --- T34 ------------------------------------------------------------------------------------------------------------
+# --- T34 ------------------------------------------------------------------------------------------
 
 KINDS = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"]
 
 
 @pytest.mark.row("T34")
 def test_hooks_of_the_host_get_nothing_of_the_image(container: Make, box: Box) -> None:
-    """CVE-2025-23266: LD_PRELOAD of the image, and a working directory in it, for a program of the host."""
+    """CVE-2025-23266: LD_PRELOAD of the image, and a working directory in it, for a program of the
+    host."""
     record = box.path / "record"
     record.mkdir()
     one = container("exit", "0")
@@ -290,7 +294,7 @@ def test_hooks_of_the_host_get_nothing_of_the_image(container: Make, box: Box) -
             assert (record / f"{kind}.cwd").read_text().strip() == str(one.bundle.path), kind
 
 
-# --- T35 ------------------------------------------------------------------------------------------------------------
+# --- T35 ------------------------------------------------------------------------------------------
 
 # moby's oci/defaults.go; devices missing on this machine are also missing in the container
 MASKED = [
@@ -304,7 +308,8 @@ READONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trig
 @pytest.mark.row("T35")
 @pytest.mark.pyrunc_only("runc 1.1.5's list is older")
 def test_default_masks(container: Make, box: Box) -> None:
-    """CVE-2015-3627 to 3631, CVE-2020-8694: what the kernel shows of the host stays hidden by default."""
+    """CVE-2015-3627 to 3631, CVE-2020-8694: what the kernel shows of the host stays hidden by
+    default."""
     home = box.path / "spec"
     home.mkdir()
     box.runtime.call("spec", "--bundle", str(home))
@@ -333,7 +338,7 @@ def test_default_masks(container: Make, box: Box) -> None:
         assert errno_of(item) in ("EROFS", "EISDIR", "ENOTDIR", "ENOENT", "EACCES"), item
 
 
-# --- T38 ------------------------------------------------------------------------------------------------------------
+# --- T38 ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.row("T38")
@@ -368,7 +373,7 @@ def test_no_mount_reaches_the_host(container: Make, box: Box) -> None:
             subprocess.run(["umount", "-l", str(volume)], check=True)
 
 
-# --- T39 ------------------------------------------------------------------------------------------------------------
+# --- T39 ------------------------------------------------------------------------------------------
 
 SET_UP = ["close_range", "setgroups", "capset", "prctl", "setresuid", "setresgid", "mount", "openat2", "capget", "dup3"]
 
@@ -400,7 +405,8 @@ def test_early_filter_need_not_allow_what_comes_before(container: Make) -> None:
 @pytest.mark.row("T39")
 @pytest.mark.parametrize("names", [["close_range"], ["mount", "pivot_root"], ["openat2"]])
 def test_early_filter(container: Make, names: list[str]) -> None:
-    """Without it the filter has to be loaded while CAP_SYS_ADMIN was not dropped, and is in force all the same."""
+    """Without it the filter has to be loaded while CAP_SYS_ADMIN was not dropped, and is in force
+    all the same."""
     edits = {"/process/noNewPrivileges": False, "/linux/seccomp": _deny([*names, "chroot"])}
     one = container("chroot", "/", "--", "report", edits=edits)
     result = one.run()

@@ -1,4 +1,5 @@
-"""Who the program runs as, and who may be named: ids, groups, capabilities, container ids (T13, T14, T16, T17, T32)."""
+"""Who the program runs as, and who may be named: ids, groups, capabilities, container ids (T13,
+T14, T16, T17, T32)."""
 
 from __future__ import annotations
 
@@ -14,13 +15,14 @@ from integration.harness import Box
 from integration.machine import CAP_BIT
 from integration.security.support import Make, Refused, tree
 
-# --- T13 ------------------------------------------------------------------------------------------------------------
+# --- T13 ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.row("T13")
 @pytest.mark.pyrunc_only("runc 1.1.5's spec still lists inheritable and ambient sets")
 def test_default_configuration_has_no_inheritable_capabilities(container: Make, box: Box) -> None:
-    """CVE-2022-29162, CVE-2022-27650, CVE-2022-24769, CVE-2025-27612: a program with file capabilities got more."""
+    """CVE-2022-29162, CVE-2022-27650, CVE-2022-24769, CVE-2025-27612: a program with file
+    capabilities got more."""
     home = box.path / "spec"
     home.mkdir()
     box.runtime.call("spec", "--bundle", str(home))
@@ -53,7 +55,7 @@ def test_ambient_needs_inheritable(container: Make) -> None:
         assert result.report["caps"]["ambient"] == result.report["caps"]["inheritable"] == 0
 
 
-# --- T14, T16 -------------------------------------------------------------------------------------------------------
+# --- T14, T16 -------------------------------------------------------------------------------------
 
 
 @pytest.mark.row("T14")
@@ -79,7 +81,8 @@ WRONG_IDS: list[Any] = [-1, -(2**31), 2**32 - 1, 2**32, 2**32 + 1, 2**63, 2**64,
 @pytest.mark.parametrize("value", WRONG_IDS, ids=repr)
 @pytest.mark.parametrize("field", ["uid", "gid", "additionalGids/0"])
 def test_ids_that_are_none(container: Make, box: Box, refused: Refused, field: str, value: object) -> None:
-    """CVE-2024-40635: 2**32 became 0.  4294967295 is (uid_t)-1, "do not change", which left the runtime's own 0."""
+    """CVE-2024-40635: 2**32 became 0. 4294967295 is (uid_t)-1, "do not change", which left the
+    runtime's own 0."""
     if not box.runtime.is_pyrunc and isinstance(value, float) and value == int(value):
         pytest.skip("Go's decoder takes whole floats")
     one = container(edits={"/process/user": {"uid": 5, "gid": 5, "additionalGids": [6]}})
@@ -100,7 +103,7 @@ def test_largest_ids(container: Make, value: int) -> None:
     assert (seen["uid"], seen["gid"], seen["groups"]) == ([value] * 3, [value] * 3, [value])
 
 
-# --- T17 ------------------------------------------------------------------------------------------------------------
+# --- T17 ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.row("T17")
@@ -123,7 +126,7 @@ def test_groups_while_created(container: Make) -> None:
     assert line.split()[1:] == ["10"]
 
 
-# --- T32 ------------------------------------------------------------------------------------------------------------
+# --- T32 ------------------------------------------------------------------------------------------
 
 WRONG = [
     "",

@@ -1,6 +1,7 @@
 """What a process of ours holds when processes of the container can see it (T40).
 
-The container is hostile and has CAP_SYS_PTRACE in the initial user namespace: nothing hides a process that it can see.
+The container is hostile and has CAP_SYS_PTRACE in the initial user namespace: nothing hides a
+process that it can see.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ SETS = ("bounding", "effective", "permitted")
 EXECS = 200 * ROUNDS
 FEWER = 60 * ROUNDS
 ADMIN = 1 << 21
-# What the profiles of engines do about the calls that make processes: clone3 is unknown, clone makes no namespaces.
+# What the profiles of engines do about the calls that make processes: clone3 is unknown, clone
+# makes no namespaces.
 NAMESPACE_FLAGS = (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)
 ENGINE_LIKE = profile(
     rule("clone3", errnoRet=38),
@@ -92,7 +94,8 @@ def mask(names: list[str]) -> int:
 
 
 def check(seen: dict[str, Any], kept: int = 0, count: int = EXECS) -> None:
-    """Nothing but what the container has: its capabilities (and ``kept``), its root, its namespaces, no host file."""
+    """Nothing but what the container has: its capabilities (and ``kept``), its root, its
+    namespaces, no host file."""
     assert seen["met"] >= count // 4, f"the attacker hardly ever met one of our processes: {seen}"
     assert seen["traced"] >= count // 8 and seen["copied"] >= count // 8, f"it could not attach: {seen}"
     allowed = mask(CAPS)
@@ -187,7 +190,8 @@ def test_exec_from_a_terminal(container: Make, attacker: Path) -> None:
 
 @pytest.mark.row("T40")
 def test_create_in_a_pid_namespace_of_others(container: Make) -> None:
-    """Without CAP_SYS_PTRACE its processes get nothing; SECURITY.md says what they could with it."""
+    """Without CAP_SYS_PTRACE its processes get nothing; SECURITY.md says what they could with
+    it."""
     watcher = container("watch", "300", edits={"/process/capabilities": dict.fromkeys(SETS, PLAIN)})
     watcher.create()
     watcher.start()
@@ -229,7 +233,8 @@ def join_pid_namespace(container: Make, first: Container) -> None:
 @pytest.mark.row("T40")
 @pytest.mark.parametrize("nnp", [True, False], ids=["no-new-privileges", "plain"])
 def test_filter_that_forbids_to_clone(container: Make, attacker: Path, nnp: bool) -> None:
-    """SECURITY.md: without noNewPrivileges, loading such a filter takes CAP_SYS_ADMIN where the container sees it."""
+    """SECURITY.md: without noNewPrivileges, loading such a filter takes CAP_SYS_ADMIN where the
+    container sees it."""
     hostile = Hostile(container, attacker, edits_of(nnp, NO_FORK))
     execs(hostile.one, count=FEWER)
     check(hostile.stop(), 0 if nnp else ADMIN, FEWER)

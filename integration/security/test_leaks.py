@@ -1,5 +1,5 @@
-"""What a container could get hold of: our program, descriptors, the caller's terminal, files in shared places
-(T01-T03, T23, T26, T28, T37)."""
+"""What a container could get hold of: our program, descriptors, the caller's terminal, files in
+shared places (T01-T03, T23, T26, T28, T37)."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ IOCTL = {"x86_64": "16", "aarch64": "29"}.get(platform.machine(), "")
 TIOCSTI = "0x5412"
 
 
-# --- T01 ------------------------------------------------------------------------------------------------------------
+# --- T01 ------------------------------------------------------------------------------------------
 
 
 def check_exe(pid: int) -> None:
-    """CVE-2019-5736: what /proc/PID/exe leads to can be opened by the container, so it must not be the host's."""
+    """CVE-2019-5736: what /proc/PID/exe leads to can be opened by the container, so it must not be
+    the host's."""
     exe = f"/proc/{pid}/exe"
     target = os.readlink(exe)
     assert not os.path.exists(target), f"a file of the host: {target}"
@@ -98,7 +99,7 @@ def test_container_cannot_run_our_program(container: Make, refused: Refused, pat
         assert one.out == ""
 
 
-# --- T02, T26 -------------------------------------------------------------------------------------------------------
+# --- T02, T26 -------------------------------------------------------------------------------------
 
 
 def _joining(container: Make, holder: Callable[..., Holder], *kinds: str) -> Container:
@@ -132,7 +133,8 @@ def test_not_dumpable_before_the_first_namespace_is_joined(
 @pytest.mark.row("T02")
 @pytest.mark.pyrunc_only("looks for pyrunc's own process")
 def test_nothing_of_a_joining_process_can_be_read(container: Make, box: Box) -> None:
-    """The same from the other side: root of a container looks at all processes while others join its pid namespace."""
+    """The same from the other side: root of a container looks at all processes while others join
+    its pid namespace."""
     watcher = container("watch", "8")
     watcher.create()
     path = f"/proc/{watcher.pid}/ns/pid"
@@ -151,7 +153,8 @@ def test_nothing_of_a_joining_process_can_be_read(container: Make, box: Box) -> 
 
 @pytest.mark.row("T26")
 def test_nothing_opened_before_joining_stays_open(container: Make, box: Box, holder: Callable[..., Holder]) -> None:
-    """CVE-2016-8649: the procfs of the host, opened before setns, was handed to the process inside."""
+    """CVE-2016-8649: the procfs of the host, opened before setns, was handed to the process
+    inside."""
     one = _joining(container, holder, "ipc", "network", "uts")
     one.create()
     directory = Path(f"/proc/{one.pid}/fd")
@@ -163,15 +166,17 @@ def test_nothing_opened_before_joining_stays_open(container: Make, box: Box, hol
     assert set(one.report["fds"]) == {"0", "1", "2"}
 
 
-# --- T03 ------------------------------------------------------------------------------------------------------------
+# --- T03 ------------------------------------------------------------------------------------------
 
-# Descriptors without close-on-exec from 3 to 12, of directories of the host and of one of its files.
+# Descriptors without close-on-exec from 3 to 12, of directories of the host and of one of its
+# files.
 OPEN_HOST = 'exec 3</etc 4</ 5</sys/fs/cgroup 6</root 7</etc 8</etc/passwd 9</proc && exec "$@"'
 INHERIT = ["/bin/bash", "-c", OPEN_HOST, "bash"]
 
 
 def _outside(one: Container) -> bool:
-    """Whether the program's working directory is something else than its own tree: /etc/hostname of the host there."""
+    """Whether the program's working directory is something else than its own tree: /etc/hostname of
+    the host there."""
     seen = one.objects
     return any(item["errno"] == 0 for item in seen if item["action"] == "stat")
 
@@ -179,7 +184,8 @@ def _outside(one: Container) -> bool:
 @pytest.mark.row("T03")
 @pytest.mark.parametrize("how", ["/proc/self/fd/{}", "/proc/thread-self/fd/{}", "/link{}"])
 def test_working_directory_is_never_a_leaked_descriptor(container: Make, how: str) -> None:
-    """CVE-2024-21626: `cwd` named a descriptor that the runtime had open, and so a directory of the host."""
+    """CVE-2024-21626: `cwd` named a descriptor that the runtime had open, and so a directory of the
+    host."""
     for number in range(3, 13):
         one = container("stat", "./hostname", "--", "stat", "./etc/hostname", "--", "stat", "./cgroup.procs")
         one.bundle.config["process"]["cwd"] = how.format(number)
@@ -192,7 +198,8 @@ def test_working_directory_is_never_a_leaked_descriptor(container: Make, how: st
 @pytest.mark.row("T03")
 @pytest.mark.pyrunc_only("runc 1.1.5 does not look where it is after chdir")
 def test_working_directory_outside_is_refused(container: Make, refused: Refused) -> None:
-    """Even one that the caller passes on purpose: the kernel says "(unreachable)" for it, and that is checked."""
+    """Even one that the caller passes on purpose: the kernel says "(unreachable)" for it, and that
+    is checked."""
     one = container(edits={"/process/cwd": "/proc/self/fd/3"})
     refused(one.create("--preserve-fds", "1", wrap=INHERIT, check=False), "/process/cwd")
 
@@ -210,13 +217,14 @@ def test_nothing_of_the_caller_is_open_while_created(container: Make) -> None:
     assert set(one.report["fds"]) == {"0", "1", "2"}
 
 
-# --- T23 ------------------------------------------------------------------------------------------------------------
+# --- T23 ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.row("T23")
 @pytest.mark.needs_program("strace")
 def test_no_abstract_socket(container: Make, box: Box) -> None:
-    """CVE-2020-15257: an abstract socket has no permissions, and a container on the host's network reaches it."""
+    """CVE-2020-15257: an abstract socket has no permissions, and a container on the host's network
+    reaches it."""
     one = container("exit", "0", edits={"/process/terminal": True})
     servers = []
     for name in ("console", "pidfd"):
@@ -239,7 +247,7 @@ def test_no_abstract_socket(container: Make, box: Box) -> None:
     assert not [line for line in lines if re.search(r"sun_path=@", line)]
 
 
-# --- T28 ------------------------------------------------------------------------------------------------------------
+# --- T28 ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.row("T28")
@@ -280,7 +288,7 @@ def test_the_callers_terminal_is_not_the_containers(container: Make, box: Box, v
         os.close(master)
 
 
-# --- T37 ------------------------------------------------------------------------------------------------------------
+# --- T37 ------------------------------------------------------------------------------------------
 
 SHARED = ("/tmp/", "/var/tmp/", "/dev/shm/")
 MAKING = "openat,open,creat,mkdir,mkdirat,mknod,mknodat,symlink,symlinkat,link,linkat,rename,renameat,renameat2,bind"

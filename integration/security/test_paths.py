@@ -1,4 +1,5 @@
-"""Paths that the image chooses: every mount, directory and node stays inside the root (T05-T08, T12, T25)."""
+"""Paths that the image chooses: every mount, directory and node stays inside the root (T05-T08,
+T12, T25)."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ from integration.security.support import (
 def test_proc_and_sys_are_ordinary_directories(
     container: Make, box: Box, refused: Refused, name: str, target: str
 ) -> None:
-    """CVE-2019-19921, CVE-2023-27561, CVE-2025-54867: masks and labels went elsewhere with the mount."""
+    """CVE-2019-19921, CVE-2023-27561, CVE-2025-54867: masks and labels went elsewhere with the
+    mount."""
     outside = box.path / "outside"
     outside.mkdir()
     one = container()
@@ -46,7 +48,8 @@ def test_proc_and_sys_are_ordinary_directories(
 @pytest.mark.row("T06")
 @pytest.mark.pyrunc_only("runc 1.1.5 is open to this race")
 def test_destination_that_changes_is_never_followed_out(container: Make, box: Box) -> None:
-    """CVE-2021-30465: a directory on the way turns into a link to / between the look-up and the mount."""
+    """CVE-2021-30465: a directory on the way turns into a link to / between the look-up and the
+    mount."""
     canary = box.path / "canary"
     (canary / "sub").mkdir(parents=True)
     source = box.path / "source"
@@ -112,7 +115,8 @@ def _remove(top: Path) -> None:
 @pytest.mark.parametrize("target", ["ABSOLUTE", "../../../../../../..OUTSIDE", "chain"])
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_links_in_a_destination_count_from_the_root(container: Make, box: Box, target: str, depth: int) -> None:
-    """CVE-2019-18837: a link in each component of a destination, resolved as the container would."""
+    """CVE-2019-18837: a link in each component of a destination, resolved as the container
+    would."""
     outside = box.path / "outside"
     (outside / "two/three/here").mkdir(parents=True)  # the requested file exists there
     (outside / "three/here").mkdir(parents=True)
@@ -138,7 +142,8 @@ def test_links_in_a_destination_count_from_the_root(container: Make, box: Box, t
 @pytest.mark.row("T25")
 @pytest.mark.parametrize("loop", [False, True])
 def test_target_that_is_a_link(container: Make, box: Box, refused: Refused, loop: bool) -> None:
-    """CVE-2015-1335: the last component itself is a link out; a file is bound there, over nothing of the host's."""
+    """CVE-2015-1335: the last component itself is a link out; a file is bound there, over nothing
+    of the host's."""
     outside = box.path / "outside"
     outside.write_text("untouched")
     source = box.path / "source"

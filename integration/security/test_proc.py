@@ -1,4 +1,5 @@
-"""What is written below /proc, and what stands in for /dev/null and the terminal (T04, T09-T11, T22, T24, T33)."""
+"""What is written below /proc, and what stands in for /dev/null and the terminal (T04, T09-T11,
+T22, T24, T33)."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ def console(box: Box) -> Iterator[Console]:
     made.close()
 
 
-# --- T04 ------------------------------------------------------------------------------------------------------------
+# --- T04 ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.row("T04")
@@ -49,7 +50,7 @@ def test_files_known_to_be_harmless_may_cover_proc(container: Make, box: Box) ->
     ] == ("1 1")
 
 
-# --- T09 ------------------------------------------------------------------------------------------------------------
+# --- T09 ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.row("T09")
@@ -57,7 +58,8 @@ def test_files_known_to_be_harmless_may_cover_proc(container: Make, box: Box) ->
 @pytest.mark.parametrize("bound", [False, True])
 @pytest.mark.parametrize("null", ["link to a file of proc", "link outside", "file", "other device", "none"])
 def test_masks_never_show_what_the_image_calls_null(container: Make, box: Box, null: str, bound: bool) -> None:
-    """CVE-2025-31133, CVE-2025-62161: the image's /dev/null was bound over what was to be hidden."""
+    """CVE-2025-31133, CVE-2025-62161: the image's /dev/null was bound over what was to be
+    hidden."""
     outside = box.path / "outside"
     outside.write_text("of the host")
     one = container(
@@ -90,7 +92,7 @@ def test_masks_never_show_what_the_image_calls_null(container: Make, box: Box, n
         assert (item["type"], item["major"], item["minor"]) == ("c", 1, 3)
 
 
-# --- T10 ------------------------------------------------------------------------------------------------------------
+# --- T10 ------------------------------------------------------------------------------------------
 
 
 def _start_on(one: Container, console: Console) -> str:
@@ -185,7 +187,7 @@ def test_console_of_the_image(container: Make, box: Box, console: Console, kind:
         assert (node["type"], node["major"]) == ("c", 136)
 
 
-# --- T11 ------------------------------------------------------------------------------------------------------------
+# --- T11 ------------------------------------------------------------------------------------------
 
 LABELS = [name for name, path in [("apparmor", "/sys/module/apparmor"), ("selinux", "/sys/fs/selinux/enforce")]
           if os.path.exists(path)]  # fmt: skip
@@ -195,7 +197,8 @@ LABELS = [name for name, path in [("apparmor", "/sys/module/apparmor"), ("selinu
 @pytest.mark.needs_program("strace")
 @pytest.mark.pyrunc_only("runc 1.1.5 writes by path")
 def test_no_write_below_proc_by_path(container: Make, box: Box) -> None:
-    """CVE-2025-52881: labels, sysctls and scores were written to whatever was mounted there by then."""
+    """CVE-2025-52881: labels, sysctls and scores were written to whatever was mounted there by
+    then."""
     one = container("exit", "0", edits={"/process/oomScoreAdj": 500, "/linux/sysctl": {"net.ipv4.ip_forward": "1"}})
     if "apparmor" in LABELS:
         one.bundle.config["process"]["apparmorProfile"] = "unconfined"
@@ -222,7 +225,7 @@ def test_a_write_below_proc_crosses_no_mount(container: Make, box: Box, refused:
     assert decoy.read_text() == "untouched"
 
 
-# --- T22 ------------------------------------------------------------------------------------------------------------
+# --- T22 ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.row("T22")
@@ -290,7 +293,7 @@ def test_sysctl_of_a_joined_namespace(container: Make, holder: Callable[..., Hol
     assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == before
 
 
-# --- T24, T33 -------------------------------------------------------------------------------------------------------
+# --- T24, T33 -------------------------------------------------------------------------------------
 
 
 @pytest.mark.row("T24")
@@ -299,7 +302,8 @@ def test_sysctl_of_a_joined_namespace(container: Make, holder: Callable[..., Hol
 def test_procfs_is_opened_before_any_namespace_is_joined(
     container: Make, box: Box, holder: Callable[..., Holder]
 ) -> None:
-    """CVE-2015-1334: what was called /proc inside took the label, and the process ran without one."""
+    """CVE-2015-1334: what was called /proc inside took the label, and the process ran without
+    one."""
     held = holder("network", "ipc")
     one = container("exit", "0")
     for entry in one.bundle.config["linux"]["namespaces"]:

@@ -32,7 +32,8 @@ def test_every_row_has_a_test() -> None:
 
 
 def test_every_sabotage_still_fits() -> None:
-    """What `make prove-security` takes away is there, once: else a row is not proven, and nobody sees it."""
+    """What `make prove-security` takes away is there, once: else a row is not proven, and nobody
+    sees it."""
     wrong = []
     for sabotage in TABLE:
         texts: dict[str, str] = {}

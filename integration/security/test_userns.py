@@ -52,7 +52,8 @@ def test_groups_cannot_be_dropped_without_privilege(container: Make, box: Box) -
 @pytest.mark.row("T19")
 @pytest.mark.parametrize("kind", ["cgroup", "bind"])
 def test_the_hosts_cgroups_are_read_only(container: Make, kind: str) -> None:
-    """CVE-2023-25809: a user namespace without a cgroup namespace showed the hierarchy of the host, writable."""
+    """CVE-2023-25809: a user namespace without a cgroup namespace showed the hierarchy of the host,
+    writable."""
     more = {"/mounts/-": CGROUP}
     kinds = [name for name in KINDS if name != "cgroup"] if kind == "bind" else KINDS
     actions = ("mkdir", "/sys/fs/cgroup/evil", "--", "write", "/sys/fs/cgroup/cgroup.procs", "1", "--", "report")

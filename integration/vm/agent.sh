@@ -1,6 +1,6 @@
 #!/bin/sh
-# The guest's side of machine.py: receives a tar stream (cmd, nonce, now, files/...) on port vm.in, runs cmd, and copies its
-# output to vm.out, ended by "\n\0VMRC nonce status\n".
+# The guest's side of machine.py: receives a tar stream (cmd, nonce, now, files/...) on port vm.in,
+# runs cmd, and copies its output to vm.out, ended by "\n\0VMRC nonce status\n".
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM=dumb
 if [ $$ = 1 ]; then # no systemd: the least that an init has to do
     mount -t proc proc /proc
@@ -22,7 +22,8 @@ if [ $$ = 1 ]; then # no systemd: the least that an init has to do
     for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
         echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control
     done
-    # The root cgroup is where a limit cannot be read; what runs here has a cgroup of its own, as under systemd.
+    # The root cgroup is where a limit cannot be read; what runs here has a cgroup of its own, as
+    # under systemd.
     mkdir /sys/fs/cgroup/agent
     echo $$ >/sys/fs/cgroup/agent/cgroup.procs
 fi

@@ -1,5 +1,6 @@
 #!/bin/sh
-# In the guest, in /job/files: build from nothing but the sources, with wheels for a network, and run Python.
+# In the guest, in /job/files: build from nothing but the sources, with wheels for a network, and
+# run Python.
 set -eu
 export PIP_NO_INDEX=1 PIP_FIND_LINKS=/job/files/wheels
 cd src

@@ -1,5 +1,6 @@
 #!/bin/sh
-# In the guest, in /job/files: conformance programs that need a machine with AppArmor and every capability.
+# In the guest, in /job/files: conformance programs that need a machine with AppArmor and every
+# capability.
 set -eu
 cp -a root/. /
 [ -e /sys/kernel/security/apparmor ] || mount -t securityfs none /sys/kernel/security

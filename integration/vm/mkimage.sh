@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # mkimage.sh -o DIR -a ARCH -s SUITE -k KERNEL_SUITE -m MIRROR [-p PACKAGE,PACKAGE...]
 #
-# Make a bootable machine of Debian's packages: DIR/vmlinuz, DIR/initrd, DIR/root.img (sparse ext4).  Needs root, mmdebstrap, kmod
-# and mke2fs.  machine.py opens the image with snapshot=on only: it stays as made here.
+# Make a bootable machine of Debian's packages: DIR/vmlinuz, DIR/initrd, DIR/root.img (sparse ext4).
+# Needs root, mmdebstrap, kmod and mke2fs. machine.py opens the image with snapshot=on only: it
+# stays as made here.
 #
-# Packages of a foreign architecture are unpacked and not configured, since their scripts cannot run here (in an emulator they
-# would take ten minutes and more).  That is enough for all but systemd.
+# Packages of a foreign architecture are unpacked and not configured, since their scripts cannot run
+# here (in an emulator they would take ten minutes and more). That is enough for all but systemd.
 set -eu -o pipefail
 while getopts o:a:s:k:m:p: option; do
     case $option in
@@ -25,7 +26,7 @@ tmp=$(mktemp -d "$out/build.XXXXXX")
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' INT TERM
 
-# -- the root file system ---------------------------------------------------------------------------------------------------
+# -- the root file system --------------------------------------------------------------------------
 root=$tmp/root
 fetch=(mmdebstrap --mode=root --arch="$arch" --skip=check/qemu --aptopt='Acquire::Languages "none"'
     --aptopt='Apt::Install-Recommends "false"' --aptopt='Acquire::Retries "3"')
@@ -36,13 +37,14 @@ if [ "$arch" != "$(dpkg --print-architecture)" ]; then
     "${fetch[@]}" --variant=extract --include='?essential' --include="$packages" "$suite" "$root" "$mirror"
 else
     packages=$packages,systemd,systemd-sysv,libpam-systemd,dbus,dbus-user-session,udev,uidmap
-    # Modules need not be compiled ahead where few are used: with emulation that is most of the time.
+    # Modules need not be compiled ahead where few are used: with emulation that is most of the
+    # time.
     "${fetch[@]}" --variant=minbase --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/bin/py3compile' \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' --include="$packages" "$suite" "$root" "$mirror"
 fi
 
-# -- the kernel: unpacked, never configured, so that no initramfs is built ------------------------------------------------------
+# -- the kernel: unpacked, never configured, so that no initramfs is built -------------------------
 "${fetch[@]}" --variant=extract --include="linux-image-cloud-$arch" "$kernel_suite" "$tmp/kernel" "$mirror"
 modules=$(find "$tmp/kernel/lib" "$tmp/kernel/usr/lib" -maxdepth 2 -path '*/modules/*' 2>/dev/null | head -n 1) || true
 version=$(basename "$modules")
@@ -50,7 +52,7 @@ mkdir -p "$root/lib/modules"
 cp -a "$modules" "$root/lib/modules/"
 depmod -b "$root" "$version"
 
-# -- what runs in it ---------------------------------------------------------------------------------------------------------------
+# -- what runs in it -------------------------------------------------------------------------------
 install -D -m 0755 "$here/agent.sh" "$root/usr/local/sbin/vm-agent"
 mkdir -p "$root"/{proc,sys,dev,run,tmp,etc,root}
 echo 0123456789abcdef0123456789abcdef >"$root/etc/machine-id"
@@ -69,7 +71,7 @@ else
     . "$here/systemd.sh"
 fi
 
-# -- initramfs: a static busybox and the modules that the disk and the ports need ---------------------------------------------------
+# -- initramfs: a static busybox and the modules that the disk and the ports need ------------------
 early=$tmp/initramfs
 mkdir -p "$early"/{bin,dev,proc,root,lib}
 cp "$root/bin/busybox" "$early/bin/busybox"
@@ -94,7 +96,7 @@ done | awk '$1 == "insmod" && !seen[$2]++ {print $2}' | while read -r file; do
 done
 (cd "$early" && find . | busybox cpio -o -H newc 2>/dev/null) >"$tmp/initrd"
 
-# -- the image: no journal, since the machine only ever writes to a throw-away overlay ------------------------------------------------
+# -- the image: no journal, since the machine only ever writes to a throw-away overlay -------------
 truncate -s 3G "$tmp/root.img"
 mke2fs -q -F -t ext4 -O '^has_journal,^metadata_csum' -E lazy_itable_init=1 -d "$root" "$tmp/root.img"
 cp "$tmp/kernel/boot/vmlinuz-$version" "$tmp/vmlinuz"

@@ -84,7 +84,7 @@ static int find_node(struct init *in, const struct plan_step *st)
     return keep_node(in, st, fd);
 }
 
-/* --- nodes for a user namespace ----------------------------------------------------------------------- */
+/* --- nodes for a user namespace --------------------------------------------------------------- */
 
 /* A tmpfs of the caller's user namespace holds the nodes of MAKE_NODE: devices only work on a
  * filesystem of the initial user namespace (SB_I_NODEV).  It is detached between steps, and its

@@ -42,7 +42,7 @@ static inline int sys_statx(int fd, unsigned mask, struct sys_statx *out)
         syscall(SYS_statx, (long)fd, "", (long)(AT_EMPTY_PATH | AT_NO_AUTOMOUNT), (long)mask, out));
 }
 
-/* path.c --------------------------------------------------------------------------------------------- */
+/* path.c --------------------------------------------------------------------------------------- */
 
 /* Like create_in_root, but any symbolic link on the way fails with ELOOP. */
 int create_in_root_plain(int rootfd, const char *path, int as_file);
@@ -61,7 +61,7 @@ int same_place(int a, int b);
 /* Returns f_type of the descriptor's filesystem, or -errno. */
 long fs_magic(int fd);
 
-/* fsapi.c -------------------------------------------------------------------------------------------- */
+/* fsapi.c -------------------------------------------------------------------------------------- */
 
 /* mount_setattr(2) on a descriptor, skipped if nothing changes.  `recursive` is AT_RECURSIVE or
  * 0. */
@@ -81,13 +81,13 @@ int attach(int tree, int dest);
 /* The kernel's message about the last failure of an fs context, without its "e " prefix, or "". */
 void fs_message(int fsfd, char text[MSG_DETAIL]);
 
-/* mount.c -------------------------------------------------------------------------------------------- */
+/* mount.c -------------------------------------------------------------------------------------- */
 
 /* Create a detached tmpfs.  `label` is its SELinux context or "".  Returns -errno on error. */
 int scratch_tmpfs(const char *label);
 
-/* Open the destination of a MOUNT, and create it if it is missing.  Set `*existed` for INHERIT_MODE.
- * Returns -errno after fault(). */
+/* Open the destination of a MOUNT, and create it if it is missing. Set `*existed` for
+ * INHERIT_MODE. Returns -errno after fault(). */
 int open_dest(struct init *in, const struct plan_step *st, int as_file, int *existed);
 /* Check that the tree may be attached to the destination.  Returns 0, or -errno after fault(). */
 int check_dest(struct init *in, const struct plan_step *st, int dest, int tree);
@@ -99,7 +99,7 @@ int build_tree(struct init *in, const struct plan_step *st);
 /* Mount at the destination, or change the mount there.  Returns 0, or -errno after fault(). */
 int mount_now(struct init *in, const struct plan_step *st);
 
-/* legacy.c ------------------------------------------------------------------------------------------- */
+/* legacy.c ------------------------------------------------------------------------------------- */
 
 #define FS_STRING_MAX 255  /* fsconfig(2) refuses longer values, fs/fsopen.c: strndup_user(_value, 256) */
 #define LEGACY_MAX    4096 /* mount(2) takes one page of options */
@@ -111,13 +111,13 @@ int join_data(struct init *in, const struct plan_step *st, char data[LEGACY_MAX]
 /* Create the filesystem with mount(2), detached.  Returns -errno after fault(). */
 int legacy_tree(struct init *in, const struct plan_step *st, const char *data);
 
-/* source.c ------------------------------------------------------------------------------------------- */
+/* source.c ------------------------------------------------------------------------------------- */
 
 /* Returns the tree of a bind mount: a clone of its source, or a clone taken before we entered
  * the user namespace.  Returns -errno after fault(). */
 int open_source(struct init *in, const struct plan_step *st);
 
-/* copyup.c ------------------------------------------------------------------------------------------- */
+/* copyup.c ------------------------------------------------------------------------------------- */
 
 /* Copy everything below the directory `from` (O_PATH) into the empty directory `to` (O_PATH, a
  * detached tmpfs).

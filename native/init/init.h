@@ -80,7 +80,7 @@ static inline uint64_t step_u64(const struct plan_step *st, int slot)
     return st->n[slot] | (uint64_t)st->n[slot + 1] << 32;
 }
 
-/* report.c ------------------------------------------------------------------------------------------- */
+/* report.c ------------------------------------------------------------------------------------- */
 
 /* Record a failure and return -err.  `err` is a positive errno: `return fault(in, errno, "open",
  * S_X_path, 0, "")`.  `detail` may be NULL or empty. */
@@ -99,7 +99,7 @@ void send_tree(struct init *in, uint32_t value, const char *text);
  * not outlive it. */
 void wait_go(struct init *in);
 
-/* run.c ------------------------------------------------------------------------------------------------- */
+/* run.c ---------------------------------------------------------------------------------------- */
 
 /* Fill in->pointers with a list argument and a NULL; returns the position after it. */
 char **pointer_list(char **at, const char *item, uint32_t count);

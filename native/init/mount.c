@@ -99,7 +99,7 @@ static int apply_attr(struct init *in, const struct plan_step *st, int fd)
     return fault(in, -ret, "mount_setattr", -1, 0, why);
 }
 
-/* --- the destination --------------------------------------------------------------------------------- */
+/* --- the destination -------------------------------------------------------------------------- */
 
 /* Open the destination, and create it if it is missing.  Set `*existed` for INHERIT_MODE. */
 int open_dest(struct init *in, const struct plan_step *st, int as_file, int *existed)
@@ -178,7 +178,7 @@ int attach_at(struct init *in, const struct plan_step *st, int tree, int dest)
     return fault(in, -ret, "move_mount", S_MOUNT_dest, 0, why);
 }
 
-/* --- a new filesystem -------------------------------------------------------------------------------- */
+/* --- a new filesystem ------------------------------------------------------------------------- */
 
 /* Set one option: "key=value" or "flag". */
 static int config_item(int fsfd, const char *text)
@@ -335,7 +335,7 @@ static int mount_new(struct init *in, const struct plan_step *st)
     return ret == 0 ? attach_at(in, st, tree, dest) : ret;
 }
 
-/* --- options that are too long for fsconfig ---------------------------------------------------------- */
+/* --- options that are too long for fsconfig --------------------------------------------------- */
 
 static int mount_on_fd(struct init *in, const struct plan_step *st, int dest, const char *data)
 {
@@ -393,7 +393,7 @@ int scratch_tmpfs(const char *label)
     return ret < 0 ? ret : sys_fsmount(fs, FSMOUNT_CLOEXEC, 0);
 }
 
-/* --- binds and remounts ------------------------------------------------------------------------------ */
+/* --- binds and remounts ----------------------------------------------------------------------- */
 
 /* A bind to /proc has the type "proc".  Labels and sysctls of the container are written there, so
  * only a whole procfs is allowed (CVE-2019-16884). */

@@ -121,7 +121,7 @@ int op_root(struct init *in, const struct plan_step *st)
     return 0;
 }
 
-/* --- PIVOT ------------------------------------------------------------------------------------------- */
+/* --- PIVOT ------------------------------------------------------------------------------------ */
 
 /* In a chroot, "/" is not the root of the mount namespace.  A pivot there would leave the host's
  * root as the root of the namespace, and a later setns(2) of `exec` would land on it.  setns(2)
@@ -353,7 +353,7 @@ int op_pivot(struct init *in, const struct plan_step *st)
     return ret == 0 ? chroot_here(in) : ret;
 }
 
-/* --- FINISH ------------------------------------------------------------------------------------------ */
+/* --- FINISH ----------------------------------------------------------------------------------- */
 
 int op_root_ro(struct init *in, const struct plan_step *st)
 {

@@ -61,7 +61,8 @@ class Closure:
         self.own: dict[str, Module] = {}
 
     def add(self, name: str, importer: str) -> bool:
-        """Add a module, its parent packages and all their imports.  Returns whether it is a module."""
+        """Add a module, its parent packages and all their imports.  Returns whether it is a
+        module."""
         if name in self.modules or name in self.extensions or name in self.own or name in self.builtin:
             return True
         if name in NEEDLESS or name == "_pyrunc_launcher":
@@ -107,7 +108,8 @@ class Closure:
 
 
 def imports(tree: ast.Module, name: str, package: bool, functions: bool) -> list[tuple[str, str]]:
-    """Return (module, imported name) of each import statement that importing the module executes."""
+    """Return (module, imported name) of each import statement that importing the module
+    executes."""
     found: list[tuple[str, str]] = []
     todo: list[ast.AST] = [tree]
     while todo:
@@ -140,7 +142,8 @@ def is_for_others(test: ast.expr) -> bool:
 def closure(own: dict[str, Module], above: pathlib.Path, builtin: frozenset[str] = BUILTIN) -> Closure:
     """Return the foreign modules that pyrunc needs.
 
-    ``above`` is the directory of the package, ``builtin`` the modules that the executable has as C code.
+    ``above`` is the directory of the package, ``builtin`` the modules that the executable has as C
+    code.
     """
     result = Closure(builtin)
     result.own = own

@@ -41,7 +41,8 @@ class Strip(ast.NodeTransformer):
     visit_FunctionDef = visit_AsyncFunctionDef = visit_function
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt | None:
-        """Turn ``x: T = v`` into ``x = v``, and drop a bare ``x: T``, which no class or module needs."""
+        """Turn ``x: T = v`` into ``x = v``, and drop a bare ``x: T``, which no class or module
+        needs."""
         self.generic_visit(node)
         if node.value is None:
             return ast.copy_location(ast.Pass(), node)

@@ -29,7 +29,8 @@ def read(path: pathlib.Path) -> str:
 
 
 def of_python() -> str:
-    """Return the interpreter's licence, or a reference to it if the distribution removed the file."""
+    """Return the interpreter's licence, or a reference to it if the distribution removed the
+    file."""
     places = [pathlib.Path(sysconfig.get_path("stdlib")) / "LICENSE.txt"]
     version = sysconfig.get_python_version()
     places += [pathlib.Path(f"/usr/share/doc/{name}{version}/copyright") for name in ("python", "libpython")]

@@ -1,4 +1,5 @@
-"""Print facts about the building interpreter and the source for meson, one ``key=value`` per line."""
+"""Print facts about the building interpreter and the source for meson, one ``key=value`` per
+line."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def libraries() -> list[str]:
 
 
 def commit() -> str:
-    """Return the checked-out commit, with ``-dirty`` if files differ; "unknown" outside a checkout."""
+    """Return the checked-out commit, with ``-dirty`` if files differ; "unknown" outside a
+    checkout."""
     root = pathlib.Path(__file__).resolve().parent.parent.parent
     git = ["git", "-C", str(root)]
     try:

@@ -1,5 +1,5 @@
-/* SHA-2 (FIPS 180-4), as the builtin module _sha2: for an interpreter whose static library lacks its
- * own (inittab.py).  The digests of images need it.
+/* SHA-2 (FIPS 180-4), as the builtin module _sha2: for an interpreter whose static library lacks
+ * its own (inittab.py). The digests of images need it.
  */
 #include "launcher.h"
 
@@ -78,7 +78,8 @@ static void store(unsigned char *bytes, uint64_t value, int size)
         bytes[i] = (unsigned char)value;
 }
 
-/* One block; WORD is the type of a word, the other parameters are distances of rotations and shifts. */
+/* One block; WORD is the type of a word, the other parameters are distances of rotations and
+ * shifts. */
 #define ROTATE(x, n) ((x) >> (n) | (x) << (8 * sizeof(x) - (n)))
 #define COMPRESS(NAME, WORD, ROUNDS, A, B, C, D, E, F, G, H, I, J, K, L)              \
     static void NAME(uint64_t state[8], const unsigned char *block)                   \

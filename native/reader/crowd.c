@@ -1,10 +1,10 @@
 /* Keys chosen to collide.
  *
- * Python hashes strings with SipHash-1-3.  Its key is random in an ordinary interpreter but a constant in
- * the launcher, because the dicts of the start-up snapshot are laid out by it.  Anyone with the executable
- * can therefore compute keys that all map to one slot of a dict, and 40,000 of them cost seconds in every
- * verb.  No honest document has such keys; an object with them is rejected.  The probes of a dict are
- * counted for each size that it has while it grows.
+ * Python hashes strings with SipHash-1-3. Its key is random in an ordinary interpreter but a
+ * constant in the launcher, because the dicts of the start-up snapshot are laid out by it.
+ * Anyone with the executable can therefore compute keys that all map to one slot of a dict, and
+ * 40,000 of them cost seconds in every verb. No honest document has such keys; an object with
+ * them is rejected. The probes of a dict are counted for each size that it has while it grows.
  */
 #include "reader.h"
 

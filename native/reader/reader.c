@@ -50,7 +50,7 @@ static int refuse(struct reader *r, const unsigned char *at, const char *word)
     return -1;
 }
 
-/* Faults of the content -------------------------------------------------------------------------------------- */
+/* Faults of the content ------------------------------------------------------------------------ */
 
 /* The keys and indexes that lead to the frame at `depth`. */
 static PyObject *path_to(const struct reader *r, size_t depth)
@@ -68,8 +68,8 @@ static PyObject *path_to(const struct reader *r, size_t depth)
     return path;
 }
 
-/* Record (path, kind, found): the path leads to the frame at `depth`, or to a key in it if there is one.
- * 0, or -1 with an exception set. */
+/* Record (path, kind, found): the path leads to the frame at `depth`, or to a key in it if there
+ * is one. 0, or -1 with an exception set. */
 static int fault(struct reader *r, size_t depth, PyObject *key, const char *kind, PyObject *found)
 {
     if (r->fault_count++ >= READER_FAULTS)
@@ -87,7 +87,7 @@ static int fault(struct reader *r, size_t depth, PyObject *key, const char *kind
     return result;
 }
 
-/* Strings ---------------------------------------------------------------------------------------------------- */
+/* Strings -------------------------------------------------------------------------------------- */
 
 static int is_hex(unsigned char c)
 {
@@ -124,7 +124,8 @@ static PyObject *unescape(PyObject *raw)
                 c = (unsigned char)meant[letter - letters];
             }
         }
-        /* Two halves of a surrogate pair are one character if both are escaped: raw ones are not UTF-8. */
+        /* Two halves of a surrogate pair are one character if both are escaped: raw ones are not
+         * UTF-8. */
         if (c >= 0xDC00 && c <= 0xDFFF && out > 0 && text[out - 1] >= 0xD800 && text[out - 1] <= 0xDBFF)
             text[out - 1] = 0x10000 + ((text[out - 1] - 0xD800) << 10) + (c - 0xDC00);
         else
@@ -135,8 +136,8 @@ static PyObject *unescape(PyObject *raw)
     return result;
 }
 
-/* "U+XXXX" of a character that cannot be used, or NULL: C would truncate a string at U+0000, and a lone
- * surrogate would become a byte that is not UTF-8. */
+/* "U+XXXX" of a character that cannot be used, or NULL: C would truncate a string at U+0000, and
+ * a lone surrogate would become a byte that is not UTF-8. */
 static PyObject *wrong_character(PyObject *text)
 {
     for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(text); i++) {
@@ -178,7 +179,8 @@ static const unsigned char *escape_end(struct reader *r, const unsigned char *at
     return NULL;
 }
 
-/* The closing quote; NULL with an exception set.  *escaped and *ascii describe the text before it. */
+/* The closing quote; NULL with an exception set. *escaped and *ascii describe the text before
+ * it. */
 static const unsigned char *string_end(struct reader *r, int *escaped, int *ascii)
 {
     const unsigned char *at = r->at;
@@ -250,7 +252,7 @@ static PyObject *read_string(struct reader *r, int kind)
     return result;
 }
 
-/* Numbers and words ------------------------------------------------------------------------------------------ */
+/* Numbers and words ---------------------------------------------------------------------------- */
 
 static const unsigned char *skip_digits(const unsigned char *at)
 {
@@ -327,7 +329,7 @@ static PyObject *read_word(struct reader *r)
     return malformed(r, r->at, "value");
 }
 
-/* Arrays and objects ----------------------------------------------------------------------------------------- */
+/* Arrays and objects --------------------------------------------------------------------------- */
 
 static int push(struct reader *r, PyObject *value)
 {

@@ -49,7 +49,8 @@ static void put_escape(struct writer *w, unsigned int unit)
     w->len += sizeof escape;
 }
 
-/* Write one character; there is room.  A byte that was not UTF-8 is a lone surrogate and remains one. */
+/* Write one character; there is room. A byte that was not UTF-8 is a lone surrogate and remains
+ * one. */
 static void put_character(struct writer *w, Py_UCS4 c)
 {
     static const char special[] = "\"\\\n\r\t", letters[] = "\"\\nrt";

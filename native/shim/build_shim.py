@@ -1,7 +1,8 @@
-"""cffi build script of ``pyrunc._shim`` (API mode): ``build_shim.py OUTPUT.c`` writes the extension's C source.
+"""cffi build script of ``pyrunc._shim`` (API mode): ``build_shim.py OUTPUT.c`` writes the
+extension's C source.
 
-The Python declarations are the C headers themselves, so that there is one copy of each prototype and the C compiler
-checks every call against it.
+The Python declarations are the C headers themselves, so that there is one copy of each prototype
+and the C compiler checks every call against it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ HEADERS = [name for name in ("shim.h", "seccomp.h", "bus.h") if (HERE / name).ex
 
 
 def declarations(header: str) -> str:
-    """The prototypes of one of our headers: everything but the preprocessor lines (guards, includes).
+    """The prototypes of one of our headers: everything but the preprocessor lines (guards,
+    includes).
 
     ``#define NAME number`` stays: cffi knows integer constants.
     """

@@ -1,5 +1,5 @@
-/* libsystemd's sd-bus, loaded on demand: see bus.h.  The prototypes are those of sd-bus(3); their ABI is
- * stable. */
+/* libsystemd's sd-bus, loaded on demand: see bus.h. The prototypes are those of sd-bus(3); their
+ * ABI is stable. */
 #include "bus.h"
 
 #include <dlfcn.h>
@@ -221,7 +221,8 @@ static int64_t now_ms(void)
     return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-/* JobRemoved(u id, o job, s unit, s result), org.freedesktop.systemd1(5).  Returns 1 if it is our job. */
+/* JobRemoved(u id, o job, s unit, s result), org.freedesktop.systemd1(5). Returns 1 if it is our
+ * job. */
 static int is_about(void *m, const char *job, char *out, size_t size)
 {
     uint32_t id;

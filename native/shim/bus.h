@@ -16,8 +16,8 @@
 typedef uint64_t pr_bus;
 typedef uint64_t pr_message;
 
-/* Connect to an address in D-Bus's syntax ("unix:path=/run/systemd/private").  `broker`: the peer is a
- * bus daemon, which expects a Hello.  -ENOPKG: libsystemd is not installed. */
+/* Connect to an address in D-Bus's syntax ("unix:path=/run/systemd/private"). `broker`: the peer
+ * is a bus daemon, which expects a Hello. -ENOPKG: libsystemd is not installed. */
 int pr_bus_open(const char *address, int broker, pr_bus *bus);
 int pr_bus_close(pr_bus bus);
 /* Create a method call.  The functions below fill it; pr_bus_call sends it. */
@@ -32,8 +32,8 @@ int pr_bus_add_bytes(pr_message message, const void *data, size_t len); /* type 
 int pr_bus_open_container(pr_message message, char type,
                           const char *contents); /* types a r e v: array, struct, entry, variant */
 int pr_bus_close_container(pr_message message);
-/* Send a call and wait for the reply.  -ETIMEDOUT.  If the peer answers with an error, `error` holds its
- * name, a newline and its message; otherwise "". */
+/* Send a call and wait for the reply. -ETIMEDOUT. If the peer answers with an error, `error`
+ * holds its name, a newline and its message; otherwise "". */
 int pr_bus_call(pr_bus bus, pr_message message, uint64_t timeout_us, char *error, size_t size,
                 pr_message *reply);
 /* Read the next value of a reply, of type s o g; -EMSGSIZE if it is longer than `size`. */

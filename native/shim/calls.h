@@ -16,7 +16,8 @@ struct argument {
 
 extern PyMethodDef pyrunc_calls[];
 
-/* The result, or the OSError of -errno that names the call.  As posix does: FileNotFoundError and so on. */
+/* The result, or the OSError of -errno that names the call. As posix does: FileNotFoundError and
+ * so on. */
 static PyObject *answer(long long result, const char *call)
 {
     if (result >= 0)
@@ -134,8 +135,8 @@ static int take_one(char kind, PyObject *given, struct argument *to)
     }
 }
 
-/* kinds, one letter each: i int, u unsigned int, q int64_t, Q uint64_t, d double, c char, v list of bytes,
- * and those of take_buffer(). */
+/* kinds, one letter each: i int, u unsigned int, q int64_t, Q uint64_t, d double, c char, v list
+ * of bytes, and those of take_buffer(). */
 static int take(const char *name, const char *kinds, PyObject *const *given, Py_ssize_t count,
                 struct argument *to)
 {

@@ -1,11 +1,12 @@
 """Both bindings of the shim's functions, from the prototypes in its headers.
 
-``gen_calls.py c HEADER... OUTPUT.c``: the builtin functions of the launcher, which does without cffi: loading its
-backend takes 0.4 ms, and it is a file that may be missing.  ``gen_calls.py python HEADER... OUTPUT.py``: what
-pyrunc/native has to know of each function: its signature for type checkers, and the system call that its errors name.
+``gen_calls.py c HEADER... OUTPUT.c``: the builtin functions of the launcher, which does without
+cffi: loading its backend takes 0.4 ms, and it is a file that may be missing. ``gen_calls.py python
+HEADER... OUTPUT.py``: what pyrunc/native has to know of each function: its signature for type
+checkers, and the system call that its errors name.
 
-Arguments are numbers, bytes, buffers, lists of bytes, and None for NULL.  A negative result is raised as an OSError
-whose strerror is the name of the call (marks.h).
+Arguments are numbers, bytes, buffers, lists of bytes, and None for NULL. A negative result is
+raised as an OSError whose strerror is the name of the call (marks.h).
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Parameter(NamedTuple):
 
 
 class Function(NamedTuple):
-    """A function: its name is without the prefix; ``call`` is "" if a negative result is a value."""
+    """A function: its name is without the prefix; ``call`` is "" if a negative result is a
+    value."""
 
     result: str
     name: str

@@ -1,5 +1,5 @@
-/* The file that init is executed from on a host that forbids executing memfds (vm.memfd_noexec=2): it is
- * in a private mount. */
+/* The file that init is executed from on a host that forbids executing memfds
+ * (vm.memfd_noexec=2): it is in a private mount. */
 #include "image.h"
 #include "mount_abi.h"
 
@@ -56,7 +56,8 @@ int read_only_image(const void *buf, size_t len)
     if (mount < 0)
         return mount;
     int ret = write_file(mount, buf, len);
-    /* This is the seal: the mount is in no namespace, so nobody can make it writable (CVE-2019-5736). */
+    /* This is the seal: the mount is in no namespace, so nobody can make it writable
+     * (CVE-2019-5736). */
     if (ret == 0 && syscall(NR_mount_setattr, mount, "", AT_EMPTY_PATH, &attr, sizeof attr) < 0)
         ret = -errno;
     if (ret == 0) {

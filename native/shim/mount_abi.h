@@ -1,4 +1,5 @@
-/* <linux/mount.h> conflicts with glibc's <sys/mount.h>: these are the parts of the ABI that we use. */
+/* <linux/mount.h> conflicts with glibc's <sys/mount.h>: these are the parts of the ABI that we
+ * use. */
 #ifndef PYRUNC_MOUNT_ABI_H
 #define PYRUNC_MOUNT_ABI_H
 

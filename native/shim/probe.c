@@ -1,7 +1,7 @@
 /* Features of this kernel that the caller can use, tested in a child: see shim.h.
  *
- * fork(2) instead of clone(CLONE_VM): a probe unshares namespaces, installs a filter, and loads a library
- * that may crash.  None of that may affect the caller.
+ * fork(2) instead of clone(CLONE_VM): a probe unshares namespaces, installs a filter, and loads
+ * a library that may crash. None of that may affect the caller.
  */
 #include "child.h"
 #include "image.h"
@@ -38,7 +38,7 @@
 #define NR_landlock_create_ruleset 444
 #define LANDLOCK_VERSION           1u
 
-/* The child --------------------------------------------------------------------------------------------- */
+/* The child ------------------------------------------------------------------------------------ */
 
 struct question {
     int what, flags;
@@ -173,7 +173,7 @@ static void answer_subids(const struct question *q, int out)
     }
 }
 
-/* The parent -------------------------------------------------------------------------------------------- */
+/* The parent ----------------------------------------------------------------------------------- */
 
 /* Read what the child writes until its end; the length or -errno. */
 static int read_answer(int fd, int timeout_ms, char *answer, size_t room)

@@ -1,8 +1,8 @@
 /* A child that processes hostile data and can do nothing else: see sandbox.h.
  *
- * fork(2) instead of clone(CLONE_VM): only the child's memory may be corrupted.  It is not a separate
- * program, because there may be no executable file (a chroot, a host that forbids executing memfds), and
- * the library is already in this process.
+ * fork(2) instead of clone(CLONE_VM): only the child's memory may be corrupted. It is not a
+ * separate program, because there may be no executable file (a chroot, a host that forbids
+ * executing memfds), and the library is already in this process.
  */
 #include "sandbox.h"
 #include "child.h"
@@ -67,7 +67,7 @@ struct refusal {
     int32_t err;
 };
 
-/* The filter ---------------------------------------------------------------------------------------------- */
+/* The filter ----------------------------------------------------------------------------------- */
 
 #define LOW(n)  ((unsigned)offsetof(struct seccomp_data, args[n]))
 #define HIGH(n) (LOW(n) + 4U)
@@ -76,13 +76,13 @@ struct refusal {
 #define EQUAL(value, yes, no)  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (value), (yes), (no))
 #define ANY_BIT(mask, yes, no) BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, (mask), (yes), (no))
 #define ALLOW                  BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
-/* An errno instead of a kill: libc tries calls that it does not need, and a message about the heap must
- * not hide SIGABRT. */
+/* An errno instead of a kill: libc tries calls that it does not need, and a message about the
+ * heap must not hide SIGABRT. */
 #define DENY           BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM)
 #define ALLOW_CALL(nr) EQUAL((nr), 0, 1), ALLOW
 
-/* Non-executable memory, the answer, the exit, and libseccomp's queries about seccomp.  No x32 number
- * equals one of these. */
+/* Non-executable memory, the answer, the exit, and libseccomp's queries about seccomp. No x32
+ * number equals one of these. */
 static int install_filter(void)
 {
     struct sock_filter code[] = {
@@ -126,12 +126,13 @@ static int install_filter(void)
         DENY,
     };
     struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
-    /* Without SPEC_ALLOW, older kernels disable speculation, which costs more than the work itself. */
+    /* Without SPEC_ALLOW, older kernels disable speculation, which costs more than the work
+     * itself. */
     long flags = SECCOMP_FILTER_FLAG_SPEC_ALLOW;
     return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program) < 0 ? errno : 0;
 }
 
-/* The child ----------------------------------------------------------------------------------------------- */
+/* The child ------------------------------------------------------------------------------------ */
 
 /* Never more than the current limit. */
 static int limit(__rlimit_resource_t resource, rlim_t soft, rlim_t hard)
@@ -202,7 +203,7 @@ static void child_main(const struct sandbox *c, const struct terms *t)
         (void)syscall(SYS_exit_group, status);
 }
 
-/* The parent ---------------------------------------------------------------------------------------------- */
+/* The parent ----------------------------------------------------------------------------------- */
 
 /* The number of bytes this process has mapped, or -errno. */
 static int64_t mapped(void)

@@ -1,9 +1,9 @@
 /* A child that processes possibly hostile data with possibly defective code: see
  * docs/adr/0018-profile-compiler.md.
  *
- * It is a copy of this process that never runs Python.  Before it looks at the data, it gives up every
- * descriptor except the pipe for its answer, every capability, and every system call except the few that
- * allocating memory and answering take.
+ * It is a copy of this process that never runs Python. Before it looks at the data, it gives up
+ * every descriptor except the pipe for its answer, every capability, and every system call
+ * except the few that allocating memory and answering take.
  */
 #ifndef PYRUNC_SANDBOX_H
 #define PYRUNC_SANDBOX_H
@@ -27,9 +27,10 @@ struct sandbox {
     int status;         /* out: the child's wait status */
 };
 
-/* Run the work.  Returns the size of the answer once the child has exited or was killed by a signal
- * (`status`).  Otherwise -errno: -E2BIG for an answer of `room` bytes or more, -ETIMEDOUT, -EINTR if a
- * signal was recorded (signals.c), or the error of the call named in `failed`.  No child is left. */
+/* Run the work. Returns the size of the answer once the child has exited or was killed by a
+ * signal (`status`). Otherwise -errno: -E2BIG for an answer of `room` bytes or more, -ETIMEDOUT,
+ * -EINTR if a signal was recorded (signals.c), or the error of the call named in `failed`. No
+ * child is left. */
 int sandbox_run(struct sandbox *c);
 
 #endif

@@ -20,8 +20,9 @@
 #define ARM_PRIVATE 0x0f0000u
 #define MAX_ARCHS   32
 #define CHECK_MAX   7
-/* libseccomp's default filter is searched linearly, which slows down every system call under a long
- * profile.  The binary tree is for those: short ones gain nothing, and 2.5 fails on an empty one. */
+/* libseccomp's default filter is searched linearly, which slows down every system call under a
+ * long profile. The binary tree is for those: short ones gain nothing, and 2.5 fails on an empty
+ * one. */
 #define LONG_PROFILE 32u
 
 /* The end of the system calls that a profile knows, per AUDIT_ARCH; x86_64 and x32 share one. */
@@ -101,7 +102,7 @@ int pr_seccomp_arch_usable(uint32_t token)
     return ret == -ENOMEM ? ret : ret == 0 || ret == -EEXIST;
 }
 
-/* -- rules ---------------------------------------------------------------------------------------------- */
+/* -- rules ------------------------------------------------------------------------------------- */
 
 static int add_architectures(scmp_filter_ctx ctx, const struct profile *p, struct fault *fault)
 {
@@ -157,7 +158,8 @@ static int add_rules(scmp_filter_ctx ctx, const struct profile *p, struct fault 
         for (fault->name = 0; (uint32_t)fault->name < rule->names; fault->name++) {
             int nr = seccomp_syscall_resolve_name(name);
             name += strlen(name) + 1;
-            /* libseccomp rejects rules that change nothing.  An unknown name belongs to another kernel. */
+            /* libseccomp rejects rules that change nothing. An unknown name belongs to another
+             * kernel. */
             if (rule->action == p->head.default_action || nr == __NR_SCMP_ERROR)
                 continue;
             int ret = add_call(ctx, rule, nr, args);
@@ -169,12 +171,12 @@ static int add_rules(scmp_filter_ctx ctx, const struct profile *p, struct fault 
     return 0;
 }
 
-/* -- ENOSYS for what the profile cannot know ------------------------------------------------------------ */
+/* -- ENOSYS for what the profile cannot know --------------------------------------------------- */
 
-/* A profile lists the system calls that existed when it was written.  glibc tries newer ones and falls back
- * on ENOSYS, but fails on the profile's EPERM (clone3, faccessat2 and openat2 were such cases).  Therefore
- * a call with a higher number than every one that the profile names gets ENOSYS, as from an older kernel.
- * Numbers grow over time on every architecture. */
+/* A profile lists the system calls that existed when it was written. glibc tries newer ones and
+ * falls back on ENOSYS, but fails on the profile's EPERM (clone3, faccessat2 and openat2 were
+ * such cases). Therefore a call with a higher number than every one that the profile names gets
+ * ENOSYS, as from an older kernel. Numbers grow over time on every architecture. */
 static void remember(struct known *k, uint32_t token, const struct profile *p)
 {
     const char *name = p->names;
@@ -253,8 +255,8 @@ static int check_arch(struct sock_filter *out, const struct known *k)
     return at;
 }
 
-/* The checks for all architectures: at most CHECK_MAX * MAX_ARCHS instructions, none if the profile names
- * no system call. */
+/* The checks for all architectures: at most CHECK_MAX * MAX_ARCHS instructions, none if the
+ * profile names no system call. */
 static int checks(struct sock_filter *out, const struct profile *p)
 {
     struct known found[MAX_ARCHS];
@@ -265,7 +267,7 @@ static int checks(struct sock_filter *out, const struct profile *p)
     return at;
 }
 
-/* -- the child ------------------------------------------------------------------------------------------ */
+/* -- the child --------------------------------------------------------------------------------- */
 
 /* Find the parts of a profile.  Returns 0, or -EINVAL if they are inconsistent. */
 static int parse(struct profile *p, const void *data, size_t length)
@@ -335,7 +337,7 @@ static void work(const void *data, size_t length, int out)
     (void)write_all(out, (const char *)&tail, sizeof tail);
 }
 
-/* -- the parent ----------------------------------------------------------------------------------------- */
+/* -- the parent -------------------------------------------------------------------------------- */
 
 static int report_fault(int report[3], int stage, int index, int err)
 {
@@ -344,8 +346,9 @@ static int report_fault(int report[3], int stage, int index, int err)
     return err;
 }
 
-/* The size of the program in an answer of `got` bytes, or -errno.  Only its form is checked: the kernel
- * checks every instruction when it loads the program, and the profile's author decides what it allows. */
+/* The size of the program in an answer of `got` bytes, or -errno. Only its form is checked: the
+ * kernel checks every instruction when it loads the program, and the profile's author decides
+ * what it allows. */
 static int judge(const struct sandbox *c, size_t got, int report[3])
 {
     struct tail tail;

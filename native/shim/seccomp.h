@@ -1,5 +1,5 @@
-/* Compile a flat description of a seccomp profile to a BPF program with libseccomp; for pyrunc/seccomp.py.
- * init loads the program with seccomp(2) and does not use libseccomp.
+/* Compile a flat description of a seccomp profile to a BPF program with libseccomp; for
+ * pyrunc/seccomp.py. init loads the program with seccomp(2) and does not use libseccomp.
  */
 #ifndef PYRUNC_SECCOMP_H
 #define PYRUNC_SECCOMP_H
@@ -9,11 +9,11 @@
 
 #include "marks.h"
 
-/* A profile in one buffer: the head, then conditions, rules, architectures (uint32_t tokens of libseccomp
- * other than the native one) and names (NUL-terminated).  Sizes are in bytes.
+/* A profile in one buffer: the head, then conditions, rules, architectures (uint32_t tokens of
+ * libseccomp other than the native one) and names (NUL-terminated). Sizes are in bytes.
  *
- * enosys, if not 0: system calls newer than every one that the profile names get ENOSYS instead of the
- * default action.  The first two fields are not read; they are part of the cache key. */
+ * enosys, if not 0: system calls newer than every one that the profile names get ENOSYS instead
+ * of the default action. The first two fields are not read; they are part of the cache key. */
 struct pr_seccomp_head {
     uint32_t format;
     uint32_t version;
@@ -44,14 +44,14 @@ struct pr_seccomp_rule {
 int pr_seccomp_version(void);
 /* 1 if this kernel supports SECCOMP_FILTER_FLAG_* bits; some must be tested together. */
 int pr_seccomp_flag(unsigned int flag);
-/* libseccomp's token of an architecture ("x86_64", "aarch64" ...), "" for the native one; -EINVAL if
- * it is unknown. */
+/* libseccomp's token of an architecture ("x86_64", "aarch64" ...), "" for the native one;
+ * -EINVAL if it is unknown. */
 int64_t pr_seccomp_arch(const char *name);
 /* 1 if a filter for this machine can include this architecture, 0 if not; -ENOMEM if that cannot be
  * determined. */
 int pr_seccomp_arch_usable(uint32_t token);
-/* The number of a system call; negative if this architecture lacks it, -1 if libseccomp does not know the
- * name. */
+/* The number of a system call; negative if this architecture lacks it, -1 if libseccomp does not
+ * know the name. */
 int pr_seccomp_number(uint32_t arch, const char *name) PR_VALUE;
 /* The name of a system call.  Returns its length, or -ENOENT; -ENOSPC if `size` is too small. */
 int pr_seccomp_name(uint32_t arch, int number, void *name, size_t size);

@@ -32,7 +32,7 @@
 
 #define MAX_SENT_FDS 250 /* MAX_FDS of native/init/init.h */
 
-/* Descriptors ------------------------------------------------------------------------------------------- */
+/* Descriptors ---------------------------------------------------------------------------------- */
 
 static int close_error(int fd, int err)
 {
@@ -107,7 +107,7 @@ int64_t pr_fs_type_fd(int fd)
     return fstatfs(fd, &st) < 0 ? -errno : (int64_t)st.f_type;
 }
 
-/* Messages ---------------------------------------------------------------------------------------------- */
+/* Messages ------------------------------------------------------------------------------------- */
 
 int pr_send(int sock, const void *msg, size_t len, const int *fds, int nfds)
 {
@@ -151,8 +151,8 @@ static int wait_readable(int fd, int timeout_ms)
     return ready == 0 ? -ETIMEDOUT : 0;
 }
 
-/* Keep the first descriptor of a message in *fd if `fd` is not NULL, and close all others: a peer must not
- * fill our descriptor table. */
+/* Keep the first descriptor of a message in *fd if `fd` is not NULL, and close all others: a
+ * peer must not fill our descriptor table. */
 static void take_fds(struct msghdr *header, int *fd)
 {
     for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c; c = CMSG_NXTHDR(header, c)) {
@@ -203,11 +203,11 @@ int pr_recv(int sock, void *msg, size_t len, int timeout_ms)
     return pr_recv_fd(sock, msg, len, timeout_ms, NULL);
 }
 
-/* Unix socket addresses ----------------------------------------------------------------------------------- */
+/* Unix socket addresses ------------------------------------------------------------------------ */
 
-/* Fill `addr`.  sun_path has 108 bytes, and paths of state directories may be longer: then the parent
- * directory is opened and named through /proc/self/fd.  The caller closes *dir_fd (-1: none).  Returns the
- * length of the address. */
+/* Fill `addr`. sun_path has 108 bytes, and paths of state directories may be longer: then the
+ * parent directory is opened and named through /proc/self/fd. The caller closes *dir_fd (-1:
+ * none). Returns the length of the address. */
 static int unix_address(const char *path, struct sockaddr_un *addr, int *dir_fd)
 {
     size_t len = strlen(path);
@@ -326,7 +326,7 @@ int pr_netlink_in(int netns_fd)
     return err ? -err : fd;
 }
 
-/* Terminals --------------------------------------------------------------------------------------------- */
+/* Terminals ------------------------------------------------------------------------------------ */
 
 int pr_get_winsize(int fd, unsigned short out[4])
 {

@@ -1,5 +1,5 @@
-/* pyrunc's own signals: see shim.h.  Python's signal module cannot be imported in the interpreter's core
- * phase, and setting a flag needs no handler in Python. */
+/* pyrunc's own signals: see shim.h. Python's signal module cannot be imported in the
+ * interpreter's core phase, and setting a flag needs no handler in Python. */
 #include "shim.h"
 
 #include <errno.h>
@@ -69,7 +69,8 @@ int pr_signalfd_read(int fd)
 {
     struct signalfd_siginfo info;
     ssize_t got;
-    /* SIGPIPE from our own writes is blocked, not ignored, and would be forwarded like a sent one. */
+    /* SIGPIPE from our own writes is blocked, not ignored, and would be forwarded like a sent
+     * one. */
     do
         got = read(fd, &info, sizeof info);
     while ((got < 0 && errno == EINTR) ||

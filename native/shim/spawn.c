@@ -45,12 +45,13 @@ struct child {
     int out_fd;
 };
 
-/* Reset all signals: CPython and Go callers ignore SIGPIPE and others, and an ignored signal stays ignored
- * across execve (SigIgn=0x1001000 has been seen in containers).  The mask is reset last, when no handler
- * of ours can run in the shared memory. */
+/* Reset all signals: CPython and Go callers ignore SIGPIPE and others, and an ignored signal
+ * stays ignored across execve (SigIgn=0x1001000 has been seen in containers). The mask is reset
+ * last, when no handler of ours can run in the shared memory. */
 void reset_signals(void)
 {
-    /* Raw calls: libc hides two signals, and glibc's posix_spawn leaves them ignored (seen below make). */
+    /* Raw calls: libc hides two signals, and glibc's posix_spawn leaves them ignored (seen below
+     * make). */
     const unsigned long nothing[4] = {0}; /* struct sigaction of the kernel: SIG_DFL, no flags, empty mask */
     for (int sig = 1; sig < NSIG; sig++)
         (void)syscall(SYS_rt_sigaction, sig, nothing, NULL, 8L); /* fails only for KILL and STOP */
@@ -86,7 +87,7 @@ static int spawn(struct child *c)
     return pid;
 }
 
-/* init ---------------------------------------------------------------------------------------------------- */
+/* init ----------------------------------------------------------------------------------------- */
 
 static int init_work(struct child *c)
 {
@@ -96,8 +97,8 @@ static int init_work(struct child *c)
     char *argv[] = {name, count, NULL};
     char *envp[] = {NULL};
     (void)snprintf(count, sizeof count, "%d", c->npreserve);
-    /* The image may have the number that the socket is to get, or a stdio number if the caller has closed
-     * its stdio: dup2 would close it. */
+    /* The image may have the number that the socket is to get, or a stdio number if the caller
+     * has closed its stdio: dup2 would close it. */
     if (c->exe_fd <= target) {
         c->exe_fd = fcntl(c->exe_fd, F_DUPFD_CLOEXEC, target + 1);
         if (c->exe_fd < 0)
@@ -126,7 +127,7 @@ int pr_spawn_init(int exe_fd, int sock, int npreserve, const int *stdio)
     return spawn(&c);
 }
 
-/* hooks --------------------------------------------------------------------------------------------------- */
+/* hooks ---------------------------------------------------------------------------------------- */
 
 /* A descriptor for stdio that dup2 to 0-2 cannot overwrite. */
 static int stdio_source(int fd)
@@ -170,7 +171,7 @@ int pr_spawn_hook(const char *path, char *const argv[], char *const envp[], cons
     return pid;
 }
 
-/* pidfds -------------------------------------------------------------------------------------------------- */
+/* pidfds --------------------------------------------------------------------------------------- */
 
 int pr_pidfd_open(int pid)
 {

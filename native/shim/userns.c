@@ -64,9 +64,10 @@ int pr_unshare(int flags)
     return unshare(flags) < 0 ? -errno : 0;
 }
 
-/* The process that holds the new user namespace until we have a descriptor of it.  It shares our memory,
- * errno included, and makes only system calls that cannot fail.  It ends with us, after HOLDER_SECONDS at
- * the latest, and first closes its copies of our descriptors, locks and sockets among them. */
+/* The process that holds the new user namespace until we have a descriptor of it. It shares our
+ * memory, errno included, and makes only system calls that cannot fail. It ends with us, after
+ * HOLDER_SECONDS at the latest, and first closes its copies of our descriptors, locks and
+ * sockets among them. */
 struct hold {
     pid_t parent;
     int seconds;

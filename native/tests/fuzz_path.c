@@ -60,7 +60,7 @@ static void draw_path(char out[PATH_MOST])
     }
 }
 
-/* The model ------------------------------------------------------------------------------------------------- */
+/* The model ------------------------------------------------------------------------------------ */
 
 struct model {
     int create; /* create missing parts, like the walk; the kernel does not, and "file/" is not a file */
@@ -154,7 +154,7 @@ static int model_both(const char *path, int as_file, int plain)
     return node >= 0 && as_file && nodes[node].type == DIR_NODE ? -EISDIR : node;
 }
 
-/* The real tree --------------------------------------------------------------------------------------------- */
+/* The real tree -------------------------------------------------------------------------------- */
 
 /* Returns the path of a node below ./root, without links and dots; "." for the root. */
 static const char *place(int node, char out[4 * MAX_NODES])

@@ -48,7 +48,7 @@ static void say(int out, const void *data, size_t size)
         (void)syscall(SYS_exit_group, 1);
 }
 
-/* -- answers ---------------------------------------------------------------------------------------------- */
+/* -- answers ----------------------------------------------------------------------------------- */
 
 static void reversed(const void *input, size_t length, int out)
 {
@@ -93,7 +93,7 @@ static void check_answers(void)
     OK(run(&s, lies) == 8 && s.failed == NULL, "an unknown step is an answer like any other");
 }
 
-/* -- system calls ----------------------------------------------------------------------------------------- */
+/* -- system calls ------------------------------------------------------------------------------ */
 
 struct attempt {
     const char *name;
@@ -202,7 +202,7 @@ static void check_calls(void)
        got[1], got[2], got[3]);
 }
 
-/* -- ends ------------------------------------------------------------------------------------------------- */
+/* -- ends -------------------------------------------------------------------------------------- */
 
 static void aborts(const void *input, size_t length, int out)
 {
@@ -280,7 +280,7 @@ static void check_ends(void)
     OK(count >= 240 && count <= 256, "after %d MiB", count);
 }
 
-/* -- circumstances ---------------------------------------------------------------------------------------- */
+/* -- circumstances ----------------------------------------------------------------------------- */
 
 static void check_signal(void)
 {

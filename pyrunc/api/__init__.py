@@ -1,4 +1,5 @@
-"""The Python API of pyrunc; ``import pyrunc`` has all of these names, and loads this package when one is used.
+"""The Python API of pyrunc; ``import pyrunc`` has all of these names, and loads this package when
+one is used.
 
     import pyrunc
 

@@ -123,7 +123,8 @@ class Container(Program):
         return self.state().pid
 
     def processes(self) -> builtins.list[int]:
-        """The pids of all processes of the container, in the caller's pid namespace.  Raises SysError."""
+        """The pids of all processes of the container, in the caller's pid namespace. Raises
+        SysError."""
         with self._opened() as found:
             return processes.pids(found)[0]
 
@@ -304,7 +305,7 @@ class Container(Program):
                 self._child.close()
 
     # -- end
-    # ---------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def _find_child(self) -> None:
         """Watch the first process, so that its end is visible after the state is gone."""

@@ -45,7 +45,8 @@ class Throttling(TypedDict, total=False):
 
 
 class Pressure(TypedDict):
-    """Pressure stall information: percentages of the last 10, 60 and 300 s; ``total`` in microseconds."""
+    """Pressure stall information: percentages of the last 10, 60 and 300 s; ``total`` in
+    microseconds."""
 
     avg10: float
     avg60: float
@@ -78,7 +79,8 @@ class MemoryEntry(TypedDict, total=False):
 
 
 class MemoryStats(TypedDict, total=False):
-    """memory.current, memory.max, memory.stat (``raw``) ...; ``swap`` is memory plus swap, as in cgroup v1."""
+    """memory.current, memory.max, memory.stat (``raw``) ...; ``swap`` is memory plus swap, as in
+    cgroup v1."""
 
     cache: int
     usage: MemoryEntry

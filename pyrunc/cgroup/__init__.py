@@ -67,7 +67,8 @@ if TYPE_CHECKING:
             """The number of processes that the OOM killer killed."""
 
         def remove(self, path: str, timeout: float = ..., made: list[str] | None = ...) -> None:
-            """Remove the cgroup, its descendants, and those of its ancestors that are in ``made``."""
+            """Remove the cgroup, its descendants, and those of its ancestors that are in
+            ``made``."""
 
 
 class ScopeRequest:

@@ -110,18 +110,20 @@ class Manager:
         self.close()
 
     def listen(self) -> None:
-        """Have the broker forward JobRemoved; systemd's private socket does so without a request."""
+        """Have the broker forward JobRemoved; systemd's private socket does so without a
+        request."""
         rule = "type='signal',sender='org.freedesktop.systemd1',interface='org.freedesktop.systemd1.Manager'"
         target = (b"org.freedesktop.DBus", b"/org/freedesktop/DBus", b"org.freedesktop.DBus")
         self.call("AddMatch", ("s", rule + ",member='JobRemoved'"), target=target)
         self.call("Subscribe")
 
-    # -- calls -------------------------------------------------------------------------------------------------
+    # -- calls -------------------------------------------------------------------------------------
 
     def call(
         self, member: str, *values: Value, target: tuple[bytes, bytes, bytes] = (SERVICE, PATH, MANAGER)
     ) -> Message:
-        """Call a method and return its reply, to be freed.  Raises BusError for a refusal, SysError."""
+        """Call a method and return its reply, to be freed. Raises BusError for a refusal,
+        SysError."""
         bus = self.connection()
         try:
             message = bus.message(*target, member.encode("ascii"))
@@ -197,7 +199,7 @@ class Manager:
         except OSError as error:
             raise failed(f"a value of type {signature}", error) from error
 
-    # -- the manager's methods ---------------------------------------------------------------------------------
+    # -- the manager's methods ---------------------------------------------------------------------
 
     def start_transient(self, unit: str, properties: Properties) -> None:
         """Call StartTransientUnit and wait until the unit is running."""

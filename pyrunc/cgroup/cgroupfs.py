@@ -61,7 +61,7 @@ class Cgroupfs:
         """The outermost cgroup that the mount shows."""
         return self.facts.cgroup2_root or "/"
 
-    # -- make --------------------------------------------------------------------------------------------------
+    # -- make --------------------------------------------------------------------------------------
 
     def missing(self, path: str) -> list[str]:
         """The cgroups that do not exist among ``path`` and its ancestors, outermost first."""
@@ -190,7 +190,8 @@ class Cgroupfs:
             made.remove(path)
 
     def check_usable(self, path: str) -> None:
-        """Raises PyruncError unless the cgroup is empty and neither it nor an ancestor is frozen."""
+        """Raises PyruncError unless the cgroup is empty and neither it nor an ancestor is
+        frozen."""
         events = self.pairs(path, "cgroup.events")
         if events.get("populated"):
             pids = self.pids(path)
@@ -261,7 +262,7 @@ class Cgroupfs:
                     why += "; a cgroup with processes of its own cannot offer controllers"
         return why
 
-    # -- limits ------------------------------------------------------------------------------------------------
+    # -- limits ------------------------------------------------------------------------------------
 
     def apply(self, path: str, resources: Resources, ptr: str = "/linux/resources") -> None:
         """Write every limit.  Raises SysError naming field, value and file, ConfigError."""
@@ -367,7 +368,7 @@ class Cgroupfs:
             if replace or error.errno not in (EPERM, EACCES) or not self.facts.rootless:
                 raise
 
-    # -- watch -------------------------------------------------------------------------------------------------
+    # -- watch -------------------------------------------------------------------------------------
 
     def words(self, path: str, file: str) -> list[str]:
         """The words of a blank-separated file; [] if it is missing.
@@ -458,7 +459,7 @@ class Cgroupfs:
             pause = min(pause * 2, PAUSE_MOST)
         return True
 
-    # -- end ---------------------------------------------------------------------------------------------------
+    # -- end ---------------------------------------------------------------------------------------
 
     def kill(self, path: str, signal: int, *, stays: bool = False) -> None:
         """Signal every process of the cgroup and below; does nothing if there is none.
@@ -536,7 +537,8 @@ class Cgroupfs:
                 break  # this cgroup, and so each of its ancestors, is in use by others
 
     def is_empty(self, path: str) -> bool:
-        """Whether no process is in the cgroup or below it; zombies do not count.  Raises SysError."""
+        """Whether no process is in the cgroup or below it; zombies do not count.  Raises
+        SysError."""
         return not self.pairs(path, "cgroup.events").get("populated")
 
     def rmdir(self, path: str) -> bool:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     Rule = tuple[bool, int, int, int, int]  # allow, type, major, minor, access
 
-# linux/bpf.h, struct bpf_cgroup_dev_ctx {u32 access_type; u32 major; u32 minor}: access_type = access << 16 | type
+# linux/bpf.h, struct bpf_cgroup_dev_ctx {u32 access_type; u32 major; u32 minor}: access_type =
+# access << 16 | type
 BLOCK, CHAR = 1, 2
 MKNOD, READ, WRITE = 1, 2, 4
 ALL = 7

@@ -1,4 +1,5 @@
-"""The driver for ``--cgroup-manager disabled``: the container stays in the caller's cgroup, and no limit can be set."""
+"""The driver for ``--cgroup-manager disabled``: the container stays in the caller's cgroup, and no
+limit can be set."""
 
 from __future__ import annotations
 

@@ -106,7 +106,8 @@ class Scanner:
         return self.text[start : self.at]
 
     def value(self, kind: str, depth: int) -> Value:
-        """Parse a value; ``kind`` is the signature it must have, "" to infer it. Raises ValueError."""
+        """Parse a value; ``kind`` is the signature it must have, "" to infer it. Raises
+        ValueError."""
         if depth > MAX_DEPTH:
             raise ValueError(f"at most {MAX_DEPTH} levels")
         char = self.peek()
@@ -265,7 +266,8 @@ class Scanner:
 
 
 def integer(word: str) -> int:
-    """An integer: decimal, ``0x`` hexadecimal, or octal with a leading 0 as in C.  Raises ValueError."""
+    """An integer: decimal, ``0x`` hexadecimal, or octal with a leading 0 as in C. Raises
+    ValueError."""
     digits = word.lstrip("+-")
     base = 16 if digits[:2].lower() == "0x" else 8 if digits[:1] == "0" and len(digits) > 1 else 10
     return int(word, base) if base != 8 else int(word.replace("0", "0o0", 1), 8)

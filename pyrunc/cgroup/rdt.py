@@ -119,7 +119,8 @@ def join(record: Record, pid: int) -> None:
 
 
 def write_schemata(record: Record, wanted: list[tuple[str, str]]) -> None:
-    """Write lines, each with the pointer it came from, to the container's class. Raises SysError."""
+    """Write lines, each with the pointer it came from, to the container's class. Raises
+    SysError."""
     for pointer, line in wanted:
         _write(f"{record['group']}/schemata", line + "\n", pointer)
 

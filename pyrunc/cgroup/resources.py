@@ -53,7 +53,8 @@ class Write:
 
 
 def convert(resources: Resources, ptr: str = "/linux/resources") -> list[Write]:
-    """Every write for these resources, in order.  Raises ConfigError for values that contradict each other."""
+    """Every write for these resources, in order. Raises ConfigError for values that contradict each
+    other."""
     out: list[Write] = []
     problems: list[Problem] = []
     if "pids" in resources:

@@ -170,7 +170,8 @@ def _huge_pages(fd: int) -> Stats:
 
 
 def _pressure(fd: int, file: str) -> Stats:
-    """Pressure stall information: ``some avg10=0.00 avg60=0.00 avg300=0.00 total=0`` and the same for ``full``."""
+    """Pressure stall information: ``some avg10=0.00 avg60=0.00 avg300=0.00 total=0`` and the same
+    for ``full``."""
     nothing: dict[str, float] = {"avg10": 0, "avg60": 0, "avg300": 0, "total": 0}
     out: Stats = {}
     for line in text(fd, file).splitlines():

@@ -57,7 +57,7 @@ UNIT_MAX = 255  # characters of a unit's name
 PROPERTIES_MAX = 256  # in annotations; systemd has fewer
 
 
-# -- names ------------------------------------------------------------------------------------------------------------
+# -- names -----------------------------------------------------------------------------------------
 
 
 def path_for(config_path: str, id: str, facts: HostFacts, annotations: dict[str, str]) -> str:
@@ -111,7 +111,8 @@ def expand(slice_: str, config_path: str) -> str:
 
 
 def is_user(facts: HostFacts) -> bool:
-    """Whether the container belongs to a user's systemd: we are not root, or only root of a user namespace."""
+    """Whether the container belongs to a user's systemd: we are not root, or only root of a user
+    namespace."""
     return facts.euid != 0 or not host.initial_userns(facts.prefix)
 
 
@@ -153,7 +154,7 @@ def names(path: str) -> tuple[str, str, str]:
     raise PyruncError(f"{path} is not the cgroup of a scope")
 
 
-# -- properties -------------------------------------------------------------------------------------------------------
+# -- properties ------------------------------------------------------------------------------------
 
 
 def properties(writes: list[Write]) -> dict[str, Value]:
@@ -187,7 +188,8 @@ def properties(writes: list[Write]) -> dict[str, Value]:
 
 
 def number(text: str) -> int | None:
-    """A limit as the kernel reads it: digits with K, M, G ..., or ``max``; None for anything else."""
+    """A limit as the kernel reads it: digits with K, M, G ..., or ``max``; None for anything
+    else."""
     if text == "max":
         return INFINITY
     shift = _SUFFIXES.get(text[-1:].upper(), 0)
@@ -248,7 +250,7 @@ def annotated(annotations: dict[str, str]) -> dict[str, Value]:
     return out
 
 
-# -- the driver -------------------------------------------------------------------------------------------------------
+# -- the driver ------------------------------------------------------------------------------------
 
 
 class Systemd(Cgroupfs):
@@ -274,7 +276,8 @@ class Systemd(Cgroupfs):
         return self.link
 
     def missing(self, path: str) -> list[str]:
-        """The cgroups that `create` makes. Slices belong to systemd, which removes the empty ones."""
+        """The cgroups that `create` makes. Slices belong to systemd, which removes the empty
+        ones."""
         scope = names(path)[0]
         return [scope] if scope == path else [scope, path]
 
@@ -380,8 +383,8 @@ class Systemd(Cgroupfs):
     def apply(self, path: str, resources: Resources, ptr: str = "/linux/resources") -> None:
         """Write every limit, then report to systemd only what the kernel accepted.
 
-        systemd writes its files some time after it has answered.  Raises as `Cgroupfs.apply` does, BusError,
-        PyruncError (the unit is gone).
+        systemd writes its files some time after it has answered. Raises as `Cgroupfs.apply` does,
+        BusError, PyruncError (the unit is gone).
         """
         unit = names(path)[1]
         if self.fresh == path:
@@ -433,7 +436,8 @@ class Systemd(Cgroupfs):
 
 
 def without(asked: dict[str, Value], words: str) -> bool:
-    """Drop the property that an error names if systemd may lack it; returns whether there was one."""
+    """Drop the property that an error names if systemd may lack it; returns whether there was
+    one."""
     for name in _NEWER:
         if name in asked and name in words:
             del asked[name]

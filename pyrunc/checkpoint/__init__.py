@@ -1,1 +1,2 @@
-"""Checkpoint and restore with CRIU, driven over the socket of `criu swrk` (docs/adr/0030-criu.md)."""
+"""Checkpoint and restore with CRIU, driven over the socket of `criu swrk`
+(docs/adr/0030-criu.md)."""

@@ -96,7 +96,7 @@ class Criu:
             for fd in (theirs, *moved):
                 posix.close(fd)  # with the server's end open here, criu's exit would not be an EOF
 
-    # -- requests ----------------------------------------------------------------------------------------
+    # -- requests ----------------------------------------------------------------------------------
 
     def prepare(self, features: Sequence[str] = ()) -> None:
         """Check the version, and features of the kernel. Raises PyruncError if one is too old or
@@ -128,7 +128,8 @@ class Criu:
         return self.converse(request["type"], notified, until)
 
     def go_on(self, kind: int, notified: Handler | None) -> Fields:
-        """Answer the notification that `ask` stopped at; returns the reply.  Raises as `ask` does."""
+        """Answer the notification that `ask` stopped at; returns the reply.  Raises as `ask`
+        does."""
         self.send({"type": messages.NOTIFY, "notify_success": True})
         return self.converse(kind, notified, "")
 
@@ -200,10 +201,11 @@ class Criu:
             return PyruncError(f"criu was killed by {described(posix.WTERMSIG(status))}")
         return PyruncError(f"criu ended without a reply (exit status {posix.WEXITSTATUS(status)})")
 
-    # -- the end -----------------------------------------------------------------------------------------
+    # -- the end -----------------------------------------------------------------------------------
 
     def finish(self) -> int:
-        """Close the socket, which ends criu, and return its wait status.  Raises PyruncError if it does not end."""
+        """Close the socket, which ends criu, and return its wait status. Raises PyruncError if it
+        does not end."""
         if self.sock >= 0:
             posix.close(self.sock)
             self.sock = -1

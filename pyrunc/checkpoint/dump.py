@@ -63,7 +63,8 @@ class Dump:
         self.status_fd = options.status_fd(values["status-fd"]) if "status-fd" in values else -1
 
     def refuse(self) -> None:
-        """Raises StateError or PyruncError for an unsupported container before anything is changed."""
+        """Raises StateError or PyruncError for an unsupported container before anything is
+        changed."""
         status = self.container.status()
         if status not in ("running", "paused"):
             raise StateError(f"container cannot be checkpointed in {status} state")

@@ -1,4 +1,5 @@
-"""The files of a checkpoint: the directory of images, the work directory with CRIU's log, and descriptors.json."""
+"""The files of a checkpoint: the directory of images, the work directory with CRIU's log, and
+descriptors.json."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ class Images:
         self.fd = self.work_fd = -1
 
     def open(self, *, make: bool) -> None:
-        """Open both directories; ``make``: create those that are missing.  Raises UsageError, SysError, PyruncError."""
+        """Open both directories; ``make``: create those that are missing. Raises UsageError,
+        SysError, PyruncError."""
         self.fd = _open(self.path, "--image-path", make)
         self.work_fd = self.fd if self.work == self.path else _open(self.work, "--work-path", True)
         self.check_parent()
@@ -64,7 +66,7 @@ class Images:
             posix.close(fd)
         self.fd = self.work_fd = -1
 
-    # -- descriptors.json --------------------------------------------------------------------------------
+    # -- descriptors.json --------------------------------------------------------------------------
 
     def write_descriptors(self, targets: list[str]) -> None:
         """Record what stdin, stdout and stderr were at `create`. Raises SysError."""
@@ -104,7 +106,7 @@ class Images:
             raise PyruncError(f"{where}: expected an array of three strings, found {show(found)}")
         return found
 
-    # -- CRIU's log --------------------------------------------------------------------------------------
+    # -- CRIU's log --------------------------------------------------------------------------------
 
     def failure(self, verb: str, reason: str) -> PyruncError:
         """The error for a failed CRIU: the last error in its log, and the path of the log."""

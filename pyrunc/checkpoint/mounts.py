@@ -135,7 +135,7 @@ class Mounts:
                 remount(place, flags.set & IMPLIED | attributes(place) & IMPLIED & ~(flags.clr | flags.implied))
         return [{"key": key, "val": value} for key, value in out.items()]
 
-    # -- restore: places to mount on -----------------------------------------------------------------------
+    # -- restore: places to mount on ---------------------------------------------------------------
 
     def make_places(self, root: int) -> None:
         """Create the missing mount points below the root filesystem, as `create` does. Raises
@@ -189,7 +189,7 @@ class Mounts:
             for mount in mounts
         )
 
-    # -- refusals ------------------------------------------------------------------------------------------
+    # -- refusals ----------------------------------------------------------------------------------
 
     def refuse(self) -> None:
         """Raises PyruncError for mounts that CRIU cannot restore unchanged."""

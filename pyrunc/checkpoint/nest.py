@@ -51,9 +51,10 @@ class Nest:
     def fork(self, stdio: Sequence[int], extra: Sequence[int], look: Look) -> None:
         """Fork; the child waits for `go`.
 
-        The child calls ``look`` with a descriptor of the mounted root; `go` returns its result.  criu gets ``stdio``,
-        its socket, ``extra``, and `directories`, pairs of a path and its descriptor, opened in its own mount
-        namespace: it cannot mount anything on those of ours.  Raises PyruncError, OSError.
+        The child calls ``look`` with a descriptor of the mounted root; `go` returns its result.
+        criu gets ``stdio``, its socket, ``extra``, and `directories`, pairs of a path and its
+        descriptor, opened in its own mount namespace: it cannot mount anything on those of ours.
+        Raises PyruncError, OSError.
         """
         path = criu.find()
         self.release, wait = criu.socketpair()
@@ -80,7 +81,8 @@ class Nest:
             root = rootfs.open_root(f"{self.stage}/{_ROOT}")
             found = look(root)
             self.mount(self.stage, self.top, b"", _MS_BIND_RECURSIVE, b"")
-            # CRIU takes the numbers of directories for those of the process that created its socket.
+            # CRIU takes the numbers of directories for those of the process that created its
+            # socket.
             ours, theirs = criu.socketpair()
             sockets.send_descriptor(wait, b"s", ours)
             fs.write_all(told, jsontext.dumps({"found": found}).encode("ascii"))
@@ -99,8 +101,8 @@ class Nest:
             fs.ignore(fs.write_all, told, jsontext.dumps({"error": text}).encode("ascii"))
 
     def leave(self) -> list[int]:
-        """Unshare the mount namespace and mount the root filesystem in `stage`; returns `directories` as they are
-        here.  Raises SysError."""
+        """Unshare the mount namespace and mount the root filesystem in `stage`; returns
+        `directories` as they are here. Raises SysError."""
         try:
             namespaces.unshare(CLONE_FLAGS["mount"] | (CLONE_FLAGS["cgroup"] if self.cgroup_namespace else 0))
         except OSError as error:
@@ -121,8 +123,8 @@ class Nest:
         return opened
 
     def reopened(self, path: str, fd: int) -> int:
-        """A directory by its path in this mount namespace; it must be the one that is open.  Raises PyruncError,
-        OSError."""
+        """A directory by its path in this mount namespace; it must be the one that is open. Raises
+        PyruncError, OSError."""
         again = posix.open(path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
         here, there = posix.fstat(again), posix.fstat(fd)
         if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
@@ -146,8 +148,8 @@ class Nest:
         return f"{self.top}/{_ROOT}"
 
     def go(self) -> tuple[External, int]:
-        """Let the child continue to its execve; returns the result of ``look`` and our end of criu's socket.  Raises
-        PyruncError."""
+        """Let the child continue to its execve; returns the result of ``look`` and our end of
+        criu's socket. Raises PyruncError."""
         try:
             sockets.send(self.release, b"g")
             told = jsontext.loads(fs.read_fd(self.report, _MOST))

@@ -63,7 +63,7 @@ class Restore(Run):
         self.master = -1  # of the terminal
         self.shared: posix.stat_result | None = None  # the directory of images before it was shared
 
-    # -- before anything is touched ----------------------------------------------------------------------
+    # -- before anything is touched ----------------------------------------------------------------
 
     def steps(self, interrupts: Interrupts) -> None:
         """Take the bundle to processes that are complete and stopped."""
@@ -96,7 +96,8 @@ class Restore(Run):
             self.interrupts.check()
 
     def has_notify_socket(self) -> bool:
-        """Always true: the checkpoint may have the socket's directory, and then CRIU must find it."""
+        """Always true: the checkpoint may have the socket's directory, and then CRIU must find
+        it."""
         return True
 
     def fill(self) -> None:
@@ -145,7 +146,7 @@ class Restore(Run):
             fs.ignore(posix.fchown, self.images.fd, -1, self.shared.st_gid)
             self.shared = None
 
-    # -- CRIU --------------------------------------------------------------------------------------------
+    # -- CRIU --------------------------------------------------------------------------------------
 
     def ask(self) -> None:
         """Start criu in the container's cgroup and request the restore."""
@@ -286,7 +287,7 @@ class Restore(Run):
             raise PyruncError(f"criu: the first process was {self.init_pid}, and is {pid}")
         self.set_resources()
 
-    # -- as `run` continues ------------------------------------------------------------------------------
+    # -- as `run` continues ------------------------------------------------------------------------
 
     def go(self) -> None:
         """Set up the terminal before the program writes its first line."""

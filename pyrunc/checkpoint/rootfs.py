@@ -16,7 +16,8 @@ _TYPE, _LINK, _DIR = 0o170000, 0o120000, 0o040000  # of st_mode (inode(7))
 
 
 class Walk:
-    """A walk from the root; `fd` (O_PATH) is the current object, `parts` its path below the root."""
+    """A walk from the root; `fd` (O_PATH) is the current object, `parts` its path below the
+    root."""
 
     __slots__ = ("fds", "links", "make", "parts", "todo")
 

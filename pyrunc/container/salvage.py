@@ -103,7 +103,7 @@ def earlier_boot(clue: Clues) -> bool:
     return bool(clue.get("bootid")) and clue["bootid"] != procfs.boot_id()
 
 
-# -- its processes ------------------------------------------------------------------------------------------------
+# -- its processes ---------------------------------------------------------------------------------
 
 
 def first_process(container: Container, found: list[Clues]) -> Process | None:
@@ -155,7 +155,7 @@ def has_open(pid: int, file: posix.stat_result) -> bool:
     return False
 
 
-# -- its cgroup ---------------------------------------------------------------------------------------------------
+# -- its cgroup ------------------------------------------------------------------------------------
 
 
 def choose(container: Container, found: list[Clues], facts: HostFacts) -> str:

@@ -62,7 +62,7 @@ _WHOLE = ("memory", "cpu")  # sections with interdependent fields, written as a 
 _SUFFIXES = "kmgtp"
 
 
-# -- parsing --------------------------------------------------------------------------------------------------
+# -- parsing ---------------------------------------------------------------------------------------
 
 
 def from_flags(values: Mapping[str, object]) -> Resources:
@@ -130,7 +130,7 @@ def parse(data: bytes) -> Resources:
     return typed(without_unknown(schema.RESOURCES, resources))
 
 
-# -- merging (pure) -------------------------------------------------------------------------------------------
+# -- merging (pure) --------------------------------------------------------------------------------
 
 
 def asked(resources: Resources) -> Resources:
@@ -208,7 +208,7 @@ def check(new: Resources, merged: Resources, log: Log) -> Resources:
     return out
 
 
-# -- applying -------------------------------------------------------------------------------------------------
+# -- applying --------------------------------------------------------------------------------------
 
 
 def stored(container: Container) -> Resources:

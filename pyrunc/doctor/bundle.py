@@ -82,7 +82,7 @@ def invalid(area: Area, error: ConfigError) -> None:
         area.problem("config", f"and {error.more} more", "create refuses it")
 
 
-# -- limits -----------------------------------------------------------------------------------------------------------
+# -- limits ----------------------------------------------------------------------------------------
 
 
 def resource_limits(machine: Machine, area: Area, wanted: Wanted) -> None:
@@ -154,7 +154,7 @@ def offering(machine: Machine, error: PyruncError) -> str:
     return f"boot with cgroup_no_v1={','.join(bound)} on the kernel's command line" if bound else ""
 
 
-# -- privileges -------------------------------------------------------------------------------------------------------
+# -- privileges ------------------------------------------------------------------------------------
 
 
 def capabilities(machine: Machine, area: Area, wanted: Wanted) -> None:
@@ -277,7 +277,7 @@ def labels(machine: Machine, area: Area, wanted: Wanted) -> None:
         area.ok("apparmor", f"profile {show(name)} is loaded")
 
 
-# -- devices and parameters -------------------------------------------------------------------------------------------
+# -- devices and parameters ------------------------------------------------------------------------
 
 
 def network_devices(machine: Machine, area: Area, wanted: Wanted) -> None:

@@ -158,7 +158,7 @@ def own_or_child(machine: Machine) -> str:
     return next((f"/{name}" for name in machine.names(top, 1000) if machine.exists(f"{top}/{name}/cgroup.events")), "")
 
 
-# -- systemd ------------------------------------------------------------------------------------------------------
+# -- systemd ---------------------------------------------------------------------------------------
 
 
 def manager(machine: Machine, area: Area) -> None:

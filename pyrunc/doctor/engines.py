@@ -38,7 +38,7 @@ def check(machine: Machine) -> list[Area]:
     return [area]
 
 
-# -- reading ------------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------
 
 
 def content(machine: Machine, path: str) -> str:
@@ -100,7 +100,7 @@ def text(found: Table, key: str) -> str:
     return value if type(value) is str else ""
 
 
-# -- what all have in common --------------------------------------------------------------------------------------
+# -- what all have in common -----------------------------------------------------------------------
 
 
 def is_ours(name: str, path: str) -> bool:
@@ -152,7 +152,7 @@ def driver(machine: Machine, area: Area, engine: str, where: str, systemd: bool)
         area.note(engine, f"{where}: the cgroupfs driver on a host with systemd", means)
 
 
-# -- containerd ---------------------------------------------------------------------------------------------------
+# -- containerd ------------------------------------------------------------------------------------
 
 
 def containerd(machine: Machine, area: Area) -> None:
@@ -232,7 +232,7 @@ def containerd_entry(machine: Machine, area: Area, where: str, entry: Table, rea
         driver(machine, area, "containerd", where, options.get("SystemdCgroup") is True)
 
 
-# -- CRI-O --------------------------------------------------------------------------------------------------------
+# -- CRI-O -----------------------------------------------------------------------------------------
 
 
 def crio(machine: Machine, area: Area) -> None:
@@ -274,7 +274,7 @@ def crio(machine: Machine, area: Area) -> None:
         absent(machine, area, "cri-o", "/etc/crio", f"printf {quote(lines)} > {target}; systemctl restart crio")
 
 
-# -- podman -------------------------------------------------------------------------------------------------------
+# -- podman ----------------------------------------------------------------------------------------
 
 
 def podman(machine: Machine, area: Area) -> None:
@@ -339,7 +339,7 @@ def podman_lists(area: Area, engine: Table, name: str) -> None:
             area.note("podman", f"{key} does not list {show(name)}", means, "use pyrunc's contrib/podman/pyrunc.conf")
 
 
-# -- docker -------------------------------------------------------------------------------------------------------
+# -- docker ----------------------------------------------------------------------------------------
 
 
 def docker(machine: Machine, area: Area) -> None:

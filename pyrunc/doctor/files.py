@@ -74,7 +74,7 @@ def remount(machine: Machine, path: str, option: str) -> str:
     return f"mount -o remount,{option} {quote(best)}"
 
 
-# -- the program ------------------------------------------------------------------------------------------------------
+# -- the program -----------------------------------------------------------------------------------
 
 
 def program(machine: Machine, area: Area, root: str, config: Config) -> None:
@@ -142,7 +142,7 @@ def emulated(machine: Machine) -> bool:
     return any(name.startswith("qemu-") for name in machine.names(place, 200))
 
 
-# -- mounts and hooks -------------------------------------------------------------------------------------------------
+# -- mounts and hooks ------------------------------------------------------------------------------
 
 
 def mounts(machine: Machine, area: Area, bundle: str, config: Config) -> None:

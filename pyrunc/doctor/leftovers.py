@@ -59,7 +59,7 @@ def check(machine: Machine) -> list[Area]:
     return [area]
 
 
-# -- states -------------------------------------------------------------------------------------------------------
+# -- states ----------------------------------------------------------------------------------------
 
 
 def states(machine: Machine, area: Area, root: str, known: Known) -> None:
@@ -179,7 +179,7 @@ def other_roots(machine: Machine, root: str, known: Known) -> None:
                 known.cgroups.add(found["cgroup"])
 
 
-# -- processes ----------------------------------------------------------------------------------------------------
+# -- processes -------------------------------------------------------------------------------------
 
 
 def processes(machine: Machine, area: Area) -> None:
@@ -233,7 +233,7 @@ def orphaned(machine: Machine, pid: int) -> bool:
     return any(link.endswith(("/start (deleted)", "/error (deleted)")) for link in links)
 
 
-# -- cgroups ------------------------------------------------------------------------------------------------------
+# -- cgroups ---------------------------------------------------------------------------------------
 
 
 def cgroups(machine: Machine, area: Area, known: Known) -> None:

@@ -143,7 +143,7 @@ def terminals(machine: Machine) -> Use | None:
     return "terminals", used, limit, "containers with a terminal fail (ENOSPC)", f"sysctl -w kernel.pty.max={limit * 2}"
 
 
-# -- limits -----------------------------------------------------------------------------------------------------------
+# -- limits ----------------------------------------------------------------------------------------
 
 
 def watches(machine: Machine, area: Area) -> None:

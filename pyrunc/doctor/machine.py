@@ -60,7 +60,7 @@ class Machine:
         """The real location of a host path."""
         return self.prefix + path
 
-    # -- files -------------------------------------------------------------------------------------------------
+    # -- files -------------------------------------------------------------------------------------
 
     def text(self, path: str, most: int = FILE_MOST) -> str:
         """The first bytes of a file, or "" if it is unreadable; never blocks."""

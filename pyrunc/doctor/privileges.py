@@ -114,7 +114,7 @@ def securebits(machine: Machine, area: Area) -> None:
         area.ok("securebits", "none is set")
 
 
-# -- security modules ---------------------------------------------------------------------------------------------
+# -- security modules ------------------------------------------------------------------------------
 
 
 def modules(machine: Machine, area: Area) -> None:

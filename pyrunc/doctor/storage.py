@@ -115,7 +115,7 @@ def lingering(machine: Machine, area: Area, root: str) -> None:
         area.note("linger", f"{name} does not linger", means, f"loginctl enable-linger {quote(name)}")
 
 
-# -- CRIU -------------------------------------------------------------------------------------------------------------
+# -- CRIU ------------------------------------------------------------------------------------------
 
 
 def criu(machine: Machine, area: Area) -> None:

@@ -1,4 +1,5 @@
-"""Users and groups by name, from the image's own /etc/passwd and /etc/group (image-spec: conversion.md, "User")."""
+"""Users and groups by name, from the image's own /etc/passwd and /etc/group (image-spec:
+conversion.md, "User")."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ class LayerStream:
         for thread in self.threads:
             thread.start()
 
-    # -- the threads --------------------------------------------------------------------------------------
+    # -- the threads -------------------------------------------------------------------------------
 
     def _guard(self, work: Callable[[], None], queue: Queue[bytes | BaseException]) -> None:
         """Run a thread's work, and pass any exception to the reader."""
@@ -213,7 +213,7 @@ class LayerStream:
                 self._put(self.plain, piece)
         self.engine.end()
 
-    # -- the reader ---------------------------------------------------------------------------------------
+    # -- the reader --------------------------------------------------------------------------------
 
     def read(self, size: int) -> bytes:
         """Read up to ``size`` bytes; b"" at the end. Raises ImageError."""

@@ -144,7 +144,7 @@ class Applier:
             self._other(tar, parent, name, entry)
         self.tree.mark(parent, name)
 
-    # -- whiteouts ----------------------------------------------------------------------------------------
+    # -- whiteouts ---------------------------------------------------------------------------------
 
     def _whiteout(self, parts: list[str]) -> None:
         """Remove entries of lower layers, but nothing that this layer created, in any order of
@@ -272,7 +272,7 @@ class Applier:
         finally:
             os.close(fd)
 
-    # -- attributes ---------------------------------------------------------------------------------------
+    # -- attributes --------------------------------------------------------------------------------
 
     def _owner_and_mode(self, fd: int, entry: tarfile.TarInfo) -> None:
         """chmod after chown, because chown(2) clears set-user-ID."""

@@ -1,4 +1,5 @@
-"""The IMAGE argument: ``DIR[:TAG]``, ``FILE.tar[:TAG]``, or ``docker://HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]``."""
+"""The IMAGE argument: ``DIR[:TAG]``, ``FILE.tar[:TAG]``, or
+``docker://HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]``."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ class Registry:
 
 
 def parse_registry(text: str) -> Registry:
-    """``docker://HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]``; the tag defaults to latest.  Raises UsageError."""
+    """``docker://HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]``; the tag defaults to latest. Raises
+    UsageError."""
     rest = text.removeprefix("docker://")
     host, slash, path = rest.partition("/")
     path, at, digest = path.partition("@")

@@ -160,7 +160,7 @@ class Connection:
         except urllib3.exceptions.HTTPError as error:
             raise ImageError(f"{self.host}: {_reason(error)}") from error
 
-    # -- authentication -----------------------------------------------------------------------------------
+    # -- authentication ----------------------------------------------------------------------------
 
     def _authenticate(self, challenge: str) -> bool:
         """Answer a WWW-Authenticate header; False if there is no (further) answer."""

@@ -1,4 +1,5 @@
-"""The store of unpacked images: one directory per layer, by chain id, with overlayfs' own whiteouts.
+"""The store of unpacked images: one directory per layer, by chain id, with overlayfs' own
+whiteouts.
 
     STORE/layers/SHA256-HEX/diff     a layer, as an upper directory of overlayfs
     STORE/l/SHORT                    a link to it: many layers must fit into one page of mount options
@@ -69,7 +70,7 @@ class Store:
         finally:
             fs.close(fd)
 
-    # -- layers -------------------------------------------------------------------------------------------
+    # -- layers ------------------------------------------------------------------------------------
 
     def pull(
         self, source: Source, image: Image, reference: str, options: unpack.Options, progress: Progress
@@ -189,7 +190,7 @@ class Store:
         except FileExistsError:
             pass
 
-    # -- images -------------------------------------------------------------------------------------------
+    # -- images ------------------------------------------------------------------------------------
 
     def _configuration(
         self, image: Image, options: unpack.Options, ids: identity.Identity, warnings: Warnings
@@ -253,7 +254,7 @@ class Store:
             for _, image in self.documents("images")
         ]
 
-    # -- pruning ------------------------------------------------------------------------------------------
+    # -- pruning -----------------------------------------------------------------------------------
 
     def prune(self, *, everything: bool) -> dict[str, int]:
         """Remove bundles of deleted containers, leftovers, and layers that no image needs.

@@ -93,7 +93,7 @@ class Tree:
             if fd is not None:
                 fs.close(fd)
 
-    # -- resolving ----------------------------------------------------------------------------------------
+    # -- resolving ---------------------------------------------------------------------------------
 
     def lookup(self, parts: list[str], *, make: bool = True) -> Directory:
         """The directory at a path, with links followed inside the root.
@@ -167,7 +167,7 @@ class Tree:
             found = at.children[salted(name)] = Directory(name, at)
         return found
 
-    # -- changing -----------------------------------------------------------------------------------------
+    # -- changing ----------------------------------------------------------------------------------
 
     def touch(self, directory: Directory) -> None:
         """Remember the times of a directory before its content changes."""

@@ -104,7 +104,8 @@ class MountSession(InitSession):
         raise NotImplementedError
 
     def options(self, shown: set[str]) -> Options:
-        """The options of the plan: it joins the user and the mount namespace, and those in ``shown``.
+        """The options of the plan: it joins the user and the mount namespace, and those in
+        ``shown``.
 
         Raises StateError.
         """
@@ -123,8 +124,8 @@ class MountSession(InitSession):
         return super().open_slot(kind, value, origin)
 
     def table(self) -> Table:
-        """The mounts of the container as init sees them; a process of the container may have another
-        root.
+        """The mounts of the container as init sees them; a process of the container may have
+        another root.
 
         Raises SysError.
         """
@@ -266,7 +267,8 @@ class Mounts:
         self.added: list[AddedMount] = container.data.setdefault("mounts", [])
 
     def add(self, entries: list[Mount]) -> None:
-        """Add mounts.  Raises ConfigError, StateError, SysError, after all of them have been undone."""
+        """Add mounts. Raises ConfigError, StateError, SysError, after all of them have been
+        undone."""
         self.usable()
         self.recover()
         if not entries:

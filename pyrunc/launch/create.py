@@ -110,7 +110,7 @@ class Create(InitSession):
             "created": self.on_created,
         }
 
-    # -- pure and read-only ------------------------------------------------------------------------------
+    # -- pure and read-only ------------------------------------------------------------------------
 
     def prepare(self, *, for_show: bool = False) -> None:
         """Do everything that has no side effects.  ``for_show``: the plan is only printed."""
@@ -167,7 +167,7 @@ class Create(InitSession):
         """Whether a service manager expects sd_notify(3) messages."""
         return bool(fs.getenv("NOTIFY_SOCKET"))
 
-    # -- side effects ------------------------------------------------------------------------------------
+    # -- side effects ------------------------------------------------------------------------------
 
     def steps(self, interrupts: Interrupts) -> None:
         """Go from the bundle to an init that waits for `start`."""
@@ -307,7 +307,7 @@ class Create(InitSession):
         """linux.resources, {} by default."""
         return self.linux.get("resources", {})
 
-    # -- the handshake -----------------------------------------------------------------------------------
+    # -- the handshake -----------------------------------------------------------------------------
 
     def open_slot(self, kind: str, value: str, origin: str) -> int:
         """Also open the fifos of the start channel and the namespaces of idmapped mounts."""
@@ -420,7 +420,7 @@ class Create(InitSession):
         self.container.data["status"] = status
         self.container.save()
 
-    # -- after CREATED -----------------------------------------------------------------------------------
+    # -- after CREATED -----------------------------------------------------------------------------
 
     def host_hooks(self, kind: str, status: Status, *, fatal: bool) -> None:
         """Run the hooks of a kind in the runtime's namespaces."""
@@ -446,7 +446,7 @@ class Create(InitSession):
         self.container.unlock()
 
 
-# -- helpers --------------------------------------------------------------------------------------------------
+# -- helpers ---------------------------------------------------------------------------------------
 
 
 def has_userns(config: Config) -> bool:

@@ -123,7 +123,7 @@ class Exec(InitSession):
         """The method that handles each action of ``transitions``."""
         return {**super().handlers(), "pid": self.on_pid, "seccomp": self.on_seccomp}
 
-    # -- the flow ----------------------------------------------------------------------------------------
+    # -- the flow ----------------------------------------------------------------------------------
 
     def steps(self, interrupts: Interrupts) -> None:
         """Go from the command line to a running program."""
@@ -146,7 +146,7 @@ class Exec(InitSession):
         """Whether the command waits: without --detach."""
         return not self.opts.detach
 
-    # -- read-only ---------------------------------------------------------------------------------------
+    # -- read-only ---------------------------------------------------------------------------------
 
     def prepare(self) -> None:
         """Read the container's state, build the process, and compile the plan."""
@@ -211,10 +211,11 @@ class Exec(InitSession):
         return read_process(self.opts.process, own)
 
     def open_namespaces(self) -> list[tuple[str, str]]:
-        """Open the namespaces of init that differ from ours.  Raises StateError if init has ended."""
+        """Open the namespaces of init that differ from ours.  Raises StateError if init has
+        ended."""
         return joined.open_namespaces(self.container, self.ns_fds, "exec")
 
-    # -- the cgroup --------------------------------------------------------------------------------------
+    # -- the cgroup --------------------------------------------------------------------------------
 
     def open_cgroup(self) -> str:
         """Open the cgroup in which the process is created.
@@ -274,7 +275,7 @@ class Exec(InitSession):
 
             systemd.move_into_scope(path, directory[len(base) :], self.enter_pid, facts)
 
-    # -- the handshake -----------------------------------------------------------------------------------
+    # -- the handshake -----------------------------------------------------------------------------
 
     def step_limit(self) -> int:
         """No limit with --ignore-paused: a process in a frozen cgroup answers after the thaw."""

@@ -169,7 +169,7 @@ class InitSession:
         """The state store of ``--root``."""
         return state.Store(state.root_dir(self.opts.root))
 
-    # -- the process -------------------------------------------------------------------------------------
+    # -- the process -------------------------------------------------------------------------------
 
     def spawn(self) -> None:
         """Start init from its sealed memfd; it inherits the handshake socket and preserved
@@ -271,7 +271,7 @@ class InitSession:
         reap(self.enter_pid, self.interrupts)
         self.enter_pid = 0
 
-    # -- the handshake -----------------------------------------------------------------------------------
+    # -- the handshake -----------------------------------------------------------------------------
 
     def converse(self, interrupts: Interrupts) -> None:
         """Drive the handshake until init waits for `start` or has executed the program."""
@@ -464,7 +464,7 @@ class InitSession:
         finally:
             posix.close(fd)
 
-    # -- what init reports -------------------------------------------------------------------------------
+    # -- what init reports -------------------------------------------------------------------------
 
     def on_warn(self, record: handshake.Record) -> None:
         """WARN: init continues.
@@ -538,7 +538,7 @@ class InitSession:
         return "; /linux/seccomp has to allow read, write, execve and exit_group: init ended without reporting an error"
 
 
-# -- helpers --------------------------------------------------------------------------------------------------
+# -- helpers ---------------------------------------------------------------------------------------
 
 
 def as_sys_error(error: OSError) -> SysError:

@@ -1,7 +1,7 @@
 """The functions of the shim: builtin in the launcher, through cffi in any other interpreter.
 
-Both take numbers, bytes, buffers, lists of bytes and None for NULL, and raise OSError for ``-errno``
-(native/shim/gen_calls.py).
+Both take numbers, bytes, buffers, lists of bytes and None for NULL, and raise OSError for
+``-errno`` (native/shim/gen_calls.py).
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ from pyrunc.native.binding import calls, text
 _LOG = 4096  # bytes of what the verifier says
 _NAME = 16  # BPF_OBJ_NAME_LEN
 
-# (cgroup, program, flags, replaced): BPF_PROG_ATTACH; ``replaced`` is a program for BPF_F_REPLACE, else -1.
+# (cgroup, program, flags, replaced): BPF_PROG_ATTACH; ``replaced`` is a program for BPF_F_REPLACE,
+# else -1.
 attach = calls.bpf_prog_attach
 # (cgroup, program): BPF_PROG_DETACH.
 detach = calls.bpf_prog_detach
@@ -24,7 +25,8 @@ class Refused(OSError):
 
 
 def load_device(code: bytes) -> int:
-    """Load instructions of 8 bytes as BPF_PROG_TYPE_CGROUP_DEVICE; a descriptor of the program.  Raises Refused."""
+    """Load instructions of 8 bytes as BPF_PROG_TYPE_CGROUP_DEVICE; a descriptor of the program.
+    Raises Refused."""
     log = bytearray(_LOG)
     try:
         return calls.bpf_prog_load_device(code, len(code) // 8, log, _LOG)
@@ -35,7 +37,8 @@ def load_device(code: bytes) -> int:
 
 
 def attached(cgroup: int, most: int) -> list[int]:
-    """The ids of the device programs of this very cgroup.  Raises OSError: ENOSPC if there are more than ``most``."""
+    """The ids of the device programs of this very cgroup. Raises OSError: ENOSPC if there are more
+    than ``most``."""
     ids = bytearray(4 * most)
     count = calls.bpf_prog_query(cgroup, ids, most)
     return list(unpack(f"{count}I", ids[: 4 * count]))

@@ -16,7 +16,8 @@ class PeerError(OSError):
 
 
 class Message:
-    """A method call to be filled, or a reply to be read; sd-bus's own, until `free`.  Methods raise OSError."""
+    """A method call to be filled, or a reply to be read; sd-bus's own, until `free`. Methods raise
+    OSError."""
 
     __slots__ = ("_handle",)
 
@@ -56,7 +57,8 @@ class Message:
         calls.bus_enter(self._handle, kind, contents)
 
     def read_text(self, kind: bytes, most: int) -> bytes:
-        """The next value, of type s, o or g.  Raises OSError: EMSGSIZE if it is longer than ``most``."""
+        """The next value, of type s, o or g. Raises OSError: EMSGSIZE if it is longer than
+        ``most``."""
         room = bytearray(most)
         calls.bus_read_text(self._handle, kind, room, most)
         return text(room)
@@ -68,7 +70,8 @@ class Bus:
     __slots__ = ("_handle",)
 
     def __init__(self, address: bytes, broker: bool) -> None:
-        """Connect to an address of D-Bus; ``broker``: a bus daemon is on the other side, which is to be greeted.
+        """Connect to an address of D-Bus; ``broker``: a bus daemon is on the other side, which is
+        to be greeted.
 
         Raises OSError: ENOPKG if there is no libsystemd.
         """
@@ -103,7 +106,8 @@ class Bus:
         return Message(_number(slot))
 
     def wait_job(self, job: bytes, timeout_ms: int) -> str:
-        """The result of a job ("done" ...), once systemd signals it.  Raises TimeoutError, InterruptedError."""
+        """The result of a job ("done" ...), once systemd signals it. Raises TimeoutError,
+        InterruptedError."""
         room = bytearray(64)
         calls.bus_wait_job(self._handle, job, timeout_ms, room, 64)
         return text(room).decode("ascii", "replace")

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 def memfd_sealed(name: bytes, data: Buffer, *, executable: bool = False) -> int:
     """A descriptor of a file with this content, which nobody can change.  Raises OSError.
 
-    Where memfds cannot be executed, an executable one is a file of a read-only mount, which takes CAP_SYS_ADMIN.
+    Where memfds cannot be executed, an executable one is a file of a read-only mount, which takes
+    CAP_SYS_ADMIN.
     """
     return calls.memfd_sealed(name, data, len(data), executable)
 

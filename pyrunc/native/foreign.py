@@ -1,4 +1,5 @@
-"""The functions of the shim through the cffi extension, for interpreters other than the launcher's."""
+"""The functions of the shim through the cffi extension, for interpreters other than the
+launcher's."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 
 
 def call(name: str) -> Callable[..., int]:
-    """One function.  The extension is loaded when it is first called, which raises ImportError if it is not built."""
+    """One function. The extension is loaded when it is first called, which raises ImportError if it
+    is not built."""
     word = CALLS.get(name, name)
     bound: list[Any] = []  # Any: cffi types its objects no better
 

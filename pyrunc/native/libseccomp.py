@@ -8,14 +8,17 @@ from pyrunc.native.binding import calls, text
 
 # (): libseccomp's version, major * 65536 + minor * 256 + micro.
 version = calls.seccomp_version
-# (name): libseccomp's token of an architecture, b"" for the native one.  Raises OSError: EINVAL if it is unknown.
+# (name): libseccomp's token of an architecture, b"" for the native one. Raises OSError: EINVAL if
+# it is unknown.
 arch = calls.seccomp_arch
-# (token, name): the number of a system call; negative if the architecture does not have it, -1 if none has.
+# (token, name): the number of a system call; negative if the architecture does not have it, -1 if
+# none has.
 number = calls.seccomp_number
 
 
 def knows_flag(flag: int) -> bool:
-    """Whether this kernel knows SECCOMP_FILTER_FLAG_* bits, which may have to be asked for together."""
+    """Whether this kernel knows SECCOMP_FILTER_FLAG_* bits, which may have to be asked for
+    together."""
     return calls.seccomp_flag(flag) > 0
 
 
@@ -38,7 +41,8 @@ def name(token: int, number: int) -> str:
 
 
 class Failure(OSError):
-    """A profile was not compiled: ``stage``, ``index`` and ``name`` are the report of pr_seccomp_compile.
+    """A profile was not compiled: ``stage``, ``index`` and ``name`` are the report of
+    pr_seccomp_compile.
 
     ``strerror`` is the name of the call that failed if there was no answer from the child.
     """
@@ -47,7 +51,8 @@ class Failure(OSError):
 
 
 def compile(profile: bytes, most: int) -> bytes:
-    """Compile an encoded profile in a child; the program, of at most ``most`` bytes.  Raises Failure.
+    """Compile an encoded profile in a child; the program, of at most ``most`` bytes. Raises
+    Failure.
 
     What the child says is not checked.
     """

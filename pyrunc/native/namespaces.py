@@ -12,7 +12,8 @@ _STAGES = {1: "clone", 2: "uid_map", 3: "gid_map", 4: "open"}
 setns = calls.setns
 # (flags): unshare(2).
 unshare = calls.unshare
-# (): the pid of a child in a new user namespace without maps, which sleeps for half a minute.  One at a time.
+# (): the pid of a child in a new user namespace without maps, which sleeps for half a minute. One
+# at a time.
 hold_user_namespace = calls.hold_userns
 
 

@@ -16,9 +16,11 @@ _STAGES = {1: "dup2", 2: "chdir", 3: "execve"}
 pidfd_send_signal = calls.pidfd_send_signal
 # (pidfd, number): a copy of a descriptor of another process, close-on-exec.
 pidfd_getfd = calls.pidfd_getfd
-# (pidfd, timeout_ms): reap a child; its wait status.  TimeoutError, ChildProcessError, InterruptedError.
+# (pidfd, timeout_ms): reap a child; its wait status. TimeoutError, ChildProcessError,
+# InterruptedError.
 wait = calls.wait_pid_timeout
-# (pid, timeout_ms): wait for the end of a child without reaping it; < 0: no limit.  Raises as `wait` does.
+# (pid, timeout_ms): wait for the end of a child without reaping it; < 0: no limit. Raises as `wait`
+# does.
 await_end = calls.await_end
 # (pid, resource, soft, hard): prlimit(2).
 prlimit = calls.prlimit
@@ -29,11 +31,12 @@ set_child_subreaper = calls.set_child_subreaper
 
 
 def spawn_init(exe: int, sock: int, preserved: int, stdio: Sequence[int] = ()) -> int:
-    """Execute ``exe`` as pyrunc-init; its pid.  It is a child, with an empty environment and default signals.
+    """Execute ``exe`` as pyrunc-init; its pid. It is a child, with an empty environment and default
+    signals.
 
-    It inherits stdio and the ``preserved`` descriptors from 3 on; ``sock`` comes next.  ``stdio``: three descriptors
-    above 2 that take the place of 0, 1 and 2; -1 is inherited.  Raises OSError: EBADF if one to be preserved is not
-    open.
+    It inherits stdio and the ``preserved`` descriptors from 3 on; ``sock`` comes next. ``stdio``:
+    three descriptors above 2 that take the place of 0, 1 and 2; -1 is inherited. Raises OSError:
+    EBADF if one to be preserved is not open.
     """
     return calls.spawn_init(exe, sock, preserved, pack("3i", *stdio) if stdio else None)
 
@@ -41,10 +44,11 @@ def spawn_init(exe: int, sock: int, preserved: int, stdio: Sequence[int] = ()) -
 def spawn_hook(
     path: bytes, argv: list[bytes], envp: list[bytes], *, cwd: bytes | None = None, stdin: int = -1, out: int = -1
 ) -> int:
-    """Execute a program on the host with exactly these arguments and this environment; the pid of the child.
+    """Execute a program on the host with exactly these arguments and this environment; the pid of
+    the child.
 
-    ``out`` is stdout and stderr; -1 is /dev/null.  It gets no other descriptor, and default signals.  Raises OSError,
-    whose strerror is dup2, chdir, execve or clone.
+    ``out`` is stdout and stderr; -1 is /dev/null. It gets no other descriptor, and default signals.
+    Raises OSError, whose strerror is dup2, chdir, execve or clone.
     """
     stage = bytearray(4)
     try:

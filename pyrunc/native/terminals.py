@@ -22,7 +22,8 @@ def size(fd: int) -> tuple[int, int]:
 
 
 def make_raw(fd: int) -> bytes:
-    """Make a terminal raw (cfmakeraw(3)), but for its output processing; the former mode, for `restore`.
+    """Make a terminal raw (cfmakeraw(3)), but for its output processing; the former mode, for
+    `restore`.
 
     Raises OSError: ENOTTY if it is not a terminal.
     """

@@ -63,7 +63,8 @@ def compile_add(config: Config, entries: list[Mount], facts: HostFacts, options:
 
 
 def compile_remove(config: Config, found: Iterable[tuple[int, int, str]], facts: HostFacts, options: Options) -> Plan:
-    """The plan that detaches mounts: (id, unique id or 0, path inside the container), in this order."""
+    """The plan that detaches mounts: (id, unique id or 0, path inside the container), in this
+    order."""
     ctx = Context(config, _NO_PROCESS, facts, options)
     plan = ctx.plan
     plan.dumpable("(default)", value=0)

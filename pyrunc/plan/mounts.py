@@ -52,7 +52,7 @@ _OF_NAMESPACES = {"proc": ("pid", "/proc"), "mqueue": ("ipc", "/dev/mqueue"), "s
 _UNLABELLED = ("proc", "sysfs", "cgroup", "cgroup2", "mqueue")
 
 
-# -- the root filesystem --------------------------------------------------------------------------------------
+# -- the root filesystem ---------------------------------------------------------------------------
 
 
 def limit_propagation(ctx: Context) -> None:
@@ -141,7 +141,7 @@ def read_only_root(ctx: Context) -> None:
         ctx.plan.root_ro("/root/readonly")
 
 
-# -- the entries of `mounts` ----------------------------------------------------------------------------------
+# -- the entries of `mounts` -----------------------------------------------------------------------
 
 
 def add_mounts(ctx: Context) -> list[Mount]:

@@ -188,7 +188,7 @@ def _json_value(value: object) -> object:
     return None if value == NO_SLOT else value
 
 
-# -- the listing ----------------------------------------------------------------------------------------------
+# -- the listing -----------------------------------------------------------------------------------
 
 
 def _step_rows(plan: Plan, index: int, borders: tuple[int, int]) -> Iterable[tuple[str, str, str, str, str]]:

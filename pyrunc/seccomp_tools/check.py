@@ -125,7 +125,7 @@ class _Rules:
             found += self.shadowed(index)
         return [*found, *self.names(index), *self.parts(index)]
 
-    # -- names -------------------------------------------------------------------------------------------
+    # -- names -------------------------------------------------------------------------------------
 
     def names(self, index: int) -> Iterable[Finding]:
         """Unknown and duplicate names."""
@@ -155,7 +155,7 @@ class _Rules:
         text = f"libseccomp {version} knows no system call {show(name)}: ignored{meant}"
         return Finding(PROBLEM, "unknown-name", pointer, text)
 
-    # -- effects -----------------------------------------------------------------------------------------
+    # -- effects -----------------------------------------------------------------------------------
 
     def call(self, arch: Arch, number: int) -> Call:
         """The rules of one call, prepared once."""
@@ -189,7 +189,7 @@ class _Rules:
         """Whether any architecture has a call."""
         return any(arch.number(name) != calls.UNKNOWN for arch in self.filter.arches)
 
-    # -- conditions --------------------------------------------------------------------------------------
+    # -- conditions --------------------------------------------------------------------------------
 
     def conditions(self, rule: SyscallRule, pointer: str) -> Iterable[Finding]:
         """Conditions that are never or always true, and "or" where "and" is expected."""
@@ -238,7 +238,7 @@ def some(names: Sequence[str]) -> str:
     return f"{text} and {len(names) - _LISTED} more" if len(names) > _LISTED else text
 
 
-# -- what programs need ---------------------------------------------------------------------------------------
+# -- what programs need ----------------------------------------------------------------------------
 
 
 def _start_up(filter: Filter, needed: Sequence[tuple[Sequence[str], bool]], libc: str) -> Iterable[Finding]:

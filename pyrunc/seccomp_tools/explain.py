@@ -121,7 +121,7 @@ def _audited(filter: Filter, line: str) -> Answer:
     return Answer(name, other, number, [Outcome(filter.decide(audit, number, args))])
 
 
-# -- text -----------------------------------------------------------------------------------------------------
+# -- text ------------------------------------------------------------------------------------------
 
 
 def lines(found: Sequence[Answer]) -> list[str]:

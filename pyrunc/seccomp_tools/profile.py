@@ -188,7 +188,7 @@ def number(value: int) -> str:
     return str(value) if value < 4096 else hex(value)
 
 
-# -- documents ------------------------------------------------------------------------------------------------
+# -- documents -------------------------------------------------------------------------------------
 
 
 def read(path: str) -> tuple[Seccomp | None, str, str]:

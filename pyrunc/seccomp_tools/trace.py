@@ -80,7 +80,7 @@ class Tracer:
             raise PyruncError(self.error)
         return code
 
-    # -- processes ---------------------------------------------------------------------------------------
+    # -- processes ---------------------------------------------------------------------------------
 
     def fork(self) -> None:
         """Start the guard first: from then on the container cannot outlive us unattended. Raises
@@ -133,7 +133,7 @@ class Tracer:
         if self.leash >= 0:
             posix.close(self.leash)
 
-    # -- the loop ----------------------------------------------------------------------------------------
+    # -- the loop ----------------------------------------------------------------------------------
 
     def serve(self) -> int:
         """Answer calls until the container's process has ended. Raises PyruncError, OSError."""
@@ -241,7 +241,7 @@ def guard(watched: int, opts: RunOptions) -> None:
         lifecycle.delete_by_force(state.Store(state.root_dir(opts.root)), opts.id, quiet)
 
 
-# -- output ---------------------------------------------------------------------------------------------------
+# -- output ----------------------------------------------------------------------------------------
 
 
 class Printer:

@@ -1,4 +1,5 @@
-"""The document of `mounts add` and `mounts remove`: an array of the mount objects of config.json."""
+"""The document of `mounts add` and `mounts remove`: an array of the mount objects of
+config.json."""
 
 from __future__ import annotations
 

@@ -46,7 +46,8 @@ def mount(destination: str, type: str, source: str, *options: str) -> Mount:
 
 
 def config() -> Config:
-    """The configuration: a shell on a read-only root filesystem with namespaces, masks and few capabilities."""
+    """The configuration: a shell on a read-only root filesystem with namespaces, masks and few
+    capabilities."""
     hidden = ("nosuid", "noexec", "nodev")
     pty = ("newinstance", "ptmxmode=0666", "mode=0620", "gid=5")
     return {

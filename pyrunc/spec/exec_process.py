@@ -67,7 +67,8 @@ def inherit(process: Process, container: Process) -> Process:
 
 
 def build(container: Process, args: list[str], flags: Values) -> Process:
-    """The container's own process with the arguments and flags of the command line.  Raises UsageError."""
+    """The container's own process with the arguments and flags of the command line. Raises
+    UsageError."""
     out: Process = {**container}
     out["args"] = args
     out["cwd"] = flags.get("cwd") or out.get("cwd") or "/"

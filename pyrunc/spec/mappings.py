@@ -60,7 +60,8 @@ def parse(data: str) -> list[IdMapping]:
 
 
 def merged(mappings: Mappings) -> list[tuple[int, int, int]]:
-    """Sorted (inside, outside, size) with adjacent ranges joined: equal results have equal effects."""
+    """Sorted (inside, outside, size) with adjacent ranges joined: equal results have equal
+    effects."""
     out: list[tuple[int, int, int]] = []
     for item in sorted((entry["containerID"], entry["hostID"], entry["size"]) for entry in mappings):
         if out and (out[-1][0] + out[-1][2], out[-1][1] + out[-1][2]) == item[:2]:

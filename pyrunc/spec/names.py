@@ -125,7 +125,8 @@ def parse_user(text: str) -> tuple[int, int | None]:
 
 
 def parse_id(text: str) -> int:
-    """Parse a user or group id in decimal digits, as strictly as `parse_user`. Raises UsageError."""
+    """Parse a user or group id in decimal digits, as strictly as `parse_user`. Raises
+    UsageError."""
     if text.isascii() and text.isdigit() and len(text) <= 20:
         number = int(text)
         if number <= UID_MAX:
@@ -153,7 +154,8 @@ def sysctl_path(key: str) -> str:
 
 
 def cpu_list(text: str) -> bool:
-    """Whether ``text`` is a list of numbers and ranges as cpuset.cpus and cpuset.mems take it: ``0-3,7``."""
+    """Whether ``text`` is a list of numbers and ranges as cpuset.cpus and cpuset.mems take it:
+    ``0-3,7``."""
     if len(text) > LIST_MAX:
         return False
     for part in text.strip(" \t\n").split(","):  # including the blanks that the kernel strips

@@ -1,4 +1,5 @@
-"""config.json of runtime-spec 1.3.0 for Linux as one table: its fields, their types, and the required ones.
+"""config.json of runtime-spec 1.3.0 for Linux as one table: its fields, their types, and the
+required ones.
 
 Nodes are always tuples, so that the whole table is a constant:
 
@@ -10,8 +11,8 @@ Nodes are always tuples, so that the whole table is a constant:
     ("object", {name: node}, required names)
 
 Other keys are ignored, as the specification requires (extensibility); so are the sections of other
-platforms.  The rules_*.py files hold what a type cannot express.  tests/test_spec_schema.py compares the
-table with the official JSON schemas and explains each difference.
+platforms. The rules_*.py files hold what a type cannot express. tests/test_spec_schema.py compares
+the table with the official JSON schemas and explains each difference.
 """
 
 from __future__ import annotations

@@ -46,9 +46,11 @@ class Container:
         self.backed_up = False  # intent.json is linked
 
     def reserve(self) -> None:
-        """Take the id and lock the container.  The caller describes and saves it before any other side effect.
+        """Take the id and lock the container. The caller describes and saves it before any other
+        side effect.
 
-        One of several concurrent callers succeeds; the others get StateError.  Raises SysError (ENOSPC ...).
+        One of several concurrent callers succeeds; the others get StateError. Raises SysError
+        (ENOSPC ...).
         """
         check_id(self.id)
         self.root.open_root(make=True)
@@ -83,10 +85,11 @@ class Container:
             self.unlock()
             raise StateError(f"container with given ID already exists: {self.id}")
 
-    # -- lock ------------------------------------------------------------------------------------------------
+    # -- lock --------------------------------------------------------------------------------------
 
     def acquire(self, timeout: float) -> None:
-        """Lock the directory within ``timeout`` seconds.  Raises NotFound, or Busy if it is still locked."""
+        """Lock the directory within ``timeout`` seconds. Raises NotFound, or Busy if it is still
+        locked."""
         if self.fd >= 0:
             return
         try:
@@ -114,7 +117,8 @@ class Container:
                     raise Busy(f"container {self.id} is in use by another pyrunc") from None
                 time.sleep(pause)
                 pause = min(pause * 2, 0.03)
-        # The previous holder may have been `delete`: the lock must be on the directory that the name refers to now.
+        # The previous holder may have been `delete`: the lock must be on the directory that the
+        # name refers to now.
         try:
             same = posix.stat(self.id, dir_fd=self.root.fd, follow_symlinks=False).st_ino == posix.fstat(fd).st_ino
         except FileNotFoundError:
@@ -123,7 +127,8 @@ class Container:
             raise NotFound(self.id)
 
     def lock(self, timeout: float = LOCK_TIMEOUT) -> None:
-        """Lock, then read the state again: it may have changed in the meantime.  Raises StateError."""
+        """Lock, then read the state again: it may have changed in the meantime.  Raises
+        StateError."""
         self.acquire(timeout)
         self.load()
 
@@ -165,10 +170,11 @@ class Container:
             self.unlock()
         return not fresh
 
-    # -- content ---------------------------------------------------------------------------------------------
+    # -- content -----------------------------------------------------------------------------------
 
     def has(self, name: str) -> bool:
-        """Whether the container's directory has a file.  Raises OSError if that cannot be determined."""
+        """Whether the container's directory has a file. Raises OSError if that cannot be
+        determined."""
         try:
             posix.stat(f"{self.id}/{name}", dir_fd=self.root.fd, follow_symlinks=False)
         except OSError as error:
@@ -212,7 +218,8 @@ class Container:
             fs.close(fd)
 
     def read(self, name: str) -> Document:
-        """One of our JSON files.  Raises ValueError if it is not ours, OSError, MemoryError if it cannot be read."""
+        """One of our JSON files. Raises ValueError if it is not ours, OSError, MemoryError if it
+        cannot be read."""
         return document.parse(self.read_bytes(name), self.id)
 
     def read_bytes(self, name: str) -> bytes:
@@ -277,7 +284,8 @@ class Container:
         self.data["starttime"] = process_stat(pid)[1]
 
     def save(self) -> None:
-        """Write state.json atomically.  Raises SysError (ENOSPC), and StateError if it would be too large to read."""
+        """Write state.json atomically. Raises SysError (ENOSPC), and StateError if it would be too
+        large to read."""
         data = dumps(self.data).encode("ascii")
         if len(data) > _MAX_STATE:
             raise StateError(f"the state of container {self.id} would be larger than {_MAX_STATE >> 20} MiB")
@@ -285,7 +293,8 @@ class Container:
             fs.replace_file("state.json", data, 0o600, dir_fd=self.fd)
             if self.data["pid"] and not self.backed_up:
                 self.backed_up = True
-                # Every save gives state.json a new inode, so a second name keeps this content for one linkat(2).
+                # Every save gives state.json a new inode, so a second name keeps this content for
+                # one linkat(2).
                 posix.link("state.json", "intent.json", src_dir_fd=self.fd, dst_dir_fd=self.fd, follow_symlinks=False)
         except FileExistsError:
             pass  # an earlier verb linked it
@@ -297,7 +306,8 @@ class Container:
         return f"{self.dir}/{kind}"
 
     def destroy(self) -> None:
-        """Remove the directory and unlock.  state.json goes last, so that a killed `delete` can be repeated.
+        """Remove the directory and unlock. state.json goes last, so that a killed `delete` can be
+        repeated.
 
         Idempotent.  Raises SysError.
         """
@@ -314,7 +324,7 @@ class Container:
             raise SysError(self.dir, "rmdir", error.errno or 0) from error
         self.unlock()
 
-    # -- status ----------------------------------------------------------------------------------------------
+    # -- status ------------------------------------------------------------------------------------
 
     def creating(self) -> bool:
         """Whether the pyrunc that creates this container is still running."""
@@ -338,8 +348,8 @@ class Container:
     def status(self) -> Status:
         """``creating``, ``created``, ``running``, ``paused`` or ``stopped``.
 
-        A container whose `create` was killed is stopped.  The start fifo distinguishes created from running: init
-        holds its read end until it executes the program.
+        A container whose `create` was killed is stopped. The start fifo distinguishes created from
+        running: init holds its read end until it executes the program.
         """
         if self.data["status"] == "creating":
             return "creating" if self.creating() else "stopped"
@@ -409,13 +419,14 @@ class Container:
         pid = 0 if status == "stopped" else self.data["pid"]
         return document.oci_state(self.id, status, pid, self.data.get("bundle", ""), self.data.get("annotations", {}))
 
-    # -- signals -----------------------------------------------------------------------------------------------
+    # -- signals -----------------------------------------------------------------------------------
 
     def kill_init(self, number: int) -> bool:
         """Signal the first process; False if it has ended.  Raises OSError.
 
-        SIGKILL reaches every process of the container.  Unless init is pid 1 of its own pid namespace, the other
-        processes survive it, so the whole cgroup is killed (runtime-spec leaves it open; runc and crun do the same).
+        SIGKILL reaches every process of the container. Unless init is pid 1 of its own pid
+        namespace, the other processes survive it, so the whole cgroup is killed (runtime-spec
+        leaves it open; runc and crun do the same).
         """
         fd = self.open_init() if self.this_boot() else -1
         if fd < 0:
@@ -437,7 +448,8 @@ class Container:
         return open_process(self.data["pid"], self.data.get("starttime"))
 
     def kill_cgroup(self, number: int) -> bool:
-        """Signal every process of the container's cgroup; False if there is none.  Raises OSError, PyruncError."""
+        """Signal every process of the container's cgroup; False if there is none. Raises OSError,
+        PyruncError."""
         path = self.data.get("cgroup")
         if not path or not self.this_boot():
             return False
@@ -470,7 +482,8 @@ def _empty(fd: int, depth: int) -> None:
 
 
 def _remove(fd: int, name: str, depth: int) -> None:
-    """Remove a file, or a directory with its content, at most ``depth`` levels deep.  Raises OSError."""
+    """Remove a file, or a directory with its content, at most ``depth`` levels deep. Raises
+    OSError."""
     try:
         posix.unlink(name, dir_fd=fd)
     except FileNotFoundError:

@@ -1,4 +1,5 @@
-"""state.json: its members and their checks, and the state of runtime.md, which is derived from it."""
+"""state.json: its members and their checks, and the state of runtime.md, which is derived from
+it."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Hook, Mount, Resources
 
     class Process(TypedDict):
-        """A process; the start time (field 22 of /proc/PID/stat) excludes a later one with the same pid."""
+        """A process; the start time (field 22 of /proc/PID/stat) excludes a later one with the same
+        pid."""
 
         pid: int
         starttime: int
@@ -46,8 +48,8 @@ if TYPE_CHECKING:
     class Document(TypedDict):
         """The content of state.json.
 
-        `check` guarantees the required members and the type of those in ``_TYPES``.  An older version may have left
-        out any other member.
+        `check` guarantees the required members and the type of those in ``_TYPES``. An older
+        version may have left out any other member.
         """
 
         version: NotRequired[int]
@@ -100,8 +102,8 @@ ADDED_MOUNTS = "org.pyrunc.mounts"  # annotation of `state`: the mounts of `moun
 _ID_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-"
 _MAX_PID = 1 << 31
 
-# Members that the verbs use without a check of their own.  A damaged file is reported as such by `read`, whichever verb
-# comes first.
+# Members that the verbs use without a check of their own. A damaged file is reported as such by
+# `read`, whichever verb comes first.
 _TYPES = (
     ("starttime", int), ("bootid", str), ("bundle", str), ("rootfs", str), ("annotations", dict), ("cgroup", str),
     ("cgroup_dir", str), ("cgroup_manager", str), ("runtime", dict), ("hooks", dict), ("late", list),
@@ -155,13 +157,15 @@ def oci_state(id: str, status: Status, pid: int | str, bundle: str, annotations:
 
 
 def split_state(id: str, status: Status, bundle: str, annotations: dict[str, str]) -> tuple[str, str]:
-    """The state before and after the pid, for hooks that init runs: only init knows its pid in the container."""
+    """The state before and after the pid, for hooks that init runs: only init knows its pid in the
+    container."""
     head, _, tail = oci_state(id, status, _PID_MARK, bundle, annotations).partition(_PID_MARK)
     return head, tail
 
 
 def check_id(id: str) -> None:
-    """Raises StateError unless ``id`` can be a container id; `pyrunc.spec.names.valid_id` has the same rule."""
+    """Raises StateError unless ``id`` can be a container id; `pyrunc.spec.names.valid_id` has the
+    same rule."""
     if not id.strip(_ID_CHARS) and len(id) <= 242 and id[:1] not in ("", ".", "-"):
         return
     if not id:

@@ -12,7 +12,8 @@ DIR_FLAGS = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 
 
 def root_dir(option: str) -> str:
-    """The state root: ``--root``, else /run/pyrunc for root, else $XDG_RUNTIME_DIR/pyrunc.  Raises PyruncError.
+    """The state root: ``--root``, else /run/pyrunc for root, else $XDG_RUNTIME_DIR/pyrunc. Raises
+    PyruncError.
 
     As in runc, root of a user namespace counts as an ordinary user unless $USER is root.
     """
@@ -40,7 +41,8 @@ class Root:
         self.fd = -1
 
     def open_root(self, make: bool = False) -> bool:
-        """Open the root; False if it does not exist.  Raises PyruncError if other users could tamper with it."""
+        """Open the root; False if it does not exist. Raises PyruncError if other users could tamper
+        with it."""
         if self.fd >= 0:
             return True
         try:
@@ -57,7 +59,8 @@ class Root:
         except BaseException:
             fs.close(fd)
             raise
-        # A user who can write here decides which pid `kill` signals and what `delete` removes (CVE-2015-1331).
+        # A user who can write here decides which pid `kill` signals and what `delete` removes
+        # (CVE-2015-1331).
         if found.st_uid != posix.geteuid() or found.st_mode & 0o022:
             posix.close(fd)
             raise PyruncError(
@@ -70,7 +73,8 @@ class Root:
     def _make(self) -> int:
         """Create the root with mode 0700, and its parents.
 
-        It is sticky below XDG_RUNTIME_DIR, where old files are pruned otherwise (XDG Base Directory Specification).
+        It is sticky below XDG_RUNTIME_DIR, where old files are pruned otherwise (XDG Base Directory
+        Specification).
         """
         try:
             at = self.root.find("/", 1)

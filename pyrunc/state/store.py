@@ -33,7 +33,8 @@ class Store(Root):
         return container
 
     def find(self, id: str) -> Container:
-        """An existing container, without reading its state (`delete --force`).  Raises StateError."""
+        """An existing container, without reading its state (`delete --force`).  Raises
+        StateError."""
         check_id(id)
         container = Container(self, id)
         if not self.open_root() or not fs.exists(container.dir):
@@ -43,11 +44,13 @@ class Store(Root):
     def list(
         self, broken: Callable[[PyruncError], object] | None = None, *, content: bool = True
     ) -> Iterator[Container]:
-        """The containers with a readable state, ordered by id; ``broken`` receives the error of each other one.
+        """The containers with a readable state, ordered by id; ``broken`` receives the error of
+        each other one.
 
-        Without ``content`` the states are not parsed: they may be large, and the caller needs only the ids.
-        Stray files are skipped, and so are containers that another pyrunc is creating or removing.  Raises OSError,
-        MemoryError, and without ``broken`` SysError if a state cannot be read now.
+        Without ``content`` the states are not parsed: they may be large, and the caller needs only
+        the ids. Stray files are skipped, and so are containers that another pyrunc is creating or
+        removing. Raises OSError, MemoryError, and without ``broken`` SysError if a state cannot be
+        read now.
         """
         if not self.open_root():
             return

@@ -196,7 +196,7 @@ def timed(recorder: Recorder, call: Call, kind: str, title: str, details: Detail
     return wrapper
 
 
-# -- details ----------------------------------------------------------------------------------------------------------
+# -- details ---------------------------------------------------------------------------------------
 
 
 def _written(span: Span, args: Args) -> None:

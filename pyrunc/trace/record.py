@@ -134,7 +134,7 @@ class Recorder:
         else:
             self.dropped += 1
 
-    # -- init ------------------------------------------------------------------------------------------------
+    # -- init --------------------------------------------------------------------------------------
 
     def times(self, data: bytes) -> None:
         """A STAMPS record. Raises PyruncError if init would not send it."""
@@ -201,7 +201,7 @@ class Recorder:
         self.spans.append(span)
         return span
 
-    # -- output ----------------------------------------------------------------------------------------------
+    # -- output ------------------------------------------------------------------------------------
 
     def flush(self) -> None:
         """Write completed spans, because the next step may take long."""

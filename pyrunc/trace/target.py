@@ -94,7 +94,7 @@ class Target:
             self.tail or b"\n"
         )
 
-    # -- writing -----------------------------------------------------------------------------------------------
+    # -- writing -----------------------------------------------------------------------------------
 
     def render(self, recorder: Recorder, spans: Sequence[Span]) -> bytes:
         """The spans in the file's format, without the surrounding text."""

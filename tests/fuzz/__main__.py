@@ -1,8 +1,9 @@
 """`make fuzz`: every target for a while; how often each was carried out, and what it found.
 
-C targets: libFuzzer with the address and undefined-behaviour sanitizers.  Python targets: atheris (libFuzzer over
-instrumented bytecode) where there is one for this interpreter, else random inputs without feedback from coverage.
-Everything made is below build/fuzz; an input that a target failed on is kept there (`--replay FILE NAME`).
+C targets: libFuzzer with the address and undefined-behaviour sanitizers. Python targets: atheris
+(libFuzzer over instrumented bytecode) where there is one for this interpreter, else random inputs
+without feedback from coverage. Everything made is below build/fuzz; an input that a target failed
+on is kept there (`--replay FILE NAME`).
 """
 
 from __future__ import annotations

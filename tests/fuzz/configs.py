@@ -1,4 +1,5 @@
-"""config.json, from the ones that engines send and those of tests/golden, with anything wrong with it."""
+"""config.json, from the ones that engines send and those of tests/golden, with anything wrong with
+it."""
 
 from __future__ import annotations
 
@@ -67,7 +68,8 @@ def get(value: Any, path: tuple[Any, ...]) -> Any:
 
 
 def changed(value: Any, path: tuple[Any, ...], change: Any) -> Any:
-    """A copy of a document with ``change(container, key)`` carried out at one place; what is off the way is shared."""
+    """A copy of a document with ``change(container, key)`` carried out at one place; what is off
+    the way is shared."""
     copy = dict(value) if type(value) is dict else list(value)
     if len(path) == 1:
         change(copy, path[0])

@@ -1,4 +1,5 @@
-"""The C decoder of plans as a process: native/tests/plan_dump.c over native/init/plan_load.c, with the sanitizers."""
+"""The C decoder of plans as a process: native/tests/plan_dump.c over native/init/plan_load.c, with
+the sanitizers."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class Decoder:
     """Ask it with `decode`; close it at the end."""
 
     def __init__(self, program: pathlib.Path) -> None:
-        # Without random addresses: with as many random bits as newer kernels have, older sanitizers find no room.
+        # Without random addresses: with as many random bits as newer kernels have, older sanitizers
+        # find no room.
         self.process = subprocess.Popen(
             [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=lambda: _libc.personality(0x0040000)
         )

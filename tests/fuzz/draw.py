@@ -40,7 +40,8 @@ class Draw:
         return chunk
 
     def text(self, pieces: Sequence[str], most: int) -> str:
-        """Up to ``most`` of the pieces, end to end; sometimes a character of any kind between them."""
+        """Up to ``most`` of the pieces, end to end; sometimes a character of any kind between
+        them."""
         out = []
         for _ in range(self.below(most + 1)):
             if self.one_in(16):

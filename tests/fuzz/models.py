@@ -1,4 +1,5 @@
-"""What parsers of small texts should say, said another way: regular expressions and exact fractions."""
+"""What parsers of small texts should say, said another way: regular expressions and exact
+fractions."""
 
 from __future__ import annotations
 

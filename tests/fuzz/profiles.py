@@ -1,4 +1,5 @@
-"""F7: seccomp profiles from JSON text to a program, by way of the bounds, the child and libseccomp."""
+"""F7: seccomp profiles from JSON text to a program, by way of the bounds, the child and
+libseccomp."""
 
 from __future__ import annotations
 
@@ -100,7 +101,8 @@ def decide(program: bytes, given: dict[str, Any]) -> None:
 
 
 def from_json(data: bytes, host: Any) -> None:
-    """A profile becomes a program that the kernel would load, or an error in one line; libseccomp does not crash."""
+    """A profile becomes a program that the kernel would load, or an error in one line; libseccomp
+    does not crash."""
     draw = Draw(data)
     document: Any = {**configs.documents()[0], "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}]}}
     document["linux"]["seccomp"] = profile(draw)

@@ -1,6 +1,8 @@
-"""The Python targets of `make fuzz`: each takes bytes and raises when something does not hold that always must.
+"""The Python targets of `make fuzz`: each takes bytes and raises when something does not hold that
+always must.
 
-F3 (the C plan decoder), F4 (the path walker) and the texts that init reads are C: native/tests/fuzz_*.c.
+F3 (the C plan decoder), F4 (the path walker) and the texts that init reads are C:
+native/tests/fuzz_*.c.
 """
 
 from __future__ import annotations
@@ -73,7 +75,8 @@ def read_config(data: bytes) -> Plan:
 
 
 def config_bytes(data: bytes) -> None:
-    """F1: any config.json gives a plan, or a PyruncError in one line; nothing else, and in bounded time."""
+    """F1: any config.json gives a plan, or a PyruncError in one line; nothing else, and in bounded
+    time."""
     draw = Draw(data)
     document = draw.rest() if draw.one_in(8) else configs.document_bytes(draw, configs.config(draw))
     with refusing():
@@ -140,7 +143,7 @@ class Silent(log.Log):
             assert str(one).isprintable()
 
 
-# -- F5 --------------------------------------------------------------------------------------------------------
+# -- F5 --------------------------------------------------------------------------------------------
 
 NUMBERS = (-1, 0, 1, 3, 5, 8, 10, 136, 200, 4095, 0x7FFFFFFF, 0xFFFFFFFF)
 
@@ -163,7 +166,7 @@ def device_rules(data: bytes) -> None:
         assert wanted or not devices.allows_everything(rules)
 
 
-# -- F6 --------------------------------------------------------------------------------------------------------
+# -- F6 --------------------------------------------------------------------------------------------
 
 WORDS = (
     "0", "1", "9", "-", "+", ":", ",", ".", " ", "\n", "k", "m", "g", "i", "b", "K", "B", "s", "h", "ns", "us", "µ",
@@ -182,7 +185,8 @@ def outcome(call: Callable[[str], Any], text: str) -> Any:
 
 
 def small_texts(data: bytes) -> None:
-    """F6: signals, users, ids, sizes, cpu lists, durations, versions, sysctls, paths against models."""
+    """F6: signals, users, ids, sizes, cpu lists, durations, versions, sysctls, paths against
+    models."""
     draw = Draw(data)
     text = draw.text(WORDS, 8)
     assert outcome(signals.number, text) == models.signal(text)
@@ -208,7 +212,8 @@ def small_texts(data: bytes) -> None:
 
 
 def mount_options(data: bytes) -> None:
-    """F6: of the options about one thing the last one counts; nothing is lost, nothing is both set and cleared."""
+    """F6: of the options about one thing the last one counts; nothing is lost, nothing is both set
+    and cleared."""
     draw = Draw(data)
     options = [draw.pick((*OPTIONS, "", "size=1m", "mode=755")) for _ in range(draw.below(10))]
     flags = Flags(options)
@@ -229,7 +234,7 @@ def mount_options(data: bytes) -> None:
     assert flags.remount == ("remount" in options)
 
 
-# -- F7 --------------------------------------------------------------------------------------------------------
+# -- F7 --------------------------------------------------------------------------------------------
 
 
 def seccomp_json(data: bytes) -> None:
@@ -237,7 +242,7 @@ def seccomp_json(data: bytes) -> None:
     profiles.from_json(data, Host())
 
 
-# -- F8 --------------------------------------------------------------------------------------------------------
+# -- F8 --------------------------------------------------------------------------------------------
 
 
 def good_state() -> dict[str, Any]:
@@ -253,7 +258,8 @@ def good_state() -> dict[str, Any]:
 
 
 class StateFile:
-    """F8: whatever is in state.json, the container is readable or a StateError says what to do, and `list` goes on."""
+    """F8: whatever is in state.json, the container is readable or a StateError says what to do, and
+    `list` goes on."""
 
     def __init__(self) -> None:
         self.root: pathlib.Path | None = None
@@ -291,16 +297,18 @@ class StateFile:
 state_file = StateFile()
 
 
-# -- F9 and the handshake ----------------------------------------------------------------------------------------
+# -- F9 and the handshake --------------------------------------------------------------------------
 
 
 def command_line(data: bytes) -> None:
-    """F9: any arguments are a call of one verb with what they say, or one line of error and exit status 1 or 255."""
+    """F9: any arguments are a call of one verb with what they say, or one line of error and exit
+    status 1 or 255."""
     argv.check(Draw(data))
 
 
 def records(data: bytes) -> None:
-    """What comes from init: any bytes are a record or a ValueError, any order of records ends in a known state."""
+    """What comes from init: any bytes are a record or a ValueError, any order of records ends in a
+    known state."""
     with refusing(ValueError):
         Record(data)
         assert len(data) == RECORD_SIZE
@@ -315,7 +323,8 @@ def records(data: bytes) -> None:
 
 
 def criu_messages(data: bytes) -> None:
-    """Any packet of CRIU is a message or a ValueError; what was read is written so that it is read as the same."""
+    """Any packet of CRIU is a message or a ValueError; what was read is written so that it is read
+    as the same."""
     began = time.process_time()
     for message in (messages.RESPONSE, messages.REQUEST):
         try:
@@ -348,7 +357,8 @@ TARGETS: dict[str, Target] = {
 
 @contextlib.contextmanager
 def prepared(name: str, directory: pathlib.Path) -> Iterator[Target]:
-    """A target with what it needs: the C decoder, a state root, a command line that does nothing."""
+    """A target with what it needs: the C decoder, a state root, a command line that does
+    nothing."""
     if name == "plan-roundtrip":
         program = directory / "plan_dump"
         decoder.build(program)

@@ -1,8 +1,10 @@
 #!/bin/sh
-# install.sh install|remove|run: put pyrunc on the node that this pod runs on, or take it away again.
+# install.sh install|remove|run: put pyrunc on the node that this pod runs on, or take it away
+# again.
 #
-# `run` installs, waits for SIGTERM and removes. The pod needs hostPID, CAP_SYS_ADMIN, CAP_SYS_CHROOT and CAP_SYS_PTRACE: the
-# node's files are below /proc/1/root, and the node's programs run in its mount namespace.
+# `run` installs, waits for SIGTERM and removes. The pod needs hostPID, CAP_SYS_ADMIN,
+# CAP_SYS_CHROOT and CAP_SYS_PTRACE: the node's files are below /proc/1/root, and the node's
+# programs run in its mount namespace.
 #
 #   ENGINE      containerd or crio; default: the one whose socket exists
 #   CONFIG      containerd's configuration file, /etc/containerd/config.toml
@@ -47,9 +49,9 @@ engine() {
     esac
 }
 
-# The drop-in $1 without the lines that concern other runtimes: what pods use pyrunc is the RuntimeClass' decision. The cgroup
-# driver must be the one that the rest of the node has. The table that names the default may be in the file already, and TOML
-# allows it once.
+# The drop-in $1 without the lines that concern other runtimes: what pods use pyrunc is the
+# RuntimeClass' decision. The cgroup driver must be the one that the rest of the node has. The table
+# that names the default may be in the file already, and TOML allows it once.
 drop_in() {
     systemd=false
     [ -z "${2:-}" ] || ! grep -qs '^ *SystemdCgroup *= *true' "$2" || systemd=true
@@ -148,7 +150,8 @@ install() {
     echo "pyrunc-installer: installed"
 }
 
-# The label goes first, so that no more pods arrive. Pods that run keep their shims, which need the executable to the end.
+# The label goes first, so that no more pods arrive. Pods that run keep their shims, which need the
+# executable to the end.
 remove() {
     name=$(engine)
     # With the DaemonSet's namespace the right to do so may be gone already.
@@ -168,7 +171,8 @@ remove() {
     echo "pyrunc-installer: removed"
 }
 
-# A shim of containerd has the runtime's path in its options; CRI-O's containers are in the state root of its drop-in.
+# A shim of containerd has the runtime's path in its options; CRI-O's containers are in the state
+# root of its drop-in.
 in_use() {
     grep -qs -- "$RUNTIME" "$HOST$RUN"/containerd/io.containerd.runtime.v2.task/*/*/options.json && return 0
     [ -n "$(ls -A "$HOST$RUN/pyrunc" 2>/dev/null)" ]

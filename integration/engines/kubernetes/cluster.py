@@ -1,4 +1,5 @@
-"""A cluster of one node in a sandbox on this machine: etcd, API server, scheduler, kubelet and a current containerd.
+"""A cluster of one node in a sandbox on this machine: etcd, API server, scheduler, kubelet and a
+current containerd.
 
 Of the controllers only those run that a DaemonSet needs.  kubectl proxy serves the API on a unix
 socket, so that the tests reach it without entering the sandbox's network namespace.
@@ -118,10 +119,11 @@ class Cluster:
         versions["runc"] = subprocess.run([runc, "--version"], capture_output=True, text=True).stdout.split()[2]
         return versions
 
-    # -- the node ------------------------------------------------------------------------------------------------
+    # -- the node ----------------------------------------------------------------------------------
 
     def wrap(self, name: str, path: str) -> str:
-        """The runtime, or a program that takes limits out of the configuration first if there are no controllers."""
+        """The runtime, or a program that takes limits out of the configuration first if there are
+        no controllers."""
         if self.limits:
             return path
         strip, quick = self.path / f"strip-{name}", self.path / f"{name}-without-limits"
@@ -138,7 +140,8 @@ class Cluster:
         return done.out
 
     def prepare_node(self) -> None:
-        """Private directories, an address that is not loopback's, the network's configuration, the cgroup."""
+        """Private directories, an address that is not loopback's, the network's configuration, the
+        cgroup."""
         script = ["set -e", "mount --make-rshared /", f"ip addr add {ADDRESS}/24 dev lo"]
         script.append(f"ip addr add {API_ADDRESS}/32 dev lo")
         for place in PRIVATE:
@@ -213,7 +216,7 @@ class Cluster:
         for daemon in (self.kubelet, self.containerd.daemon):
             self.host.end(daemon)
 
-    # -- the control plane ---------------------------------------------------------------------------------------
+    # -- the control plane -------------------------------------------------------------------------
 
     def start_control_plane(self) -> None:
         """Start etcd, the API server, the scheduler, and the proxy that the tests talk to."""

@@ -153,7 +153,8 @@ class Pods:
         return made
 
     def output(self, script: str, context: Json | None = None, expect: str = "Succeeded", **spec: Any) -> list[str]:
-        """What a script prints in a pod of its own; `context` is the container's securityContext."""
+        """What a script prints in a pod of its own; `context` is the container's
+        securityContext."""
         pod = self.create(container("exec 2>&1\n" + script, securityContext=context or {}), **spec)
         return pod.ended(expect).log()
 

@@ -1,4 +1,5 @@
-"""contrib/kubernetes: the DaemonSet puts pyrunc on the node, pods run on it, and nothing of it stays."""
+"""contrib/kubernetes: the DaemonSet puts pyrunc on the node, pods run on it, and nothing of it
+stays."""
 
 from __future__ import annotations
 

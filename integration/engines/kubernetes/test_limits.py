@@ -1,4 +1,5 @@
-"""Resources, where there are controllers: quality of service, changes in place, out of memory, eviction."""
+"""Resources, where there are controllers: quality of service, changes in place, out of memory,
+eviction."""
 
 from __future__ import annotations
 

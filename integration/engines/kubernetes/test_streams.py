@@ -1,4 +1,5 @@
-"""What goes through the API server and kubelet into a container: logs, exec, attach, port-forward, cp."""
+"""What goes through the API server and kubelet into a container: logs, exec, attach, port-forward,
+cp."""
 
 from __future__ import annotations
 

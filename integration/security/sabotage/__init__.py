@@ -1,7 +1,9 @@
-"""For each row the smallest change of pyrunc that makes it vulnerable again, and the test that then fails.
+"""For each row the smallest change of pyrunc that makes it vulnerable again, and the test that then
+fails.
 
-``make prove-security`` applies one after the other to a scratch copy, builds it, and runs the test: it must fail with
-the words given here.  A guard that is there twice needs two edits to be taken away.
+``make prove-security`` applies one after the other to a scratch copy, builds it, and runs the test:
+it must fail with the words given here. A guard that is there twice needs two edits to be taken
+away.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from typing import NamedTuple
 
 
 class Sabotage(NamedTuple):
-    """``edits``: (file, text that is there once, what takes its place); ``words``: of the failing assertion."""
+    """``edits``: (file, text that is there once, what takes its place); ``words``: of the failing
+    assertion."""
 
     row: str
     what: str

@@ -1,4 +1,5 @@
-"""``python -m integration.security.sabotage [ROW...]``: prove that the security tests can fail; writes PROOF.md."""
+"""``python -m integration.security.sabotage [ROW...]``: prove that the security tests can fail;
+writes PROOF.md."""
 
 from __future__ import annotations
 
@@ -78,7 +79,8 @@ class Scratch:
 
 
 def prove(scratch: Scratch, sabotage: Sabotage) -> str:
-    """The failing assertion of the sabotaged build.  Raises SystemExit when the test did not fail as it should."""
+    """The failing assertion of the sabotaged build. Raises SystemExit when the test did not fail as
+    it should."""
     before = scratch.apply(sabotage)
     try:
         scratch.build()

@@ -85,8 +85,9 @@ void snapshot_use_heap(PyPreConfig *config)
     PyObject_SetArenaAllocator(&(PyObjectArenaAllocator){NULL, take_arena, free_arena});
 }
 
-/* What ties an interpreter to a process: the ids of its single thread, the keys of thread variables,
- * from 3.12 on a thread variable of the executable, and in 3.14 the limits of the stack. */
+/* What ties an interpreter to a process: the ids of its single thread, the keys of thread
+ * variables, from 3.12 on a thread variable of the executable, and in 3.14 the limits of the
+ * stack. */
 static PyThreadState *single_thread;
 
 #if PY_VERSION_HEX < 0x030C0000

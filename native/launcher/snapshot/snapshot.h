@@ -35,7 +35,8 @@ static inline uint64_t snapshot_state(void)
 int snapshot_before(void);
 /* Make the interpreter allocate all its memory from heap.c. */
 void snapshot_use_heap(PyPreConfig *config);
-/* Import the hot modules, and print memory to stdout, or the levels of blocks.  Returns 0, or -1 with an exception set. */
+/* Import the hot modules, and print memory to stdout, or the levels of blocks. Returns 0, or -1
+ * with an exception set. */
 int snapshot_print(void);
 
 /* Adopt the interpreter in memory for this process.  `much` is set if the verb starts processes.

@@ -31,8 +31,8 @@ ATTEMPTS = 3
 TIMEOUT = 120  # seconds, for one run
 LOAD, NOBITS, PROGBITS, SYMTAB, RELA = 1, 8, 1, 2, 4
 EXECUTABLE = 2  # ET_EXEC
-# The constructor of mimalloc, which CPython links from 3.13 on and pyrunc's interpreter does not use.
-# It would set random numbers before each start.
+# The constructor of mimalloc, which CPython links from 3.13 on and pyrunc's interpreter does not
+# use. It would set random numbers before each start.
 NEEDLESS = "_mi_process_init"
 MACHINES = {62: 5, 183: 1024}  # x86_64, aarch64 -> the type of a relocation that copies an object
 
