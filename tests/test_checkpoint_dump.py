@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 from pyrunc.checkpoint import dump, messages, rootfs
+from pyrunc.checkpoint.criu import CriuError
 from pyrunc.checkpoint.dump import Dump, checkpoint, key_of
 from pyrunc.container import lifecycle
 from pyrunc.errors import PyruncError, StateError, SysError
@@ -183,7 +184,7 @@ def test_a_parent_of_images(world: Container, monkeypatch: pytest.MonkeyPatch) -
     ],
 )  # fmt: skip
 def test_a_dump_that_fails(world: Container, before: str, alive: bool, after: str, thawed: bool) -> None:
-    world.state, world.data["error"] = before, PyruncError("no")
+    world.state, world.data["error"] = before, CriuError("no")
     one = Loose(world, {}, Log())
     frozen = [before == "paused", after == "paused"]
     world.frozen = lambda: frozen.pop(0)  # type: ignore[method-assign]
@@ -194,11 +195,18 @@ def test_a_dump_that_fails(world: Container, before: str, alive: bool, after: st
     assert world.said[-len(end) :] == end and "finished" not in world.said
 
 
+def test_an_error_that_is_not_of_criu(world: Container) -> None:
+    """Its log has no reason for that."""
+    world.data["error"] = SysError("criu", "send", errno.ENOMEM)
+    with pytest.raises(SysError, match=r"^criu: send: ENOMEM"):
+        Loose(world, {}, Log()).run(calm())
+
+
 def test_a_dump_that_is_interrupted(world: Container) -> None:
     def check() -> None:
         raise PyruncError("interrupted by signal 15")
 
-    world.data["error"] = PyruncError("no")
+    world.data["error"] = CriuError("no")
     with pytest.raises(PyruncError, match="interrupted by signal 15"):
         Loose(world, {}, Log()).run(SimpleNamespace(check=check))  # type: ignore[arg-type]
 
@@ -276,7 +284,7 @@ def test_what_becomes_of_the_container(
     monkeypatch.setattr(lifecycle, "remove", fails)
     checkpoint(world, values, log)  # type: ignore[arg-type]
     assert log.lines == (["container c1: checkpointed, but not deleted: busy"] if removed else [])
-    world.data["error"] = PyruncError("no")
+    world.data["error"] = CriuError("no")
     with pytest.raises(PyruncError, match="dump: no"):
         checkpoint(world, values, log)  # type: ignore[arg-type]
     assert restored[-1] == "restored"

@@ -121,8 +121,7 @@ class Criu:
         """Send a request; returns its reply, or {} at the notification ``until``, which `go_on`
         answers.
 
-        Raises CriuError for a reply that reports a failure, PyruncError, and what ``notified``
-        raises.
+        Raises CriuError if criu fails, SysError, and what ``notified`` raises.
         """
         self.send(request)
         return self.converse(request["type"], notified, until)
@@ -140,9 +139,9 @@ class Criu:
             try:
                 if reply.get("type") != messages.NOTIFY:
                     if not reply.get("success"):
-                        raise CriuError(reply)
+                        raise refusal(reply)
                     if reply.get("type") != kind:
-                        raise PyruncError(f"criu: a reply of type {reply.get('type')} to type {kind}")
+                        raise CriuError(f"criu: a reply of type {reply.get('type')} to type {kind}")
                     return reply
                 told = reply.get("notify") or {}
                 script: str = told.get("script", "")
@@ -190,16 +189,16 @@ class Criu:
         except ValueError as error:
             if fd >= 0:
                 posix.close(fd)
-            raise PyruncError(f"criu: unreadable message: {error}") from error
+            raise CriuError(f"criu: unreadable message: {error}") from error
 
-    def ended(self) -> PyruncError:
+    def ended(self) -> CriuError:
         """The error for a criu that ended without a reply."""
         status = self.wait()
         if posix.WIFSIGNALED(status):
             from pyrunc.signals import described
 
-            return PyruncError(f"criu was killed by {described(posix.WTERMSIG(status))}")
-        return PyruncError(f"criu ended without a reply (exit status {posix.WEXITSTATUS(status)})")
+            return CriuError(f"criu was killed by {described(posix.WTERMSIG(status))}")
+        return CriuError(f"criu ended without a reply (exit status {posix.WEXITSTATUS(status)})")
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -225,7 +224,7 @@ class Criu:
                 pass
             break
         else:
-            raise PyruncError(f"criu (pid {pid}) did not exit")
+            raise CriuError(f"criu (pid {pid}) did not exit")
         self.pid = 0
         try:
             return posix.waitpid(pid, 0)[1]
@@ -240,13 +239,15 @@ class Criu:
 
 
 class CriuError(PyruncError):
-    """A failed request, as criu reports it."""
+    """CRIU failed while it worked on a request; its log may contain the reason."""
 
-    def __init__(self, reply: Fields) -> None:
-        text = brief(reply.get("cr_errmsg") or "")
-        number = reply.get("cr_errno") or 0
-        self.reason = ": ".join(part for part in (text.strip(), errno_text(number) if number > 0 else "") if part)
-        super().__init__(f"criu: {self.reason or 'failed'}")
+
+def refusal(reply: Fields) -> CriuError:
+    """The error for a reply that reports a failure."""
+    text = brief(reply.get("cr_errmsg") or "")
+    number = reply.get("cr_errno") or 0
+    reason = ": ".join(part for part in (text.strip(), errno_text(number) if number > 0 else "") if part)
+    return CriuError(f"criu: {reason or 'failed'}")
 
 
 def socketpair() -> tuple[int, int]:

@@ -7,7 +7,7 @@ import posix
 
 from pyrunc import fs
 from pyrunc.checkpoint import messages, options, rootfs
-from pyrunc.checkpoint.criu import Criu
+from pyrunc.checkpoint.criu import Criu, CriuError
 from pyrunc.checkpoint.images import Images
 from pyrunc.checkpoint.mounts import Mounts
 from pyrunc.container import lifecycle
@@ -98,7 +98,7 @@ class Dump:
             kind = messages.SINGLE_PRE_DUMP if pre else messages.DUMP
             try:
                 criu.ask({"type": kind, "opts": self.request}, self.notified)
-            except PyruncError as error:
+            except CriuError as error:
                 interrupts.check()
                 raise images.failure("dump", str(error)) from error
             done = True

@@ -14,7 +14,7 @@ from posix import O_CLOEXEC, O_RDWR
 
 from pyrunc import fs, procfs, state
 from pyrunc.checkpoint import messages, options
-from pyrunc.checkpoint.criu import EXTRA, Criu
+from pyrunc.checkpoint.criu import EXTRA, Criu, CriuError
 from pyrunc.checkpoint.dump import EXTERNAL, key_of
 from pyrunc.checkpoint.images import Images
 from pyrunc.checkpoint.mounts import Mounts
@@ -244,9 +244,7 @@ class Restore(Run):
     def explained(self, error: PyruncError) -> PyruncError:
         """A failure of CRIU in the words of its log; any other error unchanged."""
         self.check()
-        if not str(error).startswith("criu"):
-            return error
-        return self.images.failure("restore", str(error))
+        return self.images.failure("restore", str(error)) if isinstance(error, CriuError) else error
 
     def notified(self, script: str, pid: int, fd: int) -> None:
         """Handle a notification from CRIU."""
