@@ -31,6 +31,8 @@ OBJECTS = [
     "path",
     "fsapi",
     "mount",
+    "added",
+    "legacy",
     "source",
     "copyup",
     "device",
