@@ -398,7 +398,7 @@ def test_a_program_that_nobody_waits_for_is_reaped(box: Box, runtime_: pyrunc.Ru
         assert not Path(f"/proc/{pid}").exists()
 
 
-def test_a_status_that_somebody_else_took(box: Box, runtime_: pyrunc.Runtime, shell: Shell) -> None:
+def test_a_status_that_another_wait_took(box: Box, runtime_: pyrunc.Runtime, shell: Shell) -> None:
     with runtime_.run(shell(SLEEP).path, box.prefix + "x") as container:
         process = container.exec(["/bin/true"])
         with suppress(ChildProcessError):  # so that one of them certainly has it

@@ -158,7 +158,7 @@ def test_a_root_filesystem_that_is_a_mount_already(container: Make, box: Box) ->
         subprocess.run(["umount", str(one.bundle.rootfs)], check=True)
 
 
-def test_a_mount_that_somebody_took_away_already(container: Make) -> None:
+def test_a_mount_that_is_already_unmounted(container: Make) -> None:
     before = table()
     one = container("exit", "0", edits=WITHOUT)
     one.create()
@@ -198,7 +198,7 @@ def test_a_terminal(container: Make, box: Box) -> None:
     one.delete()
 
 
-def test_what_other_namespaces_see_of_it_goes_too(container: Make, box: Box) -> None:
+def test_mounts_in_other_namespaces_also_go(container: Make, box: Box) -> None:
     """The bind itself is mounted on a shared mount of the host, and appears wherever that is
     received."""
     other = subprocess.Popen(["unshare", "-m", "--propagation", "slave", "sleep", "600"], stdin=subprocess.DEVNULL)

@@ -114,7 +114,7 @@ def test_in_use(driver: Cgroupfs, top: str, child: Child) -> None:
         driver.remove(top, 0.05)
 
 
-def test_a_process_below_makes_it_used_too(driver: Cgroupfs, top: str, child: Child) -> None:
+def test_a_process_below_keeps_a_cgroup_in_use(driver: Cgroupfs, top: str, child: Child) -> None:
     make(driver, f"{top}/x")
     process = child(f"{top}/x")
     with pytest.raises(PyruncError, match=f"not empty: process {process.pid}"):

@@ -214,7 +214,7 @@ def test_others_are_denied(container: Make) -> None:
     assert _tries(one, *[("open", node["path"], "r") for node in nodes]) == ["EPERM"] * 3
 
 
-def test_no_rules_deny_too(container: Make) -> None:
+def test_no_rules_also_deny(container: Make) -> None:
     one = container(edits={"/linux/resources/devices": [], "/linux/devices": [device("/dev/kmsg", "c", 1, 11)]})
     assert _tries(one, ("open", "/dev/kmsg", "r"), ("open", "/dev/null", "r")) == ["EPERM", ""]
 

@@ -311,7 +311,7 @@ def test_interrupted_before_the_program_runs(container: Make) -> None:
 
 
 @pytest.mark.parametrize("privileged", [False, True])
-def test_what_leads_out_cannot_be_seen_from_inside(container: Make, privileged: bool) -> None:
+def test_ways_out_cannot_be_seen_from_inside(container: Make, privileged: bool) -> None:
     """CVE-2016-9962: from the moment it is in the pid namespace, even if the container may trace
     every process."""
     caps = own_bounding_caps() if privileged else DEFAULT_CAPS

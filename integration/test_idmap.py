@@ -63,7 +63,7 @@ def test_mapping_of_the_container(container: Make, volume: Path, options: tuple[
     assert (volume / "roots").stat().st_uid == 0
 
 
-def test_files_made_inside_are_roots_outside(container: Make, volume: Path) -> None:
+def test_files_created_inside_belong_to_root_outside(container: Make, volume: Path) -> None:
     more = {"/mounts/-": bind(volume, "rbind", "idmap")}
     own(container("mkdir", "/mnt/made", edits=edits(more))).run()
     assert (volume / "made").stat().st_uid == 0
@@ -135,7 +135,7 @@ def test_source_that_only_the_host_may_enter(container: Make, volume: Path) -> N
     assert owners(one) == [1000]
 
 
-def test_mounts_made_inside_stay_inside(container: Make, volume: Path) -> None:
+def test_mounts_created_inside_stay_inside(container: Make, volume: Path) -> None:
     subprocess.run(["mount", "--make-rshared", str(volume)], check=True)
     inner = {"destination": "/mnt/below", "type": "tmpfs", "source": "tmpfs", "options": ["size=64k"]}
     one = own(container("report", edits=edits({"/mounts/-": bind(volume, "rbind", "idmap")})))
@@ -177,7 +177,7 @@ def test_missing_source(container: Make, refused: Refused) -> None:
         (bind("/tmp", "rbind", **mapping(0, SIZE, 0)), "/mounts/6/uidMappings/0/size", "at least 1"),
     ],
 )
-def test_what_cannot_be_mapped(
+def test_ids_that_cannot_be_mapped(
     container: Make, refused: Refused, mount: dict[str, Any], pointer: str, words: str
 ) -> None:
     refused(container(edits={"/mounts/-": mount}).create(check=False), pointer, words)

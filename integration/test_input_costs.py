@@ -69,7 +69,7 @@ def test_costs(sweep: Sweep, verbs: str, pointer: str, shape: str) -> None:
     assert sweep.check(found[0], getattr(sweep, verbs)) == []
 
 
-def test_what_is_accepted_is_accepted(sweep: Sweep) -> None:
+def test_accepted_configs(sweep: Sweep) -> None:
     """Large is not wrong: a hundred thousand annotations, variables or groups make a container."""
     for pointer, shape in (("/annotations", "many keys"), ("/process/env", "colliding names")):
         cases = documents.Documents(sweep.bundle, schema.CONFIG, sweep.keys).cases()

@@ -71,7 +71,9 @@ def test_kill_reaches_a_created_container(container: Make) -> None:
 
 @pytest.mark.parametrize("given", ["HUP", "INT", "QUIT", "TERM"])
 @pytest.mark.parametrize("filter", ["none", "early", "late"])
-def test_what_ends_a_program_ends_a_created_container(container: Make, box: Box, given: str, filter: str) -> None:
+def test_signals_end_a_created_container_as_they_end_a_program(
+    container: Make, box: Box, given: str, filter: str
+) -> None:
     """The kernel drops signals to a pid 1 without handlers, even while the container waits for
     start."""
     if box.runtime.name == "crun":

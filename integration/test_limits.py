@@ -94,7 +94,7 @@ def test_too_little_for_the_program_is_named(container: Make, box: Box) -> None:
 
 @pytest.mark.needs_controller("memory")
 @pytest.mark.pyrunc_only("runc sets the limit before its own set-up as well, and reports something else")
-def test_what_is_copied_up_counts_against_the_limit(container: Make) -> None:
+def test_copied_up_files_count_against_the_limit(container: Make) -> None:
     """The copied files belong to the container's memory: 200 MB were copied before the limit of 16
     MB applied."""
     one = limited(container, {"memory": {"limit": 16 * MIB, "swap": 16 * MIB}}, "/bin/true")

@@ -112,7 +112,7 @@ def test_warnings_without_a_log_are_on_stderr(container: Make) -> None:
             assert line.startswith("pyrunc: warning: config.json: /process/")
 
 
-def test_a_failing_poststop_hook_is_told(container: Make, box: Box) -> None:
+def test_a_failing_poststop_hook_is_reported(container: Make, box: Box) -> None:
     hook = {"path": "/bin/sh", "args": ["sh", "-c", "echo gone wrong >&2; exit 5"]}
     one = container("exit", "0", edits={"/hooks/poststop": [hook]})
     one.create()

@@ -100,7 +100,7 @@ def test_a_path_of_another_kind(container: Make, refused: Refused, kind: str) ->
 
 
 @pytest.mark.parametrize("path", ["/nowhere/ns", "/etc/passwd", "/proc/1", "/proc/self/ns/pid_for_children/x"])
-def test_a_path_that_is_no_namespace(container: Make, refused: Refused, path: str) -> None:
+def test_a_path_that_is_not_a_namespace(container: Make, refused: Refused, path: str) -> None:
     edits = _spaces("pid", "ipc", "uts", "mount", "cgroup", network=path)
     refused(container(edits=edits).create(check=False), "/linux/namespaces/5/path", path)
 
@@ -142,7 +142,7 @@ def test_loopback_of_a_joined_namespace_is_left_alone(container: Make, holder: C
 
 
 @pytest.mark.pyrunc_only("runc lets the sysctl win; crun refuses both as well")
-def test_a_domainname_that_is_said_twice(container: Make, refused: Refused) -> None:
+def test_a_domainname_given_twice(container: Make, refused: Refused) -> None:
     edits = {"/domainname": "example.org", "/linux/sysctl": {"kernel.domainname": "example.com"}}
     refused(container(edits=edits).create(check=False), "/linux/sysctl/kernel.domainname", "not both")
     alone = container("report", edits={"/linux/sysctl": {"kernel.domainname": "example.com"}})

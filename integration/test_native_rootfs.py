@@ -187,7 +187,7 @@ def test_devices_in_a_user_namespace_are_the_hosts(begun: Script, root: pathlib.
 
 
 @pytest.mark.parametrize("number", [0, 1, 9])
-def test_a_node_that_was_made_before(begun: Script, root: pathlib.Path, number: int) -> None:
+def test_a_node_that_exists(begun: Script, root: pathlib.Path, number: int) -> None:
     """MAKE_NODE keeps nodes on a filesystem that is mounted nowhere visible, before and after a
     DEV_NODE takes one."""
     before = begun.ask("fds")

@@ -92,7 +92,7 @@ def test_host_dev_null_becomes_the_containers(terminal: Script) -> None:
 
 
 @pytest.mark.parametrize("trap", ["missing", "file", "zero"])
-def test_stdio_keeps_the_host_dev_null_when_there_is_no_other(begun: Script, root: pathlib.Path, trap: str) -> None:
+def test_stdio_keeps_the_host_dev_null_without_another(begun: Script, root: pathlib.Path, trap: str) -> None:
     (root / "dev").mkdir()
     if trap == "file":
         (root / "dev/null").write_text("x")

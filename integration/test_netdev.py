@@ -185,7 +185,7 @@ def test_all_or_none(
     assert "UP" in host.devices()["left"]["flags"]
 
 
-def test_given_back_when_create_fails(container: Make, host: Host, refused: Refused) -> None:
+def test_devices_return_when_create_fails(container: Make, host: Host, refused: Refused) -> None:
     host.veth("left", "right")
     host.ip("addr", "add", "192.0.2.1/24", "dev", "left")
     edits = wanted({"left": {"name": "eth%d"}, "right": {"name": "x"}})

@@ -66,7 +66,7 @@ def test_nothing_is_touched(container: Make, box: Box) -> None:
     assert not box.leftovers()
 
 
-def test_all_mistakes_are_told(container: Make) -> None:
+def test_all_mistakes_are_reported(container: Make) -> None:
     edits: dict[str, Any] = {f"/mounts/{number}/options": 5 for number in range(6)}
     edits["/linux/maskedPaths"] = [f"relative{number}" for number in range(30)]
     result = _plan(container("report", edits=edits))

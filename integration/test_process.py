@@ -464,7 +464,7 @@ def test_null_stdin_is_the_containers(container: Make) -> None:
 @pytest.mark.parametrize(
     "program", [["setuid", "12"], ["setgid", "12"], ["chown", "/tmp/x", "1", "1"], ["sethostname", "x"]]
 )
-def test_what_is_allowed_follows_the_capabilities(container: Make, program: list[str]) -> None:
+def test_allowed_calls_follow_the_capabilities(container: Make, program: list[str]) -> None:
     one = container("write", "/tmp/x", "", "--", *program)
     allowed = program[0] != "sethostname"  # CAP_SYS_ADMIN is not among the defaults
     assert (errno_of(one.run().objects[1]) == "") == allowed

@@ -39,9 +39,7 @@ def test_every_mount_of_a_plain_container_is_private(
 
 
 @pytest.mark.parametrize("more", [{}, edits()], ids=["plain", "userns"])
-def test_what_the_host_mounts_in_the_root_filesystem_stays_outside(
-    container: Make, box: Box, more: dict[str, Any]
-) -> None:
+def test_later_mounts_of_the_host_stay_outside(container: Make, box: Box, more: dict[str, Any]) -> None:
     read, write = os.pipe()
     one = container("line", "--", "report", edits=more)
     if more:

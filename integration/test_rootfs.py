@@ -134,7 +134,7 @@ def test_masked_default_paths(container: Make) -> None:
     assert (keys["errno"], keys["text"]) == (0, "")
 
 
-def test_what_masks_a_file_cannot_be_changed(container: Make, box: Box) -> None:
+def test_the_mask_of_a_file_cannot_be_changed(container: Make, box: Box) -> None:
     """The owner and mode of the node that masks are out of reach: it is the host's /dev/null, here
     a copy of it."""
     copy = box.path / "null"

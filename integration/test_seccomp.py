@@ -234,7 +234,7 @@ def test_filter_holds_for_an_unprivileged_user(container: Make) -> None:
 
 
 @pytest.mark.needs_arch("x86_64")
-def test_other_architectures_are_filtered_too(container: Make) -> None:
+def test_other_architectures_are_also_filtered(container: Make) -> None:
     architectures = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]
     edits = profile(rule("getpriority"))
     edits["/linux/seccomp"]["architectures"] = architectures

@@ -28,7 +28,7 @@ def seccomp(box: Box, *args: str) -> Any:
     return json.loads(result.out)
 
 
-def test_what_explain_says_is_what_the_kernel_does(container: Make, box: Box) -> None:
+def test_explain_agrees_with_the_kernel(container: Make, box: Box) -> None:
     """Each rule, the default action, and what is newer than the profile."""
     rules = [
         rule("getpriority", errnoRet=95, args=[EQUAL]),

@@ -376,7 +376,7 @@ def test_output_that_nobody_can_have(busy: Container, box: Box) -> None:
 # -- record ----------------------------------------------------------------------------------------
 
 
-def test_what_was_recorded_lets_the_program_run(container: Make, tmp_path: Path) -> None:
+def test_a_recorded_profile_lets_the_program_run(container: Make, tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     one = container("say", "hello", "--", *call("getpriority", 0, 0))
     assert recorded(one, path).rc == 0

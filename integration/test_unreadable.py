@@ -210,7 +210,7 @@ def test_a_container_without_a_cgroup_of_its_own(container: Make, box: Box) -> N
     assert not box.leftovers()
 
 
-def test_processes_that_cannot_be_told_apart(container: Make, box: Box) -> None:
+def test_processes_that_cannot_be_distinguished(container: Make, box: Box) -> None:
     """Neither a cgroup nor a pid namespace of its own: only the first process is known, so nothing
     is ended."""
     one = container("signals", "60", edits={"/linux/cgroupsPath": DELETE, "/linux/resources": DELETE})

@@ -106,7 +106,7 @@ def test_examples(bundle: Path) -> None:
 # -- configurations --------------------------------------------------------------------------------
 
 
-def test_a_plan_is_that_of_the_command_line(bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_equals_the_command_lines(bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
     plan = pyrunc.Runtime(cgroup_manager="disabled").plan(bundle)
     assert cli.main(["--cgroup-manager", "disabled", "plan", "--json", "--bundle", str(bundle), "ID"]) == 0
     printed = json.loads(capfd.readouterr().out)
@@ -167,7 +167,7 @@ def test_validate(bundle: Path) -> None:
         (errors.StateError("container not running"), "", None, 0, ""),
     ],
 )  # fmt: skip
-def test_what_an_error_says(error: errors.PyruncError, pointer: str, value: str | None, number: int, hint: str) -> None:
+def test_texts_of_errors(error: errors.PyruncError, pointer: str, value: str | None, number: int, hint: str) -> None:
     assert (error.pointer, error.value, error.errno, error.hint) == (pointer, value, number, hint)
 
 
@@ -209,7 +209,7 @@ def test_options_of_the_asyncio_runtime_are_those_of_the_runtime() -> None:
     assert list(parameters) == ["root", *runtime_module.RuntimeOptions.__annotations__]
 
 
-def test_a_root_is_that_of_the_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_root_is_looked_up_when_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     runtime = pyrunc.Runtime(root="relative")
     monkeypatch.chdir("/")

@@ -45,7 +45,7 @@ def document(rows: list[Row], idle: str = "99 %") -> Report:
 
 
 class TestStats:
-    def test_the_ratio_is_that_of_the_medians(self) -> None:
+    def test_the_ratio_of_the_medians(self) -> None:
         assert stats.ratio([2.0, 4.0, 90.0], [1.0, 2.0, 3.0])[0] == 2.0
 
     def test_the_interval_holds_the_ratio_and_narrows_with_rounds(self) -> None:
@@ -91,7 +91,7 @@ class TestGoals:
         row = report.row("memory", "peak", "MB", {"pyrunc": [9.0], "crun": [3.0]})
         assert goals.judge(Goal("memory", "peak", "MB", "", 8.0), [row]).word() == "**no**"
 
-    def test_what_was_not_measured_is_not_met(self) -> None:
+    def test_an_unmeasured_goal_is_not_met(self) -> None:
         verdict = goals.judge(Goal("verbs", "state", "CPU ms", "crun", 1.0), [verb("state", 1, 2)])
         assert verdict.met is None
         assert verdict.word() == "not measured"
@@ -113,7 +113,7 @@ class TestTables:
 
 
 class TestPage:
-    def test_a_missed_goal_is_said(self) -> None:
+    def test_a_missed_goal_is_reported(self) -> None:
         text = page.page(document([verb("state", 3, 2), verb("start", 1, 2)]))
         lines = [line for line in text.splitlines() if line.startswith(("| state, wall", "| start, wall"))]
         assert [line.split("|")[-2].strip() for line in lines] == ["yes, and the aim", "**no**"]
@@ -127,7 +127,7 @@ class TestPage:
         assert "* crun has no `events --stats`" in text and "none \\| really" in text
 
     @pytest.mark.parametrize(("idle", "warned"), [("93 %", False), ("40 %", True)])
-    def test_a_busy_machine_is_said(self, idle: str, warned: bool) -> None:
+    def test_a_busy_machine_is_reported(self, idle: str, warned: bool) -> None:
         assert ("not idle" in page.page(document([verb("state", 3, 2)], idle))) == warned
 
     def test_the_page_in_the_tree_is_what_was_measured(self) -> None:

@@ -106,7 +106,7 @@ def test_a_missing_controller_is_reported_before_anything_is_created(make: Make)
     assert kernel.exists_below() == [] and kernel.writes == []
 
 
-def test_a_unified_key_needs_its_controller_too(make: Make) -> None:
+def test_a_unified_key_needs_its_controller(make: Make) -> None:
     kernel = make("pids")
     with pytest.raises(PyruncError, match=r'/linux/resources/unified/memory.high "5": the memory controller'):
         create(kernel, "/a", unified={"memory.high": "5"})

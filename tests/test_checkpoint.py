@@ -216,7 +216,7 @@ def test_descriptors_that_are_something_else(images: Images, kind: str, tmp_path
 
 
 @pytest.mark.parametrize("name", ["inventory.img", "descriptors.json"])
-def test_what_is_not_a_checkpoint(images: Images, name: str) -> None:
+def test_directories_that_are_not_checkpoints(images: Images, name: str) -> None:
     Path(images.path, name).unlink()
     images.open(make=False)
     with pytest.raises(PyruncError, match=f"not a checkpoint: {name} is missing"):
@@ -312,7 +312,7 @@ def test_kinds(tree: Path) -> None:
     os.close(root)
 
 
-def test_what_is_made_stays_inside(tree: Path, tmp_path: Path) -> None:
+def test_created_files_stay_inside(tree: Path, tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     root = rootfs.open_root(str(tree))
     for path, make in (("/up/../new/dir", "dir"), ("/link/file", "file"), ("/out/evil", "dir")):

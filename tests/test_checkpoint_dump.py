@@ -222,7 +222,7 @@ def test_a_dump_that_is_interrupted(world: Container) -> None:
         ("running", {"mounts": ["m"]}, {}, "the container has mounts that `mounts add` made"),
     ],
 )  # fmt: skip
-def test_what_is_refused(status: str, data: Any, values: Any, words: str) -> None:
+def test_refusals(status: str, data: Any, values: Any, words: str) -> None:
     container = Container(status, **data)
     one = Loose(container, values, Log())
     if not words:
@@ -267,7 +267,7 @@ def test_the_status_is_written_once() -> None:
 @pytest.mark.parametrize(
     ("values", "removed"), [({}, True), ({"leave-running": True}, False), ({"pre-dump": True}, False)]
 )
-def test_what_becomes_of_the_container(
+def test_the_fate_of_the_container(
     world: Container, monkeypatch: pytest.MonkeyPatch, values: Any, removed: bool
 ) -> None:
     restored: list[str] = []

@@ -71,7 +71,7 @@ def test_no_row_of_a_table_is_cited() -> None:
     assert looked and bad == []
 
 
-def test_what_counts_as_a_citation() -> None:
+def test_citations_are_recognized() -> None:
     text = "see callers.md, Words; [x](../docs/adr/0001-x.md) and (config-linux.md, Mounts); https://example.org/y.md"
     assert citations(text) == {"callers.md", "../docs/adr/0001-x.md", "config-linux.md"}
     assert "nowhere.md" not in documents() and "docs/callers.md" in documents() and "callers.md" in documents()

@@ -475,7 +475,7 @@ def test_an_empty_environment_is_enough(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"pyrunc: error: container does not exist: c\n")
 
 
-def test_arguments_that_are_no_text() -> None:
+def test_arguments_that_are_not_text() -> None:
     done = process("state", b"\xff\xfe")  # type: ignore[arg-type]
     assert done.returncode == 1 and done.stdout == b""
     assert done.stderr.startswith(b"pyrunc: error: invalid container ID format") and done.stderr.count(b"\n") == 1

@@ -37,7 +37,7 @@ def test_kinds_of_imports() -> None:
     assert names("try:\n import x\nexcept ImportError:\n import y") == {("x", ""), ("y", "")}
 
 
-def test_what_is_not_executed_does_not_count() -> None:
+def test_lines_that_are_not_executed_do_not_count() -> None:
     assert names("if TYPE_CHECKING:\n import x\nelse:\n import y") == {("y", "")}
     assert names("if typing.TYPE_CHECKING:\n import x") == set()
     assert names("if __name__ == '__main__':\n import x") == set()

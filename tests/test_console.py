@@ -168,7 +168,7 @@ def test_a_reader_that_is_gone_does_not_stop_the_container(fds: list[int]) -> No
     relay.close()
 
 
-def test_the_end_of_input_is_told(fds: list[int]) -> None:
+def test_the_end_of_input_is_reported(fds: list[int]) -> None:
     master, slave = open_pty(fds)
     in_r, in_w = os.pipe()
     out_r, out_w = os.pipe()

@@ -141,7 +141,7 @@ def test_a_failing_verb_is_a_failing_verb_and_a_programs_status_is_its_own() -> 
         assert found[f"step 0 {verb} rc"] == wanted
 
 
-def test_what_is_left_is_a_fact() -> None:
+def test_leftovers_are_facts() -> None:
     found = observe.facts(outcome(left={"processes": ["sleep"], "files": {}}), HOST)
     assert found["left processes"] == ["sleep"]
 
@@ -193,7 +193,7 @@ def test_whose_difference_it_is() -> None:
     assert one.values == {"pyrunc": 1, "runc": ABSENT, "crun": ABSENT}
 
 
-def test_what_follows_a_failure_is_not_compared() -> None:
+def test_nothing_after_a_failure_is_compared() -> None:
     failing = facts(**{"step 0 create rc": "fails", "step 1 start rc": "fails", "out inside uid": ABSENT})
     found = compare.differences({"pyrunc": facts(), "runc": failing, "crun": facts(**{"left state": ["x"]})})
     assert [(one.fact, one.against, one.unknown) for one in found] == [
@@ -204,7 +204,7 @@ def test_what_follows_a_failure_is_not_compared() -> None:
     assert ("out inside uid", ("crun",), ("runc",)) in [(one.fact, one.against, one.unknown) for one in found]
 
 
-def test_what_a_program_that_did_not_run_would_have_seen_is_no_difference() -> None:
+def test_the_view_of_a_program_that_did_not_run_is_ignored() -> None:
     silent = {fact: value for fact, value in facts().items() if not fact.startswith("out inside")}
     found = compare.differences({"pyrunc": silent, "runc": facts(), "crun": facts()})
     assert [one.fact for one in found] == ["out inside is there"]

@@ -122,7 +122,7 @@ def test_a_hard_limit_that_the_caller_cannot_give(one: Bundle) -> None:
     assert found.mend == "set /process/rlimits/0/hard to 512, or LimitNOFILE= in the unit that starts pyrunc"
 
 
-def test_a_hard_limit_above_that_of_the_kernel(one: Bundle) -> None:
+def test_a_hard_limit_above_the_kernels(one: Bundle) -> None:
     (one.host / "proc/sys/fs/nr_open").write_text("1023\n")
     assert one.only("rlimits").mend == "sysctl -w fs.nr_open=1024"
 

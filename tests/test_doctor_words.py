@@ -76,7 +76,7 @@ def test_a_machine_as_it_is() -> None:
     assert system_error(-EPERM) == "EPERM"
 
 
-def test_what_is_asked_about_user_namespaces(tmp_path: Path) -> None:
+def test_probes_of_user_namespaces(tmp_path: Path) -> None:
     asked: list[int] = []
 
     def probe(what: str, flags: int) -> int:

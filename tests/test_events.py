@@ -275,7 +275,7 @@ def test_follow_ends_with_the_last_container(case: Case) -> None:
     assert not thread.is_alive()
 
 
-def test_oom_kills_are_told_once(case: Case) -> None:
+def test_oom_kills_are_reported_once(case: Case) -> None:
     child = case.make("a", memory__events="low 0\noom_kill 2\n")
     got, thread = follow(case, ["a"], 0.02)
     until(lambda: len(got) > 2)
@@ -289,7 +289,7 @@ def test_oom_kills_are_told_once(case: Case) -> None:
     assert sum(event["type"] == "oom" for event in got) == 1
 
 
-def test_an_oom_kill_of_the_last_moment_is_told(case: Case) -> None:
+def test_a_last_moment_oom_kill_is_reported(case: Case) -> None:
     child = case.make("a", memory__events="oom_kill 0\n")
     got, thread = follow(case, ["a"])
     time.sleep(0.1)
@@ -300,7 +300,7 @@ def test_an_oom_kill_of_the_last_moment_is_told(case: Case) -> None:
     assert got == [{"type": "oom", "id": "a"}]
 
 
-def test_one_that_cannot_be_measured_is_noted(case: Case) -> None:
+def test_a_runtime_that_cannot_be_measured_is_noted(case: Case) -> None:
     child = case.make("a")
     (case.path / "cg-a/cgroup.procs").unlink()
     (case.path / "cg-a").rmdir()

@@ -125,7 +125,7 @@ def test_other_flags() -> None:
     )
 
 
-def test_what_a_process_file_leaves_out_is_the_containers() -> None:
+def test_fields_missing_from_a_process_file_are_the_containers() -> None:
     made = exec_process.inherit({"args": ["sh"], "cwd": "/", "user": {"uid": 0, "gid": 0}}, OWN)
     for name in ("capabilities", "apparmorProfile", "selinuxLabel", "oomScoreAdj"):
         assert made[name] == OWN[name]
@@ -136,7 +136,7 @@ def test_what_a_process_file_leaves_out_is_the_containers() -> None:
     assert "terminal" not in made
 
 
-def test_what_a_process_file_says_counts() -> None:
+def test_a_process_file_takes_precedence() -> None:
     given: Json = {
         "args": ["sh"],
         "cwd": "/",
@@ -165,7 +165,7 @@ def test_process_file_problems_come_all_at_once() -> None:
 
 
 @pytest.mark.parametrize("data", [b"[]", b"1", b"null", b"", b"{", b'{"a": 1, "a": 2}'])
-def test_process_files_that_are_no_object(data: bytes) -> None:
+def test_process_files_that_are_not_objects(data: bytes) -> None:
     with pytest.raises(ConfigError):
         exec_process.parse(data, "p.json")
 

@@ -101,7 +101,7 @@ def test_types_and_spellings(text: str, value: object) -> None:
         (r"'\U00110000'", "a character's number after \\u"),
     ],
 )  # fmt: skip
-def test_what_was_expected(text: str, words: str) -> None:
+def test_expectations(text: str, words: str) -> None:
     with pytest.raises(ValueError) as caught:
         gvariant.parse(text)
     assert str(caught.value) == words

@@ -27,14 +27,14 @@ def test_message_numbers_are_those_of_the_header() -> None:
     assert {name: number for number, name in enumerate(names, 1)} == {name: n for n, name in h.NAMES.items()}
 
 
-def test_what_the_parent_says_is_a_kind_and_a_number() -> None:
+def test_records_of_the_parent_are_a_kind_and_a_number() -> None:
     record = h.Record(h.encode(h.PLAN, 77))
     assert (record.type, record.step, record.value) == (h.PLAN, h.NO_STEP, 77)
     assert (record.err, record.arg, record.item, record.call, record.detail) == (0, 0, 0, "", "")
     assert h.encode(h.GO)[4:] == h.encode(h.PLAN, 0)[4:]
 
 
-def test_record_layout_is_that_of_the_header() -> None:
+def test_record_layout_equals_the_headers() -> None:
     assert "sizeof(struct msg) == 256" in PLAN_H and h.RECORD_SIZE == 256
     r = record(h.FAIL, step=7, err=22, value=5, call=b"fsconfig", detail=b"tmpfs: Unknown parameter")
     assert (r.type, r.step, r.err, r.value, r.call, r.detail) == (

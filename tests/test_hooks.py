@@ -157,7 +157,7 @@ def test_a_large_state_and_a_hook_that_does_not_read_it(tmp_path: Path) -> None:
         ("/etc", "execve: EACCES"),
     ],
 )
-def test_what_cannot_be_executed(tmp_path: Path, path: str, words: str) -> None:
+def test_programs_that_cannot_be_executed(tmp_path: Path, path: str, words: str) -> None:
     with pytest.raises(SysError, match=words) as caught:
         run(tmp_path, {"path": path})
     assert str(caught.value).startswith(f'/hooks/createRuntime/0 "{path}": error running createRuntime hook #0: ')

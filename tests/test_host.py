@@ -75,7 +75,7 @@ def test_a_mount_of_a_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("root", "own"), [("/..", "/"), ("/", "/../other"), ("/../..", "/../x")])
-def test_what_is_outside_of_our_cgroup_namespace_is_taken_for_the_top(tmp_path: Path, root: str, own: str) -> None:
+def test_a_path_outside_our_cgroup_namespace_becomes_the_top(tmp_path: Path, root: str, own: str) -> None:
     facts = host.snapshot(tree(tmp_path, V2.replace(" / ", f" {root} ", 1), ["/sys/fs/cgroup"], f"0::{own}\n"))
     assert (facts.cgroup2_root, facts.own_cgroup) == ("/", "/")
 
@@ -123,7 +123,7 @@ def test_cap_last(tmp_path: Path, text: str, last: int) -> None:
     assert facts.cap_last == last
 
 
-def test_facts_can_be_made_up() -> None:
+def test_facts_can_be_replaced() -> None:
     facts = host.HostFacts()
     facts.cap_last, facts.apparmor, facts.selinux = 3, True, True
     assert (facts.cap_last, facts.apparmor, facts.selinux) == (3, True, True)

@@ -62,7 +62,7 @@ def test_a_user_writes_the_own_id_and_denies_setgroups(calls: list[tuple[str, ..
     ]
 
 
-def test_somebody_elses_id_needs_the_helper(calls: list[tuple[str, ...]]) -> None:
+def test_a_foreign_id_needs_the_helper(calls: list[tuple[str, ...]]) -> None:
     other: list[IdMapping] = [{"containerID": 0, "hostID": 0, "size": 1}]
     idmap.write_maps(7, {"uidMappings": other, "gidMappings": other}, facts(1000))
     assert [call[0] for call in calls] == ["newgidmap", "newuidmap"]

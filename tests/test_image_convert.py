@@ -119,7 +119,7 @@ def test_passwd_behind_a_link_is_the_image_s(converted: Convert, tmp_path: Path,
     assert converted({"User": "x"})["process"]["user"] == {"uid": 9, "gid": 9}
 
 
-def test_passwd_that_is_no_file(converted: Convert, tmp_path: Path) -> None:
+def test_passwd_that_is_not_a_file(converted: Convert, tmp_path: Path) -> None:
     (tmp_path / "etc/passwd").unlink()
     os.mkfifo(tmp_path / "etc/passwd")
     with pytest.raises(ImageError, match="not a regular file"):
@@ -190,7 +190,7 @@ def test_configurations_that_are_refused(converted: Convert, source: Any, text: 
 
 
 @pytest.mark.parametrize("field", [{"Env": ["no-equals"]}, {"WorkingDir": "relative"}])
-def test_what_create_would_refuse_is_refused(converted: Convert, field: dict[str, Any]) -> None:
+def test_checks_of_create_apply(converted: Convert, field: dict[str, Any]) -> None:
     with pytest.raises(ImageError, match="cannot be run"):
         unpack.check(converted(field))
 

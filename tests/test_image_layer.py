@@ -451,7 +451,7 @@ def test_a_reader_that_gives_up_ends_the_threads(root: Root) -> None:
         assert not thread.is_alive()
 
 
-def test_blobs_that_are_not_what_they_are_said_to_be(root: Root) -> None:
+def test_blobs_that_differ_from_their_descriptors(root: Root) -> None:
     size = len(tar([entry("f", b"x")]))
     wrong = "sha256:" + "0" * 64
     right = digest(tar([entry("f", b"x")]))

@@ -275,7 +275,7 @@ def test_archives_that_are_none(tmp_path: Path, data: bytes) -> None:
         resolve(path)
 
 
-def test_config_media_type_is_that_of_docker_too(layout: Layout) -> None:
+def test_docker_media_type_of_a_config(layout: Layout) -> None:
     docker = "application/vnd.docker.container.image.v1+json"
     found = layout.image(LAYERS)
     text = (layout.path / "blobs/sha256" / found["digest"][7:]).read_text().replace(CONFIG, docker)

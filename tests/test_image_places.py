@@ -192,7 +192,7 @@ def test_files_that_are_not_of_that_kind(images: Path, text: str, words: str) ->
 # -- directories in preparation --------------------------------------------------------------------
 
 
-def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
     stale = tmp_path / f"{unpack.PARTIAL}0123"
     (stale / "rootfs").mkdir(parents=True)
     (tmp_path / "other").mkdir()

@@ -181,7 +181,7 @@ def test_a_registry_without_ranges(server: Server) -> None:
         ("foreign-realm", "refusing the token server"),
     ],
 )
-def test_what_is_refused(server: Server, mode: str, text: str) -> None:
+def test_refusals(server: Server, mode: str, text: str) -> None:
     with pytest.raises(ImageError, match=text) as caught:
         pulled(server, mode)
     assert str(caught.value).isprintable()

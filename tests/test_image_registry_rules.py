@@ -110,7 +110,7 @@ def test_without_urllib3(monkeypatch: pytest.MonkeyPatch) -> None:
         __import__("pyrunc.image.registry")
 
 
-def test_what_is_sent(monkeypatch: pytest.MonkeyPatch, auth: Path) -> None:
+def test_sent_messages(monkeypatch: pytest.MonkeyPatch, auth: Path) -> None:
     connection, net = connect(monkeypatch, {PATH: Answer(b"x")})
     assert connection.body(connection.get("manifests/1", "text/plain"), 10) == b"x"
     ((method, _, headers, body),) = net.seen
@@ -317,7 +317,7 @@ def test_identity_tokens(monkeypatch: pytest.MonkeyPatch, auth: Path) -> None:
         (urllib3.exceptions.ProtocolError("cut"), ""),
     ],
 )
-def test_what_a_registry_says(monkeypatch: pytest.MonkeyPatch, auth: Path, body: Any, words: str) -> None:
+def test_errors_of_a_registry(monkeypatch: pytest.MonkeyPatch, auth: Path, body: Any, words: str) -> None:
     connection, _ = connect(monkeypatch, {PATH: Answer(body, 500)})
     with pytest.raises(registry.Refused) as caught:
         connection.get("manifests/1")

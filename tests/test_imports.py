@@ -108,7 +108,7 @@ def test_hot_verb_loads_only_builtins(argv: list[str], status: int, tmp_path: Pa
     assert foreign <= ALLOWED | {"__future__"}, foreign
 
 
-def test_what_people_call_by_hand_is_not_in_the_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verbs_for_people_are_not_in_the_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every start would pay for it: a module of 10 KiB takes 20,000 instructions."""
     monkeypatch.syspath_prepend(str(ROOT / "native/launcher"))
     import freeze

@@ -160,7 +160,7 @@ def test_join_namespaces(spawn: Spawn) -> None:
 
 
 @needs_root
-def test_join_user_namespace_and_one_that_it_does_not_own(spawn: Spawn) -> None:
+def test_join_a_user_namespace_and_a_foreign_one(spawn: Spawn) -> None:
     """runc issue 4466: the network namespace is the host's, and cannot be joined after the user
     namespace."""
     holders = [
@@ -291,7 +291,7 @@ def test_place(spawn: Spawn, tmp_path: pathlib.Path) -> None:
 
 
 @needs_root
-def test_what_only_the_caller_may_enter(spawn: Spawn, tmp_path: pathlib.Path) -> None:
+def test_directories_that_only_the_caller_may_enter(spawn: Spawn, tmp_path: pathlib.Path) -> None:
     """A bind's source and the root filesystem are below a directory with mode 0700; root of a user
     namespace uses them."""
     secret = tmp_path / "secret"

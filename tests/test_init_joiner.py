@@ -176,7 +176,7 @@ def test_profile_that_forbids_capset_says_so(spawn: Spawn) -> None:
     assert "the seccomp profile must allow capset" in record.detail
 
 
-def test_what_is_not_found_is_looked_for_again(spawn: Spawn, tmp_path: pathlib.Path) -> None:
+def test_missing_files_are_looked_up_again(spawn: Spawn, tmp_path: pathlib.Path) -> None:
     (tmp_path / "program").write_text("#!/bin/sh\npwd\n")
     (tmp_path / "program").chmod(0o755)
     plan = Plan()
@@ -188,7 +188,7 @@ def test_what_is_not_found_is_looked_for_again(spawn: Spawn, tmp_path: pathlib.P
     assert run(spawn(), finish(plan, ["./program"])) == f"{tmp_path}\n"
 
 
-def test_second_failure_is_the_one_that_counts(spawn: Spawn) -> None:
+def test_the_second_failure_counts(spawn: Spawn) -> None:
     plan = Plan()
     plan.chdir("/process/cwd", policy=ops.P_CHDIR_TRY, cwd="/nowhere")
     plan.chdir("/process/cwd", cwd="/nowhere")

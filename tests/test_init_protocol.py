@@ -53,7 +53,7 @@ def test_run_through_clone(spawn: Spawn) -> None:
 
 
 @needs_root
-def test_what_led_into_the_container_is_closed(spawn: Spawn) -> None:
+def test_namespace_descriptors_are_closed(spawn: Spawn) -> None:
     """A process of the container that can trace us must not find a way to namespaces and cgroups
     (CVE-2016-9962)."""
     paths = ["/proc/self/ns/uts", "/proc/self/ns/mnt"]

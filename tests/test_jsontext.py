@@ -23,7 +23,7 @@ from pyrunc import jsontext
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("indent", ["", "  ", "\t", "    "])
-def test_what_is_dumped_is_what_json_reads(value: Any, indent: str) -> None:
+def test_json_reads_the_dump(value: Any, indent: str) -> None:
     text = jsontext.dumps(value, indent)
     assert json.loads(text) == value
     assert text.isascii()

@@ -200,7 +200,7 @@ def test_a_session_gives_the_signals_back(
     assert one.interrupts is None
 
 
-def test_signals_are_caught_and_given_back() -> None:
+def test_signals_are_caught_and_restored() -> None:
     before = signal.signal(signal.SIGTERM, lambda number, frame: None)
     try:
         mine = signal.getsignal(signal.SIGTERM)

@@ -65,7 +65,7 @@ def test_the_end_is_tried_again(errors: list[BaseException], calls: int, warning
     assert (len(done), log.lines) == (calls, warnings)
 
 
-def test_the_end_is_not_tried_for_ever() -> None:
+def test_the_end_is_not_tried_forever() -> None:
     done: list[object] = []
 
     def end(container: Any) -> None:
@@ -79,7 +79,7 @@ def test_the_end_is_not_tried_for_ever() -> None:
 
 
 @pytest.mark.parametrize("problem", [True, False])
-def test_what_cannot_be_undone_can_be_found(problem: bool) -> None:
+def test_leftovers_can_be_found(problem: bool) -> None:
     """The state directory stays for `delete --force` when something before it could not be taken
     back."""
 

@@ -105,7 +105,7 @@ def test_lists_of_cpus() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_too_long_for_the_kernel_is_refused_as_such(fields: dict[str, Any], pointer: str) -> None:
+def test_values_too_long_for_the_kernel_are_refused(fields: dict[str, Any], pointer: str) -> None:
     text = refused(config(**fields))
     assert pointer in text and len(text) < 1000
     assert "less than 4096 bytes" in text or "at most" in text or "sysctl such as" in text or "name of a file" in text
@@ -135,7 +135,7 @@ def test_numbers_of_systemd() -> None:
         systemd.annotated({f"org.systemd.property.P{number}": "1" for number in range(300)})
 
 
-def test_devices_of_an_update_are_told_apart() -> None:
+def test_devices_of_an_update_are_distinguished() -> None:
     old: list[ThrottleDevice] = [{"major": number, "minor": 1, "rate": 1} for number in range(3)]
     new: list[ThrottleDevice] = [{"major": 1, "minor": 1, "rate": 5}, {"major": 11, "minor": 1, "rate": 7}]
     merged = update.merge({"blockIO": {"throttleReadBpsDevice": old}}, {"blockIO": {"throttleReadBpsDevice": new}})

@@ -102,7 +102,7 @@ def test_names_of_stderr(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capfd.readouterr().err)["msg"] == "x"
 
 
-def test_what_cannot_be_opened(tmp_path: Path) -> None:
+def test_places_that_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "real").write_text("")
     (tmp_path / "link").symlink_to("real")
     os.mkfifo(tmp_path / "fifo")

@@ -88,7 +88,7 @@ def test_python(code: str, kind: str, after: str) -> None:
         "x = 'words for people'\n",
     ],
 )
-def test_what_says_nothing_to_the_program_is_left_alone(code: str) -> None:
+def test_settings_without_effect_on_the_program_are_left_alone(code: str) -> None:
     assert python(code) == []
 
 
@@ -178,7 +178,7 @@ def test_c(code: str, kind: str, after: str) -> None:
         ("die(in, 3);\n", "statement dropped"),
     ],
 )
-def test_what_would_be_the_same_or_nothing_in_c(code: str, kind: str) -> None:
+def test_equivalent_edits_of_c(code: str, kind: str) -> None:
     assert kind not in [one[0] for one in in_c(code)]
 
 

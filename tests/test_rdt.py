@@ -72,7 +72,7 @@ def test_a_class_without_a_schema_must_exist(root: Path) -> None:
         rdt.plan({"closID": "gold"}, "c1", str(root))
 
 
-def test_a_class_with_a_schema_is_made_and_stays(root: Path) -> None:
+def test_a_class_with_a_schema_is_created_and_stays(root: Path) -> None:
     record = applied(root, closID="gold", l3CacheSchema="L3:0=f")
     assert (root / "gold/schemata").read_text().startswith("L3:0=f\n")
     rdt.remove(record)
@@ -144,7 +144,7 @@ def test_no_room_for_a_monitoring_group(root: Path) -> None:
         applied(root, closID="/", enableMonitoring=True)
 
 
-def test_a_monitoring_group_of_somebody_else(root: Path) -> None:
+def test_a_foreign_monitoring_group(root: Path) -> None:
     config: IntelRdt = {"closID": "/", "enableMonitoring": True}
     record = rdt.plan(config, "c1", str(root))
     fake_resctrl.mkdir(str(root / "mon_groups/c1"), 0o755)
@@ -154,7 +154,7 @@ def test_a_monitoring_group_of_somebody_else(root: Path) -> None:
     assert (root / "mon_groups/c1").exists()
 
 
-def test_a_class_of_somebody_else_is_not_removed(root: Path) -> None:
+def test_a_foreign_class_is_not_removed(root: Path) -> None:
     record = rdt.plan({}, "c1", str(root))
     group(root, "c1")
     rdt.apply({}, record, 42)

@@ -75,7 +75,7 @@ DONE = ["propagation 0x40000", "umount 2"]
         (BIND, BIND, BIND, []),  # an id that was given again
     ],
 )
-def test_what_is_taken_away(remove: Remove, top: int, below: int, own: int, calls: list[str]) -> None:
+def test_removed_privileges(remove: Remove, top: int, below: int, own: int, calls: list[str]) -> None:
     without = () if BIND in (top, below) else (BIND,)
     assert remove(top, below, own, without=without) == calls
 

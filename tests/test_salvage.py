@@ -225,7 +225,7 @@ def test_the_process_that_waits_for_start(damaged: Damaged, facts: host.HostFact
 
 
 @pytest.mark.parametrize("kind", ["file", "directory"])
-def test_what_was_found_is_kept(
+def test_findings_are_kept(
     damaged: Damaged, facts: host.HostFacts, sleeper: subprocess.Popen[bytes], kind: str
 ) -> None:
     damaged.put(state=ours(sleeper, cgroup="/kept"))

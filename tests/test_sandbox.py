@@ -19,7 +19,7 @@ BUILDS = {"plain": ["-O2"], "sanitized": ["-g", "-O1", "-fsanitize=address,undef
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 @pytest.mark.parametrize("build", BUILDS)
-def test_what_a_child_can_do(build: str, tmp_path: pathlib.Path) -> None:
+def test_abilities_of_a_child(build: str, tmp_path: pathlib.Path) -> None:
     """Answer and end: no system call, no memory, no time beyond that, and nothing of it reaches
     us."""
     program = tmp_path / "test_sandbox"

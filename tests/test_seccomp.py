@@ -293,7 +293,7 @@ def test_a_default_of_enosys_needs_no_check() -> None:
     assert len(program) < len(compiled(rule("getpid"), defaultErrnoRet=5))
 
 
-def test_calls_that_the_profile_denies_are_known_too() -> None:
+def test_calls_that_the_profile_denies_are_also_known() -> None:
     program = compiled(rule("getpid"), rule("openat2", "SCMP_ACT_ERRNO"))
     assert run(program, NR["openat2"]) == EPERM
     assert run(program, NR["openat2"] + 1) == ENOSYS

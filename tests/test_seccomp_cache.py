@@ -154,7 +154,7 @@ def test_no_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs chown")
-def test_a_directory_of_somebody_else(tmp_path: Path) -> None:
+def test_a_directory_of_another_user(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir(0o700)
     os.chown(cache, 1, -1)

@@ -86,7 +86,7 @@ def test_every_architecture_of_libseccomp_has_calls() -> None:
 
 
 @ON_X86
-def test_x32_and_x86_are_told_apart() -> None:
+def test_x32_and_x86_are_distinguished() -> None:
     known = calls.all_arches()
     x32, x86 = known["SCMP_ARCH_X32"], known["SCMP_ARCH_X86"]
     assert calls.arch_of(known.values(), 0xC000003E, x32.number("read")) is x32

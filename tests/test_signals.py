@@ -39,6 +39,6 @@ def test_aliases_and_real_time() -> None:
         "RTMAX-31", "RTMIN-1", "RTMAX+1", "RTMIN+", "RTMIN+x", "RTMIN3", "SIGSIGKILL", "٩", "KİLL", "ıNT", "ſIGKILL",
     ],
 )  # fmt: skip
-def test_what_is_no_signal(text: str) -> None:
+def test_values_that_are_not_signals(text: str) -> None:
     with pytest.raises(PyruncError, match=r"^unknown signal "):
         signals.number(text)

@@ -112,7 +112,7 @@ def test_boundary(good: Changes, bad: Changes, pointer: str) -> None:
         {"policy": "SCHED_IDLE", "nice": 3},
     ],
 )
-def test_what_a_scheduler_may_leave_out(scheduler: dict[str, Any]) -> None:
+def test_optional_fields_of_a_scheduler(scheduler: dict[str, Any]) -> None:
     changes = [("/process/scheduler", scheduler)]
     assert refused(changes) == [] and validate.check(changed(*changes)) == []
 

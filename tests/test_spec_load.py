@@ -91,7 +91,7 @@ def test_faults_are_counted_and_a_hundred_are_kept() -> None:
     assert {problem.pointer for problem in caught.value.problems} == {"/a/b"}
 
 
-def test_what_is_malformed_comes_before_faults() -> None:
+def test_malformed_input_is_reported_before_faults() -> None:
     with pytest.raises(ConfigError) as caught:
         load.parse_json(b'{"a": 1, "a": 2, "b": "\\u0000", ]', "config.json")
     assert [problem.pointer for problem in caught.value.problems] == ["line 1 column 33"]

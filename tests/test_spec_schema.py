@@ -222,7 +222,7 @@ def _problems(config: Any) -> list[str]:
     return []
 
 
-def test_what_is_officially_wrong_is_wrong_for_us() -> None:
+def test_officially_invalid_configs_are_refused() -> None:
     wrong = [changes for changes, *_ in BROKEN if not validator().is_valid(changed(*changes))]
     assert len(wrong) > 80
     assert [changes for changes in wrong if not _problems(changed(*changes))] == []
@@ -276,7 +276,7 @@ PATTERNS = (
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(generate(schema.CONFIG))
-def test_what_we_take_is_officially_valid(config: Any) -> None:
+def test_accepted_configs_are_officially_valid(config: Any) -> None:
     structural: Any = Capped()
     structure.structure(schema.CONFIG, config, "", structural)
     assert structural == []

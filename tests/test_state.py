@@ -94,7 +94,7 @@ def test_root_dir(monkeypatch: pytest.MonkeyPatch) -> None:
             state.root_dir(slash)
 
 
-def test_root_is_made_private_whatever_the_umask(tmp_path: Path) -> None:
+def test_root_is_private_for_any_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         state.Store(str(tmp_path / "a" / "b")).reserve("c").unlock()
@@ -280,7 +280,7 @@ UNKNOWN = [
 
 @pytest.mark.parametrize("error", UNKNOWN, ids=repr)
 @pytest.mark.parametrize("step", ["read_fd", "loads"])
-def test_what_cannot_be_read_now_is_not_damaged(
+def test_unreadable_state_is_not_damaged(
     store: state.Store, monkeypatch: pytest.MonkeyPatch, error: Exception, step: str
 ) -> None:
     container = made(store)

@@ -96,7 +96,7 @@ def test_a_pipe_gets_no_more_than_it_takes_without_blocking(fds: list[int], tmp_
         assert (tmp_path / "file").stat().st_size == 10000
 
 
-def test_a_reader_that_went_away_is_told_to_the_program(fds: list[int]) -> None:
+def test_the_program_notices_a_closed_reader(fds: list[int]) -> None:
     pump, program, reader = outward(fds)
     os.close(reader)
     os.write(program, b"x")

@@ -148,7 +148,7 @@ def test_a_call_to_systemd_is_named() -> None:
     ]
 
 
-def test_what_a_call_raises_is_in_its_span() -> None:
+def test_the_span_has_the_error_of_its_call() -> None:
     sink = Nowhere()
     made = recorder(sink)
 
@@ -228,7 +228,7 @@ def test_the_steps_of_start() -> None:
     assert record.of_state(late, []).rows[0].args == {"argv": ["h"]}
 
 
-def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kept_results_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "MOST", 10)
     sink = Nowhere()
     made = recorder(sink)
@@ -270,7 +270,7 @@ def test_hostile_names(make: type[target.Target], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("prefix", ["", "otlp:"])
 @pytest.mark.parametrize("content", ["{}", "x", '{"traceEvents":[', '{"traceEvents":[\n\n', "\n]}\n", "\0" * 5000])
-def test_what_is_not_a_trace_is_left_alone(prefix: str, content: str, tmp_path: Path) -> None:
+def test_files_that_are_not_traces_are_left_alone(prefix: str, content: str, tmp_path: Path) -> None:
     file = tmp_path / "t"
     file.write_text(content)
     with pytest.raises(SysError, match="expected a trace of pyrunc"):
@@ -301,7 +301,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(done: int, tmp_path: Path, monkey
     assert file.read_bytes() == before
 
 
-def test_what_another_program_wrote_is_left_alone(tmp_path: Path) -> None:
+def test_files_of_other_programs_are_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "t.json"
     sink = target.open_target(str(file), "--trace")
     file.write_text("mine")

@@ -229,7 +229,7 @@ def test_one_message_before_there_is_a_plan() -> None:
 
 
 @pytest.mark.parametrize("config", [b"{}", b"{", b"[]", None, json.dumps(HOOKS).encode()])
-def test_what_start_knows_of_the_plan(config: bytes | None) -> None:
+def test_facts_of_the_plan_at_start(config: bytes | None) -> None:
     made = record.Recorder("start", Nowhere(), START, 0)
 
     class Container:

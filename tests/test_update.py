@@ -62,7 +62,7 @@ def test_flags() -> None:
         update.from_flags({"memory": "lots"})
 
 
-def test_what_the_specification_does_not_know_is_ignored(tmp_path: Path) -> None:
+def test_unknown_keys_are_ignored_as_specified(tmp_path: Path) -> None:
     """Found by fuzzing: lists among it were merged as if they were lists of devices."""
     file = tmp_path / "resources.json"
     file.write_text('{"cpu": {"shares": 9, "nothing": [{"x": 1}]}, "other": [1]}')
@@ -171,7 +171,7 @@ def test_check_looks_at_what_will_be_in_force(tmp_path: Path) -> None:
         ("rdma.max", "b hca_handle=1", "a hca_handle=max\nb hca_handle=7\n", "b hca_handle=7"),
     ],
 )  # fmt: skip
-def test_what_undoes_a_write(file: str, text: str, held: str, before: str) -> None:
+def test_edits_that_undo_a_write(file: str, text: str, held: str, before: str) -> None:
     assert conversion.before(file, text, held) == before
 
 
@@ -251,13 +251,13 @@ def test_a_refused_value_puts_all_back(case: Case) -> None:
     assert "resources" not in case.store.open("c").data and "resources" not in one.data
 
 
-def test_a_missing_controller_is_told_before_anything_is_written(case: Case) -> None:
+def test_a_missing_controller_is_reported_before_any_write(case: Case) -> None:
     with pytest.raises(PyruncError, match="the io controller is not available in cgroup /c"):
         update.update(case.container(), {"memory": {"limit": 5}, "blockIO": {"weight": 100}}, case.log)
     assert case.kernel.writes == []
 
 
-def test_what_cannot_be_put_back_is_told_in_the_log(case: Case, tmp_path: Path) -> None:
+def test_failed_restores_are_logged(case: Case, tmp_path: Path) -> None:
     case.kernel.refuse["/c", "cpu.weight"] = [errno.EINVAL] * 3
     with pytest.raises(SysError):
         update.update(case.container(), {"cpu": {"shares": 512}}, case.log)
@@ -336,7 +336,7 @@ def test_memory_check_before_update(case: Case, limits: Json, fails: str) -> Non
         assert case.file("memory.max") == ("max" if limits["limit"] == -1 else str(limits["limit"]))
 
 
-def test_usage_that_cannot_be_read_is_no_reason_to_refuse(case: Case) -> None:
+def test_unreadable_usage_does_not_prevent_an_update(case: Case) -> None:
     update.update(case.container(), {"memory": {"checkBeforeUpdate": True, "limit": 1}}, case.log)
     assert case.file("memory.max") == "1"
 

@@ -82,7 +82,7 @@ def test_list(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
     assert {**listed[1], "owner": ""} == shown and list(listed[1]) == list(shown)
 
 
-def test_list_tells_of_what_it_cannot_read(runtime: Runtime) -> None:
+def test_list_reports_unreadable_containers(runtime: Runtime) -> None:
     runtime.make("good")
     (runtime.root / "half-made").mkdir()
     os.utime(runtime.root / "half-made", (1, 1))

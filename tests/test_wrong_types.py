@@ -171,7 +171,7 @@ def test_a_hundred_problems_are_kept() -> None:
     assert len(caught.value.problems) == 100
 
 
-def test_what_is_listed_is_short_whatever_it_is_about() -> None:
+def test_lists_are_short_for_any_input() -> None:
     problems = Capped()
     for number in range(1000):
         problems.append(Problem("/" + "k\x07" * 10_000, "e" * 500, "f" * 200, str(number)))

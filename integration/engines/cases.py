@@ -146,7 +146,7 @@ class Cases(Commands):
         seen(exit_code=done.rc, of_the_container=wait_exited(engine, box))
         assert done.rc == 0 and wait_exited(engine, box) == 9, done
 
-    def test_stop_of_one_that_will_not(self, engine: Any, seen: Seen) -> None:
+    def test_stop_of_a_container_that_does_not_end(self, engine: Any, seen: Seen) -> None:
         detached(engine, "p2", "/bin/sh", "-c", 'trap "" TERM; while :; do sleep 0.1; done')
         done = engine.call("stop", "-t", "1", "p2")
         seen(exit_code=done.rc, of_the_container=wait_exited(engine, "p2"))

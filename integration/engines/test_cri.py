@@ -67,7 +67,7 @@ def test_stop(engine: Cri, pod: str, seen: Seen) -> None:
     engine.must("rm", id)
 
 
-def test_stop_of_one_that_will_not(engine: Cri, pod: str, seen: Seen) -> None:
+def test_stop_of_a_container_that_does_not_end(engine: Cri, pod: str, seen: Seen) -> None:
     id = start(engine, pod, "/bin/sh", "-c", 'trap "" TERM; while :; do sleep 0.1; done')
     engine.must("stop", "-t", "1", id)
     seen(exit_code=engine.status(id)["exitCode"])

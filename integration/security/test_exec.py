@@ -195,7 +195,7 @@ def test_user_option(running: Container, text: str, ids: list[int] | None) -> No
 
 @pytest.mark.row("T15")
 @pytest.mark.pyrunc_only("runc 1.1.5 reads it with strconv")
-def test_leading_zeros_are_no_octal_number(running: Container) -> None:
+def test_leading_zeros_are_not_octal(running: Container) -> None:
     result = run(running, "/probe", "report", flags=("--user", "010"), check=False)
     assert result.rc == 255 or result.report["uid"] == [10] * 3
 

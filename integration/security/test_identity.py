@@ -153,7 +153,7 @@ GOOD = ["a", "A9", "a.b", "a-b", "a_b", "a+b", "_x", "+x", "0", "x" * 100]
 @pytest.mark.row("T32")
 @pytest.mark.parametrize("ident", [*WRONG, "x" * 256, "x" * 5000], ids=lambda text: repr(text[:12]))
 @pytest.mark.parametrize("verb", ["create", "state", "delete --force"])
-def test_ids_that_are_no_names(container: Make, box: Box, ident: str, verb: str) -> None:
+def test_ids_that_are_not_names(container: Make, box: Box, ident: str, verb: str) -> None:
     """The id becomes the name of a directory and of a cgroup (crun 1.20, 1.28)."""
     if not box.runtime.is_pyrunc and (ident in (".hid", "-x", "@a") or verb != "create"):
         pytest.skip("runc 1.1.5 takes it")

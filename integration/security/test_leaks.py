@@ -296,7 +296,7 @@ MAKING = "openat,open,creat,mkdir,mkdirat,mknod,mknodat,symlink,symlinkat,link,l
 
 @pytest.mark.row("T37")
 @pytest.mark.needs_program("strace")
-def test_nothing_is_made_in_shared_directories(container: Make, box: Box) -> None:
+def test_nothing_is_created_in_shared_directories(container: Make, box: Box) -> None:
     """CVE-2019-12439: a predictable name in /tmp belongs to whoever makes it first."""
     one = container("exit", "0", edits={"/mounts/-": {"destination": "/up", "type": "tmpfs", "options": ["tmpcopyup"]}})
     (one.bundle.rootfs / "up").mkdir()

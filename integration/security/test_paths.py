@@ -77,7 +77,7 @@ def test_destination_that_changes_is_never_followed_out(container: Make, box: Bo
 @pytest.mark.row("T07")
 @pytest.mark.pyrunc_only("runc 1.1.5 makes missing directories by path")
 @pytest.mark.parametrize("kind", ["directory", "file"])
-def test_missing_destination_is_made_inside(container: Make, box: Box, kind: str) -> None:
+def test_missing_destination_is_created_inside(container: Make, box: Box, kind: str) -> None:
     """CVE-2024-45310: the missing mount point was created where the exchanged link led."""
     canary = box.path / "canary"
     canary.mkdir()

@@ -154,7 +154,7 @@ def test_graceful_deletion(pods: Pods, seen: Seen) -> None:
     assert (folder / "log").read_text().split() == ["term", "end"]
 
 
-def test_deletion_of_one_that_will_not_end(pods: Pods, seen: Seen) -> None:
+def test_deletion_of_a_container_that_does_not_end(pods: Pods, seen: Seen) -> None:
     pod = pods.create(container('trap "" TERM; while :; do sleep 0.1; done')).ready()
     pod.delete(1)
     pod.wait_gone()

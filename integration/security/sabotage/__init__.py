@@ -115,7 +115,7 @@ TABLE = [
                 "        int fd = openat(w->fd, name, O_PATH | O_CLOEXEC);\n",
             )
         ],
-        "test_paths.py::test_missing_destination_is_made_inside",
+        "test_paths.py::test_missing_destination_is_created_inside",
         "a mount point was made outside",
     ),
     Sabotage(
@@ -378,7 +378,7 @@ TABLE = [
         "T32",
         "any text is an id",
         [("pyrunc/state/document.py", "    if not id.strip(_ID_CHARS) and len(id) <= 242 and", "    if id or")],
-        "test_identity.py::test_ids_that_are_no_names",
+        "test_identity.py::test_ids_that_are_not_names",
         "assert",
     ),
     Sabotage(
@@ -445,7 +445,7 @@ TABLE = [
                 '    posix.close(posix.open("/dev/shm/pyrunc.lock", posix.O_RDWR | posix.O_CREAT, 0o600))\n',
             )
         ],
-        "test_leaks.py::test_nothing_is_made_in_shared_directories",
+        "test_leaks.py::test_nothing_is_created_in_shared_directories",
         "assert not made",
     ),
     Sabotage(
@@ -551,7 +551,7 @@ TABLE = [
         "T41",
         "it may take all the time in the world",
         [("native/shim/sandbox.c", "limit(RLIMIT_CPU, SANDBOX_CPU_SECONDS, SANDBOX_CPU_SECONDS + 1)", "0")],
-        "test_compiler.py::test_a_profile_that_takes_for_ever",
+        "test_compiler.py::test_a_profile_that_takes_forever",
         "did not end within",
     ),
     Sabotage(
