@@ -72,7 +72,7 @@ static PyMethodDef methods[] = {
     {"complete", m_complete, METH_NOARGS, "Complete the interpreter after its core phase."},
     {"in_core", m_in_core, METH_NOARGS, "Whether the interpreter is in its core phase."},
     {"init_image", m_init_image, METH_NOARGS, "The container-side program, read-only."},
-    {"licenses", m_licenses, METH_NOARGS, "The licences of what is in the executable, as one text."},
+    {"licenses", m_licenses, METH_NOARGS, "The licences of all parts of the executable, as one text."},
     {"about", m_about, METH_NOARGS, "How the interpreter is linked, and whether it starts from a snapshot."},
     {"package_parent", m_package_parent, METH_NOARGS,
      "The checked directory that holds the installed package."},
