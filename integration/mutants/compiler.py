@@ -1,13 +1,13 @@
-"""Stand-in for gcc and musl-gcc: compiles each source separately, once, so that a mutant costs one
-file and a link.
+"""A stand-in for gcc and musl-gcc that compiles each source separately and caches the object, so
+that a mutant costs one compilation and one link.
 
 Tests compile many sources in one command. Objects are cached by their inputs; new ones go to a
-directory that the sandbox may write. Warnings are not errors, because a removed statement leaves
-something unused. With MUTANTS_BLOCKS set, programs of init's code also report which basic blocks
-ran (native/coverage/blocks.c).
+directory that is writable in the sandbox. Warnings are not errors, because a removed statement may
+leave something unused. If MUTANTS_BLOCKS is set, programs built from init's code also record which
+basic blocks ran (native/coverage/blocks.c).
 
-Environment: MUTANTS_COMPILERS (directory of the real compilers' names), MUTANTS_OBJECTS
-(directories, the last one is written to), MUTANTS_BLOCKS (directory of the shared files).
+Environment: MUTANTS_COMPILERS (directory of links to the real compilers), MUTANTS_OBJECTS
+(directories; the last one is written to), MUTANTS_BLOCKS (directory of the shared files).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def headers(tree: str) -> bytes:
 
 
 def split(argv: list[str]) -> tuple[list[str], list[str], list[str], str]:
-    """Flags for the compiler, flags for the linker, sources, output."""
+    """Split a command line into compiler flags, linker flags, sources and the output."""
     compile_, link, sources, output = [], [], [], ""
     words = iter(argv)
     for word in words:
@@ -56,7 +56,7 @@ def split(argv: list[str]) -> tuple[list[str], list[str], list[str], str]:
 
 
 def compiled(real: str, flags: list[str], source: str, known: bytes) -> str:
-    """The object of a source, from a cache or made."""
+    """The object of a source, from a cache or newly compiled."""
     places = os.environ["MUTANTS_OBJECTS"].split(":")
     with open(source, "rb") as file:
         text = file.read()
@@ -76,7 +76,7 @@ def compiled(real: str, flags: list[str], source: str, known: bytes) -> str:
 
 
 def program_blocks(output: str) -> list[str]:
-    """What counts the blocks of this program: it is known by its name."""
+    """The object that counts the blocks of this program, which is identified by its name."""
     place = os.environ.get("MUTANTS_BLOCKS", "")
     name = os.path.basename(output)
     path = os.path.join(place, name + ".blocks") if place else ""
@@ -84,8 +84,7 @@ def program_blocks(output: str) -> list[str]:
 
 
 def main() -> None:
-    """Compile a program from several sources of ours, or run the real compiler for anything
-    else."""
+    """Compile a program from several of our sources; run the real compiler for anything else."""
     name = os.path.basename(sys.argv[0])
     real = os.path.join(os.environ["MUTANTS_COMPILERS"], name)
     compile_, link, sources, output = split(sys.argv[1:])
@@ -107,7 +106,7 @@ def main() -> None:
         os.execv(real, command)  # noqa: S606
     status = subprocess.run(command, check=False).returncode
     if status == 0:
-        shutil.copy(output, os.environ["MUTANTS_BLOCKS"])  # to be asked for its lines when the test has removed it
+        shutil.copy(output, os.environ["MUTANTS_BLOCKS"])  # for its lines, after the test has removed it
     sys.exit(status)
 
 

@@ -1,8 +1,8 @@
-"""The map: which tests reach which line, by a run of every test file in a sandbox; kept in
-build/mutants/map.
+"""Map lines to the tests that reach them, by running every test file in a sandbox. The map is kept
+in build/mutants/map.
 
-A file of tests is run again when it has changed. Sources move on meanwhile: their text of that time
-is kept, and a line that has changed since counts as its neighbours.
+A test file is run again when it changes. Because sources may change after a recording, their
+recorded text is kept; a line that has changed since then maps to its neighbours.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from integration.mutants.mutant import Mutant
 from integration.mutants.tree import Tree
 
 TIMEOUT = 1200  # for all tests of one file, under the tracer
-# Tests that read the source of init: they reach all of it.
+# Tests that read init's source reach all of it.
 READERS = ("test_descriptors_are_close_on_exec", "test_every_op_has_its_handler")
-BEHIND = 4  # lines behind a mutant that may be the branch which it decides about
-# Tests of the build, of texts, of the tests themselves: they do not run what is mutated. Costs need
-# the executable.
+BEHIND = 4  # lines after a mutant that may be the branch it controls
+# Tests of the build, of texts and of the tests do not run mutated code. Cost tests need the
+# executable.
 LEFT_OUT = {
     "tests/test_assertions.py", "tests/test_budgets.py", "tests/test_build.py", "tests/test_citations.py",
     "tests/test_engines_table.py", "tests/test_layers.py", "tests/test_mutants.py", "tests/test_snapshot.py",
@@ -47,33 +47,33 @@ class Test(NamedTuple):
 
     @property
     def file(self) -> str:
-        """The file that it is in."""
+        """The test's file."""
         return self.name.split("::")[0]
 
     @property
     def unit(self) -> bool:
-        """Whether it needs no container."""
+        """Whether the test needs no container."""
         return self.name.startswith("tests/")
 
 
-Test.__test__ = False  # type: ignore[attr-defined]  # not one of pytest's
+Test.__test__ = False  # type: ignore[attr-defined]  # not a test class
 
 
 def test_files(tree: Tree) -> list[str]:
     """All test files that can detect mutants."""
     places = ["tests", "integration", "integration/security"]
     found = [str(path.relative_to(tree.root)) for place in places for path in (tree.root / place).glob("test_*.py")]
-    # Test files without containers first: they are quick, and also try every mutant first.
+    # Test files without containers come first, because they are fast.
     return sorted((name for name in found if name not in LEFT_OUT), key=lambda name: (name[0] != "t", name))
 
 
 def digest(text: bytes) -> str:
-    """A short name for a content."""
+    """A short hash of a file's content."""
     return hashlib.sha256(text).hexdigest()[:16]
 
 
 class Map:
-    """All that was recorded."""
+    """All recordings."""
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
@@ -88,11 +88,11 @@ class Map:
     # -- recording ---------------------------------------------------------------------------------
 
     def path(self, file: str) -> Path:
-        """The record of a file of tests."""
+        """The path of a test file's recording."""
         return self.place / (file.replace("/", ".") + ".json")
 
     def stale(self) -> list[str]:
-        """Files of tests that have no record of their present content."""
+        """Test files without a recording of their current content."""
         out = []
         for file in test_files(self.tree):
             try:
@@ -104,13 +104,13 @@ class Map:
         return out
 
     def record(self, jobs: int, end: float) -> None:
-        """Run what is stale, as far as there is time."""
+        """Run the stale test files until `end`."""
         todo = itertools.takewhile(lambda _: time.monotonic() < end, self.stale())
         for file, said in parallel.each(todo, self.record_one, jobs, str(self.place)):
             print(f"map: {file}: {said}", flush=True)
 
     def record_one(self, file: str) -> str:
-        """Run one file of tests; what came of it."""
+        """Run one test file and return a summary."""
         sources = {}
         for path in [*(self.tree.root / "pyrunc").rglob("*.py"), *(self.tree.root / "native/init").glob("*.c")]:
             data = path.read_bytes()
@@ -137,7 +137,7 @@ class Map:
     # -- reading -----------------------------------------------------------------------------------
 
     def load(self) -> Map:
-        """Read everything that is recorded."""
+        """Read all recordings."""
         for file in test_files(self.tree):
             path = self.path(file)
             if not path.exists():
@@ -148,7 +148,7 @@ class Map:
             self.tests |= {test.name: test for test in tests if test}
             for source in found["imports"]:
                 self.importers[source].add(file)
-            self.words(file)  # known before the processes of single mutants fork
+            self.words(file)  # computed before the processes of single mutants fork
             sets = [{test for index in one if (test := tests[index])} for one in found["sets"]]
             for source, of_lines in found["lines"].items():
                 places = self.moved(source, found["sources"])
@@ -158,8 +158,8 @@ class Map:
         return self
 
     def moved(self, source: str, sources: dict[str, str]) -> Callable[[int], list[tuple[str, int]]]:
-        """Where a line of the text that was recorded is now: in the same file, or in files that are
-        new."""
+        """A function that maps a recorded line to its current positions, in the same file or in new
+        files."""
         old = str(self.sources / sources.get(source, ""))
         if (self.tree.root / source).is_file():
             table = _table(old, str(self.tree.root / source)) if source in sources else {}
@@ -172,12 +172,13 @@ class Map:
     # -- choosing ----------------------------------------------------------------------------------
 
     def reaching(self, mutant: Mutant) -> list[Test]:
-        """The tests that reach a mutant's line, else its function, else its module: those without a
-        container first, and of each kind those that are about it."""
+        """The tests that reach a mutant's line, else its function, else its module. Tests without a
+        container come first, and within each group those that target the mutant."""
         return sorted(self.near(mutant), key=lambda test: not test.unit)
 
     def near(self, mutant: Mutant) -> list[Test]:
-        """The same, with all that are about it first, the cheap ones of them before the others."""
+        """The same tests, but those that target the mutant come first; cheap ones precede expensive
+        ones."""
         lines = self.lines.get(mutant.file, {})
         found: set[Test] = set()
         if mutant.scope or mutant.file.endswith(".c"):
@@ -194,18 +195,17 @@ class Map:
         return spread(self.of_module(mutant))
 
     def ordered(self, tests: set[Test], mutant: Mutant | None = None) -> list[Test]:
-        """Cheap ones first; of those that a mutant is about, before all others the ones of its
-        module's own file."""
+        """Sort tests by cost. Among those that target the mutant, the tests in its module's own
+        file come first."""
         stem = Path(mutant.file).stem if mutant else ""
         own = {test for test in tests if stem and stem in Path(test.file).stem}
         return spread(sorted(own, key=_cheap)) + spread(sorted(tests - own, key=_cheap))
 
     def about(self, mutant: Mutant, tests: set[Test]) -> set[Test]:
-        """Those that it is about: thousands may run through a line, and the time of a mutant is
-        limited.
+        """The tests that target the mutant. Thousands may run through a line, and the time for a
+        mutant is limited.
 
-        They name the function, or go where few go behind the line: into the branch that it decides
-        about.
+        Such a test names the function, or is one of the few that enter the branch after the line.
         """
         name = mutant.scope.rpartition(".")[2]
         naming = {test for test in tests if name and name in self.words(test.file).get(_function(test), set())}
@@ -217,12 +217,12 @@ class Map:
         return naming
 
     def words(self, file: str) -> dict[str, set[str]]:
-        """The names in each function of a file of tests."""
+        """The names in each function of a test file."""
         return _words(str(self.tree.root / file))
 
     def of_module(self, mutant: Mutant) -> list[Test]:
-        """Tests for a table of a module: those that are about the module by their name, then
-        whatever runs it."""
+        """Tests for a module-level table: first those named after the module, then all that execute
+        it."""
         used = union(self.lines.get(mutant.file, {}), itertools.count(1))
         stem = Path(mutant.file).stem
         close = [
@@ -236,7 +236,7 @@ class Map:
 
 
 def union(lines: dict[int, set[Test]], numbers: Iterable[int]) -> set[Test]:
-    """The tests of any of these lines."""
+    """The tests that reach any of these lines."""
     wanted = None if isinstance(numbers, itertools.count) else set(numbers)
     out: set[Test] = set()
     for line, tests in lines.items():
@@ -265,7 +265,7 @@ def _cheap(test: Test) -> tuple[bool, float, str]:
 
 
 def spread(tests: list[Test]) -> list[Test]:
-    """In the same order, but of tests that differ by their parameters alone not all at once."""
+    """The tests in the same order, but spread those that differ only in their parameters."""
     rounds: dict[str, int] = defaultdict(int)
     numbered = []
     for position, test in enumerate(tests):
@@ -277,7 +277,7 @@ def spread(tests: list[Test]) -> list[Test]:
 
 @cache
 def _table(old: str, new: str) -> dict[int, int]:
-    """Old line -> new line, for unchanged lines; others map to what replaced them."""
+    """Map old lines to new lines; a changed line maps to its replacement."""
     before, after = Path(old).read_text().splitlines(), Path(new).read_text().splitlines()
     if before == after:
         return {}
@@ -290,23 +290,23 @@ def _table(old: str, new: str) -> dict[int, int]:
 
 @cache
 def _kept(old: str, new: str) -> dict[int, int]:
-    """Old line -> new line, for lines that went into another file: where several in a row are the
-    same."""
+    """Map old lines to new lines for code that moved to another file: only runs of several equal
+    lines."""
     before, after = Path(old).read_text().splitlines(), Path(new).read_text().splitlines()
     blocks = difflib.SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks()
     return {a + step + 1: b + step + 1 for a, b, size in blocks if size > 2 for step in range(size)}
 
 
 def scope_lines(mutant: Mutant) -> range:
-    """The lines of the function that a mutant is in."""
+    """The lines of the function that contains a mutant."""
     if mutant.file.endswith(".c"):
         return _c_scopes(mutant.file, mutant.source).get(mutant.scope, range(0))
     return _python_scopes(mutant.source).get(mutant.scope, range(0))
 
 
 def macro_lines(mutant: Mutant) -> list[int]:
-    """The lines that use the macro of a mutant outside all functions, and those around: a block
-    is known by the line of one of its statements."""
+    """The lines outside all functions that use a mutant's macro, and adjacent lines, because a
+    block is identified by the line of one of its statements."""
     text = mutant.source.splitlines()
     match = re.match(r"#define (\w+)", text[mutant.line - 1])
     word = re.compile(rf"\b{match[1]}\b") if match else None

@@ -1,5 +1,4 @@
-"""One change of one place of the source, what identifies it, and how bad it would be if nobody
-noticed."""
+"""A single source change, its identity, and how dangerous it would be if no test detected it."""
 
 from __future__ import annotations
 
@@ -13,14 +12,14 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
-# How much a mistake of this kind lets through.
+# The danger of each kind of mistake.
 KINDS = {
     "check dropped": 4, "flag dropped": 4, "order": 4, "error swallowed": 4,
     "statement dropped": 3, "handler dropped": 3, "argument dropped": 3, "condition negated": 3, "operand dropped": 3,
     "comparison": 2, "and/or": 2, "operator": 2, "call dropped": 2, "element dropped": 2, "result dropped": 2,
     "constant": 1, "slice": 1, "loop": 1,
 }  # fmt: skip
-# How near a file is to the border between container and host; 3 for those that are not here.
+# The distance of a file from the boundary between container and host; 3 for files not listed.
 FILES = {
     "native/init/path.c": 10, "native/init/cred.c": 10, "native/init/mask.c": 9, "native/init/pivot.c": 9,
     "native/init/device.c": 9, "native/init/mount.c": 9, "native/init/main.c": 8, "native/init/enter.c": 8,
@@ -42,10 +41,10 @@ FILES = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """``source[start:end]`` becomes ``text``."""
+    """A change that replaces ``source[start:end]`` by ``text``."""
 
     file: str  # relative to the checkout
-    scope: str  # the function or class, "" outside all
+    scope: str  # the function or class, "" at module level
     kind: str  # of KINDS
     start: int
     end: int
@@ -54,22 +53,22 @@ class Mutant:
 
     @property
     def line(self) -> int:
-        """The line of the change, from 1."""
+        """The line number of the change, from 1."""
         return self.source.count("\n", 0, self.start) + 1
 
     @property
     def last_line(self) -> int:
-        """The last line of what is replaced."""
+        """The last line of the replaced text."""
         return self.source.count("\n", 0, max(self.start, self.end - 1)) + 1
 
     @cached_property
     def changed(self) -> str:
-        """The whole new file."""
+        """The complete text of the changed file."""
         return self.source[: self.start] + self.text + self.source[self.end :]
 
     @cached_property
     def lines(self) -> tuple[str, str]:
-        """The lines that differ, before and after, each as one line without indentation."""
+        """The changed lines, before and after, each joined into one line without indentation."""
         begin = self.source.rfind("\n", 0, self.start) + 1
         stop = self.source.find("\n", self.end)
         stop = len(self.source) if stop < 0 else stop
@@ -78,14 +77,14 @@ class Mutant:
 
     @cached_property
     def key(self) -> str:
-        """The same for the same change, wherever the lines have moved to."""
+        """The mutant's identity, which does not depend on line numbers."""
         before, after = self.lines
         text = "\0".join((self.file, self.scope, before, after))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def danger(self) -> int:
-        """Survivors are shown by this, the worst first."""
+        """The danger by which survivors are sorted, the worst first."""
         return KINDS[self.kind] * FILES.get(self.file, 3)
 
     def __str__(self) -> str:
@@ -94,13 +93,13 @@ class Mutant:
 
 
 def squeeze(text: str) -> str:
-    """Whitespace as single blanks."""
+    """Replace each run of whitespace with a single space."""
     return " ".join(text.split())
 
 
 def unique(mutants: Iterable[Mutant]) -> list[Mutant]:
-    """Without those that change the same lines of the same function in the same way, or change
-    nothing."""
+    """Drop no-op mutants and duplicates: those that change the same lines of the same function in
+    the same way."""
     found: dict[str, Mutant] = {}
     for mutant in mutants:
         if mutant.lines[0] != mutant.lines[1]:
@@ -109,10 +108,10 @@ def unique(mutants: Iterable[Mutant]) -> list[Mutant]:
 
 
 def equivalents(path: Path = HERE / "equivalent.toml") -> dict[str, str]:
-    """Mutants that behave like the original: key -> reason.
+    """Map the keys of mutants that behave like the original to reasons.
 
-    An entry identifies content: the file, the function, the lines before and after. It becomes void
-    when one of them changes.
+    An entry identifies content: the file, the function, and the lines before and after. It becomes
+    stale when one of them changes.
     """
     found = {}
     for entry in tomllib.loads(path.read_text(encoding="utf-8")).get("equivalent", []):

@@ -1,6 +1,6 @@
-"""Mutants of init's C: edits of the text, found by its tokens.
+"""Mutants of init's C code, created as text edits based on its tokens.
 
-Security-relevant kinds come first: a removed check, a missing flag, a swallowed error, two swapped
+Security-relevant kinds come first: a removed check, a missing flag, an ignored error, two swapped
 calls. The code is formatted by clang-format, so tokens suffice to recognize statements.
 """
 
@@ -25,7 +25,7 @@ TOKEN = re.compile(
     """,
     re.X | re.S | re.M,
 )
-# Pauses and sizes of buffers: another number of the same size is as good.
+# Delays and buffer sizes: a similar number is equally correct.
 TUNING = re.compile(r"TICK|BUF|RETRIES|RACES|STACK")
 COMPARE = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "=="}
 BINARY = {"+": "-", "-": "+", "<<": ">>", ">>": "<<", "&": "|"}
@@ -45,7 +45,7 @@ KEYWORDS = {
     "default",
 }
 ENDS = {"return", "continue", "break", "goto", "die", "_exit"}
-# Tokens before an operand: after them + - & * < > are not binary operators, or not arithmetic.
+# Tokens before an operand: after them, + - & * < > are not binary or not arithmetic operators.
 BEFORE_OPERAND = {
     "(",
     ",",
@@ -71,7 +71,7 @@ BEFORE_OPERAND = {
 
 
 class Token(NamedTuple):
-    """A token of C and its position."""
+    """A C token and its position."""
 
     kind: str
     text: str
@@ -80,7 +80,7 @@ class Token(NamedTuple):
 
 
 def tokens_of(source: str) -> list[Token]:
-    """All tokens but blanks, comments and lines of the preprocessor."""
+    """All tokens except whitespace, comments and preprocessor lines."""
     found, at = [], 0
     while at < len(source):
         match = TOKEN.match(source, at)
@@ -94,14 +94,14 @@ def tokens_of(source: str) -> list[Token]:
 
 
 class Finder:
-    """Walks the functions of one file and collects edits."""
+    """Walk the functions of one file and collect edits."""
 
     def __init__(self, file: str, source: str) -> None:
         self.file, self.source = file, source
         self.tokens = tokens_of(source)
         self.found: list[Mutant] = []
         self.scope = ""
-        self.close: dict[int, int] = {}  # index of an opening bracket -> of its closing one
+        self.close: dict[int, int] = {}  # index of an opening bracket -> index of the closing one
         open_: list[int] = []
         for index, token in enumerate(self.tokens):
             if token.text in ("(", "[", "{"):
@@ -121,8 +121,8 @@ class Finder:
         return self.found
 
     def functions(self) -> Iterator[tuple[str, int, int]]:
-        """Name, and indices of the braces, of every function: a brace after a bracket, outside
-        all others."""
+        """The name and the indices of the braces of every function: a top-level brace after a
+        parenthesis."""
         index = 0
         while index < len(self.tokens):
             if self.tokens[index].text == "{":
@@ -133,7 +133,7 @@ class Finder:
             index += 1
 
     def tables(self) -> None:
-        """Numbers and flags in static tables and in #define, outside functions."""
+        """Mutate numbers and flags in static tables and in #define, outside functions."""
         self.scope = ""
         for match in re.finditer(r"^#define (\w+)[ \t]+(\d+)\b", self.source, re.M):
             if TUNING.search(match[1]):
@@ -142,13 +142,13 @@ class Finder:
             self.add("constant", match.start(2), match.end(2), str({0: 1, 1: 0}.get(value, value + 1)))
 
     def add(self, kind: str, start: int, end: int, text: str) -> None:
-        """One more mutant."""
+        """Add a mutant."""
         self.found.append(Mutant(self.file, self.scope, kind, start, end, text, self.source))
 
     # -- statements --------------------------------------------------------------------------------
 
     def statements(self, begin: int, end: int) -> None:
-        """The statements of one block, and those of the blocks in it."""
+        """Mutate the statements of one block and of its nested blocks."""
         index, before = begin + 1, None
         while index < end:
             last = self.statement_end(index)
@@ -177,7 +177,7 @@ class Finder:
         return index
 
     def statement(self, index: int, last: int) -> None:
-        """One statement."""
+        """Mutate one statement."""
         first = self.tokens[index]
         if first.text == "{":
             self.statements(index, last)
@@ -191,7 +191,7 @@ class Finder:
             self.add("statement dropped", first.start, self.tokens[last].start, "(void)0")
 
     def controlled(self, index: int) -> None:
-        """if, while, for and switch: the condition, and what it decides."""
+        """Mutate the condition and the body of an if, while, for or switch."""
         head = self.close[index + 1]
         word = self.tokens[index].text
         start, end = self.tokens[index + 1].end, self.tokens[head].start
@@ -216,14 +216,14 @@ class Finder:
         return self.tokens[index].text in ENDS
 
     def is_call(self, index: int, last: int) -> bool:
-        """``name(...);``"""
+        """Whether a statement is a call, ``name(...);``."""
         first = self.tokens[index]
         if first.kind != "name" or first.text in KEYWORDS or self.tokens[index + 1].text != "(":
             return False
         return self.close[index + 1] == last - 1 and first.text not in ("die", "_exit")
 
     def is_assignment(self, index: int, last: int) -> bool:
-        """``something = value;`` that is not a declaration."""
+        """Whether a statement is an assignment, ``something = value;``, and not a declaration."""
         at = index
         while at < last and self.tokens[at].text not in ("=", "|=", "&=", "+=", "-=", "<<=", ">>="):
             at = self.close.get(at, at) + 1
@@ -233,17 +233,17 @@ class Finder:
         )
 
     def text(self, index: int, last: int) -> str:
-        """The source from one token to before another."""
+        """The source from one token up to another, exclusive."""
         return self.source[self.tokens[index].start : self.tokens[last].start]
 
     def returned(self, index: int, last: int) -> None:
-        """``return error`` as if there had been none."""
+        """Replace ``return error`` with success."""
         value = self.text(index + 1, last).strip() if last > index + 1 else ""
         if re.match(r"-E[A-Z0-9]+$|-errno$|fault\(|[a-z]*_fault\(|ret$", value):
             self.add("error swallowed", self.tokens[index + 1].start, self.tokens[last].start, f"({value}, 0)")
 
     def swap(self, one: tuple[int, int], two: tuple[int, int]) -> None:
-        """Two calls in the other order."""
+        """Swap two calls."""
         start, end = self.tokens[one[0]].start, self.tokens[two[1]].end
         first = self.source[start : self.tokens[one[1]].end]
         second = self.source[self.tokens[two[0]].start : end]
@@ -252,11 +252,11 @@ class Finder:
     # -- expressions -------------------------------------------------------------------------------
 
     def token(self, index: int) -> None:
-        """What one token can be changed to."""
+        """Mutate one token."""
         token, before = self.tokens[index], self.tokens[index - 1]
         if token.text in COMPARE and not (token.text in ("<", ">=") and self.tokens[index + 1].text == "0"):
-            # A result below 0 is an error: no result is 0 where that would matter, since 0, 1 and 2
-            # are open.
+            # A result below 0 is an error. No result is 0 where that would matter, because 0, 1
+            # and 2 are open.
             self.add("comparison", token.start, token.end, COMPARE[token.text])
         elif token.text == "|":
             self.flags(index)
@@ -273,29 +273,29 @@ class Finder:
             self.number(token, index)
 
     def is_size(self, index: int) -> bool:
-        """The number of elements in a declaration, ``int a[2]``: with one more there is the
-        same."""
+        """Whether a number is the size in a declaration, ``int a[2]``; one more element changes
+        nothing."""
         inside = self.tokens[index - 1].text == "[" and self.tokens[index + 1].text == "]"
         words = self.tokens[max(index - 3, 0) : index - 1]
         return inside and [word.kind for word in words] == ["name", "name"] and words[0].text not in KEYWORDS
 
     def is_pointer(self, index: int) -> bool:
-        """``&`` or ``*`` of a declaration, a cast or an address."""
+        """Whether ``&`` or ``*`` belongs to a declaration, a cast or an address."""
         before, token = self.tokens[index - 1], self.tokens[index]
         return token.text == "&" and before.kind != "name" and before.text not in (")", "]")
 
     def number(self, token: Token, index: int) -> None:
-        """Another number."""
+        """Change a number."""
         if self.is_size(index):
             return
         digits = token.text.rstrip("uUlL")
         value = int(digits, 16 if digits[:2].lower() == "0x" else 8 if digits[0] == "0" and len(digits) > 1 else 10)
         suffix = token.text[len(digits) :]
-        if suffix.lower() != "l":  # arguments of system calls that are not used
+        if suffix.lower() != "l":  # unused arguments of system calls
             self.add("constant", token.start, token.end, str({0: 1, 1: 0}.get(value, value + 1)) + suffix)
 
     def flags(self, index: int) -> None:
-        """One flag less on either side of a |."""
+        """Drop the flag on either side of a ``|``."""
         left, right = self.operand(index, -1, "|"), self.operand(index, 1, "|")
         if left is not None and self.tokens[index - 1].text != "O_RDONLY":  # 0
             self.add("flag dropped", left, self.tokens[index + 1].start, "")
@@ -303,7 +303,7 @@ class Finder:
             self.add("flag dropped", self.tokens[index - 1].end, right, "")
 
     def operand(self, index: int, step: int, stop: str) -> int | None:
-        """Where the operand before or after an operator begins or ends, or None if that is
+        """The position where the operand before or after an operator begins or ends; None if
         unknown."""
         at = index + step
         pairs = self.close if step > 0 else self.open
@@ -323,7 +323,7 @@ class Finder:
             at += step
 
     def operands(self, index: int) -> None:
-        """``a && b`` without one of the two."""
+        """Drop one operand of ``a && b``."""
         token = self.tokens[index]
         left, right = self.operand(index, -1, token.text), self.operand(index, 1, token.text)
         neutral = "1" if token.text == "&&" else "0"
@@ -332,7 +332,7 @@ class Finder:
             self.add("operand dropped", self.tokens[index + 1].start, right, neutral)
 
     def choice(self, index: int) -> None:
-        """``a ? b : c`` that chooses the other."""
+        """Invert the choice of ``a ? b : c``."""
         at = index - 1
         while self.tokens[at].text not in ("(", "{", "[", ",", ";", "=", "return", "?", ":", "}"):
             at = self.open.get(at, at) - 1

@@ -1,4 +1,4 @@
-"""Mutants of Python source: by the syntax tree, as edits of the text."""
+"""Mutants of Python source, found in the syntax tree and created as text edits."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 
 from integration.mutants.mutant import ROOT, Mutant, unique
 
-# What is generated, or says nothing but names.
+# Generated files, and files that only define names.
 LEFT_OUT = {"pyrunc/plan/ops.py", "pyrunc/build.py", "pyrunc/__init__.py"}
-PER_TABLE = 4  # mutants of each kind in one literal table: a table of 200 names must not be most of a sample
+PER_TABLE = 4  # mutants of each kind in one literal table, so that a table of 200 names does not dominate a sample
 
-# Time limits, pauses and sizes of buffers: another number of the same size is as good.
+# Time limits, delays and buffer sizes: a similar number is equally correct.
 TUNING = re.compile(r"TIMEOUT|TICK|FRESH|PAUSE|WAIT|CHUNK|BUFFER|SLACK|RETR|_MS\b|SECONDS")
 
-# A name for a type, which annotations use and nothing else.
+# A type alias, which only annotations use.
 ALIAS = re.compile(r"(tuple|list|dict|set|type|Literal|Callable|Sequence|Mapping|Iterable)\[")
 
-# A descriptor is compared with 0 to see whether there is one: none is 0, since 0, 1 and 2 are open
-# from the start.
+# A comparison of a descriptor with 0 checks whether it exists. None is 0, because 0, 1 and 2 are
+# open from the start.
 FD = re.compile(r"\b(\w*fd|sock|listener|console)$")
 
 COMPARE: dict[type[ast.cmpop], tuple[str, ...]] = {
@@ -42,24 +42,24 @@ def mutants_of(path: Path, root: Path = ROOT) -> list[Mutant]:
 
 
 def files(root: Path = ROOT) -> list[Path]:
-    """The files that are mutated."""
+    """The files to mutate."""
     found = sorted((root / "pyrunc").rglob("*.py"))
     return [path for path in found if str(path.relative_to(root)) not in LEFT_OUT]
 
 
 class Finder(ast.NodeVisitor):
-    """Walks one module and collects edits."""
+    """Walk one module and collect edits."""
 
     def __init__(self, file: str, source: str) -> None:
         self.file, self.source = file, source
-        self.code = source  # with blanks in the place of texts: their brackets do not count
+        self.code = source  # with blanked strings, so that their brackets do not count
         self.starts = [0]
         for line in source.splitlines(keepends=True):
             self.starts.append(self.starts[-1] + len(line))
         self.by_line = source.splitlines(keepends=True)
         self.scope: list[str] = []
         self.found: list[Mutant] = []
-        self.table: dict[str, int] | None = None  # how many of each kind the literal table around has
+        self.table: dict[str, int] | None = None  # number of mutants of each kind in the enclosing literal table
 
     def all(self) -> list[Mutant]:
         """Every mutant of the file."""
@@ -74,12 +74,12 @@ class Finder(ast.NodeVisitor):
     # -- places ------------------------------------------------------------------------------------
 
     def at(self, line: int, column: int) -> int:
-        """An offset in the text; columns of ast are bytes."""
+        """The offset in the text; ast's columns count bytes."""
         text = self.by_line[line - 1] if line <= len(self.by_line) else ""
         return self.starts[line - 1] + (column if text.isascii() else len(text.encode()[:column].decode()))
 
     def span(self, node: ast.AST) -> tuple[int, int]:
-        """The position of a node."""
+        """The start and end offsets of a node."""
         start = self.at(node.lineno, node.col_offset)  # type: ignore[attr-defined]
         return start, self.at(node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
 
@@ -89,7 +89,7 @@ class Finder(ast.NodeVisitor):
         return self.source[start:end]
 
     def add(self, kind: str, start: int, end: int, text: str) -> None:
-        """One more mutant, unless the table around has enough of its kind."""
+        """Add a mutant, unless the enclosing table already has enough of its kind."""
         if self.table is not None:
             self.table[kind] = self.table.get(kind, 0) + 1
             if self.table[kind] > PER_TABLE:
@@ -97,11 +97,11 @@ class Finder(ast.NodeVisitor):
         self.found.append(Mutant(self.file, ".".join(self.scope), kind, start, end, text, self.source))
 
     def replace(self, kind: str, node: ast.AST, text: str) -> None:
-        """Another text in the place of a node."""
+        """Replace a node with another text."""
         self.add(kind, *self.span(node), text)
 
     def between(self, kind: str, left: ast.AST, right: ast.AST, old: str, new: str) -> None:
-        """Another operator between two nodes."""
+        """Replace the operator between two nodes."""
         start, end = self.span(left)[1], self.span(right)[0]
         match = re.search(
             r"\s*".join(map(re.escape, old.split())) if old[0] != "n" else r"not\s+in", self.source[start:end]
@@ -112,7 +112,8 @@ class Finder(ast.NodeVisitor):
     # -- statements --------------------------------------------------------------------------------
 
     def scoped(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> None:
-        """The body and the defaults; annotations and docstrings say nothing to the program."""
+        """Mutate the body and the defaults, but not annotations and docstrings, which have no
+        effect."""
         self.scope.append(node.name)
         if not isinstance(node, ast.ClassDef):
             for default in (*node.args.defaults, *node.args.kw_defaults):
@@ -136,10 +137,10 @@ class Finder(ast.NodeVisitor):
                 self.visit(statement)
 
     def visit_Import(self, node: ast.Import) -> None:
-        """Without an import nothing works: no question for tests."""
+        """Skip imports: without them nothing works."""
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        """The same."""
+        """Skip imports."""
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         if node.value is not None:
@@ -174,7 +175,7 @@ class Finder(ast.NodeVisitor):
         if node.value is None:
             self.replace("check dropped", node, "pass")
         else:
-            if not (isinstance(node.value, ast.Constant) and not node.value.value):  # None says what 0 and "" say
+            if not (isinstance(node.value, ast.Constant) and not node.value.value):  # None is as false as 0 and ""
                 self.replace("result dropped", node, "return None")
             self.visit(node.value)
 
@@ -198,7 +199,7 @@ class Finder(ast.NodeVisitor):
         self.parts(node.test, *node.body)
 
     def visit_Assert(self, node: ast.Assert) -> None:
-        """For the type checker alone."""
+        """Skip assertions, which are for the type checker."""
 
     def visit_Try(self, node: ast.Try) -> None:
         for handler in node.handlers:
@@ -211,14 +212,14 @@ class Finder(ast.NodeVisitor):
         self.parts(*node.body, *bodies, *node.orelse, *node.finalbody)
 
     def parts(self, *nodes: ast.AST) -> None:
-        """What is inside."""
+        """Visit the children."""
         for node in nodes:
             self.visit(node)
 
     # -- expressions -------------------------------------------------------------------------------
 
     def condition(self, test: ast.expr) -> None:
-        """A condition that says the opposite."""
+        """Negate a condition."""
         if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
             self.replace("condition negated", test, f"({self.text(test.operand)})")
         elif not (
@@ -239,7 +240,7 @@ class Finder(ast.NodeVisitor):
     def visit_BoolOp(self, node: ast.BoolOp) -> None:
         values = node.values
         if self.text(node).endswith(".errno or 0"):
-            return  # for the type checker: an OSError of a call has one
+            return  # for the type checker: the OSError of a call always has one
         for index, value in enumerate(values):
             start, end = self.span(value)
             if index + 1 < len(values):
@@ -254,7 +255,7 @@ class Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def with_brackets(self, start: int, end: int, forward: bool) -> tuple[int, int]:
-        """The span with the brackets around an operand: ast leaves them out."""
+        """The span including the parentheses around an operand, which ast omits."""
         text = self.code
         open_ = text.count("(", start, end) - text.count(")", start, end)
         while forward and open_ > 0 and text[end - 1] == "(":
@@ -286,7 +287,7 @@ class Finder(ast.NodeVisitor):
             if not self.text(node.left).endswith(("O_CLOEXEC", "O_RDONLY")):  # the latter is 0
                 self.add("flag dropped", self.span(node.left)[0], self.span(node.right)[0], "")
         elif isinstance(node.op, ast.LShift) and isinstance(node.left, ast.Constant) and _is_size(node.right):
-            return  # 16 << 20: another number of the same size is as good
+            return  # 16 << 20: a similar number is equally correct
         elif type(node.op) in BINARY and not isinstance(node.left, ast.JoinedStr) and not _is_text(node):
             self.between("operator", node.left, node.right, *BINARY[type(node.op)])
         self.generic_visit(node)
@@ -308,9 +309,9 @@ class Finder(ast.NodeVisitor):
         if isinstance(function, ast.Attribute) and function.attr in STRING_METHODS:
             self.replace("call dropped", node, self.text(function.value))
         if isinstance(function, ast.Name) and function.id == "SysError" and len(node.args) > 1:
-            del node.args[1]  # the name of a call, for people
+            del node.args[1]  # the name of a call, for messages
         if isinstance(function, ast.Name | ast.Attribute) and ast.unparse(function).split(".")[-1] in REPORTS:
-            node.args[1:] = [arg for arg in node.args[1:] if not isinstance(arg, ast.Constant)]  # words for people
+            node.args[1:] = [arg for arg in node.args[1:] if not isinstance(arg, ast.Constant)]  # text of messages
         if isinstance(function, ast.Attribute) and function.attr == "sleep":
             return
         self.generic_visit(node)
@@ -323,7 +324,7 @@ class Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
-        """Words for people; what is computed inside is tested where it is computed."""
+        """Skip the text of messages; the embedded values are tested where they are computed."""
 
     def visit_Constant(self, node: ast.Constant) -> None:
         value = node.value
@@ -338,7 +339,7 @@ class Finder(ast.NodeVisitor):
             self.replace("constant", node, self.text(node)[:-1] + "XX" + quote)
 
     def table_of(self, node: ast.Tuple | ast.List | ast.Set | ast.Dict) -> None:
-        """A literal collection: without one of its elements."""
+        """Drop one element of a literal collection."""
         keys: list[ast.expr | None] = list(node.keys) if isinstance(node, ast.Dict) else list(node.elts)
         values = node.values if isinstance(node, ast.Dict) else node.elts
         outer = self.table
@@ -377,12 +378,12 @@ def _symbol(op: ast.cmpop) -> str:
 
 
 def _is_size(shift: ast.expr) -> bool:
-    """KiB, MiB, GiB."""
+    """Whether a shift count means KiB, MiB or GiB."""
     return isinstance(shift, ast.Constant) and shift.value in (10, 20, 30)
 
 
 def _is_text(node: ast.BinOp) -> bool:
-    """Whether this puts texts together, in which case another operator is only a TypeError."""
+    """Whether an operator joins strings: another operator would only cause a TypeError."""
     sides = (node.left, node.right)
     return any(
         isinstance(side, ast.JoinedStr) or (isinstance(side, ast.Constant) and isinstance(side.value, str))
@@ -391,7 +392,7 @@ def _is_text(node: ast.BinOp) -> bool:
 
 
 def sound(mutant: Mutant) -> bool:
-    """Whether the changed file can be compiled."""
+    """Whether the changed file compiles."""
     try:
         compile(mutant.changed, mutant.file, "exec", dont_inherit=True)
     except (SyntaxError, ValueError):

@@ -1,4 +1,4 @@
-"""Work in several processes at once, each forked from one that has everything imported and no
+"""Run work in several processes, each forked from one that has imported everything and has no
 threads."""
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ Result = TypeVar("Result")
 
 
 def each(items: Iterable[Item], work: Callable[[Item], Result], jobs: int, place: str) -> Iterator[tuple[Item, Result]]:
-    """``work`` of every item, as the results come; items are taken when there is a process for
-    them.
+    """Yield the result of ``work`` for every item as it arrives; take an item when a process is
+    free.
 
-    ``place`` is a directory for what the processes answer. Raises RuntimeError when one ends
-    without an answer.
+    ``place`` is a directory for the processes' answers. Raises RuntimeError if one ends without an
+    answer.
     """
     queue = iter(items)
     running: dict[int, tuple[Item, IO[bytes]]] = {}
@@ -48,11 +48,11 @@ def each(items: Iterable[Item], work: Callable[[Item], Result], jobs: int, place
             data = written.read()
         if not data:
             raise RuntimeError(f"a process ended with status {status} and without an answer")
-        yield item, pickle.loads(data)  # noqa: S301  # our own child's
+        yield item, pickle.loads(data)  # noqa: S301  # from our own child
 
 
 def _child(item: Item, work: Callable[[Item], Result], fd: int) -> None:
-    """The process of one item; it does not outlive the one that asked for it."""
+    """Run one item in its process, which ends with its parent."""
     try:
         sandbox.end_with_parent()
         data = pickle.dumps(work(item))

@@ -1,5 +1,5 @@
-"""Which test reaches which line: a plugin of pytest, and what the processes that tests start leave
-for it.
+"""Record which test reaches which line: a pytest plugin, and the recorders in the processes that
+tests start.
 
 The runtime under test is a script (`runtime_script`) that imports the tree's modules, so that a
 mutant needs no build.
@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-PLACE = "/tmp/mutants"  # in a sandbox: "current" names the test, "lines" gets what runtimes ran, one file a program
+PLACE = "/tmp/mutants"  # in a sandbox: "current" names the test, "lines" has a file per program with what runtimes ran
 BLOCKS = f"{PLACE}/blocks"
 PROGRAMS = ("_init", "pyrunc-init", "fs_driver", "test_path", "test_hook", "test_lookup", "test_plan_load")
 SIZE = 1 << 20  # of native/coverage/blocks.c
@@ -56,14 +56,14 @@ _exit(status)
 
 
 def runtime_script(path: Path, python: str, tree: Path) -> None:
-    """Write the program that plays pyrunc."""
+    """Write the program that stands in for pyrunc."""
     site = sysconfig.get_path("platlib")
     path.write_text(_SCRIPT.format(python=python, tree=str(tree), place=PLACE, site=site))
     path.chmod(0o755)
 
 
 def prepare() -> None:
-    """The files that processes of any user write to."""
+    """Create the files that processes of any user write to."""
     os.makedirs(BLOCKS, exist_ok=True)
     for path in (f"{PLACE}/lines", f"{PLACE}/current", *(f"{BLOCKS}/{name}.blocks" for name in PROGRAMS)):
         with open(path, "w") as file:
@@ -75,7 +75,8 @@ def prepare() -> None:
 
 
 def base_of(binary: str) -> int:
-    """Where a program lies that is not position-independent: the address of its first segment."""
+    """The base address of a program that is not position-independent: the address of its first
+    segment."""
     with open(binary, "rb") as file:
         head = file.read(4096)
     offset, size, count = (*struct.unpack_from("=Q", head, 32), *struct.unpack_from("=HH", head, 54))
@@ -84,7 +85,7 @@ def base_of(binary: str) -> int:
 
 
 class Recorder:
-    """What each test reached, of Python and of C."""
+    """The Python and C lines that each test reaches."""
 
     def __init__(self, tree: Path, counted: Any) -> None:
         self.tree, self.counted = tree, counted
@@ -94,26 +95,26 @@ class Recorder:
         self.imports: set[str] = set()
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """A test begins: what runs from here on is its."""
+        """Attribute everything that runs from here on to this test."""
         self.counted.switch_context(nodeid)
         Path(PLACE, "current").write_text(nodeid)
         for fd in self.files.values():
             os.pwrite(fd, bytes(SIZE), 0)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Set-up, call or tear-down is over."""
+        """Record the end of set-up, call or tear-down."""
         outcome, seconds = self.tests.get(report.nodeid, ("passed", 0.0))
         self.tests[report.nodeid] = (report.outcome if outcome == "passed" else outcome, seconds + report.duration)
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        """A test is over."""
+        """Record the end of a test."""
         for name, fd in self.files.items():
             found = [match.start() for match in re.finditer(b"\x01", os.pread(fd, SIZE, 0))]
             if found:
                 self.blocks[name][nodeid] = found
 
     def result(self) -> dict[str, Any]:
-        """Per file and line the tests, as indices."""
+        """Map each file and line to the indices of its tests."""
         index = {name: number for number, name in enumerate(self.tests)}
         lines: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
         self.python_lines(index, lines)
@@ -130,7 +131,7 @@ class Recorder:
         }  # fmt: skip
 
     def python_lines(self, index: dict[str, int], lines: dict[str, dict[int, set[int]]]) -> None:
-        """Of this process and of those that played pyrunc."""
+        """Collect the lines of this process and of the stand-in runtimes."""
         data = self.counted.get_data()
         for path in data.measured_files():
             name = os.path.relpath(path, self.tree)
@@ -146,7 +147,8 @@ class Recorder:
     def c_lines(
         self, index: dict[str, int], lines: dict[str, dict[int, set[int]]], found: dict[str, list[int]], binary: str
     ) -> None:
-        """Addresses after calls are of the call before: one byte less."""
+        """Collect the lines of C. A return address belongs to the call before it, so subtract one
+        byte."""
         addresses = sorted({at for tests in found.values() for at in tests})
         base = base_of(binary)
         text = "\n".join(f"{base + at - 1:#x}" for at in addresses)

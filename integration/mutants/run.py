@@ -1,5 +1,5 @@
-"""Try mutants: a sample by a seed, within a time limit; the results are kept, so that a run goes on
-where it was.
+"""Try a sample of mutants, chosen by a seed, within a time limit. Results are kept, so that a run
+resumes where the previous one stopped.
 
 python -m integration.mutants --seed 11 --python 600 --c 150 --seconds 7200
 """
@@ -26,21 +26,21 @@ from integration.mutants.mutant import ROOT, Mutant, equivalents
 from integration.mutants.tree import Tree
 
 BASE = ROOT / "build/mutants"
-# Seconds of tests (as recorded, under a tracer) that one mutant may cost; a survivor costs them
-# all.
+# Seconds of tests (as recorded, under a tracer) that one mutant may cost; a survivor uses all of
+# them.
 BUDGET = 60.0
-UNIT = 0.6  # of the budget, at most, for tests without a container
-SPARE = 200.0  # seconds that a run may take longer than recorded before it counts as endless: the machine may be busy
+UNIT = 0.6  # maximum share of the budget for tests without a container
+SPARE = 200.0  # seconds over the recorded time before a run counts as endless, because the machine may be busy
 FACTOR = 6.0
-PATIENCE = 40.0  # the same for one test
-LEAST = {"Python": 97.0, "C": 92.0}  # percent of what is not equivalent
+PATIENCE = 40.0  # the same, for one test
+LEAST = {"Python": 97.0, "C": 92.0}  # percent of the mutants that are not equivalent
 ALIVE = ("survived", "unreached")
 SECURE = {"check dropped", "flag dropped", "order", "error swallowed", "statement dropped"}
 
 
 @dataclass
 class Outcome:
-    """What came of a mutant."""
+    """The result of trying a mutant."""
 
     status: str  # killed, survived, endless, stillborn, unreached
     by: str = ""  # the test that failed
@@ -50,7 +50,8 @@ class Outcome:
 
 
 def chosen(tests: list[Test], budget: float) -> list[str]:
-    """As many as the budget takes; tests of one file stay together, the cheapest file first."""
+    """As many tests as the budget allows. Tests of one file stay together; the cheapest file comes
+    first."""
     found: list[Test] = []
     cost = 0.0
     for test in tests:
@@ -69,7 +70,7 @@ def chosen(tests: list[Test], budget: float) -> list[str]:
 
 
 def warming(known: Map) -> list[str]:
-    """Tests that build what the others of their file use."""
+    """Tests that build what the other tests in their file use."""
     files: dict[str, set[Test]] = defaultdict(set)
     for source, lines in known.lines.items():
         if source.endswith(".c"):
@@ -78,20 +79,20 @@ def warming(known: Map) -> list[str]:
                     files[test.file].add(test)
     out = []
     for file, tests in sorted(files.items()):
-        several = file.startswith("tests/test_native_")  # each test builds a program of its own
+        several = file.startswith("tests/test_native_")  # each test builds its own program
         out += sorted(test.name for test in tests) if several else [min(tests, key=lambda test: test.seconds).name]
     return out
 
 
 class Progress:
-    """Whether one test takes far longer than when it was recorded, by what a sandbox says."""
+    """Detect a test that takes far longer than recorded, from a sandbox's output."""
 
     def __init__(self, known: Map, fd: int) -> None:
         self.known, self.fd = known, fd
         self.size, self.since, self.limit = 0, time.monotonic(), SPARE
 
     def stuck(self) -> bool:
-        """Asked once in a while."""
+        """Whether the current test is stuck; called periodically."""
         size, now = os.fstat(self.fd).st_size, time.monotonic()
         if size != self.size:
             last = os.pread(self.fd, size, 0).decode().splitlines()[-1]
@@ -101,14 +102,14 @@ class Progress:
 
 
 class Runner:
-    """Tries mutants in sandboxes."""
+    """Try mutants in sandboxes."""
 
     def __init__(self, tree: Tree, known: Map, budget: float) -> None:
         self.tree, self.known, self.budget = tree, known, budget
 
     def warm(self) -> None:
-        """Have the objects of all programs that tests build from init's sources, unless they are
-        there."""
+        """Compile the objects of all programs that tests build from init's sources, unless they
+        exist."""
         sources = [*self.tree.root.glob("native/*/*.[ch]"), *self.tree.root.glob("native/*/*.flags")]
         stamp = digest(
             b"".join(path.read_bytes() for path in sorted(sources)) + repr(sorted(self.known.tests)).encode()
@@ -123,15 +124,15 @@ class Runner:
         done.write_text(stamp)
 
     def attempt(self, mutant: Mutant) -> Outcome:
-        """All stages for one mutant."""
+        """Run all stages for one mutant."""
         tests = self.known.reaching(mutant)
         names = chosen(tests, self.budget)
         if not names:
             return Outcome("unreached")
         start = time.monotonic()
         found = self.once(mutant, names)
-        # A test that fails once in a while must not count: it has to fail again (worker.py does
-        # that for unit tests), and to pass at the same time without the change.
+        # A flaky test must not count: it has to fail again (worker.py repeats unit tests), and to
+        # pass without the change at the same time.
         while found.by:
             twice = found.status == "killed" and found.by.startswith("tests/")
             again = twice or self.once(mutant, [found.by]).status != "survived"
@@ -143,7 +144,7 @@ class Runner:
         return found
 
     def once(self, mutant: Mutant | None, names: list[str]) -> Outcome:
-        """One sandbox."""
+        """Run the tests in one sandbox."""
         cost = sum(self.known.tests[name].seconds for name in names if name in self.known.tests)
         cgroup = sandbox.Cgroup(f"pyrunc-mutants-{os.getpid()}")
         with tempfile.TemporaryFile(dir=self.tree.base) as out:
@@ -167,7 +168,7 @@ class Runner:
 
 
 class Results:
-    """One line of JSON for each mutant that was tried."""
+    """The results file: one line of JSON for each tried mutant."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -178,7 +179,7 @@ class Results:
                 self.rows[row["key"]] = row
 
     def add(self, mutant: Mutant, found: Outcome) -> None:
-        """Remember it."""
+        """Record a result."""
         before, after = mutant.lines
         row = {
             "key": mutant.key, "file": mutant.file, "line": mutant.line, "scope": mutant.scope, "kind": mutant.kind,
@@ -191,11 +192,10 @@ class Results:
 
 
 def sample(mutants: list[Mutant], seed: int, secure: bool) -> list[Mutant]:
-    """All of them in the order of a seed; with ``secure`` every other one is of a kind that
-    security hangs on.
+    """Order the mutants by a seed; with ``secure`` every other one is of a security-relevant kind.
 
-    The place of one hangs on nothing but itself: a change of the source changes no more of a sample
-    than it must.
+    A mutant's position depends only on the mutant itself, so a change of the source changes as
+    little of a sample as possible.
     """
     shuffled = sorted(mutants, key=lambda mutant: hashlib.sha256(f"{seed} {mutant.key}".encode()).digest())
     if not secure:
@@ -207,7 +207,7 @@ def sample(mutants: list[Mutant], seed: int, secure: bool) -> list[Mutant]:
 
 
 def wanted(options: argparse.Namespace) -> dict[str, tuple[list[Mutant], int]]:
-    """The mutants of both languages in their order, and how many of them to try."""
+    """The ordered mutants of both languages, and how many of them to try."""
     out = {}
     for name, source, count in (("C", of_c, options.c), ("Python", of_python, options.python)):
         found = [mutant for mutant in source.everything() if not options.only or options.only in mutant.file]
@@ -218,7 +218,7 @@ def wanted(options: argparse.Namespace) -> dict[str, tuple[list[Mutant], int]]:
 
 
 class Trial:
-    """The first ``count`` mutants of a language that can be compiled."""
+    """The first ``count`` mutants of a language that compile."""
 
     def __init__(
         self, name: str, mutants: list[Mutant], count: int, results: Results, options: argparse.Namespace
@@ -228,7 +228,7 @@ class Trial:
         self.taken: list[Mutant] = []
 
     def todo(self) -> Iterator[Mutant]:
-        """Those that have no result yet."""
+        """The mutants without a result."""
         for mutant in self.mutants:
             if len(self.taken) >= self.count or time.monotonic() > self.options.end:
                 return
@@ -241,7 +241,7 @@ class Trial:
                 yield mutant
 
     def run(self, runner: Runner) -> None:
-        """Try them."""
+        """Try the mutants."""
         for mutant, found in parallel.each(self.todo(), runner.attempt, self.options.jobs, str(runner.tree.base)):
             self.results.add(mutant, found)
             if found.status == "stillborn":
@@ -250,18 +250,18 @@ class Trial:
                 print(f"{found.status} ({found.tests} tests, {found.seconds:.0f} s): {mutant}", flush=True)
 
     def judged(self) -> dict[Mutant, str]:
-        """What came of those that are not equivalent."""
+        """The results of the mutants that are not equivalent."""
         rows = self.results.rows
         return {m: rows[m.key]["status"] for m in self.taken if m.key not in self.skip and m.key in rows}
 
     @property
     def score(self) -> float:
-        """How many of them were noticed, in percent."""
+        """The percentage of them that tests detected."""
         found = list(self.judged().values())
         return 100.0 * sum(status not in ALIVE for status in found) / max(len(found), 1)
 
     def by_module(self) -> list[str]:
-        """The figures of each module with survivors, the poorest first."""
+        """The figures of each module with survivors, the worst first."""
         files: dict[str, list[str]] = defaultdict(list)
         for mutant, status in self.judged().items():
             files[mutant.file].append(status)
@@ -287,7 +287,7 @@ class Trial:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--python", type=int, default=600, help="how many of them")
@@ -307,14 +307,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def stale(mutants: list[Mutant]) -> list[str]:
-    """Entries of equivalent.toml that say nothing any more."""
+    """Entries of equivalent.toml that match no mutant."""
     known = {mutant.key for mutant in mutants}
     words = "equivalent.toml has an entry whose lines have changed: "
     return [words + reason for key, reason in equivalents().items() if key not in known]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line; 1 when fewer are killed than `LEAST` says."""
+    """Run the command line; returns 1 if fewer mutants are killed than `LEAST` requires."""
     options = parse(sys.argv[1:] if argv is None else argv)
     if os.geteuid() != 0:
         raise SystemExit("mutants run as root, in namespaces of their own")

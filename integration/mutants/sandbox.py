@@ -1,10 +1,9 @@
-"""A place in which changed code may run as root: namespaces of its own, everything read-only but a
-tmpfs, its own /dev.
+"""A sandbox in which changed code may run as root: private namespaces, a read-only filesystem
+except for a tmpfs, and a private /dev.
 
-A mutant may send SIGKILL to the wrong process, give /dev/null away or remove the wrong cgroup. Here
-it can reach neither the machine's processes (pid namespace) nor its files (all mounts are
-read-only), devices (nodes of its own), network or cgroups (a cgroup namespace, with cgroup2 mounted
-anew).
+A mutant may send SIGKILL to the wrong process, chown /dev/null or remove the wrong cgroup. In the
+sandbox it cannot reach the machine's processes (pid namespace), files (all mounts are read-only),
+devices (private nodes), network or cgroups (a cgroup namespace with a new cgroup2 mount).
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def call(name: str, *args: object) -> int:
-    """A function of libc.  Raises OSError when it fails."""
+    """Call a libc function. Raises OSError if it fails."""
     result = int(getattr(_libc, name)(*args))
     if result < 0:
         raise OSError(ctypes.get_errno(), f"{name}: {os.strerror(ctypes.get_errno())}")
@@ -40,12 +39,12 @@ def call(name: str, *args: object) -> int:
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
-    """mount(2)."""
+    """Call mount(2)."""
     call("mount", source.encode(), target.encode(), kind.encode() or None, flags, data.encode() or None)
 
 
 def cgroup_mount() -> str:
-    """Where cgroup2 is mounted; "" without."""
+    """The mount point of cgroup2; "" if it is not mounted."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         if " - cgroup2 " in line:
             return line.split()[4]
@@ -53,7 +52,7 @@ def cgroup_mount() -> str:
 
 
 class Cgroup:
-    """A cgroup for one sandbox, removed with everything below it."""
+    """A cgroup for one sandbox, removed with its descendants."""
 
     def __init__(self, name: str) -> None:
         top = cgroup_mount()
@@ -62,12 +61,12 @@ class Cgroup:
             self.path.mkdir(exist_ok=True)
 
     def join(self) -> None:
-        """Move this process into it."""
+        """Move this process into the cgroup."""
         if self.path is not None:
             (self.path / "cgroup.procs").write_text("0")
 
     def leave_root(self) -> None:
-        """Move this process into a leaf: controllers reach the children of a cgroup only when it
+        """Move this process into a leaf: controllers can be enabled for children only if the cgroup
         has no process."""
         if self.path is not None:
             leaf = self.path / "leaf"
@@ -75,7 +74,8 @@ class Cgroup:
             (leaf / "cgroup.procs").write_text("0")
 
     def remove(self) -> None:
-        """End what is in it and remove it; what the kernel still holds after two seconds stays."""
+        """Kill the processes in the cgroup and remove it. What the kernel still holds after two
+        seconds remains."""
         if self.path is None:
             return
         deadline = time.monotonic() + 2
@@ -91,13 +91,13 @@ class Cgroup:
 
 
 def end_with_parent() -> None:
-    """Get SIGKILL when the parent ends."""
+    """Request SIGKILL when the parent ends."""
     call("prctl", 1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
 
 
 def build(keep: str) -> None:
-    """In the new namespaces, as their first process: every mount. ``keep``: a directory that stays
-    writable."""
+    """Set up every mount, as the first process of the new namespaces. The directory ``keep``
+    remains writable."""
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
     attr = struct.pack("=QQQQ", MS_RDONLY, 0, 0, 0)
     call("syscall", SYS_MOUNT_SETATTR, -100, b"/", AT_RECURSIVE, attr, len(attr))
@@ -107,7 +107,7 @@ def build(keep: str) -> None:
         call("syscall", SYS_MOUNT_SETATTR, -100, keep.encode(), 0, attr, len(attr))
     for place in WRITABLE:
         if os.path.isdir(place):
-            mount("tmpfs", place, "tmpfs", 0, "mode=1777")  # as on most machines: `doctor` looks at the options
+            mount("tmpfs", place, "tmpfs", 0, "mode=1777")  # as on most machines; `doctor` checks the options
     mount("tmpfs", "/dev", "tmpfs", MS_NOSUID, "mode=755")
     for name, (major, minor) in NODES.items():
         os.mknod(f"/dev/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor))
@@ -128,7 +128,7 @@ def build(keep: str) -> None:
 
 
 def reap(child: int) -> int:
-    """What the first process of a pid namespace is there for; the status of ``child``."""
+    """Reap orphans as the first process of a pid namespace, and return the status of ``child``."""
     status = 1
     while True:
         try:
@@ -140,8 +140,7 @@ def reap(child: int) -> int:
 
 
 def first_process(work: Callable[[], int], keep: str) -> int:
-    """Mounts, then the work in a child: it must not be pid 1, whose signals without a handler are
-    lost."""
+    """Set up the mounts, then run the work in a child: pid 1 ignores signals without a handler."""
     build(keep)
     worker = os.fork()
     if worker == 0:
@@ -157,8 +156,8 @@ def run(
     keep: str = "",
     stuck: Callable[[], bool] = lambda: False,
 ) -> int | None:
-    """Run a function in a sandbox, in a child; its status, or None when it was ended: after
-    ``timeout`` seconds, or because ``stuck``, which is asked every second, says so."""
+    """Run a function in a sandbox, in a child. Returns its status, or None if it was killed: after
+    ``timeout`` seconds, or because ``stuck``, which is called every second, returned true."""
     pid = os.fork()
     if pid == 0:
         status = 99
@@ -172,14 +171,14 @@ def run(
                 end_with_parent()
                 os._exit(first_process(work, keep))
             status = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
-        except BaseException as error:  # the child must not go on as its parent
+        except BaseException as error:  # the child must not continue as its parent
             os.write(2, f"sandbox: {error}\n".encode())
         os._exit(status & 0xFF)
     return wait(pid, timeout, stuck)
 
 
 def wait(pid: int, timeout: float, stuck: Callable[[], bool] = lambda: False) -> int | None:
-    """The status of a child, None after it was killed for taking too long."""
+    """Wait for a child and return its status, or None if it took too long and was killed."""
     fd = os.pidfd_open(pid)
     try:
         import select

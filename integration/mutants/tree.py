@@ -1,5 +1,5 @@
-"""A copy of the checkout that mutants run in, with what the tests need besides it: built once a
-run."""
+"""A copy of the checkout in which mutants run, with everything else that the tests need. It is
+built once per run."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ COMPILERS = ("gcc", "musl-gcc")
 
 @dataclass
 class Tree:
-    """Where everything is; ``root`` is the copy."""
+    """The paths of the copy; ``root`` is the checkout's copy."""
 
-    base: Path  # of everything here
+    base: Path  # contains everything below
     root: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -29,21 +29,21 @@ class Tree:
 
     @property
     def compilers(self) -> Path:
-        """The directory that comes first in PATH."""
+        """The directory that is first in PATH."""
         return self.base / "bin"
 
     @property
     def objects(self) -> Path:
-        """Objects of what is not mutated."""
+        """Objects of unchanged code."""
         return self.base / "objects"
 
     @property
     def counted(self) -> Path:
-        """Objects that count their blocks."""
+        """Objects that count their basic blocks."""
         return self.base / "counted"
 
     def refresh(self) -> None:
-        """Copy what has changed since the last time, and build."""
+        """Copy what has changed since the last call, and build."""
         self.base.mkdir(parents=True, exist_ok=True)
         for place in (self.objects, self.counted):
             place.mkdir(exist_ok=True)
@@ -63,7 +63,7 @@ class Tree:
         self.compile(changed)
 
     def tools(self) -> None:
-        """The compilers' replacements, the runtime, the probe, init."""
+        """Install the stand-ins for the compilers and the runtime, the probe, and init."""
         real = self.base / "real"
         for place in (real, self.compilers):
             place.mkdir(exist_ok=True)
@@ -86,8 +86,8 @@ class Tree:
             raise SystemExit("init cannot be built")
 
     def compile(self, changed: list[str]) -> None:
-        """Bytecode of everything, with the assertions of the tests rewritten: a sandbox cannot keep
-        any."""
+        """Compile everything to bytecode, with the tests' assertions rewritten, because a sandbox
+        cannot keep bytecode."""
         env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         python = str(ROOT / ".venv/bin/python")
         folders = [name for name in PARTS if (self.root / name).is_dir()]
@@ -98,11 +98,11 @@ class Tree:
             subprocess.run(command, cwd=self.root, env=env, capture_output=True, check=False)
 
     def environment(self, *objects: Path, blocks: bool = False) -> dict[str, str]:
-        """What the processes in a sandbox get besides what we have."""
+        """The additional environment of the processes in a sandbox."""
         env = {
             "PATH": f"{self.compilers}:{os.environ['PATH']}",
             "MUTANTS_COMPILERS": str(self.base / "real"),
-            "REALGCC": str(self.base / "real/gcc"),  # of musl-gcc
+            "REALGCC": str(self.base / "real/gcc"),  # for musl-gcc
             "MUTANTS_OBJECTS": ":".join(map(str, objects)),
             "PYRUNC_UNDER_TEST": str(self.base / "pyrunc"),
             "PYRUNC_TEST_PROBE": str(self.base / "probe"),
@@ -115,7 +115,7 @@ class Tree:
         return env | ({"MUTANTS_BLOCKS": recorder.BLOCKS} if blocks else {})
 
     def build_init(self, out: Path, env: dict[str, str]) -> int:
-        """init as the package has it, but for the hardening; the compiler's status."""
+        """Build init as in the package, but without hardening; returns the compiler's status."""
         sources = [str(path) for path in sorted((self.root / "native/init").glob("*.c"))]
         flags = [
             "-Os",
@@ -133,7 +133,8 @@ class Tree:
 
 
 def copy(source: Path, target: Path) -> bool:
-    """Unless it already exists: modification times identify it, and compiled tests stay valid."""
+    """Copy a file unless the copy is current. Modification times identify it, so compiled tests
+    stay valid."""
     if (
         target.exists()
         and target.stat().st_mtime == source.stat().st_mtime

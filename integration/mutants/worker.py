@@ -1,4 +1,4 @@
-"""What is done in a sandbox: put the change in its place, and run tests until one fails."""
+"""The work in a sandbox: apply the change, and run tests until one fails."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import hypothesis.database  # each sandbox has it then: reading it takes longer than most tests
+import hypothesis.database  # imported before the fork, because reading it takes longer than most tests
 import hypothesis.strategies  # noqa: F401
 import jsonschema  # noqa: F401
 import pytest
@@ -18,30 +18,30 @@ from integration.mutants import recorder, sandbox
 from integration.mutants.mutant import Mutant
 from integration.mutants.tree import Tree
 
-STILLBORN = 77  # the changed C code cannot be compiled
+STILLBORN = 77  # the changed C code does not compile
 SLOW = 2.0  # seconds of a test under the tracer
 OPTIONS = ["-q", "-p", "no:cacheprovider"]
 OWN = ("integration", "pyrunc", "tests", "native", "contrib", "bench")
 
 
 class Watcher:
-    """Reports which test fails, and which is running."""
+    """Report which test fails, and which is running."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
 
     def tell(self, **what: Any) -> None:
-        """One line of JSON."""
+        """Write one line of JSON."""
         os.write(self.fd, (json.dumps(what) + "\n").encode())
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """A test begins."""
+        """Report the start of a test."""
         self.tell(begun=nodeid)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-        """A test without a container that fails has to fail twice; others are tried again in
-        another sandbox."""
+        """Run a failing test without a container a second time; others are repeated in another
+        sandbox."""
         if not item.nodeid.startswith("tests/"):
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
@@ -55,29 +55,30 @@ class Watcher:
         return True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """A phase of it is over."""
+        """Report a failed phase."""
         if report.failed:
             self.tell(failed=report.nodeid, words=str(report.longreprtext)[-600:])
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """A file could not be imported."""
+        """Report a file that could not be imported."""
         if report.failed:
             self.tell(failed=report.nodeid, words=str(report.longreprtext)[-600:])
 
 
 class Only:
-    """Leaves out all tests but some, whether they exist or not."""
+    """Deselect all tests except the given ones, which need not exist."""
 
     def __init__(self, names: list[str]) -> None:
         self.place = {name: number for number, name in enumerate(names)}
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """In the order in which they were asked for."""
+        """Select the tests in the requested order."""
         items[:] = sorted((one for one in items if one.nodeid in self.place), key=lambda one: self.place[one.nodeid])
 
 
 def settle(tree: Tree, env: dict[str, str]) -> None:
-    """The copy is the checkout from here on; nothing that was imported of ours before may stay."""
+    """Switch from the checkout to the copy; no module of ours that was imported before may
+    remain."""
     for name in [name for name in sys.modules if name.split(".")[0] in OWN]:
         del sys.modules[name]
     os.environ.update(env)
@@ -94,7 +95,8 @@ def settle(tree: Tree, env: dict[str, str]) -> None:
 
 
 def change(tree: Tree, mutant: Mutant, env: dict[str, str]) -> int:
-    """Bind the changed file over the one of the copy, and build init anew for C; 0 or STILLBORN."""
+    """Bind-mount the changed file over the copy's, and rebuild init for C. Returns 0 or
+    STILLBORN."""
     put(tree.root / mutant.file, mutant.changed.encode())
     if mutant.file.endswith(".c"):
         out = Path(recorder.PLACE, "_init")
@@ -105,14 +107,14 @@ def change(tree: Tree, mutant: Mutant, env: dict[str, str]) -> int:
 
 
 def put(target: Path, data: bytes) -> None:
-    """Another content for a file that is read-only."""
+    """Replace the content of a read-only file."""
     path = Path(recorder.PLACE, target.name)
     path.write_bytes(data)
     sandbox.mount(str(path), str(target), flags=sandbox.MS_BIND)
 
 
 def test_mutant(tree: Tree, mutant: Mutant | None, tests: list[str], fd: int) -> int:
-    """pytest's status: 0 says that nothing noticed."""
+    """Run the tests on a mutant and return pytest's status; 0 means that no test detected it."""
     env = tree.environment(tree.objects, Path("/tmp/objects"))
     settle(tree, env)
     if mutant is not None and change(tree, mutant, env):
@@ -122,7 +124,7 @@ def test_mutant(tree: Tree, mutant: Mutant | None, tests: list[str], fd: int) ->
     status = int(pytest.main([*options, *tests], plugins=[watcher]))
     if status != pytest.ExitCode.USAGE_ERROR:
         return status
-    # A test of the map no longer exists, which must not count as a test that fails.
+    # A test in the map no longer exists, which must not count as a failure.
     files = list(dict.fromkeys(name.partition("::")[0] for name in tests))
     status = int(
         pytest.main([*options, *(file for file in files if os.path.exists(file))], plugins=[watcher, Only(tests)])
@@ -131,24 +133,24 @@ def test_mutant(tree: Tree, mutant: Mutant | None, tests: list[str], fd: int) ->
 
 
 def fill(tree: Tree, tests: list[str]) -> int:
-    """Run tests for the objects that they leave."""
+    """Run tests to fill the cache of objects."""
     settle(tree, tree.environment(tree.objects))
     return int(pytest.main([*OPTIONS, "--hypothesis-seed=0", *tests]))
 
 
 class Timer:
-    """How long tests take."""
+    """The durations of tests."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """A phase of a test is over."""
+        """Add the duration of a phase."""
         self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
 
 
 def untraced(tests: dict[str, tuple[str, float]]) -> None:
-    """Time slow tests again without the tracer, which makes some take twenty times as long."""
+    """Time slow tests again without the tracer, which slows some down by a factor of twenty."""
     slow = [name for name, (outcome, seconds) in tests.items() if outcome == "passed" and seconds > SLOW]
     if not slow:
         return
@@ -161,7 +163,7 @@ def untraced(tests: dict[str, tuple[str, float]]) -> None:
 
 
 def record(tree: Tree, file: str, fd: int) -> int:
-    """Run the tests of one file and say which lines each reaches; the result goes through
+    """Run the tests of one file and record which lines each reaches; the result is written to
     ``fd``."""
     env = tree.environment(tree.counted, blocks=True)
     settle(tree, env)
