@@ -20,7 +20,8 @@ DEFAULT_CAPS = [
 
 
 def default_config(cgroups_path: str) -> dict[str, Any]:
-    """A minimal version of what plain `spec` writes, for the probe and with a cgroup of its own."""
+    """A minimal version of the config that plain `spec` writes, for the probe and with its own
+    cgroup."""
     return {
         "ociVersion": "1.0.2",
         "process": {

@@ -16,10 +16,10 @@ from integration import harness, machine
 from integration.harness import Box, Bundle, Container, Holder, Runtime
 
 _counter = itertools.count()
-# runc 1.1.5 sometimes loses the race for the rmdir of a cgroup; crun keeps a directory for masks in
+# runc 1.1.5 sometimes loses a race when it removes a cgroup; crun keeps a directory for masks in
 # its state root.
 PEERS_LEAVE = ("cgroup", "state .empty-directory")
-TEST_LIMIT = 120 * harness.SLOW  # one test, seconds
+TEST_LIMIT = 120 * harness.SLOW  # seconds per test
 
 # Marks that this run must cover: if one of them is skipped, or none runs, the run fails.
 # MARK:ARGUMENT stands for the tests whose mark has that argument.
@@ -147,7 +147,7 @@ def rootfs(base: Path, probe: Path) -> Path:
 
 @pytest.fixture
 def box(request: pytest.FixtureRequest, runtime: Runtime, rootfs: Path, base: Path) -> Iterator[Box]:
-    """The resources of one test; afterwards nothing of it may be left on the host."""
+    """The resources of one test; fails the test if it leaves anything on the host."""
     mark = request.node.get_closest_marker("pyrunc_only")
     if mark and not runtime.is_pyrunc and not os.environ.get("PYRUNC_TEST_ALL"):  # if set, check the given reasons
         pytest.skip(f"{runtime.name}: {mark.args[0]}")
@@ -195,9 +195,10 @@ def holder(box: Box) -> Iterator[Callable[..., Holder]]:
 
 @pytest.fixture
 def refused(box: Box) -> Callable[..., None]:
-    """``refused(result, pointer, *texts)``: the call failed as it should, and left nothing.
+    """Check with ``refused(result, pointer, *texts)`` that the call failed as expected and left
+    nothing.
 
-    The pointer, the texts and the one-line rule are pyrunc's own promises; other runtimes only have
+    The pointer, the texts and the one-line rule are pyrunc's own promises; other runtimes only need
     to fail.
     """
 

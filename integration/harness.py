@@ -42,8 +42,8 @@ APPLETS = _APPLETS.split()
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout: float = 5.0, pause: float = 0.005) -> Any:
-    """Poll `condition` every `pause` seconds until it is true and return its value; AssertionError
-    naming `what` after `timeout`."""
+    """Poll `condition` every `pause` seconds until it is true and return its value. Raises
+    AssertionError naming `what` after `timeout`."""
     limit = time.monotonic() + timeout * SLOW
     while True:
         value = condition()
@@ -55,10 +55,11 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = 5.0, pa
 
 
 def end_of(child: subprocess.Popen[bytes], timeout: float) -> int:
-    """The return code of a child; subprocess.TimeoutExpired after ``timeout`` seconds.
+    """Wait for a child and return its exit code. Raises subprocess.TimeoutExpired after ``timeout``
+    seconds.
 
-    Returns immediately at its end, unlike Popen.wait with a timeout, which sleeps up to 50 ms
-    between checks.
+    Unlike Popen.wait with a timeout, which sleeps up to 50 ms between checks, this returns
+    immediately when the child ends.
     """
     rc = child.poll()
     if rc is not None:
@@ -109,8 +110,8 @@ def parse_objects(text: str) -> list[dict[str, Any]]:
 
 
 def find_report(text: str, context: object) -> dict[str, Any]:
-    """The first ``report`` among the probe's answers; AssertionError that shows `context`
-    without one."""
+    """The first ``report`` among the probe's answers. Raises AssertionError with `context` if there
+    is none."""
     for item in parse_objects(text):
         if item.get("action") == "report":
             return item
@@ -147,7 +148,7 @@ class Runtime:
         return path if os.access(path, os.X_OK) else None
 
     def argv(self, *args: str) -> list[str]:
-        """The whole command line for `args`."""
+        """The complete command line for `args`."""
         return [*self.prefix, self.path, *args]
 
     def call(
@@ -206,7 +207,8 @@ class Runtime:
 
 
 def compile_static(source: Path, target: Path) -> None:
-    """Compile one C file into a static program. AssertionError with the compilers' output."""
+    """Compile one C file into a static program. Raises AssertionError with the compilers'
+    output."""
     options = ["-std=gnu11", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-O1", "-static", "-o", str(target)]
     errors = []
     for compiler in ("musl-gcc", "gcc"):
@@ -226,7 +228,8 @@ def build_probe(target: Path) -> None:
 
 
 def build_template(base: Path, probe: Path) -> Path:
-    """A root filesystem with a static busybox, its applets in /bin and the probe as /probe."""
+    """Build a root filesystem with a static busybox, its applets in /bin, and the probe as
+    /probe."""
     root = base / "template"
     for name in ["bin", "usr/bin", "etc", "proc", "sys", "dev", "run", "tmp", "var/tmp", "root", "home", "mnt", "sbin"]:
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -244,8 +247,8 @@ def build_template(base: Path, probe: Path) -> Path:
 
 
 def copy_tree(source: Path, target: Path) -> Path:
-    """A copy whose regular files are hard links: cheap, and a test may freely add, remove and
-    replace names."""
+    """Copy a tree with hard links to its regular files: this is cheap, and a test may add, remove
+    and replace names."""
     shutil.copytree(source, target, symlinks=True, copy_function=os.link)
     return target
 
@@ -278,15 +281,15 @@ class Container:
         self.pid = 0
 
     def call(self, verb: str, *args: str, check: bool = True, globals_: Sequence[str] = (), **kwargs: Any) -> Result:
-        """``RUNTIME --root ROOT [globals_] VERB args...``; AssertionError if `check` is set and
-        it fails."""
+        """Run ``RUNTIME --root ROOT [globals_] VERB args...``. Raises AssertionError if `check` is
+        set and it fails."""
         result = self.box.runtime.call("--root", str(self.box.root), *globals_, verb, *args, **kwargs)
         if check:
             assert result.rc == 0, f"{verb} failed: {result!r}"
         return result
 
     def create(self, *flags: str, check: bool = True, save: bool = True, **kwargs: Any) -> Result:
-        """`create`; the container's stdout and stderr go to files that `out` and `err` read."""
+        """Run `create`; the container's stdout and stderr go to files that `out` and `err` read."""
         if save:
             self.bundle.save()
         kwargs.setdefault("out", self.out_file)
@@ -300,7 +303,7 @@ class Container:
         return result
 
     def run(self, *flags: str, check: bool = True, save: bool = True, **kwargs: Any) -> Result:
-        """`run` in the foreground; `check` requires exit status 0."""
+        """Run `run` in the foreground; `check` requires exit status 0."""
         if save:
             self.bundle.save()
         return self.call("run", *flags, "--bundle", str(self.bundle.path), self.id, check=check, **kwargs)
@@ -431,7 +434,7 @@ class Box:
         return found
 
     def leftovers(self, *, settle: float = 2.0) -> list[str]:
-        """Leftovers of this test's containers on the host, as texts; dying processes have
+        """Descriptions of what this test's containers left on the host; dying processes get
         `settle` seconds."""
         limit = time.monotonic() + settle * SLOW
         while (children := self.children()) and time.monotonic() < limit:

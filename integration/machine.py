@@ -1,4 +1,4 @@
-"""Facts about this machine, and private copies of what tests must not change on it."""
+"""Facts about this machine, and private copies of resources that tests must not change."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def libc(name: str, *args: Any) -> int:
-    """Call a libc function that returns -1 and sets errno on failure; raises OSError then."""
+    """Call a libc function that returns -1 and sets errno on failure. Raises OSError on failure."""
     rc = int(getattr(_libc, name)(*args))
     if rc < 0:
         number = ctypes.get_errno()
@@ -60,8 +60,8 @@ def own_devices() -> None:
 
 
 def become_subreaper() -> None:
-    """Orphans (a container's init after `create`) become our children, as they become a shim's
-    or conmon's."""
+    """Become a subreaper, like a shim or conmon, so that orphans (a container's init after
+    `create`) become our children."""
     libc("prctl", 36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 
 
@@ -109,7 +109,7 @@ def parse_mountinfo(text: str) -> list[Mount]:
 
 
 def cgroup2_mount() -> Path | None:
-    """Where the unified hierarchy is mounted, or None."""
+    """The mount point of the unified hierarchy, or None."""
     for mount in parse_mountinfo(Path("/proc/self/mountinfo").read_text()):
         if mount.fstype == "cgroup2":
             return Path(mount.dest)
@@ -136,9 +136,9 @@ def own_bounding_caps() -> list[str]:
 
 
 def sysctl_as_it_is(key: str) -> str:
-    """The value of a sysctl key in a given file on this machine, or "1".
+    """This machine's value of a sysctl key that may be given in any notation, or "1".
 
-    For keys that must be refused: if one is accepted, nothing on the machine changes.
+    For keys that must be refused: if one is accepted by mistake, the machine does not change.
     """
     parts = [part for part in re.split(r"[./+]+", key) if part]
     for start in range(len(parts) - 1):
@@ -160,7 +160,7 @@ def systemd_runs() -> bool:
 
 
 def tracks_dirty_memory() -> bool:
-    """Whether the kernel marks written pages (CONFIG_MEM_SOFT_DIRTY); it shows a flag for new
+    """Whether the kernel tracks written pages (CONFIG_MEM_SOFT_DIRTY); it then shows a flag for new
     areas."""
     return b" sd " in Path("/proc/self/smaps").read_bytes()
 

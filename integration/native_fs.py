@@ -1,8 +1,8 @@
-"""Shared code of the tests of init's filesystem handlers: native/tests/fs_driver.c, its language,
-and its answers.
+"""Shared code of the tests of init's filesystem handlers: a client of native/tests/fs_driver.c, its
+commands and its answers.
 
-The driver runs single ops in private namespaces, so that the kernel's view (mountinfo, stat, errno)
-of one op can be asserted without a container around it. A plugin: test modules name it in
+The driver runs single ops in private namespaces, so that a test can check the kernel's view
+(mountinfo, stat, errno) of one op without a container. This is a plugin: test modules name it in
 ``pytest_plugins``. (PYTEST_DONT_REWRITE: they import it earlier, so pytest cannot rewrite its
 assertions.)
 """
@@ -75,7 +75,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def plain_driver(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """Without the sanitizers, which slow down thousands of forks."""
+    """A driver without the sanitizers, which slow down thousands of forks."""
     return build_driver(tmp_path_factory.mktemp("plain") / "fs_driver")
 
 
@@ -115,7 +115,7 @@ class Script:
         return self._op("op", name, args)
 
     def refused(self, name: str, /, **args: Any) -> int:
-        """An op that is expected to fail; the script continues."""
+        """Add an op that is expected to fail; the script continues."""
         return self._op("try", name, args)
 
     def start(self) -> Script:
@@ -132,8 +132,8 @@ class Script:
                        data=["newinstance", "ptmxmode=0666", "mode=0620"])  # fmt: skip
 
     def run(self, *flags: str, before: str = "") -> list[str]:
-        """The answers; ``before`` is a shell command for a mount namespace around the driver's
-        (its host)."""
+        """Run the script and return the answers. ``before`` is a shell command that runs in an
+        outer mount namespace, which is the driver's host."""
         env = {"ASAN_OPTIONS": "detect_leaks=0", "PATH": os.environ["PATH"]}
         text = "\n".join(self.lines) + "\n"
         argv = [str(self.driver), *flags]
@@ -148,7 +148,8 @@ class Script:
         return answers
 
     def sweep(self, errors: list[int], *flags: str) -> list[tuple[int, int, str, str]]:
-        """Number and name of each system call of the last op, and the answer if that call fails."""
+        """The error, index and name of each system call of the last op, and the answer if that call
+        fails."""
         answers = self.run("-F", ",".join(map(str, errors)), *flags)
         fields = [line.split("\t", 3) for line in answers]
         return [(int(error), int(index), call, answer) for error, index, call, answer in fields]

@@ -1,4 +1,4 @@
-"""A make-believe cgroup2 filesystem in a plain directory: enough of the kernel's rules for the
+"""A fake cgroup2 filesystem in a plain directory, with enough of the kernel's rules for the
 driver's decisions."""
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ from pyrunc.host import HostFacts
 
 
 class Kernel:
-    """Stands in for `posix` and `pyrunc.fs` in the driver; everything not listed here is the real
-    thing.
+    """A stand-in for `posix` and `pyrunc.fs` in the driver; everything not defined here is real.
 
-    ``files`` are the control files a new cgroup gets per controller; ``refuse`` maps (cgroup path,
-    file) to the errnos that writes give, one after the other. ``writes`` records (path/file, text)
-    in order.
+    ``files`` are the control files that a new cgroup gets per controller. ``refuse`` maps (cgroup
+    path, file) to the errnos of successive writes. ``writes`` records (path/file, text) in order.
     """
 
     FILES: ClassVar = {

@@ -1,4 +1,4 @@
-"""What the unit tests share: where the checkout is, and where a build put its products."""
+"""Shared parts of the unit tests: the paths of the checkout and of the build products."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ LAUNCHER = ROOT / ".venv" / "bin" / "pyrunc"
 
 @pytest.fixture(scope="session")
 def launcher() -> Path:
-    """The built executable; skips what needs it where nothing was built."""
+    """The built executable; skips the test if nothing was built."""
     if not LAUNCHER.exists():
         pytest.skip("not built: make build")
     return LAUNCHER
 
 
 def of_the_schema(node: schema.Node, tokens: list[str]) -> bool:
-    """Whether a JSON pointer, split, names a place that a document of this kind can have."""
+    """Whether a split JSON pointer names a position that is possible in a document of this kind."""
     if not tokens:
         return True
     if node[0] == "object":
@@ -40,8 +40,7 @@ def of_the_schema(node: schema.Node, tokens: list[str]) -> bool:
 
 @pytest.fixture(autouse=True)
 def problems_name_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a test is about: no error of ours sends its reader to a place that no document
-    has."""
+    """Check in every test that no error refers its reader to a position that no document has."""
     made = errors.Problem.__init__
     linux = schema.CONFIG[1]["linux"]
     documents = (schema.CONFIG, schema.CONFIG[1]["process"], linux[1]["resources"], linux[1]["seccomp"])
@@ -50,9 +49,9 @@ def problems_name_places(monkeypatch: pytest.MonkeyPatch) -> None:
         made(self, pointer, *args, **more)
         source = sys._getframe(1).f_code.co_filename
         if source.startswith(f"{ROOT}/pyrunc/") and not source.endswith("/load.py") and pointer.startswith("/"):
-            tokens = pointer.split("/")[1:] if pointer != "/" else []  # the whole document, as readers know it
+            tokens = pointer.split("/")[1:] if pointer != "/" else []  # "/" is the whole document
             if tokens[:2] == ["linux", "timeOffsets"]:
-                tokens = tokens[:2]  # it may be about the name of the clock
+                tokens = tokens[:2]  # the error may be about the clock's name
             assert any(of_the_schema(node, tokens) for node in documents), pointer
 
     monkeypatch.setattr(errors.Problem, "__init__", checked)
@@ -60,11 +59,11 @@ def problems_name_places(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_descriptor_left() -> Iterator[None]:
-    """Fail a test that leaves descriptors open; in a whole run they would pass the 1024 that
+    """Fail a test that leaves descriptors open; in a complete run they would exceed the 1024 that
     select(2) can watch.
 
-    A log, a state root, the lock of a container and a connection to systemd stay open until their
-    process ends. Those of a test are closed here.
+    A log, a state root, a container's lock and a connection to systemd stay open until their
+    process ends. This fixture closes those of a test.
     """
     logs: list[int] = []
     held: list[state.Store | state.Container] = []
@@ -103,6 +102,6 @@ def no_descriptor_left() -> Iterator[None]:
             os.close(fd)
     left = {}
     for name in set(os.listdir("/proc/self/fd")) - before:
-        with suppress(FileNotFoundError):  # the listing's own
+        with suppress(FileNotFoundError):  # the descriptor of the listing itself
             left[name] = os.readlink(f"/proc/self/fd/{name}")
     assert not left

@@ -1,4 +1,4 @@
-"""What the tests of the doctor share: a host made of files below a directory, and probes with known
+"""Shared parts of the doctor's tests: a host made of files below a directory, and probes with known
 results."""
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ALL_CONTROLLERS = "cpuset cpu io memory hugetlb pids rdma\n"
 FILESYSTEMS = "".join(
     f"nodev\t{name}\n" for name in ("proc", "sysfs", "tmpfs", "devpts", "mqueue", "overlay", "cgroup2")
 )
-# A host on which nothing is wrong.
+# A host without problems.
 HEALTHY = {
     "/proc/self/mountinfo": MOUNTINFO,
     "/proc/self/cgroup": "0::/system.slice/a.service\n",
@@ -73,7 +73,7 @@ HEALTHY = {
 
 
 class Made(Machine):
-    """A host below a directory: every answer of the real one is replaced."""
+    """A host below a directory that replaces every answer of the real one."""
 
     def __init__(self, top: Path, probe: Callable[[str, int], int]) -> None:
         self.prefixed: tuple[str, ...] = ("/",)
@@ -103,18 +103,18 @@ class Made(Machine):
         return self.bits
 
     def become(self, uid: int) -> None:
-        """Another user, who works rootless."""
+        """Switch to another user, who works rootless."""
         self.euid = self.egid = self.uid = self.facts.euid = uid
         self.facts.rootless = True
 
 
 def works(what: str, flags: int) -> int:
-    """A probe that finds everything."""
+    """A probe for which everything works."""
     return 7 if what == "LANDLOCK" else 0
 
 
 def fails(number: int, *whats: str, mask: int = 0) -> Callable[[str, int], int]:
-    """A probe for which some things fail with an errno: by name, or for all that unshare a flag of
+    """A probe for which some things fail with an errno: those named, or all that unshare a flag of
     ``mask``."""
 
     def probe(what: str, flags: int) -> int:
@@ -124,7 +124,7 @@ def fails(number: int, *whats: str, mask: int = 0) -> Callable[[str, int], int]:
 
 
 def made(top: Path, files: Mapping[str, str | None] = {}, probe: Callable[[str, int], int] = works) -> Made:
-    """`HEALTHY` with other files; None: without."""
+    """A `HEALTHY` host with some files replaced, or removed if None."""
     for name, text in {**HEALTHY, **files}.items():
         path = top / name.lstrip("/")
         if text is not None:
@@ -134,7 +134,7 @@ def made(top: Path, files: Mapping[str, str | None] = {}, probe: Callable[[str, 
 
 
 def program_at(top: Path, *paths: str) -> None:
-    """Executable files."""
+    """Create executable files."""
     for path in paths:
         target = top / path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -152,14 +152,14 @@ def statuses(findings: list[Finding]) -> dict[str, str]:
 
 
 def only(findings: list[Finding], check: str) -> Finding:
-    """The one finding of a check that is not ok, or the one there is."""
+    """The only finding of a check that is not ok, or the only one."""
     mine = [one for one in findings if one.check == check]
     bad = [one for one in mine if one.status != "ok"] or mine
     assert len(bad) == 1, findings
     return bad[0]
 
 
-# Whose findings depend on the order of a directory, on time, or on the machine.
+# Tests whose findings depend on directory order, on time, or on the machine.
 UNSTEADY = {"test_hostile_names", "test_thousands", "test_room", "test_linger", "test_state_root", "test_criu"}
 LOOKED: list[Finding] = []  # by the running test
 
@@ -173,10 +173,10 @@ def flat(areas: list[Area]) -> list[Finding]:
 
 @pytest.fixture(autouse=True)
 def complete(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
-    """Beside what a test asserts, all that it saw: nothing else may be found, or found in other
-    words.
+    """In addition to a test's assertions, compare all its findings: nothing else may be found, and
+    the wording may not change.
 
-    Not what it means, which is prose.
+    The meaning, which is prose, is excluded.
     """
     LOOKED.clear()
     yield
@@ -188,13 +188,13 @@ def complete(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
         mend = f"\n    -> {one.mend}" if one.mend else ""
         text = f"{one.status:7} {one.area}: {one.check}: {one.seen}{' (+)' if one.means else ''}{mend}"
         text = text.replace(str(tmp_path), "TOP")
-        text = re.sub(r"[\d.]+ ([KMGT]iB)", r"N \1", text) if "storage: " in text else text  # of this machine
+        text = re.sub(r"[\d.]+ ([KMGT]iB)", r"N \1", text) if "storage: " in text else text  # depends on the machine
         lines.append(re.sub(rf"\b{os.getpid()}\b", "OWN", text) if module == "doctor_leftovers" else text)
     transcript.compare(module, request.node.name, lines)
 
 
 def tree(top: str) -> Iterator[tuple[str, int, int, int]]:
-    """Every file below: path, mode, size, time of the last change."""
+    """Every file below a directory: path, mode, size, mtime."""
     for at, directories, files in os.walk(top):
         for name in [*directories, *files]:
             found = os.lstat(f"{at}/{name}")

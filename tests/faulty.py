@@ -1,8 +1,9 @@
-"""System calls of one module of pyrunc that fail, one at a time, inside the test's own process.
+"""Inject failures into system calls of one pyrunc module, one at a time, inside the test's own
+process.
 
-integration/faults does it to whole commands. Here a scene is one function; after each failing call
-it must have raised, or have come to what it comes to without a fault, and no descriptor and no
-child may be left.
+integration/faults does this for whole commands. Here a scene is one function. After each failing
+call it must either raise or produce the same result as without a fault, and leave no descriptor and
+no child.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pyrunc.native import (
     terminals,
 )
 
-# They cannot fail, or nothing follows from their failure.
+# These cannot fail, or their failure has no effect.
 SAFE = {
     "getpid", "geteuid", "getuid", "getcwd", "fspath", "set_blocking", "WIFEXITED", "WEXITSTATUS", "WTERMSIG",
     "WIFSIGNALED", "environ",
@@ -37,14 +38,14 @@ NATIVE = (bpf, bus, files, libseccomp, mounts, namespaces, processes, signals, s
 
 
 class Faults:
-    """Counts the calls of the modules that `into` gave it, and makes one of them fail."""
+    """Count the calls of the modules passed to `into`, and make one of them fail."""
 
     def __init__(self, number: int) -> None:
         self.number, self.at, self.count = number, -1, 0
         self.hit = ""
 
     def fails(self, name: str) -> bool:
-        """Whether this call is the one."""
+        """Whether this call is the chosen one."""
         self.count += 1
         if self.count - 1 == self.at:
             self.hit = name
@@ -52,7 +53,7 @@ class Faults:
 
 
 class Posix:
-    """`posix` as a module sees it: OSError instead of the chosen call."""
+    """A stand-in for a module's `posix` that raises OSError for the chosen call."""
 
     def __init__(self, faults: Faults, real: Any) -> None:
         self.faults, self.real = faults, real
@@ -64,7 +65,7 @@ class Posix:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             if self.faults.fails(name):
-                if name == "close":  # the kernel closes, whatever it says
+                if name == "close":  # the kernel closes the descriptor even if it reports an error
                     value(*args, **kwargs)
                 raise OSError(self.faults.number, os.strerror(self.faults.number))
             return value(*args, **kwargs)
@@ -73,7 +74,7 @@ class Posix:
 
 
 def failing(faults: Faults, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of pyrunc.native that raises OSError when it is the chosen call."""
+    """A pyrunc.native function that raises OSError if it is the chosen call."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if faults.fails(name):
@@ -84,8 +85,8 @@ def failing(faults: Faults, name: str, real: Callable[..., Any]) -> Callable[...
 
 
 def into(patch: pytest.MonkeyPatch, faults: Faults, modules: Iterable[Any]) -> None:
-    """Put the failing calls in the place of `posix` in these modules, and of pyrunc.native's
-    everywhere."""
+    """Replace `posix` in these modules, and pyrunc.native's functions everywhere, with failing
+    stand-ins."""
     for module in modules:
         if hasattr(module, "posix"):
             patch.setattr(module, "posix", Posix(faults, module.posix))
@@ -96,18 +97,18 @@ def into(patch: pytest.MonkeyPatch, faults: Faults, modules: Iterable[Any]) -> N
 
 
 def open_descriptors() -> dict[str, str]:
-    """Number -> what it leads to."""
+    """Map each open descriptor to its target."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
         try:
             found[name] = os.readlink(f"/proc/self/fd/{name}")
         except FileNotFoundError:
-            continue  # of the listing itself
+            continue  # the descriptor of the listing itself
     return found
 
 
 def children() -> int:
-    """How many children have not been waited for."""
+    """The number of children that have not been reaped."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -124,9 +125,11 @@ def sweep(
     after: Callable[[BaseException | None], None] = lambda _: None,
     least: int = 3,
 ) -> dict[str, int]:
-    """Run a scene once for each of its calls; the calls that it tolerates, and how many of them.
+    """Run a scene once for each of its calls; returns the calls whose failure it tolerates, and
+    their counts.
 
-    ``scene()`` prepares and returns what is run.  ``after`` is called with the error or None.
+    ``scene()`` prepares and returns the function to run. ``after`` is called with the error or
+    None.
     """
     good = scene()()
     tolerated: dict[str, int] = {}
@@ -160,7 +163,7 @@ def sweep(
 
 
 def numbers_of(error: BaseException | None) -> set[int]:
-    """The errno of an error and of those that it came from."""
+    """The errnos of an error and of its causes."""
     found = set()
     while error is not None:
         found.add(getattr(error, "errno", 0) or 0)

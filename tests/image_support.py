@@ -1,5 +1,5 @@
-"""Image layouts for tests, made of entries; nothing of pyrunc is used, so that both are not wrong
-in the same way."""
+"""Image layouts for tests, built from entries without any pyrunc code, so that the two do not share
+mistakes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def digest(data: bytes) -> str:
 
 
 def entry(name: str, content: bytes | None = None, **attributes: Any) -> tuple[tarfile.TarInfo, bytes]:
-    """A tar entry: a regular file with ``content``, a directory for a name that ends in /, or by
+    """A tar entry: a regular file with ``content``, a directory if the name ends in /, or
     ``type``."""
     info = tarfile.TarInfo(name.rstrip("/") or name)
     info.mtime = 1_000_000_000
@@ -55,7 +55,7 @@ def tar(entries: list[tuple[tarfile.TarInfo, bytes]]) -> bytes:
 
 
 class Layout:
-    """An image layout in a directory, written as it is described."""
+    """An image layout in a directory, written step by step."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -74,7 +74,7 @@ class Layout:
     def image(
         self, layers: list[bytes], config: dict[str, Any] | None = None, *, compress: str = "", **top: Any
     ) -> dict[str, Any]:
-        """An image of uncompressed layer tars; returns the descriptor of its manifest."""
+        """Store an image of uncompressed layer tars; returns its manifest's descriptor."""
         document = {
             "os": "linux",
             "architecture": "amd64",
@@ -93,7 +93,7 @@ class Layout:
         return self.json(manifest, MANIFEST)
 
     def tag(self, descriptor: dict[str, Any], name: str = "") -> Layout:
-        """List a manifest in index.json."""
+        """Add a manifest to index.json."""
         if name:
             descriptor = {**descriptor, "annotations": {"org.opencontainers.image.ref.name": name}}
         self.manifests.append(descriptor)

@@ -1,4 +1,4 @@
-"""Shared by the tests of the compiler: a stub of the host, and the cases of tests/golden/."""
+"""Shared parts of the compiler's tests: a stub of the host, and the cases of tests/golden/."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
 class Facts(HostFacts):
-    """A host with nothing special about it."""
+    """An ordinary host."""
 
     memory_nodes = frozenset({0, 1, 3})
     resctrl = "/sys/fs/resctrl"
 
     def __init__(self, **changes: Any) -> None:
         super().__init__()
-        self.prefix = "/nowhere"  # what no test has set is not this machine's either
+        self.prefix = "/nowhere"  # unset values must not come from this machine
         self.euid, self.rootless, self.arch, self.kernel = 0, False, "x86_64", (6, 1)
         self.cgroup2_mount, self.cgroup2_root, self.own_cgroup = "/sys/fs/cgroup", "/", "/"
         self.cap_last, self.apparmor, self.selinux, self.hybrid = 40, False, False, False
@@ -34,7 +34,7 @@ class Facts(HostFacts):
 
 
 def merge(base: Json, patch: Json) -> Json:
-    """RFC 7396: null deletes, objects merge, everything else replaces."""
+    """Merge as in RFC 7396: null deletes, objects merge, everything else replaces."""
     if not isinstance(patch, dict):
         return copy.deepcopy(patch)
     result = dict(base) if isinstance(base, dict) else {}
@@ -70,7 +70,7 @@ def options(**changes: Any) -> Options:
 
 
 def compiled(patch: dict[str, Any] | None = None, *, facts: Facts | None = None, **changes: Any) -> Plan:
-    """The plan of the bare configuration with a patch."""
+    """The plan of the bare configuration with a patch applied."""
     return compile_create(merge(base("bare"), patch or {}), facts or Facts(), options(**changes))
 
 

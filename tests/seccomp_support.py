@@ -1,4 +1,4 @@
-"""Seccomp profiles of tests, and an emulator of classic BPF."""
+"""Seccomp profiles for tests, and an emulator of classic BPF."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NR = NUMBERS[NATIVE]
 
 
 def run(program: bytes, nr: int, *args: int, arch: int = NATIVE, steps: list[int] | None = None) -> int:
-    """What the kernel's classic BPF would return for a system call: struct seccomp_data is nr,
+    """The value that the kernel's classic BPF returns for a system call: struct seccomp_data is nr,
     arch, ip, args."""
     data = struct.pack("<IIQ6Q", nr & 0xFFFFFFFF, arch, 0, *(*args, 0, 0, 0, 0, 0, 0)[:6])
     code = [struct.unpack_from("<HBBI", program, at) for at in range(0, len(program), 8)]
@@ -40,7 +40,7 @@ def run(program: bytes, nr: int, *args: int, arch: int = NATIVE, steps: list[int
     k: int
     while True:
         executed += 1
-        op, jump_true, jump_false, k = code[at]  # an IndexError is a program that the kernel would refuse
+        op, jump_true, jump_false, k = code[at]  # IndexError: the kernel would reject the program
         at += 1
         if op == 0x20:  # ld [k]
             assert k % 4 == 0
@@ -81,4 +81,4 @@ def compiled(*syscalls: Json, **fields: Any) -> bytes:
     return program
 
 
-NEWEST = rule("openat2")  # so that the ENOSYS check does not come into it
+NEWEST = rule("openat2")  # so that the ENOSYS check does not matter

@@ -1,4 +1,4 @@
-"""A state root of a test, and containers as `create` leaves them."""
+"""A state root for tests, and containers as `create` leaves them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""What the code says in each case of a test, kept in a text file: a change of any word, number or
-order is noticed.
+"""Keep the output of each test case in a text file, so that a change of any word, number or order
+is detected.
 
-The words are free to change: PYRUNC_UPDATE_GOLDEN=1 writes the cases that are run; then read the
-diff.
+The wording may change: PYRUNC_UPDATE_GOLDEN=1 rewrites the cases that run; then review the diff.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ GOLDEN = Path(__file__).resolve().parent / "golden"
 
 
 def _blocks(path: Path) -> dict[str, list[str]]:
-    """Case -> its lines."""
+    """Map each case to its lines."""
     found: dict[str, list[str]] = {}
     if path.exists():
         for block in path.read_text(encoding="utf-8").split("== ")[1:]:
@@ -35,9 +34,9 @@ def _blocks(path: Path) -> dict[str, list[str]]:
 
 
 def compare(file: str, case: str, lines: Iterable[str]) -> None:
-    """One case of ``golden/FILE.txt``."""
+    """Compare one case with ``golden/FILE.txt``."""
     path = GOLDEN / f"{file}.txt"
-    # A line cannot look like the head of a case, and has no blanks at its end that an editor would
+    # A line cannot look like the header of a case, and has no trailing blanks, which an editor would
     # remove.
     got = ["  " + line.replace("== ", "=: ").rstrip() for text in lines for line in text.split("\n")]
     got = [line if line.strip() else "  ." for line in got]
@@ -49,7 +48,7 @@ def compare(file: str, case: str, lines: Iterable[str]) -> None:
     assert got == known.get(case), f"{case}: not as in {path}; when the change is meant: PYRUNC_UPDATE_GOLDEN=1"
 
 
-# --- what functions return ------------------------------------------------------------------------
+# --- results of functions -------------------------------------------------------------------------
 
 LONGEST = 300
 Fixture = Callable[..., Iterator[None]]
@@ -58,17 +57,18 @@ Fixture = Callable[..., Iterator[None]]
 def follow(
     *modules: str, leave: Iterable[str] = (), also: Callable[[pytest.FixtureRequest], Iterable[str]] | None = None
 ) -> Fixture:
-    """A fixture for a file of tests: what the functions of modules give to its tests is compared as
-    a whole.
+    """A fixture for a test file that compares everything the modules' functions return to its
+    tests.
 
-    So are the errors that a test expects, and what ``also`` says at its end. A test asserts what it
-    is about; this holds the rest. ``leave``: tests whose results are not the same each time.
+    It also compares the errors that a test expects, and the lines that ``also`` returns at the end.
+    A test asserts what it is about; this fixture pins the rest. ``leave`` names tests whose results
+    vary.
     """
 
     @pytest.fixture(autouse=True)
     def kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         test, lines = request.node.function, []
-        # System call numbers differ between machines, and only root sees the results of privileged
+        # System call numbers differ between machines, and only root gets results of privileged
         # calls.
         elsewhere = os.geteuid() != 0 or os.uname().machine != "x86_64"
         if hasattr(test, "hypothesis") or test.__name__ in leave or elsewhere:
@@ -95,7 +95,7 @@ def follow(
                 for alias in [alias for alias, found in own.items() if found is value]:
                     monkeypatch.setitem(own, alias, made)
         if also is not None:
-            also(request)  # what it looks at is there before, and after, this fixture
+            also(request)  # its subject exists before and after this fixture
         yield
         lines += also(request) if also is not None else ()
         text = "\n".join(lines).replace(str(tmp_path), "TOP")
@@ -106,7 +106,7 @@ def follow(
 
 
 def _told(call: Callable[..., Any], file: str, lines: list[str]) -> Callable[..., Any]:
-    """A function whose results a test records."""
+    """Wrap a function to record its results."""
 
     @functools.wraps(call)
     def wrapper(*args: Any, **more: Any) -> Any:
@@ -131,7 +131,7 @@ def _short(text: str) -> str:
 
 
 def _shown(value: Any, depth: int) -> str:
-    """A value with all that is in it, without addresses."""
+    """A representation of a value and everything in it, without addresses."""
     if isinstance(value, str | bytes | int | float | None | type(...)):
         return repr(value)
     if depth == 0 or callable(value) or isinstance(value, types.ModuleType):

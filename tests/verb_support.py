@@ -1,4 +1,4 @@
-"""The command line with a state root of its own."""
+"""The command line with its own state root."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pyrunc import cli, state
 
 
 class Runtime:
-    """The command line with a state root of its own."""
+    """The command line with its own state root."""
 
     def __init__(self, root: Path, capfd: pytest.CaptureFixture[str]) -> None:
         self.root, self.capfd = root, capfd
         self.store = state.Store(str(root))
 
     def __call__(self, *argv: str, rc: int = 0) -> tuple[str, str]:
-        """stdout and stderr of one command."""
+        """Run one command; returns stdout and stderr."""
         status = cli.main(["--root", str(self.root), "--log", str(self.root) + ".log", *argv])
         out, err = self.capfd.readouterr()
         assert status == rc, err
@@ -31,7 +31,7 @@ class Runtime:
         return out, err.removeprefix("pyrunc: error: ").removesuffix("\n")
 
     def make(self, id: str = "c1", pid: int = 0, **changes: Any) -> state.Container:
-        """What create leaves; ``pid`` is the first process."""
+        """A container as `create` leaves it; ``pid`` is init's pid."""
         container = self.store.reserve(id)
         hooks = changes.pop("hooks", {})
         config: Json = {"root": {"path": "rootfs"}, "annotations": {"k": "v"}, "process": {}, "hooks": hooks}

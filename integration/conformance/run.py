@@ -1,11 +1,11 @@
 """`make conformance`: run runtime-tools' validation programs on pyrunc and on runc.
 
-The programs call the runtime without ``--root`` and expect cgroup2 at /sys/fs/cgroup. So each runs
-in a private mount namespace with that and a fresh /run; in a private pid namespace, because some
-leave containers behind when they fail; and below a cgroup of its own, which is removed afterwards.
-The result is written to integration/conformance.md. A program that can pass on this machine and
-fails three times in a row, alone, causes exit status 1. The two that need AppArmor and every
-capability run in a guest if this machine lacks either.
+The programs call the runtime without ``--root`` and expect cgroup2 at /sys/fs/cgroup. Therefore
+each runs in a private mount namespace with that mount and a fresh /run; in a private pid namespace,
+because some leave containers behind when they fail; and below its own cgroup, which is removed
+afterwards. The result is written to integration/conformance.md. The exit status is 1 if a program
+that can pass on this machine fails three times in a row, alone. The two programs that need AppArmor
+and every capability run in a guest if this machine lacks either.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent.parent
 REPORT = REPO / "integration" / "conformance.md"
-LIMIT = 60 * float(os.environ.get("PYRUNC_TEST_SLOW", "1"))  # seconds, one program
+LIMIT = 60 * float(os.environ.get("PYRUNC_TEST_SLOW", "1"))  # seconds for one program
 TRIES = 3
 CGROUP = "pyrunc-conformance"
 
-# They print no result lines; a failure is only an "error" member of a YAML block.
+# These print no result lines; a failure is only an "error" member of a YAML block.
 SILENT = {
     "hooks",
     "poststart",
@@ -42,7 +42,7 @@ SILENT = {
 }
 V1 = "reads cgroup v1 only: the suite's v2 reader is a stub"
 _CGROUPS = ("blkio", "cpus", "devices", "hugetlb", "memory", "network", "pids")
-# What no runtime can pass together with the specification, cgroup v2 or today's Go, and why.
+# Programs that no runtime can pass given the specification, cgroup v2 or current Go, and why.
 CANNOT = {
     **{f"linux_cgroups_{name}": V1 for name in _CGROUPS},
     **{f"linux_cgroups_relative_{name}": V1 for name in _CGROUPS},
@@ -61,7 +61,7 @@ CANNOT = {
 }
 
 
-# Programs whose needs a guest (integration/vm) has when this machine has not.
+# Programs that run in a guest (integration/vm) if this machine lacks what they need.
 NEEDY = ("linux_process_apparmor_profile", "process_capabilities")
 
 
@@ -82,8 +82,8 @@ def machine_lacks() -> dict[str, str]:
 
 
 def in_guest(names: list[str]) -> dict[str, str]:
-    """What the programs say in a guest with the word for it; nothing when none can be had (the
-    reason is on stderr)."""
+    """Map programs to the result lines that they print in a guest. The map is empty if no guest is
+    available (the reason is on stderr)."""
     argv = [sys.executable, "-m", "integration.vm", "conformance", *names]
     done = subprocess.run(argv, cwd=REPO, stdout=subprocess.PIPE, text=True, check=False, timeout=2000)
     found = re.findall(r"^(\w+): ((?:pass|fail).*)$", done.stdout, re.M)
@@ -91,7 +91,7 @@ def in_guest(names: list[str]) -> dict[str, str]:
 
 
 class Outcome:
-    """How one program ended."""
+    """The result of one program."""
 
     def __init__(self, name: str, status: int, text: str) -> None:
         self.ok = len(re.findall(r"^ok ", text, re.M))
@@ -107,7 +107,7 @@ class Outcome:
             self.word = f"fail, {self.bad} of {self.ok + self.bad}" if self.ok + self.bad else "fail"
 
     def repeated(self, word: str) -> None:
-        """How it ended where there is what it needs."""
+        """Record the result of a repetition in a guest."""
         self.passed = word.startswith("pass")
         self.word = word.partition(" (")[0] + ", in a guest"
 
@@ -132,7 +132,7 @@ def pack_rootfs(folder: Path) -> None:
 
 
 def cgroup2() -> Path:
-    """Where the unified hierarchy is mounted."""
+    """The mount point of the unified hierarchy."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         if " - cgroup2 " in line:
             return Path(line.split()[4])
@@ -140,14 +140,14 @@ def cgroup2() -> Path:
 
 
 class Runner:
-    """Runs programs with one runtime."""
+    """Run programs with one runtime."""
 
     def __init__(self, runtime: str, folder: Path) -> None:
         self.runtime, self.folder = runtime, folder
         self.group = cgroup2() / f"{CGROUP}-{os.getpid()}"
 
     def run(self, name: str) -> Outcome:
-        """One program, alone; nothing of it stays."""
+        """Run one program alone and remove its leftovers."""
         (self.group / "self").mkdir(parents=True, exist_ok=True)
         script = (
             f'echo $$ >"{self.group}/self/cgroup.procs" && mount --make-rshared / && mount -t tmpfs tmpfs /run && '
@@ -168,7 +168,7 @@ class Runner:
             try:
                 status = child.wait(LIMIT)
             except subprocess.TimeoutExpired:
-                child.send_signal(signal.SIGKILL)  # and the pid namespace with it
+                child.send_signal(signal.SIGKILL)  # which kills its pid namespace
                 child.wait()
                 status = -1
             out.seek(0)
@@ -179,7 +179,7 @@ class Runner:
         return Outcome(name, status, text)
 
     def clean(self) -> None:
-        """Remove the cgroups; what was in them ends with the pid namespace, a moment later."""
+        """Remove the cgroups; their processes end shortly after the pid namespace."""
         for _ in range(100):
             for at, _, _ in sorted(os.walk(self.group), reverse=True):
                 try:
@@ -192,8 +192,8 @@ class Runner:
 
 
 def patiently(runner: Runner, name: str) -> tuple[Outcome, int]:
-    """Up to three tries: under load single programs fail (a process that ends before it was killed,
-    and the like)."""
+    """Run a program up to three times: under load, programs fail occasionally (a process ends
+    before it is killed, for example)."""
     for number in range(1, TRIES + 1):
         outcome = runner.run(name)
         if outcome.passed:
@@ -202,7 +202,7 @@ def patiently(runner: Runner, name: str) -> tuple[Outcome, int]:
 
 
 def write_report(rows: list[tuple[str, Outcome, Outcome | None]], reasons: dict[str, str], peer: str) -> None:
-    """integration/conformance.md."""
+    """Write integration/conformance.md."""
     passed = [name for name, ours, _ in rows if ours.passed]
     lines = [
         "# Conformance",
@@ -230,7 +230,7 @@ def write_report(rows: list[tuple[str, Outcome, Outcome | None]], reasons: dict[
 
 
 def main() -> int:
-    """Run them all."""
+    """Run all programs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where validation/ and runtimetest have been built")
     parser.add_argument("runtime", help="the runtime under test")

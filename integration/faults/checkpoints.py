@@ -1,4 +1,5 @@
-"""Faults in `checkpoint` and `restore`: a container continues or is gone, and no criu remains."""
+"""Faults in `checkpoint` and `restore`: a container keeps running or is gone, and no criu process
+remains."""
 
 from __future__ import annotations
 
@@ -36,30 +37,28 @@ class Checkpoint(Scene):
         return self.argv("checkpoint", "--image-path", str(self.images), self.one.id)
 
     def complete(self) -> bool:
-        """Whether the images are there."""
+        """Whether the images are complete."""
         return all((self.images / name).exists() for name in COMPLETE)
 
     def judge(self, point: Point, done: Outcome) -> list[str]:
         problems = self.without_criu()
         if done.rc == 0:
-            if (
-                "pyrunc: warning: container" not in done.err
-            ):  # as in runc, that it could not be deleted is only a warning
+            if "pyrunc: warning: container" not in done.err:  # as in runc, a failed deletion is only a warning
                 problems += [f"exit 0, but left: {text}" for text in self.sandbox.leftovers()]
             return problems + ([] if self.complete() else ["exit 0, but the images are not complete"])
         status = self.status()
-        # The last thing that CRIU does is to end the processes; what comes after can fail.
+        # CRIU's last step is to kill the processes; later steps can fail.
         if status != "running" and not (status in ("stopped", "gone") and self.complete()):
             problems.append(f"the container is {status}")
         return problems if point.call.own and not point.error else problems + self.spoke(done)
 
     def status(self) -> str:
-        """What `state` says; "gone" without a readable state."""
+        """The status that `state` reports; "gone" without a readable state."""
         result = self.one.call("state", self.one.id, check=False)
         return str(json.loads(result.out)["status"]) if result.rc == 0 else "gone"
 
     def without_criu(self) -> list[str]:
-        """Whether criu ends; the injector's end does not end it."""
+        """Wait for criu to end; it survives the injector."""
         limit = time.monotonic() + 5 * SLOW
         while True:
             left = [name for name in self.sandbox.children().values() if name.startswith("criu")]
@@ -72,7 +71,7 @@ class Checkpoint(Scene):
 
 
 class Restore(Checkpoint):
-    """`restore` into the background."""
+    """`restore --detach`."""
 
     name = "restore"
 

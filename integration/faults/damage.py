@@ -1,4 +1,4 @@
-"""R8: state files that are damaged, missing or replaced: `list` continues, `delete --force` frees
+"""R8: damaged, missing or replaced state files. `list` still works, and `delete --force` frees
 everything."""
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
 
 
 def corrupt(sandbox: Sandbox, rounds: int, seconds: float) -> Tally:
-    """Damage the state of a running container in every way, beside a healthy one."""
+    """Damage the state of a running container in every way, next to a healthy one."""
     tally = Tally()
     file = "status" if sandbox.runtime.name == "crun" else "state.json"
     healthy = Light(sandbox, "healthy").container()
@@ -111,7 +111,8 @@ def corrupt(sandbox: Sandbox, rounds: int, seconds: float) -> Tally:
 
 
 def look(sandbox: Sandbox, healthy: str, broken: str) -> list[str]:
-    """`list` shows the healthy container, and `state` of the damaged one does not crash."""
+    """Check that `list` shows the healthy container and that `state` of the damaged one does not
+    crash."""
     problems = []
     try:
         listed = sandbox.runtime.call("--root", str(sandbox.root), "list", "-q", timeout=LIMIT)
@@ -124,7 +125,8 @@ def look(sandbox: Sandbox, healthy: str, broken: str) -> list[str]:
 
 
 def gone(sandbox: Sandbox, healthy: Any, broken: Any) -> list[str]:
-    """`delete --force` frees process, cgroup and directory; the healthy container remains."""
+    """Check that `delete --force` removes process, cgroup and directory, and that the healthy
+    container remains."""
     try:
         result = broken.delete("--force", check=False, timeout=2 * LIMIT)
     except AssertionError as error:

@@ -1,5 +1,5 @@
-"""R9: `create` with too few resources of every kind; and containers whose cgroup other processes
-have changed."""
+"""R9: `create` when a resource of any kind is exhausted, and containers whose cgroup other
+processes have changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from integration.machine import cgroup2_mount
 
 MIB = 1 << 20
 UID = 43210
-ENOUGH_AS = 256 * MIB  # with this much address space a create must work
+ENOUGH_AS = 256 * MIB  # address space with which `create` must work
 
 
 def _limit(which: int, value: int) -> Callable[[], None]:
@@ -37,14 +37,13 @@ def _close(*fds: int) -> Callable[[], None]:
 
 
 def limits() -> Iterator[tuple[str, Callable[[], None], bool]]:
-    """The name, what the child does before it executes the runtime, and whether `create` must then
-    work."""
+    """The name, the function that the child calls before it executes the runtime, and whether
+    `create` must then work."""
     for files in (3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 32, 48, 64):
         yield f"NOFILE={files}", _limit(resource.RLIMIT_NOFILE, files), files >= 64
     for size in (0, 1, 100, 4096):
         yield f"FSIZE={size}", _limit(resource.RLIMIT_FSIZE, size), False
-    # With less the kernel or the loader cannot map the executable: SIGSEGV before any code of ours
-    # runs.
+    # With less, the kernel or the loader cannot map the executable: SIGSEGV before our code runs.
     for space in (24, 32, 48, 64, 96, 128, 256, 512):
         yield f"AS={space}M", _limit(resource.RLIMIT_AS, space * MIB), space * MIB >= ENOUGH_AS
     for data in (16, 64):
@@ -60,7 +59,7 @@ def limits() -> Iterator[tuple[str, Callable[[], None], bool]]:
 
 
 def said(one: Container, result: Any, must: bool) -> list[str]:
-    """The problems of an answer, apart from leftovers."""
+    """The problems of a result, apart from leftovers."""
     problems = [f"said {word!r}" for word in NOISE if word in result.err]
     if result.rc < 0:
         problems.append(f"killed by signal {-result.rc}")
@@ -72,13 +71,13 @@ def said(one: Container, result: Any, must: bool) -> list[str]:
 
 
 def exhaustion(sandbox: Sandbox, rounds: int, seconds: float) -> Tally:
-    """Limits, closed descriptors, a removed working directory, full disks."""
+    """Try limits, closed descriptors, a removed working directory and full disks."""
     tally = Tally()
     one = Light(sandbox, "scarce").container()
     sandbox.root.mkdir(mode=0o700)
     for name, before, must in limits():
         problems = attempt(sandbox, one, must, preexec=before)
-        if name.startswith("FSIZE"):  # stderr is a file here, and cannot hold a message either
+        if name.startswith("FSIZE"):  # stderr is a file, and cannot hold a message either
             problems = [text for text in problems if text != "failed without a message"]
         tally.note(problems, name)
     tally.note(attempt(sandbox, one, True, preexec=_lost(sandbox)), "deleted working directory")
@@ -102,8 +101,8 @@ CALLERS = [
 
 
 def in_cgroup(sandbox: Sandbox, one: Container, controller: str, limit: int, must: bool) -> list[str]:
-    """A caller with little memory. If the kernel kills it, something may remain, but not after
-    `delete --force`."""
+    """Create a container from a caller with little memory. If the kernel kills the caller,
+    something may remain, but not after `delete --force`."""
     tight = pressure.LimitedGroup(controller, f"{sandbox.prefix}tight", limit)
     try:
         problems = attempt(sandbox, one, must, preexec=tight.enter)
@@ -115,8 +114,8 @@ def in_cgroup(sandbox: Sandbox, one: Container, controller: str, limit: int, mus
 
 
 def as_user(sandbox: Sandbox, processes: int) -> list[str]:
-    """A user with a limit of processes, which does not apply to root. A user at the limit cannot
-    create one."""
+    """Create a container as a user with a process limit, which does not apply to root. At the
+    limit, `create` must fail."""
     namespaces = [{"type": kind} for kind in ("user", "pid", "mount", "ipc", "uts")]
     mapping = [{"containerID": 0, "hostID": UID, "size": 1}]
     edits = {"/linux/namespaces": namespaces, "/linux/uidMappings": mapping, "/linux/gidMappings": mapping}
@@ -160,7 +159,7 @@ def _lost(sandbox: Sandbox) -> Callable[[], None]:
 
 
 def attempt(sandbox: Sandbox, one: Container, must: bool, **how: Any) -> list[str]:
-    """One `create`, and the leftovers before and after `delete --force`."""
+    """Run one `create`, and check for leftovers before and after `delete --force`."""
     try:
         result = one.create(check=False, save=False, timeout=LIMIT, **how)
     except AssertionError as error:
@@ -172,7 +171,7 @@ def attempt(sandbox: Sandbox, one: Container, must: bool, **how: Any) -> list[st
 
 
 def on_disk(sandbox: Sandbox, one: Container, options: str, full: bool = False) -> list[str]:
-    """A `create` with its state root on a small filesystem."""
+    """Run `create` with its state root on a small filesystem."""
     disk, root, before = sandbox.path / "disk", sandbox.root, sandbox.mounts
     disk.mkdir(exist_ok=True)
     read_only = options == "ro"
@@ -190,11 +189,11 @@ def on_disk(sandbox: Sandbox, one: Container, options: str, full: bool = False) 
         subprocess.run(["umount", str(disk)], check=True)
 
 
-# -- what others do --------------------------------------------------------------------------------
+# -- interference --------------------------------------------------------------------------------
 
 
 def others(sandbox: Sandbox, rounds: int, seconds: float) -> Tally:
-    """Frozen, occupied and shared cgroups, paused containers."""
+    """Try frozen, occupied and shared cgroups, and paused containers."""
     tally = Tally()
     for name, case in {
         "create in a frozen cgroup": in_frozen,
@@ -231,7 +230,7 @@ def _refused(sandbox: Sandbox, one: Container) -> list[str]:
 
 
 def in_frozen(sandbox: Sandbox) -> list[str]:
-    """No process that is started there would run."""
+    """`create` must refuse a frozen cgroup, where no process would run."""
     group = _group(sandbox, "frozen")
     (group / "cgroup.freeze").write_text("1")
     problems = _refused(sandbox, Light(sandbox, "frozen").container())
@@ -240,7 +239,8 @@ def in_frozen(sandbox: Sandbox) -> list[str]:
 
 
 def in_occupied(sandbox: Sandbox) -> list[str]:
-    """Two owners of one cgroup: the end of the first would end the second."""
+    """`create` must refuse an occupied cgroup: the end of the first container would kill the
+    second."""
     group = _group(sandbox, "occupied")
     sleeper = subprocess.Popen(["/bin/sleep", "60"], stdin=subprocess.DEVNULL)
     sandbox.helpers.add(sleeper.pid)
@@ -260,7 +260,7 @@ def _running(sandbox: Sandbox, name: str) -> Container:
 
 
 def paused(sandbox: Sandbox) -> list[str]:
-    """Frozen processes can be killed."""
+    """`delete --force` kills frozen processes."""
     one = _running(sandbox, "paused")
     one.call("pause", one.id)
     return judge_end(sandbox, one)
@@ -279,7 +279,8 @@ def paused_kill(sandbox: Sandbox) -> list[str]:
 
 
 def foreign(sandbox: Sandbox) -> list[str]:
-    """Either the call fails and names the process, or the cgroup and the process are gone."""
+    """`delete` either fails and names the foreign process, or removes the cgroup and the
+    process."""
     one = _running(sandbox, "foreign")
     sleeper = subprocess.Popen(["/bin/sleep", "60"], stdin=subprocess.DEVNULL)
     sandbox.helpers.add(sleeper.pid)
@@ -292,7 +293,7 @@ def foreign(sandbox: Sandbox) -> list[str]:
 
 
 def nested(sandbox: Sandbox) -> list[str]:
-    """Cgroups that a container created below its own are removed with it."""
+    """`delete` removes cgroups that a container created below its own."""
     one = _running(sandbox, "nested")
     (one.cgroup / "a").mkdir()
     (one.cgroup / "a/b").mkdir()
@@ -301,7 +302,7 @@ def nested(sandbox: Sandbox) -> list[str]:
 
 
 def removed(sandbox: Sandbox) -> list[str]:
-    """Another process has killed everything and removed the cgroup."""
+    """`delete` works after another process has killed everything and removed the cgroup."""
     one = _running(sandbox, "removed")
     (one.cgroup / "cgroup.kill").write_text("1")
     limit = time.monotonic() + 5 * SLOW

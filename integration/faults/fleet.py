@@ -1,4 +1,4 @@
-"""The parts of floods: cheap containers, commands that run together, and a tally."""
+"""Building blocks of floods: cheap containers, commands that run concurrently, and a tally."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Tally:
         self.figures: dict[str, Any] = {}
 
     def rounds(self, count: int, seconds: float) -> Iterator[int]:
-        """Count from 0 until the time is over."""
+        """Count from 0 to `count`, or until `seconds` have passed."""
         end = time.monotonic() + seconds
         for number in range(count):
             if time.monotonic() > end:
@@ -57,7 +57,7 @@ class Tally:
 
 
 class End(NamedTuple):
-    """The end of one of many commands; rc is None if it did not end."""
+    """The end of one of many commands; rc is None if it hung."""
 
     rc: int | None
     err: str
@@ -70,7 +70,7 @@ class End(NamedTuple):
 
 
 def together(argvs: Sequence[list[str]], sandbox: Sandbox) -> list[End]:
-    """Start all command lines at once and wait for them to end."""
+    """Start all command lines at once and wait for them."""
     env = {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")}
     running = []
     for argv in argvs:
@@ -93,7 +93,7 @@ def together(argvs: Sequence[list[str]], sandbox: Sandbox) -> list[End]:
 
 
 def judge_end(sandbox: Sandbox, one: Container) -> list[str]:
-    """`delete --force` must leave nothing."""
+    """Run `delete --force` and check that it leaves nothing."""
     try:
         result = one.delete("--force", check=False, timeout=2 * LIMIT)
     except AssertionError as error:

@@ -1,10 +1,10 @@
-"""Many at once (R4-R6, R13), damaged state (R8), exhausted resources (R9), and interference with a
-container.
+"""Concurrent commands (R4-R6, R13), damaged state (R8), exhausted resources (R9), and interference
+with a container.
 
 python -m integration.faults.floods [--full] [--only NAME,NAME] [--seconds S]
 
-``--full`` uses the target counts, bounded by ``--seconds`` for each flood. Results replace those of
-the same names in ``build/faults/floods-RUNTIME.json``. The exit status is 1 if there is a problem.
+``--full`` uses the target counts; ``--seconds`` limits each flood. Results replace those of the
+same names in ``build/faults/floods-RUNTIME.json``. The exit status is 1 if there is a problem.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from integration.harness import SLOW, Container
 
 WIDTH = 8
 KILLED = "the runtime was killed"
-MEMORY = 256 << 20  # bytes for the runtimes of a soak: the rest for the page cache is always in use
+MEMORY = 256 << 20  # bytes for the runtimes of a soak; the page cache always fills the rest
 
 
 def one_winner(sandbox: Sandbox, rounds: int, seconds: float, width: int = 16) -> Tally:
-    """R4: many `create` of one id: one succeeds, the others all report the same error, nothing
+    """R4: many `create` of one id. One succeeds, all others report the same error, and nothing
     remains."""
     tally = Tally()
     one = Light(sandbox, "winner").container()
@@ -54,7 +54,7 @@ def one_winner(sandbox: Sandbox, rounds: int, seconds: float, width: int = 16) -
 
 
 def deletes(sandbox: Sandbox, rounds: int, seconds: float, width: int = 10) -> Tally:
-    """R5: many `delete --force` of one container, also against start, kill, state and list: each
+    """R5: many `delete --force` of one container, concurrent with start, kill, state and list. Each
     delete exits with 0."""
     tally = Tally()
     one = Light(sandbox, "deleted", "fork", "1", "--", "signals", "60").container()
@@ -78,7 +78,7 @@ def deletes(sandbox: Sandbox, rounds: int, seconds: float, width: int = 10) -> T
 
 
 def lifecycle(one: Container) -> list[str]:
-    """create, state, start, kill, delete; returns the commands that fail."""
+    """Run create, state, start, kill and delete; returns the commands that fail."""
     for verb in ("create", "state", "start", "kill", "delete"):
         if verb == "create":
             result = one.create(check=False, save=False, timeout=LIMIT)
@@ -91,7 +91,7 @@ def lifecycle(one: Container) -> list[str]:
 
 
 def delete_at_last(one: Container) -> list[str]:
-    """`delete --force` after a runtime was killed from outside, repeated once if this one is killed
+    """Run `delete --force` after a runtime was killed from outside; repeat it once if it is killed
     as well."""
     for _ in range(10):
         result = one.delete("--force", check=False, timeout=LIMIT)
@@ -101,7 +101,7 @@ def delete_at_last(one: Container) -> list[str]:
 
 
 def fleet(sandbox: Sandbox, work: Callable[[int], object], count: int, until: float) -> int:
-    """Call ``work`` for 0 ... in WIDTH threads until the time is over; returns the number of
+    """Call ``work`` with 0, 1, ... in WIDTH threads until the deadline; returns the number of
     calls."""
     numbers = iter(range(count))
     lock, done = threading.Lock(), [0]
@@ -124,7 +124,7 @@ def fleet(sandbox: Sandbox, work: Callable[[int], object], count: int, until: fl
 
 
 def lifecycles(sandbox: Sandbox, rounds: int, seconds: float, jitter: bool = False) -> Tally:
-    """R6: whole lifecycles, eight at a time."""
+    """R6: complete lifecycles, eight at a time."""
     tally = Tally()
     local = threading.local()
     names = iter(range(WIDTH * 2))
@@ -138,14 +138,14 @@ def lifecycles(sandbox: Sandbox, rounds: int, seconds: float, jitter: bool = Fal
             problems = lifecycle(local.one)
         except AssertionError as error:
             problems = [str(error)]
-        if problems == [KILLED] and jitter:  # by the kernel, for its memory: still nothing may remain
+        if problems == [KILLED] and jitter:  # by the OOM killer; nothing may remain even then
             killed.append(local.one.id)
             problems = delete_at_last(local.one)
         elif problems:
             with suppress(AssertionError):
                 local.one.delete("--force", check=False, timeout=LIMIT)
         tally.note(problems)
-        if local.one.pid:  # our child once create has ended: the inits of an hour would fill the process table
+        if local.one.pid:  # our child after create ends; an hour's inits would fill the process table
             with suppress(ChildProcessError):
                 os.waitpid(local.one.pid, os.WNOHANG)
             local.one.pid = 0
@@ -164,7 +164,7 @@ def lifecycles(sandbox: Sandbox, rounds: int, seconds: float, jitter: bool = Fal
 
 
 def shake(sandbox: Sandbox, stop: threading.Event, shaken: list[int]) -> None:
-    """Send SIGSTOP, then after a moment SIGCONT, to one of our running processes."""
+    """Send SIGSTOP, and shortly afterwards SIGCONT, to one of our running processes."""
     while not stop.wait(0.003):
         found = []
         for task in os.listdir("/proc/self/task"):
@@ -181,7 +181,7 @@ def shake(sandbox: Sandbox, stop: threading.Event, shaken: list[int]) -> None:
 
 
 def soak(sandbox: Sandbox, rounds: int, seconds: float) -> Tally:
-    """R13: eight lifecycles at a time, while processes are stopped at any moment and memory is
+    """R13: eight lifecycles at a time, while processes are stopped at random moments and memory is
     short."""
     with pressure.reclaiming(sandbox, MEMORY, seconds) as hits:
         tally = lifecycles(sandbox, rounds, seconds, jitter=True)
@@ -190,7 +190,7 @@ def soak(sandbox: Sandbox, rounds: int, seconds: float) -> Tally:
 
 
 def at_once(sandbox: Sandbox, rounds: int, seconds: float) -> Tally:
-    """R6: many containers at a time, and how long `list` takes then."""
+    """R6: many containers at a time, and the duration of `list` then."""
     tally = Tally()
     made: dict[int, Container] = {}
 
@@ -246,7 +246,7 @@ def run(name: str, runtime: harness.Runtime, template: Path, base: Path, *, full
 
 
 def save(path: Path, name: str, tally: Tally, build: str) -> None:
-    """Add one result to the file of results."""
+    """Save one result to the results file."""
     rows: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     row = {"build": build, "done": tally.done, "bad": tally.bad, "wrong": tally.wrong[:20], "figures": tally.figures}
     rows[name] = row
@@ -254,7 +254,7 @@ def save(path: Path, name: str, tally: Tally, build: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--only", default=",".join(FLOODS))

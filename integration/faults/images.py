@@ -1,4 +1,4 @@
-"""`unpack` and `images pull`: exit 0 with the whole tree, or leave nothing and let the next call
+"""`unpack` and `images pull` exit with 0 and the whole tree, or leave nothing and let the next call
 succeed."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from integration.faults.points import Point
 from integration.faults.scenes import Outcome, Sandbox, Scene
 from integration.test_images import CHANGES, HIDDEN, ODD, described
 
-from image_support import Layout, tar  # isort: skip  # integration.test_images has set the path
+from image_support import Layout, tar  # isort: skip  # integration.test_images sets the path
 
 CONFIG = {"Cmd": ["sh"], "User": "1000:5", "Env": ["PATH=/bin"], "Volumes": {"/lower": {}}}
 
@@ -31,13 +31,13 @@ class Unpack(Scene):
         layout.tag(layout.image([tar(ODD), tar(CHANGES)], CONFIG, compress="gzip"), "odd")
         self.image = f"{layout.path}:odd"
         first, second = self.made(), self.made()
-        # Objects that no layer entry names get the time of the call.
+        # Objects that no layer entry names get the current time.
         self.expected = {name: value for name, value in first.items() if second.get(name) == value}
         self.names = set(first)
         assert len(self.expected) > len(first) / 2 and set(second) == self.names
 
     def made(self) -> dict[str, Any]:
-        """The result of a command without a fault."""
+        """The result of the command without a fault."""
         self.before()
         result = self.sandbox.runtime.call(*self.arguments())
         assert result.rc == 0, result
@@ -56,7 +56,7 @@ class Unpack(Scene):
         return self.sandbox.runtime.argv(*self.arguments())
 
     def found(self) -> dict[str, Any]:
-        """Everything in the target directory."""
+        """The content of the target directory."""
         return described(self.place)
 
     def judge(self, point: Point, done: Outcome) -> list[str]:
@@ -96,7 +96,7 @@ class Unpack(Scene):
 
 
 class Pull(Unpack):
-    """`images pull` into an empty store; then `images list` and `images prune --all` work."""
+    """`images pull` into an empty store; afterwards `images list` and `images prune --all` work."""
 
     name = "pull"
 
@@ -104,7 +104,7 @@ class Pull(Unpack):
         return ["--root", str(self.sandbox.root), "images", "--store", str(self.place), "--quiet", "pull", self.image]
 
     def found(self) -> dict[str, Any]:
-        """Omits the time in the image's document."""
+        """The content of the target directory, without the time in the image's document."""
         found: dict[str, Any] = described(self.place)
         for name in [name for name in found if name.startswith("images/")]:
             document = json.loads((self.place / name).read_bytes())
@@ -115,7 +115,7 @@ class Pull(Unpack):
         return found
 
     def left(self) -> list[str]:
-        """Whole layers may remain: the next call uses them."""
+        """The leftovers, except complete layers, which the next call uses."""
         found = sorted(str(path.relative_to(self.place)) for path in self.place.glob("*/.*"))
         refs, images = len(list(self.place.glob("refs/*"))), len(list(self.place.glob("images/*")))
         problems = [f"left by the failed command: {found}"] if found else []

@@ -1,19 +1,19 @@
 /* Make one system call of one process fail, or kill that process after it.
  *
  *     inject OUT trace  0      0     0    0     COMMAND [ARG...]    list all calls
- *     inject OUT error  THREAD INDEX CALL ERRNO COMMAND [ARG...]    the call is not made and returns -ERRNO
+ *     inject OUT error  THREAD INDEX CALL ERRNO COMMAND [ARG...]    skip the call and return -ERRNO
  *     inject OUT kill   THREAD INDEX CALL 0     COMMAND [ARG...]    SIGKILL after the call
  *
- * strace's inject=CALL:when=N counts in each traced thread by itself, so that one N hits the
- * runtime and the container's first process alike, and the first hides the second. Here a point
- * is one call of one thread: threads are numbered in the order in which they come to be, calls
- * (of any name) from the thread's first one; futex(2) is not counted, since how often a thread
- * waits for another is chance, and it cannot fail. So is where the heap grows: the point is the
- * first call with the number CALL from INDEX on. After the point everything runs free. OUT gets
- * a line for each call (trace) or for the one that was hit: THREAD INDEX NUMBER OWN, the last 1
- * in a thread of the command itself and 0 in another process.
+ * strace's inject=CALL:when=N counts separately in each traced thread. One N therefore hits both
+ * the runtime and the container's first process, and the first hit hides the second. Here a point
+ * is one call of one thread. Threads are numbered in creation order; calls (of any name) are
+ * numbered from the thread's first call. futex(2) is not counted: it cannot fail, and how often a
+ * thread waits for another varies. The calls that grow the heap also vary, so the point is the
+ * first call with the number CALL at or after INDEX. After the point, calls are not traced.
+ * OUT gets a line for each call (trace) or for the call that was hit: THREAD INDEX NUMBER OWN.
+ * OWN is 1 in a thread of the command itself and 0 in another process.
  *
- * The status is the command's, 128 + n when signal n ended it.
+ * The exit status is the command's, or 128 + n if signal n killed it.
  */
 #define _GNU_SOURCE
 #include <elf.h>
@@ -130,7 +130,7 @@ static void at_call(struct thread *t)
     }
 }
 
-/* One stop of a traced thread; returns the signal to deliver. */
+/* Handle one stop of a traced thread; returns the signal to deliver. */
 static int at_stop(struct thread *t, int status)
 {
     int sig = WSTOPSIG(status), event = status >> 16;
@@ -140,11 +140,11 @@ static int at_stop(struct thread *t, int status)
         return 0;
     }
     if (event == PTRACE_EVENT_EXEC && t->number == 0)
-        t->calls = 1; /* what came before was ours; execve itself is call 0 */
+        t->calls = 1; /* earlier calls were ours; execve itself is call 0 */
     return event ? 0 : sig;
 }
 
-/* CRIU traces what it restores, and a process has only one tracer. */
+/* CRIU traces the processes that it restores, and a process has only one tracer. */
 static int is_criu(pid_t id)
 {
     char path[64], name[4096];
@@ -171,7 +171,7 @@ static int follow(pid_t child)
         int sig = at_stop(find(id), status);
         enum __ptrace_request request = run_free ? PTRACE_CONT : PTRACE_SYSCALL;
         if (status >> 16 == EVENT_STOP && WSTOPSIG(status) != SIGTRAP)
-            request = PTRACE_LISTEN; /* it was stopped by a signal and stays so */
+            request = PTRACE_LISTEN; /* it remains stopped by the signal */
         if (status >> 16 == PTRACE_EVENT_EXEC && is_criu(id))
             request = PTRACE_DETACH;
         ptrace(request, id, 0L, (long)sig);

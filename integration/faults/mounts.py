@@ -1,5 +1,5 @@
-"""Scenes of `mounts add`, `mounts remove` and `exec --tools`: all of it or none, and nothing
-stays."""
+"""Scenes of `mounts add`, `mounts remove` and `exec --tools`: each does all of its work or none,
+and nothing remains."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Mounts(scenes.Inside):
         self.none.write_text("[]")
 
     def present(self) -> list[str]:
-        """Those of the mounts that the container has."""
+        """The added mounts that the container has."""
         found = parse_mountinfo(Path(f"/proc/{self.one.pid}/mountinfo").read_text())
         return [mount.dest for mount in found if mount.dest in PLACES]
 
     def noted(self) -> list[str]:
-        """Those of the mounts that `state` shows."""
+        """The added mounts that `state` shows."""
         text = self.one.state().get("annotations", {}).get("org.pyrunc.mounts", "[]")
         return [mount["destination"] for mount in json.loads(text)]
 
@@ -52,7 +52,7 @@ class Mounts(scenes.Inside):
         return problems + self.claims(done, present)
 
     def claims(self, done: Outcome, present: list[str]) -> list[str]:
-        """Whether the exit status is true."""
+        """The problems if the exit status is wrong."""
         raise NotImplementedError
 
     def clean(self) -> list[str]:
@@ -64,7 +64,7 @@ class Mounts(scenes.Inside):
 
 
 class Add(Mounts):
-    """`mounts add`: exit 0 only with all mounts; another status only without any."""
+    """`mounts add`: exit 0 only with all mounts, another status only with none."""
 
     name = "mounts-add"
 
@@ -74,12 +74,12 @@ class Add(Mounts):
     def claims(self, done: Outcome, present: list[str]) -> list[str]:
         if done.rc == 0:
             return [] if present else ["exit 0, but nothing is mounted"]
-        killed = done.rc is not None and done.rc >= 128  # perhaps after the commit
+        killed = done.rc is not None and done.rc >= 128  # possibly after the commit
         return [f"status {done.rc}, but mounted"] if present and not killed else []
 
 
 class Remove(Mounts):
-    """`mounts remove`: exit 0 only if all are gone."""
+    """`mounts remove`: exit 0 only if all mounts are gone."""
 
     name = "mounts-remove"
 
@@ -96,7 +96,7 @@ class Remove(Mounts):
 
 
 class ExecTools(scenes.Exec):
-    """`exec --tools`: no mount and no file stays in the container."""
+    """`exec --tools`: no mount and no file remains in the container."""
 
     name = "exec-tools"
 

@@ -2,13 +2,13 @@
  *
  *     NOMEM="OUT FIRST COUNT"    allocations FIRST ... FIRST+COUNT-1 of this process fail; COUNT 0: all from FIRST on
  *
- * Every malloc, calloc, realloc and mmap that the C library is asked for is one allocation,
- * counted from 1 at the process's start. pyrunc's small blocks come from a heap of its own
- * (native/launcher/snapshot/heap.c), but only while the process has one thread: a fake second
- * one makes all of them go through here. That is done when it has restored its snapshot, which
- * says otherwise; the last thing it does then is to take over its thread. OUT gets two numbers
- * at the end: how many allocations there were, and how many of them failed. Programs that the
- * process executes do not inherit this.
+ * Each call of the C library's malloc, calloc, realloc and mmap is one allocation, counted from 1
+ * at the start of the process. pyrunc allocates small blocks from its own heap
+ * (native/launcher/snapshot/heap.c), but only while the process has one thread. A fake second
+ * thread sends all allocations through this library. It is set up after the snapshot is restored,
+ * because the restore overwrites it; the last step of the restore takes over the thread. At exit,
+ * OUT gets two numbers: the allocations, and how many of them failed. Programs that the process
+ * executes do not inherit this library.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -85,7 +85,7 @@ __attribute__((constructor)) static void begin(void)
     process = getpid();
 }
 
-/* The runtime ends with _exit(2); a child that shares its memory (vfork) is not the runtime. */
+/* The runtime ends with _exit(2). A child that shares its memory (vfork) is not the runtime. */
 __attribute__((noreturn)) void _exit(int status)
 {
     char line[64];

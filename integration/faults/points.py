@@ -1,6 +1,6 @@
 """Points at which a command can fail: its system calls, and the errors that make sense for each.
 
-A point is one call of one thread of one command, and a fault: an errno instead of the call, or
+A point is one call of one thread of one command. A fault is an errno instead of the call, or
 SIGKILL after it. A dry run under `inject.c` lists the calls.
 """
 
@@ -24,7 +24,7 @@ def _set(names: str) -> frozenset[str]:
 
 
 # Calls of the loader and the C library before main, which we do not control. The first other call
-# ends it.
+# ends this phase.
 _START = _set(
     """
     execve brk mmap mprotect munmap openat read pread64 close newfstatat fstat arch_prctl set_tid_address
@@ -76,7 +76,7 @@ KINDS_OF_FAULT = {
 
 
 class Call(NamedTuple):
-    """One system call of a dry run; ``own``: made by the runtime's process, not by one that it
+    """One system call of a dry run; ``own`` if the runtime's process made it, not one that it
     started."""
 
     thread: int
@@ -94,7 +94,7 @@ class Point(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The identity of a point in a file of results."""
+        """The point's identity in a results file."""
         return f"{self.scene}/{self.error or 'KILL'}/{self.call.thread}/{self.call.index}"
 
 
@@ -110,7 +110,7 @@ def build(directory: str) -> str:
 
 @cache
 def names() -> dict[int, str]:
-    """The names of this machine's system calls, by number."""
+    """Map this machine's system call numbers to names."""
     argv = ["gcc", "-E", "-dM", "-include", "sys/syscall.h", "-x", "c", "/dev/null"]
     text = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     return {int(number): name for name, number in re.findall(r"#define __NR_(\w+) (\d+)", text)}
@@ -118,7 +118,7 @@ def names() -> dict[int, str]:
 
 @cache
 def numbers() -> dict[str, int]:
-    """The numbers, by name."""
+    """Map system call names to numbers."""
     return {name: number for number, name in names().items()}
 
 
@@ -134,8 +134,8 @@ def read_calls(path: Path) -> list[Call]:
 def after_start(calls: Iterable[Call], *, programs: bool = True) -> list[Call]:
     """The calls without those of the first thread's loader and C library.
 
-    ``programs``: a program that another thread executes by name belongs to the container (init
-    itself has no name), and its calls are omitted.
+    ``programs``: omit the calls of a program that another thread executes by name, because it
+    belongs to the container (init itself has no name).
     """
     out = []
     begun = False
@@ -150,8 +150,8 @@ def after_start(calls: Iterable[Call], *, programs: bool = True) -> list[Call]:
 
 
 def errors_of(name: str) -> list[str]:
-    """The errors to inject into a call: ENOMEM for every call that can fail; for `scarcity`, what
-    it calls an error."""
+    """The errors to inject into a call: ENOMEM for every call that can fail; for `scarcity`, its
+    pseudo-errors."""
     if name in _SCARCE:
         return _SCARCE[name]
     if name in _CANNOT or not name:
@@ -165,18 +165,18 @@ def errors_of(name: str) -> list[str]:
 
 
 def of_errors(scene: str, calls: Sequence[Call]) -> list[Point]:
-    """R1: every error that makes sense, in every call of every thread."""
+    """R1: every sensible error in every call of every thread."""
     return [Point(scene, call, error) for call in calls for error in errors_of(call.name)]
 
 
 def of_kills(scene: str, calls: Sequence[Call], *, inside: bool) -> list[Point]:
-    """R2: SIGKILL of the runtime after each of its calls; with ``inside`` R3: of the processes that
-    it starts."""
+    """R2: SIGKILL of the runtime after each of its calls. With ``inside``, R3: SIGKILL of the
+    processes that it starts."""
     return [Point(scene, call, "") for call in calls if call.own != inside]
 
 
 def shuffled(points: Sequence[Point], share: int = 0, shares: int = 1) -> list[Point]:
-    """One share of the points in a fixed, mixed order: any prefix is a sample."""
+    """One share of the points in a fixed, shuffled order, so that any prefix is a sample."""
     chosen = [p for p in points if int(hashlib.sha256(p.key.encode()).hexdigest(), 16) % shares == share]
     random.Random(5).shuffle(chosen)
     return chosen

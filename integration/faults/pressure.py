@@ -1,8 +1,8 @@
 """A cgroup around a caller with too little memory, too few processes, or just enough memory to
 force reclaim.
 
-It is in cgroup v2 if the controller is there, else in the controller's mounted v1 hierarchy; only
-this directory is ever changed.
+The cgroup is in cgroup v2 if the controller is there, otherwise in the controller's mounted v1
+hierarchy. Only this directory is ever changed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FILES = {
 def hierarchy(controller: str) -> tuple[Path, int] | None:
     """The hierarchy with a controller, and its cgroup version; None if there is none.
 
-    The path leads through a descriptor, because for peers something else is mounted over it later
+    The path goes through a descriptor, because for peers something else is mounted over it later
     (`sweep.settle`).
     """
     found = _mounted(controller)
@@ -60,12 +60,12 @@ class LimitedGroup:
         self.controller, (self.top, self.version) = controller, found
         self.path = self.top / name
         self.path.mkdir()
-        self.former = self.top  # where its remaining processes go
+        self.former = self.top  # destination of its remaining processes
         limit_file, self.events = FILES[controller, self.version]
         (self.path / limit_file).write_text(str(limit))
 
     def enter(self) -> None:
-        """Move the calling process with all its threads into it."""
+        """Move the calling process with all its threads into the cgroup."""
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             if self.controller in controllers.split(",") or (self.version == 2 and not controllers):
@@ -78,8 +78,8 @@ class LimitedGroup:
         return int(words[words.index("max") + 1] if "max" in words else words[0])
 
     def remove(self) -> None:
-        """Move the remaining processes out and remove it, which takes a moment after the end of a
-        process."""
+        """Move the remaining processes out and remove the cgroup, which succeeds only some time
+        after the end of a process."""
         for _ in range(200):
             for pid in (self.path / "cgroup.procs").read_text().split():
                 try:
@@ -101,7 +101,7 @@ def reclaiming(sandbox: Sandbox, limit: int, seconds: float) -> Iterator[Callabl
     be reclaimed first.
 
     Yields a function that returns how often the limit was hit. If reclaim is too slow, the kernel
-    kills a process: one of the readers, which are restarted. The harness itself stays outside.
+    kills one of the readers, which are restarted. The harness itself remains outside.
     """
     group = LimitedGroup("memory", sandbox.prefix + "pressure", limit)
     filler = sandbox.path / "filler"

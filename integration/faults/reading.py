@@ -1,4 +1,5 @@
-"""Commands that only read: exit 0 with the whole truth; and `delete --force` of damaged states."""
+"""Commands that only read exit with 0 only if the answer is complete; `delete --force` handles
+damaged states."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from integration.faults.scenes import Create, Delete, Inside, Kill, Outcome, Sce
 class Reading(Inside):
     """A command about one running container that prints a text."""
 
-    words: tuple[str, ...] = ()  # in every true answer
+    words: tuple[str, ...] = ()  # in every correct answer
 
     def output(self) -> Path:
         return self.sandbox.path / "reading.out"
@@ -33,7 +34,7 @@ class Reading(Inside):
         return [f"exit 0, but {missing} is not in {found[:300]!r}"] if missing else []
 
     def wanted(self) -> list[str]:
-        """The words in every true answer."""
+        """The words that every correct answer contains."""
         return list(self.words)
 
 
@@ -72,7 +73,7 @@ class Stats(Reading):
 
 
 class Features(Reading):
-    """`features`: engines rely on it."""
+    """`features`, on which engines rely."""
 
     name = "features"
     words = ('"SCMP_ARCH_X86"', '"SECCOMP_FILTER_FLAG_TSYNC"', '"tmpcopyup"')
@@ -116,7 +117,7 @@ class DeleteDamaged(Delete):
 
 
 class DeleteLost(DeleteDamaged):
-    """`delete --force` if only the pid is left: the process leads to the cgroup."""
+    """`delete --force` if only the pid is left: the process identifies the cgroup."""
 
     name = "delete-lost"
 
@@ -134,7 +135,7 @@ LARGE = {"/annotations": {f"key {number}": "x" * 100 for number in range(50_000)
 
 
 class KillLarge(Kill):
-    """`kill` with a state so large that it may not fit into memory."""
+    """`kill` with a state so large that it may not fit in memory."""
 
     name = "kill-large"
     edits = LARGE

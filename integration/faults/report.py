@@ -1,5 +1,5 @@
-"""RELIABILITY.md from the files of results: pyrunc beside the peers, with the same harness on the
-same machine.
+"""Generate RELIABILITY.md from the results files: pyrunc beside its peers, with the same harness on
+the same machine.
 
 python -m integration.faults.report >integration/RELIABILITY.md
 """
@@ -46,11 +46,11 @@ FLOOD_TITLES = {
 
 
 def newest(path: Path) -> list[dict[str, Any]]:
-    """The rows of the executable that was measured last; for a repeated point, the last row."""
+    """The rows of the most recently measured executable; for a repeated point, the last row."""
     if not path.exists():
         return []
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    rows = [row for row in rows if not row["error"] or points.errors_of(row["call"])]  # the others cannot fail
+    rows = [row for row in rows if not row["error"] or points.errors_of(row["call"])]  # other calls cannot fail
     return list({row["key"]: row for row in rows if row["build"] == rows[-1]["build"]}.values())
 
 
@@ -60,13 +60,13 @@ def faults(row: dict[str, Any]) -> set[str]:
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A table in markdown."""
+    """A Markdown table."""
     lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
     return "\n".join(lines) + "\n"
 
 
 def of_points(kind: str) -> str:
-    """One table: runtimes as columns."""
+    """A table with one column per runtime."""
     all_rows = {name: [r for r in newest(sweep.RESULTS / f"{name}.jsonl") if r["kind"] == kind] for name in RUNTIMES}
     columns = {name: [r for r in rows if r["result"] != "missed"] for name, rows in all_rows.items()}
     if not any(columns.values()):
@@ -96,7 +96,7 @@ def of_points(kind: str) -> str:
 
 
 def of_floods() -> str:
-    """The floods, all in one table."""
+    """A table of all floods."""
     found = {}
     for name in RUNTIMES:
         path = sweep.RESULTS / f"floods-{name}.json"
@@ -117,7 +117,7 @@ def of_floods() -> str:
 
 
 def wrong() -> str:
-    """The current problems of pyrunc, point by point."""
+    """The current problems of pyrunc, by point."""
     rows = [row for row in newest(sweep.RESULTS / "pyrunc.jsonl") if row["result"] == "fault"]
     lines = [f"- `{row['key']}` ({row['call']}): {row['problems'][0][:200]}" for row in rows]
     return "## Failures of pyrunc\n\n" + ("\n".join(lines) or "At none of these points.") + "\n"

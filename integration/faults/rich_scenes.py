@@ -1,7 +1,7 @@
 """Commands with rich configs: user namespaces, joined namespaces, terminals, agents, scheduling.
 
-They cover the code that the plain scenes do not reach. Threads receive descriptors and accept
-anything, as engines and agents do, however early the other side ends.
+They cover the code that the plain scenes do not reach. Like engines and agents, threads receive
+descriptors and accept anything, however early the other side ends.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from integration.harness import SLOW, Holder
 
 MAPPED = userns.edits(kinds=[*userns.KINDS, "time"])
 SECCOMP = scenes.CreateRich.edits["/linux/seccomp"]
-HOLDERS_LIFE = 300  # seconds; the process ends by itself after twice as long
+HOLDERS_LIFE = 300  # seconds; the process ends by itself after twice this time
 CAPS = {key: ["CAP_KILL", "CAP_CHOWN"] for key in ("bounding", "effective", "permitted", "inheritable", "ambient")}
 
 
@@ -81,7 +81,7 @@ class Receiver:
 
 
 class Consoles(Receiver):
-    """A console socket: the output of a terminal goes to a file."""
+    """A console socket that writes a terminal's output to a file."""
 
     def __init__(self, path: Path, out: Path) -> None:
         super().__init__(path, self._copy)
@@ -96,7 +96,7 @@ class Consoles(Receiver):
 
 
 class CreateUser(Create):
-    """`create` with a user namespace, a mapped volume, a filled tmpfs, a seccomp agent, clocks,
+    """`create` with a user namespace, a mapped volume, a filled tmpfs, a seccomp agent, clocks and
     limits of all kinds."""
 
     name = "create-user"
@@ -151,7 +151,7 @@ class CreateUser(Create):
 
 
 class CreateJoined(Create):
-    """`create` in the namespaces of a pod, with a terminal that goes to a console socket."""
+    """`create` in the namespaces of a pod, with a terminal on a console socket."""
 
     name = "create-joined"
     _JOINED = ("pid", "network", "ipc", "uts", "cgroup", "time")
@@ -187,7 +187,7 @@ class CreateJoined(Create):
 
 
 class CreateUncached(Create):
-    """`create` with a seccomp profile that no earlier create had: another process compiles it."""
+    """`create` with a seccomp profile that is not in the cache: another process compiles it."""
 
     name = "create-uncached"
     named = (*Create.named, "/linux/seccomp: ")
@@ -196,14 +196,14 @@ class CreateUncached(Create):
 
     def before(self) -> None:
         super().before()
-        # Each profile is an entry of the cache, which is discarded before all are used.
+        # Each profile is a cache entry; the cache is discarded before all profiles are used.
         rule = {**SECCOMP["syscalls"][0], "errnoRet": next(self._attempts) % 4000 + 1}
         self.one.bundle.config["linux"]["seccomp"] = {**SECCOMP, "syscalls": [rule]}
         self.one.bundle.save()
 
     def again(self, point: Point, done: Outcome) -> list[str]:
-        """libseccomp does not retry its write, and has no signal handlers that could interrupt
-        it."""
+        """Excuse libseccomp, which does not retry its write and has no signal handlers that could
+        interrupt it."""
         return [] if "config.json: /linux/seccomp: " in done.err else super().again(point, done)
 
 
@@ -215,14 +215,14 @@ class CreateChroot(Create):
 
 
 class CreateCallers(Create):
-    """`create` without a mount namespace: all mounts are in ours."""
+    """`create` without a mount namespace: all mounts go into ours."""
 
     name = "create-callers"
     edits = {"/linux/namespaces": [{"type": kind} for kind in userns.KINDS if kind != "mount"]}  # noqa: RUF012
 
 
 class StartRich(Start):
-    """`start` with hooks, a seccomp profile, a user."""
+    """`start` with hooks, a seccomp profile and a user."""
 
     name = "start-rich"
     edits = {  # noqa: RUF012
@@ -301,7 +301,7 @@ class Pause(Inside):
     name = "pause"
 
     def frozen(self) -> bool:
-        """The state in the kernel."""
+        """Whether the kernel reports the cgroup as frozen."""
         return "frozen 1" in (self.one.cgroup / "cgroup.events").read_text()
 
     def command(self) -> list[str]:
@@ -343,7 +343,7 @@ class Resume(Pause):
 
 
 class Ps(Inside):
-    """`ps --format json`: exit 0 only with every process."""
+    """`ps --format json`: exit 0 only if every process is listed."""
 
     name = "ps"
 

@@ -1,7 +1,7 @@
-"""Too little for the interpreter itself: an allocation that fails, a limit of address space, no
+"""Shortage in the interpreter itself: a failing allocation, an address space limit, a missing
 standard library.
 
-The points look like those of system calls (`points.Point`), with these in the place of an errno:
+The points look like those of system calls (`points.Point`), with these instead of an errno:
 
     NOMEM    one allocation of the runtime's process fails, and no other
     NOMEMS   it and the `BURST` after it fail, so that the handling of the first failure meets the next
@@ -21,10 +21,10 @@ from pathlib import Path
 from integration.faults.points import HERE, Call, Point
 
 BURST = 50
-EVERY = 5  # of the allocations is the start of a burst
+EVERY = 5  # every fifth allocation starts a burst
 NEVER = 1 << 40
 # KiB of address space: with less than the first value the loader cannot map the executable; with
-# the last one all commands work.
+# the last value all commands work.
 LEAST, MOST, STEP = 30 << 10, 110 << 10, 1 << 10
 KINDS = {"NOMEM": "malloc", "NOMEMS": "malloc", "SPACE": "ulimit -v", "NOLIB": "library"}
 
@@ -56,10 +56,11 @@ def around(point: Point, directory: str, log: Path) -> tuple[list[str], dict[str
 
 
 def excused(point: Point, problem: str) -> bool:
-    """Cleanup takes some memory: after a burst a failed command may leave something, or may have
-    done its work.
+    """Whether a problem is excused. Cleanup needs some memory, so after a burst a failed command
+    may leave something, or may have done its work.
 
-    It must still not lie, hang or crash, and `delete --force` must end everything.
+    It must still not report false success, hang or crash, and `delete --force` must clean up
+    everything.
     """
     return point.error == "NOMEMS" and problem.startswith(("left by", "failed, but"))
 
@@ -71,7 +72,7 @@ def outcome(log: Path) -> tuple[int, int]:
 
 
 def of_memory(scene: str, allocations: int) -> list[Point]:
-    """R10: every allocation fails, alone and with those after it."""
+    """R10: every allocation fails, alone and with those that follow it."""
     calls = [Call(0, number, "malloc") for number in range(1, allocations + 1)]
     return [Point(scene, call, "NOMEM") for call in calls] + [Point(scene, call, "NOMEMS") for call in calls[::EVERY]]
 

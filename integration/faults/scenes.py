@@ -1,8 +1,8 @@
 """The commands that faults are injected into, and checks of their claims.
 
 Every scene is a command with a preparation and a judgement. The rule is the same for all: exit 0
-only if the work is done, otherwise an error of one line; a failed `create` leaves nothing, and
-nothing survives `delete --force`.
+only if the work is done, otherwise a one-line error; a failed `create` leaves nothing, and nothing
+survives `delete --force`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ LIMIT = 20 * SLOW  # seconds: a longer run is a hang
 NOISE = ("Traceback", "internal error", "panic:", "goroutine ", "fatal error", "SIGSEGV", "Segmentation")
 MOMENTARY = ("ns", "tty", "stat")  # volatile parts of a report: inodes and figures
 HOOK = {"path": "/bin/true", "args": ["true"]}
-MEASURED = re.compile(r"Vm|Rss|Hugetlb|SigQ|FDSize|.*ctxt_switches")  # lines of status: two runs agree only by chance
+MEASURED = re.compile(r"Vm|Rss|Hugetlb|SigQ|FDSize|.*ctxt_switches")  # lines of status that differ between runs
 
 
 class Outcome(NamedTuple):
-    """One command with a fault; ``hit``: whether it reached the call, ``rc`` None: it did not
-    end."""
+    """The result of one command with a fault; ``hit`` is the call that was hit, and ``rc`` is None
+    if the command hung."""
 
     rc: int | None
     err: str
@@ -66,7 +66,7 @@ class Sandbox(Box):
         return found
 
     def leftovers(self, *, settle: float = 2.0) -> list[str]:
-        """The box's leftovers, without the directory that crun keeps for all its containers."""
+        """The box's leftovers, except the directory that crun keeps for all its containers."""
         return [text for text in super().leftovers(settle=settle) if text != "state .empty-directory"]
 
     def sweep_up(self) -> None:
@@ -127,11 +127,11 @@ class Sandbox(Box):
 
 
 class Scene:
-    """One command; subclasses define it, and what is true after it."""
+    """One command; subclasses define it and the conditions that hold after it."""
 
     name = ""
     success = 0  # the command's status without a fault
-    kinds = frozenset(("error", "kill", "init", "memory", "space", "library"))  # of the points that it supports
+    kinds = frozenset(("error", "kill", "init", "memory", "space", "library"))  # of the supported points
     kills_init = False  # its processes inside the container belong to the container: R3
 
     def __init__(self, sandbox: Sandbox) -> None:
@@ -207,31 +207,31 @@ class Scene:
         return done, problems
 
     def reset(self) -> None:
-        """After a fault, everything was discarded."""
+        """Reset the scene after everything was discarded because of a fault."""
 
     def close(self) -> list[str]:
-        """Remove what is kept from point to point."""
+        """Remove what is kept between points."""
         return []
 
     def spoke(self, done: Outcome) -> list[str]:
-        """Whether an error was reported in one line; only pyrunc promises that."""
+        """Check that an error was reported in one line, which only pyrunc promises."""
         lines = done.err.splitlines()
         if self.pyrunc and (not lines or not lines[-1].startswith("pyrunc: error: ")):
             return [f"failed without a message: {done.err!r}"]
         return ["failed without a message"] if not lines else []
 
     def again(self, point: Point, done: Outcome) -> list[str]:
-        """Whether an interrupted call must be repeated.
+        """Check that an interrupted call is repeated.
 
-        dlopen's calls are excluded, and so are init's open calls: init has no signal handlers and
-        opens nothing that blocks.
+        This excludes dlopen's calls and init's open calls: init has no signal handlers and opens
+        nothing that blocks.
         """
         excused = done.hit != point.call.name or "cannot load a part" in done.err
         excused = excused or (not point.call.own and done.hit in ("open", "openat"))
         return ["not tried again after EINTR"] if point.error == "EINTR" and self.pyrunc and not excused else []
 
     def delete(self, one: Container) -> list[str]:
-        """`delete --force` must succeed and leave nothing."""
+        """Run `delete --force`, which must succeed and leave nothing."""
         try:
             result = one.delete("--force", check=False, timeout=2 * LIMIT)
         except AssertionError as error:
@@ -240,8 +240,7 @@ class Scene:
         return problems + [f"after delete --force: {text}" for text in self.sandbox.leftovers()]
 
     def container(self, *actions: str, edits: dict[str, Any] | None = None) -> Container:
-        """The scene's container, in a nested cgroup; peers do not remove the cgroups above
-        theirs."""
+        """The scene's container, in a nested cgroup; peers do not remove its parent cgroups."""
         bundle = self.sandbox.bundle(*actions, edits=edits)
         bundle.config["linux"]["cgroupsPath"] += "/inner" if self.pyrunc else ""
         bundle.save()
@@ -249,7 +248,7 @@ class Scene:
 
 
 def waiting(pid: int) -> str:
-    """The state of a hanging process and what it waits in."""
+    """The state of a hanging process and the kernel function in which it waits."""
     try:
         name = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")[:80]
         return f"{pid} {name!r} in {Path(f'/proc/{pid}/wchan').read_text()}"
@@ -258,11 +257,11 @@ def waiting(pid: int) -> str:
 
 
 class Create(Scene):
-    """`create`, then `start` if it succeeds: the program must find the same as without a fault."""
+    """`create`, then `start` if it succeeds: the program must see the same as without a fault."""
 
     name = "create"
     kills_init = True
-    named: tuple[str, ...] = ("init", "/hooks/")  # in errors about a process of ours that was killed
+    named: tuple[str, ...] = ("init", "/hooks/")  # in errors about one of our processes that was killed
     edits: dict[str, Any] = {}  # noqa: RUF012
     flags: tuple[str, ...] = ()
 
@@ -275,7 +274,7 @@ class Create(Scene):
         assert len(self.expected) > 10, "the reports of two runs have too little in common"
 
     def prepare(self) -> None:
-        """Prepare what the container needs besides its bundle."""
+        """Prepare what the container needs in addition to its bundle."""
 
     def seen(self) -> dict[str, Any]:
         """The program's view of a container that was created without a fault."""
@@ -325,9 +324,10 @@ class Create(Scene):
         return problems + self.spoke(done)
 
     def truly_created(self, point: Point) -> list[str]:
-        """`create` reported success: the container must exist and match the request."""
+        """Check, after `create` reported success, that the container exists and matches the
+        request."""
         state = self.one.call("state", self.one.id, check=False)
-        inside = not point.call.own  # no command claims that init survives after its last record
+        inside = not point.call.own  # no command guarantees that init survives after its last record
         if inside and '"stopped"' in state.out:
             return []
         if state.rc != 0 or '"created"' not in state.out:
@@ -458,7 +458,7 @@ class Run(Scene):
 
 
 class Inside(Scene):
-    """Commands on one container that keeps running and is checked after each of them."""
+    """A command on one container that keeps running and is checked after each command."""
 
     edits: dict[str, Any] = {}  # noqa: RUF012
 
@@ -567,7 +567,7 @@ class Kill(Inside):
 
 
 class State(Inside):
-    """`state`: exit 0 only with the whole truth."""
+    """`state`: exit 0 only if the answer is complete."""
 
     name = "state"
 

@@ -1,11 +1,11 @@
-"""Walk through all points of all scenes: R1 errors, R2 kills of the runtime, R3 kills of what it
-starts, R10 to R12.
+"""Sweep all points of all scenes: R1 errors, R2 kills of the runtime, R3 kills of what it starts,
+R10 to R12.
 
     python -m integration.faults.sweep [--seconds S] [--jobs N] [--kind error,memory ...] [--scenes A,B] [--most N]
 
-Results are appended to ``build/faults/RUNTIME.jsonl`` one line a point, and a point that has one
-from the same executable is not done again: a sweep can be stopped and goes on. Exit status 1 when
-something is wrong at a point.
+Results are appended to ``build/faults/RUNTIME.jsonl``, one line per point. A point that already has
+a result from the same executable is skipped, so a stopped sweep can be resumed. The exit status is
+1 if any point has a problem.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def points_of(scene: Scene, kinds: list[str] | tuple[str, ...]) -> list[Point]:
 
 
 def scarce_points(scene: Scene, kinds: list[str] | tuple[str, ...]) -> list[Point]:
-    """Points of the interpreter itself; peers have none."""
+    """The points of the interpreter itself; peers have none."""
     kinds = [kind for kind in kinds if kind in scene.kinds]
     found = scarcity.of_memory(scene.name, scene.allocations()) if "memory" in kinds else []
     found += scarcity.of_space(scene.name) if "space" in kinds else []
@@ -55,13 +55,13 @@ def scarce_points(scene: Scene, kinds: list[str] | tuple[str, ...]) -> list[Poin
 
 
 def kind_of(point: Point) -> str:
-    """One of `KINDS`."""
+    """The point's kind, one of `KINDS`."""
     scarce = {"NOMEM": "memory", "NOMEMS": "memory", "SPACE": "space", "NOLIB": "library"}
     return scarce.get(point.error) or ("error" if point.error else "kill" if point.call.own else "init")
 
 
 def identity(path: str) -> str:
-    """The executable that results are about."""
+    """An identifier of the executable that the results are about."""
     return hashlib.sha256(Path(os.path.realpath(path)).read_bytes()).hexdigest()[:12]
 
 
@@ -76,7 +76,7 @@ def row(point: Point, build: str, done: scenes.Outcome, problems: list[str]) -> 
 
 
 def done_before(path: Path, build: str) -> set[str]:
-    """The points that this executable has passed; points with a fault are repeated."""
+    """The points that this executable has passed; points with a problem are repeated."""
     if not path.exists():
         return set()
     rows = (json.loads(line) for line in path.read_text().splitlines())
@@ -84,8 +84,8 @@ def done_before(path: Path, build: str) -> set[str]:
 
 
 def work(base: Path, options: argparse.Namespace, runtime: harness.Runtime) -> int:
-    """One worker: its share of every scene's points until the time is over. Returns the number of
-    faults."""
+    """Try one worker's share of every scene's points until the deadline. Returns the number of
+    problems."""
     share, shares = map(int, options.share.split("/"))
     out = RESULTS / f"{runtime.name}.jsonl"
     build = identity(runtime.path)
@@ -123,12 +123,12 @@ def settle(runtime: harness.Runtime) -> None:
     machine.become_subreaper()
     if runtime.prefix:
         runtime.prefix = []
-        machine.libc("umount2", b"/sys/fs/cgroup", 2)  # MNT_DETACH; only in our namespace
+        machine.libc("umount2", b"/sys/fs/cgroup", 2)  # MNT_DETACH, only in our namespace
         machine.libc("mount", b"none", b"/sys/fs/cgroup", b"cgroup2", 0, None)
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--jobs", type=int, default=2)

@@ -13,7 +13,7 @@ from integration.faults import floods
 @pytest.mark.slow
 @pytest.mark.parametrize("name", floods.FLOODS)
 def test_flood(name: str, runtime: harness.Runtime, rootfs: Path, base: Path) -> None:
-    """Nothing may go wrong; the time that `list` takes is a figure, not a promise."""
+    """A flood has no problems; the duration of `list` is recorded, not limited."""
     if not runtime.is_pyrunc:
         pytest.skip("peers fail at many of these: `make reliability` counts them")
     tally = floods.run(name, runtime, rootfs, base, full=False, seconds=60 * harness.SLOW)

@@ -1,4 +1,4 @@
-"""A sample of the sweep (`make faults` runs all of it), beginning with the points of former
+"""A sample of the sweep (`make faults` runs all of it) that starts with the points of former
 defects."""
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from integration.faults import points, rich_scenes, sweep
 from integration.faults.points import Point
 from integration.faults.scenes import Sandbox, Scene
 
-# Seconds for all scenes together; a scene with more points gets more of them.
+# Seconds for all scenes together, divided by weight; a scene with more points has a higher weight.
 SECONDS = float(os.environ.get("PYRUNC_FAULT_SECONDS", "40"))
 WEIGHT = {"create": 3, "create-rich": 2, "create-user": 3, "create-joined": 2, "run": 2, "exec-detach": 2}
 
-# Former defects: scene, error ("" for SIGKILL), thread, call. Up to three points of each are run
-# every time.
+# Former defects: scene, error ("" for SIGKILL), thread, call. Every run includes up to three points
+# of each.
 KNOWN = [
-    ("create", "EIO", 0, "openat"),  # the directory that took the id remained
+    ("create", "EIO", 0, "openat"),  # the directory that reserves the id remained
     ("create", "ENOMEM", 0, "read"),  # no start time of init in the state: the container counted as stopped
     ("create", "EMFILE", 2, "openat2"),  # HOME=/ because no descriptor was left
     ("create-rich", "ENOMEM", 0, "close"),  # failed after the commit: the container remained
-    ("create-user", "EINTR", 0, "write"),  # of the maps of a mount's user namespace
-    ("create-user", "", 0, "clone"),  # the process that holds it remained, with our locks, for 20 s
+    ("create-user", "EINTR", 0, "write"),  # the id maps of a mount's user namespace
+    ("create-user", "", 0, "clone"),  # the process that holds the namespace remained, with our locks, for 20 s
     ("create-user", "ENOMEM", 0, "kill"),  # if it could not be killed, no other process ended it
     ("create-user", "ENOMEM", 4, "openat2"),  # a tmpfs without the mode of its directory
     ("create-user", "ENOMEM", 3, "fsopen"),  # no tmpfs for a device: the host's node was used
@@ -83,7 +83,7 @@ def known(scene: Scene, found: list[Point]) -> list[Point]:
 @pytest.mark.slow
 @pytest.mark.needs_arch("x86_64", "aarch64")
 def test_faults(scene: Scene) -> None:
-    """No hang, no traceback, no leftovers and no lie at any point that the time allows."""
+    """No tested point causes a hang, a traceback, leftovers or false success."""
     if "error" not in scene.kinds:
         pytest.skip("this scene is about memory")
     found = sweep.points_of(scene, ("error", "kill", "init"))
@@ -105,7 +105,7 @@ def test_faults(scene: Scene) -> None:
 @pytest.mark.slow
 @pytest.mark.needs_arch("x86_64", "aarch64")
 def test_scarcity(scene: Scene) -> None:
-    """The same with too little memory for the interpreter, and without its library."""
+    """The same holds with too little memory for the interpreter, and without its library."""
     if "space" not in scene.kinds:
         pytest.skip("this scene needs the standard library")
     memory, space = (points.shuffled(sweep.scarce_points(scene, [kind])) for kind in ("memory", "space"))

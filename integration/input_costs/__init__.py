@@ -1,10 +1,10 @@
-"""Data of any kind costs linear time and is bounded in space.
+"""Check that any input costs linear time and bounded space.
 
-For each place of config.json (and of process files and resources of `update`) that holds a list, a
-map, an object or a string, documents of up to the 16 MiB that are allowed: many items, items of a
-wrong type, names that collide in a dict of this very executable, duplicates, NULs, long texts of
-several kinds, deep nesting. The places come from `pyrunc.spec.schema`, so that a new field is
-covered by itself. Each verb that reads such a document, or the state that came of it, has to
+For each position in config.json (and in process files and resources of `update`) that holds a list,
+a map, an object or a string, there are documents of up to the allowed 16 MiB: many items, items of
+a wrong type, names that collide in a dict of this executable, duplicates, NULs, long texts of
+several kinds, deep nesting. The positions come from `pyrunc.spec.schema`, so that new fields are
+covered automatically. Each verb that reads such a document, or the state created from it, must
 
 * end by itself, with success or with one error, and never by a signal or an internal error;
 * take at most 2 s of processor time, and 6 s when it carries out more than 100,000 items;

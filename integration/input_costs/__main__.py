@@ -1,8 +1,8 @@
-"""The sweep: every position, every shape, every verb that reads it. Prints exceeded limits, and
-exits with 1 then.
+"""Sweep every position, every shape, and every verb that reads it. Print exceeded limits; the exit
+status is then 1.
 
-``--match TEXT`` selects cases, ``--seconds N`` limits the time, ``--part I/N`` selects every N-th
-case.
+``--match TEXT`` selects cases, ``--seconds N`` limits the time, and ``--part I/N`` selects every
+N-th case.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pyrunc.spec import schema
 
 
 class Sweep:
-    """A bundle, a container to change, and the findings."""
+    """A bundle, a container to modify, and the findings."""
 
     def __init__(self, program: str, place: pathlib.Path) -> None:
         self.program, self.place, self.root = program, place, str(place / "root")
@@ -34,7 +34,7 @@ class Sweep:
         self.worst: dict[str, measure.Usage] = {}
 
     def make_bundle(self) -> dict[str, Any]:
-        """A root filesystem with a busybox, and a config that works."""
+        """Create a root filesystem with busybox, and return a config that works."""
         bin = self.place / "bundle" / "rootfs" / "bin"
         bin.mkdir(parents=True)
         for name in ("proc", "sys", "dev"):
@@ -55,10 +55,10 @@ class Sweep:
             self.worst[verb] = usage
         return usage
 
-    # -- a document, and the verbs that read it ----------------------------------------------------
+    # -- documents, and the verbs that read them ---------------------------------------------------
 
     def configs(self, data: bytes, turn: int = 0) -> Iterator[measure.Usage]:
-        """A config.json; each case adds one of the verbs that change nothing."""
+        """Run the verbs that read a config.json; each case adds one of the read-only verbs."""
         bundle = str(self.place / "bundle")
         (self.place / "bundle" / "config.json").write_bytes(data)
         yield self.run("plan", *(("--json",) if turn % 2 else ()), "--bundle", bundle)
@@ -73,17 +73,17 @@ class Sweep:
         yield self.run("delete", "--force", self.id)
 
     def processes(self, data: bytes, turn: int = 0) -> Iterator[measure.Usage]:
-        """A process.json of `exec`, in an existing container."""
+        """Run `exec` with a process.json in an existing container."""
         (self.place / "process.json").write_bytes(data)
         yield self.run("exec", "--process", str(self.place / "process.json"), self.beside)
 
     def resources(self, data: bytes, turn: int = 0) -> Iterator[measure.Usage]:
-        """Resources of `update`."""
+        """Run `update` with a resources document."""
         (self.place / "resources.json").write_bytes(data)
         yield self.run("update", "--resources", str(self.place / "resources.json"), self.beside)
 
     def start_beside(self) -> None:
-        """The container for `exec` and `update`."""
+        """Start the container for `exec` and `update`."""
         (self.place / "bundle" / "config.json").write_text(json.dumps(self.bundle))
         for args in (("create", "--bundle", str(self.place / "bundle"), self.beside), ("start", self.beside)):
             usage = self.run(*args)

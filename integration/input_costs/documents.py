@@ -1,4 +1,4 @@
-"""The documents: positions of the schema, and the content put there."""
+"""Generate the documents: positions in the schema, and the content put there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyrunc.spec import load, schema
 MANY = 100_000
 HERE = "@here@"
 
-# Texts that pass as many checks as possible, by the last part of a pointer; {} is a number.
+# Texts that pass as many checks as possible, by the last part of the pointer; {} is a number.
 TEXTS = {
     "env": "V{}=x", "args": "a{}", "cwd": "/", "path": "/bin/true{}", "destination": "/mnt/{}", "source": "tmpfs",
     "options": "nosuid", "names": "read", "access": "rwm", "pageSize": "{}MB", "name": "name{}", "cpus": "0",
@@ -88,7 +88,7 @@ def valid(node: Any, pointer: str, number: int = 0) -> Any:
 
 
 def values(document: Any) -> int:
-    """How many values a document has for the reader."""
+    """The number of values in a document, as the reader counts them."""
     inner = document.values() if isinstance(document, dict) else document if isinstance(document, list) else ()
     return 1 + sum(map(values, inner))
 
@@ -224,5 +224,5 @@ class Documents:
 
 
 def nothing(place: Place) -> Iterator[tuple[str, int, Callable[[int], str]]]:
-    """No shapes of its own."""
+    """No shapes."""
     return iter(())

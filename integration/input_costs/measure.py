@@ -13,7 +13,7 @@ from typing import NamedTuple
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "native" / "launcher" / "snapshot"))
 
-CPU, CPU_MANY, MANY = 2.0, 6.0, 100_000  # seconds, for more than that many items
+CPU, CPU_MANY, MANY = 2.0, 6.0, 100_000  # seconds; CPU_MANY applies to more than MANY items
 MEMORY = 600 << 10  # KiB
 STDERR = 64 << 10
 PRINTED = 32  # bytes on stdout for each byte of the document
@@ -64,7 +64,7 @@ os.write(report, f"{status} {used.ru_utime + used.ru_stime} {used.ru_maxrss}".en
 
 
 def run(program: str, root: str, *args: str) -> Usage:
-    """One call on the given state root."""
+    """Run the program once on the given state root."""
     ours, theirs = os.pipe()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = subprocess.Popen(
@@ -85,7 +85,7 @@ def run(program: str, root: str, *args: str) -> Usage:
             report = os.read(ours, 256).split()
         finally:
             os.close(ours)
-        # Without a report, it did not end in time.
+        # Without a report, the program did not end in time.
         status, cpu, memory = report or (str(signal.SIGKILL.value), WALL, 0)
         err.seek(0)
         text = err.read(2 * STDERR).decode("utf-8", "replace")
@@ -116,7 +116,7 @@ def hash_secret(program: str) -> str:
 
 
 def colliding(secret: str, place: pathlib.Path, size: int = 131072) -> list[str]:
-    """Names that collide in a dict of that many slots, as many as fit."""
+    """Names that collide in a dict of ``size`` slots, as many as fit."""
     program = place / "colliding"
     source = pathlib.Path(__file__).parent / "colliding.c"
     subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, source], check=True)

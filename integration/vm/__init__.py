@@ -1,2 +1,2 @@
-"""Machines for tests: a QEMU guest with pure cgroup v2, systemd, another kernel or another
+"""Virtual machines for tests: QEMU guests with pure cgroup v2, systemd, another kernel or another
 architecture."""

@@ -1,7 +1,7 @@
-"""Build images and install QEMU: Debian's packages, from the mirror in this machine's apt sources.
+"""Build images and install QEMU from Debian packages, using the mirror in this machine's apt
+sources.
 
-Images are kept in build/vm (PYRUNC_VM_DIR). They are rebuilt if their inputs change, and every
-month.
+Images are kept in build/vm (PYRUNC_VM_DIR). They are rebuilt monthly and when their inputs change.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from integration.vm.machine import find_emulator
 HERE = Path(__file__).resolve().parent
 REPO = HERE.parent.parent
 PARTS = ("mkimage.sh", "systemd.sh", "agent.sh", "agent.service", "initramfs.sh")
-GOOD_QEMU = 8  # older ones are twice as slow, and have a bug of their own (machine.py)
+GOOD_QEMU = 8  # older versions are half as fast and have a bug (machine.py)
 QEMU_PACKAGE = {"amd64": "qemu-system-x86", "arm64": "qemu-system-arm"}
 TOOLS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "depmod": "kmod", "xz": "xz-utils", "zstd": "zstd"}
 TOOLS |= {"setpriv": "util-linux", "busybox": "busybox-static"}
 
 
 class Unavailable(Exception):
-    """No machine is available here; the text names what is missing."""
+    """Raised if no machine is available; the text names what is missing."""
 
 
 def directory() -> Path:
-    """Where images are stored."""
+    """The directory of the images."""
     return Path(os.environ.get("PYRUNC_VM_DIR") or REPO / "build/vm")
 
 
 def release() -> str:
-    """This machine's Debian suite: the guest has the same suite and thus the same Python. Raises
+    """This machine's Debian suite. The guest has the same suite and thus the same Python. Raises
     Unavailable."""
     facts = {}
     for line in Path("/etc/os-release").read_text().splitlines():
@@ -61,7 +61,8 @@ def mirror() -> str:
 
 
 def run(argv: list[str], what: str) -> str:
-    """The output of a program that must succeed. Raises Unavailable with the end of its stderr."""
+    """Run a program and return its output. Raises Unavailable with the end of its stderr if it
+    fails."""
     try:
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1800, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -73,14 +74,14 @@ def run(argv: list[str], what: str) -> str:
 
 
 def apt(*arguments: str) -> None:
-    """apt-get, waiting for its lock. Raises Unavailable."""
+    """Run apt-get, waiting for its lock. Raises Unavailable."""
     options = ["-q", "-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3"]
     os.environ["DEBIAN_FRONTEND"] = "noninteractive"
     run(["apt-get", *options, *arguments], "apt-get " + arguments[0])
 
 
 def provide(arch: str) -> None:
-    """Install what is needed to build and run a machine. Raises Unavailable."""
+    """Install the packages needed to build and run a machine. Raises Unavailable."""
     lacking = [package for program, package in TOOLS.items() if shutil.which(program) is None]
     _, version = find_emulator(arch)
     if os.geteuid() != 0:
@@ -99,8 +100,8 @@ def provide(arch: str) -> None:
 
 
 def install_qemu(arch: str) -> None:
-    """QEMU from backports if the suite's own is old; apt's lists do not change. Raises
-    Unavailable."""
+    """Install QEMU, from backports if the suite's own is old; apt's own lists do not change.
+    Raises Unavailable."""
     suite, address = release(), mirror()
     state = directory() / "apt"
     (state / "lists/partial").mkdir(parents=True, exist_ok=True)
@@ -122,7 +123,7 @@ def install_qemu(arch: str) -> None:
 
 
 def image(arch: str, kernel_suite: str, packages: list[str], variant: str = "") -> Path:
-    """The directory of an image, built now if there is no current one. Raises Unavailable.
+    """The directory of an image, built if there is no current one. Raises Unavailable.
 
     ``variant`` keeps images of different packages apart.
     """

@@ -1,10 +1,10 @@
-"""Run one command in a throw-away QEMU machine made by mkimage.sh, with live output and its real
-exit status.
+"""Run one command in a throw-away QEMU machine built by mkimage.sh, with live output and its exit
+status.
 
 The guest has no network. The input is a tar stream over a virtio port; the output is the command's
-output and a trailer with its status. Writes go to a temporary overlay, so that every run starts
-from the same image. Root is not needed. Only one machine runs at a time, because an emulated one
-uses every core.
+output followed by a trailer with its status. Writes go to a temporary overlay, so that every run
+starts from the same image. Root is not required. Only one machine runs at a time, because an
+emulated one uses every core.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TIMED_OUT, NO_BOOT = 124, 125  # exit statuses
 
 
 def owned_by_root(leave_out: Callable[[str], bool], info: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """A tar filter."""
+    """Filter tar members: exclude some and set the owner to root."""
     if leave_out(os.path.basename(info.name)):
         return None
     info.uid = info.gid = 0
@@ -55,7 +55,7 @@ class Job:
         self.trees: list[tuple[Path, str, Callable[[str], bool]]] = []
 
     def put(self, source: Path, name: str, leave_out: Callable[[str], bool] = lambda name: False) -> None:
-        """Copy a file or a tree to /job/files/NAME; `leave_out` decides about every base name."""
+        """Copy a file or a tree to /job/files/NAME; `leave_out` is called with every base name."""
         self.trees.append((source, name, leave_out))
 
     def tar(self, nonce: str, emulated: bool) -> bytes:
@@ -101,7 +101,8 @@ class Machine:
         return ["kvm", "tcg"] if self.arch == NATIVE and os.access("/dev/kvm", os.R_OK | os.W_OK) else ["tcg"]
 
     def run(self, job: Job, timeout: float, boot_timeout: float = 180.0) -> int:
-        """Boot, run the job, and return its status; TIMED_OUT, or NO_BOOT if no guest answered."""
+        """Boot, run the job, and return its status; TIMED_OUT on timeout, or NO_BOOT if no guest
+        answered."""
         lock = os.open(f"{tempfile.gettempdir()}/pyrunc-vm.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -158,7 +159,7 @@ class Machine:
 
 
 def before_trailer(data: bytes) -> int:
-    """How much of the output can be passed on, excluding a possible beginning of a trailer."""
+    """The length of the output that can be forwarded, excluding a possible start of a trailer."""
     at = data.rfind(b"\n\0")
     return at if at >= 0 else len(data) - data.endswith(b"\n")
 
@@ -199,7 +200,7 @@ class Boot:
             shutil.rmtree(self.dir, ignore_errors=True)
 
     def follow(self, job: Job, timeout: float, boot_timeout: float) -> int | None:
-        """Send the job when the guest is ready, and pass its output on until the trailer
+        """Send the job when the guest is ready, and forward its output until the trailer
         arrives."""
         nonce = secrets.token_hex(8)
         trailer = re.compile(rb"\n\0VMRC " + nonce.encode() + rb" (\d+)\n")

@@ -1,8 +1,8 @@
-"""Where a set of tests runs: on this machine if it has what they need, otherwise in a guest.
+"""Run a set of tests on this machine if it has what they need, otherwise in a guest.
 
     python -m integration.vm TIER [ARGUMENT FOR PYTEST...]
 
-A tier names the marks that it covers: a test with one of them must not be skipped in it
+A tier names the marks that it covers; a test with one of them must not be skipped
 (PYRUNC_TEST_COVER, integration/conftest.py). PYRUNC_TEST_WHERE is ``auto``, ``native`` or
 ``guest``. The exit status is pytest's, or UNAVAILABLE with the reason on stderr if no machine is
 available.
@@ -38,7 +38,7 @@ MORE = (
 )
 # With CRIU: the guest's kernel tracks dirty memory.
 CHECKPOINT = ("checkpoint",)
-# Where kernels differ most: mounts, user namespaces, seccomp.
+# The areas in which kernels differ most: mounts, user namespaces, seccomp.
 OLDER = (
     "test_mounts.py",
     "test_idmap.py",
@@ -49,7 +49,7 @@ OLDER = (
     "test_seccomp.py",
 )
 SYSTEMD = ("test_systemd.py", "test_rootless.py", "test_rootless_systemd.py", "checkpoint")
-# Those of Debian; what `make test-cri` builds is not in the guest.
+# Debian's versions; what `make test-cri` builds is not in the guest.
 BUILT = "build/engines"  # below the sources, here as in the guest
 PROGRAMS = (
     *("containerd", "ctr", "containerd-shim-runc-v2", "etcd", "kubelet", "kubectl"),
@@ -59,19 +59,19 @@ ENGINES = ("conmon", "containerd", "docker", "podman", "podman_rootless")
 
 
 class Tier(NamedTuple):
-    """What to run, and where."""
+    """A set of tests, and the guest in which it runs."""
 
     arch: str
-    kernel: str  # the Debian suite whose kernel the guest has
+    kernel: str  # the Debian suite that provides the guest's kernel
     systemd: bool
     files: tuple[str, ...]  # below integration/
     cover: tuple[str, ...]  # marks
     timeout: float  # seconds for the whole run
-    built_there: bool = False  # from source, with the guest's own compiler; includes the unit tests
-    module: str = "pytest"  # what Python runs; the arguments are its own
-    script: str = "test.sh"  # what runs in the guest
+    built_there: bool = False  # built from source with the guest's compiler; includes the unit tests
+    module: str = "pytest"  # the module that Python runs, with its own arguments
+    script: str = "test.sh"  # the script that runs in the guest
     tmp: str = ""  # directory for bundles instead of /tmp, a tmpfs
-    lsm: str = "apparmor"  # the security module of the guest's kernel; only one of the large ones can be active
+    lsm: str = "apparmor"  # the security module of the guest's kernel; only one major module can be active
     memory: str = "1G"
     engines: bool = False  # the guest also gets what integration/engines/build.sh built, and the newest runc
     groups: tuple[str, ...] = ()  # groups of .ci/require whose packages the guest also has
@@ -125,7 +125,7 @@ TIERS = {
         built_there=True,
         groups=("build", "test", "demo"),
     ),
-    # A tmpfs takes no id mapping before Linux 6.3 (kernel: 7a80e5b8c6fa), ext4 does.
+    # tmpfs supports no id-mapped mounts before Linux 6.3 (kernel: 7a80e5b8c6fa); ext4 does.
     "kernel61": Tier("amd64", "bookworm", False, (*CORE, *STATES, *OLDER), ("needs_controller",), 1800, tmp="/var/tmp"),
 }
 
@@ -178,13 +178,13 @@ def arguments(tier: Tier, extra: list[str]) -> list[str]:
 
 
 def native(tier: Tier, extra: list[str]) -> int:
-    """Run it natively."""
+    """Run the tests on this machine."""
     argv = [sys.executable, *arguments(tier, extra)]
     return subprocess.run(argv, cwd=REPO, env={**os.environ, **environment(tier, harness.SLOW)}, check=False).returncode
 
 
 def guest(tier: Tier, extra: list[str]) -> int:
-    """Run it in a guest.  Raises Unavailable."""
+    """Run the tests in a guest. Raises Unavailable."""
     variant = "kubernetes" if tier.engines else "engines" if "engines" in tier.groups else ""
     path = images.image(tier.arch, tier.kernel, required(*tier.groups) if tier.groups else [], variant)
     machine = Machine(path, tier.arch, systemd=tier.systemd, lsm=tier.lsm, memory=tier.memory)
@@ -209,13 +209,13 @@ def guest(tier: Tier, extra: list[str]) -> int:
 
 
 def required(*groups: str) -> list[str]:
-    """The packages of groups of .ci/require."""
+    """The packages in groups of .ci/require."""
     argv = ["env", "PYTHON=/usr/bin/python3", str(REPO / ".ci/require"), "--packages", *groups]
     return images.run(argv, "listing packages").split()
 
 
 def put_sources(job: Job, more: list[str]) -> None:
-    """The files that git tracks, and the build products beside them."""
+    """Add the files that git tracks, and the build products beside them."""
     listed = images.run(["git", "-C", str(REPO), "ls-files", "-co", "--exclude-standard"], "listing the sources")
     for name in [*listed.splitlines(), *more]:
         if (REPO / name).is_file():
@@ -223,7 +223,7 @@ def put_sources(job: Job, more: list[str]) -> None:
 
 
 def put_engines(job: Job) -> None:
-    """Current engines and the newest runc."""
+    """Add the current engines and the newest runc."""
     for program in PROGRAMS:
         job.put(REPO / BUILT / "bin" / program, f"src/{BUILT}/bin/{program}")
     job.put(REPO / BUILT / "built", f"src/{BUILT}/built")
@@ -233,8 +233,8 @@ def put_engines(job: Job) -> None:
 
 
 def put_build(job: Job) -> None:
-    """What runs without a compiler: an installation, the probe, and the Python packages that the
-    tests import."""
+    """Add what runs without a compiler: an installation, the probe, and the Python packages that
+    the tests import."""
     if f"{sys.base_prefix}/bin/python3" != "/usr/bin/python3":
         raise Unavailable(
             f"built for {sys.base_prefix}, and the guest has Debian's Python: make PYTHON=/usr/bin/python3"
@@ -253,8 +253,8 @@ def put_build(job: Job) -> None:
 
 
 def wheels(arch: str) -> Path:
-    """The packages that `make test-tools build` installs with pip, for another architecture: the
-    guest has no network."""
+    """The packages that `make test-tools build` installs with pip, for another architecture,
+    because the guest has no network."""
     import tomllib
 
     path = images.directory() / f"wheels-{arch}"
@@ -278,7 +278,7 @@ def wheels(arch: str) -> Path:
 
 
 def main(argv: list[str]) -> int:
-    """``TIER [PYTEST ARGUMENT...]``."""
+    """Run ``TIER [PYTEST ARGUMENT...]``."""
     if not argv or argv[0] not in TIERS:
         print(f"usage: python -m integration.vm {'|'.join(TIERS)} [PYTEST ARGUMENT...]", file=sys.stderr)
         return 2
