@@ -80,8 +80,8 @@ def end_of(child: subprocess.Popen[bytes], timeout: float) -> int:
 
 
 class Result:
-    """The result of one call of the runtime: exit status (negative: killed by that signal), both
-    outputs, duration."""
+    """The result of one call of the runtime: exit status (negative if killed by that signal), both
+    outputs, and duration."""
 
     def __init__(self, argv: Sequence[str], rc: int, out: str, err: str, seconds: float) -> None:
         self.argv, self.rc, self.out, self.err, self.seconds = list(argv), rc, out, err, seconds
@@ -164,9 +164,9 @@ class Runtime:
         wrap: Sequence[str] = (),
         preexec: Callable[[], Any] | None = None,
     ) -> Result:
-        """Run it and wait. `stdin` is a descriptor or the text to send; `out`/`err` are files
-        that the container keeps as its stdio after `create` (temporary ones otherwise); `wrap`
-        is prepended to the command line."""
+        """Run the runtime and wait for it. `stdin` is a descriptor or the text to send; `out`/`err`
+        are files that the container keeps as its stdio after `create` (temporary ones otherwise);
+        `wrap` is prepended to the command line."""
         argv = [*wrap, *self.argv(*args)]
         with tempfile.TemporaryFile() as out_file, tempfile.TemporaryFile() as err_file:
             stdout = open(out, "ab") if out else out_file  # noqa: SIM115
@@ -372,7 +372,7 @@ class Container:
 
 
 class Box:
-    """The resources of one test: a directory, a state root, an id prefix; cleans up and detects
+    """The resources of one test: a directory, a state root and an id prefix. Cleans up and detects
     leftovers."""
 
     def __init__(self, runtime: Runtime, template: Path, base: Path, prefix: str) -> None:
@@ -392,7 +392,7 @@ class Box:
         return {(m.device, m.root, m.dest, m.fstype) for m in mounts}
 
     def bundle(self, *actions: str, edits: dict[str, Any] | None = None) -> Bundle:
-        """A new bundle; `actions` are the probe's arguments (default: report); for `edits` see
+        """A new bundle. `actions` are the probe's arguments (default: report); for `edits` see
         `edit`."""
         self.count += 1
         config = default_config(f"/{self.prefix}b{self.count}")
@@ -401,8 +401,8 @@ class Box:
         return Bundle(self.path / f"b{self.count}", self.template, edit(config, edits or {}))
 
     def container(self, *actions: str, edits: dict[str, Any] | None = None, bundle: Bundle | None = None) -> Container:
-        """A container (not yet created) of `bundle` or of a new one; deleted by force after the
-        test."""
+        """A container, not yet created, of `bundle` or of a new one; it is deleted by force after
+        the test."""
         made = Container(self, f"{self.prefix}c{len(self.containers)}", bundle or self.bundle(*actions, edits=edits))
         self.containers.append(made)
         return made
@@ -416,8 +416,7 @@ class Box:
         return sorted(found, key=lambda p: -len(p.parts))
 
     def children(self) -> dict[int, str]:
-        """Live children of this process, which a runtime left running, by pid (zombies are
-        reaped first)."""
+        """Live children that a runtime left running, by pid; zombies are reaped first."""
         reap()
         found = {}
         for entry in os.listdir("/proc"):
@@ -479,7 +478,7 @@ def _empty(group: Path) -> bool:
 
 
 def reap() -> None:
-    """Collect every zombie child; call it only if no Popen object is still waited for."""
+    """Reap every zombie child. Call this only if no Popen object is still waited for."""
     while True:
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)
@@ -514,7 +513,7 @@ class Holder:
         return f"/proc/{self.pid}/ns/{NS_FILE.get(kind, kind)}"
 
     def ident(self, kind: str) -> str:
-        """The readlink of the namespace, e.g. ``net:[4026532]``."""
+        """The link target of the namespace, e.g. ``net:[4026532]``."""
         return os.readlink(self.path(kind))
 
     def close(self) -> None:

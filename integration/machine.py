@@ -136,7 +136,7 @@ def own_bounding_caps() -> list[str]:
 
 
 def sysctl_as_it_is(key: str) -> str:
-    """This machine's value of a sysctl key that may be given in any notation, or "1".
+    """This machine's value of the sysctl that a key in any notation refers to, or "1".
 
     For keys that must be refused: if one is accepted by mistake, the machine does not change.
     """

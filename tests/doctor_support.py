@@ -152,7 +152,7 @@ def statuses(findings: list[Finding]) -> dict[str, str]:
 
 
 def only(findings: list[Finding], check: str) -> Finding:
-    """The only finding of a check that is not ok, or the only one."""
+    """The only finding of a check that is not ok, or its only finding."""
     mine = [one for one in findings if one.check == check]
     bad = [one for one in mine if one.status != "ok"] or mine
     assert len(bad) == 1, findings
@@ -173,10 +173,10 @@ def flat(areas: list[Area]) -> list[Finding]:
 
 @pytest.fixture(autouse=True)
 def complete(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
-    """In addition to a test's assertions, compare all its findings: nothing else may be found, and
-    the wording may not change.
+    """Compare all findings of a test with a transcript, in addition to its assertions: a new
+    finding or a different wording fails the test.
 
-    The meaning, which is prose, is excluded.
+    The explanation (`means`) is excluded, because it is prose.
     """
     LOOKED.clear()
     yield

@@ -57,8 +57,8 @@ Fixture = Callable[..., Iterator[None]]
 def follow(
     *modules: str, leave: Iterable[str] = (), also: Callable[[pytest.FixtureRequest], Iterable[str]] | None = None
 ) -> Fixture:
-    """A fixture for a test file that compares everything the modules' functions return to its
-    tests.
+    """A fixture for a test file that compares all results that the tests get from the modules'
+    functions.
 
     It also compares the errors that a test expects, and the lines that ``also`` returns at the end.
     A test asserts what it is about; this fixture pins the rest. ``leave`` names tests whose results

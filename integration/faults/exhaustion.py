@@ -189,7 +189,7 @@ def on_disk(sandbox: Sandbox, one: Container, options: str, full: bool = False) 
         subprocess.run(["umount", str(disk)], check=True)
 
 
-# -- interference --------------------------------------------------------------------------------
+# -- interference ----------------------------------------------------------------------------------
 
 
 def others(sandbox: Sandbox, rounds: int, seconds: float) -> Tally:

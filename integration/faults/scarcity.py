@@ -4,9 +4,9 @@ standard library.
 The points look like those of system calls (`points.Point`), with these instead of an errno:
 
     NOMEM    one allocation of the runtime's process fails, and no other
-    NOMEMS   it and the `BURST` after it fail, so that the handling of the first failure meets the next
-    SPACE    `ulimit -v`, KiB in the place of the call's number; whatever the runtime starts inherits it
-    NOLIB    nothing that the building Python consists of can be found
+    NOMEMS   that allocation and the next `BURST` fail, so that handling the first failure fails again
+    SPACE    `ulimit -v`, with KiB instead of the call's number; child processes inherit the limit
+    NOLIB    no file of the Python installation used for the build can be found
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def of_library(scene: str) -> list[Point]:
 
 @cache
 def without_library(directory: str) -> list[str]:
-    """The prefix of a command line that hides every file and package of the building
-    interpreter."""
+    """The prefix of a command line that hides every file and package of the Python interpreter used
+    for the build."""
     empty = Path(directory) / "empty"
     empty.mkdir(exist_ok=True)
     places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}

@@ -1,4 +1,4 @@
-"""The commands that faults are injected into, and checks of their claims.
+"""The commands into which faults are injected, and checks of their claims.
 
 Every scene is a command with a preparation and a judgement. The rule is the same for all: exit 0
 only if the work is done, otherwise a one-line error; a failed `create` leaves nothing, and nothing
@@ -70,7 +70,7 @@ class Sandbox(Box):
         return [text for text in super().leftovers(settle=settle) if text != "state .empty-directory"]
 
     def sweep_up(self) -> None:
-        """Remove the leftovers of a fault by hand, so that the next point starts clean."""
+        """Remove the leftovers of a fault directly, so that the next point starts clean."""
         for pid in self.children():
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
@@ -131,15 +131,15 @@ class Scene:
 
     name = ""
     success = 0  # the command's status without a fault
-    kinds = frozenset(("error", "kill", "init", "memory", "space", "library"))  # of the supported points
-    kills_init = False  # its processes inside the container belong to the container: R3
+    kinds = frozenset(("error", "kill", "init", "memory", "space", "library"))  # supported kinds of points
+    kills_init = False  # R3: whether its processes inside the container belong to the container
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
         self.pyrunc = sandbox.runtime.is_pyrunc
 
     def argv(self, *args: str) -> list[str]:
-        """A whole command line."""
+        """The complete command line for `args`."""
         return self.sandbox.runtime.argv("--root", str(self.sandbox.root), *args)
 
     def before(self) -> None:
@@ -183,11 +183,11 @@ class Scene:
         return scarcity.outcome(self.sandbox.path / "inject")[0]
 
     def attempt(self, point: Point) -> tuple[Outcome, list[str]]:
-        """One point: its outcome and its problems."""
+        """Try one point; returns its outcome and its problems."""
         self.before()
         done = self.sandbox.inject(self.command(), "error" if point.error else "kill", point, self.output())
         if point.error and point.error not in points.errors_of(done.hit):
-            done = done._replace(hit="")  # the calls have moved, and this one cannot fail in that way
+            done = done._replace(hit="")  # the calls have shifted, and this call cannot fail with that error
         problems = [f"said {word!r}" for word in NOISE if word in done.err]
         if done.rc is None:
             problems.append("hang: " + "; ".join(map(waiting, self.sandbox.children())))
@@ -433,7 +433,7 @@ class Delete(Scene):
 
 
 class Run(Scene):
-    """`run` in the foreground; the program's exit code is its proof."""
+    """`run` in the foreground; the program's exit code proves that it ran."""
 
     name = "run"
     success = 77
@@ -496,7 +496,7 @@ class Inside(Scene):
 
 
 class Exec(Inside):
-    """`exec` in the foreground; the program's exit code is its proof."""
+    """`exec` in the foreground; the program's exit code proves that it ran."""
 
     name = "exec"
     success = 77

@@ -7,11 +7,11 @@ several kinds, deep nesting. The positions come from `pyrunc.spec.schema`, so th
 covered automatically. Each verb that reads such a document, or the state created from it, must
 
 * end by itself, with success or with one error, and never by a signal or an internal error;
-* take at most 2 s of processor time, and 6 s when it carries out more than 100,000 items;
-* take at most 600 MiB of memory;
-* write at most 64 KiB to stderr, whatever it is about.  What `plan`, `state` and `list` print on stdout when they
-  succeed is the data itself, as long as that is: at most 32 bytes for each byte of the document.
+* take at most 2 s of CPU time, or 6 s if it processes more than 100,000 items;
+* use at most 600 MiB of memory;
+* write at most 64 KiB to stderr. On success, `plan`, `state` and `list` print the data itself on
+  stdout: at most 32 bytes for each byte of the document.
 
-`python -m integration.input_costs` (`make input-costs`) is the whole sweep,
-integration/test_input_costs.py a sample.
+`python -m integration.input_costs` (`make input-costs`) runs the complete sweep;
+integration/test_input_costs.py runs a sample.
 """

@@ -1,5 +1,5 @@
-"""Map lines to the tests that reach them, by running every test file in a sandbox. The map is kept
-in build/mutants/map.
+"""Map each line to the tests that reach it, by running every test file in a sandbox. The map is
+kept in build/mutants/map.
 
 A test file is run again when it changes. Because sources may change after a recording, their
 recorded text is kept; a line that has changed since then maps to its neighbours.
@@ -205,7 +205,8 @@ class Map:
         """The tests that target the mutant. Thousands may run through a line, and the time for a
         mutant is limited.
 
-        Such a test names the function, or is one of the few that enter the branch after the line.
+        Such a test names the function, or reaches lines after the mutant that most tests do not
+        reach.
         """
         name = mutant.scope.rpartition(".")[2]
         naming = {test for test in tests if name and name in self.words(test.file).get(_function(test), set())}
@@ -265,7 +266,8 @@ def _cheap(test: Test) -> tuple[bool, float, str]:
 
 
 def spread(tests: list[Test]) -> list[Test]:
-    """The tests in the same order, but spread those that differ only in their parameters."""
+    """The tests in the same order, except that those that differ only in their parameters are
+    spread out."""
     rounds: dict[str, int] = defaultdict(int)
     numbered = []
     for position, test in enumerate(tests):

@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 def each(items: Iterable[Item], work: Callable[[Item], Result], jobs: int, place: str) -> Iterator[tuple[Item, Result]]:
-    """Yield the result of ``work`` for every item as it arrives; take an item when a process is
+    """Yield every item with the result of ``work`` as it arrives; take an item when a process is
     free.
 
     ``place`` is a directory for the processes' answers. Raises RuntimeError if one ends without an

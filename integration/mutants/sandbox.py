@@ -128,7 +128,8 @@ def build(keep: str) -> None:
 
 
 def reap(child: int) -> int:
-    """Reap orphans as the first process of a pid namespace, and return the status of ``child``."""
+    """Reap children as the first process of a pid namespace until ``child`` ends, and return its
+    status."""
     status = 1
     while True:
         try:
