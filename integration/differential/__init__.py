@@ -1,5 +1,5 @@
-"""The differential test: the same configs and sequences of commands on pyrunc, runc and crun, and
-what differs.
+"""The differential test: run the same configs and command sequences on pyrunc, runc and crun, and
+compare.
 
 A case is data (`model`). `generator` draws cases from a seed, `runner` runs one on one runtime
 inside a `sandbox`, `observe` turns what was seen into comparable facts, `compare` finds where the

@@ -37,7 +37,7 @@ def options() -> argparse.Namespace:
 
 
 def show(case: Case, program: Path, peers: dict[str, str]) -> int:
-    """One case with all that is known of it."""
+    """Print one case with everything known about it."""
     print(case.dump())
     print(json.dumps(case.config(), indent=1))
     worker = pool.Worker(program, peers)
@@ -66,7 +66,7 @@ def show(case: Case, program: Path, peers: dict[str, str]) -> int:
 
 
 def version(path: str) -> str:
-    """The last word of the first line of --version."""
+    """The last word of the first line of ``--version``."""
     done = subprocess.run([path, "--version"], capture_output=True, text=True, check=True, timeout=30)
     return done.stdout.splitlines()[0].rpartition(" ")[2]
 

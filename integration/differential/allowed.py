@@ -1,4 +1,4 @@
-"""The system calls of the allow-list that docker writes, for profiles like it."""
+"""The system calls in docker's allow-list, for similar profiles."""
 
 from __future__ import annotations
 

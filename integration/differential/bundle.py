@@ -1,4 +1,4 @@
-"""The bundle of a case, and trees of files before and after."""
+"""The bundle of a case, and snapshots of file trees before and after."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def remove(path: str | Path) -> None:
 
 
 def tree(top: str, *, everywhere: bool = False) -> dict[str, str]:
-    """Every path below `top`, with `everywhere` also in what is mounted there: type, mode, owner,
-    size, target."""
+    """Every path below `top` (with `everywhere`, also in mounts there): type, mode, owner, size,
+    target."""
     found = {}
     device = os.stat(top).st_dev
     for at, dirs, files in os.walk(top):
@@ -138,6 +138,6 @@ def describe(path: str) -> str:
 
 
 def changes(before: dict[str, str], after: dict[str, str]) -> dict[str, str]:
-    """What differs, by path: the new description, or "gone"."""
+    """The differences by path: the new description, or "gone"."""
     found = {path: text for path, text in after.items() if before.get(path) != text}
     return found | dict.fromkeys(before.keys() - after.keys(), "gone")

@@ -1,5 +1,5 @@
-"""Call a runtime: with the caller's settings of a case, in bounded time, and with everything read
-that it writes."""
+"""Call a runtime with the caller's settings of a case, in bounded time, and read all of its
+output."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from integration.harness import SLOW
 
 LIMIT = 10 * SLOW  # seconds, for one command
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# All but those that cannot be changed, and the two that glibc keeps for itself.
+# All signals but those that cannot be changed and glibc's two internal ones.
 _DEFAULT = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, 32, 33})
 
 
 class Done(NamedTuple):
-    """One call: exit status as of a shell (-1: it did not end), what it wrote."""
+    """One call: the exit status as in a shell (-1 if it did not exit) and the output."""
 
     rc: int
     out: str
@@ -34,16 +34,15 @@ class Done(NamedTuple):
 
 
 def status_of(raw: int) -> int:
-    """A wait status as a shell shows it."""
+    """Convert a wait status to the form that a shell shows."""
     code = os.waitstatus_to_exitcode(raw)
     return code if code >= 0 else 128 - code
 
 
 class Reader:
-    """Descriptors that others write to, and what has come from each.
+    """Descriptors that others write to, and the data received from each.
 
-    Each has a number of its own, since the kernel gives a closed descriptor's number to the next
-    one.
+    Each has its own number, because the kernel reuses the number of a closed descriptor.
     """
 
     def __init__(self) -> None:
@@ -51,7 +50,7 @@ class Reader:
         self.open: dict[int, int] = {}
 
     def add(self, fd: int) -> int:
-        """Read from this descriptor, which is closed at its end.  Returns the number for
+        """Read from this descriptor until its end, then close it. Return the number for
         `finish`."""
         os.set_blocking(fd, False)
         number = len(self.texts)
@@ -60,14 +59,14 @@ class Reader:
         return number
 
     def read(self, number: int) -> None:
-        """Take what is there."""
+        """Read what is available."""
         fd = self.open[number]
         while True:
             try:
                 piece = os.read(fd, 1 << 16)
             except BlockingIOError:
                 return
-            except OSError:  # EIO: nobody has the terminal open any more
+            except OSError:  # EIO: the terminal has no other open descriptor
                 piece = b""
             self.texts[number] += piece
             if not piece:
@@ -76,8 +75,8 @@ class Reader:
                 return
 
     def wait(self, pid: int, limit: float) -> int | None:
-        """The wait status of a child, None when it has not ended in `limit` seconds; reads
-        meanwhile."""
+        """Wait for a child, reading meanwhile. Return its wait status, None if it still runs after
+        `limit` seconds."""
         end = time.monotonic() + limit
         poller = select.poll()
         watch = os.pidfd_open(pid)
@@ -101,7 +100,7 @@ class Reader:
             os.close(watch)
 
     def finish(self, number: int, limit: float = 2.0) -> str:
-        """All of what one has written: until its end, or `limit` seconds."""
+        """Return everything written to one descriptor, until its end or for `limit` seconds."""
         end = time.monotonic() + limit
         while number in self.open and time.monotonic() < end:
             select.select([self.open[number]], [], [], 0.05)
@@ -109,21 +108,21 @@ class Reader:
         return self.texts[number].decode(errors="replace")
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close all open descriptors."""
         for fd in self.open.values():
             os.close(fd)
         self.open.clear()
 
 
 class Streams(NamedTuple):
-    """A child's 0, 1 and 2; `closing` are ours to close once it has them."""
+    """A child's descriptors 0, 1 and 2; `closing` are closed here once the child has them."""
 
     fds: tuple[int, int, int]
     closing: Sequence[int] = ()
 
 
 def environment(caller: dict[str, Any]) -> dict[str, str]:
-    """What a runtime is called with."""
+    """The environment with which a runtime is called."""
     pairs = [PATH, *caller.get("env", ())]
     return dict(pair.partition("=")[::2] for pair in pairs)
 
@@ -131,8 +130,8 @@ def environment(caller: dict[str, Any]) -> dict[str, str]:
 def spawn(argv: Sequence[str], streams: Streams, caller: dict[str, Any]) -> int:
     """Start a command with the caller's settings.
 
-    Of `caller`: umask, env (list of NAME=VALUE), ignore and block (signals), descriptors (how many
-    are open from 3 on).
+    `caller` may set umask, env (a list of NAME=VALUE), ignore and block (signals), and descriptors
+    (the number of descriptors open from 3 on).
     """
     actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(streams.fds)]
     spare = None
@@ -167,7 +166,7 @@ def spawn(argv: Sequence[str], streams: Streams, caller: dict[str, Any]) -> int:
 
 
 class Console:
-    """The listening socket of --console-socket, and the terminals that came through it."""
+    """The listening socket of --console-socket, and the terminals received through it."""
 
     def __init__(self, path: str = model.CONSOLE) -> None:
         with suppress(FileNotFoundError):
@@ -178,7 +177,7 @@ class Console:
         self.socket.settimeout(0.2)
 
     def receive(self) -> int | None:
-        """The terminal's master, None when nobody has sent one."""
+        """The master of the terminal, None if nothing was sent."""
         try:
             peer, _ = self.socket.accept()
         except OSError:

@@ -1,5 +1,5 @@
-"""A whole run: cases on all runtimes, every difference explained or kept, and what was drawn
-counted."""
+"""A complete run: run cases on all runtimes, explain or keep every difference, count what was
+drawn."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from integration.differential.compare import Difference
 from integration.differential.entries import Deviation, explain
 from integration.differential.model import Case
 
-KEPT = 3  # cases that are kept of one kind of difference
-LOOKS = 2  # at a case with a difference that no entry explains, after the first one
+KEPT = 3  # cases kept for one kind of difference
+LOOKS = 2  # repetitions of a case with an unexplained difference
 OURS = (*refusals.PYRUNC, *deviations.ALL)
 THEIRS = (*refusals.RUNC, *refusals.CRUN, *runc.ALL, *crun.ALL)
 ENTRIES = (*OURS, *THEIRS)
@@ -25,14 +25,14 @@ Answer = dict[str, Any]
 
 @dataclass
 class Unexplained:
-    """One difference that no deviation matches: the case made small, the command that shows it."""
+    """A difference that no deviation matches: the reduced case, and the command that shows it."""
 
     case: Case
     difference: Difference
     small: Case | None = None
 
     def text(self) -> str:
-        """For the terminal."""
+        """A description for the terminal."""
         kind, number, *_, seed = self.case.name.split()
         lines = [f"{self.difference.fact} in {self.case.name}, not as {' and '.join(self.difference.against)}"]
         lines += [f"    {name}: {value!r}" for name, value in self.difference.values.items()]
@@ -49,21 +49,21 @@ class Unexplained:
 
 @dataclass
 class Results:
-    """What a run found."""
+    """The results of a run."""
 
-    counts: Counter[str] = field(default_factory=Counter)  # how many cases each feature got
-    cases: Counter[str] = field(default_factory=Counter)  # by kind: config, sequence
-    compared: int = 0  # facts
-    matched: Counter[str] = field(default_factory=Counter)  # cases of each deviation
+    counts: Counter[str] = field(default_factory=Counter)  # cases by feature
+    cases: Counter[str] = field(default_factory=Counter)  # cases by kind: config, sequence
+    compared: int = 0  # number of facts
+    matched: Counter[str] = field(default_factory=Counter)  # cases by deviation
     differences: Counter[str] = field(default_factory=Counter)  # alone, or by peer
     unexplained: list[Unexplained] = field(default_factory=list)
-    passing: list[Unexplained] = field(default_factory=list)  # not seen again
+    passing: list[Unexplained] = field(default_factory=list)  # not reproduced
     errors: list[str] = field(default_factory=list)
-    shapes: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # of what is unexplained
+    shapes: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # of unexplained differences
 
 
 def cases(seed: int, configs: int, sequences: int, first: int = 0) -> Iterator[Case]:
-    """The first cases of a seed, both kinds."""
+    """The first cases of a seed, of both kinds."""
     for kind, count in (("config", configs), ("sequence", sequences)):
         number = first
         while number < first + count:
@@ -74,7 +74,7 @@ def cases(seed: int, configs: int, sequences: int, first: int = 0) -> Iterator[C
 
 
 def unexplained(case: Case, answer: Answer, results: Results | None = None) -> list[Difference]:
-    """The differences of one case that the entries do not explain from every peer; counts into
+    """The differences of one case that the entries do not explain for every peer. Counts into
     `results`."""
     left: list[Difference] = []
     matched: set[str] = set()
@@ -92,7 +92,7 @@ def unexplained(case: Case, answer: Answer, results: Results | None = None) -> l
 
 
 class Campaign:
-    """Runs cases and fills `results`."""
+    """Run cases and fill `results`."""
 
     def __init__(self, program: Path, peers: dict[str, str], jobs: int) -> None:
         self.program, self.peers, self.jobs = program, peers, jobs
@@ -100,7 +100,7 @@ class Campaign:
         self.reducing = True
 
     def run(self, todo: Iterable[Case], kept: TextIO | None = None) -> Results:
-        """All of them; each answer is written to `kept`."""
+        """Run all cases, and write each answer to `kept`."""
 
         def answers() -> Iterator[tuple[Case, Answer]]:
             for case, answer in pool.answers(todo, self.program, self.peers, self.jobs):
@@ -112,7 +112,7 @@ class Campaign:
         return self.judge(answers())
 
     def judge(self, answers: Iterable[tuple[Case, Answer]]) -> Results:
-        """Explain the differences in these answers; what is left unexplained is run again."""
+        """Explain the differences in these answers; run cases with unexplained ones again."""
         suspects: list[Case] = []
         for case, answer in answers:
             self.results.cases[case.name.partition(" ")[0]] += 1
@@ -128,7 +128,7 @@ class Campaign:
         return self.results
 
     def _again(self, case: Case, worker: pool.Worker) -> None:
-        """Repeat the case: differences that do not reappear depend on timing; the others are
+        """Repeat the case. Differences that do not reappear depend on timing; the others are
         reduced."""
         left: list[Difference] = []
         for _ in range(LOOKS):
@@ -158,7 +158,7 @@ class Campaign:
 
 
 def kept(lines: Iterable[str]) -> Iterator[tuple[Case, Answer]]:
-    """The answers that a run has written."""
+    """The answers that a run has kept."""
     for line in lines:
         case, answer = json.loads(line)
         yield Case.load(case), answer

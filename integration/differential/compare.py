@@ -1,7 +1,7 @@
-"""Compare facts of the same case from each runtime, and find the outliers.
+"""Compare the facts of a case between runtimes, and find the outliers.
 
-Pure. Two runtimes are compared up to the first step at which only one of them failed; everything
-after that is a consequence.
+Pure. Two runtimes are compared up to the first step at which only one of them fails; everything
+later is a consequence.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ SAME, DIFFERENT, UNKNOWN = "same", "different", "unknown"
 
 
 class Difference(NamedTuple):
-    """One fact and its value from each runtime; `against` are the peers whose value is not ours."""
+    """One fact and its value from each runtime; `against` are the peers whose value differs from
+    ours."""
 
     fact: str
     values: Mapping[str, Any]
@@ -28,7 +29,7 @@ class Difference(NamedTuple):
 
     @property
     def alone(self) -> bool:
-        """No peer does what we do."""
+        """Whether every peer differs from pyrunc."""
         return not self.unknown and len(self.against) == len(self.values) - 1
 
     @property
@@ -43,7 +44,7 @@ class Difference(NamedTuple):
 
 
 def shape(fact: str) -> str:
-    """A fact's name without what differs from case to case."""
+    """The name of a fact without the parts that differ from case to case."""
     text = re.sub(r"^step \d+ ", "step ", fact)
     text = re.sub(r"^hook ([A-Za-z]+)-\d\S*", r"hook \1", text)
     text = re.sub(r"#\d+", "#", text)
@@ -51,14 +52,14 @@ def shape(fact: str) -> str:
 
 
 def group_of(fact: str) -> str:
-    """What reported it, when its presence is a fact of its own: a hook, a program."""
+    """The hook or program that reported the fact, if its presence is itself a fact."""
     match = re.match(r"(hook \S+|(?:out|exec|terminal) inside(?: \d+)?) (.*)", fact)
     return match[1] if match and match[2] != PRESENT else ""
 
 
 def failed_at(facts: Facts) -> dict[int, str]:
-    """Each step's outcome: its status, reduced to ok, fails or hangs where the number says
-    nothing."""
+    """The outcome of each step: its status, reduced to ok, fails or hangs where the number is
+    arbitrary."""
     found = {}
     for fact, value in facts.items():
         match = re.match(r"step (\d+) \S+ rc$", fact)
@@ -68,7 +69,7 @@ def failed_at(facts: Facts) -> dict[int, str]:
 
 
 def _limit(one: Facts, two: Facts) -> int:
-    """The first step whose outcome differs, or a number beyond all."""
+    """The first step whose outcome differs, or a number beyond all steps."""
     left, right = failed_at(one), failed_at(two)
     return next((number for number in sorted(left) if left[number] != right.get(number)), 1 << 30)
 
@@ -82,7 +83,7 @@ def _within(fact: str, limit: int) -> bool:
 
 
 def relation(fact: str, one: Facts, two: Facts, limit: int) -> str:
-    """Whether two runtimes agree about a fact; unknown when one failed earlier than the other."""
+    """Whether two runtimes agree on a fact; unknown if one failed earlier than the other."""
     group = group_of(fact)
     if not _within(fact, limit) or (group and not (f"{group} {PRESENT}" in one and f"{group} {PRESENT}" in two)):
         return UNKNOWN
@@ -90,7 +91,7 @@ def relation(fact: str, one: Facts, two: Facts, limit: int) -> str:
 
 
 def differences(found: Mapping[str, Facts]) -> list[Difference]:
-    """All that is not the same; `found` has pyrunc's facts and those of one or more peers."""
+    """All differences; `found` has the facts of pyrunc and of one or more peers."""
     ours = found[OURS]
     peers = [name for name in found if name != OURS]
     limits = {name: _limit(ours, found[name]) for name in peers}
@@ -107,6 +108,6 @@ def differences(found: Mapping[str, Facts]) -> list[Difference]:
 
 
 def first(out: Sequence[Difference]) -> list[Difference]:
-    """Without what follows from a step that failed on one side: then only that step's outcome."""
+    """Keep only the outcome of a step that failed on one side, without its consequences."""
     steps = [one for one in out if re.match(r"step \d+ \S+ rc$", one.fact)]
     return steps[:1] or list(out)

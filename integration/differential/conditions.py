@@ -1,4 +1,4 @@
-"""Conditions of the entries for single peers, and names of facts that several of them share."""
+"""Conditions of entries for single peers, and names of facts that several of them share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STDIO = r"(?:fds|fd_flags|stdio) \d.*"
 
 
 def without_duplicates(pair: Pair) -> bool:
-    """The environment of a hook less the earlier ones of equal names."""
+    """The environment of a hook; for duplicate names only the last entry."""
     if not isinstance(pair.theirs, list):
         return False
     last = {entry.partition("=")[0]: entry for entry in pair.ours}
@@ -24,7 +24,7 @@ def contradict(options: set[str]) -> bool:
 
 
 def of_userns(ours: object, theirs: object) -> bool:
-    """A device bound in a user namespace: theirs may be executed, and is a slave."""
+    """A device bound in a user namespace: theirs is not noexec, and is a slave mount."""
     return (ours, theirs) == (
         "noexec,nosuid,relatime,rw",
         "nosuid,relatime,rw",
@@ -47,7 +47,7 @@ def exec_env(pair: Pair) -> bool:
 
 
 def before(pair: Pair, *verbs: str) -> bool:
-    """One of these commands was given before the step of the fact."""
+    """Whether one of these commands precedes the step of the fact."""
     match = re.match(r"step (\d+) ", pair.fact)
     return any(command[0] in verbs for command in pair.case.commands[: int(match[1]) + 1 if match else None])
 
@@ -57,7 +57,7 @@ def to(pair: Pair, *destinations: str) -> bool:
 
 
 def less(pair: Pair) -> bool:
-    """A command that fails with both has got less far with the other, for a reason of its own."""
+    """A command that fails on both but got less far on the peer, for a reason of its own."""
     theirs, ours = pair.theirs, pair.ours
     return pair.failed and (theirs == ABSENT or (isinstance(theirs, list | dict) and set(theirs) < set(ours)))
 

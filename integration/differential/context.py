@@ -1,4 +1,4 @@
-"""What features drawn earlier mean for later ones."""
+"""The effect of features drawn earlier on later ones."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 ALL_NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "cgroup")
 
-# The `draw` of hypothesis.strategies.composite: its result's type is the strategy's, which mypy
-# cannot know here.
+# The `draw` of hypothesis.strategies.composite. Its result has the strategy's type, which mypy
+# cannot infer here.
 Draw = Callable[[Any], Any]
 
 
 @dataclass
 class Context:
-    """A case as far as it has been drawn."""
+    """A partly drawn case."""
 
     namespaces: dict[str, str] = field(default_factory=lambda: dict.fromkeys(ALL_NAMESPACES, ""))
     userns: bool = False
     terminal: bool = False
-    lasting: bool = False  # the program stays until it is killed
+    lasting: bool = False  # the program runs until it is killed
     used: set[str] = field(default_factory=set)
 
     def own(self, kind: str) -> bool:
-        """A new namespace of this kind."""
+        """Whether the container has a new namespace of this kind."""
         return self.namespaces.get(kind) == ""

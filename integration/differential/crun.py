@@ -1,4 +1,4 @@
-"""What crun alone does: runc and pyrunc agree, or runc has another reason to differ."""
+"""Deviations of crun alone: runc and pyrunc agree, or runc differs for another reason."""
 
 from __future__ import annotations
 

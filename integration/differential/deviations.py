@@ -1,7 +1,7 @@
-"""What pyrunc alone does, and why: each entry as narrow as it can be, with the section that
-decides.
+"""Deviations of pyrunc alone, with reasons: each entry is as narrow as possible and cites the
+section that decides.
 
-`runc.py` and `crun.py` have what one of the peers does alone.
+`runc.py` and `crun.py` list the deviations of a single peer.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def _masked_directory(pair: Pair) -> bool:
 
 
 def _masked_file(pair: Pair) -> bool:
-    """A node of /dev: ours read-only and noexec, theirs with what its mount has."""
+    """A node of /dev: ours is read-only and noexec, theirs has the options of its mount."""
     masked = bool(pair.config["linux"].get("maskedPaths"))
     theirs = {"nosuid", "relatime", "noexec", "ro", "rw", "noatime"}
     return masked and pair.ours == "noexec,nosuid,relatime,ro" and _words(pair.theirs) <= theirs
 
 
 def _parents(pair: Pair) -> bool:
-    """Only parents of the container's cgroup are left by the other."""
+    """Whether the peer leaves only parents of the container's cgroup."""
     path = (pair.config["linux"].get("cgroupsPath") or "").strip("/")
     return pair.ours == [] and all(path.startswith(f"{entry}/") for entry in pair.theirs)
 
@@ -44,15 +44,15 @@ def _cgroup_left(pair: Pair) -> bool:
 
 
 def _empty_home(pair: Pair) -> bool:
-    """The user's entry in passwd has no home directory."""
+    """Whether the user's entry in passwd lacks a home directory."""
     return "HOME=" in pair.theirs and [
         entry.replace("HOME=/", "HOME=") if entry == "HOME=/" else entry for entry in pair.ours
     ] == list(pair.theirs)
 
 
 def _same_hooks(pair: Pair) -> bool:
-    """The same hooks have run, and ours are in the order of the specification, for each container
-    anew."""
+    """Whether the same hooks have run, ours in the order of the specification for each
+    container."""
     parts: list[list[str]] = [[]]
     for name in pair.ours:
         if name in parts[-1]:
@@ -63,14 +63,14 @@ def _same_hooks(pair: Pair) -> bool:
 
 
 def _refused_first(pair: Pair) -> bool:
-    """The others have run hooks and created nodes by then."""
+    """Whether pyrunc refuses before the others run hooks and create nodes."""
     if isinstance(pair.ours, list) and isinstance(pair.theirs, list):
         return set(pair.ours) < set(pair.theirs)
     return pair.ours in ({}, ABSENT)
 
 
 def _owned(pair: Pair) -> bool:
-    """A cgroup mount that is writable, in a private cgroup namespace, of a user other than root."""
+    """A writable cgroup mount in a private cgroup namespace of a user other than root."""
     config = pair.config
     writable = any(
         entry.get("type") in ("cgroup", "cgroup2") and "ro" not in (entry.get("options") or [])
@@ -82,7 +82,8 @@ def _owned(pair: Pair) -> bool:
 
 
 def _twice(pair: Pair) -> bool:
-    """A path is listed twice in readonlyPaths or maskedPaths, maybe by another name."""
+    """Whether a path is listed twice in readonlyPaths or maskedPaths, possibly under another
+    name."""
     linux = pair.config["linux"]
     paths = [*(linux.get("readonlyPaths") or ()), *(linux.get("maskedPaths") or ())]
     return pair.ours == ABSENT and len(paths) > len(set(paths))

@@ -1,4 +1,4 @@
-"""What an entry of the deviations is, and how it is found for a difference."""
+"""Entries of the deviations, and how a difference finds its entry."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 from integration.differential.compare import Difference
 from integration.differential.model import Case
 
-PROGRAM = r"(?:out|exec|terminal) inside(?: \d+)? "  # what a container's program reports
+PROGRAM = r"(?:out|exec|terminal) inside(?: \d+)? "  # reports of a container's program
 MOUNT = PROGRAM + r"mount \S+(?: #\d+)? "
 
 
 class Pair(NamedTuple):
-    """What an entry's condition looks at: the case, the fact, and what pyrunc and one peer have.
+    """The input of an entry's condition: the case, the fact, and the values of pyrunc and one peer.
 
-    `company` are the peers that do what pyrunc does; `failed`: the first command failed with both.
+    `company` are the peers that agree with pyrunc. `failed` is set if the first command failed on
+    both.
     """
 
     case: Case
@@ -34,16 +35,16 @@ class Pair(NamedTuple):
 
     @property
     def env(self) -> list[str]:
-        """The environment that the config gives."""
+        """The environment in the config."""
         return self.config["process"].get("env") or []
 
     @property
     def program(self) -> str:
-        """The program that the config names."""
+        """The program in the config."""
         return str(self.config["process"]["args"][0])
 
     def has(self, *kinds: str) -> bool:
-        """Whether one of the features is of these kinds, or below them."""
+        """Whether one of the features is of these kinds or their subkinds."""
         return any(f"{feature.kind}.".startswith(f"{kind}.") for feature in self.case.features for kind in kinds)
 
     @property
@@ -60,9 +61,9 @@ def _always(pair: Pair) -> bool:
 class Deviation:
     """One known difference between pyrunc and `peers` (separated by blanks).
 
-    `fact` is a regular expression for the whole of a fact's name, `said` one for a part of what the
-    peer and pyrunc wrote at the fact's step. With both peers it says why pyrunc is alone; with one,
-    what that peer does differently.
+    `fact` is a regular expression for the full name of a fact, `said` one for part of what the peer
+    and pyrunc wrote at the fact's step. An entry for both peers says why pyrunc is alone, an entry
+    for one peer what that peer does differently.
     """
 
     name: str
@@ -74,8 +75,8 @@ class Deviation:
     said: str = ""
 
     def covers(self, case: Case, one: Difference, peer: str, said: Mapping[str, Sequence[str]]) -> bool:
-        """Whether it explains the difference from this peer; `said` are each runtime's messages by
-        step."""
+        """Whether the entry explains the difference from this peer; `said` has each runtime's
+        messages by step."""
         if peer not in self.peers.split() or re.fullmatch(self.fact, one.fact) is None:
             return False
         step = re.match(r"step (\d+) ", one.fact)
@@ -89,7 +90,7 @@ class Deviation:
 
 
 def _on_terminal(case: Case, step: int) -> bool:
-    """The runtime's messages went to the container's terminal."""
+    """Whether the runtime's messages went to the container's terminal."""
     words = str(case.commands[step])
     terminal = "--tty" in words if "exec" in words else "--detach" not in words and "'run'" in words
     return terminal and ("exec" in words or bool(case.known["process"].get("terminal")))
@@ -98,8 +99,8 @@ def _on_terminal(case: Case, step: int) -> bool:
 def explain(
     case: Case, one: Difference, entries: Sequence[Deviation], said: Mapping[str, Sequence[str]]
 ) -> dict[str, Deviation | None]:
-    """For each peer that differs the first entry that covers it; `said` are each runtime's messages
-    by step."""
+    """The first entry that covers each peer that differs; `said` has each runtime's messages by
+    step."""
     return {
         peer: next((entry for entry in entries if entry.covers(case, one, peer, said)), None) for peer in one.against
     }

@@ -30,7 +30,7 @@ def _hook(draw: Draw, kind: str, number: int, *, failing: bool) -> dict[str, Any
 
 
 def hooks(draw: Draw, context: Context) -> Feature:
-    """One to three kinds, one or two of each."""
+    """Hooks of one to three kinds, one or two of each."""
     edits: list[list[Any]] = [_LOG_MOUNT]
     chosen = draw(st.lists(st.sampled_from(HOOKS), min_size=1, max_size=4, unique=True))
     for kind in chosen:
@@ -41,8 +41,8 @@ def hooks(draw: Draw, context: Context) -> Feature:
 
 
 def failing(draw: Draw, context: Context) -> Feature:
-    """One fails: by its status, by taking too long, by not being there; other hooks show what
-    happens then."""
+    """One failing hook (exit status, timeout or missing program), and others that show what happens
+    next."""
     kind = draw(st.sampled_from(HOOKS))
     how = draw(st.sampled_from(("status", "status", "status", "missing", "timeout", "signal")))
     bad = _hook(draw, kind, 0, failing=True)

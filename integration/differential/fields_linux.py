@@ -35,13 +35,13 @@ DENIED = words(
         """
 )
 
-# Without these the program cannot report, so that they may fail but not kill it.
+# The program cannot report without these, so a filter may fail them but not kill.
 NEEDED = {"mkdir", "mkdirat", "socket", "getppid", "getpriority", "keyctl"}
 HARSH = ("SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_TRAP")
 
 
 def namespaces(draw: Draw, context: Context) -> Feature:
-    """Some are the host's, some are joined, in any order."""
+    """Namespaces: some are the host's, some are joined, in any order."""
     entries: list[dict[str, str]] = [{"type": "mount"}]
     joined: list[str] = []
     context.namespaces = {"mount": ""}
@@ -95,12 +95,12 @@ def userns(draw: Draw, context: Context) -> Feature:
         )
     )
     edits = [["/linux/namespaces/-", {"type": "user"}], ["/linux/uidMappings", maps], ["/linux/gidMappings", maps]]
-    # runc needs to reach the root filesystem as the container's root, whoever that is.
+    # runc must reach the root filesystem as the container's root, whichever id that is.
     return Feature("namespaces.user", edits)
 
 
 def joined_userns(draw: Draw, context: Context) -> Feature:
-    """A user namespace by path, with the mappings that it has or without."""
+    """A user namespace by path, with or without its mappings."""
     context.userns = True
     edits: list[list[Any]] = [["/linux/namespaces/-", {"type": "user", "path": f"{NAMESPACES}/user"}]]
     if draw(st.booleans()):
@@ -110,7 +110,7 @@ def joined_userns(draw: Draw, context: Context) -> Feature:
 
 
 def devices(draw: Draw, context: Context) -> Feature:
-    """Nodes: with modes, owners, at usual and unusual paths, instead of default ones."""
+    """Device nodes: with modes and owners, at usual and unusual paths, in place of default ones."""
     found: list[dict[str, Any]] = []
     for _ in range(draw(st.integers(1, 3))):
         kind, major, minor = draw(
@@ -184,7 +184,8 @@ def device_rules(draw: Draw, context: Context) -> Feature:
 
 
 def paths(draw: Draw, context: Context) -> Feature:
-    """Masked and read-only paths: there, missing, files, directories, links, mounts, twice."""
+    """Masked and read-only paths: present, missing, files, directories, links, mounts,
+    duplicates."""
     pool = words(
         """
         /proc/kcore /proc/keys /proc/timer_list /proc/sys /proc/acpi /proc/bus /proc/irq /proc/nothing /sys/firmware
@@ -202,7 +203,7 @@ def paths(draw: Draw, context: Context) -> Feature:
 
 
 def root(draw: Draw, context: Context) -> Feature:
-    """Read-only root, propagation, the path's spelling."""
+    """Root: read-only, propagation, spelling of the path."""
     edits: list[list[Any]] = []
     if draw(st.booleans()):
         edits.append(["/root/readonly", True])
@@ -223,7 +224,7 @@ def root(draw: Draw, context: Context) -> Feature:
 
 
 def sysctl(draw: Draw, context: Context) -> Feature | None:
-    """Sysctls of the namespaces that belong to the container."""
+    """Sysctls of the container's own namespaces."""
     pool = [pair for kind, pairs in SYSCTLS.items() if context.own(kind) for pair in pairs]
     if not pool:
         return None
@@ -330,7 +331,7 @@ def seccomp_allow(draw: Draw, context: Context) -> Feature:
 
 
 def cgroups_path(draw: Draw, context: Context) -> Feature:
-    """Where the cgroup is."""
+    """The path of the cgroup."""
     return Feature(
         "linux.cgroupsPath",
         [["/linux/cgroupsPath", draw(st.sampled_from(("/box/c", "/box/deep/er/c", "relative/c", REMOVE)))]],
@@ -338,7 +339,7 @@ def cgroups_path(draw: Draw, context: Context) -> Feature:
 
 
 def unified(draw: Draw, context: Context) -> Feature:
-    """Files of the cgroup that exist with any controllers."""
+    """Cgroup files that exist with any set of controllers."""
     chosen = draw(
         st.sampled_from(
             (
@@ -352,14 +353,14 @@ def unified(draw: Draw, context: Context) -> Feature:
 
 
 def personality(draw: Draw, context: Context) -> Feature:
-    """LINUX32 and LINUX."""
+    """The personalities LINUX32 and LINUX."""
     return Feature(
         "linux.personality", [["/linux/personality", {"domain": draw(st.sampled_from(("LINUX", "LINUX32")))}]]
     )
 
 
 def memory_policy(draw: Draw, context: Context) -> Feature:
-    """NUMA policies that one node allows."""
+    """NUMA policies that a single node allows."""
     policy = draw(
         st.sampled_from(
             (
@@ -375,7 +376,7 @@ def memory_policy(draw: Draw, context: Context) -> Feature:
 
 
 def some_annotations(draw: Draw, context: Context) -> Feature:
-    """Annotations, which come back with the state."""
+    """Annotations, which the state returns."""
     chosen = draw(
         st.dictionaries(
             st.sampled_from(("org.example.a", "a.b/c", "ü", "x")),
@@ -387,7 +388,7 @@ def some_annotations(draw: Draw, context: Context) -> Feature:
 
 
 def version(draw: Draw, context: Context) -> Feature:
-    """Versions of the specification, and members that no version has."""
+    """Versions of the specification, and members that no version defines."""
     edits = draw(
         st.sampled_from(
             (

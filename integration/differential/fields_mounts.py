@@ -46,8 +46,8 @@ DIRECTORIES = (
     "link",
 )
 FILES = ("file", "secret", "program", "link-file", "fifo", "null", "block")
-# Destinations: there or not, through links, below other mounts, with the wrong type, written
-# unusually.
+# Destinations: present or missing, through links, below other mounts, of the wrong type, with
+# unusual spelling.
 ON_DIRECTORY = words(
     """
         /data /mnt /full /new /new/deep/one /link /link/below /absolute /absolute/new /escape /data/nested
@@ -81,7 +81,7 @@ def _feature(kind: str, entry: dict[str, Any], *, rootfs: list[list[str]] | None
 
 
 def bind(draw: Draw, context: Context) -> Feature:
-    """A bind mount; the destination may have the wrong type."""
+    """A bind mount whose destination may have the wrong type."""
     is_file = draw(st.integers(0, 2)) == 0
     name = draw(st.sampled_from(FILES if is_file else DIRECTORIES))
     matches = draw(st.integers(0, 9)) > 0
@@ -97,7 +97,7 @@ def bind(draw: Draw, context: Context) -> Feature:
 
 
 def bind_host(draw: Draw, context: Context) -> Feature:
-    """A bind of what engines bind of a host."""
+    """A bind mount of a host path that engines use."""
     source, destination = draw(
         st.sampled_from(
             (
@@ -124,7 +124,7 @@ def bind_host(draw: Draw, context: Context) -> Feature:
 
 
 def tmpfs(draw: Draw, context: Context) -> Feature:
-    """A tmpfs with its options, on what is there or not."""
+    """A tmpfs with its options, on a present or missing destination."""
     destination = draw(st.sampled_from(ON_DIRECTORY))
     data = draw(
         st.lists(
@@ -156,7 +156,7 @@ def tmpfs(draw: Draw, context: Context) -> Feature:
 
 
 def below(draw: Draw, context: Context) -> Feature:
-    """A mount, and another one on what the first one brought."""
+    """A mount, and another one on a path inside it."""
     first = {
         "destination": "/mnt/outer",
         "type": "tmpfs",
@@ -182,7 +182,7 @@ def below(draw: Draw, context: Context) -> Feature:
 
 
 def special(draw: Draw, context: Context) -> Feature:
-    """proc, sysfs, mqueue, devpts at usual and unusual places."""
+    """proc, sysfs, mqueue, devpts at usual and unusual destinations."""
     kind = draw(st.sampled_from(("proc", "sysfs", "mqueue", "devpts")))
     options = _options(draw, recursive=False)
     if kind == "proc" and draw(st.booleans()):
@@ -198,7 +198,7 @@ def special(draw: Draw, context: Context) -> Feature:
 
 
 def cgroup(draw: Draw, context: Context) -> Feature:
-    """The cgroup file system as engines ask for it."""
+    """The cgroup filesystem as engines request it."""
     kind = draw(st.sampled_from(("cgroup", "cgroup", "cgroup2")))
     options = draw(
         st.sampled_from(
@@ -221,7 +221,7 @@ def cgroup(draw: Draw, context: Context) -> Feature:
 
 
 def overlay(draw: Draw, context: Context) -> Feature:
-    """An overlay, writable or not."""
+    """An overlay, writable or read-only."""
     data = [f"lowerdir={SOURCES}/lower"]
     if draw(st.booleans()):
         data += [f"upperdir={SOURCES}/upper", f"workdir={SOURCES}/workdir"]
@@ -242,7 +242,7 @@ def overlay(draw: Draw, context: Context) -> Feature:
 
 
 def default_changed(draw: Draw, context: Context) -> Feature:
-    """A default mount with other options, or left out."""
+    """A default mount with other options, or none."""
     index, edits = draw(
         st.sampled_from(
             (
@@ -298,7 +298,7 @@ def default_changed(draw: Draw, context: Context) -> Feature:
 
 
 def idmapped(draw: Draw, context: Context) -> Feature:
-    """A bind whose owners are mapped."""
+    """A bind mount with mapped owners."""
     maps = [{"containerID": 0, "hostID": draw(st.sampled_from((0, 1000, 200000))), "size": 65536}]
     entry = {
         "destination": "/mnt/idmapped",

@@ -44,7 +44,7 @@ def user(draw: Draw, context: Context) -> Feature:
 
 
 def program(draw: Draw, context: Context) -> Feature:
-    """Arguments: looked up or not, there or not, executable or not."""
+    """Arguments: looked up or absolute, present or missing, executable or not."""
     first = draw(
         st.sampled_from(
             words(
@@ -118,7 +118,7 @@ def directory(draw: Draw, context: Context) -> Feature:
 
 
 def capabilities(draw: Draw, context: Context) -> Feature:
-    """Five sets; each within what the rules of the kernel and the specification allow, or not."""
+    """The five sets, each within or outside what the kernel and the specification allow."""
     pool = draw(st.lists(st.sampled_from((*DEFAULT_CAPS, *MORE_CAPS)), max_size=8, unique=True))
     shape = draw(st.sampled_from(("same", "subsets", "free", "none", "absent", "all")))
     if shape == "absent":
@@ -149,7 +149,7 @@ def privileges(draw: Draw, context: Context) -> Feature:
 
 
 def limits(draw: Draw, context: Context) -> Feature:
-    """Resource limits at or below what the caller has, each type once."""
+    """Resource limits up to the caller's own, each type once."""
     pool = {
         "RLIMIT_NOFILE": (64, 1024, 4096),
         "RLIMIT_NPROC": (200, 5000),
@@ -176,12 +176,12 @@ def limits(draw: Draw, context: Context) -> Feature:
 
 
 def score(draw: Draw, context: Context) -> Feature:
-    """oomScoreAdj, which without CAP_SYS_RESOURCE cannot go down."""
+    """oomScoreAdj, which cannot be lowered without CAP_SYS_RESOURCE."""
     return Feature("process.oomScoreAdj", [["/process/oomScoreAdj", draw(st.sampled_from((0, 1, 100, 500, 1000)))]])
 
 
 def terminal(draw: Draw, context: Context) -> Feature:
-    """A terminal, with a size or without."""
+    """A terminal, with or without a size."""
     context.terminal = True
     edits: list[list[Any]] = [["/process/terminal", True]]
     if draw(st.booleans()):
@@ -243,7 +243,7 @@ def affinity(draw: Draw, context: Context) -> Feature:
 
 
 def caller(draw: Draw, context: Context) -> Feature:
-    """What the calling process is like, which must not reach the container."""
+    """Settings of the calling process that must not reach the container."""
     chosen: dict[str, Any] = draw(
         st.sampled_from(
             (

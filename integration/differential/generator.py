@@ -1,8 +1,8 @@
 """Draw cases from a seed: valid configs with a few features each, and sequences of commands in any
 order.
 
-Case N of a seed is always the same, whatever else is drawn: cases are drawn in batches, each with a
-seed of its own.
+Case N of a seed is always the same, whatever else is drawn: cases are drawn in batches, each with
+its own seed.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from integration.differential import fields_hooks, fields_linux, fields_mounts, 
 from integration.differential.context import Context, Draw
 from integration.differential.model import CONSOLE, PID_FILE, REMOVE, Case, Feature, words
 
-# Small: hypothesis draws the first ten examples independently, and varies earlier ones afterwards.
+# Small, because hypothesis draws only the first ten examples independently and then varies earlier
+# ones.
 BATCH = 8
 Builder = Callable[[Draw, Context], Feature | None]
 
-# First what others depend on.
+# Features that others depend on come first.
 _FOUNDATIONS: tuple[tuple[Builder, int], ...] = (
     (fields_linux.namespaces, 12),
     (fields_linux.userns, 12),
@@ -103,7 +104,7 @@ def _flags(draw: Draw, context: Context) -> list[str]:
 
 
 def _drive(draw: Draw, context: Context) -> tuple[list[list[Any]], list[Feature]]:
-    """How a config is run: in one go or step by step, with an exec or without."""
+    """How a config is run: in one command or step by step, with or without an exec."""
     how = draw(st.sampled_from(("create", "create", "create", "run", "run", "detach", "exec", "exec")))
     flags = _flags(draw, context)
     features = [Feature("flags.preserve-fds", caller={"descriptors": 2})] if "--preserve-fds=2" in flags else []
@@ -255,7 +256,7 @@ _UPDATES: tuple[list[Any], ...] = (
 
 @st.composite
 def sequences(draw: Draw) -> Case:
-    """Commands in legal and illegal orders on a container whose program waits for signals."""
+    """Commands in legal and illegal order on a container whose program waits for signals."""
     context = Context(lasting=True)
     features = _features(draw, context, 2) if draw(st.integers(0, 2)) == 0 else []
     features = [one for one in features if not one.kind.startswith(("process.args", "process.env", "process.terminal"))]
@@ -333,7 +334,7 @@ def batch(seed: int, kind: str, number: int) -> list[Case]:
         found.append(case)
 
     collect()
-    found = found[1 : BATCH + 1]  # the first one is the simplest there is, always the same
+    found = found[1 : BATCH + 1]  # the first one is always the simplest
     assert len(found) == BATCH
     return [
         Case(f"{kind} {number * BATCH + index} of seed {seed}", case.features, case.commands)
@@ -342,7 +343,7 @@ def batch(seed: int, kind: str, number: int) -> list[Case]:
 
 
 def case(seed: int, kind: str, number: int) -> Case:
-    """One case by its number."""
+    """The case with this number."""
     return batch(seed, kind, number // BATCH)[number % BATCH]
 
 

@@ -57,7 +57,7 @@ static void see_files(void)
     close_with('}');
 }
 
-/* Whether each descriptor is close-on-exec (it cannot be) and how it was opened. */
+/* Whether each descriptor is close-on-exec (it cannot be), and how it was opened. */
 static void see_descriptors(void)
 {
     open_with("fd_flags", '{');
@@ -108,8 +108,8 @@ static void see_scheduling(void)
 
 /* ---- what can be done ------------------------------------------------------------------------ */
 
-/* Harmless calls whose answer shows a filter or a capability; each in a process of its own,
- * which a filter may kill. */
+/* Harmless calls whose results show a filter or a capability; each runs in its own process, because
+ * a filter may kill it. */
 static const struct {
     const char *name;
     long number, args[6];
@@ -173,8 +173,8 @@ static void try_calls(void)
     close_with('}');
 }
 
-/* Which nodes may be made, and which may be opened: the capability, the cgroup's device rules,
- * the mount's nodev. */
+/* Which nodes can be created and opened: this shows the capability, the device rules of the cgroup,
+ * and the mount's nodev. */
 static void try_devices(void)
 {
     static const struct {
@@ -273,7 +273,7 @@ static void see_sysctl(const char *name)
 static void see_all(char **argv)
 {
     begin("inside");
-    report_links("fds", "/proc/self/fd"); /* before anything of ours could be open */
+    report_links("fds", "/proc/self/fd"); /* before any descriptor of ours can be open */
     see_descriptors();
     strings("argv", argv);
     strings("env", environ);

@@ -1,5 +1,5 @@
-"""A case of the differential test as plain data, so that it can be printed, sent to a worker and
-made smaller."""
+"""A case of the differential test as plain data that can be printed, sent to a worker and
+reduced."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from integration.config import DELETE, default_config, edit
 
 
 def words(text: str) -> list[str]:
-    """What is between blanks: lists of names stay readable."""
+    """Split at blanks, which keeps lists of names readable."""
     return text.split()
 
 
@@ -36,11 +36,11 @@ REMOVE = "@remove"  # an edit's value: config.DELETE, as JSON
 
 @dataclass(frozen=True)
 class Feature:
-    """One thing that a case has beyond the default config.
+    """One feature of a case beyond the default config.
 
-    `edits` are pairs of JSON pointer and value for config.json. `rootfs` are operations on the root
-    filesystem, `ask` lines for the program (inside.c), `caller` settings of the process that calls
-    the runtime.
+    `edits` are pairs of a JSON pointer and a value for config.json. `rootfs` are operations on the
+    root filesystem, `ask` lines for the program (inside.c), `caller` settings of the process that
+    calls the runtime.
     """
 
     kind: str
@@ -52,8 +52,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class Case:
-    """Features, and the commands to run: each a list whose first member is what to do
-    (`runner.Run`)."""
+    """Features, and the commands to run, each a list that begins with the action (`runner.Run`)."""
 
     name: str
     features: Sequence[Feature]
@@ -92,11 +91,11 @@ class Case:
         return merged
 
     def asked(self) -> list[str]:
-        """The questions for the program, each once."""
+        """The questions for the program, without duplicates."""
         return list(dict.fromkeys(line for feature in self.features for line in feature.ask))
 
     def without(self, features: Iterable[int] = (), commands: Iterable[int] = ()) -> Case:
-        """The case less the features and commands at these indexes."""
+        """The case without the features and commands at these indexes."""
         gone, silent = set(features), set(commands)
         return Case(
             self.name,
@@ -116,8 +115,7 @@ class Case:
 
 
 def _details(pointer: str, value: Any) -> list[str]:
-    """What an edit is besides its feature, for counting: hooks of a kind, options of mounts, types
-    of devices."""
+    """Details of an edit, for counting: hooks of a kind, options of mounts, types of devices."""
     if pointer.startswith("/hooks/"):
         return [f"hook.{pointer.rpartition('/')[2]}"]
     if pointer == "/mounts/-" and isinstance(value, dict):
@@ -128,7 +126,7 @@ def _details(pointer: str, value: Any) -> list[str]:
 
 
 def _flat(args: Iterable[Any]) -> Iterator[str]:
-    """The words of a command, and of the lists in it."""
+    """The words of a command and of its lists."""
     for word in args:
         if isinstance(word, str):
             yield word
@@ -137,7 +135,8 @@ def _flat(args: Iterable[Any]) -> Iterator[str]:
 
 
 def base_config() -> dict[str, Any]:
-    """What every case begins with: a container as engines make them, without a seccomp profile."""
+    """The config of every case before its features: a container as engines create it, without a
+    seccomp profile."""
     config = default_config(CGROUP)
     config["process"]["args"] = ["/bin/inside"]
     return config

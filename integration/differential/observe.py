@@ -1,7 +1,7 @@
-"""Turn what a run gave into facts that can be compared: one flat mapping of names to values.
+"""Turn the outcome of a run into comparable facts: one flat mapping of names to values.
 
-What differs from run to run without a meaning (pids, inodes, mount ids, times) is replaced by what
-it means: "the host's", "the container's own", "init's". Pure.
+Values that differ from run to run (pids, inodes, mount ids, times) are replaced by their meaning:
+"the host's", "the container's own", "init's". Pure.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from integration.machine import Mount, parse_mountinfo
 
 Facts = dict[str, Any]
 NUMBER = re.compile(r":\[\d+\]")
-PRESENT = "is there"  # of everything that a hook or a program reported
+PRESENT = "is there"  # for every hook or program that reported
 
-# Lines of /proc/self/status that a runtime decides.
+# Lines of /proc/self/status that a runtime determines.
 _STATUS = (
     "Seccomp",
     "Seccomp_filters",
@@ -33,27 +33,27 @@ _STATUS = (
 )
 _SEMVER = re.compile(r"\d+\.\d+\.\d+([-+].*)?$")
 _NUMBERS = {"ino", "dev"}
-# glibc's posix_spawn, with which the runtimes are called, leaves the two signals that it keeps for
-# itself ignored.
+# The runtimes are started with glibc's posix_spawn, which leaves glibc's two internal signals
+# ignored.
 _GLIBC = 1 << 31 | 1 << 32
-# Commands whose status is the program's, or a number of things.
+# Commands whose status is the program's, or a count.
 _WITH_STATUS = ("run", "exec", "ps", "list")
 
 
 class Host(NamedTuple):
-    """The sandbox: its namespaces by file name, the peer groups of its mounts."""
+    """The sandbox: its namespaces by file name, and the peer groups of its mounts."""
 
     namespaces: dict[str, str]
     groups: frozenset[str]
 
 
 def groups_of(mountinfo: str) -> frozenset[str]:
-    """The numbers of all peer groups in a mountinfo."""
+    """The peer group numbers in a mountinfo."""
     return frozenset(re.findall(r" (?:shared|master|propagate_from):(\d+)", mountinfo))
 
 
 def facts(outcome: dict[str, Any], host: Host) -> Facts:
-    """Everything comparable of `runner.Run.outcome`."""
+    """All comparable facts of `runner.Run.outcome`."""
     found: Facts = {}
     pids = outcome["pids"]
     reports = reports_of(outcome["texts"])
@@ -85,17 +85,17 @@ class Names:
         self.joined = {ident: f"joined {kind}" for kind, ident in joined.items()}
 
     def namespace(self, file: str, ident: str) -> str:
-        """Whose it is."""
+        """The owner of a namespace."""
         if ident == self.host.namespaces.get(file):
             return "host"
         return self.joined.get(ident) or ("container" if ident in self.own else "other")
 
     def namespaces(self, links: dict[str, str]) -> dict[str, str]:
-        """All of one process."""
+        """The owners of all namespaces of a process."""
         return {file: self.namespace(file, ident) for file, ident in links.items()}
 
     def propagation(self, shared: str) -> str:
-        """The optional fields of mountinfo."""
+        """The optional fields of mountinfo, with named peer groups."""
         words = []
         for word in shared.split():
             kind, _, number = word.partition(":")
@@ -104,8 +104,7 @@ class Names:
 
 
 def reports_of(texts: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    """What programs wrote, as (label, object); a text that is not the program's is an object as
-    well."""
+    """What programs wrote, as (label, object); other text also becomes an object."""
     found: list[tuple[str, dict[str, Any]]] = []
     count: dict[str, int] = {}
     for entry in texts:
@@ -117,7 +116,7 @@ def reports_of(texts: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
             except ValueError:  # cut off when the program was killed, or not the program's
                 report = {"action": "part of a report" if line.startswith('{"action"') else "text"}
                 if entry["of"] == "terminal" and report["action"] == "text":
-                    continue  # a message of the runtime, or of its log library
+                    continue  # a message of the runtime or of its log library
             if not isinstance(report, dict):
                 report = {"action": entry["of"], "value": report}
             if report.get("action") == "signal":
@@ -165,7 +164,7 @@ def _state(state: dict[str, Any] | None, pids: list[int]) -> dict[str, Any]:
 def _step(found: Facts, name: str, step: dict[str, Any], pids: list[int]) -> None:
     found[f"{name} rc"] = step["rc"] if step["do"] in _WITH_STATUS else _outcome(step["rc"])
     _flatten(found, f"{name} state", _state(step["state"], pids))
-    dead = step["init"] != "alive"  # a zombie is the caller's to reap
+    dead = step["init"] != "alive"  # the caller reaps a zombie
     for key in ("init", "cgroup", "owner", "group"):
         value = {"init": "gone", "cgroup": ""}.get(key, step[key]) if dead else step[key]
         if isinstance(value, dict):
@@ -203,7 +202,7 @@ def _hooks(found: Facts, hooks: list[dict[str, Any]], names: Names, pids: list[i
         found[f"{prefix} fds"] = sorted(hook["fds"])
         _flatten(found, f"{prefix} caps", hook["caps"])
         owners = names.namespaces(hook["ns"])
-        if seen[tag] > 1:  # of another container, whose namespaces may have numbers that the first one's had
+        if seen[tag] > 1:  # of a second container, which may reuse namespace numbers of the first
             owners = {file: "container" if owner == "other" else owner for file, owner in owners.items()}
         _flatten(found, f"{prefix} ns", owners)
         found[f"{prefix} cgroup"] = _unified(hook["cgroup"])
@@ -245,7 +244,7 @@ def _report(report: dict[str, Any], names: Names) -> Facts:
         found[f"stdio {number} is"] = f"{entry['type']} {entry['major']}:{entry['minor']}"
         for key in ("mode", "uid", "gid"):
             found[f"stdio {number} {key}"] = entry[key]
-    for key in ("rows", "cols", "echo", "icanon"):  # not onlcr, which is cleared when the program runs already
+    for key in ("rows", "cols", "echo", "icanon"):  # not onlcr, which is cleared while the program already runs
         found[f"tty {key}"] = report["tty"].get(key)
     _files(found, report["files"], names)
     return found
@@ -299,7 +298,7 @@ def _files(found: Facts, files: dict[str, str | None], names: Names) -> None:
 
 
 def _depth(one: Mount, mounts: dict[int, Mount]) -> int:
-    """How many mounts are below it: mountinfo lists them in order of creation, not attachment."""
+    """The number of mounts below it: mountinfo lists mounts by creation, not by attachment."""
     depth = 0
     while one.parent in mounts and mounts[one.parent] is not one and depth < len(mounts):
         one, depth = mounts[one.parent], depth + 1

@@ -1,4 +1,4 @@
-"""Workers that run cases, each in its own sandbox; one that dies or does not answer is replaced."""
+"""Workers that run cases, each in its own sandbox; a worker that dies or hangs is replaced."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _counter = itertools.count()
 
 
 def runtimes() -> dict[str, str]:
-    """Name and executable of pyrunc and its peers: the newest runc, or else the system's, and
+    """Names and executables of pyrunc and its peers: the newest runc, or else the system's, and
     crun."""
     found = {"pyrunc": os.environ.get("PYRUNC_UNDER_TEST") or str(REPO / ".venv/bin/pyrunc")}
     peers = REPO / "build/peers/bin"
@@ -65,7 +65,7 @@ class Worker:
         return self.process
 
     def ask(self, case: Case) -> dict[str, Any]:
-        """The answer to a case: facts and what was said by runtime, or {"error": text}."""
+        """The answer to a case: facts and messages by runtime, or {"error": text}."""
         process = self.process or self._start()
         assert process.stdin and process.stdout
         try:
@@ -75,7 +75,7 @@ class Worker:
             line = process.stdout.readline() if ready else ""
         except OSError as error:
             line = ""
-            ready = [error]  # type: ignore[list-item]  # shown only
+            ready = [error]  # for display only
         if line:
             answer = json.loads(line)
             assert isinstance(answer, dict)
@@ -86,14 +86,14 @@ class Worker:
         return {"error": "the worker died" if ready else f"no answer in {LIMIT} s"}
 
     def facts(self, case: Case) -> dict[str, Facts]:
-        """Only the facts; nothing when there was an error."""
+        """Only the facts; empty after an error."""
         answer = self.ask(case)
         found = answer.get("facts", {})
         assert isinstance(found, dict)
         return found
 
     def close(self, *, kill: bool = False) -> None:
-        """End the process; at the end of its input it ends by itself and removes its cgroup."""
+        """Close the worker's input, at which it exits and removes its cgroup."""
         process, self.process = self.process, None
         if process is None:
             return
@@ -116,7 +116,7 @@ class Worker:
 def answers(
     cases: Iterable[Case], program: Path, peers: dict[str, str], jobs: int
 ) -> Iterator[tuple[Case, dict[str, Any]]]:
-    """Every case with its answer, in the order in which they come."""
+    """Every case with its answer, in order of arrival."""
     todo: queue.Queue[Case | None] = queue.Queue(maxsize=4 * jobs)
     done: queue.Queue[tuple[Case, dict[str, Any]] | None] = queue.Queue()
 

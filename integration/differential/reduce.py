@@ -1,5 +1,5 @@
-"""Make a case smaller while it still shows the same difference: features, then commands, then parts
-of values."""
+"""Reduce a case that still shows the same difference: features, then commands, then parts of
+values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LIMIT = 60  # runs of a case
 
 
 def smaller(case: Case) -> Iterator[Case]:
-    """Every case that is one piece smaller, the big pieces first."""
+    """Every case that is smaller by one part, large parts first."""
     for index in range(len(case.features)):
         yield case.without(features=[index])
     for index in reversed(range(1, len(case.commands))):
@@ -35,7 +35,7 @@ def _replaced(case: Case, index: int, feature: Feature) -> Case:
 
 
 def _less(value: Any, depth: int) -> Iterator[Any]:
-    """The value with one member less, at any depth."""
+    """The value without one member, at any depth."""
     if isinstance(value, list):
         for index, item in enumerate(value):
             if depth != 1:  # an edit is a pair

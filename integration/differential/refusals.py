@@ -1,5 +1,5 @@
-"""Commands whose status differs: what one runtime refuses and another does, by what it says
-then."""
+"""Commands whose status differs: one runtime refuses what another accepts, matched by its
+message."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from integration.differential.entries import Deviation, Pair
 EXEC = r"step \d+ exec rc"
 ATIME = r"r(?:no)?(?:rel|strict|di)?r?atime"
 STARTED = r"step \d+ (?:create|run|start|exec) rc"
-# Programs of the root filesystem that are found at create, and that the kernel refuses to execute.
+# Programs in the root filesystem that are found at create but that the kernel refuses to execute.
 NOT_EXECUTED = ("badscript", "noformat", "empty")
 
 
 def no_path(pair: Pair) -> bool:
-    """A program is looked up, and no variable PATH says where."""
+    """Whether a program is looked up without a PATH variable."""
     envs = [(pair.program, pair.env)]
     for command in pair.case.commands:
         if command[0] == "exec" and len(command) > 3 and command[3]:
@@ -27,17 +27,17 @@ def no_path(pair: Pair) -> bool:
 
 
 def is_not_executed(pair: Pair) -> bool:
-    """The kernel refuses to execute the program."""
+    """Whether the kernel refuses to execute the program."""
     return pair.program.rpartition("/")[2] in NOT_EXECUTED
 
 
 def done(pair: Pair) -> bool:
-    """pyrunc does it and the peer does not."""
+    """Whether pyrunc accepts what the peer refuses."""
     return pair.ours not in (1, 255, "fails", -1) and pair.theirs in (1, 2, 64, 255, "fails", -1)
 
 
 def refused(pair: Pair) -> bool:
-    """The other way round."""
+    """Whether pyrunc refuses what the peer accepts."""
     return pair.ours in (1, 255, "fails") and pair.theirs not in (1, "fails", -1)
 
 
@@ -48,7 +48,7 @@ def _start_fails(pair: Pair) -> bool:
 
 
 def _argument(pair: Pair, text: str) -> bool:
-    """A word of the command that the fact is about."""
+    """Whether the command of the fact contains this text."""
     return text in str(_command(pair))
 
 
@@ -66,7 +66,7 @@ def _unbindable(pair: Pair) -> bool:
 
 
 def _foreign_mount(pair: Pair) -> bool:
-    """A proc, mqueue or sysfs of a user namespace without the namespace that it shows."""
+    """Whether a proc, mqueue or sysfs lacks the namespace that it shows, in a user namespace."""
     linux = pair.config["linux"]
     own = {entry["type"] for entry in linux["namespaces"] if not entry.get("path")}
     return pair.has("namespaces.user") and not {"ipc", "network", "pid"} <= own

@@ -1,5 +1,5 @@
-"""The page of a run: what was drawn, what differs and why. DIFFERENTIAL.md is made of a whole run
-only."""
+"""The report of a run: what was drawn, what differs and why. DIFFERENTIAL.md is written only by a
+full run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def figures(results: Results, versions: Mapping[str, str], seed: int) -> str:
-    """What was done, and the result."""
+    """The size of the run, and the result."""
     differences = results.differences
     rows = [
         ["configs", str(results.cases["config"])],
@@ -50,7 +50,7 @@ def figures(results: Results, versions: Mapping[str, str], seed: int) -> str:
 
 
 def entry_rows(entries: Sequence[Deviation], results: Results) -> list[list[str]]:
-    """One row an entry: how many cases matched it."""
+    """One row per entry: the number of cases that matched it."""
     return [
         [entry.name, entry.reason, f"[{entry.section}]({SPEC}{entry.section})", str(results.matched[entry.name])]
         for entry in entries
@@ -68,7 +68,7 @@ def explained(results: Results) -> str:
 
 
 def unexplained(results: Results) -> str:
-    """What no entry explains."""
+    """The differences that no entry explains."""
     rows = [
         [shape, against, str(count)]
         for against, shapes in results.shapes.items()
@@ -78,7 +78,7 @@ def unexplained(results: Results) -> str:
 
 
 def drawn(results: Results) -> str:
-    """How many cases each feature got."""
+    """The number of cases with each feature."""
     lines = ["## What was drawn", "", "Cases by feature:", ""]
     groups = {"features": [kind for kind in results.counts if not kind.startswith(BLANKS)]}
     groups |= {name.strip("."): [kind for kind in results.counts if kind.startswith(name)] for name in BLANKS}
@@ -89,6 +89,6 @@ def drawn(results: Results) -> str:
 
 
 def page(results: Results, versions: Mapping[str, str], seed: int) -> str:
-    """The whole page."""
+    """The complete report."""
     parts = [HEAD + figures(results, versions, seed), explained(results), unexplained(results), drawn(results)]
     return "\n".join(parts)

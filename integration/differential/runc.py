@@ -1,4 +1,4 @@
-"""What runc alone does: crun and pyrunc agree, or crun has another reason to differ."""
+"""Deviations of runc alone: crun and pyrunc agree, or crun differs for another reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from integration.differential.entries import MOUNT, PROGRAM, Deviation, Pair
 
 
 def _masked_and_readonly(pair: Pair) -> bool:
-    """The path of the fact is in both lists."""
+    """Whether the path of the fact is in both lists."""
     linux = pair.config["linux"]
     both = {*(linux.get("maskedPaths") or ())} & {*(linux.get("readonlyPaths") or ())}
     return any(f" {path} " in pair.fact for path in both)

@@ -1,4 +1,4 @@
-"""Run one case on one runtime, in the sandbox, and write down everything that can be seen of it."""
+"""Run one case on one runtime in the sandbox, and record everything observable."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from integration.harness import SLOW
 
 CGROUPS = Path("/sys/fs/cgroup")
 _FILES = ("out", "err", "hook", "process", "pid")  # ours, below /w
-SETTLE = 1.0 * SLOW  # seconds in which what was killed has to be gone
-PATIENCE = 15 * SLOW  # seconds until the sandbox is given up when it is not
+SETTLE = 1.0 * SLOW  # seconds until killed processes have exited
+PATIENCE = 15 * SLOW  # seconds until the sandbox is given up if they have not
 
 
 class Peer(NamedTuple):
@@ -32,7 +32,7 @@ class Peer(NamedTuple):
 
 
 class Baseline(NamedTuple):
-    """What the sandbox has before a case."""
+    """The state of the sandbox before a case."""
 
     mounts: list[str]
     sources: dict[str, str]
@@ -41,12 +41,12 @@ class Baseline(NamedTuple):
 
 @cache
 def baseline() -> Baseline:
-    """Taken once in a worker: after each case everything is put back."""
+    """Record the baseline once per worker; each case restores it."""
     return Baseline(_mounts(), bundle.tree(model.SOURCES, everywhere=True), _outside())
 
 
 def _mounts() -> list[str]:
-    """Mount points and what is there, without numbers that differ from mount to mount."""
+    """Mount points and what is mounted on them, without the numbers that change with each mount."""
     found = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         left, _, right = line.partition(" - ")
@@ -56,7 +56,7 @@ def _mounts() -> list[str]:
 
 
 def _outside() -> dict[str, str]:
-    """Directories where runtimes may leave something."""
+    """Directories in which runtimes may leave files."""
     found = {}
     for top in ("/run", "/tmp", "/var", "/root", "/dev", "/w"):
         for path, text in bundle.tree(top).items():
@@ -68,7 +68,7 @@ def _outside() -> dict[str, str]:
 
 
 class Run:
-    """A case on a runtime.  `program` is the built inside.c."""
+    """A case on a runtime. `program` is the built inside.c."""
 
     def __init__(self, peer: Peer, case: model.Case, program: Path) -> None:
         self.peer, self.case, self.program = peer, case, program
@@ -76,20 +76,20 @@ class Run:
         self.caller = case.caller
         self.reader = Reader()
         self.console: Console | None = None
-        self.pids: list[int] = []  # of inits, in the order of their creation
+        self.pids: list[int] = []  # pids of the inits, in the order of their creation
         self.ended: dict[int, int] = {}  # wait statuses of children
-        self.terminals: list[int] = []  # numbers of the reader
+        self.terminals: list[int] = []  # the reader's numbers for the terminals
         self.steps: list[dict[str, Any]] = []
-        self.texts: list[dict[str, Any]] = []  # what programs wrote
+        self.texts: list[dict[str, Any]] = []  # what the programs wrote
         self.joined: dict[str, str] = {}
         self.messages: list[str] = []
         self.starts = 0
-        self.read = 0  # how much of the container's stderr was looked at
+        self.read = 0  # number of characters of the container's stderr already read
         arguments = self.config["process"].get("args") or []
         self.lasting = len(arguments) > 1 and arguments[1].startswith("wait")
 
     def outcome(self) -> dict[str, Any]:
-        """Prepare, run all commands, look at what is left, clear up."""
+        """Prepare, run all commands, record what is left, and clean up."""
         before = baseline()
         try:
             self._prepare()
@@ -115,7 +115,7 @@ class Run:
         (CGROUPS / model.CGROUP.lstrip("/")).parent.mkdir(exist_ok=True)
         log = Path(model.LOG) / "hooks"
         log.touch()
-        log.chmod(0o666)  # hooks of the container are the container's user's
+        log.chmod(0o666)  # hooks in the container run as the container's user
         hooks = Path(model.WORK) / "hook"
         hooks.mkdir()
         first = hooks / f"hook-{model.HOOKS[0]}-0"
@@ -128,7 +128,7 @@ class Run:
         bundle.build(self.case, self.program, self.config)
 
     def _force(self) -> int:
-        """The status of a delete by force at the end when there is something to delete."""
+        """Delete the container by force at the end if it still exists, and return the status."""
         if model.ID not in os.listdir(model.STATE):
             return 0
         done = self.call("delete", "--force", model.ID)
@@ -167,7 +167,7 @@ class Run:
         }
 
     def _clear(self, before: Baseline) -> None:
-        """As it was before, whatever a runtime has left."""
+        """Restore the baseline, whatever a runtime has left."""
         self.reader.close()
         if self.console:
             self.console.close()
@@ -182,9 +182,9 @@ class Run:
                 with suppress(OSError):
                     sandbox.umount(line.split(" ")[0].replace("\\040", " "))
         sandbox.drop_namespaces()
-        if not (CGROUPS / "host").exists():  # crun unmounts the host's in some cases
+        if not (CGROUPS / "host").exists():  # crun unmounts the host's cgroup2 in some cases
             sandbox.mount_cgroups()
-        while _cgroups() != ["host"]:  # what is dying holds its cgroup
+        while _cgroups() != ["host"]:  # a dying process holds its cgroup
             for name in os.listdir(CGROUPS):
                 if (CGROUPS / name).is_dir() and name != "host":
                     sandbox.remove_cgroups(CGROUPS / name)
@@ -195,7 +195,7 @@ class Run:
         for path in bundle.changes(before.outside, _outside()):
             with suppress(OSError):
                 os.unlink(path) if os.path.islink(path) or not os.path.isdir(path) else shutil.rmtree(path)
-        for top in ("upper", "workdir"):  # anew, because overlay leaves attributes there
+        for top in ("upper", "workdir"):  # created anew, because overlay leaves attributes on them
             shutil.rmtree(f"{model.SOURCES}/{top}")
             os.mkdir(f"{model.SOURCES}/{top}")
         self._put_back(before.sources)
@@ -203,7 +203,7 @@ class Run:
 
     @staticmethod
     def _put_back(sources: dict[str, str]) -> None:
-        """The sources as they were: without what was created there."""
+        """Restore the sources: remove what was created there."""
         changed = bundle.changes(sources, bundle.tree(model.SOURCES, everywhere=True))
         if not changed:
             return
@@ -217,7 +217,7 @@ class Run:
     # ---- calls -----------------------------------------------------------------------------------
 
     def call(self, *args: str, streams: Streams | None = None, plain: bool = False) -> Done:
-        """Run the runtime and wait. Without `streams` its output is read; `plain`: without the
+        """Run the runtime and wait. Without `streams` its output is read. `plain` drops the
         caller's settings."""
         own = streams is None
         if streams is None:
@@ -239,7 +239,7 @@ class Run:
         return done
 
     def _said(self) -> str:
-        """What came on stderr since the last step."""
+        """What was written to stderr since the last step."""
         text = _text(f"{model.WORK}/err")
         new, self.read = text[self.read :], len(text)
         self.messages.append(new)
@@ -248,7 +248,7 @@ class Run:
         return said
 
     def _program_streams(self) -> Streams:
-        """Files, which the container's program keeps."""
+        """Open the files that become the program's stdin, stdout and stderr."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         fds = [
             os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC),
@@ -270,7 +270,7 @@ class Run:
         return list(args)
 
     def _take_console(self, args: Sequence[str]) -> bool:
-        """Receive the terminal that the runtime sent; False when there is none."""
+        """Receive the terminal that the runtime sent, and return whether there was one."""
         if not self.console or "--console-socket" not in args:
             return False
         master = self.console.receive()
@@ -289,7 +289,7 @@ class Run:
         self.steps.append({"do": name, "rc": rc, "said": self._said()} | self._now())
 
     def _started(self) -> None:
-        """A program that waits for signals has said that it does; another one has ended."""
+        """Wait until the program reports that it waits for signals, or else until it has exited."""
         end = time.monotonic() + 2 * SLOW
         self.starts += 1
         if not self.lasting and self.pids:
@@ -356,7 +356,7 @@ class Run:
         return rc
 
     def do_exec(self, args: Sequence[str], argv: Sequence[str] = (), process: dict[str, Any] | None = None) -> int:
-        """`process` is for --process; the program's answer is kept as "exec"."""
+        """Pass `process` to --process, and record the program's answer as "exec"."""
         given = self._with_console(args)
         if process is not None:
             Path(f"{model.WORK}/process").write_text(json.dumps(process))
@@ -367,18 +367,18 @@ class Run:
             self.reader.finish(self.terminals[-1])
         self.texts.append({"of": "exec", "text": done.out})
         with suppress(OSError):
-            os.unlink(model.PID_FILE)  # of --detach
+            os.unlink(model.PID_FILE)  # left by --detach
         return done.rc
 
     def do_kill(self, *args: str) -> int:
-        """Waits for what the signal does: init ends, or says that it came."""
+        """Send a signal and wait for its effect: init exits, or reports the signal."""
         before = len(_text(f"{model.WORK}/out"))
         flags = [arg for arg in args if arg.startswith("-")]
         rc = self.call("kill", *flags, model.ID, *(arg for arg in args if arg not in flags)).rc
         names = {name.removeprefix("SIG") for name in args if name not in flags} or {"TERM"}
         deadly = bool(names & {"KILL", "9"})
         end = time.monotonic() + (SETTLE if deadly else 0.3 * SLOW)
-        ends = deadly or bool(names & {"TERM", "term"})  # the program says that it came, and ends
+        ends = deadly or bool(names & {"TERM", "term"})  # the program reports the signal and exits
         while rc == 0 and self.pids and time.monotonic() < end:
             self._reap(0.01, self.pids[-1])
             if _status(self.pids[-1]) == "gone" or (not ends and len(_text(f"{model.WORK}/out")) > before):
@@ -394,21 +394,21 @@ class Run:
         return self.call("pause", model.ID).rc
 
     def do_resume(self) -> int:
-        """Signals that came during the pause are delivered now."""
+        """Resume; signals sent during the pause are delivered now."""
         rc = self.call("resume", model.ID).rc
         if rc == 0 and self.pids:
             self._reap(0.3 * SLOW, self.pids[-1])
         return rc
 
     def do_update(self, *args: Any) -> int:
-        """Flags, or what is in the file of --resources."""
+        """Pass flags, or the content of the file for --resources."""
         if args and isinstance(args[0], dict):
             Path(f"{model.WORK}/process").write_text(json.dumps(args[0]))
             args = ("--resources", f"{model.WORK}/process")
         return self.call("update", *args, model.ID).rc
 
     def do_ps(self) -> int:
-        """The number of processes, -1 when it is refused."""
+        """Return the number of processes, -1 if the command is refused."""
         done = self.call("ps", "--format", "json", model.ID)
         try:
             return len(json.loads(done.out) or []) if done.rc == 0 else -1
@@ -416,7 +416,7 @@ class Run:
             return -2
 
     def do_list(self) -> int:
-        """How many containers there are."""
+        """Return the number of containers."""
         done = self.call("list", "--format", "json")
         try:
             return len(json.loads(done.out) or []) if done.rc == 0 else -1
@@ -424,14 +424,15 @@ class Run:
             return -2
 
     def do_wait(self) -> int:
-        """Until init has ended: its exit status, -1 when it has not, -2 when there is none."""
+        """Wait until init has exited and return its exit status; -1 if it still runs, -2 without an
+        init."""
         if not self.pids:
             return -2
         self._reap((0.3 if self.lasting else 5) * SLOW, self.pids[-1])
         return self.ended.get(self.pids[-1], -1)
 
     def do_init_dies(self) -> int:
-        """SIGKILL from outside, as the OOM killer does it."""
+        """Send SIGKILL from outside the container, as the OOM killer does."""
         if not self.pids:
             return -2
         with suppress(ProcessLookupError):
@@ -440,8 +441,8 @@ class Run:
         return self.ended.get(self.pids[-1], -1)
 
     def do_cgroup_gone(self) -> int:
-        """The container's processes move away and its cgroup is removed, as systemd in a container
-        does it."""
+        """Move the container's processes away and remove its cgroup, as systemd in a container
+        does."""
         group = CGROUPS / model.CGROUP.lstrip("/")
         if not group.exists():
             return -2
@@ -458,7 +459,7 @@ class Run:
         return int(group.exists())
 
     def _reap(self, limit: float, wanted: int = 0) -> None:
-        """Collect children that have ended; for `limit` seconds, or until `wanted` has."""
+        """Reap children that have exited, for `limit` seconds or until `wanted` has exited."""
         end = time.monotonic() + limit
         while True:
             with suppress(ChildProcessError):
@@ -481,7 +482,7 @@ def _text(path: str | Path) -> str:
 
 
 def _status(pid: int) -> str:
-    """A process: its state's letter in one of a few words."""
+    """The state of a process as one of a few words."""
     words = _text(f"/proc/{pid}/stat").rpartition(")")[2].split() if pid else []
     if not words or words[0] == "X":
         return "gone"
@@ -501,8 +502,8 @@ def _cgroups() -> list[str]:
 
 
 def _processes() -> dict[int, str]:
-    """All of the sandbox but this one, what holds its namespaces and zombies, by pid: their
-    names."""
+    """Names of the sandbox's processes by pid, without this one, the namespace holders and
+    zombies."""
     found = {}
     ours = {os.getpid(), *sandbox.holders}
     for entry in os.listdir("/proc"):

@@ -1,11 +1,9 @@
-"""A place for containers in which nothing of the machine can be damaged, and where everything that
-is left can be seen.
+"""A sandbox for containers that protects the machine and makes everything they leave visible.
 
 `enter` moves the process into new mount, pid, network, ipc, uts and cgroup namespaces with a root
-filesystem of its own: a tmpfs with read-only binds of the system's programs, a /dev of own nodes,
-cgroup2 at /sys/fs/cgroup with a part of the unified hierarchy of its own. Its mounts are shared, as
-under systemd. The caller becomes pid 1 there, so the kernel ends everything in it when the caller
-ends.
+filesystem of its own: a tmpfs with read-only binds of the system's programs, a private /dev, and a
+private subtree of the unified hierarchy at /sys/fs/cgroup. Its mounts are shared, as under systemd.
+The caller becomes pid 1 there, so the kernel kills everything in it when the caller exits.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ _CLONE = {
     "pid": 0x20000000,
 }
 
-# Paths that containers and tests need of the system, read-only.
+# Paths of the system that containers and tests need, read-only.
 _SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc")
 _NODES = (
     ("null", 1, 3, 0o666),
@@ -59,7 +57,7 @@ def mount(source: str, target: str | Path, kind: str = "", flags: int = 0, data:
 
 
 def umount(target: str | Path) -> None:
-    """Detach a mount and what is mounted below it."""
+    """Detach a mount and everything mounted below it."""
     libc("umount2", str(target).encode(), 2)
 
 
@@ -71,8 +69,8 @@ def cgroup_of(name: str) -> Path:
 
 
 def enter(name: str, more: Sequence[Path]) -> int:
-    """Go there. Returns 0 in the process that is inside; in the caller, when that has ended, its
-    exit status.
+    """Enter the sandbox. Return 0 in the process inside, and in the caller the exit status of that
+    process.
 
     `more` are directories that are needed inside, read-only, at their own paths.
     """
@@ -100,7 +98,7 @@ def enter(name: str, more: Sequence[Path]) -> int:
 
 
 def leave(own: Path) -> None:
-    """End what runs in a sandbox's cgroup and remove it, and the directory of its root."""
+    """Kill what runs in a sandbox's cgroup, and remove the cgroup and the root directory."""
     with suppress(OSError):
         os.rmdir(_root_of(own))
     end = time.monotonic() + 5 * SLOW
@@ -110,7 +108,7 @@ def leave(own: Path) -> None:
 
 
 def remove_cgroups(group: Path) -> None:
-    """Remove a cgroup, those below it and the processes in them."""
+    """Remove a cgroup, its descendants and their processes."""
     kill = group / "cgroup.kill"
     with suppress(OSError):
         kill.write_text("1")
@@ -120,7 +118,7 @@ def remove_cgroups(group: Path) -> None:
 
 
 def _root_of(own: Path) -> Path:
-    """A directory of the machine that the sandbox's root is mounted on, empty for everybody
+    """A directory of the machine on which the sandbox's root is mounted; it is empty for everyone
     else."""
     return Path(f"/tmp/.{own.name}")
 
@@ -138,7 +136,7 @@ def _new_root(own: Path, more: Sequence[Path]) -> None:
     for path in (REPO, *more):
         _show(path, root)
     for name, mode in (("tmp", 0o1777), ("run", 0o755), ("root", 0o700), ("var", 0o755), ("old", 0o700)):
-        (root / name).mkdir(exist_ok=True)  # the repository may be there
+        (root / name).mkdir(exist_ok=True)  # the repository may already be mounted there
         (root / name).chmod(mode)
     for name in ("proc", "sys", "dev"):
         (root / name).mkdir()
@@ -156,7 +154,7 @@ def _new_root(own: Path, more: Sequence[Path]) -> None:
 
 
 def mount_cgroups(root: Path = Path("/")) -> None:
-    """The sandbox's part of the unified hierarchy, where runtimes look for it."""
+    """Mount the sandbox's subtree of the unified hierarchy where runtimes look for it."""
     mount("cgroup2", root / "sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 
@@ -184,8 +182,8 @@ def _devices(dev: Path) -> None:
 
 
 def _sources() -> None:
-    """What mounts of the cases bind: every kind of file, and mounts with every kind of flag and
-    propagation."""
+    """Create the sources of the cases' bind mounts: every type of file, and mounts with all flags
+    and propagation types."""
     src = Path(model.SOURCES)
     for path in (model.WORK, model.LOG, model.NAMESPACES, model.SOURCES):
         Path(path).mkdir()
@@ -237,13 +235,13 @@ def _sources() -> None:
     (src / "lower/text").write_text("lower\n")
 
 
-READ_ONLY = ("ro", "tree/two")  # of the sources
+READ_ONLY = ("ro", "tree/two")  # mounts in the sources
 
 
 @contextmanager
 def writable_sources() -> Iterator[None]:
-    """Read-only sources can be written while this lasts: what containers have created through other
-    mounts must go."""
+    """Make read-only sources writable, so that files created through other mounts can be
+    removed."""
     for name in READ_ONLY:
         mount("", f"{model.SOURCES}/{name}", flags=MS_REMOUNT | MS_BIND)
     try:
@@ -258,14 +256,14 @@ holders: list[int] = []  # first processes of pid namespaces, which cannot be jo
 
 
 def new_namespace(kind: str) -> str:
-    """Make a namespace, kept by a bind mount below /w/ns. Returns what readlink of
-    /proc/PID/ns/KIND gives in it."""
+    """Create a namespace and keep it with a bind mount below /w/ns. Return the target of its
+    /proc/PID/ns/KIND link."""
     file = {"network": "net"}.get(kind, kind)
     link = {"pid": "pid_for_children"}.get(kind, file)
     target = Path(model.NAMESPACES) / file
     if not os.path.ismount(model.NAMESPACES):
         mount("tmpfs", model.NAMESPACES, "tmpfs")
-        mount("", model.NAMESPACES, flags=MS_PRIVATE)  # the kernel binds files of nsfs only where nothing propagates
+        mount("", model.NAMESPACES, flags=MS_PRIVATE)  # nsfs files can be bound only where nothing propagates
     target.touch()
     ready, go = os.pipe(), os.pipe()
     child = os.fork()
@@ -298,12 +296,12 @@ def new_namespace(kind: str) -> str:
 
 
 def drop_namespaces() -> None:
-    """The namespaces of `new_namespace` go away."""
+    """Release the namespaces created by `new_namespace`."""
     while holders:
         holder = holders.pop()
         os.kill(holder, signal.SIGKILL)
         end = time.monotonic() + 5
-        while os.waitpid(-1, os.WNOHANG)[0] != holder:  # it ends after all others of its namespace, which are ours
+        while os.waitpid(-1, os.WNOHANG)[0] != holder:  # it exits after all others in its namespace, which are ours
             assert time.monotonic() < end, "a pid namespace does not end"
             time.sleep(0.002)
     if os.path.ismount(model.NAMESPACES):

@@ -16,9 +16,9 @@ from integration.differential.model import Case, Feature
 from integration.harness import SLOW
 
 SEED = 20261128
-SECONDS = 50 * SLOW  # a minute including the start of the workers and repeated cases
+SECONDS = 50 * SLOW  # one minute with the start of the workers and repeated cases
 CONFIGS, SEQUENCES = 150, 50  # at most
-LEAST = 20  # cases, on the slowest machine
+LEAST = 20  # cases, even on the slowest machine
 
 # The wrapper's change to config.json, which pyrunc then reads, and the fact that must reveal it.
 SABOTAGE = {
@@ -68,7 +68,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def in_time() -> Iterator[Case]:
-    """Configs and sequences alternate while there is time."""
+    """Alternate configs and sequences while time remains."""
     end = time.monotonic() + SECONDS
     configs, sequences = campaign.cases(SEED, CONFIGS, 0), campaign.cases(SEED, 0, SEQUENCES)
     while time.monotonic() < end:
@@ -80,7 +80,7 @@ def in_time() -> Iterator[Case]:
 
 @pytest.mark.slow
 def test_sample(peers: dict[str, str], program: Path) -> None:
-    """Every difference has an entry."""
+    """An entry explains every difference."""
     work = campaign.Campaign(program, peers, min(os.cpu_count() or 1, 4))
     work.reducing = False
     results = work.run(in_time())
@@ -121,7 +121,7 @@ def test_a_difference_is_noticed(
     wrapper.write_text(WRAPPER.format(change=change, real=peers["pyrunc"]))
     wrapper.chmod(0o755)
     own = worker.ask(CASE)
-    answer = {key: value | own[key] for key, value in honest.items()}  # the other runtimes' part is unchanged
+    answer = {key: value | own[key] for key, value in honest.items()}  # the other runtimes' facts are unchanged
     assert [one for one in compare.differences(honest["facts"]) if one.fact == fact and one.alone] == []
     assert [one.fact for one in compare.differences(answer["facts"]) if one.fact == fact and one.alone] == [fact]
     assert fact in [one.fact for one in campaign.unexplained(CASE, answer)]

@@ -1,5 +1,5 @@
-"""A worker: cases on its standard input, facts of every runtime on its standard output, one JSON
-line each.
+"""A worker: read cases from standard input and write the facts of every runtime to standard output,
+as JSON lines.
 
 `python -m integration.differential.worker NAME PROGRAM RUNTIME=PATH...`
 """
@@ -20,7 +20,7 @@ from integration.differential.runner import Peer, Run
 
 
 def answer(case: model.Case, peers: list[Peer], program: Path) -> dict[str, Any]:
-    """The facts of a case on each runtime, and what it said on stderr at each step."""
+    """The facts of a case on each runtime, and its stderr at each step."""
     found: dict[str, Any] = {"facts": {}, "said": {}}
     for peer in peers:
         outcome = Run(peer, case, program).outcome()
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
         os.dup2(null, fd)
     places = {Path(os.path.realpath(peer.path)).parent.parent for peer in peers} | {Path(program).parent}
     places = {path for path in places if not str(path).startswith(("/usr", f"{harness.REPO}/"))}
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what `enter` made is removed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # removes what `enter` created
     ended = sandbox.enter(name, sorted(places))
     if ended:
         return 1

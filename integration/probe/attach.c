@@ -1,12 +1,11 @@
-/* A hostile process of a container: it attaches to every process of the runtime that it can see,
- * and says what it got.
+/* A hostile process in a container: it attaches to every process of the runtime that it can see,
+ * and reports what it got.
  *
  *     attach SECONDS
  *
- * A process is the runtime's as long as its program is a memfd. Everything of it is looked at
- * that CAP_SYS_PTRACE opens: copies of its descriptors, its capabilities, root, namespaces,
- * terminal. One JSON object is printed at the end; each list holds what was seen once, however
- * often it was seen.
+ * A process is the runtime's as long as its program is a memfd. The attacker collects everything
+ * that CAP_SYS_PTRACE gives access to: copies of descriptors, capabilities, root, namespaces,
+ * terminal. It prints one JSON object at the end, whose lists have no duplicates.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -29,7 +28,7 @@
 #define MAX_SEEN       64
 #define SIZE           384
 
-/* What one list of the answer holds. */
+/* The entries of one list of the answer. */
 struct seen {
     const char *name;
     int count;
@@ -61,7 +60,7 @@ static void print_list(const struct seen *list)
     printf("]");
 }
 
-/* The target of a link in /proc, empty when it cannot be read. */
+/* The target of a link in /proc, empty if it cannot be read. */
 static const char *link_of(int pid, const char *name, char text[SIZE])
 {
     char path[64];
@@ -116,7 +115,7 @@ static void look_at_status(int pid)
         note(&states, state);
 }
 
-/* Copies of its descriptors: what they are, by the names that the kernel gives to our copies. */
+/* Copy its descriptors, and record what they are by the kernel's names for our copies. */
 static void take_descriptors(int pid)
 {
     int pidfd = (int)syscall(NR_pidfd_open, pid, 0);
@@ -136,7 +135,7 @@ static void take_descriptors(int pid)
         fstat(copy, &st);
         snprintf(text, sizeof(text), "%s%s %o", fd < 3 ? "stdio " : "", target, st.st_mode & S_IFMT);
         close(copy);
-        if (is_runtime(pid)) { /* else it may have been the program's */
+        if (is_runtime(pid)) { /* otherwise it may be the program's */
             copied++;
             note(&fds, text);
         }
@@ -174,12 +173,12 @@ static void look_around(int pid)
     }
 }
 
-/* Stop it while it is looked at, so that it cannot go on to what it holds less for. */
+/* Stop the process during the look, so that it cannot go on to drop what it holds. */
 static void attach(int pid)
 {
     int ours = ptrace(PTRACE_SEIZE, pid, NULL, NULL) == 0, stopped = 0;
 
-    /* What is not stopped cannot be let go: it would stop later, for nobody. */
+    /* A process that is not stopped cannot be detached: it would stop later, without a tracer. */
     if (ours && ptrace(PTRACE_INTERRUPT, pid, NULL, NULL) == 0)
         for (int i = 0; i < 100000 && !stopped; i++) {
             int status = 0;
@@ -219,7 +218,7 @@ int main(int argc, char **argv)
             int pid = atoi(e->d_name);
             if (pid <= 1 || pid == getpid() || !is_runtime(pid))
                 continue;
-            /* a few times each, at different moments, so that it gets on with what it does */
+            /* a few times each, at different moments, so that the process makes progress */
             again = pid == last ? again + 1 : 0;
             last = pid;
             if (again < 3)
@@ -228,7 +227,7 @@ int main(int argc, char **argv)
         if (d)
             closedir(d);
         while (waitpid(-1, NULL, __WALL | WNOHANG) > 0)
-            ; /* what was killed meanwhile stays a zombie as long as its tracer does not ask */
+            ; /* a process killed meanwhile stays a zombie until its tracer waits for it */
     }
     printf("{\"met\": %lu, \"traced\": %lu, \"copied\": %lu", met, traced, copied);
     print_list(&fds);

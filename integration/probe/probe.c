@@ -40,7 +40,7 @@ extern char **environ;
 
 #include "facts.h"
 
-/* The result of one call: `ok` is the return value of something that sets errno. */
+/* The result of one call: `ok` is the return value of a call that sets errno. */
 static void result(long ok)
 {
     num("errno", ok < 0 ? errno : 0);
@@ -84,7 +84,7 @@ static void report(int argc, char **argv, int whole_argc, char **whole_argv)
     for (char **e = environ; *e; e++)
         comma(), quoted(*e);
     close_with(']');
-    report_links("fds", "/proc/self/fd"); /* before anything of ours could be open */
+    report_links("fds", "/proc/self/fd"); /* before any descriptor of ours can be open */
     report_ids();
     report_caps();
     report_limits();
@@ -201,7 +201,7 @@ static void act_mknod(char **argv)
     say_errno("mknod", argv[0], rc);
 }
 
-/* syscall NR [ARG...]: each argument is a number, or text when it starts with a colon. */
+/* syscall NR [ARG...]: each argument is a number, or text after a colon. */
 static void act_syscall(int argc, char **argv)
 {
     long a[6] = {0};
@@ -308,7 +308,7 @@ static _Noreturn int wait_for_ever(void *unused)
         pause();
 }
 
-/* The first thread ends and another one stays, as in a program whose main() calls pthread_exit. */
+/* The first thread exits and another one stays, as in a program whose main() calls pthread_exit. */
 static void act_headless(void)
 {
     static char stack[65536] __attribute__((aligned(16)));
