@@ -1,2 +1,1 @@
-"""Engines of a distribution (containerd, podman, docker, conmon), started for real, above pyrunc
-and above runc."""
+"""Real engines of a distribution (containerd, podman, docker, conmon), on pyrunc and on runc."""

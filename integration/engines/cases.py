@@ -1,5 +1,5 @@
-"""What podman and docker have in common, case by case: their command lines are the same for all of
-this."""
+"""The cases that podman and docker share, since their command lines are the same for all of
+them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SPIN = 'trap "exit 9" TERM; trap "echo usr1" USR1; echo started; while :; do sle
 
 
 def run(engine: Any, *args: str, flags: tuple[str, ...] = ()) -> Done:
-    """``run --rm`` in the foreground."""
+    """Call ``run --rm`` in the foreground."""
     done: Done = engine.call("run", "--rm", *engine.run_flags(), *flags, IMAGE, *args)
     return done
 
 
 def detached(engine: Any, name: str, *args: str, flags: tuple[str, ...] = ()) -> Done:
-    """``run -d``."""
+    """Call ``run -d``."""
     command = args or ("/bin/sh", "-c", SPIN)
     done: Done = engine.call("run", "-d", "--name", name, *engine.run_flags(), *flags, IMAGE, *command)
     assert done.rc == 0, done
@@ -38,12 +38,12 @@ def inspect(engine: Any, name: str, template: str) -> str:
 
 
 def status(engine: Any, name: str) -> str:
-    """running, paused, exited."""
+    """The status: running, paused or exited."""
     return inspect(engine, name, "{{.State.Status}}")
 
 
 def wait_exited(engine: Any, name: str) -> int:
-    """Wait for a container's end; its exit code."""
+    """Wait until a container exits; return its exit code."""
     harness.wait_until(lambda: status(engine, name) == "exited", f"{name} to exit", 20)
     return int(inspect(engine, name, "{{.State.ExitCode}}"))
 
@@ -58,7 +58,7 @@ def box(engine: Any) -> Iterator[str]:
 
 
 class Commands:
-    """Foreground commands and how their failures are reported."""
+    """Foreground commands and the reports of their failures."""
 
     def test_run(self, engine: Any, seen: Seen) -> None:
         done = run(engine, "/bin/sh", "-c", "echo out; echo err >&2; exit 3")
@@ -106,7 +106,7 @@ class Commands:
 
 
 class Cases(Commands):
-    """Everything else."""
+    """All other shared cases."""
 
     def test_detached(self, engine: Any, box: str, seen: Seen) -> None:
         listed = engine.call("ps", "--format", "{{.Names}}").out.split()

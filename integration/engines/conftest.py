@@ -1,9 +1,9 @@
-"""Fixtures of the engine tests: the runtimes to compare, the image, the sandbox on the machine, and
-what was seen.
+"""Fixtures of the engine tests: the runtimes to compare, the image, the sandbox, and the
+observations.
 
 Each test runs once for each of ``PYRUNC_ENGINE_RUNTIMES`` (default: ``runc pyrunc``, where pyrunc
-is what ``PYRUNC_UNDER_TEST`` names), in this order, with an engine of its own. What a test passes
-to ``seen`` must be the same for all of them.
+is what ``PYRUNC_UNDER_TEST`` names), in this order, each with its own engine. What a test passes to
+``seen`` must be the same for all of them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def find(name: str) -> str | None:
 
 @pytest.fixture(scope="module", params=NAMES)
 def oci(request: pytest.FixtureRequest) -> str:
-    """The name of the runtime below the engine."""
+    """The name of the runtime under the engine."""
     if os.geteuid() != 0:
         pytest.skip("engine tests need root")
     reason = image.require()
@@ -48,7 +48,7 @@ def oci(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def oci_path(oci: str) -> str:
-    """Its absolute path."""
+    """The absolute path of the runtime."""
     return str(find(oci))
 
 
@@ -69,7 +69,7 @@ def host(request: pytest.FixtureRequest, oci: str) -> Iterator[Host]:
 
 @contextmanager
 def sandbox(name: str) -> Iterator[Host]:
-    """A sandbox on the machine for the time of a ``with``."""
+    """A sandbox for the duration of a ``with``."""
     folder = Path(tempfile.mkdtemp(prefix="pye", dir=os.environ.get("PYRUNC_TEST_TMP")))
     folder.chmod(0o755)
     made = Host(folder, name)
@@ -82,7 +82,7 @@ def sandbox(name: str) -> Iterator[Host]:
 
 
 class Seen:
-    """Collects what a test saw."""
+    """Collect the observations of a test."""
 
     def __init__(self) -> None:
         self.list: list[str] = []
@@ -92,7 +92,7 @@ class Seen:
 
 
 def plain(value: Any) -> str:
-    """A value for readers: lists without their brackets, yes and no."""
+    """A readable form of a value: lists without brackets, yes and no."""
     if isinstance(value, list | tuple):
         return ", ".join(map(plain, value)) or "none"
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
@@ -100,7 +100,7 @@ def plain(value: Any) -> str:
 
 @pytest.fixture
 def seen(request: pytest.FixtureRequest, engine: Any, oci: str) -> Iterator[Seen]:
-    """``seen(rc=3, out="x")``: must be the same with each runtime."""
+    """``seen(rc=3, out="x")`` records values that must be the same with each runtime."""
     made = Seen()
     case = case_of(request.node)
     request.node.seen = (engine.label, case, oci, made)
@@ -112,7 +112,7 @@ def seen(request: pytest.FixtureRequest, engine: Any, oci: str) -> Iterator[Seen
 
 
 def case_of(item: pytest.Item) -> str:
-    """``test_read_only`` is the case "read only"."""
+    """The name of a case: ``test_read_only`` is "read only"."""
     return getattr(item, "originalname", item.name).removeprefix("test_").replace("_", " ")
 
 
@@ -141,5 +141,5 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     whole = (
         session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not session.config.option.keyword
     )
-    if target and whole:  # a selection of cases does not count as a result
+    if target and whole:  # a selection of cases is not a result
         session.config.stash[RECORD].save(Path(target))

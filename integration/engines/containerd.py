@@ -1,4 +1,4 @@
-"""containerd and its client ctr in a sandbox on this machine."""
+"""containerd and its client ctr in a sandbox."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ address = "{path}/c.sock"
 level = "debug"
 """
 OFF = [f"io.containerd.snapshotter.v1.{name}" for name in ("btrfs", "zfs", "devmapper", "aufs", "blockfile", "erofs")]
-# Its default is below /opt of the machine.
+# The default is below /opt of the machine.
 OPT = """
 [plugins."io.containerd.internal.v1.opt"]
 path = "{path}/opt"
@@ -29,7 +29,7 @@ SPIN = 'trap "exit 9" TERM; trap "echo usr1" USR1; echo started; while :; do sle
 
 
 class Containerd:
-    """A containerd; `runtime` is the path of the OCI runtime that its client asks for."""
+    """A containerd; `runtime` is the path of the OCI runtime that its client requests."""
 
     label = "containerd 1.x with ctr"
 
@@ -60,12 +60,12 @@ class Containerd:
         self.versions = {"containerd": self.version}
 
     def start(self) -> None:
-        """Start the daemon, for the first time or again, and wait until it answers."""
+        """Start or restart the daemon, and wait until it answers."""
         self.daemon = self.host.start(*self.argv, log="containerd.log")
         self.host.wait_ready("containerd", lambda: self.ctr("version").rc == 0, "containerd.log")
 
     def ctr(self, *args: str, stdin: str | None = None) -> Done:
-        """One call of ctr."""
+        """Call ctr."""
         return self.host.call(*self.words(*args), stdin=stdin)
 
     def words(self, *args: str) -> list[str]:
@@ -74,14 +74,14 @@ class Containerd:
 
     def load(self, archive: Path) -> None:
         """Import an OCI archive."""
-        # The daemon of 2.x unpacks only for the snapshotters of its configuration.
+        # The 2.x daemon unpacks only for the snapshotters in its configuration.
         words = ["--local"] if self.folder else []
         done = self.ctr("images", "import", *words, "--snapshotter", "native", str(archive))
         assert done.rc == 0, done
 
     def run_args(self, *flags: str, id: str, args: tuple[str, ...]) -> list[str]:
-        """Arguments of ``ctr run``, without the client's default of 1024 cpu shares, because the
-        cpu controller may be missing."""
+        """Arguments of ``ctr run`` without the client's default of 1024 cpu shares, because the cpu
+        controller may be missing."""
         fixed = ["--snapshotter", "native", "--cpu-shares", "0", "--runc-binary", self.runtime]
         return ["run", *fixed, "--cgroup", f"{self.host.cgroup}/{id}", *flags, REFERENCE, id, *args]
 
@@ -106,6 +106,6 @@ class Containerd:
         return ""
 
     def remove(self, id: str) -> Done:
-        """End and remove a container."""
+        """Kill and remove a container."""
         self.ctr("task", "delete", "-f", id)
         return self.ctr("container", "delete", id)

@@ -1,4 +1,4 @@
-"""The drop-in files of contrib/, as the tests use them: with the path of the runtime under test."""
+"""The drop-in files of contrib/ for the tests, with the path of the runtime under test."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ INSTALLED = "/usr/local/bin/pyrunc"
 
 
 def drop_in(name: str, path: str) -> str:
-    """The text of one file, for the runtime at `path`."""
+    """The text of one drop-in file, for the runtime at `path`."""
     text = (REPO / "contrib" / name).read_text(encoding="utf-8")
     assert INSTALLED in text, f"contrib/{name} names no {INSTALLED}"
     return text.replace(INSTALLED, path)

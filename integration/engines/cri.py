@@ -1,8 +1,7 @@
-"""Kubernetes' interface: containerd's CRI plugin (Debian's 1.x, or a current one) in a sandbox on
-this machine.
+"""Kubernetes' interface: containerd's CRI plugin (Debian's 1.x or a current one) in a sandbox.
 
-The images come from a registry on the sandbox's loopback, the network from the distribution's CNI
-plugins.
+A registry on the sandbox's loopback serves the images. The distribution's CNI plugins provide the
+network.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ NETWORK = {
     ],
 }
 
-# Cgroup controllers and security modules may be missing here, and so may the right to lower an
+# Cgroup controllers and security modules may be missing here, and so may the right to lower
 # oom_score_adj.
 FIRST = """
 [plugins."io.containerd.grpc.v1.cri"]
@@ -49,7 +48,7 @@ conf_dir = "{path}/cni"
 [plugins."io.containerd.grpc.v1.cri".registry]
 config_path = "{path}/certs.d"
 """
-# Of containerd 2: what a sandbox needs to start containers.
+# The files of containerd 2 that a sandbox needs to start containers.
 RUNTIME = """\
 [plugins."io.containerd.cri.v1.runtime"]
 disable_apparmor = true
@@ -90,7 +89,7 @@ os.execv({runtime!r}, [{runtime!r}, *words])
 
 
 def prepare(host: Host, folder: Path) -> None:
-    """Network and registry: configuration files, and a registry that serves the images."""
+    """Write the configuration of the network, and start a registry that serves the images."""
     (host.path / "cni").mkdir()
     (host.path / "cni/10-test.conflist").write_text(json.dumps(NETWORK))
     certs = host.path / f"certs.d/{REGISTRY}"
@@ -107,8 +106,8 @@ def prepare(host: Host, folder: Path) -> None:
 
 
 class Cri:
-    """A containerd as kubelet uses it, with the runtime at `runtime` as the default, driven with
-    crictl from `bins`."""
+    """A containerd as kubelet uses it, with `runtime` as the default runtime, driven by crictl from
+    `bins`."""
 
     def __init__(self, host: Host, runtime: str, current: bool, bins: Path, images: Path) -> None:
         self.host, self.bins, self.current = host, bins, current
@@ -131,7 +130,7 @@ class Cri:
         (host.path / "crictl.yaml").write_text(endpoints)
         self.containerd = Containerd(host, runtime, text, folder=f"{bins}/" if current else "")
         host.wait_ready("CRI", lambda: self.crictl("version").rc == 0, "containerd.log")
-        crictl = (bins.parent / "built/crictl").read_text().strip()  # it says "unknown" itself
+        crictl = (bins.parent / "built/crictl").read_text().strip()  # crictl itself reports "unknown"
         self.versions = self.containerd.versions | {"crictl": crictl}
 
     def argv(self, *args: str) -> list[str]:
@@ -139,23 +138,23 @@ class Cri:
         return [f"{self.bins}/crictl", "--config", f"{self.host.path}/crictl.yaml", *args]
 
     def crictl(self, *args: str) -> Done:
-        """One call of crictl."""
+        """Call crictl."""
         return self.host.call(*self.argv(*args))
 
     def must(self, *args: str) -> str:
-        """One call that works; its output without the line's end."""
+        """Call crictl, which must succeed; return its output without the newline."""
         done = self.crictl(*args)
         assert done.rc == 0, done
         return done.out.strip()
 
     def file(self, name: str, content: dict[str, Any]) -> str:
-        """A JSON file for crictl."""
+        """Write a JSON file for crictl."""
         path = self.host.path / name
         path.write_text(json.dumps(content))
         return str(path)
 
     def pod(self, name: str = "p", network: int = 0, **context: Any) -> str:
-        """Run a pod sandbox; its id.  `network` 2 is the host's."""
+        """Run a pod sandbox and return its id. `network` 2 is the host's."""
         self.logs = Path(tempfile.mkdtemp(prefix="logs", dir=self.host.path))
         spaces = {"network": network, "pid": 1, "ipc": 0}
         self.sandbox = {
@@ -167,7 +166,7 @@ class Cri:
         return self.must("runp", self.file("pod.json", self.sandbox))
 
     def create(self, pod: str, *args: str, name: str = "c", **more: Any) -> str:
-        """Create a container in a pod; its id. `more` are members of the container's
+        """Create a container in a pod and return its id. `more` are members of the container's
         configuration."""
         config = {
             "metadata": {"name": name, "attempt": 0},
@@ -181,15 +180,15 @@ class Cri:
         )
 
     def status(self, id: str) -> dict[str, Any]:
-        """CRI's status of a container."""
+        """The status of a container in CRI."""
         found: dict[str, Any] = json.loads(self.must("inspect", id))["status"]
         return found
 
     def wait_exited(self, id: str) -> int:
-        """Wait for a container's end; its exit code."""
+        """Wait until a container exits; return its exit code."""
         harness.wait_until(lambda: self.status(id)["state"] == "CONTAINER_EXITED", f"{id} to exit", 20)
         return int(self.status(id)["exitCode"])
 
     def log(self, name: str) -> list[str]:
-        """Texts of a container's log."""
+        """The texts of a container's log."""
         return [line.split(" ", 3)[3] for line in (self.logs / f"{name}.log").read_text().splitlines()]

@@ -1,5 +1,4 @@
-"""docker engine (dockerd with its client) in a sandbox on this machine, on a containerd of the
-sandbox."""
+"""The docker engine (dockerd with its client) in a sandbox, on a containerd of the sandbox."""
 
 from __future__ import annotations
 
@@ -14,10 +13,10 @@ from integration.engines.image import LoadsImages
 
 
 class Docker(LoadsImages):
-    """A dockerd whose default runtime is called `name`."""
+    """A dockerd with the default runtime `name`."""
 
     label = "docker"
-    exec_missing = 126  # what docker makes of it; the runtime says "no such file or directory" to both
+    exec_missing = 126  # docker's status; the runtime says "no such file or directory" for both
     init = "docker-init"
     health_interval = "100ms"
 
@@ -53,11 +52,11 @@ class Docker(LoadsImages):
         return ["docker", "-H", f"unix://{self.host.path}/d.sock", *args]
 
     def call(self, *args: str, stdin: str | None = None) -> Done:
-        """One call of the client."""
+        """Call the client."""
         return self.host.call(*self.argv(*args), stdin=stdin)
 
     def run_flags(self) -> list[str]:
-        """What every run gets."""
+        """Flags of every run."""
         return ["--network", "none"]
 
     def settled_health(self, name: str) -> str:

@@ -1,10 +1,10 @@
-"""A sandbox on this machine for one engine: its own mount, pid and network namespaces, a directory
-and a cgroup prefix.
+"""A sandbox for one engine: its own mount, pid and network namespaces, a directory and a cgroup
+prefix.
 
-The machine's own daemons are never talked to. The namespaces have a fresh /run and /dev/shm, where
-engines and runtimes keep what they would otherwise share with others, cgroup v2 at /sys/fs/cgroup,
-which is the only place where engines look for it, and loopback. When the namespaces' first process
-ends, the kernel ends everything in them: nothing can stay behind, whatever a test did.
+The tests never talk to the machine's own daemons. The namespaces have loopback, a fresh /run and
+/dev/shm, where engines and runtimes keep what they would otherwise share, and cgroup v2 at
+/sys/fs/cgroup, the only place where engines look for it. When the first process of the pid
+namespace exits, the kernel kills everything in it, so no test leaves processes behind.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ mount -t tmpfs -o mode=755 none /run && mount -t tmpfs -o mode=1777 none /dev/sh
 { [ "$(stat -f -c %T /sys/fs/cgroup)" = cgroup2fs ] || mount -t cgroup2 none /sys/fs/cgroup; } &&
 ip link set lo up && echo ready && cat >/dev/null
 :
-"""  # the last line keeps the shell, which reaps orphans, instead of executing cat in its place
+"""  # the last line keeps the shell, which reaps orphans, from replacing itself with cat
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Done(NamedTuple):
-    """What a call gave: exit code, standard output, standard error (joined into `out` for calls on
-    a terminal)."""
+    """The result of a call: exit code, standard output, standard error (joined into `out` for calls
+    on a terminal)."""
 
     rc: int
     out: str
@@ -47,7 +47,7 @@ class Done(NamedTuple):
 
 
 class Host:
-    """The sandbox. `name` is a prefix for cgroups and files; `folder` is an existing directory with
+    """The sandbox. `name` is a prefix for cgroups and files. `folder` is an existing directory with
     a short path."""
 
     def __init__(self, folder: Path, name: str, env: dict[str, str] | None = None) -> None:
@@ -64,7 +64,7 @@ class Host:
         if self.holder.stdout.readline() != b"ready\n":
             raise AssertionError(f"cannot set up namespaces for {name}: {(folder / 'holder.log').read_text()}")
         children = Path(f"/proc/{self.holder.pid}/task/{self.holder.pid}/children")
-        self.pid = int(children.read_text().split()[0])  # first process of the pid namespace, seen from outside
+        self.pid = int(children.read_text().split()[0])  # first process of the pid namespace, as seen from outside
         self.enter = ["nsenter", "-t", str(self.pid), "-m", "-n", "-p", "--"]
 
     def call(
@@ -75,7 +75,7 @@ class Host:
         pass_fds: Sequence[int] = (),
         timeout: float = TIMEOUT,
     ) -> Done:
-        """Run a command in the namespaces and wait for it, `timeout` seconds at most."""
+        """Run a command in the namespaces and wait for it, at most `timeout` seconds."""
         with subprocess.Popen(
             [*self.enter, *argv],
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
@@ -92,7 +92,7 @@ class Host:
         return Done(child.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
 
     def call_on_terminal(self, *argv: str, send: bytes = b"", timeout: float = TIMEOUT) -> Done:
-        """Run a command whose stdio is a terminal of its own; `send` is typed as soon as it has
+        """Run a command whose stdio is a new terminal; type `send` as soon as the command has
         written something."""
         ours, theirs = pty.openpty()
         child = subprocess.Popen(
@@ -105,7 +105,7 @@ class Host:
                 if select.select([ours], [], [], 0.2)[0]:
                     try:
                         piece = os.read(ours, 4096)
-                    except OSError:  # EIO: the last one that had the terminal open has closed it
+                    except OSError:  # EIO: the last open descriptor of the terminal is closed
                         break
                     out += piece
                     if send:
@@ -131,7 +131,7 @@ class Host:
         return daemon
 
     def end(self, daemon: subprocess.Popen[bytes]) -> None:
-        """End a daemon with SIGKILL; it is not one of those that have to run any more."""
+        """Kill a daemon with SIGKILL; it is no longer required to run."""
         self.daemons.remove(daemon)
         children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children")  # nsenter waits for the daemon
         for pid in children.read_text().split():
@@ -139,7 +139,7 @@ class Host:
         daemon.wait(10 * harness.SLOW)
 
     def wait_ready(self, what: str, ready: Callable[[], bool], log: str = "daemon.log") -> None:
-        """Wait until a daemon answers; when it does not, the end of its log is in the error."""
+        """Wait until a daemon answers; otherwise raise an error with the end of its log."""
         limit = time.monotonic() + TIMEOUT
         while not ready():
             dead = [daemon.returncode for daemon in self.daemons if daemon.poll() is not None]
@@ -149,14 +149,14 @@ class Host:
             time.sleep(0.05)
 
     def listdir(self, path: str) -> list[str]:
-        """Names in a directory of the namespaces; none if it is missing."""
+        """Names in a directory of the namespaces; empty if it is missing."""
         try:
             return sorted(os.listdir(f"/proc/{self.pid}/root{path}"))
         except FileNotFoundError:
             return []
 
     def processes(self) -> list[str]:
-        """Command lines of the processes in the pid namespace, but its first."""
+        """Command lines of the processes in the pid namespace, without the first one."""
         found = []
         for line in self.call("ps", "-e", "-o", "pid=,args=").out.splitlines():
             pid, _, args = line.strip().partition(" ")
@@ -165,7 +165,7 @@ class Host:
         return found
 
     def wait_gone(self, *words: str) -> list[str]:
-        """Wait until no process has one of `words` in its command line; returns those left after 20
+        """Wait until no process has one of `words` in its command line; return those left after 20
         s.
 
         Monitors exit on their own shortly after the engine has reported the container's removal.
@@ -180,14 +180,14 @@ class Host:
         return left()
 
     def cgroups(self) -> list[Path]:
-        """This sandbox's cgroups, deepest first."""
+        """The sandbox's cgroups, deepest first."""
         root = machine.cgroup2_mount()
         top = Path(f"{root}{self.cgroup}")
         found = [Path(at) for at, _, _ in os.walk(top)]
         return sorted(found, key=lambda path: -len(path.parts))
 
     def close(self) -> None:
-        """End everything in the namespaces and remove the cgroups."""
+        """Kill everything in the namespaces and remove the cgroups."""
         try:
             os.kill(self.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -203,7 +203,7 @@ class Host:
 
 
 def remove(group: Path) -> bool:
-    """Whether a cgroup could be removed."""
+    """Remove a cgroup; return whether that succeeded."""
     try:
         group.rmdir()
     except FileNotFoundError:

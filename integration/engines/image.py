@@ -1,4 +1,4 @@
-"""A container image made offline from busybox-static: an OCI archive and a docker archive."""
+"""Build a container image offline from busybox-static: an OCI archive and a docker archive."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class LoadsImages(ABC):
 
     @abstractmethod
     def call(self, *args: str) -> Done:
-        """One call of the client."""
+        """Call the client."""
 
     def load(self, archive: Path) -> None:
         """Load a docker archive."""
@@ -41,7 +41,7 @@ class LoadsImages(ABC):
 
 
 def build_rootfs(root: Path) -> Path:
-    """A root filesystem with a static busybox and all its applets."""
+    """Create a root filesystem with a static busybox and all its applets."""
     for name in ["bin", "etc", "proc", "sys", "dev", "run", "tmp", "root", "var/tmp", "var/run"]:
         (root / name).mkdir(parents=True, exist_ok=True)
     (root / "tmp").chmod(0o1777)
@@ -68,8 +68,8 @@ def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def build(folder: Path, reference: str = REFERENCE, config: dict[str, Any] | None = None) -> tuple[Path, Path]:
-    """Write ``oci.tar`` and ``docker.tar`` into `folder`, for an image called `reference`; returns
-    their paths.
+    """Write ``oci.tar`` and ``docker.tar`` into `folder`, for an image with the name `reference`;
+    return their paths.
 
     The only layer is an uncompressed tar, so its digest is also its diff id. `config` replaces
     members of the image's default process.
@@ -108,8 +108,8 @@ def describe(kind: str, data: bytes) -> dict[str, Any]:
 
 
 def write_oci(tar: tarfile.TarFile, reference: str, platform: dict[str, str], image: bytes, layer: bytes) -> None:
-    """An OCI image layout (image-spec image-layout.md) with the annotations by which containerd
-    names the image."""
+    """Write an OCI image layout (image-spec image-layout.md) with the annotations from which
+    containerd takes the image's name."""
     manifest = {
         "schemaVersion": 2,
         "mediaType": OCI + ".manifest.v1+json",
@@ -131,8 +131,8 @@ def write_oci(tar: tarfile.TarFile, reference: str, platform: dict[str, str], im
 
 
 def make_profile(path: Path) -> Path:
-    """A seccomp profile, in docker's format, which refuses chmod(2) and its relatives with EACCES
-    only."""
+    """Write a seccomp profile in docker's format that only refuses chmod(2) and its variants, with
+    EACCES."""
     names = ["chmod", "fchmod", "fchmodat", "fchmodat2"]
     rule = {"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": 13}
     path.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}))
@@ -140,7 +140,7 @@ def make_profile(path: Path) -> Path:
 
 
 def require() -> str:
-    """Why an image cannot be built here, '' when it can."""
+    """The reason why an image cannot be built here, '' if it can."""
     if not Path("/bin/busybox").exists():
         return "no /bin/busybox (package busybox-static)"
     if os.uname().machine not in ARCHITECTURE:

@@ -1,4 +1,4 @@
-"""podman (with conmon) in a sandbox on this machine."""
+"""podman (with conmon) in a sandbox."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from integration.engines.contrib import drop_in
 from integration.engines.host import Done, Host
 from integration.engines.image import LoadsImages
 
-# What podman sets by default and needs a capability or a controller that there may not be is
-# switched off.
+# podman's defaults that need a capability or a controller are switched off, because it may be
+# missing.
 CONTAINERS = """\
 [containers]
 apparmor_profile = ""
@@ -32,13 +32,13 @@ runroot = "{path}/run"
 
 
 class Podman(LoadsImages):
-    """podman as root; `runtime` is what goes behind --runtime: a name known to containers.conf, or
-    a path."""
+    """podman as root; `runtime` is the argument of --runtime: a name from containers.conf, or a
+    path."""
 
     label = "podman with conmon"
     exec_missing = 127
     init = "podman-init"
-    health_interval = "disable"  # no timer: there is no systemd to run one
+    health_interval = "disable"  # without systemd no timer can run the checks
 
     def __init__(self, host: Host, runtime: str, path: str) -> None:
         self.host, self.runtime = host, runtime
@@ -63,14 +63,14 @@ class Podman(LoadsImages):
         return ["podman", "--runtime", self.runtime, "--cgroup-manager", "cgroupfs", *args]
 
     def call(self, *args: str, stdin: str | None = None, pass_fds: tuple[int, ...] = ()) -> Done:
-        """One call of podman."""
+        """Call podman."""
         return self.host.call(*self.argv(*args), stdin=stdin, pass_fds=pass_fds)
 
     def run_flags(self) -> list[str]:
-        """What every run gets."""
+        """Flags of every run."""
         return ["--network", "none", "--cgroup-parent", self.host.cgroup]
 
     def settled_health(self, name: str) -> str:
-        """Run a health check and return what is then known: healthy or unhealthy."""
+        """Run a health check and return the resulting health: healthy or unhealthy."""
         self.call("healthcheck", "run", name)
         return self.call("inspect", name, "--format", "{{.State.Health.Status}}").out.strip()

@@ -1,5 +1,4 @@
-"""What was seen of each case with each engine and runtime, and the table made of it
-(ENGINES.md)."""
+"""Observations of each case with each engine and runtime, and the table of them (ENGINES.md)."""
 
 from __future__ import annotations
 
@@ -28,20 +27,19 @@ class Record:
         self.rows: dict[str, dict[str, dict[str, Seen]]] = {}
 
     def add(self, engine: str, case: str, runtime: str, outcome: str, seen: list[str], reason: str = "") -> None:
-        """Keep one result; `outcome` is passed, failed or skipped."""
+        """Add one result; `outcome` is passed, failed or skipped."""
         cell = {"outcome": outcome, "seen": seen, "reason": reason}
         self.rows.setdefault(engine, {}).setdefault(case, {})[runtime] = cell
 
     def other(self, engine: str, case: str, runtime: str) -> tuple[str, list[str]] | None:
-        """What another runtime that passed was seen to do in this case: its name and the
-        observations."""
+        """The name and the observations of another runtime that passed this case."""
         for name, cell in self.rows.get(engine, {}).get(case, {}).items():
             if name != runtime and cell["outcome"] == "passed":
                 return name, cell["seen"]
         return None
 
     def save(self, path: Path) -> None:
-        """Write a JSON file, or replace in it what it has of the same engines."""
+        """Write a JSON file, or replace the results of the same engines in it."""
         data = json.loads(path.read_text()) if path.exists() else {"versions": {}, "rows": {}}
         data["versions"].update(self.versions)
         data["rows"].update(self.rows)
@@ -59,8 +57,8 @@ def cell_text(cells: dict[str, Seen], runtime: str) -> str:
 
 
 def summary(data: dict[str, Any]) -> list[str]:
-    """The table of engines, as the README has it: versions, cases that could run here, how many
-    were as expected."""
+    """The table of engines, as in the README: versions, cases that could run here, cases with the
+    expected result."""
     lines = ["| engine | versions | cases | with runc | with pyrunc |", "|---|---|---|---|---|"]
     for engine, cases in sorted(data["rows"].items()):
         versions = ", ".join(f"{name} {version}" for name, version in sorted(data["versions"][engine].items()))

@@ -1,7 +1,7 @@
 """A read-only image registry on loopback, from OCI archives: ``registry.py PORT NAME:TAG=FILE
 ...``.
 
-With a file cert.pem and its key.pem in the current directory it speaks TLS.
+If the current directory has cert.pem and its key.pem, the registry uses TLS.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *args: object) -> None:
-        """Nothing: the caller's stderr is not for this."""
+        """Log nothing: the caller's stderr is for errors."""
 
     def find(self) -> tuple[bytes | None, str]:
-        """Body and content type for the path."""
+        """The body and the content type for the path."""
         path = self.path.partition("?")[0]
         if path.rstrip("/") == "/v2":
             return b"{}", "application/json"
@@ -51,7 +51,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return BLOBS.get(path.rpartition("/")[2]), "application/octet-stream"
 
     def do_GET(self) -> None:
-        """Answer; HEAD is the same without the body."""
+        """Answer a request; HEAD is the same without the body."""
         body, kind = self.find()
         self.send_response(404 if body is None else 200)
         body = body or b""

@@ -1,4 +1,4 @@
-"""Many containers of one containerd, with runc and with pyrunc: rates, memory, and what is left.
+"""Many containers in one containerd, with runc and with pyrunc: rates, memory, and leftovers.
 
 .venv/bin/python -m integration.engines.scale --containers 500
 """
@@ -24,20 +24,20 @@ EXECS = 10
 
 
 def pss_kib(name: str, word: str) -> list[int]:
-    """The proportional memory of the processes of a program with a word in their command line."""
+    """The proportional set size of a program's processes that have `word` in their command line."""
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
             words = (place / "cmdline").read_bytes().decode(errors="replace").split("\0")
             if os.path.basename(words[0]) == name and any(word in one for one in words):
                 found.append(int(re.findall(r"^Pss:\s+(\d+)", (place / "smaps_rollup").read_text(), re.MULTILINE)[0]))
-        except (OSError, IndexError):  # it has ended
+        except (OSError, IndexError):  # the process has exited
             continue
     return found
 
 
 def seconds(engine: Containerd, *args: str) -> float:
-    """The time of one call of ctr that must succeed."""
+    """The duration of one call of ctr, which must succeed."""
     begin = time.monotonic()
     done = engine.ctr(*args)
     assert done.rc == 0, done
@@ -45,7 +45,7 @@ def seconds(engine: Containerd, *args: str) -> float:
 
 
 def execs(engine: Containerd) -> float:
-    """The median time of an exec in the first container, in milliseconds."""
+    """The median duration of an exec in the first container, in milliseconds."""
     args = ("task", "exec", "--exec-id", "e", "s0", "/bin/true")
     return 1000 * statistics.median(seconds(engine, *args) for _ in range(EXECS))
 

@@ -1,6 +1,6 @@
 """containerd's own tests of its Go client, with a current containerd (`make test-client`).
 
-They look for a program called runc. pyrunc must pass each test that runc passes.
+They run a program named runc. pyrunc must pass each test that runc passes.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from integration.engines.kubernetes.conftest import BINS, runc
 
 ENGINE = "containerd's client tests on containerd 2.x"
 ADDRESS, IMAGE = "ghcr.io", "containerd/busybox:1.36"  # compiled into the tests
-ROOT = Path("/var/lib/containerd-test")  # as well
+ROOT = Path("/var/lib/containerd-test")  # also compiled in
 KINDS = (
     "Task Container Shim User UID BindLow Issue Wait Process Delete Kill Short Regression Daemon Restart NewContainer"
 )
-# The second needs a network, the others do not end with this image, with any runtime.
+# The second needs a network, the others do not finish with this image on any runtime.
 SKIP = "TestRegressionIssue6429|TestBindLowPortNonOpt|TestContainerExecLargeOutputWithTTY"
 RESULT = re.compile(r"^--- (PASS|FAIL|SKIP): (\S+)", re.MULTILINE)
 pytestmark = pytest.mark.skipif(not BINS, reason="make test-client builds what this needs")
 
 
 def serve(host: Host, folder: Path) -> None:
-    """Serve the image over TLS under the name that the tests know."""
+    """Serve the image over TLS under the name compiled into the tests."""
     image.build(folder, f"{ADDRESS}/{IMAGE}")
     words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test", "-days", "2"]
     words += ["-addext", f"subjectAltName=DNS:{ADDRESS}", "-keyout", f"{folder}/key.pem", "-out", f"{folder}/cert.pem"]
@@ -45,7 +45,7 @@ def serve(host: Host, folder: Path) -> None:
 
 
 def run(host: Host, runtime: str, folder: Path) -> dict[str, str]:
-    """Run the tests; PASS, FAIL or SKIP by name."""
+    """Run the tests; return PASS, FAIL or SKIP by name."""
     (folder / "runc").symlink_to(runtime)
     env = {"PATH": f"{folder}:{BINS}:{host.env['PATH']}", "SSL_CERT_FILE": f"{folder}/cert.pem"}
     env |= {"TEST_RUNTIME": "io.containerd.runc.v2", "TEST_SNAPSHOTTER": "overlayfs"}

@@ -1,5 +1,4 @@
-"""conmon alone, called as CRI-O calls it, with the calls of the runtime that CRI-O makes itself
-beside it."""
+"""conmon alone, called as CRI-O calls it, with the runtime calls that CRI-O makes itself."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ LABEL = "conmon as CRI-O calls it"
 
 
 class Conmon:
-    """Containers under conmon; one directory for each."""
+    """Containers under conmon, each with its own directory."""
 
     label = LABEL
 
@@ -37,11 +36,11 @@ class Conmon:
         self.versions = {"conmon": host.call("conmon", "--version").out.split()[2]}
 
     def oci(self, *args: str, stdin: str | None = None, env: dict[str, str] | None = None) -> Done:
-        """A call of the runtime as CRI-O makes it itself, ``--root`` as a word of its own."""
+        """Call the runtime as CRI-O does itself, with ``--root`` as a separate word."""
         return self.host.call(self.runtime, "--root", self.root, *args, stdin=stdin, env=env)
 
     def create(self, id: str, *args: str, terminal: bool = False) -> Path:
-        """A created container: its bundle, which has ``ctr.log``, ``pidfile`` and ``attach`` beside
+        """Create a container. Its bundle has ``ctr.log``, ``pidfile`` and ``attach`` beside
         config.json."""
         bundle = self.host.path / id
         bundle.mkdir()
@@ -65,7 +64,8 @@ class Conmon:
         return answer
 
     def monitor(self, id: str, bundle: Path, terminal: bool) -> list[str]:
-        """conmon's command line, with CRI-O's pipes as descriptors 3 (its answer) and 4 (go on)."""
+        """conmon's command line; CRI-O's pipes are descriptors 3 (the report) and 4 (the start
+        signal)."""
         words = ["conmon", "-b", str(bundle), "-c", id, "--exit-dir", str(self.exits), "-l", f"{bundle}/ctr.log"]
         words += ["--log-level", "info", "-n", f"k8s_{id}", "-P", f"{bundle}/conmon-pidfile", "-p", f"{bundle}/pidfile"]
         words += ["--persist-dir", str(bundle), "-r", self.runtime, "--runtime-arg", f"--root={self.root}"]
@@ -76,7 +76,7 @@ class Conmon:
         return ["/bin/sh", "-c", script, "sh", *words]
 
     def status(self, id: str) -> str:
-        """The runtime's word for it."""
+        """The container's status as the runtime reports it."""
         return str(json.loads(self.oci("state", id).out)["status"])
 
     def exit_code(self, id: str) -> int:
@@ -90,15 +90,15 @@ class Conmon:
         return read_log(self.host.path / id / "ctr.log")
 
     def remove(self, id: str) -> Done:
-        """What CRI-O does to have it gone in any case."""
+        """Remove the container as CRI-O does, in any state."""
         return self.oci("delete", "--force", id)
 
 
 def read_log(file: Path) -> list[tuple[str, str]]:
-    """A log in Kubernetes' format: "TIME STREAM P|F TEXT"; P (partial) says that the next record
-    goes on with the line.
+    """Read a log in Kubernetes' format: "TIME STREAM P|F TEXT"; P (partial) means that the next
+    record continues the line.
 
-    Where conmon cuts depends on how its reads fall, so what it cut is put together again.
+    conmon splits lines depending on the sizes of its reads, so parts of a line are joined here.
     """
     found, pieces = [], {"stdout": "", "stderr": ""}
     for record in file.read_text().splitlines():

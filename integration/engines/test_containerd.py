@@ -1,6 +1,6 @@
 """containerd with ctr: the shim's calls of the runtime, without limits that need controllers.
 
-Debian's containerd 1.x, and the current 2.x that ``make test-current`` builds.
+Tested with Debian's containerd 1.x and the current 2.x that ``make test-current`` builds.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def test_restart(engine: Containerd, box: str, seen: Seen) -> None:
 
 def test_logs(engine: Containerd, seen: Seen) -> None:
     log = engine.host.path / "ctr.log"
-    # It stays: containerd 1.6 closes the file for both streams as soon as one of them ends, with
+    # The process stays: containerd 1.6 closes the file of both streams when one of them ends, with
     # any runtime.
     script = "echo out; echo err >&2; exec sleep 77"
     done = engine.detached("l1", "/bin/sh", "-c", script, flags=("--log-uri", f"file://{log}"))
@@ -219,7 +219,7 @@ def test_host_network(engine: Containerd, seen: Seen) -> None:
 
 @pytest.mark.needs_controller("memory")
 def test_memory_limit(engine: Containerd, seen: Seen) -> None:
-    # ctr's containers have no mount of cgroup2: the limit is read on the host.
+    # ctr's containers have no cgroup2 mount, so the limit is read on the host.
     assert engine.detached("m1", flags=("--memory-limit", str(64 << 20))).rc == 0
     top = machine.cgroup2_mount()
     assert top is not None

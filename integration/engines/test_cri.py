@@ -1,4 +1,4 @@
-"""CRI, as kubelet uses it: containerd's plugin, of 1.x and of a current 2.x, driven with crictl
+"""CRI as kubelet uses it: the plugins of containerd 1.x and of a current 2.x, driven by crictl
 (`make test-cri`)."""
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def engine(request: pytest.FixtureRequest, oci: str, oci_path: str, images: tupl
 
 @pytest.fixture
 def pod(engine: Cri) -> Iterator[str]:
-    """A pod with a network of its own; removed with its containers."""
+    """A pod with its own network, removed with its containers."""
     made = engine.pod()
     yield made
     engine.must("stopp", made)
@@ -42,7 +42,7 @@ def pod(engine: Cri) -> Iterator[str]:
 
 
 def start(engine: Cri, pod: str, *args: str, **more: Any) -> str:
-    """A started container."""
+    """Create and start a container."""
     id = engine.create(pod, *(args or ("/bin/sh", "-c", SPIN)), **more)
     engine.must("start", id)
     return id

@@ -1,8 +1,8 @@
 """Kubernetes' own conformance tests of CRI (critest of cri-tools) on a current containerd (`make
 test-cri`).
 
-``critest.txt`` lists the specs that pass with runc on a host without cgroup v2 controllers: pyrunc
-passes all of them. It is written by ``PYRUNC_CRITEST_WRITE=1 PYRUNC_ENGINE_RUNTIMES=runc``.
+``critest.txt`` lists the specs that pass with runc on a host without cgroup v2 controllers; pyrunc
+must pass all of them. ``PYRUNC_CRITEST_WRITE=1 PYRUNC_ENGINE_RUNTIMES=runc`` writes the list.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from integration.engines.host import Host
 BINS = os.environ.get("PYRUNC_ENGINES_BIN", "")
 WANTED = Path(__file__).with_name("critest.txt")
 ENGINE = "critest on containerd 2.x"
-# What needs images of the internet, a security module, or a network beyond the sandbox.
+# Specs that need images from the internet, a security module, or a network beyond the sandbox.
 SKIP = "public image|Idempotence|image|web server|AppArmor|SELinux|portforward|HostPort|port mapping|hostnet|DNS"
 pytestmark = pytest.mark.skipif(not BINS, reason="make test-cri builds what this needs")
 
 
 class Result:
-    """Names of specs by what became of them."""
+    """Names of specs by result."""
 
     def __init__(self, report: Path) -> None:
         self.passed: list[str] = []
@@ -43,7 +43,7 @@ class Result:
 
 
 def critest(host: Host, engine: Cri) -> Result:
-    """Run the selected specs, one after the other."""
+    """Run the selected specs one after the other."""
     images = host.path / "images.yaml"
     images.write_text(f"defaultTestContainerImage: {BUSYBOX}\nwebServerTestImage: {BUSYBOX}\n")
     report = host.path / "report.xml"

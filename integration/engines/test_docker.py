@@ -1,4 +1,4 @@
-"""docker engine (Debian's docker.io)."""
+"""The docker engine (Debian's docker.io)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""podman (Debian's) with conmon, as root, the runtime given by its name in containers.conf and by
-its path."""
+"""podman (Debian's) with conmon, as root; the runtime is given by name in containers.conf and by
+path."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def by_name(host: Host, oci: str, oci_path: str, images: tuple[Path, Path]) -> I
 
 
 class TestByName(Cases):
-    """``--runtime NAME``: errors come through the JSON log."""
+    """With ``--runtime NAME`` errors come through the JSON log."""
 
     @pytest.fixture
     def engine(self, by_name: Podman) -> Podman:
@@ -52,8 +52,7 @@ class TestByName(Cases):
 
     @pytest.mark.skipif("pids" in machine.controllers(), reason="the pids controller is here")
     def test_unlimited_pids(self, engine: Podman, seen: Seen) -> None:
-        """It makes a limit of 0 of it, in a configuration that is older than the 0 that is a
-        limit."""
+        """podman writes -1 as a limit of 0, with a spec version in which 0 is not yet a limit."""
         done = run(engine, "/bin/sh", "-c", "/bin/echo forked", flags=("--pids-limit=-1",))
         seen(exit_code=done.rc, out=done.out.strip())
         assert (done.rc, done.out) == (0, "forked\n"), done
@@ -66,7 +65,7 @@ class TestByName(Cases):
 
 
 class TestByPath(Commands):
-    """``--runtime /PATH``: podman does not know what this runtime can do, and searches its
+    """With ``--runtime /PATH`` podman does not know the runtime's features, and searches its
     stderr."""
 
     @pytest.fixture

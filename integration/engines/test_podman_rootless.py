@@ -23,7 +23,7 @@ LABEL = "podman, rootless"
 
 
 class Rootless(Podman):
-    """podman of the user `pyrunctest`, who exists only in this sandbox."""
+    """podman as the user `pyrunctest`, who exists only in this sandbox."""
 
     label = LABEL
 
@@ -61,7 +61,7 @@ class Rootless(Podman):
         self.versions = {"podman": self.version}
 
     def argv(self, *args: str) -> list[str]:
-        """The command line of one call, as the user and without root's environment."""
+        """The command line of one call as the user, without root's environment."""
         config = self.home / ".config/containers"
         env = {
             "HOME": self.home,
@@ -75,15 +75,14 @@ class Rootless(Podman):
         return [*user, "env", "-i", "-C", "/", *(f"{key}={value}" for key, value in env.items()), *super().argv(*args)]
 
     def load(self, archive: Path) -> None:
-        """Load a docker archive from a place that the user can read."""
+        """Load a docker archive from a path that the user can read."""
         copy = self.home / "image.tar"
         shutil.copy(archive, copy)
         copy.chmod(0o644)
         super().load(copy)
 
     def run_flags(self) -> list[str]:
-        """Common options of every run; no cgroup parent, because the user cannot write to any
-        cgroup."""
+        """Flags of every run; no cgroup parent, because the user cannot write to any cgroup."""
         return ["--network", "none"]
 
 
@@ -134,7 +133,7 @@ def test_detached_exec_kill(engine: Rootless, box: str, seen: Seen) -> None:
 
 
 def test_nested_user_namespace(engine: Rootless, seen: Seen) -> None:
-    """keep-id: the runtime, root of podman's user namespace, creates another one with several
+    """With keep-id the runtime, root of podman's user namespace, creates another one with several
     mappings."""
     done = run(engine, "/bin/sh", "-c", "id -u; wc -l < /proc/self/uid_map", flags=("--userns=keep-id",))
     seen(exit_code=done.rc, out=done.out.split())

@@ -1,7 +1,7 @@
-"""Warnings of the runtime are in no engine's way: not in a container's output, not taken for an
-error.
+"""Warnings of the runtime disturb no engine: they do not reach a container's output, and no engine
+takes them for an error.
 
-The runtime is a script that puts an unknown capability into each configuration, which the engines
+The runtime is a script that adds an unknown capability to each configuration, which the engines
 themselves would refuse, and calls pyrunc.
 """
 
@@ -38,7 +38,7 @@ BOTH = ("/bin/sh", "-c", "echo out; echo err >&2; exit 3")
 
 @pytest.fixture(scope="module")
 def oci(request: pytest.FixtureRequest) -> str:
-    """Only ours: runc's warnings do become part of the output."""
+    """Test pyrunc only: runc's warnings do become part of the output."""
     if find("pyrunc") is None:
         pytest.skip("pyrunc is not there")
     return "pyrunc"
@@ -74,7 +74,7 @@ def containerd(host: Host, oci_path: str, images: tuple[Path, Path]) -> Iterator
 
 
 def check(engine: Any) -> None:
-    """run, exec, rm: nothing but what the programs say."""
+    """run, exec and rm print only the output of the programs."""
     done = run(engine, *BOTH)
     assert (done.rc, done.out, done.err) == (3, "out\n", "err\n")
     detached(engine, "w1", "/bin/sleep", "60")
@@ -93,7 +93,7 @@ def check(engine: Any) -> None:
 @pytest.mark.needs_program("podman", "conmon")
 @pytest.mark.parametrize("by", ["name", "path"])
 def test_podman(podman: Podman, oci_path: str, by: str) -> None:
-    """By path it gives the runtime no log, and searches its stderr."""
+    """With a runtime path podman passes no log, and searches the runtime's stderr."""
     podman.runtime, kept = oci_path if by == "path" else podman.runtime, podman.runtime
     try:
         check(podman)

@@ -1,2 +1,2 @@
-"""A Kubernetes cluster of one node with two RuntimeClasses: the same pods run on pyrunc and on
+"""A Kubernetes cluster of one node with two RuntimeClasses; the same pods run on pyrunc and on
 runc."""

@@ -1,8 +1,8 @@
-"""A cluster of one node in a sandbox on this machine: etcd, API server, scheduler, kubelet and a
-current containerd.
+"""A cluster of one node in a sandbox: etcd, API server, scheduler, kubelet and a current
+containerd.
 
-Of the controllers only those run that a DaemonSet needs.  kubectl proxy serves the API on a unix
-socket, so that the tests reach it without entering the sandbox's network namespace.
+Only the controllers that a DaemonSet needs run. kubectl proxy serves the API on a unix socket, so
+the tests reach it without entering the sandbox's network namespace.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Json = dict[str, Any]
 
 BUSYBOX, PAUSE = "registry.test/bb:1", "registry.test/pause:1"
 NODE, ADDRESS, TOKEN = "node1", "10.99.0.1", "operator-token"
-# The first address of the services is the API server itself: nothing has to forward it.
+# The first address of the services is the API server itself, so nothing has to forward it.
 SERVICES, API_ADDRESS = "10.96.0.0/24", "10.96.0.1"
 API = f"https://{API_ADDRESS}:443"
-# Places that programs have compiled in, or that kubelet makes known to the runtime by name.
+# Paths that are compiled into programs, or that kubelet passes to the runtime by name.
 PRIVATE = (
     "/var/lib/kubelet",
     "/var/lib/cni",
@@ -57,7 +57,7 @@ BinaryName = "{runc}"
 SystemdCgroup = false
 """
 )
-# A sandbox without limits never needs the wrapper's interpreter, except to create.
+# A sandbox without limits needs the wrapper's interpreter only for create.
 QUICK = """#!/bin/sh
 case " $* " in *" create "*) exec {strip} "$@" ;; esac
 exec {runtime} "$@"
@@ -69,27 +69,27 @@ CONTROLLERS = ",".join(
 
 
 class Unix(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
+    """An HTTP connection over a unix socket."""
 
     def __init__(self, path: Path) -> None:
         super().__init__("localhost", timeout=20 * harness.SLOW)
         self.path = path
 
     def connect(self) -> None:
-        """Connect to the path in place of a host and a port."""
+        """Connect to the path instead of a host and a port."""
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self.path))
 
 
 class Refused(Exception):
-    """The API server's answer is an error."""
+    """The API server returned an error."""
 
 
 class Cluster:
-    """The cluster.  `runtimes` has the paths of the runtimes by the names of their classes.
+    """The cluster. `runtimes` maps the names of the runtime classes to paths.
 
-    A `bare` one knows only runc, and its containerd is started again whenever it ends.
+    A `bare` cluster has only runc, and its containerd is restarted whenever it exits.
     """
 
     label = "Kubernetes on containerd 2.x"
@@ -110,7 +110,7 @@ class Cluster:
             self.runtime_class(name)
 
     def read_versions(self, runc: str) -> dict[str, str]:
-        """What the results belong to."""
+        """The versions that the results belong to."""
         versions = {
             "containerd": self.containerd.version,
             "etcd": (self.bins.parent / "built/etcd").read_text().strip(),
@@ -122,8 +122,8 @@ class Cluster:
     # -- the node ----------------------------------------------------------------------------------
 
     def wrap(self, name: str, path: str) -> str:
-        """The runtime, or a program that takes limits out of the configuration first if there are
-        no controllers."""
+        """The runtime, or, without controllers, a program that first removes limits from the
+        configuration."""
         if self.limits:
             return path
         strip, quick = self.path / f"strip-{name}", self.path / f"{name}-without-limits"
@@ -134,13 +134,13 @@ class Cluster:
         return str(quick)
 
     def must(self, *argv: str) -> str:
-        """Run a command in the sandbox that works; its output."""
+        """Run a command in the sandbox, which must succeed; return its output."""
         done = self.host.call(*argv)
         assert done.rc == 0, done
         return done.out
 
     def prepare_node(self) -> None:
-        """Private directories, an address that is not loopback's, the network's configuration, the
+        """Create private directories, a non-loopback address, the network configuration and the
         cgroup."""
         script = ["set -e", "mount --make-rshared /", f"ip addr add {ADDRESS}/24 dev lo"]
         script.append(f"ip addr add {API_ADDRESS}/32 dev lo")
@@ -150,7 +150,7 @@ class Cluster:
             if Path(place).is_dir():
                 script.append(f"mount --bind {ours} {place} && mount --make-rshared {place}")
             elif place.startswith("/var/"):
-                Path(place).mkdir(parents=True)  # an empty directory stays; programs make the same
+                Path(place).mkdir(parents=True)  # an empty directory is kept; programs create the same
                 script.append(f"mount --bind {ours} {place} && mount --make-rshared {place}")
         self.must("/bin/sh", "-c", "\n".join(script))
         (self.path / "cni").mkdir()
@@ -159,19 +159,19 @@ class Cluster:
         self.cgroup.mkdir()
 
     def start_containerd(self) -> None:
-        """Start containerd with both runtimes; pyrunc's section is contrib's drop-in."""
+        """Start containerd with both runtimes; the section for pyrunc is contrib's drop-in."""
         text = CONTAINERD.format(path=self.path, pause=PAUSE, runc=self.runtimes["runc"])
         if not self.bare:
             text += drop_in("containerd/containerd-2.toml", self.runtimes["pyrunc"])
         self.containerd = Containerd(self.host, "", text, folder=f"{self.bins}/", keep=self.bare)
 
     def load_images(self) -> None:
-        """Import the images; kubelet never pulls."""
+        """Import the images; kubelet never pulls them."""
         self.load_image(BUSYBOX, {})
         self.load_image(PAUSE, {"Cmd": ["/bin/sleep", "36000"]})
 
     def load_image(self, name: str, config: Json, files: dict[str, Path] | None = None) -> None:
-        """Import an image of busybox, a process and further `files`."""
+        """Import an image with busybox, a process and further `files`."""
         folder = self.path / re.sub("[:/]", "-", name)
         for place, source in (files or {}).items():
             (folder / "rootfs" / place).parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +182,7 @@ class Cluster:
         shutil.rmtree(folder)
 
     def start_kubelet(self) -> None:
-        """Start kubelet, for the first time or again."""
+        """Start or restart kubelet."""
         config: Json = {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
@@ -212,14 +212,14 @@ class Cluster:
         self.kubelet = self.host.start(f"{self.bins}/kubelet", *words, f"--node-ip={ADDRESS}", log="kubelet.log")
 
     def stop_node(self) -> None:
-        """End kubelet and containerd as a crash does."""
+        """Kill kubelet and containerd, as in a crash."""
         for daemon in (self.kubelet, self.containerd.daemon):
             self.host.end(daemon)
 
     # -- the control plane -------------------------------------------------------------------------
 
     def start_control_plane(self) -> None:
-        """Start etcd, the API server, the scheduler, and the proxy that the tests talk to."""
+        """Start etcd, the API server, the scheduler and the proxy that the tests use."""
         path = self.path
         url, peer = "http://127.0.0.1:2379", "http://127.0.0.1:2380"
         words = [f"--data-dir={path}/etcd", f"--listen-client-urls={url}", f"--advertise-client-urls={url}"]
@@ -252,7 +252,7 @@ class Cluster:
         self.host.start(f"{self.bins}/kube-controller-manager", *words, log="kube-controller-manager.log")
 
     def kubectl(self, *args: str, stdin: str | None = None) -> Done:
-        """One call of kubectl."""
+        """Call kubectl."""
         return self.host.call(*self.kubectl_words(*args), stdin=stdin)
 
     def kubectl_words(self, *args: str) -> list[str]:
@@ -262,7 +262,7 @@ class Cluster:
     def api(
         self, method: str, path: str, body: Json | None = None, kind: str = "application/json", **query: str
     ) -> Any:
-        """One request to the API server: a decoded object, or text.  Raises Refused."""
+        """Send a request to the API server; return a decoded object, or text. Raises Refused."""
         connection = Unix(self.path / "api.sock")
         try:
             headers = {"Content-Type": kind, "Accept": "application/json, */*"}
@@ -277,7 +277,7 @@ class Cluster:
             connection.close()
 
     def node(self) -> Json:
-        """The node as the API server has it."""
+        """The node as the API server reports it."""
         found: Json = self.api("GET", f"/api/v1/nodes/{NODE}")
         return found
 
@@ -290,7 +290,7 @@ class Cluster:
         return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
     def has_account(self) -> bool:
-        """Whether there is the account that a pod uses unless it names one."""
+        """Whether the service account exists that pods use by default."""
         try:
             self.api("GET", "/api/v1/namespaces/default/serviceaccounts/default")
         except Refused:
@@ -298,12 +298,12 @@ class Cluster:
         return True
 
     def wait_ready(self) -> None:
-        """Wait for the node and for the service account that pods have."""
+        """Wait for the node and for the pods' default service account."""
         self.host.wait_ready("kubelet", self.node_is_ready, "kubelet.log")
         self.host.wait_ready("the controllers", self.has_account, "kube-controller-manager.log")
 
     def runtime_class(self, name: str, handler: str = "") -> None:
-        """Create a RuntimeClass; pods on it cost the overhead that it declares."""
+        """Create a RuntimeClass; its pods have the overhead that it declares."""
         overhead = {"podFixed": {"cpu": "10m", "memory": "8Mi"}}
         body = {"metadata": {"name": name}, "handler": handler or name, "overhead": overhead}
         self.api("POST", "/apis/node.k8s.io/v1/runtimeclasses", body)

@@ -1,4 +1,4 @@
-"""Fixtures of the cluster's tests: one cluster for all of them, pods of the class under test."""
+"""Fixtures of the cluster tests: one cluster for all of them, and pods of the class under test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BINS = os.path.abspath(os.environ["PYRUNC_ENGINES_BIN"]) if "PYRUNC_ENGINES_BIN"
 
 
 def runc() -> str | None:
-    """The newest runc that there is: Debian's cannot give a pod a user namespace."""
+    """The newest runc available: Debian's cannot give a pod a user namespace."""
     newest = REPO / "build/peers/bin/runc-new"
     return str(newest) if newest.exists() else shutil.which("runc")
 
@@ -41,7 +41,7 @@ def engine() -> Iterator[Cluster]:
 
 @pytest.fixture
 def pods(request: pytest.FixtureRequest, engine: Cluster, oci: str) -> Iterator[Pods]:
-    """Pods of the class under test; removed afterwards."""
+    """Pods of the class under test, removed afterwards."""
     case = engines.case_of(request.node).replace(" ", "-")[:40]
     made = Pods(engine, oci, f"{case}-{oci}")
     yield made

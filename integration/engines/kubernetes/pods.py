@@ -1,4 +1,4 @@
-"""Pods of one RuntimeClass: create them, wait for them, look at them."""
+"""Pods of one RuntimeClass: create them, wait for them, inspect them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from integration.engines.kubernetes.cluster import BUSYBOX, Cluster, Json, Refus
 
 PODS = "/api/v1/namespaces/default/pods"
 WAIT = 40  # seconds
-# Ends at once when it is asked to.
+# Exits at once on SIGTERM.
 SLEEP = 'trap "exit 0" TERM; echo started; while :; do sleep 0.1; done'
 
 
@@ -29,13 +29,13 @@ class Pod:
         self.cluster, self.name = cluster, name
 
     def read(self) -> Json:
-        """The object."""
+        """Read the pod's object."""
         found: Json = self.cluster.api("GET", f"{PODS}/{self.name}")
         return found
 
     @property
     def phase(self) -> str:
-        """Pending, Running, Succeeded, Failed."""
+        """The phase: Pending, Running, Succeeded or Failed."""
         return str(self.read()["status"].get("phase"))
 
     def status(self, name: str = "c", kind: str = "containerStatuses") -> Json:
@@ -51,7 +51,7 @@ class Pod:
         return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
     def explain(self) -> str:
-        """The pod's status and events, for an error."""
+        """The pod's status and events, for an error message."""
         events = self.cluster.api(
             "GET", "/api/v1/namespaces/default/events", fieldSelector=f"involvedObject.name={self.name}"
         )
@@ -59,7 +59,7 @@ class Pod:
         return f"{self.name}: {self.read()['status']}\n" + "\n".join(texts)
 
     def wait(self, condition: Any, what: str, timeout: float = WAIT) -> Any:
-        """Wait until `condition` is true; its value."""
+        """Wait until `condition` is true; return its value."""
         try:
             return harness.wait_until(condition, f"{self.name}: {what}", timeout, 0.1)
         except AssertionError as error:
@@ -71,18 +71,18 @@ class Pod:
         return self
 
     def ended(self, phase: str = "Succeeded") -> Pod:
-        """Wait for the end of all containers."""
+        """Wait until all containers have terminated."""
         self.wait(lambda: self.phase in ("Succeeded", "Failed"), f"to be {phase}")
         assert self.phase == phase, self.explain()
         return self
 
     def terminated(self, name: str = "c", kind: str = "containerStatuses") -> Json:
-        """Wait for the end of one container; its exit code, reason and message."""
+        """Wait until one container has terminated; return its exit code, reason and message."""
         found: Json = self.wait(lambda: self.status(name, kind).get("state", {}).get("terminated"), f"{name} to end")
         return found
 
     def log(self, name: str = "c", previous: bool = False) -> list[str]:
-        """The lines of a container's log, or of the container before it."""
+        """The lines of the log of a container or of its previous instance."""
         path = f"{PODS}/{self.name}/log"
         return str(self.cluster.api("GET", path, container=name, previous=str(previous).lower())).splitlines()
 
@@ -92,20 +92,20 @@ class Pod:
         return self.cluster.kubectl("exec", *flags, self.name, "-c", name, "--", *args, stdin=stdin)
 
     def run(self, script: str, name: str = "c") -> str:
-        """Output of a script that works, run with kubectl exec."""
+        """Run a script with kubectl exec, which must succeed; return its output."""
         done = self.exec("/bin/sh", "-c", script, name=name)
         assert done.rc == 0, (done, self.explain())
         return done.out.strip()
 
     def delete(self, grace: int = 1) -> None:
-        """Ask for the deletion."""
+        """Request the deletion."""
         try:
             self.cluster.api("DELETE", f"{PODS}/{self.name}", {"gracePeriodSeconds": grace})
         except Refused as error:
             assert ": 404: " in str(error), error
 
     def is_gone(self) -> bool:
-        """Whether the API server has forgotten it."""
+        """Whether the API server has removed the object."""
         try:
             self.read()
         except Refused:
@@ -118,14 +118,14 @@ class Pod:
 
 
 class Pods:
-    """Makes pods of one RuntimeClass, and removes them."""
+    """Create pods of one RuntimeClass, and remove them."""
 
     def __init__(self, cluster: Cluster, runtime_class: str, prefix: str) -> None:
         self.cluster, self.runtime_class, self.prefix = cluster, runtime_class, prefix
         self.made: list[Pod] = []
 
     def body(self, name: str, containers: list[Json], **spec: Any) -> Json:
-        """A pod's object; `spec` are further members."""
+        """The object of a pod; `spec` are further members."""
         fixed: Json = {
             "runtimeClassName": self.runtime_class,
             "restartPolicy": "Never",
@@ -147,19 +147,19 @@ class Pods:
         return self.made[-1]
 
     def folder(self) -> Path:
-        """A directory of the node that pods can mount."""
+        """Create a directory on the node that pods can mount."""
         made = Path(tempfile.mkdtemp(prefix="shared", dir=self.cluster.path))
         made.chmod(0o777)
         return made
 
     def output(self, script: str, context: Json | None = None, expect: str = "Succeeded", **spec: Any) -> list[str]:
-        """What a script prints in a pod of its own; `context` is the container's
+        """Run a script in its own pod and return its output; `context` is the container's
         securityContext."""
         pod = self.create(container("exec 2>&1\n" + script, securityContext=context or {}), **spec)
         return pod.ended(expect).log()
 
     def remove(self) -> None:
-        """Remove all."""
+        """Remove all pods."""
         for pod in self.made:
             pod.delete(0)
         for pod in self.made:

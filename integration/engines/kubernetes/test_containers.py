@@ -1,4 +1,4 @@
-"""The life of a pod's containers: start, probes, hooks, restarts, the end."""
+"""The life cycle of a pod's containers: start, probes, hooks, restarts, termination."""
 
 from __future__ import annotations
 

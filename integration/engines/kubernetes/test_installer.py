@@ -1,5 +1,5 @@
-"""contrib/kubernetes: the DaemonSet puts pyrunc on the node, pods run on it, and nothing of it
-stays."""
+"""contrib/kubernetes: the DaemonSet installs pyrunc on the node, pods run on it, and removal leaves
+nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INSTALLED = Path("usr/local/bin/pyrunc")
 
 @pytest.fixture
 def bare() -> Iterator[Cluster]:
-    """A cluster without pyrunc, and with the installer's image."""
+    """A cluster without pyrunc but with the installer's image."""
     newest, ours = runc(), engines.find("pyrunc")
     if os.geteuid() != 0 or newest is None or ours is None:
         pytest.skip("root, pyrunc and runc are needed")
@@ -31,7 +31,7 @@ def bare() -> Iterator[Cluster]:
         made = Cluster(host, Path(BINS), {"pyrunc": ours, "runc": newest}, bare=True)
         files = {
             "bin/kubectl": Path(BINS) / "kubectl",
-            "pyrunc/pyrunc": Path(made.runtimes["pyrunc"]),  # takes limits out if the machine has no controllers
+            "pyrunc/pyrunc": Path(made.runtimes["pyrunc"]),  # removes limits if the machine has no controllers
             "pyrunc/install.sh": CONTRIB / "kubernetes/installer/install.sh",
             "pyrunc/containerd-1.toml": CONTRIB / "containerd/containerd-1.toml",
             "pyrunc/containerd-2.toml": CONTRIB / "containerd/containerd-2.toml",
@@ -42,18 +42,18 @@ def bare() -> Iterator[Cluster]:
 
 
 def label(cluster: Cluster) -> str:
-    """The label that the installer gives the node."""
+    """The label that the installer sets on the node."""
     return str(cluster.node()["metadata"]["labels"].get("pyrunc/runtime", ""))
 
 
 def explain(cluster: Cluster) -> str:
-    """What the installer's pods said."""
+    """The output of the installer's pods."""
     done = cluster.kubectl("-n", "pyrunc", "logs", "-l", "app=pyrunc-installer", "--tail=20")
     return done.said + cluster.kubectl("-n", "pyrunc", "get", "events").out
 
 
 def must(cluster: Cluster, *args: str) -> None:
-    """A call of kubectl that works."""
+    """Call kubectl, which must succeed."""
     done = cluster.kubectl(*args)
     assert done.rc == 0, (done, explain(cluster))
 

@@ -1,4 +1,4 @@
-"""Resources, where there are controllers: quality of service, changes in place, out of memory,
+"""Resources, where controllers exist: quality of service, in-place resize, out of memory,
 eviction."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.needs_controller("cpu", "memory", "pids")
 
 
 def resources(requests: str, limits: str) -> Json:
-    """A container's resources, from texts like "100m 64Mi": cpu and memory, "-" for none."""
+    """A container's resources from texts like "100m 64Mi": cpu and memory, "-" for none."""
     both = {"requests": requests.split(), "limits": limits.split()}
     return {
         "resources": {
@@ -34,7 +34,7 @@ def group(pod: Pod, name: str = "c") -> Path:
 
 
 def values(folder: Path, *names: str) -> list[str]:
-    """Contents of a cgroup's files."""
+    """The contents of a cgroup's files."""
     return [f"{name} {(folder / name).read_text().strip()}" for name in names]
 
 

@@ -1,4 +1,4 @@
-"""The node as a whole: many pods, daemons that die and come back, and what is left at the end."""
+"""The node as a whole: many pods, restarts of the daemons, and leftovers at the end."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_restart_of_the_node(pods: Pods, seen: Seen, engine: Cluster) -> None:
     same = lasting.status()["containerID"] == before[0]
     answer = lasting.run("echo alive")
     seen(same_container=same, restarts=lasting.status()["restartCount"], exec=answer, ended_meanwhile=code)
-    # containerd removes a shim without processes before it has asked it for the exit code.
+    # containerd removes a shim without processes before it asks the shim for the exit code.
     assert (same, lasting.status()["restartCount"], answer, code) == (True, 0, "alive", 255)
 
 

@@ -134,7 +134,7 @@ def test_namespaces_of_the_host(pods: Pods, seen: Seen) -> None:
 
 
 def compare(lines: list[str], cluster: Cluster | None = None) -> dict[str, list[str]]:
-    """Which of the namespaces are the node's."""
+    """The namespaces that belong to the node."""
     pid = cluster.host.pid if cluster else os.getpid()
     same = [name for name, link in map(str.split, lines) if os.readlink(f"/proc/{pid}/ns/{name}") == link]
     return {"shared_with_node": same}

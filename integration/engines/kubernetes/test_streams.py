@@ -1,4 +1,4 @@
-"""What goes through the API server and kubelet into a container: logs, exec, attach, port-forward,
+"""Streams through the API server and kubelet into a container: logs, exec, attach, port-forward,
 cp."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Volumes and how they are mounted."""
+"""Volumes and their mount options."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_device_of_the_host(pods: Pods, seen: Seen) -> None:
 
 
 def with_submount(pods: Pods) -> Path:
-    """A directory of the node with a tmpfs inside."""
+    """Create a directory on the node with a tmpfs inside."""
     folder = pods.folder()
     (folder / "sub").mkdir()
     pods.cluster.must("mount", "-t", "tmpfs", "none", str(folder / "sub"))
