@@ -1,4 +1,4 @@
-"""A container that counts on its stdout, and checkpoint and restore of it."""
+"""A container that counts on its stdout, with checkpoint and restore."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from integration.harness import REPO, SLOW, Container, wait_until
 from integration.machine import Mount, parse_mountinfo
 
 UNPACKED = Path(os.environ.get("PYRUNC_TEST_CRIU") or REPO / "build/criu") / "usr/sbin"
-# Options for other runtimes, which would otherwise change the options of the host's cgroup2
+# Options for other runtimes, which would otherwise change the mount options of the host's cgroup2
 # (criu#3029).
 IGNORE = ("--manage-cgroups-mode", "ignore")
 COUNT = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"
@@ -25,12 +25,12 @@ TIMEOUT = 30 * SLOW
 def environment() -> dict[str, str]:
     """The environment with the unpacked criu first in PATH, if there is one."""
     found = {"PATH": f"{UNPACKED}:{os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"}
-    modules = sorted(UNPACKED.parent.glob("lib/*/xtables"))  # of the iptables beside it
+    modules = sorted(UNPACKED.parent.glob("lib/*/xtables"))  # for the iptables beside it
     return found | ({"XTABLES_LIBDIR": str(modules[0])} if modules else {})
 
 
 def why_not() -> str:
-    """Why CRIU cannot be used here, "" if it can."""
+    """The reason why CRIU cannot be used here, "" if it can."""
     try:
         done = subprocess.run(["criu", "check"], env=environment(), capture_output=True, text=True, check=False)
     except FileNotFoundError:
@@ -68,19 +68,19 @@ class Pipe:
 
 
 class Counter:
-    """A container with our pipes as stdout and stderr, new ones for each restore."""
+    """A container whose stdout and stderr are our pipes, with new pipes for each restore."""
 
     def __init__(self, made: Container, script: str = COUNT) -> None:
         self.made = made
         self.images = made.box.path / "images"
         self.pipes: list[Pipe] = []
         self.globals: tuple[str, ...] = ()  # options before the verb
-        self.environment: dict[str, str] = {}  # of this container's calls, beside the usual one
+        self.environment: dict[str, str] = {}  # added to the environment of this container's calls
         self.mode = ""  # --manage-cgroups-mode
         made.bundle.config["process"]["args"] = ["/bin/sh", "-c", script]
 
     def runs(self, client: Path, *args: str) -> None:
-        """Replace the script by the program of client.c."""
+        """Replace the script with the program of client.c."""
         shutil.copy(client, self.made.bundle.rootfs / "client")
         self.made.bundle.config["process"]["args"] = ["/client", *args]
 
@@ -130,7 +130,7 @@ class Counter:
         self.go_on()
 
     def go_on(self) -> None:
-        """Wait until it has counted further."""
+        """Wait until the container has counted further."""
         before = len(self.numbers)
         wait_until(lambda: len(self.numbers) > before + 1, f"a number (stderr: {self.err!r})")
 
@@ -159,7 +159,7 @@ class Counter:
         return not (self.made.box.root / self.made.id).exists() and not self.made.cgroup.exists()
 
     def mounts(self) -> list[tuple[str, str, tuple[str, ...], str]]:
-        """The container's mounts, without the parts that differ at each mount."""
+        """The container's mounts, without the parts that differ between mounts."""
         return sorted(
             (m.dest, m.fstype, tuple(m.options), m.root if m.fstype != "cgroup2" else "") for m in self.mountinfo()
         )
@@ -180,7 +180,7 @@ class Counter:
 
 
 def libraries_for_crun(place: Path) -> dict[str, str]:
-    """An environment with links to libcriu for crun, whose other libraries are its own."""
+    """An environment with links to libcriu for crun, which keeps its other libraries."""
     for name in ("libcriu.so.2", "libprotobuf-c.so.1"):
         found = sorted(UNPACKED.parent.glob(f"lib/*/{name}"))
         if found:
@@ -194,7 +194,7 @@ def settle(seconds: float) -> None:
 
 
 def why_no_tcp() -> str:
-    """Why CRIU cannot dump TCP sockets here, "" if it can (criu#2705)."""
+    """The reason why CRIU cannot dump TCP sockets here, "" if it can (criu#2705)."""
     with socket.socket() as one:
         try:
             one.getsockopt(socket.SOL_SOCKET, socket.SO_PASSSEC)
@@ -205,7 +205,7 @@ def why_no_tcp() -> str:
 
 
 def version() -> tuple[int, ...]:
-    """The version of criu, (0,) without one."""
+    """The version of criu, (0,) if it is missing."""
     try:
         done = subprocess.run(["criu", "--version"], env=environment(), capture_output=True, text=True, check=False)
     except FileNotFoundError:

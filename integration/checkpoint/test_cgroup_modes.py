@@ -1,4 +1,4 @@
-"""What CRIU does in cgroups, in each mode and with both drivers."""
+"""CRIU's changes to cgroups, in each mode and with both drivers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def position(one: Counter) -> str:
 
 @pytest.mark.parametrize("mode", ["", "ignore", "soft", "full"])
 def test_modes(counter: Make, mode: str) -> None:
-    """The container is in its cgroup, and mounts of the host are those of before."""
+    """The container is in its cgroup, and the host's mounts are unchanged."""
     if mode == "full" and str(cgroup2_mount()) != "/sys/fs/cgroup":
         pytest.skip("CRIU restores settings of the machine's v1 hierarchies, and fails, as with runc")
     one = counter()
@@ -47,7 +47,7 @@ def test_modes(counter: Make, mode: str) -> None:
 
 
 def test_the_mode_strict(counter: Make) -> None:
-    """CRIU refuses a cgroup that exists, and a runtime has created it."""
+    """CRIU refuses an existing cgroup, and the runtime has already created it."""
     one = counter()
     one.mode = "strict"
     one.run()
@@ -62,7 +62,7 @@ def test_the_mode_strict(counter: Make) -> None:
 @pytest.mark.needs_systemd
 @pytest.mark.pyrunc_only("names of units are those of pyrunc")
 def test_with_systemd(counter: Make) -> None:
-    """A restore asks systemd for the scope again."""
+    """A restore requests a new scope from systemd."""
     from integration.test_systemd import systemctl
 
     one = counter()

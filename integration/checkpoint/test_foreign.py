@@ -1,4 +1,4 @@
-"""Images of another runtime, and images for another runtime."""
+"""Images from other runtimes, and images for other runtimes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PEERS = {"runc": REPO / "build/peers/bin/runc-new", "crun": REPO / "build/peers/
 
 @contextmanager
 def by(one: Counter, name: str) -> Iterator[None]:
-    """Calls of the container go to a peer."""
+    """Pass the container's calls to a peer."""
     path = PEERS[name]
     if not os.access(path, os.X_OK):
         pytest.skip(f"no {name}: bench/peers.sh gets one")
@@ -41,7 +41,7 @@ def by(one: Counter, name: str) -> Iterator[None]:
 
 
 def binds(one: Counter, tmp_path: Path) -> None:
-    """A read-only bind mount beside what the default configuration has."""
+    """A read-only bind mount in addition to the default configuration."""
     (tmp_path / "name").write_text("bound")
     one.made.bundle.config["mounts"].append(
         {"destination": "/data", "source": str(tmp_path), "type": "bind", "options": ["bind", "ro"]}
@@ -68,7 +68,7 @@ def test_from_another_runtime(counter: Make, name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", PEERS)
 def test_for_another_runtime(counter: Make, name: str, tmp_path: Path) -> None:
-    """runc names masked files otherwise, so a container for it has none."""
+    """runc uses other names for masked files, so a container for it has none."""
     one = counter(edits={"/linux/maskedPaths": []} if name == "runc" else {})
     binds(one, tmp_path)
     one.run()

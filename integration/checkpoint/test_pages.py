@@ -1,4 +1,4 @@
-"""Memory pages: written in rounds, sent to a page server, restored when they are used."""
+"""Memory pages: written in rounds, sent to a page server, restored on demand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MIB = 24
 
 @pytest.fixture
 def heavy(counter: Make, client: Path) -> Counter:
-    """A container with MIB of memory that it verifies at every number."""
+    """A container with MIB of memory, which it verifies with every number."""
     one = counter()
     one.runs(client, "memory", str(MIB))
     return one
@@ -65,7 +65,7 @@ def test_pre_dump(heavy: Counter) -> None:
     one.restore()
     one.go_on()
     assert one.numbers[0] == last + 1
-    one.checkpoint("--leave-running")  # whole again
+    one.checkpoint("--leave-running")  # a complete checkpoint again
     assert size(one.images) > MIB << 20
 
 
@@ -85,7 +85,7 @@ def test_a_failing_pre_dump_leaves_it_running(heavy: Counter) -> None:
 
 
 def test_pre_dump_needs_dirty_tracking(counter: Make) -> None:
-    """It is refused where the kernel lacks it, and nothing is changed."""
+    """It is refused if the kernel lacks dirty tracking, and nothing changes."""
     from integration.machine import tracks_dirty_memory
 
     if tracks_dirty_memory():
@@ -109,7 +109,8 @@ def free_port() -> int:
 
 @pytest.fixture
 def helpers() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """``helpers(*arguments)``: a criu beside the runtime; those that are left are killed."""
+    """``helpers(*arguments)``: start a criu beside the runtime; the remaining ones are killed at
+    the end."""
     made: list[subprocess.Popen[bytes]] = []
 
     def start(*args: str) -> subprocess.Popen[bytes]:
@@ -176,7 +177,7 @@ class Lazy:
         os.close(theirs)
 
     def ready(self) -> bytes:
-        """What was written to --status-fd."""
+        """The data written to --status-fd."""
         with os.fdopen(self.status, "rb") as status:
             return status.read(1)
 
@@ -194,7 +195,7 @@ def test_lazy_pages(heavy: Counter, helpers: Callable[..., subprocess.Popen[byte
         "lazy-pages", "--page-server", *address, "-D", str(one.images), "-W", str(one.images), "-o", "lazy.log"
     )
     wait_until(lambda: (one.images / "lazy-pages.socket").exists(), "criu lazy-pages", support.TIMEOUT)
-    one.made.bundle.config["linux"]["cgroupsPath"] += "x"  # the first one is still there
+    one.made.bundle.config["linux"]["cgroupsPath"] += "x"  # the first one still exists
     again = Counter(one.made.box.container(bundle=one.made.bundle), "")
     one.made.bundle.config["process"]["args"] = ["/client"]  # not used by a restore
     again.images = one.images
@@ -207,7 +208,7 @@ def test_lazy_pages(heavy: Counter, helpers: Callable[..., subprocess.Popen[byte
 
 @pytest.mark.pyrunc_only("runc leaves criu and a frozen container behind")
 def test_a_lazy_checkpoint_that_nobody_fetches(heavy: Counter) -> None:
-    """Interrupted, the container continues, and no criu remains."""
+    """After an interrupt the container continues, and no criu remains."""
     one = heavy
     one.run()
     lazy = Lazy(one)

@@ -1,4 +1,4 @@
-"""Refusals before any change, the leftovers of a failing CRIU, and hostile directories."""
+"""Refusals before any change, leftovers of a failing CRIU, and hostile directories."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Make = Callable[..., Counter]
 
 
 def refused(one: Counter, result: Any, *texts: str) -> None:
-    """It failed with one line, and the container counts as before."""
+    """The command failed with one line, and the container still counts."""
     assert result.rc == 1
     if not one.peer:
         assert len(result.err.splitlines()) == 1, result
@@ -73,7 +73,7 @@ def test_options(counter: Make, flags: tuple[str, ...], text: str) -> None:
 
 @pytest.mark.pyrunc_only("quotes the whole log")
 def test_the_last_error_of_criu(counter: Make) -> None:
-    """The container's stdout is a file outside it."""
+    """The container's stdout is a file outside the container."""
     one = counter()
     one.made.bundle.save()
     with (one.made.box.path / "out").open("wb") as out:
@@ -96,7 +96,7 @@ def test_an_idmapped_mount(counter: Make, tmp_path: Path) -> None:
 
 
 def not_restored(one: Counter, *texts: str) -> None:
-    """It failed with one line, and there is no container."""
+    """The command failed with one line, and the container does not exist."""
     assert one.restore(check=False) == 1
     assert one.gone()
     if not one.peer:
@@ -138,7 +138,7 @@ def test_damaged_images(counter: Make, name: str, damage: str) -> None:
 @pytest.mark.pyrunc_only("runc lets CRIU follow the link")
 @pytest.mark.parametrize("name", ["restore.log", "stats-restore", "descriptors.json"])
 def test_a_link_among_the_images(counter: Make, name: str, tmp_path: Path) -> None:
-    """Nothing is written to its target."""
+    """Nothing is written to the link's target."""
     target = tmp_path / "target"
     target.write_text('["/dev/null","/dev/null","/dev/null"]')
     one = counter()
@@ -183,11 +183,11 @@ def test_a_killed_criu_does_not_stop_the_container(counter: Make, delay: float) 
     with contextlib.suppress(ProcessLookupError):
         os.kill(criu, signal.SIGKILL)
     _, err = child.communicate(timeout=support.TIMEOUT)
-    if child.returncode == 0:  # it was complete
+    if child.returncode == 0:  # the checkpoint was already complete
         assert one.gone()
         return
     assert "criu" in err and len(err.splitlines()) == 1
-    if one.made.status == "running":  # and was not ended by CRIU, which kills the processes it has dumped
+    if one.made.status == "running":  # CRIU had not killed the processes that it dumped
         one.go_on()
         one.checkpoint()
 

@@ -99,7 +99,7 @@ def test_leave_running(counter: Make) -> None:
 
 
 def test_a_paused_container_stays_paused(counter: Make) -> None:
-    """CRI-O pauses the container first."""
+    """CRI-O pauses the container before the checkpoint."""
     one = counter()
     one.run()
     one.made.call("pause", one.made.id)
@@ -117,7 +117,7 @@ def test_a_paused_container_stays_paused(counter: Make) -> None:
 
 
 def test_exec_joins(counter: Make) -> None:
-    """CRIU restores into a time namespace, which the container did not have."""
+    """CRIU restores into a time namespace, which the container did not have before."""
     one = counter()
     both(one)
     spaces = [os.readlink(f"/proc/{one.made.pid}/ns/{name}") for name in ("pid", "mnt", "net", "uts", "ipc", "time")]
@@ -166,8 +166,8 @@ def test_an_external_network_namespace(counter: Make, holder: Callable[..., Hold
 
 
 def test_bind_mounts(counter: Make, tmp_path: Path) -> None:
-    """Bind mounts through a link, nested in one another, from a source that is now missing inside,
-    and of a file."""
+    """Bind mounts through a link, nested, from a source that is now missing inside, and of a
+    file."""
     inner, outer, file = tmp_path / "inner", tmp_path / "outer", tmp_path / "file"
     for place in (inner, outer):
         place.mkdir()
@@ -320,7 +320,7 @@ def test_the_work_directory(counter: Make) -> None:
 
 
 def receive(server: socket.socket) -> int:
-    """The terminal of a container."""
+    """Receive the terminal of a container."""
     connection, _ = server.accept()
     with connection:
         _, fds, _, _ = socket.recv_fds(connection, 4096, 1)

@@ -27,7 +27,7 @@ tcp = pytest.mark.skipif(bool(support.why_no_tcp()), reason=support.why_no_tcp()
 
 @contextmanager
 def network_of(net: Holder) -> Iterator[None]:
-    """Sockets that this thread creates belong to the namespace."""
+    """Create this thread's sockets in the namespace."""
     own, other = (os.open(path, os.O_RDONLY) for path in ("/proc/thread-self/ns/net", net.path("network")))
     try:
         libc("setns", other, 0)
@@ -66,8 +66,7 @@ class Echo:
 
 @pytest.fixture
 def connected(counter: Make, holder: Callable[..., Holder]) -> Iterator[Counter]:
-    """A container that counts over a connection to a server in its network namespace, which exists
-    already."""
+    """A container that counts over a connection to a server in its existing network namespace."""
     net = holder("network")
     echo = Echo(net)
     yield counter(CLIENT, edits={"/linux/namespaces/1": {"type": "network", "path": net.path("network")}})
@@ -95,7 +94,7 @@ def test_a_connection_survives(connected: Counter, lock: str) -> None:
     last = one.numbers[-1]
     one.restore(*flags)
     one.go_on()
-    # With "skip" the kernel answers for a closed socket, and the connection may be gone.
+    # With "skip" the kernel answers for a closed socket, so the connection may be lost.
     assert lock == "skip" or "closed" not in one.out
     assert lock == "skip" or one.numbers == list(range(last + 1, one.numbers[-1] + 1))
 
@@ -103,7 +102,7 @@ def test_a_connection_survives(connected: Counter, lock: str) -> None:
 @tcp
 @pytest.mark.pyrunc_only("runc has no --tcp-close")
 def test_a_connection_can_be_closed(connected: Counter) -> None:
-    """Restored as a closed one, the program sees its end."""
+    """The connection is restored closed, and the program sees its end."""
     one = connected
     one.run()
     one.checkpoint("--tcp-established")
@@ -114,7 +113,7 @@ def test_a_connection_can_be_closed(connected: Counter) -> None:
 
 @tcp
 def test_a_connection_in_flight(counter: Make, holder: Callable[..., Holder]) -> None:
-    """A connection that nobody has accepted yet is in the backlog of the container's socket."""
+    """A connection that is not yet accepted is in the backlog of the container's socket."""
     net = holder("network")
     subprocess.run(["nsenter", f"--net={net.path('network')}", "ip", "link", "set", "lo", "up"], check=True)
     edits = {"/linux/namespaces/1": {"type": "network", "path": net.path("network")}}
@@ -152,10 +151,10 @@ def test_a_file_lock(counter: Make, client: Path) -> None:
 
 
 def test_a_unix_socket_of_the_host(counter: Make, holder: Callable[..., Holder], client: Path, tmp_path: Path) -> None:
-    """A datagram socket that is connected to one outside, as syslog(3) has it.
+    """A datagram socket that is connected to a socket outside, as for syslog(3).
 
-    CRIU looks for the other end in the container's network namespace, and connects to the name that
-    it was bound to.
+    CRIU looks for the peer in the container's network namespace, and connects to the name that the
+    peer was bound to.
     """
     net = holder("network")
     space = {"/linux/namespaces/1": {"type": "network", "path": net.path("network")}}
@@ -190,8 +189,8 @@ def received(server: socket.socket) -> list[int]:
 
 @pytest.mark.pyrunc_only("CRIU opens a terminal that nobody has at the other end")
 def test_the_terminal_of_the_caller(counter: Make) -> None:
-    """--shell-job: stdio is a terminal that the container does not have; a restore uses the one it is called
-    on."""
+    """--shell-job: stdio is a terminal outside the container; a restore uses the terminal of its
+    caller."""
     one = counter()
     one.made.bundle.save()
 

@@ -1,1 +1,1 @@
-"""One test for each vulnerability class that container runtimes had; see README.md."""
+"""One test for each class of vulnerability that container runtimes have had; see README.md."""

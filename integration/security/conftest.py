@@ -1,5 +1,4 @@
-"""The mark that ties a test to its row, and the check that no program of the host has changed
-meanwhile."""
+"""The mark that ties a test to its row, and a check that no program of the host has changed."""
 
 from __future__ import annotations
 
@@ -29,8 +28,8 @@ def host_programs(runtime: Runtime) -> dict[Path, str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def unchanged_programs(runtime: Runtime) -> Iterator[None]:
-    """T01 (CVE-2019-5736): whatever the containers of all these tests tried, the host's programs
-    are the same."""
+    """T01 (CVE-2019-5736): the host's programs are unchanged, whatever the containers of these
+    tests tried."""
     before = host_programs(runtime)
     yield
     assert host_programs(runtime) == before

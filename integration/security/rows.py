@@ -1,5 +1,4 @@
-"""The vulnerability classes that this directory guards against: id -> what went wrong, and
-where."""
+"""The vulnerability classes that these tests guard against: id -> what went wrong, and where."""
 
 ROWS = {
     "T01": "CVE-2019-5736: the host's program could be overwritten through /proc/self/exe",

@@ -1,5 +1,5 @@
-"""What several of the security tests need: a traced call, names that change all the time, a look at
-a whole tree."""
+"""Helpers of several security tests: traced calls, names that change continuously, listings of a
+tree."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def bind(destination: str, source: Path | str, *options: str) -> dict[str, Any]:
 
 
 def without_mounts(one: Container, *below: str) -> None:
-    """Take the mounts at and below some destinations out of the configuration: the image's own
+    """Remove the mounts at and below some destinations from the configuration, so the image's own
     files stay visible."""
     mounts = one.bundle.config["mounts"]
     one.bundle.config["mounts"] = [m for m in mounts if not m["destination"].startswith(below)]
 
 
 def tree(root: Path) -> dict[str, tuple[int, int, int, str]]:
-    """Every name below a directory, with mode, size, owner and the target of a link; nothing is
+    """Every name below a directory, with mode, size, owner and the target of a link; links are not
     followed."""
     found = {}
     for at, directories, files in os.walk(root):
@@ -58,18 +58,18 @@ def mountinfo() -> str:
 
 
 class Trace:
-    """The system calls of a whole call of the runtime, container processes included."""
+    """The system calls of a complete call of the runtime, including container processes."""
 
     def __init__(self, box: Box, calls: str) -> None:
         box.count += 1
         self.path = box.path / f"trace{box.count}"
-        # -D: strace as a grandchild; else it would wait for the container's init and the call would not end.
+        # -D: strace is a grandchild; otherwise it would wait for the container's init and the call
+        # would not end.
         self.wrap = ["strace", "-D", "-f", "-q", "-s", "256", "-o", str(self.path), "-e", f"trace={calls}"]
 
     @property
     def lines(self) -> list[str]:
-        """``PID call(arguments) = result`` in order, calls that were interrupted by another's put
-        together."""
+        """``PID call(arguments) = result`` in order; the parts of interrupted calls are joined."""
         text = wait_until(self._whole, "the end of the runtime in the trace")
         pending: dict[str, str] = {}
         done = []
@@ -88,13 +88,14 @@ class Trace:
         return done
 
     def _whole(self) -> str:
-        """The trace once the runtime, its first process, has ended in it: strace may be behind."""
+        """The trace once it contains the exit of its first process, the runtime: strace may lag
+        behind."""
         text = self.path.read_text(errors="replace") if self.path.exists() else ""
         first = text.partition(" ")[0]
         return text if first and re.search(rf"^{first} +\+\+\+ ", text, re.M) else ""
 
     def calls(self, name: str) -> list[str]:
-        """The lines of one system call (a regular expression of its name)."""
+        """The lines of one system call (a regular expression for its name)."""
         return [line for line in self.lines if re.match(rf"\d+ (?:{name})\(", line)]
 
 
@@ -103,8 +104,7 @@ class Trace:
 
 @contextmanager
 def repeating(act: Callable[[], None]) -> Iterator[None]:
-    """Do something over and over in another thread while the body runs; its first error is raised
-    at the end."""
+    """Repeat an action in another thread while the body runs; raise its first error at the end."""
     stop, errors = threading.Event(), []
 
     def loop() -> None:
@@ -127,7 +127,7 @@ def repeating(act: Callable[[], None]) -> Iterator[None]:
 
 
 def swapping(one: Path, two: Path) -> Any:
-    """Exchange two names all the time (renameat2), as a process that shares the image with the
+    """Exchange two names continuously (renameat2), as a process that shares the image with the
     runtime can."""
     names = os.fsencode(one), os.fsencode(two)
 

@@ -1,6 +1,6 @@
-"""Documents that are refused before anything is created: 61 cases measured with runc and crun,
-and the same for `exec --process`. Each produces one line that names the field, and leaves
-nothing."""
+"""Documents that are rejected before anything is created: 61 cases measured with runc and crun, and
+the same for `exec --process`. Each produces one line that names the field, and leaves nothing
+behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from integration.test_exec import process_file, run, started
 
 P = "/process"
 CORE = "kernel.core_pattern"
-RAW: list[tuple[str, Any, str]] = [  # name, the document (made from the good one by a function), words
+RAW: list[tuple[str, Any, str]] = [  # name, the document (a function of the valid one), words
     ("empty", lambda text: "", "a JSON document"),
     ("blank", lambda text: " \n", "a JSON document"),
     ("truncated", lambda text: text[: len(text) // 2], "config.json"),
@@ -107,7 +107,7 @@ def test_there_are_as_many_as_were_measured() -> None:
 
 
 def test_a_container_without_a_process_fails_only_at_start(container: Make) -> None:
-    """runtime.md: `process` is needed at start; crun starts it with status 0."""
+    """runtime.md: `process` is required at start; crun starts such a container with status 0."""
     one = container("exit", "0", edits={"/process": DELETE})
     one.create()
     result = one.start(check=False)
@@ -132,7 +132,7 @@ PROCESS: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.pyrunc_only("about pyrunc's own messages")
 def test_process_files(container: Make) -> None:
-    """One container for all of them: nothing of it may change."""
+    """One container serves all cases, and none of them may change it."""
     one = started(container)
     before = one.state()
     for name, changes, pointer in PROCESS:

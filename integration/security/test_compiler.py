@@ -1,4 +1,4 @@
-"""libseccomp, which reads what the configuration's author wrote in a process of ours (T41)."""
+"""libseccomp, which reads input from the configuration's author in a separate process (T41)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapAmb")
 
 
 def profile(rules: int, **more: Any) -> dict[str, Any]:
-    """Each rule is compared with all others: 500 are a minute of work, 2000 are more than
-    libseccomp can count."""
+    """libseccomp compares each rule with all others: 500 take a minute, and 2000 exceed what it can
+    count."""
     syscalls = [
         {
             "names": ["personality"],
@@ -42,7 +42,7 @@ HOSTILE = profile(500)
 
 
 def status(pid: int) -> dict[str, str]:
-    """Lines of /proc/PID/status; empty when the process has gone."""
+    """Lines of /proc/PID/status; empty if the process has exited."""
     with contextlib.suppress(OSError):
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
@@ -50,7 +50,7 @@ def status(pid: int) -> dict[str, str]:
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """Of all threads of a process."""
+    """The descendants of all threads of a process."""
     for task in Path(f"/proc/{pid}/task").glob("*"):
         with contextlib.suppress(OSError):
             for child in map(int, (task / "children").read_text().split()):
@@ -71,7 +71,7 @@ def find(box: Box) -> int:
 
 
 class Compiling:
-    """A `create` that is busy with a profile."""
+    """A `create` that is compiling a profile."""
 
     def __init__(self, box: Box, one: Container) -> None:
         self.results: list[Result] = []
@@ -82,7 +82,7 @@ class Compiling:
             self.pid = wait_until(lambda: self.at_work(box), "the process that compiles the profile")
 
     def at_work(self, box: Box) -> int:
-        """Its pid, once it has used processor time: then it has begun."""
+        """The compiler's pid, once it has used processor time and so has begun."""
         pid = find(box)
         with contextlib.suppress(OSError):
             if pid and int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11]) > 5:
@@ -90,7 +90,7 @@ class Compiling:
         return 0
 
     def end(self) -> Result:
-        """Wait for the create."""
+        """Wait for `create` to return."""
         self.thread.join()
         return self.results[0]
 
@@ -103,7 +103,7 @@ def compiling(box: Box, container: Make) -> Iterator[Compiling]:
 
 
 def end(pid: int, number: int) -> None:
-    """A fault of its own, as far as anybody can see."""
+    """Kill the process with a signal, which looks like a fault of its own."""
     os.kill(pid, number)
 
 
@@ -112,7 +112,7 @@ pytestmark = pytest.mark.pyrunc_only("peers run libseccomp in the runtime itself
 
 @pytest.mark.row("T41")
 def test_the_compiler_holds_nothing(compiling: Compiling) -> None:
-    """Before it looks at a profile it has given up all that a profile could use."""
+    """The compiler gives up everything that a profile could use before it reads the profile."""
     pid = compiling.pid
     assert pid, "no process of its own compiles the profile"
     seen = status(pid)
@@ -133,7 +133,7 @@ def test_the_compiler_holds_nothing(compiling: Compiling) -> None:
 def test_a_crash_of_the_compiler(
     box: Box, container: Make, refused: Refused, compiling: Compiling, number: signal.Signals
 ) -> None:
-    """The create fails by one line, leaves nothing, and others do not notice."""
+    """`create` fails with one line and leaves nothing behind; other containers are not affected."""
     assert compiling.pid, "no process of its own compiles the profile"
     before = [one for one in box.leftovers(settle=0) if one.startswith("mount")]
     other = container("exit", "7", edits=profile(1))
@@ -152,7 +152,7 @@ def test_a_profile_that_takes_forever(container: Make, refused: Refused) -> None
 
 @pytest.mark.row("T41")
 def test_the_runtime_is_killed_meanwhile(box: Box, container: Make) -> None:
-    """Its compiler goes with it."""
+    """The compiler is killed with the runtime."""
     one = container(edits=HOSTILE)
     made = Compiling(box, one)
     assert made.pid, "no process of its own compiles the profile"
@@ -173,19 +173,18 @@ def test_the_runtime_is_killed_meanwhile(box: Box, container: Make) -> None:
     ],
 )
 def test_more_than_libseccomp_can_count(container: Make, refused: Refused, edits: dict[str, Any], words: str) -> None:
-    """Past 65,535 instructions it corrupts its heap, and long before that it takes minutes: it
-    never sees them."""
+    """libseccomp corrupts its heap beyond 65,535 instructions, and takes minutes long before that,
+    so it never gets such profiles."""
     refused(container(edits=edits).create(check=False, timeout=60), POINTER, words)
 
 
 @pytest.mark.row("T41")
 @pytest.mark.needs_program("strace", "ldd")
 def test_no_other_library_is_there(container: Make, box: Box) -> None:
-    """What a library does with a configuration, an image or an answer of the container it does as
-    the host's root.
+    """A library handles a configuration, an image or an answer of the container as the host's root.
 
-    libseccomp was the one that could be made to fail. No other comes in unnoticed: the life of a
-    container loads what the executable is linked with, and cffi.
+    Only libseccomp could be made to fail. This test detects any new library: a container's life
+    cycle loads only cffi and what the executable is linked with.
     """
     linked = subprocess.run(["ldd", box.runtime.path], capture_output=True, text=True, check=True).stdout
     known = {Path(word).name for word in linked.split() if ".so" in word} | {"ld.so.cache", "libpthread.so.0"}

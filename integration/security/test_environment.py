@@ -1,4 +1,4 @@
-"""What the caller's environment, directory and descriptors can do to the runtime (T36)."""
+"""The effect of the caller's environment, directory and descriptors on the runtime (T36)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROGRAMS = [
 @pytest.mark.row("T36")
 @pytest.mark.needs_program("strace")
 def test_no_program_is_looked_up_in_path(container: Make, box: Box) -> None:
-    """CVE-2018-6556, CVE-2022-47952: a helper of the runtime was whatever stood first in PATH."""
+    """CVE-2018-6556, CVE-2022-47952: the runtime executed the first helper of that name in PATH."""
     evil = box.path / "evil"
     evil.mkdir()
     marker = box.path / "marker"
@@ -34,7 +34,7 @@ def test_no_program_is_looked_up_in_path(container: Make, box: Box) -> None:
     one = container("exit", "0", edits={"/linux/resources/pids": {"limit": 100}})
     if not box.runtime.is_pyrunc:
         del one.bundle.config["linux"]["resources"]["pids"]
-    else:  # refused where the controller is missing: the message must come without a helper as well
+    else:  # rejected without the controller: the message must not need a helper either
         one.create(check=False, env={"PATH": str(evil)})
         one.delete("--force", env={"PATH": str(evil)})
         del one.bundle.config["linux"]["resources"]["pids"]
@@ -52,7 +52,7 @@ VERBS = [["--version"], ["--help"], ["features"], ["spec", "--help"], ["list"], 
 @pytest.mark.pyrunc_only("about the interpreter inside pyrunc")
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb[0])
 def test_nothing_is_imported_from_the_caller(box: Box, verb: list[str]) -> None:
-    """Modules in the working directory, PYTHONPATH, PYTHONHOME, HOME: none is looked at."""
+    """Modules in the working directory, PYTHONPATH, PYTHONHOME and HOME are ignored."""
     place = box.path / "modules"
     (place / "lib/python3.11/site-packages").mkdir(parents=True)
     for name in MODULES:
@@ -80,7 +80,7 @@ def test_nothing_is_imported_from_the_caller(box: Box, verb: list[str]) -> None:
 @pytest.mark.pyrunc_only("about the interpreter inside pyrunc")
 @pytest.mark.parametrize("mode", [0o777, 0o775])
 def test_a_package_that_others_may_change_is_refused(box: Box, mode: int) -> None:
-    """Root would execute what a group wrote.  Tried on a copy of the installation."""
+    """Otherwise root would execute what a group wrote. Tested on a copy of the installation."""
     launcher = Path(os.path.realpath(box.runtime.path))
     package = next((path for path in launcher.parent.parent.glob("lib/**/pyrunc") if (path / "_init").exists()), None)
     if package is None:
@@ -110,8 +110,8 @@ def test_a_package_that_others_may_change_is_refused(box: Box, mode: int) -> Non
 
 @pytest.mark.parametrize("ignored", [[], ["INT", "TERM", "PIPE", "CHLD", "HUP", "XFSZ"]])
 def test_signals_are_as_new(container: Make, ignored: list[str]) -> None:
-    """CPython ignores SIGPIPE and SIGXFSZ, callers ignore and block others: all of it would survive
-    execve."""
+    """CPython ignores SIGPIPE and SIGXFSZ, and callers ignore and block others; all of this would
+    survive execve."""
 
     def unfriendly() -> None:
         for name in ignored:
@@ -150,7 +150,7 @@ def test_environment_of_the_caller_stays_outside(container: Make) -> None:
 
 
 def test_close_range_comes_before_everything_else(container: Make, box: Box) -> None:
-    """In the launcher before the interpreter starts, in init before it reads anything."""
+    """The launcher calls it before the interpreter starts, init before it reads anything."""
     if not box.runtime.is_pyrunc:
         pytest.skip("about the order of pyrunc's own calls")
     trace = Trace(box, "close_range,execve,execveat,recvmsg,openat,fcntl")

@@ -1,5 +1,5 @@
-"""`exec`: a process of ours that enters a container whose processes may be hostile already
-(T01-T03, T13-T15, T24, T26, T31)."""
+"""`exec`: a process of ours enters a container whose processes may already be hostile (T01-T03,
+T13-T15, T24, T26, T31)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def running(container: Make) -> Container:
 @pytest.mark.row("T01")
 @pytest.mark.pyrunc_only("runc 1.1.5's is a file of a detached mount, without seals")
 def test_entering_process_is_a_sealed_copy(running: Container, box: Box) -> None:
-    """CVE-2019-5736: of an `exec`ed process, caught while it is still ours."""
+    """CVE-2019-5736: check the executable of an `exec`ed process while it is still ours."""
     argv = box.runtime.argv("--root", str(box.root), "exec", running.id, "/probe", "say", "x")
     seen = 0
     for _ in range(20 * ROUNDS):
@@ -41,7 +41,7 @@ def test_entering_process_is_a_sealed_copy(running: Container, box: Box) -> None
 
 
 def _looked_at(pid: int) -> bool:
-    """Check a child of the runtime, unless it is something else by now."""
+    """Check a child of the runtime, unless it has executed another program."""
     try:
         if not os.readlink(f"/proc/{pid}/exe").startswith("/memfd:pyrunc-init"):
             return False
@@ -65,7 +65,7 @@ def test_exec_of_our_own_program(container: Make, path: str) -> None:
 
 @pytest.mark.row("T01")
 def test_exec_of_the_first_process_is_the_containers_program(running: Container) -> None:
-    """And never the runtime that started it."""
+    """It never executes the runtime that started the container."""
     result = run(running, "/proc/1/exe", "read", "/proc/self/comm")
     (comm,) = result.objects
     assert comm["text"] == "exe\n"
@@ -78,7 +78,8 @@ def test_exec_of_the_first_process_is_the_containers_program(running: Container)
 @pytest.mark.needs_program("strace")
 @pytest.mark.pyrunc_only("about the order of pyrunc's own calls")
 def test_order_of_entering(running: Container, box: Box) -> None:
-    """Not dumpable, and the procfs of the host open, before the first namespace is joined."""
+    """The process is not dumpable, and the host's procfs is open, before it joins the first
+    namespace."""
     trace = Trace(box, "prctl,setns,open,openat")
     run(running, "/probe", "say", "x", wrap=tuple(trace.wrap))
     lines = trace.lines
@@ -95,7 +96,7 @@ def test_order_of_entering(running: Container, box: Box) -> None:
 @pytest.mark.pyrunc_only("about the order of pyrunc's own calls")
 @pytest.mark.parametrize("userns", [False, True], ids=["host-ids", "user-namespace"])
 def test_not_dumpable_again_after_each_change_of_ids(container: Make, box: Box, userns: bool) -> None:
-    """A change of ids sets dumpable to fs.suid_dumpable, and 1 opens us to every process with the
+    """A change of ids sets dumpable to fs.suid_dumpable, and 1 exposes us to every process with the
     same ids."""
     edits: dict[str, Any] = {"/process/user": {"uid": 1000, "gid": 1000}}
     if userns:
@@ -116,13 +117,13 @@ def test_not_dumpable_again_after_each_change_of_ids(container: Make, box: Box, 
 @pytest.mark.row("T26")
 @pytest.mark.pyrunc_only("looks for pyrunc's own process")
 def test_nothing_of_an_entering_process_can_be_read(container: Make, box: Box) -> None:
-    """CVE-2016-9962: root of the container looks at all processes while others enter."""
+    """CVE-2016-9962: root of the container inspects all processes while others enter."""
     watcher = container("watch", "6")
     watcher.create()
     watcher.start()
     for _ in range(40 * ROUNDS):
         if run(watcher, "/probe", "say", "x", check=False).rc != 0:
-            break  # the watcher has ended
+            break  # the watcher has exited
     watcher.wait(30)
     (seen,) = watcher.objects
     assert seen["looks"] > 10, "the watcher never met one of our processes"
@@ -132,8 +133,8 @@ def test_nothing_of_an_entering_process_can_be_read(container: Make, box: Box) -
 @pytest.mark.row("T03")
 @pytest.mark.parametrize("preserved", [0, 5])
 def test_working_directory_is_never_a_leaked_descriptor(container: Make, preserved: int) -> None:
-    """CVE-2024-21626 of `exec --cwd`; with --preserve-fds the caller even means to pass the host's
-    directories."""
+    """CVE-2024-21626 for `exec --cwd`; with --preserve-fds the caller even passes the host's
+    directories on purpose."""
     one = container("sleep", "600")
     for number in range(3, 13):
         (one.bundle.rootfs / f"link{number}").symlink_to(f"/proc/self/fd/{number}")
@@ -165,7 +166,7 @@ def test_user_is_a_number(running: Container) -> None:
     passwd.write_text("1000:x:0:0:root:/evil:/bin/sh\n1000:0:x:0:0::/evil:/bin/sh\n")
     seen = run(running, "/probe", "report", flags=("--user", "1000")).report
     assert seen["uid"] == [1000] * 3
-    assert seen["gid"] == [0] * 3  # what --user leaves out is the container's
+    assert seen["gid"] == [0] * 3  # --user without a gid keeps the container's
     assert "HOME=/evil" not in seen["env"]
 
 
@@ -181,7 +182,8 @@ USERS = [
 @pytest.mark.row("T15")
 @pytest.mark.parametrize(("text", "ids"), USERS, ids=[repr(text) for text, _ in USERS])
 def test_user_option(running: Container, text: str, ids: list[int] | None) -> None:
-    """CVE-2026-30892: `-u 1` was 0; runc 1.1.5 makes 0 of "" and of 4294967296, crun 1.27 of -1."""
+    """CVE-2026-30892: `-u 1` became 0. runc 1.1.5 parses "" and 4294967296 as 0, and crun 1.27 parses
+    -1 as 0."""
     if not running.box.runtime.is_pyrunc and (ids is None or ids[0] > 2**31):
         pytest.skip("runc 1.1.5 takes it")
     result = run(running, "/probe", "report", flags=("--user", text), check=False)
@@ -203,8 +205,8 @@ def test_leading_zeros_are_not_octal(running: Container) -> None:
 @pytest.mark.row("T24")
 @pytest.mark.parametrize("flag", ["--apparmor", "--process-label"])
 def test_label_with_a_fake_procfs(container: Make, box: Box, flag: str) -> None:
-    """CVE-2015-1334: the container's /proc is a tmpfs that takes every write; the label is applied
-    or refused."""
+    """CVE-2015-1334: the container's /proc is a tmpfs that accepts every write; the label is
+    applied or refused."""
     if not box.runtime.is_pyrunc:
         pytest.skip("runc 1.1.5 ignores labels where the module is not enabled")
     fake = box.path / "fake"
@@ -231,7 +233,7 @@ def test_cgroup_option_never_climbs(running: Container, path: str) -> None:
     if running.box.runtime.is_pyrunc:
         assert result.rc == 255 and not result.out, result
         assert 'bad sub cgroup path: expected one without ".."' in result.err, result
-    elif result.rc == 0:  # where it is the container's own cgroup
+    elif result.rc == 0:  # if it is the container's own cgroup
         assert running.cgroup.name in result.report["cgroup"] or "0::/\n" in result.report["cgroup"]
 
 

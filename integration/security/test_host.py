@@ -1,5 +1,5 @@
-"""What the runtime trusts and touches on the host: state root, devices, cgroup paths, hooks,
-lengths, its own rights (T20, T21, T27, T29-T31, T34, T35, T38, T39)."""
+"""What the runtime trusts and changes on the host: state root, devices, cgroup paths, hooks,
+lengths, its own privileges (T20, T21, T27, T29-T31, T34, T35, T38, T39)."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from integration.security.support import ROUNDS, Make, Refused, bind, mountinfo,
     ids=["none", "absent", "allow only", "deny, allow"],
 )
 def test_devices_are_denied_by_default(container: Make, rules: list[dict[str, Any]] | None) -> None:
-    """GHSA-g54h-m393-cpwq: a list of allows was applied as if everything else had been allowed
-    before."""
+    """GHSA-g54h-m393-cpwq: a list of allow rules was applied as if everything else were already
+    allowed."""
     one = container(
         *("mknod", "/disk", "b", "8", "0", "--", "mknod", "/mem", "c", "1", "1"),
         *("--", "open", "/disk", "r", "--", "open", "/mem", "r", "--", "open", "/dev/null", "rw"),
@@ -56,7 +56,7 @@ def test_device_program_is_there_before_created(container: Make) -> None:
 
 
 def _attached_device_programs(group: Path) -> int:
-    """Number of programs of type CGROUP_DEVICE on a cgroup: bpf(BPF_PROG_QUERY), linux/bpf.h."""
+    """The number of CGROUP_DEVICE programs on a cgroup: bpf(BPF_PROG_QUERY), linux/bpf.h."""
     import ctypes
     import platform
 
@@ -83,7 +83,7 @@ def _attached_device_programs(group: Path) -> int:
 
 @pytest.mark.row("T21")
 def test_lengths_beyond_sixteen_bits(container: Make) -> None:
-    """CVE-2021-43784: a length of more than 64 KiB was cut to 16 bits, and the rest was read as
+    """CVE-2021-43784: a length above 64 KiB was truncated to 16 bits, and the rest was parsed as
     something else."""
     one = container("report", edits={"/annotations": {"long": "a" * 100_000}})
     process = one.bundle.config["process"]
@@ -128,7 +128,7 @@ def test_lengths_that_nothing_takes(container: Make, refused: Refused, pointer: 
 @pytest.mark.parametrize("kind", ["link", "dangling link", "group", "world", "sticky", "owner", "file"])
 @pytest.mark.parametrize("verb", ["create", "state", "list", "kill", "delete"])
 def test_state_root_that_others_may_change(container: Make, box: Box, kind: str, verb: str) -> None:
-    """CVE-2015-1331: who can write there decides what is killed and removed."""
+    """CVE-2015-1331: a user who can write there decides what is killed and removed."""
     one = container("exit", "0")
     one.bundle.save()
     real = box.path / "real"
@@ -192,7 +192,7 @@ def test_state_directory_that_is_a_link(container: Make, box: Box) -> None:
 
 @pytest.mark.row("T29")
 def test_nothing_is_installed_with_more_rights(box: Box) -> None:
-    """CVE-2016-8659, CVE-2020-5291: a set-user-ID program whose set-up could be traced."""
+    """CVE-2016-8659, CVE-2020-5291: the setup of a set-user-ID program could be traced."""
     launcher = Path(os.path.realpath(box.runtime.path))
     files = [launcher, *(path for path in launcher.parent.parent.glob("lib/**/pyrunc/*") if path.is_file())]
     installed = box.runtime.is_pyrunc and (launcher.parent.parent / "lib").is_dir()
@@ -225,8 +225,8 @@ def test_a_set_user_id_copy_refuses_to_run(box: Box, bit: int) -> None:
 
 @pytest.mark.row("T30")
 def test_nothing_is_written_into_the_image(container: Make, box: Box) -> None:
-    """CVE-2025-24965: a file that the runtime wrote into the root went where a link of the image
-    led."""
+    """CVE-2025-24965: the runtime wrote a file into the root, and a link of the image redirected
+    it."""
     outside = box.path / "outside"
     outside.mkdir()
     one = container("exit", "0", edits={"/mounts/-": tmpfs("/made/by/us"), "/process/cwd": "/also/made"})
@@ -271,8 +271,8 @@ KINDS = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"
 
 @pytest.mark.row("T34")
 def test_hooks_of_the_host_get_nothing_of_the_image(container: Make, box: Box) -> None:
-    """CVE-2025-23266: LD_PRELOAD of the image, and a working directory in it, for a program of the
-    host."""
+    """CVE-2025-23266: a program of the host ran with LD_PRELOAD from the image and a working
+    directory in it."""
     record = box.path / "record"
     record.mkdir()
     one = container("exit", "0")
@@ -290,7 +290,7 @@ def test_hooks_of_the_host_get_nothing_of_the_image(container: Make, box: Box) -
         environment = (record / f"{kind}.env").read_text()
         assert not [word for word in ("LD_", "PYTHON", "image") if word in environment], (kind, environment)
         assert ("SECRET=caller" in environment) is (kind != "createContainer"), (kind, environment)
-        if kind != "createContainer":  # runtime.md: that one runs in the container's namespaces
+        if kind != "createContainer":  # runtime.md: it runs in the container's namespaces
             assert (record / f"{kind}.cwd").read_text().strip() == str(one.bundle.path), kind
 
 
@@ -308,8 +308,7 @@ READONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trig
 @pytest.mark.row("T35")
 @pytest.mark.pyrunc_only("runc 1.1.5's list is older")
 def test_default_masks(container: Make, box: Box) -> None:
-    """CVE-2015-3627 to 3631, CVE-2020-8694: what the kernel shows of the host stays hidden by
-    default."""
+    """CVE-2015-3627 to 3631, CVE-2020-8694: information about the host stays hidden by default."""
     home = box.path / "spec"
     home.mkdir()
     box.runtime.call("spec", "--bundle", str(home))
@@ -343,7 +342,7 @@ def test_default_masks(container: Make, box: Box) -> None:
 
 @pytest.mark.row("T38")
 def test_no_mount_reaches_the_host(container: Make, box: Box) -> None:
-    """Fixed in runc 1.2, a leak: nothing of ours appears below a busy shared mount."""
+    """A leak fixed in runc 1.2: no mount of ours may appear below a busy shared mount."""
     one = container("exit", "0", edits={"/mounts/-": tmpfs("/volume/inside")})
     volume = one.bundle.rootfs / "volume"
     volume.mkdir()
@@ -386,7 +385,8 @@ def _deny(names: list[str]) -> dict[str, Any]:
 @pytest.mark.row("T39")
 @pytest.mark.parametrize("name", SET_UP)
 def test_filter_that_forbids_what_set_up_does(container: Make, name: str) -> None:
-    """With no_new_privs the filter comes last, so it need not allow what only the runtime does."""
+    """With no_new_privs the filter is loaded last, so it need not allow calls that only the runtime
+    makes."""
     one = container("say", "fine", edits={"/linux/seccomp": _deny([name])})
     assert one.run().out == "fine\n"
 
@@ -394,7 +394,7 @@ def test_filter_that_forbids_what_set_up_does(container: Make, name: str) -> Non
 @pytest.mark.row("T39")
 @pytest.mark.pyrunc_only("runc loads it before it changes ids")
 def test_early_filter_need_not_allow_what_comes_before(container: Make) -> None:
-    """Only capset(2) is left for after it, to drop the CAP_SYS_ADMIN that loading it takes."""
+    """Only capset(2) follows the filter, to drop the CAP_SYS_ADMIN that loading it requires."""
     names = ["setgroups", "setresuid", "setresgid", "prctl", "chdir", "getcwd", "faccessat2", "faccessat"]
     user = {"uid": 1000, "gid": 1000, "additionalGids": [5]}
     edits = {"/process/noNewPrivileges": False, "/process/user": user, "/process/cwd": "/tmp"}
@@ -405,8 +405,8 @@ def test_early_filter_need_not_allow_what_comes_before(container: Make) -> None:
 @pytest.mark.row("T39")
 @pytest.mark.parametrize("names", [["close_range"], ["mount", "pivot_root"], ["openat2"]])
 def test_early_filter(container: Make, names: list[str]) -> None:
-    """Without it the filter has to be loaded while CAP_SYS_ADMIN was not dropped, and is in force
-    all the same."""
+    """Without no_new_privs the filter is loaded while CAP_SYS_ADMIN is still held, and it is in
+    force as well."""
     edits = {"/process/noNewPrivileges": False, "/linux/seccomp": _deny([*names, "chroot"])}
     one = container("chroot", "/", "--", "report", edits=edits)
     result = one.run()

@@ -1,5 +1,5 @@
-"""Who the program runs as, and who may be named: ids, groups, capabilities, container ids (T13,
-T14, T16, T17, T32)."""
+"""The identity of the program, and the names it may have: ids, groups, capabilities, container ids
+(T13, T14, T16, T17, T32)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from integration.security.support import Make, Refused, tree
 @pytest.mark.pyrunc_only("runc 1.1.5's spec still lists inheritable and ambient sets")
 def test_default_configuration_has_no_inheritable_capabilities(container: Make, box: Box) -> None:
     """CVE-2022-29162, CVE-2022-27650, CVE-2022-24769, CVE-2025-27612: a program with file
-    capabilities got more."""
+    capabilities gained more."""
     home = box.path / "spec"
     home.mkdir()
     box.runtime.call("spec", "--bundle", str(home))
@@ -81,7 +81,7 @@ WRONG_IDS: list[Any] = [-1, -(2**31), 2**32 - 1, 2**32, 2**32 + 1, 2**63, 2**64,
 @pytest.mark.parametrize("value", WRONG_IDS, ids=repr)
 @pytest.mark.parametrize("field", ["uid", "gid", "additionalGids/0"])
 def test_ids_that_are_none(container: Make, box: Box, refused: Refused, field: str, value: object) -> None:
-    """CVE-2024-40635: 2**32 became 0. 4294967295 is (uid_t)-1, "do not change", which left the
+    """CVE-2024-40635: 2**32 became 0. 4294967295 is (uid_t)-1, "do not change", which kept the
     runtime's own 0."""
     if not box.runtime.is_pyrunc and isinstance(value, float) and value == int(value):
         pytest.skip("Go's decoder takes whole floats")
@@ -110,7 +110,7 @@ def test_largest_ids(container: Make, value: int) -> None:
 @pytest.mark.parametrize("groups", [[], [10], [10, 20, 30]])
 @pytest.mark.parametrize("uid", [0, 1000])
 def test_groups_are_exactly_the_configured_ones(container: Make, groups: list[int], uid: int) -> None:
-    """CVE-2022-36109, CVE-2022-2989: groups of the caller, or of root, came along."""
+    """CVE-2022-36109, CVE-2022-2989: the process kept groups of the caller or of root."""
     user = {"uid": uid, "gid": 7, "additionalGids": groups}
     one = container("report", edits={"/process/user": user})
     seen = one.run(preexec=lambda: os.setgroups([0, 6, 27])).report

@@ -1,6 +1,6 @@
-"""What a process of ours holds when processes of the container can see it (T40).
+"""What a process of the runtime exposes while processes of the container can see it (T40).
 
-The container is hostile and has CAP_SYS_PTRACE in the initial user namespace: nothing hides a
+The container is hostile and has CAP_SYS_PTRACE in the initial user namespace, so nothing protects a
 process that it can see.
 """
 
@@ -32,8 +32,8 @@ SETS = ("bounding", "effective", "permitted")
 EXECS = 200 * ROUNDS
 FEWER = 60 * ROUNDS
 ADMIN = 1 << 21
-# What the profiles of engines do about the calls that make processes: clone3 is unknown, clone
-# makes no namespaces.
+# Engines' profiles treat the calls that create processes this way: clone3 does not exist, and clone
+# creates no namespaces.
 NAMESPACE_FLAGS = (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)
 ENGINE_LIKE = profile(
     rule("clone3", errnoRet=38),
@@ -55,7 +55,7 @@ def attacker(base: Path) -> Path:
 
 
 class Hostile:
-    """A container whose first process attaches to whatever of the runtime it can see."""
+    """A container whose first process attaches to every process of the runtime that it can see."""
 
     def __init__(self, container: Make, attacker: Path, edits: dict[str, Any], caps: list[str] = CAPS) -> None:
         sets = dict.fromkeys(SETS, caps)
@@ -67,7 +67,7 @@ class Hostile:
         self.one.start()
 
     def stop(self) -> dict[str, Any]:
-        """What it got."""
+        """Stop the attacker and return its answer."""
         (self.one.bundle.rootfs / "stop").write_text("")
         wait_until(lambda: self.one.out.endswith("}\n"), "the attacker's answer")
         (self.one.bundle.rootfs / "stop").unlink()
@@ -76,7 +76,7 @@ class Hostile:
 
 
 def capabilities(states: list[str]) -> list[dict[str, int]]:
-    """The sets of each state of a joiner that was seen."""
+    """The capability sets of a joiner in each observed state."""
     found = []
     for text in states:
         fields = dict(re.findall(r"(\w+) ([0-9a-f]+)", text))
@@ -85,7 +85,7 @@ def capabilities(states: list[str]) -> list[dict[str, int]]:
 
 
 def values(seen: dict[str, Any], name: str) -> set[str]:
-    """What a field of /proc/PID/status was in all of the states."""
+    """The values of a field of /proc/PID/status in all observed states."""
     return {dict(re.findall(r"(\w+) (\w+)", text))[name] for text in seen["states"]}
 
 
@@ -94,7 +94,7 @@ def mask(names: list[str]) -> int:
 
 
 def check(seen: dict[str, Any], kept: int = 0, count: int = EXECS) -> None:
-    """Nothing but what the container has: its capabilities (and ``kept``), its root, its
+    """The attacker got only what the container has: its capabilities (and ``kept``), root and
     namespaces, no host file."""
     assert seen["met"] >= count // 4, f"the attacker hardly ever met one of our processes: {seen}"
     assert seen["traced"] >= count // 8 and seen["copied"] >= count // 8, f"it could not attach: {seen}"
@@ -103,7 +103,7 @@ def check(seen: dict[str, Any], kept: int = 0, count: int = EXECS) -> None:
         assert not (sets["CapPrm"] | sets["CapEff"]) & ~(allowed | kept), f"capabilities of the host: {sets}"
         assert not sets["CapBnd"] & ~allowed, f"the bounding set of the host: {sets}"
         assert sets["CapInh"] == sets["CapAmb"] == 0, sets
-    # stdio is what the caller gave the program, and the socket is the handshake's
+    # stdio comes from the caller of the program, and the socket from the handshake
     others = [text for text in seen["fds"] if not text.startswith("stdio ")]
     assert others in ([], ["socket 140000"]), f"descriptors of the host: {others}"
     assert not [text for text in seen["places"] if text not in ("root", "/", "/tmp")], seen["places"]
@@ -112,7 +112,7 @@ def check(seen: dict[str, Any], kept: int = 0, count: int = EXECS) -> None:
 
 
 def check_terminals(seen: dict[str, Any]) -> None:
-    """In the caller's session one could open its terminal and type (CVE-2017-5226)."""
+    """A process in the caller's session could open its terminal and type (CVE-2017-5226)."""
     found = [text for text in seen["terminals"] if text.startswith("session foreign") and not text.endswith(" 0")]
     assert not found, f"the caller's terminal: {found}"
 
@@ -140,7 +140,7 @@ def test_exec_shows_nothing_of_the_host(container: Make, attacker: Path, nnp: bo
 
 @pytest.mark.row("T40")
 def test_exec_as_a_user(container: Make, attacker: Path) -> None:
-    """The ids have changed, and the capabilities with them, before it can be seen."""
+    """The ids and the capabilities change before the process becomes visible."""
     hostile = Hostile(container, attacker, edits_of(False, ENGINE_LIKE))
     execs(hostile.one, "--user", "1000:1000", "--cwd", "/tmp", count=FEWER)
     seen = hostile.stop()
@@ -150,14 +150,14 @@ def test_exec_as_a_user(container: Make, attacker: Path) -> None:
 
 @pytest.mark.row("T40")
 def test_exec_with_a_terminal(container: Make, attacker: Path, box: Box) -> None:
-    """Its terminal is there before it can be seen, and no descriptor of the caller's any more."""
+    """Before the process becomes visible it has its terminal, and no descriptor of the caller's."""
     hostile = Hostile(container, attacker, edits_of(False, ENGINE_LIKE))
     console = Console(box.path / "console.sock")
     flags = ("--tty", "--detach", "--console-socket", str(console.path))
     for _ in range(FEWER):
         run(hostile.one, "/probe", "say", "x", flags=flags)
         os.close(console.receive())
-        harness.reap()  # a zombie of ours is one more process for the attacker to look at
+        harness.reap()  # a zombie of ours is another process for the attacker to inspect
     console.master = -1
     console.close()
     seen = hostile.stop()
@@ -166,7 +166,7 @@ def test_exec_with_a_terminal(container: Make, attacker: Path, box: Box) -> None
 
 
 def own_terminal(slave: int) -> Any:
-    """For a child: a session of its own with this terminal."""
+    """Create a new session with this terminal; for a child."""
 
     def become() -> None:
         os.setsid()
@@ -178,7 +178,7 @@ def own_terminal(slave: int) -> Any:
 @pytest.mark.row("T40")
 @pytest.mark.row("T28")
 def test_exec_from_a_terminal(container: Make, attacker: Path) -> None:
-    """The caller has one; the program gets none."""
+    """The caller has a terminal, but the program gets none."""
     hostile = Hostile(container, attacker, edits_of(False, ENGINE_LIKE))
     for _ in range(FEWER):
         master, slave = pty.openpty()
@@ -190,8 +190,8 @@ def test_exec_from_a_terminal(container: Make, attacker: Path) -> None:
 
 @pytest.mark.row("T40")
 def test_create_in_a_pid_namespace_of_others(container: Make) -> None:
-    """Without CAP_SYS_PTRACE its processes get nothing; SECURITY.md says what they could with
-    it."""
+    """Without CAP_SYS_PTRACE its processes get nothing; SECURITY.md documents what they could do
+    with it."""
     watcher = container("watch", "300", edits={"/process/capabilities": dict.fromkeys(SETS, PLAIN)})
     watcher.create()
     watcher.start()
@@ -225,7 +225,7 @@ def join_pid_namespace(container: Make, first: Container) -> None:
     master, slave = pty.openpty()
     one.create(preexec=own_terminal(slave))
     one.delete("--force")
-    harness.reap()  # a zombie of ours would keep the namespace from ending
+    harness.reap()  # a zombie of ours would keep the namespace alive
     os.close(slave)
     os.close(master)
 
@@ -233,8 +233,8 @@ def join_pid_namespace(container: Make, first: Container) -> None:
 @pytest.mark.row("T40")
 @pytest.mark.parametrize("nnp", [True, False], ids=["no-new-privileges", "plain"])
 def test_filter_that_forbids_to_clone(container: Make, attacker: Path, nnp: bool) -> None:
-    """SECURITY.md: without noNewPrivileges, loading such a filter takes CAP_SYS_ADMIN where the
-    container sees it."""
+    """SECURITY.md: without noNewPrivileges, loading such a filter requires CAP_SYS_ADMIN while the
+    container can see the process."""
     hostile = Hostile(container, attacker, edits_of(nnp, NO_FORK))
     execs(hostile.one, count=FEWER)
     check(hostile.stop(), 0 if nnp else ADMIN, FEWER)

@@ -1,5 +1,5 @@
-"""What a container could get hold of: our program, descriptors, the caller's terminal, files in
-shared places (T01-T03, T23, T26, T28, T37)."""
+"""What a container could obtain: our program, descriptors, the caller's terminal, files in shared
+directories (T01-T03, T23, T26, T28, T37)."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ TIOCSTI = "0x5412"
 
 
 def check_exe(pid: int) -> None:
-    """CVE-2019-5736: what /proc/PID/exe leads to can be opened by the container, so it must not be
-    the host's."""
+    """CVE-2019-5736: the container can open the target of /proc/PID/exe, so it must not be a file
+    of the host."""
     exe = f"/proc/{pid}/exe"
     target = os.readlink(exe)
     assert not os.path.exists(target), f"a file of the host: {target}"
@@ -55,7 +55,7 @@ def test_program_that_waits_is_a_sealed_copy(container: Make) -> None:
     check_exe(one.pid)
 
 
-# A pid namespace has a setting of its own; what runs in it ends with it.
+# A pid namespace has its own setting, and its processes end with it.
 NO_MEMFD = 'echo 2 >/proc/sys/vm/memfd_noexec && exec "$@"'
 OPEN_EXE = """
 set -e; bundle=$1 id=$2; shift 2
@@ -72,7 +72,7 @@ if (: >>/proc/self/fd/7) 2>&1; then echo written; fi
 @pytest.mark.row("T01")
 @pytest.mark.needs_kernel(6, 3)
 def test_where_no_memfd_can_be_executed(container: Make) -> None:
-    """vm.memfd_noexec=2: the program that waits is a file that is read-only for everybody."""
+    """vm.memfd_noexec=2: the waiting process executes a file that is read-only for everyone."""
     own_pids = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "/bin/sh", "-c"]
     one = container("report")
     assert one.run(wrap=[*own_pids, NO_MEMFD, "sh"]).report["pid"] == 1
@@ -88,7 +88,7 @@ def test_where_no_memfd_can_be_executed(container: Make) -> None:
 @pytest.mark.parametrize("path", ["/proc/self/exe", "/proc/1/exe", "/link"])
 @pytest.mark.parametrize("arguments", [[], ["0"]])
 def test_container_cannot_run_our_program(container: Make, refused: Refused, path: str, arguments: list[str]) -> None:
-    """CVE-2019-5736 again: an image whose program is a link to what runs now."""
+    """CVE-2019-5736 again: the image's program is a link to the running executable."""
     one = container(edits={"/process/args": [path, *arguments]})
     (one.bundle.rootfs / "link").symlink_to("/proc/self/exe")
     result = one.create(check=False)
@@ -103,7 +103,7 @@ def test_container_cannot_run_our_program(container: Make, refused: Refused, pat
 
 
 def _joining(container: Make, holder: Callable[..., Holder], *kinds: str) -> Container:
-    """A container that joins namespaces; what enters them is the same program as `exec`'s."""
+    """A container that joins namespaces; the joining process runs the same program as `exec`."""
     held = holder(*kinds)
     one = container("report")
     for entry in one.bundle.config["linux"]["namespaces"]:
@@ -118,11 +118,11 @@ def _joining(container: Make, holder: Callable[..., Holder], *kinds: str) -> Con
 def test_not_dumpable_before_the_first_namespace_is_joined(
     container: Make, box: Box, holder: Callable[..., Holder]
 ) -> None:
-    """CVE-2016-9962: what is in the namespace already could ptrace us from the first moment."""
+    """CVE-2016-9962: processes already in the namespace could ptrace us from the first moment."""
     one = _joining(container, holder, "pid", "ipc", "network")
     trace = Trace(box, "prctl,setns")
     one.run(wrap=trace.wrap)
-    # The mount namespace is our own: joining that leaves a chroot.
+    # The mount namespace is our own: joining it leaves a chroot.
     joins = [index for index, line in enumerate(trace.lines) if " setns(" in line and "CLONE_NEWNS" not in line]
     guards = [index for index, line in enumerate(trace.lines) if "PR_SET_DUMPABLE, SUID_DUMP_DISABLE" in line]
     assert len(joins) == 3, trace.lines
@@ -133,7 +133,7 @@ def test_not_dumpable_before_the_first_namespace_is_joined(
 @pytest.mark.row("T02")
 @pytest.mark.pyrunc_only("looks for pyrunc's own process")
 def test_nothing_of_a_joining_process_can_be_read(container: Make, box: Box) -> None:
-    """The same from the other side: root of a container looks at all processes while others join
+    """The same from the other side: root of a container inspects all processes while others join
     its pid namespace."""
     watcher = container("watch", "8")
     watcher.create()
@@ -142,9 +142,9 @@ def test_nothing_of_a_joining_process_can_be_read(container: Make, box: Box) -> 
     for _ in range(15 * ROUNDS):
         one = container("exit", "0")
         one.bundle.config["linux"]["namespaces"][0]["path"] = path
-        if one.create(check=False).rc == 0:  # fails when the watcher has ended, and the namespace with it
+        if one.create(check=False).rc == 0:  # fails if the watcher has exited, and the namespace with it
             one.delete("--force")
-            os.waitpid(one.pid, 0)  # the end of a pid namespace waits for its zombies, and these are ours
+            os.waitpid(one.pid, 0)  # a pid namespace ends only after its zombies are reaped, and these are ours
     watcher.wait(30)
     (seen,) = watcher.objects
     assert seen["looks"] > 10, "the watcher never met one of our processes"
@@ -153,8 +153,7 @@ def test_nothing_of_a_joining_process_can_be_read(container: Make, box: Box) -> 
 
 @pytest.mark.row("T26")
 def test_nothing_opened_before_joining_stays_open(container: Make, box: Box, holder: Callable[..., Holder]) -> None:
-    """CVE-2016-8649: the procfs of the host, opened before setns, was handed to the process
-    inside."""
+    """CVE-2016-8649: the process inside inherited the host's procfs, opened before setns."""
     one = _joining(container, holder, "ipc", "network", "uts")
     one.create()
     directory = Path(f"/proc/{one.pid}/fd")
@@ -168,15 +167,14 @@ def test_nothing_opened_before_joining_stays_open(container: Make, box: Box, hol
 
 # --- T03 ------------------------------------------------------------------------------------------
 
-# Descriptors without close-on-exec from 3 to 12, of directories of the host and of one of its
-# files.
+# Descriptors 3 to 12 without close-on-exec, of directories and a file of the host.
 OPEN_HOST = 'exec 3</etc 4</ 5</sys/fs/cgroup 6</root 7</etc 8</etc/passwd 9</proc && exec "$@"'
 INHERIT = ["/bin/bash", "-c", OPEN_HOST, "bash"]
 
 
 def _outside(one: Container) -> bool:
-    """Whether the program's working directory is something else than its own tree: /etc/hostname of
-    the host there."""
+    """Whether the program's working directory is outside its own tree: it finds the host's
+    /etc/hostname."""
     seen = one.objects
     return any(item["errno"] == 0 for item in seen if item["action"] == "stat")
 
@@ -184,8 +182,7 @@ def _outside(one: Container) -> bool:
 @pytest.mark.row("T03")
 @pytest.mark.parametrize("how", ["/proc/self/fd/{}", "/proc/thread-self/fd/{}", "/link{}"])
 def test_working_directory_is_never_a_leaked_descriptor(container: Make, how: str) -> None:
-    """CVE-2024-21626: `cwd` named a descriptor that the runtime had open, and so a directory of the
-    host."""
+    """CVE-2024-21626: `cwd` named a descriptor of the runtime, and so a directory of the host."""
     for number in range(3, 13):
         one = container("stat", "./hostname", "--", "stat", "./etc/hostname", "--", "stat", "./cgroup.procs")
         one.bundle.config["process"]["cwd"] = how.format(number)
@@ -198,8 +195,8 @@ def test_working_directory_is_never_a_leaked_descriptor(container: Make, how: st
 @pytest.mark.row("T03")
 @pytest.mark.pyrunc_only("runc 1.1.5 does not look where it is after chdir")
 def test_working_directory_outside_is_refused(container: Make, refused: Refused) -> None:
-    """Even one that the caller passes on purpose: the kernel says "(unreachable)" for it, and that
-    is checked."""
+    """Even if the caller passes it on purpose: the kernel reports it as "(unreachable)", which is
+    checked."""
     one = container(edits={"/process/cwd": "/proc/self/fd/3"})
     refused(one.create("--preserve-fds", "1", wrap=INHERIT, check=False), "/process/cwd")
 
@@ -223,8 +220,8 @@ def test_nothing_of_the_caller_is_open_while_created(container: Make) -> None:
 @pytest.mark.row("T23")
 @pytest.mark.needs_program("strace")
 def test_no_abstract_socket(container: Make, box: Box) -> None:
-    """CVE-2020-15257: an abstract socket has no permissions, and a container on the host's network
-    reaches it."""
+    """CVE-2020-15257: an abstract socket has no permissions, and is reachable from a container on
+    the host's network."""
     one = container("exit", "0", edits={"/process/terminal": True})
     servers = []
     for name in ("console", "pidfd"):
@@ -257,7 +254,7 @@ def test_the_callers_terminal_is_not_the_containers(container: Make, box: Box, v
     """CVE-2017-5226, CVE-2016-10124: TIOCSTI on an inherited terminal types into the caller's
     shell.
 
-    `create` passes the caller's stdio on; `run` in the foreground puts a pipe in between, which is
+    `create` passes the caller's stdio on; `run` in the foreground replaces it by a pipe, which is
     not a terminal.
     """
     master, slave = pty.openpty()
@@ -297,7 +294,7 @@ MAKING = "openat,open,creat,mkdir,mkdirat,mknod,mknodat,symlink,symlinkat,link,l
 @pytest.mark.row("T37")
 @pytest.mark.needs_program("strace")
 def test_nothing_is_created_in_shared_directories(container: Make, box: Box) -> None:
-    """CVE-2019-12439: a predictable name in /tmp belongs to whoever makes it first."""
+    """CVE-2019-12439: a predictable name in /tmp belongs to the user who creates it first."""
     one = container("exit", "0", edits={"/mounts/-": {"destination": "/up", "type": "tmpfs", "options": ["tmpcopyup"]}})
     (one.bundle.rootfs / "up").mkdir()
     (one.bundle.rootfs / "up/file").write_text("x")

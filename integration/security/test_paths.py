@@ -1,5 +1,5 @@
-"""Paths that the image chooses: every mount, directory and node stays inside the root (T05-T08,
-T12, T25)."""
+"""Paths chosen by the image: every mount, directory and node stays inside the root (T05-T08, T12,
+T25)."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from integration.security.support import (
 def test_proc_and_sys_are_ordinary_directories(
     container: Make, box: Box, refused: Refused, name: str, target: str
 ) -> None:
-    """CVE-2019-19921, CVE-2023-27561, CVE-2025-54867: masks and labels went elsewhere with the
-    mount."""
+    """CVE-2019-19921, CVE-2023-27561, CVE-2025-54867: masks and labels followed the mount
+    elsewhere."""
     outside = box.path / "outside"
     outside.mkdir()
     one = container()
@@ -41,14 +41,14 @@ def test_proc_and_sys_are_ordinary_directories(
     (one.bundle.rootfs / name).rmdir()
     (one.bundle.rootfs / name).symlink_to(target.replace("OUTSIDE", str(outside)))
     index = next(i for i, m in enumerate(one.bundle.config["mounts"]) if m["destination"] == f"/{name}")
-    # runc's conformance test looks for these words
+    # runc's conformance test expects these words
     refused(one.create(check=False), f"/mounts/{index}/destination", "must be mounted on ordinary directory")
 
 
 @pytest.mark.row("T06")
 @pytest.mark.pyrunc_only("runc 1.1.5 is open to this race")
 def test_destination_that_changes_is_never_followed_out(container: Make, box: Box) -> None:
-    """CVE-2021-30465: a directory on the way turns into a link to / between the look-up and the
+    """CVE-2021-30465: a directory on the path becomes a link to / between the look-up and the
     mount."""
     canary = box.path / "canary"
     (canary / "sub").mkdir(parents=True)
@@ -78,7 +78,7 @@ def test_destination_that_changes_is_never_followed_out(container: Make, box: Bo
 @pytest.mark.pyrunc_only("runc 1.1.5 makes missing directories by path")
 @pytest.mark.parametrize("kind", ["directory", "file"])
 def test_missing_destination_is_created_inside(container: Make, box: Box, kind: str) -> None:
-    """CVE-2024-45310: the missing mount point was created where the exchanged link led."""
+    """CVE-2024-45310: the missing mount point was created at the target of the exchanged link."""
     canary = box.path / "canary"
     canary.mkdir()
     source = box.path / "source"
@@ -103,7 +103,7 @@ def test_missing_destination_is_created_inside(container: Make, box: Box, kind: 
 
 
 def _remove(top: Path) -> None:
-    """What the mounts left behind, wherever the exchange has put it at the moment."""
+    """Remove what the mounts left behind, wherever the exchange has currently put it."""
     for path in (top / "deep/name", top / "deep", top):
         try:
             path.rmdir() if path.is_dir() else path.unlink()
@@ -115,10 +115,10 @@ def _remove(top: Path) -> None:
 @pytest.mark.parametrize("target", ["ABSOLUTE", "../../../../../../..OUTSIDE", "chain"])
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_links_in_a_destination_count_from_the_root(container: Make, box: Box, target: str, depth: int) -> None:
-    """CVE-2019-18837: a link in each component of a destination, resolved as the container
+    """CVE-2019-18837: a link in each component of a destination is resolved as the container
     would."""
     outside = box.path / "outside"
-    (outside / "two/three/here").mkdir(parents=True)  # the requested file exists there
+    (outside / "two/three/here").mkdir(parents=True)  # the requested file exists outside
     (outside / "three/here").mkdir(parents=True)
     (outside / "here").mkdir()
     before = tree(outside)
@@ -142,8 +142,8 @@ def test_links_in_a_destination_count_from_the_root(container: Make, box: Box, t
 @pytest.mark.row("T25")
 @pytest.mark.parametrize("loop", [False, True])
 def test_target_that_is_a_link(container: Make, box: Box, refused: Refused, loop: bool) -> None:
-    """CVE-2015-1335: the last component itself is a link out; a file is bound there, over nothing
-    of the host's."""
+    """CVE-2015-1335: the last component is itself a link that leads outside; the bind must not
+    cover a file of the host."""
     outside = box.path / "outside"
     outside.write_text("untouched")
     source = box.path / "source"
@@ -170,8 +170,8 @@ DEV_LINKS = ["ABSOLUTE", "../../outside", "chain"]
 @pytest.mark.parametrize("target", DEV_LINKS)
 @pytest.mark.parametrize("mounted", [False, True])
 def test_dev_that_is_a_link(container: Make, box: Box, target: str, mounted: bool) -> None:
-    """CVE-2026-41579, CVE-2026-47766: device nodes and links were created through it on the
-    host."""
+    """CVE-2026-41579, CVE-2026-47766: a /dev that is a link redirected device nodes and links to
+    the host."""
     outside = box.path / "outside"
     outside.mkdir()
     one = container("exit", "0")

@@ -1,5 +1,5 @@
-"""What is written below /proc, and what stands in for /dev/null and the terminal (T04, T09-T11,
-T22, T24, T33)."""
+"""Writes below /proc, and replacements of /dev/null and of the terminal (T04, T09-T11, T22, T24,
+T33)."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def console(box: Box) -> Iterator[Console]:
 @pytest.mark.parametrize("kind", ["tmpfs", "bind"])
 @pytest.mark.parametrize("where", ["/proc", "/proc/self", "/proc/self/attr", "/proc/1", "/alias/self/attr", "/alias"])
 def test_nothing_is_mounted_over_proc(container: Make, box: Box, refused: Refused, kind: str, where: str) -> None:
-    """CVE-2019-16884: a volume over /proc, and the label was written to a file of the image."""
+    """CVE-2019-16884: with a volume over /proc the label was written to a file of the image."""
     fake = box.path / "fake"
     fake.mkdir()
     entry = tmpfs(where) if kind == "tmpfs" else bind(where, fake)
     one = container(edits={"/mounts/-": entry})
-    (one.bundle.rootfs / "alias").symlink_to("/proc")  # known only when the path is walked
+    (one.bundle.rootfs / "alias").symlink_to("/proc")  # known only after the path is resolved
     index = len(one.bundle.config["mounts"]) - 1
     refused(one.create(check=False), f"/mounts/{index}/destination")
 
@@ -58,8 +58,7 @@ def test_files_known_to_be_harmless_may_cover_proc(container: Make, box: Box) ->
 @pytest.mark.parametrize("bound", [False, True])
 @pytest.mark.parametrize("null", ["link to a file of proc", "link outside", "file", "other device", "none"])
 def test_masks_never_show_what_the_image_calls_null(container: Make, box: Box, null: str, bound: bool) -> None:
-    """CVE-2025-31133, CVE-2025-62161: the image's /dev/null was bound over what was to be
-    hidden."""
+    """CVE-2025-31133, CVE-2025-62161: the image's /dev/null was bound over the paths to hide."""
     outside = box.path / "outside"
     outside.write_text("of the host")
     one = container(
@@ -96,7 +95,7 @@ def test_masks_never_show_what_the_image_calls_null(container: Make, box: Box, n
 
 
 def _start_on(one: Container, console: Console) -> str:
-    """Create with a terminal and start; everything that came over it, "" when create failed."""
+    """Create with a terminal and start; return everything received from it, "" if create failed."""
     if one.create("--console-socket", str(console.path), check=False).rc != 0:
         return ""
     master = console.receive()
@@ -108,7 +107,7 @@ def _start_on(one: Container, console: Console) -> str:
 @pytest.mark.pyrunc_only("runc 1.1.5 opens the terminal by its name")
 @pytest.mark.parametrize("fake", ["file", "link", "null"])
 def test_terminal_is_the_masters_own(container: Make, box: Box, console: Console, fake: str) -> None:
-    """CVE-2025-52565: /dev/pts/0 is the attacker's while the real terminals are elsewhere."""
+    """CVE-2025-52565: the attacker controls /dev/pts/0 while the real terminals are elsewhere."""
     canary = box.path / "canary"
     canary.write_text("untouched")
     one = container("report", edits={"/process/terminal": True})
@@ -145,7 +144,7 @@ def test_terminal_is_the_masters_own(container: Make, box: Box, console: Console
 @pytest.mark.row("T10")
 @pytest.mark.parametrize("fake", ["file", "directory", "zero", "tty", "host"])
 def test_multiplexer_of_the_image(container: Make, box: Box, console: Console, fake: str) -> None:
-    """What is called /dev/ptmx must be the pty multiplexer, or there is no terminal."""
+    """/dev/ptmx must be the pty multiplexer; otherwise the container gets no terminal."""
     one = container("report", edits={"/process/terminal": True})
     without_mounts(one, "/dev")
     path = one.bundle.rootfs / "dev/ptmx"
@@ -153,7 +152,7 @@ def test_multiplexer_of_the_image(container: Make, box: Box, console: Console, f
         path.write_text("x")
     elif fake == "directory":
         path.mkdir()
-    elif fake == "host":  # the real device, but there is no devpts beside it
+    elif fake == "host":  # the real device, but without a devpts beside it
         os.mknod(path, 0o20666, os.makedev(5, 2))
     else:
         os.mknod(path, 0o20666, os.makedev(1, 5) if fake == "zero" else os.makedev(5, 0))
@@ -243,7 +242,7 @@ def test_a_write_below_proc_crosses_no_mount(container: Make, box: Box, refused:
     ],
 )
 def test_sysctls_of_the_host(container: Make, refused: Refused, key: str) -> None:
-    """CVE-2022-0811: core_pattern through a key that looked like another one's value."""
+    """CVE-2022-0811: a key that looked like part of another one's value set core_pattern."""
     refused(container(edits={"/linux/sysctl": {key: sysctl_as_it_is(key)}}).create(check=False), "/linux/sysctl/")
 
 
@@ -261,7 +260,7 @@ def test_sysctls_of_the_host(container: Make, refused: Refused, key: str) -> Non
 def test_sysctl_of_a_namespace_that_is_the_hosts(
     container: Make, box: Box, refused: Refused, kind: str, key: str, value: str, how: str
 ) -> None:
-    """The runtime's own namespace is recognized by identity, not by name, whatever path leads to
+    """The runtime's own namespace is recognized by identity and not by name, whatever path leads to
     it."""
     file = {"network": "net"}.get(kind, kind)
     other = box.path / "namespace"
@@ -278,7 +277,7 @@ def test_sysctl_of_a_namespace_that_is_the_hosts(
         "link": f"ln -s /proc/$$/ns/{file} {other}",
         "bound": f"touch {other} && mount --bind /proc/$$/ns/{file} {other}",
     }.get(how, ":")
-    # In namespaces of its own, so that a runtime that gives in does no harm to this machine.
+    # In separate namespaces, so that a runtime that allows it does not harm this machine.
     wrap = ["/usr/bin/unshare", "-muni", "--propagation", "slave", "/bin/sh", "-c", f'{prepare} && exec "$@"', "sh"]
     refused(one.create(wrap=wrap, check=False), f"/linux/sysctl/{key}")
 
@@ -302,8 +301,7 @@ def test_sysctl_of_a_joined_namespace(container: Make, holder: Callable[..., Hol
 def test_procfs_is_opened_before_any_namespace_is_joined(
     container: Make, box: Box, holder: Callable[..., Holder]
 ) -> None:
-    """CVE-2015-1334: what was called /proc inside took the label, and the process ran without
-    one."""
+    """CVE-2015-1334: a fake /proc inside took the label, and the process ran without one."""
     held = holder("network", "ipc")
     one = container("exit", "0")
     for entry in one.bundle.config["linux"]["namespaces"]:
@@ -330,8 +328,8 @@ def test_a_label_is_applied_or_refused(container: Make, box: Box, refused: Refus
 @pytest.mark.row("T33")
 @pytest.mark.parametrize("profile", ["unconfined_foo", "unconfined ", " unconfined", "Unconfined", "unconfined\n"])
 def test_only_unconfined_is_unconfined(container: Make, refused: Refused, profile: str) -> None:
-    """Fixed in crun 1.29.1, a comparison by prefix: the profile "unconfined_foo" counted as
-    none."""
+    """Fixed in crun 1.29.1: a comparison by prefix treated the profile "unconfined_foo" as
+    unconfined."""
     refused(container(edits={"/process/apparmorProfile": profile}).create(check=False), "/process/apparmorProfile")
 
 

@@ -32,8 +32,8 @@ def test_every_row_has_a_test() -> None:
 
 
 def test_every_sabotage_still_fits() -> None:
-    """What `make prove-security` takes away is there, once: else a row is not proven, and nobody
-    sees it."""
+    """The text that `make prove-security` removes occurs exactly once; otherwise a row would
+    silently remain unproven."""
     wrong = []
     for sabotage in TABLE:
         texts: dict[str, str] = {}

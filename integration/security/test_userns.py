@@ -24,7 +24,7 @@ def _become() -> None:
 
 
 def _unprivileged(container: Make, box: Box, size: int, *actions: str) -> Container:
-    """A container of an ordinary user, who maps `size` ids starting at the user's own."""
+    """A container of an unprivileged user, who maps `size` ids starting at the user's own."""
     maps = [{"containerID": 0, "hostID": USER, "size": size}]
     changes: dict[str, Any] = edits({"/linux/resources": DELETE, "/linux/cgroupsPath": DELETE, "/mounts": []})
     one = container(*actions, edits={**changes, "/linux/uidMappings": maps, "/linux/gidMappings": maps})
@@ -41,10 +41,10 @@ def _unprivileged(container: Make, box: Box, size: int, *actions: str) -> Contai
 @pytest.mark.row("T18")
 @pytest.mark.pyrunc_only("runc 1.1.5 needs a cgroup that the user may write")
 def test_groups_cannot_be_dropped_without_privilege(container: Make, box: Box) -> None:
-    """CVE-2014-8989: who drops a group that a file denies access to gains access."""
+    """CVE-2014-8989: a process that drops a group to which a file denies access gains access."""
     one = _unprivileged(container, box, 1, "read", "/proc/self/setgroups", "--", "report")
     result = one.run(globals_=["--cgroup-manager", "disabled"], preexec=_become)
-    os.chown(box.root, 0, 0)  # the fixture looks at it as root
+    os.chown(box.root, 0, 0)  # the fixture inspects it as root
     assert result.objects[0]["text"] == "deny\n"
     assert len(result.report["groups"]) == 2, "the caller's groups must stay: both, as the overflow id"
 
@@ -52,7 +52,7 @@ def test_groups_cannot_be_dropped_without_privilege(container: Make, box: Box) -
 @pytest.mark.row("T19")
 @pytest.mark.parametrize("kind", ["cgroup", "bind"])
 def test_the_hosts_cgroups_are_read_only(container: Make, kind: str) -> None:
-    """CVE-2023-25809: a user namespace without a cgroup namespace showed the hierarchy of the host,
+    """CVE-2023-25809: a user namespace without a cgroup namespace exposed the host's hierarchy
     writable."""
     more = {"/mounts/-": CGROUP}
     kinds = [name for name in KINDS if name != "cgroup"] if kind == "bind" else KINDS
@@ -75,7 +75,7 @@ def test_the_hosts_cgroups_are_read_only(container: Make, kind: str) -> None:
 @pytest.mark.row("T36")
 @pytest.mark.pyrunc_only("runc 1.1.5 needs a cgroup that the user may write")
 def test_helpers_are_not_looked_up_in_path(container: Make, box: Box) -> None:
-    """CVE-2018-6556, CVE-2022-47952: an attacker's newuidmap stood earlier in PATH."""
+    """CVE-2018-6556, CVE-2022-47952: an attacker's newuidmap came first in PATH."""
     evil, marker = box.path / "evil", box.path / "marker"
     evil.mkdir()
     for name in ("newuidmap", "newgidmap"):
