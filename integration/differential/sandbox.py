@@ -1,4 +1,5 @@
-"""A sandbox for containers that protects the machine and makes everything they leave visible.
+"""A sandbox for containers: nothing in it can damage the machine, and everything that a runtime
+leaves behind is visible.
 
 `enter` moves the process into new mount, pid, network, ipc, uts and cgroup namespaces with a root
 filesystem of its own: a tmpfs with read-only binds of the system's programs, a private /dev, and a

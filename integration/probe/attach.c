@@ -173,7 +173,7 @@ static void look_around(int pid)
     }
 }
 
-/* Stop the process during the look, so that it cannot go on to drop what it holds. */
+/* Stop the process during the inspection, so that it cannot go on to drop what it holds. */
 static void attach(int pid)
 {
     int ours = ptrace(PTRACE_SEIZE, pid, NULL, NULL) == 0, stopped = 0;

@@ -69,7 +69,7 @@ def test_masks_never_show_what_the_image_calls_null(container: Make, box: Box, n
     (one.bundle.rootfs / "m").mkdir()
     (one.bundle.rootfs / "m/file").write_text("secret")
     path = one.bundle.rootfs / "dev/null"
-    if bound:  # a volume: then nobody makes the default devices, and the masks are all there is
+    if bound:  # a volume: the default devices are then not created, and only the masks are left
         (box.path / "volume").mkdir()
         one.bundle.config["mounts"].append(bind("/dev", box.path / "volume"))
         path = box.path / "volume/null"
