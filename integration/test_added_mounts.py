@@ -1,4 +1,5 @@
-"""`mounts add` and `mounts remove`: all of them or none, in containers that have been created."""
+"""`mounts add` and `mounts remove` on created and running containers: they apply all mounts or
+none."""
 
 from __future__ import annotations
 
@@ -47,7 +48,7 @@ def change(one: Container, what: str, *entries: dict[str, Any], check: bool = Tr
 
 
 def points(one: Container) -> list[str]:
-    """The mount points of the container, in the order of attachment."""
+    """The mount points of the container in mount order."""
     return [mount.dest for mount in parse_mountinfo(Path(f"/proc/{one.pid}/mountinfo").read_text())]
 
 
@@ -266,7 +267,7 @@ def test_an_id_that_the_kernel_has_reused_is_left_alone(container: Make, source:
 
 
 def test_user_namespace(container: Make, source: Path) -> None:
-    """Sources behind directories that only the caller may enter; new filesystems belong to the
+    """Sources may be below directories that only the caller may enter; new filesystems belong to the
     container's root."""
     one = own(container("sleep", "600", edits=edits()))
     one.create()

@@ -1,5 +1,5 @@
-"""The Python API on real containers, in the process of the test: it must see what the command line
-sees, and leave the process as it was."""
+"""The Python API on real containers, in the test's own process. It must return what the command
+line prints and leave the process unchanged."""
 
 from __future__ import annotations
 
@@ -43,11 +43,10 @@ def descriptors() -> dict[str, str]:
 
 @pytest.fixture
 def runtime_(box: Box) -> Iterator[pyrunc.Runtime]:
-    """A runtime over the state root of the test; afterwards nothing is open that was not open
-    before."""
+    """A runtime over the test's state root. The test fails if it leaves a descriptor open."""
     before = descriptors()
     yield pyrunc.Runtime(root=box.root)
-    gc.collect()  # what tracebacks of expected errors hold
+    gc.collect()  # referenced by tracebacks of expected errors
     left = {name: target for name, target in descriptors().items() if before.get(name) != target}
     assert not left
 
@@ -71,7 +70,7 @@ def cli(box: Box, *args: str, check: bool = True) -> str:
 
 
 def unmountable(bundle: Bundle) -> dict[str, Any]:
-    """A configuration that fails half-way, in init, with a cgroup of its own."""
+    """A configuration that fails inside init after its cgroup has been created."""
     bogus = {"destination": "/m", "type": "tmpfs", "source": "t", "options": ["bogus=1"]}
     linux = {**bundle.config["linux"], "cgroupsPath": bundle.config["linux"]["cgroupsPath"] + "bad"}
     return {**bundle.config, "mounts": [bogus], "linux": linux}
@@ -158,7 +157,7 @@ def test_exec(box: Box, runtime_: pyrunc.Runtime, shell: Shell) -> None:
             running.stdin.close()
             assert running.stdout.read() == b"x"
             assert running.wait(10) == 0 == running.returncode
-            running.kill()  # it has ended
+            running.kill()  # the program has ended
         ended = container.exec(["/bin/sleep", "1000"])
         ended.kill("TERM")
         assert ended.wait(10) == 143
@@ -213,7 +212,7 @@ def test_errors(box: Box, runtime_: pyrunc.Runtime, shell: Shell) -> None:
 
 
 def test_a_failing_create_kills_no_other_container(box: Box, runtime_: pyrunc.Runtime, shell: Shell) -> None:
-    """Those that wait for `start` are called pyrunc-init, and are children of this thread."""
+    """The processes that wait for `start` are named pyrunc-init and are children of this thread."""
     bundle = shell(SLEEP)
     waiting = [runtime_.create(shell(SLEEP).path, f"{box.prefix}w{number}") for number in range(2)]
     for _ in range(3):
@@ -226,7 +225,7 @@ def test_a_failing_create_kills_no_other_container(box: Box, runtime_: pyrunc.Ru
 
 
 def test_threads(box: Box, runtime_: pyrunc.Runtime, shell: Shell) -> None:
-    """Eight at once, in two state roots, while others fail."""
+    """Eight threads create containers in two state roots while others fail."""
     bundles = [shell("read x; echo $x") for _ in range(8)]
     other = pyrunc.Runtime(root=box.path / "root2")
     errors: list[BaseException] = []
@@ -257,7 +256,7 @@ def test_threads(box: Box, runtime_: pyrunc.Runtime, shell: Shell) -> None:
 
 
 def own_state() -> dict[str, Any]:
-    """What belongs to this process, and not to a library in it."""
+    """Process-wide state that a library must not change."""
     status = Path("/proc/self/status").read_text()
     umask = os.umask(0)
     os.umask(umask)
@@ -362,8 +361,8 @@ def test_an_exception_from_a_signal_handler_undoes(
 
 
 def test_a_forked_process_keeps_nothing(box: Box, runtime_: pyrunc.Runtime, shell: Shell) -> None:
-    """Forked while another thread creates: neither the lock of the container nor the end of its
-    pipe stays with it."""
+    """A process forked while another thread creates inherits neither the container's lock nor its
+    pipe."""
     hook = {"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "1"]}]}
     bundle = shell("echo out", edits={"/hooks": hook})
     made: list[pyrunc.Container] = []
@@ -401,7 +400,7 @@ def test_a_program_that_nobody_waits_for_is_reaped(box: Box, runtime_: pyrunc.Ru
 def test_a_status_that_another_wait_took(box: Box, runtime_: pyrunc.Runtime, shell: Shell) -> None:
     with runtime_.run(shell(SLEEP).path, box.prefix + "x") as container:
         process = container.exec(["/bin/true"])
-        with suppress(ChildProcessError):  # so that one of them certainly has it
+        with suppress(ChildProcessError):  # so that one of them certainly inherits it
             os.waitpid(process.pid, 0)
         with pytest.raises(pyrunc.PyruncError, match=r"status of process .* is lost"):
             process.wait(10)
@@ -447,7 +446,7 @@ def test_update_of_a_limit(box: Box, runtime_: pyrunc.Runtime, shell: Shell) -> 
 
 
 def test_user_namespace(box: Box, runtime_: pyrunc.Runtime, shell: Shell) -> None:
-    """The pipes are the program's: it can open /dev/stdout."""
+    """The program owns its pipes, so it can open /dev/stdout."""
     ids = [{"containerID": 0, "hostID": 100000, "size": 65536}]
     edits = {"/linux/uidMappings": ids, "/linux/gidMappings": ids, "/linux/namespaces/-": {"type": "user"}}
     bundle = shell("echo a >/dev/stdout; id -u", edits=edits)
@@ -457,8 +456,8 @@ def test_user_namespace(box: Box, runtime_: pyrunc.Runtime, shell: Shell) -> Non
 
 
 def test_an_interpreter_of_the_virtual_environment(box: Box, shell: Shell, tmp_path: Path) -> None:
-    """What `pip install .` installs is enough: neither the source tree nor the executable is
-    used."""
+    """`pip install .` installs everything that is needed: neither the source tree nor the
+    executable is used."""
     code = """
 import sys, pyrunc
 assert "site-packages" in pyrunc.__file__, pyrunc.__file__

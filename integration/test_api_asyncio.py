@@ -59,7 +59,7 @@ def test_life(box: Box, shell: Shell, run: Run) -> None:  # noqa: F811
 
 
 def test_waiting_costs_no_thread(box: Box, shell: Shell, run: Run) -> None:  # noqa: F811
-    """Forty programs are waited for at once, in a loop whose executor has far fewer threads."""
+    """Forty programs are waited for concurrently in a loop whose executor has far fewer threads."""
     bundle = shell(SLEEP)
 
     async def test(runtime: pyrunc.AsyncRuntime) -> None:

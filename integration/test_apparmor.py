@@ -1,5 +1,5 @@
-"""process.apparmorProfile where AppArmor is on: in the guest of `make test-vm`, if not on this
-machine."""
+"""process.apparmorProfile on a kernel with AppArmor: this machine's, or the guest's in `make
+test-vm`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from integration.harness import TIMEOUT, Container
 pytestmark = [pytest.mark.needs_apparmor, pytest.mark.needs_program("apparmor_parser")]
 Make = Callable[..., Container]
 NAMES = ("pyrunc-test-a", "pyrunc-test-b")
-# Everything but writing to /tmp/NAME.
+# Allows everything but writes to /tmp/NAME.
 PROFILE = """
 profile {name} flags=(attach_disconnected,mediate_deleted) {{
   file, capability, network, mount, umount, signal, ptrace, unix, pivot_root, dbus,
@@ -40,7 +40,7 @@ def profile(name: str) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def profiles() -> Iterator[None]:
-    """Two profiles in the kernel; the tests are in a mount namespace of their own, so that a mount
+    """Load two profiles into the kernel. The tests run in their own mount namespace, so a mount
     does no harm."""
     if not Path("/sys/kernel/security/apparmor").exists():
         subprocess.run(["mount", "-t", "securityfs", "none", "/sys/kernel/security"], check=True, timeout=TIMEOUT)
@@ -81,7 +81,7 @@ def test_a_profile_that_is_not_loaded(container: Make, refused: Callable[..., No
 
 
 def test_the_label_is_not_written_to_a_file_of_the_container(container: Make) -> None:
-    """CVE-2019-16884: a mount over /proc that swallowed the label."""
+    """CVE-2019-16884: a mount over /proc swallowed the label."""
     one = script(container, LABEL)
     fake = one.box.path / "fake"
     (fake / "self/attr/apparmor").mkdir(parents=True)

@@ -1,7 +1,7 @@
 """Flags and propagation of bind mounts: every option on every kind of source, with and without a
 user namespace.
 
-runc and crun give the same answers wherever a test does not say otherwise.
+runc and crun behave the same unless a test says otherwise.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SOURCES: tuple[list[str], ...] = (
 
 @contextmanager
 def source_with(box: Box, flags: list[str]) -> Iterator[Path]:
-    """A directory with a mount that has these flags, and another one, with nodev, in `inner`."""
+    """A directory on a mount with these flags, and a nodev mount below it in `inner`."""
     path = box.path / ("source-" + "-".join(flags))
     with ExitStack() as stack:
         stack.enter_context(mounted(path))
@@ -53,13 +53,13 @@ def flags_of(one: Mount) -> set[str]:
 
 
 def atimes(flags: list[str]) -> set[str]:
-    """The access time of a mount with these flags."""
+    """The access time mode of a mount with these flags."""
     kept = {name for name in flags if name in ("noatime", "nodiratime")}
     return kept | (set() if {"noatime", "strictatime"} & set(flags) else {"relatime"})
 
 
 def bound(container: Make, source: Path, cases: list[list[str]], more: dict[str, Any] | None = None) -> list[Mount]:
-    """One container with one bind for each list of options; its mounts in this order."""
+    """Run one container with a bind for each list of options; return its mounts in this order."""
     one = container("report", edits=more or {})
     for number, options in enumerate(cases):
         one.bundle.config["mounts"].append(mount(f"/m/{number}", str(source), *options))
@@ -99,8 +99,8 @@ NAMED = {
 
 @pytest.mark.parametrize("source", SOURCES, ids="-".join)
 def test_explicit_flags_are_the_whole_truth(container: Make, box: Box, source: list[str]) -> None:
-    """A volume below a noexec /var is executed from. Options about other flags leave the access
-    time alone."""
+    """Programs on a volume below a noexec /var can be executed. Options about other flags leave the
+    access time mode unchanged."""
     options = [name for name in NAMED if box.runtime.name != "crun" or name not in ("ro", "nosymfollow")]
     cases = [["rbind", "rprivate", name] for name in options]
     with source_with(box, source) as path:
@@ -154,7 +154,7 @@ def test_an_access_time_taken_back(container: Make, box: Box, source: list[str],
 
 
 def test_a_program_in_a_noexec_volume_runs(container: Make, box: Box) -> None:
-    """What Kubernetes sends for a hostPath or an emptyDir."""
+    """Kubernetes sends these options for a hostPath or an emptyDir."""
     with mounted(box.path / "volume", options="nosuid,nodev,noexec") as volume:
         (volume / "probe").write_bytes((box.template / "probe").read_bytes())
         (volume / "probe").chmod(0o755)
@@ -169,7 +169,7 @@ def test_a_remount_replaces_all_flags(container: Make, options: list[str]) -> No
     again = {"destination": "/mnt", "type": "tmpfs", "source": "t", "options": ["remount", *options]}
     one = container("report", edits={"/mounts/-": first})
     one.bundle.config["mounts"].append(again)
-    # The peers put a read-only tmpfs on with the flags of whichever entry says so last.
+    # The peers mount a read-only tmpfs with the flags of the last entry that names them.
     assert flags_of(mounts_of(one.run().report)["/mnt"]) == {"relatime", *options}
 
 
@@ -179,7 +179,7 @@ def test_a_remount_replaces_all_flags(container: Make, options: list[str]) -> No
 @pytest.mark.pyrunc_only("crun binds the host's mount, whose flags are not locked, and runc keeps all if one is locked")
 @pytest.mark.parametrize("source", SOURCES, ids="-".join)
 def test_locked_flags_stay(container: Make, box: Box, source: list[str]) -> None:
-    """The kernel locks what a mount has when a user namespace gets a copy (mount_namespaces(7))."""
+    """The kernel locks a mount's flags when a user namespace gets a copy (mount_namespaces(7))."""
     locked = set(source) & set(FLAGS) | atimes(source)
     cases = [["rbind"], ["rbind", "rprivate"], ["rbind", "ro"], ["rbind", "nosuid"], ["rbind", "sync"]]
     with source_with(box, source) as path:

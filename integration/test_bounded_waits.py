@@ -1,4 +1,5 @@
-"""Nothing named by a caller, a configuration or a container makes a command wait forever."""
+"""No path or process that a caller, a configuration or a container names makes a command wait
+forever."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ Make = Callable[..., Container]
 
 
 def make(path: Path, what: str) -> Path:
-    """Something at a path that nobody expects there."""
+    """Create a file of an unexpected type at a path."""
     if what == "fifo":
         os.mkfifo(path)
     elif what == "device":
@@ -52,7 +53,7 @@ def test_path_of_a_namespace_that_is_none(container: Make, box: Box, kind: str, 
 
 
 def test_config_that_is_a_fifo_is_read_when_it_is_written(container: Make) -> None:
-    """`pyrunc run -f <(generate)`; and whoever writes may be late."""
+    """`pyrunc run -f <(generate)`: the writer may be slow."""
     one = container("say", "read")
     one.bundle.save()
     text = (one.bundle.path / "config.json").read_bytes()
@@ -87,7 +88,7 @@ ENOSYS = 38
 
 
 class SilentFile:
-    """A file on FUSE that can be opened, and whose content never comes."""
+    """A FUSE file that can be opened but never returns its content."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -125,10 +126,11 @@ class SilentFile:
         try:
             os.write(self.fd, head + (body or b""))
         except OSError:
-            pass  # an interrupt has no answer
+            pass  # interrupts are not answered
 
     def close(self) -> None:
-        """With its last descriptor the connection is aborted: whoever waits gets an error."""
+        """Closing the last descriptor aborts the connection, so every waiting process gets an
+        error."""
         if self.stopped.is_set():
             return
         self.stopped.set()
@@ -138,7 +140,7 @@ class SilentFile:
 
 
 def bound(silent: SilentFile, place: str) -> dict[str, Any]:
-    """The mount that puts it into a container."""
+    """A mount that puts the file into a container."""
     return {"destination": place, "type": "bind", "source": str(silent.path), "options": ["bind"]}
 
 
@@ -153,11 +155,10 @@ def silent(box: Box) -> Iterator[SilentFile]:
 
 @pytest.mark.pyrunc_only("runc hangs until the FUSE server answers")
 def test_exec_that_waits_for_the_container_ends_with_a_signal(container: Make, silent: SilentFile, box: Box) -> None:
-    """An /etc/passwd of the container that never answers: our process is where SIGKILL does not
-    reach it."""
+    """The container's /etc/passwd never answers, so SIGKILL does not end our process."""
     edits = {"/mounts/-": bound(silent, "/etc/passwd")}
     one = started(container, edits={**edits, "/process/env": [PATH_ENV, "HOME=/"]})
-    file = process_file(one, env=[PATH_ENV])  # without HOME, which is looked up there
+    file = process_file(one, env=[PATH_ENV])  # without HOME, the runtime looks it up there
     argv = box.runtime.argv("--root", str(box.root), "exec", "--process", file, one.id)
     child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     box.helpers.add(child.pid)
@@ -182,7 +183,7 @@ def test_create_that_waits_for_the_image_ends_with_a_signal(container: Make, sil
     one = container(edits={"/mounts/-": bound(silent, "/etc/passwd"), "/process/env": [PATH_ENV]})
     one.bundle.save()
     argv = box.runtime.argv("--root", str(box.root), "create", "--bundle", str(one.bundle.path), one.id)
-    with open(box.path / "error", "wb") as error:  # not a pipe, which the process that hangs holds as well
+    with open(box.path / "error", "wb") as error:  # not a pipe, because the process that hangs would hold it open
         child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=error, stderr=error)
     box.helpers.add(child.pid)
     try:
@@ -205,8 +206,7 @@ def test_create_that_waits_for_the_image_ends_with_a_signal(container: Make, sil
 
 @pytest.mark.pyrunc_only("runc hangs until the FUSE server answers")
 def test_program_that_does_not_start_leaves_signals_to_us(container: Make, silent: SilentFile, box: Box) -> None:
-    """They are the program's from the moment it starts; execve of a file that cannot be read is not
-    that."""
+    """Programs own their pipes once they start; a failed execve does not count as a start."""
     one = started(container, edits={"/mounts/-": bound(silent, "/hang")})
     argv = box.runtime.argv("--root", str(box.root), "exec", one.id, "/hang")
     child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -1,5 +1,5 @@
-"""The configs that engines really wrote: run each with the probe as its program, and compare what
-it sees with them."""
+"""Run configs written by real engines with the probe as the program, and compare its report with
+the config."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ CONFIGS = sorted((Path(__file__).parent / "bundles").glob("*.json"))
 
 
 def obstacles(config: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """What this machine or this version cannot do: (JSON pointer, word of the expected error,
-    reason)."""
+    """What this machine or this version does not support: (JSON pointer, word of the expected
+    error, reason)."""
     found = []
     linux, process = config["linux"], config["process"]
     resources = linux.get("resources") or {}
@@ -48,7 +48,7 @@ def obstacles(config: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def prepare(one: Container, config: dict[str, Any], holder: Callable[..., Holder]) -> dict[str, str]:
-    """Make what the config needs around it; returns the identities of the namespaces to be
+    """Create what the config needs around it; return the identities of the namespaces to be
     joined."""
     bundle, box = one.bundle, one.box
     files = bundle.path / "files"
@@ -61,7 +61,7 @@ def prepare(one: Container, config: dict[str, Any], holder: Callable[..., Holder
             else:
                 (bundle.path / source).write_text(source)
     maps = config["linux"].get("uidMappings")
-    if maps:  # as engines do: the image is the mapped root's
+    if maps:  # engines do the same: the image belongs to the mapped root
         for at, _, names in os.walk(bundle.path):
             for entry in (at, *(os.path.join(at, name) for name in names if at == str(files))):
                 os.chown(entry, maps[0]["hostID"], maps[0]["hostID"])
@@ -81,7 +81,7 @@ def prepare(one: Container, config: dict[str, Any], holder: Callable[..., Holder
                 joined[entry["type"]] = held.ident(entry["type"])
     config["process"]["args"] = ["/probe", "report", *(config["linux"].get("sysctl") or {})]
     path = config["linux"].get("cgroupsPath")
-    if path:  # keep its form, but make it this test's
+    if path:  # keep the form of the path, but make it unique to this test
         config["linux"]["cgroupsPath"] = (
             "/" if path.startswith("/") else ""
         ) + f"{box.prefix}{path.strip('/').replace('/', '-')}"
@@ -90,7 +90,7 @@ def prepare(one: Container, config: dict[str, Any], holder: Callable[..., Holder
 
 
 def run(one: Container, config: dict[str, Any], box: Box) -> dict[str, Any]:
-    """The container's whole life as an engine drives it; the probe's report."""
+    """Drive the container through its whole life as an engine does; return the probe's report."""
     if not config["process"].get("terminal"):
         one.create()
         check_cgroup(one, config)
@@ -144,8 +144,8 @@ def test_bundle(container: Make, box: Box, holder: Callable[..., Holder], path: 
 
 
 def refuse(one: Container, problems: list[tuple[str, str, str]]) -> None:
-    """One of the obstacles is named, with its field; the rest of the config:
-    `test_bundle_without_obstacles`."""
+    """The error names one of the obstacles and its field. `test_bundle_without_obstacles` covers
+    the rest of the config."""
     result = one.create(check=False)
     assert result.rc != 0, problems
     if one.box.runtime.is_pyrunc:
@@ -155,7 +155,7 @@ def refuse(one: Container, problems: list[tuple[str, str, str]]) -> None:
 
 
 def without_obstacles(config: dict[str, Any]) -> list[str]:
-    """Remove what prevents a start, and return what that was."""
+    """Remove what prevents a start, and return it."""
     removed = []
     linux, process = config["linux"], config["process"]
     for pointer, _, reason in obstacles(config):
@@ -180,8 +180,7 @@ def without_obstacles(config: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
 def test_bundle_without_obstacles(container: Make, box: Box, holder: Callable[..., Holder], path: Path) -> None:
-    """The same for the configs that this machine cannot run as they are, minus what it cannot
-    do."""
+    """The configs that this machine cannot run unchanged run without their obstacles."""
     config = json.loads(path.read_text())
     if not without_obstacles(config):
         pytest.skip("runs as it is: see test_bundle")
@@ -194,7 +193,7 @@ def test_bundle_without_obstacles(container: Make, box: Box, holder: Callable[..
 
 
 def _mutations(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The config as it would be for another container, one difference each."""
+    """Variants of the config that differ from it in one setting each."""
     return {
         "uid": {"/process/user/uid": 7},
         "group": {"/process/user/additionalGids": [7]},
@@ -225,7 +224,7 @@ def _mutations(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def test_the_comparison_notices_differences(container: Make, box: Box, holder: Callable[..., Holder]) -> None:
-    """The comparer itself: the same report against configs that say something else."""
+    """The comparison itself is tested: a report must not match a config that differs from it."""
     config = json.loads((Path(__file__).parent / "bundles/podman4.3-default.json").read_text())
     without_obstacles(config)
     one = container()

@@ -1,5 +1,5 @@
-"""Containers without a mount namespace: what they mount is in the caller's, and goes with the
-container."""
+"""Containers without a mount namespace: they mount in the caller's namespace, and the mounts are
+removed with the container."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ WITHOUT = {"/linux/namespaces": [{"type": kind} for kind in KINDS]}
 
 
 def table() -> list[tuple[str, str, str]]:
-    """(mount point, type, propagation) of every mount here; peer groups by kind only, their numbers
-    change."""
+    """(mount point, type, propagation) of every mount here; peer groups only by kind, because their
+    numbers change."""
     found = parse_mountinfo(Path("/proc/self/mountinfo").read_text())
     return sorted((m.dest, m.fstype, " ".join(word.split(":")[0] for word in m.shared.split())) for m in found)
 
 
 def below(one: Container) -> list[str]:
-    """Where something is mounted in the root filesystem, as the container sees it."""
+    """The container's view of the places in the root filesystem that a test mounts on."""
     root = str(one.bundle.rootfs)
     return [m[0].removeprefix(root) or "/" for m in table() if m[0] == root or m[0].startswith(root + "/")]
 
@@ -44,7 +44,7 @@ def test_everything_is_mounted_and_taken_away(container: Make, box: Box) -> None
     one.create()
     assert {"/", "/proc", "/dev", "/dev/pts", "/dev/shm", "/sys", "/proc/keys", "/proc/sys"} <= set(below(one))
     assert os.stat(f"/proc/{one.pid}/ns/mnt").st_ino == os.stat("/proc/self/ns/mnt").st_ino
-    # The bind itself is as shared as its parent was; what is in it is the container's alone.
+    # The bind itself is as shared as its parent was; mounts below it belong to the container alone.
     new = [found for found in table() if found not in before]
     assert [found[2] for found in new] == [""] * len(new), new
     one.start()
@@ -82,8 +82,8 @@ def test_run_and_exec(container: Make) -> None:
 
 
 def test_mounts_of_the_host_are_not_reached(container: Make, box: Box) -> None:
-    """A bind of a shared mount would be its peer: mounts below it, and their end, would be the
-    host's as well."""
+    """A bind of a shared mount would be its peer: mounts and unmounts below it would reach the
+    host."""
     source = box.path / "source"
     with mounted(source), mounted(source / "inner"):
         before = table()
@@ -129,7 +129,7 @@ def test_a_create_that_fails_leaves_nothing(container: Make, refused: Refused, m
 
 
 def test_a_create_that_is_killed(container: Make, box: Box) -> None:
-    """The state does not have the mount's id yet; that it is a bind of the directory onto itself is
+    """The state does not contain the mount's id yet; being a bind of the directory onto itself is
     enough."""
     before = table()
     hook = [{"path": "/bin/sleep", "args": ["sleep", "30"]}]
@@ -142,12 +142,12 @@ def test_a_create_that_is_killed(container: Make, box: Box) -> None:
     child.wait()
     one.delete("--force")
     for pid in box.children():
-        os.kill(pid, signal.SIGKILL)  # the hook, which is ours
+        os.kill(pid, signal.SIGKILL)  # our own hook
     assert table() == before
 
 
 def test_a_root_filesystem_that_is_a_mount_already(container: Make, box: Box) -> None:
-    """An engine's overlay, or a bind made by another program, stays."""
+    """An engine's overlay, or a bind created by another program, stays mounted."""
     one = container("ls", "/", edits=WITHOUT)
     subprocess.run(["mount", "--bind", str(one.bundle.rootfs), str(one.bundle.rootfs)], check=True)
     try:
@@ -169,7 +169,7 @@ def test_a_mount_that_is_already_unmounted(container: Make) -> None:
 
 
 def test_two_containers_of_one_root_filesystem(container: Make, box: Box) -> None:
-    """The first one's mount is below the second one's, where no path leads to it."""
+    """The first container's mount is below the second one's and cannot be reached by a path."""
     before = table()
     first = container("exit", "0", edits=WITHOUT)
     second = container("exit", "0", bundle=box.bundle(edits=WITHOUT))
@@ -199,8 +199,8 @@ def test_a_terminal(container: Make, box: Box) -> None:
 
 
 def test_mounts_in_other_namespaces_also_go(container: Make, box: Box) -> None:
-    """The bind itself is mounted on a shared mount of the host, and appears wherever that is
-    received."""
+    """The bind itself is mounted on a shared mount of the host and propagates to its peers and
+    slaves."""
     other = subprocess.Popen(["unshare", "-m", "--propagation", "slave", "sleep", "600"], stdin=subprocess.DEVNULL)
     box.helpers.add(other.pid)
     try:

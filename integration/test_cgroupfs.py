@@ -1,4 +1,4 @@
-"""The cgroupfs driver on the real unified hierarchy, below a cgroup of its own."""
+"""The cgroupfs driver on the real unified hierarchy, below a cgroup that the tests create."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ def test_create_and_remove(driver: Cgroupfs, top: str) -> None:
 
 
 def test_a_fork_lands_in_the_descriptor(driver: Cgroupfs, top: str, child: Child) -> None:
-    """clone3(CLONE_INTO_CGROUP) gets the O_PATH descriptor; here openat(2) through it must reach
-    the cgroup."""
+    """clone3(CLONE_INTO_CGROUP) gets the O_PATH descriptor; openat(2) through it must reach the
+    cgroup."""
     fd = driver.create(top, {})
     try:
         procs = os.open("cgroup.procs", os.O_RDONLY, dir_fd=fd)
@@ -274,7 +274,7 @@ def test_remove_waits_for_processes_that_end(driver: Cgroupfs, top: str, child: 
 
 # --- devices --------------------------------------------------------------------------------------
 
-# A process in the cgroup opens it and prints the errno (0: success).
+# A process in the cgroup opens the device and prints the errno (0: success).
 OPEN = """
 import os, sys
 for name, flags in zip(sys.argv[1::2], sys.argv[2::2]):
@@ -349,7 +349,7 @@ def test_rules_of_ancestors_stay_active(driver: Cgroupfs, top: str, child: Child
 
 
 def test_thousands_of_rules(driver: Cgroupfs, top: str, child: Child, node: str) -> None:
-    """The verifier's steps grow linearly with the rules, not with their square."""
+    """The verifier's steps grow linearly with the number of rules, not quadratically."""
     many: list[DeviceRule]
     many = [{"allow": True, "type": "c", "major": 60 + n % 4000, "minor": n, "access": "rw"} for n in range(3000)]
     attach(driver, top, [DENY, {"allow": True, "type": "c", "major": 60, "minor": 11, "access": "r"}, *many])

@@ -25,7 +25,7 @@ def where(one: Container) -> str:
 
 
 def huge_sizes() -> list[str]:
-    """Page sizes that hugetlb knows here, as in `hugetlb.SIZE.max`."""
+    """Page sizes that hugetlb supports here, as in `hugetlb.SIZE.max`."""
     names = os.listdir("/sys/kernel/mm/hugepages") if os.path.isdir("/sys/kernel/mm/hugepages") else []
     found = []
     for name in names:
@@ -44,8 +44,8 @@ def test_absolute_path(container: Make, box: Box) -> None:
 
 
 def _remove(box: Box) -> None:
-    """Remove parents of a path that the engine chose. They belong to the engine: runc leaves them,
-    and other runtimes may."""
+    """Remove parents of a path that the engine chose. They belong to the engine: runc leaves them
+    in place, and other runtimes may."""
     for group in box.cgroups():
         group.rmdir()
 

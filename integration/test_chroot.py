@@ -1,4 +1,4 @@
-"""A runtime that is itself in a chroot: what it makes is the same as outside."""
+"""A runtime that runs in a chroot creates the same containers as outside."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import pytest
 from integration.harness import TIMEOUT, Container
 
 Make = Callable[..., Container]
-# All of the host's files again at $1, in a private mount namespace; then run the rest in there.
+# Bind all of the host's files at $1 in a private mount namespace, then run the rest there.
 IN_CHROOT = 'at=$1; shift; mount --rbind / "$at" && exec chroot "$at" "$@"'
 
 
 @pytest.fixture
 def chroot(tmp_path: Path) -> list[str]:
-    """What to put before a command line to have it run in a chroot."""
+    """The arguments that run a command line in a chroot."""
     return ["unshare", "--mount", "--propagation", "slave", "/bin/sh", "-c", IN_CHROOT, "sh", str(tmp_path)]
 
 
 def assert_inside(one: Container, said: str) -> None:
-    """What LOOK says in the container's root: nothing is above it."""
+    """The output of LOOK in the container's root: nothing is above it."""
     inside, above, inode = said.splitlines()
     assert inside == above and "probe" in inside.split(), said
     assert inode.split() == [str(one.bundle.rootfs.stat().st_ino), "/"]
@@ -46,7 +46,8 @@ def test_the_root_is_the_containers(container: Make, chroot: list[str], flags: t
 
 
 def test_no_setting_is_blamed_for_what_a_chroot_forbids(container: Make, chroot: list[str]) -> None:
-    """create_user_ns() of the kernel refuses it there, whoever asks and whatever the settings."""
+    """The kernel's create_user_ns() refuses a user namespace in a chroot, whatever the caller and
+    the settings."""
     one = container("exit", "0")
     linux = one.bundle.config["linux"]
     linux["namespaces"].append({"type": "user"})

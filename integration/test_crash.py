@@ -1,5 +1,5 @@
-"""A runtime that is killed, racing calls that have one winner. SIGKILL after every single call:
-faults/."""
+"""A runtime that is killed, and racing calls of which exactly one succeeds. For SIGKILL after every
+single call see faults/."""
 
 from __future__ import annotations
 
@@ -93,7 +93,8 @@ def test_many_containers(container: Make, box: Box) -> None:
 
 
 def test_init_that_dies_during_creation(container: Make, box: Box) -> None:
-    """A createRuntime hook kills the container's init: create fails in time and leaves nothing."""
+    """If a createRuntime hook kills the container's init, create fails in time and leaves
+    nothing."""
     script = "pid=$(tr -d ' \\n' | sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); kill -9 $pid"
     hook = {"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]}
     one = container("exit", "0", edits={"/hooks/createRuntime": [hook]})
@@ -111,11 +112,11 @@ def test_create_terminated_during_a_hook(container: Make, box: Box) -> None:
     wait_until(lambda: _sleeping(child.pid), "the hook to run")
     child.send_signal(signal.SIGTERM)
     code = child.wait(20 * SLOW)
-    if box.runtime.is_pyrunc:  # runc goes on to the end
+    if box.runtime.is_pyrunc:  # runc continues to the end
         assert code != 0
         assert not (box.root / one.id).exists(), "undone before it ended"
     one.delete("--force")
-    for pid, name in box.children().items():  # the hook is nobody's any more
+    for pid, name in box.children().items():  # the hook has no parent any more
         assert "sleep" in name, name
         os.kill(pid, signal.SIGKILL)
     assert not box.leftovers()

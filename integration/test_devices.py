@@ -1,4 +1,4 @@
-"""Device nodes, the links in /dev, and the device cgroup (eBPF)."""
+"""Device nodes, the links in /dev and the device cgroup (eBPF)."""
 
 from __future__ import annotations
 
@@ -44,8 +44,7 @@ def test_default_devices_and_links(container: Make) -> None:
 
 @pytest.fixture
 def bound(box: Box) -> dict[str, Any]:
-    """Edits: a directory with a node of its own is bound to /dev, as engines do it with the
-    host's."""
+    """Edits that bind a directory with its own node to /dev, as engines bind the host's /dev."""
     place = box.path / "dev"
     place.mkdir()
     for name in ("pts", "shm", "mqueue"):
@@ -55,7 +54,7 @@ def bound(box: Box) -> dict[str, Any]:
 
 
 def test_a_bound_dev_is_left_alone(container: Make, box: Box, bound: dict[str, Any]) -> None:
-    """What linux.devices lists there keeps its mode and owner."""
+    """A node that linux.devices lists keeps its mode and owner."""
     given = device("/dev/null", fileMode=0o666, uid=12)
     seen = container("lstat", "/dev/null", edits=bound | {"/linux/devices": [given]}).run().objects[0]
     assert (seen["mode"], seen["uid"]) == (0o600, 0)
@@ -71,7 +70,7 @@ def test_a_bound_dev_is_left_alone(container: Make, box: Box, bound: dict[str, A
 def test_nothing_is_created_in_a_bound_dev(
     container: Make, box: Box, bound: dict[str, Any], refused: Refused, given: dict[str, Any]
 ) -> None:
-    """It would stay on the host: in its /dev, if that is what is bound."""
+    """The node would stay on the host, in its /dev if that is bound."""
     refused(container(edits=bound | {"/linux/devices": [given]}).create(check=False), "/linux/devices/0/path")
     assert sorted(os.listdir(box.path / "dev")) == ["mqueue", "null", "pts", "shm"]
 
@@ -141,7 +140,7 @@ def test_another_node_in_the_way(container: Make, refused: Refused, existing: st
 @pytest.mark.pyrunc_only("runc 1.1.5 leaves the node as it is (CVE-2025-31133)")
 @pytest.mark.parametrize("existing", ["link", "file", "other"])
 def test_false_null_in_the_image(container: Make, existing: str) -> None:
-    """With no /dev mount the image brings /dev/null; a false one must not become the mask of
+    """Without a /dev mount, /dev/null comes from the image; a false one must not become the mask of
     /proc/keys."""
     one = _without_dev_mount(container("stat", "/proc/keys"))
     path = one.bundle.rootfs / "dev/null"
@@ -201,8 +200,8 @@ def _tries(one: Container, *probes: tuple[str, ...]) -> list[str]:
 
 
 def test_default_devices_work_although_all_is_denied(container: Make) -> None:
-    """Every engine sends one rule, deny all; the basics stay allowed, and making (not opening) any
-    node does."""
+    """Every engine sends one rule, deny all. The default devices stay allowed, and so does mknod of
+    any node."""
     one = container(edits={"/linux/resources/devices": [DENY]})
     tries = [("open", f"/dev/{name}", "rw") for name in ("null", "zero", "full", "random", "urandom")]
     assert _tries(one, *tries, ("open", "/dev/ptmx", "rw"), ("mknod", "/tmp/loop", "b", "7", "0")) == [""] * 7
@@ -228,7 +227,7 @@ def test_no_rules_also_deny(container: Make) -> None:
         ([DENY, allow("rw", "c", 60)], "ENXIO", "ENXIO"),
         ([DENY, allow("rwm", "c", 60, -1)], "ENXIO", "ENXIO"),
         ([DENY, allow("rw", "b", 60, 11)], "EPERM", "EPERM"),
-        ([DENY, allow("ra", "c", 60, 11)], "ENXIO", "EPERM"),  # tools mean "all" by it, runc ignores it
+        ([DENY, allow("ra", "c", 60, 11)], "ENXIO", "EPERM"),  # other tools read it as "all"; runc ignores it
         ([DENY, allow("rw", "c", 2, 11)], "EPERM", "EPERM"),
         ([DENY, allow("rwm", "c")], "ENXIO", "ENXIO"),
         ([allow("rwm")], "ENXIO", "ENXIO"),
@@ -241,15 +240,15 @@ def test_no_rules_also_deny(container: Make) -> None:
     ],
 )
 def test_rules(container: Make, rules: list[dict[str, Any]], reading: str, writing: str) -> None:
-    # no driver has this number (60-63 are for local use): ENXIO is what an open gives that the
-    # device program let pass
+    # no driver has this number (60-63 are for local use), so an open that the device program allows
+    # fails with ENXIO
     one = container(edits={"/linux/resources/devices": rules, "/linux/devices": [device("/dev/mine", "c", 60, 11)]})
     assert _tries(one, ("open", "/dev/mine", "r"), ("open", "/dev/mine", "w")) == [reading, writing]
 
 
 def test_rules_hold_before_start(container: Make, box: Box) -> None:
-    """createContainer hooks already run under the container's rules; nothing of it ever ran without
-    them."""
+    """createContainer hooks already run under the container's rules; no program of the container
+    ever runs without them."""
     node, out = box.path / "node", box.path / "hook"
     os.mknod(node, 0o20666, os.makedev(60, 11))
     hook = {"path": "/bin/sh", "args": ["sh", "-c", f"cat {node} 2>{out}; exit 0"]}

@@ -1,4 +1,4 @@
-"""`pyrunc doctor`: agrees with what create does, changes nothing, and is quick."""
+"""`pyrunc doctor` agrees with create, changes nothing and is fast."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Make = Callable[..., Container]
 pytestmark = pytest.mark.pyrunc_only("peers have no such verb")
 
 CPU_SECONDS = 0.5
-# What changes a file system, a mount, a cgroup, a clock, an id or another process.
+# System calls that change a filesystem, a mount, a cgroup, a clock, an id or another process.
 CHANGES = (
     "mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat creat mknod mknodat"
     " chmod fchmod fchmodat chown fchown lchown fchownat truncate ftruncate utime utimes utimensat setxattr lsetxattr"
@@ -37,7 +37,7 @@ HARMLESS_BPF = ("BPF_PROG_LOAD", "BPF_PROG_QUERY", "BPF_PROG_GET_FD_BY_ID", "BPF
 
 
 def doctor(one: Container, *flags: str, wrap: Sequence[str] = ()) -> tuple[Result, dict[str, Any]]:
-    """The result and the document; the state root is the box's."""
+    """The result and the JSON document; the state root is the box's."""
     one.bundle.save()
     result = one.call("doctor", "--json", *flags, check=False, wrap=wrap)
     document = json.loads(result.out)
@@ -60,7 +60,7 @@ def test_a_good_bundle_on_this_host(container: Make) -> None:
     assert {row["area"] for row in document["findings"]} >= {"bundle", "kernel", "cgroups", "users", "privileges"}
 
 
-BROKEN: list[tuple[str, dict[str, Any], str]] = [  # what is wrong, edits, the check that finds it
+BROKEN: list[tuple[str, dict[str, Any], str]] = [  # the fault, edits, the check that finds it
     ("root", {"/root/path": "gone"}, "root"),
     ("program", {"/process/args": ["/gone"]}, "program"),
     ("not a program", {"/process/args": ["/etc/passwd"]}, "program"),
@@ -80,8 +80,8 @@ BROKEN: list[tuple[str, dict[str, Any], str]] = [  # what is wrong, edits, the c
 
 @pytest.mark.parametrize(("edits", "check"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN])
 def test_create_agrees(edits: dict[str, Any], check: str, container: Make) -> None:
-    """What the doctor calls a problem keeps this very bundle from running, and nothing else is
-    one."""
+    """A problem that doctor reports prevents this bundle from starting, and doctor reports no
+    other."""
     one = container("report", edits=edits)
     result, document = doctor(one, "--bundle", str(one.bundle.path))
     assert result.rc == 1 and {row["check"] for row in of_bundle(document)} == {check}
@@ -90,7 +90,7 @@ def test_create_agrees(edits: dict[str, Any], check: str, container: Make) -> No
 
 
 def test_start_agrees(container: Make) -> None:
-    """Faults that only execve(2) finds: a missing interpreter, a file of another kind."""
+    """Faults that only execve(2) finds: a missing interpreter, a file of another type."""
     for content in ("#!/gone\n", "neither\n"):
         one = container("report", edits={"/process/args": ["/program"]})
         (one.bundle.rootfs / "program").write_text(content)
@@ -104,7 +104,7 @@ def test_start_agrees(container: Make) -> None:
 
 @pytest.mark.root
 def test_a_hard_limit_beyond_the_callers(container: Make) -> None:
-    """Without CAP_SYS_RESOURCE, which some machines lack in any case."""
+    """The runtime lacks CAP_SYS_RESOURCE, as on some machines."""
     setpriv = shutil.which("setpriv")
     assert setpriv
     wrap = [setpriv, "--bounding-set=-sys_resource", "prlimit", "--nofile=1000:1000"]
@@ -118,8 +118,8 @@ def test_a_hard_limit_beyond_the_callers(container: Make) -> None:
 
 
 def snapshot(box: Box) -> dict[str, Any]:
-    """The files of the box, the mounts, the cgroups of this test, the children, our limits and
-    ids."""
+    """Everything that doctor might change: the box's files, mounts, this test's cgroups, children,
+    limits and ids."""
     files = {}
     for at, directories, names in os.walk(box.path):
         for name in [*directories, *names]:
@@ -138,7 +138,7 @@ def snapshot(box: Box) -> dict[str, Any]:
 
 
 def test_nothing_is_touched(container: Make, box: Box) -> None:
-    """A running, a stopped and a damaged container, and a bundle."""
+    """A running, a stopped and a damaged container, and a bundle to check."""
     running, stopped, damaged = (container("sleep", "30000") for _ in range(3))
     for one in (running, stopped, damaged):
         one.create()
@@ -163,8 +163,8 @@ def test_nothing_is_touched(container: Make, box: Box) -> None:
 
 @pytest.mark.needs_program("strace")
 def test_no_system_call_changes_anything(container: Make, box: Box, tmp_path: Path) -> None:
-    """Files are opened for reading, except those of child processes' namespaces; nothing is
-    created, removed or changed."""
+    """Doctor opens files for reading, except for namespaces of its children; it creates, removes
+    and changes nothing."""
     one = container("report")
     one.bundle.save()
     trace = tmp_path / "trace"
@@ -179,20 +179,20 @@ def test_no_system_call_changes_anything(container: Make, box: Box, tmp_path: Pa
 
 
 def harmless(name: str, rest: str) -> bool:
-    """Whether a call reads, or is about nobody but the process itself."""
+    """Whether a call only reads, or affects only the calling process."""
     if name in ("open", "openat"):
         if re.search(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC", rest):
             return bool(re.search(r'"/proc/\d+/(uid_map|gid_map|setgroups)"|"/dev/null"', rest))
         return True
     if name == "bpf":
         return rest.startswith(HARMLESS_BPF)
-    if name in ("prlimit64", "setrlimit"):  # reading, or a limit of the sandboxed compiler of profiles for itself
+    if name in ("prlimit64", "setrlimit"):  # a read, or a limit that the sandboxed profile compiler sets for itself
         return rest.startswith("0, ") or name == "setrlimit"
     return False
 
 
 def test_it_is_quick(container: Make, box: Box) -> None:
-    """Processor time, which other work on the machine does not change."""
+    """Measure processor time, which other work on the machine does not change."""
     one = container("report")
     one.bundle.save()
     times = []
@@ -206,8 +206,8 @@ def test_it_is_quick(container: Make, box: Box) -> None:
 
 @pytest.mark.root
 def test_as_another_user(container: Make, box: Box) -> None:
-    """A user without anything: no state root, perhaps no subordinate ids, no privileges; an answer
-    all the same."""
+    """A user without a state root, privileges and perhaps subordinate ids gets a complete
+    answer."""
     one = container("report")
     one.bundle.save()
     for parent in Path(os.path.realpath(box.runtime.path)).parents:
@@ -223,7 +223,7 @@ def test_as_another_user(container: Make, box: Box) -> None:
 
 
 def test_width_and_colour(box: Box) -> None:
-    """As the terminal has them; none of it in a pipe or with NO_COLOR."""
+    """Doctor prints colors on a terminal, but not to a pipe or with NO_COLOR."""
     for extra, coloured in (({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
         env = {"PATH": "/usr/bin:/bin", "TERM": "xterm", **extra}
         master, slave = pty.openpty()
@@ -234,7 +234,7 @@ def test_width_and_colour(box: Box) -> None:
         try:
             while data := os.read(master, 65536):
                 text += data
-        except OSError:  # EIO: the other side is closed
+        except OSError:  # EIO: the other end is closed
             pass
         os.close(master)
         assert (b"\33[" in text) == coloured

@@ -1,5 +1,5 @@
-"""Broken bundles: each is refused with its JSON pointer in one line, quickly, and leaves nothing
-behind."""
+"""Broken bundles: each is refused quickly, with a one-line error that has its JSON pointer, and
+nothing is left behind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from integration.harness import SLOW, Box, Container
 Make = Callable[..., Container]
 Refused = Callable[..., None]
 
-# (what is wrong, edits, pointer, accepted by runc 1.1.5)
+# (the fault, edits, pointer, accepted by runc 1.1.5)
 TABLE: list[tuple[str, dict[str, Any], str, bool]] = [
     ("no version", {"/ociVersion": DELETE}, "/ociVersion", True),
     ("future version", {"/ociVersion": "9.9.9"}, "/ociVersion", True),
@@ -183,8 +183,7 @@ def test_versions(container: Make, version: str) -> None:
 
 @pytest.mark.pyrunc_only("the figure is pyrunc's")
 def test_ten_megabytes_of_config(container: Make) -> None:
-    """The bound is generous: the figure itself (< 1 s) is held by bench/compare.py on an idle
-    machine."""
+    """The bound is generous; bench/compare.py checks the real limit (< 1 s) on an idle machine."""
     annotations = {f"org.example.key{number:06}": "v" * 75 for number in range(100_000)}
     one = container("exit", "0", edits={"/annotations": annotations})
     one.bundle.save()
@@ -195,7 +194,7 @@ def test_ten_megabytes_of_config(container: Make) -> None:
 
 
 def test_error_of_a_late_step_names_its_field(container: Make, refused: Refused) -> None:
-    """A failure inside the container's namespaces comes back as the parent's one line."""
+    """A failure inside the container's namespaces is reported by the parent as one line."""
     edits = {"/mounts/-": {"destination": "/mnt", "type": "tmpfs", "source": "x", "options": ["mode=nonsense"]}}
     refused(container(edits=edits).create(check=False), "/mounts/6/options", "/mnt", "nonsense")
 

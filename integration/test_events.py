@@ -1,4 +1,4 @@
-"""`events`: statistics in runc's format, OOM kills, and the end of the container."""
+"""`events`: statistics in runc's format, OOM kills and the end of the container."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def paths(value: Any, at: str = "") -> set[str]:
 
 
 def _served(path: Path) -> bool:
-    """Whether a pressure file exists and is readable: PSI may be switched off."""
+    """Whether a pressure file exists and is readable: PSI may be disabled."""
     try:
         return bool(path.read_text())
     except OSError:
@@ -89,8 +89,8 @@ def test_statistics_of_all_controllers(container: Make) -> None:
 
 
 def writing(container: Make, box: Box) -> Container:
-    """A container that has written to and read from a disk whose I/O is accounted: runc omits no
-    figure, because none is zero."""
+    """A container that has read from and written to a disk with I/O accounting, so that no figure
+    is zero: runc omits zeros."""
     if not own_disk() or "io" not in controllers():
         return running(container)
     write = "dd if=/dev/zero of=/mnt/data bs=4k count=4 oflag=direct conv=notrunc 2>/dev/null"
@@ -182,7 +182,7 @@ def test_following_ends_with_the_container(container: Make) -> None:
 
 @pytest.mark.pyrunc_only("runc 1.1.5 cannot watch without the memory controller")
 def test_the_interval_is_respected(container: Make) -> None:
-    """The end of the container is noticed at once, not at the next interval; nothing is printed
+    """The end of the container is reported at once, not at the next interval; nothing is printed
     before the first interval."""
     one = running(container)
     child = follow(one, "--interval=1h")

@@ -39,7 +39,7 @@ def run(one: Container, *args: str, flags: tuple[str, ...] = (), check: bool = T
 
 
 def process_file(one: Container, **changes: Any) -> str:
-    """A process.json as engines write it: the complete process of config.json, modified."""
+    """A process.json as engines write it: the complete process of config.json with changes."""
     process = {**one.bundle.config["process"], "args": ["/probe", "report"], **changes}
     path = one.box.path / "process.json"
     path.write_text(json.dumps({key: value for key, value in process.items() if value is not DELETE}))
@@ -90,8 +90,8 @@ def detached(one: Container, *args: str, flags: tuple[str, ...] = ()) -> int:
 
 
 def end(pid: int) -> None:
-    """Kill and reap a detached process, as a shim does: the container's pid namespace cannot end
-    before."""
+    """Kill and reap a detached process, as a shim does; the container's pid namespace cannot end
+    before that."""
     os.kill(pid, signal.SIGKILL)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 
@@ -144,8 +144,8 @@ def test_cap_is_not_inheritable(container: Make) -> None:
 
 
 def test_host_namespaces(container: Make) -> None:
-    """Without its own pid, network ... namespaces the container is in the caller's, and so is the
-    process."""
+    """Without its own pid, network ... namespaces the container shares the caller's, and so does
+    the process."""
     one = started(container, edits={"/linux/namespaces": [{"type": "mount"}], "/hostname": DELETE})
     seen = run(one, "/probe", "report").report
     for kind in ("pid", "net", "ipc", "uts", "cgroup"):
@@ -163,7 +163,7 @@ def test_no_mount_namespace(container: Make) -> None:
 
 
 def test_created_container(container: Make) -> None:
-    """It works before `start` as well: engines set things up this way."""
+    """`exec` works before `start`: engines prepare containers this way."""
     one = container("sleep", "600")
     one.create()
     assert run(one, "/probe", "say", "early").out == "early\n"
@@ -200,7 +200,7 @@ def test_missing_programs(
     script.write_text("#!/no/such/interpreter\n")
     script.chmod(0o755)
     if args == ["/run.sh"] and not box.runtime.is_pyrunc:
-        # The peers do not wait for the execve: the words are only on the stderr of the process.
+        # The peers do not wait for execve: the words are only on the stderr of the process.
         result = run(one, *args, check=False)
         assert words[0] in result.err or box.runtime.name == "crun"
         return
@@ -219,7 +219,7 @@ def test_missing_programs(
 
 
 def test_a_missing_working_directory(container: Make) -> None:
-    """podman and docker exit with 127 for these words."""
+    """podman and docker exit with 127 if they find these words."""
     one = started(container)
     result = run(one, "/probe", "report", flags=("--cwd", "/nonexistent"), check=False)
     assert result.rc == 255
@@ -263,7 +263,8 @@ def test_paused(container: Make) -> None:
 
 
 def frozen(one: Container, *args: str) -> tuple[subprocess.Popen[bytes], int]:
-    """An exec whose process was created frozen: the caller, and the host pid of the process."""
+    """Run an exec whose process is created frozen; return the caller and the host pid of the
+    process."""
     (one.cgroup / "cgroup.freeze").write_text("1")
     wait_until(lambda: "frozen 1" in (one.cgroup / "cgroup.events").read_text(), "frozen")
     argv = one.box.runtime.argv("--root", str(one.box.root), "exec", "--ignore-paused", one.id, *args)
@@ -279,7 +280,7 @@ def frozen(one: Container, *args: str) -> tuple[subprocess.Popen[bytes], int]:
 
 @pytest.mark.pyrunc_only("runc's process is another program of its own")
 def test_nothing_of_the_host_can_be_written_through_it(container: Make) -> None:
-    """CVE-2019-5736: the process that enters is a sealed copy in memory, and it is not dumpable
+    """CVE-2019-5736: the process that enters executes a sealed copy in memory and is not dumpable
     (CVE-2016-9962)."""
     one = started(container)
     child, pid = frozen(one, "/probe", "say", "x")
@@ -312,8 +313,8 @@ def test_interrupted_before_the_program_runs(container: Make) -> None:
 
 @pytest.mark.parametrize("privileged", [False, True])
 def test_ways_out_cannot_be_seen_from_inside(container: Make, privileged: bool) -> None:
-    """CVE-2016-9962: from the moment it is in the pid namespace, even if the container may trace
-    every process."""
+    """CVE-2016-9962: the process is protected as soon as it is in the pid namespace, even if the
+    container may trace every process."""
     caps = own_bounding_caps() if privileged else DEFAULT_CAPS
     edits = {f"/process/capabilities/{kind}": caps for kind in ("bounding", "effective", "permitted")}
     one = container(edits={**edits, "/process/args": ["/bin/sh", "-c", WATCH]})
@@ -324,8 +325,8 @@ def test_ways_out_cannot_be_seen_from_inside(container: Make, privileged: bool) 
     seen = (one.bundle.rootfs / "seen").read_text().splitlines()
     assert seen, "it has looked"
     ways = ("mnt:", "net:", "pid:", "uts:", "cgroup:")
-    # The container's own cgroup namespace is entered last, from inside (plan/exec.py): it gives
-    # access to nothing else.
+    # The container's own cgroup namespace is entered last, from inside (plan/exec.py): it grants
+    # access to nothing.
     own = os.readlink(f"/proc/{one.pid}/ns/cgroup")
     assert own != os.readlink("/proc/self/ns/cgroup")
     assert not [link for link in seen if link.startswith(ways) and link != own]

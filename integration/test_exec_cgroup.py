@@ -38,7 +38,8 @@ def test_sub_cgroups_that_are_none(container: Make, path: str) -> None:
 
 
 def enable_below(one: Container) -> None:
-    """Offer a controller below the container's cgroup, which takes no process any more then."""
+    """Enable a controller for children of the container's cgroup, which then accepts no
+    processes."""
     mount = cgroup2_mount()
     assert mount
     domain = [
@@ -53,8 +54,8 @@ def enable_below(one: Container) -> None:
 
 
 def test_controllers_enabled_below(container: Make) -> None:
-    """As systemd in a container does: its own cgroup takes no process any more, so exec goes where
-    init is."""
+    """As with systemd in a container: its own cgroup accepts no processes, so exec uses init's
+    cgroup."""
     one = started(container)
     inner = one.cgroup / "init.scope"
     inner.mkdir()
@@ -67,8 +68,8 @@ def test_controllers_enabled_below(container: Make) -> None:
 
 @contextmanager
 def moved(one: Container) -> Iterator[Path]:
-    """The container's first process is in another cgroup, not below its own: where a service
-    manager went."""
+    """A container whose first process is in a cgroup outside the container's, as moved by a service
+    manager."""
     other = one.cgroup.with_name(one.cgroup.name + "x")
     one.box.own_cgroups.add(other)
     other.mkdir()
@@ -84,7 +85,7 @@ def moved(one: Container) -> Iterator[Path]:
 
 @pytest.mark.pyrunc_only("runc 1.5 does it; runc 1.1 makes the cgroup again, without limits; crun fails")
 def test_a_cgroup_that_is_gone(container: Make) -> None:
-    """Then the process goes where the first one is, and is subject to the same limits."""
+    """The new process joins the first one's cgroup and is subject to the same limits."""
     one = started(container)
     with moved(one) as other:
         one.cgroup.rmdir()
@@ -102,7 +103,7 @@ def test_a_cgroup_that_is_gone(container: Make) -> None:
 
 @pytest.mark.pyrunc_only("crun fails; runc 1.5 ignores --all and signals the first process")
 def test_kill_all_where_the_cgroup_is_gone(container: Make) -> None:
-    """The first process is signalled nevertheless; success without any effect would be a lie."""
+    """The first process still gets the signal: success without an effect would be a lie."""
     one = started(container)
     with moved(one) as other:
         one.cgroup.rmdir()
@@ -113,7 +114,7 @@ def test_kill_all_where_the_cgroup_is_gone(container: Make) -> None:
 
 @pytest.mark.pyrunc_only("runc refuses it as well; crun takes another one")
 def test_an_explicit_cgroup_that_takes_no_processes(container: Make) -> None:
-    """With --cgroup / the process is not put into the cgroup of the first one instead."""
+    """With --cgroup / the process does not join the first one's cgroup."""
     one = started(container)
     inner = one.cgroup / "init.scope"
     inner.mkdir()

@@ -1,4 +1,4 @@
-"""`exec` clones into the pid namespace last: what that must not change for the program."""
+"""`exec` clones into the pid namespace last. The program must not notice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SETSID = {"x86_64": 112, "aarch64": 157}[os.uname().machine]
 
 @pytest.mark.pyrunc_only("runc has a second process of that user while it executes the program")
 def test_limit_of_processes_has_room_for_it(container: Make) -> None:
-    """One process of that user may exist, and the program is that one."""
+    """The user's limit is one process, and the program is that process."""
     one = started(container)
     limits = [{"type": "RLIMIT_NPROC", "soft": 1, "hard": 1}]
     file = process_file(one, user={"uid": 42420, "gid": 0}, rlimits=limits)
@@ -28,7 +28,8 @@ def test_limit_of_processes_has_room_for_it(container: Make) -> None:
 
 @pytest.mark.parametrize("nnp", [True, False])
 def test_profile_that_forbids_what_exec_itself_needs(container: Make, nnp: bool) -> None:
-    """What every container may forbid: its filter is loaded when nothing of ours is left to do."""
+    """The container's filter may forbid anything: it is loaded when the runtime has no more calls
+    to make."""
     names = ["clone", "clone3", "fork", "vfork", "setsid"]
     edits = {**profile(*(rule(name) for name in names)), "/process/noNewPrivileges": nnp}
     one = started(container, edits=edits)
@@ -39,7 +40,7 @@ def test_profile_that_forbids_what_exec_itself_needs(container: Make, nnp: bool)
 
 @pytest.mark.parametrize("place", ["/proc/self/root/tmp", "/proc/thread-self/cwd"])
 def test_working_directory_by_way_of_proc(container: Make, place: str) -> None:
-    """The container's procfs knows a `self` only for its own processes."""
+    """The container's procfs resolves `self` only for processes of its pid namespace."""
     one = started(container)
     found = run(one, "/probe", "report", flags=("--cwd", place)).report["cwd"]
     assert found == ("/tmp" if "tmp" in place else "/")

@@ -1,4 +1,4 @@
-"""`exec` on terminals: a console socket, and a terminal in the foreground."""
+"""`exec` with a terminal: a console socket, or a terminal in the foreground."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_terminal_matrix(container: Make, flags: tuple[str, ...], words: str) ->
 
 
 class Interactive:
-    """`exec -t` on a pty of the test, as in a user's terminal."""
+    """`exec -t` on a pty of the test, as on a user's terminal."""
 
     def __init__(self, one: Container, *args: str) -> None:
         self.master, self.slave = pty.openpty()

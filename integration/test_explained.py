@@ -1,5 +1,5 @@
-"""Why a container does not start: one line with the field, the cause and, where there is one, the
-remedy."""
+"""The error of a container that does not start is one line with the field, the cause and, if
+possible, the remedy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_line(name: str, box: Box) -> None:
 
 
 def test_start(box: Box) -> None:
-    """The file is looked at when `start` fails as well, when its creator has ended."""
+    """A failing `start` also examines the file, although its creator has ended."""
     bundle = box.bundle()
     failures.missing_interpreter(bundle.config, bundle.path / "rootfs")
     made = box.container(bundle=bundle)
@@ -37,7 +37,7 @@ def test_start(box: Box) -> None:
 
 
 def test_exec(box: Box) -> None:
-    """Below the root of the running container, with what is mounted there."""
+    """The path below the running container's root is examined, including the mounts on it."""
     bundle = box.bundle("sleep", "60")
     mounts = bundle.config["mounts"]
     source = box.path / "tools"
@@ -60,7 +60,7 @@ def test_exec(box: Box) -> None:
 
 
 def test_links_end_at_the_root(box: Box) -> None:
-    """The host's own files are never looked at: an image may have links to anywhere."""
+    """The host's own files are never examined: an image may contain links to anywhere."""
     bundle = box.bundle()
     root = bundle.path / "rootfs"
     (box.path / "secret").write_text("#!/host\n")
@@ -84,7 +84,7 @@ def test_missing_controller(box: Box) -> None:
 
 
 def test_no_more_cgroups(box: Box) -> None:
-    """cgroup.max.descendants of a parent."""
+    """The limit is cgroup.max.descendants of a parent."""
     mount = cgroup2_mount()
     assert mount
     parent = mount / f"{box.prefix}full"
@@ -99,7 +99,7 @@ def test_no_more_cgroups(box: Box) -> None:
 
 
 def test_no_more_user_namespaces(box: Box) -> None:
-    """Inside a namespace whose limit is 0, so that the host's limit stays."""
+    """Test inside a namespace whose limit is 0, so that the host's limit does not change."""
     ids = [{"containerID": 0, "hostID": 0, "size": 1}]
     bundle = box.bundle(edits={"/linux/uidMappings": ids, "/linux/gidMappings": ids})
     bundle.config["linux"]["namespaces"].append({"type": "user"})

@@ -1,5 +1,5 @@
-"""Descriptors and sockets around a container: inherited, preserved, leaked; LISTEN_FDS, sd_notify,
-the pidfd socket."""
+"""Descriptors and sockets of a container: inherited, preserved and leaked ones, LISTEN_FDS,
+sd_notify and the pidfd socket."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Refused = Callable[..., None]
 
 @contextmanager
 def passing(box: Box, count: int, first: int = 3) -> Iterator[dict[str, Any]]:
-    """Arguments for a call that inherits `count` open files at 3, 4 ...; a wrapper shell opens them
-    there."""
+    """Arguments for a call that inherits `count` open files from fd 3 on; a wrapper shell opens
+    them."""
     files = []
     for index in range(count):
         path = box.path / f"inherited{index}"
@@ -44,8 +44,7 @@ def test_only_stdio_reaches_the_program(container: Make, box: Box) -> None:
 
 
 def test_leaked_descriptors_are_gone_while_created(container: Make, box: Box) -> None:
-    """CVE-2024-21626: nothing of the caller or of the host's tree is open in the process that
-    waits."""
+    """CVE-2024-21626: the waiting process has no descriptor of the caller or of the host's tree."""
     one = container("exit", "0")
     with passing(box, 5) as inherit:
         one.create(**inherit)
@@ -115,7 +114,7 @@ def test_listen_fds_for_another_process(container: Make) -> None:
 
 @pytest.mark.parametrize("closed", [[0], [1], [2], [0, 1, 2]])
 def test_closed_stdio(container: Make, closed: list[int]) -> None:
-    """A caller without stdio: what the runtime opens must not land on 0, 1 or 2 and so in the
+    """If the caller has no stdio, descriptors of the runtime must not become 0, 1 or 2 of the
     container."""
     redirections = " ".join(f"{number}>&-" for number in closed)
     one = container("report")
@@ -140,7 +139,7 @@ def test_deleted_working_directory(container: Make, box: Box) -> None:
 
 
 class Supervisor:
-    """systemd's end of NOTIFY_SOCKET: collects datagrams, and answers the barrier by closing its
+    """systemd's end of NOTIFY_SOCKET: collect datagrams, and answer the barrier by closing its
     descriptor."""
 
     def __init__(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`run` and `exec` in the foreground without a terminal: pipes between the caller's stdio and the
+"""`run` and `exec` in the foreground without a terminal: pipes connect the caller's stdio and the
 program."""
 
 from __future__ import annotations
@@ -135,8 +135,7 @@ def test_the_callers_terminal_stays_the_callers(argv: Callable[..., list[str]], 
 
 
 def test_a_user_can_open_its_stdout_again(container: Make) -> None:
-    """A program could not open /dev/stdout if it were a pipe of another user; programs log
-    there."""
+    """A program could not open /dev/stdout if it were another user's pipe; programs log to it."""
     one = started(container, edits={"/process/user": {"uid": 1000, "gid": 1000}})
     result = one.call("exec", one.id, "/bin/sh", "-c", "echo again > /proc/self/fd/1")
     assert result.out == "again\n"
@@ -147,7 +146,7 @@ def test_nobody_reads_the_output(argv: Callable[..., list[str]], box: Box) -> No
         assert child.stdout
         assert child.stdout.read(4) == b"y\ny\n"
         child.stdout.close()
-        # pid 1 of a namespace does not die of it, but its write(2) fails
+        # the signal does not kill pid 1 of a namespace, but its write(2) fails
         assert child.wait(10 * SLOW) in (128 + signal.SIGPIPE, 1)
 
 
@@ -158,7 +157,7 @@ def test_closed_stdio(argv: Callable[..., list[str]], box: Box) -> None:
 
 
 def test_output_of_what_is_left_behind_is_waited_for(container: Make, box: Box) -> None:
-    """As runc does: the end of output is when nobody can write any more."""
+    """As in runc, output ends when no process can write to it any more."""
     one = started(container)
     argv = one.box.runtime.argv("--root", str(box.root), "exec", one.id, "/bin/sh", "-c", "(sleep 0.7; echo late) &")
     with running(box, argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as child:
@@ -182,7 +181,7 @@ def test_a_signal_ends_that_waiting(container: Make, box: Box) -> None:
 
 
 def test_no_busy_loop(argv: Callable[..., list[str]], box: Box) -> None:
-    """Input that ends unread, and output that ends early, must not be polled forever."""
+    """Unread input and closed output must not be polled forever."""
     command = argv("/bin/sh", "-c", "exec >&- 2>&-; sleep 1.5")
     with running(box, command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         time.sleep(1)
@@ -203,8 +202,8 @@ def ticks(pid: int) -> int:
 
 
 def test_left_behind_processes_of_a_run_are_killed(container: Make) -> None:
-    """Without a pid namespace: what the program leaves is the container's, and must not hold
-    `run`."""
+    """Without a pid namespace, processes that the program leaves belong to the container and must
+    not block `run`."""
     namespaces = [{"type": kind} for kind in ("mount", "uts", "ipc")]
     one = container(edits={"/linux/namespaces": namespaces, "/process/args": ["/bin/sh", "-c", "sleep 600 & exit 9"]})
     assert one.run(check=False).rc == 9

@@ -1,5 +1,4 @@
-"""The controller tests in a guest, when this machine's cgroup v2 has too few controllers; how they
-get there."""
+"""Run the controller tests in a guest if this machine's cgroup v2 has too few controllers."""
 
 from __future__ import annotations
 
@@ -19,10 +18,10 @@ from integration.vm.machine import Job
 
 @pytest.mark.slow
 def test_controllers_in_a_guest() -> None:
-    """`python -m integration.vm short`; `make test-vm` has the whole of it.
+    """`python -m integration.vm short`; `make test-vm` runs the full set.
 
-    Skipped with the reason when no guest can be had, and where the controllers are here: then the
-    tests just ran.
+    Skipped if no guest can run, or if the controllers are available here: the tests then run on
+    this machine.
     """
     if os.environ.get("PYRUNC_UNDER_TEST"):
         pytest.skip("the guest has pyrunc only")
@@ -37,8 +36,7 @@ def test_controllers_in_a_guest() -> None:
 
 @pytest.mark.parametrize(("emulated", "factor"), [(False, "1"), (True, "6")])
 def test_time_limits_go_with_how_the_guest_really_runs(emulated: bool, factor: str) -> None:
-    """Where KVM is there but does not boot, the second attempt is emulated: it needs the time of
-    that."""
+    """If KVM exists but does not boot, the second attempt is emulated and needs more time."""
     job = Job(["true"], {"PYRUNC_TEST_SLOW": "1", "OTHER": "x y"}, {"PYRUNC_TEST_SLOW": "6"})
     with tarfile.open(fileobj=io.BytesIO(job.tar("nonce", emulated))) as tar:
         command = tar.extractfile("cmd")

@@ -1,4 +1,4 @@
-"""The six kinds of hooks: order, namespaces, state on stdin, environment, directory, timeouts, and
+"""The six kinds of hooks: order, namespaces, state on stdin, environment, directory, timeouts and
 the effect of a failure."""
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def shell(script: str, **more: Any) -> dict[str, Any]:
 
 
 def recorder(path: Path, kind: str, inside: bool = False) -> dict[str, Any]:
-    """A hook that records what it sees in a directory of the host, or in /rec of the container."""
+    """A hook that records what it sees, in a directory of the host or in /rec of the container."""
     at = "/rec" if inside else str(path)
     return shell(
         f"cat >{at}/{kind}.state; pwd >{at}/{kind}.cwd; /bin/cat /proc/self/environ >{at}/{kind}.env; "
@@ -80,7 +80,7 @@ def test_order(lived: tuple[Container, Path]) -> None:
 def test_state_on_stdin(lived: tuple[Container, Path], kind: str, status: str) -> None:
     one, record = lived
     if kind == "prestart" and not one.box.runtime.is_pyrunc:
-        status = "creating"  # runc; crun and the conformance suite agree with us
+        status = "creating"  # as in runc; crun and the conformance suite agree
     state = json.loads((record / f"{kind}.state").read_text())
     assert state["id"] == one.id
     assert state["bundle"] == str(one.bundle.path)
@@ -133,7 +133,7 @@ def test_host_hooks_get_the_runtimes_environment(lived: tuple[Container, Path], 
 
 
 def test_create_container_hooks_get_nothing(lived: tuple[Container, Path]) -> None:
-    """They execute a program of the host on the container's mounts: they get neither the caller's
+    """These hooks execute a host program on the container's mounts: they get neither the caller's
     variables nor the image's."""
     one, record = lived
     seen = variables(record, "createContainer")
@@ -275,7 +275,7 @@ def test_failing_poststart_destroys_the_container(container: Make, box: Box) -> 
 
 
 def test_a_program_that_cannot_be_executed_leaves_a_stopped_container(container: Make, box: Box) -> None:
-    """No hook failed: the container remains for inspection and `delete`, as with the peers."""
+    """No hook failed: as in the peers, the container remains for inspection and `delete`."""
     out = box.path / "out"
     one = container(edits={"/hooks/poststop": [shell(f"echo stop >>{out}")], "/process/args": ["/run.sh"]})
     one.bundle.rootfs.joinpath("run.sh").write_text("#!/no/such/interpreter\n")
@@ -383,7 +383,7 @@ def test_create_container_sees_the_host_and_its_root(container: Make, box: Box) 
 
 
 def test_prestart_can_use_the_network_namespace(container: Make, box: Box) -> None:
-    """As CNI and docker's libnetwork do: enter /proc/PID/ns/net."""
+    """Hooks enter /proc/PID/ns/net, as CNI and docker's libnetwork do."""
     out = box.path / "out"
     script = f"pid=$(tr -d ' \\n' | sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); readlink /proc/$pid/ns/net >{out}"
     one = container("report", edits={"/hooks/prestart": [shell(script, env=["PATH=/usr/bin:/bin"])]})

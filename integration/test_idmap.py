@@ -1,4 +1,4 @@
-"""Idmapped mounts: whose a file is depends on the mount it is seen through."""
+"""Idmapped mounts: the owner of a file depends on the mount through which it is accessed."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ pytestmark = pytest.mark.pyrunc_only("runc 1.1.5 has no idmapped mounts")
 
 @pytest.fixture
 def volume(box: Box) -> Iterator[Path]:
-    """A mount with a file of root's and one of user 1000's, and another one in `below`."""
+    """A mount with a file of root and a file of user 1000, and another mount in `below`."""
     path = box.path / "volume"
     for place in (path, path / "below"):
         place.mkdir()
-        # A tmpfs takes no mapping before Linux 6.3, a disk does.
+        # tmpfs cannot be idmapped before Linux 6.3; disk filesystems can.
         how = ["-t", "tmpfs", "tmpfs"] if kernel() >= (6, 3) else ["--bind", str(place)]
         subprocess.run(["mount", *how, str(place)], check=True)
         (place / "roots").write_text("r")
@@ -70,7 +70,7 @@ def test_files_created_inside_belong_to_root_outside(container: Make, volume: Pa
 
 
 def test_mapping_of_the_mount(container: Make, volume: Path) -> None:
-    """With its own mappings, in a container with others; no option is needed then."""
+    """The mount's own mappings apply in a container with others; no option is needed."""
     more = {"/mounts/-": bind(volume, "rbind", **mapping(1000, HOST + 7))}
     one = own(container(*STATS, edits=edits(more)))
     assert owners(one) == [65534, 7, 65534]
@@ -82,7 +82,7 @@ def test_mapping_of_the_mount_without_a_user_namespace(container: Make, volume: 
 
 
 def test_an_idmapped_mount_is_private(container: Make, volume: Path) -> None:
-    """What the host mounts below would be seen with the owners that it has there."""
+    """Host mounts that propagate below it would show the owners that they have on the host."""
     mapped = bind(volume, "rbind", "idmap", **mapping(0, 5000, 2000))
     shown = parse_mountinfo(container(edits={"/mounts/-": mapped}).run().report["mountinfo"])
     assert {one.dest: one.shared for one in shown if one.dest.startswith("/mnt")} == {"/mnt": "", "/mnt/below": ""}

@@ -1,5 +1,4 @@
-"""Thirty images with layers made at random: the tree is the one that umoci and podman make of
-them."""
+"""Thirty images with random layers: pyrunc, umoci and podman unpack the same tree."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ LAYERS = 4
 
 
 class Model:
-    """What the layers so far have made: enough to choose entries that mean something."""
+    """The tree of the layers so far, from which the next entries are chosen."""
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
@@ -57,8 +56,8 @@ class Model:
         }
 
     def layer(self) -> Entries:
-        """Entries that nobody can understand in two ways: no path twice, parents described before
-        their children."""
+        """Random unambiguous entries: no path occurs twice, and parents come before their
+        children."""
         entries: Entries = [entry("./", mode=0o755, mtime=1)]
         mine: set[str] = set()
         lower_files, lower_directories = list(self.files), [name for name in self.directories if name]
@@ -80,7 +79,7 @@ class Model:
             if kind < 0.35:
                 entries.append(entry(f"{path}/", **self.attributes()))
                 self.directories.append(f"{path}/")
-                mine.discard(path)  # what follows may be in it
+                mine.discard(path)  # later entries may be below it
                 continue
             if kind < 0.7:
                 found = self.attributes()
@@ -90,8 +89,7 @@ class Model:
                 entries.append(link(path, self.chance.choice(("/etc/x", "a0", "../b1", "nowhere"))))
             elif kind < 0.9 and self.files:
                 target = self.chance.choice(list(self.files))
-                # As tar writes it, with the target's attributes: podman applies them, and nobody
-                # else does.
+                # As tar writes it, with the target's attributes: only podman applies them.
                 entries.append(entry(path, type=tarfile.LNKTYPE, linkname=target, **self.files[target]))
                 self.files[path] = self.files[target]
             elif kind < 0.95:
@@ -133,10 +131,9 @@ def layout(base: Path) -> Layout:
 
 
 def plain_directories(found: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
-    """Without what podman's vfs driver does otherwise: it copies the layers below, and loses the
-    times of directories; a directory that is described again keeps the extended attributes of the
-    layers below (umoci removes them).
-    """
+    """Remove the known differences of podman's vfs driver: it copies the layers below and loses the
+    times of directories; a directory that occurs again keeps the extended attributes of the layers
+    below (umoci removes them)."""
     return {name: (*row[:4], 0, *row[5:7], {}) if stat.S_ISDIR(row[0]) else row for name, row in found.items()}
 
 
@@ -186,12 +183,12 @@ def test_trees(box: Box, layout: Layout, scratch: Path, other: Other) -> None:
         different = {name: (ours[name], theirs[name]) for name in ours if ours[name] != theirs[name]}
         assert different == {}, f"image {seed}"
         sizes.append(len(ours))
-    assert sum(sizes) / IMAGES > 10 and min(sizes) > 2  # images of nothing would agree as well
+    assert sum(sizes) / IMAGES > 10 and min(sizes) > 2  # empty images would agree as well
 
 
 @pytest.mark.needs_program("podman", "buildah")
 def test_the_round_trip_of_podman_save(box: Box, rootfs: Path) -> None:
-    """What `podman run` shows of itself is what a container of the saved image shows."""
+    """`podman run` and a container of the saved image show the same tree."""
     podman = [
         "podman",
         "--root",

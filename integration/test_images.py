@@ -1,5 +1,5 @@
-"""Images for real: unpack beside umoci, containers straight from images, a registry, and processes
-that are killed."""
+"""Images end to end: unpacking compared with umoci, containers started from images, a registry, and
+killed processes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HIDDEN = ".pyrunc-unpack-"
 
 
 def busybox_layer(template: Path) -> bytes:
-    """The tests' root filesystem as a layer."""
+    """The tests' root filesystem as an image layer."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
         archive.add(template, ".")
@@ -49,7 +49,7 @@ ODD = [
     entry("odd/fifo", type=tarfile.FIFOTYPE, mode=0o600),
     entry("odd/null", type=tarfile.CHRTYPE, devmajor=1, devminor=3, mode=0o666),
     entry('odd/caf\u00e9 \\ "quoted"', b"name"),
-    entry("lower/"),  # without one, its time would be the time of unpacking
+    entry("lower/"),  # without this entry its time would be the time of unpacking
     entry("lower/a", b"a"),
     entry("lower/b", b"b"),
     entry("lower/sub/"),
@@ -76,7 +76,7 @@ def layout(box: Box, rootfs: Path) -> Layout:
 
 @pytest.fixture
 def images(box: Box) -> Images:
-    """Call the runtime with the store of this test."""
+    """Call the runtime with the test's image store."""
 
     def call(verb: str, *args: str, **options: Any) -> Result:
         store = [] if verb == "unpack" else ["--store", str(box.path / "store")]
@@ -86,7 +86,7 @@ def images(box: Box) -> Images:
 
 
 def described(root: Path) -> dict[str, tuple[Any, ...]]:
-    """Everything about every file but its inode."""
+    """All metadata and content of every file except its inode."""
     found = {}
     links: dict[tuple[int, int], str] = {}
     for directory, names, files in os.walk(root):
@@ -135,7 +135,7 @@ def test_the_same_tree_as_umoci(box: Box, images: Images, layout: Layout) -> Non
 
 def test_unpack_and_run(box: Box, images: Images, layout: Layout) -> None:
     bundle = unpacked(images, layout, box.path / "bundle")
-    assert os.stat(bundle).st_mode & 0o7777 == 0o700  # what is set-user-ID in it must not be reachable
+    assert os.stat(bundle).st_mode & 0o7777 == 0o700  # its set-user-ID files must not be reachable
     assert sorted(path.name for path in bundle.iterdir()) == ["config.json", "rootfs"]
     result = box.runtime.call("--root", str(box.root), "run", "-b", str(bundle), f"{box.prefix}a", timeout=20 * SLOW)
     assert (result.rc, result.out) == (0, "default hello\n"), result
@@ -217,7 +217,7 @@ def test_run_image(box: Box, images: Images, layout: Layout) -> None:
     script = "touch /tmp/new && ls /lower /odd && id -u && grep -c overlay /proc/mounts; exit 7"
     second = images("run", "--pull", "never", "--image", image, f"{box.prefix}b", "sh", "-c", script)
     assert second.rc == 7 and "new" in second.out and "fifo" not in second.out, second
-    # What the first container wrote is gone, and nothing of either is left.
+    # The first container's changes are gone, and neither container leaves anything behind.
     third = images("run", "--image", image, f"{box.prefix}c", "ls", "/tmp")
     assert third.out == "", third
     assert list((box.path / "store/containers").iterdir()) == []
@@ -241,7 +241,7 @@ def test_create_image_start_delete(box: Box, images: Images, layout: Layout) -> 
     assert call(*root, "start", id).rc == 0
     result = images("images", "prune", "--all", "--json")
     assert json.loads(result.out)["containers"] == 0 and bundle.exists()
-    assert call(*root, "exec", id, "ls", "/bin/busybox").rc == 0  # the layers are still there
+    assert call(*root, "exec", id, "ls", "/bin/busybox").rc == 0  # the layers still exist
     assert call(*root, "delete", "-f", id).rc == 0
     assert not bundle.exists()
     counts = json.loads(images("images", "prune", "--all", "--json").out)
@@ -291,7 +291,7 @@ def test_a_store_that_others_may_write_is_refused(box: Box, images: Images, layo
 
 
 class Registry:
-    """Debian's docker-registry on loopback, with TLS and a password if asked for."""
+    """Debian's docker-registry on loopback, optionally with TLS and a password."""
 
     def __init__(self, path: Path, *, secure: bool = False) -> None:
         self.path, self.secure = path, secure
@@ -330,7 +330,7 @@ class Registry:
         return f"127.0.0.1:{self.port}"
 
     def push(self, source: str, name: str, *options: str) -> None:
-        """By a program that is not ours."""
+        """The archive is written by another program."""
         words = ["skopeo", "copy", "--dest-tls-verify=false", *options]
         if self.secure:
             words += ["--dest-creds", "me:secret"]
@@ -406,7 +406,7 @@ def test_tls_and_password(box: Box, images: Images, layout: Layout, registry: Ca
 def test_mirror(box: Box, images: Images, layout: Layout, registry: Callable[..., Registry]) -> None:
     server = registry()
     server.push(f"oci:{layout.path}:busy", "busy:1")
-    image = "docker://127.0.0.1:1/busy:1"  # nobody is there
+    image = "docker://127.0.0.1:1/busy:1"  # no server listens there
     assert images("unpack", image, str(box.path / "x")).rc == 1
     assert images("unpack", "--mirror", server.host, image, str(box.path / "x")).rc == 0
 

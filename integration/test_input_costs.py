@@ -1,5 +1,5 @@
-"""What hostile or huge documents cost: a sample of `make input-costs` (integration/input_costs has
-the rules)."""
+"""The cost of hostile or huge documents: a sample of `make input-costs`, whose rules are in
+integration/input_costs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from integration.input_costs import documents, measure
 from integration.input_costs.__main__ import Sweep
 from pyrunc.spec import schema
 
-pytestmark = pytest.mark.pyrunc_only  # the limits are ours; the collisions are those of our interpreter
+pytestmark = pytest.mark.pyrunc_only  # the limits and the collisions are specific to pyrunc
 
-# (what reads it, place, shape): what has cost seconds or gigabytes before, and one of each kind.
+# (reader, place, shape): inputs that once cost seconds or gigabytes, and one of each kind.
 SAMPLE = [
     ("configs", "/annotations", "colliding keys"),
     ("configs", "/annotations", "full of keys"),
@@ -54,7 +54,7 @@ def sweep(runtime: harness.Runtime) -> Iterator[Sweep]:
 
 
 def test_the_sweep_covers_every_place(sweep: Sweep) -> None:
-    """Derived from the schema: what is new in it is here as well."""
+    """The sweep is derived from the schema, so new fields are covered."""
     seen = {(verbs.__name__, case.pointer) for case, verbs in sweep.cases()}
     for node, verbs in ((schema.CONFIG, "configs"), (schema.PROCESS, "processes"), (schema.RESOURCES, "resources")):
         assert {(verbs, pointer) for pointer, _, _ in schema.fields(node)} <= seen
@@ -70,7 +70,8 @@ def test_costs(sweep: Sweep, verbs: str, pointer: str, shape: str) -> None:
 
 
 def test_accepted_configs(sweep: Sweep) -> None:
-    """Large is not wrong: a hundred thousand annotations, variables or groups make a container."""
+    """Large documents are valid: a container starts with a hundred thousand annotations, variables
+    or groups."""
     for pointer, shape in (("/annotations", "many keys"), ("/process/env", "colliding names")):
         cases = documents.Documents(sweep.bundle, schema.CONFIG, sweep.keys).cases()
         case = next(one for one in cases if one[:2] == (pointer, shape))
@@ -79,14 +80,14 @@ def test_accepted_configs(sweep: Sweep) -> None:
 
 
 def test_the_names_do_collide(sweep: Sweep) -> None:
-    """In the interpreter that the launcher embeds, with its seed: else nothing above would mean
-    anything."""
+    """The keys collide in the interpreter that the launcher embeds, with its seed. Otherwise the
+    tests above would prove nothing."""
     if not sweep.secret:
         pytest.skip("this launcher makes a new seed for each process")
     code = "import sys, time; d = {}; keys = sys.stdin.read().split(); began = time.process_time()\n"
     code += "for key in keys: d[key] = 1\nprint(time.process_time() - began)"
     took = []
-    for seed in ("1", "2"):  # SNAPSHOT_HASH_SEED of native/launcher/snapshot/snapshot.h, and any other
+    for seed in ("1", "2"):  # SNAPSHOT_HASH_SEED of native/launcher/snapshot/snapshot.h, and another seed
         command = [sys.executable, "-Sc", code]
         text = " ".join(sweep.keys)
         done = subprocess.run(
@@ -98,13 +99,13 @@ def test_the_names_do_collide(sweep: Sweep) -> None:
 
 
 def test_the_state_of_another_container_costs_nothing(sweep: Sweep) -> None:
-    """16 MiB of annotations of one container: the verbs of another one do not read them, nor does
-    `list -q`."""
+    """One container has 16 MiB of annotations: neither the verbs of another container nor `list -q`
+    read them."""
     bundle, small = sweep.place / "bundle", f"{sweep.id}-small"
     verbs = (("list", "-q"), ("state", small), ("kill", small, "0"), ("exec", small, "/bin/true"))
 
     def least() -> list[float]:
-        """Of several runs: what else runs on the machine only makes it more."""
+        """The minimum of several runs, because other work on the machine only adds time."""
         return [min(sweep.run(*verb).cpu for _ in range(7)) for verb in verbs]
 
     (bundle / "config.json").write_text(json.dumps(sweep.bundle))

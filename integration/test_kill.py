@@ -1,4 +1,4 @@
-"""`kill`, and `delete` of containers that have processes."""
+"""`kill`, and `delete` of containers with processes."""
 
 from __future__ import annotations
 
@@ -98,7 +98,8 @@ def test_signals_end_a_created_container_as_they_end_a_program(
 
 
 def test_a_programs_own_signals_do_not_end_a_created_container(container: Make) -> None:
-    """The signals that would have ended the waiting container are the program's again."""
+    """These signals do not end the waiting process, and the program can handle its own after
+    `start`."""
     one = container("signals", "60")
     one.create()
     for given in ("USR1", "WINCH", "CHLD", "CONT"):

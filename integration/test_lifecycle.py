@@ -1,5 +1,5 @@
-"""create, start, state, kill, delete: the rules of a container's lifecycle, wrong states, ids, exit
-codes and messages."""
+"""create, start, state, kill, delete: a container's lifecycle, wrong states, ids, exit codes and
+messages."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def test_run_gives_output_and_exit_code(container: Make) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGUSR1])
 def test_run_of_a_killed_program_is_128_plus_signal(container: Make, number: int) -> None:
-    # pid 1 of a pid namespace cannot kill itself with a signal that it does not handle; without one
-    # it can
+    # pid 1 of a pid namespace cannot kill itself with a signal that it does not handle; other
+    # processes can
     made = container("kill", str(int(number)))
     spaces = made.bundle.config["linux"]["namespaces"]
     made.bundle.config["linux"]["namespaces"] = [item for item in spaces if item["type"] != "pid"]
@@ -107,8 +107,7 @@ def test_pid_file_replaces_an_old_one(container: Make, box: Box) -> None:
 
 @pytest.mark.parametrize("detach", [(), ("--detach",)], ids=["foreground", "detach"])
 def test_pid_file_of_a_run_that_fails(container: Make, box: Box, detach: tuple[str, ...]) -> None:
-    """The number of an ended process is not left to the caller, even if the container was
-    created."""
+    """The pid file must not name an ended process, even if the container had been created."""
     hook = {"path": "/no/such/hook"}
     one, path = container(edits={"/hooks/poststart": [hook]}), box.path / "run.pid"
     one.bundle.save()

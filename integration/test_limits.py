@@ -1,5 +1,5 @@
-"""Limits that take effect: what a container can no longer do, seen by its processes and by the
-kernel's counters."""
+"""Resource limits that take effect, as seen by the container's processes and by the kernel's
+counters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIB = 1 << 20
 
 
 def limited(container: Make, resources: dict[str, Any], *args: str) -> Container:
-    """A container with these limits that runs a busybox command, or the probe's `signals`."""
+    """A container with these limits that runs a busybox command, or `signals` of the probe."""
     edits: dict[str, Any] = {"/linux/resources": {"devices": [{"allow": False, "access": "rwm"}], **resources}}
     if args:
         edits["/process/args"] = list(args)
@@ -32,7 +32,7 @@ def flat(one: Container, file: str) -> dict[str, int]:
 
 
 def own_disk() -> str:
-    """``major:minor`` of the disk with this test's files, "" if io.max accepts none."""
+    """``major:minor`` of the disk with this test's files, or "" if io.max accepts none."""
     device = os.stat(os.environ.get("PYRUNC_TEST_TMP", "/var/tmp")).st_dev
     name = f"{os.major(device)}:{os.minor(device)}"
     path = Path(f"/sys/dev/block/{name}")
@@ -47,7 +47,7 @@ def own_disk() -> str:
 
 @pytest.mark.needs_controller("memory")
 def test_program_over_its_memory_is_killed(container: Make) -> None:
-    """tail keeps the whole of an endless line in memory."""
+    """tail keeps an endless line in memory."""
     resources = {"memory": {"limit": 16 * MIB, "swap": 16 * MIB}}
     one = limited(container, resources, "/bin/tail", "-n", "1", "/dev/zero")
     one.create()
@@ -110,7 +110,8 @@ def test_copied_up_files_count_against_the_limit(container: Make) -> None:
 
 @pytest.mark.needs_controller("memory")
 def test_init_is_charged_to_the_container(container: Make) -> None:
-    """Only the waiting init is charged, and it is small: no interpreter is (docs/adr/0002)."""
+    """Only the waiting init is charged. It is small, because it is not an interpreter
+    (docs/adr/0002)."""
     one = limited(container, {"memory": {"limit": 64 * MIB}})
     one.create()
     used = int((one.cgroup / "memory.current").read_text())
@@ -135,7 +136,7 @@ def test_forks_over_the_limit_fail(container: Make) -> None:
 
 @pytest.mark.needs_controller("cpu")
 def test_a_quota_throttles(container: Make) -> None:
-    """A tenth of a processor: the program spends most of its time waiting."""
+    """The program gets a tenth of a processor, so it spends most of its time waiting."""
     one = limited(container, {"cpu": {"quota": 10_000, "period": 100_000}}, "/bin/sh", "-c", "while :; do :; done")
     one.create()
     one.start()

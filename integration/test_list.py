@@ -1,4 +1,4 @@
-"""`list`: its formats, and what it ignores or refuses."""
+"""`list`: its formats, and what it ignores or rejects."""
 
 from __future__ import annotations
 

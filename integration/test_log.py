@@ -1,4 +1,4 @@
-"""--log and stderr: what engines parse when something fails, and the silence when nothing does."""
+"""--log and stderr: engines parse errors, and success prints nothing."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_every_failing_verb_writes_its_error(box: Box, verb: str) -> None:
 
 
 def test_success_is_silent(container: Make, box: Box) -> None:
-    """Callers merge stdout and stderr, and decode `state` from that."""
+    """Callers merge stdout and stderr, and decode the output of `state` from it."""
     log = box.path / "log"
     one = container("exit", "0", edits=WARNS)
     one.bundle.save()
@@ -94,7 +94,8 @@ def test_success_is_silent(container: Make, box: Box) -> None:
 
 @pytest.mark.pyrunc_only("runc prints them there, and they become part of the container's output")
 def test_warnings_without_a_log_stay_out_of_the_programs_output(container: Make) -> None:
-    """The stderr of create and exec is the program's; conmon and containerd's shim pass it on."""
+    """The stderr of create and exec belongs to the program; conmon and containerd's shim pass it
+    on."""
     one = container("signals", "60", edits=WARNS)
     assert one.create().err == ""
     assert one.start().err == ""
@@ -103,7 +104,7 @@ def test_warnings_without_a_log_stay_out_of_the_programs_output(container: Make)
 
 
 def test_warnings_without_a_log_are_on_stderr(container: Make) -> None:
-    """runtime.md and config.md want them logged, and there is no other place."""
+    """runtime.md and config.md require them to be logged, and no other place exists."""
     one = container("exit", "0", edits=WARNS)
     result = one.run(check=False)
     assert result.rc == 0 and "warning" in result.err and "CAP_BOGUS" in result.err
@@ -118,7 +119,7 @@ def test_a_failing_poststop_hook_is_reported(container: Make, box: Box) -> None:
     one.create()
     result = one.delete(check=False)
     assert "poststop hook" in result.err and "5" in result.err
-    if box.runtime.is_pyrunc:  # with runc it is an error, and `delete` fails
+    if box.runtime.is_pyrunc:  # an error in runc, where `delete` fails
         assert result.rc == 0
         assert result.err.startswith("pyrunc: warning: /hooks/poststop/0 ") and "gone wrong" in result.err
 
@@ -127,7 +128,7 @@ def test_a_failing_poststop_hook_is_reported(container: Make, box: Box) -> None:
 @pytest.mark.parametrize("log", ["none", "file"])
 @pytest.mark.parametrize("verb", ["create", "run"])
 def test_warnings_are_on_a_terminal(container: Make, box: Box, verb: str, log: str) -> None:
-    """Whoever looks at one is a person; engines do not give it to a runtime."""
+    """Only a person reads a terminal; engines do not pass one to a runtime."""
     one = container("exit", "0", edits=WARNS)
     one.bundle.save()
     master, slave = os.openpty()

@@ -32,7 +32,7 @@ def tmpfs(destination: str, *options: str) -> dict[str, Any]:
 
 
 def mounts_of(report: dict[str, Any]) -> dict[str, Mount]:
-    """Top-most mount by destination."""
+    """The topmost mount at each destination."""
     return {one.dest: one for one in parse_mountinfo(report["mountinfo"])}
 
 
@@ -261,7 +261,7 @@ def test_unbindable(container: Make) -> None:
 
 
 def test_slave_mounts_follow_the_host(container: Make, box: Box) -> None:
-    """The purpose of rslave volumes: later mounts on the host appear in the container."""
+    """rslave volumes exist for this: later mounts on the host appear in the container."""
     source = box.path / "source"
     with mounted(source):
         (source / "later").mkdir()
@@ -459,7 +459,7 @@ def test_cgroup_mount(container: Make) -> None:
 
 
 def test_cgroup_mount_without_a_cgroup_namespace(container: Make) -> None:
-    """It is private like a new mount, although it is a bind of the host's."""
+    """It is private like a new mount, although it is a bind of a host mount."""
     one = container()
     one.bundle.config["mounts"].append(mount("/sys/fs/cgroup", "cgroup", "ro", fstype="cgroup"))
     one.bundle.config["linux"]["namespaces"] = [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network")]
@@ -522,7 +522,7 @@ def test_two_thousand_binds_with_few_descriptors(container: Make, box: Box) -> N
 
 
 class Swapper:
-    """Exchanges two names continuously (renameat2), as a process of the image could do with a
+    """Exchange two names continuously (renameat2), as a process of the image could do with a
     mount's destination."""
 
     def __init__(self, one: Path, two: Path) -> None:
@@ -543,8 +543,8 @@ class Swapper:
 @pytest.mark.pyrunc_only("runc 1.1.5 makes missing directories by path (CVE-2024-45310)")
 @pytest.mark.parametrize("missing", [False, True])
 def test_destination_that_is_swapped_for_a_link(container: Make, box: Box, missing: bool) -> None:
-    """CVE-2021-30465: between the lookup and the mount, a directory on the path becomes a link to
-    the host."""
+    """CVE-2021-30465: between look-up and mount, a directory on the path becomes a link to the
+    host."""
     canary = box.path / "canary"
     (canary / "sub").mkdir(parents=True)
     one = container("exit", "0", edits={"/mounts/-": tmpfs("/a/b/new/dir" if missing else "/a/b/sub")})
@@ -565,8 +565,7 @@ def test_destination_that_is_swapped_for_a_link(container: Make, box: Box, missi
 
 @pytest.mark.pyrunc_only("runc 1.1.5 lists options that it passes on to the file system")
 def test_every_option_of_features_is_taken(container: Make, box: Box) -> None:
-    """One container has a mount for each option that `features` lists; an unlisted option is
-    refused."""
+    """A container mounts with each option that `features` lists; an unlisted option is rejected."""
     listed = json.loads(box.runtime.call("features").out)["mountOptions"]
     source = box.path / "source"
     source.mkdir()

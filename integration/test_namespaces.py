@@ -1,5 +1,5 @@
-"""linux.namespaces: new, inherited and joined ones, and what goes with them (hostname, loopback,
-keyring)."""
+"""linux.namespaces: new, inherited and joined namespaces, and the settings that depend on them
+(hostname, loopback, keyring)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_without_an_entry_the_callers_is_kept(container: Make, kind: str) -> Non
     edits = _spaces(*[k for k in KINDS if k != kind])
     if kind == "uts":
         edits["/hostname"] = DELETE
-    if kind == "network":  # sysfs shows the network namespace and needs to own it
+    if kind == "network":  # sysfs shows the network namespace; mounting it requires owning that namespace
         edits["/mounts/5"] = DELETE
     if kind == "ipc":
         edits["/mounts/4"] = DELETE

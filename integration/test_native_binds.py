@@ -173,7 +173,8 @@ def test_implied_flags(begun: Script, root: pathlib.Path, source: pathlib.Path) 
 
 
 def test_locked_flags_that_are_only_implied(begun: Script, root: pathlib.Path, source: pathlib.Path) -> None:
-    """The locked ones stay and the others are cleared; an explicit one is still an error."""
+    """Locked flags stay and the others are cleared; an explicitly cleared locked flag is still an
+    error."""
     sub, policy = str(source / "sub"), ops.P_MOUNT_BIND
     every = RDONLY | NOSUID | NODEV | NOEXEC | ATIME
     begun.op("mount", policy=policy, source=sub, dest="/one", attr_set=NOEXEC)
@@ -191,8 +192,8 @@ def test_locked_flags_that_are_only_implied(begun: Script, root: pathlib.Path, s
 def test_an_access_time_beside_a_locked_flag(
     begun: Script, root: pathlib.Path, source: pathlib.Path, taken: int, good: bool
 ) -> None:
-    """The retry omits the locked flag; part of the access time's field is still not a valid value
-    of it."""
+    """The retry omits the locked flag; part of the access time's field is still not a valid
+    value."""
     sub, policy = str(source / "sub"), ops.P_MOUNT_BIND
     ask = begun.op if good else begun.refused
     number = ask("mount", policy=policy, source=sub, dest="/d", attr_clr=taken, implied=NOSUID | NODEV)

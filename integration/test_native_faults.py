@@ -1,8 +1,8 @@
-"""The report of each op for each of its system calls that fails: native/tests/failures.txt, one
-line for each.
+"""The report of each op for each of its failing system calls, one line each in
+native/tests/failures.txt.
 
 An omitted check, or an error that is swallowed or attributed to another field, changes a line.
-After an intended change: PYRUNC_UPDATE_GOLDEN=1, then read the diff.
+After an intended change run with PYRUNC_UPDATE_GOLDEN=1, then read the diff.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SCENES: dict[str, tuple[Scene, tuple[str, ...]]] = {}
 
 
 def scene(*flags: str) -> Callable[[Scene], Scene]:
-    """A function that prepares something and executes one op, the last line of its script."""
+    """A function that prepares something and executes one op in the last line of its script."""
 
     def add(function: Scene) -> Scene:
         SCENES[function.__name__] = (function, flags)
@@ -447,21 +447,21 @@ ANSWERS = [
 
 
 def outcomes(script: Script, name: str) -> list[str]:
-    """The op's report for each failing call: with EIO, and with another error if that makes a
-    difference."""
+    """The op's report for each failing call: with EIO, and with another error if the report
+    differs."""
     prepare, flags = SCENES[name]
     prepare(script)
     plain, found = {}, []
     for number, index, call, answer in script.sweep([errno.EIO, *ANSWERS], *flags):
         words = answer if answer == "ok" else " ".join(filter(None, map(str, failure(answer))))
         words = words.replace(str(script.root), "ROOT")
-        if name.startswith("pivot_by_moving"):  # for each procfs and sysfs that the machine has mounted anywhere
+        if name.startswith("pivot_by_moving"):  # one round for each procfs and sysfs that the machine has mounted
             words = re.sub(r" /(?!proc/thread-self)\S+$", " MOUNT", words)
         code = errno.errorcode[number]
         if number == errno.EIO:
             plain[index] = words
             found.append(f"{name}: {call}: {words}")
-        elif index in plain and words != plain[index].replace("EIO", code):  # mounts of the machine come and go
+        elif index in plain and words != plain[index].replace("EIO", code):  # mounts of the machine may change
             found.append(f"{name}: {call}={code}: {words}")
     return list(dict.fromkeys(found))
 
@@ -494,7 +494,7 @@ def test_failures(script: Script, name: str) -> None:
 
 
 def test_few_failures_are_tolerated() -> None:
-    """Each of these was reviewed: the failing call was only an attempt."""
+    """The failing calls are optional; each one was reviewed."""
     tolerated = [line for line in GOLDEN.read_text().splitlines() if line.endswith(": ok") and "=" not in line]
     assert {line.removesuffix(": ok") for line in tolerated} == TOLERATED
 
@@ -503,12 +503,12 @@ TOLERATED = {
     # without the host's /dev/null only the masking of files fails, later
     "root: open", "root: fstat", "root: open_tree", "root: mount_setattr",
     "root_in_a_mount: open", "root_in_a_mount: fstat", "root_in_a_mount: open_tree", "root_in_a_mount: mount_setattr",
-    # nor is a directory above the root filesystem then known to be the last one
+    # then a directory above the root filesystem is not recognized as the topmost one
     "root_in_a_mount: statx",
     # the bind mount replaces a filesystem that cannot be mounted for any reason; its message is not
     # needed
     "mount_of_a_cgroup: fsopen", "mount_of_a_cgroup: fsconfig", "mount_of_a_cgroup: read",
-    # the MOUNT that needs it fails, unless it can do without
+    # the MOUNT that needs the tree fails, unless the tree is optional
     "open_tree: open_tree", "open_tree: mount_setattr",
     # then it does not count as the requested node, which is mounted over it
     "device_of_the_host: fstat", "device_in_a_user_namespace: fstat", "device_that_was_made_ahead: fstat",
@@ -516,7 +516,7 @@ TOLERATED = {
     "mount_that_copies_up: lseek",
     # then the target does not exist on the host
     "device_link: faccessat",
-    # stdio keeps the host's /dev/null if the container's cannot be looked up
+    # stdio keeps the host's /dev/null if the look-up of the container's fails
     "null_of_the_container: openat2", "null_of_the_container: fstat",
 }  # fmt: skip
 

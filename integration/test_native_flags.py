@@ -1,8 +1,8 @@
 """The system calls of each filesystem op of init, with their flags, in order:
 native/tests/flags.txt.
 
-A missing flag may change nothing that is visible from outside: O_NOFOLLOW without a race, O_PATH
-for root, a mask of statx. After an intended change: PYRUNC_UPDATE_GOLDEN=1, then read the diff.
+A missing flag may have no visible effect: O_NOFOLLOW without a race, O_PATH for root, a mask of
+statx. After an intended change run with PYRUNC_UPDATE_GOLDEN=1, then read the diff.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def script(plain_driver: pathlib.Path, root: pathlib.Path) -> Script:
 
 
 def readable(call: str) -> str:
-    """Flags of open by their names."""
+    """The flags of open by name."""
     name, *words = call.split(" ")
     if name in ("open", "openat", "openat2"):
         number = int(words[0], 16)
@@ -46,7 +46,7 @@ def readable(call: str) -> str:
 
 
 def calls_of(script: Script, name: str) -> Iterator[str]:
-    """The calls of the last op of a scene; the same call several times in a row is one line."""
+    """The calls of the last op of a scene; repeated calls are one line."""
     prepare, flags = SCENES[name]
     prepare(script)
     calls = [call for call, _ in itertools.groupby(map(readable, lines(script.run("-T", *flags)[-1])))]

@@ -1,5 +1,5 @@
-"""APPARMOR, SELINUX, KEY_LABEL and MOUNT_LABEL on a kernel without the module: what they write to,
-and what they report."""
+"""APPARMOR, SELINUX, KEY_LABEL and MOUNT_LABEL on a kernel without the module: the files that they
+write, and the errors that they report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LABEL = "system_u:system_r:container_t:s0:c1,c2"
 
 
 def test_labels_of_the_next_program(begun: Script) -> None:
-    """attr/exec exists all the same, but refuses everything: EINVAL (fs/proc/base.c,
+    """attr/exec exists nevertheless, but rejects every write: EINVAL (fs/proc/base.c,
     proc_pid_attr_write)."""
     tried = [
         begun.refused("selinux", label=LABEL),

@@ -93,7 +93,7 @@ def test_tmpfs_inherits_the_mode_of_an_existing_directory(begun: Script, root: p
 
 
 def test_long_options_may_name_what_is_in_the_root(begun: Script, root: pathlib.Path) -> None:
-    """Like short ones: the mount must not hide the files that they name."""
+    """They behave like short names: the mount must not hide the files that they name."""
     layers = [root / ("layer" * 30 + str(i)) for i in range(3)]
     for layer in layers:
         layer.mkdir()
@@ -141,8 +141,8 @@ def test_options_too_long_for_fsconfig(begun: Script, root: pathlib.Path, tmp_pa
 def test_a_destination_that_is_replaced_while_mount_is_called(
     begun: Script, root: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    """Nothing is mounted at a path: a replacement does not change, and no mount is visible without
-    its flags."""
+    """Mounts use descriptors, not paths: replacing the destination has no effect, and no mount is
+    visible without its flags."""
     layers = [tmp_path / ("layer" * 30 + str(i)) for i in range(2)]
     for made in (*layers, root / "place", root / "theirs"):
         made.mkdir()
@@ -213,7 +213,8 @@ def test_not_over_the_root(begun: Script, root: pathlib.Path, dest: str, bind: b
 def test_links_in_destinations_stay_inside(
     begun: Script, root: pathlib.Path, outside: pathlib.Path, link: str, tail: str
 ) -> None:
-    """T08 (CVE-2019-18837): even if the target does not exist inside."""
+    """T08 (CVE-2019-18837): the destination stays inside, even if its target does not exist
+    there."""
     (root / "evil").symlink_to(link.format(outside=outside))
     (root / "hop").symlink_to(outside)
     begun.op("mount", fstype="tmpfs", source="t", dest="/evil" + tail)
@@ -250,7 +251,7 @@ def test_destination_exchanged_while_mounting(
 
 
 class swapping:  # used like a statement
-    """Within the block, exchange two names continuously and atomically (renameat2,
+    """Exchange two names continuously and atomically while the block runs (renameat2,
     RENAME_EXCHANGE)."""
 
     def __init__(self, one: pathlib.Path, two: pathlib.Path) -> None:
@@ -297,7 +298,7 @@ def test_proc_on_a_file_is_refused_and_a_missing_directory_is_created(begun: Scr
 
 
 def test_nothing_covers_part_of_proc(begun: Script, root: pathlib.Path) -> None:
-    """T04 (CVE-2019-16884): decided by the type of the destination, not its name."""
+    """T04 (CVE-2019-16884): the type of the destination decides, not its name."""
     (root / "p").symlink_to("/proc/sys")
     begun.proc()
     bad = [
@@ -319,7 +320,7 @@ def test_nothing_covers_part_of_proc(begun: Script, root: pathlib.Path) -> None:
 
 
 def test_only_a_procfs_is_bound_to_proc(begun: Script, root: pathlib.Path) -> None:
-    """T04: even if no procfs is mounted yet that could be covered."""
+    """T04: the source is checked even if no procfs is mounted yet that it could cover."""
     policy = ops.P_MOUNT_BIND | ops.P_MOUNT_PLAIN_DIR
     bad = [
         begun.refused("mount", policy=policy, fstype="proc", source=source, dest="/proc")

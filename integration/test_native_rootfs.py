@@ -114,7 +114,7 @@ def test_node_that_is_replaced_is_not_given_away(begun: Script, root: pathlib.Pa
 def test_dev_is_a_link_to_the_host(
     begun: Script, root: pathlib.Path, outside: pathlib.Path, link: str, tmpfs: bool
 ) -> None:
-    """T12 (CVE-2026-41579, CVE-2026-47766): ``outside`` is checked to be empty afterwards."""
+    """T12 (CVE-2026-41579, CVE-2026-47766): ``outside`` must be empty afterwards."""
     (root / "dev").symlink_to(link.format(outside=outside))
     (root / "chain").symlink_to(outside)
     if tmpfs:
@@ -261,7 +261,7 @@ def test_path_that_cannot_be_looked_up_is_not_left_open(begun: Script, root: pat
 
 
 def test_masks_share_what_they_can(begun: Script, root: pathlib.Path) -> None:
-    """A row of masked directories shares one tmpfs, which does not stay open."""
+    """Consecutive masked directories share one tmpfs, which does not stay open."""
     for name in ("one", "two", "three"):
         (root / name).mkdir()
         (root / f"{name}.txt").touch()
@@ -299,7 +299,7 @@ def test_dev_null_of_the_image_is_never_used_for_masking(begun: Script, root: pa
 
 @pytest.mark.parametrize("other", ["/dev/zero", "/dev", "/etc/passwd"])
 def test_source_of_a_mask_is_checked_again(begun: Script, root: pathlib.Path, other: str) -> None:
-    """Whatever replaces the host's /dev/null, it is mounted only if it is the device 1:3."""
+    """The host's /dev/null is mounted only if it is the device 1:3."""
     (root / "secret").write_text("secret")
     begun.ask("nullfd", other)
     begun.op("pivot")

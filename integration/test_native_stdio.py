@@ -121,7 +121,7 @@ def test_stdio_owner(begun: Script, tmp_path: pathlib.Path) -> None:
 
 
 def test_stdio_owner_of_a_terminal(terminal: Script) -> None:
-    """The group of a terminal is for write(1) and stays as devpts set it."""
+    """The group of a terminal exists for write(1); it stays as devpts set it."""
     terminal.op("pivot")
     terminal.op("console", fd=1, uid=21, gid=22)
     terminal.op("stdio_owner", uid=41, gid=42)
@@ -131,7 +131,8 @@ def test_stdio_owner_of_a_terminal(terminal: Script) -> None:
 
 @pytest.mark.parametrize("other", ["/file", "/pts", "/dev/pts/ptmx"])
 def test_terminal_must_be_one_of_a_devpts(terminal: Script, root: pathlib.Path, other: str) -> None:
-    """A device elsewhere with the number of a terminal, and another device in a devpts."""
+    """A device outside devpts with the number of a terminal, and a device in devpts that is not a
+    terminal."""
     (root / "file").touch()
     os.mknod(root / "pts", CHR | 0o666, os.makedev(136, 0))
     terminal.op("pivot")
@@ -151,7 +152,7 @@ def test_names_and_sysctls(script: Script) -> None:
     script.op("sysctl", key="kernel/msgmax", value="12345")
     bad_key = script.refused("sysctl", key="net/ipv4/nope", value="1")
     bad_value = script.refused("sysctl", key="net/ipv4/ip_forward", value="word")
-    # With its current value, so that a mistake would not change the machine.
+    # The test writes the current value, so a mistake would not change the machine.
     same = pathlib.Path("/proc/sys/kernel/core_pattern").read_text().rstrip()
     dots = [
         script.refused("sysctl", key=key, value=same) for key in ("net/../kernel/core_pattern", "../self/comm", "..")
@@ -178,7 +179,7 @@ def test_sysctl_with_something_mounted_over_it(script: Script, tmp_path: pathlib
     elsewhere."""
     (tmp_path / "decoy").touch()
     script.ask("mount", tmp_path / "decoy", "/proc/sys/kernel/domainname", "none", MS_BIND, "")
-    script.op("sysctl", key="kernel/domainname", value="private")  # through the earlier procfs
+    script.op("sysctl", key="kernel/domainname", value="private")  # through the procfs that was mounted before
     script.ask("procfd", "/proc")
     bad = script.refused("sysctl", key="kernel/domainname", value="shared")
     script.ask("mount", "t", "/proc", "tmpfs", 0, "")
@@ -193,7 +194,7 @@ def test_sysctl_with_something_mounted_over_it(script: Script, tmp_path: pathlib
 
 
 def test_every_handler_is_driven() -> None:
-    """A plan.def entry of these files that the driver lacks would never be tested here."""
+    """An entry of plan.def for these files that the driver lacks would not be tested here."""
     text = (NATIVE / "tests" / "fs_driver.c").read_text()
     mine: Callable[[str], bool] = lambda name: f"int op_{name.lower()}(" in sources  # noqa: E731
     sources = "".join((NATIVE / "init" / f"{name}.c").read_text() for name in OBJECTS)

@@ -22,14 +22,14 @@ pytestmark = [
 
 
 class Host:
-    """A network namespace that the runtime is called in."""
+    """A network namespace in which the runtime is called."""
 
     def __init__(self, held: Holder) -> None:
         self.held = held
         self.wrap = ["nsenter", "-t", str(held.pid), "-n"]
 
     def ip(self, *args: str) -> str:
-        """`ip ARGS` in it; skips where the kernel lacks the kind of device."""
+        """Run `ip ARGS` in the namespace; skip the test if the kernel lacks the type of device."""
         done = subprocess.run([*self.wrap, "ip", *args], capture_output=True, text=True, check=False)
         if "Unknown device type" in done.stderr:
             pytest.skip(f"this kernel has no such device: ip {' '.join(args)}")
@@ -40,7 +40,7 @@ class Host:
         self.ip("link", "add", name, "type", "veth", "peer", "name", peer)
 
     def devices(self) -> dict[str, dict[str, Any]]:
-        """What `ip addr` says, by name."""
+        """The output of `ip addr` by name."""
         return {item["ifname"]: item for item in json.loads(self.ip("-j", "addr"))}
 
     def addresses(self, name: str) -> list[str]:
@@ -55,7 +55,7 @@ def host(holder: Callable[..., Holder]) -> Host:
 
 
 def inside(result: Result) -> dict[str, dict[str, Any]]:
-    """`ip -o addr` of busybox, by device: state and global addresses."""
+    """`ip -o addr` of busybox by device: state and global addresses."""
     found: dict[str, dict[str, Any]] = {}
     for line in result.out.splitlines():
         words = line.split()
@@ -133,8 +133,8 @@ def test_never_moved_back(container: Make, host: Host) -> None:
     assert "left" not in host.devices()
     made.start()
     made.delete("--force")
-    # Both ends go with the namespace, in the kernel's own time; the device is never seen on the
-    # host again.
+    # Both ends are destroyed with the namespace, asynchronously by the kernel; the device never
+    # returns to the host.
     assert "left" not in host.devices()
 
 

@@ -46,8 +46,8 @@ cd /bundle
 
 
 class Root:
-    """A root filesystem with ld.so, what the executable is linked with, the executable, and busybox
-    to call it."""
+    """A root filesystem with ld.so, the libraries of the executable, the executable, and busybox to
+    call it."""
 
     def __init__(self, place: Path, executable: Path, bundle: Bundle) -> None:
         self.place = place
@@ -59,7 +59,7 @@ class Root:
             (place / "bin" / name).symlink_to("busybox")
         said = subprocess.run(["ldd", executable], capture_output=True, text=True, check=True).stdout
         self.libraries = [Path(path) for path in re.findall(r"(/\S+) \(0x", said)]
-        # The parts of libc that libraries of older releases name.
+        # Libraries built for older releases of libc still name these parts of it.
         stubs = [path.with_name("libpthread.so.0") for path in self.libraries if path.name == "libc.so.6"]
         for path in [*self.libraries, *(path for path in stubs if path.exists())]:
             target = place / str(path).lstrip("/")
@@ -75,7 +75,8 @@ class Root:
         path.write_text(json.dumps(config))
 
     def run(self, script: str, *, before: str = "", net: bool = False) -> str:
-        """Run a shell script in it; its output.  ``before`` runs before the root changes."""
+        """Run a shell script in the root filesystem; return its output. ``before`` runs before the
+        root changes."""
         argv = ["unshare", "-m", *(["-n"] if net else []), "sh", "-c", ENTER.format(root=self.place, before=before)]
         done = subprocess.run(
             argv, input=INSIDE.format(script=script), capture_output=True, text=True, timeout=120, check=False,
@@ -151,7 +152,7 @@ def test_seccomp(root: Root) -> None:
 
 
 def test_update(root: Root) -> None:
-    """It reports what this machine's controllers cannot do, or does it."""
+    """It reports limits that this machine's controllers lack, and applies the others."""
     script = "pyrunc create one; pyrunc update --pids-limit 100 one 2>&1 || true; pyrunc delete --force one"
     said = root.run(script)
     assert said == "" or "pids" in said
@@ -167,7 +168,7 @@ def test_unpack(root: Root, compression: str) -> None:
 @pytest.mark.needs_program("ip")
 @pytest.mark.needs_cap("NET_ADMIN")
 def test_net_devices(root: Root) -> None:
-    """They cost at most 0.1 s of processor time more than without them."""
+    """Network devices cost at most 0.1 s of processor time."""
     made = "ip link add one type veth peer name other; ip addr add 192.0.2.1/24 dev one"
     if subprocess.run(["unshare", "-n", "sh", "-ec", made], check=False, capture_output=True).returncode:
         pytest.skip("this kernel has no pairs of network devices")
@@ -192,7 +193,7 @@ def test_net_devices(root: Root) -> None:
 def test_no_file_of_python_is_opened(
     runtime: Runtime, bundle: Callable[..., Bundle], tmp_path: Path, argv: list[str]
 ) -> None:
-    """On this machine, which has them."""
+    """This machine has such files."""
     trace, made = tmp_path / "trace", bundle()
     made.save()
     command = ["strace", "-f", "-e", "trace=%file", "-o", str(trace), str(runtime.path), *argv]

@@ -1,4 +1,4 @@
-"""`pause`, `resume` and `ps`, and what the other verbs do with a paused container."""
+"""`pause`, `resume` and `ps`, and the effect of other verbs on a paused container."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def test_ps_without_a_cgroup(container: Make, box: Box, own: bool) -> None:
     assert "has no cgroup" in log.read_text()
     result = one.call("pause", one.id, check=False)
     assert result.rc == 1 and "no cgroup" in result.err
-    for child in children:  # without a cgroup and a pid namespace nobody else ends them
+    for child in children:  # without a cgroup and a pid namespace no other process ends them
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(child), 9)
 
@@ -222,7 +222,8 @@ def test_ps_without_a_cgroup(container: Make, box: Box, own: bool) -> None:
 
 
 def test_kill_all_when_init_is_dead(container: Make, box: Box) -> None:
-    """containerd's CRI plugin sends it after the end of init, and it must end what init left."""
+    """containerd's CRI plugin sends it after init has ended, and it must kill the remaining
+    processes."""
     one = container("exit", "0")
     one.create()
     one.start()

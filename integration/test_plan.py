@@ -1,4 +1,4 @@
-"""`pyrunc plan`: prints the steps, needs no root, touches nothing."""
+"""`pyrunc plan` prints the steps, needs no root and changes nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.pyrunc_only("peers have no such verb")
 
 
 def _plan(one: Container, *flags: str) -> Result:
-    """As nobody, in a directory that nobody can only read."""
+    """Run `plan` as nobody, in a directory that nobody can only read."""
     one.bundle.save()
     assert shutil.which("setpriv")
     wrap = ["/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
@@ -31,7 +31,7 @@ def _tree(path: Path) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def reachable(box: Box) -> None:
-    """nobody must be able to run the runtime at all: a checkout below /root is closed to it."""
+    """nobody must be able to execute the runtime, which a checkout below /root prevents."""
     for parent in Path(os.path.realpath(box.runtime.path)).parents:
         if not parent.stat().st_mode & 0o005:
             pytest.skip(f"{parent} is closed to other users")
@@ -77,6 +77,7 @@ def test_all_mistakes_are_reported(container: Make) -> None:
 
 
 def test_mode_of_the_callers_program_does_not_matter(container: Make) -> None:
-    """Whether args[0] exists is only known inside the root filesystem: plan does not look."""
+    """Whether args[0] exists is only known inside the root filesystem, so plan does not check
+    it."""
     one = container("report", edits={"/process/args": ["nonesuch"]})
     assert _plan(one).rc == 0

@@ -53,8 +53,7 @@ OPTIONAL = (
 
 
 def test_null_is_absent(container: Make) -> None:
-    """As Go reads it into structures, which engines rely on that marshal pointers and empty
-    slices."""
+    """Null means absent, as in Go: engines marshal nil pointers and empty slices as null."""
     with_null = container(edits=dict.fromkeys(OPTIONAL))
     seen, without = with_null.run().report, container(edits=dict.fromkeys(OPTIONAL, DELETE)).run().report
     assert {name: seen[name] for name in ("uid", "groups", "umask", "env", "cwd")} == {
@@ -98,7 +97,7 @@ def test_cwd(container: Make, cwd: str) -> None:
 
 
 def test_cwd_that_only_root_may_enter(container: Make) -> None:
-    """runc enters it before it becomes the user, and engines' users count on that."""
+    """runc enters it before it changes to the user, and users of engines rely on that."""
     edits = {"/process/cwd": "/private", "/process/user": {"uid": 1000, "gid": 1000}, "/process/capabilities": {}}
     one = container(edits=edits)
     (one.bundle.rootfs / "private").mkdir(mode=0o700)
@@ -107,7 +106,7 @@ def test_cwd_that_only_root_may_enter(container: Make) -> None:
 
 @pytest.mark.parametrize("number", list(range(3, 12)))
 def test_cwd_through_a_descriptor_never_leads_out(container: Make, number: int) -> None:
-    """CVE-2024-21626: a descriptor of the host's tree that is open at chdir."""
+    """CVE-2024-21626: a descriptor of the host's tree that is open during chdir."""
     one = container("stat", ".", "--", "ls", ".", edits={"/process/cwd": f"/proc/self/fd/{number}"})
     opened = os.open("/etc", os.O_RDONLY)
     try:
@@ -212,7 +211,7 @@ def test_rlimits(container: Make, kind: str, soft: int, hard: int) -> None:
 
 @pytest.mark.pyrunc_only("runc 1.1.5 needs more descriptors than that itself")
 def test_tiny_descriptor_limit(container: Make) -> None:
-    """What is set up after the limits must need no new descriptors of its own."""
+    """Setup after the limits must not open new descriptors."""
     edits = {"/process/rlimits": [{"type": "RLIMIT_NOFILE", "soft": 4, "hard": 4}]}
     assert container("say", "fine", edits=edits).run().out == "fine\n"
 
@@ -245,7 +244,7 @@ def test_rlimit_above_the_hard_limit(container: Make, refused: Refused) -> None:
 
 @pytest.mark.parametrize("value", [1, 500, 1000])
 def test_oom_score_adj(container: Make, value: int) -> None:
-    """Only raised: lowering needs CAP_SYS_RESOURCE."""
+    """The test only raises it: lowering needs CAP_SYS_RESOURCE."""
     assert container(edits={"/process/oomScoreAdj": value}).run().report["oom_score_adj"] == f"{value}\n"
 
 
@@ -295,8 +294,8 @@ def test_personality(container: Make, domain: str, machine: str | None) -> None:
 )
 @pytest.mark.parametrize("uid", [0, 1000])
 def test_capabilities(container: Make, caps: dict[str, list[str]], uid: int) -> None:
-    """What the kernel makes of the sets at execve (capabilities(7)); noNewPrivileges keeps root
-    from gaining any."""
+    """The kernel's rules for the sets at execve (capabilities(7)); noNewPrivileges keeps root from
+    gaining any."""
     seen = container(edits={"/process/capabilities": caps, "/process/user/uid": uid}).run().report["caps"]
     want = {kind: bits(caps.get(kind, [])) for kind in SETS}
     assert seen["bounding"] == want["bounding"]
@@ -352,7 +351,7 @@ def test_keepcaps_is_off_again(container: Make) -> None:
 
 @pytest.mark.pyrunc_only("runc keeps ignored signals ignored, and 1.1.15 a blocked one blocked")
 def test_signals_are_default_and_unblocked(container: Make) -> None:
-    """Python and shells leave signals ignored or blocked; none of that may reach the program."""
+    """Python and shells leave signals ignored or blocked; the program must not inherit that."""
     import signal
 
     def bad_state() -> None:
@@ -371,7 +370,7 @@ def test_signals_are_default_and_unblocked(container: Make) -> None:
 
 
 def _fails(one: Container, refused: Refused, *texts: str) -> None:
-    """podman and moby derive 126 and 127 from these words, whatever the runtime."""
+    """podman and moby derive 126 and 127 from these words for every runtime."""
     result = one.create(check=False)
     assert any(text in result.err for text in texts), result
     refused(result, "/process/args/0")
@@ -412,7 +411,7 @@ def test_relative_program_with_a_slash(container: Make) -> None:
 
 
 def test_a_broken_program_fails_start(container: Make) -> None:
-    """Found and executable, but execve refuses it: `start` itself says so."""
+    """Found and executable, but execve rejects it: `start` reports the error."""
     one = container(edits={"/process/args": ["/broken"]})
     (one.bundle.rootfs / "broken").write_text("no magic number, no #!\n")
     (one.bundle.rootfs / "broken").chmod(0o755)

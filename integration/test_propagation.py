@@ -1,6 +1,6 @@
-"""What the host and a container see of each other's mounts, with and without a user namespace.
+"""Propagation of mounts between the host and a container, with and without a user namespace.
 
-runc and crun give the same answers wherever a test does not say otherwise.
+runc and crun behave the same unless a test says otherwise.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Make = Callable[..., Container]
 def test_every_mount_of_a_plain_container_is_private(
     container: Make, box: Box, value: str, more: dict[str, Any]
 ) -> None:
-    """The host's mounts are shared here, as systemd has them; masks and device nodes are binds of
+    """The host's mounts are shared here, as under systemd; masks and device nodes are binds of
     them."""
     changes = {**more, **({"/linux/rootfsPropagation": value} if value else {})}
     one = container("report", edits=changes)
@@ -33,7 +33,7 @@ def test_every_mount_of_a_plain_container_is_private(
         own(one)
     seen = mounts_of(one.run().report)
     if more and box.runtime.name == "runc":
-        # The device nodes that it binds are slaves.
+        # The device nodes that the runtime binds are slaves.
         seen = {dest: found for dest, found in seen.items() if not dest.startswith("/dev/") or found.root == "/"}
     assert {dest: found.shared for dest, found in seen.items() if found.shared} == {}
 

@@ -1,4 +1,4 @@
-"""linux.intelRdt through the whole runtime, with a directory in the place of resctrl, and without
+"""linux.intelRdt from config to kernel files, with a directory in place of resctrl, and without
 one."""
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.pyrunc_only("runc 1.1.5 ignores the field without resct
 
 
 def call(box: Box, root: Path, *args: str) -> tuple[int, str]:
-    """The sources of this checkout, whatever executable is under test: the fake is put into
+    """Run the sources of this checkout, whatever executable is under test, with the fake in
     them."""
     argv = [sys.executable, fake_resctrl.__file__, str(root), "--root", str(box.root), *args]
     # Not pipes: a created container keeps them open.
@@ -52,7 +52,7 @@ def test_life_of_a_class(container: Make, box: Box) -> None:
     assert (group / "schemata").read_text().startswith("L3:0=f\n")
     assert call(box, root, "start", made.id) == (0, "")
     assert call(box, root, "update", "--l3-cache-schema", "L3:0=3", "--mem-bw-schema", "MB:1=50", made.id) == (0, "")
-    assert (group / "schemata").read_text().startswith("MB:1=50\n")  # the last of the writes, in a plain file
+    assert (group / "schemata").read_text().startswith("MB:1=50\n")  # the last write, because the fake is a plain file
     rc, err = call(box, root, "update", "--l3-cache-schema", "L3:0=1", "--memory", "999999m", made.id)
     if rc:  # no memory controller here: the schema is restored
         assert "memory" in err
@@ -60,12 +60,12 @@ def test_life_of_a_class(container: Make, box: Box) -> None:
     note = box.path / "exec.pid"
     rc, err = call(box, root, "exec", "-d", "--pid-file", str(note), made.id, "/probe", "sleep", "600")
     assert rc == 0, err
-    # The process that clones the new one joins the class, while it may: what it clones is born in
-    # it (resctrl.rst).
+    # The process that clones the new one joins the class while it may: its children are born in it
+    # (resctrl.rst).
     joined = int((group / "tasks").read_text())
     assert joined not in (int(pid_file.read_text()), int(note.read_text())) and joined > 1
     os.kill(int(note.read_text()), signal.SIGKILL)
-    os.waitpid(int(note.read_text()), 0)  # our orphan: the namespace's first process cannot end before
+    os.waitpid(int(note.read_text()), 0)  # our orphan: the namespace's first process cannot end before it
     assert call(box, root, "delete", "--force", made.id) == (0, "")
     assert not group.exists()
     assert not box.leftovers()

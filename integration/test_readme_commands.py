@@ -1,4 +1,4 @@
-"""The README's first steps, pasted as they are."""
+"""The README's first commands work unchanged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.pyrunc_only("it is pyrunc's README")
 
 
 def block(after: str) -> list[str]:
-    """The commands of the first shell block behind a sentence."""
+    """The commands of the first shell block after a sentence."""
     text = (REPO / "README.md").read_text(encoding="utf-8")
     found = re.search(r"```sh\n(.*?)```", text[text.index(after) :], re.DOTALL)
     assert found
@@ -24,7 +24,7 @@ def block(after: str) -> list[str]:
 
 
 def test_from_python(box: Box) -> None:
-    """With the interpreter of the virtual environment, as installed."""
+    """Run them with the installed package and the interpreter of the virtual environment."""
     text = (REPO / "README.md").read_text(encoding="utf-8")
     found = re.search(r"## From Python\n.*?```python\n(.*?)```", text, re.DOTALL)
     assert found
@@ -42,8 +42,8 @@ def test_from_python(box: Box) -> None:
 
 
 def test_by_hand(box: Box) -> None:
-    """On a terminal, as a person would: the last command is a shell, which gets a command and its
-    end."""
+    """On a terminal, as a person would run them: the last command is a shell, which gets a command
+    and exits."""
     lines = block("By hand, with any root filesystem")
     assert lines[0].startswith("make build && export PATH=") and len(lines) == 6
     bin_directory = Path(box.runtime.path).parent
@@ -60,7 +60,7 @@ def test_by_hand(box: Box) -> None:
         try:
             while data := os.read(master, 4096):
                 seen += data
-        except OSError:  # EIO: the other side is closed
+        except OSError:  # EIO: the other end is closed
             pass
         assert child.wait(20 * SLOW) == 5, seen.decode(errors="replace")
     finally:
@@ -69,7 +69,7 @@ def test_by_hand(box: Box) -> None:
 
 
 def test_when_a_container_does_not_start(box: Box) -> None:
-    """The commands, and the lines that the README prints below them."""
+    """The commands print the lines that the README shows below them."""
     lines = block("### When a container does not start")
     assert [line.split("#")[0].strip() for line in lines if line.startswith("pyrunc doctor")] == [
         "pyrunc doctor",

@@ -1,4 +1,4 @@
-"""root: read-only, propagation, --no-pivot; masked and read-only paths; nothing of the host's tree
+"""root: read-only, propagation, --no-pivot, masked and read-only paths. No part of the host's tree
 stays reachable."""
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def test_root_that_is_a_link(container: Make, refused: Refused) -> None:
     (one.bundle.path / "link").symlink_to("rootfs")
     one.bundle.config["root"]["path"] = "link"
     result = one.create(check=False)
-    if result.rc == 0:  # resolving it once is fine too, as long as the container starts in the right place
+    if result.rc == 0:  # resolving it once is also correct if the container starts in the right place
         assert one.state()["rootfs"] in (str(one.bundle.rootfs), str(one.bundle.path / "link"))
     else:
         refused(result, "/root/path")
@@ -135,8 +135,8 @@ def test_masked_default_paths(container: Make) -> None:
 
 
 def test_the_mask_of_a_file_cannot_be_changed(container: Make, box: Box) -> None:
-    """The owner and mode of the node that masks are out of reach: it is the host's /dev/null, here
-    a copy of it."""
+    """The mask's node is the host's /dev/null, here a copy of it: its owner and mode must not
+    change."""
     copy = box.path / "null"
     os.mknod(copy, stat.S_IFCHR | 0o666, os.makedev(1, 3))
     copy.chmod(0o666)
@@ -164,8 +164,8 @@ def test_the_mask_of_a_file_cannot_be_changed(container: Make, box: Box) -> None
 
 
 def test_masked_through_a_link(container: Make, box: Box) -> None:
-    """A mask of a path with a link in it hides the target inside the root filesystem, and nothing
-    outside."""
+    """The mask of a path that contains a link hides the target inside the root filesystem, and
+    nothing outside."""
     canary = box.path / "canary"
     canary.write_text("untouched")
     one = container("read", "/m/file", edits={"/linux/maskedPaths": ["/alias/file", f"/out/{canary.name}"]})
@@ -188,7 +188,7 @@ def test_readonly_paths(container: Make) -> None:
 
 
 def test_the_root_as_a_readonly_path(container: Make) -> None:
-    """The same as root.readonly: what is mounted below stays writable."""
+    """Like root.readonly: mounts below it stay writable."""
     one = container(
         *("write", "/x", "y", "--", "write", "/tmp/x", "y", "--", "mkdir", "/dev/shm/x", "--", "report"),
         edits={"/linux/readonlyPaths": ["/", "/proc/sys", "/proc/.."]},

@@ -84,7 +84,7 @@ class User:
             os.chown(at, uid, uid)
         config = self.bundle.config
         linux = config["linux"]
-        # As `spec --rootless` has it.
+        # As in `spec --rootless`.
         linux["namespaces"] = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup", "user")]
         mapped = copy.deepcopy(ids if uid == UID else own_ids(uid))
         linux["uidMappings"], linux["gidMappings"] = mapped["uid"], mapped["gid"]
@@ -198,7 +198,7 @@ def delegated(box: Box) -> Iterator[Path]:
 
 
 def test_own_id_alone(user: Callable[..., User]) -> None:
-    """It needs no helper, and setgroups is denied (T18)."""
+    """The runtime needs no helper, and setgroups is denied (T18)."""
     one = user()
     result = one.run("report", "--", "read", "/proc/self/uid_map", "--", "read", "/proc/self/setgroups")
     assert result.report["uid"] == [0, 0, 0]
@@ -221,7 +221,7 @@ def test_whole_life(user: Callable[..., User], box: Box) -> None:
     one.call("start", one.id)
     wait_until(lambda: '"ready"' in out.read_text(), "the program")
     assert one.call("exec", one.id, "/probe", "report").report["uid"] == [0, 0, 0]
-    if box.runtime.is_pyrunc:  # runc reads its processes from a cgroup
+    if box.runtime.is_pyrunc:  # runc gets its processes from a cgroup
         assert json.loads(one.call("ps", "-f", "json", one.id).out) == [state["pid"]]
     assert one.id in one.call("list", "-q").out
     one.call("kill", one.id, "USR1")
@@ -307,7 +307,7 @@ def test_no_idmapped_mounts(user: Callable[..., User]) -> None:
 
 
 def test_subordinate_ids(user: Callable[..., User], etc: None, box: Box) -> None:
-    groups = [5] if box.runtime.is_pyrunc else []  # runc refuses all groups in a rootless container
+    groups = [5] if box.runtime.is_pyrunc else []  # runc rejects supplementary groups in a rootless container
     one = user({"/process/user": {"uid": 1000, "gid": 1000, "additionalGids": groups}}, ids=SUBORDINATE)
     result = one.run("report", "--", "read", "/proc/self/uid_map")
     assert (result.report["uid"], result.report["groups"]) == ([1000] * 3, groups)
@@ -331,7 +331,7 @@ def test_ids_of_other_users_are_refused(user: Callable[..., User], etc: None) ->
 
 @pytest.mark.pyrunc_only("runc 1.1.5 looks in PATH")
 def test_helpers_are_not_looked_up_in_path(user: Callable[..., User], etc: None) -> None:
-    """T36: a program of that name in the caller's PATH is not executed."""
+    """T36: a helper of that name in the caller's PATH is not executed."""
     one = user(ids=SUBORDINATE)
     mark = one.home / "run/was-run"
     for name in ("newuidmap", "newgidmap"):
@@ -446,7 +446,7 @@ def test_delegated_cgroup_without_the_caller(user: Callable[..., User], delegate
 
 
 def test_root_of_a_user_namespace(user: Callable[..., User], box: Box) -> None:
-    """podman and others run us in this way: euid 0 without the rights of the host's root."""
+    """podman and others run the runtime this way: euid 0 without the rights of the host's root."""
     one = user({"/linux/uidMappings": DELETE, "/linux/gidMappings": DELETE})
     one.bundle.config["linux"]["namespaces"].pop()
     one.extra = ["unshare", "-U", "-r", "-m"]

@@ -1,4 +1,4 @@
-"""Containers of a user in scopes of the user's own systemd."""
+"""Rootless containers in scopes of the user's own systemd."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SYSTEMD = "--systemd-cgroup"
 
 @pytest.fixture(params=["its own socket", "the message bus"])
 def managed(request: pytest.FixtureRequest, user: Callable[..., User]) -> Callable[..., User]:
-    """``managed(resources)``: a user whose systemd runs and is reached in one of the two ways."""
+    """``managed(resources)``: a user with a systemd instance, reached in one of two ways."""
 
     def make(resources: dict[str, Any]) -> User:
         uid = systemd_user()
@@ -87,7 +87,7 @@ def test_life_in_a_scope_of_the_users_systemd(managed: Callable[..., User], box:
 @pytest.mark.needs_systemd
 @pytest.mark.needs_systemd_user
 def test_run_in_a_scope_of_the_users_systemd(managed: Callable[..., User]) -> None:
-    """The limit takes effect, and nothing remains."""
+    """The limit takes effect, and delete removes everything."""
     one = managed({"memory": {"limit": 16 * MIB, "swap": 16 * MIB}})
     one.bundle.config["process"]["args"] = ["/bin/tail", "-n", "1", "/dev/zero"]
     result = one.call(SYSTEMD, "run", one.id, check=False)

@@ -17,7 +17,7 @@ from integration.harness import Container
 
 Make = Callable[..., Container]
 OTHERS = 24
-# How often these are called depends on how fast another process is; a few others follow them.
+# The number of these calls depends on the speed of another process.
 WAITING = {"poll", "ppoll", "clock_nanosleep", "wait4", "waitid", "restart_syscall", "rt_sigreturn"}
 
 
@@ -36,7 +36,7 @@ def calls(one: Container, trace: Path, verb: str, *args: str) -> Counter[str]:
 
 
 def life(one: Container, trace: Path) -> dict[str, Counter[str]]:
-    """The calls of each verb in the life of one container."""
+    """The system calls of each verb in one container's life."""
     found = {verb: calls(one, trace, verb, "ID") for verb in ("create", "start", "state")}
     found["exec"] = calls(one, trace, "exec", "ID", "/probe", "exit", "0")
     found["ps"] = calls(one, trace, "ps", "--format", "json", "ID")
@@ -48,7 +48,7 @@ def life(one: Container, trace: Path) -> dict[str, Counter[str]]:
 
 @pytest.mark.needs_program("strace")
 def test_verbs_do_not_look_at_other_containers(container: Make, tmp_path: Path) -> None:
-    """`list` does, once for each."""
+    """Only `list` reads other containers, once each."""
     trace, resident = tmp_path / "trace", container("signals", "60")
     resident.create()
     alone, lists = life(container("signals", "60"), trace), [calls(resident, trace, "list")]
@@ -66,7 +66,7 @@ def test_verbs_do_not_look_at_other_containers(container: Make, tmp_path: Path) 
 
 
 def test_the_state_is_small(container: Make) -> None:
-    """The state directory of a container that runs takes a few blocks."""
+    """The state directory of a running container takes a few blocks."""
     one = container("signals", "60")
     one.create()
     one.start()

@@ -1,5 +1,5 @@
-"""process.scheduler, process.ioPriority, linux.memoryPolicy, linux.timeOffsets, and the cpus a
-container starts on."""
+"""process.scheduler, process.ioPriority, linux.memoryPolicy, linux.timeOffsets, and the initial
+CPUs of a container."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ TIME = {"/linux/namespaces/-": {"type": "time"}}
 
 
 def _scheduling(report: dict[str, Any]) -> tuple[int, int, int]:
-    """(class, nice, realtime priority) of the report's own stat file, see proc_pid_stat(5)."""
+    """(class, nice, realtime priority) from the stat file in the report, see proc_pid_stat(5)."""
     fields = report["stat"].rpartition(") ")[2].split()
     return int(fields[41 - 3]), int(fields[19 - 3]), int(fields[40 - 3])
 
 
 def _realtime_is_possible() -> bool:
-    """cgroup v1's cpu controller hands out realtime in pieces, and the piece of this group may be
-    none."""
+    """cgroup v1's cpu controller grants realtime by cgroup, and this cgroup's share may be zero."""
     code = "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))"
     return subprocess.run(["python3", "-c", code], capture_output=True, check=False).returncode == 0
 
@@ -68,7 +67,7 @@ def test_deadline_scheduler(container: Make, refused: Refused) -> None:
     result = made.run(check=False)
     if result.rc == 0:
         assert _scheduling(result.report)[0] == 6
-    else:  # cpusets of this machine may leave no root domain to admit it to
+    else:  # this machine's cpusets may leave no root domain that admits it
         assert "/process/scheduler: sched_setattr: E" in result.err
 
 
@@ -154,7 +153,7 @@ def test_time_offset_out_of_range(container: Make, refused: Refused, secs: int) 
 
 @pytest.mark.pyrunc_only("runc before 1.2 keeps the caller's cpus")
 def test_the_callers_cpus_are_not_inherited(container: Make, box: Box) -> None:
-    """A caller that was bound to one cpu must not bind each of its containers."""
+    """The affinity of a caller must not bind its containers."""
     count = len(os.sched_getaffinity(0))
     if count < 2:
         pytest.skip("this machine has one cpu")
@@ -170,7 +169,8 @@ two_cpus = pytest.mark.skipif(len(CPUS) < 2, reason="this machine has one cpu")
 
 
 def _exec(container: Make, **fields: Any) -> dict[str, Any]:
-    """The report of a process added to a container whose first process has these fields."""
+    """The report of a process that is executed in a container whose first process has these
+    fields."""
     made = container("sleep", "600", edits={f"/process/{name}": value for name, value in fields.items()})
     made.create()
     made.start()
@@ -203,7 +203,7 @@ def test_exec_with_cpus_that_are_not_there(container: Make) -> None:
     made = container("sleep", "600", edits={"/process/execCPUAffinity": {"final": "8191"}})
     made.create()
     made.start()
-    for _ in range(5):  # its init must be reaped at once as well, or the container could not end
+    for _ in range(5):  # its init must be reaped at once, or the container could not end
         result = made.call("exec", made.id, "/probe", "report", check=False)
         assert result.rc == 255
         assert "/process/execCPUAffinity/final: sched_setaffinity: EINVAL" in result.err
@@ -218,7 +218,7 @@ def test_exec_has_the_class_of_the_first_process(container: Make) -> None:
 
 @pytest.mark.pyrunc_only(OLD_RUNC)
 def test_time_offsets_in_a_user_namespace(container: Make) -> None:
-    """The file is opened with the rights of before, by the process that is already in the
+    """The file is opened with the runtime's original rights, by the process that is already in the
     cgroup."""
     mapping = [{"containerID": 0, "hostID": 100000, "size": 65536}]
     edits = {

@@ -99,7 +99,7 @@ def test_default_errno(container: Make, box: Box) -> None:
     assert errno_of(one.run().objects[0]) == "ENOTSUP"
 
 
-# what the probe, and a runtime between loading the filter and execve, need
+# calls of the probe, and of a runtime between loading the filter and execve
 NEEDED = """
 read write open openat close stat fstat lstat newfstatat fstatat64 statx poll lseek mmap mprotect munmap brk ioctl
 rt_sigaction rt_sigprocmask rt_sigreturn access faccessat faccessat2 pipe pipe2 select sched_yield madvise dup dup2
@@ -120,10 +120,10 @@ def _whitelist(action: str, *without: str) -> dict[str, Any]:
 
 
 def test_syscalls_newer_than_the_profile_are_enosys(container: Make) -> None:
-    """libcs fall back on ENOSYS only: an EPERM for a call the profile's author could not know
+    """libcs fall back only on ENOSYS: EPERM for a call that the profile's author could not know
     breaks programs."""
     edits = profile(_whitelist(ALLOW, "landlock_create_ruleset"), default=ERRNO, defaultErrnoRet=1)
-    # 9000 is newer than anything; getpriority is old, left out on purpose
+    # 9000 is newer than every profile; getpriority is old and omitted on purpose
     one = container("syscall", "9000", "--", *call("getpriority", 0, 0), edits=edits)
     new, old = one.run().objects
     assert (errno_of(new), errno_of(old)) == ("ENOSYS", "EPERM")
@@ -188,8 +188,8 @@ def test_flags(container: Make, box: Box, flags: list[str]) -> None:
 
 @pytest.mark.parametrize("nnp", [True, False])
 def test_calls_that_set_up_needs_may_be_denied(container: Make, nnp: bool) -> None:
-    """With noNewPrivileges the filter is loaded last; without it before the capabilities go, and
-    both must start."""
+    """With noNewPrivileges the filter is loaded last; otherwise it is loaded before capabilities
+    are dropped. Both containers must start."""
     names = [
         "sethostname",
         "setdomainname",
@@ -218,7 +218,7 @@ def test_calls_that_set_up_needs_may_be_denied(container: Make, nnp: bool) -> No
 def test_a_profile_that_lets_nobody_report_is_an_error(
     container: Make, refused: Refused, names: list[str], nnp: bool
 ) -> None:
-    """Not even that the program cannot be executed; without names it forbids every call."""
+    """Not even a failed execve could be reported. Without names the profile forbids every call."""
     rules = [{"names": names, "action": ERRNO}] if names else []
     edits = {**profile(*rules, default=ALLOW if names else ERRNO), "/process/noNewPrivileges": nnp}
     result = container("say", "x", edits=edits).run(check=False)
@@ -243,10 +243,11 @@ def test_other_architectures_are_also_filtered(container: Make) -> None:
 
 @pytest.mark.needs_arch("aarch64")
 def test_arm64_has_no_legacy_calls(container: Make) -> None:
-    """A profile written for x86_64 names calls that arm64 does not have: those are passed over, the
-    others hold.
+    """A profile written for x86_64 names calls that arm64 does not have: they are ignored, and the
+    others apply.
 
-    The filter is for AUDIT_ARCH_AARCH64, and for 32-bit ARM as docker's profile asks.
+    The filter is for AUDIT_ARCH_AARCH64, and for 32-bit ARM if the profile requests it, as docker's
+    does.
     """
     legacy = {"names": ["open", "stat", "fork", "mkdir", "chmod", "mkdirat", "getpriority"], "action": ERRNO}
     edits = profile(legacy)
@@ -306,7 +307,7 @@ def test_profiles_the_spec_forbids(container: Make, refused: Refused, edits: dic
 
 
 def uncached() -> tuple[dict[str, Any], int]:
-    """A profile that is not in the cache, and the errno that getpriority gets by it."""
+    """A profile that is not in the cache, and the errno that it returns for getpriority."""
     number = random.randrange(200, 4095)
     return profile(rule("getpriority", errnoRet=number)), number
 
@@ -367,7 +368,7 @@ def test_profiles_are_compiled_by_a_plain_interpreter(container: Make, box: Box)
 
 @pytest.mark.pyrunc_only("runc and crun have no such cache")
 def test_a_cached_profile_needs_no_compiler(container: Make, box: Box) -> None:
-    """And it is the one that was compiled: the second container is as the first."""
+    """The cached filter is the compiled one: the second container behaves like the first."""
     edits, number = uncached()
     one = container(*call("getpriority", 0, 0), edits=edits)
     for forks in (True, False):
@@ -382,8 +383,8 @@ def test_a_cached_profile_needs_no_compiler(container: Make, box: Box) -> None:
 
 
 class Agent:
-    """Receives the notify descriptor as seccomp agents do, and answers every call with `errno`
-    (spec, "seccomp")."""
+    """Receive the notify descriptor as seccomp agents do, and answer every call with `errno` (spec,
+    "seccomp")."""
 
     def __init__(self, path: Path, answer: int) -> None:
         self.path, self.answer = path, answer

@@ -1,4 +1,4 @@
-"""`seccomp explain` and `seccomp check` against the kernel: what they say is what happens."""
+"""`seccomp explain` and `seccomp check` agree with the kernel."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def seccomp(box: Box, *args: str) -> Any:
 
 
 def test_explain_agrees_with_the_kernel(container: Make, box: Box) -> None:
-    """Each rule, the default action, and what is newer than the profile."""
+    """Tests each rule, the default action, and calls newer than the profile."""
     rules = [
         rule("getpriority", errnoRet=95, args=[EQUAL]),
         rule("getpriority", errnoRet=96, args=[{**EQUAL, "value": 2}]),
@@ -54,7 +54,7 @@ def test_explain_agrees_with_the_kernel(container: Make, box: Box) -> None:
 
 
 def with_libraries(one: Container, program: Path) -> None:
-    """Put a program into the root filesystem, with the libraries that it is linked with."""
+    """Copy a program and the libraries that it is linked with into the root filesystem."""
     listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=False).stdout
     for path in [str(program), *re.findall(r"(/\S+) \(0x", listed)]:
         inside = one.bundle.rootfs / ("prog" if path == str(program) else path.lstrip("/"))
@@ -65,8 +65,8 @@ def with_libraries(one: Container, program: Path) -> None:
 @pytest.mark.needs_program("gcc", "strace", "ldd")
 @pytest.mark.parametrize("linked", ["dynamic", "static"])
 def test_calls_of_a_start_up(container: Make, tmp_path: Path, linked: str) -> None:
-    """The table of `check` is measured: it has every call of a start, and says which ones must not
-    be refused."""
+    """The table of `check` lists every call that a program makes at start-up, and those that must
+    not fail."""
     if check.own_libc() != "glibc":
         pytest.skip("this host's libc is not glibc")
     source, program = tmp_path / "p.c", tmp_path / "p"
@@ -76,7 +76,7 @@ def test_calls_of_a_start_up(container: Make, tmp_path: Path, linked: str) -> No
     calls = set(re.findall(r"^(\w+)\(", trace, re.MULTILINE))
     known = {name: fatal for names, fatal in check.START_UP["glibc"] for name in names}
     if linked == "static":
-        known["readlink"] = known["readlinkat"] = False  # for the directory of the program
+        known["readlink"] = known["readlinkat"] = False  # for the program's directory
     assert calls <= set(known), "calls that the table does not have"
     needed = {name for name in calls if known[name]}
     assert {"execve", "mprotect"} <= needed < calls

@@ -1,5 +1,5 @@
-"""`seccomp trace` and `seccomp record`: what programs do is seen, goes on, and nothing is left of
-it."""
+"""`seccomp trace` and `seccomp record` see the calls of programs, let them continue, and leave
+nothing behind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from integration.test_seccomp_explain import with_libraries
 Make = Callable[..., Container]
 pytestmark = pytest.mark.pyrunc_only("no other runtime traces its containers")
 
-# How often a program can be interrupted, and that its calls are counted once.
+# The number of interruptions of a program; its calls are still counted once.
 PROGRAM = r"""
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -99,7 +99,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def busy(container: Make, program: Path) -> Container:
-    """A container with the program above at /p."""
+    """A container with the compiled program at /p."""
     one = container(edits={"/process/args": ["/p", "none"]})
     shutil.copy(program, one.bundle.rootfs / "p")
     return one
@@ -219,7 +219,7 @@ def test_a_call_that_a_signal_meets_is_seen_once(busy: Container) -> None:
 
 @pytest.mark.parametrize("nnp", [True, False])
 def test_setuid_denied(container: Make, nnp: bool) -> None:
-    """init itself makes such calls behind the filter, where it is loaded early."""
+    """init itself makes such calls after the filter if the filter is loaded early."""
     one = container(
         edits={**profile({"names": ["setuid", "capset"], "action": ERRNO}), "/process/noNewPrivileges": nnp}
     )
@@ -234,7 +234,7 @@ def test_setuid_denied(container: Make, nnp: bool) -> None:
 
 
 def compat() -> bool:
-    """Whether this kernel takes 32-bit calls: a program that makes one ends by its own exit
+    """Whether this kernel supports 32-bit calls: a program that makes one then exits with its own
     status."""
     config = Path("/proc/config.gz")
     if X86 and config.exists():
@@ -280,7 +280,7 @@ def test_with_a_terminal(container: Make, box: Box) -> None:
 
 
 class Running:
-    """A trace in the background, once its program runs."""
+    """A trace in the background whose program is running."""
 
     def __init__(self, one: Container, *command: str) -> None:
         self.box = one.box
@@ -291,7 +291,7 @@ class Running:
         wait_until(lambda: self.out.exists() and "pause(" in self.out.read_text(), "the program runs", TIMEOUT)
 
     def container(self) -> tuple[int, int]:
-        """The pid of the process that runs the container, and of its first process."""
+        """The pids of the process that runs the container, and of its first process."""
         (ident,) = os.listdir(self.box.root)
         data = json.loads((self.box.root / ident / "state.json").read_text())
         return int(data["runtime"]["pid"]), int(data["pid"])
@@ -332,8 +332,7 @@ def test_a_signal_is_passed_on(busy: Container, box: Box) -> None:
 
 
 def test_the_container_ends_with_its_tracer(busy: Container, box: Box) -> None:
-    """Without a listener every call fails, exit(2) as well: the container must not be left to
-    that."""
+    """Without a listener every call fails, including exit(2), so the container must be killed."""
     running = Running(busy, "/p", "sleep")
     runtime, pid = running.container()
     running.process.kill()
@@ -351,7 +350,7 @@ def test_the_container_ends_with_the_process_that_runs_it(busy: Container, box: 
 
 
 def test_no_process_without_the_filter(busy: Container, box: Box) -> None:
-    """`exec` would have to bring a listener of its own."""
+    """`exec` would have to provide its own listener."""
     running = Running(busy, "/p", "sleep")
     (ident,) = os.listdir(box.root)
     result = box.runtime.call("--root", str(box.root), "exec", ident, "/bin/true")
@@ -483,14 +482,14 @@ def test_the_examples_of_the_readme(container: Make, box: Box) -> None:
 
 
 def audit_lines(exe: str) -> list[str]:
-    """The lines of the kernel's log about a program."""
+    """The lines about a program in the kernel's log."""
     done = subprocess.run(["dmesg"], capture_output=True, text=True, timeout=TIMEOUT, check=False)
     return [line for line in done.stdout.splitlines() if "type=1326" in line and f'exe="{exe}"' in line]
 
 
 def marked(one: Container, how: str, name: str) -> list[str]:
-    """Flags of `run` or `create`; the container's program is renamed, so that the log shows whose
-    line it is."""
+    """Flags of `run` or `create`. The container's program is renamed to identify its lines in the
+    log."""
     os.rename(one.bundle.rootfs / "probe", one.bundle.rootfs / name)
     one.bundle.config["process"]["args"][0] = f"/{name}"
     if how == "annotation":
@@ -522,8 +521,7 @@ def test_the_kernel_logs_what_is_denied(container: Make, box: Box, how: str) -> 
 @pytest.mark.needs_program("strace")
 @pytest.mark.parametrize("how", ["option", "annotation", "neither"])
 def test_the_flag_is_set(container: Make, box: Box, how: str) -> None:
-    """By `create`, and by `exec` into the container; in addition to the flags that the profile has
-    without."""
+    """`create` and `exec` set the flag in addition to the profile's own flags."""
     one = container("sleep", "60", edits=profile(rule("getpriority")))
     flags = marked(one, how, "probe2")
     seen = []
@@ -535,7 +533,7 @@ def test_the_flag_is_set(container: Make, box: Box, how: str) -> None:
             one.start()
         else:
             one.call("exec", one.id, "/bin/true", wrap=wrap)
-        # The last one is init's; the compiler's child has a filter of its own.
+        # The last filter is init's; the compiler's child has its own.
         line = [text for text in trace.read_text().splitlines() if "SECCOMP_SET_MODE_FILTER" in text and "len=" in text]
         seen.append(sorted(re.findall(r"SECCOMP_FILTER_FLAG_(\w+)", line[-1])))
     assert seen == [["LOG", "SPEC_ALLOW"] if how != "neither" else ["SPEC_ALLOW"]] * 2

@@ -1,5 +1,5 @@
-"""process.selinuxLabel and linux.mountLabel where SELinux is on: in the guest of `make
-test-selinux`, if not here."""
+"""process.selinuxLabel and linux.mountLabel on a kernel with SELinux: this machine's, or the
+guest's in `make test-selinux`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Processes that outlive a container's first process, or the attempt to end it: who is killed,
-waited for, and named.
+"""Processes that survive the end of a container's first process, or the attempt to end it: which
+ones are killed, awaited and named.
 
 A process frozen by cgroup v1 takes no signal before it is thawed, like one in uninterruptible
 sleep.
@@ -19,11 +19,11 @@ from integration.harness import SLOW, Box, Container, Runtime, wait_until
 from integration.machine import libc, parse_mountinfo
 
 Make = Callable[..., Container]
-BOUND = 35 * SLOW  # seconds: 10 for init, 10 for the cgroup, and a slow machine
+BOUND = 35 * SLOW  # seconds: 10 for init, 10 for the cgroup, and a margin for a slow machine
 
 
 class Freezer:
-    """A freezer of our own; `thaw` releases everything in it."""
+    """A freezer that the test creates; `thaw` releases everything in it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -43,13 +43,13 @@ class Freezer:
 
 @pytest.fixture(scope="module")
 def hierarchy(runtime: Runtime, base: Path) -> Iterator[Path]:
-    """The freezer of cgroup v1: nothing else makes a process that SIGKILL does not end."""
+    """The freezer of cgroup v1: nothing else creates a process that SIGKILL does not end."""
     mounts = [mount for mount in parse_mountinfo(Path("/proc/self/mountinfo").read_text()) if mount.fstype == "cgroup"]
     found = next((mount.dest for mount in mounts if "freezer" in mount.super), None)
     if found is not None:
         yield Path(found)
         return
-    own = base / "freezer"  # with pure cgroup v2 its hierarchy can be had for the asking
+    own = base / "freezer"  # on pure cgroup v2 its hierarchy can simply be mounted
     own.mkdir()
     try:
         libc("mount", b"none", str(own).encode(), b"cgroup", 0, b"freezer")
@@ -94,7 +94,7 @@ def test_an_init_that_does_not_end(container: Make, freezer: Freezer, box: Box) 
 
 @pytest.mark.pyrunc_only("runc's words differ")
 def test_another_process_that_does_not_end(container: Make, freezer: Freezer, box: Box) -> None:
-    """Without a pid namespace the end of init does not take the others along."""
+    """Without a pid namespace, the end of init does not kill the other processes."""
     one = container("fork", "1", "--", "signals", "60")
     spaces = one.bundle.config["linux"]["namespaces"]
     one.bundle.config["linux"]["namespaces"] = [space for space in spaces if space["type"] != "pid"]
@@ -113,7 +113,7 @@ def test_another_process_that_does_not_end(container: Make, freezer: Freezer, bo
 
 @pytest.mark.pyrunc_only("crun never returns, runc's words differ")
 def test_a_foreign_process_goes_with_the_cgroup(container: Make, box: Box) -> None:
-    """Whatever was put into a container's cgroup is part of it."""
+    """Every process in a container's cgroup is part of the container."""
     import subprocess
 
     one = container("signals", "60")
@@ -129,13 +129,13 @@ def test_a_foreign_process_goes_with_the_cgroup(container: Make, box: Box) -> No
     finally:
         child.kill()
         child.wait()
-    one.delete("--force")  # again: nothing there, no error
+    one.delete("--force")  # a second delete is not an error
     assert not box.leftovers()
 
 
 def orphaned(container: Make) -> tuple[Container, int]:
-    """A container whose first process is dead while another one, in the same pid namespace as we,
-    goes on."""
+    """A container whose first process is dead while another process, in our pid namespace, still
+    runs."""
     one = container("fork", "1", "--", "signals", "60")
     spaces = one.bundle.config["linux"]["namespaces"]
     one.bundle.config["linux"]["namespaces"] = [space for space in spaces if space["type"] != "pid"]
@@ -167,13 +167,13 @@ def test_kill_when_nothing_is_left(container: Make, box: Box) -> None:
     wait_until(lambda: child not in box.children(), "the end of the other process")
     again = one.kill("KILL", check=False)
     assert (again.rc, again.err) == (1, "pyrunc: error: container not running\n")
-    one.kill("--all", "KILL")  # containerd sends it whatever is left
+    one.kill("--all", "KILL")  # containerd sends it in any case
     one.delete()
 
 
 def test_delete_does_not_wait_for_zombies_that_others_must_reap(container: Make, box: Box) -> None:
-    """The end of a pid namespace's first process waits for them: we are their parent, and do not
-    reap meanwhile."""
+    """The end of a pid namespace's first process waits for them: this process is their parent and
+    does not reap them meanwhile."""
     one = container("signals", "60")
     one.create()
     pid_file = box.path / "sleep.pid"

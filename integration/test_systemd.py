@@ -1,5 +1,5 @@
-"""The systemd cgroup driver under a running systemd: what systemd shows of a container and does to
-it."""
+"""The systemd cgroup driver under a running systemd: the properties and the life of a container's
+scope."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ LIMITS: list[tuple[dict[str, Any], dict[str, str], dict[str, str]]] = [
 
 @pytest.mark.parametrize(("resources", "properties", "files"), LIMITS, ids=range(len(LIMITS)))
 def test_limits(scoped: Scoped, resources: dict[str, Any], properties: dict[str, str], files: dict[str, str]) -> None:
-    """Both systemd's properties and the kernel's files have them."""
+    """Both systemd's properties and the kernel's files contain the limits."""
     scope = scoped("signals", "60", edits={"/linux/resources": {"devices": [], **resources}})
     scope.create()
     assert scope.show(*properties) == properties
@@ -225,7 +225,7 @@ def test_one_mebibyte_is_enough(scoped: Scoped) -> None:
 
 
 def test_daemon_reload_changes_nothing(scoped: Scoped) -> None:
-    """systemd writes its limits and device policy again."""
+    """systemd reapplies its limits and device policy."""
     node = {"path": "/dev/denied", "type": "c", "major": 60, "minor": 1}
     resources = {
         "devices": [{"allow": False, "access": "rwm"}],
@@ -252,8 +252,7 @@ def test_daemon_reload_changes_nothing(scoped: Scoped) -> None:
 
 
 def test_unit_that_is_stopped(scoped: Scoped) -> None:
-    """An administrator's `systemctl stop` ends the container; delete still removes the rest of
-    it."""
+    """An administrator's `systemctl stop` ends the container; delete still removes the rest."""
     scope = scoped("signals", "600")
     scope.create()
     scope.one.start()

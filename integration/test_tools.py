@@ -43,7 +43,7 @@ def tools(box: Box) -> Path:
 
 @pytest.fixture
 def bare(container: Make) -> Make:
-    """``bare(edits)``: a running container whose root has nothing but the program."""
+    """``bare(edits)``: a running container whose root contains only the program."""
 
     def make(more: dict[str, Any] | None = None, mapped: bool = False) -> Container:
         one = container("sleep", "600", edits=edits(more) if mapped else more)
@@ -101,7 +101,7 @@ def test_no_other_process_sees_it(bare: Make, tools: Path, propagation: str | No
 
 
 def test_user_namespace(bare: Make, tools: Path) -> None:
-    """The programs belong to the container's root, and those that only root may execute can be."""
+    """The programs belong to the container's root, so programs that only root may execute work."""
     os.chmod(tools / "bin" / "busybox", 0o700)
     os.chmod(tools.parent, 0o700)
     one = bare(mapped=True)
@@ -111,7 +111,7 @@ def test_user_namespace(bare: Make, tools: Path) -> None:
 
 
 def test_with_other_options(bare: Make, tools: Path) -> None:
-    """Read-only root, a profile of an engine, a working directory, a process file."""
+    """A read-only root, an engine's profile, a working directory and a process file."""
     one = bare({"/root/readonly": True, "/linux/seccomp": FILTER, "/process/noNewPrivileges": True})
     assert look(one, tools, "id -u; pwd", "--user", "1000", "--cwd", "/proc").out == "1000\n/proc\n"
     process = {**one.bundle.config["process"], "args": ["cat", "/proc/self/comm"], "env": ["PATH=/nowhere"]}

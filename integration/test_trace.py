@@ -1,5 +1,5 @@
-"""--trace: what a command did and how long it took, from both sides; and that a trace concerns nobody
-else."""
+"""--trace: the actions of a command and their durations, in the runtime and in init. A trace
+affects nothing else."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRACEPARENT = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
 
 
 class Trace:
-    """The spans of one FILE."""
+    """The spans of one trace FILE."""
 
     def __init__(self, path: Path) -> None:
         events = json.loads(path.read_bytes())["traceEvents"]
@@ -35,7 +35,7 @@ class Trace:
         return found
 
     def of(self, verb: str, *kinds: str, init: bool = False) -> list[dict[str, Any]]:
-        """The spans of a command: of the runtime's own track, or of init's."""
+        """The spans of a command on the runtime's own track, or on init's."""
         pid = self.command(verb)["pid"]
         return [
             span
@@ -48,8 +48,8 @@ class Trace:
 
 
 def nested(spans: list[dict[str, Any]]) -> None:
-    """Of any two spans of a track one is inside the other, or they are apart. ``ts`` has the
-    precision of a double."""
+    """Check that any two spans of a track are nested or disjoint. ``ts`` has the precision of a
+    double."""
     open_: list[float] = []
     for span in sorted(spans, key=lambda span: (span["ts"], -span["dur"])):
         begin, end = span["ts"], span["ts"] + span["dur"]
@@ -60,7 +60,7 @@ def nested(spans: list[dict[str, Any]]) -> None:
 
 
 def plan_of(one: Container) -> list[dict[str, Any]]:
-    """The steps by `pyrunc plan`."""
+    """The steps that `pyrunc plan` prints."""
     steps: list[dict[str, Any]] = json.loads(one.call("plan", "--json", "-b", str(one.bundle.path), one.id).out)[
         "steps"
     ]
@@ -68,7 +68,7 @@ def plan_of(one: Container) -> list[dict[str, Any]]:
 
 
 def lived(one: Container, file: Path, prefix: str = "") -> Trace:
-    """Create, start, exec, delete with a trace of all."""
+    """Run create, start, exec and delete, all of them traced."""
     options = ("--trace", f"{prefix}{file}")
     one.create(globals_=options)
     one.start(globals_=options)
@@ -110,8 +110,8 @@ def test_every_step_once_with_its_field(container: Make, box: Box) -> None:
 
 @pytest.mark.parametrize("verb", ["create", "start", "delete"])
 def test_the_parts_make_the_whole(container: Make, box: Box, verb: str) -> None:
-    """What is not in any part of a command is a tenth of it at the most; a busy machine may take us
-    off in between."""
+    """At most a tenth of a command's time is outside its parts; a busy machine may interrupt it
+    between them."""
     shares = []
     for number in range(5):
         one = container("sleep", "100")
@@ -243,7 +243,7 @@ def otlp(file: Path) -> list[dict[str, Any]]:
 
 
 def test_traceparent_is_honoured_and_passed_on(container: Make, box: Box) -> None:
-    """Also to a hook with an environment of its own; each sees the span that it is in."""
+    """Hooks with their own environment get it as well; each sees the span that it runs in."""
 
     def hook(kind: str, **more: Any) -> dict[str, Any]:
         return {"path": "/bin/sh", "args": ["sh", "-c", f"echo $TRACEPARENT >{box.path}/{kind}"], **more}
@@ -315,7 +315,7 @@ def test_the_program_has_no_descriptor_of_it(container: Make, box: Box) -> None:
 
 
 def test_a_profile_without_a_clock_ends_the_times(container: Make, box: Box) -> None:
-    """init may read the clock by a system call, and a filter may kill for that."""
+    """init may read the clock by a system call, for which a filter may kill it."""
     profile = {
         "defaultAction": "SCMP_ACT_ALLOW",
         "syscalls": [{"names": ["clock_gettime"], "action": "SCMP_ACT_KILL_PROCESS"}],
@@ -332,7 +332,7 @@ def test_a_profile_without_a_clock_ends_the_times(container: Make, box: Box) -> 
 
 
 def test_many_commands_at_once(container: Make, box: Box) -> None:
-    """Every one of them is in the file."""
+    """The file contains every command."""
     file = box.path / "trace.json"
     one = container("sleep", "100")
     one.create()

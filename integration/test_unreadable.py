@@ -1,5 +1,5 @@
-"""A state that cannot be read now is not damaged, and one that is damaged is not a container that
-is gone."""
+"""A state that is temporarily unreadable is not damaged, and a container with a damaged state still
+exists."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ def running(container: Make, **edits: object) -> Container:
 
 
 def files(one: Container) -> dict[str, bytes]:
-    """What is in the container's directory."""
+    """The files of the container's directory and their content."""
     return {path.name: path.read_bytes() for path in (one.box.root / one.id).iterdir() if path.is_file()}
 
 
 def test_too_little_memory_for_a_large_state(container: Make, box: Box) -> None:
-    """Some address space is enough to start, and not for 15 MB: nobody may call that damage."""
+    """The address space is enough to start, but not for 15 MB of state: that must not be reported
+    as damage."""
     one = container("signals", "60", edits=ANNOTATION)
     one.create()
     one.start()
@@ -93,7 +94,7 @@ HOOK = {"path": "/bin/true", "args": ["true"]}
 
 
 def test_a_life_without_the_standard_library(container: Make, box: Box) -> None:
-    """A distribution's upgrade takes it away while containers run."""
+    """A distribution's upgrade may remove it while containers run."""
     hooks = {kind: [HOOK] for kind in ("prestart", "createRuntime", "poststart", "poststop")}
     one = container("signals", "60", edits={"/hooks": hooks, "/hostname": "hé"})
     box.runtime.prefix = scarcity.without_library(str(box.path))
@@ -142,7 +143,7 @@ def test_a_damaged_state_without_the_standard_library(container: Make, box: Box)
 
 
 def cut(one: Container, **files: str | None) -> None:
-    """Give files of the container's directory this content; None removes."""
+    """Replace the content of files in the container's directory; None removes a file."""
     for name, content in files.items():
         path = one.box.root / one.id / f"{name}.json"
         path.unlink(missing_ok=True)
@@ -151,7 +152,7 @@ def cut(one: Container, **files: str | None) -> None:
 
 
 def test_the_process_leads_to_the_cgroup(container: Make, box: Box) -> None:
-    """state.json has lost the cgroup, intent.json is gone, config.json never named one."""
+    """state.json lacks the cgroup, intent.json is missing, and config.json never named one."""
     one = running(container)
     where = one.cgroup
     config = json.loads((box.root / one.id / "config.json").read_text())
@@ -176,7 +177,7 @@ def test_a_created_container_without_any_state_is_found_by_its_fifo(container: M
 
 @pytest.mark.parametrize("state", ["", "\0\0\0", '{"id":', None], ids=["empty", "zeros", "half", "missing"])
 def test_nothing_is_known_is_not_gone(container: Make, box: Box, state: str | None) -> None:
-    """It keeps running, and can be found until another process ends it."""
+    """The container keeps running and stays listed until another process ends it."""
     one = running(container)
     whole = files(one)
     config = json.loads(whole["config.json"])
@@ -194,8 +195,8 @@ def test_nothing_is_known_is_not_gone(container: Make, box: Box, state: str | No
 
 
 def test_a_container_without_a_cgroup_of_its_own(container: Make, box: Box) -> None:
-    """Its processes are in the caller's cgroup: they end with the pid namespace, and nobody else
-    does."""
+    """Its processes are in the caller's cgroup: they end with the pid namespace, and no other
+    process does."""
     one = container(
         "fork", "1", "--", "signals", "60", edits={"/linux/cgroupsPath": DELETE, "/linux/resources": DELETE}
     )
@@ -211,8 +212,8 @@ def test_a_container_without_a_cgroup_of_its_own(container: Make, box: Box) -> N
 
 
 def test_processes_that_cannot_be_distinguished(container: Make, box: Box) -> None:
-    """Neither a cgroup nor a pid namespace of its own: only the first process is known, so nothing
-    is ended."""
+    """Without its own cgroup and pid namespace only the first process is known, so no process is
+    killed."""
     one = container("signals", "60", edits={"/linux/cgroupsPath": DELETE, "/linux/resources": DELETE})
     spaces = one.bundle.config["linux"]["namespaces"]
     one.bundle.config["linux"]["namespaces"] = [space for space in spaces if space["type"] != "pid"]
@@ -226,7 +227,7 @@ def test_processes_that_cannot_be_distinguished(container: Make, box: Box) -> No
     assert result.rc == 1
     assert f"process {one.pid} shares its cgroup and its pid namespace" in result.err
     os.kill(one.pid, signal.SIGKILL)
-    wait_until(lambda: one.pid not in box.children(), "the end of the process")  # which is reaped by the look
+    wait_until(lambda: one.pid not in box.children(), "the end of the process")  # the check reaps it
     assert one.delete("--force", check=False).rc == 1, "nobody knows of the others"
     cut(one, state=json.dumps(data | {"cgroup": ""}))
     one.delete("--force")

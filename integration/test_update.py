@@ -189,8 +189,7 @@ def test_created_and_paused_containers(container: Make) -> None:
 
 @pytest.fixture
 def opener(container: Make) -> Iterator[Container]:
-    """A container that opens a device that no kernel has, and prints whether its rules refused
-    that."""
+    """A container that opens a device without a driver and prints whether its rules denied that."""
     script = (
         'while :; do case "$( (: < /dev/odd) 2>&1 )" in *permitted*) echo shut;; *) echo open;; esac; sleep 0.05; done'
     )
@@ -207,8 +206,7 @@ def opener(container: Make) -> Iterator[Container]:
 
 
 def says(one: Container, word: str) -> None:
-    """Wait until the container has printed a word twice from now on: the first may be an earlier
-    one."""
+    """Wait until the container has printed a word twice: the first may be an earlier one."""
     at = len(one.out)
     wait_until(lambda: one.out[at:].count(word + "\n") >= 2, f"{word} twice")
     at = len(one.out)
@@ -246,7 +244,7 @@ def test_device_rules_that_cannot_be_changed(container: Make, box: Box) -> None:
     options = ["--cgroup-manager", "disabled"]
     one.call("create", "--pid-file", str(pid_file), "-b", str(one.bundle.path), one.id, globals_=options)
     one.pid = int(pid_file.read_text())
-    resources(one, {"devices": [FULL_DENY]})  # its current rules
+    resources(one, {"devices": [FULL_DENY]})  # the rules that it has now
     result = resources(one, {"devices": [FULL_DENY, ODD]}, check=False)
     assert result.rc == 1 and "/devices" in result.err and "no cgroup" in result.err
     os.kill(one.pid, 9)
@@ -327,7 +325,7 @@ def test_check_before_update(one: Container) -> None:
 
 
 def test_nothing_to_do(one: Container) -> None:
-    """Only pyrunc promises to write nothing."""
+    """Only pyrunc guarantees that it writes nothing."""
     before = {path.name: path.read_text() for path in sorted(Path(one.cgroup).glob("hugetlb.*.max"))}
     assert one.call("update", one.id).rc == 0
     resources(one, {})

@@ -1,4 +1,5 @@
-"""User namespaces: ids inside and outside, and everything else that differs there."""
+"""User namespaces: ids inside and outside, and the other differences in containers that have
+one."""
 
 from __future__ import annotations
 
@@ -195,7 +196,7 @@ def test_terminal(mapped: Make, box: Box) -> None:
 
 
 def test_stdio_is_given_to_the_user(mapped: Make) -> None:
-    """As far as possible: files of the host's root do not change."""
+    """As far as possible: files owned by the host's root do not change."""
     one = mapped(more={"/process/user": {"uid": 1000, "gid": 1000}})
     one.create()
     assert one.out_file.stat().st_uid in (0, HOST + 1000)
@@ -279,7 +280,7 @@ def test_a_killed_runtime_leaves_nothing_that_delete_cannot_remove(mapped: Make,
     child.wait()
     one.delete("--force")
     for pid in box.children():
-        os.kill(pid, signal.SIGKILL)  # the hook, which is ours
+        os.kill(pid, signal.SIGKILL)  # our own hook
     assert not [left for left in box.leftovers() if "process" not in left]
 
 

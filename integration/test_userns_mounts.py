@@ -1,4 +1,4 @@
-"""What is mounted in a user namespace: devices, proc, binds, cgroups."""
+"""Mounts in a user namespace: devices, proc, binds and cgroups."""
 
 from __future__ import annotations
 
@@ -140,7 +140,8 @@ def test_masked_and_readonly_paths(mapped: Make) -> None:
 
 
 def test_sysfs_without_a_network_namespace(mapped: Make, box: Box) -> None:
-    """A new sysfs fails with EPERM there: it is the host's, like the network namespace."""
+    """A new sysfs fails with EPERM because the network namespace is the host's, so the host's sysfs
+    is bound."""
     kinds = [kind for kind in KINDS if kind != "network"]
     one = mapped("ls", "/sys/class/net", "--", "mkdir", "/sys/x", kinds=kinds)
     if not box.runtime.is_pyrunc:

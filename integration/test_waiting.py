@@ -1,5 +1,5 @@
-"""The process that waits between create and start: small, single-threaded, and with nothing of the
-host's in it."""
+"""The process that waits between create and start is small and single-threaded, and holds nothing
+of the host's."""
 
 from __future__ import annotations
 
@@ -39,16 +39,15 @@ def test_one_thread(waiting: Container) -> None:
 
 @pytest.mark.pyrunc_only("runc's waiting process is the Go program")
 def test_resident_memory(waiting: Container) -> None:
-    """The figure of the musl build: 128 KiB; glibc-static needs more for its start-up code."""
+    """128 KiB is the limit for the musl build; glibc-static needs more for its start-up code."""
     kib = int(re.search(r"VmRSS:\s+(\d+) kB", proc(waiting, "status")).group(1))  # type: ignore[union-attr]
     assert kib <= 128, f"{kib} KiB resident"
 
 
 def test_executable_is_not_a_file_of_the_host(waiting: Container) -> None:
-    """CVE-2019-5736: what /proc/PID/exe of a container process leads to can be opened by the
-    container."""
+    """CVE-2019-5736: a container can open the file behind /proc/PID/exe of its processes."""
     link = os.readlink(f"/proc/{waiting.pid}/exe")
-    if waiting.box.runtime.is_pyrunc:  # runc 1.1.5's is a file of a detached mount
+    if waiting.box.runtime.is_pyrunc:  # in runc 1.1.5 it is a file of a detached mount
         assert link.startswith("/memfd:"), link
     with pytest.raises(OSError):
         os.close(os.open(f"/proc/{waiting.pid}/exe", os.O_WRONLY))
@@ -93,7 +92,7 @@ def test_capabilities_and_privileges_are_final(waiting: Container) -> None:
 
 
 def test_container_cannot_run_our_program(container: Make) -> None:
-    """args /proc/self/exe: must not start anything of the runtime's inside the container."""
+    """args /proc/self/exe must not execute any part of the runtime inside the container."""
     result = container(edits={"/process/args": ["/proc/self/exe"]}).run(check=False)
     assert result.rc != 0 or result.out == ""
 
