@@ -1,4 +1,4 @@
-"""The Python API without containers: names, types, documents, streams and children of its own."""
+"""The Python API without containers: names, types, documents, streams and its child processes."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_plan_is_a_function_whatever_is_imported_first(bundle: Path, first: str)
 
 
 def test_a_callers_program_has_the_right_types(launcher: Path, tmp_path: Path) -> None:
-    """Against what is installed, as a caller's own check would see it."""
+    """The installed package is checked, as a caller's type checker would see it."""
     if importlib.util.find_spec("mypy") is None:
         pytest.skip("not installed: mypy (make lint-tools)")
     program = ROOT / "tests" / "api_example.py"
@@ -231,7 +231,7 @@ def test_a_damaged_state_is_a_warning(tmp_path: Path) -> None:
 
 
 def spawned(script: str, *streams: int) -> programs.Process:
-    """A process of this host in place of a container's."""
+    """A process of this host in place of a container's process."""
     made = stdio.Stdio(*streams)
     theirs = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(made.theirs)]
     pid = os.posix_spawn("/bin/sh", ["sh", "-c", script], os.environ, file_actions=theirs)

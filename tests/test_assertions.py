@@ -17,9 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted(path for folder in ("tests", "integration") for path in (ROOT / folder).rglob("*.py"))
 TESTS = [path for path in FILES if path.name.startswith("test_")]
 
-# Calls through something that is passed in: they raise, or assert, when the thing is wrong.
+# Calls of functions that are passed in: they raise or assert if a check fails.
 CHECKING = {"refused", "run", "create", "start", "call", "wait", "validate"}
-# Wrappers of a loop's iterable that leave it as long as it was.
+# Wrappers of a loop's iterable that do not change its length.
 SAME_LENGTH = {"enumerate", "zip", "sorted", "reversed", "list", "tuple", "items", "keys", "values", "split", "product"}
 
 
@@ -30,7 +30,7 @@ def tree(path: Path) -> ast.Module:
 
 @cache
 def checking() -> frozenset[str]:
-    """Functions of the tests that assert or raise something themselves."""
+    """Functions of the tests that themselves assert or raise something."""
     found = set(CHECKING)
     for path in FILES:
         for node in ast.walk(tree(path)):
@@ -41,7 +41,7 @@ def checking() -> frozenset[str]:
 
 
 def called(node: ast.expr) -> str:
-    """The last word of what is called."""
+    """The last part of the name of the called function."""
     return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
 
 
@@ -66,7 +66,7 @@ def never_empty(node: ast.expr) -> bool:
 
 
 def checks(statements: list[ast.stmt]) -> bool:
-    """Whether running these surely checks something."""
+    """Whether executing these statements always checks something."""
     return any(check(statement) for statement in statements)
 
 

@@ -154,7 +154,7 @@ for path in sys.argv[1:]:
 
 
 def test_the_picture_has_bars_for_each_verb_and_runtime(tmp_path: Path) -> None:
-    """In a process of its own, because matplotlib keeps its fonts open."""
+    """Runs in its own process, because matplotlib keeps its fonts open."""
     if importlib.util.find_spec("matplotlib") is None:
         pytest.skip("matplotlib is not installed: make bench-tools")
     rows = [verb(what, 3.25, 2, unit) for what in ("state", "start") for unit in ("ms", "CPU ms")]

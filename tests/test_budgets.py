@@ -1,4 +1,4 @@
-"""Size budgets of the house (HACKING.md): files, functions, parameters, Any."""
+"""Size budgets of the code base (HACKING.md): files, functions, parameters, Any."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ GENERATED = {
     "native/init/plan_ops.h", "native/shim/calls.h", "pyrunc/native/prototypes.py", "pyrunc/plan/ops.py",
     "pyrunc/spec/types.py",
 }  # fmt: skip
-# Tables of data, which two files would not make clearer: known deviations of other runtimes.
+# Tables of data that two files would not make clearer: known deviations of other runtimes.
 TABLES = {"integration/differential/crun.py", "integration/differential/refusals.py"}
 TESTS = re.compile(r"(tests|integration)/(.*/)?test_\w+\.py")
 
-# Functions with more than six parameters, because what they pass on has that many.
+# Functions with more than six parameters because they pass them all on.
 LISTS = {"native/shim/spawn.c:pr_spawn_hook", "native/tests/calls.c:call"}
 
 
@@ -41,7 +41,7 @@ Function = tuple[str, int, int]  # place, lines, parameters
 
 
 def functions() -> list[Function]:
-    """The functions of all files written by hand."""
+    """The functions of all hand-written files."""
     out = []
     for path in SOURCES:
         if name_of(path) in GENERATED:
@@ -57,8 +57,8 @@ def functions() -> list[Function]:
 
 
 def parameters(args: ast.arguments) -> int:
-    """How many a caller has to know: a keyword-only parameter with a default is named where it is
-    given."""
+    """The number of parameters that a caller has to know. A keyword-only parameter with a default
+    does not count."""
     named = sum(default is None for default in args.kw_defaults)
     listed = [arg.arg for arg in (*args.posonlyargs, *args.args)]
     return len(listed) + named - (listed[:1] in (["self"], ["cls"]))
@@ -113,7 +113,7 @@ def test_a_verb_is_at_most_120_lines(path: Path) -> None:
 
 
 def lines_with_any() -> list[tuple[str, str, str]]:
-    """(place, line above, line) of each line of pyrunc/ that has the word."""
+    """(place, line above, line) of each line of pyrunc/ that contains the word."""
     found = []
     for path in sorted((ROOT / "pyrunc").rglob("*.py")):
         if name_of(path) not in GENERATED:

@@ -1,4 +1,4 @@
-"""The built products: hardened, static where they must be, small, complete."""
+"""The built products: hardened, complete, small, and static where required."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_hardening(pattern: str) -> None:
 
 # Our own objects: the launcher and the extension also hold libraries of the distribution, built
 # with other flags.
-OBJECTS = ["libshim.a.p/*.o", "libreader.a.p/*.o", "pyrunc*.p/*.o"]  # pyrunc-linked: before it gets its snapshot
+OBJECTS = ["libshim.a.p/*.o", "libreader.a.p/*.o", "pyrunc*.p/*.o"]  # pyrunc-linked: before its snapshot is added
 
 
 @pytest.mark.parametrize("pattern", OBJECTS)
@@ -74,7 +74,7 @@ def test_objects_are_hardened(pattern: str) -> None:
 
 
 def test_init_has_branch_and_stack_protection() -> None:
-    """musl has no FORTIFY, and its start files carry no CET note: asked of the code itself."""
+    """musl has no FORTIFY, and its start files carry no CET note, so the code itself is checked."""
     path = product(f"{SITE}/_init")
     if shutil.which("objdump") is None:
         pytest.skip("objdump is not installed")
@@ -120,7 +120,7 @@ def test_every_module_is_installed() -> None:
 
 
 def test_the_commit_is_known(launcher: Path) -> None:
-    """In a checkout; whatever is built from an archive says that it does not know."""
+    """In a checkout; a build from an archive reports an unknown commit."""
     if not (ROOT / ".git").exists() or shutil.which("git") is None:
         pytest.skip("not a git checkout")
     if b"_pyrunc_launcher" not in launcher.read_bytes():

@@ -1,5 +1,5 @@
-"""The command lines, environments and expectations of real callers, recorded from them, without any
-of them running.
+"""Recorded command lines, environments and expectations of real callers, tested without the
+callers.
 
 containerd 1.6 and 2.3 (through go-runc), dockerd 20.10, podman 4.3 and conmon 2.1, CRI-O 1.36.
 """
@@ -129,7 +129,7 @@ def test_every_spelling_of_every_option(verb: str, flag: command.Flag) -> None:
 
 # -- what the executable answers -------------------------------------------------------------------
 
-# Environments as recorded; values that do not matter are shortened.
+# Recorded environments; irrelevant values are shortened.
 ENVIRONMENTS = {
     "containerd": {"PATH": "/usr/bin", "GOMAXPROCS": "2", "LD_LIBRARY_PATH": "/opt/lib", "TTRPC_ADDRESS": "/x.ttrpc"},
     "podman kill": {"XDG_RUNTIME_DIR": ""},
@@ -142,8 +142,8 @@ ENVIRONMENTS = {
 
 @pytest.fixture(params=sorted(ENVIRONMENTS))
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    """Call the executable as go-runc does: both outputs in one, a listening socket leaked as
-    descriptor 3."""
+    """Call the executable as go-runc does: stdout and stderr in one pipe, a listening socket leaked
+    as descriptor 3."""
     if not EXECUTABLE.exists():
         pytest.skip("not built: make build")
     (tmp_path / "json.py").write_text("raise SystemExit('imported from the working directory')\n")
@@ -197,8 +197,8 @@ def test_answers_in_every_environment(run: Any, tmp_path: Path) -> None:
 
 
 def test_status_without_controlling_anything(tmp_path: Path) -> None:
-    """podman's `kill` gets one variable, and an id that another runtime may have: no traceback, no
-    file made."""
+    """podman's `kill` gets one variable, and an id that may belong to another runtime: no
+    traceback, and no file is created."""
     if not EXECUTABLE.exists():
         pytest.skip("not built: make build")
     before = set(os.listdir(tmp_path))

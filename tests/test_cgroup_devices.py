@@ -1,4 +1,4 @@
-"""The device program: an emulated eBPF machine against a naive evaluation of the rules."""
+"""The device program: an emulated eBPF machine compared with a naive evaluation of the rules."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(code: bytes, kind: int, major: int, minor: int, access: int) -> int:
     r0."""
     context = struct.pack("<III", access << 16 | kind, major, minor)
     registers: list[int | None] = [None] * 11
-    registers[1] = 0  # the context's address
+    registers[1] = 0  # address of the context
     at = steps = 0
     while True:
         steps += 1
@@ -64,7 +64,7 @@ def run(code: bytes, kind: int, major: int, minor: int, access: int) -> int:
 
 
 def naive(rules: list[Json], kind: str, major: int, minor: int, access: str) -> bool:
-    """The last rule for a kind of access decides about it; the accesses of every container are
+    """The last rule for a kind of access decides; the default accesses of every container are
     added."""
     basics = {("c", 1, n) for n in (3, 5, 7, 8, 9)} | {("c", 5, 0), ("c", 5, 2), ("c", 10, 200)}
     if (kind, major, minor) in basics or (kind, major) == ("c", 136):
@@ -119,7 +119,7 @@ def test_default_is_deny(rules: list[Json] | None) -> None:
     assert not devices.allows_everything(rules)
     assert not emulated(rules, "b", 8, 0, "r")
     assert not emulated(rules, "c", 1, 1, "rw")  # /dev/mem
-    assert emulated(rules, "b", 8, 0, "m")  # making a node is harmless
+    assert emulated(rules, "b", 8, 0, "m")  # creating a node is harmless
     for major, minor in ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2), (136, 0), (136, 99), (10, 200)):
         assert emulated(rules, "c", major, minor, "rwm")
         assert not emulated(rules, "b", major, minor, "r")

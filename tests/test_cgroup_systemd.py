@@ -1,4 +1,4 @@
-"""The systemd driver: names, properties, and the life of a scope, on a fake peer."""
+"""The systemd driver with a fake peer: names, properties and the life of a scope."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def test_paths_refused(path: str) -> None:
 
 
 def test_below_the_manager(tmp_path: Path) -> None:
-    """systemd in a container is not at the top of the hierarchy; /proc/1/cgroup shows where it
-    is."""
+    """systemd in a container is not at the top of the hierarchy; /proc/1/cgroup names its
+    cgroup."""
     (tmp_path / "proc/1").mkdir(parents=True)
     (tmp_path / "proc/1/cgroup").write_text("1:name=systemd:/x\n0::/docker/abc/init.scope\n")
     assert systemd.path_for("", "c1", facts(str(tmp_path)), {}) == "/docker/abc/system.slice/pyrunc-c1.scope"
@@ -246,7 +246,7 @@ def test_life_of_a_scope(driver: systemd.Systemd, peer: Peer, tmp_path: Path) ->
     assert peer.calls[1:] == [("SetUnitProperties", ["pyrunc-c1.scope", True, [("TasksMax", ("t", 9))]])]
     driver.remove(PATH, 1, [PATH])
     assert [name for name, _ in peer.calls[2:]] == ["StopUnit", "ResetFailedUnit"]
-    driver.remove(PATH, 1, [PATH])  # again: there is nothing to request from systemd
+    driver.remove(PATH, 1, [PATH])  # the second call has nothing to request from systemd
     assert len(peer.calls) == 4
 
 

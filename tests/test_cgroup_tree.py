@@ -1,4 +1,5 @@
-"""Walks of cgroups that come and go, in directories that imitate a hierarchy."""
+"""Walks of cgroups that are created and removed meanwhile, in directories that imitate a
+hierarchy."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ FOREVER = time.monotonic() + 1e6
 
 @pytest.fixture
 def top(tmp_path: Path) -> Path:
-    """A cgroup with three below it, each with two of its own."""
+    """A cgroup with three children, each with two of its own."""
     for name in ("a", "b", "c"):
         for below in ("x", "y"):
             (tmp_path / "top" / name / below).mkdir(parents=True)
@@ -58,7 +59,7 @@ def test_every_cgroup_once_and_what_is_below_first(top: Path) -> None:
 
 
 def test_one_that_vanishes_does_not_end_the_walk(top: Path) -> None:
-    """Whichever of its siblings comes first, the other two are still visited."""
+    """Whichever sibling comes first, the other two are still visited."""
     gone: list[str] = []
 
     def vanish(name: str) -> None:

@@ -371,8 +371,8 @@ def test_remove_without_a_record_takes_the_cgroup_alone(kernel: Kernel) -> None:
 
 
 def test_a_cgroup_that_was_there_before_stays(kernel: Kernel) -> None:
-    """runtime-spec, delete: what create did not make must not be deleted; what the container made
-    in it must be."""
+    """runtime-spec, delete: resources that create did not create must not be deleted; resources
+    that the container created in its cgroup must be."""
     create(kernel, "/mine")
     create(kernel, "/mine")
     made = list(kernel.driver.made)

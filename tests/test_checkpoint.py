@@ -1,4 +1,4 @@
-"""Checkpoint and restore without CRIU: the wire format, command lines, the directory of images,
+"""Checkpoint and restore without CRIU: the wire format, command lines, the image directory and
 paths."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pyrunc.verbs import restore as restore_verb
 
 # -- protocol buffers ------------------------------------------------------------------------------
 
-# Worked out by hand from https://protobuf.dev/programming-guides/encoding/
+# Computed by hand from https://protobuf.dev/programming-guides/encoding/
 VECTORS: list[tuple[dict[str, Any], str]] = [
     ({"type": messages.VERSION, "keep_open": True}, "080a2001"),
     ({"type": messages.NOTIFY, "notify_success": True}, "08061801"),

@@ -1,4 +1,4 @@
-"""pyrunc.checkpoint.dump without CRIU: what it is asked for, and what happens after its answer."""
+"""pyrunc.checkpoint.dump without CRIU: the request, and the actions after CRIU's answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pyrunc.launch.ending import Interrupts
 
 
 class Loose(Dump):
-    """One whose members are given."""
+    """An object with the given members."""
 
     def __init__(self, container: Any, values: Any, log: Any) -> None:
         self.container, self.values, self.log = container, values, log
@@ -44,7 +44,7 @@ class Mounts:
 
 
 class Container:
-    """A container, and what is done to it."""
+    """A container that records calls."""
 
     def __init__(self, status: str = "running", **data: Any) -> None:
         self.id, self.said, self.state, self.alive = "c1", [], status, True  # type: ignore[var-annotated]
@@ -73,7 +73,7 @@ class Log:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Container:
-    """Fakes of CRIU and of the directory of images write to the same list as the container."""
+    """Fakes of CRIU and of the image directory that write to the same list as the container."""
     one = Container()
 
     class Images:

@@ -1,4 +1,4 @@
-"""Every document that a comment, a docstring or a page cites is in the tree, or is one of a
+"""Every document that a comment, a docstring or a page cites is in the tree or in a
 specification."""
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CITATION = re.compile(r"(?<![\w.*/-])((?:[\w.-]+/)*[\w.-]+\.md)\b")
 
 
 def tracked() -> list[Path]:
-    """The files of the tree, without what is built."""
+    """The files of the tree except build products."""
     done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
     if done.returncode:
         pytest.skip("not a git checkout")
@@ -31,7 +31,7 @@ def tracked() -> list[Path]:
 
 @cache
 def documents() -> set[str]:
-    """Each document by every tail of its path: docs/callers.md is callers.md as well."""
+    """Each document by every tail of its path: docs/callers.md is also callers.md."""
     out = set()
     for path in tracked():
         if path.suffix == ".md":
@@ -41,7 +41,7 @@ def documents() -> set[str]:
 
 
 def citations(text: str) -> set[str]:
-    """The documents that a text cites, except those at an address on the web."""
+    """The documents that a text cites, except those with a web address."""
     text = re.sub(r"https?://\S+", "", text)
     return {name.removeprefix("./") for name in CITATION.findall(text)}
 

@@ -1,5 +1,5 @@
-"""The command line: the leniency that engines need, the argv they were recorded with, errors and
-exit statuses."""
+"""The command line: the leniency that engines need, recorded argv of engines, errors and exit
+statuses."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ G = "--root /run/containerd/runc/k8s.io --log LOG --log-format json"
 
 
 class Calls:
-    """Launch, in place of the one that makes containers."""
+    """A Launch that records its arguments instead of creating containers."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, create.CreateOptions]] = []
@@ -216,8 +216,8 @@ def test_recorded_execs(
 
 
 def test_exec_in_an_empty_environment(tmp_path: Path) -> None:
-    """podman calls with hardly any variable, or none; its error is exec's own exit status and one
-    line in the log."""
+    """podman calls with few variables or none; its error is exec's own exit status and one line in
+    the log."""
     log = tmp_path / "log"
     argv = ["--root", str(tmp_path / "no"), "--log", str(log), "--log-format=json", "exec", "--process", "/F", "x"]
     code = f"import sys; sys.path.insert(0, {str(Path(cli.__file__).parent.parent)!r})\n"
@@ -248,7 +248,8 @@ def test_the_bundle_is_the_working_directory(calls: Calls, tmp_path: Path, monke
 
 @pytest.mark.parametrize("option", ["--systemd-cgroup", "--cgroup-manager=systemd", "-systemd-cgroup=true"])
 def test_systemd_driver(calls: Calls, tmp_path: Path, option: str) -> None:
-    """For create and run; other verbs accept the flag, and use the driver of the container."""
+    """The flag applies to create and run; other verbs accept it, and use the driver of the
+    container."""
     for verb, status in (("create", 0), ("run", 7)):
         assert cli.main([option, verb, "c"]) == status
         assert calls.seen[-1][1].cgroup_manager == "systemd"
@@ -321,7 +322,7 @@ def test_wrong_command_lines(capfd: pytest.CaptureFixture[str], argv: list[str],
 
 @pytest.mark.parametrize(("argv", "words"), NO_COMMANDS)
 def test_unknown_commands(capfd: pytest.CaptureFixture[str], argv: list[str], words: str) -> None:
-    """Status 3, as in runc: a caller sees that it was not a container that failed."""
+    """Status 3, as in runc: the caller can distinguish it from a failure of the container."""
     assert cli.main(argv) == 3
     out, err = capfd.readouterr()
     assert out == "" and err.count("\n") == 1 and len(err) < 400

@@ -1,4 +1,4 @@
-"""What the executable carries (native/launcher/closure.py) must be all that its modules import."""
+"""The executable contains every module that its modules import (native/launcher/closure.py)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_pyrunc_itself_is_not_in_it(needed: closure.Closure) -> None:
 
 
 def test_nothing_is_missing_but_what_is_known(needed: closure.Closure) -> None:
-    """Modules of other systems and versions, and those that other modules create."""
+    """Modules for other systems and versions, and modules that other modules create."""
     allowed = {"os.path", "_frozen_importlib", "_frozen_importlib_external", "org", "compression", "backports"}
     allowed |= {"_wmi", "collections.abc"} if sys.version_info >= (3, 12) else set()
     allowed |= {"_sha2"} if sys.version_info < (3, 12) else set()

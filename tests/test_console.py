@@ -40,7 +40,7 @@ def open_pty(fds: list[int]) -> tuple[int, int]:
 
 
 def pump(relay: console.Relay, seconds: float = 0.3) -> int:
-    """The foreground loop for a while; returns how often it turned."""
+    """Run the foreground loop for a while; return the number of its iterations."""
     turns, deadline = 0, time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
         poller = select.poll()
@@ -144,7 +144,7 @@ def test_no_busy_loop_with_a_reader_that_is_stuck(fds: list[int]) -> None:
     relay = console.Relay(master, in_r, out_w)
     os.write(slave, b"waits\n")
     assert pump(relay) < 10
-    os.close(slave)  # the master reports POLLHUP from now on, whatever it is polled for
+    os.close(slave)  # from now on the master reports POLLHUP, whatever events are requested
     assert pump(relay) < 10
     os.read(out_r, 1 << 20)
     pump(relay)
@@ -192,7 +192,7 @@ def test_raw_mode_and_back(fds: list[int]) -> None:
     raw = termios.tcgetattr(caller)
     assert not raw[3] & (termios.ICANON | termios.ECHO | termios.ISIG | termios.IEXTEN)
     assert not raw[0] & (termios.ICRNL | termios.IXON)
-    assert raw[1] & termios.OPOST and raw[1] & termios.ONLCR  # the container's ONLCR is off: someone has to do it
+    assert raw[1] & termios.OPOST and raw[1] & termios.ONLCR  # the container's ONLCR is off
     relay.close()
     assert termios.tcgetattr(caller) == before
     relay.close()
@@ -224,7 +224,7 @@ def test_sizes(fds: list[int]) -> None:
     assert size()[:2] == (40, 120)
     fcntl.ioctl(caller, termios.TIOCSWINSZ, bytes(8))
     relay.resize()
-    assert size()[:2] == (40, 120)  # 0 x 0 says nothing
+    assert size()[:2] == (40, 120)  # 0 x 0 means unknown
     relay.close()
     os.close(master)
 

@@ -38,7 +38,7 @@ def test_generated_files_are_up_to_date() -> None:
 
 @pytest.fixture
 def fake(tmp_path: Path) -> dict[str, str]:
-    """An environment whose pyrunc lists two containers, and a third below --root /r."""
+    """An environment whose pyrunc lists two containers, and a third one below --root /r."""
     script = '#!/bin/sh\n[ "$1" = --root ] && echo in"$2" || printf "one\\ntwo\\n"\n'
     (tmp_path / "pyrunc").write_text(script)
     (tmp_path / "pyrunc").chmod(0o755)
@@ -47,7 +47,7 @@ def fake(tmp_path: Path) -> dict[str, str]:
     return os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)}
 
 
-# The line up to the cursor, what must be offered, what must not.
+# The line up to the cursor, the words that must be offered, and those that must not.
 OFFERS = [
     (["pyrunc", "st"], {"start", "state"}, {"create"}),
     (["pyrunc", "--log-format", ""], {"text", "json"}, {"start"}),
@@ -126,7 +126,7 @@ def test_drop_ins_are_well_formed() -> None:
     crio = tomllib.loads((CONTRIB / "crio/10-pyrunc.conf").read_text())["crio"]["runtime"]
     handler = crio["runtimes"][crio["default_runtime"]]
     assert handler["runtime_path"] == "/usr/local/bin/pyrunc"
-    assert handler["container_min_memory"] == "512KiB"  # CRI-O's default is for runc
+    assert handler["container_min_memory"] == "512KiB"  # CRI-O's default for runc
     podman = tomllib.loads((CONTRIB / "podman/pyrunc.conf").read_text())["engine"]
     assert "pyrunc" in podman["runtime_supports_json"] and "/usr/local/bin/pyrunc" in podman["runtimes"]["pyrunc"]
     docker = json.loads((CONTRIB / "docker/daemon.json").read_text())
@@ -140,7 +140,7 @@ def test_drop_ins_are_well_formed() -> None:
 
 
 def make(*words: str) -> None:
-    # -o: what is built is what is installed; a test does not build.
+    # -o: install what is built; a test does not build.
     done = subprocess.run(["make", "-s", "-o", "build", *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -169,7 +169,7 @@ def test_install_and_uninstall(tmp_path: Path) -> None:
     assert len(sources) > 100 and not late, "compiling them takes longer than all of a create"
     writable = [path for path in usr.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o022]
     assert not writable, "the launcher refuses what a group may write"
-    make("install", *where)  # again, over itself
+    make("install", *where)  # again, over the installed files
     make("uninstall", *where)
     assert sorted(path for path in usr.rglob("*") if not path.is_dir()) == sorted(others)
     make("uninstall", *where)

@@ -1,4 +1,5 @@
-"""`pyrunc delete`: what it ends, what it removes, and what makes it wait."""
+"""`pyrunc delete`: the processes that it ends, the files that it removes, and the locks that it
+waits for."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ def test_delete_of_a_stopped_container(runtime: Runtime) -> None:
     runtime.make()
     assert runtime("delete", "c1") == ("", "")
     assert gone(runtime.root)
-    runtime.make()  # the id is free again
+    runtime.make()  # the id can be used again
 
 
 def test_delete_of_a_running_container(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
@@ -44,7 +45,7 @@ def test_delete_of_a_running_container(runtime: Runtime, sleeper: subprocess.Pop
 def test_delete_of_a_created_container_kills_it(runtime: Runtime, sleeper: subprocess.Popen[bytes]) -> None:
     container = runtime.make(pid=sleeper.pid, status="created")
     os.mkfifo(container.fifo("start"))
-    fd = os.open(container.fifo("start"), os.O_RDWR)  # what init does
+    fd = os.open(container.fifo("start"), os.O_RDWR)  # as init does
     assert json.loads(runtime("state", "c1")[0])["status"] == "created"
     runtime("delete", "c1")
     os.close(fd)
@@ -74,7 +75,7 @@ def test_forced_delete_of_a_damaged_container(
     assert sleeper.poll() is None
     runtime("delete", "--force", "c1")
     assert gone(runtime.root)
-    assert not procfs.alive(sleeper.pid, container.data["starttime"])  # intent.json knew it
+    assert not procfs.alive(sleeper.pid, container.data["starttime"])  # intent.json names it
 
 
 def test_forced_delete_of_an_empty_directory(runtime: Runtime) -> None:
@@ -98,7 +99,7 @@ def test_ten_concurrent_forced_deletes(runtime: Runtime, tmp_path: Path) -> None
         assert child.wait(5) == -9
 
 
-# A pyrunc that is in the middle of a create: it holds the lock; on SIGTERM it undoes, or not.
+# A pyrunc in the middle of a create: it holds the lock, and on SIGTERM it undoes the create or not.
 MAKER = """
 import os, signal, sys, time
 from pyrunc import state

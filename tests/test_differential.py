@@ -1,5 +1,5 @@
-"""The differential test's own parts: the generator, the comparison, the entries, the reducer - on
-made-up outcomes."""
+"""The parts of the differential test on made-up outcomes: the generator, the comparison, the
+entries, the reducer."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def test_everything_is_drawn(drawn: list[Case]) -> None:
 
 
 def test_configs_are_valid(drawn: list[Case]) -> None:
-    """Nearly all pass the rules of the specification: what else is found are values that only the
-    host can refuse."""
+    """Nearly all configs pass the rules of the specification; the others have values that only the
+    host can reject."""
     refused = Counter[str]()
     for case in drawn:
         config: Json = case.config()

@@ -1,5 +1,5 @@
-"""Every session answers each record that its protocol allows, and undoes everything at any
-other."""
+"""Every session handles each record that its protocol allows, and undoes everything on any other
+record."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ KINDS: dict[str, Callable[[], session.InitSession]] = {
     "mounts remove, api": lambda: library.RemoveMounts(TARGET, NO_CONFIG, [], Log()),
     "seccomp run": lambda: contained.TracedRun(run.RunOptions("c1", Log()), -1, []),
 }
-PATHS = {  # to each state: the records that lead to it
+PATHS = {  # the records that lead to each state
     (h.SPAWNED, "create"): (), (h.SPAWNED, "exec"): (),
     (h.ENTERING, "create"): (h.HELLO,), (h.ENTERING, "exec"): (h.HELLO,),
     (h.SETUP, "create"): (h.HELLO, h.PID),
@@ -146,8 +146,8 @@ STATES = [(name, state) for name in KINDS for state, protocol in PATHS if protoc
 
 @pytest.mark.parametrize(("name", "state"), STATES)
 def test_any_record_in_any_state(undone: Callable[[str, int], Undone], name: str, state: str) -> None:
-    """It reaches its handler, or ends the session: one line, the child reaped, the socket closed,
-    the undo stack run."""
+    """The record reaches its handler or ends the session: one line, the child reaped, the socket
+    closed, the undo stack run."""
     path = PATHS[state, protocol_of(name)]
     for kind in sorted(h.NAMES):
         one = undone(name, len(path))

@@ -1,4 +1,4 @@
-"""pyrunc.doctor: how findings are printed, that they are bounded, and the verb around them."""
+"""pyrunc.doctor: the output and the bounds of findings, and the `doctor` verb."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_at_most_so_many_of_a_kind() -> None:
 
 
 def test_a_check_that_cannot_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others go on."""
+    """The other checks still run."""
 
     def broken(_: machine.Machine) -> list[Area]:
         raise OSError(errno.EMFILE, "x")

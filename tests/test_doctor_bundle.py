@@ -1,4 +1,4 @@
-"""pyrunc.doctor.bundle and .files: what a config wants and this host has or has not."""
+"""pyrunc.doctor.bundle and .files: requirements of a config that this host meets or lacks."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ ELF = b"\x7fELF\2\1\1" + bytes(11)
 
 
 class Bundle:
-    """A bundle with the default config and its program, on a healthy host: its /proc, /sys, /etc,
-    /run are made up."""
+    """A bundle with the default config and its program on a healthy host whose /proc, /sys, /etc
+    and /run are made up."""
 
     def __init__(self, top: Path) -> None:
         self.path, self.host = top / "b", top / "host"
@@ -174,7 +174,7 @@ def test_capabilities_that_the_caller_lacks(one: Bundle) -> None:
     one.config["linux"]["uidMappings"] = one.config["linux"]["gidMappings"] = [
         {"containerID": 0, "hostID": 100000, "size": 65536}
     ]
-    assert "capabilities" not in statuses(one.look())  # it has all of them there
+    assert "capabilities" not in statuses(one.look())  # all of them exist there
 
 
 def test_a_scheduler_that_the_caller_may_not_use(one: Bundle) -> None:
@@ -201,7 +201,7 @@ def test_ids_of_a_user(one: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
         {"containerID": 0, "hostID": 1000, "size": 1},
         {"containerID": 1, "hostID": 100000, "size": 1000},
     ]
-    assert "id-maps" not in statuses(one.look())  # root may map any
+    assert "id-maps" not in statuses(one.look())  # root may map any id
     one.machine.become(1000)
     bad = [found for found in one.look() if found.check == "id-maps"]
     assert [found.mend for found in bad] == [
@@ -331,7 +331,7 @@ def test_where_programs_are_looked_for(one: Bundle) -> None:
     one.config["process"]["env"] = ["PATH=/opt"]
     assert one.only("program").status == "problem"
     one.config["mounts"].append({"destination": "/opt", "type": "tmpfs", "source": "x"})
-    assert "program" not in statuses(one.look())  # what the mount has nobody knows
+    assert "program" not in statuses(one.look())  # the mount's content is unknown
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_where_programs_are_looked_for(one: Bundle) -> None:
     ],
 )
 def test_links_stay_inside(link: str, status: str, one: Bundle) -> None:
-    """Links of the root filesystem are its own business: none leads to a file of the host."""
+    """Links of the root filesystem are resolved inside it: none leads to a file of the host."""
     one.program("/usr/bin/sh")
     (one.rootfs / "etc").mkdir()
     (one.rootfs / "bin/sh").unlink()
@@ -399,7 +399,7 @@ def test_hooks(one: Bundle) -> None:
 
 
 def test_thousands_of_everything(one: Bundle) -> None:
-    """Bounded in output, linear in time."""
+    """Output is bounded, and time is linear."""
     one.config["mounts"] += [
         {"destination": f"/m{number}", "type": "bind", "source": f"/nowhere/{number}", "options": ["bind"]}
         for number in range(5000)

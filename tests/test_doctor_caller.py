@@ -1,4 +1,4 @@
-"""pyrunc.doctor on made-up hosts: users and privileges, each finding both ways."""
+"""pyrunc.doctor on made-up hosts: users and privileges, each finding present and absent."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_nothing_is_wrong_with_a_healthy_host(module: object, tmp_path: Path) ->
 
 @pytest.fixture
 def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
-    """uid 1000 with everything that it needs."""
+    """uid 1000 with all requirements met."""
     ids = {"/etc/subuid": "joe:100000:65536\n", "/etc/subgid": "joe:100000:65536\n"}
     machine = made(tmp_path, ids)
     machine.become(1000)
@@ -99,7 +99,7 @@ def test_subordinate_ids(user: Made) -> None:
 
 
 def test_subordinate_ids_of_nss(user: Made) -> None:
-    """sssd serves them: the file is empty, and libsubid knows them."""
+    """sssd serves the ranges: the file is empty, but libsubid returns them."""
     Path(user.prefix, "etc/nsswitch.conf").write_text("passwd: files\nsubid:\tsss files # comment\n")
     assert users.nss_source(user) == "sss"
     for name in ("subuid", "subgid"):

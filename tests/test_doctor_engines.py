@@ -94,7 +94,7 @@ def test_another_copy_is_configured(engine: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("engine", list(CONTRIB))
 @pytest.mark.parametrize("before", ["", "{}"])
 def test_the_command_registers_pyrunc(engine: str, before: str, tmp_path: Path) -> None:
-    """Carried out below another root, with systemctl in the place of which nothing runs."""
+    """Run the commands below another root, with a fake systemctl that starts nothing."""
     file = CONTRIB[engine][0]
     text = {"containerd": "version = 2\n", "docker": '{"debug": true}'}.get(engine) if before else None
     if text is not None and engine == "docker" and shutil.which("jq") is None:
@@ -135,7 +135,7 @@ def test_a_configuration_that_cannot_be_read(engine: str, text: str, tmp_path: P
     ],
 )
 def test_values_of_the_wrong_type(engine: str, file: str, text: str, tmp_path: Path) -> None:
-    """Never an internal error."""
+    """A damaged file is never an internal error."""
     assert engine in {one.check for one in look(installed(tmp_path, engine, {file: text}))}
 
 

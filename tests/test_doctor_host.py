@@ -1,4 +1,4 @@
-"""pyrunc.doctor on made-up hosts: kernel and cgroups, each finding both ways."""
+"""pyrunc.doctor on made-up hosts: kernel and cgroups, each finding present and absent."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OWN = "/sys/fs/cgroup/system.slice/a.service"
 
 @pytest.fixture(autouse=True)
 def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """The results of what is tried out without a probe."""
+    """The results of all probes, without running one."""
     results = {"map_ids": 0, "load_device_program": 0}
     monkeypatch.setattr(kernel, "map_ids", lambda path: results["map_ids"])
     monkeypatch.setattr(kernel, "load_device_program", lambda: results["load_device_program"])
@@ -89,7 +89,7 @@ def test_another_machine(tmp_path: Path) -> None:
 
 
 def test_a_filter_denies_the_mount_api(tmp_path: Path) -> None:
-    """In an engine's container: not the kernel is to blame."""
+    """In an engine's container the kernel is not to blame."""
     status = {"/proc/self/status": STATUS.format(caps=ALL_CAPS, nnp=0, seccomp=2)}
     for number in (EPERM, ENOSYS):
         found = only(flat(kernel.check(made(tmp_path, status, fails(number, "MOUNT_API")))), "mount-api")

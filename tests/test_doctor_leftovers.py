@@ -1,5 +1,5 @@
-"""pyrunc.doctor.leftovers: states, processes and cgroups that nobody needs, however many and
-whatever their names."""
+"""pyrunc.doctor.leftovers: unused states, processes and cgroups, in any number and with any
+names."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def look(machine: Made) -> list[Finding]:
 
 
 class Root:
-    """A host with a state root of its own; states and cgroups of this very machine are real."""
+    """A host with its own state root; the states and cgroups of this machine are real."""
 
     def __init__(self, top: Path) -> None:
         self.top = top
@@ -95,7 +95,7 @@ def test_before_the_last_boot(root: Root) -> None:
 def test_half_created(root: Root) -> None:
     root.make(status="creating", runtime={"pid": 1, "starttime": 1})
     assert only(look(root.machine), "states").status == "problem"
-    root.make("c2", status="creating")  # by this very process, which is still at work
+    root.make("c2", status="creating")  # by this process, which still runs
     assert [one.seen for one in look(root.machine) if "c2" in one.seen] == []
 
 
@@ -117,7 +117,7 @@ def test_a_state_that_is_in_use_is_left_alone(root: Root) -> None:
 
 @pytest.mark.parametrize("kind", ["directory", "file", "link"])
 def test_hostile_names(kind: str, root: Root) -> None:
-    """Printable, and the command removes this very entry and nothing else."""
+    """The command is printable, and removes this entry and nothing else."""
     root.make("keep", pid=os.getpid())
     for name in HOSTILE:
         path = root.path / name
@@ -137,7 +137,7 @@ def test_hostile_names(kind: str, root: Root) -> None:
 
 
 def test_thousands(root: Root) -> None:
-    """Bounded in time and output."""
+    """Time and output are bounded."""
     root.make("c0")
     text = (root.path / "c0/state.json").read_text()
     for number in range(1, 3000):
@@ -185,10 +185,10 @@ def test_an_init_without_a_state(root: Root) -> None:
 @pytest.mark.parametrize(
     ("start", "link", "exe"),
     [
-        (100, "/run/pyrunc/c1/start", "/memfd:pyrunc-init (deleted)"),  # another process that took the name
-        (100, "socket:[1]", "/memfd:pyrunc-init (deleted)"),  # its runtime is at work
-        (995, "/run/pyrunc/c1/start (deleted)", "/memfd:pyrunc-init (deleted)"),  # so may this one's be
-        (100, "/run/pyrunc/c1/start (deleted)", "/usr/bin/sleep"),  # another process that took the name
+        (100, "/run/pyrunc/c1/start", "/memfd:pyrunc-init (deleted)"),  # another process that reuses the pid
+        (100, "socket:[1]", "/memfd:pyrunc-init (deleted)"),  # its runtime still runs
+        (995, "/run/pyrunc/c1/start (deleted)", "/memfd:pyrunc-init (deleted)"),  # its runtime may still run
+        (100, "/run/pyrunc/c1/start (deleted)", "/usr/bin/sleep"),  # another process that reuses the pid
     ],
 )
 def test_an_init_that_is_none_of_ours(start: int, link: str, exe: str, root: Root) -> None:
@@ -250,7 +250,7 @@ def test_many_cgroups(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_names_of_programs() -> None:
-    """A cgroup without one of ours: whatever the caller may ask."""
+    """The cgroup has no device program of ours, whatever the caller may query."""
     fd = os.open("/", os.O_RDONLY)
     try:
         assert leftovers.programs(fd) == []

@@ -1,4 +1,4 @@
-"""pyrunc.doctor on made-up hosts: limits and storage, each finding both ways."""
+"""pyrunc.doctor on made-up hosts: limits and storage, each finding present and absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Reasons and fallbacks of pyrunc.doctor that a healthy or a broken host shows only in part."""
+"""Reasons and fallbacks of pyrunc.doctor that neither a healthy nor a broken host shows
+completely."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No run of equal lines in two files: what two files need is in one place that both import."""
+"""No two files contain the same run of lines: shared code is in one module that both import."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from test_budgets import GENERATED, SOURCES, name_of
 
 RUN = 6
 Line = tuple[int, str]  # number, text without indentation
-# What tests are written in may repeat itself; what they share may not.
+# Test modules may repeat each other; the modules that they share may not.
 CODE = [
     path
     for path in SOURCES
@@ -21,7 +21,7 @@ CODE = [
 
 
 def lines_of(text: str, suffix: str) -> list[Line]:
-    """The lines that count: no blank ones, imports, comments, and lone brackets."""
+    """The lines that count: without blank lines, imports, comments and lone brackets."""
     left_out: set[int] = set()
     if suffix == ".py":
         for node in ast.walk(ast.parse(text)):
@@ -36,7 +36,7 @@ def lines_of(text: str, suffix: str) -> list[Line]:
 
 
 def repeated(files: Iterable[tuple[str, list[Line]]]) -> list[str]:
-    """The first lines of runs that two files have, one for each pair of files."""
+    """The first lines of runs that two files share, one for each pair of files."""
     places: defaultdict[tuple[str, ...], list[tuple[str, int]]] = defaultdict(list)
     for name, lines in files:
         for at in range(len(lines) - RUN + 1):

@@ -1,4 +1,4 @@
-"""README.md and integration/ENGINES.md against what the engine tests recorded."""
+"""README.md and integration/ENGINES.md agree with the recorded results of the engine tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statistics from control files, and the `events` verb on containers without a kernel's help."""
+"""Statistics from control files, and the `events` verb on fake containers."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_stats_of_several(case: Case) -> None:
 
 
 def test_stats_of_some(case: Case) -> None:
-    """Those that can be measured are, and the rest is one error."""
+    """Figures that can be read are reported, and the rest is one error."""
     case.make("a")
     stopped = case.make("b")
     stopped.kill()

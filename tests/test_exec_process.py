@@ -1,4 +1,4 @@
-"""The process of an exec: from the command line, from a process.json."""
+"""The process of an exec, from the command line or from a process.json."""
 
 from __future__ import annotations
 

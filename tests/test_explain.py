@@ -1,5 +1,5 @@
-"""Why a program could not be executed: bounds, and what no container of the integration tests
-shows."""
+"""Why a program could not be executed: bounds, and cases that no container of the integration tests
+has."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def setting(root: Path, **config: Any) -> explain.Setting:
 
 
 def test_one_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container may have mounted a filesystem of its own, whose server is silent."""
+    """A container may have mounted its own filesystem whose server does not answer."""
     monkeypatch.setattr(explain, "program", lambda *args: time.sleep(60))
     monkeypatch.setattr(explain, "_PATIENCE_MS", 100)
     begun = time.monotonic()
@@ -110,7 +110,7 @@ def test_loader(tmp_path: Path, wide: bool, order: str, monkeypatch: pytest.Monk
 
 
 def test_ids_are_those_of_the_host(tmp_path: Path) -> None:
-    """A directory of the host's uid 1000 is not one of the container's."""
+    """A directory of the host's uid 1000 does not belong to the container's uid 1000."""
     (tmp_path / "own").mkdir(0o700)
     (tmp_path / "own/x").write_text("")
     os.chown(tmp_path / "own", 101_000, 0)

@@ -1,5 +1,5 @@
-"""Every system call of the modules that hold descriptors and processes fails once: nothing leaks,
-nothing is a lie."""
+"""Every system call of the modules that hold descriptors and processes fails once. Nothing leaks,
+and every report is true."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Root:
         return Path(self.store.root) / "c1"
 
     def close(self) -> None:
-        """Let the descriptor of the last one go."""
+        """Close the descriptor of the last one."""
         if self.store.fd >= 0:
             os.close(self.store.fd)
             self.store.fd = -1
@@ -78,7 +78,7 @@ STATE = (pyrunc.state.container, pyrunc.state.root, pyrunc.state.store, fs)
 
 
 def test_reserve(root: Root) -> None:
-    """Whoever fails to take an id leaves it to others."""
+    """A process that fails to take an id leaves it to others."""
 
     def scene() -> Callable[[], str]:
         store = root.new()
@@ -128,7 +128,7 @@ def test_open(root: Root) -> None:
 
 
 def test_lock_and_save(root: Root) -> None:
-    """A failing save leaves the old content, whole, and nothing beside it."""
+    """A failing save leaves the complete old content and no temporary file."""
 
     def scene() -> Callable[[], int]:
         container = root.made()
@@ -151,7 +151,7 @@ def test_lock_and_save(root: Root) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOMEM, errno.EIO])
 def test_status(root: Root, number: int) -> None:
-    """What cannot be known is an error, and never "stopped"."""
+    """An unknown status is an error, never "stopped"."""
 
     def scene() -> Callable[[], tuple[str, bool]]:
         container = root.made(bootid=procfs.boot_id())
@@ -167,7 +167,7 @@ def test_status(root: Root, number: int) -> None:
 
 
 def test_destroy_can_be_repeated(root: Root) -> None:
-    """Until the last call the state is there, so that the next `delete` finds what is left."""
+    """The state exists until the last call, so that the next `delete` finds what is left."""
 
     def scene() -> Callable[[], bool]:
         container = root.made()
@@ -195,8 +195,8 @@ def test_destroy_can_be_repeated(root: Root) -> None:
         container.unlock()
 
     held: list[state.Container] = []
-    # The lock's own descriptor goes with the directory, so that the number of descriptors is
-    # compared by hand.
+    # The lock's own descriptor is closed with the directory, so the test itself compares the number
+    # of descriptors.
     for number in (errno.ENOMEM, errno.EIO):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(faulty, "open_descriptors", dict)
@@ -206,7 +206,7 @@ def test_destroy_can_be_repeated(root: Root) -> None:
 
 
 def test_list(root: Root) -> None:
-    """A container that cannot be read is reported, never left out."""
+    """An unreadable container is reported, never omitted."""
 
     def scene() -> Callable[[], list[str]]:
         root.made()
@@ -266,8 +266,8 @@ def test_kill(root: Root, number: int) -> None:
 
 @pytest.mark.parametrize("sinks", [False, True])
 def test_hook(tmp_path: Path, sinks: bool) -> None:
-    """It was run and waited for, or it is ended; its pipe, its state and the copies of its output
-    are closed."""
+    """The program has run and was awaited, or it is killed; its pipe, its state and the copies of
+    its output are closed."""
     names = {"run.oci.hooks.stdout": f"{tmp_path}/out", "run.oci.hooks.stderr": f"{tmp_path}/err"}
 
     def scene() -> Callable[[], str]:
@@ -324,7 +324,7 @@ class Programs:
         return 0
 
     def into(self, patch: pytest.MonkeyPatch) -> None:
-        """Take the place of the kernel's."""
+        """Replace the kernel's functions."""
         for name in ("load_device", "attached", "open_program", "attach", "detach"):
             patch.setattr(bpf, name, getattr(self, name))
 
@@ -333,8 +333,8 @@ class Programs:
 @pytest.mark.parametrize("replace", [False, True])
 @pytest.mark.parametrize("rules", [[], [{"allow": True, "access": "rwm"}]])
 def test_device_program(monkeypatch: pytest.MonkeyPatch, attached: int, replace: bool, rules: list[DeviceRule]) -> None:
-    """Never less in force than before, unless all went well; each program's descriptor is
-    closed."""
+    """Never fewer rules in force than before, unless the update succeeds; each program's descriptor
+    is closed."""
     now = [Programs(0)]
 
     def scene() -> Callable[[], list[int]]:
@@ -405,8 +405,8 @@ def test_program_that_is_refused(monkeypatch: pytest.MonkeyPatch, number: int, w
 
 @needs_root
 def test_delegation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every file that is listed and there; one that this kernel has not, or that climbs, is passed
-    over."""
+    """Every listed file that exists is used; files that this kernel lacks, and paths that climb,
+    are skipped."""
     listed = tmp_path / "delegate"
     listed.write_text("cgroup.procs\nmissing\n../outside\nmemory.oom.group\n")
     monkeypatch.setattr(delegate, "DELEGATE", str(listed))
@@ -439,7 +439,7 @@ def test_delegation_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @needs_root
 def test_idmapped_mount(tmp_path: Path) -> None:
-    """The tree, the namespace of its mapping: whatever fails, neither descriptor stays."""
+    """The tree and the namespace of its mapping: whatever fails, both descriptors are closed."""
     (tmp_path / "source").mkdir()
     one = [{"containerID": 0, "hostID": 0, "size": 10}]
     mount = {
@@ -465,8 +465,8 @@ def test_idmapped_mount(tmp_path: Path) -> None:
 
 
 def test_maps_of_a_process(tmp_path: Path) -> None:
-    """A process that is gone, or a map that the kernel refuses, names the field and leaves no
-    descriptor."""
+    """If the process has ended or the kernel rejects the map, the error names the field, and no
+    descriptor leaks."""
     before = faulty.open_descriptors()
     for pid, number in ((2**22 + 5, errno.ENOENT), (os.getpid(), errno.EPERM)):
         with pytest.raises(SysError) as raised:
@@ -482,11 +482,11 @@ def test_maps_of_a_process(tmp_path: Path) -> None:
 
 @needs_root
 def test_namespace_of_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its two descriptors are closed with it, and when it cannot be opened."""
+    """Its two descriptors are closed with it, and also if it cannot be opened."""
     pytest.importorskip("pyroute2")
     from pyroute2 import IPRoute
 
-    IPRoute().close()  # what the library keeps for itself
+    IPRoute().close()  # descriptors that the library keeps open
     before = faulty.open_descriptors()
     made = netdev.Namespace("/proc/self/ns/net")
     assert len(faulty.open_descriptors()) > len(before) + 1
@@ -510,5 +510,5 @@ def test_namespace_of_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_errors_are_those_of_the_product() -> None:
-    """What `sweep` accepts as an error is what verbs report as one."""
+    """Verbs report every error that `sweep` accepts."""
     assert issubclass(StateError, PyruncError) and issubclass(SysError, PyruncError)

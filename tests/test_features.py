@@ -1,5 +1,5 @@
-"""`features` against the official schema, and each word in it against what is accepted and what is
-refused."""
+"""`features` against the official schema, and each of its words against what is accepted and
+rejected."""
 
 from __future__ import annotations
 
@@ -33,13 +33,12 @@ LINUX_KEYS = ["namespaces", "capabilities", "cgroup", "seccomp", "apparmor", "se
               "mountExtensions", "netDevices"]  # fmt: skip
 
 
-# What features-linux.md describes and the JSON schema of 1.3.0 does not know yet.
+# Members that features-linux.md describes and the JSON schema of 1.3.0 lacks.
 LATER = {"memoryPolicy": {"modes", "flags"}, "intelRdt": {"schemata", "monitoring"}}
 
 
 def problems(*changes: tuple[str, Any]) -> list[str]:
-    """What validation says to the good base with members of `linux`, `process` or the top
-    replaced."""
+    """The problems of the good base with members of `linux`, `process` or the top replaced."""
     config = copy.deepcopy(BASE)
     for pointer, value in changes:
         *way, last = pointer.strip("/").split("/")
@@ -61,7 +60,7 @@ def test_the_official_schema() -> None:
         (name, Resource.from_contents(document, default_specification=DRAFT4)) for name, document in found.items()
     )
     jsonschema.Draft4Validator(found["features-schema.json"], registry=registry).validate(DOCUMENT)
-    # The schema forbids nothing that it does not know, so a misspelt key would pass.
+    # The schema allows unknown members, so a misspelt key would pass.
     known = found["features-linux.json"]["linux"]["properties"]
     assert set(LINUX) - set(known) <= set(LATER)
     ours = {name: set(value) for name, value in LINUX.items() if isinstance(value, dict) and name in known}
@@ -130,7 +129,7 @@ def test_capabilities() -> None:
     config["process"]["capabilities"] = {"bounding": LINUX["capabilities"]}
     assert validate.check(config, facts=Facts()) == []
     config["process"]["capabilities"] = {"bounding": ["CAP_NEW"]}
-    assert validate.check(config, facts=Facts())  # a warning, as the specification wants it
+    assert validate.check(config, facts=Facts())  # a warning, as the specification requires
 
 
 def test_cgroup_drivers() -> None:
@@ -222,7 +221,7 @@ def test_network_devices_and_resctrl() -> None:
 
 
 def test_labels() -> None:
-    """Whether they work depends on the host; that the runtime can apply them does not."""
+    """`features` lists what the runtime can apply, whether or not the host supports it."""
     config = copy.deepcopy(BASE)
     config["process"] |= {"apparmorProfile": "p", "selinuxLabel": "u:r:t:s0"}
     validate.check(config, facts=Facts(apparmor=True, selinux=True))
@@ -237,7 +236,7 @@ def test_checkpoint() -> None:
 
 
 def test_unsafe_annotations_are_those_with_a_meaning() -> None:
-    """Every annotation that the code looks at is covered by one of the prefixes."""
+    """One of the prefixes covers every annotation that the code reads."""
     prefixes = tuple(DOCUMENT["potentiallyUnsafeConfigAnnotations"])
     package = Path(features.__file__).resolve().parent.parent
     for path in package.rglob("*.py"):

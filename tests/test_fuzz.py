@@ -1,7 +1,7 @@
-"""The Python targets of `make fuzz`, a little of each with hypothesis; the C ones, compiled and
-given their seeds.
+"""A few runs of each target of `make fuzz`: the Python targets with hypothesis, the C targets
+compiled and run on their seeds.
 
-What a failing example means: `tests/fuzz/README.md`.
+`tests/fuzz/README.md` explains a failing example.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def test_every_target_has_examples() -> None:
 
 
 def test_configs_are_worth_the_time() -> None:
-    """Changed configs are refused often, but not always: both ways have to be gone."""
+    """Changed configs are rejected often but not always: both paths must be taken."""
     chance, plans = random.Random(1), 0
     for _ in range(200):
         try:
@@ -94,7 +94,7 @@ def test_the_round_trip_can_fail(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("name", runner.C_TARGETS)
 def test_c_target(name: str, tmp_path: pathlib.Path) -> None:
-    """Compiles without a warning, and goes through its seeds and some thousand inputs more."""
+    """The target compiles without a warning, and runs its seeds and some thousand other inputs."""
     compiler = runner.clang()
     if not compiler:
         pytest.skip("no clang with libFuzzer: .ci/require fuzz")

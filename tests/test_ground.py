@@ -1,4 +1,4 @@
-"""The ground floor: errors, fs, undo."""
+"""The lowest layer: errors, fs, undo."""
 
 from __future__ import annotations
 

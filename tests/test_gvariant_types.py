@@ -1,5 +1,4 @@
-"""pyrunc.cgroup.gvariant: nesting, types that are given, names of properties, positions in
-errors."""
+"""pyrunc.cgroup.gvariant: nesting, explicit types, names of properties, positions in errors."""
 
 from __future__ import annotations
 

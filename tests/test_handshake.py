@@ -45,7 +45,8 @@ def test_record_layout_equals_the_headers() -> None:
         h.Record(b"x" * 255)
 
 
-# The protocols again, by hand: the answer of each state to each message; absent ones are refused.
+# The protocols written by hand: the answer of each state to each message; absent messages are
+# rejected.
 EXPECTED = {
     "CREATE": {
         "spawned": {"HELLO": ("send_plan", "entering")},
@@ -108,7 +109,7 @@ def test_a_whole_exec() -> None:
     for kind in (h.HELLO, h.PLACED, h.WARN, h.READY, h.SECCOMP, h.PID):
         seen += [action for action, _ in protocol.feed(record(kind))]
     assert seen == ["send_plan", "placed", "warn", "ready", "seccomp", "pid"]
-    assert protocol.state == h.CLONED  # EOF is the execve
+    assert protocol.state == h.CLONED  # EOF means a successful execve
 
 
 def test_a_whole_create() -> None:

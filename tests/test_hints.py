@@ -19,7 +19,7 @@ WORDS = ("start", "state", "create", "delete", "--bundle", "KILL", "USR1", "USR2
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("strat", "; did you mean start?"),  # a swap is one mistake
+        ("strat", "; did you mean start?"),  # a swap counts as one mistake
         ("stat", "; did you mean start or state?"),
         ("craete", "; did you mean create?"),
         ("delet", "; did you mean delete?"),

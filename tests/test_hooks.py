@@ -1,4 +1,4 @@
-"""Hooks on the host side: their input, their end, and the report about it."""
+"""Hooks on the host side: their input, their end and the reports about them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def script(tmp_path: Path, body: str, name: str = "hook") -> str:
 
 
 def run(tmp_path: Path, *listed: Hook, fatal: bool = True, kind: str = "createRuntime", **rest: Any) -> str:
-    """Run hooks; returns what was logged."""
+    """Run hooks; return the log."""
     path = tmp_path / "log"
     around = hooks.Surroundings(str(tmp_path), log.Log(str(path)), rest.get("annotations"))
     around.check = rest.get("check")

@@ -1,4 +1,4 @@
-"""host.snapshot against made-up /proc and /sys trees."""
+"""host.snapshot with made-up /proc and /sys trees."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = "23 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw"
 def tree(
     top: Path, mountinfo: str, visible: list[str], cgroup: str = "0::/\n", files: dict[str, str] | None = None
 ) -> str:
-    """A root directory whose cgroup2 mounts in ``visible`` show their files."""
+    """A root directory whose cgroup2 mounts in ``visible`` contain their files."""
     contents = {"/proc/self/mountinfo": f"{ROOT}\n{mountinfo}\n", "/proc/self/cgroup": cgroup, **(files or {})}
     contents |= {f"{mount}/cgroup.controllers": "cpu\n" for mount in visible}
     for name, text in contents.items():

@@ -1,5 +1,5 @@
-"""Id mappings on the host's side, without a user namespace: what is written where, and who is asked
-to do it."""
+"""Id mappings on the host's side, without a user namespace: the files that are written, and the
+helpers that are called."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_root_writes_all(calls: list[tuple[str, ...]]) -> None:
 
 
 def test_a_user_writes_the_own_id_and_denies_setgroups(calls: list[tuple[str, ...]]) -> None:
-    """T18 (CVE-2014-8989), and the helper where more is mapped."""
+    """T18 (CVE-2014-8989). Larger mappings are written by the helper."""
     idmap.write_maps(7, LINUX, facts(1000))
     assert calls == [
         ("setgroups", "deny", "/linux/gidMappings"),
@@ -85,7 +85,7 @@ def test_why_a_mount_was_not_idmapped(number: int, words: str) -> None:
 
 @pytest.mark.parametrize("place", ["/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin"])
 def test_where_a_helper_may_be(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
-    """Never where PATH says: that is the caller's."""
+    """The helper is never looked up in the caller's PATH."""
     ran: list[str] = []
     monkeypatch.setattr(fs, "exists", lambda path: path == f"{place}/newuidmap")
     monkeypatch.setattr(hooks, "run_program", lambda pointer, hook: ran.append(hook["path"]))
@@ -119,7 +119,7 @@ def test_the_helper_is_called_by_its_path_with_a_fixed_environment(
 
 def test_a_map_that_the_kernel_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(errors.SysError) as caught:
-        idmap._write(os.getpid(), "uid_map", mappings.text(MANY), "/linux/uidMappings")  # ours is written already
+        idmap._write(os.getpid(), "uid_map", mappings.text(MANY), "/linux/uidMappings")  # our map is already written
     assert str(caught.value).startswith('/linux/uidMappings "0 1000 1, 1 100000 65535" (uid_map): write: E')
 
 

@@ -151,7 +151,7 @@ def test_annotations(converted: Convert) -> None:
         prefix + "variant": "v8",
         prefix + "os.version": "1",
         prefix + "os.features": "a",
-        prefix + "author": "label",  # labels have the last word
+        prefix + "author": "label",  # labels take precedence
         prefix + "created": "2026-01-01T00:00:00Z",
         prefix + "stopSignal": "SIGQUIT",
         prefix + "exposedPorts": "53/udp,80/tcp",
@@ -183,7 +183,7 @@ def test_volumes(converted: Convert) -> None:
 )
 def test_configurations_that_are_refused(converted: Convert, source: Any, text: str) -> None:
     if source == []:
-        assert converted(source)["process"]["args"] == []  # nothing is what an empty array says
+        assert converted(source)["process"]["args"] == []  # an empty array contains no values
         return
     with pytest.raises(ImageError, match=text):
         converted(source)

@@ -1,4 +1,4 @@
-"""Layers onto a tree: image-spec layer.md, and what a hostile archive tries."""
+"""Applying layers to a tree: image-spec layer.md, and attacks of hostile archives."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def described(data: bytes, blob: bytes | None = None, compression: str = "") -> 
 
 
 class Root:
-    """A root filesystem that layers are applied to; open until the test ends."""
+    """A root filesystem for layers; it stays open until the test ends."""
 
     made: ClassVar[list[Root]] = []
 
@@ -102,7 +102,7 @@ def test_types_and_attributes(root: Root) -> None:
         ]
     )
     found = os.stat(root / "etc/file")
-    # The owner first: chown takes set-user-ID away.
+    # Set the owner first: chown clears set-user-ID.
     assert (found.st_mode & 0o7777, found.st_uid, found.st_gid, found.st_nlink) == (0o4755, 1000, 100, 2)
     assert found.st_mtime == 1_000_000_000 and (root / "etc/file").read_bytes() == b"text"
     directory = os.stat(root / "etc")
@@ -466,8 +466,7 @@ def test_blobs_that_differ_from_their_descriptors(root: Root) -> None:
 
 
 def test_names_of_an_image_key_no_table_as_they_are(root: Root) -> None:
-    """Whoever knows the seed of the launcher's hashes could choose names that meet in one place of
-    a table."""
+    """A user who knows the launcher's hash seed could choose names that collide in a table."""
     chosen = crowded.keys(256, 170)
     root.apply([entry(f"d/{name}/") for name in chosen])
     directory = root.tree.root.children[salted("d")]

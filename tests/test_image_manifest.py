@@ -1,5 +1,4 @@
-"""Finding an image: layouts, archives, indexes, manifests, and documents that try to be two things
-at once."""
+"""Finding an image: layouts, archives, indexes, manifests, and ambiguous documents."""
 
 from __future__ import annotations
 
@@ -129,7 +128,7 @@ def test_embedded_data(layout: Layout) -> None:
 
 
 def written(layout: Layout, change: dict[str, Any], media_type: str = MANIFEST) -> None:
-    """An image whose manifest is changed."""
+    """An image with a changed manifest."""
     found = layout.image(LAYERS)
     document = json.loads((layout.path / "blobs/sha256" / found["digest"][7:]).read_text())
     for key, value in change.items():

@@ -1,5 +1,5 @@
-"""image-spec's own examples and the samples of its schemas: what is taken here, and what is
-refused."""
+"""image-spec's own examples and the samples of its schemas: which ones are accepted and which are
+rejected."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ SCHEMAS = {
     MANIFEST: "image-manifest-schema.json",
     CONFIG: "config-schema.json",
 }
-# A file of samples -> the media type; one has Docker's documents, and the name of the field says
-# which.
+# sample file -> media type; one file has Docker's documents, and the name of the field
+# distinguishes them.
 SAMPLES = {
     "imagelayout_test.go": LAYOUT,
     "descriptor_test.go": DESCRIPTOR,
@@ -46,7 +46,7 @@ SAMPLES = {
     "config_test.go": CONFIG,
     "backwards_compatibility_test.go": "",
 }
-# What the schemas take and an image cannot be made of, and the words with which it is refused.
+# Documents that the schemas accept but that are not images, and the words of the error.
 STRICTER = {
     "descriptor-14": "expected 64 lower-case hexadecimal digits",  # descriptor.md, "SHA-256"
     **{f"descriptor-{number}": "unsupported algorithm" for number in (20, 21, 22, 23, 24, 26, 27)},
@@ -81,7 +81,7 @@ ROOT = Identity(owners=True, devices=True)
 
 @pytest.fixture
 def read(tmp_path: Path) -> Iterator[Any]:
-    """Read a document as `unpack` does.  Raises ImageError."""
+    """Read a document as `unpack` does. Raises ImageError."""
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/passwd").write_text("alice:x:1000:1000::/home/alice:/bin/sh\n")
     (tmp_path / "etc/group").write_text("")
@@ -118,8 +118,7 @@ def read(tmp_path: Path) -> Iterator[Any]:
 
 def schema(name: str) -> dict[str, Any]:
     def stripped(node: Any) -> Any:
-        """Without the ids, which are addresses that the references are not meant to be relative
-        to."""
+        """Schemas without their ids, to which the references are not relative."""
         if isinstance(node, list):
             return [stripped(item) for item in node]
         if not isinstance(node, dict):
@@ -131,7 +130,7 @@ def schema(name: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def official() -> Any:
-    """Whether the official schema of a media type takes a text."""
+    """Whether the official schema of a media type accepts a text."""
     names = [path.name for path in (SPEC / "schema").glob("*.json")]
     registry = referencing.Registry().with_resources(
         (name, referencing.jsonschema.DRAFT4.create_resource(schema(name))) for name in names

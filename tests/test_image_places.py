@@ -1,4 +1,4 @@
-"""Where images are: ranges of ids, the store, bundles, references to files; and the progress of a
+"""Locations of images: id ranges, the store, bundles, references to files; and the progress of a
 download."""
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def test_whether_a_bundle_is_used_may_be_unknown(tmp_path: Path, monkeypatch: py
 
 @pytest.fixture
 def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A layout, an archive of docker, an archive of a layout."""
+    """An OCI layout, a docker archive, and an archive of a layout."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "layout").mkdir()
     (tmp_path / "layout/oci-layout").write_text("{}")

@@ -1,4 +1,4 @@
-"""The pull side of the distribution specification, against a server that misbehaves on request."""
+"""The pull side of the distribution specification, with a server that misbehaves on request."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ REFERRER = {"mediaType": MANIFEST, "digest": digest(b"s"), "size": 1, "artifactT
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """``server.mode`` says what goes wrong."""
+    """A registry server; ``server.mode`` selects its fault."""
 
     protocol_version = "HTTP/1.1"
     server: Server
@@ -115,7 +115,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    daemon_threads = False  # the server's end waits for its connections to end
+    daemon_threads = False  # closing the server waits for its connections
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -125,7 +125,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.host = f"127.0.0.1:{self.server_port}"
 
     def handle_error(self, *args: object) -> None:
-        pass  # a client that went away is what some of the tests are about
+        pass  # some of the tests disconnect on purpose
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
-"""What is sent to which host, and how often: the registry client on a network that is a table of
-answers."""
+"""Which requests the registry client sends to which host, and how often. A table of answers
+replaces the network."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Answer:
 
 
 class Net:
-    """Answers requests from a table, and keeps what was asked. An answer that is a list is given
-    one by one."""
+    """Answer requests from a table, and record them. An answer that is a list is given item by
+    item."""
 
     def __init__(self, table: dict[str, Any]) -> None:
         self.table = table
@@ -82,11 +82,11 @@ class Net:
 
 @pytest.fixture
 def auth(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The file of credentials; empty."""
+    """An empty file of credentials."""
     path = tmp_path / "auth.json"
     path.write_text("{}")
     monkeypatch.setenv("REGISTRY_AUTH_FILE", str(path))
-    # The system's roots, which nothing here needs, take longer to read than all the rest.
+    # The system's roots are not needed here, and take longer to read than everything else.
     monkeypatch.setattr(ssl, "create_default_context", lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     return path
 
@@ -123,7 +123,7 @@ def test_sent_messages(monkeypatch: pytest.MonkeyPatch, auth: Path) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_credentials_stay_with_the_registry(monkeypatch: pytest.MonkeyPatch, auth: Path, status: int) -> None:
-    """Storage that a registry redirects to is another party."""
+    """The storage to which a registry redirects is a third party."""
     logged_in(auth)
     table = {
         PATH: lambda headers: (
@@ -180,7 +180,7 @@ def test_how_many_redirects(monkeypatch: pytest.MonkeyPatch, auth: Path) -> None
 
 
 def test_a_certificate_that_nobody_vouches_for(monkeypatch: pytest.MonkeyPatch, auth: Path) -> None:
-    """It is not a reason to do without TLS."""
+    """The failure must not make the client fall back to plain HTTP."""
     bad = urllib3.exceptions.SSLError("handshake")
     bad.__cause__ = ssl.SSLCertVerificationError("self-signed")
     connection, _ = connect(monkeypatch, {"https://localhost/v2/": bad}, host="localhost")
@@ -223,7 +223,7 @@ def test_one_answer_to_a_challenge(monkeypatch: pytest.MonkeyPatch, auth: Path) 
 
 
 def bearer(wanted: str) -> Any:
-    """An answer that takes one token."""
+    """An answer that requires a certain token."""
     return lambda headers: (
         Answer(b"data")
         if headers.get("Authorization") == f"Bearer {wanted}"
@@ -427,7 +427,8 @@ def test_pages_end(monkeypatch: pytest.MonkeyPatch, auth: Path) -> None:
 
 
 def test_blobs_ahead(monkeypatch: pytest.MonkeyPatch, auth: Path) -> None:
-    """Three at a time; what is not announced, and what is a document, comes at once."""
+    """Announced layers are fetched three at a time; other layers and documents are fetched at
+    once."""
     names = [f"blob {number}".encode() for number in range(5)]
     table: dict[str, Any] = {f"https://{HOST}/v2/a/b/blobs/{digest(name)}": Answer(name) for name in names}
     table[f"https://{HOST}/v2/a/b/manifests/{digest(DATA)}"] = Answer(DATA)
@@ -471,7 +472,7 @@ def test_a_directory_of_certificates(tmp_path: Path) -> None:
 
 
 def helper(directory: Path, text: str, status: int = 0) -> None:
-    """A credential helper that answers with a text, and keeps what it was asked."""
+    """A credential helper that answers with a text, and records its requests."""
     path = directory / "docker-credential-test"
     path.write_text(
         f"#!/bin/sh\n[ \"$*\" = get ] || exit 9\ncat >{directory}/asked\nprintf '%s' '{text}'\nexit {status}\n"

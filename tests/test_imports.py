@@ -37,8 +37,8 @@ COLD_IMPORTS = {
 
 
 def hot_modules() -> set[str]:
-    """Everything that the hot verbs import at module level, or in a function from among pyrunc's
-    own."""
+    """Everything that the hot verbs import at module level, and pyrunc's own modules that they
+    import in functions."""
     todo = ["pyrunc.__main__", "pyrunc.cli", "pyrunc.launch.create", *(f"pyrunc.verbs.{verb}" for verb in HOT_VERBS)]
     seen: set[str] = set()
     while todo:
@@ -86,7 +86,7 @@ sys.stderr.write("\\n" + repr([status, after]))
         (["kill", "no-such-container", "KILL"], 1),
         (["delete", "no-such-container"], 1),
         (["start", "no-such-container"], 1),
-        (["ps", "--format", "json", "no-such-container"], 1),  # not hot, but engines probe with them
+        (["ps", "--format", "json", "no-such-container"], 1),  # not hot, but engines call them to probe
         (["pause", "no-such-container"], 1),
         (["resume", "no-such-container"], 1),
         (["events", "--stats", "no-such-container"], 1),
@@ -96,7 +96,7 @@ sys.stderr.write("\\n" + repr([status, after]))
     ids=lambda value: value[0] if isinstance(value, list) else str(value),
 )
 def test_hot_verb_loads_only_builtins(argv: list[str], status: int, tmp_path: Path) -> None:
-    """The same at run time, against whatever an import inside a function would pull in."""
+    """The same at run time, which includes imports inside functions."""
     if status:
         argv = ["--root", str(tmp_path / "state"), *argv]
     code = RUN.format(root=str(ROOT), argv=argv)
@@ -109,7 +109,7 @@ def test_hot_verb_loads_only_builtins(argv: list[str], status: int, tmp_path: Pa
 
 
 def test_verbs_for_people_are_not_in_the_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every start would pay for it: a module of 10 KiB takes 20,000 instructions."""
+    """Every start would pay for the import: a module of 10 KiB takes 20,000 instructions."""
     monkeypatch.syspath_prepend(str(ROOT / "native/launcher"))
     import freeze
 

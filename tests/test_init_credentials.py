@@ -1,4 +1,4 @@
-"""Credentials, namespaces and the cgroup of the program that init executes; as root."""
+"""Credentials, namespaces and the cgroup of the program that init executes. The tests need root."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def scene(function: Scene) -> Scene:
 
 @scene
 def start(plan: Plan) -> tuple[int, ...]:
-    """Only what comes before the first step, and the end."""
+    """Only the calls before the first step and those at the end."""
     return ()
 
 
@@ -257,7 +257,8 @@ def run(init_exe: str, injector: str, tmp_path: pathlib.Path) -> Iterator[Callab
 
 
 def talk(parent: Parent, plan: Plan, fds: tuple[int, ...]) -> str:
-    """Answer init until it is silent: returns the record of its failure, "ok", or how it ended."""
+    """Answer init until it sends nothing more; return the record of its failure, "ok", or how it
+    ended."""
     said = []
     while (record := next_record(parent)) is not None:
         if record.type == handshake.HELLO:
@@ -377,6 +378,6 @@ TOLERATED = {
 
 
 def test_few_failures_are_tolerated() -> None:
-    """Each of these was reviewed."""
+    """Each of these failures was reviewed."""
     tolerated = [line for line in GOLDEN.read_text().splitlines() if line.endswith(": ok") and "=" not in line]
     assert {line.removesuffix(": ok") for line in tolerated} == TOLERATED

@@ -78,7 +78,8 @@ def test_every_descriptor_is_close_on_exec(spawn: Spawn, tmp_path: pathlib.Path,
 
 
 def test_files_of_the_host_cannot_be_read(spawn: Spawn) -> None:
-    """A process that takes one over gets a place, not a directory of the host to list."""
+    """The descriptors are O_PATH: a process that takes one over cannot list a directory of the
+    host."""
     plan = Plan()
     plan.sync_ready("(default)")
     parent = spawn()

@@ -1,5 +1,5 @@
 """The times that a traced init sends: each step once and in order, and none to a parent that did
-not ask."""
+not request them."""
 
 from __future__ import annotations
 

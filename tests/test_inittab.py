@@ -1,5 +1,5 @@
-"""Modules that a static libpython lacks (native/launcher/inittab.py), and the launcher's own in
-their place."""
+"""Modules that a static libpython lacks (native/launcher/inittab.py), and the launcher's
+replacements."""
 
 from __future__ import annotations
 

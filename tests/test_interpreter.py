@@ -103,7 +103,7 @@ def test_closed_stdio(launcher: Path, closed: tuple[int, ...], tmp_path: Path) -
 
 
 def test_dev_full_is_an_error(launcher: Path) -> None:
-    """`state > /dev/full` of the peers exits 0 with nothing written."""
+    """The peers exit with 0 after `state > /dev/full`, although nothing was written."""
     for verb in ("--version", "features"):
         with open("/dev/full", "w") as full:
             result = subprocess.run(
@@ -130,7 +130,7 @@ def test_ignored_sigchld_and_odd_arguments(launcher: Path, tmp_path: Path) -> No
 
 
 def copy_installation(launcher: Path, target: Path) -> Path:
-    """What `make install` makes, in `target`."""
+    """The files of `make install`, in `target`."""
     site = Path(sysconfig.get_path("platlib", vars={"base": str(ROOT / ".venv"), "platbase": str(ROOT / ".venv")}))
     if not (site / "pyrunc").exists():
         pytest.skip("the package is not in .venv: make build")
@@ -147,15 +147,14 @@ def test_copied_installation_needs_nothing_else(launcher: Path, tmp_path: Path) 
     copy = copy_installation(launcher, tmp_path / "usr")
     result = call(copy, "features")
     assert (result.returncode, result.stderr) == (0, "")
-    assert "libseccomp" in result.stdout  # asked through the shim's functions
+    assert "libseccomp" in result.stdout  # read through the shim's functions
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the check is for root")
 @pytest.mark.parametrize("verb", ["features", "state", "--version"])
 @pytest.mark.parametrize("what", ["bin/pyrunc", "bin", "lib", "lib/pyrunc", ".", "..", "owner"])
 def test_code_that_others_may_change_is_refused(launcher: Path, tmp_path: Path, what: str, verb: str) -> None:
-    """By every command, whether it loads something from there or has all it needs in the
-    executable."""
+    """Every command refuses to run, whether it loads files from there or not."""
     copy = copy_installation(launcher, tmp_path / "above" / "usr")
     target = Path(os.path.normpath(copy.parent.parent / ("lib/pyrunc" if what == "owner" else what)))
     if what == "owner":
@@ -176,14 +175,14 @@ def test_code_that_others_may_change_is_refused(launcher: Path, tmp_path: Path, 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the check is for root")
 def test_library_beside_the_package_is_not_loaded(launcher: Path, tmp_path: Path) -> None:
-    """Only an executable without an interpreter in it needs cffi; that one refuses what others
+    """Only an executable without an embedded interpreter needs cffi, and rejects files that others
     could change."""
     copy = copy_installation(launcher, tmp_path / "usr")
     target = next((tmp_path / "usr").glob("lib/pyrunc/_cffi_backend*"))
     target.write_bytes(b"not a library")
     os.chown(target, 0, 12345)
     target.chmod(target.stat().st_mode | 0o020)
-    result = call(copy, "features")  # it asks for what the kernel and libseccomp have
+    result = call(copy, "features")  # it queries the kernel and libseccomp
     if b"_pyrunc_launcher" not in launcher.read_bytes():
         assert result.returncode == 1 and f"chmod go-w {target}" in result.stderr
         assert len(result.stderr.splitlines()) == 1
@@ -217,7 +216,7 @@ def test_small_stack_is_an_error_and_no_crash(launcher: Path, size: int) -> None
 @pytest.mark.parametrize("limit", ["data", "as"])
 @pytest.mark.parametrize("size", [6 << 20, 12 << 20, 16 << 20])
 def test_little_memory_is_an_error_and_no_crash(launcher: Path, size: int, limit: str) -> None:
-    """Less than the executable's own variables makes the kernel end it before it begins."""
+    """With less than its own variables need, the kernel kills the executable before it starts."""
     size += (16 << 20) if limit == "as" else 0
     argv = ["prlimit", f"--{limit}={size}", str(launcher), "--version"]
     result = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)

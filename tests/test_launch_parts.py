@@ -1,4 +1,4 @@
-"""Decisions of create, exec and the lifecycle that only show in rare cases: helpers, one by one."""
+"""Helpers of create, exec and the lifecycle whose decisions matter only in rare cases."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def fs_umask() -> int:
 
 
 class Step(session.InitSession):
-    """A session whose work is given; what it does about signals is recorded."""
+    """A session with given work that records what it does about signals."""
 
     def __init__(self, error: BaseException | None, caught: int = 0) -> None:
         super().__init__(Log())
@@ -220,7 +220,7 @@ def test_signals_are_caught_and_restored() -> None:
 
 
 def test_dispositions_that_cannot_be_restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`create` has made the container by then: an error would report one that exists as failed."""
+    """The container exists by then: an error would report it as failed."""
 
     refused = []
 

@@ -1,4 +1,4 @@
-"""Who uses whom: layers, no cycles, pure rooms without I/O (ARCHITECTURE.md, "The house"); and no
+"""Dependencies: layers, no cycles, pure packages without I/O (ARCHITECTURE.md, "The house"), and no
 cycles in C."""
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ LAYERS = [
 ]  # fmt: skip
 PACKAGES = {"pyrunc", *(f"pyrunc.{path.parent.name}" for path in PACKAGE.glob("*/__init__.py"))}
 PURE = {"spec", "plan"}
-# What a pure room may import besides pyrunc's own: no os, no posix, nothing that can open or
+# Modules that pure code may import besides pyrunc's own: no os, no posix, nothing that can open or
 # execute.
 PURE_ALLOWED = {"__future__", "_struct", "errno", "collections.abc", "itertools", "typing", "sys"}
 PURE_EXCEPTIONS = {
-    "spec/load.py": {"posix"}  # reads the one file it is about, and phrases the errors in it
+    "spec/load.py": {"posix"}  # reads its one file and reports the errors in it
 }
 
 
 def room(module: str) -> str:
-    """The part of the house a module belongs to: `plan` for pyrunc.plan.mounts."""
+    """The part of the package that a module belongs to: `plan` for pyrunc.plan.mounts."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else ""
 
@@ -60,7 +60,7 @@ def layer(name: str) -> int:
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:
-    """(module, at module level) for every import, those for type checkers left out."""
+    """(module, at module level) for every import except those for type checkers."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     skipped: set[int] = set()
     for node in ast.walk(tree):
@@ -105,7 +105,7 @@ def test_no_upward_import(name: str) -> None:
 
 
 def circles(graph: Mapping[str, set[str]]) -> list[tuple[str, ...]]:
-    """Those that lead back to themselves, one list for each circle."""
+    """The cycles, one list for each."""
 
     def reached(name: str) -> set[str]:
         found: set[str] = set()
@@ -130,7 +130,7 @@ PUBLIC = {("pyrunc", "pyrunc.api"), ("pyrunc.api.container", "pyrunc.api.runtime
 
 
 def needed(name: str, path: Path, known: Mapping[str, Path]) -> set[str]:
-    """What a module imports outside functions, for type checkers as well."""
+    """The imports of a module outside functions, including those for type checkers."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     inside = {
         id(part)

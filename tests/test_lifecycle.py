@@ -1,5 +1,4 @@
-"""What a failed command takes back when there is hardly any memory (pyrunc/container/lifecycle.py,
-Create.forget)."""
+"""Undoing a failed command when memory is short (pyrunc/container/lifecycle.py, Create.forget)."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ class Said:
 
 
 class Named:
-    """As much of a container as is looked at."""
+    """The part of a container that is used."""
 
     id = "c1"
 
@@ -80,8 +79,7 @@ def test_the_end_is_not_tried_forever() -> None:
 
 @pytest.mark.parametrize("problem", [True, False])
 def test_leftovers_can_be_found(problem: bool) -> None:
-    """The state directory stays for `delete --force` when something before it could not be taken
-    back."""
+    """The state directory stays for `delete --force` if an earlier step could not be undone."""
 
     def release() -> None:
         if problem:

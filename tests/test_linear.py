@@ -53,7 +53,7 @@ def test_the_salt_is_secret_and_stays() -> None:
 
 
 def test_salted_keys_do_not_crowd() -> None:
-    """The same keys as strangers know them, and as our tables have them."""
+    """The same keys in plain dictionaries and in our salted tables."""
     chosen = crowded.keys(256, 170)
     assert crowded.steps(chosen, 256) > 8 * 170
     assert crowded.steps([fs.salted(key) for key in chosen], 256) < 3 * 170
@@ -112,8 +112,7 @@ def test_values_too_long_for_the_kernel_are_refused(fields: dict[str, Any], poin
 
 
 def test_ids_of_mounts_and_groups() -> None:
-    """Digits that the interpreter would not take for a number, and mappings that nobody has to go
-    through."""
+    """Numbers with more digits than the interpreter accepts, and mappings too large to iterate."""
     text = refused(config(mounts=[{"destination": "/t", "type": "tmpfs", "options": ["uid=" + "9" * 5000]}]))
     assert "/mounts/0/options/0: expected an id mapped by /linux/uidMappings" in text
     many = config(linux={"uidMappings": ids(100_000), "gidMappings": ids(100_000)})
@@ -141,11 +140,11 @@ def test_devices_of_an_update_are_distinguished() -> None:
     merged = update.merge({"blockIO": {"throttleReadBpsDevice": old}}, {"blockIO": {"throttleReadBpsDevice": new}})
     assert [item["rate"] for item in merged["blockIO"]["throttleReadBpsDevice"]] == [1, 5, 1, 7]
     network: Json = {"network": {"priorities": [{"name": "eth0", "priority": 1}]}}
-    assert update.merge({}, network) == network  # refused later, in words of its own
+    assert update.merge({}, network) == network  # rejected later, with its own message
 
 
 def test_many_hooks_share_what_they_are_given() -> None:
-    """Neither the state nor the environment is stored, or even looked at, once for each hook."""
+    """Neither the state nor the environment is stored or read once for each hook."""
     hooks = {kind: [{"path": "/h"}] * 8_000 for kind in ("createContainer", "startContainer")}
     document, made = (
         config(hooks=hooks, linux={"uidMappings": None, "gidMappings": None, "namespaces": SPACES[:1]}),
@@ -186,7 +185,7 @@ def test_there_is_not_too_much_to_do() -> None:
 
 
 def test_warnings_on_stderr_end(capfd: pytest.CaptureFixture[str]) -> None:
-    """16,000 hooks can fail; a file gets all of it."""
+    """16,000 hooks can fail; the log file gets every failure."""
     log = Log()
     for number in range(16_000):
         log.warning(f"hook {number}: " + "x" * 10_000 * (number % 10 == 0), aloud=True)

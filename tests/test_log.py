@@ -1,5 +1,4 @@
-"""The log as engines read it: every line whole, times strict, nothing on stderr that was not asked
-for."""
+"""The log as engines read it: whole lines, strict times, and nothing unrequested on stderr."""
 
 from __future__ import annotations
 

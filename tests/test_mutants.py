@@ -1,5 +1,5 @@
-"""The mutator: what it changes, what it leaves alone, how results are kept, and a sandbox that
-holds."""
+"""The mutator: the code that it changes and leaves unchanged, the storage of results, and an
+isolated sandbox."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from integration.mutants.tree import Tree
 
 
 def python(code: str) -> list[tuple[str, str, str]]:
-    """Kind, line before and after of every mutant of a piece of Python."""
+    """Kind, line before and line after of every mutant of a piece of Python."""
     found = of_python.Finder("pyrunc/x.py", textwrap.dedent(code)).all()
     return [(one.kind, *one.lines) for one in mutant.unique(found)]
 
 
 def in_c(code: str) -> list[tuple[str, str, str]]:
-    """The same of the body of a function of C."""
+    """The same for the body of a C function."""
     source = "static int f(struct init *in, int a)\n{\n" + textwrap.indent(textwrap.dedent(code), "    ") + "}\n"
     found = of_c.Finder("native/init/x.c", source).all()
     assert {one.scope for one in found} <= {"f"}
@@ -117,7 +117,7 @@ def test_every_mutant_of_ours_is_another_program() -> None:
 
 
 def test_sizes_are_left_alone() -> None:
-    """Another number of the same size is as good."""
+    """Another number of the same size is equivalent."""
     assert python("f(16 << 20)\n")[1:] == [] and len(python("f(1 << a)\n")) > 1 and len(python("f(1 << 3)\n")) > 1
     assert [one for one in python("g(a.cgroup_fd >= 0, b)\n") if one[0] == "comparison"] == []
     assert [one for one in python("g(a.count >= 0, b)\n") if one[0] == "comparison"] != []
@@ -294,7 +294,7 @@ def test_tests_that_go_where_few_go_come_first(tmp_path: Path) -> None:
 
 
 def test_lines_are_followed_into_other_files(tmp_path: Path) -> None:
-    """A module that became a package: its tests reach what they reached."""
+    """A module that became a package keeps the tests that reach it."""
     known = cover.Map(Tree(tmp_path))
     (tmp_path / "tree/pyrunc/state").mkdir(parents=True)
     old = "".join(f"line{number} = {number}\n" for number in range(20))
@@ -345,7 +345,7 @@ def test_work_in_parallel_gives_every_answer(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_nothing_of_the_machine_can_be_changed_in_a_sandbox(tmp_path: Path) -> None:
-    """A mutant may do whatever a wrong runtime does as root."""
+    """A mutant may do anything that a broken runtime does as root."""
     here = tmp_path / "file"
     here.write_text("untouched")
     ours = os.stat("/dev/null")
@@ -365,7 +365,7 @@ def test_nothing_of_the_machine_can_be_changed_in_a_sandbox(tmp_path: Path) -> N
                 checks.append(True)
         os.chown("/dev/null", 41, 42)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, 9)  # all that this process can see
+            os.kill(-1, 9)  # everything visible to this process
         return 0 if all(checks) else 1
 
     net = os.readlink("/proc/self/ns/net")

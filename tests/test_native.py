@@ -1,4 +1,4 @@
-"""pyrunc.native: its two bindings are of the same headers and behave alike, and each function
+"""pyrunc.native: its two bindings match the same headers and behave alike, and each function
 converts its values."""
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def test_the_size_of_a_terminal() -> None:
 
 
 def test_numbers_of_calls() -> None:
-    """Negative numbers are values: those of calls that an architecture does not have."""
+    """Negative numbers are valid: they denote calls that an architecture lacks."""
     pytest.importorskip("pyrunc._shim", reason="not built: make build")
     native = libseccomp.arch(b"")
     read = libseccomp.number(native, b"read")
@@ -181,8 +181,7 @@ def test_a_function_that_is_not_there() -> None:
 
 
 def test_without_the_extension() -> None:
-    """Importing works without it, and what needs it says that it is missing: here cffi is
-    hidden."""
+    """Importing works without cffi, and functions that need it report that it is missing."""
     code = (
         "import sys; sys.path.append(sys.argv[1]); from pyrunc.native import sockets\n"
         "try: sockets.socketpair()\nexcept ImportError as error: print('missing', error)"

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not 
 def compile_to(
     out: pathlib.Path, *sources: pathlib.Path | str, compiler: str = "gcc", flags: list[str] = SANITIZE
 ) -> None:
-    """Compile ``sources`` with all warnings as errors; the compiler's words are the assertion
+    """Compile ``sources`` with all warnings as errors; the compiler's output is the assertion
     message."""
     command = [compiler, *WARNINGS, *flags, "-o", str(out), *map(str, sources)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -54,7 +54,7 @@ def test_no_check_was_left_out(tap: list[str]) -> None:
 
 @pytest.mark.parametrize("name", OWN)
 def test_no_allocation_and_no_stdio(name: str) -> None:
-    """init allocates nothing and formats nothing: what these objects import says so."""
+    """init allocates nothing and formats nothing: the objects' imported symbols prove it."""
     text = (NATIVE / "init" / f"{name}.c").read_text()
     called = set(re.findall(r"\b([a-z_0-9]+)\(", text))
     assert called & {"malloc", "calloc", "realloc", "free", "alloca", "printf", "snprintf", "fopen", "opendir"} == set()

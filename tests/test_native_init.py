@@ -1,4 +1,4 @@
-"""The C unit tests of init, compiled with the sanitizers, and the rules that its sources keep."""
+"""The C unit tests of init, compiled with the sanitizers, and the rules that its sources follow."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     ],
 )
 def test_c_unit(test: str, sources: list[str], tmp_path: pathlib.Path) -> None:
-    """Compile one C test with what it tests, run it, and look at its TAP output as well as its exit
+    """Compile and run a C test with its sources; check its TAP output as well as its exit
     status."""
     assert GCC
     exe, work = tmp_path / test, tmp_path / "work"
@@ -57,8 +57,8 @@ def test_every_op_has_its_handler() -> None:
 
 
 def test_no_allocation_and_no_stdio() -> None:
-    """init allocates nothing and formats nothing with stdio: it must not fail, grow or wait where
-    nobody expects it."""
+    """init allocates nothing and formats nothing with stdio: it must not fail, grow or wait
+    unexpectedly."""
     paths = list(INIT.glob("*.c"))
     assert len(paths) > 15
     for path in paths:
@@ -72,9 +72,9 @@ OPENERS = {
     "sys_open_tree", "openat2_retry", "sys_openat2",
 }  # fmt: skip
 TREE_FLAGS = "unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;"
-# Right without the word, because of another line of the same file.
+# Correct without close-on-exec, because of another line of the same file.
 OTHERWISE = {
-    'open("/dev/null", O_RDWR)': "fd < FIRST_FD",  # becomes stdin, stdout or stderr, which are to survive
+    'open("/dev/null", O_RDWR)': "fd < FIRST_FD",  # becomes stdin, stdout or stderr, which must stay open
     "openat2_retry(": "how = {.flags = (uint64_t)(flags | O_CLOEXEC)",
     "sys_openat2(dirfd, path, &how, sizeof(how))": "how = {.flags = (uint64_t)(flags | O_CLOEXEC)",
     "sys_openat2(from, name, &how, sizeof(how))": "how = {.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC",

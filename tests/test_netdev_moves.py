@@ -1,5 +1,5 @@
-"""pyrunc.launch.netdev: which devices move, under which names, and back; with made-up
-namespaces."""
+"""pyrunc.launch.netdev with made-up namespaces: which devices move, their new names, and their
+return."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HINTS = netdev._HINTS
 
 
 class Namespace:
-    """A network namespace: the devices by their names, and what was asked of it."""
+    """A network namespace: its devices by name, and the requests that it received."""
 
     def __init__(self, path: Path, world: World) -> None:
         path.touch()
@@ -29,8 +29,8 @@ class Namespace:
         self.world = world
         self.table: dict[str, list[int]] = {}  # name -> index, flags
         self.asked: list[tuple[Any, ...]] = []
-        self.fail: dict[str, BaseException] = {}  # by the name that is wanted
-        self.late: set[str] = set()  # it moves first, and then its renaming fails
+        self.fail: dict[str, BaseException] = {}  # by the requested name
+        self.late: set[str] = set()  # it moves first, then its renaming fails
 
     def links(self) -> dict[str, tuple[int, int]]:
         return {name: (index, flags) for name, (index, flags) in self.table.items()}
@@ -114,7 +114,7 @@ def test_devices_move_with_addresses_and_are_set_up(world: World) -> None:
     job.restore()
     assert world.host.links() == {"lo": (1, 9), "a/b": (4, 1), "eth1": (203, 0), "eth0": (202, 0)}
     assert world.inside.links() == {"lo": (1, 8)}
-    # The last one first; up as before.
+    # In reverse order, and up as before.
     assert world.host.asked == [("up", 203, ("address of 3",), False), ("up", 202, ("address of 2",), True)]
     assert job.devices == []
     job.restore()

@@ -50,7 +50,7 @@ class Node:
         shutil.copy(CONTRIB / "crio/10-pyrunc.conf", self.package / "crio.conf")
 
     def program(self, path: Path, text: str) -> None:
-        """An executable file."""
+        """Create an executable file."""
         path.write_text(text)
         path.chmod(0o755)
 
@@ -71,7 +71,7 @@ class Node:
         return subprocess.run(words, env=fixed | env, capture_output=True, text=True, timeout=30)
 
     def calls(self) -> list[str]:
-        """What the recording programs saw, and forget it."""
+        """The calls that the programs recorded since the last look."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         self.log.unlink(missing_ok=True)
         return lines

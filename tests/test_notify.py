@@ -1,4 +1,4 @@
-"""sd_notify: what the container says reaches the host with the pid that the host knows."""
+"""sd_notify: the container's messages reach the host with the pid that the host sees."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_directory_deeper_than_sun_path(tmp_path: Path) -> None:
     directory.parent.mkdir(parents=True)
     notify.prepare(str(directory))
     first = notify.Proxy(str(directory), "@x")
-    second = notify.Proxy(str(directory), "@x")  # a socket that `create` or a killed `start` left is in nobody's way
+    second = notify.Proxy(str(directory), "@x")  # a socket that `create` or a killed `start` left is not in the way
     first.close()
     second.close()
 

@@ -27,7 +27,7 @@ from pyrunc.spec.types import Namespace
         ({"options": ["bind"], "source": "s"}, ("/b/s", False)),
         ({"options": ["bind", "remount"]}, None),
         ({"options": []}, None),
-        # These come with the plan.
+        # The sources of these mounts come with the plan.
         ({"options": ["bind"], "uidMappings": [{"containerID": 0, "hostID": 0, "size": 1}]}, None),
         ({"options": ["bind", "idmap"]}, None),
         ({"options": ["bind", "ridmap"]}, None),
@@ -48,7 +48,7 @@ def test_binds_that_are_cloned_before_the_user_namespace(mount: dict[str, Any], 
     [("proc", "pid", "/proc"), ("mqueue", "ipc", "/dev/mqueue"), ("sysfs", "network", "/sys")],
 )
 def test_filesystems_bound_from_the_host(fstype: str, kind: str, bound: str) -> None:
-    """Where the kernel refuses a new one, and never where it would show processes or queues of
+    """If the kernel refuses a new mount, but never if that would show processes or queues of
     others."""
     other: Json = {"type": kind}
     joined: Json = {"type": kind, "path": "/proc/1/ns/x"}

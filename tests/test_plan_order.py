@@ -234,7 +234,7 @@ def written_by(path: pathlib.Path) -> list[str]:
 
 
 def test_only_the_order_of_steps_writes_to_the_context() -> None:
-    """What one step determines for later ones is visible where the order is."""
+    """Attributes that one step sets for later ones are visible where the order is defined."""
     written = {path.name: written_by(path) for path in (ROOT / "pyrunc/plan").glob("*.py")}
     assert {name: sorted(attributes) for name, attributes in written.items() if attributes} == {
         "added_mounts.py": ["read_only", "trees"],

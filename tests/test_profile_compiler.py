@@ -1,5 +1,5 @@
-"""Profiles that are too much for libseccomp: what is refused, and what becomes of a compiler that
-crashes."""
+"""Profiles that libseccomp cannot handle: which ones are rejected, and the result of a compiler
+that crashes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def crashing() -> Json:
 
 
 def slow(rules: int = 500) -> Json:
-    """Within all bounds, and a minute of work: each rule is compared with all others."""
+    """The profile is within all bounds but takes a minute: each rule is compared with all
+    others."""
     return profile(
         *(
             rule("personality", "SCMP_ACT_ALLOW", *((i, MASKED, (n << 33) + n + 7, n * 5 + i) for i in range(6)))
@@ -63,7 +64,7 @@ def slow(rules: int = 500) -> Json:
 
 
 def problems(given: Json) -> list[str]:
-    """What validation says about a profile."""
+    """The problems that validation finds in a profile."""
     config, _, _ = plan_support.load_case(plan_support.case_names()[0])
     config.setdefault("linux", {})["seccomp"] = given
     try:
@@ -92,7 +93,7 @@ MANY = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_AARCH64
     ],
 )
 def test_too_much(given: Json, words: str) -> None:
-    """Refused before libseccomp sees it, by one problem and at once."""
+    """libseccomp never sees the profile: one problem is reported at once."""
     began = time.process_time()
     (problem,) = problems(given)
     assert words in problem
@@ -122,8 +123,8 @@ def test_the_longest_lists_compile() -> None:
 
 @pytest.mark.parametrize("operator", seccomp.OPERATORS)
 def test_instructions_of_a_condition(operator: str) -> None:
-    """The bound counts more of them than libseccomp makes, so its own count does not wrap
-    around."""
+    """The bound counts more instructions than libseccomp generates, so libseccomp's own count does
+    not wrap around."""
     from pyrunc.spec.rules_linux import PER_CALL, PER_CONDITION
 
     conditions = [((n * 7919) << 32 | n * 104729 + 1, (n * 31) << 32 | n + 1) for n in range(20)]
@@ -230,7 +231,7 @@ def answering(value: int, stage: int, index: int = 0, name: int = 0, text: bytes
 
 
 def outcome(monkeypatch: pytest.MonkeyPatch, compile: Callable[..., int]) -> BaseException:
-    """What becomes of an answer."""
+    """The result of an answer."""
     monkeypatch.setattr(binding.calls, "seccomp_compile", compile)
     with pytest.raises((PyruncError, OSError)) as caught:
         seccomp.compile_filter(profile(rule("read"), NEWEST, architectures=["SCMP_ARCH_X86"]))
@@ -262,7 +263,7 @@ def test_ends(monkeypatch: pytest.MonkeyPatch, status: int, words: str) -> None:
         (answering(-errno.EINVAL, 1), "/linux/seccomp: expected a profile that libseccomp accepts, found EINVAL"),
         (answering(-errno.EDOM, 2, 0), "/linux/seccomp/architectures: expected architectures of this machine's byte"),
         (answering(-errno.EINVAL, 3, 1, 0), '/linux/seccomp/syscalls/1: expected a rule that libseccomp and'),
-        # indexes are the child's word only
+        # indexes come from the child and are not trusted
         (answering(-errno.EINVAL, 2, 1), "/linux/seccomp: expected a profile that libseccomp accepts"),
         (answering(-errno.EINVAL, 2, -1), "/linux/seccomp: expected a profile that libseccomp accepts"),
         (answering(-errno.EINVAL, 3, 2, 0), "/linux/seccomp: expected a profile that libseccomp accepts"),
@@ -283,7 +284,7 @@ def test_an_interruption_is_not_an_error_of_the_profile(monkeypatch: pytest.Monk
 
 
 def test_no_descriptor_for_the_pipe() -> None:
-    """A failing call of the parent's is named, and nothing is left."""
+    """The error names a failing call of the parent, and nothing is left."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
     os.close(lowest)
@@ -347,7 +348,7 @@ def test_a_description_that_is_wrong(data: bytes) -> None:
 
 
 def test_usable_architectures() -> None:
-    """As `features` lists them: those with which a filter can be made."""
+    """The flags that `features` lists: those with which a filter can be created."""
     usable = seccomp.usable_architectures()
     assert len(usable) > 5
     for name in SECCOMP_ARCHES:
@@ -371,7 +372,7 @@ def test_no_memory_is_not_an_architecture_less(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_umask_of_the_first_caller(tmp_path: Path) -> None:
-    """A cache that its first user made unusable would stay so until the next boot."""
+    """A cache that its first user damaged would stay unusable until the next boot."""
     cache = tmp_path / "cache"
     before = os.umask(0o277)
     try:
@@ -383,7 +384,7 @@ def test_umask_of_the_first_caller(tmp_path: Path) -> None:
 
 
 def test_a_plain_interpreter_without_stdio(tmp_path: Path) -> None:
-    """The pipe may get the numbers of stdio."""
+    """The pipe may get the descriptors of stdio."""
     script = (
         "import os, sys; sys.path.insert(0, sys.argv[1]); from pyrunc import seccomp; "
         "[os.close(fd) for fd in range(3)]; "

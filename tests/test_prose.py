@@ -1,4 +1,5 @@
-"""contrib/prose.py finds each phrase of its list in each kind of file, and the tree has none."""
+"""contrib/prose.py finds each phrase of its list in each kind of file, and the tree contains
+none."""
 
 from __future__ import annotations
 

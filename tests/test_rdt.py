@@ -1,5 +1,4 @@
-"""linux.intelRdt against a directory that stands for resctrl: the rules of config-linux.md, one by
-one."""
+"""linux.intelRdt with a directory in place of resctrl: the rules of config-linux.md, one by one."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def group(root: Path, name: str) -> Path:
-    """A class that an administrator has made."""
+    """A class that an administrator has created."""
     fake_resctrl.mkdir(str(root / name), 0o755)
     return root / name
 
@@ -117,7 +116,7 @@ def test_a_class_that_exists_is_compared(root: Path, config: dict[str, Any], wro
 
 
 def test_schemata_of_a_class_that_exists_is_written(root: Path) -> None:
-    """config-linux.md compares the two older fields only, and wants `schemata` written."""
+    """config-linux.md compares only the two older fields, and requires `schemata` to be written."""
     group(root, "gold")
     applied(root, closID="gold", schemata=["L3:0=f"])
     assert (root / "gold/schemata").read_text().startswith("L3:0=f\n")

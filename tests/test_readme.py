@@ -1,5 +1,5 @@
-"""README.md against the code: the table of supported fields, the verbs, and what the links point
-at."""
+"""README.md against the code: the table of supported fields, the verbs, and the targets of
+links."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_links_lead_somewhere(path: str) -> None:
 
 
 def test_hardening_is_there() -> None:
-    """integration/security/HARDENING.md: the files and the tests of every line."""
+    """integration/security/HARDENING.md: every line names existing files and tests."""
     text = (ROOT / "integration/security/HARDENING.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (.+) \| ([^|]+) \| ([^|]+)::(\w+) \|$", text, re.M)
     assert len(rows) == sum(line.startswith("| ") and "::" in line for line in text.splitlines()) > 40

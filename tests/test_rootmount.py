@@ -25,7 +25,7 @@ TABLE = {
 
 
 class Library:
-    """The shim's calls, and what they answer."""
+    """Fakes of the shim's calls with their answers."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -69,10 +69,10 @@ DONE = ["propagation 0x40000", "umount 2"]
     [
         (BIND, DATA, BIND, DONE),
         (BIND, DATA, 0, DONE),  # a create that was killed
-        (DATA, DATA, 0, []),  # before it came to that
+        (DATA, DATA, 0, []),  # a create that was killed before the mount
         (DATA, DATA, BIND, []),  # unmounted by another process
-        (OVER, DATA, 0, []),  # not what we make
-        (BIND, BIND, BIND, []),  # an id that was given again
+        (OVER, DATA, 0, []),  # not a mount that we create
+        (BIND, BIND, BIND, []),  # a reused id
     ],
 )
 def test_removed_privileges(remove: Remove, top: int, below: int, own: int, calls: list[str]) -> None:
@@ -86,13 +86,13 @@ def test_one_that_is_covered(remove: Remove) -> None:
 
 
 def test_one_whose_parent_is_out_of_sight(remove: Remove) -> None:
-    """In a chroot: known by its id, and not otherwise."""
+    """In a chroot the mount is recognized by its id alone."""
     assert remove(BIND, DATA, BIND, without=(DATA,)) == DONE
     assert remove(BIND, DATA, 0, without=(DATA,)) == []
 
 
 def test_a_refusal_of_the_kernel_is_an_error(remove: Remove) -> None:
-    assert remove(BIND, DATA, BIND, answer=-22) == DONE  # EINVAL: gone meanwhile
+    assert remove(BIND, DATA, BIND, answer=-22) == DONE  # EINVAL: unmounted meanwhile
     with pytest.raises(SysError, match=r"/root/path .* umount2: EPERM"):
         remove(BIND, DATA, BIND, answer=-1)
 

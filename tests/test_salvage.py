@@ -1,4 +1,4 @@
-"""What `delete --force` can find out about a container with a damaged state."""
+"""The information that `delete --force` can recover about a container with a damaged state."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_the_cgroup_that_config_json_asks_for(damaged: Damaged, facts: host.Host
     damaged.put(config={"linux": {"cgroupsPath": "/a/b"}})
     assert damaged.recover()["cgroup"] == "/a/b"  # neither exists any more
     facts.rootless = True
-    with pytest.raises(state.Damaged, match=REFUSED):  # a user's container may have had none
+    with pytest.raises(state.Damaged, match=REFUSED):  # a user's container may have none
         damaged.recover()
     group(facts, "/a/b")
     found = damaged.recover()
@@ -185,7 +185,7 @@ def test_the_cgroup_of_the_process(
     ):
         damaged.put(state=ours(sleeper, cgroup="/a/kept", cgroup_made=listed))
         assert damaged.recover()["cgroup_made"] == used
-    # Another boot, another start time, another process: not evidence.
+    # Another boot, start time or process is not evidence.
     for changes in {"starttime": 1}, {"pid": 1}, {"bootid": ""}:
         damaged.put(state=ours(sleeper, **changes))
         found = damaged.recover()

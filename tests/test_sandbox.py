@@ -20,13 +20,13 @@ BUILDS = {"plain": ["-O2"], "sanitized": ["-g", "-O1", "-fsanitize=address,undef
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 @pytest.mark.parametrize("build", BUILDS)
 def test_abilities_of_a_child(build: str, tmp_path: pathlib.Path) -> None:
-    """Answer and end: no system call, no memory, no time beyond that, and nothing of it reaches
-    us."""
+    """The child may answer and end. It gets no other system call, memory or time, and cannot affect
+    its parent."""
     program = tmp_path / "test_sandbox"
     headers = [f"-I{NATIVE / 'shim'}", f"-I{NATIVE / 'tests'}"]
     command = ["gcc", *FLAGS, *BUILDS[build], *headers, "-o", program, NATIVE / "tests/test_sandbox.c", *SOURCES]
     subprocess.run([str(part) for part in command], check=True)
-    # The leak checker runs at _exit, and is not among what the child may do.
+    # The leak checker runs at _exit, which needs calls that the child may not make.
     environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
     done = subprocess.run([program], capture_output=True, text=True, timeout=120, env=environment, check=False)
     failed = [line for line in done.stdout.splitlines() if line.startswith(("not ok", "#"))]

@@ -123,7 +123,7 @@ def test_a_changed_file_is_not_taken(way: int, tmp_path: Path) -> None:
 
 
 def test_a_file_under_another_name_is_not_taken(tmp_path: Path) -> None:
-    """A program that was cached for one profile, renamed to another's name."""
+    """A program that was cached for one profile, renamed to another profile's name."""
     cache = tmp_path / "cache"
     seccomp.compile_filter(DIFFERENT[0], cache_dir=str(cache))
     (allowed,) = cache.iterdir()

@@ -1,4 +1,4 @@
-"""How the notification descriptor reaches a seccomp agent."""
+"""Passing the notification descriptor to a seccomp agent."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from pyrunc.errors import SysError
 
 
 class Agent:
-    """Takes one connection at a path: everything that comes, and the descriptors of the first
-    message."""
+    """Accept one connection at a path; return all data and the descriptors of the first message."""
 
     def __init__(self, path: str) -> None:
         self.server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -87,7 +86,7 @@ def test_send_listener(metadata: str | None, annotations: dict[str, str]) -> Non
 
 
 def heard_at(path: Path | str) -> Seccomp:
-    """A profile whose listener is there."""
+    """A profile whose listener exists."""
     return {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": str(path)}
 
 

@@ -1,4 +1,4 @@
-"""pyrunc/seccomp_tools: what `seccomp explain` and `seccomp check` say about a profile."""
+"""pyrunc/seccomp_tools: the output of `seccomp explain` and `seccomp check` for a profile."""
 
 from __future__ import annotations
 
@@ -263,7 +263,7 @@ def test_nothing_to_find() -> None:
 
 def test_start_up_of_a_libc() -> None:
     assert ("problem", "start-up", "/defaultAction") in found(rule("execve", action=ALLOW), default=ERRNO, libc="musl")
-    assert found(rule("rseq"), libc="glibc") == []  # it does without
+    assert found(rule("rseq"), libc="glibc") == []  # it does not need it
     assert found(rule("rseq", action=KILL), libc="glibc") == [("problem", "start-up", "/syscalls/0")]
     assert found(rule("rseq", action=KILL), libc="musl") == []
     with pytest.raises(UsageError, match="expected glibc, musl or none"):
@@ -289,7 +289,8 @@ def test_real_profiles_have_no_problems() -> None:
     for name in PROFILES:
         listed = check.findings(profile.open_filter(str(BUNDLES[name])), "glibc")
         problems[name] = {(one.code, one.text.rpartition(" ")[2]) for one in listed if one.level == "problem"}
-    # podman's has setns under "refused" and, further down, under "allowed": the first one holds.
+    # podman's lists setns under "refused" and, further down, under "allowed": the first one
+    # applies.
     assert {name: found for name, found in problems.items() if found - {("shadowed", "setns")}} == {}
 
 

@@ -1,5 +1,5 @@
 """pyrunc.seccomp_tools.trace, .listener and .contained without a container: the loop that answers
-calls, the processes around it, and what is printed."""
+calls, the processes around it, and the output."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_requests_of_the_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_listener_closes_its_descriptor() -> None:
     reader, writer = os.pipe()
-    one = Listener(reader)  # no seccomp descriptor: the flag is not known to it either
+    one = Listener(reader)  # no seccomp descriptor: it does not know the flag either
     one.close()
     with pytest.raises(OSError):
         os.fstat(reader)
@@ -118,7 +118,7 @@ def closed() -> Iterator[None]:
 
 
 class Piped:
-    """A listener with a byte in a pipe for each waiting call; ``n`` is one that was interrupted."""
+    """A listener with a byte in a pipe for each waiting call; ``n`` is an interrupted call."""
 
     def __init__(self, text: bytes) -> None:
         self.fd, self.writer = os.pipe()
@@ -203,7 +203,7 @@ def test_messages_of_the_containers_process() -> None:
     assert one.error == "a b\u00e4\ufffd" and one.listener is None
     theirs.send(b"?")
     one.take(poller)
-    poller.modify(one.control, POLLIN)  # still there
+    poller.modify(one.control, POLLIN)  # still exists
     theirs.close()
     one.take(poller)
     with pytest.raises(KeyError):
@@ -279,7 +279,8 @@ def test_the_guard_deletes_what_a_killed_tracer_leaves(
 
 
 def test_signals_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that were sent to us alone: a terminal sends its own to all, as SI_KERNEL."""
+    """Only signals sent to us alone are forwarded: a terminal sends its own to all, as
+    SI_KERNEL."""
     waiting = [
         SimpleNamespace(si_signo=signal.SIGTERM, si_code=0), SimpleNamespace(si_signo=signal.SIGINT, si_code=0x80),
         SimpleNamespace(si_signo=signal.SIGCHLD, si_code=0), SimpleNamespace(si_signo=signal.SIGWINCH, si_code=0),

@@ -57,7 +57,7 @@ def test_a_call_without_a_table() -> None:
 
 
 def test_every_table_of_arguments() -> None:
-    """How many there are, and of which kind: a value shows what each kind makes of it."""
+    """The number and the kind of arguments: a value shows how each kind is formatted."""
     shapes = {name: decode.words(name, (0,) * 6, 64, 0) for name in sorted(decode._KINDS)}
     values = {"d": "0", "p": "NULL", "O": "O_RDONLY", "m": "00", "i": "0", "S": "0", "P": "PROT_NONE", "x": "0x0"}
     for name, kinds in decode._KINDS.items():

@@ -47,7 +47,7 @@ def test_an_exec_that_fails_leaves_no_descriptor(tmp_path: pathlib.Path) -> None
 
 
 class Given:
-    """Pipes in place of our stdio, and the users they were given to."""
+    """Pipes in place of our stdio, and the users that they were given to."""
 
     def __init__(self) -> None:
         self.owners: list[tuple[int, int]] = []

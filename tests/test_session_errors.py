@@ -1,4 +1,4 @@
-"""What a session says when init is silent, ends, warns without end or is from another build."""
+"""The errors of a session whose init is silent, ends, warns endlessly or is from another build."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Heard(Log):
 
 
 class Loose(session.InitSession):
-    """One whose methods a test can replace."""
+    """A session whose methods a test can replace."""
 
 
 def made(kills: int = 0, **patch: Any) -> Any:

@@ -1,5 +1,4 @@
-"""native/shim: each function with a real kernel behind it; no root needed except where it says
-so."""
+"""native/shim: each function on the real kernel. Root is needed only where stated."""
 
 from __future__ import annotations
 
@@ -57,7 +56,7 @@ int main(int argc, char **argv)
 
 @pytest.fixture(scope="module")
 def reporter(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The program above, as bytes."""
+    """The program above as bytes."""
     compiler = shutil.which("musl-gcc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("no C compiler")
@@ -225,8 +224,8 @@ def spawn(image: bytes, exe_fd: int, sock_fd: int, npreserve: int) -> tuple[str,
 
 @pytest.fixture
 def ignored() -> Iterator[None]:
-    """The two signals that glibc keeps for itself ignored, as its posix_spawn leaves them (below
-    make, say)."""
+    """The two signals that glibc reserves are ignored, as its posix_spawn leaves them (for example
+    below make)."""
     number = {"x86_64": 13, "aarch64": 134}[os.uname().machine]  # rt_sigaction
     libc, former = ctypes.CDLL(None), [ctypes.create_string_buffer(32) for _ in (32, 33)]
     action = struct.pack("@QQQQ", signal.SIG_IGN, 0, 0, 0)
@@ -240,7 +239,7 @@ def ignored() -> Iterator[None]:
 @pytest.mark.usefixtures("ignored")
 @pytest.mark.parametrize(("exe", "sock"), [(270, 271), (271, 270), (203, 270), (270, 203), (203, 204), (204, 203)])
 def test_spawn_init_whatever_the_numbers_are(reporter: bytes, exe: int, sock: int) -> None:
-    """The image or the socket may be what the other is to become."""
+    """The image or the socket may have the number that the other one is to get."""
     assert lib.pr_close_range(3, 0xFFFFFFFF, 4) == 0
     opened = []
     for fd in range(3, 203):
@@ -275,7 +274,7 @@ def test_spawn_init_reports_errors(reporter: bytes) -> None:
     bad = lib.pr_memfd_sealed(b"t", b"not a program", 13, 1)
     assert lib.pr_spawn_init(bad, b, 0, ffi.NULL) == -errno.ENOEXEC
     good = lib.pr_memfd_sealed(b"t", reporter, len(reporter), 1)
-    assert lib.pr_spawn_init(good, b, 500, ffi.NULL) == -errno.EBADF  # nobody has 500 descriptors open
+    assert lib.pr_spawn_init(good, b, 500, ffi.NULL) == -errno.EBADF  # the process does not have 500 descriptors open
     assert lib.pr_spawn_init(good, b, -1, ffi.NULL) == -errno.EINVAL
     for fd in (a, b, bad, good):
         os.close(fd)
@@ -344,7 +343,7 @@ def test_pidfd_getfd_of_ourselves() -> None:
     pidfd = lib.pr_pidfd_open(os.getpid())
     copy = lib.pr_pidfd_getfd(pidfd, read)
     if copy == -errno.EPERM:
-        copy = os.dup(read)  # a sandbox's filter; nothing to learn here
+        copy = os.dup(read)  # a sandbox's filter; the test proves nothing here
     os.write(write, b"x")
     assert os.read(copy, 1) == b"x"
     assert lib.pr_pidfd_getfd(pidfd, 1 << 20) < 0

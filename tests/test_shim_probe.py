@@ -1,4 +1,5 @@
-"""native/shim/probe.c: what works here, tried out in children; and the names of device programs."""
+"""native/shim/probe.c: support of this kernel, probed in children; and the names of device
+programs."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROBES = ["NAMESPACES", "MOUNT_API", "OPENAT2", "CLONE_INTO_CGROUP", "SECCOMP_NOTIFY", "LANDLOCK"]
 CLONE_NEWUSER, CLONE_NEWNS = 0x10000000, 0x00020000
 
-# Runs a probe with a filter that answers some system calls with an errno.
+# Run a probe with a filter that answers some system calls with an errno.
 FILTERED = """
 import ctypes, struct, sys
 from pyrunc._shim import ffi, lib
@@ -35,13 +36,13 @@ libc = ctypes.CDLL(None)
 assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
 print(lib.pr_probe(getattr(lib, "PR_PROBE_" + name), 0))
 """
-# Numbers that are the same on every machine, those of seccomp and bpf apart.
+# Numbers that are the same on every machine, except those of seccomp and bpf.
 CALLS = {"MOUNT_API": "430", "OPENAT2": "437", "CLONE_INTO_CGROUP": "435", "LANDLOCK": "444"}
 
 
 @pytest.mark.parametrize("name", PROBES)
 def test_a_probe_answers(name: str) -> None:
-    """0 or more when it works, else an error that a kernel gives, and no child is left."""
+    """The result is 0 or more, or an error that a kernel returns, and no child is left."""
     result = lib.pr_probe(getattr(lib, f"PR_PROBE_{name}"), 0)
     assert result >= 0 or -result in errno.errorcode
     with pytest.raises(ChildProcessError):
@@ -65,7 +66,7 @@ def test_a_probe_of_namespaces_stays_in_its_child() -> None:
 
 
 def test_a_probe_without_processes_to_spare() -> None:
-    """Another user whose limit is reached: an error, and nothing hangs."""
+    """The limit of another user is reached: an error, and nothing hangs."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
     code = "import os, resource; os.setuid(54321); resource.setrlimit(resource.RLIMIT_NPROC, (0, 0));"
@@ -101,7 +102,7 @@ def test_the_name_of_a_program() -> None:
         os.close(fd)
 
 
-# In the place of libsubid: it knows two ranges, crashes, or asks a server that does not answer.
+# A fake libsubid: it returns two ranges, crashes, or asks a server that does not answer.
 LIBSUBID = """
 #include <stdbool.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-"""Signal names against the machine's own table."""
+"""Signal names match the machine's own table."""
 
 from __future__ import annotations
 

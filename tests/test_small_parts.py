@@ -1,5 +1,4 @@
-"""Small functions that several commands use and that no test of a command looks at by
-themselves."""
+"""Small functions that several commands use and that no test of a command covers directly."""
 
 from __future__ import annotations
 
@@ -36,7 +35,7 @@ RESET, RECLAIM = 1, 2
     ],
 )
 def test_scheduler_attributes(wanted: Any, fields: tuple[int, ...]) -> None:
-    """Clamps of utilisation, the last two fields, are not asked for."""
+    """The last two fields, clamps of utilisation, are not requested."""
     found = struct.unpack(SCHED_ATTR, scheduling.scheduler_attributes(wanted))
     assert found == (struct.calcsize(SCHED_ATTR), *fields, 0, 0) and found[0] == 56
 

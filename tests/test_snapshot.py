@@ -1,4 +1,4 @@
-"""The start-up snapshot: its creation, and what may not be in it
+"""The start-up snapshot: its creation, and what it must not contain
 (docs/adr/0028-fixed-addresses.md)."""
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LINKED = ROOT / "build" / "meson" / "pyrunc-linked"
 
 
 def control(path: Path) -> int:
-    """The state of an executable's snapshot; skips where it can have none."""
+    """The state of an executable's snapshot; skip the test if it cannot have one."""
     try:
         elf = snapshot.Elf(path.read_bytes())
     except snapshot.NoSnapshotError:
@@ -38,19 +38,19 @@ def control(path: Path) -> int:
 
 
 def test_the_built_launcher_has_one(launcher: Path) -> None:
-    """Whatever broke it would show only as a start-up that is three times as slow."""
+    """A broken snapshot would only be noticed as a start-up that is three times slower."""
     assert control(launcher) == snapshot.READY
 
 
 def test_its_interpreter_is_in_the_core_phase(launcher: Path) -> None:
-    """A complete one has streams of the building process, and is larger."""
+    """A complete interpreter has streams of the building process, and is larger."""
     control(launcher)
     elf = snapshot.Elf(launcher.read_bytes())
     assert elf.word(elf.symbols()["in_core_phase"][0]) & 0xFFFFFFFF == 1
 
 
 def test_two_snapshots_are_the_same(launcher: Path, tmp_path: Path) -> None:
-    """Made of the same program they are equal, byte for byte."""
+    """Two snapshots of the same program are equal, byte for byte."""
     if control(launcher) != snapshot.READY or not LINKED.exists():
         pytest.skip("not built here")
     again = tmp_path / "pyrunc"
@@ -112,7 +112,7 @@ def test_variables_of_modules_are_as_imported() -> None:
 
 
 def test_sections_are_whole(launcher: Path) -> None:
-    """What is in the file is in a section, so that strip(1) and debuggers understand it."""
+    """The file's content is in a section, so that strip(1) and debuggers understand it."""
     control(launcher)
     elf = snapshot.Elf(launcher.read_bytes())
     # .tbss, of thread variables, takes no room.
@@ -173,7 +173,7 @@ for name in {names!r}:
 
 
 def test_importing_asks_the_system_nothing() -> None:
-    """A fact that a module collects at import would be the build machine's, forever."""
+    """A fact that a module collects at import would be the build machine's in every process."""
     package = ROOT / "pyrunc"
     modules = [(freeze.module_name(package, path), path) for path in sorted(package.rglob("*.py"))]
     names = freeze.preloadable(modules)
@@ -241,7 +241,7 @@ def dump(*values: int, stack: int, heap: int = 0x1018) -> snapshot.Dump:
 
 
 def test_memory_is_taken_as_it_is() -> None:
-    """But for what the loader writes, which is as in the file."""
+    """Memory equals the file except for the loader's writes."""
     runs = [dump(1, 1000 + stack, 3, stack=stack) for stack in (1, 2)]
     assert array.array("Q", snapshot.common(FakeElf(), runs)).tolist() == [1, 77, 3]
 

@@ -1,5 +1,4 @@
-"""The last value that is good and the first that is not, for every number and length that a rule
-limits."""
+"""The last valid and the first invalid value of every number and length that a rule limits."""
 
 from __future__ import annotations
 
@@ -30,8 +29,8 @@ def profile(**changes: Any) -> dict[str, Any]:
 
 
 def one(where: str, pointer: str, good: Any, bad: Any) -> Any:
-    """A field of which ``good`` is the last value that is taken and ``bad`` the first that is
-    not."""
+    """A field with the last value that is accepted, ``good``, and the first that is not,
+    ``bad``."""
     return pytest.param([(where, good)], [(where, bad)], pointer, id=f"{pointer} {str(bad)[:20]}")
 
 
@@ -150,7 +149,7 @@ def test_boundary_of_mappings(good: Changes, bad: Changes, pointer: str) -> None
     ("stack", "most"), [(None, 6 << 20), (2**40, 6 << 20), (24 << 20, 6 << 20), (16 << 20, 4 << 20), (1000, 131072)]
 )
 def test_arguments_and_environment_together(stack: int | None, most: int) -> None:
-    """Each string counts with its NUL and its pointer; a small limit of the stack is theirs too
+    """Each string counts with its NUL and its pointer; a small stack limit applies to them as well
     (execve(2))."""
     limits = [{"type": "RLIMIT_STACK", "soft": stack, "hard": 2**41}] if stack else []
     pieces = [f"A={'x' * 65525}"] * (most // 65536 - 1)

@@ -106,7 +106,7 @@ def test_pointers_of_faults() -> None:
 
 
 def test_keys_that_were_chosen_to_collide() -> None:
-    """Whatever hashes with: the seed is random here, and a constant in the launcher."""
+    """Any hash works: the seed is random here and a constant in the launcher."""
     chosen = crowded.keys(256, 170)
     assert crowded.steps(chosen, 256) > 8 * len(chosen) > 8 * crowded.steps([f"key{i}" for i in range(170)], 256)
     text = json.dumps({"linux": {"sysctl": dict.fromkeys(chosen, "1")}})
@@ -178,7 +178,7 @@ def test_a_number_has_at_most_4300_characters() -> None:
 
 
 def test_nothing_is_kept() -> None:
-    """Neither of what was read nor of what was refused, wherever it ended."""
+    """No value that was read or rejected stays, wherever the document ended."""
     texts = [data for data, _ in REFUSED]
     texts += [b'{"a": [1, {"b": null}], "a": "\\u0000", "c": "\\ud83d\\ude00"}', b'{"a": {"b": [[], "x", 1e9]}}']
     texts += [text[:length] for text in texts[-2:] for length in range(len(text))]
@@ -244,7 +244,7 @@ def test_blanks_around_the_document() -> None:
 
 
 class Twice(dict[str, Any]):
-    """What json alone would not notice."""
+    """Errors that json alone would not notice."""
 
 
 def lenient(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -253,7 +253,7 @@ def lenient(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def without_null_members(value: Any) -> Any:
-    """A member that is null counts as absent; an item of an array is what it is."""
+    """A null member counts as absent; an item of an array does not."""
     if isinstance(value, dict):
         return {key: without_null_members(item) for key, item in value.items() if item is not None}
     return [without_null_members(item) for item in value] if isinstance(value, list) else value
@@ -299,7 +299,7 @@ def test_agrees_with_json_on_noise(parts: list[str]) -> None:
     try:
         assert load.parse_json(text.encode(), "x") == without_null_members(expected)
     except ConfigError as error:
-        # What we refuse and json does not: it makes an infinity of 1e911.
+        # Rejected here but not by json, which turns 1e911 into an infinity.
         assert any(words in str(error) for words in ("once", "NUL", "numbers that JSON and this machine have"))
 
 
@@ -335,7 +335,7 @@ def test_missing_file_says_what_a_bundle_is(tmp_path: Path) -> None:
     assert text.startswith("config.json: cannot be read: open ")
     assert "ENOENT" in text
     assert "a bundle is a directory with a config.json" in text
-    assert "no such file" not in text.lower()  # podman would make exit status 127 of it
+    assert "no such file" not in text.lower()  # podman would derive exit status 127 from it
     assert "\n" not in text
 
 

@@ -1,4 +1,4 @@
-"""What older versions of the specification meant."""
+"""Semantics of older versions of the specification."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ kept = transcript.follow()
     ],
 )
 def test_pids_limit_0(version: str, limit: int | None, expected: int | None) -> None:
-    """No limit before 1.3.0, which says that it is one."""
+    """0 means no limit before 1.3.0, where it is a limit."""
     config: Json = {"ociVersion": version, "linux": {"resources": {"pids": {"limit": limit}}}}
     older.adapt(config)
     assert config["linux"]["resources"]["pids"]["limit"] == expected

@@ -32,12 +32,12 @@ ELSEWHERE = {
     "/zos": "platform",
     "/freebsd": "platform",
 }
-# Where our table takes what the official schema does not.
+# Values that our table accepts and the official schema rejects.
 WIDER = {
     "/linux/devices/*/fileMode": "podman sends st_mode with the file type bits; config-linux.md says uint32",
     "/linux/rootfsPropagation": "the r-forms, which engines send and all runtimes take",
 }
-# Where we require what the official schema leaves open, because config.md says REQUIRED.
+# Fields that we require, because config.md says REQUIRED, and the official schema does not.
 REQUIRED = {
     "/root": "on all platforms but Windows with Hyper-V",
     "/linux/personality/domain": "REQUIRED",
@@ -68,7 +68,7 @@ def validator() -> Any:
 
 
 def resolve(node: dict[str, Any], document: str) -> tuple[dict[str, Any], str]:
-    """Follow $ref, and merge allOf, so that the properties are in one place."""
+    """Follow $ref and merge allOf, so that the properties are in one place."""
     while "$ref" in node:
         target, _, pointer = node["$ref"].partition("#")
         document = target or document
@@ -167,7 +167,7 @@ def test_the_same_values() -> None:
             assert set(node[1]) == set(their_node["enum"]), pointer
             compared += 1
         elif node[0] == "integer":
-            # Narrower is ours to decide, wider never.
+            # Our table may be narrower, never wider.
             assert node[1] >= their_node.get("minimum", node[1]), pointer
             assert node[2] <= their_node.get("maximum", node[2]), pointer
             compared += 1
@@ -178,7 +178,7 @@ def test_our_good_base_is_officially_good() -> None:
     validator().validate(BASE)
 
 
-# What is wrong in the section of another platform is not ours to see.
+# Errors in another platform's section are not checked.
 SAMPLES = [
     path
     for path in sorted((OFFICIAL / "test" / "config").glob("*/*.json"))
@@ -229,7 +229,7 @@ def test_officially_invalid_configs_are_refused() -> None:
 
 
 def officially_valid(config: Any) -> bool:
-    """Validity by the official schema, the differences in `WIDER` levelled."""
+    """Validity by the official schema, except for the differences in `WIDER`."""
     config = copy.deepcopy(config)
     linux = config.get("linux") if isinstance(config, dict) else None
     if isinstance(linux, dict):
@@ -249,7 +249,7 @@ def later(node: Any, depth: int) -> st.SearchStrategy[Any]:
 
 
 def generate(node: Any, depth: int = 0) -> st.SearchStrategy[Any]:
-    """Values that the table takes, at the edges of its ranges first."""
+    """Values that the table accepts, the edges of its ranges first."""
     kind = node[0]
     if kind == "string":
         return st.sampled_from(node[1]) if node[1] else st.sampled_from(["", "a", "/x", "1.2.3", "2MB", "MB:1", "0-1"])
@@ -271,7 +271,7 @@ def generate(node: Any, depth: int = 0) -> st.SearchStrategy[Any]:
 PATTERNS = (
     "/linux/intelRdt/memBwSchema",
     "/process/execCPUAffinity",
-)  # refused as a whole, so their form is not looked at
+)  # rejected as a whole, so their form is not checked
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -298,8 +298,8 @@ def places(value: Any, pointer: str = "") -> list[str]:
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_mutants(data: st.DataObject) -> None:
-    """Any value in place of any other: what the official schema refuses, our types or rules refuse
-    too."""
+    """Any value in place of any other: if the official schema rejects it, our types or rules reject
+    it."""
     source = data.draw(st.sampled_from([BASE, FULL]))
     pointer = data.draw(st.sampled_from(places(source)))
     junk = data.draw(st.sampled_from(JUNK))

@@ -1,4 +1,5 @@
-"""spec/validate.py: every broken config is refused with its pointer, every good one is taken."""
+"""spec/validate.py: every broken config is rejected with its pointer, every good one is
+accepted."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ BUNDLES = sorted((ROOT / "integration" / "bundles").glob("**/*.json")) or sorted
 
 
 class Facts:
-    """A host with nothing special."""
+    """A host without special settings."""
 
     memory_nodes: frozenset[int] = frozenset()
     resctrl = ""
@@ -76,25 +77,23 @@ def test_message_form() -> None:
 
 
 def test_all_problems_in_one_pass() -> None:
-    """Of every broken config that can be mixed with the others, one config: each pointer is
-    there."""
+    """One config with every broken value that can be combined: each pointer is reported."""
     single = [b for b in BROKEN if len(b[0]) == 1 and b[0][0][0] == b[1]]
     taken: list[tuple[str, Any]] = []
     pointers: set[str] = set()
     for changes, pointer, _ in single:
         clash = any(pointer == p or pointer.startswith(p + "/") or p.startswith(pointer + "/") for p in pointers)
-        # Of these, changing one hides what another is about: a whole section goes, or an array
-        # item.
+        # Changes that hide another problem: they remove a whole section or an array item.
         if clash or pointer in ("/root", "/process", "/mounts", "/linux", "/annotations", "/mounts/1"):
             continue
         taken += changes
         pointers.add(pointer)
     hidden = {
-        "/linux/resources/memory/swap",  # needs the limit to be right
+        "/linux/resources/memory/swap",  # needs a valid limit
         "/linux/resources/cpu/burst",
         "/mounts/2/destination",
         "/linux/sysctl/net~1ipv4~1ip_forward",
-        "/linux/seccomp/syscalls/0/errnoRet",  # needs the action to be right
+        "/linux/seccomp/syscalls/0/errnoRet",  # needs a valid action
         "/linux/seccomp/defaultErrnoRet",
         "/mounts/2/source",  # needs the bind option
         "/process/rlimits/0/soft",  # needs the hard limit
@@ -252,7 +251,7 @@ def test_thousands_of_mounts_are_work_in_proportion() -> None:
     [(1, "network", "net.ipv4.ip_forward"), (3, "ipc", "kernel.sem"), (4, "uts", "kernel.domainname")],
 )
 def test_sysctls_of_our_own_namespace(index: int, kind: str, key: str) -> None:
-    """CVE-2022-0811: a path to the host's own namespace, which only its inode gives away."""
+    """CVE-2022-0811: a path to the host's own namespace, which only its inode reveals."""
     config = changed((f"/linux/namespaces/{index}/path", "/run/some/name"), ("/linux/sysctl", {key: "1"}))
     facts = Facts()
     assert problems(config, facts) == []

@@ -33,7 +33,7 @@ def pipe(fds: list[int]) -> tuple[int, int]:
 
 
 def step(pump: Pump, times: int = 1) -> None:
-    """What the loop does, without waiting."""
+    """Run the loop's pending work without waiting."""
     for _ in range(times):
         wanted: dict[int, int] = {}
         pump.masks(wanted)

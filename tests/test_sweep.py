@@ -129,8 +129,8 @@ def base(name: str) -> Json:
 
 
 def places(node: Any, value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
-    """JSON pointers with the schema's node; the first item of each list, and absent members of
-    objects too."""
+    """JSON pointers with the schema's node; the first item of each list, and also absent members of
+    objects."""
     yield at, node
     if node[0] == "object":
         for key, child in node[1].items():
@@ -148,7 +148,7 @@ def places(node: Any, value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def values(node: Any) -> list[Any]:
-    """What to try at a place of this type."""
+    """Values to try at a place of this type."""
     kind = node[0]
     if kind == "string":
         return [GONE, *(TEXTS if node[1] is None else node[1])]
@@ -164,7 +164,7 @@ def values(node: Any) -> list[Any]:
 
 
 def with_value(document: Json, pointer: str, value: Any) -> Json | None:
-    """A document with another value at a place; None where there is nothing to remove."""
+    """A document with another value at a place; None if there is nothing to remove."""
     made = copy.deepcopy(document)
     *path, last = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
     target: Any = made
@@ -192,8 +192,8 @@ def listing(plan: Plan) -> list[str]:
 
 
 def outcome(document: Json, facts: Facts, section: str = "") -> list[str]:
-    """What validation says; then the files and properties of the cgroup, or the steps of `create`
-    and of an `exec`."""
+    """The problems; otherwise the files and properties of the cgroup, or the steps of `create` and
+    of an `exec`."""
     try:
         out = [f"warning: {one}" for one in validate.check(document, facts=facts)]
         if section == "/linux/resources":
@@ -222,7 +222,7 @@ def unchanged(name: str, section: str) -> tuple[str, ...]:
 
 
 def different(name: str, section: str, document: Json) -> str:
-    """What is not as for the whole config: lines that are new and that are gone."""
+    """The new and the missing lines, compared with the whole config."""
     found, known = outcome(document, VERSIONS[name], section), unchanged(name, section)
     if found == list(known):
         return "the same"
@@ -237,7 +237,7 @@ def different(name: str, section: str, document: Json) -> str:
 
 
 def short(text: str) -> str:
-    """The begin, and a digest of the whole if it is longer."""
+    """The beginning, and a digest of the whole text if it is longer."""
     text = transcript._short(text)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}... {hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
@@ -304,7 +304,7 @@ def test_every_option_of_mounts(kind: str) -> None:
 
 
 def test_pairs_of_options() -> None:
-    """A later one wins, and takes back what the earlier one set."""
+    """A later option takes precedence and undoes an earlier one."""
     lines = []
     for first in mount_options.OPTIONS:
         found = []

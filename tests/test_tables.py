@@ -1,4 +1,4 @@
-"""Tables of numbers and names, against the kernel's headers and against what they are for."""
+"""Tables of numbers and names agree with the kernel's headers and with their purpose."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HEADERS = Path("/usr/include/linux")
 
 
 def defined(header: str, pattern: str) -> dict[int, str]:
-    """The numbers of a header's macros, by a pattern of their names."""
+    """The numbers of a header's macros whose names match a pattern."""
     path = HEADERS / header
     if not path.exists():
         pytest.skip("the kernel's headers are not installed")

@@ -1,5 +1,5 @@
-"""The writer of traces: the table of what is timed, the file in each format, and what init may
-say."""
+"""The writer of traces: the table of timed functions, the file in each format, and the records that
+init may send."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOSTILE = 'a"b\\c\n\x1b[31m\u202e\udcff<script>'
 
 
 class Nowhere:
-    """A sink that keeps what it gets."""
+    """A sink that stores its input."""
 
     def __init__(self) -> None:
         self.spans: list[record.Span] = []
@@ -126,7 +126,7 @@ def test_nothing_of_it_is_in_the_snapshot() -> None:
 
 
 def test_a_plan_is_the_same_without_a_trace() -> None:
-    """And with one, all that differs is the flag."""
+    """With a trace, only the flag differs."""
     plain = two_steps().encode()
     made = recorder()
     traced = points.planned(made, lambda: two_steps())()

@@ -253,7 +253,7 @@ def test_usage(args: list[str]) -> None:
 
 
 def test_output_is_bounded_and_time_linear(tmp_path: Path) -> None:
-    """Spans beside, inside and across each other, and more commands than anybody reads."""
+    """Spans beside, inside and across each other, and more commands than a person reads."""
     drawn = 0
     shapes: list[list[dict[str, Any]]] = [
         [{"ts": n * 10, "dur": 9} for n in range(20000)],

@@ -1,5 +1,5 @@
-"""What a trace says: the table of what is timed, and one command of each kind in both formats, with
-a clock that is set by the test."""
+"""The content of a trace: the table of timed functions, and one command of each kind in both
+formats, with a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ START = 1_700_000_000_000_000_000
 
 
 class Clock:
-    """Every look at it takes a microsecond."""
+    """Each reading of the clock takes a microsecond."""
 
     def __init__(self) -> None:
         self.now = START
@@ -125,12 +125,12 @@ def test_both_formats(tmp_path: Path, verb: str, ending: str) -> None:
 
 
 def test_the_table() -> None:
-    """The names are what people and their tools look for."""
+    """People and their tools search for these names."""
     transcript.compare("trace", "points", sorted({f"{kind} | {title}" for _, _, kind, title in points.POINTS}))
 
 
 class Program:
-    """A hook, as far as a trace looks at it."""
+    """The attributes of a hook that a trace uses."""
 
     path, args = "/bin/" + "x" * 100, ["a", "b"]
 

@@ -1,4 +1,4 @@
-"""`update`: values, merging, and that a failure leaves everything as it was."""
+"""`update`: values, merging, and failures that change nothing."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_check_looks_at_what_will_be_in_force(tmp_path: Path) -> None:
         check({"cpu": {"burst": 5000}}, {"cpu": {"quota": 2000}})
     check({}, {"memory": {"kernel": 5}})
     assert "/memory/kernel" in (tmp_path / "log").read_text()
-    # Lists are written as they came, so that indexes in messages are those of the caller.
+    # Lists are written unchanged, so that indexes in messages are the caller's.
     weights = {"blockIO": {"weightDevice": [{**B, "weight": 20}]}}
     assert check({"blockIO": {"weightDevice": [{**A, "weight": 10}]}}, weights) == weights
 
@@ -176,7 +176,7 @@ def test_edits_that_undo_a_write(file: str, text: str, held: str, before: str) -
 
 
 class Case:
-    """A container in a make-believe hierarchy."""
+    """A container in a made-up hierarchy."""
 
     def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.kernel = Kernel(tmp_path / "cg", "cpu memory pids", monkeypatch)

@@ -1,4 +1,4 @@
-"""The verbs through the command line, on containers that are just a state directory and perhaps a
+"""The verbs through the command line, on containers that consist of a state directory and perhaps a
 process."""
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def test_unknown_containers(runtime: Runtime) -> None:
 
 
 def test_list_without_containers(runtime: Runtime) -> None:
-    assert "it does not exist" in runtime("list", rc=1)[1]  # a typing error in --root
+    assert "it does not exist" in runtime("list", rc=1)[1]  # a typo in --root
     runtime.root.mkdir(mode=0o700)
     header = "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n"
     assert runtime("list")[0] == header
@@ -88,7 +88,7 @@ def test_list_reports_unreadable_containers(runtime: Runtime) -> None:
     os.utime(runtime.root / "half-made", (1, 1))
     (runtime.root / "just-made").mkdir()  # a create between its mkdir and its lock
     Path(runtime.make("damaged").dir, "state.json").write_text("{")
-    busy = runtime.store.reserve("busy")  # a create at work
+    busy = runtime.store.reserve("busy")  # a running create
     assert cli.main(["--root", str(runtime.root), "--log", str(runtime.root) + ".log", "list", "-q"]) == 0
     out, err = runtime.capfd.readouterr()
     busy.unlock()

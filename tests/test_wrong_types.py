@@ -1,5 +1,5 @@
-"""A value of a wrong type, wherever in a document it is: one problem with its pointer, in each verb
-that reads one."""
+"""A value of a wrong type at any place of a document is one problem with its pointer, in each verb
+that reads it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VALUES: tuple[Any, ...] = (None, True, 1, 1.5, "x", [], [1], [{}], {}, {"a": 1},
 
 
 def sample(node: Any) -> Any:
-    """A value of this type, with one of everything in it."""
+    """A value of this type with one of each member."""
     kind = node[0]
     if kind == "object":
         return {name: sample(child) for name, child in node[1].items()}
@@ -36,7 +36,7 @@ def sample(node: Any) -> Any:
 
 
 def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where in `sample` there is a value: keys and indexes."""
+    """The places of values in `sample`: keys and indexes."""
     inner: list[tuple[Any, Any]] = []
     if node[0] == "object":
         inner = list(node[1].items())
@@ -46,7 +46,7 @@ def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def with_value(document: Any, place: tuple[Any, ...], value: Any) -> Any:
-    """The document, with another value at one place."""
+    """The document with another value at one place."""
     if not place:
         return value
     step, rest = place[0], place[1:]
@@ -61,7 +61,7 @@ def test_there_are_places() -> None:
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)
 def test_plan(value: Any, tmp_path: Path) -> None:
-    """No verb trips over a type: what is reported is a problem, and each value once."""
+    """No verb fails on a type: it reports a problem, and each value once."""
     path = tmp_path / "config.json"
     opts = create.CreateOptions("c", Log())
     opts.bundle = str(tmp_path)
@@ -70,7 +70,7 @@ def test_plan(value: Any, tmp_path: Path) -> None:
         for place in places(schema.CONFIG):
             try:
                 document = with_value(whole, place, value)
-            except KeyError:  # the small one does not have it
+            except KeyError:  # absent from the small one
                 continue
             path.write_text(json.dumps(document))
             try:
@@ -117,7 +117,7 @@ def test_process_and_resources(value: Any, tmp_path: Path) -> None:
 
 
 def test_null_counts_as_absent(tmp_path: Path) -> None:
-    """Wherever a field is optional: the same plan, or the same problems, as without the field."""
+    """Null at any optional field: the same plan, or the same problems, as without the field."""
     path, opts = tmp_path / "config.json", create.CreateOptions("c", Log())
     opts.bundle = str(tmp_path)
     config: Json = {"ociVersion": "1.0.0", "root": {"path": "r"}, "process": {"cwd": "/", "args": ["sh"], "user": {}},
@@ -148,7 +148,7 @@ def test_null_counts_as_absent(tmp_path: Path) -> None:
 
 
 def walk(document: Any, place: tuple[Any, ...]) -> Any:
-    """What is at a place."""
+    """The value at a place."""
     for step in place:
         document = document[step]
     return document
