@@ -1,7 +1,7 @@
-"""Tests that can hardly fail: what can be seen of them in their source.
+"""Find tests that can hardly fail by their source.
 
-A test must reach an assertion whatever it finds: not only one below ``if``, or in a loop over what
-may be empty.
+Every path through a test must reach an assertion: one below ``if``, or in a loop over a possibly
+empty iterable, is not enough.
 """
 
 from __future__ import annotations

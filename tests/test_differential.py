@@ -242,7 +242,8 @@ def test_every_peer_that_differs_must_be_covered() -> None:
 
 
 def test_an_entry_may_ask_for_words() -> None:
-    """Of the command whose status differs; of every command for a fact that belongs to none."""
+    """The words of the command whose status differs, or of every command if the fact belongs to
+    none."""
     entry = Deviation("r", "runc", "step . start rc|left .", "s", "why", said="no such")
     status = Difference("step 1 start rc", {"pyrunc": 0, "runc": 1, "crun": 0}, ("runc",))
     left = Difference("left x", {"pyrunc": 0, "runc": 1, "crun": 0}, ("runc",))

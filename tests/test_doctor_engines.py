@@ -29,7 +29,7 @@ PROGRAMS = {
     "podman": "/usr/bin/podman",
     "docker": "/usr/bin/dockerd",
 }
-# Ours, as the tests with real engines use them.
+# Our drop-in files, as the tests with real engines use them.
 CONTRIB = {
     "containerd": (CONTAINERD, "containerd/containerd-2.toml"),
     "cri-o": (CRIO, "crio/10-pyrunc.conf"),

@@ -57,7 +57,7 @@ class Root:
 
     @property
     def directory(self) -> Path:
-        """Of the container."""
+        """The container's directory."""
         return Path(self.store.root) / "c1"
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ def test_make_the_root(root: Root) -> None:
 
 
 def test_open(root: Root) -> None:
-    """An error that says nothing about the container is not "does not exist"."""
+    """An inconclusive error must not be reported as "does not exist"."""
 
     def scene() -> Callable[[], str]:
         root.made()

@@ -1,6 +1,6 @@
-"""What a hot verb may import: start-up is most of its time (docs/adr/0006-core-phase.md).
+"""Hot verbs import few modules: start-up is most of their time (docs/adr/0006-core-phase.md).
 
-`json` costs 6 ms, `enum` 3, `subprocess` 10; the whole of `pyrunc state` is to take 4.
+`json` costs 6 ms, `enum` 3, `subprocess` 10; `pyrunc state` may take 4 in total.
 """
 
 from __future__ import annotations

@@ -78,7 +78,8 @@ def test_it_ends_with_its_parent(spawn: Spawn) -> None:
     [([], True), (["clone3", "setuid"], True), (["clone"], False), (["setsid"], False), (["read"], False)],
 )
 def test_filter_is_loaded_before_the_clone_where_it_can_be(spawn: Spawn, forbidden: list[str], early: bool) -> None:
-    """And after it otherwise, so that every profile that `create` accepts works for `exec`."""
+    """Otherwise it is loaded after the clone, so that every profile that `create` accepts works for
+    `exec`."""
     blob = program({NUMBERS[name]: ERRNO | errno.EPERM for name in forbidden}, ALLOW)
     plan = Plan()
     plan.no_new_privs("/process/noNewPrivileges")

@@ -50,7 +50,7 @@ class Named:
     ],
 )
 def test_the_end_is_tried_again(errors: list[BaseException], calls: int, warnings: list[str]) -> None:
-    """Only for want of memory: the way up from where that was noticed has freed some."""
+    """The end is retried only after a MemoryError, because unwinding the stack has freed memory."""
     left, done = list(errors), []
 
     def end(container: Any) -> None:

@@ -1,7 +1,7 @@
-"""What costs time or memory by a product of two sizes of a config, or takes a table that its author
-can crowd.
+"""Time and memory are linear in the size of a config, and its author cannot make hash tables
+collide.
 
-Whole verbs, with every place of a config: integration/test_input_costs.py.
+integration/test_input_costs.py measures whole verbs with every place of a config.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def test_pools_stay_small() -> None:
 
 
 def test_there_is_not_too_much_to_do() -> None:
-    """What is a step of the plan, or a program to run, counts together."""
+    """The limit applies to the sum of the plan's steps and the programs to run."""
     mounts = [{"destination": f"/m{number}", "type": "tmpfs"} for number in range(8000)]
     hooks = {"poststop": [{"path": "/h"}] * 8000, "unknown": 1}
     validate.check(config(mounts=mounts, hooks=hooks))

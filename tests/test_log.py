@@ -146,8 +146,8 @@ def test_where_a_warning_goes(
     ours: bool,
     terminal: bool,
 ) -> None:
-    """Always to the log; to stderr when a person reads that, or when it is the only place and
-    nobody merges it."""
+    """A warning always goes to the log. It goes to stderr if a person reads that, or if stderr is
+    the only place and the caller does not merge it."""
     monkeypatch.setattr(posix, "isatty", lambda fd: terminal and fd == 2)
     path = tmp_path / "log"
     log = Log(str(path) if to_file else "")

@@ -52,7 +52,7 @@ def test_ops_of_mounts_are_covered() -> None:
 
 
 def test_everything_is_built_before_anything_of_the_container_is_entered() -> None:
-    """And nothing is attached before the parent has written the intent."""
+    """Mounts are attached only after the parent has written the intent."""
     plan = added({"add": [BIND, SCRATCH], "joined": ["user", "mount"]})
     order = names(plan)
     kinds = [step["policy"] & {"BUILD", "ATTACH"} for step in steps(plan, "MOUNT")]

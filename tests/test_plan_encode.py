@@ -89,7 +89,7 @@ TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["C
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(TEXT, max_size=4), max_size=8), st.lists(st.binary(max_size=40), max_size=4), st.lists(TEXT))
 def test_strings_lists_and_blobs_round_trip(lists: list[list[str]], blobs: list[bytes], texts: list[str]) -> None:
-    """Also empty lists, lists of empty strings, and strings that begin like lists."""
+    """This includes empty lists, lists of empty strings, and strings that begin like lists."""
     plan = Plan()
     for items in lists:
         plan.execve("x", args=items, env=[*items, ""])
@@ -121,7 +121,7 @@ def test_path_bytes_survive() -> None:
 
 @pytest.mark.parametrize("args", [["a\0b"], ["a", "b\0"], ["a", "\0"]])
 def test_nul_in_a_list_is_refused(args: list[str]) -> None:
-    """Even if the string with the NUL looks like a pooled list."""
+    """A NUL is rejected even if its string looks like a pooled list."""
     plan = Plan()
     plan.execve("x", args=["a", "b"], env=["a", "b", ""])
     plan.execve("x", args=args)

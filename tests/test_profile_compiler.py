@@ -160,7 +160,7 @@ def test_words_that_scripts_look_for() -> None:
 
 
 def children() -> set[int]:
-    """Of all threads of this process."""
+    """The children of all threads of this process."""
     found: set[int] = set()
     for task in os.listdir("/proc/self/task"):
         with contextlib.suppress(OSError):

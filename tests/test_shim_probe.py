@@ -143,7 +143,7 @@ for owner, groups in ((b"joe", 0), (b"joe", 1), (b"nobody", 0), (b"crash", 0), (
 
 
 def test_any_libsubid(tmp_path: Path) -> None:
-    """What it does happens in a child, for a fraction of a second."""
+    """The library runs only in a child, for a fraction of a second."""
     if shutil.which("gcc") is None:
         pytest.skip("gcc is not installed")
     (tmp_path / "subid.c").write_text(LIBSUBID)

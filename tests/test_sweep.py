@@ -1,8 +1,8 @@
-"""One field of a rich config after the other, with the values at which something changes: what is
-refused in which words, what is warned about, and which steps of the plan are others.
+"""Change one field of a rich config at a time, to the values at which the result changes: the
+errors, the warnings and the steps of the plan.
 
-A rule that is dropped, a limit that moves by one, an option that sets another flag: whatever
-becomes different is in the diff of golden/sweep.txt (PYRUNC_UPDATE_GOLDEN=1).
+The diff of golden/sweep.txt (PYRUNC_UPDATE_GOLDEN=1) shows every change of behaviour: a rule that
+is dropped, a limit that moves by one, an option that sets another flag.
 """
 
 from __future__ import annotations
