@@ -75,7 +75,7 @@ class Worker:
             line = process.stdout.readline() if ready else ""
         except OSError as error:
             line = ""
-            ready = [error]  # for display only
+            ready = [error]  # type: ignore[list-item]  # for display only
         if line:
             answer = json.loads(line)
             assert isinstance(answer, dict)
