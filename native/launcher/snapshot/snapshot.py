@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 PAGE = 4096
 MAKE, READY = 1, 2
-ATTEMPTS = 3
+ATTEMPTS = 8
 TIMEOUT = 120  # seconds, for one run
 LOAD, NOBITS, PROGBITS, SYMTAB, RELA = 1, 8, 1, 2, 4
 EXECUTABLE = 2  # ET_EXEC
