@@ -13,7 +13,7 @@ from posix import O_CLOEXEC, O_DIRECTORY, O_PATH
 
 from pyrunc import fs
 from pyrunc.container import lifecycle
-from pyrunc.errors import Capped, ConfigError, PyruncError, StateError, SysError, UsageError, show
+from pyrunc.errors import Capped, ConfigError, PyruncError, StateError, UsageError, show
 from pyrunc.spec import load, rules_resources, schema
 from pyrunc.spec.report import Report
 from pyrunc.spec.structure import structure, without_unknown
@@ -113,11 +113,7 @@ def size(text: str) -> int | None:
 
 def from_file(path: str) -> Resources:
     """Read a LinuxResources object from a file, or stdin (``-``).  Raises ConfigError, SysError."""
-    try:
-        data = fs.read_fd(0, load.MAX_BYTES) if path == "-" else fs.read_file(path, load.MAX_BYTES)
-    except OSError as error:
-        raise SysError("--resources", "open", error.errno or 0, value=path) from error
-    return parse(data)
+    return parse(load.read_document("--resources", path))
 
 
 def parse(data: bytes) -> Resources:

@@ -264,7 +264,6 @@ class Mounts:
     def __init__(self, container: Container, log: Log) -> None:
         self.container, self.log = container, log
         self.config, _ = load.load_config(container.dir + "/config.json")
-        self.added: list[AddedMount] = container.data.setdefault("mounts", [])
 
     def add(self, entries: list[Mount]) -> None:
         """Add mounts. Raises ConfigError, StateError, SysError, after all of them have been
@@ -364,11 +363,3 @@ def _newest(added: list[AddedMount], destination: str, taken: list[int]) -> int:
         if index not in taken and clean(added[index]["entry"]["destination"]) == destination:
             return index
     return -1
-
-
-def read_document(path: str) -> bytes:
-    """The document of a file, or of stdin (``-``).  Raises SysError."""
-    try:
-        return fs.read_fd(0, load.MAX_BYTES) if path == "-" else fs.read_file(path, load.MAX_BYTES)
-    except OSError as error:
-        raise SysError(rules.SOURCE, "open", error.errno or 0, value=path) from error

@@ -9,7 +9,7 @@ what is wrong with them.
 from __future__ import annotations
 
 from pyrunc import fs, interpreter
-from pyrunc.errors import ConfigError, Problem, PyruncError, errno_text, show
+from pyrunc.errors import ConfigError, Problem, PyruncError, SysError, errno_text, show
 from pyrunc.spec.names import escape
 
 TYPE_CHECKING = False
@@ -53,6 +53,14 @@ def load_config(path: str) -> tuple[Config, bytes]:
         kind = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}.get(type(config), "a number")
         raise ConfigError([Problem("", "object", kind)], source)
     return config, data
+
+
+def read_document(source: str, path: str) -> bytes:
+    """The document in a file, or stdin (``-``), of at most MAX_BYTES.  Raises SysError."""
+    try:
+        return fs.read_fd(0, MAX_BYTES) if path == "-" else fs.read_file(path, MAX_BYTES)
+    except OSError as error:
+        raise SysError(source, "open", error.errno or 0, value=path) from error
 
 
 def _unreadable(path: str, source: str, error: OSError) -> Unreadable:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pyrunc import command, state
 from pyrunc.errors import UsageError, show
-from pyrunc.launch.added_mounts import Mounts, read_document
-from pyrunc.spec import added_mounts
+from pyrunc.launch.added_mounts import Mounts
+from pyrunc.spec import added_mounts, load
 
 USAGE = "mounts add ID FILE | mounts remove ID FILE"
 SUMMARY = "add mounts to a container, or remove those that were added; all of them or none"
@@ -23,7 +23,7 @@ def main(context: command.Context, values: command.Values, args: list[str]) -> i
     if what not in ("add", "remove"):
         raise UsageError(f"{show(what)}: expected add or remove")
     container = state.Store(state.root_dir(context.root)).open(id)
-    entries = added_mounts.parse(read_document(path))
+    entries = added_mounts.parse(load.read_document(added_mounts.SOURCE, path))
     with container:
         mounts = Mounts(container, context.log)
         if what == "add":
