@@ -4,6 +4,7 @@ isolated sandbox."""
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import textwrap
 import time
@@ -334,6 +335,39 @@ def test_a_test_that_is_gone_is_left_out(tmp_path: Path) -> None:
     assert [item.nodeid for item in items] == ["a::z", "a::x"]
 
 
+def test_a_test_is_endless_by_what_it_uses_not_by_real_time(tmp_path: Path) -> None:
+    """On a busy machine time passes and a test gets nothing."""
+    known = cover.Map(Tree(tmp_path))
+    known.tests = {"a::x": Test("a::x", 2.0, 4.0)}
+    used = sandbox.Spent(0.0, 0.0)
+    with (tmp_path / "told").open("w+b", buffering=0) as told:
+        progress = run.Progress(known, told.fileno(), lambda: used)
+        assert not progress.stuck()
+        told.write(b'{"begun": "a::x"}\n')
+        assert not progress.stuck()
+        most = run.PATIENCE + run.FACTOR * 4.0
+        used = sandbox.Spent(most, most)
+        assert not progress.stuck() and not progress.endless
+        used = sandbox.Spent(0.0, most + 1)  # it waits for something that does not come
+        assert progress.stuck() and progress.endless
+        used = sandbox.Spent(most + 1, 0.0)  # so many processes that one of them always waits for a processor
+        assert progress.stuck()
+        told.write(b'{"begun": "a::new"}\n')
+        assert not progress.stuck()
+
+
+def test_a_recording_of_another_format_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = cover.Map(Tree(tmp_path))
+    (tmp_path / "tree/tests").mkdir(parents=True)
+    (tmp_path / "tree/tests/test_a.py").write_text("")
+    kept = {"digest": cover.digest(b""), "format": cover.FORMAT}
+    for found in ({**kept, "format": 1}, {**kept, "digest": "x"}, {}):
+        known.path("tests/test_a.py").write_text(json.dumps(found))
+        assert known.stale() == ["tests/test_a.py"]
+    known.path("tests/test_a.py").write_text(json.dumps(kept))
+    assert known.stale() == []
+
+
 def test_work_in_parallel_gives_every_answer(tmp_path: Path) -> None:
     assert sorted(parallel.each(range(7), lambda n: n * n, 3, str(tmp_path))) == [(n, n * n) for n in range(7)]
     with pytest.raises(RuntimeError):
@@ -376,6 +410,37 @@ def test_nothing_of_the_machine_can_be_changed_in_a_sandbox(tmp_path: Path) -> N
     assert here.read_text() == "untouched"
     assert (os.stat("/dev/null").st_uid, os.stat("/dev/null").st_gid) == (ours.st_uid, ours.st_gid)
     assert cgroup.path is None or not cgroup.path.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_sandbox_knows_what_all_its_processes_used() -> None:
+    """Also of those that nobody waited for; the time they slept is on the clock only."""
+    used = os.memfd_create("used")
+
+    def work() -> int:
+        begun = sandbox.spent(sandbox.cgroup_mount())
+        if os.fork() == 0:
+            if os.fork() == 0:
+                while time.process_time() < 0.2:
+                    pass
+                os.write(used, b".")
+            os._exit(0)
+        while not os.fstat(used).st_size:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        os.write(used, json.dumps(sandbox.spent(sandbox.cgroup_mount()).since(begun)).encode())
+        return 0
+
+    cgroup = sandbox.Cgroup(f"pyrunc-test-mutants-{os.getpid()}")
+    begun, start = cgroup.spent(), time.monotonic()
+    assert sandbox.run(work, cgroup, 60) == 0
+    total, elapsed = cgroup.spent().since(begun), time.monotonic() - start
+    cgroup.remove()
+    inside = sandbox.Spent(*json.loads(os.pread(used, 4096, 1)))
+    os.close(used)
+    if cgroup.path is not None:
+        assert 0.2 <= inside.cpu <= total.cpu
+    assert 0.3 <= inside.clock <= total.clock <= elapsed
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

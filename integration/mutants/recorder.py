@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from integration.mutants import sandbox
+
 PLACE = "/tmp/mutants"  # in a sandbox: "current" names the test, "lines" has a file per program with what runtimes ran
 BLOCKS = f"{PLACE}/blocks"
 PROGRAMS = ("_init", "pyrunc-init", "fs_driver", "test_path", "test_hook", "test_lookup", "test_plan_load")
@@ -84,12 +86,30 @@ def base_of(binary: str) -> int:
     return min(int(address) for kind, _, _, address in segments if kind == 1)
 
 
+class Timer:
+    """What each test costs, as a pytest plugin in a sandbox."""
+
+    def __init__(self) -> None:
+        self.cgroup = sandbox.cgroup_mount()
+        self.begun = sandbox.spent(self.cgroup)
+        self.spent: dict[str, sandbox.Spent] = {}
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Note what was used before the test."""
+        self.begun = sandbox.spent(self.cgroup)
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """Note what the test used."""
+        self.spent[nodeid] = sandbox.spent(self.cgroup).since(self.begun)
+
+
 class Recorder:
     """The Python and C lines that each test reaches."""
 
     def __init__(self, tree: Path, counted: Any) -> None:
         self.tree, self.counted = tree, counted
-        self.tests: dict[str, tuple[str, float]] = {}  # nodeid -> outcome, seconds
+        self.outcomes: dict[str, str] = {}
+        self.timer = Timer()
         self.blocks: dict[str, dict[str, list[int]]] = defaultdict(dict)  # program -> nodeid -> addresses
         self.files = {name: os.open(f"{BLOCKS}/{name}.blocks", os.O_RDWR) for name in PROGRAMS}
         self.imports: set[str] = set()
@@ -100,14 +120,16 @@ class Recorder:
         Path(PLACE, "current").write_text(nodeid)
         for fd in self.files.values():
             os.pwrite(fd, bytes(SIZE), 0)
+        self.timer.pytest_runtest_logstart(nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Record the end of set-up, call or tear-down."""
-        outcome, seconds = self.tests.get(report.nodeid, ("passed", 0.0))
-        self.tests[report.nodeid] = (report.outcome if outcome == "passed" else outcome, seconds + report.duration)
+        if self.outcomes.get(report.nodeid, "passed") == "passed":
+            self.outcomes[report.nodeid] = report.outcome
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         """Record the end of a test."""
+        self.timer.pytest_runtest_logfinish(nodeid)
         for name, fd in self.files.items():
             found = [match.start() for match in re.finditer(b"\x01", os.pread(fd, SIZE, 0))]
             if found:
@@ -115,7 +137,7 @@ class Recorder:
 
     def result(self) -> dict[str, Any]:
         """Map each file and line to the indices of its tests."""
-        index = {name: number for number, name in enumerate(self.tests)}
+        index = {name: number for number, name in enumerate(self.outcomes)}
         lines: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
         self.python_lines(index, lines)
         for program, found in self.blocks.items():
@@ -126,8 +148,8 @@ class Recorder:
             for file, of_file in lines.items()
         }
         return {
-            "tests": [[name, *what] for name, what in self.tests.items()], "sets": [list(one) for one in sets],
-            "lines": out, "imports": sorted(self.imports),
+            "tests": [[name, outcome, *self.timer.spent[name]] for name, outcome in self.outcomes.items()],
+            "sets": [list(one) for one in sets], "lines": out, "imports": sorted(self.imports),
         }  # fmt: skip
 
     def python_lines(self, index: dict[str, int], lines: dict[str, dict[int, set[int]]]) -> None:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,18 @@ from integration.mutants.mutant import ROOT, Mutant, equivalents
 from integration.mutants.tree import Tree
 
 BASE = ROOT / "build/mutants"
-# Seconds of tests (as recorded, under a tracer) that one mutant may cost; a survivor uses all of
-# them.
+# Seconds of CPU of tests (as recorded, under a tracer) that one mutant may cost; a survivor uses all
+# of them.
 BUDGET = 60.0
 UNIT = 0.6  # maximum share of the budget for tests without a container
-SPARE = 200.0  # seconds over the recorded time before a run counts as endless, because the machine may be busy
-FACTOR = 6.0
-PATIENCE = 40.0  # the same, for one test
+# A test is endless if it uses PATIENCE seconds more than FACTOR times what was recorded, of CPU or of
+# the clock that does not run while a process waits for a processor.
+FACTOR = 5.0
+PATIENCE = 20.0
+STARTING = 60.0  # the same, before the first test
+PRESENT = 3600.0  # seconds of real time, after which nothing is known about a mutant: the machine is too busy
 LEAST = {"Python": 97.0, "C": 92.0}  # percent of the mutants that are not equivalent
-ALIVE = ("survived", "unreached")
+ALIVE = ("survived", "unreached", "undecided")
 SECURE = {"check dropped", "flag dropped", "order", "error swallowed", "statement dropped"}
 
 
@@ -42,7 +45,7 @@ SECURE = {"check dropped", "flag dropped", "order", "error swallowed", "statemen
 class Outcome:
     """The result of trying a mutant."""
 
-    status: str  # killed, survived, endless, stillborn, unreached
+    status: str  # killed, survived, endless, stillborn, unreached, undecided
     by: str = ""  # the test that failed
     words: str = ""
     tests: int = 0
@@ -85,20 +88,23 @@ def warming(known: Map) -> list[str]:
 
 
 class Progress:
-    """Detect a test that takes far longer than recorded, from a sandbox's output."""
+    """Detect a test that uses far more than recorded, from a sandbox's output."""
 
-    def __init__(self, known: Map, fd: int) -> None:
-        self.known, self.fd = known, fd
-        self.size, self.since, self.limit = 0, time.monotonic(), SPARE
+    def __init__(self, known: Map, fd: int, spent: Callable[[], sandbox.Spent]) -> None:
+        self.known, self.fd, self.spent = known, fd, spent
+        self.size, self.since, self.limit = 0, spent(), STARTING
+        self.endless = False
 
     def stuck(self) -> bool:
         """Whether the current test is stuck; called periodically."""
-        size, now = os.fstat(self.fd).st_size, time.monotonic()
+        size, now = os.fstat(self.fd).st_size, self.spent()
         if size != self.size:
             last = os.pread(self.fd, size, 0).decode().splitlines()[-1]
             test = self.known.tests.get(json.loads(last).get("begun", "")) if last.endswith("}") else None
-            self.size, self.since, self.limit = size, now, PATIENCE + FACTOR * (test.seconds if test else 10.0)
-        return now - self.since > self.limit
+            cost = max(test.seconds, test.clock) if test else PATIENCE / FACTOR
+            self.size, self.since, self.limit = size, now, PATIENCE + FACTOR * cost
+        self.endless = max(now.since(self.since)) > self.limit
+        return self.endless
 
 
 class Runner:
@@ -145,11 +151,11 @@ class Runner:
 
     def once(self, mutant: Mutant | None, names: list[str]) -> Outcome:
         """Run the tests in one sandbox."""
-        cost = sum(self.known.tests[name].seconds for name in names if name in self.known.tests)
         cgroup = sandbox.Cgroup(f"pyrunc-mutants-{os.getpid()}")
         with tempfile.TemporaryFile(dir=self.tree.base) as out:
             work = lambda: worker.test_mutant(self.tree, mutant, names, out.fileno())  # noqa: E731
-            status = sandbox.run(work, cgroup, SPARE + FACTOR * cost, stuck=Progress(self.known, out.fileno()).stuck)
+            progress = Progress(self.known, out.fileno(), cgroup.spent)
+            status = sandbox.run(work, cgroup, PRESENT, stuck=progress.stuck)
             cgroup.remove()
             out.seek(0)
             told = [json.loads(line) for line in out.read().decode().splitlines()]
@@ -163,7 +169,7 @@ class Runner:
                 name = next((test for test in names if test.startswith(f"{name}::")), "")
             return Outcome("killed", name, failed["words"])
         if status is None:
-            return Outcome("endless", begun[-1] if begun else "")
+            return Outcome("endless" if progress.endless else "undecided", begun[-1] if begun else "")
         return Outcome("survived" if status == 0 else "killed", "", "" if status == 0 else f"status {status}")
 
 
@@ -302,6 +308,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--map", action="store_true", help="record what tests reach, and stop")
     parser.add_argument("--stale", action="store_true", help="take the map as it is")
     options = parser.parse_args(argv)
+    options.base = options.base.resolve()  # the processes in a sandbox change their directory
     options.end = time.monotonic() + options.seconds
     return options
 

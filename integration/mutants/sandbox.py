@@ -16,6 +16,7 @@ import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 0x1000, 0x4000, 1 << 18
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = (
@@ -51,6 +52,35 @@ def cgroup_mount() -> str:
     return ""
 
 
+class Spent(NamedTuple):
+    """What a sandbox has used, in seconds."""
+
+    cpu: float  # of all its processes
+    clock: float  # elapsed time, without the time in which one of them waited for a processor
+
+    def since(self, start: Spent) -> Spent:
+        """What has been used after ``start``."""
+        return Spent(self.cpu - start.cpu, self.clock - start.clock)
+
+
+def spent(cgroup: str) -> Spent:
+    """What the processes in a cgroup have used. Without cgroup2 ("") it is what this process and
+    its children have used.
+
+    Neither figure depends on how busy the machine is: pressure stall information says how long
+    processes were runnable and did not run (Documentation/accounting/psi.rst).
+    """
+    now = time.monotonic()
+    if not cgroup:
+        return Spent(sum(os.times()[:4]), now)
+    usage = Path(cgroup, "cpu.stat").read_text().split()[1]
+    try:
+        stalled = Path(cgroup, "cpu.pressure").read_text().partition("total=")[2].split()[0]
+    except OSError:  # a kernel without CONFIG_PSI, or psi=0
+        stalled = "0"
+    return Spent(int(usage) / 1e6, now - int(stalled) / 1e6)
+
+
 class Cgroup:
     """A cgroup for one sandbox, removed with its descendants."""
 
@@ -59,6 +89,10 @@ class Cgroup:
         self.path = Path(top, name) if top else None
         if self.path is not None:
             self.path.mkdir(exist_ok=True)
+
+    def spent(self) -> Spent:
+        """What the sandbox has used."""
+        return spent(str(self.path or ""))
 
     def join(self) -> None:
         """Move this process into the cgroup."""

@@ -19,7 +19,7 @@ from integration.mutants.mutant import Mutant
 from integration.mutants.tree import Tree
 
 STILLBORN = 77  # the changed C code does not compile
-SLOW = 2.0  # seconds of a test under the tracer
+SLOW = 2.0  # seconds of CPU of a test under the tracer
 OPTIONS = ["-q", "-p", "no:cacheprovider"]
 OWN = ("integration", "pyrunc", "tests", "native", "contrib", "bench")
 
@@ -138,28 +138,15 @@ def fill(tree: Tree, tests: list[str]) -> int:
     return int(pytest.main([*OPTIONS, "--hypothesis-seed=0", *tests]))
 
 
-class Timer:
-    """The durations of tests."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Add the duration of a phase."""
-        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
-
-
-def untraced(tests: dict[str, tuple[str, float]]) -> None:
-    """Time slow tests again without the tracer, which slows some down by a factor of twenty."""
-    slow = [name for name, (outcome, seconds) in tests.items() if outcome == "passed" and seconds > SLOW]
+def untraced(names: list[str], timer: recorder.Timer) -> None:
+    """Measure slow tests again without the tracer, which slows some down by a factor of twenty."""
+    slow = [name for name in names if timer.spent[name].cpu > SLOW]
     if not slow:
         return
     os.unlink(f"{recorder.PLACE}/current")  # the runtime's own tracer
-    timer = Timer()
-    pytest.main([*OPTIONS, "--hypothesis-seed=0", *slow], plugins=[timer])
-    for name in slow:
-        outcome, seconds = tests[name]
-        tests[name] = outcome, min(seconds, timer.seconds.get(name, seconds))
+    again = recorder.Timer()
+    pytest.main([*OPTIONS, "--hypothesis-seed=0", *slow], plugins=[again])
+    timer.spent |= {name: min(timer.spent[name], again.spent.get(name, timer.spent[name])) for name in slow}
 
 
 def record(tree: Tree, file: str, fd: int) -> int:
@@ -179,7 +166,7 @@ def record(tree: Tree, file: str, fd: int) -> int:
     plugin = recorder.Recorder(tree.root, counted)
     status = int(pytest.main([*OPTIONS, "--hypothesis-seed=0", file], plugins=[plugin]))
     counted.stop()
-    untraced(plugin.tests)
+    untraced([name for name, outcome in plugin.outcomes.items() if outcome == "passed"], plugin.timer)
     found = {"status": status, **plugin.result(), "log": Path(recorder.PLACE, "log").read_text()[-3000:]}
     data = json.dumps(found).encode()
     while data:
