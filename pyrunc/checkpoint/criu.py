@@ -151,7 +151,7 @@ class Criu:
             finally:
                 if fd >= 0:
                     posix.close(fd)
-            if script == until:
+            if until and script == until:
                 return {}
             self.send({"type": messages.NOTIFY, "notify_success": True})
 
@@ -244,9 +244,9 @@ class CriuError(PyruncError):
 
 def refusal(reply: Fields) -> CriuError:
     """The error for a reply that reports a failure."""
-    text = brief(reply.get("cr_errmsg") or "")
+    text = brief((reply.get("cr_errmsg") or "").strip())
     number = reply.get("cr_errno") or 0
-    reason = ": ".join(part for part in (text.strip(), errno_text(number) if number > 0 else "") if part)
+    reason = ": ".join(part for part in (text, errno_text(number) if number > 0 else "") if part)
     return CriuError(f"criu: {reason or 'failed'}")
 
 
