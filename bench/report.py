@@ -42,17 +42,23 @@ class Report(TypedDict):
     notes: dict[str, dict[str, str]]  # title: runtime or verb: text
 
 
-def row(group: str, what: str, unit: str, samples: Mapping[str, Sequence[float]]) -> Row:
-    """Medians of each runtime's samples, and pyrunc's ratios; a runtime without samples is left
-    out."""
+def row(
+    group: str,
+    what: str,
+    unit: str,
+    samples: Mapping[str, Sequence[float]],
+    of: stats.Statistic = statistics.median,
+) -> Row:
+    """Medians of each runtime's samples, or another statistic, and pyrunc's ratios; a runtime
+    without samples is left out."""
     there = {name: values for name, values in samples.items() if values}
     return {
         "group": group,
         "what": what,
         "unit": unit,
-        "values": {name: statistics.median(values) for name, values in there.items()},
+        "values": {name: of(values) for name, values in there.items()},
         "ratios": {
-            name: stats.ratio(there[OURS], values)
+            name: stats.ratio(there[OURS], values, of)
             for name, values in there.items()
             if OURS in there and name != OURS and len(values) == len(there[OURS])
         },
