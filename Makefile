@@ -283,6 +283,12 @@ scale: build peers ## 500 containers at once: rates, memory, and whether verbs b
 scale-engines: test-tools build ## the same through containerd and ctr, with runc beside (root); BENCH_ARGS='--containers 50'
 	@$(BIN)/python -m integration.engines.scale $(BENCH_ARGS)
 
+.PHONY: bench-node
+bench-node: build bench-tools test-tools peers ## pods and exec probes on a current containerd with runc and crun, ten minutes; writes bench/RESULTS.md (root)
+	@.ci/require test demo current
+	@integration/engines/build.sh $(BUILT) $(CONTAINERD)
+	@$(BIN)/python -m bench.node --write $(BENCH_ARGS)
+
 .PHONY: bench-images
 bench-images: build ## unpack an image beside umoci and podman; the second `run --image` beside a plain `run` (root)
 	@.ci/require test demo

@@ -25,8 +25,8 @@ class Goal(NamedTuple):
 
     def text(self) -> str:
         """The measure and what it is compared with."""
-        kind = {"ms": "wall time", "CPU ms": "CPU time"}.get(self.unit, self.unit)
-        place = {"verbs": "", "loaded": " on busy cores", "scale": " with 500 containers", "mounts": ""}
+        kind = {"ms": "wall time", "CPU ms": "CPU time", "CPU s": "CPU time"}.get(self.unit, self.unit)
+        place = {"verbs": "", "loaded": " on busy cores", "scale": " with 500 containers", "mounts": "", "node": ""}
         text = self.what + place.get(self.group, f" ({self.group})")
         return ", ".join(filter(None, [text, kind, f"x {self.peer}" if self.peer else ""]))
 
@@ -50,6 +50,14 @@ GOALS = [
     Goal("mounts", "mounts add", "ms", "exec", 1.2),
     Goal("checkpoint", "checkpoint + restore", "ms", "runc", 1.0),
     Goal("checkpoint", "dump of 200 MB of dirty memory", "ms", "criu", 1.1),
+]
+# Of bench/node.py: containerd, fifty pods, ten execs a second.
+NODE_GOALS = [
+    Goal("node", "execs, runtime", "CPU s", "runc", 0.4),
+    Goal("node", "execs, runtime", "CPU s", "crun", 1.0),
+    Goal("node", "start of the pods, runtime", "CPU s", "runc", 0.4),
+    Goal("node", "start of the pods, runtime", "CPU s", "crun", 1.0),
+    Goal("node", "start of a pod, p99", "ms", "runc", 1.0),
 ]
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bench.goals import GOALS, Verdict, judge
+from bench.goals import GOALS, NODE_GOALS, Goal, Verdict, judge
 from bench.report import Report, Row
 from bench.tables import markdown
 
 HERE = Path(__file__).resolve().parent
 DATA, PAGE, PICTURE = HERE / "results.json", HERE / "RESULTS.md", HERE / "results.svg"
+NODE = HERE / "node.json"
 
 INTRODUCTION = """\
 # Benchmark results
@@ -55,28 +56,39 @@ TITLES = {
         " less of for each container, runtimes and kernel included.",
     ),
 }
+NODE_INTRODUCTION = """\
+## A node of Kubernetes
+
+`make bench-node` measures this separately: a containerd with each runtime in turn, driven through CRI as kubelet
+drives it. It starts pods of one container one after the other, then executes `/bin/true` in them, ten times a
+second. The runtime's CPU time is the sum of all its processes, of the containers' and of `/bin/true`; the last two are
+the same for all runtimes. The children of containerd are the CNI plugins and the programs that start the shims.
+"""
 IDLE = 90  # percent; below it other programs were running
 
 
-def page(report: Report) -> str:
-    """The whole text."""
-    parts = [INTRODUCTION, conditions(report), goals(report), "![bars by verb and runtime](results.svg)"]
+def page(report: Report, node: Report | None = None) -> str:
+    """The whole text; `node` is what bench/node.py found, which is measured separately."""
+    parts = [INTRODUCTION, conditions(report), goals(report, GOALS), "![bars by verb and runtime](results.svg)"]
     for group, (title, explanation) in TITLES.items():
         rows = [row for row in report["rows"] if row["group"] == group]
         if rows:
             parts.append(f"## {title}\n\n{explanation}\n\n{figures(report, rows)}")
     for title, cells in report["notes"].items():
         parts.append(f"## {title}\n\n" + markdown([["", "found"], *([name, text] for name, text in cells.items())]))
+    if node:
+        parts.append(NODE_INTRODUCTION)
+        parts += [conditions(node, "execs"), goals(node, NODE_GOALS, "###"), figures(node, node["rows"])]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
-def conditions(report: Report) -> str:
+def conditions(report: Report, rounds: str = "rounds") -> str:
     """Date, machine, versions, and whether the machine was idle."""
     facts = report["machine"]
     rows = [["", ""], ["date", report["date"]]]
     rows += [[name, text] for name, text in facts.items()]
     rows += [[name, version] for name, version in report["runtimes"].items()]
-    rows.append(["rounds", str(report["rounds"])])
+    rows.append([rounds, str(report["rounds"])])
     rows.append(["duration", f"{report['seconds']} s"])
     text = markdown(rows)
     if int(facts["idle before"].split()[0]) < IDLE:
@@ -86,13 +98,13 @@ def conditions(report: Report) -> str:
     return text
 
 
-def goals(report: Report) -> str:
+def goals(report: Report, wanted: list[Goal], level: str = "##") -> str:
     """Each goal, and whether it is met."""
-    verdicts = [judge(goal, report["rows"]) for goal in GOALS]
+    verdicts = [judge(goal, report["rows"]) for goal in wanted]
     counted = [verdict for verdict in verdicts if verdict.met is not None]
     met = sum(verdict.met is True for verdict in counted)
     head = ["goal", "measured", "interval", "to reach", "aim", "met"]
-    text = f"## Goals\n\n{met} of {len(counted)} goals are met"
+    text = f"{level} Goals\n\n{met} of {len(counted)} goals are met"
     lacking = len(verdicts) - len(counted)
     text += f"; {lacking} were not measured.\n\n" if lacking else ".\n\n"
     return text + markdown([head, *map(_goal, verdicts)])
@@ -136,9 +148,30 @@ def write(report: Report) -> None:
     from bench.plot import draw
 
     DATA.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    PAGE.write_text(page(report))
+    PAGE.write_text(page(report, read(NODE)))
     draw(report, PICTURE)
 
 
+def write_node(report: Report) -> None:
+    """Write what bench/node.py found, and the page."""
+    NODE.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    PAGE.write_text(current())
+
+
+def current() -> str:
+    """The page of the figures in the tree."""
+    measured = read(DATA)
+    assert measured is not None
+    return page(measured, read(NODE))
+
+
+def read(path: Path) -> Report | None:
+    """The figures of an earlier run."""
+    if not path.exists():
+        return None
+    found: Report = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
 if __name__ == "__main__":
-    write(json.loads(DATA.read_text()))
+    PAGE.write_text(current())

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import goals, page, report, stats, tables
+from bench import cri, goals, page, report, stats, tables
 from bench.goals import Goal
 from bench.report import Report, Row
 
@@ -131,16 +131,46 @@ class TestPage:
         assert ("not idle" in page.page(document([verb("state", 3, 2)], idle))) == warned
 
     def test_the_page_in_the_tree_is_what_was_measured(self) -> None:
-        data = json.loads(page.DATA.read_text(encoding="utf-8"))
-        assert page.PAGE.read_text(encoding="utf-8") == page.page(data)
+        data = page.read(page.DATA)
+        assert page.PAGE.read_text(encoding="utf-8") == page.current() and data is not None
         assert data["rounds"] >= 60
         assert {"crun", "pyrunc", "runc"} <= set(data["runtimes"])
         assert {row["group"] for row in data["rows"]} >= {"verbs", "loaded", "storm", "memory"}
+
+    def test_a_node_has_its_own_date_and_goals(self) -> None:
+        cpu = {name: [1.0, 2.0, 3.0] for name in ("crun", "pyrunc")} | {"runc": [2.5, 5.0, 7.5]}
+        node = document([report.row("node", "execs, runtime", "CPU s", cpu, sum)]) | {"date": "2026-01-03"}
+        text = page.page(document([verb("state", 3, 2)]), node)
+        before, _, after = text.partition("## A node of Kubernetes")
+        assert "2026-01-02" in before and "2026-01-03" in after and "execs" not in before
+        assert "| execs, runtime | CPU s | 6.00 | 6.00 | 15.0 | 1.00 (1.00 to 1.00) | 0.40 (0.40 to 0.40) |" in after
+        assert "| execs, runtime, CPU time, x runc | 0.400 | 0.40 to 0.40 | <= 0.4 |  | yes |" in after
 
     def test_the_readme_shows_the_picture(self) -> None:
         readme = (ROOT / "README.md").read_text(encoding="utf-8")
         assert "(bench/results.svg)" in readme and "(bench/RESULTS.md)" in readme
         assert page.PICTURE.exists()
+
+
+class TestCri:
+    """The messages of bench/cri.py; protobuf.dev/programming-guides/encoding has the examples."""
+
+    def test_encode(self) -> None:
+        assert cri.encode({1: 150, 2: "testing", 3: {1: 150}}) == b"\x08\x96\x01\x12\x07testing\x1a\x03\x08\x96\x01"
+
+    def test_repeated(self) -> None:
+        assert cri.encode({2: ["a", "b"]}) == b"\x12\x01a\x12\x01b"
+
+    def test_decode(self) -> None:
+        message: cri.Message = {1: "out", 3: 300, 4: {1: 0, 2: "x" * 200}}
+        found = cri.decode(cri.encode(message))
+        assert (found[1], found[3]) == ([b"out"], [300])
+        inner = found[4][0]
+        assert isinstance(inner, bytes) and cri.decode(inner) == {1: [0], 2: [b"x" * 200]}
+
+    def test_other_types_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="field 1 has the type 5"):
+            cri.decode(b"\x0d\x00\x00\x00\x00")
 
 
 DRAW = """

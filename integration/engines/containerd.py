@@ -16,7 +16,7 @@ disabled_plugins = [{disabled}]
 [grpc]
 address = "{path}/c.sock"
 [debug]
-level = "debug"
+level = "{level}"
 """
 OFF = [f"io.containerd.snapshotter.v1.{name}" for name in ("btrfs", "zfs", "devmapper", "aufs", "blockfile", "erofs")]
 # The default is below /opt of the machine.
@@ -32,6 +32,7 @@ class Containerd:
     """A containerd; `runtime` is the path of the OCI runtime that its client requests."""
 
     label = "containerd 1.x with ctr"
+    level = "debug"  # of the daemon's log
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class Containerd:
             self.label = "containerd 2.x with ctr"
             extra += OPT.format(path=host.path)
         version = 3 if folder else 2
-        config.write_text(CONFIG.format(path=host.path, disabled=disabled, version=version) + extra)
+        config.write_text(CONFIG.format(path=host.path, disabled=disabled, version=version, level=self.level) + extra)
         self.argv = [f"{folder}containerd", "-c", str(config)]
         if keep:  # as systemd does
             self.argv = ["/bin/sh", "-c", KEEP, "sh", f"{host.path}/containerd.pid", *self.argv]
