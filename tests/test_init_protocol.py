@@ -275,6 +275,31 @@ def test_start_success_is_eof(spawn: Spawn, fifos: tuple[int, int], tmp_path: pa
     os.close(start)
 
 
+def test_start_fifo_is_closed_before_execve(spawn: Spawn, fifos: tuple[int, int], tmp_path: pathlib.Path) -> None:
+    """A reader of the start fifo means "created"; execve(2) closes the error fifo first or last."""
+    parent = spawn()
+    parent.plan(fifo_plan(["/nonexistent"]), fifos)
+    pid = parent.adopt()
+    wait_closed(parent)
+    full = os.open(tmp_path / "error", os.O_WRONLY | os.O_NONBLOCK)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(full, bytes(4096))  # so init blocks when it reports the failed execve
+    start = os.open(tmp_path / "start", os.O_WRONLY | os.O_NONBLOCK)
+    os.dup2(start, fifos[0])
+    os.write(start, b"x")
+    limit = time.monotonic() + TIMEOUT
+    with pytest.raises(OSError, match=os.strerror(errno.ENXIO)):
+        while time.monotonic() < limit:
+            os.close(os.open(tmp_path / "start", os.O_WRONLY | os.O_NONBLOCK))
+    assert status_of(pid)["State"].startswith(("S", "R"))
+    os.close(full)
+    os.close(start)
+    while os.read(fifos[1], 65536)[-256:].count(0) == 256:
+        pass
+    assert parent.wait(pid) == 1
+
+
 def test_start_failure_is_a_record(spawn: Spawn, fifos: tuple[int, int]) -> None:
     parent = spawn()
     parent.plan(fifo_plan(["/nonexistent"]), fifos)

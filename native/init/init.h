@@ -31,6 +31,7 @@ struct init {
     uint32_t step;       /* index of the current step */
     int sock;            /* handshake socket; -1 once closed */
     int error_fd;        /* the error fifo, from WAIT_START on */
+    int start_fd;        /* the start fifo, from WAIT_START on */
     int fds[MAX_FDS];    /* slots; fds[0] is the plan */
     int procfd;          /* O_PATH of the host's /proc, for every write to procfs (CVE-2025-52881), or -1 */
     int rootfd;          /* O_PATH of the root filesystem (bind mount); -1 without ROOT */

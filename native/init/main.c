@@ -245,7 +245,7 @@ int main(int argc, char **argv)
     if (npreserve < 0)
         return 1; /* cannot report it: the socket's number is unknown */
     in->sock = FIRST_FD + npreserve;
-    in->error_fd = in->procfd = in->rootfd = in->nullfd = in->timensfd = -1;
+    in->error_fd = in->start_fd = in->procfd = in->rootfd = in->nullfd = in->timensfd = -1;
     for (int i = 0; i < MAX_FDS; i++)
         in->fds[i] = -1;
     in->step = NO_SLOT;

@@ -81,6 +81,7 @@ int op_wait_start(struct init *in, const struct plan_step *st)
     send_msg(in, MSG_CREATED, 0);
     close_fd(&in->sock);
     in->error_fd = error;
+    in->start_fd = start;
     n = sys_read(start, &byte, 1);
     if (n < 0)
         return fault(in, errno, "read", -1, 0, "start fifo");
@@ -136,6 +137,9 @@ int op_execve(struct init *in, const struct plan_step *st)
         if (ret < 0)
             return fault(in, -ret, "close_range", -1, 0, "");
     }
+    /* `start` ends at the EOF of the error fifo.  Then no reader of the start fifo may be left, or
+     * the container still counts as created; execve(2) closes them one after the other. */
+    close_fd(&in->start_fd);
     execve(exe, argv, envp);
     return execve_fault(in, errno, exe);
 }
