@@ -3,9 +3,11 @@ paths."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ import pytest
 from json_type import Json
 from pyrunc import cli, command
 from pyrunc.checkpoint import messages, mounts, options, protobuf, rootfs
-from pyrunc.checkpoint.criu import find
+from pyrunc.checkpoint.criu import Criu, find
 from pyrunc.checkpoint.images import Images
 from pyrunc.errors import PyruncError, UsageError
+from pyrunc.log import Log
+from pyrunc.native import sockets
 from pyrunc.verbs import checkpoint as checkpoint_verb
 from pyrunc.verbs import restore as restore_verb
 
@@ -381,3 +385,23 @@ def test_find(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         find()
     (tmp_path / "b/criu").touch(0o755)
     assert find() == f"{tmp_path}/b/criu"
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.ECONNRESET])
+def test_a_socket_that_fails(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed receive is the error at once, and not the end of a criu that waits for an answer."""
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as child:
+        criu = Criu(Log(), lambda: None)
+        criu.pid = child.pid
+
+        def fails(*_: object) -> None:
+            if number == errno.ECONNRESET:  # criu closes its end before it has ended
+                child.terminate()
+            raise OSError(number, "")
+
+        monkeypatch.setattr(sockets, "receive_descriptor", fails)
+        text = "criu was killed by SIGTERM" if number == errno.ECONNRESET else "criu: receive: ENOMEM"
+        with pytest.raises(PyruncError, match=text):
+            criu.receive()
+        assert child.stdin
+        child.stdin.close()

@@ -4,6 +4,7 @@ it."""
 from __future__ import annotations
 
 import posix
+from errno import ECONNRESET, EPIPE
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 
 from pyrunc import fs
@@ -161,9 +162,7 @@ class Criu:
         try:
             sockets.send(self.sock, data)
         except OSError as error:
-            if self.pid and not has_ended(self.pid):  # `ended` would wait for a criu that waits for us
-                raise SysError("criu", "send", error.errno or 0) from error
-            raise self.ended() from None
+            raise self.broken("send", error) from error
 
     def receive(self) -> tuple[Fields, int]:
         """Receive a packet and the descriptor sent with it, or -1. Raises PyruncError."""
@@ -180,8 +179,8 @@ class Criu:
                 # EOF is not enough: processes that a killed criu was restoring hold its end of the
                 # socket.
                 over = has_ended(self.pid)
-            except OSError:
-                break
+            except OSError as error:
+                raise self.broken("receive", error) from error
         if not data:
             raise self.ended()
         try:
@@ -190,6 +189,12 @@ class Criu:
             if fd >= 0:
                 posix.close(fd)
             raise CriuError(f"criu: unreadable message: {error}") from error
+
+    def broken(self, call: str, error: OSError) -> PyruncError:
+        """The error for a failed call on the socket; `ended` would wait for a criu that waits for us."""
+        if self.pid and error.errno not in (EPIPE, ECONNRESET) and not has_ended(self.pid):
+            return SysError("criu", call, error.errno or 0)
+        return self.ended()
 
     def ended(self) -> CriuError:
         """The error for a criu that ended without a reply."""
