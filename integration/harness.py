@@ -443,7 +443,9 @@ class Box:
         if self.root.exists():
             left += [f"state {entry}" for entry in sorted(os.listdir(self.root))]
         left += [f"mount {mount}" for mount in sorted(self._mounts() - self.mounts)]
-        left += [f"lost mount {mount}" for mount in sorted(self.mounts - self._mounts())]
+        # Another program's rmdir of its mount point detaches the mount in every namespace.
+        lost = [mount for mount in sorted(self.mounts - self._mounts()) if os.path.lexists(mount[2])]
+        left += [f"lost mount {mount}" for mount in lost]
         return left
 
     def close(self) -> list[str]:
