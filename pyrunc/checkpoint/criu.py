@@ -95,7 +95,7 @@ class Criu:
             )
         finally:
             for fd in (theirs, *moved):
-                posix.close(fd)  # with the server's end open here, criu's exit would not be an EOF
+                fs.close(fd)  # with the server's end open here, criu's exit would not be an EOF
 
     # -- requests ----------------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class Criu:
                     notified(script, told.get("pid", 0), fd)
             finally:
                 if fd >= 0:
-                    posix.close(fd)
+                    fs.close(fd)
             if until and script == until:
                 return {}
             self.send({"type": messages.NOTIFY, "notify_success": True})
@@ -187,7 +187,7 @@ class Criu:
             return protobuf.decode(messages.RESPONSE, data), fd
         except ValueError as error:
             if fd >= 0:
-                posix.close(fd)
+                fs.close(fd)
             raise CriuError(f"criu: unreadable message: {error}") from error
 
     def broken(self, call: str, error: OSError) -> PyruncError:
@@ -211,7 +211,7 @@ class Criu:
         """Close the socket, which ends criu, and return its wait status. Raises PyruncError if it
         does not end."""
         if self.sock >= 0:
-            posix.close(self.sock)
+            fs.close(self.sock)
             self.sock = -1
         return self.wait() if self.pid else 0
 

@@ -103,7 +103,7 @@ class Dump:
                 raise images.failure("dump", str(error)) from error
             done = True
         finally:
-            posix.close(null)
+            fs.close(null)
             images.close()
             fs.ignore(criu.finish) if done else self.end(criu, paused)
 
@@ -144,7 +144,7 @@ class Dump:
         try:
             self.request["ext_mnt"] = self.mounts.dumped(root, f"/proc/{data['pid']}/mountinfo")
         finally:
-            posix.close(root)
+            fs.close(root)
 
     def namespaces(self) -> list[str]:
         """``external``: the namespaces with a path, which CRIU must not dump. Raises SysError."""
@@ -164,5 +164,5 @@ class Dump:
         """Handle a notification. The engine locks its networks itself, and no hook runs."""
         if script == "status-ready" and self.status_fd >= 0:
             fs.ignore(posix.write, self.status_fd, b"\0")
-            posix.close(self.status_fd)
+            fs.close(self.status_fd)
             self.status_fd = -1

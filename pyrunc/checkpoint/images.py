@@ -54,7 +54,7 @@ class Images:
         if self.parent.startswith("/"):
             raise UsageError("--parent-path must be relative to --image-path")
         try:
-            posix.close(posix.open(self.parent, _DIRECTORY, dir_fd=self.fd))
+            fs.close(posix.open(self.parent, _DIRECTORY, dir_fd=self.fd))
         except OSError as error:
             raise SysError(
                 "invalid --parent-path", "open", error.errno or 0, value=f"{self.path}/{self.parent}"
@@ -63,7 +63,7 @@ class Images:
     def close(self) -> None:
         """Close both; idempotent."""
         for fd in {self.fd, self.work_fd} - {-1}:
-            posix.close(fd)
+            fs.close(fd)
         self.fd = self.work_fd = -1
 
     # -- descriptors.json --------------------------------------------------------------------------
@@ -97,7 +97,7 @@ class Images:
                     raise PyruncError(f"{where}: not a regular file")
                 found = jsontext.loads(fs.read_fd(fd, _MOST))
             finally:
-                posix.close(fd)
+                fs.close(fd)
         except OSError as error:
             raise SysError(where, "read", error.errno or 0) from error
         except ValueError as error:
@@ -126,7 +126,7 @@ class Images:
         except OSError:
             return ""
         finally:
-            posix.close(fd)
+            fs.close(fd)
         # Without CAP_SYS_RESOURCE the first one is about a limit, and is harmless.
         lines = [line for line in data.split(b"\n") if b"Error (" in line and b" rlimit: " not in line]
         # The very last ones only say that it failed, not why.

@@ -159,7 +159,7 @@ class Mounts:
             while made:
                 fd = made.pop()
                 fs.ignore(native.unmount, fs.encode(f"/proc/self/fd/{fd}"), _MNT_DETACH)
-                posix.close(fd)
+                fs.close(fd)
 
     def make_place(self, root: int, index: int, destination: str, source: str) -> list[int]:
         """Create one mount point; with ``source``, bind it there and return the descriptor of the

@@ -62,12 +62,12 @@ class Nest:
         self.pid = posix.fork()
         if not self.pid:
             try:
-                posix.close(self.release)
+                fs.close(self.release)
                 self.become(path, (wait, told), stdio, extra, look)
             finally:
                 posix._exit(_FAILED)
         for fd in (wait, told):
-            posix.close(fd)
+            fs.close(fd)
 
     def become(
         self, path: str, channels: tuple[int, int], stdio: Sequence[int], extra: Sequence[int], look: Look
@@ -94,7 +94,7 @@ class Nest:
             # Callers leave descriptors open that we must not pass on; higher ones have
             # close-on-exec.
             for fd in range(len(moved), _ABOVE):
-                fs.ignore(posix.close, fd)
+                fs.close(fd)
             posix.execve(path, criu.ARGV, criu.environment())
         except BaseException as error:
             text = str(error) if isinstance(error, PyruncError) else f"criu: {error}"
@@ -119,7 +119,7 @@ class Nest:
         except OSError as error:
             raise SysError("/root/path", "mount_setattr", error.errno or 0, value=self.rootfs) from error
         finally:
-            posix.close(root)
+            fs.close(root)
         return opened
 
     def reopened(self, path: str, fd: int) -> int:
@@ -168,5 +168,5 @@ class Nest:
         """Close our ends of its pipes, which ends a child that still waits. Idempotent."""
         for fd in (self.release, self.report):
             if fd >= 0:
-                posix.close(fd)
+                fs.close(fd)
         self.release = self.report = -1

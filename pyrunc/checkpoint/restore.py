@@ -171,7 +171,7 @@ class Restore(Run):
             nest.fork(stdio, (*extra, *(fd for _, fd in inherited)), self.look)
         finally:
             for fd in (null, *extra):
-                posix.close(fd)
+                fs.close(fd)
         self.enter_pid = self.criu.pid = nest.pid
         self.make_cgroup()
         self.join_cgroup()
@@ -276,7 +276,7 @@ class Restore(Run):
         except OSError as error:
             raise SysError("--console-socket", "sendmsg", error.errno or 0) from error
         finally:
-            posix.close(sock)
+            fs.close(sock)
 
     def on_complete(self, pid: int) -> None:
         """All processes exist and are stopped. The limits are set now, because criu's own memory is

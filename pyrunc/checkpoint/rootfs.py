@@ -10,6 +10,8 @@ import posix
 from errno import EEXIST, ELOOP, ENOENT, ENOTDIR
 from posix import O_CLOEXEC, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_PATH, O_WRONLY
 
+from pyrunc import fs
+
 _MAX_LINKS = 40  # path_resolution(7)
 _MAX_PARTS = 4096
 _TYPE, _LINK, _DIR = 0o170000, 0o120000, 0o040000  # of st_mode (inode(7))
@@ -46,7 +48,7 @@ class Walk:
             part = self.todo.pop()
             if part == "..":
                 if len(self.fds) > 1:
-                    posix.close(self.fds.pop())
+                    fs.close(self.fds.pop())
                     self.parts.pop()
                 continue
             fd = self.enter(part)
@@ -72,7 +74,7 @@ class Walk:
             if self.todo or self.make == "dir":
                 posix.mkdir(part, 0o755, dir_fd=self.fd)
             else:
-                posix.close(
+                fs.close(
                     posix.open(part, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o644, dir_fd=self.fd)
                 )
         except OSError as error:
@@ -85,20 +87,20 @@ class Walk:
         try:
             target = posix.readlink("", dir_fd=fd)
         finally:
-            posix.close(fd)
+            fs.close(fd)
         self.links += 1
         if self.links > _MAX_LINKS or len(self.todo) > _MAX_PARTS:
             raise OSError(ELOOP, "")
         if target.startswith("/"):
             while len(self.fds) > 1:
-                posix.close(self.fds.pop())
+                fs.close(self.fds.pop())
             self.parts.clear()
         self.todo += [part for part in target.split("/") if part not in ("", ".")][::-1]
 
     def close(self) -> None:
         """Close every descriptor; idempotent."""
         while self.fds:
-            posix.close(self.fds.pop())
+            fs.close(self.fds.pop())
 
     def __enter__(self) -> Walk:
         return self
