@@ -8,6 +8,7 @@ import json
 import os
 import random
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,7 @@ def test_the_last_error_of_a_log(images: Images) -> None:
         "(00.4) Error (criu/cr-dump.c:3): Dumping FAILED.\n"
     )
     assert str(images.failure("dump", "")) == f"criu dump: Can't lookup mount=27 for fd=2; see {log}"
+    assert str(images.failure("dump", "criu was killed", logged=False)) == f"criu dump: criu was killed; see {log}"
     log.write_bytes(b"\xff Error (\x1b[31m): \x1b[2Jx\n")
     assert str(images.failure("dump", "")).isprintable()
 
@@ -405,3 +407,28 @@ def test_a_socket_that_fails(number: int, monkeypatch: pytest.MonkeyPatch) -> No
             criu.receive()
         assert child.stdin
         child.stdin.close()
+
+
+@pytest.mark.parametrize("end", ["kill -9 $$", "exit 0", "sleep 60"])
+def test_a_criu_that_ends_takes_its_children_along(end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CRIU probes the kernel with children that are stopped, and does not kill them if it is killed
+    itself."""
+    program, file = tmp_path / "criu", tmp_path / "child"
+    program.write_text(f"#!/bin/sh\nsleep 50 <&- 3<&- & echo $! >{file}.tmp; mv {file}.tmp {file}; {end}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("pyrunc.checkpoint.criu.find", lambda: str(program))
+    criu = Criu(Log(), lambda: None)
+    criu.spawn((0, 1, 2))
+    while not file.exists():
+        time.sleep(0.01)
+    if end == "sleep 60":
+        criu.kill()
+    else:
+        with pytest.raises(PyruncError, match="killed by SIGKILL" if "kill" in end else "exit status 0"):
+            criu.receive()
+        criu.finish()
+    child = Path("/proc", file.read_text().strip(), "stat")
+    limit = time.monotonic() + 5
+    while child.exists() and child.read_text().rpartition(")")[2].split()[0] not in "ZX":
+        assert time.monotonic() < limit
+        time.sleep(0.01)

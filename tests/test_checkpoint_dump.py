@@ -88,8 +88,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Container:
         def write_descriptors(self, found: list[str]) -> None:
             one.said.append(("descriptors", found))
 
-        def failure(self, what: str, text: str) -> PyruncError:
-            return PyruncError(f"{what}: {text}")
+        def failure(self, what: str, text: str, *, logged: bool) -> PyruncError:
+            return PyruncError(f"{what}: {text}{'' if logged else ' (not in the log)'}")
 
         def close(self) -> None:
             one.said.append("closed")
@@ -111,6 +111,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Container:
                 raise one.data["error"]
 
         def finish(self) -> None:
+            if one.data.get("stuck"):
+                raise CriuError("criu did not exit")
             one.said.append("finished")
 
         def kill(self) -> None:
@@ -191,8 +193,30 @@ def test_a_dump_that_fails(world: Container, before: str, alive: bool, after: st
     world.alive = alive
     with pytest.raises(PyruncError, match=r"^dump: no$"):
         one.run(calm())
-    end = ["closed", "killed", *([("thaw", "/c")] if thawed else [])]
-    assert world.said[-len(end) :] == end and "finished" not in world.said
+    end = ["closed", "finished", *([("thaw", "/c")] if thawed else [])]
+    assert world.said[-len(end) :] == end and "killed" not in world.said
+
+
+def test_a_criu_that_does_not_end(world: Container) -> None:
+    """It is killed, and has not thawed the processes; after a dump they are gone."""
+    world.data["stuck"], world.frozen = True, lambda: False  # type: ignore[method-assign]
+    Loose(world, {}, Log()).run(calm())
+    assert world.said[-1] == "killed"
+    frozen = [False, True]
+    world.data["error"], world.frozen = CriuError("no"), lambda: frozen.pop(0)  # type: ignore[method-assign]
+    with pytest.raises(PyruncError, match=r"^dump: no$"):
+        Loose(world, {}, Log()).run(calm())
+    assert world.said[-2:] == ["killed", ("thaw", "/c")]
+
+
+def test_a_criu_that_is_killed(world: Container) -> None:
+    """It may have left its code in the processes, and has logged nothing about that."""
+    world.data["error"] = CriuError("criu was killed")
+    world.data["error"].ended = True
+    text = "dump: criu was killed; the processes may have ended with it (not in the log)"
+    with pytest.raises(PyruncError) as caught:
+        Loose(world, {}, Log()).run(calm())
+    assert str(caught.value) == text
 
 
 def test_an_error_that_is_not_of_criu(world: Container) -> None:

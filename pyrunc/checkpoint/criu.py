@@ -64,12 +64,13 @@ def environment() -> dict[bytes, bytes]:
 class Criu:
     """One criu process, from spawn to exit."""
 
-    __slots__ = ("check", "log", "pid", "sock", "version")
+    __slots__ = ("check", "group", "log", "pid", "sock", "version")
 
     def __init__(self, log: Log, check: Callable[[], None]) -> None:
         """``check`` is called while we wait for criu; it raises to abort the wait."""
         self.log, self.check = log, check
         self.sock, self.pid, self.version = -1, 0, 0
+        self.group = False  # it leads a process group
 
     def spawn(self, stdio: Sequence[int], extra: Sequence[int] = ()) -> None:
         """Spawn it with three descriptors as stdio, and ``extra`` as EXTRA and up. Raises
@@ -90,9 +91,11 @@ class Criu:
                 ARGV,
                 environment(),
                 file_actions=actions,
+                setpgroup=0,  # ^C is for us: a killed criu may leave its code in the processes
                 setsigmask=(),
                 setsigdef=[number for number in _SIGNALS if number not in _UNSETTABLE],
             )
+            self.group = True
         finally:
             for fd in (theirs, *moved):
                 fs.close(fd)  # with the server's end open here, criu's exit would not be an EOF
@@ -198,12 +201,15 @@ class Criu:
 
     def ended(self) -> CriuError:
         """The error for a criu that ended without a reply."""
-        status = self.wait()
+        status = self.wait(clean=False)
         if posix.WIFSIGNALED(status):
             from pyrunc.signals import described
 
-            return CriuError(f"criu was killed by {described(posix.WTERMSIG(status))}")
-        return CriuError(f"criu ended without a reply (exit status {posix.WEXITSTATUS(status)})")
+            error = CriuError(f"criu was killed by {described(posix.WTERMSIG(status))}")
+        else:
+            error = CriuError(f"criu ended without a reply (exit status {posix.WEXITSTATUS(status)})")
+        error.ended = True
+        return error
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -215,8 +221,9 @@ class Criu:
             self.sock = -1
         return self.wait() if self.pid else 0
 
-    def wait(self) -> int:
-        """The wait status of a criu that is about to exit. Raises PyruncError if it does not."""
+    def wait(self, *, clean: bool = True) -> int:
+        """The wait status of a criu that is about to exit; if it does not do so in a ``clean`` way,
+        its children must be killed. Raises PyruncError if it does not exit."""
         pid = self.pid
         if not pid:
             return 0
@@ -230,6 +237,8 @@ class Criu:
             break
         else:
             raise CriuError(f"criu (pid {pid}) did not exit")
+        if self.group and not clean:
+            fs.ignore(posix.killpg, pid, SIGKILL)  # before the pid can be reused
         self.pid = 0
         try:
             return posix.waitpid(pid, 0)[1]
@@ -239,12 +248,15 @@ class Criu:
     def kill(self) -> None:
         """Kill it in any state; idempotent. Raises PyruncError if it does not end."""
         if self.pid:
-            fs.ignore(posix.kill, self.pid, SIGKILL)
+            fs.ignore(posix.killpg if self.group else posix.kill, self.pid, SIGKILL)
         self.finish()
 
 
 class CriuError(PyruncError):
-    """CRIU failed while it worked on a request; its log may contain the reason."""
+    """CRIU failed while it worked on a request; its log may contain the reason, unless it has
+    ``ended`` before its reply."""
+
+    ended = False
 
 
 def refusal(reply: Fields) -> CriuError:

@@ -100,19 +100,23 @@ class Dump:
                 criu.ask({"type": kind, "opts": self.request}, self.notified)
             except CriuError as error:
                 interrupts.check()
-                raise images.failure("dump", str(error)) from error
+                text = f"{error}; the processes may have ended with it" if error.ended else str(error)
+                raise images.failure("dump", text, logged=not error.ended) from error
             done = True
         finally:
             fs.close(null)
             images.close()
-            fs.ignore(criu.finish) if done else self.end(criu, paused)
+            self.end(criu, resume=not done and not paused)
 
-    def end(self, criu: Criu, paused: bool) -> None:
-        """Resume the processes after a failure. A killed CRIU has not thawed them."""
+    def end(self, criu: Criu, *, resume: bool) -> None:
+        """Let CRIU end: after a failure it takes its code out of the processes. A CRIU that had to
+        be killed has not thawed them."""
         try:
+            criu.finish()
+        except PyruncError:
             criu.kill()
         finally:
-            if not paused and self.container.init_alive() and self.container.frozen():
+            if resume and self.container.init_alive() and self.container.frozen():
                 lifecycle.driver_of(self.container).thaw(self.container.data["cgroup"])
 
     def features(self) -> list[str]:

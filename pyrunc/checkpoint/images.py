@@ -108,9 +108,10 @@ class Images:
 
     # -- CRIU's log --------------------------------------------------------------------------------
 
-    def failure(self, verb: str, reason: str) -> PyruncError:
-        """The error for a failed CRIU: the last error in its log, and the path of the log."""
-        last = self.last_error() or reason.removeprefix("criu: ") or "failed"
+    def failure(self, verb: str, reason: str, *, logged: bool = True) -> PyruncError:
+        """The error for a failed CRIU: the last error in its log if it can have logged one, and the
+        path of the log."""
+        last = (logged and self.last_error()) or reason.removeprefix("criu: ") or "failed"
         return PyruncError(f"criu {verb}: {brief(last, 400)}; see {self.log}")
 
     def last_error(self) -> str:

@@ -244,7 +244,9 @@ class Restore(Run):
     def explained(self, error: PyruncError) -> PyruncError:
         """A failure of CRIU in the words of its log; any other error unchanged."""
         self.check()
-        return self.images.failure("restore", str(error)) if isinstance(error, CriuError) else error
+        if not isinstance(error, CriuError):
+            return error
+        return self.images.failure("restore", str(error), logged=not error.ended)
 
     def notified(self, script: str, pid: int, fd: int) -> None:
         """Handle a notification from CRIU."""

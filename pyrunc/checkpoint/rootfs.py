@@ -74,9 +74,7 @@ class Walk:
             if self.todo or self.make == "dir":
                 posix.mkdir(part, 0o755, dir_fd=self.fd)
             else:
-                fs.close(
-                    posix.open(part, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o644, dir_fd=self.fd)
-                )
+                fs.close(posix.open(part, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o644, dir_fd=self.fd))
         except OSError as error:
             if error.errno != EEXIST:
                 raise

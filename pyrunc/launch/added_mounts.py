@@ -69,7 +69,7 @@ class MountSession(InitSession):
         """
         try:
             super().execute()
-        except (OSError, PyruncError) as error:
+        except (MemoryError, OSError, PyruncError) as error:
             if not self.committed:
                 raise
             self.log.debug(f"after the mounts of {self.target.id}: {error}")
