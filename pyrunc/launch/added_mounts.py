@@ -189,11 +189,11 @@ class Add(MountSession):
     def on_ready(self, record: handshake.Record) -> None:
         """READY: they are attached; record where."""
         table = self.table()
-        for index, mount in enumerate(self.added):
-            if mount["id"] not in table.points:
-                raise PyruncError(f"{rules.SOURCE}: /{index}/destination: the container has detached it again")
-            mount["at"], mount["pending"] = table.points[mount["id"]], False
         try:
+            for index, mount in enumerate(self.added):
+                if mount["id"] not in table.points:
+                    raise PyruncError(f"{rules.SOURCE}: /{index}/destination: the container has detached it again")
+                mount["at"], mount["pending"] = table.points[mount["id"]], False
             self.commit()
         finally:
             if not self.committed:
