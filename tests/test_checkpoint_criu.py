@@ -421,7 +421,7 @@ def test_a_nest_executes_criu_in_its_own_mounts(tmp_path: Path, monkeypatch: pyt
         root_line = next(line for line in lines if line.split()[4] == f"{stage}/rootfs").split(" - ")[0]
         private = "shared:" not in root_line and "master:" not in root_line
         facts = seen | {"below": str(os.listdir(f"/proc/self/fd/{root}")), "tmpfs": str(tmpfs), "private": str(private)}
-        return [facts]
+        return [facts | {"val": stage}]
 
     one.fork((files["in"],) * 3, (), look)
     found, sock = one.go()
@@ -430,7 +430,8 @@ def test_a_nest_executes_criu_in_its_own_mounts(tmp_path: Path, monkeypatch: pyt
     while not out.exists() and time.monotonic() < end:
         time.sleep(0.01)
     os.waitpid(one.pid, 0)
-    assert found == [{"mnt": "True", "cgroup": str(own), "below": "['below']", "tmpfs": "True", "private": "True"}]
+    seen = {"mnt": "True", "cgroup": str(own), "below": "['below']", "tmpfs": "True", "private": "True"}
+    assert found == [seen | {"val": stage}]
     fds = dict(line.split(" ", 1) for line in out.read_text().splitlines()[1:])
     assert [fds[n].rpartition("/")[2] for n in "012"] == ["in"] * 3 and fds["3"].startswith("socket:")
     assert fds["4"] == str(tmp_path / "images") and not any("secret" in target for target in fds.values())

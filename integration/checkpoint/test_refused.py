@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -221,6 +223,31 @@ def test_a_killed_restore_leaves_nothing(counter: Make, who: str, delay: float) 
         assert (code == 1 and one.gone() and "criu" in one.err) or (code == 0 and one.made.status == "running")
     one.made.delete("--force")
     assert one.gone()
+
+
+@pytest.mark.pyrunc_only("its criu uses the host's /tmp")
+@pytest.mark.parametrize("where", ["/run", "/tmp"])
+def test_a_criu_without_the_hosts_tmp(container: Callable[..., Container], where: str) -> None:
+    """CRIU leaves directories there when it is killed. The state directory has to stay visible."""
+    place = Path(tempfile.mkdtemp(prefix="pyt", dir=where))
+    try:
+        program, seen, images = place / "criu", place / "seen", place / "images"
+        program.write_text(f'#!/bin/sh\ngrep " /tmp " /proc/self/mountinfo >{seen}\n')
+        program.chmod(0o755)
+        images.mkdir()
+        (images / "inventory.img").touch()
+        (images / "descriptors.json").write_text('["","",""]')
+        one = container()
+        one.bundle.save()
+        one.box.root = place / "root"
+        flags = ("--image-path", str(images), "--bundle", str(one.bundle.path))
+        environment = {"PATH": f"{place}:{os.environ['PATH']}"}
+        result = one.call("restore", "--detach", *flags, one.id, check=False, env=environment)
+        assert result.rc == 1 and "criu ended without a reply" in result.err
+        assert (" - tmpfs none " in seen.read_text()) == (where == "/run")
+        assert not list(one.box.root.iterdir())
+    finally:
+        shutil.rmtree(place)
 
 
 def test_no_room_for_the_images(counter: Make) -> None:

@@ -28,6 +28,7 @@ _LAST_FD = 0x7FFFFFFF
 _MOST = 16 << 20
 _GET_MS = 1000
 _ROOT = "rootfs"
+_TMP = "/tmp/"  # noqa: S108  # only compared and mounted on
 _FAILED = 127
 
 
@@ -40,11 +41,12 @@ class Nest:
     nothing hidden below it.
     """
 
-    __slots__ = ("cgroup_namespace", "directories", "pid", "release", "report", "rootfs", "stage", "top")
+    __slots__ = ("cgroup_namespace", "directories", "named", "pid", "release", "report", "rootfs", "stage", "top")
 
     def __init__(self, rootfs: str, stage: str, top: str, *, cgroup_namespace: bool) -> None:
         self.rootfs, self.stage, self.top, self.cgroup_namespace = rootfs, stage, top, cgroup_namespace
         self.directories: Sequence[tuple[str, int]] = ()
+        self.named: Sequence[str] = ()  # other paths that criu opens
         self.pid = 0
         self.release = self.report = -1
 
@@ -81,6 +83,10 @@ class Nest:
             root = rootfs.open_root(f"{self.stage}/{_ROOT}")
             found = look(root)
             self.mount(self.stage, self.top, b"", _MS_BIND_RECURSIVE, b"")
+            # CRIU creates directories in /tmp, which it does not remove if it is killed.
+            used = (path, self.top, *self.named, *(entry["val"] for entry in found))
+            if not any(name.startswith(_TMP) for name in used):
+                self.mount("none", _TMP, b"tmpfs", 0, b"mode=1777")
             # CRIU takes the numbers of directories for those of the process that created its
             # socket.
             ours, theirs = criu.socketpair()

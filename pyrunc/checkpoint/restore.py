@@ -168,6 +168,7 @@ class Restore(Run):
             nest.directories = ((self.images.path, self.images.fd), (self.images.work, self.images.work_fd))
             number = EXTRA + len(extra) + len(inherited)
             self.request |= {"images_dir_fd": number, "work_dir_fd": number + 1}
+            nest.named = (self.request["config_file"] or "", *(entry["ns_file"] for entry in self.request["join_ns"]))
             nest.fork(stdio, (*extra, *(fd for _, fd in inherited)), self.look)
         finally:
             for fd in (null, *extra):
