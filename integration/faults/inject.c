@@ -3,6 +3,7 @@
  *     inject OUT trace  0      0     0    0     COMMAND [ARG...]    list all calls
  *     inject OUT error  THREAD INDEX CALL ERRNO COMMAND [ARG...]    skip the call and return -ERRNO
  *     inject OUT kill   THREAD INDEX CALL 0     COMMAND [ARG...]    SIGKILL after the call
+ *     inject OUT trace-criu ..., inject OUT kill-criu ...           the same for criu's calls only
  *
  * strace's inject=CALL:when=N counts separately in each traced thread. One N therefore hits both
  * the runtime and the container's first process, and the first hit hides the second. Here a point
@@ -47,11 +48,11 @@ enum { CALL_ENTRY = 1, GET_INFO = 0x420e, EVENT_STOP = 128 };
 struct thread {
     pid_t id;
     long calls;
-    int number, chosen;
+    int number, chosen, criu;
 };
 
 static struct thread threads[4096];
-static int count, run_free, hit;
+static int count, run_free, hit, in_criu;
 static pid_t command;
 static FILE *out;
 static enum { TRACE, FAIL, KILL } action;
@@ -108,7 +109,7 @@ static void at_call(struct thread *t)
     struct call_info info;
     if (ptrace((enum __ptrace_request)GET_INFO, t->id, sizeof info, &info) <= 0)
         return;
-    if (info.op == CALL_ENTRY && info.nr == SYS_futex)
+    if (info.op == CALL_ENTRY && (info.nr == SYS_futex || t->criu != in_criu))
         return;
     if (info.op == CALL_ENTRY) {
         long index = t->calls++;
@@ -144,7 +145,8 @@ static int at_stop(struct thread *t, int status)
     return event ? 0 : sig;
 }
 
-/* CRIU traces the processes that it restores, and a process has only one tracer. */
+/* CRIU traces the processes that it restores, and a process has only one tracer: its children are
+ * not traced, and it is traced itself only if the point is one of its calls. */
 static int is_criu(pid_t id)
 {
     char path[64], name[4096];
@@ -172,8 +174,13 @@ static int follow(pid_t child)
         enum __ptrace_request request = run_free ? PTRACE_CONT : PTRACE_SYSCALL;
         if (status >> 16 == EVENT_STOP && WSTOPSIG(status) != SIGTRAP)
             request = PTRACE_LISTEN; /* it remains stopped by the signal */
-        if (status >> 16 == PTRACE_EVENT_EXEC && is_criu(id))
-            request = PTRACE_DETACH;
+        if (status >> 16 == PTRACE_EVENT_EXEC && is_criu(id)) {
+            *find(id) = (struct thread){.id = id, .number = find(id)->number, .criu = 1};
+            if (!in_criu)
+                request = PTRACE_DETACH;
+            else
+                ptrace(PTRACE_SETOPTIONS, id, 0L, (long)PTRACE_O_TRACESYSGOOD);
+        }
         ptrace(request, id, 0L, (long)sig);
     }
 }
@@ -182,7 +189,8 @@ int main(int argc, char **argv)
 {
     if (argc < 8)
         return 99;
-    action = strcmp(argv[2], "trace") == 0 ? TRACE : strcmp(argv[2], "error") == 0 ? FAIL : KILL;
+    action = strncmp(argv[2], "trace", 5) == 0 ? TRACE : strcmp(argv[2], "error") == 0 ? FAIL : KILL;
+    in_criu = strstr(argv[2], "-criu") != NULL;
     want_thread = atol(argv[3]), want_index = atol(argv[4]), want_call = atol(argv[5]), error = atol(argv[6]);
     out = fopen(argv[1], "we");
     if (!out)

@@ -19,6 +19,8 @@ PLACES = ["/data", "/scratch", "/scratch/below"]
 class Mounts(scenes.Inside):
     """A container with or without three added mounts."""
 
+    kills_init = True
+
     def __init__(self, sandbox: Sandbox) -> None:
         super().__init__(sandbox)
         source = sandbox.path / "source"
@@ -75,7 +77,7 @@ class Add(Mounts):
         if done.rc == 0:
             return [] if present else ["exit 0, but nothing is mounted"]
         killed = done.rc is not None and done.rc >= 128  # possibly after the commit
-        return [f"status {done.rc}, but mounted"] if present and not killed else []
+        return [f"failed, but mounted: status {done.rc}"] if present and not killed else []
 
 
 class Remove(Mounts):

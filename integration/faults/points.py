@@ -52,7 +52,8 @@ _DISK = _set(
 )
 _SPACE = _DISK - {"unlink", "unlinkat", "rmdir"}
 _READS = _set("read pread64 getdents64")
-_SCARCE = {"malloc": ["NOMEM", "NOMEMS"], "ulimit -v": ["SPACE"], "library": ["NOLIB"]}
+_SCARCE = {"malloc": ["NOMEM", "NOMEMS"], "ulimit -v": ["SPACE"], "library": ["NOLIB"], "tmpfs": ["FULL"]}
+CRIU = "CRIU"  # instead of an errno: SIGKILL of criu after one of its calls
 _DESCRIPTORS = _set(
     """
     open openat openat2 dup dup3 fcntl socket socketpair pipe2 memfd_create pidfd_open pidfd_getfd signalfd4
@@ -162,6 +163,11 @@ def errors_of(name: str) -> list[str]:
     out += ["ENOSPC"] if name in _SPACE else []
     out += ["EMFILE"] if name in _DESCRIPTORS else []
     return out
+
+
+def is_possible(error: str, name: str) -> bool:
+    """Whether a fault can happen to a call; SIGKILL always can."""
+    return error in ("", CRIU) or error in errors_of(name)
 
 
 def of_errors(scene: str, calls: Sequence[Call]) -> list[Point]:

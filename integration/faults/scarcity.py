@@ -7,6 +7,8 @@ The points look like those of system calls (`points.Point`), with these instead 
     NOMEMS   that allocation and the next `BURST` fail, so that handling the first failure fails again
     SPACE    `ulimit -v`, with KiB instead of the call's number; child processes inherit the limit
     NOLIB    no file of the Python installation used for the build can be found
+    FULL     a filesystem that the command writes to has room for as many pages (thread 0) or files (thread 1)
+             as the call's number; only scenes that have one do this
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ NEVER = 1 << 40
 # KiB of address space: with less than the first value the loader cannot map the executable; with
 # the last value all commands work.
 LEAST, MOST, STEP = 30 << 10, 110 << 10, 1 << 10
-KINDS = {"NOMEM": "malloc", "NOMEMS": "malloc", "SPACE": "ulimit -v", "NOLIB": "library"}
+KINDS = {"NOMEM": "malloc", "NOMEMS": "malloc", "SPACE": "ulimit -v", "NOLIB": "library", "FULL": "tmpfs"}
 
 
 @cache
@@ -52,6 +54,8 @@ def around(point: Point, directory: str, log: Path) -> tuple[list[str], dict[str
         return without_library(directory), {}
     if point.error == "SPACE":
         return ["prlimit", f"--as={point.call.index << 10}"], {}
+    if point.error == "FULL":
+        return [], {}
     return [], failing(directory, log, point.call.index, 1 if point.error == "NOMEM" else BURST)
 
 

@@ -161,10 +161,10 @@ class Scene:
         """Remove what `before` and the command created; returns the problems."""
         return []
 
-    def trace(self) -> list[points.Call]:
+    def trace(self, action: str = "trace") -> list[points.Call]:
         """All calls of the command, from a dry run."""
         self.before()
-        done = self.sandbox.inject(self.command(), "trace", None, self.output())
+        done = self.sandbox.inject(self.command(), action, None, self.output())
         assert done.rc == self.success or not self.pyrunc, f"{self.name} fails by itself: {done}"
         calls = points.read_calls(self.sandbox.path / "inject")
         problems = self.clean()
@@ -182,11 +182,16 @@ class Scene:
         assert not problems, problems
         return scarcity.outcome(self.sandbox.path / "inject")[0]
 
+    def more_points(self, kinds: Sequence[str]) -> list[Point]:
+        """The points of kinds that only some scenes have."""
+        return []
+
     def attempt(self, point: Point) -> tuple[Outcome, list[str]]:
         """Try one point; returns its outcome and its problems."""
         self.before()
-        done = self.sandbox.inject(self.command(), "error" if point.error else "kill", point, self.output())
-        if point.error and point.error not in points.errors_of(done.hit):
+        action = {"": "kill", points.CRIU: "kill-criu"}.get(point.error, "error")
+        done = self.sandbox.inject(self.command(), action, point, self.output())
+        if not points.is_possible(point.error, done.hit):
             done = done._replace(hit="")  # the calls have shifted, and this call cannot fail with that error
         problems = [f"said {word!r}" for word in NOISE if word in done.err]
         if done.rc is None:

@@ -28,7 +28,7 @@ from integration.faults.points import Point
 from integration.faults.scenes import Sandbox, Scene
 
 RESULTS = harness.REPO / "build/faults"
-KINDS = ("error", "kill", "init", "memory", "space", "library")
+KINDS = ("error", "kill", "init", "memory", "space", "library", "criu", "full")
 
 
 def points_of(scene: Scene, kinds: list[str] | tuple[str, ...]) -> list[Point]:
@@ -43,7 +43,7 @@ def points_of(scene: Scene, kinds: list[str] | tuple[str, ...]) -> list[Point]:
         found += points.of_kills(scene.name, calls, inside=False)
     if "init" in kinds and scene.kills_init:
         found += points.of_kills(scene.name, calls, inside=True)
-    return found + (scarce_points(scene, kinds) if scene.pyrunc else [])
+    return found + (scarce_points(scene, kinds) if scene.pyrunc else []) + scene.more_points(kinds)
 
 
 def scarce_points(scene: Scene, kinds: list[str] | tuple[str, ...]) -> list[Point]:
@@ -56,7 +56,14 @@ def scarce_points(scene: Scene, kinds: list[str] | tuple[str, ...]) -> list[Poin
 
 def kind_of(point: Point) -> str:
     """The point's kind, one of `KINDS`."""
-    scarce = {"NOMEM": "memory", "NOMEMS": "memory", "SPACE": "space", "NOLIB": "library"}
+    scarce = {
+        "NOMEM": "memory",
+        "NOMEMS": "memory",
+        "SPACE": "space",
+        "NOLIB": "library",
+        "FULL": "full",
+        "CRIU": "criu",
+    }
     return scarce.get(point.error) or ("error" if point.error else "kill" if point.call.own else "init")
 
 
