@@ -10,6 +10,7 @@ import random
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -279,8 +280,29 @@ def test_the_last_error_of_a_log(images: Images) -> None:
     )
     assert str(images.failure("dump", "")) == f"criu dump: Can't lookup mount=27 for fd=2; see {log}"
     assert str(images.failure("dump", "criu was killed", logged=False)) == f"criu dump: criu was killed; see {log}"
+    with log.open("a") as file:
+        file.write("(00.5) Error (criu/bf")
+    assert str(images.failure("dump", "")) == f"criu dump: Can't lookup mount=27 for fd=2; see {log}"
     log.write_bytes(b"\xff Error (\x1b[31m): \x1b[2Jx\n")
     assert str(images.failure("dump", "")).isprintable()
+
+
+def test_a_full_disk(images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CRIU's log, on the same disk, may not say so."""
+    images.open(make=True)
+    room = {"f_bavail": 1, "f_files": 9, "f_favail": 1}
+
+    def fstatvfs(fd: int) -> SimpleNamespace:
+        assert fd == images.fd
+        return SimpleNamespace(**room)
+
+    monkeypatch.setattr("posix.fstatvfs", fstatvfs)
+    for change, full in (({}, False), ({"f_bavail": 0}, True), ({"f_favail": 0}, True), ({"f_files": 0}, False)):
+        room |= {"f_bavail": 1} | change
+        text = str(images.failure("dump", ""))
+        assert text == f"criu dump: failed; see {images.log}" + ("; no space is left there" if full else "")
+    images.close()
+    assert images.failure("dump", "x").args == (f"criu dump: x; see {images.log}",)
 
 
 # -- paths -----------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ _END_MS = 10_000
 _SIGNALS = range(1, 65)
 _UNSETTABLE = (9, 19, 32, 33)  # SIGKILL, SIGSTOP, and two that libc reserves for its threads
 _TYPE, _REGULAR = 0o170000, 0o100000  # of st_mode (inode(7))
+HARMLESS = " rlimit: "  # in CRIU's first error, which it reports without CAP_SYS_RESOURCE
 _FEATURES = {
     "mem_track": "to track memory changes (--pre-dump, --parent-path)",
     "lazy_pages": "userfaultfd (--lazy-pages)",
@@ -261,7 +262,8 @@ class CriuError(PyruncError):
 
 def refusal(reply: Fields) -> CriuError:
     """The error for a reply that reports a failure."""
-    text = brief((reply.get("cr_errmsg") or "").strip())
+    text = (reply.get("cr_errmsg") or "").strip()
+    text = "" if HARMLESS in text else brief(text)
     number = reply.get("cr_errno") or 0
     reason = ": ".join(part for part in (text, errno_text(number) if number > 0 else "") if part)
     return CriuError(f"criu: {reason or 'failed'}")

@@ -8,6 +8,7 @@ from errno import EEXIST, ELOOP, ENOENT, ENOTDIR
 from posix import O_CLOEXEC, O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_TRUNC, O_WRONLY
 
 from pyrunc import fs, jsontext
+from pyrunc.checkpoint.criu import HARMLESS
 from pyrunc.errors import PyruncError, SysError, UsageError, brief, show
 
 TYPE_CHECKING = False
@@ -19,6 +20,7 @@ _INVENTORY = "inventory.img"
 _DIRECTORY = O_RDONLY | O_DIRECTORY | O_CLOEXEC
 _MOST = 64 << 10  # bytes of descriptors.json
 _EMPTY = (b"FAILED.", b"failed with -1", b": Unable to open fd=")
+_HARMLESS = HARMLESS.encode()
 _TAIL = 1 << 20  # bytes of a log that are searched for the last error
 _TYPE, _REGULAR = 0o170000, 0o100000  # of st_mode (inode(7))
 
@@ -112,7 +114,8 @@ class Images:
         """The error for a failed CRIU: the last error in its log if it can have logged one, and the
         path of the log."""
         last = (logged and self.last_error()) or reason.removeprefix("criu: ") or "failed"
-        return PyruncError(f"criu {verb}: {brief(last, 400)}; see {self.log}")
+        full = "; no space is left there" if logged and any(map(is_full, {self.fd, self.work_fd} - {-1})) else ""
+        return PyruncError(f"criu {verb}: {brief(last, 400)}; see {self.log}{full}")
 
     def last_error(self) -> str:
         """The last line of the log that reports an error, without its timestamp; "" if there is
@@ -128,13 +131,23 @@ class Images:
             return ""
         finally:
             fs.close(fd)
-        # Without CAP_SYS_RESOURCE the first one is about a limit, and is harmless.
-        lines = [line for line in data.split(b"\n") if b"Error (" in line and b" rlimit: " not in line]
+        # The last line may be incomplete if the disk is full.
+        found = data.split(b"\n")
+        lines = [line for line in found[:-1] or found if b"Error (" in line and _HARMLESS not in line]
         # The very last ones only say that it failed, not why.
         telling = [line for line in lines if not any(text in line for text in _EMPTY)] or lines
         if not telling:
             return ""
         return telling[-1].decode("utf-8", "replace").partition("): ")[2].strip()
+
+
+def is_full(fd: int) -> bool:
+    """Whether nothing can be written to the filesystem of a directory."""
+    try:
+        found = posix.fstatvfs(fd)
+    except OSError:
+        return False
+    return not found.f_bavail or (found.f_files > 0 and not found.f_favail)  # some have no limit of files
 
 
 def _open(path: str, option: str, make: bool) -> int:
