@@ -29,6 +29,18 @@ mount -t tmpfs -o mode=755 none /run && mount -t tmpfs -o mode=1777 none /dev/sh
 ip link set lo up && echo ready && cat >/dev/null
 :
 """  # the last line keeps the shell, which reaps orphans, from replacing itself with cat
+# Parents of containers' cgroups that engines create at the root when the caller names none.
+PARENTS = ("buildkit", "containerd", "default", "docker", "k8s.io", "libpod_parent", "moby", "testing")
+# A missing directory is created in a copy of the nearest one that exists.
+PROVIDE = """
+set -e
+parent=$1
+until [ -d "$parent" ]; do parent=$(dirname "$parent"); done
+mkdir "$2" "$2/upper" "$2/work"
+chmod --reference="$parent" "$2/upper"
+mount -t overlay -o "lowerdir=$parent,upperdir=$2/upper,workdir=$2/work" none "$parent"
+mkdir -p "$1"
+"""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -50,15 +62,21 @@ class Host:
     """The sandbox. `name` is a prefix for cgroups and files. `folder` is an existing directory with
     a short path."""
 
+    where = ""  # appended to the names of engines that come from another root filesystem
+
     def __init__(self, folder: Path, name: str, env: dict[str, str] | None = None) -> None:
         self.path, self.name = folder, name
         self.cgroup = f"/pyt-{os.getpid():x}-{name}"
         self.env = {"PATH": PATH, "HOME": str(folder)} | (env or {})
         self.daemons: list[subprocess.Popen[bytes]] = []
+        self.there = parents()
         flags = ["-m", "-n", "-p", "--fork", "--kill-child", "--propagation", "private", "--mount-proc"]
         with (folder / "holder.log").open("wb") as log:
             self.holder = subprocess.Popen(
-                ["unshare", *flags, "/bin/sh", "-c", SETUP], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+                ["unshare", *flags, "/bin/sh", "-c", *self.setup()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
             )
         assert self.holder.stdout
         if self.holder.stdout.readline() != b"ready\n":
@@ -66,6 +84,10 @@ class Host:
         children = Path(f"/proc/{self.holder.pid}/task/{self.holder.pid}/children")
         self.pid = int(children.read_text().split()[0])  # first process of the pid namespace, as seen from outside
         self.enter = ["nsenter", "-t", str(self.pid), "-m", "-n", "-p", "--"]
+
+    def setup(self) -> list[str]:
+        """A shell script that sets up the namespaces, and its arguments."""
+        return [SETUP]
 
     def call(
         self,
@@ -121,6 +143,21 @@ class Host:
             child.wait()
             os.close(ours)
 
+    def provide(self, place: str) -> None:
+        """Make sure that a directory exists in the namespaces; the machine's own stay as they
+        are."""
+        if self.call("test", "-d", place).rc:
+            copy = self.path / f"copy{len(list(self.path.glob('copy*')))}"
+            done = self.call("/bin/sh", "-c", PROVIDE, "sh", place, str(copy))
+            assert done.rc == 0, done
+
+    def cover(self, place: str, source: Path) -> None:
+        """Bind-mount `source` over a path; a missing directory is created first."""
+        if source.is_dir():
+            self.provide(place)
+        done = self.call("mount", "--bind", str(source), place)
+        assert done.rc == 0, done
+
     def start(self, *argv: str, log: str = "daemon.log") -> subprocess.Popen[bytes]:
         """Start a daemon in the namespaces; its output goes to `log` in the directory."""
         with (self.path / log).open("ab") as file:
@@ -130,12 +167,12 @@ class Host:
         self.daemons.append(daemon)
         return daemon
 
-    def end(self, daemon: subprocess.Popen[bytes]) -> None:
-        """Kill a daemon with SIGKILL; it is no longer required to run."""
+    def end(self, daemon: subprocess.Popen[bytes], by: signal.Signals = signal.SIGKILL) -> None:
+        """Kill a daemon with a signal; it is no longer required to run."""
         self.daemons.remove(daemon)
         children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children")  # nsenter waits for the daemon
         for pid in children.read_text().split():
-            os.kill(int(pid), signal.SIGKILL)
+            os.kill(int(pid), by)
         daemon.wait(10 * harness.SLOW)
 
     def wait_ready(self, what: str, ready: Callable[[], bool], log: str = "daemon.log") -> None:
@@ -200,6 +237,15 @@ class Host:
                 child.wait()
         for group in self.cgroups():
             harness.wait_until(partial(remove, group), f"{group} to be empty")
+        for parent in parents() - self.there:
+            for at, _, _ in os.walk(parent, topdown=False):
+                remove(Path(at))
+
+
+def parents() -> set[Path]:
+    """The existing cgroups among those that engines create by themselves."""
+    top = machine.cgroup2_mount()
+    return {path for name in PARENTS for path in Path(top).glob(f"{name}*")} if top else set()
 
 
 def remove(group: Path) -> bool:

@@ -40,7 +40,7 @@ class LoadsImages(ABC):
         assert done.rc == 0, done
 
 
-def build_rootfs(root: Path) -> Path:
+def build_rootfs(root: Path, users: str = USERS, groups: str = GROUPS) -> Path:
     """Create a root filesystem with a static busybox and all its applets."""
     for name in ["bin", "etc", "proc", "sys", "dev", "run", "tmp", "root", "var/tmp", "var/run"]:
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -51,8 +51,8 @@ def build_rootfs(root: Path) -> Path:
     listed = subprocess.run([str(busybox), "--list"], capture_output=True, text=True, check=True).stdout.split()
     for name in set(listed) - {"busybox"}:
         os.symlink("busybox", root / "bin" / name)
-    (root / "etc/passwd").write_text(USERS)
-    (root / "etc/group").write_text(GROUPS)
+    (root / "etc/passwd").write_text(users)
+    (root / "etc/group").write_text(groups)
     (root / "etc/not-executable").write_text("#!/bin/sh\n")
     return root
 
@@ -67,14 +67,19 @@ def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(entry, io.BytesIO(data))
 
 
-def build(folder: Path, reference: str = REFERENCE, config: dict[str, Any] | None = None) -> tuple[Path, Path]:
+def build(
+    folder: Path,
+    reference: str = REFERENCE,
+    config: dict[str, Any] | None = None,
+    users: tuple[str, str] = (USERS, GROUPS),
+) -> tuple[Path, Path]:
     """Write ``oci.tar`` and ``docker.tar`` into `folder`, for an image with the name `reference`;
     return their paths.
 
     The only layer is an uncompressed tar, so its digest is also its diff id. `config` replaces
-    members of the image's default process.
+    members of the image's default process; `users` are its /etc/passwd and /etc/group.
     """
-    root = build_rootfs(folder / "rootfs")
+    root = build_rootfs(folder / "rootfs", *users)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name in sorted(os.listdir(root)):

@@ -147,10 +147,9 @@ class Cluster:
         for place in PRIVATE:
             ours = self.path / ("node" + place)
             ours.mkdir(parents=True)
-            if Path(place).is_dir():
-                script.append(f"mount --bind {ours} {place} && mount --make-rshared {place}")
-            elif place.startswith("/var/"):
-                Path(place).mkdir(parents=True)  # an empty directory is kept; programs create the same
+            if place.startswith("/var/"):
+                self.host.provide(place)
+            if self.host.call("test", "-d", place).rc == 0:
                 script.append(f"mount --bind {ours} {place} && mount --make-rshared {place}")
         self.must("/bin/sh", "-c", "\n".join(script))
         (self.path / "cni").mkdir()
