@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,11 +68,11 @@ def host(request: pytest.FixtureRequest, oci: str) -> Iterator[Host]:
 
 
 @contextmanager
-def sandbox(name: str) -> Iterator[Host]:
+def sandbox(name: str, make: Callable[[Path, str], Host] = Host) -> Iterator[Host]:
     """A sandbox for the duration of a ``with``."""
     folder = Path(tempfile.mkdtemp(prefix="pye", dir=os.environ.get("PYRUNC_TEST_TMP")))
     folder.chmod(0o755)
-    made = Host(folder, name)
+    made = make(folder, name)
     try:
         yield made
     finally:

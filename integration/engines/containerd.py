@@ -19,6 +19,7 @@ address = "{path}/c.sock"
 level = "{level}"
 """
 OFF = [f"io.containerd.snapshotter.v1.{name}" for name in ("btrfs", "zfs", "devmapper", "aufs", "blockfile", "erofs")]
+OFF_2 = [f"io.containerd.{name}" for name in ("cri.v1.images", "cri.v1.runtime", "nri.v1.nri")]  # of 2.x
 # The default is below /opt of the machine.
 OPT = """
 [plugins."io.containerd.internal.v1.opt"]

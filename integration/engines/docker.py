@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 from integration import harness
-from integration.engines.containerd import Containerd
+from integration.engines.builds import Builder
+from integration.engines.containerd import OFF_2, Containerd
 from integration.engines.contrib import drop_in
 from integration.engines.host import Done, Host
 from integration.engines.image import LoadsImages
 
 
-class Docker(LoadsImages):
-    """A dockerd with the default runtime `name`."""
+class Docker(LoadsImages, Builder):
+    """A dockerd with the default runtime `name`; `folder` is that of another dockerd and its
+    containerd 2, ending in a slash."""
 
     label = "docker"
     exec_missing = 126  # docker's status; the runtime says "no such file or directory" for both
     init = "docker-init"
     health_interval = "100ms"
 
-    def __init__(self, host: Host, name: str, path: str) -> None:
+    def __init__(self, host: Host, name: str, path: str, folder: str = "") -> None:
         self.host = host
-        self.containerd = Containerd(host, path, off=["io.containerd.grpc.v1.cri"])
+        self.label = Docker.label + host.where
+        host.env["DOCKER_BUILDKIT_RUNC_COMMAND"] = path  # builds do not use the default runtime
+        if folder:
+            host.env["PATH"] = f"{folder}:{host.env['PATH']}"  # for containerd's shim
+        self.containerd = Containerd(host, path, off=OFF_2 if folder else ["io.containerd.grpc.v1.cri"], folder=folder)
         config = json.loads(drop_in("docker/daemon.json", path))
         config["runtimes"] = {"pyrunc": config["runtimes"]["pyrunc"]}
         config |= {
@@ -35,14 +42,14 @@ class Docker(LoadsImages):
             "containerd-namespace": "moby",
             "cgroup-parent": host.cgroup,
             "exec-opts": ["native.cgroupdriver=cgroupfs"],
-            "storage-driver": "vfs",
+            "storage-driver": "overlayfs" if folder else "vfs",
             "bridge": "none",
             "iptables": False,
             "ip6tables": False,
         }
         file = host.path / "daemon.json"
         file.write_text(json.dumps(config))
-        host.start("dockerd", "--config-file", str(file), log="dockerd.log")
+        host.start(f"{folder}dockerd", "--config-file", str(file), log="dockerd.log")
         host.wait_ready("dockerd", lambda: self.call("version").rc == 0, "dockerd.log")
         self.version = self.call("version", "--format", "{{.Server.Version}}").out.strip()
         self.versions = self.containerd.versions | {"docker": self.version.partition("+")[0]}
@@ -54,6 +61,10 @@ class Docker(LoadsImages):
     def call(self, *args: str, stdin: str | None = None) -> Done:
         """Call the client."""
         return self.host.call(*self.argv(*args), stdin=stdin)
+
+    def build_words(self, folder: Path, *flags: str) -> list[str]:
+        """The command line of one build, with the client's plugin."""
+        return self.argv("build", "--progress=plain", "--network=none", *flags, str(folder))
 
     def run_flags(self) -> list[str]:
         """Flags of every run."""

@@ -71,6 +71,6 @@ class TestByPath(Commands):
     @pytest.fixture
     def engine(self, by_name: Podman, oci_path: str) -> Iterator[Podman]:
         by_name.runtime, kept = oci_path, by_name.runtime
-        by_name.label = "podman, runtime given by its path"
+        by_name.label, label = "podman, runtime given by its path" + by_name.host.where, by_name.label
         yield by_name
-        by_name.runtime, by_name.label = kept, Podman.label
+        by_name.runtime, by_name.label = kept, label

@@ -15,7 +15,7 @@ from integration.engines.cases import SPIN, detached, run, status, wait_exited
 from integration.engines.conftest import Seen
 from integration.engines.contrib import drop_in
 from integration.engines.host import Host
-from integration.engines.podman import CONTAINERS, STORAGE, Podman
+from integration.engines.podman import CONTAINERS, POLICY, STORAGE, Podman
 
 UID, FIRST, COUNT = 43210, 700000, 65536
 pytestmark = pytest.mark.needs_program("podman", "conmon", "newuidmap", "setpriv")
@@ -25,10 +25,9 @@ LABEL = "podman, rootless"
 class Rootless(Podman):
     """podman as the user `pyrunctest`, who exists only in this sandbox."""
 
-    label = LABEL
-
     def __init__(self, host: Host, runtime: str, path: str) -> None:
         self.host, self.runtime = host, runtime
+        self.label = LABEL + host.where
         self.home = host.path / "home"
         files = {
             "passwd": Path("/etc/passwd").read_text() + f"pyrunctest:x:{UID}:{UID}::{self.home}:/bin/sh\n",
@@ -51,7 +50,7 @@ class Rootless(Podman):
             CONTAINERS + drop_in("podman/pyrunc.conf", path).replace("[engine]", "")
         )
         (config / "storage.conf").write_text(STORAGE.format(path=self.home))
-        (config / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}\n')
+        (config / "policy.json").write_text(POLICY)
         (config / "registries.conf").write_text("unqualified-search-registries = ['docker.io']\n")
         for at, _, names in os.walk(self.home):
             for entry in (at, *(os.path.join(at, name) for name in names)):
