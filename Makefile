@@ -129,9 +129,9 @@ DIFFERENTIAL_ARGS ?= --table integration/DIFFERENTIAL.md
 differential: test-tools build peers ## 5,000 configs and 1,000 sequences of commands on pyrunc, runc and crun: what differs
 	@$(BIN)/python -m integration.differential $(DIFFERENTIAL_ARGS)
 
-engines: test-tools build ## containerd, podman, docker, conmon with runc and with pyrunc; writes integration/ENGINES.md
+engines: test-tools build ## containerd, podman, docker, conmon with runc and with pyrunc; writes integration/ENGINES.md and its table in README.md
 	@PYRUNC_ENGINES_RECORD=$(RESULTS) $(BIN)/python -m pytest integration/engines $(PYTEST_ARGS)
-	@$(BIN)/python -m integration.engines.record $(RESULTS) >integration/ENGINES.md
+	@$(BIN)/python -m integration.engines.record $(RESULTS)
 	@cat integration/ENGINES.md
 
 # The same tests where this machine's controllers, init, processor or kernel are not enough:
@@ -163,9 +163,9 @@ BUILT := $(CURDIR)/build/engines
 CONTAINERD := containerd ctr containerd-shim-runc-v2
 KUBERNETES := etcd kube-apiserver kube-scheduler kube-controller-manager kubelet kubectl
 record_engines = PYRUNC_ENGINES_BIN=$(BUILT)/bin PYRUNC_ENGINES_RECORD=$(RESULTS) $(BIN)/python -m pytest $(1) $(PYTEST_ARGS) && \
-    $(BIN)/python -m integration.engines.record $(RESULTS) >integration/ENGINES.md
+    $(BIN)/python -m integration.engines.record $(RESULTS)
 
-.PHONY: kubernetes test-kubernetes test-containerd test-client
+.PHONY: kubernetes test-kubernetes test-containerd test-client test-buildkit
 kubernetes:
 	@.ci/require current
 	@integration/engines/build.sh $(BUILT) $(CONTAINERD) $(KUBERNETES)
@@ -173,15 +173,35 @@ kubernetes:
 test-kubernetes: test-tools build peers kubernetes ## a cluster of one node, the same pods on pyrunc and on runc (builds Kubernetes with Go: half an hour, once)
 	@$(call record_engines,integration/engines/kubernetes)
 
-test-containerd: test-tools build ## containerd 1.x and a current 2.x with ctr (builds with Go: minutes, once)
+test-containerd: test-tools build ## containerd 1.x and a current 2.x with ctr, and the shim in Rust (builds with Go and cargo: minutes, once)
 	@.ci/require current
 	@integration/engines/build.sh $(BUILT) $(CONTAINERD)
+	@command -v cargo >/dev/null && integration/engines/build.sh $(BUILT) containerd-shim-runc-v2-rs || \
+	    echo "skipped: containerd's Rust shim: no cargo, or its crate does not build"
 	@$(call record_engines,integration/engines/test_containerd.py)
 
 test-client: test-tools build peers ## containerd's own client tests on a current containerd (builds with Go: minutes, once)
 	@.ci/require current
-	@integration/engines/build.sh $(BUILT) $(CONTAINERD) client.test
+	@integration/engines/build.sh $(BUILT) $(CONTAINERD) client.test runc-fp
 	@$(call record_engines,integration/engines/test_client.py)
+
+# Debian 13's engines, in a root filesystem of their own.
+debian13 = integration/engines/debian.sh $(BUILT) || { echo "skipped: Debian 13 cannot be installed"; exit 0; }; \
+    export PYRUNC_DEBIAN13=$(BUILT)/debian13;
+test-buildkit: test-tools build peers ## BuildKit with its OCI worker (builds with Go: minutes, once)
+	@.ci/require demo
+	@integration/engines/build.sh $(BUILT) buildkitd buildctl
+	@$(call record_engines,integration/engines/test_buildkit.py)
+
+.PHONY: test-debian13 test-docker
+test-debian13: test-tools build ## podman, buildah and docker of Debian 13 in a root filesystem of it (installs it once: 900 MB)
+	@.ci/require debian13
+	@$(debian13) $(call record_engines,$(filter-out %_29.py,$(wildcard integration/engines/debian13/test_*.py)))
+
+test-docker: test-tools build ## Docker Engine 29 with its BuildKit (builds with Go: minutes, once; the client is Debian 13's)
+	@.ci/require current debian13
+	@integration/engines/build.sh $(BUILT) $(CONTAINERD) dockerd
+	@$(debian13) $(call record_engines,integration/engines/debian13/test_docker_29.py)
 
 .PHONY: test-pythons
 test-pythons: ## build with CPython 3.11, 3.12, 3.13 and 3.14 and test each executable (root, slow); PYTHONS='3.13'
@@ -280,8 +300,11 @@ scale: build peers ## 500 containers at once: rates, memory, and whether verbs b
 	@$(BIN)/python -m bench.scale $(BENCH_ARGS)
 
 .PHONY: scale-engines
-scale-engines: test-tools build ## the same through containerd and ctr, with runc beside (root); BENCH_ARGS='--containers 50'
-	@$(BIN)/python -m integration.engines.scale $(BENCH_ARGS)
+scale-engines: test-tools build ## the same through a current containerd and ctr, with runc beside (root; builds with Go); BENCH_ARGS='--containers 50'
+	@.ci/require current
+	@integration/engines/build.sh $(BUILT) $(CONTAINERD)
+	@PYRUNC_ENGINES_BIN=$(BUILT)/bin PYRUNC_ENGINES_RECORD=$(RESULTS) $(BIN)/python -m integration.engines.scale $(BENCH_ARGS)
+	@$(BIN)/python -m integration.engines.record $(RESULTS)
 
 .PHONY: bench-node
 bench-node: build bench-tools test-tools peers ## pods and exec probes on a current containerd with runc and crun, ten minutes; writes bench/RESULTS.md (root)

@@ -6,6 +6,9 @@ kubernetes=1.37.2
 etcd=3.7.3
 containerd=2.4.2
 tools=1.37.0
+shim=0.2.0 # the crate containerd-runc-shim
+moby=2.0.0-beta.24 # Docker Engine 29
+buildkit=0.34.2
 go=1.26.8 # the oldest compiler that all of them accept
 [ $# -gt 1 ] || { echo "usage: build.sh DIRECTORY PROGRAM..." >&2; exit 2; }
 mkdir -p "$1/bin" "$1/built"
@@ -43,12 +46,31 @@ test_module() {
     go get -t "$2"
 }
 
+# tool_module NAME MODULE VERSION PACKAGE...: a module that requires programs of another.
+tool_module() {
+    mkdir -p "$1" && cd "$1"
+    [ "$(cat version 2>/dev/null)" = "$3" ] && return
+    printf 'module %s\ngo %s\nrequire %s %s\n' "$1" "$go" "$2" "$3" >go.mod
+    version_of=$3 module=$2
+    shift 3
+    {
+        printf '//go:build tools\n\npackage tools\n\n'
+        printf 'import _ "%s"\n' "${@/#/$module/}"
+    } >tools.go
+    go get -tags tools "${@/#/$module/}"
+    echo "$version_of" >version
+}
+
 build() {
     tags=no_btrfs,no_zfs,no_devmapper
     case $1 in
         containerd | ctr | containerd-shim-runc-v2)
             version=$containerd
             fetch="go install -tags $tags github.com/containerd/containerd/v2/cmd/$1@v$version"
+            ;;
+        runc-fp) # of containerd's tests: the program named runc, with failures on demand
+            version=$containerd
+            fetch="go install github.com/containerd/containerd/v2/integration/failpoint/cmd/runc-fp@v$version"
             ;;
         etcd) # `go install` refuses a module with replace directives
             version=$etcd
@@ -68,6 +90,20 @@ build() {
             version=$tools
             fetch='test_module critest sigs.k8s.io/cri-tools/cmd/critest@v$version &&
                 go test -c -mod=mod -o $GOBIN/critest sigs.k8s.io/cri-tools/cmd/critest'
+            ;;
+        containerd-shim-runc-v2-rs) # containerd's shim in Rust, from its crate
+            version=$shim
+            fetch='cargo install --locked --quiet --version $version --root "$top/cargo" --target-dir "$top/cargo/target" \
+                containerd-runc-shim && cp "$top/cargo/bin/$1" "$GOBIN/"'
+            ;;
+        dockerd)
+            version=$moby
+            fetch='go install -trimpath -ldflags "-s -w -X github.com/moby/moby/v2/dockerversion.Version=$version" github.com/moby/moby/v2/cmd/dockerd@v$version'
+            ;;
+        buildkitd | buildctl) # `go install` refuses the module, as for etcd
+            version=$buildkit
+            fetch='tool_module buildkit github.com/moby/buildkit v$version cmd/buildkitd cmd/buildctl &&
+                go build -mod=mod -trimpath -ldflags "-s -w" -o $GOBIN/'$1' github.com/moby/buildkit/cmd/'$1
             ;;
         client.test) # containerd's own tests of its client
             version=$containerd

@@ -1,6 +1,6 @@
 """containerd with ctr: the shim's calls of the runtime, without limits that need controllers.
 
-Tested with Debian's containerd 1.x and the current 2.x that ``make test-current`` builds.
+Tested with Debian's containerd 1.x and the current 2.x that ``make test-containerd`` builds.
 """
 
 from __future__ import annotations
@@ -15,22 +15,33 @@ import pytest
 from integration import harness, machine
 from integration.engines import image
 from integration.engines.conftest import Seen, sandbox
-from integration.engines.containerd import Containerd
+from integration.engines.containerd import OFF_2, Containerd
 from integration.engines.host import Done
 
 pytestmark = pytest.mark.needs_program("containerd", "ctr")
 LABEL = Containerd.label
 BINS = os.environ.get("PYRUNC_ENGINES_BIN", "")
-OFF_2 = [f"io.containerd.{name}" for name in ("cri.v1.images", "cri.v1.runtime", "nri.v1.nri")]
 
 
-@pytest.fixture(scope="module", params=["", BINS] if BINS else [""], ids=["1", "2"][: 2 if BINS else 1])
+# The other shim, in Rust; containerd finds it by the name of its own.
+RUST = f"{BINS}/containerd-shim-runc-v2-rs"
+KINDS = ["1", "2", "rust"][: 1 + bool(BINS) + Path(RUST).exists()]
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def engine(request: pytest.FixtureRequest, oci: str, oci_path: str, images: tuple[Path, Path]) -> Iterator[Containerd]:
-    folder = f"{request.param}/" if request.param else ""
-    with sandbox(f"containerd{2 if folder else 1}-{oci}") as host:
+    folder = "" if request.param == "1" else f"{BINS}/"
+    with sandbox(f"containerd{request.param}-{oci}") as host:
         if folder:
             host.env["PATH"] = f"{folder}:{host.env['PATH']}"  # for the shim of the same version
+        if request.param == "rust":
+            (host.path / "shim").mkdir()
+            (host.path / "shim/containerd-shim-runc-v2").symlink_to(RUST)
+            host.env["PATH"] = f"{host.path}/shim:{host.env['PATH']}"
         made = Containerd(host, oci_path, off=OFF_2 if folder else ["io.containerd.grpc.v1.cri"], folder=folder)
+        if request.param == "rust":
+            made.label = "containerd 2.x with its Rust shim"
+            made.versions["shim"] = Path(f"{BINS}/../built/containerd-shim-runc-v2-rs").read_text().strip()
         made.load(images[0])
         yield made
 
