@@ -9,11 +9,11 @@ from typing import Any
 
 HEAD = """# Engines, case by case
 
-Written by `make engines`, `make test-containerd`, `make test-cri` and `make test-kubernetes`; do not
-edit. Each case is one test that runs on runc and on pyrunc. "seen" is the behaviour observed with
-both; "ok" means that it is the expected behaviour. `make test` includes the cases of the engines
-that the distribution packages. critest's specs belong to Kubernetes; one that fails with both
-runtimes lacks an image or a controller here.
+Written by `make engines` and by the targets for other engines (`make help`); do not edit. Each case
+is one test that runs on runc and on pyrunc. "seen" is the behaviour observed with both; "ok" means
+that it is the expected behaviour. `make test` includes the cases of the engines that the
+distribution packages. critest's specs belong to Kubernetes, and the client tests to containerd; one
+that fails with both runtimes lacks an image or a controller here.
 """
 
 Seen = dict[str, Any]
@@ -44,6 +44,23 @@ class Record:
         data["versions"].update(self.versions)
         data["rows"].update(self.rows)
         path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
+
+
+def save_scale(path: Path, title: str, rows: list[list[str]]) -> None:
+    """Replace the figures of ``engines.scale`` in a file that Record has written."""
+    data = json.loads(path.read_text())
+    data["scale"] = {"title": title, "rows": rows}
+    path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
+
+
+def scale(data: dict[str, Any]) -> list[str]:
+    """The table of the figures of ``engines.scale``."""
+    if "scale" not in data:
+        return []
+    head, *rows = data["scale"]["rows"]
+    lines = ["", f"## {data['scale']['title']}", "", "`make scale-engines`.", ""]
+    lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    return lines + [f"| {' | '.join(row)} |" for row in rows]
 
 
 def cell_text(cells: dict[str, Seen], runtime: str) -> str:
@@ -85,8 +102,21 @@ def table(data: dict[str, Any]) -> str:
             seen: list[str] = next((cell["seen"] for cell in cells.values() if cell["seen"]), [])
             what = "; ".join(seen).replace("|", "\\|").replace("\n", " ")
             lines.append(f"| {case} | " + " | ".join(texts) + f" | {what} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + scale(data)) + "\n"
+
+
+def write(results: Path, repo: Path) -> None:
+    """Write ENGINES.md, and the summary into the README's section on engines."""
+    data = json.loads(results.read_text(encoding="utf-8"))
+    (repo / "integration/ENGINES.md").write_text(table(data), encoding="utf-8")
+    readme = repo / "README.md"
+    before, title, after = readme.read_text(encoding="utf-8").partition("## Works with\n")
+    section, mark, rest = after.partition("\n## ")
+    lines = section.splitlines()
+    rows = [number for number, line in enumerate(lines) if line.startswith("|")]
+    lines[rows[0] : rows[-1] + 1] = summary(data)
+    readme.write_text(before + title + "\n".join(lines) + "\n" + mark + rest, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.stdout.write(table(json.loads(Path(sys.argv[1]).read_text())))
+    write(Path(sys.argv[1]), Path(__file__).parents[2])
