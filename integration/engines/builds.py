@@ -12,7 +12,7 @@ from integration import harness
 from integration.engines.conftest import Seen
 from integration.engines.host import Done, Host
 
-TOLD = re.compile(r"TOLD (.*?)\s*$", re.MULTILINE)
+SHOWN = re.compile(r"SHOWN (.*?)\s*$", re.MULTILINE)
 SLEEP = "987654"  # seconds, which no other process sleeps
 
 
@@ -29,16 +29,16 @@ def write(engine: Any, name: str, text: str, files: dict[str, str] | None = None
     lines = [line.strip() for line in text.strip().splitlines()]
     whole = "\n".join(lines) + "\n"
     # Some builders repeat the command, which must not look like its output.
-    (folder / "Dockerfile").write_text(whole.replace("BASE", engine.base).replace("TOLD", 'T""OLD'))
+    (folder / "Dockerfile").write_text(whole.replace("BASE", engine.base).replace("SHOWN", 'SH""OWN'))
     for path, content in (files or {}).items():
         (folder / path).write_text(content)
     engine.own(folder)
     return folder
 
 
-def told(done: Done) -> list[str]:
-    """What the steps have written after the word TOLD."""
-    return TOLD.findall(done.said)
+def shown(done: Done) -> list[str]:
+    """What the steps have written after the word SHOWN."""
+    return SHOWN.findall(done.said)
 
 
 class Builder:
@@ -75,11 +75,11 @@ class Builds:
         text = """
             FROM BASE
             RUN echo content >/file && mkdir /dir
-            RUN echo "TOLD $(cat /file) $$"; test -d /dir
+            RUN echo "SHOWN $(cat /file) $$"; test -d /dir
         """
         done = build(engine, "steps", text)
-        seen(exit_code=done.rc, told=told(done))
-        assert done.rc == 0 and told(done) == ["content 1"], done
+        seen(exit_code=done.rc, shown=shown(done))
+        assert done.rc == 0 and shown(done) == ["content 1"], done
 
     def test_failing_step(self, engine: Any, seen: Seen) -> None:
         done = build(engine, "failing", "FROM BASE\nRUN exit 7")
@@ -99,47 +99,47 @@ class Builds:
             USER 1000:1234
             WORKDIR /tmp
             ENV A=b
-            RUN echo "TOLD $(id -u) $(id -g) $(pwd) $A"; touch /x || echo "TOLD read-only"
+            RUN echo "SHOWN $(id -u) $(id -g) $(pwd) $A"; touch /x || echo "SHOWN read-only"
         """
         done = build(engine, "user", text)
-        seen(told=told(done))
-        assert done.rc == 0 and told(done) == ["1000 1234 /tmp b", "read-only"], done
+        seen(shown=shown(done))
+        assert done.rc == 0 and shown(done) == ["1000 1234 /tmp b", "read-only"], done
 
     def test_privileges(self, engine: Any, seen: Seen) -> None:
         text = """
             FROM BASE
-            RUN sed -n "s/^\\(Cap[PEB][a-z]*\\|NoNewPrivs\\|Seccomp\\):./TOLD \\1 /p" /proc/self/status
+            RUN sed -n "s/^\\(Cap[PEB][a-z]*\\|NoNewPrivs\\|Seccomp\\):./SHOWN \\1 /p" /proc/self/status
         """
         done = build(engine, "privileges", text)
-        seen(told=told(done))
-        assert done.rc == 0 and len(told(done)) == 5, done
+        seen(shown=shown(done))
+        assert done.rc == 0 and len(shown(done)) == 5, done
 
     def test_mounts(self, engine: Any, seen: Seen) -> None:
         text = """
             FROM BASE
-            RUN --mount=type=bind,source=given,target=/given cat /given | sed "s/^/TOLD /"
-            RUN --mount=type=bind,source=given,target=/given echo x >/given || echo "TOLD refused"
-            RUN --mount=type=tmpfs,target=/scratch echo "TOLD $(stat -f -c %T /scratch)"
+            RUN --mount=type=bind,source=given,target=/given cat /given | sed "s/^/SHOWN /"
+            RUN --mount=type=bind,source=given,target=/given echo x >/given || echo "SHOWN refused"
+            RUN --mount=type=tmpfs,target=/scratch echo "SHOWN $(stat -f -c %T /scratch)"
         """
         done = build(engine, "mounts", text, files={"given": "content\n"})
-        seen(told=told(done))
-        assert done.rc == 0 and told(done)[0] == "content" and told(done)[-1] == "tmpfs", done
+        seen(shown=shown(done))
+        assert done.rc == 0 and shown(done)[0] == "content" and shown(done)[-1] == "tmpfs", done
 
     def test_cache(self, engine: Any, seen: Seen) -> None:
         text = """
             FROM BASE
             RUN --mount=type=cache,target=/cache echo one >>/cache/file
-            RUN --mount=type=cache,target=/cache echo "TOLD $(wc -l </cache/file)"; test ! -e /cache/other
+            RUN --mount=type=cache,target=/cache echo "SHOWN $(wc -l </cache/file)"; test ! -e /cache/other
             RUN test ! -e /cache/file
         """
         done = build(engine, "cache", text)
-        seen(told=told(done))
-        assert done.rc == 0 and told(done) == ["1"], done
+        seen(shown=shown(done))
+        assert done.rc == 0 and shown(done) == ["1"], done
 
     def test_secret(self, engine: Any, seen: Seen) -> None:
         text = """
             FROM BASE
-            RUN --mount=type=secret,id=s echo "TOLD $(cat /run/secrets/s) $(stat -c %a /run/secrets/s)"
+            RUN --mount=type=secret,id=s echo "SHOWN $(cat /run/secrets/s) $(stat -c %a /run/secrets/s)"
             RUN test ! -s /run/secrets/s
         """
         file = engine.builds / "hidden"
@@ -147,24 +147,24 @@ class Builds:
         file.write_text("hidden\n")
         engine.own(file)
         done = build(engine, "secret", text, "--secret", f"id=s,src={file}")
-        seen(told=told(done))
-        assert done.rc == 0 and told(done) == ["hidden 400"], done
+        seen(shown=shown(done))
+        assert done.rc == 0 and shown(done) == ["hidden 400"], done
 
     def test_without_network(self, engine: Any, seen: Seen) -> None:
         text = """
             FROM BASE
-            RUN --network=none echo "TOLD $(ls /sys/class/net | tr '\\n' ' ')"
+            RUN --network=none echo "SHOWN $(ls /sys/class/net | tr '\\n' ' ')"
         """
         done = build(engine, "network", text)
-        seen(told=told(done))
-        assert done.rc == 0 and told(done) == ["lo"], done
+        seen(shown=shown(done))
+        assert done.rc == 0 and shown(done) == ["lo"], done
 
     def test_stages(self, engine: Any, seen: Seen) -> None:
         stages = "\n".join(f"FROM BASE AS s{n}\nRUN echo {n} >/n && sleep 0.3" for n in range(6))
         copies = "\n".join(f"COPY --from=s{n} /n /n{n}" for n in range(6))
-        done = build(engine, "stages", f'{stages}\nFROM BASE\n{copies}\nRUN echo "TOLD $(cat /n?| tr -d "\\n")"')
-        seen(told=told(done))
-        assert done.rc == 0 and told(done) == ["012345"], done
+        done = build(engine, "stages", f'{stages}\nFROM BASE\n{copies}\nRUN echo "SHOWN $(cat /n?| tr -d "\\n")"')
+        seen(shown=shown(done))
+        assert done.rc == 0 and shown(done) == ["012345"], done
 
     def test_interrupted(self, engine: Any, seen: Seen) -> None:
         """The step ends when the client is interrupted."""
@@ -177,8 +177,8 @@ class Builds:
         harness.wait_until(running, "the step to run", 40)
         engine.host.end(client, signal.SIGINT)
         harness.wait_until(lambda: not running(), "the step to end", 40)
-        again = build(engine, "again", 'FROM BASE\nRUN echo "TOLD again"')
-        seen(afterwards=told(again))
+        again = build(engine, "again", 'FROM BASE\nRUN echo "SHOWN again"')
+        seen(afterwards=shown(again))
         assert again.rc == 0, again
 
     def test_no_container_left(self, engine: Any, seen: Seen) -> None:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # debian.sh DIRECTORY: a root filesystem of Debian 13 with its engines in DIRECTORY/debian13, from
-# the mirror that apt uses. It is kept; one that lacks a package of the list is made again.
+# the mirror that apt uses. It is kept; it is created again when the list of packages changes.
 set -eu
 [ $# = 1 ] || { echo "usage: debian.sh DIRECTORY" >&2; exit 2; }
 packages=(

@@ -15,8 +15,8 @@ from integration.engines.image import LoadsImages
 
 
 class Docker(LoadsImages, Builder):
-    """A dockerd with the default runtime `name`; `folder` is that of another dockerd and its
-    containerd 2, ending in a slash."""
+    """A dockerd with the default runtime `name`; `folder`, ending in a slash, has another dockerd
+    and its containerd 2."""
 
     label = "docker"
     exec_missing = 126  # docker's status; the runtime says "no such file or directory" for both

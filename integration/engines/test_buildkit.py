@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from integration import harness
-from integration.engines.builds import Builder, Builds, told, write
+from integration.engines.builds import Builder, Builds, shown, write
 from integration.engines.conftest import Seen
 from integration.engines.host import Host
 from integration.engines.kubernetes.conftest import BINS, runc
@@ -84,9 +84,9 @@ class TestBuildKit(Builds):
     def test_insecure(self, engine: BuildKit, seen: Seen) -> None:
         text = """
             FROM BASE
-            RUN --security=insecure mkdir /m && mount -t tmpfs none /m && echo "TOLD mounted"
+            RUN --security=insecure mkdir /m && mount -t tmpfs none /m && echo "SHOWN mounted"
         """
         folder = write(engine, "insecure", text)
         done = engine.build(folder, "--allow=security.insecure")
-        seen(told=told(done))
-        assert done.rc == 0 and told(done) == ["mounted"], done
+        seen(shown=shown(done))
+        assert done.rc == 0 and shown(done) == ["mounted"], done

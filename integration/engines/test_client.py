@@ -18,7 +18,8 @@ from integration.engines.host import Host
 from integration.engines.kubernetes.conftest import BINS, runc
 
 ENGINE = "containerd's client tests on containerd 2.x"
-ADDRESS, IMAGE = "ghcr.io", "containerd/busybox:1.36"  # compiled into the tests
+ADDRESS = "ghcr.io"  # compiled into the tests, as are the names of images
+IMAGE, SETUID_IMAGE = "containerd/busybox:1.36", "containerd/volume-ownership:2.1"
 ROOT = "/var/lib/containerd-test"  # also compiled in
 # The tests know the ids of busybox's image, where nobody is 1000.
 USERS = """\
@@ -40,8 +41,15 @@ pytestmark = pytest.mark.skipif(not BINS, reason="make test-client builds what t
 
 
 def serve(host: Host, folder: Path) -> None:
-    """Serve the image over TLS under the name compiled into the tests."""
+    """Serve the images over TLS; the second one has bash and a file with the setuid bit."""
     image.build(folder, f"{ADDRESS}/{IMAGE}", users=(USERS, GROUPS))
+    second = folder / "second"
+    for name, mode, text in (("bin/bash", 0o755, '#!/bin/sh\nexec /bin/sh "$@"\n'), ("usr/bin/passwd", 0o4755, "")):
+        file = second / "rootfs" / name
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+        file.chmod(mode)
+    image.build(second, f"{ADDRESS}/{SETUID_IMAGE}", users=(USERS, GROUPS))
     words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test", "-days", "2"]
     words += ["-addext", f"subjectAltName=DNS:{ADDRESS}", "-keyout", f"{folder}/key.pem", "-out", f"{folder}/cert.pem"]
     done = host.call("openssl", *words)
@@ -49,7 +57,8 @@ def serve(host: Host, folder: Path) -> None:
     (folder / "hosts").write_text(f"127.0.0.1 localhost {ADDRESS}\n")
     host.cover("/etc/hosts", folder / "hosts")
     script = f'cd {folder} && exec "$@"'
-    registry = [sys.executable, str(Path(__file__).with_name("registry.py")), "443", f"{IMAGE}={folder}/oci.tar"]
+    registry = [sys.executable, str(Path(__file__).with_name("registry.py")), "443"]
+    registry += [f"{IMAGE}={folder}/oci.tar", f"{SETUID_IMAGE}={second}/oci.tar"]
     host.start("/bin/sh", "-c", script, "sh", *registry, log="registry.log")
     host.wait_ready("registry", lambda: "ready" in (host.path / "registry.log").read_text(), "registry.log")
 
@@ -77,8 +86,8 @@ def run(host: Host, folder: Path, pattern: str, parallel: int = 2) -> dict[str, 
 
 
 def run_all(host: Host, runtime: str, folder: Path, logs: Path) -> dict[str, str]:
-    """Run the tests, and those that fail once more alone: some allow two seconds for what takes
-    longer on a busy machine."""
+    """Run the tests, and those that fail again alone: some allow two seconds for what takes longer
+    on a busy machine."""
     (folder / "runc").symlink_to(runtime)
     (folder / "root").mkdir()
     host.cover(ROOT, folder / "root")
