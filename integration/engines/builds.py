@@ -10,7 +10,7 @@ from typing import Any
 
 from integration import harness
 from integration.engines.conftest import Seen
-from integration.engines.host import Done, Host
+from integration.engines.host import TIMEOUT, Done, Host
 
 SHOWN = re.compile(r"SHOWN (.*?)\s*$", re.MULTILINE)
 SLEEP = "987654"  # seconds, which no other process sleeps
@@ -60,8 +60,8 @@ class Builder:
         raise NotImplementedError
 
     def build(self, folder: Path, *flags: str) -> Done:
-        """Build a context."""
-        return self.host.call(*self.build_words(folder, *flags))
+        """Build a context, whose steps are a container each."""
+        return self.host.call(*self.build_words(folder, *flags), timeout=5 * TIMEOUT)
 
     def states(self) -> list[str]:
         """Containers in the runtimes' state directories."""
