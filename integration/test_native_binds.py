@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
 import socket
@@ -17,6 +18,7 @@ from integration.native_fs import (
     NODEV,
     NOEXEC,
     NOSUID,
+    NOSYMFOLLOW,
     PRIVATE,
     RDONLY,
     REC,
@@ -176,16 +178,29 @@ def test_locked_flags_that_are_only_implied(begun: Script, root: pathlib.Path, s
     """Locked flags stay and the others are cleared; an explicitly cleared locked flag is still an
     error."""
     sub, policy = str(source / "sub"), ops.P_MOUNT_BIND
-    every = RDONLY | NOSUID | NODEV | NOEXEC | ATIME
-    begun.op("mount", policy=policy, source=sub, dest="/one", attr_set=NOEXEC)
+    every = RDONLY | NOSUID | NODEV | NOEXEC | ATIME | NOSYMFOLLOW
+    begun.op("mount", policy=policy, source=sub, dest="/one", attr_set=NOEXEC | NOSYMFOLLOW)
     begun.op("mount", policy=policy, source=str(root / "one"), dest="/two", attr_set=NODEV, implied=every)
     refused = begun.refused("mount", policy=policy, source=sub, dest="/x", attr_clr=NOSUID, implied=every & ~NOSUID)
     info = begun.ask("mountinfo")
     answers = begun.run("-u", before=f"mount -t tmpfs -o ro,nosuid,noatime t {sub}")
     found = below(answers[info], root)
-    assert set(found["/one"].options) == {"ro", "nosuid", "noexec", "noatime"}
+    assert set(found["/one"].options) == {"ro", "nosuid", "noexec", "noatime", "nosymfollow"}
     assert set(found["/two"].options) == {"ro", "nosuid", "nodev", "noatime"}
     assert failure(answers[refused])[:2] == ("EPERM", "mount_setattr")
+
+
+def test_a_failure_beside_a_locked_flag(begun: Script, root: pathlib.Path, source: pathlib.Path) -> None:
+    """Only the kernel's EPERM for one flag is tolerated."""
+    (root / "d").mkdir()
+    every = RDONLY | NOSUID | NODEV | NOEXEC | ATIME | NOSYMFOLLOW
+    args = {"policy": ops.P_MOUNT_BIND, "source": str(source / "sub"), "dest": "/d"}
+    begun.op("mount", **args, attr_set=NODEV, attr_clr=NOATIME, implied=every)
+    answers = begun.run("-u", "-F", str(errno.EIO), before=f"mount -t tmpfs -o nosuid,relatime t {source / 'sub'}")
+    fields = [answer.split("\t", 3) for answer in answers]
+    calls = [call for _, _, call, _ in fields if call in ("mount_setattr", "fstatfs")]
+    assert (calls.count("mount_setattr"), calls.count("fstatfs")) == (7, 2)
+    assert {failure(answer)[0] for _, _, call, answer in fields if call in calls} == {"EIO"}
 
 
 @pytest.mark.parametrize(("taken", "good"), [(NOATIME, True), (STRICTATIME, True), (NOSUID, False)])

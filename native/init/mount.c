@@ -49,12 +49,12 @@ static int whole_atime(int fd, uint64_t *clr)
     return 0;
 }
 
-/* Clear each flag that is not locked.  The others stay set: no option names them. */
+/* Clear each flag that is not locked.  The others stay set: no option names them.  The access time
+ * is always locked if another flag is (kernel: lock_mnt_tree). */
 static int clear_unlocked(int fd, uint64_t implied)
 {
-    static const uint64_t flags[] = {MOUNT_ATTR_RDONLY,     MOUNT_ATTR_NOSUID,     MOUNT_ATTR_NODEV,
-                                     MOUNT_ATTR_NOEXEC,     MOUNT_ATTR_NODIRATIME, MOUNT_ATTR__ATIME,
-                                     MOUNT_ATTR_NOSYMFOLLOW};
+    static const uint64_t flags[] = {MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV,
+                                     MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSYMFOLLOW};
 
     for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
         int ret = implied & flags[i] ? set_attr(fd, 0, 0, flags[i]) : 0;
