@@ -50,6 +50,7 @@ static const struct {
     {"fchmodat", "cd"}, {"fchown", "bc"},    {"fchownat", "cde"},  {"fcntl", "b"},
     {"fstatat", "d"},   {"ioctl", "b"},      {"lseek", "c"},       {"mkdirat", "c"},
     {"mknodat", "cd"},  {"mount", "d"},      {"setns", "b"},       {"umount2", "b"},
+    {"clone", "c"},      {"unshare", "a"},
     {"utimensat", "d"}, {"move_mount", "f"}, {"fsopen", "c"},      {"fsconfig", "cf"},
     {"fsmount", "cd"},  {"fspick", "d"},     {"statx", "de"},      {"mount_setattr", "de*"},
 };
@@ -109,6 +110,7 @@ static long call(const char *name, function *real, long a, long b, long c, long 
 
 WRAP(chdir)
 WRAP(chroot)
+WRAP(clone)
 WRAP(dup2)
 WRAP(dup3)
 WRAP(faccessat)
@@ -143,6 +145,7 @@ WRAP(sethostname)
 WRAP(setns)
 WRAP(symlinkat)
 WRAP(umount2)
+WRAP(unshare)
 WRAP(utimensat)
 WRAP(write)
 WRAP_AS(syscall, NULL)

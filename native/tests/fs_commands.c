@@ -5,6 +5,7 @@
 #include "calls.h"
 
 #include <dirent.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -161,6 +162,62 @@ static void cmd_fds(char **f)
     fprintf(out, "%d\n", n);
 }
 
+/* Ask for the ids of a mount. */
+static void cmd_ids(char **f)
+{
+    int fd = open(f[1], O_PATH | O_CLOEXEC);
+    int ret = sys_statx(fd, SYS_STATX_MNT_ID, &ids[0]);
+
+    if (ret == 0)
+        ret = sys_statx(fd, SYS_STATX_MNT_ID_UNIQUE, &ids[1]);
+    close(fd);
+    if (ret < 0)
+        fprintf(out, "%s\n", strerrorname_np(-ret));
+    else if (ids[1].mask & SYS_STATX_MNT_ID_UNIQUE)
+        fprintf(out, "%llu:%llu\n", (unsigned long long)ids[0].mnt_id, (unsigned long long)ids[1].mnt_id);
+    else
+        fprintf(out, "%llu:\n", (unsigned long long)ids[0].mnt_id);
+}
+
+static int reports_end = -1;
+
+/* Give init a parent that reads its records, or ("gone") one that has closed the socket. */
+static void cmd_parent(char **f)
+{
+    int pair[2], ret = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair);
+
+    if (ret == 0) {
+        in.sock = pair[0];
+        reports_end = pair[1];
+    }
+    if (ret == 0 && strcmp(f[1], "gone") == 0)
+        close(reports_end);
+    signal(SIGPIPE, SIG_IGN);
+    answer(ret);
+}
+
+/* What init has reported with TREE: the step, the value and the text of each record. */
+static void cmd_reports(char **f)
+{
+    struct msg m;
+
+    (void)f;
+    while (recv(reports_end, &m, sizeof(m), MSG_DONTWAIT) == (ssize_t)sizeof(m))
+        fprintf(out, "%s%u:%u:%s ", m.type == MSG_TREE ? "" : "?", m.step, m.value, m.call);
+    fprintf(out, "\n");
+}
+
+/* What a failure of the next step would undo. */
+static void cmd_undo(char **f)
+{
+    in.filtered = strcmp(f[1], "filtered") == 0;
+    in.step++;
+    if (in.undo)
+        in.undo(&in);
+    in.filtered = 0;
+    fprintf(out, in.undo ? "undone\n" : "nothing\n");
+}
+
 static void cmd_cwd(char **f)
 {
     char buf[4096];
@@ -203,7 +260,8 @@ static void cmd_stdio(char **f)
 }
 
 /* The action of a trap at a call of this name (the first one, or after SKIP others): "rename"
- * FROM TO, "link" TEXT PATH, or "open" PATH, which replaces the file that the call opens. */
+ * FROM TO, "link" TEXT PATH, "umount" PATH, or "open" PATH, which replaces the file that the call
+ * opens. */
 static struct {
     char call[32], what[16], a[4096], b[4096];
     int after, skip, fd;
@@ -230,6 +288,8 @@ static void spring(const char *name, int after)
         ret = rename(trap.a, trap.b);
     else if (strcmp(trap.what, "link") == 0)
         ret = symlink(trap.a, trap.b);
+    else if (strcmp(trap.what, "umount") == 0)
+        ret = umount2(trap.a, MNT_DETACH);
     else if (strcmp(trap.what, "open") == 0)
         ret = dup3(fd = open(trap.a, O_PATH | O_CLOEXEC), trap.fd, O_CLOEXEC);
     if (ret < 0) {
@@ -303,6 +363,10 @@ static const struct {
     {"symlink", 3, cmd_symlink},
     {"mount", 6, cmd_mount},
     {"fds", 1, cmd_fds},
+    {"ids", 2, cmd_ids},
+    {"parent", 2, cmd_parent},
+    {"reports", 1, cmd_reports},
+    {"undo", 2, cmd_undo},
     {"cwd", 1, cmd_cwd},
     {"uname", 1, cmd_uname},
     {"umask", 2, cmd_umask},

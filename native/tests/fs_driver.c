@@ -11,17 +11,21 @@
  *       result of the op, separated by tabs
  *
  * Lines of the script, with fields separated by tabs:
- *   op   NAME  policy  "n0 n1 .."  s0  s1 ..   run a handler; 0x1f separates the items of a list
+ *   op   NAME  policy  "n0 n1 .."  s0  s1 ..   run a handler; 0x1f separates the items of a list.
+ *                                              "id" and "unique" are two numbers: those of the
+ *                                              last command `ids`
  *   try  NAME  ..                              the same, but continue if it fails
  *   COMMAND  argument ..                       inspect or prepare something: see commands[]
  *
- * Each prints one line: "ok", "fail errno call arg item detail", or the requested output.
+ * Each prints one line: "ok", "fail errno call arg item detail", "left STATUS" if the op exits, or
+ * the requested output.
  */
 #include "fs_driver.h"
 
 #include "calls.h"
 
 #include <sched.h>
+#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,13 +34,17 @@
 
 #define MAX_FIELDS 10
 #define MAX_SWEEP  1000
+#define MAX_OPS    1000
 
 struct init in;
 static struct plan_header header;
-static struct plan_step steps[2];
+static struct plan_step steps[MAX_OPS + 1];
+static uint32_t nops;
+static jmp_buf left;
 static char strings[65536];
 static int next_op, keep_shared, log_last;
 int console_end, parent;
+struct sys_statx ids[2];
 FILE *out;
 
 static const struct {
@@ -50,6 +58,8 @@ static const struct {
     {"PROPAGATION", OP_PROPAGATION, op_propagation},
     {"ROOT", OP_ROOT, op_root},
     {"MOUNT", OP_MOUNT, op_mount},
+    {"UNMOUNT", OP_UNMOUNT, op_unmount},
+    {"LEAVE", OP_LEAVE, op_leave},
     {"DEV_NODE", OP_DEV_NODE, op_dev_node},
     {"DEV_LINK", OP_DEV_LINK, op_dev_link},
     {"PIVOT", OP_PIVOT, op_pivot},
@@ -70,28 +80,60 @@ static const struct {
     {"MOUNT_LABEL", OP_MOUNT_LABEL, op_mount_label},
 };
 
-/* Replaces leave.c, so that the sanitizers report at exit. */
+/* Replaces leave.c: the script continues. */
 _Noreturn void leave(int status)
 {
-    _exit(status);
+    longjmp(left, status + 1);
+}
+
+static void parse_numbers(uint32_t *to, char *text)
+{
+    char *word;
+
+    for (int i = 0; i < PLAN_NUMBERS && (word = strsep(&text, " "));) {
+        int unique = strcmp(word, "unique") == 0;
+
+        if (!unique && strcmp(word, "id") != 0) {
+            to[i++] = (uint32_t)strtoul(word, NULL, 10);
+            continue;
+        }
+        if (i + 2 > PLAN_NUMBERS)
+            abort();
+        to[i++] = (uint32_t)ids[unique].mnt_id;
+        to[i++] = (uint32_t)(ids[unique].mnt_id >> 32);
+    }
+}
+
+/* Returns the result of the handler, or 1 plus the status if it has called leave(). */
+static int guarded(int (*handler)(struct init *, const struct plan_step *), const struct plan_step *st)
+{
+    int status = setjmp(left);
+
+    if (status == 0) {
+        calls.armed = 1;
+        status = handler(&in, st);
+    }
+    calls.armed = 0;
+    return status;
 }
 
 static void run_op(char **f, int n, int may_fail)
 {
-    struct plan_step *st = steps;
     size_t at = 1;
 
-    memset(steps, 0, sizeof(steps));
+    if (nops == MAX_OPS)
+        abort();
+    in.step = nops++;
+    struct plan_step *st = &steps[in.step];
     /* The memory after the last step is undefined, whatever it looks like. */
-    header.nsteps = next_op ? 2 : 1;
-    steps[1].op = next_op ? (uint16_t)next_op : (uint16_t)OP_DEV_NODE;
-    steps[1].policy = next_op ? 0 : P_DEV_NODE_MADE;
+    header.nsteps = in.step + (next_op ? 2 : 1);
+    memset(st, 0, 2 * sizeof(*st));
+    st[1].op = next_op ? (uint16_t)next_op : (uint16_t)OP_DEV_NODE;
+    st[1].policy = next_op ? 0 : P_DEV_NODE_MADE;
     memset(&in.fault, 0, sizeof(in.fault));
     in.fault.arg = -1;
     st->policy = (uint16_t)atoi(f[2]);
-    char *number = f[3];
-    for (int i = 0; i < PLAN_NUMBERS && *number; i++)
-        st->n[i] = (uint32_t)strtoul(number, &number, 10);
+    parse_numbers(st->n, f[3]);
     for (int i = 4; i < n; i++) {
         size_t len = strlen(f[i]);
         if (at + len + 1 > sizeof(strings))
@@ -104,11 +146,9 @@ static void run_op(char **f, int n, int may_fail)
         if (strcmp(ops[i].name, f[1]) != 0)
             continue;
         st->op = (uint16_t)ops[i].code;
-        calls.armed = 1;
-        int ret = ops[i].run(&in, st);
-        calls.armed = 0;
-        if (ret == 0) {
-            fprintf(out, "ok\n");
+        int ret = guarded(ops[i].run, st);
+        if (ret >= 0) {
+            fprintf(out, ret ? "left %d\n" : "ok\n", ret - 1);
             return;
         }
         fprintf(out, "fail\t%s\t%s\t%d\t%u\t%s\n", strerrorname_np(-ret), in.fault.call, in.fault.arg,
