@@ -118,9 +118,13 @@ int open_dest(struct init *in, const struct plan_step *st, int as_file, int *exi
     }
     /* Masked paths, sysctls and labels are looked up below /proc and /sys by these names, so a
      * procfs or sysfs must not be mounted behind a symbolic link (CVE-2019-19921; CVE-2023-27561
-     * when the check was lost). */
-    fd = HAS(PLAIN_DIR) ? create_in_root_plain(in->rootfd, dest, 0)
-                        : create_in_root(in->rootfd, dest, as_file);
+     * when the check was lost).  A directory in /proc exists or cannot be created: where one can
+     * be, the container has mounted something else over it. */
+    if (HAS(PLAIN_DIR) && HAS(IN_PROC))
+        fd = open_in_root_plain(in->rootfd, dest, O_PATH | O_DIRECTORY);
+    else
+        fd = HAS(PLAIN_DIR) ? create_in_root_plain(in->rootfd, dest, 0)
+                            : create_in_root(in->rootfd, dest, as_file);
     if (fd >= 0)
         return fd;
     if (HAS(PLAIN_DIR) && (fd == -ELOOP || fd == -ENOTDIR))
