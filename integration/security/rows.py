@@ -42,4 +42,6 @@ ROWS = {
     "T39": "the place of the seccomp filter in the order of set-up",
     "T40": "a process that enters was seen with descriptors and capabilities of the host",
     "T41": "libseccomp 2.5, 2.6: profiles of more than 65,535 instructions corrupt the heap of whoever compiles them",
+    "T42": "mounts added to a running container: what adds them has a foot on the host and one inside",
+    "T43": "programs of the host, lent to one process of a container",
 }

@@ -93,9 +93,9 @@ def mask(names: list[str]) -> int:
     return sum(CAP_BIT[name] for name in names)
 
 
-def check(seen: dict[str, Any], kept: int = 0, count: int = EXECS) -> None:
+def check(seen: dict[str, Any], kept: int = 0, count: int = EXECS, spaces: tuple[str, ...] = ()) -> None:
     """The attacker got only what the container has: its capabilities (and ``kept``), root and
-    namespaces, no host file."""
+    namespaces (and those of its own, of these kinds), no host file."""
     assert seen["met"] >= count // 4, f"the attacker hardly ever met one of our processes: {seen}"
     assert seen["traced"] >= count // 8 and seen["copied"] >= count // 8, f"it could not attach: {seen}"
     allowed = mask(CAPS)
@@ -107,8 +107,13 @@ def check(seen: dict[str, Any], kept: int = 0, count: int = EXECS) -> None:
     others = [text for text in seen["fds"] if not text.startswith("stdio ")]
     assert others in ([], ["socket 140000"]), f"descriptors of the host: {others}"
     assert not [text for text in seen["places"] if text not in ("root", "/", "/tmp")], seen["places"]
-    assert not seen["namespaces"], f"namespaces of the host: {seen['namespaces']}"
+    foreign = [text for text in seen["namespaces"] if not text.startswith(spaces or "-") or text in host_namespaces()]
+    assert not foreign, f"namespaces of the host: {foreign}"
     check_terminals(seen)
+
+
+def host_namespaces() -> set[str]:
+    return {os.readlink(f"/proc/self/ns/{name}") for name in os.listdir("/proc/self/ns")}
 
 
 def check_terminals(seen: dict[str, Any]) -> None:
@@ -238,3 +243,32 @@ def test_filter_that_forbids_to_clone(container: Make, attacker: Path, nnp: bool
     hostile = Hostile(container, attacker, edits_of(nnp, NO_FORK))
     execs(hostile.one, count=FEWER)
     check(hostile.stop(), 0 if nnp else ADMIN, FEWER)
+
+
+@pytest.mark.row("T40")
+@pytest.mark.row("T43")
+def test_exec_with_tools(container: Make, attacker: Path, box: Box) -> None:
+    """Only its mount namespace is not the container's; the directory is a mount in it, and no
+    descriptor."""
+    (box.path / "tools").mkdir()
+    hostile = Hostile(container, attacker, edits_of(False, ENGINE_LIKE))
+    execs(hostile.one, "--tools", str(box.path / "tools"), count=FEWER // 2)
+    seen = hostile.stop()
+    seen["places"] = [text for text in seen["places"] if text != "another root"]  # of its mount namespace
+    check(seen, count=FEWER // 2, spaces=("mnt:",))
+
+
+@pytest.mark.row("T40")
+@pytest.mark.row("T42")
+def test_mounts_are_added_by_nobody(container: Make, attacker: Path, box: Box) -> None:
+    """No process of the container can name the one that adds and removes them."""
+    path = box.path / "mounts.json"
+    path.write_text(json.dumps([{"destination": "/added", "type": "tmpfs", "source": "tmpfs"}]))
+    hostile = Hostile(container, attacker, {})
+    for _ in range(FEWER // 4):
+        for what in ("add", "remove"):
+            hostile.one.call("mounts", what, hostile.one.id, str(path))
+    assert hostile.stop()["met"] == 0, "the attacker met the process that mounts"
+    again = Hostile(container, attacker, {})
+    execs(again.one, count=FEWER // 4)
+    assert again.stop()["met"], "the attacker meets nobody"
