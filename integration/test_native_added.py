@@ -381,7 +381,7 @@ def test_a_page_of_options(both: Script, root: pathlib.Path, built: bool, more: 
 
 
 def test_one_option_of_a_page(both: Script) -> None:
-    """The room of a comma is kept for it, too."""
+    """Room for a comma is kept even here."""
     for more in (0, 1):
         ask = both.refused if more else both.op
         zeros = "0" * (PAGE - 2 + more - len("mode=751"))

@@ -182,6 +182,40 @@ static void test_failures(void)
     OK(strcmp(got->last.detail, "killed by signal 15") == 0, "signal: %s", got->last.detail);
 }
 
+/* The record has room for 207 bytes: "exit status 7: " and the last 192 of the output. */
+static void test_output(void)
+{
+    static const char *const outputs[][2] = {
+        {"true", ""},
+        {"printf ' \\n\\r\\n'", ""},
+        {"printf 'a\\tb\\nc \\r\\n'", ": a b c"},
+        {"echo out; echo err >&2", ": out err"},
+    };
+    char script[256];
+
+    for (size_t i = 0; i < sizeof(outputs) / sizeof(outputs[0]); i++) {
+        snprintf(script, sizeof(script), "%s; exit 7", outputs[i][0]);
+        const struct outcome *got = run("/bin/sh", script);
+        OK(strncmp(got->last.detail, "exit status 7", 13) == 0 &&
+               strcmp(got->last.detail + 13, outputs[i][1]) == 0,
+           "output of %s: \"%s\"", outputs[i][0], got->last.detail);
+    }
+    for (int length = 190; length < 195; length++) {
+        snprintf(script, sizeof(script), "printf 'a%%0%dd' 0; exit 7", length - 1);
+        const struct outcome *got = run("/bin/sh", script);
+        OK(strlen(got->last.detail) == 15u + (length < 192 ? (size_t)length : 192),
+           "%d bytes: %zu", length, strlen(got->last.detail));
+        OK(got->last.detail[15] == (length <= 192 ? 'a' : '0'), "%d bytes: %s", length, got->last.detail);
+    }
+    /* The first byte that fits is the second of a character, or the first one. */
+    for (int odd = 0; odd < 2; odd++) {
+        snprintf(script, sizeof(script), "printf '\\303\\244%%.0s' $(seq 200); printf '%s'; exit 7", odd ? "x" : "%s");
+        const struct outcome *got = run("/bin/sh", script);
+        OK(strlen(got->last.detail) == 15u + (odd ? 191 : 192), "%d: %zu", odd, strlen(got->last.detail));
+        OK(strncmp(got->last.detail, "exit status 7: \303\244", 17) == 0, "%d: %s", odd, got->last.detail);
+    }
+}
+
 int main(int argc, char **argv)
 {
     seen = mmap(NULL, sizeof(*seen), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -190,6 +224,7 @@ int main(int argc, char **argv)
     test_descriptors();
     test_surroundings();
     test_failures();
+    test_output();
     test_faults();
     return tap_end();
 }
