@@ -45,14 +45,16 @@ static void watch(const char *name, int after)
 static const struct {
     const char *name, *words;
 } numbered[] = {
-    {"openat", "c"},    {"open", "b"},       {"openat2", "d*"},    {"open_tree", "d"},
-    {"dup3", "c"},      {"faccessat", "cd"}, {"faccessat2", "de"}, {"fchmod", "b"},
-    {"fchmodat", "cd"}, {"fchown", "bc"},    {"fchownat", "cde"},  {"fcntl", "b"},
-    {"fstatat", "d"},   {"ioctl", "b"},      {"lseek", "c"},       {"mkdirat", "c"},
-    {"mknodat", "cd"},  {"mount", "d"},      {"setns", "b"},       {"umount2", "b"},
-    {"clone", "c"},      {"unshare", "a"},
-    {"utimensat", "d"}, {"move_mount", "f"}, {"fsopen", "c"},      {"fsconfig", "cf"},
-    {"fsmount", "cd"},  {"fspick", "d"},     {"statx", "de"},      {"mount_setattr", "de*"},
+    {"openat", "c"},      {"open", "b"},       {"openat2", "d*"},
+    {"open_tree", "d"},   {"dup3", "c"},       {"faccessat", "cd"},
+    {"faccessat2", "de"}, {"fchmod", "b"},     {"fchmodat", "cd"},
+    {"fchown", "bc"},     {"fchownat", "cde"}, {"fcntl", "b"},
+    {"fstatat", "d"},     {"ioctl", "b"},      {"lseek", "c"},
+    {"mkdirat", "c"},     {"mknodat", "cd"},   {"mount", "d"},
+    {"setns", "b"},       {"umount2", "b"},    {"clone", "c"},
+    {"unshare", "a"},     {"utimensat", "d"},  {"move_mount", "f"},
+    {"fsopen", "c"},      {"fsconfig", "cf"},  {"fsmount", "cd"},
+    {"fspick", "d"},      {"statx", "de"},     {"mount_setattr", "de*"},
 };
 
 static void log_call(const char *name, const long *args)

@@ -203,13 +203,14 @@ static void test_output(void)
     for (int length = 190; length < 195; length++) {
         snprintf(script, sizeof(script), "printf 'a%%0%dd' 0; exit 7", length - 1);
         const struct outcome *got = run("/bin/sh", script);
-        OK(strlen(got->last.detail) == 15u + (length < 192 ? (size_t)length : 192),
-           "%d bytes: %zu", length, strlen(got->last.detail));
+        OK(strlen(got->last.detail) == 15u + (length < 192 ? (size_t)length : 192), "%d bytes: %zu", length,
+           strlen(got->last.detail));
         OK(got->last.detail[15] == (length <= 192 ? 'a' : '0'), "%d bytes: %s", length, got->last.detail);
     }
     /* The first byte that fits is the second of a character, or the first one. */
     for (int odd = 0; odd < 2; odd++) {
-        snprintf(script, sizeof(script), "printf '\\303\\244%%.0s' $(seq 200); printf '%s'; exit 7", odd ? "x" : "%s");
+        snprintf(script, sizeof(script), "printf '\\303\\244%%.0s' $(seq 200); printf '%s'; exit 7",
+                 odd ? "x" : "%s");
         const struct outcome *got = run("/bin/sh", script);
         OK(strlen(got->last.detail) == 15u + (odd ? 191 : 192), "%d: %zu", odd, strlen(got->last.detail));
         OK(strncmp(got->last.detail, "exit status 7: \303\244", 17) == 0, "%d: %s", odd, got->last.detail);
