@@ -102,7 +102,7 @@ def test_order_of_entering(container: Make, box: Box, what: str) -> None:
 @pytest.mark.parametrize("destination", ["/", "/proc/sys", "/proc", "/link"])
 def test_nothing_covers_the_root_or_proc(container: Make, destination: str) -> None:
     one = container("sleep", "600")
-    (one.bundle.rootfs / "link").symlink_to("/proc/self")
+    (one.bundle.rootfs / "link").symlink_to("/proc/sys")
     one.create()
     one.start()
     before, host = inside(one), mountinfo()

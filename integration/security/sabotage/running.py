@@ -21,7 +21,7 @@ TABLE = [
     Sabotage(
         "T42",
         "it keeps its capabilities in the container's mount namespace",
-        [("pyrunc/plan/added_mounts.py", "    mask = 0\n", "    mask = (1 << 40) - 1\n")],
+        [("pyrunc/plan/added_mounts.py", "    mask = 0\n", "    mask = 1 << 19  # CAP_SYS_PTRACE\n")],
         "test_added_mounts.py::test_order_of_entering",
         "more than it needs",
     ),
