@@ -231,7 +231,7 @@ def found(*rules: dict[str, Any], libc: str = "none", **more: Any) -> list[tuple
 
 CASES = [
     ([rule("mount", "sokcet")], ("problem", "unknown-name", "/syscalls/0/names/1")),
-    ([rule("mount", "mseal")], ("note", "newer-name", "/syscalls/0/names/1")),
+    ([rule("mount", "file_setattr")], ("note", "newer-name", "/syscalls/0/names/1")),
     ([rule("mount", "mount")], ("note", "repeated", "/syscalls/0")),
     ([rule("mount"), rule("chroot", "mount")], ("note", "repeated", "/syscalls/1")),
     ([rule("mount"), rule("chroot", "mount", action=KILL)], ("problem", "shadowed", "/syscalls/1")),
