@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import array
 import itertools
+import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -109,6 +113,37 @@ def test_variables_of_modules_are_as_imported() -> None:
             training.forget(before, known)
     finally:
         del sys.modules["pyrunc.late"]
+
+
+def test_segments_suit_the_largest_pages(launcher: Path) -> None:
+    """A snapshot works with any page size of the processor's: the file is mapped as it is."""
+    control(launcher)
+    largest = {"aarch64": 65536}.get(os.uname().machine, 4096)
+    elf = snapshot.Elf(launcher.read_bytes())
+    rows = [struct.unpack_from(elf.SEGMENT, elf.data, elf.phoff + 56 * number) for number in range(elf.phnum)]
+    loaded = [row for row in rows if row[0] == snapshot.LOAD]
+    assert len(loaded) > 3
+    for row in loaded:
+        assert row[7] % largest == 0 and (row[2] - row[3]) % largest == 0, row
+    pages = [(row[3] // largest, (row[3] + row[6] - 1) // largest) for row in sorted(loaded, key=lambda row: row[3])]
+    assert [pair for pair in itertools.pairwise(pages) if pair[0][1] >= pair[1][0]] == [], "segments share a page"
+    assert elf.symbols()["pyrunc_heap"][0] % largest == 0
+
+
+def test_without_small_pages_there_is_no_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    dump = snapshot.Dump(0x1000, 0x2000, 1, snapshot.words(bytes(16)))
+    dumps = [dump, dump._replace(stack=2)]
+    asked = []
+
+    def take(copy: Path, number: int, request: bytes) -> snapshot.Dump:
+        asked.append(request)
+        return dumps[number]
+
+    monkeypatch.setattr(os, "sysconf", lambda name: 65536)
+    monkeypatch.setattr(snapshot, "take", take)
+    elf: Any = SimpleNamespace(written_by_loader=dict)
+    assert snapshot.trained(elf, tmp_path / "linked", tmp_path / "copy") == (0x1000, bytes(16))
+    assert asked == [bytes(24)] * 2
 
 
 def test_sections_are_whole(launcher: Path) -> None:
@@ -223,11 +258,11 @@ def test_a_constructor_is_replaced(launcher: Path) -> None:
 class FakeElf(snapshot.Elf):
     """An executable with one variable that the loader writes."""
 
-    def __init__(self) -> None:
-        pass
+    def __init__(self, mask: int = (1 << 64) - 1) -> None:
+        self.mask = mask
 
-    def written_by_loader(self) -> set[int]:
-        return {0x1008}
+    def written_by_loader(self) -> dict[int, int]:
+        return {0x1008: self.mask}
 
     def word(self, address: int) -> int:
         return 77
@@ -244,6 +279,22 @@ def test_memory_is_taken_as_it_is() -> None:
     """Memory equals the file except for the loader's writes."""
     runs = [dump(1, 1000 + stack, 3, stack=stack) for stack in (1, 2)]
     assert array.array("Q", snapshot.common(FakeElf(), runs)).tolist() == [1, 77, 3]
+
+
+def test_a_variable_beside_a_small_one_of_libc_is_kept() -> None:
+    """in_core_phase was lost when it shared a word with __libc_single_threaded, a byte."""
+    runs = [dump(1, 0x5_0000_0001 + stack, 3, stack=stack) for stack in (1, 2)]
+    assert array.array("Q", snapshot.common(FakeElf(0xFFFFFFFF), runs)).tolist() == [1, 0x5_0000_004D, 3]
+    with pytest.raises(snapshot.NoSnapshotError, match=r"^1 words differ"):
+        snapshot.common(FakeElf(0xFFFFFFFF << 32), runs)
+
+
+def test_the_loader_writes_no_more_than_its_objects(launcher: Path) -> None:
+    control(launcher)
+    found = snapshot.Elf(launcher.read_bytes()).written_by_loader()
+    assert {mask for mask in found.values() if mask != (1 << 64) - 1} >= {0xFF}  # __libc_single_threaded
+    for address, mask in found.items():
+        assert address % 8 == 0 and 0 < mask < 1 << 64, hex(address)
 
 
 def test_a_word_that_varies_is_refused() -> None:

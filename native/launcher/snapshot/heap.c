@@ -45,7 +45,7 @@ struct free_block {
 #else
 #define NO_CONTENT ".pyheap,\"aw\",@nobits#"
 #endif
-unsigned char pyrunc_heap[HEAP_SIZE] __attribute__((aligned(4096), section(NO_CONTENT)));
+unsigned char pyrunc_heap[HEAP_SIZE] __attribute__((aligned(HEAP_PAGE), section(NO_CONTENT)));
 
 static int recording, imported;
 static size_t extent; /* in units, while not recording; 0: there is no heap */
@@ -126,6 +126,7 @@ void heap_populate(int much)
     size_t used = regions[HEAP_SHORT].next * UNIT + SPARE;
     if (!regions[HEAP_SHORT].next)
         return;
+    /* The kernel rounds the end up to a page of its own. */
     (void)madvise(pyrunc_heap, used & ~(size_t)(PAGE - 1), MADV_POPULATE_WRITE);
     if (much)
         (void)madvise(pyrunc_heap + HEAP_SHORT_SIZE,

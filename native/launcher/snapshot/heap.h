@@ -5,6 +5,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* The kernel's largest page.  arm64 has pages of 4, 16 and 64 KiB. */
+#ifdef __aarch64__
+#define HEAP_PAGE 65536
+#else
+#define HEAP_PAGE 4096
+#endif
+
 enum {
     HEAP_SIZE = 16 << 20,
     HEAP_SHORT_SIZE = 512 << 10, /* also what a process can allocate */

@@ -17,6 +17,7 @@ from __future__ import annotations
 import array
 import json
 import marshal
+import os
 import pathlib
 import shutil
 import struct
@@ -111,19 +112,22 @@ class Elf:
                 return one.offset + address - one.addr
         raise NoSnapshotError(f"address {address:#x} is not in the file")
 
-    def written_by_loader(self) -> set[int]:
-        """Return the addresses of all words that ld.so writes.
+    def written_by_loader(self) -> dict[int, int]:
+        """Return the words that ld.so writes: address -> mask of the bytes.
 
-        These are addresses in libraries, and copies of their objects.
+        These are addresses in libraries, and copies of their objects, which may be smaller than a
+        word: a variable of the executable can share a word with libc's __libc_single_threaded.
         """
-        found = set()
+        found: dict[int, int] = {}
         for table in (one for one in self.sections if one.type == RELA):
             names = self.sections[table.link]
             for place, info, _ in struct.iter_unpack("<QQq", self.data[table.offset : table.offset + table.size]):
                 size = 8
                 if info & 0xFFFFFFFF == MACHINES[self.machine]:
                     (size,) = struct.unpack_from("<Q", self.data, names.offset + 24 * (info >> 32) + 16)
-                found |= set(range(place & ~7, place + size, 8))
+                for address in range(place & ~7, place + size, 8):
+                    first, end = max(place, address) - address, min(place + size, address + 8) - address
+                    found[address] = found.get(address, 0) | (1 << 8 * end) - (1 << 8 * first)
         return found
 
 
@@ -200,7 +204,7 @@ def take(program: pathlib.Path, number: int, request: bytes) -> Dump:
 
 
 def common(elf: Elf, dumps: list[Dump]) -> bytes:
-    """Return the memory that the runs share.  Words that ld.so writes keep the file's value."""
+    """Return the memory that the runs share.  Bytes that ld.so writes keep the file's value."""
     first, second = dumps
     if first.stack == second.stack:
         raise NoSnapshotError("address space randomization is off, so that libc's addresses look like numbers")
@@ -210,9 +214,10 @@ def common(elf: Elf, dumps: list[Dump]) -> bytes:
     strange = []
     for index, (one, other) in enumerate(zip(first.memory, second.memory, strict=True)):
         address = first.start + 8 * index
-        if address in loaders:
-            first.memory[index] = elf.word(address)
-        elif one != other:
+        mask = loaders.get(address, 0)
+        if mask:
+            first.memory[index] = elf.word(address) & mask | one & ~mask
+        if one != other and (one ^ other) & ~mask:
             strange.append(address)
     if strange:
         raise NoSnapshotError(describe(elf, first.heap, strange))
@@ -287,9 +292,13 @@ def trained(elf: Elf, linked: pathlib.Path, copy: pathlib.Path) -> tuple[int, by
     """Return the address of the first variable and the memory, after a training run.
 
     What the verbs of training.py do depends on time, rarely.  If it does so again and again, or if
-    they fail here, the snapshot is one without training: start-up then costs a third more.
+    they fail here, the snapshot is one without training: start-up then costs a third more.  With
+    the larger pages of some arm64 kernels a page for each block would take gigabytes.
     """
-    for _ in range(ATTEMPTS):
+    small = os.sysconf("SC_PAGESIZE") == PAGE
+    if not small:
+        print(f"no training: the kernel's pages are not of {PAGE} bytes", file=sys.stderr)
+    for _ in range(ATTEMPTS if small else 0):
         try:
             with tempfile.TemporaryDirectory(prefix="pyrunc") as place:
                 training = Training(place, linked.absolute())
