@@ -14,6 +14,16 @@
 #include "package_path.h"
 #include "snapshot/snapshot.h"
 
+/* Modules that the interpreter lacks as builtin ones (meson.build). */
+#ifndef OWN_MODULES
+#define OWN_MODULES
+#endif
+#define OWN(NAME)                                \
+    {                                            \
+        .name = #NAME, .initfunc = PyInit_##NAME \
+    }
+static struct _inittab own_modules[] = {OWN(_pyrunc_launcher), OWN_MODULES{.name = NULL}};
+
 static int failure = 1; /* the exit status */
 
 /* Report without Python, which may be unavailable or out of memory. */
@@ -53,12 +63,8 @@ static void start_interpreter(void)
         fail(status.err_msg ? status.err_msg : "cannot start the interpreter");
 
     PyImport_FrozenModules = pyrunc_frozen;
-    if (PyImport_AppendInittab("_pyrunc_launcher", PyInit__pyrunc_launcher) < 0)
+    if (PyImport_ExtendInittab(own_modules) < 0)
         fail("out of memory");
-#ifdef OWN_SHA2
-    if (PyImport_AppendInittab("_sha2", PyInit__sha2) < 0)
-        fail("out of memory");
-#endif
 
 #ifdef HAVE_CORE_PHASE
     in_core_phase = 1;

@@ -29,8 +29,11 @@ PyStatus initialize_interpreter(int whole);
 
 /* module.c: the builtin module _pyrunc_launcher. */
 PyObject *PyInit__pyrunc_launcher(void);
-/* sha2.c: in place of a module that the interpreter's static library lacks. */
+/* sha2.c, struct.c, fcntl.c, select.c: in place of modules that the interpreter's library lacks. */
 PyMODINIT_FUNC PyInit__sha2(void);
+PyMODINIT_FUNC PyInit__struct(void);
+PyMODINIT_FUNC PyInit_fcntl(void);
+PyMODINIT_FUNC PyInit_select(void);
 /* Complete an interpreter in its core phase.  Returns 0, or -1 with an exception set. */
 int complete_interpreter(void);
 extern int in_core_phase;

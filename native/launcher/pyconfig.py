@@ -21,6 +21,11 @@ def libraries() -> list[str]:
     return list(dict.fromkeys(word[2:] for word in words if word.startswith("-l")))
 
 
+def lacks() -> list[str]:
+    """Return the modules of hot verbs that are shared libraries, which no snapshot can contain."""
+    return [name for name in ("_struct", "fcntl", "select") if name not in sys.builtin_module_names]
+
+
 def commit() -> str:
     """Return the checked-out commit, with ``-dirty`` if files differ; "unknown" outside a
     checkout."""
@@ -46,6 +51,7 @@ def main() -> None:
         "static_dir": sysconfig.get_config_var("LIBPL") or "",
         "shared_dir": sysconfig.get_config_var("LIBDIR") or "",
         "libraries": " ".join(libraries()),
+        "lacks": " ".join(lacks()),
         "commit": commit(),
     }
     for key, value in values.items():
