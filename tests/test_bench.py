@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import cri, goals, page, report, stats, tables
+from bench import cri, goals, instructions, page, report, stats, tables
 from bench.goals import Goal
 from bench.report import Report, Row
 
@@ -197,3 +197,21 @@ def test_the_picture_has_bars_for_each_verb_and_runtime(tmp_path: Path) -> None:
     for wanted in ("state", "start", "pyrunc 0.1.0", "crun 1.28", "wall time, ms"):
         assert wanted in texts, texts
     assert sum(text.startswith("3.") for text in texts) >= 4
+
+
+def test_instructions_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A verb that executes more than allowed, or has no count, fails."""
+    model = dict.fromkeys(instructions.VERBS, 1000)
+    path = tmp_path / "3.11.json"
+    assert instructions.compare(model, path, 1.15) == 1
+    path.write_text(json.dumps(model))
+    assert instructions.compare(dict.fromkeys(instructions.VERBS, 1150), path, 1.15) == 0
+    capsys.readouterr()
+    assert instructions.compare({**model, "run": 1151, "kill": 0}, path, 1.15) == 1
+    assert "FAILED not at most 1.15 times: run: 1.151, kill: 0.000" in capsys.readouterr().out
+    assert instructions.number("3 170 654 (until init is spawned)") == 3170654
+    assert instructions.number("valgrind gave no count") == 0
+    path.write_text(json.dumps({**model, "run": 3174099, "exec": 0}))
+    assert instructions.table([path, tmp_path / "absent.json"]).splitlines()[2:] == [
+        "| 3.11 | 0.00 | 3.17 | - | 0.00 | 0.00 | 0.00 | 0.00 |"
+    ]
