@@ -4,8 +4,8 @@
 
 A tier names the marks that it covers; a test with one of them must not be skipped
 (PYRUNC_TEST_COVER, integration/conftest.py). PYRUNC_TEST_WHERE is ``auto``, ``native`` or
-``guest``. The exit status is pytest's, or UNAVAILABLE with the reason on stderr if no machine is
-available.
+``guest``. With PYRUNC_TEST_FULL=1 a tier with a core of the unit tests runs all of them. The exit
+status is pytest's, or UNAVAILABLE with the reason on stderr if no machine is available.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from integration.vm.images import REPO, Unavailable
 from integration.vm.machine import NATIVE, Job, Machine
 
 UNAVAILABLE = 3
+FULL = os.environ.get("PYRUNC_TEST_FULL", "") == "1"
 EMULATED_SLOW = 6  # factor for time limits in a guest without KVM
 CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
 CORE = ("test_cgroups.py", "test_cgroupfs.py", "test_limits.py", "test_update.py", "test_events.py")
@@ -48,6 +49,26 @@ OLDER = (
     "test_process.py",
     "test_seccomp.py",
 )
+# Unit tests that execute compiled code, or compare its layout, system call numbers or byte order
+# with Python's. The others are about rules in Python, which do not depend on the processor, and
+# take three times as long.
+NATIVE_UNITS = (
+    "test_cgroup_devices.py",
+    "test_handshake.py",
+    "test_init_*.py",
+    "test_interpreter.py",
+    "test_jsontext.py",
+    "test_native*.py",
+    "test_netdev.py",
+    "test_plan_encode.py",
+    "test_profile_compiler.py",
+    "test_sandbox.py",
+    "test_seccomp*.py",
+    "test_shim*.py",
+    "test_signals.py",
+    "test_snapshot.py",
+    "test_tables.py",
+)
 SYSTEMD = ("test_systemd.py", "test_rootless.py", "test_rootless_systemd.py", "checkpoint")
 # Debian's versions; what `make test-cri` builds is not in the guest.
 BUILT = "build/engines"  # below the sources, here as in the guest
@@ -66,8 +87,9 @@ class Tier(NamedTuple):
     systemd: bool
     files: tuple[str, ...]  # below integration/
     cover: tuple[str, ...]  # marks
-    timeout: float  # seconds for the whole run
-    built_there: bool = False  # built from source with the guest's compiler; includes the unit tests
+    timeout: float  # seconds for the whole run; four times as many for a full one
+    built_there: bool = False  # built from source with the guest's compiler
+    units: tuple[str, ...] = ()  # unit tests, as patterns below tests/; all of them for a full run
     module: str = "pytest"  # the module that Python runs, with its own arguments
     script: str = "test.sh"  # the script that runs in the guest
     tmp: str = ""  # directory for bundles instead of /tmp, a tmpfs
@@ -121,8 +143,9 @@ TIERS = {
         False,
         (*STATES, "test_seccomp.py"),
         ("needs_arch:aarch64",),
-        5400,
+        2700,
         built_there=True,
+        units=NATIVE_UNITS,
         groups=("build", "test", "demo"),
     ),
     # tmpfs supports no id-mapped mounts before Linux 6.3 (kernel: 7a80e5b8c6fa); ext4 does.
@@ -173,8 +196,9 @@ def environment(tier: Tier, slow: float) -> dict[str, str]:
 def arguments(tier: Tier, extra: list[str]) -> list[str]:
     """Python's arguments."""
     files = [f"integration/{name}" for name in tier.files]
+    units = [str(path.relative_to(REPO)) for name in tier.units for path in sorted((REPO / "tests").glob(name))]
     module = ["-m", tier.module] if tier.module else []
-    return [*module, *(["tests"] if tier.built_there else []), *files, *extra]
+    return [*module, *(["tests"] if units and FULL else units), *files, *extra]
 
 
 def native(tier: Tier, extra: list[str]) -> int:
@@ -205,7 +229,7 @@ def guest(tier: Tier, extra: list[str]) -> int:
         put_sources(job, [str(path.relative_to(REPO)) for path in (REPO / "pyrunc").glob("_*") if path.is_file()])
         put_build(job)
     sys.stdout.flush()
-    return machine.run(job, tier.timeout)
+    return machine.run(job, tier.timeout * (4 if FULL else 1))
 
 
 def required(*groups: str) -> list[str]:
