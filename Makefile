@@ -13,7 +13,9 @@ PYTHON ?= $(if $(filter True,$(call new_enough,/usr/bin/python3)),/usr/bin/pytho
 PREFIX ?= /usr/local
 DESTDIR ?=
 PYTEST_ARGS ?=
+FULL ?=
 LAUNCHER ?= auto
+SNAPSHOT ?= auto
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -39,7 +41,7 @@ TIERS := test-vm test-checkpoint test-kubernetes-vm test-selinux test-systemd te
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables: PYTHON, PREFIX, DESTDIR, PYTEST_ARGS, LAUNCHER (auto, static, shared, exec)"
+	@echo "  variables: PYTHON, PREFIX, DESTDIR, PYTEST_ARGS, LAUNCHER (auto, static, shared, exec), SNAPSHOT (auto, enabled, disabled; with LAUNCHER=auto)"
 
 build: $(STAMPS)/build ## build and install into .venv: the executable is .venv/bin/pyrunc
 
@@ -57,8 +59,10 @@ read_list := 'import functools, sys, tomllib; d = tomllib.load(open("pyproject.t
 
 $(STAMPS)/build: $(STAMPS)/venv $(SOURCES) $(LIST) meson.build meson.options
 	@echo "building, about half a minute (build/pip.log)"
-	@$(UMASK); $(PIP) -v --no-build-isolation --no-deps --force-reinstall \
-	    --config-settings=build-dir=build/meson --config-settings=setup-args=-Dlauncher=$(LAUNCHER) . >build/pip.log 2>&1 \
+	@# Debian 12's pip passes one argument. Meson keeps options, so others begin with an empty directory.
+	@echo '$(LAUNCHER) $(SNAPSHOT)' | cmp -s - build/options || { rm -rf build/meson; echo '$(LAUNCHER) $(SNAPSHOT)' >build/options; }
+	@$(UMASK); $(PIP) -v --no-build-isolation --no-deps --force-reinstall --config-settings=build-dir=build/meson \
+	    --config-settings=setup-args=$(if $(filter auto,$(SNAPSHOT)),-Dlauncher=$(LAUNCHER),-Dsnapshot=$(SNAPSHOT)) . >build/pip.log 2>&1 \
 	    || { tail -n 40 build/pip.log; exit 1; }
 	@# The tests run the sources as they are, so the native parts have to be beside them.
 	@site=$$($(BIN)/python -Ic 'import sysconfig; print(sysconfig.get_path("platlib"))'); \
@@ -148,7 +152,8 @@ test-kubernetes-vm: peers kubernetes
 bench-systemd: TIER := bench-systemd
 test-vm: ## limits that bite, with every cgroup v2 controller: here when it has them, else in a QEMU guest
 test-systemd: ## the systemd cgroup driver, under systemd as init: here or in a guest
-test-arm64: ## build from source on arm64, unit tests and core integration tests: here or in a guest
+test-arm64: export PYRUNC_TEST_FULL = $(FULL)
+test-arm64: ## build from source on arm64, tests of compiled code, core integration tests: here or in a guest; FULL=1: all unit tests
 test-selinux: ## SELinux labels, with SELinux on: here or in a guest
 test-checkpoint: ## checkpoint and restore with dirty memory tracking: here or in a guest
 test-engines: ## podman, containerd, docker and conmon with every cgroup v2 controller: here or in a guest
@@ -204,7 +209,7 @@ test-docker: test-tools build ## Docker Engine 29 with its BuildKit (builds with
 	@$(debian13) $(call record_engines,integration/engines/debian13/test_docker_29.py)
 
 .PHONY: test-pythons
-test-pythons: ## build with CPython 3.11, 3.12, 3.13 and 3.14 and test each executable (root, slow); PYTHONS='3.13'
+test-pythons: test-tools ## build with CPython 3.11 to 3.14 and with each kind of launcher, and test each executable (root, slow); PYTHONS='3.13 exec'
 	@PYTEST_ARGS="$(PYTEST_ARGS)" integration/pythons.sh $(PYTHONS)
 
 test-cri: test-tools build ## crictl and critest on containerd 1.x and a current 2.x (builds with Go: minutes, once)

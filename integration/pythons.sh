@@ -1,21 +1,27 @@
 #!/usr/bin/env bash
-# pythons.sh [VERSION...]: build pyrunc with CPython 3.11, 3.12, 3.13 and 3.14, and test each
-# executable.
+# pythons.sh [NAME...]: build pyrunc with CPython 3.11, 3.12, 3.13 and 3.14, and test each
+# executable; then the same with the launchers for interpreters that cannot have a static one with a
+# snapshot: no-snapshot, shared, exec.
 #
 # 3.11 and 3.12 are those of this machine (PATH or pyenv), 3.13 and 3.14 those of Debian 13 and
 # Debian testing, in root filesystems that mmdebstrap makes once, in build/pythons. Each gets a copy
-# of the tree, `make build`, tests/, a core of integration/, and `python -m bench.instructions`.
-# PYTEST_ARGS replaces the list of tests.
+# of the tree, `make build`, tests/, a core of integration/, and `python -m bench.instructions`. The
+# executables of this machine must also run with the libc of Debian 13 and testing alone. A launcher
+# for others gets a life cycle. No version may execute more than 1.15 times the instructions of 3.11
+# in any verb. PYTEST_ARGS replaces the list of tests, and PYTHONS_SECONDS limits each name.
 set -eu
 cd "$(dirname "$0")/.."
-tree=$PWD place=$PWD/build/pythons
+tree=$PWD place=$PWD/build/pythons limit=${PYTHONS_SECONDS:-3000} allowed=1.15
 tests=${PYTEST_ARGS:-tests integration/test_lifecycle.py integration/test_exec.py integration/test_mounts.py
     integration/test_seccomp.py integration/test_one_file.py integration/test_images.py integration/test_process.py}
+short=${PYTEST_ARGS:-integration/test_one_file.py integration/test_lifecycle.py}
 packages=ca-certificates,python3,python3-dev,libpython3-dev,python3-venv,gcc,make,musl-tools,pkg-config,libseccomp-dev
 packages+=,zlib1g-dev,libexpat1-dev,busybox-static,uidmap,strace,binutils,iproute2,util-linux,procps,git,runc,valgrind
 test_tools=$(/usr/bin/python3 -c 'import tomllib; d = tomllib.load(open("pyproject.toml", "rb")); \
     print(*d["project"]["optional-dependencies"]["test"])')
 declare -A suites=([3.13]=trixie [3.14]=testing)
+declare -A options=([no-snapshot]=SNAPSHOT=disabled [shared]=LAUNCHER=shared [exec]=LAUNCHER=exec)
+declare -A kinds=([no-snapshot]="static, no start-up snapshot" [shared]="shared, no start-up snapshot" [exec]="an interpreter's own")
 
 # root SUITE: make its root filesystem, unless it is there
 root() {
@@ -32,15 +38,17 @@ root() {
 
 # copy DIRECTORY: bring the sources there, and keep what was built
 copy() {
-    mkdir -p "$1"
+    mkdir -p "$1/build"
     find "$1" -mindepth 1 -maxdepth 1 ! -name .venv ! -name build -exec rm -rf {} +
     git ls-files -co --exclude-standard -z | xargs -0 ls -d 2>/dev/null | tar -c -T - | tar -x -C "$1"
+    rm -f "$1"/build/*.json
+    [ ! -e "$place/3.11.json" ] || cp "$place/3.11.json" "$1/build/"
 }
 
 # inside SUITE COMMAND...: run it in the root filesystem, whose root is a mount point, with the tree
 # at /src
 inside() {
-    unshare -m sh -ec '
+    timeout -k 30 "$limit" unshare -m sh -ec '
         root=$0
         mount --make-rprivate /
         mount --bind "$root" "$root"
@@ -51,15 +59,27 @@ inside() {
         mount -t tmpfs tmpfs "$root/tmp"
         cp /etc/resolv.conf "$root/etc/resolv.conf"
         cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
-        exec chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin \
+        cd "$root" # in a chroot(2) there are no user namespaces
+        pivot_root . .
+        umount -l .
+        exec chroot . /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin \
             PIP_CERT=/etc/ssl/certs/ca-certificates.crt sh -ec "cd /src; $*"' "$place/$1" "${@:2}"
 }
 
-# steps PYTHON: the commands for one version
+# steps NAME PYTHON: the commands for one name
 steps() {
-    echo "make build PYTHON=$1 && .ci/require test demo && .venv/bin/python -m pip install -q $test_tools || exit 1
-        .venv/bin/python -m pytest -q -rf $tests || failed=1
-        .venv/bin/python -m bench.instructions || failed=1
+    kind=${kinds[$1]:-static, start-up snapshot} tested=$tests counted="--than build/3.11.json --at-most $allowed"
+    [ -z "${options[$1]:-}" ] || tested=$short counted=
+    [ "$1" != exec ] || counted=--children
+    [ "$1" != 3.11 ] || counted=
+    echo "make build PYTHON=$2 ${options[$1]:-} && .ci/require test demo && .venv/bin/python -m pip install -q $test_tools || exit 1
+        .venv/bin/pyrunc --version | grep -qx \"launcher: $kind\" || { echo \"FAILED the launcher is not $kind\"; failed=1; }
+        echo \"built after \$SECONDS s\"
+        .venv/bin/python -m pytest -q -rf $tested || failed=1"
+    [ -n "${suites[$1]:-}" ] || [ "${kind%%,*}" != static ] || for suite in "${suites[@]}"; do
+        echo "PYRUNC_TEST_LIBC=$place/$suite .venv/bin/python -m pytest -q -rf integration/test_one_file.py || failed=1"
+    done
+    echo ".venv/bin/python -m bench.instructions --json build/$1.json $counted || failed=1
         exit \${failed:-0}"
 }
 
@@ -73,21 +93,31 @@ interpreter() {
 
 failed=
 mkdir -p "$place"
-for version in ${*:-3.11 3.12 3.13 3.14}; do
-    log=$place/$version.log begun=$SECONDS
-    echo "Python $version: building and testing ($log)"
-    if [ -n "${suites[$version]:-}" ]; then
-        root "${suites[$version]}"
-        copy "$place/${suites[$version]}/src"
-        inside "${suites[$version]}" "$(steps /usr/bin/python3)" >"$log" 2>&1 && result=passed || result=FAILED
+root trixie
+root testing
+for name in ${*:-3.11 3.12 3.13 3.14 no-snapshot shared exec}; do
+    log=$place/$name.log begun=$SECONDS copied=$place/$name version=$name
+    rm -f "$place/$name.row"
+    [ -z "${suites[$name]:-}" ] || copied=$place/${suites[$name]}/src
+    [ -z "${options[$name]:-}" ] || version=3.11
+    echo "$name: building and testing ($log)"
+    copy "$copied"
+    if [ -n "${suites[$name]:-}" ]; then
+        inside "${suites[$name]}" "$(steps "$name" /usr/bin/python3)" >"$log" 2>&1 && result=passed || result=FAILED
     elif python=$(interpreter "$version"); then
-        copy "$place/$version"
-        (cd "$place/$version" && bash -c "$(steps "$python")") >"$log" 2>&1 && result=passed || result=FAILED
+        (cd "$copied" && timeout -k 30 "$limit" bash -c "$(steps "$name" "$python")") >"$log" 2>&1 && result=passed || result=FAILED
     else
         result="FAILED: no python$version on this machine (PATH, pyenv)"
     fi
     [ "$result" = passed ] || failed=1
-    echo "Python $version: $result, $((SECONDS - begun)) s"
-    grep -hE '^its launcher|^it starts slowly|^FAILED|^(create|run|exec|state) |[0-9]+ passed' "$log" 2>/dev/null | cut -c1-200 | sed 's/^/    /'
+    echo "$name: $result, $((SECONDS - begun)) s"
+    [ ! -e "$copied/build/$name.json" ] || cp "$copied/build/$name.json" "$place/"
+    grep -hE '^it starts slowly|^FAILED|^ERROR' "$log" | cut -c1-200 | sed 's/^/    /' || true
+    passed=$(sed -n 's/.*\b\([0-9]* passed\).*/\1/p' "$log" | paste -sd+)
+    kind=$(sed -n 's/^its launcher: //p' "$log" | tail -n 1)
+    printf '%-12s %-24s %-7s %5s s  %s\n' "$name" "${kind:--}" "$result" $((SECONDS - begun)) "${passed:--}" >"$place/$name.row"
 done
+echo
+cat "$place"/{3.11,3.12,3.13,3.14,no-snapshot,shared,exec}.row 2>/dev/null
+.venv/bin/python -m bench.instructions --table "$place"/{3.11,3.12,3.13,3.14,no-snapshot,shared,exec}.json
 [ -z "$failed" ]

@@ -1,4 +1,7 @@
-"""The executable alone: every verb in a root filesystem that holds libc and nothing else."""
+"""The executable alone: every verb in a root filesystem that holds libc and nothing else.
+
+PYRUNC_TEST_LIBC names a root filesystem with another libc than this machine's (pythons.sh).
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ pytestmark = [
     pytest.mark.pyrunc_only("what the executable needs is its own business"),
     pytest.mark.needs_program("unshare", "ldd", "busybox"),
 ]
+LIBC = Path(os.environ.get("PYRUNC_TEST_LIBC") or "/")
 ENTER = """
 set -e
 mount --rbind {root} {root}
@@ -64,7 +68,7 @@ class Root:
         for path in [*self.libraries, *(path for path in stubs if path.exists())]:
             target = place / str(path).lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, target)
+            shutil.copy(LIBC / str(path).lstrip("/"), target)
         shutil.copytree(bundle.path, place / "bundle", symlinks=True)
 
     def configure(self, change: Callable[[dict[str, Any]], None]) -> None:
@@ -99,21 +103,23 @@ def root(runtime: Runtime, box: Box, bundle: Callable[..., Bundle]) -> Root:
 
 def test_it_is_linked_with_libc_alone(root: Root) -> None:
     names = {path.name for path in root.libraries}
+    if any(name.startswith("libpython") for name in names):
+        pytest.skip("this launcher has a shared libpython")
     assert {name for name in names if not name.startswith(("ld-linux", "libc.so", "libm.so"))} == set()
 
 
 LIFE = """
-pyrunc create one
-pyrunc state one | grep -q '"status": "created"'
-pyrunc start one
-pyrunc exec one /bin/echo from exec
-pyrunc ps --format json one | grep -q "^\\["
-pyrunc list | grep -q one
-pyrunc events --stats one | grep -q '"type"'
-pyrunc kill one KILL
-pyrunc delete --force one
+pyrunc create one$$
+pyrunc state one$$ | grep -q '"status": "created"'
+pyrunc start one$$
+pyrunc exec one$$ /bin/echo from exec
+pyrunc ps --format json one$$ | grep -q "^\\["
+pyrunc list | grep -q one$$
+pyrunc events --stats one$$ | grep -q '"type"'
+pyrunc kill one$$ KILL
+pyrunc delete --force one$$
 test -z "$(ls /run/pyrunc)"
-pyrunc run two
+pyrunc run two$$
 """
 
 
