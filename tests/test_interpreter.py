@@ -214,7 +214,7 @@ def test_small_stack_is_an_error_and_no_crash(launcher: Path, size: int) -> None
 
 
 @pytest.mark.parametrize("limit", ["data", "as"])
-@pytest.mark.parametrize("size", [6 << 20, 12 << 20, 16 << 20])
+@pytest.mark.parametrize("size", [8 << 20, 12 << 20, 16 << 20])
 def test_little_memory_is_an_error_and_no_crash(launcher: Path, size: int, limit: str) -> None:
     """With less than its own variables need, the kernel kills the executable before it starts."""
     size += (16 << 20) if limit == "as" else 0
