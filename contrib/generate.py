@@ -35,10 +35,11 @@ CHOICES = {
     ("ps", "format"): ["table", "json"],
     ("seccomp", "libc"): ["glibc", "musl", "none"],
 }
-# First arguments that are words of their own, and the type of what follows: dir, file, or '' for
-# free text.
+# First arguments that are words of their own, and the type of what follows: dir, file, id (and then
+# a file), or '' for free text.
 SUBCOMMANDS = {
     "images": {"list": "", "pull": "file", "prune": ""},
+    "mounts": {"add": "id", "remove": "id"},
     "seccomp": {"explain": "file", "check": "file"},
 }
 # Verbs without an existing container, so that ids are not completed.
@@ -64,7 +65,12 @@ def spelled(flag: Flag) -> list[str]:
 
 def takes_container(verb: str) -> bool:
     """Whether the verb's first argument is the id of an existing container."""
-    return verb not in NOT_ON_CONTAINERS and " ID" in cli.load_verb(verb).USAGE
+    return verb not in {*NOT_ON_CONTAINERS, *SUBCOMMANDS} and " ID" in cli.load_verb(verb).USAGE
+
+
+def takes_id(verb: str) -> bool:
+    """Whether the verb's second argument is the id of an existing container."""
+    return "id" in SUBCOMMANDS[verb].values()
 
 
 # -- bash ------------------------------------------------------------------------------------------
@@ -124,6 +130,8 @@ _pyrunc() {{
         mapfile -t COMPREPLY < <(compgen -W "{verbs}" -- "$cur")
     elif [[ $verb == kill && $count == 1 ]]; then
         mapfile -t COMPREPLY < <(compgen -A signal -- "$cur" | grep ^SIG)
+    elif [[ $count == 1 && ({on_ids}) ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$(_pyrunc_ids "$root")" -- "$cur")
     elif [[ $count -gt 0 ]]; then
         case "$verb $first" in
             {with_files}) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
@@ -167,6 +175,7 @@ def bash() -> str:
         with_files=" | ".join(
             f"'{verb} {word}'" for verb, words in SUBCOMMANDS.items() for word, after in words.items() if after
         ),
+        on_ids=" || ".join(f"$verb == {verb}" for verb in SUBCOMMANDS if takes_id(verb)),
         on_containers=" | ".join(verb for verb in cli.VERBS if takes_container(verb)),
     )
 
@@ -239,7 +248,8 @@ def zsh() -> str:
         lines = [f"                {zsh_flag(verb, flag)} \\" for flag in flags]
         first = "'1:id:_pyrunc_ids'" if takes_container(verb) else "'1:id: '"
         if verb in SUBCOMMANDS:
-            first = f"'1:command:({' '.join(SUBCOMMANDS[verb])})' '*:file:_files'"
+            second = " '2:id:_pyrunc_ids'" if takes_id(verb) else ""
+            first = f"'1:command:({' '.join(SUBCOMMANDS[verb])})'{second} '*:file:_files'"
         lines.append(f"                {first}" + (" '2:signal:_signals'" if verb == "kill" else ""))
         cases.append(f"        {verb})\n            _arguments \\\n" + "\n".join(lines) + "\n            ;;")
     return ZSH.format(
@@ -301,6 +311,8 @@ def fish() -> str:
         if verb in SUBCOMMANDS:
             when = fish_escape(f"__fish_seen_subcommand_from {verb}")
             lines.append(f"complete -c pyrunc -n {when} -F -a {fish_escape(' '.join(SUBCOMMANDS[verb]))}")
+            if takes_id(verb):
+                lines.append(f"complete -c pyrunc -n {when} -a '(__pyrunc_ids)'")
         lines += [fish_flag(verb, flag) for flag in flags]
     return FISH.format(head=HEAD, verbs=" ".join(cli.VERBS), lines="\n".join(lines))
 

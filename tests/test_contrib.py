@@ -64,6 +64,9 @@ OFFERS = [
     (["pyrunc", "create", "--pid-file", "some"], {"some-dir", "some-file"}, set()),
     (["pyrunc", "create", ""], set(), {"one", "start"}),
     (["pyrunc", "help", "li"], {"list"}, {"state"}),
+    (["pyrunc", "mounts", ""], {"add", "remove"}, {"one"}),
+    (["pyrunc", "mounts", "add", ""], {"one", "two"}, {"add", "some-file"}),
+    (["pyrunc", "mounts", "add", "one", "some"], {"some-file"}, {"one"}),
 ]
 
 

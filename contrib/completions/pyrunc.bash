@@ -113,15 +113,18 @@ _pyrunc() {
         mapfile -t COMPREPLY < <(compgen -W "checkpoint create delete doctor events exec features images kill list mounts pause plan ps restore resume run seccomp spec start state trace unpack update" -- "$cur")
     elif [[ $verb == kill && $count == 1 ]]; then
         mapfile -t COMPREPLY < <(compgen -A signal -- "$cur" | grep ^SIG)
+    elif [[ $count == 1 && ($verb == mounts) ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$(_pyrunc_ids "$root")" -- "$cur")
     elif [[ $count -gt 0 ]]; then
         case "$verb $first" in
-            'images pull' | 'seccomp explain' | 'seccomp check') mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+            'images pull' | 'mounts add' | 'mounts remove' | 'seccomp explain' | 'seccomp check') mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
         esac
     else
         case $verb in
             images) mapfile -t COMPREPLY < <(compgen -W 'list pull prune' -- "$cur") ;;
+            mounts) mapfile -t COMPREPLY < <(compgen -W 'add remove' -- "$cur") ;;
             seccomp) mapfile -t COMPREPLY < <(compgen -W 'explain check' -- "$cur") ;;
-            checkpoint | delete | events | exec | kill | mounts | pause | ps | restore | resume | start | state | update) mapfile -t COMPREPLY < <(compgen -W "$(_pyrunc_ids "$root")" -- "$cur") ;;
+            checkpoint | delete | events | exec | kill | pause | ps | restore | resume | start | state | update) mapfile -t COMPREPLY < <(compgen -W "$(_pyrunc_ids "$root")" -- "$cur") ;;
         esac
     fi
 }

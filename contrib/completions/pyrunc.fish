@@ -139,6 +139,7 @@ complete -c pyrunc -n '__fish_seen_subcommand_from kill' -l help -s h -d 'show h
 complete -c pyrunc -n '__fish_seen_subcommand_from list' -l format -s f -x -a 'table json' -d 'table (default) or json'
 complete -c pyrunc -n '__fish_seen_subcommand_from list' -l quiet -s q -d 'ids only'
 complete -c pyrunc -n '__fish_seen_subcommand_from list' -l help -s h -d 'show help'
+complete -c pyrunc -n '__fish_seen_subcommand_from mounts' -F -a 'add remove'
 complete -c pyrunc -n '__fish_seen_subcommand_from mounts' -a '(__pyrunc_ids)'
 complete -c pyrunc -n '__fish_seen_subcommand_from mounts' -l help -s h -d 'show help'
 complete -c pyrunc -n '__fish_seen_subcommand_from pause' -a '(__pyrunc_ids)'
