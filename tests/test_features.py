@@ -235,6 +235,14 @@ def test_checkpoint() -> None:
     assert "org.opencontainers.runc.commit" not in DOCUMENT["annotations"]
 
 
+def test_extensions() -> None:
+    """Callers can see what they may use beyond runc's command line."""
+    annotations = DOCUMENT["annotations"]
+    assert annotations["org.pyrunc.mounts.enabled"] == ("true" if "mounts" in cli.VERBS else "false")
+    tools = any(flag[0] == "tools" for flag in cli.load_verb("exec").FLAGS)
+    assert annotations["org.pyrunc.exec.tools.enabled"] == ("true" if tools else "false")
+
+
 def test_unsafe_annotations_are_those_with_a_meaning() -> None:
     """One of the prefixes covers every annotation that the code reads."""
     prefixes = tuple(DOCUMENT["potentiallyUnsafeConfigAnnotations"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -374,3 +375,33 @@ def test_a_terminal_in_the_foreground(counter: Make) -> None:
     assert child.wait(support.TIMEOUT) == 5
     os.close(ours)
     assert one.gone()
+
+
+@pytest.mark.pyrunc_only("has no `mounts`")
+def test_added_mounts_are_removed_and_added_again(counter: Make) -> None:
+    """A restore knows only config.json; the restored container can get mounts like any other."""
+    one = counter()
+    source = one.made.box.path / "source"
+    source.mkdir()
+    (source / "here").touch()
+    file = one.made.box.path / "mounts.json"
+    file.write_text(json.dumps([{"destination": "/data", "source": str(source), "options": ["bind"]}]))
+
+    def change(verb: str) -> list[str]:
+        """Change the mounts; returns the destinations that `state` shows."""
+        one.made.call("mounts", verb, one.made.id, str(file))
+        text = one.made.state().get("annotations", {}).get("org.pyrunc.mounts", "[]")
+        return [entry["destination"] for entry in json.loads(text)]
+
+    one.run()
+    assert change("add") == ["/data"]
+    assert "`mounts remove`" in one.checkpoint(check=False).err
+    assert change("remove") == []
+    one.checkpoint()
+    one.restore()
+    assert "org.pyrunc.mounts" not in one.made.state().get("annotations", {})
+    assert change("add") == ["/data"] and one.exec("ls /data") == "here\n"
+    assert change("remove") == []
+    one.checkpoint()
+    one.restore()
+    one.go_on()

@@ -49,6 +49,9 @@ def describe() -> dict[str, object]:
         "annotations": {
             "io.github.seccomp.libseccomp.version": build.libseccomp(),
             "org.opencontainers.runc.checkpoint.enabled": "true",
+            # Our extensions: `mounts add` and `mounts remove`, `exec --tools`.
+            "org.pyrunc.exec.tools.enabled": "true",
+            "org.pyrunc.mounts.enabled": "true",
         },
         "potentiallyUnsafeConfigAnnotations": unsafe,
     }
