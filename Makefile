@@ -148,6 +148,7 @@ test-kernel61: TIER := kernel61
 test-selinux: TIER := selinux
 test-engines: TIER := engines
 test-kubernetes-vm: TIER := kubernetes
+test-kubernetes-vm: export PYRUNC_ENGINES_RECORD := $(RESULTS)
 test-kubernetes-vm: peers kubernetes
 bench-systemd: TIER := bench-systemd
 test-vm: ## limits that bite, with every cgroup v2 controller: here when it has them, else in a QEMU guest
@@ -157,11 +158,12 @@ test-arm64: ## build from source on arm64, tests of compiled code, core integrat
 test-selinux: ## SELinux labels, with SELinux on: here or in a guest
 test-checkpoint: ## checkpoint and restore with dirty memory tracking: here or in a guest
 test-engines: ## podman, containerd, docker and conmon with every cgroup v2 controller: here or in a guest
-test-kubernetes-vm: ## the cluster of test-kubernetes with limits, out-of-memory kills and privileged pods: here or in a guest
+test-kubernetes-vm: ## the cluster of test-kubernetes with limits, out-of-memory kills, swap and eviction: here or in a guest
 test-kernel61: ## the core tests on Linux 6.1, in a guest
 bench-systemd: ## `run` with the systemd driver against runc's, under systemd as init: here or in a guest
 $(TIERS): test-tools build
 	@$(BIN)/python -m integration.vm $(TIER) $(PYTEST_ARGS)
+	@$(if $(PYRUNC_ENGINES_RECORD),$(BIN)/python -m integration.engines.record $(RESULTS))
 
 # Current engines, built with Go from its module proxy: once, kept in build/engines.
 BUILT := $(CURDIR)/build/engines

@@ -40,10 +40,15 @@ class Record:
 
     def save(self, path: Path) -> None:
         """Write a JSON file, or replace the results of the same engines in it."""
-        data = json.loads(path.read_text()) if path.exists() else {"versions": {}, "rows": {}}
-        data["versions"].update(self.versions)
-        data["rows"].update(self.rows)
-        path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
+        merge(path, {"versions": self.versions, "rows": self.rows})
+
+
+def merge(path: Path, found: dict[str, Any]) -> None:
+    """Write results to a JSON file, or replace the results of the same engines in it."""
+    data = json.loads(path.read_text()) if path.exists() else {"versions": {}, "rows": {}}
+    for kind in ("versions", "rows"):
+        data[kind].update(found[kind])
+    path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
 
 
 def save_scale(path: Path, title: str, rows: list[list[str]]) -> None:

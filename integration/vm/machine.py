@@ -53,6 +53,7 @@ class Job:
     def __init__(self, command: list[str], env: dict[str, str], emulated: dict[str, str]) -> None:
         self.command, self.env, self.emulated = command, env, emulated
         self.trees: list[tuple[Path, str, Callable[[str], bool]]] = []
+        self.result = b""  # the contents of the file that the command left at $PYRUNC_VM_RESULT
 
     def put(self, source: Path, name: str, leave_out: Callable[[str], bool] = lambda name: False) -> None:
         """Copy a file or a tree to /job/files/NAME; `leave_out` is called with every base name."""
@@ -158,10 +159,36 @@ class Machine:
         return ["setpriv", "--pdeathsig", "KILL", *out]
 
 
-def before_trailer(data: bytes) -> int:
-    """The length of the output that can be forwarded, excluding a possible start of a trailer."""
-    at = data.rfind(b"\n\0")
-    return at if at >= 0 else len(data) - data.endswith(b"\n")
+class Output:
+    """The guest's output: text to forward, then possibly a file, then the command's status."""
+
+    def __init__(self, nonce: str) -> None:
+        mark = nonce.encode()
+        self.file = re.compile(rb"\n\0VMFILE " + mark + rb" (\d+)\n")
+        self.trailer = re.compile(rb"\n\0VMRC " + mark + rb" (\d+)\n")
+        self.data, self.result, self.status = b"", b"", -1
+
+    def feed(self, data: bytes) -> bytes:
+        """Add output; return what can be forwarded, without a possible start of a file or a
+        trailer."""
+        self.data += data
+        file = self.file.search(self.data)
+        begin = file.end() + int(file[1]) if file else 0
+        trailer = self.trailer.search(self.data, begin)
+        if file:
+            end = file.start()
+            self.result = self.data[file.end() : begin]
+        else:
+            end = trailer.start() if trailer else self.forwardable()
+        text, self.data = self.data[:end], self.data[end:]
+        if trailer:
+            self.status = int(trailer[1])
+        return text
+
+    def forwardable(self) -> int:
+        """The length of the output that cannot be a part of a file or a trailer."""
+        at = self.data.rfind(b"\n\0")
+        return at if at >= 0 else len(self.data) - self.data.endswith(b"\n")
 
 
 class Boot:
@@ -203,7 +230,7 @@ class Boot:
         """Send the job when the guest is ready, and forward its output until the trailer
         arrives."""
         nonce = secrets.token_hex(8)
-        trailer = re.compile(rb"\n\0VMRC " + nonce.encode() + rb" (\d+)\n")
+        output = Output(nonce)
         started = time.monotonic()
         todo = memoryview(job.tar(nonce, self.emulated))
         data = b""
@@ -230,10 +257,9 @@ class Boot:
             if not self.ready:
                 self.ready, data = READY in data, data.rpartition(READY)[2]
                 continue
-            found = trailer.search(data)
-            end = found.start() if found else before_trailer(data)
-            sys.stdout.buffer.write(data[:end])
+            sys.stdout.buffer.write(output.feed(data))
             sys.stdout.buffer.flush()
-            data = data[end:]
-            if found:
-                return int(found[1])
+            data = b""
+            if output.status >= 0:
+                job.result = output.result
+                return output.status

@@ -10,6 +10,7 @@ status is pytest's, or UNAVAILABLE with the reason on stderr if no machine is av
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from integration import harness, machine
+from integration.engines.record import merge
 from integration.vm import images
 from integration.vm.images import REPO, Unavailable
 from integration.vm.machine import NATIVE, Job, Machine
@@ -76,6 +78,10 @@ PROGRAMS = (
     *("containerd", "ctr", "containerd-shim-runc-v2", "etcd", "kubelet", "kubectl"),
     *("kube-apiserver", "kube-controller-manager", "kube-scheduler"),
 )
+# What needs controllers; make test-kubernetes runs the rest.
+CLUSTER = ("test_limits.py", "test_security.py::test_privileged", "test_node.py::test_nothing_left")
+RECORD = "PYRUNC_ENGINES_RECORD"
+RESULT = "/job/files/result.json"
 ENGINES = ("conmon", "containerd", "docker", "podman", "podman_rootless")
 
 
@@ -95,6 +101,7 @@ class Tier(NamedTuple):
     tmp: str = ""  # directory for bundles instead of /tmp, a tmpfs
     lsm: str = "apparmor"  # the security module of the guest's kernel; only one major module can be active
     memory: str = "1G"
+    swap: str = ""  # the size of the guest's swap file
     engines: bool = False  # the guest also gets what integration/engines/build.sh built, and the newest runc
     groups: tuple[str, ...] = ()  # groups of .ci/require whose packages the guest also has
 
@@ -127,11 +134,12 @@ TIERS = {
         "amd64",
         "trixie",
         False,
-        ("engines/kubernetes",),
+        tuple(f"engines/kubernetes/{name}" for name in CLUSTER),
         ("needs_controller", "needs_cap"),
-        7200,
+        3600,
         tmp="/var/tmp",
         memory="3G",
+        swap="1G",
         engines=True,
         groups=("engines", "demo", "current"),
     ),
@@ -220,8 +228,12 @@ def guest(tier: Tier, extra: list[str]) -> int:
     )
     if tier.script == "conformance.sh":
         job.put(REPO / "build/conformance", "conformance", lambda name: name == "log")
+    if tier.swap:
+        job.env["PYRUNC_VM_SWAP"] = tier.swap
     if tier.engines:
         put_engines(job)
+    if RECORD in os.environ:
+        job.env |= {RECORD: RESULT, "PYRUNC_VM_RESULT": RESULT}
     if tier.built_there:
         put_sources(job, [])
         job.put(wheels(tier.arch), "wheels")
@@ -229,7 +241,10 @@ def guest(tier: Tier, extra: list[str]) -> int:
         put_sources(job, [str(path.relative_to(REPO)) for path in (REPO / "pyrunc").glob("_*") if path.is_file()])
         put_build(job)
     sys.stdout.flush()
-    return machine.run(job, tier.timeout * (4 if FULL else 1))
+    status = machine.run(job, tier.timeout * (4 if FULL else 1))
+    if job.result:
+        merge(Path(os.environ[RECORD]), json.loads(job.result))
+    return status
 
 
 def required(*groups: str) -> list[str]:
