@@ -62,10 +62,13 @@ QUICK = """#!/bin/sh
 case " $* " in *" create "*) exec {strip} "$@" ;; esac
 exec {runtime} "$@"
 """
+PIDS = 512  # kubelet's limit for each pod
 GATES = "--feature-gates=ContainerStopSignals=true"
 CONTROLLERS = ",".join(
     f"{name}-controller" for name in ("daemonset", "serviceaccount", "root-ca-certificate-publisher", "namespace")
 )
+# Whether kubelet can limit pods here. Both kinds of cluster have their own results.
+LIMITS = {"cpu", "memory", "pids"} <= set(machine.controllers())
 
 
 class Unix(http.client.HTTPConnection):
@@ -92,11 +95,11 @@ class Cluster:
     A `bare` cluster has only runc, and its containerd is restarted whenever it exits.
     """
 
-    label = "Kubernetes on containerd 2.x"
+    label = "Kubernetes on containerd 2.x" + (", with limits" if LIMITS else "")
 
     def __init__(self, host: Host, bins: Path, runtimes: dict[str, str], bare: bool = False) -> None:
         self.host, self.bins, self.path, self.bare = host, bins, host.path, bare
-        self.limits = {"cpu", "memory", "pids"} <= set(machine.controllers())
+        self.limits = LIMITS
         host.env["PATH"] = f"{bins}:{host.env['PATH']}"
         self.runtimes = {name: self.wrap(name, path) for name, path in runtimes.items()}
         self.prepare_node()
@@ -160,6 +163,8 @@ class Cluster:
     def start_containerd(self) -> None:
         """Start containerd with both runtimes; the section for pyrunc is contrib's drop-in."""
         text = CONTAINERD.format(path=self.path, pause=PAUSE, runc=self.runtimes["runc"])
+        if machine.has_cap("SYS_RESOURCE"):
+            text = text.replace("restrict_oom_score_adj = true", "restrict_oom_score_adj = false")
         if not self.bare:
             text += drop_in("containerd/containerd-2.toml", self.runtimes["pyrunc"])
         self.containerd = Containerd(self.host, "", text, folder=f"{self.bins}/", keep=self.bare)
@@ -180,8 +185,8 @@ class Cluster:
         assert done.rc == 0, done
         shutil.rmtree(folder)
 
-    def start_kubelet(self) -> None:
-        """Start or restart kubelet."""
+    def start_kubelet(self, **changes: Any) -> None:
+        """Start or restart kubelet; `changes` replaces members of its configuration."""
         config: Json = {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
@@ -195,6 +200,9 @@ class Cluster:
             "enforceNodeAllocatable": ["pods"] if self.limits else [],
             "failSwapOn": False,
             "memorySwap": {"swapBehavior": "LimitedSwap"} if self.limits else {},
+            "memoryReservationPolicy": "TieredReservation" if self.limits else "None",
+            "memoryThrottlingFactor": 0.9,
+            "podPidsLimit": PIDS if self.limits else -1,
             "resolvConf": "",
             "evictionHard": {"memory.available": "1Mi", "nodefs.available": "0%", "imagefs.available": "0%"},
             "localStorageCapacityIsolation": False,
@@ -206,7 +214,7 @@ class Cluster:
             "cpuManagerPolicy": "none",
         }
         file = self.path / "kubelet.json"
-        file.write_text(json.dumps(config))
+        file.write_text(json.dumps(config | changes))
         words = [f"--config={file}", f"--kubeconfig={self.kubeconfig}", f"--hostname-override={NODE}", GATES]
         self.kubelet = self.host.start(f"{self.bins}/kubelet", *words, f"--node-ip={ADDRESS}", log="kubelet.log")
 
