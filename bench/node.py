@@ -305,6 +305,12 @@ def column(field: str, part: str, found: Found) -> list[float]:
     return [getattr(used, part) for used in getattr(found, field)]
 
 
+def alone(row: Row) -> Row:
+    """A row of single figures: their ratio has no interval."""
+    row["ratios"] = {}
+    return row
+
+
 def rows(found: dict[str, Found]) -> list[Row]:
     """The rows of the group "node"."""
 
@@ -319,10 +325,10 @@ def rows(found: dict[str, Found]) -> list[Row]:
         out += [
             row(f"{what}, runtime", "CPU s", sum, partial(column, used, "children")),
             row(f"{what}, shims", "CPU s", sum, partial(column, used, "own")),
-            row(f"{what}, containerd", "CPU s", sum, partial(column, daemon, "own")),
+            alone(row(f"{what}, containerd", "CPU s", sum, partial(column, daemon, "own"))),
         ]
     helpers = partial(column, "start_engine", "children")
-    out.append(row("start of the pods, containerd's children", "CPU s", sum, helpers))
+    out.append(alone(row("start of the pods, containerd's children", "CPU s", sum, helpers)))
     for part in (50, 99):
         of = percentile(part)
         out.append(row(f"exec, p{part}", "ms", of, lambda one: one.exec_ms))
