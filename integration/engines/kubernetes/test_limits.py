@@ -231,7 +231,7 @@ def test_eviction(pods: Pods, seen: Seen, engine: Cluster) -> None:
         greedy.wait(lambda: greedy.read()["status"].get("reason") == "Evicted", "to be evicted", 150)
         end = greedy.terminated()
         survived = kept.is_ready() and kept.run("echo alive")
-        seen(phase=greedy.phase, exit_code=end["exitCode"], pressure=under_pressure(engine), guaranteed=survived)
+        seen(phase=greedy.phase, exit_code=end["exitCode"], guaranteed=survived)
         assert (greedy.phase, end["exitCode"], survived) == ("Failed", 137, "alive")
     finally:
         engine.host.end(engine.kubelet)
