@@ -90,10 +90,14 @@ class Root:
         return done.stdout
 
 
-@pytest.fixture
-def root(runtime: Runtime, box: Box, bundle: Callable[..., Bundle]) -> Root:
+def need_embedded(runtime: Runtime) -> None:
     if b"_pyrunc_launcher" not in Path(runtime.path).read_bytes():
         pytest.skip("this launcher executes an interpreter instead of embedding one")
+
+
+@pytest.fixture
+def root(runtime: Runtime, box: Box, bundle: Callable[..., Bundle]) -> Root:
+    need_embedded(runtime)
     source = bundle(edits={"/process/args": ["/bin/sleep", "100"]})
     source.save()
     made = Root(box.path / "alone", Path(runtime.path), source)
@@ -200,6 +204,7 @@ def test_no_file_of_python_is_opened(
     runtime: Runtime, bundle: Callable[..., Bundle], tmp_path: Path, argv: list[str]
 ) -> None:
     """This machine has such files."""
+    need_embedded(runtime)
     trace, made = tmp_path / "trace", bundle()
     made.save()
     command = ["strace", "-f", "-e", "trace=%file", "-o", str(trace), str(runtime.path), *argv]
