@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from integration.checkpoint import support
 from integration.checkpoint.support import Counter
-from integration.harness import Container, compile_static
+from integration.harness import Container
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +38,11 @@ def counter(criu: None, container: Callable[..., Container]) -> Iterator[Callabl
 
 @pytest.fixture(scope="session")
 def client(base: Path) -> Path:
-    """The program of client.c."""
-    compile_static(Path(__file__).with_name("client.c"), base / "client")
-    return base / "client"
+    """The program of client.c, built unless PYRUNC_TEST_CLIENT names a prebuilt one."""
+    built = os.environ.get("PYRUNC_TEST_CLIENT", "")
+    target = base / "client"
+    if built:
+        shutil.copy(built, target)
+    else:
+        support.build_client(target)
+    return target

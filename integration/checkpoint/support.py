@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from integration.harness import REPO, SLOW, Container, wait_until
+from integration.harness import REPO, SLOW, Container, compile_static, wait_until
 from integration.machine import Mount, parse_mountinfo
 
 UNPACKED = Path(os.environ.get("PYRUNC_TEST_CRIU") or REPO / "build/criu") / "usr/sbin"
@@ -36,6 +36,11 @@ def why_not() -> str:
     except FileNotFoundError:
         return "no criu: bench/criu.sh gets one where the machine's apt sources have it"
     return "" if done.returncode == 0 else f"criu check: {done.stderr.strip().splitlines()[-1:]}"
+
+
+def build_client(target: Path) -> None:
+    """Compile client.c into a static program. Raises AssertionError with the compilers' output."""
+    compile_static(Path(__file__).with_name("client.c"), target)
 
 
 class Pipe:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from integration.checkpoint.support import Counter
-from integration.machine import cgroup2_mount
 
 Make = Callable[..., Counter]
 
@@ -26,7 +25,7 @@ def position(one: Counter) -> str:
 @pytest.mark.parametrize("mode", ["", "ignore", "soft", "full"])
 def test_modes(counter: Make, mode: str) -> None:
     """The container is in its cgroup, and the host's mounts are unchanged."""
-    if mode == "full" and str(cgroup2_mount()) != "/sys/fs/cgroup":
+    if mode == "full" and len(Path("/proc/self/cgroup").read_text().splitlines()) > 1:
         pytest.skip("CRIU restores settings of the machine's v1 hierarchies, and fails, as with runc")
     one = counter()
     flags = ("--manage-cgroups-mode", mode) if mode else ()

@@ -15,7 +15,8 @@ from integration.harness import REPO, Runtime
 
 pytestmark = pytest.mark.pyrunc_only("both sides are named here")
 Make = Callable[..., Counter]
-PEERS = {"runc": REPO / "build/peers/bin/runc-new", "crun": REPO / "build/peers/bin/crun"}
+PLACE = Path(os.environ.get("PYRUNC_TEST_PEERS") or REPO / "build/peers") / "bin"
+PEERS = {"runc": PLACE / "runc-new", "crun": PLACE / "crun"}
 
 
 @contextmanager

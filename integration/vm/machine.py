@@ -214,15 +214,17 @@ class Boot:
 
     def run(self, job: Job, timeout: float, boot_timeout: float) -> int | None:
         """The command's status; None if the guest never answered."""
+        status = None
         try:
-            return self.follow(job, timeout, boot_timeout)
+            status = self.follow(job, timeout, boot_timeout)
+            return status
         finally:
             if self.process.poll() is None:
                 self.process.kill()
             self.process.wait()
             self.input.close()
             self.output.close()
-            if not self.ready and self.console.exists():
+            if status in (None, NO_BOOT) and self.console.exists():
                 sys.stderr.write(self.console.read_bytes()[-4000:].decode(errors="replace"))
             shutil.rmtree(self.dir, ignore_errors=True)
 

@@ -2,7 +2,7 @@
 # In the guest, in /job/files: run Python on what was built outside.
 set -eu
 cp -a root/. /
-export PYRUNC_UNDER_TEST="${PYRUNC_UNDER_TEST:-/usr/local/bin/pyrunc}" PYRUNC_TEST_PROBE=/job/files/probe PYTHONPATH=/job/files/python
+export PYRUNC_UNDER_TEST="${PYRUNC_UNDER_TEST:-/usr/local/bin/pyrunc}" PYRUNC_TEST_PROBE=/job/files/probe PYRUNC_TEST_CLIENT=/job/files/client PYTHONPATH=/job/files/python
 if [ -n "${PYRUNC_VM_SWAP:-}" ]; then
     fallocate -l "$PYRUNC_VM_SWAP" /swap
     chmod 600 /swap

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from integration import harness, machine
+from integration.checkpoint import support
 from integration.engines.record import merge
 from integration.vm import images
 from integration.vm.images import REPO, Unavailable
@@ -71,7 +72,7 @@ NATIVE_UNITS = (
     "test_snapshot.py",
     "test_tables.py",
 )
-SYSTEMD = ("test_systemd.py", "test_rootless.py", "test_rootless_systemd.py", "checkpoint")
+SYSTEMD = ("test_systemd.py", "test_rootless.py", "test_rootless_systemd.py", "checkpoint/test_cgroup_modes.py")
 # Debian's versions; what `make test-cri` builds is not in the guest.
 BUILT = "build/engines"  # below the sources, here as in the guest
 PROGRAMS = (
@@ -118,14 +119,30 @@ TIERS = {
     ),
     # Its arguments are names of programs. Only run.py calls it.
     "conformance": Tier("amd64", "trixie", False, (), (), 900, module="", script="conformance.sh"),
-    "checkpoint": Tier("amd64", "trixie", False, CHECKPOINT, ("needs_dirty_tracking",), 1200),
-    "selinux": Tier("amd64", "trixie", False, ("test_selinux.py",), ("needs_selinux",), 900, lsm="selinux"),
+    "checkpoint": Tier(
+        "amd64",
+        "trixie",
+        False,
+        CHECKPOINT,
+        ("needs_dirty_tracking", "needs_cap", "needs_apparmor"),
+        2400,
+        tmp="/var/tmp",
+    ),
+    "selinux": Tier(
+        "amd64",
+        "trixie",
+        False,
+        ("test_selinux.py", "checkpoint/test_lsm.py"),
+        ("needs_selinux",),
+        900,
+        lsm="selinux",
+    ),
     "engines": Tier(
         "amd64",
         "trixie",
         False,
         tuple(f"engines/test_{engine}.py" for engine in ENGINES),
-        ("needs_controller",),
+        ("needs_controller", "needs_dirty_tracking"),
         5400,
         tmp="/var/tmp",
         groups=("engines", "demo"),
@@ -185,6 +202,11 @@ def why_not_native(name: str, tier: Tier) -> str:
     return ""
 
 
+def uses_criu(tier: Tier) -> bool:
+    """Whether some of the tests need CRIU."""
+    return any(name.startswith("checkpoint") or name == "engines/test_podman.py" for name in tier.files)
+
+
 def environment(tier: Tier, slow: float) -> dict[str, str]:
     """The environment of the tests."""
     peer = os.environ.get("PYRUNC_UNDER_TEST", "")
@@ -193,7 +215,9 @@ def environment(tier: Tier, slow: float) -> dict[str, str]:
         out["PYRUNC_TEST_TMP"] = tier.tmp
     if tier.engines:
         out["PYRUNC_ENGINES_BIN"] = f"{BUILT}/bin"
-    out["PYRUNC_TEST_CRIU"] = str(REPO / "build/criu")
+    if uses_criu(tier):
+        out["PYRUNC_TEST_CRIU"] = str((REPO / "build/criu").resolve())
+        out["PYRUNC_TEST_PEERS"] = str((REPO / "build/peers").resolve())
     if peer:  # some tests are skipped for it
         out["PYRUNC_UNDER_TEST"] = peer
     else:
@@ -240,8 +264,11 @@ def guest(tier: Tier, extra: list[str]) -> int:
     else:
         put_sources(job, [str(path.relative_to(REPO)) for path in (REPO / "pyrunc").glob("_*") if path.is_file()])
         put_build(job)
+        if uses_criu(tier):
+            put_criu(job)
     sys.stdout.flush()
-    status = machine.run(job, tier.timeout * (4 if FULL else 1))
+    limit = tier.timeout * (4 if FULL else 1)
+    status = machine.run(job, limit, boot_timeout=tier.timeout / 4)  # minutes on a busy machine
     if job.result:
         merge(Path(os.environ[RECORD]), json.loads(job.result))
     return status
@@ -284,11 +311,24 @@ def put_build(job: Job) -> None:
     probe = images.directory() / "probe"
     harness.build_probe(probe)
     job.put(probe, "probe")
-    criu = REPO / "build/criu"
-    if criu.is_dir():  # its executable names its libraries by this path
-        job.put(criu, f"root{criu}")
-    unneeded = ("pyrunc", "pip", "pip-", "meson", "ninja", "mypy", "ruff", "setuptools", "pkg_resources")
-    job.put(Path(sysconfig.get_path("platlib")), "python", lambda name: name.startswith(unneeded))
+    unneeded = ("pyrunc", "pip", "pip-", "meson", "ninja", "mypy", "ruff", "setuptools", "pkg_resources", "bandit")
+    job.put(Path(sysconfig.get_path("platlib")), "python", lambda name: name.startswith(unneeded) or "__mypyc" in name)
+
+
+def put_criu(job: Job) -> None:
+    """Add CRIU, the newest runc and crun if they are here, and a static program for containers.
+
+    Executables name their libraries by absolute paths, so the trees keep theirs.
+    """
+    criu, peers = ((REPO / "build" / name).resolve() for name in ("criu", "peers"))
+    for tree in (criu, peers):
+        if tree.is_dir():
+            job.put(tree, f"root{tree}")
+    if (peers / "bin/runc-new").exists():
+        job.put(peers / "bin/runc-new", "root/usr/local/bin/runc-new")
+    client = images.directory() / "client"
+    support.build_client(client)
+    job.put(client, "client")
 
 
 def wheels(arch: str) -> Path:
