@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,8 @@ def profile(name: str) -> str:
     return PROFILE.format(name=name)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def profiles() -> Iterator[None]:
+@contextmanager
+def loaded() -> Iterator[None]:
     """Load two profiles into the kernel. The tests run in their own mount namespace, so a mount
     does no harm."""
     if not Path("/sys/kernel/security/apparmor").exists():
@@ -47,6 +48,12 @@ def profiles() -> Iterator[None]:
     parser("--replace", "--skip-cache")
     yield
     parser("--remove", "--skip-cache")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _profiles() -> Iterator[None]:
+    with loaded():
+        yield
 
 
 def script(container: Make, *lines: str, profile: str = NAMES[0]) -> Container:

@@ -4,14 +4,12 @@ guest's in `make test-selinux`."""
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from integration import selinux
-from integration.harness import TIMEOUT, Container
+from integration.harness import Container
 
 pytestmark = [pytest.mark.needs_selinux, pytest.mark.needs_program("secilc")]
 Make = Callable[..., Container]
@@ -23,11 +21,7 @@ SHOW = "tr -d '\\0' </proc/self/attr/current; echo"
 
 @pytest.fixture(scope="module", autouse=True)
 def _policy(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A machine that has a policy keeps it."""
-    if not (selinux.FS / "load").exists():
-        subprocess.run(["mount", "-t", "selinuxfs", "none", str(selinux.FS)], check=True, timeout=TIMEOUT)
-    if Path("/proc/self/attr/current").read_bytes().rstrip(b"\0\n") == b"kernel":
-        selinux.load(tmp_path_factory.mktemp("policy"))
+    selinux.provide(tmp_path_factory.mktemp("policy"))
 
 
 def shell(container: Make, *lines: str, label: str = LABEL) -> Container:
