@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +209,45 @@ def test_two_read_only_binds_of_one_filesystem(counter: Make, tmp_path: Path) ->
     assert one.mounts() == mounts
     assert "Read-only" in one.exec("touch /a/x 2>&1; touch /b/x 2>&1; touch /c/x 2>&1; true")
     assert not any((tmp_path / name / "x").exists() for name in ("a", "b", "c"))
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem whose mount is shared, as all are under systemd; binds of it are its slaves."""
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(tmp_path)], check=True)
+    subprocess.run(["mount", "--make-shared", str(tmp_path)], check=True)
+    yield tmp_path
+    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def test_binds_of_one_shared_filesystem(counter: Make, shared: Path) -> None:
+    """They remain slaves: what is mounted below the source later arrives in the container."""
+    one = counter()
+    for name in ("a", "b"):
+        (shared / name).mkdir()
+        (shared / name / "name").write_text(name)
+    (shared / "file").write_text("f")
+    for name, options in (("a", ["bind", "ro"]), ("b", ["rbind"]), ("file", ["bind"])):
+        one.made.bundle.config["mounts"].append(
+            {"destination": f"/{name}", "source": str(shared / name), "type": "bind", "options": options}
+        )
+    one.run()
+    mounts, masters = one.mounts(), slaves(one)
+    assert len(masters) == 3 and len(set(masters)) == 1
+    again(one)
+    assert slaves(one) == masters
+    if not one.peer:
+        assert one.mounts() == mounts
+    assert one.exec("cat /a/name /b/name /file; touch /b/x; touch /a/x 2>/dev/null || echo ro") == "abfro\n"
+    (shared / "b/later").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(shared / "b/later")], check=True)
+    (shared / "b/later/name").write_text("later")
+    assert one.exec("cat /b/later/name") == "later"
+
+
+def slaves(one: Counter) -> list[str]:
+    """The masters of the container's slave mounts."""
+    return [mount.shared for mount in one.mountinfo() if mount.shared.startswith("master:")]
 
 
 @pytest.mark.pyrunc_only("runc does not name the mounts below a recursive bind")

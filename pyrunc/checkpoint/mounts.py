@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _MS_BIND, _MS_REC, _MS_REMOUNT = 0x1000, 0x4000, 0x20
 _MNT_DETACH = 2
+_MOUNTINFO = 64 << 20  # its largest size
 _NULL = "/dev/null"
 _NOTIFY = "/run/notify"
 _EMPTY = ".empty-directory"  # in crun's state root; crun masks directories with it
@@ -124,9 +125,12 @@ class Mounts:
                 at = rootfs.resolved(root, destination)
             except OSError as error:
                 raise SysError(f"/mounts/{index}/destination", "open", error.errno or 0, value=destination) from error
-            place = staged(stage, str(index), source, f"/mounts/{index}/source", _MS_REC if flags.recursive else 0)
-            out[at] = place
-            if flags.recursive:
+            pointer = f"/mounts/{index}/source"
+            place, within = ("", "") if self.namespace("user") else surrounded(stage, str(index), source, pointer)
+            if not place:
+                place = staged(stage, str(index), source, pointer, _MS_REC if flags.recursive else 0)
+            out[at] = place + within
+            if flags.recursive and not within:
                 points = mount_points("/proc/self/mountinfo")
                 below = [point[len(place) :] for point in points if point.startswith(place + "/")]
                 out |= {at.rstrip("/") + path: place + path for path in below}
@@ -227,7 +231,7 @@ def is_bind(mount: Mount) -> bool:
 
 def mount_points(mountinfo: str) -> list[str]:
     """The mount points of a mountinfo file.  Raises OSError."""
-    lines = fs.read_file(mountinfo, 64 << 20).split(b"\n")
+    lines = fs.read_file(mountinfo, _MOUNTINFO).split(b"\n")
     return [host.unescape(fields[4]) for line in lines if len(fields := line.split(b" ", 5)) == 6]
 
 
@@ -251,6 +255,42 @@ def staged(stage: str, name: str, source: str, pointer: str, flags: int) -> str:
         raise SysError(pointer, "stat", error.errno or 0, value=source) from error
     bind(pointer, source, fs.encode(path), flags)
     return path
+
+
+def surrounded(stage: str, name: str, source: str, pointer: str) -> tuple[str, str]:
+    """Bind the mount that ``source`` is in; returns the path and that of the source below it.
+
+    CRIU takes the master of all slave mounts of a peer group from the mount that the source of one
+    of them is in, and its root must contain theirs (kernel: do_set_group). Returns empty strings if
+    that does not matter: the mount is private, the source is all of it, or there are other mounts
+    below. Raises SysError.
+    """
+    try:
+        fd = posix.open(source, posix.O_PATH | posix.O_CLOEXEC)
+    except OSError as error:
+        raise SysError(pointer, "open", error.errno or 0, value=source) from error
+    try:
+        known = fs.read_file(f"/proc/self/fdinfo/{fd}", 4096).partition(b"mnt_id:")[2].split()[0]
+        path, found = posix.readlink(f"/proc/self/fd/{fd}"), posix.fstat(fd)
+        table = fs.read_file("/proc/self/mountinfo", _MOUNTINFO).split(b"\n")
+        fields = next((fields for line in table if (fields := line.split(b" "))[0] == known), [])
+        point = host.unescape(fields[4]).rstrip("/") if len(fields) > 6 else path
+        below = [here for here in mount_points("/proc/self/mountinfo") if here.startswith(path + "/")]
+        if fields[6:7] in ([], [b"-"]) or not path.startswith(point + "/") or below:
+            return "", ""
+        place, within = f"{stage}/{name}", path[len(point) :]
+        posix.mkdir(place, 0o700)
+        bind(pointer, point or "/", fs.encode(place), 0)
+        again = posix.stat(place + within)
+        if (again.st_dev, again.st_ino) == (found.st_dev, found.st_ino):
+            return place, within
+        native.unmount(fs.encode(place), _MNT_DETACH)  # another mount hides this one
+        posix.rmdir(place)
+        return "", ""
+    except OSError as error:
+        raise SysError(pointer, "open", error.errno or 0, value=source) from error
+    finally:
+        posix.close(fd)
 
 
 # mount_setattr(2) -> mount(2) and statvfs(3); the first four have the same value in each
