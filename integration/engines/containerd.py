@@ -34,6 +34,7 @@ class Containerd:
 
     label = "containerd 1.x with ctr"
     level = "debug"  # of the daemon's log
+    criu = ""  # an annotation for containers to be checkpointed
 
     def __init__(
         self,

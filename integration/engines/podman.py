@@ -37,6 +37,7 @@ class Podman(LoadsImages):
     label = "podman with conmon"
     exec_missing = 127
     init = "podman-init"
+    criu = ""  # an annotation for containers to be checkpointed
     health_interval = "disable"  # without systemd no timer can run the checks
 
     def __init__(self, host: Host, runtime: str, path: str) -> None:

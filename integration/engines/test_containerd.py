@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from integration import harness, machine
-from integration.engines import image
+from integration.engines import checkpoint, image
 from integration.engines.conftest import Seen, sandbox
 from integration.engines.containerd import OFF_2, Containerd
 from integration.engines.host import Done
@@ -38,7 +38,9 @@ def engine(request: pytest.FixtureRequest, oci: str, oci_path: str, images: tupl
             (host.path / "shim").mkdir()
             (host.path / "shim/containerd-shim-runc-v2").symlink_to(RUST)
             host.env["PATH"] = f"{host.path}/shim:{host.env['PATH']}"
+        criu = checkpoint.provide(host)
         made = Containerd(host, oci_path, off=OFF_2 if folder else ["io.containerd.grpc.v1.cri"], folder=folder)
+        made.criu = criu
         if request.param == "rust":
             made.label = "containerd 2.x with its Rust shim"
             made.versions["shim"] = Path(f"{BINS}/../built/containerd-shim-runc-v2-rs").read_text().strip()
@@ -239,6 +241,59 @@ def test_memory_limit(engine: Containerd, seen: Seen) -> None:
     engine.remove("m1")
     seen(limit=limit)
     assert limit == str(64 << 20)
+
+
+@pytest.fixture
+def counts(engine: Containerd) -> Iterator[checkpoint.Count]:
+    """A running container that counts."""
+    reason = checkpoint.why_not(engine.host)
+    if reason:
+        pytest.skip(reason)
+    if "Rust" in engine.label:
+        pytest.skip("checkpoints through this shim are not tested")
+    flags = ("--annotation", engine.criu)
+    done = engine.detached("k1", *checkpoint.COMMAND, flags=flags)
+    assert done.rc == 0, done
+    count = checkpoint.Count(lambda: engine.exec("k1", *checkpoint.SHOW))
+    count.goes_on()
+    yield count
+    engine.remove("k1")
+
+
+def test_checkpoint_while_it_runs(engine: Containerd, counts: checkpoint.Count, seen: Seen) -> None:
+    folder = engine.host.path / "images"
+    done = engine.ctr("task", "checkpoint", "--image-path", str(folder), "k1")
+    assert done.rc == 0 and checkpoint.images(folder), done
+    goes_on = counts.goes_on()
+    seen(exit_code=done.rc, goes_on=goes_on, status=engine.status("k1"))
+    assert goes_on and engine.status("k1") == "RUNNING"
+
+
+def test_checkpoint_and_exit(engine: Containerd, counts: checkpoint.Count, seen: Seen) -> None:
+    folder = engine.host.path / "last"
+    done = engine.ctr("task", "checkpoint", "--exit", "--image-path", str(folder), "k1")
+    assert done.rc == 0 and checkpoint.images(folder), done
+    harness.wait_until(lambda: engine.status("k1") == "STOPPED", "the container to stop")
+    deleted = engine.ctr("task", "delete", "k1")
+    seen(exit_code=done.rc, deleted=deleted.rc)
+    assert deleted.rc == 0, deleted
+
+
+def test_checkpoint_to_an_image_and_restore(engine: Containerd, counts: checkpoint.Count, seen: Seen) -> None:
+    reference = "localhost/checkpoint:1"
+    done = engine.ctr("container", "checkpoint", "--task", "--image", "--rw", "k1", reference)
+    assert done.rc == 0 and counts.goes_on(), done
+    engine.remove("k1")
+    restored = engine.ctr("container", "restore", "--live", "--rw", "k1", reference)
+    assert restored.rc == 0, restored
+    goes_on = counts.goes_on()
+    seen(checkpoint=done.rc, restore=restored.rc, status=engine.status("k1"), goes_on=goes_on)
+    assert goes_on and engine.status("k1") == "RUNNING"
+    killed = engine.ctr("task", "kill", "-s", "KILL", "k1")
+    harness.wait_until(lambda: engine.status("k1") == "STOPPED", "the container to stop")
+    deleted = exit_code(engine.ctr("task", "delete", "k1"))
+    seen(kill=killed.rc, exit_code_then=deleted)
+    assert (killed.rc, deleted) == (0, 137)
 
 
 def test_nothing_left(engine: Containerd, seen: Seen) -> None:

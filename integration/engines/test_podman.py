@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from integration import machine
-from integration.engines.cases import IMAGE, Cases, Commands, box, run
+from integration.engines import checkpoint
+from integration.engines.cases import IMAGE, Cases, Commands, box, detached, run, status
 from integration.engines.conftest import Seen
 from integration.engines.host import Host
 from integration.engines.podman import Podman
@@ -21,7 +22,9 @@ __all__ = ["box"]  # a fixture
 
 @pytest.fixture(scope="module")
 def by_name(host: Host, oci: str, oci_path: str, images: tuple[Path, Path]) -> Iterator[Podman]:
+    criu = checkpoint.provide(host)
     made = Podman(host, oci, oci_path)
+    made.criu = criu
     made.load(images[1])
     yield made
 
@@ -62,6 +65,57 @@ class TestByName(Cases):
         done = run(engine, "/bin/sh", "-c", script, flags=("--privileged",))
         seen(mounts="mounted" in done.out)
         assert "mounted" in done.out, done
+
+    @pytest.fixture
+    def counts(self, engine: Podman) -> Iterator[checkpoint.Count]:
+        """A running container that counts."""
+        reason = checkpoint.why_not(engine.host)
+        if reason:
+            pytest.skip(reason)
+        detached(engine, "k1", *checkpoint.COMMAND, flags=("--annotation", engine.criu))
+        count = checkpoint.Count(lambda: engine.call("exec", "k1", *checkpoint.SHOW))
+        count.goes_on()
+        yield count
+        engine.call("rm", "-f", "-t", "0", "k1")
+
+    def test_checkpoint(self, engine: Podman, counts: checkpoint.Count, seen: Seen) -> None:
+        done = engine.call("container", "checkpoint", "k1")
+        assert done.rc == 0, done
+        stopped = status(engine, "k1")
+        assert stopped == "exited"
+        seen(checkpoint=done.rc, then=stopped)
+        self.restore(engine, counts, seen, "k1")
+
+    def restore(self, engine: Podman, counts: checkpoint.Count, seen: Seen, *args: str) -> None:
+        """Restore the container; it counts on."""
+        done = engine.call("container", "restore", *args)
+        assert done.rc == 0, done
+        goes_on = counts.goes_on()
+        seen(restore=done.rc, after=status(engine, "k1"), goes_on=goes_on)
+        assert goes_on and status(engine, "k1") == "running"
+
+    def test_checkpoint_while_it_runs(self, engine: Podman, counts: checkpoint.Count, seen: Seen) -> None:
+        done = engine.call("container", "checkpoint", "--leave-running", "k1")
+        assert done.rc == 0, done
+        goes_on = counts.goes_on()
+        seen(exit_code=done.rc, then=status(engine, "k1"), goes_on=goes_on)
+        assert goes_on and status(engine, "k1") == "running"
+
+    def test_checkpoint_to_a_file(self, engine: Podman, counts: checkpoint.Count, seen: Seen) -> None:
+        archive = engine.host.path / "k1.tar.gz"
+        done = engine.call("container", "checkpoint", "--export", str(archive), "k1")
+        assert done.rc == 0 and engine.call("rm", "k1").rc == 0, done
+        seen(checkpoint=done.rc)
+        self.restore(engine, counts, seen, "--import", str(archive))
+
+    @pytest.mark.needs_dirty_tracking
+    def test_checkpoint_in_two_rounds(self, engine: Podman, counts: checkpoint.Count, seen: Seen) -> None:
+        first = engine.call("container", "checkpoint", "--pre-checkpoint", "k1")
+        assert first.rc == 0 and status(engine, "k1") == "running" and counts.goes_on(), first
+        second = engine.call("container", "checkpoint", "--with-previous", "k1")
+        assert second.rc == 0 and status(engine, "k1") == "exited", second
+        seen(first=first.rc, second=second.rc)
+        self.restore(engine, counts, seen, "k1")
 
 
 class TestByPath(Commands):
