@@ -258,17 +258,17 @@ def staged(stage: str, name: str, source: str, pointer: str, flags: int) -> str:
 
 
 def surrounded(stage: str, name: str, source: str, pointer: str) -> tuple[str, str]:
-    """Bind the mount that ``source`` is in; returns the path and that of the source below it.
+    """Bind the mount that contains ``source``; returns the bind, and the path of the source in it.
 
-    CRIU takes the master of all slave mounts of a peer group from the mount that the source of one
-    of them is in, and its root must contain theirs (kernel: do_set_group). Returns empty strings if
-    that does not matter: the mount is private, the source is all of it, or there are other mounts
-    below. Raises SysError.
+    CRIU copies the master of all slave mounts of a peer group from the mount that contains the
+    source of one of them. The root of this mount must contain theirs (kernel: do_set_group).
+    Returns empty strings if that does not matter: the mount is private, the source is all of it, or
+    there are other mounts below. Raises SysError.
     """
     try:
         fd = posix.open(source, posix.O_PATH | posix.O_CLOEXEC)
-    except OSError as error:
-        raise SysError(pointer, "open", error.errno or 0, value=source) from error
+    except OSError:
+        return "", ""  # `staged` fails with the reason
     try:
         known = fs.read_file(f"/proc/self/fdinfo/{fd}", 4096).partition(b"mnt_id:")[2].split()[0]
         path, found = posix.readlink(f"/proc/self/fd/{fd}"), posix.fstat(fd)
