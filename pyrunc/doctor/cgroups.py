@@ -217,6 +217,6 @@ def connect(path: str) -> str:
             client.connect(fs.encode(path))
         except TimeoutError:
             return "no answer"
-        except (OSError, ValueError) as error:
-            return os.strerror(getattr(error, "errno", 0) or 0) if isinstance(error, OSError) else str(error)
+        except OSError as error:
+            return error.strerror or str(error)
     return ""

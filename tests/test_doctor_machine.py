@@ -1,0 +1,69 @@
+"""pyrunc.doctor.machine: reading files, programs, fields of the caller, and probes."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pyrunc._shim", reason="the extension is not built")
+
+import doctor_support
+from doctor_support import EINVAL, EPERM, made
+from pyrunc.doctor.machine import Machine, own_program
+from pyrunc.spec.names import CLONE_FLAGS
+
+
+def test_reading(tmp_path: Path) -> None:
+    machine = Machine(str(tmp_path), {}, doctor_support.works)
+    (tmp_path / "f").write_bytes(b"a" * 100000 + b"\xff")
+    assert machine.text("/f", 7) == "a" * 7 and machine.text("/f", 100000) == "a" * 100000
+    assert machine.text("/f") == "a" * 100000 + "\udcff" and machine.text("/none") == machine.text("/a\0") == ""
+    assert machine.text("/") == "" and machine.text("/f", 0) == ""
+    for text, number in (("12 x", 12), ("", None), ("x", None), ("-3\n", -3), ("0\n", 0), (" " * 70 + "1", None)):
+        (tmp_path / "n").write_text(text)
+        assert machine.number("/n") == number
+    assert machine.names("/") == ["f", "n"] and machine.names("/", 1) in (["f"], ["n"]) and machine.names("/f") == []
+    assert machine.names("/a\0") == [] and machine.stat("/a\0") is None and not machine.access("/a\0", os.R_OK)
+    assert machine.exists("/f") and machine.access("/f", os.R_OK) and not machine.access("/none", os.R_OK)
+    os.mkfifo(tmp_path / "fifo")
+    assert machine.text("/fifo") == ""  # does not wait
+
+
+@pytest.mark.parametrize("mode", [0o100, 0o010, 0o001, 0o600])
+def test_programs(mode: int, tmp_path: Path) -> None:
+    machine = Machine(str(tmp_path), {}, doctor_support.works)
+    (tmp_path / "opt").mkdir()
+    (tmp_path / "opt/x").touch()
+    (tmp_path / "opt/x").chmod(mode)
+    assert machine.is_program("/opt/x") is (mode != 0o600) and not machine.is_program("/opt")
+    assert machine.find("x") == "" and machine.find("x", "/none", "/opt") == ("/opt/x" if mode != 0o600 else "")
+
+
+def test_fields_of_the_caller(tmp_path: Path) -> None:
+    machine = made(tmp_path, {"/proc/self/status": "A: 1\nCapEff:\tff\nCapBnd:\tx\n"})
+    assert (machine.status("A"), machine.status("B")) == ("1", "")
+    assert (machine.capabilities(), machine.capabilities("CapBnd"), machine.capabilities("CapPrm")) == (255, 0, 0)
+    assert Machine.rlimit(machine, resource.RLIMIT_NOFILE) == resource.getrlimit(resource.RLIMIT_NOFILE)
+    text = "1 2 0:1 / /a rw - x\nshort - x\n1 2 0:1 / /b rw shared:1 x y\n1 2 0:1 / /c rw - ext4 y rw\n"
+    assert [line[4] for line in made(tmp_path, {"/proc/self/mountinfo": text}).mounts()] == ["/a", "/c"]
+    assert Machine().manager == "cgroupfs" and Machine().root_option == "" and own_program() == "/usr/local/bin/pyrunc"
+
+
+def test_probes_in_a_user_namespace() -> None:
+    user_flag, both = CLONE_FLAGS["user"], CLONE_FLAGS["user"] | CLONE_FLAGS["mount"]
+    for results, flags, wanted, asked in (
+        ({0: 3}, 0, (3, False), [0]), ({0: 0}, 0, (0, False), [0]), ({0: -EINVAL}, 0, (-EINVAL, False), [0]),
+        ({0: -EPERM, both: 5}, 0, (5, True), [0, both]), ({0: -EPERM, both: 0}, 0, (0, True), [0, both]),
+        ({0: -EPERM, both: -EINVAL}, 0, (-EPERM, False), [0, both]),
+        ({user_flag: -EPERM, both: 1}, user_flag, (-EPERM, False), [user_flag]),
+    ):  # fmt: skip
+        calls: list[int] = []
+
+        def probe(what: str, now: int, results: dict[int, int] = results, calls: list[int] = calls) -> int:
+            calls.append(now)
+            return results[now]
+
+        assert Machine("", {}, probe).works("X", flags) == wanted and calls == asked
