@@ -246,7 +246,7 @@ def test_finish_returns_the_status_once(peer: Peer) -> None:
     assert os.waitstatus_to_exitcode(peer.criu.finish()) == 5
     assert peer.criu.sock == -1 and peer.criu.finish() == 0 and peer.criu.wait() == 0
     peer.criu.pid = child()
-    os.waitpid(peer.criu.pid, 0)  # reaped by somebody else
+    os.waitpid(peer.criu.pid, 0)  # reaped by another part of the program
     assert peer.criu.finish() == 0 and peer.criu.pid == 0
 
 

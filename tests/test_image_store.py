@@ -509,7 +509,7 @@ def ready(place: Path, tmp_path: Path) -> str:
 def test_the_terminal_of_an_image(
     place: Path, ready: str, monkeypatch: pytest.MonkeyPatch, values: Any, opts: Any, terminal: bool | None, ttys: Any
 ) -> None:
-    """Without -t, the terminal is that of the caller."""
+    """Without -t, the container gets a terminal if the caller has one."""
     monkeypatch.setattr(launch.posix, "isatty", lambda fd: fd in ttys)  # type: ignore[attr-defined]
     one = options(**opts)
     assert launch.prepare(SimpleNamespace(root=""), {"image": ready, "store": str(place), **values}, one, []) == 0  # type: ignore[arg-type]
