@@ -68,7 +68,7 @@ def bind(destination: str, source: str = "dir", *options: str) -> dict[str, Any]
 
 
 def pairs(found: list[dict[str, str]]) -> dict[str, str]:
-    assert all(sorted(entry) == ["key", "val"] for entry in found)
+    assert [sorted(entry) for entry in found] == [["key", "val"]] * len(found)
     return {entry["key"]: entry["val"] for entry in found}
 
 

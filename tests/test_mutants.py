@@ -294,6 +294,17 @@ def test_tests_that_go_where_few_go_come_first(tmp_path: Path) -> None:
     assert [test.seconds for test in known.reaching(one)] == [4, 0, 1, 2, 3]
 
 
+def test_code_that_no_test_reaches_has_the_tests_of_its_module(tmp_path: Path) -> None:
+    """It may run in a fork, which the tracer does not follow."""
+    known = cover.Map(Tree(tmp_path))
+    (tmp_path / "tree/tests").mkdir(parents=True)
+    (tmp_path / "tree/tests/test_a.py").write_text("")
+    tests = [Test("tests/test_a.py::test_x", 1), Test("tests/test_b.py::test_y", 1)]
+    known.tests = {test.name: test for test in tests}
+    known.importers["pyrunc/state/container.py"] = {"tests/test_a.py"}
+    assert known.reaching(make("def f():\n    x = 1\n", "1", "2")) == tests[:1]
+
+
 def test_lines_are_followed_into_other_files(tmp_path: Path) -> None:
     """A module that became a package keeps the tests that reach it."""
     known = cover.Map(Tree(tmp_path))

@@ -191,6 +191,8 @@ class Map:
                 readers = [test for test in self.tests.values() if test.name.endswith(READERS)]
                 rest = self.ordered(about & found, mutant) + self.ordered(about - found, mutant)
                 rest += self.ordered(found - about) + self.ordered(near - found)
+                # The tracer does not follow a fork: such code has only the tests of its module.
+                rest = rest or (self.of_module(mutant) if mutant.file.endswith(".py") else [])
                 return list(dict.fromkeys([*(readers if mutant.file.endswith(".c") else ()), *rest]))
             about = self.about(mutant, found)
             return self.ordered(about, mutant) + self.ordered(found - about)
