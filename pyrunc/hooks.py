@@ -248,9 +248,9 @@ def _wait(program: _Program, pidfd: int, output: _Output, check: Callable[[], No
         while True:
             wait_ms = -1 if check is None else _TICK_MS
             if deadline is not None:
-                left = int((deadline - time.monotonic()) * 1000) + 1
-                wait_ms = left if wait_ms < 0 or left < wait_ms else wait_ms
-            events = poller.poll(wait_ms if wait_ms >= 0 or deadline is None else 0)
+                left = max(int((deadline - time.monotonic()) * 1000) + 1, 0)
+                wait_ms = left if wait_ms < 0 else min(left, wait_ms)
+            events = poller.poll(wait_ms)
             ready = [fd for fd, _ in events]
             if output.fd in ready:
                 output.drain()

@@ -334,3 +334,35 @@ def test_sessions_need_the_status_of_children() -> None:
         signal.signal(signal.SIGCHLD, before)
     with pytest.raises(PyruncError):
         raise library.as_error(OSError(2, "x"))
+
+
+def test_reading_what_is_there() -> None:
+    one = programs.Program()
+    reader, writer = os.pipe()
+    with open(reader, "rb") as one.stdout:
+        os.set_blocking(reader, False)
+        assert one._receive(one.stdout) is False and one._read["stdout"] == []
+        os.write(writer, b"ab")
+        assert one._receive(one.stdout) is False and one._read == {"stdout": [b"ab"], "stderr": []}
+        os.close(writer)
+        assert one._receive(one.stdout) is True and b"".join(one._read["stdout"]) == b"ab"
+
+
+def test_writing_what_fits() -> None:
+    one = programs.Program()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    one._unsent = memoryview(bytes(1 << 20))
+    with open(writer, "wb", buffering=0) as stream:
+        while one._send(stream) is False and len(one._unsent) > (1 << 20) - 65536:
+            pass
+        left = len(one._unsent)
+        while os.get_blocking(writer) is False and one._send(stream) is False and len(one._unsent) != left:
+            left = len(one._unsent)
+        assert 0 < left < 1 << 20 and one._send(stream) is False and len(one._unsent) == left  # it is full
+        one._unsent = one._unsent[:10]
+        os.read(reader, 65536)
+        assert one._send(stream) is True and not one._unsent
+        os.close(reader)
+        one._unsent = memoryview(b"x")
+        assert one._send(stream) is True  # nobody reads it

@@ -493,3 +493,32 @@ def test_processes_that_cannot_be_read_are_an_error(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(fs, "read_file", read_file)
     with pytest.raises(OSError, match="no memory"):
         tree.processes("/x")
+
+
+def test_removing_below_once(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """True: nothing is left; an error that more time does not mend is raised."""
+    asked: list[tuple[str, float]] = []
+    left: list[tuple[int, str]] = []
+
+    def walk(directory: str, enter: object, leave: Callable[[int, str], None], deadline: float) -> None:
+        asked.append((directory, deadline))
+        for error, name in left:
+            monkeypatch.setattr(kernel, "rmdir", lambda name, dir_fd, error=error: refuse(error), raising=False)
+            leave(7, name)
+
+    def refuse(error: int) -> None:
+        if error:
+            raise OSError(error, "")
+
+    monkeypatch.setattr(tree, "walk", walk)
+    for found, done in (
+        ([], True), ([(0, "a"), (errno.ENOENT, "b")], True), ([(errno.EBUSY, "a")], False),
+        ([(errno.ENOTEMPTY, "a"), (0, "b")], False), ([(errno.ETIMEDOUT, "a")], False),
+    ):  # fmt: skip
+        left[:] = found
+        assert kernel.driver.remove_below("/p", 5.0) is done
+    assert set(asked) == {(f"{kernel.top}/p", 5.0)}
+    left[:] = [(errno.EPERM, "a")]
+    with pytest.raises(SysError, match="rmdir: EPERM") as caught:
+        kernel.driver.remove_below("/p", 5.0)
+    assert "below the cgroup" in str(caught.value) and caught.value.errno == errno.EPERM

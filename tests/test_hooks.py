@@ -269,6 +269,33 @@ def test_check_stops_a_hook(tmp_path: Path) -> None:
     assert not os.path.exists(f"/proc/{(tmp_path / 'pid').read_text().strip()}")
 
 
+def test_a_deadline_that_passes_between_two_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """poll(2) would wait for ever with the time that is left, which is negative."""
+    now, waited = 100.0, []
+
+    class Poller:
+        def register(self, fd: int, events: int) -> None:
+            pass
+
+        def poll(self, milliseconds: int) -> list[tuple[int, int]]:
+            waited.append(milliseconds)
+            return []
+
+    def check() -> None:
+        nonlocal now
+        now += 0.96
+        if len(waited) > 1:
+            now += 0.06
+
+    monkeypatch.setattr(hooks, "poll", Poller)
+    monkeypatch.setattr(hooks.time, "monotonic", lambda: now)  # type: ignore[attr-defined]
+    begun = time.time()
+    with pytest.raises(PyruncError, match="timed out after 2 s"):
+        run(tmp_path, {"path": script(tmp_path, "exec sleep 60"), "timeout": 2}, check=check)
+    assert time.time() - begun < 30 and min(waited) >= 0 and len(waited) == 4
+    assert max(waited) == hooks._TICK_MS
+
+
 def test_no_descriptor_stays_open(tmp_path: Path) -> None:
     before = sorted(os.listdir("/proc/self/fd"))
     sink = log.Log()

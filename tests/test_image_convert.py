@@ -242,3 +242,33 @@ def test_rootless(converted: Convert) -> None:
     config = converted({"User": "web"}, mapped)
     assert config["process"]["user"]["uid"] == 33 and config["linux"]["uidMappings"][0]["hostID"] == 1000
     assert converted({"User": "web"})["process"]["user"]["uid"] == 33
+
+
+WRONG: dict[str, tuple[Any, ...]] = {
+    "an array of strings": ("a", {"a": 1}, [1], ["a", None], 3, ("a",)), "a string": (["a"], {"a": 1}, 3, True),
+    "an object": ("a", ["a"], 3, True),
+}  # fmt: skip
+FIELDS = {
+    "an array of strings": ("/config/Entrypoint", "/config/Cmd", "/config/Env", "/os.features"),
+    "a string": ("/config/User", "/config/WorkingDir", "/config/StopSignal", "/os", "/architecture", "/variant",
+                 "/os.version", "/author", "/created"),
+    "an object": ("/config", "/config/Volumes", "/config/ExposedPorts", "/config/Labels"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "field"), [(kind, field) for kind, fields in FIELDS.items() for field in fields])
+def test_fields_of_the_wrong_type(tree: Tree, kind: str, field: str) -> None:
+    for value in WRONG[kind]:
+        *above, name = field.split("/")[1:]
+        document: Any = {"os": "linux", "architecture": "amd64", "config": {}}
+        (document["config"] if above else document)[name] = value
+        image = Image(Descriptor("a/b", digest(b""), 0), document, [])
+        with pytest.raises(ImageError) as caught:
+            convert.convert(image, tree, volumes="tmpfs", ids=ROOT, warnings=Warnings())
+        assert str(caught.value).startswith(f"{field}: expected {kind}, found ")
+
+
+def test_labels_are_strings(tree: Tree) -> None:
+    image = Image(Descriptor("a/b", digest(b""), 0), {"config": {"Labels": {"a": "b", "c": 1}}}, [])
+    with pytest.raises(ImageError, match=r"^/config/Labels: expected an object of strings$"):
+        convert.convert(image, tree, volumes="tmpfs", ids=ROOT, warnings=Warnings())

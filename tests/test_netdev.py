@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+from importlib.machinery import PathFinder
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -56,3 +58,25 @@ def test_success_and_nonsense() -> None:
     for cut in range(36, len(data)):
         with pytest.raises(netdev.NetlinkError):
             netdev._check_ack(data[:cut], flags)
+
+
+@pytest.mark.parametrize("spec", [None, SimpleNamespace(submodule_search_locations=None)])
+def test_without_pyroute2(spec: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that is no package is as good as none."""
+    monkeypatch.delitem(sys.modules, "pyroute2", raising=False)
+    monkeypatch.setattr(PathFinder, "find_spec", lambda name: spec)
+    with pytest.raises(ModuleNotFoundError, match=r"^No module named 'pyroute2'$") as caught:
+        netdev._shell()
+    assert caught.value.name == "pyroute2" and "pyroute2" not in sys.modules
+
+
+def test_the_shell_of_pyroute2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "pyroute2", raising=False)
+    monkeypatch.setattr(PathFinder, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=["/a", name]))
+    netdev._shell()
+    made = sys.modules.pop("pyroute2")
+    assert made.__path__ == ["/a", "pyroute2"] and made.__name__ == "pyroute2"
+    kept = ModuleType("pyroute2")
+    monkeypatch.setitem(sys.modules, "pyroute2", kept)
+    netdev._shell()
+    assert sys.modules["pyroute2"] is kept

@@ -15,6 +15,7 @@ from pyrunc.plan import Plan, show
 from pyrunc.plan.added_mounts import compile_add, compile_remove
 from pyrunc.plan.context import Options
 from pyrunc.plan.exec import NAMESPACES
+from pyrunc.spec import rules_mounts
 from pyrunc.spec.types import Mount
 from test_plan_golden import MOUNTS_BITS, MOUNTS_OPS, compare, covered
 
@@ -79,3 +80,13 @@ def test_each_mount_has_a_slot_of_its_own() -> None:
         found = steps(added({"add": entries, "joined": joined, "config": config}), "MOUNT")
         slots = [step["tree"] for step in found]
         assert slots[:3] == slots[3:] and len(set(slots)) == 3 and 0 not in slots
+
+
+@pytest.mark.parametrize(
+    ("destination", "at"),
+    [("/proc", True), ("proc", True), ("/a/../proc/", True), ("/proc/sys", False), ("/procs", False), ("", False)],
+)
+def test_destinations_at_proc(destination: str, at: bool) -> None:
+    assert rules_mounts.is_at_proc({"destination": destination}) is at
+    long: Any = {"destination": "/" * 4096 + "proc"}  # PATH_MAX
+    assert rules_mounts.is_at_proc(long) is rules_mounts.is_at_proc({}) is False  # type: ignore[typeddict-item]

@@ -4,6 +4,7 @@ which one member is at its limit."""
 from __future__ import annotations
 
 import json
+import re
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from pyrunc import handshake
 from pyrunc.errors import PyruncError
 from pyrunc.plan import ops
 from pyrunc.plan.encode import MAX_STEPS
-from pyrunc.trace import points, read, record
+from pyrunc.trace import points, read, record, svg
 from test_trace import Nowhere, recorder, stamps, two_steps
 
 # -- recording -------------------------------------------------------------------------------------
@@ -510,3 +511,20 @@ def test_empty_files_are_no_traces(tmp_path: Any) -> None:
         read.load(str(tmp_path / "t"))
     with pytest.raises(PyruncError, match="/none: read: ENOENT"):
         read.load("/none")
+
+
+# -- drawing ---------------------------------------------------------------------------------------
+
+
+def test_every_kind_has_its_colour() -> None:
+    """Those that the style does not know are drawn as phases."""
+    kinds = ("command", "phase", "step", "cgroup", "write", "hook", "dbus", "wait", "failed", "odd")
+    whole = read.Span("c", "command", 0.0, 100.0)
+    spans = [read.Span(f"s{n}", kind, 10.0 * n, 9.0) for n, kind in enumerate(kinds)]
+    command = read.Command(whole, True)
+    command.lanes = [("pyrunc", spans)]
+    picture = svg.picture([command], True)
+    drawn = re.findall(r'<rect class="(\w+)" x=', picture)
+    assert [kind for kind in drawn if kind in kinds][-len(kinds) :] == [*kinds[:-1], "phase"]
+    styled = set(re.findall(r"\.(\w+)", picture.partition("</style>")[0]))
+    assert set(kinds[:-1]) <= styled

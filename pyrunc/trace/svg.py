@@ -27,7 +27,7 @@ svg { fill: #1f2328; font: 12px ui-monospace, monospace }
   .wait { fill: #3d444d }
 }
 """
-_KINDS = frozenset(("command", "phase", "step", "cgroup", "write", "hook", "dbus", "wait", "failed"))
+_KINDS = frozenset(("command", "step", "cgroup", "write", "hook", "dbus", "wait", "failed"))
 
 
 def escape(text: str) -> str:
