@@ -496,7 +496,7 @@ def test_processes_that_cannot_be_read_are_an_error(monkeypatch: pytest.MonkeyPa
 
 
 def test_removing_below_once(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """True: nothing is left; an error that more time does not mend is raised."""
+    """True: nothing is left; an error that does not go away with time is raised."""
     asked: list[tuple[str, float]] = []
     left: list[tuple[int, str]] = []
 

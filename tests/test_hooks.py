@@ -270,7 +270,7 @@ def test_check_stops_a_hook(tmp_path: Path) -> None:
 
 
 def test_a_deadline_that_passes_between_two_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """poll(2) would wait for ever with the time that is left, which is negative."""
+    """poll(2) would wait forever with the time that is left, which is negative."""
     now, waited = 100.0, []
 
     class Poller:

@@ -62,7 +62,7 @@ def test_success_and_nonsense() -> None:
 
 @pytest.mark.parametrize("spec", [None, SimpleNamespace(submodule_search_locations=None)])
 def test_without_pyroute2(spec: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module that is no package is as good as none."""
+    """A module that is not a package cannot be used either."""
     monkeypatch.delitem(sys.modules, "pyroute2", raising=False)
     monkeypatch.setattr(PathFinder, "find_spec", lambda name: spec)
     with pytest.raises(ModuleNotFoundError, match=r"^No module named 'pyroute2'$") as caught:

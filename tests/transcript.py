@@ -80,7 +80,7 @@ def follow(
         def telling(*args: Any, **more: Any) -> Iterator[Any]:
             with raises(*args, **more) as caught:
                 yield caught
-            lines.append(_short(f"{caught.type.__name__}: {caught.value}"))
+            lines.append(f"{caught.type.__name__}: {caught.value}")
 
         if not modules:
             monkeypatch.setattr(pytest, "raises", telling)
@@ -97,6 +97,8 @@ def follow(
         if also is not None:
             also(request)  # its subject exists before and after this fixture
         yield
+        # The length of the path differs between runs, so replace it before anything is cut.
+        lines = [_short(line.replace(str(tmp_path), "TOP")) for line in lines]
         lines += also(request) if also is not None else ()
         text = "\n".join(lines).replace(str(tmp_path), "TOP")
         if lines:
@@ -115,10 +117,10 @@ def _told(call: Callable[..., Any], file: str, lines: list[str]) -> Callable[...
         try:
             found = call(*args, **more)
         except Exception as error:
-            lines.append(_short(f"{type(error).__name__}: {error}"))
+            lines.append(f"{type(error).__name__}: {error}")
             raise
         if not inspect.isgenerator(found):
-            lines.append(_short(_shown(found, 5)))
+            lines.append(_shown(found, 5))
         return found
 
     return wrapper
