@@ -49,7 +49,9 @@ class DebianHost(Host):
     def setup(self) -> list[str]:
         """The script, the root filesystem, this sandbox's directory, and the directories that are
         visible: the programs under test and the temporary files."""
+        peers = (harness.REPO / "build/peers").resolve()
         places = {str(harness.REPO), os.environ.get("PYRUNC_ENGINES_BIN", ""), str(self.path.parent)}
+        places |= {str(peers)} if peers.is_dir() else set()
         return [SETUP, "sh", str(self.root), str(self.path), *sorted(places - {""})]
 
     def provide(self, place: str) -> None:

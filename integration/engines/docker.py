@@ -19,7 +19,7 @@ class Docker(LoadsImages, Builder):
     and its containerd 2."""
 
     label = "docker"
-    exec_missing = 126  # docker's status; the runtime says "no such file or directory" for both
+    exec_missing = 126  # docker's status before 29; the runtime says "no such file or directory" for both
     init = "docker-init"
     health_interval = "100ms"
 
