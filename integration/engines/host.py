@@ -30,7 +30,7 @@ ip link set lo up && echo ready && cat >/dev/null
 :
 """  # the last line keeps the shell, which reaps orphans, from replacing itself with cat
 # Parents of containers' cgroups that engines create at the root when the caller names none.
-PARENTS = ("buildkit", "containerd", "default", "docker", "k8s.io", "libpod_parent", "moby", "testing")
+PARENTS = ("buildah-", "buildkit", "containerd", "default", "docker", "k8s.io", "libpod_parent", "moby", "testing")
 # A missing directory is created in a copy of the nearest one that exists.
 PROVIDE = """
 set -e
