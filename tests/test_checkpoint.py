@@ -17,7 +17,7 @@ import pytest
 
 from json_type import Json
 from pyrunc import cli, command
-from pyrunc.checkpoint import messages, mounts, options, protobuf, rootfs
+from pyrunc.checkpoint import messages, mounts, options, protobuf, restore, rootfs
 from pyrunc.checkpoint.criu import Criu, find
 from pyrunc.checkpoint.images import Images
 from pyrunc.errors import PyruncError, UsageError
@@ -454,3 +454,15 @@ def test_a_criu_that_ends_takes_its_children_along(end: str, tmp_path: Path, mon
     while child.exists() and child.read_text().rpartition(")")[2].split()[0] not in "ZX":
         assert time.monotonic() < limit
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("profile", ["apparmor:other", "apparmor:a", "apparmor:a b (enforce)"])
+def test_a_profile_that_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str) -> None:
+    (tmp_path / "profiles").write_text("a b (enforce)\nc//d (complain)\n")
+    monkeypatch.setattr(restore, "_PROFILES", str(tmp_path / "profiles"))
+    with pytest.raises(PyruncError, match="not loaded"):
+        restore.refuse_unloaded(profile)
+    for good in ("apparmor:a b", "apparmor:c//d", "apparmor:unconfined", "apparmor:", "selinux:a"):
+        restore.refuse_unloaded(good)
+    monkeypatch.setattr(restore, "_PROFILES", str(tmp_path / "none"))
+    restore.refuse_unloaded(profile)

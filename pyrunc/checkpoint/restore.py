@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 # Namespaces with a path that CRIU joins itself: kind in config.json -> CRIU's name
 _JOINED = {"user": "user", "uts": "uts", "ipc": "ipc", "mount": "mnt", "time": "time"}
 _LSM = ("apparmor", "selinux")
+_PROFILES = "/sys/kernel/security/apparmor/profiles"
 _COMPLETE = "post-restore"
 _STAGE = "criu"  # a directory in the state directory: see nest.py
 
@@ -44,6 +45,20 @@ def restored(opts: RunOptions, values: Values) -> int:
     Raises PyruncError."""
     options.refuse_rootless()
     return run(opts, Restore(opts, values))
+
+
+def refuse_unloaded(profile: str) -> None:
+    """Raises PyruncError for a profile of AppArmor that is not loaded: CRIU 4.2 would wait forever
+    for the process that could not get it."""
+    kind, _, name = profile.partition(":")
+    if kind != "apparmor" or name in ("", "unconfined"):
+        return
+    try:
+        lines = fs.read_file(_PROFILES).split(b"\n")
+    except OSError:  # AppArmor is off, or securityfs is not mounted
+        return
+    if fs.encode(name) not in [line.rpartition(b" (")[0] for line in lines]:
+        raise PyruncError(f"AppArmor profile {name}: not loaded; load it with apparmor_parser first")
 
 
 class Restore(Run):
@@ -105,6 +120,7 @@ class Restore(Run):
         profile = self.values.get("lsm-profile")
         if profile and (profile.partition(":")[0] not in _LSM or not profile.partition(":")[2]):
             raise UsageError(f"--lsm-profile {profile}: expected apparmor:NAME or selinux:LABEL")
+        refuse_unloaded(profile or f"apparmor:{self.config['process'].get('apparmorProfile') or ''}")
         self.request = options.common(self.values, self.config.get("annotations") or {}) | {
             "log_file": "restore.log",
             "evasive_devices": True,
