@@ -50,8 +50,8 @@ class Images:
     def read_descriptors(self) -> list[str]:
         return self.targets
 
-    def failure(self, verb: str, reason: str) -> PyruncError:
-        return PyruncError(f"{verb}|{reason}")
+    def failure(self, verb: str, reason: str, *, logged: bool) -> PyruncError:
+        return PyruncError(f"{verb}|{reason}|{logged}")
 
     def close(self) -> None:
         self.said.append("images closed")
@@ -128,7 +128,7 @@ def one(said: list[Any], tmp_path: Path) -> Any:
     (tmp_path / "c1").mkdir()
     found.config, found.linux = {"process": {"terminal": True}}, {}
     found.targets = found.images.targets
-    found.request = {"manage_cgroups_mode": 0, "inherit_fd": []}
+    found.request = {"manage_cgroups_mode": 0, "inherit_fd": [], "config_file": None}
     return found
 
 
@@ -286,6 +286,7 @@ class Nest:
         self.args = (rootfs, stage, top, cgroup_namespace)
         self.pid, self.root, self.directories, self.closed = 4321, "/top/rootfs", (), 0
         self.forked: Any = None
+        self.named: Any = ()
 
     def fork(self, stdio: list[int], extra: tuple[int, ...], look: Any) -> None:
         self.forked = ([os.readlink(f"/proc/self/fd/{fd}") for fd in stdio], extra, look.__name__)
@@ -323,13 +324,14 @@ def test_asking_criu(asked: Any, said: list[Any], tmp_path: Path) -> None:
     assert os.stat(stage).st_mode & 0o7777 == 0o700 and nest.args == ("/r", stage, str(tmp_path), True)
     stdio, (namespace, *pipes), look = nest.forked
     assert stdio == ["/dev/null"] * 3 and pipes == [1] and namespace > 2 and look == "look" and nest.written == 1
-    assert nest.directories == (("/images", 40), ("/work", 41))
+    assert nest.directories == (("/images", 40), ("/work", 41)) and nest.named == ("",)
     pid = nest.pid
     assert said[:5] == [
         ("make_cgroup", pid, pid), ("join_cgroup", pid, pid), "theirs closed", ("share_images", pid, pid), "prepared",
     ]  # fmt: skip
     request = {
-        "manage_cgroups_mode": 0, "join_ns": [], "ext_mnt": [{"key": "/k", "val": "/top/x"}], "root": "/top/rootfs",
+        "manage_cgroups_mode": 0, "config_file": None, "join_ns": [],
+        "ext_mnt": [{"key": "/k", "val": "/top/x"}], "root": "/top/rootfs",
         "inherit_fd": [{"key": OWN[1], "fd": EXTRA}, {"key": "pipe:[1]", "fd": EXTRA + 1}],
         "images_dir_fd": EXTRA + 2, "work_dir_fd": EXTRA + 3,
     }  # fmt: skip
@@ -349,7 +351,7 @@ def test_a_shell_job_gets_the_terminal(asked: Any, said: list[Any]) -> None:
 
 @pytest.mark.parametrize(
     ("error", "words"),
-    [(CriuError("criu: no"), "restore|criu: no"), (SysError("criu", "send", 5), "criu: send: EIO")],
+    [(CriuError("criu: no"), "restore|criu: no|True"), (SysError("criu", "send", 5), "criu: send: EIO")],
 )
 def test_a_restore_that_fails(asked: Any, said: list[Any], error: PyruncError, words: str) -> None:
     """Only what CRIU itself says is explained by its log."""
@@ -509,7 +511,7 @@ def test_going_on(one: Any, said: list[Any], tmp_path: Path) -> None:
 
 def test_going_on_fails(one: Any, said: list[Any]) -> None:
     one.enter_pid, one.criu.error = 9, CriuError("no")
-    with pytest.raises(PyruncError, match=r"^restore\|no$"):
+    with pytest.raises(PyruncError, match=r"^restore\|no\|True$"):
         one.await_program(None)
     assert said == [("go on", messages.RESTORE, "notified"), "criu killed"] and one.enter_pid == 0
 
