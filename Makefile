@@ -70,7 +70,8 @@ $(STAMPS)/build: $(STAMPS)/venv $(SOURCES) $(LIST) meson.build meson.options
 	@touch $@
 	@echo "built $(BIN)/pyrunc; \`make demo\` runs a container with it, \`make install\` puts a copy into $(PREFIX)"
 	@$(BIN)/pyrunc --version | sed -n 's/^launcher: /its launcher: /p'
-	@sed -n 's/^.*no start-up snapshot: /it starts slowly, without a snapshot: /p' build/pip.log | head -n 1
+	@sed -n -e 's/^.*no start-up snapshot: /it starts slowly, without a snapshot: /p' \
+	    -e 's/^.*the start-up snapshot is untrained: /it starts more slowly, its snapshot is untrained: /p' build/pip.log | head -n 1
 
 demo: build ## run a container from a busybox bundle and look around inside it
 	@.ci/require demo

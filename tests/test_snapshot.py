@@ -70,22 +70,48 @@ def heap_of(launcher: Path) -> bytes:
     return bytes(elf.data[heap.offset : heap.offset + heap.size])
 
 
-def sizes() -> tuple[int, int]:
-    """HEAP_SHORT_SIZE and HEAP_LONG_SIZE of heap.h."""
+def sizes() -> tuple[int, int, int]:
+    """HEAP_SHORT_SIZE, HEAP_LONG_SIZE and HEAP_READ_SIZE of heap.h."""
     header = (ROOT / "native" / "launcher" / "snapshot" / "heap.h").read_text()
-    short, long = (re.search(rf"{name} = (\d+) << (\d+)", header) for name in ("HEAP_SHORT_SIZE", "HEAP_LONG_SIZE"))
-    assert short and long
-    return int(short[1]) << int(short[2]), int(long[1]) << int(long[2])
+    short, long, read = (
+        int(number) << int(shift)
+        for name in ("HEAP_SHORT_SIZE", "HEAP_LONG_SIZE", "HEAP_READ_SIZE")
+        for number, shift in re.findall(rf"{name} = (\d+) << (\d+)", header)
+    )
+    return short, long, read
 
 
 def test_blocks_that_are_written_to_are_together(launcher: Path) -> None:
     """Few pages are copied.  A region without content means that the training run found nothing,
     and a full one that it no longer separates anything."""
-    heap, (short, long) = heap_of(launcher), sizes()
+    heap, (short, long, _) = heap_of(launcher), sizes()
     used = len(heap[:short].rstrip(b"\0")), len(heap[short : short + long].rstrip(b"\0"))
     assert 16 << 10 < used[0] < short // 2
     assert 64 << 10 < used[1] < long * 3 // 4
     assert len(heap) > short + long + (1 << 20)
+
+
+def test_blocks_that_are_only_read_are_together(launcher: Path) -> None:
+    """Few pages of the rest are mapped.  Their region has room left, and the rest is much
+    larger."""
+    heap, (short, long, read) = heap_of(launcher), sizes()
+    used = heap[short + long : short + long + read].rstrip(b"\0")
+    assert 128 << 10 < len(used) < read // 2
+    assert len(heap) > short + long + read + (2 << 20)
+
+
+def test_a_failed_training_is_reported(launcher: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The snapshot of a launcher whose verbs cannot be run is one without training."""
+    if control(launcher) != snapshot.READY or not LINKED.exists():
+        pytest.skip("not built here")
+    broken = tmp_path / "broken"  # it cannot write a bundle
+    broken.write_text("#!/bin/sh\necho no bundle >&2\nexit 3\n")
+    broken.chmod(0o755)
+    elf = snapshot.Elf(LINKED.read_bytes())
+    start, memory = snapshot.trained(elf, broken, snapshot.copy_that_makes_one(elf, tmp_path))
+    assert start and len(memory) > 1 << 20
+    lines = capfd.readouterr().err.splitlines()
+    assert re.fullmatch("the start-up snapshot is untrained: .* returned non-zero exit status 3.*", lines[-1])
 
 
 def test_nothing_of_the_training_is_left(launcher: Path) -> None:

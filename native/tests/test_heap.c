@@ -115,7 +115,8 @@ static size_t place(const void *block)
 /* While blocks are recorded: the first ones have these levels. */
 static void in_levels(void)
 {
-    static const unsigned char levels[] = {HEAP_COLD, HEAP_SHORT, HEAP_LONG, HEAP_SHORT};
+    static const unsigned char levels[] = {HEAP_READ, HEAP_SHORT, HEAP_LONG, HEAP_SHORT};
+    size_t cold = HEAP_SHORT_SIZE + HEAP_LONG_SIZE + HEAP_READ_SIZE;
     void *blocks[6], *large;
     heap_record(levels, sizeof levels);
     for (size_t i = 0; i < 3; i++)
@@ -125,37 +126,52 @@ static void in_levels(void)
         blocks[i] = malloc(100);
     ok(place(blocks[1]) < HEAP_SHORT_SIZE && place(large) < HEAP_SHORT_SIZE &&
            place(blocks[2]) - HEAP_SHORT_SIZE < HEAP_LONG_SIZE &&
-           place(blocks[0]) >= HEAP_SHORT_SIZE + HEAP_LONG_SIZE &&
-           place(blocks[3]) >= HEAP_SHORT_SIZE + HEAP_LONG_SIZE && place(blocks[3]) < HEAP_SIZE,
+           place(blocks[0]) >= HEAP_SHORT_SIZE + HEAP_LONG_SIZE && place(blocks[0]) < cold &&
+           place(blocks[3]) >= cold && place(blocks[3]) < HEAP_SIZE,
        "blocks are in the regions of their levels");
     for (size_t i = 0; i < 6; i++)
         free(blocks[i]);
     free(large);
 }
 
-/* In a process of its own: find the blocks that are written to. */
+/* The last block of `train`. */
+static int stays_readable(const void *block)
+{
+    return *(const char *)block == 'R';
+}
+
+/* In a process of its own: find the blocks that are read and written to. */
 static int train(void)
 {
+    enum { BLOCKS = 8 };
     heap_train();
-    char *blocks[5];
-    for (size_t i = 0; i < 5; i++)
-        blocks[i] = memset(malloc(i == 3 ? 20000 : 20), 1, 20);
+    char *blocks[BLOCKS];
+    for (size_t i = 0; i < BLOCKS; i++)
+        blocks[i] = memset(malloc(i == 3 ? 20000 : 20), i < 6 ? 1 : 'R', 20);
     free(blocks[4]);
     size_t count = heap_imported();
-    if (training_watch(HEAP_SHORT) < 0)
+    if (training_watch(HEAP_SHORT, stays_readable) < 0)
         return 1;
     blocks[1][5] = 2;
-    if (training_watch(HEAP_LONG) < 0)
+    volatile char *read_only = blocks[5];
+    int fds[2];
+    if (read_only[3] != 1 || pipe(fds) < 0 || write(fds[1], blocks[6], 20) != 20 || read(fds[0], blocks[7], 20) >= 0)
+        return 1; /* a system call may read a block that stays readable, but not write to it */
+    if (training_watch(HEAP_LONG, stays_readable) < 0)
         return 1;
     blocks[1][6] = 2;
     blocks[3][15000] = 2; /* not on its first page */
-    free(blocks[2]);
-    unsigned char levels[5] = {0};
-    int fds[2];
-    if (count != 5 || pipe(fds) < 0 || training_report(fds[1], count) < 0 || read(fds[0], levels, 5) != 5)
+    blocks[7][0] = 2;
+    if (read_only[3] != 1)
         return 1;
-    static const unsigned char expected[5] = {HEAP_COLD, HEAP_SHORT, HEAP_COLD, HEAP_LONG, HEAP_COLD};
-    return memcmp(levels, expected, 5) != 0;
+    free(blocks[2]);
+    unsigned char levels[BLOCKS + 20] = {0};
+    if (count != BLOCKS || read(fds[0], levels, 20) != 20 || training_report(fds[1], count) < 0 ||
+        read(fds[0], levels, BLOCKS) != BLOCKS)
+        return 1;
+    static const unsigned char expected[BLOCKS] = {HEAP_COLD, HEAP_SHORT, HEAP_COLD, HEAP_LONG,
+                                                   HEAP_COLD, HEAP_READ,  HEAP_COLD, HEAP_LONG};
+    return memcmp(levels, expected, BLOCKS) != 0;
 }
 
 static int in_child(int (*function)(void))
@@ -174,19 +190,31 @@ int main(void)
     void *first = realloc(NULL, 10);
     ok(first != NULL, "realloc of nothing");
     free(first);
-    ok(in_child(train), "a training run finds what is written to");
+    ok(in_child(train), "a training run finds what is read and written to");
     in_levels();
     int kept = churn(ROUNDS / 20);
     (void)heap_imported();
     void *late = malloc(100000);
     ok(place(late) >= HEAP_SIZE, "large blocks are libc's after the imports");
     free(late);
+    static void *many[3000];
+    char *low = malloc(4000);
+    for (size_t i = 0; i < 3000; i++)
+        many[i] = malloc(4000);
+    char *other = malloc(3000);
+    ok(place(low) < HEAP_SIZE && place(many[2999]) >= HEAP_SIZE && place(other) < HEAP_SIZE,
+       "each size has its place, and what does not fit is libc's");
+    for (size_t i = 0; i < 3000; i++)
+        free(many[i]);
+    free(other);
+    free(low);
     size_t used = heap_seal();
     ok(kept && used > HEAP_SHORT_SIZE + HEAP_LONG_SIZE, "while the snapshot is made");
     int clean = 1;
-    for (size_t i = 0; i < used / 8; i++) { /* all is free: zero except for the sorted lists */
+    for (size_t i = 0; i < used / 8; i++) { /* all is free: zero except for the sorted lists of one region */
         uint64_t word = ((uint64_t *)(void *)pyrunc_heap)[i];
-        clean &= word == 0 || (word > (uintptr_t)pyrunc_heap + 8 * i && word < (uintptr_t)pyrunc_heap + used);
+        clean &= word == 0 || (word > (uintptr_t)pyrunc_heap + 8 * i && i < HEAP_SHORT_SIZE / 8 &&
+                               word < (uintptr_t)pyrunc_heap + HEAP_SHORT_SIZE);
     }
     ok(clean, "nothing of what was freed is left");
     heap_populate(1);

@@ -31,6 +31,10 @@ enum {
     SMALL = 512, /* then 640 ... 1024, 1280 ... 2048, 2560 ... 4096 */
     LARGEST = 4096,
     CLASSES = SMALL / STEP + 12,
+    POOL = 16, /* units of each class for the verbs of the training run */
+    POOL_OF_TINY = 64,
+    TINY = 128, /* most blocks are not larger */
+    BEFORE_COLD = HEAP_SHORT_SIZE + HEAP_LONG_SIZE + HEAP_READ_SIZE,
     RUN = 255, /* class of the units of a larger block */
 };
 
@@ -66,7 +70,8 @@ static struct {
 } regions[HEAP_LEVELS] = {
     [HEAP_SHORT] = {.end = HEAP_SHORT_SIZE / UNIT},
     [HEAP_LONG] = {.next = HEAP_SHORT_SIZE / UNIT, .end = (HEAP_SHORT_SIZE + HEAP_LONG_SIZE) / UNIT},
-    [HEAP_COLD] = {.next = (HEAP_SHORT_SIZE + HEAP_LONG_SIZE) / UNIT, .end = UNITS},
+    [HEAP_READ] = {.next = (HEAP_SHORT_SIZE + HEAP_LONG_SIZE) / UNIT, .end = BEFORE_COLD / UNIT},
+    [HEAP_COLD] = {.next = BEFORE_COLD / UNIT, .end = UNITS},
 };
 
 static size_t class_of(size_t size)
@@ -99,12 +104,6 @@ void heap_train(void)
     extent = UNITS;
 }
 
-size_t heap_imported(void)
-{
-    imported = 1;
-    return taken;
-}
-
 size_t heap_seal(void)
 {
     recording = imported = 0;
@@ -114,6 +113,11 @@ size_t heap_seal(void)
     level_count = taken = 0;
     /* What a process allocates is written to, and must not spread over the cold blocks. */
     for (size_t level = HEAP_SHORT + 1; level < HEAP_LEVELS; level++) {
+        for (size_t class = 0; class < CLASSES; class++)
+            for (struct free_block *block = regions[level].freed[class], *next; block; block = next) {
+                next = block->next;
+                block->next = NULL;
+            }
         memset(regions[level].freed, 0, sizeof regions[level].freed);
         memset(regions[level].fresh, 0, sizeof regions[level].fresh);
     }
@@ -156,6 +160,20 @@ static unsigned char *take_units(size_t level, size_t count, unsigned char class
     return pyrunc_heap + first * UNIT;
 }
 
+/* How much a verb allocates at once depends on time, and must not decide where other blocks are.
+ * Therefore each class has its units now, and what does not fit comes from libc. */
+size_t heap_imported(void)
+{
+    imported = 1;
+    for (size_t class = 0; !training && class < CLASSES; class++) {
+        size_t count = class_size(class) <= TINY ? POOL_OF_TINY : POOL;
+        unsigned char *start = take_units(HEAP_COLD, count, (unsigned char)class);
+        regions[HEAP_COLD].fresh[class].next = start;
+        regions[HEAP_COLD].fresh[class].end = start ? start + count * UNIT : NULL;
+    }
+    return taken;
+}
+
 /* Take a block of whole units.  Only the process that takes the snapshot does, so they are never
  * reused. */
 static void *take_run(size_t level, size_t size)
@@ -183,6 +201,8 @@ static void *take_small(size_t level, size_t class)
     size_t size = class_size(class);
     unsigned char **next = &regions[level].fresh[class].next, **end = &regions[level].fresh[class].end;
     if ((size_t)(*end - *next) < size) {
+        if (imported)
+            return NULL;
         size_t count = size > SMALL ? 4 : 1;
         unsigned char *start = take_units(level, count, (unsigned char)class);
         if (!start)
@@ -222,9 +242,10 @@ static size_t block_size(const void *block)
 
 static size_t level_of(const void *block)
 {
-    size_t offset = (size_t)((const unsigned char *)block - pyrunc_heap);
-    return offset < HEAP_SHORT_SIZE ? HEAP_SHORT : offset < HEAP_SHORT_SIZE + HEAP_LONG_SIZE ? HEAP_LONG
-                                                                                             : HEAP_COLD;
+    size_t unit = unit_of(block), level = HEAP_SHORT;
+    while (unit >= regions[level].end)
+        level++;
+    return level;
 }
 
 static void give_back(void *block)

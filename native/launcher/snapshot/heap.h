@@ -16,13 +16,15 @@ enum {
     HEAP_SIZE = 16 << 20,
     HEAP_SHORT_SIZE = 512 << 10, /* also what a process can allocate */
     HEAP_LONG_SIZE = 512 << 10,
+    HEAP_READ_SIZE = 2 << 20,
 };
 
-/* How soon a block is written to.  Blocks of one level are together, so that few pages are
+/* How a block is used.  Blocks of one level are together, so that few pages are mapped and
  * written. */
 enum heap_level {
-    HEAP_SHORT, /* by state, start, kill or delete */
-    HEAP_LONG,  /* by create, run or exec */
+    HEAP_SHORT, /* written by state, start, kill or delete */
+    HEAP_LONG,  /* written by create, run or exec */
+    HEAP_READ,  /* only read by them */
     HEAP_COLD,
     HEAP_LEVELS,
 };

@@ -173,17 +173,24 @@ static PyObject *warm_up(void)
     return functions;
 }
 
+/* System calls read the contents of bytes, and fail if these are inaccessible.  Every block is at
+ * least as large as a PyObject. */
+static int is_bytes(const void *block)
+{
+    return Py_TYPE((PyObject *)(uintptr_t)block) == &PyBytes_Type;
+}
+
 static int report_levels(PyObject *functions, size_t count)
 {
     if (call(functions, "create") < 0)
         return -1;
-    if (training_watch(HEAP_SHORT) < 0) {
+    if (training_watch(HEAP_SHORT, is_bytes) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
     if (call(functions, "short") < 0)
         return -1;
-    (void)training_watch(HEAP_LONG);
+    (void)training_watch(HEAP_LONG, is_bytes);
     if (call(functions, "long") < 0)
         return -1;
     return training_report(STDOUT_FILENO, count);

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 PAGE = 4096
 MAKE, READY = 1, 2
-ATTEMPTS = 8
+ATTEMPTS = 2  # the second one is for a machine that was too slow for a time limit
 TIMEOUT = 120  # seconds, for one run
 LOAD, NOBITS, PROGBITS, SYMTAB, RELA = 1, 8, 1, 2, 4
 EXECUTABLE = 2  # ET_EXEC
@@ -275,29 +275,32 @@ def with_headers(elf: Elf, out: bytearray, shift: int, moved: int, used: int) ->
 def make(linked: pathlib.Path) -> bytes:
     """Return the executable with a snapshot.  Raises NoSnapshotError."""
     elf = Elf(linked.read_bytes())
-    control = elf.symbols().get("pyrunc_snapshot")
-    if control is None:
+    if "pyrunc_snapshot" not in elf.symbols():
         raise NoSnapshotError("it cannot have one")
     elf.drop_constructor(NEEDLESS, "snapshot_nothing")
     with tempfile.TemporaryDirectory() as place:
-        copy = pathlib.Path(place) / "pyrunc"
-        data = bytearray(elf.data)
-        struct.pack_into("<Q", data, elf.offset(control[0]), MAKE)
-        copy.write_bytes(data)
-        copy.chmod(0o700)
-        return build(elf, *trained(elf, linked, copy))
+        return build(elf, *trained(elf, linked, copy_that_makes_one(elf, pathlib.Path(place))))
+
+
+def copy_that_makes_one(elf: Elf, place: pathlib.Path) -> pathlib.Path:
+    """Return a copy of the launcher in a directory whose `pyrunc_snapshot` is MAKE."""
+    copy = place / "pyrunc"
+    data = bytearray(elf.data)
+    struct.pack_into("<Q", data, elf.offset(elf.symbols()["pyrunc_snapshot"][0]), MAKE)
+    copy.write_bytes(data)
+    copy.chmod(0o700)
+    return copy
 
 
 def trained(elf: Elf, linked: pathlib.Path, copy: pathlib.Path) -> tuple[int, bytes]:
     """Return the address of the first variable and the memory, after a training run.
 
-    What the verbs of training.py do depends on time, rarely.  If it does so again and again, or if
-    they fail here, the snapshot is one without training: start-up then costs a third more.  With
-    the larger pages of some arm64 kernels a page for each block would take gigabytes.
+    If the verbs of training.py fail here, the snapshot is one without training: start-up then costs
+    a third more, and `make build` says so in its last line.  With the larger pages of some arm64
+    kernels a page for each block would take gigabytes.
     """
     small = os.sysconf("SC_PAGESIZE") == PAGE
-    if not small:
-        print(f"no training: the kernel's pages are not of {PAGE} bytes", file=sys.stderr)
+    reason = "" if small else f"the kernel's pages are not of {PAGE} bytes"
     for _ in range(ATTEMPTS if small else 0):
         try:
             with tempfile.TemporaryDirectory(prefix="pyrunc") as place:
@@ -305,8 +308,10 @@ def trained(elf: Elf, linked: pathlib.Path, copy: pathlib.Path) -> tuple[int, by
                 levels = training.levels(copy)
                 dumps = [take(copy, number, training.request(levels=levels)) for number in range(2)]
             return dumps[0].start, common(elf, dumps)
-        except (NoSnapshotError, subprocess.TimeoutExpired) as error:
-            print(f"training failed: {error}", file=sys.stderr)
+        except (NoSnapshotError, OSError, subprocess.SubprocessError) as error:
+            reason = " ".join(str(error).split())
+            print(f"training failed: {reason}", file=sys.stderr)
+    print(f"the start-up snapshot is untrained: {reason}", file=sys.stderr)
     dumps = [take(copy, number, struct.pack("<3Q", 0, 0, 0)) for number in range(2)]
     return dumps[0].start, common(elf, dumps)
 

@@ -1,11 +1,12 @@
-/* Find the blocks of the heap that verbs write to.
+/* Find the blocks of the heap that verbs read and write.
  *
  * A training run has every block in pages of its own.  When the interpreter is as it will be in
- * the snapshot, all blocks become read-only, and the handler of SIGSEGV notes the first write to
- * each.  Allocations happen in the same order in every run, so their numbers identify the blocks
- * in the runs that make the snapshot.
+ * the snapshot, all blocks become inaccessible, and the handler of SIGSEGV notes the first access
+ * and the first write to each.  Allocations happen in the same order in every run, so their
+ * numbers identify the blocks in the runs that make the snapshot.
  */
 #include "training.h"
+
 
 #include <signal.h>
 #include <stdint.h>
@@ -22,6 +23,7 @@ static unsigned char *space;
 static struct {
     uint32_t number, size; /* of the block that starts here */
     uint32_t back;         /* from this page to the start of its block */
+    uint32_t readable;     /* the block that starts here */
 } * pages;
 static unsigned char *level_of_block; /* by number */
 static uint32_t *unused;              /* stack of single pages */
@@ -87,30 +89,45 @@ void training_give_back(void *block)
         unused[unused_count++] = (uint32_t)page;
 }
 
-static void on_write(int signal, siginfo_t *info, void *context)
+static int protect(size_t first, int protection)
+{
+    return mprotect(space + first * PAGE, pages[first].size, protection);
+}
+
+/* The first access makes a block readable, and the next fault is a write. */
+static void on_access(int signal, siginfo_t *info, void *context)
 {
     (void)context;
     static const struct sigaction standard = {.sa_handler = SIG_DFL};
-    size_t page = training_has(info->si_addr) ? page_of(info->si_addr) : 0;
-    size_t first = page - pages[page].back;
-    if (!training_has(info->si_addr) ||
-        mprotect(space + first * PAGE, pages[first].size, PROT_READ | PROT_WRITE) < 0) {
+    int ours = training_has(info->si_addr);
+    size_t page = ours ? page_of(info->si_addr) : 0, first = page - pages[page].back;
+    int written = pages[first].readable != 0;
+    if (!ours || protect(first, written ? PROT_READ | PROT_WRITE : PROT_READ) < 0) {
         (void)sigaction(signal, &standard, NULL); /* a real fault: it happens again */
         return;
     }
-    level_of_block[pages[first].number] = watched - 1;
+    pages[first].readable = 1;
+    level_of_block[pages[first].number] = written ? watched - 1 : HEAP_READ;
 }
 
-int training_watch(unsigned char level)
+int training_watch(unsigned char level, int (*stays_readable)(const void *block))
 {
-    struct sigaction handler = {.sa_sigaction = on_write, .sa_flags = SA_SIGINFO};
-    int first = !watched;
+    struct sigaction handler = {.sa_sigaction = on_access, .sa_flags = SA_SIGINFO};
+    int first_call = !watched;
     watched = level + 1;
-    if (!first)
+    if (!first_call)
         return 0;
     if (sigaction(SIGSEGV, &handler, NULL) < 0)
         return -1;
-    return mprotect(space, used_pages * PAGE, PROT_READ);
+    for (size_t page = 0; page < used_pages; page++)
+        if (pages[page].back == 0 && stays_readable(space + page * PAGE))
+            pages[page].readable = 1;
+    if (mprotect(space, used_pages * PAGE, PROT_NONE) < 0)
+        return -1;
+    for (size_t page = 0; page < used_pages; page++)
+        if (pages[page].readable && protect(page, PROT_READ) < 0)
+            return -1;
+    return 0;
 }
 
 int training_report(int fd, size_t count)

@@ -1,4 +1,4 @@
-/* Which blocks of the heap verbs write to: training.c. */
+/* Which blocks of the heap verbs read and write to: training.c. */
 #ifndef PYRUNC_TRAINING_H
 #define PYRUNC_TRAINING_H
 
@@ -13,8 +13,10 @@ void training_give_back(void *block);
 size_t training_size(const void *block);
 int training_has(const void *block);
 
-/* From now on, note the level of each block that is written to.  Returns 0, or -1 with errno. */
-int training_watch(unsigned char level);
+/* From now on, blocks that are written to get this level, and others that are read HEAP_READ. The
+ * first call asks for each block whether it stays readable: then its reads are not noticed.
+ * Returns 0, or -1 with errno. */
+int training_watch(unsigned char level, int (*stays_readable)(const void *block));
 
 /* Write one byte for each of the first `count` allocations: its level. */
 int training_report(int fd, size_t count);
