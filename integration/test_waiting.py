@@ -39,10 +39,10 @@ def test_one_thread(waiting: Container) -> None:
 
 @pytest.mark.pyrunc_only("runc's waiting process is the Go program")
 def test_resident_memory(waiting: Container) -> None:
-    """128 to 136 KiB with musl, depending on the pages of its file that the kernel maps ahead;
-    glibc-static needs more for its start-up code."""
+    """48 KiB with musl: a page of code, its variables and its stack; glibc-static has more
+    variables."""
     kib = int(re.search(r"VmRSS:\s+(\d+) kB", proc(waiting, "status")).group(1))  # type: ignore[union-attr]
-    assert kib <= 136, f"{kib} KiB resident"
+    assert kib <= 64, f"{kib} KiB resident"
 
 
 def test_executable_is_not_a_file_of_the_host(waiting: Container) -> None:

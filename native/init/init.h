@@ -92,6 +92,8 @@ void warn_fault(struct init *in, int ret);
 /* Send FAIL for the current step (to the socket, or to the error fifo after WAIT_START) and exit
  * with status 1.  `ret` is the result of fault(). */
 _Noreturn void die(struct init *in, int ret);
+/* A record about the current step. `ret` is 0, or the result of fault(). */
+struct msg record(const struct init *in, uint32_t type, int ret);
 /* Send a record.  Exits silently if the parent is gone before CREATED was sent. */
 void send_msg(struct init *in, uint32_t type, uint32_t value);
 /* Send TREE; `text` goes into its field `call`. */
@@ -112,6 +114,10 @@ void add_home(const struct init *in, char **end, char *buf, size_t size);
 void close_host_fds(struct init *in);
 /* Release the memory that only earlier steps needed. */
 void trim_memory(struct init *in);
+
+/* wait.c: send CREATED, close the socket, and wait for the byte of `start`: in->released.  Returns 0,
+ * or -errno. Exits silently if the parent is gone. */
+int wait_for_start(struct init *in, int start);
 
 /* leave.c: exit, even under a filter that forbids exit_group(2). */
 _Noreturn void leave(int status);

@@ -27,7 +27,7 @@ int fault(struct init *in, int err, const char *call, int arg, uint32_t item, co
     return -err;
 }
 
-static struct msg record(const struct init *in, uint32_t type, int ret)
+struct msg record(const struct init *in, uint32_t type, int ret)
 {
     struct msg m;
 

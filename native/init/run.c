@@ -59,12 +59,11 @@ void trim_memory(struct init *in)
     (void)madvise((void *)(uintptr_t)in->plan, in->plan->size, MADV_DONTNEED);
 }
 
-/* After SECCOMP init may only use read, write and close: the filter is the container's. */
+/* After SECCOMP init may only use read, write and close, and what the filter allows: it is the
+ * container's. */
 int op_wait_start(struct init *in, const struct plan_step *st)
 {
     int start = slot_fd(in, st->n[N_WAIT_START_start_fd]), error = slot_fd(in, st->n[N_WAIT_START_error_fd]);
-    char byte;
-    ssize_t n;
 
     if (in->admin)
         return fault(in, EPERM, "capset", -1, 0, "CAP_SYS_ADMIN was not dropped");
@@ -76,21 +75,14 @@ int op_wait_start(struct init *in, const struct plan_step *st)
     }
     if (start < 0 || error < 0)
         return fault(in, EBADF, "read", -1, 0, "the plan names no start or error fifo");
-    if (!in->filtered)
-        trim_memory(in);
-    send_msg(in, MSG_CREATED, 0);
-    close_fd(&in->sock);
+    int ret = wait_for_start(in, start);
     in->error_fd = error;
     in->start_fd = start;
-    n = sys_read(start, &byte, 1);
-    if (n < 0)
-        return fault(in, errno, "read", -1, 0, "start fifo");
     /* We hold the fifo open for reading and writing, so there is no EOF: only a byte releases
      * us. */
-    if (n != 1)
-        return fault(in, EPROTO, "read", -1, 0, "start fifo");
-    in->released = byte;
-    if (byte == START_TRACED)
+    if (ret < 0)
+        return fault(in, -ret, "read", -1, 0, "start fifo");
+    if (in->released == START_TRACED)
         in->traced = 1;
     return 0;
 }

@@ -155,7 +155,8 @@ static int train(void)
     blocks[1][5] = 2;
     volatile char *read_only = blocks[5];
     int fds[2];
-    if (read_only[3] != 1 || pipe(fds) < 0 || write(fds[1], blocks[6], 20) != 20 || read(fds[0], blocks[7], 20) >= 0)
+    if (read_only[3] != 1 || pipe(fds) < 0 || write(fds[1], blocks[6], 20) != 20 ||
+        read(fds[0], blocks[7], 20) >= 0)
         return 1; /* a system call may read a block that stays readable, but not write to it */
     if (training_watch(HEAP_LONG, stays_readable) < 0)
         return 1;

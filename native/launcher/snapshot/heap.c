@@ -113,8 +113,8 @@ size_t heap_seal(void)
     level_count = taken = 0;
     /* What a process allocates is written to, and must not spread over the cold blocks. */
     for (size_t level = HEAP_SHORT + 1; level < HEAP_LEVELS; level++) {
-        for (size_t class = 0; class < CLASSES; class++)
-            for (struct free_block *block = regions[level].freed[class], *next; block; block = next) {
+        for (size_t kind = 0; kind < CLASSES; kind++)
+            for (struct free_block *block = regions[level].freed[kind], *next; block; block = next) {
                 next = block->next;
                 block->next = NULL;
             }
@@ -133,8 +133,8 @@ void heap_populate(int much)
     /* The kernel rounds the end up to a page of its own. */
     (void)madvise(pyrunc_heap, used & ~(size_t)(PAGE - 1), MADV_POPULATE_WRITE);
     if (much)
-        (void)madvise(pyrunc_heap + HEAP_SHORT_SIZE,
-                      regions[HEAP_LONG].next * UNIT - HEAP_SHORT_SIZE, MADV_POPULATE_WRITE);
+        (void)madvise(pyrunc_heap + HEAP_SHORT_SIZE, regions[HEAP_LONG].next * UNIT - HEAP_SHORT_SIZE,
+                      MADV_POPULATE_WRITE);
 }
 
 /* The brk heap may start where the array ends. */
@@ -165,11 +165,11 @@ static unsigned char *take_units(size_t level, size_t count, unsigned char class
 size_t heap_imported(void)
 {
     imported = 1;
-    for (size_t class = 0; !training && class < CLASSES; class++) {
-        size_t count = class_size(class) <= TINY ? POOL_OF_TINY : POOL;
-        unsigned char *start = take_units(HEAP_COLD, count, (unsigned char)class);
-        regions[HEAP_COLD].fresh[class].next = start;
-        regions[HEAP_COLD].fresh[class].end = start ? start + count * UNIT : NULL;
+    for (size_t kind = 0; !training && kind < CLASSES; kind++) {
+        size_t count = class_size(kind) <= TINY ? POOL_OF_TINY : POOL;
+        unsigned char *start = take_units(HEAP_COLD, count, (unsigned char)kind);
+        regions[HEAP_COLD].fresh[kind].next = start;
+        regions[HEAP_COLD].fresh[kind].end = start ? start + count * UNIT : NULL;
     }
     return taken;
 }

@@ -55,8 +55,7 @@ int snapshot_before(void)
     if (read_all(&request, sizeof request) < 0)
         return -1;
     size_t size = request.levels + request.code;
-    request_data =
-        mmap(NULL, size + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    request_data = mmap(NULL, size + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (request_data == MAP_FAILED || read_all(request_data, size) < 0)
         return -1;
     if (request.train)
@@ -161,8 +160,8 @@ static PyObject *warm_up(void)
     PyObject *functions = PyDict_New();
     if (!functions || request.code == 0)
         return functions;
-    PyObject *code =
-        PyMarshal_ReadObjectFromString((char *)request_data + request.levels, (Py_ssize_t)request.code);
+    PyObject *code = PyMarshal_ReadObjectFromString((char *)request_data + request.levels,
+                                                    (Py_ssize_t)request.code);
     PyObject *result = code && PyDict_SetItemString(functions, "__builtins__", PyEval_GetBuiltins()) == 0
                            ? PyEval_EvalCode(code, functions, functions)
                            : NULL;

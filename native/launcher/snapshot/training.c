@@ -7,7 +7,6 @@
  */
 #include "training.h"
 
-
 #include <signal.h>
 #include <stdint.h>
 #include <string.h>
@@ -32,7 +31,8 @@ static unsigned char watched;
 
 static void *reserve(size_t size)
 {
-    void *found = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *found = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+                       0);
     return found == MAP_FAILED ? NULL : found;
 }
 
