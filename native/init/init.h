@@ -112,9 +112,9 @@ void add_home(const struct init *in, char **end, char *buf, size_t size);
 /* Close all references to the host: the private procfs, /dev/null, the root, and all slots
  * except the fifos. */
 void close_host_fds(struct init *in);
-/* Release the memory that only earlier steps needed. */
-void trim_memory(struct init *in);
 
+/* wait.c: release the memory that only earlier steps needed. */
+void trim_memory(struct init *in);
 /* wait.c: send CREATED, close the socket, and wait for the byte of `start`: in->released.  Returns 0,
  * or -errno. Exits silently if the parent is gone. */
 int wait_for_start(struct init *in, int start);

@@ -3,7 +3,6 @@
 
 #include <signal.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 
 #include "init.h"
@@ -50,13 +49,6 @@ void close_host_fds(struct init *in)
     for (uint32_t i = 0; i < MAX_FDS; i++)
         if (i != start && i != error)
             close_fd(&in->fds[i]);
-}
-
-void trim_memory(struct init *in)
-{
-    /* The pages can be read again from the plan's memfd.  A container that waits for start
-     * should use almost no memory.  madvise(2) may fail without harm. */
-    (void)madvise((void *)(uintptr_t)in->plan, in->plan->size, MADV_DONTNEED);
 }
 
 /* After SECCOMP init may only use read, write and close, and what the filter allows: it is the

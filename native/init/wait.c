@@ -74,6 +74,12 @@ __attribute__((noinline, aligned(1024))) static long wait_in_one_page(struct wai
     return n;
 }
 
+void trim_memory(struct init *in)
+{
+    /* It can be read again from the plan's memfd. madvise(2) may fail without harm. */
+    (void)madvise((void *)(uintptr_t)in->plan, in->plan->size, MADV_DONTNEED);
+}
+
 /* All that is not writable, except the page of the function that waits. */
 static void add_program(struct waiting *w)
 {
