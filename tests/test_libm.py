@@ -29,4 +29,4 @@ def test_the_launcher_does_not_load_it(launcher: Path) -> None:
     if "launcher: static" not in version:
         pytest.skip("a shared libpython needs libm")
     shown = subprocess.run(["readelf", "-dW", launcher], capture_output=True, text=True, check=True).stdout
-    assert re.findall(r"NEEDED.*\[(.*)\]", shown) == ["libc.so.6"]
+    assert "libm.so.6" not in re.findall(r"NEEDED.*\[(.*)\]", shown)
