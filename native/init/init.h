@@ -93,7 +93,7 @@ void warn_fault(struct init *in, int ret);
  * with status 1.  `ret` is the result of fault(). */
 _Noreturn void die(struct init *in, int ret);
 /* A record about the current step. `ret` is 0, or the result of fault(). */
-struct msg record(const struct init *in, uint32_t type, int ret);
+struct msg make_record(const struct init *in, uint32_t type, int ret);
 /* Send a record.  Exits silently if the parent is gone before CREATED was sent. */
 void send_msg(struct init *in, uint32_t type, uint32_t value);
 /* Send TREE; `text` goes into its field `call`. */

@@ -27,7 +27,7 @@ int fault(struct init *in, int err, const char *call, int arg, uint32_t item, co
     return -err;
 }
 
-struct msg record(const struct init *in, uint32_t type, int ret)
+struct msg make_record(const struct init *in, uint32_t type, int ret)
 {
     struct msg m;
 
@@ -63,7 +63,7 @@ static int put(int fd, const struct msg *m)
 
 void send_msg(struct init *in, uint32_t type, uint32_t value)
 {
-    struct msg m = record(in, type, 0);
+    struct msg m = make_record(in, type, 0);
 
     m.value = value;
     if (put(in->sock, &m) < 0)
@@ -72,7 +72,7 @@ void send_msg(struct init *in, uint32_t type, uint32_t value)
 
 void send_tree(struct init *in, uint32_t value, const char *text)
 {
-    struct msg m = record(in, MSG_TREE, 0);
+    struct msg m = make_record(in, MSG_TREE, 0);
 
     m.value = value;
     copy_text(m.call, sizeof(m.call), text);
@@ -82,7 +82,7 @@ void send_tree(struct init *in, uint32_t value, const char *text)
 
 void warn_fault(struct init *in, int ret)
 {
-    struct msg m = record(in, MSG_WARN, ret);
+    struct msg m = make_record(in, MSG_WARN, ret);
 
     add_fault(in, &m);
     /* After CREATED no process reads warnings, and a record in the error fifo would make `start`
@@ -95,7 +95,7 @@ void warn_fault(struct init *in, int ret)
 
 _Noreturn void die(struct init *in, int ret)
 {
-    struct msg m = record(in, MSG_FAIL, ret);
+    struct msg m = make_record(in, MSG_FAIL, ret);
     int fd = in->error_fd >= 0 ? in->error_fd : in->sock;
 
     add_fault(in, &m);

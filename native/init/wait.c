@@ -109,7 +109,7 @@ int wait_for_start(struct init *in, int start)
     w.count = 0;
     w.sock = in->sock;
     w.start = start;
-    w.created = record(in, MSG_CREATED, 0);
+    w.created = make_record(in, MSG_CREATED, 0);
     if (filter_allows(in, SYS_madvise, 0, 0)) {
         /* one page for the frame of the function that waits */
         uintptr_t frame = ((uintptr_t)&w & ~(uintptr_t)(PAGE - 1)) - PAGE;
