@@ -17,7 +17,7 @@ def test_results_are_those_of_libm(tmp_path: Path) -> None:
     exe = tmp_path / "libm"
     flags = ["-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", "-fno-builtin", "-fno-math-errno"]
     sources = [NATIVE / "tests" / "test_libm.c", NATIVE / "launcher" / "libm.c"]
-    subprocess.run(["gcc", *flags, f"-I{NATIVE}/launcher", "-o", exe, *sources], check=True)  # type: ignore[arg-type]
+    subprocess.run(["gcc", *flags, f"-I{NATIVE}/launcher", "-o", exe, *sources], check=True)
     done = subprocess.run([exe], capture_output=True, text=True, timeout=120, check=False)
     assert not re.search("^not ok", done.stdout, re.M), done.stdout
     assert done.returncode == 0 and re.search(r"^1\.\.\d+$", done.stdout, re.M), done.stdout + done.stderr

@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 
 from integration.security.rows import ROWS
-from integration.security.sabotage import TABLE, Sabotage
+from integration.security.sabotage import TABLE
+from integration.security.sabotage.row import Sabotage
 
 REPO = Path(__file__).resolve().parents[3]
 HERE = "integration/security"
