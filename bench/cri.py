@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Union
 
-import grpc
-
 Value = Union[int, str, "Message", list[str]]
 Message = Mapping[int, Value]
 Fields = dict[int, list[int | bytes]]
@@ -75,6 +73,9 @@ class Client:
     """A connection to an engine's socket."""
 
     def __init__(self, socket: Path) -> None:
+        # Here, so that the encoding can be tested without the packages of the benchmark.
+        import grpc
+
         # The default authority is the path, which Go's server refuses.
         options = [("grpc.default_authority", "localhost")]
         self.channel = grpc.insecure_channel(f"unix:{socket}", options=options)
