@@ -21,9 +21,9 @@ SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 @pytest.mark.parametrize(
     ("test", "sources"),
     [
-        ("test_plan_load", ["plan_load", "run", "leave", "report", "trace", "passable"]),
+        ("test_plan_load", ["plan_load", "run", "wait", "leave", "report", "trace", "passable"]),
         ("test_lookup", ["lookup", "report", "trace", "passable"]),
-        ("test_hook", ["hook", "run", "leave", "report", "trace", "passable"]),
+        ("test_hook", ["hook", "run", "wait", "leave", "report", "trace", "passable"]),
         ("test_passable", ["passable"]),
     ],
 )
