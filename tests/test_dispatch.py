@@ -18,6 +18,7 @@ pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 from plan_support import compiled
 from pyrunc import handshake as h
 from pyrunc.api import library
+from pyrunc.checkpoint import restore
 from pyrunc.errors import PyruncError
 from pyrunc.launch import added_mounts, create, exec, run, session
 from pyrunc.log import Log
@@ -42,6 +43,7 @@ KINDS: dict[str, Callable[[], session.InitSession]] = {
     "mounts remove": lambda: added_mounts.Remove(TARGET, NO_CONFIG, [], Log()),
     "mounts add, api": lambda: library.AddMounts(TARGET, NO_CONFIG, [], Log()),
     "mounts remove, api": lambda: library.RemoveMounts(TARGET, NO_CONFIG, [], Log()),
+    "restore": lambda: restore.Restore(run.RunOptions("c1", Log()), {}),
     "seccomp run": lambda: contained.TracedRun(run.RunOptions("c1", Log()), -1, []),
 }
 PATHS = {  # the records that lead to each state

@@ -29,7 +29,10 @@ SANITIZE = ("-g", "-O1", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-r
 WARNINGS = ("-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wconversion", "-Werror")
 # name -> what of native/ is linked with native/tests/fuzz_NAME.c, longest input
 C_TARGETS = {
-    "plan": (("init/plan_load", "init/run", "init/leave", "init/report", "init/trace", "init/passable"), 8192),
+    "plan": (
+        ("init/plan_load", "init/run", "init/wait", "init/leave", "init/report", "init/trace", "init/passable"),
+        8192,
+    ),
     "path": ((), 256),
     "text": (("init/lookup",), 512),
     "json": (("reader/reader", "reader/crowd", "reader/writer"), 4096),
