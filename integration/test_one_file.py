@@ -63,9 +63,11 @@ class Root:
             (place / "bin" / name).symlink_to("busybox")
         said = subprocess.run(["ldd", executable], capture_output=True, text=True, check=True).stdout
         self.libraries = [Path(path) for path in re.findall(r"(/\S+) \(0x", said)]
-        # Libraries built for older releases of libc still name these parts of it.
-        stubs = [path.with_name("libpthread.so.0") for path in self.libraries if path.name == "libc.so.6"]
-        for path in [*self.libraries, *(path for path in stubs if path.exists())]:
+        # Other parts of libc: libraries built for older releases still name libpthread, and the
+        # launcher opens libm on demand.
+        libc = [path for path in self.libraries if path.name == "libc.so.6"]
+        parts = [path.with_name(name) for path in libc for name in ("libpthread.so.0", "libm.so.6")]
+        for path in {*self.libraries, *(path for path in parts if path.exists())}:
             target = place / str(path).lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(LIBC / str(path).lstrip("/"), target)
