@@ -25,6 +25,7 @@ SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
         ("test_lookup", ["lookup", "report", "trace", "passable"]),
         ("test_hook", ["hook", "run", "wait", "leave", "report", "trace", "passable"]),
         ("test_passable", ["passable"]),
+        ("test_fsapi", ["fsapi"]),
     ],
 )
 def test_c_unit(test: str, sources: list[str], tmp_path: pathlib.Path) -> None:

@@ -22,7 +22,10 @@ from integration.mutants import sandbox
 
 PLACE = "/tmp/mutants"  # in a sandbox: "current" names the test, "lines" has a file per program with what runtimes ran
 BLOCKS = f"{PLACE}/blocks"
-PROGRAMS = ("_init", "pyrunc-init", "fs_driver", "test_path", "test_hook", "test_lookup", "test_plan_load")
+PROGRAMS = (
+    "_init", "pyrunc-init", "fs_driver", "test_path", "test_hook", "test_lookup", "test_plan_load", "test_passable",
+    "test_fsapi",
+)  # fmt: skip
 SIZE = 1 << 20  # of native/coverage/blocks.c
 
 _SCRIPT = """\
