@@ -366,6 +366,15 @@ static void test_ends(void)
     EXPECT(dir_at("/m/new1/../many/many/many/many/many/last"), S_IFDIR);
     EXPECT(dir_at("/m/new2/../many/many/many/many/many/many/last2"), -ELOOP);
     EXPECT(mode("root/m/last2"), 0);
+    /* 4095 components and the end */
+    snprintf(path, sizeof(path), "/m/new4/../many/many/many/many/many/%.387slast3", text);
+    EXPECT(dir_at(path), S_IFDIR);
+    snprintf(path, sizeof(path), "/m/new5/../many/many/many/many/many/%.387ssteps/last4", text);
+    EXPECT(dir_at(path), -ELOOP);
+    /* a target and what follows the link are too long together */
+    snprintf(path, sizeof(path), "/m/new6/../many/%.540slast5", text);
+    EXPECT(dir_at(path), -ENAMETOOLONG);
+    EXPECT(mode("root/m/last5"), 0);
     snprintf(path, sizeof(path), "/m/new3/../%.3600s", text);
     EXPECT(dir_at(path), S_IFDIR);
     calls.watch = come_and_go;
