@@ -184,7 +184,6 @@ static int capset_fault(struct init *in, int err, uint64_t wanted)
     struct cap_header header = {CAPABILITY_VERSION_3, 0};
     struct cap_data have[2];
 
-    memset(have, 0, sizeof(have));
     if (err == EPERM && syscall(SYS_capget, &header, have) == 0) {
         uint64_t missing = wanted & ~(have[0].permitted | (uint64_t)have[1].permitted << 32);
 
@@ -210,7 +209,6 @@ static uint32_t kept_for_filter(const struct cap_data *wanted)
     struct cap_header header = {CAPABILITY_VERSION_3, 0};
     struct cap_data have[2];
 
-    memset(have, 0, sizeof(have));
     if (syscall(SYS_capget, &header, have) < 0)
         return 0;
     return CAP_SYS_ADMIN_BIT & have[0].permitted & ~(wanted->effective & wanted->permitted);
