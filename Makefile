@@ -151,14 +151,14 @@ test-engines: TIER := engines
 test-kubernetes-vm: TIER := kubernetes
 test-kubernetes-vm: export PYRUNC_ENGINES_RECORD := $(RESULTS)
 test-kubernetes-vm: peers kubernetes
-test-vm test-systemd test-checkpoint test-selinux test-engines: peers criu
+test-systemd test-checkpoint test-selinux test-engines: peers criu
 bench-systemd: TIER := bench-systemd
 test-vm: ## limits that bite, with every cgroup v2 controller: here when it has them, else in a QEMU guest
 test-systemd: ## the systemd cgroup driver, under systemd as init: here or in a guest
 test-arm64: export PYRUNC_TEST_FULL = $(FULL)
 test-arm64: ## build from source on arm64, tests of compiled code, core integration tests: here or in a guest; FULL=1: all unit tests
 test-selinux: ## SELinux labels, with SELinux on: here or in a guest
-test-checkpoint: ## checkpoint and restore with dirty memory tracking: here or in a guest; PYRUNC_UNDER_TEST=runc-new
+test-checkpoint: ## checkpoint and restore with dirty memory tracking, AppArmor and systemd: here or in a guest; PYRUNC_UNDER_TEST=runc-new
 test-engines: ## podman, containerd, docker and conmon with every cgroup v2 controller: here or in a guest
 test-kubernetes-vm: ## the cluster of test-kubernetes with limits, out-of-memory kills, swap and eviction: here or in a guest
 test-kernel61: ## the core tests on Linux 6.1, in a guest
