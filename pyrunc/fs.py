@@ -233,6 +233,15 @@ def close(fd: int) -> None:
     ignore(posix.close, fd)
 
 
+def mount_id(fd: int) -> int:
+    """The id of the mount that a descriptor is in (proc_pid_fdinfo(5)), 0 if the kernel does not say.
+    Raises OSError."""
+    for line in read_file(f"/proc/self/fdinfo/{fd}", 4096).split(b"\n"):
+        if line.startswith(b"mnt_id:"):
+            return int(line[7:])
+    return 0
+
+
 def exists(path: str) -> bool:
     """Whether ``path`` exists; follows links.
 

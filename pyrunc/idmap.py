@@ -201,13 +201,12 @@ def _filesystem(path: str) -> str:
     try:
         fd = posix.open(path, posix.O_PATH | O_CLOEXEC)
         try:
-            info = fs.read_file(f"/proc/self/fdinfo/{fd}", 4096).decode("ascii", "replace")
+            wanted = str(fs.mount_id(fd))
         finally:
             posix.close(fd)
-        wanted = next(line.split()[1] for line in info.splitlines() if line.startswith("mnt_id:"))
         for line in fs.read_file("/proc/self/mountinfo", 16 << 20).decode("utf-8", "replace").splitlines():
             if line.split(" ", 1)[0] == wanted:
                 return line.partition(" - ")[2].split(" ", 1)[0]
-    except (OSError, StopIteration, IndexError):
+    except OSError:
         pass
     return "?"

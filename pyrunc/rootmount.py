@@ -25,7 +25,7 @@ def mount_id(path: str) -> int:
     if fd < 0:
         return 0
     try:
-        return _mount_id(fd)
+        return fs.mount_id(fd)
     finally:
         posix.close(fd)
 
@@ -40,7 +40,7 @@ def remove(rootfs: str, below: int, own: int) -> None:
     if fd < 0:
         return
     try:
-        top = _mount_id(fd)
+        top = fs.mount_id(fd)
         if top != (own or top) or top == below:
             listed = _mountinfo()
             if own != top and own in listed and top in listed and listed[own][2] == listed[top][2]:
@@ -67,13 +67,6 @@ def _open(path: str) -> int:
         if fs.is_inconclusive(error):
             raise
         return -1
-
-
-def _mount_id(fd: int) -> int:
-    for line in fs.read_file(f"/proc/self/fdinfo/{fd}", 4096).split(b"\n"):
-        if line.startswith(b"mnt_id:"):
-            return int(line[7:])
-    return 0
 
 
 def _mountinfo() -> dict[int, tuple[int, str, str]]:

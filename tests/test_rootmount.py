@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pyrunc import rootmount
+from pyrunc import fs, rootmount
 from pyrunc.errors import PyruncError, SysError
 
 ROOT, DATA, BIND, OVER = 20, 21, 50, 60
@@ -52,7 +52,7 @@ def remove(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Remove:
         library = Library()
         library.answer = answer
         table = {mount: entry for mount, entry in TABLE.items() if mount not in without}
-        monkeypatch.setattr(rootmount, "_mount_id", lambda fd: top)
+        monkeypatch.setattr(fs, "mount_id", lambda fd: top)
         monkeypatch.setattr(rootmount, "_mountinfo", lambda: table)
         monkeypatch.setattr(rootmount, "mounts", library)
         rootmount.remove(str(tmp_path), below, own)

@@ -229,10 +229,15 @@ def is_bind(mount: Mount) -> bool:
     return mount.get("type") == "bind" or Flags(options(mount)).bind
 
 
+def mount_table(mountinfo: str) -> list[list[bytes]]:
+    """The fields of each line of a mountinfo file (proc_pid_mountinfo(5)).  Raises OSError."""
+    lines = fs.read_file(mountinfo, _MOUNTINFO).split(b"\n")
+    return [fields for line in lines if len(fields := line.split(b" ")) > 5]
+
+
 def mount_points(mountinfo: str) -> list[str]:
     """The mount points of a mountinfo file.  Raises OSError."""
-    lines = fs.read_file(mountinfo, _MOUNTINFO).split(b"\n")
-    return [host.unescape(fields[4]) for line in lines if len(fields := line.split(b" ", 5)) == 6]
+    return [host.unescape(fields[4]) for fields in mount_table(mountinfo)]
 
 
 def bind(pointer: str, source: str, target: bytes, flags: int) -> None:
@@ -270,12 +275,12 @@ def surrounded(stage: str, name: str, source: str, pointer: str) -> tuple[str, s
     except OSError:
         return "", ""  # `staged` fails with the reason
     try:
-        known = fs.read_file(f"/proc/self/fdinfo/{fd}", 4096).partition(b"mnt_id:")[2].split()[0]
+        known = b"%d" % fs.mount_id(fd)
         path, found = posix.readlink(f"/proc/self/fd/{fd}"), posix.fstat(fd)
-        table = fs.read_file("/proc/self/mountinfo", _MOUNTINFO).split(b"\n")
-        fields = next((fields for line in table if (fields := line.split(b" "))[0] == known), [])
-        point = host.unescape(fields[4]).rstrip("/") if len(fields) > 6 else path
-        below = [here for here in mount_points("/proc/self/mountinfo") if here.startswith(path + "/")]
+        table = mount_table("/proc/self/mountinfo")
+        fields = next((fields for fields in table if fields[0] == known), [])
+        point = host.unescape(fields[4]).rstrip("/") if fields else path
+        below = any(host.unescape(other[4]).startswith(path + "/") for other in table)
         if fields[6:7] in ([], [b"-"]) or not path.startswith(point + "/") or below:
             return "", ""
         place, within = f"{stage}/{name}", path[len(point) :]
@@ -290,7 +295,7 @@ def surrounded(stage: str, name: str, source: str, pointer: str) -> tuple[str, s
     except OSError as error:
         raise SysError(pointer, "open", error.errno or 0, value=source) from error
     finally:
-        posix.close(fd)
+        fs.close(fd)
 
 
 # mount_setattr(2) -> mount(2) and statvfs(3); the first four have the same value in each

@@ -134,7 +134,7 @@ class Nest:
         again = posix.open(path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
         here, there = posix.fstat(again), posix.fstat(fd)
         if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
-            posix.close(again)
+            fs.close(again)
             raise PyruncError(f"{path}: another directory since it was opened")
         return again
 
