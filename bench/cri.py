@@ -10,20 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Union
 
+from pyrunc.checkpoint.protobuf import BYTES, VARINT, read_value, read_varint, varint
+
 Value = Union[int, str, "Message", list[str]]
 Message = Mapping[int, Value]
 Fields = dict[int, list[int | bytes]]
 LIMIT = 60.0  # one call, seconds
-
-
-def varint(value: int) -> bytes:
-    """A number as protobuf encodes it."""
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def encode(message: Message) -> bytes:
@@ -32,40 +24,24 @@ def encode(message: Message) -> bytes:
     for number, value in message.items():
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, int):
-                out += varint(number << 3) + varint(one)
+                out += varint(number << 3 | VARINT) + varint(one)
             else:
                 data = one.encode() if isinstance(one, str) else encode(one)
-                out += varint(number << 3 | 2) + varint(len(data)) + data
+                out += varint(number << 3 | BYTES) + varint(len(data)) + data
     return out
 
 
 def decode(data: bytes) -> Fields:
     """The fields of a message: numbers, and contents of strings and messages. Raises ValueError for
-    other types."""
+    other types, and for a message that is cut off."""
     fields: Fields = {}
     at = 0
-
-    def number() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = data[at]
-            at += 1
-            value |= (byte & 127) << shift
-            if byte < 128:
-                return value
-            shift += 7
-
     while at < len(data):
-        key = number()
-        if key & 7 == 0:
-            fields.setdefault(key >> 3, []).append(number())
-        elif key & 7 == 2:
-            size = number()
-            fields.setdefault(key >> 3, []).append(data[at : at + size])
-            at += size
-        else:
+        key, at = read_varint(data, at)
+        if key & 7 not in (VARINT, BYTES):
             raise ValueError(f"field {key >> 3} has the type {key & 7}")
+        value, at = read_value(data, at, key & 7)
+        fields.setdefault(key >> 3, []).append(value)
     return fields
 
 

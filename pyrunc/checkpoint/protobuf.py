@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Message = dict[str, tuple[int, Kind]]  # name -> (field number, kind)
     Fields = dict[str, Value]  # a message
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+VARINT, _FIXED64, BYTES, _FIXED32 = 0, 1, 2, 5
 _MASK = 0xFFFFFFFFFFFFFFFF
 _MOST_FIELD = (1 << 29) - 1  # of a field number
 
@@ -38,14 +38,14 @@ def encode(message: Message, values: Fields) -> bytes:
 def _put(out: bytearray, number: int, kind: Kind, value: Value) -> None:
     """Append one field."""
     if kind in ("int", "bool"):
-        out += _varint(number << 3 | _VARINT) + _varint(int(value) & _MASK)  # a negative int32 has 64 bits
+        out += varint(number << 3 | VARINT) + varint(int(value) & _MASK)  # a negative int32 has 64 bits
         return
     data = value.encode("utf-8", "surrogateescape") if kind == "text" else encode(kind, value)
-    out += _varint(number << 3 | _BYTES) + _varint(len(data)) + data
+    out += varint(number << 3 | BYTES) + varint(len(data)) + data
 
 
-def _varint(value: int) -> bytes:
-    """Seven bits per byte, the lowest first."""
+def varint(value: int) -> bytes:
+    """A number that is not negative: seven bits per byte, the lowest first."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -61,11 +61,11 @@ def decode(message: Message, data: bytes) -> Fields:
     out: Fields = {}
     at = 0
     while at < len(data):
-        key, at = _read_varint(data, at)
+        key, at = read_varint(data, at)
         number, wire = key >> 3, key & 7
         if not 0 < number <= _MOST_FIELD:
             raise ValueError(f"field number {number}")
-        value, at = _read_value(data, at, wire)
+        value, at = read_value(data, at, wire)
         name, kind = known.get(number, ("", None))
         if not name:
             continue
@@ -78,8 +78,8 @@ def decode(message: Message, data: bytes) -> Fields:
     return out
 
 
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """Read a varint; returns it and the position after it."""
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """Read a varint; returns it and the position after it. Raises ValueError."""
     value = shift = 0
     while True:
         if at >= len(data):
@@ -94,12 +94,12 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
             raise ValueError("a number of more than ten bytes")
 
 
-def _read_value(data: bytes, at: int, wire: int) -> tuple[int | bytes, int]:
-    """Read the value that follows a key; returns it and the position after it."""
-    if wire == _VARINT:
-        return _read_varint(data, at)
-    if wire == _BYTES:
-        size, at = _read_varint(data, at)
+def read_value(data: bytes, at: int, wire: int) -> tuple[int | bytes, int]:
+    """Read the value that follows a key; returns it and the position after it. Raises ValueError."""
+    if wire == VARINT:
+        return read_varint(data, at)
+    if wire == BYTES:
+        size, at = read_varint(data, at)
     elif wire in (_FIXED64, _FIXED32):
         size = 8 if wire == _FIXED64 else 4
     else:
@@ -111,7 +111,7 @@ def _read_value(data: bytes, at: int, wire: int) -> tuple[int | bytes, int]:
 
 def _value(name: str, kind: Kind, wire: int, raw: int | bytes) -> Value:
     """Convert a field's value according to its kind."""
-    if wire != (_VARINT if kind in ("int", "bool") else _BYTES):
+    if wire != (VARINT if kind in ("int", "bool") else BYTES):
         raise ValueError(f"{name} has wire type {wire}")
     if isinstance(raw, int):
         if kind == "bool":
