@@ -41,7 +41,7 @@ from integration.engines.containerd import Containerd
 from integration.engines.cri import NETWORK, RUNTIME
 from integration.engines.host import Host
 from integration.harness import REPO
-from integration.machine import controllers
+from integration.machine import children, controllers, pss_kib
 
 BUSYBOX, PAUSE = "registry.test/bb:1", "registry.test/pause:1"
 RUNTIMES = {"pyrunc": "pyrunc", "runc": "runc-new", "crun": "crun"}
@@ -124,11 +124,6 @@ def clock(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
-def children(pid: int) -> list[int]:
-    """The pids of a process's children."""
-    return [int(text) for path in Path(f"/proc/{pid}/task").glob("*/children") for text in path.read_text().split()]
-
-
 class Found(NamedTuple):
     """What one runtime needed. Times are in ms, by pod or by exec; CPU times are in seconds, by
     pod; memory is in KiB."""
@@ -174,8 +169,7 @@ class Node:
             assert done.rc == 0, done
         self.client = Client(host.path / "c.sock")
         host.wait_ready("CRI", self.is_ready, "containerd.log")
-        children = Path(f"/proc/{self.containerd.daemon.pid}/task/{self.containerd.daemon.pid}/children")
-        self.pid = int(children.read_text().split()[0])  # nsenter waits for the daemon
+        self.pid = children(self.containerd.daemon.pid)[0]  # nsenter waits for the daemon
         self.made = 0
 
     def without_limits(self, runtime: str) -> str:
@@ -254,12 +248,6 @@ def timed(call: Callable[[], Pod]) -> tuple[float, Pod]:
     begin = time.monotonic()
     made = call()
     return 1000 * (time.monotonic() - begin), made
-
-
-def pss_kib(pid: int) -> int:
-    """The proportional set size of a process."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
 def measure(node: Node, given: argparse.Namespace) -> Found:

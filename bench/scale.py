@@ -23,6 +23,7 @@ from bench.measure import Worker, enter_private_namespace, find, make_bundle, tm
 from bench.report import Row
 from bench.series import SUM, VERBS, Series, Usage
 from bench.tables import aligned, section
+from integration.machine import pss_kib
 
 COUNT = 500
 ROUNDS = 20
@@ -86,8 +87,7 @@ class Fleet:
 
     def pss_kib(self) -> float:
         """The median of the proportional memory of the containers' processes."""
-        texts = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.pids]
-        return statistics.median(int(re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE)[0]) for text in texts)
+        return statistics.median(map(pss_kib, self.pids))
 
     def cgroups(self) -> int:
         """How many cgroups have the name of one of them."""

@@ -108,6 +108,19 @@ def parse_mountinfo(text: str) -> list[Mount]:
     return mounts
 
 
+def children(pid: int) -> list[int]:
+    """The pids of the children of all threads of a process. A process that has exited has none."""
+    found = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(text) for path in found for text in path.read_text().split()]
+
+
+def pss_kib(pid: int | str) -> int:
+    """The proportional set size of a process. Raises OSError if it has exited, IndexError if it is a
+    zombie."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE)[0])
+
+
 def cgroup2_mount() -> Path | None:
     """The mount point of the unified hierarchy, or None."""
     for mount in parse_mountinfo(Path("/proc/self/mountinfo").read_text()):

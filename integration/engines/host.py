@@ -81,8 +81,7 @@ class Host:
         assert self.holder.stdout
         if self.holder.stdout.readline() != b"ready\n":
             raise AssertionError(f"cannot set up namespaces for {name}: {(folder / 'holder.log').read_text()}")
-        children = Path(f"/proc/{self.holder.pid}/task/{self.holder.pid}/children")
-        self.pid = int(children.read_text().split()[0])  # first process of the pid namespace, as seen from outside
+        self.pid = machine.children(self.holder.pid)[0]  # first process of the pid namespace, as seen from outside
         self.enter = ["nsenter", "-t", str(self.pid), "-m", "-n", "-p", "--"]
 
     def setup(self) -> list[str]:
@@ -170,9 +169,8 @@ class Host:
     def end(self, daemon: subprocess.Popen[bytes], by: signal.Signals = signal.SIGKILL) -> None:
         """Kill a daemon with a signal; it is no longer required to run."""
         self.daemons.remove(daemon)
-        children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children")  # nsenter waits for the daemon
-        for pid in children.read_text().split():
-            os.kill(int(pid), by)
+        for pid in machine.children(daemon.pid):  # nsenter waits for the daemon
+            os.kill(pid, by)
         daemon.wait(10 * harness.SLOW)
 
     def wait_ready(self, what: str, ready: Callable[[], bool], log: str = "daemon.log") -> None:

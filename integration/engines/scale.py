@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from bench.tables import aligned, section
+from integration import machine
 from integration.engines import image, record
 from integration.engines.conftest import NAMES, find, sandbox
 from integration.engines.containerd import OFF_2, Containerd
@@ -32,7 +33,7 @@ def pss_kib(name: str, word: str) -> list[int]:
         try:
             words = (place / "cmdline").read_bytes().decode(errors="replace").split("\0")
             if os.path.basename(words[0]) == name and any(word in one for one in words):
-                found.append(int(re.findall(r"^Pss:\s+(\d+)", (place / "smaps_rollup").read_text(), re.MULTILINE)[0]))
+                found.append(machine.pss_kib(place.name))
         except (OSError, IndexError):  # the process has exited
             continue
     return found
