@@ -225,20 +225,33 @@ def test_a_criu_that_ends(peer: Peer, status: int, number: int, words: str, clos
 
 
 def test_a_criu_that_does_not_read_is_not_waited_for(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+
     def fails(sock: int, data: bytes) -> int:
+        sent.append(len(data))
         raise OSError(90, "")
 
     monkeypatch.setattr(sockets, "send", fails)
+    monkeypatch.setattr(criu, "make_room", lambda sock, size: sent.append(-size))
     peer.criu.pid = os.fork()
     if peer.criu.pid == 0:
         signal.pause()
         os._exit(0)
     with pytest.raises(SysError, match=r"^criu: send: EMSGSIZE"):
         peer.criu.send({"type": messages.DUMP})
-    assert peer.criu.pid > 0
+    assert peer.criu.pid > 0 and sent == [2, -2, 2]
     peer.criu.kill()
     assert peer.criu.pid == 0 and peer.criu.sock == -1
     peer.criu.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="SO_SNDBUFFORCE needs CAP_NET_ADMIN")
+def test_a_request_with_thousands_of_mounts(peer: Peer) -> None:
+    """It is longer than the packets that a socket usually takes (net.core.wmem_max)."""
+    entries = [{"key": f"/a/long/name/of/a/mount/{number}", "val": "x" * 60} for number in range(8000)]
+    request = {"type": messages.RESTORE, "opts": {"ext_mnt": entries}}
+    peer.criu.send(request)
+    assert protobuf.decode(messages.REQUEST, sockets.receive(peer.sock, 1 << 20, 0)) == request
 
 
 def test_finish_returns_the_status_once(peer: Peer) -> None:

@@ -4,10 +4,10 @@ it."""
 from __future__ import annotations
 
 import posix
-from errno import ECONNRESET, EPIPE
+from errno import ECONNRESET, EMSGSIZE, EPIPE
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 
-from pyrunc import fs
+from pyrunc import fs, interpreter
 from pyrunc.checkpoint import messages, protobuf
 from pyrunc.errors import PyruncError, SysError, brief, errno_text
 from pyrunc.launch.ending import has_ended
@@ -32,6 +32,8 @@ ARGV = ["criu", "swrk", str(SOCKET)]
 EXTRA = SOCKET + 1  # the first of the additional descriptors in criu
 _ABOVE = 100  # descriptors are first moved above the numbers they will get
 _REPLY = 64 << 10
+_SO_SNDBUFFORCE = 32  # the socket module has no name for it
+_OVERHEAD = 4096  # the kernel's own data beside a packet
 _LOOK_MS = 500  # between two checks for a signal
 _END_MS = 10_000
 _SIGNALS = range(1, 65)
@@ -164,7 +166,13 @@ class Criu:
         """Send a request as one packet. Raises PyruncError."""
         data = protobuf.encode(messages.REQUEST, request)
         try:
-            sockets.send(self.sock, data)
+            try:
+                sockets.send(self.sock, data)
+            except OSError as error:  # there is an entry for each bind mount
+                if error.errno != EMSGSIZE:
+                    raise
+                make_room(self.sock, len(data))
+                sockets.send(self.sock, data)
         except OSError as error:
             raise self.broken("send", error) from error
 
@@ -275,6 +283,15 @@ def socketpair() -> tuple[int, int]:
         return sockets.socketpair()
     except OSError as error:
         raise SysError("criu", "socketpair", error.errno or 0) from error
+
+
+def make_room(sock: int, size: int) -> None:
+    """Let a socket send packets of this size, also if net.core.wmem_max is less. Raises OSError."""
+    interpreter.complete()
+    from socket import SOL_SOCKET, socket
+
+    with socket(fileno=posix.dup(sock)) as same:
+        same.setsockopt(SOL_SOCKET, _SO_SNDBUFFORCE, size + _OVERHEAD)
 
 
 def _open_descriptors() -> list[int]:
