@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import posix
+import time
 from errno import EACCES, EINVAL
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,7 +38,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         calls.append((source.decode(), where, flags))
 
     def unmount(target: bytes, flags: int) -> None:
-        calls.append(("-", os.readlink(target.decode()), flags))
+        calls.append(("-", target.decode(), flags))
 
     monkeypatch.setattr(native, "mount", mount)
     monkeypatch.setattr(native, "unmount", unmount)
@@ -116,6 +117,13 @@ def test_places_below_a_tmpfs(tmp_path: Path, path: str, below: bool) -> None:
     assert of(tmp_path, *entries).below_tmpfs(path) is below
 
 
+def test_places_below_many_tmpfs(tmp_path: Path) -> None:
+    one = of(tmp_path, *({"destination": f"/{n}", "type": "tmpfs"} for n in range(8000)))
+    started = time.process_time()
+    assert [n for n in range(16_000) if one.below_tmpfs(f"/{n}/x")] == list(range(8000))
+    assert time.process_time() - started < 2
+
+
 # -- dump ------------------------------------------------------------------------------------------
 
 MOUNTINFO = """\
@@ -139,6 +147,18 @@ def test_what_is_external_in_a_dump(tmp_path: Path, root: int) -> None:
     assert list(pairs(plain.dumped(root, str(tmp_path / "mountinfo")))) == ["/real", "/run/notify"]
     whole = of(tmp_path, bind("/", "dir", "rbind"))
     assert "/realm" in pairs(whole.dumped(root, str(tmp_path / "mountinfo")))
+
+
+def test_a_dump_of_many_recursive_binds(tmp_path: Path, root: int) -> None:
+    """The time is linear in the number of binds and of mounts below them, also if they are nested."""
+    lines = [f"{n} 1 0:9 / /real/{'n/' * (n % 100)}{n} rw - tmpfs t rw" for n in range(20_000)]
+    (tmp_path / "mountinfo").write_text("\n".join(lines))
+    binds = [bind(f"/real/{'n/' * (n % 100)}x{n}", "dir", "rbind") for n in range(2000)]
+    one = of(tmp_path, *binds, bind("/real", "dir", "rbind"))
+    started = time.process_time()
+    found = one.dumped(root, str(tmp_path / "mountinfo"))
+    assert time.process_time() - started < 2
+    assert len(found) == 2000 + 20_000 + 2 and found[0] == {"key": "/real/x0", "val": "/real/x0"}
 
 
 def test_errors_of_a_dump(tmp_path: Path, root: int) -> None:
@@ -224,6 +244,69 @@ def test_flags_of_a_staged_bind(
     assert made[-1] == ("none", f"{tmp_path}/stage/0", BIND | REMOUNT | after)
 
 
+@pytest.mark.parametrize("count", [200, 400])
+def test_the_table_of_mounts_is_read_twice(
+    tmp_path: Path, root: int, made: list[Any], monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Once before binds are staged and once after, however many there are."""
+    (tmp_path / "stage").mkdir()
+    reads: list[str] = []
+    table = mounts.mount_table
+
+    def read(path: str) -> list[list[bytes]]:
+        reads.append(path)
+        return table(path)
+
+    monkeypatch.setattr(mounts, "mount_table", read)
+    binds = [bind(f"/m{number}", "dir", "rbind" if number % 2 else "bind") for number in range(count)]
+    found = of(tmp_path, *binds).restored(root, str(tmp_path / "stage"), facts(), "/tmp")
+    assert reads == ["/proc/self/mountinfo"] * 2 and len(made) == count + 5
+    assert [entry["val"] for entry in found[-count:]] == [f"{tmp_path}/stage/{number}" for number in range(count)]
+
+
+def test_a_later_bind_replaces_a_mount_below_an_earlier_one(
+    tmp_path: Path, root: int, made: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = tmp_path / "stage"
+    stage.mkdir()
+    monkeypatch.setattr(mounts, "mount_points", lambda path: [f"{stage}/0/file", f"{stage}/0/kept", f"{stage}/1/x"])
+    found = of(tmp_path, bind("/real", "dir", "rbind"), bind("/real/file", "file", "bind"))
+    out = pairs(found.restored(root, str(stage), facts(), "/tmp"))
+    assert {name: out[name] for name in out if name.startswith("/real")} == {
+        "/real": f"{stage}/0", "/real/file": f"{stage}/1", "/real/kept": f"{stage}/0/kept",
+    }  # fmt: skip
+
+
+def test_a_table_of_mounts_that_cannot_be_read(
+    tmp_path: Path, root: int, made: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: str) -> None:
+        raise OSError(EACCES, "")
+
+    (tmp_path / "stage").mkdir()
+    monkeypatch.setattr(mounts, "mount_table", fails)
+    with pytest.raises(SysError, match=r"^/proc/self/mountinfo: read: EACCES"):
+        of(tmp_path).restored(root, str(tmp_path / "stage"), facts(), "/tmp")
+
+
+def test_mounts_of_the_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lines = [
+        "1 0 0:1 / / rw - ext4 x rw",
+        "2 1 0:2 / /a\\040b rw master:3 - tmpfs t rw",
+        "3 1 0:3 / /a-c rw shared:1 - x",
+    ]
+    (tmp_path / "mountinfo").write_text("\n".join(lines))
+    monkeypatch.setattr(mounts, "_MOUNTINFO", str(tmp_path / "mountinfo"))
+    found = mounts.HostMounts()
+    assert found.by_id == {1: ("/", True), 2: ("/a b", False), 3: ("/a-c", False)}
+    assert [path for path in ("/", "/a", "/a b", "/a-", "/x", "") if found.any_below(path)] == [""]
+    (tmp_path / "mountinfo").write_text("5 1 0:3 / /a/b/c rw - x y z")
+    assert [path for path in ("/a/b", "/a/b/c", "/a", "/a/", "/b") if mounts.HostMounts().any_below(path)] == [
+        "/a/b",
+        "/a",
+    ]
+
+
 def test_a_bind_without_flags_is_left_alone(tmp_path: Path, root: int, made: list[Any]) -> None:
     (tmp_path / "stage").mkdir()
     of(tmp_path, bind("/real")).restored(root, str(tmp_path / "stage"), facts(), "/tmp")
@@ -286,7 +369,7 @@ def test_missing_mount_points_are_made(tmp_path: Path, root: int, made: list[Any
         {"destination": "/cg2", "type": "cgroup2"},
         {"destination": "/again", "type": "proc", "options": ["remount"]},
         bind("/cg3", "dir"),
-    ).make_places(root)
+    ).make_each_place(root)
     top = tmp_path / "root"
     found = {str(path.relative_to(top)): path.is_dir() for path in top.rglob("*") if not path.is_symlink()}
     assert found == {
@@ -295,8 +378,20 @@ def test_missing_mount_points_are_made(tmp_path: Path, root: int, made: list[Any
     }  # fmt: skip
     places = [(f"{tmp_path}/bundle/{name}", f"{top}/{at}") for name, at in
               (("dir", "real/new/dir"), ("file", "real/new/file"), ("dir", "cg3"))]  # fmt: skip
-    assert made == [(source, at, BIND | REC) for source, at in places] + [("-", at, 2) for _, at in places[::-1]]
+    assert made == [(source, at, BIND | REC) for source, at in places]
     assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_mount_points_are_made_in_a_copy(tmp_path: Path, root: int, made: list[Any]) -> None:
+    """Everything that is mounted on the way is detached with it."""
+    scratch = tmp_path / "scratch"
+    of(tmp_path, bind("/real"), bind("/other")).make_places(root, str(scratch))
+    assert made == [
+        (f"/proc/self/fd/{root}", str(scratch), BIND | REC),
+        (f"{tmp_path}/bundle/dir", f"{scratch}/real", BIND | REC),
+        (f"{tmp_path}/bundle/dir", f"{scratch}/other", BIND | REC),
+        ("-", str(scratch), 2),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -308,12 +403,14 @@ def test_missing_mount_points_are_made(tmp_path: Path, root: int, made: list[Any
     ],
 )
 def test_mount_points_that_cannot_be_made(tmp_path: Path, root: int, made: list[Any], entry: Any, words: str) -> None:
-    """What was mounted before is unmounted."""
-    before = sorted(os.listdir("/proc/self/fd"))
+    """What was mounted before is detached."""
+    before, scratch = sorted(os.listdir("/proc/self/fd")), tmp_path / "scratch"
     with pytest.raises(SysError) as caught:
-        of(tmp_path, bind("/real"), entry).make_places(root)
+        of(tmp_path, bind("/real"), entry).make_each_place(root)
     assert str(caught.value).startswith(words.replace("BUNDLE", str(tmp_path / "bundle")))
-    assert made[-1] == ("-", f"{tmp_path}/root/real", 2) and sorted(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(SysError):
+        of(tmp_path, bind("/real"), bind("/a", "none")).make_places(root, str(scratch))
+    assert made[-1] == ("-", str(scratch), 2) and sorted(os.listdir("/proc/self/fd")) == before
 
 
 def test_an_error_without_a_number(tmp_path: Path, root: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,8 +105,8 @@ class Mounts:
     def refuse(self) -> None:
         self.said.append("mounts are good")
 
-    def make_places(self, root: int) -> None:
-        self.said.append(("places", root))
+    def make_places(self, *args: Any) -> None:
+        self.said.append(("places", *args))
 
     def restored(self, *args: Any) -> list[dict[str, str]]:
         self.said.append(args)
@@ -367,7 +367,8 @@ def test_a_restore_that_fails(asked: Any, said: list[Any], error: PyruncError, w
 def test_the_child_makes_the_places_first(one: Any, said: list[Any]) -> None:
     one.facts, one.notify = "facts", "/notify"
     assert one.look(33) == [{"key": "/k", "val": "v"}]
-    assert said == [("places", 33), (33, f"{one.container.dir}/criu", "facts", "/notify")]
+    stage = f"{one.container.dir}/criu"
+    assert said == [("places", 33, f"{stage}/places"), (33, stage, "facts", "/notify")]
 
 
 def test_the_cgroup_of_criu(one: Any, said: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

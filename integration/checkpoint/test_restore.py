@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -243,6 +244,23 @@ def test_binds_of_one_shared_filesystem(counter: Make, shared: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "none", str(shared / "b/later")], check=True)
     (shared / "b/later/name").write_text("later")
     assert one.exec("cat /b/later/name") == "later"
+
+
+def test_many_binds(counter: Make, shared: Path) -> None:
+    """More than there can be open files."""
+    one = counter()
+    for number in range(300):
+        (shared / f"{number}").mkdir()
+        bind = {"destination": f"/m/{number}", "source": str(shared / f"{number}"), "type": "bind"}
+        one.made.bundle.config["mounts"].append(bind | {"options": ["rbind" if number % 2 else "bind", "ro"]})
+    one.run()
+    mounts = one.mounts()
+    assert len(mounts) > 300
+    one.checkpoint()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    one.restore(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (250, hard)))
+    one.go_on()
+    assert one.mounts() == mounts
 
 
 def slaves(one: Counter) -> list[str]:

@@ -12,6 +12,7 @@ has the same ones: one of two read-only binds of a filesystem became writable.
 from __future__ import annotations
 
 import posix
+from bisect import bisect_left, bisect_right
 from errno import EINVAL
 
 from pyrunc import fs, host
@@ -29,20 +30,48 @@ if TYPE_CHECKING:
 
 _MS_BIND, _MS_REC, _MS_REMOUNT = 0x1000, 0x4000, 0x20
 _MNT_DETACH = 2
-_MOUNTINFO = 64 << 20  # its largest size
+_MOUNTINFO = "/proc/self/mountinfo"
+_MOST = 64 << 20  # bytes of a mountinfo file
 _NULL = "/dev/null"
 _NOTIFY = "/run/notify"
 _EMPTY = ".empty-directory"  # in crun's state root; crun masks directories with it
 
 
+class External:
+    """``ext_mnt`` of a request: the last value for each name.
+
+    The names are salted, because they come from the configuration and from the mounts of the
+    container (docs/adr/0014-json-reader.md).
+    """
+
+    __slots__ = ("entries",)
+
+    def __init__(self) -> None:
+        self.entries: dict[str, dict[str, str]] = {}
+
+    def __setitem__(self, name: str, value: str) -> None:
+        self.entries[fs.salted(name)] = {"key": name, "val": value}
+
+    def drop(self, name: str) -> None:
+        """Remove a name if it is there."""
+        self.entries.pop(fs.salted(name), None)
+
+    def request(self) -> list[dict[str, str]]:
+        """The field of the request."""
+        return list(self.entries.values())
+
+
 class Mounts:
     """The external mounts of one configuration."""
 
-    __slots__ = ("bundle", "config", "linux")
+    __slots__ = ("bundle", "config", "linux", "tmpfs")
 
     def __init__(self, config: Config, bundle: str) -> None:
         self.config, self.bundle = config, bundle
         self.linux: Linux = config.get("linux", {})
+        mounts = config.get("mounts") or ()
+        tmpfs = [mount["destination"] for mount in mounts if mount.get("type") == "tmpfs"]
+        self.tmpfs = outermost([clean(destination) for destination in tmpfs])
 
     def namespace(self, kind: str) -> bool:
         """Whether the container has a namespace of this kind, new or joined by path."""
@@ -80,17 +109,21 @@ class Mounts:
 
         Raises SysError.
         """
-        out: dict[str, str] = {}
+        out = External()
+        recursive: list[str] = []
         try:
-            points = mount_points(mountinfo)
             for _, destination, _, flags in self.binds():
                 at = rootfs.resolved(root, destination)
                 out[at] = at
                 if flags.recursive:
-                    out |= {point: point for point in points if point.startswith(at.rstrip("/") + "/")}
+                    recursive.append(at)
+            tops = outermost(recursive)
+            for point in mount_points(mountinfo):
+                if below(point, tops):
+                    out[point] = point
             for mount in self.config.get("mounts") or ():  # mounts inside a bind that are not the host's
                 if not is_bind(mount):
-                    out.pop(clean(mount["destination"]), None)
+                    out.drop(clean(mount["destination"]))
             for path in (*self.hierarchies(), *self.nodes(), _NOTIFY):
                 out[path] = path
             for path in self.linux.get("maskedPaths") or ():
@@ -99,7 +132,7 @@ class Mounts:
                     out[at] = at
         except OSError as error:
             raise SysError("/mounts", "open", error.errno or 0) from error
-        return [{"key": key, "val": value} for key, value in out.items()]
+        return out.request()
 
     def restored(self, root: int, stage: str, facts: HostFacts, notify: str) -> list[dict[str, str]]:
         """ext_mnt for a restore, after `make_places`, in our private mount namespace. Raises
@@ -108,66 +141,91 @@ class Mounts:
         ``stage`` is a directory for the binds that CRIU binds from; ``notify`` is the directory of
         the container's sd_notify socket.
         """
+        out = External()
         null = staged(stage, "null", _NULL, "/linux/maskedPaths", 0)
         remount(null, RDONLY | NOSUID | NOEXEC)
-        out = {_NULL: null, _NOTIFY: staged(stage, "notify", notify, "(NOTIFY_SOCKET)", 0)}
+        out[_NULL], out[_NOTIFY] = null, staged(stage, "notify", notify, "(NOTIFY_SOCKET)", 0)
         empty = f"{stage}/empty"
         posix.mkdir(empty, 0o555)
         bind("/linux/maskedPaths", empty, fs.encode(empty), 0)
         remount(empty, RDONLY | NOSUID | NODEV | NOEXEC)
-        out |= {f"{place}/{_EMPTY}": empty for place in ("/run/crun", stage.rpartition("/")[0].rpartition("/")[0])}
-        out |= {path: path for path in self.nodes()}
-        out |= {rootfs.resolved(root, path): null for path in self.linux.get("maskedPaths") or ()}
+        for place in ("/run/crun", stage.rpartition("/")[0].rpartition("/")[0]):
+            out[f"{place}/{_EMPTY}"] = empty
+        for path in self.nodes():
+            out[path] = path
+        for path in self.linux.get("maskedPaths") or ():
+            out[rootfs.resolved(root, path)] = null
         for path in self.hierarchies():
             out[path] = facts.cgroup2_mount
+        try:
+            self.stage_binds(root, stage, facts, out)
+        except OSError as error:
+            raise SysError(_MOUNTINFO, "read", error.errno or 0) from error
+        return out.request()
+
+    def stage_binds(self, root: int, stage: str, facts: HostFacts, out: External) -> None:
+        """Stage the bind mounts, and add them to ``out`` in their order. Raises SysError, OSError.
+
+        The table of mounts is read once before them and once after, however many they are.
+        """
+        host_mounts = None if self.namespace("user") else HostMounts()
+        found: list[tuple[str, str, str, bool]] = []
         for index, destination, source, flags in self.binds():
             try:
                 at = rootfs.resolved(root, destination)
             except OSError as error:
                 raise SysError(f"/mounts/{index}/destination", "open", error.errno or 0, value=destination) from error
             pointer = f"/mounts/{index}/source"
-            place, within = ("", "") if self.namespace("user") else surrounded(stage, str(index), source, pointer)
+            place = within = ""
+            if host_mounts is not None:
+                place, within = surrounded(host_mounts, f"{stage}/{index}", source, pointer)
             if not place:
                 place = staged(stage, str(index), source, pointer, _MS_REC if flags.recursive else 0)
-            out[at] = place + within
-            if flags.recursive and not within:
-                points = mount_points("/proc/self/mountinfo")
-                below = [point[len(place) :] for point in points if point.startswith(place + "/")]
-                out |= {at.rstrip("/") + path: place + path for path in below}
+            found.append((at, place, within, flags.recursive and not within))
             flags.change(facts, replace=False)
             if flags.named:
                 remount(place, flags.set & IMPLIED | attributes(place) & IMPLIED & ~(flags.clr | flags.implied))
-        return [{"key": key, "val": value} for key, value in out.items()]
+        deeper = submounts(stage) if any(recursive for _, _, _, recursive in found) else {}
+        for at, place, within, recursive in found:
+            out[at] = place + within
+            for path in deeper.get(place, ()) if recursive else ():
+                out[at.rstrip("/") + path] = place + path
 
     # -- restore: places to mount on ---------------------------------------------------------------
 
-    def make_places(self, root: int) -> None:
+    def make_places(self, root: int, scratch: str) -> None:
         """Create the missing mount points below the root filesystem, as `create` does. Raises
-        PyruncError.
+        PyruncError, OSError.
 
         Bind mounts are set up on the way, because a later destination may be inside one. This
-        happens in a private mount namespace. They are removed afterwards, because CRIU creates its
-        own.
+        happens in a private mount namespace and in a copy of the root filesystem's mount at
+        ``scratch``, a new directory. The copy is detached afterwards with everything in it, because
+        CRIU creates its own mounts.
         """
-        made: list[int] = []
-        binds = {index: source for index, _, source, _ in self.binds()}
+        posix.mkdir(scratch, 0o700)
+        bind("/root/path", f"/proc/self/fd/{root}", fs.encode(scratch), _MS_REC)
         try:
-            for index, mount in enumerate(self.config.get("mounts") or ()):
-                destination = clean(mount["destination"])
-                if index not in binds and (mount.get("type") in ("cgroup", "cgroup2") or Flags(options(mount)).remount):
-                    continue
-                if self.below_tmpfs(destination):
-                    continue  # CRIU restores its content
-                made += self.make_place(root, index, destination, binds.get(index, ""))
+            top = rootfs.open_root(scratch)
+            try:
+                self.make_each_place(top)
+            finally:
+                fs.close(top)
         finally:
-            while made:
-                fd = made.pop()
-                fs.ignore(native.unmount, fs.encode(f"/proc/self/fd/{fd}"), _MNT_DETACH)
-                fs.close(fd)
+            fs.ignore(native.unmount, fs.encode(scratch), _MNT_DETACH)
+            fs.ignore(posix.rmdir, scratch)
 
-    def make_place(self, root: int, index: int, destination: str, source: str) -> list[int]:
-        """Create one mount point; with ``source``, bind it there and return the descriptor of the
-        mount point."""
+    def make_each_place(self, root: int) -> None:
+        """`make_places` in the copy, which ``root`` is the root of."""
+        binds = {index: source for index, _, source, _ in self.binds()}
+        for index, mount in enumerate(self.config.get("mounts") or ()):
+            destination = clean(mount["destination"])
+            if index not in binds and (mount.get("type") in ("cgroup", "cgroup2") or Flags(options(mount)).remount):
+                continue
+            if not self.below_tmpfs(destination):  # CRIU restores its content
+                self.make_place(root, index, destination, binds.get(index, ""))
+
+    def make_place(self, root: int, index: int, destination: str, source: str) -> None:
+        """Create one mount point; with ``source``, bind it there."""
         pointer = f"/mounts/{index}"
         try:
             make = "file" if source and not is_directory(source) else "dir"
@@ -176,22 +234,14 @@ class Mounts:
         try:
             with rootfs.Walk(root, make) as walk:
                 walk.go(destination)
-                if not source:
-                    return []
-                place = fs.encode(f"/proc/self/fd/{walk.fd}")
-                bind(f"{pointer}/source", source, place, _MS_REC)
-            with rootfs.Walk(root) as walk:
-                return [posix.dup(walk.go(destination).fd)]
+                if source:
+                    bind(f"{pointer}/source", source, fs.encode(f"/proc/self/fd/{walk.fd}"), _MS_REC)
         except OSError as error:
             raise SysError(f"{pointer}/destination", "open", error.errno or EINVAL, value=destination) from error
 
     def below_tmpfs(self, path: str) -> bool:
         """Whether a path is inside a tmpfs from the configuration."""
-        mounts = self.config.get("mounts") or ()
-        return any(
-            mount.get("type") == "tmpfs" and path.startswith(clean(mount["destination"]).rstrip("/") + "/")
-            for mount in mounts
-        )
+        return below(path, self.tmpfs)
 
     # -- refusals ----------------------------------------------------------------------------------
 
@@ -230,14 +280,58 @@ def is_bind(mount: Mount) -> bool:
 
 
 def mount_table(mountinfo: str) -> list[list[bytes]]:
-    """The fields of each line of a mountinfo file (proc_pid_mountinfo(5)).  Raises OSError."""
-    lines = fs.read_file(mountinfo, _MOUNTINFO).split(b"\n")
-    return [fields for line in lines if len(fields := line.split(b" ")) > 5]
+    """The first seven fields of each line of a mountinfo file (proc_pid_mountinfo(5)), and the
+    rest. Raises OSError."""
+    lines = fs.read_file(mountinfo, _MOST).split(b"\n")
+    return [fields for line in lines if len(fields := line.split(b" ", 7)) > 5]
 
 
 def mount_points(mountinfo: str) -> list[str]:
     """The mount points of a mountinfo file.  Raises OSError."""
     return [host.unescape(fields[4]) for fields in mount_table(mountinfo)]
+
+
+def submounts(stage: str) -> dict[str, list[str]]:
+    """The mounts below each staged bind, relative to it.  Raises OSError."""
+    found: dict[str, list[str]] = {}
+    for point in mount_points(_MOUNTINFO):
+        if point.startswith(stage + "/"):
+            name, slash, path = point[len(stage) + 1 :].partition("/")
+            if slash:
+                found.setdefault(f"{stage}/{name}", []).append(slash + path)
+    return found
+
+
+def outermost(paths: list[str]) -> list[str]:
+    """Sorted prefixes of what is below the paths, without those inside another one: for `below`."""
+    out: list[str] = []
+    for prefix in sorted(path.rstrip("/") + "/" for path in paths):
+        if not out or not prefix.startswith(out[-1]):
+            out.append(prefix)
+    return out
+
+
+def below(path: str, prefixes: list[str]) -> bool:
+    """Whether a path is below one of the paths of `outermost`."""
+    index = bisect_right(prefixes, path)
+    return index > 0 and path.startswith(prefixes[index - 1])
+
+
+class HostMounts:
+    """The mounts of our namespace, as they were before anything was staged.  Raises OSError."""
+
+    __slots__ = ("by_id", "points")
+
+    def __init__(self) -> None:
+        self.by_id: dict[int, tuple[str, bool]] = {}  # id -> mount point, whether it is private
+        for fields in mount_table(_MOUNTINFO):
+            self.by_id[int(fields[0])] = (host.unescape(fields[4]), fields[6:7] in ([], [b"-"]))
+        self.points = sorted(point for point, _ in self.by_id.values())
+
+    def any_below(self, path: str) -> bool:
+        """Whether there is a mount below a path."""
+        index = bisect_left(self.points, path + "/")
+        return index < len(self.points) and self.points[index].startswith(path + "/")
 
 
 def bind(pointer: str, source: str, target: bytes, flags: int) -> None:
@@ -262,8 +356,9 @@ def staged(stage: str, name: str, source: str, pointer: str, flags: int) -> str:
     return path
 
 
-def surrounded(stage: str, name: str, source: str, pointer: str) -> tuple[str, str]:
-    """Bind the mount that contains ``source``; returns the bind, and the path of the source in it.
+def surrounded(host_mounts: HostMounts, place: str, source: str, pointer: str) -> tuple[str, str]:
+    """Bind the mount that contains ``source`` at ``place``; returns that, and the path of the
+    source in it.
 
     CRIU copies the master of all slave mounts of a peer group from the mount that contains the
     source of one of them. The root of this mount must contain theirs (kernel: do_set_group).
@@ -275,15 +370,12 @@ def surrounded(stage: str, name: str, source: str, pointer: str) -> tuple[str, s
     except OSError:
         return "", ""  # `staged` fails with the reason
     try:
-        known = b"%d" % fs.mount_id(fd)
         path, found = posix.readlink(f"/proc/self/fd/{fd}"), posix.fstat(fd)
-        table = mount_table("/proc/self/mountinfo")
-        fields = next((fields for fields in table if fields[0] == known), [])
-        point = host.unescape(fields[4]).rstrip("/") if fields else path
-        below = any(host.unescape(other[4]).startswith(path + "/") for other in table)
-        if fields[6:7] in ([], [b"-"]) or not path.startswith(point + "/") or below:
+        point, private = host_mounts.by_id.get(fs.mount_id(fd), (path, True))
+        point = point.rstrip("/")
+        if private or not path.startswith(point + "/") or host_mounts.any_below(path):
             return "", ""
-        place, within = f"{stage}/{name}", path[len(point) :]
+        within = path[len(point) :]
         posix.mkdir(place, 0o700)
         bind(pointer, point or "/", fs.encode(place), 0)
         again = posix.stat(place + within)

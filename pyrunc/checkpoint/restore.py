@@ -213,8 +213,8 @@ class Restore(Run):
 
     def look(self, root: int) -> list[dict[str, str]]:
         """In the child: create the mount points and name the external mounts."""
-        self.mounts.make_places(root)
         stage = f"{self.container.dir}/{_STAGE}"
+        self.mounts.make_places(root, f"{stage}/places")
         return self.mounts.restored(root, stage, self.facts, self.notify)
 
     def namespaces(self) -> list[int]:
