@@ -256,9 +256,9 @@ def run(init_exe: str, injector: str, tmp_path: pathlib.Path) -> Iterator[Callab
     yield go
 
 
-def talk(parent: Parent, plan: Plan, fds: tuple[int, ...]) -> str:
+def talk(parent: Parent, plan: Plan, fds: tuple[int, ...], waits: tuple[int, ...] = ()) -> str:
     """Answer init until it sends nothing more; return the record of its failure, "ok", or how it
-    ended."""
+    ended. ``waits``: records after which this plan also waits."""
     said = []
     while (record := next_record(parent)) is not None:
         if record.type == handshake.HELLO:
@@ -267,7 +267,7 @@ def talk(parent: Parent, plan: Plan, fds: tuple[int, ...]) -> str:
         elif record.type == handshake.MAP:
             write_maps(parent.pid)
             go(parent)
-        elif record.type in (handshake.MOUNTED, handshake.READY, handshake.SECCOMP, handshake.CREATED):
+        elif record.type in (handshake.MOUNTED, handshake.READY, handshake.SECCOMP, handshake.CREATED, *waits):
             go(parent)
         elif record.type in (handshake.WARN, handshake.FAIL):
             text = f"{errno.errorcode.get(record.err, str(record.err))} {record.call} {record.arg} {record.item}"

@@ -1,6 +1,7 @@
 /* Make one system call of one process fail, or kill that process after it.
  *
  *     inject OUT trace  0      0     0    0     COMMAND [ARG...]    list all calls
+ *     inject OUT trace-arguments ...                                the same, with their arguments
  *     inject OUT error  THREAD INDEX CALL ERRNO COMMAND [ARG...]    skip the call and return -ERRNO
  *     inject OUT kill   THREAD INDEX CALL 0     COMMAND [ARG...]    SIGKILL after the call
  *     inject OUT trace-criu ..., inject OUT kill-criu ...           the same for criu's calls only
@@ -12,7 +13,8 @@
  * thread waits for another varies. The calls that grow the heap also vary, so the point is the
  * first call with the number CALL at or after INDEX. After the point, calls are not traced.
  * OUT gets a line for each call (trace) or for the call that was hit: THREAD INDEX NUMBER OWN.
- * OWN is 1 in a thread of the command itself and 0 in another process.
+ * OWN is 1 in a thread of the command itself and 0 in another process. With arguments the line goes
+ * on: each argument in hexadecimal, and after a colon the bytes that it points to, if any.
  *
  * The exit status is the command's, or 128 + n if signal n killed it.
  */
@@ -52,7 +54,7 @@ struct thread {
 };
 
 static struct thread threads[4096];
-static int count, run_free, hit, in_criu;
+static int count, run_free, hit, in_criu, with_arguments;
 static pid_t command;
 static FILE *out;
 static enum { TRACE, FAIL, KILL } action;
@@ -97,9 +99,25 @@ static void set_result(pid_t id, long value)
 }
 #endif
 
-static void tell(const struct thread *t, long index, long number)
+/* At most to the end of the page: the next one may not be there. */
+static void tell_argument(pid_t id, unsigned long long value)
 {
-    fprintf(out, "%d %ld %ld %d\n", t->number, index, number, tgkill(command, t->id, 0) == 0);
+    unsigned char bytes[256];
+    size_t left = 4096 - value % 4096, most = left < sizeof bytes ? left : sizeof bytes;
+    struct iovec to = {bytes, most}, from = {(void *)(size_t)value, most};
+    ssize_t have = process_vm_readv(id, &to, 1, &from, 1, 0);
+
+    fprintf(out, have > 0 ? " %llx:" : " %llx", value);
+    for (ssize_t i = 0; i < have; i++)
+        fprintf(out, "%02x", bytes[i]);
+}
+
+static void tell(const struct thread *t, long index, const struct call_info *info)
+{
+    fprintf(out, "%d %ld %ld %d", t->number, index, (long)info->nr, tgkill(command, t->id, 0) == 0);
+    for (int i = 0; with_arguments && i < 6; i++)
+        tell_argument(t->id, info->args[i]);
+    fputc('\n', out);
     if (action != TRACE)
         fflush(out);
 }
@@ -114,10 +132,10 @@ static void at_call(struct thread *t)
     if (info.op == CALL_ENTRY) {
         long index = t->calls++;
         if (action == TRACE) {
-            tell(t, index, (long)info.nr);
+            tell(t, index, &info);
         } else if (!hit && t->number == want_thread && index >= want_index && (long)info.nr == want_call) {
             t->chosen = hit = 1;
-            tell(t, index, (long)info.nr);
+            tell(t, index, &info);
             if (action == FAIL)
                 skip_call(t->id);
         }
@@ -155,18 +173,23 @@ static int is_criu(pid_t id)
     return length >= 5 && !memcmp(name + length - 5, "/criu", 5);
 }
 
+/* Until the command has ended; with arguments, until all that it has started has. */
 static int follow(pid_t child)
 {
+    int result = 99;
+
     for (;;) {
         int status;
         pid_t id = waitpid(-1, &status, __WALL);
         if (id < 0 && errno == EINTR)
             continue;
         if (id < 0)
-            return 99;
+            return result;
         if (WIFEXITED(status) || WIFSIGNALED(status)) {
             if (id == child)
-                return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+                result = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+            if (id == child && !with_arguments)
+                return result;
             find(id)->id = 0;
             continue;
         }
@@ -191,6 +214,7 @@ int main(int argc, char **argv)
         return 99;
     action = strncmp(argv[2], "trace", 5) == 0 ? TRACE : strcmp(argv[2], "error") == 0 ? FAIL : KILL;
     in_criu = strstr(argv[2], "-criu") != NULL;
+    with_arguments = strstr(argv[2], "-arguments") != NULL;
     want_thread = atol(argv[3]), want_index = atol(argv[4]), want_call = atol(argv[5]), error = atol(argv[6]);
     out = fopen(argv[1], "we");
     if (!out)
