@@ -127,6 +127,13 @@ def test_new_namespaces(spawn: Spawn) -> None:
     assert parent.wait(pid) == 0
 
 
+def test_stdin_that_is_no_terminal(spawn: Spawn) -> None:
+    plan = Plan()
+    plan.setsid("(default)", policy=ops.P_SETSID_TERMINAL)
+    record = fail(spawn(), plan)
+    assert (record.call, record.err, record.step) == ("TIOCSCTTY", errno.ENOTTY, 0)
+
+
 @needs_root
 def test_join_namespaces(spawn: Spawn) -> None:
     holder = subprocess.Popen(["unshare", "-u", "-n", "sh", "-c", "echo; exec sleep 60"], stdout=subprocess.PIPE)

@@ -242,9 +242,6 @@ int op_find_exe(struct init *in, const struct plan_step *st)
 {
     if (in->exe[0])
         return 0;
-    int ret = find_exe(in, st);
-    if (ret == 0 || !(st->policy & P_FIND_EXE_TRY))
-        return ret;
-    in->exe[0] = 0;
-    return 0;
+    int ret = find_exe(in, st); /* leaves in->exe empty if it fails */
+    return st->policy & P_FIND_EXE_TRY ? 0 : ret;
 }

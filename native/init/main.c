@@ -131,7 +131,7 @@ static void load_plan(struct init *in, int npreserve)
     size_t size = receive_plan(in);
     struct stat st;
 
-    if (fstat(in->fds[0], &st) < 0 || size == 0 || size > PLAN_MAX_SIZE || st.st_size < (off_t)size)
+    if (fstat(in->fds[0], &st) < 0 || size == 0 || st.st_size < (off_t)size)
         die(in, fault(in, EINVAL, "plan_check", -1, 0, "the plan's size differs from the announced size"));
     void *map = mmap(NULL, size, PROT_READ, MAP_PRIVATE, in->fds[0], 0);
     if (map == MAP_FAILED)

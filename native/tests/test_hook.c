@@ -182,6 +182,21 @@ static void test_failures(void)
     OK(strcmp(got->last.detail, "killed by signal 15") == 0, "signal: %s", got->last.detail);
 }
 
+/* Without SIGCHLD the kernel keeps no status: that is an error, and no reason to wait forever. */
+static void test_status_that_is_lost(void)
+{
+    signal(SIGCHLD, SIG_IGN);
+    prepare("/bin/sh", "exit 0");
+    alarm(20);
+    int ret = op_hook(&in, &step);
+    OK(ret == -ECHILD && strcmp(in.fault.call, "wait") == 0, "no status: %d %s", ret, in.fault.call);
+    prepare("/no/such/hook", "");
+    ret = op_hook(&in, &step);
+    OK(ret == -ENOENT && strcmp(in.fault.call, "execve") == 0, "no hook and no status: %d", ret);
+    alarm(0);
+    signal(SIGCHLD, SIG_DFL);
+}
+
 /* The record has room for 207 bytes: "exit status 7: " and the last 192 of the output. */
 static void test_output(void)
 {
@@ -225,6 +240,7 @@ int main(int argc, char **argv)
     test_descriptors();
     test_surroundings();
     test_failures();
+    test_status_that_is_lost();
     test_output();
     test_faults();
     return tap_end();

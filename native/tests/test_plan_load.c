@@ -251,6 +251,9 @@ static void test_rules(void)
         {"strings inside the steps", offsetof(struct plan_header, strings), 40, -EINVAL},
         {"strings beyond the end", offsetof(struct plan_header, strings), 0xffffffff, -EINVAL},
         {"unknown flag", offsetof(struct plan_header, flags), 2, -EINVAL},
+        {"the most descriptors", offsetof(struct plan_header, nfds), MAX_FDS, 0},
+        {"the most preserved", offsetof(struct plan_header, npreserve), INT32_MAX - 4, 0},
+        {"one more preserved", offsetof(struct plan_header, npreserve), INT32_MAX - 3, -EINVAL},
         {"trace", offsetof(struct plan_header, flags), PLAN_TRACE, 0},
         {"op 0", STEP(0, op), 0, -EINVAL},
         {"op beyond the last", STEP(0, op), OP_LAST + 1, -EINVAL},
@@ -282,6 +285,21 @@ static void test_rules(void)
     free(plan);
     plan = malloc(len + 8);
     OK(check(plan + 4, len) == -EINVAL, "refused: not aligned");
+    free(plan);
+}
+
+static void test_largest(void)
+{
+    size_t len;
+    char *plan = good_plan(&len), *large = calloc(1, PLAN_MAX_SIZE + 8);
+    struct plan_header *header = (void *)large;
+
+    memcpy(large, plan, len);
+    header->size = PLAN_MAX_SIZE;
+    OK(check(large, PLAN_MAX_SIZE) == 0, "the largest plan is good");
+    header->size = PLAN_MAX_SIZE + 8;
+    OK(check(large, PLAN_MAX_SIZE + 8) == -EINVAL, "refused: larger than any plan");
+    free(large);
     free(plan);
 }
 
@@ -326,6 +344,7 @@ static void test_slots(void)
 int main(void)
 {
     test_rules();
+    test_largest();
     test_step_number();
     test_every_byte();
     test_every_length();
