@@ -125,17 +125,19 @@ def test_mutant(tree: Tree, mutant: Mutant | None, tests: list[str], fd: int) ->
     if status != pytest.ExitCode.USAGE_ERROR:
         return status
     # A test in the map no longer exists, which must not count as a failure.
-    files = list(dict.fromkeys(name.partition("::")[0] for name in tests))
-    status = int(
-        pytest.main([*options, *(file for file in files if os.path.exists(file))], plugins=[watcher, Only(tests)])
-    )
+    status = int(pytest.main([*options, *files_of(tests)], plugins=[watcher, Only(tests)]))
     return 0 if status == pytest.ExitCode.NO_TESTS_COLLECTED else status
 
 
+def files_of(tests: list[str]) -> list[str]:
+    """The files of these tests, as far as they exist."""
+    return [file for file in dict.fromkeys(name.partition("::")[0] for name in tests) if os.path.exists(file)]
+
+
 def fill(tree: Tree, tests: list[str]) -> int:
-    """Run tests to fill the cache of objects."""
+    """Run tests to fill the cache of objects. With a stale map, some of them may no longer exist."""
     settle(tree, tree.environment(tree.objects))
-    return int(pytest.main([*OPTIONS, "--hypothesis-seed=0", *tests]))
+    return int(pytest.main([*OPTIONS, "--hypothesis-seed=0", *files_of(tests)], plugins=[Only(tests)]))
 
 
 def untraced(names: list[str], timer: recorder.Timer) -> None:
