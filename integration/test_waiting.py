@@ -45,6 +45,25 @@ def test_resident_memory(waiting: Container) -> None:
     assert kib <= 64, f"{kib} KiB resident"
 
 
+@pytest.mark.pyrunc_only("runc's waiting process is the Go program")
+@pytest.mark.skipif(os.sysconf("SC_PAGESIZE") != 4096, reason="nothing is released where pages are larger")
+def test_only_one_page_of_code_remains(waiting: Container) -> None:
+    """The plan is gone, and one page of code remains, which holds the function that waits."""
+    kib = {"code": 0, "plan": 0, "stack": 0}
+    kind = ""
+    for line in proc(waiting, "smaps").splitlines():
+        fields = line.split()
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            name = fields[5] if len(fields) > 5 else ""
+            kind = "plan" if name.startswith("/memfd:pyrunc-plan") else name.strip("[]") if name == "[stack]" else ""
+            if not kind and name.startswith("/memfd:") and "w" not in fields[1]:
+                kind = "code"
+        elif fields[0] == "Rss:" and kind:
+            kib[kind] += int(fields[1])
+    assert (kib["code"], kib["plan"]) == (4, 0)
+    assert 0 < kib["stack"] <= 12
+
+
 def test_executable_is_not_a_file_of_the_host(waiting: Container) -> None:
     """CVE-2019-5736: a container can open the file behind /proc/PID/exe of its processes."""
     link = os.readlink(f"/proc/{waiting.pid}/exe")

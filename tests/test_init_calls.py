@@ -41,7 +41,7 @@ WORDS = {
     "kill": "- d", "lseek": "d d d", "madvise": "- x d", "memfd_create": "s x", "mmap": "- x x x d x",
     "newfstatat": "d s - x", "open": "s x x", "openat": "d s x x", "openat2": "d s w24 d", "personality": "x",
     "poll": "w8 d d", "prctl": "d x", "pread64": "d - d d", "prlimit64": "d d w16 -", "read": "d - d",
-    "recvmsg": "d - x", "rt_sigaction": "- - - d", "rt_sigprocmask": "d b8 - d", "rt_sigtimedwait": "b8 - - d",
+    "recvmsg": "d - x", "rt_sigaction": "- - - d", "rt_sigprocmask": "d b8 - d", "rt_sigtimedwait": "b8 - w16 d",
     "sched_setaffinity": "d d b8", "sched_setattr": "d w56 d", "seccomp": "x x b2", "sendmsg": "d - x",
     "set_mempolicy": "x b8 d", "setgroups": "d b4", "setns": "d x", "setpgid": "d d", "setresgid": "d d d",
     "setresuid": "d d d", "setsid": "", "socket": "d x d", "stat": "s", "statx": "d s x x", "umask": "x",
@@ -178,13 +178,20 @@ def shown(kind: str, text: str, size: int) -> str:
     if kind == "s":
         return data.partition(b"\0")[0].decode()
     if kind == "r":
-        if size == handshake.RECORD_SIZE:  # its kind, step and errno; the value may be a pid
-            return " ".join(["record", *map(str, struct.unpack("=Iii", data[:12]))])
+        if size == handshake.RECORD_SIZE:
+            return " ".join(["record", *map(str, record(data))])
         return "NUMBER" if data[:size].isdigit() else repr(data[:size])[1:]
     length = int(kind[1:])
     if kind[0] == "w":
         return f"{{{' '.join(hex(word) for (word,) in struct.iter_unpack('=I', data[:length]))}}}"
     return data[:length].hex()
+
+
+def record(data: bytes) -> tuple[int, ...]:
+    """The kind of a record of the handshake, its step, errno and value, unless that varies."""
+    kind, step, err, value = struct.unpack("=IiiI", data[:16])
+    varies = kind in (handshake.HELLO, handshake.PID, handshake.PLACED)
+    return (kind, step, err) if varies else (kind, step, err, value)
 
 
 def line_of(text: str) -> tuple[int, int, str]:

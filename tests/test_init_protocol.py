@@ -131,6 +131,18 @@ def test_parent_dies_during_hook(spawn: Spawn, tmp_path: pathlib.Path) -> None:
     assert not pathlib.Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
 
 
+def test_parent_that_answers_no_more(spawn: Spawn) -> None:
+    """Init ends without a word, also where the parent could still read one."""
+    plan = Plan()
+    plan.sync_mounted("(default)")
+    parent = spawn()
+    parent.plan(plan)
+    parent.expect(handshake.MOUNTED)
+    parent.sock.shutdown(socket.SHUT_WR)
+    assert parent.recv() is None
+    assert parent.wait(parent.pid) == 1
+
+
 @pytest.mark.parametrize("kind", [handshake.PLAN, handshake.GO + 1, 0])
 def test_wrong_message_for_go(spawn: Spawn, kind: int) -> None:
     parent = spawn()

@@ -159,11 +159,11 @@ static void end_hook(const struct hook *h, pid_t pid)
     reap(pid, &status);
 }
 
-/* SIGCHLD is blocked and stays pending until this takes it, for pid 1 as well. */
+/* SIGCHLD is blocked and stays pending until this takes it, for pid 1 as well.  At most TICK_MS. */
 static int wait_signal(uint64_t ms)
 {
     const uint64_t chld = 1ull << (SIGCHLD - 1);
-    struct timespec ts = {.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000};
+    struct timespec ts = {.tv_nsec = (long)ms * 1000000};
 
     if (sys_ret(syscall(SYS_rt_sigtimedwait, &chld, NULL, &ts, 8L)) < 0 && errno != EAGAIN && errno != EINTR)
         return -errno;

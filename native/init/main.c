@@ -233,7 +233,6 @@ static inline __attribute__((always_inline)) void do_step(struct init *in)
 
 static _Noreturn void no_program(struct init *in)
 {
-    clear_fault(in);
     die(in, fault(in, ENOEXEC, "plan", -1, 0, "the plan ends without EXECVE: there is no program to run"));
 }
 

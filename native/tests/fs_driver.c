@@ -125,11 +125,12 @@ static void run_op(char **f, int n, int may_fail)
         abort();
     in.step = nops++;
     struct plan_step *st = &steps[in.step];
-    /* The memory after the last step is undefined, whatever it looks like. */
     header.nsteps = in.step + (next_op ? 2 : 1);
     memset(st, 0, 2 * sizeof(*st));
-    st[1].op = next_op ? (uint16_t)next_op : (uint16_t)OP_DEV_NODE;
-    st[1].policy = next_op ? 0 : P_DEV_NODE_MADE;
+    /* The memory after the last step is undefined, whatever it looks like. */
+    int masks = strcmp(f[1], "MASK_PATH") == 0;
+    st[1].op = next_op ? (uint16_t)next_op : masks ? (uint16_t)OP_MASK_PATH : (uint16_t)OP_DEV_NODE;
+    st[1].policy = next_op || masks ? 0 : P_DEV_NODE_MADE;
     memset(&in.fault, 0, sizeof(in.fault));
     in.fault.arg = -1;
     st->policy = (uint16_t)atoi(f[2]);

@@ -197,6 +197,31 @@ static void test_find_exe(const char *dir)
     REFUSED(long_name, "a", ENAMETOOLONG, "");
 }
 
+/* The longest path that fits, and one byte more, which is passed over and written nowhere. */
+static void test_long_elements(void)
+{
+    static struct init in;
+    static char path[PATH_BUF + 64];
+    size_t most = PATH_BUF - sizeof("/prog");
+
+    for (size_t more = 0; more < 2; more++) {
+        memset(path, '/', sizeof(path));
+        path[0] = '.';
+        strcpy(path + most + more - 1, "b:a:b");
+        in.exe[PATH_BUF - 1] = 0;
+        memset(&in.undo, 0x7f, sizeof(in.undo));
+        OK(find(&in, "prog", path) == 0 && strlen(in.exe) == (more ? strlen("b/prog") : PATH_BUF - 1),
+           "the longest element and %zu: %zu", more, strlen(in.exe));
+        for (size_t i = 0; i < sizeof(in.undo); i++)
+            OK(((const char *)&in.undo)[i] == 0x7f, "nothing is written behind the path");
+        in.undo = NULL;
+    }
+    memset(path, '/', sizeof(path));
+    path[0] = '.';
+    strcpy(path + PATH_BUF - sizeof("b/prog"), "b/prog");
+    OK(find(&in, path, "") == 0 && strlen(in.exe) == PATH_BUF - 1, "the longest path: %zu", strlen(in.exe));
+}
+
 /* A filter may return ENOSYS or EPERM for the newer call, or for both. */
 static void test_filtered(void)
 {
@@ -294,6 +319,7 @@ int main(int argc, char **argv)
         return 2;
     test_passwd();
     test_find_exe(argv[1]);
+    test_long_elements();
     test_filtered();
     test_find_home();
     return tap_end();
