@@ -7,6 +7,7 @@ diff. integration/test_native_flags.py does the same for the ops on filesystems.
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import pathlib
@@ -201,6 +202,8 @@ def line_of(text: str) -> tuple[int, int, str]:
     if name in NOT_OURS:
         return int(thread), int(index), ""
     kinds = WORDS[name].split()
+    if name == "fcntl" and arguments[1] == f"{fcntl.F_GETFD:x}":
+        kinds = kinds[:2]  # it takes no value
     size = int(arguments[2].partition(":")[0], 16)
     words = [shown(kind, text, size) for kind, text in zip(kinds, arguments, strict=False) if kind != "-"]
     return int(thread), int(index), " ".join([name, *words])
