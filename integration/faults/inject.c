@@ -99,13 +99,14 @@ static void set_result(pid_t id, long value)
 }
 #endif
 
-/* At most to the end of the page: the next one may not be there. */
+/* In two parts: the page after the first byte's may not be there. */
 static void tell_argument(pid_t id, unsigned long long value)
 {
     unsigned char bytes[256];
     size_t left = 4096 - value % 4096, most = left < sizeof bytes ? left : sizeof bytes;
-    struct iovec to = {bytes, most}, from = {(void *)(size_t)value, most};
-    ssize_t have = process_vm_readv(id, &to, 1, &from, 1, 0);
+    struct iovec to = {bytes, sizeof bytes};
+    struct iovec from[] = {{(void *)(size_t)value, most}, {(void *)(size_t)(value + most), sizeof bytes - most}};
+    ssize_t have = process_vm_readv(id, &to, 1, from, 2, 0);
 
     fprintf(out, have > 0 ? " %llx:" : " %llx", value);
     for (ssize_t i = 0; i < have; i++)
