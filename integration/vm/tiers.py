@@ -82,7 +82,7 @@ PROGRAMS = (
     *("kube-apiserver", "kube-controller-manager", "kube-scheduler"),
 )
 # What needs controllers; make test-kubernetes runs the rest.
-CLUSTER = ("test_limits.py", "test_security.py::test_privileged", "test_node.py::test_nothing_left")
+CLUSTER = ("test_eviction.py", "test_limits.py", "test_security.py::test_privileged", "test_node.py::test_nothing_left")
 RECORD = "PYRUNC_ENGINES_RECORD"
 RESULT = "/job/files/result.json"
 ENGINES = ("conmon", "containerd", "docker", "podman", "podman_rootless")

@@ -39,8 +39,8 @@ PRIVATE = (
     "/var/log/containers",
     "/etc/cni/net.d",
     "/opt/cni/bin",
-    "/usr/local/bin",
 )
+INSTALLED = "/usr/local/bin"  # where contrib/kubernetes puts the executable
 CONTAINERD = (
     """
 [plugins."io.containerd.cri.v1.images"]
@@ -92,7 +92,8 @@ class Refused(Exception):
 class Cluster:
     """The cluster. `runtimes` maps the names of the runtime classes to paths.
 
-    A `bare` cluster has only runc, and its containerd is restarted whenever it exits.
+    A `bare` cluster has only runc and nothing in INSTALLED, and its containerd is restarted
+    whenever it exits.
     """
 
     label = "Kubernetes on containerd 2.x" + (", with limits" if LIMITS else "")
@@ -147,7 +148,7 @@ class Cluster:
         cgroup."""
         script = ["set -e", "mount --make-rshared /", f"ip addr add {ADDRESS}/24 dev lo"]
         script.append(f"ip addr add {API_ADDRESS}/32 dev lo")
-        for place in PRIVATE:
+        for place in (*PRIVATE, INSTALLED) if self.bare else PRIVATE:
             ours = self.path / ("node" + place)
             ours.mkdir(parents=True)
             if place.startswith("/var/"):
@@ -205,7 +206,8 @@ class Cluster:
             "podPidsLimit": PIDS if self.limits else -1,
             "resolvConf": "",
             "evictionHard": {"memory.available": "1Mi", "nodefs.available": "0%", "imagefs.available": "0%"},
-            "localStorageCapacityIsolation": False,
+            # Without it cAdvisor does not measure filesystems, and each round of eviction fails.
+            "localStorageCapacityIsolation": self.limits,
             "makeIPTablesUtilChains": False,
             "oomScoreAdj": 0,
             "podLogsDir": "/var/log/pods",
@@ -287,6 +289,17 @@ class Cluster:
         """The node as the API server reports it."""
         found: Json = self.api("GET", f"/api/v1/nodes/{NODE}")
         return found
+
+    def summary(self) -> Json:
+        """Kubelet's statistics of the node and of its pods."""
+        found = self.api("GET", f"/api/v1/nodes/{NODE}/proxy/stats/summary?only_cpu_and_memory=true")
+        decoded: Json = json.loads(found) if isinstance(found, str) else found
+        return decoded
+
+    def under_pressure(self) -> bool:
+        """Whether the node reports that it lacks memory."""
+        conditions = self.node()["status"]["conditions"]
+        return any(one["type"] == "MemoryPressure" and one["status"] == "True" for one in conditions)
 
     def node_is_ready(self) -> bool:
         """Whether kubelet reports that pods can run."""

@@ -39,6 +39,12 @@ def engine() -> Iterator[Cluster]:
         yield Cluster(host, Path(BINS), {"pyrunc": ours, "runc": newest})
 
 
+@pytest.fixture(params=engines.NAMES)
+def oci(request: pytest.FixtureRequest) -> str:
+    """The RuntimeClass. Each case runs with all of them before the next case."""
+    return str(request.param)
+
+
 @pytest.fixture
 def pods(request: pytest.FixtureRequest, engine: Cluster, oci: str) -> Iterator[Pods]:
     """Pods of the class under test, removed afterwards."""

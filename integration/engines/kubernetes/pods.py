@@ -12,6 +12,7 @@ from integration.engines.kubernetes.cluster import BUSYBOX, Cluster, Json, Refus
 
 PODS = "/api/v1/namespaces/default/pods"
 WAIT = 40  # seconds
+MIB = 1 << 20
 # Exits at once on SIGTERM.
 SLEEP = 'trap "exit 0" TERM; echo started; while :; do sleep 0.1; done'
 
@@ -20,6 +21,17 @@ def container(script: str = SLEEP, name: str = "c", **more: Any) -> Json:
     """A container that runs a script."""
     made = {"name": name, "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["/bin/sh", "-c", script]}
     return made | more
+
+
+def resources(requests: str, limits: str) -> Json:
+    """A container's resources from texts like "100m 64Mi": cpu and memory, "-" for none."""
+    both = {"requests": requests.split(), "limits": limits.split()}
+    return {
+        "resources": {
+            kind: {name: one for name, one in zip(("cpu", "memory"), words, strict=True) if one != "-"}
+            for kind, words in both.items()
+        }
+    }
 
 
 class Pod:

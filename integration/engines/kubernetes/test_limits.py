@@ -1,33 +1,20 @@
 """Resources, where controllers exist: quality of service, in-place resize, memory protection, swap,
-out of memory, eviction."""
+out of memory."""
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from pathlib import Path
 
 import pytest
 
-from integration import harness
 from integration.engines.conftest import Seen
-from integration.engines.kubernetes.cluster import NODE, PIDS, Cluster, Json
-from integration.engines.kubernetes.pods import PODS, Pod, Pods, container
+from integration.engines.kubernetes.cluster import PIDS, Cluster, Json
+from integration.engines.kubernetes.pods import MIB, PODS, Pod, Pods, container, resources
 
 LABEL = Cluster.label
 pytestmark = pytest.mark.needs_controller("cpu", "memory", "pids")
-
-
-def resources(requests: str, limits: str) -> Json:
-    """A container's resources from texts like "100m 64Mi": cpu and memory, "-" for none."""
-    both = {"requests": requests.split(), "limits": limits.split()}
-    return {
-        "resources": {
-            kind: {name: one for name, one in zip(("cpu", "memory"), words, strict=True) if one != "-"}
-            for kind, words in both.items()
-        }
-    }
 
 
 def group(pod: Pod, name: str = "c") -> Path:
@@ -47,14 +34,6 @@ def number(folder: Path, name: str, key: str = "") -> int:
     return int(re.findall(rf"^{key} (\d+)$", text, re.MULTILINE)[0]) if key else int(text)
 
 
-def summary(cluster: Cluster) -> Json:
-    """Kubelet's statistics of the node and of its pods."""
-    found = cluster.api("GET", f"/api/v1/nodes/{NODE}/proxy/stats/summary?only_cpu_and_memory=true")
-    decoded: Json = json.loads(found) if isinstance(found, str) else found
-    return decoded
-
-
-MIB = 1 << 20
 MEMORY = ("memory.min", "memory.low", "memory.high", "memory.max", "memory.oom.group")
 FILES = ("cpu.max", "cpu.weight", *MEMORY, "pids.max")
 FILL = "x=a; while :; do x=$x$x; done"  # doubles its memory until the kernel ends it
@@ -204,45 +183,9 @@ def test_memory_in_the_summary(pods: Pods, seen: Seen) -> None:
     pod = pods.create(container(**resources("100m 32Mi", "200m 64Mi"))).ready()
 
     def find() -> Json:
-        mine = [one for one in summary(pod.cluster)["pods"] if one["podRef"]["name"] == pod.name]
+        mine = [one for one in pod.cluster.summary()["pods"] if one["podRef"]["name"] == pod.name]
         usage: Json = mine[0]["containers"][0].get("memory", {}) if mine and mine[0]["containers"] else {}
         return usage
 
     used = pod.wait(lambda: find().get("workingSetBytes"), "the memory in use")
     seen(reported=used > 0)
-
-
-def test_eviction(pods: Pods, seen: Seen, engine: Cluster) -> None:
-    """Memory becomes scarce: kubelet ends the pod that uses most beyond its request."""
-    kept = pods.create(container(**resources("100m 32Mi", "100m 32Mi"))).ready()
-    available = harness.wait_until(
-        lambda: summary(engine)["node"].get("memory", {}).get("availableBytes"), "the free memory", 40, 1
-    )
-    engine.host.end(engine.kubelet)
-    hard = {"memory.available": str(available - 150 * MIB), "nodefs.available": "0%", "imagefs.available": "0%"}
-    engine.start_kubelet(evictionHard=hard, evictionPressureTransitionPeriod="5s")
-    try:
-        harness.wait_until(lambda: not under_pressure(engine) and kept.is_ready(), "the node", 60, 1)
-        # Files in a tmpfs count for the pod and cannot be reclaimed.
-        greedy = pods.create(
-            container("dd if=/dev/zero of=/v/f bs=1M count=400 && exec sleep 1000", volumeMounts=[VOLUME]),
-            volumes=[{"name": "v", "emptyDir": {"medium": "Memory"}}],
-        )
-        greedy.wait(lambda: greedy.read()["status"].get("reason") == "Evicted", "to be evicted", 150)
-        end = greedy.terminated()
-        survived = kept.is_ready() and kept.run("echo alive")
-        seen(phase=greedy.phase, exit_code=end["exitCode"], guaranteed=survived)
-        assert (greedy.phase, end["exitCode"], survived) == ("Failed", 137, "alive")
-    finally:
-        engine.host.end(engine.kubelet)
-        engine.start_kubelet()
-    harness.wait_until(lambda: not under_pressure(engine), "the pressure to end", 60, 1)
-
-
-VOLUME = {"name": "v", "mountPath": "/v"}
-
-
-def under_pressure(cluster: Cluster) -> bool:
-    """Whether the node reports that it lacks memory."""
-    conditions = cluster.node()["status"]["conditions"]
-    return any(one["type"] == "MemoryPressure" and one["status"] == "True" for one in conditions)
