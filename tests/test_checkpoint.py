@@ -221,6 +221,32 @@ def test_descriptors_that_are_something_else(images: Images, kind: str, tmp_path
     images.close()
 
 
+@pytest.mark.parametrize(("message", "module"), [("0802 3001", 1), ("0802 3002", 2), ("0802 3000", 0), ("0802", 0)])
+def test_the_security_module_of_the_images(images: Images, message: str, module: int) -> None:
+    body = bytes.fromhex(message)
+    Path(images.path, "inventory.img").write_bytes(b"\x16\x31\x31\x58" + len(body).to_bytes(4, "little") + body)
+    images.open(make=False)
+    assert images.security_module() == module
+    images.close()
+
+
+def test_a_damaged_inventory(images: Images, tmp_path: Path) -> None:
+    path = Path(images.path, "inventory.img")
+    images.open(make=False)
+    path.write_bytes(b"magi\x02\0\0\0\x30")
+    with pytest.raises(PyruncError, match=r"inventory\.img: it ends within a number"):
+        images.security_module()
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(PyruncError, match=r"inventory\.img: not a regular file"):
+        images.security_module()
+    path.unlink()
+    path.symlink_to(tmp_path)
+    with pytest.raises(PyruncError, match=r"inventory\.img"):
+        images.security_module()
+    images.close()
+
+
 @pytest.mark.parametrize("name", ["inventory.img", "descriptors.json"])
 def test_directories_that_are_not_checkpoints(images: Images, name: str) -> None:
     Path(images.path, name).unlink()

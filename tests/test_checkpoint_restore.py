@@ -43,12 +43,16 @@ class Images:
     def __init__(self, said: list[Any]) -> None:
         self.said, self.targets = said, ["/dev/null", "pipe:[1]", "pipe:[1]"]
         self.parent, self.path, self.work, self.fd, self.work_fd = "", "/images", "/work", 40, 41
+        self.module = 0
 
     def open(self, *, make: bool) -> None:
         self.said.append(("open", make))
 
     def read_descriptors(self) -> list[str]:
         return self.targets
+
+    def security_module(self) -> int:
+        return self.module
 
     def failure(self, verb: str, reason: str, *, logged: bool) -> PyruncError:
         return PyruncError(f"{verb}|{reason}|{logged}")
@@ -237,6 +241,31 @@ def test_refused_profiles(one: Any, profile: str) -> None:
     with pytest.raises(UsageError) as caught:
         one.fill()
     assert str(caught.value) == f"--lsm-profile {profile}: expected apparmor:NAME or selinux:LABEL"
+
+
+@pytest.mark.parametrize(
+    ("label", "on", "module", "profile", "lost"),
+    [
+        ("a:b:c", True, 0, "", True),
+        ("a:b:c", True, 2, "", True),
+        ("a:b:c", True, 1, "", False),
+        ("a:b:c", False, 0, "", False),
+        ("a:b:c", True, 0, "selinux:d:e:f", False),  # CRIU refuses it
+        ("", True, 0, "", False),
+        (None, True, 0, "", False),
+    ],
+)
+def test_a_label_that_would_be_lost(
+    one: Any, label: str | None, on: bool, module: int, profile: str, lost: bool
+) -> None:
+    one.values = {"lsm-profile": profile}
+    one.config["process"]["selinuxLabel"] = label
+    one.facts, one.images.module = SimpleNamespace(selinux=on), module
+    if not lost:
+        one.fill()
+        return
+    with pytest.raises(PyruncError, match=r'^/process/selinuxLabel: the checkpoint has no .* "a:b:c" would be lost'):
+        one.fill()
 
 
 def test_namespaces_of_the_request(one: Any, monkeypatch: pytest.MonkeyPatch, said: list[Any]) -> None:

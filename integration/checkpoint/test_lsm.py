@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from integration import selinux, test_apparmor
-from integration.checkpoint.support import Counter
+from integration.checkpoint.support import Counter, environment
 
 Make = Callable[..., Counter]
 PROFILE, OTHER_PROFILE = test_apparmor.NAMES
@@ -103,9 +104,16 @@ def of_mount(one: Counter) -> str:
     return found.rstrip(b"\0").decode()
 
 
+def keeps_labels() -> bool:
+    """Whether CRIU is built with SELinux. Debian's is not."""
+    return b"libselinux" in Path(shutil.which("criu", path=environment()["PATH"]) or "/dev/null").read_bytes()
+
+
 @pytest.mark.needs_selinux
 @pytest.mark.needs_program("secilc")
 def test_labels_are_restored(labelled: Counter) -> None:
+    if not keeps_labels():
+        pytest.skip("criu is built without SELinux")
     again(labelled)
     assert (label(labelled), of_mount(labelled)) == (LABEL, FILES)
 
@@ -114,5 +122,29 @@ def test_labels_are_restored(labelled: Counter) -> None:
 @pytest.mark.needs_program("secilc")
 def test_other_labels(labelled: Counter) -> None:
     """podman restores a copy of a container with the labels of the new one."""
+    if not keeps_labels():
+        pytest.skip("criu is built without SELinux")
     again(labelled, "--lsm-profile", f"selinux:{OTHER_LABEL}", "--lsm-mount-context", OTHER_FILES)
     assert (label(labelled), of_mount(labelled)) == (OTHER_LABEL, OTHER_FILES)
+
+
+@pytest.mark.needs_selinux
+@pytest.mark.needs_program("secilc")
+def test_no_label_is_lost(labelled: Counter) -> None:
+    """A CRIU without SELinux does not dump labels. The restore is refused, and possible without
+    the label."""
+    if keeps_labels():
+        pytest.skip("criu is built with SELinux")
+    if labelled.peer:  # the processes get the runtime's own label
+        again(labelled)
+        assert label(labelled) != LABEL
+        return
+    labelled.checkpoint()
+    assert labelled.restore(check=False) == 1
+    assert "the checkpoint has no SELinux labels" in labelled.err and LABEL in labelled.err and labelled.gone()
+    assert labelled.restore("--lsm-profile", f"selinux:{OTHER_LABEL}", check=False) == 1
+    assert "selinux LSM specified but selinux not supported by kernel" in labelled.err and labelled.gone()
+    del labelled.made.bundle.config["process"]["selinuxLabel"]
+    labelled.restore()
+    labelled.go_on()
+    assert of_mount(labelled) == FILES

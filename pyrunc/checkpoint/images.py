@@ -8,7 +8,9 @@ from errno import EEXIST, ELOOP, ENOENT, ENOTDIR
 from posix import O_CLOEXEC, O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_TRUNC, O_WRONLY
 
 from pyrunc import fs, jsontext
+from pyrunc.checkpoint import protobuf
 from pyrunc.checkpoint.criu import HARMLESS
+from pyrunc.checkpoint.messages import INVENTORY
 from pyrunc.errors import PyruncError, SysError, UsageError, brief, show
 
 TYPE_CHECKING = False
@@ -18,7 +20,7 @@ DEFAULT = "checkpoint"  # in the working directory, as in runc
 DESCRIPTORS = "descriptors.json"
 _INVENTORY = "inventory.img"
 _DIRECTORY = O_RDONLY | O_DIRECTORY | O_CLOEXEC
-_MOST = 64 << 10  # bytes of descriptors.json
+_MOST = 64 << 10  # bytes of descriptors.json or inventory.img
 _EMPTY = (b"FAILED.", b"failed with -1", b": Unable to open fd=")
 _HARMLESS = HARMLESS.encode()
 _TAIL = 1 << 20  # bytes of a log that are searched for the last error
@@ -93,20 +95,38 @@ class Images:
                 raise PyruncError(f"--image-path {show(self.path)}: not a checkpoint: {name} is missing") from error
         where = f"{self.path}/{DESCRIPTORS}"
         try:
-            fd = posix.open(DESCRIPTORS, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, dir_fd=self.fd)
-            try:
-                if posix.fstat(fd).st_mode & _TYPE != _REGULAR:
-                    raise PyruncError(f"{where}: not a regular file")
-                found = jsontext.loads(fs.read_fd(fd, _MOST))
-            finally:
-                fs.close(fd)
-        except OSError as error:
-            raise SysError(where, "read", error.errno or 0) from error
+            found = jsontext.loads(self.read(DESCRIPTORS))
         except ValueError as error:
             raise PyruncError(f"{where}: {error}") from error
         if type(found) is not list or len(found) != 3 or any(type(item) is not str for item in found):
             raise PyruncError(f"{where}: expected an array of three strings, found {show(found)}")
         return found
+
+    def security_module(self) -> int:
+        """The module whose labels the images have: 0 for none, or one of `messages`. Raises
+        PyruncError."""
+        data = self.read(_INVENTORY)
+        try:  # a magic number, the size of the message, and the message
+            size = int.from_bytes(data[4:8], "little")
+            found: int = protobuf.decode(INVENTORY, data[8 : 8 + size]).get("lsmtype", 0)
+        except ValueError as error:
+            raise PyruncError(f"{self.path}/{_INVENTORY}: {error}") from error
+        return found
+
+    def read(self, name: str) -> bytes:
+        """Read a small file of the directory, which may come from another user. Raises
+        PyruncError."""
+        where = f"{self.path}/{name}"
+        try:
+            fd = posix.open(name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, dir_fd=self.fd)
+            try:
+                if posix.fstat(fd).st_mode & _TYPE != _REGULAR:
+                    raise PyruncError(f"{where}: not a regular file")
+                return fs.read_fd(fd, _MOST)
+            finally:
+                fs.close(fd)
+        except OSError as error:
+            raise SysError(where, "read", error.errno or 0) from error
 
     # -- CRIU's log --------------------------------------------------------------------------------
 

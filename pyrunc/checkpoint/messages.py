@@ -1,4 +1,5 @@
-"""The fields of CRIU's messages (images/rpc.proto) that are used here, by number."""
+"""The fields of CRIU's messages (images/rpc.proto, unless it says otherwise) that are used here, by
+number."""
 
 from __future__ import annotations
 
@@ -52,6 +53,9 @@ OPTIONS: Message = {
     "lsm_mount_context": (63, "text"),
     "network_lock": (64, "int"),
 }
+
+SELINUX = 1  # lsmtype (images/inventory.proto)
+INVENTORY: Message = {"lsmtype": (6, "int")}
 
 FEATURES: Message = {"mem_track": (1, "bool"), "lazy_pages": (2, "bool")}
 

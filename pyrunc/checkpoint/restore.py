@@ -19,7 +19,7 @@ from pyrunc.checkpoint.dump import EXTERNAL, key_of
 from pyrunc.checkpoint.images import Images
 from pyrunc.checkpoint.mounts import Mounts
 from pyrunc.checkpoint.nest import Nest
-from pyrunc.errors import PyruncError, SysError, UsageError
+from pyrunc.errors import PyruncError, SysError, UsageError, show
 from pyrunc.launch.run import Run, run
 from pyrunc.launch.spawn import connect
 from pyrunc.native import sockets
@@ -121,6 +121,8 @@ class Restore(Run):
         if profile and (profile.partition(":")[0] not in _LSM or not profile.partition(":")[2]):
             raise UsageError(f"--lsm-profile {profile}: expected apparmor:NAME or selinux:LABEL")
         refuse_unloaded(profile or f"apparmor:{self.config['process'].get('apparmorProfile') or ''}")
+        if not profile:
+            self.refuse_unlabelled()
         self.request = options.common(self.values, self.config.get("annotations") or {}) | {
             "log_file": "restore.log",
             "evasive_devices": True,
@@ -131,6 +133,16 @@ class Restore(Run):
             "lsm_mount_context": self.values.get("lsm-mount-context") or None,
             "parent_img": self.images.parent or None,
         }
+
+    def refuse_unlabelled(self) -> None:
+        """Raises PyruncError if the processes would lose their SELinux label. A CRIU built without
+        SELinux neither dumps labels nor says so; it refuses --lsm-profile itself."""
+        label = self.config["process"].get("selinuxLabel")
+        if label and self.facts.selinux and self.images.security_module() != messages.SELINUX:
+            raise PyruncError(
+                f"/process/selinuxLabel: the checkpoint has no SELinux labels, so {show(label)} would be lost; "
+                "checkpoint with a CRIU that is built with SELinux, or remove the label to restore without it"
+            )
 
     def share_images(self) -> None:
         """Let root of the container's user namespace search the directory of images while CRIU
