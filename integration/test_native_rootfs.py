@@ -399,7 +399,7 @@ def whole(answer: str) -> list[str]:
 def test_move_hides_what_is_beside_the_root(begun: Script, root: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """Every complete procfs of the host, even if its path begins like the root's or needs
     escapes."""
-    names = ["rootfs2", "roo", "with space"]
+    names = ["rootfs2", "roo", "with space", "back\\slash"]
     for name in names:
         (tmp_path / name).mkdir()
         begun.ask("mount", "proc", tmp_path / name, "proc", 0, "")
@@ -411,7 +411,8 @@ def test_move_hides_what_is_beside_the_root(begun: Script, root: pathlib.Path, t
     begun.op("pivot", policy=ops.P_PIVOT_MOVE)
     after, inside = begun.ask("parentinfo"), begun.ask("mountinfo")
     answers = begun.run()
-    assert {str(tmp_path / name).replace(" ", "\\040") for name in names} <= set(whole(answers[before]))
+    escaped = [name.replace("\\", "\\134").replace(" ", "\\040") for name in names]
+    assert {str(tmp_path / name) for name in escaped} <= set(whole(answers[before]))
     assert whole(answers[after]) == ["/in"]
     assert whole(answers[inside]) == ["/in"]
     assert [m.point for m in mounts(answers[after]) if m.type == "proc"] == [str(tmp_path / "part")]

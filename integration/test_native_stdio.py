@@ -32,6 +32,14 @@ def test_console(terminal: Script) -> None:
     assert int(answers[after]) == int(answers[before]) - 1  # the socket is closed
 
 
+@pytest.mark.parametrize(("rows", "cols"), [(5, 0), (0, 7), (0, 0)])
+def test_half_of_a_size(terminal: Script, rows: int, cols: int) -> None:
+    terminal.op("pivot")
+    terminal.op("console", fd=1, rows=rows, cols=cols)
+    seen = terminal.ask("console")
+    assert terminal.run()[seen] == f"/dev/ptmx hello {rows}x{cols} controlling"
+
+
 @pytest.mark.parametrize("trap", ["link", "dir", "file", "device"])
 def test_console_is_never_somewhere_else(begun: Script, root: pathlib.Path, trap: str) -> None:
     """T10 (CVE-2025-52565)."""

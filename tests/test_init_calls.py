@@ -63,7 +63,8 @@ def scene(function: Scene) -> Scene:
 
 @scene
 def hook(plan: Plan) -> tuple[int, ...]:
-    plan.hook("/hooks/createContainer/0", path=SLEEP, args=["sleep", "0.03"], state=['{"pid":', "}"])
+    plan.hook("/hooks/createContainer/0", path=SLEEP, args=["sleep", "0.03"],
+              env=["A=1", "B=2", "C=3"], state=['{"pid":', "}"])  # fmt: skip
     return ()
 
 
@@ -204,6 +205,8 @@ def line_of(text: str) -> tuple[int, int, str]:
     kinds = WORDS[name].split()
     if name == "fcntl" and arguments[1] == f"{fcntl.F_GETFD:x}":
         kinds = kinds[:2]  # it takes no value
+    if name == "mmap" and not arguments[4].startswith("ffffffff"):
+        kinds[1] = "-"  # of the plan, whose size is different in each scene
     size = int(arguments[2].partition(":")[0], 16)
     words = [shown(kind, text, size) for kind, text in zip(kinds, arguments, strict=False) if kind != "-"]
     return int(thread), int(index), " ".join([name, *words])
@@ -213,7 +216,7 @@ def calls_of(init_exe: str, injector: str, out: pathlib.Path, name: str) -> list
     """The calls of each thread up to its execve; repeated calls are one line."""
     plan = Plan()
     fds = SCENES[name](plan)
-    finish(plan, ["/bin/true"])
+    finish(plan, ["/bin/true"], ["A=1", "B=2"])
     parent = Parent(injector, wrap=["inject", str(out), "trace-arguments", "0", "0", "0", "0", init_exe])
     try:
         also = {"placed": (handshake.PLACED,), "clone_of_a_joiner": (handshake.PID,)}
@@ -235,7 +238,7 @@ def calls_of(init_exe: str, injector: str, out: pathlib.Path, name: str) -> list
                 over.add(thread)
     first = next(position for position, call in enumerate(threads[0]) if call.startswith("close_range"))
     threads[0] = threads[0][first:]  # earlier calls belong to the C library
-    return [f"{name}: {thread} {call}" for thread in threads for call in unrepeated(threads[thread])]
+    return [f"{thread} {call}" for thread in threads for call in unrepeated(threads[thread])]
 
 
 def unrepeated(calls: list[str]) -> list[str]:
@@ -250,16 +253,22 @@ def unrepeated(calls: list[str]) -> list[str]:
 @pytest.fixture(scope="module")
 def prelude(init_exe: str, injector: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The calls before the first step of a plan, and those of its end."""
-    calls = calls_of(init_exe, injector, tmp_path_factory.mktemp("calls") / "start", "start")
-    return [call.partition(" ")[2] for call in calls]
+    return calls_of(init_exe, injector, tmp_path_factory.mktemp("calls") / "start", "start")
+
+
+def beyond(found: list[str], prelude: list[str]) -> list[str]:
+    """What a plan does differently from the simplest one before its first step, and all calls
+    after that; a minus marks a call that is missing."""
+    last = "0 open /dev/null"
+    end, own_end = (next(at for at, call in enumerate(of) if call.startswith(last)) for of in (prelude, found))
+    missing = [f"- {call}" for call in prelude[:end] if call not in found[:own_end]]
+    return [*missing, *(call for call in found[:own_end] if call not in prelude[:end]), *found[own_end + 2 :]]
 
 
 @pytest.mark.parametrize("name", SCENES)
 def test_calls(init_exe: str, injector: str, prelude: list[str], tmp_path: pathlib.Path, name: str) -> None:
-    found = calls_of(init_exe, injector, tmp_path / "calls", name)
-    begin = next(position for position, call in enumerate(prelude) if call.startswith("0 open /dev/null"))
-    if name != "start":
-        found = found[begin + 2 :]
+    calls = calls_of(init_exe, injector, tmp_path / "calls", name)
+    found = [f"{name}: {call}" for call in (calls if name == "start" else beyond(calls, prelude))]
     lines = GOLDEN.read_text().splitlines() if GOLDEN.exists() else []
     if os.environ.get("PYRUNC_UPDATE_GOLDEN"):
         kept = {one: [line for line in lines if line.startswith(f"{one}: ")] for one in SCENES}
