@@ -172,6 +172,7 @@ def below(answer: str, root: pathlib.Path) -> dict[str, Mount]:
 def failure(answer: str) -> tuple[str, str, int, int, str]:
     word, err, call, arg, item, detail = answer.split("\t")
     assert word == "fail"
+    assert item == "0" or int(arg) == 3  # the data of MOUNT are the only list
     return err, call, int(arg), int(item), detail
 
 

@@ -254,8 +254,17 @@ static void run_with_log(char *script)
     out = answers;
 }
 
+static int open_fds(void)
+{
+    int n = 0;
+
+    for (int fd = 3; fd < 500; fd++) /* the answers go to a higher one */
+        n += fcntl(fd, F_GETFD) >= 0;
+    return n;
+}
+
 /* Run the script with one failing call in its last op.  Exits with status 9 if there is no such
- * call. */
+ * call.  A handler that fails leaves no descriptor open. */
 static _Noreturn void run_with_fault(char *script, long index)
 {
     static char nothing[1 << 16];
@@ -271,11 +280,15 @@ static _Noreturn void run_with_fault(char *script, long index)
     if (calls.hit)
         abort(); /* not in the last op */
     FILE *text = out = fmemopen(nothing, sizeof(nothing), "w");
+    int before = open_fds();
     run_line(last);
     fclose(text);
     if (!calls.hit)
         _exit(9);
-    fprintf(answers, "%d\t%ld\t%s\t%s", calls.error, index, calls.hit, nothing);
+    int more = strncmp(nothing, "fail", 4) == 0 && open_fds() > before;
+    nothing[strcspn(nothing, "\n")] = 0;
+    fprintf(answers, "%d\t%ld\t%s\t%s%s\n", calls.error, index, calls.hit, nothing,
+            more ? " (a descriptor stays open)" : "");
     fflush(answers);
     _exit(0);
 }
