@@ -8,6 +8,7 @@ import os
 import pathlib
 import shutil
 import signal
+import struct
 import subprocess
 import time
 
@@ -220,6 +221,26 @@ def test_user_namespace(spawn: Spawn) -> None:
     assert environ.stat().st_uid == 0  # not dumpable: the files are root's, not the user's
     parent.go()
     assert parent.output().split() == ["0", "0", "0", "0", "100000", "10"]
+
+
+@needs_root
+@pytest.mark.parametrize("groups", [[], [7]])
+def test_groups_that_a_user_namespace_denies(spawn: Spawn, groups: list[int]) -> None:
+    """Only groups that the program does not get are worth a warning."""
+    plan = Plan()
+    plan.unshare_user("/linux/namespaces/0")
+    plan.groups("/process/user/additionalGids", gids=struct.pack(f"={len(groups)}I", *groups))
+    parent = spawn()
+    parent.plan(finish(plan, ["true"]))
+    parent.expect(handshake.MAP)
+    for name, text in (("setgroups", "deny"), ("gid_map", "0 200000 10"), ("uid_map", "0 100000 10")):
+        pathlib.Path(f"/proc/{parent.pid}/{name}").write_text(text)
+    parent.go()
+    if groups:
+        record = parent.expect(handshake.WARN)
+        assert (record.call, record.err, record.step) == ("setgroups", errno.EPERM, 1)
+        assert record.detail == "denied in this user namespace: no additional groups"
+    parent.expect(handshake.CREATED)
 
 
 @needs_root

@@ -319,28 +319,19 @@ int op_setsid(struct init *in, const struct plan_step *st)
     return ret;
 }
 
-/* Parse the permissions in the result of KEYCTL_DESCRIBE: "type;uid;gid;perm;description", perm
- * in hexadecimal. */
-static int key_permissions(const char *text, uint32_t *perm)
+/* The permissions in the result of KEYCTL_DESCRIBE: "type;uid;gid;perm;description", perm in
+ * hexadecimal. */
+static uint32_t key_permissions(const char *text)
 {
-    for (int i = 0; i < 3; i++) {
-        text = strchr(text, ';');
-        if (!text)
-            return -EPROTO;
-        text++;
-    }
-    *perm = 0;
-    for (; *text && *text != ';'; text++) {
-        uint32_t c = (unsigned char)*text;
+    uint32_t perm = 0;
 
-        if (c - '0' < 10u)
-            *perm = *perm << 4 | (c - '0');
-        else if ((c | 32) - 'a' < 6u)
-            *perm = *perm << 4 | ((c | 32) - 'a' + 10);
-        else
-            return -EPROTO;
+    for (int i = 0; i < 3; i++) {
+        text += strcspn(text, ";");
+        text += *text == ';';
     }
-    return 0;
+    for (; *text && *text != ';'; text++)
+        perm = perm << 4 | (uint32_t)(*text > '9' ? *text - 'a' + 10 : *text - '0');
+    return perm;
 }
 
 /* Returns 1 if the kernel has no keyrings or an outer filter forbids keyctl(2).  The container
@@ -355,7 +346,6 @@ static int keys_unavailable(long ret)
 int op_keyring(struct init *in, const struct plan_step *st)
 {
     char text[256];
-    uint32_t perm = 0;
     long id = sys_keyctl(KEYCTL_JOIN_SESSION_KEYRING, (long)step_str(in, st, S_KEYRING_name), 0, 0);
 
     if (keys_unavailable(id))
@@ -367,13 +357,11 @@ int op_keyring(struct init *in, const struct plan_step *st)
         return fault(in, (int)-id, "keyctl", S_KEYRING_name, 0, "join session keyring");
     long ret = sys_keyctl(KEYCTL_DESCRIBE, id, (long)text, (long)sizeof(text));
     if (ret >= 0) {
+        uint32_t search = st->policy & P_KEYRING_OTHER_SEARCH ? KEY_OTH_SEARCH : KEY_USR_SEARCH;
+
         text[sizeof(text) - 1] = 0;
-        ret = key_permissions(text, &perm);
+        ret = sys_keyctl(KEYCTL_SETPERM, id, (long)(key_permissions(text) | search), 0);
     }
-    if (ret >= 0)
-        ret = sys_keyctl(
-            KEYCTL_SETPERM, id,
-            (long)(perm | (st->policy & P_KEYRING_OTHER_SEARCH ? KEY_OTH_SEARCH : KEY_USR_SEARCH)), 0);
     if (ret < 0 && !keys_unavailable(ret))
         return fault(in, (int)-ret, "keyctl", S_KEYRING_name, 0, "permissions of the session keyring");
     return 0;
