@@ -19,6 +19,7 @@ from pyrunc.launch.session import WAIT_FOREVER, InitSession, SessionOptions, wri
 from pyrunc.native import files, processes
 from pyrunc.plan import exec
 from pyrunc.plan.context import Options
+from pyrunc.plan.ops import OP_PLACE
 from pyrunc.plan.process import RLIMIT_NPROC
 from pyrunc.spec import exec_process, load
 
@@ -104,7 +105,7 @@ def read_process(path: str, container: Process) -> tuple[str, Process]:
 class Exec(InitSession):
     """The session of one `exec`."""
 
-    __slots__ = ("config", "container", "filtered", "listener", "ns_fds", "opts", "wanted")
+    __slots__ = ("ahead", "config", "container", "filtered", "listener", "ns_fds", "opts", "wanted")
 
     transitions = handshake.JOIN
     opts: ExecOptions
@@ -113,6 +114,7 @@ class Exec(InitSession):
         super().__init__(opts.log)
         self.opts = opts
         self.filtered = False
+        self.ahead = False  # `enter` has its GO to READY
         self.listener = -1  # the seccomp notify descriptor, until the pid for its agent is known
         self.ns_fds: dict[str, int] = {}  # path -> descriptor
         self.config: Config
@@ -291,8 +293,22 @@ class Exec(InitSession):
             return tools.open_tree(value, f"/proc/{self.container.data['pid']}/ns/user")
         return super().open_slot(kind, value, origin)
 
+    def on_send_plan(self, record: handshake.Record) -> None:
+        """HELLO: send the plan; also the GO to READY, if nothing has to be done then.
+
+        On busy cores each wait for us would cost `enter` a time slice.  PLACE has a GO of its own,
+        and continues in another process.
+        """
+        super().on_send_plan(record)
+        if not self.container.data.get("rdt") and self.harmless_limits() and not self.plan.has(OP_PLACE):
+            self.ahead = True
+            self.set_limits(self.enter_pid)
+            self.send(handshake.GO)
+
     def on_ready(self, record: handshake.Record) -> None:
         """READY: set the RDT class and rlimits of `enter` before it drops its privileges."""
+        if self.ahead:
+            return
         if self.container.data.get("rdt"):
             from pyrunc.cgroup import rdt
 
@@ -330,7 +346,6 @@ class Exec(InitSession):
         """PID: the process waits for GO, and only executes the program after it."""
         self.init_pid = record.value
         self.pidfd = posix.pidfd_open(self.init_pid)
-        self.reap_enter()
         if self.plan.sched_attr:
             self.set_scheduler()
         if self.listener >= 0:
@@ -340,6 +355,7 @@ class Exec(InitSession):
             self.channel.block_signals()
         self.attach_terminal()
         self.send(handshake.GO)
+        self.reap_enter()  # by now it has exited
 
     def set_scheduler(self) -> None:
         """Set process.scheduler, for which the process itself no longer has the capability.

@@ -13,9 +13,10 @@ from pyrunc import errors, fs, handshake, procfs, state
 from pyrunc.errors import PyruncError, SysError
 from pyrunc.launch.channel import Channel, NoRecordError, SlowStartError
 from pyrunc.launch.ending import Interrupts, await_end, has_ended, raise_interrupted, reap, unknown_children, where
-from pyrunc.launch.spawn import check_preserved, connect, is_null, listen_fds, of_init, spawn_init
+from pyrunc.launch.spawn import check_preserved, connect, is_null, listen_fds, of_init, spawn_error, spawn_init
 from pyrunc.launch.undo import Undo
 from pyrunc.native import files, processes, sockets
+from pyrunc.plan.process import RLIMIT_CORE, RLIMIT_NOFILE
 from pyrunc.signals import SIGKILL
 
 TYPE_CHECKING = False
@@ -41,6 +42,7 @@ _PENDING = 64  # records init can queue: warnings, and one that awaits an answer
 _LOOK_MS = 500  # interval of the checks that enter is alive
 _WARNINGS = 64  # a step warns once, CAPS once for each capability
 _INFINITY = 0xFFFFFFFFFFFFFFFF
+_SETUP_FDS = 1024  # init opens fewer
 _TRAPS = frozenset((4, 5))  # SIGILL, SIGTRAP: __builtin_trap of x86_64 and of arm64
 
 
@@ -116,6 +118,7 @@ class InitSession:
         except BaseException as error:
             self.abandon()
             raise_interrupted(interrupts, error)
+            self.check_spawned(error)
             if self.stuck and isinstance(error, PyruncError):
                 raise PyruncError(f"{error}; {self.stuck}") from error
             raise
@@ -191,6 +194,16 @@ class InitSession:
         """Spawn init and close its end of the socket, which would hide its end of file."""
         self.channel.fd, theirs, self.enter_pid = spawn_init(stdio, preserved)
         posix.close(theirs)
+
+    def check_spawned(self, error: BaseException) -> None:
+        """Raises SysError if init was not executed, which `spawn` does not wait for.
+
+        ``error``: what followed from it, for example systemd's that there is no such process.
+        """
+        if self.protocol.state == handshake.SPAWNED:
+            own = spawn_error()
+            if own is not None:
+                raise own from error
 
     def open_stdio(self) -> None:
         """Create pipes for stdio in the foreground: the program must not hold a terminal or file of
@@ -433,6 +446,14 @@ class InitSession:
         """
         self.set_limits(self.init_pid)
         self.send(handshake.GO)
+
+    def harmless_limits(self) -> bool:
+        """Whether the plan's rlimits may be set before READY, because they do not limit set-up."""
+        preserved = self.opts.preserve_fds + self.listen_fds
+        for resource, soft, _, _ in self.plan.rlimits:
+            if resource != RLIMIT_CORE and (resource != RLIMIT_NOFILE or soft < _SETUP_FDS + preserved):
+                return False
+        return True
 
     def set_limits(self, pid: int, put_off: int = -1) -> None:
         """Set the plan's rlimits; only raise ``put_off``, which init sets itself.

@@ -20,7 +20,8 @@ def spawn_init(stdio: list[int], preserved: int) -> tuple[int, int, int]:
     try:
         memfd = files.memfd_sealed(b"pyrunc-init", image, executable=True)
         ours, theirs = sockets.socketpair(4 + preserved)
-        return ours, theirs, processes.spawn_init(memfd, theirs, preserved, stdio)
+        # Another program that uses our API may have threads, and their memory is not ours to share.
+        return ours, theirs, processes.spawn_init(memfd, theirs, preserved, stdio, ahead=interpreter.FROZEN)
     except BaseException as error:
         if ours >= 0:
             fs.close(ours)
@@ -30,6 +31,15 @@ def spawn_init(stdio: list[int], preserved: int) -> tuple[int, int, int]:
         raise
     finally:
         fs.close(memfd)
+
+
+def spawn_error() -> SysError | None:
+    """Why the spawned process did not become init, if that is known."""
+    try:
+        processes.spawn_error()
+    except OSError as error:
+        return of_init(error)
+    return None
 
 
 def connect(option: str, path: str) -> int:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
         def listen_unix(self, path: bytes | None, type: int, mode: int, /) -> int: ...
         def netlink_in(self, netns_fd: int, /) -> int: ...
         def spawn_init(self, exe_fd: int, sock: int, npreserve: int, stdio: Buffer | None, /) -> int: ...
+        def spawn_init_ahead(self, exe_fd: int, sock: int, npreserve: int, stdio: Buffer | None, /) -> int: ...
+        def spawn_error(self) -> int: ...
         def spawn_hook(
             self,
             path: bytes | None,
@@ -124,6 +126,8 @@ CALLS = {
     "listen_unix": "bind",
     "netlink_in": "setns",
     "spawn_init": "posix_spawn",
+    "spawn_init_ahead": "posix_spawn",
+    "spawn_error": "posix_spawn",
     "spawn_hook": "execve",
     "wait_pid_timeout": "waitid",
     "await_end": "waitid",

@@ -104,6 +104,10 @@ class Plan(Builder):
                 break
         return False
 
+    def has(self, op: int) -> bool:
+        """Whether there is a step of this kind."""
+        return any(step[0] == op for step in self.steps)
+
     def copies_up(self) -> bool:
         """Whether a mount is filled from the image, which takes memory."""
         return any(step[0] == OP_MOUNT and step[1] & P_MOUNT_COPY_UP for step in self.steps)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # PER_* of personality(2)
 PERSONALITIES = {"LINUX": 0x0, "LINUX32": 0x8}
 DEFAULT_UMASK = 0o22  # as in runc and crun, although config.md would keep the caller's
+RLIMIT_CORE = RLIMITS.index("RLIMIT_CORE")
+RLIMIT_NOFILE = RLIMITS.index("RLIMIT_NOFILE")
 RLIMIT_NPROC = RLIMITS.index("RLIMIT_NPROC")
 KEEP_GROUPS = "run.oci.keep_original_groups"  # podman run --group-add keep-groups
 

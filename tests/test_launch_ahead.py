@@ -1,0 +1,214 @@
+"""What pyrunc does before init can need it: init's start, and the GOs to MOUNTED and READY."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from json_type import Json
+
+pytest.importorskip("pyrunc._shim", reason="the extension is not built")
+
+from plan_support import compiled
+from pyrunc import handshake
+from pyrunc.errors import PyruncError, SysError
+from pyrunc.launch import create, exec, session
+from pyrunc.log import Log
+from pyrunc.plan import Plan, ops
+
+# Only the first call of a process returns early, so each case is a process of its own.
+SPAWN = """
+import os
+from pyrunc._shim import ffi, lib
+
+def image(content):
+    return lib.pr_memfd_sealed(b"t", content, len(content), 1)
+
+def pair():
+    out = ffi.new("int[2]")
+    assert lib.pr_socketpair(out, 3) == 0
+    return out[0], out[1]
+
+def end(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+"""
+SHELL_SCRIPT = b"#!/bin/sh\\n"
+CASES = {
+    # A program that cannot be executed is reported later, and its end closes the socket.
+    "fails": """
+ours, theirs = pair()
+pid = lib.pr_spawn_init_ahead(image(b"not a program"), theirs, 0, ffi.NULL)
+os.close(theirs)
+assert pid > 0, pid
+assert os.read(ours, 1) == b""
+assert end(pid) == 127
+print(lib.pr_spawn_error())
+""",
+    "socket": """
+pid = lib.pr_spawn_init_ahead(image(b"not a program"), 900, 0, ffi.NULL)
+assert end(pid) == 127
+print(lib.pr_spawn_error())
+""",
+    # The second child of a process is waited for.
+    "second": """
+ours, theirs = pair()
+bad = image(b"not a program")
+assert end(lib.pr_spawn_init_ahead(bad, theirs, 0, ffi.NULL)) == 127
+print(lib.pr_spawn_init_ahead(bad, theirs, 0, ffi.NULL))
+""",
+    "count": "print(lib.pr_spawn_init_ahead(0, 0, -1, ffi.NULL), lib.pr_spawn_error())",
+    # A child that is killed first says nothing.
+    "works": """
+ours, theirs = pair()
+log = os.open("/dev/null", os.O_RDWR)
+with open("/bin/true", "rb") as file:
+    exe = image(file.read())
+pid = lib.pr_spawn_init_ahead(exe, theirs, 0, ffi.new("int[3]", [-1, log, log]))
+os.close(theirs)
+os.close(exe)  # the child has its own
+assert os.read(ours, 1) == b""
+assert end(pid) == 0
+print(lib.pr_spawn_error())
+""",
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "printed"),
+    [
+        ("fails", f"{-errno.ENOEXEC}"),
+        ("socket", f"{-errno.EBADF}"),
+        ("second", f"{-errno.ENOEXEC}"),
+        ("count", f"{-errno.EINVAL} 0"),
+        ("works", "0"),
+    ],
+)
+def test_init_is_started_without_waiting_for_it(case: str, printed: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SPAWN + CASES[case]], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.stdout.strip(), done.stderr) == (printed, "")
+
+
+@pytest.mark.parametrize("found", [None, SysError("init", "posix_spawn", errno.EACCES)])
+@pytest.mark.parametrize("state", [handshake.SPAWNED, handshake.ENTERING])
+def test_a_failed_start_of_init_is_the_reason(
+    monkeypatch: pytest.MonkeyPatch, found: SysError | None, state: str
+) -> None:
+    """systemd's answer, for example, is that there is no process to move to the scope."""
+
+    class Fails(session.InitSession):
+        def steps(self, interrupts: object) -> None:
+            raise PyruncError("no such process")
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(session, "spawn_error", lambda: found)
+    one = Fails(Log())
+    one.protocol.state = state
+    with pytest.raises(PyruncError) as raised:
+        one.execute()
+    expected = found if found is not None and state == handshake.SPAWNED else None
+    assert (raised.value is expected) if expected is not None else str(raised.value) == "no such process"
+
+
+@pytest.mark.parametrize(
+    ("limits", "preserved", "harmless"),
+    [
+        ([], 0, True),
+        ([("RLIMIT_NOFILE", 1024)], 0, True),
+        ([("RLIMIT_NOFILE", 1023)], 0, False),
+        ([("RLIMIT_NOFILE", 1024)], 1, False),
+        ([("RLIMIT_NOFILE", 1025)], 1, True),
+        ([("RLIMIT_CORE", 0)], 0, True),
+        ([("RLIMIT_CORE", 0), ("RLIMIT_NOFILE", 64)], 0, False),
+        ([("RLIMIT_FSIZE", 1 << 40)], 0, False),
+        ([("RLIMIT_AS", 1 << 40)], 0, False),
+        ([("RLIMIT_NPROC", 1 << 20)], 0, False),
+    ],
+)
+def test_limits_that_do_not_limit_set_up(limits: list[tuple[str, int]], preserved: int, harmless: bool) -> None:
+    opts = exec.ExecOptions("c1", Log())
+    opts.preserve_fds = preserved
+    one = exec.Exec(opts)
+    rlimits: Json = [{"type": name, "soft": value, "hard": value} for name, value in limits]
+    one.plan = compiled({"process": {"args": ["prog"], "rlimits": rlimits}})
+    assert one.harmless_limits() is harmless
+
+
+HOOK: Json = [{"path": "/bin/true"}]
+
+
+@pytest.mark.parametrize(
+    ("config", "waits"),
+    [
+        ({}, True),
+        ({"linux": {"resources": {"devices": [{"allow": False, "access": "rwm"}]}}}, True),
+        ({"linux": {"resources": {"pids": {"limit": 5}}}}, False),
+        ({"linux": {"intelRdt": {"closID": "a"}}}, False),
+        ({"linux": {"netDevices": {"eth9": {}}}}, False),
+        ({"hooks": {"poststart": HOOK, "poststop": HOOK, "startContainer": HOOK}}, True),
+        ({"hooks": {"prestart": HOOK}}, False),
+        ({"hooks": {"createRuntime": HOOK}}, False),
+        ({"hooks": {"createContainer": HOOK}}, False),
+    ],
+)
+def test_init_waits_if_there_is_something_to_do(config: dict[str, Any], waits: bool) -> None:
+    one = create.Create(create.CreateOptions("c1", Log()))
+    one.plan = compiled({"process": {"args": ["prog"]}, **config})
+    one.linux = config.get("linux", {})
+    one.container = SimpleNamespace(data={})  # type: ignore[assignment]
+    assert one.only_waits() is waits
+    one.container.data["root_below"] = 5
+    assert not one.only_waits()
+    del one.container.data["root_below"]
+    one.plan.cgroup_owner = 0
+    assert not one.only_waits()
+
+
+class Joining(exec.Exec):
+    """An exec whose records are kept."""
+
+    def __init__(self, plan: Plan, data: dict[str, object]) -> None:
+        super().__init__(exec.ExecOptions("c1", Log()))
+        self.plan, self.container = plan, SimpleNamespace(data=data)  # type: ignore[assignment]
+        self.said: list[object] = []
+
+    def send(self, kind: int, value: int = 0, fds: list[int] | None = None) -> None:
+        self.said.append(handshake.NAMES[kind])
+
+    def set_limits(self, pid: int, put_off: int = -1) -> None:
+        self.said.append("limits")
+
+
+HELLO = handshake.Record(handshake.encode(handshake.HELLO, ops.ABI))
+READY = handshake.Record(handshake.encode(handshake.READY))
+
+
+@pytest.mark.parametrize(
+    ("place", "data", "at_hello", "at_ready"),
+    [
+        (False, {}, ["PLAN", "limits", "GO"], []),
+        (False, {"rdt": {}}, ["PLAN", "limits", "GO"], []),
+        (True, {}, ["PLAN"], ["limits", "GO"]),
+    ],
+)
+def test_an_exec_gets_its_go_behind_the_plan(
+    place: bool, data: dict[str, object], at_hello: list[str], at_ready: list[str]
+) -> None:
+    plan = compiled({"process": {"args": ["prog"]}})
+    plan.fds = []
+    if place:  # the process that continues is not the one that reads the plan
+        plan.place("(default)", cgroup_fd=0)
+    one = Joining(plan, data)
+    one.on_send_plan(HELLO)
+    assert one.said == at_hello
+    one.said = []
+    one.on_ready(READY)
+    assert one.said == at_ready
