@@ -172,6 +172,29 @@ static PyObject *warm_up(void)
     return functions;
 }
 
+/* posix.environ holds the environment of the process that took the snapshot. */
+static int renew_environment(void)
+{
+    PyObject *posix = PyImport_ImportModule("posix");
+    PyObject *dict = posix ? PyObject_GetAttrString(posix, "environ") : NULL;
+    if (!dict)
+        return -1;
+    for (char **entry = environ; entry && *entry; entry++) {
+        const char *equals = strchr(*entry, '=');
+        if (!equals)
+            continue;
+        PyObject *name = PyBytes_FromStringAndSize(*entry, equals - *entry);
+        PyObject *value = PyBytes_FromString(equals + 1);
+        if (!name || !value || !PyDict_SetDefault(dict, name, value))
+            return -1;
+        Py_DECREF(name);
+        Py_DECREF(value);
+    }
+    Py_DECREF(dict);
+    Py_DECREF(posix);
+    return 0;
+}
+
 /* System calls read the contents of bytes, and fail if these are inaccessible.  Every block is at
  * least as large as a PyObject. */
 static int is_bytes(const void *block)
@@ -187,7 +210,8 @@ static int report_levels(PyObject *functions, size_t count)
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-    if (call(functions, "short") < 0)
+    /* What the launcher itself does. */
+    if (renew_environment() < 0 || !PyImport_ImportModule("pyrunc.__main__") || call(functions, "short") < 0)
         return -1;
     (void)training_watch(HEAP_LONG, is_bytes);
     if (call(functions, "long") < 0)
@@ -246,29 +270,6 @@ int snapshot_print(void)
     if (print(head, sizeof head) < 0)
         return -1;
     return print(__data_start, (size_t)(pyrunc_heap - __data_start) + used);
-}
-
-/* posix.environ holds the environment of the process that took the snapshot. */
-static int renew_environment(void)
-{
-    PyObject *posix = PyImport_ImportModule("posix");
-    PyObject *dict = posix ? PyObject_GetAttrString(posix, "environ") : NULL;
-    if (!dict)
-        return -1;
-    for (char **entry = environ; entry && *entry; entry++) {
-        const char *equals = strchr(*entry, '=');
-        if (!equals)
-            continue;
-        PyObject *name = PyBytes_FromStringAndSize(*entry, equals - *entry);
-        PyObject *value = PyBytes_FromString(equals + 1);
-        if (!name || !value || !PyDict_SetDefault(dict, name, value))
-            return -1;
-        Py_DECREF(name);
-        Py_DECREF(value);
-    }
-    Py_DECREF(dict);
-    Py_DECREF(posix);
-    return 0;
 }
 
 const char *snapshot_restore(int much)

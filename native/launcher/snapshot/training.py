@@ -13,13 +13,13 @@ import select
 import sys
 
 from pyrunc import __main__, fs, handshake, host
-from pyrunc.launch import exec, session
-from pyrunc.native import bpf, files, signals, sockets
+from pyrunc.launch import exec, spawn
+from pyrunc.native import bpf, files, processes, signals, sockets
+from pyrunc.native.binding import calls
 from pyrunc.plan import ops
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
 PLACE = "/"  # snapshot.py assigns a directory with a bundle
@@ -50,32 +50,45 @@ def answer(sock: int, joins: bool, fifos: bool) -> None:
         posix._exit(1)
 
 
-def spawner(*kinds: int, joins: bool = False, fifos: bool = False) -> Callable[..., tuple[int, int, int]]:
-    """A `spawn_init` that starts no program from a memfd.  The records wait in the socket."""
+class Spawner:
+    """`pyrunc.native.processes` with processes that do not execute the memfd.  Their records wait
+    in the socket."""
 
-    def spawn_init(stdio: list[int], preserved: int) -> tuple[int, int, int]:
-        ours, theirs = sockets.socketpair(4 + preserved)
+    def __init__(self, *kinds: int, joins: bool = False, fifos: bool = False) -> None:
+        self.kinds, self.joins, self.fifos = kinds, joins, fifos
+
+    def spawn_init(self, exe: int, sock: int, preserved: int, stdio: list[int], *, ahead: bool) -> int:
         enter = posix.fork()
         if enter == 0:
             posix._exit(0)
         posix.waitid(posix.P_PID, enter, posix.WEXITED | posix.WNOWAIT)  # so that no run waits for it
         init = posix.fork()
         if init == 0:
-            posix.close(ours)
-            answer(theirs, joins, fifos)
+            answer(sock, self.joins, self.fifos)
         value = {handshake.HELLO: ops.ABI, handshake.PID: init}
-        for kind in kinds:
-            posix.write(theirs, handshake.encode(kind, value.get(kind, 0)))
-        return ours, theirs, enter
+        for kind in self.kinds:
+            posix.write(sock, handshake.encode(kind, value.get(kind, 0)))
+        return enter
 
-    return spawn_init
+    def __getattr__(self, name: str) -> Any:
+        return getattr(processes, name)
+
+
+class Calls:
+    """The native calls, without the one that needs privilege."""
+
+    def bpf_prog_load_device(self, *rest: object) -> int:
+        return posix.dup(0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(calls, name)
 
 
 CREATE = (handshake.HELLO, handshake.PID, handshake.MOUNTED, handshake.READY)
 SPAWNERS = {
-    "create": spawner(*CREATE, fifos=True),
-    "run": spawner(*CREATE),
-    "exec": spawner(handshake.HELLO, handshake.READY, handshake.PID, joins=True),
+    "create": Spawner(*CREATE, fifos=True),
+    "run": Spawner(*CREATE),
+    "exec": Spawner(handshake.HELLO, handshake.READY, handshake.PID, joins=True),
 }
 
 
@@ -100,7 +113,7 @@ def snapshot() -> host.HostFacts:
 real_snapshot = host.snapshot
 PATCHES: list[tuple[Any, str, Any]] = [
     (host, "snapshot", snapshot),
-    (bpf, "load_device", lambda code: posix.dup(0)),
+    (bpf, "calls", Calls()),
     (bpf, "attach", lambda *rest: None),
     (exec, "files", Files()),
     (signals, "signalfd", lambda: posix.pipe2(posix.O_NONBLOCK | posix.O_CLOEXEC)[0]),  # blocks nothing
@@ -109,7 +122,7 @@ PATCHES: list[tuple[Any, str, Any]] = [
 
 def verb(*args: str) -> None:
     """Run a verb as `main` does, without output."""
-    patches = [*PATCHES, (session, "spawn_init", SPAWNERS.get(args[0]))]
+    patches = [*PATCHES, (spawn, "processes", SPAWNERS.get(args[0], processes))]
     saved = [(module, name, getattr(module, name)) for module, name, _ in patches]
     kept = [posix.dup(fd) for fd in range(3)]
     null = posix.open("/dev/null", posix.O_RDWR)
