@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 from plan_support import compiled
 from pyrunc import handshake
 from pyrunc.errors import PyruncError, SysError
-from pyrunc.launch import create, exec, session
+from pyrunc.launch import channel, create, exec, session
 from pyrunc.log import Log
 from pyrunc.plan import Plan, ops
 
@@ -212,3 +213,21 @@ def test_an_exec_gets_its_go_behind_the_plan(
     one.said = []
     one.on_ready(READY)
     assert one.said == at_ready
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_an_unread_go_does_not_hide_the_error_of_init(looks: bool) -> None:
+    """The kernel answers the first read with ECONNRESET if the peer has closed its end with an
+    unread record."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.send(handshake.encode(handshake.GO))
+    theirs.send(handshake.encode(handshake.FAIL, 7))
+    theirs.close()
+    one = channel.Channel()
+    one.fd = ours.detach()
+    if looks:
+        found = list(one.queued(8))
+    else:
+        found = [one.receive(1000, None), one.receive(1000, None)]
+    one.close()
+    assert [record and record.value for record in found] == [7, None]

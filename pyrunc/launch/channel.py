@@ -69,8 +69,10 @@ class Channel:
                     interrupts.check()
             except TimeoutError:
                 raise NoRecordError from None
-            except ConnectionResetError:  # init died with an unread record
-                return None
+            except ConnectionResetError:
+                # init has ended with an unread record of ours. The kernel reports that first, and
+                # once: what init sent, and the end of file, are still to come.
+                continue
             except OSError as error:
                 raise of_init(error) from error
             else:
@@ -81,8 +83,8 @@ class Channel:
         for _ in range(most):
             try:
                 data = sockets.receive(self.fd, handshake.RECORD_SIZE, 0)
-            except ConnectionResetError:
-                data = b""
+            except ConnectionResetError:  # see `receive`
+                continue
             except OSError:
                 return
             if not data:
