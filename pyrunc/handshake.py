@@ -63,7 +63,7 @@ STATES = (SPAWNED, ENTERING, SETUP, FINISH, JOINED, CLONED, LATE, DONE, FAILED)
 DEFER = "defer"
 Transitions = dict[tuple[str, int], tuple[str, str]]
 CREATE: Transitions = {
-    (SPAWNED, HELLO): ("send_plan", ENTERING),
+    (SPAWNED, HELLO): ("hello", ENTERING),
     (ENTERING, PLACED): ("placed", ENTERING),
     (ENTERING, MAP): ("map_ids", ENTERING),
     (ENTERING, PID): ("pid", SETUP),
@@ -75,7 +75,7 @@ CREATE: Transitions = {
 }
 # A plan that joins a container: enter itself sends READY, and its clone only continues or fails.
 JOIN: Transitions = {
-    (SPAWNED, HELLO): ("send_plan", ENTERING),
+    (SPAWNED, HELLO): ("hello", ENTERING),
     (ENTERING, PLACED): ("placed", ENTERING),
     (ENTERING, READY): ("ready", JOINED),
     (JOINED, SECCOMP): ("seccomp", JOINED),
@@ -84,7 +84,7 @@ JOIN: Transitions = {
 }
 # Mounts of an existing container: enter itself does all of it, and exits.
 MOUNTS: Transitions = {
-    (SPAWNED, HELLO): ("send_plan", ENTERING),
+    (SPAWNED, HELLO): ("hello", ENTERING),
     (ENTERING, TREE): ("tree", ENTERING),
     (ENTERING, MOUNTED): ("mounted", FINISH),
     (FINISH, TREE): ("tree", FINISH),

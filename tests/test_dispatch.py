@@ -100,6 +100,7 @@ class Undone:
         monkeypatch.setattr(kind, "handlers", lambda _: handlers)
         monkeypatch.setattr(kind, "steps", lambda _, interrupts: self.steps(interrupts))
         monkeypatch.setattr(kind, "stray_children", lambda _: [])
+        monkeypatch.setattr(kind, "send_plan", lambda _: None)
 
     def noting(self, action: str) -> Callable[[h.Record], None]:
         def handler(record: h.Record) -> None:

@@ -49,7 +49,7 @@ def test_record_layout_equals_the_headers() -> None:
 # rejected.
 EXPECTED = {
     "CREATE": {
-        "spawned": {"HELLO": ("send_plan", "entering")},
+        "spawned": {"HELLO": ("hello", "entering")},
         "entering": {
             "PLACED": ("placed", "entering"),
             "MAP": ("map_ids", "entering"),
@@ -61,13 +61,13 @@ EXPECTED = {
         "late": {"SECCOMP": ("seccomp", "late"), "CREATED": ("created", "done")},
     },
     "JOIN": {
-        "spawned": {"HELLO": ("send_plan", "entering")},
+        "spawned": {"HELLO": ("hello", "entering")},
         "entering": {"PLACED": ("placed", "entering"), "READY": ("ready", "joined")},
         "joined": {"SECCOMP": ("seccomp", "joined"), "PID": ("pid", "cloned")},
         "cloned": {"SECCOMP": ("seccomp", "cloned")},
     },
     "MOUNTS": {
-        "spawned": {"HELLO": ("send_plan", "entering")},
+        "spawned": {"HELLO": ("hello", "entering")},
         "entering": {"TREE": ("tree", "entering"), "MOUNTED": ("mounted", "finish")},
         "finish": {"TREE": ("tree", "finish"), "READY": ("ready", "done")},
     },
@@ -108,7 +108,7 @@ def test_a_whole_exec() -> None:
     seen = []
     for kind in (h.HELLO, h.PLACED, h.WARN, h.READY, h.SECCOMP, h.PID):
         seen += [action for action, _ in protocol.feed(record(kind))]
-    assert seen == ["send_plan", "placed", "warn", "ready", "seccomp", "pid"]
+    assert seen == ["hello", "placed", "warn", "ready", "seccomp", "pid"]
     assert protocol.state == h.CLONED  # EOF means a successful execve
 
 
@@ -117,5 +117,5 @@ def test_a_whole_create() -> None:
     seen = []
     for kind in (h.HELLO, h.MAP, h.PID, h.MOUNTED, h.WARN, h.READY, h.SECCOMP, h.CREATED):
         seen += [action for action, _ in protocol.feed(record(kind))]
-    assert seen == ["send_plan", "map_ids", "pid", "mounted", "warn", "ready", "seccomp", "created"]
+    assert seen == ["hello", "map_ids", "pid", "mounted", "warn", "ready", "seccomp", "created"]
     assert protocol.state == h.DONE

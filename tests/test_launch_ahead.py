@@ -20,7 +20,7 @@ from pyrunc import handshake
 from pyrunc.errors import PyruncError, SysError
 from pyrunc.launch import channel, create, exec, session
 from pyrunc.log import Log
-from pyrunc.plan import Plan, ops
+from pyrunc.plan import Plan
 
 # Only the first call of a process returns early, so each case is a process of its own.
 SPAWN = """
@@ -188,12 +188,11 @@ class Joining(exec.Exec):
         self.said.append("limits")
 
 
-HELLO = handshake.Record(handshake.encode(handshake.HELLO, ops.ABI))
 READY = handshake.Record(handshake.encode(handshake.READY))
 
 
 @pytest.mark.parametrize(
-    ("place", "data", "at_hello", "at_ready"),
+    ("place", "data", "with_plan", "at_ready"),
     [
         (False, {}, ["PLAN", "limits", "GO"], []),
         (False, {"rdt": {}}, ["PLAN", "limits", "GO"], []),
@@ -201,15 +200,15 @@ READY = handshake.Record(handshake.encode(handshake.READY))
     ],
 )
 def test_an_exec_gets_its_go_behind_the_plan(
-    place: bool, data: dict[str, object], at_hello: list[str], at_ready: list[str]
+    place: bool, data: dict[str, object], with_plan: list[str], at_ready: list[str]
 ) -> None:
     plan = compiled({"process": {"args": ["prog"]}})
     plan.fds = []
     if place:  # the process that continues is not the one that reads the plan
         plan.place("(default)", cgroup_fd=0)
     one = Joining(plan, data)
-    one.on_send_plan(HELLO)
-    assert one.said == at_hello
+    one.send_plan()
+    assert one.said == with_plan
     one.said = []
     one.on_ready(READY)
     assert one.said == at_ready

@@ -165,7 +165,10 @@ class Fake(session.InitSession):
         self.theirs, self.queued, self.ended = theirs, queued, ended
 
     def handlers(self) -> Any:
-        return {"send_plan": lambda record: None, "pid": self.on_pid}
+        return {"hello": lambda record: None, "pid": self.on_pid}
+
+    def send_plan(self) -> None:
+        pass
 
     def on_pid(self, record: h.Record) -> None:
         self.init_pid = record.value

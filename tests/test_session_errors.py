@@ -156,7 +156,7 @@ def test_an_enter_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_init_of_another_build() -> None:
     one = made()
     with pytest.raises(PyruncError, match=rf"^init is from another build: ABI 0x5, expected {ops.ABI:#x}$"):
-        one.on_send_plan(record(handshake.HELLO, value=5))
+        one.on_hello(record(handshake.HELLO, value=5))
 
 
 def test_the_plan_and_its_descriptors_are_sent_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +168,8 @@ def test_the_plan_and_its_descriptors_are_sent_and_closed(monkeypatch: pytest.Mo
         seen.append((kind, value, os.pread(fds[0], 1 << 20, 0), os.readlink(f"/proc/self/fd/{fds[1]}"), fds))
 
     one.send = send
-    one.on_send_plan(record(handshake.HELLO, value=ops.ABI))
+    one.on_hello(record(handshake.HELLO, value=ops.ABI))
+    one.send_plan()
     blob = one.plan.encode()
     ((kind, size, data, link, fds),) = seen
     assert (kind, size, data) == (handshake.PLAN, len(blob), bytes(blob)) and link.startswith("net:[")

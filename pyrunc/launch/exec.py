@@ -293,13 +293,13 @@ class Exec(InitSession):
             return tools.open_tree(value, f"/proc/{self.container.data['pid']}/ns/user")
         return super().open_slot(kind, value, origin)
 
-    def on_send_plan(self, record: handshake.Record) -> None:
-        """HELLO: send the plan; also the GO to READY, if nothing has to be done then.
+    def send_plan(self) -> None:
+        """Send the plan; also the GO to READY, if nothing has to be done then.
 
         On busy cores each wait for us would cost `enter` a time slice.  PLACE has a GO of its own,
         and continues in another process.
         """
-        super().on_send_plan(record)
+        super().send_plan()
         if not self.container.data.get("rdt") and self.harmless_limits() and not self.plan.has(OP_PLACE):
             self.ahead = True
             self.set_limits(self.enter_pid)

@@ -147,7 +147,7 @@ class InitSession:
     def handlers(self) -> Handlers:
         """The method that handles each action of ``transitions``."""
         return {
-            "send_plan": self.on_send_plan,
+            "hello": self.on_hello,
             "placed": self.on_placed,
             "ready": self.on_ready,
             "warn": self.on_warn,
@@ -288,6 +288,10 @@ class InitSession:
 
     def converse(self, interrupts: Interrupts) -> None:
         """Drive the handshake until init waits for `start` or has executed the program."""
+        try:
+            self.send_plan()
+        except (PyruncError, OSError) as error:
+            raise self.reason(error) from error
         timeout, handlers = self.step_limit(), self.handlers()
         while self.protocol.state != handshake.DONE:
             if self.protocol.deferred:
@@ -386,12 +390,16 @@ class InitSession:
         if not self.channel.send(kind, value, fds or []):
             raise self.premature_end()
 
-    def on_send_plan(self, record: handshake.Record) -> None:
-        """HELLO: compare the ABI, then send the plan and its descriptors."""
+    def on_hello(self, record: handshake.Record) -> None:
+        """HELLO: compare the ABI."""
         from pyrunc.plan import ops
 
         if record.value != ops.ABI:
             raise PyruncError(f"init is from another build: ABI {record.value:#x}, expected {ops.ABI:#x}")
+
+    def send_plan(self) -> None:
+        """Send the plan and its descriptors, even if `enter` has not been executed yet: on busy
+        cores a wait for HELLO would cost a time slice."""
         self.fill_filter()
         blob = self.plan.encode()
         opened: list[int] = []

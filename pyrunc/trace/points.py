@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 POINTS: tuple[tuple[str, str, str, str], ...] = (
     ("launch.session", "InitSession.spawn", "phase", "spawn init"),
     ("launch.session", "InitSession.converse", "phase", "handshake"),
-    ("launch.session", "InitSession.on_send_plan", "phase", "HELLO: send the plan"),
+    ("launch.session", "InitSession.send_plan", "phase", "send the plan"),
+    ("launch.session", "InitSession.on_hello", "phase", "HELLO"),
     ("launch.session", "InitSession.on_placed", "phase", "PLACED: the clone in the cgroup"),
     ("launch.session", "InitSession.on_ready", "phase", "READY: resource limits"),
     ("launch.session", "InitSession.on_warn", "phase", "WARN"),
@@ -61,7 +62,7 @@ POINTS: tuple[tuple[str, str, str, str], ...] = (
     ("launch.create", "Create.abandon", "phase", "undo"),
     ("launch.create", "Create.finish", "phase", "finish"),
     ("launch.exec", "Exec.prepare", "phase", "prepare"),
-    ("launch.exec", "Exec.on_send_plan", "phase", "HELLO: send the plan"),
+    ("launch.exec", "Exec.send_plan", "phase", "send the plan"),
     ("launch.exec", "Exec.on_ready", "phase", "READY: resource limits"),
     ("launch.exec", "Exec.on_seccomp", "phase", "SECCOMP: take the listener"),
     ("launch.exec", "Exec.on_pid", "phase", "PID: last settings"),
