@@ -18,7 +18,7 @@ pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 from plan_support import compiled
 from pyrunc import handshake
 from pyrunc.errors import PyruncError, SysError
-from pyrunc.launch import channel, create, exec, session
+from pyrunc.launch import channel, create, exec, run, session
 from pyrunc.log import Log
 from pyrunc.plan import Plan
 
@@ -230,3 +230,17 @@ def test_an_unread_go_does_not_hide_the_error_of_init(looks: bool) -> None:
         found = [one.receive(1000, None), one.receive(1000, None)]
     one.close()
     assert [record and record.value for record in found] == [7, None]
+
+
+def test_a_run_saves_its_state_before_the_program_starts_and_not_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[object] = []
+    data: dict[str, object] = {"status": "creating"}
+    one: Any = run.Run(run.RunOptions("c1", Log()))
+    one.container = SimpleNamespace(data=data, save=lambda: saved.append(data["status"]))
+    one.plan = compiled({"process": {"args": ["prog"]}})
+    monkeypatch.setattr(run.Run, "receive", lambda self, timeout, interrupts: None)
+    monkeypatch.setattr(run.Run, "check_executed", lambda self: None)
+    one.on_created(handshake.Record(handshake.encode(handshake.CREATED)))
+    assert saved == ["running"]
+    one.await_program(None)
+    assert saved == ["running"]

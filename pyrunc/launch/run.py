@@ -82,6 +82,15 @@ class Run(Create):
         if self.proxy is not None and self.watch is None:
             self.proxy.wait(self.pidfd, self.init_pid, interrupts.check)
 
+    def on_created(self, record: handshake.Record) -> None:
+        """CREATED: save the state once.
+
+        Without a start fifo the status is "running" from here on (`Container.status`), and if the
+        program cannot be executed, the container is removed.
+        """
+        self.send_pidfd()
+        self.commit("running")
+
     def open_proxy(self) -> None:
         """Open the sd_notify proxy if the caller is a service manager.  Raises SysError."""
         if self.notify:
@@ -111,8 +120,6 @@ class Run(Create):
             raise self.step_error(record)
         self.check_executed()
         self.channel.close()
-        self.container.data["status"] = "running"
-        self.container.save()
         self.host_hooks("poststart", "running", fatal=True)
 
     def wait(self) -> int:

@@ -57,6 +57,7 @@ POINTS: tuple[tuple[str, str, str, str], ...] = (
     ("launch.create", "Create.on_ready", "phase", "READY: resource limits"),
     ("launch.create", "Create.on_seccomp", "phase", "SECCOMP: hand the listener over"),
     ("launch.create", "Create.on_created", "phase", "CREATED: commit"),
+    ("launch.run", "Run.on_created", "phase", "CREATED: commit"),
     ("launch.run", "Run.go", "phase", "release init"),
     ("launch.run", "Run.await_program", "phase", "start the program"),
     ("launch.create", "Create.abandon", "phase", "undo"),
