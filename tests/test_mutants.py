@@ -424,6 +424,27 @@ def test_nothing_of_the_machine_can_be_changed_in_a_sandbox(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_sandbox_has_the_priority_of_its_caller() -> None:
+    """A run in the background with a low priority stays there, although a sandbox is a session."""
+    group = Path("/proc/self/autogroup")
+    if not group.exists():
+        pytest.skip("the kernel has no CONFIG_SCHED_AUTOGROUP")
+
+    def work() -> int:
+        return int(group.read_text().split()[-1])
+
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        group.write_text("3")
+        cgroup = sandbox.Cgroup(f"pyrunc-test-mutants-{os.getpid()}")
+        status = sandbox.run(work, cgroup, 30)
+        cgroup.remove()
+        os._exit(99 if status is None else status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_a_sandbox_knows_what_all_its_processes_used() -> None:
     """Also of those that nobody waited for; the time they slept is on the clock only."""
     used = os.memfd_create("used")

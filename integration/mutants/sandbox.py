@@ -174,12 +174,25 @@ def reap(child: int) -> int:
             return os.waitstatus_to_exitcode(found)
 
 
+def new_session() -> None:
+    """Start a session. The kernel groups processes by session for scheduling, and a new group has
+    no priority of its own (sched(7), The autogroup feature), so take over the caller's."""
+    group = Path("/proc/self/autogroup")
+    try:
+        priority = group.read_text().split()[-1]
+        os.setsid()
+        group.write_text(priority)
+    except OSError:  # a kernel without CONFIG_SCHED_AUTOGROUP
+        if os.getsid(0) != os.getpid():
+            os.setsid()
+
+
 def first_process(work: Callable[[], int], keep: str) -> int:
     """Set up the mounts, then run the work in a child: pid 1 ignores signals without a handler."""
     build(keep)
     worker = os.fork()
     if worker == 0:
-        os.setsid()
+        new_session()
         os._exit(work() & 0xFF)
     return reap(worker)
 
