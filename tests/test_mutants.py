@@ -93,6 +93,25 @@ def test_settings_without_effect_on_the_program_are_left_alone(code: str) -> Non
     assert python(code) == []
 
 
+@pytest.mark.parametrize(
+    ("code", "left"),
+    [
+        ("x = e.errno or EINVAL\n", []),
+        ("while time.monotonic() < end:\n    f()\n", ["while (not (time.monotonic() < end)):"]),
+        ("x = send < 5\n", ["x = send <= 5", "x = send < 6"]),
+        ("x = read(fd, 4096)\n", []),
+        ("x = read(fd, 16)\n", ["x = read(fd, 17)"]),
+        ("x = mount('none', p, 0)\n", ["x = mount('none', p, 1)"]),
+        ("x = f('none', p)\n", ["x = f('noneXX', p)"]),
+        ("x = cast('int', p)\n", []),
+        ("x = open(p, encoding='utf-8')\n", ["x = open(p, encoding='utf-8XX')"]),
+        ("x = open(p, errors='replace')\n", ["x = open(p)", "x = open(p, errors='replaceXX')"]),
+    ],
+)
+def test_what_no_test_can_see_is_left_alone(code: str, left: list[str]) -> None:
+    assert [after for kind, _, after in python(code) if kind != "statement dropped"] == left
+
+
 def test_a_flag_that_is_0_is_left_alone() -> None:
     assert {after for _, _, after in in_c("a = f(O_RDONLY | B);\n")} == {"(void)0;", "a = f(O_RDONLY);"}
     assert {after for _, _, after in python("f(os.O_RDONLY | B)\n")} == {"pass", "f(os.O_RDONLY)"}

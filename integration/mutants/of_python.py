@@ -17,6 +17,16 @@ PER_TABLE = 4  # mutants of each kind in one literal table, so that a table of 2
 # Time limits, delays and buffer sizes: a similar number is equally correct.
 TUNING = re.compile(r"TIMEOUT|TICK|FRESH|PAUSE|WAIT|CHUNK|BUFFER|SLACK|RETR|_MS\b|SECONDS")
 
+# A clock or a point in time: no test can hit the one instant at which < and <= differ.
+INSTANT = re.compile(r"\b(end|deadline|until)\b|\btime\.(monotonic|process_time|time)(_ns)?\(")
+
+# The number for an OSError without one, which only the type checker knows.
+NO_ERRNO = re.compile(r"\.errno or \w+$")
+
+# A read's buffer may be one byte larger, and the kernel ignores the source of a mount without a device.
+READS = {"read", "read_file", "recv", "recv_into", "recvmsg", "pread"}
+BUFFER = 256  # bytes; a smaller number is the size of a structure
+
 # A type alias, which only annotations use.
 ALIAS = re.compile(r"(tuple|list|dict|set|type|Literal|Callable|Sequence|Mapping|Iterable)\[")
 
@@ -239,8 +249,8 @@ class Finder(ast.NodeVisitor):
 
     def visit_BoolOp(self, node: ast.BoolOp) -> None:
         values = node.values
-        if self.text(node).endswith(".errno or 0"):
-            return  # for the type checker: the OSError of a call always has one
+        if NO_ERRNO.search(self.text(node)):
+            return
         for index, value in enumerate(values):
             start, end = self.span(value)
             if index + 1 < len(values):
@@ -274,7 +284,8 @@ class Finder(ast.NodeVisitor):
         left = node.left
         for op, right in zip(node.ops, node.comparators, strict=True):
             is_fd = FD.search(self.text(left)) and isinstance(right, ast.Constant) and right.value == 0
-            for new in COMPARE[type(op)] if not is_fd else ():
+            is_instant = isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE) and INSTANT.search(self.text(node))
+            for new in COMPARE[type(op)] if not (is_fd or is_instant) else ():
                 self.between("comparison", left, right, _symbol(op), new)
             left = right
         self.generic_visit(node)
@@ -301,7 +312,11 @@ class Finder(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         function = node.func
+        name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+        node.args[:] = [arg for arg in node.args if not _is_ignored(name, arg)]
         for keyword in node.keywords:
+            if keyword.arg == "encoding" and ast.unparse(keyword.value) == "'utf-8'":
+                continue  # it is the default of every locale that Python runs with (PEP 538, PEP 540)
             if keyword.arg and len(node.args) + len(node.keywords) > 1:
                 start, end = self.span(keyword)
                 start = self.source.rindex(",", 0, start) if self.source[:start].rstrip()[-1] == "," else start
@@ -375,6 +390,16 @@ def _symbol(op: ast.cmpop) -> str:
         ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=", ast.Is: "is",
         ast.IsNot: "is not", ast.In: "in", ast.NotIn: "not in",
     }[type(op)]  # fmt: skip
+
+
+def _is_ignored(name: str, arg: ast.expr) -> bool:
+    """Whether an argument of a call may have another value: the type of a cast, the size of a buffer, the
+    source of a mount without a device."""
+    if not isinstance(arg, ast.Constant):
+        return False
+    if isinstance(arg.value, int):
+        return name in READS and arg.value >= BUFFER
+    return (name == "mount" and arg.value in ("none", b"none")) or name == "cast"
 
 
 def _is_size(shift: ast.expr) -> bool:
