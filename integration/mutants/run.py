@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from integration.mutants import of_c, of_python, parallel, sandbox, worker
+from integration.mutants import collected, of_c, of_python, parallel, sandbox, worker
 from integration.mutants.cover import Map, Test, digest
 from integration.mutants.mutant import ROOT, Mutant, equivalents
 from integration.mutants.tree import Tree
@@ -38,6 +38,7 @@ STARTING = 60.0  # the same, before the first test
 PRESENT = 3600.0  # seconds of real time, after which nothing is known about a mutant: the machine is too busy
 LEAST = {"Python": 97.0, "C": 92.0}  # percent of the mutants that are not equivalent
 ALIVE = ("survived", "unreached", "undecided")
+UNITS = "units"  # the status of a mutant that unit tests have not detected, and that is to be tried with the others
 SECURE = {"check dropped", "flag dropped", "order", "error swallowed", "statement dropped"}
 
 
@@ -112,6 +113,11 @@ class Runner:
 
     def __init__(self, tree: Tree, known: Map, budget: float) -> None:
         self.tree, self.known, self.budget = tree, known, budget
+        self.done: set[str] = set()  # keys of mutants that were tried with unit tests
+
+    def units(self, mutant: Mutant) -> list[str]:
+        """The unit tests for a mutant."""
+        return chosen([test for test in self.known.reaching(mutant) if test.unit], self.budget)
 
     def warm(self) -> None:
         """Compile the objects of all programs that tests build from init's sources, unless they
@@ -133,8 +139,10 @@ class Runner:
         """Run all stages for one mutant."""
         tests = self.known.reaching(mutant)
         names = chosen(tests, self.budget)
+        if mutant.key in self.done:
+            names = [name for name in names if not self.known.tests[name].unit]
         if not names:
-            return Outcome("unreached")
+            return Outcome("survived" if mutant.key in self.done else "unreached")
         start = time.monotonic()
         found = self.once(mutant, names)
         # A flaky test must not count: it has to fail again (worker.py repeats unit tests), and to
@@ -179,8 +187,12 @@ class Results:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: dict[str, dict[str, Any]] = {}
-        if path.exists():
-            for line in path.read_text().splitlines():
+        self.read()
+
+    def read(self) -> None:
+        """Read what this process and others have added."""
+        if self.path.exists():
+            for line in self.path.read_text().splitlines():
                 row = json.loads(line)
                 self.rows[row["key"]] = row
 
@@ -242,12 +254,28 @@ class Trial:
             if known == "stillborn" or (mutant.file.endswith(".py") and not of_python.sound(mutant)):
                 continue
             self.taken.append(mutant)
-            again = not known or (self.options.again and known in ALIVE)
+            again = known in ("", UNITS) or (self.options.again and known in ALIVE)
             if again and mutant.key not in self.skip:
                 yield mutant
 
+    def with_units(self, runner: Runner) -> None:
+        """Try the mutants with unit tests first, in half of the time."""
+        todo = [mutant for mutant in self.todo() if mutant.key not in self.results.rows]
+        self.taken.clear()
+        tests = {mutant.key: runner.units(mutant) for mutant in todo}
+
+        def add(mutant: Mutant, by: str) -> None:
+            self.results.add(mutant, Outcome("killed" if by else UNITS, by, tests=len(tests[mutant.key])))
+
+        now = time.monotonic()
+        collected.run(runner.tree, todo, tests, add, now + (self.options.end - now) / 2)
+        self.results.read()
+        runner.done |= {key for key, row in self.results.rows.items() if row["status"] == UNITS}
+
     def run(self, runner: Runner) -> None:
         """Try the mutants."""
+        if self.options.units and self.name == "Python":
+            self.with_units(runner)
         for mutant, found in parallel.each(self.todo(), runner.attempt, self.options.jobs, str(runner.tree.base)):
             self.results.add(mutant, found)
             if found.status == "stillborn":
@@ -257,8 +285,8 @@ class Trial:
 
     def judged(self) -> dict[Mutant, str]:
         """The results of the mutants that are not equivalent."""
-        rows = self.results.rows
-        return {m: rows[m.key]["status"] for m in self.taken if m.key not in self.skip and m.key in rows}
+        rows = {key: row["status"] for key, row in self.results.rows.items() if row["status"] != UNITS}
+        return {m: rows[m.key] for m in self.taken if m.key not in self.skip and m.key in rows}
 
     @property
     def score(self) -> float:
@@ -307,6 +335,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--again", action="store_true", help="try survivors of before once more")
     parser.add_argument("--map", action="store_true", help="record what tests reach, and stop")
     parser.add_argument("--stale", action="store_true", help="take the map as it is")
+    parser.add_argument(
+        "--units", action="store_true", help="in Python, first unit tests of many mutants in one process"
+    )
     options = parser.parse_args(argv)
     options.base = options.base.resolve()  # the processes in a sandbox change their directory
     options.end = time.monotonic() + options.seconds
