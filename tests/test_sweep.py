@@ -19,7 +19,7 @@ import pytest
 import transcript
 from broken_configs import GONE
 from json_type import Json
-from plan_support import Facts, options
+from plan_support import Facts, merge, options
 from pyrunc.cgroup import devices, resources, systemd
 from pyrunc.errors import ConfigError, PyruncError
 from pyrunc.plan import Plan, create, exec, mount_options, ops, show
@@ -314,3 +314,56 @@ def test_pairs_of_options() -> None:
             found.append(f"{second} {[line for line in own if '/mounts/0' in line]}")
         lines.append(f"{first}: {hashlib.sha256(repr(found).encode()).hexdigest()[:12]}")
     transcript.compare("sweep", "pairs of options", lines)
+
+
+FACTS: list[Json] = [
+    {"euid": 1000}, {"euid": 1000, "rootless": True}, {"rootless": True}, {"arch": "aarch64"}, {"kernel": (4, 18)},
+    {"kernel": (5, 4)}, {"kernel": (5, 10)}, {"kernel": (5, 12)}, {"kernel": (5, 19)}, {"kernel": (6, 3)},
+    {"kernel": (6, 12)}, {"cgroup2_mount": ""}, {"cgroup2_root": "/outer"}, {"own_cgroup": "/user.slice/a"},
+    {"cap_last": 4}, {"cap_last": 5}, {"apparmor": True}, {"selinux": True}, {"hybrid": True},
+    {"memory_nodes": frozenset({0})}, {"memory_nodes": frozenset()}, {"resctrl": ""},
+]  # fmt: skip
+EXTRA: dict[str, Json] = {
+    "as it is": {},
+    "with LSMs": {"process": {"apparmorProfile": "one", "selinuxLabel": "a:b:c:d"}, "linux": {"mountLabel": "a:b:c:d"}},
+    "unconfined": {"process": {"apparmorProfile": "unconfined", "selinuxLabel": ""}},
+    "user namespace by path": {"linux": {"namespaces": [{"type": "user", "path": "/proc/1/ns/user"}]}},
+    "mappings without a user namespace": {
+        "linux": {"namespaces": [{"type": "mount"}], "uidMappings": MAPS, "gidMappings": MAPS}
+    },
+    "one id": {"linux": {"uidMappings": MAPS[:1], "gidMappings": MAPS[:1]}},
+    "nobody mapped": {"linux": {"uidMappings": MAPS[1:], "gidMappings": MAPS[1:]}},
+    "no users": {"linux": {"uidMappings": [], "gidMappings": MAPS[:1]}},
+    "relative nodes": {"linux": {"memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0-9",
+    "flags": ["MPOL_F_RELATIVE_NODES"]}}},
+    "static nodes without nodes": {"linux": {"memoryPolicy": {"mode": "MPOL_PREFERRED",
+    "flags": ["MPOL_F_STATIC_NODES"]}}},
+    "balancing": {"linux": {"memoryPolicy": {"mode": "MPOL_INTERLEAVE", "nodes": "0",
+    "flags": ["MPOL_F_NUMA_BALANCING"]}}},
+    "all capabilities": {"process": {"capabilities": dict.fromkeys(["bounding", "effective", "permitted"], CAPS)}},
+    "seccomp": {"linux": {"seccomp": {
+        "defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_LOG"],
+        "syscalls": [{"names": ["write", "kill"], "action": "SCMP_ACT_NOTIFY"}], "listenerPath": "/run/l",
+    }}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["rich", "user"])
+@pytest.mark.parametrize("extra", EXTRA)
+def test_every_fact(name: str, extra: str) -> None:
+    """The same config on other hosts and for other users."""
+    document = merge(base(name), EXTRA[extra])
+    known = outcome(document, VERSIONS[name])
+    lines = [f"here: {short('; '.join(known))}"]
+    for changes in FACTS:
+        found = outcome(document, Facts(**{**vars_of(VERSIONS[name]), **changes}))
+        new = [line for line in found if line not in known]
+        gone = [line for line in known if line not in found]
+        told = short("; ".join([*(f"+ {line}" for line in new), *(f"- {line}" for line in gone)]))
+        lines.append(f"{changes}: {told or 'the same'}")
+    transcript.compare("sweep_facts", f"{name}, {extra}", lines)
+
+
+def vars_of(facts: Facts) -> Json:
+    """What a test sets of the facts of an ordinary host."""
+    return {"euid": facts.euid, "rootless": facts.rootless}
