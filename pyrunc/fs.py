@@ -184,7 +184,8 @@ def remove_tree(name: str, dir_fd: int) -> None:
                 below = posix.open(entry, flags, dir_fd=fd)
                 posix.close(fd)
                 above.append((entry, names, (here.st_dev, here.st_ino)))
-                fd, names = below, posix.listdir(below)
+                fd = below
+                names = posix.listdir(fd)
             if not above:
                 break
             entry, names, place = above.pop()

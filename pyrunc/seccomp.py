@@ -291,7 +291,11 @@ def _open_cache(path: str) -> int:
             directory = _make_cache(path, flags)
     except OSError:
         return -1
-    found = posix.fstat(directory)
+    try:
+        found = posix.fstat(directory)
+    except OSError:
+        posix.close(directory)
+        return -1
     if found.st_uid == posix.geteuid() and found.st_mode & 0o7777 == 0o700:
         return directory
     posix.close(directory)

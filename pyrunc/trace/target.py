@@ -48,14 +48,17 @@ class Target:
         self.where, self.path = where, path
         self.begun = False  # for non-regular files: the head has been written
         self.broken = False
+        self.fd, self.regular = -1, False
         try:
             self.fd, self.regular = self.open()
-            ours = not self.regular or self.ours_now()
+            if self.regular and not self.ours_now():
+                raise SysError(where, "", 0, value=path, detail=_EXPECTED)
         except (OSError, OverflowError) as error:
+            self.close()
             raise SysError(where, "open", getattr(error, "errno", None) or 9, value=path) from error
-        if not ours:
-            posix.close(self.fd)
-            raise SysError(where, "", 0, value=path, detail=_EXPECTED)
+        except BaseException:
+            self.close()
+            raise
 
     def open(self) -> tuple[int, bool]:
         """The descriptor, and whether it is a regular file. Raises OSError."""
@@ -89,10 +92,11 @@ class Target:
         """Whether the file was written by a trace. Raises OSError."""
         if not size:
             return True
+        tail = self.tail or b"\n"
+        if size < len(self.head) + len(tail):
+            return False
         start = posix.pread(self.fd, len(self.head), 0)
-        return start == self.head and posix.pread(self.fd, len(self.tail) or 1, size - (len(self.tail) or 1)) == (
-            self.tail or b"\n"
-        )
+        return start == self.head and posix.pread(self.fd, len(tail), size - len(tail)) == tail
 
     # -- writing -----------------------------------------------------------------------------------
 
