@@ -409,3 +409,38 @@ def test_thousands_of_everything(one: Bundle) -> None:
     found = one.look()
     assert time.process_time() - before < 5
     assert len(found) < 3 * (MOST + 10)
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        "mounts", "linux", "hostname", "process/rlimits", "process/capabilities", "process/user", "process/env",
+        "linux/namespaces", "linux/resources", "linux/maskedPaths", "linux/readonlyPaths", "linux/devices",
+        "root/readonly",
+    ],
+)  # fmt: skip
+def test_a_config_without_a_field(gone: str, tmp_path: Path) -> None:
+    """What a config does not have is not looked for."""
+    host = Bundle(tmp_path)
+    *path, last = gone.split("/")
+    whole: Json = host.config
+    at = whole[path[0]] if path else whole
+    at.pop(last, None)
+    host.machine.facts.apparmor = True
+    assert host.look()
+
+
+@pytest.mark.parametrize("name", ["", "unconfined", "one", "two", "one (enforce)"])
+@pytest.mark.parametrize("loaded", ["", "one (enforce)\ntwo words (complain)\n", "one\n"])
+@pytest.mark.parametrize("apparmor", [False, True])
+def test_profiles_of_apparmor(name: str, loaded: str, apparmor: bool, one: Bundle) -> None:
+    one.machine.facts.apparmor = apparmor
+    config: Json = {"process": {"apparmorProfile": name} if name else {}}
+    profiles = one.host / "sys/kernel/security/apparmor/profiles"
+    profiles.parent.mkdir(parents=True)
+    profiles.write_text(loaded)
+    area = Area("bundle")
+    bundle.labels(one.machine, area, bundle.Wanted("", config, one.machine.facts, compiled(one).plan))
+    found = [finding.status for finding in area.done()]
+    expected = ["ok" if name == "one" and "one (" in loaded else "problem"]
+    assert found == (expected if apparmor and loaded and name not in ("", "unconfined") else [])
