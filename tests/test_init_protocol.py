@@ -324,7 +324,7 @@ def test_start_failure_is_a_record(spawn: Spawn, fifos: tuple[int, int]) -> None
     record = handshake.Record(os.read(fifos[1], 256))
     assert (record.type, record.step, record.err, record.call) == (handshake.FAIL, 2, errno.ENOENT, "execve")
     assert record.detail == "exec /nonexistent"  # the parent adds the text of the errno
-    assert record.arg == 1
+    assert (record.arg, record.item) == (1, 0)
     assert parent.wait(pid) == 1
 
 

@@ -227,7 +227,7 @@ static inline __attribute__((always_inline)) void do_step(struct init *in)
 
     clear_fault(in);
     ret = handlers[st->op](in, st);
-    if (ret < 0)
+    if (ret != 0)
         die(in, ret);
 }
 

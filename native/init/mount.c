@@ -31,7 +31,8 @@ static int apply_propagation(struct init *in, const struct plan_step *st, int fd
 
 /* The access time is one field: mount_setattr(2) clears all of it or nothing.  A subset of its
  * bits denotes the modes that an option revokes ("atime" revokes noatime); the mount may or may
- * not be in one of them. */
+ * not be in one of them.  A mount with relatime may be treated as one with strictatime, because a
+ * cleared field means relatime. */
 static int whole_atime(int fd, uint64_t *clr)
 {
     uint64_t modes = *clr & MOUNT_ATTR__ATIME, mode = MOUNT_ATTR_STRICTATIME;
@@ -43,8 +44,6 @@ static int whole_atime(int fd, uint64_t *clr)
         return -errno;
     if (sb.f_flags & SYS_ST_NOATIME)
         mode = MOUNT_ATTR_NOATIME;
-    else if (sb.f_flags & SYS_ST_RELATIME)
-        mode = MOUNT_ATTR_RELATIME;
     *clr = modes & mode ? *clr | MOUNT_ATTR__ATIME : *clr & ~(uint64_t)MOUNT_ATTR__ATIME;
     return 0;
 }

@@ -186,8 +186,7 @@ struct sys_mount_attr {
 #endif
 /* f_flags of statfs(2); glibc and musl disagree on the visibility of the names in
  * <sys/statvfs.h> */
-#define SYS_ST_NOATIME  0x0400
-#define SYS_ST_RELATIME 0x1000
+#define SYS_ST_NOATIME 0x0400
 
 /* --- magic numbers of filesystems, <linux/magic.h> --- */
 #define MAGIC_PROC    0x9fa0
