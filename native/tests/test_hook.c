@@ -222,6 +222,10 @@ static void test_output(void)
            strlen(got->last.detail));
         OK(got->last.detail[15] == (length <= 192 ? 'a' : '0'), "%d bytes: %s", length, got->last.detail);
     }
+    /* Nothing is cut here, so the first byte stays, although it begins no character. */
+    const struct outcome *whole = run("/bin/sh", "printf '\\244%0191d' 0; exit 7");
+    OK(strlen(whole->last.detail) == 15u + 192 && whole->last.detail[15] == '\244', "whole output: %zu",
+       strlen(whole->last.detail));
     /* The first byte that fits is the second of a character, or the first one. */
     for (int odd = 0; odd < 2; odd++) {
         snprintf(script, sizeof(script), "printf '\\303\\244%%.0s' $(seq 200); printf '%s'; exit 7",
