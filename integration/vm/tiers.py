@@ -58,7 +58,6 @@ OLDER = (
 # with Python's. The others are about rules in Python, which do not depend on the processor, and
 # take three times as long.
 NATIVE_UNITS = (
-    "test_cgroup_devices.py",
     "test_handshake.py",
     "test_init_*.py",
     "test_interpreter.py",

@@ -218,7 +218,20 @@ class Cluster:
         file = self.path / "kubelet.json"
         file.write_text(json.dumps(config | changes))
         words = [f"--config={file}", f"--kubeconfig={self.kubeconfig}", f"--hostname-override={NODE}", GATES]
-        self.kubelet = self.host.start(f"{self.bins}/kubelet", *words, f"--node-ip={ADDRESS}", log="kubelet.log")
+        argv = [f"{self.bins}/kubelet", *words, f"--node-ip={ADDRESS}"]
+        self.kubelet = self.host.start(*argv, log="kubelet.log")
+
+        def answers() -> bool:
+            # It ends if containerd is still recovering its pods; systemd would start it again.
+            if self.kubelet.poll() is not None:
+                self.host.daemons.remove(self.kubelet)
+                self.kubelet = self.host.start(*argv, log="kubelet.log")
+            try:
+                return bool(self.api("GET", f"/api/v1/nodes/{NODE}/proxy/healthz"))
+            except Refused:
+                return False
+
+        harness.wait_until(answers, "kubelet to answer", 60, 0.2)
 
     def stop_node(self) -> None:
         """Kill kubelet and containerd, as in a crash."""
