@@ -196,4 +196,6 @@ def test_the_system_calls_are_the_same(init_exe: str, tmp_path: pathlib.Path) ->
     left = list(stamped)
     for call in plain:
         left.remove(call)
-    assert set(left) == {"write"} and len(left) <= 5, left
+    # musl 1.2.3 does not find the vDSO of a current arm64 kernel, and asks the kernel for the time.
+    clock = {"clock_gettime"} if os.uname().machine == "aarch64" else set()
+    assert {"write"} <= set(left) <= {"write"} | clock and left.count("write") <= 5, left
