@@ -83,7 +83,7 @@ static const struct outcome *run(const char *path, const char *script)
         if (leak && dup2(0, leak) < 0)
             _exit(2);
         calls.fail_at = fault_at;
-        calls.error = EIO;
+        calls.error = ENOSPC;
         calls.armed = fault_at >= 0;
         seen->ret = op_hook(&in, &step);
         calls.armed = 0;
@@ -162,8 +162,8 @@ static void test_faults(void)
             if (got->ret == 0 && !got->hit[0] && got->status == 0)
                 break;
             hits++;
-            OK(got->ret == -EIO || got->last.err == EIO, "call %d (%s): %d %s", fault_at, got->hit, got->ret,
-               got->call);
+            OK(got->ret == -ENOSPC || got->last.err == ENOSPC, "call %d (%s): %d %s", fault_at, got->hit,
+               got->ret, got->call);
             reported += got->call[0] != 0 || got->last.call[0] != 0;
         }
     OK(hits > 12 && reported == hits, "%d calls, %d reported", hits, reported);
