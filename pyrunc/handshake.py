@@ -44,8 +44,9 @@ NAMES = {
 }
 
 # States of the parent, named after what it waits for.
-SPAWNED, ENTERING, SETUP, FINISH, JOINED, CLONED, LATE, DONE, FAILED = (
+SPAWNED, PLACING, ENTERING, SETUP, FINISH, JOINED, CLONED, LATE, DONE, FAILED = (
     "spawned",
+    "placing",  # `exec`: as entering, but the clone of PLACE does not wait for us
     "entering",
     "setup",
     "finish",
@@ -55,11 +56,12 @@ SPAWNED, ENTERING, SETUP, FINISH, JOINED, CLONED, LATE, DONE, FAILED = (
     "done",
     "failed",
 )
-STATES = (SPAWNED, ENTERING, SETUP, FINISH, JOINED, CLONED, LATE, DONE, FAILED)
+STATES = (SPAWNED, PLACING, ENTERING, SETUP, FINISH, JOINED, CLONED, LATE, DONE, FAILED)
 
 # (state, message) -> (action, next state).  A missing pair is a protocol error: init is of another
-# build, or not ours.  DEFER: enter and the init that it has cloned write to the same socket without
-# synchronization, so init's first records can arrive before enter's PID.  They wait for the pid.
+# build, or not ours.  DEFER: enter and the process that it has cloned write to the same socket
+# without synchronization, so the clone's first records can arrive before enter's PID or PLACED.
+# They wait for the pid.
 DEFER = "defer"
 Transitions = dict[tuple[str, int], tuple[str, str]]
 CREATE: Transitions = {
@@ -82,6 +84,15 @@ JOIN: Transitions = {
     (JOINED, PID): ("pid", CLONED),
     (CLONED, SECCOMP): ("seccomp", CLONED),
 }
+# The same, if the GOs to PLACED and READY are sent with the plan.
+JOIN_AHEAD: Transitions = {
+    **JOIN,
+    (SPAWNED, HELLO): ("hello", PLACING),
+    (PLACING, PLACED): ("placed", ENTERING),
+    (PLACING, READY): (DEFER, PLACING),
+    (PLACING, SECCOMP): (DEFER, PLACING),
+    (PLACING, PID): (DEFER, PLACING),
+}
 # Mounts of an existing container: enter itself does all of it, and exits.
 MOUNTS: Transitions = {
     (SPAWNED, HELLO): ("hello", ENTERING),
@@ -93,6 +104,7 @@ MOUNTS: Transitions = {
 for _table, _states in (
     (CREATE, (SPAWNED, ENTERING, SETUP, FINISH, LATE)),
     (JOIN, (SPAWNED, ENTERING, JOINED, CLONED)),
+    (JOIN_AHEAD, (SPAWNED, PLACING, ENTERING, JOINED, CLONED)),
     (MOUNTS, (SPAWNED, ENTERING, FINISH)),
 ):
     for _state in _states:
@@ -154,7 +166,7 @@ class Protocol:
             self.deferred.append(record)
             return []
         actions = [(action, record)]
-        if action == "pid" and self.deferred:
+        if action in ("pid", "placed") and self.deferred:
             waiting, self.deferred = self.deferred, []
             for late in waiting:
                 actions += self.feed(late)

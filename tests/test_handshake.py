@@ -66,6 +66,18 @@ EXPECTED = {
         "joined": {"SECCOMP": ("seccomp", "joined"), "PID": ("pid", "cloned")},
         "cloned": {"SECCOMP": ("seccomp", "cloned")},
     },
+    "JOIN_AHEAD": {
+        "spawned": {"HELLO": ("hello", "placing")},
+        "placing": {
+            "PLACED": ("placed", "entering"),
+            "READY": ("defer", "placing"),
+            "SECCOMP": ("defer", "placing"),
+            "PID": ("defer", "placing"),
+        },
+        "entering": {"PLACED": ("placed", "entering"), "READY": ("ready", "joined")},
+        "joined": {"SECCOMP": ("seccomp", "joined"), "PID": ("pid", "cloned")},
+        "cloned": {"SECCOMP": ("seccomp", "cloned")},
+    },
     "MOUNTS": {
         "spawned": {"HELLO": ("hello", "entering")},
         "entering": {"TREE": ("tree", "entering"), "MOUNTED": ("mounted", "finish")},
@@ -101,6 +113,15 @@ def test_init_may_overtake_enter() -> None:
     protocol.feed(record(h.HELLO))
     assert protocol.feed(record(h.MOUNTED)) == []
     assert [action for action, _ in protocol.feed(record(h.PID, value=42))] == ["pid", "mounted"]
+
+
+def test_the_clone_in_the_cgroup_may_overtake_enter() -> None:
+    protocol = h.Protocol(h.JOIN_AHEAD)
+    protocol.feed(record(h.HELLO))
+    for kind in (h.READY, h.PID):
+        assert protocol.feed(record(kind)) == [] and protocol.state == h.PLACING
+    assert [action for action, _ in protocol.feed(record(h.PLACED, value=42))] == ["placed", "ready", "pid"]
+    assert protocol.state == h.CLONED and not protocol.deferred
 
 
 def test_a_whole_exec() -> None:

@@ -187,6 +187,9 @@ class Joining(exec.Exec):
     def set_limits(self, pid: int, put_off: int = -1) -> None:
         self.said.append("limits")
 
+    def follow_clone(self, pid: int) -> None:
+        pass
+
 
 READY = handshake.Record(handshake.encode(handshake.READY))
 
@@ -194,9 +197,9 @@ READY = handshake.Record(handshake.encode(handshake.READY))
 @pytest.mark.parametrize(
     ("place", "data", "with_plan", "at_ready"),
     [
-        (False, {}, ["PLAN", "limits", "GO"], []),
-        (False, {"rdt": {}}, ["PLAN", "limits", "GO"], []),
-        (True, {}, ["PLAN"], ["limits", "GO"]),
+        (False, {}, ["limits", "PLAN", "GO"], []),
+        (False, {"rdt": {}}, ["limits", "PLAN", "GO"], []),
+        (True, {}, ["limits", "PLAN", "GO", "GO"], []),
     ],
 )
 def test_an_exec_gets_its_go_behind_the_plan(
@@ -210,8 +213,26 @@ def test_an_exec_gets_its_go_behind_the_plan(
     one.send_plan()
     assert one.said == with_plan
     one.said = []
+    one.on_placed(READY)
+    assert one.said == ([] if one.ahead else ["GO"])
+    one.said = []
     one.on_ready(READY)
     assert one.said == at_ready
+
+
+@pytest.mark.parametrize("place", [False, True])
+def test_an_exec_waits_for_its_rdt_class(monkeypatch: pytest.MonkeyPatch, place: bool) -> None:
+    plan = compiled({"process": {"args": ["prog"]}})
+    plan.fds = []
+    if place:
+        plan.place("(default)", cgroup_fd=0)
+    one = Joining(plan, {"rdt": {"group": "/sys/fs/resctrl/a"}})
+    monkeypatch.setattr("pyrunc.cgroup.rdt.join", lambda record, pid: one.said.append("rdt"))
+    one.send_plan()
+    assert one.said == ["PLAN"]
+    one.on_placed(READY)
+    one.on_ready(READY)
+    assert one.said == ["PLAN", "GO", "rdt", "limits", "GO"]
 
 
 @pytest.mark.parametrize("looks", [False, True])

@@ -294,15 +294,24 @@ class Exec(InitSession):
         return super().open_slot(kind, value, origin)
 
     def send_plan(self) -> None:
-        """Send the plan; also the GO to READY, if nothing has to be done then.
+        """Send the plan; also the GOs to PLACED and READY, if nothing has to be done then.
 
-        On busy cores each wait for us would cost `enter` a time slice.  PLACE has a GO of its own,
-        and continues in another process.
+        On busy cores each wait for us would cost `enter` a time slice.
         """
+        self.ahead = not self.container.data.get("rdt") and self.harmless_limits()
+        if self.ahead:
+            self.set_limits(self.enter_pid)  # before it has the plan: the clone of PLACE inherits them
         super().send_plan()
-        if not self.container.data.get("rdt") and self.harmless_limits() and not self.plan.has(OP_PLACE):
-            self.ahead = True
-            self.set_limits(self.enter_pid)
+        if self.ahead:
+            self.send(handshake.GO)
+            if self.plan.has(OP_PLACE):
+                self.protocol = handshake.Protocol(handshake.JOIN_AHEAD)
+                self.send(handshake.GO)
+
+    def on_placed(self, record: handshake.Record) -> None:
+        """PLACED: the clone may already have its GO."""
+        self.follow_clone(record.value)
+        if not self.ahead:
             self.send(handshake.GO)
 
     def on_ready(self, record: handshake.Record) -> None:

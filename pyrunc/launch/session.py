@@ -417,9 +417,13 @@ class InitSession:
 
     def on_placed(self, record: handshake.Record) -> None:
         """PLACED: the process has cloned itself into the cgroup; the clone is now `enter`."""
-        before, self.enter_pid = self.enter_pid, record.value
-        reap(before, self.interrupts)
+        self.follow_clone(record.value)
         self.send(handshake.GO)
+
+    def follow_clone(self, pid: int) -> None:
+        """Reap `enter`: it has cloned itself, and the clone is now `enter`."""
+        before, self.enter_pid = self.enter_pid, pid
+        reap(before, self.interrupts)
 
     def fill_filter(self) -> None:
         """Compile the seccomp profile while init starts on another core."""

@@ -33,7 +33,7 @@ def answer(sock: int, joins: bool, fifos: bool) -> None:
     try:
         posix.closerange(3, sock)
         posix.closerange(sock + 1, 1024)
-        for _ in range(3):  # the plan; GO of MOUNTED or PID, and of READY
+        for _ in range(4 if joins else 3):  # the plan; GO of PLACED, READY and PID, or of MOUNTED and READY
             sockets.receive(sock, 256, 10_000)
         if fifos:
             fds = [posix.open(f"{PLACE}/root/id/{name}", posix.O_RDWR | posix.O_CLOEXEC) for name in ("start", "error")]
@@ -50,6 +50,15 @@ def answer(sock: int, joins: bool, fifos: bool) -> None:
         posix._exit(1)
 
 
+def ended() -> int:
+    """The pid of a child that has ended, so that no run waits for it."""
+    pid = posix.fork()
+    if pid == 0:
+        posix._exit(0)
+    posix.waitid(posix.P_PID, pid, posix.WEXITED | posix.WNOWAIT)
+    return pid
+
+
 class Spawner:
     """`pyrunc.native.processes` with processes that do not execute the memfd.  Their records wait
     in the socket."""
@@ -58,14 +67,13 @@ class Spawner:
         self.kinds, self.joins, self.fifos = kinds, joins, fifos
 
     def spawn_init(self, exe: int, sock: int, preserved: int, stdio: list[int], *, ahead: bool) -> int:
-        enter = posix.fork()
-        if enter == 0:
-            posix._exit(0)
-        posix.waitid(posix.P_PID, enter, posix.WEXITED | posix.WNOWAIT)  # so that no run waits for it
+        enter = ended()
         init = posix.fork()
         if init == 0:
             answer(sock, self.joins, self.fifos)
         value = {handshake.HELLO: ops.ABI, handshake.PID: init}
+        if handshake.PLACED in self.kinds:
+            value[handshake.PLACED] = ended()
         for kind in self.kinds:
             posix.write(sock, handshake.encode(kind, value.get(kind, 0)))
         return enter
@@ -88,7 +96,7 @@ CREATE = (handshake.HELLO, handshake.PID, handshake.MOUNTED, handshake.READY)
 SPAWNERS = {
     "create": Spawner(*CREATE, fifos=True),
     "run": Spawner(*CREATE),
-    "exec": Spawner(handshake.HELLO, handshake.READY, handshake.PID, joins=True),
+    "exec": Spawner(handshake.HELLO, handshake.PLACED, handshake.READY, handshake.PID, joins=True),
 }
 
 
