@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CRIU = "criu"
 SUM = "checkpoint + restore"
 DIRTY = "dump of 200 MB of dirty memory"
-ROUNDS, DIRTY_ROUNDS = 30, 9
+ROUNDS, DIRTY_ROUNDS = 30, 15
 # The pipe takes 64 KiB of what dd has read into memory; dd then blocks.
 PROGRAM = "dd if=/dev/zero bs=200M count=2 2>/dev/null | sleep 1000"
 # Otherwise CRIU changes the options of the host's cgroup2 (checkpoint-restore/criu#3029).

@@ -70,6 +70,8 @@ class Log:
     def warning(self, text: str) -> None:
         self.lines.append(text)
 
+    debug = warning
+
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Container:
@@ -96,7 +98,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Container:
 
     class Criu:
         def __init__(self, log: object, check: object) -> None:
-            pass
+            self.pid = 4711
 
         def spawn(self, stdio: tuple[int, int, int]) -> None:
             one.said.append([os.readlink(f"/proc/self/fd/{fd}") for fd in stdio])
@@ -121,7 +123,26 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Container:
     monkeypatch.setattr(dump, "Images", Images)
     monkeypatch.setattr(dump, "Criu", Criu)
     monkeypatch.setattr(rootfs, "open_root", lambda path: os.open("/", os.O_PATH))
-    driver = SimpleNamespace(thaw=lambda cgroup: one.said.append(("thaw", cgroup)))
+
+    class Guard:
+        def start(self, criu: int, directory: str) -> None:
+            if "no guard" in one.data:
+                raise OSError(errno.EAGAIN, "")
+            one.said.append(("guard", criu, directory))
+
+        def dismiss(self) -> None:
+            one.said.append("dismissed")
+
+    class Driver:
+        def freeze(self, cgroup: str) -> None:
+            one.said.append(("freeze", cgroup))
+            one.state = "paused"
+
+        def thaw(self, cgroup: str) -> None:
+            one.said.append(("thaw", cgroup))
+
+    monkeypatch.setattr(dump, "Guard", Guard)
+    driver = Driver()
     monkeypatch.setattr(lifecycle, "driver_of", lambda container: driver)
     monkeypatch.setattr(lifecycle, "remove", lambda container, log: one.said.append("removed"))
     return one
@@ -140,7 +161,7 @@ def test_a_dump(world: Container) -> None:
     assert world.said == [
         ("images", "dump.log"), ("open", True), ["/dev/null"] * 3, ("features", []),
         ("/", f"/proc/{os.getpid()}/mountinfo"), ("descriptors", ["/dev/null"] * 3), (messages.DUMP, OPTS), "closed",
-        "finished",
+        "finished", "dismissed",
     ]  # fmt: skip
     assert one.request == {
         "images_dir_fd": 11, "work_dir_fd": 12, "log_file": "dump.log", "pid": os.getpid(), "root": "/r",
@@ -161,6 +182,31 @@ def test_a_dump_before_the_dump(world: Container) -> None:
     world.said.clear()
     Loose(world, {"parent-path": "p"}, Log()).run(calm())
     assert ("features", ["mem_track"]) in world.said and ("descriptors", ["a"]) in world.said
+
+
+@pytest.mark.parametrize(("alive", "end"), [(True, [("thaw", "/c")]), (False, [])])
+def test_the_container_is_frozen_before_criu_is_asked(world: Container, alive: bool, end: list[Any]) -> None:
+    """CRIU leaves it as it was, if there is still something."""
+    world.data["cgroup_dir"], world.alive = "/sys/c", alive
+    Loose(world, {}, Log()).run(calm())
+    at = world.said.index(("guard", 4711, "/sys/c"))
+    assert world.said[at + 1 : at + 3] == [("freeze", "/c"), (messages.DUMP, OPTS)]
+    assert world.said[at + 3 :] == ["closed", "finished", *end, "dismissed"]
+
+
+@pytest.mark.parametrize(
+    ("state", "values", "data"),
+    [("paused", {}, {}), ("running", {"pre-dump": True}, {}), ("running", {}, {"no guard": True})],
+)
+def test_the_container_is_not_frozen(world: Container, state: str, values: Any, data: Any) -> None:
+    """It is already, its processes run while their memory is written, or nothing would thaw it if
+    pyrunc were killed: then CRIU freezes it."""
+    world.state = state
+    world.data |= {"cgroup_dir": "/sys/c", **data}
+    log = Log()
+    Loose(world, values, log).run(calm())
+    assert not any(entry[0] in ("freeze", "thaw") for entry in world.said) and world.said[-1] == "dismissed"
+    assert len(log.lines) == len(data)
 
 
 def test_a_parent_of_images(world: Container, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +239,7 @@ def test_a_dump_that_fails(world: Container, before: str, alive: bool, after: st
     world.alive = alive
     with pytest.raises(PyruncError, match=r"^dump: no$"):
         one.run(calm())
-    end = ["closed", "finished", *([("thaw", "/c")] if thawed else [])]
+    end = ["closed", "finished", *([("thaw", "/c")] if thawed else []), "dismissed"]
     assert world.said[-len(end) :] == end and "killed" not in world.said
 
 
@@ -201,12 +247,12 @@ def test_a_criu_that_does_not_end(world: Container) -> None:
     """It is killed, and has not thawed the processes; after a dump they are gone."""
     world.data["stuck"], world.frozen = True, lambda: False  # type: ignore[method-assign]
     Loose(world, {}, Log()).run(calm())
-    assert world.said[-1] == "killed"
+    assert world.said[-2:] == ["killed", "dismissed"]
     frozen = [False, True]
     world.data["error"], world.frozen = CriuError("no"), lambda: frozen.pop(0)  # type: ignore[method-assign]
     with pytest.raises(PyruncError, match=r"^dump: no$"):
         Loose(world, {}, Log()).run(calm())
-    assert world.said[-2:] == ["killed", ("thaw", "/c")]
+    assert world.said[-3:] == ["killed", ("thaw", "/c"), "dismissed"]
 
 
 def test_a_criu_that_is_killed(world: Container) -> None:

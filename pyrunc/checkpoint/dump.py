@@ -8,6 +8,7 @@ import posix
 from pyrunc import fs
 from pyrunc.checkpoint import messages, options, rootfs
 from pyrunc.checkpoint.criu import Criu, CriuError
+from pyrunc.checkpoint.guard import Guard
 from pyrunc.checkpoint.images import Images
 from pyrunc.checkpoint.mounts import Mounts
 from pyrunc.container import lifecycle
@@ -85,8 +86,7 @@ class Dump:
         images = Images(self.values, "dump.log")
         criu = Criu(self.log, interrupts.check)
         null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
-        paused = self.container.frozen()
-        done = False
+        paused, guard = self.container.frozen(), Guard()
         try:
             images.open(make=True)
             criu.spawn((null, null, null))
@@ -96,21 +96,38 @@ class Dump:
             if not pre:
                 images.write_descriptors(self.container.data.get("descriptors") or UNKNOWN)
             kind = messages.SINGLE_PRE_DUMP if pre else messages.DUMP
+            if not (pre or paused):  # a pre-dump writes the memory while the processes run
+                self.freeze(criu.pid, guard)
             try:
                 criu.ask({"type": kind, "opts": self.request}, self.notified)
             except CriuError as error:
                 interrupts.check()
                 text = f"{error}; the processes may have ended with it" if error.ended else str(error)
                 raise images.failure("dump", text, logged=not error.ended) from error
-            done = True
         finally:
             fs.close(null)
             images.close()
-            self.end(criu, resume=not done and not paused)
+            try:
+                self.end(criu, resume=not paused)
+            finally:
+                guard.dismiss()
+
+    def freeze(self, criu: int, guard: Guard) -> None:
+        """Freeze the container before CRIU does, which takes longer. Raises PyruncError."""
+        directory = self.container.cgroup_directory()
+        if not directory:
+            return
+        try:
+            guard.start(criu, directory)
+        except OSError as error:
+            self.log.debug(f"criu: freezes the cgroup itself: {error}")
+            return
+        lifecycle.driver_of(self.container).freeze(self.container.data["cgroup"])
 
     def end(self, criu: Criu, *, resume: bool) -> None:
-        """Let CRIU end: after a failure it takes its code out of the processes. A CRIU that had to
-        be killed has not thawed them."""
+        """Let CRIU end: after a failure it takes its code out of the processes. Then thaw them, if
+        there are any: CRIU leaves the cgroup as it was, and one that had to be killed does not thaw
+        it."""
         try:
             criu.finish()
         except PyruncError:
