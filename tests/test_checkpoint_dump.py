@@ -73,6 +73,31 @@ class Log:
     debug = warning
 
 
+class Guard:
+    def __init__(self, one: Container) -> None:
+        self.one = one
+
+    def start(self, criu: int, directory: str) -> None:
+        if "no guard" in self.one.data:
+            raise OSError(errno.EAGAIN, "")
+        self.one.said.append(("guard", criu, directory))
+
+    def dismiss(self) -> None:
+        self.one.said.append("dismissed")
+
+
+class Driver:
+    def __init__(self, one: Container) -> None:
+        self.one = one
+
+    def freeze(self, cgroup: str) -> None:
+        self.one.said.append(("freeze", cgroup))
+        self.one.state = "paused"
+
+    def thaw(self, cgroup: str) -> None:
+        self.one.said.append(("thaw", cgroup))
+
+
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Container:
     """Fakes of CRIU and of the image directory that write to the same list as the container."""
@@ -124,26 +149,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Container:
     monkeypatch.setattr(dump, "Criu", Criu)
     monkeypatch.setattr(rootfs, "open_root", lambda path: os.open("/", os.O_PATH))
 
-    class Guard:
-        def start(self, criu: int, directory: str) -> None:
-            if "no guard" in one.data:
-                raise OSError(errno.EAGAIN, "")
-            one.said.append(("guard", criu, directory))
-
-        def dismiss(self) -> None:
-            one.said.append("dismissed")
-
-    class Driver:
-        def freeze(self, cgroup: str) -> None:
-            one.said.append(("freeze", cgroup))
-            one.state = "paused"
-
-        def thaw(self, cgroup: str) -> None:
-            one.said.append(("thaw", cgroup))
-
-    monkeypatch.setattr(dump, "Guard", Guard)
-    driver = Driver()
-    monkeypatch.setattr(lifecycle, "driver_of", lambda container: driver)
+    monkeypatch.setattr(dump, "Guard", lambda: Guard(one))
+    monkeypatch.setattr(lifecycle, "driver_of", Driver)
     monkeypatch.setattr(lifecycle, "remove", lambda container, log: one.said.append("removed"))
     return one
 
