@@ -304,11 +304,20 @@ def test_the_last_error_of_a_log(images: Images) -> None:
         "(00.3) Error (criu/cr-dump.c:2): Dump files (pid: 3) failed with -1\n"
         "(00.4) Error (criu/cr-dump.c:3): Dumping FAILED.\n"
     )
-    assert str(images.failure("dump", "")) == f"criu dump: Can't lookup mount=27 for fd=2; see {log}"
+    hint = "; a file that was opened outside of the container cannot be dumped: use pipes or /dev/null"
+    assert str(images.failure("dump", "")) == f"criu dump: Can't lookup mount=27 for fd=2; see {log}{hint}"
     assert str(images.failure("dump", "criu was killed", logged=False)) == f"criu dump: criu was killed; see {log}"
     with log.open("a") as file:
         file.write("(00.5) Error (criu/bf")
-    assert str(images.failure("dump", "")) == f"criu dump: Can't lookup mount=27 for fd=2; see {log}"
+    assert "Can't lookup mount=27 for fd=2; see" in str(images.failure("dump", ""))
+    log.write_text(
+        "(1)      1: Error (criu/files-reg.c:2): Can't open file bin/sh: No such file or directory\n"
+        "(1)      1: Error (criu/mem.c:1): `- Can't open vma\n(1) Error (criu/cr-restore.c:9): 15 exited, status=1\n"
+        "(2) Error (criu/cr-restore.c:2331): Restoring FAILED.\n"
+        "(2) Error (criu/cgroup.c:2055): cg: cgroupd: recv req error: No such file or directory\n"
+    )
+    found = str(images.failure("restore", ""))
+    assert found == f"criu restore: Can't open file bin/sh: No such file or directory; see {log}"
     log.write_bytes(b"\xff Error (\x1b[31m): \x1b[2Jx\n")
     assert str(images.failure("dump", "")).isprintable()
 

@@ -21,7 +21,10 @@ DESCRIPTORS = "descriptors.json"
 _INVENTORY = "inventory.img"
 _DIRECTORY = O_RDONLY | O_DIRECTORY | O_CLOEXEC
 _MOST = 64 << 10  # bytes of descriptors.json or inventory.img
-_EMPTY = (b"FAILED.", b"failed with -1", b": Unable to open fd=")
+_EMPTY = (
+    b"FAILED.", b"failed with -1", b": Unable to open fd=", b" exited, status=", b"): `- ", b"cgroupd: recv req error",
+)  # fmt: skip
+_OUTSIDE = "Can't lookup mount="
 _HARMLESS = HARMLESS.encode()
 _TAIL = 1 << 20  # bytes of a log that are searched for the last error
 _TYPE, _REGULAR = 0o170000, 0o100000  # of st_mode (inode(7))
@@ -135,6 +138,8 @@ class Images:
         path of the log."""
         last = (logged and self.last_error()) or reason.removeprefix("criu: ") or "failed"
         full = "; no space is left there" if logged and any(map(is_full, {self.fd, self.work_fd} - {-1})) else ""
+        if last.startswith(_OUTSIDE):
+            full = "; a file that was opened outside of the container cannot be dumped: use pipes or /dev/null"
         return PyruncError(f"criu {verb}: {brief(last, 400)}; see {self.log}{full}")
 
     def last_error(self) -> str:
@@ -154,7 +159,7 @@ class Images:
         # The last line may be incomplete if the disk is full.
         found = data.split(b"\n")
         lines = [line for line in found[:-1] or found if b"Error (" in line and _HARMLESS not in line]
-        # The very last ones only say that it failed, not why.
+        # The very last ones only say that it failed, not why; and what other processes notice then.
         telling = [line for line in lines if not any(text in line for text in _EMPTY)] or lines
         if not telling:
             return ""
