@@ -2,7 +2,7 @@
 
 CRIU freezes a cgroup itself if it is not frozen, but looks for the result only every 100 ms
 (freeze_processes in CRIU's seize.c). So the container is frozen before CRIU is asked. CRIU thaws it
-for the dump, and finally restores the state that it found, so that somebody must thaw it then. If
+for the dump, and finally restores the state that it found, so that pyrunc must thaw it then. If
 pyrunc cannot, the guard does: a fork that waits for the end of pyrunc and of criu.
 
 Python has a single thread here.
