@@ -377,8 +377,8 @@ TABLES: dict[str, tuple[Call, list[Any]]] = {
     ),
     "credentials._row": (
         lambda row: vars_of(credentials._row(row, "file", "host")),
-        [{"auth": "YTpi"}, {"auth": "YQ=="}, {"auth": "!"}, {"auth": ""}, {"identitytoken": "t"}, {"username": "u",
-        "password": "p"},
+        [{"auth": "YTpi"}, {"auth": "YQ=="}, {"auth": "!"}, {"auth": "YTpi!"}, {"auth": "YT\r\npi"},
+         {"auth": "/w=="}, {"auth": ""}, {"identitytoken": "t"}, {"username": "u", "password": "p"},
          {"auth": "YTpi", "username": "u", "password": "p"}, {"auth": "Og=="}, {"auth": 5}, {}, {"auth": "YTpiOmM="}],
     ),
     "names.cpus": (

@@ -100,8 +100,11 @@ def path_for(
         from pyrunc.cgroup import systemd
 
         return systemd.path_for(config_path, id, facts, annotations or {})
-    if ".." in config_path.split("/") or "\0" in config_path or "\n" in config_path:
+    if ".." in config_path.split("/"):
         raise ConfigError([Problem("/linux/cgroupsPath", 'a path without ".."', show(config_path))])
+    if "\0" in config_path or "\n" in config_path:  # cgroup_mkdir() refuses a newline with EINVAL
+        expected = "a path without NUL bytes and newlines"
+        raise ConfigError([Problem("/linux/cgroupsPath", expected, show(config_path))])
     if config_path.count(":") == 2 and "/" not in config_path:
         hint = "slice:prefix:name is the systemd driver's form"
         raise ConfigError([Problem("/linux/cgroupsPath", "a path", show(config_path), hint)])

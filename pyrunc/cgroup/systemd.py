@@ -216,8 +216,8 @@ def bitmask(text: str) -> bytes:
     """A list such as ``0-3,8`` as a bit mask, lowest bit first; b"" for an invalid list."""
     bits = 0
     for part in text.strip().split(","):
-        first, _, last = part.strip().partition("-")
-        last = last or first
+        first, dash, last = part.strip().partition("-")
+        last = last if dash else first
         if not (first.isdigit() and last.isdigit() and first.isascii() and last.isascii() and len(first + last) < 20):
             return b""
         low, high = int(first), int(last)

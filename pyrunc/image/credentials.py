@@ -4,7 +4,6 @@ helpers)."""
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import re
 import subprocess
@@ -91,10 +90,10 @@ def _in_file(document: Document, host: str, repository: str, path: str) -> Crede
 
 def _row(row: Document, path: str, key: str) -> Credentials:
     token = row.get("identitytoken") or ""
-    text = row.get("auth") or ""
+    text = "".join(str(row.get("auth") or "").splitlines())  # as in Docker, whose decoder skips them
     try:
-        user, _, password = base64.b64decode(text).decode("utf-8").partition(":")
-    except (binascii.Error, ValueError, TypeError):
+        user, _, password = base64.b64decode(text, validate=True).decode("utf-8").partition(":")
+    except ValueError:  # binascii.Error and UnicodeDecodeError are ValueErrors
         raise ImageError(f"{show(path)}: the auth of {show(key)} is not base64 of USER:PASSWORD") from None
     return Credentials(user or str(row.get("username") or ""), password or str(row.get("password") or ""), str(token))
 

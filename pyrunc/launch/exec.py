@@ -431,8 +431,10 @@ def sub_cgroup(given: list[str]) -> str:
             raise UsageError(f"--cgroup {show(text)}: an empty controller name before the colon")
         # cgroupfs has no symbolic links, so refusing ".." keeps the path below the container's
         # cgroup (crun 1.28 had an escape here).
-        if ".." in path.split("/") or "\0" in path or "\n" in path:
+        if ".." in path.split("/"):
             raise UsageError(f'--cgroup {show(text)}: bad sub cgroup path: expected one without ".."')
+        if "\0" in path or "\n" in path:
+            raise UsageError(f"--cgroup {show(text)}: expected a path without NUL bytes and newlines")
         path = fs.normpath("/" + path)[1:]
         if found and path != found:
             raise UsageError("--cgroup: cgroup v2 has one hierarchy, so only one path can be given")
