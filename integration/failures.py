@@ -14,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from integration import harness
+from integration import failures_running, harness
 from integration.config import default_config
 from integration.harness import REPO
+from integration.machine import become_subreaper
 
 ERRORS = REPO / "docs/errors.md"
 Config = dict[str, Any]
@@ -279,8 +280,25 @@ def observe(name: str, runtime: harness.Runtime, place: Path, template: Path) ->
     return f"{done.rc}: {last_line(done.err, root)}"
 
 
+def observe_running(attempt: failures_running.Attempt, box: harness.Box) -> str:
+    """The same for a case with a container that exists."""
+    made = box.container()
+    try:
+        done = attempt(made)
+        found = last_line(done.err, made.bundle.rootfs).replace(str(box.path), "BOX").replace(made.id, "ID")
+        return f"{done.rc}: {found}"
+    finally:
+        box.close()
+
+
+def entry(name: str, lines: list[str]) -> str:
+    """A case as docs/errors.md shows it."""
+    return "\n".join([f"\n### {title(name)}", "", "```", *lines, "```", ""])
+
+
 def main() -> None:
     """Write docs/errors.md."""
+    become_subreaper()
     with tempfile.TemporaryDirectory(prefix="failures") as place:
         base = Path(place)
         harness.build_probe(base / "probe")
@@ -291,7 +309,12 @@ def main() -> None:
             lines = [
                 f"{kind:6} {observe(name, one, base / f'{name}-{kind}', template)}" for kind, one in runtimes.items()
             ]
-            text += "\n".join([f"\n### {title(name)}", "", "```", *lines, "```", ""])
+            text += entry(name, lines)
+        text += failures_running.HEAD
+        for name, (attempt, _, peers) in failures_running.CASES.items():
+            boxes = {kind: harness.Box(runtimes[kind], template, base, f"{name}-{kind}") for kind in ("pyrunc", *peers)}
+            lines = [f"{kind:6} {observe_running(attempt, box)}" for kind, box in boxes.items()]
+            text += entry(name, lines)
     ERRORS.write_text(text)
 
 

@@ -8,7 +8,8 @@ import subprocess
 
 import pytest
 
-from integration import failures
+from integration import failures, failures_running
+from integration.checkpoint import support
 from integration.harness import Box
 from integration.machine import cgroup2_mount
 
@@ -24,6 +25,17 @@ def test_line(name: str, box: Box) -> None:
     failed = box.container(bundle=bundle).run(check=False)
     assert failed.rc == 1
     assert re.fullmatch(f"pyrunc: error: {failures.expected(line, root)}\n", failed.err), failed.err
+
+
+@pytest.mark.parametrize("name", failures_running.CASES)
+def test_line_of_a_running_container(name: str, box: Box) -> None:
+    attempt, line, _ = failures_running.CASES[name]
+    if name in failures_running.NEED_CRIU and (reason := support.why_not()):
+        pytest.skip(reason)
+    made = box.container()
+    failed = attempt(made)
+    assert failed.rc in (1, 255)
+    assert re.fullmatch(f"pyrunc: error: {failures_running.expected(line, made)}\n", failed.err), failed.err
 
 
 def test_start(box: Box) -> None:

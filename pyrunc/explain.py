@@ -15,6 +15,7 @@ from pyrunc import fs
 from pyrunc.errors import show
 from pyrunc.native import processes
 from pyrunc.plan.environment import DEFAULT_PATH
+from pyrunc.plan.tools import PLACE, search_path
 from pyrunc.signals import SIGKILL
 from pyrunc.spec.mappings import has_host_id, host_id
 
@@ -145,7 +146,9 @@ def _path(process: Process) -> str:
 def _missing(tree: Tree, process: Process, name: str) -> str:
     """ENOENT for a missing file: the directory that is missing, or where it was looked up."""
     if "/" not in name:
-        return f"looked for in {show(_path(process))}"
+        path = _path(process)
+        tools = f", where {PLACE} is the directory of --tools" if path.startswith(search_path("")) else ""
+        return f"looked for in {show(path)}{tools}"
     path = fs.join(process.get("cwd", "/"), name)
     parts = path.split("/")
     for end in range(2, min(len(parts), 64)):

@@ -32,7 +32,7 @@ def prepare(directory: str, config: Config, process: Process, options: Options) 
     except OSError as error:
         raise SysError("--tools", "stat", error.errno or 0, value=directory) from error
     if not is_directory:
-        raise UsageError(f"--tools {show(directory)}: expected a directory")
+        raise UsageError(f"--tools {show(directory)}: expected a directory, found another kind of file")
     if not options.joined or options.joined[-1][0] != "mount":
         raise StateError("--tools: the container has no mount namespace of its own, so every process would see them")
     if not any(clean(mount["destination"]) == "/proc" for mount in config.get("mounts", ())):
