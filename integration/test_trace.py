@@ -110,9 +110,9 @@ def test_every_step_once_with_its_field(container: Make, box: Box) -> None:
 
 @pytest.mark.parametrize("verb", ["create", "start", "delete"])
 def test_the_parts_make_the_whole(container: Make, box: Box, verb: str) -> None:
-    """At most a tenth of a command's time is outside its parts; a busy machine may interrupt it
-    between them."""
-    shares = []
+    """At most a tenth of a command's time is outside its parts, and init's steps fill the
+    handshake; a busy machine may interrupt either."""
+    shares, filled = [], []
     for number in range(5):
         one = container("sleep", "100")
         trace = lived(one, box.path / f"trace{number}.json")
@@ -123,13 +123,12 @@ def test_the_parts_make_the_whole(container: Make, box: Box, verb: str) -> None:
                 top += span["ts"] + span["dur"] - max(end, span["ts"])
                 end = span["ts"] + span["dur"]
         shares.append(top / command["dur"])
-        if shares[-1] > 0.9:
+        handshake = sum(span["dur"] for span in parts if span["name"] == "handshake")
+        filled.append(sum(span["dur"] for span in trace.steps(verb)) / handshake if verb == "create" else 1)
+        if shares[-1] > 0.9 and filled[-1] > 0.5:
             break
     assert max(shares) > 0.9, shares
-    if verb == "create":
-        times = {span["name"]: span["dur"] for span in trace.steps("create")}
-        handshake = next(span for span in trace.of("create") if span["name"] == "handshake")
-        assert sum(times.values()) > handshake["dur"] / 2, "init's steps fill the handshake"
+    assert max(filled) > 0.5, filled
 
 
 def test_hooks_with_their_exit(container: Make, box: Box) -> None:

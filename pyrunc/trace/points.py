@@ -298,7 +298,7 @@ def words_of(value: object) -> list[str]:
 
 
 def watching(recorder: Recorder, base: type[handshake.Record]) -> type[handshake.Record]:
-    """Decode a record, and store the times in it."""
+    """Decode a record, and store what it says about the steps."""
 
     class Record(base):  # type: ignore[misc, valid-type]
         """Record one message."""
@@ -309,6 +309,8 @@ def watching(recorder: Recorder, base: type[handshake.Record]) -> type[handshake
             super().__init__(data)
             if self.type == handshake.STAMPS:
                 recorder.times(data)
+            elif self.type == handshake.FAIL:
+                recorder.hear(self)  # a session whose GO came too late reads it from the queue
 
     return Record
 
