@@ -359,7 +359,7 @@ TABLE = [
     Sabotage(
         "T31",
         '--cgroup may have ".."',
-        [("pyrunc/launch/exec.py", '        if ".." in path.split("/") or', '        if "..." in path.split("/") or')],
+        [("pyrunc/launch/exec.py", '        if ".." in path.split("/"):', '        if "..." in path.split("/"):')],
         "test_exec.py::test_cgroup_option_never_climbs",
         "assert",
     ),
