@@ -43,13 +43,15 @@ static int parse_count(const char *text)
 /* An ignored signal stays ignored across execve, and CPython, like many callers, ignores SIGPIPE
  * and SIGXFSZ (containers started with SigIgn 0x1001000).  Raw calls, because libc reserves two
  * or three real-time signals. */
-static void reset_signals(void)
+static void reset_signals(struct init *in)
 {
     const uint64_t nothing[4] = {0}; /* the kernel's struct sigaction: SIG_DFL, no flags, empty mask */
 
     for (int sig = 1; sig <= KERNEL_SIGNALS; sig++)
-        syscall(SYS_rt_sigaction, (long)sig, nothing, NULL, 8L); /* fails only for KILL and STOP */
-    syscall(SYS_rt_sigprocmask, (long)SIG_SETMASK, nothing, NULL, 8L);
+        if (syscall(SYS_rt_sigaction, (long)sig, nothing, NULL, 8L) < 0 && sig != SIGKILL && sig != SIGSTOP)
+            die(in, fault(in, errno, "rt_sigaction", -1, 0, ""));
+    if (syscall(SYS_rt_sigprocmask, (long)SIG_SETMASK, nothing, NULL, 8L) < 0)
+        die(in, fault(in, errno, "rt_sigprocmask", -1, 0, ""));
 }
 
 /* The next open would reuse a closed 0, 1 or 2, and the container would get our descriptor as
@@ -71,7 +73,7 @@ static void first_acts(struct init *in)
         die(in, fault(in, -ret, "close_range", -1, 0, ""));
     if (fcntl(in->sock, F_SETFD, FD_CLOEXEC) < 0)
         _exit(1); /* no socket: pyrunc did not start us */
-    reset_signals();
+    reset_signals(in);
     fill_stdio(in);
     /* The default name is the number of the memfd we were executed from. */
     prctl(PR_SET_NAME, "pyrunc-init", 0L, 0L, 0L);
