@@ -63,7 +63,6 @@ POINTS: tuple[tuple[str, str, str, str], ...] = (
     ("launch.create", "Create.abandon", "phase", "undo"),
     ("launch.create", "Create.finish", "phase", "finish"),
     ("launch.exec", "Exec.prepare", "phase", "prepare"),
-    ("launch.exec", "Exec.send_plan", "phase", "send the plan"),
     ("launch.exec", "Exec.on_placed", "phase", "PLACED: the clone in the cgroup"),
     ("launch.exec", "Exec.on_ready", "phase", "READY: resource limits"),
     ("launch.exec", "Exec.on_seccomp", "phase", "SECCOMP: take the listener"),
