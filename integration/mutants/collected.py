@@ -99,12 +99,12 @@ class Loop:
     ) -> str:
         """The test that fails twice with the mutant and passes without it; "" if there is none."""
         path = str(self.tree.root / mutant.file)
+        placed = {(path, place): code for place, code in codes.items()}
         while True:
-            name = self.once(mutant, chosen, {(path, place): code for place, code in codes.items()}, live)
+            name = self.once(mutant, chosen, placed, live)
             if not name:
                 return ""
             alone = [item for item in chosen if item.nodeid == name]
-            placed = {(path, place): code for place, code in codes.items()}
             if self.once(mutant, alone, placed, live) and not self.once(None, alone, {}, live):
                 return name
             chosen = [item for item in chosen if item.nodeid != name]

@@ -8,6 +8,7 @@ devices (private nodes), network or cgroups (a cgroup namespace with a new cgrou
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -178,13 +179,12 @@ def new_session() -> None:
     """Start a session. The kernel groups processes by session for scheduling, and a new group has
     no priority of its own (sched(7), The autogroup feature), so take over the caller's."""
     group = Path("/proc/self/autogroup")
-    try:
+    priority = ""
+    with contextlib.suppress(OSError):  # a kernel without CONFIG_SCHED_AUTOGROUP
         priority = group.read_text().split()[-1]
-        os.setsid()
+    os.setsid()
+    with contextlib.suppress(OSError):
         group.write_text(priority)
-    except OSError:  # a kernel without CONFIG_SCHED_AUTOGROUP
-        if os.getsid(0) != os.getpid():
-            os.setsid()
 
 
 def first_process(work: Callable[[], int], keep: str) -> int:
