@@ -48,10 +48,15 @@ def expected(line: str, made: Container) -> str:
     return text.replace("NUMBER", r"\d+")
 
 
-def running(made: Container) -> None:
-    """Start a container that sleeps. CRIU cannot dump files of the host, so its output is not one."""
+def created(made: Container, output: Path = NULL) -> None:
+    """Create a container that sleeps. CRIU cannot dump files of the host, so its output is not one."""
     made.bundle.config["process"]["args"] = ["/bin/sleep", "1000"]
-    made.create(out=NULL, err=NULL)
+    made.create(out=output, err=output)
+
+
+def running(made: Container, output: Path = NULL) -> None:
+    """Start a container that sleeps."""
+    created(made, output)
     made.start()
 
 
@@ -218,6 +223,12 @@ def checkpoint(made: Container, *flags: str, check: bool = False, **kwargs: Any)
     return made.call("checkpoint", "--image-path", images, *flags, made.id, check=check, env=env, **kwargs)
 
 
+def checkpointed(made: Container) -> None:
+    """Start a container and write its checkpoint."""
+    running(made)
+    checkpoint(made, check=True)
+
+
 def restore(made: Container, *flags: str, **kwargs: Any) -> Result:
     if not made.box.runtime.is_pyrunc:
         flags = (*support.IGNORE, *flags)
@@ -234,8 +245,7 @@ def checkpoint_without_criu(made: Container) -> Result:
 
 @case("container cannot be checkpointed in created state", "runc")
 def checkpoint_of_a_created_container(made: Container) -> Result:
-    made.bundle.config["process"]["args"] = ["/bin/sleep", "1000"]
-    made.create(out=NULL, err=NULL)
+    created(made)
     return checkpoint(made)
 
 
@@ -268,9 +278,7 @@ def checkpoint_with_an_absolute_parent(made: Container) -> Result:
     criu=True,
 )
 def output_in_a_file_of_the_host(made: Container) -> Result:
-    made.bundle.config["process"]["args"] = ["/bin/sleep", "1000"]
-    made.create()
-    made.start()
+    running(made, made.out_file)
     return checkpoint(made)
 
 
@@ -294,8 +302,7 @@ def restore_from_a_missing_directory(made: Container) -> Result:
     criu=True,
 )
 def restore_without_a_program(made: Container) -> Result:
-    running(made)
-    checkpoint(made, check=True)
+    checkpointed(made)
     os.unlink(made.bundle.rootfs / "bin/busybox")
     return restore(made)
 
@@ -303,8 +310,7 @@ def restore_without_a_program(made: Container) -> Result:
 @case('/mounts/NUMBER/source "BOX/data": stat: ENOENT: path not found', "runc", criu=True)
 def restore_without_a_source(made: Container) -> Result:
     made.bundle.config["mounts"].append(bind(directory(made, "data"), "/data"))
-    running(made)
-    checkpoint(made, check=True)
+    checkpointed(made)
     shutil.rmtree(made.box.path / "data")
     return restore(made)
 
@@ -318,8 +324,7 @@ def restore_of_a_container_that_exists(made: Container) -> Result:
 
 @case("criu restore: Unexpected EOF on (empty-image); see BOX/images/restore.log", "runc", criu=True)
 def restore_with_incomplete_images(made: Container) -> Result:
-    running(made)
-    checkpoint(made, check=True)
+    checkpointed(made)
     for path in (made.box.path / "images").glob("core-*.img"):
         path.unlink()
     return restore(made)
