@@ -101,7 +101,7 @@ def test_init_is_started_without_waiting_for_it(case: str, printed: str) -> None
 def test_a_failed_start_of_init_is_the_reason(
     monkeypatch: pytest.MonkeyPatch, found: SysError | None, state: str
 ) -> None:
-    """systemd's answer, for example, is that there is no process to move to the scope."""
+    """A consequence is, for example, systemd's error that it cannot move the process to the scope."""
 
     class Fails(session.InitSession):
         def steps(self, interrupts: object) -> None:

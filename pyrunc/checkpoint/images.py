@@ -137,10 +137,10 @@ class Images:
         """The error for a failed CRIU: the last error in its log if it can have logged one, and the
         path of the log."""
         last = (logged and self.last_error()) or reason.removeprefix("criu: ") or "failed"
-        full = "; no space is left there" if logged and any(map(is_full, {self.fd, self.work_fd} - {-1})) else ""
+        hint = "; no space is left there" if logged and any(map(is_full, {self.fd, self.work_fd} - {-1})) else ""
         if last.startswith(_OUTSIDE):
-            full = "; a file that was opened outside of the container cannot be dumped: use pipes or /dev/null"
-        return PyruncError(f"criu {verb}: {brief(last, 400)}; see {self.log}{full}")
+            hint = "; a file that was opened outside of the container cannot be dumped: use pipes or /dev/null"
+        return PyruncError(f"criu {verb}: {brief(last, 400)}; see {self.log}{hint}")
 
     def last_error(self) -> str:
         """The last line of the log that reports an error, without its timestamp; "" if there is

@@ -198,7 +198,7 @@ class InitSession:
     def check_spawned(self, error: BaseException) -> None:
         """Raises SysError if init was not executed, which `spawn` does not wait for.
 
-        ``error``: what followed from it, for example systemd's that there is no such process.
+        ``error`` is a consequence, for example systemd's error for a process that does not exist.
         """
         if self.protocol.state == handshake.SPAWNED:
             own = spawn_error()
