@@ -463,6 +463,20 @@ def test_a_sandbox_has_the_priority_of_its_caller() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
 
 
+def test_the_autogroup_of_a_process_that_has_none(tmp_path: Path) -> None:
+    """The file is empty if no process since the first has called setsid(2)."""
+    group = tmp_path / "autogroup"
+    group.write_text("")
+    child = os.fork()
+    if child == 0:
+        try:
+            sandbox.new_session(group)
+            os._exit(0 if os.getsid(0) == os.getpid() else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_a_sandbox_knows_what_all_its_processes_used() -> None:
     """Also of those that nobody waited for; the time they slept is on the clock only."""

@@ -175,16 +175,16 @@ def reap(child: int) -> int:
             return os.waitstatus_to_exitcode(found)
 
 
-def new_session() -> None:
+def new_session(group: Path = Path("/proc/self/autogroup")) -> None:
     """Start a session. The kernel groups processes by session for scheduling, and a new group has
     no priority of its own (sched(7), The autogroup feature), so take over the caller's."""
-    group = Path("/proc/self/autogroup")
     priority = ""
     with contextlib.suppress(OSError):  # a kernel without CONFIG_SCHED_AUTOGROUP
-        priority = group.read_text().split()[-1]
+        priority = group.read_text().rpartition(" ")[2]
     os.setsid()
-    with contextlib.suppress(OSError):
-        group.write_text(priority)
+    if priority:  # the file is empty in a session that is as old as the machine
+        with contextlib.suppress(OSError):
+            group.write_text(priority)
 
 
 def first_process(work: Callable[[], int], keep: str) -> int:
