@@ -211,7 +211,7 @@ def test_what_replaces_external_mounts(
     assert kept == [
         ("/dev/null", null, BIND), ("none", null, BIND | REMOUNT | RDONLY | NOSUID | NOEXEC),
         (f"{tmp_path}/notify", f"{stage}/notify", BIND),
-        (empty, empty, BIND), ("none", empty, BIND | REMOUNT | RDONLY | NOSUID | NODEV | NOEXEC),
+        ("none", empty, RDONLY | NOSUID | NODEV | NOEXEC),
         (f"{tmp_path}/bundle/dir", f"{stage}/1", BIND | REC),
         (f"{tmp_path}/bundle/file", f"{stage}/2", BIND),
         ("none", f"{stage}/2", BIND | REMOUNT | RDONLY | NOSYMFOLLOW),
@@ -260,7 +260,7 @@ def test_the_table_of_mounts_is_read_twice(
     monkeypatch.setattr(mounts, "mount_table", read)
     binds = [bind(f"/m{number}", "dir", "rbind" if number % 2 else "bind") for number in range(count)]
     found = of(tmp_path, *binds).restored(root, str(tmp_path / "stage"), facts(), "/tmp")
-    assert reads == ["/proc/self/mountinfo"] * 2 and len(made) == count + 5
+    assert reads == ["/proc/self/mountinfo"] * 2 and len(made) == count + 4
     assert [entry["val"] for entry in found[-count:]] == [f"{tmp_path}/stage/{number}" for number in range(count)]
 
 

@@ -286,6 +286,25 @@ def test_mounts_below_a_recursive_bind(counter: Make, tmp_path: Path) -> None:
         subprocess.run(["umount", str(below)], check=True)
 
 
+@pytest.mark.pyrunc_only("runc does not name the mounts below a recursive bind")
+def test_recursive_binds_of_what_contains_the_state(counter: Make) -> None:
+    """Each copies the mounts below its source, but not what restore has mounted for the others."""
+    one = counter()
+    above = str(one.made.box.root)
+    binds = [
+        {"destination": f"/m/{number}", "source": above, "type": "bind", "options": ["rbind", "rprivate"]}
+        for number in range(18)
+    ]
+    one.made.bundle.config["mounts"] += binds
+    one.run()
+    mounts = one.mounts()
+    one.checkpoint()
+    one.restore()
+    one.go_on()
+    assert one.mounts() == mounts
+    one.made.delete("--force")
+
+
 @pytest.mark.needs_controller("pids")
 def test_limits(counter: Make) -> None:
     one = counter(edits={"/linux/resources/pids": {"limit": 33}})

@@ -147,8 +147,7 @@ class Mounts:
         out[_NULL], out[_NOTIFY] = null, staged(stage, "notify", notify, "(NOTIFY_SOCKET)", 0)
         empty = f"{stage}/empty"
         posix.mkdir(empty, 0o555)
-        bind("/linux/maskedPaths", empty, fs.encode(empty), 0)
-        remount(empty, RDONLY | NOSUID | NODEV | NOEXEC)
+        mount_empty(empty)
         for place in ("/run/crun", stage.rpartition("/")[0].rpartition("/")[0]):
             out[f"{place}/{_EMPTY}"] = empty
         for path in self.nodes():
@@ -340,6 +339,15 @@ def bind(pointer: str, source: str, target: bytes, flags: int) -> None:
         native.mount(fs.encode(source), target, b"", _MS_BIND | flags, b"")
     except OSError as error:
         raise SysError(pointer, "mount", error.errno or 0, value=source) from error
+
+
+def mount_empty(path: str) -> None:
+    """Mount an empty filesystem on a directory: the one that the directory is in is unbindable
+    (nest.py). Raises SysError."""
+    try:
+        native.mount(b"none", fs.encode(path), b"tmpfs", RDONLY | NOSUID | NODEV | NOEXEC, b"mode=0555")
+    except OSError as error:
+        raise SysError("/linux/maskedPaths", "mount", error.errno or 0, value=path) from error
 
 
 def staged(stage: str, name: str, source: str, pointer: str, flags: int) -> str:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     External = list[dict[str, str]]  # the ext_mnt of a restore
     Look = Callable[[int], External]
 
-_MS_BIND_RECURSIVE, _MS_SLAVE_RECURSIVE, _MS_PRIVATE = 0x1000 | 0x4000, 0x80000 | 0x4000, 0x40000
+_MS_BIND_RECURSIVE, _MS_SLAVE_RECURSIVE = 0x1000 | 0x4000, 0x80000 | 0x4000
+_MS_UNBINDABLE, _MS_PRIVATE = 0x20000, 0x40000
 _ABOVE = 200
 _LAST_FD = 0x7FFFFFFF
 _MOST = 16 << 20
@@ -82,6 +83,7 @@ class Nest:
             opened = self.leave()
             root = rootfs.open_root(f"{self.stage}/{_ROOT}")
             found = look(root)
+            self.mount("none", self.stage, b"", _MS_PRIVATE, b"")
             self.mount(self.stage, self.top, b"", _MS_BIND_RECURSIVE, b"")
             # CRIU creates directories in /tmp, which it does not remove if it is killed.
             used = (path, self.top, *self.named, *(entry["val"] for entry in found))
@@ -116,6 +118,9 @@ class Nest:
         self.mount("none", "/", b"", _MS_SLAVE_RECURSIVE, b"")
         opened = [self.reopened(path, fd) for path, fd in self.directories]
         self.mount("none", self.stage, b"tmpfs", 0, b"mode=0755")
+        # A recursive bind of a directory above must not copy what is staged: each bind would double
+        # the number of mounts.
+        self.mount("none", self.stage, b"", _MS_UNBINDABLE, b"")
         place = f"{self.stage}/{_ROOT}"
         posix.mkdir(place, 0o755)
         self.mount(self.rootfs, place, b"", _MS_BIND_RECURSIVE, b"")
