@@ -28,7 +28,10 @@ RDONLY, NOSUID, NODEV, NOEXEC, NOSYMFOLLOW = 1, 2, 4, 8, 0x100
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The calls of mount(2) and umount2(2), which do nothing."""
+    """The calls of mount(2) and umount2(2), which do nothing, in a namespace whose mounts are
+    private, also where an init such as systemd has made the machine's shared."""
+    table = mounts.mount_table
+    monkeypatch.setattr(mounts, "mount_table", lambda path: [[*fields[:6], b"-"] for fields in table(path)])
     calls: list[Any] = []
 
     def mount(source: bytes, target: bytes, kind: bytes, flags: int, data: bytes) -> None:
