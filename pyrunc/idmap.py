@@ -9,7 +9,7 @@ import posix
 from errno import EINVAL, ENOSPC, ENOSYS, EPERM
 from posix import O_CLOEXEC, O_WRONLY
 
-from pyrunc import fs, procfs
+from pyrunc import fs, mountinfo, procfs
 from pyrunc.errors import ConfigError, Problem, PyruncError, SysError
 from pyrunc.native import mounts, namespaces
 from pyrunc.spec import mappings
@@ -201,12 +201,9 @@ def _filesystem(path: str) -> str:
     try:
         fd = posix.open(path, posix.O_PATH | O_CLOEXEC)
         try:
-            wanted = str(fs.mount_id(fd))
+            wanted = fs.mount_id(fd)
         finally:
             posix.close(fd)
-        for line in fs.read_file("/proc/self/mountinfo", 16 << 20).decode("utf-8", "replace").splitlines():
-            if line.split(" ", 1)[0] == wanted:
-                return line.partition(" - ")[2].split(" ", 1)[0]
+        return next((mount.type for mount in mountinfo.read() if mount.id == wanted), "?")
     except OSError:
-        pass
-    return "?"
+        return "?"

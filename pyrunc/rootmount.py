@@ -11,9 +11,13 @@ import posix
 from errno import EINVAL
 from posix import O_CLOEXEC, O_DIRECTORY
 
-from pyrunc import fs, host
+from pyrunc import fs
 from pyrunc.errors import PyruncError, SysError
 from pyrunc.native import mounts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.mountinfo import Mount
 
 MNT_DETACH = 2
 MS_PRIVATE = 1 << 18
@@ -42,11 +46,11 @@ def remove(rootfs: str, below: int, own: int) -> None:
     try:
         top = fs.mount_id(fd)
         if top != (own or top) or top == below:
-            listed = _mountinfo()
-            if own != top and own in listed and top in listed and listed[own][2] == listed[top][2]:
+            listed = _by_id()
+            if own != top and own in listed and top in listed and listed[own].point == listed[top].point:
                 raise PyruncError(f"{rootfs}: another mount covers the one of this container; unmount it first")
             return
-        if not own and not _is_self_bind(_mountinfo(), top):
+        if not own and not _is_self_bind(_by_id(), top):
             return  # another program's mount
         # Otherwise the unmount would propagate to peers, for example to the host's /dev/pts.
         try:
@@ -69,21 +73,18 @@ def _open(path: str) -> int:
         return -1
 
 
-def _mountinfo() -> dict[int, tuple[int, str, str]]:
-    """All mounts: id -> (parent, root, mount point)."""
-    found = {}
-    for line in fs.read_file("/proc/self/mountinfo", 64 << 20).split(b"\n"):
-        fields = line.split(b" ", 5)
-        if len(fields) == 6:
-            found[int(fields[0])] = (int(fields[1]), host.unescape(fields[3]), host.unescape(fields[4]))
-    return found
+def _by_id() -> dict[int, Mount]:
+    """All mounts of this namespace. Raises OSError."""
+    from pyrunc import mountinfo
+
+    return {mount.id: mount for mount in mountinfo.read()}
 
 
-def _is_self_bind(listed: dict[int, tuple[int, str, str]], mount: int) -> bool:
+def _is_self_bind(listed: dict[int, Mount], id: int) -> bool:
     """Whether a mount is a bind of the directory that it covers."""
-    parent, root, point = listed.get(mount, (0, "", ""))
-    if parent not in listed:
+    mount = listed.get(id)
+    above = listed.get(mount.parent) if mount else None
+    if mount is None or above is None:
         return False
-    _, above, at = listed[parent]
-    inside = point[len(at) :] if at != "/" else point
-    return fs.normpath(f"{above}/{inside}") == root
+    inside = mount.point[len(above.point) :] if above.point != "/" else mount.point
+    return fs.normpath(f"{above.root}/{inside}") == mount.root

@@ -427,7 +427,7 @@ def test_external_mounts(tree: Path) -> None:
     found = mounts.Mounts(config, "/b")
     assert [bind[:3] for bind in found.binds()] == [(0, "/link", "/b/src")]
     root = rootfs.open_root(str(tree))
-    keys = {entry["key"] for entry in found.dumped(root, "/dev/null")}
+    keys = {entry["key"] for entry in found.dumped(root, os.getpid())}
     os.close(root)
     assert keys == {"/real/conf", "/sys/fs/cgroup", "/run/notify", "/real/file"}
 

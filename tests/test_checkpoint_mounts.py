@@ -15,6 +15,7 @@ import pytest
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
+from pyrunc import mountinfo
 from pyrunc.checkpoint import mounts, rootfs
 from pyrunc.checkpoint.mounts import Mounts
 from pyrunc.errors import PyruncError, SysError
@@ -30,8 +31,8 @@ RDONLY, NOSUID, NODEV, NOEXEC, NOSYMFOLLOW = 1, 2, 4, 8, 0x100
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The calls of mount(2) and umount2(2), which do nothing, in a namespace whose mounts are
     private, also where an init such as systemd has made the machine's shared."""
-    table = mounts.mount_table
-    monkeypatch.setattr(mounts, "mount_table", lambda path: [[*fields[:6], b"-"] for fields in table(path)])
+    table = [mountinfo.Mount(one.id, one.parent, one.root, one.point) for one in mountinfo.read()]
+    monkeypatch.setattr(mountinfo, "read", lambda: table)
     calls: list[Any] = []
 
     def mount(source: bytes, target: bytes, kind: bytes, flags: int, data: bytes) -> None:
@@ -139,42 +140,41 @@ short line
 """
 
 
-def test_what_is_external_in_a_dump(tmp_path: Path, root: int) -> None:
-    (tmp_path / "mountinfo").write_text(MOUNTINFO)
+def listed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Let the process 5 have these mounts."""
+    found = mountinfo.parse(text.encode())
+    monkeypatch.setattr(mountinfo, "read", lambda pid: {5: found}[pid])
+
+
+def test_what_is_external_in_a_dump(tmp_path: Path, root: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed(monkeypatch, MOUNTINFO)
     proc = {"destination": "/real/proc/", "type": "proc"}
     found = of(tmp_path, bind("/link", "dir", "rbind"), proc, {"destination": "/none", "type": "tmpfs"},
                maskedPaths=["/real/file", "/link", "/missing"], devices=[{"path": "/dev/fuse"}])  # fmt: skip
     external = ["/real", "/real/in side", "/dev/fuse", "/run/notify", "/real/file"]
-    assert pairs(found.dumped(root, str(tmp_path / "mountinfo"))) == {path: path for path in external}
+    assert pairs(found.dumped(root, 5)) == {path: path for path in external}
     plain = of(tmp_path, bind("/link"), proc, namespaces=[])
-    assert list(pairs(plain.dumped(root, str(tmp_path / "mountinfo")))) == ["/real", "/run/notify"]
+    assert list(pairs(plain.dumped(root, 5))) == ["/real", "/run/notify"]
     whole = of(tmp_path, bind("/", "dir", "rbind"))
-    assert "/realm" in pairs(whole.dumped(root, str(tmp_path / "mountinfo")))
+    assert "/realm" in pairs(whole.dumped(root, 5))
 
 
-def test_a_dump_of_many_recursive_binds(tmp_path: Path, root: int) -> None:
+def test_a_dump_of_many_recursive_binds(tmp_path: Path, root: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time is linear in the number of binds and of mounts below them, also if they are nested."""
     lines = [f"{n} 1 0:9 / /real/{'n/' * (n % 100)}{n} rw - tmpfs t rw" for n in range(20_000)]
-    (tmp_path / "mountinfo").write_text("\n".join(lines))
+    listed(monkeypatch, "\n".join(lines))
     binds = [bind(f"/real/{'n/' * (n % 100)}x{n}", "dir", "rbind") for n in range(2000)]
     one = of(tmp_path, *binds, bind("/real", "dir", "rbind"))
     started = time.process_time()
-    found = one.dumped(root, str(tmp_path / "mountinfo"))
+    found = one.dumped(root, 5)
     assert time.process_time() - started < 2
     assert len(found) == 2000 + 20_000 + 2 and found[0] == {"key": "/real/x0", "val": "/real/x0"}
 
 
 def test_errors_of_a_dump(tmp_path: Path, root: int) -> None:
     with pytest.raises(SysError, match=r"^/mounts: open: ENOENT") as caught:
-        of(tmp_path).dumped(root, "/nowhere/mountinfo")
+        of(tmp_path).dumped(root, 0)
     assert caught.value.errno == 2
-
-
-def test_lines_of_mountinfo(tmp_path: Path) -> None:
-    (tmp_path / "mountinfo").write_text(MOUNTINFO)
-    assert mounts.mount_points(str(tmp_path / "mountinfo")) == [
-        "/", "/real", "/real/in side", "/realm", "/real/proc",
-    ]  # fmt: skip
 
 
 # -- restore ---------------------------------------------------------------------------------------
@@ -184,14 +184,19 @@ def facts(kernel: tuple[int, int] = (6, 8)) -> Any:
     return SimpleNamespace(cgroup2_mount="/sys/fs/cgroup", kernel=kernel)
 
 
+def later(monkeypatch: pytest.MonkeyPatch, points: list[str]) -> None:
+    """Let these be the mounts when everything is staged."""
+    tables = iter([mountinfo.read(), [mountinfo.Mount(number, 0, "/", point) for number, point in enumerate(points)]])
+    monkeypatch.setattr(mountinfo, "read", lambda: next(tables))
+
+
 def test_what_replaces_external_mounts(
     tmp_path: Path, root: int, made: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage = tmp_path / "top/c1/criu"
     (tmp_path / "notify").mkdir()
     stage.mkdir(parents=True)
-    points = ["/", f"{stage}/1", f"{stage}/1/below", f"{stage}/10/not"]
-    monkeypatch.setattr(mounts, "mount_points", lambda path: points if path == "/proc/self/mountinfo" else [])
+    later(monkeypatch, ["/", f"{stage}/1", f"{stage}/1/below", f"{stage}/10/not"])
     found = of(
         tmp_path,
         {"destination": "/cg", "type": "cgroup"},
@@ -254,16 +259,16 @@ def test_the_table_of_mounts_is_read_twice(
     """Once before binds are staged and once after, however many there are."""
     (tmp_path / "stage").mkdir()
     reads: list[str] = []
-    table = mounts.mount_table
+    table = mountinfo.read()
 
-    def read(path: str) -> list[list[bytes]]:
-        reads.append(path)
-        return table(path)
+    def read() -> list[mountinfo.Mount]:
+        reads.append("read")
+        return table
 
-    monkeypatch.setattr(mounts, "mount_table", read)
+    monkeypatch.setattr(mountinfo, "read", read)
     binds = [bind(f"/m{number}", "dir", "rbind" if number % 2 else "bind") for number in range(count)]
     found = of(tmp_path, *binds).restored(root, str(tmp_path / "stage"), facts(), "/tmp")
-    assert reads == ["/proc/self/mountinfo"] * 2 and len(made) == count + 4
+    assert len(reads) == 2 and len(made) == count + 4
     assert [entry["val"] for entry in found[-count:]] == [f"{tmp_path}/stage/{number}" for number in range(count)]
 
 
@@ -272,7 +277,7 @@ def test_a_later_bind_replaces_a_mount_below_an_earlier_one(
 ) -> None:
     stage = tmp_path / "stage"
     stage.mkdir()
-    monkeypatch.setattr(mounts, "mount_points", lambda path: [f"{stage}/0/file", f"{stage}/0/kept", f"{stage}/1/x"])
+    later(monkeypatch, [f"{stage}/0/file", f"{stage}/0/kept", f"{stage}/1/x"])
     found = of(tmp_path, bind("/real", "dir", "rbind"), bind("/real/file", "file", "bind"))
     out = pairs(found.restored(root, str(stage), facts(), "/tmp"))
     assert {name: out[name] for name in out if name.startswith("/real")} == {
@@ -283,31 +288,23 @@ def test_a_later_bind_replaces_a_mount_below_an_earlier_one(
 def test_a_table_of_mounts_that_cannot_be_read(
     tmp_path: Path, root: int, made: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(path: str) -> None:
+    def fails() -> None:
         raise OSError(EACCES, "")
 
     (tmp_path / "stage").mkdir()
-    monkeypatch.setattr(mounts, "mount_table", fails)
+    monkeypatch.setattr(mountinfo, "read", fails)
     with pytest.raises(SysError, match=r"^/proc/self/mountinfo: read: EACCES"):
         of(tmp_path).restored(root, str(tmp_path / "stage"), facts(), "/tmp")
 
 
-def test_mounts_of_the_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    lines = [
-        "1 0 0:1 / / rw - ext4 x rw",
-        "2 1 0:2 / /a\\040b rw master:3 - tmpfs t rw",
-        "3 1 0:3 / /a-c rw shared:1 - x",
-    ]
-    (tmp_path / "mountinfo").write_text("\n".join(lines))
-    monkeypatch.setattr(mounts, "_MOUNTINFO", str(tmp_path / "mountinfo"))
-    found = mounts.HostMounts()
-    assert found.by_id == {1: ("/", True), 2: ("/a b", False), 3: ("/a-c", False)}
-    assert [path for path in ("/", "/a", "/a b", "/a-", "/x", "") if found.any_below(path)] == [""]
-    (tmp_path / "mountinfo").write_text("5 1 0:3 / /a/b/c rw - x y z")
-    assert [path for path in ("/a/b", "/a/b/c", "/a", "/a/", "/b") if mounts.HostMounts().any_below(path)] == [
-        "/a/b",
-        "/a",
-    ]
+def test_mounts_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    def below(points: list[str], paths: tuple[str, ...]) -> list[str]:
+        listed = [mountinfo.Mount(number, 0, "/", point) for number, point in enumerate(points)]
+        monkeypatch.setattr(mountinfo, "read", lambda: listed)
+        return [path for path in paths if mounts.HostMounts().any_below(path)]
+
+    assert below(["/", "/a b", "/a-c"], ("/", "/a", "/a b", "/a-", "/x", "")) == [""]
+    assert below(["/a/b/c"], ("/a/b", "/a/b/c", "/a", "/a/", "/b")) == ["/a/b", "/a"]
 
 
 def test_a_bind_without_flags_is_left_alone(tmp_path: Path, root: int, made: list[Any]) -> None:

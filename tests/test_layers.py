@@ -21,6 +21,7 @@ LAYERS = [
     },
     {"spec"},
     {"host"},
+    {"mountinfo"},
     {"plan"},
     {"cgroup"},
     {"explain", "hooks", "idmap", "notify", "rootmount", "seccomp", "state"},

@@ -21,8 +21,7 @@ import pytest
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 import transcript
-from pyrunc import command, errors, fs, hints, host, idmap, log, procfs, rootmount, signals
-from pyrunc.container import mountinfo
+from pyrunc import command, errors, fs, hints, host, idmap, log, mountinfo, procfs, rootmount, signals
 from pyrunc.errors import ConfigError, Problem, SysError
 from pyrunc.state import root as state_root
 
@@ -274,16 +273,17 @@ short line
 
 
 def test_results_about_mounts(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = mountinfo.Table(MOUNTS)
+    table = mountinfo.Tree(mountinfo.parse(MOUNTS))
     paths = ["/", "/proc", "/proc/1", "/a", "/a/b", "/a/b/c", "/ab", "/a c", "/a c/d", "/srv", "/srv/root/x", "/lost"]
     lines = [f"root {table.root}", *results(table.leads_to, paths), *results(table.shows, [*range(19, 30)])]
     lines += results(
-        lambda text: mountinfo.Table(text).root, [b"", b"5 5 0:1 / / rw - a b c", b"5 6 0:1 / / rw - a b c"]
+        lambda text: mountinfo.Tree(mountinfo.parse(text)).root,
+        [b"", b"5 5 0:1 / / rw - a b c", b"5 6 0:1 / / rw - a b c"],
     )
     put_files(monkeypatch, {"/proc/self/mountinfo": MOUNTS, "/proc/5/mountinfo": MOUNTS})
-    listed = rootmount._mountinfo()
+    listed = rootmount._by_id()
     lines += results(lambda number: rootmount._is_self_bind(listed, number), [*range(19, 30)])
-    lines += results(lambda pid: mountinfo.read(pid).root, [5, 6])
+    lines += results(lambda pid: mountinfo.Tree(mountinfo.read(pid)).root, [5, 6])
     transcript.compare("results", "mounts", lines)
 
 

@@ -13,14 +13,14 @@ import pytest
 
 from pyrunc import fs, rootmount
 from pyrunc.errors import PyruncError, SysError
+from pyrunc.mountinfo import Mount
 
 ROOT, DATA, BIND, OVER = 20, 21, 50, 60
-# id -> (parent, root of the file system, mount point)
 TABLE = {
-    ROOT: (1, "/", "/"),
-    DATA: (ROOT, "/@data", "/data"),
-    BIND: (DATA, "/@data/b/rootfs", "/data/b/rootfs"),
-    OVER: (BIND, "/", "/data/b/rootfs"),
+    ROOT: Mount(ROOT, 1, "/", "/"),
+    DATA: Mount(DATA, ROOT, "/@data", "/data"),
+    BIND: Mount(BIND, DATA, "/@data/b/rootfs", "/data/b/rootfs"),
+    OVER: Mount(OVER, BIND, "/", "/data/b/rootfs"),
 }
 
 
@@ -53,7 +53,7 @@ def remove(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Remove:
         library.answer = answer
         table = {mount: entry for mount, entry in TABLE.items() if mount not in without}
         monkeypatch.setattr(fs, "mount_id", lambda fd: top)
-        monkeypatch.setattr(rootmount, "_mountinfo", lambda: table)
+        monkeypatch.setattr(rootmount, "_by_id", lambda: table)
         monkeypatch.setattr(rootmount, "mounts", library)
         rootmount.remove(str(tmp_path), below, own)
         return library.calls
@@ -111,5 +111,5 @@ def test_a_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_ids_are_those_of_mountinfo(tmp_path: Path) -> None:
-    found = rootmount._mountinfo()[rootmount.mount_id(str(tmp_path))]
-    assert str(tmp_path).startswith(found[2])
+    found = rootmount._by_id()[rootmount.mount_id(str(tmp_path))]
+    assert str(tmp_path).startswith(found.point)

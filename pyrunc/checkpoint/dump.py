@@ -163,7 +163,7 @@ class Dump:
         except OSError as error:
             raise SysError("/root", "open", error.errno or 0) from error
         try:
-            self.request["ext_mnt"] = self.mounts.dumped(root, f"/proc/{data['pid']}/mountinfo")
+            self.request["ext_mnt"] = self.mounts.dumped(root, data["pid"])
         finally:
             fs.close(root)
 

@@ -15,7 +15,7 @@ import posix
 from bisect import bisect_left, bisect_right
 from errno import EINVAL
 
-from pyrunc import fs, host
+from pyrunc import fs, mountinfo
 from pyrunc.checkpoint import rootfs
 from pyrunc.errors import PyruncError, SysError
 from pyrunc.native import mounts as native
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 _MS_BIND, _MS_REC, _MS_REMOUNT = 0x1000, 0x4000, 0x20
 _MNT_DETACH = 2
-_MOUNTINFO = "/proc/self/mountinfo"
-_MOST = 64 << 20  # bytes of a mountinfo file
 _NULL = "/dev/null"
 _NOTIFY = "/run/notify"
 _EMPTY = ".empty-directory"  # in crun's state root; crun masks directories with it
@@ -103,9 +101,9 @@ class Mounts:
             listed += [path for path, _, _ in DEFAULTS if path not in listed]
         return listed
 
-    def dumped(self, root: int, mountinfo: str) -> list[dict[str, str]]:
-        """ext_mnt for a dump; ``root`` is the root of the running container, and the file lists its
-        mounts.
+    def dumped(self, root: int, pid: int) -> list[dict[str, str]]:
+        """ext_mnt for a dump; ``root`` is the root of the running container, and ``pid`` its first
+        process.
 
         Raises SysError.
         """
@@ -118,9 +116,9 @@ class Mounts:
                 if flags.recursive:
                     recursive.append(at)
             tops = outermost(recursive)
-            for point in mount_points(mountinfo):
-                if below(point, tops):
-                    out[point] = point
+            for mounted in mountinfo.read(pid):
+                if below(mounted.point, tops):
+                    out[mounted.point] = mounted.point
             for mount in self.config.get("mounts") or ():  # mounts inside a bind that are not the host's
                 if not is_bind(mount):
                     out.drop(clean(mount["destination"]))
@@ -159,7 +157,7 @@ class Mounts:
         try:
             self.stage_binds(root, stage, facts, out)
         except OSError as error:
-            raise SysError(_MOUNTINFO, "read", error.errno or 0) from error
+            raise SysError("/proc/self/mountinfo", "read", error.errno or 0) from error
         return out.request()
 
     def stage_binds(self, root: int, stage: str, facts: HostFacts, out: External) -> None:
@@ -278,22 +276,10 @@ def is_bind(mount: Mount) -> bool:
     return mount.get("type") == "bind" or Flags(options(mount)).bind
 
 
-def mount_table(mountinfo: str) -> list[list[bytes]]:
-    """The first seven fields of each line of a mountinfo file (proc_pid_mountinfo(5)), and the
-    rest. Raises OSError."""
-    lines = fs.read_file(mountinfo, _MOST).split(b"\n")
-    return [fields for line in lines if len(fields := line.split(b" ", 7)) > 5]
-
-
-def mount_points(mountinfo: str) -> list[str]:
-    """The mount points of a mountinfo file.  Raises OSError."""
-    return [host.unescape(fields[4]) for fields in mount_table(mountinfo)]
-
-
 def submounts(stage: str) -> dict[str, list[str]]:
     """The mounts below each staged bind, relative to it.  Raises OSError."""
     found: dict[str, list[str]] = {}
-    for point in mount_points(_MOUNTINFO):
+    for point in (mount.point for mount in mountinfo.read()):
         if point.startswith(stage + "/"):
             name, slash, path = point[len(stage) + 1 :].partition("/")
             if slash:
@@ -322,10 +308,8 @@ class HostMounts:
     __slots__ = ("by_id", "points")
 
     def __init__(self) -> None:
-        self.by_id: dict[int, tuple[str, bool]] = {}  # id -> mount point, whether it is private
-        for fields in mount_table(_MOUNTINFO):
-            self.by_id[int(fields[0])] = (host.unescape(fields[4]), fields[6:7] in ([], [b"-"]))
-        self.points = sorted(point for point, _ in self.by_id.values())
+        self.by_id = {mount.id: mount for mount in mountinfo.read()}
+        self.points = sorted(mount.point for mount in self.by_id.values())
 
     def any_below(self, path: str) -> bool:
         """Whether there is a mount below a path."""
@@ -379,9 +363,9 @@ def surrounded(host_mounts: HostMounts, place: str, source: str, pointer: str) -
         return "", ""  # `staged` fails with the reason
     try:
         path, found = posix.readlink(f"/proc/self/fd/{fd}"), posix.fstat(fd)
-        point, private = host_mounts.by_id.get(fs.mount_id(fd), (path, True))
-        point = point.rstrip("/")
-        if private or not path.startswith(point + "/") or host_mounts.any_below(path):
+        mount = host_mounts.by_id.get(fs.mount_id(fd))
+        point = mount.point.rstrip("/") if mount else path
+        if mount is None or mount.private or not path.startswith(point + "/") or host_mounts.any_below(path):
             return "", ""
         within = path[len(point) :]
         posix.mkdir(place, 0o700)

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import posix
 
-from pyrunc import fs, handshake, host
-from pyrunc.container import mountinfo
+from pyrunc import fs, handshake, host, mountinfo
 from pyrunc.errors import Capped, ConfigError, Problem, PyruncError, StateError, SysError, show
 from pyrunc.launch import joined
 from pyrunc.launch.session import InitSession, SessionOptions
@@ -27,10 +26,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar
 
-    from pyrunc.container.mountinfo import Table
     from pyrunc.launch.ending import Interrupts
     from pyrunc.launch.session import Handlers
     from pyrunc.log import Log
+    from pyrunc.mountinfo import Tree
     from pyrunc.spec.types import Config, Mount
     from pyrunc.state import Container
     from pyrunc.state.document import AddedMount
@@ -123,7 +122,7 @@ class MountSession(InitSession):
             return self.ns_fds.pop(value)
         return super().open_slot(kind, value, origin)
 
-    def table(self) -> Table:
+    def table(self) -> Tree:
         """The mounts of the container as init sees them; a process of the container may have
         another root.
 
@@ -131,7 +130,7 @@ class MountSession(InitSession):
         """
         path = f"/proc/{self.enter_pid}/mountinfo"
         try:
-            return mountinfo.read(self.enter_pid)
+            return mountinfo.Tree(mountinfo.read(self.enter_pid))
         except OSError as error:
             raise SysError(path, "read", error.errno or 0) from error
 
@@ -217,7 +216,7 @@ class Remove(MountSession):
     def prepare(self) -> None:
         """Compile; the first process of the container shows where the mounts are now."""
         try:
-            points = mountinfo.read(self.target.data["pid"]).points
+            points = {mount.id: mount.point for mount in mountinfo.read(self.target.data["pid"])}
         except OSError:
             points = {}  # it has ended, which `options` reports
         self.places = [points.get(mount["id"]) or mount["at"] or "/" for mount in self.chosen]
