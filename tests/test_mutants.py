@@ -8,11 +8,13 @@ import json
 import os
 import textwrap
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from integration.mutants import cover, mutant, of_c, of_python, parallel, run, sandbox, worker
+from integration.mutants import collected, cover, mutant, of_c, of_python, parallel, run, sandbox, worker
 from integration.mutants.cover import Test
 from integration.mutants.mutant import Mutant
 from integration.mutants.tree import Tree
@@ -275,6 +277,36 @@ def test_the_budget_takes_cheap_tests_and_keeps_files_together() -> None:
              Test("integration/test_c.py::one", 3)]  # fmt: skip
     assert run.chosen(tests, 10) == ["tests/test_a.py::one", "tests/test_a.py::two", "integration/test_c.py::one"]
     assert run.chosen(tests[1:2], 10) == ["tests/test_b.py::one"]
+
+
+def test_tests_that_have_detected_mutants_come_first() -> None:
+    """A file's tests stay together; a file that detects as many in less time precedes it."""
+    tests = [Test("tests/test_a.py::one", 1), Test("tests/test_b.py::one", 8), Test("tests/test_a.py::two", 1)]
+    tests.append(Test("tests/test_c.py::one", 1))
+    a, b, c = ["tests/test_a.py::one", "tests/test_a.py::two"], ["tests/test_b.py::one"], ["tests/test_c.py::one"]
+    assert collected.promising(tests, Counter()) == c + a + b
+    assert collected.promising(tests, Counter({a[1]: 3, b[0]: 3})) == [*a[::-1], *b, *c]
+    assert collected.promising(tests, Counter({b[0]: 30})) == b + c + a
+
+
+def test_fast_and_slow_tests_of_a_mutant() -> None:
+    """In C the tests that start init, in Python the unit tests; the slow ones are the others, within
+    the budget."""
+    names = [
+        "tests/test_init_a.py::x",
+        "integration/test_native_b.py::x",
+        "tests/test_c.py::x",
+        "integration/test_d.py::x",
+    ]
+    tests = [Test(name, 2) for name in names]
+    known: Any = type("Known", (), {"reaching": lambda self, mutant: tests, "tests": {t.name: t for t in tests}})()
+    tree: Any = None
+    runner = run.Runner(tree, known, 3)
+    in_c, in_python = (Mutant(file, "f", "check dropped", 0, 1, "", "x") for file in ("native/init/a.c", "pyrunc/a.py"))
+    assert [test.name for test in runner.fast(in_c)] == names[:2]
+    assert runner.slow(in_c) == names[2:3]
+    assert [test.name for test in runner.fast(in_python)] == names[:1]
+    assert runner.slow(in_python) == []
 
 
 def test_tests_that_name_the_function_come_first(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""Try mutants with unit tests only, in processes forked from one that has collected the tests.
+"""Try mutants with fast tests only, in processes forked from one that has collected the tests.
 
-A mutant inside a function needs no import: the function's code object is replaced. That takes a
-tenth of the time of `worker.test_mutant`, which starts pytest for each mutant. A mutant of a module
-or a class body, and one that no unit test detects, is left to the complete run.
+Those are the unit tests for Python, and the tests that start init themselves for C. A mutant inside a
+Python function needs no import: the function's code object is replaced. That takes a tenth of the
+time of `worker.test_mutant`, which starts pytest for each mutant. A mutant of a module or a class
+body, and one that no fast test detects, is left to the complete run.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -18,6 +19,7 @@ from types import CodeType, FunctionType
 import pytest
 
 from integration.mutants import recorder, sandbox, worker
+from integration.mutants.cover import Test
 from integration.mutants.mutant import Mutant
 from integration.mutants.tree import Tree
 
@@ -54,15 +56,32 @@ def changed_code(mutant: Mutant) -> dict[Place, CodeType] | None:
 
 
 Results = Callable[[Mutant, str], None]
+STILLBORN = "stillborn"  # in place of a test's name: the mutant does not compile
+
+
+def promising(tests: list[Test], kills: Counter[str]) -> list[str]:
+    """Sort tests by how many mutants they have detected. Tests of one file stay together, because they
+    share what they have built; the file that detects most per second comes first."""
+    files: dict[str, list[Test]] = defaultdict(list)
+    for test in tests:
+        files[test.file].append(test)
+
+    def rate(of_file: list[Test]) -> float:
+        found = sum(kills[test.name] for test in of_file)
+        return (found + 0.5) / (sum(test.seconds for test in of_file) + 0.5)
+
+    order = sorted(files.values(), key=rate, reverse=True)
+    return [test.name for of_file in order for test in sorted(of_file, key=lambda test: -kills[test.name])]
 
 
 class Loop:
     """A pytest plugin that runs mutants instead of the session's tests."""
 
     def __init__(
-        self, tree: Tree, mutants: list[Mutant], tests: dict[str, list[str]], results: Results, end: float
+        self, tree: Tree, tests: dict[Mutant, list[Test]], kills: Counter[str], results: Results, end: float
     ) -> None:
-        self.tree, self.mutants, self.tests, self.results, self.end = tree, mutants, tests, results, end
+        self.tree, self.tests, self.kills, self.results, self.end = tree, tests, kills, results, end
+        self.env = tree.environment(tree.objects, Path("/tmp/objects"))
         self.failed = ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -81,13 +100,17 @@ class Loop:
                 live[code.co_filename, (code.co_qualname, code.co_firstlineno)].append(one)
         gc.collect()
         gc.freeze()
-        for mutant in self.mutants:
+        for mutant, tests in self.tests.items():
             if time.monotonic() > self.end:
                 break
-            codes = changed_code(mutant)
-            chosen = [items[name] for name in self.tests[mutant.key] if name in items]
+            in_c = mutant.file.endswith(".c")
+            codes = {} if in_c else changed_code(mutant)
+            names = promising(tests, self.kills) if in_c else [test.name for test in tests]
+            chosen = [items[name] for name in names if name in items]
             if codes is not None and chosen:
-                self.results(mutant, self.attempt(mutant, codes, chosen, live))
+                name = self.attempt(mutant, codes, chosen, live)
+                self.kills[name] += 1
+                self.results(mutant, name)
         return True
 
     def attempt(
@@ -97,13 +120,14 @@ class Loop:
         chosen: list[pytest.Item],
         live: dict[tuple[str, Place], list[FunctionType]],
     ) -> str:
-        """The test that fails twice with the mutant and passes without it; "" if there is none."""
+        """The test that fails twice with the mutant and passes without it; "" if there is none, and
+        STILLBORN."""
         path = str(self.tree.root / mutant.file)
         placed = {(path, place): code for place, code in codes.items()}
         while True:
             name = self.once(mutant, chosen, placed, live)
-            if not name:
-                return ""
+            if name in ("", STILLBORN):
+                return name
             alone = [item for item in chosen if item.nodeid == name]
             if self.once(mutant, alone, placed, live) and not self.once(None, alone, {}, live):
                 return name
@@ -124,8 +148,8 @@ class Loop:
             null = os.open("/dev/null", os.O_RDWR)
             for fd in (0, 1, 2):
                 os.dup2(null, fd)
-            if mutant is not None:
-                worker.put(self.tree.root / mutant.file, mutant.changed.encode())
+            if mutant is not None and worker.change(self.tree, mutant, self.env):
+                return worker.STILLBORN
             for key, code in codes.items():
                 for function in live.get(key, ()):
                     if len(function.__code__.co_freevars) == len(code.co_freevars):
@@ -145,18 +169,20 @@ class Loop:
         os.close(writer)
         with open(reader, encoding="utf-8") as told:
             names = told.read().splitlines()
+        if status == worker.STILLBORN and not names:
+            return STILLBORN
         return names[-1] if status != 0 and names else ""
 
 
-def run(tree: Tree, mutants: list[Mutant], tests: dict[str, list[str]], results: Results, end: float) -> None:
-    """Try the mutants in order until ``end``; ``results`` is called in the child, with each mutant that
-    was tried and the test, or ""."""
-    files = sorted({name.partition("::")[0] for names in tests.values() for name in names})
-    env = tree.environment(tree.objects, Path("/tmp/objects"))
+def run(tree: Tree, tests: dict[Mutant, list[Test]], kills: Counter[str], results: Results, end: float) -> None:
+    """Try the mutants in order until ``end``, each with its tests. ``kills`` says how many mutants each
+    test has detected before. ``results`` is called in the child, with each mutant that was tried and
+    the test, "" or STILLBORN."""
+    files = sorted({test.file for of_one in tests.values() for test in of_one})
     child = os.fork()
     if child == 0:
-        worker.settle(tree, env)
-        loop = Loop(tree, mutants, tests, results, end)
+        loop = Loop(tree, tests, kills, results, end)
+        worker.settle(tree, loop.env)
         names = [file for file in files if (tree.root / file).exists()]
         status = pytest.main([*worker.OPTIONS, "-s", "--hypothesis-seed=0", *names], plugins=[loop])
         os._exit(int(status) & 0xFF)

@@ -57,6 +57,11 @@ class Test(NamedTuple):
         """Whether the test needs no container."""
         return self.name.startswith("tests/")
 
+    @property
+    def native(self) -> bool:
+        """Whether the test starts init itself or parts of it, without the runtime."""
+        return Path(self.file).name.startswith(("test_init_", "test_native"))
+
 
 Test.__test__ = False  # type: ignore[attr-defined]  # not a test class
 

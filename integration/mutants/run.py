@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ STARTING = 60.0  # the same, before the first test
 PRESENT = 3600.0  # seconds of real time, after which nothing is known about a mutant: the machine is too busy
 LEAST = {"Python": 97.0, "C": 92.0}  # percent of the mutants that are not equivalent
 ALIVE = ("survived", "unreached", "undecided")
-UNITS = "units"  # the status of a mutant that unit tests have not detected, and that is to be tried with the others
+UNITS = "units"  # the status of a mutant that fast tests have not detected, and that is to be tried with the others
 SECURE = {"check dropped", "flag dropped", "order", "error swallowed", "statement dropped"}
 
 
@@ -113,11 +113,21 @@ class Runner:
 
     def __init__(self, tree: Tree, known: Map, budget: float) -> None:
         self.tree, self.known, self.budget = tree, known, budget
-        self.done: set[str] = set()  # keys of mutants that were tried with unit tests
+        self.done: set[str] = set()  # keys of mutants that were tried with fast tests
 
-    def units(self, mutant: Mutant) -> list[str]:
-        """The unit tests for a mutant."""
-        return chosen([test for test in self.known.reaching(mutant) if test.unit], self.budget)
+    def fast(self, mutant: Mutant) -> list[Test]:
+        """The fast tests for a mutant: all that start init itself, or unit tests within the budget."""
+        tests = self.known.reaching(mutant)
+        if mutant.file.endswith(".c"):
+            return [test for test in tests if test.native]
+        return [self.known.tests[name] for name in chosen([test for test in tests if test.unit], self.budget)]
+
+    def slow(self, mutant: Mutant) -> list[str]:
+        """The other tests for it, within the budget."""
+        tests = self.known.reaching(mutant)
+        if mutant.file.endswith(".c"):
+            return chosen([test for test in tests if not test.native], self.budget)
+        return [name for name in chosen(tests, self.budget) if not self.known.tests[name].unit]
 
     def warm(self) -> None:
         """Compile the objects of all programs that tests build from init's sources, unless they
@@ -137,12 +147,10 @@ class Runner:
 
     def attempt(self, mutant: Mutant) -> Outcome:
         """Run all stages for one mutant."""
-        tests = self.known.reaching(mutant)
-        names = chosen(tests, self.budget)
-        if mutant.key in self.done:
-            names = [name for name in names if not self.known.tests[name].unit]
+        tried = mutant.key in self.done
+        names = self.slow(mutant) if tried else chosen(self.known.reaching(mutant), self.budget)
         if not names:
-            return Outcome("survived" if mutant.key in self.done else "unreached")
+            return Outcome("survived" if tried else "unreached")
         start = time.monotonic()
         found = self.once(mutant, names)
         # A flaky test must not count: it has to fail again (worker.py repeats unit tests), and to
@@ -258,24 +266,25 @@ class Trial:
             if again and mutant.key not in self.skip:
                 yield mutant
 
-    def with_units(self, runner: Runner) -> None:
-        """Try the mutants with unit tests first, in half of the time."""
-        todo = [mutant for mutant in self.todo() if mutant.key not in self.results.rows]
+    def with_fast(self, runner: Runner) -> None:
+        """Try the mutants with fast tests first, in half of the time."""
+        tests = {mutant: runner.fast(mutant) for mutant in self.todo() if mutant.key not in self.results.rows}
         self.taken.clear()
-        tests = {mutant.key: runner.units(mutant) for mutant in todo}
+        kills = Counter(row["by"] for row in self.results.rows.values())
 
         def add(mutant: Mutant, by: str) -> None:
-            self.results.add(mutant, Outcome("killed" if by else UNITS, by, tests=len(tests[mutant.key])))
+            status = collected.STILLBORN if by == collected.STILLBORN else "killed" if by else UNITS
+            self.results.add(mutant, Outcome(status, by, tests=len(tests[mutant])))
 
         now = time.monotonic()
-        collected.run(runner.tree, todo, tests, add, now + (self.options.end - now) / 2)
+        collected.run(runner.tree, tests, kills, add, now + (self.options.end - now) / 2)
         self.results.read()
         runner.done |= {key for key, row in self.results.rows.items() if row["status"] == UNITS}
 
     def run(self, runner: Runner) -> None:
         """Try the mutants."""
-        if self.options.units and self.name == "Python":
-            self.with_units(runner)
+        if self.options.units or self.name == "C":
+            self.with_fast(runner)
         for mutant, found in parallel.each(self.todo(), runner.attempt, self.options.jobs, str(runner.tree.base)):
             self.results.add(mutant, found)
             if found.status == "stillborn":
