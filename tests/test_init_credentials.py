@@ -128,6 +128,21 @@ def test_new_namespaces(spawn: Spawn) -> None:
     assert parent.wait(pid) == 0
 
 
+@needs_root
+@pytest.mark.parametrize("policy", [0, ops.P_KEYRING_OTHER_SEARCH])
+def test_permissions_of_a_keyring_with_a_long_name(spawn: Spawn, policy: int) -> None:
+    """Of the longest id; the kernel describes the keyring only if there is room for all."""
+    plan, name = Plan(), "_ses." + f"{policy}-{os.getpid()}-".ljust(242, "x")
+    plan.keyring("(default)", policy=policy, name=name)
+    shown = run(spawn(), finish(plan, shell(f"grep {name} /proc/keys")))
+    assert shown.split()[4] == ("3f130008" if policy else "3f1b0000")
+    for length, call in ((490, "plan"), (491, "keyctl")):
+        plan = Plan()
+        plan.keyring("(default)", name="y" * length)
+        record = fail(spawn(), plan)  # a plan without a program always fails
+        assert (record.call, record.err) == (call, errno.ENOEXEC if call == "plan" else errno.ENAMETOOLONG)
+
+
 def test_stdin_that_is_no_terminal(spawn: Spawn) -> None:
     plan = Plan()
     plan.setsid("(default)", policy=ops.P_SETSID_TERMINAL)

@@ -345,7 +345,7 @@ static int keys_unavailable(long ret)
  * its processes find keys in it after a change of user (docs/callers.md). */
 int op_keyring(struct init *in, const struct plan_step *st)
 {
-    char text[256];
+    char text[512]; /* of an id of 242 characters it takes 292 */
     long id = sys_keyctl(KEYCTL_JOIN_SESSION_KEYRING, (long)step_str(in, st, S_KEYRING_name), 0, 0);
 
     if (keys_unavailable(id))
@@ -356,10 +356,11 @@ int op_keyring(struct init *in, const struct plan_step *st)
     if (id < 0)
         return fault(in, (int)-id, "keyctl", S_KEYRING_name, 0, "join session keyring");
     long ret = sys_keyctl(KEYCTL_DESCRIBE, id, (long)text, (long)sizeof(text));
+    if (ret > (long)sizeof(text)) /* nothing was written */
+        ret = -ENAMETOOLONG;
     if (ret >= 0) {
         uint32_t search = st->policy & P_KEYRING_OTHER_SEARCH ? KEY_OTH_SEARCH : KEY_USR_SEARCH;
 
-        text[sizeof(text) - 1] = 0;
         ret = sys_keyctl(KEYCTL_SETPERM, id, (long)(key_permissions(text) | search), 0);
     }
     if (ret < 0 && !keys_unavailable(ret))
