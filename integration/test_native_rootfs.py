@@ -191,6 +191,7 @@ def test_a_node_that_exists(begun: Script, root: pathlib.Path, number: int) -> N
     """MAKE_NODE keeps nodes on a filesystem that is mounted nowhere visible, before and after a
     DEV_NODE takes one."""
     before = begun.ask("fds")
+    begun.ask("umask", "077")
     for index, mode in enumerate((0o640, 0o602)):
         begun.op("make_node", number=index, kind=CHR, mode=mode, major=1, minor=3 + index, uid=5, gid=6)
     hidden = begun.ask("mountinfo")
@@ -201,9 +202,10 @@ def test_a_node_that_exists(begun: Script, root: pathlib.Path, number: int) -> N
     else:
         begun.op("dev_node", policy=policy, **args)
         node = begun.ask("stat", root / "deep/node")
-    info, after = begun.ask("mountinfo"), begun.ask("fds")
+    info, after, umask = begun.ask("mountinfo"), begun.ask("fds"), begun.ask("umask", "022")
     answers = begun.run()
     assert not below(answers[hidden], root)
+    assert answers[umask] == "077"
     found = below(answers[info], root)
     if number == 9:
         assert failure(answers[refused])[:2] == ("ENOENT", "open_tree") and not found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import pathlib
 import signal
@@ -344,10 +345,23 @@ def test_plan_for_something_else(spawn: Spawn, wrong: str) -> None:
     assert text in record.detail
 
 
-@pytest.mark.parametrize("argument", ["", "x", "1x", "-1", " 1", "99999999999"])
+@pytest.mark.parametrize("argument", ["", "x", "1x", "1/", ":", "-1", " 1", "99999999999"])
 def test_bad_number_of_preserved_descriptors(init_exe: str, argument: str) -> None:
-    """Nothing is known then, not even the peer to report to."""
-    pid = os.posix_spawn(init_exe, ["pyrunc-init", argument], {})
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
-    pid = os.posix_spawn(init_exe, ["pyrunc-init", "0", "0"], {})
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    """Nothing is known then, not even the peer to report to: nothing is written to any descriptor."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    high = fcntl.fcntl(theirs, fcntl.F_DUPFD, 200)
+    actions = [(os.POSIX_SPAWN_DUP2, high, fd) for fd in range(3, 100)]  # more than the value of any character
+    try:
+        pid = os.posix_spawn(init_exe, ["pyrunc-init", argument], {}, file_actions=actions)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+        with pytest.raises(BlockingIOError):
+            ours.recv(1)
+        pid = os.posix_spawn(init_exe, ["pyrunc-init", "0", "0"], {}, file_actions=actions)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+        with pytest.raises(BlockingIOError):
+            ours.recv(1)
+    finally:
+        os.close(high)
+        ours.close()
+        theirs.close()

@@ -202,13 +202,14 @@ static int parse_line(char *text, struct mount_line *line)
     return 0;
 }
 
-/* Decode "\040" and other octal escapes in place. */
+/* Decode "\040" and other octal escapes in place.  The kernel escapes the backslash itself and
+ * always writes three digits (seq_escape). */
 static void unescape(char *text)
 {
     char *to = text;
 
     for (; *text; text++, to++) {
-        if (text[0] == '\\' && text[1] && text[2] && text[3]) {
+        if (text[0] == '\\') {
             *to = (char)((text[1] - '0') << 6 | (text[2] - '0') << 3 | (text[3] - '0'));
             text += 3;
         } else {

@@ -118,6 +118,18 @@ static void test_long(void)
         path[i] = i % 2 ? 'd' : '/';
     path[sizeof(path) - 1] = 0;
     EXPECT(dir_at(path), -ENAMETOOLONG);
+    /* The longest path that there is, and one that a link makes longer by one byte. */
+    char link[PATH_BUF], target[PATH_BUF], longer[PATH_BUF];
+    memset(path, 'n', sizeof(path));
+    for (size_t i = 0; i < PATH_BUF; i += NAME_MAX + 1)
+        path[i] = '/';
+    path[PATH_BUF - 1] = 0;
+    EXPECT(dir_at(path), S_IFDIR);
+    snprintf(link, sizeof(link), "root%.2048s/l", path);
+    snprintf(target, sizeof(target), "%.1791s", path + 1); /* seven components */
+    EXPECT(symlink(target, link), 0);
+    snprintf(longer, sizeof(longer), "%.2048s/l/%.255s", path, path + 1);
+    EXPECT(dir_at(longer), -ENAMETOOLONG);
 }
 
 /* Absolute and "../" links, dangling or not, in every position: they always resolve inside the
