@@ -227,20 +227,28 @@ static void collect(void)
     (void)PyGC_Disable();
 }
 
+/* Objects that are taken from a free list leave their addresses behind its end. */
+#define CLEAR_UNUSED(items, count) \
+    memset((items) + (count), 0, sizeof(items) - (size_t)(count) * sizeof *(items))
+
 /* Clear what ended calls left behind.  It depends on time, so snapshots would differ. */
 static void clear_remains(void)
 {
     PyThreadState *thread = PyThreadState_Get();
     memset(thread->datastack_top, 0,
            (size_t)((char *)thread->datastack_limit - (char *)thread->datastack_top));
-#if PY_VERSION_HEX < 0x030C0000 /* later ones keep free objects elsewhere */
+#if PY_VERSION_HEX < 0x030E0000 /* from 3.14 on, free lists are linked lists */
     PyInterpreterState *interpreter = PyThreadState_GetInterpreter(thread);
-    if (interpreter->list.numfree == 0)
-        memset(interpreter->list.free_list, 0, sizeof interpreter->list.free_list);
-    if (interpreter->dict_state.numfree == 0)
-        memset(interpreter->dict_state.free_list, 0, sizeof interpreter->dict_state.free_list);
-    if (interpreter->dict_state.keys_numfree == 0)
-        memset(interpreter->dict_state.keys_free_list, 0, sizeof interpreter->dict_state.keys_free_list);
+#if PY_VERSION_HEX < 0x030D0000
+    CLEAR_UNUSED(interpreter->list.free_list, interpreter->list.numfree);
+    CLEAR_UNUSED(interpreter->dict_state.free_list, interpreter->dict_state.numfree);
+    CLEAR_UNUSED(interpreter->dict_state.keys_free_list, interpreter->dict_state.keys_numfree);
+#else
+    struct _Py_object_freelists *lists = &interpreter->object_state.freelists;
+    CLEAR_UNUSED(lists->lists.items, lists->lists.numfree);
+    CLEAR_UNUSED(lists->dicts.items, lists->dicts.numfree);
+    CLEAR_UNUSED(lists->dictkeys.items, lists->dictkeys.numfree);
+#endif
 #endif
 }
 
