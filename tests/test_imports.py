@@ -111,9 +111,12 @@ def test_hot_verb_loads_only_builtins(argv: list[str], status: int, tmp_path: Pa
 def test_verbs_for_people_are_not_in_the_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every start would pay for the import: a module of 10 KiB takes 20,000 instructions."""
     monkeypatch.syspath_prepend(str(ROOT / "native/launcher"))
+    import closure
     import freeze
+    import pyconfig
 
-    kept = freeze.preloadable([(name, path) for name, path in MODULES.items()])
+    launchers = closure.BUILTIN | {*pyconfig.lacks()}
+    kept = freeze.preloadable([(name, path) for name, path in MODULES.items()], launchers)
     assert set(HOT) - {"pyrunc.__main__"} <= {*kept, "pyrunc.__main__"}
     assert not [name for name in kept if name.startswith(freeze.COLD)]
 
