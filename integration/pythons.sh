@@ -41,7 +41,7 @@ copy() {
     mkdir -p "$1/build"
     find "$1" -mindepth 1 -maxdepth 1 ! -name .venv ! -name build -exec rm -rf {} +
     git ls-files -co --exclude-standard -z | xargs -0 ls -d 2>/dev/null | tar -c -T - | tar -x -C "$1"
-    rm -f "$1"/build/*.json
+    rm -f "$1"/build/*.json "$1"/.venv/stamps/build # which put files beside the sources
     [ ! -e "$place/3.11.json" ] || cp "$place/3.11.json" "$1/build/"
 }
 
