@@ -198,6 +198,31 @@ def test_what_can_be_paused(monkeypatch: pytest.MonkeyPatch) -> None:
     same("what can be paused", lines)
 
 
+@pytest.mark.parametrize(("mounted", "known"), [(True, True), (False, True), (True, False)])
+def test_the_driver_that_removes_the_cgroup(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mounted: bool, known: bool
+) -> None:
+    """A `run` has one already; the hierarchy may have been mounted elsewhere meanwhile."""
+
+    def driver(name: str) -> Any:
+        return SimpleNamespace(
+            kill=lambda *args, **more: said.append(f"{name} kills"), remove=lambda *args: said.append(f"{name} removes")
+        )
+
+    said: list[str] = []
+    monkeypatch.setattr(lifecycle, "kill_and_wait", lambda container: None)
+    monkeypatch.setattr(lifecycle, "driver_of", lambda container: driver("another"))
+    container: Any = SimpleNamespace(
+        data={"cgroup": "/c", "cgroup_dir": str(tmp_path / ("" if mounted else "c"))},
+        this_boot=lambda: True,
+        keeps_cgroup=lambda: False,
+        destroy=lambda: said.append("destroyed"),
+    )
+    lifecycle.remove(container, Log(), driver=driver("its own") if known else None)
+    name = "its own" if mounted and known else "another"
+    assert said == [f"{name} kills", f"{name} removes", "destroyed"]
+
+
 # -- waiting ---------------------------------------------------------------------------------------
 
 

@@ -86,15 +86,17 @@ class Watched:
 def test_a_run_gives_the_terminal_back_if_the_container_cannot_be_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
 
-    def remove(*args: object) -> None:
+    def remove(container: object, log: Log, *, driver: object) -> None:
+        said.append(f"with {driver}")
         raise PyruncError("it is busy")
 
     monkeypatch.setattr(lifecycle, "remove", remove)
     one: Any = run.Run(run.RunOptions("c1", Log()))
     one.watch = one.container = Watched(said)
+    one.driver = "its driver"
     with pytest.raises(PyruncError, match="it is busy"):
         one.wait()
-    assert said[-2:] == ["lock", "close"] and "drain" not in said
+    assert said[-3:] == ["lock", "with its driver", "close"] and "drain" not in said
 
 
 @pytest.mark.parametrize(

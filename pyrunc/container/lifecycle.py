@@ -269,15 +269,17 @@ def reap(pid: int) -> None:
         pass  # another program's child
 
 
-def remove(container: Container, log: Log, *, poststop: bool = True) -> None:
+def remove(container: Container, log: Log, *, poststop: bool = True, driver: Driver | None = None) -> None:
     """Kill and remove a locked container, then run its poststop hooks, whose failures are warnings.
 
-    Raises PyruncError if something survives; the state is kept, so that the call can be repeated.
+    ``driver``: of the session that created the container.  Raises PyruncError if something
+    survives; the state is kept, so that the call can be repeated.
     """
     kill_and_wait(container)
     path = container.data.get("cgroup")
     if path and container.this_boot():  # after a reboot, a cgroup of this name is not ours
-        driver = driver_of(container)
+        if driver is None or not fs.exists(container.data.get("cgroup_dir", "")):  # mounted elsewhere by now
+            driver = driver_of(container)
         driver.kill(path, SIGKILL, stays=container.keeps_cgroup())
         driver.remove(path, KILL_TIMEOUT, container.data.get("cgroup_made"))
     if container.data.get("root_below") and container.this_boot():

@@ -137,7 +137,7 @@ class Run(Create):
 
                 self.container.lock()
                 # Before the drain: remaining processes of the container may hold the pipes open.
-                lifecycle.remove(self.container, self.opts.log)
+                lifecycle.remove(self.container, self.opts.log, driver=self.driver)
         except BaseException:
             watch.close()
             raise
