@@ -148,8 +148,29 @@ def test_ends_of_the_program_are_closed_once() -> None:
     made = Streams([0, 2])
     assert made.theirs[1] == -1
     assert [fd > 2 for fd in made.theirs] == [True, False, True]
-    made.close_theirs()
-    assert made.theirs == [-1] * 3
+    kept = made.theirs[2]
+    made.cloned()
+    made.cloned()
+    assert made.theirs == [-1, -1, kept]
+    made.drain()
+    assert made.theirs == [-1] * 3 and made.pumps[0].target == -1 and made.pumps[1].source >= 0
     made.close()
     made.close()
     assert made.masks() == {}
+
+
+def test_output_ends_with_the_program() -> None:
+    """Its early end is not reported: on busy cores the program would wait while we are woken."""
+    made = Streams([1])
+    [pump] = made.pumps
+    program = os.dup(made.theirs[1])
+    made.cloned()
+    os.write(program, b"x")
+    os.close(program)
+    assert os.read(pump.source, 2) == b"x"
+    poller = select.poll()
+    poller.register(pump.source, select.POLLIN)
+    assert poller.poll(0) == []
+    made.drain()
+    assert poller.poll(0) == [(pump.source, select.POLLHUP)]
+    made.close()

@@ -70,6 +70,10 @@ class Stdio(streams.Streams):
             if opened >= 0:
                 fs.close(opened)
 
+    def cloned(self) -> None:
+        """The program has its ends.  The caller waits for their EOF."""
+        self.close_theirs()
+
     def own(self, uid: int, gid: int) -> None:
         """Change the owner of the pipes to host ids; -1 keeps the current one."""
         for fd in self.ours:

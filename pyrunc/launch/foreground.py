@@ -72,7 +72,7 @@ class Watch:
         """
         try:
             if self.streams is not None and self.loop is not None:
-                self.streams.close_input()
+                self.streams.drain()
                 self.loop.drain(self.streams)
         finally:
             self.close()

@@ -188,7 +188,7 @@ class InitSession:
         try:
             self.start_init(self.streams.theirs, preserved)
         finally:
-            self.streams.close_theirs()
+            self.streams.cloned()
 
     def start_init(self, stdio: list[int], preserved: int) -> None:
         """Spawn init and close its end of the socket, which would hide its end of file."""

@@ -78,7 +78,7 @@ class Streams:
 
     def __init__(self, piped: list[int]) -> None:
         """Create a pipe for each of ``piped``, a subset of 0, 1 and 2.  Raises OSError (EMFILE)."""
-        self.theirs = [-1, -1, -1]  # the program's ends, until `close_theirs`
+        self.theirs = [-1, -1, -1]  # the program's ends, until `cloned` or `drain`
         self.pumps: list[Pump] = []
         for fd in piped:
             read_end, write_end = posix.pipe2(O_CLOEXEC)
@@ -86,8 +86,25 @@ class Streams:
             self.pumps.append(Pump(read_end, fd, False) if fd else Pump(0, write_end, True))
             posix.set_blocking(read_end if fd else write_end, False)
 
+    def cloned(self) -> None:
+        """The program has its ends.  Keep those for output until `drain`.
+
+        Otherwise poll(2) would report the end of the output in the middle of the program's exit,
+        and on busy cores the program would wait for a time slice again.
+        """
+        if self.theirs[0] >= 0:
+            posix.close(self.theirs[0])
+            self.theirs[0] = -1
+
+    def drain(self) -> None:
+        """The program has ended: close its input, and let its output reach EOF."""
+        self.close_theirs()
+        for pump in self.pumps:
+            if pump.inward:
+                pump.end()
+
     def close_theirs(self) -> None:
-        """Close the program's ends after the clone; otherwise its output would never reach EOF."""
+        """Close our copies of the program's ends."""
         for fd in self.theirs:
             if fd >= 0:
                 posix.close(fd)
@@ -109,12 +126,6 @@ class Streams:
         """Copy bytes of the descriptors that poll(2) reported."""
         for pump in self.pumps:
             pump.handle(ready)
-
-    def close_input(self) -> None:
-        """Close the input pipe, after the program has ended."""
-        for pump in self.pumps:
-            if pump.inward:
-                pump.end()
 
     def close(self) -> None:
         """Close all pipes; idempotent."""
