@@ -46,7 +46,7 @@ NAMES = {
 # States of the parent, named after what it waits for.
 SPAWNED, PLACING, ENTERING, SETUP, FINISH, JOINED, CLONED, LATE, DONE, FAILED = (
     "spawned",
-    "placing",  # `exec`: as entering, but the clone of PLACE does not wait for us
+    "placing",  # `exec`: the clone of PLACE does not wait for us
     "entering",
     "setup",
     "finish",
@@ -75,6 +75,16 @@ CREATE: Transitions = {
     (LATE, SECCOMP): ("seccomp", LATE),
     (LATE, CREATED): ("created", DONE),
 }
+# The same without MOUNTED and READY (PLAN_AHEAD): init sends nothing before the parent, which has
+# seen PID, lets it pass READY.
+CREATE_AHEAD: Transitions = {
+    (SPAWNED, HELLO): ("hello", ENTERING),
+    (ENTERING, PLACED): ("placed", ENTERING),
+    (ENTERING, MAP): ("map_ids", ENTERING),
+    (ENTERING, PID): ("pid", LATE),
+    (LATE, SECCOMP): ("seccomp", LATE),
+    (LATE, CREATED): ("created", DONE),
+}
 # A plan that joins a container: enter itself sends READY, and its clone only continues or fails.
 JOIN: Transitions = {
     (SPAWNED, HELLO): ("hello", ENTERING),
@@ -84,12 +94,18 @@ JOIN: Transitions = {
     (JOINED, PID): ("pid", CLONED),
     (CLONED, SECCOMP): ("seccomp", CLONED),
 }
-# The same, if the GOs to PLACED and READY are sent with the plan.
+# The same without READY: its GO, and that to PLACED, are sent with the plan.
 JOIN_AHEAD: Transitions = {
-    **JOIN,
+    (SPAWNED, HELLO): ("hello", JOINED),
+    (JOINED, SECCOMP): ("seccomp", JOINED),
+    (JOINED, PID): ("pid", CLONED),
+    (CLONED, SECCOMP): ("seccomp", CLONED),
+}
+# A plan with PLACE: the clone does not wait for us, and may be faster than the report about it.
+PLACE_AHEAD: Transitions = {
+    **JOIN_AHEAD,
     (SPAWNED, HELLO): ("hello", PLACING),
-    (PLACING, PLACED): ("placed", ENTERING),
-    (PLACING, READY): (DEFER, PLACING),
+    (PLACING, PLACED): ("placed", JOINED),
     (PLACING, SECCOMP): (DEFER, PLACING),
     (PLACING, PID): (DEFER, PLACING),
 }
@@ -103,8 +119,10 @@ MOUNTS: Transitions = {
 }
 for _table, _states in (
     (CREATE, (SPAWNED, ENTERING, SETUP, FINISH, LATE)),
+    (CREATE_AHEAD, (SPAWNED, ENTERING, LATE)),
     (JOIN, (SPAWNED, ENTERING, JOINED, CLONED)),
-    (JOIN_AHEAD, (SPAWNED, PLACING, ENTERING, JOINED, CLONED)),
+    (JOIN_AHEAD, (SPAWNED, JOINED, CLONED)),
+    (PLACE_AHEAD, (SPAWNED, PLACING, JOINED, CLONED)),
     (MOUNTS, (SPAWNED, ENTERING, FINISH)),
 ):
     for _state in _states:

@@ -66,15 +66,23 @@ EXPECTED = {
         "joined": {"SECCOMP": ("seccomp", "joined"), "PID": ("pid", "cloned")},
         "cloned": {"SECCOMP": ("seccomp", "cloned")},
     },
+    "CREATE_AHEAD": {
+        "spawned": {"HELLO": ("hello", "entering")},
+        "entering": {"PLACED": ("placed", "entering"), "MAP": ("map_ids", "entering"), "PID": ("pid", "late")},
+        "late": {"SECCOMP": ("seccomp", "late"), "CREATED": ("created", "done")},
+    },
     "JOIN_AHEAD": {
+        "spawned": {"HELLO": ("hello", "joined")},
+        "joined": {"SECCOMP": ("seccomp", "joined"), "PID": ("pid", "cloned")},
+        "cloned": {"SECCOMP": ("seccomp", "cloned")},
+    },
+    "PLACE_AHEAD": {
         "spawned": {"HELLO": ("hello", "placing")},
         "placing": {
-            "PLACED": ("placed", "entering"),
-            "READY": ("defer", "placing"),
+            "PLACED": ("placed", "joined"),
             "SECCOMP": ("defer", "placing"),
             "PID": ("defer", "placing"),
         },
-        "entering": {"PLACED": ("placed", "entering"), "READY": ("ready", "joined")},
         "joined": {"SECCOMP": ("seccomp", "joined"), "PID": ("pid", "cloned")},
         "cloned": {"SECCOMP": ("seccomp", "cloned")},
     },
@@ -116,11 +124,11 @@ def test_init_may_overtake_enter() -> None:
 
 
 def test_the_clone_in_the_cgroup_may_overtake_enter() -> None:
-    protocol = h.Protocol(h.JOIN_AHEAD)
+    protocol = h.Protocol(h.PLACE_AHEAD)
     protocol.feed(record(h.HELLO))
-    for kind in (h.READY, h.PID):
+    for kind in (h.SECCOMP, h.PID):
         assert protocol.feed(record(kind)) == [] and protocol.state == h.PLACING
-    assert [action for action, _ in protocol.feed(record(h.PLACED, value=42))] == ["placed", "ready", "pid"]
+    assert [action for action, _ in protocol.feed(record(h.PLACED, value=42))] == ["placed", "seccomp", "pid"]
     assert protocol.state == h.CLONED and not protocol.deferred
 
 
@@ -139,4 +147,13 @@ def test_a_whole_create() -> None:
     for kind in (h.HELLO, h.MAP, h.PID, h.MOUNTED, h.WARN, h.READY, h.SECCOMP, h.CREATED):
         seen += [action for action, _ in protocol.feed(record(kind))]
     assert seen == ["hello", "map_ids", "pid", "mounted", "warn", "ready", "seccomp", "created"]
+    assert protocol.state == h.DONE
+
+
+def test_a_create_without_mounted_and_ready() -> None:
+    protocol = h.Protocol(h.CREATE_AHEAD)
+    seen = []
+    for kind in (h.HELLO, h.MAP, h.PID, h.WARN, h.SECCOMP, h.CREATED):
+        seen += [action for action, _ in protocol.feed(record(kind))]
+    assert seen == ["hello", "map_ids", "pid", "warn", "seccomp", "created"]
     assert protocol.state == h.DONE

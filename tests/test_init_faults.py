@@ -21,7 +21,7 @@ import init_parent
 from init_parent import SHELL, Parent, finish, needs_root
 from integration.faults import points
 from pyrunc import handshake
-from pyrunc.plan import Plan, ops
+from pyrunc.plan import AHEAD, Plan, ops
 
 init_exe = init_parent.init_exe
 
@@ -112,6 +112,14 @@ def session(plan: Plan) -> tuple[int, ...]:
 
 @scene
 def waits(plan: Plan) -> tuple[int, ...]:
+    plan.sync_mounted("(default)")
+    plan.sync_ready("(default)")
+    return ()
+
+
+@scene
+def waits_less(plan: Plan) -> tuple[int, ...]:
+    plan.flags = AHEAD
     plan.sync_mounted("(default)")
     plan.sync_ready("(default)")
     return ()
@@ -264,6 +272,8 @@ def talk(parent: Parent, plan: Plan, fds: tuple[int, ...], waits: tuple[int, ...
         if record.type == handshake.HELLO:
             with contextlib.suppress(BrokenPipeError):  # it may have ended
                 parent.send_plan(plan.encode(), fds)
+                if plan.flags & AHEAD:
+                    parent.go()
         elif record.type == handshake.MAP:
             write_maps(parent.pid)
             go(parent)

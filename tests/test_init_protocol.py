@@ -30,7 +30,7 @@ from init_parent import (
     wait_closed,
 )
 from pyrunc import handshake
-from pyrunc.plan import Plan, ops
+from pyrunc.plan import AHEAD, Plan, ops
 
 init_exe, spawn, fifos = init_parent.init_exe, init_parent.spawn, init_parent.fifos
 
@@ -94,7 +94,30 @@ def test_sync_points(spawn: Spawn) -> None:
     assert parent.wait(parent.pid) == 0
 
 
-@pytest.mark.parametrize("when", ["hello", "ahead", "mounted", "ready", "created"])
+def test_ahead_only_the_go_to_ready_is_awaited(spawn: Spawn, tmp_path: pathlib.Path) -> None:
+    parent = spawn()
+    plan = Plan()
+    plan.flags = AHEAD
+    plan.sync_mounted("(default)")
+    plan.make_cwd("/process/cwd", cwd=f"{tmp_path}/made")
+    plan.sync_ready("(default)")
+    parent.plan(finish(plan, shell("exit 0")))
+    end = time.monotonic() + TIMEOUT
+    while not (tmp_path / "made").exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    parent.sock.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        parent.recv()
+    parent.sock.settimeout(TIMEOUT)
+    parent.go()
+    assert parent.expect(handshake.CREATED).step == 4
+    parent.go()
+    assert parent.recv() is None
+    assert parent.wait(parent.pid) == 0
+
+
+@pytest.mark.parametrize("when", ["hello", "pid", "ahead", "mounted", "ready", "created"])
 def test_parent_dies(spawn: Spawn, when: str, tmp_path: pathlib.Path) -> None:
     parent = spawn()
     plan = Plan()
@@ -102,6 +125,8 @@ def test_parent_dies(spawn: Spawn, when: str, tmp_path: pathlib.Path) -> None:
     plan.sync_mounted("(default)")
     plan.sync_ready("(default)")
     finish(plan, shell(f"touch {tmp_path}/started"))
+    if when in ("pid", "ahead"):
+        plan.flags = AHEAD
     if when == "hello":
         parent.expect(handshake.HELLO)
     else:
@@ -109,8 +134,7 @@ def test_parent_dies(spawn: Spawn, when: str, tmp_path: pathlib.Path) -> None:
         parent.adopt()
         if when == "ahead":
             parent.go()
-            parent.go()
-        for kind in (handshake.MOUNTED, handshake.READY, handshake.CREATED) if when != "ahead" else ():
+        for kind in (handshake.MOUNTED, handshake.READY, handshake.CREATED) if not plan.flags else ():
             parent.expect(kind)
             if handshake.NAMES[kind].lower() == when:
                 break

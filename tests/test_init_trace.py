@@ -100,7 +100,7 @@ def test_nothing_without_the_flag(spawn: Spawn) -> None:
 
 def test_an_unknown_flag_is_refused(spawn: Spawn) -> None:
     what = finish(Plan(), ["true"])
-    what.flags = 2
+    what.flags = 4
     assert init_parent.fail(spawn(), what).detail == "unknown flag"
 
 

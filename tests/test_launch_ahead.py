@@ -1,8 +1,10 @@
-"""What pyrunc does before init can need it: init's start, and the GOs to MOUNTED and READY."""
+"""What pyrunc does before init can need it: init's start, and a plan without MOUNTED and READY."""
 
 from __future__ import annotations
 
 import errno
+import os
+import posix
 import socket
 import subprocess
 import sys
@@ -20,7 +22,7 @@ from pyrunc import handshake
 from pyrunc.errors import PyruncError, SysError
 from pyrunc.launch import channel, create, exec, run, session
 from pyrunc.log import Log
-from pyrunc.plan import Plan
+from pyrunc.plan import AHEAD, Plan
 
 # Only the first call of a process returns early, so each case is a process of its own.
 SPAWN = """
@@ -173,6 +175,45 @@ def test_init_waits_if_there_is_something_to_do(config: dict[str, Any], waits: b
     assert not one.only_waits()
 
 
+@pytest.mark.parametrize("limit", [1024, 512])
+def test_a_create_sends_one_go_when_the_pid_is_in_the_state(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    said: list[object] = []
+    one: Any = create.Create(create.CreateOptions("c1", Log()))
+    data: dict[str, object] = {}
+    one.container = SimpleNamespace(data=data, set_init=data.setdefault, save=lambda: said.append("saved"))
+    rlimits: Json = [{"type": "RLIMIT_NOFILE", "soft": limit, "hard": limit}]
+    one.linux, one.plan = {}, compiled({"process": {"args": ["prog"], "rlimits": rlimits}})
+    one.plan.fds, one.plan.cgroup_path, one.enter_pid = [], "", 77
+    monkeypatch.setattr(create.Create, "send", lambda self, kind, *rest: said.append(handshake.NAMES[kind]))
+    monkeypatch.setattr(create.Create, "set_limits", lambda self, pid: said.append(f"limits of {pid}"))
+    one.send_plan()
+    one.on_pid(handshake.Record(handshake.encode(handshake.PID, os.getpid())))
+    posix.close(one.pidfd)
+    if limit == 1024:
+        assert said == ["limits of 77", "PLAN", "saved", "GO"]
+        assert one.plan.flags == AHEAD and one.protocol.transitions is handshake.CREATE_AHEAD
+    else:
+        assert said == ["PLAN", "saved"]
+        assert one.plan.flags == 0 and one.protocol.transitions is handshake.CREATE
+
+
+@pytest.mark.parametrize("kind", [create.Create, run.Run])
+@pytest.mark.parametrize("reaped", [False, True])
+def test_enter_is_reaped_when_init_waits(
+    monkeypatch: pytest.MonkeyPatch, kind: type[create.Create], reaped: bool
+) -> None:
+    said: list[object] = []
+    one: Any = kind(SimpleNamespace(id="c1", log=Log(), pid_file="", pidfd_socket=""))  # type: ignore[arg-type]
+    one.container = SimpleNamespace(data={}, save=lambda: said.append("saved"))
+    one.enter_pid = 0 if reaped else os.posix_spawn("/bin/true", ["true"], {})
+    enter = one.enter_pid
+    one.on_created(handshake.Record(handshake.encode(handshake.CREATED)))
+    assert said == ["saved"] and one.enter_pid == 0
+    if enter:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(enter, os.WNOHANG)
+
+
 class Joining(exec.Exec):
     """An exec whose records are kept."""
 
@@ -195,15 +236,15 @@ READY = handshake.Record(handshake.encode(handshake.READY))
 
 
 @pytest.mark.parametrize(
-    ("place", "data", "with_plan", "at_ready"),
+    ("place", "data", "said", "transitions"),
     [
-        (False, {}, ["limits", "PLAN", "GO"], []),
-        (False, {"rdt": {}}, ["limits", "PLAN", "GO"], []),
-        (True, {}, ["limits", "PLAN", "GO", "GO"], []),
+        (False, {}, ["limits", "PLAN", "GO"], handshake.JOIN_AHEAD),
+        (False, {"rdt": {}}, ["limits", "PLAN", "GO"], handshake.JOIN_AHEAD),
+        (True, {}, ["limits", "PLAN", "GO", "GO"], handshake.PLACE_AHEAD),
     ],
 )
 def test_an_exec_gets_its_go_behind_the_plan(
-    place: bool, data: dict[str, object], with_plan: list[str], at_ready: list[str]
+    place: bool, data: dict[str, object], said: list[str], transitions: handshake.Transitions
 ) -> None:
     plan = compiled({"process": {"args": ["prog"]}})
     plan.fds = []
@@ -211,13 +252,11 @@ def test_an_exec_gets_its_go_behind_the_plan(
         plan.place("(default)", cgroup_fd=0)
     one = Joining(plan, data)
     one.send_plan()
-    assert one.said == with_plan
+    assert one.said == said
+    assert plan.flags == AHEAD and one.protocol.transitions is transitions
     one.said = []
     one.on_placed(READY)
-    assert one.said == ([] if one.ahead else ["GO"])
-    one.said = []
-    one.on_ready(READY)
-    assert one.said == at_ready
+    assert one.said == []
 
 
 @pytest.mark.parametrize("place", [False, True])
@@ -229,7 +268,7 @@ def test_an_exec_waits_for_its_rdt_class(monkeypatch: pytest.MonkeyPatch, place:
     one = Joining(plan, {"rdt": {"group": "/sys/fs/resctrl/a"}})
     monkeypatch.setattr("pyrunc.cgroup.rdt.join", lambda record, pid: one.said.append("rdt"))
     one.send_plan()
-    assert one.said == ["PLAN"]
+    assert one.said == ["PLAN"] and plan.flags == 0 and one.protocol.transitions is handshake.JOIN
     one.on_placed(READY)
     one.on_ready(READY)
     assert one.said == ["PLAN", "GO", "rdt", "limits", "GO"]

@@ -54,6 +54,7 @@ class Plan(SimpleNamespace):
         super().__init__(
             cgroup_path="/top/c1", cgroup_owner=-1, hooks={}, seccomp=None, new_userns=False, rlimits=[], steps=[],
             callers_mounts=False, warnings=warned(), sched_attr=b"", copying=False, hooked=False, placing=False,
+            flags=0,
         )  # fmt: skip
         vars(self).update(changes)
 
@@ -196,21 +197,26 @@ CREATE: dict[str, tuple[tuple[Any, ...], list[dict[str, Any]]]] = {
     "setting": ((), [{}, {"config": {"process": {"cwd": "/w"}}}]),
     "on_map_ids": ((PID,), [{}]),
     "on_pid": ((PID,), [
+        {}, {"self": {"ahead": True}}, {"plan": {"placing": True}}, {"plan": {"placing": True, "cgroup_path": ""}},
+        {"config": USERNS}, {"config": USERNS, "plan": {"new_userns": True}},
+        {"config": USERNS, "plan": {"new_userns": True, "placing": True}, "self": {"ahead": True}},
+    ]),
+    "send_plan": ((), [
         {}, {"plan": {"cgroup_path": ""}}, {"config": {"linux": {"resources": LIMITS}}}, {"config": USERNS},
-        {"config": USERNS, "plan": {"new_userns": True}}, {"plan": {"hooked": True}}, {"plan": {"cgroup_owner": 0}},
+        {"plan": {"placing": True}}, {"plan": {"hooked": True}}, {"plan": {"cgroup_owner": 0}},
         {"config": {"linux": RDT}}, {"config": NET}, {"data": {"root_below": 5}}, {"plan": {"rlimits": [(7, 9, 9,
           "/p")]}},
         {"config": {"linux": {"resources": {"devices": []}}}},
     ]),
     "on_mounted": ((PID,), [
-        {}, {"self": {"ahead": True}}, {"data": {"root_below": 5}}, {"config": {"linux": {"resources": LIMITS}}},
+        {}, {"data": {"root_below": 5}}, {"config": {"linux": {"resources": LIMITS}}},
         {"plan": {"cgroup_path": ""}, "config": {"linux": {"resources": LIMITS}}}, {"plan": {"cgroup_owner": 0}},
         {"plan": {"cgroup_owner": 5}}, {"config": {"linux": RDT}, "data": {"rdt": {"group": "g"}}}, {"config": NET},
         {"plan": HOOKED},
     ]),
-    "on_ready": ((PID,), [{}, {"self": {"ahead": True}}]),
+    "on_ready": ((PID,), [{}]),
     "on_seccomp": ((PID,), [{}, {"plan": {"seccomp": {"x": 1}}}, {"config": {"annotations": {}}}]),
-    "on_created": ((PID,), [{}, {"opts": {"pid_file": "/pid"}}]),
+    "on_created": ((PID,), [{}, {"opts": {"pid_file": "/pid"}}, {"self": {"enter_pid": 0}}]),
     "host_hooks": (("poststart", "running"), [{}, {"plan": HOOKED}]),
     "finish": ((), [{}, {"self": {"cgroup_fd": -1}}, {"self": {"cgroup_fd": 0}}]),
     "prepare": ((), [
@@ -295,7 +301,7 @@ EXEC: dict[str, tuple[tuple[Any, ...], list[dict[str, Any]]]] = {
         for plan in ({}, {"placing": True}, {"rlimits": [(6, 9, 9, "/p")]}, {"rlimits": [(4, 9, 9, "/p")]})
     ]),
     "on_placed": ((PID,), [{}, {"self": {"ahead": True}}]),
-    "on_ready": ((PID,), [{}, {"self": {"ahead": True}}, {"data": {"rdt": {"group": "g"}}}]),
+    "on_ready": ((PID,), [{}, {"data": {"rdt": {"group": "g"}}}]),
     "on_seccomp": ((PID,), [
         {}, {"self": {"filtered": True}}, {"self": {"init_pid": 0}}, {"plan": {"seccomp": {"x": 1}}},
         {"answers": {"seccomp.take_listener": PyruncError("refused")}, "self": {"init_pid": 0}},

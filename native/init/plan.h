@@ -31,6 +31,7 @@ struct plan_header {
 };
 
 #define PLAN_TRACE 1u /* send STAMPS */
+#define PLAN_AHEAD 2u /* the parent has nothing to do at MOUNTED and READY, and only sends the GO to READY */
 
 struct plan_step {
     uint16_t op;

@@ -76,7 +76,7 @@ static const char *check_header(const struct plan_header *h, size_t len)
         return "no descriptors, or too many";
     if (h->npreserve > INT32_MAX - 4)
         return "too many preserved descriptors";
-    if (h->flags & ~PLAN_TRACE)
+    if (h->flags & ~(PLAN_TRACE | PLAN_AHEAD))
         return "unknown flag";
     if (h->strings >= len || h->strings < sizeof(*h) + h->nsteps * sizeof(struct plan_step))
         return "the string area is outside the plan or inside the steps";

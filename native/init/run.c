@@ -148,6 +148,8 @@ int op_joinable(struct init *in, const struct plan_step *st)
 int op_sync_mounted(struct init *in, const struct plan_step *st)
 {
     (void)st;
+    if (in->plan->flags & PLAN_AHEAD)
+        return 0; /* on busy cores a record would only wake the parent, in place of this process */
     send_msg(in, MSG_MOUNTED, 0);
     wait_go(in);
     return 0;
@@ -176,11 +178,13 @@ static int end_by_signals(struct init *in)
 }
 
 /* The parent sets our rlimits.  From here on init opens, maps and writes nothing that they could
- * forbid. */
+ * forbid.  With PLAN_AHEAD they are set, but the GO still is necessary: the parent sends it once our
+ * pid is in the state, before which no process may wait for `start`. */
 int op_sync_ready(struct init *in, const struct plan_step *st)
 {
     (void)st;
-    send_msg(in, MSG_READY, 0);
+    if (!(in->plan->flags & PLAN_AHEAD))
+        send_msg(in, MSG_READY, 0);
     wait_go(in);
     /* Now, because a filter may deny rt_sigaction(2). */
     return in->pid == 1 ? end_by_signals(in) : 0;

@@ -16,8 +16,10 @@ from pyrunc import cgroup, fs, handshake, host, procfs, state
 from pyrunc.errors import SysError
 from pyrunc.launch.ending import Interrupts
 from pyrunc.launch.session import InitSession, SessionOptions, write_pid_file
+from pyrunc.plan import AHEAD
 from pyrunc.plan import create as compiler
 from pyrunc.plan.context import Options
+from pyrunc.plan.ops import OP_PLACE
 from pyrunc.signals import SIGKILL
 from pyrunc.spec import load, older, validate
 
@@ -85,6 +87,7 @@ class Create(InitSession):
 
     transitions = handshake.CREATE
     WAIT: ClassVar = "fifo"  # what init waits on for `start`
+    STATUS: ClassVar[Literal["created", "running"]] = "created"  # from CREATED on
     opts: CreateOptions
 
     def __init__(self, opts: CreateOptions) -> None:
@@ -92,7 +95,7 @@ class Create(InitSession):
         self.opts = opts
         self.notify = ""  # the directory of the container's notify socket
         self.reached_pid = False  # the container has had a process
-        self.ahead = False  # init has its GO to MOUNTED and READY
+        self.ahead = False  # init does not report MOUNTED and READY
         self.config: Config
         self.linux: Linux  # /linux of the config
         self.raw: bytes
@@ -343,22 +346,37 @@ class Create(InitSession):
         self.container.set_init(self.init_pid)
         self.container.data["descriptors"] = procfs.stdio(self.init_pid)  # for `checkpoint`
         self.container.save()
-        resources = self.resources()
         linux = self.linux
         if linux.get("uidMappings") and not self.plan.new_userns:
             from pyrunc import idmap
 
             idmap.check_joined(self.init_pid, linux)
+        if self.plan.has(OP_PLACE):
+            self.limit_devices()
+        if self.ahead:
+            self.send(handshake.GO)
+
+    def send_plan(self) -> None:
+        """Send the plan; if possible, one that does not report MOUNTED and READY.
+
+        On busy cores each record for us would cost init a time slice.
+        """
+        self.ahead = self.only_waits()
+        if self.ahead:
+            self.set_limits(self.enter_pid)  # before it has the plan: its clones inherit them
+            self.plan.flags |= AHEAD
+            self.protocol = handshake.Protocol(handshake.CREATE_AHEAD)
+        super().send_plan()
+        if not self.plan.has(OP_PLACE):  # `enter` makes the devices of a user namespace in the cgroup
+            self.limit_devices()
+
+    def limit_devices(self) -> None:
+        """Attach the device program while init does its set-up.
+
+        The default device rules allow the devices that init uses (mknod, /dev/null, ptys).
+        """
         if self.plan.cgroup_path:
-            # Runs in parallel with init's mounts.  The default device rules allow the devices that
-            # init uses (mknod, /dev/null, ptys).
-            self.driver.devices(self.cgroup_fd, resources.get("devices"), "/linux/resources/devices")
-        if self.only_waits():
-            # Two GOs ahead: on busy cores each wait for us would cost init a time slice.
-            self.ahead = True
-            self.set_limits(self.init_pid)
-            self.send(handshake.GO)
-            self.send(handshake.GO)
+            self.driver.devices(self.cgroup_fd, self.resources().get("devices"), "/linux/resources/devices")
 
     def only_waits(self) -> bool:
         """Whether there is nothing to do at MOUNTED and READY that init has to wait for."""
@@ -374,8 +392,6 @@ class Create(InitSession):
 
     def on_mounted(self, record: handshake.Record) -> None:
         """MOUNTED: set limits, then run the hooks of the runtime's namespaces."""
-        if self.ahead:
-            return
         if "root_below" in self.container.data:
             from pyrunc import rootmount
 
@@ -398,8 +414,7 @@ class Create(InitSession):
     def on_ready(self, record: handshake.Record) -> None:
         """READY: `enter` has exited by now, without our waiting for it; set rlimits."""
         self.reap_enter()
-        if not self.ahead:
-            super().on_ready(record)
+        super().on_ready(record)
 
     def set_resources(self) -> None:
         """Set the limits of the cgroup."""
@@ -435,8 +450,10 @@ class Create(InitSession):
 
     def on_created(self, record: handshake.Record) -> None:
         """CREATED: init waits for `start`.  Save the state before the command reports success."""
+        if self.enter_pid:  # without READY
+            self.reap_enter()
         self.send_pidfd()
-        self.commit("created")
+        self.commit(self.STATUS)
 
     def commit(self, status: Literal["created", "running"]) -> None:
         """Write the pid file and save the state, before the caller learns of the container."""

@@ -17,7 +17,7 @@ from pyrunc.errors import PyruncError, StateError, SysError, UsageError, show
 from pyrunc.launch import joined
 from pyrunc.launch.session import WAIT_FOREVER, InitSession, SessionOptions, write_pid_file
 from pyrunc.native import files, processes
-from pyrunc.plan import exec
+from pyrunc.plan import AHEAD, exec
 from pyrunc.plan.context import Options
 from pyrunc.plan.ops import OP_PLACE
 from pyrunc.plan.process import RLIMIT_NPROC
@@ -114,7 +114,7 @@ class Exec(InitSession):
         super().__init__(opts.log)
         self.opts = opts
         self.filtered = False
-        self.ahead = False  # `enter` has its GO to READY
+        self.ahead = False  # `enter` does not report READY
         self.listener = -1  # the seccomp notify descriptor, until the pid for its agent is known
         self.ns_fds: dict[str, int] = {}  # path -> descriptor
         self.config: Config
@@ -296,16 +296,19 @@ class Exec(InitSession):
     def send_plan(self) -> None:
         """Send the plan; also the GOs to PLACED and READY, if nothing has to be done then.
 
-        On busy cores each wait for us would cost `enter` a time slice.
+        READY is not reported in this case: on busy cores each record for us would cost `enter` a
+        time slice.
         """
         self.ahead = not self.container.data.get("rdt") and self.harmless_limits()
         if self.ahead:
             self.set_limits(self.enter_pid)  # before it has the plan: the clone of PLACE inherits them
+            self.plan.flags |= AHEAD
+            placed = self.plan.has(OP_PLACE)
+            self.protocol = handshake.Protocol(handshake.PLACE_AHEAD if placed else handshake.JOIN_AHEAD)
         super().send_plan()
         if self.ahead:
             self.send(handshake.GO)
-            if self.plan.has(OP_PLACE):
-                self.protocol = handshake.Protocol(handshake.JOIN_AHEAD)
+            if placed:
                 self.send(handshake.GO)
 
     def on_placed(self, record: handshake.Record) -> None:
@@ -316,8 +319,6 @@ class Exec(InitSession):
 
     def on_ready(self, record: handshake.Record) -> None:
         """READY: set the RDT class and rlimits of `enter` before it drops its privileges."""
-        if self.ahead:
-            return
         if self.container.data.get("rdt"):
             from pyrunc.cgroup import rdt
 

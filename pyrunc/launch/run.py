@@ -49,6 +49,9 @@ class Run(Create):
     __slots__ = ("proxy", "watch")
 
     WAIT: ClassVar = "socket"
+    # The state is saved only once. Without a start fifo the status is "running" from CREATED on
+    # (`Container.status`), and if the program cannot be executed, the container is removed.
+    STATUS: ClassVar = "running"
     opts: RunOptions
 
     def __init__(self, opts: RunOptions) -> None:
@@ -81,15 +84,6 @@ class Run(Create):
         self.await_program(interrupts)
         if self.proxy is not None and self.watch is None:
             self.proxy.wait(self.pidfd, self.init_pid, interrupts.check)
-
-    def on_created(self, record: handshake.Record) -> None:
-        """CREATED: save the state once.
-
-        Without a start fifo the status is "running" from here on (`Container.status`), and if the
-        program cannot be executed, the container is removed.
-        """
-        self.send_pidfd()
-        self.commit("running")
 
     def open_proxy(self) -> None:
         """Open the sd_notify proxy if the caller is a service manager.  Raises SysError."""

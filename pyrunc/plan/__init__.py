@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NO_SLOT = 0xFFFFFFFF  # plan.h: a descriptor slot that is not used
 TRACE = 1  # plan.h: init sends STAMPS
+AHEAD = 2  # plan.h: init does not report MOUNTED and READY
 
 
 class Plan(Builder):
@@ -54,7 +55,7 @@ class Plan(Builder):
         # (path inside the hierarchy), "console", "start", "error", "idmap" (a path to bind with an
         # id mapping; origin: the mount), "tools" (the directory of --tools).
         self.fds: list[tuple[str, str, str]] = []
-        self.flags = 0  # of the header: TRACE
+        self.flags = 0  # of the header: TRACE, AHEAD
         self.npreserve = 0  # how many descriptors, from 3 on, are passed on
         # The profile to compile for `set_filter`.
         self.seccomp: Seccomp | None = None  # type: ignore[assignment]

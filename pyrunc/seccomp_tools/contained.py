@@ -67,6 +67,10 @@ class TracedRun(launch.Run):
         """No profile could cover all calls: write(2) would be missing, and calls without a name."""
         self.plan.set_filter(ASK, self.flags | filter_flags(seccomp.NO_PROFILE), True)
 
+    def only_waits(self) -> bool:
+        """Never: see `on_ready`."""
+        return False
+
     def on_ready(self, record: handshake.Record) -> None:
         """READY: the filter comes next. Fetch its listener before init reports its number.
 

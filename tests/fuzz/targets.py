@@ -27,7 +27,18 @@ from pyrunc.cgroup import devices, resources
 from pyrunc.checkpoint import messages, protobuf
 from pyrunc.container import events, salvage, update
 from pyrunc.errors import Capped, PyruncError, StateError
-from pyrunc.handshake import CREATE, JOIN, JOIN_AHEAD, RECORD_SIZE, STATES, Protocol, ProtocolError, Record
+from pyrunc.handshake import (
+    CREATE,
+    CREATE_AHEAD,
+    JOIN,
+    JOIN_AHEAD,
+    PLACE_AHEAD,
+    RECORD_SIZE,
+    STATES,
+    Protocol,
+    ProtocolError,
+    Record,
+)
 from pyrunc.plan import Plan, context, create, show
 from pyrunc.plan import exec as plan_exec
 from pyrunc.plan.mount_options import ATIME_FIELD, OPTIONS, Flags, clean
@@ -312,7 +323,7 @@ def records(data: bytes) -> None:
     with refusing(ValueError):
         Record(data)
         assert len(data) == RECORD_SIZE
-    for transitions in (CREATE, JOIN, JOIN_AHEAD):
+    for transitions in (CREATE, CREATE_AHEAD, JOIN, JOIN_AHEAD, PLACE_AHEAD):
         protocol = Protocol(transitions)
         with refusing(ProtocolError):
             for at, kind in enumerate(data):

@@ -33,7 +33,7 @@ def answer(sock: int, joins: bool, fifos: bool) -> None:
     try:
         posix.closerange(3, sock)
         posix.closerange(sock + 1, 1024)
-        for _ in range(4 if joins else 3):  # the plan; GO of PLACED, READY and PID, or of MOUNTED and READY
+        for _ in range(4 if joins else 2):  # the plan; GO of PLACED, READY and PID, or of READY
             sockets.receive(sock, 256, 10_000)
         if fifos:
             fds = [posix.open(f"{PLACE}/root/id/{name}", posix.O_RDWR | posix.O_CLOEXEC) for name in ("start", "error")]
@@ -92,11 +92,11 @@ class Calls:
         return getattr(calls, name)
 
 
-CREATE = (handshake.HELLO, handshake.PID, handshake.MOUNTED, handshake.READY)
+CREATE = (handshake.HELLO, handshake.PID)
 SPAWNERS = {
     "create": Spawner(*CREATE, fifos=True),
     "run": Spawner(*CREATE),
-    "exec": Spawner(handshake.HELLO, handshake.PLACED, handshake.READY, handshake.PID, joins=True),
+    "exec": Spawner(handshake.HELLO, handshake.PLACED, handshake.PID, joins=True),
 }
 
 
