@@ -25,7 +25,8 @@ from spies import Answers, Spy
 
 LATE = [
     "pyrunc.notify", "pyrunc.cgroup", "pyrunc.host", "pyrunc.rootmount", "pyrunc.hooks", "pyrunc.cgroup.rdt",
-    "pyrunc.image.locate", "pyrunc.container.salvage", "pyrunc.plan.faults", "pyrunc.launch.console",
+    "pyrunc.explain", "pyrunc.hints", "pyrunc.seccomp", "pyrunc.launch.streams", "pyrunc.image.locate",
+        "pyrunc.container.salvage", "pyrunc.plan.faults", "pyrunc.launch.console",
 ]  # fmt: skip
 RECORD = b"r" * handshake.RECORD_SIZE
 
@@ -33,6 +34,10 @@ RECORD = b"r" * handshake.RECORD_SIZE
 def failed(number: int) -> OSError:
     """An error of a call."""
     return OSError(number, os.strerror(number))
+
+
+# module, its functions, answers common to all cases, functions that the module imports by name
+Tables = list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, ...]]]
 
 
 class World:
@@ -59,7 +64,7 @@ class World:
         noted = {
             name: staticmethod(spies.noting(name, self.notes, self.answers))
             for name, value in [entry for one in kind.__mro__[:-1] for entry in vars(one).items()]
-            if inspect.isfunction(value) and name not in own.split() and not name.startswith("__")
+            if inspect.isfunction(value) and name not in own.split() and own != "*" and not name.startswith("__")
         }
         one: Any = object.__new__(type(kind.__name__, (kind,), noted))
         for name, value in (attributes | self.changes).items():
@@ -437,7 +442,7 @@ RESTORING: dict[str, tuple[Callable[[World], Any], list[dict[str, Any]]]] = {
     "await_program": (restored("await_program", None), [{}, {"criu.go_on": criu.CriuError("no")}]),
     "stray_children": (restored("stray_children"), [{}]),
 }  # fmt: skip
-TABLES: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, ...]]] = [
+TABLES: Tables = [
     ("pyrunc.container.lifecycle", LIFECYCLE, START, ()),
     ("pyrunc.checkpoint.nest", FORK, NEST, ("fcntl",)),
     ("pyrunc.checkpoint.dump", CHECKPOINT, DUMP, ("Images", "Criu", "Guard", "Mounts", "Interrupts")),
@@ -445,26 +450,29 @@ TABLES: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [
-        pytest.param(module, name, id=f"{module.rpartition('.')[2]}.{name}")
-        for module, table, _, _ in TABLES
-        for name in table
-    ],
-)
-def test_the_calls_of_a_function(module: str, name: str) -> None:
-    table, common, functions = next(row[1:] for row in TABLES if row[0] == module)
+def calls_of(module: str, name: str, tables: Tables) -> list[str]:
+    """What a function of a table calls in each case."""
+    table, common, functions = next(row[1:] for row in tables if row[0] == module)
     call, cases = table[name]
     lines = []
     for case in cases:
-        w = World(
-            {key: Answers(value) if isinstance(value, Answers) else value for key, value in (common | case).items()}
-        )
+        rows = {key: Answers(value) if isinstance(value, Answers) else value for key, value in (common | case).items()}
+        w = World(rows)
         w.answers |= {"Mounts": w.spy("mounts", linux={})}
         w.answers.setdefault("store.find", w.container)
         with pytest.MonkeyPatch.context() as patch:
             late = [one for one in LATE if one != module]
             spies.replace(patch, module, w.notes, w.answers, late=late, functions=functions)
             lines += [f"case {spies.told(case, 6)[:120]}", *spies.record(call, (w,), w.notes)]
-    transcript.compare("steps", f"{module.rpartition('.')[2]}.{name}", lines)
+    return lines
+
+
+def rows(tables: Tables) -> pytest.MarkDecorator:
+    """The parameters of a test: each function of each table."""
+    cases = [pytest.param(row[0], name, id=f"{row[0].rpartition('.')[2]}.{name}") for row in tables for name in row[1]]
+    return pytest.mark.parametrize(("module", "name"), cases)
+
+
+@rows(TABLES)
+def test_the_calls_of_a_function(module: str, name: str) -> None:
+    transcript.compare("steps", f"{module.rpartition('.')[2]}.{name}", calls_of(module, name, TABLES))
