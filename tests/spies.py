@@ -152,7 +152,7 @@ def record(call: Callable[..., Any], args: Iterable[Any], notes: list[str]) -> l
     """Call a function, and return its notes and its result or error."""
     try:
         found = told(call(*args))
-    except AssertionError:
+    except (AssertionError, AttributeError, NameError):  # the case itself is wrong
         raise
     except BaseException as error:
         found = f"{type(error).__name__}: {error}"

@@ -59,7 +59,7 @@ def both(first: dict[str, Any], second: Any) -> dict[str, Any]:
 def all_streams(one: Any) -> Any:
     """Everything that streams can do, in order."""
     first = one.theirs, [spies.state_of(pump) for pump in one.pumps], one.masks()
-    for call in (lambda: one.own(5, 6), lambda: one.handle({}), one.close_input, one.close):
+    for call in (lambda: one.own(5, 6), lambda: one.handle({}), one.cloned, one.drain, one.close):
         call()
     return *first, one.theirs
 
