@@ -88,7 +88,7 @@ def noting(name: str, notes: list[str], answers: dict[str, Any]) -> Callable[...
             found = found.pop(0) if len(found) > 1 else found[0]
         if isinstance(found, BaseException):
             raise found
-        return found
+        return found.copy() if type(found) in (dict, list) else found  # the caller may change it
 
     call.__name__ = name.rpartition(".")[2]
     return call
