@@ -19,7 +19,7 @@ import spies
 import transcript
 from pyrunc import handshake
 from pyrunc.errors import PyruncError, SysError
-from pyrunc.launch import console, foreground, netdev, session, streams
+from pyrunc.launch import channel, console, foreground, netdev, session, spawn, streams
 from pyrunc.launch.channel import NoRecordError, SlowStartError
 from spies import Answers
 from test_steps import Tables, World, calls_of, failed, rows
@@ -448,6 +448,66 @@ DEVICES: dict[str, Row] = {
                         {"wide": 0xFFFF})
     ]),
 }  # fmt: skip
+
+# -- init's process and socket ---------------------------------------------------------------------
+
+SPAWN: dict[str, Any] = {
+    "interpreter.init_image": b"image", "files.memfd_sealed": 61, "sockets.socketpair": (71, 72), "sockets.connect": 81,
+    "processes.spawn_init": 31, "hints.find": "HINT", "posix.fstat": SimpleNamespace(st_rdev=0x103, st_mode=0o020666),
+    "posix.getpid": 31, "interpreter.FROZEN": False,
+}  # fmt: skip
+STARTING: dict[str, Row] = {
+    "spawn_init": (lambda w: spawn.spawn_init([1, 2, 3], 5), [
+        {}, {"sockets.socketpair": (0, 0), "processes.spawn_init": PyruncError("p")},
+          {"files.memfd_sealed": failed(errno.EMFILE)},
+        {"sockets.socketpair": failed(errno.EMFILE)}, {"processes.spawn_init": failed(errno.EAGAIN)},
+    ]),
+    "spawn_error": (lambda w: spawn.spawn_error(), [{}, {"processes.spawn_error": failed(errno.ENOEXEC)}]),
+    "connect": (lambda w: spawn.connect("--console-socket", "/s"), [{}, {"sockets.connect": failed(errno.ENOENT)}]),
+    "is_null": (lambda w: spawn.is_null(0), [
+        {"posix.fstat": SimpleNamespace(st_rdev=device, st_mode=mode)}
+        for device in (0x103, 0x104) for mode in (0o020666, 0o060666)
+    ]),
+    "listen_fds": (lambda w: spawn.listen_fds(), [
+        {"fs.getenv": Answers(found)} for found in (["3", "31"], ["3", "32"], ["x", "31"], ["", ""], ["3", ""])
+    ]),
+    "check_preserved": (lambda w: spawn.check_preserved(2), [{}, {"posix.fstat": Answers([None,
+        failed(errno.EBADF)])}]),
+}  # fmt: skip
+RAW = b"r" * handshake.RECORD_SIZE
+SOCKET: dict[str, Any] = {
+    "sockets.receive": RAW, "_await_record": True, "signals.signalfd": 91, "poll": None, "signals.read": [15],
+    "of_init": PyruncError("of init"),
+}  # fmt: skip
+
+
+def channel_of(name: str, *args: Any) -> Callable[[World], Any]:
+    """A call of a method of a channel."""
+    return method(channel.Channel, name, *args, own=name, fd=71, signal_fd=-1)
+
+
+CHANNEL: dict[str, Row] = {
+    "close": (channel_of("close"), [{"SELF": {"fd": fd}} for fd in (71, 0, -1)]),
+    "block_signals": (channel_of("block_signals"), [{}, {"signals.signalfd": failed(errno.EMFILE)}]),
+    "receive": (channel_of("receive", "$timeout", "$interrupts"), [
+        {"WITH": {"timeout": timeout}, "SELF": {"signal_fd": fd}, "sockets.receive": Answers(found),
+          "_await_record": waits}
+        for timeout, fd, found, waits in (
+            (5, -1, [RAW], True), (5, -1, [b""], True), (5, 91, [RAW], True), (5, 91, [RAW], False), (0, 0, [RAW],
+                False),
+            (5, 0, [RAW], False), (5, -1, [TimeoutError()], True), (5, -1, [InterruptedError(), RAW], True),
+            (5, -1, [failed(errno.ECONNRESET), RAW], True), (5, -1, [failed(errno.EIO)], True),
+        )
+    ]),
+    "interrupted": (channel_of("receive", 5, "@interrupts"), [{"sockets.receive": Answers([InterruptedError(), b""])}]),
+    "queued": (lambda w: list(w.made(channel.Channel, "queued", fd=71).queued(3)), [
+        {"sockets.receive": Answers(found)}
+        for found in ([RAW], [b""], [RAW, b""], [failed(errno.ECONNRESET), RAW], [RAW, failed(errno.EAGAIN)])
+    ]),
+    "send": (channel_of("send", 5, 6, [7]), [
+        {}, *({"sockets.send": failed(number)} for number in (errno.EPIPE, errno.ECONNRESET, errno.ENOBUFS)),
+    ]),
+}  # fmt: skip
 TABLES: Tables = [
     ("pyrunc.launch.console", CONSOLE, TERMINAL, ("poll",)),
     ("pyrunc.launch.streams", STREAMS, PIPES, ()),
@@ -457,6 +517,8 @@ TABLES: Tables = [
             "unknown_children",
         "await_end", "has_ended", "reap", "where")),
     ("pyrunc.launch.netdev", DEVICES, NET, ()),
+    ("pyrunc.launch.spawn", STARTING, SPAWN, ()),
+    ("pyrunc.launch.channel", CHANNEL, SOCKET, ("of_init",)),
 ]  # fmt: skip
 
 
