@@ -134,31 +134,35 @@ static void in_levels(void)
     free(large);
 }
 
-/* The last block of `train`. */
-static int stays_readable(const void *block)
+/* Some blocks of `train`. */
+static void keep_readable(const void *block)
 {
-    return *(const char *)block == 'R';
+    if (*(const char *)block == 'R')
+        training_keep_readable(block, 1);
 }
 
 /* In a process of its own: find the blocks that are read and written to. */
 static int train(void)
 {
-    enum { BLOCKS = 8 };
+    enum { BLOCKS = 10 };
     heap_train();
     char *blocks[BLOCKS];
     for (size_t i = 0; i < BLOCKS; i++)
         blocks[i] = memset(malloc(i == 3 ? 20000 : 20), i < 6 ? 1 : 'R', 20);
     free(blocks[4]);
     size_t count = heap_imported();
-    if (training_watch(HEAP_SHORT, stays_readable) < 0)
+    training_visit(keep_readable);
+    training_keep_readable(blocks[8], 0);
+    training_keep_readable(&count, 1); /* not a block: ignored */
+    if (training_watch(HEAP_SHORT) < 0)
         return 1;
     blocks[1][5] = 2;
-    volatile char *read_only = blocks[5];
+    volatile char *read_only = blocks[5], *taken_back = blocks[8], *late = blocks[0];
     int fds[2];
-    if (read_only[3] != 1 || pipe(fds) < 0 || write(fds[1], blocks[6], 20) != 20 ||
+    if (read_only[3] != 1 || taken_back[3] != 'R' || pipe(fds) < 0 || write(fds[1], blocks[6], 20) != 20 ||
         read(fds[0], blocks[7], 20) >= 0)
         return 1; /* a system call may read a block that stays readable, but not write to it */
-    if (training_watch(HEAP_LONG, stays_readable) < 0)
+    if (training_watch(HEAP_LONG) < 0)
         return 1;
     blocks[1][6] = 2;
     blocks[3][15000] = 2; /* not on its first page */
@@ -166,12 +170,18 @@ static int train(void)
     if (read_only[3] != 1)
         return 1;
     free(blocks[2]);
+    if (training_end() < 0 || late[3] != 1 || !training_is_cold(blocks[0]) || training_is_cold(blocks[8]) ||
+        !training_is_cold(&count))
+        return 1;
+    training_is_read(blocks[1]);
+    training_is_read(blocks[9] + 10);
+    training_is_read(&count);
     unsigned char levels[BLOCKS + 20] = {0};
     if (count != BLOCKS || read(fds[0], levels, 20) != 20 || training_report(fds[1], count) < 0 ||
         read(fds[0], levels, BLOCKS) != BLOCKS)
         return 1;
-    static const unsigned char expected[BLOCKS] = {HEAP_COLD, HEAP_SHORT, HEAP_COLD, HEAP_LONG,
-                                                   HEAP_COLD, HEAP_READ,  HEAP_COLD, HEAP_LONG};
+    static const unsigned char expected[BLOCKS] = {HEAP_COLD, HEAP_SHORT, HEAP_COLD, HEAP_LONG, HEAP_COLD,
+                                                   HEAP_READ, HEAP_COLD,  HEAP_LONG, HEAP_READ, HEAP_READ};
     return memcmp(levels, expected, BLOCKS) != 0;
 }
 

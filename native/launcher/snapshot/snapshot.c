@@ -154,8 +154,8 @@ static int call(PyObject *functions, const char *name)
     return result ? 0 : -1;
 }
 
-/* A process that starts from the snapshot has the inline caches of the one that made it. */
-static PyObject *warm_up(void)
+/* The functions of training.py; empty if there is none. */
+static PyObject *load_training(void)
 {
     PyObject *functions = PyDict_New();
     if (!functions || request.code == 0)
@@ -167,7 +167,7 @@ static PyObject *warm_up(void)
                            : NULL;
     Py_XDECREF(code);
     Py_XDECREF(result);
-    if (!result || call(functions, "warm") < 0)
+    if (!result)
         Py_CLEAR(functions);
     return functions;
 }
@@ -197,25 +197,88 @@ static int renew_environment(void)
 
 /* System calls read the contents of bytes, and fail if these are inaccessible.  Every block is at
  * least as large as a PyObject. */
-static int is_bytes(const void *block)
+static void keep_bytes(const void *block)
 {
-    return Py_TYPE((PyObject *)(uintptr_t)block) == &PyBytes_Type;
+    if (Py_TYPE((PyObject *)(uintptr_t)block) == &PyBytes_Type)
+        training_keep_readable(block, 1);
+}
+
+static const PyCodeObject *code_in(const void *block)
+{
+    int found = Py_TYPE((PyObject *)(uintptr_t)block) == &PyCode_Type;
+    return found && training_size(block) >= sizeof(PyCodeObject) ? block : NULL;
+}
+
+/* Only the interpreter reads these. */
+static void watch_bytes_of_code(const void *block)
+{
+    const PyCodeObject *code = code_in(block);
+    if (code) {
+        training_keep_readable(code->co_localspluskinds, 0);
+        training_keep_readable(code->co_exceptiontable, 0);
+        training_keep_readable(code->co_linetable, 0);
+    }
+}
+
+static void items_are_read(PyObject *tuple)
+{
+    training_is_read(tuple);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); i++) {
+        PyObject *item = PyTuple_GET_ITEM(tuple, i);
+        if (PyTuple_CheckExact(item))
+            items_are_read(item);
+        else
+            training_is_read(item);
+    }
+}
+
+static void attributes_are_read(PyTypeObject *type)
+{
+    PyObject *bases = type->tp_mro;
+    for (Py_ssize_t i = 0; bases && i < PyTuple_GET_SIZE(bases); i++) {
+        PyTypeObject *base = (PyTypeObject *)PyTuple_GET_ITEM(bases, i);
+        training_is_read(base);
+        training_is_read(base->tp_dict);
+        if (base->tp_dict)
+            training_is_read(((PyDictObject *)base->tp_dict)->ma_keys);
+    }
+    training_is_read(bases);
+}
+
+/* A function may do more than in the training run.  Where it looks a name up, the method cache may
+ * lack it, because its slots depend on addresses: then the dictionaries of types are searched. */
+static void what_is_used_is_read(const void *block)
+{
+    const PyCodeObject *code = code_in(block);
+    PyObject *tracked = (PyObject *)((uintptr_t)block + sizeof(PyGC_Head));
+    if (training_is_cold(block))
+        return;
+    if (code) {
+        items_are_read(code->co_names);
+        items_are_read(code->co_consts);
+        training_is_read(code->co_exceptiontable);
+    } else if (training_size(block) > sizeof(PyHeapTypeObject) && Py_TYPE(tracked) == &PyType_Type) {
+        attributes_are_read((PyTypeObject *)tracked);
+    }
 }
 
 static int report_levels(PyObject *functions, size_t count)
 {
     if (call(functions, "create") < 0)
         return -1;
-    if (training_watch(HEAP_SHORT, is_bytes) < 0) {
+    training_visit(keep_bytes);
+    training_visit(watch_bytes_of_code);
+    if (training_watch(HEAP_SHORT) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
     /* What the launcher itself does. */
     if (renew_environment() < 0 || !PyImport_ImportModule("pyrunc.__main__") || call(functions, "short") < 0)
         return -1;
-    (void)training_watch(HEAP_LONG, is_bytes);
-    if (call(functions, "long") < 0)
+    (void)training_watch(HEAP_LONG);
+    if (call(functions, "long") < 0 || call(functions, "other") < 0 || training_end() < 0)
         return -1;
+    training_visit(what_is_used_is_read);
     return training_report(STDOUT_FILENO, count);
 }
 
@@ -257,10 +320,13 @@ int snapshot_print(void)
     for (const char *const *name = pyrunc_preload; *name; name++)
         if (!PyImport_ImportModule(*name))
             return -1;
+    PyObject *functions = load_training();
+    if (!functions || (request.code && call(functions, "prepare") < 0))
+        return -1;
     collect();
     size_t count = heap_imported();
-    PyObject *functions = warm_up();
-    if (!functions)
+    /* A process that starts from the snapshot has the inline caches of the one that made it. */
+    if (request.code && call(functions, "warm") < 0)
         return -1;
     if (request.train)
         return report_levels(functions, count);

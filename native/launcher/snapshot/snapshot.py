@@ -13,8 +13,10 @@ In OUTPUT .bss and the used part of .pyheap have content.
 """
 
 from __future__ import annotations
+import __future__
 
 import array
+import ctypes
 import json
 import marshal
 import os
@@ -160,7 +162,9 @@ class Training:
         document["process"]["terminal"] = False
         config.write_text(json.dumps(document, indent=2))
         source = pathlib.Path(__file__).with_name("training.py").read_text()
-        module = compile(source.replace('PLACE = "/"', f"PLACE = {place!r}"), "training.py", "exec", optimize=2)
+        source = source.replace('PLACE = "/"', f"PLACE = {place!r}").replace("from __future__ import annotations", "")
+        flags = __future__.annotations.compiler_flag  # without an import, which would stay in memory
+        module = compile(source, "training.py", "exec", flags=flags, optimize=2)
         self.code = marshal.dumps(module)
 
     def request(self, *, train: bool = False, levels: bytes = b"") -> bytes:
@@ -169,11 +173,23 @@ class Training:
 
     def levels(self, program: pathlib.Path) -> bytes:
         """Return the level of each block.  Raises NoSnapshotError."""
-        return run(program, 0, self.request(train=True))
+        return run(program, 0, self.request(train=True), fixed=True)
 
 
-def run(program: pathlib.Path, number: int, request: bytes) -> bytes:
-    """Run the copy.  Each run differs in everything that must not affect the snapshot."""
+def fix_addresses() -> None:
+    """Let the program that we execute have the same addresses each time.
+
+    The slots of CPython's method cache depend on addresses, and a new entry writes to the name in
+    the old one.  Some sandboxes forbid it: then two builds may differ in the place of a block.
+    """
+    ctypes.CDLL(None).personality(0x0040000)  # ADDR_NO_RANDOMIZE
+
+
+def run(program: pathlib.Path, number: int, request: bytes, *, fixed: bool = False) -> bytes:
+    """Run the copy.  Each run differs in everything that must not affect the snapshot.
+
+    `fixed`: not in addresses.
+    """
     environment = {f"SNAPSHOT_{number}": "x" * number * 100} if number else {}
     with tempfile.TemporaryDirectory(prefix="x" * (number + 1)) as place:
         result = subprocess.run(
@@ -184,6 +200,7 @@ def run(program: pathlib.Path, number: int, request: bytes) -> bytes:
             capture_output=True,
             check=False,
             timeout=TIMEOUT,
+            preexec_fn=fix_addresses if fixed else None,
         )
     if result.returncode:
         raise NoSnapshotError(

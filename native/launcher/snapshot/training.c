@@ -57,6 +57,13 @@ static size_t page_of(const void *block)
     return (size_t)((const unsigned char *)block - space) / PAGE;
 }
 
+/* The block that an address is in, by its first page. */
+static size_t block_of(const void *address)
+{
+    size_t page = page_of(address);
+    return page - pages[page].back;
+}
+
 void *training_take(size_t size, size_t number)
 {
     if (number >= BLOCKS || (!space && !prepare()))
@@ -100,7 +107,7 @@ static void on_access(int signal, siginfo_t *info, void *context)
     (void)context;
     static const struct sigaction standard = {.sa_handler = SIG_DFL};
     int ours = training_has(info->si_addr);
-    size_t page = ours ? page_of(info->si_addr) : 0, first = page - pages[page].back;
+    size_t first = ours ? block_of(info->si_addr) : 0;
     int written = pages[first].readable != 0;
     if (!ours || protect(first, written ? PROT_READ | PROT_WRITE : PROT_READ) < 0) {
         (void)sigaction(signal, &standard, NULL); /* a real fault: it happens again */
@@ -110,7 +117,34 @@ static void on_access(int signal, siginfo_t *info, void *context)
     level_of_block[pages[first].number] = written ? watched - 1 : HEAP_READ;
 }
 
-int training_watch(unsigned char level, int (*stays_readable)(const void *block))
+void training_visit(void (*visit)(const void *block))
+{
+    for (size_t page = 0; page < used_pages; page++)
+        if (pages[page].back == 0)
+            visit(space + page * PAGE);
+}
+
+void training_keep_readable(const void *address, int readable)
+{
+    if (training_has(address))
+        pages[block_of(address)].readable = readable != 0;
+}
+
+void training_is_read(const void *address)
+{
+    if (!training_has(address))
+        return;
+    unsigned char *level = &level_of_block[pages[block_of(address)].number];
+    if (*level == HEAP_COLD)
+        *level = HEAP_READ;
+}
+
+int training_is_cold(const void *address)
+{
+    return !training_has(address) || level_of_block[pages[block_of(address)].number] == HEAP_COLD;
+}
+
+int training_watch(unsigned char level)
 {
     struct sigaction handler = {.sa_sigaction = on_access, .sa_flags = SA_SIGINFO};
     int first_call = !watched;
@@ -119,15 +153,17 @@ int training_watch(unsigned char level, int (*stays_readable)(const void *block)
         return 0;
     if (sigaction(SIGSEGV, &handler, NULL) < 0)
         return -1;
-    for (size_t page = 0; page < used_pages; page++)
-        if (pages[page].back == 0 && stays_readable(space + page * PAGE))
-            pages[page].readable = 1;
     if (mprotect(space, used_pages * PAGE, PROT_NONE) < 0)
         return -1;
     for (size_t page = 0; page < used_pages; page++)
         if (pages[page].readable && protect(page, PROT_READ) < 0)
             return -1;
     return 0;
+}
+
+int training_end(void)
+{
+    return mprotect(space, used_pages * PAGE, PROT_READ | PROT_WRITE);
 }
 
 int training_report(int fd, size_t count)

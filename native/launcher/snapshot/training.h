@@ -13,10 +13,18 @@ void training_give_back(void *block);
 size_t training_size(const void *block);
 int training_has(const void *block);
 
-/* From now on, blocks that are written to get this level, and others that are read HEAP_READ. The
- * first call asks for each block whether it stays readable: then its reads are not noticed.
+/* Call a function for each block. */
+void training_visit(void (*visit)(const void *block));
+/* Whether reads of the block at this address are not noticed. */
+void training_keep_readable(const void *address, int readable);
+/* From now on, blocks that are written to get this level, and others that are read HEAP_READ.
  * Returns 0, or -1 with errno. */
-int training_watch(unsigned char level, int (*stays_readable)(const void *block));
+int training_watch(unsigned char level);
+/* No access is noticed any more.  Returns 0, or -1 with errno. */
+int training_end(void);
+/* The block at this address is at least HEAP_READ. */
+void training_is_read(const void *address);
+int training_is_cold(const void *address);
 
 /* Write one byte for each of the first `count` allocations: its level. */
 int training_report(int fd, size_t count);

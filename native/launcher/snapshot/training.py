@@ -1,6 +1,6 @@
 """The verbs that decide what is where in a snapshot, run inside the process that makes it.
 
-snapshot.py compiles this file and sends it to the launcher, which calls the functions (`warm_up` in
+snapshot.py compiles this file and sends it to the launcher, which calls the functions (`call` in
 snapshot.c).  The verbs are real, but a forked process takes the part of init, and cgroups are
 directories in PLACE: they need no privilege, and have no effect outside it.  Whatever they leave in
 memory would be part of the snapshot.
@@ -11,10 +11,11 @@ from __future__ import annotations
 import posix
 import select
 import sys
+from _struct import pack, unpack
 
 from pyrunc import __main__, fs, handshake, host
-from pyrunc.launch import exec, spawn
-from pyrunc.native import bpf, files, processes, signals, sockets
+from pyrunc.launch import exec
+from pyrunc.native import bpf, files, signals, sockets
 from pyrunc.native.binding import calls
 from pyrunc.plan import ops
 
@@ -25,27 +26,34 @@ if TYPE_CHECKING:
 PLACE = "/"  # snapshot.py assigns a directory with a bundle
 SHELL = "/bin/sh"
 STARTED = "kill -STOP $$"  # what a container runs
+SIGCHLD = 17
 ROUNDS = 12  # CPython 3.11 specializes a function at its ninth call
 
 
-def answer(sock: int, joins: bool, fifos: bool) -> None:
+def answer(spawner: Spawner, sock: int, stdio: tuple[int, ...]) -> None:
     """Play init in a forked process, from its PID record on.  Never returns."""
     try:
-        posix.closerange(3, sock)
-        posix.closerange(sock + 1, 1024)
-        for _ in range(4 if joins else 2):  # the plan; GO of PLACED, READY and PID, or of READY
+        for fd, end in enumerate(stdio):
+            if end >= 0:
+                posix.dup2(end, fd)
+        first = 3
+        for fd in sorted({sock, *spawner.gate}):
+            posix.closerange(first, fd)
+            first = fd + 1
+        posix.closerange(first, 1024)
+        for _ in range(4 if spawner.joins else 2):  # the plan; GO of PLACED, READY and PID, or of READY
             sockets.receive(sock, 256, 10_000)
-        if fifos:
+        if spawner.fifos:
             fds = [posix.open(f"{PLACE}/root/id/{name}", posix.O_RDWR | posix.O_CLOEXEC) for name in ("start", "error")]
-        if not joins:
+        if not spawner.joins:
             posix.write(sock, handshake.encode(handshake.CREATED))
-        if fifos:
+        if spawner.fifos:
             poller = select.poll()
             poller.register(fds[0], select.POLLIN)
             poller.poll(10_000)
-        elif not joins:
+        elif not spawner.joins:
             sockets.receive(sock, 256, 10_000)
-        posix.execv(SHELL, [SHELL, "-c", STARTED if fifos else ":"])
+        posix.execv(SHELL, [SHELL, "-c", spawner.program()])
     finally:
         posix._exit(1)
 
@@ -60,36 +68,35 @@ def ended() -> int:
 
 
 class Spawner:
-    """`pyrunc.native.processes` with processes that do not execute the memfd.  Their records wait
-    in the socket."""
+    """Starts processes that do not execute the memfd.  Their records wait in the socket."""
 
     def __init__(self, *kinds: int, joins: bool = False, fifos: bool = False) -> None:
         self.kinds, self.joins, self.fifos = kinds, joins, fifos
+        self.init = 0
+        self.gate: tuple[int, ...] = ()  # where the program sends SIGCHLD, and where it then waits
 
-    def spawn_init(self, exe: int, sock: int, preserved: int, stdio: list[int], *, ahead: bool) -> int:
+    def spawn(self, exe: int, sock: int, preserved: int, stdio: bytes | None) -> int:
+        """Take the place of `pr_spawn_init_ahead`."""
         enter = ended()
-        init = posix.fork()
-        if init == 0:
-            answer(sock, self.joins, self.fifos)
-        value = {handshake.HELLO: ops.ABI, handshake.PID: init}
+        self.init = posix.fork()
+        if self.init == 0:
+            answer(self, sock, unpack("3i", stdio) if stdio else ())
+        value = {handshake.HELLO: ops.ABI, handshake.PID: self.init}
         if handshake.PLACED in self.kinds:
             value[handshake.PLACED] = ended()
         for kind in self.kinds:
             posix.write(sock, handshake.encode(kind, value.get(kind, 0)))
         return enter
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(processes, name)
-
-
-class Calls:
-    """The native calls, without the one that needs privilege."""
-
-    def bpf_prog_load_device(self, *rest: object) -> int:
-        return posix.dup(0)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(calls, name)
+    def program(self) -> str:
+        """The program of the container."""
+        if self.fifos:
+            return STARTED
+        if not self.gate:
+            return ":"
+        for fd in self.gate:
+            posix.set_inheritable(fd, True)
+        return "printf '\\{:o}' >/dev/fd/{}; read x </dev/fd/{}; echo".format(SIGCHLD, *self.gate)
 
 
 CREATE = (handshake.HELLO, handshake.PID)
@@ -100,16 +107,6 @@ SPAWNERS = {
 }
 
 
-class Files:
-    """pyrunc.native.files for a cgroup that is a directory."""
-
-    def filesystem_type(self, fd: int) -> int:
-        return exec._CGROUP2_MAGIC
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(files, name)
-
-
 def snapshot() -> host.HostFacts:
     """The facts of a host with cgroups in PLACE."""
     facts = real_snapshot()
@@ -118,37 +115,88 @@ def snapshot() -> host.HostFacts:
     return facts
 
 
-real_snapshot = host.snapshot
+def stat(path: Any, **options: Any) -> posix.stat_result:
+    """The namespaces of the container are ours, but not those that `exec` joins."""
+    own = isinstance(path, str) and path.startswith("/proc/thread-self/ns/") and path[-4:] not in ("user", "time")
+    return real_stat("/" if own else path, **options)
+
+
+real_snapshot, real_stat = host.snapshot, posix.stat
+# Functions are replaced in the modules that contain them.  Then the callers' inline caches also fit
+# the real ones.
 PATCHES: list[tuple[Any, str, Any]] = [
+    (fs, "_salt", fs._salt),  # each process chooses one
     (host, "snapshot", snapshot),
-    (bpf, "calls", Calls()),
+    (posix, "stat", stat),
+    (calls, "bpf_prog_load_device", lambda *rest: posix.dup(0)),
     (bpf, "attach", lambda *rest: None),
-    (exec, "files", Files()),
+    (files, "filesystem_type", lambda fd: exec._CGROUP2_MAGIC),
     (signals, "signalfd", lambda: posix.pipe2(posix.O_NONBLOCK | posix.O_CLOEXEC)[0]),  # blocks nothing
 ]
 
 
-def verb(*args: str) -> None:
+def verb(*args: str, root: str = PLACE + "/root", more: tuple[tuple[Any, str, Any], ...] = ()) -> None:
     """Run a verb as `main` does, without output."""
-    patches = [*PATCHES, (spawn, "processes", SPAWNERS.get(args[0], processes))]
+    patches = [
+        *PATCHES,
+        (calls, "spawn_init_ahead", SPAWNERS[args[0]].spawn if args[0] in SPAWNERS else None),
+        *more,
+    ]
     saved = [(module, name, getattr(module, name)) for module, name, _ in patches]
     kept = [posix.dup(fd) for fd in range(3)]
     null = posix.open("/dev/null", posix.O_RDWR)
+    stdio = [posix.pipe()[fd > 0] if more else null for fd in range(3)]
     try:
         for module, name, value in patches:
             setattr(module, name, value)
-        for fd in range(3):
-            posix.dup2(null, fd)
-        status = __main__.run(["--root", PLACE + "/root", "--log", PLACE + "/log", *args])
+        for fd, end in enumerate(stdio):
+            posix.dup2(end, fd)
+        status = __main__.run(["--root", root, "--log", PLACE + "/log", *args])
     finally:
         for fd in range(3):
             posix.dup2(kept[fd], fd)
             posix.close(kept[fd])
         posix.closerange(null, 1024)  # the log, for example: a process closes it when it exits
-        for module, name, value in saved:
+        for module, name, value in reversed(saved):
             setattr(module, name, value)
     if status:
         raise RuntimeError(f"{' '.join(args)}: {fs.read_file(PLACE + '/log').decode()}")
+
+
+def piped(*args: str, root: str = PLACE + "/root") -> None:
+    """Run a verb in the foreground with pipes as its stdio.  The program writes to them and ends,
+    and the verb finds both, and SIGCHLD, in the same order each time."""
+    arrived, arrives = posix.pipe2(posix.O_NONBLOCK | posix.O_CLOEXEC)
+    waits, goes_on = posix.pipe()
+    spawner = SPAWNERS[args[0]]
+
+    def signalfd_read(fd: int) -> int:
+        number = posix.read(fd, 1)[0]
+        posix.write(goes_on, b"\n")
+        posix.waitid(posix.P_PID, spawner.init, posix.WEXITED | posix.WNOWAIT)
+        return number
+
+    spawner.gate = (arrives, waits)
+    patches = ((signals, "signalfd", lambda: arrived), (calls, "signalfd_read", signalfd_read))
+    verb(*args, root=root, more=patches)
+    spawner.gate = ()
+    for fd in (arrives, waits, goes_on):
+        posix.close(fd)
+
+
+def prepare() -> None:
+    """Fill the caches of C modules, so that their blocks are among those whose use is noted."""
+    posix.close(posix.open("/", posix.O_RDONLY, dir_fd=None))
+    posix.stat("/", dir_fd=None)
+    sorted((), reverse=False)
+    for call in (posix.mkdir, posix.rmdir, posix.unlink):
+        fs.ignore(lambda call: call("", dir_fd=None), call)
+    for two_paths in (posix.link, posix.rename):
+        fs.ignore(lambda call: call("", "", src_dir_fd=None), two_paths)
+    fs.ignore(posix.pidfd_open, 0)
+    pack("=0I")
+    for count in range(13):  # more than fit the first table of the cache
+        pack(f"{count}i", *[0] * count)
 
 
 def create() -> None:
@@ -180,6 +228,18 @@ def long() -> None:
     posix.waitpid(-1, 0)
     verb("delete", "id")
     verb("run", "--bundle", PLACE + "/bundle", "id")
+
+
+def other() -> None:
+    """What becomes HEAP_LONG or HEAP_READ as well, but is not in the snapshot: its inline caches
+    would depend on time."""
+    piped("run", "--bundle", PLACE + "/bundle", "id", root=PLACE + "/new/root")
+    create()
+    start()
+    piped("exec", "id", "true")
+    verb("kill", "id", "KILL")
+    posix.waitpid(-1, 0)
+    verb("delete", "id")
 
 
 def globals_of_modules() -> dict[str, dict[str, Any]]:
