@@ -15,7 +15,7 @@
 enum {
     HEAP_SIZE = 16 << 20,
     HEAP_SHORT_SIZE = 512 << 10, /* also what a process can allocate */
-    HEAP_LONG_SIZE = 512 << 10,
+    HEAP_LONG_SIZE = 640 << 10,
     HEAP_READ_SIZE = 2 << 20,
 };
 
