@@ -25,7 +25,7 @@ from spies import Answers, Spy
 
 LATE = [
     "pyrunc.notify", "pyrunc.cgroup", "pyrunc.host", "pyrunc.rootmount", "pyrunc.hooks", "pyrunc.cgroup.rdt",
-    "pyrunc.explain", "pyrunc.hints", "pyrunc.seccomp", "pyrunc.launch.streams", "pyrunc.image.locate",
+    "pyrunc.explain", "pyrunc.trace", "pyrunc.hints", "pyrunc.seccomp", "pyrunc.launch.streams", "pyrunc.image.locate",
         "pyrunc.container.salvage", "pyrunc.plan.faults", "pyrunc.launch.console",
 ]  # fmt: skip
 RECORD = b"r" * handshake.RECORD_SIZE
