@@ -289,6 +289,22 @@ def test_tests_that_have_detected_mutants_come_first() -> None:
     assert collected.promising(tests, Counter({b[0]: 30})) == b + c + a
 
 
+def test_a_test_is_endless_by_what_it_uses_more_than_recorded() -> None:
+    """The limit starts again with each test."""
+    reader, writer = os.pipe()
+    used = [0.0]
+    told = collected.Told(reader, {"tests/a": 2.0}, lambda: sandbox.Spent(used[0], 0.0))
+    seen = []
+    for now, name in ((30, ""), (50, "tests/a"), (69, ""), (71, ""), (80, "tests/b"), (89, ""), (91, "")):
+        used[0] = now
+        os.write(writer, f"{name}\n".encode() if name else b"")
+        seen.append(told.stuck())
+    assert seen == [False, False, False, True, False, False, True]
+    assert told.read() == ["tests/a", "tests/b"]
+    os.close(reader)
+    os.close(writer)
+
+
 def test_fast_and_slow_tests_of_a_mutant() -> None:
     """In C the tests that start init, in Python the unit tests; the slow ones are the others, within
     the budget."""

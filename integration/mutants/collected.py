@@ -8,6 +8,7 @@ body, and one that no fast test detects, is left to the complete run.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import time
@@ -24,7 +25,10 @@ from integration.mutants.mutant import Mutant
 from integration.mutants.tree import Tree
 
 Place = tuple[str, int]  # a function's qualified name and its first line
-LIMIT = 60.0  # seconds, of CPU or of a clock that does not run while a process waits for a processor
+# A test is endless if it uses PATIENCE seconds more than FACTOR times what was recorded, of CPU or of
+# the clock that does not run while a process waits for a processor.
+PATIENCE = 10.0
+FACTOR = 5.0
 
 
 def functions(code: CodeType) -> dict[Place, CodeType]:
@@ -74,6 +78,29 @@ def promising(tests: list[Test], kills: Counter[str]) -> list[str]:
     return [test.name for of_file in order for test in sorted(of_file, key=lambda test: -kills[test.name])]
 
 
+class Told:
+    """The names of tests, as a sandbox reports them at their begin; detects one that does not end."""
+
+    def __init__(self, fd: int, costs: dict[str, float], spent: Callable[[], sandbox.Spent]) -> None:
+        os.set_blocking(fd, False)
+        self.fd, self.costs, self.spent = fd, costs, spent
+        self.names: list[str] = []
+        self.since = spent()
+
+    def read(self) -> list[str]:
+        """All names so far."""
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self.fd, 1 << 16):
+                self.names += data.decode().splitlines()
+                self.since = self.spent()
+        return self.names
+
+    def stuck(self) -> bool:
+        """Whether the current test is endless; called periodically."""
+        cost = self.costs.get(self.read()[-1], 0.0) if self.read() else PATIENCE
+        return max(self.spent().since(self.since)) > PATIENCE + FACTOR * cost
+
+
 class Loop:
     """A pytest plugin that runs mutants instead of the session's tests."""
 
@@ -82,6 +109,7 @@ class Loop:
     ) -> None:
         self.tree, self.tests, self.kills, self.results, self.end = tree, tests, kills, results, end
         self.env = tree.environment(tree.objects, Path("/tmp/objects"))
+        self.costs = {test.name: max(test.seconds, test.clock) for of_one in tests.values() for test in of_one}
         self.failed = ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -163,12 +191,12 @@ class Loop:
             return 0
 
         cgroup = sandbox.Cgroup(f"pyrunc-mutants-{os.getpid()}")
-        begun = cgroup.spent()
-        status = sandbox.run(work, cgroup, 900, stuck=lambda: max(cgroup.spent().since(begun)) > LIMIT)
+        told = Told(reader, self.costs, cgroup.spent)
+        status = sandbox.run(work, cgroup, 900, stuck=told.stuck)
         cgroup.remove()
+        names = told.read()
         os.close(writer)
-        with open(reader, encoding="utf-8") as told:
-            names = told.read().splitlines()
+        os.close(reader)
         if status == worker.STILLBORN and not names:
             return STILLBORN
         return names[-1] if status != 0 and names else ""
