@@ -13,6 +13,7 @@ import errno
 import os
 import pathlib
 import struct
+import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -242,6 +243,19 @@ COMMON_ANSWERS = {
 @pytest.fixture(scope="session")
 def injector(tmp_path_factory: pytest.TempPathFactory) -> str:
     return points.build(str(tmp_path_factory.mktemp("inject")))
+
+
+def test_a_failing_close_releases_the_descriptor(injector: str, tmp_path: pathlib.Path) -> None:
+    """As the kernel does it: otherwise a process that ignores the error would keep a pipe open."""
+    out, close = tmp_path / "calls", points.numbers()["close"]
+    command = [SHELL, "-c", "exec 9</dev/null; exec 9<&-; test -e /proc/$$/fd/9"]
+    subprocess.run([injector, out, "trace-arguments", "0", "0", "0", "0", *command], check=False)
+    calls = [line.split() for line in out.read_text().splitlines()]
+    (index,) = [call[1] for call in calls if call[0] == "0" and call[2] == str(close) and call[4] == "9"]
+    fault = ["error", "0", index, str(close), str(errno.EIO)]
+    done = subprocess.run([injector, out, *fault, *command], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
+    assert out.read_text() == f"0 {index} {close} 1\n"
 
 
 @pytest.fixture

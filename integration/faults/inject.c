@@ -2,7 +2,8 @@
  *
  *     inject OUT trace  0      0     0    0     COMMAND [ARG...]    list all calls
  *     inject OUT trace-arguments ...                                the same, with their arguments
- *     inject OUT error  THREAD INDEX CALL ERRNO COMMAND [ARG...]    skip the call and return -ERRNO
+ *     inject OUT error  THREAD INDEX CALL ERRNO COMMAND [ARG...]    skip the call and return -ERRNO;
+ *                                                                   close(2) is not skipped
  *     inject OUT kill   THREAD INDEX CALL 0     COMMAND [ARG...]    SIGKILL after the call
  *     inject OUT trace-criu ..., inject OUT kill-criu ...           the same for criu's calls only
  *
@@ -137,7 +138,8 @@ static void at_call(struct thread *t)
         } else if (!hit && t->number == want_thread && index >= want_index && (long)info.nr == want_call) {
             t->chosen = hit = 1;
             tell(t, index, &info);
-            if (action == FAIL)
+            /* close(2), Dealing with error returns from close(): the descriptor is always released */
+            if (action == FAIL && info.nr != SYS_close)
                 skip_call(t->id);
         }
     } else if (t->chosen) {
