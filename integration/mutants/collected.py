@@ -193,8 +193,8 @@ class Loop:
         cgroup = sandbox.Cgroup(f"pyrunc-mutants-{os.getpid()}")
         told = Told(reader, self.costs, cgroup.spent)
         status = sandbox.run(work, cgroup, 900, stuck=told.stuck)
-        cgroup.remove()
         names = told.read()
+        cgroup.remove()
         os.close(writer)
         os.close(reader)
         if status == worker.STILLBORN and not names:
@@ -207,6 +207,8 @@ def run(tree: Tree, tests: dict[Mutant, list[Test]], kills: Counter[str], result
     test has detected before. ``results`` is called in the child, with each mutant that was tried and
     the test, "" or STILLBORN."""
     files = sorted({test.file for of_one in tests.values() for test in of_one})
+    if not files:
+        return
     child = os.fork()
     if child == 0:
         loop = Loop(tree, tests, kills, results, end)
@@ -214,4 +216,6 @@ def run(tree: Tree, tests: dict[Mutant, list[Test]], kills: Counter[str], result
         names = [file for file in files if (tree.root / file).exists()]
         status = pytest.main([*worker.OPTIONS, "-s", "--hypothesis-seed=0", *names], plugins=[loop])
         os._exit(int(status) & 0xFF)
-    os.waitpid(child, 0)
+    status = os.waitpid(child, 0)[1]
+    if status:
+        raise RuntimeError(f"the process that has collected the tests ended with status {status}")
