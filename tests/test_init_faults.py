@@ -384,6 +384,24 @@ def test_failures(run: Callable[..., tuple[str, str]], shared: dict[str, int], n
     assert found == [line for line in GOLDEN.read_text().splitlines() if line.startswith(f"{name}: ")]
 
 
+def test_a_warning_without_a_reader_ends_init(
+    run: Callable[..., tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can start the container then."""
+
+    def warns(plan: Plan) -> tuple[int, ...]:
+        plan.caps("/process/capabilities", effective=0, permitted=0, inheritable=0, ambient=1 << CAP_NET_RAW)
+        return ()
+
+    monkeypatch.setitem(SCENES, "warns", warns)
+    outcome, text = run("warns", "trace", "0", "0", "0", "0")
+    assert outcome.startswith("warn EPERM ")
+    write = str(points.numbers()["write"])
+    _, index, _ = [line.split()[:3] for line in text.splitlines() if line.split()[2] == write][1]  # after HELLO
+    outcome, text = run("warns", "error", "0", index, write, str(errno.EPIPE))
+    assert (outcome, text.split()[2]) == ("exit status 1", write)
+
+
 TOLERATED = {
     # of SIGKILL and SIGSTOP, which cannot be handled
     "start: rt_sigaction",

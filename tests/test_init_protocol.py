@@ -144,6 +144,25 @@ def test_parent_dies(spawn: Spawn, when: str, tmp_path: pathlib.Path) -> None:
     assert not (tmp_path / "started").exists()
 
 
+@needs_root
+def test_parent_dies_before_created(spawn: Spawn, fifos: tuple[int, int]) -> None:
+    """No `start` can come then. The first process of a namespace gets no SIGPIPE."""
+    plan = Plan()
+    plan.unshare("/linux/namespaces", flags=0x20000000)  # CLONE_NEWPID
+    plan.clone_init("(default)")
+    plan.sync_ready("(default)")
+    start = plan.fd("start", "", "")
+    plan.wait_start("(default)", start_fd=start, error_fd=plan.fd("error", "", ""))
+    plan.execve("/process/args", args=shell("exit 0"), env=[])
+    parent = spawn()
+    parent.plan(plan, fifos)
+    pid = parent.adopt()
+    parent.expect(handshake.READY)
+    parent.go()
+    parent.sock.close()
+    assert parent.wait(pid) == 1
+
+
 def test_parent_dies_during_hook(spawn: Spawn, tmp_path: pathlib.Path) -> None:
     parent = spawn()
     plan = Plan()

@@ -97,6 +97,7 @@ static void test_create(void)
     EXPECT(mode("root/a/.b/c."), S_IFDIR | 0755);
     EXPECT(file_at("/a/b"), -EISDIR);
     EXPECT(file_at("/"), -EISDIR);
+    EXPECT(file_at("/missing/.."), -EISDIR);
     EXPECT(dir_at("/a/b/file"), -ENOTDIR);
     EXPECT(dir_at("/a/b/file/x"), -ENOTDIR);
     EXPECT(dir_at("/"), S_IFDIR);
