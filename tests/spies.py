@@ -72,6 +72,9 @@ class Spy:
     def __bool__(self) -> bool:
         return True
 
+    def __repr__(self) -> str:
+        return f"<{self._name}>"
+
 
 class Answers(list[Any]):
     """Results of successive calls; the last one stays."""
