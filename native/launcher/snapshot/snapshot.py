@@ -156,6 +156,7 @@ class Training:
         self.place = pathlib.Path(place)
         for name in ("bundle", "bundle/rootfs", "cgroup"):
             (self.place / name).mkdir()
+        (self.place / "cgroup.subtree_control").touch()
         subprocess.run([program, "spec", "--bundle", self.place / "bundle"], check=True, timeout=300)
         config = self.place / "bundle/config.json"
         document = json.loads(config.read_text())

@@ -121,6 +121,13 @@ def stat(path: Any, **options: Any) -> posix.stat_result:
     return real_stat("/" if own else path, **options)
 
 
+def takes_processes(directory: str) -> bool:
+    """The same for a directory without files of the kernel.  Otherwise `exec` would look for the
+    cgroup of the building process in PLACE."""
+    return real_takes_processes(PLACE)
+
+
+real_takes_processes = exec.takes_processes
 real_snapshot, real_stat = host.snapshot, posix.stat
 # Functions are replaced in the modules that contain them.  Then the callers' inline caches also fit
 # the real ones.
@@ -131,6 +138,7 @@ PATCHES: list[tuple[Any, str, Any]] = [
     (calls, "bpf_prog_load_device", lambda *rest: posix.dup(0)),
     (bpf, "attach", lambda *rest: None),
     (files, "filesystem_type", lambda fd: exec._CGROUP2_MAGIC),
+    (exec, "takes_processes", takes_processes),
     (signals, "signalfd", lambda: posix.pipe2(posix.O_NONBLOCK | posix.O_CLOEXEC)[0]),  # blocks nothing
 ]
 
