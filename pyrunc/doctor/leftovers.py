@@ -261,7 +261,7 @@ def walk(top: str) -> Iterator[str]:
     for directory in todo:
         try:
             with os.scandir(directory) as entries:
-                below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+                below = sorted(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
         except OSError:
             continue
         yield from below
