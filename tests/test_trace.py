@@ -117,11 +117,13 @@ def test_nothing_of_it_is_imported_without_the_option() -> None:
 def test_nothing_of_it_is_in_the_snapshot() -> None:
     sys.path.insert(0, str(ROOT / "native" / "launcher"))
     try:
+        import closure
         import freeze
+        import pyconfig
     finally:
         sys.path.pop(0)
     modules = [(name, path) for name, path in __import__("test_layers").MODULES.items()]
-    chosen = freeze.preloadable(modules)
+    chosen = freeze.preloadable(modules, closure.BUILTIN | {*pyconfig.lacks()})
     assert "pyrunc.launch.create" in chosen and not [name for name in chosen if name.startswith("pyrunc.trace")]
 
 

@@ -1,9 +1,12 @@
-"""How much a piece of Python does, without a clock: wall time means nothing on a busy machine."""
+"""How much a piece of Python does, without a clock: wall time means nothing on a busy machine; and
+the processes that it starts."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 
@@ -23,3 +26,9 @@ def calls(function: Callable[[], object]) -> int:
     finally:
         sys.setprofile(before)
     return count
+
+
+def children() -> set[str]:
+    """The children of the main thread.  Another test may have left one, for example a helper of a
+    library."""
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
