@@ -41,6 +41,7 @@ copy() {
     mkdir -p "$1/build"
     find "$1" -mindepth 1 -maxdepth 1 ! -name .venv ! -name build -exec rm -rf {} +
     git ls-files -co --exclude-standard -z | xargs -0 ls -d 2>/dev/null | tar -c -T - | tar -x -C "$1"
+    git -C "$1" init -q && git -C "$1" add -A # tests list the files of the tree with git
     rm -f "$1"/build/*.json "$1"/.venv/stamps/build # which put files beside the sources
     [ ! -e "$place/3.11.json" ] || cp "$place/3.11.json" "$1/build/"
 }
@@ -68,8 +69,9 @@ inside() {
 
 # steps NAME PYTHON: the commands for one name
 steps() {
-    kind=${kinds[$1]:-static, start-up snapshot} tested=$tests counted="--than build/3.11.json --at-most $allowed"
-    [ -z "${options[$1]:-}" ] || tested=$short counted=
+    # The lists have several lines, a command has one.
+    kind=${kinds[$1]:-static, start-up snapshot} tested=$(echo $tests) counted="--than build/3.11.json --at-most $allowed"
+    [ -z "${options[$1]:-}" ] || tested=$(echo $short) counted=
     [ "$1" != exec ] || counted=--children
     [ "$1" != 3.11 ] || counted=
     echo "make build PYTHON=$2 ${options[$1]:-} && .ci/require test demo && .venv/bin/python -m pip install -q $test_tools || exit 1

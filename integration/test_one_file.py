@@ -71,6 +71,12 @@ class Root:
             target = place / str(path).lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(LIBC / str(path).lstrip("/"), target)
+        # A version manager's interpreter has zlib as a shared library (docs/adr/0029-any-cpython.md).
+        self.zlib = [] if "zlib" in sys.builtin_module_names else sorted(LIBC.glob("usr/lib/*/libz.so.1"))
+        for path in self.zlib:
+            target = place / path.relative_to(LIBC)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
         shutil.copytree(bundle.path, place / "bundle", symlinks=True)
 
     def configure(self, change: Callable[[dict[str, Any]], None]) -> None:
@@ -152,6 +158,15 @@ def test_life_cycle(root: Root) -> None:
 )
 def test_verb(root: Root, script: str, shows: str) -> None:
     assert shows in root.run(script)
+
+
+def test_a_zlib_of_the_machine_is_named_if_it_is_missing(root: Root) -> None:
+    if not root.zlib:
+        pytest.skip("the executable has its own zlib")
+    for path in root.zlib:
+        (root.place / path.relative_to(LIBC)).unlink()
+    said = root.run("pyrunc images --store /tmp/store 2>&1 || true")
+    assert said.startswith("pyrunc: error: cannot load a part of pyrunc: libz.so.1: cannot open")
 
 
 def test_seccomp(root: Root) -> None:
