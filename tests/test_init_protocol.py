@@ -371,6 +371,18 @@ def test_start_failure_is_a_record(spawn: Spawn, fifos: tuple[int, int]) -> None
     assert parent.wait(pid) == 1
 
 
+def test_start_that_cannot_be_read_starts_nothing(spawn: Spawn, fifos: tuple[int, int], tmp_path: pathlib.Path) -> None:
+    writer = os.open(tmp_path / "start", os.O_WRONLY)
+    parent = spawn()
+    parent.plan(fifo_plan(shell(f"touch {tmp_path}/started")), (writer, fifos[1]))
+    os.close(writer)
+    pid = parent.adopt()
+    assert parent.wait(pid) == 1
+    record = handshake.Record(os.read(fifos[1], handshake.RECORD_SIZE))
+    assert (record.type, record.call, record.err, record.detail) == (handshake.FAIL, "read", errno.EBADF, "start fifo")
+    assert not (tmp_path / "started").exists()
+
+
 def test_start_without_program(spawn: Spawn, fifos: tuple[int, int]) -> None:
     parent = spawn()
     plan = fifo_plan([])
