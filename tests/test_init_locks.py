@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import init_parent
-from init_parent import Parent, Spawn, as_user, fail, finish, needs_root, shell, status_of
+from init_parent import Parent, Spawn, as_user, fail, finish, needs_root, run, shell, status_of
 from pyrunc import handshake
 from pyrunc.plan import Plan, ops
 
@@ -292,6 +292,20 @@ def test_host_without_what_init_relies_on(behind: Callable[[str], Parent], comma
     two."""
     record = fail(behind(command), finish(Plan(), ["true"]))
     assert (record.err, record.detail, record.step) == (err, text, 0xFFFFFFFF)
+
+
+@needs_root
+@pytest.mark.parametrize(("before", "home"), [(0, "/found"), (1 << 20, "/")])
+def test_passwd_is_read_up_to_a_limit(
+    behind: Callable[[str], Parent], tmp_path: pathlib.Path, before: int, home: str
+) -> None:
+    """The image controls the file; what follows the entry does not matter."""
+    text = "#" * before + "\nx:x:54321:0::/found:/bin/sh\n"
+    (tmp_path / "passwd").write_text(text.ljust(3 << 20, "#"))
+    plan = Plan()
+    plan.find_home("/process/user/uid", uid=54321)
+    parent = behind(f"mount --bind {tmp_path}/passwd /etc/passwd")
+    assert run(parent, finish(plan, ["env"], home=True)) == f"HOME={home}\n"
 
 
 @needs_root
