@@ -41,7 +41,9 @@ copy() {
     mkdir -p "$1/build"
     find "$1" -mindepth 1 -maxdepth 1 ! -name .venv ! -name build -exec rm -rf {} +
     git ls-files -co --exclude-standard -z | xargs -0 ls -d 2>/dev/null | tar -c -T - | tar -x -C "$1"
-    git -C "$1" init -q && git -C "$1" add -A # tests list the files of the tree with git
+    # Tests list the files of the tree with git, and want a commit: the same one for the same files.
+    git -C "$1" init -q && git -C "$1" add -A && GIT_AUTHOR_DATE=2000-01-01T00:00:00Z GIT_COMMITTER_DATE=2000-01-01T00:00:00Z \
+        git -C "$1" -c user.name=copy -c user.email=copy commit -qm "copy of the sources"
     rm -f "$1"/build/*.json "$1"/.venv/stamps/build # which put files beside the sources
     [ ! -e "$place/3.11.json" ] || cp "$place/3.11.json" "$1/build/"
 }
