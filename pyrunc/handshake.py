@@ -85,6 +85,12 @@ CREATE_AHEAD: Transitions = {
     (LATE, SECCOMP): ("seccomp", LATE),
     (LATE, CREATED): ("created", DONE),
 }
+# `run`: the GO to READY is sent with the plan, because init also waits for the answer to CREATED.
+RUN_AHEAD: Transitions = {
+    **CREATE_AHEAD,
+    (ENTERING, SECCOMP): (DEFER, ENTERING),
+    (ENTERING, CREATED): (DEFER, ENTERING),
+}
 # A plan that joins a container: enter itself sends READY, and its clone only continues or fails.
 JOIN: Transitions = {
     (SPAWNED, HELLO): ("hello", ENTERING),
@@ -120,6 +126,7 @@ MOUNTS: Transitions = {
 for _table, _states in (
     (CREATE, (SPAWNED, ENTERING, SETUP, FINISH, LATE)),
     (CREATE_AHEAD, (SPAWNED, ENTERING, LATE)),
+    (RUN_AHEAD, (SPAWNED, ENTERING, LATE)),
     (JOIN, (SPAWNED, ENTERING, JOINED, CLONED)),
     (JOIN_AHEAD, (SPAWNED, JOINED, CLONED)),
     (PLACE_AHEAD, (SPAWNED, PLACING, JOINED, CLONED)),

@@ -71,6 +71,17 @@ EXPECTED = {
         "entering": {"PLACED": ("placed", "entering"), "MAP": ("map_ids", "entering"), "PID": ("pid", "late")},
         "late": {"SECCOMP": ("seccomp", "late"), "CREATED": ("created", "done")},
     },
+    "RUN_AHEAD": {
+        "spawned": {"HELLO": ("hello", "entering")},
+        "entering": {
+            "PLACED": ("placed", "entering"),
+            "MAP": ("map_ids", "entering"),
+            "PID": ("pid", "late"),
+            "SECCOMP": ("defer", "entering"),
+            "CREATED": ("defer", "entering"),
+        },
+        "late": {"SECCOMP": ("seccomp", "late"), "CREATED": ("created", "done")},
+    },
     "JOIN_AHEAD": {
         "spawned": {"HELLO": ("hello", "joined")},
         "joined": {"SECCOMP": ("seccomp", "joined"), "PID": ("pid", "cloned")},
@@ -121,6 +132,14 @@ def test_init_may_overtake_enter() -> None:
     protocol.feed(record(h.HELLO))
     assert protocol.feed(record(h.MOUNTED)) == []
     assert [action for action, _ in protocol.feed(record(h.PID, value=42))] == ["pid", "mounted"]
+
+
+def test_init_of_a_run_may_overtake_enter() -> None:
+    protocol = h.Protocol(h.RUN_AHEAD)
+    protocol.feed(record(h.HELLO))
+    assert protocol.feed(record(h.CREATED)) == []
+    assert [action for action, _ in protocol.feed(record(h.PID, value=42))] == ["pid", "created"]
+    assert protocol.state == h.DONE
 
 
 def test_the_clone_in_the_cgroup_may_overtake_enter() -> None:

@@ -176,9 +176,13 @@ def test_init_waits_if_there_is_something_to_do(config: dict[str, Any], waits: b
 
 
 @pytest.mark.parametrize("limit", [1024, 512])
-def test_a_create_sends_one_go_when_the_pid_is_in_the_state(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+@pytest.mark.parametrize("waits_later", [False, True])
+def test_the_go_to_ready_waits_for_the_pid_in_the_state(
+    monkeypatch: pytest.MonkeyPatch, limit: int, waits_later: bool
+) -> None:
+    """Unless init needs an answer to CREATED, which comes later."""
     said: list[object] = []
-    one: Any = create.Create(create.CreateOptions("c1", Log()))
+    one: Any = run.Run(run.RunOptions("c1", Log())) if waits_later else create.Create(create.CreateOptions("c1", Log()))
     data: dict[str, object] = {}
     one.container = SimpleNamespace(data=data, set_init=data.setdefault, save=lambda: said.append("saved"))
     rlimits: Json = [{"type": "RLIMIT_NOFILE", "soft": limit, "hard": limit}]
@@ -190,8 +194,9 @@ def test_a_create_sends_one_go_when_the_pid_is_in_the_state(monkeypatch: pytest.
     one.on_pid(handshake.Record(handshake.encode(handshake.PID, os.getpid())))
     posix.close(one.pidfd)
     if limit == 1024:
-        assert said == ["limits of 77", "PLAN", "saved", "GO"]
-        assert one.plan.flags == AHEAD and one.protocol.transitions is handshake.CREATE_AHEAD
+        assert said == ["limits of 77", "PLAN", *(["GO", "saved"] if waits_later else ["saved", "GO"])]
+        assert one.plan.flags == AHEAD
+        assert one.protocol.transitions is (handshake.RUN_AHEAD if waits_later else handshake.CREATE_AHEAD)
     else:
         assert said == ["PLAN", "saved"]
         assert one.plan.flags == 0 and one.protocol.transitions is handshake.CREATE

@@ -244,6 +244,8 @@ RUN: dict[str, tuple[tuple[Any, ...], list[dict[str, Any]]]] = {
     "steps": (("interrupts",), [{}, {"opts": {"detach": True}}, {"self": {"notify": "/n"}}]),
     "on_created": ((PID,), [{}, {"opts": {"pid_file": "/pid"}}]),
     "end_program": ((), [{"config": {}}, {"made": []}, {"plan": {"cgroup_path": ""}}]),
+    "send_plan": ((), [{}, {"plan": {"hooked": True}}]),
+    "on_pid": ((PID,), [{}, {"self": {"ahead": True}}]),
     "open_proxy": ((), [{}, {"self": {"notify": "/root/c1/notify"}}]),
     "go": ((), [{}, {"config": {"process": {"cwd": "/"}}}]),
     "release": (("interrupts",), [

@@ -353,20 +353,24 @@ class Create(InitSession):
             idmap.check_joined(self.init_pid, linux)
         if self.plan.has(OP_PLACE):
             self.limit_devices()
-        if self.ahead:
+        if self.ahead and self.WAIT == "fifo":
             self.send(handshake.GO)
 
     def send_plan(self) -> None:
         """Send the plan; if possible, one that does not report MOUNTED and READY.
 
-        On busy cores each record for us would cost init a time slice.
+        On busy cores each record for us would cost init a time slice.  The GO to READY waits for
+        the pid in the state, unless init waits for us later as well.
         """
         self.ahead = self.only_waits()
         if self.ahead:
             self.set_limits(self.enter_pid)  # before it has the plan: its clones inherit them
             self.plan.flags |= AHEAD
-            self.protocol = handshake.Protocol(handshake.CREATE_AHEAD)
+            table = handshake.CREATE_AHEAD if self.WAIT == "fifo" else handshake.RUN_AHEAD
+            self.protocol = handshake.Protocol(table)
         super().send_plan()
+        if self.ahead and self.WAIT == "socket":
+            self.send(handshake.GO)
         if not self.plan.has(OP_PLACE):  # `enter` makes the devices of a user namespace in the cgroup
             self.limit_devices()
 

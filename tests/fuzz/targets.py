@@ -34,6 +34,7 @@ from pyrunc.handshake import (
     JOIN_AHEAD,
     PLACE_AHEAD,
     RECORD_SIZE,
+    RUN_AHEAD,
     STATES,
     Protocol,
     ProtocolError,
@@ -323,7 +324,7 @@ def records(data: bytes) -> None:
     with refusing(ValueError):
         Record(data)
         assert len(data) == RECORD_SIZE
-    for transitions in (CREATE, CREATE_AHEAD, JOIN, JOIN_AHEAD, PLACE_AHEAD):
+    for transitions in (CREATE, CREATE_AHEAD, RUN_AHEAD, JOIN, JOIN_AHEAD, PLACE_AHEAD):
         protocol = Protocol(transitions)
         with refusing(ProtocolError):
             for at, kind in enumerate(data):
