@@ -72,7 +72,7 @@ def parse(text: str) -> list[Op]:
 
 
 def abi(text: str) -> int:
-    """Return the ABI number that both sides compare in HELLO: a checksum of the rows."""
+    """Return the ABI number in the header of a plan, which init compares with its own: a checksum of the rows."""
     rows = [line.split("|", 4)[:4] for line in text.splitlines() if "|" in line and not line.startswith("#")]
     return zlib.crc32(repr(rows).encode()) & 0x7FFFFFFF
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from _struct import Struct
 
 # enum msg_type of plan.h
-HELLO = 1
 PLAN = 2
 MAP = 3
 PID = 4
@@ -27,7 +26,6 @@ STAMPS = 13  # only from a traced init; pyrunc/trace/ removes them
 TREE = 14
 
 NAMES = {
-    HELLO: "HELLO",
     PLAN: "PLAN",
     MAP: "MAP",
     PID: "PID",
@@ -44,8 +42,7 @@ NAMES = {
 }
 
 # States of the parent, named after what it waits for.
-SPAWNED, PLACING, ENTERING, SETUP, FINISH, JOINED, CLONED, LATE, DONE, FAILED = (
-    "spawned",
+PLACING, ENTERING, SETUP, FINISH, JOINED, CLONED, LATE, DONE, FAILED = (
     "placing",  # `exec`: the clone of PLACE does not wait for us
     "entering",
     "setup",
@@ -56,7 +53,7 @@ SPAWNED, PLACING, ENTERING, SETUP, FINISH, JOINED, CLONED, LATE, DONE, FAILED = 
     "done",
     "failed",
 )
-STATES = (SPAWNED, PLACING, ENTERING, SETUP, FINISH, JOINED, CLONED, LATE, DONE, FAILED)
+STATES = (PLACING, ENTERING, SETUP, FINISH, JOINED, CLONED, LATE, DONE, FAILED)
 
 # (state, message) -> (action, next state).  A missing pair is a protocol error: init is of another
 # build, or not ours.  DEFER: enter and the process that it has cloned write to the same socket
@@ -65,7 +62,6 @@ STATES = (SPAWNED, PLACING, ENTERING, SETUP, FINISH, JOINED, CLONED, LATE, DONE,
 DEFER = "defer"
 Transitions = dict[tuple[str, int], tuple[str, str]]
 CREATE: Transitions = {
-    (SPAWNED, HELLO): ("hello", ENTERING),
     (ENTERING, PLACED): ("placed", ENTERING),
     (ENTERING, MAP): ("map_ids", ENTERING),
     (ENTERING, PID): ("pid", SETUP),
@@ -78,7 +74,6 @@ CREATE: Transitions = {
 # The same without MOUNTED and READY (PLAN_AHEAD): init sends nothing before the parent, which has
 # seen PID, lets it pass READY.
 CREATE_AHEAD: Transitions = {
-    (SPAWNED, HELLO): ("hello", ENTERING),
     (ENTERING, PLACED): ("placed", ENTERING),
     (ENTERING, MAP): ("map_ids", ENTERING),
     (ENTERING, PID): ("pid", LATE),
@@ -93,44 +88,41 @@ RUN_AHEAD: Transitions = {
 }
 # A plan that joins a container: enter itself sends READY, and its clone only continues or fails.
 JOIN: Transitions = {
-    (SPAWNED, HELLO): ("hello", ENTERING),
     (ENTERING, PLACED): ("placed", ENTERING),
     (ENTERING, READY): ("ready", JOINED),
     (JOINED, SECCOMP): ("seccomp", JOINED),
     (JOINED, PID): ("pid", CLONED),
     (CLONED, SECCOMP): ("seccomp", CLONED),
 }
-# The same without READY: its GO, and that to PLACED, are sent with the plan.
+# The same without READY: its GO, and that to PLACED, are sent with the plan.  Begins as JOINED.
 JOIN_AHEAD: Transitions = {
-    (SPAWNED, HELLO): ("hello", JOINED),
     (JOINED, SECCOMP): ("seccomp", JOINED),
     (JOINED, PID): ("pid", CLONED),
     (CLONED, SECCOMP): ("seccomp", CLONED),
 }
 # A plan with PLACE: the clone does not wait for us, and may be faster than the report about it.
+# Begins as PLACING.
 PLACE_AHEAD: Transitions = {
     **JOIN_AHEAD,
-    (SPAWNED, HELLO): ("hello", PLACING),
     (PLACING, PLACED): ("placed", JOINED),
     (PLACING, SECCOMP): (DEFER, PLACING),
     (PLACING, PID): (DEFER, PLACING),
 }
 # Mounts of an existing container: enter itself does all of it, and exits.
 MOUNTS: Transitions = {
-    (SPAWNED, HELLO): ("hello", ENTERING),
     (ENTERING, TREE): ("tree", ENTERING),
     (ENTERING, MOUNTED): ("mounted", FINISH),
     (FINISH, TREE): ("tree", FINISH),
     (FINISH, READY): ("ready", DONE),
 }
 for _table, _states in (
-    (CREATE, (SPAWNED, ENTERING, SETUP, FINISH, LATE)),
-    (CREATE_AHEAD, (SPAWNED, ENTERING, LATE)),
-    (RUN_AHEAD, (SPAWNED, ENTERING, LATE)),
-    (JOIN, (SPAWNED, ENTERING, JOINED, CLONED)),
-    (JOIN_AHEAD, (SPAWNED, JOINED, CLONED)),
-    (PLACE_AHEAD, (SPAWNED, PLACING, JOINED, CLONED)),
-    (MOUNTS, (SPAWNED, ENTERING, FINISH)),
+    (CREATE, (ENTERING, SETUP, FINISH, LATE)),
+    (CREATE_AHEAD, (ENTERING, LATE)),
+    (RUN_AHEAD, (ENTERING, LATE)),
+    (JOIN, (ENTERING, JOINED, CLONED)),
+    (JOIN_AHEAD, (JOINED, CLONED)),
+    (PLACE_AHEAD, (PLACING, JOINED, CLONED)),
+    (MOUNTS, (ENTERING, FINISH)),
 ):
     for _state in _states:
         _table[_state, WARN] = ("warn", _state)
@@ -173,15 +165,17 @@ class ProtocolError(Exception):
 class Protocol:
     """The parent's side of one handshake."""
 
-    __slots__ = ("deferred", "state", "transitions")
+    __slots__ = ("deferred", "heard", "state", "transitions")
 
-    def __init__(self, transitions: Transitions) -> None:
+    def __init__(self, transitions: Transitions, state: str = ENTERING) -> None:
         self.transitions = transitions
-        self.state = SPAWNED
+        self.state = state
+        self.heard = False  # init has sent a record
         self.deferred: list[Record] = []
 
     def feed(self, record: Record) -> list[tuple[str, Record]]:
         """Process a record, and return the actions to run, in order.  Raises ProtocolError."""
+        self.heard = True
         found = self.transitions.get((self.state, record.type))
         if found is None:
             name = NAMES.get(record.type, str(record.type))

@@ -24,7 +24,7 @@ def test_message_numbers_are_those_of_the_header() -> None:
     body = re.search(r"enum msg_type \{(.*?)\};", PLAN_H, re.S)
     assert body
     names = re.findall(r"^\s*MSG_(\w+)", body[1], re.M)
-    assert {name: number for number, name in enumerate(names, 1)} == {name: n for n, name in h.NAMES.items()}
+    assert {name: number for number, name in enumerate(names, 2)} == {name: n for n, name in h.NAMES.items()}
 
 
 def test_records_of_the_parent_are_a_kind_and_a_number() -> None:
@@ -49,7 +49,6 @@ def test_record_layout_equals_the_headers() -> None:
 # rejected.
 EXPECTED = {
     "CREATE": {
-        "spawned": {"HELLO": ("hello", "entering")},
         "entering": {
             "PLACED": ("placed", "entering"),
             "MAP": ("map_ids", "entering"),
@@ -61,18 +60,15 @@ EXPECTED = {
         "late": {"SECCOMP": ("seccomp", "late"), "CREATED": ("created", "done")},
     },
     "JOIN": {
-        "spawned": {"HELLO": ("hello", "entering")},
         "entering": {"PLACED": ("placed", "entering"), "READY": ("ready", "joined")},
         "joined": {"SECCOMP": ("seccomp", "joined"), "PID": ("pid", "cloned")},
         "cloned": {"SECCOMP": ("seccomp", "cloned")},
     },
     "CREATE_AHEAD": {
-        "spawned": {"HELLO": ("hello", "entering")},
         "entering": {"PLACED": ("placed", "entering"), "MAP": ("map_ids", "entering"), "PID": ("pid", "late")},
         "late": {"SECCOMP": ("seccomp", "late"), "CREATED": ("created", "done")},
     },
     "RUN_AHEAD": {
-        "spawned": {"HELLO": ("hello", "entering")},
         "entering": {
             "PLACED": ("placed", "entering"),
             "MAP": ("map_ids", "entering"),
@@ -83,12 +79,10 @@ EXPECTED = {
         "late": {"SECCOMP": ("seccomp", "late"), "CREATED": ("created", "done")},
     },
     "JOIN_AHEAD": {
-        "spawned": {"HELLO": ("hello", "joined")},
         "joined": {"SECCOMP": ("seccomp", "joined"), "PID": ("pid", "cloned")},
         "cloned": {"SECCOMP": ("seccomp", "cloned")},
     },
     "PLACE_AHEAD": {
-        "spawned": {"HELLO": ("hello", "placing")},
         "placing": {
             "PLACED": ("placed", "joined"),
             "SECCOMP": ("defer", "placing"),
@@ -98,7 +92,6 @@ EXPECTED = {
         "cloned": {"SECCOMP": ("seccomp", "cloned")},
     },
     "MOUNTS": {
-        "spawned": {"HELLO": ("hello", "entering")},
         "entering": {"TREE": ("tree", "entering"), "MOUNTED": ("mounted", "finish")},
         "finish": {"TREE": ("tree", "finish"), "READY": ("ready", "done")},
     },
@@ -129,22 +122,19 @@ def test_every_state_with_every_message(table: str, state: str, kind: int) -> No
 
 def test_init_may_overtake_enter() -> None:
     protocol = h.Protocol(h.CREATE)
-    protocol.feed(record(h.HELLO))
     assert protocol.feed(record(h.MOUNTED)) == []
     assert [action for action, _ in protocol.feed(record(h.PID, value=42))] == ["pid", "mounted"]
 
 
 def test_init_of_a_run_may_overtake_enter() -> None:
     protocol = h.Protocol(h.RUN_AHEAD)
-    protocol.feed(record(h.HELLO))
     assert protocol.feed(record(h.CREATED)) == []
     assert [action for action, _ in protocol.feed(record(h.PID, value=42))] == ["pid", "created"]
     assert protocol.state == h.DONE
 
 
 def test_the_clone_in_the_cgroup_may_overtake_enter() -> None:
-    protocol = h.Protocol(h.PLACE_AHEAD)
-    protocol.feed(record(h.HELLO))
+    protocol = h.Protocol(h.PLACE_AHEAD, h.PLACING)
     for kind in (h.SECCOMP, h.PID):
         assert protocol.feed(record(kind)) == [] and protocol.state == h.PLACING
     assert [action for action, _ in protocol.feed(record(h.PLACED, value=42))] == ["placed", "seccomp", "pid"]
@@ -154,25 +144,25 @@ def test_the_clone_in_the_cgroup_may_overtake_enter() -> None:
 def test_a_whole_exec() -> None:
     protocol = h.Protocol(h.JOIN)
     seen = []
-    for kind in (h.HELLO, h.PLACED, h.WARN, h.READY, h.SECCOMP, h.PID):
+    for kind in (h.PLACED, h.WARN, h.READY, h.SECCOMP, h.PID):
         seen += [action for action, _ in protocol.feed(record(kind))]
-    assert seen == ["hello", "placed", "warn", "ready", "seccomp", "pid"]
+    assert seen == ["placed", "warn", "ready", "seccomp", "pid"]
     assert protocol.state == h.CLONED  # EOF means a successful execve
 
 
 def test_a_whole_create() -> None:
     protocol = h.Protocol(h.CREATE)
     seen = []
-    for kind in (h.HELLO, h.MAP, h.PID, h.MOUNTED, h.WARN, h.READY, h.SECCOMP, h.CREATED):
+    for kind in (h.MAP, h.PID, h.MOUNTED, h.WARN, h.READY, h.SECCOMP, h.CREATED):
         seen += [action for action, _ in protocol.feed(record(kind))]
-    assert seen == ["hello", "map_ids", "pid", "mounted", "warn", "ready", "seccomp", "created"]
+    assert seen == ["map_ids", "pid", "mounted", "warn", "ready", "seccomp", "created"]
     assert protocol.state == h.DONE
 
 
 def test_a_create_without_mounted_and_ready() -> None:
     protocol = h.Protocol(h.CREATE_AHEAD)
     seen = []
-    for kind in (h.HELLO, h.MAP, h.PID, h.WARN, h.SECCOMP, h.CREATED):
+    for kind in (h.MAP, h.PID, h.WARN, h.SECCOMP, h.CREATED):
         seen += [action for action, _ in protocol.feed(record(kind))]
-    assert seen == ["hello", "map_ids", "pid", "warn", "seccomp", "created"]
+    assert seen == ["map_ids", "pid", "warn", "seccomp", "created"]
     assert protocol.state == h.DONE

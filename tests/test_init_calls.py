@@ -205,7 +205,7 @@ def traced(plan: Plan) -> tuple[int, ...]:
 def record(data: bytes) -> tuple[int, ...]:
     """The kind of a record of the handshake, its step, errno and value, unless that varies."""
     kind, step, err, value = struct.unpack("=IiiI", data[:16])
-    varies = kind in (handshake.HELLO, handshake.PID, handshake.PLACED)
+    varies = kind in (handshake.PID, handshake.PLACED)
     return (kind, step, err) if varies else (kind, step, err, value)
 
 

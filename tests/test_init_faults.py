@@ -282,13 +282,12 @@ def talk(parent: Parent, plan: Plan, fds: tuple[int, ...], waits: tuple[int, ...
     """Answer init until it sends nothing more; return the record of its failure, "ok", or how it
     ended. ``waits``: records after which this plan also waits."""
     said = []
+    with contextlib.suppress(BrokenPipeError):  # it may have ended
+        parent.send_plan(plan.encode(), fds)
+        if plan.flags & AHEAD:
+            parent.go()
     while (record := next_record(parent)) is not None:
-        if record.type == handshake.HELLO:
-            with contextlib.suppress(BrokenPipeError):  # it may have ended
-                parent.send_plan(plan.encode(), fds)
-                if plan.flags & AHEAD:
-                    parent.go()
-        elif record.type == handshake.MAP:
+        if record.type == handshake.MAP:
             write_maps(parent.pid)
             go(parent)
         elif record.type in (handshake.MOUNTED, handshake.READY, handshake.SECCOMP, handshake.CREATED, *waits):
@@ -397,7 +396,7 @@ def test_a_warning_without_a_reader_ends_init(
     outcome, text = run("warns", "trace", "0", "0", "0", "0")
     assert outcome.startswith("warn EPERM ")
     write = str(points.numbers()["write"])
-    _, index, _ = [line.split()[:3] for line in text.splitlines() if line.split()[2] == write][1]  # after HELLO
+    _, index, _ = next(line.split()[:3] for line in text.splitlines() if line.split()[2] == write)
     outcome, text = run("warns", "error", "0", index, write, str(errno.EPIPE))
     assert (outcome, text.split()[2]) == ("exit status 1", write)
 

@@ -323,7 +323,6 @@ def test_host_null_of_another_kind(behind: Callable[[str], Parent], tmp_path: pa
 def test_message_without_descriptors_or_of_another_kind(spawn: Spawn) -> None:
     for data, word in ((handshake.encode(handshake.PLAN, 5), "without"), (handshake.encode(handshake.GO), "other")):
         parent = spawn()
-        parent.expect(handshake.HELLO)
         parent.sock.send(data)
         record = parent.expect(handshake.FAIL)
         assert (record.err, record.call) == (errno.EPROTO, "recvmsg")
@@ -332,7 +331,6 @@ def test_message_without_descriptors_or_of_another_kind(spawn: Spawn) -> None:
 
 def test_more_descriptors_than_there_are_slots(spawn: Spawn) -> None:
     parent = spawn()
-    parent.expect(handshake.HELLO)
     with open("/dev/null") as null:
         socket.send_fds(parent.sock, [handshake.encode(handshake.PLAN, 5)], [null.fileno()] * 253)
     record = parent.expect(handshake.FAIL)
@@ -347,7 +345,6 @@ def test_plan_for_something_else(spawn: Spawn, wrong: str) -> None:
     plan.npreserve = wrong == "npreserve"
     blob = plan.encode()
     parent = spawn()
-    parent.expect(handshake.HELLO)
     memfd = os.memfd_create("plan")
     os.write(memfd, blob[:-1] if wrong == "short" else blob)
     size = {"size": len(blob) + 1, "empty": 0}.get(wrong, len(blob))

@@ -99,9 +99,9 @@ def test_init_is_started_without_waiting_for_it(case: str, printed: str) -> None
 
 
 @pytest.mark.parametrize("found", [None, SysError("init", "posix_spawn", errno.EACCES)])
-@pytest.mark.parametrize("state", [handshake.SPAWNED, handshake.ENTERING])
+@pytest.mark.parametrize("heard", [False, True])
 def test_a_failed_start_of_init_is_the_reason(
-    monkeypatch: pytest.MonkeyPatch, found: SysError | None, state: str
+    monkeypatch: pytest.MonkeyPatch, found: SysError | None, heard: bool
 ) -> None:
     """A consequence is, for example, systemd's error that it cannot move the process to the scope."""
 
@@ -114,10 +114,10 @@ def test_a_failed_start_of_init_is_the_reason(
 
     monkeypatch.setattr(session, "spawn_error", lambda: found)
     one = Fails(Log())
-    one.protocol.state = state
+    one.protocol.heard = heard
     with pytest.raises(PyruncError) as raised:
         one.execute()
-    expected = found if found is not None and state == handshake.SPAWNED else None
+    expected = found if found is not None and not heard else None
     assert (raised.value is expected) if expected is not None else str(raised.value) == "no such process"
 
 

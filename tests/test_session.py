@@ -167,7 +167,7 @@ class Fake(session.InitSession):
         self.theirs, self.queued, self.ended = theirs, queued, ended
 
     def handlers(self) -> Any:
-        return {"hello": lambda record: None, "pid": self.on_pid}
+        return {"pid": self.on_pid}
 
     def send_plan(self) -> None:
         pass
@@ -223,7 +223,6 @@ def test_inits_own_failure_is_the_reason(child: int, queued: list[bytes], ended:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     made: Any = Fake(theirs, queued, ended=ended)
     made.channel.fd = ours.fileno()
-    theirs.send(record(h.HELLO))
     theirs.send(record(h.PID, value=child))
     with pytest.raises(PyruncError) as caught:
         made.converse(Quiet())
@@ -233,9 +232,9 @@ def test_inits_own_failure_is_the_reason(child: int, queued: list[bytes], ended:
     ours.close()
 
 
-@pytest.mark.parametrize(("step", "words"), [(h.NO_STEP, "HELLO"), (0, "HELLO at step 1"), (41, "HELLO at step 42")])
+@pytest.mark.parametrize(("step", "words"), [(h.NO_STEP, "MAP"), (0, "MAP at step 1"), (41, "MAP at step 42")])
 def test_steps_in_the_debug_log_are_those_of_the_listing(step: int, words: str) -> None:
-    assert session.describe(h.Record(record(h.HELLO, step=step))) == words
+    assert session.describe(h.Record(record(h.MAP, step=step))) == words
 
 
 def test_an_end_of_init_that_stays_open_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,6 @@ from pyrunc.errors import PyruncError, SysError
 from pyrunc.launch import channel, ending, session
 from pyrunc.log import Log
 from pyrunc.native import processes
-from pyrunc.plan import ops
 from pyrunc.verbs import ps
 
 
@@ -153,12 +152,6 @@ def test_an_enter_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(one.premature_end()).endswith("; it does not end")
 
 
-def test_an_init_of_another_build() -> None:
-    one = made()
-    with pytest.raises(PyruncError, match=rf"^init is from another build: ABI 0x5, expected {ops.ABI:#x}$"):
-        one.on_hello(record(handshake.HELLO, value=5))
-
-
 def test_the_plan_and_its_descriptors_are_sent_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     one = made()
     one.plan.fds = [("ns", "/proc/self/ns/net", "/linux/namespaces/0")]
@@ -168,7 +161,6 @@ def test_the_plan_and_its_descriptors_are_sent_and_closed(monkeypatch: pytest.Mo
         seen.append((kind, value, os.pread(fds[0], 1 << 20, 0), os.readlink(f"/proc/self/fd/{fds[1]}"), fds))
 
     one.send = send
-    one.on_hello(record(handshake.HELLO, value=ops.ABI))
     one.send_plan()
     blob = one.plan.encode()
     ((kind, size, data, link, fds),) = seen

@@ -276,8 +276,8 @@ TALK: dict[str, Row] = {
     "spawn": (talking("spawn"), [{}, PIPED, {"activated": 0}, PIPED | {"start_init": failed(errno.EAGAIN)}]),
     "start_init": (talking("start_init", [1, 2], 5), [{}]),
     "check_spawned": (talking("check_spawned", "error"), [
-        {"spawn_error": error, "WITH": {"@protocol": {"state": state}}}
-        for state in (handshake.SPAWNED, handshake.DONE) for error in (None, SysError("init", "execve", 2))
+        {"spawn_error": error, "WITH": {"@protocol": {"heard": heard}}}
+        for heard in (False, True) for error in (None, SysError("init", "execve", 2))
     ]),
     "open_stdio": (talking("open_stdio"), [
         {"foreground": shown, "is_null": Answers(null)}
@@ -305,20 +305,20 @@ TALK: dict[str, Row] = {
         {"WITH": {"@protocol": {"state": state, "deferred": deferred}}, "protocol.feed": feed, "receive": record,
          "handlers": {"warn": lambda what: None}, "send_plan": sent}
         for state, deferred, record, feed, sent in (
-            (handshake.DONE, [], RECORD, [], None), (handshake.SPAWNED, [], None, [], None),
+            (handshake.DONE, [], RECORD, [], None), (handshake.SETUP, [], None, [], None),
             (handshake.CLONED, [], None, [], None), (handshake.ENTERING, [], None, [], None),
-            (handshake.JOINED, [], None, [], None), (handshake.SPAWNED, [1], None, [], None),
-            (handshake.SPAWNED, [], RECORD, handshake.ProtocolError("bad"), None),
-            (handshake.SPAWNED, [], Answers([RECORD, None]), [("warn", RECORD)], None),
-            (handshake.SPAWNED, [], None, [], PyruncError("plan")), (handshake.SPAWNED, [], None, [],
+            (handshake.JOINED, [], None, [], None), (handshake.SETUP, [1], None, [], None),
+            (handshake.SETUP, [], RECORD, handshake.ProtocolError("bad"), None),
+            (handshake.SETUP, [], Answers([RECORD, None]), [("warn", RECORD)], None),
+            (handshake.SETUP, [], None, [], PyruncError("plan")), (handshake.SETUP, [], None, [],
                 failed(errno.EPIPE)),
         )
     ]),
     "reason": (talking("reason", PyruncError("a consequence")), [
         {"WITH": {"@protocol": {"state": state}}, "channel.queued": queued, "on_fail": PyruncError("its own")}
         for state, queued in (
-            (handshake.DONE, [None]), (handshake.FAILED, [None]), (handshake.SPAWNED, []), (handshake.SPAWNED, [None]),
-            (handshake.SPAWNED, [RECORD]), (handshake.SPAWNED, [RECORD, SimpleNamespace(type=handshake.FAIL)]),
+            (handshake.DONE, [None]), (handshake.FAILED, [None]), (handshake.SETUP, []), (handshake.SETUP, [None]),
+            (handshake.SETUP, [RECORD]), (handshake.SETUP, [RECORD, SimpleNamespace(type=handshake.FAIL)]),
         )
     ]),
     "await_enter": (talking("await_enter"), [{}]),

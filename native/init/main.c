@@ -252,7 +252,6 @@ int main(int argc, char **argv)
     in->step = NO_SLOT;
     clear_fault(in);
     first_acts(in);
-    send_msg(in, MSG_HELLO, PLAN_ABI);
     load_plan(in, npreserve);
     reserve_pointers(in);
     open_host_files(in);

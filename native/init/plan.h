@@ -43,8 +43,7 @@ struct plan_step {
 /* Messages in both directions: fixed-size records over a SOCK_SEQPACKET socket.
  * docs/handshake.md has a diagram. tests/test_handshake.py tests every state with every message. */
 enum msg_type {
-    MSG_HELLO = 1, /* init -> parent: value = PLAN_ABI */
-    MSG_PLAN,      /* parent -> init: value = size; descriptors attached, slot 0 = the plan's memfd */
+    MSG_PLAN = 2,  /* parent -> init: value = size; descriptors attached, slot 0 = the plan's memfd */
     MSG_MAP,       /* init -> parent: write setgroups, gid_map and uid_map of the sender, then GO */
     MSG_PID,       /* enter -> parent: value = pid of the container's init as enter sees it; enter exits */
     MSG_MOUNTED,   /* init -> parent: set limits, run prestart and createRuntime hooks, then GO */

@@ -304,7 +304,11 @@ class Exec(InitSession):
             self.set_limits(self.enter_pid)  # before it has the plan: the clone of PLACE inherits them
             self.plan.flags |= AHEAD
             placed = self.plan.has(OP_PLACE)
-            self.protocol = handshake.Protocol(handshake.PLACE_AHEAD if placed else handshake.JOIN_AHEAD)
+            self.protocol = (
+                handshake.Protocol(handshake.PLACE_AHEAD, handshake.PLACING)
+                if placed
+                else handshake.Protocol(handshake.JOIN_AHEAD, handshake.JOINED)
+            )
         super().send_plan()
         if self.ahead:
             self.send(handshake.GO)

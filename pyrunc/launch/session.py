@@ -147,7 +147,6 @@ class InitSession:
     def handlers(self) -> Handlers:
         """The method that handles each action of ``transitions``."""
         return {
-            "hello": self.on_hello,
             "placed": self.on_placed,
             "ready": self.on_ready,
             "warn": self.on_warn,
@@ -200,7 +199,7 @@ class InitSession:
 
         ``error`` is a consequence, for example systemd's error for a process that does not exist.
         """
-        if self.protocol.state == handshake.SPAWNED:
+        if not self.protocol.heard:
             own = spawn_error()
             if own is not None:
                 raise own from error
@@ -390,16 +389,9 @@ class InitSession:
         if not self.channel.send(kind, value, fds or []):
             raise self.premature_end()
 
-    def on_hello(self, record: handshake.Record) -> None:
-        """HELLO: compare the ABI."""
-        from pyrunc.plan import ops
-
-        if record.value != ops.ABI:
-            raise PyruncError(f"init is from another build: ABI {record.value:#x}, expected {ops.ABI:#x}")
-
     def send_plan(self) -> None:
         """Send the plan and its descriptors, even if `enter` has not been executed yet: on busy
-        cores a wait for HELLO would cost a time slice."""
+        cores a wait for it would cost a time slice."""
         self.fill_filter()
         blob = self.plan.encode()
         opened: list[int] = []

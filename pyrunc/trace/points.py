@@ -37,7 +37,6 @@ POINTS: tuple[tuple[str, str, str, str], ...] = (
     ("launch.session", "InitSession.spawn", "phase", "spawn init"),
     ("launch.session", "InitSession.converse", "phase", "handshake"),
     ("launch.session", "InitSession.send_plan", "phase", "send the plan"),
-    ("launch.session", "InitSession.on_hello", "phase", "HELLO"),
     ("launch.session", "InitSession.on_placed", "phase", "PLACED: the clone in the cgroup"),
     ("launch.session", "InitSession.on_ready", "phase", "READY: resource limits"),
     ("launch.session", "InitSession.on_warn", "phase", "WARN"),

@@ -17,7 +17,6 @@ from pyrunc import __main__, fs, handshake, host
 from pyrunc.launch import exec
 from pyrunc.native import bpf, files, signals, sockets
 from pyrunc.native.binding import calls
-from pyrunc.plan import ops
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class Spawner:
         self.init = posix.fork()
         if self.init == 0:
             answer(self, sock, unpack("3i", stdio) if stdio else ())
-        value = {handshake.HELLO: ops.ABI, handshake.PID: self.init}
+        value = {handshake.PID: self.init}
         if handshake.PLACED in self.kinds:
             value[handshake.PLACED] = ended()
         for kind in self.kinds:
@@ -99,11 +98,11 @@ class Spawner:
         return "printf '\\{:o}' >/dev/fd/{}; read x </dev/fd/{}; echo".format(SIGCHLD, *self.gate)
 
 
-CREATE = (handshake.HELLO, handshake.PID)
+CREATE = (handshake.PID,)
 SPAWNERS = {
     "create": Spawner(*CREATE, fifos=True),
     "run": Spawner(*CREATE),
-    "exec": Spawner(handshake.HELLO, handshake.PLACED, handshake.PID, joins=True),
+    "exec": Spawner(handshake.PLACED, handshake.PID, joins=True),
 }
 
 
