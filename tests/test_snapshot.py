@@ -125,6 +125,18 @@ def test_blocks_that_are_only_read_are_together(launcher: Path) -> None:
     assert len(heap) > short + long + read + (2 << 20)
 
 
+def test_code_of_verbs_is_together(launcher: Path) -> None:
+    """Few pages of the code are mapped (native/launcher/verbs.ld)."""
+    control(launcher)
+    elf = snapshot.Elf(launcher.read_bytes())
+    if ".text.verbs" not in [one.name for one in elf.sections]:
+        pytest.skip("this linker keeps its own order")
+    hot, rest = elf.section(".text.verbs"), elf.section(".text")
+    assert hot.size < 2 * rest.size
+    for name in ("_PyEval_EvalFrameDefault", "PyDict_GetItemWithError", "_PyType_Lookup"):
+        assert hot.addr <= elf.symbols()[name][0] < hot.addr + hot.size
+
+
 def test_a_failed_training_is_reported(launcher: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The snapshot of a launcher whose verbs cannot be run is one without training."""
     if control(launcher) != snapshot.READY or not LINKED.exists():
