@@ -22,7 +22,9 @@ from pathlib import Path
 from bench.measure import ENVIRONMENT, LIMIT, become_subreaper, find, make_bundle
 
 VERBS = ["create", "run", "exec", "state", "start", "kill", "delete"]
-SPAWNS = "unexpectedly in state spawned"  # valgrind's error for executing init from a memfd, which it does not support
+SPAWNS = (
+    "init ended unexpectedly in state "  # valgrind's error for executing init from a memfd, which it does not support
+)
 
 
 def one(pyrunc: str, args: list[str], profile: Path, *, children: bool = False) -> str:
