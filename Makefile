@@ -156,7 +156,7 @@ bench-systemd: TIER := bench-systemd
 test-vm: ## limits that bite, with every cgroup v2 controller: here when it has them, else in a QEMU guest
 test-systemd: ## the systemd cgroup driver, under systemd as init: here or in a guest
 test-arm64: export PYRUNC_TEST_FULL = $(FULL)
-test-arm64: ## build from source on arm64, tests of compiled code, core integration tests: here or in a guest; FULL=1: all unit tests
+test-arm64: ## arm64: build from source (a guest's is kept), unit tests of compiled code, life cycle, exec, seccomp: here or in a guest; FULL=1: all unit tests
 test-selinux: ## SELinux labels, with SELinux on: here or in a guest
 test-checkpoint: ## checkpoint and restore with dirty memory tracking, AppArmor and systemd: here or in a guest; PYRUNC_UNDER_TEST=runc-new
 test-engines: ## podman, containerd, docker and conmon with every cgroup v2 controller: here or in a guest

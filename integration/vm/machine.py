@@ -166,7 +166,7 @@ class Output:
         mark = nonce.encode()
         self.file = re.compile(rb"\n\0VMFILE " + mark + rb" (\d+)\n")
         self.trailer = re.compile(rb"\n\0VMRC " + mark + rb" (\d+)\n")
-        self.data, self.result, self.status = b"", b"", -1
+        self.data, self.result, self.status = bytearray(), b"", -1
 
     def feed(self, data: bytes) -> bytes:
         """Add output; return what can be forwarded, without a possible start of a file or a
@@ -177,12 +177,14 @@ class Output:
         trailer = self.trailer.search(self.data, begin)
         if file:
             end = file.start()
-            self.result = self.data[file.end() : begin]
+            if begin <= len(self.data):
+                self.result = bytes(self.data[file.end() : begin])
         else:
             end = trailer.start() if trailer else self.forwardable()
-        text, self.data = self.data[:end], self.data[end:]
         if trailer:
             self.status = int(trailer[1])
+        text = bytes(self.data[:end])
+        del self.data[:end]
         return text
 
     def forwardable(self) -> int:

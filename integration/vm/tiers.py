@@ -21,7 +21,7 @@ from typing import NamedTuple
 from integration import harness, machine
 from integration.checkpoint import support
 from integration.engines.record import merge
-from integration.vm import images
+from integration.vm import foreign, images
 from integration.vm.images import REPO, Unavailable
 from integration.vm.machine import NATIVE, Job, Machine
 
@@ -54,20 +54,26 @@ OLDER = (
     "test_process.py",
     "test_seccomp.py",
 )
-# Unit tests that execute compiled code, or compare its layout, system call numbers or byte order
-# with Python's. The others are about rules in Python, which do not depend on the processor, and
-# take three times as long.
+# Unit tests that execute compiled code, or compare its layout, system call numbers, byte order or
+# code for the kernel with Python's. The others are about rules in Python, which do not depend on
+# the processor.
 NATIVE_UNITS = (
-    "test_handshake.py",
+    "test_cgroup_devices.py",
     "test_init_*.py",
+    "test_inittab.py",
     "test_interpreter.py",
     "test_jsontext.py",
+    "test_libm.py",
     "test_native*.py",
     "test_netdev.py",
+    "test_own_modules.py",
     "test_plan_encode.py",
     "test_profile_compiler.py",
     "test_sandbox.py",
-    "test_seccomp*.py",
+    "test_seccomp.py",
+    "test_seccomp_cache.py",
+    "test_seccomp_listener.py",
+    "test_seccomp_trace.py",
     "test_shim*.py",
     "test_signals.py",
     "test_snapshot.py",
@@ -96,7 +102,7 @@ class Tier(NamedTuple):
     files: tuple[str, ...]  # below integration/
     cover: tuple[str, ...]  # marks
     timeout: float  # seconds for the whole run; four times as many for a full one
-    built_there: bool = False  # built from source with the guest's compiler
+    built_there: bool = False  # built in a guest of its own, from source with its compiler: foreign.py
     units: tuple[str, ...] = ()  # unit tests, as patterns below tests/; all of them for a full run
     module: str = "pytest"  # the module that Python runs, with its own arguments
     script: str = "test.sh"  # the script that runs in the guest
@@ -167,9 +173,9 @@ TIERS = {
         "arm64",
         "trixie",
         False,
-        (*STATES, "test_seccomp.py"),
+        (*STATES, "test_exec.py", "test_one_file.py", "test_seccomp.py"),
         ("needs_arch:aarch64",),
-        2700,
+        1500,
         built_there=True,
         units=NATIVE_UNITS,
         groups=("build", "test", "demo"),
@@ -245,10 +251,10 @@ def guest(tier: Tier, extra: list[str]) -> int:
     variant = "kubernetes" if tier.engines else "engines" if "engines" in tier.groups else ""
     path = images.image(tier.arch, tier.kernel, required(*tier.groups) if tier.groups else [], variant)
     machine = Machine(path, tier.arch, systemd=tier.systemd, lsm=tier.lsm, memory=tier.memory)
-    script = "integration/vm/" + ("build-and-test.sh" if tier.built_there else tier.script)
+    script = "integration/vm/" + ("test-built.sh" if tier.built_there else tier.script)
     job = Job(
         ["sh", "src/" + script, *arguments(tier, extra)],
-        {**environment(tier, harness.SLOW), "PYTEST_ADDOPTS": "-q -p no:cacheprovider", "PYTHONDONTWRITEBYTECODE": "1"},
+        {**environment(tier, harness.SLOW), "PYTEST_ADDOPTS": "-q -p no:cacheprovider"},
         environment(tier, max(EMULATED_SLOW, harness.SLOW)),
     )
     if tier.script == "conformance.sh":
@@ -261,14 +267,15 @@ def guest(tier: Tier, extra: list[str]) -> int:
         job.env |= {RECORD: RESULT, "PYRUNC_VM_RESULT": RESULT}
     if tier.built_there:
         put_sources(job, [])
-        job.put(wheels(tier.arch), "wheels")
+        foreign.put(job, machine)
     else:
+        job.env["PYTHONDONTWRITEBYTECODE"] = "1"
         put_sources(job, [str(path.relative_to(REPO)) for path in (REPO / "pyrunc").glob("_*") if path.is_file()])
         put_build(job)
         if uses_criu(tier):
             put_criu(job)
     sys.stdout.flush()
-    limit = tier.timeout * (4 if FULL else 1)
+    limit = tier.timeout * harness.SLOW * (4 if FULL else 1)
     status = machine.run(job, limit, boot_timeout=tier.timeout / 4)  # minutes on a busy machine
     if job.result:
         merge(Path(os.environ[RECORD]), json.loads(job.result))
@@ -283,10 +290,8 @@ def required(*groups: str) -> list[str]:
 
 def put_sources(job: Job, more: list[str]) -> None:
     """Add the files that git tracks, and the build products beside them."""
-    listed = images.run(["git", "-C", str(REPO), "ls-files", "-co", "--exclude-standard"], "listing the sources")
-    for name in [*listed.splitlines(), *more]:
-        if (REPO / name).is_file():
-            job.put(REPO / name, "src/" + name)
+    for name in [*foreign.sources(), *more]:
+        job.put(REPO / name, "src/" + name)
 
 
 def put_engines(job: Job) -> None:
@@ -330,31 +335,6 @@ def put_criu(job: Job) -> None:
     client = images.directory() / "client"
     support.build_client(client)
     job.put(client, "client")
-
-
-def wheels(arch: str) -> Path:
-    """The packages that `make test-tools build` installs with pip, for another architecture,
-    because the guest has no network."""
-    import tomllib
-
-    path = images.directory() / f"wheels-{arch}"
-    project = tomllib.loads((REPO / "pyproject.toml").read_text())
-    wanted = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
-    extras = project["project"]["optional-dependencies"]
-    wanted += [*extras["image"], *extras["test"], "setuptools", "wheel"]
-    stamp = path / "requirements"
-    if stamp.exists() and stamp.read_text().split("\n") == wanted:
-        return path
-    path.mkdir(parents=True, exist_ok=True)
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    fetch = [sys.executable, "-m", "pip", "-q", "download", "--disable-pip-version-check", "--dest", str(path)]
-    machine = {"arm64": "aarch64", "amd64": "x86_64"}[arch]
-    foreign = ["--only-binary=:all:", "--python-version", version]
-    for tag in ("manylinux_2_17", "manylinux2014", "manylinux_2_28", "manylinux_2_34"):
-        foreign += ["--platform", f"{tag}_{machine}"]
-    images.run([*fetch, *foreign, *wanted], "fetching wheels")
-    stamp.write_text("\n".join(wanted))
-    return path
 
 
 def main(argv: list[str]) -> int:
