@@ -17,12 +17,12 @@ from json_type import Json
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
-from plan_support import compiled
+from plan_support import compiled, names
 from pyrunc import handshake
 from pyrunc.errors import PyruncError, SysError
 from pyrunc.launch import channel, create, exec, run, session
 from pyrunc.log import Log
-from pyrunc.plan import AHEAD, Plan
+from pyrunc.plan import AHEAD, Plan, ops
 
 # Only the first call of a process returns early, so each case is a process of its own.
 SPAWN = """
@@ -200,6 +200,33 @@ def test_the_go_to_ready_waits_for_the_pid_in_the_state(
     else:
         assert said == ["PLAN", "saved"]
         assert one.plan.flags == 0 and one.protocol.transitions is handshake.CREATE
+
+
+@pytest.mark.parametrize("kind", [create.Create, run.Run])
+@pytest.mark.parametrize("op", ["PLACE", "UNSHARE_USER"])
+def test_the_go_to_ready_is_not_the_answer_to_an_earlier_record(
+    monkeypatch: pytest.MonkeyPatch, kind: Any, op: str
+) -> None:
+    """`enter` would go on without its cgroup, or without the maps of its user namespace."""
+    said: list[object] = []
+    one: Any = kind((run.RunOptions if kind is run.Run else create.CreateOptions)("c1", Log()))
+    data: dict[str, object] = {}
+    one.container = SimpleNamespace(data=data, set_init=data.setdefault, save=lambda: said.append("saved"))
+    maps = [{"containerID": 0, "hostID": 5, "size": 1}]
+    linux: Json = {"namespaces": [{"type": "user"}], "uidMappings": maps, "gidMappings": maps}
+    one.linux, one.plan = {}, compiled({"linux": linux} if op == "UNSHARE_USER" else {})
+    if op == "PLACE":
+        one.plan.steps.insert(0, (ops.OP_PLACE, *one.plan.steps[0][1:]))
+    assert op in names(one.plan)
+    one.plan.fds, one.plan.cgroup_path, one.enter_pid = [], "", 77
+    monkeypatch.setattr(create.Create, "send", lambda self, kind, *rest: said.append(handshake.NAMES[kind]))
+    monkeypatch.setattr(create.Create, "set_limits", lambda self, pid: None)
+    monkeypatch.setattr(Plan, "encode", lambda self: b"")
+    one.send_plan()
+    assert said == ["PLAN"] and one.protocol.transitions is handshake.CREATE_AHEAD
+    one.on_pid(handshake.Record(handshake.encode(handshake.PID, os.getpid())))
+    posix.close(one.pidfd)
+    assert said == ["PLAN", "saved", "GO"]
 
 
 @pytest.mark.parametrize("kind", [create.Create, run.Run])

@@ -245,7 +245,7 @@ RUN: dict[str, tuple[tuple[Any, ...], list[dict[str, Any]]]] = {
     "on_created": ((PID,), [{}, {"opts": {"pid_file": "/pid"}}]),
     "end_program": ((), [{"config": {}}, {"made": []}, {"plan": {"cgroup_path": ""}}]),
     "send_plan": ((), [{}, {"plan": {"hooked": True}}]),
-    "on_pid": ((PID,), [{}, {"self": {"ahead": True}}]),
+    "on_pid": ((PID,), [{}, {"self": {"ahead": True}}, {"self": {"ahead": True, "released": True}}]),
     "open_proxy": ((), [{}, {"self": {"notify": "/root/c1/notify"}}]),
     "go": ((), [{}, {"config": {"process": {"cwd": "/"}}}]),
     "release": (("interrupts",), [

@@ -19,7 +19,7 @@ from pyrunc.launch.session import InitSession, SessionOptions, write_pid_file
 from pyrunc.plan import AHEAD
 from pyrunc.plan import create as compiler
 from pyrunc.plan.context import Options
-from pyrunc.plan.ops import OP_PLACE
+from pyrunc.plan.ops import OP_PLACE, OP_UNSHARE_USER
 from pyrunc.signals import SIGKILL
 from pyrunc.spec import load, older, validate
 
@@ -83,7 +83,9 @@ def create(opts: CreateOptions) -> None:
 class Create(InitSession):
     """The session of one `create`."""
 
-    __slots__ = ("ahead", "config", "container", "facts", "linux", "notify", "options", "opts", "raw", "reached_pid")
+    __slots__ = (
+        "ahead", "config", "container", "facts", "linux", "notify", "options", "opts", "raw", "reached_pid", "released",
+    )  # fmt: skip
 
     transitions = handshake.CREATE
     WAIT: ClassVar = "fifo"  # what init waits on for `start`
@@ -96,6 +98,7 @@ class Create(InitSession):
         self.notify = ""  # the directory of the container's notify socket
         self.reached_pid = False  # the container has had a process
         self.ahead = False  # init does not report MOUNTED and READY
+        self.released = False  # the GO to READY follows the plan
         self.config: Config
         self.linux: Linux  # /linux of the config
         self.raw: bytes
@@ -353,23 +356,25 @@ class Create(InitSession):
             idmap.check_joined(self.init_pid, linux)
         if self.plan.has(OP_PLACE):
             self.limit_devices()
-        if self.ahead and self.WAIT == "fifo":
+        if self.ahead and not self.released:
             self.send(handshake.GO)
 
     def send_plan(self) -> None:
         """Send the plan; if possible, one that does not report MOUNTED and READY.
 
         On busy cores each record for us would cost init a time slice.  The GO to READY waits for
-        the pid in the state, unless init waits for us later as well.
+        the pid in the state, unless init waits for us later as well.  It never precedes another
+        GO: init would continue without a cgroup or without id maps.
         """
         self.ahead = self.only_waits()
         if self.ahead:
             self.set_limits(self.enter_pid)  # before it has the plan: its clones inherit them
             self.plan.flags |= AHEAD
-            table = handshake.CREATE_AHEAD if self.WAIT == "fifo" else handshake.RUN_AHEAD
-            self.protocol = handshake.Protocol(table)
+            earlier = self.plan.has(OP_PLACE) or self.plan.has(OP_UNSHARE_USER)  # wait for a GO as well
+            self.released = self.WAIT == "socket" and not earlier
+            self.protocol = handshake.Protocol(handshake.RUN_AHEAD if self.released else handshake.CREATE_AHEAD)
         super().send_plan()
-        if self.ahead and self.WAIT == "socket":
+        if self.released:
             self.send(handshake.GO)
         if not self.plan.has(OP_PLACE):  # `enter` makes the devices of a user namespace in the cgroup
             self.limit_devices()
