@@ -156,8 +156,8 @@ def test_parent_dies_before_created(spawn: Spawn, fifos: tuple[int, int]) -> Non
     parent.plan(plan, fifos)
     pid = parent.adopt()
     parent.expect(handshake.READY)
+    parent.sock.shutdown(socket.SHUT_RD)  # before the GO, or CREATED may be sent first
     parent.go()
-    parent.sock.close()
     assert parent.wait(pid) == 1
 
 
