@@ -78,7 +78,6 @@ steps() {
     [ "$1" != 3.11 ] || counted=
     echo "make build PYTHON=$2 ${options[$1]:-} && .ci/require test demo && .venv/bin/python -m pip install -q $test_tools || exit 1
         .venv/bin/pyrunc --version | grep -qx \"launcher: $kind\" || { echo \"FAILED the launcher is not $kind\"; failed=1; }
-        echo \"built after \$SECONDS s\"
         .venv/bin/python -m pytest -q -rf $tested || failed=1"
     [ -n "${suites[$1]:-}" ] || [ "${kind%%,*}" != static ] || for suite in "${suites[@]}"; do
         echo "PYRUNC_TEST_LIBC=$place/$suite .venv/bin/python -m pytest -q -rf integration/test_one_file.py || failed=1"

@@ -3,6 +3,7 @@ isolated sandbox."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -450,6 +451,16 @@ def test_work_in_parallel_gives_every_answer(tmp_path: Path) -> None:
     assert sorted(parallel.each(range(7), lambda n: n * n, 3, str(tmp_path))) == [(n, n * n) for n in range(7)]
     with pytest.raises(RuntimeError):
         list(parallel.each([1], lambda _: os._exit(3), 1, str(tmp_path)))
+
+
+def test_mutants_that_only_the_fast_tests_had_time_for_count_as_survivors(tmp_path: Path) -> None:
+    trial = run.Trial("Python", [], 4, run.Results(tmp_path / "results.jsonl"), argparse.Namespace())
+    trial.taken = list(of_python.everything())[:4]
+    for mutant, status in zip(trial.taken, ("killed", run.UNITS, "survived"), strict=False):
+        trial.results.rows[mutant.key] = {"status": status}
+    trial.skip = {}
+    assert list(trial.judged().values()) == ["killed", "undecided", "survived"]
+    assert "4 mutants, 0 equivalent, 1 of 3 killed: 33.3 %" in trial.summary()
 
 
 # --- the sandbox ----------------------------------------------------------------------------------

@@ -144,6 +144,9 @@ def main() -> int:
     parser.add_argument("--scenes", default="")
     parser.add_argument("--most", type=int, default=0, help="points of each scene and worker; 0: all")
     options = parser.parse_args()
+    names = [kind.name for kind in rich_scenes.ALL]
+    if unknown := set(options.scenes.split(",")) - {"", *names}:
+        parser.error(f"--scenes: no such scene: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     RESULTS.mkdir(parents=True, exist_ok=True)
     if not options.share:
         argv = [sys.executable, "-m", "integration.faults.sweep", *sys.argv[1:], "--share"]

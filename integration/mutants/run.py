@@ -293,8 +293,10 @@ class Trial:
                 print(f"{found.status} ({found.tests} tests, {found.seconds:.0f} s): {mutant}", flush=True)
 
     def judged(self) -> dict[Mutant, str]:
-        """The results of the mutants that are not equivalent."""
-        rows = {key: row["status"] for key, row in self.results.rows.items() if row["status"] != UNITS}
+        """The results of the mutants that are not equivalent. One that only the fast tests had time
+        for, and did not detect, counts as undecided."""
+        rows = {key: row["status"] for key, row in self.results.rows.items()}
+        rows = {key: "undecided" if status == UNITS else status for key, status in rows.items()}
         return {m: rows[m.key] for m in self.taken if m.key not in self.skip and m.key in rows}
 
     @property
