@@ -456,8 +456,8 @@ def test_work_in_parallel_gives_every_answer(tmp_path: Path) -> None:
 def test_mutants_that_only_the_fast_tests_had_time_for_count_as_survivors(tmp_path: Path) -> None:
     trial = run.Trial("Python", [], 4, run.Results(tmp_path / "results.jsonl"), argparse.Namespace())
     trial.taken = list(of_python.everything())[:4]
-    for mutant, status in zip(trial.taken, ("killed", run.UNITS, "survived"), strict=False):
-        trial.results.rows[mutant.key] = {"status": status}
+    for one, status in zip(trial.taken, ("killed", run.UNITS, "survived"), strict=False):
+        trial.results.rows[one.key] = {"status": status}
     trial.skip = {}
     assert list(trial.judged().values()) == ["killed", "undecided", "survived"]
     assert "4 mutants, 0 equivalent, 1 of 3 killed: 33.3 %" in trial.summary()
