@@ -18,7 +18,7 @@ from integration.config import DEFAULT_CAPS, DELETE, PATH_ENV
 from integration.harness import Box, Container, Result, parse_objects, wait_until
 from integration.machine import CAP_BIT, own_bounding_caps
 from integration.test_fds import LISTEN, passing
-from integration.test_seccomp import Agent, agent, profile, rule
+from integration.test_seccomp import Agent, agent, call, profile, rule
 
 __all__ = ["agent"]  # a fixture
 
@@ -116,7 +116,7 @@ def test_the_containers_confinement(container: Make, nnp: bool) -> None:
     assert int(seen["oom_score_adj"]) == 321
     assert {"A=1", PATH_ENV, "HOME=/home/user"} <= set(seen["env"])
     assert seen["cwd"] == "/tmp"
-    first = parse_objects(run(one, "/probe", "syscall", "140").out)
+    first = parse_objects(run(one, "/probe", *call("getpriority")).out)
     assert first[0]["errno"] == 38
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from integration.harness import REPO, Box, Bundle, Runtime
+from integration.harness import REPO, SLOW, Box, Bundle, Runtime
 
 sys.path.insert(0, str(REPO / "tests"))
 from image_support import Layout, entry, tar
@@ -188,7 +188,8 @@ def test_update(root: Root) -> None:
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
 def test_unpack(root: Root, compression: str) -> None:
     layout, layer = Layout(root.place / "layout"), tar([entry("hello", b"text")])
-    layout.tag(layout.image([layer], compress=compression), "latest")
+    architecture = {"aarch64": "arm64"}.get(os.uname().machine, "amd64")
+    layout.tag(layout.image([layer], compress=compression, architecture=architecture), "latest")
     assert root.run("pyrunc unpack oci:/layout /tmp/b >/dev/null; cat /tmp/b/rootfs/hello") == "text"
 
 
@@ -208,7 +209,8 @@ def test_net_devices(root: Root) -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert ("192.0.2.1/24" in said) == bool(devices)
-    assert spent[1] - spent[0] < 0.1, spent
+    if SLOW == 1:  # an emulated processor takes ten times as long, and twice as long the next time
+        assert spent[1] - spent[0] < 0.1, spent
 
 
 @pytest.mark.needs_program("strace")

@@ -32,6 +32,7 @@ from pyrunc.native import binding, libseccomp
 from pyrunc.spec import validate
 from pyrunc.spec.schema import SECCOMP_ARCHES
 from seccomp_support import ALLOW, NEWEST, NR, compiled, profile, rule, run
+from work import SLOW
 
 ROOT = Path(__file__).resolve().parent.parent
 EQUAL, MASKED = "SCMP_CMP_EQ", "SCMP_CMP_MASKED_EQ"
@@ -97,7 +98,7 @@ def test_too_much(given: Json, words: str) -> None:
     began = time.process_time()
     (problem,) = problems(given)
     assert words in problem
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 1 * SLOW
 
 
 @pytest.mark.parametrize(
@@ -114,6 +115,7 @@ def test_just_not_too_much(given: Json) -> None:
     assert problems(given) == []
 
 
+@pytest.mark.skipif(SLOW > 1, reason="an emulated processor takes more than the 5 s that a compiler may take")
 def test_the_longest_lists_compile() -> None:
     program = compiled(*ONE_ARGUMENT[:4000], NEWEST)
     assert 4000 < len(program) // 8 <= 4096

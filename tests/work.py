@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+SLOW = float(os.environ.get("PYRUNC_TEST_SLOW", "1"))  # factor for limits of time (integration/README.md)
+
 
 def calls(function: Callable[[], object]) -> int:
     """The calls, of Python and of built-in functions, that ``function`` makes; the same number each
