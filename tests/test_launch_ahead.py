@@ -217,7 +217,8 @@ def test_the_go_to_ready_is_not_the_answer_to_an_earlier_record(
     one.linux, one.plan = {}, compiled({"linux": linux} if op == "UNSHARE_USER" else {})
     if op == "PLACE":
         one.plan.steps.insert(0, (ops.OP_PLACE, *one.plan.steps[0][1:]))
-    assert op in names(one.plan)
+    assert op in names(one.plan) and one.plan.has(getattr(ops, f"OP_{op}"))
+    assert not one.plan.has(ops.OP_SYNC_READY)  # not of `enter`
     one.plan.fds, one.plan.cgroup_path, one.enter_pid = [], "", 77
     monkeypatch.setattr(create.Create, "send", lambda self, kind, *rest: said.append(handshake.NAMES[kind]))
     monkeypatch.setattr(create.Create, "set_limits", lambda self, pid: None)
@@ -282,6 +283,7 @@ def test_an_exec_gets_its_go_behind_the_plan(
     plan.fds = []
     if place:  # the process that continues is not the one that reads the plan
         plan.place("(default)", cgroup_fd=0)
+        plan.steps.insert(0, plan.steps.pop())
     one = Joining(plan, data)
     one.send_plan()
     assert one.said == said

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pyrunc.errors import Capped, Problem
 from pyrunc.plan import encode as _encode
 from pyrunc.plan.ops import (
+    OP_CLONE_INIT,
     OP_HOOK,
     OP_MOUNT,
     OP_SECCOMP,
@@ -106,8 +107,13 @@ class Plan(Builder):
         return False
 
     def has(self, op: int) -> bool:
-        """Whether there is a step of this kind."""
-        return any(step[0] == op for step in self.steps)
+        """Whether `enter` has a step of this kind, before it clones init."""
+        for step in self.steps:
+            if step[0] == op:
+                return True
+            if step[0] == OP_CLONE_INIT:
+                break
+        return False
 
     def copies_up(self) -> bool:
         """Whether a mount is filled from the image, which takes memory."""
