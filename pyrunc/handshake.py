@@ -86,19 +86,18 @@ RUN_AHEAD: Transitions = {
     (ENTERING, SECCOMP): (DEFER, ENTERING),
     (ENTERING, CREATED): (DEFER, ENTERING),
 }
-# A plan that joins a container: enter itself sends READY, and its clone only continues or fails.
-JOIN: Transitions = {
-    (ENTERING, PLACED): ("placed", ENTERING),
-    (ENTERING, READY): ("ready", JOINED),
-    (JOINED, SECCOMP): ("seccomp", JOINED),
-    (JOINED, PID): ("pid", CLONED),
-    (CLONED, SECCOMP): ("seccomp", CLONED),
-}
-# The same without READY: its GO, and that to PLACED, are sent with the plan.  Begins as JOINED.
+# A plan that joins a container, without READY: its GO, and that to PLACED, are sent with the plan.
+# The clone only continues or fails.  Begins as JOINED.
 JOIN_AHEAD: Transitions = {
     (JOINED, SECCOMP): ("seccomp", JOINED),
     (JOINED, PID): ("pid", CLONED),
     (CLONED, SECCOMP): ("seccomp", CLONED),
+}
+# The same with READY, which enter itself sends.
+JOIN: Transitions = {
+    **JOIN_AHEAD,
+    (ENTERING, PLACED): ("placed", ENTERING),
+    (ENTERING, READY): ("ready", JOINED),
 }
 # A plan with PLACE: the clone does not wait for us, and may be faster than the report about it.
 # Begins as PLACING.
