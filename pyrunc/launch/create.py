@@ -366,17 +366,17 @@ class Create(InitSession):
         the pid in the state, unless init waits for us later as well.  It never precedes another
         GO: init would continue without a cgroup or without id maps.
         """
-        self.ahead = self.only_waits()
+        self.ahead, placed = self.only_waits(), self.plan.has(OP_PLACE)
         if self.ahead:
             self.set_limits(self.enter_pid)  # before it has the plan: its clones inherit them
             self.plan.flags |= AHEAD
-            earlier = self.plan.has(OP_PLACE) or self.plan.has(OP_UNSHARE_USER)  # wait for a GO as well
+            earlier = placed or self.plan.has(OP_UNSHARE_USER)  # wait for a GO as well
             self.released = self.WAIT == "socket" and not earlier
             self.protocol = handshake.Protocol(handshake.RUN_AHEAD if self.released else handshake.CREATE_AHEAD)
         super().send_plan()
         if self.released:
             self.send(handshake.GO)
-        if not self.plan.has(OP_PLACE):  # `enter` makes the devices of a user namespace in the cgroup
+        if not placed:  # otherwise `enter` makes the devices of a user namespace in the cgroup
             self.limit_devices()
 
     def limit_devices(self) -> None:
