@@ -58,7 +58,7 @@ class Tree:
         self.root = next((id for id, parent in parents.items() if parent not in parents or parent == id), 0)
 
     def leads_to(self, path: str) -> int:
-        """The id of the mount that has the object at an absolute path, 0 if there is no mount."""
+        """The id of the mount that an absolute path leads to; 0 if there is none."""
         current = self.root
         while True:
             below = [id for id in self.children.get(current, ()) if id != current and inside(path, self.points[id])]
