@@ -6,7 +6,6 @@ integration/test_input_costs.py measures whole verbs with every place of a confi
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import crowded
+import work
 from json_type import Json
 from plan_support import Facts, options
 from pyrunc import fs
@@ -117,10 +117,9 @@ def test_ids_of_mounts_and_groups() -> None:
     assert "/mounts/0/options/0: expected an id mapped by /linux/uidMappings" in text
     many = config(linux={"uidMappings": ids(100_000), "gidMappings": ids(100_000)})
     many["process"]["user"] = {"additionalGids": list(range(65536))}
-    started = time.process_time()
-    text = refused(many)
+    with work.at_most(3):
+        text = refused(many)
     assert "/linux/uidMappings: expected at most 340 mappings" in text
-    assert time.process_time() - started < 3
 
 
 def test_numbers_of_systemd() -> None:
@@ -152,11 +151,10 @@ def test_many_hooks_share_what_they_are_given() -> None:
     )
     document["process"]["env"] = [f"V{number}={'x' * 1000}" for number in range(5000)]
     made.create_state = made.start_state = ("{", "y" * 5_000_000 + "}")
-    started = time.process_time()
-    plan = compile_create(document, Facts(), made)
-    blob = plan.encode()
-    sections = [step["section"] for step in show.as_json(plan)["steps"] if step["op"] == "HOOK"]
-    assert time.process_time() - started < 5
+    with work.at_most(5):
+        plan = compile_create(document, Facts(), made)
+        blob = plan.encode()
+        sections = [step["section"] for step in show.as_json(plan)["steps"] if step["op"] == "HOOK"]
     assert len(blob) < 20_000_000
     assert sections == ["SETUP"] * 8_000 + ["RUN"] * 8_000
 

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 
 import crowded
 import transcript
+import work
 from json_type import Json
 from pyrunc import jsontext
 from pyrunc.errors import ConfigError
@@ -124,10 +124,8 @@ def test_keys_that_were_chosen_to_collide() -> None:
 
 
 def test_the_same_key_again_and_again() -> None:
-    started = time.process_time()
-    with pytest.raises(ConfigError, match=r'key "a" once, found it again.*and 499979 more'):
+    with work.at_most(2), pytest.raises(ConfigError, match=r'key "a" once, found it again.*and 499979 more'):
         load.parse_json(b"{" + b'"a":1,' * 499_999 + b'"a":1}', "x")
-    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(
@@ -218,10 +216,8 @@ def test_nesting(pair: tuple[bytes, bytes]) -> None:
 
 def test_nesting_bombs_that_never_close() -> None:
     for data in (b"[" * 1_000_000, b'{"a":' * 1_000_000, b"[[]," * 1_000_000, b'[{"":' * 500_000):
-        started = time.monotonic()
-        with pytest.raises(ConfigError, match="nesting of at most 128"):
+        with work.at_most(1), pytest.raises(ConfigError, match="nesting of at most 128"):
             load.parse_json(data, "config.json")
-        assert time.monotonic() - started < 1
 
 
 def test_brackets_in_strings_are_not_nesting() -> None:
@@ -365,6 +361,5 @@ def test_too_large(tmp_path: Path) -> None:
 def test_ten_megabytes_take_less_than_a_second() -> None:
     document = {"annotations": {f"key{i:06}": "v" * 80 for i in range(100_000)}}
     data = json.dumps(document).encode()
-    started = time.process_time()
-    assert load.parse_json(data, "x") == document
-    assert time.process_time() - started < 1
+    with work.at_most(1):
+        assert load.parse_json(data, "x") == document

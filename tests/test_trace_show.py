@@ -12,13 +12,13 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import work
 from json_type import Json
 from pyrunc.errors import PyruncError, SysError
 from pyrunc.trace import chrome, draw, otlp, read, svg
@@ -264,12 +264,11 @@ def test_output_is_bounded_and_time_linear(tmp_path: Path) -> None:
     ]
     for shape in shapes:
         file = write(tmp_path / "t", *shape)
-        began = time.process_time()
-        found = read.load(str(file))
-        text = draw.draw(found, draw.Style(100, False, True), True)
-        picture = svg.picture(found, True)
-        read.as_json(found)
+        with work.at_most(20):
+            found = read.load(str(file))
+            text = draw.draw(found, draw.Style(100, False, True), True)
+            picture = svg.picture(found, True)
+            read.as_json(found)
         assert len(text) < 2 << 20 and len(picture) < 8 << 20
-        assert time.process_time() - began < 20 * float(os.environ.get("PYRUNC_TEST_SLOW", "1"))
         drawn += 1
     assert drawn == 5

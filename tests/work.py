@@ -1,11 +1,13 @@
-"""How much a piece of Python does, without a clock: wall time means nothing on a busy machine; and
-the processes that it starts."""
+"""How much a piece of Python does, in calls or in CPU time of a known machine: wall time means
+nothing on a busy one; and the processes that it starts."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -28,6 +30,26 @@ def calls(function: Callable[[], object]) -> int:
     finally:
         sys.setprofile(before)
     return count
+
+
+def _unit() -> float:
+    """The CPU seconds that 100,000 rounds of a loop take now."""
+    started = time.process_time()
+    sum(number * number for number in range(100_000))
+    return time.process_time() - started
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Fail if the block takes more than ``seconds`` of CPU time, of a machine on which the loop of
+    `_unit` takes 12 ms.  A slower or emulated machine, or one whose cores others use as well, gets
+    more."""
+    before = _unit()
+    started = time.process_time()
+    yield
+    taken = time.process_time() - started
+    slower = max(before, _unit(), 0.012) / 0.012
+    assert taken < seconds * slower, f"{taken:.2f} s of CPU time, expected less than {seconds} s x {slower:.2f}"
 
 
 def children() -> set[str]:
