@@ -214,6 +214,28 @@ def test_small_stack_is_an_error_and_no_crash(launcher: Path, size: int) -> None
     assert "RLIMIT_STACK" in result.stderr and len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("size", [256 << 10, 8 << 20, resource.RLIM_INFINITY])
+@pytest.mark.parametrize(
+    ("levels", "want"), [(127, "expected object, found an array"), (200_000, "at most 128 levels")]
+)
+def test_every_stack_has_room_for_the_deepest_config(
+    launcher: Path, tmp_path: Path, size: int, levels: int, want: str
+) -> None:
+    """From 3.14 on, CPython compares addresses of its frames with the limits of the stack, which
+    the launcher passes. The environment is on the stack as well."""
+    (tmp_path / "config.json").write_text("[" * levels + "]" * levels)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_STACK, (size, resource.getrlimit(resource.RLIMIT_STACK)[1]))
+
+    argv = [str(launcher), "plan", "--bundle", str(tmp_path)]
+    result = subprocess.run(
+        argv, capture_output=True, text=True, timeout=20, check=False, preexec_fn=limit, env={"LARGE": "x" * 50_000}
+    )
+    assert (result.returncode, len(result.stderr.splitlines())) == (1, 1), result
+    assert want in result.stderr
+
+
 def mapped(launcher: Path, flags: int) -> int:
     """The size of an executable's segments with these flags (elf(5)), when it starts."""
     data = launcher.read_bytes()

@@ -8,7 +8,9 @@
 #include <internal/pycore_runtime.h>
 #include <marshal.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "heap.h"
@@ -112,6 +114,24 @@ static void forget_thread(void)
 #endif
 }
 
+#if PY_VERSION_HEX >= 0x030E0000
+/* Pass CPython the limits of the stack.  CPython itself would call pthread_getattr_np, which parses
+ * /proc/self/maps: a tenth of the instructions of a short verb.  The name of the executed file is
+ * at the top of the stack, above arguments and environment. */
+static int limit_recursion(PyThreadState *thread)
+{
+    enum { MOST = 8 << 20 }; /* the usual limit, also if there is none */
+    uintptr_t top = getauxval(AT_EXECFN);
+    struct rlimit limit;
+    if (top == 0 || getrlimit(RLIMIT_STACK, &limit) < 0) {
+        _Py_InitializeRecursionLimits(thread);
+        return 0;
+    }
+    size_t size = limit.rlim_cur < MOST ? (size_t)limit.rlim_cur : MOST;
+    return PyUnstable_ThreadState_SetStackProtection(thread, (void *)(top - size), size);
+}
+#endif
+
 static int adopt_thread(void)
 {
     PyThreadState *thread = single_thread;
@@ -121,7 +141,8 @@ static int adopt_thread(void)
     _Py_tss_tstate = thread;
 #endif
 #if PY_VERSION_HEX >= 0x030E0000
-    _Py_InitializeRecursionLimits(thread);
+    if (limit_recursion(thread) < 0)
+        return -1;
 #endif
     for (size_t i = 0; i < sizeof thread_keys / sizeof *thread_keys; i++)
         if (PyThread_tss_create(thread_keys[i]) != 0)
