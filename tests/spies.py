@@ -24,12 +24,14 @@ PURE = {
     "os": {"WIFSIGNALED", "WIFEXITED", "WTERMSIG", "WEXITSTATUS", "fspath", "fsencode", "fsdecode"},
     "fs": {"join", "normpath", "encode", "decode"},
     "host": {"own_cgroup"},
+    "privileges": {"bit"},
     "time": set(),
 }  # fmt: skip
 # Modules whose functions only compute.
 COMPUTING = {
     "handshake", "errors", "ops", "signals", "jsontext", "names", "hints", "struct", "re", "stat", "errno", "json",
-    "hashlib", "base64", "binascii", "math", "itertools", "functools", "collections", "typing", "types", "shlex",
+    "hashlib", "base64", "binascii", "math", "textwrap", "itertools", "functools", "collections", "typing", "types",
+    "shlex",
 }  # fmt: skip
 
 
@@ -80,6 +82,15 @@ class Answers(list[Any]):
     """Results of successive calls; the last one stays."""
 
 
+class By(dict[Any, Any]):
+    """Results by an argument of the call; the result for None is the default."""
+
+    def of(self, args: tuple[Any, ...]) -> Any:
+        """The result of a call."""
+        known = (arg for arg in args if isinstance(arg, str | bytes | int) and arg in self)
+        return self.get(next(known, None))
+
+
 def noting(name: str, notes: list[str], answers: dict[str, Any]) -> Callable[..., Any]:
     """A function that notes its calls."""
 
@@ -91,6 +102,8 @@ def noting(name: str, notes: list[str], answers: dict[str, Any]) -> Callable[...
         found = answers[name] if name in answers else Spy(f"{name}()", notes, answers)
         if isinstance(found, Answers):
             found = found.pop(0) if len(found) > 1 else found[0]
+        elif isinstance(found, By):
+            found = found.of(args)
         if isinstance(found, BaseException):
             raise found
         return found.copy() if type(found) in (dict, list) else found  # the caller may change it
@@ -190,3 +203,37 @@ def state_of(one: object) -> dict[str, str]:
     """The attributes of an object as text."""
     names = [*getattr(one, "__dict__", ()), *(s for kind in type(one).__mro__ for s in getattr(kind, "__slots__", ()))]
     return {name: told(getattr(one, name)) for name in sorted(set(names)) if hasattr(one, name)}
+
+
+def inside(one: Any) -> str:
+    """A value as text, with the contents of an object that is ``called`` by a name otherwise."""
+    named = hasattr(type(one), "called") and not isinstance(one, Spy)
+    return told(vars(one) if named else one, 6)
+
+
+def alone(module: types.ModuleType, name: str, *args: Any, keep: str = "") -> Callable[[Any], Any]:
+    """A call of a function, with all other functions of its module replaced, except those to ``keep``;
+    its result, and the arguments that it has changed.
+
+    An argument "$name" is the value that the case has ``WITH`` this name. The case may also give
+    ``spies``: name -> attributes of a spy that the call of this name returns.
+    """
+
+    def call(w: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            for other, value in list(vars(module).items()):
+                own = isinstance(value, types.FunctionType) and value.__module__ == module.__name__
+                if own and other not in (name, *keep.split()):
+                    patch.setattr(module, other, noting(other, w.notes, w.answers))
+            for full, attributes in w.extra.get("spies", {}).items():
+                w.answers[full] = w.spy(full.rpartition(".")[2].lower(), **attributes)
+            given = [w.extra[arg[1:]] if isinstance(arg, str) and arg[:1] == "$" else arg for arg in args]
+            given = [arg(w) if isinstance(arg, types.FunctionType) else arg for arg in given]
+            before = [inside(arg) for arg in given]
+            found = getattr(module, name)(*given)
+            found = list(found) if isinstance(found, types.GeneratorType) else found
+            after = [inside(arg) for arg in given]
+            changed = [text for text, old in zip(after, before, strict=True) if text != old]
+            return (found, *changed) if changed else found
+
+    return call
