@@ -44,12 +44,12 @@ def picture(commands: list[Command], everything: bool) -> str:
     at = 8
     left = MOST_ROWS
     for command in commands:
-        rows, more = rows_of(command, everything)
-        left -= len(rows) + 3
-        if left < 0:
+        if left <= 0:
             at += _LINE
             lines.append(text(8, at, "axis", "and more commands"))
             break
+        rows, more = rows_of(command, everything)
+        left -= len(rows) + 3
         at += _LINE
         lines.append(text(8, at, "head", headline(command, zero)))
         at += _LINE
