@@ -205,8 +205,7 @@ static int clone_node(struct init *in, const struct plan_step *st)
         number_name(name, st->n[N_DEV_NODE_number]);
         tree = clone_made(in, name, last_made(in, st));
         if (tree < 0 && tree != -ENOENT)
-            return fault(in, -tree, "open_tree", S_DEV_NODE_path, 0,
-                         "the node created for the container");
+            return fault(in, -tree, "open_tree", S_DEV_NODE_path, 0, "the node created for the container");
     }
     return tree >= 0 ? tree : clone_host(in, st);
 }

@@ -57,8 +57,7 @@ static int take_null(struct init *in)
     if (in->nullfd < 0 || is_chr(in->nullfd, 1, 3) != 1)
         return fault(in, ENODEV, "open_tree", -1, 0, "the host has no usable /dev/null");
     int ret = set_attr(in->nullfd, 0, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0);
-    return ret < 0 ? fault(in, -ret, "mount_setattr", -1, 0, "the /dev/null that masks files")
-                   : in->nullfd;
+    return ret < 0 ? fault(in, -ret, "mount_setattr", -1, 0, "the /dev/null that masks files") : in->nullfd;
 }
 
 static int put_over(struct init *in, struct cover *cover, int fd)

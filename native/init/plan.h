@@ -43,17 +43,17 @@ struct plan_step {
 /* Messages in both directions: fixed-size records over a SOCK_SEQPACKET socket.
  * docs/handshake.md has a diagram. tests/test_handshake.py tests every state with every message. */
 enum msg_type {
-    MSG_PLAN = 2,  /* parent -> init: value = size; descriptors attached, slot 0 = the plan's memfd */
-    MSG_MAP,       /* init -> parent: write setgroups, gid_map and uid_map of the sender, then GO */
-    MSG_PID,       /* enter -> parent: value = pid of the container's init as enter sees it; enter exits */
-    MSG_MOUNTED,   /* init -> parent: set limits, run prestart and createRuntime hooks, then GO */
-    MSG_READY,     /* init -> parent: set rlimits, write the state, then GO */
-    MSG_SECCOMP,   /* init -> parent: value = number of the notify descriptor in init, then GO */
-    MSG_CREATED,   /* init -> parent: init only waits for start */
-    MSG_GO,        /* parent -> init: continue */
-    MSG_WARN,      /* init -> parent: like FAIL, but init continues */
-    MSG_FAIL,      /* init -> parent, or into the error fifo after CREATED: init exits */
-    MSG_PLACED,    /* enter -> parent: value = pid of its clone in the cgroup, which continues after GO */
+    MSG_PLAN = 2, /* parent -> init: value = size; descriptors attached, slot 0 = the plan's memfd */
+    MSG_MAP,      /* init -> parent: write setgroups, gid_map and uid_map of the sender, then GO */
+    MSG_PID,      /* enter -> parent: value = pid of the container's init as enter sees it; enter exits */
+    MSG_MOUNTED,  /* init -> parent: set limits, run prestart and createRuntime hooks, then GO */
+    MSG_READY,    /* init -> parent: set rlimits, write the state, then GO */
+    MSG_SECCOMP,  /* init -> parent: value = number of the notify descriptor in init, then GO */
+    MSG_CREATED,  /* init -> parent: init only waits for start */
+    MSG_GO,       /* parent -> init: continue */
+    MSG_WARN,     /* init -> parent: like FAIL, but init continues */
+    MSG_FAIL,     /* init -> parent, or into the error fifo after CREATED: init exits */
+    MSG_PLACED,   /* enter -> parent: value = pid of its clone in the cgroup, which continues after GO */
     MSG_STAMPS, /* init -> parent, or into the error fifo; only if traced: value = number of times in detail */
     MSG_TREE /* init -> parent: BUILD: value = mount id, call = unique id or ""; UNMOUNT: value = 1 if detached */
 };

@@ -120,8 +120,8 @@ TABLE = [
         [
             (
                 "native/init/mask.c",
-                "                   : in->nullfd;\n",
-                '                   : clone_tree(open("/dev/null", O_PATH | O_CLOEXEC), 0);\n',
+                '"the /dev/null that masks files") : in->nullfd;\n',
+                '"the /dev/null that masks files") : clone_tree(open("/dev/null", O_PATH | O_CLOEXEC), 0);\n',
             )
         ],
         "test_proc.py::test_masks_never_show_what_the_image_calls_null",
