@@ -86,8 +86,7 @@ static inline uint64_t step_u64(const struct plan_step *st, int slot)
 /* Record a failure and return -err.  `err` is a positive errno: `return fault(in, errno, "open",
  * S_X_path, 0, "")`.  `detail` may be NULL or empty. */
 int fault(struct init *in, int err, const char *call, int arg, uint32_t item, const char *detail);
-/* Send the fault as a WARN record and clear it; the step continues.  `ret` is the result of
- * fault(). */
+/* Send the fault as a WARN record; the step continues.  `ret` is the result of fault(). */
 void warn_fault(struct init *in, int ret);
 /* Send FAIL for the current step (to the socket, or to the error fifo after WAIT_START) and exit
  * with status 1.  `ret` is the result of fault(). */

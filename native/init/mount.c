@@ -290,8 +290,6 @@ static int mount_fallback(struct init *in, const struct plan_step *st, int err)
         close(tree);
         return fault(in, -ret, "mount_setattr", -1, 0, "on the bind mount that stands in for it");
     }
-    memset(&in->fault, 0, sizeof(in->fault));
-    in->fault.arg = -1;
     return tree;
 }
 

@@ -89,8 +89,6 @@ void warn_fault(struct init *in, int ret)
      * fail. */
     if (in->sock >= 0 && put(in->sock, &m) < 0)
         leave(1);
-    memset(&in->fault, 0, sizeof(in->fault));
-    in->fault.arg = -1;
 }
 
 _Noreturn void die(struct init *in, int ret)
