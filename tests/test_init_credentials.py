@@ -16,12 +16,16 @@ import pytest
 
 import init_parent
 from init_parent import (
+    ALLOW,
+    ERRNO,
+    NUMBERS,
     SHELL,
     Spawn,
     as_user,
     fail,
     finish,
     needs_root,
+    program,
     run,
     shell,
 )
@@ -376,6 +380,18 @@ def test_unshare_names_the_namespace(spawn: Spawn) -> None:
     record = fail(spawn(), plan)
     assert (record.err, record.call) == (errno.EPERM, "unshare")
     assert record.detail == "operation not permitted: network namespace"
+
+
+def test_unshare_with_an_error_that_needs_no_words(spawn: Spawn) -> None:
+    """The filter of this plan stands in for a kernel without memory."""
+    unshare = program({NUMBERS[os.uname().machine]["unshare"]: ERRNO | errno.ENOMEM}, ALLOW)
+    plan = Plan()
+    plan.no_new_privs("/process/noNewPrivileges")
+    ops.Builder.seccomp(plan, "/linux/seccomp", flags=0, filter=unshare)
+    plan.unshare("/linux/namespaces", flags=CLONE_NEWUTS | CLONE_NEWNET)
+    record = fail(spawn(), plan)
+    assert (record.err, record.call) == (errno.ENOMEM, "unshare")
+    assert record.detail in ("uts namespace", "network namespace")
 
 
 @needs_root

@@ -19,6 +19,7 @@ from init_parent import (
     Spawn,
     fail,
     finish,
+    needs_root,
     program,
     run,
     status_of,
@@ -27,6 +28,7 @@ from init_parent import (
 from pyrunc import handshake
 from pyrunc.plan import Plan, ops
 
+CLONE_NEWPID = 0x20000000
 init_exe, spawn, fifos = init_parent.init_exe, init_parent.spawn, init_parent.fifos
 
 
@@ -66,6 +68,36 @@ def test_filter_that_forbids_exit(spawn: Spawn, forbidden: tuple[str, ...]) -> N
     parent.plan(plan)
     assert parent.recv() is None
     assert -parent.wait(parent.children[0]) in (signal.SIGILL, signal.SIGTRAP)
+
+
+def test_filter_that_forbids_one_way_to_exit(spawn: Spawn) -> None:
+    """The status is the usual one."""
+    plan = Plan()
+    plan.no_new_privs("/process/noNewPrivileges")
+    rules = {NUMBERS[os.uname().machine]["exit_group"]: ERRNO | errno.ENOSYS}
+    ops.Builder.seccomp(plan, "/linux/seccomp", flags=0, filter=program(rules, ALLOW))
+    assert fail(spawn(), plan).call == "plan"  # it has no end
+
+
+@needs_root
+def test_first_process_that_cannot_handle_signals(spawn: Spawn) -> None:
+    """Nobody could stop the created container."""
+    plan = Plan()
+    plan.unshare("/linux/namespaces", flags=CLONE_NEWPID)
+    plan.clone_init("(default)")
+    plan.setsid("(default)")
+    plan.no_new_privs("/process/noNewPrivileges")
+    rules = {NUMBERS[os.uname().machine]["rt_sigaction"]: ERRNO | errno.EIO}
+    ops.Builder.seccomp(plan, "/linux/seccomp", flags=0, filter=program(rules, ALLOW))
+    plan.sync_ready("(default)")
+    parent = spawn()
+    parent.plan(plan)
+    pid = parent.adopt()
+    parent.expect(handshake.READY)
+    parent.go()
+    record = parent.expect(handshake.FAIL)
+    assert (record.err, record.call, record.detail) == (errno.EIO, "rt_sigaction", "")
+    assert parent.wait(pid) == 1
 
 
 def test_filter_without_getcwd_is_an_error(spawn: Spawn, tmp_path: pathlib.Path) -> None:

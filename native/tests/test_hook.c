@@ -20,7 +20,8 @@
 
 /* The result of one hook, in memory shared with the process that ran it. */
 static struct outcome {
-    int ret, status;
+    int ret, status, arg;
+    uint32_t item;
     char call[MSG_CALL], detail[MSG_DETAIL], hit[MSG_CALL];
     struct msg last; /* sent by die() */
 } * seen;
@@ -90,6 +91,8 @@ static const struct outcome *run(const char *path, const char *script)
         if (in.fault.call)
             strncpy(seen->call, in.fault.call, MSG_CALL - 1);
         memcpy(seen->detail, in.fault.detail, MSG_DETAIL);
+        seen->arg = in.fault.arg;
+        seen->item = in.fault.item;
         strncpy(seen->hit, calls.hit ? calls.hit : "", MSG_CALL - 1);
         _exit(0);
     }
@@ -97,8 +100,8 @@ static const struct outcome *run(const char *path, const char *script)
     if (read(pair[0], &seen->last, sizeof(seen->last)) < 0 || waitpid(pid, &seen->status, 0) < 0)
         exit(2);
     close(pair[0]);
-    if (seen->last.item != 0)
-        OK(0, "%s: item %u of what is no list", seen->last.call, (unsigned)seen->last.item);
+    if (seen->last.item != 0 || seen->item != 0)
+        OK(0, "%s%s: an item of what is no list", seen->last.call, seen->call);
     return seen;
 }
 
@@ -165,6 +168,12 @@ static void test_faults(void)
             OK(got->ret == -ENOSPC || got->last.err == ENOSPC, "call %d (%s): %d %s", fault_at, got->hit,
                got->ret, got->call);
             reported += got->call[0] != 0 || got->last.call[0] != 0;
+            if (got->ret < 0) {
+                int output = fault_at > 0 && strcmp(got->hit, "syscall") == 0; /* the second memfd */
+                int input = strcmp(got->call, "memfd_create") == 0 && !output;
+                OK(got->arg == (input ? S_HOOK_state : S_HOOK_path), "%s of %d", got->call, got->arg);
+                OK(got->detail[0] == 0, "%s: %s", got->call, got->detail);
+            }
         }
     OK(hits > 12 && reported == hits, "%d calls, %d reported", hits, reported);
     fault_at = -1;

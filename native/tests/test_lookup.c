@@ -129,7 +129,7 @@ static int find(struct init *in, const char *file, const char *path)
     strcpy(strings + st.s[S_FIND_EXE_path], path);
     in->strings = strings;
     in->exe[0] = 0;
-    in->fault.detail[0] = 0;
+    memset(&in->fault, 0xff, sizeof(in->fault));
     return op_find_exe(in, &st);
 }
 
@@ -137,7 +137,7 @@ static int find(struct init *in, const char *file, const char *path)
     OK(find(&in, file, path) == 0 && strcmp(in.exe, want) == 0, "%s in %s is %s", file, path, want)
 #define REFUSED(file, path, err, text)                                          \
     OK(find(&in, file, path) == -(err) && strcmp(in.fault.detail, text) == 0 && \
-           in.fault.arg == S_FIND_EXE_file,                                     \
+           in.fault.arg == S_FIND_EXE_file && in.fault.item == 0,               \
        "%s in %s is refused: %s", file, path, text)
 
 static void test_find_exe(const char *dir)

@@ -228,6 +228,19 @@ static void test_parent(void)
     EXPECT(parent_of("/a/..", ""), -EINVAL);
     EXPECT(parent_of("/a/b/file/x", "x"), -ENOTDIR);
     EXPECT(entries("outside"), 2);
+    char path[PATH_BUF + 1], name[NAME_MAX + 2];
+    memset(name, 'n', sizeof(name));
+    name[NAME_MAX + 1] = 0;
+    EXPECT(parent_of(name, ""), -ENAMETOOLONG);
+    name[NAME_MAX] = 0;
+    EXPECT(parent_of(name, name), S_IFDIR);
+    memset(path, '/', sizeof(path));
+    strcpy(path + PATH_BUF - 2, "xx");
+    EXPECT(parent_of(path, ""), -ENAMETOOLONG);
+    path[PATH_BUF - 1] = 0;
+    EXPECT(parent_of(path, "x"), S_IFDIR);
+    path[PATH_BUF - 1] = '/'; /* does not count at the end */
+    EXPECT(parent_of(path, "x"), S_IFDIR);
 }
 
 static long proc_kind(int procfd, const char *rel)
