@@ -50,6 +50,11 @@ NOSYMFOLLOW = 0x200000
 SHARED, SLAVE, PRIVATE, UNBINDABLE, REC = 1, 2, 3, 4, 8
 MS_BIND, MS_SHARED, MS_REC = 4096, 1 << 20, 16384
 CHR, BLK, FIFO = stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO
+OPEN_FLAGS = {
+    "O_WRONLY": 1, "O_RDWR": 2, "O_CREAT": 0o100, "O_EXCL": 0o200, "O_NOCTTY": 0o400, "O_TRUNC": 0o1000,
+    "O_APPEND": 0o2000, "O_NONBLOCK": 0o4000, "O_DIRECTORY": 0o200000, "O_NOFOLLOW": 0o400000, "O_CLOEXEC": 0o2000000,
+    "O_PATH": 0o10000000,
+}  # fmt: skip
 
 
 def build_driver(out: pathlib.Path, *sanitizers: str) -> pathlib.Path:
@@ -148,16 +153,29 @@ class Script:
         assert len(answers) == len(self.lines) or "-F" in flags, done.stderr.decode()
         return answers
 
-    def sweep(self, errors: list[int], *flags: str) -> list[tuple[int, int, str, str]]:
-        """The error, index and name of each system call of the last op, and the answer if that call
-        fails."""
+    def sweep(self, errors: list[int], *flags: str) -> list[tuple[int, int, str, list[str], str]]:
+        """The error, index and name of each system call of the last op, and if that call fails, the
+        calls after it and the answer."""
         answers = self.run("-F", ",".join(map(str, errors)), *flags)
-        fields = [line.split("\t", 3) for line in answers]
-        return [(int(error), int(index), call, answer) for error, index, call, answer in fields]
+        fields = [line.split("\t", 4) for line in answers]
+        return [(int(error), int(index), call, lines(after), answer) for error, index, call, after, answer in fields]
 
 
 def lines(answer: str) -> list[str]:
     return answer.rstrip("\x1f").split("\x1f")
+
+
+def readable(call: str) -> str:
+    """The flags of open by name; a file that is named by its descriptor has no number."""
+    name, *words = call.split(" ")
+    if name != "fsconfig":
+        words = ["FD" if word.isdigit() and word != "0" else word for word in words]
+    if name in ("open", "openat", "openat2"):
+        number = int(words[1], 16)
+        names = [flag for flag, bit in OPEN_FLAGS.items() if number & bit]
+        left = number & ~sum(OPEN_FLAGS.values())
+        words[1] = "|".join([*names, *([hex(left)] if left else [])]) or "O_RDONLY"
+    return " ".join([name, *words])
 
 
 def mounts(answer: str) -> list[Mount]:

@@ -239,6 +239,22 @@ def test_unmount_by_id(both: Script, root: pathlib.Path, name: str, policy: int)
     assert answers[fds] == answers[fds_after] and answers[cwd] == os.getcwd()
 
 
+@pytest.mark.parametrize(("name", "policy"), [("unique", ops.P_UNMOUNT_UNIQUE), ("id", 0)])
+def test_an_older_kernel_does_not_know_an_id(both: Script, root: pathlib.Path, name: str, policy: int) -> None:
+    """Then nothing is unmounted, and the unique id is not reported."""
+    both.ask("trap", "after", "statx", 1, "unknown", "", "")
+    build(both, policy=REPORT)
+    attach(both)
+    reports, _ = both.ask("reports"), both.ask("ids", root / "dir")
+    both.ask("trap", "after", "statx", 0, "unknown", "", "")
+    unmount(both, "/dir", name, policy)
+    unmounted, info = both.ask("reports"), both.ask("mountinfo")
+    answers = both.run()
+    assert answers[reports].split(":")[2].strip() == "" and answers[reports].split(":")[1] != "0"
+    assert answers[unmounted].split(":")[1] == "0"
+    assert list(below(answers[info], root)) == ["/dir"]
+
+
 def test_unmount_of_a_file(both: Script, root: pathlib.Path, source: pathlib.Path) -> None:
     both.op("mount", policy=BIND, source=str(source / "file"), dest="/etc/file")
     both.ask("ids", root / "etc/file")

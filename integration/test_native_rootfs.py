@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from typing import Any
 
 import pytest
 
@@ -215,6 +216,29 @@ def test_a_node_that_exists(begun: Script, root: pathlib.Path, number: int) -> N
         assert answers[node].split()[:3] == [shown, "5:6", f"1:{3 + number}"]
         assert {"nosuid", "noexec"} <= set(found["/deep/node"].options)
         assert "nodev" not in found["/deep/node"].options and not found["/deep/node"].tags
+    assert answers[after] == answers[before]
+
+
+@pytest.mark.parametrize("other", ["made", "node", "step", "nothing"])
+def test_nodes_are_kept_while_a_step_needs_them(begun: Script, root: pathlib.Path, other: str) -> None:
+    """MAKE_NODE precedes some devices only, and the steps of those follow one another."""
+    made = ops.P_DEV_NODE_BIND_HOST | ops.P_DEV_NODE_MADE
+    node: dict[str, Any] = {"kind": CHR, "major": 1, "minor": 3}
+    before = begun.ask("fds")
+    for number in range(2):
+        begun.op("make_node", number=number, mode=0o640 + number, **node)
+    begun.op("dev_node", policy=made, number=0, path="/first", **node)
+    if other == "made":
+        begun.op("dev_node", policy=made, number=1, path="/dev/null", **node)
+    elif other == "node":
+        begun.op("dev_node", policy=ops.P_DEV_NODE_BIND_HOST | ops.P_DEV_NODE_DEFAULT, path="/dev/null", **node)
+    elif other == "step":
+        begun.refused("dev_link", policy=made, target="x", path="/")
+    after = begun.ask("fds")
+    first, second = begun.ask("stat", root / "first"), begun.ask("stat", root / "dev/null")
+    answers = begun.run()
+    assert answers[first].startswith("020640 ")
+    assert answers[second].startswith({"made": "020641 ", "node": "020"}.get(other, "ENOENT"))
     assert answers[after] == answers[before]
 
 

@@ -18,7 +18,10 @@ struct calls {
     /* Called around every call while armed, with `after` 0 before the call and 1 after it.
      * Calls from here pass through. */
     void (*watch)(const char *name, int after);
-    /* While armed, log every call here, with its flags and modes in hexadecimal; NULL: no log. */
+    const long *args; /* of the call, for `watch`; without a libc function the number comes first */
+    int halves;       /* pread and pwrite transfer half of what they are asked for */
+    /* While armed, log every call here, with its names, and its flags and modes in hexadecimal; with
+     * fail_at only those after the failing call.  NULL: no log. */
     FILE *log;
 };
 

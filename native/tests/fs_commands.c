@@ -136,6 +136,18 @@ static void cmd_write(char **f)
     close(fd);
 }
 
+static void cmd_setxattr(char **f)
+{
+    answer(setxattr(f[1], f[2], f[3], strlen(f[3]), 0));
+}
+
+static void cmd_halves(char **f)
+{
+    (void)f;
+    calls.halves = 1;
+    fprintf(out, "ok\n");
+}
+
 static void cmd_mkdir(char **f)
 {
     answer(mkdir(f[1], 0755));
@@ -260,8 +272,8 @@ static void cmd_stdio(char **f)
 }
 
 /* The action of a trap at a call of this name (the first one, or after SKIP others): "rename"
- * FROM TO, "link" TEXT PATH, "umount" PATH, or "open" PATH, which replaces the file that the call
- * opens. */
+ * FROM TO, "link" TEXT PATH, "umount" PATH, "unknown", after which statx has returned nothing, as
+ * on an older kernel, or "open" PATH, which replaces the file that the call opens. */
 static struct {
     char call[32], what[16], a[4096], b[4096];
     int after, skip, fd;
@@ -290,6 +302,8 @@ static void spring(const char *name, int after)
         ret = symlink(trap.a, trap.b);
     else if (strcmp(trap.what, "umount") == 0)
         ret = umount2(trap.a, MNT_DETACH);
+    else if (strcmp(trap.what, "unknown") == 0)
+        ret = (int)(((struct sys_statx *)calls.args[5])->mask = 0);
     else if (strcmp(trap.what, "open") == 0)
         ret = dup3(fd = open(trap.a, O_PATH | O_CLOEXEC), trap.fd, O_CLOEXEC);
     if (ret < 0) {
@@ -358,6 +372,8 @@ static const struct {
     {"ls", 2, cmd_ls},
     {"link", 2, cmd_link},
     {"xattr", 3, cmd_xattr},
+    {"setxattr", 4, cmd_setxattr},
+    {"halves", 1, cmd_halves},
     {"write", 3, cmd_write},
     {"mkdir", 2, cmd_mkdir},
     {"symlink", 3, cmd_symlink},

@@ -7,8 +7,8 @@
  *   -S  keep the propagation of mounts, for a caller with its own mount namespace
  *   -T  print the system calls of the last op instead of its result
  *   -F  run the script once for each of the numbers and each system call of its last op, with that
- *       call failing.  Each run prints one line: the errno, the call's number and name, and the
- *       result of the op, separated by tabs
+ *       call failing.  Each run prints one line: the errno, the call's number and name, the calls
+ *       after it, and the result of the op, separated by tabs
  *
  * Lines of the script, with fields separated by tabs:
  *   op   NAME  policy  "n0 n1 .."  s0  s1 ..   run a handler; 0x1f separates the items of a list.
@@ -35,6 +35,8 @@
 #define MAX_FIELDS 10
 #define MAX_SWEEP  1000
 #define MAX_OPS    1000
+/* None of the ops sets it. */
+#define OTHER_UMASK 077
 
 struct init in;
 static struct plan_header header;
@@ -42,7 +44,8 @@ static struct plan_step steps[MAX_OPS + 1];
 static uint32_t nops;
 static jmp_buf left;
 static char strings[65536];
-static int next_op, keep_shared, log_last;
+static int keep_shared, log_last;
+static struct plan_step next; /* a step of the plan if the next line is an op, and nothing otherwise */
 int console_end, parent;
 struct sys_statx ids[2];
 FILE *out;
@@ -125,12 +128,12 @@ static void run_op(char **f, int n, int may_fail)
         abort();
     in.step = nops++;
     struct plan_step *st = &steps[in.step];
-    header.nsteps = in.step + (next_op ? 2 : 1);
+    header.nsteps = in.step + (next.op ? 2 : 1);
     memset(st, 0, 2 * sizeof(*st));
     /* The memory after the last step is undefined, whatever it looks like. */
     int masks = strcmp(f[1], "MASK_PATH") == 0;
-    st[1].op = next_op ? (uint16_t)next_op : masks ? (uint16_t)OP_MASK_PATH : (uint16_t)OP_DEV_NODE;
-    st[1].policy = next_op || masks ? 0 : P_DEV_NODE_MADE;
+    st[1].op = next.op ? next.op : masks ? (uint16_t)OP_MASK_PATH : (uint16_t)OP_DEV_NODE;
+    st[1].policy = next.op ? next.policy : masks ? 0 : P_DEV_NODE_MADE;
     memset(&in.fault, 0, sizeof(in.fault));
     in.fault.arg = -1;
     st->policy = (uint16_t)atoi(f[2]);
@@ -219,16 +222,30 @@ static void set_up(int user, int net)
     }
 }
 
+/* Some handlers check what the next step is. */
+static void look_ahead(const char *line)
+{
+    memset(&next, 0, sizeof(next));
+    if (!line || (strncmp(line, "op\t", 3) != 0 && strncmp(line, "try\t", 4) != 0))
+        return;
+    line = strchr(line, '\t') + 1;
+    size_t len = strcspn(line, "\t");
+    for (size_t i = 0; i < sizeof(ops) / sizeof(ops[0]); i++)
+        if (strlen(ops[i].name) == len && strncmp(ops[i].name, line, len) == 0)
+            next.op = (uint16_t)ops[i].code;
+    next.policy = (uint16_t)atoi(line + len);
+}
+
 /* Run the script up to `stop`, or to the end if it is NULL. */
 static void run_script(char *rest, const char *stop)
 {
     for (char *line; rest != stop && (line = strsep(&rest, "\n"));) {
-        /* MASK_PATH checks whether the next step is another one */
-        next_op = rest && strncmp(rest, "op\tMASK_PATH\t", 13) == 0 ? OP_MASK_PATH : 0;
+        look_ahead(rest);
         if (*line)
             run_line(line);
         fflush(out);
     }
+    look_ahead(NULL);
 }
 
 static char *last_line(char *script)
@@ -246,6 +263,7 @@ static void run_with_log(char *script)
 
     run_script(script, last);
     FILE *text = out = fmemopen(nothing, sizeof(nothing), "w");
+    umask(OTHER_UMASK);
     calls.log = answers;
     run_line(last);
     fclose(text);
@@ -267,7 +285,7 @@ static int open_fds(void)
  * call.  A handler that fails leaves no descriptor open. */
 static _Noreturn void run_with_fault(char *script, long index)
 {
-    static char nothing[1 << 16];
+    static char nothing[1 << 16], after[1 << 16];
     FILE *answers = out;
     char *last = last_line(script);
 
@@ -275,6 +293,8 @@ static _Noreturn void run_with_fault(char *script, long index)
     run_script(script, last);
     fclose(out);
     out = answers;
+    umask(OTHER_UMASK);
+    calls.log = fmemopen(after, sizeof(after), "w");
     calls.count = 0;
     calls.fail_at = index;
     if (calls.hit)
@@ -283,11 +303,12 @@ static _Noreturn void run_with_fault(char *script, long index)
     int before = open_fds();
     run_line(last);
     fclose(text);
+    fclose(calls.log);
     if (!calls.hit)
         _exit(9);
     int more = strncmp(nothing, "fail", 4) == 0 && open_fds() > before;
     nothing[strcspn(nothing, "\n")] = 0;
-    fprintf(answers, "%d\t%ld\t%s\t%s%s\n", calls.error, index, calls.hit, nothing,
+    fprintf(answers, "%d\t%ld\t%s\t%s\t%s%s\n", calls.error, index, calls.hit, after, nothing,
             more ? " (a descriptor stays open)" : "");
     fflush(answers);
     _exit(0);
