@@ -16,7 +16,7 @@ import pytest
 
 from integration import machine
 from integration.native_fs import NATIVE, Script, lines, readable, skip_marks
-from integration.test_native_faults import LABELS, SCENES
+from integration.native_scenes import LABELS, SCENES
 
 pytest_plugins = ["integration.native_fs"]
 pytestmark = [*skip_marks, pytest.mark.needs_kernel(6, 2), pytest.mark.needs_arch("x86_64")]
