@@ -7,6 +7,7 @@ import errno
 import os
 import pathlib
 import resource
+import time
 
 import pytest
 
@@ -62,6 +63,35 @@ def test_it_waits_with_nothing_but_the_socket(spawn: Spawn) -> None:
     parent.go()
     assert parent.recv() is None
     assert parent.wait(pid) == 0
+
+
+def test_the_callers_session_is_left_before_the_plan_arrives(spawn: Spawn) -> None:
+    parent = spawn()
+    limit = time.monotonic() + init_parent.TIMEOUT
+    while os.getsid(parent.pid) != parent.pid and time.monotonic() < limit:
+        time.sleep(0.001)
+    assert os.getsid(parent.pid) == parent.pid
+    plan = Plan()
+    plan.clone_init("(default)", **COMPLETE)
+    pid = waiting(parent, executed(plan, ["/bin/true"]))
+    assert os.getsid(pid) == parent.pid
+    parent.go()
+    assert parent.wait(pid) == 0
+
+
+def test_a_session_that_cannot_be_made(spawn: Spawn) -> None:
+    """The clone would stay in the session of the process that cloned it."""
+    plan = Plan()
+    plan.no_new_privs("/process/noNewPrivileges")
+    filter_step(plan, program({NUMBERS["setsid"]: ERRNO | errno.EPERM}, ALLOW))
+    plan.clone_init("(default)", **COMPLETE)
+    plan.setsid("/process/terminal")
+    parent = spawn()
+    pid = waiting(parent, executed(plan, ["/bin/true"]))
+    parent.go()
+    record = parent.expect(handshake.FAIL)
+    assert (record.call, record.err) == ("setsid", errno.EPERM)
+    assert parent.wait(pid) == 1
 
 
 def test_it_ends_with_its_parent(spawn: Spawn) -> None:

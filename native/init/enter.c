@@ -257,7 +257,7 @@ int op_time_offsets(struct init *in, const struct plan_step *st)
 /* Create a session and store our pid.  In the caller's session, TIOCSTI on its terminal would
  * type into the caller's shell (CVE-2017-5226).  Use the result instead of getpid(2), so that a
  * filter has to allow one call less. */
-static int new_session(struct init *in)
+int new_session(struct init *in)
 {
     int pid = setsid();
     int err = errno;
@@ -285,15 +285,10 @@ static int clone_sibling(struct init *in)
 int op_clone_init(struct init *in, const struct plan_step *st)
 {
     int complete = (st->policy & P_CLONE_INIT_COMPLETE) != 0;
-    /* Leave the caller's session before the clone: a process that sees the child could open its
-     * /dev/tty. */
-    int pid = new_session(in);
+    int pid = complete
+                  ? clone_sibling(in)
+                  : clone_into(in, st->n[N_CLONE_INIT_cgroup_fd], (st->policy & P_CLONE_INIT_IN_CGROUP) != 0);
 
-    if (pid < 0)
-        return pid;
-    pid = complete
-              ? clone_sibling(in)
-              : clone_into(in, st->n[N_CLONE_INIT_cgroup_fd], (st->policy & P_CLONE_INIT_IN_CGROUP) != 0);
     if (pid > 0) {
         send_msg(in, MSG_PID, (uint32_t)pid);
         leave(0);

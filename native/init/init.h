@@ -122,6 +122,7 @@ int wait_for_start(struct init *in, int start);
 _Noreturn void leave(int status);
 /* enter.c: open in->timensfd while we still have the caller's privileges. */
 int open_time_offsets(struct init *in);
+int new_session(struct init *in);
 
 /* trace.c: called only if traced, except trace_failed()
  * ----------------------------------------------- */

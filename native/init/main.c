@@ -79,6 +79,12 @@ static void first_acts(struct init *in)
     prctl(PR_SET_NAME, "pyrunc-init", 0L, 0L, 0L);
     /* Files get the modes of the plan.  UMASK sets the container's umask. */
     umask(0);
+    /* Leave the caller's session before any clone: a process of the container that sees the clone
+     * could open its /dev/tty.  This is the time for it, because the plan has to arrive first: with
+     * CONFIG_SCHED_AUTOGROUP, setsid(2) puts us behind the other processes of the CPU. */
+    ret = new_session(in);
+    if (ret < 0)
+        die(in, ret);
 }
 
 static void take_fds(struct init *in, struct msghdr *mh)

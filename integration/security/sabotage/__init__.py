@@ -492,7 +492,7 @@ TABLE = [
     Sabotage(
         "T40",
         "the caller's session is left where the container sees it",
-        [("native/init/enter.c", "    int pid = new_session(in);\n", "    int pid = 1;\n")],
+        [("native/init/main.c", "    ret = new_session(in);\n", "")],
         "test_joiner.py::test_exec_from_a_terminal",
         "the caller's terminal",
     ),
