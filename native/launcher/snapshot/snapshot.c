@@ -32,6 +32,9 @@ extern unsigned char __data_start[];
 
 extern char **environ;
 
+/* CPython's thread_pthread.h: with the clock of its timeouts.  No header declares it. */
+extern int _PyThread_cond_init(PyCOND_T *cond);
+
 /* snapshot.py puts it in the place of constructors that are not needed. */
 void snapshot_nothing(void);
 __attribute__((used)) void snapshot_nothing(void)
@@ -87,8 +90,8 @@ void snapshot_use_heap(PyPreConfig *config)
 }
 
 /* What ties an interpreter to a process: the ids of its single thread, the keys of thread
- * variables, from 3.12 on a thread variable of the executable, and in 3.14 the limits of the
- * stack. */
+ * variables, libc's objects in the interpreter's lock, from 3.12 on a thread variable of the
+ * executable, and in 3.14 the limits of the stack. */
 static PyThreadState *single_thread;
 
 #if PY_VERSION_HEX < 0x030C0000
@@ -132,6 +135,20 @@ static int limit_recursion(PyThreadState *thread)
 }
 #endif
 
+/* glibc 2.41 changed the layout of pthread_cond_t, and the snapshot may come from a process with an
+ * older libc.  With its contents, threads wait for the interpreter's lock forever. */
+static int renew_lock(PyThreadState *thread)
+{
+#if PY_VERSION_HEX < 0x030C0000
+    struct _gil_runtime_state *lock = &_PyRuntime.ceval.gil;
+    (void)thread;
+#else
+    struct _gil_runtime_state *lock = thread->interp->ceval.gil;
+#endif
+    return _PyThread_cond_init(&lock->cond) | _PyThread_cond_init(&lock->switch_cond) |
+           pthread_mutex_init(&lock->mutex, NULL) | pthread_mutex_init(&lock->switch_mutex, NULL);
+}
+
 static int adopt_thread(void)
 {
     PyThreadState *thread = single_thread;
@@ -144,6 +161,8 @@ static int adopt_thread(void)
     if (limit_recursion(thread) < 0)
         return -1;
 #endif
+    if (renew_lock(thread) != 0)
+        return -1;
     for (size_t i = 0; i < sizeof thread_keys / sizeof *thread_keys; i++)
         if (PyThread_tss_create(thread_keys[i]) != 0)
             return -1;
