@@ -7,7 +7,7 @@ from __future__ import annotations
 import errno
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -450,8 +450,8 @@ TABLES: Tables = [
 ]
 
 
-def calls_of(module: str, name: str, tables: Tables) -> list[str]:
-    """What a function of a table calls in each case."""
+def calls_of(module: str, name: str, tables: Tables, more: Iterable[str] = ()) -> list[str]:
+    """What a function of a table calls in each case; ``more`` are modules that it imports late."""
     table, common, functions = next(row[1:] for row in tables if row[0] == module)
     call, cases = table[name]
     lines = []
@@ -461,7 +461,7 @@ def calls_of(module: str, name: str, tables: Tables) -> list[str]:
         w.answers |= {"Mounts": w.spy("mounts", linux={})}
         w.answers.setdefault("store.find", w.container)
         with pytest.MonkeyPatch.context() as patch:
-            late = [one for one in LATE if one != module]
+            late = [one for one in (*LATE, *more) if one != module]
             spies.replace(patch, module, w.notes, w.answers, late=late, functions=functions)
             lines += [f"case {spies.told(case, 6)[:120]}", *spies.record(call, (w,), w.notes)]
     return lines
