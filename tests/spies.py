@@ -25,6 +25,8 @@ PURE = {
     "fs": {"join", "normpath", "encode", "decode"},
     "host": {"own_cgroup"},
     "privileges": {"bit"},
+    "library": {"as_error"},
+    "session": {"as_sys_error"},
     "time": set(),
 }  # fmt: skip
 # Modules whose functions only compute.
