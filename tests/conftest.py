@@ -43,7 +43,13 @@ def problems_name_places(monkeypatch: pytest.MonkeyPatch) -> None:
     """Check in every test that no error refers its reader to a position that no document has."""
     made = errors.Problem.__init__
     linux = schema.CONFIG[1]["linux"]
-    documents = (schema.CONFIG, schema.CONFIG[1]["process"], linux[1]["resources"], linux[1]["seccomp"])
+    documents = (
+        schema.CONFIG,
+        schema.CONFIG[1]["process"],
+        schema.CONFIG[1]["mounts"],
+        linux[1]["resources"],
+        linux[1]["seccomp"],
+    )
 
     def checked(self: errors.Problem, pointer: str, *args: Any, **more: Any) -> None:
         made(self, pointer, *args, **more)
