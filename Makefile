@@ -339,7 +339,7 @@ define remove_installed
 	    sed 's|^|$(DESTDIR)$(PREFIX)/|' $(MANIFEST) | xargs -d "\n" rm -f; rm -f $(MANIFEST); \
 	    find $(LIBDIR) -name __pycache__ -prune -exec rm -rf {} +; find $(LIBDIR) -depth -type d -empty -delete; fi
 endef
-SHIPPED := cffi pyroute2 urllib3 backports_zstd
+SHIPPED := cffi pyroute2 urllib3 backports_zstd # the last one up to CPython 3.13
 SHARED := contrib/completions/pyrunc.bash=share/bash-completion/completions/pyrunc \
     contrib/completions/_pyrunc=share/zsh/site-functions/_pyrunc \
     contrib/completions/pyrunc.fish=share/fish/vendor_completions.d/pyrunc.fish contrib/man/pyrunc.8=share/man/man8/pyrunc.8
@@ -348,10 +348,12 @@ install: build ## put a copy under PREFIX (/usr/local) for this machine's engine
 	$(remove_installed)
 	@$(UMASK); site=$$($(BIN)/python -Ic 'import sysconfig; print(sysconfig.get_path("platlib"))'); \
 	    rm -rf build/install; mkdir -p build/install/lib/pyrunc build/install/bin; lib=build/install/lib/pyrunc; \
-	    for part in pyrunc pyroute2 urllib3 backports; do cp -r --no-preserve=ownership $$site/$$part $$lib/; done; \
+	    for part in pyrunc pyroute2 urllib3 backports; do \
+	        [ $$part = backports -a ! -e $$site/$$part ] || cp -r --no-preserve=ownership $$site/$$part $$lib/; done; \
 	    cp --no-preserve=ownership $$site/_cffi_backend*.so $$lib/; \
 	    doc=build/install/share/doc/pyrunc; install -D -m 0644 LICENSE $$doc/LICENSE; \
-	    for part in $(SHIPPED); do mkdir -p $$doc/licenses/$$part; \
+	    for part in $(SHIPPED); do [ $$part != backports_zstd -o -e $$site/backports ] || continue; \
+	        mkdir -p $$doc/licenses/$$part; \
 	        cp -r --no-preserve=ownership $$site/$$part-[0-9]*.dist-info/licenses/. $$doc/licenses/$$part/; done; \
 	    find $$lib -name __pycache__ -prune -exec rm -rf {} +; \
 	    $(BIN)/python -Im compileall -q --invalidation-mode unchecked-hash $$lib; \
