@@ -74,3 +74,8 @@ double sqrt(double x)
 {
     return __builtin_sqrt(x); /* an instruction, because of -fno-math-errno */
 }
+
+double fabs(double x)
+{
+    return __builtin_fabs(x); /* an instruction */
+}

@@ -85,6 +85,7 @@ int main(void)
     LIBM_OF_TWO(TEST_TWO)
     OK(alike("floor", floor, 100000), "floor");
     OK(alike("ceil", ceil, 100000), "ceil");
+    OK(alike("fabs", fabs, 100000), "fabs");
     OK(alike("round", round, 100000), "round");
     OK(alike("sqrt", sqrt, 100000), "sqrt");
     double sine = 0, cosine = 0;
