@@ -83,7 +83,7 @@ PLAIN: dict[str, tuple[Call, list[Any]]] = {
         [("MOUNT", errno.ENODEV), ("MOUNT", errno.EPERM), ("MOUNT", 0), ("MOUNT", 9999), ("NO_SUCH", errno.EPERM),
          ("UNSHARE_USER", errno.ENOSPC), ("UNSHARE", errno.EPERM)],
     ),
-    "errors.errno_text": (errors.errno_text, [*range(134), 9999]),
+    "errors.errno_text": (errors.errno_text, [*range(133), 9999]),
     "errors.printable": (
         errors.printable,
         ["", "abc", "a\nb", "\x1b[1m", "\u200b\u00e4", "\n" * 3, "".join(map(chr, range(64 + 33))),

@@ -208,7 +208,7 @@ WAIT: dict[str, Row] = {
     ]),
     "on_signals": (method(foreground.Loop, "on_signals", "$numbers", **LOOP), [
         {"WITH": both(GIVEN, {"numbers": [number]})} for number in (1, 2, 10, 15, 17, 23, 28, 34)
-    ] + [{"WITH": {"@session": both(GIVEN["@session"], {"relay": SimpleNamespace(resize=lambda: 1 // 0)}),
+    ] + [{"WITH": {"@session": both(GIVEN["@session"], {"relay": SimpleNamespace(resize=lambda: int("x"))}),
         "numbers": [28]}}]),
     "reap_orphans": (method(foreground.Loop, "reap_orphans", **LOOP), [
         {"posix.waitid": Answers(found), "WITH": GIVEN}

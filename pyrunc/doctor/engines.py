@@ -49,12 +49,17 @@ def content(machine: Machine, path: str) -> str:
     return text
 
 
+def reason(error: Exception) -> str:
+    """Why a document cannot be read. Versions of CPython describe a recursion differently."""
+    return "nested too deeply" if isinstance(error, RecursionError) else brief(str(error), 120)
+
+
 def toml(machine: Machine, path: str) -> Table:
     """Read a TOML file; {} if it is missing. Raises Unreadable."""
     try:
         return tomllib.loads(content(machine, path))
     except (ValueError, RecursionError) as error:
-        raise Unreadable(f"{path}: {brief(str(error), 120)}") from error
+        raise Unreadable(f"{path}: {reason(error)}") from error
 
 
 def json_file(machine: Machine, path: str) -> Table:
@@ -63,7 +68,7 @@ def json_file(machine: Machine, path: str) -> Table:
     try:
         found = json.loads(text) if text.strip() else {}
     except (ValueError, RecursionError) as error:
-        raise Unreadable(f"{path}: {brief(str(error), 120)}") from error
+        raise Unreadable(f"{path}: {reason(error)}") from error
     if type(found) is not dict:
         raise Unreadable(f"{path}: not an object")
     return found
