@@ -17,6 +17,7 @@ pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 import spies
 import transcript
+from pyrunc import idmap
 from pyrunc.errors import ConfigError, PyruncError, SysError
 from pyrunc.launch import added_mounts, ending, joined, netdev, rootless, seccomp_log, tools
 from pyrunc.launch.session import InitSession
@@ -110,6 +111,7 @@ def slot(w: World) -> Any:
     one = session(w, kind, "open_slot", entries=["E"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(InitSession, "open_slot", spies.noting("open_slot", w.notes, w.answers))
+        patch.setattr(idmap, "open_mount", spies.noting("idmap.open_mount", w.notes, w.answers))
         return one.open_slot(w.extra["kind"], "/u", "/origin"), one.ns_fds
 
 
